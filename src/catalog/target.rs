@@ -1,0 +1,77 @@
+//! The proof that a request means exactly one primitive of one upstream.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::config::ServerConfig;
+use crate::ids::{Action, DefinitionDigest, Environment, ServerId};
+
+/// The proof of the second stage: which upstream, which primitive, which definition.
+#[derive(Debug, Clone)]
+pub struct Target {
+    pub(super) server: Arc<ServerConfig>,
+    pub(super) action: Action,
+    pub(super) name: Arc<str>,
+    pub(super) definition: Option<Arc<Definition>>,
+}
+
+/// One primitive as its upstream defined it.
+#[derive(Debug)]
+pub struct Definition {
+    /// Its name or URI in the upstream's own spelling.
+    pub name: Arc<str>,
+    /// The digest of all of it.
+    pub digest: DefinitionDigest,
+    /// The definition as the upstream sent it: one JSON object.
+    pub raw: Bytes,
+    /// Parameters that are mirrored into `Mcp-Param-*` headers: property path and header name.
+    pub header_parameters: Vec<HeaderParameter>,
+}
+
+/// A parameter that is mirrored into a header (`x-mcp-header`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeaderParameter {
+    /// Where the value stands in the arguments, as property names from the root.
+    pub path: Vec<String>,
+    /// The annotation's value: the header is `Mcp-Param-` and this.
+    pub header: String,
+}
+
+impl Target {
+    /// The upstream's configuration.
+    #[must_use]
+    pub fn server(&self) -> &Arc<ServerConfig> {
+        &self.server
+    }
+
+    /// The upstream's id.
+    #[must_use]
+    pub fn server_id(&self) -> &ServerId {
+        &self.server.id
+    }
+
+    /// Where its effects land.
+    #[must_use]
+    pub fn environment(&self) -> &Environment {
+        &self.server.environment
+    }
+
+    /// What is done to it.
+    #[must_use]
+    pub const fn action(&self) -> &Action {
+        &self.action
+    }
+
+    /// The primitive's name or URI in the upstream's own spelling.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The definition, where something was listed.
+    #[must_use]
+    pub const fn definition(&self) -> Option<&Arc<Definition>> {
+        self.definition.as_ref()
+    }
+}

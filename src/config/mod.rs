@@ -1,0 +1,389 @@
+//! What `servers.toml` means, once it has been read and found free of mistakes.
+//!
+//! Decides which configurations exist: a value of these types is complete, cross-checked and has its
+//! defaults filled in. What the file says, and where a mistake in it stands, is `config/file.rs`.
+//! Knows nothing of the rooms that use it. Invariant: a [`Config`] that exists may be served.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use url::Url;
+
+use crate::ids::{AgentId, Environment, IssuerAlias, ServerId};
+
+pub mod net;
+pub mod secret;
+
+pub use net::Network;
+pub use secret::SecretReference;
+
+/// One complete configuration of the gateway.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `[gateway]`.
+    pub gateway: GatewayConfig,
+    /// `[limits]`: what one principal may use at once.
+    pub quota: QuotaConfig,
+    /// `[issuers.ALIAS]`, in the order of the file.
+    pub issuers: Vec<Arc<IssuerConfig>>,
+    /// `[anonymous]`: accepted on a loopback listener only.
+    pub anonymous: bool,
+    /// `[servers.ID]`, in the order of the file, which is the order of every list.
+    pub servers: Vec<Arc<ServerConfig>>,
+    /// The environments that exist: those of the servers, plus `environments = [...]`.
+    pub environments: Vec<Environment>,
+    /// `policies/agents.toml`.
+    pub agents: BTreeMap<AgentId, Arc<AgentConfig>>,
+    /// Where the policy files are.
+    pub policies: PathBuf,
+}
+
+impl Config {
+    /// The server of that name, if there is one.
+    #[must_use]
+    pub fn server(&self, id: &ServerId) -> Option<&Arc<ServerConfig>> {
+        self.servers.iter().find(|server| server.id == *id)
+    }
+}
+
+/// `[gateway]`: where it listens and what it calls itself.
+#[derive(Debug, Clone)]
+pub struct GatewayConfig {
+    /// Address of the MCP listener.
+    pub listen: SocketAddr,
+    /// The only source of resource names and metadata, without a trailing slash; never taken from `Host`.
+    pub public_url: Url,
+    /// State directory: journal, store, keys, control socket. Mode 0700.
+    pub state: PathBuf,
+    /// Browser origins that may call, beside `public_url`'s own and loopback ones on a loopback listener.
+    pub allowed_origins: Vec<String>,
+    /// Host names that requests may carry, beside `public_url`'s and the listener's own.
+    pub allowed_hosts: Vec<String>,
+    /// Proxies whose `Forwarded`/`X-Forwarded-For` are believed.
+    pub trusted_proxies: Vec<Network>,
+    /// TLS certificate and key, reloaded when the files change.
+    pub tls: Option<TlsConfig>,
+    /// `http:` and loopback issuers are accepted; only together with a loopback listener.
+    pub allow_loopback_issuers: bool,
+    /// When changed files are read again.
+    pub reload: ReloadMode,
+    /// How sure an intent is to survive before its call is forwarded.
+    pub durability: Durability,
+    /// How long in-flight calls may take to finish when the gateway stops.
+    pub shutdown_grace: Duration,
+}
+
+/// TLS of a listener: PEM files.
+#[derive(Debug, Clone)]
+pub struct TlsConfig {
+    /// Certificate chain, leaf first.
+    pub certificate: PathBuf,
+    /// Private key.
+    pub key: PathBuf,
+}
+
+/// When changed files are read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReloadMode {
+    /// On `bailiwick reload` or SIGHUP.
+    Signal,
+    /// Whenever a file changes; for laptops and the demo.
+    Watch,
+}
+
+/// How sure an intent is to survive before its call is forwarded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// On the disk: survives the machine's death. The default.
+    Fsync,
+    /// In the page cache: survives our own death but not the machine's.
+    Os,
+}
+
+/// `[limits]`: what one principal may use at once.
+#[derive(Debug, Clone)]
+pub struct QuotaConfig {
+    /// Requests per second, sustained.
+    pub requests_per_second: u32,
+    /// Requests that may come at once after a pause.
+    pub requests_burst: u32,
+    /// Calls in flight.
+    pub calls_in_flight_max: usize,
+    /// Open streams (listens, GET streams).
+    pub streams_max: usize,
+}
+
+/// `[issuers.ALIAS]`: an OIDC issuer whose access tokens are accepted.
+#[derive(Debug, Clone)]
+pub struct IssuerConfig {
+    /// The name that subjects are spelled with.
+    pub alias: IssuerAlias,
+    /// The exact `iss`, compared as a string.
+    pub issuer: String,
+    /// Further values of `aud` that this provider writes for us; the resource itself is always accepted.
+    pub audiences: Vec<String>,
+    /// Signature algorithms accepted; never taken from the token.
+    pub algorithms: Vec<Algorithm>,
+    /// Values of the header's `typ` accepted, lower case; RFC 9068 says `at+jwt`.
+    pub token_types: Vec<String>,
+    /// A token that is valid for longer than this is refused.
+    pub token_life_max: Duration,
+    /// Clock difference tolerated.
+    pub leeway: Duration,
+    /// Which claims say what.
+    pub claims: ClaimNames,
+    /// Claims of RFC 9068 that this provider is known to leave out; never `aud`, `iss`, `exp` or `sub`.
+    pub optional_claims: Vec<String>,
+    /// Roles that everyone from here has.
+    pub default_roles: Vec<String>,
+    /// Whether calls need token scopes; scopes narrow and never widen.
+    pub scopes: ScopeMode,
+    /// Which agent an unregistered client with a human subject becomes.
+    pub interactive_default: Option<AgentId>,
+    /// How long keys may be used while the issuer is away.
+    pub jwks_stale_max: Duration,
+}
+
+/// Signature algorithms that may be allowed: asymmetric ones only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Algorithm {
+    /// RSA PKCS #1 v1.5 with SHA-256.
+    Rs256,
+    /// RSA PSS with SHA-256.
+    Ps256,
+    /// ECDSA on P-256 with SHA-256.
+    Es256,
+    /// ECDSA on P-384 with SHA-384.
+    Es384,
+    /// Ed25519.
+    EdDsa,
+}
+
+/// Which claims say what, where a provider does not follow RFC 9068.
+#[derive(Debug, Clone)]
+pub struct ClaimNames {
+    /// Client: `client_id`, `azp`, `appid`, tried in order.
+    pub client: Vec<String>,
+    /// Groups; `None` where this issuer has none. Configured but absent is *unknown*, not empty.
+    pub groups: Option<String>,
+    /// Scopes: `scope` (string) or `scp` (string or array).
+    pub scope: Vec<String>,
+    /// Who the human is across issuers; an issuer without one cannot approve.
+    pub person: Option<String>,
+}
+
+/// Whether calls need token scopes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ScopeMode {
+    /// Scopes are not looked at.
+    Ignored,
+    /// A call needs every scope that a matching entry names.
+    Required(Vec<ScopeRule>),
+}
+
+/// One entry of `scopes`: objects and actions that need a scope.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScopeRule {
+    /// The scope.
+    pub scope: String,
+    /// Object pattern, as in rules: `server/name`, `*` within a segment.
+    pub object: String,
+    /// Actions, as in rules.
+    pub actions: Vec<String>,
+}
+
+/// `[servers.ID]`: an upstream MCP server.
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// Its name here.
+    pub id: ServerId,
+    /// One line for people.
+    pub title: Option<String>,
+    /// Who answers for it: a person or group. An ownerless server is not served.
+    pub owner: String,
+    /// When that answer has to be given again.
+    pub review: Option<jiff::civil::Date>,
+    /// Where its effects land.
+    pub environment: Environment,
+    /// How it is reached.
+    pub transport: TransportConfig,
+    /// What is presented to it.
+    pub credential: CredentialConfig,
+    /// Tools whose credential differs from the server's, by upstream tool name.
+    pub tool_credentials: BTreeMap<String, CredentialConfig>,
+    /// How its names appear on `/mcp`.
+    pub prefix: Prefix,
+    /// With whose credential its lists are fetched.
+    pub list_as: ListAs,
+    /// Whether callers share upstream sessions.
+    pub isolation: Isolation,
+    /// How long its tools stay listed while it is down.
+    pub on_down: Duration,
+    /// Lists are fetched again at most this often.
+    pub list_refresh_min: Duration,
+    /// URI prefixes that route to it on `/mcp`.
+    pub uris: Vec<String>,
+    /// Time-outs and bounds of its connections.
+    pub health: HealthConfig,
+    /// Inbound HTTP headers that are passed on, lower case.
+    pub forward_headers: Vec<String>,
+}
+
+/// How an upstream is reached.
+#[derive(Debug, Clone)]
+pub enum TransportConfig {
+    /// Streamable HTTP.
+    Http {
+        /// The MCP endpoint.
+        url: Url,
+        /// Private and loopback addresses are allowed for this server; off by default (SSRF).
+        allow_private: bool,
+    },
+    /// A child process that speaks MCP on its standard streams.
+    Stdio {
+        /// Executable and arguments; no shell.
+        command: Vec<String>,
+        /// The whole environment of the child: values may be secret references.
+        environment: BTreeMap<String, SecretReference>,
+        /// Its working directory; a private one when absent.
+        directory: Option<PathBuf>,
+    },
+}
+
+/// What is presented to an upstream.
+#[derive(Debug, Clone)]
+pub enum CredentialConfig {
+    /// Nothing.
+    None,
+    /// A secret of the gateway's.
+    Static {
+        /// Which header carries it, lower case.
+        header: String,
+        /// Written before the secret, such as `Bearer `.
+        prefix: String,
+        /// Where the secret is.
+        secret: SecretReference,
+    },
+    /// RFC 8693: the caller's token is exchanged for one that is good at this upstream only.
+    Exchange(Arc<ExchangeConfig>),
+}
+
+/// RFC 8693 token exchange.
+#[derive(Debug, Clone)]
+pub struct ExchangeConfig {
+    /// The token endpoint; found by discovery of the caller's issuer when absent.
+    pub token_endpoint: Option<Url>,
+    /// Our client id at the authorization server.
+    pub client_id: String,
+    /// Our client secret.
+    pub client_secret: Option<SecretReference>,
+    /// `audience` of the request.
+    pub audience: Option<String>,
+    /// `resource` of the request (RFC 8707).
+    pub resource: Option<String>,
+    /// `scope` of the request.
+    pub scope: Option<String>,
+    /// The exchanged token is used for no longer than this.
+    pub use_max: Duration,
+}
+
+/// How a server's names appear on `/mcp`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Prefix {
+    /// `server__name`.
+    Server,
+    /// Verbatim; a collision is refused and reported.
+    None,
+}
+
+/// With whose credential lists are fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListAs {
+    /// The gateway's: one slice for everyone.
+    Gateway,
+    /// The caller's: never shown to another.
+    Caller,
+}
+
+/// Whether callers share upstream sessions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isolation {
+    /// A session or process for each principal.
+    Principal,
+    /// One for all; declares no client capabilities.
+    Shared,
+}
+
+/// Time-outs and bounds of one upstream's connections.
+#[derive(Debug, Clone)]
+pub struct HealthConfig {
+    /// To connect, or to start the process and have it answer.
+    pub connect_timeout: Duration,
+    /// To the first byte of an answer.
+    pub first_byte_timeout: Duration,
+    /// Between two messages of a stream.
+    pub idle_timeout: Duration,
+    /// For the whole call.
+    pub call_timeout: Duration,
+    /// Calls in flight at once; more wait in a queue of the same length.
+    pub calls_in_flight_max: usize,
+}
+
+/// `policies/agents.toml`: software that calls on its own or for a person.
+#[derive(Debug, Clone)]
+pub struct AgentConfig {
+    /// Its name in rules: `agent:ID`.
+    pub id: AgentId,
+    /// The person who answers for it, as a subject.
+    pub owner: String,
+    /// The group that answers when the owner is gone.
+    pub sponsor_group: Option<String>,
+    /// What it is for.
+    pub purpose: String,
+    /// Used by a person, or on its own.
+    pub kind: AgentKind,
+    /// Where it may act.
+    pub environments: Vec<Environment>,
+    /// How it is recognised.
+    pub clients: Vec<AgentClient>,
+    /// Whether it may act at all.
+    pub state: AgentState,
+    /// After this day it may not act.
+    pub expires: Option<jiff::civil::Date>,
+    /// When its rights are looked at again.
+    pub review: Option<jiff::civil::Date>,
+}
+
+/// Used by a person, or on its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AgentKind {
+    /// An assistant used by a person.
+    Interactive,
+    /// Acts on its own; needs more proof than a public client id.
+    Autonomous,
+}
+
+/// How an agent is recognised: an issuer may name only agents that list it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentClient {
+    /// The issuer.
+    pub issuer: IssuerAlias,
+    /// The client id, CIMD URL or SPIFFE id there.
+    pub client_id: String,
+}
+
+/// Whether an agent may act.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AgentState {
+    /// Seen, not yet accepted.
+    Proposed,
+    /// May act.
+    Active,
+    /// Stopped for now.
+    Suspended,
+    /// Stopped for good.
+    Retired,
+}

@@ -1,0 +1,453 @@
+//! The names that the rooms exchange: newtypes that cannot be mistaken for one another.
+//!
+//! Decides how an identifier is spelled and which spellings are refused. Knows nothing of the rooms
+//! that use them. Invariant: a value of one of these types was checked when it was made, so nobody
+//! checks it again.
+
+use std::fmt;
+use std::sync::Arc;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::{Deserialize, Serialize};
+
+/// Why a spelling was refused: a lower-case fragment that names the thing and what is allowed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what} `{value}` is not allowed: {rule}")]
+pub struct SpellingError {
+    what: &'static str,
+    value: String,
+    rule: &'static str,
+}
+
+/// Declares a checked, cheaply cloned text identifier.
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $rule:literal, $check:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+        #[serde(transparent)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// Checks the spelling.
+            ///
+            /// # Errors
+            /// [`SpellingError`] says which spelling is allowed.
+            pub fn new(value: &str) -> Result<Self, SpellingError> {
+                let check: fn(&str) -> bool = $check;
+                if check(value) {
+                    Ok(Self(Arc::from(value)))
+                } else {
+                    Err(SpellingError { what: $what, value: value.chars().take(80).collect(), rule: $rule })
+                }
+            }
+
+            /// The text as it was written.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(formatter, "{}({})", stringify!($name), self.0)
+            }
+        }
+
+        impl std::borrow::Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+                Self::new(&text).map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
+fn is_slug(value: &str, length_max: usize) -> bool {
+    !value.is_empty()
+        && value.len() <= length_max
+        && value.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+}
+
+name!(
+    /// An upstream MCP server as `servers.toml` names it.
+    ServerId, "server id", "use 1 to 16 characters of a-z, 0-9 and -", |value| is_slug(value, 16)
+);
+name!(
+    /// The short name that `servers.toml` gives an OIDC issuer; subjects are spelled with it.
+    IssuerAlias, "issuer alias", "use 1 to 32 characters of a-z, 0-9 and -", |value| is_slug(value, 32)
+);
+name!(
+    /// Where a server's effects land: `development`, `staging`, `production` or whatever the files declare.
+    Environment, "environment", "use 1 to 32 characters of a-z, 0-9 and -", |value| is_slug(value, 32)
+);
+name!(
+    /// A registered agent as `policies/agents.toml` names it.
+    AgentId, "agent id", "use 1 to 64 characters of a-z, 0-9 and -", |value| is_slug(value, 64)
+);
+name!(
+    /// A named condition of `policies/conditions.toml`.
+    ConditionName, "condition name", "use 1 to 64 characters of a-z, 0-9 and -", |value| is_slug(value, 64)
+);
+
+/// Claims are percent-encoded except for these, so that no `sub` can spell another kind of subject.
+const CLAIM: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'@');
+
+/// Someone or something that rules can name: `user:ISSUER/SUB`, `group:ISSUER/NAME`, `agent:ID`, `anyone`.
+///
+/// Only the gateway builds subjects, from verified claims; characters that mean something in a policy
+/// file are percent-encoded, so a `sub` of `role:admin`, `*` or `a,b` stays a name.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize)]
+#[serde(transparent)]
+pub struct Subject(Arc<str>);
+
+impl Subject {
+    /// A person or service account, by the issuer's `sub`.
+    #[must_use]
+    pub fn user(issuer: &IssuerAlias, subject: &str) -> Self {
+        Self(format!("user:{issuer}/{}", utf8_percent_encode(subject, CLAIM)).into())
+    }
+
+    /// A group, as the issuer's groups claim names it.
+    #[must_use]
+    pub fn group(issuer: &IssuerAlias, name: &str) -> Self {
+        Self(format!("group:{issuer}/{}", utf8_percent_encode(name, CLAIM)).into())
+    }
+
+    /// A registered agent.
+    #[must_use]
+    pub fn agent(agent: &AgentId) -> Self {
+        Self(format!("agent:{agent}").into())
+    }
+
+    /// Everyone who could be authenticated at all.
+    #[must_use]
+    pub fn anyone() -> Self {
+        Self(Arc::from("anyone"))
+    }
+
+    /// Reads a subject as an administrator writes it on a command line or in a rule.
+    ///
+    /// # Errors
+    /// When it is none of the four kinds, or its name is not in the encoded form.
+    pub fn parse(text: &str) -> Result<Self, SpellingError> {
+        let refuse = || SpellingError {
+            what: "subject",
+            value: text.chars().take(80).collect(),
+            rule: "write user:ISSUER/SUB, group:ISSUER/NAME, agent:ID or anyone, other characters percent-encoded",
+        };
+        if text == "anyone" {
+            return Ok(Self::anyone());
+        }
+        if let Some(agent) = text.strip_prefix("agent:") {
+            return AgentId::new(agent).map(|agent| Self::agent(&agent)).map_err(|_| refuse());
+        }
+        let rest = text.strip_prefix("user:").or_else(|| text.strip_prefix("group:")).ok_or_else(refuse)?;
+        let (issuer, name) = rest.split_once('/').ok_or_else(refuse)?;
+        let encoded = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~@%".contains(&byte);
+        if IssuerAlias::new(issuer).is_err() || name.is_empty() || !name.bytes().all(encoded) {
+            return Err(refuse());
+        }
+        Ok(Self(Arc::from(text)))
+    }
+
+    /// The spelling that rules use.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+/// A SHA-256 digest; its text form is lower-case hexadecimal.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Digest([u8; 32]);
+
+impl Digest {
+    /// Digests parts under a domain; each part is length-prefixed, so that no two lists of parts collide.
+    #[must_use]
+    pub fn of(domain: &str, parts: &[&[u8]]) -> Self {
+        let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+        for part in std::iter::once(&domain.as_bytes()).chain(parts) {
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part);
+        }
+        Self::from_digest(&context.finish())
+    }
+
+    /// The plain SHA-256 of some bytes.
+    #[must_use]
+    pub fn sha256(bytes: &[u8]) -> Self {
+        Self::from_digest(&aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes))
+    }
+
+    fn from_digest(digest: &aws_lc_rs::digest::Digest) -> Self {
+        let mut bytes = [0_u8; 32];
+        bytes.iter_mut().zip(digest.as_ref()).for_each(|(to, from)| *to = *from);
+        Self(bytes)
+    }
+
+    /// A digest that was computed elsewhere.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// Reads 64 hexadecimal digits.
+    #[must_use]
+    pub fn from_hex(text: &str) -> Option<Self> {
+        let bytes = data_encoding::HEXLOWER.decode(text.as_bytes()).ok()?;
+        Some(Self(bytes.try_into().ok()?))
+    }
+
+    /// The 32 bytes.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// The first 12 hexadecimal digits, for people.
+    #[must_use]
+    pub fn short(&self) -> String {
+        self.to_string().chars().take(12).collect()
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&data_encoding::HEXLOWER.encode(&self.0))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Digest({})", self.short())
+    }
+}
+
+impl Serialize for Digest {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// Declares a digest with a meaning.
+macro_rules! digest {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
+        #[serde(transparent)]
+        pub struct $name(pub Digest);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(formatter)
+            }
+        }
+    };
+}
+
+digest!(
+    /// The digest of every policy file as one set: two gateways with the same revision decide alike.
+    PolicyRevision
+);
+digest!(
+    /// Everything about a caller that a decision may read. Callers of one class get the same answers.
+    ClassKey
+);
+digest!(
+    /// Issuer, subject, client, agent and chain of a caller: who sessions, handles and quotas belong to.
+    PrincipalKey
+);
+digest!(
+    /// One primitive's definition as the upstream sent it.
+    DefinitionDigest
+);
+digest!(
+    /// The slices that a view is composed of; equal revisions mean equal bytes for equal classes.
+    ViewRevision
+);
+
+/// What is done to an object; the closed list that rules may name.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Action {
+    /// `tools/call` and the tasks that come of it.
+    Call,
+    /// `resources/read`.
+    Read,
+    /// `prompts/get`.
+    Get,
+    /// `completion/complete`.
+    Complete,
+    /// Subscribing to a resource.
+    Subscribe,
+    /// The server asks the user.
+    Elicit,
+    /// The server asks the client's model.
+    Sample,
+    /// The server asks for the client's roots.
+    Roots,
+    /// An operation of the gateway's own.
+    Admin,
+    /// A method that the gateway does not know, by its name.
+    Method(Box<str>),
+}
+
+impl Action {
+    /// Reads an action as rules spell it.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Some(match text {
+            "call" => Self::Call,
+            "read" => Self::Read,
+            "get" => Self::Get,
+            "complete" => Self::Complete,
+            "subscribe" => Self::Subscribe,
+            "elicit" => Self::Elicit,
+            "sample" => Self::Sample,
+            "roots" => Self::Roots,
+            "admin" => Self::Admin,
+            other => Self::Method(other.strip_prefix("method:").filter(|name| !name.is_empty())?.into()),
+        })
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Call => formatter.pad("call"),
+            Self::Read => formatter.pad("read"),
+            Self::Get => formatter.pad("get"),
+            Self::Complete => formatter.pad("complete"),
+            Self::Subscribe => formatter.pad("subscribe"),
+            Self::Elicit => formatter.pad("elicit"),
+            Self::Sample => formatter.pad("sample"),
+            Self::Roots => formatter.pad("roots"),
+            Self::Admin => formatter.pad("admin"),
+            Self::Method(name) => write!(formatter, "method:{name}"),
+        }
+    }
+}
+
+/// Whose credential a catalog slice, a session or a connection was made with.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum AuthorizationContext {
+    /// The gateway's own, or none: the same for every caller.
+    Gateway,
+    /// One caller's: never shared with another.
+    Principal(PrincipalKey),
+}
+
+/// Counts revocations; a decision made under an older epoch is made again.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RevocationEpoch(pub u64);
+
+/// Declares a time-ordered, unguessable identifier (ULID).
+macro_rules! ulid_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+        pub struct $name(ulid::Ulid);
+
+        impl $name {
+            /// A fresh one.
+            #[must_use]
+            #[expect(clippy::new_without_default, reason = "a default that differs every time surprises")]
+            pub fn new() -> Self {
+                Self(ulid::Ulid::generate())
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(formatter)
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = SpellingError;
+
+            fn from_str(text: &str) -> Result<Self, SpellingError> {
+                ulid::Ulid::from_string(text).map(Self).map_err(|_| SpellingError {
+                    what: "id",
+                    value: text.chars().take(80).collect(),
+                    rule: "use the 26 characters that the log shows",
+                })
+            }
+        }
+    };
+}
+
+ulid_id!(
+    /// One call as a person thinks of it; it spans the legs of a multi-round-trip request.
+    CallId
+);
+ulid_id!(
+    /// One request of a call: a retry with input is a new leg.
+    LegId
+);
+ulid_id!(
+    /// One running gateway process; handles and records name it.
+    ReplicaId
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sub_cannot_spell_another_kind_of_subject() {
+        let issuer = IssuerAlias::new("corp").unwrap();
+        for hostile in ["role:admin", "*", "a,b", "../agent:x", "a/b", "é", "a b", "a\nb", "%2A"] {
+            let subject = Subject::user(&issuer, hostile);
+            assert!(subject.as_str().starts_with("user:corp/"), "{subject}");
+            assert_eq!(subject.as_str().matches('/').count(), 1, "{subject}");
+            assert!(subject.as_str().bytes().all(|b| b.is_ascii_graphic() && b != b',' && b != b'*'), "{subject}");
+            assert_eq!(Subject::parse(subject.as_str()).unwrap(), subject);
+        }
+    }
+
+    #[test]
+    fn two_different_subs_never_become_the_same_subject() {
+        let issuer = IssuerAlias::new("corp").unwrap();
+        assert_ne!(Subject::user(&issuer, "*"), Subject::user(&issuer, "%2A"));
+    }
+
+    #[test]
+    fn server_ids_are_short_slugs() {
+        assert!(ServerId::new("git-2").is_ok());
+        for bad in ["", "Git", "a_b", "a/b", "abcdefghijklmnopq", "é"] {
+            assert!(ServerId::new(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn digests_of_different_part_lists_differ() {
+        assert_ne!(Digest::of("d", &[b"ab", b"c"]), Digest::of("d", &[b"a", b"bc"]));
+        assert_ne!(Digest::of("d", &[b"a"]), Digest::of("e", &[b"a"]));
+    }
+}

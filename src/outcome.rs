@@ -1,0 +1,169 @@
+//! How a call ends, and the one table that says how each ending reaches a client.
+//!
+//! Decides which reasons exist and what a client of either era is told about each. Knows nothing of the
+//! rooms that refuse or fail. Invariant: what is told about a hidden thing and about one that does not
+//! exist is the same bytes.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use bytes::Bytes;
+
+pub mod reason;
+
+pub use reason::Reason;
+
+/// A decision against the call: stable reason, the rule that decided, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The stable code.
+    pub reason: Reason,
+    /// The rule that decided, as `file:line`, where one did. For the record and `explain`, never for clients.
+    pub rule: Option<String>,
+    /// One lower-case sentence for the caller: what to do next. Never names what the caller may not see.
+    pub hint: Cow<'static, str>,
+    /// All scopes that this operation needs, where a step-up would help.
+    pub scopes: Vec<String>,
+}
+
+impl Refusal {
+    /// A refusal with the reason's own hint.
+    #[must_use]
+    pub fn new(reason: Reason) -> Self {
+        Self { reason, rule: None, hint: Cow::Borrowed(reason.hint()), scopes: Vec::new() }
+    }
+
+    /// Replaces the hint.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<Cow<'static, str>>) -> Self {
+        self.hint = hint.into();
+        self
+    }
+
+    /// Names the rule that decided.
+    #[must_use]
+    pub fn rule(mut self, rule: impl Into<String>) -> Self {
+        self.rule = Some(rule.into());
+        self
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {}", self.reason, self.hint)
+    }
+}
+
+/// Our trouble or the upstream's; it stops the call like a refusal, and alerts unlike one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// The stable code.
+    pub reason: Reason,
+    /// What happened, for the record and the operational log; may name hosts, never secrets.
+    pub detail: String,
+    /// Whether the upstream may have acted: `false` only where nothing was sent.
+    pub may_have_acted: bool,
+}
+
+impl Failure {
+    /// A failure before anything was sent.
+    #[must_use]
+    pub fn before(reason: Reason, detail: impl Into<String>) -> Self {
+        Self { reason, detail: detail.into(), may_have_acted: false }
+    }
+
+    /// A failure after something may have been sent.
+    #[must_use]
+    pub fn after(reason: Reason, detail: impl Into<String>) -> Self {
+        Self { reason, detail: detail.into(), may_have_acted: true }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {}", self.reason, self.detail)
+    }
+}
+
+/// Why a call stopped before it was forwarded: a decision or a trouble.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stop {
+    /// A decision.
+    Refused(Refusal),
+    /// A trouble.
+    Failed(Failure),
+}
+
+impl Stop {
+    /// The stable code.
+    #[must_use]
+    pub const fn reason(&self) -> Reason {
+        match self {
+            Self::Refused(refusal) => refusal.reason,
+            Self::Failed(failure) => failure.reason,
+        }
+    }
+}
+
+impl From<Refusal> for Stop {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+impl fmt::Display for Stop {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(refusal) => refusal.fmt(formatter),
+            Self::Failed(failure) => failure.fmt(formatter),
+        }
+    }
+}
+
+/// How one leg of a call ended. Every exchange has exactly one.
+///
+/// `Bytes` are JSON values that `wire` has checked, in the modern shape (with `resultType`).
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// The upstream answered; the result object.
+    Complete(Bytes),
+    /// Input is needed before there is an answer; the whole result object as the client will see it.
+    InputRequired {
+        /// Who asks.
+        origin: Origin,
+        /// The `input_required` result object.
+        result: Bytes,
+    },
+    /// The upstream goes on as a task; the result object.
+    Task(Bytes),
+    /// The upstream answered with a JSON-RPC error; the error object.
+    Error(Bytes),
+    /// Refused by a decision of ours.
+    Refused(Refusal),
+    /// Failed.
+    Failed(Failure),
+}
+
+impl From<Stop> for Outcome {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::Refused(refusal) => Self::Refused(refusal),
+            Stop::Failed(failure) => Self::Failed(failure),
+        }
+    }
+}
+
+/// Who asks for input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The upstream server.
+    Upstream,
+    /// The gateway itself (a gate).
+    Gateway,
+}

@@ -1,0 +1,200 @@
+//! The stable reason codes: one list, from which the code, the documentation and the tests are checked.
+
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+
+/// How a reason reaches the client; the table in [`super::reply`] has the exact bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Channel {
+    /// HTTP 401 with a challenge.
+    Unauthorized,
+    /// HTTP 403 with a scope challenge.
+    InsufficientScope,
+    /// HTTP 403 without a challenge.
+    Forbidden,
+    /// HTTP 400 with a JSON-RPC error of this code.
+    BadRequest(i32),
+    /// HTTP 404 with a JSON-RPC error of this code (modern), 200 (legacy).
+    NotFound(i32),
+    /// HTTP 413.
+    TooLarge,
+    /// HTTP 429 with `Retry-After`.
+    TooManyRequests,
+    /// HTTP 503.
+    Unavailable,
+    /// A JSON-RPC error of this code; HTTP 200.
+    RpcError(i32),
+    /// An `isError` result for `tools/call`, a JSON-RPC error of this code elsewhere; HTTP 200.
+    ToolResult(i32),
+}
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident = $code:literal, $channel:expr, $hint:literal;)*) => {
+        /// A stable reason code: what a client, a log filter and an alert may rely on.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Reason { $($(#[$doc])* $name,)* }
+
+        impl Reason {
+            /// Every reason, in the order of the documentation.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The code as records and clients spell it.
+            #[must_use]
+            pub const fn code(self) -> &'static str {
+                match self { $(Self::$name => $code,)* }
+            }
+
+            /// How it reaches the client.
+            #[must_use]
+            pub const fn channel(self) -> Channel {
+                match self { $(Self::$name => $channel,)* }
+            }
+
+            /// What the caller can do about it.
+            #[must_use]
+            pub const fn hint(self) -> &'static str {
+                match self { $(Self::$name => $hint,)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    // === who asks ===
+    /// No credential came with the request.
+    TokenMissing = "token_missing", Channel::Unauthorized, "send an access token of one of the configured issuers";
+    /// The credential is not a token that we can read.
+    TokenMalformed = "token_malformed", Channel::Unauthorized, "send an unmodified JWT access token";
+    /// `exp` has passed.
+    TokenExpired = "token_expired", Channel::Unauthorized, "get a new access token";
+    /// `nbf` or `iat` lies ahead.
+    TokenNotYetValid = "token_not_yet_valid", Channel::Unauthorized, "check the clocks of the issuer and the gateway";
+    /// Valid for longer than `token_life_max`.
+    TokenLifetimeExceeded = "token_lifetime_exceeded", Channel::Unauthorized, "have the issuer mint access tokens that live shorter";
+    /// `iss` is not a configured issuer.
+    IssuerUnknown = "issuer_unknown", Channel::Unauthorized, "use a token of one of the configured issuers";
+    /// `aud` does not name this resource.
+    AudienceMismatch = "audience_mismatch", Channel::Unauthorized, "request the token for this resource (RFC 8707 resource parameter)";
+    /// The signature does not verify.
+    SignatureInvalid = "signature_invalid", Channel::Unauthorized, "send an unmodified token of the issuer that it names";
+    /// `alg` is not on the issuer's list.
+    AlgorithmRefused = "algorithm_refused", Channel::Unauthorized, "have the issuer sign with an allowed algorithm";
+    /// `typ` is not an access token's.
+    TokenTypeRefused = "token_type_refused", Channel::Unauthorized, "send an access token, not an ID token";
+    /// A claim that RFC 9068 requires is missing.
+    ClaimMissing = "claim_missing", Channel::Unauthorized, "have the issuer follow RFC 9068, or list the claim under optional_claims";
+    /// The token is bound to a key and came as a plain bearer.
+    TokenBound = "token_bound", Channel::Unauthorized, "present the token with its proof of possession";
+    /// The issuer's keys cannot be had.
+    IssuerUnavailable = "issuer_unavailable", Channel::Unavailable, "try again shortly";
+    /// Token, session, subject, client or everything has been revoked.
+    Revoked = "revoked", Channel::Unauthorized, "access was taken back; ask an administrator";
+    /// Groups are configured but the token does not have all of them.
+    GroupsUnavailable = "groups_unavailable", Channel::Forbidden, "have the issuer put all groups into the access token";
+    /// The client is not a registered agent.
+    AgentUnknown = "agent_unknown", Channel::Forbidden, "ask an administrator to register this client";
+    /// The agent is suspended, retired or expired.
+    AgentInactive = "agent_inactive", Channel::Forbidden, "ask the agent's owner";
+    /// The delegation chain is too deep, loops or names somebody unknown.
+    ChainRefused = "chain_refused", Channel::Unauthorized, "shorten the delegation chain and register each actor";
+    // === what is asked ===
+    /// The body is not one JSON-RPC message within the limits.
+    MessageMalformed = "message_malformed", Channel::BadRequest(-32700), "send one JSON-RPC 2.0 message";
+    /// The message is JSON but not a request that can be served.
+    RequestInvalid = "request_invalid", Channel::BadRequest(-32600), "send one JSON-RPC 2.0 request";
+    /// Parameters are missing or of the wrong type.
+    ParametersInvalid = "parameters_invalid", Channel::RpcError(-32602), "send the parameters that the method defines";
+    /// A required `_meta` key is missing or malformed.
+    MetaInvalid = "meta_invalid", Channel::BadRequest(-32602), "send protocolVersion and clientCapabilities in _meta";
+    /// The body is larger than the limit.
+    BodyTooLarge = "body_too_large", Channel::TooLarge, "send a smaller request";
+    /// A header and the body disagree.
+    HeaderMismatch = "header_mismatch", Channel::BadRequest(-32020), "send headers that equal the body";
+    /// The protocol version is not supported.
+    VersionUnsupported = "version_unsupported", Channel::BadRequest(-32022), "use one of the supported versions";
+    /// The client did not declare a capability that this needs.
+    CapabilityMissing = "capability_missing", Channel::BadRequest(-32021), "declare the capability, or use a client that has it";
+    /// The method does not exist here.
+    MethodUnknown = "method_unknown", Channel::NotFound(-32601), "use a method of the protocol version";
+    /// The legacy session is gone, was never there, or is another's.
+    SessionUnknown = "session_unknown", Channel::NotFound(-32600), "initialize a new session";
+    /// The `Origin` is not allowed.
+    OriginRefused = "origin_refused", Channel::Forbidden, "add the origin to allowed_origins";
+    /// The `Host` is not ours.
+    HostRefused = "host_refused", Channel::Forbidden, "use the gateway's public_url";
+    /// Hidden, or it does not exist.
+    TargetUnknown = "target_unknown", Channel::RpcError(-32602), "list again";
+    /// The URI is spelled in a way that could confuse the matcher.
+    UriRefused = "uri_refused", Channel::RpcError(-32602), "send a plain URI without dot segments, encoded separators or userinfo";
+    // === whether it may ===
+    /// A deny rule matches.
+    DeniedByRule = "denied_by_rule", Channel::ToolResult(-32602), "this is not allowed here; ask the server's owner";
+    /// No allow rule matches.
+    NotAllowed = "not_allowed", Channel::ToolResult(-32602), "nothing allows this; ask the server's owner";
+    /// An allow rule's condition does not hold for these arguments.
+    ConditionUnmet = "condition_unmet", Channel::ToolResult(-32602), "these arguments are outside of what is allowed";
+    /// The agent may not act in the server's environment.
+    EnvironmentRefused = "environment_refused", Channel::ToolResult(-32602), "this agent may not act in that environment";
+    /// The token lacks scopes that this operation needs.
+    InsufficientScope = "insufficient_scope", Channel::InsufficientScope, "authorize again with the scopes that are named";
+    /// The policy could not decide; that refuses.
+    PolicyUnavailable = "policy_unavailable", Channel::ToolResult(-32603), "tell an administrator";
+    /// Too many requests a second.
+    RateLimited = "rate_limited", Channel::TooManyRequests, "slow down";
+    /// Too many calls in flight.
+    ConcurrencyLimited = "concurrency_limited", Channel::TooManyRequests, "wait for earlier calls to finish";
+    /// Too many open streams.
+    StreamsLimited = "streams_limited", Channel::TooManyRequests, "close a stream first";
+    // === what went wrong ===
+    /// The credential for the upstream could not be had.
+    CredentialUnavailable = "credential_unavailable", Channel::ToolResult(-32603), "tell an administrator";
+    /// The authorization server refused the exchange.
+    ExchangeRefused = "exchange_refused", Channel::ToolResult(-32603), "the authorization server refused a token for this upstream; ask an administrator";
+    /// The intent could not be recorded; that refuses.
+    RecordUnavailable = "record_unavailable", Channel::Unavailable, "try again shortly";
+    /// The store cannot be read; that refuses.
+    StoreUnavailable = "store_unavailable", Channel::Unavailable, "try again shortly";
+    /// No connection to the upstream.
+    UpstreamUnreachable = "upstream_unreachable", Channel::ToolResult(-32603), "the server behind this tool is down; try again later";
+    /// The upstream did not answer in time.
+    UpstreamTimeout = "upstream_timeout", Channel::ToolResult(-32603), "the server behind this tool did not answer in time; it may still act";
+    /// The upstream closed the connection or died mid-call.
+    UpstreamClosed = "upstream_closed", Channel::ToolResult(-32603), "the server behind this tool went away; it may have acted";
+    /// The upstream answered something that is not MCP.
+    UpstreamGarbage = "upstream_garbage", Channel::ToolResult(-32603), "the server behind this tool answered something unreadable; it may have acted";
+    /// The upstream refused our credential or answered with an HTTP error.
+    UpstreamStatus = "upstream_status", Channel::ToolResult(-32603), "the server behind this tool refused the request";
+    /// The upstream has too much to do already.
+    UpstreamBusy = "upstream_busy", Channel::ToolResult(-32603), "the server behind this tool is busy; try again shortly";
+    /// The upstream session with its state is gone.
+    UpstreamSessionLost = "upstream_session_lost", Channel::ToolResult(-32603), "the server behind this tool lost its session; start over";
+    /// All upstreams failed, so there is no list to show.
+    CatalogUnavailable = "catalog_unavailable", Channel::RpcError(-32603), "no server behind the gateway answers; try again later";
+    /// The client went away.
+    Cancelled = "cancelled", Channel::RpcError(-32603), "the request was cancelled";
+    /// The gateway is stopping.
+    ShuttingDown = "shutting_down", Channel::Unavailable, "try again shortly";
+    /// A defect of ours; it refuses.
+    Internal = "internal", Channel::RpcError(-32603), "tell an administrator";
+}
+
+impl Reason {
+    /// The reason with that code.
+    #[must_use]
+    pub fn from_code(code: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|reason| reason.code() == code)
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(self.code())
+    }
+}
+
+impl Serialize for Reason {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.code())
+    }
+}

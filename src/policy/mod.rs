@@ -1,0 +1,1 @@
+//! Decides what Casbin is asked. Stub replaced by the policy room.
