@@ -6,6 +6,7 @@
 pub mod ids;
 pub mod limit;
 pub mod outcome;
+pub mod wire;
 
 pub mod catalog;
 pub mod config;
