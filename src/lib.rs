@@ -15,3 +15,6 @@ pub mod identity;
 pub mod policy;
 pub mod record;
 pub mod store;
+pub mod upstream;
+
+pub mod call;

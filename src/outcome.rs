@@ -10,6 +10,7 @@ use std::fmt;
 use crate::wire::Json;
 
 pub mod reason;
+pub mod reply;
 
 pub use reason::Reason;
 

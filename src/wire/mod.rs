@@ -7,11 +7,13 @@
 mod edit;
 pub mod mcp;
 mod message;
+mod outgoing;
 mod scan;
 pub mod sse;
 mod value;
 
 pub use edit::Edit;
 pub use message::{Kind, Message};
+pub use outgoing::Outgoing;
 pub use scan::{Source, WireError};
 pub use value::{Json, Object, Value};
