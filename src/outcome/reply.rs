@@ -147,7 +147,7 @@ fn shaped(result: &Json, era: Era) -> Json {
 fn modern_status(error: &Json) -> u16 {
     match error.value().as_object().and_then(|error| error.get("code")).and_then(crate::wire::Value::as_i64) {
         Some(-32601) => 404,
-        Some(-32020..=-32022 | -32700 | -32600) => 400,
+        Some(-32022..=-32020 | -32700 | -32600) => 400,
         _ => 200,
     }
 }
