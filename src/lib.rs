@@ -18,3 +18,6 @@ pub mod store;
 pub mod upstream;
 
 pub mod call;
+pub mod gateway;
+pub mod list;
+pub mod watch;
