@@ -35,3 +35,10 @@ pub const GROUPS_MAX: usize = 1_000;
 pub const TOKEN_CACHE_ENTRIES_MAX: u64 = 100_000;
 /// A verified token is looked at again after this, at the latest.
 pub const TOKEN_CACHE_LIFE_MAX: Duration = Duration::from_secs(300);
+
+// === guard ===
+
+/// Principals whose use is counted at once; about 200 bytes each.
+pub const PRINCIPALS_REMEMBERED_MAX: u64 = 1_000_000;
+/// A principal that does nothing for this long is forgotten.
+pub const PRINCIPAL_IDLE: Duration = Duration::from_secs(600);
