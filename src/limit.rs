@@ -58,3 +58,10 @@ pub const SERVERS_MAX: usize = 1_000;
 pub const ISSUERS_MAX: usize = 100;
 /// Agents in one configuration.
 pub const AGENTS_MAX: usize = 10_000;
+
+// === guard ===
+
+/// Principals whose use is counted at once; about 200 bytes each.
+pub const PRINCIPALS_REMEMBERED_MAX: u64 = 1_000_000;
+/// A principal that does nothing for this long is forgotten.
+pub const PRINCIPAL_IDLE: Duration = Duration::from_secs(600);

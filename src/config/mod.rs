@@ -114,7 +114,7 @@ pub enum Durability {
 }
 
 /// `[limits]`: what one principal may use at once.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuotaConfig {
     /// Requests per second, sustained.
     pub requests_per_second: u32,

@@ -21,17 +21,15 @@ use crate::limit;
 pub const SERVERS_FILE: &str = "servers.toml";
 
 /// The policy files that exist, apart from `servers/NAME.csv`.
-const POLICY_FILES: [&str; 10] = [
+const POLICY_FILES: [&str; 8] = [
     "model.conf",
     "policy.csv",
     "conditions.toml",
     "agents.toml",
     "mandates.toml",
     "gates.toml",
-    "labels.toml",
     "tests.toml",
     "pins.lock",
-    "REVISION",
 ];
 
 /// The bytes of every file of one configuration.
