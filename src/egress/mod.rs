@@ -105,7 +105,9 @@ impl EgressPolicy {
             AddressClass::Loopback => {
                 "it has a loopback address; set allow_private on the server, or allow_loopback_issuers, if that is meant"
             }
-            AddressClass::Never => "it has a link-local, metadata, multicast or reserved address, which is never allowed",
+            AddressClass::Never => {
+                "it has a link-local, metadata, multicast or reserved address, which is never allowed"
+            }
         };
         Err(EgressError::Refused { host: bounded(host), problem })
     }
@@ -115,7 +117,8 @@ impl EgressPolicy {
     /// # Errors
     /// When the scheme is not allowed, there is no host, it has userinfo, or it is a refused literal address.
     pub fn check_uri(&self, uri: &http::Uri) -> Result<(), EgressError> {
-        let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(|| EgressError::Url("it has no host".into()))?;
+        let host =
+            uri.host().filter(|host| !host.is_empty()).ok_or_else(|| EgressError::Url("it has no host".into()))?;
         if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
             return Err(EgressError::Url("it has a user name".into()));
         }

@@ -49,7 +49,8 @@ impl OauthClient {
     pub async fn send(&self, request: Request<Vec<u8>>) -> Result<Response<Vec<u8>>, EgressError> {
         self.policy.check_uri(request.uri())?;
         let host = super::bounded(request.uri().host().unwrap_or_default());
-        let unreachable = |error: &reqwest::Error| EgressError::Unreachable { host: host.clone(), problem: causes(error) };
+        let unreachable =
+            |error: &reqwest::Error| EgressError::Unreachable { host: host.clone(), problem: causes(error) };
         let request = reqwest::Request::try_from(request).map_err(|error| EgressError::Url(causes(&error)))?;
         let mut answer = self.client.execute(request).await.map_err(|error| unreachable(&error))?;
         let mut body = Vec::new();

@@ -25,7 +25,10 @@ pub type UpstreamClient = Client<GuardedConnector, Full<Bytes>>;
 ///
 /// # Errors
 /// [`EgressError::Build`] when TLS cannot be set up.
-pub fn upstream_client(policy: EgressPolicy, connect_timeout: std::time::Duration) -> Result<UpstreamClient, EgressError> {
+pub fn upstream_client(
+    policy: EgressPolicy,
+    connect_timeout: std::time::Duration,
+) -> Result<UpstreamClient, EgressError> {
     let mut dialler = HttpConnector::new_with_resolver(GuardedResolver::new(policy.clone()));
     dialler.enforce_http(false);
     dialler.set_nodelay(true);
