@@ -62,6 +62,16 @@ pub const JWKS_WAIT: Duration = Duration::from_secs(5);
 /// A verified token is looked at again after this, at the latest.
 pub const TOKEN_CACHE_LIFE_MAX: Duration = Duration::from_secs(300);
 
+// === demo upstreams ===
+
+/// Notes in the sample server: more than anyone reads, less than anyone notices in memory.
+pub const NOTES_MAX: usize = 200;
+/// A note's title; its schema says the same.
+pub const NOTE_TITLE_BYTES_MAX: usize = 200;
+/// A note's text and tags; its schema says the same of the text.
+pub const NOTE_TEXT_BYTES_MAX: usize = 10_000;
+/// Replicas of one sample service; the schema of `rollout` says the same.
+pub const REPLICAS_MAX: u32 = 100;
 // === config ===
 
 /// Longer than a year is a mistake in a file, not a wish; and arithmetic on it cannot overflow.
