@@ -6,6 +6,7 @@
 pub mod ids;
 pub mod limit;
 pub mod outcome;
+pub mod wire;
 
 pub mod catalog;
 pub mod config;
@@ -14,3 +15,9 @@ pub mod identity;
 pub mod policy;
 pub mod record;
 pub mod store;
+pub mod upstream;
+
+pub mod call;
+pub mod gateway;
+pub mod list;
+pub mod watch;

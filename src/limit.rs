@@ -87,3 +87,32 @@ pub const UPSTREAM_KEEPALIVE: Duration = Duration::from_secs(30);
 pub const UPSTREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 /// Idle connections to one upstream; more than that many calls at once are rare.
 pub const UPSTREAM_IDLE_CONNECTIONS_MAX: usize = 256;
+// === config ===
+
+/// Longer than a year is a mistake in a file, not a wish; and arithmetic on it cannot overflow.
+pub const CONFIGURED_DURATION_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+/// Counts in the files; a million connections is more than one process has descriptors.
+pub const CONFIGURED_COUNT_MAX: u32 = 1_000_000;
+/// One configuration or policy file; 10,000 rules are about 1 MiB.
+pub const CONFIG_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Policy files in one set; one for each server, and some.
+pub const CONFIG_FILES_MAX: usize = 1_000;
+/// How often a set that changes while it is read is read again.
+pub const CONFIG_READS_MAX: u32 = 5;
+/// How long a writer gets to finish before the set is read again.
+pub const CONFIG_READ_PAUSE: Duration = Duration::from_millis(100);
+/// How far clocks may differ; above this an expired token lives on.
+pub const LEEWAY_MAX: Duration = Duration::from_secs(300);
+/// Servers in one configuration; names, lists and metrics are per server.
+pub const SERVERS_MAX: usize = 1_000;
+/// Issuers in one configuration.
+pub const ISSUERS_MAX: usize = 100;
+/// Agents in one configuration.
+pub const AGENTS_MAX: usize = 10_000;
+
+// === guard ===
+
+/// Principals whose use is counted at once; about 200 bytes each.
+pub const PRINCIPALS_REMEMBERED_MAX: u64 = 1_000_000;
+/// A principal that does nothing for this long is forgotten.
+pub const PRINCIPAL_IDLE: Duration = Duration::from_secs(600);
