@@ -46,6 +46,7 @@ pub const NOTE_TITLE_BYTES_MAX: usize = 200;
 pub const NOTE_TEXT_BYTES_MAX: usize = 10_000;
 /// Replicas of one sample service; the schema of `rollout` says the same.
 pub const REPLICAS_MAX: u32 = 100;
+
 // === config ===
 
 /// Longer than a year is a mistake in a file, not a wish; and arithmetic on it cannot overflow.
