@@ -166,3 +166,20 @@ pub const AGENTS_MAX: usize = 10_000;
 pub const PRINCIPALS_REMEMBERED_MAX: u64 = 1_000_000;
 /// A principal that does nothing for this long is forgotten.
 pub const PRINCIPAL_IDLE: Duration = Duration::from_secs(600);
+
+// === lists and watches ===
+
+/// Items on one page; clients that never ask for a second page still see a thousand tools.
+pub const LIST_PAGE_ITEMS_MAX: usize = 1_000;
+/// Bytes on one page; a thousand tools with large schemas have about a megabyte.
+pub const LIST_PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Pages remembered, in bytes.
+pub const LIST_BYTES_CACHED_MAX: u64 = 64 * 1024 * 1024;
+/// A page that nobody asks for is forgotten.
+pub const LIST_CACHED_IDLE: Duration = Duration::from_secs(600);
+/// How long a client may believe what `server/discover` said.
+pub const DISCOVER_TTL_MS: u64 = 60_000;
+/// How often an open stream looks whether its token has run out.
+pub const WATCH_RECHECK: Duration = Duration::from_secs(1);
+/// Changes within this time are told once.
+pub const WATCH_DEBOUNCE: Duration = Duration::from_millis(100);
