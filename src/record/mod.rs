@@ -16,6 +16,7 @@ pub mod keys;
 mod line;
 pub mod metrics;
 mod noise;
+pub mod operational;
 pub mod redact;
 mod segment;
 #[cfg(test)]
@@ -23,7 +24,7 @@ mod tests;
 pub mod verify;
 mod writer;
 
-pub use entry::{Entry, Evidence, Outgoing};
+pub use entry::{Entry, Evidence};
 pub use event::{Attempt, Intent};
 pub use journal::{Journal, JournalSettings, Recovered};
 pub use keys::JournalKey;
