@@ -17,6 +17,7 @@ mod agent;
 mod cache;
 pub mod caller;
 pub mod challenge;
+pub mod described;
 mod groups;
 mod issuer;
 mod keys;

@@ -15,7 +15,7 @@ use super::redact;
 use crate::ids::{CallId, DefinitionDigest, Digest, LegId, PolicyRevision, RevocationEpoch, ViewRevision};
 use crate::limit;
 use crate::outcome::{Origin, Outcome, Reason, Stop};
-use crate::wire::Json;
+use crate::wire::{Json, Value};
 
 /// Who asked for what: the part that an intent, a refusal, a failure and a list have in common.
 #[derive(Debug, Clone)]
@@ -446,15 +446,18 @@ impl<'a> ResultFacts<'a> {
     }
 }
 
-/// Whether a tool's result says that the tool failed.
+/// Whether a tool's result says that the tool failed. Large results that never say so are not walked.
 fn is_error(result: &Json) -> bool {
-    // Large results that never say so are not walked.
     memchr::memmem::find(result.as_bytes(), b"\"isError\"").is_some()
-        && result.value().as_object().and_then(|result| result.get("isError")?.as_bool()).unwrap_or(false)
+        && member(result, "isError").and_then(Value::as_bool).unwrap_or_default()
 }
 
 fn error_code(error: &Json) -> Option<i64> {
-    error.value().as_object()?.get("code")?.as_i64()
+    member(error, "code").and_then(Value::as_i64)
+}
+
+fn member<'a>(json: &'a Json, name: &str) -> Option<Value<'a>> {
+    json.value().as_object()?.get(name)
 }
 
 #[derive(Serialize)]

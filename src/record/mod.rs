@@ -16,6 +16,7 @@ pub mod keys;
 mod line;
 pub mod metrics;
 mod noise;
+pub mod operational;
 pub mod redact;
 mod segment;
 #[cfg(test)]

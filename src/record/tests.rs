@@ -114,6 +114,10 @@ pub(super) fn outgoing() -> Outgoing {
     }
 }
 
+fn json(text: &str) -> Json {
+    Json::parse(text, Source::Upstream).unwrap()
+}
+
 pub(super) fn start_with(state: &Path, durability: Durability) -> (Journal, Recovered) {
     let key = JournalKey::from_hex(&SecretString::from("7f".repeat(32))).unwrap();
     let metrics = Metrics::new();
