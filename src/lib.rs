@@ -11,6 +11,7 @@ pub mod wire;
 pub mod catalog;
 pub mod config;
 pub mod egress;
+pub mod front;
 pub mod identity;
 pub mod policy;
 pub mod record;
