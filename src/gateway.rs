@@ -40,6 +40,12 @@ impl Gateway {
         let _ = (reason, peer);
     }
 
+    /// Whether calls can be served.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        !self.stopping().is_cancelled()
+    }
+
     /// Fires when the gateway begins to stop: streams end, sessions are closed.
     #[must_use]
     pub fn stopping(&self) -> tokio_util::sync::CancellationToken {

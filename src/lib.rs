@@ -12,6 +12,7 @@ pub mod catalog;
 pub mod config;
 pub mod demo;
 pub mod egress;
+pub mod front;
 pub mod identity;
 pub mod policy;
 pub mod record;
