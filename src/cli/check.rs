@@ -76,9 +76,13 @@ fn a_demo_would_start(files: &Files) -> bool {
 }
 
 fn count(mistakes: usize, is_demo: bool) -> String {
-    let noun = if mistakes == 1 { "mistake" } else { "mistakes" };
+    let mistakes = counted(mistakes, "mistake");
     let hint = if is_demo { "; these are a demo's files: `bailiwick check --demo`, `bailiwick demo`" } else { "" };
-    format!("{BAD}{mistakes} {noun}{BAD:#}{QUIET}: this would not start{hint}{QUIET:#}\n")
+    format!("{BAD}{mistakes}{BAD:#}{QUIET}: this would not start{hint}{QUIET:#}\n")
+}
+
+fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
 fn summary(loaded: &Loaded) -> String {
@@ -87,10 +91,10 @@ fn summary(loaded: &Loaded) -> String {
     // Writing to a string cannot fail.
     let _infallible = writeln!(
         text,
-        "{GOOD}no mistakes{GOOD:#}  {} servers, {} issuers, {} agents, revision {}",
-        config.servers.len(),
-        config.issuers.len(),
-        config.agents.len(),
+        "{GOOD}no mistakes{GOOD:#}  {}, {}, {}, revision {}",
+        counted(config.servers.len(), "server"),
+        counted(config.issuers.len(), "issuer"),
+        counted(config.agents.len(), "agent"),
         loaded.files.digest().short()
     );
     for line in servers(config) {

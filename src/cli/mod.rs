@@ -8,10 +8,13 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+pub mod ask;
 pub mod check;
 pub mod completions;
 pub mod connect;
 pub mod output;
+pub mod serve;
+pub mod use_it;
 pub mod who;
 
 use output::Output;
@@ -94,14 +97,71 @@ mod tests {
         Arguments::command().debug_assert();
     }
 
+    /// Every command that exists or is about to: the argument structs are checked before they are wired.
+    fn commands() -> Vec<clap::Command> {
+        fn command<A: clap::Args>(name: &'static str) -> clap::Command {
+            A::augment_args(clap::Command::new(name))
+        }
+        let mut commands: Vec<_> = Arguments::command().get_subcommands().cloned().collect();
+        commands.extend([
+            command::<serve::ServeArguments>("serve"),
+            command::<serve::ReloadArguments>("reload"),
+            command::<ask::ExplainArguments>("explain"),
+            command::<ask::WhoCanArguments>("who-can"),
+            command::<ask::WhatCanArguments>("what-can"),
+            command::<ask::ToolsArguments>("tools"),
+            command::<use_it::CallArguments>("call"),
+            command::<use_it::TokenArguments>("token"),
+            command::<use_it::DemoArguments>("demo"),
+            command::<use_it::StdioArguments>("stdio"),
+        ]);
+        commands
+    }
+
     #[test]
     fn every_command_explains_itself() {
-        for command in Arguments::command().get_subcommands() {
+        for command in commands() {
+            command.clone().debug_assert();
             assert!(command.get_about().is_some(), "{} says nothing about itself", command.get_name());
             assert!(command.get_after_help().is_some(), "{} has no example", command.get_name());
             for argument in command.get_arguments().filter(|argument| !argument.is_hide_set()) {
                 assert!(argument.get_help().is_some(), "{} {} has no help", command.get_name(), argument.get_id());
             }
         }
+    }
+
+    #[test]
+    fn the_examples_of_every_command_can_be_typed() {
+        let mut typed_count = 0;
+        for command in commands() {
+            let command = <Output as clap::Args>::augment_args(command);
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let examples = help.lines().filter_map(|line| line.trim_start().split_once("bailiwick "));
+            for (_, example) in examples.filter(|(before, _)| before.is_empty()) {
+                // What follows two spaces explains, what follows `>` or `&&` is the shell's.
+                let typed = example.split("  ").next().unwrap_or("").split(['>', '&']).next().unwrap_or("");
+                let words = shell_words(typed);
+                if words.first().map(String::as_str) == Some(command.get_name()) {
+                    typed_count += 1;
+                    let parsed = command.clone().try_get_matches_from(words.clone());
+                    assert!(parsed.is_ok(), "{words:?}: {}", parsed.unwrap_err());
+                }
+            }
+        }
+        assert!(typed_count > 30, "only {typed_count} examples were found");
+    }
+
+    /// Words as a shell splits them, as far as the examples go: blanks, and single quotation marks.
+    fn shell_words(text: &str) -> Vec<String> {
+        let parts = text.split('\'').enumerate();
+        parts
+            .flat_map(|(index, part)| {
+                if index % 2 == 1 {
+                    vec![part.to_owned()]
+                } else {
+                    part.split_whitespace().map(str::to_owned).collect()
+                }
+            })
+            .collect()
     }
 }

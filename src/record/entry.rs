@@ -6,13 +6,12 @@
 
 use std::time::Instant;
 
-use bytes::Bytes;
-
 use super::event::{Intent, ResultFacts};
 use super::journal::Journal;
 use super::metrics::ServerLabel;
 use crate::ids::{CallId, LegId, ServerId};
 use crate::outcome::{Failure, Outcome, Reason, Refusal, Stop};
+use crate::wire::Outgoing;
 
 /// What the record asks of the proof that it seals: the delegate room's `Grant` implements it.
 pub trait Evidence: Send {
@@ -24,19 +23,6 @@ pub trait Evidence: Send {
 
     /// What is about to be done, as the record tells it.
     fn intent(&self) -> Intent<'_>;
-}
-
-/// The bytes that go to the upstream, and what the transport mirrors into headers.
-#[derive(Debug, Clone)]
-pub struct Outgoing {
-    /// The JSON-RPC method.
-    pub method: String,
-    /// The message, as `wire` checked it.
-    pub message: Bytes,
-    /// `Mcp-Name`.
-    pub name_header: Option<String>,
-    /// `Mcp-Param-*` headers: name and value.
-    pub header_parameters: Vec<(String, String)>,
 }
 
 /// The proof that the intent of this leg is durable, together with what may now be forwarded.

@@ -15,6 +15,7 @@ use super::redact;
 use crate::ids::{CallId, DefinitionDigest, Digest, LegId, PolicyRevision, RevocationEpoch, ViewRevision};
 use crate::limit;
 use crate::outcome::{Origin, Outcome, Reason, Stop};
+use crate::wire::Json;
 
 /// Who asked for what: the part that an intent, a refusal, a failure and a list have in common.
 #[derive(Debug, Clone)]
@@ -410,10 +411,10 @@ impl<'a> ResultFacts<'a> {
 
     pub(super) fn of(outcome: &'a Outcome, key: &'a JournalKey, latency_us: u64) -> Self {
         let latency_us = Some(latency_us);
-        let digested = |name: &'static str, bytes: &[u8]| Self {
-            hmac: Some(key.digest(bytes)),
+        let digested = |name: &'static str, json: &Json| Self {
+            hmac: Some(key.digest(json.as_bytes())),
             key: Some(key.id()),
-            bytes: Some(bytes.len()),
+            bytes: Some(json.as_bytes().len()),
             ..Self::bare(name, latency_us)
         };
         match outcome {
@@ -445,23 +446,15 @@ impl<'a> ResultFacts<'a> {
     }
 }
 
-/// Whether a tool's result says that the tool failed. Large results that never say so are not parsed.
-fn is_error(result: &[u8]) -> bool {
-    #[derive(serde::Deserialize)]
-    struct Flag {
-        #[serde(default, rename = "isError")]
-        is_error: bool,
-    }
-    memchr::memmem::find(result, b"\"isError\"").is_some()
-        && serde_json::from_slice::<Flag>(result).is_ok_and(|flag| flag.is_error)
+/// Whether a tool's result says that the tool failed.
+fn is_error(result: &Json) -> bool {
+    // Large results that never say so are not walked.
+    memchr::memmem::find(result.as_bytes(), b"\"isError\"").is_some()
+        && result.value().as_object().and_then(|result| result.get("isError")?.as_bool()).unwrap_or(false)
 }
 
-fn error_code(error: &[u8]) -> Option<i64> {
-    #[derive(serde::Deserialize)]
-    struct Code {
-        code: i64,
-    }
-    serde_json::from_slice::<Code>(error).ok().map(|error| error.code)
+fn error_code(error: &Json) -> Option<i64> {
+    error.value().as_object()?.get("code")?.as_i64()
 }
 
 #[derive(Serialize)]

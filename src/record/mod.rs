@@ -23,7 +23,7 @@ mod tests;
 pub mod verify;
 mod writer;
 
-pub use entry::{Entry, Evidence, Outgoing};
+pub use entry::{Entry, Evidence};
 pub use event::{Attempt, Intent};
 pub use journal::{Journal, JournalSettings, Recovered};
 pub use keys::JournalKey;

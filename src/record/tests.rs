@@ -18,6 +18,7 @@ use crate::config::Durability;
 use crate::ids::{CallId, DefinitionDigest, Digest, LegId, PolicyRevision, ReplicaId, RevocationEpoch, ViewRevision};
 use crate::limit;
 use crate::outcome::{Failure, Origin, Outcome, Reason, Refusal, Stop};
+use crate::wire::{Json, Outgoing, Source};
 
 const CANARY: &str = "ghp_c4n4ryc4n4ryc4n4ryc4n4ry";
 
@@ -98,12 +99,18 @@ impl Evidence for Proof {
     }
 }
 
+fn json(text: &str) -> Json {
+    Json::parse(text, Source::Upstream).unwrap()
+}
+
 pub(super) fn outgoing() -> Outgoing {
     Outgoing {
         method: "tools/call".to_owned(),
-        message: bytes::Bytes::from_static(b"{}"),
-        name_header: None,
+        params: json("{}"),
+        name: None,
         header_parameters: Vec::new(),
+        headers: Vec::new(),
+        progress_token: None,
     }
 }
 
@@ -163,13 +170,13 @@ async fn every_record_type_has_its_format() {
     let start =
         StartNote { version: "0.1.0", revision: Some(revision), epoch: RevocationEpoch(1), durability: "fsync" };
     journal.started(&start).await.unwrap();
-    let input = Outcome::InputRequired { origin: Origin::Gateway, result: "{}".into() };
+    let input = Outcome::InputRequired { origin: Origin::Gateway, result: json("{}") };
     for outcome in [
-        Outcome::Complete(r#"{"content":[],"isError":true}"#.into()),
-        Outcome::Complete(r#"{"content":[],"text":"\"isError\":true"}"#.into()),
+        Outcome::Complete(json(r#"{"content":[],"isError":true}"#)),
+        Outcome::Complete(json(r#"{"content":[],"text":"\"isError\":true"}"#)),
         input,
-        Outcome::Task("{}".into()),
-        Outcome::Error(r#"{"code":-32602,"message":"no"}"#.into()),
+        Outcome::Task(json("{}")),
+        Outcome::Error(json(r#"{"code":-32602,"message":"no"}"#)),
         Outcome::Refused(Refusal::new(Reason::ConditionUnmet)),
         Outcome::Failed(Failure::before(Reason::UpstreamUnreachable, format!("refused with {CANARY}"))),
         Outcome::Failed(Failure::after(Reason::UpstreamTimeout, "no answer")),
@@ -241,7 +248,7 @@ async fn calls_that_come_together_share_a_batch() {
             let journal = journal.clone();
             tokio::spawn(async move {
                 let entry = journal.open(Proof::new(), outgoing()).await.unwrap();
-                entry.close(&Outcome::Complete("{}".into()));
+                entry.close(&Outcome::Complete(json("{}")));
             })
         })
         .collect();
@@ -344,7 +351,7 @@ async fn a_crash_between_intent_and_result_is_closed_as_unknown_at_the_next_star
     let entry = journal.open(Proof::new(), outgoing()).await.unwrap();
     let leg = entry.leg_id().to_string();
     let done = journal.open(Proof::new(), outgoing()).await.unwrap();
-    done.close(&Outcome::Complete("{}".into()));
+    done.close(&Outcome::Complete(json("{}")));
     until("the result is written", || kinds(state.path()).len() == 3).await;
     // What a killed process leaves behind: the files as they are now.
     let copy = tempfile::tempdir().unwrap();
@@ -387,7 +394,7 @@ async fn a_changed_byte_and_a_removed_line_are_named() {
     let state = tempfile::tempdir().unwrap();
     let (journal, _) = start(state.path());
     for _ in 0..4 {
-        journal.open(Proof::new(), outgoing()).await.unwrap().close(&Outcome::Complete("{}".into()));
+        journal.open(Proof::new(), outgoing()).await.unwrap().close(&Outcome::Complete(json("{}")));
     }
     journal.stop("test").await.unwrap();
     let path = last_segment(state.path());
@@ -440,11 +447,11 @@ async fn a_removed_directory_refuses_calls_and_the_journal_recovers_by_itself() 
     assert!(!journal.is_well());
     let stop = journal.open(Proof::new(), outgoing()).await.unwrap_err();
     assert_eq!(stop.reason(), Reason::RecordUnavailable);
-    entry.close(&Outcome::Complete("{}".into()));
+    entry.close(&Outcome::Complete(json("{}")));
 
     std::fs::remove_file(&place).unwrap();
     until("the journal is well again", || journal.is_well()).await;
-    journal.open(Proof::new(), outgoing()).await.unwrap().close(&Outcome::Complete("{}".into()));
+    journal.open(Proof::new(), outgoing()).await.unwrap().close(&Outcome::Complete(json("{}")));
     journal.stop("test").await.unwrap();
     let kinds = kinds(state.path());
     assert_eq!(kinds, ["rotation", "repair", "result", "intent", "result", "stop"]);
