@@ -240,3 +240,39 @@ pub const DISCOVER_TTL_MS: u64 = 60_000;
 pub const WATCH_RECHECK: Duration = Duration::from_secs(1);
 /// Changes within this time are told once.
 pub const WATCH_DEBOUNCE: Duration = Duration::from_millis(100);
+// === demo ===
+
+/// A request to the development issuer.
+pub const DEMO_BODY_BYTES_MAX: usize = 64 * 1024;
+/// Requests to it at once.
+pub const DEMO_REQUESTS_MAX: usize = 64;
+/// One of them, from its head to its answer.
+pub const DEMO_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Parameters of one request.
+pub const DEMO_PARAMETERS_MAX: usize = 32;
+/// One of them; a subject token is the longest.
+pub const DEMO_PARAMETER_BYTES_MAX: usize = 16 * 1024;
+/// Clients that registered themselves.
+pub const DEMO_CLIENTS_MAX: u64 = 1_000;
+/// Redirect URIs of one client.
+pub const DEMO_REDIRECT_URIS_MAX: usize = 10;
+/// The name of a client on the page.
+pub const DEMO_CLIENT_NAME_CHARACTERS_MAX: usize = 80;
+/// Open sign-in pages, and codes that were not redeemed yet.
+pub const DEMO_PENDING_MAX: u64 = 1_000;
+/// Sessions with a refresh token.
+pub const DEMO_SESSIONS_MAX: u64 = 10_000;
+/// A client that registered itself is forgotten after this.
+pub const DEMO_REGISTRATION_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
+/// A sign-in page waits this long for its click.
+pub const DEMO_PAGE_LIFE: Duration = Duration::from_secs(600);
+/// A code waits this long to be redeemed (RFC 6749 section 4.1.2 says ten minutes at most).
+pub const DEMO_CODE_LIFE: Duration = Duration::from_secs(60);
+/// A refresh token that is not used is forgotten after this.
+pub const DEMO_SESSION_LIFE: Duration = Duration::from_secs(24 * 3600);
+/// An access token of the demo.
+pub const DEMO_TOKEN_LIFE_MAX: Duration = Duration::from_secs(3600);
+/// An exchanged token of the demo.
+pub const DEMO_EXCHANGED_LIFE: Duration = Duration::from_secs(300);
+/// A base64url SHA-256 (RFC 7636 section 4.2), which is also how long a verifier is at least.
+pub const PKCE_S256_CHARACTERS: usize = 43;

@@ -74,7 +74,7 @@ impl EgressPolicy {
     ///
     /// The host that an administrator wrote may have a private address, because an identity provider on
     /// the company's own network is ordinary. Loopback, plain HTTP, and private addresses of other hosts
-    /// (which the issuer's metadata chooses) need `allow_loopback_issuers`.
+    /// (which the issuer's metadata chooses) need `allow_loopback`.
     #[must_use]
     pub fn issuer(host: Option<&str>, allow_loopback: bool) -> Self {
         Self {
