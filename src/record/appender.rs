@@ -10,7 +10,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use super::event::{OpenLeg, RepairFacts, RotationFacts, RotationFields};
+use super::fields::{OpenLeg, RepairFacts, RotationFacts, RotationFields};
 use super::line::{self, GENESIS, Header};
 use super::segment::{self, Scanned};
 use crate::ids::{Digest, LegId, ReplicaId, RevocationEpoch};

@@ -6,7 +6,8 @@
 
 use std::time::Instant;
 
-use super::event::{Intent, ResultFacts};
+use super::event::Intent;
+use super::fields::ResultFacts;
 use super::journal::Journal;
 use super::metrics::ServerLabel;
 use crate::ids::{CallId, LegId, ServerId};
