@@ -66,7 +66,8 @@ pub struct Request {
 
 /// One call of an authenticated caller.
 pub async fn call(gateway: &Arc<Gateway>, caller: &Caller, request: Request) -> Running {
-    let mut trail = Trail { leg: Leg::new(&request.message.method(), request.client.version), target: None, name: None };
+    let mut trail =
+        Trail { leg: Leg::new(&request.message.method(), request.client.version), target: None, name: None };
     match open(gateway, caller, &request, &mut trail).await {
         Ok((entry, exchange)) => Running { gateway: Arc::clone(gateway), entry: Some(entry), exchange },
         Err(halt) => {
@@ -168,9 +169,10 @@ fn relayed(outcome: Outcome) -> Outcome {
         Outcome::InputRequired { .. } => {
             Outcome::Failed(Failure::after(Reason::UpstreamGarbage, "it asked for input that nobody offered to give"))
         }
-        Outcome::Task(_) => {
-            Outcome::Failed(Failure::after(Reason::UpstreamGarbage, "it answered with a task that nobody offered to follow"))
-        }
+        Outcome::Task(_) => Outcome::Failed(Failure::after(
+            Reason::UpstreamGarbage,
+            "it answered with a task that nobody offered to follow",
+        )),
         other => other,
     }
 }

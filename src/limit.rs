@@ -276,3 +276,10 @@ pub const DEMO_TOKEN_LIFE_MAX: Duration = Duration::from_secs(3600);
 pub const DEMO_EXCHANGED_LIFE: Duration = Duration::from_secs(300);
 /// A base64url SHA-256 (RFC 7636 section 4.2), which is also how long a verifier is at least.
 pub const PKCE_S256_CHARACTERS: usize = 43;
+
+// === gateway ===
+
+/// How often counts of principals that have recovered are forgotten.
+pub const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(60);
+/// Changes of files within this time are one change.
+pub const WATCH_FILES_DEBOUNCE: Duration = Duration::from_millis(200);

@@ -88,13 +88,7 @@ async fn page_of(
         Some(text) => cursor.open(gateway, caller.principal(), text)?,
         None => 0,
     };
-    let key = PageKey {
-        class: class.key(),
-        view: view.revision(),
-        kind,
-        era: request.client.version.era(),
-        offset,
-    };
+    let key = PageKey { class: class.key(), view: view.revision(), kind, era: request.client.version.era(), offset };
     // Single flight: a thousand callers of one class ask at once after a reload.
     let page = gateway.pages().get_with_by_ref(&key, || Arc::new(Page::make(&now, &class, &view, &key)));
     let result = match page.next {
@@ -229,7 +223,8 @@ impl Cursor {
     }
 
     fn open(&self, gateway: &Gateway, principal: PrincipalKey, cursor: Value<'_>) -> Result<usize, Refusal> {
-        let refuse = || Refusal::new(Reason::ParametersInvalid).hint("the cursor is not valid any more: list from the start");
+        let refuse =
+            || Refusal::new(Reason::ParametersInvalid).hint("the cursor is not valid any more: list from the start");
         let text = cursor.as_str().ok_or_else(refuse)?;
         let opened = gateway.sealer().open("cursor", principal, &text).ok_or_else(refuse)?;
         let content = String::from_utf8(opened).map_err(|_| refuse())?;
@@ -254,7 +249,10 @@ async fn introduction(gateway: &Arc<Gateway>, caller: &Caller, endpoint: &Endpoi
         Ok(view) => view,
         // A client that connects while every server is down still gets its session; its lists will say so.
         Err(stop) if stop.reason() == Reason::CatalogUnavailable => {
-            return Ok(Introduction { capabilities: announced(&Json::of(&serde_json::Map::new())), instructions: None });
+            return Ok(Introduction {
+                capabilities: announced(&Json::of(&serde_json::Map::new())),
+                instructions: None,
+            });
         }
         Err(stop) => return Err(stop),
     };

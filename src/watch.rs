@@ -135,7 +135,9 @@ impl Watch {
         let Ok(view) = self.gateway.view_now(&self.caller, &self.endpoint) else { return [None; 3] };
         let digest = |wanted: bool, kinds: &[Kind]| {
             let digests = kinds.iter().map(|kind| shown_digest(&now, &class, &view, *kind));
-            wanted.then(|| digests.fold(Digest::sha256(b""), |all, one| Digest::of("both", &[all.as_bytes(), one.as_bytes()])))
+            wanted.then(|| {
+                digests.fold(Digest::sha256(b""), |all, one| Digest::of("both", &[all.as_bytes(), one.as_bytes()]))
+            })
         };
         [
             digest(self.interest.tools, &[Kind::Tool]),

@@ -101,7 +101,8 @@ impl<'a> Asked<'a> {
             meta_edits.push(Edit::Set(meta::LOG_LEVEL, level.clone()));
         }
         let empty = empty_object();
-        let meta = own_meta.or_else(|| empty.value().as_object()).map_or(empty.clone(), |meta| meta.edited(&meta_edits));
+        let meta =
+            own_meta.or_else(|| empty.value().as_object()).map_or(empty.clone(), |meta| meta.edited(&meta_edits));
         let mut edits = vec![Edit::Set("_meta", meta)];
         let key = if self.method == Method::ReadResource { "uri" } else { "name" };
         if self.method == Method::Complete {
@@ -118,7 +119,9 @@ impl<'a> Asked<'a> {
             name: (self.method != Method::Complete).then(|| target.name().to_owned()),
             header_parameters: self.header_parameters(target),
             headers: forwarded(&request.headers, &target.server().forward_headers),
-            progress_token: own_meta.and_then(|meta| meta.get(meta::PROGRESS_TOKEN)).map(|token| request.message.cut(token)),
+            progress_token: own_meta
+                .and_then(|meta| meta.get(meta::PROGRESS_TOKEN))
+                .map(|token| request.message.cut(token)),
         }
     }
 
@@ -136,7 +139,9 @@ impl<'a> Asked<'a> {
     }
 
     fn argument(&self, path: &[String]) -> Option<Value<'a>> {
-        path.iter().try_fold(self.arguments?, |value, name| value.as_object()?.get(name)).filter(|value| !value.is_null())
+        path.iter()
+            .try_fold(self.arguments?, |value, name| value.as_object()?.get(name))
+            .filter(|value| !value.is_null())
     }
 }
 
