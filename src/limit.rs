@@ -165,3 +165,16 @@ pub const UPSTREAM_KEEPALIVE: Duration = Duration::from_secs(30);
 pub const UPSTREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 /// Idle connections to one upstream; more than that many calls at once are rare.
 pub const UPSTREAM_IDLE_CONNECTIONS_MAX: usize = 256;
+
+// === control ===
+
+/// A request on the control socket.
+pub const CONTROL_BODY_BYTES_MAX: usize = 64 * 1024;
+/// An answer of the control socket: metrics of a hundred servers, or every revocation.
+pub const CONTROL_ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// How long a command waits for the running gateway; a reload tests a large policy.
+pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(60);
+/// What can be named in a revocation: a CIMD client id is a URL.
+pub const REVOCATION_VALUE_BYTES_MAX: usize = 2_048;
+/// A sign-out reaches this far ahead of its moment: issuers' clocks differ from ours.
+pub const SIGN_OUT_SKEW: Duration = Duration::from_secs(60);
