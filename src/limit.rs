@@ -365,3 +365,41 @@ pub const PRINCIPAL_SLICE_IDLE_MAX: Duration = Duration::from_secs(30 * 60);
 pub const VIEW_ITEMS_CACHED_MAX: u64 = 1_000_000;
 /// Answers to "which view is this caller's now" remembered.
 pub const VIEW_MEMOS_MAX: u64 = 20_000;
+// === egress ===
+/// A name server that takes longer is down.
+pub const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Addresses of one name that are looked at.
+pub const RESOLVED_ADDRESSES_MAX: usize = 32;
+/// To an authorization server.
+pub const OAUTH_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// One question to an authorization server, with its answer.
+pub const OAUTH_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections to an authorization server are asked for rarely.
+pub const OAUTH_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Idle connections to one authorization server.
+pub const OAUTH_IDLE_CONNECTIONS_MAX: usize = 8;
+/// Metadata, key sets and token answers; a hundred RSA keys with certificates have about 400 KiB.
+pub const OAUTH_RESPONSE_BYTES_MAX: usize = 1024 * 1024;
+/// A host in an error message; names have at most 253 characters.
+pub const HOST_SHOWN_CHARACTERS_MAX: usize = 260;
+/// The text of someone else's error in ours.
+pub const ERROR_SHOWN_CHARACTERS_MAX: usize = 400;
+/// Probes on an idle connection to an upstream, so that a dead one is noticed.
+pub const UPSTREAM_KEEPALIVE: Duration = Duration::from_secs(30);
+/// An idle connection to an upstream is kept warm this long.
+pub const UPSTREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+/// Idle connections to one upstream; more than that many calls at once are rare.
+pub const UPSTREAM_IDLE_CONNECTIONS_MAX: usize = 256;
+
+// === control ===
+
+/// A request on the control socket.
+pub const CONTROL_BODY_BYTES_MAX: usize = 64 * 1024;
+/// An answer of the control socket: metrics of a hundred servers, or every revocation.
+pub const CONTROL_ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// How long a command waits for the running gateway; a reload tests a large policy.
+pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(60);
+/// What can be named in a revocation: a CIMD client id is a URL.
+pub const REVOCATION_VALUE_BYTES_MAX: usize = 2_048;
+/// A sign-out reaches this far ahead of its moment: issuers' clocks differ from ours.
+pub const SIGN_OUT_SKEW: Duration = Duration::from_secs(60);
