@@ -58,10 +58,9 @@ impl Row {
         self.answers as f64 / self.elapsed.as_secs_f64()
     }
 
-    /// The latency under which this part of the answers stays, milliseconds.
-    pub fn percentile_ms(&self, percent: f64) -> f64 {
-        let last = self.latencies.len().saturating_sub(1);
-        let index = ((self.latencies.len() as f64 * percent / 100.0) as usize).min(last);
+    /// The latency under which so many of a thousand answers stay, milliseconds.
+    pub fn latency_ms(&self, of_a_thousand: usize) -> f64 {
+        let index = (self.latencies.len() * of_a_thousand / 1_000).min(self.latencies.len().saturating_sub(1));
         self.latencies.get(index).map_or(f64::NAN, |tenths| f64::from(*tenths) / 10_000.0)
     }
 }

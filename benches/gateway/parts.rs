@@ -174,7 +174,7 @@ pub async fn noisy(world: &World, duration: Duration) -> Result<()> {
     let (beside, greedy) = both.await?;
     let cpu = gateway.process.cpu()?.saturating_sub(start);
     print_row("beside", &beside, cpu);
-    let change = (beside.percentile_ms(99.0) / alone.percentile_ms(99.0) - 1.0) * 100.0;
+    let change = (beside.latency_ms(990) / alone.latency_ms(990) - 1.0) * 100.0;
     println!(
         "the others' p99 changed by {change:+.1} %; the greedy caller: {} answered, {} refused",
         greedy.answers, greedy.refused
@@ -216,9 +216,9 @@ fn print_row(label: &str, row: &Row, cpu: Duration) {
     println!(
         "{label:>11}  {:>9.0}  {:>8.3}  {:>8.3}  {:>8.3}  {:>8.1}",
         row.rate(),
-        row.percentile_ms(50.0),
-        row.percentile_ms(99.0),
-        row.percentile_ms(99.9),
+        row.latency_ms(500),
+        row.latency_ms(990),
+        row.latency_ms(999),
         cpu.as_secs_f64() * 1e6 / row.answers.max(1) as f64,
     );
 }
