@@ -90,7 +90,7 @@ async fn open(
     trail.name = Some(asked.name.to_string());
 
     let view = gateway.view(caller, &request.endpoint).await?;
-    let target = asked.resolve(&view)?;
+    let target = view.resolve(asked.wanted())?;
     trail.target = Some(target.clone());
 
     let arguments = asked.arguments.map(|arguments| request.message.cut(arguments));
@@ -122,7 +122,7 @@ impl Running {
                 let Some(entry) = self.entry.take() else { return Event::Done(outcome) };
                 let outcome = relayed(outcome);
                 if is_unknown_target(&outcome) {
-                    self.gateway.catalog().changed(entry.proof().target().server_id(), Kind::Tool);
+                    self.gateway.catalog().changed(entry.proof().target().server_id(), Some(Kind::Tool));
                 }
                 entry.close(&outcome);
                 Event::Done(outcome)
@@ -147,7 +147,7 @@ struct Halt {
 
 impl Halt {
     /// A denial of something that lists do not show is told like something that does not exist.
-    fn denied(denied: crate::policy::Denied) -> Self {
+    fn denied(denied: Box<crate::policy::Denied>) -> Self {
         let recorded = Stop::from(denied.refusal);
         let told = if denied.visible { recorded.clone() } else { Refusal::new(Reason::TargetUnknown).into() };
         Self { recorded, told }

@@ -53,7 +53,7 @@ struct Live {
 /// The running gateway.
 pub struct Gateway {
     live: Arc<Live>,
-    identity: Identity,
+    identity: Arc<Identity>,
     quotas: Quotas,
     catalog: Catalog<UpstreamSource>,
     delegate: Arc<Delegate>,
@@ -233,7 +233,7 @@ fn access(
     caller: &Caller,
     server: &ServerConfig,
 ) -> Option<Access<Caller>> {
-    now.policy.may_see(class, &server.id, &server.environment).then(|| Access::of(server, caller.principal(), caller))
+    now.policy.may_see(class, &server.id).then(|| Access::of(server, caller.principal(), caller))
 }
 
 fn arguments_of(arguments: Option<&Json>) -> Arguments<'_> {

@@ -3,25 +3,31 @@
 //! The life of a call is the source tree; `ARCHITECTURE.md` has the map, `call` the one function that
 //! a reviewer reads first.
 
+// The ground: knows nothing else of ours.
 pub mod ids;
 pub mod limit;
 pub mod outcome;
 pub mod wire;
 
-pub mod catalog;
+// The rooms, in the order in which a call passes them.
 pub mod config;
-pub mod control;
-pub mod demo;
-pub mod egress;
 pub mod front;
 pub mod identity;
+pub mod catalog;
 pub mod policy;
+pub mod guard;
+pub mod delegate;
+pub mod egress;
+pub mod upstream;
 pub mod record;
 pub mod store;
-pub mod upstream;
+pub mod control;
 
+// What composes them.
 pub mod call;
-pub mod cli;
 pub mod gateway;
 pub mod list;
 pub mod watch;
+
+pub mod cli;
+pub mod demo;

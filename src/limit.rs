@@ -61,6 +61,8 @@ pub const JWKS_RETRY_MAX: Duration = Duration::from_secs(30);
 pub const JWKS_WAIT: Duration = Duration::from_secs(5);
 /// A verified token is looked at again after this, at the latest.
 pub const TOKEN_CACHE_LIFE_MAX: Duration = Duration::from_secs(300);
+/// Verified tokens remembered.
+pub const TOKEN_CACHE_ENTRIES_MAX: u64 = 100_000;
 
 // === front ===
 
@@ -119,6 +121,7 @@ pub const BRIDGE_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub const BRIDGE_STREAM_RETRY: Duration = Duration::from_secs(3);
 /// For the session to be ended when the input has ended.
 pub const BRIDGE_GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
+
 // === record ===
 
 /// Lines that wait for the writer; at 1 KiB a line this is a second of the fastest load we have seen.
@@ -158,6 +161,7 @@ pub const STORE_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 pub const STORE_READERS_MAX: u32 = 2;
 /// Revocations that hold at once; every check looks at all of them.
 pub const REVOCATIONS_MAX: i64 = 100_000;
+
 // === demo upstreams ===
 
 /// Notes in the sample server: more than anyone reads, less than anyone notices in memory.
@@ -170,6 +174,7 @@ pub const NOTE_TEXT_BYTES_MAX: usize = 10_000;
 pub const REPLICAS_MAX: u32 = 100;
 
 // === egress ===
+
 /// A name server that takes longer is down.
 pub const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Addresses of one name that are looked at.
@@ -194,6 +199,7 @@ pub const UPSTREAM_KEEPALIVE: Duration = Duration::from_secs(30);
 pub const UPSTREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 /// Idle connections to one upstream; more than that many calls at once are rare.
 pub const UPSTREAM_IDLE_CONNECTIONS_MAX: usize = 256;
+
 // === config ===
 
 /// Longer than a year is a mistake in a file, not a wish; and arithmetic on it cannot overflow.
@@ -240,6 +246,7 @@ pub const DISCOVER_TTL_MS: u64 = 60_000;
 pub const WATCH_RECHECK: Duration = Duration::from_secs(1);
 /// Changes within this time are told once.
 pub const WATCH_DEBOUNCE: Duration = Duration::from_millis(100);
+
 // === demo ===
 
 /// A request to the development issuer.
@@ -283,6 +290,7 @@ pub const PKCE_S256_CHARACTERS: usize = 43;
 pub const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(60);
 /// Changes of files within this time are one change.
 pub const WATCH_FILES_DEBOUNCE: Duration = Duration::from_millis(200);
+
 // === policy ===
 
 /// One policy file; a rule takes about 80 bytes.
@@ -319,6 +327,7 @@ pub const CONDITION_ANSWERS_MAX: usize = 64;
 pub const ENFORCERS_IDLE_MAX: usize = 16;
 /// Rules that an explanation names as near misses.
 pub const NEAR_MISSES_MAX: usize = 10;
+
 // === catalog ===
 
 /// Items of one kind that one server may list; the largest real server has a few hundred tools.
@@ -365,31 +374,6 @@ pub const PRINCIPAL_SLICE_IDLE_MAX: Duration = Duration::from_secs(30 * 60);
 pub const VIEW_ITEMS_CACHED_MAX: u64 = 1_000_000;
 /// Answers to "which view is this caller's now" remembered.
 pub const VIEW_MEMOS_MAX: u64 = 20_000;
-// === egress ===
-/// A name server that takes longer is down.
-pub const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Addresses of one name that are looked at.
-pub const RESOLVED_ADDRESSES_MAX: usize = 32;
-/// To an authorization server.
-pub const OAUTH_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// One question to an authorization server, with its answer.
-pub const OAUTH_TIMEOUT: Duration = Duration::from_secs(10);
-/// Connections to an authorization server are asked for rarely.
-pub const OAUTH_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-/// Idle connections to one authorization server.
-pub const OAUTH_IDLE_CONNECTIONS_MAX: usize = 8;
-/// Metadata, key sets and token answers; a hundred RSA keys with certificates have about 400 KiB.
-pub const OAUTH_RESPONSE_BYTES_MAX: usize = 1024 * 1024;
-/// A host in an error message; names have at most 253 characters.
-pub const HOST_SHOWN_CHARACTERS_MAX: usize = 260;
-/// The text of someone else's error in ours.
-pub const ERROR_SHOWN_CHARACTERS_MAX: usize = 400;
-/// Probes on an idle connection to an upstream, so that a dead one is noticed.
-pub const UPSTREAM_KEEPALIVE: Duration = Duration::from_secs(30);
-/// An idle connection to an upstream is kept warm this long.
-pub const UPSTREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(90);
-/// Idle connections to one upstream; more than that many calls at once are rare.
-pub const UPSTREAM_IDLE_CONNECTIONS_MAX: usize = 256;
 
 // === control ===
 
@@ -403,3 +387,65 @@ pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(60);
 pub const REVOCATION_VALUE_BYTES_MAX: usize = 2_048;
 /// A sign-out reaches this far ahead of its moment: issuers' clocks differ from ours.
 pub const SIGN_OUT_SKEW: Duration = Duration::from_secs(60);
+
+// === upstream ===
+
+/// Events of one exchange that wait for a slow reader; the end always has room.
+pub const EXCHANGE_EVENTS_MAX: usize = 64;
+/// The body of an HTTP error; a JSON-RPC error fits, a proxy's error page is cut off.
+pub const ERROR_BODY_BYTES_MAX: usize = 64 * 1024;
+/// A legacy session id as a server spells it; longer ones are refused.
+pub const SESSION_ID_BYTES_MAX: usize = 1_024;
+/// Upstream sessions kept for one server; the least recently used idle one makes room.
+pub const SESSIONS_PER_SERVER_MAX: usize = 1_000;
+/// An upstream session that nobody uses for this long is ended.
+pub const SESSION_IDLE: Duration = Duration::from_secs(15 * 60);
+/// Child processes of one server; the least recently used idle one makes room.
+pub const PROCESSES_PER_SERVER_MAX: usize = 32;
+/// A child process that nobody uses for this long is stopped.
+pub const PROCESS_IDLE: Duration = Duration::from_secs(10 * 60);
+/// How often idle sessions and processes are looked for.
+pub const IDLE_SWEEP: Duration = Duration::from_secs(30);
+/// Housekeeping requests to one server at once; calls are counted apart.
+pub const ERRANDS_IN_FLIGHT_MAX: usize = 4;
+/// Pages of one list; 10,000 items at 50 a page.
+pub const LIST_PAGES_MAX: usize = 200;
+/// Items of one list; the largest real server has about 300 tools.
+pub const LIST_ITEMS_MAX: usize = 10_000;
+/// All pages of one list together.
+pub const LIST_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// A cursor that an upstream gives us.
+pub const CURSOR_BYTES_MAX: usize = 16 * 1024;
+/// A pooled connection that is idle for longer is closed by us; Node and uvicorn close theirs after 5 s,
+/// and a request that meets that moment is lost.
+pub const POOLED_CONNECTION_IDLE: Duration = Duration::from_secs(4);
+/// First pause before an upstream that is down is tried again; it doubles.
+pub const RETRY_PAUSE_MIN: Duration = Duration::from_millis(250);
+/// Longest pause before an upstream that is down is tried again.
+pub const RETRY_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// A stream of changes without any event for this long is opened again.
+pub const CHANGE_STREAM_IDLE: Duration = Duration::from_secs(15 * 60);
+/// Changes that wait for a slow listener before it has to look at everything again.
+pub const CHANGES_QUEUED_MAX: usize = 256;
+/// Requests that a legacy server may send us within one exchange before it is called garbage.
+pub const SERVER_REQUESTS_PER_CALL_MAX: usize = 100;
+/// Times that a legacy stream which broke off is taken up again within one call.
+pub const RESUMES_PER_CALL_MAX: usize = 10;
+/// Longest pause that a legacy server may ask for before its stream is taken up again.
+pub const RESUME_PAUSE_MAX: Duration = Duration::from_secs(5);
+/// Messages that wait to be written to a child process.
+pub const PROCESS_WRITES_QUEUED_MAX: usize = 64;
+/// A line of a child's standard output: one message.
+pub const PROCESS_LINE_BYTES_MAX: usize = RESPONSE_BYTES_MAX;
+/// A line of a child's standard error that is shown; the rest of it is left out.
+pub const PROCESS_ERROR_LINE_BYTES_MAX: usize = 4 * 1024;
+/// Lines per second of a child's standard error that are shown.
+pub const PROCESS_ERROR_LINES_PER_SECOND_MAX: u32 = 50;
+/// Lines on a child's standard output that are no messages, before the process is called garbage.
+pub const PROCESS_NOISE_LINES_MAX: usize = 1_000;
+/// A child may take this long to end by itself when its standard input ends.
+pub const PROCESS_STOP_GRACE: Duration = Duration::from_millis(1_500);
+/// A child may take this long to end after SIGTERM, before SIGKILL.
+pub const PROCESS_TERM_GRACE: Duration = Duration::from_millis(800);
+/// Everything that a child left behind is gone after this, at the latest.
+pub const PROCESS_KILL_WAIT: Duration = Duration::from_millis(1_000);

@@ -14,7 +14,7 @@ use crate::gateway::{Gateway, Snapshot};
 use crate::identity::Caller;
 use crate::ids::{ClassKey, Digest, PrincipalKey, ServerId, ViewRevision};
 use crate::limit;
-use crate::outcome::{Reason, Refusal, Stop};
+use crate::outcome::{Failure, Reason, Refusal, Stop};
 use crate::policy::{Ask, Class};
 use crate::record::event::Listing;
 use crate::wire::mcp::{Era, Kind, Version};
@@ -94,7 +94,7 @@ async fn page_of(
     let result = match page.next {
         None => page.result.clone(),
         Some(next) => {
-            let sealed = Json::of(&cursor.seal(gateway, caller.principal(), next));
+            let sealed = Json::of(&cursor.seal(gateway, caller.principal(), next)?);
             let body = page.result.strip_suffix('}').unwrap_or(&page.result);
             format!("{body},\"nextCursor\":{}}}", sealed.as_str())
         }
@@ -218,8 +218,9 @@ impl Cursor {
         format!("{}.{}.{}", self.kind.list_method(), self.list.short(), self.class.0.short())
     }
 
-    fn seal(&self, gateway: &Gateway, principal: PrincipalKey, offset: usize) -> String {
-        gateway.sealer().seal("cursor", principal, format!("{} {offset}", self.check()).as_bytes())
+    fn seal(&self, gateway: &Gateway, principal: PrincipalKey, offset: usize) -> Result<String, Failure> {
+        let sealed = gateway.sealer().seal("cursor", principal, format!("{} {offset}", self.check()).as_bytes());
+        sealed.map_err(|error| Failure::before(Reason::Internal, error.to_string()))
     }
 
     fn open(&self, gateway: &Gateway, principal: PrincipalKey, cursor: Value<'_>) -> Result<usize, Refusal> {

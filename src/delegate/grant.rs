@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde_json::value::{RawValue, to_raw_value};
+
 use super::Credential;
 use crate::catalog::Target;
 use crate::guard::Cleared;
@@ -9,7 +11,7 @@ use crate::identity::Caller;
 use crate::ids::{AuthorizationContext, CallId, LegId, PrincipalKey, Subject};
 use crate::outcome::Refusal;
 use crate::policy::Permit;
-use crate::record::event::{ActorFacts, CredentialNote, Operation, SubjectFacts, TokenNote};
+use crate::record::event::{ActorFacts, ConditionValue, CredentialNote, Operation, SubjectFacts, TokenNote};
 use crate::record::{Attempt, Evidence, Intent};
 use crate::wire::Json;
 use crate::wire::mcp::Version;
@@ -48,15 +50,41 @@ pub trait Recheck: Send + Sync {
 ///
 /// Made only by [`super::Delegate::delegate`]. Not `Clone`: one grant is one forwarded call.
 pub struct Grant {
-    pub(super) cleared: Cleared,
-    pub(super) credential: Credential,
-    pub(super) context: AuthorizationContext,
-    pub(super) leg: Leg,
-    pub(super) arguments: Option<Json>,
-    pub(super) recheck: Arc<dyn Recheck>,
+    cleared: Cleared,
+    credential: Credential,
+    context: AuthorizationContext,
+    leg: Leg,
+    arguments: Option<Json>,
+    recheck: Arc<dyn Recheck>,
+    /// The rules that allowed, as the record tells them.
+    rules: String,
+    /// What conditions read, as the record tells it.
+    values: Vec<ConditionValue>,
 }
 
 impl Grant {
+    pub(super) fn new(
+        cleared: Cleared,
+        credential: Credential,
+        context: AuthorizationContext,
+        leg: Leg,
+        arguments: Option<Json>,
+        recheck: Arc<dyn Recheck>,
+    ) -> Self {
+        let permit = cleared.permit();
+        let rules = permit.rules().join(", ");
+        let values = permit
+            .condition_values()
+            .iter()
+            .flat_map(|condition| &condition.read)
+            .filter_map(|(name, value)| {
+                let value = RawValue::from_string(value.clone()).or_else(|_| to_raw_value(value)).ok()?;
+                Some(ConditionValue { name: name.clone(), value })
+            })
+            .collect();
+        Self { cleared, credential, context, leg, arguments, recheck, rules, values }
+    }
+
     /// Where it goes.
     #[must_use]
     pub fn target(&self) -> &Target {
@@ -93,7 +121,7 @@ impl Evidence for Grant {
         attempt.revision = Some(permit.revision());
         Intent {
             attempt,
-            rule: permit.rule(),
+            rule: Some(&self.rules),
             credential: CredentialNote {
                 kind: self.credential.kind(),
                 audience: self.credential.audience(),
@@ -101,7 +129,7 @@ impl Evidence for Grant {
                 expires_at: self.credential.expires_at(),
             },
             arguments: self.arguments.as_ref().map(|arguments| arguments.as_bytes().as_ref()),
-            values: permit.values(),
+            values: &self.values,
         }
     }
 }

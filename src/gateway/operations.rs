@@ -21,8 +21,6 @@ impl Operations for Gateway {
             self.live.revocations.replace(current, held);
             self.decided_anew();
             let words = Described::from(&revocation.target);
-            let some = |text: &'static str| (!text.is_empty()).then_some(text);
-            let _ = some;
             self.journal
                 .revoked(&RevocationNote {
                     actor: &revocation.actor,
@@ -90,7 +88,7 @@ impl Operations for Gateway {
             let some_issuer = self.identity.is_ready();
             checks.extend(issuers.into_iter().map(|issuer| {
                 // One issuer that answers is enough to serve; the others are named.
-                check(format!("issuer:{}", issuer.alias), issuer.has_keys(), some_issuer, issuer.detail())
+                check(format!("issuer:{}", issuer.alias), issuer.keys > 0, some_issuer, issuer.problem.unwrap_or_default())
             }));
             checks.extend(self.upstreams.health().into_iter().map(|(server, health)| {
                 check(format!("server:{server}"), matches!(health, Health::Up), true, health.to_string())

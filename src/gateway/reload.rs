@@ -57,12 +57,22 @@ pub fn policy(
     strictness: Strictness,
 ) -> Result<(Policy, Vec<Mistake>), Vec<Mistake>> {
     let shown = |mistakes: Vec<crate::policy::Mistake>| {
-        mistakes.into_iter().map(|mistake| files.mistake_of_policy(&mistake)).collect::<Vec<_>>()
+        mistakes.into_iter().map(|mistake| in_file(files, mistake)).collect::<Vec<_>>()
     };
     let sources = Sources::from_files(files.policy_files());
     let built = Policy::build(&sources, &World::of(config, strictness)).map_err(shown)?;
     let report = built.policy.run_tests(&sources).map_err(shown)?;
     if report.failures.is_empty() { Ok((built.policy, shown(built.warnings))) } else { Err(shown(report.failures)) }
+}
+
+/// A mistake of the policy room, in the words of the configuration's.
+fn in_file(files: &FileSet, mistake: crate::policy::Mistake) -> Mistake {
+    Mistake {
+        file: files.shown(&mistake.file),
+        line: mistake.line as usize,
+        column: mistake.column as usize,
+        message: mistake.message,
+    }
 }
 
 impl Reloader {

@@ -33,6 +33,8 @@ pub struct Class {
     shapes: Mutex<HashMap<ShapeKey, Arc<Shape>>>,
     table: ArcSwap<Table>,
     filling: Mutex<()>,
+    /// The servers of which it may be shown something, once somebody asked.
+    pub(super) reach: std::sync::OnceLock<std::collections::HashSet<crate::ids::ServerId>>,
 }
 
 /// What decides the answer of a slice once the rules are known to mean the object.
@@ -190,6 +192,7 @@ impl Class {
             shapes: Mutex::default(),
             table: ArcSwap::default(),
             filling: Mutex::new(()),
+            reach: std::sync::OnceLock::new(),
         }
     }
 }

@@ -134,6 +134,11 @@ pub(super) fn matches(object: &str, pattern: &str, crossing: bool) -> bool {
         && glob(name.as_bytes(), name_pattern.as_bytes(), crossing)
 }
 
+/// Whether a pattern's server part means a server.
+pub(super) fn server_matches(server: &str, pattern: &str) -> bool {
+    glob(server.as_bytes(), pattern.as_bytes(), false)
+}
+
 /// Anchored matching by backtracking to the last `*`, then to the last `**`; quadratic at worst.
 fn glob(text: &[u8], pattern: &[u8], crossing: bool) -> bool {
     let (mut at, mut next) = (0, 0);
