@@ -21,6 +21,8 @@ use crate::limit::{CLASS_LOOKUPS_MAX, CLASSES_MAX, POLICY_MISTAKES_MAX};
 mod class;
 pub mod condition;
 mod decide;
+mod expect;
+mod explain;
 mod index;
 mod lint;
 mod load;
@@ -30,6 +32,7 @@ mod model;
 mod mutation;
 mod object;
 mod permit;
+mod persona;
 #[cfg(test)]
 mod property;
 mod reader;
@@ -43,8 +46,11 @@ mod world;
 pub use class::{Class, SubjectKind};
 pub use condition::{Arguments, Truth};
 pub use decide::{ConditionRecord, Decision};
+pub use expect::TestReport;
+pub use explain::{Explanation, RuleExplanation, SubjectExplanation, WhoCan};
 pub use object::RESERVED_SETS;
 pub use permit::{Denied, Permit};
+pub use persona::Described;
 pub use rule::{Effect, Rule};
 pub use source::{Mistake, Sources};
 pub use verdict::Verdict;
@@ -73,6 +79,7 @@ pub struct Policy {
     conditions: Vec<Condition>,
     casbin: Arc<Casbin>,
     scopes: HashMap<IssuerAlias, Vec<ScopeNeed>>,
+    tests: Vec<expect::Expected>,
     operations: (ServerId, Environment),
     classes: moka::sync::Cache<crate::ids::ClassKey, Arc<Class>>,
     lookups: moka::sync::Cache<Digest, Arc<Lookup>>,
@@ -132,6 +139,8 @@ impl Policy {
         let mut loaded = load::load(sources, world, &environments, &conditions, &mut mistakes);
         lint::lint(&loaded, &conditions, &mut mistakes, &mut warnings);
         let scopes = scope::scope_needs(world, &mut mistakes);
+        let tests_text = text("tests.toml", &mut mistakes).unwrap_or_default();
+        let tests = expect::read(&tests_text, &mut mistakes);
         let operations = (ServerId::new(GATEWAY_SERVER).ok()).zip(Environment::new(GATEWAY_ENVIRONMENT).ok());
         let casbin = if mistakes.is_empty() {
             load_casbin(&model_text)
@@ -166,6 +175,7 @@ impl Policy {
             conditions,
             casbin,
             scopes,
+            tests,
             operations,
             classes: moka::sync::Cache::new(CLASSES_MAX),
             lookups: moka::sync::Cache::new(CLASS_LOOKUPS_MAX),
