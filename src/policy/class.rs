@@ -15,7 +15,7 @@ use super::rule::Effect;
 use super::verdict::{Cell, Shape};
 use super::world::role_name;
 use crate::identity::{Groups, Persona};
-use crate::ids::{Action, AgentId, ClassKey, Digest, Subject};
+use crate::ids::{Action, AgentId, ClassKey, Digest, Environment, Subject};
 use crate::limit::TABLE_ITEMS_MAX;
 use crate::outcome::{Reason, Refusal};
 
@@ -167,9 +167,7 @@ impl Class {
         }
         let mut environments = EnvironmentSet(u64::MAX);
         for agent in persona.agent.iter().chain(&persona.chain) {
-            let own = agent.environments.iter().filter_map(|name| policy.environments.index(name.as_str()));
-            let own = own.map(EnvironmentSet::of).fold(EnvironmentSet::default(), EnvironmentSet::with);
-            environments = EnvironmentSet(environments.0 & own.0);
+            environments = EnvironmentSet(environments.0 & policy.environments_of(&agent.environments).0);
         }
         let blocked = match &persona.groups {
             Groups::Unknown(_) => Some(Refusal::new(Reason::GroupsUnavailable)),
@@ -183,6 +181,26 @@ impl Class {
             .map(|condition| (condition.value(&facts, Quantifier::Every), condition.value(&facts, Quantifier::Any)))
             .collect();
         let key = key(policy, persona, &slices, environments, blocked.as_ref(), &known);
+        Self::assemble(key, blocked, slices, environments, known)
+    }
+
+    /// A class of one name of the rules, about whom nothing else is known: for `who-can` and `what-can`.
+    pub(super) fn of_name(policy: &Policy, name: &str) -> Self {
+        let starts = if name == "anyone" { Vec::new() } else { vec![name.to_owned()] };
+        let slices = vec![Slice::of(policy, SubjectKind::User, &starts)];
+        let agent = policy.world.agents.iter().find(|agent| Subject::agent(&agent.id).as_str() == name);
+        let environments = agent.map_or(EnvironmentSet(u64::MAX), |agent| policy.environments_of(&agent.environments));
+        let known = vec![(Truth::Unknown, Truth::Unknown); policy.conditions.len()];
+        Self::assemble(ClassKey(Digest::of("bailiwick/name/v1", &[name.as_bytes()])), None, slices, environments, known)
+    }
+
+    fn assemble(
+        key: ClassKey,
+        blocked: Option<Refusal>,
+        slices: Vec<Slice>,
+        environments: EnvironmentSet,
+        known: Vec<(Truth, Truth)>,
+    ) -> Self {
         Self {
             key,
             blocked,
@@ -194,6 +212,13 @@ impl Class {
             filling: Mutex::new(()),
             reach: std::sync::OnceLock::new(),
         }
+    }
+}
+
+impl Policy {
+    fn environments_of(&self, names: &[Environment]) -> EnvironmentSet {
+        let known = names.iter().filter_map(|name| self.environments.index(name.as_str()));
+        known.map(EnvironmentSet::of).fold(EnvironmentSet::default(), EnvironmentSet::with)
     }
 }
 

@@ -17,7 +17,6 @@ use super::verdict::{Cell, Part, Settled, Values, Verdict, rule_value};
 use super::world::GATEWAY_SERVER;
 use super::{Ask, Policy};
 use crate::identity::Persona;
-use crate::ids::Action;
 use crate::outcome::{Reason, Refusal};
 
 /// What was decided, and by what.

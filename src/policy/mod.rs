@@ -22,6 +22,8 @@ mod class;
 pub mod condition;
 mod decide;
 mod difference;
+mod expect;
+mod explain;
 mod index;
 mod lint;
 mod load;
@@ -31,6 +33,7 @@ mod model;
 mod mutation;
 mod object;
 mod permit;
+mod persona;
 #[cfg(test)]
 mod property;
 mod reach;
@@ -46,8 +49,11 @@ pub use class::{Class, SubjectKind};
 pub use condition::{Arguments, Truth};
 pub use decide::{ConditionRecord, Decision};
 pub use difference::Difference;
+pub use expect::TestReport;
+pub use explain::{Explanation, RuleExplanation, SubjectExplanation, WhoCan};
 pub use object::RESERVED_SETS;
 pub use permit::{Denied, Permit};
+pub use persona::Described;
 pub use rule::{Effect, Rule};
 pub use source::{Mistake, Sources};
 pub use verdict::Verdict;
@@ -76,6 +82,7 @@ pub struct Policy {
     conditions: Vec<Condition>,
     casbin: Arc<Casbin>,
     scopes: HashMap<IssuerAlias, Vec<ScopeNeed>>,
+    tests: Vec<expect::Expected>,
     operations: (ServerId, Environment),
     classes: moka::sync::Cache<crate::ids::ClassKey, Arc<Class>>,
     lookups: moka::sync::Cache<Digest, Arc<Lookup>>,
@@ -135,6 +142,8 @@ impl Policy {
         let mut loaded = load::load(sources, world, &environments, &conditions, &mut mistakes);
         lint::lint(&loaded, &conditions, &mut mistakes, &mut warnings);
         let scopes = scope::scope_needs(world, &mut mistakes);
+        let tests_text = text("tests.toml", &mut mistakes).unwrap_or_default();
+        let tests = expect::read(&tests_text, &mut mistakes);
         let operations = (ServerId::new(GATEWAY_SERVER).ok()).zip(Environment::new(GATEWAY_ENVIRONMENT).ok());
         let casbin = if mistakes.is_empty() {
             load_casbin(&model_text)
@@ -169,6 +178,7 @@ impl Policy {
             conditions,
             casbin,
             scopes,
+            tests,
             operations,
             classes: moka::sync::Cache::new(CLASSES_MAX),
             lookups: moka::sync::Cache::new(CLASS_LOOKUPS_MAX),

@@ -55,7 +55,7 @@ mod show;
 mod values;
 
 pub use arguments::Arguments;
-pub(super) use parse::conditions;
+pub(super) use parse::{Table, client_proof, conditions};
 
 use self::arguments::Parsed;
 use self::expression::Expression;

@@ -243,9 +243,8 @@ impl<'a> Reader<'a> {
 
     fn caller(&mut self, table: &mut Table<'a, 'a>, parts: &mut Vec<Arc<Expression>>) {
         if let Some(value) = table.take("client_proof") {
-            let proof = value.get_ref().as_str().and_then(|text| PROOFS.iter().find(|proof| proof.as_str() == text));
-            match proof {
-                Some(proof) => parts.push(Arc::new(Expression::ClientProof(*proof))),
+            match value.get_ref().as_str().and_then(client_proof) {
+                Some(proof) => parts.push(Arc::new(Expression::ClientProof(proof))),
                 None => {
                     self.mistake(value.span(), "write none, public, secret, private_key, mtls or svid");
                 }
@@ -292,3 +291,8 @@ const PROOFS: &[ClientProof] = &[
     ClientProof::Mtls,
     ClientProof::Svid,
 ];
+
+/// A client proof as files spell it.
+pub(in crate::policy) fn client_proof(text: &str) -> Option<ClientProof> {
+    PROOFS.iter().copied().find(|proof| proof.as_str() == text)
+}
