@@ -20,6 +20,7 @@ pub mod store;
 pub mod upstream;
 
 pub mod call;
+pub mod cli;
 pub mod gateway;
 pub mod list;
 pub mod watch;

@@ -111,6 +111,32 @@ pub const NOTE_TITLE_BYTES_MAX: usize = 200;
 pub const NOTE_TEXT_BYTES_MAX: usize = 10_000;
 /// Replicas of one sample service; the schema of `rollout` says the same.
 pub const REPLICAS_MAX: u32 = 100;
+
+// === egress ===
+/// A name server that takes longer is down.
+pub const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Addresses of one name that are looked at.
+pub const RESOLVED_ADDRESSES_MAX: usize = 32;
+/// To an authorization server.
+pub const OAUTH_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// One question to an authorization server, with its answer.
+pub const OAUTH_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections to an authorization server are asked for rarely.
+pub const OAUTH_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Idle connections to one authorization server.
+pub const OAUTH_IDLE_CONNECTIONS_MAX: usize = 8;
+/// Metadata, key sets and token answers; a hundred RSA keys with certificates have about 400 KiB.
+pub const OAUTH_RESPONSE_BYTES_MAX: usize = 1024 * 1024;
+/// A host in an error message; names have at most 253 characters.
+pub const HOST_SHOWN_CHARACTERS_MAX: usize = 260;
+/// The text of someone else's error in ours.
+pub const ERROR_SHOWN_CHARACTERS_MAX: usize = 400;
+/// Probes on an idle connection to an upstream, so that a dead one is noticed.
+pub const UPSTREAM_KEEPALIVE: Duration = Duration::from_secs(30);
+/// An idle connection to an upstream is kept warm this long.
+pub const UPSTREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+/// Idle connections to one upstream; more than that many calls at once are rare.
+pub const UPSTREAM_IDLE_CONNECTIONS_MAX: usize = 256;
 // === config ===
 
 /// Longer than a year is a mistake in a file, not a wish; and arithmetic on it cannot overflow.
@@ -140,31 +166,6 @@ pub const AGENTS_MAX: usize = 10_000;
 pub const PRINCIPALS_REMEMBERED_MAX: u64 = 1_000_000;
 /// A principal that does nothing for this long is forgotten.
 pub const PRINCIPAL_IDLE: Duration = Duration::from_secs(600);
-// === egress ===
-/// A name server that takes longer is down.
-pub const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Addresses of one name that are looked at.
-pub const RESOLVED_ADDRESSES_MAX: usize = 32;
-/// To an authorization server.
-pub const OAUTH_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// One question to an authorization server, with its answer.
-pub const OAUTH_TIMEOUT: Duration = Duration::from_secs(10);
-/// Connections to an authorization server are asked for rarely.
-pub const OAUTH_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-/// Idle connections to one authorization server.
-pub const OAUTH_IDLE_CONNECTIONS_MAX: usize = 8;
-/// Metadata, key sets and token answers; a hundred RSA keys with certificates have about 400 KiB.
-pub const OAUTH_RESPONSE_BYTES_MAX: usize = 1024 * 1024;
-/// A host in an error message; names have at most 253 characters.
-pub const HOST_SHOWN_CHARACTERS_MAX: usize = 260;
-/// The text of someone else's error in ours.
-pub const ERROR_SHOWN_CHARACTERS_MAX: usize = 400;
-/// Probes on an idle connection to an upstream, so that a dead one is noticed.
-pub const UPSTREAM_KEEPALIVE: Duration = Duration::from_secs(30);
-/// An idle connection to an upstream is kept warm this long.
-pub const UPSTREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(90);
-/// Idle connections to one upstream; more than that many calls at once are rare.
-pub const UPSTREAM_IDLE_CONNECTIONS_MAX: usize = 256;
 
 // === control ===
 

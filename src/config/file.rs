@@ -139,6 +139,9 @@ fn read_top(mut top: Table<'_, '_>, base: &Path, overrides: &Overrides) -> Parts
             let message = format!("the alias `{}` is taken by the development issuer: use another one", injected.alias);
             top.mistake(&issuer_place, message);
         }
+        if let Some(agent) = &injected.interactive_default {
+            top.source.refers(issuer_place.clone(), Name::Agent(agent.clone()));
+        }
         issuer_names.push(injected.alias.as_str().to_owned());
         issuers.push(Some(injected.clone()));
     }

@@ -12,7 +12,14 @@ use url::Url;
 use super::file::{Text, parse};
 use super::set::{FileSet, SERVERS_FILE};
 use super::{Config, IssuerConfig, Mistake, ReloadMode, ServerConfig};
-use crate::ids::{IssuerAlias, ServerId};
+use crate::ids::{AgentId, IssuerAlias, ServerId};
+
+/// The alias of the development issuer.
+pub const DEMO_ALIAS: &str = "demo";
+/// The agent that every client of the development issuer becomes.
+pub const DEMO_AGENT: &str = "assistant";
+/// Where the development issuer would be if nobody said otherwise.
+const DEMO_ISSUER: &str = "http://127.0.0.1:7810";
 
 /// A configuration that may be served, and the files that it was read from.
 #[derive(Debug, Clone)]
@@ -49,6 +56,25 @@ pub struct Overrides {
 }
 
 impl Overrides {
+    /// What `demo` adds, as far as it is known before anything listens: its issuer has the alias `demo`, names
+    /// of other issuers have no effect. The demo puts the addresses in that it got.
+    ///
+    /// # Errors
+    /// None that could be brought about from outside.
+    pub fn for_demo() -> Result<Self, Vec<Mistake>> {
+        let alias =
+            IssuerAlias::new(DEMO_ALIAS).map_err(|error| vec![Mistake::whole(DEMO_ALIAS, error.to_string())])?;
+        let mut issuer = issuer_with_defaults(&alias, DEMO_ISSUER)?;
+        issuer.claims.groups = Some("groups".to_owned());
+        issuer.interactive_default = AgentId::new(DEMO_AGENT).ok();
+        Ok(Self {
+            issuers: vec![issuer],
+            reload: Some(ReloadMode::Watch),
+            undeclared_issuers_are_inert: true,
+            ..Self::default()
+        })
+    }
+
     pub(super) fn today(&self) -> jiff::civil::Date {
         self.today.unwrap_or_else(|| jiff::tz::TimeZone::UTC.to_datetime(jiff::Timestamp::now()).date())
     }

@@ -86,6 +86,15 @@ pub struct GatewayConfig {
     pub shutdown_grace: Duration,
 }
 
+impl GatewayConfig {
+    /// The resource that tokens are for, and the endpoint's URL: `/mcp`, or `/mcp/{server}`.
+    #[must_use]
+    pub fn resource(&self, server: Option<&ServerId>) -> String {
+        let base = self.public_url.as_str().trim_end_matches('/');
+        server.map_or_else(|| format!("{base}/mcp"), |server| format!("{base}/mcp/{server}"))
+    }
+}
+
 /// TLS of a listener: PEM files.
 #[derive(Debug, Clone)]
 pub struct TlsConfig {

@@ -63,8 +63,8 @@ impl FileSet {
 
     fn read_once(servers: &Path) -> Result<Self, Vec<Mistake>> {
         let mut reading = Reading::default();
-        let base = directory_of(servers);
-        reading.check_directory(&base);
+        let base = servers.parent().unwrap_or(Path::new(""));
+        reading.check_directory(&directory_of(servers));
         reading.file(SERVERS_FILE.to_owned(), servers);
         let text = reading.files.get(SERVERS_FILE).map(|bytes| String::from_utf8_lossy(bytes).into_owned());
         let policies = base.join(policies_path(text.as_deref().unwrap_or("")));

@@ -52,7 +52,14 @@ pub fn read(mut table: Table<'_, '_>, id: ServerId, base: &Path, overrides: &Ove
     let title = table.get::<String>("title");
     let owner = subject(&mut table, "owner", &["user:", "group:"]);
     let review = table.at::<Day>("review");
-    let environment = table.get::<Environment>("environment");
+    let environment = table.at::<Environment>("environment");
+    if let Some(environment) = environment.as_ref().filter(|environment| environment.get_ref().as_str() == "gateway") {
+        table.mistake(
+            &environment.span(),
+            "`gateway` is the environment of the gateway's own operations: use another name",
+        );
+    }
+    let environment = environment.map(Spanned::into_inner);
     let transport = read_transport(&mut table, &id, environment.as_ref(), base, overrides);
     let credential = read_credential(&mut table, base);
     let tool_credentials = read_tool_credentials(&mut table, base);
