@@ -9,9 +9,6 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-/// The variable that says what is logged, in the syntax of `tracing-subscriber`.
-pub const VARIABLE: &str = "BAILIWICK_LOG";
-
 /// How lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
@@ -25,15 +22,15 @@ pub enum Form {
 
 /// Why the log could not be set up.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot set up the log: {0}; see that {VARIABLE} is something like `info` or `bailiwick=debug`")]
+#[error("cannot set up the log: {0}; write a filter such as `info` or `bailiwick=debug,warn`")]
 pub struct OperationalError(String);
 
-/// Sets up the log of this process, once.
+/// Sets up the log of this process, once. The filter is in the syntax of `tracing-subscriber`.
 ///
 /// # Errors
-/// When the variable cannot be read as a filter, or a log is set up already.
-pub fn start(form: Form) -> Result<(), OperationalError> {
-    let filter = filter(std::env::var(VARIABLE).ok().as_deref())?;
+/// When the filter cannot be read, or a log is set up already.
+pub fn start(directives: &str, form: Form) -> Result<(), OperationalError> {
+    let filter = filter(directives)?;
     let terminal = std::io::stderr().is_terminal();
     let registry = tracing_subscriber::registry().with(filter);
     let started = if form == Form::Text || (form == Form::Automatic && terminal) {
@@ -47,12 +44,10 @@ pub fn start(form: Form) -> Result<(), OperationalError> {
     started.map_err(|error| OperationalError(error.to_string()))
 }
 
-/// Ours from `info` on, everyone else's from `warn` on, unless the variable says otherwise.
-fn filter(text: Option<&str>) -> Result<EnvFilter, OperationalError> {
-    match text.filter(|text| !text.is_empty()) {
-        Some(text) => EnvFilter::try_new(text).map_err(|error| OperationalError(error.to_string())),
-        None => Ok(EnvFilter::new("warn,bailiwick=info")),
-    }
+/// An empty filter means ours from `info` on and everyone else's from `warn` on.
+fn filter(directives: &str) -> Result<EnvFilter, OperationalError> {
+    let directives = if directives.trim().is_empty() { "warn,bailiwick=info" } else { directives };
+    EnvFilter::try_new(directives).map_err(|error| OperationalError(error.to_string()))
 }
 
 #[cfg(test)]
@@ -61,8 +56,8 @@ mod tests {
 
     #[test]
     fn a_filter_that_cannot_be_read_is_a_mistake_and_not_silence() {
-        assert!(filter(Some("bailiwick=loud")).is_err());
-        assert!(filter(Some("bailiwick=debug")).is_ok());
-        assert_eq!(filter(None).unwrap().to_string(), filter(Some("")).unwrap().to_string());
+        assert!(filter("bailiwick=loud").is_err());
+        assert!(filter("bailiwick=debug").is_ok());
+        assert!(filter("").unwrap().to_string().contains("bailiwick=info"));
     }
 }

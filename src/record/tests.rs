@@ -99,10 +99,6 @@ impl Evidence for Proof {
     }
 }
 
-fn json(text: &str) -> Json {
-    Json::parse(text, Source::Upstream).unwrap()
-}
-
 pub(super) fn outgoing() -> Outgoing {
     Outgoing {
         method: "tools/call".to_owned(),
