@@ -111,6 +111,7 @@ pub const NOTE_TITLE_BYTES_MAX: usize = 200;
 pub const NOTE_TEXT_BYTES_MAX: usize = 10_000;
 /// Replicas of one sample service; the schema of `rollout` says the same.
 pub const REPLICAS_MAX: u32 = 100;
+
 // === egress ===
 /// A name server that takes longer is down.
 pub const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
