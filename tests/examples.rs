@@ -53,3 +53,57 @@ fn every_configuration_can_be_served_or_run_as_a_demo() {
         }
     }
 }
+
+/// Runs the real command in the repository's root: exit code, standard output, standard error.
+fn bailiwick(words: &[&str]) -> (Option<i32>, String, String) {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_bailiwick"))
+        .args(words)
+        .current_dir(root())
+        .env_remove("BAILIWICK_CONFIG")
+        .output()
+        .unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn check_ends_with_0_for_good_files_and_with_1_and_all_mistakes_for_others() {
+    let (code, stdout, stderr) = bailiwick(&["check", "--demo"]);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""), "{stdout}");
+    assert!(stdout.contains("no mistakes"), "{stdout}");
+    assert!(!stdout.contains('\u{1b}'), "colour is for terminals");
+
+    let (code, stdout, stderr) = bailiwick(&["check"]);
+    assert_eq!((code, stdout.as_str()), (Some(1), ""), "{stderr}");
+    assert!(stderr.contains("servers.toml:") && stderr.contains("policies/agents.toml:"), "{stderr}");
+    assert!(stderr.contains("bailiwick check --demo"), "{stderr}");
+
+    let (code, stdout, _) = bailiwick(&["check", "--json"]);
+    let answer: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((code, answer["ok"].as_bool()), (Some(1), Some(false)));
+    let mistake = &answer["mistakes"][0];
+    assert!(mistake["line"].is_u64() && mistake["message"].is_string(), "{mistake}");
+}
+
+#[test]
+fn a_question_asked_wrongly_ends_with_2() {
+    for words in [&["chek"][..], &["connect"], &["connect", "cursor", "--server", "nots"], &["check", "--confg", "x"]] {
+        let (code, stdout, stderr) = bailiwick(words);
+        assert_eq!((code, stdout.as_str()), (Some(2), ""), "{words:?}");
+        assert!(!stderr.is_empty(), "{words:?}");
+    }
+    let (code, stdout, _) = bailiwick(&["--help"]);
+    assert_eq!(code, Some(0));
+    assert!(stdout.contains("Exit codes:"), "{stdout}");
+}
+
+#[test]
+fn connect_takes_the_endpoint_from_the_files() {
+    let (code, stdout, _) = bailiwick(&["connect", "claude-code", "--server", "notes"]);
+    assert_eq!(code, Some(0));
+    assert!(stdout.contains("claude mcp add --transport http bailiwick http://127.0.0.1:7800/mcp/notes"), "{stdout}");
+    let config = "examples/enterprise/servers.toml";
+    let (code, stdout, _) = bailiwick(&["connect", "vscode", "--json", "-c", config]);
+    let answer: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((code, answer["url"].as_str()), (Some(0), Some("https://mcp.example.com/mcp")));
+}

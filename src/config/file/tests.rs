@@ -234,6 +234,17 @@ fn an_unpinned_package_is_refused_in_production_and_a_warning_elsewhere() {
 }
 
 #[test]
+fn a_program_beside_the_file_is_found_and_a_name_is_left_to_the_path() {
+    for (program, expected) in [("./run", "/etc/bailiwick/./run"), ("/bin/run", "/bin/run"), ("run", "run")] {
+        let config = config(&server_instead(&format!("command = [\"{program}\"]")));
+        let TransportConfig::Stdio { command, .. } = &config.servers.first().unwrap().transport else {
+            panic!("not a command")
+        };
+        assert_eq!(command, &[expected]);
+    }
+}
+
+#[test]
 fn an_exchange_fetches_lists_for_each_caller() {
     let text = server_with("credential = { kind = \"exchange\", client_id = \"bailiwick\", audience = \"notes\" }");
     let config = config(&text);
