@@ -3,6 +3,12 @@
 //!
 //! Refuses to be configured from a file. Invariant: everything here listens on loopback only, nothing here is
 //! reachable from `serve`, and nothing here is trusted by a gateway into which `demo` did not inject it.
+//! What `bailiwick demo` brings with it, so that a first look needs nothing else: two upstreams, and an
+//! issuer whose people sign in with one click.
+//!
+//! Decides nothing about calls. Invariant: everything here listens on loopback only and is never part of
+//! what `serve` starts; no file can name the issuer, and no gateway trusts it into which `demo` did not
+//! inject it.
 
 pub mod issuer;
 pub mod upstreams;

@@ -15,8 +15,7 @@ use url::Url;
 
 use super::parameters::{OauthError, Parameters, error, resource};
 use super::register::matches;
-use super::state::{Authorization, Grant, State, digest, random};
-use crate::identity::now_s;
+use super::state::{Authorization, Grant, State, digest, now_s, random};
 use crate::limit;
 
 /// `GET /authorize`.

@@ -18,8 +18,7 @@ use serde_json::{Value, json};
 
 use super::mint::AccessClaims;
 use super::parameters::{OauthError, Parameters, error, resource};
-use super::state::{Grant, State, digest, random};
-use crate::identity::now_s;
+use super::state::{Grant, State, digest, now_s, random};
 use crate::ids::Digest;
 use crate::limit;
 

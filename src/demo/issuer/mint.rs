@@ -18,9 +18,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::parameters::resource;
-use super::state::{State, random};
+use super::state::{State, now_s, random};
 use super::{CLI_CLIENT, MintRequest};
-use crate::identity::now_s;
 use crate::limit;
 
 /// The mint.

@@ -13,8 +13,7 @@ use serde_json::{Value, json};
 use url::{Host, Url};
 
 use super::parameters::{OauthError, error};
-use super::state::{Registered, State, digest, random};
-use crate::identity::now_s;
+use super::state::{Registered, State, digest, now_s, random};
 use crate::limit;
 
 /// What a client says of itself; everything else that it says is ignored, as RFC 7591 wants.

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::SystemTime;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -128,4 +129,10 @@ pub(super) fn random() -> Result<String, String> {
 /// The digest under which a secret that somebody else holds is kept.
 pub(super) fn digest(secret: &str) -> Digest {
     Digest::of("bailiwick/demo/v1", &[secret.as_bytes()])
+}
+
+/// Seconds since 1970 by this machine's clock.
+pub(super) fn now_s() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
