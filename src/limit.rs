@@ -119,6 +119,8 @@ pub const BRIDGE_LINES_MAX: usize = 256;
 pub const BRIDGE_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two attempts to open a legacy session's stream.
 pub const BRIDGE_STREAM_RETRY: Duration = Duration::from_secs(3);
+/// For open requests to be answered when the input has ended.
+pub const BRIDGE_DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// For the session to be ended when the input has ended.
 pub const BRIDGE_GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
 

@@ -14,6 +14,7 @@ pub mod completions;
 pub mod connect;
 pub mod output;
 pub mod serve;
+pub mod stdio;
 pub mod use_it;
 pub mod who;
 

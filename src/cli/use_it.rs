@@ -115,6 +115,9 @@ pub struct StdioArguments {
     /// Take the access token from this environment variable instead of logging in
     #[arg(long, value_name = "VARIABLE", requires = "url")]
     pub token_env: Option<String>,
+    /// Take the access token from this file, which nobody else may read
+    #[arg(long, value_name = "FILE", requires = "url", conflicts_with = "token_env")]
+    pub token_file: Option<PathBuf>,
     /// The files of the gateway in this process
     #[command(flatten)]
     pub files: Files,

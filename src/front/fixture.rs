@@ -23,7 +23,7 @@ use crate::wire::Json;
 use crate::wire::mcp::{Kind, Version};
 
 /// A configuration on a loopback listener with one issuer.
-pub(super) fn config() -> Config {
+pub(crate) fn config() -> Config {
     let issuer = IssuerConfig {
         alias: IssuerAlias::new("corp").unwrap(),
         issuer: "https://idp.example".into(),
@@ -68,23 +68,23 @@ pub(super) fn config() -> Config {
 }
 
 /// A pipeline that does what the test says. A bearer token is the caller's name; `bad` is no token.
-pub(super) struct Scripted {
-    pub(super) config: Arc<Config>,
+pub(crate) struct Scripted {
+    pub(crate) config: Arc<Config>,
     /// What the next call yields; the call ends (or hangs, see `hang`) after these.
-    pub(super) events: Mutex<VecDeque<Event>>,
+    pub(crate) events: Mutex<VecDeque<Event>>,
     /// After the events the call stays open.
-    pub(super) hang: bool,
+    pub(crate) hang: bool,
     /// Every request that came through.
-    pub(super) seen: Mutex<Vec<Request>>,
+    pub(crate) seen: Mutex<Vec<Request>>,
     /// How many calls were dropped before their end.
-    pub(super) cancelled: Arc<Mutex<usize>>,
+    pub(crate) cancelled: Arc<Mutex<usize>>,
     /// What open watches yield.
-    pub(super) watched: Mutex<Option<mpsc::UnboundedReceiver<Watched>>>,
-    pub(super) ready: bool,
-    pub(super) refusals: Mutex<Vec<Reason>>,
+    pub(crate) watched: Mutex<Option<mpsc::UnboundedReceiver<Watched>>>,
+    pub(crate) ready: bool,
+    pub(crate) refusals: Mutex<Vec<Reason>>,
 }
 
-pub(super) struct Call {
+pub(crate) struct Call {
     events: VecDeque<Event>,
     hang: bool,
     over: bool,
@@ -100,7 +100,7 @@ impl Drop for Call {
 }
 
 impl Scripted {
-    pub(super) fn new(events: impl IntoIterator<Item = Event>) -> Self {
+    pub(crate) fn new(events: impl IntoIterator<Item = Event>) -> Self {
         Self {
             config: Arc::new(config()),
             events: Mutex::new(events.into_iter().collect()),

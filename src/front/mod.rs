@@ -28,7 +28,7 @@ use crate::wire::{Json, Kind, Message, Source};
 mod answer;
 mod era;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 mod headers;
 mod legacy;
 mod listener;
