@@ -10,18 +10,18 @@ pub mod outcome;
 pub mod wire;
 
 // The rooms, in the order in which a call passes them.
-pub mod config;
-pub mod front;
-pub mod identity;
 pub mod catalog;
-pub mod policy;
-pub mod guard;
+pub mod config;
+pub mod control;
 pub mod delegate;
 pub mod egress;
-pub mod upstream;
+pub mod front;
+pub mod guard;
+pub mod identity;
+pub mod policy;
 pub mod record;
 pub mod store;
-pub mod control;
+pub mod upstream;
 
 // What composes them.
 pub mod call;

@@ -136,12 +136,7 @@ impl Evidence for Grant {
 
 /// Who tried what, as the record tells it: a projection of the proofs there are.
 #[must_use]
-pub fn attempt<'a>(
-    caller: &'a Caller,
-    leg: &'a Leg,
-    target: Option<&'a Target>,
-    name: Option<&'a str>,
-) -> Attempt<'a> {
+pub fn attempt<'a>(caller: &'a Caller, leg: &'a Leg, target: Option<&'a Target>, name: Option<&'a str>) -> Attempt<'a> {
     let persona = caller.persona();
     let token = caller.token();
     Attempt {

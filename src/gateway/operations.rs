@@ -88,7 +88,12 @@ impl Operations for Gateway {
             let some_issuer = self.identity.is_ready();
             checks.extend(issuers.into_iter().map(|issuer| {
                 // One issuer that answers is enough to serve; the others are named.
-                check(format!("issuer:{}", issuer.alias), issuer.keys > 0, some_issuer, issuer.problem.unwrap_or_default())
+                check(
+                    format!("issuer:{}", issuer.alias),
+                    issuer.keys > 0,
+                    some_issuer,
+                    issuer.problem.unwrap_or_default(),
+                )
             }));
             checks.extend(self.upstreams.health().into_iter().map(|(server, health)| {
                 check(format!("server:{server}"), matches!(health, Health::Up), true, health.to_string())

@@ -59,10 +59,13 @@ pub fn policy(
     let shown = |mistakes: Vec<crate::policy::Mistake>| {
         mistakes.into_iter().map(|mistake| in_file(files, mistake)).collect::<Vec<_>>()
     };
-    let sources = Sources::from_files(files.policy_files());
+    let sources = Sources::from_files(files.policy_files()).of_set(files.revision());
     let built = Policy::build(&sources, &World::of(config, strictness)).map_err(shown)?;
-    let report = built.policy.run_tests(&sources).map_err(shown)?;
-    if report.failures.is_empty() { Ok((built.policy, shown(built.warnings))) } else { Err(shown(report.failures)) }
+    let failed = built.policy.run_tests().failed;
+    if failed.is_empty() {
+        return Ok((built.policy, shown(built.warnings)));
+    }
+    Err(failed.into_iter().map(|failed| Mistake::whole(files.shown("tests.toml"), failed)).collect())
 }
 
 /// A mistake of the policy room, in the words of the configuration's.

@@ -17,9 +17,9 @@ use tokio_util::task::TaskTracker;
 
 use super::reload::{Files, Reloader};
 use super::source::UpstreamSource;
-use super::{Gateway, Live, Snapshot};
+use super::{Gateway, Live};
 use crate::catalog::Catalog;
-use crate::config::{Config, Durability, Mistake, Overrides, ReloadMode, keyfile};
+use crate::config::{Durability, Mistake, Overrides, ReloadMode, keyfile};
 use crate::control::Control;
 use crate::delegate::Delegate;
 use crate::front::{self, Certificates, Front};

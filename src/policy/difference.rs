@@ -36,7 +36,7 @@ impl Policy {
         let removed: Vec<_> = [minus(&old_allows, &new_allows), minus(&old_denies, &new_denies)].concat();
         let only_narrows = new_allows.is_subset(&old_allows) && old_denies.is_subset(&new_denies);
         // Roles, sets, conditions and the world decide too; where they differ, sentences do not tell.
-        let same_words = self.words() == next.words();
+        let same_words = self.words == next.words && format!("{:?}", self.world) == format!("{:?}", next.world);
         Difference { added, removed, widens: !(only_narrows && same_words) }
     }
 }

@@ -12,7 +12,7 @@
 //! Caller + Target -> Permit             permit.rs: the proof
 //! ```
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::ids::{Action, Digest, Environment, IssuerAlias, PolicyRevision, ServerId};
@@ -73,6 +73,8 @@ pub struct Policy {
     revision: PolicyRevision,
     /// Revision and world: what every class key begins with.
     base: Digest,
+    /// Roles, sets and conditions: what rules are made of.
+    words: Digest,
     world: World,
     environments: Environments,
     rules: Vec<Rule>,
@@ -165,10 +167,21 @@ impl Policy {
         let names = loaded.graph.names().count();
         let index = Index::of(&loaded.rules, names, loaded.sets);
         let revision = sources.revision();
+        let mut words: Vec<&[u8]> = vec![conditions_text.as_bytes()];
+        let links: BTreeSet<&[u8]> = sources
+            .files()
+            .filter(|(name, _)| name.ends_with(".csv"))
+            .flat_map(|(_, bytes)| bytes.split(|byte| *byte == b'\n'))
+            .filter(|row| row.trim_ascii_start().starts_with(b"g"))
+            .map(<[u8]>::trim_ascii)
+            .collect();
+        words.extend(links);
+        let words = Digest::of("bailiwick/policy-words/v1", &words);
         let base = Digest::of("bailiwick/policy-base/v1", &[revision.0.as_bytes(), format!("{world:?}").as_bytes()]);
         let policy = Self {
             revision,
             base,
+            words,
             world: world.clone(),
             environments,
             rules: loaded.rules,

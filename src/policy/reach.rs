@@ -43,7 +43,12 @@ impl Policy {
         let names: Vec<HashSet<NameId>> = class
             .slices
             .iter()
-            .map(|slice| slice.environments.get(environment).map_or_else(HashSet::new, |reach| reach.names.iter().copied().collect()))
+            .map(|slice| {
+                slice
+                    .environments
+                    .get(environment)
+                    .map_or_else(HashSet::new, |reach| reach.names.iter().copied().collect())
+            })
             .collect();
         let mut patterns: Vec<HashSet<&str>> = vec![HashSet::new(); names.len()];
         for rule in &self.rules {

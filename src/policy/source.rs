@@ -33,6 +33,13 @@ impl Sources {
         Self { files, revision }
     }
 
+    /// The same files as part of a larger set, under whose revision decisions are recorded.
+    #[must_use]
+    pub const fn of_set(mut self, revision: PolicyRevision) -> Self {
+        self.revision = revision;
+        self
+    }
+
     /// Reads the set from a directory, twice: a half-written file that is cut at a line end would be valid,
     /// without its last denies.
     ///

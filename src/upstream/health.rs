@@ -26,6 +26,16 @@ pub enum Health {
     },
 }
 
+impl std::fmt::Display for Health {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Connecting => formatter.write_str("connecting"),
+            Self::Up => formatter.write_str("up"),
+            Self::Down { reason, .. } => write!(formatter, "down: {reason}"),
+        }
+    }
+}
+
 const CONNECTING: u8 = 0;
 const UP: u8 = 1;
 const DOWN: u8 = 2;

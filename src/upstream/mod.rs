@@ -14,9 +14,11 @@ use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, CredentialConfig, ServerConfig, TransportConfig};
+use crate::delegate::Grant;
 use crate::ids::{AuthorizationContext, PrincipalKey, ServerId};
 use crate::limit;
 use crate::outcome::{Failure, Outcome, Reason};
+use crate::record::Entry;
 use crate::wire::{Outgoing, mcp};
 
 mod answer;
@@ -65,12 +67,12 @@ impl Access {
 
 /// One call on its way: what is sent where, with what.
 #[derive(Debug)]
-pub(crate) struct Dispatch {
-    pub(crate) server: ServerId,
-    pub(crate) context: AuthorizationContext,
-    pub(crate) principal: PrincipalKey,
-    pub(crate) credential: Option<(HeaderName, SecretString)>,
-    pub(crate) outgoing: Outgoing,
+struct Dispatch {
+    server: ServerId,
+    context: AuthorizationContext,
+    principal: PrincipalKey,
+    credential: Option<(HeaderName, SecretString)>,
+    outgoing: Outgoing,
 }
 
 /// All upstream servers of the configuration.
@@ -129,9 +131,24 @@ impl Upstreams {
         futures_util::future::join_all(servers.values().map(|server| server.close())).await;
     }
 
-    /// Sends one call. Only what has an intent record may come here.
-    #[cfg_attr(not(test), expect(dead_code, reason = "called by `forward`, which takes an entry of the record"))]
-    pub(crate) fn send(&self, dispatch: Dispatch) -> Exchange {
+    /// Forwards a call: the only way for one to leave. The entry proves that it was authorized and that its
+    /// intent is on the record; what it holds can be taken once.
+    pub fn forward(&self, entry: &mut Entry<Grant>) -> Exchange {
+        let Some(outgoing) = entry.take_outgoing() else {
+            let failure = Failure::before(Reason::Internal, "an entry was forwarded twice");
+            return Exchange::finished(Outcome::Failed(failure));
+        };
+        let grant = entry.proof();
+        self.send(Dispatch {
+            server: grant.target().server_id().clone(),
+            context: grant.context(),
+            principal: grant.principal(),
+            credential: grant.credential().header(),
+            outgoing,
+        })
+    }
+
+    fn send(&self, dispatch: Dispatch) -> Exchange {
         let servers = self.servers.load();
         let Some(server) = servers.get(&dispatch.server) else {
             return Exchange::finished(Outcome::Failed(unknown(&dispatch.server)));
