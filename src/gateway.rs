@@ -16,7 +16,7 @@ mod reload;
 mod source;
 mod start;
 
-pub use start::{Options, Served, StartError};
+pub use start::{Options, Served, StartError, start};
 
 use crate::call::Endpoint;
 use crate::catalog::{Access, Catalog, Target, View};

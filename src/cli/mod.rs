@@ -64,6 +64,9 @@ pub struct Arguments {
 /// What can be done.
 #[derive(Debug, Subcommand)]
 enum Command {
+    Serve(serve::ServeArguments),
+    Reload(serve::ReloadArguments),
+    Stdio(use_it::StdioArguments),
     Check(check::CheckArguments),
     Connect(connect::ConnectArguments),
     Completions(completions::CompletionsArguments),
@@ -82,11 +85,25 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let output = arguments.output;
     let ending = match arguments.command {
+        Command::Serve(arguments) => serve::run(&arguments),
+        Command::Reload(arguments) => serve::reload(&arguments, output),
+        Command::Stdio(arguments) => use_it::stdio(&arguments),
         Command::Check(arguments) => check::run(&arguments, output),
         Command::Connect(arguments) => connect::run(&arguments, output),
         Command::Completions(arguments) => completions::run(&arguments, Arguments::command()),
     };
     ending.into()
+}
+
+/// Runs a command that waits for something.
+pub(crate) fn in_runtime(command: impl Future<Output = Ending>) -> Ending {
+    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(command),
+        Err(error) => {
+            output::trouble(format_args!("cannot start: {error}"));
+            Ending::Trouble
+        }
+    }
 }
 
 #[cfg(test)]
@@ -105,8 +122,6 @@ mod tests {
         }
         let mut commands: Vec<_> = Arguments::command().get_subcommands().cloned().collect();
         commands.extend([
-            command::<serve::ServeArguments>("serve"),
-            command::<serve::ReloadArguments>("reload"),
             command::<ask::ExplainArguments>("explain"),
             command::<ask::WhoCanArguments>("who-can"),
             command::<ask::WhatCanArguments>("what-can"),
@@ -114,7 +129,6 @@ mod tests {
             command::<use_it::CallArguments>("call"),
             command::<use_it::TokenArguments>("token"),
             command::<use_it::DemoArguments>("demo"),
-            command::<use_it::StdioArguments>("stdio"),
         ]);
         commands
     }

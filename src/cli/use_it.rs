@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use clap::Args;
 use url::Url;
 
-use super::output::Files;
+use super::Ending;
+use super::output::{self, Files};
 use crate::ids::ServerId;
 
 const CALL_EXAMPLES: &str = "\
@@ -121,4 +122,13 @@ pub struct StdioArguments {
     /// The files of the gateway in this process
     #[command(flatten)]
     pub files: Files,
+}
+
+/// Passes messages between this process's standard streams and a gateway.
+pub fn stdio(arguments: &StdioArguments) -> Ending {
+    let Some(url) = &arguments.url else {
+        output::trouble("--standalone is not here yet: name a running gateway with --url");
+        return Ending::Trouble;
+    };
+    super::in_runtime(super::stdio::run(url, arguments.token_env.as_deref(), arguments.token_file.as_deref()))
 }

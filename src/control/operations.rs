@@ -143,7 +143,7 @@ pub struct ReloadOrder {
 }
 
 /// The answer to `POST /reload`; with problems nothing was changed (409).
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReloadReport {
     /// The revision before.
     pub from: Option<PolicyRevision>,
