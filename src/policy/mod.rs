@@ -23,10 +23,14 @@ pub mod condition;
 mod decide;
 mod expect;
 mod explain;
+#[cfg(test)]
+mod fixture;
 mod index;
 mod lint;
 mod load;
 mod lookup;
+#[cfg(test)]
+mod mistakes;
 mod model;
 #[cfg(test)]
 mod mutation;
@@ -40,6 +44,8 @@ mod role;
 mod rule;
 mod scope;
 mod source;
+#[cfg(test)]
+mod tests;
 mod verdict;
 mod world;
 
