@@ -5,7 +5,7 @@
 //! is refused, a deny wins, and whatever goes wrong in here refuses.
 //!
 //! ```text
-//! Sources + World -> Policy::build      read.rs rows, load.rs rules, lint.rs, condition/, model.rs
+//! Sources + World -> Policy::build      reader.rs rows, load.rs rules, lint.rs, condition/, model.rs
 //! Persona         -> Class              class.rs: everyone about whom the rules say the same
 //! Class + Ask     -> Verdict            index.rs candidates, verdict.rs Casbin, a table of listed items
 //! + arguments     -> Decision           decide.rs: conditions, scopes, environment
@@ -52,7 +52,7 @@ mod world;
 pub use class::{Class, SubjectKind};
 pub use condition::{Arguments, Truth};
 pub use decide::{ConditionRecord, Decision};
-pub use expect::TestReport;
+pub use expect::{FailedTest, TestReport};
 pub use explain::{Explanation, RuleExplanation, SubjectExplanation, WhoCan};
 pub use object::RESERVED_SETS;
 pub use permit::{Denied, Permit};

@@ -282,7 +282,10 @@ expect = "allow"
     let policy = build_with(&[("tests.toml", tests)], &super::fixture::world()).unwrap().policy;
     let report = policy.run_tests();
     assert_eq!((report.passed, report.failed.len()), (2, 1), "{report:?}");
-    assert!(report.failed[0].starts_with("tests.toml:19: `this one is wrong`: expected allow"), "{report:?}");
+    assert!(
+        report.failed[0].to_string().starts_with("tests.toml:19: `this one is wrong`: expected allow"),
+        "{report:?}"
+    );
     assert!(!report.uncovered_rules.iter().any(|rule| rule.starts_with("policy.csv:7:")), "{report:?}");
     assert!(report.uncovered_rules.iter().any(|rule| rule.starts_with("policy.csv:6:")), "{report:?}");
     assert!(report.untested_servers.contains(&"github: no test allows".to_owned()), "{report:?}");

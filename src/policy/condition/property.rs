@@ -10,9 +10,9 @@ use crate::policy::fixture::user;
 /// A condition as the generator makes it.
 #[derive(Debug, Clone)]
 enum Asked {
-    All(Vec<Asked>),
-    Any(Vec<Asked>),
-    Not(Box<Asked>),
+    All(Vec<Self>),
+    Any(Vec<Self>),
+    Not(Box<Self>),
     Only(Vec<&'static str>),
     Test(&'static str, Test),
     Present(&'static str, bool),
@@ -112,8 +112,8 @@ impl Asked {
     /// `None` is unknown.
     fn oracle(&self, arguments: &Value, every: bool) -> Option<bool> {
         match self {
-            Self::All(parts) => and(parts.iter().map(|part| part.oracle(arguments, every)).collect()),
-            Self::Any(parts) => or(parts.iter().map(|part| part.oracle(arguments, every)).collect()),
+            Self::All(parts) => and(&parts.iter().map(|part| part.oracle(arguments, every)).collect::<Vec<_>>()),
+            Self::Any(parts) => or(&parts.iter().map(|part| part.oracle(arguments, every)).collect::<Vec<_>>()),
             Self::Not(part) => part.oracle(arguments, !every).map(|value| !value),
             Self::Only(names) => Some(arguments.as_object()?.keys().all(|key| names.contains(&key.as_str()))),
             Self::Present(path, expected) => present(arguments, path).map(|present| present == *expected),
@@ -122,7 +122,7 @@ impl Asked {
     }
 }
 
-fn and(values: Vec<Option<bool>>) -> Option<bool> {
+fn and(values: &[Option<bool>]) -> Option<bool> {
     if values.contains(&Some(false)) {
         Some(false)
     } else {
@@ -130,16 +130,17 @@ fn and(values: Vec<Option<bool>>) -> Option<bool> {
     }
 }
 
-fn or(values: Vec<Option<bool>>) -> Option<bool> {
-    and(values.into_iter().map(|value| value.map(|value| !value)).collect()).map(|value| !value)
+fn or(values: &[Option<bool>]) -> Option<bool> {
+    let turned: Vec<Option<bool>> = values.iter().map(|value| value.map(|value| !value)).collect();
+    and(&turned).map(|value| !value)
 }
 
 fn over(values: &[Value], every: bool, each: &dyn Fn(&Value) -> Option<bool>) -> Option<bool> {
     if values.is_empty() {
         return None;
     }
-    let values = values.iter().map(each).collect();
-    if every { and(values) } else { or(values) }
+    let values: Vec<Option<bool>> = values.iter().map(each).collect();
+    if every { and(&values) } else { or(&values) }
 }
 
 fn find(value: &Value, path: &str, every: bool, test: &dyn Fn(&Value) -> Option<bool>) -> Option<bool> {
