@@ -6,11 +6,20 @@
 pub mod ids;
 pub mod limit;
 pub mod outcome;
+pub mod wire;
 
 pub mod catalog;
 pub mod config;
+pub mod demo;
 pub mod egress;
 pub mod identity;
 pub mod policy;
 pub mod record;
 pub mod store;
+pub mod upstream;
+
+pub mod call;
+pub mod cli;
+pub mod gateway;
+pub mod list;
+pub mod watch;

@@ -7,9 +7,10 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use bytes::Bytes;
+use crate::wire::Json;
 
 pub mod reason;
+pub mod reply;
 
 pub use reason::Reason;
 
@@ -128,22 +129,22 @@ impl fmt::Display for Stop {
 
 /// How one leg of a call ended. Every exchange has exactly one.
 ///
-/// `Bytes` are JSON values that `wire` has checked, in the modern shape (with `resultType`).
+/// Results are in the modern shape (with `resultType`).
 #[derive(Debug, Clone)]
 pub enum Outcome {
     /// The upstream answered; the result object.
-    Complete(Bytes),
+    Complete(Json),
     /// Input is needed before there is an answer; the whole result object as the client will see it.
     InputRequired {
         /// Who asks.
         origin: Origin,
         /// The `input_required` result object.
-        result: Bytes,
+        result: Json,
     },
     /// The upstream goes on as a task; the result object.
-    Task(Bytes),
+    Task(Json),
     /// The upstream answered with a JSON-RPC error; the error object.
-    Error(Bytes),
+    Error(Json),
     /// Refused by a decision of ours.
     Refused(Refusal),
     /// Failed.
@@ -156,6 +157,12 @@ impl From<Stop> for Outcome {
             Stop::Refused(refusal) => Self::Refused(refusal),
             Stop::Failed(failure) => Self::Failed(failure),
         }
+    }
+}
+
+impl From<Refusal> for Outcome {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
     }
 }
 

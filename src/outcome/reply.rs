@@ -1,0 +1,220 @@
+//! The table: how each ending reaches a client of either era.
+//!
+//! Hidden and unknown are one row, so they cannot differ. A refused or failed `tools/call` is a result
+//! with `isError`, because a model can react to that; everything else is a JSON-RPC error.
+
+use serde_json::json;
+
+use super::reason::Channel;
+use super::{Failure, Outcome, Reason, Refusal, Stop};
+use crate::wire::mcp::{Era, Method, code};
+use crate::wire::{Edit, Json, Message};
+
+/// A response, ready for a transport.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    /// The HTTP status.
+    pub status: u16,
+    /// The message.
+    pub message: Message,
+    /// What a 401 or 403 must challenge with.
+    pub challenge: Option<Challenge>,
+    /// Seconds for `Retry-After`.
+    pub retry_after_seconds: Option<u64>,
+}
+
+/// What a `WWW-Authenticate` header has to say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Challenge {
+    /// A token is needed, or this one is no good (RFC 6750 `invalid_token`).
+    Token {
+        /// Whether a token came at all; without one RFC 6750 wants no error code.
+        presented: bool,
+    },
+    /// All of these scopes are needed (RFC 6750 `insufficient_scope`).
+    Scope(Vec<String>),
+}
+
+/// How an outcome reaches the client.
+#[must_use]
+pub fn reply(outcome: &Outcome, id: &Json, method: Method, era: Era) -> Reply {
+    match outcome {
+        Outcome::Complete(result) | Outcome::InputRequired { result, .. } | Outcome::Task(result) => {
+            plain(200, Message::result(id, &shaped(result, era)))
+        }
+        Outcome::Error(error) => {
+            let status = if era == Era::Modern { modern_status(error) } else { 200 };
+            plain(status, Message::error(Some(id), error))
+        }
+        Outcome::Refused(refusal) => refused(refusal, Some(id), Some(method), era),
+        Outcome::Failed(failure) => failed(failure, Some(id), Some(method), era),
+    }
+}
+
+/// How a stop reaches a client whose request may not even have been read.
+#[must_use]
+pub fn stopped(stop: &Stop, id: Option<&Json>, method: Option<Method>, era: Era) -> Reply {
+    match stop {
+        Stop::Refused(refusal) => refused(refusal, id, method, era),
+        Stop::Failed(failure) => failed(failure, id, method, era),
+    }
+}
+
+fn refused(refusal: &Refusal, id: Option<&Json>, method: Option<Method>, era: Era) -> Reply {
+    let reason = refusal.reason;
+    if reason == Reason::TargetUnknown {
+        return plain(200, Message::error(id, &unknown_target(method, era)));
+    }
+    let mut reply = render(reason, &refusal.hint, id, method, era);
+    if reason.channel() == Channel::InsufficientScope {
+        reply.challenge = Some(Challenge::Scope(refusal.scopes.clone()));
+    }
+    reply
+}
+
+fn failed(failure: &Failure, id: Option<&Json>, method: Option<Method>, era: Era) -> Reply {
+    // The detail names hosts and paths; clients get the reason and its hint.
+    render(failure.reason, failure.reason.hint(), id, method, era)
+}
+
+fn render(reason: Reason, hint: &str, id: Option<&Json>, method: Option<Method>, era: Era) -> Reply {
+    let error = |code: i32| Message::error(id, &rpc_error(code, reason, hint));
+    let modern = era == Era::Modern;
+    match reason.channel() {
+        Channel::Unauthorized => Reply {
+            challenge: Some(Challenge::Token { presented: reason != Reason::TokenMissing }),
+            ..plain(401, error(code::INVALID_REQUEST))
+        },
+        Channel::InsufficientScope | Channel::Forbidden => plain(403, error(code::INVALID_REQUEST)),
+        Channel::BadRequest(code) => plain(400, error(code)),
+        Channel::NotFound(code) => {
+            let gone = reason == Reason::SessionUnknown;
+            plain(if modern || gone { 404 } else { 200 }, error(code))
+        }
+        Channel::TooLarge => plain(413, error(code::INVALID_REQUEST)),
+        Channel::TooManyRequests => Reply { retry_after_seconds: Some(1), ..plain(429, error(code::INTERNAL_ERROR)) },
+        Channel::Unavailable => Reply { retry_after_seconds: Some(2), ..plain(503, error(code::INTERNAL_ERROR)) },
+        Channel::RpcError(code) => plain(200, error(code)),
+        Channel::ToolResult(code) => match (method, id) {
+            (Some(Method::CallTool), Some(id)) => {
+                plain(200, Message::result(id, &shaped(&tool_error(reason, hint), era)))
+            }
+            _ => plain(200, error(code)),
+        },
+    }
+}
+
+/// What is said about a hidden thing and about one that does not exist: one row.
+fn unknown_target(method: Option<Method>, era: Era) -> Json {
+    let (code, message) = match (method, era) {
+        (Some(Method::ReadResource), Era::Legacy) => (code::LEGACY_RESOURCE_NOT_FOUND, "Resource not found"),
+        (Some(Method::ReadResource), Era::Modern) => (code::INVALID_PARAMS, "Resource not found"),
+        (Some(Method::GetPrompt), _) => (code::INVALID_PARAMS, "Unknown prompt"),
+        (Some(Method::CallTool), _) => (code::INVALID_PARAMS, "Unknown tool"),
+        _ => (code::INVALID_PARAMS, "Unknown target"),
+    };
+    Json::of(&json!({ "code": code, "message": message }))
+}
+
+fn rpc_error(code: i32, reason: Reason, hint: &str) -> Json {
+    let message = match reason.channel() {
+        Channel::NotFound(_) if reason == Reason::MethodUnknown => "Method not found".to_owned(),
+        _ => format!("{reason}: {hint}"),
+    };
+    Json::of(&json!({ "code": code, "message": message, "data": { "reason": reason.code() } }))
+}
+
+fn tool_error(reason: Reason, hint: &str) -> Json {
+    Json::of(&json!({
+        "resultType": "complete",
+        "content": [{ "type": "text", "text": format!("{reason}: {hint}") }],
+        "isError": true,
+        "_meta": { "dev.bailiwick/reason": reason.code() },
+    }))
+}
+
+/// A result in the shape of the era: `resultType` is modern, and so are the caching hints.
+fn shaped(result: &Json, era: Era) -> Json {
+    let Some(object) = result.value().as_object() else { return result.clone() };
+    match era {
+        Era::Modern if object.get("resultType").is_some() => result.clone(),
+        Era::Modern => object.edited(&[Edit::Default("resultType", Json::of("complete"))]),
+        Era::Legacy => object.edited(&[Edit::Remove("resultType"), Edit::Remove("ttlMs"), Edit::Remove("cacheScope")]),
+    }
+}
+
+/// The HTTP status that 2026-07-28 gives an error by its code.
+fn modern_status(error: &Json) -> u16 {
+    match error.value().as_object().and_then(|error| error.get("code")).and_then(crate::wire::Value::as_i64) {
+        Some(-32601) => 404,
+        Some(-32022..=-32020 | -32700 | -32600) => 400,
+        _ => 200,
+    }
+}
+
+fn plain(status: u16, message: Message) -> Reply {
+    Reply { status, message, challenge: None, retry_after_seconds: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(era: Era) -> String {
+        let id = Json::of(&1);
+        let mut rows = String::new();
+        for reason in Reason::ALL {
+            for method in [Method::CallTool, Method::ReadResource] {
+                let stop = Stop::from(Refusal::new(*reason));
+                let reply = stopped(&stop, Some(&id), Some(method), era);
+                rows.push_str(&format!(
+                    "{reason:24} {method:12?} {} {}\n",
+                    reply.status,
+                    std::str::from_utf8(reply.message.as_bytes()).unwrap()
+                ));
+            }
+        }
+        rows
+    }
+
+    #[test]
+    fn each_reason_reaches_a_modern_client_like_this() {
+        insta::assert_snapshot!(table(Era::Modern));
+    }
+
+    #[test]
+    fn each_reason_reaches_a_legacy_client_like_this() {
+        insta::assert_snapshot!(table(Era::Legacy));
+    }
+
+    #[test]
+    fn a_hidden_target_says_nothing_of_why() {
+        let id = Json::of(&1);
+        let hidden = Stop::from(Refusal::new(Reason::TargetUnknown).rule("policy.csv:3").hint("secret"));
+        let absent = Stop::from(Refusal::new(Reason::TargetUnknown));
+        for era in [Era::Modern, Era::Legacy] {
+            for method in [Method::CallTool, Method::GetPrompt, Method::ReadResource, Method::Complete] {
+                let hidden = stopped(&hidden, Some(&id), Some(method), era);
+                let absent = stopped(&absent, Some(&id), Some(method), era);
+                assert_eq!(hidden.message.as_bytes(), absent.message.as_bytes());
+                assert_eq!((hidden.status, hidden.retry_after_seconds), (absent.status, absent.retry_after_seconds));
+            }
+        }
+    }
+
+    #[test]
+    fn reason_codes_are_distinct_and_read_back() {
+        for reason in Reason::ALL {
+            assert_eq!(Reason::from_code(reason.code()), Some(*reason));
+        }
+    }
+
+    #[test]
+    fn a_result_has_the_shape_of_its_era() {
+        let result =
+            Json::of(&json!({ "resultType": "complete", "content": [], "ttlMs": 0, "cacheScope": "private", "x": 1 }));
+        assert_eq!(shaped(&result, Era::Legacy).as_str(), r#"{"content":[],"x":1}"#);
+        assert_eq!(shaped(&result, Era::Modern), result);
+        assert_eq!(shaped(&Json::of(&json!({"a": 1})), Era::Modern).as_str(), r#"{"resultType":"complete","a":1}"#);
+    }
+}

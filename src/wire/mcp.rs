@@ -1,0 +1,261 @@
+//! The names that MCP gives things: versions, methods, `_meta` keys, headers, error codes.
+//!
+//! Specification 2026-07-28 and the versions before it.
+
+use std::fmt;
+
+/// Protocol versions, newest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Version {
+    /// 2025-03-26: the first with streamable HTTP.
+    V2025_03_26,
+    /// 2025-06-18.
+    V2025_06_18,
+    /// 2025-11-25: the last with `initialize`.
+    V2025_11_25,
+    /// 2026-07-28: stateless.
+    V2026_07_28,
+}
+
+impl Version {
+    /// The versions that begin with `initialize`, newest first.
+    pub const LEGACY: [Self; 3] = [Self::V2025_11_25, Self::V2025_06_18, Self::V2025_03_26];
+    /// All, newest first.
+    pub const ALL: [Self; 4] = [Self::V2026_07_28, Self::V2025_11_25, Self::V2025_06_18, Self::V2025_03_26];
+    /// The versions without `initialize`, as `server/discover` and -32022 name them.
+    pub const MODERN: [Self; 1] = [Self::V2026_07_28];
+
+    /// Reads a version as the wire spells it.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|version| version.as_str() == text)
+    }
+
+    /// The spelling on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::V2025_03_26 => "2025-03-26",
+            Self::V2025_06_18 => "2025-06-18",
+            Self::V2025_11_25 => "2025-11-25",
+            Self::V2026_07_28 => "2026-07-28",
+        }
+    }
+
+    /// Which era it belongs to.
+    #[must_use]
+    pub const fn era(self) -> Era {
+        match self {
+            Self::V2026_07_28 => Era::Modern,
+            _ => Era::Legacy,
+        }
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(self.as_str())
+    }
+}
+
+/// The two ways in which MCP is spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Era {
+    /// 2026-07-28: stateless, `_meta` on every request, `input_required`.
+    Modern,
+    /// 2025-11-25 and before: `initialize`, sessions, requests from the server.
+    Legacy,
+}
+
+/// `_meta` keys of the specification.
+pub mod meta {
+    /// The version of this request; required.
+    pub const PROTOCOL_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
+    /// The client's capabilities; required.
+    pub const CLIENT_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
+    /// Who the client says it is; display only.
+    pub const CLIENT_INFO: &str = "io.modelcontextprotocol/clientInfo";
+    /// Log messages are wanted from this level on.
+    pub const LOG_LEVEL: &str = "io.modelcontextprotocol/logLevel";
+    /// Which listen a notification belongs to.
+    pub const SUBSCRIPTION_ID: &str = "io.modelcontextprotocol/subscriptionId";
+    /// Who answers; recommended on every result.
+    pub const SERVER_INFO: &str = "io.modelcontextprotocol/serverInfo";
+    /// Progress is wanted under this token.
+    pub const PROGRESS_TOKEN: &str = "progressToken";
+    /// Our own keys; removed in both directions and added again only by us.
+    pub const OWN_PREFIX: &str = "dev.bailiwick/";
+}
+
+/// HTTP header names, lower case.
+pub mod header {
+    /// The protocol version of the request.
+    pub const PROTOCOL_VERSION: &str = "mcp-protocol-version";
+    /// The method of the request.
+    pub const METHOD: &str = "mcp-method";
+    /// The tool or prompt name, URI or task id of the request.
+    pub const NAME: &str = "mcp-name";
+    /// Before the header name of a mirrored parameter.
+    pub const PARAMETER_PREFIX: &str = "mcp-param-";
+    /// The legacy session.
+    pub const SESSION_ID: &str = "mcp-session-id";
+    /// Where a legacy stream broke off.
+    pub const LAST_EVENT_ID: &str = "last-event-id";
+}
+
+/// JSON-RPC error codes.
+pub mod code {
+    /// Not JSON.
+    pub const PARSE_ERROR: i32 = -32700;
+    /// Not a request.
+    pub const INVALID_REQUEST: i32 = -32600;
+    /// Unknown method.
+    pub const METHOD_NOT_FOUND: i32 = -32601;
+    /// Wrong parameters; also an unknown tool or resource.
+    pub const INVALID_PARAMS: i32 = -32602;
+    /// Our trouble.
+    pub const INTERNAL_ERROR: i32 = -32603;
+    /// Header and body disagree (2026-07-28).
+    pub const HEADER_MISMATCH: i32 = -32020;
+    /// The client lacks a capability (2026-07-28).
+    pub const MISSING_CAPABILITY: i32 = -32021;
+    /// Unsupported version (2026-07-28).
+    pub const UNSUPPORTED_VERSION: i32 = -32022;
+    /// Unknown resource, as legacy clients expect it.
+    pub const LEGACY_RESOURCE_NOT_FOUND: i32 = -32002;
+}
+
+/// What a primitive is; its lists and calls have methods of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// `tools/list`, `tools/call`.
+    Tool,
+    /// `prompts/list`, `prompts/get`.
+    Prompt,
+    /// `resources/list`, `resources/read`.
+    Resource,
+    /// `resources/templates/list`.
+    ResourceTemplate,
+}
+
+impl Kind {
+    /// All four.
+    pub const ALL: [Self; 4] = [Self::Tool, Self::Prompt, Self::Resource, Self::ResourceTemplate];
+
+    /// The method that lists it.
+    #[must_use]
+    pub const fn list_method(self) -> &'static str {
+        match self {
+            Self::Tool => "tools/list",
+            Self::Prompt => "prompts/list",
+            Self::Resource => "resources/list",
+            Self::ResourceTemplate => "resources/templates/list",
+        }
+    }
+
+    /// The member of the list result that holds the items.
+    #[must_use]
+    pub const fn list_member(self) -> &'static str {
+        match self {
+            Self::Tool => "tools",
+            Self::Prompt => "prompts",
+            Self::Resource => "resources",
+            Self::ResourceTemplate => "resourceTemplates",
+        }
+    }
+
+    /// The member of a definition that identifies it.
+    #[must_use]
+    pub const fn key_member(self) -> &'static str {
+        match self {
+            Self::Tool | Self::Prompt => "name",
+            Self::Resource => "uri",
+            Self::ResourceTemplate => "uriTemplate",
+        }
+    }
+
+    /// The server capability that announces it.
+    #[must_use]
+    pub const fn capability(self) -> &'static str {
+        match self {
+            Self::Tool => "tools",
+            Self::Prompt => "prompts",
+            Self::Resource | Self::ResourceTemplate => "resources",
+        }
+    }
+}
+
+/// The methods that a client may send, as far as the gateway knows them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Method {
+    /// `server/discover` (modern).
+    Discover,
+    /// One of the four lists.
+    List(Kind),
+    /// `tools/call`.
+    CallTool,
+    /// `prompts/get`.
+    GetPrompt,
+    /// `resources/read`.
+    ReadResource,
+    /// `completion/complete`.
+    Complete,
+    /// `subscriptions/listen` (modern).
+    Listen,
+    /// `initialize` (legacy).
+    Initialize,
+    /// `ping` (legacy).
+    Ping,
+    /// `logging/setLevel` (legacy).
+    SetLogLevel,
+    /// `resources/subscribe` (legacy).
+    Subscribe,
+    /// `resources/unsubscribe` (legacy).
+    Unsubscribe,
+    /// `tasks/get`.
+    TaskGet,
+    /// `tasks/update`.
+    TaskUpdate,
+    /// `tasks/cancel`.
+    TaskCancel,
+}
+
+impl Method {
+    /// The known method of that name in that era.
+    #[must_use]
+    pub fn parse(name: &str, era: Era) -> Option<Self> {
+        let (method, only) = match name {
+            "server/discover" => (Self::Discover, Some(Era::Modern)),
+            "tools/list" => (Self::List(Kind::Tool), None),
+            "prompts/list" => (Self::List(Kind::Prompt), None),
+            "resources/list" => (Self::List(Kind::Resource), None),
+            "resources/templates/list" => (Self::List(Kind::ResourceTemplate), None),
+            "tools/call" => (Self::CallTool, None),
+            "prompts/get" => (Self::GetPrompt, None),
+            "resources/read" => (Self::ReadResource, None),
+            "completion/complete" => (Self::Complete, None),
+            "subscriptions/listen" => (Self::Listen, Some(Era::Modern)),
+            "initialize" => (Self::Initialize, Some(Era::Legacy)),
+            "ping" => (Self::Ping, Some(Era::Legacy)),
+            "logging/setLevel" => (Self::SetLogLevel, Some(Era::Legacy)),
+            "resources/subscribe" => (Self::Subscribe, Some(Era::Legacy)),
+            "resources/unsubscribe" => (Self::Unsubscribe, Some(Era::Legacy)),
+            "tasks/get" => (Self::TaskGet, Some(Era::Modern)),
+            "tasks/update" => (Self::TaskUpdate, Some(Era::Modern)),
+            "tasks/cancel" => (Self::TaskCancel, Some(Era::Modern)),
+            _ => return None,
+        };
+        only.is_none_or(|only| only == era).then_some(method)
+    }
+
+    /// The parameter that `Mcp-Name` mirrors.
+    #[must_use]
+    pub const fn name_parameter(self) -> Option<&'static str> {
+        match self {
+            Self::CallTool | Self::GetPrompt => Some("name"),
+            Self::ReadResource => Some("uri"),
+            Self::TaskGet | Self::TaskUpdate | Self::TaskCancel => Some("taskId"),
+            _ => None,
+        }
+    }
+}

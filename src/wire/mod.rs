@@ -1,0 +1,19 @@
+//! Messages are bytes, made safe once.
+//!
+//! Decides what one JSON-RPC message is and refuses everything else; knows method names and where their
+//! routing fields stand, and nothing of identity, policy or transport. Invariant: one [`Message`] is
+//! exactly one line and exactly one SSE event; unknown fields, key order and number spelling survive.
+
+mod edit;
+pub mod mcp;
+mod message;
+mod outgoing;
+mod scan;
+pub mod sse;
+mod value;
+
+pub use edit::Edit;
+pub use message::{Kind, Message};
+pub use outgoing::Outgoing;
+pub use scan::{Source, WireError};
+pub use value::{Json, Object, Value};
