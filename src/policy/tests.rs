@@ -291,3 +291,13 @@ expect = "allow"
     assert!(report.untested_servers.contains(&"github: no test allows".to_owned()), "{report:?}");
     assert!(!report.untested_servers.iter().any(|server| server.starts_with("deploy")), "{report:?}");
 }
+
+#[test]
+fn the_repositorys_own_policy_has_neither_mistakes_nor_warnings() {
+    let servers = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("servers.toml");
+    let loaded =
+        crate::config::load::load_with(&servers, &crate::config::load::Overrides::for_demo().unwrap()).unwrap();
+    let world = World::of(&loaded.config, Strictness::Demo);
+    let built = Policy::build(&Sources::from_files(loaded.files.policy_files()), &world).unwrap();
+    assert_eq!(built.warnings, []);
+}
