@@ -8,6 +8,8 @@
 use std::fs;
 use std::path::Path;
 
+#[path = "../fuzz/checks/condition.rs"]
+mod condition;
 #[path = "../fuzz/checks/message.rs"]
 mod message;
 #[path = "../fuzz/checks/sse.rs"]
@@ -17,7 +19,7 @@ mod sse;
 type Check = fn(&[u8]);
 
 /// Every target of `fuzz/Cargo.toml` and its check.
-const TARGETS: &[(&str, Check)] = &[("message", message::check), ("sse", sse::check)];
+const TARGETS: &[(&str, Check)] = &[("message", message::check), ("sse", sse::check), ("condition", condition::check)];
 
 #[test]
 fn what_holds_for_any_input_holds_for_every_seed() {

@@ -19,6 +19,7 @@
 //! A test that cannot be read is a mistake of the policy, like a rule.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -56,12 +57,29 @@ pub(super) struct Expected {
 pub struct TestReport {
     /// How many were as expected.
     pub passed: usize,
-    /// Those that were not, as `tests.toml:line: ...`.
-    pub failed: Vec<String>,
+    /// Those that were not.
+    pub failed: Vec<FailedTest>,
     /// Rules that decided nothing in any test, as `file:line: sentence`.
     pub uncovered_rules: Vec<String>,
     /// Servers without a test that allows, or without one that denies.
     pub untested_servers: Vec<String>,
+}
+
+/// An expectation that was not met.
+#[derive(Debug, Serialize)]
+pub struct FailedTest {
+    /// `tests.toml:line`.
+    pub place: String,
+    /// Whether *allow* was expected: a set that only narrows may break such tests and still load.
+    pub expected_allow: bool,
+    /// Its name, what was decided instead, and why.
+    pub message: String,
+}
+
+impl fmt::Display for FailedTest {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {}", self.place, self.message)
+    }
 }
 
 impl TestReport {
@@ -92,7 +110,11 @@ impl Policy {
                     decided.extend(rules);
                     tested.insert((test.server.clone(), test.allow));
                 }
-                Err(message) => report.failed.push(format!("{FILE}:{}: `{}`: {message}", test.line, test.name)),
+                Err(message) => report.failed.push(FailedTest {
+                    place: format!("{FILE}:{}", test.line),
+                    expected_allow: test.allow,
+                    message: format!("`{}`: {message}", test.name),
+                }),
             }
         }
         report.uncovered_rules = self

@@ -118,17 +118,25 @@ fn open_arguments(loaded: &Loaded, conditions: &[Condition], warnings: &mut Vec<
     }
 }
 
+/// A set that is in itself, or in sets deeper than Casbin follows.
 fn circular_set(loaded: &Loaded) -> Option<String> {
-    loaded.sets.keys().find_map(|start| {
+    let walk = |start: &Arc<str>| {
         let mut reached = vec![Arc::clone(start)];
         for _ in 0..=ROLE_DEPTH_MAX {
             reached = reached.iter().filter_map(|set| loaded.sets.get(set)).flatten().cloned().collect();
             reached.sort_unstable();
             reached.dedup();
             if reached.contains(start) {
-                return Some(format!("the set `{start}` is in itself; remove one of the g2 rows of the circle"));
+                return Some(true);
             }
         }
-        (!reached.is_empty()).then(|| format!("`{start}` is in sets more than {ROLE_DEPTH_MAX} deep; flatten them"))
-    })
+        (!reached.is_empty()).then_some(false)
+    };
+    let mut names: Vec<&Arc<str>> = loaded.sets.keys().collect();
+    names.sort_unstable();
+    if let Some(name) = names.iter().find(|name| walk(name) == Some(true)) {
+        return Some(format!("the set `{name}` is in itself; remove one of the g2 rows of the circle"));
+    }
+    let name = names.iter().find(|name| walk(name) == Some(false))?;
+    Some(format!("`{name}` is in sets more than {ROLE_DEPTH_MAX} deep; flatten them"))
 }

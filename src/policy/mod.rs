@@ -5,7 +5,7 @@
 //! is refused, a deny wins, and whatever goes wrong in here refuses.
 //!
 //! ```text
-//! Sources + World -> Policy::build      read.rs rows, load.rs rules, lint.rs, condition/, model.rs
+//! Sources + World -> Policy::build      reader.rs rows, load.rs rules, lint.rs, condition/, model.rs
 //! Persona         -> Class              class.rs: everyone about whom the rules say the same
 //! Class + Ask     -> Verdict            index.rs candidates, verdict.rs Casbin, a table of listed items
 //! + arguments     -> Decision           decide.rs: conditions, scopes, environment
@@ -24,10 +24,14 @@ mod decide;
 mod difference;
 mod expect;
 mod explain;
+#[cfg(test)]
+mod fixture;
 mod index;
 mod lint;
 mod load;
 mod lookup;
+#[cfg(test)]
+mod mistakes;
 mod model;
 #[cfg(test)]
 mod mutation;
@@ -42,6 +46,8 @@ mod role;
 mod rule;
 mod scope;
 mod source;
+#[cfg(test)]
+mod tests;
 mod verdict;
 mod world;
 
@@ -49,7 +55,7 @@ pub use class::{Class, SubjectKind};
 pub use condition::{Arguments, Truth};
 pub use decide::{ConditionRecord, Decision};
 pub use difference::Difference;
-pub use expect::TestReport;
+pub use expect::{FailedTest, TestReport};
 pub use explain::{Explanation, RuleExplanation, SubjectExplanation, WhoCan};
 pub use object::RESERVED_SETS;
 pub use permit::{Denied, Permit};

@@ -44,8 +44,8 @@ impl Sources {
     /// without its last denies.
     ///
     /// # Errors
-    /// A file that is missing, unreadable, too large, a symbolic link, writable by others, or that changed
-    /// while it was read.
+    /// A file that is missing, unreadable, too large or writable by everybody, a directory that is, or files
+    /// that changed while they were read.
     pub fn read(directory: &Path) -> Result<Self, Vec<Mistake>> {
         let first = Self::from_files(read_files(directory)?);
         let second = Self::from_files(read_files(directory)?);
@@ -95,6 +95,11 @@ impl Sources {
 fn read_files(directory: &Path) -> Result<BTreeMap<String, Vec<u8>>, Vec<Mistake>> {
     let mut files = BTreeMap::new();
     let mut mistakes = Vec::new();
+    for (name, path) in [(".", directory.to_path_buf()), ("servers", directory.join("servers"))] {
+        if std::fs::metadata(&path).is_ok_and(|metadata| is_writable_by_all(&metadata)) {
+            mistakes.push(Mistake::file(name, "everybody can write this directory; chmod o-w"));
+        }
+    }
     let mut take = |name: String, required: bool| match read_file(&directory.join(&name)) {
         Ok(Some(bytes)) => drop(files.insert(name, bytes)),
         Ok(None) if required => mistakes.push(Mistake::file(&name, "the file is missing; write it")),
@@ -131,17 +136,24 @@ fn read_file(path: &Path) -> Result<Option<Vec<u8>>, String> {
     if !metadata.is_file() {
         return Err("this is not a regular file; write a file".to_owned());
     }
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt as _;
-        if metadata.permissions().mode() & 0o002 != 0 {
-            return Err("everybody can write this file; chmod o-w".to_owned());
-        }
+    if is_writable_by_all(&metadata) {
+        return Err("everybody can write this file; chmod o-w".to_owned());
     }
     if metadata.len() > POLICY_FILE_BYTES_MAX {
         return Err(format!("the file is larger than {POLICY_FILE_BYTES_MAX} bytes; split it by server"));
     }
     std::fs::read(path).map(Some).map_err(|error| format!("the file cannot be read: {error}"))
+}
+
+#[cfg(unix)]
+fn is_writable_by_all(metadata: &std::fs::Metadata) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    metadata.permissions().mode() & 0o002 != 0
+}
+
+#[cfg(not(unix))]
+const fn is_writable_by_all(_metadata: &std::fs::Metadata) -> bool {
+    false
 }
 
 /// A mistake, or a warning, in a policy file.

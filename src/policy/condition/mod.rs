@@ -51,6 +51,8 @@ mod clock;
 mod expression;
 mod parse;
 mod place;
+#[cfg(test)]
+mod property;
 mod show;
 mod values;
 
@@ -59,6 +61,7 @@ pub(super) use parse::{Table, client_proof, conditions};
 
 use self::arguments::Parsed;
 use self::expression::Expression;
+use super::source::Mistake;
 use crate::identity::Persona;
 use crate::ids::ConditionName;
 use crate::limit::CONDITION_VALUES_MAX;
@@ -132,6 +135,16 @@ impl Quantifier {
     }
 }
 
+/// Reads the text of `conditions.toml` alone.
+///
+/// # Errors
+/// Every mistake in it.
+pub fn read(text: &str) -> Result<Vec<Condition>, Vec<Mistake>> {
+    let mut mistakes = Vec::new();
+    let found = conditions("conditions.toml", text, &mut mistakes);
+    if mistakes.is_empty() { Ok(found) } else { Err(mistakes) }
+}
+
 /// One named condition.
 #[derive(Debug)]
 pub struct Condition {
@@ -164,6 +177,13 @@ impl Condition {
     #[must_use]
     pub const fn name(&self) -> &ConditionName {
         &self.name
+    }
+
+    /// Its values for a call: as an allow reads it, and as a deny does.
+    #[must_use]
+    pub fn values(&self, persona: &Persona, arguments: Arguments<'_>, now: Timestamp) -> (Truth, Truth) {
+        let facts = Facts::new(persona, arguments, now);
+        (self.value(&facts, Quantifier::Every), self.value(&facts, Quantifier::Any))
     }
 
     /// Its value; `Every` is how an allow reads it, `Any` how a deny does.
