@@ -12,6 +12,7 @@ pub mod ask;
 pub mod check;
 pub mod completions;
 pub mod connect;
+pub mod files;
 pub mod output;
 pub mod serve;
 pub mod use_it;
@@ -64,6 +65,9 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Check(check::CheckArguments),
+    Explain(ask::ExplainArguments),
+    WhoCan(ask::WhoCanArguments),
+    WhatCan(ask::WhatCanArguments),
     Connect(connect::ConnectArguments),
     Completions(completions::CompletionsArguments),
 }
@@ -82,6 +86,9 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     let output = arguments.output;
     let ending = match arguments.command {
         Command::Check(arguments) => check::run(&arguments, output),
+        Command::Explain(arguments) => ask::explain(&arguments, output),
+        Command::WhoCan(arguments) => ask::who_can(&arguments, output),
+        Command::WhatCan(arguments) => ask::what_can(&arguments, output),
         Command::Connect(arguments) => connect::run(&arguments, output),
         Command::Completions(arguments) => completions::run(&arguments, Arguments::command()),
     };
@@ -106,9 +113,6 @@ mod tests {
         commands.extend([
             command::<serve::ServeArguments>("serve"),
             command::<serve::ReloadArguments>("reload"),
-            command::<ask::ExplainArguments>("explain"),
-            command::<ask::WhoCanArguments>("who-can"),
-            command::<ask::WhatCanArguments>("what-can"),
             command::<ask::ToolsArguments>("tools"),
             command::<use_it::CallArguments>("call"),
             command::<use_it::TokenArguments>("token"),

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::output::Files;
+use super::files::Files;
 
 const SERVE_EXAMPLES: &str = "\
 Examples:

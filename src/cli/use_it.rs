@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use url::Url;
 
-use super::output::Files;
+use super::files::Files;
 use crate::ids::ServerId;
 
 const CALL_EXAMPLES: &str = "\
