@@ -1,6 +1,7 @@
 //! Every configuration in the repository can be loaded, so that none of them teaches something that is refused.
 #![expect(clippy::unwrap_used, reason = "a test that stumbles shall fail")]
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use bailiwick::cli::files::{Understood, understand};
@@ -127,4 +128,40 @@ fn explain_ends_with_1_when_the_answer_is_no() {
     let (code, _, stderr) = ask("nots/add_note", &[]);
     assert_eq!(code, Some(2));
     assert!(stderr.contains("no server `nots`"), "{stderr}");
+}
+
+/// The keys in the first column of the tables below a heading of docs/configuration.md.
+fn documented(heading: &str) -> BTreeSet<String> {
+    let page = std::fs::read_to_string(root().join("docs/configuration.md")).unwrap();
+    let section = page.split("\n## ").find(|section| section.starts_with(heading)).unwrap();
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+    rows.map(|(key, _)| key.to_owned()).collect()
+}
+
+/// The keys that a file of the policy room reads: `take("key")`, `text("key")`, and the tables of `("key", ...)`.
+fn read_by(file: &str) -> BTreeSet<String> {
+    let source = std::fs::read_to_string(root().join("src/policy").join(file)).unwrap();
+    let source = source.split("#[cfg(test)]").next().unwrap();
+    let is_key = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    let mut keys = BTreeSet::new();
+    for (at, _) in source.match_indices("(\"") {
+        let (before, after) = (source.get(..at).unwrap(), source.get(at + 2..).unwrap());
+        let (key, rest) = after.split_once('"').unwrap();
+        let taken = ["take", "text", "texts"].iter().any(|name| before.ends_with(name)) && rest.starts_with(')');
+        let listed = before.ends_with([' ', '[', '\n']) && rest.starts_with(", ");
+        if is_key(key) && (taken || listed) {
+            keys.insert(key.to_owned());
+        }
+    }
+    keys
+}
+
+#[test]
+fn the_page_has_every_key_of_conditions_and_expected_decisions_and_no_other() {
+    let mut conditions = read_by("condition/parse.rs");
+    conditions.extend(read_by("condition/values.rs"));
+    // These two are read in a loop.
+    conditions.extend(["all", "any"].map(str::to_owned));
+    assert_eq!(documented("`policies/conditions.toml`"), conditions);
+    assert_eq!(documented("`policies/tests.toml`"), read_by("expect.rs"));
 }
