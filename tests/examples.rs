@@ -1,22 +1,19 @@
 //! Every configuration in the repository can be loaded, so that none of them teaches something that is refused.
 #![expect(clippy::unwrap_used, reason = "a test that stumbles shall fail")]
 
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 
-use bailiwick::config::{Loaded, Mistake, Overrides, load_with};
+use bailiwick::cli::files::{Understood, understand};
+use bailiwick::config::{FileSet, Mistake, Overrides};
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn as_served(path: &Path) -> Result<Loaded, Vec<Mistake>> {
-    let overrides = Overrides { today: Some(jiff::civil::date(2026, 11, 30)), ..Overrides::default() };
-    load_with(path, &overrides)
-}
-
-fn as_demo(path: &Path) -> Result<Loaded, Vec<Mistake>> {
+fn read(path: &std::path::Path, overrides: Overrides) -> Result<Understood, Vec<Mistake>> {
     let today = Some(jiff::civil::date(2026, 11, 30));
-    load_with(path, &Overrides { today, ..Overrides::for_demo()? })
+    understand(FileSet::read(path)?, &Overrides { today, ..overrides })
 }
 
 fn lines(mistakes: &[Mistake]) -> String {
@@ -42,13 +39,15 @@ fn configurations() -> Vec<PathBuf> {
 fn every_configuration_can_be_served_or_run_as_a_demo() {
     for path in configurations() {
         let demo = std::fs::read_to_string(&path).unwrap().contains(":demo/");
-        let loaded = if demo { as_demo(&path) } else { as_served(&path) };
-        let loaded = loaded.unwrap_or_else(|mistakes| panic!("{}", lines(&mistakes)));
-        assert_eq!(lines(&loaded.warnings), "", "{}", path.display());
-        assert!(loaded.files.policy_files().contains_key("policy.csv"), "{} has no policy", path.display());
+        let overrides = if demo { Overrides::for_demo().unwrap() } else { Overrides::default() };
+        let understood = read(&path, overrides).unwrap_or_else(|mistakes| panic!("{}", lines(&mistakes)));
+        assert_eq!(lines(&understood.warnings), "", "{}", path.display());
+        let report = understood.policy.run_tests();
+        assert!(report.failed.is_empty(), "{}: {report:?}", path.display());
+        assert!(report.passed > 1 && report.untested_servers.len() <= 1, "{}: {report:?}", path.display());
         if demo {
             // A demo's files open nothing in production: `serve` refuses them, because nobody can log in.
-            let refused = lines(&as_served(&path).unwrap_err());
+            let refused = lines(&read(&path, Overrides::default()).unwrap_err());
             assert!(refused.contains("issuer `demo` is not declared"), "{refused}");
         }
     }
@@ -106,4 +105,63 @@ fn connect_takes_the_endpoint_from_the_files() {
     let (code, stdout, _) = bailiwick(&["connect", "vscode", "--json", "-c", config]);
     let answer: serde_json::Value = serde_json::from_str(&stdout).unwrap();
     assert_eq!((code, answer["url"].as_str()), (Some(0), Some("https://mcp.example.com/mcp")));
+}
+
+#[test]
+fn every_rule_of_the_demo_is_decided_by_a_test() {
+    let (code, stdout, stderr) = bailiwick(&["check", "--demo", "--coverage", "--strict"]);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""), "{stdout}");
+    let (code, _, stderr) = bailiwick(&["check", "--coverage", "-c", "examples/enterprise/servers.toml"]);
+    assert_eq!(code, Some(1), "the enterprise's tests leave rules out, and coverage says so");
+    assert!(stderr.contains("policy.csv:") && stderr.contains("no test decides by it"), "{stderr}");
+}
+
+#[test]
+fn explain_ends_with_1_when_the_answer_is_no() {
+    let alice = ["--as", "user:demo/alice", "--group", "group:demo/developers"];
+    let ask = |object: &str, more: &[&str]| bailiwick(&[&["explain", object][..], &alice, more].concat());
+    let (code, stdout, stderr) = ask("notes/add_note", &[]);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""), "{stdout}");
+    let (code, stdout, _) = ask("deploy/rollout", &["--arguments", r#"{"service": "search", "replicas": 50}"#]);
+    assert_eq!(code, Some(1));
+    assert!(stdout.contains("condition_unmet") && stdout.contains("replicas = 50"), "{stdout}");
+    let (code, _, stderr) = ask("nots/add_note", &[]);
+    assert_eq!(code, Some(2));
+    assert!(stderr.contains("no server `nots`"), "{stderr}");
+}
+
+/// The keys in the first column of the tables below a heading of docs/configuration.md.
+fn documented(heading: &str) -> BTreeSet<String> {
+    let page = std::fs::read_to_string(root().join("docs/configuration.md")).unwrap();
+    let section = page.split("\n## ").find(|section| section.starts_with(heading)).unwrap();
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+    rows.map(|(key, _)| key.to_owned()).collect()
+}
+
+/// The keys that a file of the policy room reads: `take("key")`, `text("key")`, and the tables of `("key", ...)`.
+fn read_by(file: &str) -> BTreeSet<String> {
+    let source = std::fs::read_to_string(root().join("src/policy").join(file)).unwrap();
+    let source = source.split("#[cfg(test)]").next().unwrap();
+    let is_key = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    let mut keys = BTreeSet::new();
+    for (at, _) in source.match_indices("(\"") {
+        let (before, after) = (source.get(..at).unwrap(), source.get(at + 2..).unwrap());
+        let (key, rest) = after.split_once('"').unwrap();
+        let taken = ["take", "text", "texts"].iter().any(|name| before.ends_with(name)) && rest.starts_with(')');
+        let listed = before.ends_with([' ', '[', '\n']) && rest.starts_with(", ");
+        if is_key(key) && (taken || listed) {
+            keys.insert(key.to_owned());
+        }
+    }
+    keys
+}
+
+#[test]
+fn the_page_has_every_key_of_conditions_and_expected_decisions_and_no_other() {
+    let mut conditions = read_by("condition/parse.rs");
+    conditions.extend(read_by("condition/values.rs"));
+    // These two are read in a loop.
+    conditions.extend(["all", "any"].map(str::to_owned));
+    assert_eq!(documented("`policies/conditions.toml`"), conditions);
+    assert_eq!(documented("`policies/tests.toml`"), read_by("expect.rs"));
 }

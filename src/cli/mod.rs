@@ -12,6 +12,7 @@ pub mod ask;
 pub mod check;
 pub mod completions;
 pub mod connect;
+pub mod files;
 pub mod output;
 pub mod serve;
 pub mod stdio;
@@ -68,6 +69,9 @@ enum Command {
     Reload(serve::ReloadArguments),
     Stdio(use_it::StdioArguments),
     Check(check::CheckArguments),
+    Explain(ask::ExplainArguments),
+    WhoCan(ask::WhoCanArguments),
+    WhatCan(ask::WhatCanArguments),
     Connect(connect::ConnectArguments),
     Completions(completions::CompletionsArguments),
 }
@@ -89,6 +93,9 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Reload(arguments) => serve::reload(&arguments, output),
         Command::Stdio(arguments) => use_it::stdio(&arguments),
         Command::Check(arguments) => check::run(&arguments, output),
+        Command::Explain(arguments) => ask::explain(&arguments, output),
+        Command::WhoCan(arguments) => ask::who_can(&arguments, output),
+        Command::WhatCan(arguments) => ask::what_can(&arguments, output),
         Command::Connect(arguments) => connect::run(&arguments, output),
         Command::Completions(arguments) => completions::run(&arguments, Arguments::command()),
     };
@@ -122,9 +129,6 @@ mod tests {
         }
         let mut commands: Vec<_> = Arguments::command().get_subcommands().cloned().collect();
         commands.extend([
-            command::<ask::ExplainArguments>("explain"),
-            command::<ask::WhoCanArguments>("who-can"),
-            command::<ask::WhatCanArguments>("what-can"),
             command::<ask::ToolsArguments>("tools"),
             command::<use_it::CallArguments>("call"),
             command::<use_it::TokenArguments>("token"),

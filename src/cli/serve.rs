@@ -5,7 +5,8 @@ use clap::Args;
 use std::sync::Arc;
 
 use super::Ending;
-use super::output::{BAD, Files, GOOD, Output, complain, list, trouble};
+use super::files::Files;
+use super::output::{BAD, GOOD, Output, complain, list, trouble};
 use crate::config::{self, Overrides};
 use crate::control::{self, ReloadOrder, ReloadReport};
 use crate::gateway::{self, Gateway, Options, StartError};

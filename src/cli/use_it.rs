@@ -7,7 +7,8 @@ use clap::Args;
 use url::Url;
 
 use super::Ending;
-use super::output::{self, Files};
+use super::files::Files;
+use super::output;
 use crate::ids::ServerId;
 
 const CALL_EXAMPLES: &str = "\
