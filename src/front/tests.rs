@@ -464,3 +464,10 @@ async fn an_upstreams_error_keeps_its_bytes_and_gets_the_status_of_its_era() {
     assert_eq!(response.status(), 404);
     assert_eq!(text(response).await, format!(r#"{{"jsonrpc":"2.0","id":7,"error":{}}}"#, error.as_str()));
 }
+
+#[test]
+fn what_a_caller_proves_itself_with_never_goes_further() {
+    let named = ["X-Request-Id", "Authorization", "cookie", "dpop", "not a name", "x-request-id", "mcp-session-id"];
+    let named: Vec<String> = named.map(str::to_owned).into();
+    assert_eq!(super::forwardable(named.iter()), ["x-request-id"]);
+}
