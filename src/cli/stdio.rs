@@ -36,20 +36,28 @@ const TOKEN_VARIABLE: &str = "BAILIWICK_TOKEN";
 /// The token comes from `token_file` (mode 0600) if there is one, from the environment variable `token_env`
 /// otherwise; without either variable being set the bridge calls without a token.
 pub async fn run(url: &Url, token_env: Option<&str>, token_file: Option<&Path>) -> Ending {
-    let started = async {
-        let token = token(token_env, token_file).await?;
-        Bridge::new(url, token)
-    };
-    match started.await {
-        Ok(bridge) => match bridge.run(tokio::io::stdin(), tokio::io::stdout()).await {
-            Ok(()) => Ending::Done,
-            Err(error) => {
-                trouble(format_args!("standard input or output broke off: {error}"));
-                Ending::Trouble
-            }
-        },
+    match token(token_env, token_file).await {
+        Ok(token) => bridge(url, token).await,
         Err(problem) => {
             trouble(problem);
+            Ending::Trouble
+        }
+    }
+}
+
+/// The same with a token that is at hand, such as the one of a gateway in this process.
+pub async fn bridge(url: &Url, token: Option<SecretString>) -> Ending {
+    let bridge = match Bridge::new(url, token) {
+        Ok(bridge) => bridge,
+        Err(problem) => {
+            trouble(problem);
+            return Ending::Trouble;
+        }
+    };
+    match bridge.run(tokio::io::stdin(), tokio::io::stdout()).await {
+        Ok(()) => Ending::Done,
+        Err(error) => {
+            trouble(format_args!("standard input or output broke off: {error}"));
             Ending::Trouble
         }
     }

@@ -162,17 +162,23 @@ impl Pipeline for Scripted {
 
     async fn list(self: &Arc<Self>, caller: &String, request: &Request, kind: Kind) -> Result<Json, Stop> {
         self.seen.lock().unwrap().push(request.clone());
-        Ok(Json::of(&serde_json::json!({ kind.list_member(): [{ "name": caller }] })))
+        Ok(Json::of(
+            &serde_json::json!({ kind.list_member(): [{ "name": caller, "inputSchema": { "type": "object" } }],
+            "resultType": "complete", "ttlMs": 0, "cacheScope": "private" }),
+        ))
     }
 
     async fn discover(self: &Arc<Self>, _: &String, request: &Request) -> Result<Json, Stop> {
         self.seen.lock().unwrap().push(request.clone());
-        Ok(Json::of(&serde_json::json!({ "supportedVersions": ["2026-07-28"] })))
+        Ok(Json::of(&serde_json::json!({ "resultType": "complete", "supportedVersions": ["2026-07-28"], "ttlMs": 0,
+            "cacheScope": "private", "capabilities": { "tools": {} },
+            "_meta": { "io.modelcontextprotocol/serverInfo": { "name": "scripted", "version": "1" } } })))
     }
 
     async fn initialize(self: &Arc<Self>, _: &String, request: &Request, version: Version) -> Result<Json, Stop> {
         self.seen.lock().unwrap().push(request.clone());
-        Ok(Json::of(&serde_json::json!({ "protocolVersion": version.as_str(), "capabilities": {} })))
+        Ok(Json::of(&serde_json::json!({ "protocolVersion": version.as_str(), "capabilities": { "tools": {} },
+            "serverInfo": { "name": "scripted", "version": "1" } })))
     }
 
     async fn watch(self: &Arc<Self>, _: &String, _: &Endpoint, _: Interest) -> Result<Self::Watch, Stop> {

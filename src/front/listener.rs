@@ -131,3 +131,6 @@ where
         tracing::trace!(%error, "a connection ended early");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -51,6 +51,23 @@ pub use tls::{Certificates, TlsError};
 use answer::About;
 use session::Sessions;
 
+/// What a caller proves itself with never goes further, whatever a file says; neither does what belongs to
+/// this connection or is computed anew.
+const NEVER_FORWARDED: [&str; 12] = [
+    "authorization",
+    "proxy-authorization",
+    "cookie",
+    "dpop",
+    "host",
+    "connection",
+    "transfer-encoding",
+    "content-length",
+    "content-type",
+    "mcp-session-id",
+    "mcp-protocol-version",
+    "forwarded",
+];
+
 /// The listener's side of the gateway.
 pub struct Front<P: Pipeline = Gateway> {
     pipeline: Arc<P>,
@@ -205,14 +222,7 @@ impl<P: Pipeline> Front<P> {
 
 impl Outside {
     fn new(config: Arc<Config>) -> Self {
-        let mut forwarded: Vec<HeaderName> = config
-            .servers
-            .iter()
-            .flat_map(|server| &server.forward_headers)
-            .filter_map(|name| name.parse().ok())
-            .collect();
-        forwarded.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
-        forwarded.dedup();
+        let forwarded = forwardable(config.servers.iter().flat_map(|server| &server.forward_headers));
         Self { guard: origin::Guard::new(&config.gateway), names: metadata::Names::new(&config), forwarded, config }
     }
 
@@ -229,6 +239,15 @@ impl Outside {
         };
         self.forwarded.iter().flat_map(values).collect()
     }
+}
+
+/// The headers among these names that may go further at all, each once.
+fn forwardable<'a>(names: impl Iterator<Item = &'a String>) -> Vec<HeaderName> {
+    let parsed = names.filter_map(|name| name.parse::<HeaderName>().ok());
+    let mut names: Vec<HeaderName> = parsed.filter(|name| !NEVER_FORWARDED.contains(&name.as_str())).collect();
+    names.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
+    names.dedup();
+    names
 }
 
 /// The whole body, bounded in bytes and time.

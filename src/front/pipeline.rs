@@ -77,7 +77,7 @@ pub trait Pipeline: Send + Sync + 'static {
         endpoint: &Endpoint,
         interest: Interest,
     ) -> impl Future<Output = Result<Self::Watch, Stop>> + Send;
-    /// What a watch yields next; cancel-safe.
+    /// What a watch yields next; never asked again before it has answered.
     fn next_watched(watch: &mut Self::Watch) -> impl Future<Output = Watched> + Send;
     /// Fires when the gateway begins to stop.
     fn stopping(&self) -> CancellationToken;

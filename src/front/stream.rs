@@ -7,6 +7,7 @@ use std::convert::Infallible;
 
 use axum::body::Body;
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use futures_util::stream;
 use serde_json::json;
 
@@ -68,20 +69,23 @@ pub(super) fn of_listen<P: Pipeline>(watch: P::Watch, id: Json, interest: &Inter
     let acknowledged = Message::notification("notifications/subscriptions/acknowledged", Some(&acknowledged));
     struct Listen<P: Pipeline> {
         first: Option<Message>,
-        watch: Option<P::Watch>,
+        next: Option<Next<P>>,
         id: Json,
     }
-    let listen = Listen::<P> { first: Some(acknowledged), watch: Some(watch), id };
+    let listen = Listen::<P> { first: Some(acknowledged), next: Some(next_of::<P>(watch)), id };
     Body::from_stream(stream::unfold(listen, |mut listen| async move {
         if let Some(first) = listen.first.take() {
             return Some((written(&tagged(&first, &listen.id)), listen));
         }
-        let watch = listen.watch.as_mut()?;
-        let bytes = match tokio::time::timeout(limit::STREAM_KEEP_ALIVE, P::next_watched(watch)).await {
+        let next = listen.next.as_mut()?;
+        let bytes = match tokio::time::timeout(limit::STREAM_KEEP_ALIVE, next).await {
             Err(_) => Ok(KEEP_ALIVE),
-            Ok(Watched::Notification(message)) => written(&tagged(&message, &listen.id)),
-            Ok(Watched::Ended(reason)) => {
-                listen.watch = None;
+            Ok((watch, Watched::Notification(message))) => {
+                listen.next = Some(next_of::<P>(watch));
+                written(&tagged(&message, &listen.id))
+            }
+            Ok((_, Watched::Ended(reason))) => {
+                listen.next = None;
                 written(&farewell(&listen.id, reason))
             }
         };
@@ -92,22 +96,34 @@ pub(super) fn of_listen<P: Pipeline>(watch: P::Watch, id: Json, interest: &Inter
 /// A legacy GET stream: notifications that belong to no call.
 pub(super) fn of_session<P: Pipeline>(watch: P::Watch, lease: StreamLease) -> Body {
     // The comment makes the headers leave at once. Event ids would begin here.
-    Body::from_stream(stream::unfold((true, watch, lease), |(first, mut watch, lease)| async move {
+    Body::from_stream(stream::unfold((true, next_of::<P>(watch), lease), |(first, mut next, lease)| async move {
         if first {
-            return Some((Ok(KEEP_ALIVE), (false, watch, lease)));
+            return Some((Ok(KEEP_ALIVE), (false, next, lease)));
         }
-        let next = tokio::select! {
+        let watched = tokio::select! {
             biased;
             () = lease.token().cancelled() => return None,
-            next = tokio::time::timeout(limit::STREAM_KEEP_ALIVE, P::next_watched(&mut watch)) => next,
+            watched = tokio::time::timeout(limit::STREAM_KEEP_ALIVE, &mut next) => watched,
         };
-        let bytes = match next {
-            Err(_) => Ok(KEEP_ALIVE),
-            Ok(Watched::Notification(message)) => written(&message),
-            Ok(Watched::Ended(_)) => return None,
-        };
-        Some((bytes, (false, watch, lease)))
+        match watched {
+            Err(_) => Some((Ok(KEEP_ALIVE), (false, next, lease))),
+            Ok((watch, Watched::Notification(message))) => {
+                Some((written(&message), (false, next_of::<P>(watch), lease)))
+            }
+            Ok((_, Watched::Ended(_))) => None,
+        }
     }))
+}
+
+/// What a watch yields next, with the watch. It is kept over keep-alives instead of being asked again: what
+/// it has noticed already, and waits to tell, must not be lost.
+type Next<P> = BoxFuture<'static, (<P as Pipeline>::Watch, Watched)>;
+
+fn next_of<P: Pipeline>(mut watch: P::Watch) -> Next<P> {
+    Box::pin(async move {
+        let watched = P::next_watched(&mut watch).await;
+        (watch, watched)
+    })
 }
 
 fn written(message: &Message) -> Result<Bytes, Infallible> {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::body::Body;
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
+use proptest::prelude::*;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
@@ -463,4 +464,69 @@ async fn an_upstreams_error_keeps_its_bytes_and_gets_the_status_of_its_era() {
     let response = post_modern(&front, "prompts/get", json!({ "name": "p" }), &[("mcp-name", "p")]).await;
     assert_eq!(response.status(), 404);
     assert_eq!(text(response).await, format!(r#"{{"jsonrpc":"2.0","id":7,"error":{}}}"#, error.as_str()));
+}
+
+#[test]
+fn what_a_caller_proves_itself_with_never_goes_further() {
+    let named = ["X-Request-Id", "Authorization", "cookie", "dpop", "not a name", "x-request-id", "mcp-session-id"];
+    let named: Vec<String> = named.map(str::to_owned).into();
+    assert_eq!(super::forwardable(named.iter()), ["x-request-id"]);
+}
+
+/// Pieces that requests are made of, so that random bodies come near to real ones.
+fn piece() -> impl Strategy<Value = String> {
+    const PIECES: &[&str] = &[
+        "{",
+        "}",
+        "[",
+        "]",
+        ":",
+        ",",
+        "\"",
+        "\\",
+        "\r\n",
+        "null",
+        "7",
+        "\"jsonrpc\":\"2.0\"",
+        "\"id\":1",
+        "\"id\":\"a\"",
+        "\"method\":\"tools/call\"",
+        "\"method\":\"initialize\"",
+        "\"method\":\"notifications/cancelled\"",
+        "\"params\":{\"name\":\"a\"}",
+        "\"params\":{\"_meta\":{\"io.modelcontextprotocol/protocolVersion\":\"2026-07-28\"}}",
+        "\"result\":{}",
+        "\"error\":{}",
+        "\u{0}",
+        "é",
+    ];
+    proptest::sample::select(PIECES).prop_map(str::to_owned)
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_posted_is_answered_with_nothing_or_with_one_message(
+        inner in proptest::collection::vec(piece(), 0..6), whole in any::<bool>(),
+        version in proptest::sample::select(&["", "2026-07-28", "2025-11-25", "9999-99-99", "x"][..]),
+        session in any::<bool>(), verb in proptest::sample::select(&["POST", "GET", "DELETE", "PUT"][..]),
+    ) {
+        let body = if whole { format!("{{\"jsonrpc\":\"2.0\",{}}}", inner.join(",")) } else { inner.concat() };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let front = front(Scripted::new([]));
+            let mut headers = vec![("authorization", "Bearer ann"), ("accept", "text/event-stream")];
+            if !version.is_empty() {
+                headers.push(("mcp-protocol-version", version));
+            }
+            if session {
+                headers.push(("mcp-session-id", "AQAAAA"));
+            }
+            let response = send(&front, verb, "/mcp", &headers, body).await;
+            let status = response.status().as_u16();
+            let text = text(response).await;
+            prop_assert!([200, 202, 400, 404, 405].contains(&status), "{status} {text}");
+            prop_assert!(text.is_empty() || Message::parse(text.clone(), crate::wire::Source::Upstream).is_ok(), "{text}");
+            Ok(())
+        })?;
+    }
 }
