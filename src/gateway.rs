@@ -15,6 +15,7 @@ pub mod operations;
 mod reload;
 mod source;
 mod start;
+pub mod understand;
 
 pub use start::{Options, Served, StartError, start};
 

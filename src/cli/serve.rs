@@ -10,7 +10,6 @@ use super::output::{BAD, GOOD, Output, complain, list, trouble};
 use crate::config::{self, Overrides};
 use crate::control::{self, ReloadOrder, ReloadReport};
 use crate::gateway::{self, Gateway, Options, StartError};
-use crate::policy::Strictness;
 use crate::record::operational;
 
 const SERVE_EXAMPLES: &str = "\
@@ -77,11 +76,7 @@ pub fn run(arguments: &ServeArguments) -> Ending {
         trouble(error);
         return Ending::Trouble;
     }
-    let options = Options {
-        file: arguments.files.config.clone(),
-        overrides: Overrides::default(),
-        strictness: Strictness::Serve,
-    };
+    let options = Options { file: arguments.files.config.clone(), overrides: Overrides::default() };
     super::in_runtime(async {
         let served = match gateway::start(options).await {
             Ok(served) => served,

@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use super::reload::{Files, Reloader};
 use super::source::UpstreamSource;
-use super::{Gateway, Live};
+use super::{Gateway, Live, Snapshot};
 use crate::catalog::Catalog;
 use crate::config::{Durability, Mistake, Overrides, ReloadMode, keyfile};
 use crate::control::Control;
@@ -27,7 +27,7 @@ use crate::guard::Quotas;
 use crate::identity::revoked::RevocationStore as _;
 use crate::identity::{Identity, Revocations};
 use crate::list;
-use crate::policy::Strictness;
+use crate::policy::FailedTest;
 use crate::record::event::StartNote;
 use crate::record::{Journal, JournalKey, JournalSettings, Metrics};
 use crate::store::{StateDirectory, Store};
@@ -41,8 +41,6 @@ pub struct Options {
     pub file: PathBuf,
     /// What the program adds in memory.
     pub overrides: Overrides,
-    /// Whether rows that name an undeclared issuer are mistakes or inert.
-    pub strictness: Strictness,
 }
 
 /// Why nothing was started.
@@ -75,12 +73,18 @@ pub struct Served {
 /// # Errors
 /// [`StartError`].
 pub async fn start(options: Options) -> Result<Served, StartError> {
-    let files = Files { path: options.file, overrides: options.overrides, strictness: options.strictness };
-    let loaded = files.load().map_err(StartError::Mistakes)?;
-    for warning in &loaded.warnings {
+    let files = Files { path: options.file, overrides: options.overrides };
+    let understood = files.read().map_err(StartError::Mistakes)?;
+    for warning in &understood.warnings {
         tracing::warn!("{warning}");
     }
-    let config = Arc::clone(&loaded.snapshot.config);
+    let failed = understood.policy.run_tests().failed;
+    if !failed.is_empty() {
+        let mistake = |failed: FailedTest| Mistake::whole(understood.loaded.files.shown(&failed.place), failed.message);
+        return Err(StartError::Mistakes(failed.into_iter().map(mistake).collect()));
+    }
+    let snapshot = Snapshot::from(understood);
+    let config = Arc::clone(&snapshot.config);
     let listener = TcpListener::bind(config.gateway.listen)
         .await
         .map_err(|error| trouble(format!("cannot listen on {}: {error}", config.gateway.listen)))?;
@@ -111,9 +115,8 @@ pub async fn start(options: Options) -> Result<Served, StartError> {
 
     let stopping = CancellationToken::new();
     let tasks = TaskTracker::new();
-    let revision = loaded.snapshot.policy.revision();
-    let live =
-        Arc::new(Live { snapshot: ArcSwap::from_pointee(loaded.snapshot), revocations: Arc::clone(&revocations) });
+    let revision = snapshot.policy.revision();
+    let live = Arc::new(Live { snapshot: ArcSwap::from_pointee(snapshot), revocations: Arc::clone(&revocations) });
     let identity = Arc::new(Identity::new(&config, Arc::clone(&revocations), tasks.clone(), stopping.clone()));
     let upstreams = Upstreams::new(&config);
     let delegate = Arc::new(Delegate::new(&config, Arc::clone(&identity), Arc::clone(&live) as _));

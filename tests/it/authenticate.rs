@@ -113,7 +113,8 @@ async fn a_request_without_a_token_is_challenged_on_post_and_on_get() {
 #[tokio::test]
 async fn metadata_stands_at_both_well_known_forms_and_for_any_name_alike() {
     let (issuer, _upstream, gateway) = start().await;
-    let get = async |path: &str| Client::new(&format!("{}{path}", gateway.url), None).bare(reqwest::Method::GET, &[]).await;
+    let get =
+        async |path: &str| Client::new(&format!("{}{path}", gateway.url), None).bare(reqwest::Method::GET, &[]).await;
     for (path, resource) in [
         ("/.well-known/oauth-protected-resource", "/mcp"),
         ("/.well-known/oauth-protected-resource/mcp", "/mcp"),

@@ -97,7 +97,8 @@ async fn a_hidden_server_is_like_one_that_does_not_exist() {
 async fn the_agent_is_a_ceiling_for_its_user() {
     let issuer = Issuer::start().await;
     let upstream = Scripted::start(json!([tool("read"), tool("write")]), |call| result(call, text("done"))).await;
-    let rules = DEVELOPERS_MAY.replace("p, agent:assistant, *, */*, call, -, allow", "p, agent:assistant, *, tools/read, call, -, allow");
+    let rules = DEVELOPERS_MAY
+        .replace("p, agent:assistant, *, */*, call, -, allow", "p, agent:assistant, *, tools/read, call, -, allow");
     let gateway = Setup::new(&issuer).http_server("tools", &upstream.url, "").policy(&rules).start().await;
     let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
     assert_eq!(client.tool_names().await, ["tools__read"]);
@@ -133,5 +134,9 @@ async fn scopes_narrow_and_the_challenge_names_all_of_them() {
     let challenge = answer.header("www-authenticate");
     assert!(challenge.contains("error=\"insufficient_scope\"") && challenge.contains("tools:write"), "{challenge}");
     let stranger = gateway.client(&issuer.token("mallory", &[], &gateway.resource()));
-    assert_eq!(stranger.call_tool("tools__write", json!({})).await.status, 200, "no step-up where policy refuses anyway");
+    assert_eq!(
+        stranger.call_tool("tools__write", json!({})).await.status,
+        200,
+        "no step-up where policy refuses anyway"
+    );
 }

@@ -38,7 +38,11 @@ async fn a_malformed_body_is_refused_with_the_right_code() {
         ("an escaped duplicate key", arguments(r#"{"a":1,"\u0061":2}"#), [-32700, -32600]),
         ("half a surrogate", arguments(r#"{"a":"\ud800"}"#), [-32700, -32600]),
         ("deep nesting", arguments(&deep), [-32700, -32600]),
-        ("params that are a list", r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":[]}"#.to_owned(), [-32600, -32700]),
+        (
+            "params that are a list",
+            r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":[]}"#.to_owned(),
+            [-32600, -32700],
+        ),
     ] {
         let answer = client.post(&headers, text).await;
         assert_eq!(answer.status, 400, "{what}: {}", answer.text);
@@ -69,7 +73,8 @@ async fn line_breaks_between_tokens_cannot_smuggle_a_second_line() {
 
 /// What each broken answer becomes, in `tools/call`: a result that a model can react to.
 async fn broken(script: impl Fn(&Value) -> axum::http::Response<Body> + Send + Sync + 'static, reason: &str) {
-    let (_upstream, gateway, client) = start_with(script, "[servers.tools.health]\nfirst_byte_timeout = \"1s\"\nidle_timeout = \"1s\"\n").await;
+    let (_upstream, gateway, client) =
+        start_with(script, "[servers.tools.health]\nfirst_byte_timeout = \"1s\"\nidle_timeout = \"1s\"\n").await;
     let answer = client.call_tool("tools__t", json!({})).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
     let last = answer.response();
@@ -92,7 +97,16 @@ async fn an_answer_to_another_request_is_not_taken() {
 
 #[tokio::test]
 async fn an_upstream_that_never_answers_times_out() {
-    broken(|_| raw("text/event-stream", Body::from_stream(futures_util::stream::pending::<Result<String, std::io::Error>>())), "upstream_timeout").await;
+    broken(
+        |_| {
+            raw(
+                "text/event-stream",
+                Body::from_stream(futures_util::stream::pending::<Result<String, std::io::Error>>()),
+            )
+        },
+        "upstream_timeout",
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -123,7 +137,10 @@ async fn an_http_error_is_not_an_answer() {
 async fn an_event_may_be_split_anywhere_and_a_second_answer_is_ignored() {
     let (_upstream, _gateway, client) = start_with(
         |call| {
-            let event = format!("event: message\r\ndata: {}\r\n\r\n", json!({ "jsonrpc": "2.0", "id": call["id"], "result": text("first") }));
+            let event = format!(
+                "event: message\r\ndata: {}\r\n\r\n",
+                json!({ "jsonrpc": "2.0", "id": call["id"], "result": text("first") })
+            );
             let twice = format!("{event}{}", event.replace("first", "second"));
             let bytes: Vec<Result<Vec<u8>, std::io::Error>> = twice.bytes().map(|byte| Ok(vec![byte])).collect();
             raw("text/event-stream", Body::from_stream(futures_util::stream::iter(bytes)))
@@ -144,7 +161,8 @@ async fn a_slow_upstream_does_not_slow_the_others() {
     })
     .await;
     let fast = Scripted::echo().await;
-    let gateway = Setup::new(&issuer).http_server("slow", &slow.url, "").http_server("fast", &fast.url, "").start().await;
+    let gateway =
+        Setup::new(&issuer).http_server("slow", &slow.url, "").http_server("fast", &fast.url, "").start().await;
     let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
     client.tool_names().await;
     let stuck = tokio::spawn({

@@ -11,7 +11,8 @@ async fn the_order_is_the_files_and_then_the_upstreams() {
     let issuer = Issuer::start().await;
     let first = Scripted::start(json!([tool("zebra"), tool("ant")]), |call| result(call, text(""))).await;
     let second = Scripted::start(json!([tool("bee")]), |call| result(call, text(""))).await;
-    let gateway = Setup::new(&issuer).http_server("zz", &first.url, "").http_server("aa", &second.url, "").start().await;
+    let gateway =
+        Setup::new(&issuer).http_server("zz", &first.url, "").http_server("aa", &second.url, "").start().await;
     let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
     let expected = ["zz__zebra", "zz__ant", "aa__bee"];
     for _ in 0..3 {
@@ -49,8 +50,11 @@ async fn if_every_upstream_fails_the_list_is_an_error() {
 async fn one_dead_upstream_hides_only_itself() {
     let issuer = Issuer::start().await;
     let alive = Scripted::echo().await;
-    let gateway =
-        Setup::new(&issuer).http_server("gone", "http://127.0.0.1:9/mcp", "").http_server("tools", &alive.url, "").start().await;
+    let gateway = Setup::new(&issuer)
+        .http_server("gone", "http://127.0.0.1:9/mcp", "")
+        .http_server("tools", &alive.url, "")
+        .start()
+        .await;
     let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
     assert_eq!(client.tool_names().await, ["tools__echo"]);
 }
@@ -81,7 +85,9 @@ async fn names_are_verbatim_on_the_servers_own_endpoint() {
     assert_eq!(own.call_tool(&long, json!({})).await.tool_text(), "called");
     let merged = gateway.client(&token);
     let names = merged.tool_names().await;
-    let safe = |name: &String| name.len() <= 48 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
+    let safe = |name: &String| {
+        name.len() <= 48 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
+    };
     assert!(names.iter().all(safe), "{names:?}");
     assert_eq!(merged.call_tool(&names[0], json!({})).await.tool_text(), "called");
     assert_eq!(upstream.calls()[1].message["params"]["name"], long);
@@ -98,7 +104,9 @@ async fn a_long_list_comes_in_pages_that_miss_and_repeat_nothing() {
     loop {
         let params = cursor.as_ref().map_or_else(|| json!({}), |cursor| json!({ "cursor": cursor }));
         let answer = client.modern("tools/list", params).await;
-        names.extend(answer.result()["tools"].as_array().unwrap().iter().map(|tool| tool["name"].as_str().unwrap().to_owned()));
+        names.extend(
+            answer.result()["tools"].as_array().unwrap().iter().map(|tool| tool["name"].as_str().unwrap().to_owned()),
+        );
         cursor = answer.result().get("nextCursor").cloned();
         if cursor.is_none() {
             break;

@@ -86,7 +86,8 @@ async fn an_unknown_version_is_answered_with_the_supported_ones() {
 #[tokio::test]
 async fn removed_and_unknown_methods_are_not_found() {
     let (_upstream, _gateway, client) = start().await;
-    for method in ["initialize", "ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe", "made/up"] {
+    for method in ["initialize", "ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe", "made/up"]
+    {
         let answer = client.modern(method, json!({})).await;
         assert_eq!((answer.status, answer.error_code()), (404, -32601), "{method}: {}", answer.text);
     }
@@ -159,7 +160,10 @@ async fn a_foreign_host_or_origin_is_forbidden() {
     let (_upstream, _gateway, client) = start().await;
     for header in ["origin", "host"] {
         let (mut headers, body) = modern_request("tools/list", json!({}));
-        headers.push((header, if header == "host" { "evil.example".to_owned() } else { "https://evil.example".to_owned() }));
+        headers.push((
+            header,
+            if header == "host" { "evil.example".to_owned() } else { "https://evil.example".to_owned() },
+        ));
         assert_eq!(client.post(&headers, body.to_string()).await.status, 403, "{header}");
     }
     let (mut headers, body) = modern_request("tools/list", json!({}));
@@ -172,7 +176,10 @@ async fn a_mirrored_parameter_must_equal_its_argument() {
     let issuer = Issuer::start().await;
     let tool = json!({ "name": "route", "description": "d", "inputSchema": { "type": "object",
         "properties": { "region": { "type": "string", "x-mcp-header": "Region" } } } });
-    let upstream = Scripted::start(json!([tool]), |call| crate::support::scripted::result(call, crate::support::scripted::text("ok"))).await;
+    let upstream = Scripted::start(json!([tool]), |call| {
+        crate::support::scripted::result(call, crate::support::scripted::text("ok"))
+    })
+    .await;
     let gateway = Setup::new(&issuer).http_server("tools", &upstream.url, "").start().await;
     let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
     for (header, argument, status) in [
@@ -182,7 +189,8 @@ async fn a_mirrored_parameter_must_equal_its_argument() {
         (Some("eu"), json!({}), 400),
         (None, json!({}), 200),
     ] {
-        let (mut headers, body) = modern_request("tools/call", json!({ "name": "tools__route", "arguments": argument }));
+        let (mut headers, body) =
+            modern_request("tools/call", json!({ "name": "tools__route", "arguments": argument }));
         headers.extend(header.map(|value| ("mcp-param-region", value.to_owned())));
         let answer = client.post(&headers, body.to_string()).await;
         assert_eq!(answer.status, status, "{header:?} {argument}: {}", answer.text);

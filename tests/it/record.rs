@@ -11,7 +11,11 @@ use crate::support::scripted::{Scripted, raw, result, text, tool};
 async fn an_allowed_call_has_an_intent_before_and_a_result_after() {
     let issuer = Issuer::start().await;
     let upstream = Scripted::echo().await;
-    let gateway = Setup::new(&issuer).http_server("tools", &upstream.url, "").gateway_lines("durability = \"fsync\"\n").start().await;
+    let gateway = Setup::new(&issuer)
+        .http_server("tools", &upstream.url, "")
+        .gateway_lines("durability = \"fsync\"\n")
+        .start()
+        .await;
     let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
     client.call_tool("tools__echo", json!({ "a": 1 })).await;
     eventually("the result record", async || !gateway.records("result").is_empty()).await;
@@ -43,7 +47,10 @@ async fn the_chain_holds_over_a_restart() {
 async fn a_kill_in_the_middle_leaves_an_unknown_outcome_and_never_a_missing_one() {
     let issuer = Issuer::start().await;
     let upstream = Scripted::start(json!([tool("slow")]), |_| {
-        raw("text/event-stream", axum::body::Body::from_stream(futures_util::stream::pending::<Result<String, std::io::Error>>()))
+        raw(
+            "text/event-stream",
+            axum::body::Body::from_stream(futures_util::stream::pending::<Result<String, std::io::Error>>()),
+        )
     })
     .await;
     let mut gateway = Setup::new(&issuer).http_server("tools", &upstream.url, "").start().await;
@@ -51,8 +58,10 @@ async fn a_kill_in_the_middle_leaves_an_unknown_outcome_and_never_a_missing_one(
     let call = tokio::spawn({
         let client = client.clone();
         async move {
-            let (headers, body) = crate::support::client::modern_request("tools/call", json!({ "name": "tools__slow", "arguments": {} }));
-            let _ = tokio::time::timeout(std::time::Duration::from_secs(5), client.post(&headers, body.to_string())).await;
+            let (headers, body) =
+                crate::support::client::modern_request("tools/call", json!({ "name": "tools__slow", "arguments": {} }));
+            let _ =
+                tokio::time::timeout(std::time::Duration::from_secs(5), client.post(&headers, body.to_string())).await;
         }
     });
     eventually("the call to reach the upstream", async || upstream.calls().len() == 1).await;
@@ -69,7 +78,10 @@ async fn a_kill_in_the_middle_leaves_an_unknown_outcome_and_never_a_missing_one(
 async fn a_client_that_leaves_is_recorded_too() {
     let issuer = Issuer::start().await;
     let upstream = Scripted::start(json!([tool("slow")]), |_| {
-        raw("text/event-stream", axum::body::Body::from_stream(futures_util::stream::pending::<Result<String, std::io::Error>>()))
+        raw(
+            "text/event-stream",
+            axum::body::Body::from_stream(futures_util::stream::pending::<Result<String, std::io::Error>>()),
+        )
     })
     .await;
     let gateway = Setup::new(&issuer).http_server("tools", &upstream.url, "").start().await;
@@ -121,7 +133,13 @@ async fn a_journal_that_cannot_be_written_refuses_and_recovers_by_itself() {
     assert_eq!(client.call_tool("tools__echo", json!({})).await.status, 200);
     let limit = |bytes: &str| {
         let arguments = ["--fsize", bytes, "--pid", &gateway.process_id().to_string()].map(str::to_owned);
-        assert!(std::process::Command::new("prlimit").args([format!("--fsize={bytes}"), "--pid".to_owned(), arguments[3].clone()]).status().unwrap().success());
+        assert!(
+            std::process::Command::new("prlimit")
+                .args([format!("--fsize={bytes}"), "--pid".to_owned(), arguments[3].clone()])
+                .status()
+                .unwrap()
+                .success()
+        );
     };
     limit("1:unlimited");
     let answer = client.call_tool("tools__echo", json!({})).await;

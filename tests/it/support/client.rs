@@ -98,9 +98,13 @@ impl Client {
         let status = response.status().as_u16();
         let headers = response.headers().clone();
         let text = response.text().await.unwrap();
-        let is_stream = headers.get("content-type").is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
+        let is_stream =
+            headers.get("content-type").is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
         let messages = if is_stream {
-            text.lines().filter_map(|line| line.strip_prefix("data: ")).map(|data| serde_json::from_str(data).unwrap()).collect()
+            text.lines()
+                .filter_map(|line| line.strip_prefix("data: "))
+                .map(|data| serde_json::from_str(data).unwrap())
+                .collect()
         } else {
             serde_json::from_str(&text).into_iter().collect()
         };
@@ -109,7 +113,8 @@ impl Client {
 
     /// Begins a legacy session; the second value is its id.
     pub async fn initialize(&self, version: &str) -> (Answer, String) {
-        let params = json!({ "protocolVersion": version, "capabilities": {}, "clientInfo": { "name": "test", "version": "1" } });
+        let params =
+            json!({ "protocolVersion": version, "capabilities": {}, "clientInfo": { "name": "test", "version": "1" } });
         let body = json!({ "jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params });
         let answer = self.post(&[], body.to_string()).await;
         let session = answer.header("mcp-session-id").to_owned();

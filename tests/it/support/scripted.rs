@@ -88,7 +88,10 @@ pub fn raw(content_type: &str, body: impl Into<Body>) -> Response<Body> {
 async fn answer(State(state): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response<Body> {
     let text = String::from_utf8_lossy(&body).into_owned();
     let message: Value = serde_json::from_str(&text).unwrap();
-    let headers = headers.iter().map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned())).collect();
+    let headers = headers
+        .iter()
+        .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
+        .collect();
     state.arrived.lock().unwrap().push(Arrived { headers, message: message.clone(), text });
     let cached = |mut value: Value| {
         value["resultType"] = json!("complete");
