@@ -74,11 +74,15 @@ pub const CATALOG_RETRY_MIN: Duration = Duration::from_secs(1);
 pub const CATALOG_RETRY_MAX: Duration = Duration::from_secs(60);
 /// The longest `ttlMs` that is believed.
 pub const LIST_TTL_MAX: Duration = Duration::from_secs(3_600);
-/// Slices that were listed with a caller's own credential.
-pub const PRINCIPAL_SLICES_MAX: u64 = 10_000;
+/// Slices that were listed with a caller's own credential, all together.
+pub const PRINCIPAL_SLICES_BYTES_MAX: u64 = 512 * 1024 * 1024;
 /// A caller's slice that nobody asked for is forgotten after this.
 pub const PRINCIPAL_SLICE_IDLE_MAX: Duration = Duration::from_secs(30 * 60);
 /// Composed views remembered, by the sum of their items.
 pub const VIEW_ITEMS_CACHED_MAX: u64 = 1_000_000;
 /// Answers to "which view is this caller's now" remembered.
 pub const VIEW_MEMOS_MAX: u64 = 20_000;
+/// Conflicts that one view reports.
+pub const CONFLICTS_REPORTED_MAX: usize = 1_000;
+/// Conflicts that are not logged again.
+pub const CONFLICTS_REMEMBERED_MAX: u64 = 10_000;

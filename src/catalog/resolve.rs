@@ -5,9 +5,10 @@
 
 use std::sync::Arc;
 
+use super::compose::claimant;
 use super::target::{Definition, Target};
 use super::uri;
-use super::view::{Item, Member, View, claimant};
+use super::view::{Item, Member, View};
 use crate::call::Endpoint;
 use crate::ids::{Action, ServerId};
 use crate::outcome::{Reason, Refusal};

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::fake::{Fake, Script, config, principal, server, tool};
-use super::{Access, Catalog, ConflictReason, Item, View, Wanted};
+use super::{Catalog, ConflictReason, Item, View, Viewer, Wanted};
 use crate::call::Endpoint;
 use crate::config::{Prefix, ServerConfig};
 use crate::ids::{Action, ServerId};
+use crate::limit;
 use crate::outcome::Reason;
 use crate::wire::mcp::Kind;
 
@@ -23,10 +24,8 @@ fn compose(servers: Vec<(ServerConfig, Script)>, endpoint: &Endpoint) -> Arc<Vie
             configs.push(server);
         }
         let config = config(configs);
-        catalog
-            .view(&config, endpoint, |server: &ServerConfig| Some(Access::of(server, principal("a"), &principal("a"))))
-            .await
-            .unwrap()
+        let ada = principal("ada");
+        catalog.view(&config, endpoint, Viewer { principal: ada, caller: &ada }, |_: &ServerConfig| true).await.unwrap()
     })
 }
 
@@ -212,6 +211,21 @@ fn a_server_and_its_own_spelling_lead_back_to_the_item() {
 }
 
 #[test]
+fn what_one_server_can_make_us_match_and_report_is_bounded() {
+    let templates: Vec<String> = (0..=limit::TEMPLATES_ROUTED_MAX).map(|n| format!("x://h/{n}/{{id}}")).collect();
+    let templates: Vec<&str> = templates.iter().map(String::as_str).collect();
+    let uris: Vec<String> = (0..limit::CONFLICTS_REPORTED_MAX).map(|n| format!("y://h/{n}")).collect();
+    let uris: Vec<&str> = uris.iter().map(String::as_str).collect();
+    let view = merged(vec![
+        (server("one"), Script::default().templates(&templates).resources(&uris)),
+        (server("two"), Script::default().resources(&uris)),
+    ]);
+    assert_eq!(read(&view, "x://h/0/a"), Ok("one".to_owned()));
+    assert_eq!(read(&view, &format!("x://h/{}/a", limit::TEMPLATES_ROUTED_MAX)), UNKNOWN);
+    assert_eq!(view.conflicts().len(), limit::CONFLICTS_REPORTED_MAX);
+}
+
+#[test]
 fn unknown_and_ambiguous_are_the_same_refusal() {
     let view = merged(vec![
         (verbatim("one"), Script::tools(&["t"]).resources(&["x://h/r"])),
@@ -246,10 +260,8 @@ proptest! {
             prop_assert_eq!(target.name(), item.target().name());
         }
         for item in view.items(Kind::Resource) {
-            match view.resolve(Wanted::Read(item.public_name())) {
-                Ok(target) => prop_assert_eq!(target.server_id(), item.target().server_id()),
-                Err(refusal) => prop_assert_eq!(refusal.reason, Reason::UriRefused),
-            }
+            let target = view.resolve(Wanted::Read(item.public_name())).unwrap();
+            prop_assert_eq!(target.server_id(), item.target().server_id());
         }
         let mut seen = std::collections::HashSet::new();
         for item in view.items(Kind::Tool) {
