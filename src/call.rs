@@ -1,8 +1,13 @@
 //! The life of a call.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
+use crate::gateway::Gateway;
+use crate::identity::Caller;
 use crate::ids::ServerId;
+use crate::outcome::{Reason, Refusal};
+use crate::upstream::{Event, Exchange};
 use crate::wire::mcp::{Method, Version};
 use crate::wire::{Json, Message};
 
@@ -45,4 +50,22 @@ pub struct Request {
     pub headers: Vec<(String, String)>,
     /// The address it came from, behind trusted proxies.
     pub peer: IpAddr,
+}
+
+/// A call under way.
+pub struct Running {
+    exchange: Exchange,
+}
+
+impl Running {
+    /// The next event; the last is [`Event::Done`].
+    pub async fn next(&mut self) -> Event {
+        self.exchange.next().await
+    }
+}
+
+/// One call, door to door: `tools/call`, `prompts/get`, `resources/read`, `completion/complete`.
+pub async fn call(gateway: &Arc<Gateway>, caller: &Caller, request: Request) -> Running {
+    let _ = (gateway, caller, request);
+    Running { exchange: Exchange::finished(Refusal::new(Reason::NotAllowed).into()) }
 }

@@ -160,6 +160,12 @@ impl From<Stop> for Outcome {
     }
 }
 
+impl From<Refusal> for Outcome {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
 /// Who asks for input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {

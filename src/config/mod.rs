@@ -14,11 +14,21 @@ use url::Url;
 
 use crate::ids::{AgentId, Environment, IssuerAlias, ServerId};
 
+pub mod file;
+pub mod keys;
+mod leaf;
+pub mod load;
+pub mod mistake;
 pub mod net;
+mod reader;
 pub mod secret;
+pub mod set;
 
+pub use load::{Loaded, Overrides, issuer_with_defaults, load, load_set, load_with};
+pub use mistake::Mistake;
 pub use net::Network;
 pub use secret::SecretReference;
+pub use set::FileSet;
 
 /// One complete configuration of the gateway.
 #[derive(Debug, Clone)]
@@ -76,6 +86,15 @@ pub struct GatewayConfig {
     pub shutdown_grace: Duration,
 }
 
+impl GatewayConfig {
+    /// The resource that tokens are for, and the endpoint's URL: `/mcp`, or `/mcp/{server}`.
+    #[must_use]
+    pub fn resource(&self, server: Option<&ServerId>) -> String {
+        let base = self.public_url.as_str().trim_end_matches('/');
+        server.map_or_else(|| format!("{base}/mcp"), |server| format!("{base}/mcp/{server}"))
+    }
+}
+
 /// TLS of a listener: PEM files.
 #[derive(Debug, Clone)]
 pub struct TlsConfig {
@@ -104,7 +123,7 @@ pub enum Durability {
 }
 
 /// `[limits]`: what one principal may use at once.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuotaConfig {
     /// Requests per second, sustained.
     pub requests_per_second: u32,

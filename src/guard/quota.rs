@@ -1,0 +1,182 @@
+//! What one principal may use at once: requests a second, calls in flight, open streams.
+//!
+//! Invariant: one greedy caller meets its own limits before it can slow anyone else; the state kept per
+//! principal is bounded, and forgotten when idle.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use arc_swap::ArcSwap;
+use governor::clock::DefaultClock;
+use governor::state::keyed::DashMapStateStore;
+use governor::{Quota, RateLimiter};
+
+use crate::config::QuotaConfig;
+use crate::ids::PrincipalKey;
+use crate::limit;
+use crate::outcome::{Reason, Refusal};
+
+type Rates = RateLimiter<PrincipalKey, DashMapStateStore<PrincipalKey>, DefaultClock>;
+
+/// What principals use at the moment, and what each may.
+pub struct Quotas {
+    rules: ArcSwap<Rules>,
+    usage: moka::sync::Cache<PrincipalKey, Arc<Usage>>,
+}
+
+struct Rules {
+    config: QuotaConfig,
+    rates: Rates,
+}
+
+#[derive(Debug, Default)]
+struct Usage {
+    calls: AtomicUsize,
+    streams: AtomicUsize,
+}
+
+/// A place among a principal's calls or streams; free again when it is dropped.
+#[derive(Debug)]
+pub struct Slot {
+    usage: Arc<Usage>,
+    kind: SlotKind,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum SlotKind {
+    Call,
+    Stream,
+}
+
+impl Quotas {
+    /// Quotas that nobody uses yet.
+    #[must_use]
+    pub fn new(config: &QuotaConfig) -> Self {
+        Self {
+            rules: ArcSwap::from_pointee(Rules::new(config)),
+            usage: moka::sync::Cache::builder()
+                .max_capacity(limit::PRINCIPALS_REMEMBERED_MAX)
+                .time_to_idle(limit::PRINCIPAL_IDLE)
+                .build(),
+        }
+    }
+
+    /// Takes over a new configuration; what is in use stays in use.
+    pub fn reconfigure(&self, config: &QuotaConfig) {
+        if self.rules.load().config != *config {
+            self.rules.store(Arc::new(Rules::new(config)));
+        }
+    }
+
+    /// Admits one request of any kind.
+    ///
+    /// # Errors
+    /// `rate_limited`.
+    pub fn request(&self, principal: PrincipalKey) -> Result<(), Refusal> {
+        self.rules.load().rates.check_key(&principal).map_err(|_| Refusal::new(Reason::RateLimited))
+    }
+
+    /// Takes a place among the principal's calls in flight.
+    ///
+    /// # Errors
+    /// `concurrency_limited`.
+    pub fn call(&self, principal: PrincipalKey) -> Result<Slot, Refusal> {
+        let max = self.rules.load().config.calls_in_flight_max;
+        self.take(principal, SlotKind::Call, max).ok_or_else(|| Refusal::new(Reason::ConcurrencyLimited))
+    }
+
+    /// Takes a place among the principal's open streams.
+    ///
+    /// # Errors
+    /// `streams_limited`.
+    pub fn stream(&self, principal: PrincipalKey) -> Result<Slot, Refusal> {
+        let max = self.rules.load().config.streams_max;
+        self.take(principal, SlotKind::Stream, max).ok_or_else(|| Refusal::new(Reason::StreamsLimited))
+    }
+
+    /// Forgets rates of principals that have recovered; to be called now and then.
+    pub fn forget_idle(&self) {
+        self.rules.load().rates.retain_recent();
+    }
+
+    fn take(&self, principal: PrincipalKey, kind: SlotKind, max: usize) -> Option<Slot> {
+        let usage = self.usage.get_with(principal, Arc::default);
+        let counter = kind.counter(&usage);
+        let taken = counter.fetch_update(Ordering::AcqRel, Ordering::Acquire, |used| (used < max).then_some(used + 1));
+        taken.is_ok().then(|| Slot { usage: Arc::clone(&usage), kind })
+    }
+}
+
+impl Rules {
+    fn new(config: &QuotaConfig) -> Self {
+        let at_least_one = |value| std::num::NonZeroU32::new(value).unwrap_or(std::num::NonZeroU32::MIN);
+        let quota = Quota::per_second(at_least_one(config.requests_per_second))
+            .allow_burst(at_least_one(config.requests_burst));
+        Self { config: config.clone(), rates: RateLimiter::dashmap(quota) }
+    }
+}
+
+impl SlotKind {
+    const fn counter(self, usage: &Usage) -> &AtomicUsize {
+        match self {
+            Self::Call => &usage.calls,
+            Self::Stream => &usage.streams,
+        }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.kind.counter(&self.usage).fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Digest;
+
+    fn quotas() -> Quotas {
+        Quotas::new(&QuotaConfig {
+            requests_per_second: 1,
+            requests_burst: 2,
+            calls_in_flight_max: 2,
+            streams_max: 1,
+        })
+    }
+
+    fn principal(name: &str) -> PrincipalKey {
+        PrincipalKey(Digest::sha256(name.as_bytes()))
+    }
+
+    #[test]
+    fn one_principal_reaches_its_own_limits_and_nobody_elses() {
+        let quotas = quotas();
+        let (greedy, other) = (principal("greedy"), principal("other"));
+        let slots: Vec<_> = (0..2).map(|_| quotas.call(greedy).unwrap()).collect();
+        assert_eq!(quotas.call(greedy).unwrap_err().reason, Reason::ConcurrencyLimited);
+        assert!(quotas.call(other).is_ok());
+        let _stream = quotas.stream(greedy).unwrap();
+        assert_eq!(quotas.stream(greedy).unwrap_err().reason, Reason::StreamsLimited);
+        drop(slots);
+        assert!(quotas.call(greedy).is_ok());
+    }
+
+    #[test]
+    fn the_rate_is_per_principal() {
+        let quotas = quotas();
+        let (greedy, other) = (principal("greedy"), principal("other"));
+        assert!(quotas.request(greedy).is_ok() && quotas.request(greedy).is_ok());
+        assert_eq!(quotas.request(greedy).unwrap_err().reason, Reason::RateLimited);
+        assert!(quotas.request(other).is_ok());
+    }
+
+    #[test]
+    fn a_new_configuration_keeps_what_is_in_use() {
+        let quotas = quotas();
+        let _slot = quotas.call(principal("a")).unwrap();
+        let config = QuotaConfig { calls_in_flight_max: 1, ..quotas.rules.load().config.clone() };
+        quotas.reconfigure(&config);
+        assert!(quotas.call(principal("a")).is_err());
+    }
+}
