@@ -5,20 +5,11 @@ use std::sync::Arc;
 
 use crate::gateway::Gateway;
 use crate::identity::Caller;
-use crate::ids::ServerId;
+pub use crate::ids::Endpoint;
 use crate::outcome::{Reason, Refusal};
 use crate::upstream::{Event, Exchange};
 use crate::wire::mcp::{Method, Version};
 use crate::wire::{Json, Message};
-
-/// Where a request came in, which is also what its token must be for.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Endpoint {
-    /// `/mcp`: every server, names prefixed.
-    Merged,
-    /// `/mcp/{server}`: one server, names verbatim.
-    Server(ServerId),
-}
 
 /// What a client says of itself: with each request (modern) or once (legacy).
 #[derive(Debug, Clone)]

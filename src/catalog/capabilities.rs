@@ -9,8 +9,8 @@ use serde_json::{Map, Value as Tree, json};
 
 use super::slice::Slice;
 use super::view::{Member, View};
-use crate::call::Endpoint;
 use crate::config::ServerConfig;
+use crate::ids::Endpoint;
 use crate::limit;
 use crate::wire::Json;
 

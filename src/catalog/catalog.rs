@@ -17,9 +17,8 @@ use super::slice::Slice;
 use super::slot::{Pace, Shared, SliceState, Slot, fingerprint};
 use super::source::{Access, Source, Viewer};
 use super::view::{Member, View};
-use crate::call::Endpoint;
 use crate::config::{Config, ListAs, ServerConfig};
-use crate::ids::{AuthorizationContext, Digest, PrincipalKey, ServerId};
+use crate::ids::{AuthorizationContext, Digest, Endpoint, PrincipalKey, ServerId};
 use crate::limit;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
 use crate::wire::mcp::Kind;
@@ -274,7 +273,7 @@ impl<S: Source> Catalog<S> {
         let key = Digest::of(
             "bailiwick composed view",
             &[
-                revision(endpoint, &members).0.as_bytes(),
+                revision(config, endpoint, &members).0.as_bytes(),
                 states.as_bytes(),
                 principal.as_ref().map_or(&[], |principal| principal.as_bytes().as_slice()),
             ],

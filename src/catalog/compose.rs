@@ -12,16 +12,15 @@ use super::target::Target;
 use super::template::Template;
 use super::uri;
 use super::view::{Conflict, ConflictReason, Item, Member, Routed, View};
-use crate::call::Endpoint;
 use crate::config::{Config, ServerConfig};
-use crate::ids::{Action, Digest, ViewRevision};
+use crate::ids::{Action, Digest, Endpoint, ViewRevision};
 use crate::limit;
 use crate::wire::mcp::Kind;
 
 impl View {
     /// Puts slices together. Linear in the number of items.
     pub(super) fn compose(config: &Arc<Config>, endpoint: &Endpoint, members: Vec<Member>) -> Self {
-        let revision = revision(endpoint, &members);
+        let revision = revision(config, endpoint, &members);
         let mut composer = Composer::new(config, endpoint, &members);
         let [tools, prompts, resources, templates] = Kind::ALL.map(|kind| composer.kind(kind));
         let Composer { conflicts, ui, templates: routed, .. } = composer;
@@ -49,7 +48,7 @@ pub(super) fn naming_on(endpoint: &Endpoint, server: &ServerConfig) -> Naming {
 }
 
 /// The digest of what a view will show.
-pub(super) fn revision(endpoint: &Endpoint, members: &[Member]) -> ViewRevision {
+pub(super) fn revision(config: &Config, endpoint: &Endpoint, members: &[Member]) -> ViewRevision {
     let mut parts: Vec<Vec<u8>> = vec![match endpoint {
         Endpoint::Merged => Vec::new(),
         Endpoint::Server(server) => server.as_str().as_bytes().to_vec(),
@@ -60,26 +59,55 @@ pub(super) fn revision(endpoint: &Endpoint, members: &[Member]) -> ViewRevision 
         parts.push(member.server.id.as_str().as_bytes().to_vec());
         parts.push(naming.to_vec());
         parts.push(listed.map(|slice| slice.digest().as_bytes().to_vec()).unwrap_or_default());
-        parts.push(member.server.uris.join("\n").into_bytes());
+    }
+    for server in &config.servers {
+        parts.push(format!("{} {:?} {:?}", server.id, server.prefix, server.uris).into_bytes());
     }
     let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
     ViewRevision(Digest::of("bailiwick view", &parts))
 }
 
-/// The server whose `uris` cover a URI with the longest prefix; `None` where none or two do.
-pub(super) fn claimant(members: &[Member], uri: &str) -> Option<usize> {
-    let mut best: Option<(usize, usize)> = None;
-    let mut tied = false;
-    for (index, member) in members.iter().enumerate() {
-        let longest = member.server.uris.iter().filter(|prefix| uri::covers(prefix, uri)).map(String::len).max();
-        let Some(length) = longest else { continue };
-        match best {
-            Some((_, other)) if other > length => {}
-            Some((_, other)) if other == length => tied = true,
-            _ => (best, tied) = (Some((index, length)), false),
+/// What the administrator's `uris` say about a URI.
+pub(super) struct Claim {
+    /// The length of the longest prefix that covers it.
+    length: usize,
+    /// How many servers have a prefix of that length.
+    owners: usize,
+    /// The first of them; `None` where it is not part of this view.
+    member: Option<usize>,
+}
+
+impl Claim {
+    /// The claim on a URI, over all configured servers: one that a caller does not see keeps what is its own.
+    pub(super) fn on(config: &Config, members: &[Member], uri: &str) -> Option<Self> {
+        let mut best: Option<Self> = None;
+        for server in &config.servers {
+            let Some(length) = longest(server, uri) else { continue };
+            match &mut best {
+                Some(best) if best.length > length => {}
+                Some(best) if best.length == length => best.owners += 1,
+                _ => {
+                    let member = members.iter().position(|member| member.server.id == server.id);
+                    best = Some(Self { length, owners: 1, member });
+                }
+            }
         }
+        best
     }
-    best.filter(|_| !tied).map(|(index, _)| index)
+
+    /// The one member that it gives the URI to.
+    pub(super) fn member(&self) -> Option<usize> {
+        self.member.filter(|_| self.owners == 1)
+    }
+
+    /// Whether a server has part in it.
+    fn is_by(&self, server: &ServerConfig, uri: &str) -> bool {
+        longest(server, uri) == Some(self.length)
+    }
+}
+
+fn longest(server: &ServerConfig, uri: &str) -> Option<usize> {
+    server.uris.iter().filter(|prefix| uri::covers(prefix, uri)).map(String::len).max()
 }
 
 /// One kind, composed.
@@ -90,6 +118,7 @@ struct Composed {
 }
 
 struct Composer<'a> {
+    config: &'a Config,
     endpoint: &'a Endpoint,
     members: &'a [Member],
     /// Ids whose prefix nobody else's verbatim name may imitate, whether they are up or not.
@@ -103,6 +132,7 @@ impl<'a> Composer<'a> {
     fn new(config: &'a Config, endpoint: &'a Endpoint, members: &'a [Member]) -> Self {
         let prefixed = |server: &&Arc<ServerConfig>| naming_on(endpoint, server) == Naming::Prefixed;
         Self {
+            config,
             endpoint,
             members,
             prefixed: config.servers.iter().filter(prefixed).map(|server| server.id.as_str()).collect(),
@@ -124,7 +154,7 @@ impl<'a> Composer<'a> {
                 if let Some(ui) = &published.ui {
                     own(self.ui.entry(Arc::clone(ui)).or_insert(Some(index)), index);
                 }
-                if let Some(reason) = self.refuse(kind, index, member, published) {
+                if let Some(reason) = self.refuse(kind, member, published) {
                     self.conflict(member, published, reason);
                     continue;
                 }
@@ -175,7 +205,7 @@ impl<'a> Composer<'a> {
     }
 
     /// Why an item cannot be this server's here, whatever the others list.
-    fn refuse(&self, kind: Kind, index: usize, member: &Member, item: &Published) -> Option<ConflictReason> {
+    fn refuse(&self, kind: Kind, member: &Member, item: &Published) -> Option<ConflictReason> {
         if *self.endpoint != Endpoint::Merged {
             return None;
         }
@@ -187,13 +217,13 @@ impl<'a> Composer<'a> {
                 imitates.then_some(ConflictReason::Claimed)
             }
             Kind::Resource => {
-                let claimed = claimant(self.members, name).is_some_and(|owner| owner != index);
-                claimed.then_some(ConflictReason::Claimed)
+                let claim = Claim::on(self.config, self.members, name);
+                claim.filter(|claim| !claim.is_by(&member.server, name)).map(|_| ConflictReason::Claimed)
             }
             Kind::ResourceTemplate => {
                 let literal = name.split('{').next().unwrap_or_default();
-                match claimant(self.members, literal) {
-                    Some(owner) if owner == index => None,
+                match Claim::on(self.config, self.members, literal) {
+                    Some(claim) if claim.is_by(&member.server, literal) => None,
                     Some(_) => Some(ConflictReason::Claimed),
                     None => {
                         let routes = Template::parse(name).is_some_and(|template| template.routes());

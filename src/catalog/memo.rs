@@ -10,9 +10,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::view::View;
-use crate::call::Endpoint;
 use crate::config::{Config, ListAs, ServerConfig};
-use crate::ids::PrincipalKey;
+use crate::ids::{Endpoint, PrincipalKey};
 
 /// Counts whatever may change a view.
 #[derive(Default)]

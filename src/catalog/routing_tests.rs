@@ -6,14 +6,21 @@ use proptest::prelude::*;
 
 use super::fake::{Fake, Script, config, principal, server, tool};
 use super::{Catalog, ConflictReason, Item, View, Viewer, Wanted};
-use crate::call::Endpoint;
 use crate::config::{Prefix, ServerConfig};
-use crate::ids::{Action, ServerId};
+use crate::ids::{Action, Endpoint, ServerId};
 use crate::limit;
 use crate::outcome::Reason;
 use crate::wire::mcp::Kind;
 
 fn compose(servers: Vec<(ServerConfig, Script)>, endpoint: &Endpoint) -> Arc<View> {
+    compose_for(servers, endpoint, |_| true)
+}
+
+fn compose_for(
+    servers: Vec<(ServerConfig, Script)>,
+    endpoint: &Endpoint,
+    included: fn(&ServerConfig) -> bool,
+) -> Arc<View> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     runtime.block_on(async {
         let fake = Arc::new(Fake::default());
@@ -25,7 +32,7 @@ fn compose(servers: Vec<(ServerConfig, Script)>, endpoint: &Endpoint) -> Arc<Vie
         }
         let config = config(configs);
         let ada = principal("ada");
-        catalog.view(&config, endpoint, Viewer { principal: ada, caller: &ada }, |_: &ServerConfig| true).await.unwrap()
+        catalog.view(&config, endpoint, Viewer { principal: ada, caller: &ada }, included).await.unwrap()
     })
 }
 
@@ -148,6 +155,16 @@ fn an_upstream_cannot_list_itself_into_what_another_claims() {
     ]);
     assert_eq!(read(&tied, "notes://m/1"), UNKNOWN);
     assert_eq!(read(&tied, "notes://n/1"), Ok("c".to_owned()));
+}
+
+#[test]
+fn a_server_that_a_caller_does_not_see_keeps_what_is_its_own() {
+    let evil = Script::tools(&["notes__x"]).resources(&["notes://n/1", "x://h/1"]);
+    let servers = || vec![(verbatim("evil"), evil.clone()), (claiming("notes", &["notes://"]), Script::tools(&["t"]))];
+    let view = compose_for(servers(), &Endpoint::Merged, |server| server.id.as_str() == "evil");
+    assert!(names(&view, Kind::Tool).is_empty());
+    assert_eq!(names(&view, Kind::Resource), ["x://h/1"]);
+    assert_eq!(read(&view, "notes://n/1"), UNKNOWN);
 }
 
 fn shows(name: &str, uri: &str) -> String {

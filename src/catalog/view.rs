@@ -15,9 +15,8 @@ use super::slice::{Published, Slice, of_kind};
 use super::slot::SliceState;
 use super::target::{Definition, Target};
 use super::template::Template;
-use crate::call::Endpoint;
 use crate::config::{Config, ServerConfig};
-use crate::ids::{AuthorizationContext, Digest, ServerId, ViewRevision};
+use crate::ids::{AuthorizationContext, Digest, Endpoint, ServerId, ViewRevision};
 use crate::wire::Json;
 use crate::wire::mcp::Kind;
 
