@@ -36,5 +36,6 @@ pub use slice::{List, Slice};
 pub use slot::SliceState;
 pub use source::{Access, Facts, Listing, Source, Viewer};
 pub use target::{Definition, HeaderParameter, Target};
+pub use template::Template;
 pub use uri::is_confusing;
 pub use view::{Conflict, ConflictReason, Item, Member, View};
