@@ -16,21 +16,12 @@ use crate::delegate::{Grant, Leg, attempt};
 use crate::gateway::Gateway;
 use crate::guard;
 use crate::identity::Caller;
-use crate::ids::ServerId;
+pub use crate::ids::Endpoint;
 use crate::outcome::{Failure, Outcome, Reason, Refusal, Stop};
 use crate::record::Entry;
 use crate::upstream::{Event, Exchange};
 use crate::wire::mcp::{Kind, Method, Version, code, meta};
 use crate::wire::{Edit, Json, Message, Value};
-
-/// Where a request came in, which is also what its token must be for.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Endpoint {
-    /// `/mcp`: every server, names prefixed.
-    Merged,
-    /// `/mcp/{server}`: one server, names verbatim.
-    Server(ServerId),
-}
 
 /// What a client says of itself: with each request (modern) or once (legacy).
 #[derive(Debug, Clone)]

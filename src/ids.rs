@@ -362,6 +362,15 @@ pub enum AuthorizationContext {
     Principal(PrincipalKey),
 }
 
+/// Where a request came in, which is also what its token must be for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Endpoint {
+    /// `/mcp`: every server, names prefixed.
+    Merged,
+    /// `/mcp/{server}`: one server, names verbatim.
+    Server(ServerId),
+}
+
 /// Counts revocations; a decision made under an older epoch is made again.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
 #[serde(transparent)]

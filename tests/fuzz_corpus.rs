@@ -12,6 +12,8 @@ use std::path::Path;
 mod condition;
 #[path = "../fuzz/checks/message.rs"]
 mod message;
+#[path = "../fuzz/checks/names.rs"]
+mod names;
 #[path = "../fuzz/checks/sse.rs"]
 mod sse;
 
@@ -19,7 +21,7 @@ mod sse;
 type Check = fn(&[u8]);
 
 /// Every target of `fuzz/Cargo.toml` and its check.
-const TARGETS: &[(&str, Check)] = &[("message", message::check), ("sse", sse::check), ("condition", condition::check)];
+const TARGETS: &[(&str, Check)] = &[("message", message::check), ("sse", sse::check), ("condition", condition::check), ("names", names::check)];
 
 #[test]
 fn what_holds_for_any_input_holds_for_every_seed() {

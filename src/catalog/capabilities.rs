@@ -9,8 +9,8 @@ use serde_json::{Map, Value as Tree, json};
 
 use super::slice::Slice;
 use super::view::{Member, View};
-use crate::call::Endpoint;
 use crate::config::ServerConfig;
+use crate::ids::Endpoint;
 use crate::limit;
 use crate::wire::Json;
 
@@ -125,8 +125,8 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::catalog::fake::{Fake, Script, config, server};
-    use crate::catalog::{Access, Catalog};
+    use crate::catalog::fake::{Fake, Script, config, principal, server};
+    use crate::catalog::{Catalog, Viewer};
     use crate::ids::ServerId;
 
     fn script(capabilities: &str, instructions: &str) -> Script {
@@ -141,7 +141,11 @@ mod tests {
         for (id, script) in scripts {
             fake.set(id, script);
         }
-        catalog.view(&config, &endpoint, |_: &ServerConfig| Some(Access::Gateway)).await.unwrap()
+        let ada = principal("ada");
+        catalog
+            .view(&config, &endpoint, Viewer { principal: ada, caller: &ada }, |_: &ServerConfig| true)
+            .await
+            .unwrap()
     }
 
     #[tokio::test]

@@ -4,20 +4,21 @@
 //! slice that was listed with one caller's credential is part of that caller's views only.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::compose::revision;
+use super::memo::{Choice, Generation, Memo, MemoKey};
 use super::refresh;
 use super::slice::Slice;
-use super::slot::{Shared, SliceState, Slot, fingerprint};
-use super::source::{Access, Source};
-use super::view::{Member, View, revision};
-use crate::call::Endpoint;
+use super::slot::{Pace, Shared, SliceState, Slot, fingerprint};
+use super::source::{Access, Source, Viewer};
+use super::view::{Member, View};
 use crate::config::{Config, ListAs, ServerConfig};
-use crate::ids::{AuthorizationContext, Digest, PrincipalKey, ServerId};
+use crate::ids::{AuthorizationContext, Digest, Endpoint, PrincipalKey, ServerId};
 use crate::limit;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
 use crate::wire::mcp::Kind;
@@ -41,37 +42,10 @@ struct Inner<S> {
     views: moka::sync::Cache<Digest, Arc<View>>,
     /// Which view was a caller's, as long as nothing changes.
     memos: moka::sync::Cache<MemoKey, Arc<Memo>>,
+    /// Conflicts that were logged.
+    reported: moka::sync::Cache<Digest, ()>,
     generation: Arc<Generation>,
-}
-
-/// Counts whatever may change a view.
-struct Generation {
-    count: AtomicU64,
-    sender: watch::Sender<u64>,
-}
-
-#[derive(Clone, PartialEq, Eq, Hash)]
-struct MemoKey {
-    endpoint: Endpoint,
-    principal: Option<PrincipalKey>,
-    /// Two bits for each choice, folded; the memo holds all of them, and they are compared.
-    choices: u64,
-}
-
-struct Memo {
-    config: Arc<Config>,
-    generation: u64,
-    choices: Vec<Choice>,
-    until: Option<Instant>,
-    view: Arc<View>,
-}
-
-/// How one server takes part in a view.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Choice {
-    LeftOut = 0,
-    Gateway = 1,
-    Caller = 2,
+    pace: Pace,
 }
 
 /// A view, and what would be worth waiting for.
@@ -80,25 +54,20 @@ struct Looked {
     unsettled: Vec<(Arc<Slot>, Instant)>,
 }
 
-impl Generation {
-    /// Voids every memo, and tells those who watch if there is something to see.
-    fn bump(&self, news: bool) {
-        let count = self.count.fetch_add(1, Ordering::AcqRel) + 1;
-        if news {
-            self.sender.send_modify(|sent| *sent = count.max(*sent));
-        }
-    }
-}
-
 impl<S: Source> Catalog<S> {
     /// An empty catalog.
     #[must_use]
     pub fn new(source: Arc<S>) -> Self {
+        Self::with_pace(source, Pace::default())
+    }
+
+    pub(super) fn with_pace(source: Arc<S>, pace: Pace) -> Self {
         let inner = Inner {
             source,
             servers: RwLock::default(),
             principals: moka::sync::Cache::builder()
-                .max_capacity(limit::PRINCIPAL_SLICES_MAX)
+                .max_capacity(limit::PRINCIPAL_SLICES_BYTES_MAX)
+                .weigher(|_, slot: &Arc<Slot>| slot.weight())
                 .time_to_idle(limit::PRINCIPAL_SLICE_IDLE_MAX)
                 .build(),
             views: moka::sync::Cache::builder()
@@ -110,7 +79,9 @@ impl<S: Source> Catalog<S> {
                 .max_capacity(limit::VIEW_MEMOS_MAX)
                 .time_to_idle(limit::PRINCIPAL_SLICE_IDLE_MAX)
                 .build(),
-            generation: Arc::new(Generation { count: AtomicU64::new(0), sender: watch::Sender::new(0) }),
+            reported: moka::sync::Cache::new(limit::CONFLICTS_REMEMBERED_MAX),
+            pace,
+            generation: Arc::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -129,7 +100,7 @@ impl<S: Source> Catalog<S> {
                 kept
             });
             for server in &config.servers {
-                let slot = servers.entry(server.id.clone()).or_insert_with(|| new_slot(server));
+                let slot = servers.entry(server.id.clone()).or_insert_with(|| self.new_slot(server));
                 slot.shared.config.store(Arc::clone(server));
                 if server.list_as == ListAs::Gateway {
                     begun.push(Arc::clone(slot));
@@ -144,8 +115,8 @@ impl<S: Source> Catalog<S> {
         self.inner.generation.bump(true);
     }
 
-    /// The view that there is now: never waits; refreshes what is due in the background. For each server
-    /// `access` answers with whose credential it is listed for this caller, `None` leaves it out.
+    /// The view that there is now: never waits; refreshes what is due in the background. Servers
+    /// that are not `included` are left out as if they did not exist.
     ///
     /// # Errors
     /// `target_unknown` for an endpoint that does not exist or is left out; `catalog_unavailable` where
@@ -154,9 +125,10 @@ impl<S: Source> Catalog<S> {
         &self,
         config: &Arc<Config>,
         endpoint: &Endpoint,
-        access: impl Fn(&ServerConfig) -> Option<Access<S::Caller>>,
+        viewer: Viewer<'_, S::Caller>,
+        included: impl Fn(&ServerConfig) -> bool,
     ) -> Result<Arc<View>, Stop> {
-        available(self.look(config, endpoint, &access)?.view)
+        available(self.look(config, endpoint, viewer, &included)?.view)
     }
 
     /// As [`Catalog::view_now`], but waits for servers that were never listed, each for at most
@@ -168,16 +140,17 @@ impl<S: Source> Catalog<S> {
         &self,
         config: &Arc<Config>,
         endpoint: &Endpoint,
-        access: impl Fn(&ServerConfig) -> Option<Access<S::Caller>>,
+        viewer: Viewer<'_, S::Caller>,
+        included: impl Fn(&ServerConfig) -> bool,
     ) -> Result<Arc<View>, Stop> {
-        let looked = self.look(config, endpoint, &access)?;
+        let looked = self.look(config, endpoint, viewer, &included)?;
         if looked.unsettled.is_empty() {
             return available(looked.view);
         }
         for (slot, until) in &looked.unsettled {
             slot.settled(*until).await;
         }
-        available(self.look(config, endpoint, &access)?.view)
+        available(self.look(config, endpoint, viewer, &included)?.view)
     }
 
     /// A server said that a list changed (`None`: all of them, or it came back): lists it again, at most
@@ -194,7 +167,7 @@ impl<S: Source> Catalog<S> {
         if !slot.shared.announcing.swap(true, Ordering::AcqRel) {
             let generation = Arc::clone(&self.inner.generation);
             tokio::spawn(async move {
-                tokio::time::sleep(limit::CATALOG_CHANGED_PAUSE).await;
+                tokio::time::sleep(slot.shared.pace.changed_pause).await;
                 slot.shared.announcing.store(false, Ordering::Release);
                 generation.bump(true);
             });
@@ -230,17 +203,18 @@ impl<S: Source> Catalog<S> {
     /// Moves whenever some view may have changed; compare [`View::revision`] or [`View::digest`] then.
     #[must_use]
     pub fn revisions(&self) -> watch::Receiver<u64> {
-        self.inner.generation.sender.subscribe()
+        self.inner.generation.subscribe()
     }
 
     fn look(
         &self,
         config: &Arc<Config>,
         endpoint: &Endpoint,
-        access: &impl Fn(&ServerConfig) -> Option<Access<S::Caller>>,
+        viewer: Viewer<'_, S::Caller>,
+        included: &impl Fn(&ServerConfig) -> bool,
     ) -> Result<Looked, Stop> {
         // Read before anything that it counts, so that a memo is never newer than it says.
-        let generation = self.inner.generation.count.load(Ordering::Acquire);
+        let generation = self.inner.generation.now();
         let now = Instant::now();
         let servers = match endpoint {
             Endpoint::Merged => config.servers.as_slice(),
@@ -248,14 +222,9 @@ impl<S: Source> Catalog<S> {
                 config.server(id).map(std::slice::from_ref).ok_or_else(|| Refusal::new(Reason::TargetUnknown))?
             }
         };
-        let key = Self::memo_key(endpoint, servers, access);
-        let memo = self.inner.memos.get(&key).filter(|memo| {
-            memo.generation == generation
-                && Arc::ptr_eq(&memo.config, config)
-                && memo.until.is_none_or(|until| until > now)
-                && servers.iter().map(|server| choice(access(server).as_ref())).eq(memo.choices.iter().copied())
-        });
-        if let Some(memo) = memo {
+        let key = MemoKey::of(endpoint, servers, viewer.principal, included);
+        let memo = self.inner.memos.get(&key);
+        if let Some(memo) = memo.filter(|memo| memo.holds(config, servers, generation, now, included)) {
             return Ok(Looked { view: Arc::clone(&memo.view), unsettled: Vec::new() });
         }
         let mut until: Option<Instant> = None;
@@ -263,13 +232,15 @@ impl<S: Source> Catalog<S> {
         let mut members = Vec::with_capacity(servers.len());
         let mut choices = Vec::with_capacity(servers.len());
         for server in servers {
-            let access = access(server);
-            choices.push(choice(access.as_ref()));
-            let Some(access) = access else { continue };
-            let slot = self.slot(server, access.context());
+            let choice = Choice::of(server, included);
+            choices.push(choice);
+            if choice == Choice::LeftOut {
+                continue;
+            }
+            let slot = self.slot(server, viewer.context(server));
             let mut seen = slot.look(now);
             if seen.due {
-                self.refresh(&slot, access);
+                self.refresh(&slot, viewer.access(server));
                 seen = slot.look(now);
             }
             until = [until, seen.until].into_iter().flatten().min();
@@ -289,23 +260,6 @@ impl<S: Source> Catalog<S> {
         Ok(Looked { view, unsettled })
     }
 
-    fn memo_key(
-        endpoint: &Endpoint,
-        servers: &[Arc<ServerConfig>],
-        access: &impl Fn(&ServerConfig) -> Option<Access<S::Caller>>,
-    ) -> MemoKey {
-        let mut principal = None;
-        let mut choices = 0_u64;
-        for server in servers {
-            let access = access(server);
-            if let Some(Access::Caller(key, _)) = &access {
-                principal = Some(*key);
-            }
-            choices = choices.rotate_left(2) ^ choice(access.as_ref()) as u64;
-        }
-        MemoKey { endpoint: endpoint.clone(), principal, choices }
-    }
-
     /// The view of these members, composed only if it is not there already.
     fn compose(
         &self,
@@ -319,7 +273,7 @@ impl<S: Source> Catalog<S> {
         let key = Digest::of(
             "bailiwick composed view",
             &[
-                revision(endpoint, &members).0.as_bytes(),
+                revision(config, endpoint, &members).0.as_bytes(),
                 states.as_bytes(),
                 principal.as_ref().map_or(&[], |principal| principal.as_bytes().as_slice()),
             ],
@@ -328,8 +282,22 @@ impl<S: Source> Catalog<S> {
             return view;
         }
         let view = Arc::new(View::compose(config, endpoint, members));
+        self.report(&view);
         self.inner.views.insert(key, Arc::clone(&view));
         view
+    }
+
+    /// Logs conflicts, each once until it is forgotten, whoever's view they are in.
+    fn report(&self, view: &View) {
+        for conflict in view.conflicts() {
+            let name = conflict.public_name.escape_debug().to_string();
+            let key = Digest::of("bailiwick conflict", &[conflict.server.as_str().as_bytes(), name.as_bytes()]);
+            if self.inner.reported.get(&key).is_none() {
+                self.inner.reported.insert(key, ());
+                let (server, list) = (&conflict.server, conflict.kind.list_method());
+                tracing::warn!(%server, list, name, reason = %conflict.reason, "not routable on /mcp");
+            }
+        }
     }
 
     fn slot_of(&self, server: &ServerId) -> Option<Arc<Slot>> {
@@ -339,7 +307,7 @@ impl<S: Source> Catalog<S> {
     fn slot(&self, server: &Arc<ServerConfig>, context: AuthorizationContext) -> Arc<Slot> {
         let own = self.slot_of(&server.id).unwrap_or_else(|| {
             let mut servers = self.inner.servers.write().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(servers.entry(server.id.clone()).or_insert_with(|| new_slot(server)))
+            Arc::clone(servers.entry(server.id.clone()).or_insert_with(|| self.new_slot(server)))
         });
         let AuthorizationContext::Principal(principal) = context else { return own };
         let key = (server.id.clone(), principal);
@@ -354,24 +322,37 @@ impl<S: Source> Catalog<S> {
         slot
     }
 
-    fn refresh(&self, slot: &Arc<Slot>, access: Access<S::Caller>) {
-        if slot.begin() {
-            let generation = Arc::clone(&self.inner.generation);
-            let changed = move |news| generation.bump(news);
-            tokio::spawn(refresh::run(Arc::clone(&self.inner.source), Arc::clone(slot), access, changed));
+    /// What happens after each attempt: views are looked at again, and a caller's slice is weighed again.
+    fn after_refresh(&self, slot: &Arc<Slot>) -> impl Fn(bool) + Send + Sync + use<S> {
+        let generation = Arc::clone(&self.inner.generation);
+        let principals = self.inner.principals.clone();
+        let weighed = match slot.context {
+            AuthorizationContext::Gateway => None,
+            AuthorizationContext::Principal(principal) => {
+                Some(((slot.shared.config.load().id.clone(), principal), Arc::downgrade(slot)))
+            }
+        };
+        move |news| {
+            if let Some((key, slot)) = &weighed
+                && let Some(slot) = slot.upgrade()
+                && principals.get(key).is_some_and(|kept| Arc::ptr_eq(&kept, &slot))
+            {
+                principals.insert(key.clone(), slot);
+            }
+            generation.bump(news);
         }
     }
-}
 
-fn new_slot(server: &Arc<ServerConfig>) -> Arc<Slot> {
-    Arc::new(Slot::new(Arc::new(Shared::new(Arc::clone(server))), AuthorizationContext::Gateway))
-}
+    fn new_slot(&self, server: &Arc<ServerConfig>) -> Arc<Slot> {
+        let shared = Arc::new(Shared::new(Arc::clone(server), self.inner.pace));
+        Arc::new(Slot::new(shared, AuthorizationContext::Gateway))
+    }
 
-const fn choice<C>(access: Option<&Access<C>>) -> Choice {
-    match access {
-        None => Choice::LeftOut,
-        Some(Access::Gateway) => Choice::Gateway,
-        Some(Access::Caller(..)) => Choice::Caller,
+    fn refresh(&self, slot: &Arc<Slot>, access: Access<S::Caller>) {
+        if slot.begin() {
+            let changed = self.after_refresh(slot);
+            tokio::spawn(refresh::run(Arc::clone(&self.inner.source), Arc::clone(slot), access, changed));
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::header::header_parameters;
 use super::target::Definition;
+use super::uri::is_confusing;
 use crate::ids::{DefinitionDigest, Digest};
 use crate::limit;
 use crate::wire::mcp::Kind;
@@ -32,6 +33,8 @@ pub enum DropReason {
     Malformed,
     /// Its name or URI is missing, empty or too long.
     NameMissing,
+    /// Its URI could confuse a matcher and would be refused when read.
+    UriConfusing,
     /// A tool without an input schema of type object.
     SchemaMissing,
     /// An `x-mcp-header` annotation breaks the rules; the text says which.
@@ -49,6 +52,7 @@ impl fmt::Display for DropReason {
         formatter.pad(match self {
             Self::Malformed => "it is not one JSON object without duplicate keys",
             Self::NameMissing => "its name is missing, empty or too long",
+            Self::UriConfusing => "its URI has dot segments, encoded separators, userinfo or control characters",
             Self::SchemaMissing => "its inputSchema is not an object schema",
             Self::HeaderParameter(rule) => rule,
             Self::TooLarge => "its definition is too large",
@@ -119,6 +123,9 @@ fn definition(kind: Kind, item: &Json) -> Result<Definition, DropReason> {
     let name = object.get(kind.key_member()).and_then(Value::as_str).ok_or(DropReason::NameMissing)?;
     if name.is_empty() || name.len() > limit::LISTED_NAME_BYTES_MAX {
         return Err(DropReason::NameMissing);
+    }
+    if matches!(kind, Kind::Resource | Kind::ResourceTemplate) && is_confusing(&name) {
+        return Err(DropReason::UriConfusing);
     }
     let header_parameters = match kind {
         Kind::Tool => header_parameters(input_schema(object)?).map_err(DropReason::HeaderParameter)?,
@@ -210,6 +217,28 @@ mod tests {
         let heavy: Vec<_> = (0..40).map(|n| large(&format!("t{n}"), almost)).collect();
         let read = Definitions::read(Kind::Tool, &heavy);
         assert!(read.dropped_count > 0 && read.items.len() * almost <= limit::LISTED_BYTES_MAX + almost);
+    }
+
+    #[test]
+    fn a_resource_that_could_not_be_read_is_not_listed() {
+        let items = ["x://h/a", "x://h/../a", "x://user@h/a", "x://h/{id}"]
+            .map(|uri| Json::of(&serde_json::json!({"uri": uri})));
+        let read = Definitions::read(Kind::Resource, &items);
+        assert_eq!(read.items.len(), 2);
+        assert!(read.dropped.iter().all(|dropped| dropped.reason == DropReason::UriConfusing));
+    }
+
+    #[test]
+    fn names_and_reports_are_bounded() {
+        let named = |length: usize| Json::of(&serde_json::json!({"name": "n".repeat(length), "inputSchema": {}}));
+        let read = Definitions::read(
+            Kind::Tool,
+            &[named(limit::LISTED_NAME_BYTES_MAX), named(limit::LISTED_NAME_BYTES_MAX + 1)],
+        );
+        assert_eq!((read.items.len(), read.dropped[0].reason), (1, DropReason::NameMissing));
+        let bad = vec![Json::of(&7); limit::DROPPED_REPORTED_MAX + 10];
+        let read = Definitions::read(Kind::Tool, &bad);
+        assert_eq!((read.dropped.len(), read.dropped_count), (limit::DROPPED_REPORTED_MAX, bad.len()));
     }
 
     #[test]

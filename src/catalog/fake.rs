@@ -24,6 +24,7 @@ pub(super) struct Script {
     pub(super) capabilities: Option<String>,
     pub(super) instructions: Option<String>,
     pub(super) down: bool,
+    pub(super) panics: bool,
     pub(super) broken: Option<Kind>,
     pub(super) slow: Duration,
     pub(super) ttl: Option<Duration>,
@@ -98,6 +99,7 @@ impl Source for Fake {
         Box::pin(async move {
             let script = self.script(server, access, None);
             tokio::time::sleep(script.slow).await;
+            assert!(!script.panics, "as the test wants it");
             if script.down {
                 return Err(Failure::before(Reason::UpstreamUnreachable, "connection refused"));
             }

@@ -155,6 +155,16 @@ mod tests {
     }
 
     #[test]
+    fn the_number_of_mirrored_parameters_is_bounded() {
+        let schema = |count: usize| {
+            let property = |n| format!(r#""p{n}":{{"type":"string","x-mcp-header":"H{n}"}}"#);
+            format!(r#"{{"properties":{{{}}}}}"#, (0..count).map(property).collect::<Vec<_>>().join(","))
+        };
+        assert_eq!(read(&schema(limit::HEADER_PARAMETERS_MAX)).unwrap().len(), limit::HEADER_PARAMETERS_MAX);
+        assert!(read(&schema(limit::HEADER_PARAMETERS_MAX + 1)).is_err());
+    }
+
+    #[test]
     fn data_and_property_names_are_no_annotations() {
         for schema in [
             r#"{"properties":{"x-mcp-header":{"type":"string"}}}"#,

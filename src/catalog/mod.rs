@@ -7,10 +7,12 @@
 mod capabilities;
 #[expect(clippy::module_inception, reason = "the room is named for its one important type")]
 mod catalog;
+mod compose;
 mod definition;
 #[cfg(test)]
 mod fake;
 mod header;
+mod memo;
 mod naming;
 mod refresh;
 mod resolve;
@@ -32,7 +34,8 @@ pub use naming::{Naming, public_name};
 pub use resolve::Wanted;
 pub use slice::{List, Slice};
 pub use slot::SliceState;
-pub use source::{Access, Facts, Listing, Source};
+pub use source::{Access, Facts, Listing, Source, Viewer};
 pub use target::{Definition, HeaderParameter, Target};
+pub use template::Template;
 pub use uri::is_confusing;
 pub use view::{Conflict, ConflictReason, Item, Member, View};

@@ -11,7 +11,6 @@ use super::slice::{List, Slice, announces};
 use super::slot::{Slot, Work};
 use super::source::{Access, Facts, Listing, Source};
 use crate::ids::ServerId;
-use crate::limit;
 use crate::outcome::{Failure, Reason};
 use crate::wire::mcp::Kind;
 
@@ -43,7 +42,7 @@ pub(super) async fn run<S: Source>(
     let retired = slot.shared.retired.clone();
     // A flapping server is not chased.
     if let Some(ended_at) = slot.ended_at() {
-        tokio::time::sleep_until(ended_at + limit::CATALOG_CHANGED_PAUSE).await;
+        tokio::time::sleep_until(ended_at + slot.shared.pace.changed_pause).await;
     }
     loop {
         let attempt = attempt(&*source, &slot, &access);
@@ -82,7 +81,7 @@ async fn pause(slot: &Slot, next: Instant, changed: &(impl Fn(bool) + Sync)) -> 
 
 async fn woken(slot: &Slot) -> bool {
     if let Some(ended_at) = slot.ended_at() {
-        tokio::time::sleep_until(ended_at + limit::CATALOG_CHANGED_PAUSE).await;
+        tokio::time::sleep_until(ended_at + slot.shared.pace.changed_pause).await;
     }
     !slot.shared.retired.is_cancelled()
 }
@@ -92,7 +91,7 @@ async fn attempt<S: Source>(source: &S, slot: &Slot, access: &Access<S::Caller>)
     let server = slot.shared.config.load().id.clone();
     let (work, seen, old) = slot.work();
     let fetched = fetch(source, &server, access, work, old.as_deref());
-    let result = tokio::time::timeout(limit::CATALOG_REFRESH_TIMEOUT, fetched)
+    let result = tokio::time::timeout(slot.shared.pace.refresh_timeout, fetched)
         .await
         .unwrap_or_else(|_| Err(Failure::before(Reason::UpstreamTimeout, "listing took too long")));
     match &result {

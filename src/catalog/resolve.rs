@@ -5,11 +5,11 @@
 
 use std::sync::Arc;
 
+use super::compose::Claim;
 use super::target::{Definition, Target};
 use super::uri;
-use super::view::{Item, Member, View, claimant};
-use crate::call::Endpoint;
-use crate::ids::{Action, ServerId};
+use super::view::{Item, Member, View};
+use crate::ids::{Action, Endpoint, ServerId};
 use crate::outcome::{Reason, Refusal};
 use crate::wire::mcp::Kind;
 
@@ -92,8 +92,10 @@ impl View {
             let member = self.members.first();
             return Ok(member.map(|member| routed(member, Action::Read, uri, self.template(uri).map(|(_, of)| of))));
         }
-        let owner = match claimant(&self.members, uri) {
-            Some(owner) => Some((owner, self.template(uri).filter(|(member, _)| *member == owner).map(|(_, of)| of))),
+        let owner = match Claim::on(&self.config, &self.members, uri) {
+            Some(claim) => claim
+                .member()
+                .map(|owner| (owner, self.template(uri).filter(|(member, _)| *member == owner).map(|(_, of)| of))),
             None if listed.is_some() => None,
             None => match self.ui.get(uri) {
                 Some(owner) => owner.map(|owner| (owner, None)),

@@ -5,14 +5,22 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::fake::{Fake, Script, config, principal, server, tool};
-use super::{Access, Catalog, ConflictReason, Item, View, Wanted};
-use crate::call::Endpoint;
+use super::{Catalog, ConflictReason, Item, View, Viewer, Wanted};
 use crate::config::{Prefix, ServerConfig};
-use crate::ids::{Action, ServerId};
+use crate::ids::{Action, Endpoint, ServerId};
+use crate::limit;
 use crate::outcome::Reason;
 use crate::wire::mcp::Kind;
 
 fn compose(servers: Vec<(ServerConfig, Script)>, endpoint: &Endpoint) -> Arc<View> {
+    compose_for(servers, endpoint, |_| true)
+}
+
+fn compose_for(
+    servers: Vec<(ServerConfig, Script)>,
+    endpoint: &Endpoint,
+    included: fn(&ServerConfig) -> bool,
+) -> Arc<View> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     runtime.block_on(async {
         let fake = Arc::new(Fake::default());
@@ -23,10 +31,8 @@ fn compose(servers: Vec<(ServerConfig, Script)>, endpoint: &Endpoint) -> Arc<Vie
             configs.push(server);
         }
         let config = config(configs);
-        catalog
-            .view(&config, endpoint, |server: &ServerConfig| Some(Access::of(server, principal("a"), &principal("a"))))
-            .await
-            .unwrap()
+        let ada = principal("ada");
+        catalog.view(&config, endpoint, Viewer { principal: ada, caller: &ada }, included).await.unwrap()
     })
 }
 
@@ -151,6 +157,16 @@ fn an_upstream_cannot_list_itself_into_what_another_claims() {
     assert_eq!(read(&tied, "notes://n/1"), Ok("c".to_owned()));
 }
 
+#[test]
+fn a_server_that_a_caller_does_not_see_keeps_what_is_its_own() {
+    let evil = Script::tools(&["notes__x"]).resources(&["notes://n/1", "x://h/1"]);
+    let servers = || vec![(verbatim("evil"), evil.clone()), (claiming("notes", &["notes://"]), Script::tools(&["t"]))];
+    let view = compose_for(servers(), &Endpoint::Merged, |server| server.id.as_str() == "evil");
+    assert!(names(&view, Kind::Tool).is_empty());
+    assert_eq!(names(&view, Kind::Resource), ["x://h/1"]);
+    assert_eq!(read(&view, "notes://n/1"), UNKNOWN);
+}
+
 fn shows(name: &str, uri: &str) -> String {
     format!(r#"{{"name":"{name}","inputSchema":{{}},"_meta":{{"ui":{{"resourceUri":"{uri}"}}}}}}"#)
 }
@@ -212,6 +228,21 @@ fn a_server_and_its_own_spelling_lead_back_to_the_item() {
 }
 
 #[test]
+fn what_one_server_can_make_us_match_and_report_is_bounded() {
+    let templates: Vec<String> = (0..=limit::TEMPLATES_ROUTED_MAX).map(|n| format!("x://h/{n}/{{id}}")).collect();
+    let templates: Vec<&str> = templates.iter().map(String::as_str).collect();
+    let uris: Vec<String> = (0..limit::CONFLICTS_REPORTED_MAX).map(|n| format!("y://h/{n}")).collect();
+    let uris: Vec<&str> = uris.iter().map(String::as_str).collect();
+    let view = merged(vec![
+        (server("one"), Script::default().templates(&templates).resources(&uris)),
+        (server("two"), Script::default().resources(&uris)),
+    ]);
+    assert_eq!(read(&view, "x://h/0/a"), Ok("one".to_owned()));
+    assert_eq!(read(&view, &format!("x://h/{}/a", limit::TEMPLATES_ROUTED_MAX)), UNKNOWN);
+    assert_eq!(view.conflicts().len(), limit::CONFLICTS_REPORTED_MAX);
+}
+
+#[test]
 fn unknown_and_ambiguous_are_the_same_refusal() {
     let view = merged(vec![
         (verbatim("one"), Script::tools(&["t"]).resources(&["x://h/r"])),
@@ -246,10 +277,8 @@ proptest! {
             prop_assert_eq!(target.name(), item.target().name());
         }
         for item in view.items(Kind::Resource) {
-            match view.resolve(Wanted::Read(item.public_name())) {
-                Ok(target) => prop_assert_eq!(target.server_id(), item.target().server_id()),
-                Err(refusal) => prop_assert_eq!(refusal.reason, Reason::UriRefused),
-            }
+            let target = view.resolve(Wanted::Read(item.public_name())).unwrap();
+            prop_assert_eq!(target.server_id(), item.target().server_id());
         }
         let mut seen = std::collections::HashSet::new();
         for item in view.items(Kind::Tool) {

@@ -183,6 +183,13 @@ impl Slice {
         ttls.and_then(|ttls| ttls.into_iter().min())
     }
 
+    /// About how many bytes it holds; twice its text, because the public spelling is kept beside it.
+    pub(super) fn weight(&self) -> u32 {
+        let bytes: usize =
+            self.lists.iter().flat_map(|list| &list.items).map(|item| item.raw.as_bytes().len() + 256).sum();
+        u32::try_from(bytes.saturating_mul(2).saturating_add(1_024)).unwrap_or(u32::MAX)
+    }
+
     /// Whether the server announces a kind.
     #[must_use]
     pub fn announces(&self, kind: Kind) -> bool {

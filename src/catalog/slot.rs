@@ -37,11 +37,42 @@ pub enum SliceState {
     },
 }
 
+/// How fast things go: the named limits, and less in tests.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pace {
+    pub(super) first_wait: Duration,
+    pub(super) refresh_timeout: Duration,
+    pub(super) changed_pause: Duration,
+    pub(super) retry_min: Duration,
+    pub(super) retry_max: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            first_wait: limit::CATALOG_FIRST_WAIT,
+            refresh_timeout: limit::CATALOG_REFRESH_TIMEOUT,
+            changed_pause: limit::CATALOG_CHANGED_PAUSE,
+            retry_min: limit::CATALOG_RETRY_MIN,
+            retry_max: limit::CATALOG_RETRY_MAX,
+        }
+    }
+}
+
+impl Pace {
+    /// How long to wait after so many failures in a row.
+    fn backoff(&self, failures: u32) -> Duration {
+        let factor = 2_u32.saturating_pow(failures.saturating_sub(1).min(16));
+        self.retry_min.saturating_mul(factor).min(self.retry_max)
+    }
+}
+
 /// What all slots of one configured server share.
 pub(super) struct Shared {
     pub(super) config: ArcSwap<ServerConfig>,
     /// Digest of what makes it the same server: where it is and with whose credential it is listed.
     pub(super) fingerprint: Digest,
+    pub(super) pace: Pace,
     /// Counts what each kind was said to have changed.
     changes: [AtomicU64; 4],
     /// An announcement to the callers' own slices is under way.
@@ -97,10 +128,11 @@ pub(super) enum Work {
 }
 
 impl Shared {
-    pub(super) fn new(config: Arc<ServerConfig>) -> Self {
+    pub(super) fn new(config: Arc<ServerConfig>, pace: Pace) -> Self {
         Self {
             fingerprint: fingerprint(&config),
             config: ArcSwap::new(config),
+            pace,
             changes: Default::default(),
             announcing: AtomicBool::new(false),
             retired: CancellationToken::new(),
@@ -148,7 +180,7 @@ impl Slot {
         });
         let due_at = match (state.ended_at, state.down) {
             (None, _) => now,
-            (Some(ended_at), Some(_)) => ended_at + backoff(state.failures),
+            (Some(ended_at), Some(_)) => ended_at + self.shared.pace.backoff(state.failures),
             (Some(_), None) if dirty => now,
             (Some(ended_at), None) => fresh_until.unwrap_or(ended_at + config.list_refresh_min),
         };
@@ -167,7 +199,7 @@ impl Slot {
             state: slice_state,
             until: [Some(due_at).filter(|_| !state.running), vanishes_at].into_iter().flatten().filter(later).min(),
             due: !state.running && due_at <= now,
-            wait_until: Some(begun_at + limit::CATALOG_FIRST_WAIT).filter(|at| state.ended_at.is_none() && later(at)),
+            wait_until: Some(begun_at + self.shared.pace.first_wait).filter(|at| state.ended_at.is_none() && later(at)),
         }
     }
 
@@ -232,17 +264,29 @@ impl Slot {
             None
         } else if state.down.is_some() {
             let own = self.context == AuthorizationContext::Gateway;
-            own.then(|| ended_at + backoff(state.failures))
+            own.then(|| ended_at + self.shared.pace.backoff(state.failures))
         } else {
-            (state.seen != self.shared.changes()).then(|| ended_at + limit::CATALOG_CHANGED_PAUSE)
+            (state.seen != self.shared.changes()).then(|| ended_at + self.shared.pace.changed_pause)
         };
         state.running = next.is_some();
         next
     }
 
-    /// Gives the right back whatever happened.
+    /// Gives the right back after an attempt that did not end: a panic in the source, or a retired server.
     pub(super) fn abandon(&self) {
-        self.lock().running = false;
+        {
+            let mut state = self.lock();
+            state.running = false;
+            state.ended_at = Some(Instant::now());
+            state.failures = state.failures.saturating_add(1);
+            state.go_down(Reason::Internal);
+        }
+        self.attempts.send_modify(|attempts| *attempts += 1);
+    }
+
+    /// About how many bytes it holds.
+    pub(super) fn weight(&self) -> u32 {
+        self.lock().slice.as_ref().map_or(1_024, |slice| slice.weight())
     }
 
     /// When the last attempt ended.
@@ -273,20 +317,16 @@ impl State {
     }
 }
 
-fn backoff(failures: u32) -> Duration {
-    let factor = 2_u32.saturating_pow(failures.saturating_sub(1).min(16));
-    limit::CATALOG_RETRY_MIN.saturating_mul(factor).min(limit::CATALOG_RETRY_MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn retries_come_slower_up_to_a_bound() {
-        assert_eq!(backoff(0), limit::CATALOG_RETRY_MIN);
-        assert_eq!(backoff(1), limit::CATALOG_RETRY_MIN);
-        assert_eq!(backoff(3), limit::CATALOG_RETRY_MIN * 4);
-        assert_eq!(backoff(u32::MAX), limit::CATALOG_RETRY_MAX);
+        let pace = Pace::default();
+        assert_eq!(pace.backoff(0), limit::CATALOG_RETRY_MIN);
+        assert_eq!(pace.backoff(1), limit::CATALOG_RETRY_MIN);
+        assert_eq!(pace.backoff(3), limit::CATALOG_RETRY_MIN * 4);
+        assert_eq!(pace.backoff(u32::MAX), limit::CATALOG_RETRY_MAX);
     }
 }

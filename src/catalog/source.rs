@@ -24,17 +24,6 @@ pub enum Access<C> {
     Caller(PrincipalKey, C),
 }
 
-impl<C: Clone> Access<C> {
-    /// The access that the server's `list_as` asks for.
-    #[must_use]
-    pub fn of(server: &ServerConfig, principal: PrincipalKey, caller: &C) -> Self {
-        match server.list_as {
-            ListAs::Gateway => Self::Gateway,
-            ListAs::Caller => Self::Caller(principal, caller.clone()),
-        }
-    }
-}
-
 impl<C> Access<C> {
     /// Whose slice it is.
     #[must_use]
@@ -49,6 +38,43 @@ impl<C> Access<C> {
 impl<C> fmt::Debug for Access<C> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.context().fmt(formatter)
+    }
+}
+
+/// Who looks at the catalog: whose own slices are theirs, and what it takes to list for them.
+#[derive(Debug)]
+pub struct Viewer<'a, C> {
+    /// Whose slices.
+    pub principal: PrincipalKey,
+    /// What the [`Source`] needs.
+    pub caller: &'a C,
+}
+
+impl<C> Clone for Viewer<'_, C> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<C> Copy for Viewer<'_, C> {}
+
+impl<C: Clone> Viewer<'_, C> {
+    /// With whose credential a server is listed for this viewer, as its `list_as` says.
+    pub(super) fn access(&self, server: &ServerConfig) -> Access<C> {
+        match server.list_as {
+            ListAs::Gateway => Access::Gateway,
+            ListAs::Caller => Access::Caller(self.principal, self.caller.clone()),
+        }
+    }
+}
+
+impl<C> Viewer<'_, C> {
+    /// Whose slice of a server this viewer sees.
+    pub(super) const fn context(&self, server: &ServerConfig) -> AuthorizationContext {
+        match server.list_as {
+            ListAs::Gateway => AuthorizationContext::Gateway,
+            ListAs::Caller => AuthorizationContext::Principal(self.principal),
+        }
     }
 }
 

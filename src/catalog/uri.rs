@@ -5,7 +5,7 @@
 
 use crate::limit;
 
-/// Whether a URI could confuse a matcher: dot segments, encoded separators, dots or percent signs that hide
+/// Whether a URI could confuse a matcher: dot segments, encoded separators or what could hide
 /// them, backslashes, control characters, userinfo, or simply too long.
 ///
 /// All of the text is looked at, the query too: to an upstream that reads files a `?` is a letter.
@@ -53,18 +53,22 @@ fn has_dot_segment(uri: &str) -> bool {
     })
 }
 
-/// An encoded slash, dot, backslash or control character, behind any number of encoded percent signs.
+/// An encoded slash, dot, backslash or control character, behind any number of encoded percent signs; an
+/// encoded letter or digit, which no encoder writes and which spells another escape when decoded twice
+/// (`%%32e`); and bytes that are not UTF-8, among them the overlong forms of a dot.
 fn has_encoded_separator(uri: &str) -> bool {
     let bytes = uri.as_bytes();
-    memchr::memchr_iter(b'%', bytes).any(|at| {
+    let bad = memchr::memchr_iter(b'%', bytes).any(|at| {
         let mut at = at + 1;
         while bytes.get(at..at + 2) == Some(b"25") {
             at += 2;
         }
         let digit = |at: usize| bytes.get(at).and_then(|byte| char::from(*byte).to_digit(16));
-        matches!((digit(at), digit(at + 1)), (Some(high), Some(low))
-            if matches!(high * 16 + low, 0x2f | 0x2e | 0x5c | 0x7f | 0..=0x1f))
-    })
+        let (Some(high), Some(low)) = (digit(at), digit(at + 1)) else { return false };
+        let Ok(byte) = u8::try_from(high * 16 + low) else { return false };
+        matches!(byte, b'/' | b'.' | b'\\' | 0..=0x1f | 0x7f) || byte.is_ascii_alphanumeric()
+    });
+    bad || percent_encoding::percent_decode_str(uri).decode_utf8().is_err()
 }
 
 #[cfg(test)]
@@ -109,6 +113,11 @@ mod tests {
             "file:///a%252fb",
             "file:///a%25252Eb",
             "file:///a\\b",
+            "file:///a/%%32e%%32e/b",
+            "file:///a/%2%65%2%65/b",
+            "file:///a/%25%32e/b",
+            "file:///a/%c0%ae%c0%ae/b",
+            "file:///a/%e0%80%ae/b",
             "file:///a%00b",
             "file:///a%0d%0ab",
             "file:///a\nb",
