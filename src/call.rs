@@ -90,7 +90,7 @@ async fn open(
 
     let outgoing = asked.outgoing(request, permit.target());
     let cleared = guard::guard(gateway.quotas(), permit)?;
-    let grant = gateway.delegate().delegate(cleared, trail.leg.clone(), arguments).await?;
+    let grant = gateway.delegate().delegate(cleared, trail.leg.clone(), arguments, gateway.recheck()).await?;
     let mut entry = gateway.journal().open(grant, outgoing).await?;
     let exchange = gateway.upstreams().forward(&mut entry);
     Ok((entry, exchange))

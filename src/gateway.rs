@@ -20,8 +20,8 @@ pub mod understand;
 pub use start::{Options, Served, StartError, start};
 
 use crate::call::Endpoint;
-use crate::catalog::{Access, Catalog, Target, View};
-use crate::config::{Config, ServerConfig};
+use crate::catalog::{Catalog, Target, View, Viewer};
+use crate::config::Config;
 use crate::delegate::{Delegate, Recheck};
 use crate::guard::Quotas;
 use crate::identity::{Caller, Identity, Presented, Resource, Revocations};
@@ -129,7 +129,7 @@ impl Gateway {
     pub async fn view(&self, caller: &Caller, endpoint: &Endpoint) -> Result<Arc<View>, Stop> {
         let now = self.live.snapshot.load();
         let class = now.policy.class_of(caller);
-        self.catalog.view(&now.config, endpoint, |server| access(&now, &class, caller, server)).await
+        self.catalog.view(&now.config, endpoint, viewer(caller), |server| now.policy.may_see(&class, &server.id)).await
     }
 
     /// As [`Gateway::view`], without waiting.
@@ -139,7 +139,7 @@ impl Gateway {
     pub fn view_now(&self, caller: &Caller, endpoint: &Endpoint) -> Result<Arc<View>, Stop> {
         let now = self.live.snapshot.load();
         let class = now.policy.class_of(caller);
-        self.catalog.view_now(&now.config, endpoint, |server| access(&now, &class, caller, server))
+        self.catalog.view_now(&now.config, endpoint, viewer(caller), |server| now.policy.may_see(&class, &server.id))
     }
 
     /// Whether calls can be served: somebody can be authenticated, and intents can be written.
@@ -170,6 +170,12 @@ impl Gateway {
     #[must_use]
     pub const fn catalog(&self) -> &Catalog<UpstreamSource> {
         &self.catalog
+    }
+
+    /// What a grant is rechecked with before it is forwarded.
+    #[must_use]
+    pub fn recheck(&self) -> Arc<dyn Recheck> {
+        Arc::clone(&self.live) as _
     }
 
     /// Where credentials come from.
@@ -226,15 +232,8 @@ impl Recheck for Live {
     }
 }
 
-/// With whose credential a server is listed for a caller; `None` where they could not see anything of it, so
-/// that a hidden server and one that does not exist are the same.
-fn access(
-    now: &Snapshot,
-    class: &crate::policy::Class,
-    caller: &Caller,
-    server: &ServerConfig,
-) -> Option<Access<Caller>> {
-    now.policy.may_see(class, &server.id).then(|| Access::of(server, caller.principal(), caller))
+const fn viewer(caller: &Caller) -> Viewer<'_, Caller> {
+    Viewer { principal: caller.principal(), caller }
 }
 
 fn arguments_of(arguments: Option<&Json>) -> Arguments<'_> {

@@ -14,6 +14,8 @@ pub mod catalog;
 pub mod config;
 pub mod control;
 pub mod delegate;
+pub mod delegate;
+pub mod demo;
 pub mod egress;
 pub mod front;
 pub mod guard;

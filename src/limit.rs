@@ -501,3 +501,19 @@ pub const PROCESS_STOP_GRACE: Duration = Duration::from_millis(1_500);
 pub const PROCESS_TERM_GRACE: Duration = Duration::from_millis(800);
 /// Everything that a child left behind is gone after this, at the latest.
 pub const PROCESS_KILL_WAIT: Duration = Duration::from_millis(1_000);
+// === delegate ===
+
+/// Files with secrets are looked at this often.
+pub const SECRET_LOOK_INTERVAL: Duration = Duration::from_secs(5);
+/// Programs that print secrets are run this often.
+pub const SECRET_EXEC_INTERVAL: Duration = Duration::from_secs(300);
+/// Memory for exchanged tokens.
+pub const EXCHANGED_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// What one of them counts for at least, beside the token.
+pub const EXCHANGED_ENTRY_BYTES_MIN: usize = 1_024;
+/// An exchanged token is not used in the last seconds of its life, so that it does not expire on its way.
+pub const EXCHANGED_MARGIN: Duration = Duration::from_secs(10);
+/// How long a token is used whose life nobody told us.
+pub const EXCHANGED_UNKNOWN_LIFE: Duration = Duration::from_secs(60);
+/// Token endpoints with a client of their own.
+pub const TOKEN_ENDPOINTS_MAX: u64 = 256;

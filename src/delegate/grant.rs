@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::Credential;
+use super::{Credential, Delegate};
 use crate::catalog::Target;
 use crate::guard::Cleared;
 use crate::identity::Caller;
 use crate::ids::{AuthorizationContext, CallId, LegId, PrincipalKey, Subject};
-use crate::outcome::Refusal;
+use crate::outcome::{Refusal, Stop};
 use crate::policy::Permit;
 use crate::record::event::{ActorFacts, ConditionValue, CredentialNote, Operation, SubjectFacts, TokenNote};
 use crate::record::{Attempt, Evidence, Intent};
@@ -52,7 +52,6 @@ pub trait Recheck: Send + Sync {
 pub struct Grant {
     cleared: Cleared,
     credential: Credential,
-    context: AuthorizationContext,
     leg: Leg,
     arguments: Option<Json>,
     recheck: Arc<dyn Recheck>,
@@ -62,11 +61,28 @@ pub struct Grant {
     values: Vec<ConditionValue>,
 }
 
+impl Delegate {
+    /// Gets the credential for a cleared call.
+    ///
+    /// # Errors
+    /// As [`Delegate::credential_for`].
+    pub async fn delegate(
+        &self,
+        cleared: Cleared,
+        leg: Leg,
+        arguments: Option<Json>,
+        recheck: Arc<dyn Recheck>,
+    ) -> Result<Grant, Stop> {
+        let target = cleared.permit().target();
+        let credential = self.credential_for(cleared.permit().caller(), target.server(), Some(target.name())).await?;
+        Ok(Grant::new(cleared, credential, leg, arguments, recheck))
+    }
+}
+
 impl Grant {
-    pub(super) fn new(
+    fn new(
         cleared: Cleared,
         credential: Credential,
-        context: AuthorizationContext,
         leg: Leg,
         arguments: Option<Json>,
         recheck: Arc<dyn Recheck>,
@@ -82,7 +98,7 @@ impl Grant {
                 Some(ConditionValue { name: name.clone(), value })
             })
             .collect();
-        Self { cleared, credential, context, leg, arguments, recheck, rules, values }
+        Self { cleared, credential, leg, arguments, recheck, rules, values }
     }
 
     /// Where it goes.
@@ -100,7 +116,7 @@ impl Grant {
     /// Whose credential that is: what sessions and connections are keyed by.
     #[must_use]
     pub const fn context(&self) -> AuthorizationContext {
-        self.context
+        self.credential.context
     }
 
     /// Whose sessions and processes it may use.
@@ -123,10 +139,10 @@ impl Evidence for Grant {
             attempt,
             rule: Some(&self.rules),
             credential: CredentialNote {
-                kind: self.credential.kind(),
-                audience: self.credential.audience(),
-                id: self.credential.id(),
-                expires_at: self.credential.expires_at(),
+                kind: self.credential.facts.kind.as_str(),
+                audience: self.credential.facts.audience.as_deref(),
+                id: self.credential.facts.id.as_deref(),
+                expires_at: self.credential.facts.expires_at,
             },
             arguments: self.arguments.as_ref().map(|arguments| arguments.as_bytes().as_ref()),
             values: &self.values,

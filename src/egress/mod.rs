@@ -10,7 +10,7 @@ pub mod resolver;
 pub mod tls;
 pub mod upstream;
 
-pub use address::AddressClass;
+pub use address::{AddressClass, is_loopback};
 pub use oauth::{OauthClient, oauth_client};
 pub use resolver::GuardedResolver;
 pub use upstream::{UpstreamClient, upstream_client};

@@ -20,6 +20,7 @@ impl Operations for Gateway {
             let (current, held) = self.store.revocations().await?;
             self.live.revocations.replace(current, held);
             self.decided_anew();
+            self.delegate.drop_for(&revocation.target).await;
             let words = Described::from(&revocation.target);
             self.journal
                 .revoked(&RevocationNote {

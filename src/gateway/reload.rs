@@ -83,7 +83,7 @@ impl Gateway {
                 if report.problems.is_empty() {
                     report.to = Some(understood.policy.revision());
                     understood.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-                    self.swap(understood.into());
+                    self.swap(understood.into()).await;
                 }
             }
         }
@@ -108,11 +108,11 @@ impl Gateway {
 
     /// Puts a snapshot in force. Rooms that hold connections learn of it first, so that no decision is made
     /// for a server that nobody can reach yet.
-    fn swap(&self, snapshot: Snapshot) {
+    async fn swap(&self, snapshot: Snapshot) {
         let config = Arc::clone(&snapshot.config);
         self.upstreams.reconfigure(&config);
         self.identity.reload(&config);
-        self.delegate.reconfigure(&config);
+        self.delegate.reload(&config).await;
         self.catalog.apply(&config);
         self.quotas.reconfigure(&config.quota);
         self.live.snapshot.store(Arc::new(snapshot));

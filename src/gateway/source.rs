@@ -39,15 +39,15 @@ impl UpstreamSource {
 
     async fn credential(
         &self,
-        server: &ServerConfig,
+        server: &Arc<ServerConfig>,
         caller: Option<&Caller>,
     ) -> Result<Option<(http::HeaderName, secrecy::SecretString)>, Failure> {
         let credential = match caller {
             Some(caller) => self.delegate.credential_for(caller, server, None).await,
-            None => self.delegate.own_credential(server).await,
+            None => self.delegate.gateway_credential(server, None).await,
         };
         match credential {
-            Ok(credential) => Ok(credential.header()),
+            Ok(credential) => Ok(credential.header),
             Err(Stop::Failed(failure)) => Err(failure),
             Err(Stop::Refused(refusal)) => Err(Failure::before(refusal.reason, refusal.hint)),
         }

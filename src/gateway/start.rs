@@ -119,7 +119,7 @@ pub async fn start(options: Options) -> Result<Served, StartError> {
     let live = Arc::new(Live { snapshot: ArcSwap::from_pointee(snapshot), revocations: Arc::clone(&revocations) });
     let identity = Arc::new(Identity::new(&config, Arc::clone(&revocations), tasks.clone(), stopping.clone()));
     let upstreams = Upstreams::new(&config);
-    let delegate = Arc::new(Delegate::new(&config, Arc::clone(&identity), Arc::clone(&live) as _));
+    let delegate = Arc::new(Delegate::new(&config, Arc::clone(&identity), &tasks, stopping.clone()).await);
     let source =
         UpstreamSource { live: Arc::clone(&live), delegate: Arc::clone(&delegate), upstreams: Arc::clone(&upstreams) };
     let catalog = Catalog::new(Arc::new(source));

@@ -18,7 +18,7 @@ use url::Url;
 
 use super::keys::KeySet;
 use crate::config::IssuerConfig;
-use crate::egress::{EgressError, EgressPolicy, OauthClient, oauth_client};
+use crate::egress::{self, EgressError, EgressPolicy, OauthClient, oauth_client};
 use crate::ids::IssuerAlias;
 use crate::limit;
 
@@ -77,15 +77,7 @@ impl Issuer {
     pub fn new(config: &IssuerConfig, allow_loopback: bool, stop: CancellationToken) -> Self {
         let url = Url::parse(&config.issuer).ok();
         let host = url.as_ref().and_then(|url| url.host_str().map(str::to_owned));
-        let on_loopback = url.is_some_and(|url| {
-            url.scheme() == "http"
-                || match url.host() {
-                    Some(url::Host::Domain(name)) => name == "localhost",
-                    Some(url::Host::Ipv4(address)) => address.is_loopback(),
-                    Some(url::Host::Ipv6(address)) => address.is_loopback(),
-                    None => false,
-                }
-        });
+        let on_loopback = url.is_some_and(|url| url.scheme() == "http" || egress::is_loopback(&url));
         Self {
             alias: config.alias.clone(),
             url: config.issuer.clone(),

@@ -143,7 +143,7 @@ impl Upstreams {
             server: grant.target().server_id().clone(),
             context: grant.context(),
             principal: grant.principal(),
-            credential: grant.credential().header(),
+            credential: grant.credential().header.clone(),
             outgoing,
         })
     }

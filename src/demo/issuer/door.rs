@@ -72,5 +72,5 @@ fn is_own(state: &State, origin: &HeaderValue) -> bool {
 /// A page of this machine, whatever its port.
 fn is_loopback(origin: &HeaderValue) -> bool {
     let Some(url) = origin.to_str().ok().and_then(|text| url::Url::parse(text).ok()) else { return false };
-    matches!(url.scheme(), "http" | "https") && super::register::is_loopback_host(&url)
+    matches!(url.scheme(), "http" | "https") && crate::egress::is_loopback(&url)
 }

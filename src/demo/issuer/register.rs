@@ -10,10 +10,11 @@ use axum::extract::State as Extracted;
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use url::{Host, Url};
+use url::Url;
 
 use super::parameters::{OauthError, error};
 use super::state::{Registered, State, digest, now_s, random};
+use crate::egress::is_loopback;
 use crate::limit;
 
 /// What a client says of itself; everything else that it says is ignored, as RFC 7591 wants.
@@ -77,7 +78,7 @@ fn is_acceptable(uri: &str) -> bool {
     plain
         && match url.scheme() {
             "https" => url.host().is_some(),
-            "http" => is_loopback_host(&url),
+            "http" => is_loopback(&url),
             // Schemes that a browser would run, show or fetch itself.
             "javascript" | "data" | "vbscript" | "file" | "blob" | "about" | "ftp" | "ws" | "wss" | "view-source"
             | "filesystem" => false,
@@ -93,20 +94,10 @@ pub(super) fn matches(registered: &str, asked: &str) -> bool {
     }
     let (Ok(mut one), Ok(mut other)) = (Url::parse(registered), Url::parse(asked)) else { return false };
     let same_spelling = |url: &Url, text: &str| url.as_str() == text;
-    if one.scheme() != "http" || !is_loopback_host(&one) || !same_spelling(&other, asked) {
+    if one.scheme() != "http" || !is_loopback(&one) || !same_spelling(&other, asked) {
         return false;
     }
     one.set_port(None).is_ok() && other.set_port(None).is_ok() && one == other
-}
-
-/// Whether the URL's host is this machine.
-pub(super) fn is_loopback_host(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    }
 }
 
 #[cfg(test)]
