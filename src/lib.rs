@@ -10,6 +10,7 @@ pub mod wire;
 
 pub mod catalog;
 pub mod config;
+pub mod demo;
 pub mod egress;
 pub mod identity;
 pub mod policy;
@@ -18,6 +19,7 @@ pub mod store;
 pub mod upstream;
 
 pub mod call;
+pub mod cli;
 pub mod gateway;
 pub mod list;
 pub mod watch;

@@ -31,10 +31,134 @@ pub const TOKEN_BYTES_MAX: usize = 16 * 1024;
 pub const ACTOR_DEPTH_MAX: usize = 4;
 /// Groups taken from one token.
 pub const GROUPS_MAX: usize = 1_000;
-/// Verified tokens remembered.
-pub const TOKEN_CACHE_ENTRIES_MAX: u64 = 100_000;
+/// Members of a token's claims.
+pub const TOKEN_CLAIMS_MAX: usize = 256;
+/// Audiences of one token.
+pub const TOKEN_AUDIENCES_MAX: usize = 64;
+/// Scopes of one token.
+pub const TOKEN_SCOPES_MAX: usize = 256;
+/// Memory for verified tokens, groups and scopes included.
+pub const TOKEN_CACHE_BYTES_MAX: u64 = 128 * 1024 * 1024;
+/// What one of them counts for at least, which bounds their number at 100,000.
+pub const TOKEN_CACHE_ENTRY_BYTES_MIN: usize = 1_342;
+/// Refused tokens remembered, so that a client in a loop costs no signature checks.
+pub const TOKEN_REFUSED_ENTRIES_MAX: u64 = 10_000;
+/// For this long.
+pub const TOKEN_REFUSED_LIFE: Duration = Duration::from_secs(10);
+/// Keys of one issuer; the largest sets seen have about a hundred.
+pub const JWKS_KEYS_MAX: usize = 256;
+/// Keys that may carry the same `kid`; more than two are a mistake of the issuer's.
+pub const JWKS_SAME_ID_MAX: usize = 4;
+/// Metadata and keys are fetched this often.
+pub const JWKS_REFRESH: Duration = Duration::from_secs(15 * 60);
+/// Tokens with an unknown `kid` make us fetch at most this often.
+pub const JWKS_UNKNOWN_KEY_INTERVAL_MIN: Duration = Duration::from_secs(30);
+/// The first retry after a failure; each further one waits twice as long.
+pub const JWKS_RETRY_MIN: Duration = Duration::from_secs(1);
+/// The longest wait between retries.
+pub const JWKS_RETRY_MAX: Duration = Duration::from_secs(30);
+/// A request waits this long for its issuer's keys.
+pub const JWKS_WAIT: Duration = Duration::from_secs(5);
 /// A verified token is looked at again after this, at the latest.
 pub const TOKEN_CACHE_LIFE_MAX: Duration = Duration::from_secs(300);
+
+// === record ===
+
+/// Lines that wait for the writer; at 1 KiB a line this is a second of the fastest load we have seen.
+pub const JOURNAL_QUEUE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Above this only results are still taken, so that calls in flight can always be closed.
+pub const JOURNAL_QUEUE_INTENT_BYTES_MAX: usize = JOURNAL_QUEUE_BYTES_MAX / 2;
+/// One line; every field is bounded, so that a line beyond this is a defect and refuses.
+pub const JOURNAL_LINE_BYTES_MAX: usize = 256 * 1024;
+/// A segment is closed beyond this. Start reads the last one in full, which must take milliseconds.
+pub const JOURNAL_SEGMENT_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// Lines that nobody waits for are written after this, at the latest.
+pub const JOURNAL_FLUSH_INTERVAL: Duration = Duration::from_millis(10);
+/// After this long without a line, what was written is synced and the writer sleeps until it is called.
+pub const JOURNAL_IDLE_AFTER: Duration = Duration::from_secs(1);
+/// A journal that could not be written is tried again this often.
+pub const JOURNAL_RETRY_INTERVAL: Duration = Duration::from_millis(200);
+/// Free text of a record (names that clients choose, details, notes); longer is cut.
+pub const RECORD_TEXT_BYTES_MAX: usize = 512;
+/// Values that conditions read, kept with one call.
+pub const RECORD_VALUES_MAX: usize = 32;
+/// Rows of a reload that are listed in its record; the rest is counted.
+pub const RECORD_ROWS_MAX: usize = 200;
+/// Calls in flight that the first line of a new segment can name.
+pub const JOURNAL_OPEN_LEGS_MAX: usize = 2_000;
+/// Unauthenticated refusals are counted for this long before they become one line.
+pub const NOISE_INTERVAL: Duration = Duration::from_secs(10);
+/// Pairs of reason and source counted apart; the rest is counted under one source.
+pub const NOISE_SOURCES_MAX: usize = 1_024;
+/// First refusals of a source that are written at once, per interval: a person who tries things sees them.
+pub const NOISE_IMMEDIATE_MAX: usize = 10;
+
+// === store ===
+
+/// How long a statement waits for another connection's lock.
+pub const STORE_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Connections that only read.
+pub const STORE_READERS_MAX: u32 = 2;
+/// Revocations that hold at once; every check looks at all of them.
+pub const REVOCATIONS_MAX: i64 = 100_000;
+// === demo upstreams ===
+
+/// Notes in the sample server: more than anyone reads, less than anyone notices in memory.
+pub const NOTES_MAX: usize = 200;
+/// A note's title; its schema says the same.
+pub const NOTE_TITLE_BYTES_MAX: usize = 200;
+/// A note's text and tags; its schema says the same of the text.
+pub const NOTE_TEXT_BYTES_MAX: usize = 10_000;
+/// Replicas of one sample service; the schema of `rollout` says the same.
+pub const REPLICAS_MAX: u32 = 100;
+
+// === egress ===
+/// A name server that takes longer is down.
+pub const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Addresses of one name that are looked at.
+pub const RESOLVED_ADDRESSES_MAX: usize = 32;
+/// To an authorization server.
+pub const OAUTH_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// One question to an authorization server, with its answer.
+pub const OAUTH_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections to an authorization server are asked for rarely.
+pub const OAUTH_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Idle connections to one authorization server.
+pub const OAUTH_IDLE_CONNECTIONS_MAX: usize = 8;
+/// Metadata, key sets and token answers; a hundred RSA keys with certificates have about 400 KiB.
+pub const OAUTH_RESPONSE_BYTES_MAX: usize = 1024 * 1024;
+/// A host in an error message; names have at most 253 characters.
+pub const HOST_SHOWN_CHARACTERS_MAX: usize = 260;
+/// The text of someone else's error in ours.
+pub const ERROR_SHOWN_CHARACTERS_MAX: usize = 400;
+/// Probes on an idle connection to an upstream, so that a dead one is noticed.
+pub const UPSTREAM_KEEPALIVE: Duration = Duration::from_secs(30);
+/// An idle connection to an upstream is kept warm this long.
+pub const UPSTREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+/// Idle connections to one upstream; more than that many calls at once are rare.
+pub const UPSTREAM_IDLE_CONNECTIONS_MAX: usize = 256;
+// === config ===
+
+/// Longer than a year is a mistake in a file, not a wish; and arithmetic on it cannot overflow.
+pub const CONFIGURED_DURATION_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+/// Counts in the files; a million connections is more than one process has descriptors.
+pub const CONFIGURED_COUNT_MAX: u32 = 1_000_000;
+/// One configuration or policy file; 10,000 rules are about 1 MiB.
+pub const CONFIG_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Policy files in one set; one for each server, and some.
+pub const CONFIG_FILES_MAX: usize = 1_000;
+/// How often a set that changes while it is read is read again.
+pub const CONFIG_READS_MAX: u32 = 5;
+/// How long a writer gets to finish before the set is read again.
+pub const CONFIG_READ_PAUSE: Duration = Duration::from_millis(100);
+/// How far clocks may differ; above this an expired token lives on.
+pub const LEEWAY_MAX: Duration = Duration::from_secs(300);
+/// Servers in one configuration; names, lists and metrics are per server.
+pub const SERVERS_MAX: usize = 1_000;
+/// Issuers in one configuration.
+pub const ISSUERS_MAX: usize = 100;
+/// Agents in one configuration.
+pub const AGENTS_MAX: usize = 10_000;
 
 // === guard ===
 

@@ -14,11 +14,21 @@ use url::Url;
 
 use crate::ids::{AgentId, Environment, IssuerAlias, ServerId};
 
+pub mod file;
+pub mod keys;
+mod leaf;
+pub mod load;
+pub mod mistake;
 pub mod net;
+mod reader;
 pub mod secret;
+pub mod set;
 
+pub use load::{Loaded, Overrides, issuer_with_defaults, load, load_set, load_with};
+pub use mistake::Mistake;
 pub use net::Network;
 pub use secret::SecretReference;
+pub use set::FileSet;
 
 /// One complete configuration of the gateway.
 #[derive(Debug, Clone)]
@@ -74,6 +84,15 @@ pub struct GatewayConfig {
     pub durability: Durability,
     /// How long in-flight calls may take to finish when the gateway stops.
     pub shutdown_grace: Duration,
+}
+
+impl GatewayConfig {
+    /// The resource that tokens are for, and the endpoint's URL: `/mcp`, or `/mcp/{server}`.
+    #[must_use]
+    pub fn resource(&self, server: Option<&ServerId>) -> String {
+        let base = self.public_url.as_str().trim_end_matches('/');
+        server.map_or_else(|| format!("{base}/mcp"), |server| format!("{base}/mcp/{server}"))
+    }
 }
 
 /// TLS of a listener: PEM files.

@@ -1,10 +1,359 @@
 //! Decides who calls, on whose behalf, and how that was proven. Refuses to know what they may do.
 //!
-//! Invariant: a [`Caller`] exists only for a credential that was verified against this configuration.
+//! Invariant: a [`Caller`] exists only for a credential that was verified against this configuration, and
+//! for which the revocations of the moment were looked at.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use arc_swap::ArcSwap;
+use secrecy::SecretString;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use url::Url;
+
+mod agent;
+mod cache;
 pub mod caller;
+pub mod challenge;
+mod groups;
+mod issuer;
+mod keys;
 pub mod persona;
+pub mod resource;
 pub mod revoked;
+mod token;
+mod verify;
+
+#[cfg(test)]
+pub(crate) mod fixture;
+#[cfg(test)]
+mod tests;
 
 pub use caller::{Caller, TokenFacts};
+pub use issuer::IssuerReadiness;
 pub use persona::{AgentFacts, ClientProof, Groups, Persona};
+pub use resource::{Resource, ResourceNames};
+pub use revoked::Revocations;
+
+use agent::AgentIndex;
+use cache::{Basis, Entry, TokenCache};
+use caller::Verified;
+use issuer::Issuer;
+use keys::Verification;
+use token::Jwt;
+
+use crate::config::{Config, CredentialConfig, IssuerConfig};
+use crate::egress::EgressPolicy;
+use crate::ids::{Digest, IssuerAlias, Subject};
+use crate::limit;
+use crate::outcome::{Failure, Reason, Refusal, Stop};
+
+/// The alias and the name of somebody without a credential; no issuer may be called that.
+pub const ANONYMOUS: &str = "anonymous";
+
+/// What came with a request.
+#[derive(Clone, Copy)]
+pub enum Presented<'a> {
+    /// No `Authorization` header.
+    Nothing,
+    /// The token of `Authorization: Bearer`.
+    Bearer(&'a str),
+}
+
+/// The room: issuers, their keys, and what is remembered of tokens.
+#[derive(Debug)]
+pub struct Identity {
+    settings: ArcSwap<Settings>,
+    cache: TokenCache,
+    revocations: Arc<Revocations>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// What of the configuration decides about tokens.
+#[derive(Debug)]
+struct Settings {
+    /// Rises with every configuration.
+    revision: u64,
+    names: ResourceNames,
+    /// By the exact `iss`.
+    issuers: HashMap<String, Accepted>,
+    agents: AgentIndex,
+    anonymous: Option<Arc<Verified>>,
+    /// Whether any credential is made from the inbound token; if not, it is forgotten at once.
+    keep_tokens: bool,
+}
+
+/// An issuer whose tokens are accepted: what is configured, and what it told us.
+#[derive(Debug)]
+struct Accepted {
+    config: Arc<IssuerConfig>,
+    issuer: Arc<Issuer>,
+}
+
+impl Identity {
+    /// Starts to fetch the issuers' keys in tasks of `tasks`, which end with `stop`. Waits for nobody: an
+    /// issuer that is down refuses its own tokens with `issuer_unavailable` until it is back.
+    #[must_use]
+    pub fn new(config: &Config, revocations: Arc<Revocations>, tasks: TaskTracker, stop: CancellationToken) -> Self {
+        let identity = Self {
+            settings: ArcSwap::from_pointee(Settings::empty(config)),
+            cache: TokenCache::new(),
+            revocations,
+            tasks,
+            stop,
+        };
+        identity.reload(config);
+        identity
+    }
+
+    /// Takes over another configuration. Issuers that did not change keep their keys; every remembered
+    /// token is looked at again.
+    pub fn reload(&self, config: &Config) {
+        let before = self.settings.load_full();
+        let issuers: HashMap<String, Accepted> = config
+            .issuers
+            .iter()
+            .map(|own| {
+                let fresh = Issuer::new(own, config.gateway.allow_loopback_issuers, self.stop.child_token());
+                let kept = before.issuers.get(&own.issuer).filter(|kept| kept.issuer.is_like(&fresh));
+                let issuer = kept.map(|kept| Arc::clone(&kept.issuer)).unwrap_or_else(|| {
+                    let issuer = Arc::new(fresh);
+                    self.tasks.spawn(Arc::clone(&issuer).run());
+                    issuer
+                });
+                (own.issuer.clone(), Accepted { config: Arc::clone(own), issuer })
+            })
+            .collect();
+        for (name, old) in &before.issuers {
+            if !issuers.get(name).is_some_and(|kept| Arc::ptr_eq(&kept.issuer, &old.issuer)) {
+                old.issuer.retire();
+            }
+        }
+        let agents = AgentIndex::new(config);
+        let revision = before.revision + 1;
+        self.settings.store(Arc::new(Settings { revision, issuers, agents, ..Settings::empty(config) }));
+    }
+
+    /// Who presents this, at this resource. The only maker of [`Caller`]s.
+    ///
+    /// A token that was seen before is answered without waiting for anything ([`Self::recall`]); only a
+    /// token with a key that is not known yet waits, for its issuer.
+    ///
+    /// # Errors
+    /// Every refusal has its own [`Reason`]; [`Reason::IssuerUnavailable`] is a failure.
+    pub async fn authenticate(&self, presented: Presented<'_>, resource: &Resource) -> Result<Caller, Stop> {
+        let Presented::Bearer(text) = presented else { return self.anonymous(resource) };
+        if text.len() > limit::TOKEN_BYTES_MAX {
+            return Err(Refusal::new(Reason::TokenMalformed).hint("the token is larger than the limit").into());
+        }
+        let digest = Digest::sha256(text.as_bytes());
+        if let Some(known) = self.recall(&digest, resource) {
+            return known;
+        }
+        let entry = Box::pin(self.examine(text, digest)).await?;
+        self.caller(&entry, resource)
+    }
+
+    /// The answer for a token that was seen before, by its SHA-256: no lock, no allocation, no waiting.
+    pub fn recall(&self, digest: &Digest, resource: &Resource) -> Option<Result<Caller, Stop>> {
+        let revision = self.settings.load().revision;
+        if let Some(entry) = self.cache.verified(digest, revision, now_s()) {
+            return Some(self.caller(&entry, resource));
+        }
+        self.cache.refused(digest, revision).map(|refusal| Err(refusal.into()))
+    }
+
+    /// Whether anybody can be authenticated: some issuer's keys are here, or none is configured.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        let settings = self.settings.load();
+        settings.issuers.is_empty() || settings.issuers.values().any(|accepted| accepted.issuer.known().is_some())
+    }
+
+    /// How each issuer is, by alias.
+    #[must_use]
+    pub fn readiness(&self) -> Vec<IssuerReadiness> {
+        let mut all: Vec<_> =
+            self.settings.load().issuers.values().map(|accepted| accepted.issuer.readiness()).collect();
+        all.sort_by(|one, other| one.alias.cmp(&other.alias));
+        all
+    }
+
+    /// The token endpoint of an issuer's metadata, and where it may be reached; for `delegate`.
+    #[must_use]
+    pub fn token_endpoint(&self, alias: &IssuerAlias) -> Option<(Url, EgressPolicy)> {
+        let settings = self.settings.load();
+        let issuer = &settings.issuers.values().find(|accepted| accepted.config.alias == *alias)?.issuer;
+        Some((issuer.known()?.token_endpoint.clone()?, issuer.policy().clone()))
+    }
+
+    /// The names of our resources.
+    #[must_use]
+    pub fn names(&self) -> ResourceNames {
+        self.settings.load().names.clone()
+    }
+
+    fn anonymous(&self, resource: &Resource) -> Result<Caller, Stop> {
+        let settings = self.settings.load();
+        match &settings.anonymous {
+            Some(verified) if *resource != Resource::Admin => self.checked(verified),
+            _ => Err(Refusal::new(Reason::TokenMissing).into()),
+        }
+    }
+
+    fn caller(&self, entry: &Entry, resource: &Resource) -> Result<Caller, Stop> {
+        if !entry.reach.covers(resource) {
+            return Err(Refusal::new(Reason::AudienceMismatch).into());
+        }
+        self.checked(&entry.verified)
+    }
+
+    fn checked(&self, verified: &Arc<Verified>) -> Result<Caller, Stop> {
+        let epoch = self.revocations.check(&verified.token)?;
+        Ok(Caller { verified: Arc::clone(verified), epoch })
+    }
+
+    async fn examine(&self, text: &str, digest: Digest) -> Result<Arc<Entry>, Stop> {
+        let settings = self.settings.load_full();
+        let mut basis = Basis { issuer: None, revision: settings.revision };
+        let found = settings.examine(text, digest, &mut basis).await;
+        match &found {
+            Ok(entry) => self.cache.keep(digest, Arc::clone(entry), now_s()),
+            // A clock catches up, an issuer comes back: those are asked again each time.
+            Err(Stop::Refused(refusal)) if refusal.reason != Reason::TokenNotYetValid => {
+                self.cache.keep_refused(digest, refusal.clone(), basis);
+            }
+            Err(_) => {}
+        }
+        found
+    }
+}
+
+impl Settings {
+    fn empty(config: &Config) -> Self {
+        let exchanges = |credential: &CredentialConfig| matches!(credential, CredentialConfig::Exchange(_));
+        let keep_tokens = config
+            .servers
+            .iter()
+            .any(|server| exchanges(&server.credential) || server.tool_credentials.values().any(exchanges));
+        Self {
+            revision: 0,
+            names: ResourceNames::new(&config.gateway.public_url),
+            issuers: HashMap::new(),
+            agents: AgentIndex::default(),
+            anonymous: anonymous(config).map(Arc::new),
+            keep_tokens,
+        }
+    }
+
+    async fn examine(&self, text: &str, digest: Digest, basis: &mut Basis) -> Result<Arc<Entry>, Stop> {
+        let jwt = Jwt::parse(text)?;
+        let header = jwt.header()?;
+        if header.crit.is_some() {
+            let hint = "the token needs extensions (`crit`) that are not understood here";
+            return Err(Refusal::new(Reason::TokenMalformed).hint(hint).into());
+        }
+        let claims = jwt.claims()?;
+        let named = claims.required("iss")?;
+        let Accepted { config, issuer } =
+            self.issuers.get(&named).ok_or_else(|| Refusal::new(Reason::IssuerUnknown))?;
+        // Read before the keys: keys that change in between make the entry useless, not wrong.
+        basis.issuer = Some((Arc::clone(issuer), issuer.generation()));
+        let algorithm = keys::algorithm_named(&header.alg)
+            .filter(|algorithm| config.algorithms.contains(algorithm))
+            .ok_or_else(|| Refusal::new(Reason::AlgorithmRefused))?;
+        verify::check_type(config, &header)?;
+        check_signature(issuer, header.kid.as_deref(), algorithm, &jwt, basis).await?;
+        let now = now_s();
+        let found = verify::verify(config, &self.names, &self.agents, &header, &claims, digest, now)?;
+        let verified = Verified {
+            principal: found.persona.principal(),
+            persona: found.persona,
+            token: found.token,
+            raw: self.keep_tokens.then(|| SecretString::from(text)),
+        };
+        Ok(Arc::new(Entry {
+            verified: Arc::new(verified),
+            reach: found.reach,
+            until: found.until,
+            basis: basis.clone(),
+        }))
+    }
+}
+
+async fn check_signature(
+    issuer: &Arc<Issuer>,
+    kid: Option<&str>,
+    algorithm: crate::config::Algorithm,
+    jwt: &Jwt<'_>,
+    basis: &mut Basis,
+) -> Result<(), Stop> {
+    let unavailable = || Failure::before(Reason::IssuerUnavailable, format!("no keys of issuer `{}`", issuer.alias()));
+    if issuer.known().is_none() {
+        issuer.first_attempt().await;
+        basis.issuer = Some((Arc::clone(issuer), issuer.generation()));
+    }
+    let known = issuer.known().ok_or_else(unavailable)?;
+    let mut found = known.keys.verify(kid, algorithm, jwt.signed, jwt.signature);
+    if found == Verification::KeyUnknown {
+        let fresh = issuer.refresh_for_unknown_key().await;
+        basis.issuer = Some((Arc::clone(issuer), issuer.generation()));
+        let known = issuer.known().ok_or_else(unavailable)?;
+        found = known.keys.verify(kid, algorithm, jwt.signed, jwt.signature);
+        if found == Verification::KeyUnknown && !fresh {
+            // The issuer may have such a key by now; it did not say.
+            return Err(unavailable().into());
+        }
+    }
+    let refused = |hint: &'static str| Err(Refusal::new(Reason::SignatureInvalid).hint(hint).into());
+    match found {
+        Verification::Verified => Ok(()),
+        Verification::Invalid => Err(Refusal::new(Reason::SignatureInvalid).into()),
+        Verification::KeyUnknown => refused("the issuer has no key of that `kid` and algorithm"),
+        Verification::Ambiguous => {
+            refused("the token has no `kid` and the issuer has several keys; have it name the key")
+        }
+    }
+}
+
+/// Somebody without a credential, where the configuration allows that: on a loopback listener only.
+fn anonymous(config: &Config) -> Option<Verified> {
+    let alias = IssuerAlias::new(ANONYMOUS).ok()?;
+    let named_alike = config.issuers.iter().any(|issuer| issuer.alias == alias);
+    if !config.anonymous || named_alike || !config.gateway.listen.ip().is_loopback() {
+        return None;
+    }
+    let persona = Persona {
+        issuer: alias.clone(),
+        user: Some(Subject::user(&alias, ANONYMOUS)),
+        groups: Groups::Known(Vec::new()),
+        agent: None,
+        chain: Vec::new(),
+        default_roles: Vec::new(),
+        scopes: Vec::new(),
+        client: None,
+        client_proof: ClientProof::None,
+        authenticated_at: None,
+        acr: None,
+    };
+    let token = TokenFacts {
+        digest: Digest::of("bailiwick/anonymous/v1", &[]),
+        issuer: alias,
+        subject: Some(ANONYMOUS.to_owned()),
+        client: None,
+        id: None,
+        session: None,
+        issued_at: None,
+        expires_at: i64::MAX,
+    };
+    Some(Verified { principal: persona.principal(), persona, token, raw: None })
+}
+
+/// Seconds since 1970 by this machine's clock.
+pub(crate) fn now_s() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}

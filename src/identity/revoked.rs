@@ -4,13 +4,15 @@
 //! The check runs on every call, after every cache hit: a snapshot behind one atomic load, no store.
 //! Invariant: [`Revocations::epoch`] rises whenever any answer may have changed.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 
 use super::caller::TokenFacts;
-use crate::ids::{IssuerAlias, RevocationEpoch};
+use crate::ids::{Digest, IssuerAlias, RevocationEpoch};
 use crate::outcome::{Failure, Reason, Refusal};
 
 /// What a revocation is about.
@@ -71,10 +73,16 @@ pub struct Revocations {
     snapshot: ArcSwap<Snapshot>,
 }
 
+/// Indexed by what a token can be looked up by, so that ten thousand revocations cost a call no more than one.
 #[derive(Debug, Default)]
 struct Snapshot {
     epoch: RevocationEpoch,
-    held: Vec<Revocation>,
+    everything: Option<RevocationMode>,
+    tokens: HashMap<String, RevocationMode>,
+    digests: HashMap<Digest, RevocationMode>,
+    sessions: HashMap<String, RevocationMode>,
+    subjects: HashMap<IssuerAlias, HashMap<String, RevocationMode>>,
+    clients: HashMap<IssuerAlias, HashMap<String, RevocationMode>>,
 }
 
 impl Revocations {
@@ -86,7 +94,11 @@ impl Revocations {
 
     /// Replaces the snapshot.
     pub fn replace(&self, epoch: RevocationEpoch, held: Vec<Revocation>) {
-        self.snapshot.store(Arc::new(Snapshot { epoch, held }));
+        let mut snapshot = Snapshot { epoch, ..Snapshot::default() };
+        for revocation in held {
+            snapshot.add(revocation);
+        }
+        self.snapshot.store(Arc::new(snapshot));
     }
 
     /// Whether the token's bearer may still act; answers the epoch at which that was so.
@@ -95,31 +107,139 @@ impl Revocations {
     /// [`Reason::Revoked`].
     pub fn check(&self, token: &TokenFacts) -> Result<RevocationEpoch, Refusal> {
         let snapshot = self.snapshot.load();
-        if snapshot.held.iter().any(|revocation| revocation.covers(token)) {
+        if snapshot.modes(token).any(|mode| mode.covers(token)) {
             return Err(Refusal::new(Reason::Revoked));
         }
         Ok(snapshot.epoch)
     }
 }
 
-impl Revocation {
-    fn covers(&self, token: &TokenFacts) -> bool {
-        let named = match &self.target {
-            RevocationTarget::Token(id) => token.id.as_ref() == Some(id) || token.digest.to_string() == *id,
-            RevocationTarget::Session(session) => token.session.as_ref() == Some(session),
-            RevocationTarget::Subject(issuer, subject) => {
-                token.issuer == *issuer && token.subject.as_ref() == Some(subject)
+impl Snapshot {
+    fn add(&mut self, revocation: Revocation) {
+        let mode = revocation.mode;
+        match revocation.target {
+            RevocationTarget::Token(id) => {
+                // A `jti` could look like a digest; then both are meant.
+                if let Some(digest) = Digest::from_hex(&id) {
+                    tighten(self.digests.entry(digest), mode);
+                }
+                tighten(self.tokens.entry(id), mode);
             }
-            RevocationTarget::Client(issuer, client) => {
-                token.issuer == *issuer && token.client.as_ref() == Some(client)
+            RevocationTarget::Session(session) => tighten(self.sessions.entry(session), mode),
+            RevocationTarget::Subject(issuer, name) => {
+                tighten(self.subjects.entry(issuer).or_default().entry(name), mode);
             }
-            RevocationTarget::Everything => true,
+            RevocationTarget::Client(issuer, name) => {
+                tighten(self.clients.entry(issuer).or_default().entry(name), mode);
+            }
+            RevocationTarget::Everything => {
+                self.everything = Some(self.everything.map_or(mode, |own| own.tighter(mode)));
+            }
+        }
+    }
+
+    /// The modes of all revocations that name the token. Allocates nothing.
+    fn modes<'a>(&'a self, token: &'a TokenFacts) -> impl Iterator<Item = RevocationMode> + 'a {
+        let of_issuer = |map: &'a HashMap<IssuerAlias, HashMap<String, RevocationMode>>, name: Option<&'a String>| {
+            map.get(&token.issuer).and_then(|names| names.get(name?))
         };
-        named
-            && match self.mode {
-                RevocationMode::Block => true,
-                // A token that does not say when it was issued counts as issued before.
-                RevocationMode::SignOut { issued_before } => token.issued_at.is_none_or(|at| at <= issued_before),
+        [
+            self.everything.as_ref(),
+            token.id.as_ref().and_then(|id| self.tokens.get(id)),
+            self.digests.get(&token.digest),
+            token.session.as_ref().and_then(|session| self.sessions.get(session)),
+            of_issuer(&self.subjects, token.subject.as_ref()),
+            of_issuer(&self.clients, token.client.as_ref()),
+        ]
+        .into_iter()
+        .flatten()
+        .copied()
+    }
+}
+
+impl RevocationMode {
+    /// The one of the two that refuses more.
+    fn tighter(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Block, _) | (_, Self::Block) => Self::Block,
+            (Self::SignOut { issued_before: one }, Self::SignOut { issued_before: two }) => {
+                Self::SignOut { issued_before: one.max(two) }
             }
+        }
+    }
+
+    fn covers(self, token: &TokenFacts) -> bool {
+        match self {
+            Self::Block => true,
+            // A token that does not say when it was issued counts as issued before.
+            Self::SignOut { issued_before } => token.issued_at.is_none_or(|at| at <= issued_before),
+        }
+    }
+}
+
+fn tighten<K>(entry: Entry<'_, K, RevocationMode>, mode: RevocationMode) {
+    entry.and_modify(|own| *own = own.tighter(mode)).or_insert(mode);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token() -> TokenFacts {
+        TokenFacts {
+            digest: Digest::sha256(b"token"),
+            issuer: IssuerAlias::new("corp").unwrap(),
+            subject: Some("alice".into()),
+            client: Some("desk".into()),
+            id: Some("j1".into()),
+            session: Some("s1".into()),
+            issued_at: Some(1_000),
+            expires_at: 2_000,
+        }
+    }
+
+    fn refused(token: &TokenFacts, held: &[(RevocationTarget, RevocationMode)]) -> bool {
+        let revocations = Revocations::default();
+        let held = held.iter().map(|(target, mode)| Revocation {
+            target: target.clone(),
+            mode: *mode,
+            actor: "host:0".into(),
+            note: String::new(),
+            at: 0,
+        });
+        revocations.replace(RevocationEpoch(1), held.collect());
+        revocations.check(token).is_err()
+    }
+
+    #[test]
+    fn a_revocation_covers_what_it_names_and_nothing_else() {
+        let alias = |name: &str| IssuerAlias::new(name).unwrap();
+        for (target, expected) in [
+            (RevocationTarget::Token("j1".into()), true),
+            (RevocationTarget::Token(Digest::sha256(b"token").to_string()), true),
+            (RevocationTarget::Token("j2".into()), false),
+            (RevocationTarget::Session("s1".into()), true),
+            (RevocationTarget::Session("s2".into()), false),
+            (RevocationTarget::Subject(alias("corp"), "alice".into()), true),
+            (RevocationTarget::Subject(alias("other"), "alice".into()), false),
+            (RevocationTarget::Subject(alias("corp"), "bob".into()), false),
+            (RevocationTarget::Client(alias("corp"), "desk".into()), true),
+            (RevocationTarget::Client(alias("other"), "desk".into()), false),
+            (RevocationTarget::Everything, true),
+        ] {
+            assert_eq!(refused(&token(), &[(target.clone(), RevocationMode::Block)]), expected, "{target:?}");
+        }
+    }
+
+    #[test]
+    fn a_sign_out_refuses_what_was_issued_before_and_a_block_beats_it() {
+        let subject = RevocationTarget::Subject(IssuerAlias::new("corp").unwrap(), "alice".into());
+        let before = |moment| (subject.clone(), RevocationMode::SignOut { issued_before: moment });
+        assert!(refused(&token(), &[before(1_000)]) && !refused(&token(), &[before(999)]));
+        assert!(refused(&token(), &[before(1_000), before(1)]) && refused(&token(), &[before(1), before(1_000)]));
+        assert!(refused(&token(), &[before(1), (subject.clone(), RevocationMode::Block)]));
+        assert!(refused(&token(), &[(subject.clone(), RevocationMode::Block), before(1)]));
+        let undated = TokenFacts { issued_at: None, ..token() };
+        assert!(refused(&undated, &[before(1)]));
     }
 }

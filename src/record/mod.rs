@@ -1,1 +1,31 @@
-//! record
+//! Decides what is remembered of every call, decision and administrator's act, and that nothing leaves
+//! before its intent is safe. Refuses to know how a decision was made, and every credential.
+//!
+//! Invariant: an [`Entry`] exists only for a durable intent, and each intent gets exactly one end.
+//!
+//! From proof to disk: [`entry`] seals a proof, [`journal`] makes the line ([`event`], `line`), `writer`
+//! collects lines into batches, `appender` numbers and chains them, `batch` tells who waited.
+//! [`verify`] walks the chain back.
+
+mod appender;
+mod batch;
+pub mod entry;
+pub mod event;
+pub mod journal;
+pub mod keys;
+mod line;
+pub mod metrics;
+mod noise;
+pub mod redact;
+mod segment;
+#[cfg(test)]
+mod tests;
+pub mod verify;
+mod writer;
+
+pub use entry::{Entry, Evidence};
+pub use event::{Attempt, Intent};
+pub use journal::{Journal, JournalSettings, Recovered};
+pub use keys::JournalKey;
+pub use metrics::Metrics;
+pub use verify::{Verdict, verify};

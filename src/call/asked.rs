@@ -1,0 +1,170 @@
+//! What a request asks for, and the request that goes upstream for it.
+//!
+//! Decides which parameters route, and which are changed on the way: the name becomes the upstream's,
+//! our own `_meta` goes, the client's capabilities are replaced by what we relay. Everything else keeps
+//! its bytes. Refuses to know who asks.
+
+use std::borrow::Cow;
+
+use super::Request;
+use crate::catalog::Target;
+use crate::ids::Action;
+use crate::outcome::{Reason, Refusal};
+use crate::wire::mcp::{Method, meta};
+use crate::wire::{Edit, Json, Object, Outgoing, Value};
+
+/// What a request asks for.
+#[derive(Debug)]
+pub struct Asked<'a> {
+    /// What is to be done.
+    pub action: Action,
+    /// To what, as the client spells it: a public name or a URI.
+    pub name: Cow<'a, str>,
+    /// With which arguments: an object, or nothing.
+    pub arguments: Option<Value<'a>>,
+    params: Object<'a>,
+    method: Method,
+}
+
+impl<'a> Asked<'a> {
+    /// Reads the routing fields of a request.
+    ///
+    /// # Errors
+    /// `parameters_invalid`, naming the parameter.
+    pub fn read(request: &'a Request) -> Result<Self, Refusal> {
+        let params = request.message.params().ok_or_else(|| missing("params"))?;
+        let text = |value: Option<Value<'a>>, name: &'static str| {
+            value.and_then(Value::as_str).filter(|text| !text.is_empty()).ok_or_else(|| missing(name))
+        };
+        let (action, name) = match request.method {
+            Method::CallTool => (Action::Call, text(params.get("name"), "name")?),
+            Method::GetPrompt => (Action::Get, text(params.get("name"), "name")?),
+            Method::ReadResource => (Action::Read, text(params.get("uri"), "uri")?),
+            Method::Complete => {
+                let reference = params.get("ref").and_then(Value::as_object).ok_or_else(|| missing("ref"))?;
+                let key = if is_prompt(reference) { "name" } else { "uri" };
+                (Action::Complete, text(reference.get(key), "ref")?)
+            }
+            _ => return Err(Refusal::new(Reason::MethodUnknown)),
+        };
+        let member = if request.method == Method::Complete { "argument" } else { "arguments" };
+        let arguments = params.get(member).filter(|value| !value.is_null());
+        if arguments.is_some_and(|value| value.as_object().is_none()) {
+            return Err(missing(member));
+        }
+        Ok(Self { action, name, arguments, params, method: request.method })
+    }
+
+    /// Whether a completion is about a prompt and not about a resource.
+    #[must_use]
+    pub fn is_about_prompt(&self) -> bool {
+        self.params.get("ref").and_then(Value::as_object).is_some_and(is_prompt)
+    }
+
+    /// Checks the mirrored parameters of a modern client against the definition, after authorization.
+    ///
+    /// # Errors
+    /// `header_mismatch`.
+    pub fn check_headers(&self, target: &Target, headers: &[(String, String)]) -> Result<(), Refusal> {
+        let Some(definition) = target.definition() else { return Ok(()) };
+        for parameter in &definition.header_parameters {
+            let name = header_name(&parameter.header);
+            let sent = headers.iter().find(|(header, _)| *header == name).map(|(_, value)| value.as_str());
+            let equal = match (self.argument(&parameter.path), sent) {
+                (None, None) => true,
+                (Some(argument), Some(sent)) => header_equals(argument, sent),
+                _ => false,
+            };
+            if !equal {
+                let hint = format!("send {name} equal to its argument, and only if the argument is present");
+                return Err(Refusal::new(Reason::HeaderMismatch).hint(hint));
+            }
+        }
+        Ok(())
+    }
+
+    /// The request that goes upstream.
+    #[must_use]
+    pub fn outgoing(&self, request: &Request, target: &Target) -> Outgoing {
+        let own_meta = self.params.get("_meta").and_then(Value::as_object);
+        let mut meta_edits = vec![
+            // Elicitation, sampling and tasks are not bridged yet, so they are not declared upstream.
+            Edit::Set(meta::CLIENT_CAPABILITIES, empty_object()),
+            Edit::Remove(meta::PROGRESS_TOKEN),
+            Edit::Remove(meta::PROTOCOL_VERSION),
+            Edit::RemovePrefix(meta::OWN_PREFIX),
+        ];
+        if let Some(info) = &request.client.info {
+            meta_edits.push(Edit::Set(meta::CLIENT_INFO, info.clone()));
+        }
+        if let Some(level) = &request.client.log_level {
+            meta_edits.push(Edit::Set(meta::LOG_LEVEL, level.clone()));
+        }
+        let empty = empty_object();
+        let meta = own_meta.or_else(|| empty.value().as_object()).map_or(empty.clone(), |meta| meta.edited(&meta_edits));
+        let mut edits = vec![Edit::Set("_meta", meta)];
+        let key = if self.method == Method::ReadResource { "uri" } else { "name" };
+        if self.method == Method::Complete {
+            if let Some(reference) = self.params.get("ref").and_then(Value::as_object) {
+                let key = if is_prompt(reference) { "name" } else { "uri" };
+                edits.push(Edit::Set("ref", reference.edited(&[Edit::Set(key, Json::of(target.name()))])));
+            }
+        } else if self.name != target.name() {
+            edits.push(Edit::Set(key, Json::of(target.name())));
+        }
+        Outgoing {
+            method: request.message.method().into_owned(),
+            params: self.params.edited(&edits),
+            name: (self.method != Method::Complete).then(|| target.name().to_owned()),
+            header_parameters: self.header_parameters(target),
+            headers: forwarded(&request.headers, &target.server().forward_headers),
+            progress_token: own_meta.and_then(|meta| meta.get(meta::PROGRESS_TOKEN)).map(|token| request.message.cut(token)),
+        }
+    }
+
+    fn header_parameters(&self, target: &Target) -> Vec<(String, String)> {
+        let Some(definition) = target.definition() else { return Vec::new() };
+        definition
+            .header_parameters
+            .iter()
+            .filter_map(|parameter| {
+                let argument = self.argument(&parameter.path)?;
+                let value = argument.as_str().map_or_else(|| argument.raw().to_owned(), Cow::into_owned);
+                Some((header_name(&parameter.header), value))
+            })
+            .collect()
+    }
+
+    fn argument(&self, path: &[String]) -> Option<Value<'a>> {
+        path.iter().try_fold(self.arguments?, |value, name| value.as_object()?.get(name)).filter(|value| !value.is_null())
+    }
+}
+
+fn is_prompt(reference: Object<'_>) -> bool {
+    reference.get("type").and_then(Value::as_str).as_deref() == Some("ref/prompt")
+}
+
+fn missing(parameter: &'static str) -> Refusal {
+    Refusal::new(Reason::ParametersInvalid).hint(format!("the parameter `{parameter}` is missing or of the wrong type"))
+}
+
+fn empty_object() -> Json {
+    Json::of(&serde_json::Map::new())
+}
+
+fn header_name(annotation: &str) -> String {
+    format!("{}{}", crate::wire::mcp::header::PARAMETER_PREFIX, annotation.to_ascii_lowercase())
+}
+
+/// Strings are compared as they are, integers as numbers, booleans by their word.
+fn header_equals(argument: Value<'_>, sent: &str) -> bool {
+    match (argument.as_str(), argument.as_i64()) {
+        (Some(text), _) => text == sent,
+        (None, Some(number)) => sent.parse() == Ok(number),
+        (None, None) => argument.raw() == sent,
+    }
+}
+
+fn forwarded(headers: &[(String, String)], allowed: &[String]) -> Vec<(String, String)> {
+    headers.iter().filter(|(name, _)| allowed.contains(name)).cloned().collect()
+}

@@ -1,0 +1,167 @@
+//! The command line: what can be typed, what is printed, with which code it ends.
+//!
+//! Decides no question about policy: every command asks a room and shows the answer. Invariant: results go
+//! to standard output, mistakes to standard error, and no command ever prints a token that it did not make.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+pub mod ask;
+pub mod check;
+pub mod completions;
+pub mod connect;
+pub mod output;
+pub mod serve;
+pub mod use_it;
+pub mod who;
+
+use output::Output;
+
+/// How a command ended; the same for every command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// It did what was asked.
+    Done,
+    /// It was refused, or mistakes were found.
+    Refused,
+    /// It was asked wrongly, or something went wrong on the way.
+    Trouble,
+}
+
+impl From<Ending> for ExitCode {
+    fn from(ending: Ending) -> Self {
+        match ending {
+            Ending::Done => Self::SUCCESS,
+            Ending::Refused => Self::from(1),
+            Ending::Trouble => Self::from(2),
+        }
+    }
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  it did what was asked
+  1  refused, or mistakes were found
+  2  asked wrongly, or something went wrong on the way";
+
+/// The MCP gateway that governs what agents may do.
+///
+/// An assistant sees one MCP server; behind it stand many. For every call, Bailiwick knows who asks and on
+/// whose behalf, decides whether this call with these arguments is allowed, uses a credential of the
+/// upstream's own, and leaves a record.
+#[derive(Debug, Parser)]
+#[command(name = "bailiwick", version, propagate_version = true, after_help = EXIT_CODES, max_term_width = 100)]
+pub struct Arguments {
+    #[command(flatten)]
+    output: Output,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What can be done.
+#[derive(Debug, Subcommand)]
+enum Command {
+    Check(check::CheckArguments),
+    Connect(connect::ConnectArguments),
+    Completions(completions::CompletionsArguments),
+}
+
+/// Reads a command line and does what it says.
+pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(words) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are answers and end with 0, everything else is a question asked wrongly. Where
+            // nobody reads the answer, there is nobody to tell.
+            let _unread = error.print();
+            return if error.use_stderr() { Ending::Trouble.into() } else { Ending::Done.into() };
+        }
+    };
+    let output = arguments.output;
+    let ending = match arguments.command {
+        Command::Check(arguments) => check::run(&arguments, output),
+        Command::Connect(arguments) => connect::run(&arguments, output),
+        Command::Completions(arguments) => completions::run(&arguments, Arguments::command()),
+    };
+    ending.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    /// Every command that exists or is about to: the argument structs are checked before they are wired.
+    fn commands() -> Vec<clap::Command> {
+        fn command<A: clap::Args>(name: &'static str) -> clap::Command {
+            A::augment_args(clap::Command::new(name))
+        }
+        let mut commands: Vec<_> = Arguments::command().get_subcommands().cloned().collect();
+        commands.extend([
+            command::<serve::ServeArguments>("serve"),
+            command::<serve::ReloadArguments>("reload"),
+            command::<ask::ExplainArguments>("explain"),
+            command::<ask::WhoCanArguments>("who-can"),
+            command::<ask::WhatCanArguments>("what-can"),
+            command::<ask::ToolsArguments>("tools"),
+            command::<use_it::CallArguments>("call"),
+            command::<use_it::TokenArguments>("token"),
+            command::<use_it::DemoArguments>("demo"),
+            command::<use_it::StdioArguments>("stdio"),
+        ]);
+        commands
+    }
+
+    #[test]
+    fn every_command_explains_itself() {
+        for command in commands() {
+            command.clone().debug_assert();
+            assert!(command.get_about().is_some(), "{} says nothing about itself", command.get_name());
+            assert!(command.get_after_help().is_some(), "{} has no example", command.get_name());
+            for argument in command.get_arguments().filter(|argument| !argument.is_hide_set()) {
+                assert!(argument.get_help().is_some(), "{} {} has no help", command.get_name(), argument.get_id());
+            }
+        }
+    }
+
+    #[test]
+    fn the_examples_of_every_command_can_be_typed() {
+        let mut typed_count = 0;
+        for command in commands() {
+            let command = <Output as clap::Args>::augment_args(command);
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let examples = help.lines().filter_map(|line| line.trim_start().split_once("bailiwick "));
+            for (_, example) in examples.filter(|(before, _)| before.is_empty()) {
+                // What follows two spaces explains, what follows `>` or `&&` is the shell's.
+                let typed = example.split("  ").next().unwrap_or("").split(['>', '&']).next().unwrap_or("");
+                let words = shell_words(typed);
+                if words.first().map(String::as_str) == Some(command.get_name()) {
+                    typed_count += 1;
+                    let parsed = command.clone().try_get_matches_from(words.clone());
+                    assert!(parsed.is_ok(), "{words:?}: {}", parsed.unwrap_err());
+                }
+            }
+        }
+        assert!(typed_count > 30, "only {typed_count} examples were found");
+    }
+
+    /// Words as a shell splits them, as far as the examples go: blanks, and single quotation marks.
+    fn shell_words(text: &str) -> Vec<String> {
+        let parts = text.split('\'').enumerate();
+        parts
+            .flat_map(|(index, part)| {
+                if index % 2 == 1 {
+                    vec![part.to_owned()]
+                } else {
+                    part.split_whitespace().map(str::to_owned).collect()
+                }
+            })
+            .collect()
+    }
+}

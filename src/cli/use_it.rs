@@ -1,0 +1,121 @@
+//! `call`, `token`, `demo`, `stdio`: what can be typed to use a gateway as an assistant would.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+use url::Url;
+
+use super::output::Files;
+use crate::ids::ServerId;
+
+const CALL_EXAMPLES: &str = "\
+Examples:
+  BAILIWICK_TOKEN=$(bailiwick token alice) bailiwick call notes__list_notes
+  bailiwick call deploy__status '{\"service\": \"search\"}'
+  bailiwick call status '{\"service\": \"search\"}' --server deploy
+
+Ends with 1 when the gateway refuses, and prints the reason.";
+
+/// Call a tool through the gateway, as an assistant would
+#[derive(Debug, Args)]
+#[command(after_help = CALL_EXAMPLES)]
+pub struct CallArguments {
+    /// The tool, by the name that the gateway lists
+    pub tool: String,
+    /// Its arguments, as a JSON object
+    #[arg(value_name = "JSON", default_value = "{}")]
+    pub arguments: String,
+    /// The gateway's MCP endpoint, instead of the one in servers.toml
+    #[arg(long)]
+    pub url: Option<Url>,
+    /// Only this server, with its tools under their own names
+    #[arg(long, value_name = "ID", value_parser = |text: &str| ServerId::new(text).map_err(|error| error.to_string()))]
+    pub server: Option<ServerId>,
+    /// The environment variable that holds the access token
+    #[arg(long, value_name = "VARIABLE", default_value = "BAILIWICK_TOKEN")]
+    pub token_env: String,
+    /// The files of the gateway, for its URL
+    #[command(flatten)]
+    pub files: Files,
+}
+
+const TOKEN_EXAMPLES: &str = "\
+Examples:
+  bailiwick token alice
+  BAILIWICK_TOKEN=$(bailiwick token bob) bailiwick call notes__list_notes
+
+Works only beside a running `bailiwick demo`, on the same machine. Nothing like it exists for `serve`.";
+
+/// Print an access token of the demo's issuer
+#[derive(Debug, Args)]
+#[command(after_help = TOKEN_EXAMPLES)]
+pub struct TokenArguments {
+    /// A person of the demo: alice or bob
+    pub user: String,
+    /// The server that the token is for; without it, for the whole gateway
+    #[arg(long, value_name = "ID", value_parser = |text: &str| ServerId::new(text).map_err(|error| error.to_string()))]
+    pub server: Option<ServerId>,
+    /// Where the demo keeps its state
+    #[arg(long, value_name = "DIRECTORY")]
+    pub state: Option<PathBuf>,
+}
+
+const DEMO_EXAMPLES: &str = "\
+Examples:
+  bailiwick demo                   the repository's servers.toml and policies, two people, five calls
+  bailiwick demo --listen 127.0.0.1:8800
+  bailiwick demo --quiet           only the gateway, for one's own assistant
+
+Everything listens on this machine only, and the issuer's key is made at every start.";
+
+/// Run a gateway with an issuer and two sample servers, and show what it does
+#[derive(Debug, Args)]
+#[command(after_help = DEMO_EXAMPLES)]
+pub struct DemoArguments {
+    /// The address of the gateway, instead of the one in servers.toml
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<SocketAddr>,
+    /// Where to keep journal and store, instead of a directory that is removed at the end
+    #[arg(long, value_name = "DIRECTORY")]
+    pub state: Option<PathBuf>,
+    /// Start everything, but make no calls
+    #[arg(long, short)]
+    pub quiet: bool,
+    /// Stop after the calls, instead of going on until Ctrl-C
+    #[arg(long, conflicts_with = "quiet")]
+    pub once: bool,
+    /// The files to run
+    #[command(flatten)]
+    pub files: Files,
+}
+
+const STDIO_EXAMPLES: &str = "\
+Examples:
+  bailiwick stdio --url https://mcp.example.com/mcp
+  bailiwick stdio --url http://127.0.0.1:7800/mcp --token-env BAILIWICK_TOKEN
+  bailiwick stdio --standalone -c ~/.config/bailiwick/servers.toml
+
+`bailiwick connect claude-desktop` prints the configuration that starts this.";
+
+/// Speak MCP on standard input and output, for assistants that start a program
+///
+/// With --url it is a bridge: it logs in at the gateway and passes messages on, and decides nothing. With
+/// --standalone the gateway runs in this process, for one person on one machine; that advises and does not
+/// enforce, because whoever can start it can also start the servers behind it.
+#[derive(Debug, Args)]
+#[command(after_help = STDIO_EXAMPLES)]
+pub struct StdioArguments {
+    /// The gateway's MCP endpoint
+    #[arg(long, required_unless_present = "standalone")]
+    pub url: Option<Url>,
+    /// Run the gateway in this process
+    #[arg(long, conflicts_with = "url")]
+    pub standalone: bool,
+    /// Take the access token from this environment variable instead of logging in
+    #[arg(long, value_name = "VARIABLE", requires = "url")]
+    pub token_env: Option<String>,
+    /// The files of the gateway in this process
+    #[command(flatten)]
+    pub files: Files,
+}

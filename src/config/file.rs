@@ -1,0 +1,245 @@
+//! What `servers.toml` and `policies/agents.toml` say, read into what they mean.
+//!
+//! Decides which texts become a [`Config`] and which are mistakes; reads no file and asks nobody. Invariant:
+//! either everything was understood and every name that is used is declared, or there is no configuration.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::keys;
+use super::load::Overrides;
+use super::mistake::{Found, Mistake, Name, Source, did_you_mean};
+use super::reader::Table;
+use super::{AgentConfig, Config, IssuerConfig, QuotaConfig, ServerConfig};
+use crate::ids::{AgentId, Environment};
+use crate::limit;
+
+mod address;
+mod agent;
+mod command;
+mod credential;
+mod gateway;
+mod issuer;
+mod server;
+#[cfg(test)]
+mod tests;
+
+/// A text and the file that it came from.
+#[derive(Debug, Clone, Copy)]
+pub struct Text<'i> {
+    /// The file, as messages name it.
+    pub file: &'i str,
+    /// What it says.
+    pub text: &'i str,
+}
+
+/// Where `servers.toml` says that the policies are, whatever else is wrong with it.
+pub(super) fn policies_path(text: &str) -> String {
+    let table = toml::de::DeTable::parse_recoverable(text).0;
+    let written = table.get_ref().get("gateway").and_then(|gateway| gateway.get_ref().get("policies"));
+    written.and_then(|value| value.get_ref().as_str()).unwrap_or("policies").to_owned()
+}
+
+/// Reads both texts into a configuration and its warnings; `base` is where relative paths start from.
+///
+/// # Errors
+/// Every mistake of both.
+pub fn parse(
+    servers: Text<'_>,
+    agents: Option<Text<'_>>,
+    base: &Path,
+    overrides: &Overrides,
+) -> Result<(Config, Vec<Mistake>), Vec<Mistake>> {
+    let source = Source::new(servers.file, servers.text);
+    let mut parts = Table::parse(&source, &keys::TOP).map(|top| read_top(top, base, overrides));
+    let agents_source = agents.map(|agents| Source::new(agents.file, agents.text));
+    let read_agents = match &agents_source {
+        None => Some(Vec::new()),
+        Some(source) => Table::parse(source, &keys::AGENTS).map(|top| agent::read_all(top, overrides.today())),
+    };
+    let mut found = source.take();
+    let mut found_agents = agents_source.as_ref().map(Source::take).unwrap_or_default();
+    // Names are looked up only in files that were understood: otherwise every use of a server that has
+    // a mistake of its own would be another mistake.
+    if let (Some(parts), Some(agents)) = (&mut parts, &read_agents) {
+        parts
+            .environments
+            .extend(parts.servers.iter().filter_map(|server| server.as_ref().map(|s| s.environment.clone())));
+        let declared = Declared {
+            issuers: parts.issuer_names.iter().map(String::as_str).collect(),
+            agents: agents.iter().map(|(id, _)| id.as_str()).collect(),
+            environments: parts.environments.iter().map(Environment::as_str).collect(),
+            whole: parts.servers.iter().all(Option::is_some),
+            inert: overrides.undeclared_issuers_are_inert,
+        };
+        declared.resolve(&source, &mut found);
+        if let Some(source) = &agents_source {
+            declared.resolve(source, &mut found_agents);
+        }
+    }
+    for mistakes in [&mut found.mistakes, &mut found_agents.mistakes] {
+        mistakes.sort_by_key(|mistake| (mistake.line, mistake.column));
+    }
+    found.mistakes.extend(found_agents.mistakes);
+    found.warnings.extend(found_agents.warnings);
+    match (parts, read_agents) {
+        (Some(parts), Some(agents)) if found.mistakes.is_empty() => match parts.complete(agents) {
+            Some(config) => Ok((config, found.warnings)),
+            // Unreachable as long as every missing part was reported; a defect there must not serve.
+            None => {
+                Err(vec![Mistake::whole(servers.file, "cannot be read, and why was not noted; please report this")])
+            }
+        },
+        _ => Err(found.mistakes),
+    }
+}
+
+/// What was read of `servers.toml`; `None` where it was reported.
+struct Parts {
+    gateway: Option<gateway::Gateway>,
+    quota: Option<QuotaConfig>,
+    anonymous: bool,
+    issuers: Vec<Option<IssuerConfig>>,
+    issuer_names: Vec<String>,
+    servers: Vec<Option<ServerConfig>>,
+    environments: Vec<Environment>,
+}
+
+fn read_top(mut top: Table<'_, '_>, base: &Path, overrides: &Overrides) -> Parts {
+    let written = top.has("gateway") || overrides.public_url.is_some();
+    if !written {
+        top.mistake(&(0..0), "the file has no [gateway]: write one with public_url = \"https://...\"");
+    }
+    let gateway_table = top.table_or_empty("gateway", &keys::GATEWAY).filter(|_| written);
+    let gateway = gateway_table.and_then(|table| gateway::read(table, base, overrides));
+    let quota = top.table_or_empty("limits", &keys::LIMITS).and_then(gateway::read_quota);
+    let anonymous = top.table("anonymous", &keys::ANONYMOUS).is_some_and(|mut table| {
+        let enabled = table.at::<bool>("enabled");
+        let loopback = gateway.as_ref().is_none_or(|gateway| gateway.config.listen.ip().is_loopback());
+        let refused = enabled.as_ref().filter(|enabled| *enabled.get_ref() && !loopback);
+        if let Some(enabled) = refused {
+            let message = "anonymous callers are accepted on a loopback listener only: \
+                           listen on 127.0.0.1, or remove [anonymous]";
+            table.mistake(&enabled.span(), message);
+        }
+        enabled.is_some_and(toml::Spanned::into_inner)
+    });
+    let environments = top.get::<Vec<Environment>>("environments").unwrap_or_default();
+    let issuer_place = top.place("issuers");
+    let (mut issuer_names, mut issuers) = (Vec::new(), Vec::new());
+    let loopback_allowed = gateway.as_ref().is_none_or(|gateway| gateway.loopback_issuers_allowed());
+    let mut seen = HashSet::new();
+    for (alias, table) in top.named_tables("issuers", &keys::ISSUER, issuer::alias) {
+        issuer_names.push(alias.as_str().to_owned());
+        issuers.push(issuer::read(table, alias, loopback_allowed, &mut seen));
+    }
+    for injected in &overrides.issuers {
+        if issuer_names.iter().any(|name| name == injected.alias.as_str()) {
+            let message = format!("the alias `{}` is taken by the development issuer: use another one", injected.alias);
+            top.mistake(&issuer_place, message);
+        }
+        if let Some(agent) = &injected.interactive_default {
+            top.source.refers(issuer_place.clone(), Name::Agent(agent.clone()));
+        }
+        issuer_names.push(injected.alias.as_str().to_owned());
+        issuers.push(Some(injected.clone()));
+    }
+    if issuers.is_empty() && !anonymous {
+        let message = "nobody could be authenticated: write [issuers.ALIAS] with issuer = \"https://...\" \
+                       (`bailiwick demo` brings an issuer of its own)";
+        top.mistake(&issuer_place, message);
+    }
+    too_many(&top, "issuers", issuers.len(), limit::ISSUERS_MAX);
+    let servers: Vec<_> = top
+        .named_tables("servers", &keys::SERVER, server::id)
+        .into_iter()
+        .map(|(id, table)| server::read(table, id, base, overrides))
+        .chain(overrides.servers.iter().cloned().map(Some))
+        .collect();
+    too_many(&top, "servers", servers.len(), limit::SERVERS_MAX);
+    if servers.is_empty() {
+        top.source.warning(&(0..0), "no [servers.ID]: there is nothing to call");
+    }
+    Parts { gateway, quota, anonymous, issuers, issuer_names, servers, environments }
+}
+
+fn too_many(top: &Table<'_, '_>, what: &str, count: usize, count_max: usize) {
+    if count > count_max {
+        top.mistake(&top.place(what), format!("{count} {what} are too many: at most {count_max}"));
+    }
+}
+
+impl Parts {
+    fn complete(self, agents: Vec<(AgentId, Option<AgentConfig>)>) -> Option<Config> {
+        let gateway = self.gateway?;
+        let issuers: Vec<Arc<IssuerConfig>> =
+            self.issuers.into_iter().map(|issuer| issuer.map(Arc::new)).collect::<Option<_>>()?;
+        let known = |client: &super::AgentClient| issuers.iter().any(|issuer| issuer.alias == client.issuer);
+        let mut by_id = BTreeMap::new();
+        for (id, agent) in agents {
+            let mut agent = agent?;
+            // What an undeclared issuer would say is nothing: its clients do not exist here.
+            agent.clients.retain(known);
+            by_id.insert(id, Arc::new(agent));
+        }
+        let mut environments: Vec<Environment> = Vec::new();
+        for environment in self.environments {
+            if !environments.contains(&environment) {
+                environments.push(environment);
+            }
+        }
+        Some(Config {
+            gateway: gateway.config,
+            quota: self.quota?,
+            anonymous: self.anonymous,
+            issuers,
+            servers: self.servers.into_iter().map(|server| server.map(Arc::new)).collect::<Option<_>>()?,
+            environments,
+            agents: by_id,
+            policies: gateway.policies,
+        })
+    }
+}
+
+/// The names that exist, against which every use of one is held.
+struct Declared<'a> {
+    issuers: Vec<&'a str>,
+    agents: Vec<&'a str>,
+    environments: Vec<&'a str>,
+    /// Whether every server was understood; otherwise an environment may be missing for that reason only.
+    whole: bool,
+    inert: bool,
+}
+
+impl Declared<'_> {
+    fn resolve(&self, source: &Source<'_>, found: &mut Found) {
+        for (span, name) in std::mem::take(&mut found.references) {
+            let (what, written, known, add) = match &name {
+                Name::Issuer(alias) => {
+                    ("issuer", alias.as_str(), &self.issuers, "declare [issuers.ALIAS] in servers.toml")
+                }
+                Name::Agent(agent) => {
+                    ("agent", agent.as_str(), &self.agents, "declare [agents.ID] in policies/agents.toml")
+                }
+                Name::Environment(_) if !self.whole => continue,
+                Name::Environment(environment) => {
+                    let add = "no server is in it; or add it to `environments` in servers.toml";
+                    ("environment", environment.as_str(), &self.environments, add)
+                }
+            };
+            if known.contains(&written) {
+                continue;
+            }
+            let near = did_you_mean(written, known.iter().copied());
+            let hint = if near.is_empty() { format!(": {add}") } else { near };
+            if self.inert && matches!(name, Name::Issuer(_)) {
+                let message = format!("{what} `{written}` is not declared: this has no effect here");
+                found.warnings.push(Mistake::at(&source.file, source.text, span.start, message));
+            } else {
+                let message = format!("{what} `{written}` is not declared{hint}");
+                found.mistakes.push(Mistake::at(&source.file, source.text, span.start, message));
+            }
+        }
+    }
+}

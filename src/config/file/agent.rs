@@ -1,0 +1,130 @@
+//! Reads `policies/agents.toml`: which software may act, who answers for it, how it is recognised.
+
+use std::collections::HashMap;
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use crate::config::keys;
+use crate::config::leaf::Day;
+use crate::config::mistake::Name;
+use crate::config::reader::Table;
+use crate::config::{AgentClient, AgentConfig, AgentKind, AgentState};
+use crate::ids::{AgentId, Environment, IssuerAlias, Subject};
+use crate::limit;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Kind {
+    Interactive,
+    Autonomous,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum State {
+    Proposed,
+    Active,
+    Suspended,
+    Retired,
+}
+
+type Clients = HashMap<(IssuerAlias, String), AgentId>;
+
+/// Reads every agent; a `None` was reported.
+pub fn read_all(mut top: Table<'_, '_>, today: jiff::civil::Date) -> Vec<(AgentId, Option<AgentConfig>)> {
+    let place = top.place("agents");
+    let tables = top.named_tables("agents", &keys::AGENT, |text| AgentId::new(text).map_err(|error| error.to_string()));
+    if tables.len() > limit::AGENTS_MAX {
+        top.mistake(&place, format!("{} agents are too many: at most {}", tables.len(), limit::AGENTS_MAX));
+    }
+    let mut clients = Clients::new();
+    tables.into_iter().map(|(id, table)| (id.clone(), read(table, id, today, &mut clients))).collect()
+}
+
+fn read(mut table: Table<'_, '_>, id: AgentId, today: jiff::civil::Date, taken: &mut Clients) -> Option<AgentConfig> {
+    let owner = subject(&mut table, "owner", &["user:"]);
+    let sponsor_group = subject(&mut table, "sponsor_group", &["group:"]);
+    let purpose = table.at::<String>("purpose");
+    let kind = table.get::<Kind>("kind");
+    let environments = table.at::<Vec<Spanned<Environment>>>("environments");
+    let clients = read_clients(&mut table, &id, taken);
+    let state = table.get::<State>("state");
+    let expires = table.at::<Day>("expires");
+    let review = table.at::<Day>("review");
+    if let Some(purpose) = purpose.as_ref().filter(|purpose| purpose.get_ref().trim().is_empty()) {
+        table.mistake(&purpose.span(), "an agent has a purpose: say in one line what it is for");
+    }
+    if let Some(expires) = expires.as_ref().filter(|expires| expires.get_ref().0 < today) {
+        table.source.warning(&expires.span(), format!("agent `{id}` has expired and may not act"));
+    }
+    if let Some(review) = review.as_ref().filter(|review| review.get_ref().0 < today) {
+        table.source.warning(&review.span(), format!("the review of agent `{id}` is overdue"));
+    }
+    let environments = environments?;
+    if environments.get_ref().is_empty() {
+        table.mistake(&environments.span(), "an agent without environments may do nothing: name one");
+    }
+    for environment in environments.get_ref() {
+        table.source.refers(environment.span(), Name::Environment(environment.get_ref().clone()));
+    }
+    Some(AgentConfig {
+        owner: owner?,
+        sponsor_group,
+        purpose: purpose?.into_inner(),
+        kind: match kind? {
+            Kind::Interactive => AgentKind::Interactive,
+            Kind::Autonomous => AgentKind::Autonomous,
+        },
+        environments: environments.into_inner().into_iter().map(Spanned::into_inner).collect(),
+        clients: clients?,
+        state: match state? {
+            State::Proposed => AgentState::Proposed,
+            State::Active => AgentState::Active,
+            State::Suspended => AgentState::Suspended,
+            State::Retired => AgentState::Retired,
+        },
+        expires: expires.map(|day| day.into_inner().0),
+        review: review.map(|day| day.into_inner().0),
+        id,
+    })
+}
+
+fn read_clients(table: &mut Table<'_, '_>, id: &AgentId, taken: &mut Clients) -> Option<Vec<AgentClient>> {
+    let mut clients = Vec::new();
+    for mut entry in table.tables("clients", &keys::AGENT_CLIENT) {
+        let issuer = entry.at::<IssuerAlias>("issuer");
+        let client_id = entry.at::<String>("client_id");
+        let (issuer, client_id) = (issuer?, client_id?);
+        entry.source.refers(issuer.span(), Name::Issuer(issuer.get_ref().clone()));
+        let client = AgentClient { issuer: issuer.into_inner(), client_id: client_id.get_ref().clone() };
+        if client.client_id.is_empty() {
+            entry.mistake(&client_id.span(), "a client id is not empty: write the one that the issuer gave it");
+        }
+        if let Some(other) = taken.insert((client.issuer.clone(), client.client_id.clone()), id.clone()) {
+            let message = format!(
+                "client `{client_id}` of `{}` is agent `{other}` already: a client is one agent",
+                client.issuer
+            );
+            entry.mistake(&client_id.span(), message);
+        }
+        clients.push(client);
+    }
+    Some(clients)
+}
+
+/// Reads a key that names a person or a group, as rules spell them.
+pub fn subject(table: &mut Table<'_, '_>, key: &str, kinds: &[&str]) -> Option<String> {
+    let text = table.at::<String>(key)?;
+    let spelled = Subject::parse(text.get_ref()).is_ok() && kinds.iter().any(|kind| text.get_ref().starts_with(kind));
+    if !spelled {
+        let examples: Vec<String> = kinds.iter().map(|kind| format!("{kind}ISSUER/NAME")).collect();
+        table.mistake(&text.span(), format!("`{text}` answers for nothing: write {}", examples.join(" or ")));
+        return None;
+    }
+    let alias = text.get_ref().split_once(':').and_then(|(_, rest)| rest.split_once('/')).map(|(alias, _)| alias);
+    if let Some(alias) = alias.and_then(|alias| IssuerAlias::new(alias).ok()) {
+        table.source.refers(text.span(), Name::Issuer(alias));
+    }
+    Some(text.into_inner())
+}

@@ -1,0 +1,215 @@
+//! Reads `[issuers.ALIAS]`: whose tokens are believed, and how their claims are read.
+
+use std::collections::HashSet;
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::address::{http_url, is_loopback};
+use crate::config::keys;
+use crate::config::leaf::Period;
+use crate::config::mistake::{Name, did_you_mean};
+use crate::config::reader::Table;
+use crate::config::{Algorithm, ClaimNames, IssuerConfig, ScopeMode, ScopeRule};
+use crate::ids::{Action, AgentId, IssuerAlias};
+
+/// What RFC 9068 requires and a provider may be known to leave out.
+const OPTIONAL_CLAIMS: [&str; 3] = ["iat", "jti", "client_id"];
+
+/// How an alias is spelled.
+pub fn alias(text: &str) -> Result<IssuerAlias, String> {
+    IssuerAlias::new(text).map_err(|error| error.to_string())
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Scopes {
+    Ignored,
+    Required,
+}
+
+/// Reads one issuer; `seen` has the `issuer` of those before it.
+pub fn read(
+    mut table: Table<'_, '_>,
+    alias: IssuerAlias,
+    loopback_allowed: bool,
+    seen: &mut HashSet<String>,
+) -> Option<IssuerConfig> {
+    let issuer = read_issuer(&mut table, loopback_allowed, seen);
+    let audiences = table.get::<Vec<String>>("audiences");
+    let algorithms = read_algorithms(&mut table);
+    let token_types = table.get::<Vec<String>>("token_types");
+    let token_life_max = table.get::<Period>("token_life_max");
+    let leeway = table.at::<Period>("leeway");
+    let claims = table.table_or_empty("claims", &keys::CLAIMS).and_then(read_claims);
+    let optional_claims = read_optional_claims(&mut table);
+    let default_roles = read_roles(&mut table);
+    let scopes = read_scopes(&mut table);
+    let interactive_default = table.at::<AgentId>("interactive_default");
+    if let Some(agent) = &interactive_default {
+        table.source.refers(agent.span(), Name::Agent(agent.get_ref().clone()));
+    }
+    let jwks_stale_max = table.get::<Period>("jwks_stale_max");
+    let leeway = leeway?;
+    if leeway.get_ref().0 > crate::limit::LEEWAY_MAX {
+        table.mistake(&leeway.span(), "a leeway above 5m keeps expired tokens alive: correct the clocks instead");
+    }
+    Some(IssuerConfig {
+        alias,
+        issuer: issuer?,
+        audiences: audiences?,
+        algorithms: algorithms?,
+        token_types: token_types?.iter().map(|text| text.to_ascii_lowercase()).collect(),
+        token_life_max: token_life_max?.0,
+        leeway: leeway.into_inner().0,
+        claims: claims?,
+        optional_claims: optional_claims?,
+        default_roles: default_roles?,
+        scopes: scopes?,
+        interactive_default: interactive_default.map(Spanned::into_inner),
+        jwks_stale_max: jwks_stale_max?.0,
+    })
+}
+
+fn read_issuer(table: &mut Table<'_, '_>, loopback_allowed: bool, seen: &mut HashSet<String>) -> Option<String> {
+    let text = table.at::<String>("issuer")?;
+    let refuse = |message: String| {
+        table.mistake(&text.span(), message);
+        None
+    };
+    let url = match http_url(text.get_ref()) {
+        Ok(url) if url.query().is_none() => url,
+        Ok(_) => return refuse("an issuer has no query: copy `issuer` from its discovery document".to_owned()),
+        Err(message) => return refuse(message),
+    };
+    if (url.scheme() == "http" || is_loopback(&url)) && !loopback_allowed {
+        return refuse(
+            "an issuer on this machine or over plain HTTP can be impersonated: write https:// and a public name; for \
+             development set allow_loopback_issuers = true and listen on 127.0.0.1"
+                .to_owned(),
+        );
+    }
+    if url.scheme() == "http" && !is_loopback(&url) {
+        return refuse("an issuer over plain HTTP can be impersonated: write https://".to_owned());
+    }
+    if !seen.insert(text.get_ref().clone()) {
+        return refuse("another alias has the same issuer: each issuer has one alias".to_owned());
+    }
+    Some(text.into_inner())
+}
+
+fn read_algorithms(table: &mut Table<'_, '_>) -> Option<Vec<Algorithm>> {
+    const KNOWN: [(&str, Algorithm); 5] = [
+        ("RS256", Algorithm::Rs256),
+        ("PS256", Algorithm::Ps256),
+        ("ES256", Algorithm::Es256),
+        ("ES384", Algorithm::Es384),
+        ("EdDSA", Algorithm::EdDsa),
+    ];
+    let written = table.at::<Vec<Spanned<String>>>("algorithms")?;
+    if written.get_ref().is_empty() {
+        table.mistake(&written.span(), "no algorithm is left: leave `algorithms` out, or name one");
+    }
+    let mut algorithms = Vec::new();
+    for text in written.into_inner() {
+        if let Some((_, algorithm)) = KNOWN.iter().find(|(name, _)| name == text.get_ref()) {
+            algorithms.push(*algorithm);
+            continue;
+        }
+        let message = if text.get_ref().starts_with("HS") || text.get_ref() == "none" {
+            format!("`{text}` would let everyone who knows the issuer mint tokens: use asymmetric algorithms only")
+        } else {
+            let near = did_you_mean(text.get_ref(), KNOWN.iter().map(|(name, _)| *name));
+            format!("`{text}` is not an accepted algorithm: use RS256, PS256, ES256, ES384 or EdDSA{near}")
+        };
+        table.mistake(&text.span(), message);
+    }
+    Some(algorithms)
+}
+
+fn read_claims(mut table: Table<'_, '_>) -> Option<ClaimNames> {
+    let client = table.get::<Vec<String>>("client");
+    let groups = table.get::<String>("groups");
+    let scope = table.get::<Vec<String>>("scope");
+    let person = table.get::<String>("person");
+    Some(ClaimNames { client: client?, groups, scope: scope?, person })
+}
+
+fn read_optional_claims(table: &mut Table<'_, '_>) -> Option<Vec<String>> {
+    let written = table.get::<Vec<Spanned<String>>>("optional_claims")?;
+    for claim in &written {
+        if OPTIONAL_CLAIMS.contains(&claim.get_ref().as_str()) {
+            continue;
+        }
+        let message = match claim.get_ref().as_str() {
+            "aud" | "iss" | "exp" | "sub" => {
+                format!("`{claim}` can never be left out: without it a token for somebody else would be accepted here")
+            }
+            _ => format!("`{claim}` is not a claim that can be left out: use {}", OPTIONAL_CLAIMS.join(", ")),
+        };
+        table.mistake(&claim.span(), message);
+    }
+    Some(written.into_iter().map(Spanned::into_inner).collect())
+}
+
+fn read_roles(table: &mut Table<'_, '_>) -> Option<Vec<String>> {
+    let written = table.get::<Vec<Spanned<String>>>("default_roles")?;
+    for role in &written {
+        let spelled = role.get_ref().strip_prefix("role:").is_some_and(|name| !name.is_empty());
+        if !spelled {
+            table.mistake(&role.span(), format!("`{role}` is not a role: write \"role:NAME\", as in policy.csv"));
+        }
+    }
+    Some(written.into_iter().map(Spanned::into_inner).collect())
+}
+
+fn read_scopes(table: &mut Table<'_, '_>) -> Option<ScopeMode> {
+    let (mode_place, rules_place) = (table.place("scopes"), table.place("scope_rules"));
+    let mode = table.get::<Scopes>("scopes");
+    let rules: Vec<_> = table.tables("scope_rules", &keys::SCOPE_RULE).into_iter().map(read_scope_rule).collect();
+    match mode? {
+        Scopes::Ignored if rules.is_empty() => Some(ScopeMode::Ignored),
+        Scopes::Ignored => {
+            table.mistake(
+                &rules_place,
+                "scope_rules have no effect while scopes are ignored: write scopes = \"required\"",
+            );
+            None
+        }
+        Scopes::Required if rules.is_empty() => {
+            table.mistake(&mode_place, "scopes = \"required\" needs scope_rules: name a scope, an object and actions");
+            None
+        }
+        Scopes::Required => rules.into_iter().collect::<Option<_>>().map(ScopeMode::Required),
+    }
+}
+
+fn read_scope_rule(mut table: Table<'_, '_>) -> Option<ScopeRule> {
+    let scope = table.at::<String>("scope");
+    let object = table.at::<String>("object");
+    let actions = table.get::<Vec<Spanned<String>>>("actions");
+    if let Some(scope) = scope.as_ref().filter(|scope| !is_scope_token(scope.get_ref())) {
+        table.mistake(&scope.span(), format!("`{scope}` is not a scope: write one, without spaces or quotation marks"));
+    }
+    if let Some(object) = object.as_ref().filter(|object| !object.get_ref().contains('/')) {
+        table.mistake(
+            &object.span(),
+            format!("`{object}` is not an object: write server/name, such as notes/* or */@read"),
+        );
+    }
+    let mut names = Vec::new();
+    for action in actions? {
+        if Action::parse(action.get_ref()).is_none() {
+            let known = ["call", "read", "get", "complete", "subscribe", "elicit", "sample", "roots", "admin"];
+            let near = did_you_mean(action.get_ref(), known);
+            table.mistake(&action.span(), format!("`{action}` is not an action: use {}{near}", known.join(", ")));
+        }
+        names.push(action.into_inner());
+    }
+    Some(ScopeRule { scope: scope?.into_inner(), object: object?.into_inner(), actions: names })
+}
+
+/// `scope-token` of RFC 6749, section 3.3.
+fn is_scope_token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\')
+}

@@ -1,0 +1,334 @@
+//! What the loader answers to files with and without mistakes.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::{Text, parse};
+use crate::config::{
+    Config, CredentialConfig, Durability, ListAs, Mistake, Overrides, ReloadMode, ScopeMode, TransportConfig,
+    issuer_with_defaults,
+};
+use crate::ids::{IssuerAlias, ServerId};
+
+const AGENTS: &str = r#"
+[agents.assistant]
+owner = "user:corp/anna"
+purpose = "answers questions"
+kind = "interactive"
+environments = ["production"]
+clients = [{ issuer = "corp", client_id = "desk" }]
+"#;
+
+const SMALLEST: &str = r#"
+[gateway]
+public_url = "https://mcp.example.com"
+[issuers.corp]
+issuer = "https://login.example.com"
+[servers.notes]
+owner = "group:corp/knowledge"
+environment = "production"
+url = "https://notes.example.com/mcp"
+"#;
+
+fn today() -> Overrides {
+    Overrides { today: Some(jiff::civil::date(2026, 11, 23)), ..Overrides::default() }
+}
+
+fn read_with(servers: &str, agents: &str, overrides: &Overrides) -> Result<(Config, Vec<Mistake>), Vec<Mistake>> {
+    let agents = Text { file: "policies/agents.toml", text: agents };
+    parse(Text { file: "servers.toml", text: servers }, Some(agents), Path::new("/etc/bailiwick"), overrides)
+}
+
+fn config(servers: &str) -> Config {
+    match read_with(servers, AGENTS, &today()) {
+        Ok((config, _)) => config,
+        Err(mistakes) => panic!("{}", lines(&mistakes)),
+    }
+}
+
+fn mistakes(servers: &str) -> String {
+    lines(&read_with(servers, AGENTS, &today()).expect_err("this file has a mistake"))
+}
+
+fn lines(mistakes: &[Mistake]) -> String {
+    mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// The smallest file with something added to the section of its server.
+fn server_with(addition: &str) -> String {
+    format!("{SMALLEST}{addition}\n")
+}
+
+/// The smallest file with something instead of the server's URL.
+fn server_instead(replacement: &str) -> String {
+    SMALLEST.replace("url = \"https://notes.example.com/mcp\"", replacement)
+}
+
+#[test]
+fn the_smallest_file_gets_every_default() {
+    let config = config(SMALLEST);
+    assert_eq!(config.gateway.listen.to_string(), "127.0.0.1:7800");
+    assert_eq!(config.gateway.state, Path::new("/etc/bailiwick/state"));
+    assert_eq!(config.policies, Path::new("/etc/bailiwick/policies"));
+    assert_eq!((config.gateway.reload, config.gateway.durability), (ReloadMode::Signal, Durability::Fsync));
+    let issuer = config.issuers.first().unwrap();
+    assert_eq!(issuer.algorithms.len(), 5);
+    assert_eq!(issuer.claims.client, ["client_id", "azp", "appid", "cid"]);
+    assert_eq!((issuer.scopes.clone(), issuer.leeway), (ScopeMode::Ignored, Duration::from_secs(60)));
+    let server = config.servers.first().unwrap();
+    assert_eq!((server.list_as, server.on_down), (ListAs::Gateway, Duration::from_secs(600)));
+    assert!(matches!(server.transport, TransportConfig::Http { allow_private: false, .. }));
+    assert_eq!(config.environments.len(), 1);
+    assert!(!config.anonymous);
+}
+
+#[test]
+fn all_mistakes_of_all_files_are_told_at_once() {
+    let servers = r#"
+enviroments = ["staging"]
+
+[gateway]
+listen = "0.0.0.0:7800"
+public_url = "http://gateway.example.com/"
+durability = "fsnyc"
+trusted_proxies = ["10.0.0.0/33"]
+shutdown_grace = "soon"
+
+[limits]
+streams_max = 0
+
+[anonymous]
+enabled = true
+
+[issuers.corp]
+issuer = "http://login.example.com"
+algorithms = ["HS256", "RS265"]
+optional_claims = ["aud", "nonce"]
+interactive_default = "asistant"
+
+[issuers.Corp]
+issuer = "https://login.example.com"
+
+[servers.notes]
+environment = "production"
+url = "https://notes.example.com/mcp"
+command = ["notes"]
+colour = "blue"
+
+[servers.files]
+owner = "anna"
+command = ["npx", "-y", "@modelcontextprotocol/server-filesystem", "--key=ghp_0123456789abcdefghij"]
+environment = "production"
+variables = { API_TOKEN = "hunter2" }
+
+[servers.crm]
+owner = "group:crop/sales"
+environment = "production"
+url = "https://crm.example.com/mcp?api_key=x"
+credential = { kind = "exchange", client_id = "bailiwick", secret = "env:X" }
+
+[servers.wiki]
+owner = "user:corp/anna"
+environment = "production"
+url = "http://10.0.0.7/mcp"
+credential = { kind = "static", secret = "hunter2", header = "Mcp-Session-Id" }
+forward_headers = ["Authorization", "x-request-id"]
+"#;
+    let agents = r#"
+[agents.assistant]
+owner = "group:corp/everyone"
+purpose = " "
+kind = "human"
+environments = []
+clients = [{ issuer = "corp", client_id = "desk" }, { issuer = "corp", client_id = "desk" }]
+
+[agents.robot]
+owner = "user:corp/anna"
+purpose = "cleans up"
+kind = "autonomous"
+environments = ["prodution"]
+expires = "2027-01-01"
+"#;
+    let found = read_with(servers, agents, &today()).expect_err("full of mistakes");
+    insta::assert_snapshot!(lines(&found));
+}
+
+#[test]
+fn a_file_that_is_not_toml_says_where() {
+    assert!(mistakes("[gateway\n").starts_with("servers.toml:1:"));
+    assert!(mistakes("[gateway]\nlisten = \"a\"\nlisten = \"b\"\n").contains("servers.toml:3:1: this is not TOML"));
+}
+
+#[test]
+fn an_empty_file_is_told_what_it_needs() {
+    let found = mistakes("");
+    assert!(found.contains("write one with public_url"), "{found}");
+    assert!(found.contains("nobody could be authenticated"), "{found}");
+}
+
+#[test]
+fn plain_http_off_this_machine_needs_the_named_switch() {
+    let open = SMALLEST.replace("[issuers.corp]", "listen = \"0.0.0.0:7800\"\n[issuers.corp]");
+    assert!(mistakes(&open).contains("plain HTTP that other machines can reach"));
+    for way in [
+        "allow_plain_http = true",
+        "trusted_proxies = [\"10.0.0.0/8\"]",
+        "tls = { certificate = \"tls/chain.pem\", key = \"tls/key.pem\" }",
+    ] {
+        config(&open.replace("[issuers.corp]", &format!("{way}\n[issuers.corp]")));
+    }
+    let public = SMALLEST.replace("https://mcp", "http://mcp");
+    assert!(mistakes(&public).contains("public_url is plain HTTP"));
+}
+
+#[test]
+fn a_loopback_issuer_needs_the_switch_and_a_loopback_listener() {
+    for issuer in ["http://127.0.0.1:9000", "https://localhost:9000", "http://[::1]:9000"] {
+        let without = SMALLEST.replace("https://login.example.com", issuer);
+        assert!(mistakes(&without).contains("can be impersonated"), "{issuer}");
+        let with = without.replace("[issuers.corp]", "allow_loopback_issuers = true\n[issuers.corp]");
+        config(&with);
+        let open = with.replace("[issuers.corp]", "listen = \"0.0.0.0:1\"\nallow_plain_http = true\n[issuers.corp]");
+        assert!(mistakes(&open).contains("allow_loopback_issuers needs a loopback listener"), "{issuer}");
+    }
+    let remote = SMALLEST.replace("https://login", "http://login");
+    let remote = remote.replace("[issuers.corp]", "allow_loopback_issuers = true\n[issuers.corp]");
+    assert!(mistakes(&remote).contains("over plain HTTP can be impersonated"), "the switch is for this machine only");
+}
+
+#[test]
+fn anonymous_callers_are_for_loopback_listeners() {
+    assert!(config(&format!("{SMALLEST}[anonymous]\nenabled = true\n")).anonymous);
+    let open = SMALLEST.replace("[issuers.corp]", "listen = \"0.0.0.0:1\"\nallow_plain_http = true\n[issuers.corp]");
+    assert!(mistakes(&format!("{open}[anonymous]\nenabled = true\n")).contains("on a loopback listener only"));
+    config(&format!("{open}[anonymous]\nenabled = false\n"));
+}
+
+#[test]
+fn a_server_without_owner_or_environment_is_not_served() {
+    assert!(
+        mistakes(&SMALLEST.replace("owner = \"group:corp/knowledge\"\n", "")).contains("servers.notes has no `owner`")
+    );
+    assert!(mistakes(&SMALLEST.replace("environment = \"production\"\n", "")).contains("has no `environment`"));
+}
+
+#[test]
+fn an_upstream_on_a_private_address_is_named_as_such() {
+    let private = server_instead("url = \"http://127.0.0.1:7801/mcp\"");
+    assert!(mistakes(&private).contains("write allow_private = true"));
+    config(&server_instead("url = \"http://127.0.0.1:7801/mcp\"\nallow_private = true"));
+    let clear = server_instead("url = \"http://notes.example.com/mcp\"");
+    assert!(mistakes(&clear).contains("in the clear"));
+}
+
+#[test]
+fn an_unpinned_package_is_refused_in_production_and_a_warning_elsewhere() {
+    let text = server_instead("command = [\"uvx\", \"mcp-server-git\"]");
+    assert!(mistakes(&text).contains("`mcp-server-git` has no exact version"));
+    let text = text
+        .replace("environment = \"production\"", "environment = \"development\"")
+        .replace("[gateway]", "environments = [\"production\"]\n[gateway]");
+    let (_, warnings) = read_with(&text, AGENTS, &today()).unwrap();
+    assert!(lines(&warnings).contains("has no exact version"));
+}
+
+#[test]
+fn an_exchange_fetches_lists_for_each_caller() {
+    let text = server_with("credential = { kind = \"exchange\", client_id = \"bailiwick\", audience = \"notes\" }");
+    let config = config(&text);
+    let server = config.servers.first().unwrap();
+    assert_eq!(server.list_as, ListAs::Caller);
+    let CredentialConfig::Exchange(exchange) = &server.credential else { panic!("not an exchange") };
+    assert_eq!((exchange.audience.as_deref(), exchange.use_max), (Some("notes"), Duration::from_secs(300)));
+}
+
+#[test]
+fn a_static_credential_is_a_bearer_token_unless_it_has_a_header_of_its_own() {
+    for (text, expected) in [
+        ("credential = { kind = \"static\", secret = \"env:T\" }", ("authorization", "Bearer ")),
+        ("credential = { kind = \"static\", secret = \"env:T\", header = \"X-API-Key\" }", ("x-api-key", "")),
+        ("credential = { kind = \"static\", secret = \"env:T\", prefix = \"Token \" }", ("authorization", "Token ")),
+    ] {
+        let config = config(&server_with(text));
+        let CredentialConfig::Static { header, prefix, .. } = &config.servers.first().unwrap().credential else {
+            panic!("not static")
+        };
+        assert_eq!((header.as_str(), prefix.as_str()), expected);
+    }
+}
+
+#[test]
+fn two_aliases_cannot_have_one_issuer_and_two_agents_not_one_client() {
+    let twice = format!("{SMALLEST}[issuers.other]\nissuer = \"https://login.example.com\"\n");
+    assert!(mistakes(&twice).contains("another alias has the same issuer"));
+    let agents = format!("{AGENTS}{}", AGENTS.replace("assistant", "second"));
+    let found = lines(&read_with(SMALLEST, &agents, &today()).unwrap_err());
+    assert!(found.contains("client `desk` of `corp` is agent `assistant` already"), "{found}");
+}
+
+#[test]
+fn scopes_need_rules_and_rules_need_scopes() {
+    let rules = "scope_rules = [{ scope = \"notes:read\", object = \"notes/@read\", actions = [\"call\"] }]";
+    let issuer = |keys: &str| SMALLEST.replace("[servers.notes]", &format!("{keys}\n[servers.notes]"));
+    assert!(mistakes(&issuer("scopes = \"required\"")).contains("needs scope_rules"));
+    assert!(mistakes(&issuer(rules)).contains("have no effect"));
+    let config = config(&issuer(&format!("scopes = \"required\"\n{rules}")));
+    let ScopeMode::Required(rules) = &config.issuers.first().unwrap().scopes else { panic!("not required") };
+    assert_eq!(rules.first().unwrap().scope, "notes:read");
+    let wrong =
+        issuer("scopes = \"required\"\nscope_rules = [{ scope = \"a b\", object = \"notes\", actions = [\"cal\"] }]");
+    let found = mistakes(&wrong);
+    assert!(
+        found.contains("is not a scope")
+            && found.contains("is not an object")
+            && found.contains("did you mean `call`?")
+    );
+}
+
+#[test]
+fn days_gone_by_are_warnings() {
+    let agents = AGENTS.replace("[agents.assistant]", "[agents.assistant]\nreview = 2026-01-01\nexpires = 2026-01-01");
+    let (config, warnings) = read_with(&server_with("review = 2026-11-22"), &agents, &today()).unwrap();
+    let warnings = lines(&warnings);
+    assert!(warnings.contains("review of server `notes` is overdue"), "{warnings}");
+    assert!(warnings.contains("agent `assistant` has expired"), "{warnings}");
+    assert_eq!(config.servers.first().unwrap().review, Some(jiff::civil::date(2026, 11, 22)));
+}
+
+#[test]
+fn what_a_program_adds_in_memory_is_held_to_the_same_rules() {
+    let alias = IssuerAlias::new("demo").unwrap();
+    let demo = issuer_with_defaults(&alias, "http://127.0.0.1:7810").unwrap();
+    let overrides = Overrides {
+        listen: Some("127.0.0.1:0".parse().unwrap()),
+        public_url: Some("http://127.0.0.1:9".parse().unwrap()),
+        state: Some("/tmp/state".into()),
+        reload: Some(ReloadMode::Watch),
+        issuers: vec![demo],
+        server_urls: [(ServerId::new("notes").unwrap(), "http://127.0.0.1:8/mcp".parse().unwrap())].into(),
+        undeclared_issuers_are_inert: true,
+        ..today()
+    };
+    let text = SMALLEST.replace("[issuers.corp]\nissuer = \"https://login.example.com\"\n", "");
+    let (config, warnings) = read_with(&text, AGENTS, &overrides).unwrap();
+    assert!(lines(&warnings).contains("issuer `corp` is not declared: this has no effect here"));
+    assert_eq!(config.gateway.listen.port(), 0);
+    assert_eq!((config.gateway.reload, config.gateway.state.as_path()), (ReloadMode::Watch, Path::new("/tmp/state")));
+    assert!(config.gateway.allow_loopback_issuers);
+    assert!(config.agents.values().all(|agent| agent.clients.is_empty()), "an undeclared issuer names nobody");
+    let TransportConfig::Http { url, .. } = &config.servers.first().unwrap().transport else { panic!("not HTTP") };
+    assert_eq!(url.as_str(), "http://127.0.0.1:8/mcp");
+
+    let open = Overrides { listen: Some("0.0.0.0:1".parse().unwrap()), ..overrides.clone() };
+    let found = lines(&read_with(&text, AGENTS, &open).unwrap_err());
+    assert!(found.contains("a development issuer needs a loopback listener"), "{found}");
+    let found = lines(&read_with(&SMALLEST.replace("corp]", "demo]"), AGENTS, &overrides).unwrap_err());
+    assert!(found.contains("taken by the development issuer"), "{found}");
+    assert!(issuer_with_defaults(&alias, "http://example.com").is_err());
+}
+
+#[test]
+fn the_same_names_in_serve_are_mistakes() {
+    let text = SMALLEST.replace("group:corp/", "group:crop/");
+    assert!(mistakes(&text).contains("servers.toml:7:9: issuer `crop` is not declared, did you mean `corp`?"));
+}

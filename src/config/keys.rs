@@ -1,0 +1,245 @@
+//! Every key of `servers.toml` and `policies/agents.toml`: its name, its type, its default.
+//!
+//! The one place where a default is written. The reader takes it from here, suggests spellings from here,
+//! and `docs/configuration.md` is compared with it. Refuses to know what a value means.
+
+/// What a key has when nobody writes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Default {
+    /// It has to be written.
+    Required,
+    /// Nothing.
+    Absent,
+    /// This TOML value.
+    Value(&'static str),
+}
+
+/// One key.
+#[derive(Debug, Clone, Copy)]
+pub struct Key {
+    /// Its name in the file.
+    pub name: &'static str,
+    /// Its type, for people.
+    pub kind: &'static str,
+    /// What it has when nobody writes it.
+    pub default: Default,
+}
+
+/// One table of a file.
+#[derive(Debug, Clone, Copy)]
+pub struct Section {
+    /// The file.
+    pub file: &'static str,
+    /// The table's name there, with capitals for what the administrator chooses.
+    pub title: &'static str,
+    /// Its keys, in the order of the documentation.
+    pub keys: &'static [Key],
+}
+
+const fn required(name: &'static str, kind: &'static str) -> Key {
+    Key { name, kind, default: Default::Required }
+}
+
+const fn optional(name: &'static str, kind: &'static str) -> Key {
+    Key { name, kind, default: Default::Absent }
+}
+
+const fn defaulted(name: &'static str, kind: &'static str, value: &'static str) -> Key {
+    Key { name, kind, default: Default::Value(value) }
+}
+
+const fn servers(title: &'static str, keys: &'static [Key]) -> Section {
+    Section { file: "servers.toml", title, keys }
+}
+
+/// Every section of every file that this room reads.
+pub const SECTIONS: &[&Section] = &[
+    &TOP,
+    &GATEWAY,
+    &TLS,
+    &LIMITS,
+    &ANONYMOUS,
+    &ISSUER,
+    &CLAIMS,
+    &SCOPE_RULE,
+    &SERVER,
+    &CREDENTIAL,
+    &HEALTH,
+    &AGENTS,
+    &AGENT,
+    &AGENT_CLIENT,
+];
+
+/// The top of `servers.toml`.
+pub const TOP: Section = servers(
+    "top level",
+    &[
+        required("gateway", "table"),
+        optional("limits", "table"),
+        optional("anonymous", "table"),
+        optional("issuers", "tables by alias"),
+        optional("servers", "tables by id"),
+        defaulted("environments", "list of environments", "[]"),
+    ],
+);
+
+/// `[gateway]`.
+pub const GATEWAY: Section = servers(
+    "[gateway]",
+    &[
+        defaulted("listen", "address and port", "\"127.0.0.1:7800\""),
+        required("public_url", "URL"),
+        defaulted("state", "path", "\"state\""),
+        defaulted("policies", "path", "\"policies\""),
+        defaulted("allowed_origins", "list of origins", "[]"),
+        defaulted("allowed_hosts", "list of host names", "[]"),
+        defaulted("trusted_proxies", "list of networks", "[]"),
+        optional("tls", "table"),
+        defaulted("allow_plain_http", "boolean", "false"),
+        defaulted("allow_loopback_issuers", "boolean", "false"),
+        defaulted("reload", "`\"signal\"` or `\"watch\"`", "\"signal\""),
+        defaulted("durability", "`\"fsync\"` or `\"os\"`", "\"fsync\""),
+        defaulted("shutdown_grace", "duration", "\"30s\""),
+    ],
+);
+
+/// `[gateway.tls]`.
+pub const TLS: Section = servers("[gateway.tls]", &[required("certificate", "path"), required("key", "path")]);
+
+/// `[limits]`.
+pub const LIMITS: Section = servers(
+    "[limits]",
+    &[
+        // An assistant that reads a codebase makes some ten calls a second; a loop gone wrong, thousands.
+        defaulted("requests_per_second", "integer", "50"),
+        defaulted("requests_burst", "integer", "200"),
+        defaulted("calls_in_flight_max", "integer", "32"),
+        defaulted("streams_max", "integer", "16"),
+    ],
+);
+
+/// `[anonymous]`.
+pub const ANONYMOUS: Section = servers("[anonymous]", &[required("enabled", "boolean")]);
+
+/// `[issuers.ALIAS]`.
+pub const ISSUER: Section = servers(
+    "[issuers.ALIAS]",
+    &[
+        required("issuer", "string"),
+        defaulted("audiences", "list of strings", "[]"),
+        defaulted("algorithms", "list of algorithms", "[\"RS256\", \"PS256\", \"ES256\", \"ES384\", \"EdDSA\"]"),
+        defaulted("token_types", "list of strings", "[\"at+jwt\", \"application/at+jwt\"]"),
+        // Providers mint for five minutes to an hour and a half; a day-long token is a standing privilege.
+        defaulted("token_life_max", "duration", "\"2h\""),
+        defaulted("leeway", "duration", "\"60s\""),
+        optional("claims", "table"),
+        defaulted("optional_claims", "list of claims", "[]"),
+        defaulted("default_roles", "list of roles", "[]"),
+        defaulted("scopes", "`\"ignored\"` or `\"required\"`", "\"ignored\""),
+        optional("scope_rules", "list of tables"),
+        optional("interactive_default", "agent id"),
+        defaulted("jwks_stale_max", "duration", "\"24h\""),
+    ],
+);
+
+/// `[issuers.ALIAS.claims]`.
+pub const CLAIMS: Section = servers(
+    "[issuers.ALIAS.claims]",
+    &[
+        defaulted("client", "list of claims", "[\"client_id\", \"azp\", \"appid\", \"cid\"]"),
+        optional("groups", "claim"),
+        defaulted("scope", "list of claims", "[\"scope\", \"scp\"]"),
+        optional("person", "claim"),
+    ],
+);
+
+/// `[[issuers.ALIAS.scope_rules]]`.
+pub const SCOPE_RULE: Section = servers(
+    "[[issuers.ALIAS.scope_rules]]",
+    &[required("scope", "string"), required("object", "object pattern"), required("actions", "list of actions")],
+);
+
+/// `[servers.ID]`.
+pub const SERVER: Section = servers(
+    "[servers.ID]",
+    &[
+        optional("title", "string"),
+        required("owner", "subject"),
+        optional("review", "date"),
+        required("environment", "environment"),
+        optional("url", "URL"),
+        defaulted("allow_private", "boolean", "false"),
+        defaulted("allow_plain_http", "boolean", "false"),
+        optional("command", "list of strings"),
+        optional("variables", "table of strings"),
+        optional("directory", "path"),
+        optional("credential", "table"),
+        optional("tool_credentials", "tables by tool"),
+        defaulted("prefix", "`\"server\"` or `\"none\"`", "\"server\""),
+        optional("list_as", "`\"gateway\"` or `\"caller\"`"),
+        defaulted("isolation", "`\"principal\"` or `\"shared\"`", "\"principal\""),
+        defaulted("on_down", "duration", "\"10m\""),
+        defaulted("list_refresh_min", "duration", "\"10s\""),
+        defaulted("uris", "list of URI prefixes", "[]"),
+        optional("health", "table"),
+        defaulted("forward_headers", "list of header names", "[]"),
+    ],
+);
+
+/// `[servers.ID.credential]` and `[servers.ID.tool_credentials.TOOL]`.
+pub const CREDENTIAL: Section = servers(
+    "[servers.ID.credential]",
+    &[
+        required("kind", "`\"none\"`, `\"static\"` or `\"exchange\"`"),
+        defaulted("header", "header name", "\"authorization\""),
+        optional("prefix", "string"),
+        optional("secret", "secret reference"),
+        optional("token_endpoint", "URL"),
+        optional("client_id", "string"),
+        optional("client_secret", "secret reference"),
+        optional("audience", "string"),
+        optional("resource", "URL"),
+        optional("scope", "string"),
+        defaulted("use_max", "duration", "\"5m\""),
+    ],
+);
+
+/// `[servers.ID.health]`.
+pub const HEALTH: Section = servers(
+    "[servers.ID.health]",
+    &[
+        // `npx` on a cold cache takes ten seconds before the server says a word.
+        defaulted("connect_timeout", "duration", "\"15s\""),
+        defaulted("first_byte_timeout", "duration", "\"60s\""),
+        defaulted("idle_timeout", "duration", "\"5m\""),
+        defaulted("call_timeout", "duration", "\"10m\""),
+        defaulted("calls_in_flight_max", "integer", "64"),
+    ],
+);
+
+const fn agents(title: &'static str, keys: &'static [Key]) -> Section {
+    Section { file: "policies/agents.toml", title, keys }
+}
+
+/// The top of `policies/agents.toml`.
+pub const AGENTS: Section = agents("top level", &[optional("agents", "tables by id")]);
+
+/// `[agents.ID]`.
+pub const AGENT: Section = agents(
+    "[agents.ID]",
+    &[
+        required("owner", "subject"),
+        optional("sponsor_group", "subject"),
+        required("purpose", "string"),
+        required("kind", "`\"interactive\"` or `\"autonomous\"`"),
+        required("environments", "list of environments"),
+        optional("clients", "list of tables"),
+        defaulted("state", "`\"proposed\"`, `\"active\"`, `\"suspended\"` or `\"retired\"`", "\"active\""),
+        optional("expires", "date"),
+        optional("review", "date"),
+    ],
+);
+
+/// `[[agents.ID.clients]]`.
+pub const AGENT_CLIENT: Section =
+    agents("[[agents.ID.clients]]", &[required("issuer", "issuer alias"), required("client_id", "string")]);

@@ -1,0 +1,126 @@
+//! Loads a configuration: the files as one set, read twice, then understood.
+//!
+//! Decides what a program may add in memory ([`Overrides`]); nothing here can be switched by a caller of the
+//! gateway. Invariant: what is answered was read from files that nobody else can write.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use url::Url;
+
+use super::file::{Text, parse};
+use super::set::{FileSet, SERVERS_FILE};
+use super::{Config, IssuerConfig, Mistake, ReloadMode, ServerConfig};
+use crate::ids::{AgentId, IssuerAlias, ServerId};
+
+/// The alias of the development issuer.
+pub const DEMO_ALIAS: &str = "demo";
+/// The agent that every client of the development issuer becomes.
+pub const DEMO_AGENT: &str = "assistant";
+/// Where the development issuer would be if nobody said otherwise.
+const DEMO_ISSUER: &str = "http://127.0.0.1:7810";
+
+/// A configuration that may be served, and the files that it was read from.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// What the files mean.
+    pub config: Config,
+    /// What an administrator should look at, although it can be served.
+    pub warnings: Vec<Mistake>,
+    /// The files: their digest is the revision, and the policy room reads its own from here.
+    pub files: FileSet,
+}
+
+/// What a program adds to the files, in memory only: how `demo`, `stdio --standalone` and tests start.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// Listens here instead.
+    pub listen: Option<SocketAddr>,
+    /// Is called this instead.
+    pub public_url: Option<Url>,
+    /// Keeps its state here instead.
+    pub state: Option<PathBuf>,
+    /// Watches files, or does not.
+    pub reload: Option<ReloadMode>,
+    /// Issuers that no file may name, such as the development issuer; they need a loopback listener.
+    pub issuers: Vec<IssuerConfig>,
+    /// Servers that no file names.
+    pub servers: Vec<ServerConfig>,
+    /// Where servers of the file really listen.
+    pub server_urls: BTreeMap<ServerId, Url>,
+    /// A name of an issuer that is not declared has no effect, instead of being a mistake.
+    pub undeclared_issuers_are_inert: bool,
+    /// The day on which reviews and expiries are looked at; today when absent.
+    pub today: Option<jiff::civil::Date>,
+}
+
+impl Overrides {
+    /// What `demo` adds, as far as it is known before anything listens: its issuer has the alias `demo`, names
+    /// of other issuers have no effect. The demo puts the addresses in that it got.
+    ///
+    /// # Errors
+    /// None that could be brought about from outside.
+    pub fn for_demo() -> Result<Self, Vec<Mistake>> {
+        let alias =
+            IssuerAlias::new(DEMO_ALIAS).map_err(|error| vec![Mistake::whole(DEMO_ALIAS, error.to_string())])?;
+        let mut issuer = issuer_with_defaults(&alias, DEMO_ISSUER)?;
+        issuer.claims.groups = Some("groups".to_owned());
+        issuer.interactive_default = AgentId::new(DEMO_AGENT).ok();
+        Ok(Self {
+            issuers: vec![issuer],
+            reload: Some(ReloadMode::Watch),
+            undeclared_issuers_are_inert: true,
+            ..Self::default()
+        })
+    }
+
+    pub(super) fn today(&self) -> jiff::civil::Date {
+        self.today.unwrap_or_else(|| jiff::tz::TimeZone::UTC.to_datetime(jiff::Timestamp::now()).date())
+    }
+}
+
+/// Loads `servers.toml` and what it names, as `serve` does.
+///
+/// # Errors
+/// Every mistake that was found, in the order of the files.
+pub fn load(path: &Path) -> Result<Loaded, Vec<Mistake>> {
+    load_with(path, &Overrides::default())
+}
+
+/// Loads `servers.toml` and what it names, with something added in memory.
+///
+/// # Errors
+/// Every mistake that was found, in the order of the files.
+pub fn load_with(path: &Path, overrides: &Overrides) -> Result<Loaded, Vec<Mistake>> {
+    load_set(FileSet::read(path)?, overrides)
+}
+
+/// Understands files that were read: what a reload does once it knows that they have changed.
+///
+/// # Errors
+/// Every mistake that was found, in the order of the files.
+pub fn load_set(files: FileSet, overrides: &Overrides) -> Result<Loaded, Vec<Mistake>> {
+    let servers_name = files.shown(SERVERS_FILE);
+    let agents_name = files.shown("agents.toml");
+    let servers = files.text(SERVERS_FILE)?.unwrap_or("");
+    let agents = files.text("agents.toml")?.map(|text| Text { file: &agents_name, text });
+    let (config, mut warnings) = parse(Text { file: &servers_name, text: servers }, agents, files.base(), overrides)?;
+    warnings.extend(files.warnings().iter().cloned());
+    Ok(Loaded { config, warnings, files })
+}
+
+/// The configuration of an issuer of which only alias and `iss` are known: everything else has its default.
+///
+/// # Errors
+/// When the issuer is not a URL, or not one that a file could name on a loopback listener.
+pub fn issuer_with_defaults(alias: &IssuerAlias, issuer: &str) -> Result<IssuerConfig, Vec<Mistake>> {
+    let issuer = toml::Value::String(issuer.to_owned());
+    let text = format!(
+        "[gateway]\npublic_url = \"http://127.0.0.1:7800\"\nallow_loopback_issuers = true\n[issuers.{alias}]\nissuer = {issuer}\n"
+    );
+    let name = "(the issuer added in memory)";
+    let (config, _) = parse(Text { file: name, text: &text }, None, Path::new("."), &Overrides::default())?;
+    let found = config.issuers.first().map(|issuer| IssuerConfig::clone(issuer));
+    found.ok_or_else(|| vec![Mistake::whole(name, "no issuer was read")])
+}

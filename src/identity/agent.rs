@@ -1,0 +1,273 @@
+//! Which registered agent a client is, and which agents stand in a delegation chain (RFC 8693 `act`).
+//!
+//! Decides who acts. Refuses to know what an agent may do. Invariant: every agent that is answered is
+//! registered, listed for the issuer that named it, active and not expired.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::persona::AgentFacts;
+use crate::config::{AgentConfig, AgentKind, AgentState, Config, IssuerConfig};
+use crate::ids::{AgentId, IssuerAlias};
+use crate::limit;
+use crate::outcome::{Reason, Refusal};
+
+/// The agents of `agents.toml`, by how they are recognised.
+#[derive(Debug, Default)]
+pub(super) struct AgentIndex {
+    by_client: HashMap<(IssuerAlias, String), Arc<AgentConfig>>,
+    by_id: HashMap<AgentId, Arc<AgentConfig>>,
+    /// Alias by the exact `iss`.
+    issuers: HashMap<String, IssuerAlias>,
+}
+
+/// Who acts: the agent that calls, further actors outermost first, and until when all of them may.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Actors {
+    pub agent: AgentFacts,
+    pub chain: Vec<AgentFacts>,
+    /// The first moment (seconds since 1970) at which one of them will have expired.
+    pub until: i64,
+}
+
+/// One level of `act`; the next one stays text, so that depth costs no stack.
+#[derive(Deserialize)]
+struct Act<'a> {
+    sub: Option<String>,
+    iss: Option<String>,
+    #[serde(borrow)]
+    act: Option<&'a RawValue>,
+}
+
+impl AgentIndex {
+    /// Indexes the agents of a configuration.
+    pub fn new(config: &Config) -> Self {
+        let mut index = Self::default();
+        for (id, agent) in &config.agents {
+            index.by_id.insert(id.clone(), Arc::clone(agent));
+            for client in &agent.clients {
+                index.by_client.insert((client.issuer.clone(), client.client_id.clone()), Arc::clone(agent));
+            }
+        }
+        for issuer in &config.issuers {
+            index.issuers.insert(issuer.issuer.clone(), issuer.alias.clone());
+        }
+        index
+    }
+
+    /// Who acts with a token of that issuer; `now` in seconds since 1970.
+    pub fn actors(
+        &self,
+        issuer: &IssuerConfig,
+        client: Option<&str>,
+        human: Option<&str>,
+        subject: &str,
+        act: Option<&str>,
+        now: i64,
+    ) -> Result<Actors, Refusal> {
+        let registered = client.and_then(|client| self.by_client.get(&(issuer.alias.clone(), client.to_owned())));
+        let agent = match (registered, human, &issuer.interactive_default) {
+            (Some(agent), _, _) => agent,
+            // A person's unregistered assistant gets the ceiling that the issuer's entry names.
+            (None, Some(_), Some(default)) => {
+                self.by_id.get(default).ok_or_else(|| Refusal::new(Reason::AgentUnknown))?
+            }
+            (None, _, _) => {
+                let client: String = client.unwrap_or("?").chars().take(limit::HOST_SHOWN_CHARACTERS_MAX).collect();
+                return Err(Refusal::new(Reason::AgentUnknown).hint(format!(
+                    "the client `{client}` is not registered; ask an administrator to add it to policies/agents.toml"
+                )));
+            }
+        };
+        let mut until = active(agent, now)?;
+        let mut chain = Vec::new();
+        for (position, actor) in self.chain(issuer, subject, act)?.into_iter().enumerate() {
+            until = until.min(active(actor, now)?);
+            // The outermost actor is usually the client itself: one hop, not two.
+            if position > 0 || actor.id != agent.id {
+                chain.push(facts(actor));
+            }
+        }
+        Ok(Actors { agent: facts(agent), chain, until })
+    }
+
+    fn chain(
+        &self,
+        issuer: &IssuerConfig,
+        subject: &str,
+        act: Option<&str>,
+    ) -> Result<Vec<&Arc<AgentConfig>>, Refusal> {
+        let mut seen = vec![(issuer.alias.clone(), subject.to_owned())];
+        let mut actors = Vec::new();
+        let mut next = act;
+        while let Some(text) = next {
+            let level: Act<'_> = serde_json::from_str(text).map_err(|_| refused("an `act` claim is not an actor"))?;
+            if actors.len() >= limit::ACTOR_DEPTH_MAX {
+                return Err(refused("the delegation chain is too deep"));
+            }
+            let name = level.sub.filter(|name| !name.is_empty()).ok_or_else(|| refused("an actor has no `sub`"))?;
+            let vouched = match level.iss {
+                None => issuer.alias.clone(),
+                Some(iss) => {
+                    let known = self.issuers.get(&iss);
+                    known.cloned().ok_or_else(|| refused("an actor's `iss` is not a configured issuer"))?
+                }
+            };
+            let hop = (vouched, name);
+            if seen.contains(&hop) {
+                return Err(refused("the delegation chain loops"));
+            }
+            let actor = self.by_client.get(&hop).ok_or_else(|| refused("an actor is not a registered agent"))?;
+            // An issuer can name only agents that list it, whoever the agent's own issuer is.
+            if !actor.clients.iter().any(|client| client.issuer == issuer.alias) {
+                return Err(refused("an actor's entry does not list the issuer that names it"));
+            }
+            seen.push(hop);
+            actors.push(actor);
+            next = level.act.map(RawValue::get);
+        }
+        Ok(actors)
+    }
+}
+
+/// Whether the agent may act now; answers until when (seconds since 1970).
+fn active(agent: &AgentConfig, now: i64) -> Result<i64, Refusal> {
+    let inactive = |what: &str| {
+        Err(Refusal::new(Reason::AgentInactive).hint(format!("the agent `{}` {what}; ask its owner", agent.id)))
+    };
+    match agent.state {
+        AgentState::Active => {}
+        AgentState::Proposed => return inactive("has not been accepted yet"),
+        AgentState::Suspended => return inactive("is suspended"),
+        AgentState::Retired => return inactive("is retired"),
+    }
+    let Some(last_day) = agent.expires else { return Ok(i64::MAX) };
+    // It may act to the end of that day, in UTC. A day whose end cannot be computed counts as past.
+    let end = last_day
+        .tomorrow()
+        .and_then(|day| jiff::tz::TimeZone::UTC.to_timestamp(day.to_datetime(jiff::civil::Time::midnight())))
+        .map_or(i64::MIN, |moment| moment.as_second());
+    if now >= end { inactive("has expired") } else { Ok(end) }
+}
+
+fn facts(agent: &AgentConfig) -> AgentFacts {
+    AgentFacts {
+        id: agent.id.clone(),
+        environments: agent.environments.clone(),
+        autonomous: agent.kind == AgentKind::Autonomous,
+    }
+}
+
+fn refused(hint: &'static str) -> Refusal {
+    Refusal::new(Reason::ChainRefused).hint(hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::fixture::{agent, config, issuer_config};
+
+    const NOW: i64 = 1_800_000_000;
+
+    fn actors(client: Option<&str>, human: Option<&str>, act: Option<&str>) -> Result<Actors, Reason> {
+        let index = AgentIndex::new(&config());
+        let subject = human.or(client).unwrap_or("nobody");
+        index.actors(&issuer_config(), client, human, subject, act, NOW).map_err(|refusal| refusal.reason)
+    }
+
+    fn names(actors: &Actors) -> (String, Vec<String>) {
+        (actors.agent.id.to_string(), actors.chain.iter().map(|agent| agent.id.to_string()).collect())
+    }
+
+    #[test]
+    fn a_registered_client_is_its_agent_and_a_persons_other_client_is_the_default() {
+        assert_eq!(names(&actors(Some("desk-client"), Some("alice"), None).unwrap()).0, "desk");
+        assert_eq!(names(&actors(Some("whatever"), Some("alice"), None).unwrap()).0, "assistant");
+        assert_eq!(names(&actors(None, Some("alice"), None).unwrap()).0, "assistant");
+        assert_eq!(actors(Some("whatever"), None, None).unwrap_err(), Reason::AgentUnknown);
+        assert_eq!(actors(None, None, None).unwrap_err(), Reason::AgentUnknown);
+    }
+
+    #[test]
+    fn without_a_default_an_unregistered_client_is_unknown() {
+        let mut issuer = issuer_config();
+        issuer.interactive_default = None;
+        let refusal = AgentIndex::new(&config()).actors(&issuer, Some("x"), Some("alice"), "alice", None, NOW);
+        assert_eq!(refusal.unwrap_err().reason, Reason::AgentUnknown);
+    }
+
+    #[test]
+    fn an_agent_that_may_not_act_is_refused_in_each_state() {
+        for client in ["suspended-client", "retired-client", "proposed-client", "expired-client"] {
+            assert_eq!(actors(Some(client), Some("alice"), None).unwrap_err(), Reason::AgentInactive, "{client}");
+        }
+    }
+
+    #[test]
+    fn an_agent_acts_to_the_end_of_its_last_day() {
+        let mut agent = agent("a", "a-client");
+        agent.expires = Some(jiff::civil::date(2027, 1, 15));
+        let midnight = 1_800_057_600; // 2027-01-16T00:00:00Z
+        assert_eq!(active(&agent, midnight - 1).unwrap(), midnight);
+        assert_eq!(active(&agent, midnight).unwrap_err().reason, Reason::AgentInactive);
+    }
+
+    #[test]
+    fn each_hop_of_a_chain_is_a_registered_agent_outermost_first() {
+        let act = r#"{"sub":"bot-client","act":{"sub":"desk-client"}}"#;
+        assert_eq!(
+            names(&actors(Some("bot-client"), Some("alice"), Some(act)).unwrap()),
+            ("bot".into(), vec!["desk".into()])
+        );
+        let other = actors(Some("desk-client"), Some("alice"), Some(r#"{"sub":"bot-client"}"#)).unwrap();
+        assert_eq!(names(&other), ("desk".into(), vec!["bot".into()]));
+        let named = r#"{"sub":"bot-client","iss":"https://idp.example"}"#;
+        assert!(actors(Some("bot-client"), Some("alice"), Some(named)).is_ok());
+    }
+
+    #[test]
+    fn a_chain_that_is_deep_loops_or_names_a_stranger_is_refused() {
+        let deep = r#"{"sub":"h1","act":{"sub":"h2","act":{"sub":"h3","act":{"sub":"h4","act":{"sub":"h5"}}}}}"#;
+        let four = r#"{"sub":"h1","act":{"sub":"h2","act":{"sub":"h3","act":{"sub":"h4"}}}}"#;
+        assert!(actors(Some("desk-client"), Some("alice"), Some(four)).is_ok());
+        for bad in [
+            deep,
+            r#"{"sub":"bot-client","act":{"sub":"bot-client"}}"#,
+            r#"{"sub":"bot-client","act":{"sub":"bot-client","iss":"https://idp.example"}}"#,
+            r#"{"sub":"alice"}"#,
+            r#"{"sub":"stranger"}"#,
+            r#"{"sub":"bot-client","iss":"https://evil.example"}"#,
+            r#"{"sub":"bot-client","iss":"https://other.example"}"#,
+            r#"{"sub":""}"#,
+            r#"{"client_id":"bot-client"}"#,
+            r#"{"sub":"bot-client","sub":"desk-client"}"#,
+            r#""bot-client""#,
+            "[]",
+        ] {
+            assert_eq!(
+                actors(Some("desk-client"), Some("alice"), Some(bad)).unwrap_err(),
+                Reason::ChainRefused,
+                "{bad}"
+            );
+        }
+        let suspended = actors(Some("desk-client"), Some("alice"), Some(r#"{"sub":"suspended-client"}"#));
+        assert_eq!(suspended.unwrap_err(), Reason::AgentInactive);
+    }
+
+    #[test]
+    fn an_issuer_names_only_agents_that_list_it() {
+        // `foreign` is known at the other issuer only; ours names it with that issuer's `iss`.
+        let act = r#"{"sub":"foreign-client","iss":"https://other.example"}"#;
+        assert_eq!(actors(Some("desk-client"), Some("alice"), Some(act)).unwrap_err(), Reason::ChainRefused);
+    }
+
+    #[test]
+    fn a_thousand_nested_actors_cost_no_stack() {
+        let nested =
+            (0..1_000).fold(r#"{"sub":"x"}"#.to_owned(), |inner, n| format!("{{\"sub\":\"n{n}\",\"act\":{inner}}}"));
+        assert_eq!(actors(Some("desk-client"), Some("alice"), Some(&nested)).unwrap_err(), Reason::ChainRefused);
+    }
+}

@@ -1,0 +1,126 @@
+//! What was found out about tokens before, by the SHA-256 of the token.
+//!
+//! Decides how long a finding may be used. Invariants: a finding is used only while the configuration and
+//! the issuer's keys are those that it was made with; junk cannot push out what is good, because refused
+//! tokens are remembered elsewhere. Revocation is not looked at here but on every hit.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use moka::Expiry;
+use moka::sync::Cache;
+use secrecy::ExposeSecret;
+
+use super::caller::Verified;
+use super::issuer::Issuer;
+use super::resource::Reach;
+use crate::ids::Digest;
+use crate::limit;
+use crate::outcome::Refusal;
+
+/// What was found out about tokens before.
+#[derive(Debug)]
+pub(super) struct TokenCache {
+    verified: Cache<Digest, Arc<Entry>>,
+    refused: Cache<Digest, Arc<Refused>>,
+}
+
+/// What a finding was made with; it holds while nothing of that has changed.
+#[derive(Debug, Clone)]
+pub(super) struct Basis {
+    pub issuer: Option<(Arc<Issuer>, u64)>,
+    pub revision: u64,
+}
+
+/// A token that was verified.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub verified: Arc<Verified>,
+    pub reach: Reach,
+    /// Not to be used from this second since 1970 on.
+    pub until: i64,
+    pub basis: Basis,
+}
+
+#[derive(Debug)]
+struct Refused {
+    refusal: Refusal,
+    basis: Basis,
+}
+
+impl Basis {
+    fn holds(&self, revision: u64) -> bool {
+        self.revision == revision
+            && self.issuer.as_ref().is_none_or(|(issuer, generation)| issuer.generation() == *generation)
+    }
+}
+
+impl TokenCache {
+    pub fn new() -> Self {
+        let verified = Cache::builder()
+            .max_capacity(limit::TOKEN_CACHE_BYTES_MAX)
+            .weigher(|_, entry: &Arc<Entry>| entry.weight())
+            .expire_after(UntilExpiry)
+            .build();
+        let refused = Cache::builder()
+            .max_capacity(limit::TOKEN_REFUSED_ENTRIES_MAX)
+            .time_to_live(limit::TOKEN_REFUSED_LIFE)
+            .build();
+        Self { verified, refused }
+    }
+
+    /// The verified token, if it may still be used. Allocates nothing.
+    pub fn verified(&self, digest: &Digest, revision: u64, now: i64) -> Option<Arc<Entry>> {
+        self.verified.get(digest).filter(|entry| now < entry.until && entry.basis.holds(revision))
+    }
+
+    /// Why it was refused moments ago.
+    pub fn refused(&self, digest: &Digest, revision: u64) -> Option<Refusal> {
+        let refused = self.refused.get(digest).filter(|refused| refused.basis.holds(revision))?;
+        Some(refused.refusal.clone())
+    }
+
+    pub fn keep(&self, digest: Digest, entry: Arc<Entry>, now: i64) {
+        if entry.until > now {
+            self.verified.insert(digest, entry);
+        }
+    }
+
+    pub fn keep_refused(&self, digest: Digest, refusal: Refusal, basis: Basis) {
+        self.refused.insert(digest, Arc::new(Refused { refusal, basis }));
+    }
+}
+
+impl Entry {
+    /// Bytes, roughly; at least so many that the number of entries is bounded as well.
+    fn weight(&self) -> u32 {
+        let persona = &self.verified.persona;
+        let groups = match &persona.groups {
+            super::Groups::Known(groups) => groups.iter().map(|group| group.as_str().len() + 32).sum(),
+            super::Groups::Unknown(why) => why.len(),
+        };
+        let scopes: usize = persona.scopes.iter().map(|scope| scope.len() + 24).sum();
+        let raw = self.verified.raw.as_ref().map_or(0, |raw| raw.expose_secret().len());
+        u32::try_from(groups + scopes + raw + limit::TOKEN_CACHE_ENTRY_BYTES_MIN).unwrap_or(u32::MAX)
+    }
+}
+
+/// Until the token expires, and no longer than [`limit::TOKEN_CACHE_LIFE_MAX`].
+struct UntilExpiry;
+
+impl Expiry<Digest, Arc<Entry>> for UntilExpiry {
+    fn expire_after_create(&self, _: &Digest, entry: &Arc<Entry>, _: Instant) -> Option<Duration> {
+        let left = u64::try_from(entry.until.saturating_sub(super::now_s())).unwrap_or(0);
+        Some(Duration::from_secs(left).min(limit::TOKEN_CACHE_LIFE_MAX))
+    }
+
+    fn expire_after_update(
+        &self,
+        key: &Digest,
+        entry: &Arc<Entry>,
+        at: Instant,
+        _: Option<Duration>,
+    ) -> Option<Duration> {
+        self.expire_after_create(key, entry, at)
+    }
+}

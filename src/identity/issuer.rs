@@ -1,0 +1,272 @@
+//! One issuer as we know it: its metadata and keys, kept fresh by a task of its own.
+//!
+//! Decides when keys are fetched and when they are too old. Refuses to know tokens. Invariants: one fetch
+//! at a time (this task's); an issuer that is down slows nobody but its own tokens, and its last keys
+//! leave after `jwks_stale_max`; keys that it withdrew leave with the next fetch.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use futures_util::future::BoxFuture;
+use openidconnect::core::CoreProviderMetadata;
+use openidconnect::{AsyncHttpClient, HttpRequest, HttpResponse, IssuerUrl};
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+use super::keys::KeySet;
+use crate::config::IssuerConfig;
+use crate::egress::{EgressError, EgressPolicy, OauthClient, oauth_client};
+use crate::ids::IssuerAlias;
+use crate::limit;
+
+/// One issuer as we know it.
+#[derive(Debug)]
+pub(super) struct Issuer {
+    alias: IssuerAlias,
+    /// The exact `iss`.
+    url: String,
+    stale_max: Duration,
+    policy: EgressPolicy,
+    known: ArcSwapOption<Known>,
+    /// Rises whenever something that was verified before must be looked at again.
+    generation: AtomicU64,
+    nudge: Notify,
+    attempts: watch::Sender<Attempt>,
+    stop: CancellationToken,
+}
+
+/// What the issuer told us last.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub keys: KeySet,
+    pub token_endpoint: Option<Url>,
+    pub fetched_at: Instant,
+}
+
+/// The last attempt to fetch.
+#[derive(Debug, Clone, Default)]
+struct Attempt {
+    count: u64,
+    at: Option<Instant>,
+    problem: Option<String>,
+}
+
+/// How an issuer is, for `/readyz` and people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IssuerReadiness {
+    /// Its name here.
+    pub alias: IssuerAlias,
+    /// Its exact `iss`.
+    pub issuer: String,
+    /// Usable keys; 0 while it was never reached, or for longer than `jwks_stale_max`.
+    pub keys: usize,
+    /// How old they are.
+    pub age: Option<Duration>,
+    /// What went wrong at the last attempt.
+    pub problem: Option<String>,
+}
+
+impl Issuer {
+    /// Nothing is known yet; [`Self::run`] finds out.
+    pub fn new(config: &IssuerConfig, allow_loopback: bool, stop: CancellationToken) -> Self {
+        let host = Url::parse(&config.issuer).ok().and_then(|url| url.host_str().map(str::to_owned));
+        Self {
+            alias: config.alias.clone(),
+            url: config.issuer.clone(),
+            stale_max: config.jwks_stale_max,
+            policy: EgressPolicy::issuer(host.as_deref(), allow_loopback),
+            known: ArcSwapOption::empty(),
+            generation: AtomicU64::new(0),
+            nudge: Notify::new(),
+            attempts: watch::Sender::new(Attempt::default()),
+            stop,
+        }
+    }
+
+    /// Whether the other would be fetched alike, so that a reload may keep what this one knows.
+    pub fn is_like(&self, other: &Self) -> bool {
+        self.alias == other.alias
+            && self.url == other.url
+            && self.stale_max == other.stale_max
+            && self.policy == other.policy
+    }
+
+    /// Its name here.
+    pub const fn alias(&self) -> &IssuerAlias {
+        &self.alias
+    }
+
+    /// Rises whenever something that was verified before must be looked at again.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// What the issuer told us last, unless that is too long ago.
+    pub fn known(&self) -> Option<Arc<Known>> {
+        self.known.load_full().filter(|known| known.fetched_at.elapsed() <= self.stale_max)
+    }
+
+    /// Where it may be reached, for the clients of others that talk to it.
+    pub const fn policy(&self) -> &EgressPolicy {
+        &self.policy
+    }
+
+    /// How it is.
+    pub fn readiness(&self) -> IssuerReadiness {
+        let known = self.known();
+        IssuerReadiness {
+            alias: self.alias.clone(),
+            issuer: self.url.clone(),
+            keys: known.as_ref().map_or(0, |known| known.keys.len()),
+            age: known.map(|known| known.fetched_at.elapsed()),
+            problem: self.attempts.borrow().problem.clone(),
+        }
+    }
+
+    /// Waits for the very first attempt, so that a token that comes with the start is not refused for it.
+    pub async fn first_attempt(&self) {
+        let mut attempts = self.attempts.subscribe();
+        let _in_time = tokio::time::timeout(limit::JWKS_WAIT, attempts.wait_for(|attempt| attempt.count > 0)).await;
+    }
+
+    /// Asks for new keys because a token names one that is unknown, and waits for the answer. Does nothing
+    /// within [`limit::JWKS_UNKNOWN_KEY_INTERVAL_MIN`] of the last attempt. Answers whether the keys that we
+    /// have now are what the issuer says.
+    pub async fn refresh_for_unknown_key(&self) -> bool {
+        let mut attempts = self.attempts.subscribe();
+        let last = attempts.borrow_and_update().clone();
+        if !due(&last) {
+            return last.problem.is_none();
+        }
+        self.nudge.notify_one();
+        let newer = attempts.wait_for(|attempt| attempt.count > last.count);
+        match tokio::time::timeout(limit::JWKS_WAIT, newer).await {
+            Ok(Ok(attempt)) => attempt.problem.is_none(),
+            _ => false,
+        }
+    }
+
+    /// Ends the task of an issuer that is configured no longer.
+    pub fn retire(&self) {
+        self.stop.cancel();
+    }
+
+    /// Fetches now and then until it is stopped.
+    pub async fn run(self: Arc<Self>) {
+        let stop = self.stop.clone();
+        stop.run_until_cancelled(self.keep_fresh()).await;
+    }
+
+    /// As if the interval between two fetches had passed.
+    #[cfg(test)]
+    pub fn forget_last_attempt(&self) {
+        self.attempts.send_modify(|attempt| attempt.at = None);
+    }
+
+    async fn keep_fresh(&self) {
+        let policy = self.policy.clone();
+        // Reading the system's roots takes milliseconds; not on a worker that answers requests.
+        let client = match tokio::task::spawn_blocking(move || oauth_client(policy)).await {
+            Ok(Ok(client)) => client,
+            Ok(Err(error)) => return self.finished(Err(error.to_string())),
+            Err(error) => return self.finished(Err(error.to_string())),
+        };
+        let mut failures = 0_u32;
+        loop {
+            let outcome = self.fetch(&client).await;
+            failures = if outcome.is_ok() { 0 } else { failures.saturating_add(1) };
+            self.finished(outcome);
+            let pause = if failures == 0 {
+                limit::JWKS_REFRESH.min(self.stale_max / 2).max(limit::JWKS_RETRY_MIN)
+            } else {
+                let doubled = limit::JWKS_RETRY_MIN.saturating_mul(1_u32.checked_shl(failures - 1).unwrap_or(u32::MAX));
+                doubled.min(limit::JWKS_RETRY_MAX)
+            };
+            let _nudged = tokio::time::timeout(pause, async {
+                loop {
+                    self.nudge.notified().await;
+                    // Whoever asks with junk key ids makes us fetch no more often than this.
+                    if due(&self.attempts.borrow()) {
+                        break;
+                    }
+                }
+            })
+            .await;
+        }
+    }
+
+    fn finished(&self, outcome: Result<Known, String>) {
+        let problem = match outcome {
+            Ok(known) => {
+                let before = self.known.swap(Some(Arc::new(known)));
+                let now = self.known.load();
+                if before.as_ref().map(|known| known.keys.digest) != now.as_ref().map(|known| known.keys.digest) {
+                    self.generation.fetch_add(1, Ordering::AcqRel);
+                    tracing::info!(issuer = %self.alias, keys = now.as_ref().map_or(0, |known| known.keys.len()), "keys of the issuer changed");
+                }
+                None
+            }
+            Err(problem) => {
+                tracing::warn!(issuer = %self.alias, problem, "the issuer's metadata or keys could not be fetched");
+                if self.known.load().is_some() && self.known().is_none() {
+                    self.known.store(None);
+                    self.generation.fetch_add(1, Ordering::AcqRel);
+                }
+                Some(problem)
+            }
+        };
+        self.attempts.send_modify(|attempt| {
+            attempt.count += 1;
+            attempt.at = Some(Instant::now());
+            attempt.problem = problem;
+        });
+    }
+
+    async fn fetch(&self, client: &OauthClient) -> Result<Known, String> {
+        let issuer = IssuerUrl::new(self.url.clone()).map_err(|error| format!("not a URL: {error}"))?;
+        let asker = Asker(client.clone());
+        let metadata = CoreProviderMetadata::discover_async(issuer, &asker).await.map_err(|error| describe(&error))?;
+        if metadata.issuer().as_str() != self.url {
+            return Err(format!(
+                "its metadata says issuer `{:.200}`, the configuration says `{}`; they must be equal to the character",
+                metadata.issuer().as_str(),
+                self.url
+            ));
+        }
+        let keys = KeySet::new(metadata.jwks()).map_err(|problem| format!("its key set cannot be used: {problem}"))?;
+        let token_endpoint = metadata.token_endpoint().map(|endpoint| endpoint.url().clone());
+        Ok(Known { keys, token_endpoint, fetched_at: Instant::now() })
+    }
+}
+
+/// Lends our guarded client to `openidconnect`.
+struct Asker(OauthClient);
+
+impl<'c> AsyncHttpClient<'c> for Asker {
+    type Error = EgressError;
+    type Future = BoxFuture<'c, Result<HttpResponse, EgressError>>;
+
+    fn call(&'c self, request: HttpRequest) -> Self::Future {
+        Box::pin(self.0.send(request))
+    }
+}
+
+fn due(last: &Attempt) -> bool {
+    last.at.is_none_or(|at| at.elapsed() >= limit::JWKS_UNKNOWN_KEY_INTERVAL_MIN)
+}
+
+/// The error with its causes; bodies of answers are not repeated.
+fn describe(error: &openidconnect::DiscoveryError<EgressError>) -> String {
+    use openidconnect::DiscoveryError;
+    let text = match error {
+        DiscoveryError::Request(error) => error.to_string(),
+        DiscoveryError::Response(status, _, problem) => format!("it answered {status}: {problem}"),
+        DiscoveryError::Parse(error) => format!("its answer cannot be read: {error}"),
+        DiscoveryError::Validation(problem) => problem.clone(),
+        other => other.to_string(),
+    };
+    text.chars().take(limit::ERROR_SHOWN_CHARACTERS_MAX).collect()
+}

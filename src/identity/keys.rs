@@ -1,0 +1,228 @@
+//! An issuer's public keys, and which of them may have signed a token.
+//!
+//! Decides which keys of a JWKS count. Refuses to know where they come from. Invariant: a key verifies
+//! only with an algorithm of its own type and curve, so no token chooses how it is looked at.
+
+use jsonwebtoken::DecodingKey;
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse};
+use openidconnect::core::CoreJsonWebKeySet;
+
+use crate::config::Algorithm;
+use crate::ids::Digest;
+use crate::limit;
+
+/// An issuer's public keys.
+#[derive(Debug)]
+pub(super) struct KeySet {
+    keys: Vec<Key>,
+    /// Changes whenever any key does.
+    pub digest: Digest,
+}
+
+#[derive(Debug)]
+struct Key {
+    id: Option<String>,
+    /// The one algorithm that the key names, where it names one.
+    only: Option<KeyAlgorithm>,
+    kind: KeyKind,
+    key: DecodingKey,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum KeyKind {
+    Rsa,
+    P256,
+    P384,
+    Ed25519,
+}
+
+impl KeySet {
+    /// The usable keys of a JWKS, at most [`limit::JWKS_KEYS_MAX`]; others are left out.
+    ///
+    /// # Errors
+    /// When the set cannot be represented, or none of its keys can verify anything.
+    pub fn new(jwks: &CoreJsonWebKeySet) -> Result<Self, String> {
+        let text = serde_json::to_vec(jwks).map_err(|error| error.to_string())?;
+        let parsed: serde_json::Value = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
+        let list = parsed.get("keys").and_then(serde_json::Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        let keys: Vec<Key> = list
+            .iter()
+            .filter_map(|key| Key::new(&serde_json::from_value(key.clone()).ok()?))
+            .take(limit::JWKS_KEYS_MAX)
+            .collect();
+        if keys.is_empty() {
+            return Err(format!("none of its {} keys can verify a signature", list.len()));
+        }
+        Ok(Self { keys, digest: Digest::sha256(&text) })
+    }
+
+    /// How many there are.
+    pub const fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Whether the signature is one of these keys'.
+    ///
+    /// A token with a `kid` is looked at with the keys of that id only; one without it needs the choice to
+    /// be unambiguous: exactly one key that fits the algorithm.
+    pub fn verify(&self, kid: Option<&str>, algorithm: Algorithm, signed: &str, signature: &str) -> Verification {
+        let fitting = || self.keys.iter().filter(|key| key.fits(algorithm));
+        let candidates: Vec<&Key> = match kid {
+            Some(kid) => {
+                let named = fitting().filter(|key| key.id.as_deref() == Some(kid));
+                named.take(limit::JWKS_SAME_ID_MAX).collect()
+            }
+            None => match (fitting().next(), fitting().nth(1)) {
+                (Some(only), None) => vec![only],
+                (Some(_), Some(_)) => return Verification::Ambiguous,
+                _ => Vec::new(),
+            },
+        };
+        if candidates.is_empty() {
+            return Verification::KeyUnknown;
+        }
+        let verified = candidates.iter().any(|key| {
+            jsonwebtoken::crypto::verify(signature, signed.as_bytes(), &key.key, algorithm_of(algorithm))
+                .unwrap_or(false)
+        });
+        if verified { Verification::Verified } else { Verification::Invalid }
+    }
+}
+
+/// What looking at a signature found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verification {
+    /// It is the signature of a key of the issuer.
+    Verified,
+    /// It is not.
+    Invalid,
+    /// The issuer has no such key, as far as we know.
+    KeyUnknown,
+    /// The token names no key and several could have signed it.
+    Ambiguous,
+}
+
+impl Key {
+    fn new(jwk: &Jwk) -> Option<Self> {
+        // `use` may be absent; other uses (enc, jwt-svid, x509-svid) are for something else.
+        if !matches!(jwk.common.public_key_use, None | Some(PublicKeyUse::Signature)) {
+            return None;
+        }
+        if jwk.common.key_operations.as_ref().is_some_and(|operations| !operations.contains(&KeyOperations::Verify)) {
+            return None;
+        }
+        let kind = match &jwk.algorithm {
+            AlgorithmParameters::RSA(_) => KeyKind::Rsa,
+            AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P256 => KeyKind::P256,
+            AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P384 => KeyKind::P384,
+            AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 => KeyKind::Ed25519,
+            _ => return None,
+        };
+        let key = DecodingKey::from_jwk(jwk).ok()?;
+        Some(Self { id: jwk.common.key_id.clone(), only: jwk.common.key_algorithm, kind, key })
+    }
+
+    fn fits(&self, algorithm: Algorithm) -> bool {
+        let (kind, name) = match algorithm {
+            Algorithm::Rs256 => (KeyKind::Rsa, KeyAlgorithm::RS256),
+            Algorithm::Ps256 => (KeyKind::Rsa, KeyAlgorithm::PS256),
+            Algorithm::Es256 => (KeyKind::P256, KeyAlgorithm::ES256),
+            Algorithm::Es384 => (KeyKind::P384, KeyAlgorithm::ES384),
+            Algorithm::EdDsa => (KeyKind::Ed25519, KeyAlgorithm::EdDSA),
+        };
+        self.kind == kind && self.only.is_none_or(|only| only == name)
+    }
+}
+
+/// The algorithm of a header, where it is one that can be allowed at all.
+pub(super) fn algorithm_named(name: &str) -> Option<Algorithm> {
+    Some(match name {
+        "RS256" => Algorithm::Rs256,
+        "PS256" => Algorithm::Ps256,
+        "ES256" => Algorithm::Es256,
+        "ES384" => Algorithm::Es384,
+        // RFC 9864 names the curve; both spellings mean the same signature.
+        "EdDSA" | "Ed25519" => Algorithm::EdDsa,
+        _ => return None,
+    })
+}
+
+const fn algorithm_of(algorithm: Algorithm) -> jsonwebtoken::Algorithm {
+    match algorithm {
+        Algorithm::Rs256 => jsonwebtoken::Algorithm::RS256,
+        Algorithm::Ps256 => jsonwebtoken::Algorithm::PS256,
+        Algorithm::Es256 => jsonwebtoken::Algorithm::ES256,
+        Algorithm::Es384 => jsonwebtoken::Algorithm::ES384,
+        Algorithm::EdDsa => jsonwebtoken::Algorithm::EdDSA,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::fixture::{Signer, jwks};
+
+    fn set(keys: &[serde_json::Value]) -> Result<KeySet, String> {
+        KeySet::new(&jwks(keys))
+    }
+
+    fn verify(set: &KeySet, signer: &Signer, kid: Option<&str>) -> Verification {
+        set.verify(kid, Algorithm::Es256, "a.b", &signer.signature("a.b"))
+    }
+
+    #[test]
+    fn a_token_with_a_key_id_is_looked_at_with_that_key_only() {
+        let (one, two) = (Signer::new("one"), Signer::new("two"));
+        let set = set(&[one.jwk(), two.jwk()]).unwrap();
+        assert_eq!(verify(&set, &one, Some("one")), Verification::Verified);
+        assert_eq!(verify(&set, &one, Some("two")), Verification::Invalid);
+        assert_eq!(verify(&set, &one, Some("three")), Verification::KeyUnknown);
+        assert_eq!(verify(&set, &one, None), Verification::Ambiguous);
+    }
+
+    #[test]
+    fn without_a_key_id_a_single_key_is_enough() {
+        let one = Signer::new("one");
+        let set = set(&[one.jwk()]).unwrap();
+        assert_eq!(verify(&set, &one, None), Verification::Verified);
+        assert_eq!(verify(&set, &Signer::new("one"), None), Verification::Invalid);
+    }
+
+    #[test]
+    fn a_duplicate_key_id_hides_neither_key() {
+        let (old, new) = (Signer::new("same"), Signer::new("same"));
+        let set = set(&[old.jwk(), new.jwk()]).unwrap();
+        assert_eq!(verify(&set, &old, Some("same")), Verification::Verified);
+        assert_eq!(verify(&set, &new, Some("same")), Verification::Verified);
+        assert_eq!(verify(&set, &Signer::new("same"), Some("same")), Verification::Invalid);
+    }
+
+    #[test]
+    fn a_hundred_keys_are_all_found_and_no_more_than_the_limit_are_kept() {
+        let signers: Vec<Signer> = (0..100).map(|n| Signer::new(&format!("k{n}"))).collect();
+        let all: Vec<_> = signers.iter().map(Signer::jwk).collect();
+        let hundred = set(&all).unwrap();
+        assert_eq!(verify(&hundred, &signers[99], Some("k99")), Verification::Verified);
+        let many: Vec<_> = all.iter().cycle().take(limit::JWKS_KEYS_MAX + 50).cloned().collect();
+        assert_eq!(set(&many).unwrap().len(), limit::JWKS_KEYS_MAX);
+    }
+
+    #[test]
+    fn keys_for_something_else_do_not_verify() {
+        let one = Signer::new("one");
+        let with = |name: &str, value: serde_json::Value| {
+            let mut jwk = one.jwk();
+            jwk[name] = value;
+            jwk
+        };
+        assert!(set(&[with("use", "enc".into())]).is_err());
+        assert!(set(&[with("use", "jwt-svid".into())]).is_err());
+        assert!(set(&[serde_json::json!({"kty": "oct", "k": "c2VjcmV0", "kid": "one"})]).is_err());
+        assert!(set(&[]).is_err());
+        let other = set(&[with("alg", "ES384".into())]).unwrap();
+        assert_eq!(verify(&other, &one, Some("one")), Verification::KeyUnknown);
+        let unreadable =
+            set(&[serde_json::json!({"kty": "EC"}), one.jwk(), serde_json::json!({"kty": "PQC"})]).unwrap();
+        assert_eq!(verify(&unreadable, &one, Some("one")), Verification::Verified);
+    }
+}

@@ -1,0 +1,187 @@
+//! Which of our resources a request is for, and which of them a token's `aud` reaches (RFC 8707).
+//!
+//! Decides what a resource is called. Refuses to know `Host`: `public_url` is the only source of names.
+//! Invariant: a token for one server works only there, and none works at the administrators' listener
+//! unless it was issued for that.
+
+use url::Url;
+
+use crate::ids::ServerId;
+
+/// One OAuth resource of this gateway.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Resource {
+    /// `<public_url>/mcp`: a token for it works at every server.
+    Gateway,
+    /// `<public_url>/mcp/ID`: a token for it works only there.
+    Server(ServerId),
+    /// `<public_url>/admin`: the administrators' listener.
+    Admin,
+}
+
+/// The names of our resources.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResourceNames {
+    /// Without a trailing slash.
+    public_url: String,
+    /// Scheme and authority of it.
+    origin: String,
+    /// Path of it, empty or with a leading slash.
+    base_path: String,
+    gateway: String,
+    admin: String,
+}
+
+/// What a token's `aud` reaches.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reach {
+    gateway: bool,
+    admin: bool,
+    servers: Vec<ServerId>,
+}
+
+impl ResourceNames {
+    /// The names under this public URL.
+    #[must_use]
+    pub fn new(public_url: &Url) -> Self {
+        let base_path = public_url.path().trim_end_matches('/').to_owned();
+        let origin = public_url.origin().ascii_serialization();
+        let public_url = format!("{origin}{base_path}");
+        Self {
+            gateway: format!("{public_url}/mcp"),
+            admin: format!("{public_url}/admin"),
+            public_url,
+            origin,
+            base_path,
+        }
+    }
+
+    /// The canonical URI, as `resource` parameters and `aud` spell it.
+    #[must_use]
+    pub fn uri(&self, resource: &Resource) -> String {
+        format!("{}{}", self.public_url, path(resource))
+    }
+
+    /// Where the metadata of a resource is: the well-known part goes between host and path (RFC 9728 section 3.1).
+    #[must_use]
+    pub fn metadata_url(&self, resource: &Resource) -> String {
+        format!("{}{}", self.origin, self.metadata_path(resource))
+    }
+
+    /// The path of that, for the router.
+    #[must_use]
+    pub fn metadata_path(&self, resource: &Resource) -> String {
+        format!("/.well-known/oauth-protected-resource{}{}", self.base_path, path(resource))
+    }
+
+    /// What a list of audiences reaches; `further` are the issuer's own names for the gateway.
+    #[must_use]
+    pub fn reach<'a>(&self, audiences: impl IntoIterator<Item = &'a str>, further: &[String]) -> Reach {
+        let mut reach = Reach::default();
+        for audience in audiences {
+            if audience == self.gateway || further.iter().any(|name| name == audience) {
+                reach.gateway = true;
+            } else if audience == self.admin {
+                reach.admin = true;
+            } else if let Some(Ok(server)) =
+                audience.strip_prefix(self.gateway.as_str()).and_then(|rest| rest.strip_prefix('/')).map(ServerId::new)
+            {
+                reach.servers.push(server);
+            }
+        }
+        reach
+    }
+}
+
+impl Reach {
+    /// Whether a token with that reach may be used at the resource.
+    #[must_use]
+    pub fn covers(&self, resource: &Resource) -> bool {
+        match resource {
+            Resource::Gateway => self.gateway,
+            Resource::Server(server) => self.gateway || self.servers.contains(server),
+            Resource::Admin => self.admin,
+        }
+    }
+
+    /// Whether it reaches nothing here.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        !self.gateway && !self.admin && self.servers.is_empty()
+    }
+}
+
+fn path(resource: &Resource) -> String {
+    match resource {
+        Resource::Gateway => "/mcp".to_owned(),
+        Resource::Server(server) => format!("/mcp/{server}"),
+        Resource::Admin => "/admin".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(url: &str) -> ResourceNames {
+        ResourceNames::new(&Url::parse(url).unwrap())
+    }
+
+    fn server(id: &str) -> Resource {
+        Resource::Server(ServerId::new(id).unwrap())
+    }
+
+    #[test]
+    fn a_token_for_one_server_works_only_there() {
+        let names = names("https://gw.example");
+        let reach = names.reach(["https://gw.example/mcp/git"], &[]);
+        assert!(reach.covers(&server("git")));
+        assert!(!reach.covers(&server("jira")) && !reach.covers(&Resource::Gateway) && !reach.covers(&Resource::Admin));
+    }
+
+    #[test]
+    fn a_token_for_the_gateway_works_everywhere_but_at_the_administrators_listener() {
+        let names = names("https://gw.example");
+        let reach = names.reach(["https://gw.example/mcp"], &[]);
+        assert!(reach.covers(&server("git")) && reach.covers(&Resource::Gateway) && !reach.covers(&Resource::Admin));
+        let admin = names.reach(["https://gw.example/admin"], &[]);
+        assert!(admin.covers(&Resource::Admin) && !admin.covers(&Resource::Gateway) && !admin.covers(&server("git")));
+        let mapped = names.reach(["api://bailiwick"], &["api://bailiwick".to_owned()]);
+        assert!(mapped.covers(&Resource::Gateway) && !mapped.covers(&Resource::Admin));
+    }
+
+    #[test]
+    fn an_audience_that_differs_by_a_character_reaches_nothing() {
+        let names = names("https://gw.example");
+        for near in [
+            "https://gw.example/mcp/",
+            "https://gw.example/MCP",
+            "https://gw.example",
+            "http://gw.example/mcp",
+            "https://gw.example:443/mcp",
+            "https://gw.example/mcp/git/",
+            "https://gw.example/mcp/../admin",
+            "https://gw.example/mcpx",
+            "https://gw.example.evil/mcp",
+            "",
+        ] {
+            assert!(names.reach([near], &[]).is_empty(), "{near}");
+        }
+    }
+
+    #[test]
+    fn the_well_known_part_goes_between_host_and_path() {
+        let plain = names("https://gw.example/");
+        assert_eq!(plain.uri(&Resource::Gateway), "https://gw.example/mcp");
+        assert_eq!(
+            plain.metadata_url(&server("git")),
+            "https://gw.example/.well-known/oauth-protected-resource/mcp/git"
+        );
+        let nested = names("http://127.0.0.1:8080/tools/");
+        assert_eq!(nested.uri(&Resource::Gateway), "http://127.0.0.1:8080/tools/mcp");
+        assert_eq!(
+            nested.metadata_url(&Resource::Gateway),
+            "http://127.0.0.1:8080/.well-known/oauth-protected-resource/tools/mcp"
+        );
+    }
+}

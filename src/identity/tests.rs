@@ -1,0 +1,439 @@
+//! The room against a real issuer on loopback: every refusal by its reason, keys that come and go.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::routing::get;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::fixture::{Signer, config};
+use super::revoked::{Revocation, RevocationMode, RevocationTarget};
+use super::*;
+use crate::config::ScopeMode;
+use crate::ids::{RevocationEpoch, ServerId};
+
+/// An issuer on loopback whose key set and health the test changes.
+struct Idp {
+    url: String,
+    keys: Arc<Mutex<Option<Vec<Value>>>>,
+    fetches: Arc<AtomicU64>,
+}
+
+impl Idp {
+    async fn start(keys: Vec<Value>) -> Self {
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let keys = Arc::new(Mutex::new(Some(keys)));
+        let fetches = Arc::new(AtomicU64::new(0));
+        let metadata = json!({
+            "issuer": url, "authorization_endpoint": format!("{url}/authorize"), "token_endpoint": format!("{url}/token"),
+            "jwks_uri": format!("{url}/jwks"), "response_types_supported": ["code"],
+            "subject_types_supported": ["public"], "id_token_signing_alg_values_supported": ["ES256"],
+        });
+        let (served, counted) = (Arc::clone(&keys), Arc::clone(&fetches));
+        let router = axum::Router::new()
+            .route("/.well-known/openid-configuration", get(move || async move { Json(metadata) }))
+            .route(
+                "/jwks",
+                get(move || async move {
+                    counted.fetch_add(1, Ordering::SeqCst);
+                    let keys = served.lock().unwrap().clone();
+                    keys.map(|keys| Json(json!({ "keys": keys }))).ok_or(StatusCode::SERVICE_UNAVAILABLE)
+                }),
+            );
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Self { url, keys, fetches }
+    }
+}
+
+struct Room {
+    identity: Arc<Identity>,
+    revocations: Arc<Revocations>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+fn room(config: &Config) -> Room {
+    let (revocations, tasks, stop) = (Arc::new(Revocations::default()), TaskTracker::new(), CancellationToken::new());
+    let identity = Identity::new(config, Arc::clone(&revocations), tasks.clone(), stop.clone());
+    Room { identity: Arc::new(identity), revocations, tasks, stop }
+}
+
+/// The fixture's configuration with `corp` at that URL only.
+fn config_at(url: &str) -> Config {
+    let mut config = config();
+    config.issuers.truncate(1);
+    Arc::make_mut(&mut config.issuers[0]).issuer = url.to_owned();
+    config
+}
+
+fn claims(issuer: &str) -> Value {
+    let now = now_s();
+    json!({
+        "iss": issuer, "sub": "alice", "aud": "https://gw.example/mcp", "exp": now + 600, "iat": now,
+        "jti": "j1", "client_id": "desk-client", "groups": ["dev"], "scope": "deploy read",
+    })
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the callers read better with a literal in the call")]
+fn with(mut claims: Value, changes: Value) -> Value {
+    for (name, value) in changes.as_object().unwrap() {
+        if value.is_null() {
+            claims.as_object_mut().unwrap().remove(name);
+        } else {
+            claims[name] = value.clone();
+        }
+    }
+    claims
+}
+
+impl Room {
+    async fn ask(&self, token: &str) -> Result<Caller, Reason> {
+        self.ask_at(token, &Resource::Gateway).await
+    }
+
+    async fn ask_at(&self, token: &str, resource: &Resource) -> Result<Caller, Reason> {
+        let first = self.identity.authenticate(Presented::Bearer(token), resource).await;
+        // Whatever was answered, the remembered answer is the same.
+        let again = self.identity.authenticate(Presented::Bearer(token), resource).await;
+        assert_eq!(
+            first.as_ref().map(Caller::principal).map_err(Stop::reason),
+            again.as_ref().map(Caller::principal).map_err(Stop::reason)
+        );
+        first.map_err(|stop| stop.reason())
+    }
+}
+
+#[tokio::test]
+async fn a_good_token_says_who_calls() {
+    let signer = Signer::new("one");
+    let idp = Idp::start(vec![signer.jwk()]).await;
+    let room = room(&config_at(&idp.url));
+    let token = signer.token(&with(claims(&idp.url), json!({"sid": "s1", "auth_time": 1_700_000_000, "acr": "mfa"})));
+    let caller = room.ask(&token).await.unwrap();
+    let persona = caller.persona();
+    assert_eq!(persona.user.as_ref().unwrap().as_str(), "user:corp/alice");
+    assert_eq!(persona.agent.as_ref().unwrap().id.as_str(), "desk");
+    assert_eq!(persona.scopes, ["deploy", "read"]);
+    assert_eq!(persona.default_roles, ["employee"]);
+    assert_eq!(persona.client_proof, ClientProof::Public);
+    assert_eq!((persona.authenticated_at, persona.acr.as_deref()), (Some(1_700_000_000), Some("mfa")));
+    assert_eq!(caller.token().id.as_deref(), Some("j1"));
+    assert_eq!(caller.token().session.as_deref(), Some("s1"));
+    assert!(caller.subject_token().is_none(), "no server exchanges, so the token is forgotten");
+    assert!(room.identity.is_ready());
+    assert_eq!(room.identity.readiness()[0].keys, 1);
+    assert_eq!(idp.fetches.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn every_bad_claim_has_its_own_reason() {
+    let signer = Signer::new("one");
+    let idp = Idp::start(vec![signer.jwk()]).await;
+    let room = room(&config_at(&idp.url));
+    let now = now_s();
+    for (changes, reason) in [
+        (json!({"exp": now - 31}), Reason::TokenExpired),
+        (json!({"exp": null}), Reason::ClaimMissing),
+        (json!({"exp": "soon"}), Reason::TokenMalformed),
+        (json!({"nbf": now + 60}), Reason::TokenNotYetValid),
+        (json!({"iat": now + 60, "exp": now + 120}), Reason::TokenNotYetValid),
+        (json!({"iat": null}), Reason::ClaimMissing),
+        (json!({"exp": now + 7200}), Reason::TokenLifetimeExceeded),
+        (json!({"iat": now - 3600, "exp": now + 60}), Reason::TokenLifetimeExceeded),
+        (json!({"iss": "https://evil.example"}), Reason::IssuerUnknown),
+        (json!({"iss": format!("{}/", idp.url)}), Reason::IssuerUnknown),
+        (json!({"iss": null}), Reason::ClaimMissing),
+        (json!({"aud": "https://gw.example/mcp/"}), Reason::AudienceMismatch),
+        (json!({"aud": ["https://elsewhere.example"]}), Reason::AudienceMismatch),
+        (json!({"aud": []}), Reason::AudienceMismatch),
+        (json!({"aud": null}), Reason::ClaimMissing),
+        (json!({"aud": {"a": 1}}), Reason::TokenMalformed),
+        (json!({"sub": null}), Reason::ClaimMissing),
+        (json!({"sub": ""}), Reason::ClaimMissing),
+        (json!({"sub": 7}), Reason::TokenMalformed),
+        (json!({"jti": null}), Reason::ClaimMissing),
+        (json!({"client_id": null}), Reason::ClaimMissing),
+        (json!({"cnf": {"jkt": "x"}}), Reason::TokenBound),
+        (json!({"typ": "ID"}), Reason::TokenTypeRefused),
+        (json!({"act": {"sub": "stranger"}}), Reason::ChainRefused),
+        (json!({"client_id": "suspended-client"}), Reason::AgentInactive),
+        (json!({"client_id": "robot", "sub": "robot"}), Reason::AgentUnknown),
+        (json!({"client_id": "robot", "idtyp": "app"}), Reason::AgentUnknown),
+        (json!({"client_id": "robot", "sub": "robot@clients"}), Reason::AgentUnknown),
+        (json!({"client_id": "robot", "gty": "client-credentials"}), Reason::AgentUnknown),
+        (json!({"client_id": "Robot", "preferred_username": "service-account-robot"}), Reason::AgentUnknown),
+    ] {
+        let token = signer.token(&with(claims(&idp.url), changes.clone()));
+        assert_eq!(room.ask(&token).await.map(|_| ()), Err(reason), "{changes}");
+    }
+    for accepted in [
+        json!({"exp": now - 29, "iat": now - 600}),
+        json!({"nbf": now + 29}),
+        json!({"aud": ["https://elsewhere.example", "api://bailiwick"]}),
+        json!({"client_id": null, "azp": "desk-client"}),
+        json!({"nonce": "n"}),
+        json!({"client_id": "unregistered"}),
+    ] {
+        let token = signer.token(&with(claims(&idp.url), accepted.clone()));
+        assert!(room.ask(&token).await.is_ok(), "{accepted}");
+    }
+}
+
+#[tokio::test]
+async fn every_bad_header_and_signature_has_its_own_reason() {
+    let (signer, stranger) = (Signer::new("one"), Signer::new("one"));
+    let idp = Idp::start(vec![signer.jwk(), Signer::new("two").jwk()]).await;
+    let room = room(&config_at(&idp.url));
+    let good = claims(&idp.url);
+    let header = |changes: Value| with(json!({"alg": "ES256", "typ": "at+jwt", "kid": "one"}), changes);
+    for (changes, reason) in [
+        (json!({"alg": "none"}), Reason::AlgorithmRefused),
+        (json!({"alg": "HS256"}), Reason::AlgorithmRefused),
+        (json!({"alg": "RS256"}), Reason::AlgorithmRefused),
+        (json!({"alg": "es256"}), Reason::AlgorithmRefused),
+        (json!({"alg": null}), Reason::TokenMalformed),
+        (json!({"typ": "id+jwt"}), Reason::TokenTypeRefused),
+        (json!({"typ": null}), Reason::TokenTypeRefused),
+        (json!({"crit": ["b64"]}), Reason::TokenMalformed),
+        (json!({"kid": "two"}), Reason::SignatureInvalid),
+        (json!({"kid": "three"}), Reason::SignatureInvalid),
+        (json!({"kid": null}), Reason::SignatureInvalid),
+    ] {
+        let token = signer.token_with(&header(changes.clone()), &good);
+        assert_eq!(room.ask(&token).await.map(|_| ()), Err(reason), "{changes}");
+    }
+    // Whatever key the header offers, the issuer's own is used.
+    let offered =
+        header(json!({"jwk": stranger.jwk(), "jku": "https://evil.example/jwks", "x5u": "https://evil.example"}));
+    assert!(room.ask(&signer.token_with(&offered, &good)).await.is_ok());
+    assert_eq!(room.ask(&stranger.token_with(&offered, &good)).await.map(|_| ()), Err(Reason::SignatureInvalid));
+    for typ in ["application/at+jwt", "AT+JWT", "JWT"] {
+        assert!(room.ask(&signer.token_with(&header(json!({"typ": typ})), &good)).await.is_ok(), "{typ}");
+    }
+    // An ID token is signed by the same key and is not an access token.
+    for claim in ["nonce", "at_hash", "c_hash", "events"] {
+        let token = signer.token_with(&header(json!({"typ": "JWT"})), &with(good.clone(), json!({claim: "x"})));
+        assert_eq!(room.ask(&token).await.map(|_| ()), Err(Reason::TokenTypeRefused), "{claim}");
+    }
+    let token = signer.token(&good);
+    let (rest, signature) = token.rsplit_once('.').unwrap();
+    for broken in
+        [format!("{rest}."), format!("{rest}.AAAA"), format!("{rest}.{}", signature.to_lowercase()), rest.to_owned()]
+    {
+        let reason = room.ask(&broken).await.map(|_| ()).unwrap_err();
+        assert!(matches!(reason, Reason::SignatureInvalid | Reason::TokenMalformed), "{reason}");
+    }
+    assert_eq!(room.ask(&"a".repeat(limit::TOKEN_BYTES_MAX + 1)).await.map(|_| ()), Err(Reason::TokenMalformed));
+    // All of that made the gateway ask for keys once.
+    assert_eq!(idp.fetches.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn optional_claims_may_be_left_out_but_the_life_stays_bounded() {
+    let signer = Signer::new("one");
+    let idp = Idp::start(vec![signer.jwk()]).await;
+    let mut config = config_at(&idp.url);
+    Arc::make_mut(&mut config.issuers[0]).optional_claims = vec!["iat".into(), "jti".into(), "client_id".into()];
+    let room = room(&config);
+    let bare = with(claims(&idp.url), json!({"iat": null, "jti": null, "client_id": null}));
+    let caller = room.ask(&signer.token(&bare)).await.unwrap();
+    assert_eq!((caller.persona().client_proof, caller.token().issued_at), (ClientProof::None, None));
+    let long = with(bare, json!({"exp": now_s() + 7200}));
+    assert_eq!(room.ask(&signer.token(&long)).await.map(|_| ()), Err(Reason::TokenLifetimeExceeded));
+}
+
+#[tokio::test]
+async fn software_that_got_a_token_for_itself_has_proven_itself() {
+    let signer = Signer::new("one");
+    let idp = Idp::start(vec![signer.jwk()]).await;
+    let room = room(&config_at(&idp.url));
+    let own = with(claims(&idp.url), json!({"sub": "bot-client", "client_id": "bot-client", "groups": null}));
+    let caller = room.ask(&signer.token(&own)).await.unwrap();
+    assert_eq!(caller.persona().client_proof, ClientProof::Secret);
+    assert!(caller.persona().agent.as_ref().unwrap().autonomous);
+    assert_eq!(caller.persona().groups, Groups::Known(Vec::new()));
+    let person = with(claims(&idp.url), json!({"groups": null}));
+    let caller = room.ask(&signer.token(&person)).await.unwrap();
+    assert!(matches!(caller.persona().groups, Groups::Unknown(_)));
+}
+
+#[tokio::test]
+async fn a_token_works_only_at_its_resource() {
+    let signer = Signer::new("one");
+    let idp = Idp::start(vec![signer.jwk()]).await;
+    let room = room(&config_at(&idp.url));
+    let git = Resource::Server(ServerId::new("git").unwrap());
+    let jira = Resource::Server(ServerId::new("jira").unwrap());
+    let narrow = signer.token(&with(claims(&idp.url), json!({"aud": "https://gw.example/mcp/git"})));
+    assert!(room.ask_at(&narrow, &git).await.is_ok());
+    for elsewhere in [&jira, &Resource::Gateway, &Resource::Admin] {
+        assert_eq!(room.ask_at(&narrow, elsewhere).await.map(|_| ()), Err(Reason::AudienceMismatch));
+    }
+    let wide = signer.token(&claims(&idp.url));
+    assert!(room.ask_at(&wide, &jira).await.is_ok());
+    assert_eq!(room.ask_at(&wide, &Resource::Admin).await.map(|_| ()), Err(Reason::AudienceMismatch));
+}
+
+#[tokio::test]
+async fn a_revocation_holds_for_a_remembered_token_at_once() {
+    let signer = Signer::new("one");
+    let idp = Idp::start(vec![signer.jwk()]).await;
+    let room = room(&config_at(&idp.url));
+    let token = signer.token(&claims(&idp.url));
+    assert_eq!(room.ask(&token).await.unwrap().epoch(), RevocationEpoch(0));
+    let alias = IssuerAlias::new("corp").unwrap();
+    let revoke = |target, mode| Revocation { target, mode, actor: "host:0".into(), note: String::new(), at: 0 };
+    let digest = Digest::sha256(token.as_bytes()).to_string();
+    for (epoch, target) in (1..).zip([
+        RevocationTarget::Token("j1".into()),
+        RevocationTarget::Token(digest),
+        RevocationTarget::Subject(alias.clone(), "alice".into()),
+        RevocationTarget::Client(alias.clone(), "desk-client".into()),
+        RevocationTarget::Everything,
+    ]) {
+        room.revocations.replace(RevocationEpoch(epoch), vec![revoke(target.clone(), RevocationMode::Block)]);
+        assert_eq!(room.ask(&token).await.map(|_| ()), Err(Reason::Revoked), "{target:?}");
+    }
+    let other = IssuerAlias::new("other").unwrap();
+    let elsewhere = revoke(RevocationTarget::Subject(other, "alice".into()), RevocationMode::Block);
+    let earlier = RevocationMode::SignOut { issued_before: now_s() - 60 };
+    let subject = RevocationTarget::Subject(alias, "alice".into());
+    room.revocations.replace(RevocationEpoch(9), vec![elsewhere, revoke(subject.clone(), earlier)]);
+    assert_eq!(room.ask(&token).await.unwrap().epoch(), RevocationEpoch(9));
+    let later = RevocationMode::SignOut { issued_before: now_s() + 60 };
+    room.revocations.replace(RevocationEpoch(10), vec![revoke(subject, later)]);
+    assert_eq!(room.ask(&token).await.map(|_| ()), Err(Reason::Revoked));
+}
+
+#[tokio::test]
+async fn a_reload_looks_at_every_token_again_and_keeps_the_keys() {
+    let signer = Signer::new("one");
+    let idp = Idp::start(vec![signer.jwk()]).await;
+    let mut config = config_at(&idp.url);
+    let room = room(&config);
+    let token = signer.token(&claims(&idp.url));
+    assert!(room.ask(&token).await.is_ok());
+    let desk = config.agents.iter_mut().find(|(id, _)| id.as_str() == "desk").unwrap().1;
+    Arc::make_mut(desk).state = crate::config::AgentState::Suspended;
+    Arc::make_mut(&mut config.issuers[0]).scopes = ScopeMode::Ignored;
+    room.identity.reload(&config);
+    assert_eq!(room.ask(&token).await.map(|_| ()), Err(Reason::AgentInactive));
+    assert_eq!(idp.fetches.load(Ordering::SeqCst), 1, "the issuer itself did not change");
+    config.issuers.clear();
+    room.identity.reload(&config);
+    assert_eq!(room.ask(&token).await.map(|_| ()), Err(Reason::IssuerUnknown));
+}
+
+#[tokio::test]
+async fn an_issuer_that_is_down_stops_neither_the_start_nor_the_others() {
+    let signer = Signer::new("one");
+    let idp = Idp::start(vec![signer.jwk()]).await;
+    *idp.keys.lock().unwrap() = None;
+    let other = Idp::start(vec![signer.jwk()]).await;
+    let mut config = config();
+    Arc::make_mut(&mut config.issuers[0]).issuer = idp.url.clone();
+    Arc::make_mut(&mut config.issuers[1]).issuer = other.url.clone();
+    let room = room(&config);
+    let token = signer.token(&claims(&idp.url));
+    assert_eq!(room.ask(&token).await.map(|_| ()), Err(Reason::IssuerUnavailable));
+    assert!(room.ask(&signer.token(&claims(&other.url))).await.is_ok());
+    assert!(room.identity.is_ready(), "one of the two can authenticate people");
+    let down = &room.identity.readiness()[0];
+    assert!(down.keys == 0 && down.problem.as_ref().unwrap().contains("503"), "{down:?}");
+    // It comes back, and nobody has to do anything.
+    *idp.keys.lock().unwrap() = Some(vec![signer.jwk()]);
+    for _ in 0..100 {
+        if room.ask(&token).await.is_ok() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("the issuer came back and its tokens are still refused");
+}
+
+#[tokio::test]
+async fn withdrawn_keys_leave_at_once_and_take_remembered_tokens_along() {
+    let (old, new) = (Signer::new("old"), Signer::new("new"));
+    let idp = Idp::start(vec![old.jwk()]).await;
+    let config = config_at(&idp.url);
+    let room = room(&config);
+    let (from_old, from_new) = (old.token(&claims(&idp.url)), new.token(&claims(&idp.url)));
+    assert!(room.ask(&from_old).await.is_ok());
+    *idp.keys.lock().unwrap() = Some(vec![new.jwk()]);
+    // Within the interval an unknown key makes nobody fetch: the token is refused.
+    assert_eq!(room.ask(&from_new).await.map(|_| ()), Err(Reason::SignatureInvalid));
+    assert_eq!(idp.fetches.load(Ordering::SeqCst), 1);
+    room.identity.settings.load().issuers[&idp.url].issuer.forget_last_attempt();
+    let fifty: Vec<String> =
+        (0..50).map(|n| new.token(&with(claims(&idp.url), json!({"jti": format!("n{n}")})))).collect();
+    let asked = fifty.iter().map(|token| room.identity.authenticate(Presented::Bearer(token), &Resource::Gateway));
+    assert!(futures_util::future::join_all(asked).await.iter().all(Result::is_ok));
+    assert_eq!(idp.fetches.load(Ordering::SeqCst), 2, "fifty tokens with an unknown key are one fetch");
+    assert!(room.ask(&from_new).await.is_ok(), "the refusal was forgotten with the old keys");
+    assert_eq!(room.ask(&from_old).await.map(|_| ()), Err(Reason::SignatureInvalid));
+}
+
+#[tokio::test]
+async fn the_keys_of_an_issuer_that_stays_away_leave_after_their_time() {
+    let signer = Signer::new("one");
+    let idp = Idp::start(vec![signer.jwk()]).await;
+    let mut config = config_at(&idp.url);
+    Arc::make_mut(&mut config.issuers[0]).jwks_stale_max = Duration::from_secs(2);
+    let room = room(&config);
+    let token = signer.token(&claims(&idp.url));
+    assert!(room.ask(&token).await.is_ok());
+    *idp.keys.lock().unwrap() = None;
+    tokio::time::sleep(Duration::from_millis(1_200)).await;
+    assert!(room.ask(&token).await.is_ok(), "while the issuer is away its last keys hold for a time");
+    for _ in 0..80 {
+        if room.ask(&token).await.map(|_| ()) == Err(Reason::IssuerUnavailable) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("stale keys are still used");
+}
+
+#[tokio::test]
+async fn metadata_that_names_another_issuer_is_not_believed() {
+    let signer = Signer::new("one");
+    let idp = Idp::start(vec![signer.jwk()]).await;
+    let spelled = idp.url.replace("127.0.0.1", "localhost");
+    let room = room(&config_at(&spelled));
+    assert_eq!(room.ask(&signer.token(&claims(&spelled))).await.map(|_| ()), Err(Reason::IssuerUnavailable));
+    assert!(room.identity.readiness()[0].problem.as_ref().unwrap().contains("issuer"));
+    assert!(!room.identity.is_ready());
+}
+
+#[tokio::test]
+async fn nobody_is_anonymous_unless_that_is_configured_on_loopback() {
+    let mut config = config_at("http://127.0.0.1:9");
+    let nothing = |room: Room, resource: Resource| async move {
+        room.identity.authenticate(Presented::Nothing, &resource).await.map_err(|stop| stop.reason())
+    };
+    assert_eq!(nothing(room(&config), Resource::Gateway).await.map(|_| ()), Err(Reason::TokenMissing));
+    config.anonymous = true;
+    let caller = nothing(room(&config), Resource::Gateway).await.unwrap();
+    assert_eq!(caller.persona().user.as_ref().unwrap().as_str(), "user:anonymous/anonymous");
+    assert!(caller.persona().agent.is_none());
+    assert_eq!(nothing(room(&config), Resource::Admin).await.map(|_| ()), Err(Reason::TokenMissing));
+    config.gateway.listen = "0.0.0.0:8080".parse().unwrap();
+    assert_eq!(nothing(room(&config), Resource::Gateway).await.map(|_| ()), Err(Reason::TokenMissing));
+    config.gateway.listen = "127.0.0.1:8080".parse().unwrap();
+    Arc::make_mut(&mut config.issuers[0]).alias = IssuerAlias::new(ANONYMOUS).unwrap();
+    assert_eq!(nothing(room(&config), Resource::Gateway).await.map(|_| ()), Err(Reason::TokenMissing));
+}
+
+#[tokio::test]
+async fn the_tasks_end_when_they_are_stopped() {
+    let room = room(&config_at("http://127.0.0.1:9"));
+    room.stop.cancel();
+    room.tasks.close();
+    tokio::time::timeout(Duration::from_secs(5), room.tasks.wait()).await.unwrap();
+}

@@ -1,0 +1,197 @@
+//! What the claims of a signed token must say (RFC 9068), and who that makes the caller.
+//!
+//! Decides after the signature was verified. Refuses to know keys and caches. Invariant: everything that
+//! ends up in a [`Persona`] was in the signed claims or in our own configuration.
+
+use super::TokenFacts;
+use super::agent::{Actors, AgentIndex};
+use super::groups::groups;
+use super::persona::{ClientProof, Persona};
+use super::resource::{Reach, ResourceNames};
+use super::token::{Claims, Header, missing};
+use crate::config::IssuerConfig;
+use crate::ids::{Digest, Subject};
+use crate::limit;
+use crate::outcome::{Reason, Refusal};
+
+/// What the claims say.
+#[derive(Debug)]
+pub(super) struct Findings {
+    pub persona: Persona,
+    pub token: TokenFacts,
+    /// Which of our resources it is for.
+    pub reach: Reach,
+    /// When it, or an agent in it, expires: seconds since 1970, without leeway.
+    pub until: i64,
+}
+
+/// Whether the header's media type says that this is an access token of that issuer's kind.
+///
+/// # Errors
+/// [`Reason::TokenTypeRefused`]. A header without `typ` needs `""` on the issuer's list.
+pub(super) fn check_type(issuer: &IssuerConfig, header: &Header) -> Result<(), Refusal> {
+    let typ = plain_type(header.typ.as_deref().unwrap_or(""));
+    if issuer.token_types.iter().any(|allowed| plain_type(allowed) == typ) {
+        return Ok(());
+    }
+    Err(Refusal::new(Reason::TokenTypeRefused))
+}
+
+/// Looks at every claim; `now` in seconds since 1970.
+pub(super) fn verify(
+    issuer: &IssuerConfig,
+    names: &ResourceNames,
+    agents: &AgentIndex,
+    header: &Header,
+    claims: &Claims<'_>,
+    digest: Digest,
+    now: i64,
+) -> Result<Findings, Refusal> {
+    refuse_other_kinds(header, claims)?;
+    let (issued_at, expires_at) = check_times(issuer, claims, now)?;
+    let audiences = claims.texts("aud")?.ok_or_else(|| missing("aud"))?;
+    if audiences.len() > limit::TOKEN_AUDIENCES_MAX {
+        return Err(Refusal::new(Reason::TokenMalformed).hint("the token has too many audiences"));
+    }
+    let reach = names.reach(audiences.iter().map(String::as_str), &issuer.audiences);
+    if reach.is_empty() {
+        return Err(Refusal::new(Reason::AudienceMismatch));
+    }
+    let subject = claims.required("sub")?;
+    let client = client(issuer, claims)?;
+    let id = claims.text("jti")?;
+    if id.is_none() && !optional(issuer, "jti") {
+        return Err(missing("jti"));
+    }
+    let own = is_own_token(&subject, client.as_deref(), claims);
+    let human = (!own).then_some(subject.as_str());
+    let Actors { agent, chain, until } =
+        agents.actors(issuer, client.as_deref(), human, &subject, claims.raw("act"), now)?;
+    let persona = Persona {
+        issuer: issuer.alias.clone(),
+        user: Some(Subject::user(&issuer.alias, &subject)),
+        groups: groups(issuer, claims, own),
+        agent: Some(agent),
+        chain,
+        default_roles: issuer.default_roles.clone(),
+        scopes: scopes(issuer, claims)?,
+        client: client.clone(),
+        client_proof: match (&client, own) {
+            (None, _) => ClientProof::None,
+            // Software gets a token for itself only after it has proven itself at the token endpoint.
+            (Some(_), true) => ClientProof::Secret,
+            (Some(_), false) => ClientProof::Public,
+        },
+        authenticated_at: claims.date("auth_time")?,
+        acr: claims.text("acr")?,
+    };
+    let token = TokenFacts {
+        digest,
+        issuer: issuer.alias.clone(),
+        subject: Some(subject),
+        client,
+        id,
+        session: claims.text("sid")?,
+        issued_at,
+        expires_at,
+    };
+    Ok(Findings { persona, token, reach, until: until.min(expires_at) })
+}
+
+/// Tokens that are signed by the same key and mean something else.
+fn refuse_other_kinds(header: &Header, claims: &Claims<'_>) -> Result<(), Refusal> {
+    // A key-bound token that comes as a plain bearer was stolen, or is used wrongly (RFC 7800, 8705, 9449).
+    if claims.has("cnf") {
+        return Err(Refusal::new(Reason::TokenBound));
+    }
+    // `at+jwt` says what it is. A plain `JWT` may be an ID token, a logout token, a security event.
+    let says_so = plain_type(header.typ.as_deref().unwrap_or("")) == "at+jwt";
+    let telling = ["nonce", "at_hash", "c_hash", "events"];
+    if !says_so && telling.iter().any(|name| claims.has(name)) {
+        return Err(Refusal::new(Reason::TokenTypeRefused));
+    }
+    // Keycloak writes the kind into a claim as well.
+    match claims.raw("typ") {
+        Some("\"ID\"" | "\"Refresh\"" | "\"Offline\"" | "\"Logout\"") => Err(Refusal::new(Reason::TokenTypeRefused)),
+        _ => Ok(()),
+    }
+}
+
+fn check_times(issuer: &IssuerConfig, claims: &Claims<'_>, now: i64) -> Result<(Option<i64>, i64), Refusal> {
+    let leeway = seconds(issuer.leeway);
+    let life_max = seconds(issuer.token_life_max);
+    let expires_at = claims.date("exp")?.ok_or_else(|| missing("exp"))?;
+    if now >= expires_at.saturating_add(leeway) {
+        return Err(Refusal::new(Reason::TokenExpired));
+    }
+    let issued_at = claims.date("iat")?;
+    if issued_at.is_none() && !optional(issuer, "iat") {
+        return Err(missing("iat"));
+    }
+    let ahead = |moment: Option<i64>| moment.is_some_and(|moment| moment > now.saturating_add(leeway));
+    if ahead(claims.date("nbf")?) || ahead(issued_at) {
+        return Err(Refusal::new(Reason::TokenNotYetValid));
+    }
+    // Without `iat` the life that is left must already be short enough.
+    let life = expires_at.saturating_sub(issued_at.unwrap_or(now));
+    if life > life_max {
+        return Err(Refusal::new(Reason::TokenLifetimeExceeded).hint(format!(
+            "the token lives {life} s and at most {life_max} s are accepted; have the issuer mint shorter ones"
+        )));
+    }
+    Ok((issued_at, expires_at))
+}
+
+fn client(issuer: &IssuerConfig, claims: &Claims<'_>) -> Result<Option<String>, Refusal> {
+    for name in &issuer.claims.client {
+        if let Some(client) = claims.text(name)? {
+            return Ok(Some(client));
+        }
+    }
+    if optional(issuer, "client_id") { Ok(None) } else { Err(missing("client_id")) }
+}
+
+fn scopes(issuer: &IssuerConfig, claims: &Claims<'_>) -> Result<Vec<String>, Refusal> {
+    for name in &issuer.claims.scope {
+        if let Some(values) = claims.texts(name)? {
+            let mut scopes: Vec<String> =
+                values.iter().flat_map(|value| value.split_ascii_whitespace()).map(str::to_owned).collect();
+            if scopes.len() > limit::TOKEN_SCOPES_MAX {
+                return Err(Refusal::new(Reason::TokenMalformed).hint("the token has too many scopes"));
+            }
+            scopes.sort_unstable();
+            scopes.dedup();
+            return Ok(scopes);
+        }
+    }
+    Ok(Vec::new())
+}
+
+/// Whether software got this token for itself (client credentials): it has no human subject.
+///
+/// RFC 9068 section 2.2 has `sub` equal the client then; the others are how Auth0, Entra and Keycloak say it.
+fn is_own_token(subject: &str, client: Option<&str>, claims: &Claims<'_>) -> bool {
+    let text = |name: &str| claims.text(name).ok().flatten();
+    client.is_some_and(|client| {
+        subject == client
+            || subject.strip_suffix("@clients") == Some(client)
+            || text("preferred_username")
+                .and_then(|name| name.strip_prefix("service-account-").map(|name| name.eq_ignore_ascii_case(client)))
+                .unwrap_or(false)
+    }) || text("idtyp").as_deref() == Some("app")
+        || matches!(text("gty").as_deref(), Some("client-credentials" | "client_credentials"))
+}
+
+fn optional(issuer: &IssuerConfig, claim: &str) -> bool {
+    issuer.optional_claims.iter().any(|name| name == claim)
+}
+
+/// RFC 9068 section 2.1: `application/` may stand before it; RFC 7515 section 4.1.9: case does not matter.
+fn plain_type(typ: &str) -> String {
+    let typ = typ.to_ascii_lowercase();
+    typ.strip_prefix("application/").map_or(typ.clone(), str::to_owned)
+}
+
+fn seconds(duration: std::time::Duration) -> i64 {
+    i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
+}

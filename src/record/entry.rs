@@ -1,0 +1,141 @@
+//! The last proof before anything leaves: the intent of this very call is on the record.
+//!
+//! Decides nothing about the call; it asks the proof inside whether it still holds, before the intent
+//! is written and again when it is safe. Invariant: an [`Entry`] exists only after its intent is as
+//! durable as the configuration demands, and its end is recorded exactly once, whatever happens.
+
+use std::time::Instant;
+
+use super::event::{Intent, ResultFacts};
+use super::journal::Journal;
+use super::metrics::ServerLabel;
+use crate::ids::{CallId, LegId, ServerId};
+use crate::outcome::{Failure, Outcome, Reason, Refusal, Stop};
+use crate::wire::Outgoing;
+
+/// What the record asks of the proof that it seals: the delegate room's `Grant` implements it.
+pub trait Evidence: Send {
+    /// Whether everything that was decided still holds: revocation epoch, policy, pins.
+    ///
+    /// # Errors
+    /// The refusal that has come up since.
+    fn recheck(&self) -> Result<(), Refusal>;
+
+    /// What is about to be done, as the record tells it.
+    fn intent(&self) -> Intent<'_>;
+}
+
+/// The proof that the intent of this leg is durable, together with what may now be forwarded.
+///
+/// Made only by [`Journal::open`]. [`Entry::close`] consumes it; one that is dropped without is recorded
+/// as `unknown`.
+#[derive(Debug)]
+#[must_use = "an entry that is dropped is recorded as `unknown`"]
+pub struct Entry<P: Evidence> {
+    proof: P,
+    outgoing: Outgoing,
+    call: CallId,
+    leg: LegId,
+    opened: Instant,
+    journal: Journal,
+    closed: bool,
+}
+
+impl<P: Evidence> Entry<P> {
+    /// What was proven.
+    pub const fn proof(&self) -> &P {
+        &self.proof
+    }
+
+    /// What may now be forwarded.
+    pub const fn outgoing(&self) -> &Outgoing {
+        &self.outgoing
+    }
+
+    /// The call.
+    pub const fn call_id(&self) -> CallId {
+        self.call
+    }
+
+    /// The request of that call.
+    pub const fn leg_id(&self) -> LegId {
+        self.leg
+    }
+
+    /// Records how it ended. Nobody waits for the disk here.
+    pub fn close(mut self, outcome: &Outcome) {
+        self.end(Some(outcome));
+    }
+
+    fn end(&mut self, outcome: Option<&Outcome>) {
+        if std::mem::replace(&mut self.closed, true) {
+            return;
+        }
+        let took = self.opened.elapsed();
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let result = match outcome {
+            Some(outcome) => ResultFacts::of(outcome, self.journal.key(), micros),
+            None => ResultFacts::unknown("nobody waited for the end", Some(micros)),
+        };
+        let label = result.label();
+        self.journal.ended(self.call, self.leg, result);
+        let metrics = self.journal.metrics();
+        metrics.calls_in_flight.dec();
+        let server = self.proof.intent().attempt.mcp.server.and_then(|server| ServerId::new(server).ok());
+        metrics.ended(ServerLabel(server), &self.outgoing.method, label, took);
+    }
+}
+
+impl<P: Evidence> Drop for Entry<P> {
+    fn drop(&mut self) {
+        self.end(None);
+    }
+}
+
+impl Journal {
+    /// Seals a proof: rechecks it, writes the intent, waits until that is durable, rechecks it again.
+    ///
+    /// # Errors
+    /// The refusal of the recheck, or [`Reason::RecordUnavailable`]. Like every other stop of a call they
+    /// are for the caller of this to record with [`Journal::stopped`], which also closes the intent.
+    pub async fn open<P: Evidence>(&self, proof: P, outgoing: Outgoing) -> Result<Entry<P>, Stop> {
+        proof.recheck()?;
+        let started = Instant::now();
+        let (call, leg, waiting) = {
+            let intent = proof.intent();
+            (intent.attempt.call, intent.attempt.leg, self.intend(&intent)?)
+        };
+        let mut unforwarded = Unforwarded { journal: self, call, leg, armed: true };
+        let safe = waiting.await;
+        // From here on there is no await: whoever gets the error records it.
+        unforwarded.armed = false;
+        if !safe {
+            return Err(unavailable("the intent could not be written"));
+        }
+        self.metrics().journal_wait_seconds.observe(started.elapsed().as_secs_f64());
+        proof.recheck()?;
+        self.metrics().calls_in_flight.inc();
+        Ok(Entry { proof, outgoing, call, leg, opened: Instant::now(), journal: self.clone(), closed: false })
+    }
+}
+
+/// The record cannot take the call, so there is no call.
+pub(super) fn unavailable(detail: &'static str) -> Stop {
+    Stop::Failed(Failure::before(Reason::RecordUnavailable, detail))
+}
+
+/// The client may go while its intent is being written: then nothing was forwarded, and the record says so.
+struct Unforwarded<'a> {
+    journal: &'a Journal,
+    call: CallId,
+    leg: LegId,
+    armed: bool,
+}
+
+impl Drop for Unforwarded<'_> {
+    fn drop(&mut self) {
+        if self.armed {
+            self.journal.ended(self.call, self.leg, ResultFacts::not_forwarded(Reason::Cancelled));
+        }
+    }
+}

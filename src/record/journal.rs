@@ -1,0 +1,306 @@
+//! The handle through which everything comes onto the record.
+//!
+//! Decides which line each event becomes and who waits for it: intents and administrators' acts are
+//! durable before anything goes on; refusals, results and lists never wait for the disk. Refuses to
+//! know how lines reach the disk ([`super::writer`]). Invariant: nothing is recorded twice, and what
+//! cannot be recorded is counted.
+
+use std::cell::RefCell;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::appender::{Appender, Mark};
+use super::batch::{Settled, lock};
+use super::entry::unavailable;
+use super::event::{
+    Attempt, CallFields, Intent, Listing, NoiseFields, OpenLeg, ReloadFields, ReloadNote, RepairFields, ResultFacts,
+    ResultFields, RevocationFields, RevocationNote, StartFields, StartNote, StopFacts, StopFields,
+};
+use super::keys::JournalKey;
+use super::line::{self, Header};
+use super::metrics::Metrics;
+use super::noise::Noise;
+use super::writer::{Shared, Writer};
+use crate::config::Durability;
+use crate::ids::{CallId, LegId, ReplicaId, RevocationEpoch};
+use crate::limit;
+use crate::outcome::{Failure, Reason, Stop};
+
+/// The record of one gateway process. Cheap to clone; the last clone that goes closes the journal.
+#[derive(Debug, Clone)]
+pub struct Journal(Arc<Handle>);
+
+#[derive(Debug)]
+struct Handle {
+    shared: Arc<Shared>,
+    replica: ReplicaId,
+    key: JournalKey,
+    noise: Arc<Noise>,
+    thread: std::sync::Mutex<Option<std::thread::JoinHandle<()>>>,
+    relay: tokio::task::AbortHandle,
+}
+
+/// What a journal needs to start.
+#[derive(Debug)]
+pub struct JournalSettings<'a> {
+    /// The state directory; the segments are in `journal/` there.
+    pub state: &'a Path,
+    /// This process.
+    pub replica: ReplicaId,
+    /// What an intent waits for.
+    pub durability: Durability,
+    /// The key for digests of arguments and results.
+    pub key: JournalKey,
+    /// Where it is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+/// What was found when the journal was taken over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recovered {
+    /// The last store epoch that the journal tells; a store with a lower one is older than the record.
+    pub epoch: Option<RevocationEpoch>,
+    /// Calls of the last run whose end nobody knows, now recorded as `unknown`.
+    pub unknown: usize,
+    /// Torn ends and broken chains, now noted as `repair`.
+    pub repairs: usize,
+}
+
+/// Why the journal cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot use the journal in {place}: {problem}; see that the directory is ours and the disk has room")]
+pub struct JournalError {
+    place: String,
+    problem: std::io::Error,
+}
+
+/// The directory of the segments.
+#[must_use]
+pub fn directory(state: &Path) -> PathBuf {
+    state.join("journal")
+}
+
+impl Journal {
+    /// Takes over the journal: repairs a torn end, continues the chain, closes what was left open. Must be
+    /// called within the runtime whose tasks will wait for it; blocks for some milliseconds.
+    ///
+    /// # Errors
+    /// When the directory cannot be read or written.
+    pub fn start(settings: JournalSettings<'_>) -> Result<(Self, Recovered), JournalError> {
+        let directory = directory(settings.state);
+        let error = |problem| JournalError { place: directory.display().to_string(), problem };
+        let (appender, found) = Appender::open(&directory, settings.replica).map_err(error)?;
+        let shared = Arc::new(Shared::new(settings.metrics));
+        let noise = Arc::new(Noise::default());
+        let writer = Writer {
+            shared: Arc::clone(&shared),
+            appender,
+            durability: settings.durability,
+            replica: settings.replica,
+        };
+        let thread = std::thread::Builder::new()
+            .name("journal".to_owned())
+            .spawn(move || writer.run())
+            .map_err(|problem| JournalError { place: directory.display().to_string(), problem })?;
+        let relay = tokio::spawn(Arc::clone(&shared.relay).run()).abort_handle();
+        let handle = Handle {
+            shared,
+            replica: settings.replica,
+            key: settings.key,
+            noise,
+            thread: std::sync::Mutex::new(Some(thread)),
+            relay,
+        };
+        let journal = Self(Arc::new(handle));
+        let recovered = Recovered { epoch: found.epoch, unknown: found.open.len(), repairs: found.repairs.len() };
+        for repair in found.repairs {
+            tracing::warn!(
+                problem = repair.problem,
+                detail = repair.detail,
+                segment = repair.segment,
+                "journal repaired"
+            );
+            journal.note("repair", None, &RepairFields { repair }, Mark::Plain);
+        }
+        for OpenLeg { call, leg } in found.open {
+            journal.ended(call, leg, ResultFacts::unknown("the gateway stopped before the end was known", None));
+        }
+        journal.count_noise();
+        Ok((journal, recovered))
+    }
+
+    /// Records that the gateway serves from now on; durable when it returns.
+    ///
+    /// # Errors
+    /// [`Reason::RecordUnavailable`].
+    pub async fn started(&self, note: &StartNote<'_>) -> Result<(), Failure> {
+        self.note_durably("start", &StartFields { start: note }, Mark::Epoch(note.epoch)).await
+    }
+
+    /// Records a revocation; durable when it returns.
+    ///
+    /// # Errors
+    /// [`Reason::RecordUnavailable`]; the store holds it all the same.
+    pub async fn revoked(&self, note: &RevocationNote<'_>) -> Result<(), Failure> {
+        self.note_durably("revocation", &RevocationFields { revocation: note }, Mark::Epoch(note.epoch)).await
+    }
+
+    /// Records a reload, whether it was loaded or not; durable when it returns.
+    ///
+    /// # Errors
+    /// [`Reason::RecordUnavailable`].
+    pub async fn reloaded(&self, note: &ReloadNote<'_>) -> Result<(), Failure> {
+        self.note_durably("reload", &ReloadFields::new(note), Mark::Plain).await
+    }
+
+    /// Records a call that stops before it is forwarded, as `refusal` or `failure`. Never waits.
+    pub fn stopped(&self, attempt: &Attempt<'_>, stop: &Stop) {
+        self.metrics().refused(stop.reason());
+        let kind = match stop {
+            Stop::Refused(_) => "refusal",
+            Stop::Failed(_) => "failure",
+        };
+        let fields = CallFields::stopped(attempt, stop);
+        self.note(kind, Some((attempt.call, attempt.leg)), &fields, Mark::Closes(attempt.leg));
+    }
+
+    /// Records what a filtered list showed. Never waits.
+    pub fn listed(&self, attempt: &Attempt<'_>, listing: &Listing) {
+        let fields = CallFields::list(attempt, listing);
+        self.note("list", Some((attempt.call, attempt.leg)), &fields, Mark::Plain);
+    }
+
+    /// Counts a refusal of somebody who was not authenticated. Never waits.
+    pub fn knocked(&self, reason: Reason, source: IpAddr) {
+        self.metrics().refused(reason);
+        if let Some(noise) = self.0.noise.count(reason, source) {
+            self.note("noise", None, &NoiseFields { noise }, Mark::Plain);
+        }
+    }
+
+    /// Whether intents are taken: part of readiness.
+    #[must_use]
+    pub fn is_well(&self) -> bool {
+        self.0.shared.is_well()
+    }
+
+    /// Writes everything that is queued and a last line; nothing is taken afterwards.
+    ///
+    /// # Errors
+    /// [`Reason::RecordUnavailable`] when the last line could not be made durable.
+    pub async fn stop(&self, cause: &str) -> Result<(), Failure> {
+        self.write_noise();
+        let stop = StopFacts { cause };
+        let stopped = self.note_durably("stop", &StopFields { stop }, Mark::Plain).await;
+        self.0.shared.close();
+        let thread = lock(&self.0.thread).take();
+        if let Some(thread) = thread {
+            // The thread ends after one last sync.
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+        stopped
+    }
+
+    /// The key for digests.
+    pub(super) fn key(&self) -> &JournalKey {
+        &self.0.key
+    }
+
+    /// Where it is counted.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.0.shared.metrics
+    }
+
+    pub(super) fn intend(&self, intent: &Intent<'_>) -> Result<Settled, Stop> {
+        let open = OpenLeg { call: intent.attempt.call, leg: intent.attempt.leg };
+        let header = self.header("intent", Some((open.call, open.leg)));
+        let fields = CallFields::intent(intent, &self.0.key);
+        scratch(|body| match line::body(body, header, &fields) {
+            Ok(()) => self
+                .0
+                .shared
+                .push_urgent(body, Mark::Opens(open))
+                .ok_or_else(|| unavailable("the journal cannot be written, or its queue is full")),
+            Err(error) => {
+                tracing::error!(%error, "defect: an intent is refused");
+                Err(unavailable("the intent does not fit into a line"))
+            }
+        })
+    }
+
+    pub(super) fn ended(&self, call: CallId, leg: LegId, result: ResultFacts<'_>) {
+        self.note("result", Some((call, leg)), &ResultFields { result }, Mark::Closes(leg));
+    }
+
+    fn note(&self, kind: &'static str, of: Option<(CallId, LegId)>, fields: &impl Serialize, mark: Mark) {
+        let header = self.header(kind, of);
+        scratch(|body| match line::body(body, header, fields) {
+            Ok(()) => self.0.shared.push(body, mark),
+            Err(error) => {
+                self.metrics().journal_dropped.inc();
+                tracing::error!(%error, "defect: a record is lost");
+            }
+        });
+    }
+
+    async fn note_durably(&self, kind: &'static str, fields: &impl Serialize, mark: Mark) -> Result<(), Failure> {
+        let header = self.header(kind, None);
+        let waiting = scratch(|body| match line::body(body, header, fields) {
+            Ok(()) => self.0.shared.push_urgent(body, mark),
+            Err(error) => {
+                tracing::error!(%error, "defect: a record is lost");
+                None
+            }
+        });
+        let failed = || Failure::before(Reason::RecordUnavailable, format!("the record of type {kind} is not durable"));
+        if waiting.ok_or_else(failed)?.await { Ok(()) } else { Err(failed()) }
+    }
+
+    fn header(&self, kind: &'static str, of: Option<(CallId, LegId)>) -> Header<'_> {
+        Header { replica: &self.0.replica, kind, of }
+    }
+
+    fn write_noise(&self) {
+        for noise in self.0.noise.take() {
+            self.note("noise", None, &NoiseFields { noise }, Mark::Plain);
+        }
+    }
+
+    /// Writes the counts once an interval, for as long as the journal is in use.
+    fn count_noise(&self) {
+        let handle = Arc::downgrade(&self.0);
+        tokio::spawn(async move {
+            let mut interval = tokio::time::interval(limit::NOISE_INTERVAL);
+            loop {
+                interval.tick().await;
+                let Some(handle) = handle.upgrade() else { break };
+                Self(handle).write_noise();
+            }
+        });
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.close();
+        self.relay.abort();
+    }
+}
+
+/// Lends this thread's buffer: a line is made without an allocation.
+fn scratch<T>(write: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+    thread_local! {
+        static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    }
+    SCRATCH.with(|scratch| match scratch.try_borrow_mut() {
+        Ok(mut scratch) => {
+            scratch.clear();
+            write(&mut scratch)
+        }
+        Err(_) => write(&mut Vec::new()),
+    })
+}

@@ -1,0 +1,236 @@
+//! Decides what is counted, and under which labels.
+//!
+//! Refuses labels that a caller can choose: methods are a closed list and servers come from the
+//! configuration, so that nobody outside decides how many series there are. Invariant: every refusal is
+//! counted by its reason, also those that the record only counts in bulk.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use crate::ids::ServerId;
+use crate::outcome::Reason;
+
+/// The `Content-Type` of [`Metrics::encode`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Everything that is counted.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Legs that were forwarded, by how they ended.
+    pub calls: Family<CallLabels, Counter>,
+    /// Seconds from the durable intent to the end of a leg.
+    pub call_seconds: Family<ServerLabels, Histogram, fn() -> Histogram>,
+    /// Legs that are being forwarded.
+    pub calls_in_flight: Gauge,
+    /// Refusals and failures before forwarding.
+    pub refusals: Family<ReasonLabels, Counter>,
+    /// Whether an upstream answers: 1 or 0.
+    pub upstream_well: Family<ServerLabels, Gauge>,
+    /// Looks at the cache of verified tokens.
+    pub token_cache: Family<CacheLabels, Counter>,
+    /// Whether the journal can be written: 1 or 0.
+    pub journal_well: Gauge,
+    /// Seconds that one sync takes.
+    pub journal_sync_seconds: Histogram,
+    /// Lines that one write takes.
+    pub journal_batch_lines: Histogram,
+    /// Seconds that an intent waits until it is safe.
+    pub journal_wait_seconds: Histogram,
+    /// Lines that found no place in the queue.
+    pub journal_dropped: Counter,
+    /// The revocation epoch that is in force.
+    pub revocation_epoch: Gauge<u64, AtomicU64>,
+}
+
+/// Labels of a forwarded leg.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct CallLabels {
+    /// The upstream.
+    pub server: ServerLabel,
+    /// The method, of a closed list.
+    pub method: &'static str,
+    /// How it ended.
+    pub outcome: &'static str,
+}
+
+/// Labels of something that belongs to one upstream.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ServerLabels {
+    /// The upstream.
+    pub server: ServerLabel,
+}
+
+/// Labels of a refusal.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ReasonLabels {
+    /// The reason.
+    pub reason: ReasonLabel,
+}
+
+/// Labels of a cache.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct CacheLabels {
+    /// `hit` or `miss`.
+    pub result: &'static str,
+}
+
+/// An upstream as a label.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ServerLabel(pub Option<ServerId>);
+
+/// A reason as a label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ReasonLabel(pub Reason);
+
+impl EncodeLabelValue for ServerLabel {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
+        EncodeLabelValue::encode(&self.0.as_ref().map_or("bailiwick", ServerId::as_str), encoder)
+    }
+}
+
+impl EncodeLabelValue for ReasonLabel {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
+        EncodeLabelValue::encode(&self.0.code(), encoder)
+    }
+}
+
+impl Metrics {
+    /// Registers everything.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        let mut registry = Registry::with_prefix("bailiwick");
+        let metrics = Self {
+            calls: Family::default(),
+            call_seconds: Family::new_with_constructor(call_buckets),
+            calls_in_flight: Gauge::default(),
+            refusals: Family::default(),
+            upstream_well: Family::default(),
+            token_cache: Family::default(),
+            journal_well: Gauge::default(),
+            journal_sync_seconds: short_buckets(),
+            journal_batch_lines: Histogram::new([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 1024.0]),
+            journal_wait_seconds: short_buckets(),
+            journal_dropped: Counter::default(),
+            revocation_epoch: Gauge::default(),
+            registry: Registry::default(),
+        };
+        metrics.journal_well.set(1);
+        let m = &metrics;
+        registry.register("calls", "forwarded requests by how they ended", m.calls.clone());
+        registry.register("call_duration_seconds", "from the durable intent to the end", m.call_seconds.clone());
+        registry.register("calls_in_flight", "requests being forwarded", m.calls_in_flight.clone());
+        registry.register("refusals", "requests that were not forwarded, by reason", m.refusals.clone());
+        registry.register("upstream_well", "whether the upstream answers", m.upstream_well.clone());
+        registry.register("token_cache_lookups", "lookups of verified tokens", m.token_cache.clone());
+        registry.register("journal_well", "whether the journal can be written", m.journal_well.clone());
+        registry.register("journal_sync_seconds", "duration of one sync", m.journal_sync_seconds.clone());
+        registry.register("journal_batch_lines", "lines of one write", m.journal_batch_lines.clone());
+        registry.register("journal_wait_seconds", "wait of an intent until it is safe", m.journal_wait_seconds.clone());
+        registry.register("journal_dropped_lines", "lines without a place in the queue", m.journal_dropped.clone());
+        registry.register("revocation_epoch", "the revocation epoch in force", m.revocation_epoch.clone());
+        Arc::new(Self { registry, ..metrics })
+    }
+
+    /// Counts one request that was not forwarded.
+    pub fn refused(&self, reason: Reason) {
+        self.refusals.get_or_create(&ReasonLabels { reason: ReasonLabel(reason) }).inc();
+    }
+
+    /// Counts one forwarded leg that ended.
+    pub fn ended(&self, server: ServerLabel, method: &str, outcome: &'static str, took: Duration) {
+        let labels = ServerLabels { server };
+        self.call_seconds.get_or_create(&labels).observe(took.as_secs_f64());
+        let method = known_method(method);
+        self.calls.get_or_create(&CallLabels { server: labels.server, method, outcome }).inc();
+    }
+
+    /// Says whether an upstream answers.
+    pub fn upstream(&self, server: &ServerId, well: bool) {
+        let labels = ServerLabels { server: ServerLabel(Some(server.clone())) };
+        self.upstream_well.get_or_create(&labels).set(i64::from(well));
+    }
+
+    /// Counts a look at the cache of verified tokens.
+    pub fn token_looked_up(&self, hit: bool) {
+        self.token_cache.get_or_create(&CacheLabels { result: if hit { "hit" } else { "miss" } }).inc();
+    }
+
+    /// The exposition text; see [`CONTENT_TYPE`].
+    #[must_use]
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        if prometheus_client::encoding::text::encode(&mut text, &self.registry).is_err() {
+            tracing::error!("the metrics could not be written as text");
+        }
+        text
+    }
+}
+
+fn call_buckets() -> Histogram {
+    Histogram::new([0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0])
+}
+
+fn short_buckets() -> Histogram {
+    Histogram::new([0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 1.0])
+}
+
+/// The method as a label: a client can invent as many others as it likes.
+fn known_method(method: &str) -> &'static str {
+    const KNOWN: &[&str] = &[
+        "tools/call",
+        "tools/list",
+        "resources/read",
+        "resources/list",
+        "resources/templates/list",
+        "resources/subscribe",
+        "prompts/get",
+        "prompts/list",
+        "completion/complete",
+        "tasks/get",
+        "tasks/result",
+        "tasks/cancel",
+        "server/discover",
+        "subscriptions/listen",
+        "initialize",
+        "ping",
+    ];
+    KNOWN.iter().find(|known| **known == method).copied().unwrap_or("other")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_has_every_family_and_no_label_that_a_caller_chose() {
+        let metrics = Metrics::new();
+        let server = ServerId::new("git").unwrap();
+        metrics.ended(ServerLabel(Some(server.clone())), "tools/call", "complete", Duration::from_millis(3));
+        metrics.ended(ServerLabel(Some(server.clone())), "evil/\"method", "complete", Duration::from_millis(3));
+        metrics.refused(Reason::NotAllowed);
+        metrics.upstream(&server, true);
+        metrics.token_looked_up(true);
+        let text = metrics.encode();
+        for line in [
+            "bailiwick_calls_total{server=\"git\",method=\"tools/call\",outcome=\"complete\"} 1",
+            "bailiwick_calls_total{server=\"git\",method=\"other\",outcome=\"complete\"} 1",
+            "bailiwick_refusals_total{reason=\"not_allowed\"} 1",
+            "bailiwick_upstream_well{server=\"git\"} 1",
+            "bailiwick_token_cache_lookups_total{result=\"hit\"} 1",
+            "bailiwick_journal_well 1",
+        ] {
+            assert!(text.contains(line), "{line} is missing in {text}");
+        }
+        assert!(!text.contains("evil"));
+    }
+}

@@ -1,0 +1,157 @@
+//! Decides what a segment file proves: which of its lines form a chain, where it breaks, and whether
+//! its end was torn by a crash.
+//!
+//! Refuses to change anything. Invariant: what follows the last readable line is torn; anything wrong
+//! before a readable line is a break, because a crash cannot make it.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::ids::{Digest, RevocationEpoch};
+use crate::limit;
+
+/// What a walk through one segment found.
+#[derive(Debug, Clone)]
+pub(super) struct Scan {
+    /// Readable lines.
+    pub(super) lines: u64,
+    /// The number that the next line must have.
+    pub(super) next: u64,
+    /// The digest that the next line must carry; unknown where there was no line and nothing was expected.
+    pub(super) digest: Option<Digest>,
+    /// Bytes up to the end of the last readable line.
+    pub(super) good_bytes: usize,
+    /// Where the chain first breaks.
+    pub(super) broken: Option<Break>,
+}
+
+/// The first record that is not what it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Break {
+    pub(super) sequence: u64,
+    pub(super) problem: &'static str,
+}
+
+/// The fields of a line that order, chain and recovery need.
+#[derive(Debug, Deserialize)]
+pub(super) struct Scanned<'a> {
+    v: u64,
+    pub(super) seq: u64,
+    prev: &'a str,
+    #[serde(rename = "type")]
+    pub(super) kind: &'a str,
+    pub(super) call: Option<&'a str>,
+    pub(super) leg: Option<&'a str>,
+    start: Option<Epoch>,
+    revocation: Option<Epoch>,
+    #[serde(borrow)]
+    pub(super) rotation: Option<Rotation<'a>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Epoch {
+    epoch: RevocationEpoch,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Rotation<'a> {
+    epoch: RevocationEpoch,
+    #[serde(borrow)]
+    pub(super) open: Vec<OpenNames<'a>>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct OpenNames<'a> {
+    pub(super) call: &'a str,
+    pub(super) leg: &'a str,
+}
+
+impl Scanned<'_> {
+    /// The store's epoch, where the line tells it.
+    pub(super) fn epoch(&self) -> Option<RevocationEpoch> {
+        let told = self.start.as_ref().or(self.revocation.as_ref()).map(|told| told.epoch);
+        told.or_else(|| self.rotation.as_ref().map(|rotation| rotation.epoch))
+    }
+}
+
+/// Walks through a segment's bytes; `first` is the number of its first line, `previous` the digest that it
+/// must carry, where that is known.
+pub(super) fn scan(bytes: &[u8], first: u64, previous: Option<Digest>, mut each: impl FnMut(&Scanned<'_>)) -> Scan {
+    let mut scan = Scan { lines: 0, next: first, digest: previous, good_bytes: 0, broken: None };
+    let mut unreadable = false;
+    let mut start = 0;
+    for end in memchr::memchr_iter(b'\n', bytes) {
+        let line = bytes.get(start..end).unwrap_or_default();
+        start = end + 1;
+        let Some(scanned) = read(line) else {
+            unreadable = true;
+            continue;
+        };
+        let problem = if unreadable {
+            Some((scan.next, "is unreadable"))
+        } else if scanned.seq != scan.next {
+            Some((scan.next, "is missing"))
+        } else if scan.digest.is_some_and(|digest| Digest::from_hex(scanned.prev) != Some(digest)) {
+            // The digest of the line before is what differs, so that line is the one that was changed.
+            Some((scan.next.saturating_sub(1), "was changed"))
+        } else {
+            None
+        };
+        if let Some((sequence, problem)) = problem
+            && scan.broken.is_none()
+        {
+            scan.broken = Some(Break { sequence, problem });
+        }
+        unreadable = false;
+        scan.lines += 1;
+        scan.next = scanned.seq.saturating_add(1);
+        scan.digest = Some(Digest::sha256(line));
+        scan.good_bytes = start;
+        each(&scanned);
+    }
+    scan
+}
+
+fn read(line: &[u8]) -> Option<Scanned<'_>> {
+    serde_json::from_slice::<Scanned<'_>>(line).ok().filter(|scanned| scanned.v == 1)
+}
+
+/// The segments of a directory, oldest first, with the number of each one's first line.
+pub(super) fn segments(directory: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
+    let mut segments = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        let stem = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".jsonl"));
+        let first = stem.filter(|stem| stem.len() == 20).and_then(|stem| stem.parse().ok());
+        segments.extend(first.map(|first| (first, path)));
+    }
+    segments.sort_unstable();
+    Ok(segments)
+}
+
+/// The file that begins with that line.
+pub(super) fn path(directory: &Path, first: u64) -> PathBuf {
+    directory.join(format!("{first:020}.jsonl"))
+}
+
+/// All of a segment, never through a link.
+pub(super) fn read_whole(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let file = File::options().read(true).custom_flags(no_follow()).open(path)?;
+    // A segment ends after the batch that crosses its limit.
+    let bytes_max = limit::JOURNAL_SEGMENT_BYTES_MAX + 2 * limit::JOURNAL_QUEUE_BYTES_MAX as u64;
+    file.take(bytes_max + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > bytes_max {
+        return Err(io::Error::other(format!("{} is larger than a segment can be", path.display())));
+    }
+    Ok(bytes)
+}
+
+/// The flag that refuses symbolic links.
+pub(super) fn no_follow() -> i32 {
+    rustix::fs::OFlags::NOFOLLOW.bits().cast_signed()
+}

@@ -1,0 +1,535 @@
+//! The journal as a whole: format, durability, repair and refusal, on real files.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use secrecy::SecretString;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::event::{
+    ActorFacts, ConditionValue, CredentialNote, Listing, Operation, ReloadNote, RevocationNote, StartNote,
+    SubjectFacts, TokenNote,
+};
+use super::journal::directory;
+use super::*;
+use crate::config::Durability;
+use crate::ids::{CallId, DefinitionDigest, Digest, LegId, PolicyRevision, ReplicaId, RevocationEpoch, ViewRevision};
+use crate::limit;
+use crate::outcome::{Failure, Origin, Outcome, Reason, Refusal, Stop};
+use crate::wire::{Json, Outgoing, Source};
+
+const CANARY: &str = "ghp_c4n4ryc4n4ryc4n4ryc4n4ry";
+
+/// A proof as the delegate room would hand it over.
+#[derive(Debug)]
+pub(super) struct Proof {
+    pub(super) call: CallId,
+    pub(super) leg: LegId,
+    pub(super) revoked: Arc<AtomicBool>,
+    values: Vec<ConditionValue>,
+    digest: Digest,
+}
+
+impl Proof {
+    pub(super) fn new() -> Self {
+        let value = |name: &str, json: &str| ConditionValue {
+            name: name.to_owned(),
+            value: RawValue::from_string(json.to_owned()).unwrap(),
+        };
+        Self {
+            call: CallId::new(),
+            leg: LegId::new(),
+            revoked: Arc::default(),
+            values: vec![value("argument.replicas", "3"), value("argument.note", &format!("\"key {CANARY}\""))],
+            digest: Digest::sha256(b"token"),
+        }
+    }
+
+    pub(super) fn attempt(&self) -> Attempt<'_> {
+        Attempt {
+            call: self.call,
+            leg: self.leg,
+            subject: Some(SubjectFacts {
+                id: "user:corp/ann",
+                acr: Some("mfa"),
+                authenticated_at: Some(1_700_000_000),
+            }),
+            agent: Some(ActorFacts { id: Some("claude-code"), client: Some("cli"), proof: "public" }),
+            chain: vec!["agent:planner"],
+            token: Some(TokenNote {
+                issuer: "corp",
+                id: Some("jti-1"),
+                digest: &self.digest,
+                expires_at: 1_700_000_600,
+            }),
+            mcp: Operation {
+                method: "tools/call",
+                protocol: Some("2026-07-28"),
+                server: Some("deploy"),
+                environment: Some("production"),
+                name: Some("rollout"),
+                definition: Some(DefinitionDigest(Digest::sha256(b"definition"))),
+            },
+            revision: Some(PolicyRevision(Digest::sha256(b"policy"))),
+            epoch: RevocationEpoch(2),
+        }
+    }
+}
+
+impl Evidence for Proof {
+    fn recheck(&self) -> Result<(), Refusal> {
+        if self.revoked.load(Ordering::SeqCst) { Err(Refusal::new(Reason::Revoked)) } else { Ok(()) }
+    }
+
+    fn intent(&self) -> Intent<'_> {
+        Intent {
+            attempt: self.attempt(),
+            rule: Some("policies/policy.csv:12"),
+            credential: CredentialNote {
+                kind: "exchange",
+                audience: Some("https://deploy.example"),
+                id: Some("jti-2"),
+                expires_at: Some(1_700_000_300),
+            },
+            arguments: Some(br#"{"replicas":3}"#),
+            values: &self.values,
+        }
+    }
+}
+
+fn json(text: &str) -> Json {
+    Json::parse(text, Source::Upstream).unwrap()
+}
+
+pub(super) fn outgoing() -> Outgoing {
+    Outgoing {
+        method: "tools/call".to_owned(),
+        params: json("{}"),
+        name: None,
+        header_parameters: Vec::new(),
+        headers: Vec::new(),
+        progress_token: None,
+    }
+}
+
+pub(super) fn start_with(state: &Path, durability: Durability) -> (Journal, Recovered) {
+    let key = JournalKey::from_hex(&SecretString::from("7f".repeat(32))).unwrap();
+    let metrics = Metrics::new();
+    Journal::start(JournalSettings { state, replica: ReplicaId::new(), durability, key, metrics }).unwrap()
+}
+
+pub(super) fn start(state: &Path) -> (Journal, Recovered) {
+    start_with(state, Durability::Fsync)
+}
+
+/// All lines of all segments.
+fn lines(state: &Path) -> Vec<Value> {
+    let segments = segment::segments(&directory(state)).unwrap();
+    let text: String = segments.iter().map(|(_, path)| std::fs::read_to_string(path).unwrap()).collect();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn kinds(state: &Path) -> Vec<String> {
+    lines(state).iter().map(|line| line["type"].as_str().unwrap().to_owned()).collect()
+}
+
+fn whole(state: &Path) -> verify::Walk {
+    match verify(&directory(state)).unwrap() {
+        Verdict::Whole(walk) => walk,
+        broken => panic!("{broken:?}"),
+    }
+}
+
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    for _ in 0..500 {
+        if holds() {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("in vain waited until {what}");
+}
+
+fn syncs(metrics: &Metrics) -> u64 {
+    let text = metrics.encode();
+    let line = text.lines().find_map(|line| line.strip_prefix("bailiwick_journal_sync_seconds_count "));
+    line.unwrap().parse().unwrap()
+}
+
+fn last_segment(state: &Path) -> std::path::PathBuf {
+    segment::segments(&directory(state)).unwrap().pop().unwrap().1
+}
+
+#[tokio::test]
+async fn every_record_type_has_its_format() {
+    let state = tempfile::tempdir().unwrap();
+    let (journal, _) = start(state.path());
+    let revision = PolicyRevision(Digest::sha256(b"policy"));
+    let start =
+        StartNote { version: "0.1.0", revision: Some(revision), epoch: RevocationEpoch(1), durability: "fsync" };
+    journal.started(&start).await.unwrap();
+    let input = Outcome::InputRequired { origin: Origin::Gateway, result: json("{}") };
+    for outcome in [
+        Outcome::Complete(json(r#"{"content":[],"isError":true}"#)),
+        Outcome::Complete(json(r#"{"content":[],"text":"\"isError\":true"}"#)),
+        input,
+        Outcome::Task(json("{}")),
+        Outcome::Error(json(r#"{"code":-32602,"message":"no"}"#)),
+        Outcome::Refused(Refusal::new(Reason::ConditionUnmet)),
+        Outcome::Failed(Failure::before(Reason::UpstreamUnreachable, format!("refused with {CANARY}"))),
+        Outcome::Failed(Failure::after(Reason::UpstreamTimeout, "no answer")),
+    ] {
+        journal.open(Proof::new(), outgoing()).await.unwrap().close(&outcome);
+    }
+    let proof = Proof::new();
+    let attempt = proof.attempt();
+    journal.stopped(&attempt, &Refusal::new(Reason::DeniedByRule).rule("policies/policy.csv:9").into());
+    let nobody = Attempt { subject: None, agent: None, chain: Vec::new(), token: None, ..proof.attempt() };
+    journal.stopped(&nobody, &Failure::before(Reason::CredentialUnavailable, format!("Bearer {CANARY}")).into());
+    journal.listed(&attempt, &Listing { shown: 12, view: Some(ViewRevision(Digest::sha256(b"view"))) });
+    journal.knocked(Reason::TokenMissing, "192.0.2.7".parse().unwrap());
+    let revocation = RevocationNote {
+        actor: "host:1000",
+        target: "subject",
+        issuer: Some("corp"),
+        value: Some("ann"),
+        mode: "sign_out",
+        issued_before: Some(1_700_000_000),
+        note: &format!("left; had {CANARY}"),
+        epoch: RevocationEpoch(3),
+    };
+    journal.revoked(&revocation).await.unwrap();
+    let (added, removed) = (["p, a".to_owned()], ["p, b".to_owned()]);
+    let reload = ReloadNote {
+        actor: "host:1000",
+        from: Some(revision),
+        to: Some(revision),
+        added: &added,
+        removed: &removed,
+        problem: None,
+    };
+    journal.reloaded(&reload).await.unwrap();
+    let refused = ReloadNote { actor: "signal", problem: Some("policies/policy.csv:3:1: five columns"), ..reload };
+    journal.reloaded(&ReloadNote { to: None, added: &[], removed: &[], ..refused }).await.unwrap();
+    journal.stop("terminated").await.unwrap();
+
+    let text = std::fs::read_to_string(last_segment(state.path())).unwrap();
+    assert!(!text.contains(CANARY), "a secret reached the disk");
+    let walk = whole(state.path());
+    assert_eq!((walk.first_sequence, walk.last_sequence), (1, walk.records));
+    let mut shown = String::new();
+    for mut line in lines(state.path()) {
+        for field in ["prev", "replica", "at", "call", "leg"] {
+            if let Some(value) = line.get_mut(field) {
+                *value = Value::from(format!("[{field}]"));
+            }
+        }
+        if let Some(latency) = line.pointer_mut("/result/latency_us") {
+            *latency = Value::from("[latency]");
+        }
+        if let Some(since) = line.pointer_mut("/noise/since") {
+            *since = Value::from("[since]");
+        }
+        shown.push_str(&serde_json::to_string(&line).unwrap());
+        shown.push('\n');
+    }
+    insta::assert_snapshot!("records", shown);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_that_come_together_share_a_batch() {
+    let state = tempfile::tempdir().unwrap();
+    let (journal, _) = start(state.path());
+    let calls = 200;
+    let opens: Vec<_> = (0..calls)
+        .map(|_| {
+            let journal = journal.clone();
+            tokio::spawn(async move {
+                let entry = journal.open(Proof::new(), outgoing()).await.unwrap();
+                entry.close(&Outcome::Complete(json("{}")));
+            })
+        })
+        .collect();
+    for open in opens {
+        open.await.unwrap();
+    }
+    let metrics = Arc::clone(journal.metrics());
+    journal.stop("test").await.unwrap();
+    assert_eq!(whole(state.path()).records, 2 * calls + 1);
+    assert!(syncs(&metrics) < calls, "every call had a sync of its own");
+    assert_eq!(metrics.calls_in_flight.get(), 0);
+}
+
+#[tokio::test]
+async fn two_lines_that_wait_together_are_made_safe_by_one_sync() {
+    let state = tempfile::tempdir().unwrap();
+    let replica = ReplicaId::new();
+    let (appender, _) = appender::Appender::open(state.path(), replica).unwrap();
+    let shared = Arc::new(writer::Shared::new(Metrics::new()));
+    let mark = appender::Mark::Plain;
+    let one = shared.push_urgent(br#","type":"stop"}"#, mark).unwrap();
+    let two = shared.push_urgent(br#","type":"stop"}"#, mark).unwrap();
+    // The writer comes late, as it does when it is busy with the batch before.
+    let writer = writer::Writer { shared: Arc::clone(&shared), appender, durability: Durability::Fsync, replica };
+    let thread = std::thread::spawn(move || writer.run());
+    assert_eq!(tokio::join!(one, two), (true, true));
+    assert_eq!(syncs(&shared.metrics), 1);
+    shared.close();
+    thread.join().unwrap();
+}
+
+#[tokio::test]
+async fn an_intent_is_on_the_disk_when_its_entry_exists() {
+    for durability in [Durability::Fsync, Durability::Os] {
+        let state = tempfile::tempdir().unwrap();
+        let (journal, _) = start_with(state.path(), durability);
+        let entry = journal.open(Proof::new(), outgoing()).await.unwrap();
+        let written = lines(state.path());
+        assert_eq!(written.last().unwrap()["leg"], entry.leg_id().to_string());
+        assert_eq!(written.last().unwrap()["type"], "intent");
+    }
+}
+
+#[tokio::test]
+async fn a_proof_that_no_longer_holds_never_becomes_an_entry() {
+    let state = tempfile::tempdir().unwrap();
+    let (journal, _) = start(state.path());
+    let proof = Proof::new();
+    proof.revoked.store(true, Ordering::SeqCst);
+    let stop = journal.open(proof, outgoing()).await.unwrap_err();
+    assert_eq!(stop.reason(), Reason::Revoked);
+    assert!(kinds(state.path()).is_empty(), "nothing was intended");
+
+    // Revoked while the intent is being written.
+    let proof = Proof::new();
+    let (call, leg, revoked) = (proof.call, proof.leg, Arc::clone(&proof.revoked));
+    let open = journal.open(proof, outgoing());
+    tokio::pin!(open);
+    assert!(futures_util::poll!(open.as_mut()).is_pending());
+    revoked.store(true, Ordering::SeqCst);
+    let stop = open.await.unwrap_err();
+    assert_eq!(stop.reason(), Reason::Revoked);
+    journal.stopped(&Attempt { call, leg, ..Proof::new().attempt() }, &stop);
+    journal.stop("test").await.unwrap();
+    assert_eq!(kinds(state.path()), ["intent", "refusal", "stop"]);
+}
+
+#[tokio::test]
+async fn an_entry_dropped_without_an_end_is_recorded_as_unknown() {
+    let state = tempfile::tempdir().unwrap();
+    let (journal, _) = start(state.path());
+    let entry = journal.open(Proof::new(), outgoing()).await.unwrap();
+    let leg = entry.leg_id();
+    drop(entry);
+    journal.stop("test").await.unwrap();
+    let lines = lines(state.path());
+    assert_eq!(lines[1]["result"]["outcome"], "unknown");
+    assert_eq!(lines[1]["leg"], leg.to_string());
+}
+
+#[tokio::test]
+async fn a_client_that_goes_while_its_intent_is_written_leaves_no_open_end() {
+    let state = tempfile::tempdir().unwrap();
+    let (journal, _) = start(state.path());
+    {
+        let open = journal.open(Proof::new(), outgoing());
+        tokio::pin!(open);
+        assert!(futures_util::poll!(open.as_mut()).is_pending());
+    }
+    journal.stop("test").await.unwrap();
+    let lines = lines(state.path());
+    assert_eq!(lines[1]["result"]["reason"], "cancelled");
+    assert_eq!(lines[1]["result"]["may_have_acted"], false);
+}
+
+#[tokio::test]
+async fn a_crash_between_intent_and_result_is_closed_as_unknown_at_the_next_start() {
+    let state = tempfile::tempdir().unwrap();
+    let (journal, _) = start(state.path());
+    let entry = journal.open(Proof::new(), outgoing()).await.unwrap();
+    let leg = entry.leg_id().to_string();
+    let done = journal.open(Proof::new(), outgoing()).await.unwrap();
+    done.close(&Outcome::Complete(json("{}")));
+    until("the result is written", || kinds(state.path()).len() == 3).await;
+    // What a killed process leaves behind: the files as they are now.
+    let copy = tempfile::tempdir().unwrap();
+    std::fs::create_dir(directory(copy.path())).unwrap();
+    let torn = last_segment(state.path());
+    let mut bytes = std::fs::read(&torn).unwrap();
+    bytes.extend_from_slice(br#"{"v":1,"seq":4,"pre"#);
+    std::fs::write(directory(copy.path()).join(torn.file_name().unwrap()), &bytes).unwrap();
+
+    let (journal, recovered) = start(copy.path());
+    assert_eq!(recovered, Recovered { epoch: None, unknown: 1, repairs: 1 });
+    journal.stop("test").await.unwrap();
+    let lines = lines(copy.path());
+    assert_eq!(kinds(copy.path()), ["intent", "intent", "result", "repair", "result", "stop"]);
+    assert_eq!(lines[3]["repair"]["problem"], "torn_tail");
+    assert_eq!(lines[3]["repair"]["bytes"], 19);
+    assert_eq!(lines[4]["leg"], leg);
+    assert_eq!(lines[4]["result"]["outcome"], "unknown");
+    whole(copy.path());
+
+    let (_journal, recovered) = start(copy.path());
+    assert_eq!(recovered, Recovered { epoch: None, unknown: 0, repairs: 0 }, "once is enough");
+    drop(entry);
+}
+
+#[tokio::test]
+async fn a_segment_that_never_got_a_line_is_no_obstacle() {
+    let state = tempfile::tempdir().unwrap();
+    let (journal, _) = start(state.path());
+    journal.stop("test").await.unwrap();
+    std::fs::write(segment::path(&directory(state.path()), 2), b"").unwrap();
+    let (journal, recovered) = start(state.path());
+    assert_eq!(recovered.repairs, 0);
+    journal.stop("test").await.unwrap();
+    assert_eq!(whole(state.path()).records, 2);
+}
+
+#[tokio::test]
+async fn a_changed_byte_and_a_removed_line_are_named() {
+    let state = tempfile::tempdir().unwrap();
+    let (journal, _) = start(state.path());
+    for _ in 0..4 {
+        journal.open(Proof::new(), outgoing()).await.unwrap().close(&Outcome::Complete(json("{}")));
+    }
+    journal.stop("test").await.unwrap();
+    let path = last_segment(state.path());
+    let text = std::fs::read_to_string(&path).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+
+    let found = |text: String| {
+        std::fs::write(&path, text).unwrap();
+        match verify(&directory(state.path())).unwrap() {
+            Verdict::Broken { sequence, problem, .. } => Some((sequence, problem)),
+            Verdict::Whole(_) => None,
+        }
+    };
+    for line in 0..lines.len() - 1 {
+        let mut changed: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
+        changed[line] = changed[line].replace("rollout", "rollouT").replace("complete", "completE");
+        let sequence = line as u64 + 1;
+        assert_eq!(found(changed.join("\n") + "\n"), Some((sequence, "was changed")));
+        let mut removed = lines.clone();
+        removed.remove(line);
+        assert_eq!(found(removed.join("\n") + "\n"), Some((sequence, "is missing")));
+    }
+    let mut swapped = lines.clone();
+    swapped.swap(2, 3);
+    assert_eq!(found(swapped.join("\n") + "\n"), Some((3, "is missing")));
+    assert_eq!(found(text.replacen("\"seq\":3,", "\"seq\":3;", 1)), Some((3, "is unreadable")));
+    assert_eq!(found(text.clone()), None);
+
+    // A break is kept as evidence, and the record goes on beside it.
+    std::fs::write(&path, text.replacen("rollout", "rollouT", 1)).unwrap();
+    let before = std::fs::read(&path).unwrap();
+    let (journal, recovered) = start(state.path());
+    assert_eq!(recovered.repairs, 1);
+    journal.stop("test").await.unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+    assert_eq!(kinds(state.path())[9..], ["rotation", "repair", "stop"]);
+}
+
+#[tokio::test]
+async fn a_removed_directory_refuses_calls_and_the_journal_recovers_by_itself() {
+    let state = tempfile::tempdir().unwrap();
+    let (journal, _) = start(state.path());
+    let entry = journal.open(Proof::new(), outgoing()).await.unwrap();
+    let place = directory(state.path());
+    std::fs::rename(&place, state.path().join("gone")).unwrap();
+    // A file in its place: the directory cannot be made again.
+    std::fs::write(&place, b"").unwrap();
+    let stop = journal.open(Proof::new(), outgoing()).await.unwrap_err();
+    assert_eq!(stop.reason(), Reason::RecordUnavailable);
+    assert!(!journal.is_well());
+    let stop = journal.open(Proof::new(), outgoing()).await.unwrap_err();
+    assert_eq!(stop.reason(), Reason::RecordUnavailable);
+    entry.close(&Outcome::Complete(json("{}")));
+
+    std::fs::remove_file(&place).unwrap();
+    until("the journal is well again", || journal.is_well()).await;
+    journal.open(Proof::new(), outgoing()).await.unwrap().close(&Outcome::Complete(json("{}")));
+    journal.stop("test").await.unwrap();
+    let kinds = kinds(state.path());
+    assert_eq!(kinds, ["rotation", "repair", "result", "intent", "result", "stop"]);
+    let lines = lines(state.path());
+    assert_eq!(lines[0]["rotation"]["open"].as_array().unwrap().len(), 1, "the open call is carried over");
+    assert_eq!(lines[1]["repair"]["refused"], 1);
+    // With the part that was moved away, the chain is whole.
+    for (_, path) in segment::segments(&state.path().join("gone")).unwrap() {
+        std::fs::rename(&path, place.join(path.file_name().unwrap())).unwrap();
+    }
+    assert_eq!(whole(state.path()).records, 7);
+}
+
+#[test]
+fn a_full_disk_writes_nothing_and_the_chain_goes_on_when_there_is_room() {
+    let state = tempfile::tempdir().unwrap();
+    let (mut appender, _) = appender::Appender::open(state.path(), ReplicaId::new()).unwrap();
+    let mut batch = appender::Lines::default();
+    batch.push(br#","type":"stop"}"#, appender::Mark::Plain);
+    appender.append(&batch).unwrap();
+    appender.replace_file(std::fs::File::options().append(true).open("/dev/full").unwrap());
+    let error = appender.append(&batch).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+    appender.append(&batch).unwrap();
+    let Verdict::Whole(walk) = verify(state.path()).unwrap() else { panic!("the chain broke") };
+    // The file that could not be cut is left alone; the record goes on in a new one.
+    assert_eq!((walk.segments, walk.records, walk.torn_bytes), (2, 3, 0));
+}
+
+#[tokio::test]
+async fn a_segment_ends_at_its_limit_and_the_next_knows_what_is_open() {
+    let state = tempfile::tempdir().unwrap();
+    let place = directory(state.path());
+    let leg = {
+        let (mut appender, _) = appender::Appender::open(&place, ReplicaId::new()).unwrap();
+        appender.limit_segments(200);
+        let open = event::OpenLeg { call: CallId::new(), leg: LegId::new() };
+        let mut batch = appender::Lines::default();
+        let body = format!(r#","type":"intent","call":"{}","leg":"{}"}}"#, open.call, open.leg);
+        batch.push(body.as_bytes(), appender::Mark::Opens(open));
+        appender.append(&batch).unwrap();
+        batch.clear();
+        batch.push(br#","type":"revocation","revocation":{"epoch":5}}"#, appender::Mark::Epoch(RevocationEpoch(5)));
+        for _ in 0..5 {
+            appender.append(&batch).unwrap();
+        }
+        open.leg
+    };
+    let walk = whole(state.path());
+    assert!(walk.segments >= 3, "{walk:?}");
+    let (journal, recovered) = start(state.path());
+    assert_eq!(recovered, Recovered { epoch: Some(RevocationEpoch(5)), unknown: 1, repairs: 0 });
+    journal.stop("test").await.unwrap();
+    assert!(lines(state.path()).iter().any(|line| line["type"] == "result" && line["leg"] == leg.to_string()));
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses_intents_but_still_takes_results() {
+    let shared = writer::Shared::new(Metrics::new());
+    // No writer runs here, so that the queue fills.
+    let line = vec![b'x'; limit::JOURNAL_LINE_BYTES_MAX];
+    let mut taken = 0;
+    while shared.push_urgent(&line, appender::Mark::Plain).is_some() {
+        taken += 1;
+    }
+    assert_eq!(taken, limit::JOURNAL_QUEUE_INTENT_BYTES_MAX / line.len());
+    for _ in 0..2 * taken {
+        shared.push(&line, appender::Mark::Plain);
+    }
+    assert_eq!(shared.metrics.journal_dropped.get(), taken as u64, "the other half is for results, and no more");
+}
+
+#[tokio::test]
+async fn nothing_is_taken_after_the_stop() {
+    let state = tempfile::tempdir().unwrap();
+    let (journal, _) = start(state.path());
+    journal.stop("test").await.unwrap();
+    let stop = journal.open(Proof::new(), outgoing()).await.unwrap_err();
+    assert!(matches!(stop, Stop::Failed(Failure { reason: Reason::RecordUnavailable, .. })));
+    assert_eq!(kinds(state.path()), ["stop"]);
+}

@@ -1,0 +1,338 @@
+//! Decides when lines go to the disk: at once where somebody waits, together with the next ones where
+//! nobody does.
+//!
+//! Refuses to know who produced them. Invariant: the order of the queue is the order of the file, and
+//! an intent whose caller was told that it is safe is on the disk. After any error intents are refused
+//! until a write has succeeded again; everything else is kept as long as the queue has room.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Instant;
+
+use super::appender::{Appender, Lines, Mark};
+use super::batch::{Batch, Relay, Settled, lock};
+use super::event::{RepairFacts, RepairFields};
+use super::line::{self, Header};
+use super::metrics::Metrics;
+use crate::config::Durability;
+use crate::ids::ReplicaId;
+use crate::limit;
+
+/// What producers and the writer share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    queue: Mutex<Queue>,
+    work: Condvar,
+    dropped: AtomicU64,
+    pub(super) relay: Arc<Relay>,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    lines: Lines,
+    batch: Arc<Batch>,
+    /// Somebody waits for a line of the batch.
+    urgent: bool,
+    /// The last write failed.
+    broken: bool,
+    /// Nothing more is taken; the writer ends when the queue is empty.
+    closed: bool,
+    sleep: Sleep,
+}
+
+#[derive(Debug, Default, PartialEq, Eq, Clone, Copy)]
+enum Sleep {
+    /// It works, and looks at the queue afterwards.
+    #[default]
+    Awake,
+    /// It looks at the queue soon by itself; only what is urgent wakes it.
+    Light,
+    /// It waits until it is called.
+    Deep,
+}
+
+impl Shared {
+    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
+        Self {
+            queue: Mutex::default(),
+            work: Condvar::new(),
+            dropped: AtomicU64::new(0),
+            relay: Arc::default(),
+            metrics,
+        }
+    }
+
+    /// Queues a line that nobody waits for.
+    pub(super) fn push(&self, body: &[u8], mark: Mark) {
+        let mut queue = lock(&self.queue);
+        if queue.closed || queue.lines.bytes.len() + body.len() > limit::JOURNAL_QUEUE_BYTES_MAX {
+            drop(queue);
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+            self.metrics.journal_dropped.inc();
+            return;
+        }
+        queue.lines.push(body, mark);
+        if queue.sleep == Sleep::Deep {
+            queue.sleep = Sleep::Awake;
+            self.work.notify_one();
+        }
+    }
+
+    /// Queues a line that somebody waits for; `None` where it cannot be taken now.
+    pub(super) fn push_urgent(&self, body: &[u8], mark: Mark) -> Option<Settled> {
+        let mut queue = lock(&self.queue);
+        let room = queue.lines.bytes.len() + body.len() <= limit::JOURNAL_QUEUE_INTENT_BYTES_MAX;
+        if queue.closed || queue.broken || !room {
+            return None;
+        }
+        queue.lines.push(body, mark);
+        queue.urgent = true;
+        let batch = Arc::clone(&queue.batch);
+        if queue.sleep != Sleep::Awake {
+            queue.sleep = Sleep::Awake;
+            self.work.notify_one();
+        }
+        drop(queue);
+        Some(Settled::of(batch))
+    }
+
+    /// Takes nothing more; what is queued is still written.
+    pub(super) fn close(&self) {
+        lock(&self.queue).closed = true;
+        self.work.notify_one();
+    }
+
+    /// Whether intents are taken.
+    pub(super) fn is_well(&self) -> bool {
+        let queue = lock(&self.queue);
+        !queue.broken && !queue.closed
+    }
+
+    /// Waits until there is something to write, and takes it. `None` when all is done.
+    fn take(&self, lines: &mut Lines, idle: bool, retry: bool) -> Option<Work> {
+        let mut queue = lock(&self.queue);
+        if retry && !queue.closed {
+            queue = self.wait(queue, Some(limit::JOURNAL_RETRY_INTERVAL));
+        }
+        while !retry && !queue.urgent && !queue.closed {
+            if queue.lines.marks.is_empty() && idle {
+                queue.sleep = Sleep::Deep;
+                queue = self.wait(queue, None);
+                if queue.lines.marks.is_empty() && !queue.closed {
+                    continue;
+                }
+                break;
+            }
+            queue.sleep = Sleep::Light;
+            queue = self.wait(queue, Some(limit::JOURNAL_FLUSH_INTERVAL));
+            break;
+        }
+        queue.sleep = Sleep::Awake;
+        if queue.closed && queue.lines.marks.is_empty() {
+            return None;
+        }
+        std::mem::swap(&mut queue.lines, lines);
+        let batch = std::mem::take(&mut queue.batch);
+        let relay = Arc::clone(&self.relay);
+        Some(Work { batch, relay, urgent: std::mem::take(&mut queue.urgent), closed: queue.closed })
+    }
+
+    fn wait<'a>(
+        &self,
+        queue: std::sync::MutexGuard<'a, Queue>,
+        timeout: Option<std::time::Duration>,
+    ) -> std::sync::MutexGuard<'a, Queue> {
+        match timeout {
+            Some(timeout) => self.work.wait_timeout(queue, timeout).unwrap_or_else(PoisonError::into_inner).0,
+            None => self.work.wait(queue).unwrap_or_else(PoisonError::into_inner),
+        }
+    }
+}
+
+struct Work {
+    batch: Arc<Batch>,
+    relay: Arc<Relay>,
+    urgent: bool,
+    closed: bool,
+}
+
+impl Work {
+    fn settle(&self, safe: bool) {
+        self.relay.wake(self.batch.settle(safe));
+    }
+}
+
+/// Whatever happens to the writer, nobody waits for ever.
+impl Drop for Work {
+    fn drop(&mut self) {
+        self.settle(false);
+    }
+}
+
+/// Takes nothing more once the writer is gone, for whatever reason.
+struct Ended(Arc<Shared>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let mut queue = lock(&self.0.queue);
+        queue.closed = true;
+        let batch = std::mem::take(&mut queue.batch);
+        drop(queue);
+        self.0.relay.wake(batch.settle(false));
+    }
+}
+
+/// The thread that owns the files.
+pub(super) struct Writer {
+    pub(super) shared: Arc<Shared>,
+    pub(super) appender: Appender,
+    pub(super) durability: Durability,
+    pub(super) replica: ReplicaId,
+}
+
+/// What a failed write left to be written later.
+#[derive(Default)]
+struct Backlog {
+    lines: Lines,
+    problem: String,
+    refused: u64,
+}
+
+impl Writer {
+    /// Runs until the queue is closed and empty.
+    pub(super) fn run(mut self) {
+        let _ended = Ended(Arc::clone(&self.shared));
+        let mut lines = Lines::default();
+        let mut backlog: Option<Backlog> = None;
+        let mut last_line = Instant::now();
+        loop {
+            let idle = last_line.elapsed() >= limit::JOURNAL_IDLE_AFTER;
+            if idle
+                && self.appender.is_unsynced()
+                && backlog.is_none()
+                && let Err(error) = self.appender.sync()
+            {
+                backlog = Some(self.broken(&error, None));
+            }
+            lines.clear();
+            let Some(work) = self.shared.take(&mut lines, idle, backlog.is_some()) else { break };
+            if !lines.marks.is_empty() {
+                self.shared.metrics.journal_batch_lines.observe(count(lines.marks.len()));
+                last_line = Instant::now();
+            }
+            backlog = match backlog.take() {
+                Some(backlog) => self.recover(backlog, &lines, &work),
+                None => self.write(&lines, &work),
+            };
+        }
+        if let Err(error) = self.appender.sync() {
+            tracing::error!(%error, "the end of the journal may not survive a crash of the machine");
+        }
+    }
+
+    fn write(&mut self, lines: &Lines, work: &Work) -> Option<Backlog> {
+        if lines.marks.is_empty() {
+            return None;
+        }
+        let appended = self.appender.append(lines);
+        let written = appended.is_ok();
+        match appended.and_then(|()| if work.urgent { self.settle() } else { Ok(()) }) {
+            Ok(()) => {
+                work.settle(true);
+                None
+            }
+            Err(error) => {
+                let backlog = self.broken(&error, (!written).then_some(lines));
+                work.settle(false);
+                Some(backlog)
+            }
+        }
+    }
+
+    /// Makes the batch as safe as was asked for.
+    fn settle(&mut self) -> io::Result<()> {
+        if self.durability == Durability::Os {
+            return Ok(());
+        }
+        let started = Instant::now();
+        let synced = self.appender.sync();
+        self.shared.metrics.journal_sync_seconds.observe(started.elapsed().as_secs_f64());
+        synced
+    }
+
+    fn broken(&self, error: &io::Error, lines: Option<&Lines>) -> Backlog {
+        tracing::error!(%error, "the journal cannot be written; calls are refused until it can");
+        lock(&self.shared.queue).broken = true;
+        self.shared.metrics.journal_well.set(0);
+        let mut backlog = Backlog { problem: error.to_string(), ..Backlog::default() };
+        if let Some(lines) = lines {
+            backlog.keep(lines);
+        }
+        backlog
+    }
+
+    /// Tries to write what was left, with a note of what happened.
+    fn recover(&mut self, mut backlog: Backlog, lines: &Lines, work: &Work) -> Option<Backlog> {
+        backlog.keep(lines);
+        work.settle(false);
+        let dropped = self.shared.dropped.swap(0, Ordering::Relaxed);
+        let repair = RepairFacts {
+            problem: "write_failed".to_owned(),
+            detail: backlog.problem.clone(),
+            refused: backlog.refused,
+            dropped,
+            ..RepairFacts::default()
+        };
+        let mut body = Vec::new();
+        let header = Header { replica: &self.replica, kind: "repair", of: None };
+        let mut all = Lines::default();
+        if line::body(&mut body, header, &RepairFields { repair }).is_ok() {
+            all.push(&body, Mark::Plain);
+        }
+        backlog.lines.iter().for_each(|(body, mark)| all.push(body, mark));
+        let appended = self.appender.append(&all);
+        let written = appended.is_ok();
+        match appended.and_then(|()| self.appender.sync()) {
+            Ok(()) => {
+                tracing::warn!("the journal can be written again");
+                lock(&self.shared.queue).broken = false;
+                self.shared.metrics.journal_well.set(1);
+                None
+            }
+            Err(error) => {
+                self.shared.dropped.fetch_add(dropped, Ordering::Relaxed);
+                if work.closed {
+                    // Nobody will try again after us.
+                    let lost = backlog.lines.marks.len();
+                    tracing::error!(%error, lost, "the gateway stops and the journal still cannot be written");
+                    return None;
+                }
+                if written {
+                    backlog.lines.clear();
+                }
+                Some(backlog)
+            }
+        }
+    }
+}
+
+impl Backlog {
+    /// Keeps all but the intents: their callers were refused. Bounded like the queue.
+    fn keep(&mut self, lines: &Lines) {
+        for (body, mark) in lines.iter() {
+            let room = self.lines.bytes.len() + body.len() <= limit::JOURNAL_QUEUE_BYTES_MAX;
+            match mark {
+                Mark::Opens(_) => self.refused += 1,
+                _ if room => self.lines.push(body, mark),
+                _ => {}
+            }
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a histogram of counts far below 2^52")]
+const fn count(lines: usize) -> f64 {
+    lines as f64
+}

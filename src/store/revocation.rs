@@ -1,0 +1,206 @@
+//! Revocations as rows. The words for targets and modes are the ones that records and the control
+//! socket use as well.
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Row as _, SqlitePool};
+
+use super::{Store, epoch, unavailable};
+use crate::identity::revoked::{Revocation, RevocationMode, RevocationStore, RevocationTarget};
+use crate::ids::{IssuerAlias, RevocationEpoch};
+use crate::limit;
+use crate::outcome::{Failure, Reason};
+
+/// What a revocation is about, in words: kind, issuer and value, empty where they do not apply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Described<'a> {
+    /// `token`, `session`, `subject`, `client` or `everything`.
+    pub kind: &'a str,
+    /// The issuer's alias.
+    pub issuer: &'a str,
+    /// What is named.
+    pub value: &'a str,
+}
+
+/// Why words do not describe a target.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{0}` cannot be revoked: write token, session, subject, client or everything, with an issuer for subjects and clients"
+)]
+pub struct DescriptionError(String);
+
+impl<'a> From<&'a RevocationTarget> for Described<'a> {
+    fn from(target: &'a RevocationTarget) -> Self {
+        let (kind, issuer, value) = match target {
+            RevocationTarget::Token(token) => ("token", "", token.as_str()),
+            RevocationTarget::Session(session) => ("session", "", session.as_str()),
+            RevocationTarget::Subject(issuer, subject) => ("subject", issuer.as_str(), subject.as_str()),
+            RevocationTarget::Client(issuer, client) => ("client", issuer.as_str(), client.as_str()),
+            RevocationTarget::Everything => ("everything", "", ""),
+        };
+        Self { kind, issuer, value }
+    }
+}
+
+impl TryFrom<Described<'_>> for RevocationTarget {
+    type Error = DescriptionError;
+
+    fn try_from(words: Described<'_>) -> Result<Self, DescriptionError> {
+        let refuse = || DescriptionError(words.kind.chars().take(40).collect());
+        let issuer = || IssuerAlias::new(words.issuer).map_err(|_| refuse());
+        let value = || if words.value.is_empty() { Err(refuse()) } else { Ok(words.value.to_owned()) };
+        Ok(match words.kind {
+            "token" => Self::Token(value()?),
+            "session" => Self::Session(value()?),
+            "subject" => Self::Subject(issuer()?, value()?),
+            "client" => Self::Client(issuer()?, value()?),
+            "everything" => Self::Everything,
+            _ => return Err(refuse()),
+        })
+    }
+}
+
+impl RevocationStore for Store {
+    fn revoke<'a>(&'a self, revocation: &'a Revocation) -> BoxFuture<'a, Result<RevocationEpoch, Failure>> {
+        revoke(&self.writer, revocation).boxed()
+    }
+
+    fn revocations(&self) -> BoxFuture<'_, Result<(RevocationEpoch, Vec<Revocation>), Failure>> {
+        revocations(&self.readers).boxed()
+    }
+
+    fn revocation_epoch(&self) -> BoxFuture<'_, Result<RevocationEpoch, Failure>> {
+        self.epoch().boxed()
+    }
+}
+
+async fn revoke(pool: &SqlitePool, revocation: &Revocation) -> Result<RevocationEpoch, Failure> {
+    let words = Described::from(&revocation.target);
+    let (mode, issued_before) = match revocation.mode {
+        RevocationMode::Block => ("block", None),
+        RevocationMode::SignOut { issued_before } => ("sign_out", Some(issued_before)),
+    };
+    let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await.map_err(unavailable)?;
+    let row = sqlx::query("UPDATE meta SET epoch = epoch + 1 RETURNING epoch, (SELECT count(*) FROM revocations)")
+        .fetch_one(&mut *transaction)
+        .await
+        .map_err(unavailable)?;
+    let (next, held): (i64, i64) = (row.try_get(0).map_err(unavailable)?, row.try_get(1).map_err(unavailable)?);
+    // The one that covers all others always has room.
+    if held >= limit::REVOCATIONS_MAX && revocation.target != RevocationTarget::Everything {
+        let detail = format!("{held} revocations are held; revoke a client or subject, or everything");
+        return Err(Failure::before(Reason::StoreUnavailable, detail));
+    }
+    sqlx::query(
+        "INSERT INTO revocations (kind, issuer, value, mode, issued_before, actor, note, at, epoch)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+         ON CONFLICT DO UPDATE SET
+             issued_before = max(issued_before, excluded.issued_before),
+             actor = excluded.actor, note = excluded.note, at = excluded.at, epoch = excluded.epoch",
+    )
+    .bind(words.kind)
+    .bind(words.issuer)
+    .bind(words.value)
+    .bind(mode)
+    .bind(issued_before)
+    .bind(&revocation.actor)
+    .bind(&revocation.note)
+    .bind(revocation.at)
+    .bind(next)
+    .execute(&mut *transaction)
+    .await
+    .map_err(unavailable)?;
+    transaction.commit().await.map_err(unavailable)?;
+    Ok(epoch(next))
+}
+
+async fn revocations(pool: &SqlitePool) -> Result<(RevocationEpoch, Vec<Revocation>), Failure> {
+    // One transaction: the epoch belongs to exactly these rows.
+    let mut transaction = pool.begin().await.map_err(unavailable)?;
+    let row = sqlx::query("SELECT epoch FROM meta").fetch_one(&mut *transaction).await.map_err(unavailable)?;
+    let current = row.try_get::<i64, _>(0).map(epoch).map_err(unavailable)?;
+    let rows =
+        sqlx::query("SELECT kind, issuer, value, mode, issued_before, actor, note, at FROM revocations ORDER BY epoch")
+            .fetch_all(&mut *transaction)
+            .await
+            .map_err(unavailable)?;
+    let held = rows.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    Ok((current, held))
+}
+
+/// A row that cannot be understood is a revocation that would be lost: that refuses.
+fn read(row: &SqliteRow) -> Result<Revocation, Failure> {
+    let text = |index: usize| row.try_get::<String, _>(index).map_err(unavailable);
+    let (kind, issuer, value, mode) = (text(0)?, text(1)?, text(2)?, text(3)?);
+    let issued_before: Option<i64> = row.try_get(4).map_err(unavailable)?;
+    let words = Described { kind: &kind, issuer: &issuer, value: &value };
+    let mode = match (mode.as_str(), issued_before) {
+        ("block", None) => RevocationMode::Block,
+        ("sign_out", Some(issued_before)) => RevocationMode::SignOut { issued_before },
+        _ => return Err(unavailable(format!("a revocation has the mode `{mode}`"))),
+    };
+    let target = words.try_into().map_err(unavailable)?;
+    Ok(Revocation { target, mode, actor: text(5)?, note: text(6)?, at: row.try_get(7).map_err(unavailable)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::StateDirectory;
+
+    fn revocation(target: RevocationTarget, mode: RevocationMode) -> Revocation {
+        Revocation { target, mode, actor: "host:1000".to_owned(), note: "lost laptop".to_owned(), at: 1_700_000_000 }
+    }
+
+    #[tokio::test]
+    async fn what_was_revoked_is_still_revoked_after_a_restart() {
+        let place = tempfile::tempdir().unwrap();
+        let state = StateDirectory::open(&place.path().join("state")).unwrap();
+        let store = Store::open(&state).await.unwrap();
+        let corp = IssuerAlias::new("corp").unwrap();
+        let all = [
+            revocation(RevocationTarget::Token("jti-1".to_owned()), RevocationMode::Block),
+            revocation(RevocationTarget::Session("sid".to_owned()), RevocationMode::SignOut { issued_before: 5 }),
+            revocation(RevocationTarget::Subject(corp.clone(), "a'; DROP".to_owned()), RevocationMode::Block),
+            revocation(RevocationTarget::Client(corp, "app".to_owned()), RevocationMode::Block),
+            revocation(RevocationTarget::Everything, RevocationMode::SignOut { issued_before: 7 }),
+        ];
+        for (index, revocation) in (1_u64..).zip(&all) {
+            assert_eq!(store.revoke(revocation).await.unwrap(), RevocationEpoch(index));
+        }
+        store.close().await;
+        let store = Store::open(&state).await.unwrap();
+        let (epoch, held) = store.revocations().await.unwrap();
+        assert_eq!(epoch, RevocationEpoch(5));
+        assert_eq!(held, all);
+    }
+
+    #[tokio::test]
+    async fn signing_out_again_never_lets_an_older_token_back_in() {
+        let place = tempfile::tempdir().unwrap();
+        let state = StateDirectory::open(&place.path().join("state")).unwrap();
+        let store = Store::open(&state).await.unwrap();
+        for issued_before in [9, 4] {
+            let mode = RevocationMode::SignOut { issued_before };
+            store.revoke(&revocation(RevocationTarget::Everything, mode)).await.unwrap();
+        }
+        let (epoch, held) = store.revocations().await.unwrap();
+        assert_eq!(epoch, RevocationEpoch(2), "each acknowledgement has an epoch of its own");
+        assert_eq!(held.len(), 1);
+        assert_eq!(held[0].mode, RevocationMode::SignOut { issued_before: 9 });
+    }
+
+    #[tokio::test]
+    async fn a_row_that_is_not_understood_refuses_instead_of_being_skipped() {
+        let place = tempfile::tempdir().unwrap();
+        let state = StateDirectory::open(&place.path().join("state")).unwrap();
+        let store = Store::open(&state).await.unwrap();
+        store.revoke(&revocation(RevocationTarget::Everything, RevocationMode::Block)).await.unwrap();
+        sqlx::query("UPDATE revocations SET kind = 'subject', issuer = 'NOT AN ALIAS', value = 'x'")
+            .execute(&store.writer)
+            .await
+            .unwrap();
+        assert_eq!(store.revocations().await.unwrap_err().reason, Reason::StoreUnavailable);
+    }
+}
