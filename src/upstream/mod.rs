@@ -96,6 +96,9 @@ impl Upstreams {
     #[must_use]
     pub fn new(config: &Config) -> Arc<Self> {
         let launcher = Launcher::of_this_executable(&config.gateway.state);
+        if let Ok(launcher) = &launcher {
+            launcher.clear();
+        }
         Self::launching(config, launcher.map_err(|error| format!("the supervisor is not found: {error}")))
     }
 

@@ -136,10 +136,14 @@ impl Server {
         if self.link.closing.is_cancelled() {
             return Err(Failure::before(Reason::UpstreamUnreachable, "the server was taken out of the configuration"));
         }
-        let mut permit = Some(self.gate.enter(parcel, patience.first_byte).await?);
+        // A stream that stays open is no work; how many one principal may have is counted elsewhere.
+        let mut permit = match parcel.listening {
+            true => None,
+            false => Some(self.gate.enter(parcel, patience.first_byte).await?),
+        };
         match &self.wire {
             Wire::Http(http) => self.over_http(http, parcel, patience, &mut permit).await,
-            Wire::Stdio(stdio) => stdio.open(parcel, patience, &mut permit).await,
+            Wire::Stdio(stdio) => Box::pin(stdio.open(parcel, patience, &mut permit)).await,
             Wire::Unusable(reason) => Err(self.link.unreachable(reason.clone())),
         }
     }
@@ -155,7 +159,8 @@ impl Server {
         loop {
             let sent = match self.era(http, &parcel.access).await? {
                 Era::Modern => http.modern(parcel, patience, permit).await,
-                Era::Legacy => http.legacy(parcel, patience, permit).await,
+                // Boxed, so that the modern way does not carry its room around.
+                Era::Legacy => Box::pin(http.legacy(parcel, patience, permit)).await,
             };
             match sent {
                 Ok(opened) => return Ok(opened),
@@ -170,9 +175,13 @@ impl Server {
 
     /// The era that it speaks; found out by asking, one at a time.
     async fn era(&self, http: &Arc<Http>, access: &Access) -> Result<Era, Failure> {
-        if let Some(era) = self.link.era() {
-            return Ok(era);
+        match self.link.era() {
+            Some(era) => Ok(era),
+            None => Box::pin(self.find_era(http, access)).await,
         }
+    }
+
+    async fn find_era(&self, http: &Arc<Http>, access: &Access) -> Result<Era, Failure> {
         let patience = Patience::call(&self.link.config.health);
         let asking = async {
             let _one_at_a_time = self.probing.lock().await;

@@ -54,6 +54,11 @@ impl Launcher {
         let arguments = vec!["supervise".to_owned(), "--".to_owned()];
         Ok(Self { program, arguments, directory: state.join("children") })
     }
+
+    /// Removes the working directories that a gateway left behind that was killed.
+    pub(super) fn clear(&self) {
+        remove(Some(&self.directory));
+    }
 }
 
 /// One upstream that is reached over standard streams.

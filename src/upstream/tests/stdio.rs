@@ -311,3 +311,60 @@ async fn the_supervisor_ends_as_its_command_does() {
         assert!(said.contains(&format!("ended with {wanted}")), "{script}: {said}");
     }
 }
+
+#[tokio::test]
+async fn a_reader_that_is_too_slow_loses_notifications_and_never_the_end() {
+    let cases = format!(
+        r#"{MODERN} *tools/call*) n=0; while [ $n -lt 300 ]; do n=$((n+1))
+            say '{{"jsonrpc":"2.0","method":"notifications/message","params":{{"level":"info","data":1}}}}'; done
+            answer '{{"ok":true}}';;"#
+    );
+    let place = serve(&script(&cases), |_| {});
+    let mut exchange = place.upstreams.send(dispatch(1, tool_call("t", json!({}))));
+    assert!(matches!(exchange.next().await, Event::Notification(_)));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let (notifications, outcome) = ending(exchange).await;
+    assert_eq!(completed(outcome), json!({ "ok": true }));
+    // One channel of the process, one of the exchange, and what was read or handed over meanwhile.
+    assert!(notifications.len() <= 2 * crate::limit::EXCHANGE_EVENTS_MAX + 4, "{}", notifications.len());
+    assert_eq!(place.upstreams.dropped()[0].1.notifications, 299 - notifications.len() as u64);
+    place.upstreams.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_process_that_ends_right_after_each_start_is_not_started_over_and_over() {
+    let place = serve(&script(&format!("{LEGACY} *tools/call*) echo x >> $PLACE/calls; exit 0;;")), |_| {});
+    let mut unreachable = 0;
+    for _ in 0..10 {
+        let failure = failed(call(&place.upstreams, 1).await);
+        unreachable += usize::from(failure.reason == Reason::UpstreamUnreachable);
+    }
+    let calls = std::fs::read_to_string(place.file("calls")).unwrap().lines().count();
+    assert!((1..10).contains(&calls) && unreachable == 10 - calls, "{calls} calls, {unreachable} unreachable");
+    place.upstreams.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_secret_that_cannot_be_read_starts_nothing_and_a_credential_for_a_process_is_refused() {
+    let place = serve(&script(LEGACY), |entry| {
+        let TransportConfig::Stdio { environment, .. } = &mut entry.transport else { return };
+        environment.insert("KEY".to_owned(), SecretReference::File("/nowhere/at/all".into()));
+    });
+    assert_eq!(told(call(&place.upstreams, 1).await), (Reason::CredentialUnavailable, false));
+    place.upstreams.shutdown().await;
+    let place = serve(&script(LEGACY), |_| {});
+    let credential = Some((http::header::AUTHORIZATION, "Bearer x".to_owned().into()));
+    let exchange = place.upstreams.send(Dispatch { credential, ..dispatch(1, tool_call("t", json!({}))) });
+    assert_eq!(told(outcome(exchange).await), (Reason::CredentialUnavailable, false));
+    place.upstreams.shutdown().await;
+}
+
+#[test]
+fn what_a_killed_gateway_left_behind_is_cleared() {
+    let directory = tempfile::tempdir().unwrap();
+    let launcher = Launcher::of_this_executable(directory.path()).unwrap();
+    launcher.clear();
+    std::fs::create_dir_all(launcher.directory.join("s-1/deep")).unwrap();
+    launcher.clear();
+    assert!(!launcher.directory.exists());
+}
