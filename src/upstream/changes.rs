@@ -62,6 +62,12 @@ impl Server {
         }
         match (&self.wire, facts.era()) {
             (Wire::Http(http), Era::Legacy) => legacy_stream(http, &access).await,
+            (Wire::Stdio(stdio), Era::Legacy) => {
+                // What it says is told when it is read; the lease keeps the process alive to say it.
+                let running = stdio.process(&access).await?;
+                running.process.over.cancelled().await;
+                Ok(Round::Ended)
+            }
             (Wire::Unusable(_), _) => Ok(Round::Nothing),
             (_, Era::Modern) => {
                 let mut exchange = self.exchange(Errand::listen().parcel(&access));

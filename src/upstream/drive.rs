@@ -64,9 +64,9 @@ pub(super) fn timed_out(what: &str) -> Outcome {
     Outcome::Failed(Failure::after(Reason::UpstreamTimeout, what))
 }
 
-/// Waits for the first event in place; goes on in a task only if there is more than the end.
-pub(super) async fn drive(mut answers: impl Answers, patience: Patience) -> Opened {
-    match next(&mut answers, patience).await {
+/// Waits for the first event in place, until `first`; goes on in a task only if there is more than the end.
+pub(super) async fn drive(mut answers: impl Answers, patience: Patience, first: Instant) -> Opened {
+    match next(&mut answers, first).await {
         Event::Done(outcome) => Opened::Done(outcome),
         first => {
             let (sender, receiver) = mpsc::channel(limit::EXCHANGE_EVENTS_MAX);
@@ -91,12 +91,12 @@ async fn feed(mut answers: impl Answers, first: Event, patience: Patience, sende
         if sender.send(event).await.is_err() || done {
             return;
         }
-        event = next(&mut answers, patience).await;
+        event = next(&mut answers, patience.next_event()).await;
     }
 }
 
-async fn next(answers: &mut impl Answers, patience: Patience) -> Event {
-    match tokio::time::timeout_at(patience.next_event(), answers.next()).await {
+async fn next(answers: &mut impl Answers, until: Instant) -> Event {
+    match tokio::time::timeout_at(until, answers.next()).await {
         Ok(event) => event,
         Err(_) => Event::Done(timed_out("no event came in time")),
     }
@@ -105,7 +105,7 @@ async fn next(answers: &mut impl Answers, patience: Patience) -> Event {
 /// Waits for the end and leaves the notifications out.
 pub(super) async fn outcome(answers: &mut impl Answers, patience: Patience) -> Outcome {
     loop {
-        if let Event::Done(outcome) = next(answers, patience).await {
+        if let Event::Done(outcome) = next(answers, patience.next_event()).await {
             return outcome;
         }
     }

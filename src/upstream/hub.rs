@@ -91,6 +91,10 @@ impl Hub {
         self.items.fetch_add(count, Ordering::Relaxed);
     }
 
+    pub(super) fn noise(&self) {
+        self.noise.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(super) fn dropped(&self) -> Dropped {
         Dropped {
             strays: self.strays.load(Ordering::Relaxed),

@@ -110,7 +110,7 @@ impl Http {
         }
         if let Reply::Events(body) = reply {
             let events = Events::legacy(body, waiting, permit.take(), conversation, Some(cancel));
-            return Ok(drive::drive(events, patience).await);
+            return Ok(drive::drive(events, patience, patience.next_event()).await);
         }
         cancel.not_needed();
         Ok(Opened::Done(match reply {

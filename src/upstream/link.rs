@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
 
 use arc_swap::ArcSwapOption;
+use secrecy::ExposeSecret;
 use tokio::sync::{Notify, broadcast};
 use tokio_util::sync::CancellationToken;
 
@@ -101,9 +102,15 @@ impl Link {
 
     /// Remembers what the gateway itself presents.
     pub(super) fn saw(&self, access: &Access) {
-        if access.context == AuthorizationContext::Gateway {
-            let access = Access { principal: None, ..access.clone() };
-            self.gateway_access.store(Some(Arc::new(access)));
+        if access.context != AuthorizationContext::Gateway {
+            return;
+        }
+        let shown = |access: &Access| {
+            access.credential.as_ref().map(|(name, secret)| (name.clone(), secret.expose_secret().to_owned()))
+        };
+        let known = self.gateway_access.load();
+        if known.as_ref().is_none_or(|known| shown(known) != shown(access)) {
+            self.gateway_access.store(Some(Arc::new(Access { principal: None, ..access.clone() })));
             self.found.notify_one();
         }
     }

@@ -34,8 +34,11 @@ mod hub;
 mod legacy;
 mod link;
 mod pool;
+mod process;
 mod server;
 mod shape;
+mod stdio;
+pub mod supervisor;
 #[cfg(test)]
 mod tests;
 
@@ -43,6 +46,8 @@ pub use errand::{Listing, ServerFacts};
 pub use exchange::{Event, Exchange};
 pub use health::Health;
 pub use hub::{Change, Dropped};
+pub use stdio::Launcher;
+pub use supervisor::supervise;
 
 use server::{Parcel, Server};
 
@@ -83,19 +88,31 @@ pub struct Upstreams {
     /// One change of the configuration at a time.
     changing: Mutex<()>,
     stopped: CancellationToken,
+    /// How children are started, or why they cannot be.
+    launcher: Result<Launcher, String>,
 }
 
 impl Upstreams {
     /// Takes all servers into service; each is tried in the background at once. Must be called within a
-    /// runtime.
+    /// runtime. Children are started by this executable's `supervise`.
     #[must_use]
     pub fn new(config: &Config) -> Arc<Self> {
+        let launcher = Launcher::of_this_executable(&config.gateway.state);
+        if let Ok(launcher) = &launcher {
+            launcher.clear();
+        }
+        Self::launching(config, launcher.map_err(|error| format!("the supervisor is not found: {error}")))
+    }
+
+    /// The same with another supervisor.
+    fn launching(config: &Config, launcher: Result<Launcher, String>) -> Arc<Self> {
         let (changes, _) = broadcast::channel(limit::CHANGES_QUEUED_MAX);
         let upstreams = Arc::new(Self {
             servers: ArcSwap::from_pointee(HashMap::new()),
             changes,
             changing: Mutex::new(()),
             stopped: CancellationToken::new(),
+            launcher,
         });
         upstreams.reconfigure(config);
         tokio::spawn(sweep(Arc::downgrade(&upstreams), upstreams.stopped.clone()));
@@ -110,7 +127,8 @@ impl Upstreams {
         let mut new = HashMap::with_capacity(config.servers.len());
         for entry in &config.servers {
             let kept = old.get(&entry.id).filter(|server| is_same(&server.link.config, entry));
-            let server = kept.map_or_else(|| Server::start(entry, self.changes.clone()), Arc::clone);
+            let start = || Server::start(entry, self.changes.clone(), self.launcher.clone());
+            let server = kept.map_or_else(start, Arc::clone);
             new.insert(entry.id.clone(), server);
         }
         let retired: Vec<_> = old

@@ -15,7 +15,9 @@ use super::exchange::{Event, Exchange, Opened};
 use super::health::{Backoff, Health};
 use super::http::{Http, Reply, refused, single};
 use super::hub::Change;
+use super::legacy::Session;
 use super::link::Link;
+use super::stdio::{Launcher, Running, Stdio};
 use super::{Access, answer, client, drive, events};
 use crate::config::{HealthConfig, ServerConfig, TransportConfig};
 use crate::limit;
@@ -77,13 +79,19 @@ pub(super) struct Server {
 pub(super) enum Wire {
     /// Streamable HTTP.
     Http(Arc<Http>),
+    /// A child process.
+    Stdio(Arc<Stdio>),
     /// Not at all, and why.
     Unusable(String),
 }
 
 impl Server {
     /// Takes a server into service; it is tried in the background at once.
-    pub(super) fn start(config: &Arc<ServerConfig>, changes: broadcast::Sender<Change>) -> Arc<Self> {
+    pub(super) fn start(
+        config: &Arc<ServerConfig>,
+        changes: broadcast::Sender<Change>,
+        launcher: Result<Launcher, String>,
+    ) -> Arc<Self> {
         let link = Arc::new(Link::new(Arc::clone(config), changes));
         let wire = match &config.transport {
             TransportConfig::Http { url, .. } => {
@@ -93,7 +101,10 @@ impl Server {
                     Err(error) => Wire::Unusable(error),
                 }
             }
-            TransportConfig::Stdio { .. } => Wire::Unusable("processes are not supported".to_owned()),
+            TransportConfig::Stdio { .. } => match launcher {
+                Ok(launcher) => Wire::Stdio(Arc::new(Stdio::new(Arc::clone(&link), launcher))),
+                Err(error) => Wire::Unusable(error),
+            },
         };
         let gate = Gate::new(&config.health);
         let server = Arc::new(Self { link, wire, gate, probing: tokio::sync::Mutex::new(()) });
@@ -125,9 +136,14 @@ impl Server {
         if self.link.closing.is_cancelled() {
             return Err(Failure::before(Reason::UpstreamUnreachable, "the server was taken out of the configuration"));
         }
-        let mut permit = Some(self.gate.enter(parcel, patience.first_byte).await?);
+        // A stream that stays open is no work; how many one principal may have is counted elsewhere.
+        let mut permit = match parcel.listening {
+            true => None,
+            false => Some(self.gate.enter(parcel, patience.first_byte).await?),
+        };
         match &self.wire {
             Wire::Http(http) => self.over_http(http, parcel, patience, &mut permit).await,
+            Wire::Stdio(stdio) => Box::pin(stdio.open(parcel, patience, &mut permit)).await,
             Wire::Unusable(reason) => Err(self.link.unreachable(reason.clone())),
         }
     }
@@ -143,7 +159,8 @@ impl Server {
         loop {
             let sent = match self.era(http, &parcel.access).await? {
                 Era::Modern => http.modern(parcel, patience, permit).await,
-                Era::Legacy => http.legacy(parcel, patience, permit).await,
+                // Boxed, so that the modern way does not carry its room around.
+                Era::Legacy => Box::pin(http.legacy(parcel, patience, permit)).await,
             };
             match sent {
                 Ok(opened) => return Ok(opened),
@@ -158,9 +175,13 @@ impl Server {
 
     /// The era that it speaks; found out by asking, one at a time.
     async fn era(&self, http: &Arc<Http>, access: &Access) -> Result<Era, Failure> {
-        if let Some(era) = self.link.era() {
-            return Ok(era);
+        match self.link.era() {
+            Some(era) => Ok(era),
+            None => Box::pin(self.find_era(http, access)).await,
         }
+    }
+
+    async fn find_era(&self, http: &Arc<Http>, access: &Access) -> Result<Era, Failure> {
         let patience = Patience::call(&self.link.config.health);
         let asking = async {
             let _one_at_a_time = self.probing.lock().await;
@@ -206,6 +227,7 @@ impl Server {
                 }
                 Era::Legacy => Ok(http.session(access).await?.facts.clone()),
             },
+            Wire::Stdio(stdio) => Ok(stdio.process(access).await?.facts.clone()),
             Wire::Unusable(reason) => Err(self.link.unreachable(reason.clone())),
         }
     }
@@ -268,24 +290,27 @@ impl Server {
                 Era::Modern => Ok(()),
                 Era::Legacy => Ok(http.session(&access).await.map(drop)?),
             },
+            Wire::Stdio(stdio) => stdio.process(&access).await.map(drop),
             Wire::Unusable(reason) => Err(self.link.unreachable(reason.clone())),
         }
     }
 
-    /// Ends sessions that nobody uses.
+    /// Ends sessions and processes that nobody uses.
     pub(super) async fn sweep(&self) {
-        if let Wire::Http(http) = &self.wire {
-            let ending = http.sessions.take_idle(limit::SESSION_IDLE);
-            futures_util::future::join_all(ending.iter().map(|session| http.end(session))).await;
+        match &self.wire {
+            Wire::Http(http) => end_sessions(http, &http.sessions.take_idle(limit::SESSION_IDLE)).await,
+            Wire::Stdio(stdio) => end_processes(&stdio.processes.take_idle(limit::PROCESS_IDLE)).await,
+            Wire::Unusable(_) => {}
         }
     }
 
-    /// Gives the server up: nothing new begins, sessions are ended.
+    /// Gives the server up: nothing new begins, sessions and processes are ended.
     pub(super) async fn close(&self) {
         self.link.closing.cancel();
-        if let Wire::Http(http) = &self.wire {
-            let ending = http.sessions.take_all();
-            futures_util::future::join_all(ending.iter().map(|session| http.end(session))).await;
+        match &self.wire {
+            Wire::Http(http) => end_sessions(http, &http.sessions.take_all()).await,
+            Wire::Stdio(stdio) => end_processes(&stdio.processes.take_all()).await,
+            Wire::Unusable(_) => {}
         }
     }
 
@@ -296,6 +321,14 @@ impl Server {
         let _ = tokio::time::timeout(health.call_timeout, self.gate.calls.acquire_many(all)).await;
         self.close().await;
     }
+}
+
+async fn end_sessions(http: &Http, sessions: &[Arc<Session>]) {
+    futures_util::future::join_all(sessions.iter().map(|session| http.end(session))).await;
+}
+
+async fn end_processes(processes: &[Arc<Running>]) {
+    futures_util::future::join_all(processes.iter().map(|process| process.end())).await;
 }
 
 /// Asks an HTTP server which era it speaks (2026-07-28, basic/versioning).

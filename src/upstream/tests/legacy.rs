@@ -268,3 +268,41 @@ async fn a_server_that_changes_its_era_is_asked_again_and_the_call_is_sent_once_
     modern.store(false, Ordering::SeqCst);
     assert_eq!(completed(call(&upstreams, 1).await)["modern"], false);
 }
+
+#[tokio::test]
+async fn a_server_that_asks_without_end_or_breaks_off_without_end_is_given_up() {
+    let fake = legacy_fake(|seen: Seen| async move {
+        if seen.verb == Method::GET {
+            return match seen.header("last-event-id") {
+                Some(_) => stream(vec![Some("id: again\nretry: 1\ndata:\n\n".to_owned())]),
+                None => empty(405),
+            };
+        }
+        if seen.body["params"]["arguments"]["how"] == "asks" {
+            let ping = event(&json!({ "jsonrpc": "2.0", "id": 1, "method": "ping" })).unwrap();
+            return stream(vec![Some(ping.repeat(crate::limit::SERVER_REQUESTS_PER_CALL_MAX + 1)), None]);
+        }
+        stream(vec![Some("id: first\nretry: 1\ndata:\n\n".to_owned())])
+    })
+    .await;
+    let upstreams = upstreams(entry(fake.transport()));
+    for (how, reason) in [("asks", Reason::UpstreamGarbage), ("breaks", Reason::UpstreamClosed)] {
+        let exchange = upstreams.send(dispatch(1, tool_call("t", json!({ "how": how }))));
+        assert_eq!(told(outcome(exchange).await), (reason, true), "{how}");
+    }
+    let resumed = fake.seen.lock().unwrap().iter().filter(|seen| seen.header("last-event-id").is_some()).count();
+    assert_eq!(resumed, crate::limit::RESUMES_PER_CALL_MAX);
+}
+
+#[tokio::test]
+async fn a_session_id_beyond_the_bound_is_garbage() {
+    let fake = Fake::start(|seen: Seen| async move {
+        let mut response = seen.result(json!({ "protocolVersion": "2025-11-25", "capabilities": {} }));
+        let long = "x".repeat(crate::limit::SESSION_ID_BYTES_MAX + 1);
+        response.headers_mut().insert("mcp-session-id", long.parse().unwrap());
+        response
+    })
+    .await;
+    let upstreams = upstreams(entry(fake.transport()));
+    assert_eq!(told(call(&upstreams, 1).await).0, Reason::UpstreamGarbage);
+}

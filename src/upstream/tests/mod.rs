@@ -24,6 +24,8 @@ use crate::wire::{Json, Message, Outgoing};
 
 mod legacy;
 mod modern;
+mod real;
+mod stdio;
 
 /// One request as a fake upstream saw it.
 #[derive(Debug, Clone)]

@@ -409,3 +409,16 @@ async fn a_changed_entry_is_served_anew_and_an_equal_one_keeps_what_it_has() {
     upstreams.reconfigure(&config(Vec::new()));
     assert_eq!(told(call(&upstreams, 1).await), (Reason::UpstreamUnreachable, false));
 }
+
+#[tokio::test]
+async fn an_error_page_beyond_the_bound_is_not_read_and_the_status_is_what_counts() {
+    let fake = modern_fake(|_| async {
+        let page = "x".repeat(crate::limit::ERROR_BODY_BYTES_MAX + 1);
+        json_answer(418, json!({ "jsonrpc": "2.0", "error": { "code": 1, "message": page } }))
+    })
+    .await;
+    let upstreams = upstreams(entry(fake.transport()));
+    let failure = failed(call(&upstreams, 1).await);
+    assert_eq!(failure.reason, Reason::UpstreamStatus);
+    assert!(failure.detail.contains("418"), "{}", failure.detail);
+}
