@@ -166,3 +166,39 @@ pub const AGENTS_MAX: usize = 10_000;
 pub const PRINCIPALS_REMEMBERED_MAX: u64 = 1_000_000;
 /// A principal that does nothing for this long is forgotten.
 pub const PRINCIPAL_IDLE: Duration = Duration::from_secs(600);
+// === policy ===
+
+/// One policy file; a rule takes about 80 bytes.
+pub const POLICY_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Files of per-server rules in one set.
+pub const POLICY_FILES_MAX: usize = 1_000;
+/// Rows of all policy files together.
+pub const POLICY_ROWS_MAX: usize = 200_000;
+/// One cell of a row; resource URIs fit.
+pub const POLICY_CELL_BYTES_MAX: usize = 2_048;
+/// Mistakes that one check reports; the rest is noise that the first ones caused.
+pub const POLICY_MISTAKES_MAX: usize = 100;
+/// Environments; they are bits of one word, and one is the gateway's own.
+pub const ENVIRONMENTS_MAX: usize = 63;
+/// Steps from a subject to a role; Casbin follows ten links and then stops silently, so we stop loudly before.
+pub const ROLE_DEPTH_MAX: usize = 8;
+/// Nesting of a condition, named conditions included.
+pub const CONDITION_DEPTH_MAX: usize = 16;
+/// Parts of one condition, named conditions included.
+pub const CONDITION_PARTS_MAX: usize = 1_000;
+/// Characters of an argument's value that the record keeps for each condition that read it.
+pub const CONDITION_VALUE_CHARACTERS_MAX: usize = 200;
+/// Values that the record keeps for one condition.
+pub const CONDITION_VALUES_MAX: usize = 20;
+/// Identity classes remembered; beyond it the least used are computed again.
+pub const CLASSES_MAX: u64 = 4_096;
+/// Personas and tokens whose class is remembered.
+pub const CLASS_LOOKUPS_MAX: u64 = 65_536;
+/// Listed items whose verdict one class remembers; beyond it the table starts again.
+pub const TABLE_ITEMS_MAX: usize = 50_000;
+/// Combinations of condition values whose answer is remembered, for one shape of rules.
+pub const CONDITION_ANSWERS_MAX: usize = 64;
+/// Enforcers kept for the next question; each takes about 20 KiB.
+pub const ENFORCERS_IDLE_MAX: usize = 16;
+/// Rules that an explanation names as near misses.
+pub const NEAR_MISSES_MAX: usize = 10;
