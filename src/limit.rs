@@ -202,3 +202,49 @@ pub const CONDITION_ANSWERS_MAX: usize = 64;
 pub const ENFORCERS_IDLE_MAX: usize = 16;
 /// Rules that an explanation names as near misses.
 pub const NEAR_MISSES_MAX: usize = 10;
+// === catalog ===
+
+/// Items of one kind that one server may list; the largest real server has a few hundred tools.
+pub const LISTED_ITEMS_MAX: usize = 5_000;
+/// One definition: descriptions and schemas; what is larger is not for a model to read.
+pub const DEFINITION_BYTES_MAX: usize = 256 * 1024;
+/// All definitions of one kind of one server together.
+pub const LISTED_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// A name in an upstream's spelling; the specification recommends 128.
+pub const LISTED_NAME_BYTES_MAX: usize = 1_024;
+/// What is remembered and reported about items that one listing dropped.
+pub const DROPPED_REPORTED_MAX: usize = 32;
+/// Annotated parameters of one tool; each becomes a header.
+pub const HEADER_PARAMETERS_MAX: usize = 32;
+/// A public tool name on `/mcp`: clients add a prefix of their own, model APIs cap at 64.
+pub const PUBLIC_NAME_BYTES_MAX: usize = 48;
+/// A resource URI that is routed.
+pub const URI_BYTES_MAX: usize = 4 * 1024;
+/// Templates of one server that route on `/mcp`; each is tried in turn.
+pub const TEMPLATES_ROUTED_MAX: usize = 256;
+/// Parts (literals and expressions) of one URI template.
+pub const TEMPLATE_PARTS_MAX: usize = 32;
+/// One server's instructions.
+pub const INSTRUCTIONS_SERVER_BYTES_MAX: usize = 4 * 1024;
+/// The merged instructions: they are put in front of a model on every start.
+pub const INSTRUCTIONS_BYTES_MAX: usize = 16 * 1024;
+/// How long a view waits for a server that was never listed, counted from when that began.
+pub const CATALOG_FIRST_WAIT: Duration = Duration::from_secs(2);
+/// One refresh of one server, all lists together, whatever the source's own time-outs say.
+pub const CATALOG_REFRESH_TIMEOUT: Duration = Duration::from_secs(60);
+/// Between two refreshes that notifications ask for: a flapping server is not chased.
+pub const CATALOG_CHANGED_PAUSE: Duration = Duration::from_secs(1);
+/// Before the first retry of a server that is down; doubles up to the next.
+pub const CATALOG_RETRY_MIN: Duration = Duration::from_secs(1);
+/// Between two retries of a server that stays down.
+pub const CATALOG_RETRY_MAX: Duration = Duration::from_secs(60);
+/// The longest `ttlMs` that is believed.
+pub const LIST_TTL_MAX: Duration = Duration::from_secs(3_600);
+/// Slices that were listed with a caller's own credential.
+pub const PRINCIPAL_SLICES_MAX: u64 = 10_000;
+/// A caller's slice that nobody asked for is forgotten after this.
+pub const PRINCIPAL_SLICE_IDLE_MAX: Duration = Duration::from_secs(30 * 60);
+/// Composed views remembered, by the sum of their items.
+pub const VIEW_ITEMS_CACHED_MAX: u64 = 1_000_000;
+/// Answers to "which view is this caller's now" remembered.
+pub const VIEW_MEMOS_MAX: u64 = 20_000;
