@@ -10,6 +10,7 @@ pub mod wire;
 
 pub mod catalog;
 pub mod config;
+pub mod delegate;
 pub mod demo;
 pub mod egress;
 pub mod identity;

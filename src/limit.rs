@@ -248,3 +248,57 @@ pub const PRINCIPAL_SLICE_IDLE_MAX: Duration = Duration::from_secs(30 * 60);
 pub const VIEW_ITEMS_CACHED_MAX: u64 = 1_000_000;
 /// Answers to "which view is this caller's now" remembered.
 pub const VIEW_MEMOS_MAX: u64 = 20_000;
+
+// === demo ===
+
+/// A request to the development issuer.
+pub const DEMO_BODY_BYTES_MAX: usize = 64 * 1024;
+/// Requests to it at once.
+pub const DEMO_REQUESTS_MAX: usize = 64;
+/// One of them, from its head to its answer.
+pub const DEMO_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Parameters of one request.
+pub const DEMO_PARAMETERS_MAX: usize = 32;
+/// One of them; a subject token is the longest.
+pub const DEMO_PARAMETER_BYTES_MAX: usize = 16 * 1024;
+/// Clients that registered themselves.
+pub const DEMO_CLIENTS_MAX: u64 = 1_000;
+/// Redirect URIs of one client.
+pub const DEMO_REDIRECT_URIS_MAX: usize = 10;
+/// The name of a client on the page.
+pub const DEMO_CLIENT_NAME_CHARACTERS_MAX: usize = 80;
+/// Open sign-in pages, and codes that were not redeemed yet.
+pub const DEMO_PENDING_MAX: u64 = 1_000;
+/// Sessions with a refresh token.
+pub const DEMO_SESSIONS_MAX: u64 = 10_000;
+/// A client that registered itself is forgotten after this.
+pub const DEMO_REGISTRATION_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
+/// A sign-in page waits this long for its click.
+pub const DEMO_PAGE_LIFE: Duration = Duration::from_secs(600);
+/// A code waits this long to be redeemed (RFC 6749 section 4.1.2 says ten minutes at most).
+pub const DEMO_CODE_LIFE: Duration = Duration::from_secs(60);
+/// A refresh token that is not used is forgotten after this.
+pub const DEMO_SESSION_LIFE: Duration = Duration::from_secs(24 * 3600);
+/// An access token of the demo.
+pub const DEMO_TOKEN_LIFE_MAX: Duration = Duration::from_secs(3600);
+/// An exchanged token of the demo.
+pub const DEMO_EXCHANGED_LIFE: Duration = Duration::from_secs(300);
+/// A base64url SHA-256 (RFC 7636 section 4.2), which is also how long a verifier is at least.
+pub const PKCE_S256_CHARACTERS: usize = 43;
+
+// === delegate ===
+
+/// Files with secrets are looked at this often.
+pub const SECRET_LOOK_INTERVAL: Duration = Duration::from_secs(5);
+/// Programs that print secrets are run this often.
+pub const SECRET_EXEC_INTERVAL: Duration = Duration::from_secs(300);
+/// Memory for exchanged tokens.
+pub const EXCHANGED_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// What one of them counts for at least, beside the token.
+pub const EXCHANGED_ENTRY_BYTES_MIN: usize = 1_024;
+/// An exchanged token is not used in the last seconds of its life, so that it does not expire on its way.
+pub const EXCHANGED_MARGIN: Duration = Duration::from_secs(10);
+/// How long a token is used whose life nobody told us.
+pub const EXCHANGED_UNKNOWN_LIFE: Duration = Duration::from_secs(60);
+/// Token endpoints with a client of their own.
+pub const TOKEN_ENDPOINTS_MAX: u64 = 256;

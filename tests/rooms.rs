@@ -39,6 +39,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "store",
         &["limit", "ids", "outcome", "wire", "config", "record", "identity", "catalog", "policy", "guard", "delegate"],
     ),
+    // `bailiwick token` asks the running issuer over its guarded client.
     ("demo", &["limit", "ids", "config", "egress"]),
     // The only places that compose the rooms.
     ("call", PIPELINE),

@@ -10,7 +10,7 @@ pub mod resolver;
 pub mod tls;
 pub mod upstream;
 
-pub use address::AddressClass;
+pub use address::{AddressClass, is_loopback};
 pub use oauth::{OauthClient, oauth_client};
 pub use resolver::GuardedResolver;
 pub use upstream::{UpstreamClient, upstream_client};
@@ -74,7 +74,7 @@ impl EgressPolicy {
     ///
     /// The host that an administrator wrote may have a private address, because an identity provider on
     /// the company's own network is ordinary. Loopback, plain HTTP, and private addresses of other hosts
-    /// (which the issuer's metadata chooses) need `allow_loopback_issuers`.
+    /// (which the issuer's metadata chooses) need `allow_loopback`.
     #[must_use]
     pub fn issuer(host: Option<&str>, allow_loopback: bool) -> Self {
         Self {

@@ -18,7 +18,7 @@ use url::Url;
 
 use super::keys::KeySet;
 use crate::config::IssuerConfig;
-use crate::egress::{EgressError, EgressPolicy, OauthClient, oauth_client};
+use crate::egress::{self, EgressError, EgressPolicy, OauthClient, oauth_client};
 use crate::ids::IssuerAlias;
 use crate::limit;
 
@@ -71,13 +71,18 @@ pub struct IssuerReadiness {
 
 impl Issuer {
     /// Nothing is known yet; [`Self::run`] finds out.
+    ///
+    /// With `allow_loopback` an issuer that is itself on loopback, or plain HTTP, may be asked; the
+    /// metadata of any other one still cannot lead us there.
     pub fn new(config: &IssuerConfig, allow_loopback: bool, stop: CancellationToken) -> Self {
-        let host = Url::parse(&config.issuer).ok().and_then(|url| url.host_str().map(str::to_owned));
+        let url = Url::parse(&config.issuer).ok();
+        let host = url.as_ref().and_then(|url| url.host_str().map(str::to_owned));
+        let on_loopback = url.is_some_and(|url| url.scheme() == "http" || egress::is_loopback(&url));
         Self {
             alias: config.alias.clone(),
             url: config.issuer.clone(),
             stale_max: config.jwks_stale_max,
-            policy: EgressPolicy::issuer(host.as_deref(), allow_loopback),
+            policy: EgressPolicy::issuer(host.as_deref(), allow_loopback && on_loopback),
             known: ArcSwapOption::empty(),
             generation: AtomicU64::new(0),
             nudge: Notify::new(),

@@ -30,6 +30,20 @@ pub enum RevocationTarget {
     Everything,
 }
 
+impl RevocationTarget {
+    /// Whether it names the bearer of that token.
+    #[must_use]
+    pub fn names(&self, token: &TokenFacts) -> bool {
+        match self {
+            Self::Token(id) => token.id.as_ref() == Some(id) || Digest::from_hex(id) == Some(token.digest),
+            Self::Session(session) => token.session.as_ref() == Some(session),
+            Self::Subject(issuer, subject) => token.issuer == *issuer && token.subject.as_ref() == Some(subject),
+            Self::Client(issuer, client) => token.issuer == *issuer && token.client.as_ref() == Some(client),
+            Self::Everything => true,
+        }
+    }
+}
+
 /// How long it holds, and for what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RevocationMode {
@@ -228,6 +242,7 @@ mod tests {
             (RevocationTarget::Everything, true),
         ] {
             assert_eq!(refused(&token(), &[(target.clone(), RevocationMode::Block)]), expected, "{target:?}");
+            assert_eq!(target.names(&token()), expected, "{target:?}");
         }
     }
 
