@@ -16,12 +16,14 @@ mod message;
 mod names;
 #[path = "../fuzz/checks/sse.rs"]
 mod sse;
+#[path = "../fuzz/checks/tokens.rs"]
+mod tokens;
 
 /// A check panics where something that must hold does not.
 type Check = fn(&[u8]);
 
 /// Every target of `fuzz/Cargo.toml` and its check.
-const TARGETS: &[(&str, Check)] = &[("message", message::check), ("sse", sse::check), ("condition", condition::check), ("names", names::check)];
+const TARGETS: &[(&str, Check)] = &[("message", message::check), ("sse", sse::check), ("condition", condition::check), ("names", names::check), ("tokens", tokens::check)];
 
 #[test]
 fn what_holds_for_any_input_holds_for_every_seed() {
