@@ -232,7 +232,7 @@ impl Recheck for Live {
     }
 }
 
-const fn viewer(caller: &Caller) -> Viewer<'_, Caller> {
+fn viewer(caller: &Caller) -> Viewer<'_, Caller> {
     Viewer { principal: caller.principal(), caller }
 }
 

@@ -9,13 +9,11 @@ pub mod limit;
 pub mod outcome;
 pub mod wire;
 
-// The rooms, in the order in which a call passes them.
+// The rooms, which import downwards only; `ARCHITECTURE.md` has the order.
 pub mod catalog;
 pub mod config;
 pub mod control;
 pub mod delegate;
-pub mod delegate;
-pub mod demo;
 pub mod egress;
 pub mod front;
 pub mod guard;
@@ -31,5 +29,6 @@ pub mod gateway;
 pub mod list;
 pub mod watch;
 
+// What people start.
 pub mod cli;
 pub mod demo;

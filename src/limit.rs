@@ -211,6 +211,9 @@ pub const VIEW_MEMOS_MAX: u64 = 20_000;
 pub const CONFLICTS_REPORTED_MAX: usize = 1_000;
 /// Conflicts that are not logged again.
 pub const CONFLICTS_REMEMBERED_MAX: u64 = 10_000;
+/// Slices that were listed with a caller's own credential.
+pub const PRINCIPAL_SLICES_MAX: u64 = 10_000;
+
 // === record ===
 
 /// Lines that wait for the writer; at 1 KiB a line this is a second of the fastest load we have seen.
@@ -372,267 +375,6 @@ pub const DEMO_TOKEN_LIFE_MAX: Duration = Duration::from_secs(3600);
 pub const DEMO_EXCHANGED_LIFE: Duration = Duration::from_secs(300);
 /// A base64url SHA-256 (RFC 7636 section 4.2), which is also how long a verifier is at least.
 pub const PKCE_S256_CHARACTERS: usize = 43;
-
-// === gateway ===
-
-/// How often counts of principals that have recovered are forgotten.
-pub const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(60);
-/// Changes of files within this time are one change.
-pub const WATCH_FILES_DEBOUNCE: Duration = Duration::from_millis(200);
-
-// === catalog ===
-
-/// Items of one kind that one server may list; the largest real server has a few hundred tools.
-pub const LISTED_ITEMS_MAX: usize = 5_000;
-/// One definition: descriptions and schemas; what is larger is not for a model to read.
-pub const DEFINITION_BYTES_MAX: usize = 256 * 1024;
-/// All definitions of one kind of one server together.
-pub const LISTED_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// A name in an upstream's spelling; the specification recommends 128.
-pub const LISTED_NAME_BYTES_MAX: usize = 1_024;
-/// What is remembered and reported about items that one listing dropped.
-pub const DROPPED_REPORTED_MAX: usize = 32;
-/// Annotated parameters of one tool; each becomes a header.
-pub const HEADER_PARAMETERS_MAX: usize = 32;
-/// A public tool name on `/mcp`: clients add a prefix of their own, model APIs cap at 64.
-pub const PUBLIC_NAME_BYTES_MAX: usize = 48;
-/// A resource URI that is routed.
-pub const URI_BYTES_MAX: usize = 4 * 1024;
-/// Templates of one server that route on `/mcp`; each is tried in turn.
-pub const TEMPLATES_ROUTED_MAX: usize = 256;
-/// Parts (literals and expressions) of one URI template.
-pub const TEMPLATE_PARTS_MAX: usize = 32;
-/// One server's instructions.
-pub const INSTRUCTIONS_SERVER_BYTES_MAX: usize = 4 * 1024;
-/// The merged instructions: they are put in front of a model on every start.
-pub const INSTRUCTIONS_BYTES_MAX: usize = 16 * 1024;
-/// How long a view waits for a server that was never listed, counted from when that began.
-pub const CATALOG_FIRST_WAIT: Duration = Duration::from_secs(2);
-/// One refresh of one server, all lists together, whatever the source's own time-outs say.
-pub const CATALOG_REFRESH_TIMEOUT: Duration = Duration::from_secs(60);
-/// Between two refreshes that notifications ask for: a flapping server is not chased.
-pub const CATALOG_CHANGED_PAUSE: Duration = Duration::from_secs(1);
-/// Before the first retry of a server that is down; doubles up to the next.
-pub const CATALOG_RETRY_MIN: Duration = Duration::from_secs(1);
-/// Between two retries of a server that stays down.
-pub const CATALOG_RETRY_MAX: Duration = Duration::from_secs(60);
-/// The longest `ttlMs` that is believed.
-pub const LIST_TTL_MAX: Duration = Duration::from_secs(3_600);
-/// Slices that were listed with a caller's own credential.
-pub const PRINCIPAL_SLICES_MAX: u64 = 10_000;
-/// A caller's slice that nobody asked for is forgotten after this.
-pub const PRINCIPAL_SLICE_IDLE_MAX: Duration = Duration::from_secs(30 * 60);
-/// Composed views remembered, by the sum of their items.
-pub const VIEW_ITEMS_CACHED_MAX: u64 = 1_000_000;
-/// Answers to "which view is this caller's now" remembered.
-pub const VIEW_MEMOS_MAX: u64 = 20_000;
-// === record ===
-
-// === control ===
-
-/// A request on the control socket.
-pub const CONTROL_BODY_BYTES_MAX: usize = 64 * 1024;
-/// An answer of the control socket: metrics of a hundred servers, or every revocation.
-pub const CONTROL_ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// How long a command waits for the running gateway; a reload tests a large policy.
-pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(60);
-/// What can be named in a revocation: a CIMD client id is a URL.
-pub const REVOCATION_VALUE_BYTES_MAX: usize = 2_048;
-/// A sign-out reaches this far ahead of its moment: issuers' clocks differ from ours.
-pub const SIGN_OUT_SKEW: Duration = Duration::from_secs(60);
-
-// === upstream ===
-/// How long a statement waits for another connection's lock.
-pub const STORE_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// Connections that only read.
-pub const STORE_READERS_MAX: u32 = 2;
-/// Revocations that hold at once; every check looks at all of them.
-pub const REVOCATIONS_MAX: i64 = 100_000;
-// === demo upstreams ===
-
-/// Notes in the sample server: more than anyone reads, less than anyone notices in memory.
-pub const NOTES_MAX: usize = 200;
-/// A note's title; its schema says the same.
-pub const NOTE_TITLE_BYTES_MAX: usize = 200;
-/// A note's text and tags; its schema says the same of the text.
-pub const NOTE_TEXT_BYTES_MAX: usize = 10_000;
-/// Replicas of one sample service; the schema of `rollout` says the same.
-pub const REPLICAS_MAX: u32 = 100;
-
-// === egress ===
-/// A name server that takes longer is down.
-pub const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Addresses of one name that are looked at.
-pub const RESOLVED_ADDRESSES_MAX: usize = 32;
-/// To an authorization server.
-pub const OAUTH_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// One question to an authorization server, with its answer.
-pub const OAUTH_TIMEOUT: Duration = Duration::from_secs(10);
-/// Connections to an authorization server are asked for rarely.
-pub const OAUTH_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-/// Idle connections to one authorization server.
-pub const OAUTH_IDLE_CONNECTIONS_MAX: usize = 8;
-/// Metadata, key sets and token answers; a hundred RSA keys with certificates have about 400 KiB.
-pub const OAUTH_RESPONSE_BYTES_MAX: usize = 1024 * 1024;
-/// A host in an error message; names have at most 253 characters.
-pub const HOST_SHOWN_CHARACTERS_MAX: usize = 260;
-/// The text of someone else's error in ours.
-pub const ERROR_SHOWN_CHARACTERS_MAX: usize = 400;
-/// Probes on an idle connection to an upstream, so that a dead one is noticed.
-pub const UPSTREAM_KEEPALIVE: Duration = Duration::from_secs(30);
-/// An idle connection to an upstream is kept warm this long.
-pub const UPSTREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(90);
-/// Idle connections to one upstream; more than that many calls at once are rare.
-pub const UPSTREAM_IDLE_CONNECTIONS_MAX: usize = 256;
-// === config ===
-
-/// Longer than a year is a mistake in a file, not a wish; and arithmetic on it cannot overflow.
-pub const CONFIGURED_DURATION_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
-/// Counts in the files; a million connections is more than one process has descriptors.
-pub const CONFIGURED_COUNT_MAX: u32 = 1_000_000;
-/// One configuration or policy file; 10,000 rules are about 1 MiB.
-pub const CONFIG_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
-/// Policy files in one set; one for each server, and some.
-pub const CONFIG_FILES_MAX: usize = 1_000;
-/// How often a set that changes while it is read is read again.
-pub const CONFIG_READS_MAX: u32 = 5;
-/// How long a writer gets to finish before the set is read again.
-pub const CONFIG_READ_PAUSE: Duration = Duration::from_millis(100);
-/// How far clocks may differ; above this an expired token lives on.
-pub const LEEWAY_MAX: Duration = Duration::from_secs(300);
-/// Servers in one configuration; names, lists and metrics are per server.
-pub const SERVERS_MAX: usize = 1_000;
-/// Issuers in one configuration.
-pub const ISSUERS_MAX: usize = 100;
-/// Agents in one configuration.
-pub const AGENTS_MAX: usize = 10_000;
-
-// === guard ===
-
-/// Principals whose use is counted at once; about 200 bytes each.
-pub const PRINCIPALS_REMEMBERED_MAX: u64 = 1_000_000;
-/// A principal that does nothing for this long is forgotten.
-pub const PRINCIPAL_IDLE: Duration = Duration::from_secs(600);
-// === policy ===
-
-/// One policy file; a rule takes about 80 bytes.
-pub const POLICY_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
-/// Files of per-server rules in one set.
-pub const POLICY_FILES_MAX: usize = 1_000;
-/// Rows of all policy files together.
-pub const POLICY_ROWS_MAX: usize = 200_000;
-/// One cell of a row; resource URIs fit.
-pub const POLICY_CELL_BYTES_MAX: usize = 2_048;
-/// Mistakes that one check reports; the rest is noise that the first ones caused.
-pub const POLICY_MISTAKES_MAX: usize = 100;
-/// Environments; they are bits of one word, and one is the gateway's own.
-pub const ENVIRONMENTS_MAX: usize = 63;
-/// Steps from a subject to a role; Casbin follows ten links and then stops silently, so we stop loudly before.
-pub const ROLE_DEPTH_MAX: usize = 8;
-/// Nesting of a condition, named conditions included.
-pub const CONDITION_DEPTH_MAX: usize = 16;
-/// Parts of one condition, named conditions included.
-pub const CONDITION_PARTS_MAX: usize = 1_000;
-/// Characters of an argument's value that the record keeps for each condition that read it.
-pub const CONDITION_VALUE_CHARACTERS_MAX: usize = 200;
-/// Values that the record keeps for one condition.
-pub const CONDITION_VALUES_MAX: usize = 20;
-/// Identity classes remembered; beyond it the least used are computed again.
-pub const CLASSES_MAX: u64 = 4_096;
-/// Personas and tokens whose class is remembered.
-pub const CLASS_LOOKUPS_MAX: u64 = 65_536;
-/// Listed items whose verdict one class remembers; beyond it the table starts again.
-pub const TABLE_ITEMS_MAX: usize = 50_000;
-/// Combinations of condition values whose answer is remembered, for one shape of rules.
-pub const CONDITION_ANSWERS_MAX: usize = 64;
-/// Enforcers kept for the next question; each takes about 20 KiB.
-pub const ENFORCERS_IDLE_MAX: usize = 16;
-/// Rules that an explanation names as near misses.
-pub const NEAR_MISSES_MAX: usize = 10;
-// === catalog ===
-
-/// Items of one kind that one server may list; the largest real server has a few hundred tools.
-pub const LISTED_ITEMS_MAX: usize = 5_000;
-/// One definition: descriptions and schemas; what is larger is not for a model to read.
-pub const DEFINITION_BYTES_MAX: usize = 256 * 1024;
-/// All definitions of one kind of one server together.
-pub const LISTED_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// A name in an upstream's spelling; the specification recommends 128.
-pub const LISTED_NAME_BYTES_MAX: usize = 1_024;
-/// What is remembered and reported about items that one listing dropped.
-pub const DROPPED_REPORTED_MAX: usize = 32;
-/// Annotated parameters of one tool; each becomes a header.
-pub const HEADER_PARAMETERS_MAX: usize = 32;
-/// A public tool name on `/mcp`: clients add a prefix of their own, model APIs cap at 64.
-pub const PUBLIC_NAME_BYTES_MAX: usize = 48;
-/// A resource URI that is routed.
-pub const URI_BYTES_MAX: usize = 4 * 1024;
-/// Templates of one server that route on `/mcp`; each is tried in turn.
-pub const TEMPLATES_ROUTED_MAX: usize = 256;
-/// Parts (literals and expressions) of one URI template.
-pub const TEMPLATE_PARTS_MAX: usize = 32;
-/// One server's instructions.
-pub const INSTRUCTIONS_SERVER_BYTES_MAX: usize = 4 * 1024;
-/// The merged instructions: they are put in front of a model on every start.
-pub const INSTRUCTIONS_BYTES_MAX: usize = 16 * 1024;
-/// How long a view waits for a server that was never listed, counted from when that began.
-pub const CATALOG_FIRST_WAIT: Duration = Duration::from_secs(2);
-/// One refresh of one server, all lists together, whatever the source's own time-outs say.
-pub const CATALOG_REFRESH_TIMEOUT: Duration = Duration::from_secs(60);
-/// Between two refreshes that notifications ask for: a flapping server is not chased.
-pub const CATALOG_CHANGED_PAUSE: Duration = Duration::from_secs(1);
-/// Before the first retry of a server that is down; doubles up to the next.
-pub const CATALOG_RETRY_MIN: Duration = Duration::from_secs(1);
-/// Between two retries of a server that stays down.
-pub const CATALOG_RETRY_MAX: Duration = Duration::from_secs(60);
-/// The longest `ttlMs` that is believed.
-pub const LIST_TTL_MAX: Duration = Duration::from_secs(3_600);
-/// Slices that were listed with a caller's own credential.
-pub const PRINCIPAL_SLICES_MAX: u64 = 10_000;
-/// A caller's slice that nobody asked for is forgotten after this.
-pub const PRINCIPAL_SLICE_IDLE_MAX: Duration = Duration::from_secs(30 * 60);
-/// Composed views remembered, by the sum of their items.
-pub const VIEW_ITEMS_CACHED_MAX: u64 = 1_000_000;
-/// Answers to "which view is this caller's now" remembered.
-pub const VIEW_MEMOS_MAX: u64 = 20_000;
-
-// === demo ===
-
-/// A request to the development issuer.
-pub const DEMO_BODY_BYTES_MAX: usize = 64 * 1024;
-/// Requests to it at once.
-pub const DEMO_REQUESTS_MAX: usize = 64;
-/// One of them, from its head to its answer.
-pub const DEMO_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// Parameters of one request.
-pub const DEMO_PARAMETERS_MAX: usize = 32;
-/// One of them; a subject token is the longest.
-pub const DEMO_PARAMETER_BYTES_MAX: usize = 16 * 1024;
-/// Clients that registered themselves.
-pub const DEMO_CLIENTS_MAX: u64 = 1_000;
-/// Redirect URIs of one client.
-pub const DEMO_REDIRECT_URIS_MAX: usize = 10;
-/// The name of a client on the page.
-pub const DEMO_CLIENT_NAME_CHARACTERS_MAX: usize = 80;
-/// Open sign-in pages, and codes that were not redeemed yet.
-pub const DEMO_PENDING_MAX: u64 = 1_000;
-/// Sessions with a refresh token.
-pub const DEMO_SESSIONS_MAX: u64 = 10_000;
-/// A client that registered itself is forgotten after this.
-pub const DEMO_REGISTRATION_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
-/// A sign-in page waits this long for its click.
-pub const DEMO_PAGE_LIFE: Duration = Duration::from_secs(600);
-/// A code waits this long to be redeemed (RFC 6749 section 4.1.2 says ten minutes at most).
-pub const DEMO_CODE_LIFE: Duration = Duration::from_secs(60);
-/// A refresh token that is not used is forgotten after this.
-pub const DEMO_SESSION_LIFE: Duration = Duration::from_secs(24 * 3600);
-/// An access token of the demo.
-pub const DEMO_TOKEN_LIFE_MAX: Duration = Duration::from_secs(3600);
-/// An exchanged token of the demo.
-pub const DEMO_EXCHANGED_LIFE: Duration = Duration::from_secs(300);
-/// A base64url SHA-256 (RFC 7636 section 4.2), which is also how long a verifier is at least.
-pub const PKCE_S256_CHARACTERS: usize = 43;
-
 /// Events of one exchange that wait for a slow reader; the end always has room.
 pub const EXCHANGE_EVENTS_MAX: usize = 64;
 /// The body of an HTTP error; a JSON-RPC error fits, a proxy's error page is cut off.
@@ -692,6 +434,27 @@ pub const PROCESS_STOP_GRACE: Duration = Duration::from_millis(1_500);
 pub const PROCESS_TERM_GRACE: Duration = Duration::from_millis(800);
 /// Everything that a child left behind is gone after this, at the latest.
 pub const PROCESS_KILL_WAIT: Duration = Duration::from_millis(1_000);
+
+// === gateway ===
+
+/// How often counts of principals that have recovered are forgotten.
+pub const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(60);
+/// Changes of files within this time are one change.
+pub const WATCH_FILES_DEBOUNCE: Duration = Duration::from_millis(200);
+
+// === control ===
+
+/// A request on the control socket.
+pub const CONTROL_BODY_BYTES_MAX: usize = 64 * 1024;
+/// An answer of the control socket: metrics of a hundred servers, or every revocation.
+pub const CONTROL_ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// How long a command waits for the running gateway; a reload tests a large policy.
+pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(60);
+/// What can be named in a revocation: a CIMD client id is a URL.
+pub const REVOCATION_VALUE_BYTES_MAX: usize = 2_048;
+/// A sign-out reaches this far ahead of its moment: issuers' clocks differ from ours.
+pub const SIGN_OUT_SKEW: Duration = Duration::from_secs(60);
+
 // === delegate ===
 
 /// Files with secrets are looked at this often.

@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use bailiwick::cli::files::{Understood, understand};
 use bailiwick::config::{FileSet, Mistake, Overrides};
+use bailiwick::gateway::understand::{Understood, understand};
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

@@ -23,7 +23,13 @@ mod tokens;
 type Check = fn(&[u8]);
 
 /// Every target of `fuzz/Cargo.toml` and its check.
-const TARGETS: &[(&str, Check)] = &[("message", message::check), ("sse", sse::check), ("condition", condition::check), ("names", names::check), ("tokens", tokens::check)];
+const TARGETS: &[(&str, Check)] = &[
+    ("message", message::check),
+    ("sse", sse::check),
+    ("condition", condition::check),
+    ("names", names::check),
+    ("tokens", tokens::check),
+];
 
 #[test]
 fn what_holds_for_any_input_holds_for_every_seed() {
