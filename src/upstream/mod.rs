@@ -21,7 +21,6 @@ use crate::wire::{Outgoing, mcp};
 
 mod answer;
 mod changes;
-mod client;
 mod drive;
 mod errand;
 mod events;

@@ -18,8 +18,9 @@ use super::hub::Change;
 use super::legacy::Session;
 use super::link::Link;
 use super::stdio::{Launcher, Running, Stdio};
-use super::{Access, answer, client, drive, events};
+use super::{Access, answer, drive, events};
 use crate::config::{HealthConfig, ServerConfig, TransportConfig};
+use crate::egress::{EgressPolicy, upstream_client};
 use crate::limit;
 use crate::outcome::{Failure, Outcome, Reason};
 use crate::wire::Outgoing;
@@ -94,9 +95,11 @@ impl Server {
     ) -> Arc<Self> {
         let link = Arc::new(Link::new(Arc::clone(config), changes));
         let wire = match &config.transport {
-            TransportConfig::Http { url, .. } => {
+            TransportConfig::Http { url, allow_private } => {
                 let uri = url.as_str().parse::<http::Uri>().map_err(|error| error.to_string());
-                match uri.and_then(|uri| Ok((client::client(&config.health)?, uri))) {
+                let policy = EgressPolicy::server(*allow_private);
+                let client = upstream_client(policy, config.health.connect_timeout).map_err(|error| error.to_string());
+                match client.and_then(|client| Ok((client, uri?))) {
                     Ok((client, uri)) => Wire::Http(Arc::new(Http::new(Arc::clone(&link), client, uri))),
                     Err(error) => Wire::Unusable(error),
                 }
