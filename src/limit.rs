@@ -401,9 +401,6 @@ pub const LIST_ITEMS_MAX: usize = 10_000;
 pub const LIST_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// A cursor that an upstream gives us.
 pub const CURSOR_BYTES_MAX: usize = 16 * 1024;
-/// A pooled connection that is idle for longer is closed by us; Node and uvicorn close theirs after 5 s,
-/// and a request that meets that moment is lost.
-pub const POOLED_CONNECTION_IDLE: Duration = Duration::from_secs(4);
 /// First pause before an upstream that is down is tried again; it doubles.
 pub const RETRY_PAUSE_MIN: Duration = Duration::from_millis(250);
 /// Longest pause before an upstream that is down is tried again.

@@ -13,15 +13,16 @@ use hyper::body::Incoming;
 use secrecy::ExposeSecret;
 
 use super::answer::{Heard, Waiting, error_code, garbage};
-use super::client::HttpClient;
 use super::drive::{self, Patience};
 use super::events::Events;
 use super::exchange::Opened;
+use super::gate::Permit;
 use super::legacy::Session;
 use super::link::Link;
 use super::pool::Pool;
-use super::server::{Parcel, Permit, Trouble};
+use super::server::{Parcel, Trouble};
 use super::{Access, shape};
+use crate::egress::UpstreamClient;
 use crate::limit;
 use crate::outcome::{Failure, Outcome, Reason};
 use crate::wire::mcp::{self, Era, Version, code};
@@ -32,7 +33,7 @@ use crate::wire::{Json, Message, Source};
 pub(super) struct Http {
     pub(super) link: Arc<Link>,
     pub(super) sessions: Pool<Session>,
-    client: HttpClient,
+    client: UpstreamClient,
     uri: Uri,
 }
 
@@ -74,7 +75,7 @@ fn is_reserved(name: &HeaderName) -> bool {
 }
 
 impl Http {
-    pub(super) fn new(link: Arc<Link>, client: HttpClient, uri: Uri) -> Self {
+    pub(super) fn new(link: Arc<Link>, client: UpstreamClient, uri: Uri) -> Self {
         Self { link, client, uri, sessions: Pool::new(limit::SESSIONS_PER_SERVER_MAX) }
     }
 

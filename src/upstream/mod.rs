@@ -23,15 +23,16 @@ use crate::wire::{Outgoing, mcp};
 
 mod answer;
 mod changes;
-mod client;
 mod drive;
 mod errand;
 mod events;
 pub mod exchange;
+mod gate;
 mod health;
 mod http;
 mod hub;
 mod legacy;
+mod lines;
 mod link;
 mod pool;
 mod process;

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -18,9 +18,10 @@ use tokio_util::sync::CancellationToken;
 use super::answer::{self, Heard, Waiting, reply_to_server};
 use super::drive::Answers;
 use super::exchange::Event;
+use super::gate::Permit;
 use super::legacy::cancelled;
+use super::lines::{Line, Lines};
 use super::link::Link;
-use super::server::Permit;
 use crate::limit;
 use crate::outcome::{Failure, Outcome, Reason};
 use crate::wire::mcp::{Era, meta};
@@ -402,76 +403,9 @@ async fn stop(child: &mut Child) -> std::io::Result<std::process::ExitStatus> {
     child.wait().await
 }
 
-/// Reads lines of bounded length.
-struct Lines<R> {
-    from: R,
-    buffer: BytesMut,
-    /// So far no line ends.
-    searched: usize,
-    bytes_max: usize,
-    /// The rest of a line that was too long is passed over.
-    skipping: bool,
-}
-
-struct Line {
-    bytes: Vec<u8>,
-    cut: bool,
-}
-
-impl<R: AsyncRead + Unpin> Lines<R> {
-    fn new(from: R, bytes_max: usize) -> Self {
-        Self { from, buffer: BytesMut::new(), searched: 0, bytes_max, skipping: false }
-    }
-
-    /// The next line without its end; a line that is too long comes once, cut off.
-    async fn next(&mut self) -> std::io::Result<Option<Line>> {
-        loop {
-            let end = self.buffer.get(self.searched..).and_then(|rest| memchr::memchr(b'\n', rest));
-            if let Some(end) = end {
-                let line = self.buffer.split_to(self.searched + end + 1);
-                self.searched = 0;
-                if std::mem::take(&mut self.skipping) {
-                    continue;
-                }
-                let bytes = line.get(..line.len() - 1).unwrap_or_default().to_vec();
-                return Ok(Some(Line { bytes, cut: false }));
-            }
-            self.searched = self.buffer.len();
-            if self.searched > self.bytes_max {
-                let mut bytes = std::mem::take(&mut self.buffer).to_vec();
-                self.searched = 0;
-                if std::mem::replace(&mut self.skipping, true) {
-                    continue;
-                }
-                bytes.truncate(self.bytes_max);
-                return Ok(Some(Line { bytes, cut: true }));
-            }
-            if self.from.read_buf(&mut self.buffer).await? == 0 {
-                let rest = std::mem::take(&mut self.buffer).to_vec();
-                self.searched = 0;
-                let some = !rest.is_empty() && !self.skipping;
-                return Ok(some.then_some(Line { bytes: rest, cut: false }));
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[tokio::test]
-    async fn lines_are_read_however_they_are_split_and_a_long_one_is_cut() {
-        let text = format!("one\n\n{}\ntwo\r\nrest", "x".repeat(10_000));
-        let mut lines = Lines::new(text.as_bytes(), 100);
-        let mut seen = Vec::new();
-        while let Some(line) = lines.next().await.unwrap() {
-            seen.push((String::from_utf8(line.bytes).unwrap(), line.cut));
-        }
-        let seen: Vec<_> = seen.iter().map(|(text, cut)| (text.as_str(), *cut)).collect();
-        let long = "x".repeat(100);
-        assert_eq!(seen, [("one", false), ("", false), (long.as_str(), true), ("two\r", false), ("rest", false)]);
-    }
 
     #[test]
     fn the_id_of_a_bad_line_is_found_where_it_can_be() {

@@ -4,22 +4,22 @@
 //! Knows nothing of who calls. Invariant: a request that may have been executed is never sent twice.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
-use tokio::time::Instant;
+use tokio::sync::broadcast;
 
 use super::drive::{Patience, timed_out};
 use super::errand::{self, Errand, Listing, Pages, ServerFacts};
 use super::exchange::{Event, Exchange, Opened};
+use super::gate::{Gate, Permit};
 use super::health::{Backoff, Health};
 use super::http::{Http, Reply, refused, single};
 use super::hub::Change;
 use super::legacy::Session;
 use super::link::Link;
 use super::stdio::{Launcher, Running, Stdio};
-use super::{Access, answer, client, drive, events};
-use crate::config::{HealthConfig, ServerConfig, TransportConfig};
+use super::{Access, answer, drive, events};
+use crate::config::{ServerConfig, TransportConfig};
+use crate::egress::{EgressPolicy, upstream_client};
 use crate::limit;
 use crate::outcome::{Failure, Outcome, Reason};
 use crate::wire::Outgoing;
@@ -35,9 +35,6 @@ pub(super) struct Parcel {
     /// It stays open: `subscriptions/listen`.
     pub(super) listening: bool,
 }
-
-/// A place among the calls in flight.
-pub(super) type Permit = OwnedSemaphorePermit;
 
 /// Why a request came to nothing.
 #[derive(Debug)]
@@ -94,9 +91,11 @@ impl Server {
     ) -> Arc<Self> {
         let link = Arc::new(Link::new(Arc::clone(config), changes));
         let wire = match &config.transport {
-            TransportConfig::Http { url, .. } => {
+            TransportConfig::Http { url, allow_private } => {
                 let uri = url.as_str().parse::<http::Uri>().map_err(|error| error.to_string());
-                match uri.and_then(|uri| Ok((client::client(&config.health)?, uri))) {
+                let policy = EgressPolicy::server(*allow_private);
+                let client = upstream_client(policy, config.health.connect_timeout).map_err(|error| error.to_string());
+                match client.and_then(|client| Ok((client, uri?))) {
                     Ok((client, uri)) => Wire::Http(Arc::new(Http::new(Arc::clone(&link), client, uri))),
                     Err(error) => Wire::Unusable(error),
                 }
@@ -139,7 +138,7 @@ impl Server {
         // A stream that stays open is no work; how many one principal may have is counted elsewhere.
         let mut permit = match parcel.listening {
             true => None,
-            false => Some(self.gate.enter(parcel, patience.first_byte).await?),
+            false => Some(self.gate.enter(parcel.errand, patience.first_byte).await?),
         };
         match &self.wire {
             Wire::Http(http) => self.over_http(http, parcel, patience, &mut permit).await,
@@ -317,8 +316,7 @@ impl Server {
     /// Gives the server up when nothing is in flight any more, or when its longest call must be over.
     pub(super) async fn retire(&self) {
         let health = &self.link.config.health;
-        let all = u32::try_from(health.calls_in_flight_max).unwrap_or(u32::MAX);
-        let _ = tokio::time::timeout(health.call_timeout, self.gate.calls.acquire_many(all)).await;
+        let _ = tokio::time::timeout(health.call_timeout, self.gate.idle()).await;
         self.close().await;
     }
 }
@@ -371,59 +369,5 @@ pub(super) async fn end_of(mut exchange: Exchange) -> Outcome {
         if let Event::Done(outcome) = exchange.next().await {
             return outcome;
         }
-    }
-}
-
-/// How many requests one upstream is given at once.
-#[derive(Debug)]
-struct Gate {
-    calls: Arc<Semaphore>,
-    errands: Arc<Semaphore>,
-    waiting: AtomicUsize,
-    waiting_max: usize,
-}
-
-impl Gate {
-    fn new(health: &HealthConfig) -> Self {
-        let max = health.calls_in_flight_max.clamp(1, Semaphore::MAX_PERMITS);
-        Self {
-            calls: Arc::new(Semaphore::new(max)),
-            errands: Arc::new(Semaphore::new(limit::ERRANDS_IN_FLIGHT_MAX)),
-            waiting: AtomicUsize::new(0),
-            waiting_max: max,
-        }
-    }
-
-    /// Takes a place, waiting for one if not too many wait already.
-    async fn enter(&self, parcel: &Parcel, until: Instant) -> Result<Permit, Failure> {
-        let busy = |detail: &str| Failure::before(Reason::UpstreamBusy, detail);
-        let places = if parcel.errand { &self.errands } else { &self.calls };
-        if let Ok(permit) = Arc::clone(places).try_acquire_owned() {
-            return Ok(permit);
-        }
-        let _waiting = Waiter::begin(&self.waiting, self.waiting_max)
-            .ok_or_else(|| busy("it has too many calls in flight, and as many wait"))?;
-        match tokio::time::timeout_at(until, Arc::clone(places).acquire_owned()).await {
-            Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(_)) => Err(busy("it is being closed")),
-            Err(_) => Err(busy("no call in flight ended in time")),
-        }
-    }
-}
-
-/// One that waits for a place; counted until it is dropped.
-struct Waiter<'a>(&'a AtomicUsize);
-
-impl<'a> Waiter<'a> {
-    fn begin(waiting: &'a AtomicUsize, max: usize) -> Option<Self> {
-        let before = waiting.fetch_add(1, Ordering::AcqRel);
-        let waiter = Self(waiting);
-        (before < max).then_some(waiter)
-    }
-}
-
-impl Drop for Waiter<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }

@@ -422,3 +422,12 @@ async fn an_error_page_beyond_the_bound_is_not_read_and_the_status_is_what_count
     assert_eq!(failure.reason, Reason::UpstreamStatus);
     assert!(failure.detail.contains("418"), "{}", failure.detail);
 }
+
+#[tokio::test]
+async fn a_private_address_is_reached_only_where_that_is_written() {
+    let fake = modern_fake(|seen: Seen| async move { seen.result(json!({})) }).await;
+    let TransportConfig::Http { url, .. } = fake.transport() else { panic!() };
+    let upstreams = upstreams(entry(TransportConfig::Http { url, allow_private: false }));
+    assert_eq!(told(call(&upstreams, 1).await), (Reason::UpstreamUnreachable, false));
+    assert!(fake.seen.lock().unwrap().is_empty(), "nothing was sent");
+}

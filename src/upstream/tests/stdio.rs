@@ -26,8 +26,7 @@ fn supervisor_words() -> Vec<String> {
 }
 
 fn launcher(directory: &Path) -> Launcher {
-    let program = std::env::current_exe().unwrap();
-    Launcher { program, arguments: supervisor_words(), directory: directory.join("children") }
+    Launcher { arguments: supervisor_words(), ..Launcher::of_this_executable(directory).unwrap() }
 }
 
 struct Place {
