@@ -43,7 +43,7 @@ impl Setup {
         Self {
             directory: tempfile::tempdir().unwrap(),
             address: free_address(),
-            gateway: "durability = \"os\"\n".to_owned(),
+            gateway: String::new(),
             limits: "requests_per_second = 10000\nrequests_burst = 10000\n".to_owned(),
             servers: String::new(),
             issuer,
