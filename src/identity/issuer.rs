@@ -12,7 +12,7 @@ use arc_swap::ArcSwapOption;
 use futures_util::future::BoxFuture;
 use openidconnect::core::CoreProviderMetadata;
 use openidconnect::{AsyncHttpClient, HttpRequest, HttpResponse, IssuerUrl};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
@@ -34,6 +34,8 @@ pub(super) struct Issuer {
     /// Rises whenever something that was verified before must be looked at again.
     generation: AtomicU64,
     nudge: Notify,
+    /// Requests that wait for this issuer; more are answered at once, or junk tokens could pile them up.
+    waiting: Semaphore,
     attempts: watch::Sender<Attempt>,
     stop: CancellationToken,
 }
@@ -86,6 +88,7 @@ impl Issuer {
             known: ArcSwapOption::empty(),
             generation: AtomicU64::new(0),
             nudge: Notify::new(),
+            waiting: Semaphore::new(limit::JWKS_WAITING_MAX),
             attempts: watch::Sender::new(Attempt::default()),
             stop,
         }
@@ -133,6 +136,7 @@ impl Issuer {
 
     /// Waits for the very first attempt, so that a token that comes with the start is not refused for it.
     pub async fn first_attempt(&self) {
+        let Ok(_place) = self.waiting.try_acquire() else { return };
         let mut attempts = self.attempts.subscribe();
         let _in_time = tokio::time::timeout(limit::JWKS_WAIT, attempts.wait_for(|attempt| attempt.count > 0)).await;
     }
@@ -146,6 +150,7 @@ impl Issuer {
         if !due(&last) {
             return last.problem.is_none();
         }
+        let Ok(_place) = self.waiting.try_acquire() else { return false };
         self.nudge.notify_one();
         let newer = attempts.wait_for(|attempt| attempt.count > last.count);
         match tokio::time::timeout(limit::JWKS_WAIT, newer).await {
