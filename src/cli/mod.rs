@@ -12,8 +12,10 @@ pub mod ask;
 pub mod check;
 pub mod completions;
 pub mod connect;
+pub mod files;
 pub mod output;
 pub mod serve;
+pub mod stdio;
 pub mod use_it;
 pub mod who;
 
@@ -63,7 +65,13 @@ pub struct Arguments {
 /// What can be done.
 #[derive(Debug, Subcommand)]
 enum Command {
+    Serve(serve::ServeArguments),
+    Reload(serve::ReloadArguments),
+    Stdio(use_it::StdioArguments),
     Check(check::CheckArguments),
+    Explain(ask::ExplainArguments),
+    WhoCan(ask::WhoCanArguments),
+    WhatCan(ask::WhatCanArguments),
     Connect(connect::ConnectArguments),
     Completions(completions::CompletionsArguments),
 }
@@ -81,11 +89,28 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let output = arguments.output;
     let ending = match arguments.command {
+        Command::Serve(arguments) => serve::run(&arguments),
+        Command::Reload(arguments) => serve::reload(&arguments, output),
+        Command::Stdio(arguments) => use_it::stdio(&arguments),
         Command::Check(arguments) => check::run(&arguments, output),
+        Command::Explain(arguments) => ask::explain(&arguments, output),
+        Command::WhoCan(arguments) => ask::who_can(&arguments, output),
+        Command::WhatCan(arguments) => ask::what_can(&arguments, output),
         Command::Connect(arguments) => connect::run(&arguments, output),
         Command::Completions(arguments) => completions::run(&arguments, Arguments::command()),
     };
     ending.into()
+}
+
+/// Runs a command that waits for something.
+pub(crate) fn in_runtime(command: impl Future<Output = Ending>) -> Ending {
+    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(command),
+        Err(error) => {
+            output::trouble(format_args!("cannot start: {error}"));
+            Ending::Trouble
+        }
+    }
 }
 
 #[cfg(test)]
@@ -104,16 +129,10 @@ mod tests {
         }
         let mut commands: Vec<_> = Arguments::command().get_subcommands().cloned().collect();
         commands.extend([
-            command::<serve::ServeArguments>("serve"),
-            command::<serve::ReloadArguments>("reload"),
-            command::<ask::ExplainArguments>("explain"),
-            command::<ask::WhoCanArguments>("who-can"),
-            command::<ask::WhatCanArguments>("what-can"),
             command::<ask::ToolsArguments>("tools"),
             command::<use_it::CallArguments>("call"),
             command::<use_it::TokenArguments>("token"),
             command::<use_it::DemoArguments>("demo"),
-            command::<use_it::StdioArguments>("stdio"),
         ]);
         commands
     }

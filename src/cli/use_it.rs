@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use clap::Args;
 use url::Url;
 
-use super::output::Files;
+use super::Ending;
+use super::files::Files;
+use super::output;
 use crate::ids::ServerId;
 
 const CALL_EXAMPLES: &str = "\
@@ -93,16 +95,18 @@ pub struct DemoArguments {
 const STDIO_EXAMPLES: &str = "\
 Examples:
   bailiwick stdio --url https://mcp.example.com/mcp
-  bailiwick stdio --url http://127.0.0.1:7800/mcp --token-env BAILIWICK_TOKEN
+  bailiwick stdio --url http://127.0.0.1:7800/mcp --token-env MY_TOKEN
+  bailiwick stdio --url https://mcp.example.com/mcp --token-file ~/.config/bailiwick/token
   bailiwick stdio --standalone -c ~/.config/bailiwick/servers.toml
 
 `bailiwick connect claude-desktop` prints the configuration that starts this.";
 
 /// Speak MCP on standard input and output, for assistants that start a program
 ///
-/// With --url it is a bridge: it logs in at the gateway and passes messages on, and decides nothing. With
-/// --standalone the gateway runs in this process, for one person on one machine; that advises and does not
-/// enforce, because whoever can start it can also start the servers behind it.
+/// With --url it is a bridge: it passes messages on to a running gateway, with the access token that it was
+/// given, and decides nothing. With --standalone the gateway runs in this process, for one person on one
+/// machine; that advises and does not enforce, because whoever can start it can also start the servers behind
+/// it.
 #[derive(Debug, Args)]
 #[command(after_help = STDIO_EXAMPLES)]
 pub struct StdioArguments {
@@ -112,10 +116,22 @@ pub struct StdioArguments {
     /// Run the gateway in this process
     #[arg(long, conflicts_with = "url")]
     pub standalone: bool,
-    /// Take the access token from this environment variable instead of logging in
+    /// Take the access token from this environment variable; BAILIWICK_TOKEN if nothing is said
     #[arg(long, value_name = "VARIABLE", requires = "url")]
     pub token_env: Option<String>,
+    /// Take the access token from this file, which nobody else may read
+    #[arg(long, value_name = "FILE", requires = "url", conflicts_with = "token_env")]
+    pub token_file: Option<PathBuf>,
     /// The files of the gateway in this process
     #[command(flatten)]
     pub files: Files,
+}
+
+/// Passes messages between this process's standard streams and a gateway.
+pub fn stdio(arguments: &StdioArguments) -> Ending {
+    let Some(url) = &arguments.url else {
+        output::trouble("--standalone is not here yet: name a running gateway with --url");
+        return Ending::Trouble;
+    };
+    super::in_runtime(super::stdio::run(url, arguments.token_env.as_deref(), arguments.token_file.as_deref()))
 }

@@ -16,10 +16,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 mod exchange;
+mod grant;
 mod key;
 mod secrets;
 #[cfg(test)]
 mod tests;
+
+pub use grant::{Grant, Leg, Recheck, attempt};
 
 use exchange::Exchanges;
 use secrets::Secrets;

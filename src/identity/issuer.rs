@@ -4,8 +4,8 @@
 //! at a time (this task's); an issuer that is down slows nobody but its own tokens, and its last keys
 //! leave after `jwks_stale_max`; keys that it withdrew leave with the next fetch.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
@@ -36,8 +36,17 @@ pub(super) struct Issuer {
     nudge: Notify,
     /// Requests that wait for this issuer; more are answered at once, or junk tokens could pile them up.
     waiting: Semaphore,
+    /// When somebody last asked for new keys, which anybody with a made-up key id can do.
+    asked: Mutex<Option<Asked>>,
     attempts: watch::Sender<Attempt>,
     stop: CancellationToken,
+}
+
+/// When somebody asked for new keys, and how many attempts there had been by then.
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    at: Instant,
+    count: u64,
 }
 
 /// What the issuer told us last.
@@ -52,7 +61,6 @@ pub(super) struct Known {
 #[derive(Debug, Clone, Default)]
 struct Attempt {
     count: u64,
-    at: Option<Instant>,
     problem: Option<String>,
 }
 
@@ -89,6 +97,7 @@ impl Issuer {
             generation: AtomicU64::new(0),
             nudge: Notify::new(),
             waiting: Semaphore::new(limit::JWKS_WAITING_MAX),
+            asked: Mutex::new(None),
             attempts: watch::Sender::new(Attempt::default()),
             stop,
         }
@@ -141,22 +150,29 @@ impl Issuer {
         let _in_time = tokio::time::timeout(limit::JWKS_WAIT, attempts.wait_for(|attempt| attempt.count > 0)).await;
     }
 
-    /// Asks for new keys because a token names one that is unknown, and waits for the answer. Does nothing
-    /// within [`limit::JWKS_UNKNOWN_KEY_INTERVAL_MIN`] of the last attempt. Answers whether the keys that we
-    /// have now are what the issuer says.
+    /// Asks for new keys because a token names one that is unknown, and waits for the answer. Whoever asks
+    /// with junk key ids makes us fetch once within [`limit::JWKS_UNKNOWN_KEY_INTERVAL_MIN`]. Answers whether
+    /// the keys that we have now are what the issuer says.
     pub async fn refresh_for_unknown_key(&self) -> bool {
         let mut attempts = self.attempts.subscribe();
-        let last = attempts.borrow_and_update().clone();
-        if !due(&last) {
-            return last.problem.is_none();
-        }
         let Ok(_place) = self.waiting.try_acquire() else { return false };
-        self.nudge.notify_one();
-        let newer = attempts.wait_for(|attempt| attempt.count > last.count);
+        let after = self.ask(attempts.borrow_and_update().count);
+        let newer = attempts.wait_for(|attempt| attempt.count > after);
         match tokio::time::timeout(limit::JWKS_WAIT, newer).await {
             Ok(Ok(attempt)) => attempt.problem.is_none(),
             _ => false,
         }
+    }
+
+    /// Wakes the task unless somebody did lately. Answers the attempt after which the keys are new enough.
+    fn ask(&self, count: u64) -> u64 {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(asked) = asked.filter(|asked| asked.at.elapsed() < limit::JWKS_UNKNOWN_KEY_INTERVAL_MIN) {
+            return asked.count;
+        }
+        *asked = Some(Asked { at: Instant::now(), count });
+        self.nudge.notify_one();
+        count
     }
 
     /// Ends the task of an issuer that is configured no longer.
@@ -173,7 +189,7 @@ impl Issuer {
     /// As if the interval between two fetches had passed.
     #[cfg(test)]
     pub fn forget_last_attempt(&self) {
-        self.attempts.send_modify(|attempt| attempt.at = None);
+        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     async fn keep_fresh(&self) {
@@ -195,16 +211,7 @@ impl Issuer {
                 let doubled = limit::JWKS_RETRY_MIN.saturating_mul(1_u32.checked_shl(failures - 1).unwrap_or(u32::MAX));
                 doubled.min(limit::JWKS_RETRY_MAX)
             };
-            let _nudged = tokio::time::timeout(pause, async {
-                loop {
-                    self.nudge.notified().await;
-                    // Whoever asks with junk key ids makes us fetch no more often than this.
-                    if due(&self.attempts.borrow()) {
-                        break;
-                    }
-                }
-            })
-            .await;
+            let _nudged = tokio::time::timeout(pause, self.nudge.notified()).await;
         }
     }
 
@@ -230,7 +237,6 @@ impl Issuer {
         };
         self.attempts.send_modify(|attempt| {
             attempt.count += 1;
-            attempt.at = Some(Instant::now());
             attempt.problem = problem;
         });
     }
@@ -262,10 +268,6 @@ impl<'c> AsyncHttpClient<'c> for Asker {
     fn call(&'c self, request: HttpRequest) -> Self::Future {
         Box::pin(self.0.send(request))
     }
-}
-
-fn due(last: &Attempt) -> bool {
-    last.at.is_none_or(|at| at.elapsed() >= limit::JWKS_UNKNOWN_KEY_INTERVAL_MIN)
 }
 
 /// The error with its causes; bodies of answers are not repeated.

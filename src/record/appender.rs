@@ -10,7 +10,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use super::event::{OpenLeg, RepairFacts, RotationFacts, RotationFields};
+use super::fields::{OpenLeg, RepairFacts, RotationFacts, RotationFields};
 use super::line::{self, GENESIS, Header};
 use super::segment::{self, Scanned};
 use crate::ids::{Digest, LegId, ReplicaId, RevocationEpoch};
@@ -123,7 +123,7 @@ impl Appender {
         let bytes = segment::read_whole(&path)?;
         let open = &mut self.open;
         let scan = segment::scan(&bytes, first, (first == 1).then_some(GENESIS), |line| {
-            found.epoch = line.epoch().or(found.epoch);
+            found.epoch = found.epoch.max(line.epoch());
             follow(open, line);
         });
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -195,7 +195,7 @@ impl Appender {
             match mark {
                 Mark::Opens(open) => drop(self.open.insert(open.leg, open)),
                 Mark::Closes(leg) => drop(self.open.remove(&leg)),
-                Mark::Epoch(epoch) => self.epoch = epoch,
+                Mark::Epoch(epoch) => self.epoch = self.epoch.max(epoch),
                 Mark::Plain => {}
             }
         }

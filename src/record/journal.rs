@@ -15,9 +15,10 @@ use serde::Serialize;
 use super::appender::{Appender, Mark};
 use super::batch::{Settled, lock};
 use super::entry::unavailable;
-use super::event::{
-    Attempt, CallFields, Intent, Listing, NoiseFields, OpenLeg, ReloadFields, ReloadNote, RepairFields, ResultFacts,
-    ResultFields, RevocationFields, RevocationNote, StartFields, StartNote, StopFacts, StopFields,
+use super::event::{Attempt, Intent, Listing, ReloadNote, RevocationNote, StartNote};
+use super::fields::{
+    CallFields, NoiseFields, OpenLeg, ReloadFields, RepairFields, ResultFacts, ResultFields, RevocationFields,
+    StartFields, StopFacts, StopFields,
 };
 use super::keys::JournalKey;
 use super::line::{self, Header};

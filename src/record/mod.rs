@@ -3,7 +3,7 @@
 //!
 //! Invariant: an [`Entry`] exists only for a durable intent, and each intent gets exactly one end.
 //!
-//! From proof to disk: [`entry`] seals a proof, [`journal`] makes the line ([`event`], `line`), `writer`
+//! From proof to disk: [`entry`] seals a proof, [`journal`] makes the line ([`event`], `fields`, `line`), `writer`
 //! collects lines into batches, `appender` numbers and chains them, `batch` tells who waited.
 //! [`verify`] walks the chain back.
 
@@ -11,11 +11,13 @@ mod appender;
 mod batch;
 pub mod entry;
 pub mod event;
+mod fields;
 pub mod journal;
 pub mod keys;
 mod line;
 pub mod metrics;
 mod noise;
+pub mod operational;
 pub mod redact;
 mod segment;
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Mutex;
 
 use super::batch::lock;
-use super::event::NoiseFacts;
+use super::fields::NoiseFacts;
 use crate::limit;
 use crate::outcome::Reason;
 

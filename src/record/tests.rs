@@ -99,10 +99,6 @@ impl Evidence for Proof {
     }
 }
 
-fn json(text: &str) -> Json {
-    Json::parse(text, Source::Upstream).unwrap()
-}
-
 pub(super) fn outgoing() -> Outgoing {
     Outgoing {
         method: "tools/call".to_owned(),
@@ -112,6 +108,10 @@ pub(super) fn outgoing() -> Outgoing {
         headers: Vec::new(),
         progress_token: None,
     }
+}
+
+fn json(text: &str) -> Json {
+    Json::parse(text, Source::Upstream).unwrap()
 }
 
 pub(super) fn start_with(state: &Path, durability: Durability) -> (Journal, Recovered) {
@@ -488,7 +488,7 @@ async fn a_segment_ends_at_its_limit_and_the_next_knows_what_is_open() {
     let leg = {
         let (mut appender, _) = appender::Appender::open(&place, ReplicaId::new()).unwrap();
         appender.limit_segments(200);
-        let open = event::OpenLeg { call: CallId::new(), leg: LegId::new() };
+        let open = fields::OpenLeg { call: CallId::new(), leg: LegId::new() };
         let mut batch = appender::Lines::default();
         let body = format!(r#","type":"intent","call":"{}","leg":"{}"}}"#, open.call, open.leg);
         batch.push(body.as_bytes(), appender::Mark::Opens(open));

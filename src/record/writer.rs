@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use super::appender::{Appender, Lines, Mark};
 use super::batch::{Batch, Relay, Settled, lock};
-use super::event::{RepairFacts, RepairFields};
+use super::fields::{RepairFacts, RepairFields};
 use super::line::{self, Header};
 use super::metrics::Metrics;
 use crate::config::Durability;

@@ -14,7 +14,6 @@ use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Row as _, SqlSafeStr as _};
 
-pub use revocation::{Described, DescriptionError};
 pub use state::StateDirectory;
 
 use crate::ids::{ReplicaId, RevocationEpoch};

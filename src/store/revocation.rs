@@ -1,5 +1,5 @@
 //! Revocations as rows. The words for targets and modes are the ones that records and the control
-//! socket use as well.
+//! socket use as well. Invariant: a row that is not understood refuses; it is never skipped.
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -7,59 +7,11 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqlitePool};
 
 use super::{Store, epoch, unavailable};
+use crate::identity::described::Described;
 use crate::identity::revoked::{Revocation, RevocationMode, RevocationStore, RevocationTarget};
-use crate::ids::{IssuerAlias, RevocationEpoch};
+use crate::ids::RevocationEpoch;
 use crate::limit;
 use crate::outcome::{Failure, Reason};
-
-/// What a revocation is about, in words: kind, issuer and value, empty where they do not apply.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Described<'a> {
-    /// `token`, `session`, `subject`, `client` or `everything`.
-    pub kind: &'a str,
-    /// The issuer's alias.
-    pub issuer: &'a str,
-    /// What is named.
-    pub value: &'a str,
-}
-
-/// Why words do not describe a target.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "`{0}` cannot be revoked: write token, session, subject, client or everything, with an issuer for subjects and clients"
-)]
-pub struct DescriptionError(String);
-
-impl<'a> From<&'a RevocationTarget> for Described<'a> {
-    fn from(target: &'a RevocationTarget) -> Self {
-        let (kind, issuer, value) = match target {
-            RevocationTarget::Token(token) => ("token", "", token.as_str()),
-            RevocationTarget::Session(session) => ("session", "", session.as_str()),
-            RevocationTarget::Subject(issuer, subject) => ("subject", issuer.as_str(), subject.as_str()),
-            RevocationTarget::Client(issuer, client) => ("client", issuer.as_str(), client.as_str()),
-            RevocationTarget::Everything => ("everything", "", ""),
-        };
-        Self { kind, issuer, value }
-    }
-}
-
-impl TryFrom<Described<'_>> for RevocationTarget {
-    type Error = DescriptionError;
-
-    fn try_from(words: Described<'_>) -> Result<Self, DescriptionError> {
-        let refuse = || DescriptionError(words.kind.chars().take(40).collect());
-        let issuer = || IssuerAlias::new(words.issuer).map_err(|_| refuse());
-        let value = || if words.value.is_empty() { Err(refuse()) } else { Ok(words.value.to_owned()) };
-        Ok(match words.kind {
-            "token" => Self::Token(value()?),
-            "session" => Self::Session(value()?),
-            "subject" => Self::Subject(issuer()?, value()?),
-            "client" => Self::Client(issuer()?, value()?),
-            "everything" => Self::Everything,
-            _ => return Err(refuse()),
-        })
-    }
-}
 
 impl RevocationStore for Store {
     fn revoke<'a>(&'a self, revocation: &'a Revocation) -> BoxFuture<'a, Result<RevocationEpoch, Failure>> {
@@ -77,10 +29,6 @@ impl RevocationStore for Store {
 
 async fn revoke(pool: &SqlitePool, revocation: &Revocation) -> Result<RevocationEpoch, Failure> {
     let words = Described::from(&revocation.target);
-    let (mode, issued_before) = match revocation.mode {
-        RevocationMode::Block => ("block", None),
-        RevocationMode::SignOut { issued_before } => ("sign_out", Some(issued_before)),
-    };
     let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await.map_err(unavailable)?;
     let row = sqlx::query("UPDATE meta SET epoch = epoch + 1 RETURNING epoch, (SELECT count(*) FROM revocations)")
         .fetch_one(&mut *transaction)
@@ -102,8 +50,8 @@ async fn revoke(pool: &SqlitePool, revocation: &Revocation) -> Result<Revocation
     .bind(words.kind)
     .bind(words.issuer)
     .bind(words.value)
-    .bind(mode)
-    .bind(issued_before)
+    .bind(revocation.mode.as_str())
+    .bind(revocation.mode.issued_before())
     .bind(&revocation.actor)
     .bind(&revocation.note)
     .bind(revocation.at)
@@ -147,6 +95,7 @@ fn read(row: &SqliteRow) -> Result<Revocation, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::IssuerAlias;
     use crate::store::StateDirectory;
 
     fn revocation(target: RevocationTarget, mode: RevocationMode) -> Revocation {

@@ -1,0 +1,177 @@
+//! The socket as the command line uses it, over a real socket.
+
+use std::sync::Mutex;
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use http::Method;
+
+use super::client::{ClientError, request};
+use super::*;
+use crate::identity::revoked::{Revocation, RevocationMode, RevocationTarget};
+use crate::ids::RevocationEpoch;
+
+#[derive(Default)]
+struct Recorder {
+    revoked: Mutex<Vec<Revocation>>,
+    reloads: Mutex<Vec<(String, ReloadOrder)>>,
+}
+
+impl Operations for Recorder {
+    fn revoke(&self, revocation: Revocation) -> BoxFuture<'_, Result<RevocationEpoch, Failure>> {
+        let mut revoked = self.revoked.lock().unwrap();
+        if revocation.note == "fail" {
+            return std::future::ready(Err(Failure::before(Reason::StoreUnavailable, "disk full"))).boxed();
+        }
+        revoked.push(revocation);
+        std::future::ready(Ok(RevocationEpoch(revoked.len() as u64))).boxed()
+    }
+
+    fn revocations(&self) -> BoxFuture<'_, Result<(RevocationEpoch, Vec<Revocation>), Failure>> {
+        let revoked = self.revoked.lock().unwrap().clone();
+        std::future::ready(Ok((RevocationEpoch(revoked.len() as u64), revoked))).boxed()
+    }
+
+    fn reload(&self, actor: String, order: ReloadOrder) -> BoxFuture<'_, Result<ReloadReport, Failure>> {
+        self.reloads.lock().unwrap().push((actor, order));
+        let problems =
+            if order.allow_widening { Vec::new() } else { vec!["policies/policy.csv:3:1: wider".to_owned()] };
+        std::future::ready(Ok(ReloadReport { problems, ..ReloadReport::default() })).boxed()
+    }
+
+    fn status(&self) -> BoxFuture<'_, serde_json::Value> {
+        std::future::ready(serde_json::json!({ "version": "0.1.0" })).boxed()
+    }
+
+    fn ready(&self) -> BoxFuture<'_, Readiness> {
+        let check = |name: &str, well, optional| ReadinessCheck {
+            name: name.to_owned(),
+            well,
+            optional,
+            detail: String::new(),
+        };
+        let journal = self.revoked.lock().unwrap().is_empty();
+        std::future::ready(Readiness {
+            checks: vec![check("server:git", false, true), check("journal", journal, false)],
+        })
+        .boxed()
+    }
+
+    fn metrics(&self) -> String {
+        "# EOF\n".to_owned()
+    }
+}
+
+struct Running {
+    place: tempfile::TempDir,
+    recorder: Arc<Recorder>,
+    stop: CancellationToken,
+    served: tokio::task::JoinHandle<io::Result<()>>,
+}
+
+fn run() -> Running {
+    let place = tempfile::tempdir().unwrap();
+    let control = Control::bind(place.path()).unwrap();
+    let (recorder, stop) = (Arc::new(Recorder::default()), CancellationToken::new());
+    let served = tokio::spawn(control.serve(recorder.clone(), stop.clone()));
+    Running { place, recorder, stop, served }
+}
+
+fn order(target: &str, issuer: &str, value: &str) -> RevocationOrder {
+    RevocationOrder {
+        target: target.to_owned(),
+        issuer: issuer.to_owned(),
+        value: value.to_owned(),
+        sign_out: false,
+        note: String::new(),
+    }
+}
+
+#[tokio::test]
+async fn the_actor_is_who_the_kernel_says() {
+    let running = run();
+    let state = running.place.path();
+    let ours = format!("host:{}", rustix::process::geteuid().as_raw());
+    let answer = request(state, Method::POST, "/revoke", Some(&order("subject", "corp", "ann"))).await.unwrap();
+    assert_eq!(answer.read::<Revoked>().unwrap().epoch, RevocationEpoch(1));
+    let revoked = running.recorder.revoked.lock().unwrap().clone();
+    assert_eq!(revoked[0].actor, ours);
+    assert!(
+        matches!(&revoked[0].target, RevocationTarget::Subject(issuer, sub) if issuer.as_str() == "corp" && sub == "ann")
+    );
+    assert_eq!(revoked[0].mode, RevocationMode::Block);
+
+    let forged = serde_json::json!({ "target": "everything", "actor": "user:corp/boss" });
+    let answer = request(state, Method::POST, "/revoke", Some(&forged)).await.unwrap();
+    assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY, "an actor cannot be claimed");
+    request(state, Method::POST, "/reload", Some(&ReloadOrder { allow_widening: true })).await.unwrap();
+    assert_eq!(running.recorder.reloads.lock().unwrap()[0].0, ours);
+}
+
+#[tokio::test]
+async fn every_path_answers() {
+    let running = run();
+    let state = running.place.path();
+    let nothing = None::<&()>;
+    let answer = request(state, Method::GET, "/readyz", nothing).await.unwrap();
+    assert_eq!(answer.status, StatusCode::OK, "a server that is down is in nobody's way");
+    let order = RevocationOrder { sign_out: true, note: "gone".to_owned(), ..order("everything", "", "") };
+    request(state, Method::POST, "/revoke", Some(&order)).await.unwrap();
+    let answer = request(state, Method::GET, "/readyz", nothing).await.unwrap();
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    let held: HeldRevocations = request(state, Method::GET, "/revocations", nothing).await.unwrap().read().unwrap();
+    assert_eq!(held.revocations[0].mode, "sign_out");
+    assert!(held.revocations[0].issued_before > Some(held.revocations[0].at), "the skew is allowed for");
+    let answer = request(state, Method::POST, "/reload", Some(&ReloadOrder::default())).await.unwrap();
+    assert_eq!(answer.status, StatusCode::CONFLICT);
+    let answer = request(state, Method::GET, "/metrics", nothing).await.unwrap();
+    assert_eq!(answer.body, "# EOF\n");
+    let answer = request(state, Method::GET, "/status", nothing).await.unwrap();
+    assert_eq!(answer.body, r#"{"version":"0.1.0"}"#);
+    assert_eq!(request(state, Method::GET, "/approve", nothing).await.unwrap().status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn an_order_that_makes_no_sense_or_cannot_be_kept_is_not_acknowledged() {
+    let running = run();
+    let state = running.place.path();
+    let long = "x".repeat(limit::REVOCATION_VALUE_BYTES_MAX + 1);
+    for bad in [order("subject", "", "ann"), order("planet", "", "x"), order("token", "", &long)] {
+        let answer = request(state, Method::POST, "/revoke", Some(&bad)).await.unwrap();
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{bad:?}");
+        assert!(matches!(answer.read::<Revoked>(), Err(ClientError::Refused { .. })));
+    }
+    let failing = RevocationOrder { note: "fail".to_owned(), ..order("everything", "", "") };
+    let answer = request(state, Method::POST, "/revoke", Some(&failing)).await.unwrap();
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    let huge = RevocationOrder { note: "x".repeat(limit::CONTROL_BODY_BYTES_MAX), ..order("everything", "", "") };
+    let answer = request(state, Method::POST, "/revoke", Some(&huge)).await.unwrap();
+    assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
+    assert!(running.recorder.revoked.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_gateway_that_does_not_run_is_told_apart() {
+    let running = run();
+    let state = running.place.path();
+    let mode = std::fs::metadata(socket(state)).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    running.stop.cancel();
+    running.served.await.unwrap().unwrap();
+    let asked = request(state, Method::GET, "/status", None::<&()>).await;
+    assert!(matches!(asked, Err(ClientError::NotRunning(_))));
+    // A process that was killed leaves its socket behind.
+    drop(std::os::unix::net::UnixListener::bind(socket(state)).unwrap());
+    let asked = request(state, Method::GET, "/status", None::<&()>).await;
+    assert!(matches!(asked, Err(ClientError::NotRunning(_))));
+    Control::bind(state).unwrap();
+}
+
+#[test]
+fn another_user_is_refused() {
+    let ours = 1000;
+    assert!(Peer { user: Some(1001) }.actor(ours).is_none());
+    assert!(Peer { user: None }.actor(ours).is_none());
+    assert_eq!(Peer { user: Some(0) }.actor(ours).unwrap().0, "host:0");
+    assert_eq!(Peer { user: Some(1000) }.actor(ours).unwrap().0, "host:1000");
+}

@@ -1,0 +1,104 @@
+//! Revocations in words: what the record, the control socket and the store write, and read back.
+//!
+//! Decides the spelling and nothing else. Invariant: every target has exactly one description, and a
+//! description that is not understood is refused, never guessed.
+
+use super::revoked::{RevocationMode, RevocationTarget};
+use crate::ids::IssuerAlias;
+
+/// What a revocation is about, in words: kind, issuer and value, empty where they do not apply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Described<'a> {
+    /// `token`, `session`, `subject`, `client` or `everything`.
+    pub kind: &'a str,
+    /// The issuer's alias.
+    pub issuer: &'a str,
+    /// What is named.
+    pub value: &'a str,
+}
+
+/// Why words do not describe a target.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{0}` cannot be revoked: write token, session, subject, client or everything, with an issuer for subjects and clients"
+)]
+pub struct DescriptionError(String);
+
+impl<'a> From<&'a RevocationTarget> for Described<'a> {
+    fn from(target: &'a RevocationTarget) -> Self {
+        let (kind, issuer, value) = match target {
+            RevocationTarget::Token(token) => ("token", "", token.as_str()),
+            RevocationTarget::Session(session) => ("session", "", session.as_str()),
+            RevocationTarget::Subject(issuer, subject) => ("subject", issuer.as_str(), subject.as_str()),
+            RevocationTarget::Client(issuer, client) => ("client", issuer.as_str(), client.as_str()),
+            RevocationTarget::Everything => ("everything", "", ""),
+        };
+        Self { kind, issuer, value }
+    }
+}
+
+impl TryFrom<Described<'_>> for RevocationTarget {
+    type Error = DescriptionError;
+
+    fn try_from(words: Described<'_>) -> Result<Self, DescriptionError> {
+        let refuse = || DescriptionError(words.kind.chars().take(40).collect());
+        let issuer = || IssuerAlias::new(words.issuer).map_err(|_| refuse());
+        let value = || if words.value.is_empty() { Err(refuse()) } else { Ok(words.value.to_owned()) };
+        Ok(match words.kind {
+            "token" => Self::Token(value()?),
+            "session" => Self::Session(value()?),
+            "subject" => Self::Subject(issuer()?, value()?),
+            "client" => Self::Client(issuer()?, value()?),
+            "everything" => Self::Everything,
+            _ => return Err(refuse()),
+        })
+    }
+}
+
+impl RevocationMode {
+    /// `block` or `sign_out`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Block => "block",
+            Self::SignOut { .. } => "sign_out",
+        }
+    }
+
+    /// For a sign-out: what was issued before this moment, seconds since 1970.
+    #[must_use]
+    pub const fn issued_before(self) -> Option<i64> {
+        match self {
+            Self::Block => None,
+            Self::SignOut { issued_before } => Some(issued_before),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_description_leads_back_to_its_target() {
+        let corp = IssuerAlias::new("corp").unwrap();
+        for target in [
+            RevocationTarget::Token("jti".to_owned()),
+            RevocationTarget::Session("sid".to_owned()),
+            RevocationTarget::Subject(corp.clone(), "a/b:c".to_owned()),
+            RevocationTarget::Client(corp, "https://app.example/client".to_owned()),
+            RevocationTarget::Everything,
+        ] {
+            assert_eq!(RevocationTarget::try_from(Described::from(&target)).unwrap(), target);
+        }
+    }
+
+    #[test]
+    fn half_a_description_is_refused() {
+        for (kind, issuer, value) in
+            [("token", "", ""), ("subject", "", "ann"), ("subject", "corp", ""), ("client", "NO", "x"), ("all", "", "")]
+        {
+            assert!(RevocationTarget::try_from(Described { kind, issuer, value }).is_err(), "{kind} {issuer} {value}");
+        }
+    }
+}

@@ -1,0 +1,392 @@
+//! The fields of each kind of line, as they are serialised.
+//!
+//! Decides the spelling of the format and how a call's facts become it. Refuses to hold anything: each
+//! is a borrowed view for the moment of writing. Invariant: fields are added, never renamed, while the
+//! version is 1.
+
+use serde::Serialize;
+
+use super::event::{
+    ActorFacts, Attempt, ConditionValue, CredentialNote, Intent, Listing, Operation, ReloadNote, RevocationNote,
+    StartNote, SubjectFacts, TokenNote,
+};
+use super::keys::{JournalKey, KeyedDigest};
+use super::redact;
+use crate::ids::{CallId, Digest, LegId, PolicyRevision, RevocationEpoch};
+use crate::limit;
+use crate::outcome::{Origin, Outcome, Reason, Stop};
+use crate::wire::{Json, Value};
+
+/// The fields of a kind; what [`Attempt`] holds is written first.
+#[derive(Serialize)]
+pub(super) struct CallFields<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<&'a SubjectFacts<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    agent: Option<&'a ActorFacts<'a>>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    chain: &'a [&'a str],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<&'a TokenNote<'a>>,
+    mcp: &'a Operation<'a>,
+    decision: DecisionFields<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    credential: Option<&'a CredentialNote<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    arguments: Option<ArgumentFields<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    list: Option<&'a Listing>,
+}
+
+#[derive(Serialize)]
+struct DecisionFields<'a> {
+    effect: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<Reason>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rule: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "redact::serialize_option")]
+    detail: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    revision: Option<PolicyRevision>,
+    epoch: RevocationEpoch,
+}
+
+#[derive(Serialize)]
+struct ArgumentFields<'a> {
+    hmac: KeyedDigest,
+    key: &'a str,
+    bytes: usize,
+    #[serde(skip_serializing_if = "Values::is_empty")]
+    values: Values<'a>,
+}
+
+struct Values<'a>(&'a [ConditionValue]);
+
+impl Values<'_> {
+    const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Serialize for Values<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeMap as _;
+        let mut map = serializer.serialize_map(None)?;
+        for ConditionValue { name, value } in self.0.iter().take(limit::RECORD_VALUES_MAX) {
+            let json = value.get();
+            // A value that looks like a secret, or is large, is replaced as a whole: half a JSON text is none.
+            if json.len() > limit::RECORD_TEXT_BYTES_MAX {
+                map.serialize_entry(&redact::text(name), &format_args!("[{} bytes]", json.len()))?;
+            } else if matches!(redact::secrets(json), std::borrow::Cow::Owned(_)) {
+                map.serialize_entry(&redact::text(name), "[redacted]")?;
+            } else {
+                map.serialize_entry(&redact::text(name), value)?;
+            }
+        }
+        map.end()
+    }
+}
+
+impl<'a> CallFields<'a> {
+    fn new(attempt: &'a Attempt<'a>, decision: DecisionFields<'a>) -> Self {
+        Self {
+            subject: attempt.subject.as_ref(),
+            agent: attempt.agent.as_ref(),
+            chain: &attempt.chain,
+            token: attempt.token.as_ref(),
+            mcp: &attempt.mcp,
+            decision,
+            credential: None,
+            arguments: None,
+            list: None,
+        }
+    }
+
+    pub(super) fn intent(intent: &'a Intent<'a>, key: &'a JournalKey) -> Self {
+        let attempt = &intent.attempt;
+        let arguments = intent.arguments.map(|bytes| ArgumentFields {
+            hmac: key.digest(bytes),
+            key: key.id(),
+            bytes: bytes.len(),
+            values: Values(intent.values),
+        });
+        let decision = DecisionFields::of(attempt, "allow", None, intent.rule, None);
+        Self { credential: Some(&intent.credential), arguments, ..Self::new(attempt, decision) }
+    }
+
+    pub(super) fn stopped(attempt: &'a Attempt<'a>, stop: &'a Stop) -> Self {
+        let decision = match stop {
+            Stop::Refused(refusal) => {
+                DecisionFields::of(attempt, "deny", Some(refusal.reason), refusal.rule.as_deref(), Some(&refusal.hint))
+            }
+            Stop::Failed(failure) => {
+                DecisionFields::of(attempt, "fail", Some(failure.reason), None, Some(&failure.detail))
+            }
+        };
+        Self::new(attempt, decision)
+    }
+
+    pub(super) fn list(attempt: &'a Attempt<'a>, listing: &'a Listing) -> Self {
+        let decision = DecisionFields::of(attempt, "allow", None, None, None);
+        Self { list: Some(listing), ..Self::new(attempt, decision) }
+    }
+}
+
+impl<'a> DecisionFields<'a> {
+    fn of(
+        attempt: &Attempt<'a>,
+        effect: &'static str,
+        reason: Option<Reason>,
+        rule: Option<&'a str>,
+        detail: Option<&'a str>,
+    ) -> Self {
+        Self { effect, reason, rule, detail, revision: attempt.revision, epoch: attempt.epoch }
+    }
+}
+
+/// How one leg ended.
+#[derive(Serialize)]
+pub(super) struct ResultFields<'a> {
+    pub(super) result: ResultFacts<'a>,
+}
+
+#[derive(Serialize)]
+pub(super) struct ResultFacts<'a> {
+    /// `complete`, `input_required`, `task`, `error`, `refused`, `failed`, `unknown`.
+    pub(super) outcome: &'static str,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    is_error: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    origin: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<Reason>,
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "redact::serialize_option")]
+    detail: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    may_have_acted: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hmac: Option<KeyedDigest>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    latency_us: Option<u64>,
+}
+
+impl<'a> ResultFacts<'a> {
+    const fn bare(outcome: &'static str, latency_us: Option<u64>) -> Self {
+        Self {
+            outcome,
+            is_error: false,
+            origin: None,
+            code: None,
+            reason: None,
+            detail: None,
+            may_have_acted: None,
+            hmac: None,
+            key: None,
+            bytes: None,
+            latency_us,
+        }
+    }
+
+    /// Nobody said how it ended.
+    pub(super) const fn unknown(detail: &'a str, latency_us: Option<u64>) -> Self {
+        Self { detail: Some(detail), may_have_acted: Some(true), ..Self::bare("unknown", latency_us) }
+    }
+
+    /// The intent was written, and then nothing was forwarded.
+    pub(super) const fn not_forwarded(reason: Reason) -> Self {
+        Self {
+            reason: Some(reason),
+            detail: Some("nothing was forwarded"),
+            may_have_acted: Some(false),
+            ..Self::bare("failed", None)
+        }
+    }
+
+    pub(super) fn of(outcome: &'a Outcome, key: &'a JournalKey, latency_us: u64) -> Self {
+        let latency_us = Some(latency_us);
+        let digested = |name: &'static str, json: &Json| Self {
+            hmac: Some(key.digest(json.as_bytes())),
+            key: Some(key.id()),
+            bytes: Some(json.as_bytes().len()),
+            ..Self::bare(name, latency_us)
+        };
+        match outcome {
+            Outcome::Complete(result) => Self { is_error: is_error(result), ..digested("complete", result) },
+            Outcome::InputRequired { origin, result } => Self {
+                origin: Some(match origin {
+                    Origin::Upstream => "upstream",
+                    Origin::Gateway => "gateway",
+                }),
+                ..digested("input_required", result)
+            },
+            Outcome::Task(result) => digested("task", result),
+            Outcome::Error(error) => Self { code: error_code(error), ..digested("error", error) },
+            Outcome::Refused(refusal) => {
+                Self { reason: Some(refusal.reason), detail: Some(&refusal.hint), ..Self::bare("refused", latency_us) }
+            }
+            Outcome::Failed(failure) => Self {
+                reason: Some(failure.reason),
+                detail: Some(&failure.detail),
+                may_have_acted: Some(failure.may_have_acted),
+                ..Self::bare(if failure.may_have_acted { "unknown" } else { "failed" }, latency_us)
+            },
+        }
+    }
+
+    /// What a metric calls it.
+    pub(super) const fn label(&self) -> &'static str {
+        if self.is_error { "tool_error" } else { self.outcome }
+    }
+}
+
+/// Whether a tool's result says that the tool failed. Large results that never say so are not walked.
+fn is_error(result: &Json) -> bool {
+    memchr::memmem::find(result.as_bytes(), b"\"isError\"").is_some()
+        && member(result, "isError").and_then(Value::as_bool).unwrap_or_default()
+}
+
+fn error_code(error: &Json) -> Option<i64> {
+    member(error, "code").and_then(Value::as_i64)
+}
+
+fn member<'a>(json: &'a Json, name: &str) -> Option<Value<'a>> {
+    json.value().as_object()?.get(name)
+}
+
+#[derive(Serialize)]
+pub(super) struct RevocationFields<'a> {
+    pub(super) revocation: &'a RevocationNote<'a>,
+}
+
+#[derive(Serialize)]
+pub(super) struct StartFields<'a> {
+    pub(super) start: &'a StartNote<'a>,
+}
+
+#[derive(Serialize)]
+pub(super) struct StopFields<'a> {
+    pub(super) stop: StopFacts<'a>,
+}
+
+#[derive(Serialize)]
+pub(super) struct StopFacts<'a> {
+    #[serde(serialize_with = "redact::serialize")]
+    pub(super) cause: &'a str,
+}
+
+#[derive(Serialize)]
+pub(super) struct ReloadFields<'a> {
+    reload: ReloadFacts<'a>,
+}
+
+#[derive(Serialize)]
+struct ReloadFacts<'a> {
+    actor: &'a str,
+    outcome: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<PolicyRevision>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    to: Option<PolicyRevision>,
+    added: usize,
+    removed: usize,
+    /// Each row with a `+` or `-` before it, removed ones first: they are what widens or narrows most often.
+    rows: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "redact::serialize_option")]
+    problem: Option<&'a str>,
+}
+
+impl<'a> ReloadFields<'a> {
+    pub(super) fn new(note: &ReloadNote<'a>) -> Self {
+        let row = |sign: char, row: &str| format!("{sign} {}", redact::text(row));
+        let rows = note.removed.iter().map(|text| row('-', text)).chain(note.added.iter().map(|text| row('+', text)));
+        let reload = ReloadFacts {
+            actor: note.actor,
+            outcome: if note.problem.is_some() { "refused" } else { "loaded" },
+            from: note.from,
+            to: note.to,
+            added: note.added.len(),
+            removed: note.removed.len(),
+            rows: rows.take(limit::RECORD_ROWS_MAX).collect(),
+            problem: note.problem,
+        };
+        Self { reload }
+    }
+}
+
+#[derive(Serialize)]
+pub(super) struct NoiseFields {
+    pub(super) noise: NoiseFacts,
+}
+
+#[derive(Serialize)]
+pub(super) struct NoiseFacts {
+    pub(super) reason: Reason,
+    /// An address, an IPv6 /64, or `other` where there were too many.
+    pub(super) source: String,
+    pub(super) count: u64,
+    pub(super) since: String,
+}
+
+#[derive(Serialize)]
+pub(super) struct RepairFields {
+    pub(super) repair: RepairFacts,
+}
+
+/// What was put right, or could not be.
+#[derive(Debug, Clone, Default, Serialize)]
+pub(super) struct RepairFacts {
+    /// `torn_tail`, `chain_broken`, `write_failed`.
+    pub(super) problem: String,
+    #[serde(skip_serializing_if = "String::is_empty", serialize_with = "redact_string")]
+    pub(super) detail: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(super) segment: String,
+    /// Bytes that were cut off.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(super) bytes: u64,
+    /// SHA-256 of what was cut off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) digest: Option<Digest>,
+    /// Calls that were refused because their intent could not be written, as far as they were queued.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(super) refused: u64,
+    /// Lines that found no place in the queue.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(super) dropped: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands the field by reference")]
+const fn is_zero(value: &u64) -> bool {
+    *value == 0
+}
+
+fn redact_string<S: serde::Serializer>(value: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    redact::serialize(value, serializer)
+}
+
+/// The first line of a segment that is not the first: what the writer knows and a reader of this
+/// segment alone would not.
+#[derive(Serialize)]
+pub(super) struct RotationFields {
+    pub(super) rotation: RotationFacts,
+}
+
+#[derive(Serialize)]
+pub(super) struct RotationFacts {
+    pub(super) epoch: RevocationEpoch,
+    pub(super) open: Vec<OpenLeg>,
+}
+
+/// A leg whose result has not been written yet.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(super) struct OpenLeg {
+    pub(super) call: CallId,
+    pub(super) leg: LegId,
+}
