@@ -59,6 +59,8 @@ pub const JWKS_RETRY_MIN: Duration = Duration::from_secs(1);
 pub const JWKS_RETRY_MAX: Duration = Duration::from_secs(30);
 /// A request waits this long for its issuer's keys.
 pub const JWKS_WAIT: Duration = Duration::from_secs(5);
+/// Requests that wait for one issuer's keys at once.
+pub const JWKS_WAITING_MAX: usize = 1_000;
 /// A verified token is looked at again after this, at the latest.
 pub const TOKEN_CACHE_LIFE_MAX: Duration = Duration::from_secs(300);
 /// Verified tokens remembered.
