@@ -10,3 +10,4 @@ mod list;
 mod modern;
 mod record;
 mod revoke;
+mod stdio;
