@@ -186,9 +186,9 @@ impl Issuer {
         stop.run_until_cancelled(self.keep_fresh()).await;
     }
 
-    /// As if the interval between two fetches had passed.
+    /// As if the interval between two questions for new keys had passed.
     #[cfg(test)]
-    pub fn forget_last_attempt(&self) {
+    pub fn forget_last_question(&self) {
         *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
