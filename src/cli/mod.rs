@@ -74,6 +74,18 @@ enum Command {
     WhatCan(ask::WhatCanArguments),
     Connect(connect::ConnectArguments),
     Completions(completions::CompletionsArguments),
+    #[command(hide = true)]
+    Supervise(SuperviseArguments),
+}
+
+/// Start one command and end everything that it leaves behind
+///
+/// The gateway starts its stdio servers this way; nobody else needs to.
+#[derive(Debug, clap::Args)]
+struct SuperviseArguments {
+    /// The command and its arguments
+    #[arg(required = true, last = true)]
+    command: Vec<String>,
 }
 
 /// Reads a command line and does what it says.
@@ -98,6 +110,8 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::WhatCan(arguments) => ask::what_can(&arguments, output),
         Command::Connect(arguments) => connect::run(&arguments, output),
         Command::Completions(arguments) => completions::run(&arguments, Arguments::command()),
+        // Its standard streams belong to the command, and its exit code is the command's.
+        Command::Supervise(arguments) => return crate::upstream::supervise(&arguments.command),
     };
     ending.into()
 }
@@ -127,7 +141,8 @@ mod tests {
         fn command<A: clap::Args>(name: &'static str) -> clap::Command {
             A::augment_args(clap::Command::new(name))
         }
-        let mut commands: Vec<_> = Arguments::command().get_subcommands().cloned().collect();
+        let mut commands: Vec<_> =
+            Arguments::command().get_subcommands().filter(|command| !command.is_hide_set()).cloned().collect();
         commands.extend([
             command::<ask::ToolsArguments>("tools"),
             command::<use_it::CallArguments>("call"),

@@ -20,4 +20,5 @@ mod modern;
 mod record;
 mod reload;
 mod revoke;
+mod stdio;
 mod watch;
