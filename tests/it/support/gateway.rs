@@ -34,10 +34,15 @@ p, agent:assistant, *, */**, read, -, allow
 
 impl Setup {
     pub fn new(issuer: &Issuer) -> Self {
+        Self::with_issuer(&issuer.url)
+    }
+
+    /// The same with an issuer that is not ours, under the alias `test`.
+    pub fn with_issuer(url: &str) -> Self {
         let issuer = format!(
             "[issuers.test]\nissuer = \"{}\"\nalgorithms = [\"ES256\"]\ninteractive_default = \"assistant\"\n\
              [issuers.test.claims]\ngroups = \"groups\"\n",
-            issuer.url
+            url
         );
         Self {
             directory: tempfile::tempdir().unwrap(),
