@@ -40,9 +40,8 @@ impl Setup {
     /// The same with an issuer that is not ours, under the alias `test`.
     pub fn with_issuer(url: &str) -> Self {
         let issuer = format!(
-            "[issuers.test]\nissuer = \"{}\"\nalgorithms = [\"ES256\"]\ninteractive_default = \"assistant\"\n\
-             [issuers.test.claims]\ngroups = \"groups\"\n",
-            url
+            "[issuers.test]\nissuer = \"{url}\"\nalgorithms = [\"ES256\"]\ninteractive_default = \"assistant\"\n\
+             [issuers.test.claims]\ngroups = \"groups\"\n"
         );
         Self {
             directory: tempfile::tempdir().unwrap(),
