@@ -472,3 +472,16 @@ pub const EXCHANGED_MARGIN: Duration = Duration::from_secs(10);
 pub const EXCHANGED_UNKNOWN_LIFE: Duration = Duration::from_secs(60);
 /// Token endpoints with a client of their own.
 pub const TOKEN_ENDPOINTS_MAX: u64 = 256;
+
+// === commands that are clients ===
+
+/// Tools that `demo` and `tools` show at most.
+pub const CLIENT_TOOLS_SHOWN_MAX: usize = 10_000;
+/// How long `demo` waits for the line of a call in the journal; results do not wait for the disk.
+pub const DEMO_LINE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often `demo` looks for new lines in the journal.
+pub const DEMO_LINE_POLL: Duration = Duration::from_millis(25);
+/// How long `tools` waits for a server to list its tools.
+pub const TOOLS_LIST_TIMEOUT: Duration = Duration::from_secs(30);
+/// Calls whose end `demo` still waits to show.
+pub const DEMO_OPEN_CALLS_MAX: usize = 4_096;

@@ -154,6 +154,14 @@ pub fn run(arguments: &ConnectArguments, output: Output) -> Ending {
     Ending::Done
 }
 
+/// What a client needs to use the endpoint at `url` after a login.
+#[must_use]
+pub fn steps_for(client: Client, url: &str) -> Vec<Step> {
+    let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("bailiwick"));
+    let connection = Connection { name: "bailiwick".to_owned(), url: url.to_owned(), token_env: None, program };
+    clients::steps(client, &connection)
+}
+
 /// The endpoint: what was written, or what the configuration says.
 fn url(arguments: &ConnectArguments) -> Result<String, String> {
     if let Some(url) = &arguments.url {

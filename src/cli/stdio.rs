@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use url::{Host, Url};
+use url::Url;
 
 use super::Ending;
 use super::output::trouble;
@@ -22,6 +22,7 @@ use crate::limit;
 use crate::wire::mcp::{Era, code};
 use crate::wire::{Json, Kind, Message, Source, Value};
 
+pub mod client;
 mod exchange;
 mod headers;
 mod lines;
@@ -64,7 +65,7 @@ pub async fn bridge(url: &Url, token: Option<SecretString>) -> Ending {
 }
 
 /// The access token, from where it was said to be.
-async fn token(variable: Option<&str>, file: Option<&Path>) -> Result<Option<SecretString>, String> {
+pub(super) async fn token(variable: Option<&str>, file: Option<&Path>) -> Result<Option<SecretString>, String> {
     let reference = match (file, variable) {
         (Some(file), _) => {
             private(file)?;
@@ -102,15 +103,6 @@ impl Bridge {
     /// # Errors
     /// When the URL is not `https:` and not on this machine, or TLS cannot be set up.
     pub(super) fn new(url: &Url, token: Option<SecretString>) -> Result<Self, String> {
-        let local = match url.host() {
-            Some(Host::Domain(name)) => name == "localhost",
-            Some(Host::Ipv4(address)) => address.is_loopback(),
-            Some(Host::Ipv6(address)) => address.is_loopback(),
-            None => false,
-        };
-        if url.scheme() != "https" && !(url.scheme() == "http" && local) {
-            return Err(format!("{url} would send the token in the clear: use https:"));
-        }
         Ok(Self { remote: Arc::new(Remote::new(url, token)?) })
     }
 

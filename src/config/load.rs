@@ -32,7 +32,7 @@ pub struct Loaded {
     pub files: FileSet,
 }
 
-/// What a program adds to the files, in memory only: how `demo`, `stdio --standalone` and tests start.
+/// What a program adds to the files, in memory only: how `demo` and tests start.
 #[derive(Debug, Clone, Default)]
 pub struct Overrides {
     /// Listens here instead.

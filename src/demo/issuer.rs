@@ -97,7 +97,7 @@ pub struct DemoIssuer {
 pub struct MintRequest {
     /// Whose token.
     pub user: String,
-    /// For which resource; the gateway when absent.
+    /// For which resource; the gateway when absent, one of its servers' endpoints when it is `/SERVER`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub resource: Option<String>,
     /// As which client; [`CLI_CLIENT`] when absent.

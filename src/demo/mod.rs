@@ -1,8 +1,3 @@
-//! What `bailiwick demo` brings along, so that a first look needs nothing else: a development issuer and two
-//! sample servers.
-//!
-//! Refuses to be configured from a file. Invariant: everything here listens on loopback only, nothing here is
-//! reachable from `serve`, and nothing here is trusted by a gateway into which `demo` did not inject it.
 //! What `bailiwick demo` brings with it, so that a first look needs nothing else: two upstreams, and an
 //! issuer whose people sign in with one click.
 //!
@@ -14,3 +9,6 @@ pub mod issuer;
 pub mod upstreams;
 
 pub use issuer::{DemoClient, DemoIssuer, DemoOptions, DemoUser, MintRequest, mint_token};
+
+/// Under this name in the demo's state directory `bailiwick token` finds the issuer.
+pub const DOOR_FILE: &str = "demo-issuer.json";

@@ -12,7 +12,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::mpsc;
-use url::Url;
+use url::{Host, Url};
 
 use super::super::output::trouble;
 use super::{error, headers};
@@ -47,7 +47,20 @@ struct Answering<'a> {
 }
 
 impl Remote {
+    /// A client of the endpoint at `url`.
+    ///
+    /// # Errors
+    /// When the URL is not `https:` and not on this machine, or TLS cannot be set up.
     pub(super) fn new(url: &Url, token: Option<SecretString>) -> Result<Self, String> {
+        let local = match url.host() {
+            Some(Host::Domain(name)) => name == "localhost",
+            Some(Host::Ipv4(address)) => address.is_loopback(),
+            Some(Host::Ipv6(address)) => address.is_loopback(),
+            None => false,
+        };
+        if url.scheme() != "https" && !(url.scheme() == "http" && local) {
+            return Err(format!("{url} would send the token in the clear: use https:"));
+        }
         // The address is the one that the user typed: wherever it is, it was meant.
         let client = upstream_client(EgressPolicy::server(true), limit::BRIDGE_CONNECT_TIMEOUT);
         let authorization = token.map(|token| {
@@ -72,15 +85,7 @@ impl Remote {
     /// Sends a message and passes on whatever comes back.
     pub(super) async fn exchange(&self, message: &Message, lines: &mpsc::Sender<Message>) {
         let mut answering = Answering { request: Some(message), lines, answered: message.kind() != Kind::Request };
-        let problem = match self.send(Verb::POST, Some(message)).await {
-            Ok(response) => {
-                if message.method() == "initialize" && !headers::is_modern(message) {
-                    self.begin(response.headers());
-                }
-                self.receive(response, &mut answering).await.err()
-            }
-            Err(problem) => Some(problem),
-        };
+        let problem = self.attempt(message, &mut answering).await.err();
         if let Some(problem) = &problem {
             trouble(problem);
         }
@@ -88,6 +93,22 @@ impl Remote {
             let problem = problem.as_deref().unwrap_or("the gateway closed the connection before it answered");
             answering.pass(error(message.id().as_ref(), code::INTERNAL_ERROR, problem)).await;
         }
+    }
+
+    /// Sends a message and passes on whatever comes back, as long as something does.
+    ///
+    /// # Errors
+    /// Why the gateway did not answer.
+    pub(super) async fn ask(&self, message: &Message, lines: &mpsc::Sender<Message>) -> Result<(), String> {
+        self.attempt(message, &mut Answering { request: Some(message), lines, answered: false }).await
+    }
+
+    async fn attempt(&self, message: &Message, answering: &mut Answering<'_>) -> Result<(), String> {
+        let response = self.send(Verb::POST, Some(message)).await?;
+        if message.method() == "initialize" && !headers::is_modern(message) {
+            self.begin(response.headers());
+        }
+        self.receive(response, answering).await
     }
 
     /// Passes on what the gateway says in the session by itself, until it does not offer that any more.

@@ -108,8 +108,12 @@ pub(super) fn for_user(state: &State, request: &MintRequest) -> Result<SecretStr
         let names: Vec<&str> = state.options.users.iter().map(|user| user.name.as_str()).collect();
         format!("the demo has no user `{:.80}`; it has {}", request.user, names.join(", "))
     })?;
-    let resource =
-        resource(request.resource.as_deref(), &state.options.resource).map_err(|problem| problem.description)?;
+    // `/notes` is a server's own endpoint below the gateway's: only the demo knows where that is.
+    let named = request.resource.as_deref().map(|named| match named.strip_prefix('/') {
+        Some(server) => format!("{}/{server}", state.options.resource),
+        None => named.to_owned(),
+    });
+    let resource = resource(named.as_deref(), &state.options.resource).map_err(|problem| problem.description)?;
     let now = now_s();
     let life_max = limit::DEMO_TOKEN_LIFE_MAX.as_secs();
     let life = i64::try_from(request.lifetime_s.unwrap_or(life_max).min(life_max)).unwrap_or(0);
