@@ -20,6 +20,12 @@ async fn start() -> (Scripted, Gateway, String) {
     (upstream, gateway, token)
 }
 
+/// The protocol version of each call, as the record has it.
+fn spoken(gateway: &Gateway) -> Vec<String> {
+    let calls = gateway.records("intent");
+    calls.iter().map(|record| record["mcp"]["protocol"].as_str().unwrap().to_owned()).collect()
+}
+
 #[tokio::test]
 async fn the_inspector_lists_and_calls_in_every_era() {
     let Some(parts) = Parts::installed() else { return };
@@ -38,6 +44,7 @@ async fn the_inspector_lists_and_calls_in_every_era() {
         assert_eq!(call["content"][0]["text"], r#"{"word":"hello"}"#, "{era}: {call}");
     }
     assert_eq!(upstream.calls().len(), 3);
+    assert_eq!(spoken(&gateway), ["2025-11-25", "2026-07-28", "2026-07-28"]);
 }
 
 /// Lists and calls with a Python library, which must agree upon this version.
@@ -105,4 +112,5 @@ async fn the_rust_client_lists_and_calls_in_every_lifecycle() {
         client.cancel().await.unwrap();
     }
     assert_eq!(upstream.calls().len(), 3);
+    assert_eq!(spoken(&gateway), ["2025-11-25", "2026-07-28", "2026-07-28"]);
 }

@@ -36,6 +36,29 @@ async fn everything_over_stdio_serves_clients_of_both_eras() {
     let uri = resources.result()["resources"][0]["uri"].clone();
     let read = client.modern("resources/read", json!({ "uri": uri })).await;
     assert!(read.result()["contents"][0]["text"].is_string(), "{}", read.text);
+    let read = client.modern("resources/read", json!({ "uri": "demo://resource/dynamic/text/7" })).await;
+    assert!(read.result()["contents"][0]["text"].as_str().unwrap().contains('7'), "{}", read.text);
+    let city = json!({ "city": "Utrecht", "state": "NL" });
+    let prompt = client.modern("prompts/get", json!({ "name": "every__args-prompt", "arguments": city })).await;
+    assert!(prompt.result()["messages"][0]["content"]["text"].as_str().unwrap().contains("Utrecht"), "{}", prompt.text);
+}
+
+#[tokio::test]
+async fn progress_of_a_legacy_server_reaches_a_modern_client_under_its_own_token() {
+    let Some(parts) = Parts::installed() else { return };
+    let issuer = Issuer::start().await;
+    let server = parts.node_command("mcp-server-everything");
+    let gateway = Setup::new(&issuer).stdio_server("every", &[&parts.node(), &server, "stdio"], "").start().await;
+    let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
+    let params = json!({ "name": "every__trigger-long-running-operation", "arguments": { "duration": 1, "steps": 4 },
+        "_meta": { "progressToken": "mine" } });
+    let answer = client.modern("tools/call", params).await;
+    assert!(answer.header("content-type").starts_with("text/event-stream"), "{}", answer.text);
+    let progress: Vec<_> =
+        answer.messages.iter().filter(|message| message["method"] == "notifications/progress").collect();
+    assert!(!progress.is_empty(), "{}", answer.text);
+    assert!(progress.iter().all(|message| message["params"]["progressToken"] == "mine"), "{}", answer.text);
+    assert!(answer.tool_text().contains("completed"), "{}", answer.text);
 }
 
 #[tokio::test]
