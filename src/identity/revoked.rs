@@ -106,13 +106,15 @@ impl Revocations {
         self.snapshot.load().epoch
     }
 
-    /// Replaces the snapshot.
+    /// Replaces the snapshot, unless the one there is newer: two revocations at once may read the store in one
+    /// order and come here in the other.
     pub fn replace(&self, epoch: RevocationEpoch, held: Vec<Revocation>) {
         let mut snapshot = Snapshot { epoch, ..Snapshot::default() };
         for revocation in held {
             snapshot.add(revocation);
         }
-        self.snapshot.store(Arc::new(snapshot));
+        let new = Arc::new(snapshot);
+        self.snapshot.rcu(|old| if old.epoch > new.epoch { Arc::clone(old) } else { Arc::clone(&new) });
     }
 
     /// Whether the token's bearer may still act; answers the epoch at which that was so.

@@ -377,7 +377,7 @@ async fn withdrawn_keys_leave_at_once_and_take_remembered_tokens_along() {
     let early = third.token(&claims(&idp.url));
     assert_eq!(room.ask(&early).await.map(|_| ()), Err(Reason::SignatureInvalid));
     assert_eq!(idp.fetches.load(Ordering::SeqCst), 2);
-    room.identity.settings.load().issuers[&idp.url].issuer.forget_last_attempt();
+    room.identity.settings.load().issuers[&idp.url].issuer.forget_last_question();
     let later = third.token(&with(claims(&idp.url), json!({"jti": "j2"})));
     assert!(room.ask(&later).await.is_ok());
     assert_eq!(idp.fetches.load(Ordering::SeqCst), 3);
