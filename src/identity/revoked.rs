@@ -214,6 +214,22 @@ mod tests {
         }
     }
 
+    #[test]
+    fn an_older_snapshot_never_replaces_a_newer_one() {
+        let everything = Revocation {
+            target: RevocationTarget::Everything,
+            mode: RevocationMode::Block,
+            actor: "host:0".into(),
+            note: String::new(),
+            at: 0,
+        };
+        let revocations = Revocations::default();
+        revocations.replace(RevocationEpoch(2), vec![everything]);
+        revocations.replace(RevocationEpoch(1), Vec::new());
+        assert!(revocations.check(&token()).is_err());
+        assert_eq!(revocations.epoch(), RevocationEpoch(2));
+    }
+
     fn refused(token: &TokenFacts, held: &[(RevocationTarget, RevocationMode)]) -> bool {
         let revocations = Revocations::default();
         let held = held.iter().map(|(target, mode)| Revocation {
