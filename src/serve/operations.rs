@@ -102,6 +102,11 @@ impl Operations for Gateway {
     }
 
     fn metrics(&self) -> String {
-        self.journal().metrics().encode()
+        let metrics = self.journal().metrics();
+        for (server, health) in self.upstreams().health() {
+            metrics.upstream(&server, matches!(health, Health::Up));
+        }
+        metrics.revocation_epoch.set(self.revocation_epoch().0);
+        metrics.encode()
     }
 }

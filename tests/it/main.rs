@@ -17,6 +17,7 @@ mod bad_input;
 mod legacy;
 mod list;
 mod modern;
+mod operate;
 mod record;
 mod reload;
 mod revoke;
