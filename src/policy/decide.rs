@@ -89,6 +89,14 @@ impl Policy {
         asks.iter().map(|ask| self.visible(class, ask)).collect()
     }
 
+    /// Decides a listed item that was called before it was shown, so that only its first call asks Casbin.
+    pub(super) fn remember(&self, class: &Class, ask: &Ask<'_>) {
+        let known = class.table().get(ask.server.as_str(), ask.action, ask.name).is_some();
+        if !known && self.reachable(class, ask).is_ok() {
+            class.fill(|table| self.fill(class, table, &[ask]));
+        }
+    }
+
     /// Decides each missing item; items that the same rules mean share one cell.
     fn fill<'a>(
         &self,

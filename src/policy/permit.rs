@@ -61,6 +61,10 @@ impl Policy {
             name: target.name(),
             action: target.action(),
         };
+        // A URI that the client chose may match a template; only what was listed is remembered.
+        if target.definition().is_some_and(|definition| *definition.name == *target.name()) {
+            self.remember(&class, &ask);
+        }
         let decision = self.decide(&class, caller.persona(), &ask, arguments, now);
         let (revision, rules, conditions) = (self.revision, decision.rules, decision.conditions);
         match decision.refusal {
