@@ -76,6 +76,10 @@ pub const HEADER_BYTES_MAX: usize = 64 * 1024;
 pub const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// For a body to arrive.
 pub const BODY_READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// How much of a body that is too large is taken in and thrown away, so that its sender can read the answer.
+pub const BODY_DISCARDED_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// How long that may take.
+pub const BODY_DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
 /// Space set aside for a body before its bytes are here.
 pub const BODY_RESERVED_BYTES_MAX: usize = 64 * 1024;
 /// Requests of one HTTP/2 connection at once.

@@ -42,6 +42,8 @@ pub struct Watch {
     catalog: watch::Receiver<u64>,
     decisions: watch::Receiver<u64>,
     pending: VecDeque<Message>,
+    /// Something changed that was not looked at yet.
+    unsettled: bool,
     _slot: Slot,
 }
 
@@ -82,6 +84,7 @@ pub async fn watch(
         catalog,
         decisions,
         pending: VecDeque::new(),
+        unsettled: false,
         _slot: slot,
     };
     watch.shown = watch.look();
@@ -89,7 +92,7 @@ pub async fn watch(
 }
 
 impl Watch {
-    /// The next notification, or the end. Cancel-safe.
+    /// The next notification, or the end. Cancel-safe: what was noticed is remembered.
     pub async fn next(&mut self) -> Watched {
         let stopping = self.gateway.stopping();
         loop {
@@ -99,21 +102,24 @@ impl Watch {
             if let Some(reason) = self.over() {
                 return Watched::Ended(reason);
             }
-            tokio::select! {
+            if self.unsettled {
+                // Changes come in flurries: a reload touches everything at once.
+                tokio::time::sleep(limit::WATCH_DEBOUNCE).await;
+                self.unsettled = false;
+                self.compare();
+                continue;
+            }
+            let changed = tokio::select! {
                 () = stopping.cancelled() => return Watched::Ended(Reason::ShuttingDown),
-                changed = self.catalog.changed() => if changed.is_err() { return Watched::Ended(Reason::ShuttingDown) },
-                changed = self.decisions.changed() => if changed.is_err() { return Watched::Ended(Reason::ShuttingDown) },
+                changed = self.catalog.changed() => changed,
+                changed = self.decisions.changed() => changed,
                 // Nobody announces that a token has run out.
                 () = tokio::time::sleep(limit::WATCH_RECHECK) => continue,
+            };
+            if changed.is_err() {
+                return Watched::Ended(Reason::ShuttingDown);
             }
-            if let Some(reason) = self.over() {
-                return Watched::Ended(reason);
-            }
-            // Changes come in flurries: a reload touches everything at once.
-            tokio::time::sleep(limit::WATCH_DEBOUNCE).await;
-            self.catalog.mark_unchanged();
-            self.decisions.mark_unchanged();
-            self.compare();
+            self.unsettled = true;
         }
     }
 

@@ -3,6 +3,8 @@
 //! An input that begins with `=` is a header and, on the next line, claims; both are signed with the issuer's
 //! key, with `ISSUER`, `AUDIENCE`, `NOW` and `LATER` filled in. Every other input is a token as it came.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a check panics where something that must hold does not")]
+
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 

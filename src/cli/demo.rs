@@ -44,7 +44,7 @@ pub async fn run(arguments: &DemoArguments) -> Ending {
         print(format_args!("\n{QUIET}from the start to here: {took:.1} s{QUIET:#}\n"));
     }
     if arguments.once {
-        print(format_args!("\n{QUIET}While a demo runs (without --once):{QUIET:#}"));
+        print(format_args!("\n{QUIET}While a demo runs (without --once):{QUIET:#}\n"));
     }
     print(show::next_steps(&stage, arguments));
     let cause = if arguments.once {

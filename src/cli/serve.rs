@@ -78,6 +78,7 @@ pub fn run(arguments: &ServeArguments) -> Ending {
     }
     let options = Options { file: arguments.files.config.clone(), overrides: Overrides::default() };
     super::in_runtime(async {
+        survive_file_limits();
         let served = match gateway::start(options).await {
             Ok(served) => served,
             Err(error) => return not_started(&error),
@@ -100,6 +101,16 @@ pub(super) fn not_started(error: &StartError) -> Ending {
             trouble(error);
             Ending::Trouble
         }
+    }
+}
+
+/// Makes a file that may not grow any more an error of its write, which refuses calls, instead of a signal that
+/// ends the process.
+fn survive_file_limits() {
+    let kind = tokio::signal::unix::SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
+    // The handler stays in place for as long as the process lives.
+    if let Err(error) = tokio::signal::unix::signal(kind) {
+        tracing::warn!(%error, "a file size limit would end the process");
     }
 }
 

@@ -257,6 +257,7 @@ where
 {
     let expected = body.size_hint().lower();
     if expected > limit::REQUEST_BYTES_MAX as u64 {
+        discard(&mut body).await;
         return Err(Refusal::new(Reason::BodyTooLarge));
     }
     let collect = async {
@@ -268,6 +269,7 @@ where
             };
             let Ok(data) = frame.into_data() else { continue };
             if bytes.len() + data.remaining() > limit::REQUEST_BYTES_MAX {
+                discard(&mut body).await;
                 return Err(Refusal::new(Reason::BodyTooLarge));
             }
             bytes.extend_from_slice(&data);
@@ -278,6 +280,25 @@ where
         Ok(result) => result,
         Err(_) => Err(Refusal::new(Reason::RequestInvalid).hint("the body did not arrive in time")),
     }
+}
+
+/// Takes in some more of a body that is too large and keeps none of it: a client that is still writing when the
+/// connection closes never reads why.
+async fn discard<B>(body: &mut B)
+where
+    B: http_body::Body<Data = Bytes> + Send + Unpin,
+{
+    let some = async {
+        let mut left = limit::BODY_DISCARDED_BYTES_MAX;
+        while let Some(Ok(frame)) = body.frame().await {
+            let length = frame.data_ref().map_or(0, Bytes::len);
+            left = left.saturating_sub(length);
+            if left == 0 {
+                break;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(limit::BODY_DISCARD_TIMEOUT, some).await;
 }
 
 /// RFC 9728, readable by any web page: it is public and the same for everybody.

@@ -16,7 +16,6 @@ use url::Url;
 mod agent;
 mod cache;
 pub mod caller;
-pub mod challenge;
 pub mod described;
 mod groups;
 mod issuer;
@@ -192,12 +191,6 @@ impl Identity {
         let settings = self.settings.load();
         let issuer = &settings.issuers.values().find(|accepted| accepted.config.alias == *alias)?.issuer;
         Some((issuer.known()?.token_endpoint.clone()?, issuer.policy().clone()))
-    }
-
-    /// The names of our resources.
-    #[must_use]
-    pub fn names(&self) -> ResourceNames {
-        self.settings.load().names.clone()
     }
 
     fn anonymous(&self, resource: &Resource) -> Result<Caller, Stop> {

@@ -6,6 +6,7 @@ use axum::body::Body;
 use serde_json::{Value, json};
 
 use crate::support::client::{Client, modern_request};
+use crate::support::eventually;
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::issuer::Issuer;
 use crate::support::scripted::{Scripted, raw, result, text, tool};
@@ -55,7 +56,7 @@ async fn a_malformed_body_is_refused_with_the_right_code() {
 }
 
 #[tokio::test]
-async fn a_huge_body_is_refused_without_reading_it_all() {
+async fn a_huge_body_is_refused_and_its_sender_told_why() {
     let (_upstream, _gateway, client) = start_with(|call| result(call, text("")), "").await;
     let (headers, _) = modern_request("tools/list", json!({}));
     let answer = client.post(&headers, format!("{{\"a\":\"{}\"}}", "x".repeat(5 * 1024 * 1024))).await;
@@ -80,8 +81,9 @@ async fn broken(script: impl Fn(&Value) -> axum::http::Response<Body> + Send + S
     let last = answer.response();
     assert_eq!(last["result"]["isError"], true, "{}", answer.text);
     assert!(answer.text.contains(reason), "{reason}: {}", answer.text);
+    eventually("the result record", async || !gateway.records("result").is_empty()).await;
     let recorded = gateway.records("result");
-    assert_eq!(recorded.last().unwrap()["reason"], reason, "{recorded:?}");
+    assert_eq!(recorded[0]["result"]["reason"], reason, "{recorded:?}");
     assert_eq!(gateway.records("intent").len(), 1);
 }
 

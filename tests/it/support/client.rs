@@ -111,6 +111,21 @@ impl Client {
         Answer { status, headers, messages, text }
     }
 
+    /// Opens a stream: a POST with a body, a GET without.
+    pub async fn stream(&self, headers: &[(&str, String)], body: Option<String>) -> Stream {
+        let mut request = match body {
+            Some(body) => self.http.post(&self.url).header("content-type", "application/json").body(body),
+            None => self.http.get(&self.url),
+        };
+        request = request.header("accept", "application/json, text/event-stream");
+        for (name, value) in headers {
+            request = request.header(*name, value);
+        }
+        let response = request.bearer_auth(self.token.as_deref().unwrap_or_default()).send().await.unwrap();
+        assert_eq!(response.status(), 200);
+        Stream { response, rest: String::new() }
+    }
+
     /// Begins a legacy session; the second value is its id.
     pub async fn initialize(&self, version: &str) -> (Answer, String) {
         let params =
@@ -126,6 +141,45 @@ impl Client {
         let body = json!({ "jsonrpc": "2.0", "id": 7, "method": method, "params": params });
         let headers = [("mcp-session-id", session.to_owned()), ("mcp-protocol-version", "2025-11-25".to_owned())];
         self.post(&headers, body.to_string()).await
+    }
+}
+
+/// An open stream of events.
+pub struct Stream {
+    response: reqwest::Response,
+    rest: String,
+}
+
+impl Stream {
+    /// The next message; fails after ten seconds.
+    pub async fn next(&mut self) -> Value {
+        self.next_within(std::time::Duration::from_secs(10)).await.expect("a message within ten seconds")
+    }
+
+    /// The next message, if one comes in time.
+    pub async fn next_within(&mut self, time: std::time::Duration) -> Option<Value> {
+        tokio::time::timeout(time, async {
+            loop {
+                while let Some((line, rest)) = self.rest.split_once('\n') {
+                    let message =
+                        line.trim_end().strip_prefix("data: ").map(|data| serde_json::from_str(data).unwrap());
+                    self.rest = rest.to_owned();
+                    if message.is_some() {
+                        return message;
+                    }
+                }
+                let chunk = self.response.chunk().await.unwrap()?;
+                self.rest.push_str(std::str::from_utf8(&chunk).unwrap());
+            }
+        })
+        .await
+        .ok()
+        .flatten()
+    }
+
+    /// Waits until the gateway ends the stream.
+    pub async fn end(&mut self) {
+        while let Ok(Some(_)) = self.response.chunk().await {}
     }
 }
 

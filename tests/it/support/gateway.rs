@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
@@ -15,7 +15,6 @@ use super::issuer::Issuer;
 pub struct Setup {
     directory: tempfile::TempDir,
     address: SocketAddr,
-    gateway: String,
     limits: String,
     servers: String,
     issuer: String,
@@ -43,7 +42,6 @@ impl Setup {
         Self {
             directory: tempfile::tempdir().unwrap(),
             address: free_address(),
-            gateway: "durability = \"os\"\n".to_owned(),
             limits: "requests_per_second = 10000\nrequests_burst = 10000\n".to_owned(),
             servers: String::new(),
             issuer,
@@ -76,11 +74,6 @@ impl Setup {
         self
     }
 
-    pub fn gateway_lines(mut self, lines: &str) -> Self {
-        self.gateway.push_str(lines);
-        self
-    }
-
     pub fn limits(mut self, lines: &str) -> Self {
         lines.clone_into(&mut self.limits);
         self
@@ -109,10 +102,9 @@ impl Setup {
         let policies = self.directory.path().join("policies");
         std::fs::create_dir_all(&policies).unwrap();
         let servers = format!(
-            "[gateway]\nlisten = \"{}\"\npublic_url = \"{}\"\nallow_loopback_issuers = true\n{}\n[limits]\n{}\n{}\n{}",
+            "[gateway]\nlisten = \"{}\"\npublic_url = \"{}\"\nallow_loopback_issuers = true\n[limits]\n{}\n{}\n{}",
             self.address,
             self.url(),
-            self.gateway,
             self.limits,
             self.issuer,
             self.servers
@@ -181,12 +173,13 @@ impl Gateway {
         Client::new(&format!("{}/{server}", self.resource()), Some(token))
     }
 
-    pub fn directory(&self) -> &Path {
-        self.directory.path()
-    }
-
     pub fn state(&self) -> PathBuf {
         self.directory.path().join("state")
+    }
+
+    /// Replaces `policy.csv`; it is in force after a reload.
+    pub fn write_policy(&self, rows: &str) {
+        std::fs::write(self.directory.path().join("policies/policy.csv"), rows).unwrap();
     }
 
     /// The operational log.

@@ -29,6 +29,7 @@ pub struct Scripted {
 struct Shared {
     arrived: Mutex<Vec<Arrived>>,
     tools: Mutex<Value>,
+    forgotten: Mutex<Vec<String>>,
     script: Box<Script>,
 }
 
@@ -37,7 +38,12 @@ impl Scripted {
     pub async fn start(tools: Value, script: impl Fn(&Value) -> Response<Body> + Send + Sync + 'static) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/mcp", listener.local_addr().unwrap());
-        let state = Arc::new(Shared { arrived: Mutex::default(), tools: Mutex::new(tools), script: Box::new(script) });
+        let state = Arc::new(Shared {
+            arrived: Mutex::default(),
+            tools: Mutex::new(tools),
+            forgotten: Mutex::default(),
+            script: Box::new(script),
+        });
         let router = axum::Router::new().route("/mcp", post(answer)).with_state(Arc::clone(&state));
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         Self { url, state }
@@ -59,6 +65,11 @@ impl Scripted {
         self.state.arrived.lock().unwrap().clone()
     }
 
+    /// Answers calls of this tool as unknown from now on.
+    pub fn forget(&self, tool: &str) {
+        self.state.forgotten.lock().unwrap().push(tool.to_owned());
+    }
+
     /// Changes what is listed from now on.
     pub fn set_tools(&self, tools: Value) {
         *self.state.tools.lock().unwrap() = tools;
@@ -76,6 +87,7 @@ pub fn text(text: &str) -> Value {
 }
 
 /// A JSON answer to a request.
+#[expect(clippy::needless_pass_by_value, reason = "each test makes its result on the spot")]
 pub fn result(request: &Value, result: Value) -> Response<Body> {
     raw("application/json", json!({ "jsonrpc": "2.0", "id": request["id"], "result": result }).to_string())
 }
@@ -102,6 +114,10 @@ async fn answer(State(state): State<Arc<Shared>>, headers: HeaderMap, body: Byte
     match message["method"].as_str().unwrap_or_default() {
         "server/discover" => cached(json!({ "supportedVersions": ["2026-07-28"], "capabilities": { "tools": {} } })),
         "tools/list" => cached(json!({ "tools": *state.tools.lock().unwrap() })),
+        "tools/call" if state.forgotten.lock().unwrap().iter().any(|tool| message["params"]["name"] == **tool) => {
+            let error = json!({ "code": -32602, "message": "Unknown tool" });
+            raw("application/json", json!({ "jsonrpc": "2.0", "id": message["id"], "error": error }).to_string())
+        }
         "tools/call" => (state.script)(&message),
         _ => {
             let error = json!({ "jsonrpc": "2.0", "id": message["id"], "error": { "code": -32601, "message": "Method not found" } });
