@@ -11,28 +11,27 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-pub mod operations;
 mod reload;
 mod source;
-mod start;
 pub mod understand;
 
-pub use start::{Options, Served, StartError, start};
-
-use crate::call::Endpoint;
+pub use crate::call::Endpoint;
 use crate::catalog::{Catalog, Target, View, Viewer};
 use crate::config::Config;
 use crate::delegate::{Delegate, Recheck};
 use crate::guard::Quotas;
+use crate::identity::revoked::RevocationStore as _;
 use crate::identity::{Caller, Identity, Presented, Resource, Revocations};
-use crate::list::Pages;
-use crate::outcome::{Reason, Refusal, Stop};
+use crate::ids::RevocationEpoch;
+use crate::list::{self, Pages};
+use crate::outcome::{Failure, Reason, Refusal, Stop};
 use crate::policy::{Arguments, Denied, Permit, Policy};
 use crate::record::Journal;
 use crate::store::Store;
 use crate::upstream::Upstreams;
 use crate::wire::Json;
 use crate::wire::handle::Sealer;
+pub use reload::{Along, Files, ReloadOrder, ReloadReport, Reloader, watch_files};
 use source::UpstreamSource;
 
 /// One configuration with the policy that was built for it.
@@ -66,10 +65,63 @@ pub struct Gateway {
     stopping: CancellationToken,
     /// Moves with every reload and revocation.
     decisions: watch::Sender<u64>,
-    reloader: reload::Reloader,
+    reloader: Reloader,
+}
+
+/// The rooms that a gateway is wired from.
+pub struct Parts {
+    /// Configuration and policy that are served first.
+    pub snapshot: Snapshot,
+    /// What was taken back.
+    pub revocations: Arc<Revocations>,
+    /// Who calls.
+    pub identity: Arc<Identity>,
+    /// Where credentials come from.
+    pub delegate: Arc<Delegate>,
+    /// How servers are reached.
+    pub upstreams: Arc<Upstreams>,
+    /// The record.
+    pub journal: Journal,
+    /// Rows.
+    pub store: Store,
+    /// What handles are sealed with.
+    pub sealer: Arc<Sealer>,
+    /// Fires when the gateway begins to stop.
+    pub stopping: CancellationToken,
+    /// Reads the files again.
+    pub reloader: Reloader,
 }
 
 impl Gateway {
+    /// Wires the rooms; begins to list the servers. Needs a runtime.
+    #[must_use]
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let config = Arc::clone(&parts.snapshot.config);
+        let live = Arc::new(Live { snapshot: ArcSwap::from_pointee(parts.snapshot), revocations: parts.revocations });
+        let source = UpstreamSource {
+            live: Arc::clone(&live),
+            delegate: Arc::clone(&parts.delegate),
+            upstreams: Arc::clone(&parts.upstreams),
+        };
+        let catalog = Catalog::new(Arc::new(source));
+        catalog.apply(&config);
+        Arc::new(Self {
+            live,
+            identity: parts.identity,
+            quotas: Quotas::new(&config.quota),
+            catalog,
+            delegate: parts.delegate,
+            upstreams: parts.upstreams,
+            journal: parts.journal,
+            store: parts.store,
+            pages: list::pages(),
+            sealer: parts.sealer,
+            stopping: parts.stopping,
+            decisions: watch::Sender::new(0),
+            reloader: parts.reloader,
+        })
+    }
+
     /// Configuration and policy in force, for one decision.
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {
@@ -146,6 +198,40 @@ impl Gateway {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         !self.stopping.is_cancelled() && self.journal.is_well() && self.identity.is_ready()
+    }
+
+    /// Puts the store's revocations in force: the next call is decided by them, open streams are cut.
+    ///
+    /// # Errors
+    /// `store_unavailable`; what was in force stays so.
+    pub async fn take_revocations(&self) -> Result<(), Failure> {
+        let (epoch, held) = self.store.revocations().await?;
+        self.live.revocations.replace(epoch, held);
+        self.decided_anew();
+        Ok(())
+    }
+
+    /// The epoch of the revocations in force.
+    #[must_use]
+    pub fn revocation_epoch(&self) -> RevocationEpoch {
+        self.live.revocations.epoch()
+    }
+
+    /// Who calls.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Rows.
+    #[must_use]
+    pub const fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Begins to stop: streams end, sessions are closed, nothing new is taken.
+    pub fn begin_to_stop(&self) {
+        self.stopping.cancel();
     }
 
     /// Fires when the gateway begins to stop: streams end, sessions are closed.

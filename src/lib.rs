@@ -32,3 +32,4 @@ pub mod watch;
 // What people start.
 pub mod cli;
 pub mod demo;
+pub mod serve;

@@ -59,6 +59,8 @@ pub const JWKS_RETRY_MIN: Duration = Duration::from_secs(1);
 pub const JWKS_RETRY_MAX: Duration = Duration::from_secs(30);
 /// A request waits this long for its issuer's keys.
 pub const JWKS_WAIT: Duration = Duration::from_secs(5);
+/// Requests that wait for one issuer's keys at once.
+pub const JWKS_WAITING_MAX: usize = 1_000;
 /// A verified token is looked at again after this, at the latest.
 pub const TOKEN_CACHE_LIFE_MAX: Duration = Duration::from_secs(300);
 /// Verified tokens remembered.
@@ -485,3 +487,14 @@ pub const DEMO_LINE_POLL: Duration = Duration::from_millis(25);
 pub const TOOLS_LIST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Calls whose end `demo` still waits to show.
 pub const DEMO_OPEN_CALLS_MAX: usize = 4_096;
+
+// === logs ===
+
+/// How often `logs -f` looks for new records.
+pub const LOGS_POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// Intents whose result `logs` waits for, to show both in one line.
+pub const LOGS_OPEN_CALLS_MAX: usize = 20_000;
+/// Calls that `logs show` names when an id is not unique.
+pub const LOGS_CANDIDATES_MAX: usize = 10;
+/// How long `revoke` waits for a gateway that is just starting or stopping.
+pub const REVOKE_WAIT_MAX: Duration = Duration::from_secs(5);

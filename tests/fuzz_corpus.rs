@@ -26,8 +26,8 @@ type Check = fn(&[u8]);
 const TARGETS: &[(&str, Check)] = &[
     ("message", message::check),
     ("sse", sse::check),
-    ("condition", condition::check),
     ("names", names::check),
+    ("condition", condition::check),
     ("tokens", tokens::check),
 ];
 

@@ -55,6 +55,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         ],
     ),
     ("control", &["limit", "ids", "outcome", "wire", "config", "identity", "policy", "record", "gateway"]),
+    // Opens the rooms in order, and closes them.
+    ("serve", EVERYTHING),
     ("cli", EVERYTHING),
     ("main", EVERYTHING),
     ("lib", &[]),
@@ -67,7 +69,7 @@ const PIPELINE: &[&str] = &[
 
 const EVERYTHING: &[&str] = &[
     "limit", "ids", "outcome", "wire", "config", "egress", "record", "identity", "catalog", "policy", "guard",
-    "delegate", "upstream", "store", "demo", "call", "list", "watch", "gateway", "front", "control", "cli",
+    "delegate", "upstream", "store", "demo", "call", "list", "watch", "gateway", "front", "control", "serve", "cli",
 ];
 
 /// Which rooms alone may name a crate.

@@ -16,7 +16,7 @@ use crate::gateway::understand::understand;
 #[derive(Debug, Clone, Args)]
 pub struct Files {
     /// The configuration: servers.toml; the policies are where it says
-    #[arg(short, long, value_name = "FILE", default_value = "servers.toml", env = "BAILIWICK_CONFIG")]
+    #[arg(short, long, global = true, value_name = "FILE", default_value = "servers.toml", env = "BAILIWICK_CONFIG")]
     pub config: PathBuf,
 }
 

@@ -15,8 +15,11 @@ pub mod completions;
 pub mod connect;
 pub mod demo;
 pub mod files;
+pub mod logs;
 pub mod output;
+pub mod revoke;
 pub mod serve;
+pub mod state;
 pub mod stdio;
 pub mod tools;
 pub mod use_it;
@@ -74,6 +77,8 @@ enum Command {
     Stdio(use_it::StdioArguments),
     Call(use_it::CallArguments),
     Token(use_it::TokenArguments),
+    Logs(logs::LogsArguments),
+    Revoke(revoke::RevokeArguments),
     Check(check::CheckArguments),
     Explain(ask::ExplainArguments),
     WhoCan(ask::WhoCanArguments),
@@ -114,6 +119,10 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Stdio(arguments) => use_it::stdio(&arguments),
         Command::Call(arguments) => in_runtime(call::call(&arguments, output)),
         Command::Token(arguments) => in_runtime(call::token(&arguments)),
+        Command::Logs(arguments) => in_runtime(async { logs::run(&arguments, output, &mut anstream::stdout()).await }),
+        Command::Revoke(arguments) => {
+            in_runtime(async { revoke::run(&arguments, output, &mut anstream::stdout()).await })
+        }
         Command::Check(arguments) => check::run(&arguments, output),
         Command::Explain(arguments) => ask::explain(&arguments, output),
         Command::WhoCan(arguments) => ask::who_can(&arguments, output),

@@ -8,9 +8,10 @@ use super::Ending;
 use super::files::Files;
 use super::output::{BAD, GOOD, Output, complain, list, trouble};
 use crate::config::{self, Overrides};
-use crate::control::{self, ReloadOrder, ReloadReport};
-use crate::gateway::{self, Gateway, Options, StartError};
+use crate::control;
+use crate::gateway::{Gateway, ReloadOrder, ReloadReport};
 use crate::record::operational;
+use crate::serve::{self, Options, StartError};
 
 const SERVE_EXAMPLES: &str = "\
 Examples:
@@ -79,7 +80,7 @@ pub fn run(arguments: &ServeArguments) -> Ending {
     let options = Options { file: arguments.files.config.clone(), overrides: Overrides::default() };
     super::in_runtime(async {
         survive_file_limits();
-        let served = match gateway::start(options).await {
+        let served = match serve::start(options).await {
             Ok(served) => served,
             Err(error) => return not_started(&error),
         };

@@ -6,32 +6,65 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::understand::{Understood, understand};
 use super::{Gateway, Snapshot};
 use crate::config::{FileSet, Mistake, Overrides};
-use crate::control::{ReloadOrder, ReloadReport};
-use crate::front::Certificates;
+use crate::ids::PolicyRevision;
 use crate::limit;
 use crate::outcome::Failure;
 use crate::record::event::ReloadNote;
 
-/// Where a gateway's files are, and what was added to them in memory.
-#[derive(Debug, Clone)]
-pub(super) struct Files {
-    pub(super) path: PathBuf,
-    pub(super) overrides: Overrides,
+/// How a reload is ordered.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReloadOrder {
+    /// Loads a set that removes denies or adds allows.
+    #[serde(default)]
+    pub allow_widening: bool,
 }
 
+/// How it went; with problems nothing was changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadReport {
+    /// The revision before.
+    pub from: Option<PolicyRevision>,
+    /// The revision now in force.
+    pub to: Option<PolicyRevision>,
+    /// Rows that are new.
+    pub added: Vec<String>,
+    /// Rows that are gone.
+    pub removed: Vec<String>,
+    /// Mistakes as `file:line:column: what, what instead`; or why widening was refused.
+    pub problems: Vec<String>,
+}
+
+/// Where a gateway's files are, and what was added to them in memory.
+#[derive(Debug, Clone)]
+pub struct Files {
+    /// `servers.toml`.
+    pub path: PathBuf,
+    /// What the program adds in memory.
+    pub overrides: Overrides,
+}
+
+/// Something that is read again along with the files, such as certificates; answers what is wrong with it.
+pub type Along = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
+
 /// Reads files again, one time after the other.
-pub(super) struct Reloader {
+pub struct Reloader {
     files: Files,
-    certificates: Option<Arc<Certificates>>,
+    along: Vec<Along>,
     one_at_a_time: tokio::sync::Mutex<()>,
 }
 
 impl Files {
     /// Reads and lints everything; its tests are still to be run.
-    pub(super) fn read(&self) -> Result<Understood, Vec<Mistake>> {
+    ///
+    /// # Errors
+    /// Every mistake that was found.
+    pub fn read(&self) -> Result<Understood, Vec<Mistake>> {
         understand(FileSet::read(&self.path)?, &self.overrides)
     }
 }
@@ -43,8 +76,10 @@ impl From<Understood> for Snapshot {
 }
 
 impl Reloader {
-    pub(super) fn new(files: Files, certificates: Option<Arc<Certificates>>) -> Self {
-        Self { files, certificates, one_at_a_time: tokio::sync::Mutex::new(()) }
+    /// A reloader of these files, and of whatever else is read again along with them.
+    #[must_use]
+    pub fn new(files: Files, along: Vec<Along>) -> Self {
+        Self { files, along, one_at_a_time: tokio::sync::Mutex::new(()) }
     }
 }
 
@@ -87,11 +122,7 @@ impl Gateway {
                 }
             }
         }
-        if let Some(certificates) = &self.reloader.certificates
-            && let Err(error) = certificates.reload()
-        {
-            report.problems.push(error.to_string());
-        }
+        report.problems.extend(self.reloader.along.iter().filter_map(|along| along().err()));
         let problem = report.problems.first().map(String::as_str);
         let note = ReloadNote {
             actor,
@@ -120,13 +151,13 @@ impl Gateway {
     }
 
     /// Tells open streams that decisions may have changed.
-    pub(super) fn decided_anew(&self) {
+    pub fn decided_anew(&self) {
         self.decisions.send_modify(|moved| *moved = moved.wrapping_add(1));
     }
 }
 
 /// Reads the files again whenever one of them changes: for laptops and the demo.
-pub(super) async fn watch_files(gateway: Arc<Gateway>) {
+pub async fn watch_files(gateway: Arc<Gateway>) {
     use notify::Watcher as _;
     let (changed, mut changes) = tokio::sync::mpsc::channel(1);
     let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {

@@ -12,7 +12,7 @@ use arc_swap::ArcSwapOption;
 use futures_util::future::BoxFuture;
 use openidconnect::core::CoreProviderMetadata;
 use openidconnect::{AsyncHttpClient, HttpRequest, HttpResponse, IssuerUrl};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
@@ -34,6 +34,8 @@ pub(super) struct Issuer {
     /// Rises whenever something that was verified before must be looked at again.
     generation: AtomicU64,
     nudge: Notify,
+    /// Requests that wait for this issuer; more are answered at once, or junk tokens could pile them up.
+    waiting: Semaphore,
     /// When somebody last asked for new keys, which anybody with a made-up key id can do.
     asked: Mutex<Option<Asked>>,
     attempts: watch::Sender<Attempt>,
@@ -94,6 +96,7 @@ impl Issuer {
             known: ArcSwapOption::empty(),
             generation: AtomicU64::new(0),
             nudge: Notify::new(),
+            waiting: Semaphore::new(limit::JWKS_WAITING_MAX),
             asked: Mutex::new(None),
             attempts: watch::Sender::new(Attempt::default()),
             stop,
@@ -142,6 +145,7 @@ impl Issuer {
 
     /// Waits for the very first attempt, so that a token that comes with the start is not refused for it.
     pub async fn first_attempt(&self) {
+        let Ok(_place) = self.waiting.try_acquire() else { return };
         let mut attempts = self.attempts.subscribe();
         let _in_time = tokio::time::timeout(limit::JWKS_WAIT, attempts.wait_for(|attempt| attempt.count > 0)).await;
     }
@@ -151,6 +155,7 @@ impl Issuer {
     /// the keys that we have now are what the issuer says.
     pub async fn refresh_for_unknown_key(&self) -> bool {
         let mut attempts = self.attempts.subscribe();
+        let Ok(_place) = self.waiting.try_acquire() else { return false };
         let after = self.ask(attempts.borrow_and_update().count);
         let newer = attempts.wait_for(|attempt| attempt.count > after);
         match tokio::time::timeout(limit::JWKS_WAIT, newer).await {
@@ -181,9 +186,9 @@ impl Issuer {
         stop.run_until_cancelled(self.keep_fresh()).await;
     }
 
-    /// As if the interval between two fetches had passed.
+    /// As if the interval between two questions for new keys had passed.
     #[cfg(test)]
-    pub fn forget_last_attempt(&self) {
+    pub fn forget_last_question(&self) {
         *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 

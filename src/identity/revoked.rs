@@ -106,13 +106,15 @@ impl Revocations {
         self.snapshot.load().epoch
     }
 
-    /// Replaces the snapshot.
+    /// Replaces the snapshot, unless the one there is newer: two revocations at once may read the store in one
+    /// order and come here in the other.
     pub fn replace(&self, epoch: RevocationEpoch, held: Vec<Revocation>) {
         let mut snapshot = Snapshot { epoch, ..Snapshot::default() };
         for revocation in held {
             snapshot.add(revocation);
         }
-        self.snapshot.store(Arc::new(snapshot));
+        let new = Arc::new(snapshot);
+        self.snapshot.rcu(|old| if old.epoch > new.epoch { Arc::clone(old) } else { Arc::clone(&new) });
     }
 
     /// Whether the token's bearer may still act; answers the epoch at which that was so.
@@ -210,6 +212,22 @@ mod tests {
             issued_at: Some(1_000),
             expires_at: 2_000,
         }
+    }
+
+    #[test]
+    fn an_older_snapshot_never_replaces_a_newer_one() {
+        let everything = Revocation {
+            target: RevocationTarget::Everything,
+            mode: RevocationMode::Block,
+            actor: "host:0".into(),
+            note: String::new(),
+            at: 0,
+        };
+        let revocations = Revocations::default();
+        revocations.replace(RevocationEpoch(2), vec![everything]);
+        revocations.replace(RevocationEpoch(1), Vec::new());
+        assert!(revocations.check(&token()).is_err());
+        assert_eq!(revocations.epoch(), RevocationEpoch(2));
     }
 
     fn refused(token: &TokenFacts, held: &[(RevocationTarget, RevocationMode)]) -> bool {

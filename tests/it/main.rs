@@ -18,6 +18,7 @@ mod demo;
 mod legacy;
 mod list;
 mod modern;
+mod operate;
 mod record;
 mod reload;
 mod revoke;

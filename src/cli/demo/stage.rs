@@ -19,9 +19,9 @@ use crate::cli::use_it::DemoArguments;
 use crate::config::{self, Config, Overrides, TransportConfig};
 use crate::demo::upstreams::{self, Sample, Started};
 use crate::demo::{DOOR_FILE, DemoIssuer, DemoOptions, DemoUser, MintRequest};
-use crate::gateway::{self, Options, Served, StartError};
 use crate::ids::{AgentId, ServerId};
 use crate::record::journal;
+use crate::serve::{self, Options, Served, StartError};
 
 /// Where the issuer is, unless something else is there.
 const ISSUER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 7810);
@@ -62,7 +62,7 @@ impl Stage {
         overrides.issuers = vec![issuer.issuer_config().map_err(StartError::Trouble)?];
         overrides.public_url = Some(Url::parse(&format!("http://{listen}")).map_err(trouble)?);
         overrides.state = Some(state.path().to_owned());
-        let served = gateway::start(Options { file, overrides }).await.map_err(|error| match error {
+        let served = serve::start(Options { file, overrides }).await.map_err(|error| match error {
             StartError::Trouble(problem) if problem.starts_with("cannot listen") => {
                 StartError::Trouble(format!("{problem}; name another address with --listen"))
             }

@@ -128,11 +128,12 @@ fn code(state: &State, asker: &Asker, parameters: &Parameters) -> Result<Value, 
 fn refresh(state: &State, asker: &Asker, parameters: &Parameters) -> Result<Value, OauthError> {
     let refuse = |what: &'static str| error("invalid_grant", what);
     let presented = digest(parameters.need("refresh_token")?);
-    let grant = state.refresh.get(&presented).ok_or_else(|| refuse("the refresh token is unknown, used or too old"))?;
+    // Taken before anything is looked at: of two that come at once, one works.
+    let grant =
+        state.refresh.remove(&presented).ok_or_else(|| refuse("the refresh token is unknown, used or too old"))?;
     if grant.authorization.client != asker.id {
         return Err(refuse("the refresh token was given to another client"));
     }
-    state.refresh.remove(&presented);
     if state.ended.contains_key(&grant.session) {
         return Err(refuse("the session was ended"));
     }

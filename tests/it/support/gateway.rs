@@ -34,10 +34,14 @@ p, agent:assistant, *, */**, read, -, allow
 
 impl Setup {
     pub fn new(issuer: &Issuer) -> Self {
+        Self::with_issuer(&issuer.url)
+    }
+
+    /// The same with an issuer that is not ours, under the alias `test`.
+    pub fn with_issuer(url: &str) -> Self {
         let issuer = format!(
-            "[issuers.test]\nissuer = \"{}\"\nalgorithms = [\"ES256\"]\ninteractive_default = \"assistant\"\n\
-             [issuers.test.claims]\ngroups = \"groups\"\n",
-            issuer.url
+            "[issuers.test]\nissuer = \"{url}\"\nalgorithms = [\"ES256\"]\ninteractive_default = \"assistant\"\n\
+             [issuers.test.claims]\ngroups = \"groups\"\n"
         );
         Self {
             directory: tempfile::tempdir().unwrap(),

@@ -3,30 +3,25 @@
 //! Invariant: nothing is served before the journal and the revocations are there, and the journal is closed
 //! last.
 
+mod operations;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use secrecy::ExposeSecret as _;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::reload::{Files, Reloader};
-use super::source::UpstreamSource;
-use super::{Gateway, Live, Snapshot};
-use crate::catalog::Catalog;
 use crate::config::{Durability, Mistake, Overrides, ReloadMode, keyfile};
 use crate::control::Control;
 use crate::delegate::Delegate;
 use crate::front::{self, Certificates, Front};
-use crate::guard::Quotas;
+use crate::gateway::{Along, Files, Gateway, Parts, Reloader, Snapshot, watch_files};
 use crate::identity::revoked::RevocationStore as _;
 use crate::identity::{Identity, Revocations};
-use crate::list;
 use crate::policy::FailedTest;
 use crate::record::event::StartNote;
 use crate::record::{Journal, JournalKey, JournalSettings, Metrics};
@@ -116,31 +111,28 @@ pub async fn start(options: Options) -> Result<Served, StartError> {
     let stopping = CancellationToken::new();
     let tasks = TaskTracker::new();
     let revision = snapshot.policy.revision();
-    let live = Arc::new(Live { snapshot: ArcSwap::from_pointee(snapshot), revocations: Arc::clone(&revocations) });
     let identity = Arc::new(Identity::new(&config, Arc::clone(&revocations), tasks.clone(), stopping.clone()));
     let upstreams = Upstreams::new(&config);
     let delegate = Arc::new(Delegate::new(&config, Arc::clone(&identity), &tasks, stopping.clone()).await);
-    let source =
-        UpstreamSource { live: Arc::clone(&live), delegate: Arc::clone(&delegate), upstreams: Arc::clone(&upstreams) };
-    let catalog = Catalog::new(Arc::new(source));
-    catalog.apply(&config);
-    let gateway = Arc::new(Gateway {
-        live,
+    let along: Vec<Along> = certificates
+        .iter()
+        .map(Arc::clone)
+        .map(|certificates| -> Along { Box::new(move || certificates.reload().map_err(|error| error.to_string())) })
+        .collect();
+    let gateway = Gateway::new(Parts {
+        snapshot,
+        revocations,
         identity,
-        quotas: Quotas::new(&config.quota),
-        catalog,
         delegate,
         upstreams,
         journal,
         store,
-        pages: list::pages(),
         sealer: Arc::clone(&sealer),
         stopping: stopping.clone(),
-        decisions: watch::Sender::new(0),
-        reloader: Reloader::new(files, certificates.clone()),
+        reloader: Reloader::new(files, along),
     });
     gateway
-        .journal
+        .journal()
         .started(&StartNote {
             version: env!("CARGO_PKG_VERSION"),
             revision: Some(revision),
@@ -156,7 +148,7 @@ pub async fn start(options: Options) -> Result<Served, StartError> {
     tasks.spawn(follow_upstreams(Arc::clone(&gateway)));
     tasks.spawn(housekeeping(Arc::clone(&gateway)));
     if config.gateway.reload == ReloadMode::Watch {
-        tasks.spawn(super::reload::watch_files(Arc::clone(&gateway)));
+        tasks.spawn(watch_files(Arc::clone(&gateway)));
     }
     let control_stop = CancellationToken::new();
     let control_task = tokio::spawn(serve_control(control, Arc::clone(&gateway), control_stop.clone()));
@@ -171,26 +163,26 @@ impl Served {
     /// journal is closed last.
     pub async fn stop(self, cause: &str) {
         tracing::info!(cause, "stopping");
-        self.gateway.stopping.cancel();
+        self.gateway.begin_to_stop();
         let _ = self.front.await;
-        self.gateway.upstreams.shutdown().await;
+        self.gateway.upstreams().shutdown().await;
         self.control.cancel();
         let _ = self.control_task.await;
         self.tasks.close();
         if tokio::time::timeout(Duration::from_secs(5), self.tasks.wait()).await.is_err() {
             tracing::warn!("background tasks did not end in time");
         }
-        if let Err(failure) = self.gateway.journal.stop(cause).await {
+        if let Err(failure) = self.gateway.journal().stop(cause).await {
             tracing::error!(%failure, "the journal could not be closed");
         }
-        self.gateway.store.close().await;
+        self.gateway.store().close().await;
         tracing::info!("stopped");
     }
 }
 
 /// Tells the catalog what the upstreams say of themselves.
 async fn follow_upstreams(gateway: Arc<Gateway>) {
-    let mut changes = gateway.upstreams.changes();
+    let mut changes = gateway.upstreams().changes();
     let stopping = gateway.stopping();
     loop {
         let change = tokio::select! {
@@ -198,15 +190,15 @@ async fn follow_upstreams(gateway: Arc<Gateway>) {
             change = changes.recv() => change,
         };
         match change {
-            Ok(Change::Listed(server, kind)) => gateway.catalog.changed(&server, Some(kind)),
-            Ok(Change::Up(server)) => gateway.catalog.changed(&server, None),
+            Ok(Change::Listed(server, kind)) => gateway.catalog().changed(&server, Some(kind)),
+            Ok(Change::Up(server)) => gateway.catalog().changed(&server, None),
             Ok(Change::Down(server)) => {
-                gateway.catalog.unreachable(&server, crate::outcome::Reason::UpstreamUnreachable);
+                gateway.catalog().unreachable(&server, crate::outcome::Reason::UpstreamUnreachable);
             }
             // Something was missed, so everything may have changed.
             Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {
                 for server in &gateway.config().servers {
-                    gateway.catalog.changed(&server.id, None);
+                    gateway.catalog().changed(&server.id, None);
                 }
             }
             Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
@@ -219,7 +211,7 @@ async fn housekeeping(gateway: Arc<Gateway>) {
     loop {
         tokio::select! {
             () = stopping.cancelled() => return,
-            () = tokio::time::sleep(crate::limit::HOUSEKEEPING_INTERVAL) => gateway.quotas.forget_idle(),
+            () = tokio::time::sleep(crate::limit::HOUSEKEEPING_INTERVAL) => gateway.quotas().forget_idle(),
         }
     }
 }

@@ -3,8 +3,8 @@
 use futures_util::future::BoxFuture;
 use serde_json::json;
 
-use super::Gateway;
-use crate::control::{Operations, Readiness, ReadinessCheck, ReloadOrder, ReloadReport};
+use crate::control::{Operations, Readiness, ReadinessCheck};
+use crate::gateway::{Gateway, ReloadOrder, ReloadReport};
 use crate::identity::described::Described;
 use crate::identity::revoked::{Revocation, RevocationStore as _};
 use crate::ids::RevocationEpoch;
@@ -15,14 +15,12 @@ use crate::upstream::Health;
 impl Operations for Gateway {
     fn revoke(&self, revocation: Revocation) -> BoxFuture<'_, Result<RevocationEpoch, Failure>> {
         Box::pin(async move {
-            let epoch = self.store.revoke(&revocation).await?;
+            let epoch = self.store().revoke(&revocation).await?;
             // In force before it is on the record: a full disk must not keep a door open.
-            let (current, held) = self.store.revocations().await?;
-            self.live.revocations.replace(current, held);
-            self.decided_anew();
-            self.delegate.drop_for(&revocation.target).await;
+            self.take_revocations().await?;
+            self.delegate().drop_for(&revocation.target).await;
             let words = Described::from(&revocation.target);
-            self.journal
+            self.journal()
                 .revoked(&RevocationNote {
                     actor: &revocation.actor,
                     target: words.kind,
@@ -39,7 +37,7 @@ impl Operations for Gateway {
     }
 
     fn revocations(&self) -> BoxFuture<'_, Result<(RevocationEpoch, Vec<Revocation>), Failure>> {
-        self.store.revocations()
+        self.store().revocations()
     }
 
     fn reload(&self, actor: String, order: ReloadOrder) -> BoxFuture<'_, Result<ReloadReport, Failure>> {
@@ -49,7 +47,7 @@ impl Operations for Gateway {
     fn status(&self) -> BoxFuture<'_, serde_json::Value> {
         let now = self.snapshot();
         let servers: Vec<_> = self
-            .upstreams
+            .upstreams()
             .health()
             .into_iter()
             .map(|(server, health)| json!({ "server": server, "health": health.to_string() }))
@@ -58,7 +56,7 @@ impl Operations for Gateway {
             "version": env!("CARGO_PKG_VERSION"),
             "public_url": now.config.gateway.public_url.as_str(),
             "revision": now.policy.revision(),
-            "epoch": self.live.revocations.epoch(),
+            "epoch": self.revocation_epoch(),
             "servers": servers,
         });
         Box::pin(std::future::ready(status))
@@ -74,19 +72,19 @@ impl Operations for Gateway {
             };
             let mut checks = vec![check(
                 "journal".to_owned(),
-                self.journal.is_well(),
+                self.journal().is_well(),
                 false,
                 "intents cannot be written: look at the disk of the state directory".to_owned(),
             )];
-            let store = self.store.revocation_epoch().await;
+            let store = self.store().revocation_epoch().await;
             checks.push(check(
                 "store".to_owned(),
                 store.is_ok(),
                 false,
                 store.err().map_or_else(String::new, |failure| failure.detail),
             ));
-            let issuers = self.identity.readiness();
-            let some_issuer = self.identity.is_ready();
+            let issuers = self.identity().readiness();
+            let some_issuer = self.identity().is_ready();
             checks.extend(issuers.into_iter().map(|issuer| {
                 // One issuer that answers is enough to serve; the others are named.
                 check(
@@ -96,7 +94,7 @@ impl Operations for Gateway {
                     issuer.problem.unwrap_or_default(),
                 )
             }));
-            checks.extend(self.upstreams.health().into_iter().map(|(server, health)| {
+            checks.extend(self.upstreams().health().into_iter().map(|(server, health)| {
                 check(format!("server:{server}"), matches!(health, Health::Up), true, health.to_string())
             }));
             Readiness { checks }
@@ -104,6 +102,11 @@ impl Operations for Gateway {
     }
 
     fn metrics(&self) -> String {
-        self.journal.metrics().encode()
+        let metrics = self.journal().metrics();
+        for (server, health) in self.upstreams().health() {
+            metrics.upstream(&server, matches!(health, Health::Up));
+        }
+        metrics.revocation_epoch.set(self.revocation_epoch().0);
+        metrics.encode()
     }
 }
