@@ -23,7 +23,7 @@ use tail::Tail;
 pub async fn run(arguments: &DemoArguments) -> Ending {
     let started_at = Instant::now();
     // What the gateway says of itself would stand between the lines of the show.
-    let filter = if arguments.quiet { "warn,bailiwick=info" } else { "error" };
+    let filter = if arguments.quiet { "warn,rmcp=error,bailiwick=info" } else { "error" };
     if let Err(error) = operational::start(filter, operational::Form::Text) {
         trouble(error);
         return Ending::Trouble;
@@ -44,7 +44,7 @@ pub async fn run(arguments: &DemoArguments) -> Ending {
         print(format_args!("\n{QUIET}from the start to here: {took:.1} s{QUIET:#}\n"));
     }
     if arguments.once {
-        print(format_args!("\n{QUIET}While a demo runs (without --once):{QUIET:#}"));
+        print(format_args!("\n{QUIET}While a demo runs (without --once):{QUIET:#}\n"));
     }
     print(show::next_steps(&stage, arguments));
     let cause = if arguments.once {
