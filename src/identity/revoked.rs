@@ -106,13 +106,15 @@ impl Revocations {
         self.snapshot.load().epoch
     }
 
-    /// Replaces the snapshot.
+    /// Replaces the snapshot, unless it is newer: two that were read at once may arrive in either order, and
+    /// what is revoked already must not come back.
     pub fn replace(&self, epoch: RevocationEpoch, held: Vec<Revocation>) {
         let mut snapshot = Snapshot { epoch, ..Snapshot::default() };
         for revocation in held {
             snapshot.add(revocation);
         }
-        self.snapshot.store(Arc::new(snapshot));
+        let snapshot = Arc::new(snapshot);
+        self.snapshot.rcu(|current| Arc::clone(if current.epoch > epoch { current } else { &snapshot }));
     }
 
     /// Whether the token's bearer may still act; answers the epoch at which that was so.
@@ -210,6 +212,22 @@ mod tests {
             issued_at: Some(1_000),
             expires_at: 2_000,
         }
+    }
+
+    #[test]
+    fn an_older_reading_never_replaces_a_newer_one() {
+        let block = Revocation {
+            target: RevocationTarget::Everything,
+            mode: RevocationMode::Block,
+            actor: "host:0".into(),
+            note: String::new(),
+            at: 0,
+        };
+        let revocations = Revocations::default();
+        revocations.replace(RevocationEpoch(2), vec![block]);
+        revocations.replace(RevocationEpoch(1), Vec::new());
+        assert_eq!(revocations.epoch(), RevocationEpoch(2));
+        assert!(revocations.check(&token()).is_err());
     }
 
     fn refused(token: &TokenFacts, held: &[(RevocationTarget, RevocationMode)]) -> bool {
