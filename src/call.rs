@@ -7,6 +7,8 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use tokio::sync::watch;
+
 mod asked;
 
 use asked::Asked;
@@ -57,14 +59,17 @@ pub struct Request {
 
 /// One call of an authenticated caller.
 pub async fn call(gateway: &Arc<Gateway>, caller: &Caller, request: Request) -> Running {
+    // Subscribed before anything is decided, so that no revocation falls between the decision and the call.
+    let decisions = gateway.decisions();
     let mut trail =
         Trail { leg: Leg::new(&request.message.method(), request.client.version), target: None, name: None };
     match open(gateway, caller, &request, &mut trail).await {
-        Ok((entry, exchange)) => Running { gateway: Arc::clone(gateway), entry: Some(entry), exchange },
+        Ok((entry, exchange)) => Running { gateway: Arc::clone(gateway), entry: Some(entry), exchange, decisions },
         Err(halt) => {
             let attempt = attempt(caller, &trail.leg, trail.target.as_ref(), trail.name.as_deref());
             gateway.journal().stopped(&attempt, &halt.recorded);
-            Running { gateway: Arc::clone(gateway), entry: None, exchange: Exchange::finished(halt.told.into()) }
+            let exchange = Exchange::finished(halt.told.into());
+            Running { gateway: Arc::clone(gateway), entry: None, exchange, decisions }
         }
     }
 }
@@ -102,12 +107,21 @@ pub struct Running {
     /// `None` once the end is recorded.
     entry: Option<Entry<Grant>>,
     exchange: Exchange,
+    decisions: watch::Receiver<u64>,
 }
 
 impl Running {
-    /// The next event; the last is [`Event::Done`]. Cancel-safe.
+    /// The next event; the last is [`Event::Done`]. Ends at once for a caller whose access is taken back.
+    /// Cancel-safe.
     pub async fn next(&mut self) -> Event {
-        match self.exchange.next().await {
+        let event = loop {
+            tokio::select! {
+                biased;
+                event = self.exchange.next() => break event,
+                Ok(()) = self.decisions.changed(), if self.entry.is_some() => self.stop_if_revoked(),
+            }
+        };
+        match event {
             Event::Notification(message) => Event::Notification(message),
             Event::Done(outcome) => {
                 let Some(entry) = self.entry.take() else { return Event::Done(outcome) };
@@ -118,6 +132,17 @@ impl Running {
                 entry.close(&outcome);
                 Event::Done(outcome)
             }
+        }
+    }
+}
+
+impl Running {
+    /// Drops the exchange, which cancels it upstream, once its caller may not act any more.
+    fn stop_if_revoked(&mut self) {
+        let Some(entry) = &self.entry else { return };
+        if let Err(refusal) = self.gateway.still_trusted(entry.proof().caller()) {
+            let failure = Failure::after(refusal.reason, "access was taken back while the call was under way");
+            self.exchange = Exchange::finished(Outcome::Failed(failure));
         }
     }
 }
@@ -169,8 +194,10 @@ fn relayed(outcome: Outcome) -> Outcome {
 }
 
 fn without_our_keys(result: Json) -> Json {
-    // Nearly no result has them, and finding that out costs less than walking it.
-    if memchr::memmem::find(result.as_bytes(), meta::OWN_PREFIX.as_bytes()).is_none() {
+    // Nearly no result has them, and finding that out costs less than walking it; where something is escaped,
+    // a key may be too.
+    let bytes = result.as_bytes();
+    if memchr::memchr(b'\\', bytes).is_none() && memchr::memmem::find(bytes, meta::OWN_PREFIX.as_bytes()).is_none() {
         return result;
     }
     let Some(object) = result.value().as_object() else { return result };
@@ -183,4 +210,21 @@ fn is_unknown_target(outcome: &Outcome) -> bool {
     let Outcome::Error(error) = outcome else { return false };
     let number = error.value().as_object().and_then(|error| error.get("code")).and_then(Value::as_i64);
     number == Some(i64::from(code::INVALID_PARAMS)) || number == Some(i64::from(code::METHOD_NOT_FOUND))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_of_ours_is_removed_however_it_is_spelled() {
+        for key in ["dev.bailiwick/reason", "dev.bailiwick\\/reason", "\\u0064ev.bailiwick/reason"] {
+            for name in ["_meta", "\\u005fmeta"] {
+                let text = format!(r#"{{"content":[],"{name}":{{"{key}":"ok","kept":1}}}}"#);
+                let result = without_our_keys(Json::parse(text, crate::wire::Source::Upstream).unwrap());
+                assert!(result.as_str().contains("kept"), "{}", result.as_str());
+                assert!(!result.as_str().contains("reason"), "{}", result.as_str());
+            }
+        }
+    }
 }

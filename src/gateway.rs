@@ -17,15 +17,15 @@ pub mod understand;
 
 pub use crate::call::Endpoint;
 use crate::catalog::{Catalog, Target, View, Viewer};
-use crate::config::Config;
-use crate::delegate::{Delegate, Recheck};
+use crate::config::{Config, ServerConfig};
+use crate::delegate::{Delegate, Recheck, server_revision};
 use crate::guard::Quotas;
 use crate::identity::revoked::RevocationStore as _;
-use crate::identity::{Caller, Identity, Presented, Resource, Revocations};
+use crate::identity::{Caller, Identity, Presented, Resource, Revocations, still_stands};
 use crate::ids::RevocationEpoch;
 use crate::list::{self, Pages};
 use crate::outcome::{Failure, Reason, Refusal, Stop};
-use crate::policy::{Arguments, Denied, Permit, Policy};
+use crate::policy::{Arguments, Class, Denied, Permit, Policy};
 use crate::record::Journal;
 use crate::store::Store;
 use crate::upstream::Upstreams;
@@ -155,12 +155,14 @@ impl Gateway {
         self.journal.knocked(reason, peer);
     }
 
-    /// Whether somebody who was authenticated earlier still may act.
+    /// Whether somebody who was authenticated earlier still may act: not revoked, and known to the
+    /// configuration in force.
     ///
     /// # Errors
-    /// `revoked`.
+    /// `revoked`, `issuer_unknown`, `agent_inactive`.
     pub fn still_trusted(&self, caller: &Caller) -> Result<(), Refusal> {
-        self.live.still_trusted(caller)
+        self.live.still_trusted(caller)?;
+        still_stands(&self.live.snapshot.load().config, caller)
     }
 
     /// Decides a call under the snapshot in force.
@@ -180,7 +182,7 @@ impl Gateway {
     /// `catalog_unavailable` where no server has anything to show.
     pub async fn view(&self, caller: &Caller, endpoint: &Endpoint) -> Result<Arc<View>, Stop> {
         let now = self.live.snapshot.load();
-        let class = now.policy.class_of(caller);
+        let class = decidable(now.policy.class_of(caller))?;
         self.catalog.view(&now.config, endpoint, viewer(caller), |server| now.policy.may_see(&class, &server.id)).await
     }
 
@@ -190,7 +192,7 @@ impl Gateway {
     /// As [`Gateway::view`].
     pub fn view_now(&self, caller: &Caller, endpoint: &Endpoint) -> Result<Arc<View>, Stop> {
         let now = self.live.snapshot.load();
-        let class = now.policy.class_of(caller);
+        let class = decidable(now.policy.class_of(caller))?;
         self.catalog.view_now(&now.config, endpoint, viewer(caller), |server| now.policy.may_see(&class, &server.id))
     }
 
@@ -311,11 +313,27 @@ impl Recheck for Live {
         if now.policy.revision() == permit.revision() {
             return Ok(());
         }
+        still_stands(&now.config, permit.caller())?;
+        // The credential was made for the server as it was: it never goes to another one of the same name.
+        let decided = permit.target().server();
+        let same = |server: &Arc<ServerConfig>| server_revision(server) == server_revision(decided);
+        if !now.config.server(&decided.id).is_some_and(same) {
+            return Err(Refusal::new(Reason::TargetUnknown));
+        }
         // An edit that does not concern this call changes nothing for it; one that does is obeyed.
         let (caller, target) = (permit.caller().clone(), permit.target().clone());
         let again = now.policy.authorize(caller, target, arguments_of(arguments), jiff::Timestamp::now());
         again.map(|_| ()).map_err(|denied| denied.refusal)
     }
+}
+
+/// The class, or why nothing can be decided for it: told before anything is looked up, so that what exists is
+/// refused like what does not.
+fn decidable(class: Arc<Class>) -> Result<Arc<Class>, Stop> {
+    if let Some(refusal) = class.blocked() {
+        return Err(refusal.clone().into());
+    }
+    Ok(class)
 }
 
 fn viewer(caller: &Caller) -> Viewer<'_, Caller> {

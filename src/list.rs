@@ -91,6 +91,9 @@ async fn page_of(
     let key = PageKey { class: class.key(), view: view.revision(), kind, era: request.client.version.era(), offset };
     // Single flight: a thousand callers of one class ask at once after a reload.
     let page = gateway.pages().get_with_by_ref(&key, || Arc::new(Page::make(&now, &class, &view, &key)));
+    if page.shown == 0 && is_hidden(&now, &class, &view) {
+        return Err(Refusal::new(Reason::TargetUnknown).into());
+    }
     let result = match page.next {
         None => page.result.clone(),
         Some(next) => {
@@ -237,6 +240,13 @@ impl Cursor {
     }
 }
 
+/// Whether the one server of an endpoint is answered like one that does not exist: nothing of it is shown, and
+/// no rule names it to them. A rule about every server could otherwise tell which ones there are.
+fn is_hidden(now: &Snapshot, class: &Class, view: &View) -> bool {
+    let Endpoint::Server(server) = view.endpoint() else { return false };
+    !now.policy.names(class, server) && Kind::ALL.into_iter().all(|kind| shown(now, class, view, kind).next().is_none())
+}
+
 /// What the gateway says of itself to one caller.
 struct Introduction {
     capabilities: Json,
@@ -257,6 +267,9 @@ async fn introduction(gateway: &Arc<Gateway>, caller: &Caller, endpoint: &Endpoi
         }
         Err(stop) => return Err(stop),
     };
+    if is_hidden(&now, &class, &view) {
+        return Err(Refusal::new(Reason::TargetUnknown).into());
+    }
     let seen: HashSet<&ServerId> = Kind::ALL
         .into_iter()
         .flat_map(|kind| shown(&now, &class, &view, kind).map(|item| item.target().server_id()).collect::<Vec<_>>())

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 
 use super::Request;
-use crate::catalog::{Target, Wanted};
+use crate::catalog::{Target, Wanted, uri};
 use crate::ids::Action;
 use crate::outcome::{Reason, Refusal};
 use crate::wire::mcp::{Method, meta};
@@ -49,6 +49,10 @@ impl<'a> Asked<'a> {
         let arguments = params.get(member).filter(|value| !value.is_null());
         if arguments.is_some_and(|value| value.as_object().is_none()) {
             return Err(missing(member));
+        }
+        // Before anything is looked up, so that a server that is hidden refuses the same URIs as one that is not there.
+        if action == Action::Read && uri::is_confusing(&name) {
+            return Err(Refusal::new(Reason::UriRefused));
         }
         Ok(Self { action, name, arguments, params, method: request.method })
     }
@@ -111,6 +115,9 @@ impl<'a> Asked<'a> {
         let meta =
             own_meta.or_else(|| empty.value().as_object()).map_or(empty.clone(), |meta| meta.edited(&meta_edits));
         let mut edits = vec![Edit::Set("_meta", meta)];
+        // Answers to questions that nobody was relayed, and tasks that nobody was offered: they could only be
+        // somebody else's, or forged.
+        edits.extend(["inputResponses", "requestState", "task"].map(Edit::Remove));
         let key = if self.method == Method::ReadResource { "uri" } else { "name" };
         if self.method == Method::Complete {
             if let Some(reference) = self.params.get("ref").and_then(Value::as_object) {

@@ -25,7 +25,7 @@ pub mod target;
 mod template;
 #[cfg(test)]
 mod tests;
-mod uri;
+pub mod uri;
 mod view;
 
 pub use catalog::Catalog;

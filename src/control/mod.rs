@@ -141,7 +141,7 @@ async fn revoke(
     Json(order): Json<RevocationOrder>,
 ) -> Response {
     match order.at(&actor, crate::identity::now_s()) {
-        Ok(revocation) => match operations.revoke(revocation).await {
+        Ok(revocation) => match to_the_end(async move { operations.revoke(revocation).await }).await {
             Ok(epoch) => Json(Revoked { epoch }).into_response(),
             Err(failure) => failed(&failure),
         },
@@ -161,7 +161,7 @@ async fn reload(
     axum::Extension(Actor(actor)): axum::Extension<Actor>,
     Json(order): Json<ReloadOrder>,
 ) -> Response {
-    match operations.reload(actor, order).await {
+    match to_the_end(async move { operations.reload(actor, order).await }).await {
         Ok(report) if report.problems.is_empty() => Json(report).into_response(),
         Ok(report) => (StatusCode::CONFLICT, Json(report)).into_response(),
         Err(failure) => failed(&failure),
@@ -180,6 +180,15 @@ async fn ready(State(operations): Shared) -> Response {
     let readiness = operations.ready().await;
     let status = if readiness.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(readiness)).into_response()
+}
+
+/// Finishes what was begun even if whoever ordered it hangs up: half a reload serves two configurations, and a
+/// revocation that is stored and not in force is none.
+async fn to_the_end<T: Send + 'static>(
+    order: impl Future<Output = Result<T, Failure>> + Send + 'static,
+) -> Result<T, Failure> {
+    let ended = tokio::spawn(order).await;
+    ended.unwrap_or_else(|error| Err(Failure::after(Reason::Internal, error.to_string())))
 }
 
 fn failed(failure: &Failure) -> Response {

@@ -107,6 +107,12 @@ impl Grant {
         self.cleared.permit().target()
     }
 
+    /// For whom.
+    #[must_use]
+    pub fn caller(&self) -> &Caller {
+        self.cleared.permit().caller()
+    }
+
     /// What the upstream is presented with.
     #[must_use]
     pub const fn credential(&self) -> &Credential {

@@ -81,7 +81,8 @@ impl<'a> Inputs<'a> {
 }
 
 /// A digest of what of a server's configuration decides where a credential goes and how it is made.
-pub(super) fn server_revision(server: &ServerConfig) -> Digest {
+#[must_use]
+pub fn server_revision(server: &ServerConfig) -> Digest {
     let mut parts = vec![server.id.to_string(), server.environment.to_string(), format!("{:?}", server.transport)];
     let named = std::iter::once((None, &server.credential))
         .chain(server.tool_credentials.iter().map(|(tool, credential)| (Some(tool), credential)));
@@ -89,7 +90,7 @@ pub(super) fn server_revision(server: &ServerConfig) -> Digest {
         parts.push(format!("{tool:?}"));
         parts.push(match credential {
             CredentialConfig::None => "none".to_owned(),
-            CredentialConfig::Static { header, .. } => format!("static {header}"),
+            CredentialConfig::Static { header, prefix, secret } => format!("static {header} {prefix} {secret:?}"),
             CredentialConfig::Exchange(exchange) => format!(
                 "exchange {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
                 exchange.token_endpoint.as_ref().map(url::Url::as_str),

@@ -23,6 +23,7 @@ mod secrets;
 mod tests;
 
 pub use grant::{Grant, Leg, Recheck, attempt};
+pub use key::server_revision;
 
 use exchange::Exchanges;
 use secrets::Secrets;

@@ -3,6 +3,7 @@
 //! Decides whether a new set may replace the old one without somebody saying that it may widen. Invariant:
 //! what is served was read twice alike, linted and tested.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -10,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::understand::{Understood, understand};
 use super::{Gateway, Snapshot};
-use crate::config::{FileSet, Mistake, Overrides};
-use crate::ids::PolicyRevision;
+use crate::config::{AgentState, Config, FileSet, Mistake, Overrides, ServerConfig};
+use crate::ids::{PolicyRevision, ServerId};
 use crate::limit;
 use crate::outcome::Failure;
 use crate::record::event::ReloadNote;
@@ -100,17 +101,18 @@ impl Gateway {
             Err(mistakes) => report.problems = mistakes.iter().map(ToString::to_string).collect(),
             Ok(understood) => {
                 let difference = before.policy.difference(&understood.policy);
+                let widens = difference.widens || trusts_more(&before.config, understood.config());
                 report.added = difference.added;
                 report.removed = difference.removed;
                 for failed in understood.policy.run_tests().failed {
                     // At three in the morning the brake must work: what only narrows may break expected allows.
-                    if failed.expected_allow && !difference.widens {
+                    if failed.expected_allow && !widens {
                         tracing::warn!("expected to be allowed, and is not any more: {failed}");
                     } else {
                         report.problems.push(failed.to_string());
                     }
                 }
-                if difference.widens && !order.allow_widening {
+                if widens && !order.allow_widening {
                     let problem =
                         "somebody may do more afterwards: look at the rows, then reload with --allow-widening";
                     report.problems.push(problem.to_owned());
@@ -156,6 +158,29 @@ impl Gateway {
     }
 }
 
+/// Whether a configuration may let in somebody, or run or reach something, that the old one did not: whose
+/// tokens are believed, which clients are which agent, where servers are and what they are presented with. An
+/// agent that may not act any more is a brake.
+fn trusts_more(before: &Config, after: &Config) -> bool {
+    let text = |value: &dyn std::fmt::Debug| format!("{value:?}");
+    let servers = |config: &Config| -> BTreeMap<ServerId, String> {
+        let facts = |server: &Arc<ServerConfig>| {
+            let ServerConfig { transport, credential, tool_credentials, list_as, isolation, forward_headers, .. } =
+                &**server;
+            text(&(transport, credential, tool_credentials, list_as, isolation, forward_headers))
+        };
+        config.servers.iter().map(|server| (server.id.clone(), facts(server))).collect()
+    };
+    let (old_servers, new_servers) = (servers(before), servers(after));
+    let agents = after.agents.iter().any(|(id, agent)| {
+        agent.state == AgentState::Active && before.agents.get(id).is_none_or(|old| text(old) != text(agent))
+    });
+    agents
+        || text(&before.issuers) != text(&after.issuers)
+        || (after.anonymous && !before.anonymous)
+        || new_servers.iter().any(|(id, facts)| old_servers.get(id) != Some(facts))
+}
+
 /// Reads the files again whenever one of them changes: for laptops and the demo.
 pub async fn watch_files(gateway: Arc<Gateway>) {
     use notify::Watcher as _;
@@ -192,5 +217,25 @@ pub async fn watch_files(gateway: Arc<Gateway>) {
             Ok(report) => report.problems.iter().for_each(|problem| tracing::error!("{problem}")),
             Err(failure) => tracing::error!(%failure, "reload"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::front::fixture::config;
+
+    #[test]
+    fn what_lets_somebody_else_in_widens_although_no_rule_changed() {
+        let (before, mut after) = (config(), config());
+        assert!(!trusts_more(&before, &after));
+        for issuer in &mut after.issuers {
+            Arc::make_mut(issuer).audiences.push("another".to_owned());
+        }
+        assert!(trusts_more(&before, &after), "an audience");
+        let mut after = config();
+        after.anonymous = true;
+        assert!(trusts_more(&before, &after), "anybody");
+        assert!(!trusts_more(&after, &before), "nobody any more");
     }
 }

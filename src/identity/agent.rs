@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::caller::Caller;
 use super::persona::AgentFacts;
 use crate::config::{AgentConfig, AgentKind, AgentState, Config, IssuerConfig};
 use crate::ids::{AgentId, IssuerAlias};
@@ -151,6 +152,31 @@ fn active(agent: &AgentConfig, now: i64) -> Result<i64, Refusal> {
         .and_then(|day| jiff::tz::TimeZone::UTC.to_timestamp(day.to_datetime(jiff::civil::Time::midnight())))
         .map_or(i64::MIN, |moment| moment.as_second());
     if now >= end { inactive("has expired") } else { Ok(end) }
+}
+
+/// Whether the configuration in force still knows whom an earlier one let in: open streams and calls under way
+/// outlive reloads.
+///
+/// # Errors
+/// `issuer_unknown`, or `agent_inactive` where an agent is gone, may not act any more, or has become another.
+pub fn still_stands(config: &Config, caller: &Caller) -> Result<(), Refusal> {
+    let persona = caller.persona();
+    let vouched = if persona.issuer.as_str() == super::ANONYMOUS {
+        config.anonymous
+    } else {
+        config.issuers.iter().any(|issuer| issuer.alias == persona.issuer)
+    };
+    if !vouched {
+        return Err(Refusal::new(Reason::IssuerUnknown));
+    }
+    for known in persona.agent.iter().chain(&persona.chain) {
+        let agent = config.agents.get(&known.id).ok_or_else(|| Refusal::new(Reason::AgentInactive))?;
+        active(agent, super::now_s())?;
+        if facts(agent) != *known {
+            return Err(Refusal::new(Reason::AgentInactive).hint("the agent's entry has changed; connect again"));
+        }
+    }
+    Ok(())
 }
 
 fn facts(agent: &AgentConfig) -> AgentFacts {

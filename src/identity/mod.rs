@@ -31,6 +31,7 @@ pub(crate) mod fixture;
 #[cfg(test)]
 mod tests;
 
+pub use agent::still_stands;
 pub use caller::{Caller, TokenFacts};
 pub use issuer::IssuerReadiness;
 pub use persona::{AgentFacts, ClientProof, Groups, Persona};

@@ -70,6 +70,13 @@ impl Index {
         links
     }
 
+    /// Whether anything of a server is in a set.
+    pub(super) fn is_in_set(&self, server: &str, set: &str) -> bool {
+        let of_server = |object: &str| object.split_once('/').is_some_and(|(of, _)| of == server);
+        let objects = self.sets.keys().filter(|object| of_server(object));
+        objects.into_iter().any(|object| self.sets_of(object).iter().any(|(_, found)| **found == *set))
+    }
+
     /// The rules about any of these names that may mean the object, in the order of the files.
     pub(super) fn candidates(
         &self,

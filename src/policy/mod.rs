@@ -178,7 +178,8 @@ impl Policy {
             .files()
             .filter(|(name, _)| name.ends_with(".csv"))
             .flat_map(|(_, bytes)| bytes.split(|byte| *byte == b'\n'))
-            .filter(|row| row.trim_ascii_start().starts_with(b"g"))
+            // Cells may stand in quotes.
+            .filter(|row| row.iter().find(|byte| !b" \t\"".contains(byte)) == Some(&b'g'))
             .map(<[u8]>::trim_ascii)
             .collect();
         words.extend(links);

@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::class::Class;
-use super::object::server_matches;
+use super::object::{PatternKind, server_matches};
 use super::role::NameId;
 use super::rule::Effect;
 use super::{Policy, World};
@@ -18,6 +18,22 @@ impl Policy {
     #[must_use]
     pub fn may_see(&self, class: &Class, server: &ServerId) -> bool {
         class.reach.get_or_init(|| self.reach(class)).contains(server)
+    }
+
+    /// Whether some rule that allows this class something names the server itself, not by a pattern: to one of
+    /// its subjects is enough, because what an agent's administrator wrote down is no secret of the agent's user.
+    #[must_use]
+    pub fn names(&self, class: &Class, server: &ServerId) -> bool {
+        let Some(environment) = self.environments.of_server(server.as_str()) else { return false };
+        class.slices.iter().any(|slice| {
+            let names = slice.environments.get(environment).map_or(&[][..], |reach| &reach.names);
+            self.rules.iter().any(|rule| {
+                rule.effect == Effect::Allow
+                    && rule.environments.contains(environment)
+                    && rule.object.server() == server.as_str()
+                    && names.contains(&rule.subject_id)
+            })
+        })
     }
 
     fn reach(&self, class: &Class) -> HashSet<ServerId> {
@@ -33,12 +49,18 @@ impl Policy {
                 return false;
             }
             let patterns = of_environment.entry(environment).or_insert_with(|| self.patterns(class, environment));
-            patterns.iter().all(|of_slice| of_slice.iter().any(|pattern| server_matches(server.as_str(), pattern)))
+            let reaches = |pattern: &&str| match pattern.split_once('/') {
+                // A set of every server's means only those with something in it.
+                Some(_) => self.index.is_in_set(server.as_str(), pattern),
+                None => server_matches(server.as_str(), pattern),
+            };
+            patterns.iter().all(|of_slice| of_slice.iter().any(reaches))
         });
         shown.map(|(server, _)| server.clone()).collect()
     }
 
-    /// For each slice, the server parts of the rules that allow something in an environment.
+    /// For each slice, the server parts of the rules that allow something in an environment; whole, where the
+    /// rule is about a set of every server's.
     fn patterns(&self, class: &Class, environment: usize) -> Vec<Vec<&str>> {
         let names: Vec<HashSet<NameId>> = class
             .slices
@@ -57,7 +79,8 @@ impl Policy {
             }
             for (names, patterns) in names.iter().zip(&mut patterns) {
                 if names.contains(&rule.subject_id) {
-                    patterns.insert(rule.object.server());
+                    let of_every_server = rule.object.kind == PatternKind::Set && !rule.object.names_one_server();
+                    patterns.insert(if of_every_server { &rule.object.text } else { rule.object.server() });
                 }
             }
         }

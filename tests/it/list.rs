@@ -116,3 +116,20 @@ async fn a_long_list_comes_in_pages_that_miss_and_repeat_nothing() {
     let answer = client.modern("tools/list", json!({ "cursor": "made-up" })).await;
     assert_eq!(answer.error_code(), -32602, "{}", answer.text);
 }
+
+#[tokio::test]
+async fn a_server_of_which_nothing_is_shown_is_answered_like_one_that_does_not_exist() {
+    let issuer = Issuer::start().await;
+    let upstream = Scripted::echo().await;
+    let rules = "p, group:test/developers, *, */special, call, -, allow\np, agent:assistant, *, */*, call, -, allow\n";
+    let gateway = Setup::new(&issuer).http_server("tools", &upstream.url, "").policy(rules).start().await;
+    let token = issuer.token("alice", &["developers"], &gateway.resource());
+    let (hidden, absent) = (gateway.server_client("tools", &token), gateway.server_client("absent", &token));
+    for method in ["tools/list", "prompts/list", "resources/templates/list", "server/discover"] {
+        let (hidden, absent) = (hidden.modern(method, json!({})).await, absent.modern(method, json!({})).await);
+        assert_eq!((hidden.status, &hidden.text), (absent.status, &absent.text), "{method}");
+        assert_eq!(absent.error_code(), -32602, "{method}");
+    }
+    let (hidden, absent) = (hidden.initialize("2025-11-25").await.0, absent.initialize("2025-11-25").await.0);
+    assert_eq!((hidden.status, &hidden.text), (absent.status, &absent.text));
+}

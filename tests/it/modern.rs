@@ -197,3 +197,21 @@ async fn a_mirrored_parameter_must_equal_its_argument() {
     }
     assert_eq!(upstream.calls()[0].headers.get("mcp-param-region").map(String::as_str), Some("eu"));
 }
+
+#[tokio::test]
+async fn answers_to_questions_that_nobody_was_asked_do_not_go_upstream() {
+    let issuer = Issuer::start().await;
+    let upstream = Scripted::echo().await;
+    let gateway = Setup::new(&issuer).http_server("tools", &upstream.url, "").start().await;
+    let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
+    let forged = json!({ "name": "tools__echo", "arguments": {}, "inputResponses": { "q": {} }, "requestState": "another's", "task": {} });
+    let (mut headers, body) = crate::support::client::modern_request("tools/call", forged);
+    headers.retain(|(name, _)| !name.eq_ignore_ascii_case("mcp-name"));
+    headers.push(("mcp-name", "tools__echo".to_owned()));
+    let answer = client.post(&headers, body.to_string()).await;
+    assert_eq!(answer.tool_text(), "{}", "{}", answer.text);
+    let params = &upstream.calls()[0].message["params"];
+    for name in ["inputResponses", "requestState", "task"] {
+        assert!(params.get(name).is_none(), "{params}");
+    }
+}

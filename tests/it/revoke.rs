@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::issuer::Issuer;
-use crate::support::scripted::Scripted;
+use crate::support::scripted::{Scripted, raw, tool};
 
 async fn start() -> (Issuer, Scripted, Gateway) {
     let issuer = Issuer::start().await;
@@ -78,4 +78,27 @@ async fn a_revocation_is_on_the_record_with_its_actor_and_epoch() {
     let record = &gateway.records("revocation")[0];
     assert!(record.to_string().contains("host:"), "{record}");
     assert!(record["revocation"]["epoch"].as_u64().is_some(), "{record}");
+}
+
+#[tokio::test]
+async fn a_call_under_way_ends_when_its_caller_is_revoked() {
+    let issuer = Issuer::start().await;
+    let silent = |_: &serde_json::Value| {
+        let never = futures_util::stream::pending::<Result<axum::body::Bytes, std::convert::Infallible>>();
+        raw("text/event-stream", axum::body::Body::from_stream(never))
+    };
+    let upstream = Scripted::start(json!([tool("wait")]), silent).await;
+    let gateway = Setup::new(&issuer).http_server("tools", &upstream.url, "").start().await;
+    let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
+    let call = tokio::spawn(async move { client.call_tool("tools__wait", json!({})).await });
+    crate::support::eventually("the call to arrive", async || upstream.calls().len() == 1).await;
+    revoke(&gateway, &["subject", "user:test/bob"]);
+    assert!(!call.is_finished(), "somebody else's revocation ends nothing");
+    revoke(&gateway, &["subject", "user:test/alice"]);
+    let answer = tokio::time::timeout(std::time::Duration::from_secs(2), call).await.unwrap().unwrap();
+    assert_eq!(answer.status, 401, "{}", answer.text);
+    crate::support::eventually("the end on the record", async || {
+        gateway.records("result").iter().any(|record| record.to_string().contains("\"revoked\""))
+    })
+    .await;
 }
