@@ -179,3 +179,14 @@ pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(60);
 pub const REVOCATION_VALUE_BYTES_MAX: usize = 2_048;
 /// A sign-out reaches this far ahead of its moment: issuers' clocks differ from ours.
 pub const SIGN_OUT_SKEW: Duration = Duration::from_secs(60);
+
+// === logs ===
+
+/// How often `logs -f` looks for new records.
+pub const LOGS_POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// Intents whose result `logs` waits for, to show both in one line.
+pub const LOGS_OPEN_CALLS_MAX: usize = 20_000;
+/// Calls that `logs show` names when an id is not unique.
+pub const LOGS_CANDIDATES_MAX: usize = 10;
+/// How long `revoke` waits for a gateway that is just starting or stopping.
+pub const REVOKE_WAIT_MAX: Duration = Duration::from_secs(5);

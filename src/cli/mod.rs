@@ -12,8 +12,12 @@ pub mod ask;
 pub mod check;
 pub mod completions;
 pub mod connect;
+pub mod logs;
 pub mod output;
+pub mod reload;
+pub mod revoke;
 pub mod serve;
+pub mod state;
 pub mod use_it;
 pub mod who;
 
@@ -114,6 +118,8 @@ mod tests {
             command::<use_it::TokenArguments>("token"),
             command::<use_it::DemoArguments>("demo"),
             command::<use_it::StdioArguments>("stdio"),
+            command::<logs::LogsArguments>("logs"),
+            command::<revoke::RevokeArguments>("revoke"),
         ]);
         commands
     }

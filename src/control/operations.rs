@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::identity::described::Described;
 use crate::identity::revoked::{Revocation, RevocationMode};
-use crate::ids::{PolicyRevision, RevocationEpoch};
+use crate::ids::RevocationEpoch;
 use crate::limit;
 use crate::outcome::Failure;
 use crate::record::redact;
@@ -143,12 +143,12 @@ pub struct ReloadOrder {
 }
 
 /// The answer to `POST /reload`; with problems nothing was changed (409).
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReloadReport {
-    /// The revision before.
-    pub from: Option<PolicyRevision>,
-    /// The revision now in force.
-    pub to: Option<PolicyRevision>,
+    /// The policy revision before.
+    pub from: Option<String>,
+    /// The policy revision now in force.
+    pub to: Option<String>,
     /// Rows that are new.
     pub added: Vec<String>,
     /// Rows that are gone.

@@ -12,12 +12,15 @@ mod batch;
 pub mod entry;
 pub mod event;
 mod fields;
+#[cfg(test)]
+pub(crate) mod fixture;
 pub mod journal;
 pub mod keys;
 mod line;
 pub mod metrics;
 mod noise;
 pub mod operational;
+pub mod read;
 pub mod redact;
 mod segment;
 #[cfg(test)]

@@ -1,0 +1,374 @@
+//! `revoke`: takes access back, whether a gateway runs or not.
+//!
+//! A running gateway is asked over its control socket; where none runs, the store is changed under the
+//! lock that a gateway would hold. Decides nothing about who may be revoked: braking is easy. Invariant:
+//! what is printed as revoked is durable, and a token that was typed or piped in is digested at once and
+//! never shown.
+
+use std::io::{self, Read as _, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use clap::Args;
+use http::Method;
+use serde::Serialize;
+
+use super::Ending;
+use super::output::{BAD, Output, STRONG, complain, trouble};
+use super::state::State;
+use crate::config::Durability;
+use crate::control::client::{self, ClientError};
+use crate::control::{RevocationOrder, Revoked};
+use crate::identity::described::Described;
+use crate::identity::now_s;
+use crate::identity::revoked::RevocationStore as _;
+use crate::ids::{Digest, RevocationEpoch, Subject};
+use crate::limit;
+use crate::record::event::RevocationNote;
+use crate::record::{Journal, JournalKey, JournalSettings, Metrics};
+use crate::store::state::StateError;
+use crate::store::{StateDirectory, Store};
+
+const EXAMPLES: &str = "\
+Examples:
+  bailiwick revoke subject user:corp/anna --note 'left the company'
+  bailiwick revoke subject user:corp/anna --sign-out      she may sign in again
+  bailiwick revoke client corp/build-bot                  one client of one issuer
+  bailiwick revoke token -                                reads it from standard input, keeps its digest
+  bailiwick revoke everything                             until an administrator lifts it
+
+Works while no gateway runs: then it is in force from the start.";
+
+/// Take access back: from one token, a subject, a client, or everyone
+///
+/// Returns when it is durable. The next call is refused; without --sign-out it stays refused until an
+/// administrator lifts it.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct RevokeArguments {
+    /// What is taken back
+    #[arg(value_enum)]
+    what: What,
+    /// Which one: a jti, SHA-256 or - (standard input) for a token, user:ISSUER/SUB, or ISSUER/CLIENT
+    #[arg(required_if_eq_any = [("what", "token"), ("what", "subject"), ("what", "client")])]
+    name: Option<String>,
+    /// Refuse only what was issued before now; whoever signs in again may go on
+    #[arg(long)]
+    sign_out: bool,
+    /// Why, for the record
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    note: String,
+    #[command(flatten)]
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum What {
+    /// One token
+    Token,
+    /// A person or service account, as the log shows it
+    Subject,
+    /// One client of an issuer: software, for whomever it calls
+    Client,
+    /// Everyone and everything
+    Everything,
+}
+
+/// Something of an issuer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Named {
+    issuer: String,
+    value: String,
+}
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    epoch: RevocationEpoch,
+    mode: &'static str,
+    #[serde(flatten)]
+    order: &'a RevocationOrder,
+    gateway: &'static str,
+}
+
+/// Revokes, and prints what is now in force.
+pub async fn run(arguments: &RevokeArguments, output: Output, out: &mut impl Write) -> Ending {
+    let revoked = async {
+        let order = order(arguments, &mut io::stdin().lock())?;
+        let state = arguments.state.directory()?;
+        let (epoch, gateway) = revoke(&state, &order).await?;
+        Ok::<_, String>((order, epoch, gateway))
+    };
+    match revoked.await {
+        Ok((order, epoch, gateway)) => {
+            let mode = if order.sign_out { "sign_out" } else { "block" };
+            let answer = Answer { epoch, mode, order: &order, gateway };
+            // Nobody may read, but it is revoked all the same.
+            let _unread = write_answer(&answer, output, out);
+            Ending::Done
+        }
+        Err(problem) => {
+            trouble(format_args!("{BAD}nothing was revoked:{BAD:#} {problem}"));
+            Ending::Trouble
+        }
+    }
+}
+
+fn write_answer(answer: &Answer<'_>, output: Output, out: &mut impl Write) -> io::Result<()> {
+    if output.json {
+        return writeln!(out, "{}", serde_json::to_string(answer).map_err(io::Error::other)?);
+    }
+    let RevocationOrder { target, issuer, value, .. } = answer.order;
+    let name = match (issuer.is_empty(), value.is_empty()) {
+        (true, true) => String::new(),
+        (true, false) => format!(" {value}"),
+        _ => format!(" {issuer}/{value}"),
+    };
+    let until = if answer.order.sign_out { "what was issued before now" } else { "until an administrator lifts it" };
+    let since = if answer.gateway == "running" { "in force" } else { "in force as soon as a gateway starts" };
+    writeln!(
+        out,
+        "{STRONG}revoked {target}{name}{STRONG:#}: {until}; {since}, on the record (epoch {})",
+        answer.epoch.0
+    )
+}
+
+/// Asks the gateway, or does it where none runs. A gateway that is just starting or stopping holds the lock
+/// without a socket for a moment.
+async fn revoke(state: &Path, order: &RevocationOrder) -> Result<(RevocationEpoch, &'static str), String> {
+    let started = std::time::Instant::now();
+    loop {
+        match client::request(state, Method::POST, "/revoke", Some(order)).await {
+            Ok(answer) => {
+                let revoked: Revoked = answer.read().map_err(|error| error.to_string())?;
+                return Ok((revoked.epoch, "running"));
+            }
+            Err(ClientError::NotRunning(_)) => {}
+            Err(error) => return Err(error.to_string()),
+        }
+        if !state.is_dir() {
+            return Err(format!("there is no state directory {}; has a gateway run there?", state.display()));
+        }
+        match StateDirectory::open(state) {
+            Ok(held) => return Ok((revoke_offline(&held, order).await?, "stopped")),
+            Err(StateError::InUse { .. }) if started.elapsed() < limit::REVOKE_WAIT_MAX => {
+                tokio::time::sleep(limit::LOGS_POLL_INTERVAL).await;
+            }
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+}
+
+/// Does what a running gateway would do: the store first, then the record.
+async fn revoke_offline(state: &StateDirectory, order: &RevocationOrder) -> Result<RevocationEpoch, String> {
+    let actor = format!("host:{}", rustix::process::geteuid().as_raw());
+    let revocation = order.at(&actor, now_s())?;
+    let store = Store::open(state).await.map_err(|error| error.to_string())?;
+    let replica = store.replica().await.map_err(|failure| failure.detail)?;
+    let key = JournalKey::open(state.path()).map_err(|error| error.to_string())?;
+    let settings = JournalSettings {
+        state: state.path(),
+        replica,
+        durability: Durability::Fsync,
+        key,
+        metrics: Arc::clone(&Metrics::new()),
+    };
+    let (journal, recovered) = Journal::start(settings).map_err(|error| error.to_string())?;
+    store.check_not_older_than(recovered.epoch).await.map_err(|error| error.to_string())?;
+    let epoch = store.revoke(&revocation).await.map_err(|failure| failure.detail)?;
+    let words = Described::from(&revocation.target);
+    let note = RevocationNote {
+        actor: &actor,
+        target: words.kind,
+        issuer: Some(words.issuer).filter(|issuer| !issuer.is_empty()),
+        value: Some(words.value).filter(|value| !value.is_empty()),
+        mode: revocation.mode.as_str(),
+        issued_before: revocation.mode.issued_before(),
+        note: &revocation.note,
+        epoch,
+    };
+    if let Err(failure) = journal.revoked(&note).await {
+        complain(format_args!("it is revoked, but the journal does not say so: {}\n", failure.detail));
+    }
+    store.close().await;
+    Ok(epoch)
+}
+
+fn order(arguments: &RevokeArguments, stdin: &mut impl io::Read) -> Result<RevocationOrder, String> {
+    let name = arguments.name.as_deref().unwrap_or_default();
+    let token = |value| Named { issuer: String::new(), value };
+    let (target, Named { issuer, value }) = match arguments.what {
+        What::Token => ("token", token(token_named(name, stdin)?)),
+        What::Subject => ("subject", subject(name)?),
+        What::Client => ("client", client(name)?),
+        What::Everything if !name.is_empty() => return Err("everything has no name".to_owned()),
+        What::Everything => ("everything", token(String::new())),
+    };
+    let note = arguments.note.clone();
+    Ok(RevocationOrder { target: target.to_owned(), issuer, value, sign_out: arguments.sign_out, note })
+}
+
+/// The `jti` or digest of what was typed; a whole token becomes its digest.
+fn token_named(typed: &str, stdin: &mut impl io::Read) -> Result<String, String> {
+    if typed != "-" {
+        return Ok(if is_token(typed) { Digest::sha256(typed.as_bytes()).to_string() } else { typed.to_owned() });
+    }
+    let mut text = String::new();
+    let bytes_max = limit::TOKEN_BYTES_MAX as u64;
+    stdin.take(bytes_max + 1).read_to_string(&mut text).map_err(|error| format!("standard input: {error}"))?;
+    if text.len() as u64 > bytes_max {
+        return Err(format!("standard input: more than {bytes_max} bytes, which no token has"));
+    }
+    // What is copied from a header often brings its scheme along.
+    let token = text.trim();
+    let token = token.strip_prefix("Authorization:").map_or(token, str::trim);
+    let token = token.strip_prefix("Bearer ").map_or(token, str::trim);
+    if token.is_empty() || token.contains(char::is_whitespace) {
+        return Err("standard input: that is not one token".to_owned());
+    }
+    Ok(Digest::sha256(token.as_bytes()).to_string())
+}
+
+/// Whether it has the shape of a JWT: then it is a secret and no name.
+fn is_token(text: &str) -> bool {
+    text.starts_with("eyJ") && text.bytes().filter(|byte| *byte == b'.').count() == 2
+}
+
+/// `user:ISSUER/SUB` with the encoding of rules and logs, or `ISSUER/SUB` verbatim.
+fn subject(text: &str) -> Result<Named, String> {
+    let Some(encoded) = text.strip_prefix("user:") else {
+        return named(text).ok_or_else(|| "write user:ISSUER/SUB, as the log shows it".to_owned());
+    };
+    Subject::parse(text).map_err(|error| error.to_string())?;
+    let decoded = percent_encoding::percent_decode_str(encoded).decode_utf8().map_err(|error| error.to_string())?;
+    named(&decoded).ok_or_else(|| "write user:ISSUER/SUB, as the log shows it".to_owned())
+}
+
+fn client(text: &str) -> Result<Named, String> {
+    named(text).ok_or_else(|| "write ISSUER/CLIENT: the issuer's alias and the client id there".to_owned())
+}
+
+fn named(text: &str) -> Option<Named> {
+    let (issuer, value) = text.split_once('/')?;
+    let whole = !issuer.is_empty() && !value.is_empty() && !issuer.contains(':');
+    whole.then(|| Named { issuer: issuer.to_owned(), value: value.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::control::{Control, HeldRevocations};
+    use crate::identity::revoked::{RevocationMode, RevocationTarget};
+    use crate::record::{Verdict, verify};
+
+    const TOKEN: &str = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhIn0.c2lnbmF0dXJl";
+
+    #[derive(Debug, clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        revoke: RevokeArguments,
+    }
+
+    fn typed(words: &[&str]) -> RevokeArguments {
+        Line::try_parse_from([&["revoke"], words].concat()).unwrap().revoke
+    }
+
+    fn ordered(words: &[&str], stdin: &str) -> RevocationOrder {
+        order(&typed(words), &mut stdin.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_pasted_token_becomes_its_digest_at_once() {
+        let digest = Digest::sha256(TOKEN.as_bytes()).to_string();
+        for stdin in [TOKEN.to_owned(), format!("{TOKEN}\n"), format!("Authorization: Bearer {TOKEN}\r\n")] {
+            assert_eq!(ordered(&["token", "-"], &stdin).value, digest);
+        }
+        assert_eq!(ordered(&["token", TOKEN], "").value, digest);
+        assert_eq!(ordered(&["token", "jti-1"], "").value, "jti-1");
+        assert!(order(&typed(&["token", "-"]), &mut "two words".as_bytes()).is_err());
+        assert!(order(&typed(&["token", "-"]), &mut "".as_bytes()).is_err());
+        let long = "x".repeat(limit::TOKEN_BYTES_MAX + 1);
+        assert!(order(&typed(&["token", "-"]), &mut long.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn subjects_are_named_as_the_log_shows_them() {
+        let order = ordered(&["subject", "user:corp/a%2Fb", "--sign-out", "--note", "x"], "");
+        assert_eq!((order.issuer.as_str(), order.value.as_str(), order.sign_out), ("corp", "a/b", true));
+        assert_eq!(ordered(&["client", "corp/https://app.example/id"], "").value, "https://app.example/id");
+        assert_eq!(subject("corp/auth0|1").unwrap().value, "auth0|1");
+        for bad in ["corp", "user:corp", "group:corp/x", "agent:x", "/x", "corp/"] {
+            assert!(subject(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[tokio::test]
+    async fn revoking_works_while_no_gateway_runs() {
+        let place = tempfile::tempdir().unwrap();
+        let state = place.path().join("state");
+        assert!(revoke(&state, &ordered(&["everything"], "")).await.is_err(), "a typing mistake makes no directory");
+        drop(StateDirectory::open(&state).unwrap());
+        let mut out = Vec::new();
+        let path = state.to_str().unwrap();
+        let arguments = typed(&["subject", "user:corp/ann", "--note", "left", "--state", path]);
+        assert_eq!(run(&arguments, Output { json: false }, &mut out).await, Ending::Done);
+        let text = anstream::adapter::strip_bytes(&out).into_vec();
+        insta::assert_snapshot!("revoked_offline", String::from_utf8(text).unwrap());
+        out.clear();
+        let arguments = typed(&["client", "corp/bot", "--sign-out", "--state", path]);
+        assert_eq!(run(&arguments, Output { json: true }, &mut out).await, Ending::Done);
+        insta::assert_snapshot!("revoked_offline_json", String::from_utf8(out).unwrap());
+
+        let held = StateDirectory::open(&state).unwrap();
+        let store = Store::open(&held).await.unwrap();
+        let (epoch, all) = store.revocations().await.unwrap();
+        assert_eq!((epoch, all.len()), (RevocationEpoch(2), 2));
+        assert!(matches!(all[0].target, RevocationTarget::Subject(..)));
+        assert!(matches!(all[1].mode, RevocationMode::SignOut { .. }));
+        let journal = crate::record::journal::directory(&state);
+        let Verdict::Whole(walk) = verify(&journal).unwrap() else { panic!("the chain broke") };
+        assert_eq!(walk.records, 2);
+    }
+
+    #[tokio::test]
+    async fn a_running_gateway_is_asked() {
+        use futures_util::FutureExt as _;
+        use futures_util::future::BoxFuture;
+
+        use crate::control::{Operations, Readiness, ReloadOrder, ReloadReport};
+        use crate::identity::revoked::Revocation;
+        use crate::outcome::Failure;
+
+        struct Seven;
+        impl Operations for Seven {
+            fn revoke(&self, _: Revocation) -> BoxFuture<'_, Result<RevocationEpoch, Failure>> {
+                async { Ok(RevocationEpoch(7)) }.boxed()
+            }
+            fn revocations(&self) -> BoxFuture<'_, Result<(RevocationEpoch, Vec<Revocation>), Failure>> {
+                async { Ok((RevocationEpoch(7), Vec::new())) }.boxed()
+            }
+            fn reload(&self, _: String, _: ReloadOrder) -> BoxFuture<'_, Result<ReloadReport, Failure>> {
+                async { Ok(ReloadReport::default()) }.boxed()
+            }
+            fn status(&self) -> BoxFuture<'_, serde_json::Value> {
+                async { serde_json::Value::Null }.boxed()
+            }
+            fn ready(&self) -> BoxFuture<'_, Readiness> {
+                async { Readiness::default() }.boxed()
+            }
+            fn metrics(&self) -> String {
+                String::new()
+            }
+        }
+
+        let place = tempfile::tempdir().unwrap();
+        let held = StateDirectory::open(&place.path().join("state")).unwrap();
+        let control = Control::bind(held.path()).unwrap();
+        tokio::spawn(control.serve(Arc::new(Seven), tokio_util::sync::CancellationToken::new()));
+        let revoked = revoke(held.path(), &ordered(&["everything"], "")).await.unwrap();
+        assert_eq!(revoked, (RevocationEpoch(7), "running"));
+        let answer = client::request(held.path(), Method::GET, "/revocations", None::<&()>).await.unwrap();
+        assert_eq!(answer.read::<HeldRevocations>().unwrap().epoch, RevocationEpoch(7));
+    }
+}

@@ -1,0 +1,71 @@
+//! Where the state directory is, for commands that work on it without the whole configuration.
+//!
+//! Invariant: a mistake somewhere else in the files never keeps an administrator from the brake or the
+//! record: only `[gateway] state` is read here.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::output::Files;
+
+/// Which state directory is meant.
+#[derive(Debug, Args)]
+pub struct State {
+    #[command(flatten)]
+    files: Files,
+    /// The state directory, where it is not the one that the configuration names
+    #[arg(long, value_name = "DIRECTORY", env = "BAILIWICK_STATE")]
+    state: Option<PathBuf>,
+}
+
+impl State {
+    /// The state directory.
+    ///
+    /// # Errors
+    /// A lower-case sentence when the configuration cannot be read and no directory was named.
+    pub fn directory(&self) -> Result<PathBuf, String> {
+        self.state.clone().map_or_else(|| directory(&self.files), Ok)
+    }
+}
+
+/// The state directory that a configuration names.
+///
+/// # Errors
+/// A lower-case sentence when the file cannot be read.
+pub fn directory(files: &Files) -> Result<PathBuf, String> {
+    let file = &files.config;
+    let problem = |problem: String| format!("{}: {problem}", file.display());
+    let text = std::fs::read_to_string(file).map_err(|error| problem(error.to_string()))?;
+    let table = toml::de::DeTable::parse_recoverable(&text).0;
+    let written = table.get_ref().get("gateway").and_then(|gateway| gateway.get_ref().get("state"));
+    let state = match written {
+        None => "state",
+        Some(state) => state.get_ref().as_str().ok_or_else(|| problem("`state` is not a path".to_owned()))?,
+    };
+    Ok(file.parent().map_or_else(|| PathBuf::from(state), |base| base.join(state)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(config: PathBuf, state: Option<&str>) -> State {
+        State { files: Files { config }, state: state.map(PathBuf::from) }
+    }
+
+    #[test]
+    fn the_state_is_found_in_files_that_could_not_be_served() {
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().join("servers.toml");
+        std::fs::write(&file, "[gateway]\nstate = \"here\"\nunknown = 1\n[servers.x]\n").unwrap();
+        assert_eq!(state(file.clone(), None).directory().unwrap(), place.path().join("here"));
+        std::fs::write(&file, "[servers.x]\n").unwrap();
+        assert_eq!(state(file.clone(), None).directory().unwrap(), place.path().join("state"));
+        std::fs::write(&file, "[gateway]\nstate = \"here\"\n[servers\n").unwrap();
+        assert_eq!(state(file.clone(), None).directory().unwrap(), place.path().join("here"));
+        std::fs::write(&file, "[gateway]\nstate = 7\n").unwrap();
+        assert!(state(file.clone(), None).directory().unwrap_err().contains("`state` is not a path"));
+        assert_eq!(state(file, Some("/x")).directory().unwrap(), PathBuf::from("/x"));
+    }
+}

@@ -1,0 +1,183 @@
+//! A proof and a journal for tests, as the rooms above would make them.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use secrecy::SecretString;
+use serde_json::value::RawValue;
+
+use super::event::{
+    ActorFacts, ConditionValue, CredentialNote, Listing, Operation, ReloadNote, RevocationNote, StartNote,
+    SubjectFacts, TokenNote,
+};
+use super::journal::directory;
+use super::*;
+use crate::config::Durability;
+use crate::ids::{CallId, DefinitionDigest, Digest, LegId, PolicyRevision, ReplicaId, RevocationEpoch, ViewRevision};
+use crate::outcome::{Failure, Origin, Outcome, Reason, Refusal};
+use crate::wire::{Json, Outgoing, Source};
+
+/// A secret that must never be found anywhere.
+pub(crate) const CANARY: &str = "ghp_c4n4ryc4n4ryc4n4ryc4n4ry";
+
+/// A proof as the delegate room would hand it over.
+#[derive(Debug)]
+pub(crate) struct Proof {
+    pub(crate) call: CallId,
+    pub(crate) leg: LegId,
+    pub(crate) revoked: Arc<AtomicBool>,
+    values: Vec<ConditionValue>,
+    digest: Digest,
+}
+
+impl Proof {
+    pub(crate) fn new() -> Self {
+        let value = |name: &str, json: &str| ConditionValue {
+            name: name.to_owned(),
+            value: RawValue::from_string(json.to_owned()).unwrap(),
+        };
+        Self {
+            call: CallId::new(),
+            leg: LegId::new(),
+            revoked: Arc::default(),
+            values: vec![value("argument.replicas", "3"), value("argument.note", &format!("\"key {CANARY}\""))],
+            digest: Digest::sha256(b"token"),
+        }
+    }
+
+    pub(crate) fn attempt(&self) -> Attempt<'_> {
+        Attempt {
+            call: self.call,
+            leg: self.leg,
+            subject: Some(SubjectFacts {
+                id: "user:corp/ann",
+                acr: Some("mfa"),
+                authenticated_at: Some(1_700_000_000),
+            }),
+            agent: Some(ActorFacts { id: Some("claude-code"), client: Some("cli"), proof: "public" }),
+            chain: vec!["agent:planner"],
+            token: Some(TokenNote {
+                issuer: "corp",
+                id: Some("jti-1"),
+                digest: &self.digest,
+                expires_at: 1_700_000_600,
+            }),
+            mcp: Operation {
+                method: "tools/call",
+                protocol: Some("2026-07-28"),
+                server: Some("deploy"),
+                environment: Some("production"),
+                name: Some("rollout"),
+                definition: Some(DefinitionDigest(Digest::sha256(b"definition"))),
+            },
+            revision: Some(PolicyRevision(Digest::sha256(b"policy"))),
+            epoch: RevocationEpoch(2),
+        }
+    }
+}
+
+impl Evidence for Proof {
+    fn recheck(&self) -> Result<(), Refusal> {
+        if self.revoked.load(Ordering::SeqCst) { Err(Refusal::new(Reason::Revoked)) } else { Ok(()) }
+    }
+
+    fn intent(&self) -> Intent<'_> {
+        Intent {
+            attempt: self.attempt(),
+            rule: Some("policies/policy.csv:12"),
+            credential: CredentialNote {
+                kind: "exchange",
+                audience: Some("https://deploy.example"),
+                id: Some("jti-2"),
+                expires_at: Some(1_700_000_300),
+            },
+            arguments: Some(br#"{"replicas":3}"#),
+            values: &self.values,
+        }
+    }
+}
+
+pub(crate) fn outgoing() -> Outgoing {
+    Outgoing {
+        method: "tools/call".to_owned(),
+        params: json("{}"),
+        name: None,
+        header_parameters: Vec::new(),
+        headers: Vec::new(),
+        progress_token: None,
+    }
+}
+
+pub(crate) fn json(text: &str) -> Json {
+    Json::parse(text, Source::Upstream).unwrap()
+}
+
+pub(crate) fn start_with(state: &Path, durability: Durability) -> (Journal, Recovered) {
+    let key = JournalKey::from_hex(&SecretString::from("7f".repeat(32))).unwrap();
+    let metrics = Metrics::new();
+    Journal::start(JournalSettings { state, replica: ReplicaId::new(), durability, key, metrics }).unwrap()
+}
+
+pub(crate) fn start(state: &Path) -> (Journal, Recovered) {
+    start_with(state, Durability::Fsync)
+}
+
+/// The text of all segments.
+pub(crate) fn lines(state: &Path) -> String {
+    let segments = segment::segments(&directory(state)).unwrap();
+    segments.iter().map(|(_, path)| std::fs::read_to_string(path).unwrap()).collect()
+}
+
+/// A journal with at least one record of every type.
+pub(crate) async fn write_every_type(state: &Path) {
+    let (journal, _) = start(state);
+    let revision = PolicyRevision(Digest::sha256(b"policy"));
+    let start =
+        StartNote { version: "0.1.0", revision: Some(revision), epoch: RevocationEpoch(1), durability: "fsync" };
+    journal.started(&start).await.unwrap();
+    let input = Outcome::InputRequired { origin: Origin::Gateway, result: json("{}") };
+    for outcome in [
+        Outcome::Complete(json(r#"{"content":[],"isError":true}"#)),
+        Outcome::Complete(json(r#"{"content":[],"text":"\"isError\":true"}"#)),
+        input,
+        Outcome::Task(json("{}")),
+        Outcome::Error(json(r#"{"code":-32602,"message":"no"}"#)),
+        Outcome::Refused(Refusal::new(Reason::ConditionUnmet)),
+        Outcome::Failed(Failure::before(Reason::UpstreamUnreachable, format!("refused with {CANARY}"))),
+        Outcome::Failed(Failure::after(Reason::UpstreamTimeout, "no answer")),
+    ] {
+        journal.open(Proof::new(), outgoing()).await.unwrap().close(&outcome);
+    }
+    let proof = Proof::new();
+    let attempt = proof.attempt();
+    journal.stopped(&attempt, &Refusal::new(Reason::DeniedByRule).rule("policies/policy.csv:9").into());
+    let nobody = Attempt { subject: None, agent: None, chain: Vec::new(), token: None, ..proof.attempt() };
+    journal.stopped(&nobody, &Failure::before(Reason::CredentialUnavailable, format!("Bearer {CANARY}")).into());
+    journal.listed(&attempt, &Listing { shown: 12, view: Some(ViewRevision(Digest::sha256(b"view"))) });
+    journal.knocked(Reason::TokenMissing, "192.0.2.7".parse().unwrap());
+    let revocation = RevocationNote {
+        actor: "host:1000",
+        target: "subject",
+        issuer: Some("corp"),
+        value: Some("ann"),
+        mode: "sign_out",
+        issued_before: Some(1_700_000_000),
+        note: &format!("left; had {CANARY}"),
+        epoch: RevocationEpoch(3),
+    };
+    journal.revoked(&revocation).await.unwrap();
+    let (added, removed) = (["p, a".to_owned()], ["p, b".to_owned()]);
+    let reload = ReloadNote {
+        actor: "host:1000",
+        from: Some(revision),
+        to: Some(revision),
+        added: &added,
+        removed: &removed,
+        problem: None,
+    };
+    journal.reloaded(&reload).await.unwrap();
+    let refused = ReloadNote { actor: "signal", problem: Some("policies/policy.csv:3:1: five columns"), ..reload };
+    journal.reloaded(&ReloadNote { to: None, added: &[], removed: &[], ..refused }).await.unwrap();
+    journal.stop("terminated").await.unwrap();
+}

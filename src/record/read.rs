@@ -1,0 +1,227 @@
+//! Reading the record back, also while it is being written.
+//!
+//! Decides what a reader sees of a line and where it goes on. Refuses to judge the chain (that is
+//! [`super::verify`]). Invariant: only complete lines are handed out, each exactly once, in order, across
+//! rotation and whatever a crash left at the end of a file.
+
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::segment;
+use crate::limit;
+
+/// One record, as far as people are shown it; fields of later versions are passed over.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Record {
+    /// Its number.
+    pub seq: u64,
+    /// When.
+    pub at: jiff::Timestamp,
+    /// Its type.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The call, where it belongs to one.
+    pub call: Option<String>,
+    /// The request of that call.
+    pub leg: Option<String>,
+    /// Who.
+    pub subject: Option<SubjectRead>,
+    /// With which software.
+    pub agent: Option<AgentRead>,
+    /// What was asked.
+    pub mcp: Option<OperationRead>,
+    /// What was decided.
+    pub decision: Option<DecisionRead>,
+    /// How it ended.
+    pub result: Option<ResultRead>,
+    /// What a list showed.
+    pub list: Option<ListRead>,
+    /// What was counted.
+    pub noise: Option<NoiseRead>,
+    /// What was taken back.
+    pub revocation: Option<RevocationRead>,
+    /// What was loaded.
+    pub reload: Option<ReloadRead>,
+    /// What started.
+    pub start: Option<StartRead>,
+    /// Why it stopped.
+    pub stop: Option<StopRead>,
+    /// What was put right.
+    pub repair: Option<RepairRead>,
+}
+
+macro_rules! read {
+    ($(#[$doc:meta] $name:ident { $($field:ident: $type:ty,)* })*) => {$(
+        #[$doc]
+        #[derive(Debug, Clone, Default, Deserialize)]
+        #[serde(default)]
+        #[expect(missing_docs, reason = "the format is documented where it is written, in `event`")]
+        pub struct $name { $(pub $field: $type,)* }
+    )*};
+}
+
+read! {
+    /// The subject.
+    SubjectRead { id: String, }
+    /// The agent and its client.
+    AgentRead { id: Option<String>, client: Option<String>, }
+    /// The operation.
+    OperationRead { method: String, server: Option<String>, name: Option<String>, environment: Option<String>, }
+    /// The decision.
+    DecisionRead { effect: String, reason: Option<String>, rule: Option<String>, detail: Option<String>, }
+    /// The result.
+    ResultRead {
+        outcome: String,
+        is_error: bool,
+        code: Option<i64>,
+        reason: Option<String>,
+        detail: Option<String>,
+        bytes: Option<u64>,
+        latency_us: Option<u64>,
+    }
+    /// The list.
+    ListRead { shown: u64, }
+    /// The noise.
+    NoiseRead { reason: String, source: String, count: u64, }
+    /// The revocation.
+    RevocationRead {
+        actor: String,
+        target: String,
+        issuer: Option<String>,
+        value: Option<String>,
+        mode: String,
+        note: String,
+        epoch: u64,
+    }
+    /// The reload.
+    ReloadRead {
+        actor: String,
+        outcome: String,
+        to: Option<String>,
+        added: u64,
+        removed: u64,
+        problem: Option<String>,
+    }
+    /// The start.
+    StartRead { version: String, revision: Option<String>, epoch: u64, }
+    /// The stop.
+    StopRead { cause: String, }
+    /// The repair.
+    RepairRead { problem: String, detail: String, bytes: u64, refused: u64, dropped: u64, }
+}
+
+impl Record {
+    /// Reads one line; `None` for one that is not a record, which only `verify` has an opinion on.
+    #[must_use]
+    pub fn read(line: &str) -> Option<Self> {
+        serde_json::from_str(line).ok()
+    }
+}
+
+/// Reads a journal from some segment on, and goes on as it grows.
+#[derive(Debug)]
+pub struct Reader {
+    directory: PathBuf,
+    segment: u64,
+    position: u64,
+}
+
+impl Reader {
+    /// Begins with the segment of that first number.
+    #[must_use]
+    pub fn new(directory: &Path, segment: u64) -> Self {
+        Self { directory: directory.to_owned(), segment, position: 0 }
+    }
+
+    /// The complete lines that have come since the last time; empty when there are none.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub fn read_more(&mut self) -> io::Result<String> {
+        loop {
+            // Listed before reading: lines written before the next segment was made are read first.
+            let newer = segments(&self.directory)?.into_iter().find(|first| *first > self.segment);
+            let lines = self.read()?;
+            match newer {
+                Some(newer) if lines.is_empty() => {
+                    self.segment = newer;
+                    self.position = 0;
+                }
+                _ => return Ok(lines),
+            }
+        }
+    }
+
+    /// The complete lines of this one segment that have not been handed out yet.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn segment(&mut self) -> io::Result<String> {
+        let mut all = String::new();
+        loop {
+            let lines = self.read()?;
+            if lines.is_empty() {
+                return Ok(all);
+            }
+            all.push_str(&lines);
+        }
+    }
+
+    fn read(&mut self) -> io::Result<String> {
+        let path = segment::path(&self.directory, self.segment);
+        let mut file = match File::options().read(true).custom_flags(segment::no_follow()).open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(String::new()),
+            file => file?,
+        };
+        // What is torn is cut off at the next start, and was never handed out.
+        self.position = self.position.min(file.metadata()?.len());
+        file.seek(SeekFrom::Start(self.position))?;
+        let mut bytes = Vec::new();
+        file.take(limit::JOURNAL_SEGMENT_BYTES_MAX).read_to_end(&mut bytes)?;
+        let complete = memchr::memrchr(b'\n', &bytes).map_or(0, |end| end + 1);
+        bytes.truncate(complete);
+        self.position += complete as u64;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+}
+
+/// The numbers of the first records of all segments, oldest first; empty where there is no journal yet.
+///
+/// # Errors
+/// When the directory cannot be read.
+pub fn segments(directory: &Path) -> io::Result<Vec<u64>> {
+    match segment::segments(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        segments => Ok(segments?.into_iter().map(|(first, _)| first).collect()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_follows_rotation_and_never_hands_out_half_a_line() {
+        let place = tempfile::tempdir().unwrap();
+        let first = segment::path(place.path(), 1);
+        let mut reader = Reader::new(place.path(), 1);
+        assert_eq!(reader.read_more().unwrap(), "", "nothing is there yet");
+        std::fs::write(&first, "one\ntwo\nthr").unwrap();
+        assert_eq!(reader.read_more().unwrap(), "one\ntwo\n");
+        assert_eq!(reader.read_more().unwrap(), "");
+        std::fs::write(&first, "one\ntwo\nthree\n").unwrap();
+        std::fs::write(segment::path(place.path(), 4), "four\n").unwrap();
+        assert_eq!(reader.read_more().unwrap(), "three\n");
+        assert_eq!(reader.read_more().unwrap(), "four\n");
+        // A crash tore the end, the next start cut it.
+        let second = segment::path(place.path(), 4);
+        std::fs::write(&second, "four\nfi").unwrap();
+        assert_eq!(reader.read_more().unwrap(), "");
+        std::fs::write(&second, "four\nrepair\n").unwrap();
+        assert_eq!(reader.read_more().unwrap(), "repair\n");
+    }
+}
