@@ -1,24 +1,27 @@
-//! The life of a call.
+//! The life of a call, door to door: each line consumes the proof that the line above made.
+//!
+//! Everything with an effect or with data passes here: `tools/call`, `prompts/get`, `resources/read`,
+//! `completion/complete`. Decides only the order of the rooms. Invariant: what is forwarded was authorized
+//! under the snapshot in force, and its intent is on the record.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::gateway::Gateway;
-use crate::identity::Caller;
-use crate::ids::ServerId;
-use crate::outcome::{Reason, Refusal};
-use crate::upstream::{Event, Exchange};
-use crate::wire::mcp::{Method, Version};
-use crate::wire::{Json, Message};
+mod asked;
 
-/// Where a request came in, which is also what its token must be for.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Endpoint {
-    /// `/mcp`: every server, names prefixed.
-    Merged,
-    /// `/mcp/{server}`: one server, names verbatim.
-    Server(ServerId),
-}
+use asked::Asked;
+
+use crate::catalog::Target;
+use crate::delegate::{Grant, Leg, attempt};
+use crate::gateway::Gateway;
+use crate::guard;
+use crate::identity::Caller;
+pub use crate::ids::Endpoint;
+use crate::outcome::{Failure, Outcome, Reason, Refusal, Stop};
+use crate::record::Entry;
+use crate::upstream::{Event, Exchange};
+use crate::wire::mcp::{Kind, Method, Version, code, meta};
+use crate::wire::{Edit, Json, Message, Value};
 
 /// What a client says of itself: with each request (modern) or once (legacy).
 #[derive(Debug, Clone)]
@@ -52,20 +55,132 @@ pub struct Request {
     pub peer: IpAddr,
 }
 
-/// A call under way.
+/// One call of an authenticated caller.
+pub async fn call(gateway: &Arc<Gateway>, caller: &Caller, request: Request) -> Running {
+    let mut trail =
+        Trail { leg: Leg::new(&request.message.method(), request.client.version), target: None, name: None };
+    match open(gateway, caller, &request, &mut trail).await {
+        Ok((entry, exchange)) => Running { gateway: Arc::clone(gateway), entry: Some(entry), exchange },
+        Err(halt) => {
+            let attempt = attempt(caller, &trail.leg, trail.target.as_ref(), trail.name.as_deref());
+            gateway.journal().stopped(&attempt, &halt.recorded);
+            Running { gateway: Arc::clone(gateway), entry: None, exchange: Exchange::finished(halt.told.into()) }
+        }
+    }
+}
+
+/// The pipeline. The caller was authenticated by the front, which needs it for sessions and challenges.
+async fn open(
+    gateway: &Arc<Gateway>,
+    caller: &Caller,
+    request: &Request,
+    trail: &mut Trail,
+) -> Result<(Entry<Grant>, Exchange), Halt> {
+    gateway.quotas().request(caller.principal())?;
+    let asked = Asked::read(request)?;
+    trail.name = Some(asked.name.to_string());
+
+    let view = gateway.view(caller, &request.endpoint).await?;
+    let target = view.resolve(asked.wanted())?;
+    trail.target = Some(target.clone());
+
+    let arguments = asked.arguments.map(|arguments| request.message.cut(arguments));
+    let permit = gateway.authorize(caller, target, arguments.as_ref()).map_err(Halt::denied)?;
+    asked.check_headers(permit.target(), &request.header_parameters)?;
+
+    let outgoing = asked.outgoing(request, permit.target());
+    let cleared = guard::guard(gateway.quotas(), permit)?;
+    let grant = gateway.delegate().delegate(cleared, trail.leg.clone(), arguments, gateway.recheck()).await?;
+    let mut entry = gateway.journal().open(grant, outgoing).await?;
+    let exchange = gateway.upstreams().forward(&mut entry);
+    Ok((entry, exchange))
+}
+
+/// A call under way. Dropping it cancels the call, and records that nobody knows its end.
 pub struct Running {
+    gateway: Arc<Gateway>,
+    /// `None` once the end is recorded.
+    entry: Option<Entry<Grant>>,
     exchange: Exchange,
 }
 
 impl Running {
-    /// The next event; the last is [`Event::Done`].
+    /// The next event; the last is [`Event::Done`]. Cancel-safe.
     pub async fn next(&mut self) -> Event {
-        self.exchange.next().await
+        match self.exchange.next().await {
+            Event::Notification(message) => Event::Notification(message),
+            Event::Done(outcome) => {
+                let Some(entry) = self.entry.take() else { return Event::Done(outcome) };
+                let outcome = relayed(outcome);
+                if is_unknown_target(&outcome) {
+                    self.gateway.catalog().changed(entry.proof().target().server_id(), Some(Kind::Tool));
+                }
+                entry.close(&outcome);
+                Event::Done(outcome)
+            }
+        }
     }
 }
 
-/// One call, door to door: `tools/call`, `prompts/get`, `resources/read`, `completion/complete`.
-pub async fn call(gateway: &Arc<Gateway>, caller: &Caller, request: Request) -> Running {
-    let _ = (gateway, caller, request);
-    Running { exchange: Exchange::finished(Refusal::new(Reason::NotAllowed).into()) }
+/// What was known of a call when it stopped.
+struct Trail {
+    leg: Leg,
+    target: Option<Target>,
+    /// What the client asked for, in its own spelling.
+    name: Option<String>,
+}
+
+/// Why a call stopped: what the record says, and what the client is told, which may be less.
+struct Halt {
+    recorded: Stop,
+    told: Stop,
+}
+
+impl Halt {
+    /// A denial of something that lists do not show is told like something that does not exist.
+    fn denied(denied: Box<crate::policy::Denied>) -> Self {
+        let recorded = Stop::from(denied.refusal);
+        let told = if denied.visible { recorded.clone() } else { Refusal::new(Reason::TargetUnknown).into() };
+        Self { recorded, told }
+    }
+}
+
+impl<S: Into<Stop>> From<S> for Halt {
+    fn from(stop: S) -> Self {
+        let recorded = stop.into();
+        Self { told: recorded.clone(), recorded }
+    }
+}
+
+/// An upstream's outcome as the client may see it: without forged keys of ours, and without questions that
+/// no client was declared to answer.
+fn relayed(outcome: Outcome) -> Outcome {
+    match outcome {
+        Outcome::Complete(result) => Outcome::Complete(without_our_keys(result)),
+        Outcome::InputRequired { .. } => {
+            Outcome::Failed(Failure::after(Reason::UpstreamGarbage, "it asked for input that nobody offered to give"))
+        }
+        Outcome::Task(_) => Outcome::Failed(Failure::after(
+            Reason::UpstreamGarbage,
+            "it answered with a task that nobody offered to follow",
+        )),
+        other => other,
+    }
+}
+
+fn without_our_keys(result: Json) -> Json {
+    // Nearly no result has them, and finding that out costs less than walking it.
+    if memchr::memmem::find(result.as_bytes(), meta::OWN_PREFIX.as_bytes()).is_none() {
+        return result;
+    }
+    let Some(object) = result.value().as_object() else { return result };
+    let Some(own) = object.get("_meta").and_then(Value::as_object) else { return result };
+    object.edited(&[Edit::Set("_meta", own.edited(&[Edit::RemovePrefix(meta::OWN_PREFIX)]))])
+}
+
+/// Whether the upstream says that it does not know what it listed: its list is stale then.
+fn is_unknown_target(outcome: &Outcome) -> bool {
+    let Outcome::Error(error) = outcome else { return false };
+    let number = error.value().as_object().and_then(|error| error.get("code")).and_then(Value::as_i64);
+    number == Some(i64::from(code::INVALID_PARAMS)) || number == Some(i64::from(code::METHOD_NOT_FOUND))
 }

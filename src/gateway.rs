@@ -1,48 +1,333 @@
 //! Wires the rooms together. Decides nothing: it holds the handles that `call`, `list` and `watch` compose.
+//!
+//! Invariant: one [`Snapshot`] serves one decision, and whatever may have changed since is looked at again
+//! before anything is forwarded.
 
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
-use crate::call::Endpoint;
+mod reload;
+mod source;
+pub mod understand;
+
+pub use crate::call::Endpoint;
+use crate::catalog::{Catalog, Target, View, Viewer};
 use crate::config::Config;
-use crate::identity::Caller;
-use crate::outcome::{Reason, Refusal, Stop};
+use crate::delegate::{Delegate, Recheck};
+use crate::guard::Quotas;
+use crate::identity::revoked::RevocationStore as _;
+use crate::identity::{Caller, Identity, Presented, Resource, Revocations};
+use crate::ids::RevocationEpoch;
+use crate::list::{self, Pages};
+use crate::outcome::{Failure, Reason, Refusal, Stop};
+use crate::policy::{Arguments, Denied, Permit, Policy};
+use crate::record::Journal;
+use crate::store::Store;
+use crate::upstream::Upstreams;
+use crate::wire::Json;
+use crate::wire::handle::Sealer;
+pub use reload::{Along, Files, ReloadOrder, ReloadReport, Reloader, watch_files};
+use source::UpstreamSource;
 
-/// The running gateway: shared handles, and one snapshot of configuration and policy per decision.
+/// One configuration with the policy that was built for it.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// What the files mean.
+    pub config: Arc<Config>,
+    /// Who may do what.
+    pub policy: Policy,
+}
+
+/// What can be looked at again after a decision: the snapshot and the revocations of this moment.
+#[derive(Debug)]
+struct Live {
+    snapshot: ArcSwap<Snapshot>,
+    revocations: Arc<Revocations>,
+}
+
+/// The running gateway.
 pub struct Gateway {
-    config: ArcSwap<Config>,
+    live: Arc<Live>,
+    identity: Arc<Identity>,
+    quotas: Quotas,
+    catalog: Catalog<UpstreamSource>,
+    delegate: Arc<Delegate>,
+    upstreams: Arc<Upstreams>,
+    journal: Journal,
+    store: Store,
+    pages: Pages,
+    sealer: Arc<Sealer>,
+    stopping: CancellationToken,
+    /// Moves with every reload and revocation.
+    decisions: watch::Sender<u64>,
+    reloader: Reloader,
+}
+
+/// The rooms that a gateway is wired from.
+pub struct Parts {
+    /// Configuration and policy that are served first.
+    pub snapshot: Snapshot,
+    /// What was taken back.
+    pub revocations: Arc<Revocations>,
+    /// Who calls.
+    pub identity: Arc<Identity>,
+    /// Where credentials come from.
+    pub delegate: Arc<Delegate>,
+    /// How servers are reached.
+    pub upstreams: Arc<Upstreams>,
+    /// The record.
+    pub journal: Journal,
+    /// Rows.
+    pub store: Store,
+    /// What handles are sealed with.
+    pub sealer: Arc<Sealer>,
+    /// Fires when the gateway begins to stop.
+    pub stopping: CancellationToken,
+    /// Reads the files again.
+    pub reloader: Reloader,
 }
 
 impl Gateway {
+    /// Wires the rooms; begins to list the servers. Needs a runtime.
+    #[must_use]
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let config = Arc::clone(&parts.snapshot.config);
+        let live = Arc::new(Live { snapshot: ArcSwap::from_pointee(parts.snapshot), revocations: parts.revocations });
+        let source = UpstreamSource {
+            live: Arc::clone(&live),
+            delegate: Arc::clone(&parts.delegate),
+            upstreams: Arc::clone(&parts.upstreams),
+        };
+        let catalog = Catalog::new(Arc::new(source));
+        catalog.apply(&config);
+        Arc::new(Self {
+            live,
+            identity: parts.identity,
+            quotas: Quotas::new(&config.quota),
+            catalog,
+            delegate: parts.delegate,
+            upstreams: parts.upstreams,
+            journal: parts.journal,
+            store: parts.store,
+            pages: list::pages(),
+            sealer: parts.sealer,
+            stopping: parts.stopping,
+            decisions: watch::Sender::new(0),
+            reloader: parts.reloader,
+        })
+    }
+
+    /// Configuration and policy in force, for one decision.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.live.snapshot.load_full()
+    }
+
     /// The configuration in force.
     #[must_use]
     pub fn config(&self) -> Arc<Config> {
-        self.config.load_full()
+        Arc::clone(&self.live.snapshot.load().config)
     }
 
     /// Who presents this bearer token at this endpoint; a refusal is counted and recorded here.
     ///
     /// # Errors
     /// A 401 refusal, or a failure where the issuer's keys cannot be had.
-    pub async fn authenticate(
-        &self,
-        bearer: Option<&str>,
-        endpoint: &Endpoint,
-        peer: std::net::IpAddr,
-    ) -> Result<Caller, Stop> {
-        let _ = (bearer, endpoint, peer);
-        Err(Refusal::new(Reason::TokenMissing).into())
+    pub async fn authenticate(&self, bearer: Option<&str>, endpoint: &Endpoint, peer: IpAddr) -> Result<Caller, Stop> {
+        let presented = bearer.map_or(Presented::Nothing, Presented::Bearer);
+        let resource = match endpoint {
+            Endpoint::Merged => Resource::Gateway,
+            Endpoint::Server(server) => Resource::Server(server.clone()),
+        };
+        self.identity
+            .authenticate(presented, &resource)
+            .await
+            .inspect_err(|stop| self.refused_unauthenticated(stop.reason(), peer))
     }
 
     /// Counts and records a refusal of somebody who was not authenticated; never waits for the disk.
-    pub fn refused_unauthenticated(&self, reason: Reason, peer: std::net::IpAddr) {
-        let _ = (reason, peer);
+    pub fn refused_unauthenticated(&self, reason: Reason, peer: IpAddr) {
+        self.journal.knocked(reason, peer);
+    }
+
+    /// Whether somebody who was authenticated earlier still may act.
+    ///
+    /// # Errors
+    /// `revoked`.
+    pub fn still_trusted(&self, caller: &Caller) -> Result<(), Refusal> {
+        self.live.still_trusted(caller)
+    }
+
+    /// Decides a call under the snapshot in force.
+    ///
+    /// # Errors
+    /// The refusal, and whether the caller may be told of it.
+    pub fn authorize(&self, caller: &Caller, target: Target, arguments: Option<&Json>) -> Result<Permit, Box<Denied>> {
+        let now = self.live.snapshot.load();
+        now.policy.authorize(caller.clone(), target, arguments_of(arguments), jiff::Timestamp::now())
+    }
+
+    /// The catalog as it stands for this caller at this endpoint, before policy; waits for servers that were
+    /// never listed, but not for long.
+    ///
+    /// # Errors
+    /// `target_unknown` for a server that the caller cannot see anything of, existing or not;
+    /// `catalog_unavailable` where no server has anything to show.
+    pub async fn view(&self, caller: &Caller, endpoint: &Endpoint) -> Result<Arc<View>, Stop> {
+        let now = self.live.snapshot.load();
+        let class = now.policy.class_of(caller);
+        self.catalog.view(&now.config, endpoint, viewer(caller), |server| now.policy.may_see(&class, &server.id)).await
+    }
+
+    /// As [`Gateway::view`], without waiting.
+    ///
+    /// # Errors
+    /// As [`Gateway::view`].
+    pub fn view_now(&self, caller: &Caller, endpoint: &Endpoint) -> Result<Arc<View>, Stop> {
+        let now = self.live.snapshot.load();
+        let class = now.policy.class_of(caller);
+        self.catalog.view_now(&now.config, endpoint, viewer(caller), |server| now.policy.may_see(&class, &server.id))
+    }
+
+    /// Whether calls can be served: somebody can be authenticated, and intents can be written.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        !self.stopping.is_cancelled() && self.journal.is_well() && self.identity.is_ready()
+    }
+
+    /// Puts the store's revocations in force: the next call is decided by them, open streams are cut.
+    ///
+    /// # Errors
+    /// `store_unavailable`; what was in force stays so.
+    pub async fn take_revocations(&self) -> Result<(), Failure> {
+        let (epoch, held) = self.store.revocations().await?;
+        self.live.revocations.replace(epoch, held);
+        self.decided_anew();
+        Ok(())
+    }
+
+    /// The epoch of the revocations in force.
+    #[must_use]
+    pub fn revocation_epoch(&self) -> RevocationEpoch {
+        self.live.revocations.epoch()
+    }
+
+    /// Who calls.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Rows.
+    #[must_use]
+    pub const fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Begins to stop: streams end, sessions are closed, nothing new is taken.
+    pub fn begin_to_stop(&self) {
+        self.stopping.cancel();
     }
 
     /// Fires when the gateway begins to stop: streams end, sessions are closed.
     #[must_use]
-    pub fn stopping(&self) -> tokio_util::sync::CancellationToken {
-        tokio_util::sync::CancellationToken::new()
+    pub fn stopping(&self) -> CancellationToken {
+        self.stopping.clone()
     }
+
+    /// Moves whenever a decision may have changed: a reload, a revocation.
+    #[must_use]
+    pub fn decisions(&self) -> watch::Receiver<u64> {
+        self.decisions.subscribe()
+    }
+
+    /// What principals use.
+    #[must_use]
+    pub const fn quotas(&self) -> &Quotas {
+        &self.quotas
+    }
+
+    /// What exists.
+    #[must_use]
+    pub const fn catalog(&self) -> &Catalog<UpstreamSource> {
+        &self.catalog
+    }
+
+    /// What a grant is rechecked with before it is forwarded.
+    #[must_use]
+    pub fn recheck(&self) -> Arc<dyn Recheck> {
+        Arc::clone(&self.live) as _
+    }
+
+    /// Where credentials come from.
+    #[must_use]
+    pub fn delegate(&self) -> &Delegate {
+        &self.delegate
+    }
+
+    /// How servers are reached.
+    #[must_use]
+    pub fn upstreams(&self) -> &Upstreams {
+        &self.upstreams
+    }
+
+    /// The record.
+    #[must_use]
+    pub const fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// Pages of lists that were made.
+    #[must_use]
+    pub const fn pages(&self) -> &Pages {
+        &self.pages
+    }
+
+    /// What handles are sealed with.
+    #[must_use]
+    pub fn sealer(&self) -> &Sealer {
+        &self.sealer
+    }
+}
+
+impl Live {
+    fn still_trusted(&self, caller: &Caller) -> Result<(), Refusal> {
+        if self.revocations.epoch() == caller.epoch() {
+            return Ok(());
+        }
+        self.revocations.check(caller.token()).map(|_| ())
+    }
+}
+
+impl Recheck for Live {
+    fn recheck(&self, permit: &Permit, arguments: Option<&Json>) -> Result<(), Refusal> {
+        self.still_trusted(permit.caller())?;
+        let now = self.snapshot.load();
+        if now.policy.revision() == permit.revision() {
+            return Ok(());
+        }
+        // An edit that does not concern this call changes nothing for it; one that does is obeyed.
+        let (caller, target) = (permit.caller().clone(), permit.target().clone());
+        let again = now.policy.authorize(caller, target, arguments_of(arguments), jiff::Timestamp::now());
+        again.map(|_| ()).map_err(|denied| denied.refusal)
+    }
+}
+
+fn viewer(caller: &Caller) -> Viewer<'_, Caller> {
+    Viewer { principal: caller.principal(), caller }
+}
+
+fn arguments_of(arguments: Option<&Json>) -> Arguments<'_> {
+    arguments.map_or(Arguments::None, |arguments| Arguments::Json(arguments.as_str()))
+}
+
+/// Time since 1970, by the wall clock.
+#[must_use]
+pub fn since_epoch() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }

@@ -248,11 +248,18 @@ impl Serialize for Digest {
     }
 }
 
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        Self::from_hex(&text).ok_or_else(|| serde::de::Error::custom("a digest is 64 hexadecimal digits"))
+    }
+}
+
 /// Declares a digest with a meaning.
 macro_rules! digest {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
         #[serde(transparent)]
         pub struct $name(pub Digest);
 
@@ -353,6 +360,15 @@ pub enum AuthorizationContext {
     Gateway,
     /// One caller's: never shared with another.
     Principal(PrincipalKey),
+}
+
+/// Where a request came in, which is also what its token must be for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Endpoint {
+    /// `/mcp`: every server, names prefixed.
+    Merged,
+    /// `/mcp/{server}`: one server, names verbatim.
+    Server(ServerId),
 }
 
 /// Counts revocations; a decision made under an older epoch is made again.

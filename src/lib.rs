@@ -3,24 +3,33 @@
 //! The life of a call is the source tree; `ARCHITECTURE.md` has the map, `call` the one function that
 //! a reviewer reads first.
 
+// The ground: knows nothing else of ours.
 pub mod ids;
 pub mod limit;
 pub mod outcome;
 pub mod wire;
 
+// The rooms, which import downwards only; `ARCHITECTURE.md` has the order.
 pub mod catalog;
 pub mod config;
 pub mod control;
-pub mod demo;
+pub mod delegate;
 pub mod egress;
+pub mod front;
+pub mod guard;
 pub mod identity;
 pub mod policy;
 pub mod record;
 pub mod store;
 pub mod upstream;
 
+// What composes them.
 pub mod call;
-pub mod cli;
 pub mod gateway;
 pub mod list;
 pub mod watch;
+
+// What people start.
+pub mod cli;
+pub mod demo;
+pub mod serve;

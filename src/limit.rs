@@ -59,8 +59,166 @@ pub const JWKS_RETRY_MIN: Duration = Duration::from_secs(1);
 pub const JWKS_RETRY_MAX: Duration = Duration::from_secs(30);
 /// A request waits this long for its issuer's keys.
 pub const JWKS_WAIT: Duration = Duration::from_secs(5);
+/// Requests that wait for one issuer's keys at once.
+pub const JWKS_WAITING_MAX: usize = 1_000;
 /// A verified token is looked at again after this, at the latest.
 pub const TOKEN_CACHE_LIFE_MAX: Duration = Duration::from_secs(300);
+/// Verified tokens remembered.
+pub const TOKEN_CACHE_ENTRIES_MAX: u64 = 100_000;
+
+// === front ===
+
+/// Connections at once; each costs about 20 KiB while idle.
+pub const CONNECTIONS_MAX: usize = 10_000;
+/// Headers of one request; clients send about 15, parameters may be mirrored into more.
+pub const HEADERS_MAX: usize = 100;
+/// All headers of one request: a token, a session and mirrored parameters fit.
+pub const HEADER_BYTES_MAX: usize = 64 * 1024;
+/// For all headers of a request to arrive, also on a kept connection: an idle one is closed after this.
+pub const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(60);
+/// For a body to arrive.
+pub const BODY_READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// How much of a body that is too large is taken in and thrown away, so that its sender can read the answer.
+pub const BODY_DISCARDED_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// How long that may take.
+pub const BODY_DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
+/// Space set aside for a body before its bytes are here.
+pub const BODY_RESERVED_BYTES_MAX: usize = 64 * 1024;
+/// Requests of one HTTP/2 connection at once.
+pub const HTTP2_STREAMS_MAX: u32 = 256;
+/// For a TLS handshake.
+pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Certificate files are looked at this often.
+pub const TLS_RELOAD_INTERVAL: Duration = Duration::from_secs(5);
+/// After a failed accept (mostly: no file descriptors left).
+pub const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(50);
+/// Hops read from forwarding headers, nearest first.
+pub const FORWARDED_HOPS_MAX: usize = 32;
+/// A comment is written into a stream that was silent for this long; proxies cut at 60 s.
+pub const STREAM_KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// A sealed handle as text; a legacy session with its client's capabilities is the largest.
+pub const HANDLE_BYTES_MAX: usize = 4 * 1024;
+/// A legacy session ends after this; clients then initialize again.
+pub const SESSION_AGE_MAX: Duration = Duration::from_secs(24 * 3600);
+/// What a client says of itself, inside of the session id; more is kept here.
+pub const SESSION_SEALED_BYTES_MAX: usize = 1024;
+/// What a client says of itself at `initialize`.
+pub const SESSION_CLIENT_BYTES_MAX: usize = 64 * 1024;
+/// A client's own description; a longer one is cut down to name and version.
+pub const SESSION_INFO_BYTES_MAX: usize = 512;
+/// Of all clients that say more than fits into their session id, together.
+pub const SESSIONS_KEPT_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// Ended sessions remembered until their age would have ended them.
+pub const SESSIONS_ENDED_MAX: u64 = 100_000;
+/// Sessions whose log level is remembered.
+pub const SESSION_LOG_LEVELS_MAX: u64 = 100_000;
+/// Calls in flight in one legacy session.
+pub const SESSION_CALLS_MAX: usize = 64;
+
+// === stdio bridge ===
+
+/// Requests that the bridge has open at once.
+pub const BRIDGE_REQUESTS_MAX: usize = 256;
+/// Lines waiting to be written.
+pub const BRIDGE_LINES_MAX: usize = 256;
+/// To connect, handshake included.
+pub const BRIDGE_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Between two attempts to open a legacy session's stream.
+pub const BRIDGE_STREAM_RETRY: Duration = Duration::from_secs(3);
+/// For open requests to be answered when the input has ended.
+pub const BRIDGE_DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// For the session to be ended when the input has ended.
+pub const BRIDGE_GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
+
+// === policy ===
+
+/// One policy file; a rule takes about 80 bytes.
+pub const POLICY_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Files of per-server rules in one set.
+pub const POLICY_FILES_MAX: usize = 1_000;
+/// Rows of all policy files together.
+pub const POLICY_ROWS_MAX: usize = 200_000;
+/// One cell of a row; resource URIs fit.
+pub const POLICY_CELL_BYTES_MAX: usize = 2_048;
+/// Mistakes that one check reports; the rest is noise that the first ones caused.
+pub const POLICY_MISTAKES_MAX: usize = 100;
+/// Environments; they are bits of one word, and one is the gateway's own.
+pub const ENVIRONMENTS_MAX: usize = 63;
+/// Steps from a subject to a role; Casbin follows ten links and then stops silently, so we stop loudly before.
+pub const ROLE_DEPTH_MAX: usize = 8;
+/// Nesting of a condition, named conditions included.
+pub const CONDITION_DEPTH_MAX: usize = 16;
+/// Parts of one condition, named conditions included.
+pub const CONDITION_PARTS_MAX: usize = 1_000;
+/// Characters of an argument's value that the record keeps for each condition that read it.
+pub const CONDITION_VALUE_CHARACTERS_MAX: usize = 200;
+/// Values that the record keeps for one condition.
+pub const CONDITION_VALUES_MAX: usize = 20;
+/// Identity classes remembered; beyond it the least used are computed again.
+pub const CLASSES_MAX: u64 = 4_096;
+/// Personas and tokens whose class is remembered.
+pub const CLASS_LOOKUPS_MAX: u64 = 65_536;
+/// Listed items whose verdict one class remembers; beyond it the table starts again.
+pub const TABLE_ITEMS_MAX: usize = 50_000;
+/// Combinations of condition values whose answer is remembered, for one shape of rules.
+pub const CONDITION_ANSWERS_MAX: usize = 64;
+/// Enforcers kept for the next question; each takes about 20 KiB.
+pub const ENFORCERS_IDLE_MAX: usize = 16;
+/// Rules that an explanation names as near misses.
+pub const NEAR_MISSES_MAX: usize = 10;
+
+// === catalog ===
+
+/// Items of one kind that one server may list; the largest real server has a few hundred tools.
+pub const LISTED_ITEMS_MAX: usize = 5_000;
+/// One definition: descriptions and schemas; what is larger is not for a model to read.
+pub const DEFINITION_BYTES_MAX: usize = 256 * 1024;
+/// All definitions of one kind of one server together.
+pub const LISTED_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// A name in an upstream's spelling; the specification recommends 128.
+pub const LISTED_NAME_BYTES_MAX: usize = 1_024;
+/// What is remembered and reported about items that one listing dropped.
+pub const DROPPED_REPORTED_MAX: usize = 32;
+/// Annotated parameters of one tool; each becomes a header.
+pub const HEADER_PARAMETERS_MAX: usize = 32;
+/// A public tool name on `/mcp`: clients add a prefix of their own, model APIs cap at 64.
+pub const PUBLIC_NAME_BYTES_MAX: usize = 48;
+/// A resource URI that is routed.
+pub const URI_BYTES_MAX: usize = 4 * 1024;
+/// Templates of one server that route on `/mcp`; each is tried in turn.
+pub const TEMPLATES_ROUTED_MAX: usize = 256;
+/// Parts (literals and expressions) of one URI template.
+pub const TEMPLATE_PARTS_MAX: usize = 32;
+/// One server's instructions.
+pub const INSTRUCTIONS_SERVER_BYTES_MAX: usize = 4 * 1024;
+/// The merged instructions: they are put in front of a model on every start.
+pub const INSTRUCTIONS_BYTES_MAX: usize = 16 * 1024;
+/// How long a view waits for a server that was never listed, counted from when that began.
+pub const CATALOG_FIRST_WAIT: Duration = Duration::from_secs(2);
+/// One refresh of one server, all lists together, whatever the source's own time-outs say.
+pub const CATALOG_REFRESH_TIMEOUT: Duration = Duration::from_secs(60);
+/// Between two refreshes that notifications ask for: a flapping server is not chased.
+pub const CATALOG_CHANGED_PAUSE: Duration = Duration::from_secs(1);
+/// Before the first retry of a server that is down; doubles up to the next.
+pub const CATALOG_RETRY_MIN: Duration = Duration::from_secs(1);
+/// Between two retries of a server that stays down.
+pub const CATALOG_RETRY_MAX: Duration = Duration::from_secs(60);
+/// The longest `ttlMs` that is believed.
+pub const LIST_TTL_MAX: Duration = Duration::from_secs(3_600);
+/// Slices that were listed with a caller's own credential, all together.
+pub const PRINCIPAL_SLICES_BYTES_MAX: u64 = 512 * 1024 * 1024;
+/// A caller's slice that nobody asked for is forgotten after this.
+pub const PRINCIPAL_SLICE_IDLE_MAX: Duration = Duration::from_secs(30 * 60);
+/// Composed views remembered, by the sum of their items.
+pub const VIEW_ITEMS_CACHED_MAX: u64 = 1_000_000;
+/// Answers to "which view is this caller's now" remembered.
+pub const VIEW_MEMOS_MAX: u64 = 20_000;
+/// Conflicts that one view reports.
+pub const CONFLICTS_REPORTED_MAX: usize = 1_000;
+/// Conflicts that are not logged again.
+pub const CONFLICTS_REMEMBERED_MAX: u64 = 10_000;
+/// Slices that were listed with a caller's own credential.
+pub const PRINCIPAL_SLICES_MAX: u64 = 10_000;
 
 // === record ===
 
@@ -101,6 +259,7 @@ pub const STORE_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 pub const STORE_READERS_MAX: u32 = 2;
 /// Revocations that hold at once; every check looks at all of them.
 pub const REVOCATIONS_MAX: i64 = 100_000;
+
 // === demo upstreams ===
 
 /// Notes in the sample server: more than anyone reads, less than anyone notices in memory.
@@ -113,6 +272,7 @@ pub const NOTE_TEXT_BYTES_MAX: usize = 10_000;
 pub const REPLICAS_MAX: u32 = 100;
 
 // === egress ===
+
 /// A name server that takes longer is down.
 pub const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Addresses of one name that are looked at.
@@ -137,6 +297,7 @@ pub const UPSTREAM_KEEPALIVE: Duration = Duration::from_secs(30);
 pub const UPSTREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 /// Idle connections to one upstream; more than that many calls at once are rare.
 pub const UPSTREAM_IDLE_CONNECTIONS_MAX: usize = 256;
+
 // === config ===
 
 /// Longer than a year is a mistake in a file, not a wish; and arithmetic on it cannot overflow.
@@ -167,6 +328,123 @@ pub const PRINCIPALS_REMEMBERED_MAX: u64 = 1_000_000;
 /// A principal that does nothing for this long is forgotten.
 pub const PRINCIPAL_IDLE: Duration = Duration::from_secs(600);
 
+// === lists and watches ===
+
+/// Items on one page; clients that never ask for a second page still see a thousand tools.
+pub const LIST_PAGE_ITEMS_MAX: usize = 1_000;
+/// Bytes on one page; a thousand tools with large schemas have about a megabyte.
+pub const LIST_PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Pages remembered, in bytes.
+pub const LIST_BYTES_CACHED_MAX: u64 = 64 * 1024 * 1024;
+/// A page that nobody asks for is forgotten.
+pub const LIST_CACHED_IDLE: Duration = Duration::from_secs(600);
+/// How long a client may believe what `server/discover` said.
+pub const DISCOVER_TTL_MS: u64 = 60_000;
+/// How often an open stream looks whether its token has run out.
+pub const WATCH_RECHECK: Duration = Duration::from_secs(1);
+/// Changes within this time are told once.
+pub const WATCH_DEBOUNCE: Duration = Duration::from_millis(100);
+
+// === demo ===
+
+/// A request to the development issuer.
+pub const DEMO_BODY_BYTES_MAX: usize = 64 * 1024;
+/// Requests to it at once.
+pub const DEMO_REQUESTS_MAX: usize = 64;
+/// One of them, from its head to its answer.
+pub const DEMO_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Parameters of one request.
+pub const DEMO_PARAMETERS_MAX: usize = 32;
+/// One of them; a subject token is the longest.
+pub const DEMO_PARAMETER_BYTES_MAX: usize = 16 * 1024;
+/// Clients that registered themselves.
+pub const DEMO_CLIENTS_MAX: u64 = 1_000;
+/// Redirect URIs of one client.
+pub const DEMO_REDIRECT_URIS_MAX: usize = 10;
+/// The name of a client on the page.
+pub const DEMO_CLIENT_NAME_CHARACTERS_MAX: usize = 80;
+/// Open sign-in pages, and codes that were not redeemed yet.
+pub const DEMO_PENDING_MAX: u64 = 1_000;
+/// Sessions with a refresh token.
+pub const DEMO_SESSIONS_MAX: u64 = 10_000;
+/// A client that registered itself is forgotten after this.
+pub const DEMO_REGISTRATION_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
+/// A sign-in page waits this long for its click.
+pub const DEMO_PAGE_LIFE: Duration = Duration::from_secs(600);
+/// A code waits this long to be redeemed (RFC 6749 section 4.1.2 says ten minutes at most).
+pub const DEMO_CODE_LIFE: Duration = Duration::from_secs(60);
+/// A refresh token that is not used is forgotten after this.
+pub const DEMO_SESSION_LIFE: Duration = Duration::from_secs(24 * 3600);
+/// An access token of the demo.
+pub const DEMO_TOKEN_LIFE_MAX: Duration = Duration::from_secs(3600);
+/// An exchanged token of the demo.
+pub const DEMO_EXCHANGED_LIFE: Duration = Duration::from_secs(300);
+/// A base64url SHA-256 (RFC 7636 section 4.2), which is also how long a verifier is at least.
+pub const PKCE_S256_CHARACTERS: usize = 43;
+/// Events of one exchange that wait for a slow reader; the end always has room.
+pub const EXCHANGE_EVENTS_MAX: usize = 64;
+/// The body of an HTTP error; a JSON-RPC error fits, a proxy's error page is cut off.
+pub const ERROR_BODY_BYTES_MAX: usize = 64 * 1024;
+/// A legacy session id as a server spells it; longer ones are refused.
+pub const SESSION_ID_BYTES_MAX: usize = 1_024;
+/// Upstream sessions kept for one server; the least recently used idle one makes room.
+pub const SESSIONS_PER_SERVER_MAX: usize = 1_000;
+/// An upstream session that nobody uses for this long is ended.
+pub const SESSION_IDLE: Duration = Duration::from_secs(15 * 60);
+/// Child processes of one server; the least recently used idle one makes room.
+pub const PROCESSES_PER_SERVER_MAX: usize = 32;
+/// A child process that nobody uses for this long is stopped.
+pub const PROCESS_IDLE: Duration = Duration::from_secs(10 * 60);
+/// How often idle sessions and processes are looked for.
+pub const IDLE_SWEEP: Duration = Duration::from_secs(30);
+/// Housekeeping requests to one server at once; calls are counted apart.
+pub const ERRANDS_IN_FLIGHT_MAX: usize = 4;
+/// Pages of one list; 10,000 items at 50 a page.
+pub const LIST_PAGES_MAX: usize = 200;
+/// Items of one list; the largest real server has about 300 tools.
+pub const LIST_ITEMS_MAX: usize = 10_000;
+/// All pages of one list together.
+pub const LIST_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// A cursor that an upstream gives us.
+pub const CURSOR_BYTES_MAX: usize = 16 * 1024;
+/// First pause before an upstream that is down is tried again; it doubles.
+pub const RETRY_PAUSE_MIN: Duration = Duration::from_millis(250);
+/// Longest pause before an upstream that is down is tried again.
+pub const RETRY_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// A stream of changes without any event for this long is opened again.
+pub const CHANGE_STREAM_IDLE: Duration = Duration::from_secs(15 * 60);
+/// Changes that wait for a slow listener before it has to look at everything again.
+pub const CHANGES_QUEUED_MAX: usize = 256;
+/// Requests that a legacy server may send us within one exchange before it is called garbage.
+pub const SERVER_REQUESTS_PER_CALL_MAX: usize = 100;
+/// Times that a legacy stream which broke off is taken up again within one call.
+pub const RESUMES_PER_CALL_MAX: usize = 10;
+/// Longest pause that a legacy server may ask for before its stream is taken up again.
+pub const RESUME_PAUSE_MAX: Duration = Duration::from_secs(5);
+/// Messages that wait to be written to a child process.
+pub const PROCESS_WRITES_QUEUED_MAX: usize = 64;
+/// A line of a child's standard output: one message.
+pub const PROCESS_LINE_BYTES_MAX: usize = RESPONSE_BYTES_MAX;
+/// A line of a child's standard error that is shown; the rest of it is left out.
+pub const PROCESS_ERROR_LINE_BYTES_MAX: usize = 4 * 1024;
+/// Lines per second of a child's standard error that are shown.
+pub const PROCESS_ERROR_LINES_PER_SECOND_MAX: u32 = 50;
+/// Lines on a child's standard output that are no messages, before the process is called garbage.
+pub const PROCESS_NOISE_LINES_MAX: usize = 1_000;
+/// A child may take this long to end by itself when its standard input ends.
+pub const PROCESS_STOP_GRACE: Duration = Duration::from_millis(1_500);
+/// A child may take this long to end after SIGTERM, before SIGKILL.
+pub const PROCESS_TERM_GRACE: Duration = Duration::from_millis(800);
+/// Everything that a child left behind is gone after this, at the latest.
+pub const PROCESS_KILL_WAIT: Duration = Duration::from_millis(1_000);
+
+// === gateway ===
+
+/// How often counts of principals that have recovered are forgotten.
+pub const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(60);
+/// Changes of files within this time are one change.
+pub const WATCH_FILES_DEBOUNCE: Duration = Duration::from_millis(200);
+
 // === control ===
 
 /// A request on the control socket.
@@ -179,6 +457,36 @@ pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(60);
 pub const REVOCATION_VALUE_BYTES_MAX: usize = 2_048;
 /// A sign-out reaches this far ahead of its moment: issuers' clocks differ from ours.
 pub const SIGN_OUT_SKEW: Duration = Duration::from_secs(60);
+
+// === delegate ===
+
+/// Files with secrets are looked at this often.
+pub const SECRET_LOOK_INTERVAL: Duration = Duration::from_secs(5);
+/// Programs that print secrets are run this often.
+pub const SECRET_EXEC_INTERVAL: Duration = Duration::from_secs(300);
+/// Memory for exchanged tokens.
+pub const EXCHANGED_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// What one of them counts for at least, beside the token.
+pub const EXCHANGED_ENTRY_BYTES_MIN: usize = 1_024;
+/// An exchanged token is not used in the last seconds of its life, so that it does not expire on its way.
+pub const EXCHANGED_MARGIN: Duration = Duration::from_secs(10);
+/// How long a token is used whose life nobody told us.
+pub const EXCHANGED_UNKNOWN_LIFE: Duration = Duration::from_secs(60);
+/// Token endpoints with a client of their own.
+pub const TOKEN_ENDPOINTS_MAX: u64 = 256;
+
+// === commands that are clients ===
+
+/// Tools that `demo` and `tools` show at most.
+pub const CLIENT_TOOLS_SHOWN_MAX: usize = 10_000;
+/// How long `demo` waits for the line of a call in the journal; results do not wait for the disk.
+pub const DEMO_LINE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often `demo` looks for new lines in the journal.
+pub const DEMO_LINE_POLL: Duration = Duration::from_millis(25);
+/// How long `tools` waits for a server to list its tools.
+pub const TOOLS_LIST_TIMEOUT: Duration = Duration::from_secs(30);
+/// Calls whose end `demo` still waits to show.
+pub const DEMO_OPEN_CALLS_MAX: usize = 4_096;
 
 // === logs ===
 

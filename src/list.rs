@@ -1,21 +1,105 @@
 //! What a caller sees: the same decisions as for calls, used as a filter.
+//!
+//! Decides which items make a page and in which shape of which era. Invariant: what identity filtered is
+//! `private`, and bytes are shared only by callers of one class looking at one view.
 
+use std::collections::HashSet;
+use std::fmt::Write as _;
 use std::sync::Arc;
 
-use crate::call::Request;
-use crate::gateway::Gateway;
+use crate::call::{Endpoint, Request};
+use crate::catalog::{Item, View};
+use crate::delegate::{Leg, attempt};
+use crate::gateway::{Gateway, Snapshot};
 use crate::identity::Caller;
-use crate::outcome::{Reason, Refusal, Stop};
-use crate::wire::Json;
-use crate::wire::mcp::{Kind, Version};
+use crate::ids::{ClassKey, Digest, PrincipalKey, ServerId, ViewRevision};
+use crate::limit;
+use crate::outcome::{Failure, Reason, Refusal, Stop};
+use crate::policy::{Ask, Class};
+use crate::record::event::Listing;
+use crate::wire::mcp::{Era, Kind, Version};
+use crate::wire::{Json, Value};
+
+/// Pages that were made, by what they were made of.
+pub type Pages = moka::sync::Cache<PageKey, Arc<Page>>;
+
+/// What a page depends on. The view's revision covers endpoint, items and order.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct PageKey {
+    class: ClassKey,
+    view: ViewRevision,
+    kind: Kind,
+    era: Era,
+    offset: usize,
+}
+
+/// One page, as all callers of a class get it.
+#[derive(Debug)]
+pub struct Page {
+    /// The result object, without the cursor: that is sealed for one principal.
+    result: String,
+    shown: usize,
+    /// Where the next page begins.
+    next: Option<usize>,
+}
+
+/// An empty memory of pages, bounded by bytes.
+#[must_use]
+pub fn pages() -> Pages {
+    moka::sync::Cache::builder()
+        .max_capacity(limit::LIST_BYTES_CACHED_MAX)
+        .weigher(|_, page: &Arc<Page>| u32::try_from(page.result.len()).unwrap_or(u32::MAX))
+        .time_to_idle(limit::LIST_CACHED_IDLE)
+        .build()
+}
 
 /// The result of one of the four list methods, in the shape of the client's era.
 ///
 /// # Errors
 /// A bad cursor, a limit, or no upstream that answers.
 pub async fn list(gateway: &Arc<Gateway>, caller: &Caller, request: &Request, kind: Kind) -> Result<Json, Stop> {
-    let _ = (gateway, caller, request, kind);
-    Err(Refusal::new(Reason::NotAllowed).into())
+    gateway.quotas().request(caller.principal())?;
+    let leg = Leg::new(kind.list_method(), request.client.version);
+    let listed = page_of(gateway, caller, request, kind).await;
+    let attempt = attempt(caller, &leg, None, None);
+    match listed {
+        Ok((result, listing)) => {
+            gateway.journal().listed(&attempt, &listing);
+            Ok(result)
+        }
+        Err(stop) => {
+            gateway.journal().stopped(&attempt, &stop);
+            Err(stop)
+        }
+    }
+}
+
+async fn page_of(
+    gateway: &Arc<Gateway>,
+    caller: &Caller,
+    request: &Request,
+    kind: Kind,
+) -> Result<(Json, Listing), Stop> {
+    let now = gateway.snapshot();
+    let class = class_of(&now, caller)?;
+    let view = gateway.view(caller, &request.endpoint).await?;
+    let cursor = Cursor { kind, list: view.digest(kind), class: class.key() };
+    let offset = match request.message.params().and_then(|params| params.get("cursor")) {
+        Some(text) => cursor.open(gateway, caller.principal(), text)?,
+        None => 0,
+    };
+    let key = PageKey { class: class.key(), view: view.revision(), kind, era: request.client.version.era(), offset };
+    // Single flight: a thousand callers of one class ask at once after a reload.
+    let page = gateway.pages().get_with_by_ref(&key, || Arc::new(Page::make(&now, &class, &view, &key)));
+    let result = match page.next {
+        None => page.result.clone(),
+        Some(next) => {
+            let sealed = Json::of(&cursor.seal(gateway, caller.principal(), next)?);
+            let body = page.result.strip_suffix('}').unwrap_or(&page.result);
+            format!("{body},\"nextCursor\":{}}}", sealed.as_str())
+        }
+    };
+    Ok((Json::joined(result), Listing { shown: page.shown, view: Some(view.revision()) }))
 }
 
 /// The result of `server/discover`.
@@ -23,8 +107,17 @@ pub async fn list(gateway: &Arc<Gateway>, caller: &Caller, request: &Request, ki
 /// # Errors
 /// A limit, or no upstream that answers.
 pub async fn discover(gateway: &Arc<Gateway>, caller: &Caller, request: &Request) -> Result<Json, Stop> {
-    let _ = (gateway, caller, request);
-    Err(Refusal::new(Reason::NotAllowed).into())
+    gateway.quotas().request(caller.principal())?;
+    let own = introduction(gateway, caller, &request.endpoint).await?;
+    let instructions = own.instructions.as_ref().map_or_else(String::new, member("instructions"));
+    Ok(Json::joined(format!(
+        "{{\"resultType\":\"complete\",\"supportedVersions\":{},\"capabilities\":{}{instructions},\"ttlMs\":{},\
+         \"cacheScope\":\"private\",\"_meta\":{{\"io.modelcontextprotocol/serverInfo\":{}}}}}",
+        Json::of(&Version::ALL.map(Version::as_str)).as_str(),
+        own.capabilities.as_str(),
+        limit::DISCOVER_TTL_MS,
+        server_info().as_str(),
+    )))
 }
 
 /// The result of `initialize` for a negotiated legacy version.
@@ -37,6 +130,164 @@ pub async fn initialize(
     request: &Request,
     version: Version,
 ) -> Result<Json, Stop> {
-    let _ = (gateway, caller, request, version);
-    Err(Refusal::new(Reason::NotAllowed).into())
+    gateway.quotas().request(caller.principal())?;
+    let own = introduction(gateway, caller, &request.endpoint).await?;
+    let instructions = own.instructions.as_ref().map_or_else(String::new, member("instructions"));
+    Ok(Json::joined(format!(
+        "{{\"protocolVersion\":\"{version}\",\"capabilities\":{},\"serverInfo\":{}{instructions}}}",
+        own.capabilities.as_str(),
+        server_info().as_str(),
+    )))
+}
+
+/// The digest of what a caller is shown of one kind: it moves when their list changes, and only then.
+pub fn shown_digest(now: &Snapshot, class: &Class, view: &View, kind: Kind) -> Digest {
+    let digests: Vec<&[u8]> = shown(now, class, view, kind)
+        .flat_map(|item| {
+            let definition = item.target().definition().map_or(&[][..], |definition| definition.digest.0.as_bytes());
+            [item.public_name().as_bytes(), definition]
+        })
+        .collect();
+    Digest::of("bailiwick/shown/v1", &digests)
+}
+
+/// The class of a caller.
+///
+/// # Errors
+/// Why nothing can be decided for them at all.
+pub fn class_of(now: &Snapshot, caller: &Caller) -> Result<Arc<Class>, Refusal> {
+    let class = now.policy.class_of(caller);
+    class.blocked().map_or_else(|| Ok(Arc::clone(&class)), |refusal| Err(refusal.clone()))
+}
+
+fn shown<'a>(now: &Snapshot, class: &Class, view: &'a View, kind: Kind) -> impl Iterator<Item = &'a Item> {
+    let items = view.items(kind);
+    let asks: Vec<Ask<'_>> = items.iter().map(ask).collect();
+    let visible = now.policy.list(class, &asks);
+    items.iter().zip(visible).filter_map(|(item, visible)| visible.then_some(item))
+}
+
+fn ask(item: &Item) -> Ask<'_> {
+    let target = item.target();
+    Ask { environment: target.environment(), server: target.server_id(), name: target.name(), action: target.action() }
+}
+
+impl Page {
+    fn make(now: &Snapshot, class: &Class, view: &View, key: &PageKey) -> Self {
+        let mut result = String::new();
+        if key.era == Era::Modern {
+            result.push_str("{\"resultType\":\"complete\",");
+        } else {
+            result.push('{');
+        }
+        let _ = write!(result, "\"{}\":[", key.kind.list_member());
+        let mut shown_items = shown(now, class, view, key.kind).skip(key.offset);
+        let mut count = 0;
+        let mut next = None;
+        for item in shown_items.by_ref() {
+            let full = count == limit::LIST_PAGE_ITEMS_MAX || result.len() > limit::LIST_PAGE_BYTES_MAX;
+            if full && count > 0 {
+                next = Some(key.offset + count);
+                break;
+            }
+            if count > 0 {
+                result.push(',');
+            }
+            result.push_str(item.raw().as_str());
+            count += 1;
+        }
+        result.push(']');
+        if key.era == Era::Modern {
+            let ttl_ms = view.ttl(key.kind).as_millis();
+            let _ = write!(result, ",\"ttlMs\":{ttl_ms},\"cacheScope\":\"private\"");
+        }
+        result.push('}');
+        Self { result, shown: count, next }
+    }
+}
+
+/// What a cursor holds besides its offset: a list that changed in between begins again.
+struct Cursor {
+    kind: Kind,
+    list: Digest,
+    class: ClassKey,
+}
+
+impl Cursor {
+    fn check(&self) -> String {
+        format!("{}.{}.{}", self.kind.list_method(), self.list.short(), self.class.0.short())
+    }
+
+    fn seal(&self, gateway: &Gateway, principal: PrincipalKey, offset: usize) -> Result<String, Failure> {
+        let sealed = gateway.sealer().seal("cursor", principal, format!("{} {offset}", self.check()).as_bytes());
+        sealed.map_err(|error| Failure::before(Reason::Internal, error.to_string()))
+    }
+
+    fn open(&self, gateway: &Gateway, principal: PrincipalKey, cursor: Value<'_>) -> Result<usize, Refusal> {
+        let refuse =
+            || Refusal::new(Reason::ParametersInvalid).hint("the cursor is not valid any more: list from the start");
+        let text = cursor.as_str().ok_or_else(refuse)?;
+        let opened = gateway.sealer().open("cursor", principal, &text).ok_or_else(refuse)?;
+        let content = String::from_utf8(opened).map_err(|_| refuse())?;
+        let (check, offset) = content.split_once(' ').ok_or_else(refuse)?;
+        if check != self.check() {
+            return Err(refuse());
+        }
+        offset.parse().map_err(|_| refuse())
+    }
+}
+
+/// What the gateway says of itself to one caller.
+struct Introduction {
+    capabilities: Json,
+    instructions: Option<String>,
+}
+
+async fn introduction(gateway: &Arc<Gateway>, caller: &Caller, endpoint: &Endpoint) -> Result<Introduction, Stop> {
+    let now = gateway.snapshot();
+    let class = class_of(&now, caller)?;
+    let view = match gateway.view(caller, endpoint).await {
+        Ok(view) => view,
+        // A client that connects while every server is down still gets its session; its lists will say so.
+        Err(stop) if stop.reason() == Reason::CatalogUnavailable => {
+            return Ok(Introduction {
+                capabilities: announced(&Json::of(&serde_json::Map::new())),
+                instructions: None,
+            });
+        }
+        Err(stop) => return Err(stop),
+    };
+    let seen: HashSet<&ServerId> = Kind::ALL
+        .into_iter()
+        .flat_map(|kind| shown(&now, &class, &view, kind).map(|item| item.target().server_id()).collect::<Vec<_>>())
+        .collect();
+    Ok(Introduction {
+        capabilities: announced(&view.capabilities(|server| seen.contains(&server.id))),
+        instructions: view.instructions(|server| seen.contains(&server.id)),
+    })
+}
+
+/// What the gateway itself bridges; it announces nothing else, whatever the servers can do. Tools are always
+/// among it, because a client that sees none yet must hear when that changes.
+fn announced(merged: &Json) -> Json {
+    let mut own = String::from("{\"tools\":{\"listChanged\":true}");
+    let has = |key: &str| merged.value().as_object().is_some_and(|merged| merged.get(key).is_some());
+    for kind in ["prompts", "resources"] {
+        if has(kind) {
+            let _ = write!(own, ",\"{kind}\":{{\"listChanged\":true}}");
+        }
+    }
+    if has("completions") {
+        own.push_str(",\"completions\":{}");
+    }
+    own.push('}');
+    Json::joined(own)
+}
+
+fn server_info() -> Json {
+    Json::of(&serde_json::json!({ "name": "bailiwick", "title": "Bailiwick", "version": env!("CARGO_PKG_VERSION") }))
+}
+
+fn member(name: &str) -> impl Fn(&String) -> String {
+    move |text| format!(",\"{name}\":{}", Json::of(text).as_str())
 }

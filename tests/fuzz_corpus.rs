@@ -1,6 +1,5 @@
 //! Replays the committed seeds of the fuzz targets on the stable toolchain, through the same checks.
 #![expect(
-    clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
     reason = "a check that fails shall panic, which is how the fuzzer learns of it"
@@ -9,13 +8,28 @@
 use std::fs;
 use std::path::Path;
 
+#[path = "../fuzz/checks/condition.rs"]
+mod condition;
 #[path = "../fuzz/checks/message.rs"]
 mod message;
+#[path = "../fuzz/checks/names.rs"]
+mod names;
 #[path = "../fuzz/checks/sse.rs"]
 mod sse;
+#[path = "../fuzz/checks/tokens.rs"]
+mod tokens;
+
+/// A check panics where something that must hold does not.
+type Check = fn(&[u8]);
 
 /// Every target of `fuzz/Cargo.toml` and its check.
-const TARGETS: &[(&str, fn(&[u8]))] = &[("message", message::check), ("sse", sse::check)];
+const TARGETS: &[(&str, Check)] = &[
+    ("message", message::check),
+    ("sse", sse::check),
+    ("names", names::check),
+    ("condition", condition::check),
+    ("tokens", tokens::check),
+];
 
 #[test]
 fn what_holds_for_any_input_holds_for_every_seed() {

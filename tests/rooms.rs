@@ -39,7 +39,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "store",
         &["limit", "ids", "outcome", "wire", "config", "record", "identity", "catalog", "policy", "guard", "delegate"],
     ),
-    ("demo", &["limit", "ids", "config"]),
+    // `bailiwick token` asks the running issuer over its guarded client.
+    ("demo", &["limit", "ids", "config", "egress"]),
     // The only places that compose the rooms.
     ("call", PIPELINE),
     ("list", PIPELINE),
@@ -54,6 +55,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         ],
     ),
     ("control", &["limit", "ids", "outcome", "wire", "config", "identity", "policy", "record", "gateway"]),
+    // Opens the rooms in order, and closes them.
+    ("serve", EVERYTHING),
     ("cli", EVERYTHING),
     ("main", EVERYTHING),
     ("lib", &[]),
@@ -66,7 +69,7 @@ const PIPELINE: &[&str] = &[
 
 const EVERYTHING: &[&str] = &[
     "limit", "ids", "outcome", "wire", "config", "egress", "record", "identity", "catalog", "policy", "guard",
-    "delegate", "upstream", "store", "demo", "call", "list", "watch", "gateway", "front", "control", "cli",
+    "delegate", "upstream", "store", "demo", "call", "list", "watch", "gateway", "front", "control", "serve", "cli",
 ];
 
 /// Which rooms alone may name a crate.
@@ -77,7 +80,7 @@ const OWNED_CRATES: &[(&str, &[&str])] = &[
     ("axum", &["front", "control", "demo"]),
 ];
 
-/// Words that build an HTTP client, whoever owns its type.
+/// Words that build an HTTP client, whoever owns its type, or connect to an address without one.
 const CLIENT_BUILDERS: &[&str] = &[
     "reqwest::Client::new",
     "reqwest::Client::builder",
@@ -86,7 +89,7 @@ const CLIENT_BUILDERS: &[&str] = &[
     "hyper_util::client::legacy::Client::builder",
     "HttpConnector::new",
     "HttpsConnectorBuilder",
-    "hyper::client::conn",
+    "TcpStream::connect",
 ];
 
 /// Lines of a file before its test module.
@@ -237,7 +240,8 @@ fn sources() -> Vec<SourceFile> {
                 let text = fs::read_to_string(&path).unwrap();
                 let path = path.strip_prefix(root).unwrap().to_owned();
                 let room = path.iter().nth(1).unwrap().to_string_lossy().trim_end_matches(".rs").to_owned();
-                let is_test = path.iter().any(|part| part == "tests" || part == "tests.rs");
+                let stem = path.with_extension("");
+                let is_test = stem.iter().any(|part| part.to_string_lossy().ends_with("tests"));
                 files.push(SourceFile { path, room, text, is_test });
             }
         }

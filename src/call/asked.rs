@@ -7,17 +7,15 @@
 use std::borrow::Cow;
 
 use super::Request;
-use crate::catalog::Target;
+use crate::catalog::{Target, Wanted};
 use crate::ids::Action;
 use crate::outcome::{Reason, Refusal};
 use crate::wire::mcp::{Method, meta};
 use crate::wire::{Edit, Json, Object, Outgoing, Value};
 
 /// What a request asks for.
-#[derive(Debug)]
 pub struct Asked<'a> {
-    /// What is to be done.
-    pub action: Action,
+    action: Action,
     /// To what, as the client spells it: a public name or a URI.
     pub name: Cow<'a, str>,
     /// With which arguments: an object, or nothing.
@@ -55,10 +53,19 @@ impl<'a> Asked<'a> {
         Ok(Self { action, name, arguments, params, method: request.method })
     }
 
-    /// Whether a completion is about a prompt and not about a resource.
+    /// What the catalog is asked for.
     #[must_use]
-    pub fn is_about_prompt(&self) -> bool {
-        self.params.get("ref").and_then(Value::as_object).is_some_and(is_prompt)
+    pub fn wanted(&self) -> Wanted<'_> {
+        let name = self.name.as_ref();
+        match self.action {
+            Action::Get => Wanted::Get(name),
+            Action::Read => Wanted::Read(name),
+            Action::Complete if self.params.get("ref").and_then(Value::as_object).is_some_and(is_prompt) => {
+                Wanted::CompletePrompt(name)
+            }
+            Action::Complete => Wanted::CompleteResource(name),
+            _ => Wanted::Call(name),
+        }
     }
 
     /// Checks the mirrored parameters of a modern client against the definition, after authorization.
@@ -101,7 +108,8 @@ impl<'a> Asked<'a> {
             meta_edits.push(Edit::Set(meta::LOG_LEVEL, level.clone()));
         }
         let empty = empty_object();
-        let meta = own_meta.or_else(|| empty.value().as_object()).map_or(empty.clone(), |meta| meta.edited(&meta_edits));
+        let meta =
+            own_meta.or_else(|| empty.value().as_object()).map_or(empty.clone(), |meta| meta.edited(&meta_edits));
         let mut edits = vec![Edit::Set("_meta", meta)];
         let key = if self.method == Method::ReadResource { "uri" } else { "name" };
         if self.method == Method::Complete {
@@ -118,7 +126,9 @@ impl<'a> Asked<'a> {
             name: (self.method != Method::Complete).then(|| target.name().to_owned()),
             header_parameters: self.header_parameters(target),
             headers: forwarded(&request.headers, &target.server().forward_headers),
-            progress_token: own_meta.and_then(|meta| meta.get(meta::PROGRESS_TOKEN)).map(|token| request.message.cut(token)),
+            progress_token: own_meta
+                .and_then(|meta| meta.get(meta::PROGRESS_TOKEN))
+                .map(|token| request.message.cut(token)),
         }
     }
 
@@ -136,7 +146,9 @@ impl<'a> Asked<'a> {
     }
 
     fn argument(&self, path: &[String]) -> Option<Value<'a>> {
-        path.iter().try_fold(self.arguments?, |value, name| value.as_object()?.get(name)).filter(|value| !value.is_null())
+        path.iter()
+            .try_fold(self.arguments?, |value, name| value.as_object()?.get(name))
+            .filter(|value| !value.is_null())
     }
 }
 

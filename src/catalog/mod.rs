@@ -1,7 +1,41 @@
 //! Decides which primitive a request means, and what everything is called. Refuses to know who may use it.
 //!
-//! Invariant: a [`Target`] names something that an upstream listed, or a URI that routes to exactly one.
+//! One immutable slice per upstream and authorization context; a view is composed of slices; a name or URI
+//! is looked up in a view. Invariant: a [`Target`] names something that an upstream listed, a URI that
+//! routes to exactly one, or a server itself.
 
+mod capabilities;
+#[expect(clippy::module_inception, reason = "the room is named for its one important type")]
+mod catalog;
+mod compose;
+mod definition;
+#[cfg(test)]
+mod fake;
+mod header;
+mod memo;
+mod naming;
+mod refresh;
+mod resolve;
+#[cfg(test)]
+mod routing_tests;
+mod slice;
+mod slot;
+mod source;
 pub mod target;
+mod template;
+#[cfg(test)]
+mod tests;
+mod uri;
+mod view;
 
-pub use target::{Definition, Target};
+pub use catalog::Catalog;
+pub use definition::{DropReason, Dropped};
+pub use naming::{Naming, public_name};
+pub use resolve::Wanted;
+pub use slice::{List, Slice};
+pub use slot::SliceState;
+pub use source::{Access, Facts, Listing, Source, Viewer};
+pub use target::{Definition, HeaderParameter, Target};
+pub use template::Template;
+pub use uri::is_confusing;
+pub use view::{Conflict, ConflictReason, Item, Member, View};

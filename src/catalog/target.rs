@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use crate::config::ServerConfig;
 use crate::ids::{Action, DefinitionDigest, Environment, ServerId};
+use crate::wire::Json;
 
 /// The proof of the second stage: which upstream, which primitive, which definition.
 #[derive(Debug, Clone)]
@@ -24,7 +23,7 @@ pub struct Definition {
     /// The digest of all of it.
     pub digest: DefinitionDigest,
     /// The definition as the upstream sent it: one JSON object.
-    pub raw: Bytes,
+    pub raw: Json,
     /// Parameters that are mirrored into `Mcp-Param-*` headers: property path and header name.
     pub header_parameters: Vec<HeaderParameter>,
 }
@@ -63,7 +62,7 @@ impl Target {
         &self.action
     }
 
-    /// The primitive's name or URI in the upstream's own spelling.
+    /// The primitive's name or URI in the upstream's own spelling; empty where the server itself is meant.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name

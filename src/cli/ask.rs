@@ -1,10 +1,18 @@
 //! `explain`, `who-can`, `what-can`, `tools`: what can be typed to ask the policy without calling anything.
+//!
+//! Decides nothing: the policy answers, `ask/answer.rs` words it.
 
 use clap::Args;
+use serde::Serialize;
 
-use super::output::Files;
+use super::Ending;
+use super::files::Files;
+use super::output::{Output, trouble};
 use super::who::{Who, subject};
 use crate::ids::{Action, Subject};
+use crate::policy::Arguments;
+
+mod answer;
 
 const EXPLAIN_EXAMPLES: &str = "\
 Examples:
@@ -40,9 +48,6 @@ pub struct ExplainArguments {
     /// The files to ask
     #[command(flatten)]
     pub files: Files,
-    /// Ask the files as `demo` loads them
-    #[arg(long)]
-    pub demo: bool,
 }
 
 const WHO_CAN_EXAMPLES: &str = "\
@@ -65,9 +70,6 @@ pub struct WhoCanArguments {
     /// The files to ask
     #[command(flatten)]
     pub files: Files,
-    /// Ask the files as `demo` loads them
-    #[arg(long)]
-    pub demo: bool,
 }
 
 const WHAT_CAN_EXAMPLES: &str = "\
@@ -88,9 +90,6 @@ pub struct WhatCanArguments {
     /// The files to ask
     #[command(flatten)]
     pub files: Files,
-    /// Ask the files as `demo` loads them
-    #[arg(long)]
-    pub demo: bool,
 }
 
 const TOOLS_EXAMPLES: &str = "\
@@ -114,9 +113,68 @@ pub struct ToolsArguments {
     /// The files to ask
     #[command(flatten)]
     pub files: Files,
-    /// Ask the files as `demo` loads them
-    #[arg(long)]
-    pub demo: bool,
+}
+
+/// Explains, and says how it ended.
+#[must_use]
+pub fn explain(arguments: &ExplainArguments, output: Output) -> Ending {
+    let Some(understood) = arguments.files.or_complain() else { return Ending::Trouble };
+    let Object { server, name } = &arguments.object;
+    let asked = arguments.who.persona(understood.config()).and_then(|persona| {
+        let ask = understood.policy.ask_about(server, name, &arguments.action)?;
+        let given = arguments.arguments.as_deref().map_or(Arguments::None, Arguments::Json);
+        let at = arguments.at.unwrap_or_else(jiff::Timestamp::now);
+        Ok(understood.policy.explain(&persona, &ask, given, at))
+    });
+    match asked {
+        Err(message) => {
+            trouble(message);
+            Ending::Trouble
+        }
+        Ok(explanation) => {
+            output.result(&explanation, answer::explanation(&explanation));
+            if explanation.allowed { Ending::Done } else { Ending::Refused }
+        }
+    }
+}
+
+/// Says who may do something.
+#[must_use]
+pub fn who_can(arguments: &WhoCanArguments, output: Output) -> Ending {
+    let Some(understood) = arguments.files.or_complain() else { return Ending::Trouble };
+    let Object { server, name } = &arguments.object;
+    match understood.policy.ask_about(server, name, &arguments.action) {
+        Err(message) => {
+            trouble(message);
+            Ending::Trouble
+        }
+        Ok(ask) => {
+            let found = understood.policy.who_can(&ask);
+            output.result(&found, answer::who_can(&ask, &found));
+            Ending::Done
+        }
+    }
+}
+
+/// A rule as programs read it.
+#[derive(Debug, Serialize)]
+struct ToldRule<'a> {
+    place: &'a str,
+    effect: &'a str,
+    sentence: String,
+}
+
+/// Says what somebody may do.
+#[must_use]
+pub fn what_can(arguments: &WhatCanArguments, output: Output) -> Ending {
+    let Some(understood) = arguments.files.or_complain() else { return Ending::Trouble };
+    let rules = understood.policy.what_can(&arguments.subject);
+    let mut told = Vec::with_capacity(rules.len());
+    for rule in &rules {
+        told.push(ToldRule { place: rule.place(), effect: rule.effect().as_str(), sentence: rule.sentence() });
+    }
+    output.result(&told, answer::what_can(arguments.subject.as_str(), &rules));
+    Ending::Done
 }
 
 /// An object as rules write it, split once: what follows the first slash is the name, slashes and all.

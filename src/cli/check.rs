@@ -6,14 +6,17 @@ use clap::Args;
 use serde::Serialize;
 
 use super::Ending;
-use super::output::{BAD, Files, GOOD, Output, QUIET, STRONG, WARNING, complain, list};
-use crate::config::{Config, Loaded, Mistake, Overrides, TransportConfig, load_with};
+use super::files::{Files, Understood};
+use super::output::{BAD, GOOD, Output, QUIET, STRONG, WARNING, complain, list};
+use crate::config::{Config, Mistake, TransportConfig};
+use crate::policy::TestReport;
 
 const EXAMPLES: &str = "\
 Examples:
   bailiwick check                      the files that `serve` would load here
   bailiwick check -c /etc/bailiwick/servers.toml
   bailiwick check --demo               the files as `bailiwick demo` would load them
+  bailiwick check --coverage           also: which rules no test of policies/tests.toml decides
   bailiwick check --strict --json      for CI: warnings count, and the answer is JSON
 
 Mistakes are printed as FILE:LINE:COLUMN: WHAT, all of them at once.";
@@ -21,7 +24,7 @@ Mistakes are printed as FILE:LINE:COLUMN: WHAT, all of them at once.";
 /// Find mistakes in servers.toml and the policies without starting anything
 ///
 /// Reads exactly what `serve` would read, and nothing else: it opens no connection, starts no process and
-/// asks no issuer.
+/// asks no issuer. Then it runs the expected decisions of policies/tests.toml.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct CheckArguments {
@@ -30,6 +33,9 @@ pub struct CheckArguments {
     /// Check as `demo` loads the files: its issuer `demo` is declared, unknown issuers have no effect
     #[arg(long)]
     demo: bool,
+    /// Rules that no test decides, and servers without a test that allows and one that denies, are mistakes
+    #[arg(long)]
+    coverage: bool,
     /// Count warnings as mistakes
     #[arg(long)]
     strict: bool,
@@ -41,38 +47,53 @@ struct Answer<'a> {
     mistakes: &'a [Mistake],
     warnings: &'a [Mistake],
     #[serde(skip_serializing_if = "Option::is_none")]
+    tests: Option<&'a TestReport>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     revision: Option<String>,
 }
 
 /// Checks, prints, and says how it ended.
+#[must_use]
 pub fn run(arguments: &CheckArguments, output: Output) -> Ending {
-    let loaded = overrides(arguments.demo).and_then(|overrides| load_with(&arguments.files.config, &overrides));
-    let (mistakes, warnings, loaded) = match &loaded {
-        Ok(loaded) => (&[] as &[Mistake], loaded.warnings.as_slice(), Some(loaded)),
+    let files = &arguments.files;
+    let understood = if arguments.demo { files.as_demo() } else { files.as_served() };
+    let report = understood.as_ref().ok().map(|understood| understood.policy.run_tests());
+    let (mistakes, warnings, understood) = match &understood {
+        Ok(understood) => (&[] as &[Mistake], understood.warnings.as_slice(), Some(understood)),
         Err(mistakes) => (mistakes.as_slice(), &[] as &[Mistake], None),
     };
-    let ok = mistakes.is_empty() && (warnings.is_empty() || !arguments.strict);
-    let revision = loaded.map(|loaded| loaded.files.revision().to_string());
+    let tested =
+        report.as_ref().is_none_or(|report| report.is_passed() && (report.is_covered() || !arguments.coverage));
+    let ok = mistakes.is_empty() && (warnings.is_empty() || !arguments.strict) && tested;
+    let revision = understood.map(|understood| understood.loaded.files.revision().to_string());
     if output.json {
-        output.result(&Answer { ok, mistakes, warnings, revision }, "");
+        output.result(&Answer { ok, mistakes, warnings, tests: report.as_ref(), revision }, "");
     } else {
         complain(list(mistakes, "", BAD));
         complain(list(warnings, "warning: ", WARNING));
-        match loaded {
-            Some(loaded) => output.result(&(), summary(loaded)),
-            None => complain(count(mistakes.len(), !arguments.demo && a_demo_would_start(&arguments.files))),
+        match (understood, &report) {
+            (Some(understood), Some(report)) => {
+                complain(failures(report, arguments.coverage, understood));
+                output.result(&(), summary(understood, report));
+            }
+            _ => complain(count(mistakes.len(), !arguments.demo && files.as_demo().is_ok())),
         }
     }
     if ok { Ending::Done } else { Ending::Refused }
 }
 
-/// What is added to the files in memory: nothing, or what `demo` adds.
-fn overrides(demo: bool) -> Result<Overrides, Vec<Mistake>> {
-    if demo { Overrides::for_demo() } else { Ok(Overrides::default()) }
-}
-
-fn a_demo_would_start(files: &Files) -> bool {
-    overrides(true).is_ok_and(|overrides| load_with(&files.config, &overrides).is_ok())
+fn failures(report: &TestReport, coverage: bool, understood: &Understood) -> String {
+    let policies = understood.loaded.files.shown("");
+    let mut text: String = report.failed.iter().map(|line| format!("{policies}{BAD}{line}{BAD:#}\n")).collect();
+    if coverage {
+        for line in &report.uncovered_rules {
+            let _infallible = writeln!(text, "{policies}{line}: {BAD}no test decides by it{BAD:#}");
+        }
+        for line in &report.untested_servers {
+            let _infallible = writeln!(text, "{policies}tests.toml: {BAD}{line}{BAD:#}");
+        }
+    }
+    text
 }
 
 fn count(mistakes: usize, is_demo: bool) -> String {
@@ -85,17 +106,19 @@ fn counted(count: usize, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
-fn summary(loaded: &Loaded) -> String {
-    let config = &loaded.config;
+fn summary(understood: &Understood, report: &TestReport) -> String {
+    let config = understood.config();
     let mut text = String::new();
     // Writing to a string cannot fail.
     let _infallible = writeln!(
         text,
-        "{GOOD}no mistakes{GOOD:#}  {}, {}, {}, revision {}",
+        "{GOOD}no mistakes{GOOD:#}  {}, {}, {}, {}, {} passed, revision {}",
         counted(config.servers.len(), "server"),
         counted(config.issuers.len(), "issuer"),
         counted(config.agents.len(), "agent"),
-        loaded.files.digest().short()
+        counted(understood.policy.rules().len(), "rule"),
+        counted(report.passed, "test"),
+        understood.loaded.files.digest().short()
     );
     for line in servers(config) {
         let _infallible = writeln!(text, "{line}");

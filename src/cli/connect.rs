@@ -11,8 +11,9 @@ use serde::Serialize;
 use url::Url;
 
 use super::Ending;
-use super::output::{Files, GOOD, Output, QUIET, STRONG, trouble};
-use crate::config::{FileSet, GatewayConfig, Overrides, load_set};
+use super::files::Files;
+use super::output::{GOOD, Output, QUIET, STRONG, trouble};
+use crate::config::GatewayConfig;
 use crate::ids::ServerId;
 
 mod clients;
@@ -153,6 +154,14 @@ pub fn run(arguments: &ConnectArguments, output: Output) -> Ending {
     Ending::Done
 }
 
+/// What a client needs to use the endpoint at `url` after a login.
+#[must_use]
+pub fn steps_for(client: Client, url: &str) -> Vec<Step> {
+    let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("bailiwick"));
+    let connection = Connection { name: "bailiwick".to_owned(), url: url.to_owned(), token_env: None, program };
+    clients::steps(client, &connection)
+}
+
 /// The endpoint: what was written, or what the configuration says.
 fn url(arguments: &ConnectArguments) -> Result<String, String> {
     if let Some(url) = &arguments.url {
@@ -164,17 +173,11 @@ fn url(arguments: &ConnectArguments) -> Result<String, String> {
 
 /// The gateway of the files, whether they are a demo's or not.
 fn gateway(arguments: &ConnectArguments) -> Result<GatewayConfig, String> {
-    let unreadable = |mistakes: Vec<crate::config::Mistake>| {
+    let understood = arguments.files.as_either().map_err(|mistakes| {
         let first = mistakes.first().map(ToString::to_string).unwrap_or_default();
         format!("{first}; run `bailiwick check`, or write --url")
-    };
-    let files = FileSet::read(&arguments.files.config).map_err(unreadable)?;
-    let served = load_set(files.clone(), &Overrides::default());
-    let loaded = served.or_else(|mistakes| {
-        let demo = Overrides::for_demo().and_then(|overrides| load_set(files, &overrides));
-        demo.map_err(|_| mistakes)
-    });
-    let config = loaded.map_err(unreadable)?.config;
+    })?;
+    let config = understood.loaded.config;
     if let Some(server) = arguments.server.as_ref().filter(|server| config.server(server).is_none()) {
         let known: Vec<&str> = config.servers.iter().map(|server| server.id.as_str()).collect();
         return Err(format!("there is no server `{server}`: {}", known.join(", ")));

@@ -119,7 +119,7 @@ async fn follow(arguments: &LogsArguments, output: Output, out: &mut impl Write)
     }
     loop {
         tokio::time::sleep(limit::LOGS_POLL_INTERVAL).await;
-        let lines = reader.read_more()?;
+        let lines = reader.more()?;
         for line in lines.lines() {
             if let Some(shown) = joiner.see(line).filter(|seen| select.matches(seen)).and_then(|seen| look.line(&seen))
             {
@@ -142,7 +142,7 @@ fn collect(
     last: &mut VecDeque<String>,
 ) -> io::Result<()> {
     loop {
-        let lines = reader.read_more()?;
+        let lines = reader.more()?;
         if lines.is_empty() {
             return Ok(());
         }

@@ -9,15 +9,19 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 pub mod ask;
+pub mod call;
 pub mod check;
 pub mod completions;
 pub mod connect;
+pub mod demo;
+pub mod files;
 pub mod logs;
 pub mod output;
-pub mod reload;
 pub mod revoke;
 pub mod serve;
 pub mod state;
+pub mod stdio;
+pub mod tools;
 pub mod use_it;
 pub mod who;
 
@@ -67,9 +71,33 @@ pub struct Arguments {
 /// What can be done.
 #[derive(Debug, Subcommand)]
 enum Command {
+    Serve(serve::ServeArguments),
+    Reload(serve::ReloadArguments),
+    Demo(use_it::DemoArguments),
+    Stdio(use_it::StdioArguments),
+    Call(use_it::CallArguments),
+    Token(use_it::TokenArguments),
+    Logs(logs::LogsArguments),
+    Revoke(revoke::RevokeArguments),
     Check(check::CheckArguments),
+    Explain(ask::ExplainArguments),
+    WhoCan(ask::WhoCanArguments),
+    WhatCan(ask::WhatCanArguments),
+    Tools(ask::ToolsArguments),
     Connect(connect::ConnectArguments),
     Completions(completions::CompletionsArguments),
+    #[command(hide = true)]
+    Supervise(SuperviseArguments),
+}
+
+/// Start one command and end everything that it leaves behind
+///
+/// The gateway starts its stdio servers this way; nobody else needs to.
+#[derive(Debug, clap::Args)]
+struct SuperviseArguments {
+    /// The command and its arguments
+    #[arg(required = true, last = true)]
+    command: Vec<String>,
 }
 
 /// Reads a command line and does what it says.
@@ -85,11 +113,43 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let output = arguments.output;
     let ending = match arguments.command {
+        Command::Serve(arguments) => serve::run(&arguments),
+        Command::Reload(arguments) => serve::reload(&arguments, output),
+        Command::Demo(arguments) => in_runtime(demo::run(&arguments)),
+        Command::Stdio(arguments) => use_it::stdio(&arguments),
+        Command::Call(arguments) => in_runtime(call::call(&arguments, output)),
+        Command::Token(arguments) => in_runtime(call::token(&arguments)),
+        Command::Logs(arguments) => in_runtime(async { logs::run(&arguments, output, &mut anstream::stdout()).await }),
+        Command::Revoke(arguments) => {
+            in_runtime(async { revoke::run(&arguments, output, &mut anstream::stdout()).await })
+        }
         Command::Check(arguments) => check::run(&arguments, output),
+        Command::Explain(arguments) => ask::explain(&arguments, output),
+        Command::WhoCan(arguments) => ask::who_can(&arguments, output),
+        Command::WhatCan(arguments) => ask::what_can(&arguments, output),
+        Command::Tools(arguments) => in_runtime(tools::run(&arguments, output)),
         Command::Connect(arguments) => connect::run(&arguments, output),
         Command::Completions(arguments) => completions::run(&arguments, Arguments::command()),
+        // Its standard streams belong to the command, and its exit code is the command's.
+        Command::Supervise(arguments) => return crate::upstream::supervise(&arguments.command),
     };
     ending.into()
+}
+
+/// Runs a command that waits for something.
+pub(crate) fn in_runtime(command: impl Future<Output = Ending>) -> Ending {
+    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => {
+            let ending = runtime.block_on(command);
+            // A thread that waits for standard input would keep the process alive until the next line comes.
+            runtime.shutdown_background();
+            ending
+        }
+        Err(error) => {
+            output::trouble(format_args!("cannot start: {error}"));
+            Ending::Trouble
+        }
+    }
 }
 
 #[cfg(test)]
@@ -101,27 +161,9 @@ mod tests {
         Arguments::command().debug_assert();
     }
 
-    /// Every command that exists or is about to: the argument structs are checked before they are wired.
+    /// Every command that people type.
     fn commands() -> Vec<clap::Command> {
-        fn command<A: clap::Args>(name: &'static str) -> clap::Command {
-            A::augment_args(clap::Command::new(name))
-        }
-        let mut commands: Vec<_> = Arguments::command().get_subcommands().cloned().collect();
-        commands.extend([
-            command::<serve::ServeArguments>("serve"),
-            command::<serve::ReloadArguments>("reload"),
-            command::<ask::ExplainArguments>("explain"),
-            command::<ask::WhoCanArguments>("who-can"),
-            command::<ask::WhatCanArguments>("what-can"),
-            command::<ask::ToolsArguments>("tools"),
-            command::<use_it::CallArguments>("call"),
-            command::<use_it::TokenArguments>("token"),
-            command::<use_it::DemoArguments>("demo"),
-            command::<use_it::StdioArguments>("stdio"),
-            command::<logs::LogsArguments>("logs"),
-            command::<revoke::RevokeArguments>("revoke"),
-        ]);
-        commands
+        Arguments::command().get_subcommands().filter(|command| !command.is_hide_set()).cloned().collect()
     }
 
     #[test]

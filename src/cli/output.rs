@@ -4,7 +4,6 @@
 
 use std::fmt::Display;
 use std::io::Write;
-use std::path::PathBuf;
 
 use anstyle::{AnsiColor, Style};
 use clap::Args;
@@ -70,12 +69,4 @@ pub fn list(mistakes: &[Mistake], label: &str, style: Style) -> String {
         format!("{STRONG}{place}{STRONG:#}: {style}{label}{style:#}{message}\n")
     };
     mistakes.iter().map(line).collect()
-}
-
-/// Which files are meant.
-#[derive(Debug, Clone, Args)]
-pub struct Files {
-    /// The configuration: servers.toml; the policies are where it says
-    #[arg(short, long, value_name = "FILE", default_value = "servers.toml", env = "BAILIWICK_CONFIG")]
-    pub config: PathBuf,
 }

@@ -336,7 +336,8 @@ mod tests {
         use futures_util::FutureExt as _;
         use futures_util::future::BoxFuture;
 
-        use crate::control::{Operations, Readiness, ReloadOrder, ReloadReport};
+        use crate::control::{Operations, Readiness};
+        use crate::gateway::{ReloadOrder, ReloadReport};
         use crate::identity::revoked::Revocation;
         use crate::outcome::Failure;
 

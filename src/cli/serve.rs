@@ -2,7 +2,16 @@
 
 use clap::Args;
 
-use super::output::Files;
+use std::sync::Arc;
+
+use super::Ending;
+use super::files::Files;
+use super::output::{BAD, GOOD, Output, complain, list, trouble};
+use crate::config::{self, Overrides};
+use crate::control;
+use crate::gateway::{Gateway, ReloadOrder, ReloadReport};
+use crate::record::operational;
+use crate::serve::{self, Options, StartError};
 
 const SERVE_EXAMPLES: &str = "\
 Examples:
@@ -56,4 +65,115 @@ pub struct ReloadArguments {
     /// Accept files that remove a deny or add an allow
     #[arg(long)]
     pub allow_widening: bool,
+}
+
+/// Serves until it is told to stop.
+pub fn run(arguments: &ServeArguments) -> Ending {
+    let form = match arguments.log_format {
+        LogFormat::Text => operational::Form::Text,
+        LogFormat::Json => operational::Form::Json,
+    };
+    if let Err(error) = operational::start(&arguments.log, form) {
+        trouble(error);
+        return Ending::Trouble;
+    }
+    let options = Options { file: arguments.files.config.clone(), overrides: Overrides::default() };
+    super::in_runtime(async {
+        survive_file_limits();
+        let served = match serve::start(options).await {
+            Ok(served) => served,
+            Err(error) => return not_started(&error),
+        };
+        let cause = stop_signal(&served.gateway).await;
+        served.stop(cause).await;
+        Ending::Done
+    })
+}
+
+/// Tells why nothing was started.
+pub(super) fn not_started(error: &StartError) -> Ending {
+    match error {
+        StartError::Mistakes(mistakes) => {
+            complain(list(mistakes, "", BAD));
+            trouble(error);
+            Ending::Refused
+        }
+        StartError::Trouble(_) => {
+            trouble(error);
+            Ending::Trouble
+        }
+    }
+}
+
+/// Makes a file that may not grow any more an error of its write, which refuses calls, instead of a signal that
+/// ends the process.
+fn survive_file_limits() {
+    let kind = tokio::signal::unix::SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
+    // The handler stays in place for as long as the process lives.
+    if let Err(error) = tokio::signal::unix::signal(kind) {
+        tracing::warn!(%error, "a file size limit would end the process");
+    }
+}
+
+/// Waits for the signal to stop, and reloads on SIGHUP meanwhile.
+pub(super) async fn stop_signal(gateway: &Arc<Gateway>) -> &'static str {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()))
+    else {
+        trouble("signals cannot be received");
+        return "no signals";
+    };
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return "SIGTERM",
+            _ = interrupt.recv() => return "SIGINT",
+            _ = hangup.recv() => match gateway.reload("signal", ReloadOrder::default()).await {
+                Ok(report) => report.problems.iter().for_each(|problem| tracing::error!("not reloaded: {problem}")),
+                Err(failure) => tracing::error!(%failure, "not reloaded"),
+            },
+        }
+    }
+}
+
+/// Asks the running gateway to read its files again.
+pub fn reload(arguments: &ReloadArguments, output: Output) -> Ending {
+    let state = match config::load(&arguments.files.config) {
+        Ok(loaded) => loaded.config.gateway.state,
+        // The files may have mistakes; the gateway will say so. Where it keeps its state is readable all the same.
+        Err(mistakes) => {
+            complain(list(&mistakes, "", BAD));
+            return Ending::Refused;
+        }
+    };
+    let order = ReloadOrder { allow_widening: arguments.allow_widening };
+    super::in_runtime(async {
+        let answer = control::client::request(&state, http::Method::POST, "/reload", Some(&order)).await;
+        let report: ReloadReport = match answer.and_then(|answer| answer.report()) {
+            Ok(report) => report,
+            Err(error) => {
+                trouble(error);
+                return Ending::Trouble;
+            }
+        };
+        output.result(&report, told(&report));
+        if report.problems.is_empty() { Ending::Done } else { Ending::Refused }
+    })
+}
+
+fn told(report: &ReloadReport) -> String {
+    let mut text = String::new();
+    let mut lines = |sign: &str, style: anstyle::Style, rows: &[String]| {
+        for row in rows {
+            text.push_str(&format!("{style}{sign} {row}{style:#}\n"));
+        }
+    };
+    lines("+", GOOD, &report.added);
+    lines("-", BAD, &report.removed);
+    lines("!", BAD, &report.problems);
+    match (&report.to, report.problems.is_empty()) {
+        (Some(revision), true) => text.push_str(&format!("reloaded: revision {}\n", revision.0.short())),
+        _ => text.push_str("nothing was changed\n"),
+    }
+    text
 }

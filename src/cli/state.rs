@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::output::Files;
+use super::files::Files;
 
 /// Which state directory is meant.
 #[derive(Debug, Args)]
@@ -15,7 +15,7 @@ pub struct State {
     #[command(flatten)]
     files: Files,
     /// The state directory, where it is not the one that the configuration names
-    #[arg(long, value_name = "DIRECTORY", env = "BAILIWICK_STATE")]
+    #[arg(long, global = true, value_name = "DIRECTORY", env = "BAILIWICK_STATE")]
     state: Option<PathBuf>,
 }
 
@@ -25,25 +25,20 @@ impl State {
     /// # Errors
     /// A lower-case sentence when the configuration cannot be read and no directory was named.
     pub fn directory(&self) -> Result<PathBuf, String> {
-        self.state.clone().map_or_else(|| directory(&self.files), Ok)
+        if let Some(state) = &self.state {
+            return Ok(state.clone());
+        }
+        let file = &self.files.config;
+        let problem = |problem: String| format!("{}: {problem}; name the directory with --state", file.display());
+        let text = std::fs::read_to_string(file).map_err(|error| problem(error.to_string()))?;
+        let table = toml::de::DeTable::parse_recoverable(&text).0;
+        let written = table.get_ref().get("gateway").and_then(|gateway| gateway.get_ref().get("state"));
+        let state = match written {
+            None => "state",
+            Some(state) => state.get_ref().as_str().ok_or_else(|| problem("`state` is not a path".to_owned()))?,
+        };
+        Ok(file.parent().map_or_else(|| PathBuf::from(state), |base| base.join(state)))
     }
-}
-
-/// The state directory that a configuration names.
-///
-/// # Errors
-/// A lower-case sentence when the file cannot be read.
-pub fn directory(files: &Files) -> Result<PathBuf, String> {
-    let file = &files.config;
-    let problem = |problem: String| format!("{}: {problem}", file.display());
-    let text = std::fs::read_to_string(file).map_err(|error| problem(error.to_string()))?;
-    let table = toml::de::DeTable::parse_recoverable(&text).0;
-    let written = table.get_ref().get("gateway").and_then(|gateway| gateway.get_ref().get("state"));
-    let state = match written {
-        None => "state",
-        Some(state) => state.get_ref().as_str().ok_or_else(|| problem("`state` is not a path".to_owned()))?,
-    };
-    Ok(file.parent().map_or_else(|| PathBuf::from(state), |base| base.join(state)))
 }
 
 #[cfg(test)]
@@ -65,7 +60,7 @@ mod tests {
         std::fs::write(&file, "[gateway]\nstate = \"here\"\n[servers\n").unwrap();
         assert_eq!(state(file.clone(), None).directory().unwrap(), place.path().join("here"));
         std::fs::write(&file, "[gateway]\nstate = 7\n").unwrap();
-        assert!(state(file.clone(), None).directory().unwrap_err().contains("`state` is not a path"));
+        assert!(state(file.clone(), None).directory().unwrap_err().contains("--state"));
         assert_eq!(state(file, Some("/x")).directory().unwrap(), PathBuf::from("/x"));
     }
 }

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use clap::Args;
 use url::Url;
 
-use super::output::Files;
+use super::Ending;
+use super::files::Files;
 use crate::ids::ServerId;
 
 const CALL_EXAMPLES: &str = "\
@@ -56,14 +57,17 @@ pub struct TokenArguments {
     /// The server that the token is for; without it, for the whole gateway
     #[arg(long, value_name = "ID", value_parser = |text: &str| ServerId::new(text).map_err(|error| error.to_string()))]
     pub server: Option<ServerId>,
-    /// Where the demo keeps its state
+    /// Where the demo keeps its state, if it was told another place than the files say
     #[arg(long, value_name = "DIRECTORY")]
     pub state: Option<PathBuf>,
+    /// The files of the demo
+    #[command(flatten)]
+    pub files: Files,
 }
 
 const DEMO_EXAMPLES: &str = "\
 Examples:
-  bailiwick demo                   the repository's servers.toml and policies, two people, five calls
+  bailiwick demo                   the repository's servers.toml and policies, two people, three calls
   bailiwick demo --listen 127.0.0.1:8800
   bailiwick demo --quiet           only the gateway, for one's own assistant
 
@@ -76,7 +80,7 @@ pub struct DemoArguments {
     /// The address of the gateway, instead of the one in servers.toml
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Option<SocketAddr>,
-    /// Where to keep journal and store, instead of a directory that is removed at the end
+    /// Where to keep journal and store; without it, where the files say, and removed at the end
     #[arg(long, value_name = "DIRECTORY")]
     pub state: Option<PathBuf>,
     /// Start everything, but make no calls
@@ -93,29 +97,31 @@ pub struct DemoArguments {
 const STDIO_EXAMPLES: &str = "\
 Examples:
   bailiwick stdio --url https://mcp.example.com/mcp
-  bailiwick stdio --url http://127.0.0.1:7800/mcp --token-env BAILIWICK_TOKEN
-  bailiwick stdio --standalone -c ~/.config/bailiwick/servers.toml
+  bailiwick stdio --url http://127.0.0.1:7800/mcp --token-env MY_TOKEN
+  bailiwick stdio --url https://mcp.example.com/mcp --token-file ~/.config/bailiwick/token
 
 `bailiwick connect claude-desktop` prints the configuration that starts this.";
 
 /// Speak MCP on standard input and output, for assistants that start a program
 ///
-/// With --url it is a bridge: it logs in at the gateway and passes messages on, and decides nothing. With
-/// --standalone the gateway runs in this process, for one person on one machine; that advises and does not
-/// enforce, because whoever can start it can also start the servers behind it.
+/// It is a bridge: it passes messages on to a running gateway, with the access token that it was given, and
+/// decides nothing. It opens no browser to log in.
 #[derive(Debug, Args)]
 #[command(after_help = STDIO_EXAMPLES)]
 pub struct StdioArguments {
     /// The gateway's MCP endpoint
-    #[arg(long, required_unless_present = "standalone")]
-    pub url: Option<Url>,
-    /// Run the gateway in this process
-    #[arg(long, conflicts_with = "url")]
-    pub standalone: bool,
-    /// Take the access token from this environment variable instead of logging in
-    #[arg(long, value_name = "VARIABLE", requires = "url")]
+    #[arg(long)]
+    pub url: Url,
+    /// Take the access token from this environment variable; BAILIWICK_TOKEN if nothing is said
+    #[arg(long, value_name = "VARIABLE")]
     pub token_env: Option<String>,
-    /// The files of the gateway in this process
-    #[command(flatten)]
-    pub files: Files,
+    /// Take the access token from this file, which nobody else may read
+    #[arg(long, value_name = "FILE", conflicts_with = "token_env")]
+    pub token_file: Option<PathBuf>,
+}
+
+/// Passes messages between this process's standard streams and a gateway.
+pub fn stdio(arguments: &StdioArguments) -> Ending {
+    let StdioArguments { url, token_env, token_file } = arguments;
+    super::in_runtime(super::stdio::run(url, token_env.as_deref(), token_file.as_deref()))
 }

@@ -20,6 +20,25 @@ pub struct Who {
     /// The agent that calls; without it, the issuer's interactive_default
     #[arg(long, value_name = "ID")]
     pub agent: Option<String>,
+    /// A scope that the token would have; repeatable
+    #[arg(long = "scope", value_name = "SCOPE")]
+    pub scopes: Vec<String>,
+    /// How the client would prove itself: none, public, secret, private_key, mtls or svid
+    #[arg(long, value_name = "PROOF", value_parser = client_proof)]
+    pub client_proof: Option<ClientProof>,
+}
+
+fn client_proof(text: &str) -> Result<ClientProof, String> {
+    let known = [
+        ClientProof::None,
+        ClientProof::Public,
+        ClientProof::Secret,
+        ClientProof::PrivateKey,
+        ClientProof::Mtls,
+        ClientProof::Svid,
+    ];
+    let names: Vec<&str> = known.iter().map(|proof| proof.as_str()).collect();
+    known.into_iter().find(|proof| proof.as_str() == text).ok_or_else(|| format!("use {}", names.join(", ")))
 }
 
 /// Reads a subject as rules write it.
@@ -55,7 +74,12 @@ impl Who {
         groups.sort();
         groups.dedup();
         let client = agent.and_then(|agent| agent.clients.iter().find(|client| client.issuer == issuer.alias));
+        // What such a client would at least have to show to get here.
         let autonomous = agent.is_some_and(|agent| agent.kind == AgentKind::Autonomous);
+        let proof = if autonomous { ClientProof::Secret } else { ClientProof::Public };
+        let mut scopes = self.scopes.clone();
+        scopes.sort();
+        scopes.dedup();
         Ok(Persona {
             issuer: issuer.alias.clone(),
             user: self.subject.clone(),
@@ -63,10 +87,9 @@ impl Who {
             agent: agent.map(facts),
             chain: Vec::new(),
             default_roles: issuer.default_roles.clone(),
-            scopes: Vec::new(),
+            scopes,
             client: client.map(|client| client.client_id.clone()),
-            // What such a client would at least have to show to get here.
-            client_proof: if autonomous { ClientProof::Secret } else { ClientProof::Public },
+            client_proof: self.client_proof.unwrap_or(proof),
             authenticated_at: None,
             acr: None,
         })
@@ -156,8 +179,13 @@ state = "retired"
 
     fn who(subject_text: Option<&str>, groups: &[&str], agent: Option<&str>) -> Result<Persona, String> {
         let groups = groups.iter().map(|group| subject(group).unwrap()).collect();
-        let who =
-            Who { subject: subject_text.map(|text| subject(text).unwrap()), groups, agent: agent.map(str::to_owned) };
+        let who = Who {
+            subject: subject_text.map(|text| subject(text).unwrap()),
+            groups,
+            agent: agent.map(str::to_owned),
+            scopes: Vec::new(),
+            client_proof: None,
+        };
         who.persona(&config())
     }
 

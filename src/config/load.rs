@@ -32,7 +32,7 @@ pub struct Loaded {
     pub files: FileSet,
 }
 
-/// What a program adds to the files, in memory only: how `demo`, `stdio --standalone` and tests start.
+/// What a program adds to the files, in memory only: how `demo` and tests start.
 #[derive(Debug, Clone, Default)]
 pub struct Overrides {
     /// Listens here instead.
@@ -105,8 +105,7 @@ pub fn load_set(files: FileSet, overrides: &Overrides) -> Result<Loaded, Vec<Mis
     let agents_name = files.shown("agents.toml");
     let servers = files.text(SERVERS_FILE)?.unwrap_or("");
     let agents = files.text("agents.toml")?.map(|text| Text { file: &agents_name, text });
-    let (config, mut warnings) = parse(Text { file: &servers_name, text: servers }, agents, files.base(), overrides)?;
-    warnings.extend(files.warnings().iter().cloned());
+    let (config, warnings) = parse(Text { file: &servers_name, text: servers }, agents, files.base(), overrides)?;
     Ok(Loaded { config, warnings, files })
 }
 

@@ -106,6 +106,11 @@ impl<'i> Source<'i> {
         self.found.borrow_mut().references.push((span, name));
     }
 
+    /// Whether a mistake was found so far.
+    pub fn has_mistakes(&self) -> bool {
+        !self.found.borrow().mistakes.is_empty()
+    }
+
     /// What has been found; the source starts again with nothing.
     pub fn take(&self) -> Found {
         self.found.take()

@@ -15,6 +15,7 @@ use url::Url;
 use crate::ids::{AgentId, Environment, IssuerAlias, ServerId};
 
 pub mod file;
+pub mod keyfile;
 pub mod keys;
 mod leaf;
 pub mod load;

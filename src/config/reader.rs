@@ -124,7 +124,11 @@ impl<'s, 'i> Table<'s, 'i> {
                 );
                 None
             }
-            Some((_, Default::Absent)) | None => None,
+            Some((_, Default::Absent)) => None,
+            None => {
+                self.mistake(&self.span, format!("{} is read but not documented; please report this", self.named(key)));
+                None
+            }
         }
     }
 
@@ -212,6 +216,18 @@ impl<'s, 'i> Table<'s, 'i> {
             }
         }
         strings
+    }
+}
+
+/// A key that is accepted and then read by nobody would be a switch that does nothing, so it is a mistake.
+/// Where there are others already, they are why it was not read.
+impl Drop for Table<'_, '_> {
+    fn drop(&mut self) {
+        for (name, _) in &self.values {
+            if !self.source.has_mistakes() {
+                self.mistake(&name.span(), format!("{} is not read; please report this", self.named(name.get_ref())));
+            }
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use std::fs::{File, Metadata};
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use super::Mistake;
 use super::file::policies_path;
@@ -38,7 +39,6 @@ pub struct FileSet {
     servers: PathBuf,
     policies: PathBuf,
     files: BTreeMap<String, Vec<u8>>,
-    warnings: Vec<Mistake>,
     digest: Digest,
 }
 
@@ -48,20 +48,24 @@ impl FileSet {
     /// # Errors
     /// What is missing, too large, writable by others, misnamed, or does not stop changing.
     pub fn read(servers: &Path) -> Result<Self, Vec<Mistake>> {
-        let mut before = Self::read_once(servers)?;
+        let (mut before, mut newest) = Self::read_once(servers)?;
         for _ in 1..limit::CONFIG_READS_MAX {
-            let after = Self::read_once(servers)?;
+            // Something was written a moment ago: its writer may not have finished.
+            if newest.is_some_and(|newest| newest.elapsed().is_ok_and(|age| age < limit::CONFIG_READ_PAUSE)) {
+                std::thread::sleep(limit::CONFIG_READ_PAUSE);
+            }
+            let (after, newer) = Self::read_once(servers)?;
             if after.digest == before.digest {
                 return Ok(after);
             }
-            std::thread::sleep(limit::CONFIG_READ_PAUSE);
-            before = after;
+            (before, newest) = (after, newer);
         }
         let message = "the files change while they are read: try again when they have been written";
         Err(vec![Mistake::whole(servers.display().to_string(), message)])
     }
 
-    fn read_once(servers: &Path) -> Result<Self, Vec<Mistake>> {
+    /// One pass, and when the youngest file was written.
+    fn read_once(servers: &Path) -> Result<(Self, Option<SystemTime>), Vec<Mistake>> {
         let mut reading = Reading::default();
         let base = servers.parent().unwrap_or(Path::new(""));
         reading.check_directory(&directory_of(servers));
@@ -78,7 +82,8 @@ impl FileSet {
         let parts: Vec<&[u8]> =
             reading.files.iter().flat_map(|(name, bytes)| [name.as_bytes(), bytes.as_slice()]).collect();
         let digest = Digest::of("bailiwick/files/v1", &parts);
-        Ok(Self { servers: servers.to_owned(), policies, digest, files: reading.files, warnings: reading.warnings })
+        let (files, newest) = (reading.files, reading.newest);
+        Ok((Self { servers: servers.to_owned(), policies, digest, files }, newest))
     }
 
     /// The directory that relative paths in `servers.toml` start from.
@@ -110,12 +115,6 @@ impl FileSet {
     #[must_use]
     pub fn watched(&self) -> Vec<PathBuf> {
         vec![directory_of(&self.servers), self.policies.clone()]
-    }
-
-    /// What does not keep the set from being used.
-    #[must_use]
-    pub fn warnings(&self) -> &[Mistake] {
-        &self.warnings
     }
 
     /// A file of the set as an administrator would name it.
@@ -154,7 +153,7 @@ fn directory_of(file: &Path) -> PathBuf {
 struct Reading {
     files: BTreeMap<String, Vec<u8>>,
     mistakes: Vec<Mistake>,
-    warnings: Vec<Mistake>,
+    newest: Option<SystemTime>,
 }
 
 impl Reading {
@@ -164,8 +163,9 @@ impl Reading {
 
     fn file(&mut self, name: String, path: &Path) {
         match read_file(path) {
-            Ok(bytes) if self.files.len() < limit::CONFIG_FILES_MAX => {
+            Ok((bytes, written)) if self.files.len() < limit::CONFIG_FILES_MAX => {
                 self.files.insert(name, bytes);
+                self.newest = self.newest.max(written);
             }
             Ok(_) => self.mistake(path, format!("there are more than {} files", limit::CONFIG_FILES_MAX)),
             Err(message) => self.mistake(path, message),
@@ -256,7 +256,7 @@ impl Reading {
     }
 }
 
-fn read_file(path: &Path) -> Result<Vec<u8>, String> {
+fn read_file(path: &Path) -> Result<(Vec<u8>, Option<SystemTime>), String> {
     let file = File::open(path).map_err(|error| format!("cannot be read: {error}"))?;
     // Of the open file, not of the name: nobody can exchange one for the other in between.
     let metadata = file.metadata().map_err(|error| format!("cannot be read: {error}"))?;
@@ -273,7 +273,7 @@ fn read_file(path: &Path) -> Result<Vec<u8>, String> {
     if bytes.len() as u64 > limit::CONFIG_FILE_BYTES_MAX {
         return Err(format!("is larger than {} bytes", limit::CONFIG_FILE_BYTES_MAX));
     }
-    Ok(bytes)
+    Ok((bytes, metadata.modified().ok()))
 }
 
 /// Who can write it that should not: everyone, or a group that is not the owner's or our own.
@@ -340,6 +340,23 @@ mod tests {
         let directory = example();
         write(directory.path().join("policies/polcy.csv"), "p\n").unwrap();
         assert!(messages(&directory).contains("did you mean `policy.csv`?"));
+    }
+
+    #[test]
+    fn a_set_that_is_still_being_written_is_never_half_read() {
+        let directory = example();
+        let file = directory.path().join("policies/policy.csv");
+        write(&file, "p, 1\n").unwrap();
+        let writer = std::thread::spawn({
+            let file = file.clone();
+            move || {
+                std::thread::sleep(limit::CONFIG_READ_PAUSE / 2);
+                write(file, "p, 1\np, 2, deny\n").unwrap();
+            }
+        });
+        let set = FileSet::read(&directory.path().join("servers.toml")).unwrap();
+        writer.join().unwrap();
+        assert_eq!(set.text("policy.csv").unwrap(), Some("p, 1\np, 2, deny\n"));
     }
 
     #[test]

@@ -51,6 +51,17 @@ pub enum ClientError {
 }
 
 impl Answer {
+    /// Reads a report, which a conflict (409) is as well: nothing was done, and it says why.
+    ///
+    /// # Errors
+    /// As [`Answer::read`].
+    pub fn report<T: DeserializeOwned>(&self) -> Result<T, ClientError> {
+        match self.status {
+            StatusCode::CONFLICT => Self { status: StatusCode::OK, body: self.body.clone() }.read(),
+            _ => self.read(),
+        }
+    }
+
     /// Reads the body of a good answer.
     ///
     /// # Errors

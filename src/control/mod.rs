@@ -25,10 +25,9 @@ use tokio_util::sync::CancellationToken;
 pub mod client;
 pub mod operations;
 
-pub use operations::{
-    HeldRevocations, Operations, Readiness, ReadinessCheck, ReloadOrder, ReloadReport, RevocationOrder, Revoked,
-};
+pub use operations::{HeldRevocations, Operations, Readiness, ReadinessCheck, RevocationOrder, Revoked};
 
+use crate::gateway::ReloadOrder;
 use crate::limit;
 use crate::outcome::{Failure, Reason};
 use crate::record::metrics;

@@ -6,6 +6,7 @@
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
+use crate::gateway::{ReloadOrder, ReloadReport};
 use crate::identity::described::Described;
 use crate::identity::revoked::{Revocation, RevocationMode};
 use crate::ids::RevocationEpoch;
@@ -131,30 +132,6 @@ impl HeldRevocations {
         };
         Self { epoch, revocations: held.iter().map(words).collect() }
     }
-}
-
-/// `POST /reload`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ReloadOrder {
-    /// Loads a set that removes denies or adds allows.
-    #[serde(default)]
-    pub allow_widening: bool,
-}
-
-/// The answer to `POST /reload`; with problems nothing was changed (409).
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReloadReport {
-    /// The policy revision before.
-    pub from: Option<String>,
-    /// The policy revision now in force.
-    pub to: Option<String>,
-    /// Rows that are new.
-    pub added: Vec<String>,
-    /// Rows that are gone.
-    pub removed: Vec<String>,
-    /// Mistakes as `file:line:column: what, what instead`; or why widening was refused.
-    pub problems: Vec<String>,
 }
 
 /// The answer to `GET /readyz`; 503 where something is in the way.

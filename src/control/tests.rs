@@ -8,6 +8,7 @@ use http::Method;
 
 use super::client::{ClientError, request};
 use super::*;
+use crate::gateway::ReloadReport;
 use crate::identity::revoked::{Revocation, RevocationMode, RevocationTarget};
 use crate::ids::RevocationEpoch;
 

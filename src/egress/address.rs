@@ -80,6 +80,17 @@ impl AddressClass {
     }
 }
 
+/// Whether the URL's host is this machine, as far as the URL alone can tell.
+#[must_use]
+pub fn is_loopback(url: &url::Url) -> bool {
+    match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(address)) => AddressClass::of_v4(address) == AddressClass::Loopback,
+        Some(url::Host::Ipv6(address)) => AddressClass::of_v6(address) == AddressClass::Loopback,
+        None => false,
+    }
+}
+
 /// The address, where a URL's host is one and not a name.
 pub(super) fn literal(host: &str) -> Option<IpAddr> {
     let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);

@@ -10,7 +10,7 @@ pub mod resolver;
 pub mod tls;
 pub mod upstream;
 
-pub use address::AddressClass;
+pub use address::{AddressClass, is_loopback};
 pub use oauth::{OauthClient, oauth_client};
 pub use resolver::GuardedResolver;
 pub use upstream::{UpstreamClient, upstream_client};
@@ -74,7 +74,7 @@ impl EgressPolicy {
     ///
     /// The host that an administrator wrote may have a private address, because an identity provider on
     /// the company's own network is ordinary. Loopback, plain HTTP, and private addresses of other hosts
-    /// (which the issuer's metadata chooses) need `allow_loopback_issuers`.
+    /// (which the issuer's metadata chooses) need `allow_loopback`.
     #[must_use]
     pub fn issuer(host: Option<&str>, allow_loopback: bool) -> Self {
         Self {
@@ -117,24 +117,48 @@ impl EgressPolicy {
     /// # Errors
     /// When the scheme is not allowed, there is no host, it has userinfo, or it is a refused literal address.
     pub fn check_uri(&self, uri: &http::Uri) -> Result<(), EgressError> {
-        let host =
-            uri.host().filter(|host| !host.is_empty()).ok_or_else(|| EgressError::Url("it has no host".into()))?;
-        if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        let userinfo = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
+        let host = uri.host().unwrap_or_default();
+        self.check_parts(uri.scheme_str().unwrap_or_default(), userinfo, host, address::literal(host))
+    }
+
+    /// The same for a URL, whose parser knows more spellings of an address (`0x7f.1`).
+    ///
+    /// # Errors
+    /// As [`Self::check_uri`].
+    pub fn check_url(&self, url: &url::Url) -> Result<(), EgressError> {
+        let userinfo = !url.username().is_empty() || url.password().is_some();
+        let literal = match url.host() {
+            Some(url::Host::Ipv4(address)) => Some(address.into()),
+            Some(url::Host::Ipv6(address)) => Some(address.into()),
+            _ => None,
+        };
+        self.check_parts(url.scheme(), userinfo, url.host_str().unwrap_or_default(), literal)
+    }
+
+    fn check_parts(
+        &self,
+        scheme: &str,
+        userinfo: bool,
+        host: &str,
+        literal: Option<std::net::IpAddr>,
+    ) -> Result<(), EgressError> {
+        if host.is_empty() {
+            return Err(EgressError::Url("it has no host".into()));
+        }
+        if userinfo {
             return Err(EgressError::Url("it has a user name".into()));
         }
-        match uri.scheme_str() {
-            Some("https") => {}
-            Some("http") if self.private_everywhere => {}
-            Some("http") => {
+        match scheme {
+            "https" => {}
+            "http" if self.private_everywhere => {}
+            "http" => {
                 let problem = "plain HTTP; use https:, or allow private addresses for it if it is on this machine";
                 return Err(EgressError::Refused { host: bounded(host), problem });
             }
             _ => return Err(EgressError::Url("its scheme is neither https: nor http:".into())),
         }
-        match address::literal(host) {
-            Some(address) => self.check(host, AddressClass::of(address)),
-            None => Ok(()),
-        }
+        literal.map_or(Ok(()), |address| self.check(host, AddressClass::of(address)))
     }
 }
 
@@ -168,6 +192,10 @@ mod tests {
             "ftp://example.com/",
         ] {
             assert!(public.check_uri(&uri(bad)).is_err(), "{bad}");
+            assert!(public.check_url(&bad.parse().unwrap()).is_err(), "{bad}");
+        }
+        for spelled in ["https://0x7f.1/", "https://2130706433/", "https://127.1/", "https://0251.0376.0251.0376/"] {
+            assert!(public.check_url(&spelled.parse().unwrap()).is_err(), "{spelled}");
         }
         assert!(public.check_uri(&uri("https://93.184.216.34/")).is_ok());
         assert!(public.check_uri(&uri("https://user@example.com/")).is_err());

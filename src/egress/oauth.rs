@@ -47,11 +47,12 @@ impl OauthClient {
     /// # Errors
     /// When the address is refused, nobody answers in time, or the answer is too large.
     pub async fn send(&self, request: Request<Vec<u8>>) -> Result<Response<Vec<u8>>, EgressError> {
-        self.policy.check_uri(request.uri())?;
         let host = super::bounded(request.uri().host().unwrap_or_default());
         let unreachable =
             |error: &reqwest::Error| EgressError::Unreachable { host: host.clone(), problem: causes(error) };
         let request = reqwest::Request::try_from(request).map_err(|error| EgressError::Url(causes(&error)))?;
+        // What is checked is what will be dialled: this client normalises hosts, and asks no resolver for addresses.
+        self.policy.check_url(request.url())?;
         let mut answer = self.client.execute(request).await.map_err(|error| unreachable(&error))?;
         let mut body = Vec::new();
         while let Some(chunk) = answer.chunk().await.map_err(|error| unreachable(&error))? {
@@ -133,7 +134,14 @@ mod tests {
     async fn a_loopback_server_is_not_reached_under_the_public_policy() {
         let address = serve(axum::Router::new().route("/", get(|| async { "reached" }))).await;
         let client = oauth_client(EgressPolicy::public()).unwrap();
-        for url in [format!("http://{address}/"), format!("https://localhost:{}/", address.port())] {
+        let port = address.port();
+        for url in [
+            format!("http://{address}/"),
+            format!("https://{address}/"),
+            format!("https://localhost:{port}/"),
+            format!("https://0x7f.1:{port}/"),
+            format!("https://2130706433:{port}/"),
+        ] {
             let error = client.send(request(&url)).await.unwrap_err();
             assert!(error.to_string().contains("allow_") || error.to_string().contains("allow "), "{error}");
         }

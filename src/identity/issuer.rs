@@ -4,21 +4,21 @@
 //! at a time (this task's); an issuer that is down slows nobody but its own tokens, and its last keys
 //! leave after `jwks_stale_max`; keys that it withdrew leave with the next fetch.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use futures_util::future::BoxFuture;
 use openidconnect::core::CoreProviderMetadata;
 use openidconnect::{AsyncHttpClient, HttpRequest, HttpResponse, IssuerUrl};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use super::keys::KeySet;
 use crate::config::IssuerConfig;
-use crate::egress::{EgressError, EgressPolicy, OauthClient, oauth_client};
+use crate::egress::{self, EgressError, EgressPolicy, OauthClient, oauth_client};
 use crate::ids::IssuerAlias;
 use crate::limit;
 
@@ -34,8 +34,19 @@ pub(super) struct Issuer {
     /// Rises whenever something that was verified before must be looked at again.
     generation: AtomicU64,
     nudge: Notify,
+    /// Requests that wait for this issuer; more are answered at once, or junk tokens could pile them up.
+    waiting: Semaphore,
+    /// When somebody last asked for new keys, which anybody with a made-up key id can do.
+    asked: Mutex<Option<Asked>>,
     attempts: watch::Sender<Attempt>,
     stop: CancellationToken,
+}
+
+/// When somebody asked for new keys, and how many attempts there had been by then.
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    at: Instant,
+    count: u64,
 }
 
 /// What the issuer told us last.
@@ -50,7 +61,6 @@ pub(super) struct Known {
 #[derive(Debug, Clone, Default)]
 struct Attempt {
     count: u64,
-    at: Option<Instant>,
     problem: Option<String>,
 }
 
@@ -71,16 +81,23 @@ pub struct IssuerReadiness {
 
 impl Issuer {
     /// Nothing is known yet; [`Self::run`] finds out.
+    ///
+    /// With `allow_loopback` an issuer that is itself on loopback, or plain HTTP, may be asked; the
+    /// metadata of any other one still cannot lead us there.
     pub fn new(config: &IssuerConfig, allow_loopback: bool, stop: CancellationToken) -> Self {
-        let host = Url::parse(&config.issuer).ok().and_then(|url| url.host_str().map(str::to_owned));
+        let url = Url::parse(&config.issuer).ok();
+        let host = url.as_ref().and_then(|url| url.host_str().map(str::to_owned));
+        let on_loopback = url.is_some_and(|url| url.scheme() == "http" || egress::is_loopback(&url));
         Self {
             alias: config.alias.clone(),
             url: config.issuer.clone(),
             stale_max: config.jwks_stale_max,
-            policy: EgressPolicy::issuer(host.as_deref(), allow_loopback),
+            policy: EgressPolicy::issuer(host.as_deref(), allow_loopback && on_loopback),
             known: ArcSwapOption::empty(),
             generation: AtomicU64::new(0),
             nudge: Notify::new(),
+            waiting: Semaphore::new(limit::JWKS_WAITING_MAX),
+            asked: Mutex::new(None),
             attempts: watch::Sender::new(Attempt::default()),
             stop,
         }
@@ -128,25 +145,34 @@ impl Issuer {
 
     /// Waits for the very first attempt, so that a token that comes with the start is not refused for it.
     pub async fn first_attempt(&self) {
+        let Ok(_place) = self.waiting.try_acquire() else { return };
         let mut attempts = self.attempts.subscribe();
         let _in_time = tokio::time::timeout(limit::JWKS_WAIT, attempts.wait_for(|attempt| attempt.count > 0)).await;
     }
 
-    /// Asks for new keys because a token names one that is unknown, and waits for the answer. Does nothing
-    /// within [`limit::JWKS_UNKNOWN_KEY_INTERVAL_MIN`] of the last attempt. Answers whether the keys that we
-    /// have now are what the issuer says.
+    /// Asks for new keys because a token names one that is unknown, and waits for the answer. Whoever asks
+    /// with junk key ids makes us fetch once within [`limit::JWKS_UNKNOWN_KEY_INTERVAL_MIN`]. Answers whether
+    /// the keys that we have now are what the issuer says.
     pub async fn refresh_for_unknown_key(&self) -> bool {
         let mut attempts = self.attempts.subscribe();
-        let last = attempts.borrow_and_update().clone();
-        if !due(&last) {
-            return last.problem.is_none();
-        }
-        self.nudge.notify_one();
-        let newer = attempts.wait_for(|attempt| attempt.count > last.count);
+        let Ok(_place) = self.waiting.try_acquire() else { return false };
+        let after = self.ask(attempts.borrow_and_update().count);
+        let newer = attempts.wait_for(|attempt| attempt.count > after);
         match tokio::time::timeout(limit::JWKS_WAIT, newer).await {
             Ok(Ok(attempt)) => attempt.problem.is_none(),
             _ => false,
         }
+    }
+
+    /// Wakes the task unless somebody did lately. Answers the attempt after which the keys are new enough.
+    fn ask(&self, count: u64) -> u64 {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(asked) = asked.filter(|asked| asked.at.elapsed() < limit::JWKS_UNKNOWN_KEY_INTERVAL_MIN) {
+            return asked.count;
+        }
+        *asked = Some(Asked { at: Instant::now(), count });
+        self.nudge.notify_one();
+        count
     }
 
     /// Ends the task of an issuer that is configured no longer.
@@ -160,10 +186,10 @@ impl Issuer {
         stop.run_until_cancelled(self.keep_fresh()).await;
     }
 
-    /// As if the interval between two fetches had passed.
+    /// As if the interval between two questions for new keys had passed.
     #[cfg(test)]
-    pub fn forget_last_attempt(&self) {
-        self.attempts.send_modify(|attempt| attempt.at = None);
+    pub fn forget_last_question(&self) {
+        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     async fn keep_fresh(&self) {
@@ -185,16 +211,7 @@ impl Issuer {
                 let doubled = limit::JWKS_RETRY_MIN.saturating_mul(1_u32.checked_shl(failures - 1).unwrap_or(u32::MAX));
                 doubled.min(limit::JWKS_RETRY_MAX)
             };
-            let _nudged = tokio::time::timeout(pause, async {
-                loop {
-                    self.nudge.notified().await;
-                    // Whoever asks with junk key ids makes us fetch no more often than this.
-                    if due(&self.attempts.borrow()) {
-                        break;
-                    }
-                }
-            })
-            .await;
+            let _nudged = tokio::time::timeout(pause, self.nudge.notified()).await;
         }
     }
 
@@ -220,7 +237,6 @@ impl Issuer {
         };
         self.attempts.send_modify(|attempt| {
             attempt.count += 1;
-            attempt.at = Some(Instant::now());
             attempt.problem = problem;
         });
     }
@@ -252,10 +268,6 @@ impl<'c> AsyncHttpClient<'c> for Asker {
     fn call(&'c self, request: HttpRequest) -> Self::Future {
         Box::pin(self.0.send(request))
     }
-}
-
-fn due(last: &Attempt) -> bool {
-    last.at.is_none_or(|at| at.elapsed() >= limit::JWKS_UNKNOWN_KEY_INTERVAL_MIN)
 }
 
 /// The error with its causes; bodies of answers are not repeated.

@@ -4,7 +4,7 @@
 //! only with an algorithm of its own type and curve, so no token chooses how it is looked at.
 
 use jsonwebtoken::DecodingKey;
-use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse};
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, PublicKeyUse};
 use openidconnect::core::CoreJsonWebKeySet;
 
 use crate::config::Algorithm;
@@ -108,9 +108,6 @@ impl Key {
         if !matches!(jwk.common.public_key_use, None | Some(PublicKeyUse::Signature)) {
             return None;
         }
-        if jwk.common.key_operations.as_ref().is_some_and(|operations| !operations.contains(&KeyOperations::Verify)) {
-            return None;
-        }
         let kind = match &jwk.algorithm {
             AlgorithmParameters::RSA(_) => KeyKind::Rsa,
             AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P256 => KeyKind::P256,
@@ -186,6 +183,58 @@ mod tests {
         let set = set(&[one.jwk()]).unwrap();
         assert_eq!(verify(&set, &one, None), Verification::Verified);
         assert_eq!(verify(&set, &Signer::new("one"), None), Verification::Invalid);
+    }
+
+    #[test]
+    fn every_algorithm_that_can_be_allowed_verifies_with_a_key_of_its_kind_only() {
+        use aws_lc_rs::signature::{
+            ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256, RSA_PSS_SHA256,
+            RsaEncoding,
+        };
+        use base64::Engine;
+        use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+        use jsonwebtoken::EncodingKey;
+        use serde_json::json;
+
+        let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        let random = aws_lc_rs::rand::SystemRandom::new();
+        let rsa = aws_lc_rs::rsa::KeyPair::generate(aws_lc_rs::rsa::KeySize::Rsa2048).unwrap();
+        let rsa_public = aws_lc_rs::rsa::PublicKeyComponents::<Vec<u8>>::from(rsa.public_key());
+        let rsa_sign = |encoding: &'static dyn RsaEncoding| {
+            let mut signature = vec![0; rsa.public_modulus_len()];
+            rsa.sign(encoding, &random, b"a.b", &mut signature).unwrap();
+            encode(&signature)
+        };
+        let p384 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, &random).unwrap();
+        let p384_pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, p384.as_ref()).unwrap();
+        let p384_point = p384_pair.public_key().as_ref().to_vec();
+        let ed = Ed25519KeyPair::generate_pkcs8(&random).unwrap();
+        let ed_pair = Ed25519KeyPair::from_pkcs8(ed.as_ref()).unwrap();
+        let p256 = Signer::new("p256");
+        let all = set(&[
+            json!({"kty": "RSA", "kid": "rsa", "n": encode(&rsa_public.n), "e": encode(&rsa_public.e), "x5c": ["AAAA"], "x5t": "a"}),
+            json!({"kty": "EC", "crv": "P-384", "kid": "p384", "x": encode(&p384_point[1..49]), "y": encode(&p384_point[49..])}),
+            json!({"kty": "OKP", "crv": "Ed25519", "kid": "ed", "alg": "EdDSA", "x": encode(ed_pair.public_key().as_ref())}),
+            p256.jwk(),
+        ])
+        .unwrap();
+        let sign =
+            |key: &EncodingKey, algorithm| jsonwebtoken::crypto::sign(b"a.b", key, algorithm_of(algorithm)).unwrap();
+        let signatures = [
+            ("rsa", Algorithm::Rs256, rsa_sign(&RSA_PKCS1_SHA256)),
+            ("rsa", Algorithm::Ps256, rsa_sign(&RSA_PSS_SHA256)),
+            ("p384", Algorithm::Es384, sign(&EncodingKey::from_ec_der(p384.as_ref()), Algorithm::Es384)),
+            ("ed", Algorithm::EdDsa, sign(&EncodingKey::from_ed_der(ed.as_ref()), Algorithm::EdDsa)),
+            ("p256", Algorithm::Es256, p256.signature("a.b")),
+        ];
+        for (kid, algorithm, signature) in &signatures {
+            for (other, _, _) in &signatures {
+                let found = all.verify(Some(other), *algorithm, "a.b", signature);
+                assert_eq!(found == Verification::Verified, kid == other, "{algorithm:?} with {other}: {found:?}");
+            }
+            let found = all.verify(Some(kid), *algorithm, "a.c", signature);
+            assert_eq!(found, Verification::Invalid, "{algorithm:?}");
+        }
     }
 
     #[test]

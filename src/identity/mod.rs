@@ -16,7 +16,6 @@ use url::Url;
 mod agent;
 mod cache;
 pub mod caller;
-pub mod challenge;
 pub mod described;
 mod groups;
 mod issuer;
@@ -118,7 +117,10 @@ impl Identity {
             .issuers
             .iter()
             .map(|own| {
-                let fresh = Issuer::new(own, config.gateway.allow_loopback_issuers, self.stop.child_token());
+                // The configuration has refused loopback issuers where they are not allowed; what may listen
+                // on other interfaces never talks to one, whatever the configuration says.
+                let loopback = config.gateway.listen.ip().is_loopback();
+                let fresh = Issuer::new(own, loopback, self.stop.child_token());
                 let kept = before.issuers.get(&own.issuer).filter(|kept| kept.issuer.is_like(&fresh));
                 let issuer = kept.map(|kept| Arc::clone(&kept.issuer)).unwrap_or_else(|| {
                     let issuer = Arc::new(fresh);
@@ -189,12 +191,6 @@ impl Identity {
         let settings = self.settings.load();
         let issuer = &settings.issuers.values().find(|accepted| accepted.config.alias == *alias)?.issuer;
         Some((issuer.known()?.token_endpoint.clone()?, issuer.policy().clone()))
-    }
-
-    /// The names of our resources.
-    #[must_use]
-    pub fn names(&self) -> ResourceNames {
-        self.settings.load().names.clone()
     }
 
     fn anonymous(&self, resource: &Resource) -> Result<Caller, Stop> {

@@ -22,12 +22,6 @@ pub enum Resource {
 /// The names of our resources.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResourceNames {
-    /// Without a trailing slash.
-    public_url: String,
-    /// Scheme and authority of it.
-    origin: String,
-    /// Path of it, empty or with a leading slash.
-    base_path: String,
     gateway: String,
     admin: String,
 }
@@ -44,34 +38,8 @@ impl ResourceNames {
     /// The names under this public URL.
     #[must_use]
     pub fn new(public_url: &Url) -> Self {
-        let base_path = public_url.path().trim_end_matches('/').to_owned();
-        let origin = public_url.origin().ascii_serialization();
-        let public_url = format!("{origin}{base_path}");
-        Self {
-            gateway: format!("{public_url}/mcp"),
-            admin: format!("{public_url}/admin"),
-            public_url,
-            origin,
-            base_path,
-        }
-    }
-
-    /// The canonical URI, as `resource` parameters and `aud` spell it.
-    #[must_use]
-    pub fn uri(&self, resource: &Resource) -> String {
-        format!("{}{}", self.public_url, path(resource))
-    }
-
-    /// Where the metadata of a resource is: the well-known part goes between host and path (RFC 9728 section 3.1).
-    #[must_use]
-    pub fn metadata_url(&self, resource: &Resource) -> String {
-        format!("{}{}", self.origin, self.metadata_path(resource))
-    }
-
-    /// The path of that, for the router.
-    #[must_use]
-    pub fn metadata_path(&self, resource: &Resource) -> String {
-        format!("/.well-known/oauth-protected-resource{}{}", self.base_path, path(resource))
+        let base = format!("{}{}", public_url.origin().ascii_serialization(), public_url.path().trim_end_matches('/'));
+        Self { gateway: format!("{base}/mcp"), admin: format!("{base}/admin") }
     }
 
     /// What a list of audiences reaches; `further` are the issuer's own names for the gateway.
@@ -108,14 +76,6 @@ impl Reach {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         !self.gateway && !self.admin && self.servers.is_empty()
-    }
-}
-
-fn path(resource: &Resource) -> String {
-    match resource {
-        Resource::Gateway => "/mcp".to_owned(),
-        Resource::Server(server) => format!("/mcp/{server}"),
-        Resource::Admin => "/admin".to_owned(),
     }
 }
 
@@ -167,21 +127,5 @@ mod tests {
         ] {
             assert!(names.reach([near], &[]).is_empty(), "{near}");
         }
-    }
-
-    #[test]
-    fn the_well_known_part_goes_between_host_and_path() {
-        let plain = names("https://gw.example/");
-        assert_eq!(plain.uri(&Resource::Gateway), "https://gw.example/mcp");
-        assert_eq!(
-            plain.metadata_url(&server("git")),
-            "https://gw.example/.well-known/oauth-protected-resource/mcp/git"
-        );
-        let nested = names("http://127.0.0.1:8080/tools/");
-        assert_eq!(nested.uri(&Resource::Gateway), "http://127.0.0.1:8080/tools/mcp");
-        assert_eq!(
-            nested.metadata_url(&Resource::Gateway),
-            "http://127.0.0.1:8080/.well-known/oauth-protected-resource/tools/mcp"
-        );
     }
 }

@@ -30,6 +30,20 @@ pub enum RevocationTarget {
     Everything,
 }
 
+impl RevocationTarget {
+    /// Whether it names the bearer of that token.
+    #[must_use]
+    pub fn names(&self, token: &TokenFacts) -> bool {
+        match self {
+            Self::Token(id) => token.id.as_ref() == Some(id) || Digest::from_hex(id) == Some(token.digest),
+            Self::Session(session) => token.session.as_ref() == Some(session),
+            Self::Subject(issuer, subject) => token.issuer == *issuer && token.subject.as_ref() == Some(subject),
+            Self::Client(issuer, client) => token.issuer == *issuer && token.client.as_ref() == Some(client),
+            Self::Everything => true,
+        }
+    }
+}
+
 /// How long it holds, and for what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RevocationMode {
@@ -92,13 +106,15 @@ impl Revocations {
         self.snapshot.load().epoch
     }
 
-    /// Replaces the snapshot.
+    /// Replaces the snapshot, unless the one there is newer: two revocations at once may read the store in one
+    /// order and come here in the other.
     pub fn replace(&self, epoch: RevocationEpoch, held: Vec<Revocation>) {
         let mut snapshot = Snapshot { epoch, ..Snapshot::default() };
         for revocation in held {
             snapshot.add(revocation);
         }
-        self.snapshot.store(Arc::new(snapshot));
+        let new = Arc::new(snapshot);
+        self.snapshot.rcu(|old| if old.epoch > new.epoch { Arc::clone(old) } else { Arc::clone(&new) });
     }
 
     /// Whether the token's bearer may still act; answers the epoch at which that was so.
@@ -198,6 +214,22 @@ mod tests {
         }
     }
 
+    #[test]
+    fn an_older_snapshot_never_replaces_a_newer_one() {
+        let everything = Revocation {
+            target: RevocationTarget::Everything,
+            mode: RevocationMode::Block,
+            actor: "host:0".into(),
+            note: String::new(),
+            at: 0,
+        };
+        let revocations = Revocations::default();
+        revocations.replace(RevocationEpoch(2), vec![everything]);
+        revocations.replace(RevocationEpoch(1), Vec::new());
+        assert!(revocations.check(&token()).is_err());
+        assert_eq!(revocations.epoch(), RevocationEpoch(2));
+    }
+
     fn refused(token: &TokenFacts, held: &[(RevocationTarget, RevocationMode)]) -> bool {
         let revocations = Revocations::default();
         let held = held.iter().map(|(target, mode)| Revocation {
@@ -228,6 +260,7 @@ mod tests {
             (RevocationTarget::Everything, true),
         ] {
             assert_eq!(refused(&token(), &[(target.clone(), RevocationMode::Block)]), expected, "{target:?}");
+            assert_eq!(target.names(&token()), expected, "{target:?}");
         }
     }
 

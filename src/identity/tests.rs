@@ -230,8 +230,8 @@ async fn every_bad_header_and_signature_has_its_own_reason() {
         assert!(matches!(reason, Reason::SignatureInvalid | Reason::TokenMalformed), "{reason}");
     }
     assert_eq!(room.ask(&"a".repeat(limit::TOKEN_BYTES_MAX + 1)).await.map(|_| ()), Err(Reason::TokenMalformed));
-    // All of that made the gateway ask for keys once.
-    assert_eq!(idp.fetches.load(Ordering::SeqCst), 1);
+    // All of those unknown keys made the gateway ask once more.
+    assert_eq!(idp.fetches.load(Ordering::SeqCst), 2);
 }
 
 #[tokio::test]
@@ -359,24 +359,29 @@ async fn an_issuer_that_is_down_stops_neither_the_start_nor_the_others() {
 
 #[tokio::test]
 async fn withdrawn_keys_leave_at_once_and_take_remembered_tokens_along() {
-    let (old, new) = (Signer::new("old"), Signer::new("new"));
+    let (old, new, third) = (Signer::new("old"), Signer::new("new"), Signer::new("third"));
     let idp = Idp::start(vec![old.jwk()]).await;
     let config = config_at(&idp.url);
     let room = room(&config);
-    let (from_old, from_new) = (old.token(&claims(&idp.url)), new.token(&claims(&idp.url)));
+    let from_old = old.token(&claims(&idp.url));
     assert!(room.ask(&from_old).await.is_ok());
     *idp.keys.lock().unwrap() = Some(vec![new.jwk()]);
-    // Within the interval an unknown key makes nobody fetch: the token is refused.
-    assert_eq!(room.ask(&from_new).await.map(|_| ()), Err(Reason::SignatureInvalid));
-    assert_eq!(idp.fetches.load(Ordering::SeqCst), 1);
-    room.identity.settings.load().issuers[&idp.url].issuer.forget_last_attempt();
     let fifty: Vec<String> =
         (0..50).map(|n| new.token(&with(claims(&idp.url), json!({"jti": format!("n{n}")})))).collect();
     let asked = fifty.iter().map(|token| room.identity.authenticate(Presented::Bearer(token), &Resource::Gateway));
     assert!(futures_util::future::join_all(asked).await.iter().all(Result::is_ok));
     assert_eq!(idp.fetches.load(Ordering::SeqCst), 2, "fifty tokens with an unknown key are one fetch");
-    assert!(room.ask(&from_new).await.is_ok(), "the refusal was forgotten with the old keys");
     assert_eq!(room.ask(&from_old).await.map(|_| ()), Err(Reason::SignatureInvalid));
+    // Within the interval another unknown key makes nobody fetch: the token is refused.
+    *idp.keys.lock().unwrap() = Some(vec![third.jwk()]);
+    let early = third.token(&claims(&idp.url));
+    assert_eq!(room.ask(&early).await.map(|_| ()), Err(Reason::SignatureInvalid));
+    assert_eq!(idp.fetches.load(Ordering::SeqCst), 2);
+    room.identity.settings.load().issuers[&idp.url].issuer.forget_last_question();
+    let later = third.token(&with(claims(&idp.url), json!({"jti": "j2"})));
+    assert!(room.ask(&later).await.is_ok());
+    assert_eq!(idp.fetches.load(Ordering::SeqCst), 3);
+    assert!(room.ask(&early).await.is_ok(), "the refusal was forgotten with the old keys");
 }
 
 #[tokio::test]

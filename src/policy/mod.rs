@@ -1,1 +1,248 @@
-//! Decides what Casbin is asked. Stub replaced by the policy room.
+//! Decides whether a caller may do this to that: Casbin over the rules of `policies/`.
+//!
+//! The only room that knows Casbin; synchronous, no I/O in a decision. Reads who somebody is and what is
+//! asked for; refuses to know tokens, transports and the store. Invariant: what is not allowed by a rule
+//! is refused, a deny wins, and whatever goes wrong in here refuses.
+//!
+//! ```text
+//! Sources + World -> Policy::build      reader.rs rows, load.rs rules, lint.rs, condition/, model.rs
+//! Persona         -> Class              class.rs: everyone about whom the rules say the same
+//! Class + Ask     -> Verdict            index.rs candidates, verdict.rs Casbin, a table of listed items
+//! + arguments     -> Decision           decide.rs: conditions, scopes, environment
+//! Caller + Target -> Permit             permit.rs: the proof
+//! ```
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use crate::ids::{Action, Digest, Environment, IssuerAlias, PolicyRevision, ServerId};
+use crate::limit::{CLASS_LOOKUPS_MAX, CLASSES_MAX, POLICY_MISTAKES_MAX};
+
+mod class;
+pub mod condition;
+mod decide;
+mod difference;
+mod expect;
+mod explain;
+#[cfg(test)]
+mod fixture;
+mod index;
+mod lint;
+mod load;
+mod lookup;
+#[cfg(test)]
+mod mistakes;
+mod model;
+#[cfg(test)]
+mod mutation;
+mod object;
+mod permit;
+mod persona;
+#[cfg(test)]
+mod property;
+mod reach;
+mod reader;
+mod role;
+mod rule;
+mod scope;
+mod source;
+#[cfg(test)]
+mod tests;
+mod verdict;
+mod world;
+
+pub use class::{Class, SubjectKind};
+pub use condition::{Arguments, Truth};
+pub use decide::{ConditionRecord, Decision};
+pub use difference::Difference;
+pub use expect::{FailedTest, TestReport};
+pub use explain::{Explanation, RuleExplanation, SubjectExplanation, WhoCan};
+pub use object::RESERVED_SETS;
+pub use permit::{Denied, Permit};
+pub use persona::Described;
+pub use rule::{Effect, Rule};
+pub use source::{Mistake, Sources};
+pub use verdict::Verdict;
+pub use world::{GATEWAY_ENVIRONMENT, GATEWAY_SERVER, Issuer, Strictness, World};
+
+use self::condition::Condition;
+use self::index::Index;
+use self::load::Environments;
+use self::lookup::Lookup;
+use self::model::{Casbin, NoAnswer};
+use self::role::{NameId, RoleGraph};
+use self::scope::ScopeNeed;
+
+/// One complete policy: immutable, swapped as a whole.
+#[derive(Debug)]
+pub struct Policy {
+    revision: PolicyRevision,
+    /// Revision and world: what every class key begins with.
+    base: Digest,
+    /// Roles, sets and conditions: what rules are made of.
+    words: Digest,
+    world: World,
+    environments: Environments,
+    rules: Vec<Rule>,
+    graph: RoleGraph,
+    anyone: NameId,
+    index: Index,
+    conditions: Vec<Condition>,
+    casbin: Arc<Casbin>,
+    scopes: HashMap<IssuerAlias, Vec<ScopeNeed>>,
+    tests: Vec<expect::Expected>,
+    operations: (ServerId, Environment),
+    classes: moka::sync::Cache<crate::ids::ClassKey, Arc<Class>>,
+    lookups: moka::sync::Cache<Digest, Arc<Lookup>>,
+}
+
+/// What is asked: an action on a primitive of a server.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask<'a> {
+    /// Where the server's effects land.
+    pub environment: &'a Environment,
+    /// The server.
+    pub server: &'a ServerId,
+    /// The primitive's name or URI in the upstream's own spelling; empty for `elicit`, `sample`, `roots`
+    /// and `method:NAME`, which are about the server.
+    pub name: &'a str,
+    /// What is done.
+    pub action: &'a Action,
+}
+
+/// A policy without mistakes, and what is odd about it.
+#[derive(Debug)]
+pub struct Built {
+    /// The policy.
+    pub policy: Policy,
+    /// What `check` tells and `serve` logs.
+    pub warnings: Vec<Mistake>,
+}
+
+impl Policy {
+    /// Builds a policy off to the side.
+    ///
+    /// # Errors
+    /// Every mistake in the files, in the order of the files, at most [`POLICY_MISTAKES_MAX`].
+    pub fn build(sources: &Sources, world: &World) -> Result<Built, Vec<Mistake>> {
+        Self::build_with(sources, world, |model| Casbin::load(model).map(Arc::new))
+    }
+
+    fn build_with(
+        sources: &Sources,
+        world: &World,
+        load_casbin: impl FnOnce(&str) -> Result<Arc<Casbin>, NoAnswer>,
+    ) -> Result<Built, Vec<Mistake>> {
+        let mut mistakes = Vec::new();
+        let mut warnings = Vec::new();
+        let text = |name: &str, mistakes: &mut Vec<Mistake>| match sources.text(name) {
+            Ok(text) => text.map(str::to_owned),
+            Err(mistake) => {
+                mistakes.push(mistake);
+                None
+            }
+        };
+        let model_text = text("model.conf", &mut mistakes).unwrap_or_default();
+        model::check("model.conf", &model_text, &mut mistakes);
+        let conditions_text = text("conditions.toml", &mut mistakes).unwrap_or_default();
+        let conditions = condition::conditions("conditions.toml", &conditions_text, &mut mistakes);
+        let environments = Environments::of(world, &mut mistakes);
+        let mut loaded = load::load(sources, world, &environments, &conditions, &mut mistakes);
+        lint::lint(&loaded, &conditions, &mut mistakes, &mut warnings);
+        let scopes = scope::scope_needs(world, &mut mistakes);
+        let tests_text = text("tests.toml", &mut mistakes).unwrap_or_default();
+        let tests = expect::read(&tests_text, &mut mistakes);
+        let operations = (ServerId::new(GATEWAY_SERVER).ok()).zip(Environment::new(GATEWAY_ENVIRONMENT).ok());
+        let casbin = if mistakes.is_empty() {
+            load_casbin(&model_text)
+                .map_err(|error| {
+                    mistakes.push(Mistake::file("model.conf", format!("casbin refuses the model: {}", error.0)));
+                })
+                .ok()
+        } else {
+            None
+        };
+        let (Some(casbin), Some(operations), true) = (casbin, operations, mistakes.is_empty()) else {
+            mistakes.sort();
+            mistakes.truncate(POLICY_MISTAKES_MAX);
+            return Err(mistakes);
+        };
+        warnings.sort();
+        warnings.truncate(POLICY_MISTAKES_MAX);
+        let anyone = loaded.graph.intern("anyone");
+        let names = loaded.graph.names().count();
+        let index = Index::of(&loaded.rules, names, loaded.sets);
+        let revision = sources.revision();
+        let mut words: Vec<&[u8]> = vec![conditions_text.as_bytes()];
+        let links: BTreeSet<&[u8]> = sources
+            .files()
+            .filter(|(name, _)| name.ends_with(".csv"))
+            .flat_map(|(_, bytes)| bytes.split(|byte| *byte == b'\n'))
+            .filter(|row| row.trim_ascii_start().starts_with(b"g"))
+            .map(<[u8]>::trim_ascii)
+            .collect();
+        words.extend(links);
+        let words = Digest::of("bailiwick/policy-words/v1", &words);
+        let base = Digest::of("bailiwick/policy-base/v1", &[revision.0.as_bytes(), format!("{world:?}").as_bytes()]);
+        let policy = Self {
+            revision,
+            base,
+            words,
+            world: world.clone(),
+            environments,
+            rules: loaded.rules,
+            graph: loaded.graph,
+            anyone,
+            index,
+            conditions,
+            casbin,
+            scopes,
+            tests,
+            operations,
+            classes: moka::sync::Cache::new(CLASSES_MAX),
+            lookups: moka::sync::Cache::new(CLASS_LOOKUPS_MAX),
+        };
+        Ok(Built { policy, warnings })
+    }
+
+    /// The digest of the files that it was built from.
+    #[must_use]
+    pub const fn revision(&self) -> PolicyRevision {
+        self.revision
+    }
+
+    /// Every rule, in the order of the files.
+    #[must_use]
+    pub fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
+    /// Every condition, in the order of the file.
+    #[must_use]
+    pub fn conditions(&self) -> &[Condition] {
+        &self.conditions
+    }
+
+    /// What it may speak about.
+    #[must_use]
+    pub const fn world(&self) -> &World {
+        &self.world
+    }
+
+    /// An operation of the gateway's own: `bailiwick/NAME`, action `admin`.
+    #[must_use]
+    pub const fn operation<'a>(&'a self, name: &'a str) -> Ask<'a> {
+        Ask { environment: &self.operations.1, server: &self.operations.0, name, action: &Action::Admin }
+    }
+}
+
+/// Whether a test has broken something on purpose, so that the cross-check does not hide it.
+#[cfg(test)]
+fn is_mutated() -> bool {
+    mutation::active()
+}
+
+#[cfg(not(test))]
+const fn is_mutated() -> bool {
+    false
+}

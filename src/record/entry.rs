@@ -34,7 +34,9 @@ pub trait Evidence: Send {
 #[must_use = "an entry that is dropped is recorded as `unknown`"]
 pub struct Entry<P: Evidence> {
     proof: P,
-    outgoing: Outgoing,
+    /// Taken by the one who forwards it: an entry is good for one request.
+    outgoing: Option<Outgoing>,
+    method: String,
     call: CallId,
     leg: LegId,
     opened: Instant,
@@ -48,9 +50,9 @@ impl<P: Evidence> Entry<P> {
         &self.proof
     }
 
-    /// What may now be forwarded.
-    pub const fn outgoing(&self) -> &Outgoing {
-        &self.outgoing
+    /// Takes what may now be forwarded; there is nothing to take a second time.
+    pub const fn take_outgoing(&mut self) -> Option<Outgoing> {
+        self.outgoing.take()
     }
 
     /// The call.
@@ -83,7 +85,7 @@ impl<P: Evidence> Entry<P> {
         let metrics = self.journal.metrics();
         metrics.calls_in_flight.dec();
         let server = self.proof.intent().attempt.mcp.server.and_then(|server| ServerId::new(server).ok());
-        metrics.ended(ServerLabel(server), &self.outgoing.method, label, took);
+        metrics.ended(ServerLabel(server), &self.method, label, took);
     }
 }
 
@@ -116,7 +118,16 @@ impl Journal {
         self.metrics().journal_wait_seconds.observe(started.elapsed().as_secs_f64());
         proof.recheck()?;
         self.metrics().calls_in_flight.inc();
-        Ok(Entry { proof, outgoing, call, leg, opened: Instant::now(), journal: self.clone(), closed: false })
+        Ok(Entry {
+            proof,
+            method: outgoing.method.clone(),
+            outgoing: Some(outgoing),
+            call,
+            leg,
+            opened: Instant::now(),
+            journal: self.clone(),
+            closed: false,
+        })
     }
 }
 

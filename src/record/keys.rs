@@ -3,16 +3,13 @@
 //! A plain digest of `{"amount":100}` can be guessed; one under a key cannot, and destroying the key
 //! makes every digest of it meaningless. Invariant: a key never leaves this file except as digests.
 
-use std::fs::OpenOptions;
-use std::io::{Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use aws_lc_rs::{hkdf, hmac};
 use secrecy::{ExposeSecret as _, SecretString};
 
+use crate::config::keyfile;
 use crate::ids::Digest;
-use crate::limit;
 
 /// What the derived key is for; another purpose is another key.
 const PURPOSE: &[u8] = b"bailiwick/journal/arguments/v1";
@@ -45,39 +42,10 @@ impl JournalKey {
     /// # Errors
     /// When the file cannot be read or made, or its first line is not 64 hexadecimal digits.
     pub fn open(state: &Path) -> Result<Self, KeyError> {
-        let directory = state.join("keys");
-        let path = directory.join("journal");
-        let error = |problem: String| KeyError { place: path.display().to_string(), problem };
-        std::fs::DirBuilder::new()
-            .mode(0o700)
-            .recursive(true)
-            .create(&directory)
-            .map_err(|problem| error(problem.to_string()))?;
-        let mut text = String::new();
-        let no_follow = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or_default();
-        match OpenOptions::new().read(true).custom_flags(no_follow).open(&path) {
-            Ok(file) => {
-                file.take(limit::SECRET_BYTES_MAX)
-                    .read_to_string(&mut text)
-                    .map_err(|problem| error(problem.to_string()))?;
-            }
-            Err(problem) if problem.kind() == std::io::ErrorKind::NotFound => {
-                let mut fresh = [0_u8; 32];
-                aws_lc_rs::rand::fill(&mut fresh).map_err(|_| error("the system has no randomness".to_owned()))?;
-                text = data_encoding::HEXLOWER.encode(&fresh);
-                let mut file = OpenOptions::new()
-                    .write(true)
-                    .create_new(true)
-                    .mode(0o600)
-                    .open(&path)
-                    .map_err(|problem| error(problem.to_string()))?;
-                file.write_all(format!("{text}\n").as_bytes()).map_err(|problem| error(problem.to_string()))?;
-                file.sync_all().map_err(|problem| error(problem.to_string()))?;
-            }
-            Err(problem) => return Err(error(problem.to_string())),
-        }
-        let first = SecretString::from(text.lines().next().unwrap_or_default().trim());
-        Self::from_hex(&first).ok_or_else(|| error("its first line is not 64 hexadecimal digits".to_owned()))
+        let error = |problem: String| KeyError { place: state.join("keys/journal").display().to_string(), problem };
+        let secrets = keyfile::read_or_make(state, "journal").map_err(|problem| error(problem.to_string()))?;
+        let derived = secrets.first().and_then(Self::from_hex);
+        derived.ok_or_else(|| error("its first line is not 64 hexadecimal digits".to_owned()))
     }
 
     /// Derives the key from 32 bytes in hexadecimal.

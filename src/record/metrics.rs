@@ -36,8 +36,6 @@ pub struct Metrics {
     pub refusals: Family<ReasonLabels, Counter>,
     /// Whether an upstream answers: 1 or 0.
     pub upstream_well: Family<ServerLabels, Gauge>,
-    /// Looks at the cache of verified tokens.
-    pub token_cache: Family<CacheLabels, Counter>,
     /// Whether the journal can be written: 1 or 0.
     pub journal_well: Gauge,
     /// Seconds that one sync takes.
@@ -77,13 +75,6 @@ pub struct ReasonLabels {
     pub reason: ReasonLabel,
 }
 
-/// Labels of a cache.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct CacheLabels {
-    /// `hit` or `miss`.
-    pub result: &'static str,
-}
-
 /// An upstream as a label.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ServerLabel(pub Option<ServerId>);
@@ -115,7 +106,6 @@ impl Metrics {
             calls_in_flight: Gauge::default(),
             refusals: Family::default(),
             upstream_well: Family::default(),
-            token_cache: Family::default(),
             journal_well: Gauge::default(),
             journal_sync_seconds: short_buckets(),
             journal_batch_lines: Histogram::new([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 1024.0]),
@@ -131,7 +121,6 @@ impl Metrics {
         registry.register("calls_in_flight", "requests being forwarded", m.calls_in_flight.clone());
         registry.register("refusals", "requests that were not forwarded, by reason", m.refusals.clone());
         registry.register("upstream_well", "whether the upstream answers", m.upstream_well.clone());
-        registry.register("token_cache_lookups", "lookups of verified tokens", m.token_cache.clone());
         registry.register("journal_well", "whether the journal can be written", m.journal_well.clone());
         registry.register("journal_sync_seconds", "duration of one sync", m.journal_sync_seconds.clone());
         registry.register("journal_batch_lines", "lines of one write", m.journal_batch_lines.clone());
@@ -158,11 +147,6 @@ impl Metrics {
     pub fn upstream(&self, server: &ServerId, well: bool) {
         let labels = ServerLabels { server: ServerLabel(Some(server.clone())) };
         self.upstream_well.get_or_create(&labels).set(i64::from(well));
-    }
-
-    /// Counts a look at the cache of verified tokens.
-    pub fn token_looked_up(&self, hit: bool) {
-        self.token_cache.get_or_create(&CacheLabels { result: if hit { "hit" } else { "miss" } }).inc();
     }
 
     /// The exposition text; see [`CONTENT_TYPE`].
@@ -219,14 +203,12 @@ mod tests {
         metrics.ended(ServerLabel(Some(server.clone())), "evil/\"method", "complete", Duration::from_millis(3));
         metrics.refused(Reason::NotAllowed);
         metrics.upstream(&server, true);
-        metrics.token_looked_up(true);
         let text = metrics.encode();
         for line in [
             "bailiwick_calls_total{server=\"git\",method=\"tools/call\",outcome=\"complete\"} 1",
             "bailiwick_calls_total{server=\"git\",method=\"other\",outcome=\"complete\"} 1",
             "bailiwick_refusals_total{reason=\"not_allowed\"} 1",
             "bailiwick_upstream_well{server=\"git\"} 1",
-            "bailiwick_token_cache_lookups_total{result=\"hit\"} 1",
             "bailiwick_journal_well 1",
         ] {
             assert!(text.contains(line), "{line} is missing in {text}");

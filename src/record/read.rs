@@ -141,7 +141,7 @@ impl Reader {
     ///
     /// # Errors
     /// When a file cannot be read.
-    pub fn read_more(&mut self) -> io::Result<String> {
+    pub fn more(&mut self) -> io::Result<String> {
         loop {
             // Listed before reading: lines written before the next segment was made are read first.
             let newer = segments(&self.directory)?.into_iter().find(|first| *first > self.segment);
@@ -209,19 +209,19 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let first = segment::path(place.path(), 1);
         let mut reader = Reader::new(place.path(), 1);
-        assert_eq!(reader.read_more().unwrap(), "", "nothing is there yet");
+        assert_eq!(reader.more().unwrap(), "", "nothing is there yet");
         std::fs::write(&first, "one\ntwo\nthr").unwrap();
-        assert_eq!(reader.read_more().unwrap(), "one\ntwo\n");
-        assert_eq!(reader.read_more().unwrap(), "");
+        assert_eq!(reader.more().unwrap(), "one\ntwo\n");
+        assert_eq!(reader.more().unwrap(), "");
         std::fs::write(&first, "one\ntwo\nthree\n").unwrap();
         std::fs::write(segment::path(place.path(), 4), "four\n").unwrap();
-        assert_eq!(reader.read_more().unwrap(), "three\n");
-        assert_eq!(reader.read_more().unwrap(), "four\n");
+        assert_eq!(reader.more().unwrap(), "three\n");
+        assert_eq!(reader.more().unwrap(), "four\n");
         // A crash tore the end, the next start cut it.
         let second = segment::path(place.path(), 4);
         std::fs::write(&second, "four\nfi").unwrap();
-        assert_eq!(reader.read_more().unwrap(), "");
+        assert_eq!(reader.more().unwrap(), "");
         std::fs::write(&second, "four\nrepair\n").unwrap();
-        assert_eq!(reader.read_more().unwrap(), "repair\n");
+        assert_eq!(reader.more().unwrap(), "repair\n");
     }
 }

@@ -4,6 +4,277 @@
 //! Invariant: what leaves has either an [`Entry`](crate::record) whose intent is durable or an errand,
 //! which can carry only listed methods.
 
-pub mod exchange;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use ::http::HeaderName;
+use arc_swap::ArcSwap;
+use secrecy::SecretString;
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Config, CredentialConfig, ServerConfig, TransportConfig};
+use crate::delegate::Grant;
+use crate::ids::{AuthorizationContext, PrincipalKey, ServerId};
+use crate::limit;
+use crate::outcome::{Failure, Outcome, Reason};
+use crate::record::Entry;
+use crate::wire::{Outgoing, mcp};
+
+mod answer;
+mod changes;
+mod drive;
+mod errand;
+mod events;
+pub mod exchange;
+mod gate;
+mod health;
+mod http;
+mod hub;
+mod legacy;
+mod lines;
+mod link;
+mod pool;
+mod process;
+mod server;
+mod shape;
+mod stdio;
+pub mod supervisor;
+#[cfg(test)]
+mod tests;
+
+pub use errand::{Listing, ServerFacts};
 pub use exchange::{Event, Exchange};
+pub use health::Health;
+pub use hub::{Change, Dropped};
+pub use stdio::Launcher;
+pub use supervisor::supervise;
+
+use server::{Parcel, Server};
+
+/// What is presented to an upstream, and on whose behalf.
+#[derive(Debug, Clone)]
+pub struct Access {
+    /// Whose credential it is.
+    pub context: AuthorizationContext,
+    /// Whose session or process may be used; `None` for the gateway's own.
+    pub principal: Option<PrincipalKey>,
+    /// The header that carries the credential, and its whole value.
+    pub credential: Option<(HeaderName, SecretString)>,
+}
+
+impl Access {
+    /// The gateway's own, with nothing to present.
+    #[must_use]
+    pub const fn bare() -> Self {
+        Self { context: AuthorizationContext::Gateway, principal: None, credential: None }
+    }
+}
+
+/// One call on its way: what is sent where, with what.
+#[derive(Debug)]
+struct Dispatch {
+    server: ServerId,
+    context: AuthorizationContext,
+    principal: PrincipalKey,
+    credential: Option<(HeaderName, SecretString)>,
+    outgoing: Outgoing,
+}
+
+/// All upstream servers of the configuration.
+#[derive(Debug)]
+pub struct Upstreams {
+    servers: ArcSwap<HashMap<ServerId, Arc<Server>>>,
+    changes: broadcast::Sender<Change>,
+    /// One change of the configuration at a time.
+    changing: Mutex<()>,
+    stopped: CancellationToken,
+    /// How children are started, or why they cannot be.
+    launcher: Result<Launcher, String>,
+}
+
+impl Upstreams {
+    /// Takes all servers into service; each is tried in the background at once. Must be called within a
+    /// runtime. Children are started by this executable's `supervise`.
+    #[must_use]
+    pub fn new(config: &Config) -> Arc<Self> {
+        let launcher = Launcher::of_this_executable(&config.gateway.state);
+        if let Ok(launcher) = &launcher {
+            launcher.clear();
+        }
+        Self::launching(config, launcher.map_err(|error| format!("the supervisor is not found: {error}")))
+    }
+
+    /// The same with another supervisor.
+    fn launching(config: &Config, launcher: Result<Launcher, String>) -> Arc<Self> {
+        let (changes, _) = broadcast::channel(limit::CHANGES_QUEUED_MAX);
+        let upstreams = Arc::new(Self {
+            servers: ArcSwap::from_pointee(HashMap::new()),
+            changes,
+            changing: Mutex::new(()),
+            stopped: CancellationToken::new(),
+            launcher,
+        });
+        upstreams.reconfigure(config);
+        tokio::spawn(sweep(Arc::downgrade(&upstreams), upstreams.stopped.clone()));
+        upstreams
+    }
+
+    /// Takes another configuration into service. A server whose entry means the same keeps its
+    /// connections; one that changed or went is given up when its calls in flight are over.
+    pub fn reconfigure(&self, config: &Config) {
+        let _one_at_a_time = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = self.servers.load_full();
+        let mut new = HashMap::with_capacity(config.servers.len());
+        for entry in &config.servers {
+            let kept = old.get(&entry.id).filter(|server| is_same(&server.link.config, entry));
+            let start = || Server::start(entry, self.changes.clone(), self.launcher.clone());
+            let server = kept.map_or_else(start, Arc::clone);
+            new.insert(entry.id.clone(), server);
+        }
+        let retired: Vec<_> = old
+            .iter()
+            .filter(|(id, server)| new.get(*id).is_none_or(|now| !Arc::ptr_eq(now, server)))
+            .map(|(_, server)| Arc::clone(server))
+            .collect();
+        self.servers.store(Arc::new(new));
+        for server in retired {
+            tokio::spawn(async move { server.retire().await });
+        }
+    }
+
+    /// Ends sessions and children. Calls in flight should be over: what is left of them is cut off.
+    pub async fn shutdown(&self) {
+        self.stopped.cancel();
+        let servers = self.servers.swap(Arc::new(HashMap::new()));
+        futures_util::future::join_all(servers.values().map(|server| server.close())).await;
+    }
+
+    /// Forwards a call: the only way for one to leave. The entry proves that it was authorized and that its
+    /// intent is on the record; what it holds can be taken once.
+    pub fn forward(&self, entry: &mut Entry<Grant>) -> Exchange {
+        let Some(outgoing) = entry.take_outgoing() else {
+            let failure = Failure::before(Reason::Internal, "an entry was forwarded twice");
+            return Exchange::finished(Outcome::Failed(failure));
+        };
+        let grant = entry.proof();
+        self.send(Dispatch {
+            server: grant.target().server_id().clone(),
+            context: grant.context(),
+            principal: grant.principal(),
+            credential: grant.credential().header.clone(),
+            outgoing,
+        })
+    }
+
+    fn send(&self, dispatch: Dispatch) -> Exchange {
+        let servers = self.servers.load();
+        let Some(server) = servers.get(&dispatch.server) else {
+            return Exchange::finished(Outcome::Failed(unknown(&dispatch.server)));
+        };
+        server.exchange(Parcel {
+            access: Access {
+                context: dispatch.context,
+                principal: Some(dispatch.principal),
+                credential: dispatch.credential,
+            },
+            listening: dispatch.outgoing.method == "subscriptions/listen",
+            outgoing: dispatch.outgoing,
+            errand: false,
+        })
+    }
+
+    /// All items of one list of one server.
+    ///
+    /// # Errors
+    /// When the server cannot be reached, answers something else, or its list is beyond every bound.
+    pub async fn list(&self, server: &ServerId, access: &Access, kind: mcp::Kind) -> Result<Listing, Failure> {
+        self.server(server)?.list(access, kind).await
+    }
+
+    /// What a server says of itself.
+    ///
+    /// # Errors
+    /// When the server cannot be reached or answers something else.
+    pub async fn facts(&self, server: &ServerId, access: &Access) -> Result<ServerFacts, Failure> {
+        self.server(server)?.facts(access).await
+    }
+
+    /// What changes from now on: lists, and servers that come and go. A receiver that lags must take
+    /// everything as changed.
+    #[must_use]
+    pub fn changes(&self) -> broadcast::Receiver<Change> {
+        self.changes.subscribe()
+    }
+
+    /// Which servers can be reached, by name.
+    #[must_use]
+    pub fn health(&self) -> Vec<(ServerId, Health)> {
+        let servers = self.servers.load();
+        let mut all: Vec<_> = servers.iter().map(|(id, server)| (id.clone(), server.health())).collect();
+        all.sort_by(|one, other| one.0.cmp(&other.0));
+        all
+    }
+
+    /// What was dropped of what servers said, by name.
+    #[must_use]
+    pub fn dropped(&self) -> Vec<(ServerId, Dropped)> {
+        let servers = self.servers.load();
+        let mut all: Vec<_> = servers.iter().map(|(id, server)| (id.clone(), server.link.hub.dropped())).collect();
+        all.sort_by(|one, other| one.0.cmp(&other.0));
+        all
+    }
+
+    fn server(&self, id: &ServerId) -> Result<Arc<Server>, Failure> {
+        self.servers.load().get(id).cloned().ok_or_else(|| unknown(id))
+    }
+}
+
+impl Drop for Upstreams {
+    fn drop(&mut self) {
+        self.stopped.cancel();
+        self.servers.load().values().for_each(|server| server.link.closing.cancel());
+    }
+}
+
+async fn sweep(upstreams: std::sync::Weak<Upstreams>, stopped: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stopped.cancelled() => return,
+            () = tokio::time::sleep(limit::IDLE_SWEEP) => {}
+        }
+        let Some(servers) = upstreams.upgrade().map(|upstreams| upstreams.servers.load_full()) else { return };
+        futures_util::future::join_all(servers.values().map(|server| server.sweep())).await;
+    }
+}
+
+/// Whether two entries mean the same to this room.
+fn is_same(one: &ServerConfig, other: &ServerConfig) -> bool {
+    let transport = match (&one.transport, &other.transport) {
+        (
+            TransportConfig::Http { url, allow_private },
+            TransportConfig::Http { url: other_url, allow_private: other_private },
+        ) => url == other_url && allow_private == other_private,
+        (
+            TransportConfig::Stdio { command, environment, directory },
+            TransportConfig::Stdio { command: other_command, environment: other_env, directory: other_directory },
+        ) => command == other_command && environment == other_env && directory == other_directory,
+        _ => false,
+    };
+    let credential = match (&one.credential, &other.credential) {
+        (CredentialConfig::None, CredentialConfig::None)
+        | (CredentialConfig::Exchange(_), CredentialConfig::Exchange(_)) => true,
+        (
+            CredentialConfig::Static { header, prefix, secret },
+            CredentialConfig::Static { header: other_header, prefix: other_prefix, secret: other_secret },
+        ) => header == other_header && prefix == other_prefix && secret == other_secret,
+        _ => false,
+    };
+    // The bounds are numbers, and their debug form is all of them.
+    let bounds = format!("{:?}", one.health) == format!("{:?}", other.health);
+    transport && credential && bounds && one.isolation == other.isolation
+}
+
+fn unknown(server: &ServerId) -> Failure {
+    Failure::before(Reason::UpstreamUnreachable, format!("server `{server}` is not in the configuration"))
+}

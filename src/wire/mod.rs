@@ -5,6 +5,7 @@
 //! exactly one line and exactly one SSE event; unknown fields, key order and number spelling survive.
 
 mod edit;
+pub mod handle;
 pub mod mcp;
 mod message;
 mod outgoing;

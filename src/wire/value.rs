@@ -31,6 +31,13 @@ impl Json {
         Self(serde_json::to_vec(value).unwrap_or_else(|_| b"null".to_vec()).into())
     }
 
+    /// Text of ours that was put together from scanned values; not checked again. Only for the crate, where
+    /// each use shows that the parts are JSON.
+    pub(crate) fn joined(text: String) -> Self {
+        debug_assert!(serde_json::from_str::<serde::de::IgnoredAny>(&text).is_ok(), "joined text is not JSON");
+        Self(text.into())
+    }
+
     /// Text that was cut out of a scanned message; not checked again.
     pub(super) const fn scanned(bytes: Bytes) -> Self {
         Self(bytes)

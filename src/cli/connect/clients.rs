@@ -47,7 +47,8 @@ fn claude_desktop(connection: &Connection) -> Vec<Step> {
     }
     let content = pretty(&json!({ "mcpServers": { connection.name.as_str(): server } }));
     let last = match &connection.token_env {
-        None => "quit and start Claude; the bridge opens a browser to log in".to_owned(),
+        None => "quit and start Claude; the bridge opens no browser: for a gateway that wants a login, use --token-env"
+            .to_owned(),
         Some(variable) => format!("quit Claude and start it where {variable} is set"),
     };
     vec![

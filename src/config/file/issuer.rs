@@ -192,10 +192,7 @@ fn read_scope_rule(mut table: Table<'_, '_>) -> Option<ScopeRule> {
         table.mistake(&scope.span(), format!("`{scope}` is not a scope: write one, without spaces or quotation marks"));
     }
     if let Some(object) = object.as_ref().filter(|object| !object.get_ref().contains('/')) {
-        table.mistake(
-            &object.span(),
-            format!("`{object}` is not an object: write server/name, such as notes/* or */@read"),
-        );
+        table.mistake(&object.span(), format!("`{object}` is not an object: write server/name, such as notes/*"));
     }
     let mut names = Vec::new();
     for action in actions? {

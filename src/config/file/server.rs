@@ -173,7 +173,11 @@ fn read_transport(
                     "only a server with a `url` has allow_private and allow_plain_http: remove it",
                 );
             }
-            let command = check_command(table, command?, environment)?;
+            let mut command = check_command(table, command?, environment)?;
+            // A name is looked up in the child's PATH; a path that is not absolute starts where the file is.
+            if let Some(program) = command.first_mut().filter(|program| program.contains('/')) {
+                *program = base.join(&*program).display().to_string();
+            }
             Some(TransportConfig::Stdio {
                 command,
                 environment: variables?,

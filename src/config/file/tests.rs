@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::{Text, parse};
+use crate::config::keys;
 use crate::config::{
     Config, CredentialConfig, Durability, ListAs, Mistake, Overrides, ReloadMode, ScopeMode, TransportConfig,
     issuer_with_defaults,
@@ -233,6 +234,17 @@ fn an_unpinned_package_is_refused_in_production_and_a_warning_elsewhere() {
 }
 
 #[test]
+fn a_program_beside_the_file_is_found_and_a_name_is_left_to_the_path() {
+    for (program, expected) in [("./run", "/etc/bailiwick/./run"), ("/bin/run", "/bin/run"), ("run", "run")] {
+        let config = config(&server_instead(&format!("command = [\"{program}\"]")));
+        let TransportConfig::Stdio { command, .. } = &config.servers.first().unwrap().transport else {
+            panic!("not a command")
+        };
+        assert_eq!(command, &[expected]);
+    }
+}
+
+#[test]
 fn an_exchange_fetches_lists_for_each_caller() {
     let text = server_with("credential = { kind = \"exchange\", client_id = \"bailiwick\", audience = \"notes\" }");
     let config = config(&text);
@@ -331,4 +343,81 @@ fn what_a_program_adds_in_memory_is_held_to_the_same_rules() {
 fn the_same_names_in_serve_are_mistakes() {
     let text = SMALLEST.replace("group:corp/", "group:crop/");
     assert!(mistakes(&text).contains("servers.toml:7:9: issuer `crop` is not declared, did you mean `corp`?"));
+}
+
+/// A file in which every key of every section is written, so that one that is never read shows.
+#[test]
+fn every_documented_key_is_read() {
+    let section = |section: &keys::Section, header: &str, without: &[&str]| {
+        let keys = section.keys.iter().filter(|key| !key.kind.contains("table") || key.name == "variables");
+        let keys = keys.filter(|key| !without.contains(&key.name));
+        let lines: String = keys.map(|key| format!("{} = {}\n", key.name, value(key.name, key.kind))).collect();
+        format!("{header}\n{lines}")
+    };
+    let http = ["command", "variables", "directory"];
+    let exchange = ["kind", "header", "prefix", "secret"];
+    let servers = [
+        section(&keys::TOP, "", &[]),
+        section(&keys::GATEWAY, "[gateway]", &[]),
+        section(&keys::TLS, "[gateway.tls]", &[]),
+        section(&keys::LIMITS, "[limits]", &[]),
+        section(&keys::ANONYMOUS, "[anonymous]", &[]),
+        section(&keys::ISSUER, "[issuers.corp]", &[]),
+        section(&keys::CLAIMS, "[issuers.corp.claims]", &[]),
+        section(&keys::SCOPE_RULE, "[[issuers.corp.scope_rules]]", &[]),
+        section(&keys::SERVER, "[servers.notes]", &http),
+        section(&keys::CREDENTIAL, "[servers.notes.credential]\nkind = \"exchange\"", &exchange),
+        section(
+            &keys::CREDENTIAL,
+            "[servers.notes.tool_credentials.t]\nkind = \"static\"",
+            &[&["kind"][..], EXCHANGE].concat(),
+        ),
+        section(&keys::HEALTH, "[servers.notes.health]", &[]),
+        section(&keys::SERVER, "[servers.local]", &["url", "allow_private", "allow_plain_http"]),
+    ];
+    let agents = [
+        section(&keys::AGENTS, "", &[]),
+        section(&keys::AGENT, "[agents.assistant]", &[]),
+        section(&keys::AGENT_CLIENT, "[[agents.assistant.clients]]", &[]),
+    ];
+    match read_with(&servers.concat(), &agents.concat(), &today()) {
+        Ok((config, _)) => assert_eq!(config.servers.len(), 2),
+        Err(mistakes) => panic!("{}\n{}", lines(&mistakes), servers.concat()),
+    }
+}
+
+const EXCHANGE: &[&str] = &["token_endpoint", "client_id", "client_secret", "audience", "resource", "scope", "use_max"];
+
+/// A value that the key accepts.
+fn value<'a>(name: &str, kind: &'a str) -> &'a str {
+    match (name, kind) {
+        ("listen", _) => "\"127.0.0.1:7800\"",
+        ("public_url", _) => "\"https://mcp.example.com\"",
+        ("issuer", "string") => "\"https://login.example.com\"",
+        ("issuer" | "client_id", _) => "\"corp\"",
+        ("url" | "resource" | "token_endpoint", _) => "\"https://notes.example.com/mcp\"",
+        ("owner", _) => "\"user:corp/anna\"",
+        ("sponsor_group", _) => "\"group:corp/platform\"",
+        ("environments", _) => "[\"production\"]",
+        ("algorithms", _) => "[\"ES256\"]",
+        ("optional_claims", _) => "[\"jti\"]",
+        ("default_roles", _) => "[\"role:employee\"]",
+        ("token_types", _) => "[\"JWT\"]",
+        ("actions", _) => "[\"call\"]",
+        ("object", _) => "\"notes/@read\"",
+        ("scopes", _) => "\"required\"",
+        ("interactive_default", _) => "\"assistant\"",
+        ("command", _) => "[\"notes\"]",
+        ("uris", _) => "[\"note://\"]",
+        ("variables", _) => "{ LANG = \"C\" }",
+        (_, "boolean") => "true",
+        (_, "integer") => "7",
+        (_, "duration") => "\"4m\"",
+        (_, "date") => "2027-01-01",
+        (_, "secret reference") => "\"env:NAME\"",
+        (_, kind) if kind.starts_with("list of") => "[]",
+        (_, kind) if kind.starts_with('`') => kind.split('`').nth(1).unwrap_or_default(),
+        (_, "environment") => "\"production\"",
+        _ => "\"text\"",
+    }
 }

@@ -1,0 +1,104 @@
+//! What the gateway costs: calls, lists, memory, start, neighbours. `docs/performance.md` says how it is measured.
+//!
+//!     cargo bench --bench gateway
+//!     cargo bench --bench gateway -- calls list --seconds 10
+//!
+//! This process is the client and the issuer; the upstream and the gateway are child processes, so that the
+//! CPU time of each is its own.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::indexing_slicing,
+    reason = "a benchmark prints its results, and stops where something is not as it should be"
+)]
+
+mod client;
+mod issuer;
+mod load;
+mod parts;
+mod process;
+mod upstream;
+mod world;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Trouble ends the benchmark: a figure beside an error is worse than none.
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+/// What was asked for.
+struct Options {
+    /// Parts to run, all when empty.
+    parts: Vec<String>,
+    /// How long each row is driven.
+    duration: Duration,
+    /// Leave the generated files.
+    keep: bool,
+}
+
+const PARTS: [&str; 6] = ["direct", "calls", "list", "memory", "start", "noisy"];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let outcome = match arguments.first().map(String::as_str) {
+        Some("upstream") => upstream::serve(),
+        _ => options(&arguments).and_then(|options| runtime()?.block_on(run(&options))),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("gateway benchmark: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(options: &Options) -> Result<()> {
+    let wanted = |part: &str| options.parts.is_empty() || options.parts.iter().any(|name| name == part);
+    let world = world::World::new(options.keep).await?;
+    println!("{}", world.machine()?);
+    if wanted("direct") {
+        parts::direct(&world, options.duration).await?;
+    }
+    if wanted("calls") {
+        parts::calls(&world, options.duration).await?;
+    }
+    if wanted("list") {
+        parts::list(&world, options.duration).await?;
+    }
+    if wanted("memory") {
+        parts::memory(&world).await?;
+    }
+    if wanted("start") {
+        parts::start(&world).await?;
+    }
+    if wanted("noisy") {
+        parts::noisy(&world, options.duration).await?;
+    }
+    Ok(())
+}
+
+fn options(arguments: &[String]) -> Result<Options> {
+    let mut options = Options { parts: Vec::new(), duration: Duration::from_secs(5), keep: false };
+    let mut words = arguments.iter();
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            // What cargo adds by itself.
+            "--bench" => {}
+            "--keep" => options.keep = true,
+            "--seconds" => {
+                let seconds: f64 = words.next().ok_or("--seconds needs a number")?.parse()?;
+                options.duration = Duration::try_from_secs_f64(seconds)?;
+            }
+            part if PARTS.contains(&part) => options.parts.push(part.to_owned()),
+            other => {
+                return Err(format!("there is no part `{other}`: {}, --seconds N, --keep", PARTS.join(", ")).into());
+            }
+        }
+    }
+    Ok(options)
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
+}

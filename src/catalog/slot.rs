@@ -1,0 +1,332 @@
+//! Where one slice lives while it is fetched, goes stale, fails and comes back.
+//!
+//! Decides when a refresh is due and what state a slice is in; does not fetch. Invariant: at most one
+//! refresh of a slot runs, and a slice is replaced whole or not at all.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::slice::Slice;
+use crate::config::ServerConfig;
+use crate::ids::{AuthorizationContext, Digest};
+use crate::limit;
+use crate::outcome::{Failure, Reason};
+use crate::wire::mcp::Kind;
+
+/// How current a slice is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SliceState {
+    /// Never listed yet; the first attempt is under way.
+    Pending,
+    /// Listed, and nothing says otherwise.
+    Fresh,
+    /// Listed; a newer list is due or under way.
+    Stale,
+    /// The last attempt to reach the server failed.
+    Down {
+        /// Since when.
+        since: Instant,
+        /// Why.
+        reason: Reason,
+    },
+}
+
+/// How fast things go: the named limits, and less in tests.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pace {
+    pub(super) first_wait: Duration,
+    pub(super) refresh_timeout: Duration,
+    pub(super) changed_pause: Duration,
+    pub(super) retry_min: Duration,
+    pub(super) retry_max: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            first_wait: limit::CATALOG_FIRST_WAIT,
+            refresh_timeout: limit::CATALOG_REFRESH_TIMEOUT,
+            changed_pause: limit::CATALOG_CHANGED_PAUSE,
+            retry_min: limit::CATALOG_RETRY_MIN,
+            retry_max: limit::CATALOG_RETRY_MAX,
+        }
+    }
+}
+
+impl Pace {
+    /// How long to wait after so many failures in a row.
+    fn backoff(&self, failures: u32) -> Duration {
+        let factor = 2_u32.saturating_pow(failures.saturating_sub(1).min(16));
+        self.retry_min.saturating_mul(factor).min(self.retry_max)
+    }
+}
+
+/// What all slots of one configured server share.
+pub(super) struct Shared {
+    pub(super) config: ArcSwap<ServerConfig>,
+    /// Digest of what makes it the same server: where it is and with whose credential it is listed.
+    pub(super) fingerprint: Digest,
+    pub(super) pace: Pace,
+    /// Counts what each kind was said to have changed.
+    changes: [AtomicU64; 4],
+    /// An announcement to the callers' own slices is under way.
+    pub(super) announcing: AtomicBool,
+    /// The server is gone from the configuration, or is another one now.
+    pub(super) retired: CancellationToken,
+}
+
+/// One slice's place.
+pub(super) struct Slot {
+    pub(super) shared: Arc<Shared>,
+    pub(super) context: AuthorizationContext,
+    state: Mutex<State>,
+    /// Counts attempts that ended, one way or the other.
+    attempts: watch::Sender<u64>,
+    /// Cuts a wait before a retry short.
+    pub(super) wake: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    slice: Option<Arc<Slice>>,
+    down: Option<(Instant, Reason)>,
+    failures: u32,
+    begun_at: Option<Instant>,
+    ended_at: Option<Instant>,
+    running: bool,
+    /// Which changes the slice has seen.
+    seen: [u64; 4],
+}
+
+/// What a view may know of a slot at one moment.
+pub(super) struct Seen {
+    pub(super) slice: Option<Arc<Slice>>,
+    pub(super) state: SliceState,
+    /// Whether its items are offered.
+    pub(super) listed: bool,
+    /// When this stops being true without anybody saying so.
+    pub(super) until: Option<Instant>,
+    /// Whether a refresh should be started.
+    pub(super) due: bool,
+    /// A first attempt that is still worth waiting for, and how long.
+    pub(super) wait_until: Option<Instant>,
+}
+
+/// What a refresh has to fetch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Work {
+    /// Facts and all lists.
+    Everything,
+    /// These kinds, in the order of [`Kind::ALL`].
+    Kinds([bool; 4]),
+}
+
+impl Shared {
+    pub(super) fn new(config: Arc<ServerConfig>, pace: Pace) -> Self {
+        Self {
+            fingerprint: fingerprint(&config),
+            config: ArcSwap::new(config),
+            pace,
+            changes: Default::default(),
+            announcing: AtomicBool::new(false),
+            retired: CancellationToken::new(),
+        }
+    }
+
+    /// Notes that a kind, or everything, is said to have changed.
+    pub(super) fn change(&self, kind: Option<Kind>) {
+        for (of, count) in Kind::ALL.iter().zip(&self.changes) {
+            if kind.is_none_or(|kind| kind == *of) {
+                count.fetch_add(1, Ordering::Release);
+            }
+        }
+    }
+
+    fn changes(&self) -> [u64; 4] {
+        self.changes.each_ref().map(|count| count.load(Ordering::Acquire))
+    }
+}
+
+/// What makes a server the same one over a reload; the formatting shows references, never secrets.
+pub(super) fn fingerprint(server: &ServerConfig) -> Digest {
+    let ServerConfig { transport, credential, list_as, isolation, .. } = server;
+    let text = format!("{transport:?} {credential:?} {list_as:?} {isolation:?}");
+    Digest::of("bailiwick catalog server", &[server.id.as_str().as_bytes(), text.as_bytes()])
+}
+
+impl Slot {
+    pub(super) fn new(shared: Arc<Shared>, context: AuthorizationContext) -> Self {
+        Self { shared, context, state: Mutex::default(), attempts: watch::Sender::new(0), wake: Notify::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a view may know now.
+    pub(super) fn look(&self, now: Instant) -> Seen {
+        let config = self.shared.config.load();
+        let state = self.lock();
+        let dirty = state.seen != self.shared.changes();
+        let fresh_until = state.slice.as_ref().map(|slice| {
+            let ttl = slice.ttl().unwrap_or_default().max(config.list_refresh_min);
+            slice.fetched_at() + ttl
+        });
+        let due_at = match (state.ended_at, state.down) {
+            (None, _) => now,
+            (Some(ended_at), Some(_)) => ended_at + self.shared.pace.backoff(state.failures),
+            (Some(_), None) if dirty => now,
+            (Some(ended_at), None) => fresh_until.unwrap_or(ended_at + config.list_refresh_min),
+        };
+        let vanishes_at = state.down.map(|(since, _)| since + config.on_down);
+        let slice_state = match (&state.slice, state.down) {
+            (_, Some((since, reason))) => SliceState::Down { since, reason },
+            (None, None) => SliceState::Pending,
+            (Some(_), None) if dirty || fresh_until.is_none_or(|until| until <= now) => SliceState::Stale,
+            (Some(_), None) => SliceState::Fresh,
+        };
+        let later = |at: &Instant| *at > now;
+        let begun_at = state.begun_at.unwrap_or(now);
+        Seen {
+            listed: state.slice.is_some() && vanishes_at.is_none_or(|at| at > now),
+            slice: state.slice.clone(),
+            state: slice_state,
+            until: [Some(due_at).filter(|_| !state.running), vanishes_at].into_iter().flatten().filter(later).min(),
+            due: !state.running && due_at <= now,
+            wait_until: Some(begun_at + self.shared.pace.first_wait).filter(|at| state.ended_at.is_none() && later(at)),
+        }
+    }
+
+    /// Takes the right to refresh, if nobody has it.
+    pub(super) fn begin(&self) -> bool {
+        let mut state = self.lock();
+        let begins = !state.running;
+        state.running = true;
+        state.begun_at.get_or_insert_with(Instant::now);
+        begins
+    }
+
+    /// What has to be fetched, the changes that this will have seen, and the slice that is there.
+    pub(super) fn work(&self) -> (Work, [u64; 4], Option<Arc<Slice>>) {
+        let changes = self.shared.changes();
+        let state = self.lock();
+        let mut dirty = [false; 4];
+        for ((dirty, seen), now) in dirty.iter_mut().zip(state.seen).zip(changes) {
+            *dirty = seen != now;
+        }
+        let whole = state.slice.is_none() || state.down.is_some() || dirty == [false; 4] || dirty == [true; 4];
+        (if whole { Work::Everything } else { Work::Kinds(dirty) }, changes, state.slice.clone())
+    }
+
+    /// Stores how an attempt ended; answers whether anybody could see a difference.
+    pub(super) fn settle(&self, seen: [u64; 4], result: Result<Slice, Failure>) -> bool {
+        let changed = {
+            let mut state = self.lock();
+            let first = state.ended_at.is_none();
+            state.ended_at = Some(Instant::now());
+            match result {
+                Ok(slice) => {
+                    let was_down = state.down.take().is_some();
+                    let same = state.slice.as_ref().is_some_and(|old| old.digest() == slice.digest());
+                    state.failures = 0;
+                    state.seen = seen;
+                    state.slice = Some(Arc::new(slice));
+                    first || was_down || !same
+                }
+                Err(failure) => {
+                    state.failures = state.failures.saturating_add(1);
+                    state.go_down(failure.reason) || first
+                }
+            }
+        };
+        self.attempts.send_modify(|attempts| *attempts += 1);
+        changed
+    }
+
+    /// Notes that the server is down, as its connection says; answers whether that is news.
+    pub(super) fn go_down(&self, reason: Reason) -> bool {
+        self.lock().go_down(reason)
+    }
+
+    /// Gives the right to refresh back, or keeps it because there is more to do; answers when to go on.
+    ///
+    /// A caller's slice is retried only when its caller asks again: we hold no credential to do it with.
+    pub(super) fn end(&self) -> Option<Instant> {
+        let mut state = self.lock();
+        let ended_at = state.ended_at.unwrap_or_else(Instant::now);
+        let next = if self.shared.retired.is_cancelled() {
+            None
+        } else if state.down.is_some() {
+            let own = self.context == AuthorizationContext::Gateway;
+            own.then(|| ended_at + self.shared.pace.backoff(state.failures))
+        } else {
+            (state.seen != self.shared.changes()).then(|| ended_at + self.shared.pace.changed_pause)
+        };
+        state.running = next.is_some();
+        next
+    }
+
+    /// Gives the right back after an attempt that did not end: a panic in the source, or a retired server.
+    pub(super) fn abandon(&self) {
+        {
+            let mut state = self.lock();
+            state.running = false;
+            state.ended_at = Some(Instant::now());
+            state.failures = state.failures.saturating_add(1);
+            state.go_down(Reason::Internal);
+        }
+        self.attempts.send_modify(|attempts| *attempts += 1);
+    }
+
+    /// About how many bytes it holds.
+    pub(super) fn weight(&self) -> u32 {
+        self.lock().slice.as_ref().map_or(1_024, |slice| slice.weight())
+    }
+
+    /// When the last attempt ended.
+    pub(super) fn ended_at(&self) -> Option<Instant> {
+        self.lock().ended_at
+    }
+
+    /// Waits until the first attempt has ended, or that moment.
+    pub(super) async fn settled(&self, until: Instant) {
+        let mut attempts = self.attempts.subscribe();
+        // The sender lives as long as we do; running out of time is as good as having waited.
+        let _ = tokio::time::timeout_at(until, attempts.wait_for(|attempts| *attempts > 0)).await;
+    }
+
+    /// When its items vanish if it stays down.
+    pub(super) fn vanishes_at(&self) -> Option<Instant> {
+        let on_down = self.shared.config.load().on_down;
+        self.lock().down.map(|(since, _)| since + on_down)
+    }
+}
+
+impl State {
+    fn go_down(&mut self, reason: Reason) -> bool {
+        let news = self.down.is_none_or(|(_, old)| old != reason);
+        let since = self.down.map_or_else(Instant::now, |(since, _)| since);
+        self.down = Some((since, reason));
+        news
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retries_come_slower_up_to_a_bound() {
+        let pace = Pace::default();
+        assert_eq!(pace.backoff(0), limit::CATALOG_RETRY_MIN);
+        assert_eq!(pace.backoff(1), limit::CATALOG_RETRY_MIN);
+        assert_eq!(pace.backoff(3), limit::CATALOG_RETRY_MIN * 4);
+        assert_eq!(pace.backoff(u32::MAX), limit::CATALOG_RETRY_MAX);
+    }
+}

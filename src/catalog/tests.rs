@@ -1,0 +1,338 @@
+//! The catalog over fake upstreams: what is listed, how long it is kept, and whose it is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::fake::{Fake, Script, config, principal, server};
+use super::slot::Pace;
+use super::{Catalog, SliceState, View, Viewer, Wanted};
+use crate::config::{Config, ListAs, ServerConfig, TransportConfig};
+use crate::ids::{Endpoint, PrincipalKey, ServerId};
+use crate::limit;
+use crate::outcome::{Reason, Stop};
+use crate::wire::mcp::Kind;
+
+const QUICK: Pace = Pace {
+    first_wait: Duration::from_millis(300),
+    refresh_timeout: Duration::from_secs(2),
+    changed_pause: Duration::from_millis(50),
+    retry_min: Duration::from_millis(50),
+    retry_max: Duration::from_millis(200),
+};
+
+fn start(config: &Arc<Config>) -> (Arc<Fake>, Catalog<Fake>) {
+    let fake = Arc::new(Fake::default());
+    let catalog = Catalog::with_pace(Arc::clone(&fake), QUICK);
+    catalog.apply(config);
+    (fake, catalog)
+}
+
+const fn everything(_: &ServerConfig) -> bool {
+    true
+}
+
+const fn viewer(principal: &PrincipalKey) -> Viewer<'_, PrincipalKey> {
+    Viewer { principal: *principal, caller: principal }
+}
+
+fn now(catalog: &Catalog<Fake>, config: &Arc<Config>) -> Result<Arc<View>, Stop> {
+    catalog.view_now(config, &Endpoint::Merged, viewer(&principal("ada")), everything)
+}
+
+async fn view(catalog: &Catalog<Fake>, config: &Arc<Config>) -> Arc<View> {
+    catalog.view(config, &Endpoint::Merged, viewer(&principal("ada")), everything).await.unwrap()
+}
+
+fn names(view: &View, kind: Kind) -> Vec<&str> {
+    view.items(kind).iter().map(super::Item::public_name).collect()
+}
+
+async fn eventually(mut holds: impl FnMut() -> bool) {
+    for _ in 0..400 {
+        if holds() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("it never came true");
+}
+
+#[tokio::test]
+async fn a_list_has_the_order_of_the_file_and_then_of_the_upstream() {
+    let config = config(vec![server("zoo"), server("bar")]);
+    let (fake, catalog) = start(&config);
+    fake.set("zoo", Script::tools(&["z", "a"]));
+    fake.set("bar", Script::tools(&["m"]));
+    let view = view(&catalog, &config).await;
+    assert_eq!(names(&view, Kind::Tool), ["zoo__z", "zoo__a", "bar__m"]);
+    let target = view.resolve(Wanted::Call("zoo__a")).unwrap();
+    assert_eq!((target.server_id().as_str(), target.name()), ("zoo", "a"));
+    assert_eq!(view.resolve(Wanted::Call("a")).unwrap_err().reason, Reason::TargetUnknown);
+    assert_eq!(view.resolve(Wanted::Get("zoo__a")).unwrap_err().reason, Reason::TargetUnknown);
+}
+
+#[tokio::test]
+async fn one_server_that_hangs_delays_the_first_view_only_and_only_so_long() {
+    let config = config(vec![server("slow"), server("fast")]);
+    let (fake, catalog) = start(&config);
+    fake.set("slow", Script { slow: Duration::from_secs(30), ..Script::tools(&["s"]) });
+    fake.set("fast", Script::tools(&["f"]));
+    let begun = tokio::time::Instant::now();
+    let first = view(&catalog, &config).await;
+    assert!(begun.elapsed() >= QUICK.first_wait && begun.elapsed() < Duration::from_secs(2));
+    assert_eq!(names(&first, Kind::Tool), ["fast__f"]);
+    assert_eq!(first.missing().map(|member| member.server.id.as_str()).collect::<Vec<_>>(), ["slow"]);
+    let begun = tokio::time::Instant::now();
+    view(&catalog, &config).await;
+    assert!(begun.elapsed() < Duration::from_millis(250), "the second view does not wait again");
+}
+
+#[tokio::test]
+async fn all_servers_down_is_an_error_and_never_an_empty_success() {
+    let config = config(vec![server("one"), server("two")]);
+    let (fake, catalog) = start(&config);
+    for id in ["one", "two"] {
+        fake.set(id, Script { down: true, ..Script::default() });
+    }
+    let stop = catalog.view(&config, &Endpoint::Merged, viewer(&principal("ada")), everything).await.unwrap_err();
+    assert_eq!(stop.reason(), Reason::CatalogUnavailable);
+    // One that comes back is found without anybody asking.
+    fake.set("one", Script::tools(&["t"]));
+    eventually(|| now(&catalog, &config).is_ok()).await;
+}
+
+#[tokio::test]
+async fn a_caller_who_may_ask_nobody_gets_an_empty_view() {
+    let config = config(vec![server("one")]);
+    let (fake, catalog) = start(&config);
+    fake.set("one", Script::tools(&["t"]));
+    let view =
+        catalog.view(&config, &Endpoint::Merged, viewer(&principal("ada")), |_: &ServerConfig| false).await.unwrap();
+    assert!(view.items(Kind::Tool).is_empty());
+    let endpoint = Endpoint::Server(ServerId::new("one").unwrap());
+    let hidden =
+        catalog.view(&config, &endpoint, viewer(&principal("ada")), |_: &ServerConfig| false).await.unwrap_err();
+    let endpoint = Endpoint::Server(ServerId::new("none").unwrap());
+    let unknown =
+        catalog.view(&config, &endpoint, viewer(&principal("ada")), |_: &ServerConfig| false).await.unwrap_err();
+    assert_eq!(hidden, unknown);
+    assert!(matches!(hidden, Stop::Refused(refusal) if refusal.reason == Reason::TargetUnknown));
+}
+
+#[tokio::test]
+async fn a_server_that_goes_down_keeps_its_tools_for_a_while() {
+    let mut flaky = server("flaky");
+    flaky.on_down = Duration::from_millis(900);
+    let config = config(vec![flaky, server("good")]);
+    let (fake, catalog) = start(&config);
+    fake.set("flaky", Script::tools(&["t"]));
+    fake.set("good", Script::tools(&["g"]));
+    let up = view(&catalog, &config).await;
+    fake.set("flaky", Script { down: true, ..Script::default() });
+    catalog.unreachable(&ServerId::new("flaky").unwrap(), Reason::UpstreamClosed);
+    let down = view(&catalog, &config).await;
+    assert_eq!(names(&down, Kind::Tool), ["flaky__t", "good__g"]);
+    assert_eq!(down.revision(), up.revision());
+    assert!(matches!(down.members()[0].state, SliceState::Down { .. }));
+    let mut revisions = catalog.revisions();
+    tokio::time::sleep(Duration::from_millis(950)).await;
+    let gone = view(&catalog, &config).await;
+    assert_eq!(names(&gone, Kind::Tool), ["good__g"]);
+    assert_ne!(gone.digest(Kind::Tool), up.digest(Kind::Tool));
+    assert!(gone.members()[0].slice.is_some(), "who had something there can still be told");
+    tokio::time::timeout(Duration::from_secs(5), revisions.changed()).await.unwrap().unwrap();
+    fake.set("flaky", Script::tools(&["t"]));
+    catalog.changed(&ServerId::new("flaky").unwrap(), None);
+    let both = || now(&catalog, &config).unwrap();
+    eventually(|| both().revision() == up.revision()).await;
+}
+
+#[tokio::test]
+async fn a_change_is_fetched_once_and_only_that_kind() {
+    let config = config(vec![server("one"), server("two")]);
+    let (fake, catalog) = start(&config);
+    fake.set("one", Script::tools(&["a"]).resources(&["x://h/r"]));
+    fake.set("two", Script::tools(&["b"]));
+    let before = view(&catalog, &config).await;
+    fake.set("one", Script::tools(&["a", "c"]).resources(&["x://h/r"]));
+    fake.log.lock().unwrap().clear();
+    let mut revisions = catalog.revisions();
+    revisions.mark_unchanged();
+    for _ in 0..100 {
+        catalog.changed(&ServerId::new("one").unwrap(), Some(Kind::Tool));
+    }
+    tokio::time::timeout(Duration::from_secs(5), revisions.changed()).await.unwrap().unwrap();
+    let after = view(&catalog, &config).await;
+    assert_eq!(names(&after, Kind::Tool), ["one__a", "one__c", "two__b"]);
+    assert_ne!(before.digest(Kind::Tool), after.digest(Kind::Tool));
+    assert_eq!(before.digest(Kind::Resource), after.digest(Kind::Resource));
+    let log = fake.log.lock().unwrap().clone();
+    assert_eq!(log, [("one".to_owned(), None, Some(Kind::Tool))]);
+}
+
+#[tokio::test]
+async fn what_one_callers_credential_listed_is_never_anothers() {
+    let mut own = server("own");
+    own.list_as = ListAs::Caller;
+    let config = config(vec![own, server("all")]);
+    let (fake, catalog) = start(&config);
+    fake.set("all", Script::tools(&["t"]));
+    fake.set_for("own", principal("ada"), Script::tools(&["adas"]));
+    fake.set_for("own", principal("bob"), Script::tools(&["bobs"]));
+    let of = async |name: &str| {
+        catalog.view(&config, &Endpoint::Merged, viewer(&principal(name)), everything).await.unwrap()
+    };
+    let (ada, bob) = (of("ada").await, of("bob").await);
+    assert_eq!(names(&ada, Kind::Tool), ["own__adas", "all__t"]);
+    assert_eq!(names(&bob, Kind::Tool), ["own__bobs", "all__t"]);
+    assert_ne!(ada.revision(), bob.revision());
+    assert!(fake.log.lock().unwrap().iter().all(|(server, principal, _)| (server == "own") == principal.is_some()));
+    assert!(Arc::ptr_eq(&ada, &of("ada").await), "the view is remembered");
+
+    fake.set_for("own", principal("ada"), Script::tools(&["more"]));
+    catalog.changed(&ServerId::new("own").unwrap(), Some(Kind::Tool));
+    let shown = || now(&catalog, &config).unwrap();
+    eventually(|| names(&shown(), Kind::Tool) == ["own__more", "all__t"]).await;
+}
+
+#[tokio::test]
+async fn a_list_is_refreshed_on_demand_at_most_so_often_and_served_stale_meanwhile() {
+    let mut one = server("one");
+    one.list_refresh_min = Duration::from_millis(400);
+    let config = config(vec![one]);
+    let (fake, catalog) = start(&config);
+    fake.set("one", Script::tools(&["a"]));
+    let first = view(&catalog, &config).await;
+    for _ in 0..50 {
+        view(&catalog, &config).await;
+    }
+    assert_eq!(fake.fetches("one"), 1);
+    fake.set("one", Script { slow: Duration::from_millis(200), ..Script::tools(&["b"]) });
+    tokio::time::sleep(Duration::from_millis(450)).await;
+    let stale = view(&catalog, &config).await;
+    assert_eq!(stale.revision(), first.revision(), "nobody waits for a refresh");
+    assert_eq!(stale.members()[0].state, SliceState::Stale);
+    let shown = || now(&catalog, &config).unwrap();
+    eventually(|| names(&shown(), Kind::Tool) == ["one__b"]).await;
+    assert_eq!(fake.fetches("one"), 2);
+    fake.set("one", Script::tools(&["b"]));
+    // A refresh that changed nothing does not end refreshing.
+    tokio::time::sleep(Duration::from_millis(450)).await;
+    view(&catalog, &config).await;
+    eventually(|| fake.fetches("one") == 3).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    view(&catalog, &config).await;
+    eventually(|| fake.fetches("one") == 4).await;
+}
+
+#[tokio::test]
+async fn a_list_that_fails_keeps_what_it_had_and_hurts_no_other() {
+    let config = config(vec![server("one")]);
+    let (fake, catalog) = start(&config);
+    fake.set("one", Script::tools(&["a"]).resources(&["x://h/r"]));
+    view(&catalog, &config).await;
+    let broken = Script { broken: Some(Kind::Resource), ..Script::tools(&["a", "b"]).resources(&["x://h/r"]) };
+    fake.set("one", broken);
+    catalog.changed(&ServerId::new("one").unwrap(), None);
+    let shown = || now(&catalog, &config).unwrap();
+    eventually(|| names(&shown(), Kind::Tool).len() == 2).await;
+    assert_eq!(names(&shown(), Kind::Resource), ["x://h/r"]);
+    let slice = shown().members()[0].slice.clone().unwrap();
+    assert_eq!(slice.list(Kind::Resource).failure, Some(Reason::UpstreamGarbage));
+}
+
+#[tokio::test]
+async fn a_server_that_became_another_shows_nothing_of_the_old_one() {
+    let before = config(vec![server("one"), server("gone")]);
+    let (fake, catalog) = start(&before);
+    fake.set("one", Script::tools(&["old"]));
+    view(&catalog, &before).await;
+    let mut other = server("one");
+    other.transport = TransportConfig::Http { url: "https://other.example/mcp".parse().unwrap(), allow_private: false };
+    let after = config(vec![other]);
+    fake.set("one", Script::tools(&["new"]));
+    catalog.apply(&after);
+    let shown = view(&catalog, &after).await;
+    assert_eq!(names(&shown, Kind::Tool), ["one__new"]);
+    assert_eq!(catalog.status().len(), 1);
+    // The same servers under a new configuration are not fetched again, but targets carry the new one.
+    let fetches = fake.fetches("one");
+    let mut same = after.servers[0].as_ref().clone();
+    same.title = Some("renamed".to_owned());
+    let renamed = config(vec![same]);
+    catalog.apply(&renamed);
+    let view = view(&catalog, &renamed).await;
+    assert_eq!(fake.fetches("one"), fetches);
+    let target = view.resolve(Wanted::Call("one__new")).unwrap();
+    assert_eq!(target.server().title.as_deref(), Some("renamed"));
+}
+
+#[tokio::test]
+async fn a_source_that_hangs_or_panics_is_a_server_that_is_down() {
+    let config = config(vec![server("hangs"), server("panics"), server("good")]);
+    let (fake, catalog) = start(&config);
+    fake.set("hangs", Script { slow: Duration::from_secs(60), ..Script::default() });
+    fake.set("panics", Script { panics: true, ..Script::default() });
+    fake.set("good", Script::tools(&["t"]));
+    assert_eq!(names(&*view(&catalog, &config).await, Kind::Tool), ["good__t"]);
+    let state = |at: usize| now(&catalog, &config).unwrap().members()[at].state;
+    eventually(|| matches!(state(0), SliceState::Down { reason: Reason::UpstreamTimeout, .. })).await;
+    assert!(matches!(state(1), SliceState::Down { reason: Reason::Internal, .. }));
+    fake.set("panics", Script::tools(&["back"]));
+    eventually(|| state(1) == SliceState::Fresh).await;
+}
+
+#[tokio::test]
+async fn a_flapping_server_is_not_chased() {
+    let config = config(vec![server("one")]);
+    let (fake, catalog) = start(&config);
+    fake.set("one", Script::tools(&["a"]));
+    view(&catalog, &config).await;
+    let begun = tokio::time::Instant::now();
+    while begun.elapsed() < Duration::from_millis(500) {
+        catalog.changed(&ServerId::new("one").unwrap(), None);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(fake.fetches("one") <= 12, "{} fetches", fake.fetches("one"));
+}
+
+#[tokio::test]
+async fn a_thousand_tools_are_composed_alike_each_time_and_then_remembered() {
+    let config = config((0..10).map(|n| server(&format!("s{n}"))).collect());
+    let (fake, catalog) = start(&config);
+    let tools: Vec<String> = (0..100).map(|n| format!("tool_{n}")).collect();
+    let tools: Vec<&str> = tools.iter().map(String::as_str).collect();
+    for n in 0..10 {
+        fake.set(&format!("s{n}"), Script::tools(&tools));
+    }
+    let first = view(&catalog, &config).await;
+    assert_eq!(first.items(Kind::Tool).len(), 1_000);
+    let again = View::compose(&config, &Endpoint::Merged, first.members().to_vec());
+    assert_eq!(again.revision(), first.revision());
+    assert_eq!(names(&again, Kind::Tool), names(&first, Kind::Tool));
+    let remembered = now(&catalog, &config).unwrap();
+    assert!(Arc::ptr_eq(&remembered, &now(&catalog, &config).unwrap()));
+    // Whoever asks: these lists are everyone's.
+    let bob = principal("bob");
+    let bobs = catalog.view_now(&config, &Endpoint::Merged, viewer(&bob), everything).unwrap();
+    assert!(Arc::ptr_eq(&remembered, &bobs));
+    let less = catalog
+        .view_now(&config, &Endpoint::Merged, viewer(&bob), |server: &ServerConfig| server.id.as_str() == "s1")
+        .unwrap();
+    assert_eq!(less.items(Kind::Tool).len(), 100);
+}
+
+#[tokio::test]
+async fn an_upstreams_ttl_counts_where_it_is_longer_than_ours_up_to_a_bound() {
+    let mut one = server("one");
+    one.list_refresh_min = Duration::from_millis(100);
+    let config = config(vec![one]);
+    let (fake, catalog) = start(&config);
+    fake.set("one", Script { ttl: Some(Duration::from_secs(86_400)), ..Script::tools(&["a"]) });
+    let first = view(&catalog, &config).await;
+    assert_eq!(first.ttl(Kind::Tool), limit::LIST_TTL_MAX);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    view(&catalog, &config).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(fake.fetches("one"), 1);
+}

@@ -1,0 +1,189 @@
+//! The proof of the fifth stage: a cleared call with the credential that its upstream gets.
+
+use std::sync::Arc;
+
+use serde_json::value::{RawValue, to_raw_value};
+
+use super::{Credential, Delegate};
+use crate::catalog::Target;
+use crate::guard::Cleared;
+use crate::identity::Caller;
+use crate::ids::{AuthorizationContext, CallId, LegId, PrincipalKey, Subject};
+use crate::outcome::{Refusal, Stop};
+use crate::policy::Permit;
+use crate::record::event::{ActorFacts, ConditionValue, CredentialNote, Operation, SubjectFacts, TokenNote};
+use crate::record::{Attempt, Evidence, Intent};
+use crate::wire::Json;
+use crate::wire::mcp::Version;
+
+/// One request of a call, as the record names it.
+#[derive(Debug, Clone)]
+pub struct Leg {
+    /// The call.
+    pub call: CallId,
+    /// This request of it.
+    pub leg: LegId,
+    /// The method.
+    pub method: String,
+    /// The client's protocol version.
+    pub version: Version,
+}
+
+impl Leg {
+    /// The first request of a call.
+    #[must_use]
+    pub fn new(method: &str, version: Version) -> Self {
+        Self { call: CallId::new(), leg: LegId::new(), method: method.to_owned(), version }
+    }
+}
+
+/// Looks at a decision again: the policy or the revocations may have changed since.
+pub trait Recheck: Send + Sync {
+    /// Whether the permit still stands.
+    ///
+    /// # Errors
+    /// The refusal that has come up since.
+    fn recheck(&self, permit: &Permit, arguments: Option<&Json>) -> Result<(), Refusal>;
+}
+
+/// The proof of the fifth stage: cleared, and with a credential for this upstream only.
+///
+/// Made only by [`super::Delegate::delegate`]. Not `Clone`: one grant is one forwarded call.
+pub struct Grant {
+    cleared: Cleared,
+    credential: Credential,
+    leg: Leg,
+    arguments: Option<Json>,
+    recheck: Arc<dyn Recheck>,
+    /// The rules that allowed, as the record tells them.
+    rules: String,
+    /// What conditions read, as the record tells it.
+    values: Vec<ConditionValue>,
+}
+
+impl Delegate {
+    /// Gets the credential for a cleared call.
+    ///
+    /// # Errors
+    /// As [`Delegate::credential_for`].
+    pub async fn delegate(
+        &self,
+        cleared: Cleared,
+        leg: Leg,
+        arguments: Option<Json>,
+        recheck: Arc<dyn Recheck>,
+    ) -> Result<Grant, Stop> {
+        let target = cleared.permit().target();
+        let credential = self.credential_for(cleared.permit().caller(), target.server(), Some(target.name())).await?;
+        Ok(Grant::new(cleared, credential, leg, arguments, recheck))
+    }
+}
+
+impl Grant {
+    fn new(
+        cleared: Cleared,
+        credential: Credential,
+        leg: Leg,
+        arguments: Option<Json>,
+        recheck: Arc<dyn Recheck>,
+    ) -> Self {
+        let permit = cleared.permit();
+        let rules = permit.rules().join(", ");
+        let values = permit
+            .condition_values()
+            .iter()
+            .flat_map(|condition| &condition.read)
+            .filter_map(|(name, value)| {
+                let value = RawValue::from_string(value.clone()).or_else(|_| to_raw_value(value)).ok()?;
+                Some(ConditionValue { name: name.clone(), value })
+            })
+            .collect();
+        Self { cleared, credential, leg, arguments, recheck, rules, values }
+    }
+
+    /// Where it goes.
+    #[must_use]
+    pub fn target(&self) -> &Target {
+        self.cleared.permit().target()
+    }
+
+    /// What the upstream is presented with.
+    #[must_use]
+    pub const fn credential(&self) -> &Credential {
+        &self.credential
+    }
+
+    /// Whose credential that is: what sessions and connections are keyed by.
+    #[must_use]
+    pub const fn context(&self) -> AuthorizationContext {
+        self.credential.context
+    }
+
+    /// Whose sessions and processes it may use.
+    #[must_use]
+    pub fn principal(&self) -> PrincipalKey {
+        self.cleared.permit().caller().principal()
+    }
+}
+
+impl Evidence for Grant {
+    fn recheck(&self) -> Result<(), Refusal> {
+        self.recheck.recheck(self.cleared.permit(), self.arguments.as_ref())
+    }
+
+    fn intent(&self) -> Intent<'_> {
+        let permit = self.cleared.permit();
+        let mut attempt = attempt(permit.caller(), &self.leg, Some(permit.target()), None);
+        attempt.revision = Some(permit.revision());
+        Intent {
+            attempt,
+            rule: Some(&self.rules),
+            credential: CredentialNote {
+                kind: self.credential.facts.kind.as_str(),
+                audience: self.credential.facts.audience.as_deref(),
+                id: self.credential.facts.id.as_deref(),
+                expires_at: self.credential.facts.expires_at,
+            },
+            arguments: self.arguments.as_ref().map(|arguments| arguments.as_bytes().as_ref()),
+            values: &self.values,
+        }
+    }
+}
+
+/// Who tried what, as the record tells it: a projection of the proofs there are.
+#[must_use]
+pub fn attempt<'a>(caller: &'a Caller, leg: &'a Leg, target: Option<&'a Target>, name: Option<&'a str>) -> Attempt<'a> {
+    let persona = caller.persona();
+    let token = caller.token();
+    Attempt {
+        call: leg.call,
+        leg: leg.leg,
+        subject: Some(SubjectFacts {
+            id: persona.user.as_ref().map_or("anyone", Subject::as_str),
+            acr: persona.acr.as_deref(),
+            authenticated_at: persona.authenticated_at,
+        }),
+        agent: Some(ActorFacts {
+            id: persona.agent.as_ref().map(|agent| agent.id.as_str()),
+            client: persona.client.as_deref(),
+            proof: persona.client_proof.as_str(),
+        }),
+        chain: persona.chain.iter().map(|agent| agent.id.as_str()).collect(),
+        token: Some(TokenNote {
+            issuer: token.issuer.as_str(),
+            id: token.id.as_deref(),
+            digest: &token.digest,
+            expires_at: token.expires_at,
+        }),
+        mcp: Operation {
+            method: &leg.method,
+            protocol: Some(leg.version.as_str()),
+            server: target.map(|target| target.server_id().as_str()),
+            environment: target.map(|target| target.environment().as_str()),
+            name: target.map(Target::name).or(name),
+            definition: target.and_then(Target::definition).map(|definition| definition.digest),
+        },
+        revision: None,
+        epoch: caller.epoch(),
+    }
+}

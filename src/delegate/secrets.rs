@@ -1,0 +1,158 @@
+//! The gateway's own secrets: read when the configuration is, and again when they change.
+//!
+//! Decides when a secret is read again. Invariants: no call waits for a file or a program; a secret that
+//! cannot be read any more is used on as it was, because rotation replaces files in more than one step.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use secrecy::SecretString;
+
+use crate::config::SecretReference;
+use crate::limit;
+
+/// The secrets that the configuration refers to.
+#[derive(Debug, Default)]
+pub(super) struct Secrets {
+    slots: ArcSwap<Vec<Arc<Slot>>>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    reference: SecretReference,
+    value: ArcSwapOption<SecretString>,
+    state: ArcSwap<SlotState>,
+}
+
+#[derive(Debug)]
+struct SlotState {
+    read_at: Instant,
+    /// When the file was changed last.
+    changed_at: Option<SystemTime>,
+    problem: Option<String>,
+}
+
+impl Secrets {
+    /// Reads these, all at once, and forgets others.
+    pub async fn replace(&self, mut references: Vec<SecretReference>) {
+        let mut distinct: Vec<SecretReference> = Vec::new();
+        references.retain(|reference| {
+            let new = !distinct.contains(reference);
+            if new {
+                distinct.push(reference.clone());
+            }
+            new
+        });
+        let slots = futures_util::future::join_all(distinct.into_iter().map(Slot::read)).await;
+        self.slots.store(Arc::new(slots.into_iter().map(Arc::new).collect()));
+    }
+
+    /// The secret. Waits only for one that the configuration in force does not refer to (any more).
+    pub async fn get(&self, reference: &SecretReference) -> Result<Arc<SecretString>, String> {
+        let found = self.slots.load().iter().find(|slot| slot.reference == *reference).cloned();
+        let slot = match found {
+            Some(slot) => slot,
+            None => Arc::new(Slot::read(reference.clone()).await),
+        };
+        let value = slot.value.load_full();
+        value.ok_or_else(|| slot.state.load().problem.clone().unwrap_or_else(|| "the secret was not read".to_owned()))
+    }
+
+    /// What could not be read.
+    pub fn problems(&self) -> Vec<String> {
+        self.slots.load().iter().filter_map(|slot| slot.state.load().problem.clone()).collect()
+    }
+
+    /// Reads again what changed, until it is dropped.
+    pub async fn keep_fresh(&self) {
+        loop {
+            tokio::time::sleep(limit::SECRET_LOOK_INTERVAL).await;
+            for slot in self.slots.load_full().iter() {
+                if slot.may_have_changed().await {
+                    slot.read_again().await;
+                }
+            }
+        }
+    }
+}
+
+impl Slot {
+    async fn read(reference: SecretReference) -> Self {
+        let state = SlotState { read_at: Instant::now(), changed_at: None, problem: None };
+        let slot = Self { reference, value: ArcSwapOption::empty(), state: ArcSwap::from_pointee(state) };
+        slot.read_again().await;
+        slot
+    }
+
+    async fn read_again(&self) {
+        // Asked before the secret is read: a change in between is seen the next time.
+        let changed_at = self.changed_at().await;
+        let problem = match self.reference.read().await {
+            Ok(value) => {
+                self.value.store(Some(Arc::new(value)));
+                None
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a secret could not be read");
+                Some(error.to_string())
+            }
+        };
+        self.state.store(Arc::new(SlotState { read_at: Instant::now(), changed_at, problem }));
+    }
+
+    async fn may_have_changed(&self) -> bool {
+        let state = self.state.load_full();
+        match &self.reference {
+            // Neither the environment nor the configuration changes while we run.
+            SecretReference::Environment(_) | SecretReference::Plain(_) => false,
+            SecretReference::File(_) => state.problem.is_some() || self.changed_at().await != state.changed_at,
+            SecretReference::Exec(_) => state.read_at.elapsed() >= limit::SECRET_EXEC_INTERVAL,
+        }
+    }
+
+    async fn changed_at(&self) -> Option<SystemTime> {
+        let SecretReference::File(path) = &self.reference else { return None };
+        tokio::fs::metadata(path).await.ok()?.modified().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::ExposeSecret;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_file_is_read_again_when_it_changes_and_used_on_while_it_is_gone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("secret");
+        std::fs::write(&path, "one\n").unwrap();
+        let reference = SecretReference::File(path.clone());
+        let secrets = Arc::new(Secrets::default());
+        secrets.replace(vec![reference.clone(), reference.clone()]).await;
+        assert_eq!(secrets.slots.load().len(), 1);
+        let now = async || secrets.get(&reference).await.unwrap().expose_secret().to_owned();
+        assert_eq!(now().await, "one");
+        let slot = Arc::clone(&secrets.slots.load()[0]);
+        assert!(!slot.may_have_changed().await);
+        let later = SystemTime::now() + std::time::Duration::from_secs(5);
+        std::fs::write(&path, "two").unwrap();
+        std::fs::File::open(&path).unwrap().set_modified(later).unwrap();
+        assert!(slot.may_have_changed().await);
+        slot.read_again().await;
+        assert_eq!(now().await, "two");
+        std::fs::remove_file(&path).unwrap();
+        slot.read_again().await;
+        assert_eq!(now().await, "two");
+        assert_eq!(secrets.problems().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_secret_that_was_never_read_says_where_and_why() {
+        let secrets = Secrets::default();
+        let reference = SecretReference::Environment("BAILIWICK_TEST_NOT_SET".into());
+        secrets.replace(vec![reference.clone()]).await;
+        assert!(secrets.get(&reference).await.unwrap_err().contains("env:BAILIWICK_TEST_NOT_SET"));
+    }
+}

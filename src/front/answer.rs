@@ -1,0 +1,129 @@
+//! Turns replies into HTTP responses; the table of `outcome::reply` has decided what they say.
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{Response, StatusCode};
+use serde_json::json;
+
+use super::metadata::Names;
+use crate::call::Endpoint;
+use crate::outcome::reply::{self, Reply};
+use crate::outcome::{Reason, Refusal, Stop};
+use crate::wire::mcp::{Era, Method, Version, code};
+use crate::wire::{Json, Message, WireError};
+
+const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+
+/// A response that is one JSON document.
+pub(super) fn document(status: StatusCode, bytes: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(Body::from(bytes.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, JSON);
+    // What one caller sees is never another's.
+    response.headers_mut().insert(CACHE_CONTROL, NO_STORE);
+    response
+}
+
+/// A message with HTTP 200.
+pub(super) fn message(message: &Message) -> Response<Body> {
+    document(StatusCode::OK, message.as_bytes().clone())
+}
+
+/// A result in the shape of its era, spliced into its envelope.
+pub(super) fn result(id: &Json, result: &Json) -> Response<Body> {
+    message(&Message::result(id, result))
+}
+
+/// A row of the table.
+pub(super) fn reply(reply: &Reply, names: &Names, endpoint: &Endpoint) -> Response<Body> {
+    let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = document(status, reply.message.as_bytes().clone());
+    if let Some(challenge) = &reply.challenge
+        && let Ok(value) = HeaderValue::from_str(&names.challenge(endpoint, challenge))
+    {
+        response.headers_mut().insert(WWW_AUTHENTICATE, value);
+    }
+    if let Some(seconds) = reply.retry_after_seconds {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+/// What is known of a request that is being answered.
+#[derive(Clone, Copy)]
+pub(super) struct About<'a> {
+    pub(super) names: &'a Names,
+    pub(super) endpoint: &'a Endpoint,
+    pub(super) id: Option<&'a Json>,
+    pub(super) method: Option<Method>,
+    pub(super) era: Era,
+}
+
+impl About<'_> {
+    /// A stop, as the table has it.
+    pub(super) fn stopped(self, stop: impl Into<Stop>) -> Response<Body> {
+        reply(&reply::stopped(&stop.into(), self.id, self.method, self.era), self.names, self.endpoint)
+    }
+
+    /// -32022 with the versions that are spoken here, newest first.
+    pub(super) fn version_unsupported(self, requested: &str) -> Response<Body> {
+        let error = json!({
+            "code": code::UNSUPPORTED_VERSION,
+            "message": "Unsupported protocol version",
+            "data": {
+                "supported": Version::ALL.map(Version::as_str),
+                "requested": requested,
+                "reason": Reason::VersionUnsupported.code(),
+            },
+        });
+        document(StatusCode::BAD_REQUEST, Message::error(self.id, &Json::of(&error)).as_bytes().clone())
+    }
+}
+
+/// A refusal of a body that is not one message.
+pub(super) fn unreadable(first_byte: Option<u8>, error: &WireError) -> Refusal {
+    match error {
+        WireError::NotRpc(_) if first_byte == Some(b'[') => {
+            Refusal::new(Reason::RequestInvalid).hint("send one message in each POST: batches are not taken")
+        }
+        WireError::NotRpc(_) => Refusal::new(Reason::RequestInvalid).hint(error.to_string()),
+        _ => Refusal::new(Reason::MessageMalformed).hint(error.to_string()),
+    }
+}
+
+/// A stream of events that no proxy may hold back or keep.
+pub(super) fn events(body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, EVENT_STREAM);
+    headers.insert(CACHE_CONTROL, NO_STORE);
+    headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
+    response
+}
+
+/// A status and nothing else.
+pub(super) fn empty(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    response
+}
+
+/// 405, naming what is allowed.
+pub(super) fn method_not_allowed(allowed: &'static str) -> Response<Body> {
+    let mut response = empty(StatusCode::METHOD_NOT_ALLOWED);
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+    response
+}
+
+/// A short text for people and probes.
+pub(super) fn text(status: StatusCode, text: &'static str) -> Response<Body> {
+    let mut response = Response::new(Body::from(text));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response.headers_mut().insert(CACHE_CONTROL, NO_STORE);
+    response
+}

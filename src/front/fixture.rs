@@ -1,0 +1,199 @@
+//! A pipeline for tests of the protocol: it answers what its script says and remembers what it was asked.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+use super::pipeline::Pipeline;
+use crate::call::{Endpoint, Request};
+use crate::config::{
+    Algorithm, ClaimNames, Config, Durability, GatewayConfig, IssuerConfig, QuotaConfig, ReloadMode, ScopeMode,
+    ScopeRule,
+};
+use crate::ids::{Digest, IssuerAlias, PrincipalKey};
+use crate::outcome::{Outcome, Reason, Refusal, Stop};
+use crate::upstream::Event;
+use crate::watch::{Interest, Watched};
+use crate::wire::Json;
+use crate::wire::mcp::{Kind, Version};
+
+/// A configuration on a loopback listener with one issuer.
+pub(crate) fn config() -> Config {
+    let issuer = IssuerConfig {
+        alias: IssuerAlias::new("corp").unwrap(),
+        issuer: "https://idp.example".into(),
+        audiences: Vec::new(),
+        algorithms: vec![Algorithm::Es256],
+        token_types: vec!["at+jwt".into()],
+        token_life_max: Duration::from_secs(3600),
+        leeway: Duration::from_secs(30),
+        claims: ClaimNames { client: Vec::new(), groups: None, scope: Vec::new(), person: None },
+        optional_claims: Vec::new(),
+        default_roles: Vec::new(),
+        scopes: ScopeMode::Required(vec![ScopeRule {
+            scope: "deploy".into(),
+            object: "*/*".into(),
+            actions: vec!["call".into()],
+        }]),
+        interactive_default: None,
+        jwks_stale_max: Duration::from_secs(3600),
+    };
+    Config {
+        gateway: GatewayConfig {
+            listen: "127.0.0.1:8080".parse().unwrap(),
+            public_url: Url::parse("http://127.0.0.1:8080").unwrap(),
+            state: "/nonexistent".into(),
+            allowed_origins: Vec::new(),
+            allowed_hosts: Vec::new(),
+            trusted_proxies: Vec::new(),
+            tls: None,
+            allow_loopback_issuers: true,
+            reload: ReloadMode::Signal,
+            durability: Durability::Os,
+            shutdown_grace: Duration::from_secs(5),
+        },
+        quota: QuotaConfig { requests_per_second: 10, requests_burst: 10, calls_in_flight_max: 10, streams_max: 10 },
+        issuers: vec![Arc::new(issuer)],
+        anonymous: false,
+        servers: Vec::new(),
+        environments: Vec::new(),
+        agents: std::collections::BTreeMap::new(),
+        policies: "/nonexistent".into(),
+    }
+}
+
+/// A pipeline that does what the test says. A bearer token is the caller's name; `bad` is no token.
+pub(crate) struct Scripted {
+    pub(crate) config: Arc<Config>,
+    /// What the next call yields; the call ends (or hangs, see `hang`) after these.
+    pub(crate) events: Mutex<VecDeque<Event>>,
+    /// After the events the call stays open.
+    pub(crate) hang: bool,
+    /// Every request that came through.
+    pub(crate) seen: Mutex<Vec<Request>>,
+    /// How many calls were dropped before their end.
+    pub(crate) cancelled: Arc<Mutex<usize>>,
+    /// What open watches yield.
+    pub(crate) watched: Mutex<Option<mpsc::UnboundedReceiver<Watched>>>,
+    pub(crate) ready: bool,
+    pub(crate) refusals: Mutex<Vec<Reason>>,
+}
+
+pub(crate) struct Call {
+    events: VecDeque<Event>,
+    hang: bool,
+    over: bool,
+    cancelled: Arc<Mutex<usize>>,
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        if !self.over {
+            *self.cancelled.lock().unwrap() += 1;
+        }
+    }
+}
+
+impl Scripted {
+    pub(crate) fn new(events: impl IntoIterator<Item = Event>) -> Self {
+        Self {
+            config: Arc::new(config()),
+            events: Mutex::new(events.into_iter().collect()),
+            hang: false,
+            seen: Mutex::default(),
+            cancelled: Arc::default(),
+            watched: Mutex::default(),
+            ready: true,
+            refusals: Mutex::default(),
+        }
+    }
+}
+
+impl Pipeline for Scripted {
+    type Caller = String;
+    type Running = Call;
+    type Watch = mpsc::UnboundedReceiver<Watched>;
+
+    fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.config)
+    }
+
+    async fn authenticate(&self, bearer: Option<&str>, _: &Endpoint, _: IpAddr) -> Result<String, Stop> {
+        match bearer {
+            None => Err(Refusal::new(Reason::TokenMissing).into()),
+            Some("" | "bad") => Err(Refusal::new(Reason::TokenMalformed).into()),
+            Some(name) => Ok(name.to_owned()),
+        }
+    }
+
+    fn refused_unauthenticated(&self, reason: Reason, _: IpAddr) {
+        self.refusals.lock().unwrap().push(reason);
+    }
+
+    fn principal(caller: &String) -> PrincipalKey {
+        PrincipalKey(Digest::of("test", &[caller.as_bytes()]))
+    }
+
+    async fn call(self: Arc<Self>, _: String, request: Request) -> Call {
+        self.seen.lock().unwrap().push(request);
+        let events = std::mem::take(&mut *self.events.lock().unwrap());
+        Call { events, hang: self.hang, over: false, cancelled: Arc::clone(&self.cancelled) }
+    }
+
+    async fn next_event(running: &mut Call) -> Event {
+        tokio::task::yield_now().await;
+        match running.events.pop_front() {
+            Some(event) => {
+                running.over |= matches!(event, Event::Done(_));
+                event
+            }
+            None if running.hang => std::future::pending().await,
+            None => {
+                running.over = true;
+                Event::Done(Outcome::Complete(Json::of(&serde_json::json!({ "content": [] }))))
+            }
+        }
+    }
+
+    async fn list(self: &Arc<Self>, caller: &String, request: &Request, kind: Kind) -> Result<Json, Stop> {
+        self.seen.lock().unwrap().push(request.clone());
+        Ok(Json::of(
+            &serde_json::json!({ kind.list_member(): [{ "name": caller, "inputSchema": { "type": "object" } }],
+            "resultType": "complete", "ttlMs": 0, "cacheScope": "private" }),
+        ))
+    }
+
+    async fn discover(self: &Arc<Self>, _: &String, request: &Request) -> Result<Json, Stop> {
+        self.seen.lock().unwrap().push(request.clone());
+        Ok(Json::of(&serde_json::json!({ "resultType": "complete", "supportedVersions": ["2026-07-28"], "ttlMs": 0,
+            "cacheScope": "private", "capabilities": { "tools": {} },
+            "_meta": { "io.modelcontextprotocol/serverInfo": { "name": "scripted", "version": "1" } } })))
+    }
+
+    async fn initialize(self: &Arc<Self>, _: &String, request: &Request, version: Version) -> Result<Json, Stop> {
+        self.seen.lock().unwrap().push(request.clone());
+        Ok(Json::of(&serde_json::json!({ "protocolVersion": version.as_str(), "capabilities": { "tools": {} },
+            "serverInfo": { "name": "scripted", "version": "1" } })))
+    }
+
+    async fn watch(self: &Arc<Self>, _: &String, _: &Endpoint, _: Interest) -> Result<Self::Watch, Stop> {
+        self.watched.lock().unwrap().take().ok_or_else(|| Refusal::new(Reason::StreamsLimited).into())
+    }
+
+    async fn next_watched(watch: &mut Self::Watch) -> Watched {
+        watch.recv().await.unwrap_or(Watched::Ended(Reason::ShuttingDown))
+    }
+
+    fn stopping(&self) -> CancellationToken {
+        CancellationToken::new()
+    }
+
+    fn is_ready(&self) -> bool {
+        self.ready
+    }
+}

@@ -1,0 +1,237 @@
+//! The legacy era (2025-03-26, 2025-06-18, 2025-11-25): `initialize`, sessions, a stream of their own.
+//!
+//! Decides nothing about rights: the session says what the client said of itself, every request brings its
+//! own token. Invariant: a call goes on when its client disconnects, and stops on `notifications/cancelled`.
+
+use axum::body::Body;
+use http::header::{ACCEPT, HeaderMap, HeaderValue};
+use http::{Response, StatusCode};
+
+use super::answer::{self, About};
+use super::ongoing::Ongoing;
+use super::pipeline::Pipeline;
+use super::session::Session;
+use super::{Front, Inbound, Outside, headers, is_request, stream};
+use crate::call::{ClientFacts, Endpoint, Request};
+use crate::outcome::{Reason, Refusal, Stop, reply};
+use crate::upstream::Event;
+use crate::watch::Interest;
+use crate::wire::mcp::{Era, Method, Version, header};
+use crate::wire::{Json, Message, Value};
+
+/// The levels of `logging/setLevel` (RFC 5424).
+const LOG_LEVELS: [&str; 8] = ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"];
+
+/// Answers one legacy message.
+pub(super) async fn post<P: Pipeline>(
+    front: &Front<P>,
+    outside: &Outside,
+    inbound: Inbound<P>,
+    version_header: Option<&str>,
+) -> Response<Body> {
+    let method = Method::parse(&inbound.message.method(), Era::Legacy).filter(|method| is_served(*method));
+    let endpoint = inbound.endpoint.clone();
+    let id = inbound.id.clone();
+    let about = About { names: &outside.names, endpoint: &endpoint, id: id.as_ref(), method, era: Era::Legacy };
+    if method == Some(Method::Initialize)
+        && let Some(id) = &id
+    {
+        return match initialize(front, outside, inbound, id).await {
+            Ok(response) => response,
+            Err(stop) => about.stopped(stop),
+        };
+    }
+    let session = match session(front, &inbound.caller, &endpoint, &inbound.headers, version_header) {
+        Ok(session) => session,
+        Err(refusal) => return about.stopped(refusal),
+    };
+    if !is_request(&inbound.message) {
+        cancelled(front, &session, &inbound.message);
+        // Responses answer requests of a server; the gateway has none open in this session.
+        return answer::empty(StatusCode::ACCEPTED);
+    }
+    let (Some(method), Some(id)) = (method, id.clone()) else {
+        return about.stopped(Refusal::new(Reason::MethodUnknown));
+    };
+    if method == Method::Ping {
+        return answer::result(&id, &Json::of(&serde_json::json!({})));
+    }
+    if method == Method::SetLogLevel {
+        return match log_level(&inbound.message) {
+            Some(level) => {
+                front.sessions.set_log_level(session.key, level);
+                answer::result(&id, &Json::of(&serde_json::json!({})))
+            }
+            None => about.stopped(Refusal::new(Reason::ParametersInvalid).hint("send one of the eight log levels")),
+        };
+    }
+    let request = Request {
+        message: inbound.message,
+        method,
+        endpoint: inbound.endpoint,
+        client: front.sessions.client(&session),
+        header_parameters: Vec::new(),
+        headers: outside.forwarded(&inbound.headers),
+        peer: inbound.peer,
+    };
+    if let Method::List(kind) = method {
+        return match front.pipeline.list(&inbound.caller, &request, kind).await {
+            Ok(result) => answer::result(&id, &result),
+            Err(stop) => about.stopped(stop),
+        };
+    }
+    let registration = match front.sessions.register(session.key, &id) {
+        Ok(registration) => registration,
+        Err(refusal) => return about.stopped(refusal),
+    };
+    let mut ongoing = Ongoing::legacy(front.pipeline.clone(), inbound.caller, request, registration);
+    match ongoing.next().await {
+        Some(Event::Done(outcome)) => {
+            answer::reply(&reply::reply(&outcome, &id, method, Era::Legacy), &outside.names, &endpoint)
+        }
+        Some(Event::Notification(first)) => answer::events(stream::of_call(first, ongoing, id, method, Era::Legacy)),
+        None => about.stopped(Refusal::new(Reason::Cancelled)),
+    }
+}
+
+/// GET: the session's stream of notifications that belong to no call.
+pub(super) async fn open_stream<P: Pipeline>(
+    front: &Front<P>,
+    outside: &Outside,
+    caller: &P::Caller,
+    endpoint: &Endpoint,
+    request_headers: &HeaderMap,
+) -> Response<Body> {
+    let about = About { names: &outside.names, endpoint, id: None, method: None, era: Era::Legacy };
+    let accepts = request_headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    if !accepts.into_iter().any(|value| value.contains("text/event-stream") || value.contains("*/*")) {
+        return answer::empty(StatusCode::NOT_ACCEPTABLE);
+    }
+    let version = headers::single(request_headers, header::PROTOCOL_VERSION).ok().flatten();
+    let session = match session(front, caller, endpoint, request_headers, version) {
+        Ok(session) => session,
+        Err(refusal) => return about.stopped(refusal),
+    };
+    let interest = Interest { tools: true, prompts: true, resources: true };
+    match front.pipeline.watch(caller, endpoint, interest).await {
+        Ok(watch) => answer::events(stream::of_session::<P>(watch, front.sessions.take_stream(session.key))),
+        Err(stop) => about.stopped(stop),
+    }
+}
+
+/// DELETE: the client ends its session.
+pub(super) fn end_session<P: Pipeline>(
+    front: &Front<P>,
+    outside: &Outside,
+    caller: &P::Caller,
+    endpoint: &Endpoint,
+    request_headers: &HeaderMap,
+) -> Response<Body> {
+    let version = headers::single(request_headers, header::PROTOCOL_VERSION).ok().flatten();
+    match session(front, caller, endpoint, request_headers, version) {
+        Ok(session) => {
+            front.sessions.end(session.key);
+            answer::empty(StatusCode::NO_CONTENT)
+        }
+        Err(refusal) => {
+            About { names: &outside.names, endpoint, id: None, method: None, era: Era::Legacy }.stopped(refusal)
+        }
+    }
+}
+
+async fn initialize<P: Pipeline>(
+    front: &Front<P>,
+    outside: &Outside,
+    inbound: Inbound<P>,
+    id: &Json,
+) -> Result<Response<Body>, Stop> {
+    let wrong = |hint: &'static str| Stop::from(Refusal::new(Reason::ParametersInvalid).hint(hint));
+    let message = &inbound.message;
+    let params = message.params().ok_or_else(|| wrong("send params"))?;
+    let requested = params.get("protocolVersion").and_then(Value::as_str);
+    let requested = requested.ok_or_else(|| wrong("send protocolVersion, as a string"))?;
+    let capabilities = params.get("capabilities").filter(|value| value.as_object().is_some());
+    let capabilities = capabilities.ok_or_else(|| wrong("send capabilities, as an object"))?;
+    let info = params.get("clientInfo").filter(|value| value.as_object().is_some());
+    let version = negotiated(&requested);
+    let client = ClientFacts {
+        version,
+        capabilities: message.cut(capabilities),
+        info: info.map(|info| message.cut(info)),
+        log_level: None,
+    };
+    let principal = P::principal(&inbound.caller);
+    let request = Request {
+        message: message.clone(),
+        method: Method::Initialize,
+        endpoint: inbound.endpoint,
+        client,
+        header_parameters: Vec::new(),
+        headers: outside.forwarded(&inbound.headers),
+        peer: inbound.peer,
+    };
+    let result = front.pipeline.initialize(&inbound.caller, &request, version).await?;
+    let session = front.sessions.begin(principal, &request.endpoint, &request.client)?;
+    let mut response = answer::result(id, &result);
+    if let Ok(session) = HeaderValue::from_str(&session) {
+        response.headers_mut().insert(header::SESSION_ID, session);
+    }
+    Ok(response)
+}
+
+/// The version asked for if it has `initialize`, the newest that has it otherwise.
+fn negotiated(requested: &str) -> Version {
+    let [newest, ..] = Version::LEGACY;
+    Version::parse(requested).filter(|version| version.era() == Era::Legacy).unwrap_or(newest)
+}
+
+/// The session that a request names, and whose version its header must name, if it has one (Gemini CLI
+/// sends none).
+fn session<P: Pipeline>(
+    front: &Front<P>,
+    caller: &P::Caller,
+    endpoint: &Endpoint,
+    request_headers: &HeaderMap,
+    version_header: Option<&str>,
+) -> Result<Session, Refusal> {
+    let Ok(Some(id)) = headers::single(request_headers, header::SESSION_ID) else {
+        return Err(Refusal::new(Reason::RequestInvalid)
+            .hint("send the Mcp-Session-Id of initialize, or the _meta of 2026-07-28"));
+    };
+    let session = front.sessions.open(P::principal(caller), endpoint, id);
+    let session = session.ok_or_else(|| Refusal::new(Reason::SessionUnknown))?;
+    match version_header {
+        Some(version) if version != session.version.as_str() => Err(Refusal::new(Reason::RequestInvalid)
+            .hint("the MCP-Protocol-Version header differs from what initialize settled")),
+        _ => Ok(session),
+    }
+}
+
+/// Does what `notifications/cancelled` asks for; other notifications and responses change nothing here.
+fn cancelled<P: Pipeline>(front: &Front<P>, session: &Session, message: &Message) {
+    if message.method() == "notifications/cancelled"
+        && let Some(id) = message.params().and_then(|params| params.get("requestId"))
+    {
+        front.sessions.cancel(session.key, id);
+    }
+}
+
+fn log_level(message: &Message) -> Option<Json> {
+    let level = message.params()?.get("level")?;
+    LOG_LEVELS.contains(&level.as_str()?.as_ref()).then(|| level.to_json())
+}
+
+/// The methods that are answered; resource subscriptions are not offered, so their methods do not exist.
+const fn is_served(method: Method) -> bool {
+    matches!(
+        method,
+        Method::Initialize
+            | Method::Ping
+            | Method::SetLogLevel
+            | Method::List(_)
+            | Method::CallTool
+            | Method::GetPrompt
+            | Method::ReadResource
+            | Method::Complete
+    )
+}

@@ -1,0 +1,136 @@
+//! Accepts connections and hands their requests to the front.
+//!
+//! Decides how many connections there may be and how long each may take to say something. Refuses to know
+//! what a request is. Invariant: nothing that a peer does or leaves undone holds a connection for ever
+//! before it has sent a request.
+
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use axum::body::Body;
+use http::Request;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use super::pipeline::Pipeline;
+use super::{Certificates, Front};
+use crate::limit;
+
+/// Serves until `shutdown` fires; then no connection is accepted, and those that are open finish what they
+/// answer, for at most `shutdown_grace`. Streams end by themselves when the gateway says that it stops.
+pub async fn serve<P: Pipeline>(
+    front: Arc<Front<P>>,
+    listener: TcpListener,
+    certificates: Option<Arc<Certificates>>,
+    shutdown: CancellationToken,
+) {
+    let places = Arc::new(Semaphore::new(limit::CONNECTIONS_MAX));
+    let graceful = GracefulShutdown::new();
+    if let Some(certificates) = certificates.clone() {
+        let stop = shutdown.clone();
+        tokio::spawn(async move { certificates.watch(stop).await });
+    }
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => break,
+            accepted = accept(&listener, &places) => accepted,
+        };
+        let Some((stream, peer, place)) = accepted else {
+            tokio::time::sleep(limit::ACCEPT_RETRY_PAUSE).await;
+            continue;
+        };
+        let (front, certificates, watcher) = (Arc::clone(&front), certificates.clone(), graceful.watcher());
+        tokio::spawn(async move {
+            connection(front, stream, peer, certificates, watcher).await;
+            drop(place);
+        });
+    }
+    drop(listener);
+    let grace = front.pipeline.config().gateway.shutdown_grace;
+    if tokio::time::timeout(grace, graceful.shutdown()).await.is_err() {
+        tracing::warn!("connections were still open when the shutdown grace was over");
+    }
+}
+
+/// A connection, once there is a place for it: those above the limit wait in the kernel's queue.
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> Option<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
+    let place = Arc::clone(places).acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((stream, peer)) => Some((stream, peer, place)),
+        Err(error) => {
+            tracing::warn!(%error, "a connection could not be accepted");
+            None
+        }
+    }
+}
+
+async fn connection<P: Pipeline>(
+    front: Arc<Front<P>>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    certificates: Option<Arc<Certificates>>,
+    watcher: Watcher,
+) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "TCP_NODELAY could not be set");
+    }
+    let Some(certificates) = certificates else {
+        return requests(front, stream, peer.ip(), false, watcher).await;
+    };
+    let handshake = TlsAcceptor::from(certificates.current()).accept(stream);
+    match tokio::time::timeout(limit::TLS_HANDSHAKE_TIMEOUT, handshake).await {
+        Ok(Ok(stream)) => {
+            let two = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+            requests(front, stream, peer.ip(), two, watcher).await;
+        }
+        Ok(Err(error)) => tracing::debug!(%error, peer = %peer.ip(), "a TLS handshake failed"),
+        Err(_) => tracing::debug!(peer = %peer.ip(), "a TLS handshake took too long"),
+    }
+}
+
+/// HTTP/2 is spoken where TLS has agreed on it: guessing from the first bytes would wait for them for ever.
+async fn requests<P, S>(front: Arc<Front<P>>, stream: S, peer: IpAddr, http2: bool, watcher: Watcher)
+where
+    P: Pipeline,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(move |request: Request<Incoming>| {
+        let front = Arc::clone(&front);
+        async move { Ok::<http::Response<Body>, Infallible>(front.answer(request, peer).await) }
+    });
+    let builder = Builder::new(TokioExecutor::new());
+    let mut builder = if http2 { builder.http2_only() } else { builder.http1_only() };
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limit::HEADER_READ_TIMEOUT)
+        .max_headers(limit::HEADERS_MAX)
+        .max_buf_size(limit::HEADER_BYTES_MAX);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(u32::try_from(limit::HEADER_BYTES_MAX).unwrap_or(u32::MAX))
+        .max_concurrent_streams(limit::HTTP2_STREAMS_MAX)
+        .keep_alive_interval(limit::HEADER_READ_TIMEOUT / 2)
+        .keep_alive_timeout(limit::HEADER_READ_TIMEOUT / 2);
+    let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+    if let Err(error) = watcher.watch(connection).await {
+        tracing::trace!(%error, "a connection ended early");
+    }
+}
+
+#[cfg(test)]
+mod tests;

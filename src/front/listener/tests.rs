@@ -1,0 +1,186 @@
+//! What only a real connection shows: disconnects, TLS, HTTP/2, limits of the head, stopping.
+
+use std::time::Duration;
+
+use http_body_util::{BodyExt as _, Full};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::config::TlsConfig;
+use crate::front::fixture::Scripted;
+use crate::ids::ReplicaId;
+use crate::wire::handle::Sealer;
+
+struct Bench {
+    pipeline: Arc<Scripted>,
+    address: SocketAddr,
+    shutdown: CancellationToken,
+    serving: JoinHandle<()>,
+}
+
+async fn bench(pipeline: Scripted, certificates: Option<Certificates>) -> Bench {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let pipeline = Arc::new(pipeline);
+    let sealer = Arc::new(Sealer::new([&[1_u8; 32][..]]).unwrap());
+    let front = Front::new(Arc::clone(&pipeline), sealer, ReplicaId::new());
+    let shutdown = CancellationToken::new();
+    let serving = tokio::spawn(serve(front, listener, certificates.map(Arc::new), shutdown.clone()));
+    Bench { pipeline, address, shutdown, serving }
+}
+
+fn post(headers: &str, body: &str) -> String {
+    let length = body.len();
+    format!(
+        "POST /mcp HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer ann\r\n{headers}content-length: {length}\r\n\r\n{body}"
+    )
+}
+
+async fn said(stream: &mut TcpStream) -> String {
+    let mut bytes = vec![0; 16 * 1024];
+    let count = tokio::time::timeout(Duration::from_secs(10), stream.read(&mut bytes)).await.unwrap().unwrap();
+    String::from_utf8_lossy(&bytes[..count]).into_owned()
+}
+
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    for _ in 0..400 {
+        if holds() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("never: {what}");
+}
+
+#[tokio::test]
+async fn a_modern_client_that_hangs_up_before_the_answer_cancels_its_call() {
+    let bench = bench(Scripted { hang: true, ..Scripted::new([]) }, None).await;
+    let mut stream = TcpStream::connect(bench.address).await.unwrap();
+    let body = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}}}"#;
+    let headers = "mcp-protocol-version: 2026-07-28\r\nmcp-method: tools/call\r\nmcp-name: a\r\n";
+    stream.write_all(post(headers, body).as_bytes()).await.unwrap();
+    until("the call began", || bench.pipeline.seen.lock().unwrap().len() == 1).await;
+    assert_eq!(*bench.pipeline.cancelled.lock().unwrap(), 0);
+    drop(stream);
+    until("the call was cancelled", || *bench.pipeline.cancelled.lock().unwrap() == 1).await;
+}
+
+#[tokio::test]
+async fn a_legacy_client_that_hangs_up_before_the_answer_cancels_nothing() {
+    let bench = bench(Scripted { hang: true, ..Scripted::new([]) }, None).await;
+    let mut stream = TcpStream::connect(bench.address).await.unwrap();
+    let body =
+        r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{}}}"#;
+    stream.write_all(post("", body).as_bytes()).await.unwrap();
+    let answer = said(&mut stream).await;
+    let session = answer.lines().find_map(|line| line.strip_prefix("mcp-session-id: ")).unwrap().to_owned();
+    let session = format!("mcp-session-id: {session}\r\n");
+    let body = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a"}}"#;
+    stream.write_all(post(&session, body).as_bytes()).await.unwrap();
+    until("the call began", || bench.pipeline.seen.lock().unwrap().len() == 2).await;
+    drop(stream);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(*bench.pipeline.cancelled.lock().unwrap(), 0);
+    let mut stream = TcpStream::connect(bench.address).await.unwrap();
+    let body = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}"#;
+    stream.write_all(post(&session, body).as_bytes()).await.unwrap();
+    assert!(said(&mut stream).await.starts_with("HTTP/1.1 202"));
+    until("the call was cancelled", || *bench.pipeline.cancelled.lock().unwrap() == 1).await;
+}
+
+#[tokio::test]
+async fn a_head_beyond_the_limits_is_refused() {
+    let bench = bench(Scripted::new([]), None).await;
+    let long = format!("x-long: {}\r\n", "a".repeat(2 * limit::HEADER_BYTES_MAX));
+    let many: String = (0..=limit::HEADERS_MAX).map(|number| format!("x-{number}: 1\r\n")).collect();
+    for headers in [long, many] {
+        let mut stream = TcpStream::connect(bench.address).await.unwrap();
+        stream.write_all(post(&headers, "").as_bytes()).await.unwrap();
+        let answer = said(&mut stream).await;
+        assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+    }
+    assert!(bench.pipeline.seen.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn stopping_finishes_what_is_being_answered_and_accepts_nothing_new() {
+    let bench = bench(Scripted { hang: true, ..Scripted::new([]) }, None).await;
+    let mut idle = TcpStream::connect(bench.address).await.unwrap();
+    idle.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    assert!(said(&mut idle).await.starts_with("HTTP/1.1 200"));
+    bench.shutdown.cancel();
+    tokio::time::timeout(Duration::from_secs(4), bench.serving).await.unwrap().unwrap();
+    assert_eq!(idle.read(&mut [0]).await.unwrap(), 0, "an idle connection is closed at once");
+    assert!(TcpStream::connect(bench.address).await.is_err());
+}
+
+#[tokio::test]
+async fn both_versions_of_http_are_spoken_over_tls_as_agreed() {
+    let directory = tempfile::tempdir().unwrap();
+    let files = TlsConfig { certificate: directory.path().join("crt"), key: directory.path().join("key") };
+    let certificate = include_str!("../fixture/localhost.crt");
+    std::fs::write(&files.certificate, certificate).unwrap();
+    std::fs::write(&files.key, include_str!("../fixture/localhost.key")).unwrap();
+    let bench = bench(Scripted::new([]), Some(Certificates::load(files).unwrap())).await;
+    for protocol in ["h2", "http/1.1"] {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut client = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        client.alpn_protocols = vec![protocol.into()];
+        let stream = TcpStream::connect(bench.address).await.unwrap();
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(client));
+        let stream = connector.connect(ServerName::try_from("localhost").unwrap(), stream).await.unwrap();
+        let io = TokioIo::new(stream);
+        let request =
+            Request::get("https://localhost/.well-known/oauth-protected-resource").header("host", "localhost");
+        let request = request.body(Full::new(bytes::Bytes::new())).unwrap();
+        let response = if protocol == "h2" {
+            let (mut sender, connection) =
+                hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+            tokio::spawn(connection);
+            sender.send_request(request).await.unwrap()
+        } else {
+            let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+            tokio::spawn(connection);
+            sender.send_request(request).await.unwrap()
+        };
+        assert_eq!(response.status(), 200, "{protocol}");
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        assert!(std::str::from_utf8(&body).unwrap().contains("authorization_servers"));
+    }
+    // A client that speaks no TLS is cut off and disturbs nobody.
+    let mut plain = TcpStream::connect(bench.address).await.unwrap();
+    plain.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    assert!(!said(&mut plain).await.starts_with("HTTP/1.1"));
+}
+
+#[tokio::test]
+async fn the_official_client_is_at_home_in_both_eras() {
+    use rmcp::model::{CallToolRequestParams, ProtocolVersion};
+    use rmcp::service::{ClientLifecycleMode, ClientServiceExt as _};
+    use rmcp::transport::StreamableHttpClientTransport;
+    use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
+
+    let modern = ClientLifecycleMode::Discover { preferred_versions: vec![ProtocolVersion::V_2026_07_28] };
+    for (lifecycle, version) in [(modern, "2026-07-28"), (ClientLifecycleMode::Initialize, "2025-11-25")] {
+        let bench = bench(Scripted::new([]), None).await;
+        let config = StreamableHttpClientTransportConfig::with_uri(format!("http://{}/mcp", bench.address));
+        let transport = StreamableHttpClientTransport::from_config(config.auth_header("ann"));
+        let client = ().serve_with_lifecycle(transport, lifecycle).await.unwrap();
+        let tools = client.list_tools(None).await.unwrap();
+        assert_eq!(tools.tools[0].name, "ann", "{version}");
+        client.call_tool(CallToolRequestParams::new("ann")).await.unwrap();
+        client.cancel().await.unwrap();
+        let seen = bench.pipeline.seen.lock().unwrap();
+        assert!(seen.iter().all(|request| request.client.version.as_str() == version), "{version}");
+        assert_eq!(seen.len(), 3, "{version}: the beginning, the list and the call");
+    }
+}

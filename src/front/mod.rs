@@ -1,0 +1,345 @@
+//! Decides what an HTTP request toward `/mcp` is: which endpoint, which era, and whether it is one at all.
+//! Refuses to know what anybody may do.
+//!
+//! The order is fixed: `Host` and `Origin`, the caller, the body, the era, the headers against the body.
+//! Invariant: nothing reaches the pipeline before all of that has held, and nothing is told to somebody
+//! who was not authenticated beyond where to get a token.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use axum::body::Body;
+use bytes::{Buf, Bytes};
+use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, HeaderMap, HeaderName, HeaderValue, ORIGIN, VARY};
+use http::{Method as Verb, Request as HttpRequest, Response, StatusCode};
+use http_body_util::BodyExt as _;
+
+use crate::call::Endpoint;
+use crate::config::Config;
+use crate::gateway::Gateway;
+use crate::ids::ReplicaId;
+use crate::limit;
+use crate::outcome::{Reason, Refusal};
+use crate::wire::handle::Sealer;
+use crate::wire::mcp::{Era, header};
+use crate::wire::{Json, Kind, Message, Source};
+
+mod answer;
+mod era;
+#[cfg(test)]
+pub(crate) mod fixture;
+mod headers;
+mod legacy;
+mod listener;
+mod metadata;
+mod modern;
+mod ongoing;
+mod origin;
+mod pipeline;
+mod proxy;
+mod session;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod tls;
+
+pub use listener::serve;
+pub use pipeline::Pipeline;
+pub use tls::{Certificates, TlsError};
+
+use answer::About;
+use session::Sessions;
+
+/// What a caller proves itself with never goes further, whatever a file says; neither does what belongs to
+/// this connection or is computed anew.
+const NEVER_FORWARDED: [&str; 12] = [
+    "authorization",
+    "proxy-authorization",
+    "cookie",
+    "dpop",
+    "host",
+    "connection",
+    "transfer-encoding",
+    "content-length",
+    "content-type",
+    "mcp-session-id",
+    "mcp-protocol-version",
+    "forwarded",
+];
+
+/// The listener's side of the gateway.
+pub struct Front<P: Pipeline = Gateway> {
+    pipeline: Arc<P>,
+    sessions: Arc<Sessions>,
+    outside: ArcSwap<Outside>,
+}
+
+/// What one configuration says about the outside.
+struct Outside {
+    config: Arc<Config>,
+    guard: origin::Guard,
+    names: metadata::Names,
+    /// Every header that some server's `forward_headers` names.
+    forwarded: Vec<HeaderName>,
+}
+
+/// One authenticated POST whose body was read.
+struct Inbound<P: Pipeline> {
+    caller: P::Caller,
+    endpoint: Endpoint,
+    peer: IpAddr,
+    headers: HeaderMap,
+    message: Message,
+    id: Option<Json>,
+}
+
+impl<P: Pipeline> Front<P> {
+    /// A front for a pipeline. Sessions are sealed with `sealer` and name `replica`.
+    #[must_use]
+    pub fn new(pipeline: Arc<P>, sealer: Arc<Sealer>, replica: ReplicaId) -> Arc<Self> {
+        let outside = ArcSwap::from_pointee(Outside::new(pipeline.config()));
+        Arc::new(Self { pipeline, sessions: Arc::new(Sessions::new(sealer, replica)), outside })
+    }
+
+    /// Answers one HTTP request that came from `peer`.
+    pub async fn answer<B>(self: &Arc<Self>, request: HttpRequest<B>, peer: IpAddr) -> Response<Body>
+    where
+        B: http_body::Body<Data = Bytes> + Send + Unpin,
+    {
+        // Probes name addresses, not hosts, and learn nothing.
+        match request.uri().path() {
+            "/healthz" => return answer::text(StatusCode::OK, "ok\n"),
+            "/readyz" if self.pipeline.is_ready() => return answer::text(StatusCode::OK, "ready\n"),
+            "/readyz" => return answer::text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+            _ => {}
+        }
+        let outside = self.outside();
+        let peer = proxy::client_address(peer, request.headers(), &outside.config.gateway.trusted_proxies);
+        if let Err(reason) = outside.guard.check(request.uri(), request.headers()) {
+            self.pipeline.refused_unauthenticated(reason, peer);
+            let about =
+                About { names: &outside.names, endpoint: &Endpoint::Merged, id: None, method: None, era: Era::Modern };
+            return about.stopped(Refusal::new(reason));
+        }
+        let path = outside.names.relative(request.uri().path());
+        if let Some(endpoint) = metadata::endpoint(path) {
+            // Allowed, or it would not have come this far.
+            let origin = request.headers().get(ORIGIN).cloned();
+            let mut response = if request.method() == Verb::OPTIONS {
+                preflight(request.headers())
+            } else {
+                self.endpoint(&outside, endpoint, request, peer).await
+            };
+            if let Some(origin) = origin {
+                share(response.headers_mut(), origin);
+            }
+            return response;
+        }
+        match outside.names.resource(request.uri().path()) {
+            Some(endpoint) => well_known(&outside, &endpoint, request.method(), request.headers()),
+            None => answer::text(StatusCode::NOT_FOUND, "not found\n"),
+        }
+    }
+
+    async fn endpoint<B>(
+        self: &Arc<Self>,
+        outside: &Outside,
+        endpoint: Endpoint,
+        request: HttpRequest<B>,
+        peer: IpAddr,
+    ) -> Response<Body>
+    where
+        B: http_body::Body<Data = Bytes> + Send + Unpin,
+    {
+        let (parts, body) = request.into_parts();
+        let version = headers::single(&parts.headers, header::PROTOCOL_VERSION).ok().flatten();
+        let era = if version.is_some_and(era::is_modern) { Era::Modern } else { Era::Legacy };
+        let about = About { names: &outside.names, endpoint: &endpoint, id: None, method: None, era };
+        let bearer = headers::bearer(&parts.headers);
+        let caller = match self.pipeline.authenticate(bearer, &endpoint, peer).await {
+            Ok(caller) => caller,
+            Err(stop) => return about.stopped(stop),
+        };
+        match (&parts.method, era) {
+            (&Verb::POST, _) => {}
+            (&Verb::GET, Era::Legacy) => {
+                return legacy::open_stream(self, outside, &caller, &endpoint, &parts.headers).await;
+            }
+            (&Verb::DELETE, Era::Legacy) => {
+                return legacy::end_session(self, outside, &caller, &endpoint, &parts.headers);
+            }
+            (_, Era::Modern) => return answer::method_not_allowed("POST"),
+            (_, Era::Legacy) => return answer::method_not_allowed("GET, POST, DELETE"),
+        }
+        let bytes = match read(body).await {
+            Ok(bytes) => bytes,
+            Err(refusal) => return about.stopped(refusal),
+        };
+        // A body that is no message is told apart from a batch by its first byte, which parsing consumes.
+        let first = bytes.iter().copied().find(|byte| !byte.is_ascii_whitespace());
+        let message = match Message::parse(bytes, Source::Client) {
+            Ok(message) => message,
+            Err(error) => return about.stopped(answer::unreadable(first, &error)),
+        };
+        let inbound = Inbound { caller, endpoint, peer, id: message.id(), headers: parts.headers, message };
+        self.post(outside, inbound).await
+    }
+
+    /// One message, in its own era.
+    async fn post(self: &Arc<Self>, outside: &Outside, inbound: Inbound<P>) -> Response<Body> {
+        let message = inbound.message.clone();
+        let meta = era::Meta::read(message.params());
+        let Ok(version) = headers::single(&inbound.headers, header::PROTOCOL_VERSION) else {
+            let about = About {
+                names: &outside.names,
+                endpoint: &inbound.endpoint,
+                id: inbound.id.as_ref(),
+                method: None,
+                era: Era::Modern,
+            };
+            return about.stopped(headers::mismatch("the MCP-Protocol-Version header is not one text"));
+        };
+        let version = version.map(str::to_owned);
+        match era::era(&meta, version.as_deref(), &message.method()) {
+            Era::Modern => modern::post(self, outside, inbound, &meta, version.as_deref()).await,
+            Era::Legacy => legacy::post(self, outside, inbound, version.as_deref()).await,
+        }
+    }
+
+    /// What the configuration in force says; found out again only when that changed.
+    fn outside(&self) -> Arc<Outside> {
+        let config = self.pipeline.config();
+        let known = self.outside.load();
+        if Arc::ptr_eq(&known.config, &config) {
+            return Arc::clone(&known);
+        }
+        let fresh = Arc::new(Outside::new(config));
+        self.outside.store(Arc::clone(&fresh));
+        fresh
+    }
+}
+
+impl Outside {
+    fn new(config: Arc<Config>) -> Self {
+        let forwarded = forwardable(config.servers.iter().flat_map(|server| &server.forward_headers));
+        Self { guard: origin::Guard::new(&config.gateway), names: metadata::Names::new(&config), forwarded, config }
+    }
+
+    /// The values of the headers that some server's `forward_headers` names.
+    fn forwarded(&self, headers: &HeaderMap) -> Vec<(String, String)> {
+        let values = |name: &HeaderName| {
+            let name = name.clone();
+            headers
+                .get_all(&name)
+                .iter()
+                .filter_map(|value| value.to_str().ok())
+                .map(|value| (name.as_str().to_owned(), value.to_owned()))
+                .collect::<Vec<_>>()
+        };
+        self.forwarded.iter().flat_map(values).collect()
+    }
+}
+
+/// The headers among these names that may go further at all, each once.
+fn forwardable<'a>(names: impl Iterator<Item = &'a String>) -> Vec<HeaderName> {
+    let parsed = names.filter_map(|name| name.parse::<HeaderName>().ok());
+    let mut names: Vec<HeaderName> = parsed.filter(|name| !NEVER_FORWARDED.contains(&name.as_str())).collect();
+    names.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
+    names.dedup();
+    names
+}
+
+/// The whole body, bounded in bytes and time.
+async fn read<B>(mut body: B) -> Result<Vec<u8>, Refusal>
+where
+    B: http_body::Body<Data = Bytes> + Send + Unpin,
+{
+    let expected = body.size_hint().lower();
+    if expected > limit::REQUEST_BYTES_MAX as u64 {
+        discard(&mut body).await;
+        return Err(Refusal::new(Reason::BodyTooLarge));
+    }
+    let collect = async {
+        let reserved = usize::try_from(expected).unwrap_or(0).min(limit::BODY_RESERVED_BYTES_MAX);
+        let mut bytes: Vec<u8> = Vec::with_capacity(reserved);
+        while let Some(frame) = body.frame().await {
+            let Ok(frame) = frame else {
+                return Err(Refusal::new(Reason::RequestInvalid).hint("the body ended too early"));
+            };
+            let Ok(data) = frame.into_data() else { continue };
+            if bytes.len() + data.remaining() > limit::REQUEST_BYTES_MAX {
+                discard(&mut body).await;
+                return Err(Refusal::new(Reason::BodyTooLarge));
+            }
+            bytes.extend_from_slice(&data);
+        }
+        Ok(bytes)
+    };
+    match tokio::time::timeout(limit::BODY_READ_TIMEOUT, collect).await {
+        Ok(result) => result,
+        Err(_) => Err(Refusal::new(Reason::RequestInvalid).hint("the body did not arrive in time")),
+    }
+}
+
+/// Takes in some more of a body that is too large and keeps none of it: a client that is still writing when the
+/// connection closes never reads why.
+async fn discard<B>(body: &mut B)
+where
+    B: http_body::Body<Data = Bytes> + Send + Unpin,
+{
+    let some = async {
+        let mut left = limit::BODY_DISCARDED_BYTES_MAX;
+        while let Some(Ok(frame)) = body.frame().await {
+            let length = frame.data_ref().map_or(0, Bytes::len);
+            left = left.saturating_sub(length);
+            if left == 0 {
+                break;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(limit::BODY_DISCARD_TIMEOUT, some).await;
+}
+
+/// RFC 9728, readable by any web page: it is public and the same for everybody.
+fn well_known(outside: &Outside, endpoint: &Endpoint, verb: &Verb, headers: &HeaderMap) -> Response<Body> {
+    let mut response = match *verb {
+        Verb::GET | Verb::HEAD => answer::document(StatusCode::OK, outside.names.document(endpoint)),
+        Verb::OPTIONS => preflight(headers),
+        _ => answer::method_not_allowed("GET, HEAD, OPTIONS"),
+    };
+    response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    response
+}
+
+/// The answer to a browser that asks what it may send: whatever it named, because the origin is allowed.
+fn preflight(request_headers: &HeaderMap) -> Response<Body> {
+    use http::header::{
+        ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_MAX_AGE,
+        ACCESS_CONTROL_REQUEST_HEADERS,
+    };
+    let mut response = answer::empty(StatusCode::NO_CONTENT);
+    let headers = response.headers_mut();
+    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, DELETE"));
+    if let Some(named) = request_headers.get(ACCESS_CONTROL_REQUEST_HEADERS) {
+        headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, named.clone());
+    }
+    headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+    response
+}
+
+/// Lets a web page of an allowed origin read the response.
+fn share(headers: &mut HeaderMap, origin: HeaderValue) {
+    use http::header::ACCESS_CONTROL_EXPOSE_HEADERS;
+    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    headers.insert(
+        ACCESS_CONTROL_EXPOSE_HEADERS,
+        HeaderValue::from_static("mcp-session-id, www-authenticate, retry-after"),
+    );
+    headers.insert(VARY, HeaderValue::from_static("origin"));
+}
+
+/// Whether a message is a request, for which there must be an answer.
+fn is_request(message: &Message) -> bool {
+    message.kind() == Kind::Request
+}

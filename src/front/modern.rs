@@ -1,0 +1,149 @@
+//! The modern era (2026-07-28): stateless, everything that a request needs stands in it.
+//!
+//! Decides nothing about rights. Invariant: each request is judged by itself; what its headers say equals
+//! what its body says; when its client goes, it is cancelled.
+
+use axum::body::Body;
+use http::{Response, StatusCode};
+
+use super::answer::{self, About};
+use super::era::Meta;
+use super::ongoing::Ongoing;
+use super::pipeline::Pipeline;
+use super::{Front, Inbound, Outside, headers, is_request, stream};
+use crate::call::Request;
+use crate::outcome::{Reason, Refusal, reply};
+use crate::upstream::Event;
+use crate::watch::Interest;
+use crate::wire::mcp::{Era, Method, Version};
+use crate::wire::{Kind, Object, Value};
+
+/// Answers one modern message.
+pub(super) async fn post<P: Pipeline>(
+    front: &Front<P>,
+    outside: &Outside,
+    inbound: Inbound<P>,
+    meta: &Meta<'_>,
+    version_header: Option<&str>,
+) -> Response<Body> {
+    let message = &inbound.message;
+    let name = message.method();
+    let method = Method::parse(&name, Era::Modern).filter(|method| is_served(*method));
+    let endpoint = inbound.endpoint.clone();
+    let id = inbound.id.clone();
+    let about = About { names: &outside.names, endpoint: &endpoint, id: id.as_ref(), method, era: Era::Modern };
+    if matches!(message.kind(), Kind::Result | Kind::Error) {
+        return about.stopped(Refusal::new(Reason::RequestInvalid).hint("send requests and notifications only"));
+    }
+    let version = match version(meta, version_header, is_request(message)) {
+        Ok(version) => version,
+        Err(VersionTrouble::Refused(refusal)) => return about.stopped(refusal),
+        Err(VersionTrouble::Unsupported(requested)) => return about.version_unsupported(&requested),
+    };
+    if !is_request(message) {
+        // No notification from a client means anything over HTTP: a request is cancelled by closing it.
+        return answer::empty(StatusCode::ACCEPTED);
+    }
+    let client = match meta.facts(message, version) {
+        Ok(client) => client,
+        Err(refusal) => return about.stopped(refusal),
+    };
+    if let Err(refusal) = headers::check(&inbound.headers, &name, method, message.params()) {
+        return about.stopped(refusal);
+    }
+    let (Some(method), Some(id)) = (method, inbound.id) else {
+        return about.stopped(Refusal::new(Reason::MethodUnknown));
+    };
+    let header_parameters = match headers::parameters(&inbound.headers) {
+        Ok(parameters) => parameters,
+        Err(refusal) => return about.stopped(refusal),
+    };
+    let request = Request {
+        message: inbound.message,
+        method,
+        endpoint: inbound.endpoint,
+        client,
+        header_parameters,
+        headers: outside.forwarded(&inbound.headers),
+        peer: inbound.peer,
+    };
+    let listed = match method {
+        Method::CallTool | Method::GetPrompt | Method::ReadResource | Method::Complete => {
+            let mut ongoing = Ongoing::modern(front.pipeline.clone(), inbound.caller, request).await;
+            return match ongoing.next().await {
+                Some(Event::Done(outcome)) => {
+                    answer::reply(&reply::reply(&outcome, &id, method, Era::Modern), &outside.names, &endpoint)
+                }
+                Some(Event::Notification(first)) => {
+                    answer::events(stream::of_call(first, ongoing, id, method, Era::Modern))
+                }
+                None => about.stopped(Refusal::new(Reason::Cancelled)),
+            };
+        }
+        Method::Listen => {
+            let Some(interest) = request.message.params().and_then(interest) else {
+                return about.stopped(Refusal::new(Reason::ParametersInvalid).hint("send notifications, as an object"));
+            };
+            return match front.pipeline.watch(&inbound.caller, &endpoint, interest.clone()).await {
+                Ok(watch) => answer::events(stream::of_listen::<P>(watch, id, &interest)),
+                Err(stop) => about.stopped(stop),
+            };
+        }
+        Method::List(kind) => front.pipeline.list(&inbound.caller, &request, kind).await,
+        Method::Discover => front.pipeline.discover(&inbound.caller, &request).await,
+        _ => return about.stopped(Refusal::new(Reason::MethodUnknown)),
+    };
+    match listed {
+        Ok(result) => answer::result(&id, &result),
+        Err(stop) => about.stopped(stop),
+    }
+}
+
+/// The methods that are answered; the tasks extension is not offered, so its methods do not exist.
+const fn is_served(method: Method) -> bool {
+    matches!(
+        method,
+        Method::Discover
+            | Method::List(_)
+            | Method::CallTool
+            | Method::GetPrompt
+            | Method::ReadResource
+            | Method::Complete
+            | Method::Listen
+    )
+}
+
+enum VersionTrouble {
+    Refused(Refusal),
+    Unsupported(String),
+}
+
+/// The version of the request: `_meta` and the header must name the same one, and it must be a modern one.
+fn version(meta: &Meta<'_>, header: Option<&str>, required: bool) -> Result<Version, VersionTrouble> {
+    let refused = |refusal: Refusal| Err(VersionTrouble::Refused(refusal));
+    let in_meta = match meta.version.map(Value::as_str) {
+        Some(Some(version)) => Some(version),
+        None if !required => None,
+        _ => return refused(Refusal::new(Reason::MetaInvalid).hint("send protocolVersion in _meta, as a string")),
+    };
+    let version = match (&in_meta, header) {
+        (Some(version), Some(header)) if version.as_ref() == header => header,
+        (None, Some(header)) => header,
+        (Some(_), Some(_)) => return refused(headers::mismatch("the MCP-Protocol-Version header differs from _meta")),
+        (_, None) => return refused(headers::mismatch("the MCP-Protocol-Version header is missing")),
+    };
+    Version::parse(version)
+        .filter(|version| version.era() == Era::Modern)
+        .ok_or_else(|| VersionTrouble::Unsupported(version.chars().take(40).collect()))
+}
+
+/// Which notifications a listen asks for; kinds that are not served are left out of the acknowledgement.
+fn interest(params: Object<'_>) -> Option<Interest> {
+    let filter = params.get("notifications")?.as_object()?;
+    let wants = |key: &str| filter.get(key).and_then(Value::as_bool).unwrap_or(false);
+    Some(Interest {
+        tools: wants("toolsListChanged"),
+        prompts: wants("promptsListChanged"),
+        resources: wants("resourcesListChanged"),
+    })
+}

@@ -1,0 +1,144 @@
+//! What the front needs of the rooms behind it, in one place, so that the protocol is tested without them.
+//!
+//! Decides nothing: each method is one function of `gateway`, `call`, `list` or `watch`.
+
+use std::future::Future;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::call::{self, Endpoint, Request, Running};
+use crate::config::Config;
+use crate::gateway::Gateway;
+use crate::identity::Caller;
+use crate::ids::PrincipalKey;
+use crate::list;
+use crate::outcome::{Reason, Stop};
+use crate::upstream::Event;
+use crate::watch::{self, Interest, Watch, Watched};
+use crate::wire::Json;
+use crate::wire::mcp::{Kind, Version};
+
+/// The rooms behind the front.
+pub trait Pipeline: Send + Sync + 'static {
+    /// The proof that somebody was authenticated.
+    type Caller: Clone + Send + Sync + 'static;
+    /// A call under way; dropping it cancels the call.
+    type Running: Send + 'static;
+    /// An open watch; dropping it ends it.
+    type Watch: Send + 'static;
+
+    /// The configuration in force.
+    fn config(&self) -> Arc<Config>;
+    /// Who presents this bearer token here; refusals are counted and recorded behind this.
+    fn authenticate(
+        &self,
+        bearer: Option<&str>,
+        endpoint: &Endpoint,
+        peer: IpAddr,
+    ) -> impl Future<Output = Result<Self::Caller, Stop>> + Send;
+    /// Counts a refusal of somebody who was not authenticated.
+    fn refused_unauthenticated(&self, reason: Reason, peer: IpAddr);
+    /// Who sessions belong to.
+    fn principal(caller: &Self::Caller) -> PrincipalKey;
+    /// One call, door to door.
+    fn call(
+        self: Arc<Self>,
+        caller: Self::Caller,
+        request: Request,
+    ) -> impl Future<Output = Self::Running> + Send + 'static;
+    /// The next event of a call; cancel-safe.
+    fn next_event(running: &mut Self::Running) -> impl Future<Output = Event> + Send;
+    /// The result of a list method, in the shape of the client's era.
+    fn list(
+        self: &Arc<Self>,
+        caller: &Self::Caller,
+        request: &Request,
+        kind: Kind,
+    ) -> impl Future<Output = Result<Json, Stop>> + Send;
+    /// The result of `server/discover`.
+    fn discover(
+        self: &Arc<Self>,
+        caller: &Self::Caller,
+        request: &Request,
+    ) -> impl Future<Output = Result<Json, Stop>> + Send;
+    /// The result of `initialize`.
+    fn initialize(
+        self: &Arc<Self>,
+        caller: &Self::Caller,
+        request: &Request,
+        version: Version,
+    ) -> impl Future<Output = Result<Json, Stop>> + Send;
+    /// Opens a watch.
+    fn watch(
+        self: &Arc<Self>,
+        caller: &Self::Caller,
+        endpoint: &Endpoint,
+        interest: Interest,
+    ) -> impl Future<Output = Result<Self::Watch, Stop>> + Send;
+    /// What a watch yields next; never asked again before it has answered.
+    fn next_watched(watch: &mut Self::Watch) -> impl Future<Output = Watched> + Send;
+    /// Fires when the gateway begins to stop.
+    fn stopping(&self) -> CancellationToken;
+    /// Whether calls can be served: policy loaded, journal and store writable.
+    fn is_ready(&self) -> bool;
+}
+
+impl Pipeline for Gateway {
+    type Caller = Caller;
+    type Running = Running;
+    type Watch = Watch;
+
+    fn config(&self) -> Arc<Config> {
+        Self::config(self)
+    }
+
+    async fn authenticate(&self, bearer: Option<&str>, endpoint: &Endpoint, peer: IpAddr) -> Result<Caller, Stop> {
+        Self::authenticate(self, bearer, endpoint, peer).await
+    }
+
+    fn refused_unauthenticated(&self, reason: Reason, peer: IpAddr) {
+        Self::refused_unauthenticated(self, reason, peer);
+    }
+
+    fn principal(caller: &Caller) -> PrincipalKey {
+        caller.principal()
+    }
+
+    async fn call(self: Arc<Self>, caller: Caller, request: Request) -> Running {
+        call::call(&self, &caller, request).await
+    }
+
+    async fn next_event(running: &mut Running) -> Event {
+        running.next().await
+    }
+
+    async fn list(self: &Arc<Self>, caller: &Caller, request: &Request, kind: Kind) -> Result<Json, Stop> {
+        list::list(self, caller, request, kind).await
+    }
+
+    async fn discover(self: &Arc<Self>, caller: &Caller, request: &Request) -> Result<Json, Stop> {
+        list::discover(self, caller, request).await
+    }
+
+    async fn initialize(self: &Arc<Self>, caller: &Caller, request: &Request, version: Version) -> Result<Json, Stop> {
+        list::initialize(self, caller, request, version).await
+    }
+
+    async fn watch(self: &Arc<Self>, caller: &Caller, endpoint: &Endpoint, interest: Interest) -> Result<Watch, Stop> {
+        watch::watch(self, caller, endpoint, interest).await
+    }
+
+    async fn next_watched(watch: &mut Watch) -> Watched {
+        watch.next().await
+    }
+
+    fn stopping(&self) -> CancellationToken {
+        Self::stopping(self)
+    }
+
+    fn is_ready(&self) -> bool {
+        Self::is_ready(self)
+    }
+}

@@ -1,0 +1,412 @@
+//! Legacy sessions: what `initialize` settled, carried by the client in a sealed session id.
+//!
+//! Decides which session ids are alive. Memory is spent only on what changes: ended sessions, log levels,
+//! calls in flight and the open stream. Invariant: a session opens only for the principal and the endpoint
+//! that began it, for at most [`limit::SESSION_AGE_MAX`].
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use moka::sync::Cache;
+use tokio_util::sync::CancellationToken;
+
+use crate::call::{ClientFacts, Endpoint};
+use crate::ids::{PrincipalKey, ReplicaId};
+use crate::limit;
+use crate::outcome::{Failure, Reason, Refusal, Stop};
+use crate::wire::handle::Sealer;
+use crate::wire::mcp::Version;
+use crate::wire::{Json, Source, Value};
+
+const KEY_LENGTH: usize = 16;
+const REPLICA_LENGTH: usize = 26;
+const SHARDS: usize = 16;
+/// What the client says of itself stands behind this in the sealed content, or is kept here.
+const SEALED: u8 = 1;
+const KEPT: u8 = 2;
+
+/// The random part of a session id.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) struct SessionKey([u8; KEY_LENGTH]);
+
+/// A live session, as the request's session id says.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) key: SessionKey,
+    pub(super) version: Version,
+    said: Said,
+}
+
+/// What the client said of itself.
+#[derive(Debug, Clone)]
+struct Said {
+    capabilities: Json,
+    info: Option<Json>,
+}
+
+/// What is remembered of sessions.
+pub(super) struct Sessions {
+    sealer: Arc<Sealer>,
+    replica: ReplicaId,
+    ended: Cache<SessionKey, ()>,
+    kept: Cache<SessionKey, Said>,
+    log_levels: Cache<SessionKey, Json>,
+    live: [Mutex<HashMap<SessionKey, Live>>; SHARDS],
+}
+
+/// What goes on in one session.
+#[derive(Default)]
+struct Live {
+    calls: HashMap<String, CancellationToken>,
+    stream: Option<CancellationToken>,
+}
+
+impl Sessions {
+    pub(super) fn new(sealer: Arc<Sealer>, replica: ReplicaId) -> Self {
+        Self {
+            sealer,
+            replica,
+            ended: aged(limit::SESSIONS_ENDED_MAX),
+            kept: Cache::builder()
+                .max_capacity(limit::SESSIONS_KEPT_BYTES_MAX)
+                .weigher(|_, said: &Said| u32::try_from(said.length()).unwrap_or(u32::MAX))
+                .time_to_live(limit::SESSION_AGE_MAX)
+                .build(),
+            log_levels: aged(limit::SESSION_LOG_LEVELS_MAX),
+            live: Default::default(),
+        }
+    }
+
+    /// Begins a session; answers its id.
+    pub(super) fn begin(
+        &self,
+        principal: PrincipalKey,
+        endpoint: &Endpoint,
+        client: &ClientFacts,
+    ) -> Result<String, Stop> {
+        let said = Said { capabilities: client.capabilities.clone(), info: client.info.as_ref().map(short_info) };
+        if said.length() > limit::SESSION_CLIENT_BYTES_MAX {
+            return Err(Refusal::new(Reason::ParametersInvalid).hint("declare smaller capabilities").into());
+        }
+        let trouble = |what: &str| Stop::from(Failure::before(Reason::Internal, what));
+        let mut key = [0_u8; KEY_LENGTH];
+        aws_lc_rs::rand::fill(&mut key).map_err(|_| trouble("no random bytes for a session id"))?;
+        let key = SessionKey(key);
+        let sealed = said.length() <= limit::SESSION_SEALED_BYTES_MAX;
+        let mut content = Vec::with_capacity(64 + if sealed { said.length() } else { 0 });
+        content.extend_from_slice(&key.0);
+        content.extend_from_slice(&now_seconds().to_be_bytes());
+        content.extend_from_slice(self.replica.to_string().as_bytes());
+        content.extend_from_slice(client.version.as_str().as_bytes());
+        if sealed {
+            content.push(SEALED);
+            content.extend_from_slice(said.capabilities.as_bytes());
+            // A scan leaves no line feed in JSON, so one separates.
+            content.push(b'\n');
+            content.extend_from_slice(said.info.as_ref().map_or(&[][..], |info| info.as_bytes()));
+        } else {
+            content.push(KEPT);
+            self.kept.insert(key, said);
+        }
+        self.sealer
+            .seal(&purpose(endpoint), principal, &content)
+            .map_err(|error| trouble(&format!("a session id cannot be sealed: {error}")))
+    }
+
+    /// The session of that id, if it is this principal's at this endpoint and neither ended nor too old.
+    pub(super) fn open(&self, principal: PrincipalKey, endpoint: &Endpoint, id: &str) -> Option<Session> {
+        let content = self.sealer.open(&purpose(endpoint), principal, id)?;
+        let (key, rest) = content.split_first_chunk::<KEY_LENGTH>()?;
+        let (created, rest) = rest.split_first_chunk::<8>()?;
+        let (_replica, rest) = rest.split_first_chunk::<REPLICA_LENGTH>()?;
+        let (version, rest) = rest.split_first_chunk::<10>()?;
+        let (place, rest) = rest.split_first()?;
+        let key = SessionKey(*key);
+        let age = now_seconds().saturating_sub(u64::from_be_bytes(*created));
+        if age > limit::SESSION_AGE_MAX.as_secs() || self.ended.contains_key(&key) {
+            return None;
+        }
+        let version = Version::parse(std::str::from_utf8(version).ok()?)?;
+        let said = if *place == KEPT { self.kept.get(&key)? } else { Said::read(rest)? };
+        Some(Session { key, version, said })
+    }
+
+    /// Ends a session: its calls are cancelled, its stream ends, and its id is not accepted again.
+    pub(super) fn end(&self, key: SessionKey) {
+        self.ended.insert(key, ());
+        self.kept.invalidate(&key);
+        self.log_levels.invalidate(&key);
+        if let Some(live) = self.shard(key).remove(&key) {
+            live.calls.values().chain(&live.stream).for_each(CancellationToken::cancel);
+        }
+    }
+
+    /// Log messages of this level and above are wanted from now on.
+    pub(super) fn set_log_level(&self, key: SessionKey, level: Json) {
+        self.log_levels.insert(key, level);
+    }
+
+    /// What the client said of itself, as each of its requests would say it in the modern era.
+    pub(super) fn client(&self, session: &Session) -> ClientFacts {
+        ClientFacts {
+            version: session.version,
+            capabilities: session.said.capabilities.clone(),
+            info: session.said.info.clone(),
+            log_level: self.log_levels.get(&session.key),
+        }
+    }
+
+    /// Registers a call, so that `notifications/cancelled` finds it.
+    pub(super) fn register(self: &Arc<Self>, key: SessionKey, id: &Json) -> Result<Registration, Refusal> {
+        let call = call_key(id.value());
+        let token = CancellationToken::new();
+        let mut shard = self.shard(key);
+        let live = shard.entry(key).or_default();
+        if live.calls.len() >= limit::SESSION_CALLS_MAX {
+            return Err(Refusal::new(Reason::ConcurrencyLimited));
+        }
+        if live.calls.contains_key(&call) {
+            return Err(Refusal::new(Reason::RequestInvalid).hint("a request with this id is in flight already"));
+        }
+        live.calls.insert(call.clone(), token.clone());
+        Ok(Registration { sessions: Arc::clone(self), key, call, token })
+    }
+
+    /// Cancels the call of that id, if it is in flight.
+    pub(super) fn cancel(&self, key: SessionKey, id: Value<'_>) {
+        if let Some(token) = self.shard(key).get(&key).and_then(|live| live.calls.get(&call_key(id))) {
+            token.cancel();
+        }
+    }
+
+    /// Makes a new stream the session's only one, so that no message goes out twice; the older one ends.
+    pub(super) fn take_stream(self: &Arc<Self>, key: SessionKey) -> StreamLease {
+        let token = CancellationToken::new();
+        let older = self.shard(key).entry(key).or_default().stream.replace(token.clone());
+        if let Some(older) = older {
+            older.cancel();
+        }
+        StreamLease { sessions: Arc::clone(self), key, token }
+    }
+
+    fn shard(&self, key: SessionKey) -> MutexGuard<'_, HashMap<SessionKey, Live>> {
+        let [first, ..] = key.0;
+        let [zero, ..] = &self.live;
+        let shard = self.live.get(usize::from(first) % SHARDS).unwrap_or(zero);
+        // Nothing in here can be left half done by a panic.
+        shard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A call in flight; dropping it takes it off the list.
+pub(super) struct Registration {
+    sessions: Arc<Sessions>,
+    key: SessionKey,
+    call: String,
+    token: CancellationToken,
+}
+
+impl Registration {
+    /// Fires when the client cancels the call or ends the session.
+    pub(super) const fn token(&self) -> &CancellationToken {
+        &self.token
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        let mut shard = self.sessions.shard(self.key);
+        if let Some(live) = shard.get_mut(&self.key) {
+            live.calls.remove(&self.call);
+            if live.calls.is_empty() && live.stream.is_none() {
+                shard.remove(&self.key);
+            }
+        }
+    }
+}
+
+/// The session's open stream; dropping it gives the place free.
+pub(super) struct StreamLease {
+    sessions: Arc<Sessions>,
+    key: SessionKey,
+    token: CancellationToken,
+}
+
+impl StreamLease {
+    /// Fires when a newer stream took the place or the session ended.
+    pub(super) const fn token(&self) -> &CancellationToken {
+        &self.token
+    }
+}
+
+impl Drop for StreamLease {
+    fn drop(&mut self) {
+        // Cancelled: a newer stream has the place.
+        if self.token.is_cancelled() {
+            return;
+        }
+        let mut shard = self.sessions.shard(self.key);
+        if let Some(live) = shard.get_mut(&self.key)
+            && !self.token.is_cancelled()
+        {
+            live.stream = None;
+            if live.calls.is_empty() {
+                shard.remove(&self.key);
+            }
+        }
+    }
+}
+
+impl Said {
+    fn length(&self) -> usize {
+        self.capabilities.as_bytes().len() + self.info.as_ref().map_or(0, |info| info.as_bytes().len())
+    }
+
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let line = bytes.iter().position(|byte| *byte == b'\n')?;
+        let (capabilities, info) = bytes.split_at_checked(line)?;
+        let info = info.get(1..).filter(|info| !info.is_empty());
+        Some(Self {
+            capabilities: Json::parse(capabilities, Source::Client).ok()?,
+            info: match info {
+                Some(info) => Some(Json::parse(info, Source::Client).ok()?),
+                None => None,
+            },
+        })
+    }
+}
+
+/// A client's description, cut down to its name and version when it is long (some carry icons).
+fn short_info(info: &Json) -> Json {
+    if info.as_bytes().len() <= limit::SESSION_INFO_BYTES_MAX {
+        return info.clone();
+    }
+    let text = |key: &str| {
+        let value = info.value().as_object().and_then(|object| object.get(key)).and_then(Value::as_str);
+        value.unwrap_or_default().chars().take(100).collect::<String>()
+    };
+    Json::of(&serde_json::json!({ "name": text("name"), "version": text("version") }))
+}
+
+/// A request id as one text: a string and a number never collide, however the string is escaped.
+fn call_key(id: Value<'_>) -> String {
+    match id.as_str() {
+        Some(text) => format!("\"{text}"),
+        None => id.raw().to_owned(),
+    }
+}
+
+/// A cache whose entries end when the session that they are about would.
+fn aged<V: Clone + Send + Sync + 'static>(entries_max: u64) -> Cache<SessionKey, V> {
+    Cache::builder().max_capacity(entries_max).time_to_live(limit::SESSION_AGE_MAX).build()
+}
+
+fn purpose(endpoint: &Endpoint) -> String {
+    match endpoint {
+        Endpoint::Merged => "session".to_owned(),
+        Endpoint::Server(server) => format!("session/{server}"),
+    }
+}
+
+fn now_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{Digest, ServerId};
+
+    fn sessions() -> Arc<Sessions> {
+        Arc::new(Sessions::new(Arc::new(Sealer::new([&[1_u8; 32][..]]).unwrap()), ReplicaId::new()))
+    }
+
+    fn principal(name: &str) -> PrincipalKey {
+        PrincipalKey(Digest::of("test", &[name.as_bytes()]))
+    }
+
+    fn client(capabilities: &str, info: Option<&str>) -> ClientFacts {
+        ClientFacts {
+            version: Version::V2025_06_18,
+            capabilities: Json::parse(capabilities, Source::Client).unwrap(),
+            info: info.map(|info| Json::parse(info, Source::Client).unwrap()),
+            log_level: None,
+        }
+    }
+
+    #[test]
+    fn a_session_says_what_initialize_settled() {
+        let sessions = sessions();
+        let large = format!(r#"{{"experimental":{{"x":"{}"}}}}"#, "y".repeat(2_000));
+        for (capabilities, info) in
+            [("{}", None), (r#"{"roots":{}}"#, Some(r#"{"name":"c","version":"1"}"#)), (large.as_str(), None)]
+        {
+            let id = sessions.begin(principal("a"), &Endpoint::Merged, &client(capabilities, info)).unwrap();
+            assert!(id.len() < limit::HANDLE_BYTES_MAX && id.bytes().all(|byte| byte.is_ascii_graphic()));
+            let session = sessions.open(principal("a"), &Endpoint::Merged, &id).unwrap();
+            assert_eq!(session.version, Version::V2025_06_18);
+            let facts = sessions.client(&session);
+            assert_eq!(facts.capabilities.as_str(), capabilities);
+            assert_eq!(facts.info.as_ref().map(Json::as_str), info);
+        }
+    }
+
+    #[test]
+    fn a_session_is_one_principals_at_one_endpoint_until_it_ends() {
+        let sessions = sessions();
+        let server = Endpoint::Server(ServerId::new("git").unwrap());
+        let id = sessions.begin(principal("a"), &server, &client("{}", None)).unwrap();
+        assert!(sessions.open(principal("b"), &server, &id).is_none());
+        assert!(sessions.open(principal("a"), &Endpoint::Merged, &id).is_none());
+        let session = sessions.open(principal("a"), &server, &id).unwrap();
+        let stream = sessions.take_stream(session.key);
+        let call = sessions.register(session.key, &Json::of(&7)).unwrap();
+        sessions.end(session.key);
+        assert!(stream.token().is_cancelled() && call.token().is_cancelled());
+        assert!(sessions.open(principal("a"), &server, &id).is_none());
+    }
+
+    #[test]
+    fn a_call_is_found_by_its_id_and_only_once() {
+        let sessions = sessions();
+        let key = SessionKey([3; 16]);
+        let text = sessions.register(key, &Json::of("7")).unwrap();
+        let number = sessions.register(key, &Json::of(&7)).unwrap();
+        assert_eq!(sessions.register(key, &Json::of(&7)).err().unwrap().reason, Reason::RequestInvalid);
+        let escaped = Json::parse(r#""\u0037""#, Source::Client).unwrap();
+        sessions.cancel(key, escaped.value());
+        assert!(text.token().is_cancelled() && !number.token().is_cancelled());
+        drop((text, number));
+        assert!(sessions.shard(key).is_empty());
+        let held: Vec<_> =
+            (0..limit::SESSION_CALLS_MAX).map(|id| sessions.register(key, &Json::of(&id)).unwrap()).collect();
+        assert_eq!(sessions.register(key, &Json::of("more")).err().unwrap().reason, Reason::ConcurrencyLimited);
+        drop(held);
+    }
+
+    #[test]
+    fn a_newer_stream_ends_the_older_one_and_keeps_its_place() {
+        let sessions = sessions();
+        let key = SessionKey([3; 16]);
+        let older = sessions.take_stream(key);
+        let newer = sessions.take_stream(key);
+        assert!(older.token().is_cancelled() && !newer.token().is_cancelled());
+        drop(older);
+        assert!(sessions.shard(key).contains_key(&key));
+        drop(newer);
+        assert!(sessions.shard(key).is_empty());
+    }
+
+    #[test]
+    fn what_a_client_says_of_itself_is_bounded() {
+        let sessions = sessions();
+        let huge = format!(r#"{{"x":"{}"}}"#, "y".repeat(limit::SESSION_CLIENT_BYTES_MAX));
+        let stop = sessions.begin(principal("a"), &Endpoint::Merged, &client(&huge, None)).unwrap_err();
+        assert_eq!(stop.reason(), Reason::ParametersInvalid);
+        let icons = format!(r#"{{"name":"c","version":"2","icons":["{}"]}}"#, "z".repeat(1_000));
+        let id = sessions.begin(principal("a"), &Endpoint::Merged, &client("{}", Some(&icons))).unwrap();
+        let session = sessions.open(principal("a"), &Endpoint::Merged, &id).unwrap();
+        assert_eq!(sessions.client(&session).info.unwrap().as_str(), r#"{"name":"c","version":"2"}"#);
+    }
+}

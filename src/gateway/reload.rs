@@ -1,0 +1,196 @@
+//! Reading the files again: a set with a mistake changes nothing, a good one is swapped in whole.
+//!
+//! Decides whether a new set may replace the old one without somebody saying that it may widen. Invariant:
+//! what is served was read twice alike, linted and tested.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::understand::{Understood, understand};
+use super::{Gateway, Snapshot};
+use crate::config::{FileSet, Mistake, Overrides};
+use crate::ids::PolicyRevision;
+use crate::limit;
+use crate::outcome::Failure;
+use crate::record::event::ReloadNote;
+
+/// How a reload is ordered.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReloadOrder {
+    /// Loads a set that removes denies or adds allows.
+    #[serde(default)]
+    pub allow_widening: bool,
+}
+
+/// How it went; with problems nothing was changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadReport {
+    /// The revision before.
+    pub from: Option<PolicyRevision>,
+    /// The revision now in force.
+    pub to: Option<PolicyRevision>,
+    /// Rows that are new.
+    pub added: Vec<String>,
+    /// Rows that are gone.
+    pub removed: Vec<String>,
+    /// Mistakes as `file:line:column: what, what instead`; or why widening was refused.
+    pub problems: Vec<String>,
+}
+
+/// Where a gateway's files are, and what was added to them in memory.
+#[derive(Debug, Clone)]
+pub struct Files {
+    /// `servers.toml`.
+    pub path: PathBuf,
+    /// What the program adds in memory.
+    pub overrides: Overrides,
+}
+
+/// Something that is read again along with the files, such as certificates; answers what is wrong with it.
+pub type Along = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
+
+/// Reads files again, one time after the other.
+pub struct Reloader {
+    files: Files,
+    along: Vec<Along>,
+    one_at_a_time: tokio::sync::Mutex<()>,
+}
+
+impl Files {
+    /// Reads and lints everything; its tests are still to be run.
+    ///
+    /// # Errors
+    /// Every mistake that was found.
+    pub fn read(&self) -> Result<Understood, Vec<Mistake>> {
+        understand(FileSet::read(&self.path)?, &self.overrides)
+    }
+}
+
+impl From<Understood> for Snapshot {
+    fn from(understood: Understood) -> Self {
+        Self { config: Arc::new(understood.loaded.config), policy: understood.policy }
+    }
+}
+
+impl Reloader {
+    /// A reloader of these files, and of whatever else is read again along with them.
+    #[must_use]
+    pub fn new(files: Files, along: Vec<Along>) -> Self {
+        Self { files, along, one_at_a_time: tokio::sync::Mutex::new(()) }
+    }
+}
+
+impl Gateway {
+    /// Reads all files again.
+    ///
+    /// # Errors
+    /// When the reload could not be recorded; a set with mistakes is no error but a report with problems.
+    pub async fn reload(&self, actor: &str, order: ReloadOrder) -> Result<ReloadReport, Failure> {
+        let _one = self.reloader.one_at_a_time.lock().await;
+        let before = self.snapshot();
+        let files = self.reloader.files.clone();
+        let understood = tokio::task::spawn_blocking(move || files.read())
+            .await
+            .unwrap_or_else(|error| Err(vec![Mistake::whole("servers.toml", format!("reading it failed: {error}"))]));
+        let mut report = ReloadReport { from: Some(before.policy.revision()), ..ReloadReport::default() };
+        match understood {
+            Err(mistakes) => report.problems = mistakes.iter().map(ToString::to_string).collect(),
+            Ok(understood) => {
+                let difference = before.policy.difference(&understood.policy);
+                report.added = difference.added;
+                report.removed = difference.removed;
+                for failed in understood.policy.run_tests().failed {
+                    // At three in the morning the brake must work: what only narrows may break expected allows.
+                    if failed.expected_allow && !difference.widens {
+                        tracing::warn!("expected to be allowed, and is not any more: {failed}");
+                    } else {
+                        report.problems.push(failed.to_string());
+                    }
+                }
+                if difference.widens && !order.allow_widening {
+                    let problem =
+                        "somebody may do more afterwards: look at the rows, then reload with --allow-widening";
+                    report.problems.push(problem.to_owned());
+                }
+                if report.problems.is_empty() {
+                    report.to = Some(understood.policy.revision());
+                    understood.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+                    self.swap(understood.into()).await;
+                }
+            }
+        }
+        report.problems.extend(self.reloader.along.iter().filter_map(|along| along().err()));
+        let problem = report.problems.first().map(String::as_str);
+        let note = ReloadNote {
+            actor,
+            from: report.from,
+            to: report.to,
+            added: &report.added,
+            removed: &report.removed,
+            problem,
+        };
+        self.journal.reloaded(&note).await?;
+        tracing::info!(actor, loaded = report.to.is_some(), problem, "reload");
+        Ok(report)
+    }
+
+    /// Puts a snapshot in force. Rooms that hold connections learn of it first, so that no decision is made
+    /// for a server that nobody can reach yet.
+    async fn swap(&self, snapshot: Snapshot) {
+        let config = Arc::clone(&snapshot.config);
+        self.upstreams.reconfigure(&config);
+        self.identity.reload(&config);
+        self.delegate.reload(&config).await;
+        self.catalog.apply(&config);
+        self.quotas.reconfigure(&config.quota);
+        self.live.snapshot.store(Arc::new(snapshot));
+        self.decided_anew();
+    }
+
+    /// Tells open streams that decisions may have changed.
+    pub fn decided_anew(&self) {
+        self.decisions.send_modify(|moved| *moved = moved.wrapping_add(1));
+    }
+}
+
+/// Reads the files again whenever one of them changes: for laptops and the demo.
+pub async fn watch_files(gateway: Arc<Gateway>) {
+    use notify::Watcher as _;
+    let (changed, mut changes) = tokio::sync::mpsc::channel(1);
+    let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        if event.is_ok_and(|event| !event.kind.is_access()) {
+            // A full channel means that a look is due already.
+            let _ = changed.try_send(());
+        }
+    });
+    let Ok(mut watcher) = watcher.inspect_err(|error| tracing::error!(%error, "files cannot be watched")) else {
+        return;
+    };
+    let directories = match gateway.reloader.files.read() {
+        Ok(understood) => understood.loaded.files.watched(),
+        Err(_) => return,
+    };
+    for directory in directories {
+        if let Err(error) = watcher.watch(&directory, notify::RecursiveMode::NonRecursive) {
+            tracing::warn!(%error, directory = %directory.display(), "not watched");
+        }
+    }
+    let stopping = gateway.stopping();
+    loop {
+        tokio::select! {
+            () = stopping.cancelled() => return,
+            change = changes.recv() => if change.is_none() { return },
+        }
+        // Editors write, rename and write again.
+        tokio::time::sleep(limit::WATCH_FILES_DEBOUNCE).await;
+        while changes.try_recv().is_ok() {}
+        let order = ReloadOrder { allow_widening: true };
+        match gateway.reload("watch", order).await {
+            Ok(report) => report.problems.iter().for_each(|problem| tracing::error!("{problem}")),
+            Err(failure) => tracing::error!(%failure, "reload"),
+        }
+    }
+}

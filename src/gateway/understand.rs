@@ -1,0 +1,50 @@
+//! What a set of files means: configuration and policy together, read from the same bytes.
+//!
+//! Decides nothing about when they are read. Invariant: a policy that is asked was built in the world of the
+//! configuration beside it.
+
+use crate::config::{Config, FileSet, Loaded, Mistake, Overrides, load_set};
+use crate::policy::{self, Policy, Sources, Strictness, World};
+
+/// Files that were read, understood, and found free of mistakes.
+#[derive(Debug)]
+pub struct Understood {
+    /// The configuration, and the files.
+    pub loaded: Loaded,
+    /// The policy.
+    pub policy: Policy,
+    /// What should be looked at, although it can be served.
+    pub warnings: Vec<Mistake>,
+}
+
+impl Understood {
+    /// The configuration.
+    #[must_use]
+    pub const fn config(&self) -> &Config {
+        &self.loaded.config
+    }
+}
+
+/// Understands one set of files: the configuration, and the policy in its world.
+///
+/// # Errors
+/// Every mistake of the configuration; without any, every mistake of the policy.
+pub fn understand(files: FileSet, overrides: &Overrides) -> Result<Understood, Vec<Mistake>> {
+    let loaded = load_set(files, overrides)?;
+    let sources = Sources::from_files(loaded.files.policy_files()).of_set(loaded.files.revision());
+    let strictness = if overrides.undeclared_issuers_are_inert { Strictness::Demo } else { Strictness::Serve };
+    let world = World::of(&loaded.config, strictness);
+    let shown = |mistakes: Vec<policy::Mistake>| {
+        let place = |mistake: policy::Mistake| Mistake {
+            file: loaded.files.shown(&mistake.file),
+            line: usize::try_from(mistake.line).unwrap_or_default(),
+            column: usize::try_from(mistake.column).unwrap_or_default(),
+            message: mistake.message,
+        };
+        mistakes.into_iter().map(place).collect::<Vec<_>>()
+    };
+    let built = Policy::build(&sources, &world).map_err(&shown)?;
+    let mut warnings = loaded.warnings.clone();
+    warnings.extend(shown(built.warnings));
+    Ok(Understood { policy: built.policy, warnings, loaded })
+}

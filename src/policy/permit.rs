@@ -1,0 +1,117 @@
+//! The proof of the third stage: the rules allow this caller this target with these arguments.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::condition::Arguments;
+use super::decide::ConditionRecord;
+use super::{Ask, Policy};
+use crate::catalog::Target;
+use crate::identity::Caller;
+use crate::ids::{ClassKey, PolicyRevision};
+use crate::outcome::Refusal;
+
+/// The proof that the rules allow this call. Made only by [`Policy::authorize`].
+#[derive(Debug)]
+pub struct Permit {
+    caller: Caller,
+    target: Target,
+    class: ClassKey,
+    revision: PolicyRevision,
+    rules: Arc<[Arc<str>]>,
+    conditions: Vec<ConditionRecord>,
+}
+
+/// A refusal with what the record and the answer need.
+#[derive(Debug)]
+pub struct Denied {
+    /// Why.
+    pub refusal: Refusal,
+    /// Whether lists show the target to this caller; where they do not, it is answered as unknown.
+    pub visible: bool,
+    /// Who asked.
+    pub caller: Caller,
+    /// For what.
+    pub target: Target,
+    /// By which policy.
+    pub revision: PolicyRevision,
+    /// The rules that decided, as `file:line`.
+    pub rules: Arc<[Arc<str>]>,
+    /// The conditions that were read.
+    pub conditions: Vec<ConditionRecord>,
+}
+
+impl Policy {
+    /// Decides a call.
+    ///
+    /// # Errors
+    /// [`Denied`], with `insufficient_scope` only where the rules would allow.
+    pub fn authorize(
+        &self,
+        caller: Caller,
+        target: Target,
+        arguments: Arguments<'_>,
+        now: Timestamp,
+    ) -> Result<Permit, Box<Denied>> {
+        let class = self.class_of(&caller);
+        let ask = Ask {
+            environment: target.environment(),
+            server: target.server_id(),
+            name: target.name(),
+            action: target.action(),
+        };
+        let decision = self.decide(&class, caller.persona(), &ask, arguments, now);
+        let (revision, rules, conditions) = (self.revision, decision.rules, decision.conditions);
+        match decision.refusal {
+            None => Ok(Permit { caller, target, class: class.key(), revision, rules, conditions }),
+            Some(refusal) => Err(Box::new(Denied {
+                refusal,
+                visible: decision.visible,
+                caller,
+                target,
+                revision,
+                rules,
+                conditions,
+            })),
+        }
+    }
+}
+
+impl Permit {
+    /// Who was allowed.
+    #[must_use]
+    pub const fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    /// What was allowed.
+    #[must_use]
+    pub const fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// The class that was decided about.
+    #[must_use]
+    pub const fn class(&self) -> ClassKey {
+        self.class
+    }
+
+    /// The policy that allowed.
+    #[must_use]
+    pub const fn revision(&self) -> PolicyRevision {
+        self.revision
+    }
+
+    /// The rules that allowed, as `file:line`.
+    #[must_use]
+    pub fn rules(&self) -> &[Arc<str>] {
+        &self.rules
+    }
+
+    /// The conditions that were read, with what they read.
+    #[must_use]
+    pub fn condition_values(&self) -> &[ConditionRecord] {
+        &self.conditions
+    }
+}

@@ -1,0 +1,87 @@
+//! What rules may speak about: the environments, servers, issuers and agents that are configured.
+//!
+//! Decides nothing. Invariant: a rule that names something outside of the world is a mistake, never a rule
+//! that silently does nothing.
+
+use crate::config::{AgentKind, Config, ScopeMode};
+use crate::identity::AgentFacts;
+use crate::ids::{Environment, IssuerAlias, ServerId};
+
+/// The environment of the gateway's own operations, `bailiwick/...`; it always exists.
+pub const GATEWAY_ENVIRONMENT: &str = "gateway";
+/// The server name of the gateway's own operations.
+pub const GATEWAY_SERVER: &str = "bailiwick";
+
+/// What rules may speak about.
+#[derive(Debug, Clone)]
+pub struct World {
+    /// The declared environments.
+    pub environments: Vec<Environment>,
+    /// The upstream servers and where their effects land.
+    pub servers: Vec<(ServerId, Environment)>,
+    /// The issuers.
+    pub issuers: Vec<Issuer>,
+    /// The registered agents.
+    pub agents: Vec<AgentFacts>,
+    /// What a row that names an undeclared issuer is.
+    pub strictness: Strictness,
+}
+
+/// An issuer as the policy sees it.
+#[derive(Debug, Clone)]
+pub struct Issuer {
+    /// Its name in subjects.
+    pub alias: IssuerAlias,
+    /// Roles that everyone from there has.
+    pub default_roles: Vec<String>,
+    /// Whether calls need token scopes.
+    pub scopes: ScopeMode,
+}
+
+/// What a row that names an undeclared issuer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strictness {
+    /// A mistake.
+    Serve,
+    /// Inert: the repository's files name issuers that a demo does not have.
+    Demo,
+}
+
+impl World {
+    /// The world of a configuration.
+    #[must_use]
+    pub fn of(config: &Config, strictness: Strictness) -> Self {
+        Self {
+            environments: config.environments.clone(),
+            servers: config.servers.iter().map(|server| (server.id.clone(), server.environment.clone())).collect(),
+            issuers: config
+                .issuers
+                .iter()
+                .map(|issuer| Issuer {
+                    alias: issuer.alias.clone(),
+                    default_roles: issuer.default_roles.clone(),
+                    scopes: issuer.scopes.clone(),
+                })
+                .collect(),
+            agents: config
+                .agents
+                .values()
+                .map(|agent| AgentFacts {
+                    id: agent.id.clone(),
+                    environments: agent.environments.clone(),
+                    autonomous: agent.kind == AgentKind::Autonomous,
+                })
+                .collect(),
+            strictness,
+        }
+    }
+
+    pub(super) fn has_issuer(&self, alias: &str) -> bool {
+        self.issuers.iter().any(|issuer| issuer.alias.as_str() == alias)
+    }
+}
+
+/// A role as rules spell it: `default_roles` may leave the `role:` out.
+pub(super) fn role_name(text: &str) -> String {
+    if text.starts_with("role:") { text.to_owned() } else { format!("role:{text}") }
+}

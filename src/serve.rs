@@ -1,0 +1,233 @@
+//! From files to a running gateway, and back: the order in which rooms are opened and closed.
+//!
+//! Invariant: nothing is served before the journal and the revocations are there, and the journal is closed
+//! last.
+
+mod operations;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::ExposeSecret as _;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::{Durability, Mistake, Overrides, ReloadMode, keyfile};
+use crate::control::Control;
+use crate::delegate::Delegate;
+use crate::front::{self, Certificates, Front};
+use crate::gateway::{Along, Files, Gateway, Parts, Reloader, Snapshot, watch_files};
+use crate::identity::revoked::RevocationStore as _;
+use crate::identity::{Identity, Revocations};
+use crate::policy::FailedTest;
+use crate::record::event::StartNote;
+use crate::record::{Journal, JournalKey, JournalSettings, Metrics};
+use crate::store::{StateDirectory, Store};
+use crate::upstream::{Change, Upstreams};
+use crate::wire::handle::Sealer;
+
+/// What is started.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// `servers.toml`.
+    pub file: PathBuf,
+    /// What the program adds in memory.
+    pub overrides: Overrides,
+}
+
+/// Why nothing was started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The files have mistakes.
+    #[error("{} in the files", if .0.len() == 1 { "a mistake".to_owned() } else { format!("{} mistakes", .0.len()) })]
+    Mistakes(Vec<Mistake>),
+    /// Something on this machine is in the way.
+    #[error("{0}")]
+    Trouble(String),
+}
+
+/// A gateway that is being served.
+pub struct Served {
+    /// The gateway.
+    pub gateway: Arc<Gateway>,
+    /// Where it listens.
+    pub address: SocketAddr,
+    front: tokio::task::JoinHandle<()>,
+    control: CancellationToken,
+    control_task: tokio::task::JoinHandle<()>,
+    tasks: TaskTracker,
+    /// Holds the lock.
+    _state: StateDirectory,
+}
+
+/// Starts a gateway; upstreams and issuers may still be connecting when this returns.
+///
+/// # Errors
+/// [`StartError`].
+pub async fn start(options: Options) -> Result<Served, StartError> {
+    let files = Files { path: options.file, overrides: options.overrides };
+    let understood = files.read().map_err(StartError::Mistakes)?;
+    for warning in &understood.warnings {
+        tracing::warn!("{warning}");
+    }
+    let failed = understood.policy.run_tests().failed;
+    if !failed.is_empty() {
+        let mistake = |failed: FailedTest| Mistake::whole(understood.loaded.files.shown(&failed.place), failed.message);
+        return Err(StartError::Mistakes(failed.into_iter().map(mistake).collect()));
+    }
+    let snapshot = Snapshot::from(understood);
+    let config = Arc::clone(&snapshot.config);
+    let listener = TcpListener::bind(config.gateway.listen)
+        .await
+        .map_err(|error| trouble(format!("cannot listen on {}: {error}", config.gateway.listen)))?;
+    let address = listener.local_addr().map_err(trouble)?;
+    let certificates = match config.gateway.tls.clone() {
+        Some(files) => Some(Arc::new(Certificates::load(files).map_err(trouble)?)),
+        None => None,
+    };
+
+    let state = StateDirectory::open(&config.gateway.state).map_err(trouble)?;
+    let control = Control::bind(state.path()).map_err(trouble)?;
+    let store = Store::open(&state).await.map_err(trouble)?;
+    let replica = store.replica().await.map_err(trouble)?;
+    let sealer = Arc::new(sealer(&state)?);
+    let metrics = Metrics::new();
+    let (journal, recovered) = Journal::start(JournalSettings {
+        state: state.path(),
+        replica,
+        durability: config.gateway.durability,
+        key: JournalKey::open(state.path()).map_err(trouble)?,
+        metrics,
+    })
+    .map_err(trouble)?;
+    store.check_not_older_than(recovered.epoch).await.map_err(trouble)?;
+    let (epoch, held) = store.revocations().await.map_err(trouble)?;
+    let revocations = Arc::new(Revocations::default());
+    revocations.replace(epoch, held);
+
+    let stopping = CancellationToken::new();
+    let tasks = TaskTracker::new();
+    let revision = snapshot.policy.revision();
+    let identity = Arc::new(Identity::new(&config, Arc::clone(&revocations), tasks.clone(), stopping.clone()));
+    let upstreams = Upstreams::new(&config);
+    let delegate = Arc::new(Delegate::new(&config, Arc::clone(&identity), &tasks, stopping.clone()).await);
+    let along: Vec<Along> = certificates
+        .iter()
+        .map(Arc::clone)
+        .map(|certificates| -> Along { Box::new(move || certificates.reload().map_err(|error| error.to_string())) })
+        .collect();
+    let gateway = Gateway::new(Parts {
+        snapshot,
+        revocations,
+        identity,
+        delegate,
+        upstreams,
+        journal,
+        store,
+        sealer: Arc::clone(&sealer),
+        stopping: stopping.clone(),
+        reloader: Reloader::new(files, along),
+    });
+    gateway
+        .journal()
+        .started(&StartNote {
+            version: env!("CARGO_PKG_VERSION"),
+            revision: Some(revision),
+            epoch,
+            durability: match config.gateway.durability {
+                Durability::Fsync => "fsync",
+                Durability::Os => "os",
+            },
+        })
+        .await
+        .map_err(trouble)?;
+
+    tasks.spawn(follow_upstreams(Arc::clone(&gateway)));
+    tasks.spawn(housekeeping(Arc::clone(&gateway)));
+    if config.gateway.reload == ReloadMode::Watch {
+        tasks.spawn(watch_files(Arc::clone(&gateway)));
+    }
+    let control_stop = CancellationToken::new();
+    let control_task = tokio::spawn(serve_control(control, Arc::clone(&gateway), control_stop.clone()));
+    let front = Front::new(Arc::clone(&gateway), sealer, replica);
+    let front = tokio::spawn(front::serve(front, listener, certificates, stopping));
+    tracing::info!(%address, revision = %revision.0.short(), servers = config.servers.len(), "serving");
+    Ok(Served { gateway, address, front, control: control_stop, control_task, tasks, _state: state })
+}
+
+impl Served {
+    /// Stops: no new requests, streams end, calls in flight get their grace, children are reaped, and the
+    /// journal is closed last.
+    pub async fn stop(self, cause: &str) {
+        tracing::info!(cause, "stopping");
+        self.gateway.begin_to_stop();
+        let _ = self.front.await;
+        self.gateway.upstreams().shutdown().await;
+        self.control.cancel();
+        let _ = self.control_task.await;
+        self.tasks.close();
+        if tokio::time::timeout(Duration::from_secs(5), self.tasks.wait()).await.is_err() {
+            tracing::warn!("background tasks did not end in time");
+        }
+        if let Err(failure) = self.gateway.journal().stop(cause).await {
+            tracing::error!(%failure, "the journal could not be closed");
+        }
+        self.gateway.store().close().await;
+        tracing::info!("stopped");
+    }
+}
+
+/// Tells the catalog what the upstreams say of themselves.
+async fn follow_upstreams(gateway: Arc<Gateway>) {
+    let mut changes = gateway.upstreams().changes();
+    let stopping = gateway.stopping();
+    loop {
+        let change = tokio::select! {
+            () = stopping.cancelled() => return,
+            change = changes.recv() => change,
+        };
+        match change {
+            Ok(Change::Listed(server, kind)) => gateway.catalog().changed(&server, Some(kind)),
+            Ok(Change::Up(server)) => gateway.catalog().changed(&server, None),
+            Ok(Change::Down(server)) => {
+                gateway.catalog().unreachable(&server, crate::outcome::Reason::UpstreamUnreachable);
+            }
+            // Something was missed, so everything may have changed.
+            Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {
+                for server in &gateway.config().servers {
+                    gateway.catalog().changed(&server.id, None);
+                }
+            }
+            Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
+        }
+    }
+}
+
+async fn housekeeping(gateway: Arc<Gateway>) {
+    let stopping = gateway.stopping();
+    loop {
+        tokio::select! {
+            () = stopping.cancelled() => return,
+            () = tokio::time::sleep(crate::limit::HOUSEKEEPING_INTERVAL) => gateway.quotas().forget_idle(),
+        }
+    }
+}
+
+async fn serve_control(control: Control, gateway: Arc<Gateway>, stop: CancellationToken) {
+    if let Err(error) = control.serve(gateway, stop).await {
+        tracing::error!(%error, "the control socket failed");
+    }
+}
+
+fn sealer(state: &StateDirectory) -> Result<Sealer, StartError> {
+    let secrets = keyfile::read_or_make(state.path(), "seal").map_err(trouble)?;
+    let secrets: Vec<&[u8]> = secrets.iter().map(|secret| secret.expose_secret().as_bytes()).collect();
+    Sealer::new(secrets).map_err(trouble)
+}
+
+fn trouble(error: impl std::fmt::Display) -> StartError {
+    StartError::Trouble(error.to_string())
+}

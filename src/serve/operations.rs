@@ -1,0 +1,112 @@
+//! What operators ask of the running gateway over the control socket.
+
+use futures_util::future::BoxFuture;
+use serde_json::json;
+
+use crate::control::{Operations, Readiness, ReadinessCheck};
+use crate::gateway::{Gateway, ReloadOrder, ReloadReport};
+use crate::identity::described::Described;
+use crate::identity::revoked::{Revocation, RevocationStore as _};
+use crate::ids::RevocationEpoch;
+use crate::outcome::Failure;
+use crate::record::event::RevocationNote;
+use crate::upstream::Health;
+
+impl Operations for Gateway {
+    fn revoke(&self, revocation: Revocation) -> BoxFuture<'_, Result<RevocationEpoch, Failure>> {
+        Box::pin(async move {
+            let epoch = self.store().revoke(&revocation).await?;
+            // In force before it is on the record: a full disk must not keep a door open.
+            self.take_revocations().await?;
+            self.delegate().drop_for(&revocation.target).await;
+            let words = Described::from(&revocation.target);
+            self.journal()
+                .revoked(&RevocationNote {
+                    actor: &revocation.actor,
+                    target: words.kind,
+                    issuer: (!words.issuer.is_empty()).then_some(words.issuer),
+                    value: (!words.value.is_empty()).then_some(words.value),
+                    mode: revocation.mode.as_str(),
+                    issued_before: revocation.mode.issued_before(),
+                    note: &revocation.note,
+                    epoch,
+                })
+                .await?;
+            Ok(epoch)
+        })
+    }
+
+    fn revocations(&self) -> BoxFuture<'_, Result<(RevocationEpoch, Vec<Revocation>), Failure>> {
+        self.store().revocations()
+    }
+
+    fn reload(&self, actor: String, order: ReloadOrder) -> BoxFuture<'_, Result<ReloadReport, Failure>> {
+        Box::pin(async move { Self::reload(self, &actor, order).await })
+    }
+
+    fn status(&self) -> BoxFuture<'_, serde_json::Value> {
+        let now = self.snapshot();
+        let servers: Vec<_> = self
+            .upstreams()
+            .health()
+            .into_iter()
+            .map(|(server, health)| json!({ "server": server, "health": health.to_string() }))
+            .collect();
+        let status = json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "public_url": now.config.gateway.public_url.as_str(),
+            "revision": now.policy.revision(),
+            "epoch": self.revocation_epoch(),
+            "servers": servers,
+        });
+        Box::pin(std::future::ready(status))
+    }
+
+    fn ready(&self) -> BoxFuture<'_, Readiness> {
+        Box::pin(async move {
+            let check = |name: String, well: bool, optional: bool, detail: String| ReadinessCheck {
+                name,
+                well,
+                optional,
+                detail: if well { String::new() } else { detail },
+            };
+            let mut checks = vec![check(
+                "journal".to_owned(),
+                self.journal().is_well(),
+                false,
+                "intents cannot be written: look at the disk of the state directory".to_owned(),
+            )];
+            let store = self.store().revocation_epoch().await;
+            checks.push(check(
+                "store".to_owned(),
+                store.is_ok(),
+                false,
+                store.err().map_or_else(String::new, |failure| failure.detail),
+            ));
+            let issuers = self.identity().readiness();
+            let some_issuer = self.identity().is_ready();
+            checks.extend(issuers.into_iter().map(|issuer| {
+                // One issuer that answers is enough to serve; the others are named.
+                check(
+                    format!("issuer:{}", issuer.alias),
+                    issuer.keys > 0,
+                    some_issuer,
+                    issuer.problem.unwrap_or_default(),
+                )
+            }));
+            checks.extend(self.upstreams().health().into_iter().map(|(server, health)| {
+                check(format!("server:{server}"), matches!(health, Health::Up), true, health.to_string())
+            }));
+            Readiness { checks }
+        })
+    }
+
+    fn metrics(&self) -> String {
+        let metrics = self.journal().metrics();
+        for (server, health) in self.upstreams().health() {
+            metrics.upstream(&server, matches!(health, Health::Up));
+        }
+        metrics.revocation_epoch.set(self.revocation_epoch().0);
+        metrics.encode()
+    }
+}

@@ -1,0 +1,207 @@
+//! What a message from an upstream means to the request that waits for it.
+//!
+//! Decides which answer is ours and whose progress a notification reports. Knows no transport.
+//! Invariant: an answer to another request, a second answer and another's progress reach nobody.
+
+use std::sync::Arc;
+
+use super::hub::Hub;
+use super::shape;
+use crate::outcome::{Failure, Outcome, Reason};
+use crate::wire::mcp::{Era, code, meta};
+use crate::wire::{Edit, Json, Kind, Message, Object, Value};
+
+/// One request that waits for its answer.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    /// The id that we gave it; its progress token is the same number.
+    pub(super) id: i64,
+    pub(super) era: Era,
+    /// The client's progress token.
+    pub(super) theirs: Option<Json>,
+    /// It is a `subscriptions/listen`: changes are what it waits for.
+    pub(super) listening: bool,
+    pub(super) hub: Arc<Hub>,
+}
+
+/// What a message means to a request.
+#[derive(Debug)]
+pub(super) enum Heard {
+    /// It is the end.
+    Done(Outcome),
+    /// It belongs to the request and goes to the client.
+    Notification(Message),
+    /// A legacy server asks something.
+    Asked(Message),
+    /// Nothing.
+    Nothing,
+}
+
+impl Waiting {
+    /// Our progress token, where the client wants progress.
+    pub(super) fn token(&self) -> Option<Json> {
+        self.theirs.as_ref().map(|_| Json::of(&self.id))
+    }
+
+    /// What a message means that arrived where only this request is answered.
+    pub(super) fn hear(&self, message: Message) -> Heard {
+        match message.kind() {
+            Kind::Result | Kind::Error => self.answer(&message),
+            Kind::Notification => self.notification(message),
+            Kind::Request if self.era == Era::Legacy => Heard::Asked(message),
+            Kind::Request => self.stray(),
+        }
+    }
+
+    fn answer(&self, message: &Message) -> Heard {
+        let ours = match message.id_value() {
+            Some(id) => id.as_i64() == Some(self.id),
+            // An error whose sender could not read our id; there is only one request that it can answer.
+            None => true,
+        };
+        if !ours {
+            return self.stray();
+        }
+        let body = message.body().unwrap_or_else(|| Json::of(&serde_json::Map::new()));
+        Heard::Done(if message.kind() == Kind::Result {
+            shape::outcome(body, self.era)
+        } else if error_code(&body).is_some() {
+            Outcome::Error(body)
+        } else {
+            garbage("the error has no code")
+        })
+    }
+
+    fn notification(&self, message: Message) -> Heard {
+        let method = message.method();
+        if method == "notifications/progress" {
+            return self.progress(&message);
+        }
+        if self.hub.list_changed(&method) && !self.listening {
+            return Heard::Nothing;
+        }
+        if method == "notifications/cancelled" || (method == "notifications/resources/updated" && !self.listening) {
+            self.hub.notification_dropped();
+            return Heard::Nothing;
+        }
+        if let Some(subscription) = member(message.params(), "_meta", meta::SUBSCRIPTION_ID)
+            && subscription.as_i64() != Some(self.id)
+        {
+            return self.stray();
+        }
+        drop(method);
+        Heard::Notification(message)
+    }
+
+    fn progress(&self, message: &Message) -> Heard {
+        let (Some(params), Some(theirs)) = (message.params(), &self.theirs) else { return self.stray() };
+        if params.get(meta::PROGRESS_TOKEN).and_then(Value::as_i64) != Some(self.id) {
+            return self.stray();
+        }
+        let params = params.edited(&[Edit::Set(meta::PROGRESS_TOKEN, theirs.clone())]);
+        Heard::Notification(Message::notification("notifications/progress", Some(&params)))
+    }
+
+    fn stray(&self) -> Heard {
+        self.hub.stray();
+        Heard::Nothing
+    }
+}
+
+/// What we answer to a request of a legacy server. No client capability was declared to it, so there is
+/// nothing that it may ask but whether we are alive.
+pub(super) fn reply_to_server(request: &Message) -> Option<Message> {
+    let id = request.id()?;
+    if request.method() == "ping" {
+        return Some(Message::result(&id, &Json::of(&serde_json::Map::new())));
+    }
+    let error = serde_json::json!({ "code": code::METHOD_NOT_FOUND, "message": "Method not found" });
+    Some(Message::error(Some(&id), &Json::of(&error)))
+}
+
+/// The code of a JSON-RPC error object.
+pub(super) fn error_code(error: &Json) -> Option<i64> {
+    error.value().as_object()?.get("code")?.as_i64()
+}
+
+/// A member of a member.
+pub(super) fn member<'a>(object: Option<Object<'a>>, outer: &str, inner: &str) -> Option<Value<'a>> {
+    object?.get(outer)?.as_object()?.get(inner)
+}
+
+/// The upstream answered something that is not MCP.
+pub(super) fn garbage(detail: impl Into<String>) -> Outcome {
+    Outcome::Failed(Failure::after(Reason::UpstreamGarbage, detail))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::ids::ServerId;
+    use crate::upstream::hub::Change;
+
+    fn waiting(theirs: Option<Json>) -> (Waiting, tokio::sync::broadcast::Receiver<Change>) {
+        let (sender, receiver) = tokio::sync::broadcast::channel(8);
+        let hub = Arc::new(Hub::new(ServerId::new("s").unwrap(), sender));
+        (Waiting { id: 7, era: Era::Legacy, theirs, listening: false, hub }, receiver)
+    }
+
+    fn message(value: &serde_json::Value) -> Message {
+        Message::parse(value.to_string(), crate::wire::Source::Upstream).unwrap()
+    }
+
+    #[test]
+    fn only_the_answer_to_our_id_is_ours() {
+        let (waiting, _changes) = waiting(None);
+        for id in [json!(8), json!("7")] {
+            let foreign = message(&json!({ "jsonrpc": "2.0", "id": id, "result": {} }));
+            assert!(matches!(waiting.hear(foreign), Heard::Nothing));
+        }
+        assert_eq!(waiting.hub.dropped().strays, 2);
+        let ours = message(&json!({ "jsonrpc": "2.0", "id": 7, "result": { "a": 1 } }));
+        assert!(matches!(waiting.hear(ours), Heard::Done(Outcome::Complete(_))));
+        let error = message(&json!({ "jsonrpc": "2.0", "id": null, "error": { "code": -32600, "message": "m" } }));
+        assert!(matches!(waiting.hear(error), Heard::Done(Outcome::Error(_))));
+        let odd = message(&json!({ "jsonrpc": "2.0", "id": 7, "error": {} }));
+        assert!(matches!(waiting.hear(odd), Heard::Done(Outcome::Failed(_))));
+    }
+
+    #[test]
+    fn progress_comes_back_under_the_clients_own_token() {
+        let progress = |token: serde_json::Value| {
+            let params = json!({ "progressToken": token, "progress": 1, "x": "kept" });
+            message(&json!({ "jsonrpc": "2.0", "method": "notifications/progress", "params": params }))
+        };
+        let (waiting, _changes) = waiting(Some(Json::of("theirs")));
+        let Heard::Notification(mapped) = waiting.hear(progress(json!(7))) else { panic!() };
+        assert_eq!(mapped.params().unwrap().get("progressToken").unwrap().raw(), "\"theirs\"");
+        assert_eq!(mapped.params().unwrap().get("x").unwrap().raw(), "\"kept\"");
+        for foreign in [json!(8), json!("theirs"), json!("7")] {
+            assert!(matches!(waiting.hear(progress(foreign)), Heard::Nothing));
+        }
+    }
+
+    #[test]
+    fn a_changed_list_is_told_to_everyone_and_not_to_the_client() {
+        let (waiting, mut changes) = waiting(None);
+        let changed = message(&json!({ "jsonrpc": "2.0", "method": "notifications/resources/list_changed" }));
+        assert!(matches!(waiting.hear(changed), Heard::Nothing));
+        let server = ServerId::new("s").unwrap();
+        let kinds = [crate::wire::mcp::Kind::Resource, crate::wire::mcp::Kind::ResourceTemplate];
+        for kind in kinds {
+            assert_eq!(changes.try_recv().unwrap(), Change::Listed(server.clone(), kind));
+        }
+    }
+
+    #[test]
+    fn a_server_that_asks_is_told_that_nobody_answers_and_a_ping_is_answered() {
+        let ask = message(&json!({ "jsonrpc": "2.0", "id": "q", "method": "sampling/createMessage", "params": {} }));
+        let reply = reply_to_server(&ask).unwrap();
+        assert_eq!(error_code(&reply.body().unwrap()), Some(-32601));
+        assert_eq!(reply.id().unwrap().as_str(), "\"q\"");
+        let ping = message(&json!({ "jsonrpc": "2.0", "id": 1, "method": "ping" }));
+        assert_eq!(reply_to_server(&ping).unwrap().as_bytes().as_ref(), br#"{"jsonrpc":"2.0","id":1,"result":{}}"#);
+    }
+}

@@ -1,0 +1,95 @@
+//! Listening, with the gateway's own credential, for what an upstream says to nobody in particular.
+//!
+//! Decides which stream an upstream's changes come from. Knows nothing of who is interested.
+//! Invariant: after a gap in listening every list counts as changed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Access;
+use super::answer::Waiting;
+use super::drive::Answers;
+use super::errand::Errand;
+use super::events::Events;
+use super::exchange::Event;
+use super::health::Backoff;
+use super::http::Http;
+use super::legacy::Conversation;
+use super::server::{Server, Wire};
+use crate::limit;
+use crate::outcome::Failure;
+use crate::wire::mcp::Era;
+
+/// How one round of listening ended.
+enum Round {
+    /// There is nothing to listen to, as far as is known.
+    Nothing,
+    /// It listened, and the stream is over.
+    Ended,
+}
+
+impl Server {
+    /// Listens for as long as the server is in service.
+    pub(super) async fn keep_listening(self: Arc<Self>) {
+        let closing = self.link.closing.clone();
+        let listening = async {
+            let mut backoff = Backoff::new();
+            loop {
+                let began = tokio::time::Instant::now();
+                match self.listen().await {
+                    Ok(Round::Nothing) | Err(_) => {
+                        // Something new is known when it answers again, or is asked with a new credential.
+                        let _ = tokio::time::timeout(limit::CHANGE_STREAM_IDLE, self.link.found.notified()).await;
+                    }
+                    Ok(Round::Ended) => self.link.hub.all_lists_changed(),
+                }
+                if began.elapsed() > limit::RETRY_PAUSE_MAX {
+                    backoff.reset();
+                }
+                tokio::time::sleep(backoff.pause().max(Duration::from_millis(100))).await;
+            }
+        };
+        tokio::select! { () = closing.cancelled() => {}, () = listening => {} }
+    }
+
+    async fn listen(self: &Arc<Self>) -> Result<Round, Failure> {
+        // Before anybody asked there is nothing that could change.
+        let Some(access) = self.link.gateway_access.load_full() else { return Ok(Round::Nothing) };
+        let facts = self.facts_quietly(&access).await?;
+        let announced = ["tools", "prompts", "resources"].iter().any(|kind| facts.announces(kind, Some("listChanged")));
+        if !announced {
+            return Ok(Round::Nothing);
+        }
+        match (&self.wire, facts.era()) {
+            (Wire::Http(http), Era::Legacy) => legacy_stream(http, &access).await,
+            (Wire::Stdio(stdio), Era::Legacy) => {
+                // What it says is told when it is read; the lease keeps the process alive to say it.
+                let running = stdio.process(&access).await?;
+                running.process.over.cancelled().await;
+                Ok(Round::Ended)
+            }
+            (Wire::Unusable(_), _) => Ok(Round::Nothing),
+            (_, Era::Modern) => {
+                let mut exchange = self.exchange(Errand::listen().parcel(&access));
+                let mut heard = false;
+                // Changes were told to everyone when they were heard; here only the end matters.
+                while let Event::Notification(_) = exchange.next().await {
+                    heard = true;
+                }
+                Ok(if heard { Round::Ended } else { Round::Nothing })
+            }
+        }
+    }
+}
+
+/// The GET stream of the gateway's own session.
+async fn legacy_stream(http: &Arc<Http>, access: &Access) -> Result<Round, Failure> {
+    let session = http.session(access).await?;
+    let conversation = Conversation::new(http, session, access.clone());
+    let Some(body) = conversation.stream(None).await? else { return Ok(Round::Nothing) };
+    // No request has this id, so nothing that arrives here is an answer.
+    let waiting = Waiting { id: 0, era: Era::Legacy, theirs: None, listening: false, hub: Arc::clone(&http.link.hub) };
+    let mut events = Events::legacy(body, waiting, None, conversation, None);
+    while let Ok(Event::Notification(_)) = tokio::time::timeout(limit::CHANGE_STREAM_IDLE, events.next()).await {}
+    Ok(Round::Ended)
+}

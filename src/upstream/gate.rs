@@ -1,0 +1,77 @@
+//! How many requests one upstream is given at once, and how many may wait.
+//!
+//! Decides who is turned away as busy. Knows nothing of transports. Invariant: housekeeping and calls
+//! never take each other's places.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+use crate::config::HealthConfig;
+use crate::limit;
+use crate::outcome::{Failure, Reason};
+
+/// A place among the calls in flight.
+pub(super) type Permit = OwnedSemaphorePermit;
+
+/// How many requests one upstream is given at once.
+#[derive(Debug)]
+pub(super) struct Gate {
+    calls: Arc<Semaphore>,
+    errands: Arc<Semaphore>,
+    waiting: AtomicUsize,
+    max: u32,
+}
+
+impl Gate {
+    pub(super) fn new(health: &HealthConfig) -> Self {
+        let max = u32::try_from(health.calls_in_flight_max).unwrap_or(u32::MAX >> 4).clamp(1, u32::MAX >> 4);
+        Self {
+            calls: Arc::new(Semaphore::new(max as usize)),
+            errands: Arc::new(Semaphore::new(limit::ERRANDS_IN_FLIGHT_MAX)),
+            waiting: AtomicUsize::new(0),
+            max,
+        }
+    }
+
+    /// Takes a place, waiting for one if not too many wait already.
+    pub(super) async fn enter(&self, errand: bool, until: Instant) -> Result<Permit, Failure> {
+        let busy = |detail: &str| Failure::before(Reason::UpstreamBusy, detail);
+        let places = if errand { &self.errands } else { &self.calls };
+        if let Ok(permit) = Arc::clone(places).try_acquire_owned() {
+            return Ok(permit);
+        }
+        let _waiting = Waiter::begin(&self.waiting, self.max as usize)
+            .ok_or_else(|| busy("it has too many calls in flight, and as many wait"))?;
+        match tokio::time::timeout_at(until, Arc::clone(places).acquire_owned()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_)) => Err(busy("it is being closed")),
+            Err(_) => Err(busy("no call in flight ended in time")),
+        }
+    }
+
+    /// Waits until no call is in flight.
+    pub(super) async fn idle(&self) {
+        // An error would say that the gate is closed, which is as good.
+        let _ = self.calls.acquire_many(self.max).await;
+    }
+}
+
+/// One that waits for a place; counted until it is dropped.
+struct Waiter<'a>(&'a AtomicUsize);
+
+impl<'a> Waiter<'a> {
+    fn begin(waiting: &'a AtomicUsize, max: usize) -> Option<Self> {
+        let before = waiting.fetch_add(1, Ordering::AcqRel);
+        let waiter = Self(waiting);
+        (before < max).then_some(waiter)
+    }
+}
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}

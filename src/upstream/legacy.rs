@@ -1,0 +1,283 @@
+//! Legacy sessions over streamable HTTP (2025-03-26 to 2025-11-25): `initialize`, session id, DELETE.
+//!
+//! Decides when a lost session may be replaced in silence. Knows nothing of who calls beyond the key of
+//! a principal. Invariant: a session belongs to one key of the pool, and one that carried a tool call is
+//! never replaced behind the caller's back.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode};
+use hyper::body::Incoming;
+
+use super::Access;
+use super::answer::{error_code, garbage};
+use super::drive::{self, Patience};
+use super::errand::{Errand, ServerFacts};
+use super::events::Events;
+use super::exchange::Opened;
+use super::gate::Permit;
+use super::http::{Http, Reply, refusal, refused, single};
+use super::pool::{Key, Lease, PoolFull};
+use super::server::{Parcel, Trouble};
+use crate::config::Isolation;
+use crate::limit;
+use crate::outcome::{Failure, Outcome, Reason};
+use crate::wire::mcp::{self, Era, code};
+use crate::wire::{Json, Message};
+
+/// One session at an upstream.
+#[derive(Debug)]
+pub(super) struct Session {
+    id: Option<HeaderValue>,
+    pub(super) facts: ServerFacts,
+    access: Access,
+    /// A tool call was carried, so there may be state that a new session would not have.
+    executed: AtomicBool,
+}
+
+/// A session in use, for what has to be said in it later.
+#[derive(Clone)]
+pub(super) struct Conversation {
+    http: Arc<Http>,
+    session: Arc<Lease<Session>>,
+    access: Access,
+}
+
+/// Tells the upstream that nobody waits any more, when it is dropped.
+pub(super) struct CancelNotice {
+    conversation: Option<Conversation>,
+    id: i64,
+}
+
+impl Http {
+    /// One legacy request, in the session of whoever asks.
+    pub(super) async fn legacy(
+        self: &Arc<Self>,
+        parcel: &Parcel,
+        patience: Patience,
+        permit: &mut Option<Permit>,
+    ) -> Result<Opened, Trouble> {
+        let key = self.key(&parcel.access);
+        let mut replaced = false;
+        loop {
+            let lease = self.session(&parcel.access).await?;
+            let forgettable = parcel.errand
+                || self.link.config.isolation == Isolation::Shared
+                || !lease.executed.load(Ordering::Acquire);
+            let session = Arc::clone(lease.shared());
+            match self.in_session(lease, parcel, patience, permit).await {
+                Err(Trouble::SessionLost) => {
+                    self.sessions.remove(&key, &session);
+                    if replaced || !forgettable {
+                        let detail = "the upstream does not know its session any more";
+                        return Err(Failure::after(Reason::UpstreamSessionLost, detail).into());
+                    }
+                    replaced = true;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    async fn in_session(
+        self: &Arc<Self>,
+        lease: Lease<Session>,
+        parcel: &Parcel,
+        patience: Patience,
+        permit: &mut Option<Permit>,
+    ) -> Result<Opened, Trouble> {
+        let (waiting, message) = self.prepare(parcel, Era::Legacy);
+        let mut headers = self.headers(parcel, Era::Legacy)?;
+        lease.mark(&mut headers)?;
+        let conversation =
+            Conversation { http: Arc::clone(self), session: Arc::new(lease), access: parcel.access.clone() };
+        let session = Arc::clone(&conversation.session);
+        let cancel = CancelNotice { conversation: Some(conversation.clone()), id: waiting.id };
+        let reply = match self.post(&message, headers, patience).await {
+            // What was never sent need not be cancelled.
+            Err(failure) if !failure.may_have_acted => {
+                cancel.not_needed();
+                return Err(failure.into());
+            }
+            Err(failure) => return Err(failure.into()),
+            Ok(response) => self.reply(response, patience).await?,
+        };
+        let lost = matches!(&reply, Reply::Refused(status, message) if is_session_lost(*status, message.as_ref()))
+            && session.id.is_some();
+        if !lost && parcel.outgoing.method == "tools/call" {
+            session.executed.store(true, Ordering::Release);
+        }
+        if let Reply::Events(body) = reply {
+            let events = Events::legacy(body, waiting, permit.take(), conversation, Some(cancel));
+            return Ok(drive::drive(events, patience, patience.next_event()).await);
+        }
+        cancel.not_needed();
+        Ok(Opened::Done(match reply {
+            Reply::Message(message) => single(message, &waiting),
+            Reply::Refused(..) if lost => return Err(Trouble::SessionLost),
+            Reply::Refused(status, message) => refusal(status, message, &waiting),
+            Reply::Empty | Reply::Events(_) => garbage("the answer to a request is empty"),
+        }))
+    }
+
+    pub(super) fn key(&self, access: &Access) -> Key {
+        Key::of(access, self.link.config.isolation)
+    }
+
+    /// The session of whoever asks; initialized if there is none.
+    pub(super) async fn session(self: &Arc<Self>, access: &Access) -> Result<Lease<Session>, Trouble> {
+        let evict = |session: Arc<Session>| {
+            let http = Arc::clone(self);
+            tokio::spawn(async move {
+                http.end(&session).await;
+            });
+        };
+        match self.sessions.lease(&self.key(access), self.initialize(access), evict).await {
+            Ok(Ok(lease)) => Ok(lease),
+            Ok(Err(trouble)) => {
+                // What was found out about its era may be wrong, or no longer so.
+                self.link.forget_era();
+                Err(trouble)
+            }
+            Err(PoolFull) => Err(Failure::before(Reason::UpstreamBusy, "all of its sessions are in use").into()),
+        }
+    }
+
+    async fn initialize(&self, access: &Access) -> Result<Arc<Session>, Trouble> {
+        let patience = Patience::call(&self.link.config.health);
+        let parcel = Errand::initialize().parcel(access);
+        let (waiting, message) = self.prepare(&parcel, Era::Legacy);
+        let response = self.post(&message, self.headers(&parcel, Era::Legacy)?, patience).await?;
+        let id = response.headers().get(mcp::header::SESSION_ID).cloned();
+        if id.as_ref().is_some_and(|id| id.len() > limit::SESSION_ID_BYTES_MAX || id.to_str().is_err()) {
+            return Err(Failure::after(Reason::UpstreamGarbage, "its session id is too long or not ASCII").into());
+        }
+        let outcome = match self.reply(response, patience).await? {
+            Reply::Message(message) => single(message, &waiting),
+            Reply::Events(body) => drive::outcome(&mut Events::modern(body, waiting, None), patience).await,
+            Reply::Empty => garbage("the answer to initialize is empty"),
+            Reply::Refused(status, message) => match refusal(status, message, &waiting) {
+                Outcome::Failed(mut failure) if matches!(status.as_u16(), 400 | 404 | 405 | 406) => {
+                    failure.detail.push_str(
+                        " to initialize; is the URL its MCP endpoint? the HTTP+SSE transport of 2024-11-05 is not supported",
+                    );
+                    return Err(Trouble::WrongEra(failure));
+                }
+                outcome => outcome,
+            },
+        };
+        let facts = ServerFacts::of_initialize(outcome)?;
+        let session = Arc::new(Session { id, facts, access: access.clone(), executed: AtomicBool::new(false) });
+        let parcel = Errand::initialized().parcel(access);
+        let mut headers = self.headers(&parcel, Era::Legacy)?;
+        session.mark(&mut headers)?;
+        let message = Message::notification(&parcel.outgoing.method, None);
+        let response = self.post(&message, headers, patience).await?;
+        match response.status() {
+            status if status.is_success() => Ok(session),
+            status => Err(refused(status, None).into()),
+        }
+    }
+
+    /// Ends a session: DELETE, and whatever the upstream says to it.
+    pub(super) async fn end(&self, session: &Session) {
+        if session.id.is_none() {
+            return;
+        }
+        let Ok(mut headers) = self.bare_headers(&session.access) else { return };
+        if session.mark(&mut headers).is_ok() {
+            headers.remove(http::header::CONTENT_TYPE);
+            let patience = Patience::connect(&self.link.config.health);
+            let ended = self.request(http::Method::DELETE, Bytes::new(), headers, patience).await;
+            tracing::debug!(server = %self.link.config.id, ended = ended.is_ok(), "ended a session");
+        }
+    }
+}
+
+impl Session {
+    /// Puts what names the session into the headers of a request.
+    fn mark(&self, headers: &mut HeaderMap) -> Result<(), Failure> {
+        if let Some(id) = &self.id {
+            headers.insert(mcp::header::SESSION_ID, id.clone());
+        }
+        headers.insert(mcp::header::PROTOCOL_VERSION, HeaderValue::from_static(self.facts.version.as_str()));
+        Ok(())
+    }
+}
+
+impl Conversation {
+    pub(super) fn new(http: &Arc<Http>, session: Lease<Session>, access: Access) -> Self {
+        Self { http: Arc::clone(http), session: Arc::new(session), access }
+    }
+
+    fn headers(&self) -> Result<HeaderMap, Failure> {
+        let mut headers = self.http.bare_headers(&self.access)?;
+        self.session.mark(&mut headers)?;
+        Ok(headers)
+    }
+
+    /// Says something that has no answer; that it cannot be said is no failure of the call.
+    pub(super) async fn say(&self, message: &Message) {
+        let patience = Patience::connect(&self.http.link.config.health);
+        if let Ok(headers) = self.headers() {
+            let said = self.http.post(message, headers, patience).await;
+            tracing::trace!(server = %self.http.link.config.id, said = said.is_ok(), "said something in a session");
+        }
+    }
+
+    /// Opens the stream for what belongs to no request, or takes one up where it broke off.
+    /// `None` where the upstream has none.
+    pub(super) async fn stream(&self, last_event_id: Option<&str>) -> Result<Option<Incoming>, Failure> {
+        let mut headers = self.headers()?;
+        headers.remove(http::header::CONTENT_TYPE);
+        headers.insert(http::header::ACCEPT, HeaderValue::from_static("text/event-stream"));
+        if let Some(value) = last_event_id.and_then(|id| HeaderValue::from_str(id).ok()) {
+            headers.insert(mcp::header::LAST_EVENT_ID, value);
+        }
+        let patience = Patience::call(&self.http.link.config.health);
+        let response = self.http.request(http::Method::GET, Bytes::new(), headers, patience).await?;
+        if matches!(response.status(), StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED) {
+            return Ok(None);
+        }
+        match self.http.reply(response, patience).await? {
+            Reply::Events(body) => Ok(Some(body)),
+            Reply::Refused(status, _) => Err(refused(status, None)),
+            Reply::Message(_) | Reply::Empty => Ok(None),
+        }
+    }
+}
+
+impl CancelNotice {
+    /// The request is over, so there is nothing to cancel.
+    pub(super) fn not_needed(mut self) {
+        self.conversation = None;
+    }
+}
+
+impl Drop for CancelNotice {
+    fn drop(&mut self) {
+        let Some(conversation) = self.conversation.take() else { return };
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let message = cancelled(self.id);
+        runtime.spawn(async move { conversation.say(&message).await });
+    }
+}
+
+/// `notifications/cancelled` for a request of ours.
+pub(super) fn cancelled(id: i64) -> Message {
+    let parameters = serde_json::json!({ "requestId": id, "reason": "nobody waits for it any more" });
+    Message::notification("notifications/cancelled", Some(&Json::of(&parameters)))
+}
+
+/// Whether an HTTP error says that the session is gone: 404 by the specification; many servers say 400
+/// with one of the codes that SDKs use for their own trouble.
+fn is_session_lost(status: StatusCode, message: Option<&Message>) -> bool {
+    let number = message.and_then(Message::body).as_ref().and_then(error_code);
+    match status {
+        StatusCode::NOT_FOUND => number != Some(i64::from(code::METHOD_NOT_FOUND)),
+        StatusCode::BAD_REQUEST => matches!(number, Some(-32001 | -32000)),
+        _ => false,
+    }
+}

@@ -1,0 +1,122 @@
+//! What is known of one upstream, whatever carries it: its era, its health, its numbers.
+//!
+//! Decides when what was learnt is forgotten. Knows no transport. Invariant: a failure to reach it
+//! forgets the era, because what answers next may be another version.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
+
+use arc_swap::ArcSwapOption;
+use secrecy::ExposeSecret;
+use tokio::sync::{Notify, broadcast};
+use tokio_util::sync::CancellationToken;
+
+use super::Access;
+use super::health::Circuit;
+use super::hub::{Change, Hub};
+use crate::config::ServerConfig;
+use crate::ids::AuthorizationContext;
+use crate::outcome::{Failure, Reason};
+use crate::wire::mcp::Era;
+
+/// What is known of one upstream.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) config: Arc<ServerConfig>,
+    pub(super) hub: Arc<Hub>,
+    pub(super) circuit: Circuit,
+    /// The server is given up: nothing new begins.
+    pub(super) closing: CancellationToken,
+    /// Wakes the prober.
+    pub(super) lost: Notify,
+    /// Wakes the listener for changes.
+    pub(super) found: Notify,
+    /// What the gateway itself presents, as last seen; for what happens in the background.
+    pub(super) gateway_access: ArcSwapOption<Access>,
+    era: AtomicU8,
+    ids: AtomicI64,
+}
+
+const UNKNOWN: u8 = 0;
+const MODERN: u8 = 1;
+const LEGACY: u8 = 2;
+
+impl Link {
+    pub(super) fn new(config: Arc<ServerConfig>, changes: broadcast::Sender<Change>) -> Self {
+        Self {
+            hub: Arc::new(Hub::new(config.id.clone(), changes)),
+            config,
+            circuit: Circuit::new(),
+            closing: CancellationToken::new(),
+            lost: Notify::new(),
+            found: Notify::new(),
+            gateway_access: ArcSwapOption::empty(),
+            era: AtomicU8::new(UNKNOWN),
+            ids: AtomicI64::new(1),
+        }
+    }
+
+    /// A request id that was never used toward this upstream.
+    pub(super) fn next_id(&self) -> i64 {
+        self.ids.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(super) fn era(&self) -> Option<Era> {
+        match self.era.load(Ordering::Acquire) {
+            MODERN => Some(Era::Modern),
+            LEGACY => Some(Era::Legacy),
+            _ => None,
+        }
+    }
+
+    pub(super) fn learn_era(&self, era: Era) {
+        let era = if era == Era::Modern { MODERN } else { LEGACY };
+        if self.era.swap(era, Ordering::AcqRel) != era {
+            tracing::debug!(server = %self.config.id, modern = (era == MODERN), "found out which era it speaks");
+        }
+    }
+
+    pub(super) fn forget_era(&self) {
+        self.era.store(UNKNOWN, Ordering::Release);
+    }
+
+    /// It answered, whatever it said.
+    pub(super) fn answered(&self) {
+        if self.circuit.answered() {
+            tracing::info!(server = %self.config.id, "upstream is up");
+            self.hub.tell(Change::Up(self.config.id.clone()));
+            self.found.notify_one();
+        }
+    }
+
+    /// It could not be reached; the failure to give to the caller.
+    pub(super) fn unreachable(&self, detail: String) -> Failure {
+        self.forget_era();
+        if self.circuit.failed(&detail) {
+            tracing::warn!(server = %self.config.id, reason = detail, "upstream is down");
+            self.hub.tell(Change::Down(self.config.id.clone()));
+        }
+        self.lost.notify_one();
+        Failure::before(Reason::UpstreamUnreachable, detail)
+    }
+
+    /// Remembers what the gateway itself presents.
+    pub(super) fn saw(&self, access: &Access) {
+        if access.context != AuthorizationContext::Gateway {
+            return;
+        }
+        let shown = |access: &Access| {
+            access.credential.as_ref().map(|(name, secret)| (name.clone(), secret.expose_secret().to_owned()))
+        };
+        let known = self.gateway_access.load();
+        if known.as_ref().is_none_or(|known| shown(known) != shown(access)) {
+            self.gateway_access.store(Some(Arc::new(Access { principal: None, ..access.clone() })));
+            self.found.notify_one();
+        }
+    }
+
+    /// What to present in the background: the gateway's own, or nothing.
+    pub(super) fn own_access(&self) -> Access {
+        self.gateway_access.load_full().map_or_else(Access::bare, |access| (*access).clone())
+    }
+}

@@ -1,0 +1,373 @@
+//! One upstream server: who may enter, in which era it is spoken to, and what keeps it known.
+//!
+//! Decides whether a request may be sent at all, and sends it again only where nothing was executed.
+//! Knows nothing of who calls. Invariant: a request that may have been executed is never sent twice.
+
+use std::sync::Arc;
+
+use tokio::sync::broadcast;
+
+use super::drive::{Patience, timed_out};
+use super::errand::{self, Errand, Listing, Pages, ServerFacts};
+use super::exchange::{Event, Exchange, Opened};
+use super::gate::{Gate, Permit};
+use super::health::{Backoff, Health};
+use super::http::{Http, Reply, refused, single};
+use super::hub::Change;
+use super::legacy::Session;
+use super::link::Link;
+use super::stdio::{Launcher, Running, Stdio};
+use super::{Access, answer, drive, events};
+use crate::config::{ServerConfig, TransportConfig};
+use crate::egress::{EgressPolicy, upstream_client};
+use crate::limit;
+use crate::outcome::{Failure, Outcome, Reason};
+use crate::wire::Outgoing;
+use crate::wire::mcp::{Era, Kind, code};
+
+/// What is sent, and for whom.
+#[derive(Debug)]
+pub(super) struct Parcel {
+    pub(super) access: Access,
+    pub(super) outgoing: Outgoing,
+    /// It is the gateway's own housekeeping.
+    pub(super) errand: bool,
+    /// It stays open: `subscriptions/listen`.
+    pub(super) listening: bool,
+}
+
+/// Why a request came to nothing.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// The upstream speaks another era than it was spoken to in; nothing was executed.
+    WrongEra(Failure),
+    /// The session is gone; nothing was executed.
+    SessionLost,
+    /// Anything else.
+    Failed(Failure),
+}
+
+impl From<Failure> for Trouble {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+impl From<Trouble> for Failure {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::WrongEra(failure) | Trouble::Failed(failure) => failure,
+            Trouble::SessionLost => Self::after(Reason::UpstreamSessionLost, "the upstream does not know its session"),
+        }
+    }
+}
+
+/// One upstream server.
+#[derive(Debug)]
+pub(super) struct Server {
+    pub(super) link: Arc<Link>,
+    pub(super) wire: Wire,
+    gate: Gate,
+    probing: tokio::sync::Mutex<()>,
+}
+
+/// How it is reached.
+#[derive(Debug)]
+pub(super) enum Wire {
+    /// Streamable HTTP.
+    Http(Arc<Http>),
+    /// A child process.
+    Stdio(Arc<Stdio>),
+    /// Not at all, and why.
+    Unusable(String),
+}
+
+impl Server {
+    /// Takes a server into service; it is tried in the background at once.
+    pub(super) fn start(
+        config: &Arc<ServerConfig>,
+        changes: broadcast::Sender<Change>,
+        launcher: Result<Launcher, String>,
+    ) -> Arc<Self> {
+        let link = Arc::new(Link::new(Arc::clone(config), changes));
+        let wire = match &config.transport {
+            TransportConfig::Http { url, allow_private } => {
+                let uri = url.as_str().parse::<http::Uri>().map_err(|error| error.to_string());
+                let policy = EgressPolicy::server(*allow_private);
+                let client = upstream_client(policy, config.health.connect_timeout).map_err(|error| error.to_string());
+                match client.and_then(|client| Ok((client, uri?))) {
+                    Ok((client, uri)) => Wire::Http(Arc::new(Http::new(Arc::clone(&link), client, uri))),
+                    Err(error) => Wire::Unusable(error),
+                }
+            }
+            TransportConfig::Stdio { .. } => match launcher {
+                Ok(launcher) => Wire::Stdio(Arc::new(Stdio::new(Arc::clone(&link), launcher))),
+                Err(error) => Wire::Unusable(error),
+            },
+        };
+        let gate = Gate::new(&config.health);
+        let server = Arc::new(Self { link, wire, gate, probing: tokio::sync::Mutex::new(()) });
+        tokio::spawn(Arc::clone(&server).keep_probing());
+        tokio::spawn(Arc::clone(&server).keep_listening());
+        server
+    }
+
+    /// Sends a request.
+    pub(super) fn exchange(self: &Arc<Self>, parcel: Parcel) -> Exchange {
+        if let Err(failure) = self.link.circuit.check() {
+            return Exchange::finished(Outcome::Failed(failure));
+        }
+        let server = Arc::clone(self);
+        Exchange::opening(Box::pin(async move { server.open(parcel).await }))
+    }
+
+    async fn open(&self, parcel: Parcel) -> Opened {
+        let health = &self.link.config.health;
+        let patience = if parcel.listening { Patience::listening(health) } else { Patience::call(health) };
+        match tokio::time::timeout_at(patience.deadline, self.admitted(&parcel, patience)).await {
+            Ok(Ok(opened)) => opened,
+            Ok(Err(failure)) => Opened::Done(Outcome::Failed(failure)),
+            Err(_) => Opened::Done(timed_out("the whole call took too long")),
+        }
+    }
+
+    async fn admitted(&self, parcel: &Parcel, patience: Patience) -> Result<Opened, Failure> {
+        if self.link.closing.is_cancelled() {
+            return Err(Failure::before(Reason::UpstreamUnreachable, "the server was taken out of the configuration"));
+        }
+        // A stream that stays open is no work; how many one principal may have is counted elsewhere.
+        let mut permit = match parcel.listening {
+            true => None,
+            false => Some(self.gate.enter(parcel.errand, patience.first_byte).await?),
+        };
+        match &self.wire {
+            Wire::Http(http) => self.over_http(http, parcel, patience, &mut permit).await,
+            Wire::Stdio(stdio) => Box::pin(stdio.open(parcel, patience, &mut permit)).await,
+            Wire::Unusable(reason) => Err(self.link.unreachable(reason.clone())),
+        }
+    }
+
+    async fn over_http(
+        &self,
+        http: &Arc<Http>,
+        parcel: &Parcel,
+        patience: Patience,
+        permit: &mut Option<Permit>,
+    ) -> Result<Opened, Failure> {
+        let mut asked_again = false;
+        loop {
+            let sent = match self.era(http, &parcel.access).await? {
+                Era::Modern => http.modern(parcel, patience, permit).await,
+                // Boxed, so that the modern way does not carry its room around.
+                Era::Legacy => Box::pin(http.legacy(parcel, patience, permit)).await,
+            };
+            match sent {
+                Ok(opened) => return Ok(opened),
+                Err(Trouble::WrongEra(_)) if !asked_again => {
+                    asked_again = true;
+                    self.link.forget_era();
+                }
+                Err(trouble) => return Err(trouble.into()),
+            }
+        }
+    }
+
+    /// The era that it speaks; found out by asking, one at a time.
+    async fn era(&self, http: &Arc<Http>, access: &Access) -> Result<Era, Failure> {
+        match self.link.era() {
+            Some(era) => Ok(era),
+            None => Box::pin(self.find_era(http, access)).await,
+        }
+    }
+
+    async fn find_era(&self, http: &Arc<Http>, access: &Access) -> Result<Era, Failure> {
+        let patience = Patience::call(&self.link.config.health);
+        let asking = async {
+            let _one_at_a_time = self.probing.lock().await;
+            if let Some(era) = self.link.era() {
+                return Ok(era);
+            }
+            let era = probe(http, access, patience).await?;
+            self.link.learn_era(era);
+            Ok(era)
+        };
+        match tokio::time::timeout_at(patience.first_byte, asking).await {
+            Ok(era) => era,
+            Err(_) => Err(Failure::before(Reason::UpstreamTimeout, "it did not say in time which version it speaks")),
+        }
+    }
+
+    /// Sends an errand and waits for its end.
+    async fn ask(self: &Arc<Self>, errand: Errand, access: &Access) -> Outcome {
+        end_of(self.exchange(errand.parcel(access))).await
+    }
+
+    /// What it says of itself; what the gateway itself presents is remembered for the background.
+    pub(super) async fn facts(self: &Arc<Self>, access: &Access) -> Result<ServerFacts, Failure> {
+        let facts = self.facts_quietly(access).await?;
+        self.link.saw(access);
+        Ok(facts)
+    }
+
+    /// The same without remembering who asked.
+    pub(super) async fn facts_quietly(&self, access: &Access) -> Result<ServerFacts, Failure> {
+        self.link.circuit.check()?;
+        self.facts_unchecked(access).await
+    }
+
+    /// The same for the prober, which asks while everybody else is turned away.
+    async fn facts_unchecked(&self, access: &Access) -> Result<ServerFacts, Failure> {
+        match &self.wire {
+            Wire::Http(http) => match self.era(http, access).await? {
+                Era::Modern => {
+                    let opened = self.open(Errand::discover().parcel(access)).await;
+                    let exchange = Exchange::opening(Box::pin(std::future::ready(opened)));
+                    Ok(ServerFacts::of_discover(end_of(exchange).await)?)
+                }
+                Era::Legacy => Ok(http.session(access).await?.facts.clone()),
+            },
+            Wire::Stdio(stdio) => Ok(stdio.process(access).await?.facts.clone()),
+            Wire::Unusable(reason) => Err(self.link.unreachable(reason.clone())),
+        }
+    }
+
+    /// All pages of one list.
+    pub(super) async fn list(self: &Arc<Self>, access: &Access, kind: Kind) -> Result<Listing, Failure> {
+        let mut pages = Pages::new(kind);
+        let mut cursor = None;
+        loop {
+            let page = match self.ask(Errand::list(kind, cursor.as_ref()), access).await {
+                // It has no such list, which is as good as an empty one.
+                Outcome::Error(error) if answer::error_code(&error) == Some(i64::from(code::METHOD_NOT_FOUND)) => break,
+                outcome => errand::result_of(outcome, kind.list_method())?,
+            };
+            cursor = pages.take(&page)?;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        self.link.saw(access);
+        let listing = pages.finish();
+        if listing.dropped > 0 {
+            self.link.hub.items_dropped(listing.dropped as u64);
+            tracing::warn!(
+                server = %self.link.config.id, list = kind.list_method(), dropped = listing.dropped,
+                "left out listed items that are not what they should be"
+            );
+        }
+        Ok(listing)
+    }
+
+    pub(super) fn health(&self) -> Health {
+        self.link.circuit.health()
+    }
+
+    /// Tries it until it answers, whenever it was lost; calls fail at once meanwhile.
+    async fn keep_probing(self: Arc<Self>) {
+        let closing = self.link.closing.clone();
+        let probing = async {
+            let mut backoff = Backoff::new();
+            loop {
+                let tried = self.reach().await;
+                if self.health() == Health::Up {
+                    backoff.reset();
+                    self.link.lost.notified().await;
+                } else if let Err(failure) = tried {
+                    self.link.unreachable(failure.detail);
+                }
+                tokio::time::sleep(backoff.pause()).await;
+            }
+        };
+        tokio::select! { () = closing.cancelled() => {}, () = probing => {} }
+    }
+
+    /// One attempt to reach it: enough to know that it answers, and in which era.
+    async fn reach(&self) -> Result<(), Failure> {
+        let access = self.link.own_access();
+        match &self.wire {
+            Wire::Http(http) => match self.era(http, &access).await? {
+                Era::Modern => Ok(()),
+                Era::Legacy => Ok(http.session(&access).await.map(drop)?),
+            },
+            Wire::Stdio(stdio) => stdio.process(&access).await.map(drop),
+            Wire::Unusable(reason) => Err(self.link.unreachable(reason.clone())),
+        }
+    }
+
+    /// Ends sessions and processes that nobody uses.
+    pub(super) async fn sweep(&self) {
+        match &self.wire {
+            Wire::Http(http) => end_sessions(http, &http.sessions.take_idle(limit::SESSION_IDLE)).await,
+            Wire::Stdio(stdio) => end_processes(&stdio.processes.take_idle(limit::PROCESS_IDLE)).await,
+            Wire::Unusable(_) => {}
+        }
+    }
+
+    /// Gives the server up: nothing new begins, sessions and processes are ended.
+    pub(super) async fn close(&self) {
+        self.link.closing.cancel();
+        match &self.wire {
+            Wire::Http(http) => end_sessions(http, &http.sessions.take_all()).await,
+            Wire::Stdio(stdio) => end_processes(&stdio.processes.take_all()).await,
+            Wire::Unusable(_) => {}
+        }
+    }
+
+    /// Gives the server up when nothing is in flight any more, or when its longest call must be over.
+    pub(super) async fn retire(&self) {
+        let health = &self.link.config.health;
+        let _ = tokio::time::timeout(health.call_timeout, self.gate.idle()).await;
+        self.close().await;
+    }
+}
+
+async fn end_sessions(http: &Http, sessions: &[Arc<Session>]) {
+    futures_util::future::join_all(sessions.iter().map(|session| http.end(session))).await;
+}
+
+async fn end_processes(processes: &[Arc<Running>]) {
+    futures_util::future::join_all(processes.iter().map(|process| process.end())).await;
+}
+
+/// Asks an HTTP server which era it speaks (2026-07-28, basic/versioning).
+async fn probe(http: &Arc<Http>, access: &Access, patience: Patience) -> Result<Era, Failure> {
+    let parcel = Errand::discover().parcel(access);
+    let (waiting, message) = http.prepare(&parcel, Era::Modern);
+    let mut headers = http.headers(&parcel, Era::Modern)?;
+    headers.insert(
+        crate::wire::mcp::header::PROTOCOL_VERSION,
+        http::HeaderValue::from_static(crate::wire::mcp::Version::V2026_07_28.as_str()),
+    );
+    let response = match http.post(&message, headers, patience).await {
+        Ok(response) => response,
+        // Some servers hang up on what they do not know.
+        Err(failure) if failure.reason == Reason::UpstreamClosed => return Ok(Era::Legacy),
+        Err(failure) => return Err(failure),
+    };
+    let outcome = match http.reply(response, patience).await {
+        Ok(Reply::Message(message)) => single(message, &waiting),
+        Ok(Reply::Events(body)) => drive::outcome(&mut events::Events::modern(body, waiting, None), patience).await,
+        // Whoever refuses our credential says nothing of its era.
+        Ok(Reply::Refused(status, _)) if matches!(status.as_u16(), 401 | 403 | 407 | 429) => {
+            return Err(refused(status, None));
+        }
+        Ok(Reply::Refused(_, Some(message))) => single(message, &waiting),
+        Ok(Reply::Refused(_, None) | Reply::Empty) => return Ok(Era::Legacy),
+        Err(failure) if failure.reason == Reason::UpstreamTimeout => return Err(failure),
+        Err(_) => return Ok(Era::Legacy),
+    };
+    match outcome {
+        Outcome::Failed(failure) if failure.reason == Reason::UpstreamTimeout => Err(failure),
+        outcome if errand::is_modern(&outcome) => Ok(Era::Modern),
+        _ => Ok(Era::Legacy),
+    }
+}
+
+/// The end of an exchange whose notifications nobody reads.
+pub(super) async fn end_of(mut exchange: Exchange) -> Outcome {
+    loop {
+        if let Event::Done(outcome) = exchange.next().await {
+            return outcome;
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! What differs between the eras in one request and one result: pure functions over bytes.
+//!
+//! Decides how the modern shape inside becomes what an upstream of either era expects, and which ending
+//! a result is. Knows no sockets. Invariant: our own `_meta` keys never leave, and never come in.
+
+use std::borrow::Cow;
+use std::sync::LazyLock;
+
+use base64::Engine as _;
+use http::HeaderValue;
+
+use crate::outcome::{Origin, Outcome};
+use crate::wire::mcp::{Era, Version, meta};
+use crate::wire::{Edit, Json, Object, Outgoing, Value};
+
+static MODERN: LazyLock<Json> = LazyLock::new(|| Json::of(Version::V2026_07_28.as_str()));
+static EMPTY: LazyLock<Json> = LazyLock::new(|| Json::of(&serde_json::Map::new()));
+
+/// The parameters as an upstream of that era expects them, with our progress token if progress is wanted.
+pub(super) fn parameters(outgoing: &Outgoing, era: Era, token: Option<&Json>) -> Json {
+    let Some(empty) = EMPTY.value().as_object() else { return EMPTY.clone() };
+    let object = outgoing.params.value().as_object().unwrap_or(empty);
+    let old = object.get("_meta").and_then(Value::as_object).unwrap_or(empty);
+    let progress =
+        token.map_or(Edit::Remove(meta::PROGRESS_TOKEN), |token| Edit::Set(meta::PROGRESS_TOKEN, token.clone()));
+    let new = match era {
+        Era::Modern => old.edited(&[
+            Edit::Set(meta::PROTOCOL_VERSION, MODERN.clone()),
+            Edit::Default(meta::CLIENT_CAPABILITIES, EMPTY.clone()),
+            Edit::RemovePrefix(meta::OWN_PREFIX),
+            progress,
+        ]),
+        Era::Legacy => old.edited(&[
+            Edit::Remove(meta::PROTOCOL_VERSION),
+            Edit::Remove(meta::CLIENT_CAPABILITIES),
+            Edit::Remove(meta::CLIENT_INFO),
+            Edit::Remove(meta::LOG_LEVEL),
+            Edit::RemovePrefix(meta::OWN_PREFIX),
+            progress,
+        ]),
+    };
+    if new == *EMPTY { object.edited(&[Edit::Remove("_meta")]) } else { object.edited(&[Edit::Set("_meta", new)]) }
+}
+
+/// Which ending a result is. A legacy server has no `resultType`, so one that sends it is not believed.
+pub(super) fn outcome(result: Json, era: Era) -> Outcome {
+    let Some(object) = result.value().as_object() else { return Outcome::Complete(result) };
+    let (mut kind, mut own) = (None, false);
+    for (key, value) in object.members() {
+        match key.as_ref() {
+            "resultType" => kind = value.as_str(),
+            "_meta" => {
+                own = value
+                    .as_object()
+                    .is_some_and(|meta| meta.members().any(|(key, _)| key.starts_with(meta::OWN_PREFIX)));
+            }
+            _ => {}
+        }
+    }
+    let ending = match (era, kind.as_deref()) {
+        (Era::Modern, Some("input_required")) => Ending::Input,
+        (Era::Modern, Some("task")) => Ending::Task,
+        _ => Ending::Complete,
+    };
+    let strip_type = era == Era::Legacy && kind.is_some();
+    let result = if own || strip_type { cleaned(object, own, strip_type) } else { result };
+    match ending {
+        Ending::Complete => Outcome::Complete(result),
+        Ending::Task => Outcome::Task(result),
+        Ending::Input => Outcome::InputRequired { origin: Origin::Upstream, result },
+    }
+}
+
+enum Ending {
+    Complete,
+    Task,
+    Input,
+}
+
+fn cleaned(object: Object<'_>, own: bool, strip_type: bool) -> Json {
+    let mut edits = Vec::with_capacity(2);
+    if strip_type {
+        edits.push(Edit::Remove("resultType"));
+    }
+    if own && let Some(old) = object.get("_meta").and_then(Value::as_object) {
+        edits.push(Edit::Set("_meta", old.edited(&[Edit::RemovePrefix(meta::OWN_PREFIX)])));
+    }
+    object.edited(&edits)
+}
+
+/// A text as an HTTP header of 2026-07-28: as it is, or in the base64 form where it could not travel.
+pub(super) fn header_value(text: &str) -> Option<HeaderValue> {
+    let looks_encoded = text.starts_with("=?base64?") && text.ends_with("?=");
+    let would_be_trimmed = text.is_empty() || text.starts_with(' ') || text.ends_with(' ');
+    let sendable = text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
+    let plain = sendable && !looks_encoded && !would_be_trimmed;
+    let text = if plain {
+        Cow::Borrowed(text)
+    } else {
+        Cow::Owned(format!("=?base64?{}?=", base64::engine::general_purpose::STANDARD.encode(text)))
+    };
+    HeaderValue::from_str(&text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn outgoing(params: &serde_json::Value) -> Outgoing {
+        Outgoing {
+            method: "tools/call".to_owned(),
+            params: Json::of(params),
+            name: None,
+            header_parameters: Vec::new(),
+            headers: Vec::new(),
+            progress_token: None,
+        }
+    }
+
+    #[test]
+    fn a_modern_request_gets_the_meta_that_it_must_have() {
+        let bare = outgoing(&json!({ "name": "a" }));
+        assert_eq!(
+            parameters(&bare, Era::Modern, None).as_str(),
+            r#"{"name":"a","_meta":{"io.modelcontextprotocol/clientCapabilities":{},"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}"#
+        );
+        let full = outgoing(&json!({ "_meta": {
+            "io.modelcontextprotocol/clientCapabilities": { "sampling": {} },
+            "dev.bailiwick/call": 1, "progressToken": "theirs", "traceparent": "00-1",
+        }, "name": "a" }));
+        assert_eq!(
+            parameters(&full, Era::Modern, Some(&Json::of(&7))).as_str(),
+            r#"{"_meta":{"io.modelcontextprotocol/clientCapabilities":{"sampling":{}},"progressToken":7,"traceparent":"00-1","io.modelcontextprotocol/protocolVersion":"2026-07-28"},"name":"a"}"#
+        );
+    }
+
+    #[test]
+    fn a_legacy_request_loses_what_is_modern_and_keeps_the_rest() {
+        let full = outgoing(&json!({ "_meta": {
+            "io.modelcontextprotocol/clientCapabilities": {}, "io.modelcontextprotocol/protocolVersion": "x",
+            "io.modelcontextprotocol/clientInfo": {}, "io.modelcontextprotocol/logLevel": "info",
+            "io.modelcontextprotocol/related-task": { "taskId": "1" }, "progressToken": 3,
+        }, "name": "a" }));
+        assert_eq!(
+            parameters(&full, Era::Legacy, None).as_str(),
+            r#"{"_meta":{"io.modelcontextprotocol/related-task":{"taskId":"1"}},"name":"a"}"#
+        );
+        let bare = outgoing(&json!({ "_meta": { "io.modelcontextprotocol/clientCapabilities": {} }, "name": "a" }));
+        assert_eq!(parameters(&bare, Era::Legacy, None).as_str(), r#"{"name":"a"}"#);
+    }
+
+    #[test]
+    fn a_result_ends_as_its_type_says_and_only_a_modern_one_is_believed() {
+        let asks = Json::of(&json!({ "resultType": "input_required", "requestState": "s" }));
+        assert!(matches!(outcome(asks.clone(), Era::Modern), Outcome::InputRequired { origin: Origin::Upstream, .. }));
+        let Outcome::Complete(result) = outcome(asks, Era::Legacy) else { panic!("a legacy server cannot ask so") };
+        assert_eq!(result.as_str(), r#"{"requestState":"s"}"#);
+        assert!(matches!(outcome(Json::of(&json!({ "resultType": "task" })), Era::Modern), Outcome::Task(_)));
+        assert!(matches!(outcome(Json::of(&json!({ "resultType": "new" })), Era::Modern), Outcome::Complete(_)));
+    }
+
+    #[test]
+    fn an_upstream_cannot_speak_in_our_name() {
+        let fake = Json::parse(
+            r#"{"content":[],"_meta":{"dev.bailiwick\/reason":"x","dev.bailiwick/y":1,"z":2}}"#,
+            crate::wire::Source::Upstream,
+        );
+        let Outcome::Complete(result) = outcome(fake.unwrap(), Era::Modern) else { panic!() };
+        assert_eq!(result.as_str(), r#"{"content":[],"_meta":{"z":2}}"#);
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_a_header_travels_as_base64() {
+        for (text, expected) in [
+            ("get_weather", "get_weather"),
+            ("a b", "a b"),
+            ("", "=?base64??="),
+            (" a", "=?base64?IGE=?="),
+            ("é", "=?base64?w6k=?="),
+            ("a\r\nx: y", "=?base64?YQ0KeDogeQ==?="),
+            ("=?base64?YQ==?=", "=?base64?PT9iYXNlNjQ/WVE9PT89?="),
+        ] {
+            assert_eq!(header_value(text).unwrap(), expected, "{text:?}");
+        }
+    }
+}

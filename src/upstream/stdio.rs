@@ -1,0 +1,369 @@
+//! Upstreams that are child processes: started when needed, one for each principal, never a shell.
+//!
+//! Decides when a process is started and in which era it is spoken to. Knows nothing of who calls beyond
+//! the key of a principal. Invariant: a child sees the environment that an administrator wrote and
+//! nothing of ours, and is always started under the supervisor.
+
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+use std::process::Stdio as Pipe;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use secrecy::ExposeSecret;
+use tokio::process::Command;
+
+use super::answer::Waiting;
+use super::drive::{self, Patience};
+use super::errand::{self, Errand, ServerFacts};
+use super::exchange::Opened;
+use super::gate::Permit;
+use super::health::Backoff;
+use super::link::Link;
+use super::pool::{Key, Lease, Pool, PoolFull};
+use super::process::{Holder, Process};
+use super::server::{Parcel, Trouble};
+use super::supervisor::PARENT_VARIABLE;
+use super::{Access, shape};
+use crate::config::TransportConfig;
+use crate::ids::LegId;
+use crate::limit;
+use crate::outcome::{Failure, Outcome, Reason};
+use crate::wire::mcp::Era;
+use crate::wire::{Json, Message};
+
+/// How children are started: the supervisor, and where they may work.
+#[derive(Debug, Clone)]
+pub struct Launcher {
+    /// The supervisor's executable.
+    pub program: PathBuf,
+    /// Its arguments, before those of the command.
+    pub arguments: Vec<String>,
+    /// Under which private working directories are made.
+    pub directory: PathBuf,
+}
+
+impl Launcher {
+    /// This executable with the hidden subcommand `supervise`.
+    ///
+    /// # Errors
+    /// When it is not known where this executable is.
+    pub fn of_this_executable(state: &std::path::Path) -> std::io::Result<Self> {
+        // The kernel's name for the running program is right even when its file was replaced meanwhile.
+        let program =
+            if cfg!(target_os = "linux") { PathBuf::from("/proc/self/exe") } else { std::env::current_exe()? };
+        let arguments = vec!["supervise".to_owned(), "--".to_owned()];
+        Ok(Self { program, arguments, directory: state.join("children") })
+    }
+
+    /// Removes the working directories that a gateway left behind that was killed.
+    pub(super) fn clear(&self) {
+        remove(Some(&self.directory));
+    }
+}
+
+/// One upstream that is reached over standard streams.
+#[derive(Debug)]
+pub(super) struct Stdio {
+    pub(super) link: Arc<Link>,
+    pub(super) processes: Pool<Running>,
+    launcher: Launcher,
+    rest: Mutex<Rest>,
+}
+
+/// A process that has answered.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) process: Arc<Process>,
+    pub(super) facts: ServerFacts,
+    directory: Option<PathBuf>,
+}
+
+impl Holder for Lease<Running> {
+    fn process(&self) -> &Process {
+        &self.process
+    }
+}
+
+/// Processes that end right after their start are not started over and over.
+#[derive(Debug)]
+struct Rest {
+    early_ends: u32,
+    until: Option<Instant>,
+    backoff: Backoff,
+}
+
+/// Early ends in a row before a pause is made.
+const EARLY_ENDS_MAX: u32 = 3;
+/// A process that ends sooner by itself ended early.
+const EARLY: Duration = Duration::from_secs(10);
+
+impl Stdio {
+    pub(super) fn new(link: Arc<Link>, launcher: Launcher) -> Self {
+        let rest = Mutex::new(Rest { early_ends: 0, until: None, backoff: Backoff::new() });
+        Self { link, processes: Pool::new(limit::PROCESSES_PER_SERVER_MAX), launcher, rest }
+    }
+
+    /// One request, in the process of whoever asks.
+    pub(super) async fn open(
+        self: &Arc<Self>,
+        parcel: &Parcel,
+        patience: Patience,
+        permit: &mut Option<Permit>,
+    ) -> Result<Opened, Failure> {
+        if parcel.access.credential.is_some() {
+            let detail = "a process takes its credentials from its environment; write them under env of the server";
+            return Err(Failure::before(Reason::CredentialUnavailable, detail));
+        }
+        let mut tries = 0;
+        let answers = loop {
+            let running = self.process(&parcel.access).await?;
+            let (waiting, message) = self.prepare(parcel, running.facts.era());
+            let key = self.key(&parcel.access);
+            let shared = Arc::clone(running.shared());
+            match Process::ask(running, waiting, &message, permit.take()) {
+                Ok(answers) => break answers,
+                Err(failure) => {
+                    if shared.process.closed().is_some() {
+                        self.processes.remove(&key, &shared);
+                    }
+                    tries += 1;
+                    // It ended between two calls: nothing was sent, so another one may take this one.
+                    if tries > 1 || failure.reason == Reason::UpstreamBusy {
+                        return Err(failure);
+                    }
+                }
+            }
+        };
+        Ok(drive::drive(answers, patience, patience.first_byte).await)
+    }
+
+    fn prepare(&self, parcel: &Parcel, era: Era) -> (Waiting, Message) {
+        let waiting = Waiting {
+            id: self.link.next_id(),
+            era,
+            theirs: parcel.outgoing.progress_token.clone(),
+            listening: parcel.listening,
+            hub: Arc::clone(&self.link.hub),
+        };
+        let parameters = shape::parameters(&parcel.outgoing, era, waiting.token().as_ref());
+        let message = Message::request(&Json::of(&waiting.id), &parcel.outgoing.method, &parameters);
+        (waiting, message)
+    }
+
+    fn key(&self, access: &Access) -> Key {
+        Key::of(access, self.link.config.isolation)
+    }
+
+    /// The process of whoever asks; started if there is none that lives.
+    pub(super) async fn process(self: &Arc<Self>, access: &Access) -> Result<Lease<Running>, Failure> {
+        let key = self.key(access);
+        loop {
+            let evict = |running: Arc<Running>| {
+                tokio::spawn(async move { running.end().await });
+            };
+            match self.processes.lease(&key, self.start(access), evict).await {
+                Ok(Ok(lease)) => {
+                    if lease.process.closed().is_none() {
+                        return Ok(lease);
+                    }
+                    self.processes.remove(&key, lease.shared());
+                }
+                Ok(Err(failure)) => return Err(failure),
+                Err(PoolFull) => return Err(Failure::before(Reason::UpstreamBusy, "all of its processes are in use")),
+            }
+        }
+    }
+
+    async fn start(self: &Arc<Self>, access: &Access) -> Result<Arc<Running>, Failure> {
+        if let Some(until) = self.lock().until.filter(|until| Instant::now() < *until) {
+            let pause = until.saturating_duration_since(Instant::now()).as_secs() + 1;
+            let detail = format!("it ended right after its start again and again; it is started again in {pause} s");
+            return Err(Failure::before(Reason::UpstreamUnreachable, detail));
+        }
+        let era = self.link.era();
+        let started = match self.launch_and_greet(access, era).await {
+            // Some servers die of a message that they do not expect before `initialize`.
+            Err(trouble) if era.is_none() && is_end(&trouble) => self.launch_and_greet(access, Some(Era::Legacy)).await,
+            other => other,
+        };
+        match started {
+            Ok(running) => {
+                self.link.learn_era(running.facts.era());
+                self.link.answered();
+                tokio::spawn(watch_end(Arc::clone(self), Arc::clone(&running.process)));
+                Ok(Arc::new(running))
+            }
+            Err(trouble) => {
+                let failure = Failure::from(trouble);
+                let found = self.link.unreachable(failure.detail);
+                Err(Failure { reason: failure.reason, ..found })
+            }
+        }
+    }
+
+    async fn launch_and_greet(&self, access: &Access, era: Option<Era>) -> Result<Running, Trouble> {
+        let (process, directory) = self.launch().await?;
+        // Whatever ends this attempt, also that nobody waits any more, ends the process too.
+        let mut launched = Launched(Some((process, directory)));
+        let process = launched.process()?;
+        let facts = match era {
+            Some(Era::Legacy) => self.initialize(&process, access).await,
+            Some(Era::Modern) => {
+                ServerFacts::of_discover(self.greet(&process, Errand::discover(), Era::Modern, access).await)
+            }
+            None => {
+                let discovered = self.greet(&process, Errand::discover(), Era::Modern, access).await;
+                if errand::is_modern(&discovered) {
+                    ServerFacts::of_discover(discovered)
+                } else {
+                    self.initialize(&process, access).await
+                }
+            }
+        }?;
+        let Some((process, directory)) = launched.0.take() else {
+            return Err(Failure::before(Reason::Internal, "a process was lost at its start").into());
+        };
+        Ok(Running { process, facts, directory })
+    }
+
+    async fn initialize(&self, process: &Arc<Process>, access: &Access) -> Result<ServerFacts, Trouble> {
+        let facts = ServerFacts::of_initialize(self.greet(process, Errand::initialize(), Era::Legacy, access).await)?;
+        let initialized = Errand::initialized().parcel(access).outgoing.method;
+        let said = process.say(&Message::notification(&initialized, None));
+        said.map_err(|()| Failure::after(Reason::UpstreamClosed, "the process does not read its input"))?;
+        Ok(facts)
+    }
+
+    async fn greet(&self, process: &Arc<Process>, errand: Errand, era: Era, access: &Access) -> Outcome {
+        let (waiting, message) = self.prepare(&errand.parcel(access), era);
+        let patience = Patience::connect(&self.link.config.health);
+        match Process::ask(Arc::clone(process), waiting, &message, None) {
+            Ok(mut answers) => drive::outcome(&mut answers, patience).await,
+            Err(failure) => Outcome::Failed(failure),
+        }
+    }
+
+    async fn launch(&self) -> Result<(Arc<Process>, Option<PathBuf>), Failure> {
+        let TransportConfig::Stdio { command, environment, directory } = &self.link.config.transport else {
+            return Err(Failure::before(Reason::Internal, "it is not a process"));
+        };
+        let mut values = Vec::with_capacity(environment.len());
+        for (name, reference) in environment {
+            let secret = reference.read().await;
+            values.push((
+                name,
+                secret.map_err(|error| Failure::before(Reason::CredentialUnavailable, error.to_string()))?,
+            ));
+        }
+        let unstartable = |what: &str, error: &std::io::Error| {
+            Failure::before(Reason::UpstreamUnreachable, format!("{what}: {error}"))
+        };
+        let (place, private) = match directory {
+            Some(directory) => (directory.clone(), None),
+            None => {
+                let place = self.launcher.directory.join(format!("{}-{}", self.link.config.id, LegId::new()));
+                let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&place);
+                made.map_err(|error| unstartable("its working directory cannot be made", &error))?;
+                (place.clone(), Some(place))
+            }
+        };
+        let child = Command::new(&self.launcher.program)
+            .args(&self.launcher.arguments)
+            .args(command)
+            .env_clear()
+            .envs(values.iter().map(|(name, value)| (name, value.expose_secret())))
+            .env(PARENT_VARIABLE, std::process::id().to_string())
+            .current_dir(&place)
+            .stdin(Pipe::piped())
+            .stdout(Pipe::piped())
+            .stderr(Pipe::piped())
+            .process_group(0)
+            .spawn();
+        let process = match child {
+            Ok(child) => Process::adopt(Arc::clone(&self.link), child),
+            Err(error) => Err(unstartable("its process cannot be started", &error)),
+        };
+        match process {
+            Ok(process) => Ok((process, private)),
+            Err(failure) => {
+                remove(private.as_deref());
+                Err(failure)
+            }
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Rest> {
+        self.rest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Running {
+    /// Ends the process, and waits for that.
+    pub(super) async fn end(&self) {
+        self.process.end().await;
+        remove(self.directory.as_deref());
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Whoever forgets it without ending it has dropped the last lease of one that ended by itself.
+        if self.process.closed().is_some() {
+            remove(self.directory.as_deref());
+        }
+    }
+}
+
+/// A process that has not answered yet; ended when it is dropped.
+struct Launched(Option<(Arc<Process>, Option<PathBuf>)>);
+
+impl Launched {
+    fn process(&mut self) -> Result<Arc<Process>, Failure> {
+        let process = self.0.as_ref().map(|(process, _)| Arc::clone(process));
+        process.ok_or_else(|| Failure::before(Reason::Internal, "a process was lost at its start"))
+    }
+}
+
+impl Drop for Launched {
+    fn drop(&mut self) {
+        let Some((process, directory)) = self.0.take() else { return };
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                process.end().await;
+                remove(directory.as_deref());
+            });
+        }
+    }
+}
+
+/// Whether the process itself ended, rather than not being started.
+const fn is_end(trouble: &Trouble) -> bool {
+    matches!(trouble, Trouble::Failed(failure) if matches!(failure.reason, Reason::UpstreamClosed))
+}
+
+/// Counts processes that end right after their start.
+async fn watch_end(stdio: Arc<Stdio>, process: Arc<Process>) {
+    let began = Instant::now();
+    process.over.cancelled().await;
+    let mut rest = stdio.lock();
+    if began.elapsed() >= EARLY || process.was_dismissed() {
+        (rest.early_ends, rest.until) = (0, None);
+        rest.backoff.reset();
+        return;
+    }
+    rest.early_ends += 1;
+    if rest.early_ends >= EARLY_ENDS_MAX {
+        rest.until = Some(Instant::now() + rest.backoff.pause());
+    }
+}
+
+/// Removes a private working directory.
+fn remove(directory: Option<&std::path::Path>) {
+    if let Some(directory) = directory
+        && let Err(error) = std::fs::remove_dir_all(directory)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(directory = %directory.display(), %error, "cannot remove a child's working directory");
+    }
+}

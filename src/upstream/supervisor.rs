@@ -1,0 +1,222 @@
+//! The small parent of one child process: whatever the child leaves behind ends with it, and with us.
+//!
+//! The gateway starts its own executable again as `bailiwick supervise -- command`, and that starts the
+//! command. Decides when a command and everything that it started must end: when the command ends, when
+//! SIGTERM comes, when the gateway is gone. Knows nothing of MCP: the command inherits the standard
+//! streams and this process never touches them. Invariant: two seconds after the gateway is gone, however
+//! it went, nothing that descends from the command is alive.
+//!
+//! On Linux orphans come to this process (it is a child subreaper), so a grandchild that made itself a
+//! daemon is found as well, and no command may gain privileges (`no_new_privs`). Elsewhere only the
+//! command's own process group is ended: a grandchild that left it survives.
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::limit;
+
+/// Names the gateway's process id, because who our parent is changes when it dies.
+pub(super) const PARENT_VARIABLE: &str = "BAILIWICK_SUPERVISOR_PARENT";
+
+/// The command could not be started, as shells say it.
+const NOT_STARTED: u8 = 127;
+
+/// How often the parent is looked at where the kernel cannot tell.
+const PARENT_POLL: Duration = Duration::from_millis(100);
+
+/// Starts a command, waits for its end, and ends everything that it started.
+///
+/// Answers the command's own exit code, 128 and the signal's number if one ended it, 127 if it could not
+/// be started. What went wrong is said on standard error, which the gateway logs.
+#[must_use]
+pub fn supervise(command: &[String]) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match runtime.map_err(|error| error.to_string()).and_then(|runtime| runtime.block_on(run(command))) {
+        Ok(code) => ExitCode::from(code),
+        Err(problem) => {
+            use std::io::Write as _;
+            let _ = writeln!(std::io::stderr(), "cannot start the command: {problem}");
+            ExitCode::from(NOT_STARTED)
+        }
+    }
+}
+
+async fn run(command: &[String]) -> Result<u8, String> {
+    let (program, arguments) = command.split_first().ok_or("no command is named")?;
+    let parent = Parent::find()?;
+    prepare()?;
+    let text = |error: std::io::Error| error.to_string();
+    // Before the command starts, so that its end cannot be missed.
+    let mut children = signal(SignalKind::child()).map_err(text)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(text)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(text)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(text)?;
+    let child = std::process::Command::new(program)
+        .args(arguments)
+        .env_remove(PARENT_VARIABLE)
+        .process_group(0)
+        .spawn()
+        .map_err(|error| format!("`{program}`: {error}"))?;
+    let child = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or("its process id is odd")?;
+    let ended = async {
+        loop {
+            if let Some(status) = reap(child) {
+                return status;
+            }
+            children.recv().await;
+        }
+    };
+    tokio::pin!(ended);
+    let status = tokio::select! {
+        status = &mut ended => Some(status),
+        () = parent.gone() => None,
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+        _ = hangup.recv() => None,
+    };
+    let status = match status {
+        Some(status) => Some(status),
+        None => {
+            let _ = rustix::process::kill_process_group(child, Signal::TERM);
+            tokio::time::timeout(limit::PROCESS_TERM_GRACE, &mut ended).await.ok()
+        }
+    };
+    Ok(clear(child, status).await)
+}
+
+/// Ends everything that is left, and answers the exit code.
+async fn clear(child: Pid, mut status: Option<WaitStatus>) -> u8 {
+    let deadline = Instant::now() + limit::PROCESS_KILL_WAIT;
+    loop {
+        // The group is named by the child, whose id is not used again while the group has members.
+        if status.is_none() || !descendants().is_empty() {
+            let _ = rustix::process::kill_process_group(child, Signal::KILL);
+        }
+        let left = descendants();
+        for process in &left {
+            let _ = rustix::process::kill_process(*process, Signal::KILL);
+        }
+        if let Some(ended) = reap(child) {
+            status = Some(ended);
+        }
+        if (left.is_empty() && descendants().is_empty()) || Instant::now() >= deadline {
+            return status.map_or(128 + 9, code);
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn code(status: WaitStatus) -> u8 {
+    let status = std::process::ExitStatus::from_raw(status.as_raw());
+    let number = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+    u8::try_from(number).unwrap_or(u8::MAX)
+}
+
+/// Buries every child that ended, orphans too; answers the command's status if it was among them.
+fn reap(child: Pid) -> Option<WaitStatus> {
+    let mut found = None;
+    while let Ok(Some((process, status))) = rustix::process::wait(WaitOptions::NOHANG) {
+        if process == child && (status.exited() || status.signaled()) {
+            found = Some(status);
+        }
+    }
+    found
+}
+
+#[cfg(target_os = "linux")]
+fn prepare() -> Result<(), String> {
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+        .and_then(|()| rustix::thread::set_no_new_privs(true))
+        .map_err(|error| error.to_string())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn prepare() -> Result<(), String> {
+    Ok(())
+}
+
+/// Every living process that descends from this one.
+#[cfg(target_os = "linux")]
+fn descendants() -> Vec<Pid> {
+    let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(process) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else { continue };
+        // The name stands in parentheses and may contain anything, so read from its end.
+        let Some((_, rest)) = stat.rsplit_once(')') else { continue };
+        let mut fields = rest.split_ascii_whitespace();
+        let (state, parent) = (fields.next(), fields.next().and_then(|field| field.parse::<i32>().ok()));
+        if let Some(parent) = parent
+            && !matches!(state, Some("Z" | "X"))
+        {
+            children.entry(parent).or_default().push(process);
+        }
+    }
+    let mut found = Vec::new();
+    let mut open = vec![rustix::process::getpid().as_raw_nonzero().get()];
+    while let Some(process) = open.pop() {
+        // Taken out, so that a race in what /proc shows cannot make a circle.
+        for child in children.remove(&process).unwrap_or_default() {
+            found.extend(Pid::from_raw(child));
+            open.push(child);
+        }
+    }
+    found
+}
+
+#[cfg(not(target_os = "linux"))]
+fn descendants() -> Vec<Pid> {
+    Vec::new()
+}
+
+/// The gateway, as this process sees it.
+struct Parent {
+    process: Pid,
+    /// Tells of the end of the process, unlike a parent-death signal, which tells of the end of a thread.
+    watch: Option<AsyncFd<OwnedFd>>,
+}
+
+impl Parent {
+    fn find() -> Result<Self, String> {
+        let now = rustix::process::getppid();
+        let named = std::env::var(PARENT_VARIABLE).ok().and_then(|text| text.parse().ok()).and_then(Pid::from_raw);
+        let process = named.or(now).ok_or("it has no parent")?;
+        let watch = watch(process);
+        // Looked at after the watch began: a parent that died before has been replaced by now.
+        if rustix::process::getppid() != Some(process) {
+            return Err("the gateway is gone already".to_owned());
+        }
+        Ok(Self { process, watch })
+    }
+
+    async fn gone(&self) {
+        if let Some(watch) = &self.watch
+            && watch.ready(Interest::READABLE).await.is_ok()
+        {
+            return;
+        }
+        while rustix::process::getppid() == Some(self.process) {
+            tokio::time::sleep(PARENT_POLL).await;
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[expect(deprecated, reason = "what replaces it is unsafe, and an owned descriptor is what it needs to be sound")]
+fn watch(process: Pid) -> Option<AsyncFd<OwnedFd>> {
+    let descriptor = rustix::process::pidfd_open(process, rustix::process::PidfdFlags::empty()).ok()?;
+    AsyncFd::with_interest(descriptor, Interest::READABLE).ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn watch(_process: Pid) -> Option<AsyncFd<OwnedFd>> {
+    None
+}

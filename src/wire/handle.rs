@@ -1,0 +1,197 @@
+//! Sealed handles: whatever leaves the gateway to come back is encrypted, authenticated and bound.
+//!
+//! Decides nothing about what a handle holds. Invariant: a handle opens only for the purpose and the
+//! principal that it was sealed for, and every failure looks the same.
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
+use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use crate::ids::PrincipalKey;
+use crate::limit;
+
+/// The layout of what follows; another layout gets another number.
+const LAYOUT: u8 = 1;
+const KEY_ID_LENGTH: usize = 4;
+const NONCE_LENGTH: usize = 12;
+/// Layout, key id and nonce.
+const PREFIX_LENGTH: usize = 1 + KEY_ID_LENGTH + NONCE_LENGTH;
+/// A shorter secret could be guessed.
+const SECRET_LENGTH_MIN: usize = 32;
+
+/// Seals and opens handles (AES-256-GCM, keys derived with HKDF-SHA256).
+pub struct Sealer {
+    /// The first seals; all open.
+    keys: Vec<Key>,
+}
+
+struct Key {
+    id: [u8; KEY_ID_LENGTH],
+    key: RandomizedNonceKey,
+}
+
+/// Why there is no sealer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SealerError {
+    /// The list is empty.
+    #[error("there is no key to seal handles with: configure at least one")]
+    NoKey,
+    /// A secret is too short.
+    #[error("a key to seal handles with is shorter than {SECRET_LENGTH_MIN} bytes: use 32 random bytes")]
+    TooShort,
+    /// The cryptographic library refused.
+    #[error("a key to seal handles with cannot be derived")]
+    Underivable,
+}
+
+impl Sealer {
+    /// A sealer whose first secret seals and whose every secret opens, so that keys can be rotated.
+    ///
+    /// # Errors
+    /// [`SealerError`]: no secret, or one shorter than 32 bytes.
+    pub fn new<'a>(secrets: impl IntoIterator<Item = &'a [u8]>) -> Result<Self, SealerError> {
+        let keys = secrets.into_iter().map(Key::derive).collect::<Result<Vec<_>, _>>()?;
+        if keys.is_empty() { Err(SealerError::NoKey) } else { Ok(Self { keys }) }
+    }
+
+    /// Seals some content; the handle is URL-safe ASCII and different every time.
+    ///
+    /// # Errors
+    /// When the random generator or the cipher fails: there is no handle then.
+    pub fn seal(&self, purpose: &str, principal: PrincipalKey, content: &[u8]) -> Result<String, SealerError> {
+        let key = self.keys.first().ok_or(SealerError::NoKey)?;
+        let mut sealed = content.to_vec();
+        let nonce = key
+            .key
+            .seal_in_place_append_tag(Aad::from(associated(purpose, principal)), &mut sealed)
+            .map_err(|_| SealerError::Underivable)?;
+        let mut whole = Vec::with_capacity(PREFIX_LENGTH + sealed.len());
+        whole.push(LAYOUT);
+        whole.extend_from_slice(&key.id);
+        whole.extend_from_slice(nonce.as_ref());
+        whole.extend_from_slice(&sealed);
+        Ok(URL_SAFE_NO_PAD.encode(whole))
+    }
+
+    /// The content of a handle, if it was sealed for this purpose and this principal by one of our keys.
+    #[must_use]
+    pub fn open(&self, purpose: &str, principal: PrincipalKey, handle: &str) -> Option<Vec<u8>> {
+        if handle.len() > limit::HANDLE_BYTES_MAX {
+            return None;
+        }
+        let mut whole = URL_SAFE_NO_PAD.decode(handle).ok()?;
+        let (prefix, sealed) = whole.split_at_mut_checked(PREFIX_LENGTH)?;
+        let (layout, prefix) = prefix.split_first()?;
+        let (id, nonce) = prefix.split_at_checked(KEY_ID_LENGTH)?;
+        if *layout != LAYOUT {
+            return None;
+        }
+        let key = self.keys.iter().find(|key| key.id == *id)?;
+        let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+        let opened = key.key.open_in_place(nonce, Aad::from(associated(purpose, principal)), sealed).ok()?;
+        Some(opened.to_vec())
+    }
+}
+
+impl std::fmt::Debug for Sealer {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "Sealer({} keys)", self.keys.len())
+    }
+}
+
+impl Key {
+    fn derive(secret: &[u8]) -> Result<Self, SealerError> {
+        struct Length(usize);
+        impl KeyType for Length {
+            fn len(&self) -> usize {
+                self.0
+            }
+        }
+        if secret.len() < SECRET_LENGTH_MIN {
+            return Err(SealerError::TooShort);
+        }
+        let source = Salt::new(HKDF_SHA256, b"bailiwick/handle/v1").extract(secret);
+        let fill = |information: &[u8], out: &mut [u8]| {
+            source
+                .expand(&[information], Length(out.len()))
+                .and_then(|material| material.fill(out))
+                .map_err(|_| SealerError::Underivable)
+        };
+        let (mut id, mut bytes) = ([0_u8; KEY_ID_LENGTH], [0_u8; 32]);
+        fill(b"key id", &mut id)?;
+        fill(b"aes-256-gcm", &mut bytes)?;
+        let key = RandomizedNonceKey::new(&AES_256_GCM, &bytes).map_err(|_| SealerError::Underivable)?;
+        Ok(Self { id, key })
+    }
+}
+
+/// What a handle is bound to; the principal has a fixed length, so no two bindings are alike.
+fn associated(purpose: &str, principal: PrincipalKey) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(1 + 32 + purpose.len());
+    bytes.push(LAYOUT);
+    bytes.extend_from_slice(principal.0.as_bytes());
+    bytes.extend_from_slice(purpose.as_bytes());
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::ids::Digest;
+
+    fn principal(name: &str) -> PrincipalKey {
+        PrincipalKey(Digest::of("test", &[name.as_bytes()]))
+    }
+
+    fn sealer(keys: &[u8]) -> Sealer {
+        let keys: Vec<[u8; 32]> = keys.iter().map(|byte| [*byte; 32]).collect();
+        Sealer::new(keys.iter().map(<[u8; 32]>::as_slice)).unwrap()
+    }
+
+    #[test]
+    fn a_rotated_key_still_opens_and_no_longer_seals() {
+        let old = sealer(&[1]).seal("cursor", principal("a"), b"x").unwrap();
+        let rotated = sealer(&[2, 1]);
+        assert_eq!(rotated.open("cursor", principal("a"), &old).unwrap(), b"x");
+        let new = rotated.seal("cursor", principal("a"), b"x").unwrap();
+        assert!(sealer(&[1]).open("cursor", principal("a"), &new).is_none());
+        assert!(sealer(&[2]).open("cursor", principal("a"), &new).is_some());
+    }
+
+    #[test]
+    fn a_weak_or_missing_key_is_refused() {
+        assert_eq!(Sealer::new([]).unwrap_err(), SealerError::NoKey);
+        assert_eq!(Sealer::new([&[7_u8; 31][..]]).unwrap_err(), SealerError::TooShort);
+    }
+
+    #[test]
+    fn what_is_no_handle_does_not_open() {
+        let sealer = sealer(&[1]);
+        for text in ["", "a", "====", "AQ", "é", &"A".repeat(limit::HANDLE_BYTES_MAX + 1), &"A".repeat(100)] {
+            assert!(sealer.open("p", principal("a"), text).is_none(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_handle_opens_only_where_it_belongs(
+            content in proptest::collection::vec(any::<u8>(), 0..200),
+            purpose in "[a-z/]{1,12}", other in "[a-z/]{1,12}", bit in any::<prop::sample::Index>(),
+        ) {
+            let sealer = sealer(&[1]);
+            let handle = sealer.seal(&purpose, principal("a"), &content).unwrap();
+            let opened = sealer.open(&purpose, principal("a"), &handle);
+            prop_assert_eq!(opened.as_deref(), Some(content.as_slice()));
+            prop_assert!(sealer.open(&purpose, principal("b"), &handle).is_none());
+            prop_assert!(other == purpose || sealer.open(&other, principal("a"), &handle).is_none());
+            prop_assert!(super::tests::sealer(&[2]).open(&purpose, principal("a"), &handle).is_none());
+            let mut bytes = URL_SAFE_NO_PAD.decode(&handle).unwrap();
+            let bit = bit.index(bytes.len() * 8);
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            prop_assert!(sealer.open(&purpose, principal("a"), &URL_SAFE_NO_PAD.encode(&bytes)).is_none());
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Every configuration in the repository can be loaded, so that none of them teaches something that is refused.
+#![expect(clippy::unwrap_used, reason = "a test that stumbles shall fail")]
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use bailiwick::config::{FileSet, Mistake, Overrides};
+use bailiwick::gateway::understand::{Understood, understand};
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &std::path::Path, overrides: Overrides) -> Result<Understood, Vec<Mistake>> {
+    let today = Some(jiff::civil::date(2026, 11, 30));
+    understand(FileSet::read(path)?, &Overrides { today, ..overrides })
+}
+
+fn lines(mistakes: &[Mistake]) -> String {
+    mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// Every `servers.toml`: the repository's and the examples'.
+fn configurations() -> Vec<PathBuf> {
+    let mut found = vec![root().join("servers.toml")];
+    for entry in std::fs::read_dir(root().join("examples")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            let file = path.join("servers.toml");
+            assert!(file.is_file(), "{} has no servers.toml", path.display());
+            found.push(file);
+        }
+    }
+    assert!(found.len() > 4, "{found:?}");
+    found
+}
+
+#[test]
+fn every_configuration_can_be_served_or_run_as_a_demo() {
+    for path in configurations() {
+        let demo = std::fs::read_to_string(&path).unwrap().contains(":demo/");
+        let overrides = if demo { Overrides::for_demo().unwrap() } else { Overrides::default() };
+        let understood = read(&path, overrides).unwrap_or_else(|mistakes| panic!("{}", lines(&mistakes)));
+        assert_eq!(lines(&understood.warnings), "", "{}", path.display());
+        let report = understood.policy.run_tests();
+        assert!(report.failed.is_empty(), "{}: {report:?}", path.display());
+        assert!(report.passed > 1 && report.untested_servers.len() <= 1, "{}: {report:?}", path.display());
+        if demo {
+            // A demo's files open nothing in production: `serve` refuses them, because nobody can log in.
+            let refused = lines(&read(&path, Overrides::default()).unwrap_err());
+            assert!(refused.contains("issuer `demo` is not declared"), "{refused}");
+        }
+    }
+}
+
+/// Runs the real command in the repository's root: exit code, standard output, standard error.
+fn bailiwick(words: &[&str]) -> (Option<i32>, String, String) {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_bailiwick"))
+        .args(words)
+        .current_dir(root())
+        .env_remove("BAILIWICK_CONFIG")
+        .output()
+        .unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn check_ends_with_0_for_good_files_and_with_1_and_all_mistakes_for_others() {
+    let (code, stdout, stderr) = bailiwick(&["check", "--demo"]);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""), "{stdout}");
+    assert!(stdout.contains("no mistakes"), "{stdout}");
+    assert!(!stdout.contains('\u{1b}'), "colour is for terminals");
+
+    let (code, stdout, stderr) = bailiwick(&["check"]);
+    assert_eq!((code, stdout.as_str()), (Some(1), ""), "{stderr}");
+    assert!(stderr.contains("servers.toml:") && stderr.contains("policies/agents.toml:"), "{stderr}");
+    assert!(stderr.contains("bailiwick check --demo"), "{stderr}");
+
+    let (code, stdout, _) = bailiwick(&["check", "--json"]);
+    let answer: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((code, answer["ok"].as_bool()), (Some(1), Some(false)));
+    let mistake = &answer["mistakes"][0];
+    assert!(mistake["line"].is_u64() && mistake["message"].is_string(), "{mistake}");
+}
+
+#[test]
+fn a_question_asked_wrongly_ends_with_2() {
+    for words in [&["chek"][..], &["connect"], &["connect", "cursor", "--server", "nots"], &["check", "--confg", "x"]] {
+        let (code, stdout, stderr) = bailiwick(words);
+        assert_eq!((code, stdout.as_str()), (Some(2), ""), "{words:?}");
+        assert!(!stderr.is_empty(), "{words:?}");
+    }
+    let (code, stdout, _) = bailiwick(&["--help"]);
+    assert_eq!(code, Some(0));
+    assert!(stdout.contains("Exit codes:"), "{stdout}");
+}
+
+#[test]
+fn connect_takes_the_endpoint_from_the_files() {
+    let (code, stdout, _) = bailiwick(&["connect", "claude-code", "--server", "notes"]);
+    assert_eq!(code, Some(0));
+    assert!(stdout.contains("claude mcp add --transport http bailiwick http://127.0.0.1:7800/mcp/notes"), "{stdout}");
+    let config = "examples/enterprise/servers.toml";
+    let (code, stdout, _) = bailiwick(&["connect", "vscode", "--json", "-c", config]);
+    let answer: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((code, answer["url"].as_str()), (Some(0), Some("https://mcp.example.com/mcp")));
+}
+
+#[test]
+fn every_rule_of_the_demo_is_decided_by_a_test() {
+    let (code, stdout, stderr) = bailiwick(&["check", "--demo", "--coverage", "--strict"]);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""), "{stdout}");
+    let (code, _, stderr) = bailiwick(&["check", "--coverage", "-c", "examples/enterprise/servers.toml"]);
+    assert_eq!(code, Some(1), "the enterprise's tests leave rules out, and coverage says so");
+    assert!(stderr.contains("policy.csv:") && stderr.contains("no test decides by it"), "{stderr}");
+}
+
+#[test]
+fn explain_ends_with_1_when_the_answer_is_no() {
+    let alice = ["--as", "user:demo/alice", "--group", "group:demo/developers"];
+    let ask = |object: &str, more: &[&str]| bailiwick(&[&["explain", object][..], &alice, more].concat());
+    let (code, stdout, stderr) = ask("notes/add_note", &[]);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""), "{stdout}");
+    let (code, stdout, _) = ask("deploy/rollout", &["--arguments", r#"{"service": "search", "replicas": 50}"#]);
+    assert_eq!(code, Some(1));
+    assert!(stdout.contains("condition_unmet") && stdout.contains("replicas = 50"), "{stdout}");
+    let (code, _, stderr) = ask("nots/add_note", &[]);
+    assert_eq!(code, Some(2));
+    assert!(stderr.contains("no server `nots`"), "{stderr}");
+}
+
+/// The keys in the first column of the tables below a heading of docs/configuration.md.
+fn documented(heading: &str) -> BTreeSet<String> {
+    let page = std::fs::read_to_string(root().join("docs/configuration.md")).unwrap();
+    let section = page.split("\n## ").find(|section| section.starts_with(heading)).unwrap();
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+    rows.map(|(key, _)| key.to_owned()).collect()
+}
+
+/// The keys that a file of the policy room reads: `take("key")`, `text("key")`, and the tables of `("key", ...)`.
+fn read_by(file: &str) -> BTreeSet<String> {
+    let source = std::fs::read_to_string(root().join("src/policy").join(file)).unwrap();
+    let source = source.split("#[cfg(test)]").next().unwrap();
+    let is_key = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    let mut keys = BTreeSet::new();
+    for (at, _) in source.match_indices("(\"") {
+        let (before, after) = (source.get(..at).unwrap(), source.get(at + 2..).unwrap());
+        let (key, rest) = after.split_once('"').unwrap();
+        let taken = ["take", "text", "texts"].iter().any(|name| before.ends_with(name)) && rest.starts_with(')');
+        let listed = before.ends_with([' ', '[', '\n']) && rest.starts_with(", ");
+        if is_key(key) && (taken || listed) {
+            keys.insert(key.to_owned());
+        }
+    }
+    keys
+}
+
+#[test]
+fn the_page_has_every_key_of_conditions_and_expected_decisions_and_no_other() {
+    let mut conditions = read_by("condition/parse.rs");
+    conditions.extend(read_by("condition/values.rs"));
+    // These two are read in a loop.
+    conditions.extend(["all", "any"].map(str::to_owned));
+    assert_eq!(documented("`policies/conditions.toml`"), conditions);
+    assert_eq!(documented("`policies/tests.toml`"), read_by("expect.rs"));
+}

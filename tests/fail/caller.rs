@@ -1,0 +1,11 @@
+// Only authentication says who calls.
+
+use std::sync::Arc;
+
+use bailiwick::identity::Caller;
+use bailiwick::identity::caller::Verified;
+use bailiwick::ids::RevocationEpoch;
+
+pub fn forge(verified: Arc<Verified>, epoch: RevocationEpoch) -> Caller {
+    Caller { verified, epoch } //~ E0451 private
+}

@@ -1,0 +1,166 @@
+// A certified OpenID provider on loopback, for tests. It lets everyone in whom a test names, so it must never
+// be anything else. It prints `listening URL`, and ends with its standard input.
+//
+// What it speaks: discovery, JWKS, client credentials, authorization code with PKCE (the person is whoever
+// `login_hint` names, no browser), RFC 9068 access tokens for RFC 8707 resources, RFC 8693 exchange.
+// `/test/exchanges` tells how many tokens were exchanged.
+
+import http from 'node:http';
+import { generateKeyPairSync } from 'node:crypto';
+
+import { createLocalJWKSet, jwtVerify } from 'jose';
+import { Provider, errors, interactionPolicy } from 'oidc-provider';
+
+const EXCHANGE = 'urn:ietf:params:oauth:grant-type:token-exchange';
+const ACCESS_TOKEN = 'urn:ietf:params:oauth:token-type:access_token';
+const LIFE_S = 600;
+
+const GROUPS = { alice: ['developers'], bob: ['auditors'] };
+// Machines get their groups by client.
+const CLIENT_GROUPS = { nightly: ['developers'] };
+
+const server = http.createServer();
+await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+const issuer = `http://127.0.0.1:${server.address().port}`;
+
+const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
+const named = (key) => ({ ...key.export({ format: 'jwk' }), kid: 'interop-1', alg: 'ES256', use: 'sig' });
+const ownKeys = createLocalJWKSet({ keys: [named(publicKey)] });
+
+/** What a token for one resource looks like; every resource is one of this machine. */
+function resourceServer(resource) {
+  if (!resource.startsWith('http://127.0.0.1:')) throw new errors.InvalidTarget();
+  return {
+    audience: resource,
+    scope: 'mcp',
+    accessTokenFormat: 'jwt',
+    accessTokenTTL: LIFE_S,
+    jwt: { sign: { alg: 'ES256' } },
+  };
+}
+
+const provider = new Provider(issuer, {
+  jwks: { keys: [named(privateKey)] },
+  clientDefaults: { id_token_signed_response_alg: 'ES256' },
+  cookies: { keys: ['only for tests'] },
+  // A scope of a resource has to stand here as well, and is then granted twice.
+  scopes: ['openid', 'mcp'],
+  clients: [
+    {
+      client_id: 'assistant',
+      application_type: 'native',
+      token_endpoint_auth_method: 'none',
+      grant_types: ['authorization_code'],
+      response_types: ['code'],
+      redirect_uris: ['http://127.0.0.1/callback'],
+    },
+    {
+      client_id: 'nightly',
+      client_secret: 'nightly-secret-of-the-tests-0123456789',
+      grant_types: ['client_credentials'],
+      response_types: [],
+      redirect_uris: [],
+      scope: 'mcp',
+    },
+    {
+      client_id: 'gateway',
+      client_secret: 'gateway-secret-of-the-tests-0123456789',
+      grant_types: [EXCHANGE],
+      response_types: [],
+      redirect_uris: [],
+      scope: 'mcp',
+    },
+  ],
+  findAccount: (ctx, sub) => ({ accountId: sub, claims: () => ({ sub }) }),
+  // The consent of a person whom nobody asks: everything that is requested.
+  async loadExistingGrant(ctx) {
+    const { client, session, params } = ctx.oidc;
+    const grant = new provider.Grant({ clientId: client.clientId, accountId: session.accountId });
+    grant.addOIDCScope('openid mcp');
+    for (const resource of [params.resource ?? []].flat()) grant.addResourceScope(resource, 'mcp');
+    await grant.save();
+    return grant;
+  },
+  // A native client is always asked for consent, which needs a person: only the login is left.
+  interactions: { url: (ctx, interaction) => `/login/${interaction.uid}`, policy: loginOnly() },
+  features: {
+    devInteractions: { enabled: false },
+    clientCredentials: { enabled: true },
+    resourceIndicators: {
+      enabled: true,
+      getResourceServerInfo: (ctx, resource) => resourceServer(resource),
+      useGrantedResource: () => true,
+    },
+  },
+  extraTokenClaims: (ctx, token) => ({
+    groups: GROUPS[token.accountId] ?? CLIENT_GROUPS[token.clientId] ?? [],
+    ...(ctx.state.actor && { act: { sub: ctx.state.actor } }),
+  }),
+  ttl: { AccessToken: LIFE_S, ClientCredentials: LIFE_S, Grant: LIFE_S, Session: LIFE_S, Interaction: LIFE_S },
+});
+
+function loginOnly() {
+  const policy = interactionPolicy.base();
+  policy.remove('consent');
+  return policy;
+}
+
+let exchanges = 0;
+
+/** RFC 8693: a token of ours for any resource becomes one for the audience that is asked for. */
+async function exchange(ctx) {
+  const { client, params } = ctx.oidc;
+  if (params.subject_token_type !== ACCESS_TOKEN) throw new errors.InvalidRequest('subject_token_type');
+  let subject;
+  try {
+    subject = (await jwtVerify(params.subject_token, ownKeys, { issuer, typ: 'at+jwt' })).payload;
+  } catch {
+    throw new errors.InvalidGrant('the subject token is not a valid one of ours');
+  }
+  const target = params.audience ?? params.resource;
+  const token = new provider.AccessToken({
+    accountId: subject.sub,
+    client,
+    clientId: client.clientId,
+    gty: 'token_exchange',
+    scope: 'mcp',
+  });
+  token.resourceServer = new provider.ResourceServer(target, resourceServer(target));
+  ctx.state.actor = client.clientId;
+  ctx.oidc.entity('AccessToken', token);
+  exchanges += 1;
+  ctx.body = {
+    access_token: await token.save(),
+    issued_token_type: ACCESS_TOKEN,
+    token_type: 'Bearer',
+    expires_in: token.expiration,
+  };
+}
+
+provider.registerGrantType(EXCHANGE, exchange, [
+  'subject_token', 'subject_token_type', 'requested_token_type', 'audience', 'resource', 'scope',
+]);
+
+const answerProvider = provider.callback();
+server.on('request', async (request, response) => {
+  try {
+    if (request.url === '/test/exchanges') {
+      response.end(String(exchanges));
+    } else if (request.url.startsWith('/login/')) {
+      const { params } = await provider.interactionDetails(request, response);
+      await provider.interactionFinished(request, response, { login: { accountId: params.login_hint } });
+    } else {
+      // RFC 8414 clients ask here first; the document is the same.
+      if (request.url === '/.well-known/oauth-authorization-server') {
+        request.url = '/.well-known/openid-configuration';
+      }
+      answerProvider(request, response);
+    }
+  } catch (error) {
+    response.statusCode = 500;
+    response.end(String(error));
+  }
+});
+provider.on('server_error', (ctx, error) => console.error(error));
+process.stdin.on('end', () => process.exit()).resume();
+console.log(`listening ${issuer}`);

@@ -1,0 +1,25 @@
+//! The real gateway over real sockets: one binary, this is its table of contents.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "a test says what must hold, and fails where it does not"
+)]
+
+mod support;
+
+mod authenticate;
+mod authorize;
+mod bad_input;
+mod legacy;
+mod list;
+mod modern;
+mod operate;
+mod record;
+mod reload;
+mod revoke;
+mod stdio;
+mod watch;

@@ -1,0 +1,65 @@
+//! Files are read again as one set: narrowing at once, widening only on demand, a mistake never.
+
+use serde_json::json;
+
+use crate::support::gateway::{DEVELOPERS_MAY, Gateway, Setup};
+use crate::support::issuer::Issuer;
+use crate::support::scripted::Scripted;
+
+const DENY: &str = "p, anyone, *, tools/echo, call, -, deny\n";
+
+async fn start(rules: &str) -> (Issuer, Scripted, Gateway) {
+    let issuer = Issuer::start().await;
+    let upstream = Scripted::echo().await;
+    let gateway = Setup::new(&issuer).http_server("tools", &upstream.url, "").policy(rules).start().await;
+    (issuer, upstream, gateway)
+}
+
+#[tokio::test]
+async fn a_set_that_only_narrows_is_in_force_at_once() {
+    let (issuer, upstream, gateway) = start(DEVELOPERS_MAY).await;
+    let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
+    assert_eq!(client.call_tool("tools__echo", json!({})).await.tool_text(), "{}");
+    gateway.write_policy(&format!("{DEVELOPERS_MAY}{DENY}"));
+    let output = gateway.command(&["reload"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(client.call_tool("tools__echo", json!({})).await.error_code(), -32602);
+    assert!(client.tool_names().await.is_empty());
+    assert_eq!(upstream.calls().len(), 1);
+    let record = &gateway.records("reload")[0];
+    assert!(record.to_string().contains("tools/echo"), "the rows that changed are recorded: {record}");
+}
+
+#[tokio::test]
+async fn a_set_that_widens_needs_to_be_told_so() {
+    let (issuer, _upstream, gateway) = start(&format!("{DEVELOPERS_MAY}{DENY}")).await;
+    let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
+    gateway.write_policy(DEVELOPERS_MAY);
+    let refused = gateway.command(&["reload"]);
+    assert_eq!(refused.status.code(), Some(1), "{}", String::from_utf8_lossy(&refused.stdout));
+    assert!(client.tool_names().await.is_empty(), "nothing was changed");
+    assert!(gateway.command(&["reload", "--allow-widening"]).status.success());
+    assert_eq!(client.tool_names().await, ["tools__echo"]);
+}
+
+#[tokio::test]
+async fn a_set_with_a_mistake_changes_nothing_and_is_reported_with_its_place() {
+    let (issuer, _upstream, gateway) = start(DEVELOPERS_MAY).await;
+    let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
+    gateway.write_policy(&format!("{DEVELOPERS_MAY}p, anyone, *, tools/echo, call, -, Deny\n"));
+    let output = gateway.command(&["reload"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains("policy.csv:8:"), "{said}");
+    assert_eq!(client.tool_names().await, ["tools__echo"]);
+}
+
+#[tokio::test]
+async fn hangup_reloads_too() {
+    let (issuer, _upstream, gateway) = start(DEVELOPERS_MAY).await;
+    let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
+    assert_eq!(client.tool_names().await, ["tools__echo"]);
+    gateway.write_policy(&format!("{DEVELOPERS_MAY}{DENY}"));
+    gateway.signal("HUP");
+    crate::support::eventually("the new rules", async || client.tool_names().await.is_empty()).await;
+}

@@ -1,0 +1,252 @@
+//! The real binary, started with files that a test writes.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::Value;
+
+use super::client::Client;
+use super::free_address;
+use super::issuer::Issuer;
+
+/// Files of a gateway that does not run yet.
+pub struct Setup {
+    directory: tempfile::TempDir,
+    address: SocketAddr,
+    limits: String,
+    servers: String,
+    issuer: String,
+    policy: String,
+}
+
+/// Rules under which developers may do everything on every server, and auditors nothing.
+pub const DEVELOPERS_MAY: &str = "\
+g, group:test/developers, role:developer, *
+p, role:developer, *, */*, call, -, allow
+p, role:developer, *, */*, get, -, allow
+p, role:developer, *, */**, read, -, allow
+p, agent:assistant, *, */*, call, -, allow
+p, agent:assistant, *, */*, get, -, allow
+p, agent:assistant, *, */**, read, -, allow
+";
+
+impl Setup {
+    pub fn new(issuer: &Issuer) -> Self {
+        Self::with_issuer(&issuer.url)
+    }
+
+    /// The same with an issuer that is not ours, under the alias `test`.
+    pub fn with_issuer(url: &str) -> Self {
+        let issuer = format!(
+            "[issuers.test]\nissuer = \"{url}\"\nalgorithms = [\"ES256\"]\ninteractive_default = \"assistant\"\n\
+             [issuers.test.claims]\ngroups = \"groups\"\n"
+        );
+        Self {
+            directory: tempfile::tempdir().unwrap(),
+            address: free_address(),
+            limits: "requests_per_second = 10000\nrequests_burst = 10000\n".to_owned(),
+            servers: String::new(),
+            issuer,
+            policy: DEVELOPERS_MAY.to_owned(),
+        }
+    }
+
+    /// Adds an upstream over HTTP; `more` are further lines of its table.
+    pub fn http_server(mut self, id: &str, url: &str, more: &str) -> Self {
+        let _ = write!(
+            self.servers,
+            "[servers.{id}]\nowner = \"user:test/owner\"\nenvironment = \"development\"\nurl = \"{url}\"\nallow_private = true\n{more}\n"
+        );
+        self
+    }
+
+    /// Adds an upstream that is a child process.
+    pub fn stdio_server(mut self, id: &str, command: &[&str], more: &str) -> Self {
+        let command = serde_json::to_string(command).unwrap();
+        let _ = write!(
+            self.servers,
+            "[servers.{id}]\nowner = \"user:test/owner\"\nenvironment = \"development\"\ncommand = {command}\n{more}\n"
+        );
+        self
+    }
+
+    /// Adds lines to the issuer's table.
+    pub fn issuer_lines(mut self, lines: &str) -> Self {
+        self.issuer = self.issuer.replace("[issuers.test.claims]", &format!("{lines}[issuers.test.claims]"));
+        self
+    }
+
+    pub fn limits(mut self, lines: &str) -> Self {
+        lines.clone_into(&mut self.limits);
+        self
+    }
+
+    /// Replaces `policy.csv`.
+    pub fn policy(mut self, rows: &str) -> Self {
+        rows.clone_into(&mut self.policy);
+        self
+    }
+
+    /// Writes another file of `policies/`.
+    pub fn policy_file(self, name: &str, content: &str) -> Self {
+        let path = self.directory.path().join("policies").join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
+        self
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Writes the files and starts the gateway; returns once it answers.
+    pub async fn start(self) -> Gateway {
+        let policies = self.directory.path().join("policies");
+        std::fs::create_dir_all(&policies).unwrap();
+        let servers = format!(
+            "[gateway]\nlisten = \"{}\"\npublic_url = \"{}\"\nallow_loopback_issuers = true\n[limits]\n{}\n{}\n{}",
+            self.address,
+            self.url(),
+            self.limits,
+            self.issuer,
+            self.servers
+        );
+        std::fs::write(self.directory.path().join("servers.toml"), servers).unwrap();
+        std::fs::write(policies.join("policy.csv"), &self.policy).unwrap();
+        std::fs::write(policies.join("model.conf"), include_str!("../../../policies/model.conf")).unwrap();
+        if !policies.join("agents.toml").exists() {
+            let agents = "[agents.assistant]\nowner = \"user:test/owner\"\npurpose = \"tests\"\nkind = \"interactive\"\nenvironments = [\"development\"]\n";
+            std::fs::write(policies.join("agents.toml"), agents).unwrap();
+        }
+        let mut gateway = Gateway { url: self.url(), directory: self.directory, process: None };
+        gateway.launch().await;
+        gateway
+    }
+}
+
+/// A running gateway; it is killed when the test ends.
+pub struct Gateway {
+    pub url: String,
+    directory: tempfile::TempDir,
+    process: Option<Child>,
+}
+
+impl Gateway {
+    /// Starts the process and waits until it answers.
+    pub async fn launch(&mut self) {
+        let log = std::fs::File::options().create(true).append(true).open(self.directory.path().join("log")).unwrap();
+        let process = Command::new(env!("CARGO_BIN_EXE_bailiwick"))
+            .args(["serve", "--config", "servers.toml"])
+            .current_dir(self.directory.path())
+            .env("RUST_LOG", "debug")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.process = Some(process);
+        let health = Client::new(&format!("{}/healthz", self.url), None);
+        for _ in 0..500 {
+            if tokio::net::TcpStream::connect(self.url.trim_start_matches("http://")).await.is_ok()
+                && health.bare(reqwest::Method::GET, &[]).await.status == 200
+            {
+                return;
+            }
+            if let Some(status) = self.process.as_mut().and_then(|process| process.try_wait().unwrap()) {
+                panic!("the gateway ended with {status}:\n{}", self.log());
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        panic!("the gateway did not answer:\n{}", self.log());
+    }
+
+    /// The resource that tokens must be for.
+    pub fn resource(&self) -> String {
+        format!("{}/mcp", self.url)
+    }
+
+    /// A client of the merged endpoint.
+    pub fn client(&self, token: &str) -> Client {
+        Client::new(&self.resource(), Some(token))
+    }
+
+    /// A client of one server's endpoint.
+    pub fn server_client(&self, server: &str, token: &str) -> Client {
+        Client::new(&format!("{}/{server}", self.resource()), Some(token))
+    }
+
+    pub fn state(&self) -> PathBuf {
+        self.directory.path().join("state")
+    }
+
+    /// Replaces `policy.csv`; it is in force after a reload.
+    pub fn write_policy(&self, rows: &str) {
+        std::fs::write(self.directory.path().join("policies/policy.csv"), rows).unwrap();
+    }
+
+    /// The operational log.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+
+    /// Every record of the journal, in order.
+    pub fn journal(&self) -> Vec<Value> {
+        let mut segments: Vec<_> = std::fs::read_dir(self.state().join("journal"))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.extension().is_some_and(|extension| extension == "jsonl"))
+            .collect();
+        segments.sort();
+        let text: String = segments.iter().map(|path| std::fs::read_to_string(path).unwrap()).collect();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// The records of one type.
+    pub fn records(&self, kind: &str) -> Vec<Value> {
+        self.journal().into_iter().filter(|record| record["type"] == kind).collect()
+    }
+
+    /// Runs another command of the binary beside the gateway.
+    pub fn command(&self, arguments: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_bailiwick"))
+            .args(arguments)
+            .current_dir(self.directory.path())
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+    }
+
+    pub fn process_id(&self) -> u32 {
+        self.process.as_ref().unwrap().id()
+    }
+
+    /// SIGTERM, and the exit.
+    pub async fn stop(&mut self) -> std::process::ExitStatus {
+        self.signal("TERM");
+        self.wait().await
+    }
+
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([&format!("-{name}"), &self.process_id().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
+    pub async fn wait(&mut self) -> std::process::ExitStatus {
+        let mut process = self.process.take().unwrap();
+        tokio::task::spawn_blocking(move || process.wait().unwrap()).await.unwrap()
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let _ = process.kill();
+            let _ = process.wait();
+            if std::thread::panicking() {
+                eprintln!("--- log of the gateway ---\n{}", self.log());
+            }
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! An OIDC issuer on loopback that mints whatever a test needs, right and wrong.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use axum::Json;
+use axum::extract::State;
+use axum::routing::get;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use serde_json::{Value, json};
+
+/// A running issuer.
+pub struct Issuer {
+    pub url: String,
+    keys: Arc<Keys>,
+}
+
+struct Keys {
+    url: String,
+    current: Mutex<Key>,
+}
+
+#[derive(Clone)]
+struct Key {
+    id: String,
+    pkcs8: Vec<u8>,
+    public: Value,
+}
+
+impl Key {
+    fn generate(id: &str) -> Self {
+        use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
+        let pkcs8 =
+            EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &aws_lc_rs::rand::SystemRandom::new())
+                .unwrap();
+        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8.as_ref()).unwrap();
+        let point = pair.public_key().as_ref();
+        let public = json!({
+            "kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": id,
+            "x": URL_SAFE_NO_PAD.encode(&point[1..33]), "y": URL_SAFE_NO_PAD.encode(&point[33..65]),
+        });
+        Self { id: id.to_owned(), pkcs8: pkcs8.as_ref().to_vec(), public }
+    }
+}
+
+impl Issuer {
+    pub async fn start() -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address: SocketAddr = listener.local_addr().unwrap();
+        let url = format!("http://{address}");
+        let keys = Arc::new(Keys { url: url.clone(), current: Mutex::new(Key::generate("key-1")) });
+        let router = axum::Router::new()
+            .route("/.well-known/openid-configuration", get(discovery))
+            .route("/jwks", get(jwks))
+            .with_state(Arc::clone(&keys));
+        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        Self { url, keys }
+    }
+
+    /// Claims of a good access token of a person, for one resource.
+    pub fn claims(&self, user: &str, groups: &[&str], resource: &str) -> Value {
+        let now = jiff::Timestamp::now().as_second();
+        json!({
+            "iss": self.url, "sub": user, "aud": resource, "client_id": "test-assistant", "groups": groups,
+            "iat": now, "exp": now + 600, "jti": format!("{user}-{}", ulid::Ulid::generate()), "scope": "mcp",
+        })
+    }
+
+    /// Signs claims as an access token.
+    pub fn sign(&self, claims: &Value) -> String {
+        self.sign_with(claims, |_| {})
+    }
+
+    /// Signs claims under a header that the test spoils.
+    pub fn sign_with(&self, claims: &Value, spoil: impl FnOnce(&mut Header)) -> String {
+        let key = self.keys.current.lock().unwrap().clone();
+        let mut header = Header::new(Algorithm::ES256);
+        header.typ = Some("at+jwt".to_owned());
+        header.kid = Some(key.id);
+        spoil(&mut header);
+        jsonwebtoken::encode(&header, claims, &EncodingKey::from_ec_der(&key.pkcs8)).unwrap()
+    }
+
+    /// A good access token of a person.
+    pub fn token(&self, user: &str, groups: &[&str], resource: &str) -> String {
+        self.sign(&self.claims(user, groups, resource))
+    }
+
+    /// Replaces the signing key; the old one is withdrawn.
+    pub fn rotate(&self, id: &str) {
+        *self.keys.current.lock().unwrap() = Key::generate(id);
+    }
+}
+
+async fn discovery(State(keys): State<Arc<Keys>>) -> Json<Value> {
+    Json(json!({
+        "issuer": keys.url, "authorization_endpoint": format!("{}/authorize", keys.url),
+        "token_endpoint": format!("{}/token", keys.url), "jwks_uri": format!("{}/jwks", keys.url),
+        "response_types_supported": ["code"], "subject_types_supported": ["public"],
+        "id_token_signing_alg_values_supported": ["ES256"],
+    }))
+}
+
+async fn jwks(State(keys): State<Arc<Keys>>) -> Json<Value> {
+    Json(json!({ "keys": [keys.current.lock().unwrap().public.clone()] }))
+}

@@ -1,0 +1,117 @@
+//! Streams: who hears of a change, and who does not.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::client::{Stream, modern_request};
+use crate::support::eventually;
+use crate::support::gateway::{DEVELOPERS_MAY, Gateway, Setup};
+use crate::support::issuer::Issuer;
+use crate::support::scripted::{Scripted, tool};
+
+const TESTERS_MAY: &str = "g, group:test/testers, role:tester, *\np, role:tester, *, tools/extra, call, -, allow\n";
+
+async fn start() -> (Issuer, Scripted, Gateway) {
+    let issuer = Issuer::start().await;
+    let upstream = Scripted::start(json!([tool("echo"), tool("extra")]), |call| {
+        crate::support::scripted::result(call, crate::support::scripted::text("done"))
+    })
+    .await;
+    let rules = format!("{DEVELOPERS_MAY}{TESTERS_MAY}");
+    let gateway = Setup::new(&issuer).http_server("tools", &upstream.url, "").policy(&rules).start().await;
+    (issuer, upstream, gateway)
+}
+
+async fn listen(gateway: &Gateway, token: &str) -> Stream {
+    let notifications = json!({ "toolsListChanged": true });
+    let (headers, body) = modern_request("subscriptions/listen", json!({ "notifications": notifications }));
+    gateway.client(token).stream(&headers, Some(body.to_string())).await
+}
+
+async fn legacy_stream(gateway: &Gateway, token: &str) -> Stream {
+    let client = gateway.client(token);
+    let (_, session) = client.initialize("2025-11-25").await;
+    let headers = [("mcp-session-id", session), ("accept", "text/event-stream".to_owned())];
+    client.stream(&headers, None).await
+}
+
+#[tokio::test]
+async fn a_listen_is_acknowledged_first_and_every_message_carries_its_id() {
+    let (issuer, _upstream, gateway) = start().await;
+    let mut stream = listen(&gateway, &issuer.token("alice", &["developers"], &gateway.resource())).await;
+    let first = stream.next().await;
+    assert_eq!(first["method"], "notifications/subscriptions/acknowledged", "{first}");
+    assert_eq!(first["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"], 1, "{first}");
+}
+
+#[tokio::test]
+async fn a_policy_change_is_heard_by_those_whose_view_changed_and_by_no_one_else() {
+    let (issuer, _upstream, gateway) = start().await;
+    let developer = issuer.token("alice", &["developers"], &gateway.resource());
+    let tester = issuer.token("tina", &["testers"], &gateway.resource());
+    let mut heard = legacy_stream(&gateway, &developer).await;
+    let mut modern = listen(&gateway, &developer).await;
+    modern.next().await;
+    let mut unmoved = listen(&gateway, &tester).await;
+    unmoved.next().await;
+    // Both have looked at their lists, so both have something to compare with.
+    for token in [&developer, &tester] {
+        gateway.client(token).tool_names().await;
+    }
+    gateway.write_policy(&format!("{DEVELOPERS_MAY}{TESTERS_MAY}p, anyone, *, tools/echo, call, -, deny\n"));
+    assert!(gateway.command(&["reload"]).status.success());
+    assert_eq!(heard.next().await["method"], "notifications/tools/list_changed");
+    let message = modern.next().await;
+    assert_eq!(message["method"], "notifications/tools/list_changed");
+    assert_eq!(message["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"], 1);
+    assert_eq!(unmoved.next_within(Duration::from_secs(1)).await, None::<Value>);
+}
+
+#[tokio::test]
+async fn a_revoked_callers_stream_ends_within_a_second() {
+    let (issuer, _upstream, gateway) = start().await;
+    let mut stream = listen(&gateway, &issuer.token("alice", &["developers"], &gateway.resource())).await;
+    stream.next().await;
+    let output = gateway.command(&["revoke", "subject", "user:test/alice"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    tokio::time::timeout(Duration::from_secs(1), stream.end()).await.expect("the stream is cut");
+}
+
+#[tokio::test]
+async fn a_stopping_gateway_ends_streams_and_lets_calls_finish() {
+    let issuer = Issuer::start().await;
+    let slow = Scripted::start(json!([tool("slow")]), |call| {
+        let answer = json!({ "jsonrpc": "2.0", "id": call["id"], "result": crate::support::scripted::text("late") });
+        let body = futures_util::stream::once(async move {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            Ok::<_, std::io::Error>(format!("data: {answer}\n\n"))
+        });
+        crate::support::scripted::raw("text/event-stream", axum::body::Body::from_stream(body))
+    })
+    .await;
+    let mut gateway = Setup::new(&issuer).http_server("tools", &slow.url, "").start().await;
+    let token = issuer.token("alice", &["developers"], &gateway.resource());
+    let mut stream = listen(&gateway, &token).await;
+    stream.next().await;
+    let client = gateway.client(&token);
+    let call = tokio::spawn(async move { client.call_tool("tools__slow", json!({})).await });
+    eventually("the call to arrive", async || slow.calls().len() == 1).await;
+    assert!(gateway.stop().await.success());
+    assert_eq!(call.await.unwrap().tool_text(), "late");
+    tokio::time::timeout(Duration::from_secs(1), stream.end()).await.expect("the stream ended");
+    let kinds: Vec<_> = gateway.journal().iter().map(|record| record["type"].clone()).collect();
+    assert_eq!(kinds.last().unwrap(), "stop", "{kinds:?}");
+}
+
+#[tokio::test]
+async fn a_tool_that_an_upstream_adds_appears_when_it_says_so() {
+    let (issuer, upstream, gateway) = start().await;
+    let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
+    assert_eq!(client.tool_names().await, ["tools__echo", "tools__extra"]);
+    upstream.set_tools(json!([tool("echo"), tool("fresh")]));
+    // The upstream has no stream; a call of something that it no longer knows makes the list be fetched again.
+    upstream.forget("extra");
+    client.call_tool("tools__extra", json!({})).await;
+    eventually("the new tool", async || client.tool_names().await == ["tools__echo", "tools__fresh"]).await;
+}
