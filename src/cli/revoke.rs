@@ -9,7 +9,7 @@ use std::io::{self, Read as _, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use clap::{Args, Subcommand};
+use clap::Args;
 use http::Method;
 use serde::Serialize;
 
@@ -34,7 +34,7 @@ Examples:
   bailiwick revoke subject user:corp/anna --note 'left the company'
   bailiwick revoke subject user:corp/anna --sign-out      she may sign in again
   bailiwick revoke client corp/build-bot                  one client of one issuer
-  bailiwick revoke token - < token.txt                    the token itself is never stored or shown
+  bailiwick revoke token -                                reads it from standard input, keeps its digest
   bailiwick revoke everything                             until an administrator lifts it
 
 Works while no gateway runs: then it is in force from the start.";
@@ -46,43 +46,31 @@ Works while no gateway runs: then it is in force from the start.";
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct RevokeArguments {
-    #[command(subcommand)]
+    /// What is taken back
+    #[arg(value_enum)]
     what: What,
+    /// Which one: a jti, SHA-256 or - (standard input) for a token, user:ISSUER/SUB, or ISSUER/CLIENT
+    #[arg(required_if_eq_any = [("what", "token"), ("what", "subject"), ("what", "client")])]
+    name: Option<String>,
     /// Refuse only what was issued before now; whoever signs in again may go on
-    #[arg(long, global = true)]
+    #[arg(long)]
     sign_out: bool,
     /// Why, for the record
-    #[arg(long, value_name = "TEXT", global = true, default_value = "", hide_default_value = true)]
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     note: String,
     #[command(flatten)]
     state: State,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum What {
     /// One token
-    #[command(after_help = EXAMPLES)]
-    Token {
-        /// Its jti, its SHA-256 in hexadecimal, or - to read the token from standard input
-        #[arg(value_name = "JTI|SHA256|-")]
-        token: String,
-    },
+    Token,
     /// A person or service account, as the log shows it
-    #[command(after_help = EXAMPLES)]
-    Subject {
-        /// Who
-        #[arg(value_name = "user:ISSUER/SUB", value_parser = subject)]
-        subject: Named,
-    },
-    /// A client: software, for whomever it calls
-    #[command(after_help = EXAMPLES)]
-    Client {
-        /// Which one, by the issuer's alias and the client id there
-        #[arg(value_name = "ISSUER/CLIENT", value_parser = client)]
-        client: Named,
-    },
+    Subject,
+    /// One client of an issuer: software, for whomever it calls
+    Client,
     /// Everyone and everything
-    #[command(after_help = EXAMPLES)]
     Everything,
 }
 
@@ -206,11 +194,14 @@ async fn revoke_offline(state: &StateDirectory, order: &RevocationOrder) -> Resu
 }
 
 fn order(arguments: &RevokeArguments, stdin: &mut impl io::Read) -> Result<RevocationOrder, String> {
-    let (target, issuer, value) = match &arguments.what {
-        What::Token { token } => ("token", String::new(), token_named(token, stdin)?),
-        What::Subject { subject } => ("subject", subject.issuer.clone(), subject.value.clone()),
-        What::Client { client } => ("client", client.issuer.clone(), client.value.clone()),
-        What::Everything => ("everything", String::new(), String::new()),
+    let name = arguments.name.as_deref().unwrap_or_default();
+    let token = |value| Named { issuer: String::new(), value };
+    let (target, Named { issuer, value }) = match arguments.what {
+        What::Token => ("token", token(token_named(name, stdin)?)),
+        What::Subject => ("subject", subject(name)?),
+        What::Client => ("client", client(name)?),
+        What::Everything if !name.is_empty() => return Err("everything has no name".to_owned()),
+        What::Everything => ("everything", token(String::new())),
     };
     let note = arguments.note.clone();
     Ok(RevocationOrder { target: target.to_owned(), issuer, value, sign_out: arguments.sign_out, note })

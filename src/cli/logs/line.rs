@@ -77,13 +77,16 @@ impl Look {
         let reason = reason(seen);
         let _ = write!(
             line,
-            "{:<18} {QUIET}{:<14}{QUIET:#} {:<28} {style}{:<23}{style:#} {took:>7} {QUIET}{}{QUIET:#}",
+            "{:<18} {QUIET}{:<14}{QUIET:#} {:<28} {style}{:<23}{style:#} {took:>7}",
             short(subject, 18),
             short(seen.agent().unwrap_or("-"), 14),
             short(&target(seen), 28),
             short(&reason, 23),
-            if self.wide { safe(call, 26) } else { ending(call) },
         );
+        if !call.is_empty() {
+            let id = if self.wide { safe(call, 26) } else { ending(call) };
+            let _ = write!(line, " {QUIET}{id}{QUIET:#}");
+        }
         if self.wide {
             self.add_detail(&mut line, seen);
         }
@@ -130,7 +133,7 @@ fn reason(seen: &Seen<'_>) -> String {
     match (result.outcome.as_str(), &result.reason, result.code) {
         ("complete", ..) if result.is_error => "tool_error".to_owned(),
         ("complete", ..) => "ok".to_owned(),
-        ("unknown", Some(reason), _) => format!("unknown: {reason}"),
+        ("unknown", Some(reason), _) => format!("{reason}?"),
         (_, Some(reason), _) => reason.clone(),
         ("error", _, Some(code)) => format!("error {code}"),
         (outcome, ..) => outcome.to_owned(),
@@ -153,7 +156,7 @@ fn describe(seen: &Seen<'_>) -> Option<(&'static str, Style, String)> {
         let text = match (&reload.problem, policy) {
             (Some(problem), _) => format!("{} by {}: {problem}", reload.outcome, reload.actor),
             (None, policy) => format!(
-                "{} by {}: policy {}, {} rows added, {} removed",
+                "{} by {}: policy {}, rows +{} -{}",
                 reload.outcome,
                 reload.actor,
                 policy.unwrap_or("none"),

@@ -38,7 +38,7 @@ fn at_a_fixed_time(lines: &str) -> String {
         for id in ["call", "leg"] {
             if let Some(id) = record.get_mut(id) {
                 // Intent and result of one leg stand next to each other.
-                *id = format!("01KAXPZZZZZZZZZZZZ{:08}", index / 2).into();
+                *id = format!("01KAXPZZZZZZZZZZZZ{:08}", index.div_ceil(2)).into();
             }
         }
         if let Some(latency) = record.pointer_mut("/result/latency_us") {
@@ -72,8 +72,11 @@ async fn every_kind_of_event_has_a_line_that_fits() {
 #[tokio::test]
 async fn filters_look_at_the_whole_call() {
     let (_state, path) = journal().await;
-    let state = ["--no-color", "-n", "1000", "--state", &path];
-    let count = async |words: &[&str]| printed(&[&state, words].concat(), false).await.lines().count();
+    let state = ["--no-color", "--state", &path];
+    let count = async |words: &[&str]| {
+        let limit: &[&str] = if words.contains(&"-n") { &[] } else { &["-n", "1000"] };
+        printed(&[&state, limit, words].concat(), false).await.lines().count()
+    };
     let all = count(&[]).await;
     assert_eq!(count(&["--since", "1h"]).await, all);
     assert_eq!(count(&["--since", "2100-01-01T00:00:00Z"]).await, 0);
@@ -142,4 +145,57 @@ async fn without_a_journal_there_is_a_hint() {
     let mut out = Vec::new();
     let arguments = typed(&["--state", state.path().to_str().unwrap()]);
     assert_eq!(run(&arguments, Output { json: false }, &mut out).await, Ending::Trouble);
+}
+
+/// What a terminal would have got by now.
+#[derive(Clone, Default)]
+struct Screen(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl Screen {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+
+    async fn until(&self, holds: impl Fn(&str) -> bool) {
+        for _ in 0..500 {
+            if holds(&self.text()) {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        panic!("in vain: {}", self.text());
+    }
+}
+
+impl Write for Screen {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn following_shows_a_call_once_when_it_ends() {
+    let state = tempfile::tempdir().unwrap();
+    let path = state.path().to_str().unwrap().to_owned();
+    let screen = Screen::default();
+    let mut out = screen.clone();
+    // It may be started before the gateway has ever run.
+    let following = tokio::spawn(async move {
+        run(&typed(&["-f", "--no-color", "--state", &path]), Output { json: false }, &mut out).await
+    });
+    let (journal, _) = fixture::start(state.path());
+    let first = journal.open(fixture::Proof::new(), fixture::outgoing()).await.unwrap();
+    let second = journal.open(fixture::Proof::new(), fixture::outgoing()).await.unwrap();
+    second.close(&crate::outcome::Outcome::Complete(fixture::json("{}")));
+    screen.until(|text| text.lines().count() == 1 && text.contains(" ok ")).await;
+    drop(first);
+    screen.until(|text| text.lines().count() == 2 && text.contains("unknown")).await;
+    journal.stop("test").await.unwrap();
+    screen.until(|text| text.contains("stop   test")).await;
+    assert_eq!(screen.text().matches("deploy/rollout").count(), 2);
+    following.abort();
 }
