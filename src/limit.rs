@@ -325,8 +325,6 @@ pub const AGENTS_MAX: usize = 10_000;
 
 /// Principals whose use is counted at once; about 200 bytes each.
 pub const PRINCIPALS_REMEMBERED_MAX: u64 = 1_000_000;
-/// A principal that does nothing for this long is forgotten.
-pub const PRINCIPAL_IDLE: Duration = Duration::from_secs(600);
 
 // === lists and watches ===
 

@@ -84,10 +84,12 @@ async fn page_of(
     let class = class_of(&now, caller)?;
     let view = gateway.view(caller, &request.endpoint).await?;
     let cursor = Cursor { kind, list: view.digest(kind), class: class.key() };
-    let offset = match request.message.params().and_then(|params| params.get("cursor")) {
-        Some(text) => cursor.open(gateway, caller.principal(), text)?,
-        None => 0,
-    };
+    // Some clients say `null` where they mean the first page.
+    let offset =
+        match request.message.params().and_then(|params| params.get("cursor")).filter(|cursor| !cursor.is_null()) {
+            Some(text) => cursor.open(gateway, caller.principal(), text)?,
+            None => 0,
+        };
     let key = PageKey { class: class.key(), view: view.revision(), kind, era: request.client.version.era(), offset };
     // Single flight: a thousand callers of one class ask at once after a reload.
     let page = gateway.pages().get_with_by_ref(&key, || Arc::new(Page::make(&now, &class, &view, &key)));

@@ -54,10 +54,8 @@ impl Quotas {
     pub fn new(config: &QuotaConfig) -> Self {
         Self {
             rules: ArcSwap::from_pointee(Rules::new(config)),
-            usage: moka::sync::Cache::builder()
-                .max_capacity(limit::PRINCIPALS_REMEMBERED_MAX)
-                .time_to_idle(limit::PRINCIPAL_IDLE)
-                .build(),
+            // Nothing expires by itself: a principal whose slots are held must not begin again at zero.
+            usage: moka::sync::Cache::new(limit::PRINCIPALS_REMEMBERED_MAX),
         }
     }
 
@@ -94,9 +92,15 @@ impl Quotas {
         self.take(principal, SlotKind::Stream, max).ok_or_else(|| Refusal::new(Reason::StreamsLimited))
     }
 
-    /// Forgets rates of principals that have recovered; to be called now and then.
+    /// Forgets principals that use nothing and have recovered; to be called now and then.
     pub fn forget_idle(&self) {
         self.rules.load().rates.retain_recent();
+        for (principal, usage) in &self.usage {
+            let unused = usage.calls.load(Ordering::Acquire) == 0 && usage.streams.load(Ordering::Acquire) == 0;
+            if unused {
+                self.usage.invalidate(principal.as_ref());
+            }
+        }
     }
 
     fn take(&self, principal: PrincipalKey, kind: SlotKind, max: usize) -> Option<Slot> {
@@ -155,6 +159,17 @@ mod tests {
         assert_eq!(quotas.stream(greedy).unwrap_err().reason, Reason::StreamsLimited);
         drop(slots);
         assert!(quotas.call(greedy).is_ok());
+    }
+
+    #[test]
+    fn forgetting_never_forgets_what_is_held() {
+        let quotas = quotas();
+        let stream = quotas.stream(principal("a")).unwrap();
+        quotas.forget_idle();
+        assert!(quotas.stream(principal("a")).is_err());
+        drop(stream);
+        quotas.forget_idle();
+        assert!(quotas.stream(principal("a")).is_ok());
     }
 
     #[test]
