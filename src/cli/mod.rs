@@ -186,8 +186,8 @@ mod tests {
             let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
             let examples = help.lines().filter_map(|line| line.trim_start().split_once("bailiwick "));
             for (_, example) in examples.filter(|(before, _)| before.is_empty()) {
-                // What follows two spaces explains, what follows `>` or `&&` is the shell's.
-                let typed = example.split("  ").next().unwrap_or("").split(['>', '&']).next().unwrap_or("");
+                // What follows two spaces explains, what follows `>`, `<` or `&&` is the shell's.
+                let typed = example.split("  ").next().unwrap_or("").split(['>', '<', '&']).next().unwrap_or("");
                 let words = shell_words(typed);
                 if words.first().map(String::as_str) == Some(command.get_name()) {
                     typed_count += 1;

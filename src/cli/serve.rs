@@ -7,7 +7,8 @@ use std::sync::Arc;
 use super::Ending;
 use super::files::Files;
 use super::output::{BAD, GOOD, Output, complain, list, trouble};
-use crate::config::{self, Overrides};
+use super::state::State;
+use crate::config::Overrides;
 use crate::control;
 use crate::gateway::{Gateway, ReloadOrder, ReloadReport};
 use crate::record::operational;
@@ -59,9 +60,9 @@ A set of files with a mistake never replaces the one that is served.";
 #[derive(Debug, Args)]
 #[command(after_help = RELOAD_EXAMPLES)]
 pub struct ReloadArguments {
-    /// The files of the running gateway; its state directory has the socket
+    /// Where the running gateway keeps its state, which has the socket
     #[command(flatten)]
-    pub files: Files,
+    pub state: State,
     /// Accept files that remove a deny or add an allow
     #[arg(long)]
     pub allow_widening: bool,
@@ -138,12 +139,12 @@ pub(super) async fn stop_signal(gateway: &Arc<Gateway>) -> &'static str {
 
 /// Asks the running gateway to read its files again.
 pub fn reload(arguments: &ReloadArguments, output: Output) -> Ending {
-    let state = match config::load(&arguments.files.config) {
-        Ok(loaded) => loaded.config.gateway.state,
-        // The files may have mistakes; the gateway will say so. Where it keeps its state is readable all the same.
-        Err(mistakes) => {
-            complain(list(&mistakes, "", BAD));
-            return Ending::Refused;
+    // The files may have mistakes, or be a demo's: the gateway says so, and where it is can be read all the same.
+    let state = match arguments.state.directory() {
+        Ok(state) => state,
+        Err(problem) => {
+            trouble(problem);
+            return Ending::Trouble;
         }
     };
     let order = ReloadOrder { allow_widening: arguments.allow_widening };

@@ -136,6 +136,18 @@ fn whoever_runs_a_demo_can_be_the_assistant() {
     let absent = ran(place, &["token", "mallory"]);
     assert_eq!((absent.status.code(), out(&absent).as_str()), (Some(2), ""));
 
+    // The other commands find the demo's record and its gateway without being told where.
+    let logs = out(&ran(place, &["logs", "--decision", "deny"]));
+    assert!(logs.contains("condition_unmet") && logs.contains("demo/alice"), "{logs}");
+    let follower = Running::start(place, &["logs", "-f", "-n", "0"]);
+    let before = token(&["alice"]);
+    let revoked = ran(place, &["revoke", "subject", "user:demo/alice"]);
+    assert!(revoked.status.success(), "{revoked:?}");
+    assert_eq!(call(&before, &["deploy__status", r#"{"service":"search"}"#]).status.code(), Some(2));
+    follower.wait_for("demo/alice");
+    let reloaded = ran(place, &["reload"]);
+    assert!(reloaded.status.success() && out(&reloaded).contains("revision"), "{reloaded:?}");
+
     let stopped = Command::new("kill").args(["-INT", &demo.child.id().to_string()]).status().unwrap();
     assert!(stopped.success() && demo.child.wait().unwrap().success());
     assert!(!place.join("state").exists(), "the state is removed at the end");
