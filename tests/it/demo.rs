@@ -92,6 +92,7 @@ fn the_demo_shows_five_things_within_ten_seconds_and_leaves_nothing_behind() {
     assert!(journal("deny", "denied_by_rule", "servers/deploy.csv:"), "{shown}");
     assert!(journal("deny", "condition_unmet", "policy.csv:"), "{shown}");
     assert!(shown.contains("condition_unmet: roll out to at most 5 replicas at a time"), "{shown}");
+    assert!(!shown.contains("decide otherwise"), "{shown}");
     // What to type next, for this gateway.
     assert!(shown.contains("claude mcp add --transport http bailiwick http://127.0.0.1:"), "{shown}");
     assert!(shown.contains("bailiwick logs -f"), "{shown}");
@@ -194,4 +195,16 @@ fn a_demo_touches_no_state_that_is_not_a_demo_s() {
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("--state"), "{output:?}");
     assert!(state.join("precious").exists());
+}
+
+#[test]
+fn the_show_explains_only_what_the_rules_really_said() {
+    let directory = tempfile::tempdir().unwrap();
+    files(directory.path());
+    // Without the freeze, checkout is like any other service.
+    std::fs::remove_dir_all(directory.path().join("policies/servers")).unwrap();
+    std::fs::remove_file(directory.path().join("policies/tests.toml")).unwrap();
+    let shown = out(&ran(directory.path(), &["demo", "--once", "--listen", &free_address().to_string()]));
+    assert!(!shown.contains("denied_by_rule") && !shown.contains("froze"), "{shown}");
+    assert_eq!(shown.matches("decide otherwise").count(), 1, "{shown}");
 }

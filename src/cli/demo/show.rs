@@ -24,25 +24,30 @@ struct Act {
     /// What is to be seen.
     title: &'static str,
     arguments: &'static str,
-    /// Why it comes out like that, where the answer does not say it.
+    /// The reason of the refusal that the repository's own rules give; none where they allow.
+    reason: Option<&'static str>,
+    /// Why they do, in words: said only where the answer was that one.
     because: &'static str,
 }
 
 /// Alice's assistant rolls out.
 const ACTS: [Act; 3] = [
     Act {
-        title: "allowed: three replicas of search",
+        title: "a rollout: three replicas of search",
         arguments: r#"{"service":"search","replicas":3,"region":"eu-west"}"#,
+        reason: None,
         because: "a developer may, her assistant may, and at most 5 replicas is what both rules say",
     },
     Act {
-        title: "denied: the same for checkout",
+        title: "another service: the same for checkout",
         arguments: r#"{"service":"checkout","replicas":3,"region":"eu-west"}"#,
+        reason: Some("denied_by_rule"),
         because: "the team that owns deploy froze payments, and a deny wins over every allow",
     },
     Act {
-        title: "refused for one argument: fifty replicas",
+        title: "another argument: fifty replicas of search",
         arguments: r#"{"service":"search","replicas":50,"region":"eu-west"}"#,
+        reason: Some("condition_unmet"),
         because: "the allow holds up to 5 replicas; the upstream never heard of this call",
     },
 ];
@@ -71,12 +76,15 @@ pub(super) async fn run(stage: &Stage, tail: &mut Tail) -> Result<(), String> {
         print(format_args!("  alice   deploy__rollout {}\n", act.arguments));
         let arguments: Value = serde_json::from_str(act.arguments).map_err(|error| error.to_string())?;
         let answer = alice.call("deploy__rollout", &arguments).await?;
-        let (style, told) = match refusal(&answer) {
+        let refusal = refusal(&answer);
+        let expected = refusal.as_deref().and_then(|text| text.split(':').next()) == act.reason;
+        let (style, told) = match refusal {
             Some(refusal) => (BAD, refusal),
             None => (GOOD, text(&answer)),
         };
         row("answer", style, &told);
-        row("because", QUIET, act.because);
+        let because = if expected { act.because } else { "these files decide otherwise than the repository's" };
+        row("because", QUIET, because);
         if let Some(line) = tail.next_call().await {
             print(format_args!("  journal {line}"));
         }
