@@ -45,12 +45,45 @@ fn has_userinfo(uri: &str) -> bool {
     authority.contains('@') || authority.to_ascii_lowercase().contains("%40")
 }
 
+/// Looked for in the text as it reads when nothing is encoded any more: an encoded `?`, `;` or `:` ends a
+/// segment as well for a server that decodes before it splits.
 fn has_dot_segment(uri: &str) -> bool {
-    let rest = scheme(uri).map_or(uri, |(_, rest)| rest);
-    rest.split(['/', '?', '#', '&', '=']).any(|segment| {
-        // `..;x` is a dot segment to servers that cut parameters off.
-        matches!(segment.split(';').next(), Some("." | ".."))
+    decoded(uri.as_bytes()).split(|byte| b"/?#&=:".contains(byte)).any(|segment| {
+        // `..;x` is a dot segment to servers that cut parameters off, `C:..` to those that know drives.
+        matches!(segment.split(|byte| *byte == b';').next(), Some(b"." | b".."))
     })
+}
+
+/// What is left when every escape is undone, however often its percent sign was encoded. One pass is enough:
+/// an escape that spells part of another one encodes a letter or digit, and [`has_encoded_separator`] refuses it.
+fn decoded(bytes: &[u8]) -> Vec<u8> {
+    let mut text = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while let Some(byte) = bytes.get(at) {
+        match (byte == &b'%').then(|| escape(bytes, at)).flatten() {
+            Some((byte, end)) => {
+                text.push(byte);
+                at = end;
+            }
+            None => {
+                text.push(*byte);
+                at += 1;
+            }
+        }
+    }
+    text
+}
+
+/// The byte that the escape at a percent sign stands for, behind any number of encoded percent signs, and
+/// where it ends.
+fn escape(bytes: &[u8], percent: usize) -> Option<(u8, usize)> {
+    let mut at = percent + 1;
+    while bytes.get(at..at + 2) == Some(b"25") {
+        at += 2;
+    }
+    let digit = |at: usize| bytes.get(at).and_then(|byte| char::from(*byte).to_digit(16));
+    let byte = u8::try_from(digit(at)? * 16 + digit(at + 1)?).ok()?;
+    Some((byte, at + 2))
 }
 
 /// An encoded slash, dot, backslash or control character, behind any number of encoded percent signs; an
@@ -58,16 +91,9 @@ fn has_dot_segment(uri: &str) -> bool {
 /// (`%%32e`); and bytes that are not UTF-8, among them the overlong forms of a dot.
 fn has_encoded_separator(uri: &str) -> bool {
     let bytes = uri.as_bytes();
-    let bad = memchr::memchr_iter(b'%', bytes).any(|at| {
-        let mut at = at + 1;
-        while bytes.get(at..at + 2) == Some(b"25") {
-            at += 2;
-        }
-        let digit = |at: usize| bytes.get(at).and_then(|byte| char::from(*byte).to_digit(16));
-        let (Some(high), Some(low)) = (digit(at), digit(at + 1)) else { return false };
-        let Ok(byte) = u8::try_from(high * 16 + low) else { return false };
-        matches!(byte, b'/' | b'.' | b'\\' | 0..=0x1f | 0x7f) || byte.is_ascii_alphanumeric()
-    });
+    let bad = memchr::memchr_iter(b'%', bytes)
+        .filter_map(|at| escape(bytes, at))
+        .any(|(byte, _)| matches!(byte, b'/' | b'.' | b'\\' | 0..=0x1f | 0x7f) || byte.is_ascii_alphanumeric());
     bad || percent_encoding::percent_decode_str(uri).decode_utf8().is_err()
 }
 
@@ -102,6 +128,12 @@ mod tests {
             "file:..",
             "x:./a",
             "../a",
+            // Found by the fuzzer: no scheme, so the colon ends a segment.
+            "x/)/sh/sx/)/:..",
+            "file:///C:..",
+            "file:///a/%3a..",
+            "file:///a/..%3fb",
+            "file:///a/..%253bx",
             "file:///a/..;x/b",
             "file:///public/x?/../secret",
             "file:///a?path=../b",
