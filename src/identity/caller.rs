@@ -5,6 +5,7 @@ use std::sync::Arc;
 use secrecy::SecretString;
 
 use super::persona::Persona;
+use crate::config::DeclaredProof;
 use crate::ids::{Digest, IssuerAlias, PrincipalKey, RevocationEpoch};
 
 /// The proof of the first stage: this credential was verified, and this is who presented it.
@@ -27,6 +28,8 @@ pub struct Verified {
     pub principal: PrincipalKey,
     /// The facts of the token.
     pub token: TokenFacts,
+    /// What the files said of the client's proof.
+    pub(super) declared_proof: DeclaredProof,
     /// The token itself, for exchange only.
     pub(super) raw: Option<SecretString>,
 }

@@ -45,7 +45,7 @@ use issuer::Issuer;
 use keys::Verification;
 use token::Jwt;
 
-use crate::config::{Config, CredentialConfig, IssuerConfig};
+use crate::config::{Config, CredentialConfig, DeclaredProof, IssuerConfig};
 use crate::egress::EgressPolicy;
 use crate::ids::{Digest, IssuerAlias, Subject};
 use crate::limit;
@@ -271,6 +271,7 @@ impl Settings {
             principal: found.persona.principal(),
             persona: found.persona,
             token: found.token,
+            declared_proof: found.declared_proof,
             raw: self.keep_tokens.then(|| SecretString::from(text)),
         };
         Ok(Arc::new(Entry {
@@ -347,7 +348,7 @@ fn anonymous(config: &Config) -> Option<Verified> {
         issued_at: None,
         expires_at: i64::MAX,
     };
-    Some(Verified { principal: persona.principal(), persona, token, raw: None })
+    Some(Verified { principal: persona.principal(), persona, token, declared_proof: DeclaredProof::Public, raw: None })
 }
 
 /// Seconds since 1970 by this machine's clock.
