@@ -409,6 +409,9 @@ pub const CURSOR_BYTES_MAX: usize = 16 * 1024;
 pub const RETRY_PAUSE_MIN: Duration = Duration::from_millis(250);
 /// Longest pause before an upstream that is down is tried again.
 pub const RETRY_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Requests in a row that an upstream leaves without any answer, before it is asked whether it lives; it is down
+/// if it does not answer that either.
+pub const UNANSWERED_IN_A_ROW_MAX: u32 = 3;
 /// A stream of changes without any event for this long is opened again.
 pub const CHANGE_STREAM_IDLE: Duration = Duration::from_secs(15 * 60);
 /// Changes that wait for a slow listener before it has to look at everything again.
