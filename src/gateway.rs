@@ -179,11 +179,14 @@ impl Gateway {
     ///
     /// # Errors
     /// `target_unknown` for a server that the caller cannot see anything of, existing or not;
-    /// `catalog_unavailable` where no server has anything to show.
+    /// `catalog_unavailable` where no server has anything to show, `exchange_refused` or `credential_unavailable`
+    /// where that is because this caller got no credential there.
     pub async fn view(&self, caller: &Caller, endpoint: &Endpoint) -> Result<Arc<View>, Stop> {
         let now = self.live.snapshot.load();
         let class = decidable(now.policy.class_of(caller))?;
-        self.catalog.view(&now.config, endpoint, viewer(caller), |server| now.policy.may_see(&class, &server.id)).await
+        let included = |server: &ServerConfig| now.policy.may_see(&class, &server.id);
+        let looked = self.catalog.view(&now.config, endpoint, viewer(caller), included).await;
+        looked.map_err(|stop| self.told(&now, &class, caller, endpoint, stop))
     }
 
     /// As [`Gateway::view`], without waiting.
@@ -193,7 +196,26 @@ impl Gateway {
     pub fn view_now(&self, caller: &Caller, endpoint: &Endpoint) -> Result<Arc<View>, Stop> {
         let now = self.live.snapshot.load();
         let class = decidable(now.policy.class_of(caller))?;
-        self.catalog.view_now(&now.config, endpoint, viewer(caller), |server| now.policy.may_see(&class, &server.id))
+        let included = |server: &ServerConfig| now.policy.may_see(&class, &server.id);
+        let looked = self.catalog.view_now(&now.config, endpoint, viewer(caller), included);
+        looked.map_err(|stop| self.told(&now, &class, caller, endpoint, stop))
+    }
+
+    /// That a server has nothing to show now is told only to those who had something there, or whom a rule names
+    /// it to; to everybody else it is one that does not exist, as it is while it is up.
+    fn told(&self, now: &Snapshot, class: &Class, caller: &Caller, endpoint: &Endpoint, stop: Stop) -> Stop {
+        let Endpoint::Server(id) = endpoint else { return stop };
+        let Some(server) = now.config.server(id).filter(|_| list::is_nothing_to_show(stop.reason())) else {
+            return stop;
+        };
+        if now.policy.names(class, id) {
+            return stop;
+        }
+        let slice = self.catalog.last_slice(server, viewer(caller));
+        if slice.is_some_and(|slice| list::shows_anything(now, class, server, &slice)) {
+            return stop;
+        }
+        Refusal::new(Reason::TargetUnknown).into()
     }
 
     /// Whether calls can be served: somebody can be authenticated, and intents can be written.

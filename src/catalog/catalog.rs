@@ -153,6 +153,12 @@ impl<S: Source> Catalog<S> {
         available(self.look(config, endpoint, viewer, &included)?.view)
     }
 
+    /// What a server listed last for this viewer, whatever has become of it since.
+    #[must_use]
+    pub fn last_slice(&self, server: &Arc<ServerConfig>, viewer: Viewer<'_, S::Caller>) -> Option<Arc<Slice>> {
+        self.slot(server, viewer.context(server)).look(Instant::now()).slice
+    }
+
     /// A server said that a list changed (`None`: all of them, or it came back): lists it again, at most
     /// every [`limit::CATALOG_CHANGED_PAUSE`]; callers' own slices are listed again when they are next used.
     /// Also the answer to an unknown-tool error of the upstream.
@@ -358,7 +364,8 @@ impl<S: Source> Catalog<S> {
 
 fn available(view: Arc<View>) -> Result<Arc<View>, Stop> {
     if view.is_unavailable() {
-        return Err(Failure::before(Reason::CatalogUnavailable, "no server could be listed").into());
+        let reason = view.without_credential().unwrap_or(Reason::CatalogUnavailable);
+        return Err(Failure::before(reason, "no server could be listed").into());
     }
     Ok(view)
 }
