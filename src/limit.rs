@@ -96,6 +96,9 @@ pub const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(50);
 pub const FORWARDED_HOPS_MAX: usize = 32;
 /// A comment is written into a stream that was silent for this long; proxies cut at 60 s.
 pub const STREAM_KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// What a stream of a caller whose access was taken back has to end by itself, before it is cut; and what it then
+/// has to be wound up. Both together are well under the second that is promised.
+pub const STREAM_FAREWELL: Duration = Duration::from_millis(250);
 /// A sealed handle as text; a legacy session with its client's capabilities is the largest.
 pub const HANDLE_BYTES_MAX: usize = 4 * 1024;
 /// A legacy session ends after this; clients then initialize again.
