@@ -206,6 +206,9 @@ pub const CATALOG_CHANGED_PAUSE: Duration = Duration::from_secs(1);
 pub const CATALOG_RETRY_MIN: Duration = Duration::from_secs(1);
 /// Between two retries of a server that stays down.
 pub const CATALOG_RETRY_MAX: Duration = Duration::from_secs(60);
+/// Between two refreshes that errors of the upstream ask for, once several have found nothing new: a caller who
+/// sends wrong arguments for ever causes as little work.
+pub const CATALOG_DOUBT_MAX: Duration = Duration::from_secs(300);
 /// The longest `ttlMs` that is believed.
 pub const LIST_TTL_MAX: Duration = Duration::from_secs(3_600);
 /// Slices that were listed with a caller's own credential, all together.
