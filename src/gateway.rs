@@ -41,6 +41,8 @@ pub struct Snapshot {
     pub config: Arc<Config>,
     /// Who may do what.
     pub policy: Policy,
+    /// Under which settings `identity` verifies callers for it.
+    pub(crate) identity_revision: u64,
 }
 
 /// What can be looked at again after a decision: the snapshot and the revocations of this moment.
@@ -171,6 +173,13 @@ impl Gateway {
     /// The refusal, and whether the caller may be told of it.
     pub fn authorize(&self, caller: &Caller, target: Target, arguments: Option<&Json>) -> Result<Permit, Box<Denied>> {
         let now = self.live.snapshot.load();
+        // Verified before or after a reload that falls in between: what is known of them must be what the rules
+        // were written for.
+        if caller.settings_revision() != now.identity_revision
+            && let Err(refusal) = still_stands(&now.config, caller)
+        {
+            return Err(Denied::before_rules(refusal, caller.clone(), target, now.policy.revision()));
+        }
         now.policy.authorize(caller.clone(), target, arguments_of(arguments), jiff::Timestamp::now())
     }
 

@@ -30,6 +30,8 @@ pub struct Verified {
     pub token: TokenFacts,
     /// What the files said of the client's proof.
     pub(super) declared_proof: DeclaredProof,
+    /// Under which settings of this room it was verified.
+    pub(super) settings_revision: u64,
     /// The token itself, for exchange only.
     pub(super) raw: Option<SecretString>,
 }
@@ -78,6 +80,12 @@ impl Caller {
     #[must_use]
     pub const fn epoch(&self) -> RevocationEpoch {
         self.epoch
+    }
+
+    /// Under which settings of `identity` it was verified.
+    #[must_use]
+    pub fn settings_revision(&self) -> u64 {
+        self.verified.settings_revision
     }
 
     /// The inbound token, as the subject token of an exchange; never sent to an upstream.

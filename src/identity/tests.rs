@@ -338,7 +338,9 @@ async fn a_reload_looks_at_every_token_again_and_keeps_the_keys() {
     let mut config = config_at(&idp.url);
     let room = room(&config);
     let token = signer.token(&claims(&idp.url));
-    assert!(room.ask(&token).await.is_ok());
+    assert_eq!(room.ask(&token).await.unwrap().settings_revision(), Identity::FIRST_REVISION);
+    assert_eq!(room.identity.reload(&config), Identity::FIRST_REVISION + 1);
+    assert_eq!(room.ask(&token).await.unwrap().settings_revision(), Identity::FIRST_REVISION + 1);
     let desk = config.agents.iter_mut().find(|(id, _)| id.as_str() == "desk").unwrap().1;
     Arc::make_mut(desk).state = crate::config::AgentState::Suspended;
     Arc::make_mut(&mut config.issuers[0]).scopes = ScopeMode::Ignored;
