@@ -312,4 +312,17 @@ mod tests {
             (0..1_000).fold(r#"{"sub":"x"}"#.to_owned(), |inner, n| format!("{{\"sub\":\"n{n}\",\"act\":{inner}}}"));
         assert_eq!(actors(Some("desk-client"), Some("alice"), Some(&nested)).unwrap_err(), Reason::ChainRefused);
     }
+
+    #[test]
+    fn a_chain_has_at_most_so_many_actors() {
+        let chain = |depth: usize| {
+            let act = (1..=depth).rev().fold(String::new(), |inner, hop| {
+                let rest = if inner.is_empty() { inner } else { format!(",\"act\":{inner}") };
+                format!("{{\"sub\":\"h{hop}\"{rest}}}")
+            });
+            actors(Some("desk-client"), Some("alice"), Some(&act))
+        };
+        assert_eq!(chain(limit::ACTOR_DEPTH_MAX).unwrap().chain.len(), limit::ACTOR_DEPTH_MAX);
+        assert_eq!(chain(limit::ACTOR_DEPTH_MAX + 1).unwrap_err(), Reason::ChainRefused);
+    }
 }

@@ -464,3 +464,27 @@ async fn the_tasks_end_when_they_are_stopped() {
     room.tasks.close();
     tokio::time::timeout(Duration::from_secs(5), room.tasks.wait()).await.unwrap();
 }
+
+#[tokio::test]
+async fn audiences_and_scopes_of_a_token_are_bounded() {
+    let signer = Signer::new("one");
+    let idp = Idp::start(vec![signer.jwk()]).await;
+    let room = room(&config_at(&idp.url));
+    let audiences = |count: usize| {
+        let mut all: Vec<String> = (1..count).map(|number| format!("https://a{number}.example")).collect();
+        all.push("https://gw.example/mcp".to_owned());
+        signer.token(&with(claims(&idp.url), json!({ "aud": all })))
+    };
+    assert!(room.ask(&audiences(limit::TOKEN_AUDIENCES_MAX)).await.is_ok());
+    let refused = room.ask(&audiences(limit::TOKEN_AUDIENCES_MAX + 1)).await;
+    assert_eq!(refused.map(|_| ()), Err(Reason::TokenMalformed));
+    let scopes = |count: usize| {
+        let all: Vec<String> = (0..count).map(|number| format!("s{number}")).collect();
+        signer.token(&with(claims(&idp.url), json!({ "scope": all.join(" ") })))
+    };
+    assert_eq!(
+        room.ask(&scopes(limit::TOKEN_SCOPES_MAX)).await.unwrap().persona().scopes.len(),
+        limit::TOKEN_SCOPES_MAX
+    );
+    assert_eq!(room.ask(&scopes(limit::TOKEN_SCOPES_MAX + 1)).await.map(|_| ()), Err(Reason::TokenMalformed));
+}

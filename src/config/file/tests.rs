@@ -421,3 +421,27 @@ fn value<'a>(name: &str, kind: &'a str) -> &'a str {
         _ => "\"text\"",
     }
 }
+
+#[test]
+fn a_leeway_is_bounded() {
+    let with =
+        |seconds: u64| SMALLEST.replace("issuer = \"https", &format!("leeway = \"{seconds}s\"\nissuer = \"https"));
+    let longest = crate::limit::LEEWAY_MAX.as_secs();
+    assert_eq!(config(&with(longest)).issuers[0].leeway, crate::limit::LEEWAY_MAX);
+    assert!(mistakes(&with(longest + 1)).contains("keeps expired tokens alive"));
+}
+
+#[test]
+fn agents_are_bounded() {
+    let agents = |count: usize| {
+        let one = |number: usize| {
+            format!(
+                "[agents.a{number}]\nowner = \"user:corp/anna\"\npurpose = \"p\"\nkind = \"interactive\"\n\
+                 environments = [\"production\"]\n"
+            )
+        };
+        read_with(SMALLEST, &(0..count).map(one).collect::<String>(), &today())
+    };
+    assert_eq!(agents(crate::limit::AGENTS_MAX).unwrap().0.agents.len(), crate::limit::AGENTS_MAX);
+    assert!(lines(&agents(crate::limit::AGENTS_MAX + 1).unwrap_err()).contains("are too many"));
+}
