@@ -1,7 +1,8 @@
 //! Every bound of the gateway: nothing that comes from outside is unlimited.
 //!
 //! The unit stands last in each name; the comment says why the number is what it is. Knows nothing else
-//! of ours. Each has a test that reaches it.
+//! of ours. `tests/limits.rs` sees to it that each is used and named in a test, and lists those that no test
+//! reaches, with the reason.
 
 use std::time::Duration;
 

@@ -240,3 +240,19 @@ fn environments_are_bounded() {
     assert_eq!(many(crate::limit::ENVIRONMENTS_MAX), Ok(()));
     assert!(many(crate::limit::ENVIRONMENTS_MAX + 1).unwrap_err().contains("environments"));
 }
+
+#[test]
+fn the_rows_of_all_files_are_bounded() {
+    let row = "p, anyone, *, github/x, call, -, deny\n";
+    let found = mistakes(&row.repeat(crate::limit::POLICY_ROWS_MAX)).concat();
+    assert!(found.contains("rows in all files"), "{found:.200}");
+}
+
+#[test]
+fn so_many_mistakes_are_reported_and_no_more() {
+    let slip = |number: usize| format!("p, anyone, *, github/x{number}, call, -, Deny\n");
+    let slips = |count: usize| mistakes(&(0..count).map(slip).collect::<String>());
+    let most = crate::limit::POLICY_MISTAKES_MAX;
+    assert_eq!(slips(most).len(), most);
+    assert_eq!(slips(most + 1).len(), most);
+}

@@ -445,3 +445,26 @@ fn agents_are_bounded() {
     assert_eq!(agents(crate::limit::AGENTS_MAX).unwrap().0.agents.len(), crate::limit::AGENTS_MAX);
     assert!(lines(&agents(crate::limit::AGENTS_MAX + 1).unwrap_err()).contains("are too many"));
 }
+
+#[test]
+fn servers_and_issuers_are_bounded() {
+    let servers = |count: usize| {
+        let one = |number: usize| {
+            format!(
+                "[servers.s{number}]\nowner = \"user:corp/anna\"\nenvironment = \"production\"\n\
+                 url = \"https://s{number}.example.com/mcp\"\n"
+            )
+        };
+        let more: String = (1..count).map(one).collect();
+        read_with(&format!("{SMALLEST}{more}"), AGENTS, &today()).map(|(config, _)| config.servers.len())
+    };
+    assert_eq!(servers(crate::limit::SERVERS_MAX).unwrap(), crate::limit::SERVERS_MAX);
+    assert!(lines(&servers(crate::limit::SERVERS_MAX + 1).unwrap_err()).contains("servers are too many"));
+    let issuers = |count: usize| {
+        let one = |number: usize| format!("[issuers.i{number}]\nissuer = \"https://i{number}.example.com\"\n");
+        let more: String = (1..count).map(one).collect();
+        read_with(&format!("{SMALLEST}{more}"), AGENTS, &today()).map(|(config, _)| config.issuers.len())
+    };
+    assert_eq!(issuers(crate::limit::ISSUERS_MAX).unwrap(), crate::limit::ISSUERS_MAX);
+    assert!(lines(&issuers(crate::limit::ISSUERS_MAX + 1).unwrap_err()).contains("issuers are too many"));
+}

@@ -148,7 +148,7 @@ fn id() -> ServerId {
     ServerId::new("s").unwrap()
 }
 
-fn patient() -> HealthConfig {
+pub(super) fn patient() -> HealthConfig {
     HealthConfig {
         connect_timeout: Duration::from_secs(5),
         first_byte_timeout: Duration::from_secs(5),
