@@ -190,7 +190,7 @@ impl Pipeline for Scripted {
     }
 
     async fn fallen(self: Arc<Self>, _: String) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     fn stopping(&self) -> CancellationToken {
