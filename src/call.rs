@@ -22,7 +22,7 @@ pub use crate::ids::Endpoint;
 use crate::outcome::{Failure, Outcome, Reason, Refusal, Stop};
 use crate::record::Entry;
 use crate::upstream::{Event, Exchange};
-use crate::wire::mcp::{Kind, Method, Version, code, meta};
+use crate::wire::mcp::{Method, Version, code, meta};
 use crate::wire::{Edit, Json, Message, Value};
 
 /// What a client says of itself: with each request (modern) or once (legacy).
@@ -127,7 +127,7 @@ impl Running {
                 let Some(entry) = self.entry.take() else { return Event::Done(outcome) };
                 let outcome = relayed(outcome);
                 if is_unknown_target(&outcome) {
-                    self.gateway.catalog().changed(entry.proof().target().server_id(), Some(Kind::Tool));
+                    self.gateway.catalog().doubted(entry.proof().target().server_id());
                 }
                 entry.close(&outcome);
                 Event::Done(outcome)
