@@ -27,7 +27,7 @@ pub use crate::ids::Endpoint;
 use crate::outcome::{Failure, Outcome, Reason, Refusal, Stop};
 use crate::record::Entry;
 use crate::upstream::{Event, Exchange};
-use crate::wire::mcp::{Era, Kind, Method, Version, code, meta};
+use crate::wire::mcp::{Kind, Method, Version, code, meta};
 use crate::wire::{Askable, Edit, Json, Message, Value};
 
 /// What a client says of itself: with each request (modern) or once (legacy).
@@ -112,18 +112,17 @@ async fn open(
         }
         None => None,
     };
-    let declared = match request.client.version.era() {
-        Era::Modern => Askable::declared(&request.client.capabilities),
-        // Its stream is not used to ask it yet.
-        Era::Legacy => Askable::NOTHING,
-    };
+    let declared = Askable::declared(&request.client.capabilities);
     let askable = gateway.askable(caller, permit.target().server(), declared);
     let capabilities = declared::declared(&request.client.capabilities, askable);
     let outgoing = asked.outgoing(request, permit.target(), capabilities, retry.as_ref().zip(answers.as_ref()));
     let cleared = guard::guard(gateway.quotas(), permit)?;
     let grant = gateway.delegate().delegate(cleared, trail.leg.clone(), arguments, gateway.recheck()).await?;
     let mut entry = gateway.journal().open(grant, outgoing).await?;
-    let exchange = gateway.upstreams().forward(&mut entry);
+    let exchange = match retry.as_ref().and_then(Retry::parked).zip(answers) {
+        Some((parked, answers)) => gateway.upstreams().resume(&mut entry, parked, answers),
+        None => gateway.upstreams().forward(&mut entry),
+    };
     let asking = Asking { declared, round: retry.as_ref().map_or(0, Retry::round) };
     Ok((entry, asking, exchange))
 }
@@ -171,7 +170,7 @@ impl Running {
         match outcome {
             Outcome::Complete(result) => Outcome::Complete(without_our_keys(result)),
             Outcome::InputRequired { result, resume, .. } => {
-                input::relayed(&self.gateway, grant, self.asking, &result, resume).unwrap_or_else(Outcome::from)
+                input::relayed(&self.gateway, grant, self.asking, &result, resume)
             }
             Outcome::Task(_) => Outcome::Failed(Failure::after(
                 Reason::UpstreamGarbage,

@@ -16,6 +16,7 @@ mod authorize;
 mod bad_input;
 mod demo;
 mod input;
+mod input_legacy;
 mod legacy;
 mod list;
 mod modern;
