@@ -17,6 +17,7 @@ mod bad_input;
 mod demo;
 mod input;
 mod input_legacy;
+mod input_stdio;
 mod legacy;
 mod list;
 mod modern;
