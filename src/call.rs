@@ -10,8 +10,13 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 mod asked;
+mod declared;
+mod input;
+mod retry;
 
 use asked::Asked;
+use input::Asking;
+use retry::Retry;
 
 use crate::catalog::Target;
 use crate::delegate::{Grant, Leg, attempt};
@@ -23,7 +28,7 @@ use crate::outcome::{Failure, Outcome, Reason, Refusal, Stop};
 use crate::record::Entry;
 use crate::upstream::{Event, Exchange};
 use crate::wire::mcp::{Method, Version, code, meta};
-use crate::wire::{Edit, Json, Message, Value};
+use crate::wire::{Askable, Edit, Json, Message, Value};
 
 /// What a client says of itself: with each request (modern) or once (legacy).
 #[derive(Debug, Clone)]
@@ -64,12 +69,15 @@ pub async fn call(gateway: &Arc<Gateway>, caller: &Caller, request: Request) -> 
     let mut trail =
         Trail { leg: Leg::new(&request.message.method(), request.client.version), target: None, name: None };
     match open(gateway, caller, &request, &mut trail).await {
-        Ok((entry, exchange)) => Running { gateway: Arc::clone(gateway), entry: Some(entry), exchange, decisions },
+        Ok((entry, asking, exchange)) => {
+            Running { gateway: Arc::clone(gateway), entry: Some(entry), asking, exchange, decisions }
+        }
         Err(halt) => {
             let attempt = attempt(caller, &trail.leg, trail.target.as_ref(), trail.name.as_deref());
             gateway.journal().stopped(&attempt, &halt.recorded);
             let exchange = Exchange::finished(halt.told.into());
-            Running { gateway: Arc::clone(gateway), entry: None, exchange, decisions }
+            let asking = Asking { declared: Askable::NOTHING, round: 0 };
+            Running { gateway: Arc::clone(gateway), entry: None, asking, exchange, decisions }
         }
     }
 }
@@ -80,10 +88,14 @@ async fn open(
     caller: &Caller,
     request: &Request,
     trail: &mut Trail,
-) -> Result<(Entry<Grant>, Exchange), Halt> {
+) -> Result<(Entry<Grant>, Asking, Exchange), Halt> {
     gateway.quotas().request(caller.principal())?;
     let asked = Asked::read(request)?;
     trail.name = Some(asked.name.to_string());
+    let retry = Retry::read(asked.params(), gateway.sealer(), caller.principal())?;
+    if let Some(retry) = &retry {
+        trail.leg = trail.leg.clone().of_call(retry.call());
+    }
 
     let view = gateway.view(caller, &request.endpoint).await?;
     let target = view.resolve(asked.wanted())?;
@@ -93,12 +105,26 @@ async fn open(
     let permit = gateway.authorize(caller, target, arguments.as_ref()).map_err(Halt::denied)?;
     asked.check_headers(permit.target(), &request.header_parameters)?;
 
-    let outgoing = asked.outgoing(request, permit.target());
+    let answers = match &retry {
+        Some(retry) => {
+            retry.check(&trail.leg.method, permit.target(), arguments.as_ref())?;
+            Some(retry.answers(asked.params())?)
+        }
+        None => None,
+    };
+    let declared = Askable::declared(&request.client.capabilities);
+    let askable = gateway.askable(caller, permit.target().server(), declared);
+    let capabilities = declared::declared(&request.client.capabilities, askable);
+    let outgoing = asked.outgoing(request, permit.target(), capabilities, retry.as_ref().zip(answers.as_ref()));
     let cleared = guard::guard(gateway.quotas(), permit)?;
     let grant = gateway.delegate().delegate(cleared, trail.leg.clone(), arguments, gateway.recheck()).await?;
     let mut entry = gateway.journal().open(grant, outgoing).await?;
-    let exchange = gateway.upstreams().forward(&mut entry);
-    Ok((entry, exchange))
+    let exchange = match retry.as_ref().and_then(Retry::parked).zip(answers) {
+        Some((parked, answers)) => gateway.upstreams().resume(&mut entry, parked, answers),
+        None => gateway.upstreams().forward(&mut entry),
+    };
+    let asking = Asking { declared, round: retry.as_ref().map_or(0, Retry::round) };
+    Ok((entry, asking, exchange))
 }
 
 /// A call under way. Dropping it cancels the call, and records that nobody knows its end.
@@ -106,6 +132,7 @@ pub struct Running {
     gateway: Arc<Gateway>,
     /// `None` once the end is recorded.
     entry: Option<Entry<Grant>>,
+    asking: Asking,
     exchange: Exchange,
     decisions: watch::Receiver<u64>,
 }
@@ -125,7 +152,7 @@ impl Running {
             Event::Notification(message) => Event::Notification(message),
             Event::Done(outcome) => {
                 let Some(entry) = self.entry.take() else { return Event::Done(outcome) };
-                let outcome = relayed(outcome);
+                let outcome = self.relayed(entry.proof(), outcome);
                 if is_unknown_target(&outcome) {
                     self.gateway.catalog().doubted(entry.proof().target().server_id());
                 }
@@ -137,6 +164,22 @@ impl Running {
 }
 
 impl Running {
+    /// An upstream's outcome as the client may see it: without forged keys of ours, and without questions that
+    /// it may not be asked.
+    fn relayed(&self, grant: &Grant, outcome: Outcome) -> Outcome {
+        match outcome {
+            Outcome::Complete(result) => Outcome::Complete(without_our_keys(result)),
+            Outcome::InputRequired { result, resume, .. } => {
+                input::relayed(&self.gateway, grant, self.asking, &result, resume)
+            }
+            Outcome::Task(_) => Outcome::Failed(Failure::after(
+                Reason::UpstreamGarbage,
+                "it answered with a task that nobody offered to follow",
+            )),
+            other => other,
+        }
+    }
+
     /// Drops the exchange, which cancels it upstream, once its caller may not act any more.
     fn stop_if_revoked(&mut self) {
         let Some(entry) = &self.entry else { return };
@@ -174,22 +217,6 @@ impl<S: Into<Stop>> From<S> for Halt {
     fn from(stop: S) -> Self {
         let recorded = stop.into();
         Self { told: recorded.clone(), recorded }
-    }
-}
-
-/// An upstream's outcome as the client may see it: without forged keys of ours, and without questions that
-/// no client was declared to answer.
-fn relayed(outcome: Outcome) -> Outcome {
-    match outcome {
-        Outcome::Complete(result) => Outcome::Complete(without_our_keys(result)),
-        Outcome::InputRequired { .. } => {
-            Outcome::Failed(Failure::after(Reason::UpstreamGarbage, "it asked for input that nobody offered to give"))
-        }
-        Outcome::Task(_) => Outcome::Failed(Failure::after(
-            Reason::UpstreamGarbage,
-            "it answered with a task that nobody offered to follow",
-        )),
-        other => other,
     }
 }
 
