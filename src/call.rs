@@ -91,7 +91,7 @@ async fn open(
 
     let arguments = asked.arguments.map(|arguments| request.message.cut(arguments));
     let permit = gateway.authorize(caller, target, arguments.as_ref()).map_err(Halt::denied)?;
-    asked.check_headers(permit.target(), &request.header_parameters)?;
+    asked.check_headers(permit.target(), request)?;
 
     let outgoing = asked.outgoing(request, permit.target());
     let cleared = guard::guard(gateway.quotas(), permit)?;
