@@ -103,7 +103,7 @@ async fn open(
 
     let arguments = asked.arguments.map(|arguments| request.message.cut(arguments));
     let permit = gateway.authorize(caller, target, arguments.as_ref()).map_err(Halt::denied)?;
-    asked.check_headers(permit.target(), &request.header_parameters)?;
+    asked.check_headers(permit.target(), request)?;
 
     let answers = match &retry {
         Some(retry) => {
