@@ -1,7 +1,7 @@
 //! The life of a call, door to door: each line consumes the proof that the line above made.
 //!
 //! Everything with an effect or with data passes here: `tools/call`, `prompts/get`, `resources/read`,
-//! `completion/complete`. Decides only the order of the rooms. Invariant: what is forwarded was authorized
+//! `completion/complete`, and tasks that calls became. Decides only the order of the rooms. Invariant: what is forwarded was authorized
 //! under the snapshot in force, and its intent is on the record.
 
 use std::net::IpAddr;
@@ -10,8 +10,10 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 mod asked;
+mod task;
 
 use asked::Asked;
+use task::{After, Augmented};
 
 use crate::catalog::Target;
 use crate::delegate::{Grant, Leg, attempt};
@@ -63,13 +65,16 @@ pub async fn call(gateway: &Arc<Gateway>, caller: &Caller, request: Request) -> 
     let decisions = gateway.decisions();
     let mut trail =
         Trail { leg: Leg::new(&request.message.method(), request.client.version), target: None, name: None };
-    match open(gateway, caller, &request, &mut trail).await {
-        Ok((entry, exchange)) => Running { gateway: Arc::clone(gateway), entry: Some(entry), exchange, decisions },
+    let gateway = Arc::clone(gateway);
+    match open(&gateway, caller, &request, &mut trail).await {
+        Ok((entry, exchange, augmented)) => {
+            Running { gateway, entry: Some(entry), exchange, decisions, request, augmented }
+        }
         Err(halt) => {
             let attempt = attempt(caller, &trail.leg, trail.target.as_ref(), trail.name.as_deref());
             gateway.journal().stopped(&attempt, &halt.recorded);
             let exchange = Exchange::finished(halt.told.into());
-            Running { gateway: Arc::clone(gateway), entry: None, exchange, decisions }
+            Running { gateway, entry: None, exchange, decisions, request, augmented: Augmented::No }
         }
     }
 }
@@ -80,8 +85,12 @@ async fn open(
     caller: &Caller,
     request: &Request,
     trail: &mut Trail,
-) -> Result<(Entry<Grant>, Exchange), Halt> {
+) -> Result<(Entry<Grant>, Exchange, Augmented), Halt> {
     gateway.quotas().request(caller.principal())?;
+    if request.method.is_about_task() {
+        let (entry, exchange) = Box::pin(task::open(gateway, caller, request, trail)).await?;
+        return Ok((entry, exchange, Augmented::No));
+    }
     let asked = Asked::read(request)?;
     trail.name = Some(asked.name.to_string());
 
@@ -93,12 +102,13 @@ async fn open(
     let permit = gateway.authorize(caller, target, arguments.as_ref()).map_err(Halt::denied)?;
     asked.check_headers(permit.target(), &request.header_parameters)?;
 
-    let outgoing = asked.outgoing(request, permit.target());
+    let augmented = Augmented::of(request, &view, permit.target());
+    let outgoing = asked.outgoing(request, permit.target(), augmented);
     let cleared = guard::guard(gateway.quotas(), permit)?;
     let grant = gateway.delegate().delegate(cleared, trail.leg.clone(), arguments, gateway.recheck()).await?;
     let mut entry = gateway.journal().open(grant, outgoing).await?;
     let exchange = gateway.upstreams().forward(&mut entry);
-    Ok((entry, exchange))
+    Ok((entry, exchange, augmented))
 }
 
 /// A call under way. Dropping it cancels the call, and records that nobody knows its end.
@@ -108,31 +118,47 @@ pub struct Running {
     entry: Option<Entry<Grant>>,
     exchange: Exchange,
     decisions: watch::Receiver<u64>,
+    request: Request,
+    augmented: Augmented,
 }
 
 impl Running {
     /// The next event; the last is [`Event::Done`]. Ends at once for a caller whose access is taken back.
     /// Cancel-safe.
     pub async fn next(&mut self) -> Event {
-        let event = loop {
-            tokio::select! {
+        loop {
+            let event = tokio::select! {
                 biased;
-                event = self.exchange.next() => break event,
-                Ok(()) = self.decisions.changed(), if self.entry.is_some() => self.stop_if_revoked(),
-            }
-        };
-        match event {
-            Event::Notification(message) => Event::Notification(message),
-            Event::Done(outcome) => {
-                let Some(entry) = self.entry.take() else { return Event::Done(outcome) };
-                let outcome = relayed(outcome);
-                if is_unknown_target(&outcome) {
-                    self.gateway.catalog().changed(entry.proof().target().server_id(), Some(Kind::Tool));
+                event = self.exchange.next() => event,
+                Ok(()) = self.decisions.changed(), if self.entry.is_some() => {
+                    self.stop_if_revoked();
+                    continue;
                 }
-                entry.close(&outcome);
-                Event::Done(outcome)
+            };
+            match event {
+                Event::Notification(message) if task::names_a_task(&message) => {}
+                Event::Notification(message) => return Event::Notification(message),
+                Event::Done(outcome) => {
+                    let Some(entry) = self.entry.take() else { return Event::Done(outcome) };
+                    match task::after(&self.gateway, entry.proof(), &self.request, self.augmented, outcome) {
+                        After::Deliver(outcome) => return Event::Done(self.ended(entry, outcome)),
+                        After::GoOn(recorded, exchange) => {
+                            entry.close(&recorded);
+                            self.exchange = exchange;
+                        }
+                    }
+                }
             }
         }
+    }
+
+    fn ended(&self, entry: Entry<Grant>, outcome: Outcome) -> Outcome {
+        let outcome = relayed(outcome);
+        if !self.request.method.is_about_task() && is_unknown_target(&outcome) {
+            self.gateway.catalog().changed(entry.proof().target().server_id(), Some(Kind::Tool));
+        }
+        entry.close(&outcome);
+        outcome
     }
 }
 
@@ -185,10 +211,7 @@ fn relayed(outcome: Outcome) -> Outcome {
         Outcome::InputRequired { .. } => {
             Outcome::Failed(Failure::after(Reason::UpstreamGarbage, "it asked for input that nobody offered to give"))
         }
-        Outcome::Task(_) => Outcome::Failed(Failure::after(
-            Reason::UpstreamGarbage,
-            "it answered with a task that nobody offered to follow",
-        )),
+        Outcome::Task(result) => Outcome::Task(without_our_keys(result)),
         other => other,
     }
 }

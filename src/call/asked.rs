@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 
 use super::Request;
+use super::task::{Augmented, offered};
 use crate::catalog::{Target, Wanted, uri};
 use crate::ids::Action;
 use crate::outcome::{Reason, Refusal};
@@ -96,11 +97,11 @@ impl<'a> Asked<'a> {
 
     /// The request that goes upstream.
     #[must_use]
-    pub fn outgoing(&self, request: &Request, target: &Target) -> Outgoing {
+    pub fn outgoing(&self, request: &Request, target: &Target, augmented: Augmented) -> Outgoing {
         let own_meta = self.params.get("_meta").and_then(Value::as_object);
         let mut meta_edits = vec![
-            // Elicitation, sampling and tasks are not bridged yet, so they are not declared upstream.
-            Edit::Set(meta::CLIENT_CAPABILITIES, empty_object()),
+            // Elicitation and sampling are not bridged yet, so they are not declared upstream.
+            Edit::Set(meta::CLIENT_CAPABILITIES, offered(&request.client, self.method == Method::CallTool)),
             Edit::Remove(meta::PROGRESS_TOKEN),
             Edit::Remove(meta::PROTOCOL_VERSION),
             Edit::RemovePrefix(meta::OWN_PREFIX),
@@ -115,9 +116,9 @@ impl<'a> Asked<'a> {
         let meta =
             own_meta.or_else(|| empty.value().as_object()).map_or(empty.clone(), |meta| meta.edited(&meta_edits));
         let mut edits = vec![Edit::Set("_meta", meta)];
-        // Answers to questions that nobody was relayed, and tasks that nobody was offered: they could only be
-        // somebody else's, or forged.
-        edits.extend(["inputResponses", "requestState", "task"].map(Edit::Remove));
+        // Answers to questions that nobody was relayed: they could only be somebody else's, or forged.
+        edits.extend(["inputResponses", "requestState"].map(Edit::Remove));
+        edits.extend(augmented.edit());
         let key = if self.method == Method::ReadResource { "uri" } else { "name" };
         if self.method == Method::Complete {
             if let Some(reference) = self.params.get("ref").and_then(Value::as_object) {

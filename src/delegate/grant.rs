@@ -35,6 +35,12 @@ impl Leg {
     pub fn new(method: &str, version: Version) -> Self {
         Self { call: CallId::new(), leg: LegId::new(), method: method.to_owned(), version }
     }
+
+    /// The same request, once it turns out to go on with an earlier call.
+    #[must_use]
+    pub fn of_call(self, call: CallId) -> Self {
+        Self { call, ..self }
+    }
 }
 
 /// Looks at a decision again: the policy or the revocations may have changed since.
@@ -111,6 +117,12 @@ impl Grant {
     #[must_use]
     pub fn caller(&self) -> &Caller {
         self.cleared.permit().caller()
+    }
+
+    /// As which request of which call.
+    #[must_use]
+    pub const fn leg(&self) -> &Leg {
+        &self.leg
     }
 
     /// What the upstream is presented with.

@@ -23,4 +23,5 @@ mod record;
 mod reload;
 mod revoke;
 mod stdio;
+mod tasks;
 mod watch;
