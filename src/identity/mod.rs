@@ -267,12 +267,8 @@ impl Settings {
         check_signature(issuer, header.kid.as_deref(), algorithm, &jwt, basis).await?;
         let now = now_s();
         let found = verify::verify(config, &self.names, &self.agents, &header, &claims, digest, now)?;
-        let verified = Verified {
-            principal: found.persona.principal(),
-            persona: found.persona,
-            token: found.token,
-            raw: self.keep_tokens.then(|| SecretString::from(text)),
-        };
+        let raw = self.keep_tokens.then(|| SecretString::from(text));
+        let verified = Verified::new(found.persona, found.token, raw);
         Ok(Arc::new(Entry {
             verified: Arc::new(verified),
             reach: found.reach,
@@ -347,7 +343,7 @@ fn anonymous(config: &Config) -> Option<Verified> {
         issued_at: None,
         expires_at: i64::MAX,
     };
-    Some(Verified { principal: persona.principal(), persona, token, raw: None })
+    Some(Verified::new(persona, token, None))
 }
 
 /// Seconds since 1970 by this machine's clock.
