@@ -10,9 +10,14 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 mod asked;
+mod declared;
+mod input;
+mod retry;
 mod task;
 
 use asked::Asked;
+use input::Asking;
+use retry::Retry;
 use task::{After, Augmented};
 
 use crate::catalog::Target;
@@ -24,8 +29,8 @@ pub use crate::ids::Endpoint;
 use crate::outcome::{Failure, Outcome, Reason, Refusal, Stop};
 use crate::record::Entry;
 use crate::upstream::{Event, Exchange};
-use crate::wire::mcp::{Kind, Method, Version, code, meta};
-use crate::wire::{Edit, Json, Message, Value};
+use crate::wire::mcp::{Era, Kind, Method, Version, code, meta};
+use crate::wire::{Askable, Edit, Json, Message, Value};
 
 /// What a client says of itself: with each request (modern) or once (legacy).
 #[derive(Debug, Clone)]
@@ -67,14 +72,12 @@ pub async fn call(gateway: &Arc<Gateway>, caller: &Caller, request: Request) -> 
         Trail { leg: Leg::new(&request.message.method(), request.client.version), target: None, name: None };
     let gateway = Arc::clone(gateway);
     match open(&gateway, caller, &request, &mut trail).await {
-        Ok((entry, exchange, augmented)) => {
-            Running { gateway, entry: Some(entry), exchange, decisions, request, augmented }
-        }
+        Ok((entry, then, exchange)) => Running { gateway, entry: Some(entry), exchange, decisions, request, then },
         Err(halt) => {
             let attempt = attempt(caller, &trail.leg, trail.target.as_ref(), trail.name.as_deref());
             gateway.journal().stopped(&attempt, &halt.recorded);
             let exchange = Exchange::finished(halt.told.into());
-            Running { gateway, entry: None, exchange, decisions, request, augmented: Augmented::No }
+            Running { gateway, entry: None, exchange, decisions, request, then: Then::default() }
         }
     }
 }
@@ -85,14 +88,18 @@ async fn open(
     caller: &Caller,
     request: &Request,
     trail: &mut Trail,
-) -> Result<(Entry<Grant>, Exchange, Augmented), Halt> {
+) -> Result<(Entry<Grant>, Then, Exchange), Halt> {
     gateway.quotas().request(caller.principal())?;
     if request.method.is_about_task() {
         let (entry, exchange) = Box::pin(task::open(gateway, caller, request, trail)).await?;
-        return Ok((entry, exchange, Augmented::No));
+        return Ok((entry, Then::default(), exchange));
     }
     let asked = Asked::read(request)?;
     trail.name = Some(asked.name.to_string());
+    let retry = Retry::read(asked.params(), gateway.sealer(), caller.principal())?;
+    if let Some(retry) = &retry {
+        trail.leg = trail.leg.clone().of_call(retry.call());
+    }
 
     let view = gateway.view(caller, &request.endpoint).await?;
     let target = view.resolve(asked.wanted())?;
@@ -102,13 +109,30 @@ async fn open(
     let permit = gateway.authorize(caller, target, arguments.as_ref()).map_err(Halt::denied)?;
     asked.check_headers(permit.target(), &request.header_parameters)?;
 
+    let answers = match &retry {
+        Some(retry) => {
+            retry.check(&trail.leg.method, permit.target(), arguments.as_ref())?;
+            Some(retry.answers(asked.params())?)
+        }
+        None => None,
+    };
+    let declared = match request.client.version.era() {
+        Era::Modern => Askable::declared(&request.client.capabilities),
+        // Its stream is not used to ask it yet.
+        Era::Legacy => Askable::NOTHING,
+    };
+    let askable = gateway.askable(caller, permit.target().server(), declared);
+    let capabilities = declared::declared(&request.client.capabilities, askable);
+    let capabilities = task::offered(request, capabilities);
     let augmented = Augmented::of(request, &view, permit.target());
-    let outgoing = asked.outgoing(request, permit.target(), augmented);
+    let retried = retry.as_ref().zip(answers.as_ref());
+    let outgoing = asked.outgoing(request, permit.target(), capabilities, augmented, retried);
     let cleared = guard::guard(gateway.quotas(), permit)?;
     let grant = gateway.delegate().delegate(cleared, trail.leg.clone(), arguments, gateway.recheck()).await?;
     let mut entry = gateway.journal().open(grant, outgoing).await?;
     let exchange = gateway.upstreams().forward(&mut entry);
-    Ok((entry, exchange, augmented))
+    let asking = Asking { declared, round: retry.as_ref().map_or(0, Retry::round) };
+    Ok((entry, Then { asking, augmented }, exchange))
 }
 
 /// A call under way. Dropping it cancels the call, and records that nobody knows its end.
@@ -119,6 +143,13 @@ pub struct Running {
     exchange: Exchange,
     decisions: watch::Receiver<u64>,
     request: Request,
+    then: Then,
+}
+
+/// What the end of a leg depends on besides its request.
+#[derive(Debug, Clone, Copy, Default)]
+struct Then {
+    asking: Asking,
     augmented: Augmented,
 }
 
@@ -140,7 +171,7 @@ impl Running {
                 Event::Notification(message) => return Event::Notification(message),
                 Event::Done(outcome) => {
                     let Some(entry) = self.entry.take() else { return Event::Done(outcome) };
-                    match task::after(&self.gateway, entry.proof(), &self.request, self.augmented, outcome) {
+                    match task::after(&self.gateway, entry.proof(), &self.request, self.then, outcome) {
                         After::Deliver(outcome) => return Event::Done(self.ended(entry, outcome)),
                         After::GoOn(recorded, exchange) => {
                             entry.close(&recorded);
@@ -153,7 +184,7 @@ impl Running {
     }
 
     fn ended(&self, entry: Entry<Grant>, outcome: Outcome) -> Outcome {
-        let outcome = relayed(outcome);
+        let outcome = self.relayed(entry.proof(), outcome);
         if !self.request.method.is_about_task() && is_unknown_target(&outcome) {
             self.gateway.catalog().changed(entry.proof().target().server_id(), Some(Kind::Tool));
         }
@@ -163,6 +194,19 @@ impl Running {
 }
 
 impl Running {
+    /// An upstream's outcome as the client may see it: without forged keys of ours, and without questions that
+    /// it may not be asked.
+    fn relayed(&self, grant: &Grant, outcome: Outcome) -> Outcome {
+        match outcome {
+            Outcome::Complete(result) => Outcome::Complete(without_our_keys(result)),
+            Outcome::InputRequired { result, resume, .. } => {
+                input::relayed(&self.gateway, grant, self.then.asking, &result, resume).unwrap_or_else(Outcome::from)
+            }
+            Outcome::Task(result) => Outcome::Task(without_our_keys(result)),
+            other => other,
+        }
+    }
+
     /// Drops the exchange, which cancels it upstream, once its caller may not act any more.
     fn stop_if_revoked(&mut self) {
         let Some(entry) = &self.entry else { return };
@@ -200,19 +244,6 @@ impl<S: Into<Stop>> From<S> for Halt {
     fn from(stop: S) -> Self {
         let recorded = stop.into();
         Self { told: recorded.clone(), recorded }
-    }
-}
-
-/// An upstream's outcome as the client may see it: without forged keys of ours, and without questions that
-/// no client was declared to answer.
-fn relayed(outcome: Outcome) -> Outcome {
-    match outcome {
-        Outcome::Complete(result) => Outcome::Complete(without_our_keys(result)),
-        Outcome::InputRequired { .. } => {
-            Outcome::Failed(Failure::after(Reason::UpstreamGarbage, "it asked for input that nobody offered to give"))
-        }
-        Outcome::Task(result) => Outcome::Task(without_our_keys(result)),
-        other => other,
     }
 }
 

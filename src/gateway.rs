@@ -29,8 +29,8 @@ use crate::policy::{Arguments, Class, Denied, Permit, Policy};
 use crate::record::Journal;
 use crate::store::Store;
 use crate::upstream::Upstreams;
-use crate::wire::Json;
 use crate::wire::handle::Sealer;
+use crate::wire::{Askable, Json};
 pub use reload::{Along, Files, ReloadOrder, ReloadReport, Reloader, watch_files};
 use source::UpstreamSource;
 
@@ -180,6 +180,16 @@ impl Gateway {
     /// As [`Gateway::authorize`].
     pub fn authorize_following(&self, caller: &Caller, target: Target) -> Result<Permit, Box<Denied>> {
         self.live.snapshot.load().policy.authorize_following(caller.clone(), target)
+    }
+
+    /// What of `declared` a server may ask this caller under the snapshot in force.
+    #[must_use]
+    pub fn askable(&self, caller: &Caller, server: &ServerConfig, declared: Askable) -> Askable {
+        // Most clients can be asked nothing.
+        if !declared.is_any() {
+            return declared;
+        }
+        self.live.snapshot.load().policy.askable(caller, server, declared, jiff::Timestamp::now())
     }
 
     /// The catalog as it stands for this caller at this endpoint, before policy; waits for servers that were

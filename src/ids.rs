@@ -427,6 +427,10 @@ macro_rules! ulid_id {
 }
 
 ulid_id!(
+    /// A call that waits in the middle for what its server asked.
+    ParkId
+);
+ulid_id!(
     /// One call as a person thinks of it; it spans the legs of a multi-round-trip request.
     CallId
 );

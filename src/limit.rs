@@ -7,6 +7,12 @@ use std::time::Duration;
 mod tasks;
 pub use tasks::*;
 
+mod demo;
+mod input;
+
+pub use demo::*;
+pub use input::*;
+
 // === secrets ===
 
 /// No secret that we were shown is larger; a PEM key is under 4 KiB.
@@ -261,17 +267,6 @@ pub const STORE_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 pub const STORE_READERS_MAX: u32 = 2;
 /// Revocations that hold at once; every check looks at all of them.
 pub const REVOCATIONS_MAX: i64 = 100_000;
-
-// === demo upstreams ===
-
-/// Notes in the sample server: more than anyone reads, less than anyone notices in memory.
-pub const NOTES_MAX: usize = 200;
-/// A note's title; its schema says the same.
-pub const NOTE_TITLE_BYTES_MAX: usize = 200;
-/// A note's text and tags; its schema says the same of the text.
-pub const NOTE_TEXT_BYTES_MAX: usize = 10_000;
-/// Replicas of one sample service; the schema of `rollout` says the same.
-pub const REPLICAS_MAX: u32 = 100;
 
 // === egress ===
 

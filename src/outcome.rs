@@ -6,7 +6,9 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::time::Duration;
 
+use crate::ids::ParkId;
 use crate::wire::Json;
 
 pub mod reason;
@@ -149,6 +151,8 @@ pub enum Outcome {
         origin: Origin,
         /// The `input_required` result object.
         result: Json,
+        /// How the call goes on.
+        resume: Resume,
     },
     /// The upstream goes on as a task; the result object.
     Task(Json),
@@ -173,6 +177,15 @@ impl From<Refusal> for Outcome {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(refusal)
     }
+}
+
+/// How a call goes on when its input is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Resume {
+    /// The exchange that stays open meanwhile; `None` where the upstream keeps nothing open.
+    pub parked: Option<ParkId>,
+    /// How long the answer may take.
+    pub within: Duration,
 }
 
 /// Who asks for input.

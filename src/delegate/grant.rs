@@ -119,6 +119,12 @@ impl Grant {
         self.cleared.permit().caller()
     }
 
+    /// With which arguments.
+    #[must_use]
+    pub const fn arguments(&self) -> Option<&Json> {
+        self.arguments.as_ref()
+    }
+
     /// As which request of which call.
     #[must_use]
     pub const fn leg(&self) -> &Leg {

@@ -17,7 +17,7 @@ use crate::config::Durability;
 use crate::ids::{
     CallId, DefinitionDigest, Digest, LegId, PolicyRevision, ReplicaId, RevocationEpoch, ServerId, ViewRevision,
 };
-use crate::outcome::{Failure, Origin, Outcome, Reason, Refusal};
+use crate::outcome::{Failure, Origin, Outcome, Reason, Refusal, Resume};
 use crate::wire::{Json, Outgoing, Source};
 
 /// A secret that must never be found anywhere.
@@ -142,7 +142,11 @@ pub(crate) async fn write_every_type(state: &Path) {
     let start =
         StartNote { version: "0.1.0", revision: Some(revision), epoch: RevocationEpoch(1), durability: "fsync" };
     journal.started(&start).await.unwrap();
-    let input = Outcome::InputRequired { origin: Origin::Gateway, result: json("{}") };
+    let input = Outcome::InputRequired {
+        origin: Origin::Gateway,
+        result: json(r#"{"inputRequests":{"a":{"method":"elicitation/create","params":{"message":"secret"}}}}"#),
+        resume: Resume::default(),
+    };
     for outcome in [
         Outcome::Complete(json(r#"{"content":[],"isError":true}"#)),
         Outcome::Complete(json(r#"{"content":[],"text":"\"isError\":true"}"#)),

@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 use base64::Engine as _;
 use http::HeaderValue;
 
-use crate::outcome::{Origin, Outcome};
+use crate::outcome::{Origin, Outcome, Resume};
 use crate::wire::mcp::{Era, Version, meta};
 use crate::wire::{Edit, Json, Object, Outgoing, Value};
 
@@ -67,7 +67,7 @@ pub(super) fn outcome(result: Json, era: Era) -> Outcome {
     match ending {
         Ending::Complete => Outcome::Complete(result),
         Ending::Task => Outcome::Task(result),
-        Ending::Input => Outcome::InputRequired { origin: Origin::Upstream, result },
+        Ending::Input => Outcome::InputRequired { origin: Origin::Upstream, result, resume: Resume::default() },
     }
 }
 

@@ -15,6 +15,7 @@ mod authenticate;
 mod authorize;
 mod bad_input;
 mod demo;
+mod input;
 mod legacy;
 mod list;
 mod modern;

@@ -110,6 +110,17 @@ async fn ask(client: &Client, method: &str, params: Value) -> Answer {
     client.post(&headers, body.to_string()).await
 }
 
+/// The same of a client whose user can be asked as well.
+async fn ask_askable(client: &Client, method: &str, params: Value) -> Answer {
+    let (mut headers, mut body) = modern_request(method, params);
+    let capabilities = json!({ "elicitation": { "form": {} }, "extensions": { EXTENSION: {} } });
+    body["params"]["_meta"]["io.modelcontextprotocol/clientCapabilities"] = capabilities;
+    if let Some(id) = body["params"]["taskId"].as_str() {
+        headers.push(("mcp-name", id.to_owned()));
+    }
+    client.post(&headers, body.to_string()).await
+}
+
 async fn call(client: &Client, tool: &str) -> Answer {
     ask(client, "tools/call", json!({ "name": tool, "arguments": {} })).await
 }
@@ -244,6 +255,37 @@ async fn a_condition_on_arguments_neither_stops_following_nor_lets_call() {
     assert!(with(4).await.tool_text().contains("condition_unmet"));
     let id = with(3).await.result()["taskId"].as_str().unwrap().to_owned();
     assert_eq!(ask(&client, "tasks/get", json!({ "taskId": id })).await.result()["status"], "working");
+}
+
+#[tokio::test]
+async fn what_a_task_asks_is_decided_like_a_question_in_the_middle_of_a_call() {
+    let issuer = Issuer::start().await;
+    let question = json!({ "method": "elicitation/create", "params": { "mode": "form", "message": "Sure?",
+        "requestedSchema": { "type": "object", "properties": {} } } });
+    let asks = json!({ "status": "input_required", "inputRequests": { "sure": question } });
+    let upstream = modern(&Task::new(Mutex::new(asks))).await;
+    let may = format!(
+        "{DEVELOPERS_MAY}p, role:developer, *, */*, elicit, -, allow\np, agent:assistant, *, */*, elicit, -, allow\n"
+    );
+    let gateway = Setup::new(&issuer).http_server("tools", &upstream.url, "").policy(&may).start().await;
+    let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
+    let id = begin(&client).await;
+    let asked = ask_askable(&client, "tasks/get", json!({ "taskId": id })).await;
+    assert_eq!(asked.result()["status"], "input_required", "{}", asked.text);
+    let shown = &asked.result()["inputRequests"]["sure"];
+    assert_eq!(shown["params"]["message"], "[tools] Sure?", "the server that asks is named: {}", asked.text);
+    assert!(asked.result().get("requestState").is_none(), "{}", asked.text);
+    let answers = json!({ "sure": { "action": "accept", "content": {} } });
+    let update = json!({ "taskId": id, "inputResponses": answers });
+    assert_eq!(ask_askable(&client, "tasks/update", update).await.result(), &json!({ "resultType": "complete" }));
+    assert_eq!(upstream.reached("tasks/update")[0].params["inputResponses"], answers);
+    // A client that did not say that it can be asked is not.
+    let refused = ask(&client, "tasks/get", json!({ "taskId": id })).await;
+    assert!(refused.text.contains("upstream_garbage") && !refused.text.contains("Sure?"), "{}", refused.text);
+    gateway.write_policy(DEVELOPERS_MAY);
+    assert!(gateway.command(&["reload"]).status.success());
+    let refused = ask_askable(&client, "tasks/get", json!({ "taskId": id })).await;
+    assert!(refused.text.contains("input_refused") && !refused.text.contains("Sure?"), "{}", refused.text);
 }
 
 #[tokio::test]

@@ -5,9 +5,11 @@
 
 use std::sync::Arc;
 
+use super::super::declared::declared;
 use super::super::{ClientFacts, Endpoint, Halt, Request, Trail};
 use super::handle::Handle;
 use super::offer;
+use crate::config::ServerConfig;
 use crate::delegate::{Grant, Leg, attempt};
 use crate::gateway::Gateway;
 use crate::guard;
@@ -15,8 +17,8 @@ use crate::identity::Caller;
 use crate::outcome::{Outcome, Reason, Refusal};
 use crate::record::Entry;
 use crate::upstream::{Event, Exchange};
-use crate::wire::mcp::{Kind, meta};
-use crate::wire::{Edit, Json, Object, Outgoing, Value};
+use crate::wire::mcp::{Era, Kind, meta};
+use crate::wire::{Askable, Edit, Json, Object, Outgoing, Value};
 
 /// Whose task it is, and what was said of the client that asked first.
 #[derive(Clone)]
@@ -58,7 +60,7 @@ impl Bearer {
         let target = target.ok_or_else(|| Refusal::new(Reason::TargetUnknown))?;
         trail.target = Some(target.clone());
         let permit = gateway.authorize_following(caller, target.clone()).map_err(Halt::denied)?;
-        let outgoing = self.outgoing(method, own, &permit.target().server().forward_headers);
+        let outgoing = self.outgoing(method, own, permit.target().server());
         let cleared = guard::guard(gateway.quotas(), permit)?;
         let grant = gateway.delegate().delegate(cleared, trail.leg.clone(), None, gateway.recheck()).await?;
         let mut entry = gateway.journal().open(grant, outgoing).await?;
@@ -85,12 +87,24 @@ impl Bearer {
         }
     }
 
-    fn outgoing(&self, method: &str, own: Option<Object<'_>>, forward: &[String]) -> Outgoing {
+    /// What the client said it can be asked.
+    pub fn declared(&self) -> Askable {
+        Askable::declared(&self.client.capabilities)
+    }
+
+    /// What the server is shown: what it was shown when the task began.
+    fn capabilities(&self, askable: Askable) -> Json {
+        let shown = declared(&self.client.capabilities, askable);
+        if self.client.version.era() == Era::Legacy { offer::with_tasks(&shown) } else { shown }
+    }
+
+    fn outgoing(&self, method: &str, own: Option<Object<'_>>, server: &ServerConfig) -> Outgoing {
+        let askable = self.gateway.askable(&self.caller, server, self.declared());
         let empty = Json::of(&serde_json::Map::new());
         let params = own.or_else(|| empty.value().as_object());
         let own_meta = params.and_then(|params| params.get("_meta")).and_then(Value::as_object);
         let mut edits = vec![
-            Edit::Set(meta::CLIENT_CAPABILITIES, offer::offered(&self.client, true)),
+            Edit::Set(meta::CLIENT_CAPABILITIES, self.capabilities(askable)),
             Edit::Remove(meta::PROGRESS_TOKEN),
             Edit::Remove(meta::PROTOCOL_VERSION),
             Edit::RemovePrefix(meta::OWN_PREFIX),
@@ -107,7 +121,7 @@ impl Bearer {
             params: params.map_or_else(|| empty.clone(), |params| params.edited(&edits)),
             name: Some(self.handle.task().to_owned()),
             header_parameters: Vec::new(),
-            headers: self.headers.iter().filter(|(name, _)| forward.contains(name)).cloned().collect(),
+            headers: self.headers.iter().filter(|(name, _)| server.forward_headers.contains(name)).cloned().collect(),
             progress_token: None,
         }
     }

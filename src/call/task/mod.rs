@@ -14,12 +14,13 @@ pub use offer::{Augmented, offered};
 
 use std::sync::Arc;
 
-use super::{Halt, Request, Trail};
+use super::input::{self, Asking};
+use super::{Halt, Request, Then, Trail};
 use crate::catalog::TaskDialect;
 use crate::delegate::Grant;
 use crate::gateway::Gateway;
 use crate::identity::Caller;
-use crate::outcome::{Failure, Outcome, Reason, Refusal};
+use crate::outcome::{Failure, Outcome, Reason, Refusal, Resume};
 use crate::record::Entry;
 use crate::upstream::Exchange;
 use crate::wire::mcp::{Era, Method, code, meta};
@@ -74,13 +75,8 @@ fn read(gateway: &Arc<Gateway>, caller: &Caller, request: &Request) -> Result<(S
 }
 
 /// What the end of a leg means, where tasks are concerned.
-pub fn after(
-    gateway: &Arc<Gateway>,
-    grant: &Grant,
-    request: &Request,
-    augmented: Augmented,
-    outcome: Outcome,
-) -> After {
+pub fn after(gateway: &Arc<Gateway>, grant: &Grant, request: &Request, then: Then, outcome: Outcome) -> After {
+    let augmented = then.augmented;
     if request.method.is_about_task() {
         return about(gateway, grant, request, outcome);
     }
@@ -146,7 +142,7 @@ fn about(gateway: &Arc<Gateway>, grant: &Grant, request: &Request, outcome: Outc
             let Some(object) = result.value().as_object() else { return After::Deliver(Outcome::Complete(result)) };
             After::Deliver(match request.method {
                 Method::TaskResult => Outcome::Complete(shape::related_to(object, &id)),
-                Method::TaskGet if !experiment => ended(detailed(object, &id)),
+                Method::TaskGet if !experiment => detailed(&bearer, grant, object, &id),
                 _ if object.get("taskId").is_some() => Outcome::Complete(shape::under(object, &id)),
                 _ => Outcome::Complete(result),
             })
@@ -166,18 +162,40 @@ fn about(gateway: &Arc<Gateway>, grant: &Grant, request: &Request, outcome: Outc
     }
 }
 
-/// A task of the extension as its client may see it.
-fn detailed(task: Object<'_>, id: &str) -> Result<Outcome, Failure> {
-    let garbage = |detail: &'static str| Failure::after(Reason::UpstreamGarbage, detail);
-    let status = Status::of(task).ok_or_else(|| garbage("its task has no status that is known"))?;
-    if status == Status::InputRequired || task.get("inputRequests").is_some() {
-        return Err(garbage("its task asked for input that nobody offered to give"));
+/// A task of the extension as its client may see it: what it asks is decided as in the middle of a call.
+fn detailed(bearer: &Bearer, grant: &Grant, task: Object<'_>, id: &str) -> Outcome {
+    if Status::of(task).is_none() {
+        return garbage("its task has no status that is known");
     }
-    let mut edits = vec![Edit::Set("taskId", Json::of(id))];
+    let mut edits = vec![Edit::Set("taskId", Json::of(id)), Edit::Remove("requestState")];
+    if let Some(requests) = task.get("inputRequests").filter(|requests| !requests.is_null()) {
+        match questions(bearer, grant, requests) {
+            Ok(requests) => edits.push(Edit::Set("inputRequests", requests)),
+            Err(outcome) => return outcome,
+        }
+    }
     if let Some(result) = task.get("result").and_then(Value::as_object) {
         edits.push(Edit::Set("result", without_own(result)));
     }
-    Ok(Outcome::Complete(task.edited(&edits)))
+    Outcome::Complete(task.edited(&edits))
+}
+
+/// The questions of a task as the client may see them, or why it may not.
+fn questions(bearer: &Bearer, grant: &Grant, requests: Value<'_>) -> Result<Json, Outcome> {
+    let asked = Json::joined(format!("{{\"inputRequests\":{}}}", requests.raw()));
+    let asking = Asking { declared: bearer.declared(), round: 0 };
+    let outcome = input::relayed(&bearer.gateway, grant, asking, &asked, Resume::default());
+    match outcome.unwrap_or_else(Outcome::from) {
+        Outcome::InputRequired { result, .. } => {
+            let requests = result.value().as_object().and_then(|result| result.get("inputRequests"));
+            requests.map(Value::to_json).ok_or_else(|| garbage("its task asked for nothing"))
+        }
+        outcome => Err(outcome),
+    }
+}
+
+fn garbage(detail: &str) -> Outcome {
+    Outcome::Failed(Failure::after(Reason::UpstreamGarbage, detail))
 }
 
 fn without_own(result: Object<'_>) -> Json {

@@ -10,13 +10,13 @@ use super::super::{ClientFacts, Request};
 use crate::catalog::{Target, TaskDialect, TaskSupport, View};
 use crate::limit;
 use crate::outcome::{Reason, Refusal};
-use crate::wire::mcp::{Era, TASKS_EXTENSION};
+use crate::wire::mcp::{Era, Method, TASKS_EXTENSION};
 use crate::wire::{Edit, Json, Value};
 
 /// Capabilities that hold the tasks extension and nothing else.
 static TASKS: LazyLock<Json> =
     LazyLock::new(|| Json::of(&serde_json::json!({ "extensions": { TASKS_EXTENSION: {} } })));
-static NOTHING: LazyLock<Json> = LazyLock::new(|| Json::of(&serde_json::Map::new()));
+static EMPTY: LazyLock<Json> = LazyLock::new(|| Json::of(&serde_json::Map::new()));
 
 /// Whether a client said that it can follow tasks as the extension has them.
 #[must_use]
@@ -29,23 +29,22 @@ fn extension(capabilities: &Json) -> Option<Value<'_>> {
     extensions.get(TASKS_EXTENSION).filter(|settings| settings.as_object().is_some())
 }
 
-/// What an upstream is shown of it: the client's own declaration, or ours where we follow for a legacy client.
+/// What an upstream is shown: what the client declared, and the extension where we follow for a legacy client.
 #[must_use]
-pub fn offered(client: &ClientFacts, calls_a_tool: bool) -> Json {
-    match client.version.era() {
-        Era::Legacy if calls_a_tool => TASKS.clone(),
-        Era::Legacy => NOTHING.clone(),
-        Era::Modern => extension(&client.capabilities).map_or_else(
-            || NOTHING.clone(),
-            |settings| {
-                let extensions = serde_json::value::RawValue::from_string(settings.raw().to_owned());
-                extensions.map_or_else(
-                    |_| TASKS.clone(),
-                    |settings| Json::of(&serde_json::json!({ "extensions": { TASKS_EXTENSION: settings } })),
-                )
-            },
-        ),
+pub fn offered(request: &Request, capabilities: Json) -> Json {
+    if request.client.version.era() == Era::Modern || request.method != Method::CallTool {
+        return capabilities;
     }
+    with_tasks(&capabilities)
+}
+
+/// The same capabilities and the extension.
+pub fn with_tasks(capabilities: &Json) -> Json {
+    let Some(all) = capabilities.value().as_object() else { return TASKS.clone() };
+    let tasks = [Edit::Set(TASKS_EXTENSION, EMPTY.clone())];
+    let extensions = all.get("extensions").and_then(Value::as_object).or_else(|| EMPTY.value().as_object());
+    extensions
+        .map_or_else(|| TASKS.clone(), |extensions| all.edited(&[Edit::Set("extensions", extensions.edited(&tasks))]))
 }
 
 /// The refusal of a request about a task by a client that did not declare the extension.
@@ -60,9 +59,10 @@ pub fn check(client: &ClientFacts) -> Result<(), Refusal> {
 }
 
 /// Who wants that a call of an upstream of 2025-11-25 becomes a task.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Augmented {
     /// Nobody: it is a plain call.
+    #[default]
     No,
     /// The tool insists on it.
     ByTool,
@@ -113,22 +113,49 @@ mod tests {
         ClientFacts { version, capabilities, info: None, log_level: None }
     }
 
-    #[test]
-    fn an_upstream_learns_of_tasks_from_clients_that_declared_them_and_for_legacy_ones_that_call() {
-        let declared = r#"{"sampling":{},"extensions":{"a/b":{},"io.modelcontextprotocol/tasks":{"x":1}}}"#;
-        let modern = |capabilities: &str| client(Version::V2026_07_28, capabilities);
-        assert_eq!(
-            offered(&modern(declared), true).as_str(),
-            r#"{"extensions":{"io.modelcontextprotocol/tasks":{"x":1}}}"#
-        );
-        for odd in ["{}", r#"{"extensions":{}}"#, r#"{"extensions":{"io.modelcontextprotocol/tasks":true}}"#] {
-            assert_eq!(offered(&modern(odd), true).as_str(), "{}", "{odd}");
-            assert_eq!(check(&modern(odd)).unwrap_err().reason, Reason::CapabilityMissing, "{odd}");
+    fn request(client: ClientFacts, method: &str) -> Request {
+        let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{{}}}}"#);
+        Request {
+            message: crate::wire::Message::parse(body, Source::Client).unwrap(),
+            method: Method::parse(method, client.version.era()).unwrap(),
+            endpoint: crate::ids::Endpoint::Merged,
+            client,
+            header_parameters: Vec::new(),
+            headers: Vec::new(),
+            peer: std::net::Ipv4Addr::LOCALHOST.into(),
         }
-        assert!(check(&modern(declared)).is_ok());
-        let legacy = client(Version::V2025_11_25, declared);
-        assert_eq!(offered(&legacy, true), *TASKS);
-        assert_eq!(offered(&legacy, false).as_str(), "{}");
-        assert!(!is_declared(&legacy));
+    }
+
+    #[test]
+    fn a_legacy_client_that_calls_is_followed_for_and_a_modern_one_declares_for_itself() {
+        let shown = |version: Version, method: &str, capabilities: &str| {
+            let client = client(version, capabilities);
+            let capabilities = client.capabilities.clone();
+            offered(&request(client, method), capabilities).as_str().to_owned()
+        };
+        let (old, new) = (Version::V2025_11_25, Version::V2026_07_28);
+        let tasks = r#"{"extensions":{"io.modelcontextprotocol/tasks":{}}}"#;
+        assert_eq!(shown(old, "tools/call", "{}"), tasks);
+        assert_eq!(shown(old, "tools/call", r#"{"extensions":7}"#), tasks);
+        assert_eq!(
+            shown(old, "tools/call", r#"{"roots":{},"extensions":{"a/b":{"c": 1}}}"#),
+            r#"{"roots":{},"extensions":{"a/b":{"c": 1},"io.modelcontextprotocol/tasks":{}}}"#
+        );
+        assert_eq!(shown(old, "resources/read", r#"{"roots":{}}"#), r#"{"roots":{}}"#);
+        assert_eq!(shown(new, "tools/call", r#"{"roots":{}}"#), r#"{"roots":{}}"#);
+    }
+
+    #[test]
+    fn a_client_has_declared_tasks_only_as_the_extension_says() {
+        let declared = r#"{"sampling":{},"extensions":{"a/b":{},"io.modelcontextprotocol/tasks":{"x":1}}}"#;
+        assert!(check(&client(Version::V2026_07_28, declared)).is_ok());
+        for odd in ["{}", r#"{"extensions":{}}"#, r#"{"extensions":{"io.modelcontextprotocol/tasks":true}}"#] {
+            assert_eq!(
+                check(&client(Version::V2026_07_28, odd)).unwrap_err().reason,
+                Reason::CapabilityMissing,
+                "{odd}"
+            );
+        }
+        assert!(!is_declared(&client(Version::V2025_11_25, declared)));
     }
 }
