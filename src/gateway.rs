@@ -183,6 +183,14 @@ impl Gateway {
         now.policy.authorize(caller.clone(), target, arguments_of(arguments), jiff::Timestamp::now())
     }
 
+    /// Decides under the snapshot in force whether a task of a tool may be followed.
+    ///
+    /// # Errors
+    /// As [`Gateway::authorize`].
+    pub fn authorize_following(&self, caller: &Caller, target: Target) -> Result<Permit, Box<Denied>> {
+        self.live.snapshot.load().policy.authorize_following(caller.clone(), target)
+    }
+
     /// What of `declared` a server may ask this caller under the snapshot in force.
     #[must_use]
     pub fn askable(&self, caller: &Caller, server: &ServerConfig, declared: Askable) -> Askable {
@@ -363,7 +371,11 @@ impl Recheck for Live {
         }
         // An edit that does not concern this call changes nothing for it; one that does is obeyed.
         let (caller, target) = (permit.caller().clone(), permit.target().clone());
-        let again = now.policy.authorize(caller, target, arguments_of(arguments), jiff::Timestamp::now());
+        let again = if permit.is_following() {
+            now.policy.authorize_following(caller, target)
+        } else {
+            now.policy.authorize(caller, target, arguments_of(arguments), jiff::Timestamp::now())
+        };
         again.map(|_| ()).map_err(|denied| denied.refusal)
     }
 }

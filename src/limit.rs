@@ -4,6 +4,8 @@
 //! of ours. Each has a test that reaches it.
 
 use std::time::Duration;
+mod tasks;
+pub use tasks::*;
 
 mod demo;
 mod input;

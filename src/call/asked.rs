@@ -9,6 +9,7 @@ use std::borrow::Cow;
 
 use super::Request;
 use super::retry::Retry;
+use super::task::Augmented;
 use crate::catalog::{Target, Wanted, uri};
 use crate::ids::Action;
 use crate::outcome::{Reason, Refusal};
@@ -113,6 +114,7 @@ impl<'a> Asked<'a> {
         request: &Request,
         target: &Target,
         capabilities: Json,
+        augmented: Augmented,
         retry: Option<(&Retry, &Json)>,
     ) -> Outgoing {
         let own_meta = self.params.get("_meta").and_then(Value::as_object);
@@ -132,8 +134,7 @@ impl<'a> Asked<'a> {
         let meta =
             own_meta.or_else(|| empty.value().as_object()).map_or(empty.clone(), |meta| meta.edited(&meta_edits));
         let mut edits = vec![Edit::Set("_meta", meta)];
-        // Tasks that nobody was offered.
-        edits.push(Edit::Remove("task"));
+        edits.extend(augmented.edit());
         match retry {
             Some((retry, answers)) => {
                 if self.params.get("inputResponses").is_some() {
