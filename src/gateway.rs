@@ -29,8 +29,8 @@ use crate::policy::{Arguments, Class, Denied, Permit, Policy};
 use crate::record::Journal;
 use crate::store::Store;
 use crate::upstream::Upstreams;
-use crate::wire::Json;
 use crate::wire::handle::Sealer;
+use crate::wire::{Askable, Json};
 pub use reload::{Along, Files, ReloadOrder, ReloadReport, Reloader, watch_files};
 use source::UpstreamSource;
 
@@ -181,6 +181,24 @@ impl Gateway {
             return Err(Denied::before_rules(refusal, caller.clone(), target, now.policy.revision()));
         }
         now.policy.authorize(caller.clone(), target, arguments_of(arguments), jiff::Timestamp::now())
+    }
+
+    /// Decides under the snapshot in force whether a task of a tool may be followed.
+    ///
+    /// # Errors
+    /// As [`Gateway::authorize`].
+    pub fn authorize_following(&self, caller: &Caller, target: Target) -> Result<Permit, Box<Denied>> {
+        self.live.snapshot.load().policy.authorize_following(caller.clone(), target)
+    }
+
+    /// What of `declared` a server may ask this caller under the snapshot in force.
+    #[must_use]
+    pub fn askable(&self, caller: &Caller, server: &ServerConfig, declared: Askable) -> Askable {
+        // Most clients can be asked nothing.
+        if !declared.is_any() {
+            return declared;
+        }
+        self.live.snapshot.load().policy.askable(caller, server, declared, jiff::Timestamp::now())
     }
 
     /// The catalog as it stands for this caller at this endpoint, before policy; waits for servers that were
@@ -353,7 +371,11 @@ impl Recheck for Live {
         }
         // An edit that does not concern this call changes nothing for it; one that does is obeyed.
         let (caller, target) = (permit.caller().clone(), permit.target().clone());
-        let again = now.policy.authorize(caller, target, arguments_of(arguments), jiff::Timestamp::now());
+        let again = if permit.is_following() {
+            now.policy.authorize_following(caller, target)
+        } else {
+            now.policy.authorize(caller, target, arguments_of(arguments), jiff::Timestamp::now())
+        };
         again.map(|_| ()).map_err(|denied| denied.refusal)
     }
 }

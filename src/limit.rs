@@ -5,6 +5,18 @@
 //! reaches, with the reason.
 
 use std::time::Duration;
+mod tasks;
+pub use tasks::*;
+
+mod demo;
+mod input;
+
+pub use demo::*;
+pub use input::*;
+
+mod bridge;
+
+pub use bridge::*;
 
 // === secrets ===
 
@@ -116,21 +128,6 @@ pub const SESSIONS_ENDED_MAX: u64 = 100_000;
 pub const SESSION_LOG_LEVELS_MAX: u64 = 100_000;
 /// Calls in flight in one legacy session.
 pub const SESSION_CALLS_MAX: usize = 64;
-
-// === stdio bridge ===
-
-/// Requests that the bridge has open at once.
-pub const BRIDGE_REQUESTS_MAX: usize = 256;
-/// Lines waiting to be written.
-pub const BRIDGE_LINES_MAX: usize = 256;
-/// To connect, handshake included.
-pub const BRIDGE_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Between two attempts to open a legacy session's stream.
-pub const BRIDGE_STREAM_RETRY: Duration = Duration::from_secs(3);
-/// For open requests to be answered when the input has ended.
-pub const BRIDGE_DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
-/// For the session to be ended when the input has ended.
-pub const BRIDGE_GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
 
 // === policy ===
 
@@ -262,17 +259,6 @@ pub const STORE_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 pub const STORE_READERS_MAX: u32 = 2;
 /// Revocations that hold at once; every check looks at all of them.
 pub const REVOCATIONS_MAX: i64 = 100_000;
-
-// === demo upstreams ===
-
-/// Notes in the sample server: more than anyone reads, less than anyone notices in memory.
-pub const NOTES_MAX: usize = 200;
-/// A note's title; its schema says the same.
-pub const NOTE_TITLE_BYTES_MAX: usize = 200;
-/// A note's text and tags; its schema says the same of the text.
-pub const NOTE_TEXT_BYTES_MAX: usize = 10_000;
-/// Replicas of one sample service; the schema of `rollout` says the same.
-pub const REPLICAS_MAX: u32 = 100;
 
 // === egress ===
 

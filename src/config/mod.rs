@@ -250,6 +250,8 @@ pub struct ServerConfig {
     pub health: HealthConfig,
     /// Inbound HTTP headers that are passed on, lower case.
     pub forward_headers: Vec<String>,
+    /// Hosts that it may ask users to visit (elicitation in URL mode): exact, or all below after `*.`.
+    pub elicit_url_hosts: Vec<String>,
 }
 
 /// How an upstream is reached.
@@ -348,6 +350,8 @@ pub struct HealthConfig {
     pub idle_timeout: Duration,
     /// For the whole call.
     pub call_timeout: Duration,
+    /// For the answer to what it asks in the middle of a call.
+    pub input_timeout: Duration,
     /// Calls in flight at once; more wait in a queue of the same length.
     pub calls_in_flight_max: usize,
 }

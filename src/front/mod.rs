@@ -39,6 +39,7 @@ mod ongoing;
 mod origin;
 mod pipeline;
 mod proxy;
+mod questions;
 mod session;
 mod stream;
 #[cfg(test)]
@@ -50,6 +51,7 @@ pub use pipeline::Pipeline;
 pub use tls::{Certificates, TlsError};
 
 use answer::About;
+use questions::Questions;
 use session::Sessions;
 
 /// What a caller proves itself with never goes further, whatever a file says; neither does what belongs to
@@ -73,6 +75,7 @@ const NEVER_FORWARDED: [&str; 12] = [
 pub struct Front<P: Pipeline = Gateway> {
     pipeline: Arc<P>,
     sessions: Arc<Sessions>,
+    questions: Arc<Questions>,
     outside: ArcSwap<Outside>,
 }
 
@@ -100,7 +103,8 @@ impl<P: Pipeline> Front<P> {
     #[must_use]
     pub fn new(pipeline: Arc<P>, sealer: Arc<Sealer>, replica: ReplicaId) -> Arc<Self> {
         let outside = ArcSwap::from_pointee(Outside::new(pipeline.config()));
-        Arc::new(Self { pipeline, sessions: Arc::new(Sessions::new(sealer, replica)), outside })
+        let sessions = Arc::new(Sessions::new(sealer, replica));
+        Arc::new(Self { pipeline, sessions, questions: Arc::default(), outside })
     }
 
     /// Answers one HTTP request that came from `peer`.

@@ -6,7 +6,9 @@ use secrecy::SecretString;
 
 use super::persona::Persona;
 use crate::config::DeclaredProof;
-use crate::ids::{Digest, IssuerAlias, PrincipalKey, RevocationEpoch};
+use crate::ids::{Digest, IssuerAlias, PrincipalKey, RevocationEpoch, Subject};
+use crate::record::Who;
+use crate::record::event::{ActorFacts, SubjectFacts, TokenNote};
 
 /// The proof of the first stage: this credential was verified, and this is who presented it.
 ///
@@ -34,6 +36,46 @@ pub struct Verified {
     pub(super) settings_revision: u64,
     /// The token itself, for exchange only.
     pub(super) raw: Option<SecretString>,
+    /// All of this as the record writes it.
+    who: Who,
+}
+
+impl Verified {
+    /// Remembers what was verified. `raw` is kept only where a credential is made from it.
+    pub(super) fn new(
+        persona: Persona,
+        token: TokenFacts,
+        declared_proof: DeclaredProof,
+        settings_revision: u64,
+        raw: Option<SecretString>,
+    ) -> Self {
+        let who = who(&persona, &token);
+        Self { principal: persona.principal(), persona, token, declared_proof, settings_revision, raw, who }
+    }
+}
+
+/// Who it is and by which token, as the record tells it.
+fn who(persona: &Persona, token: &TokenFacts) -> Who {
+    let chain: Vec<&str> = persona.chain.iter().map(|agent| agent.id.as_str()).collect();
+    Who::of(
+        Some(SubjectFacts {
+            id: persona.user.as_ref().map_or("anyone", Subject::as_str),
+            acr: persona.acr.as_deref(),
+            authenticated_at: persona.authenticated_at,
+        }),
+        Some(ActorFacts {
+            id: persona.agent.as_ref().map(|agent| agent.id.as_str()),
+            client: persona.client.as_deref(),
+            proof: persona.client_proof.as_str(),
+        }),
+        &chain,
+        Some(TokenNote {
+            issuer: token.issuer.as_str(),
+            id: token.id.as_deref(),
+            digest: &token.digest,
+            expires_at: token.expires_at,
+        }),
+    )
 }
 
 /// The facts of a token that the record and the revocation check need.
@@ -74,6 +116,12 @@ impl Caller {
     #[must_use]
     pub fn token(&self) -> &TokenFacts {
         &self.verified.token
+    }
+
+    /// Who it is and by which token, as the record tells it.
+    #[must_use]
+    pub fn who(&self) -> &Who {
+        &self.verified.who
     }
 
     /// The epoch at which revocations were looked at.

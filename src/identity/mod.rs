@@ -272,14 +272,8 @@ impl Settings {
         check_signature(issuer, header.kid.as_deref(), algorithm, &jwt, basis).await?;
         let now = now_s();
         let found = verify::verify(config, &self.names, &self.agents, &header, &claims, digest, now)?;
-        let verified = Verified {
-            principal: found.persona.principal(),
-            persona: found.persona,
-            token: found.token,
-            declared_proof: found.declared_proof,
-            settings_revision: self.revision,
-            raw: self.keep_tokens.then(|| SecretString::from(text)),
-        };
+        let raw = self.keep_tokens.then(|| SecretString::from(text));
+        let verified = Verified::new(found.persona, found.token, found.declared_proof, self.revision, raw);
         Ok(Arc::new(Entry {
             verified: Arc::new(verified),
             reach: found.reach,
@@ -354,14 +348,7 @@ fn anonymous(config: &Config, settings_revision: u64) -> Option<Verified> {
         issued_at: None,
         expires_at: i64::MAX,
     };
-    Some(Verified {
-        principal: persona.principal(),
-        persona,
-        token,
-        declared_proof: DeclaredProof::Public,
-        settings_revision,
-        raw: None,
-    })
+    Some(Verified::new(persona, token, DeclaredProof::Public, settings_revision, None))
 }
 
 /// Seconds since 1970 by this machine's clock.

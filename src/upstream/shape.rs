@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 use base64::Engine as _;
 use http::HeaderValue;
 
-use crate::outcome::{Origin, Outcome};
+use crate::outcome::{Origin, Outcome, Resume};
 use crate::wire::mcp::{Era, Version, meta};
 use crate::wire::{Edit, Json, Outgoing, Value, without_own_keys};
 
@@ -39,7 +39,12 @@ pub(super) fn parameters(outgoing: &Outgoing, era: Era, token: Option<&Json>) ->
             progress,
         ]),
     };
-    if new == *EMPTY { object.edited(&[Edit::Remove("_meta")]) } else { object.edited(&[Edit::Set("_meta", new)]) }
+    let meta = if new == *EMPTY { Edit::Remove("_meta") } else { Edit::Set("_meta", new) };
+    match era {
+        Era::Modern => object.edited(&[meta]),
+        // The retry of a call that began when the server spoke the modern era: to this one it is a new call.
+        Era::Legacy => object.edited(&[meta, Edit::Remove("inputResponses"), Edit::Remove("requestState")]),
+    }
 }
 
 /// Which ending a result is. A legacy server has no `resultType`, so one that sends it is not believed.
@@ -58,7 +63,7 @@ pub(super) fn outcome(result: Json, era: Era) -> Outcome {
     match ending {
         Ending::Complete => Outcome::Complete(result),
         Ending::Task => Outcome::Task(result),
-        Ending::Input => Outcome::InputRequired { origin: Origin::Upstream, result },
+        Ending::Input => Outcome::InputRequired { origin: Origin::Upstream, result, resume: Resume::default() },
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod edit;
 pub mod handle;
+mod input;
 pub mod mcp;
 mod message;
 mod outgoing;
@@ -15,6 +16,7 @@ pub mod sse;
 mod value;
 
 pub use edit::Edit;
+pub use input::{Askable, InputKind};
 pub use message::{Kind, Message};
 pub use outgoing::Outgoing;
 pub use own::{notification_without_own_keys, without_own_keys};
