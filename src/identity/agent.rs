@@ -161,10 +161,10 @@ fn active(agent: &AgentConfig, now: i64) -> Result<i64, Refusal> {
 /// `issuer_unknown`, or `agent_inactive` where an agent is gone, may not act any more, or has become another.
 pub fn still_stands(config: &Config, caller: &Caller) -> Result<(), Refusal> {
     let persona = caller.persona();
-    let vouched = if persona.issuer.as_str() == super::ANONYMOUS {
-        config.anonymous
-    } else {
-        config.issuers.iter().any(|issuer| issuer.alias == persona.issuer)
+    let vouched = match persona.issuer.as_str() {
+        super::ANONYMOUS => config.anonymous,
+        super::LOCAL => config.local.is_some(),
+        _ => config.issuers.iter().any(|issuer| issuer.alias == persona.issuer),
     };
     if !vouched {
         return Err(Refusal::new(Reason::IssuerUnknown));
@@ -179,7 +179,12 @@ pub fn still_stands(config: &Config, caller: &Caller) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn facts(agent: &AgentConfig) -> AgentFacts {
+/// Whether the agent may act now.
+pub(super) fn may_act(agent: &AgentConfig, now: i64) -> Result<(), Refusal> {
+    active(agent, now).map(|_| ())
+}
+
+pub(super) fn facts(agent: &AgentConfig) -> AgentFacts {
     AgentFacts {
         id: agent.id.clone(),
         environments: agent.environments.clone(),

@@ -23,5 +23,6 @@ mod operate;
 mod record;
 mod reload;
 mod revoke;
+mod standalone;
 mod stdio;
 mod watch;
