@@ -45,7 +45,7 @@ use issuer::Issuer;
 use keys::Verification;
 use token::Jwt;
 
-use crate::config::{AgentConfig, Config, CredentialConfig, IssuerConfig};
+use crate::config::{AgentConfig, Config, CredentialConfig, DeclaredProof, IssuerConfig};
 use crate::egress::EgressPolicy;
 use crate::ids::{Digest, IssuerAlias, Subject};
 use crate::limit;
@@ -99,12 +99,15 @@ struct Accepted {
 }
 
 impl Identity {
+    /// The revision of the settings that it starts with.
+    pub const FIRST_REVISION: u64 = 1;
+
     /// Starts to fetch the issuers' keys in tasks of `tasks`, which end with `stop`. Waits for nobody: an
     /// issuer that is down refuses its own tokens with `issuer_unavailable` until it is back.
     #[must_use]
     pub fn new(config: &Config, revocations: Arc<Revocations>, tasks: TaskTracker, stop: CancellationToken) -> Self {
         let identity = Self {
-            settings: ArcSwap::from_pointee(Settings::empty(config)),
+            settings: ArcSwap::from_pointee(Settings::empty(config, 0)),
             cache: TokenCache::new(),
             revocations,
             tasks,
@@ -115,8 +118,9 @@ impl Identity {
     }
 
     /// Takes over another configuration. Issuers that did not change keep their keys; every remembered
-    /// token is looked at again.
-    pub fn reload(&self, config: &Config) {
+    /// token is looked at again. Answers which revision of the settings that is, counted from
+    /// [`Self::FIRST_REVISION`]; callers say under which they were verified.
+    pub fn reload(&self, config: &Config) -> u64 {
         let before = self.settings.load_full();
         // A gateway without a listener is presented no tokens, and asks nobody for keys.
         let believed = if config.local.is_some() { &[][..] } else { config.issuers.as_slice() };
@@ -143,7 +147,8 @@ impl Identity {
         }
         let agents = AgentIndex::new(config);
         let revision = before.revision + 1;
-        self.settings.store(Arc::new(Settings { revision, issuers, agents, ..Settings::empty(config) }));
+        self.settings.store(Arc::new(Settings { issuers, agents, ..Settings::empty(config, revision) }));
+        revision
     }
 
     /// Who presents this, at this resource. The only maker of [`Caller`]s.
@@ -243,19 +248,19 @@ impl Identity {
 }
 
 impl Settings {
-    fn empty(config: &Config) -> Self {
+    fn empty(config: &Config, revision: u64) -> Self {
         let exchanges = |credential: &CredentialConfig| matches!(credential, CredentialConfig::Exchange(_));
         let keep_tokens = config
             .servers
             .iter()
             .any(|server| exchanges(&server.credential) || server.tool_credentials.values().any(exchanges));
         Self {
-            revision: 0,
+            revision,
             names: ResourceNames::new(&config.gateway.public_url),
             issuers: HashMap::new(),
             agents: AgentIndex::default(),
-            anonymous: anonymous(config).map(Arc::new),
-            local: local(config).map(|(verified, agent)| (Arc::new(verified), agent)),
+            anonymous: anonymous(config, revision).map(Arc::new),
+            local: local(config, revision).map(|(verified, agent)| (Arc::new(verified), agent)),
             keep_tokens,
         }
     }
@@ -280,12 +285,8 @@ impl Settings {
         check_signature(issuer, header.kid.as_deref(), algorithm, &jwt, basis).await?;
         let now = now_s();
         let found = verify::verify(config, &self.names, &self.agents, &header, &claims, digest, now)?;
-        let verified = Verified {
-            principal: found.persona.principal(),
-            persona: found.persona,
-            token: found.token,
-            raw: self.keep_tokens.then(|| SecretString::from(text)),
-        };
+        let raw = self.keep_tokens.then(|| SecretString::from(text));
+        let verified = Verified::new(found.persona, found.token, found.declared_proof, self.revision, raw);
         Ok(Arc::new(Entry {
             verified: Arc::new(verified),
             reach: found.reach,
@@ -331,26 +332,32 @@ async fn check_signature(
 }
 
 /// Somebody without a credential, where the configuration allows that: on a loopback listener only.
-fn anonymous(config: &Config) -> Option<Verified> {
+fn anonymous(config: &Config, settings_revision: u64) -> Option<Verified> {
     let alias = IssuerAlias::new(ANONYMOUS).ok()?;
     let named_alike = config.issuers.iter().any(|issuer| issuer.alias == alias);
     if !config.anonymous || named_alike || !config.gateway.listen.ip().is_loopback() {
         return None;
     }
-    Some(without_token(alias, ANONYMOUS, None, Digest::of("bailiwick/anonymous/v1", &[])))
+    Some(without_token(alias, ANONYMOUS, None, Digest::of("bailiwick/anonymous/v1", &[]), settings_revision))
 }
 
 /// The user of a gateway in the assistant's own process: what the operating system says, through the agent that the
 /// files name. No client has proven anything, and nobody has authenticated.
-fn local(config: &Config) -> Option<(Verified, Arc<AgentConfig>)> {
+fn local(config: &Config, settings_revision: u64) -> Option<(Verified, Arc<AgentConfig>)> {
     let user = config.local.as_ref()?;
     let alias = IssuerAlias::new(LOCAL).ok()?;
     let agent = Arc::clone(config.agents.get(&user.agent)?);
     let digest = Digest::of("bailiwick/local/v1", &[user.name.as_bytes()]);
-    Some((without_token(alias, &user.name, Some(agent::facts(&agent)), digest), agent))
+    Some((without_token(alias, &user.name, Some(agent::facts(&agent)), digest, settings_revision), agent))
 }
 
-fn without_token(alias: IssuerAlias, name: &str, agent: Option<AgentFacts>, digest: Digest) -> Verified {
+fn without_token(
+    alias: IssuerAlias,
+    name: &str,
+    agent: Option<AgentFacts>,
+    digest: Digest,
+    settings_revision: u64,
+) -> Verified {
     let persona = Persona {
         issuer: alias.clone(),
         user: Some(Subject::user(&alias, name)),
@@ -374,7 +381,7 @@ fn without_token(alias: IssuerAlias, name: &str, agent: Option<AgentFacts>, dige
         issued_at: None,
         expires_at: i64::MAX,
     };
-    Verified { principal: persona.principal(), persona, token, raw: None }
+    Verified::new(persona, token, DeclaredProof::Public, settings_revision, None)
 }
 
 /// Seconds since 1970 by this machine's clock.
