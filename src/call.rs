@@ -24,7 +24,7 @@ use crate::gateway::Gateway;
 use crate::guard;
 use crate::identity::Caller;
 pub use crate::ids::Endpoint;
-use crate::outcome::{Failure, Outcome, Reason, Refusal, Stop};
+use crate::outcome::{Failure, Outcome, Reason, Refusal, Resume, Stop};
 use crate::record::Entry;
 use crate::upstream::{Event, Exchange};
 use crate::wire::mcp::{Kind, Method, Version, code, meta};
@@ -172,6 +172,10 @@ impl Running {
             Outcome::InputRequired { result, resume, .. } => {
                 input::relayed(&self.gateway, grant, self.asking, &result, resume)
             }
+            Outcome::Error(error) => match input::required(&error) {
+                Some(asked) => input::relayed(&self.gateway, grant, self.asking, &asked, Resume::default()),
+                None => Outcome::Error(error),
+            },
             Outcome::Task(_) => Outcome::Failed(Failure::after(
                 Reason::UpstreamGarbage,
                 "it answered with a task that nobody offered to follow",
