@@ -1,8 +1,8 @@
 //! The life of a call, door to door: each line consumes the proof that the line above made.
 //!
 //! Everything with an effect or with data passes here: `tools/call`, `prompts/get`, `resources/read`,
-//! `completion/complete`. Decides only the order of the rooms. Invariant: what is forwarded was authorized
-//! under the snapshot in force, and its intent is on the record.
+//! `completion/complete`, and tasks that calls became. Decides only the order of the rooms. Invariant: what is
+//! forwarded was authorized under the snapshot in force, and its intent is on the record.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,10 +13,12 @@ mod asked;
 mod declared;
 mod input;
 mod retry;
+mod task;
 
 use asked::Asked;
 use input::Asking;
 use retry::Retry;
+use task::{After, Augmented};
 
 use crate::catalog::Target;
 use crate::delegate::{Grant, Leg, attempt};
@@ -27,7 +29,7 @@ pub use crate::ids::Endpoint;
 use crate::outcome::{Failure, Outcome, Reason, Refusal, Resume, Stop};
 use crate::record::Entry;
 use crate::upstream::{Event, Exchange};
-use crate::wire::mcp::{Kind, Method, Version, code, meta};
+use crate::wire::mcp::{Method, Version, code, meta};
 use crate::wire::{Askable, Edit, Json, Message, Value};
 
 /// What a client says of itself: with each request (modern) or once (legacy).
@@ -68,16 +70,14 @@ pub async fn call(gateway: &Arc<Gateway>, caller: &Caller, request: Request) -> 
     let decisions = gateway.decisions();
     let mut trail =
         Trail { leg: Leg::new(&request.message.method(), request.client.version), target: None, name: None };
-    match open(gateway, caller, &request, &mut trail).await {
-        Ok((entry, asking, exchange)) => {
-            Running { gateway: Arc::clone(gateway), entry: Some(entry), asking, exchange, decisions }
-        }
+    let gateway = Arc::clone(gateway);
+    match open(&gateway, caller, &request, &mut trail).await {
+        Ok((entry, then, exchange)) => Running { gateway, entry: Some(entry), exchange, decisions, request, then },
         Err(halt) => {
             let attempt = attempt(caller, &trail.leg, trail.target.as_ref(), trail.name.as_deref());
             gateway.journal().stopped(&attempt, &halt.recorded);
             let exchange = Exchange::finished(halt.told.into());
-            let asking = Asking { declared: Askable::NOTHING, round: 0 };
-            Running { gateway: Arc::clone(gateway), entry: None, asking, exchange, decisions }
+            Running { gateway, entry: None, exchange, decisions, request, then: Then::default() }
         }
     }
 }
@@ -88,8 +88,12 @@ async fn open(
     caller: &Caller,
     request: &Request,
     trail: &mut Trail,
-) -> Result<(Entry<Grant>, Asking, Exchange), Halt> {
+) -> Result<(Entry<Grant>, Then, Exchange), Halt> {
     gateway.quotas().request(caller.principal())?;
+    if request.method.is_about_task() {
+        let (entry, exchange) = Box::pin(task::open(gateway, caller, request, trail)).await?;
+        return Ok((entry, Then::default(), exchange));
+    }
     let asked = Asked::read(request)?;
     trail.name = Some(asked.name.to_string());
     let retry = Retry::read(asked.params(), gateway.sealer(), caller.principal())?;
@@ -103,7 +107,7 @@ async fn open(
 
     let arguments = asked.arguments.map(|arguments| request.message.cut(arguments));
     let permit = gateway.authorize(caller, target, arguments.as_ref()).map_err(Halt::denied)?;
-    asked.check_headers(permit.target(), &request.header_parameters)?;
+    asked.check_headers(permit.target(), request)?;
 
     let answers = match &retry {
         Some(retry) => {
@@ -115,7 +119,10 @@ async fn open(
     let declared = Askable::declared(&request.client.capabilities);
     let askable = gateway.askable(caller, permit.target().server(), declared);
     let capabilities = declared::declared(&request.client.capabilities, askable);
-    let outgoing = asked.outgoing(request, permit.target(), capabilities, retry.as_ref().zip(answers.as_ref()));
+    let capabilities = task::offered(request, capabilities);
+    let augmented = Augmented::of(request, &view, permit.target());
+    let retried = retry.as_ref().zip(answers.as_ref());
+    let outgoing = asked.outgoing(request, permit.target(), capabilities, augmented, retried);
     let cleared = guard::guard(gateway.quotas(), permit)?;
     let grant = gateway.delegate().delegate(cleared, trail.leg.clone(), arguments, gateway.recheck()).await?;
     let mut entry = gateway.journal().open(grant, outgoing).await?;
@@ -124,7 +131,7 @@ async fn open(
         None => gateway.upstreams().forward(&mut entry),
     };
     let asking = Asking { declared, round: retry.as_ref().map_or(0, Retry::round) };
-    Ok((entry, asking, exchange))
+    Ok((entry, Then { asking, augmented }, exchange))
 }
 
 /// A call under way. Dropping it cancels the call, and records that nobody knows its end.
@@ -132,34 +139,56 @@ pub struct Running {
     gateway: Arc<Gateway>,
     /// `None` once the end is recorded.
     entry: Option<Entry<Grant>>,
-    asking: Asking,
     exchange: Exchange,
     decisions: watch::Receiver<u64>,
+    request: Request,
+    then: Then,
+}
+
+/// What the end of a leg depends on besides its request.
+#[derive(Debug, Clone, Copy, Default)]
+struct Then {
+    asking: Asking,
+    augmented: Augmented,
 }
 
 impl Running {
     /// The next event; the last is [`Event::Done`]. Ends at once for a caller whose access is taken back.
     /// Cancel-safe.
     pub async fn next(&mut self) -> Event {
-        let event = loop {
-            tokio::select! {
+        loop {
+            let event = tokio::select! {
                 biased;
-                event = self.exchange.next() => break event,
-                Ok(()) = self.decisions.changed(), if self.entry.is_some() => self.stop_if_revoked(),
-            }
-        };
-        match event {
-            Event::Notification(message) => Event::Notification(message),
-            Event::Done(outcome) => {
-                let Some(entry) = self.entry.take() else { return Event::Done(outcome) };
-                let outcome = self.relayed(entry.proof(), outcome);
-                if is_unknown_target(&outcome) {
-                    self.gateway.catalog().changed(entry.proof().target().server_id(), Some(Kind::Tool));
+                event = self.exchange.next() => event,
+                Ok(()) = self.decisions.changed(), if self.entry.is_some() => {
+                    self.stop_if_revoked();
+                    continue;
                 }
-                entry.close(&outcome);
-                Event::Done(outcome)
+            };
+            match event {
+                Event::Notification(message) if task::names_a_task(&message) => {}
+                Event::Notification(message) => return Event::Notification(message),
+                Event::Done(outcome) => {
+                    let Some(entry) = self.entry.take() else { return Event::Done(outcome) };
+                    match task::after(&self.gateway, entry.proof(), &self.request, self.then, outcome) {
+                        After::Deliver(outcome) => return Event::Done(self.ended(entry, outcome)),
+                        After::GoOn(recorded, exchange) => {
+                            entry.close(&recorded);
+                            self.exchange = exchange;
+                        }
+                    }
+                }
             }
         }
+    }
+
+    fn ended(&self, entry: Entry<Grant>, outcome: Outcome) -> Outcome {
+        let outcome = self.relayed(entry.proof(), outcome);
+        if !self.request.method.is_about_task() && is_unknown_target(&outcome) {
+            self.gateway.catalog().doubted(entry.proof().target().server_id());
+        }
+        entry.close(&outcome);
+        outcome
     }
 }
 
@@ -170,16 +199,13 @@ impl Running {
         match outcome {
             Outcome::Complete(result) => Outcome::Complete(without_our_keys(result)),
             Outcome::InputRequired { result, resume, .. } => {
-                input::relayed(&self.gateway, grant, self.asking, &result, resume)
+                input::relayed(&self.gateway, grant, self.then.asking, &result, resume)
             }
             Outcome::Error(error) => match input::required(&error) {
-                Some(asked) => input::relayed(&self.gateway, grant, self.asking, &asked, Resume::default()),
+                Some(asked) => input::relayed(&self.gateway, grant, self.then.asking, &asked, Resume::default()),
                 None => Outcome::Error(error),
             },
-            Outcome::Task(_) => Outcome::Failed(Failure::after(
-                Reason::UpstreamGarbage,
-                "it answered with a task that nobody offered to follow",
-            )),
+            Outcome::Task(result) => Outcome::Task(without_our_keys(result)),
             other => other,
         }
     }

@@ -27,19 +27,28 @@ pub struct Refusal {
     pub hint: Cow<'static, str>,
     /// All scopes that this operation needs, where a step-up would help.
     pub scopes: Vec<String>,
+    /// The client capabilities that it needs, where the client lacks them.
+    pub capabilities: Option<Json>,
 }
 
 impl Refusal {
     /// A refusal with the reason's own hint.
     #[must_use]
     pub fn new(reason: Reason) -> Self {
-        Self { reason, rule: None, hint: Cow::Borrowed(reason.hint()), scopes: Vec::new() }
+        Self { reason, rule: None, hint: Cow::Borrowed(reason.hint()), scopes: Vec::new(), capabilities: None }
     }
 
     /// Replaces the hint.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<Cow<'static, str>>) -> Self {
         self.hint = hint.into();
+        self
+    }
+
+    /// Names the capabilities that the client has to declare.
+    #[must_use]
+    pub fn needs(mut self, capabilities: Json) -> Self {
+        self.capabilities = Some(capabilities);
         self
     }
 

@@ -9,10 +9,11 @@ use std::borrow::Cow;
 
 use super::Request;
 use super::retry::Retry;
+use super::task::Augmented;
 use crate::catalog::{Target, Wanted, uri};
 use crate::ids::Action;
 use crate::outcome::{Reason, Refusal};
-use crate::wire::mcp::{Method, meta};
+use crate::wire::mcp::{Era, Method, meta};
 use crate::wire::{Edit, Json, Object, Outgoing, Value};
 
 /// What a request asks for.
@@ -78,8 +79,13 @@ impl<'a> Asked<'a> {
     ///
     /// # Errors
     /// `header_mismatch`.
-    pub fn check_headers(&self, target: &Target, headers: &[(String, String)]) -> Result<(), Refusal> {
+    pub fn check_headers(&self, target: &Target, request: &Request) -> Result<(), Refusal> {
         let Some(definition) = target.definition() else { return Ok(()) };
+        // A legacy client mirrors nothing; what goes upstream is computed from its arguments.
+        if request.client.version.era() == Era::Legacy {
+            return Ok(());
+        }
+        let headers = &request.header_parameters;
         for parameter in &definition.header_parameters {
             let name = header_name(&parameter.header);
             let sent = headers.iter().find(|(header, _)| *header == name).map(|(_, value)| value.as_str());
@@ -108,6 +114,7 @@ impl<'a> Asked<'a> {
         request: &Request,
         target: &Target,
         capabilities: Json,
+        augmented: Augmented,
         retry: Option<(&Retry, &Json)>,
     ) -> Outgoing {
         let own_meta = self.params.get("_meta").and_then(Value::as_object);
@@ -127,8 +134,7 @@ impl<'a> Asked<'a> {
         let meta =
             own_meta.or_else(|| empty.value().as_object()).map_or(empty.clone(), |meta| meta.edited(&meta_edits));
         let mut edits = vec![Edit::Set("_meta", meta)];
-        // Tasks that nobody was offered.
-        edits.push(Edit::Remove("task"));
+        edits.extend(augmented.edit());
         match retry {
             Some((retry, answers)) => {
                 if self.params.get("inputResponses").is_some() {

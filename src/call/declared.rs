@@ -8,9 +8,6 @@ use std::sync::LazyLock;
 
 use crate::wire::{Askable, Edit, InputKind, Json, Object, Value};
 
-/// The tasks extension, which is not relayed.
-const TASKS_EXTENSION: &str = "io.modelcontextprotocol/tasks";
-
 static NOTHING: LazyLock<Json> = LazyLock::new(|| Json::of(&serde_json::Map::new()));
 
 /// The capabilities that a server is shown for a client that declared these, and may be asked that.
@@ -26,7 +23,6 @@ pub fn declared(capabilities: &Json, askable: Askable) -> Json {
             "roots" if !askable.has(InputKind::Roots) => edits.push(Edit::Remove("roots")),
             // The tasks of 2025-11-25.
             "tasks" => edits.push(Edit::Remove("tasks")),
-            "extensions" => edits.extend(extensions(value)),
             _ => {}
         }
     }
@@ -54,10 +50,6 @@ fn sampling(value: Value<'_>, askable: Askable) -> Option<Edit<'static>> {
         }
         _ => Some(Edit::Remove("sampling")),
     }
-}
-
-fn extensions(value: Value<'_>) -> Option<Edit<'static>> {
-    without(value.as_object()?, &[(TASKS_EXTENSION, true)], "extensions")
 }
 
 /// The edit that takes members out of the one named `name`, if one is there that shall go.
@@ -101,8 +93,8 @@ mod tests {
     }
 
     #[test]
-    fn tasks_are_not_offered() {
-        let tasks = r#"{"tasks":{"list":{}},"extensions":{"io.modelcontextprotocol/tasks":{},"a/b":{}}}"#;
-        assert_eq!(shown(tasks, &[]), r#"{"extensions":{"a/b":{}}}"#);
+    fn the_tasks_of_2025_are_not_declared_and_the_extension_is_the_clients_own() {
+        let tasks = r#"{"tasks":{"list":{}},"extensions":{"io.modelcontextprotocol/tasks":{"x":1},"a/b":{}}}"#;
+        assert_eq!(shown(tasks, &[]), r#"{"extensions":{"io.modelcontextprotocol/tasks":{"x":1},"a/b":{}}}"#);
     }
 }

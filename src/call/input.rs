@@ -21,7 +21,7 @@ use crate::wire::{Askable, Edit, InputKind, Json, Object, Value};
 const ASKING_SERVER: &str = "dev.bailiwick/server";
 
 /// What the leg that was asked in knows of its client.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Asking {
     /// What the client declared.
     pub declared: Askable,

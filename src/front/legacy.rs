@@ -245,5 +245,8 @@ const fn is_served(method: Method) -> bool {
             | Method::GetPrompt
             | Method::ReadResource
             | Method::Complete
+            | Method::TaskGet
+            | Method::TaskCancel
+            | Method::TaskResult
     )
 }

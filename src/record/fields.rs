@@ -7,8 +7,7 @@
 use serde::Serialize;
 
 use super::event::{
-    ActorFacts, Attempt, ConditionValue, CredentialNote, Intent, Listing, Operation, ReloadNote, RevocationNote,
-    StartNote, SubjectFacts, TokenNote,
+    Attempt, ConditionValue, CredentialNote, Intent, Listing, Operation, ReloadNote, RevocationNote, StartNote,
 };
 use super::keys::{JournalKey, KeyedDigest};
 use super::redact;
@@ -17,17 +16,9 @@ use crate::limit;
 use crate::outcome::{Origin, Outcome, Reason, Stop};
 use crate::wire::{InputKind, Json, Value};
 
-/// The fields of a kind; what [`Attempt`] holds is written first.
+/// The fields of a kind; who it is about ([`super::who`]) stands before them.
 #[derive(Serialize)]
 pub(super) struct CallFields<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    subject: Option<&'a SubjectFacts<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    agent: Option<&'a ActorFacts<'a>>,
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    chain: &'a [&'a str],
-    #[serde(skip_serializing_if = "Option::is_none")]
-    token: Option<&'a TokenNote<'a>>,
     mcp: &'a Operation<'a>,
     decision: DecisionFields<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -90,17 +81,7 @@ impl Serialize for Values<'_> {
 
 impl<'a> CallFields<'a> {
     fn new(attempt: &'a Attempt<'a>, decision: DecisionFields<'a>) -> Self {
-        Self {
-            subject: attempt.subject.as_ref(),
-            agent: attempt.agent.as_ref(),
-            chain: &attempt.chain,
-            token: attempt.token.as_ref(),
-            mcp: &attempt.mcp,
-            decision,
-            credential: None,
-            arguments: None,
-            list: None,
-        }
+        Self { mcp: &attempt.mcp, decision, credential: None, arguments: None, list: None }
     }
 
     pub(super) fn intent(intent: &'a Intent<'a>, key: &'a JournalKey) -> Self {

@@ -121,7 +121,7 @@ async fn a_server_learns_of_what_the_client_declared_less_what_policy_denies() {
     assert_eq!(
         shown(0),
         json!({ "elicitation": { "form": {} }, "roots": { "listChanged": true },
-            "extensions": { "com.example/new": { "x": 1 } }, "zeta": { "y": [1.0] } })
+            "extensions": { "com.example/new": { "x": 1 }, "io.modelcontextprotocol/tasks": {} }, "zeta": { "y": [1.0] } })
     );
     assert_eq!(shown(1), json!({}));
 }

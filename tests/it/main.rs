@@ -26,4 +26,5 @@ mod record;
 mod reload;
 mod revoke;
 mod stdio;
+mod tasks;
 mod watch;
