@@ -30,6 +30,7 @@ mod era;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod headers;
+mod leash;
 mod legacy;
 mod listener;
 mod metadata;
@@ -38,6 +39,7 @@ mod ongoing;
 mod origin;
 mod pipeline;
 mod proxy;
+mod questions;
 mod session;
 mod stream;
 #[cfg(test)]
@@ -49,6 +51,7 @@ pub use pipeline::Pipeline;
 pub use tls::{Certificates, TlsError};
 
 use answer::About;
+use questions::Questions;
 use session::Sessions;
 
 /// What a caller proves itself with never goes further, whatever a file says; neither does what belongs to
@@ -72,6 +75,7 @@ const NEVER_FORWARDED: [&str; 12] = [
 pub struct Front<P: Pipeline = Gateway> {
     pipeline: Arc<P>,
     sessions: Arc<Sessions>,
+    questions: Arc<Questions>,
     outside: ArcSwap<Outside>,
 }
 
@@ -99,7 +103,8 @@ impl<P: Pipeline> Front<P> {
     #[must_use]
     pub fn new(pipeline: Arc<P>, sealer: Arc<Sealer>, replica: ReplicaId) -> Arc<Self> {
         let outside = ArcSwap::from_pointee(Outside::new(pipeline.config()));
-        Arc::new(Self { pipeline, sessions: Arc::new(Sessions::new(sealer, replica)), outside })
+        let sessions = Arc::new(Sessions::new(sealer, replica));
+        Arc::new(Self { pipeline, sessions, questions: Arc::default(), outside })
     }
 
     /// Answers one HTTP request that came from `peer`.
@@ -164,7 +169,8 @@ impl<P: Pipeline> Front<P> {
         match (&parts.method, era) {
             (&Verb::POST, _) => {}
             (&Verb::GET, Era::Legacy) => {
-                return legacy::open_stream(self, outside, &caller, &endpoint, &parts.headers).await;
+                let response = legacy::open_stream(self, outside, &caller, &endpoint, &parts.headers).await;
+                return leash::leash(response, || self.pipeline.clone().fallen(caller));
             }
             (&Verb::DELETE, Era::Legacy) => {
                 return legacy::end_session(self, outside, &caller, &endpoint, &parts.headers);
@@ -182,8 +188,10 @@ impl<P: Pipeline> Front<P> {
             Ok(message) => message,
             Err(error) => return about.stopped(answer::unreadable(first, &error)),
         };
+        let held = caller.clone();
         let inbound = Inbound { caller, endpoint, peer, id: message.id(), headers: parts.headers, message };
-        self.post(outside, inbound).await
+        let response = self.post(outside, inbound).await;
+        leash::leash(response, || self.pipeline.clone().fallen(held))
     }
 
     /// One message, in its own era.

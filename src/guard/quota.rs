@@ -33,6 +33,7 @@ struct Rules {
 struct Usage {
     calls: AtomicUsize,
     streams: AtomicUsize,
+    tasks: AtomicUsize,
 }
 
 /// A place among a principal's calls or streams; free again when it is dropped.
@@ -46,6 +47,7 @@ pub struct Slot {
 enum SlotKind {
     Call,
     Stream,
+    Task,
 }
 
 impl Quotas {
@@ -92,11 +94,21 @@ impl Quotas {
         self.take(principal, SlotKind::Stream, max).ok_or_else(|| Refusal::new(Reason::StreamsLimited))
     }
 
+    /// Takes a place among the tasks that the gateway follows for the principal.
+    ///
+    /// # Errors
+    /// `concurrency_limited`.
+    pub fn task(&self, principal: PrincipalKey) -> Result<Slot, Refusal> {
+        let taken = self.take(principal, SlotKind::Task, limit::TASKS_FOLLOWED_MAX);
+        taken.ok_or_else(|| Refusal::new(Reason::ConcurrencyLimited))
+    }
+
     /// Forgets principals that use nothing and have recovered; to be called now and then.
     pub fn forget_idle(&self) {
         self.rules.load().rates.retain_recent();
         for (principal, usage) in &self.usage {
-            let unused = usage.calls.load(Ordering::Acquire) == 0 && usage.streams.load(Ordering::Acquire) == 0;
+            let counters = [SlotKind::Call, SlotKind::Stream, SlotKind::Task];
+            let unused = counters.iter().all(|kind| kind.counter(&usage).load(Ordering::Acquire) == 0);
             if unused {
                 self.usage.invalidate(principal.as_ref());
             }
@@ -125,6 +137,7 @@ impl SlotKind {
         match self {
             Self::Call => &usage.calls,
             Self::Stream => &usage.streams,
+            Self::Task => &usage.tasks,
         }
     }
 }
@@ -159,6 +172,16 @@ mod tests {
         assert_eq!(quotas.stream(greedy).unwrap_err().reason, Reason::StreamsLimited);
         drop(slots);
         assert!(quotas.call(greedy).is_ok());
+    }
+
+    #[test]
+    fn the_tasks_that_are_followed_for_one_principal_are_bounded() {
+        let quotas = quotas();
+        let slots: Vec<_> = (0..limit::TASKS_FOLLOWED_MAX).map(|_| quotas.task(principal("a")).unwrap()).collect();
+        assert_eq!(quotas.task(principal("a")).unwrap_err().reason, Reason::ConcurrencyLimited);
+        assert!(quotas.task(principal("b")).is_ok());
+        drop(slots);
+        assert!(quotas.task(principal("a")).is_ok());
     }
 
     #[test]
