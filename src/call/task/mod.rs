@@ -185,7 +185,7 @@ fn questions(bearer: &Bearer, grant: &Grant, requests: Value<'_>) -> Result<Json
     let asked = Json::joined(format!("{{\"inputRequests\":{}}}", requests.raw()));
     let asking = Asking { declared: bearer.declared(), round: 0 };
     let outcome = input::relayed(&bearer.gateway, grant, asking, &asked, Resume::default());
-    match outcome.unwrap_or_else(Outcome::from) {
+    match outcome {
         Outcome::InputRequired { result, .. } => {
             let requests = result.value().as_object().and_then(|result| result.get("inputRequests"));
             requests.map(Value::to_json).ok_or_else(|| garbage("its task asked for nothing"))
