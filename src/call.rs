@@ -29,7 +29,7 @@ pub use crate::ids::Endpoint;
 use crate::outcome::{Failure, Outcome, Reason, Refusal, Stop};
 use crate::record::Entry;
 use crate::upstream::{Event, Exchange};
-use crate::wire::mcp::{Era, Kind, Method, Version, code, meta};
+use crate::wire::mcp::{Kind, Method, Version, code, meta};
 use crate::wire::{Askable, Edit, Json, Message, Value};
 
 /// What a client says of itself: with each request (modern) or once (legacy).
@@ -91,8 +91,7 @@ async fn open(
 ) -> Result<(Entry<Grant>, Then, Exchange), Halt> {
     gateway.quotas().request(caller.principal())?;
     if request.method.is_about_task() {
-        let (entry, exchange) = Box::pin(task::open(gateway, caller, request, trail)).await?;
-        return Ok((entry, Then::default(), exchange));
+        return Box::pin(task::open(gateway, caller, request, trail)).await;
     }
     let asked = Asked::read(request)?;
     trail.name = Some(asked.name.to_string());
@@ -116,23 +115,27 @@ async fn open(
         }
         None => None,
     };
-    let declared = match request.client.version.era() {
-        Era::Modern => Askable::declared(&request.client.capabilities),
-        // Its stream is not used to ask it yet.
-        Era::Legacy => Askable::NOTHING,
-    };
+    let declared = Askable::declared(&request.client.capabilities);
     let askable = gateway.askable(caller, permit.target().server(), declared);
     let capabilities = declared::declared(&request.client.capabilities, askable);
     let capabilities = task::offered(request, capabilities);
     let augmented = Augmented::of(request, &view, permit.target());
+    let asking = Asking { declared, round: retry.as_ref().map_or(0, Retry::round) };
     let retried = retry.as_ref().zip(answers.as_ref());
+    if retried.is_some()
+        && let Some((entry, exchange)) = Box::pin(task::resume(gateway, caller, request, retried, trail)).await?
+    {
+        return Ok((entry, Then { asking, augmented, resumed: true }, exchange));
+    }
     let outgoing = asked.outgoing(request, permit.target(), capabilities, augmented, retried);
     let cleared = guard::guard(gateway.quotas(), permit)?;
     let grant = gateway.delegate().delegate(cleared, trail.leg.clone(), arguments, gateway.recheck()).await?;
     let mut entry = gateway.journal().open(grant, outgoing).await?;
-    let exchange = gateway.upstreams().forward(&mut entry);
-    let asking = Asking { declared, round: retry.as_ref().map_or(0, Retry::round) };
-    Ok((entry, Then { asking, augmented }, exchange))
+    let exchange = match retry.as_ref().and_then(Retry::parked).zip(answers) {
+        Some((parked, answers)) => gateway.upstreams().resume(&mut entry, parked, answers),
+        None => gateway.upstreams().forward(&mut entry),
+    };
+    Ok((entry, Then { asking, augmented, resumed: false }, exchange))
 }
 
 /// A call under way. Dropping it cancels the call, and records that nobody knows its end.
@@ -151,6 +154,8 @@ pub struct Running {
 struct Then {
     asking: Asking,
     augmented: Augmented,
+    /// It answers what a task had asked that the gateway follows.
+    resumed: bool,
 }
 
 impl Running {
@@ -200,7 +205,7 @@ impl Running {
         match outcome {
             Outcome::Complete(result) => Outcome::Complete(without_our_keys(result)),
             Outcome::InputRequired { result, resume, .. } => {
-                input::relayed(&self.gateway, grant, self.then.asking, &result, resume).unwrap_or_else(Outcome::from)
+                input::relayed(&self.gateway, grant, self.then.asking, &result, resume)
             }
             Outcome::Task(result) => Outcome::Task(without_our_keys(result)),
             other => other,

@@ -4,10 +4,13 @@
 //! transports. Invariant: a client is asked only what it declared, what policy allows in this moment, and
 //! never to visit a host that no administrator wrote down; one question that may not be asked ends the call.
 
+use std::sync::Arc;
+
 use super::retry::{self, About};
 use crate::config::ServerConfig;
 use crate::delegate::Grant;
 use crate::gateway::Gateway;
+use crate::ids::ParkId;
 use crate::limit;
 use crate::outcome::{Failure, Origin, Outcome, Reason, Refusal, Resume, Stop};
 use crate::wire::mcp::meta;
@@ -15,6 +18,9 @@ use crate::wire::{Askable, Edit, InputKind, Json, Object, Value};
 
 /// The key in `_meta` of a question that names the server which asks.
 const ASKING_SERVER: &str = "dev.bailiwick/server";
+
+/// What every task came of: a question of a task belongs to that, whichever request it came with.
+pub const TASKS_BEGIN_WITH: &str = "tools/call";
 
 /// What the leg that was asked in knows of its client.
 #[derive(Debug, Clone, Copy, Default)]
@@ -25,14 +31,48 @@ pub struct Asking {
     pub round: u32,
 }
 
-/// The question as the client may see it, or why it may not.
-pub fn relayed(
-    gateway: &Gateway,
-    grant: &Grant,
-    asking: Asking,
-    result: &Json,
-    resume: Resume,
-) -> Result<Outcome, Stop> {
+/// The question as the client may see it, or the end of the call.
+pub fn relayed(gateway: &Arc<Gateway>, grant: &Grant, asking: Asking, result: &Json, resume: Resume) -> Outcome {
+    let asked = question(gateway, grant, asking, result, resume);
+    if let Some(parked) = resume.parked {
+        match &asked {
+            Ok(_) => watch(gateway, grant, parked),
+            Err(_) => gateway.upstreams().abandon(parked),
+        }
+    }
+    asked.unwrap_or_else(Outcome::from)
+}
+
+/// Gives a call up that waits, as soon as its caller may not make it any more.
+fn watch(gateway: &Arc<Gateway>, grant: &Grant, parked: ParkId) {
+    let (mut decisions, within) = (gateway.decisions(), grant.target().server().health.input_timeout);
+    let (gateway, following) = (Arc::downgrade(gateway), grant.is_following());
+    let (caller, target, arguments) = (grant.caller().clone(), grant.target().clone(), grant.arguments().cloned());
+    let watching = async move {
+        loop {
+            let Some(gateway) = gateway.upgrade().filter(|gateway| gateway.upstreams().is_parked(parked)) else {
+                return;
+            };
+            let stands = gateway.still_trusted(&caller).is_ok()
+                && if following {
+                    gateway.authorize_following(&caller, target.clone()).is_ok()
+                } else {
+                    gateway.authorize(&caller, target.clone(), arguments.as_ref()).is_ok()
+                };
+            if !stands {
+                return gateway.upstreams().abandon(parked);
+            }
+            drop(gateway);
+            if decisions.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    // Whoever waits longer is given up by the room that holds it.
+    tokio::spawn(tokio::time::timeout(within, watching));
+}
+
+fn question(gateway: &Gateway, grant: &Grant, asking: Asking, result: &Json, resume: Resume) -> Result<Outcome, Stop> {
     let garbage = |detail: &str| Stop::from(Failure::after(Reason::UpstreamGarbage, detail));
     if asking.round >= limit::INPUT_ROUNDS_MAX {
         return Err(garbage("it asked for input again and again"));
@@ -85,7 +125,7 @@ pub fn relayed(
     let within = server.health.input_timeout;
     let about = About {
         call: grant.leg().call,
-        method: &grant.leg().method,
+        method: if grant.is_following() { TASKS_BEGIN_WITH } else { &grant.leg().method },
         target: grant.target(),
         arguments: grant.arguments(),
         round: asking.round + 1,

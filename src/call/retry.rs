@@ -57,6 +57,7 @@ pub struct About<'a> {
 pub struct Retry {
     state: State,
     call: CallId,
+    parked: Option<ParkId>,
 }
 
 impl Retry {
@@ -71,10 +72,11 @@ impl Retry {
         let content = sealer.open_within(PURPOSE, principal, &handle, limit::INPUT_HANDLE_BYTES_MAX);
         let state: State = serde_json::from_slice(&content.ok_or_else(invalid)?).map_err(|_| invalid())?;
         let call = state.call.parse().map_err(|_| invalid())?;
+        let parked = state.parked.as_deref().map(str::parse).transpose().map_err(|_| invalid())?;
         if since_epoch().as_secs() > state.until {
             return Err(Refusal::new(Reason::InputExpired));
         }
-        Ok(Some(Self { state, call }))
+        Ok(Some(Self { state, call, parked }))
     }
 
     /// Whether this is the retry of the very request that was asked about.
@@ -95,6 +97,11 @@ impl Retry {
     /// Which round of questions was answered.
     pub const fn round(&self) -> u32 {
         self.state.round
+    }
+
+    /// The exchange that waits, where one does.
+    pub const fn parked(&self) -> Option<ParkId> {
+        self.parked
     }
 
     /// The upstream's own state.

@@ -145,6 +145,8 @@ impl Pipeline for Scripted {
         Call { events, hang: self.hang, over: false, cancelled: Arc::clone(&self.cancelled) }
     }
 
+    fn abandon(&self, _: crate::ids::ParkId) {}
+
     async fn next_event(running: &mut Call) -> Event {
         tokio::task::yield_now().await;
         match running.events.pop_front() {

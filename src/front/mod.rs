@@ -38,6 +38,7 @@ mod ongoing;
 mod origin;
 mod pipeline;
 mod proxy;
+mod questions;
 mod session;
 mod stream;
 #[cfg(test)]
@@ -49,6 +50,7 @@ pub use pipeline::Pipeline;
 pub use tls::{Certificates, TlsError};
 
 use answer::About;
+use questions::Questions;
 use session::Sessions;
 
 /// What a caller proves itself with never goes further, whatever a file says; neither does what belongs to
@@ -72,6 +74,7 @@ const NEVER_FORWARDED: [&str; 12] = [
 pub struct Front<P: Pipeline = Gateway> {
     pipeline: Arc<P>,
     sessions: Arc<Sessions>,
+    questions: Arc<Questions>,
     outside: ArcSwap<Outside>,
 }
 
@@ -99,7 +102,8 @@ impl<P: Pipeline> Front<P> {
     #[must_use]
     pub fn new(pipeline: Arc<P>, sealer: Arc<Sealer>, replica: ReplicaId) -> Arc<Self> {
         let outside = ArcSwap::from_pointee(Outside::new(pipeline.config()));
-        Arc::new(Self { pipeline, sessions: Arc::new(Sessions::new(sealer, replica)), outside })
+        let sessions = Arc::new(Sessions::new(sealer, replica));
+        Arc::new(Self { pipeline, sessions, questions: Arc::default(), outside })
     }
 
     /// Answers one HTTP request that came from `peer`.

@@ -12,7 +12,7 @@ use crate::call::{self, Endpoint, Request, Running};
 use crate::config::Config;
 use crate::gateway::Gateway;
 use crate::identity::Caller;
-use crate::ids::PrincipalKey;
+use crate::ids::{ParkId, PrincipalKey};
 use crate::list;
 use crate::outcome::{Reason, Stop};
 use crate::upstream::Event;
@@ -50,6 +50,8 @@ pub trait Pipeline: Send + Sync + 'static {
     ) -> impl Future<Output = Self::Running> + Send + 'static;
     /// The next event of a call; cancel-safe.
     fn next_event(running: &mut Self::Running) -> impl Future<Output = Event> + Send;
+    /// Gives up a call that waits for input.
+    fn abandon(&self, parked: ParkId);
     /// The result of a list method, in the shape of the client's era.
     fn list(
         self: &Arc<Self>,
@@ -112,6 +114,10 @@ impl Pipeline for Gateway {
 
     async fn next_event(running: &mut Running) -> Event {
         running.next().await
+    }
+
+    fn abandon(&self, parked: ParkId) {
+        self.upstreams().abandon(parked);
     }
 
     async fn list(self: &Arc<Self>, caller: &Caller, request: &Request, kind: Kind) -> Result<Json, Stop> {

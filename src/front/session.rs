@@ -30,6 +30,13 @@ const KEPT: u8 = 2;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) struct SessionKey([u8; KEY_LENGTH]);
 
+#[cfg(test)]
+impl SessionKey {
+    pub(super) const fn of_test(byte: u8) -> Self {
+        Self([byte; KEY_LENGTH])
+    }
+}
+
 /// A live session, as the request's session id says.
 #[derive(Debug)]
 pub(super) struct Session {

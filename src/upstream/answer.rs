@@ -108,8 +108,7 @@ impl Waiting {
     }
 }
 
-/// What we answer to a request of a legacy server. No client capability was declared to it, so there is
-/// nothing that it may ask but whether we are alive.
+/// What we answer to a request of a legacy server that goes to no client: whether we are alive it may always ask.
 pub(super) fn reply_to_server(request: &Message) -> Option<Message> {
     let id = request.id()?;
     if request.method() == "ping" {
@@ -117,6 +116,13 @@ pub(super) fn reply_to_server(request: &Message) -> Option<Message> {
     }
     let error = serde_json::json!({ "code": code::METHOD_NOT_FOUND, "message": "Method not found" });
     Some(Message::error(Some(&id), &Json::of(&error)))
+}
+
+/// What we answer to a question that may be any of several calls': whose it is is never guessed.
+pub(super) fn ambiguous(request: &Message) -> Option<Message> {
+    let message = "Several calls are in flight in this session, and the question does not say which one asks";
+    let error = serde_json::json!({ "code": code::INTERNAL_ERROR, "message": message });
+    Some(Message::error(Some(&request.id()?), &Json::of(&error)))
 }
 
 /// The code of a JSON-RPC error object.

@@ -14,7 +14,7 @@ use super::{Access, answer};
 use crate::limit;
 use crate::outcome::{Failure, Outcome, Reason};
 use crate::wire::mcp::{Kind, Version, code};
-use crate::wire::{Json, Outgoing, Source, Value};
+use crate::wire::{Askable, Json, Outgoing, Source, Value};
 
 /// One request of the gateway's own. Its constructors are the list of what may be asked.
 #[derive(Debug)]
@@ -33,11 +33,11 @@ impl Errand {
         Self::new("server/discover", &with_client(json!({})))
     }
 
-    /// `initialize` with the highest legacy version and no capabilities.
-    pub(super) fn initialize() -> Self {
+    /// `initialize` with the highest legacy version, declaring what can be asked.
+    pub(super) fn initialize(askable: Askable) -> Self {
         let parameters = json!({
             "protocolVersion": Version::V2025_11_25.as_str(),
-            "capabilities": {},
+            "capabilities": askable.capabilities(),
             "clientInfo": client(),
         });
         Self::new("initialize", &parameters)

@@ -93,7 +93,7 @@ impl Http {
         match self.reply(response, patience).await? {
             Reply::Events(body) => {
                 let events = Events::modern(body, waiting, permit.take());
-                Ok(drive::drive(events, patience, patience.next_event()).await)
+                Ok(drive::drive(events, patience, patience.next_event(), None).await)
             }
             Reply::Refused(status, message) => {
                 let error = message.as_ref().and_then(Message::body);

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::Access;
 use super::health::Circuit;
 use super::hub::{Change, Hub};
+use super::parked::Lot;
 use crate::config::ServerConfig;
 use crate::ids::AuthorizationContext;
 use crate::outcome::{Failure, Reason};
@@ -33,6 +34,8 @@ pub(super) struct Link {
     pub(super) found: Notify,
     /// What the gateway itself presents, as last seen; for what happens in the background.
     pub(super) gateway_access: ArcSwapOption<Access>,
+    /// Calls that wait for what their server asked.
+    pub(super) lot: Arc<Lot>,
     era: AtomicU8,
     ids: AtomicI64,
 }
@@ -42,7 +45,7 @@ const MODERN: u8 = 1;
 const LEGACY: u8 = 2;
 
 impl Link {
-    pub(super) fn new(config: Arc<ServerConfig>, changes: broadcast::Sender<Change>) -> Self {
+    pub(super) fn new(config: Arc<ServerConfig>, changes: broadcast::Sender<Change>, lot: Arc<Lot>) -> Self {
         Self {
             hub: Arc::new(Hub::new(config.id.clone(), changes)),
             config,
@@ -51,6 +54,7 @@ impl Link {
             lost: Notify::new(),
             found: Notify::new(),
             gateway_access: ArcSwapOption::empty(),
+            lot,
             era: AtomicU8::new(UNKNOWN),
             ids: AtomicI64::new(1),
         }

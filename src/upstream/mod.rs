@@ -15,11 +15,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, CredentialConfig, ServerConfig, TransportConfig};
 use crate::delegate::Grant;
-use crate::ids::{AuthorizationContext, PrincipalKey, ServerId};
+use crate::ids::{AuthorizationContext, ParkId, PrincipalKey, ServerId};
 use crate::limit;
 use crate::outcome::{Failure, Outcome, Reason};
 use crate::record::Entry;
-use crate::wire::{Outgoing, mcp};
+use crate::wire::{Json, Outgoing, mcp};
 
 mod answer;
 mod changes;
@@ -34,6 +34,7 @@ mod hub;
 mod legacy;
 mod lines;
 mod link;
+mod parked;
 mod pool;
 mod process;
 mod server;
@@ -50,6 +51,7 @@ pub use hub::{Change, Dropped};
 pub use stdio::Launcher;
 pub use supervisor::supervise;
 
+use parked::Lot;
 use server::{Parcel, Server};
 
 /// What is presented to an upstream, and on whose behalf.
@@ -91,6 +93,8 @@ pub struct Upstreams {
     stopped: CancellationToken,
     /// How children are started, or why they cannot be.
     launcher: Result<Launcher, String>,
+    /// Calls that wait for what their server asked.
+    lot: Arc<Lot>,
 }
 
 impl Upstreams {
@@ -114,6 +118,7 @@ impl Upstreams {
             changing: Mutex::new(()),
             stopped: CancellationToken::new(),
             launcher,
+            lot: Arc::default(),
         });
         upstreams.reconfigure(config);
         tokio::spawn(sweep(Arc::downgrade(&upstreams), upstreams.stopped.clone()));
@@ -128,7 +133,7 @@ impl Upstreams {
         let mut new = HashMap::with_capacity(config.servers.len());
         for entry in &config.servers {
             let kept = old.get(&entry.id).filter(|server| is_same(&server.link.config, entry));
-            let start = || Server::start(entry, self.changes.clone(), self.launcher.clone());
+            let start = || Server::start(entry, self.changes.clone(), self.launcher.clone(), Arc::clone(&self.lot));
             let server = kept.map_or_else(start, Arc::clone);
             new.insert(entry.id.clone(), server);
         }
@@ -165,6 +170,31 @@ impl Upstreams {
             credential: grant.credential().header.clone(),
             outgoing,
         })
+    }
+
+    /// Goes on with a call that waits for these answers. The entry proves what one proves to [`Self::forward`];
+    /// what it holds is not sent, because the upstream has it already.
+    pub fn resume(&self, entry: &mut Entry<Grant>, parked: ParkId, answers: Json) -> Exchange {
+        let Some(outgoing) = entry.take_outgoing() else {
+            let failure = Failure::before(Reason::Internal, "an entry was forwarded twice");
+            return Exchange::finished(Outcome::Failed(failure));
+        };
+        let grant = entry.proof();
+        match self.server(grant.target().server_id()) {
+            Ok(server) => server.resume(parked, grant.principal(), answers, outgoing.progress_token),
+            Err(failure) => Exchange::finished(Outcome::Failed(failure)),
+        }
+    }
+
+    /// Gives up a call that waits for input; it is cancelled upstream.
+    pub fn abandon(&self, parked: ParkId) {
+        self.lot.abandon(parked);
+    }
+
+    /// Whether that call still waits for input.
+    #[must_use]
+    pub fn is_parked(&self, parked: ParkId) -> bool {
+        self.lot.holds(parked)
     }
 
     fn send(&self, dispatch: Dispatch) -> Exchange {

@@ -39,7 +39,12 @@ pub(super) fn parameters(outgoing: &Outgoing, era: Era, token: Option<&Json>) ->
             progress,
         ]),
     };
-    if new == *EMPTY { object.edited(&[Edit::Remove("_meta")]) } else { object.edited(&[Edit::Set("_meta", new)]) }
+    let meta = if new == *EMPTY { Edit::Remove("_meta") } else { Edit::Set("_meta", new) };
+    match era {
+        Era::Modern => object.edited(&[meta]),
+        // The retry of a call that began when the server spoke the modern era: to this one it is a new call.
+        Era::Legacy => object.edited(&[meta, Edit::Remove("inputResponses"), Edit::Remove("requestState")]),
+    }
 }
 
 /// Which ending a result is. A legacy server has no `resultType`, so one that sends it is not believed.

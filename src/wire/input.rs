@@ -145,7 +145,7 @@ impl Askable {
     /// What is declared to a legacy server, whose sessions keep it for as long as they live: nothing but what
     /// the bits say, so that every request that shares the session has declared exactly that.
     #[must_use]
-    pub fn capabilities(self) -> Json {
+    pub fn capabilities(self) -> serde_json::Value {
         let mut all = serde_json::Map::new();
         let empty = || serde_json::Value::Object(serde_json::Map::new());
         let part = |names: &[(&str, bool)]| {
@@ -166,7 +166,7 @@ impl Askable {
             let apps = serde_json::json!({ APPS_EXTENSION: { "mimeTypes": ["text/html;profile=mcp-app"] } });
             all.insert("extensions".to_owned(), apps);
         }
-        Json::of(&all)
+        serde_json::Value::Object(all)
     }
 }
 
@@ -200,7 +200,8 @@ mod tests {
             let bits = Askable(number);
             // Tools without sampling are nothing.
             let plain = if bits.has(InputKind::Sampling) { bits } else { bits.without(InputKind::SamplingWithTools) };
-            assert_eq!(Askable::declared(&bits.capabilities()), plain, "{}", bits.capabilities().as_str());
+            let declared = Json::of(&bits.capabilities());
+            assert_eq!(Askable::declared(&declared), plain, "{}", declared.as_str());
         }
     }
 

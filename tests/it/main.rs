@@ -16,6 +16,8 @@ mod authorize;
 mod bad_input;
 mod demo;
 mod input;
+mod input_legacy;
+mod input_stdio;
 mod legacy;
 mod list;
 mod modern;

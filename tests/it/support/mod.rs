@@ -3,6 +3,7 @@
 pub mod client;
 pub mod gateway;
 pub mod issuer;
+pub mod old;
 pub mod peer;
 pub mod scripted;
 
