@@ -1,8 +1,8 @@
 //! The life of a call, door to door: each line consumes the proof that the line above made.
 //!
 //! Everything with an effect or with data passes here: `tools/call`, `prompts/get`, `resources/read`,
-//! `completion/complete`, and tasks that calls became. Decides only the order of the rooms. Invariant: what is forwarded was authorized
-//! under the snapshot in force, and its intent is on the record.
+//! `completion/complete`, and tasks that calls became. Decides only the order of the rooms. Invariant: what is
+//! forwarded was authorized under the snapshot in force, and its intent is on the record.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ pub use crate::ids::Endpoint;
 use crate::outcome::{Failure, Outcome, Reason, Refusal, Stop};
 use crate::record::Entry;
 use crate::upstream::{Event, Exchange};
-use crate::wire::mcp::{Kind, Method, Version, code, meta};
+use crate::wire::mcp::{Method, Version, code, meta};
 use crate::wire::{Askable, Edit, Json, Message, Value};
 
 /// What a client says of itself: with each request (modern) or once (legacy).
@@ -106,7 +106,7 @@ async fn open(
 
     let arguments = asked.arguments.map(|arguments| request.message.cut(arguments));
     let permit = gateway.authorize(caller, target, arguments.as_ref()).map_err(Halt::denied)?;
-    asked.check_headers(permit.target(), &request.header_parameters)?;
+    asked.check_headers(permit.target(), request)?;
 
     let answers = match &retry {
         Some(retry) => {
@@ -191,7 +191,7 @@ impl Running {
     fn ended(&self, entry: Entry<Grant>, outcome: Outcome) -> Outcome {
         let outcome = self.relayed(entry.proof(), outcome);
         if !self.request.method.is_about_task() && is_unknown_target(&outcome) {
-            self.gateway.catalog().changed(entry.proof().target().server_id(), Some(Kind::Tool));
+            self.gateway.catalog().doubted(entry.proof().target().server_id());
         }
         entry.close(&outcome);
         outcome

@@ -104,6 +104,9 @@ pub const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(50);
 pub const FORWARDED_HOPS_MAX: usize = 32;
 /// A comment is written into a stream that was silent for this long; proxies cut at 60 s.
 pub const STREAM_KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// What a stream of a caller whose access was taken back has to end by itself, before it is cut; and what it then
+/// has to be wound up. Both together are well under the second that is promised.
+pub const STREAM_FAREWELL: Duration = Duration::from_millis(250);
 /// A sealed handle as text; a legacy session with its client's capabilities is the largest.
 pub const HANDLE_BYTES_MAX: usize = 4 * 1024;
 /// A legacy session ends after this; clients then initialize again.
@@ -211,6 +214,9 @@ pub const CATALOG_CHANGED_PAUSE: Duration = Duration::from_secs(1);
 pub const CATALOG_RETRY_MIN: Duration = Duration::from_secs(1);
 /// Between two retries of a server that stays down.
 pub const CATALOG_RETRY_MAX: Duration = Duration::from_secs(60);
+/// Between two refreshes that errors of the upstream ask for, once several have found nothing new: a caller who
+/// sends wrong arguments for ever causes as little work.
+pub const CATALOG_DOUBT_MAX: Duration = Duration::from_secs(300);
 /// The longest `ttlMs` that is believed.
 pub const LIST_TTL_MAX: Duration = Duration::from_secs(3_600);
 /// Slices that were listed with a caller's own credential, all together.
@@ -406,6 +412,9 @@ pub const CURSOR_BYTES_MAX: usize = 16 * 1024;
 pub const RETRY_PAUSE_MIN: Duration = Duration::from_millis(250);
 /// Longest pause before an upstream that is down is tried again.
 pub const RETRY_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Requests in a row that an upstream leaves without any answer, before it is asked whether it lives; it is down
+/// if it does not answer that either.
+pub const UNANSWERED_IN_A_ROW_MAX: u32 = 3;
 /// A stream of changes without any event for this long is opened again.
 pub const CHANGE_STREAM_IDLE: Duration = Duration::from_secs(15 * 60);
 /// Changes that wait for a slow listener before it has to look at everything again.

@@ -8,12 +8,12 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use crate::call::{Endpoint, Request};
-use crate::catalog::{Item, TaskDialect, View};
+use crate::catalog::{Item, Slice, TaskDialect, View};
 use crate::config::ServerConfig;
 use crate::delegate::{Leg, attempt};
 use crate::gateway::{Gateway, Snapshot};
 use crate::identity::Caller;
-use crate::ids::{ClassKey, Digest, PrincipalKey, ServerId, ViewRevision};
+use crate::ids::{Action, ClassKey, Digest, PrincipalKey, ServerId, ViewRevision};
 use crate::limit;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
 use crate::policy::{Ask, Class};
@@ -250,6 +250,26 @@ fn is_hidden(now: &Snapshot, class: &Class, view: &View) -> bool {
     !now.policy.names(class, server) && Kind::ALL.into_iter().all(|kind| shown(now, class, view, kind).next().is_none())
 }
 
+/// Whether a view failed because there is nothing that could be shown now.
+pub const fn is_nothing_to_show(reason: Reason) -> bool {
+    matches!(reason, Reason::CatalogUnavailable | Reason::ExchangeRefused | Reason::CredentialUnavailable)
+}
+
+/// Whether a caller is shown anything of what a server listed, whenever that was.
+pub fn shows_anything(now: &Snapshot, class: &Class, server: &ServerConfig, slice: &Slice) -> bool {
+    Kind::ALL.into_iter().any(|kind| {
+        let action = match kind {
+            Kind::Tool => Action::Call,
+            Kind::Prompt => Action::Get,
+            Kind::Resource | Kind::ResourceTemplate => Action::Read,
+        };
+        slice.list(kind).items.iter().any(|item| {
+            let (environment, name) = (&server.environment, &*item.name);
+            now.policy.visible(class, &Ask { environment, server: &server.id, name, action: &action })
+        })
+    })
+}
+
 /// What the gateway says of itself to one caller.
 struct Introduction {
     capabilities: Json,
@@ -267,7 +287,7 @@ async fn introduction(
     let view = match gateway.view(caller, endpoint).await {
         Ok(view) => view,
         // A client that connects while every server is down still gets its session; its lists will say so.
-        Err(stop) if stop.reason() == Reason::CatalogUnavailable => {
+        Err(stop) if is_nothing_to_show(stop.reason()) => {
             return Ok(Introduction {
                 capabilities: announced(&Json::of(&serde_json::Map::new()), ""),
                 instructions: None,

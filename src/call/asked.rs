@@ -13,7 +13,7 @@ use super::task::Augmented;
 use crate::catalog::{Target, Wanted, uri};
 use crate::ids::Action;
 use crate::outcome::{Reason, Refusal};
-use crate::wire::mcp::{Method, meta};
+use crate::wire::mcp::{Era, Method, meta};
 use crate::wire::{Edit, Json, Object, Outgoing, Value};
 
 /// What a request asks for.
@@ -79,8 +79,13 @@ impl<'a> Asked<'a> {
     ///
     /// # Errors
     /// `header_mismatch`.
-    pub fn check_headers(&self, target: &Target, headers: &[(String, String)]) -> Result<(), Refusal> {
+    pub fn check_headers(&self, target: &Target, request: &Request) -> Result<(), Refusal> {
         let Some(definition) = target.definition() else { return Ok(()) };
+        // A legacy client mirrors nothing; what goes upstream is computed from its arguments.
+        if request.client.version.era() == Era::Legacy {
+            return Ok(());
+        }
+        let headers = &request.header_parameters;
         for parameter in &definition.header_parameters {
             let name = header_name(&parameter.header);
             let sent = headers.iter().find(|(header, _)| *header == name).map(|(_, value)| value.as_str());

@@ -244,8 +244,14 @@ pub const AGENT: Section = agents(
 );
 
 /// `[[agents.ID.clients]]`.
-pub const AGENT_CLIENT: Section =
-    agents("[[agents.ID.clients]]", &[required("issuer", "issuer alias"), required("client_id", "string")]);
+pub const AGENT_CLIENT: Section = agents(
+    "[[agents.ID.clients]]",
+    &[
+        required("issuer", "issuer alias"),
+        required("client_id", "string"),
+        defaulted("proof", "`\"public\"`, `\"secret\"`, `\"private_key\"` or `\"mtls\"`", "\"public\""),
+    ],
+);
 
 #[cfg(test)]
 mod tests {

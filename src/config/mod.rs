@@ -397,6 +397,22 @@ pub struct AgentClient {
     pub issuer: IssuerAlias,
     /// The client id, CIMD URL or SPIFFE id there.
     pub client_id: String,
+    /// What the issuer demands of this client before it gives it a token, as the administrator knows.
+    pub proof: DeclaredProof,
+}
+
+/// How a client proves itself to its issuer, weakest first; written by an administrator, because no token says it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DeclaredProof {
+    /// By its id alone, which proves nothing.
+    #[default]
+    Public,
+    /// By a secret.
+    Secret,
+    /// By a signed assertion.
+    PrivateKey,
+    /// By a certificate.
+    Mtls,
 }
 
 /// Whether an agent may act.

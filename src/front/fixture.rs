@@ -191,6 +191,10 @@ impl Pipeline for Scripted {
         watch.recv().await.unwrap_or(Watched::Ended(Reason::ShuttingDown))
     }
 
+    async fn fallen(self: Arc<Self>, _: String) {
+        std::future::pending().await
+    }
+
     fn stopping(&self) -> CancellationToken {
         CancellationToken::new()
     }

@@ -30,6 +30,7 @@ mod era;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod headers;
+mod leash;
 mod legacy;
 mod listener;
 mod metadata;
@@ -168,7 +169,8 @@ impl<P: Pipeline> Front<P> {
         match (&parts.method, era) {
             (&Verb::POST, _) => {}
             (&Verb::GET, Era::Legacy) => {
-                return legacy::open_stream(self, outside, &caller, &endpoint, &parts.headers).await;
+                let response = legacy::open_stream(self, outside, &caller, &endpoint, &parts.headers).await;
+                return leash::leash(response, || self.pipeline.clone().fallen(caller));
             }
             (&Verb::DELETE, Era::Legacy) => {
                 return legacy::end_session(self, outside, &caller, &endpoint, &parts.headers);
@@ -186,8 +188,10 @@ impl<P: Pipeline> Front<P> {
             Ok(message) => message,
             Err(error) => return about.stopped(answer::unreadable(first, &error)),
         };
+        let held = caller.clone();
         let inbound = Inbound { caller, endpoint, peer, id: message.id(), headers: parts.headers, message };
-        self.post(outside, inbound).await
+        let response = self.post(outside, inbound).await;
+        leash::leash(response, || self.pipeline.clone().fallen(held))
     }
 
     /// One message, in its own era.

@@ -81,6 +81,8 @@ pub trait Pipeline: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Self::Watch, Stop>> + Send;
     /// What a watch yields next; never asked again before it has answered.
     fn next_watched(watch: &mut Self::Watch) -> impl Future<Output = Watched> + Send;
+    /// Done once somebody who was authenticated may not act any more.
+    fn fallen(self: Arc<Self>, caller: Self::Caller) -> impl Future<Output = ()> + Send + 'static;
     /// Fires when the gateway begins to stop.
     fn stopping(&self) -> CancellationToken;
     /// Whether calls can be served: policy loaded, journal and store writable.
@@ -138,6 +140,16 @@ impl Pipeline for Gateway {
 
     async fn next_watched(watch: &mut Watch) -> Watched {
         watch.next().await
+    }
+
+    async fn fallen(self: Arc<Self>, caller: Caller) {
+        let mut decisions = self.decisions();
+        while self.still_trusted(&caller).is_ok() {
+            // The sender lives as long as we do.
+            if decisions.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     fn stopping(&self) -> CancellationToken {

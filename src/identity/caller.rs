@@ -5,6 +5,7 @@ use std::sync::Arc;
 use secrecy::SecretString;
 
 use super::persona::Persona;
+use crate::config::DeclaredProof;
 use crate::ids::{Digest, IssuerAlias, PrincipalKey, RevocationEpoch, Subject};
 use crate::record::Who;
 use crate::record::event::{ActorFacts, SubjectFacts, TokenNote};
@@ -29,6 +30,10 @@ pub struct Verified {
     pub principal: PrincipalKey,
     /// The facts of the token.
     pub token: TokenFacts,
+    /// What the files said of the client's proof.
+    pub(super) declared_proof: DeclaredProof,
+    /// Under which settings of this room it was verified.
+    pub(super) settings_revision: u64,
     /// The token itself, for exchange only.
     pub(super) raw: Option<SecretString>,
     /// All of this as the record writes it.
@@ -37,9 +42,15 @@ pub struct Verified {
 
 impl Verified {
     /// Remembers what was verified. `raw` is kept only where a credential is made from it.
-    pub(super) fn new(persona: Persona, token: TokenFacts, raw: Option<SecretString>) -> Self {
+    pub(super) fn new(
+        persona: Persona,
+        token: TokenFacts,
+        declared_proof: DeclaredProof,
+        settings_revision: u64,
+        raw: Option<SecretString>,
+    ) -> Self {
         let who = who(&persona, &token);
-        Self { principal: persona.principal(), persona, token, raw, who }
+        Self { principal: persona.principal(), persona, token, declared_proof, settings_revision, raw, who }
     }
 }
 
@@ -117,6 +128,12 @@ impl Caller {
     #[must_use]
     pub const fn epoch(&self) -> RevocationEpoch {
         self.epoch
+    }
+
+    /// Under which settings of `identity` it was verified.
+    #[must_use]
+    pub fn settings_revision(&self) -> u64 {
+        self.verified.settings_revision
     }
 
     /// The inbound token, as the subject token of an exchange; never sent to an upstream.

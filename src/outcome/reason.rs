@@ -96,6 +96,8 @@ reasons! {
     AgentUnknown = "agent_unknown", Channel::Forbidden, "ask an administrator to register this client";
     /// The agent is suspended, retired or expired.
     AgentInactive = "agent_inactive", Channel::Forbidden, "ask the agent's owner";
+    /// An agent that acts on its own came with no more proof than a public client id.
+    ClientProofInsufficient = "client_proof_insufficient", Channel::Forbidden, "an agent that acts on its own needs a client that proves itself to its issuer, and says how in policies/agents.toml";
     /// The delegation chain is too deep, loops or names somebody unknown.
     ChainRefused = "chain_refused", Channel::Unauthorized, "shorten the delegation chain and register each actor";
     // === what is asked ===

@@ -142,9 +142,9 @@ impl Policy {
     ) -> Decision {
         let environment = match self.reachable(class, ask) {
             Ok(environment) => environment,
-            // Unknown groups are told: the refusal is the same for every object.
+            // Unknown groups and missing proof are told: the refusal is the same for every object.
             Err(refusal) => {
-                let told = refusal.reason == Reason::GroupsUnavailable;
+                let told = matches!(refusal.reason, Reason::GroupsUnavailable | Reason::ClientProofInsufficient);
                 return Decision::refused(refusal, told);
             }
         };

@@ -45,6 +45,15 @@ pub struct Denied {
     pub conditions: Vec<ConditionRecord>,
 }
 
+impl Denied {
+    /// A denial for which no rule had to be looked at, and which is the same for every target.
+    #[must_use]
+    pub fn before_rules(refusal: Refusal, caller: Caller, target: Target, revision: PolicyRevision) -> Box<Self> {
+        let (rules, conditions) = (Arc::from([]), Vec::new());
+        Box::new(Self { refusal, visible: true, caller, target, revision, rules, conditions })
+    }
+}
+
 impl Policy {
     /// Decides a call.
     ///

@@ -9,7 +9,7 @@ use super::hub::Hub;
 use super::shape;
 use crate::outcome::{Failure, Outcome, Reason};
 use crate::wire::mcp::{Era, code, meta};
-use crate::wire::{Edit, Json, Kind, Message, Object, Value};
+use crate::wire::{Edit, Json, Kind, Message, Object, Value, notification_without_own_keys};
 
 /// One request that waits for its answer.
 #[derive(Debug)]
@@ -90,7 +90,7 @@ impl Waiting {
             return self.stray();
         }
         drop(method);
-        Heard::Notification(message)
+        Heard::Notification(notification_without_own_keys(message))
     }
 
     fn progress(&self, message: &Message) -> Heard {
@@ -99,7 +99,8 @@ impl Waiting {
             return self.stray();
         }
         let params = params.edited(&[Edit::Set(meta::PROGRESS_TOKEN, theirs.clone())]);
-        Heard::Notification(Message::notification("notifications/progress", Some(&params)))
+        let progress = Message::notification("notifications/progress", Some(&params));
+        Heard::Notification(notification_without_own_keys(progress))
     }
 
     fn stray(&self) -> Heard {

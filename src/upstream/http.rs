@@ -202,12 +202,13 @@ impl Http {
         *request.method_mut() = method;
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = headers;
+        let asking = self.link.asking(patience.first_byte);
         match tokio::time::timeout_at(patience.first_byte, self.client.request(request)).await {
             Err(_) => Err(Failure::after(Reason::UpstreamTimeout, "no answer came in time")),
             Ok(Err(error)) if error.is_connect() => Err(self.link.unreachable(causes(&error))),
             Ok(Err(error)) => Err(Failure::after(Reason::UpstreamClosed, causes(&error))),
             Ok(Ok(response)) => {
-                self.link.answered();
+                asking.answered();
                 Ok(response)
             }
         }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
 use arc_swap::ArcSwapOption;
 use secrecy::ExposeSecret;
 use tokio::sync::{Notify, broadcast};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Access;
@@ -43,6 +44,29 @@ pub(super) struct Link {
 const UNKNOWN: u8 = 0;
 const MODERN: u8 = 1;
 const LEGACY: u8 = 2;
+
+/// A request that has no answer yet. Dropped after its time is over, by whichever clock noticed, it counts as
+/// unanswered.
+pub(super) struct Asking<'a> {
+    link: &'a Link,
+    until: Option<Instant>,
+}
+
+impl Asking<'_> {
+    /// The answer begins.
+    pub(super) fn answered(mut self) {
+        self.until = None;
+        self.link.answered();
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        if self.until.is_some_and(|until| Instant::now() >= until) && self.link.circuit.unanswered() {
+            self.link.lost.notify_one();
+        }
+    }
+}
 
 impl Link {
     pub(super) fn new(config: Arc<ServerConfig>, changes: broadcast::Sender<Change>, lot: Arc<Lot>) -> Self {
@@ -91,6 +115,11 @@ impl Link {
             self.hub.tell(Change::Up(self.config.id.clone()));
             self.found.notify_one();
         }
+    }
+
+    /// Watches over a request until its answer begins.
+    pub(super) const fn asking(&self, until: Instant) -> Asking<'_> {
+        Asking { link: self, until: Some(until) }
     }
 
     /// It could not be reached; the failure to give to the caller.

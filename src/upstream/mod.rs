@@ -77,6 +77,8 @@ impl Access {
 #[derive(Debug)]
 struct Dispatch {
     server: ServerId,
+    /// The server as it was when the credential was made.
+    made_for: Option<Arc<ServerConfig>>,
     context: AuthorizationContext,
     principal: PrincipalKey,
     credential: Option<(HeaderName, SecretString)>,
@@ -165,6 +167,7 @@ impl Upstreams {
         let grant = entry.proof();
         self.send(Dispatch {
             server: grant.target().server_id().clone(),
+            made_for: Some(Arc::clone(grant.target().server())),
             context: grant.context(),
             principal: grant.principal(),
             credential: grant.credential().header.clone(),
@@ -198,9 +201,13 @@ impl Upstreams {
     }
 
     fn send(&self, dispatch: Dispatch) -> Exchange {
-        let servers = self.servers.load();
-        let Some(server) = servers.get(&dispatch.server) else {
-            return Exchange::finished(Outcome::Failed(unknown(&dispatch.server)));
+        let found = match &dispatch.made_for {
+            Some(entry) => self.server_of(entry),
+            None => self.server(&dispatch.server),
+        };
+        let server = match found {
+            Ok(server) => server,
+            Err(failure) => return Exchange::finished(Outcome::Failed(failure)),
         };
         server.exchange(Parcel {
             access: Access {
@@ -220,6 +227,27 @@ impl Upstreams {
     /// When the server cannot be reached, answers something else, or its list is beyond every bound.
     pub async fn list(&self, server: &ServerId, access: &Access, kind: mcp::Kind) -> Result<Listing, Failure> {
         self.server(server)?.list(access, kind).await
+    }
+
+    /// As [`Upstreams::list`], with a credential that was made for the server as that entry has it.
+    ///
+    /// # Errors
+    /// As [`Upstreams::list`], and when the server is another one by now.
+    pub async fn list_for(
+        &self,
+        server: &Arc<ServerConfig>,
+        access: &Access,
+        kind: mcp::Kind,
+    ) -> Result<Listing, Failure> {
+        self.server_of(server)?.list(access, kind).await
+    }
+
+    /// As [`Upstreams::facts`], with a credential that was made for the server as that entry has it.
+    ///
+    /// # Errors
+    /// As [`Upstreams::facts`], and when the server is another one by now.
+    pub async fn facts_for(&self, server: &Arc<ServerConfig>, access: &Access) -> Result<ServerFacts, Failure> {
+        self.server_of(server)?.facts(access).await
     }
 
     /// What a server says of itself.
@@ -258,6 +286,18 @@ impl Upstreams {
     fn server(&self, id: &ServerId) -> Result<Arc<Server>, Failure> {
         self.servers.load().get(id).cloned().ok_or_else(|| unknown(id))
     }
+
+    /// The server of that entry. After a reload another one may have its name, which gets nothing that was made
+    /// for this one.
+    fn server_of(&self, entry: &Arc<ServerConfig>) -> Result<Arc<Server>, Failure> {
+        let server = self.server(&entry.id)?;
+        let known = &server.link.config;
+        if Arc::ptr_eq(known, entry) || is_same_place(known, entry) {
+            return Ok(server);
+        }
+        let detail = format!("server `{}` has just been configured anew", entry.id);
+        Err(Failure::before(Reason::UpstreamUnreachable, detail))
+    }
 }
 
 impl Drop for Upstreams {
@@ -280,6 +320,13 @@ async fn sweep(upstreams: std::sync::Weak<Upstreams>, stopped: CancellationToken
 
 /// Whether two entries mean the same to this room.
 fn is_same(one: &ServerConfig, other: &ServerConfig) -> bool {
+    // The bounds are numbers, and their debug form is all of them.
+    let bounds = format!("{:?}", one.health) == format!("{:?}", other.health);
+    bounds && one.isolation == other.isolation && is_same_place(one, other)
+}
+
+/// Whether two entries are reached at the same place with the same credential.
+fn is_same_place(one: &ServerConfig, other: &ServerConfig) -> bool {
     let transport = match (&one.transport, &other.transport) {
         (
             TransportConfig::Http { url, allow_private },
@@ -300,9 +347,7 @@ fn is_same(one: &ServerConfig, other: &ServerConfig) -> bool {
         ) => header == other_header && prefix == other_prefix && secret == other_secret,
         _ => false,
     };
-    // The bounds are numbers, and their debug form is all of them.
-    let bounds = format!("{:?}", one.health) == format!("{:?}", other.health);
-    transport && credential && bounds && one.isolation == other.isolation
+    transport && credential
 }
 
 fn unknown(server: &ServerId) -> Failure {

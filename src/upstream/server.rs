@@ -313,7 +313,7 @@ impl Server {
             let mut backoff = Backoff::new();
             loop {
                 let tried = self.reach().await;
-                if self.health() == Health::Up {
+                if self.health() == Health::Up && !self.link.circuit.is_suspected() {
                     backoff.reset();
                     self.link.lost.notified().await;
                 } else if let Err(failure) = tried {
@@ -329,6 +329,10 @@ impl Server {
     async fn reach(&self) -> Result<(), Failure> {
         let access = self.link.own_access();
         match &self.wire {
+            // Whatever it says to that, it lives; which era it speaks is known already.
+            Wire::Http(http) if self.link.circuit.is_suspected() => {
+                probe(http, &access, Patience::connect(&self.link.config.health)).await.map(drop)
+            }
             Wire::Http(http) => match self.era(http, &access).await? {
                 Era::Modern => Ok(()),
                 Era::Legacy => Ok(http.session(&access).await.map(drop)?),

@@ -234,8 +234,12 @@ impl Stdio {
                 ServerFacts::of_discover(self.greet(&process, Errand::discover(), Era::Modern, access).await)
             }
             None => {
-                let discovered = self.greet(&process, Errand::discover(), Era::Modern, access).await;
+                let mut discovered = self.greet(&process, Errand::discover(), Era::Modern, access).await;
                 if errand::is_modern(&discovered) {
+                    if matches!(discovered, Outcome::Error(_)) {
+                        // It said which version it wants, and that is the one that we speak: once more.
+                        discovered = self.greet(&process, Errand::discover(), Era::Modern, access).await;
+                    }
                     ServerFacts::of_discover(discovered)
                 } else {
                     self.initialize(&process, access, askable).await

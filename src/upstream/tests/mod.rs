@@ -230,6 +230,7 @@ fn tool_call(name: &str, arguments: Value) -> Outgoing {
 fn dispatch(caller: u8, outgoing: Outgoing) -> Dispatch {
     Dispatch {
         server: id(),
+        made_for: None,
         context: AuthorizationContext::Gateway,
         principal: principal(caller),
         credential: None,
