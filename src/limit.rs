@@ -13,6 +13,10 @@ mod input;
 pub use demo::*;
 pub use input::*;
 
+mod bridge;
+
+pub use bridge::*;
+
 // === secrets ===
 
 /// No secret that we were shown is larger; a PEM key is under 4 KiB.
@@ -125,21 +129,6 @@ pub const SESSIONS_ENDED_MAX: u64 = 100_000;
 pub const SESSION_LOG_LEVELS_MAX: u64 = 100_000;
 /// Calls in flight in one legacy session.
 pub const SESSION_CALLS_MAX: usize = 64;
-
-// === stdio bridge ===
-
-/// Requests that the bridge has open at once.
-pub const BRIDGE_REQUESTS_MAX: usize = 256;
-/// Lines waiting to be written.
-pub const BRIDGE_LINES_MAX: usize = 256;
-/// To connect, handshake included.
-pub const BRIDGE_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Between two attempts to open a legacy session's stream.
-pub const BRIDGE_STREAM_RETRY: Duration = Duration::from_secs(3);
-/// For open requests to be answered when the input has ended.
-pub const BRIDGE_DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
-/// For the session to be ended when the input has ended.
-pub const BRIDGE_GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
 
 // === policy ===
 

@@ -8,6 +8,7 @@ use url::Url;
 
 use super::Ending;
 use super::files::Files;
+use super::login::LoginOptions;
 use crate::ids::ServerId;
 
 const CALL_EXAMPLES: &str = "\
@@ -33,7 +34,8 @@ pub struct CallArguments {
     /// Only this server, with its tools under their own names
     #[arg(long, value_name = "ID", value_parser = |text: &str| ServerId::new(text).map_err(|error| error.to_string()))]
     pub server: Option<ServerId>,
-    /// The environment variable that holds the access token
+    /// The environment variable that holds the access token; where it is not set, the login of `bailiwick login` is
+    /// used
     #[arg(long, value_name = "VARIABLE", default_value = "BAILIWICK_TOKEN")]
     pub token_env: String,
     /// The files of the gateway, for its URL
@@ -97,6 +99,7 @@ pub struct DemoArguments {
 const STDIO_EXAMPLES: &str = "\
 Examples:
   bailiwick stdio --url https://mcp.example.com/mcp
+  bailiwick stdio --url https://mcp.example.com/mcp --device
   bailiwick stdio --url http://127.0.0.1:7800/mcp --token-env MY_TOKEN
   bailiwick stdio --url https://mcp.example.com/mcp --token-file ~/.config/bailiwick/token
 
@@ -104,24 +107,27 @@ Examples:
 
 /// Speak MCP on standard input and output, for assistants that start a program
 ///
-/// It is a bridge: it passes messages on to a running gateway, with the access token that it was given, and
-/// decides nothing. It opens no browser to log in.
+/// It is a bridge: it passes messages on to a running gateway and decides nothing. The access token is the one that
+/// it was given, else the one of `bailiwick login`; where the gateway wants one and there is none, it opens the
+/// issuer's page in the browser, and prints its address on standard error.
 #[derive(Debug, Args)]
 #[command(after_help = STDIO_EXAMPLES)]
 pub struct StdioArguments {
     /// The gateway's MCP endpoint
     #[arg(long)]
     pub url: Url,
-    /// Take the access token from this environment variable; BAILIWICK_TOKEN if nothing is said
+    /// Take the access token from this environment variable; from BAILIWICK_TOKEN if that is set
     #[arg(long, value_name = "VARIABLE")]
     pub token_env: Option<String>,
     /// Take the access token from this file, which nobody else may read
     #[arg(long, value_name = "FILE", conflicts_with = "token_env")]
     pub token_file: Option<PathBuf>,
+    /// How to log in
+    #[command(flatten)]
+    pub login: LoginOptions,
 }
 
 /// Passes messages between this process's standard streams and a gateway.
 pub fn stdio(arguments: &StdioArguments) -> Ending {
-    let StdioArguments { url, token_env, token_file } = arguments;
-    super::in_runtime(super::stdio::run(url, token_env.as_deref(), token_file.as_deref()))
+    super::in_runtime(super::stdio::run(arguments))
 }

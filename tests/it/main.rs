@@ -14,6 +14,7 @@ mod support;
 mod authenticate;
 mod authorize;
 mod bad_input;
+mod bridge;
 mod demo;
 mod input;
 mod input_legacy;
