@@ -26,7 +26,7 @@ use crate::gateway::Gateway;
 use crate::guard;
 use crate::identity::Caller;
 pub use crate::ids::Endpoint;
-use crate::outcome::{Failure, Outcome, Reason, Refusal, Stop};
+use crate::outcome::{Failure, Outcome, Reason, Refusal, Resume, Stop};
 use crate::record::Entry;
 use crate::upstream::{Event, Exchange};
 use crate::wire::mcp::{Method, Version, code, meta};
@@ -207,6 +207,10 @@ impl Running {
             Outcome::InputRequired { result, resume, .. } => {
                 input::relayed(&self.gateway, grant, self.then.asking, &result, resume)
             }
+            Outcome::Error(error) => match input::required(&error) {
+                Some(asked) => input::relayed(&self.gateway, grant, self.then.asking, &asked, Resume::default()),
+                None => Outcome::Error(error),
+            },
             Outcome::Task(result) => Outcome::Task(without_our_keys(result)),
             other => other,
         }

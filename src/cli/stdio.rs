@@ -1,4 +1,4 @@
-//! `bailiwick stdio --url`: passes messages between standard input and output and a running gateway.
+//! `bailiwick stdio`: passes messages between standard input and output and a gateway, elsewhere or in this process.
 //!
 //! Decides nothing about what is allowed; refuses to send a token in the clear. Invariant: one line in is
 //! one POST out, one message back is one line out, every request gets exactly one answer, and nothing else
@@ -29,6 +29,7 @@ mod exchange;
 mod headers;
 mod lines;
 mod mirror;
+mod standalone;
 mod way;
 
 use exchange::Remote;
@@ -42,7 +43,10 @@ const TOKEN_VARIABLE: &str = "BAILIWICK_TOKEN";
 /// The token comes from `token_file` (mode 0600) if there is one, from the environment variable `token_env`
 /// otherwise; without either the bridge calls without a token, and logs in where the gateway wants one.
 pub async fn run(arguments: &StdioArguments) -> Ending {
-    let bridge = match Bridge::of(arguments).await {
+    let Some(url) = &arguments.url else {
+        return standalone::run(&arguments.files.config, arguments.agent.clone(), &arguments.log).await;
+    };
+    let bridge = match Bridge::of(url, arguments).await {
         Ok(bridge) => bridge,
         Err(problem) => {
             trouble(problem);
@@ -92,8 +96,7 @@ pub(super) struct Bridge {
 struct Open(Mutex<HashMap<String, (Era, CancellationToken)>>);
 
 impl Bridge {
-    async fn of(arguments: &StdioArguments) -> Result<Self, String> {
-        let url = &arguments.url;
+    async fn of(url: &Url, arguments: &StdioArguments) -> Result<Self, String> {
         let token = token(arguments.token_env.as_deref(), arguments.token_file.as_deref()).await?;
         let way = match token {
             Some(token) => Way::with_token(url, Some(token))?,

@@ -9,7 +9,7 @@ use url::Url;
 use super::Ending;
 use super::files::Files;
 use super::login::LoginOptions;
-use crate::ids::ServerId;
+use crate::ids::{AgentId, ServerId};
 
 const CALL_EXAMPLES: &str = "\
 Examples:
@@ -102,6 +102,7 @@ Examples:
   bailiwick stdio --url https://mcp.example.com/mcp --device
   bailiwick stdio --url http://127.0.0.1:7800/mcp --token-env MY_TOKEN
   bailiwick stdio --url https://mcp.example.com/mcp --token-file ~/.config/bailiwick/token
+  bailiwick stdio --standalone --config ~/mcp/servers.toml
 
 `bailiwick connect claude-desktop` prints the configuration that starts this.";
 
@@ -110,12 +111,29 @@ Examples:
 /// It is a bridge: it passes messages on to a running gateway and decides nothing. The access token is the one that
 /// it was given, else the one of `bailiwick login`; where the gateway wants one and there is none, it opens the
 /// issuer's page in the browser, and prints its address on standard error.
+///
+/// With --standalone the gateway runs in this process, for the user `user:local/NAME` of this machine alone: the same
+/// rules, the same record. It advises and does not enforce, because the user owns the process and the files; servers
+/// of the environment `production` are therefore never served this way.
 #[derive(Debug, Args)]
 #[command(after_help = STDIO_EXAMPLES)]
 pub struct StdioArguments {
     /// The gateway's MCP endpoint
-    #[arg(long)]
-    pub url: Url,
+    #[arg(long, required_unless_present = "standalone")]
+    pub url: Option<Url>,
+    /// Run the gateway in this process, for the user of this machine; it advises and does not enforce
+    #[arg(long, conflicts_with_all = ["url", "token_env", "token_file"])]
+    pub standalone: bool,
+    /// Which interactive agent of policies/agents.toml the assistant is; only needed where there are several
+    #[arg(long, value_name = "ID", requires = "standalone",
+          value_parser = |text: &str| AgentId::new(text).map_err(|error| error.to_string()))]
+    pub agent: Option<AgentId>,
+    /// How much a gateway in this process logs to standard error
+    #[arg(long, value_name = "FILTER", default_value = "warn,rmcp=error", env = "BAILIWICK_LOG", hide = true)]
+    pub log: String,
+    /// The files of a gateway in this process
+    #[command(flatten)]
+    pub files: Files,
     /// Take the access token from this environment variable; from BAILIWICK_TOKEN if that is set
     #[arg(long, value_name = "VARIABLE")]
     pub token_env: Option<String>,

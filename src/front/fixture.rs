@@ -60,6 +60,7 @@ pub(crate) fn config() -> Config {
         quota: QuotaConfig { requests_per_second: 10, requests_burst: 10, calls_in_flight_max: 10, streams_max: 10 },
         issuers: vec![Arc::new(issuer)],
         anonymous: false,
+        local: None,
         servers: Vec::new(),
         environments: Vec::new(),
         agents: std::collections::BTreeMap::new(),
@@ -192,7 +193,7 @@ impl Pipeline for Scripted {
     }
 
     async fn fallen(self: Arc<Self>, _: String) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     fn stopping(&self) -> CancellationToken {

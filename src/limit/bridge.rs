@@ -1,4 +1,4 @@
-//! Bounds of `bailiwick stdio`, and of the logins of the command line.
+//! Bounds of `bailiwick stdio`, of the user of a gateway in its process, and of the logins of the command line.
 //!
 //! Part of [`crate::limit`], under whose name everything here is used.
 
@@ -32,3 +32,7 @@ pub const LOGIN_CONNECTIONS_MAX: usize = 16;
 pub const LOGIN_ISSUERS_MAX: usize = 8;
 /// Pages of a list that the bridge asks for itself, to learn which arguments are repeated in headers.
 pub const BRIDGE_LIST_PAGES_MAX: usize = 100;
+/// The name of a user of this machine; systems stop at 32 to 256.
+pub const USER_NAME_BYTES_MAX: usize = 256;
+/// For the system's own command to say it; directory services take their time.
+pub const USER_NAME_TIMEOUT: Duration = Duration::from_secs(5);

@@ -91,6 +91,10 @@ impl Process {
         self.errors.try_iter().collect::<Vec<_>>().join("\n")
     }
 
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Closes the input; answers how and after how long the process ended, and what it still wrote.
     pub fn end(mut self) -> (std::process::ExitStatus, Duration, Vec<String>) {
         drop(self.input.take());

@@ -26,6 +26,7 @@ mod operate;
 mod record;
 mod reload;
 mod revoke;
+mod standalone;
 mod stdio;
 mod tasks;
 mod watch;
