@@ -181,9 +181,19 @@ impl Pipeline for Scripted {
             "serverInfo": { "name": "scripted", "version": "1" } })))
     }
 
-    async fn watch(self: &Arc<Self>, _: &String, _: &Endpoint, _: Interest) -> Result<Self::Watch, Stop> {
+    async fn watch(self: &Arc<Self>, _: &String, _: &Endpoint, _: Version, _: Interest) -> Result<Self::Watch, Stop> {
         self.watched.lock().unwrap().take().ok_or_else(|| Refusal::new(Reason::StreamsLimited).into())
     }
+
+    fn honoured(_: &Self::Watch) -> Interest {
+        Interest { tools: true, ..Interest::default() }
+    }
+
+    fn subscribe(_: &mut Self::Watch, _: String) -> impl Future<Output = Outcome> + Send + 'static {
+        std::future::ready(Outcome::Complete(Json::of(&serde_json::json!({}))))
+    }
+
+    fn unsubscribe(_: &mut Self::Watch, _: &str) {}
 
     async fn next_watched(watch: &mut Self::Watch) -> Watched {
         watch.recv().await.unwrap_or(Watched::Ended(Reason::ShuttingDown))

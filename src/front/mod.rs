@@ -32,24 +32,29 @@ pub(crate) mod fixture;
 mod headers;
 mod legacy;
 mod listener;
+mod mailbox;
 mod metadata;
 mod modern;
 mod ongoing;
 mod origin;
 mod pipeline;
 mod proxy;
+mod resume;
 mod session;
 mod stream;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod track;
 
 pub use listener::serve;
 pub use pipeline::Pipeline;
 pub use tls::{Certificates, TlsError};
 
 use answer::About;
+use mailbox::Mailboxes;
 use session::Sessions;
+use track::Tracks;
 
 /// What a caller proves itself with never goes further, whatever a file says; neither does what belongs to
 /// this connection or is computed anew.
@@ -72,6 +77,8 @@ const NEVER_FORWARDED: [&str; 12] = [
 pub struct Front<P: Pipeline = Gateway> {
     pipeline: Arc<P>,
     sessions: Arc<Sessions>,
+    mailboxes: Arc<Mailboxes>,
+    tracks: Tracks,
     outside: ArcSwap<Outside>,
 }
 
@@ -99,7 +106,13 @@ impl<P: Pipeline> Front<P> {
     #[must_use]
     pub fn new(pipeline: Arc<P>, sealer: Arc<Sealer>, replica: ReplicaId) -> Arc<Self> {
         let outside = ArcSwap::from_pointee(Outside::new(pipeline.config()));
-        Arc::new(Self { pipeline, sessions: Arc::new(Sessions::new(sealer, replica)), outside })
+        Arc::new(Self {
+            pipeline,
+            sessions: Arc::new(Sessions::new(sealer, replica)),
+            mailboxes: Arc::default(),
+            tracks: Tracks::new(),
+            outside,
+        })
     }
 
     /// Answers one HTTP request that came from `peer`.

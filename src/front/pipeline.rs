@@ -14,7 +14,7 @@ use crate::gateway::Gateway;
 use crate::identity::Caller;
 use crate::ids::PrincipalKey;
 use crate::list;
-use crate::outcome::{Reason, Stop};
+use crate::outcome::{Outcome, Reason, Stop};
 use crate::upstream::Event;
 use crate::watch::{self, Interest, Watch, Watched};
 use crate::wire::Json;
@@ -75,9 +75,16 @@ pub trait Pipeline: Send + Sync + 'static {
         self: &Arc<Self>,
         caller: &Self::Caller,
         endpoint: &Endpoint,
+        version: Version,
         interest: Interest,
     ) -> impl Future<Output = Result<Self::Watch, Stop>> + Send;
-    /// What a watch yields next; never asked again before it has answered.
+    /// What a watch will tell of.
+    fn honoured(watch: &Self::Watch) -> Interest;
+    /// Lets a watch hear of one more resource.
+    fn subscribe(watch: &mut Self::Watch, uri: String) -> impl Future<Output = Outcome> + Send + 'static;
+    /// Lets a watch hear of one resource less.
+    fn unsubscribe(watch: &mut Self::Watch, uri: &str);
+    /// What a watch yields next; cancel-safe.
     fn next_watched(watch: &mut Self::Watch) -> impl Future<Output = Watched> + Send;
     /// Fires when the gateway begins to stop.
     fn stopping(&self) -> CancellationToken;
@@ -126,8 +133,26 @@ impl Pipeline for Gateway {
         list::initialize(self, caller, request, version).await
     }
 
-    async fn watch(self: &Arc<Self>, caller: &Caller, endpoint: &Endpoint, interest: Interest) -> Result<Watch, Stop> {
-        watch::watch(self, caller, endpoint, interest).await
+    async fn watch(
+        self: &Arc<Self>,
+        caller: &Caller,
+        endpoint: &Endpoint,
+        version: Version,
+        interest: Interest,
+    ) -> Result<Watch, Stop> {
+        watch::watch(self, caller, endpoint, version, interest).await
+    }
+
+    fn honoured(watch: &Watch) -> Interest {
+        watch.honoured()
+    }
+
+    fn subscribe(watch: &mut Watch, uri: String) -> impl Future<Output = Outcome> + Send + 'static {
+        watch.subscribe(uri)
+    }
+
+    fn unsubscribe(watch: &mut Watch, uri: &str) {
+        watch.unsubscribe(uri);
     }
 
     async fn next_watched(watch: &mut Watch) -> Watched {

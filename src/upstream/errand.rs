@@ -5,6 +5,7 @@
 //! is not what it should be hides itself only.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
@@ -13,7 +14,7 @@ use super::server::{Parcel, Trouble};
 use super::{Access, answer};
 use crate::limit;
 use crate::outcome::{Failure, Outcome, Reason};
-use crate::wire::mcp::{Kind, Version, code};
+use crate::wire::mcp::{Kind, LogLevel, Version, code};
 use crate::wire::{Json, Outgoing, Source, Value};
 
 /// One request of the gateway's own. Its constructors are the list of what may be asked.
@@ -63,6 +64,27 @@ impl Errand {
     pub(super) fn listen() -> Self {
         let wanted = json!({ "toolsListChanged": true, "promptsListChanged": true, "resourcesListChanged": true });
         Self::new("subscriptions/listen", &with_client(json!({ "notifications": wanted })))
+    }
+
+    /// `subscriptions/listen` for changed resources (2026-07-28).
+    pub(super) fn listen_to(uris: &[Arc<str>]) -> Self {
+        let uris: Vec<&str> = uris.iter().map(AsRef::as_ref).collect();
+        Self::new("subscriptions/listen", &with_client(json!({ "notifications": { "resourceSubscriptions": uris } })))
+    }
+
+    /// `resources/subscribe` (legacy).
+    pub(super) fn subscribe(uri: &str) -> Self {
+        Self::new("resources/subscribe", &json!({ "uri": uri }))
+    }
+
+    /// `logging/setLevel` (legacy).
+    pub(super) fn set_log_level(level: LogLevel) -> Self {
+        Self::new("logging/setLevel", &json!({ "level": level.as_str() }))
+    }
+
+    /// `resources/unsubscribe` (legacy).
+    pub(super) fn unsubscribe(uri: &str) -> Self {
+        Self::new("resources/unsubscribe", &json!({ "uri": uri }))
     }
 
     /// The errand as it is sent, with what is presented.

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use hyper::body::Incoming;
+use tokio::sync::broadcast;
 
 use super::Access;
 use super::answer::{error_code, garbage};
@@ -19,12 +20,13 @@ use super::events::Events;
 use super::exchange::Opened;
 use super::gate::Permit;
 use super::http::{Http, Reply, refusal, refused, single};
+use super::logging::{self, SessionLevel};
 use super::pool::{Key, Lease, PoolFull};
 use super::server::{Parcel, Trouble};
 use crate::config::Isolation;
 use crate::limit;
 use crate::outcome::{Failure, Outcome, Reason};
-use crate::wire::mcp::{self, Era, code};
+use crate::wire::mcp::{self, Era, LogLevel, code};
 use crate::wire::{Json, Message};
 
 /// One session at an upstream.
@@ -35,6 +37,12 @@ pub(super) struct Session {
     access: Access,
     /// A tool call was carried, so there may be state that a new session would not have.
     executed: AtomicBool,
+    /// From which level on it was asked for log messages.
+    level: SessionLevel,
+    /// Updates of resources that it hears of, on whichever stream.
+    pub(super) updates: broadcast::Sender<Message>,
+    /// Whoever reads its GET stream; servers have one for each session.
+    pub(super) stream_turn: tokio::sync::Mutex<()>,
 }
 
 /// A session in use, for what has to be said in it later.
@@ -88,7 +96,15 @@ impl Http {
         patience: Patience,
         permit: &mut Option<Permit>,
     ) -> Result<Opened, Trouble> {
-        let (waiting, message) = self.prepare(parcel, Era::Legacy);
+        if let Some(level) = logging::wanted(&parcel.outgoing.params)
+            && lease.facts.announces("logging", None)
+            && lease.level.lower(level)
+        {
+            // Boxed, because most requests do not do this.
+            Box::pin(self.set_log_level(&lease, level, &parcel.access, patience)).await;
+        }
+        let (mut waiting, message) = self.prepare(parcel, Era::Legacy);
+        waiting.updates = Some(lease.updates.clone());
         let mut headers = self.headers(parcel, Era::Legacy)?;
         lease.mark(&mut headers)?;
         let conversation =
@@ -169,7 +185,15 @@ impl Http {
             },
         };
         let facts = ServerFacts::of_initialize(outcome)?;
-        let session = Arc::new(Session { id, facts, access: access.clone(), executed: AtomicBool::new(false) });
+        let session = Arc::new(Session {
+            id,
+            facts,
+            access: access.clone(),
+            executed: AtomicBool::new(false),
+            level: SessionLevel::new(),
+            updates: broadcast::Sender::new(limit::EXCHANGE_EVENTS_MAX),
+            stream_turn: tokio::sync::Mutex::new(()),
+        });
         let parcel = Errand::initialized().parcel(access);
         let mut headers = self.headers(&parcel, Era::Legacy)?;
         session.mark(&mut headers)?;
@@ -179,6 +203,25 @@ impl Http {
             status if status.is_success() => Ok(session),
             status => Err(refused(status, None).into()),
         }
+    }
+
+    /// Asks for log messages; that there will be none is no failure of the call.
+    async fn set_log_level(&self, session: &Session, level: LogLevel, access: &Access, patience: Patience) {
+        let parcel = Errand::set_log_level(level).parcel(access);
+        let (waiting, message) = self.prepare(&parcel, Era::Legacy);
+        let asking = async {
+            let mut headers = self.headers(&parcel, Era::Legacy)?;
+            session.mark(&mut headers)?;
+            let response = self.post(&message, headers, patience).await?;
+            Ok::<_, Failure>(match self.reply(response, patience).await? {
+                Reply::Message(message) => single(message, &waiting),
+                Reply::Events(body) => drive::outcome(&mut Events::modern(body, waiting, None), patience).await,
+                Reply::Empty => garbage("the answer to logging/setLevel is empty"),
+                Reply::Refused(status, message) => refusal(status, message, &waiting),
+            })
+        };
+        let set = matches!(asking.await, Ok(Outcome::Complete(_)));
+        tracing::debug!(server = %self.link.config.id, level = level.as_str(), set, "asked for log messages");
     }
 
     /// Ends a session: DELETE, and whatever the upstream says to it.

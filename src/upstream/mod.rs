@@ -27,6 +27,7 @@ mod drive;
 mod errand;
 mod events;
 pub mod exchange;
+mod feed;
 mod gate;
 mod health;
 mod http;
@@ -34,11 +35,13 @@ mod hub;
 mod legacy;
 mod lines;
 mod link;
+mod logging;
 mod pool;
 mod process;
 mod server;
 mod shape;
 mod stdio;
+mod subscription;
 pub mod supervisor;
 #[cfg(test)]
 mod tests;
@@ -48,6 +51,7 @@ pub use exchange::{Event, Exchange};
 pub use health::Health;
 pub use hub::{Change, Dropped};
 pub use stdio::Launcher;
+pub use subscription::{Subscription, Update, updated};
 pub use supervisor::supervise;
 
 use server::{Parcel, Server};
@@ -165,6 +169,26 @@ impl Upstreams {
             credential: grant.credential().header.clone(),
             outgoing,
         })
+    }
+
+    /// Subscribes to the resource that an entry is about. Everyone who may share a connection shares what is asked
+    /// of the upstream; whoever is here has been decided about by themselves.
+    pub fn subscribe(&self, entry: &mut Entry<Grant>) -> Subscription {
+        if entry.take_outgoing().is_none() {
+            let failure = Failure::before(Reason::Internal, "an entry was forwarded twice");
+            return Subscription::failed(failure);
+        }
+        let grant = entry.proof();
+        let server = grant.target().server_id();
+        let access = Access {
+            context: grant.context(),
+            principal: Some(grant.principal()),
+            credential: grant.credential().header.clone(),
+        };
+        match self.servers.load().get(server) {
+            Some(found) => found.feeds.join(found, access, grant.target().name()),
+            None => Subscription::failed(unknown(server)),
+        }
     }
 
     fn send(&self, dispatch: Dispatch) -> Exchange {

@@ -17,6 +17,7 @@ use super::hub::Change;
 use super::legacy::Session;
 use super::link::Link;
 use super::stdio::{Launcher, Running, Stdio};
+use super::subscription::Feeds;
 use super::{Access, answer, drive, events};
 use crate::config::{ServerConfig, TransportConfig};
 use crate::egress::{EgressPolicy, upstream_client};
@@ -67,6 +68,7 @@ impl From<Trouble> for Failure {
 pub(super) struct Server {
     pub(super) link: Arc<Link>,
     pub(super) wire: Wire,
+    pub(super) feeds: Feeds,
     gate: Gate,
     probing: tokio::sync::Mutex<()>,
 }
@@ -106,7 +108,7 @@ impl Server {
             },
         };
         let gate = Gate::new(&config.health);
-        let server = Arc::new(Self { link, wire, gate, probing: tokio::sync::Mutex::new(()) });
+        let server = Arc::new(Self { link, wire, feeds: Feeds::default(), gate, probing: tokio::sync::Mutex::new(()) });
         tokio::spawn(Arc::clone(&server).keep_probing());
         tokio::spawn(Arc::clone(&server).keep_listening());
         server
@@ -198,7 +200,7 @@ impl Server {
     }
 
     /// Sends an errand and waits for its end.
-    async fn ask(self: &Arc<Self>, errand: Errand, access: &Access) -> Outcome {
+    pub(super) async fn ask(self: &Arc<Self>, errand: Errand, access: &Access) -> Outcome {
         end_of(self.exchange(errand.parcel(access))).await
     }
 

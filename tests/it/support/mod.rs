@@ -4,6 +4,7 @@ pub mod client;
 pub mod gateway;
 pub mod issuer;
 pub mod scripted;
+pub mod talkative;
 
 use std::net::SocketAddr;
 
