@@ -204,7 +204,7 @@ fn negotiated(requested: &str) -> Version {
 
 /// The session that a request names, and whose version its header must name, if it has one (Gemini CLI
 /// sends none).
-fn session<P: Pipeline>(
+pub(super) fn session<P: Pipeline>(
     front: &Front<P>,
     caller: &P::Caller,
     endpoint: &Endpoint,

@@ -26,6 +26,7 @@ use crate::wire::mcp::{Era, header};
 use crate::wire::{Json, Kind, Message, Source};
 
 mod answer;
+mod batch;
 mod era;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -52,6 +53,7 @@ pub use pipeline::Pipeline;
 pub use tls::{Certificates, TlsError};
 
 use answer::About;
+use batch::Posted;
 use mailbox::Mailboxes;
 use session::Sessions;
 use track::Tracks;
@@ -157,7 +159,7 @@ impl<P: Pipeline> Front<P> {
 
     async fn endpoint<B>(
         self: &Arc<Self>,
-        outside: &Outside,
+        outside: &Arc<Outside>,
         endpoint: Endpoint,
         request: HttpRequest<B>,
         peer: IpAddr,
@@ -191,6 +193,12 @@ impl<P: Pipeline> Front<P> {
         };
         // A body that is no message is told apart from a batch by its first byte, which parsing consumes.
         let first = bytes.iter().copied().find(|byte| !byte.is_ascii_whitespace());
+        if first == Some(b'[') && era == Era::Legacy {
+            let posted = Posted { caller: &caller, endpoint: &endpoint, headers: &parts.headers, version, peer };
+            if let Some(response) = batch::post(self, outside, &posted, &bytes).await {
+                return response;
+            }
+        }
         let message = match Message::parse(bytes, Source::Client) {
             Ok(message) => message,
             Err(error) => return about.stopped(answer::unreadable(first, &error)),

@@ -54,3 +54,7 @@ pub const SERVER_REQUESTS_PER_CALL_MAX: usize = 100;
 pub const RESUMES_PER_CALL_MAX: usize = 10;
 /// Longest pause that a legacy server may ask for before its stream is taken up again.
 pub const RESUME_PAUSE_MAX: Duration = Duration::from_secs(5);
+/// Messages of one batch (2025-03-26); clients that send any send a handful.
+pub const BATCH_MESSAGES_MAX: usize = 32;
+/// How many of them are worked on at once.
+pub const BATCH_AT_ONCE_MAX: usize = 8;

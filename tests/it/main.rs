@@ -14,6 +14,8 @@ mod support;
 mod authenticate;
 mod authorize;
 mod bad_input;
+mod batch;
+mod changes;
 mod demo;
 mod legacy;
 mod list;
