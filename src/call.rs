@@ -1,8 +1,8 @@
 //! The life of a call, door to door: each line consumes the proof that the line above made.
 //!
 //! Everything with an effect or with data passes here: `tools/call`, `prompts/get`, `resources/read`,
-//! `completion/complete`. Decides only the order of the rooms. Invariant: what is forwarded was authorized
-//! under the snapshot in force, and its intent is on the record.
+//! `completion/complete`, and tasks that calls became. Decides only the order of the rooms. Invariant: what is
+//! forwarded was authorized under the snapshot in force, and its intent is on the record.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,8 +10,15 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 mod asked;
+mod declared;
+mod input;
+mod retry;
+mod task;
 
 use asked::Asked;
+use input::Asking;
+use retry::Retry;
+use task::{After, Augmented};
 
 use crate::catalog::Target;
 use crate::delegate::{Grant, Leg, attempt};
@@ -22,8 +29,8 @@ pub use crate::ids::Endpoint;
 use crate::outcome::{Failure, Outcome, Reason, Refusal, Stop};
 use crate::record::Entry;
 use crate::upstream::{Event, Exchange};
-use crate::wire::mcp::{Kind, Method, Version, code, meta};
-use crate::wire::{Edit, Json, Message, Value};
+use crate::wire::mcp::{Method, Version, code, meta};
+use crate::wire::{Askable, Edit, Json, Message, Value};
 
 /// What a client says of itself: with each request (modern) or once (legacy).
 #[derive(Debug, Clone)]
@@ -63,13 +70,14 @@ pub async fn call(gateway: &Arc<Gateway>, caller: &Caller, request: Request) -> 
     let decisions = gateway.decisions();
     let mut trail =
         Trail { leg: Leg::new(&request.message.method(), request.client.version), target: None, name: None };
-    match open(gateway, caller, &request, &mut trail).await {
-        Ok((entry, exchange)) => Running { gateway: Arc::clone(gateway), entry: Some(entry), exchange, decisions },
+    let gateway = Arc::clone(gateway);
+    match open(&gateway, caller, &request, &mut trail).await {
+        Ok((entry, then, exchange)) => Running { gateway, entry: Some(entry), exchange, decisions, request, then },
         Err(halt) => {
             let attempt = attempt(caller, &trail.leg, trail.target.as_ref(), trail.name.as_deref());
             gateway.journal().stopped(&attempt, &halt.recorded);
             let exchange = Exchange::finished(halt.told.into());
-            Running { gateway: Arc::clone(gateway), entry: None, exchange, decisions }
+            Running { gateway, entry: None, exchange, decisions, request, then: Then::default() }
         }
     }
 }
@@ -80,10 +88,18 @@ async fn open(
     caller: &Caller,
     request: &Request,
     trail: &mut Trail,
-) -> Result<(Entry<Grant>, Exchange), Halt> {
+) -> Result<(Entry<Grant>, Then, Exchange), Halt> {
     gateway.quotas().request(caller.principal())?;
+    if request.method.is_about_task() {
+        let (entry, exchange) = Box::pin(task::open(gateway, caller, request, trail)).await?;
+        return Ok((entry, Then::default(), exchange));
+    }
     let asked = Asked::read(request)?;
     trail.name = Some(asked.name.to_string());
+    let retry = Retry::read(asked.params(), gateway.sealer(), caller.principal())?;
+    if let Some(retry) = &retry {
+        trail.leg = trail.leg.clone().of_call(retry.call());
+    }
 
     let view = gateway.view(caller, &request.endpoint).await?;
     let target = view.resolve(asked.wanted())?;
@@ -91,14 +107,31 @@ async fn open(
 
     let arguments = asked.arguments.map(|arguments| request.message.cut(arguments));
     let permit = gateway.authorize(caller, target, arguments.as_ref()).map_err(Halt::denied)?;
-    asked.check_headers(permit.target(), &request.header_parameters)?;
+    asked.check_headers(permit.target(), request)?;
 
-    let outgoing = asked.outgoing(request, permit.target());
+    let answers = match &retry {
+        Some(retry) => {
+            retry.check(&trail.leg.method, permit.target(), arguments.as_ref())?;
+            Some(retry.answers(asked.params())?)
+        }
+        None => None,
+    };
+    let declared = Askable::declared(&request.client.capabilities);
+    let askable = gateway.askable(caller, permit.target().server(), declared);
+    let capabilities = declared::declared(&request.client.capabilities, askable);
+    let capabilities = task::offered(request, capabilities);
+    let augmented = Augmented::of(request, &view, permit.target());
+    let retried = retry.as_ref().zip(answers.as_ref());
+    let outgoing = asked.outgoing(request, permit.target(), capabilities, augmented, retried);
     let cleared = guard::guard(gateway.quotas(), permit)?;
     let grant = gateway.delegate().delegate(cleared, trail.leg.clone(), arguments, gateway.recheck()).await?;
     let mut entry = gateway.journal().open(grant, outgoing).await?;
-    let exchange = gateway.upstreams().forward(&mut entry);
-    Ok((entry, exchange))
+    let exchange = match retry.as_ref().and_then(Retry::parked).zip(answers) {
+        Some((parked, answers)) => gateway.upstreams().resume(&mut entry, parked, answers),
+        None => gateway.upstreams().forward(&mut entry),
+    };
+    let asking = Asking { declared, round: retry.as_ref().map_or(0, Retry::round) };
+    Ok((entry, Then { asking, augmented }, exchange))
 }
 
 /// A call under way. Dropping it cancels the call, and records that nobody knows its end.
@@ -108,35 +141,71 @@ pub struct Running {
     entry: Option<Entry<Grant>>,
     exchange: Exchange,
     decisions: watch::Receiver<u64>,
+    request: Request,
+    then: Then,
+}
+
+/// What the end of a leg depends on besides its request.
+#[derive(Debug, Clone, Copy, Default)]
+struct Then {
+    asking: Asking,
+    augmented: Augmented,
 }
 
 impl Running {
     /// The next event; the last is [`Event::Done`]. Ends at once for a caller whose access is taken back.
     /// Cancel-safe.
     pub async fn next(&mut self) -> Event {
-        let event = loop {
-            tokio::select! {
+        loop {
+            let event = tokio::select! {
                 biased;
-                event = self.exchange.next() => break event,
-                Ok(()) = self.decisions.changed(), if self.entry.is_some() => self.stop_if_revoked(),
-            }
-        };
-        match event {
-            Event::Notification(message) => Event::Notification(message),
-            Event::Done(outcome) => {
-                let Some(entry) = self.entry.take() else { return Event::Done(outcome) };
-                let outcome = relayed(outcome);
-                if is_unknown_target(&outcome) {
-                    self.gateway.catalog().changed(entry.proof().target().server_id(), Some(Kind::Tool));
+                event = self.exchange.next() => event,
+                Ok(()) = self.decisions.changed(), if self.entry.is_some() => {
+                    self.stop_if_revoked();
+                    continue;
                 }
-                entry.close(&outcome);
-                Event::Done(outcome)
+            };
+            match event {
+                Event::Notification(message) if task::names_a_task(&message) => {}
+                Event::Notification(message) => return Event::Notification(message),
+                Event::Done(outcome) => {
+                    let Some(entry) = self.entry.take() else { return Event::Done(outcome) };
+                    match task::after(&self.gateway, entry.proof(), &self.request, self.then, outcome) {
+                        After::Deliver(outcome) => return Event::Done(self.ended(entry, outcome)),
+                        After::GoOn(recorded, exchange) => {
+                            entry.close(&recorded);
+                            self.exchange = exchange;
+                        }
+                    }
+                }
             }
         }
+    }
+
+    fn ended(&self, entry: Entry<Grant>, outcome: Outcome) -> Outcome {
+        let outcome = self.relayed(entry.proof(), outcome);
+        if !self.request.method.is_about_task() && is_unknown_target(&outcome) {
+            self.gateway.catalog().doubted(entry.proof().target().server_id());
+        }
+        entry.close(&outcome);
+        outcome
     }
 }
 
 impl Running {
+    /// An upstream's outcome as the client may see it: without forged keys of ours, and without questions that
+    /// it may not be asked.
+    fn relayed(&self, grant: &Grant, outcome: Outcome) -> Outcome {
+        match outcome {
+            Outcome::Complete(result) => Outcome::Complete(without_our_keys(result)),
+            Outcome::InputRequired { result, resume, .. } => {
+                input::relayed(&self.gateway, grant, self.then.asking, &result, resume)
+            }
+            Outcome::Task(result) => Outcome::Task(without_our_keys(result)),
+            other => other,
+        }
+    }
+
     /// Drops the exchange, which cancels it upstream, once its caller may not act any more.
     fn stop_if_revoked(&mut self) {
         let Some(entry) = &self.entry else { return };
@@ -174,22 +243,6 @@ impl<S: Into<Stop>> From<S> for Halt {
     fn from(stop: S) -> Self {
         let recorded = stop.into();
         Self { told: recorded.clone(), recorded }
-    }
-}
-
-/// An upstream's outcome as the client may see it: without forged keys of ours, and without questions that
-/// no client was declared to answer.
-fn relayed(outcome: Outcome) -> Outcome {
-    match outcome {
-        Outcome::Complete(result) => Outcome::Complete(without_our_keys(result)),
-        Outcome::InputRequired { .. } => {
-            Outcome::Failed(Failure::after(Reason::UpstreamGarbage, "it asked for input that nobody offered to give"))
-        }
-        Outcome::Task(_) => Outcome::Failed(Failure::after(
-            Reason::UpstreamGarbage,
-            "it answered with a task that nobody offered to follow",
-        )),
-        other => other,
     }
 }
 

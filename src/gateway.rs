@@ -29,8 +29,8 @@ use crate::policy::{Arguments, Class, Denied, Permit, Policy};
 use crate::record::Journal;
 use crate::store::Store;
 use crate::upstream::Upstreams;
-use crate::wire::Json;
 use crate::wire::handle::Sealer;
+use crate::wire::{Askable, Json};
 pub use reload::{Along, Files, ReloadOrder, ReloadReport, Reloader, watch_files};
 use source::UpstreamSource;
 
@@ -41,6 +41,8 @@ pub struct Snapshot {
     pub config: Arc<Config>,
     /// Who may do what.
     pub policy: Policy,
+    /// Under which settings `identity` verifies callers for it.
+    pub(crate) identity_revision: u64,
 }
 
 /// What can be looked at again after a decision: the snapshot and the revocations of this moment.
@@ -171,7 +173,32 @@ impl Gateway {
     /// The refusal, and whether the caller may be told of it.
     pub fn authorize(&self, caller: &Caller, target: Target, arguments: Option<&Json>) -> Result<Permit, Box<Denied>> {
         let now = self.live.snapshot.load();
+        // Verified before or after a reload that falls in between: what is known of them must be what the rules
+        // were written for.
+        if caller.settings_revision() != now.identity_revision
+            && let Err(refusal) = still_stands(&now.config, caller)
+        {
+            return Err(Denied::before_rules(refusal, caller.clone(), target, now.policy.revision()));
+        }
         now.policy.authorize(caller.clone(), target, arguments_of(arguments), jiff::Timestamp::now())
+    }
+
+    /// Decides under the snapshot in force whether a task of a tool may be followed.
+    ///
+    /// # Errors
+    /// As [`Gateway::authorize`].
+    pub fn authorize_following(&self, caller: &Caller, target: Target) -> Result<Permit, Box<Denied>> {
+        self.live.snapshot.load().policy.authorize_following(caller.clone(), target)
+    }
+
+    /// What of `declared` a server may ask this caller under the snapshot in force.
+    #[must_use]
+    pub fn askable(&self, caller: &Caller, server: &ServerConfig, declared: Askable) -> Askable {
+        // Most clients can be asked nothing.
+        if !declared.is_any() {
+            return declared;
+        }
+        self.live.snapshot.load().policy.askable(caller, server, declared, jiff::Timestamp::now())
     }
 
     /// The catalog as it stands for this caller at this endpoint, before policy; waits for servers that were
@@ -179,11 +206,14 @@ impl Gateway {
     ///
     /// # Errors
     /// `target_unknown` for a server that the caller cannot see anything of, existing or not;
-    /// `catalog_unavailable` where no server has anything to show.
+    /// `catalog_unavailable` where no server has anything to show, `exchange_refused` or `credential_unavailable`
+    /// where that is because this caller got no credential there.
     pub async fn view(&self, caller: &Caller, endpoint: &Endpoint) -> Result<Arc<View>, Stop> {
         let now = self.live.snapshot.load();
         let class = decidable(now.policy.class_of(caller))?;
-        self.catalog.view(&now.config, endpoint, viewer(caller), |server| now.policy.may_see(&class, &server.id)).await
+        let included = |server: &ServerConfig| now.policy.may_see(&class, &server.id);
+        let looked = self.catalog.view(&now.config, endpoint, viewer(caller), included).await;
+        looked.map_err(|stop| self.told(&now, &class, caller, endpoint, stop))
     }
 
     /// As [`Gateway::view`], without waiting.
@@ -193,7 +223,26 @@ impl Gateway {
     pub fn view_now(&self, caller: &Caller, endpoint: &Endpoint) -> Result<Arc<View>, Stop> {
         let now = self.live.snapshot.load();
         let class = decidable(now.policy.class_of(caller))?;
-        self.catalog.view_now(&now.config, endpoint, viewer(caller), |server| now.policy.may_see(&class, &server.id))
+        let included = |server: &ServerConfig| now.policy.may_see(&class, &server.id);
+        let looked = self.catalog.view_now(&now.config, endpoint, viewer(caller), included);
+        looked.map_err(|stop| self.told(&now, &class, caller, endpoint, stop))
+    }
+
+    /// That a server has nothing to show now is told only to those who had something there, or whom a rule names
+    /// it to; to everybody else it is one that does not exist, as it is while it is up.
+    fn told(&self, now: &Snapshot, class: &Class, caller: &Caller, endpoint: &Endpoint, stop: Stop) -> Stop {
+        let Endpoint::Server(id) = endpoint else { return stop };
+        let Some(server) = now.config.server(id).filter(|_| list::is_nothing_to_show(stop.reason())) else {
+            return stop;
+        };
+        if now.policy.names(class, id) {
+            return stop;
+        }
+        let slice = self.catalog.last_slice(server, viewer(caller));
+        if slice.is_some_and(|slice| list::shows_anything(now, class, server, &slice)) {
+            return stop;
+        }
+        Refusal::new(Reason::TargetUnknown).into()
     }
 
     /// Whether calls can be served: somebody can be authenticated, and intents can be written.
@@ -322,7 +371,11 @@ impl Recheck for Live {
         }
         // An edit that does not concern this call changes nothing for it; one that does is obeyed.
         let (caller, target) = (permit.caller().clone(), permit.target().clone());
-        let again = now.policy.authorize(caller, target, arguments_of(arguments), jiff::Timestamp::now());
+        let again = if permit.is_following() {
+            now.policy.authorize_following(caller, target)
+        } else {
+            now.policy.authorize(caller, target, arguments_of(arguments), jiff::Timestamp::now())
+        };
         again.map(|_| ()).map_err(|denied| denied.refusal)
     }
 }

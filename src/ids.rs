@@ -228,11 +228,18 @@ impl Digest {
     pub fn short(&self) -> String {
         self.to_string().chars().take(12).collect()
     }
+
+    /// Lends the 64 hexadecimal digits; every line of the record has several digests, so nothing is allocated.
+    fn with_hex<T>(&self, lend: impl FnOnce(&str) -> T) -> T {
+        let mut digits = [0_u8; 64];
+        data_encoding::HEXLOWER.encode_mut(&self.0, &mut digits);
+        lend(std::str::from_utf8(&digits).unwrap_or_default())
+    }
 }
 
 impl fmt::Display for Digest {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&data_encoding::HEXLOWER.encode(&self.0))
+        self.with_hex(|digits| formatter.write_str(digits))
     }
 }
 
@@ -244,7 +251,7 @@ impl fmt::Debug for Digest {
 
 impl Serialize for Digest {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        self.with_hex(|digits| serializer.serialize_str(digits))
     }
 }
 
@@ -400,7 +407,8 @@ macro_rules! ulid_id {
 
         impl Serialize for $name {
             fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_str(self)
+                let mut text = [0_u8; ulid::ULID_LEN];
+                serializer.serialize_str(self.0.array_to_str(&mut text))
             }
         }
 
@@ -418,6 +426,10 @@ macro_rules! ulid_id {
     };
 }
 
+ulid_id!(
+    /// A call that waits in the middle for what its server asked.
+    ParkId
+);
 ulid_id!(
     /// One call as a person thinks of it; it spans the legs of a multi-round-trip request.
     CallId

@@ -4,6 +4,14 @@
 //! of ours. Each has a test that reaches it.
 
 use std::time::Duration;
+mod tasks;
+pub use tasks::*;
+
+mod demo;
+mod input;
+
+pub use demo::*;
+pub use input::*;
 
 mod streams;
 
@@ -98,6 +106,9 @@ pub const TLS_RELOAD_INTERVAL: Duration = Duration::from_secs(5);
 pub const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// Hops read from forwarding headers, nearest first.
 pub const FORWARDED_HOPS_MAX: usize = 32;
+/// What a stream of a caller whose access was taken back has to end by itself, before it is cut; and what it then
+/// has to be wound up. Both together are well under the second that is promised.
+pub const STREAM_FAREWELL: Duration = Duration::from_millis(250);
 /// A sealed handle as text; a legacy session with its client's capabilities is the largest.
 pub const HANDLE_BYTES_MAX: usize = 4 * 1024;
 /// A legacy session ends after this; clients then initialize again.
@@ -205,6 +216,9 @@ pub const CATALOG_CHANGED_PAUSE: Duration = Duration::from_secs(1);
 pub const CATALOG_RETRY_MIN: Duration = Duration::from_secs(1);
 /// Between two retries of a server that stays down.
 pub const CATALOG_RETRY_MAX: Duration = Duration::from_secs(60);
+/// Between two refreshes that errors of the upstream ask for, once several have found nothing new: a caller who
+/// sends wrong arguments for ever causes as little work.
+pub const CATALOG_DOUBT_MAX: Duration = Duration::from_secs(300);
 /// The longest `ttlMs` that is believed.
 pub const LIST_TTL_MAX: Duration = Duration::from_secs(3_600);
 /// Slices that were listed with a caller's own credential, all together.
@@ -261,17 +275,6 @@ pub const STORE_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 pub const STORE_READERS_MAX: u32 = 2;
 /// Revocations that hold at once; every check looks at all of them.
 pub const REVOCATIONS_MAX: i64 = 100_000;
-
-// === demo upstreams ===
-
-/// Notes in the sample server: more than anyone reads, less than anyone notices in memory.
-pub const NOTES_MAX: usize = 200;
-/// A note's title; its schema says the same.
-pub const NOTE_TITLE_BYTES_MAX: usize = 200;
-/// A note's text and tags; its schema says the same of the text.
-pub const NOTE_TEXT_BYTES_MAX: usize = 10_000;
-/// Replicas of one sample service; the schema of `rollout` says the same.
-pub const REPLICAS_MAX: u32 = 100;
 
 // === egress ===
 
@@ -407,6 +410,9 @@ pub const CURSOR_BYTES_MAX: usize = 16 * 1024;
 pub const RETRY_PAUSE_MIN: Duration = Duration::from_millis(250);
 /// Longest pause before an upstream that is down is tried again.
 pub const RETRY_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Requests in a row that an upstream leaves without any answer, before it is asked whether it lives; it is down
+/// if it does not answer that either.
+pub const UNANSWERED_IN_A_ROW_MAX: u32 = 3;
 /// Messages that wait to be written to a child process.
 pub const PROCESS_WRITES_QUEUED_MAX: usize = 64;
 /// A line of a child's standard output: one message.

@@ -8,11 +8,12 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use crate::call::{Endpoint, Request};
-use crate::catalog::{Item, View};
+use crate::catalog::{Item, Slice, TaskDialect, View};
+use crate::config::ServerConfig;
 use crate::delegate::{Leg, attempt};
 use crate::gateway::{Gateway, Snapshot};
 use crate::identity::Caller;
-use crate::ids::{ClassKey, Digest, PrincipalKey, ServerId, ViewRevision};
+use crate::ids::{Action, ClassKey, Digest, PrincipalKey, ServerId, ViewRevision};
 use crate::limit;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
 use crate::policy::{Ask, Class};
@@ -113,7 +114,7 @@ async fn page_of(
 /// A limit, or no upstream that answers.
 pub async fn discover(gateway: &Arc<Gateway>, caller: &Caller, request: &Request) -> Result<Json, Stop> {
     gateway.quotas().request(caller.principal())?;
-    let own = introduction(gateway, caller, &request.endpoint).await?;
+    let own = introduction(gateway, caller, &request.endpoint, Version::V2026_07_28).await?;
     let instructions = own.instructions.as_ref().map_or_else(String::new, member("instructions"));
     Ok(Json::joined(format!(
         "{{\"resultType\":\"complete\",\"supportedVersions\":{},\"capabilities\":{}{instructions},\"ttlMs\":{},\
@@ -136,7 +137,7 @@ pub async fn initialize(
     version: Version,
 ) -> Result<Json, Stop> {
     gateway.quotas().request(caller.principal())?;
-    let own = introduction(gateway, caller, &request.endpoint).await?;
+    let own = introduction(gateway, caller, &request.endpoint, version).await?;
     let instructions = own.instructions.as_ref().map_or_else(String::new, member("instructions"));
     Ok(Json::joined(format!(
         "{{\"protocolVersion\":\"{version}\",\"capabilities\":{},\"serverInfo\":{}{instructions}}}",
@@ -249,21 +250,46 @@ fn is_hidden(now: &Snapshot, class: &Class, view: &View) -> bool {
     !now.policy.names(class, server) && Kind::ALL.into_iter().all(|kind| shown(now, class, view, kind).next().is_none())
 }
 
+/// Whether a view failed because there is nothing that could be shown now.
+pub const fn is_nothing_to_show(reason: Reason) -> bool {
+    matches!(reason, Reason::CatalogUnavailable | Reason::ExchangeRefused | Reason::CredentialUnavailable)
+}
+
+/// Whether a caller is shown anything of what a server listed, whenever that was.
+pub fn shows_anything(now: &Snapshot, class: &Class, server: &ServerConfig, slice: &Slice) -> bool {
+    Kind::ALL.into_iter().any(|kind| {
+        let action = match kind {
+            Kind::Tool => Action::Call,
+            Kind::Prompt => Action::Get,
+            Kind::Resource | Kind::ResourceTemplate => Action::Read,
+        };
+        slice.list(kind).items.iter().any(|item| {
+            let (environment, name) = (&server.environment, &*item.name);
+            now.policy.visible(class, &Ask { environment, server: &server.id, name, action: &action })
+        })
+    })
+}
+
 /// What the gateway says of itself to one caller.
 struct Introduction {
     capabilities: Json,
     instructions: Option<String>,
 }
 
-async fn introduction(gateway: &Arc<Gateway>, caller: &Caller, endpoint: &Endpoint) -> Result<Introduction, Stop> {
+async fn introduction(
+    gateway: &Arc<Gateway>,
+    caller: &Caller,
+    endpoint: &Endpoint,
+    version: Version,
+) -> Result<Introduction, Stop> {
     let now = gateway.snapshot();
     let class = class_of(&now, caller)?;
     let view = match gateway.view(caller, endpoint).await {
         Ok(view) => view,
         // A client that connects while every server is down still gets its session; its lists will say so.
-        Err(stop) if stop.reason() == Reason::CatalogUnavailable => {
+        Err(stop) if is_nothing_to_show(stop.reason()) => {
             return Ok(Introduction {
-                capabilities: announced(&Json::of(&serde_json::Map::new())),
+                capabilities: announced(&Json::of(&serde_json::Map::new()), ""),
                 instructions: None,
             });
         }
@@ -276,15 +302,16 @@ async fn introduction(gateway: &Arc<Gateway>, caller: &Caller, endpoint: &Endpoi
         .into_iter()
         .flat_map(|kind| shown(&now, &class, &view, kind).map(|item| item.target().server_id()).collect::<Vec<_>>())
         .collect();
+    let tasks = tasks_of(&view, version, |server| seen.contains(&server.id));
     Ok(Introduction {
-        capabilities: announced(&view.capabilities(|server| seen.contains(&server.id))),
+        capabilities: announced(&view.capabilities(|server| seen.contains(&server.id)), tasks),
         instructions: view.instructions(|server| seen.contains(&server.id)),
     })
 }
 
 /// What the gateway itself bridges; it announces nothing else, whatever the servers can do. Tools are always
 /// among it, because a client that sees none yet must hear when that changes.
-fn announced(merged: &Json) -> Json {
+fn announced(merged: &Json, tasks: &str) -> Json {
     let mut own = String::from("{\"tools\":{\"listChanged\":true}");
     let has = |key: &str| merged.value().as_object().is_some_and(|merged| merged.get(key).is_some());
     if has("prompts") {
@@ -302,8 +329,24 @@ fn announced(merged: &Json) -> Json {
     if has("completions") {
         own.push_str(",\"completions\":{}");
     }
+    own.push_str(tasks);
     own.push('}');
     Json::joined(own)
+}
+
+/// The member that announces tasks. To a client that knows the extension both ways look like it; one of
+/// 2025-11-25 can only follow what its own way has, without the list that cannot be filtered.
+fn tasks_of(view: &View, version: Version, visible: impl Fn(&ServerConfig) -> bool) -> &'static str {
+    let experiment = view.has_tasks(TaskDialect::Experiment, &visible);
+    match version.era() {
+        Era::Modern if experiment || view.has_tasks(TaskDialect::Extension, &visible) => {
+            ",\"extensions\":{\"io.modelcontextprotocol/tasks\":{}}"
+        }
+        Era::Legacy if experiment && version == Version::V2025_11_25 => {
+            ",\"tasks\":{\"cancel\":{},\"requests\":{\"tools\":{\"call\":{}}}}"
+        }
+        _ => "",
+    }
 }
 
 fn server_info() -> Json {

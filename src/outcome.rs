@@ -6,7 +6,9 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::time::Duration;
 
+use crate::ids::ParkId;
 use crate::wire::Json;
 
 pub mod reason;
@@ -25,19 +27,28 @@ pub struct Refusal {
     pub hint: Cow<'static, str>,
     /// All scopes that this operation needs, where a step-up would help.
     pub scopes: Vec<String>,
+    /// The client capabilities that it needs, where the client lacks them.
+    pub capabilities: Option<Json>,
 }
 
 impl Refusal {
     /// A refusal with the reason's own hint.
     #[must_use]
     pub fn new(reason: Reason) -> Self {
-        Self { reason, rule: None, hint: Cow::Borrowed(reason.hint()), scopes: Vec::new() }
+        Self { reason, rule: None, hint: Cow::Borrowed(reason.hint()), scopes: Vec::new(), capabilities: None }
     }
 
     /// Replaces the hint.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<Cow<'static, str>>) -> Self {
         self.hint = hint.into();
+        self
+    }
+
+    /// Names the capabilities that the client has to declare.
+    #[must_use]
+    pub fn needs(mut self, capabilities: Json) -> Self {
+        self.capabilities = Some(capabilities);
         self
     }
 
@@ -140,6 +151,8 @@ pub enum Outcome {
         origin: Origin,
         /// The `input_required` result object.
         result: Json,
+        /// How the call goes on.
+        resume: Resume,
     },
     /// The upstream goes on as a task; the result object.
     Task(Json),
@@ -164,6 +177,15 @@ impl From<Refusal> for Outcome {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(refusal)
     }
+}
+
+/// How a call goes on when its input is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Resume {
+    /// The exchange that stays open meanwhile; `None` where the upstream keeps nothing open.
+    pub parked: Option<ParkId>,
+    /// How long the answer may take.
+    pub within: Duration,
 }
 
 /// Who asks for input.

@@ -1,16 +1,19 @@
 //! What a request asks for, and the request that goes upstream for it.
 //!
 //! Decides which parameters route, and which are changed on the way: the name becomes the upstream's,
-//! our own `_meta` goes, the client's capabilities are replaced by what we relay. Everything else keeps
-//! its bytes. Refuses to know who asks.
+//! our own `_meta` goes, the client's capabilities become what this server may use of them, and of a retry
+//! only the answers and the server's own state go on. Everything else keeps its bytes. Refuses to know who
+//! asks.
 
 use std::borrow::Cow;
 
 use super::Request;
+use super::retry::Retry;
+use super::task::Augmented;
 use crate::catalog::{Target, Wanted, uri};
 use crate::ids::Action;
 use crate::outcome::{Reason, Refusal};
-use crate::wire::mcp::{Method, meta};
+use crate::wire::mcp::{Era, Method, meta};
 use crate::wire::{Edit, Json, Object, Outgoing, Value};
 
 /// What a request asks for.
@@ -76,8 +79,13 @@ impl<'a> Asked<'a> {
     ///
     /// # Errors
     /// `header_mismatch`.
-    pub fn check_headers(&self, target: &Target, headers: &[(String, String)]) -> Result<(), Refusal> {
+    pub fn check_headers(&self, target: &Target, request: &Request) -> Result<(), Refusal> {
         let Some(definition) = target.definition() else { return Ok(()) };
+        // A legacy client mirrors nothing; what goes upstream is computed from its arguments.
+        if request.client.version.era() == Era::Legacy {
+            return Ok(());
+        }
+        let headers = &request.header_parameters;
         for parameter in &definition.header_parameters {
             let name = header_name(&parameter.header);
             let sent = headers.iter().find(|(header, _)| *header == name).map(|(_, value)| value.as_str());
@@ -94,13 +102,24 @@ impl<'a> Asked<'a> {
         Ok(())
     }
 
-    /// The request that goes upstream.
+    /// The parameters.
+    pub const fn params(&self) -> Object<'a> {
+        self.params
+    }
+
+    /// The request that goes upstream; `capabilities` is what it declares there.
     #[must_use]
-    pub fn outgoing(&self, request: &Request, target: &Target) -> Outgoing {
+    pub fn outgoing(
+        &self,
+        request: &Request,
+        target: &Target,
+        capabilities: Json,
+        augmented: Augmented,
+        retry: Option<(&Retry, &Json)>,
+    ) -> Outgoing {
         let own_meta = self.params.get("_meta").and_then(Value::as_object);
         let mut meta_edits = vec![
-            // Elicitation, sampling and tasks are not bridged yet, so they are not declared upstream.
-            Edit::Set(meta::CLIENT_CAPABILITIES, empty_object()),
+            Edit::Set(meta::CLIENT_CAPABILITIES, capabilities),
             Edit::Remove(meta::PROGRESS_TOKEN),
             Edit::Remove(meta::PROTOCOL_VERSION),
             Edit::RemovePrefix(meta::OWN_PREFIX),
@@ -115,9 +134,18 @@ impl<'a> Asked<'a> {
         let meta =
             own_meta.or_else(|| empty.value().as_object()).map_or(empty.clone(), |meta| meta.edited(&meta_edits));
         let mut edits = vec![Edit::Set("_meta", meta)];
-        // Answers to questions that nobody was relayed, and tasks that nobody was offered: they could only be
-        // somebody else's, or forged.
-        edits.extend(["inputResponses", "requestState", "task"].map(Edit::Remove));
+        edits.extend(augmented.edit());
+        match retry {
+            Some((retry, answers)) => {
+                if self.params.get("inputResponses").is_some() {
+                    edits.push(Edit::Set("inputResponses", answers.clone()));
+                }
+                let inner = retry.inner().map(Json::of);
+                edits.push(inner.map_or(Edit::Remove("requestState"), |inner| Edit::Set("requestState", inner)));
+            }
+            // Answers to questions that nobody was relayed: they could only be somebody else's, or forged.
+            None => edits.extend(["inputResponses", "requestState"].map(Edit::Remove)),
+        }
         let key = if self.method == Method::ReadResource { "uri" } else { "name" };
         if self.method == Method::Complete {
             if let Some(reference) = self.params.get("ref").and_then(Value::as_object) {

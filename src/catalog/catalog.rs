@@ -153,9 +153,14 @@ impl<S: Source> Catalog<S> {
         available(self.look(config, endpoint, viewer, &included)?.view)
     }
 
+    /// What a server listed last for this viewer, whatever has become of it since.
+    #[must_use]
+    pub fn last_slice(&self, server: &Arc<ServerConfig>, viewer: Viewer<'_, S::Caller>) -> Option<Arc<Slice>> {
+        self.slot(server, viewer.context(server)).look(Instant::now()).slice
+    }
+
     /// A server said that a list changed (`None`: all of them, or it came back): lists it again, at most
     /// every [`limit::CATALOG_CHANGED_PAUSE`]; callers' own slices are listed again when they are next used.
-    /// Also the answer to an unknown-tool error of the upstream.
     pub fn changed(&self, server: &ServerId, kind: Option<Kind>) {
         let Some(slot) = self.slot_of(server) else { return };
         slot.shared.change(kind);
@@ -171,6 +176,15 @@ impl<S: Source> Catalog<S> {
                 slot.shared.announcing.store(false, Ordering::Release);
                 generation.bump(true);
             });
+        }
+    }
+
+    /// An upstream said that it does not know what it listed, or that its parameters are wrong, which it says alike.
+    /// Lists it again, ever more rarely as long as that finds nothing new: callers choose what they send.
+    pub fn doubted(&self, server: &ServerId) {
+        let doubted = self.slot_of(server).is_some_and(|slot| slot.shared.doubt(Instant::now()));
+        if doubted {
+            self.changed(server, Some(Kind::Tool));
         }
     }
 
@@ -358,7 +372,8 @@ impl<S: Source> Catalog<S> {
 
 fn available(view: Arc<View>) -> Result<Arc<View>, Stop> {
     if view.is_unavailable() {
-        return Err(Failure::before(Reason::CatalogUnavailable, "no server could be listed").into());
+        let reason = view.without_credential().unwrap_or(Reason::CatalogUnavailable);
+        return Err(Failure::before(reason, "no server could be listed").into());
     }
     Ok(view)
 }

@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::header::header_parameters;
-use super::target::Definition;
+use super::target::{Definition, TaskSupport};
 use super::uri::is_confusing;
 use crate::ids::{DefinitionDigest, Digest};
 use crate::limit;
@@ -131,9 +131,19 @@ fn definition(kind: Kind, item: &Json) -> Result<Definition, DropReason> {
         Kind::Tool => header_parameters(input_schema(object)?).map_err(DropReason::HeaderParameter)?,
         _ => Vec::new(),
     };
+    let task_support = if kind == Kind::Tool { task_support(object) } else { TaskSupport::Forbidden };
     let name = Arc::from(name.as_ref());
     let digest = digest(kind, &raw);
-    Ok(Definition { name, digest, raw, header_parameters })
+    Ok(Definition { name, digest, raw, header_parameters, task_support })
+}
+
+fn task_support(tool: Object<'_>) -> TaskSupport {
+    let execution = tool.get("execution").and_then(Value::as_object);
+    match execution.and_then(|execution| execution.get("taskSupport")).and_then(Value::as_str).as_deref() {
+        Some("required") => TaskSupport::Required,
+        Some("optional") => TaskSupport::Optional,
+        _ => TaskSupport::Forbidden,
+    }
 }
 
 fn input_schema(tool: Object<'_>) -> Result<Object<'_>, DropReason> {

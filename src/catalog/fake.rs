@@ -159,9 +159,11 @@ pub(super) fn server(id: &str) -> ServerConfig {
             first_byte_timeout: second,
             idle_timeout: second,
             call_timeout: second,
+            input_timeout: Duration::from_secs(10),
             calls_in_flight_max: 8,
         },
         forward_headers: Vec::new(),
+        elicit_url_hosts: Vec::new(),
     }
 }
 

@@ -22,6 +22,7 @@ mod slice;
 mod slot;
 mod source;
 pub mod target;
+mod tasks;
 mod template;
 #[cfg(test)]
 mod tests;
@@ -35,7 +36,8 @@ pub use resolve::Wanted;
 pub use slice::{List, Slice};
 pub use slot::SliceState;
 pub use source::{Access, Facts, Listing, Source, Viewer};
-pub use target::{Definition, HeaderParameter, Target};
+pub use target::{Definition, HeaderParameter, Target, TaskSupport};
+pub use tasks::TaskDialect;
 pub use template::Template;
 pub use uri::is_confusing;
 pub use view::{Conflict, ConflictReason, Item, Member, View};

@@ -45,6 +45,7 @@ pub(super) struct Pace {
     pub(super) changed_pause: Duration,
     pub(super) retry_min: Duration,
     pub(super) retry_max: Duration,
+    pub(super) doubt_max: Duration,
 }
 
 impl Default for Pace {
@@ -55,6 +56,7 @@ impl Default for Pace {
             changed_pause: limit::CATALOG_CHANGED_PAUSE,
             retry_min: limit::CATALOG_RETRY_MIN,
             retry_max: limit::CATALOG_RETRY_MAX,
+            doubt_max: limit::CATALOG_DOUBT_MAX,
         }
     }
 }
@@ -75,10 +77,19 @@ pub(super) struct Shared {
     pub(super) pace: Pace,
     /// Counts what each kind was said to have changed.
     changes: [AtomicU64; 4],
+    doubt: Mutex<Doubt>,
     /// An announcement to the callers' own slices is under way.
     pub(super) announcing: AtomicBool,
     /// The server is gone from the configuration, or is another one now.
     pub(super) retired: CancellationToken,
+}
+
+/// When a list is next fetched because an upstream did not know something.
+#[derive(Default)]
+struct Doubt {
+    not_before: Option<Instant>,
+    /// How long after that one the next may be.
+    pause: Option<Duration>,
 }
 
 /// One slice's place.
@@ -134,6 +145,7 @@ impl Shared {
             config: ArcSwap::new(config),
             pace,
             changes: Default::default(),
+            doubt: Mutex::default(),
             announcing: AtomicBool::new(false),
             retired: CancellationToken::new(),
         }
@@ -146,6 +158,23 @@ impl Shared {
                 count.fetch_add(1, Ordering::Release);
             }
         }
+    }
+
+    /// Whether a doubt is worth looking: each that finds nothing new makes the next one wait twice as long.
+    pub(super) fn doubt(&self, now: Instant) -> bool {
+        let mut doubt = self.doubt.lock().unwrap_or_else(PoisonError::into_inner);
+        if doubt.not_before.is_some_and(|at| now < at) {
+            return false;
+        }
+        let pause = doubt.pause.unwrap_or(self.pace.changed_pause);
+        doubt.not_before = Some(now + pause);
+        doubt.pause = Some(pause.saturating_mul(2).min(self.pace.doubt_max));
+        true
+    }
+
+    /// The list had changed, so whoever doubted it was right.
+    fn was_right_to_doubt(&self) {
+        *self.doubt.lock().unwrap_or_else(PoisonError::into_inner) = Doubt::default();
     }
 
     fn changes(&self) -> [u64; 4] {
@@ -234,6 +263,9 @@ impl Slot {
                 Ok(slice) => {
                     let was_down = state.down.take().is_some();
                     let same = state.slice.as_ref().is_some_and(|old| old.digest() == slice.digest());
+                    if state.slice.is_some() && !same {
+                        self.shared.was_right_to_doubt();
+                    }
                     state.failures = 0;
                     state.seen = seen;
                     state.slice = Some(Arc::new(slice));
@@ -328,5 +360,24 @@ mod tests {
         assert_eq!(pace.backoff(1), limit::CATALOG_RETRY_MIN);
         assert_eq!(pace.backoff(3), limit::CATALOG_RETRY_MIN * 4);
         assert_eq!(pace.backoff(u32::MAX), limit::CATALOG_RETRY_MAX);
+    }
+    #[test]
+    fn a_doubt_waits_twice_as_long_each_time_up_to_a_bound() {
+        let shared = Shared::new(Arc::new(super::super::fake::server("one")), Pace::default());
+        let mut now = Instant::now();
+        assert!(shared.doubt(now) && !shared.doubt(now));
+        let mut waited = Vec::new();
+        for _ in 0..12 {
+            let began = now;
+            while !shared.doubt(now) {
+                now += Duration::from_millis(500);
+            }
+            waited.push(now - began);
+        }
+        assert_eq!(waited[0], limit::CATALOG_CHANGED_PAUSE);
+        assert_eq!(waited[3], limit::CATALOG_CHANGED_PAUSE * 8);
+        assert_eq!(*waited.last().unwrap(), limit::CATALOG_DOUBT_MAX);
+        shared.was_right_to_doubt();
+        assert!(shared.doubt(now));
     }
 }

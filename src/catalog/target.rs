@@ -26,6 +26,20 @@ pub struct Definition {
     pub raw: Json,
     /// Parameters that are mirrored into `Mcp-Param-*` headers: property path and header name.
     pub header_parameters: Vec<HeaderParameter>,
+    /// Whether a tool of 2025-11-25 is called as a task.
+    pub task_support: TaskSupport,
+}
+
+/// How a tool is called where its server has the tasks of 2025-11-25 (`execution.taskSupport`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TaskSupport {
+    /// Never as a task.
+    #[default]
+    Forbidden,
+    /// As the client likes.
+    Optional,
+    /// Only as a task.
+    Required,
 }
 
 /// A parameter that is mirrored into a header (`x-mcp-header`).

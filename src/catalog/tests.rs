@@ -18,6 +18,7 @@ const QUICK: Pace = Pace {
     changed_pause: Duration::from_millis(50),
     retry_min: Duration::from_millis(50),
     retry_max: Duration::from_millis(200),
+    doubt_max: Duration::from_secs(60),
 };
 
 fn start(config: &Arc<Config>) -> (Arc<Fake>, Catalog<Fake>) {
@@ -335,4 +336,33 @@ async fn an_upstreams_ttl_counts_where_it_is_longer_than_ours_up_to_a_bound() {
     view(&catalog, &config).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(fake.fetches("one"), 1);
+}
+
+#[tokio::test]
+async fn a_caller_who_sends_wrong_arguments_for_ever_makes_a_list_be_fetched_ever_more_rarely() {
+    let config = config(vec![server("one")]);
+    let (fake, catalog) = start(&config);
+    fake.set("one", Script::tools(&["t"]));
+    view(&catalog, &config).await;
+    let lists = || fake.log.lock().unwrap().iter().filter(|(_, _, kind)| *kind == Some(Kind::Tool)).count();
+    let id = ServerId::new("one").unwrap();
+    let doubt_for = async |time: Duration| {
+        let end = tokio::time::Instant::now() + time;
+        while tokio::time::Instant::now() < end {
+            catalog.doubted(&id);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let before = lists();
+    doubt_for(Duration::from_secs(2)).await;
+    // At 0, 50, 150, 350, 750 and 1550 ms; without a bound it would be every 50 ms.
+    let fetched = lists() - before;
+    assert!((2..=6).contains(&fetched), "{fetched}");
+    // A change that is found makes the next doubt count at once.
+    fake.set("one", Script::tools(&["t", "new"]));
+    catalog.changed(&id, Some(Kind::Tool));
+    eventually(|| now(&catalog, &config).is_ok_and(|view| view.items(Kind::Tool).len() == 2)).await;
+    let before = lists();
+    catalog.doubted(&id);
+    eventually(|| lists() > before).await;
 }

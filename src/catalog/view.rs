@@ -15,8 +15,9 @@ use super::slice::{Published, Slice, of_kind};
 use super::slot::SliceState;
 use super::target::{Definition, Target};
 use super::template::Template;
-use crate::config::{Config, ServerConfig};
+use crate::config::{Config, ListAs, ServerConfig};
 use crate::ids::{AuthorizationContext, Digest, Endpoint, ServerId, ViewRevision};
+use crate::outcome::Reason;
 use crate::wire::Json;
 use crate::wire::mcp::Kind;
 
@@ -187,6 +188,19 @@ impl View {
     /// Whether there were servers to ask and none of them has anything to show.
     pub(super) fn is_unavailable(&self) -> bool {
         !self.members.is_empty() && self.members.iter().all(|member| !member.listed)
+    }
+
+    /// Why this viewer got no credential, where that alone is why no server has anything to show.
+    pub(super) fn without_credential(&self) -> Option<Reason> {
+        let mut reasons =
+            self.members.iter().map(|member| match member.state {
+                SliceState::Down {
+                    reason: reason @ (Reason::ExchangeRefused | Reason::CredentialUnavailable), ..
+                } if member.server.list_as == ListAs::Caller => Some(reason),
+                _ => None,
+            });
+        let first = reasons.next()??;
+        reasons.all(|reason| reason.is_some()).then_some(first)
     }
 
     pub(super) fn listed(&self) -> impl Iterator<Item = (&Member, &Arc<Slice>)> {

@@ -74,9 +74,9 @@ impl Who {
         groups.sort();
         groups.dedup();
         let client = agent.and_then(|agent| agent.clients.iter().find(|client| client.issuer == issuer.alias));
-        // What such a client would at least have to show to get here.
-        let autonomous = agent.is_some_and(|agent| agent.kind == AgentKind::Autonomous);
-        let proof = if autonomous { ClientProof::Secret } else { ClientProof::Public };
+        // As a token would say it: software gets one for itself only after it has proven itself.
+        let declared = client.map_or(ClientProof::Public, |client| client.proof.into());
+        let proof = if self.subject.is_none() { declared.max(ClientProof::Secret) } else { declared };
         let mut scopes = self.scopes.clone();
         scopes.sort();
         scopes.dedup();

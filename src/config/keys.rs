@@ -183,6 +183,7 @@ pub const SERVER: Section = servers(
         defaulted("uris", "list of URI prefixes", "[]"),
         optional("health", "table"),
         defaulted("forward_headers", "list of header names", "[]"),
+        defaulted("elicit_url_hosts", "list of hosts", "[]"),
     ],
 );
 
@@ -213,6 +214,8 @@ pub const HEALTH: Section = servers(
         defaulted("first_byte_timeout", "duration", "\"60s\""),
         defaulted("idle_timeout", "duration", "\"5m\""),
         defaulted("call_timeout", "duration", "\"10m\""),
+        // A person reads, thinks and types, and may have to sign in somewhere first.
+        defaulted("input_timeout", "duration", "\"10m\""),
         defaulted("calls_in_flight_max", "integer", "64"),
     ],
 );
@@ -241,8 +244,14 @@ pub const AGENT: Section = agents(
 );
 
 /// `[[agents.ID.clients]]`.
-pub const AGENT_CLIENT: Section =
-    agents("[[agents.ID.clients]]", &[required("issuer", "issuer alias"), required("client_id", "string")]);
+pub const AGENT_CLIENT: Section = agents(
+    "[[agents.ID.clients]]",
+    &[
+        required("issuer", "issuer alias"),
+        required("client_id", "string"),
+        defaulted("proof", "`\"public\"`, `\"secret\"`, `\"private_key\"` or `\"mtls\"`", "\"public\""),
+    ],
+);
 
 #[cfg(test)]
 mod tests {

@@ -250,6 +250,8 @@ pub struct ServerConfig {
     pub health: HealthConfig,
     /// Inbound HTTP headers that are passed on, lower case.
     pub forward_headers: Vec<String>,
+    /// Hosts that it may ask users to visit (elicitation in URL mode): exact, or all below after `*.`.
+    pub elicit_url_hosts: Vec<String>,
 }
 
 /// How an upstream is reached.
@@ -348,6 +350,8 @@ pub struct HealthConfig {
     pub idle_timeout: Duration,
     /// For the whole call.
     pub call_timeout: Duration,
+    /// For the answer to what it asks in the middle of a call.
+    pub input_timeout: Duration,
     /// Calls in flight at once; more wait in a queue of the same length.
     pub calls_in_flight_max: usize,
 }
@@ -393,6 +397,22 @@ pub struct AgentClient {
     pub issuer: IssuerAlias,
     /// The client id, CIMD URL or SPIFFE id there.
     pub client_id: String,
+    /// What the issuer demands of this client before it gives it a token, as the administrator knows.
+    pub proof: DeclaredProof,
+}
+
+/// How a client proves itself to its issuer, weakest first; written by an administrator, because no token says it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DeclaredProof {
+    /// By its id alone, which proves nothing.
+    #[default]
+    Public,
+    /// By a secret.
+    Secret,
+    /// By a signed assertion.
+    PrivateKey,
+    /// By a certificate.
+    Mtls,
 }
 
 /// Whether an agent may act.

@@ -8,10 +8,10 @@ use super::{Credential, Delegate};
 use crate::catalog::Target;
 use crate::guard::Cleared;
 use crate::identity::Caller;
-use crate::ids::{AuthorizationContext, CallId, LegId, PrincipalKey, Subject};
+use crate::ids::{AuthorizationContext, CallId, LegId, PrincipalKey, ServerId};
 use crate::outcome::{Refusal, Stop};
 use crate::policy::Permit;
-use crate::record::event::{ActorFacts, ConditionValue, CredentialNote, Operation, SubjectFacts, TokenNote};
+use crate::record::event::{ConditionValue, CredentialNote, Operation};
 use crate::record::{Attempt, Evidence, Intent};
 use crate::wire::Json;
 use crate::wire::mcp::Version;
@@ -34,6 +34,12 @@ impl Leg {
     #[must_use]
     pub fn new(method: &str, version: Version) -> Self {
         Self { call: CallId::new(), leg: LegId::new(), method: method.to_owned(), version }
+    }
+
+    /// The same request, once it turns out to go on with an earlier call.
+    #[must_use]
+    pub fn of_call(self, call: CallId) -> Self {
+        Self { call, ..self }
     }
 }
 
@@ -113,6 +119,18 @@ impl Grant {
         self.cleared.permit().caller()
     }
 
+    /// With which arguments.
+    #[must_use]
+    pub const fn arguments(&self) -> Option<&Json> {
+        self.arguments.as_ref()
+    }
+
+    /// As which request of which call.
+    #[must_use]
+    pub const fn leg(&self) -> &Leg {
+        &self.leg
+    }
+
     /// What the upstream is presented with.
     #[must_use]
     pub const fn credential(&self) -> &Credential {
@@ -154,33 +172,19 @@ impl Evidence for Grant {
             values: &self.values,
         }
     }
+
+    fn server(&self) -> Option<&ServerId> {
+        Some(self.target().server_id())
+    }
 }
 
 /// Who tried what, as the record tells it: a projection of the proofs there are.
 #[must_use]
 pub fn attempt<'a>(caller: &'a Caller, leg: &'a Leg, target: Option<&'a Target>, name: Option<&'a str>) -> Attempt<'a> {
-    let persona = caller.persona();
-    let token = caller.token();
     Attempt {
         call: leg.call,
         leg: leg.leg,
-        subject: Some(SubjectFacts {
-            id: persona.user.as_ref().map_or("anyone", Subject::as_str),
-            acr: persona.acr.as_deref(),
-            authenticated_at: persona.authenticated_at,
-        }),
-        agent: Some(ActorFacts {
-            id: persona.agent.as_ref().map(|agent| agent.id.as_str()),
-            client: persona.client.as_deref(),
-            proof: persona.client_proof.as_str(),
-        }),
-        chain: persona.chain.iter().map(|agent| agent.id.as_str()).collect(),
-        token: Some(TokenNote {
-            issuer: token.issuer.as_str(),
-            id: token.id.as_deref(),
-            digest: &token.digest,
-            expires_at: token.expires_at,
-        }),
+        who: caller.who(),
         mcp: Operation {
             method: &leg.method,
             protocol: Some(leg.version.as_str()),

@@ -91,9 +91,11 @@ fn server(credential: CredentialConfig) -> ServerConfig {
             first_byte_timeout: long,
             idle_timeout: long,
             call_timeout: long,
+            input_timeout: Duration::from_secs(10),
             calls_in_flight_max: 10,
         },
         forward_headers: Vec::new(),
+        elicit_url_hosts: Vec::new(),
     }
 }
 

@@ -145,6 +145,8 @@ impl Pipeline for Scripted {
         Call { events, hang: self.hang, over: false, cancelled: Arc::clone(&self.cancelled) }
     }
 
+    fn abandon(&self, _: crate::ids::ParkId) {}
+
     async fn next_event(running: &mut Call) -> Event {
         tokio::task::yield_now().await;
         match running.events.pop_front() {
@@ -197,6 +199,10 @@ impl Pipeline for Scripted {
 
     async fn next_watched(watch: &mut Self::Watch) -> Watched {
         watch.recv().await.unwrap_or(Watched::Ended(Reason::ShuttingDown))
+    }
+
+    async fn fallen(self: Arc<Self>, _: String) {
+        std::future::pending().await
     }
 
     fn stopping(&self) -> CancellationToken {

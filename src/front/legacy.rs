@@ -3,6 +3,8 @@
 //! Decides nothing about rights: the session says what the client said of itself, every request brings its
 //! own token. Invariant: a call goes on when its client disconnects, and stops on `notifications/cancelled`.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use http::header::{ACCEPT, HeaderMap, HeaderValue};
 use http::{Response, StatusCode};
@@ -10,13 +12,14 @@ use http::{Response, StatusCode};
 use super::answer::{self, About};
 use super::ongoing::Ongoing;
 use super::pipeline::Pipeline;
+use super::questions::Interview;
 use super::session::Session;
 use super::{Front, Inbound, Outside, headers, is_request, resume, track};
 use crate::call::{ClientFacts, Endpoint, Request};
 use crate::outcome::{Outcome, Reason, Refusal, Stop, reply};
 use crate::upstream::Event;
 use crate::wire::mcp::{Era, LogLevel, Method, Version, header};
-use crate::wire::{Json, Message, Value};
+use crate::wire::{Json, Kind, Message, Value};
 
 /// The track of the stream that belongs to no call.
 const OWN_STREAM: u64 = 0;
@@ -45,8 +48,10 @@ pub(super) async fn post<P: Pipeline>(
         Err(refusal) => return about.stopped(refusal),
     };
     if !is_request(&inbound.message) {
-        cancelled(front, &session, &inbound.message);
-        // Responses answer requests of a server; the gateway has none open in this session.
+        match inbound.message.kind() {
+            Kind::Result | Kind::Error => front.questions.answered(session.key, &inbound.message),
+            _ => cancelled(front, &session, &inbound.message),
+        }
         return answer::empty(StatusCode::ACCEPTED);
     }
     let (Some(method), Some(id)) = (method, id.clone()) else {
@@ -87,7 +92,14 @@ pub(super) async fn post<P: Pipeline>(
         Ok(registration) => registration,
         Err(refusal) => return about.stopped(refusal),
     };
-    let mut ongoing = Ongoing::legacy(front.pipeline.clone(), inbound.caller, request, registration);
+    let interview = Interview {
+        pipeline: Arc::clone(&front.pipeline),
+        caller: inbound.caller,
+        request,
+        questions: Arc::clone(&front.questions),
+        session: session.key,
+    };
+    let mut ongoing = Ongoing::legacy(interview, registration);
     match ongoing.next().await {
         Some(Event::Done(outcome)) => {
             answer::reply(&reply::reply(&outcome, &id, method, Era::Legacy), &outside.names, &endpoint)
@@ -248,7 +260,7 @@ async fn subscription<P: Pipeline>(
     }
 }
 
-/// Does what `notifications/cancelled` asks for; other notifications and responses change nothing here.
+/// Does what `notifications/cancelled` asks for; other notifications change nothing here.
 fn cancelled<P: Pipeline>(front: &Front<P>, session: &Session, message: &Message) {
     if message.method() == "notifications/cancelled"
         && let Some(id) = message.params().and_then(|params| params.get("requestId"))
@@ -276,5 +288,8 @@ const fn is_served(method: Method) -> bool {
             | Method::Complete
             | Method::Subscribe
             | Method::Unsubscribe
+            | Method::TaskGet
+            | Method::TaskCancel
+            | Method::TaskResult
     )
 }

@@ -21,6 +21,7 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use super::leash::Leash;
 use super::pipeline::Pipeline;
 use super::{Certificates, Front};
 use crate::limit;
@@ -107,9 +108,17 @@ where
     P: Pipeline,
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let given_up = CancellationToken::new();
+    let own = given_up.clone();
     let service = service_fn(move |request: Request<Incoming>| {
-        let front = Arc::clone(&front);
-        async move { Ok::<http::Response<Body>, Infallible>(front.answer(request, peer).await) }
+        let (front, own) = (Arc::clone(&front), own.clone());
+        async move {
+            let response = front.answer(request, peer).await;
+            if !http2 && let Some(leash) = response.extensions().get::<Leash>() {
+                leash.tie(&own);
+            }
+            Ok::<http::Response<Body>, Infallible>(response)
+        }
     });
     let builder = Builder::new(TokioExecutor::new());
     let mut builder = if http2 { builder.http2_only() } else { builder.http1_only() };
@@ -127,8 +136,13 @@ where
         .keep_alive_interval(limit::HEADER_READ_TIMEOUT / 2)
         .keep_alive_timeout(limit::HEADER_READ_TIMEOUT / 2);
     let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-    if let Err(error) = watcher.watch(connection).await {
-        tracing::trace!(%error, "a connection ended early");
+    tokio::select! {
+        ended = watcher.watch(connection) => {
+            if let Err(error) = ended {
+                tracing::trace!(%error, "a connection ended early");
+            }
+        }
+        () = given_up.cancelled() => {}
     }
 }
 

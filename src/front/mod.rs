@@ -31,6 +31,7 @@ mod era;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod headers;
+mod leash;
 mod legacy;
 mod listener;
 mod mailbox;
@@ -40,6 +41,7 @@ mod ongoing;
 mod origin;
 mod pipeline;
 mod proxy;
+mod questions;
 mod resume;
 mod session;
 mod stream;
@@ -55,6 +57,7 @@ pub use tls::{Certificates, TlsError};
 use answer::About;
 use batch::Posted;
 use mailbox::Mailboxes;
+use questions::Questions;
 use session::Sessions;
 use track::Tracks;
 
@@ -81,6 +84,7 @@ pub struct Front<P: Pipeline = Gateway> {
     sessions: Arc<Sessions>,
     mailboxes: Arc<Mailboxes>,
     tracks: Tracks,
+    questions: Arc<Questions>,
     outside: ArcSwap<Outside>,
 }
 
@@ -108,11 +112,13 @@ impl<P: Pipeline> Front<P> {
     #[must_use]
     pub fn new(pipeline: Arc<P>, sealer: Arc<Sealer>, replica: ReplicaId) -> Arc<Self> {
         let outside = ArcSwap::from_pointee(Outside::new(pipeline.config()));
+        let sessions = Arc::new(Sessions::new(sealer, replica));
         Arc::new(Self {
             pipeline,
-            sessions: Arc::new(Sessions::new(sealer, replica)),
+            sessions,
             mailboxes: Arc::default(),
             tracks: Tracks::new(),
+            questions: Arc::default(),
             outside,
         })
     }
@@ -179,7 +185,8 @@ impl<P: Pipeline> Front<P> {
         match (&parts.method, era) {
             (&Verb::POST, _) => {}
             (&Verb::GET, Era::Legacy) => {
-                return legacy::open_stream(self, outside, &caller, &endpoint, &parts.headers).await;
+                let response = legacy::open_stream(self, outside, &caller, &endpoint, &parts.headers).await;
+                return leash::leash(response, || self.pipeline.clone().fallen(caller));
             }
             (&Verb::DELETE, Era::Legacy) => {
                 return legacy::end_session(self, outside, &caller, &endpoint, &parts.headers);
@@ -203,8 +210,10 @@ impl<P: Pipeline> Front<P> {
             Ok(message) => message,
             Err(error) => return about.stopped(answer::unreadable(first, &error)),
         };
+        let held = caller.clone();
         let inbound = Inbound { caller, endpoint, peer, id: message.id(), headers: parts.headers, message };
-        self.post(outside, inbound).await
+        let response = self.post(outside, inbound).await;
+        leash::leash(response, || self.pipeline.clone().fallen(held))
     }
 
     /// One message, in its own era.

@@ -69,7 +69,13 @@ pub(super) async fn post<P: Pipeline>(
         peer: inbound.peer,
     };
     let listed = match method {
-        Method::CallTool | Method::GetPrompt | Method::ReadResource | Method::Complete => {
+        Method::CallTool
+        | Method::GetPrompt
+        | Method::ReadResource
+        | Method::Complete
+        | Method::TaskGet
+        | Method::TaskUpdate
+        | Method::TaskCancel => {
             let mut ongoing = Ongoing::modern(front.pipeline.clone(), inbound.caller, request).await;
             return match ongoing.next().await {
                 Some(Event::Done(outcome)) => {
@@ -101,7 +107,7 @@ pub(super) async fn post<P: Pipeline>(
     }
 }
 
-/// The methods that are answered; the tasks extension is not offered, so its methods do not exist.
+/// The methods that are answered.
 const fn is_served(method: Method) -> bool {
     matches!(
         method,
@@ -112,6 +118,9 @@ const fn is_served(method: Method) -> bool {
             | Method::ReadResource
             | Method::Complete
             | Method::Listen
+            | Method::TaskGet
+            | Method::TaskUpdate
+            | Method::TaskCancel
     )
 }
 

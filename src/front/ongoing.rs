@@ -1,13 +1,16 @@
 //! A call on its way to a client, and what happens to it when that client goes away: a modern call is
 //! cancelled, a legacy call goes on (2025-11-25, transports: a disconnect is not a cancellation).
 //!
-//! Invariant: a call under way is polled to its end, or dropped because somebody cancelled it.
+//! A legacy client is asked in the middle of its call what a modern one is answered with `input_required`,
+//! and the retry is made for it: a new leg through the whole pipeline. Invariant: a call under way is polled
+//! to its end, or dropped because somebody cancelled it.
 
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
 use super::pipeline::Pipeline;
+use super::questions::{Interview, Round};
 use super::session::Registration;
 use crate::call::Request;
 use crate::outcome::{Failure, Outcome, Reason};
@@ -17,36 +20,45 @@ use crate::upstream::Event;
 pub(super) struct Ongoing<P: Pipeline> {
     state: State<P>,
     /// Of a legacy call.
-    registration: Option<Registration>,
+    legacy: Option<Legacy<P>>,
+}
+
+/// What only a legacy call has.
+struct Legacy<P: Pipeline> {
+    registration: Registration,
+    interview: Interview<P>,
 }
 
 enum State<P: Pipeline> {
     /// Not decided yet.
     Starting(BoxFuture<'static, P::Running>),
     Running(P::Running),
+    /// The client is asked.
+    Asking(Round<P>),
     Over,
 }
 
 impl<P: Pipeline> Ongoing<P> {
     /// A call that is cancelled when this is dropped.
     pub(super) async fn modern(pipeline: Arc<P>, caller: P::Caller, request: Request) -> Self {
-        Self { state: State::Running(pipeline.call(caller, request).await), registration: None }
+        Self { state: State::Running(pipeline.call(caller, request).await), legacy: None }
     }
 
     /// A call that goes on when this is dropped, until its registration says that it is cancelled.
-    pub(super) fn legacy(pipeline: Arc<P>, caller: P::Caller, request: Request, registration: Registration) -> Self {
-        Self { state: State::Starting(Box::pin(pipeline.call(caller, request))), registration: Some(registration) }
+    pub(super) fn legacy(interview: Interview<P>, registration: Registration) -> Self {
+        let state = starting(&interview, interview.request.clone());
+        Self { state, legacy: Some(Legacy { registration, interview }) }
     }
 
-    /// The next event; `None` when the client cancelled the call.
+    /// The next event, a question to a legacy client among them; `None` when the client cancelled the call.
     pub(super) async fn next(&mut self) -> Option<Event> {
-        next(&mut self.state, self.registration.as_ref()).await
+        next(&mut self.state, self.legacy.as_ref()).await
     }
 }
 
 impl<P: Pipeline> Drop for Ongoing<P> {
     fn drop(&mut self) {
-        let Some(registration) = self.registration.take() else { return };
+        let Some(legacy) = self.legacy.take() else { return };
         let mut state = std::mem::replace(&mut self.state, State::Over);
         if matches!(state, State::Over) {
             return;
@@ -54,41 +66,64 @@ impl<P: Pipeline> Drop for Ongoing<P> {
         // Outside of a runtime everything ends anyway. The task ends with the call, which has its own time-outs.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
-                while let Some(Event::Notification(_)) = next::<P>(&mut state, Some(&registration)).await {}
+                while let Some(Event::Notification(_)) = next::<P>(&mut state, Some(&legacy)).await {}
             });
         }
     }
 }
 
-async fn next<P: Pipeline>(state: &mut State<P>, registration: Option<&Registration>) -> Option<Event> {
-    let Some(registration) = registration else { return Some(advance(state).await) };
+fn starting<P: Pipeline>(interview: &Interview<P>, request: Request) -> State<P> {
+    State::Starting(Box::pin(Arc::clone(&interview.pipeline).call(interview.caller.clone(), request)))
+}
+
+async fn next<P: Pipeline>(state: &mut State<P>, legacy: Option<&Legacy<P>>) -> Option<Event> {
+    let Some(legacy) = legacy else { return Some(advance(state, None).await) };
     tokio::select! {
         biased;
-        () = registration.token().cancelled() => {
+        () = legacy.registration.token().cancelled() => {
             *state = State::Over;
             None
         }
-        event = advance(state) => Some(event),
+        event = advance(state, Some(&legacy.interview)) => Some(event),
     }
 }
 
-async fn advance<P: Pipeline>(state: &mut State<P>) -> Event {
+async fn advance<P: Pipeline>(state: &mut State<P>, interview: Option<&Interview<P>>) -> Event {
     loop {
         match state {
             State::Starting(starting) => {
                 let running = starting.await;
                 *state = State::Running(running);
             }
-            State::Running(running) => {
-                let event = P::next_event(running).await;
-                if matches!(event, Event::Done(_)) {
-                    *state = State::Over;
+            State::Running(running) => match (P::next_event(running).await, interview) {
+                (Event::Done(Outcome::InputRequired { result, resume, .. }), Some(interview)) => {
+                    *state = State::Asking(interview.begin(&result, resume));
                 }
-                return event;
+                (event, _) => {
+                    if matches!(event, Event::Done(_)) {
+                        *state = State::Over;
+                    }
+                    return event;
+                }
+            },
+            State::Asking(round) => {
+                if let Some(question) = round.next_unsent() {
+                    return Event::Notification(question);
+                }
+                let Some(interview) = interview else { return over() };
+                match round.answered(interview).await {
+                    Ok(retry) => *state = starting(interview, retry),
+                    Err(outcome) => {
+                        *state = State::Over;
+                        return Event::Done(outcome);
+                    }
+                }
             }
-            State::Over => {
-                return Event::Done(Outcome::Failed(Failure::after(Reason::Internal, "the call is over already")));
-            }
+            State::Over => return over(),
         }
     }
+}
+
+fn over() -> Event {
+    Event::Done(Outcome::Failed(Failure::after(Reason::Internal, "the call is over already")))
 }

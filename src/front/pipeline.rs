@@ -12,7 +12,7 @@ use crate::call::{self, Endpoint, Request, Running};
 use crate::config::Config;
 use crate::gateway::Gateway;
 use crate::identity::Caller;
-use crate::ids::PrincipalKey;
+use crate::ids::{ParkId, PrincipalKey};
 use crate::list;
 use crate::outcome::{Outcome, Reason, Stop};
 use crate::upstream::Event;
@@ -50,6 +50,8 @@ pub trait Pipeline: Send + Sync + 'static {
     ) -> impl Future<Output = Self::Running> + Send + 'static;
     /// The next event of a call; cancel-safe.
     fn next_event(running: &mut Self::Running) -> impl Future<Output = Event> + Send;
+    /// Gives up a call that waits for input.
+    fn abandon(&self, parked: ParkId);
     /// The result of a list method, in the shape of the client's era.
     fn list(
         self: &Arc<Self>,
@@ -86,6 +88,8 @@ pub trait Pipeline: Send + Sync + 'static {
     fn unsubscribe(watch: &mut Self::Watch, uri: &str);
     /// What a watch yields next; cancel-safe.
     fn next_watched(watch: &mut Self::Watch) -> impl Future<Output = Watched> + Send;
+    /// Done once somebody who was authenticated may not act any more.
+    fn fallen(self: Arc<Self>, caller: Self::Caller) -> impl Future<Output = ()> + Send + 'static;
     /// Fires when the gateway begins to stop.
     fn stopping(&self) -> CancellationToken;
     /// Whether calls can be served: policy loaded, journal and store writable.
@@ -119,6 +123,10 @@ impl Pipeline for Gateway {
 
     async fn next_event(running: &mut Running) -> Event {
         running.next().await
+    }
+
+    fn abandon(&self, parked: ParkId) {
+        self.upstreams().abandon(parked);
     }
 
     async fn list(self: &Arc<Self>, caller: &Caller, request: &Request, kind: Kind) -> Result<Json, Stop> {
@@ -157,6 +165,16 @@ impl Pipeline for Gateway {
 
     async fn next_watched(watch: &mut Watch) -> Watched {
         watch.next().await
+    }
+
+    async fn fallen(self: Arc<Self>, caller: Caller) {
+        let mut decisions = self.decisions();
+        while self.still_trusted(&caller).is_ok() {
+            // The sender lives as long as we do.
+            if decisions.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     fn stopping(&self) -> CancellationToken {

@@ -270,7 +270,7 @@ async fn modern_requests_are_refused_with_the_codes_of_the_specification() {
             assert!(error["error"]["data"]["requested"].is_string());
         }
     }
-    for method in ["ping", "logging/setLevel", "resources/subscribe", "tasks/get", "no/such"] {
+    for method in ["ping", "logging/setLevel", "resources/subscribe", "tasks/result", "no/such"] {
         let response = post_modern(&front, method, json!({ "taskId": "x" }), &[("mcp-name", "x")]).await;
         assert_eq!(response.status(), 404, "{method}");
         assert_eq!(json_of(response).await["error"]["code"], -32601);

@@ -12,9 +12,11 @@ use serde::{Deserialize, Serialize};
 use super::understand::{Understood, understand};
 use super::{Gateway, Snapshot};
 use crate::config::{AgentState, Config, FileSet, Mistake, Overrides, ServerConfig};
+use crate::identity::Identity;
 use crate::ids::{PolicyRevision, ServerId};
 use crate::limit;
 use crate::outcome::Failure;
+use crate::policy::{Difference, FailedTest};
 use crate::record::event::ReloadNote;
 
 /// How a reload is ordered.
@@ -60,6 +62,24 @@ pub struct Reloader {
     one_at_a_time: tokio::sync::Mutex<()>,
 }
 
+/// A set of files that can be served, and what it would change.
+struct Judged {
+    understood: Understood,
+    difference: Difference,
+    /// Somebody may do more, or is believed more.
+    widens: bool,
+    failed: Vec<FailedTest>,
+}
+
+impl Judged {
+    fn new(before: &Snapshot, understood: Understood) -> Self {
+        let difference = before.policy.difference(&understood.policy);
+        let widens = difference.widens || trusts_more(&before.config, understood.config());
+        let failed = understood.policy.run_tests().failed;
+        Self { understood, difference, widens, failed }
+    }
+}
+
 impl Files {
     /// Reads and lints everything; its tests are still to be run.
     ///
@@ -72,7 +92,8 @@ impl Files {
 
 impl From<Understood> for Snapshot {
     fn from(understood: Understood) -> Self {
-        Self { config: Arc::new(understood.loaded.config), policy: understood.policy }
+        let identity_revision = Identity::FIRST_REVISION;
+        Self { config: Arc::new(understood.loaded.config), policy: understood.policy, identity_revision }
     }
 }
 
@@ -93,18 +114,18 @@ impl Gateway {
         let _one = self.reloader.one_at_a_time.lock().await;
         let before = self.snapshot();
         let files = self.reloader.files.clone();
-        let understood = tokio::task::spawn_blocking(move || files.read())
+        let old = Arc::clone(&before);
+        // Reading, comparing and testing a large policy takes long; nobody's call waits for it.
+        let judged = tokio::task::spawn_blocking(move || files.read().map(|understood| Judged::new(&old, understood)))
             .await
             .unwrap_or_else(|error| Err(vec![Mistake::whole("servers.toml", format!("reading it failed: {error}"))]));
         let mut report = ReloadReport { from: Some(before.policy.revision()), ..ReloadReport::default() };
-        match understood {
+        match judged {
             Err(mistakes) => report.problems = mistakes.iter().map(ToString::to_string).collect(),
-            Ok(understood) => {
-                let difference = before.policy.difference(&understood.policy);
-                let widens = difference.widens || trusts_more(&before.config, understood.config());
+            Ok(Judged { understood, difference, widens, failed }) => {
                 report.added = difference.added;
                 report.removed = difference.removed;
-                for failed in understood.policy.run_tests().failed {
+                for failed in failed {
                     // At three in the morning the brake must work: what only narrows may break expected allows.
                     if failed.expected_allow && !widens {
                         tracing::warn!("expected to be allowed, and is not any more: {failed}");
@@ -140,15 +161,21 @@ impl Gateway {
     }
 
     /// Puts a snapshot in force. Rooms that hold connections learn of it first, so that no decision is made
-    /// for a server that nobody can reach yet.
-    async fn swap(&self, snapshot: Snapshot) {
+    /// for a server that nobody can reach yet; the catalog learns of it last, because it fetches under what is
+    /// in force.
+    ///
+    /// Nothing waits in between, and yet a call may fall into it. It does no harm: `upstream` sends nothing that
+    /// was made for a server of another address or credential, a caller who was verified under other settings
+    /// is compared with the configuration that decides, and an intent is rechecked under what is in force then.
+    async fn swap(&self, mut snapshot: Snapshot) {
         let config = Arc::clone(&snapshot.config);
-        self.upstreams.reconfigure(&config);
-        self.identity.reload(&config);
+        // Reads secrets, which takes its time.
         self.delegate.reload(&config).await;
+        self.upstreams.reconfigure(&config);
+        snapshot.identity_revision = self.identity.reload(&config);
+        self.live.snapshot.store(Arc::new(snapshot));
         self.catalog.apply(&config);
         self.quotas.reconfigure(&config.quota);
-        self.live.snapshot.store(Arc::new(snapshot));
         self.decided_anew();
     }
 

@@ -22,7 +22,12 @@ pub struct UpstreamSource {
 }
 
 impl UpstreamSource {
-    async fn access(&self, server: &ServerId, access: &Access<Caller>) -> Result<upstream::Access, Failure> {
+    /// The server as it is configured now, and what is presented to it: made for it and for no other.
+    async fn access(
+        &self,
+        server: &ServerId,
+        access: &Access<Caller>,
+    ) -> Result<(Arc<ServerConfig>, upstream::Access), Failure> {
         let config = Arc::clone(&self.live.snapshot.load().config);
         let Some(server) = config.server(server) else {
             return Err(Failure::before(Reason::UpstreamUnreachable, "the server is not configured any more"));
@@ -34,7 +39,7 @@ impl UpstreamSource {
             }
         };
         let credential = self.credential(server, caller).await?;
-        Ok(upstream::Access { context, principal, credential })
+        Ok((Arc::clone(server), upstream::Access { context, principal, credential }))
     }
 
     async fn credential(
@@ -59,8 +64,8 @@ impl Source for UpstreamSource {
 
     fn facts<'a>(&'a self, server: &'a ServerId, access: &'a Access<Caller>) -> BoxFuture<'a, Result<Facts, Failure>> {
         Box::pin(async move {
-            let access = self.access(server, access).await?;
-            let facts = self.upstreams.facts(server, &access).await?;
+            let (server, access) = self.access(server, access).await?;
+            let facts = self.upstreams.facts_for(&server, &access).await?;
             Ok(Facts { capabilities: facts.capabilities, instructions: facts.instructions, info: facts.info })
         })
     }
@@ -72,8 +77,8 @@ impl Source for UpstreamSource {
         kind: Kind,
     ) -> BoxFuture<'a, Result<Listing, Failure>> {
         Box::pin(async move {
-            let access = self.access(server, access).await?;
-            let listing = self.upstreams.list(server, &access, kind).await?;
+            let (server, access) = self.access(server, access).await?;
+            let listing = self.upstreams.list_for(&server, &access, kind).await?;
             Ok(Listing { items: listing.items, ttl: listing.ttl, public: listing.public })
         })
     }

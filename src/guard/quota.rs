@@ -34,6 +34,7 @@ struct Usage {
     calls: AtomicUsize,
     streams: AtomicUsize,
     subscriptions: AtomicUsize,
+    tasks: AtomicUsize,
 }
 
 /// A place among a principal's calls or streams; free again when it is dropped.
@@ -48,6 +49,7 @@ enum SlotKind {
     Call,
     Stream,
     Subscription,
+    Task,
 }
 
 impl Quotas {
@@ -103,12 +105,21 @@ impl Quotas {
         slot.ok_or_else(|| Refusal::new(Reason::StreamsLimited).hint("unsubscribe from a resource first"))
     }
 
+    /// Takes a place among the tasks that the gateway follows for the principal.
+    ///
+    /// # Errors
+    /// `concurrency_limited`.
+    pub fn task(&self, principal: PrincipalKey) -> Result<Slot, Refusal> {
+        let taken = self.take(principal, SlotKind::Task, limit::TASKS_FOLLOWED_MAX);
+        taken.ok_or_else(|| Refusal::new(Reason::ConcurrencyLimited))
+    }
+
     /// Forgets principals that use nothing and have recovered; to be called now and then.
     pub fn forget_idle(&self) {
         self.rules.load().rates.retain_recent();
         for (principal, usage) in &self.usage {
-            let counters = [&usage.calls, &usage.streams, &usage.subscriptions];
-            let unused = counters.iter().all(|counter| counter.load(Ordering::Acquire) == 0);
+            let counters = [SlotKind::Call, SlotKind::Stream, SlotKind::Subscription, SlotKind::Task];
+            let unused = counters.iter().all(|kind| kind.counter(&usage).load(Ordering::Acquire) == 0);
             if unused {
                 self.usage.invalidate(principal.as_ref());
             }
@@ -138,6 +149,7 @@ impl SlotKind {
             Self::Call => &usage.calls,
             Self::Stream => &usage.streams,
             Self::Subscription => &usage.subscriptions,
+            Self::Task => &usage.tasks,
         }
     }
 }
@@ -172,6 +184,16 @@ mod tests {
         assert_eq!(quotas.stream(greedy).unwrap_err().reason, Reason::StreamsLimited);
         drop(slots);
         assert!(quotas.call(greedy).is_ok());
+    }
+
+    #[test]
+    fn the_tasks_that_are_followed_for_one_principal_are_bounded() {
+        let quotas = quotas();
+        let slots: Vec<_> = (0..limit::TASKS_FOLLOWED_MAX).map(|_| quotas.task(principal("a")).unwrap()).collect();
+        assert_eq!(quotas.task(principal("a")).unwrap_err().reason, Reason::ConcurrencyLimited);
+        assert!(quotas.task(principal("b")).is_ok());
+        drop(slots);
+        assert!(quotas.task(principal("a")).is_ok());
     }
 
     #[test]

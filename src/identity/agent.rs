@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use super::caller::Caller;
 use super::persona::AgentFacts;
-use crate::config::{AgentConfig, AgentKind, AgentState, Config, IssuerConfig};
+use crate::config::{AgentConfig, AgentKind, AgentState, Config, DeclaredProof, IssuerConfig};
 use crate::ids::{AgentId, IssuerAlias};
 use crate::limit;
 use crate::outcome::{Reason, Refusal};
@@ -30,6 +30,8 @@ pub(super) struct AgentIndex {
 pub(super) struct Actors {
     pub agent: AgentFacts,
     pub chain: Vec<AgentFacts>,
+    /// What the files say of the client's proof.
+    pub declared_proof: DeclaredProof,
     /// The first moment (seconds since 1970) at which one of them will have expired.
     pub until: i64,
 }
@@ -92,7 +94,8 @@ impl AgentIndex {
                 chain.push(facts(actor));
             }
         }
-        Ok(Actors { agent: facts(agent), chain, until })
+        let declared_proof = client.map_or(DeclaredProof::Public, |client| declared(agent, &issuer.alias, client));
+        Ok(Actors { agent: facts(agent), chain, declared_proof, until })
     }
 
     fn chain(
@@ -169,6 +172,13 @@ pub fn still_stands(config: &Config, caller: &Caller) -> Result<(), Refusal> {
     if !vouched {
         return Err(Refusal::new(Reason::IssuerUnknown));
     }
+    if let (Some(known), Some(client)) = (&persona.agent, &persona.client) {
+        let declared_now =
+            config.agents.get(&known.id).map(|agent| declared(agent, &persona.issuer, client)).unwrap_or_default();
+        if declared_now < caller.verified.declared_proof {
+            return Err(Refusal::new(Reason::ClientProofInsufficient));
+        }
+    }
     for known in persona.agent.iter().chain(&persona.chain) {
         let agent = config.agents.get(&known.id).ok_or_else(|| Refusal::new(Reason::AgentInactive))?;
         active(agent, super::now_s())?;
@@ -177,6 +187,12 @@ pub fn still_stands(config: &Config, caller: &Caller) -> Result<(), Refusal> {
         }
     }
     Ok(())
+}
+
+/// What an agent's entry says that its issuer demands of a client before it gives it a token.
+fn declared(agent: &AgentConfig, issuer: &IssuerAlias, client: &str) -> DeclaredProof {
+    let entry = agent.clients.iter().find(|known| known.issuer == *issuer && known.client_id == client);
+    entry.map(|known| known.proof).unwrap_or_default()
 }
 
 fn facts(agent: &AgentConfig) -> AgentFacts {

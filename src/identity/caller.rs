@@ -5,7 +5,10 @@ use std::sync::Arc;
 use secrecy::SecretString;
 
 use super::persona::Persona;
-use crate::ids::{Digest, IssuerAlias, PrincipalKey, RevocationEpoch};
+use crate::config::DeclaredProof;
+use crate::ids::{Digest, IssuerAlias, PrincipalKey, RevocationEpoch, Subject};
+use crate::record::Who;
+use crate::record::event::{ActorFacts, SubjectFacts, TokenNote};
 
 /// The proof of the first stage: this credential was verified, and this is who presented it.
 ///
@@ -27,8 +30,52 @@ pub struct Verified {
     pub principal: PrincipalKey,
     /// The facts of the token.
     pub token: TokenFacts,
+    /// What the files said of the client's proof.
+    pub(super) declared_proof: DeclaredProof,
+    /// Under which settings of this room it was verified.
+    pub(super) settings_revision: u64,
     /// The token itself, for exchange only.
     pub(super) raw: Option<SecretString>,
+    /// All of this as the record writes it.
+    who: Who,
+}
+
+impl Verified {
+    /// Remembers what was verified. `raw` is kept only where a credential is made from it.
+    pub(super) fn new(
+        persona: Persona,
+        token: TokenFacts,
+        declared_proof: DeclaredProof,
+        settings_revision: u64,
+        raw: Option<SecretString>,
+    ) -> Self {
+        let who = who(&persona, &token);
+        Self { principal: persona.principal(), persona, token, declared_proof, settings_revision, raw, who }
+    }
+}
+
+/// Who it is and by which token, as the record tells it.
+fn who(persona: &Persona, token: &TokenFacts) -> Who {
+    let chain: Vec<&str> = persona.chain.iter().map(|agent| agent.id.as_str()).collect();
+    Who::of(
+        Some(SubjectFacts {
+            id: persona.user.as_ref().map_or("anyone", Subject::as_str),
+            acr: persona.acr.as_deref(),
+            authenticated_at: persona.authenticated_at,
+        }),
+        Some(ActorFacts {
+            id: persona.agent.as_ref().map(|agent| agent.id.as_str()),
+            client: persona.client.as_deref(),
+            proof: persona.client_proof.as_str(),
+        }),
+        &chain,
+        Some(TokenNote {
+            issuer: token.issuer.as_str(),
+            id: token.id.as_deref(),
+            digest: &token.digest,
+            expires_at: token.expires_at,
+        }),
+    )
 }
 
 /// The facts of a token that the record and the revocation check need.
@@ -71,10 +118,22 @@ impl Caller {
         &self.verified.token
     }
 
+    /// Who it is and by which token, as the record tells it.
+    #[must_use]
+    pub fn who(&self) -> &Who {
+        &self.verified.who
+    }
+
     /// The epoch at which revocations were looked at.
     #[must_use]
     pub const fn epoch(&self) -> RevocationEpoch {
         self.epoch
+    }
+
+    /// Under which settings of `identity` it was verified.
+    #[must_use]
+    pub fn settings_revision(&self) -> u64 {
+        self.verified.settings_revision
     }
 
     /// The inbound token, as the subject token of an exchange; never sent to an upstream.

@@ -12,8 +12,8 @@ use openidconnect::core::CoreJsonWebKeySet;
 use url::Url;
 
 use crate::config::{
-    AgentClient, AgentConfig, AgentKind, AgentState, Algorithm, ClaimNames, Config, Durability, GatewayConfig,
-    IssuerConfig, QuotaConfig, ReloadMode, ScopeMode, ScopeRule,
+    AgentClient, AgentConfig, AgentKind, AgentState, Algorithm, ClaimNames, Config, DeclaredProof, Durability,
+    GatewayConfig, IssuerConfig, QuotaConfig, ReloadMode, ScopeMode, ScopeRule,
 };
 use crate::ids::{AgentId, Environment, IssuerAlias};
 
@@ -104,7 +104,11 @@ pub fn agent(id: &str, client: &str) -> AgentConfig {
         purpose: "tests".into(),
         kind: AgentKind::Interactive,
         environments: vec![Environment::new("development").unwrap()],
-        clients: vec![AgentClient { issuer: IssuerAlias::new("corp").unwrap(), client_id: client.into() }],
+        clients: vec![AgentClient {
+            issuer: IssuerAlias::new("corp").unwrap(),
+            client_id: client.into(),
+            proof: DeclaredProof::Public,
+        }],
         state: AgentState::Active,
         expires: None,
         review: None,

@@ -45,7 +45,7 @@ use issuer::Issuer;
 use keys::Verification;
 use token::Jwt;
 
-use crate::config::{Config, CredentialConfig, IssuerConfig};
+use crate::config::{Config, CredentialConfig, DeclaredProof, IssuerConfig};
 use crate::egress::EgressPolicy;
 use crate::ids::{Digest, IssuerAlias, Subject};
 use crate::limit;
@@ -95,12 +95,15 @@ struct Accepted {
 }
 
 impl Identity {
+    /// The revision of the settings that it starts with.
+    pub const FIRST_REVISION: u64 = 1;
+
     /// Starts to fetch the issuers' keys in tasks of `tasks`, which end with `stop`. Waits for nobody: an
     /// issuer that is down refuses its own tokens with `issuer_unavailable` until it is back.
     #[must_use]
     pub fn new(config: &Config, revocations: Arc<Revocations>, tasks: TaskTracker, stop: CancellationToken) -> Self {
         let identity = Self {
-            settings: ArcSwap::from_pointee(Settings::empty(config)),
+            settings: ArcSwap::from_pointee(Settings::empty(config, 0)),
             cache: TokenCache::new(),
             revocations,
             tasks,
@@ -111,8 +114,9 @@ impl Identity {
     }
 
     /// Takes over another configuration. Issuers that did not change keep their keys; every remembered
-    /// token is looked at again.
-    pub fn reload(&self, config: &Config) {
+    /// token is looked at again. Answers which revision of the settings that is, counted from
+    /// [`Self::FIRST_REVISION`]; callers say under which they were verified.
+    pub fn reload(&self, config: &Config) -> u64 {
         let before = self.settings.load_full();
         let issuers: HashMap<String, Accepted> = config
             .issuers
@@ -138,7 +142,8 @@ impl Identity {
         }
         let agents = AgentIndex::new(config);
         let revision = before.revision + 1;
-        self.settings.store(Arc::new(Settings { revision, issuers, agents, ..Settings::empty(config) }));
+        self.settings.store(Arc::new(Settings { issuers, agents, ..Settings::empty(config, revision) }));
+        revision
     }
 
     /// Who presents this, at this resource. The only maker of [`Caller`]s.
@@ -231,18 +236,18 @@ impl Identity {
 }
 
 impl Settings {
-    fn empty(config: &Config) -> Self {
+    fn empty(config: &Config, revision: u64) -> Self {
         let exchanges = |credential: &CredentialConfig| matches!(credential, CredentialConfig::Exchange(_));
         let keep_tokens = config
             .servers
             .iter()
             .any(|server| exchanges(&server.credential) || server.tool_credentials.values().any(exchanges));
         Self {
-            revision: 0,
+            revision,
             names: ResourceNames::new(&config.gateway.public_url),
             issuers: HashMap::new(),
             agents: AgentIndex::default(),
-            anonymous: anonymous(config).map(Arc::new),
+            anonymous: anonymous(config, revision).map(Arc::new),
             keep_tokens,
         }
     }
@@ -267,12 +272,8 @@ impl Settings {
         check_signature(issuer, header.kid.as_deref(), algorithm, &jwt, basis).await?;
         let now = now_s();
         let found = verify::verify(config, &self.names, &self.agents, &header, &claims, digest, now)?;
-        let verified = Verified {
-            principal: found.persona.principal(),
-            persona: found.persona,
-            token: found.token,
-            raw: self.keep_tokens.then(|| SecretString::from(text)),
-        };
+        let raw = self.keep_tokens.then(|| SecretString::from(text));
+        let verified = Verified::new(found.persona, found.token, found.declared_proof, self.revision, raw);
         Ok(Arc::new(Entry {
             verified: Arc::new(verified),
             reach: found.reach,
@@ -318,7 +319,7 @@ async fn check_signature(
 }
 
 /// Somebody without a credential, where the configuration allows that: on a loopback listener only.
-fn anonymous(config: &Config) -> Option<Verified> {
+fn anonymous(config: &Config, settings_revision: u64) -> Option<Verified> {
     let alias = IssuerAlias::new(ANONYMOUS).ok()?;
     let named_alike = config.issuers.iter().any(|issuer| issuer.alias == alias);
     if !config.anonymous || named_alike || !config.gateway.listen.ip().is_loopback() {
@@ -347,7 +348,7 @@ fn anonymous(config: &Config) -> Option<Verified> {
         issued_at: None,
         expires_at: i64::MAX,
     };
-    Some(Verified { principal: persona.principal(), persona, token, raw: None })
+    Some(Verified::new(persona, token, DeclaredProof::Public, settings_revision, None))
 }
 
 /// Seconds since 1970 by this machine's clock.

@@ -3,6 +3,7 @@
 //! A [`Persona`] is a description and proves nothing: `explain` makes one from a command line. What a
 //! call needs is a [`super::Caller`], which only authentication makes.
 
+use crate::config::DeclaredProof;
 use crate::ids::{AgentId, Digest, Environment, IssuerAlias, PrincipalKey, Subject};
 
 /// Who somebody is, as far as decisions may know it.
@@ -69,6 +70,17 @@ pub enum ClientProof {
     Svid,
 }
 
+impl From<DeclaredProof> for ClientProof {
+    fn from(declared: DeclaredProof) -> Self {
+        match declared {
+            DeclaredProof::Public => Self::Public,
+            DeclaredProof::Secret => Self::Secret,
+            DeclaredProof::PrivateKey => Self::PrivateKey,
+            DeclaredProof::Mtls => Self::Mtls,
+        }
+    }
+}
+
 impl ClientProof {
     /// The spelling in files and records.
     #[must_use]
@@ -85,6 +97,13 @@ impl ClientProof {
 }
 
 impl Persona {
+    /// Whether an agent acts on its own, called or in the chain, and the client has shown no more than its public
+    /// id, which anybody can write. A person's assistant may be public: the person's login is the proof.
+    #[must_use]
+    pub fn lacks_proof(&self) -> bool {
+        self.client_proof <= ClientProof::Public && self.agent.iter().chain(&self.chain).any(|agent| agent.autonomous)
+    }
+
     /// Issuer, subject, client, agent and chain: who sessions, handles and quotas belong to.
     #[must_use]
     pub fn principal(&self) -> PrincipalKey {

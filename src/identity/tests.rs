@@ -264,6 +264,26 @@ async fn software_that_got_a_token_for_itself_has_proven_itself() {
 }
 
 #[tokio::test]
+async fn a_client_that_acts_for_a_person_has_the_proof_that_its_entry_declares_while_it_does() {
+    let signer = Signer::new("one");
+    let idp = Idp::start(vec![signer.jwk()]).await;
+    let public = config_at(&idp.url);
+    let mut declared = public.clone();
+    let bot = declared.agents.values_mut().find(|agent| agent.id.as_str() == "bot").unwrap();
+    Arc::make_mut(bot).clients[0].proof = DeclaredProof::PrivateKey;
+    let token = signer.token(&with(claims(&idp.url), json!({"client_id": "bot-client"})));
+    let proven = room(&declared).ask(&token).await.unwrap();
+    assert_eq!(proven.persona().client_proof, ClientProof::PrivateKey);
+    assert!(!proven.persona().lacks_proof());
+    assert!(still_stands(&declared, &proven).is_ok());
+    assert_eq!(still_stands(&public, &proven).unwrap_err().reason, Reason::ClientProofInsufficient);
+    let bare = room(&public).ask(&token).await.unwrap();
+    assert_eq!(bare.persona().client_proof, ClientProof::Public);
+    assert!(bare.persona().lacks_proof());
+    assert!(still_stands(&declared, &bare).is_ok(), "to be believed more is no reason to stop");
+}
+
+#[tokio::test]
 async fn a_token_works_only_at_its_resource() {
     let signer = Signer::new("one");
     let idp = Idp::start(vec![signer.jwk()]).await;
@@ -318,7 +338,9 @@ async fn a_reload_looks_at_every_token_again_and_keeps_the_keys() {
     let mut config = config_at(&idp.url);
     let room = room(&config);
     let token = signer.token(&claims(&idp.url));
-    assert!(room.ask(&token).await.is_ok());
+    assert_eq!(room.ask(&token).await.unwrap().settings_revision(), Identity::FIRST_REVISION);
+    assert_eq!(room.identity.reload(&config), Identity::FIRST_REVISION + 1);
+    assert_eq!(room.ask(&token).await.unwrap().settings_revision(), Identity::FIRST_REVISION + 1);
     let desk = config.agents.iter_mut().find(|(id, _)| id.as_str() == "desk").unwrap().1;
     Arc::make_mut(desk).state = crate::config::AgentState::Suspended;
     Arc::make_mut(&mut config.issuers[0]).scopes = ScopeMode::Ignored;

@@ -9,7 +9,7 @@ use super::groups::groups;
 use super::persona::{ClientProof, Persona};
 use super::resource::{Reach, ResourceNames};
 use super::token::{Claims, Header, missing};
-use crate::config::IssuerConfig;
+use crate::config::{DeclaredProof, IssuerConfig};
 use crate::ids::{Digest, Subject};
 use crate::limit;
 use crate::outcome::{Reason, Refusal};
@@ -19,6 +19,8 @@ use crate::outcome::{Reason, Refusal};
 pub(super) struct Findings {
     pub persona: Persona,
     pub token: TokenFacts,
+    /// What the files say of the client's proof.
+    pub declared_proof: DeclaredProof,
     /// Which of our resources it is for.
     pub reach: Reach,
     /// When it, or an agent in it, expires: seconds since 1970, without leeway.
@@ -65,7 +67,7 @@ pub(super) fn verify(
     }
     let own = is_own_token(&subject, client.as_deref(), claims);
     let human = (!own).then_some(subject.as_str());
-    let Actors { agent, chain, until } =
+    let Actors { agent, chain, declared_proof, until } =
         agents.actors(issuer, client.as_deref(), human, &subject, claims.raw("act"), now)?;
     let persona = Persona {
         issuer: issuer.alias.clone(),
@@ -79,8 +81,8 @@ pub(super) fn verify(
         client_proof: match (&client, own) {
             (None, _) => ClientProof::None,
             // Software gets a token for itself only after it has proven itself at the token endpoint.
-            (Some(_), true) => ClientProof::Secret,
-            (Some(_), false) => ClientProof::Public,
+            (Some(_), true) => ClientProof::Secret.max(declared_proof.into()),
+            (Some(_), false) => declared_proof.into(),
         },
         authenticated_at: claims.date("auth_time")?,
         acr: claims.text("acr")?,
@@ -95,7 +97,7 @@ pub(super) fn verify(
         issued_at,
         expires_at,
     };
-    Ok(Findings { persona, token, reach, until: until.min(expires_at) })
+    Ok(Findings { persona, token, declared_proof, reach, until: until.min(expires_at) })
 }
 
 /// Tokens that are signed by the same key and mean something else.

@@ -96,6 +96,8 @@ reasons! {
     AgentUnknown = "agent_unknown", Channel::Forbidden, "ask an administrator to register this client";
     /// The agent is suspended, retired or expired.
     AgentInactive = "agent_inactive", Channel::Forbidden, "ask the agent's owner";
+    /// An agent that acts on its own came with no more proof than a public client id.
+    ClientProofInsufficient = "client_proof_insufficient", Channel::Forbidden, "an agent that acts on its own needs a client that proves itself to its issuer, and says how in policies/agents.toml";
     /// The delegation chain is too deep, loops or names somebody unknown.
     ChainRefused = "chain_refused", Channel::Unauthorized, "shorten the delegation chain and register each actor";
     // === what is asked ===
@@ -146,6 +148,16 @@ reasons! {
     ConcurrencyLimited = "concurrency_limited", Channel::TooManyRequests, "wait for earlier calls to finish";
     /// Too many open streams.
     StreamsLimited = "streams_limited", Channel::TooManyRequests, "close a stream first";
+    /// The server asked for something that rules or its list of hosts do not let it ask.
+    InputRefused = "input_refused", Channel::ToolResult(-32602), "the server asked for input that it may not ask for here; ask its owner";
+    /// The `requestState` is not ours, another caller's, or another call's.
+    InputStateInvalid = "input_state_invalid", Channel::RpcError(-32602), "retry with the requestState and the arguments of the call, unchanged, or start over";
+    /// The call that asked waited too long, was ended, or was answered already.
+    InputExpired = "input_expired", Channel::ToolResult(-32602), "the call that asked for this input is over; start it again";
+    /// The client answered a question of the server with an error.
+    InputDeclined = "input_declined", Channel::ToolResult(-32602), "the client did not give the input that the server asked for";
+    /// Too many calls wait for input.
+    InputLimited = "input_limited", Channel::ToolResult(-32603), "answer or cancel earlier calls that wait for input first";
     // === what went wrong ===
     /// The credential for the upstream could not be had.
     CredentialUnavailable = "credential_unavailable", Channel::ToolResult(-32603), "tell an administrator";

@@ -65,6 +65,9 @@ fn refused(refusal: &Refusal, id: Option<&Json>, method: Option<Method>, era: Er
     if reason == Reason::TargetUnknown {
         return plain(200, Message::error(id, &unknown_target(method, era)));
     }
+    if let Some(needed) = &refusal.capabilities {
+        return plain(400, Message::error(id, &capability_missing(&refusal.hint, needed)));
+    }
     let mut reply = render(reason, &refusal.hint, id, method, era);
     if reason.channel() == Channel::InsufficientScope {
         reply.challenge = Some(Challenge::Scope(refusal.scopes.clone()));
@@ -113,6 +116,7 @@ fn unknown_target(method: Option<Method>, era: Era) -> Json {
         (Some(Method::ReadResource), Era::Modern) => (code::INVALID_PARAMS, "Resource not found"),
         (Some(Method::GetPrompt), _) => (code::INVALID_PARAMS, "Unknown prompt"),
         (Some(Method::CallTool), _) => (code::INVALID_PARAMS, "Unknown tool"),
+        (Some(method), _) if method.is_about_task() => (code::INVALID_PARAMS, "Unknown task"),
         _ => (code::INVALID_PARAMS, "Unknown target"),
     };
     Json::of(&json!({ "code": code, "message": message }))
@@ -124,6 +128,18 @@ fn rpc_error(code: i32, reason: Reason, hint: &str) -> Json {
         _ => format!("{reason}: {hint}"),
     };
     Json::of(&json!({ "code": code, "message": message, "data": { "reason": reason.code() } }))
+}
+
+/// What the specification wants of -32021: the capabilities that the client has to declare.
+fn capability_missing(hint: &str, needed: &Json) -> Json {
+    let reason = Reason::CapabilityMissing;
+    let message = Json::of(&format!("{reason}: {hint}"));
+    Json::joined(format!(
+        "{{\"code\":{},\"message\":{},\"data\":{{\"requiredCapabilities\":{},\"reason\":\"{reason}\"}}}}",
+        code::MISSING_CAPABILITY,
+        message.as_str(),
+        needed.as_str(),
+    ))
 }
 
 fn tool_error(reason: Reason, hint: &str) -> Json {

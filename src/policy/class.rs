@@ -172,6 +172,7 @@ impl Class {
         let blocked = match &persona.groups {
             Groups::Unknown(_) => Some(Refusal::new(Reason::GroupsUnavailable)),
             Groups::Known(_) if slices.is_empty() => Some(Refusal::new(Reason::NotAllowed)),
+            Groups::Known(_) if persona.lacks_proof() => Some(Refusal::new(Reason::ClientProofInsufficient)),
             Groups::Known(_) => None,
         };
         let facts = Facts::before_a_call(persona);

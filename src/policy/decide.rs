@@ -142,9 +142,9 @@ impl Policy {
     ) -> Decision {
         let environment = match self.reachable(class, ask) {
             Ok(environment) => environment,
-            // Unknown groups are told: the refusal is the same for every object.
+            // Unknown groups and missing proof are told: the refusal is the same for every object.
             Err(refusal) => {
-                let told = refusal.reason == Reason::GroupsUnavailable;
+                let told = matches!(refusal.reason, Reason::GroupsUnavailable | Reason::ClientProofInsufficient);
                 return Decision::refused(refusal, told);
             }
         };
@@ -162,6 +162,41 @@ impl Policy {
             decision.refusal = Some(refusal);
         }
         decision
+    }
+
+    /// Decides whether a class may follow a task that a call of this object became: as lists decide, because
+    /// the arguments are not there any more, and with the scopes that the call needs. The rules are those
+    /// that may have allowed.
+    #[must_use]
+    pub fn decide_following(&self, class: &Class, persona: &Persona, ask: &Ask<'_>) -> Decision {
+        let environment = match self.reachable(class, ask) {
+            Ok(environment) => environment,
+            Err(refusal) => {
+                let told = refusal.reason == Reason::GroupsUnavailable;
+                return Decision::refused(refusal, told);
+            }
+        };
+        let (table, found) = (class.table(), std::cell::OnceCell::new());
+        let cell = match table.get(ask.server.as_str(), ask.action, ask.name) {
+            Some(cell) => cell,
+            None => match self.cell(class, environment, ask, false) {
+                Ok(cell) => found.get_or_init(|| cell),
+                Err(error) => return unavailable(&error, false),
+            },
+        };
+        let values: Values<'_> = &|condition| self.known(class, condition);
+        if !cell.visible {
+            return Decision::refused(self.refusal(&cell.parts, values, true), false);
+        }
+        let mut rules: Vec<Arc<str>> = Vec::new();
+        for rule in cell.parts.iter().flat_map(|part| self.rules_of(&part.rules)) {
+            let may = rule.effect == Effect::Allow && applies(rule.effect, rule_value(rule, values), true);
+            if may && !rules.contains(&rule.place) {
+                rules.push(Arc::clone(&rule.place));
+            }
+        }
+        let refusal = self.missing_scopes(persona, ask);
+        Decision { refusal, visible: true, rules: rules.into(), conditions: Vec::new() }
     }
 
     #[expect(clippy::too_many_arguments, reason = "one decision reads this much")]

@@ -10,7 +10,7 @@
 //! action = "call"                           # the default
 //! arguments = '{ "service": "web", "replicas": 3 }'   # JSON text
 //! at = "2026-11-23T10:00:00Z"               # the default is 2026-01-01T12:00:00Z
-//! client_proof = "private_key"              # the default is public
+//! client_proof = "private_key"              # the default is public, and secret for an agent without a user
 //! scopes = ["mcp:deploy"]
 //! expect = "allow"                          # or "deny"
 //! reason = "condition_unmet"                # optional, with deny
@@ -225,6 +225,8 @@ fn one(value: &Spanned<DeValue<'_>>) -> Result<Expected, (usize, String)> {
         Some((text, at)) => text.parse().map_err(|_| (at, "write a moment such as 2026-11-23T10:00:00Z".to_owned()))?,
     };
     let client_proof = match text("client_proof")? {
+        // Software gets a token for itself only after it has proven itself.
+        None if user.is_none() => ClientProof::Secret,
         None => ClientProof::Public,
         Some((text, at)) => super::condition::client_proof(&text)
             .ok_or_else(|| (at, "write none, public, secret, private_key, mtls or svid".to_owned()))?,

@@ -27,6 +27,7 @@ mod explain;
 #[cfg(test)]
 mod fixture;
 mod index;
+mod input;
 mod lint;
 mod load;
 mod lookup;

@@ -4,15 +4,17 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::class::Class;
 use super::condition::Arguments;
-use super::decide::ConditionRecord;
+use super::decide::{ConditionRecord, Decision};
 use super::{Ask, Policy};
 use crate::catalog::Target;
 use crate::identity::Caller;
 use crate::ids::{ClassKey, PolicyRevision};
 use crate::outcome::Refusal;
 
-/// The proof that the rules allow this call. Made only by [`Policy::authorize`].
+/// The proof that the rules allow this call. Made only by [`Policy::authorize`] and
+/// [`Policy::authorize_following`].
 #[derive(Debug)]
 pub struct Permit {
     caller: Caller,
@@ -21,6 +23,7 @@ pub struct Permit {
     revision: PolicyRevision,
     rules: Arc<[Arc<str>]>,
     conditions: Vec<ConditionRecord>,
+    following: bool,
 }
 
 /// A refusal with what the record and the answer need.
@@ -40,6 +43,15 @@ pub struct Denied {
     pub rules: Arc<[Arc<str>]>,
     /// The conditions that were read.
     pub conditions: Vec<ConditionRecord>,
+}
+
+impl Denied {
+    /// A denial for which no rule had to be looked at, and which is the same for every target.
+    #[must_use]
+    pub fn before_rules(refusal: Refusal, caller: Caller, target: Target, revision: PolicyRevision) -> Box<Self> {
+        let (rules, conditions) = (Arc::from([]), Vec::new());
+        Box::new(Self { refusal, visible: true, caller, target, revision, rules, conditions })
+    }
 }
 
 impl Policy {
@@ -66,9 +78,37 @@ impl Policy {
             self.remember(&class, &ask);
         }
         let decision = self.decide(&class, caller.persona(), &ask, arguments, now);
+        self.permit(caller, target, &class, decision, false)
+    }
+
+    /// Decides whether a caller may ask about, answer and cancel a task that its call of `target` became:
+    /// whoever is shown the tool may.
+    ///
+    /// # Errors
+    /// As [`Policy::authorize`].
+    pub fn authorize_following(&self, caller: Caller, target: Target) -> Result<Permit, Box<Denied>> {
+        let class = self.class_of(&caller);
+        let ask = Ask {
+            environment: target.environment(),
+            server: target.server_id(),
+            name: target.name(),
+            action: target.action(),
+        };
+        let decision = self.decide_following(&class, caller.persona(), &ask);
+        self.permit(caller, target, &class, decision, true)
+    }
+
+    fn permit(
+        &self,
+        caller: Caller,
+        target: Target,
+        class: &Class,
+        decision: Decision,
+        following: bool,
+    ) -> Result<Permit, Box<Denied>> {
         let (revision, rules, conditions) = (self.revision, decision.rules, decision.conditions);
         match decision.refusal {
-            None => Ok(Permit { caller, target, class: class.key(), revision, rules, conditions }),
+            None => Ok(Permit { caller, target, class: class.key(), revision, rules, conditions, following }),
             Some(refusal) => Err(Box::new(Denied {
                 refusal,
                 visible: decision.visible,
@@ -111,6 +151,12 @@ impl Permit {
     #[must_use]
     pub fn rules(&self) -> &[Arc<str>] {
         &self.rules
+    }
+
+    /// Whether it permits to follow a task, and not to call.
+    #[must_use]
+    pub const fn is_following(&self) -> bool {
+        self.following
     }
 
     /// The conditions that were read, with what they read.

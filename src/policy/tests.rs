@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::fixture::{agent, build_with, policy, scoped_world, user};
 use super::*;
-use crate::identity::{Groups, Persona};
+use crate::identity::{ClientProof, Groups, Persona};
 use crate::outcome::Reason;
 
 /// A Monday at noon in Berlin.
@@ -119,6 +119,30 @@ fn an_agent_stays_in_its_environments() {
     let refused = decide_at(&policy, &ann, "deploy/rollout", "call", r#"{"replicas":1}"#, WORKDAY);
     assert_eq!(refused.refusal.unwrap().reason, Reason::EnvironmentRefused);
     assert!(!refused.visible);
+}
+
+#[test]
+fn an_agent_that_acts_on_its_own_needs_more_than_a_public_client_id() {
+    let policy = policy();
+    let mut ann = user("ann", &["platform"]);
+    let robot = crate::identity::AgentFacts { autonomous: true, ..agent(&["staging", "production"]) };
+    ann.agent = Some(robot.clone());
+    for proof in [ClientProof::None, ClientProof::Public] {
+        ann.client_proof = proof;
+        let refused = decide_at(&policy, &ann, "github/list_issues", "call", "{}", WORKDAY);
+        assert_eq!(refused.refusal.unwrap().reason, Reason::ClientProofInsufficient);
+        assert!(refused.visible, "it is the same for every object, so it is told");
+    }
+    ann.client_proof = ClientProof::Secret;
+    assert_eq!(reason(&policy, &ann, "github/list_issues", "{}"), None);
+    // Behind a person's assistant it is no better proven.
+    ann.chain = vec![robot];
+    ann.agent = Some(agent(&["staging", "production"]));
+    assert_eq!(reason(&policy, &ann, "github/list_issues", "{}"), None);
+    ann.client_proof = ClientProof::Public;
+    assert_eq!(reason(&policy, &ann, "github/list_issues", "{}"), Some(Reason::ClientProofInsufficient));
+    ann.chain.clear();
+    assert_eq!(reason(&policy, &ann, "github/list_issues", "{}"), None, "the person's login is the proof");
 }
 
 #[test]

@@ -277,7 +277,7 @@ impl Appender {
         open.sort_unstable_by_key(|open| open.leg);
         let fields = RotationFields { rotation: RotationFacts { epoch: self.epoch, open } };
         let mut body = Vec::new();
-        let header = Header { replica: &self.replica, kind: "rotation", of: None };
+        let header = Header { replica: &self.replica, kind: "rotation", of: None, who: None };
         line::body(&mut body, header, &fields).map_err(io::Error::other)?;
         Ok(body)
     }

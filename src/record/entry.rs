@@ -24,6 +24,9 @@ pub trait Evidence: Send {
 
     /// What is about to be done, as the record tells it.
     fn intent(&self) -> Intent<'_>;
+
+    /// Where it is about to be done, as metrics label it; `None` for the gateway itself.
+    fn server(&self) -> Option<&ServerId>;
 }
 
 /// The proof that the intent of this leg is durable, together with what may now be forwarded.
@@ -84,8 +87,7 @@ impl<P: Evidence> Entry<P> {
         self.journal.ended(self.call, self.leg, result);
         let metrics = self.journal.metrics();
         metrics.calls_in_flight.dec();
-        let server = self.proof.intent().attempt.mcp.server.and_then(|server| ServerId::new(server).ok());
-        metrics.ended(ServerLabel(server), &self.method, label, took);
+        metrics.ended(ServerLabel(self.proof.server().cloned()), &self.method, label, took);
     }
 }
 

@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::redact;
+use super::who::Who;
 use crate::ids::{CallId, DefinitionDigest, Digest, LegId, PolicyRevision, RevocationEpoch, ViewRevision};
 
 /// Who asked for what: the part that an intent, a refusal, a failure and a list have in common.
@@ -20,14 +21,8 @@ pub struct Attempt<'a> {
     pub call: CallId,
     /// The request of that call.
     pub leg: LegId,
-    /// The human or service subject.
-    pub subject: Option<SubjectFacts<'a>>,
-    /// The agent and its client.
-    pub agent: Option<ActorFacts<'a>>,
-    /// Further actors, outermost first, as rules spell them.
-    pub chain: Vec<&'a str>,
-    /// The token that was presented.
-    pub token: Option<TokenNote<'a>>,
+    /// Subject, agent, further actors and token.
+    pub who: &'a Who,
     /// What was asked.
     pub mcp: Operation<'a>,
     /// The policy that decided, where one did.

@@ -7,27 +7,18 @@
 use serde::Serialize;
 
 use super::event::{
-    ActorFacts, Attempt, ConditionValue, CredentialNote, Intent, Listing, Operation, ReloadNote, RevocationNote,
-    StartNote, SubjectFacts, TokenNote,
+    Attempt, ConditionValue, CredentialNote, Intent, Listing, Operation, ReloadNote, RevocationNote, StartNote,
 };
 use super::keys::{JournalKey, KeyedDigest};
 use super::redact;
 use crate::ids::{CallId, Digest, LegId, PolicyRevision, RevocationEpoch};
 use crate::limit;
 use crate::outcome::{Origin, Outcome, Reason, Stop};
-use crate::wire::{Json, Value};
+use crate::wire::{InputKind, Json, Value};
 
-/// The fields of a kind; what [`Attempt`] holds is written first.
+/// The fields of a kind; who it is about ([`super::who`]) stands before them.
 #[derive(Serialize)]
 pub(super) struct CallFields<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    subject: Option<&'a SubjectFacts<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    agent: Option<&'a ActorFacts<'a>>,
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    chain: &'a [&'a str],
-    #[serde(skip_serializing_if = "Option::is_none")]
-    token: Option<&'a TokenNote<'a>>,
     mcp: &'a Operation<'a>,
     decision: DecisionFields<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -90,17 +81,7 @@ impl Serialize for Values<'_> {
 
 impl<'a> CallFields<'a> {
     fn new(attempt: &'a Attempt<'a>, decision: DecisionFields<'a>) -> Self {
-        Self {
-            subject: attempt.subject.as_ref(),
-            agent: attempt.agent.as_ref(),
-            chain: &attempt.chain,
-            token: attempt.token.as_ref(),
-            mcp: &attempt.mcp,
-            decision,
-            credential: None,
-            arguments: None,
-            list: None,
-        }
+        Self { mcp: &attempt.mcp, decision, credential: None, arguments: None, list: None }
     }
 
     pub(super) fn intent(intent: &'a Intent<'a>, key: &'a JournalKey) -> Self {
@@ -159,6 +140,9 @@ pub(super) struct ResultFacts<'a> {
     is_error: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     origin: Option<&'static str>,
+    /// What was asked for: methods, never content.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    asked: Vec<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -178,11 +162,12 @@ pub(super) struct ResultFacts<'a> {
 }
 
 impl<'a> ResultFacts<'a> {
-    const fn bare(outcome: &'static str, latency_us: Option<u64>) -> Self {
+    fn bare(outcome: &'static str, latency_us: Option<u64>) -> Self {
         Self {
             outcome,
             is_error: false,
             origin: None,
+            asked: Vec::new(),
             code: None,
             reason: None,
             detail: None,
@@ -195,12 +180,12 @@ impl<'a> ResultFacts<'a> {
     }
 
     /// Nobody said how it ended.
-    pub(super) const fn unknown(detail: &'a str, latency_us: Option<u64>) -> Self {
+    pub(super) fn unknown(detail: &'a str, latency_us: Option<u64>) -> Self {
         Self { detail: Some(detail), may_have_acted: Some(true), ..Self::bare("unknown", latency_us) }
     }
 
     /// The intent was written, and then nothing was forwarded.
-    pub(super) const fn not_forwarded(reason: Reason) -> Self {
+    pub(super) fn not_forwarded(reason: Reason) -> Self {
         Self {
             reason: Some(reason),
             detail: Some("nothing was forwarded"),
@@ -219,7 +204,8 @@ impl<'a> ResultFacts<'a> {
         };
         match outcome {
             Outcome::Complete(result) => Self { is_error: is_error(result), ..digested("complete", result) },
-            Outcome::InputRequired { origin, result } => Self {
+            Outcome::InputRequired { origin, result, .. } => Self {
+                asked: asked(result),
                 origin: Some(match origin {
                     Origin::Upstream => "upstream",
                     Origin::Gateway => "gateway",
@@ -244,6 +230,20 @@ impl<'a> ResultFacts<'a> {
     pub(super) const fn label(&self) -> &'static str {
         if self.is_error { "tool_error" } else { self.outcome }
     }
+}
+
+/// Which methods an `input_required` result asks the client to answer, each once.
+fn asked(result: &Json) -> Vec<&'static str> {
+    let requests = member(result, "inputRequests").and_then(Value::as_object);
+    let methods = requests.into_iter().flat_map(|requests| requests.members()).filter_map(|(_, request)| {
+        let request = request.as_object()?;
+        let params = request.get("params").and_then(Value::as_object);
+        Some(InputKind::of(&request.get("method")?.as_str()?, params)?.method())
+    });
+    let mut methods: Vec<_> = methods.take(limit::INPUT_REQUESTS_MAX).collect();
+    methods.sort_unstable();
+    methods.dedup();
+    methods
 }
 
 /// Whether a tool's result says that the tool failed. Large results that never say so are not walked.

@@ -14,8 +14,10 @@ use super::event::{
 use super::journal::directory;
 use super::*;
 use crate::config::Durability;
-use crate::ids::{CallId, DefinitionDigest, Digest, LegId, PolicyRevision, ReplicaId, RevocationEpoch, ViewRevision};
-use crate::outcome::{Failure, Origin, Outcome, Reason, Refusal};
+use crate::ids::{
+    CallId, DefinitionDigest, Digest, LegId, PolicyRevision, ReplicaId, RevocationEpoch, ServerId, ViewRevision,
+};
+use crate::outcome::{Failure, Origin, Outcome, Reason, Refusal, Resume};
 use crate::wire::{Json, Outgoing, Source};
 
 /// A secret that must never be found anywhere.
@@ -28,7 +30,8 @@ pub(crate) struct Proof {
     pub(crate) leg: LegId,
     pub(crate) revoked: Arc<AtomicBool>,
     values: Vec<ConditionValue>,
-    digest: Digest,
+    who: Who,
+    server: ServerId,
 }
 
 impl Proof {
@@ -41,8 +44,19 @@ impl Proof {
             call: CallId::new(),
             leg: LegId::new(),
             revoked: Arc::default(),
+            who: Who::of(
+                Some(SubjectFacts { id: "user:corp/ann", acr: Some("mfa"), authenticated_at: Some(1_700_000_000) }),
+                Some(ActorFacts { id: Some("claude-code"), client: Some("cli"), proof: "public" }),
+                &["agent:planner"],
+                Some(TokenNote {
+                    issuer: "corp",
+                    id: Some("jti-1"),
+                    digest: &Digest::sha256(b"token"),
+                    expires_at: 1_700_000_600,
+                }),
+            ),
+            server: ServerId::new("deploy").unwrap(),
             values: vec![value("argument.replicas", "3"), value("argument.note", &format!("\"key {CANARY}\""))],
-            digest: Digest::sha256(b"token"),
         }
     }
 
@@ -50,19 +64,7 @@ impl Proof {
         Attempt {
             call: self.call,
             leg: self.leg,
-            subject: Some(SubjectFacts {
-                id: "user:corp/ann",
-                acr: Some("mfa"),
-                authenticated_at: Some(1_700_000_000),
-            }),
-            agent: Some(ActorFacts { id: Some("claude-code"), client: Some("cli"), proof: "public" }),
-            chain: vec!["agent:planner"],
-            token: Some(TokenNote {
-                issuer: "corp",
-                id: Some("jti-1"),
-                digest: &self.digest,
-                expires_at: 1_700_000_600,
-            }),
+            who: &self.who,
             mcp: Operation {
                 method: "tools/call",
                 protocol: Some("2026-07-28"),
@@ -95,6 +97,10 @@ impl Evidence for Proof {
             arguments: Some(br#"{"replicas":3}"#),
             values: &self.values,
         }
+    }
+
+    fn server(&self) -> Option<&ServerId> {
+        Some(&self.server)
     }
 }
 
@@ -136,7 +142,11 @@ pub(crate) async fn write_every_type(state: &Path) {
     let start =
         StartNote { version: "0.1.0", revision: Some(revision), epoch: RevocationEpoch(1), durability: "fsync" };
     journal.started(&start).await.unwrap();
-    let input = Outcome::InputRequired { origin: Origin::Gateway, result: json("{}") };
+    let input = Outcome::InputRequired {
+        origin: Origin::Gateway,
+        result: json(r#"{"inputRequests":{"a":{"method":"elicitation/create","params":{"message":"secret"}}}}"#),
+        resume: Resume::default(),
+    };
     for outcome in [
         Outcome::Complete(json(r#"{"content":[],"isError":true}"#)),
         Outcome::Complete(json(r#"{"content":[],"text":"\"isError\":true"}"#)),
@@ -152,7 +162,7 @@ pub(crate) async fn write_every_type(state: &Path) {
     let proof = Proof::new();
     let attempt = proof.attempt();
     journal.stopped(&attempt, &Refusal::new(Reason::DeniedByRule).rule("policies/policy.csv:9").into());
-    let nobody = Attempt { subject: None, agent: None, chain: Vec::new(), token: None, ..proof.attempt() };
+    let nobody = Attempt { who: &Who::default(), ..proof.attempt() };
     journal.stopped(&nobody, &Failure::before(Reason::CredentialUnavailable, format!("Bearer {CANARY}")).into());
     journal.listed(&attempt, &Listing { shown: 12, view: Some(ViewRevision(Digest::sha256(b"view"))) });
     journal.knocked(Reason::TokenMissing, "192.0.2.7".parse().unwrap());

@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use super::appender::{Appender, Mark};
 use super::batch::{Settled, lock};
+use super::direct::Direct;
 use super::entry::unavailable;
 use super::event::{Attempt, Intent, Listing, ReloadNote, RevocationNote, StartNote};
 use super::fields::{
@@ -94,7 +95,12 @@ impl Journal {
         let directory = directory(settings.state);
         let error = |problem| JournalError { place: directory.display().to_string(), problem };
         let (appender, found) = Appender::open(&directory, settings.replica).map_err(error)?;
-        let shared = Arc::new(Shared::new(settings.metrics));
+        let appender = Arc::new(std::sync::Mutex::new(appender));
+        let direct = match settings.durability {
+            Durability::Os => Some(Direct::new(Arc::clone(&appender))),
+            Durability::Fsync => None,
+        };
+        let shared = Arc::new(Shared::new(settings.metrics, direct));
         let noise = Arc::new(Noise::default());
         let writer = Writer {
             shared: Arc::clone(&shared),
@@ -165,13 +171,13 @@ impl Journal {
             Stop::Failed(_) => "failure",
         };
         let fields = CallFields::stopped(attempt, stop);
-        self.note(kind, Some((attempt.call, attempt.leg)), &fields, Mark::Closes(attempt.leg));
+        self.write(self.header_of(kind, attempt), &fields, Mark::Closes(attempt.leg));
     }
 
     /// Records what a filtered list showed. Never waits.
     pub fn listed(&self, attempt: &Attempt<'_>, listing: &Listing) {
         let fields = CallFields::list(attempt, listing);
-        self.note("list", Some((attempt.call, attempt.leg)), &fields, Mark::Plain);
+        self.write(self.header_of("list", attempt), &fields, Mark::Plain);
     }
 
     /// Counts a refusal of somebody who was not authenticated. Never waits.
@@ -218,7 +224,7 @@ impl Journal {
 
     pub(super) fn intend(&self, intent: &Intent<'_>) -> Result<Settled, Stop> {
         let open = OpenLeg { call: intent.attempt.call, leg: intent.attempt.leg };
-        let header = self.header("intent", Some((open.call, open.leg)));
+        let header = self.header_of("intent", &intent.attempt);
         let fields = CallFields::intent(intent, &self.0.key);
         scratch(|body| match line::body(body, header, &fields) {
             Ok(()) => self
@@ -238,7 +244,10 @@ impl Journal {
     }
 
     fn note(&self, kind: &'static str, of: Option<(CallId, LegId)>, fields: &impl Serialize, mark: Mark) {
-        let header = self.header(kind, of);
+        self.write(self.header(kind, of), fields, mark);
+    }
+
+    fn write(&self, header: Header<'_>, fields: &impl Serialize, mark: Mark) {
         scratch(|body| match line::body(body, header, fields) {
             Ok(()) => self.0.shared.push(body, mark),
             Err(error) => {
@@ -262,7 +271,11 @@ impl Journal {
     }
 
     fn header(&self, kind: &'static str, of: Option<(CallId, LegId)>) -> Header<'_> {
-        Header { replica: &self.0.replica, kind, of }
+        Header { replica: &self.0.replica, kind, of, who: None }
+    }
+
+    fn header_of<'a>(&'a self, kind: &'static str, attempt: &Attempt<'a>) -> Header<'a> {
+        Header { who: Some(attempt.who), ..self.header(kind, Some((attempt.call, attempt.leg))) }
     }
 
     fn write_noise(&self) {

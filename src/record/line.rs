@@ -3,10 +3,12 @@
 //!
 //! Refuses to know what the kinds mean. Invariant: one event is exactly one line, whatever its fields hold.
 
+use std::cell::RefCell;
 use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use super::who::Who;
 use crate::ids::{CallId, Digest, LegId, ReplicaId};
 use crate::limit;
 
@@ -19,6 +21,7 @@ pub(super) struct Header<'a> {
     pub(super) replica: &'a ReplicaId,
     pub(super) kind: &'static str,
     pub(super) of: Option<(CallId, LegId)>,
+    pub(super) who: Option<&'a Who>,
 }
 
 /// Why a line could not be made.
@@ -41,11 +44,14 @@ fn write(line: &mut Vec<u8>, header: Header<'_>, fields: &impl Serialize) -> Res
     let error = || LineError(header.kind);
     let start = line.len();
     let mut head = Text(line);
-    write!(head, r#","replica":"{}","at":"{:.6}","type":"{}""#, header.replica, jiff::Timestamp::now(), header.kind)
-        .map_err(|_| error())?;
+    write!(head, r#","replica":"{}","at":""#, header.replica).map_err(|_| error())?;
+    moment(&mut head, jiff::Timestamp::now()).map_err(|_| error())?;
+    head.write_str(r#"","type":""#).and_then(|()| head.write_str(header.kind)).map_err(|_| error())?;
+    head.write_str("\"").map_err(|_| error())?;
     if let Some((call, leg)) = header.of {
         write!(head, r#","call":"{call}","leg":"{leg}""#).map_err(|_| error())?;
     }
+    head.write_str(header.who.map_or("", Who::as_str)).map_err(|_| error())?;
     let brace = line.len();
     serde_json::to_writer(&mut *line, fields).map_err(|_| error())?;
     // The fields are an object of their own; its opening brace becomes the comma that joins it.
@@ -64,6 +70,28 @@ fn write(line: &mut Vec<u8>, header: Header<'_>, fields: &impl Serialize) -> Res
         body.iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')).for_each(|byte| *byte = b' ');
     }
     if body.len() > limit::JOURNAL_LINE_BYTES_MAX { Err(error()) } else { Ok(()) }
+}
+
+/// Writes a moment as RFC 3339 in UTC with microseconds. The seconds are written anew only when they change:
+/// a calendar costs more than all the digits of a line.
+fn moment(text: &mut impl std::fmt::Write, now: jiff::Timestamp) -> std::fmt::Result {
+    thread_local! {
+        static SECOND: RefCell<(i64, String)> = const { RefCell::new((i64::MIN, String::new())) };
+    }
+    let micros = now.subsec_microsecond();
+    if micros < 0 {
+        // Before 1970; no clock should say so.
+        return write!(text, "{now:.6}");
+    }
+    SECOND.with(|second| {
+        let Ok(mut second) = second.try_borrow_mut() else { return write!(text, "{now:.6}") };
+        if second.0 != now.as_second() {
+            let whole = jiff::Timestamp::from_second(now.as_second()).map_err(|_| std::fmt::Error)?;
+            let written = whole.to_string();
+            *second = (now.as_second(), written.trim_end_matches('Z').to_owned());
+        }
+        write!(text, "{}.{micros:06}Z", second.1)
+    })
 }
 
 /// Appends the whole line, with its break, and answers the digest that the next one carries.
@@ -105,7 +133,7 @@ mod tests {
         };
         let replica = ReplicaId::new();
         let mut line = Vec::new();
-        body(&mut line, Header { replica: &replica, kind: "start", of: None }, &fields).unwrap();
+        body(&mut line, Header { replica: &replica, kind: "start", of: None, who: None }, &fields).unwrap();
         let mut lines = Vec::new();
         chain(&mut lines, 7, &GENESIS, &line);
         assert_eq!(lines.iter().filter(|byte| **byte == b'\n').count(), 1);
@@ -116,12 +144,22 @@ mod tests {
     }
 
     #[test]
+    fn a_moment_is_written_as_the_calendar_has_it() {
+        for nanoseconds in [0, 1_000, 999_999_999, 1_764_000_000_000_001_999, 1_764_000_000_999_999_999, -1_500] {
+            let now = jiff::Timestamp::from_nanosecond(nanoseconds).unwrap();
+            let mut text = String::new();
+            moment(&mut text, now).unwrap();
+            assert_eq!(text, format!("{now:.6}"));
+        }
+    }
+
+    #[test]
     fn a_kind_without_fields_is_still_an_object() {
         #[derive(Serialize)]
         struct Nothing {}
         let replica = ReplicaId::new();
         let (mut line, mut lines) = (Vec::new(), Vec::new());
-        body(&mut line, Header { replica: &replica, kind: "stop", of: None }, &Nothing {}).unwrap();
+        body(&mut line, Header { replica: &replica, kind: "stop", of: None, who: None }, &Nothing {}).unwrap();
         chain(&mut lines, 1, &GENESIS, &line);
         assert!(serde_json::from_slice::<serde_json::Value>(&lines).is_ok(), "{}", String::from_utf8_lossy(&lines));
     }
@@ -135,7 +173,7 @@ mod tests {
         let replica = ReplicaId::new();
         let mut line = Vec::new();
         let fields = Fields { text: "x".repeat(limit::JOURNAL_LINE_BYTES_MAX) };
-        assert!(body(&mut line, Header { replica: &replica, kind: "stop", of: None }, &fields).is_err());
+        assert!(body(&mut line, Header { replica: &replica, kind: "stop", of: None, who: None }, &fields).is_err());
         assert!(line.is_empty());
     }
 }

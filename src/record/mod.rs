@@ -4,11 +4,13 @@
 //! Invariant: an [`Entry`] exists only for a durable intent, and each intent gets exactly one end.
 //!
 //! From proof to disk: [`entry`] seals a proof, [`journal`] makes the line ([`event`], `fields`, `line`), `writer`
-//! collects lines into batches, `appender` numbers and chains them, `batch` tells who waited.
+//! collects lines into batches, `appender` numbers and chains them, `batch` tells who waited;
+//! with `durability = "os"` whoever waits writes by itself (`direct`).
 //! [`verify`] walks the chain back.
 
 mod appender;
 mod batch;
+mod direct;
 pub mod entry;
 pub mod event;
 mod fields;
@@ -26,6 +28,7 @@ mod segment;
 #[cfg(test)]
 mod tests;
 pub mod verify;
+pub mod who;
 mod writer;
 
 pub use entry::{Entry, Evidence};
@@ -34,3 +37,4 @@ pub use journal::{Journal, JournalSettings, Recovered};
 pub use keys::JournalKey;
 pub use metrics::Metrics;
 pub use verify::{Verdict, verify};
+pub use who::Who;

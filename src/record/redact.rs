@@ -6,7 +6,9 @@
 //! live in types that cannot be printed.
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
+use aho_corasick::{AhoCorasick, Input, MatchKind};
 use serde::Serializer;
 
 use crate::limit;
@@ -25,20 +27,20 @@ pub fn text(text: &str) -> Cow<'_, str> {
 /// The text with every recognisable secret replaced by `[redacted]`.
 #[must_use]
 pub fn secrets(text: &str) -> Cow<'_, str> {
+    let Some(prefixes) = &*PREFIXES else { return Cow::Borrowed("[redacted]") };
     let mut clean = String::new();
     let mut copied = 0;
     let mut at = 0;
-    let bytes = text.as_bytes();
-    while let Some(rest) = bytes.get(at..) {
-        let Some(&first) = rest.first() else { break };
-        let before = at.checked_sub(1).and_then(|before| bytes.get(before)).copied();
-        let Some((kept, length)) = PATTERNS.iter().find_map(|pattern| pattern.at(first, rest, before)) else {
-            at += 1;
+    while let Some(found) = prefixes.find(Input::new(text).range(at..)) {
+        let start = found.start();
+        let matched = PATTERNS.get(found.pattern().as_usize()).and_then(|pattern| pattern.at(text.as_bytes(), start));
+        let Some((kept, length)) = matched else {
+            at = start + 1;
             continue;
         };
-        clean.push_str(text.get(copied..at + kept).unwrap_or_default());
+        clean.push_str(text.get(copied..start + kept).unwrap_or_default());
         clean.push_str("[redacted]");
-        at += length;
+        at = start + length;
         copied = at;
     }
     if copied == 0 {
@@ -141,14 +143,11 @@ const PATTERNS: &[Pattern] = &[
 ];
 
 impl Pattern {
-    /// Whether it matches here: how many bytes stay, and how long the whole match is.
-    fn at(&self, first: u8, rest: &[u8], before: Option<u8>) -> Option<(usize, usize)> {
-        let head = self.prefix.first()?;
-        if !head.eq_ignore_ascii_case(&first) {
-            return None;
-        }
-        let found = rest.get(..self.prefix.len())?;
-        let same = if self.keep { found.eq_ignore_ascii_case(self.prefix) } else { found == self.prefix };
+    /// Whether it matches where its prefix was found: how many bytes stay, and how long the whole match is.
+    fn at(&self, text: &[u8], start: usize) -> Option<(usize, usize)> {
+        let before = start.checked_sub(1).and_then(|before| text.get(before)).copied();
+        let rest = text.get(start..)?;
+        let same = self.keep || rest.starts_with(self.prefix);
         if !same || (self.word && before.is_some_and(is_word)) {
             return None;
         }
@@ -157,6 +156,17 @@ impl Pattern {
         (run >= self.run_min).then_some((kept, self.prefix.len() + run))
     }
 }
+
+/// Finds where a prefix stands, in any case; every line of the record is searched, so all are looked for at once.
+/// None begins with another one, so at most one stands at a place.
+static PREFIXES: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| {
+    AhoCorasick::builder()
+        .ascii_case_insensitive(true)
+        .match_kind(MatchKind::LeftmostFirst)
+        .build(PATTERNS.iter().map(|pattern| pattern.prefix))
+        .inspect_err(|error| tracing::error!(%error, "defect: secrets cannot be searched for; no text is kept"))
+        .ok()
+});
 
 #[cfg(test)]
 mod tests {
@@ -178,6 +188,16 @@ mod tests {
             ("plain words", "plain words"),
         ] {
             assert_eq!(secrets(dirty), clean);
+        }
+    }
+
+    #[test]
+    fn no_prefix_begins_with_another_one() {
+        for (index, one) in PATTERNS.iter().enumerate() {
+            for (other, two) in PATTERNS.iter().enumerate() {
+                let begins = two.prefix.to_ascii_lowercase().starts_with(&one.prefix.to_ascii_lowercase());
+                assert!(index == other || !begins, "{index} and {other}");
+            }
         }
     }
 

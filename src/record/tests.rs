@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -108,7 +109,8 @@ async fn two_lines_that_wait_together_are_made_safe_by_one_sync() {
     let state = tempfile::tempdir().unwrap();
     let replica = ReplicaId::new();
     let (appender, _) = appender::Appender::open(state.path(), replica).unwrap();
-    let shared = Arc::new(writer::Shared::new(Metrics::new()));
+    let appender = Arc::new(std::sync::Mutex::new(appender));
+    let shared = Arc::new(writer::Shared::new(Metrics::new(), None));
     let mark = appender::Mark::Plain;
     let one = shared.push_urgent(br#","type":"stop"}"#, mark).unwrap();
     let two = shared.push_urgent(br#","type":"stop"}"#, mark).unwrap();
@@ -351,7 +353,7 @@ async fn a_segment_ends_at_its_limit_and_the_next_knows_what_is_open() {
 
 #[tokio::test]
 async fn a_full_queue_refuses_intents_but_still_takes_results() {
-    let shared = writer::Shared::new(Metrics::new());
+    let shared = writer::Shared::new(Metrics::new(), None);
     // No writer runs here, so that the queue fills.
     let line = vec![b'x'; limit::JOURNAL_LINE_BYTES_MAX];
     let mut taken = 0;
@@ -363,6 +365,67 @@ async fn a_full_queue_refuses_intents_but_still_takes_results() {
         shared.push(&line, appender::Mark::Plain);
     }
     assert_eq!(shared.metrics.journal_dropped.get(), taken as u64, "the other half is for results, and no more");
+}
+
+/// A writer whose files are written by whoever waits, with the appender to break.
+fn start_direct(state: &Path) -> (Arc<writer::Shared>, Arc<std::sync::Mutex<appender::Appender>>) {
+    let replica = ReplicaId::new();
+    let (appender, _) = appender::Appender::open(&directory(state), replica).unwrap();
+    let appender = Arc::new(std::sync::Mutex::new(appender));
+    let direct = direct::Direct::new(Arc::clone(&appender));
+    let shared = Arc::new(writer::Shared::new(Metrics::new(), Some(direct)));
+    let writer = writer::Writer {
+        shared: Arc::clone(&shared),
+        appender: Arc::clone(&appender),
+        durability: Durability::Os,
+        replica,
+    };
+    std::thread::spawn(move || writer.run());
+    (shared, appender)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn who_waits_writes_and_no_line_is_left_behind_or_written_twice() {
+    let state = tempfile::tempdir().unwrap();
+    let (shared, _appender) = start_direct(state.path());
+    let tasks: Vec<_> = (0..8)
+        .map(|_| {
+            let shared = Arc::clone(&shared);
+            tokio::spawn(async move {
+                for _ in 0..100 {
+                    shared.push(br#","type":"stop"}"#, appender::Mark::Plain);
+                    let waiting = shared.push_urgent(br#","type":"stop"}"#, appender::Mark::Plain).unwrap();
+                    assert!(waiting.await);
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        tokio::time::timeout(Duration::from_secs(30), task).await.expect("a line was left behind").unwrap();
+    }
+    shared.close();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while whole(state.path()).records < 1_600 && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(whole(state.path()).records, 1_600);
+}
+
+#[tokio::test]
+async fn who_waits_is_refused_on_a_full_disk_until_the_thread_could_write_again() {
+    let state = tempfile::tempdir().unwrap();
+    let (shared, appender) = start_direct(state.path());
+    assert!(shared.push_urgent(br#","type":"stop"}"#, appender::Mark::Plain).unwrap().await);
+    let full = std::fs::File::options().append(true).open("/dev/full").unwrap();
+    appender.lock().unwrap().replace_file(full);
+    assert!(!shared.push_urgent(br#","type":"stop"}"#, appender::Mark::Plain).unwrap().await);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !shared.is_well() && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(shared.push_urgent(br#","type":"stop"}"#, appender::Mark::Plain).unwrap().await);
+    // A file that could not be cut is left alone; what was queued is kept behind the note of what happened.
+    assert_eq!(kinds(state.path()), ["stop", "rotation", "repair", "stop", "stop"]);
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use super::appender::{Appender, Lines, Mark};
 use super::batch::{Batch, Relay, Settled, lock};
+use super::direct::Direct;
 use super::fields::{RepairFacts, RepairFields};
 use super::line::{self, Header};
 use super::metrics::Metrics;
@@ -27,6 +28,8 @@ pub(super) struct Shared {
     dropped: AtomicU64,
     pub(super) relay: Arc<Relay>,
     pub(super) metrics: Arc<Metrics>,
+    /// The files, where whoever waits for an intent writes it ([`super::direct`]).
+    direct: Option<Direct>,
 }
 
 #[derive(Debug, Default)]
@@ -54,8 +57,9 @@ enum Sleep {
 }
 
 impl Shared {
-    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(metrics: Arc<Metrics>, direct: Option<Direct>) -> Self {
         Self {
+            direct,
             queue: Mutex::default(),
             work: Condvar::new(),
             dropped: AtomicU64::new(0),
@@ -90,12 +94,45 @@ impl Shared {
         queue.lines.push(body, mark);
         queue.urgent = true;
         let batch = Arc::clone(&queue.batch);
-        if queue.sleep != Sleep::Awake {
+        if self.direct.is_none() && queue.sleep != Sleep::Awake {
             queue.sleep = Sleep::Awake;
             self.work.notify_one();
         }
         drop(queue);
+        if let Some(direct) = &self.direct {
+            direct.write(self);
+        }
         Some(Settled::of(batch))
+    }
+
+    /// Whether somebody waits for a line of the queue.
+    pub(super) fn is_urgent(&self) -> bool {
+        lock(&self.queue).urgent
+    }
+
+    /// Takes what somebody waits for, if anybody does.
+    pub(super) fn take_urgent(&self, lines: &mut Lines) -> Option<Work> {
+        let mut queue = lock(&self.queue);
+        queue.urgent.then(|| self.swap(&mut queue, lines))
+    }
+
+    /// Nothing is written ever again: nothing is taken, and whoever waits is told.
+    pub(super) fn give_up(&self) {
+        let mut queue = lock(&self.queue);
+        queue.closed = true;
+        let batch = std::mem::take(&mut queue.batch);
+        drop(queue);
+        self.relay.wake(batch.settle(false));
+    }
+
+    /// Nothing can be written any more: intents are refused, and the thread tries until it can be.
+    pub(super) fn break_down(&self, error: &io::Error) {
+        tracing::error!(%error, "the journal cannot be written; calls are refused until it can");
+        self.metrics.journal_well.set(0);
+        let mut queue = lock(&self.queue);
+        queue.broken = true;
+        queue.sleep = Sleep::Awake;
+        self.work.notify_one();
     }
 
     /// Takes nothing more; what is queued is still written.
@@ -110,17 +147,18 @@ impl Shared {
         !queue.broken && !queue.closed
     }
 
-    /// Waits until there is something to write, and takes it. `None` when all is done.
-    fn take(&self, lines: &mut Lines, idle: bool, retry: bool) -> Option<Work> {
+    /// Waits until there may be something to write; `false` when all is done.
+    fn wait_for_work(&self, idle: bool, retry: bool) -> bool {
         let mut queue = lock(&self.queue);
         if retry && !queue.closed {
             queue = self.wait(queue, Some(limit::JOURNAL_RETRY_INTERVAL));
         }
-        while !retry && !queue.urgent && !queue.closed {
+        // What somebody else failed to write is this thread's to try again.
+        while !retry && !queue.urgent && !queue.closed && !queue.broken {
             if queue.lines.marks.is_empty() && idle {
                 queue.sleep = Sleep::Deep;
                 queue = self.wait(queue, None);
-                if queue.lines.marks.is_empty() && !queue.closed {
+                if queue.lines.marks.is_empty() && !queue.closed && !queue.broken {
                     continue;
                 }
                 break;
@@ -130,13 +168,19 @@ impl Shared {
             break;
         }
         queue.sleep = Sleep::Awake;
-        if queue.closed && queue.lines.marks.is_empty() {
-            return None;
-        }
+        !(queue.closed && queue.lines.marks.is_empty())
+    }
+
+    /// Takes everything there is.
+    fn take(&self, lines: &mut Lines) -> Work {
+        self.swap(&mut lock(&self.queue), lines)
+    }
+
+    fn swap(&self, queue: &mut Queue, lines: &mut Lines) -> Work {
         std::mem::swap(&mut queue.lines, lines);
         let batch = std::mem::take(&mut queue.batch);
         let relay = Arc::clone(&self.relay);
-        Some(Work { batch, relay, urgent: std::mem::take(&mut queue.urgent), closed: queue.closed })
+        Work { batch, relay, urgent: std::mem::take(&mut queue.urgent), closed: queue.closed }
     }
 
     fn wait<'a>(
@@ -151,7 +195,7 @@ impl Shared {
     }
 }
 
-struct Work {
+pub(super) struct Work {
     batch: Arc<Batch>,
     relay: Arc<Relay>,
     urgent: bool,
@@ -159,7 +203,7 @@ struct Work {
 }
 
 impl Work {
-    fn settle(&self, safe: bool) {
+    pub(super) fn settle(&self, safe: bool) {
         self.relay.wake(self.batch.settle(safe));
     }
 }
@@ -176,25 +220,22 @@ struct Ended(Arc<Shared>);
 
 impl Drop for Ended {
     fn drop(&mut self) {
-        let mut queue = lock(&self.0.queue);
-        queue.closed = true;
-        let batch = std::mem::take(&mut queue.batch);
-        drop(queue);
-        self.0.relay.wake(batch.settle(false));
+        self.0.give_up();
     }
 }
 
 /// The thread that owns the files.
 pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
-    pub(super) appender: Appender,
+    /// Shared only where there is a [`Direct`].
+    pub(super) appender: Arc<Mutex<Appender>>,
     pub(super) durability: Durability,
     pub(super) replica: ReplicaId,
 }
 
 /// What a failed write left to be written later.
-#[derive(Default)]
-struct Backlog {
+#[derive(Debug, Default)]
+pub(super) struct Backlog {
     lines: Lines,
     problem: String,
     refused: u64,
@@ -202,7 +243,7 @@ struct Backlog {
 
 impl Writer {
     /// Runs until the queue is closed and empty.
-    pub(super) fn run(mut self) {
+    pub(super) fn run(self) {
         let _ended = Ended(Arc::clone(&self.shared));
         let mut lines = Lines::default();
         let mut backlog: Option<Backlog> = None;
@@ -210,35 +251,43 @@ impl Writer {
         loop {
             let idle = last_line.elapsed() >= limit::JOURNAL_IDLE_AFTER;
             if idle
-                && self.appender.is_unsynced()
                 && backlog.is_none()
-                && let Err(error) = self.appender.sync()
+                && let Err(error) = sync_if_needed(&mut lock(&self.appender))
             {
                 backlog = Some(self.broken(&error, None));
             }
             lines.clear();
-            let Some(work) = self.shared.take(&mut lines, idle, backlog.is_some()) else { break };
+            if !self.shared.wait_for_work(idle, backlog.is_some()) {
+                break;
+            }
+            // The files first, the lines second: the order of the queue is the order of the file.
+            // Whoever panicked with them in hand left nobody knows what.
+            let Ok(mut appender) = self.appender.lock() else { return };
+            let work = self.shared.take(&mut lines);
+            if let Some(direct) = &self.shared.direct {
+                backlog = backlog.or(direct.take_backlog());
+            }
             if !lines.marks.is_empty() {
                 self.shared.metrics.journal_batch_lines.observe(count(lines.marks.len()));
                 last_line = Instant::now();
             }
             backlog = match backlog.take() {
-                Some(backlog) => self.recover(backlog, &lines, &work),
-                None => self.write(&lines, &work),
+                Some(backlog) => self.recover(&mut appender, backlog, &lines, &work),
+                None => self.write(&mut appender, &lines, &work),
             };
         }
-        if let Err(error) = self.appender.sync() {
+        if let Err(error) = lock(&self.appender).sync() {
             tracing::error!(%error, "the end of the journal may not survive a crash of the machine");
         }
     }
 
-    fn write(&mut self, lines: &Lines, work: &Work) -> Option<Backlog> {
+    fn write(&self, appender: &mut Appender, lines: &Lines, work: &Work) -> Option<Backlog> {
         if lines.marks.is_empty() {
             return None;
         }
-        let appended = self.appender.append(lines);
+        let appended = appender.append(lines);
         let written = appended.is_ok();
-        match appended.and_then(|()| if work.urgent { self.settle() } else { Ok(()) }) {
+        match appended.and_then(|()| if work.urgent { self.settle(appender) } else { Ok(()) }) {
             Ok(()) => {
                 work.settle(true);
                 None
@@ -252,29 +301,23 @@ impl Writer {
     }
 
     /// Makes the batch as safe as was asked for.
-    fn settle(&mut self) -> io::Result<()> {
+    fn settle(&self, appender: &mut Appender) -> io::Result<()> {
         if self.durability == Durability::Os {
             return Ok(());
         }
         let started = Instant::now();
-        let synced = self.appender.sync();
+        let synced = appender.sync();
         self.shared.metrics.journal_sync_seconds.observe(started.elapsed().as_secs_f64());
         synced
     }
 
     fn broken(&self, error: &io::Error, lines: Option<&Lines>) -> Backlog {
-        tracing::error!(%error, "the journal cannot be written; calls are refused until it can");
-        lock(&self.shared.queue).broken = true;
-        self.shared.metrics.journal_well.set(0);
-        let mut backlog = Backlog { problem: error.to_string(), ..Backlog::default() };
-        if let Some(lines) = lines {
-            backlog.keep(lines);
-        }
-        backlog
+        self.shared.break_down(error);
+        Backlog::of(error, lines)
     }
 
     /// Tries to write what was left, with a note of what happened.
-    fn recover(&mut self, mut backlog: Backlog, lines: &Lines, work: &Work) -> Option<Backlog> {
+    fn recover(&self, appender: &mut Appender, mut backlog: Backlog, lines: &Lines, work: &Work) -> Option<Backlog> {
         backlog.keep(lines);
         work.settle(false);
         let dropped = self.shared.dropped.swap(0, Ordering::Relaxed);
@@ -286,15 +329,15 @@ impl Writer {
             ..RepairFacts::default()
         };
         let mut body = Vec::new();
-        let header = Header { replica: &self.replica, kind: "repair", of: None };
+        let header = Header { replica: &self.replica, kind: "repair", of: None, who: None };
         let mut all = Lines::default();
         if line::body(&mut body, header, &RepairFields { repair }).is_ok() {
             all.push(&body, Mark::Plain);
         }
         backlog.lines.iter().for_each(|(body, mark)| all.push(body, mark));
-        let appended = self.appender.append(&all);
+        let appended = appender.append(&all);
         let written = appended.is_ok();
-        match appended.and_then(|()| self.appender.sync()) {
+        match appended.and_then(|()| appender.sync()) {
             Ok(()) => {
                 tracing::warn!("the journal can be written again");
                 lock(&self.shared.queue).broken = false;
@@ -319,6 +362,15 @@ impl Writer {
 }
 
 impl Backlog {
+    /// What a write leaves behind: what it failed with, and the lines that were not written.
+    pub(super) fn of(error: &io::Error, lines: Option<&Lines>) -> Self {
+        let mut backlog = Self { problem: error.to_string(), ..Self::default() };
+        if let Some(lines) = lines {
+            backlog.keep(lines);
+        }
+        backlog
+    }
+
     /// Keeps all but the intents: their callers were refused. Bounded like the queue.
     fn keep(&mut self, lines: &Lines) {
         for (body, mark) in lines.iter() {
@@ -332,7 +384,11 @@ impl Backlog {
     }
 }
 
+fn sync_if_needed(appender: &mut Appender) -> io::Result<()> {
+    if appender.is_unsynced() { appender.sync() } else { Ok(()) }
+}
+
 #[expect(clippy::cast_precision_loss, reason = "a histogram of counts far below 2^52")]
-const fn count(lines: usize) -> f64 {
+pub(super) const fn count(lines: usize) -> f64 {
     lines as f64
 }

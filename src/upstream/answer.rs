@@ -11,7 +11,7 @@ use super::hub::Hub;
 use super::{logging, shape};
 use crate::outcome::{Failure, Outcome, Reason};
 use crate::wire::mcp::{Era, code, meta};
-use crate::wire::{Edit, Json, Kind, Message, Object, Value};
+use crate::wire::{Edit, Json, Kind, Message, Object, Value, notification_without_own_keys};
 
 /// One request that waits for its answer.
 #[derive(Debug)]
@@ -113,7 +113,7 @@ impl Waiting {
             return self.stray();
         }
         drop(method);
-        Heard::Notification(message)
+        Heard::Notification(notification_without_own_keys(message))
     }
 
     fn progress(&self, message: &Message) -> Heard {
@@ -122,7 +122,8 @@ impl Waiting {
             return self.stray();
         }
         let params = params.edited(&[Edit::Set(meta::PROGRESS_TOKEN, theirs.clone())]);
-        Heard::Notification(Message::notification("notifications/progress", Some(&params)))
+        let progress = Message::notification("notifications/progress", Some(&params));
+        Heard::Notification(notification_without_own_keys(progress))
     }
 
     fn stray(&self) -> Heard {
@@ -131,8 +132,7 @@ impl Waiting {
     }
 }
 
-/// What we answer to a request of a legacy server. No client capability was declared to it, so there is
-/// nothing that it may ask but whether we are alive.
+/// What we answer to a request of a legacy server that goes to no client: whether we are alive it may always ask.
 pub(super) fn reply_to_server(request: &Message) -> Option<Message> {
     let id = request.id()?;
     if request.method() == "ping" {
@@ -140,6 +140,13 @@ pub(super) fn reply_to_server(request: &Message) -> Option<Message> {
     }
     let error = serde_json::json!({ "code": code::METHOD_NOT_FOUND, "message": "Method not found" });
     Some(Message::error(Some(&id), &Json::of(&error)))
+}
+
+/// What we answer to a question that may be any of several calls': whose it is is never guessed.
+pub(super) fn ambiguous(request: &Message) -> Option<Message> {
+    let message = "Several calls are in flight in this session, and the question does not say which one asks";
+    let error = serde_json::json!({ "code": code::INTERNAL_ERROR, "message": message });
+    Some(Message::error(Some(&request.id()?), &Json::of(&error)))
 }
 
 /// The code of a JSON-RPC error object.

@@ -3,21 +3,76 @@
 //! Decides when waiting is over. Knows nothing of transports or eras. Invariant: there is exactly one
 //! end, and an upstream that says nothing gets one too.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use futures_util::future::Either;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::exchange::{Event, Opened};
+use super::exchange::{Event, Opened, Signal, Stream};
+use super::gate::Permit;
+use super::parked::Asker;
 use crate::config::HealthConfig;
 use crate::limit;
 use crate::outcome::{Failure, Outcome, Reason};
 
 /// Where the events of one request come from. Dropping it cancels the request.
 pub(super) trait Answers: Send + 'static {
-    /// The next event; not asked again after [`Event::Done`].
-    fn next(&mut self) -> impl Future<Output = Event> + Send;
+    /// What comes next; not asked again after [`Event::Done`].
+    fn draw(&mut self) -> impl Future<Output = Signal> + Send;
+
+    /// The next event, where nothing can be asked.
+    fn next(&mut self) -> impl Future<Output = Event> + Send {
+        async {
+            loop {
+                if let Signal::Event(event) = self.draw().await {
+                    return event;
+                }
+            }
+        }
+    }
+}
+
+/// The clock of a call that may have to wait for a person, and its place among the calls in flight.
+#[derive(Debug, Default)]
+pub(super) struct Pause {
+    place: Mutex<Option<Permit>>,
+    /// Questions that were not answered yet.
+    open: AtomicUsize,
+    answered: Notify,
+}
+
+impl Pause {
+    pub(super) fn new(place: Option<Permit>) -> Self {
+        Self { place: Mutex::new(place), ..Self::default() }
+    }
+
+    /// Gives the place free while the call waits.
+    pub(super) fn release(&self) {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    /// Takes a place again.
+    pub(super) fn restore(&self, place: Permit) {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner).replace(place);
+    }
+
+    /// A question was answered: the clock goes on.
+    pub(super) fn answered(&self) {
+        self.open.fetch_sub(1, Ordering::AcqRel);
+        self.answered.notify_one();
+    }
+
+    fn asked(&self) {
+        self.open.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn is_waiting(&self) -> bool {
+        self.open.load(Ordering::Acquire) > 0
+    }
 }
 
 /// How long one request may take.
@@ -65,40 +120,81 @@ pub(super) fn timed_out(what: &str) -> Outcome {
 }
 
 /// Waits for the first event in place, until `first`; goes on in a task only if there is more than the end.
-pub(super) async fn drive(mut answers: impl Answers, patience: Patience, first: Instant) -> Opened {
-    match next(&mut answers, first).await {
-        Event::Done(outcome) => Opened::Done(outcome),
+pub(super) async fn drive(
+    mut answers: impl Answers,
+    patience: Patience,
+    first: Instant,
+    asker: Option<Arc<Asker>>,
+) -> Opened {
+    let drawn = match tokio::time::timeout_at(first, answers.draw()).await {
+        Ok(signal) => signal,
+        Err(_) => Signal::Event(Event::Done(late())),
+    };
+    match drawn {
+        Signal::Event(Event::Done(outcome)) => Opened::Done(outcome),
         first => {
             let (sender, receiver) = mpsc::channel(limit::EXCHANGE_EVENTS_MAX);
             let cancelled = CancellationToken::new();
             let guard = cancelled.clone().drop_guard();
+            let pause = asker.as_ref().map(|asker| Arc::clone(&asker.pause)).unwrap_or_default();
             tokio::spawn(async move {
                 // Dropping the answers tells the upstream, so that must happen however this ends.
                 tokio::select! {
                     () = cancelled.cancelled() => {}
-                    () = feed(answers, first, patience, sender) => {}
+                    () = feed(answers, first, patience, &pause, sender) => {}
                 }
             });
-            Opened::Streaming(receiver, guard)
+            Opened::Streaming(Stream::new(receiver, guard, asker))
         }
     }
 }
 
-async fn feed(mut answers: impl Answers, first: Event, patience: Patience, sender: mpsc::Sender<Event>) {
-    let mut event = first;
+async fn feed(
+    mut answers: impl Answers,
+    first: Signal,
+    mut patience: Patience,
+    pause: &Pause,
+    sender: mpsc::Sender<Signal>,
+) {
+    let length = patience.deadline.saturating_duration_since(Instant::now());
+    let mut signal = first;
     loop {
-        let done = matches!(event, Event::Done(_));
-        if sender.send(event).await.is_err() || done {
+        let done = matches!(signal, Signal::Event(Event::Done(_)));
+        if matches!(signal, Signal::Asked(_)) {
+            pause.asked();
+        }
+        if sender.send(signal).await.is_err() || done {
             return;
         }
-        event = next(&mut answers, patience.next_event()).await;
+        let drawing = answers.draw();
+        tokio::pin!(drawing);
+        signal = loop {
+            // While a person is waited for, the time that an answer may take counts, and it is counted elsewhere.
+            let until = if pause.is_waiting() { None } else { Some(patience.next_event()) };
+            tokio::select! {
+                biased;
+                drawn = &mut drawing => break drawn,
+                () = pause.answered.notified() => patience.deadline = Instant::now() + length,
+                () = until.map_or_else(forever, |until| Either::Right(tokio::time::sleep_until(until))) => {
+                    break Signal::Event(Event::Done(late()));
+                }
+            }
+        };
     }
+}
+
+fn late() -> Outcome {
+    timed_out("no event came in time")
+}
+
+fn forever<T>() -> Either<std::future::Pending<()>, T> {
+    Either::Left(std::future::pending())
 }
 
 async fn next(answers: &mut impl Answers, until: Instant) -> Event {
     match tokio::time::timeout_at(until, answers.next()).await {
         Ok(event) => event,
-        Err(_) => Event::Done(timed_out("no event came in time")),
+        Err(_) => Event::Done(late()),
     }
 }
 

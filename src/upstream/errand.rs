@@ -15,7 +15,7 @@ use super::{Access, answer};
 use crate::limit;
 use crate::outcome::{Failure, Outcome, Reason};
 use crate::wire::mcp::{Kind, LogLevel, Version, code};
-use crate::wire::{Json, Outgoing, Source, Value};
+use crate::wire::{Askable, Json, Outgoing, Source, Value};
 
 /// One request of the gateway's own. Its constructors are the list of what may be asked.
 #[derive(Debug)]
@@ -34,11 +34,11 @@ impl Errand {
         Self::new("server/discover", &with_client(json!({})))
     }
 
-    /// `initialize` with the highest legacy version and no capabilities.
-    pub(super) fn initialize() -> Self {
+    /// `initialize` with the highest legacy version, declaring what can be asked.
+    pub(super) fn initialize(askable: Askable) -> Self {
         let parameters = json!({
             "protocolVersion": Version::V2025_11_25.as_str(),
-            "capabilities": {},
+            "capabilities": askable.capabilities(),
             "clientInfo": client(),
         });
         Self::new("initialize", &parameters)
@@ -189,19 +189,24 @@ impl ServerFacts {
 /// Whether an answer to `server/discover` was given by a server of 2026-07-28.
 pub(super) fn is_modern(outcome: &Outcome) -> bool {
     match outcome {
-        Outcome::Complete(result) => {
-            let versions = part(result, "supportedVersions");
-            let mut versions = versions.iter().filter_map(|versions| versions.value().as_array()).flatten();
-            versions.any(|version| {
-                version.as_str().and_then(|text| Version::parse(&text)).is_some_and(|v| Version::MODERN.contains(&v))
-            })
-        }
+        Outcome::Complete(result) => names_modern(part(result, "supportedVersions").as_ref()),
         Outcome::Error(error) => {
             let number = answer::error_code(error);
+            if number == Some(i64::from(code::UNSUPPORTED_VERSION)) {
+                return names_modern(part(error, "data").and_then(|data| part(&data, "supported")).as_ref());
+            }
             [code::HEADER_MISMATCH, code::MISSING_CAPABILITY].iter().any(|code| number == Some(i64::from(*code)))
         }
         _ => false,
     }
+}
+
+/// Whether a list of versions has one without `initialize`.
+fn names_modern(versions: Option<&Json>) -> bool {
+    let mut versions = versions.into_iter().filter_map(|versions| versions.value().as_array()).flatten();
+    versions.any(|version| {
+        version.as_str().and_then(|text| Version::parse(&text)).is_some_and(|v| Version::MODERN.contains(&v))
+    })
 }
 
 /// All items of one list.
@@ -413,5 +418,11 @@ mod tests {
         for (number, modern) in [(-32020, true), (-32021, true), (-32601, false), (-32602, false), (-32000, false)] {
             assert_eq!(is_modern(&error(number)), modern, "{number}");
         }
+        let unsupported = |data: serde_json::Value| {
+            is_modern(&Outcome::Error(Json::of(&json!({ "code": -32022, "message": "m", "data": data }))))
+        };
+        assert!(unsupported(json!({ "supported": ["2025-11-25", "2026-07-28"] })));
+        assert!(!unsupported(json!({ "supported": ["2025-11-25"] })));
+        assert!(!unsupported(json!(null)));
     }
 }

@@ -4,6 +4,7 @@
 //! Knows nothing of what the messages say. Invariant: dropping it cancels the request.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::BodyExt;
@@ -11,10 +12,11 @@ use hyper::body::Incoming;
 
 use super::answer::{Heard, Waiting, garbage, reply_to_server};
 use super::drive::Answers;
-use super::exchange::Event;
+use super::exchange::{Event, Signal};
 use super::gate::Permit;
 use super::http::causes;
 use super::legacy::{CancelNotice, Conversation};
+use super::parked::{Asker, Question};
 use crate::limit;
 use crate::outcome::{Failure, Outcome, Reason};
 use crate::wire::{Message, Source, sse};
@@ -38,6 +40,8 @@ struct Legacy {
     pause: Duration,
     resumes: usize,
     asked: usize,
+    /// Through whom the server can ask the caller, where it can.
+    asker: Option<Arc<Asker>>,
 }
 
 impl Events {
@@ -55,20 +59,35 @@ impl Events {
         conversation: Conversation,
         cancel: Option<CancelNotice>,
     ) -> Self {
-        let legacy =
-            Legacy { conversation, cancel, last_event_id: None, pause: Duration::from_secs(1), resumes: 0, asked: 0 };
+        let legacy = Legacy {
+            conversation,
+            cancel,
+            last_event_id: None,
+            pause: Duration::from_secs(1),
+            resumes: 0,
+            asked: 0,
+            asker: None,
+        };
         Self { legacy: Some(legacy), ..Self::modern(body, waiting, permit) }
     }
 
-    fn end(&mut self, outcome: Outcome) -> Event {
+    /// The same where the server can ask the caller.
+    pub(super) fn asking(mut self, asker: Option<Arc<Asker>>) -> Self {
+        if let Some(legacy) = &mut self.legacy {
+            legacy.asker = asker;
+        }
+        self
+    }
+
+    fn end(&mut self, outcome: Outcome) -> Signal {
         if let Some(cancel) = self.legacy.as_mut().and_then(|legacy| legacy.cancel.take()) {
             cancel.not_needed();
         }
-        Event::Done(outcome)
+        Signal::Event(Event::Done(outcome))
     }
 
     /// What one event of the stream is to the request.
-    async fn hear(&mut self, event: sse::Event) -> Option<Event> {
+    async fn hear(&mut self, event: sse::Event) -> Option<Signal> {
         if let Some(legacy) = &mut self.legacy {
             if event.id.is_some() {
                 legacy.last_event_id.clone_from(&event.id);
@@ -86,13 +105,17 @@ impl Events {
         };
         match self.waiting.hear(message) {
             Heard::Done(outcome) => Some(self.end(outcome)),
-            Heard::Notification(message) => Some(Event::Notification(message)),
+            Heard::Notification(message) => Some(Signal::Event(Event::Notification(message))),
             Heard::Nothing => None,
             Heard::Asked(request) => {
                 let legacy = self.legacy.as_mut()?;
                 legacy.asked += 1;
                 if legacy.asked > limit::SERVER_REQUESTS_PER_CALL_MAX {
                     return Some(self.end(garbage("it asked too much within one call")));
+                }
+                let asked = legacy.asker.as_ref().and_then(|asker| Question::of(&request, asker.askable));
+                if let Some(question) = asked {
+                    return Some(Signal::Asked(question));
                 }
                 if let Some(reply) = reply_to_server(&request) {
                     legacy.conversation.say(&reply).await;
@@ -119,7 +142,7 @@ impl Events {
 }
 
 impl Answers for Events {
-    async fn next(&mut self) -> Event {
+    async fn draw(&mut self) -> Signal {
         loop {
             while let Some(event) = self.ready.pop_front() {
                 if let Some(event) = self.hear(event).await {

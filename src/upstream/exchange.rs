@@ -1,10 +1,15 @@
 //! One request under way: notifications while it runs, and exactly one end.
 
+use std::sync::Arc;
+
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
+use tokio_util::sync::DropGuard;
 
+use super::parked::{Asker, Question};
 use crate::outcome::{Failure, Outcome, Reason};
-use crate::wire::Message;
+use crate::wire::mcp::meta;
+use crate::wire::{Edit, Json, Message};
 
 /// What comes back while a request is under way.
 #[derive(Debug)]
@@ -26,18 +31,55 @@ pub struct Exchange {
 enum State {
     /// Polled in place until it turns out to be a stream or an end.
     Opening(BoxFuture<'static, Opened>),
-    /// Fed by a task; dropping the receiver and the guard ends it.
-    Streaming { events: mpsc::Receiver<Event>, _cancel: tokio_util::sync::DropGuard },
+    /// Fed by a task.
+    Streaming(Stream),
     /// The end was given.
     Finished,
+}
+
+/// What comes out of a transport: an event, or something that a legacy server asks.
+#[derive(Debug)]
+pub(super) enum Signal {
+    Event(Event),
+    Asked(Question),
+}
+
+/// Signals that a task feeds; dropping it ends the task, which cancels the request.
+pub struct Stream {
+    signals: mpsc::Receiver<Signal>,
+    _cancel: DropGuard,
+    asker: Option<Arc<Asker>>,
+    /// The progress token of the leg that goes on, where it is not the first.
+    reported_as: Option<Option<Json>>,
+}
+
+impl Stream {
+    pub(super) const fn new(signals: mpsc::Receiver<Signal>, cancel: DropGuard, asker: Option<Arc<Asker>>) -> Self {
+        Self { signals, _cancel: cancel, asker, reported_as: None }
+    }
+
+    /// The same for another leg, which has a progress token of its own or none.
+    pub(super) fn reporting_as(self, token: Option<Json>) -> Self {
+        Self { reported_as: Some(token), ..self }
+    }
+
+    /// The notification as this leg's client expects it; nothing where it does not.
+    fn reported(&self, message: Message) -> Option<Message> {
+        let Some(token) = &self.reported_as else { return Some(message) };
+        if message.method() != "notifications/progress" {
+            return Some(message);
+        }
+        let params = message.params()?.edited(&[Edit::Set(meta::PROGRESS_TOKEN, token.clone()?)]);
+        Some(Message::notification("notifications/progress", Some(&params)))
+    }
 }
 
 /// What a request turned out to be.
 pub enum Opened {
     /// It is over.
     Done(Outcome),
-    /// It streams. The guard cancels the task that feeds the channel.
-    Streaming(mpsc::Receiver<Event>, tokio_util::sync::DropGuard),
+    /// It streams.
+    Streaming(Stream),
 }
 
 impl Exchange {
@@ -45,12 +87,6 @@ impl Exchange {
     #[must_use]
     pub fn opening(opening: BoxFuture<'static, Opened>) -> Self {
         Self { state: State::Opening(opening) }
-    }
-
-    /// An exchange that a task feeds.
-    #[must_use]
-    pub const fn streaming(events: mpsc::Receiver<Event>, cancel: tokio_util::sync::DropGuard) -> Self {
-        Self { state: State::Streaming { events, _cancel: cancel } }
     }
 
     /// An exchange that is over before it began.
@@ -70,18 +106,41 @@ impl Exchange {
                         self.state = State::Finished;
                         return Event::Done(outcome);
                     }
-                    Opened::Streaming(events, cancel) => self.state = State::Streaming { events, _cancel: cancel },
+                    Opened::Streaming(stream) => self.state = State::Streaming(stream),
                 },
-                State::Streaming { events, .. } => {
-                    let event = events.recv().await;
-                    if !matches!(event, Some(Event::Notification(_))) {
-                        self.state = State::Finished;
+                State::Streaming(stream) => match stream.signals.recv().await {
+                    Some(Signal::Event(Event::Notification(message))) => {
+                        if let Some(message) = stream.reported(message) {
+                            return Event::Notification(message);
+                        }
                     }
+                    Some(Signal::Event(event)) => {
+                        self.state = State::Finished;
+                        return event;
+                    }
+                    Some(Signal::Asked(question)) => return Event::Done(self.park(question)),
                     // A feeder that ends without a word is a defect; it still must not hang the client.
-                    return event.unwrap_or_else(|| lost("the exchange ended without an outcome"));
-                }
+                    None => {
+                        self.state = State::Finished;
+                        return lost("the exchange ended without an outcome");
+                    }
+                },
                 State::Finished => return lost("the exchange is over already"),
             }
+        }
+    }
+}
+
+impl Exchange {
+    /// Ends this leg with the question; the exchange waits elsewhere for the next one.
+    fn park(&mut self, question: Question) -> Outcome {
+        let asked = "something was asked where nothing can be";
+        let State::Streaming(stream) = std::mem::replace(&mut self.state, State::Finished) else {
+            return Outcome::Failed(Failure::after(Reason::Internal, asked));
+        };
+        match stream.asker.clone() {
+            Some(asker) => asker.park(stream, question),
+            None => Outcome::Failed(Failure::after(Reason::Internal, asked)),
         }
     }
 }

@@ -1,10 +1,11 @@
 //! Whether one upstream can be reached: calls to one that is down fail at once and cost nothing.
 //!
 //! Decides when an upstream counts as down. Knows nothing of how it is reached. Invariant: while it is
-//! down only the prober in the background tries it.
+//! down only the prober in the background tries it. One that takes requests and answers none is suspected
+//! first and asked something that every server answers: one slow tool alone takes no server out.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
 use crate::limit;
@@ -44,6 +45,8 @@ const DOWN: u8 = 2;
 #[derive(Debug)]
 pub(super) struct Circuit {
     state: AtomicU8,
+    /// Requests in a row that ran out of time before anything was answered to any request.
+    unanswered: AtomicU32,
     down: Mutex<Option<Down>>,
 }
 
@@ -55,7 +58,7 @@ struct Down {
 
 impl Circuit {
     pub(super) const fn new() -> Self {
-        Self { state: AtomicU8::new(CONNECTING), down: Mutex::new(None) }
+        Self { state: AtomicU8::new(CONNECTING), unanswered: AtomicU32::new(0), down: Mutex::new(None) }
     }
 
     /// Lets a call pass unless the upstream is down.
@@ -72,12 +75,28 @@ impl Circuit {
 
     /// It answered, whatever it said; answers whether that is news.
     pub(super) fn answered(&self) -> bool {
+        // Looked at first: on the way of every call, a load is cheaper than a store.
+        if self.unanswered.load(Ordering::Relaxed) != 0 {
+            self.unanswered.store(0, Ordering::Relaxed);
+        }
         if self.state.load(Ordering::Acquire) == UP {
             return false;
         }
         let mut down = self.lock();
         *down = None;
         self.state.swap(UP, Ordering::AcqRel) != UP
+    }
+
+    /// A request ran out of time without any answer; answers whether it should be asked if it lives.
+    pub(super) fn unanswered(&self) -> bool {
+        let before = self.unanswered.fetch_add(1, Ordering::Relaxed);
+        before.saturating_add(1) >= limit::UNANSWERED_IN_A_ROW_MAX
+    }
+
+    /// Whether it is up as far as anybody knows, and has not answered anything for too many requests.
+    pub(super) fn is_suspected(&self) -> bool {
+        self.state.load(Ordering::Acquire) != DOWN
+            && self.unanswered.load(Ordering::Relaxed) >= limit::UNANSWERED_IN_A_ROW_MAX
     }
 
     /// It cannot be reached; answers whether that is news.
@@ -144,6 +163,24 @@ mod tests {
         assert!(!circuit.answered());
         assert!(circuit.check().is_ok());
         assert_eq!(circuit.health(), Health::Up);
+    }
+
+    #[test]
+    fn an_upstream_is_suspected_when_nothing_is_answered_in_a_row_and_one_answer_clears_it() {
+        let circuit = Circuit::new();
+        circuit.answered();
+        for _ in 1..limit::UNANSWERED_IN_A_ROW_MAX {
+            assert!(!circuit.unanswered() && !circuit.is_suspected());
+        }
+        circuit.answered();
+        for _ in 1..limit::UNANSWERED_IN_A_ROW_MAX {
+            assert!(!circuit.unanswered());
+        }
+        assert!(circuit.unanswered() && circuit.is_suspected());
+        assert!(circuit.check().is_ok(), "suspected is not down");
+        circuit.failed("no answer came in time");
+        assert!(!circuit.is_suspected(), "it is known by now");
+        assert!(circuit.answered() && !circuit.is_suspected());
     }
 
     #[test]

@@ -93,7 +93,7 @@ impl Http {
         match self.reply(response, patience).await? {
             Reply::Events(body) => {
                 let events = Events::modern(body, waiting, permit.take());
-                Ok(drive::drive(events, patience, patience.next_event()).await)
+                Ok(drive::drive(events, patience, patience.next_event(), None).await)
             }
             Reply::Refused(status, message) => {
                 let error = message.as_ref().and_then(Message::body);
@@ -204,12 +204,13 @@ impl Http {
         *request.method_mut() = method;
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = headers;
+        let asking = self.link.asking(patience.first_byte);
         match tokio::time::timeout_at(patience.first_byte, self.client.request(request)).await {
             Err(_) => Err(Failure::after(Reason::UpstreamTimeout, "no answer came in time")),
             Ok(Err(error)) if error.is_connect() => Err(self.link.unreachable(causes(&error))),
             Ok(Err(error)) => Err(Failure::after(Reason::UpstreamClosed, causes(&error))),
             Ok(Ok(response)) => {
-                self.link.answered();
+                asking.answered();
                 Ok(response)
             }
         }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use hyper::body::Incoming;
 use tokio::sync::broadcast;
@@ -21,13 +22,14 @@ use super::exchange::Opened;
 use super::gate::Permit;
 use super::http::{Http, Reply, refusal, refused, single};
 use super::logging::{self, SessionLevel};
+use super::parked::Replies;
 use super::pool::{Key, Lease, PoolFull};
 use super::server::{Parcel, Trouble};
 use crate::config::Isolation;
 use crate::limit;
 use crate::outcome::{Failure, Outcome, Reason};
 use crate::wire::mcp::{self, Era, LogLevel, code};
-use crate::wire::{Json, Message};
+use crate::wire::{Askable, Json, Message};
 
 /// One session at an upstream.
 #[derive(Debug)]
@@ -67,15 +69,16 @@ impl Http {
         patience: Patience,
         permit: &mut Option<Permit>,
     ) -> Result<Opened, Trouble> {
-        let key = self.key(&parcel.access);
+        let askable = parcel.askable(self.link.config.isolation);
+        let key = self.key(&parcel.access, askable);
         let mut replaced = false;
         loop {
-            let lease = self.session(&parcel.access).await?;
+            let lease = self.session_for(&parcel.access, askable).await?;
             let forgettable = parcel.errand
                 || self.link.config.isolation == Isolation::Shared
                 || !lease.executed.load(Ordering::Acquire);
             let session = Arc::clone(lease.shared());
-            match self.in_session(lease, parcel, patience, permit).await {
+            match self.in_session(lease, parcel, askable, patience, permit).await {
                 Err(Trouble::SessionLost) => {
                     self.sessions.remove(&key, &session);
                     if replaced || !forgettable {
@@ -93,6 +96,7 @@ impl Http {
         self: &Arc<Self>,
         lease: Lease<Session>,
         parcel: &Parcel,
+        askable: Askable,
         patience: Patience,
         permit: &mut Option<Permit>,
     ) -> Result<Opened, Trouble> {
@@ -126,8 +130,9 @@ impl Http {
             session.executed.store(true, Ordering::Release);
         }
         if let Reply::Events(body) = reply {
-            let events = Events::legacy(body, waiting, permit.take(), conversation, Some(cancel));
-            return Ok(drive::drive(events, patience, patience.next_event()).await);
+            let asker = parcel.asker(&self.link, askable, conversation.clone(), permit);
+            let events = Events::legacy(body, waiting, permit.take(), conversation, Some(cancel)).asking(asker.clone());
+            return Ok(drive::drive(events, patience, patience.next_event(), asker).await);
         }
         cancel.not_needed();
         Ok(Opened::Done(match reply {
@@ -138,19 +143,24 @@ impl Http {
         }))
     }
 
-    pub(super) fn key(&self, access: &Access) -> Key {
-        Key::of(access, self.link.config.isolation)
+    pub(super) fn key(&self, access: &Access, askable: Askable) -> Key {
+        Key::of(access, self.link.config.isolation, askable)
+    }
+
+    /// The session of whoever asks, in which nobody can be asked anything.
+    pub(super) async fn session(self: &Arc<Self>, access: &Access) -> Result<Lease<Session>, Trouble> {
+        self.session_for(access, Askable::NOTHING).await
     }
 
     /// The session of whoever asks; initialized if there is none.
-    pub(super) async fn session(self: &Arc<Self>, access: &Access) -> Result<Lease<Session>, Trouble> {
+    async fn session_for(self: &Arc<Self>, access: &Access, askable: Askable) -> Result<Lease<Session>, Trouble> {
         let evict = |session: Arc<Session>| {
             let http = Arc::clone(self);
             tokio::spawn(async move {
                 http.end(&session).await;
             });
         };
-        match self.sessions.lease(&self.key(access), self.initialize(access), evict).await {
+        match self.sessions.lease(&self.key(access, askable), self.initialize(access, askable), evict).await {
             Ok(Ok(lease)) => Ok(lease),
             Ok(Err(trouble)) => {
                 // What was found out about its era may be wrong, or no longer so.
@@ -161,9 +171,9 @@ impl Http {
         }
     }
 
-    async fn initialize(&self, access: &Access) -> Result<Arc<Session>, Trouble> {
+    async fn initialize(&self, access: &Access, askable: Askable) -> Result<Arc<Session>, Trouble> {
         let patience = Patience::call(&self.link.config.health);
-        let parcel = Errand::initialize().parcel(access);
+        let parcel = Errand::initialize(askable).parcel(access);
         let (waiting, message) = self.prepare(&parcel, Era::Legacy);
         let response = self.post(&message, self.headers(&parcel, Era::Legacy)?, patience).await?;
         let id = response.headers().get(mcp::header::SESSION_ID).cloned();
@@ -261,13 +271,14 @@ impl Conversation {
         Ok(headers)
     }
 
-    /// Says something that has no answer; that it cannot be said is no failure of the call.
-    pub(super) async fn say(&self, message: &Message) {
+    /// Says something that has no answer; answers whether it was taken, which mostly is no failure of the call.
+    pub(super) async fn say(&self, message: &Message) -> bool {
         let patience = Patience::connect(&self.http.link.config.health);
-        if let Ok(headers) = self.headers() {
-            let said = self.http.post(message, headers, patience).await;
-            tracing::trace!(server = %self.http.link.config.id, said = said.is_ok(), "said something in a session");
-        }
+        let Ok(headers) = self.headers() else { return false };
+        let said = self.http.post(message, headers, patience).await;
+        let taken = said.is_ok_and(|response| response.status().is_success());
+        tracing::trace!(server = %self.http.link.config.id, taken, "said something in a session");
+        taken
     }
 
     /// Opens the stream for what belongs to no request, or takes one up where it broke off.
@@ -289,6 +300,12 @@ impl Conversation {
             Reply::Refused(status, _) => Err(refused(status, None)),
             Reply::Message(_) | Reply::Empty => Ok(None),
         }
+    }
+}
+
+impl Replies for Conversation {
+    fn reply<'a>(&'a self, message: &'a Message) -> BoxFuture<'a, bool> {
+        Box::pin(self.say(message))
     }
 }
 

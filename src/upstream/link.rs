@@ -9,11 +9,13 @@ use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
 use arc_swap::ArcSwapOption;
 use secrecy::ExposeSecret;
 use tokio::sync::{Notify, broadcast};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Access;
 use super::health::Circuit;
 use super::hub::{Change, Hub};
+use super::parked::Lot;
 use crate::config::ServerConfig;
 use crate::ids::AuthorizationContext;
 use crate::outcome::{Failure, Reason};
@@ -33,6 +35,8 @@ pub(super) struct Link {
     pub(super) found: Notify,
     /// What the gateway itself presents, as last seen; for what happens in the background.
     pub(super) gateway_access: ArcSwapOption<Access>,
+    /// Calls that wait for what their server asked.
+    pub(super) lot: Arc<Lot>,
     era: AtomicU8,
     ids: AtomicI64,
 }
@@ -41,8 +45,31 @@ const UNKNOWN: u8 = 0;
 const MODERN: u8 = 1;
 const LEGACY: u8 = 2;
 
+/// A request that has no answer yet. Dropped after its time is over, by whichever clock noticed, it counts as
+/// unanswered.
+pub(super) struct Asking<'a> {
+    link: &'a Link,
+    until: Option<Instant>,
+}
+
+impl Asking<'_> {
+    /// The answer begins.
+    pub(super) fn answered(mut self) {
+        self.until = None;
+        self.link.answered();
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        if self.until.is_some_and(|until| Instant::now() >= until) && self.link.circuit.unanswered() {
+            self.link.lost.notify_one();
+        }
+    }
+}
+
 impl Link {
-    pub(super) fn new(config: Arc<ServerConfig>, changes: broadcast::Sender<Change>) -> Self {
+    pub(super) fn new(config: Arc<ServerConfig>, changes: broadcast::Sender<Change>, lot: Arc<Lot>) -> Self {
         Self {
             hub: Arc::new(Hub::new(config.id.clone(), changes)),
             config,
@@ -51,6 +78,7 @@ impl Link {
             lost: Notify::new(),
             found: Notify::new(),
             gateway_access: ArcSwapOption::empty(),
+            lot,
             era: AtomicU8::new(UNKNOWN),
             ids: AtomicI64::new(1),
         }
@@ -87,6 +115,11 @@ impl Link {
             self.hub.tell(Change::Up(self.config.id.clone()));
             self.found.notify_one();
         }
+    }
+
+    /// Watches over a request until its answer begins.
+    pub(super) const fn asking(&self, until: Instant) -> Asking<'_> {
+        Asking { link: self, until: Some(until) }
     }
 
     /// It could not be reached; the failure to give to the caller.

@@ -15,11 +15,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, CredentialConfig, ServerConfig, TransportConfig};
 use crate::delegate::Grant;
-use crate::ids::{AuthorizationContext, PrincipalKey, ServerId};
+use crate::ids::{AuthorizationContext, ParkId, PrincipalKey, ServerId};
 use crate::limit;
 use crate::outcome::{Failure, Outcome, Reason};
 use crate::record::Entry;
-use crate::wire::{Outgoing, mcp};
+use crate::wire::{Json, Outgoing, mcp};
 
 mod answer;
 mod changes;
@@ -36,6 +36,7 @@ mod legacy;
 mod lines;
 mod link;
 mod logging;
+mod parked;
 mod pool;
 mod process;
 mod server;
@@ -54,6 +55,7 @@ pub use stdio::Launcher;
 pub use subscription::{Subscription, Update, updated};
 pub use supervisor::supervise;
 
+use parked::Lot;
 use server::{Parcel, Server};
 
 /// What is presented to an upstream, and on whose behalf.
@@ -79,6 +81,8 @@ impl Access {
 #[derive(Debug)]
 struct Dispatch {
     server: ServerId,
+    /// The server as it was when the credential was made.
+    made_for: Option<Arc<ServerConfig>>,
     context: AuthorizationContext,
     principal: PrincipalKey,
     credential: Option<(HeaderName, SecretString)>,
@@ -95,6 +99,8 @@ pub struct Upstreams {
     stopped: CancellationToken,
     /// How children are started, or why they cannot be.
     launcher: Result<Launcher, String>,
+    /// Calls that wait for what their server asked.
+    lot: Arc<Lot>,
 }
 
 impl Upstreams {
@@ -118,6 +124,7 @@ impl Upstreams {
             changing: Mutex::new(()),
             stopped: CancellationToken::new(),
             launcher,
+            lot: Arc::default(),
         });
         upstreams.reconfigure(config);
         tokio::spawn(sweep(Arc::downgrade(&upstreams), upstreams.stopped.clone()));
@@ -132,7 +139,7 @@ impl Upstreams {
         let mut new = HashMap::with_capacity(config.servers.len());
         for entry in &config.servers {
             let kept = old.get(&entry.id).filter(|server| is_same(&server.link.config, entry));
-            let start = || Server::start(entry, self.changes.clone(), self.launcher.clone());
+            let start = || Server::start(entry, self.changes.clone(), self.launcher.clone(), Arc::clone(&self.lot));
             let server = kept.map_or_else(start, Arc::clone);
             new.insert(entry.id.clone(), server);
         }
@@ -164,6 +171,7 @@ impl Upstreams {
         let grant = entry.proof();
         self.send(Dispatch {
             server: grant.target().server_id().clone(),
+            made_for: Some(Arc::clone(grant.target().server())),
             context: grant.context(),
             principal: grant.principal(),
             credential: grant.credential().header.clone(),
@@ -191,10 +199,39 @@ impl Upstreams {
         }
     }
 
+    /// Goes on with a call that waits for these answers. The entry proves what one proves to [`Self::forward`];
+    /// what it holds is not sent, because the upstream has it already.
+    pub fn resume(&self, entry: &mut Entry<Grant>, parked: ParkId, answers: Json) -> Exchange {
+        let Some(outgoing) = entry.take_outgoing() else {
+            let failure = Failure::before(Reason::Internal, "an entry was forwarded twice");
+            return Exchange::finished(Outcome::Failed(failure));
+        };
+        let grant = entry.proof();
+        match self.server(grant.target().server_id()) {
+            Ok(server) => server.resume(parked, grant.principal(), answers, outgoing.progress_token),
+            Err(failure) => Exchange::finished(Outcome::Failed(failure)),
+        }
+    }
+
+    /// Gives up a call that waits for input; it is cancelled upstream.
+    pub fn abandon(&self, parked: ParkId) {
+        self.lot.abandon(parked);
+    }
+
+    /// Whether that call still waits for input.
+    #[must_use]
+    pub fn is_parked(&self, parked: ParkId) -> bool {
+        self.lot.holds(parked)
+    }
+
     fn send(&self, dispatch: Dispatch) -> Exchange {
-        let servers = self.servers.load();
-        let Some(server) = servers.get(&dispatch.server) else {
-            return Exchange::finished(Outcome::Failed(unknown(&dispatch.server)));
+        let found = match &dispatch.made_for {
+            Some(entry) => self.server_of(entry),
+            None => self.server(&dispatch.server),
+        };
+        let server = match found {
+            Ok(server) => server,
+            Err(failure) => return Exchange::finished(Outcome::Failed(failure)),
         };
         server.exchange(Parcel {
             access: Access {
@@ -214,6 +251,27 @@ impl Upstreams {
     /// When the server cannot be reached, answers something else, or its list is beyond every bound.
     pub async fn list(&self, server: &ServerId, access: &Access, kind: mcp::Kind) -> Result<Listing, Failure> {
         self.server(server)?.list(access, kind).await
+    }
+
+    /// As [`Upstreams::list`], with a credential that was made for the server as that entry has it.
+    ///
+    /// # Errors
+    /// As [`Upstreams::list`], and when the server is another one by now.
+    pub async fn list_for(
+        &self,
+        server: &Arc<ServerConfig>,
+        access: &Access,
+        kind: mcp::Kind,
+    ) -> Result<Listing, Failure> {
+        self.server_of(server)?.list(access, kind).await
+    }
+
+    /// As [`Upstreams::facts`], with a credential that was made for the server as that entry has it.
+    ///
+    /// # Errors
+    /// As [`Upstreams::facts`], and when the server is another one by now.
+    pub async fn facts_for(&self, server: &Arc<ServerConfig>, access: &Access) -> Result<ServerFacts, Failure> {
+        self.server_of(server)?.facts(access).await
     }
 
     /// What a server says of itself.
@@ -252,6 +310,18 @@ impl Upstreams {
     fn server(&self, id: &ServerId) -> Result<Arc<Server>, Failure> {
         self.servers.load().get(id).cloned().ok_or_else(|| unknown(id))
     }
+
+    /// The server of that entry. After a reload another one may have its name, which gets nothing that was made
+    /// for this one.
+    fn server_of(&self, entry: &Arc<ServerConfig>) -> Result<Arc<Server>, Failure> {
+        let server = self.server(&entry.id)?;
+        let known = &server.link.config;
+        if Arc::ptr_eq(known, entry) || is_same_place(known, entry) {
+            return Ok(server);
+        }
+        let detail = format!("server `{}` has just been configured anew", entry.id);
+        Err(Failure::before(Reason::UpstreamUnreachable, detail))
+    }
 }
 
 impl Drop for Upstreams {
@@ -274,6 +344,13 @@ async fn sweep(upstreams: std::sync::Weak<Upstreams>, stopped: CancellationToken
 
 /// Whether two entries mean the same to this room.
 fn is_same(one: &ServerConfig, other: &ServerConfig) -> bool {
+    // The bounds are numbers, and their debug form is all of them.
+    let bounds = format!("{:?}", one.health) == format!("{:?}", other.health);
+    bounds && one.isolation == other.isolation && is_same_place(one, other)
+}
+
+/// Whether two entries are reached at the same place with the same credential.
+fn is_same_place(one: &ServerConfig, other: &ServerConfig) -> bool {
     let transport = match (&one.transport, &other.transport) {
         (
             TransportConfig::Http { url, allow_private },
@@ -294,9 +371,7 @@ fn is_same(one: &ServerConfig, other: &ServerConfig) -> bool {
         ) => header == other_header && prefix == other_prefix && secret == other_secret,
         _ => false,
     };
-    // The bounds are numbers, and their debug form is all of them.
-    let bounds = format!("{:?}", one.health) == format!("{:?}", other.health);
-    transport && credential && bounds && one.isolation == other.isolation
+    transport && credential
 }
 
 fn unknown(server: &ServerId) -> Failure {

@@ -15,6 +15,7 @@ use tokio::sync::OnceCell;
 use super::Access;
 use crate::config::Isolation;
 use crate::ids::{AuthorizationContext, Digest, PrincipalKey};
+use crate::wire::Askable;
 
 /// Whom a session or process belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -23,10 +24,12 @@ pub(super) struct Key {
     principal: Option<PrincipalKey>,
     /// Which of the gateway's own credentials opened it; a caller's change too often and are the caller's anyway.
     credential: Option<Digest>,
+    /// What was declared when it began, and holds for as long as it lives.
+    askable: Askable,
 }
 
 impl Key {
-    pub(super) fn of(access: &Access, isolation: Isolation) -> Self {
+    pub(super) fn of(access: &Access, isolation: Isolation, askable: Askable) -> Self {
         let credential = match (access.context, &access.credential) {
             (AuthorizationContext::Gateway, Some((name, secret))) => {
                 let parts = [name.as_str().as_bytes(), secret.expose_secret().as_bytes()];
@@ -34,11 +37,12 @@ impl Key {
             }
             _ => None,
         };
-        let principal = match isolation {
-            Isolation::Principal => access.principal,
-            Isolation::Shared => None,
+        let (principal, askable) = match isolation {
+            Isolation::Principal => (access.principal, askable),
+            // What is nobody's in particular can ask nobody.
+            Isolation::Shared => (None, Askable::NOTHING),
         };
-        Self { context: access.context, principal, credential }
+        Self { context: access.context, principal, credential, askable }
     }
 }
 
@@ -177,6 +181,7 @@ impl<T> Slot<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::InputKind;
 
     fn access(principal: u8, context: AuthorizationContext) -> Access {
         Access { context, principal: Some(PrincipalKey(Digest::sha256(&[principal]))), credential: None }
@@ -189,21 +194,36 @@ mod tests {
     #[test]
     fn two_principals_share_only_what_is_written_as_shared() {
         let (one, two) = (access(1, AuthorizationContext::Gateway), access(2, AuthorizationContext::Gateway));
-        assert_ne!(Key::of(&one, Isolation::Principal), Key::of(&two, Isolation::Principal));
-        assert_eq!(Key::of(&one, Isolation::Shared), Key::of(&two, Isolation::Shared));
+        assert_ne!(
+            Key::of(&one, Isolation::Principal, Askable::NOTHING),
+            Key::of(&two, Isolation::Principal, Askable::NOTHING)
+        );
+        assert_eq!(
+            Key::of(&one, Isolation::Shared, Askable::NOTHING),
+            Key::of(&two, Isolation::Shared, Askable::NOTHING)
+        );
         let own = |n: u8| access(n, AuthorizationContext::Principal(PrincipalKey(Digest::sha256(&[n]))));
-        assert_ne!(Key::of(&own(1), Isolation::Shared), Key::of(&own(2), Isolation::Shared));
+        assert_ne!(
+            Key::of(&own(1), Isolation::Shared, Askable::NOTHING),
+            Key::of(&own(2), Isolation::Shared, Askable::NOTHING)
+        );
         let with = |secret: &str| Access {
             credential: Some((http::header::AUTHORIZATION, secret.to_owned().into())),
             ..access(1, AuthorizationContext::Gateway)
         };
-        assert_ne!(Key::of(&with("a"), Isolation::Shared), Key::of(&with("b"), Isolation::Shared));
+        let declaring = |isolation, kind| Key::of(&one, isolation, Askable::NOTHING.with(kind));
+        assert_ne!(declaring(Isolation::Principal, InputKind::Form), declaring(Isolation::Principal, InputKind::Roots));
+        assert_eq!(declaring(Isolation::Shared, InputKind::Form), declaring(Isolation::Shared, InputKind::Roots));
+        assert_ne!(
+            Key::of(&with("a"), Isolation::Shared, Askable::NOTHING),
+            Key::of(&with("b"), Isolation::Shared, Askable::NOTHING)
+        );
     }
 
     #[tokio::test]
     async fn one_in_use_is_never_taken_away_and_an_idle_one_makes_room() {
         let pool = Pool::new(2);
-        let key = |n| Key::of(&access(n, AuthorizationContext::Gateway), Isolation::Principal);
+        let key = |n| Key::of(&access(n, AuthorizationContext::Gateway), Isolation::Principal, Askable::NOTHING);
         let first = lease(&pool, &key(1), 1).await.unwrap();
         let second = lease(&pool, &key(2), 2).await.unwrap();
         assert!(lease(&pool, &key(3), 3).await.is_err());
@@ -218,7 +238,7 @@ mod tests {
     #[tokio::test]
     async fn many_at_once_make_only_one_and_a_failure_is_tried_again() {
         let pool = Arc::new(Pool::<u32>::new(4));
-        let key = Key::of(&access(1, AuthorizationContext::Gateway), Isolation::Shared);
+        let key = Key::of(&access(1, AuthorizationContext::Gateway), Isolation::Shared, Askable::NOTHING);
         let failed = pool.lease(&key, async { Err::<Arc<u32>, _>("no") }, |_| {}).await.unwrap();
         assert_eq!(failed.unwrap_err(), "no");
         let made = Arc::new(AtomicUsize::new(0));

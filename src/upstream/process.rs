@@ -10,22 +10,24 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::future::BoxFuture;
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
 use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::answer::{self, Heard, Waiting, reply_to_server};
+use super::answer::{self, Heard, Waiting, ambiguous, reply_to_server};
 use super::drive::Answers;
-use super::exchange::Event;
+use super::exchange::{Event, Signal};
 use super::gate::Permit;
 use super::legacy::cancelled;
 use super::lines::{Line, Lines};
 use super::link::Link;
+use super::parked::{Question, Replies};
 use crate::limit;
 use crate::outcome::{Failure, Outcome, Reason};
 use crate::wire::mcp::{Era, meta};
-use crate::wire::{Kind, Message, Source, Value};
+use crate::wire::{Askable, InputKind, Kind, Message, Source, Value};
 
 /// One child process.
 #[derive(Debug)]
@@ -54,13 +56,16 @@ struct Requests {
 #[derive(Debug)]
 struct Open {
     waiting: Waiting,
-    events: mpsc::Sender<Event>,
+    events: mpsc::Sender<Signal>,
+    /// What may be asked within it; `None` for what is no call.
+    askable: Option<Askable>,
+    asked: usize,
 }
 
 /// The answers to one request. Dropping it tells the process that nobody waits.
 pub(super) struct ProcessAnswers<P: Holder> {
     process: P,
-    events: mpsc::Receiver<Event>,
+    events: mpsc::Receiver<Signal>,
     id: i64,
     done: bool,
     _permit: Option<Permit>,
@@ -107,6 +112,7 @@ impl Process {
         waiting: Waiting,
         message: &Message,
         permit: Option<Permit>,
+        askable: Option<Askable>,
     ) -> Result<ProcessAnswers<P>, Failure> {
         let process = holder.process();
         // One place more than notifications may take, so that the end always has one.
@@ -119,7 +125,7 @@ impl Process {
         process
             .say(message)
             .map_err(|()| Failure::before(Reason::UpstreamBusy, "the process does not read its input"))?;
-        requests.open.insert(id, Open { waiting, events: sender });
+        requests.open.insert(id, Open { waiting, events: sender, askable, asked: 0 });
         drop(requests);
         Ok(ProcessAnswers { process: holder, events, id, done: false, _permit: permit })
     }
@@ -162,7 +168,7 @@ impl Process {
         let mut requests = self.lock();
         requests.closed.get_or_insert_with(|| failure.clone());
         for (_, open) in requests.open.drain() {
-            let _ = open.events.try_send(Event::Done(Outcome::Failed(failure.clone())));
+            let _ = open.events.try_send(failed(failure.clone()));
         }
     }
 
@@ -205,7 +211,7 @@ impl Process {
             None => requests.open.keys().copied().collect(),
         };
         for open in failing.iter().filter_map(|id| requests.open.remove(id)) {
-            let _ = open.events.try_send(Event::Done(Outcome::Failed(failure.clone())));
+            let _ = open.events.try_send(failed(failure.clone()));
         }
     }
 
@@ -243,11 +249,13 @@ impl Process {
         match open.waiting.hear(message) {
             Heard::Done(outcome) => {
                 if let Some(open) = requests.open.remove(&id) {
-                    let _ = open.events.try_send(Event::Done(outcome));
+                    let _ = open.events.try_send(Signal::Event(Event::Done(outcome)));
                 }
             }
             Heard::Notification(message) => {
-                if open.events.capacity() < 2 || open.events.try_send(Event::Notification(message)).is_err() {
+                if open.events.capacity() < 2
+                    || open.events.try_send(Signal::Event(Event::Notification(message))).is_err()
+                {
                     self.link.hub.notification_dropped();
                 }
             }
@@ -255,16 +263,35 @@ impl Process {
         }
     }
 
-    /// Answers a request of the process's own.
+    /// Does what a request of the process's own wants.
     fn answer(&self, request: &Message) {
         if self.link.era() == Some(Era::Modern) {
             return self.link.hub.stray();
         }
-        if let Some(reply) = reply_to_server(request)
+        let reply = match InputKind::of(&request.method(), request.params()) {
+            Some(_) => self.pass_on(request),
+            None => reply_to_server(request),
+        };
+        if let Some(reply) = reply
             && self.say(&reply).is_err()
         {
             self.link.hub.notification_dropped();
         }
+    }
+
+    /// Passes a question on to the only call in flight; what is answered where that cannot be.
+    fn pass_on(&self, request: &Message) -> Option<Message> {
+        let mut requests = self.lock();
+        let mut calls = requests.open.values_mut().filter_map(|open| Some((open.askable?, open)));
+        let (only, other) = (calls.next(), calls.next());
+        let (askable, open) = only?;
+        if other.is_some() {
+            return ambiguous(request);
+        }
+        let Some(question) = Question::of(request, askable) else { return reply_to_server(request) };
+        open.asked += 1;
+        let room = open.events.capacity() >= 2 && open.asked <= limit::SERVER_REQUESTS_PER_CALL_MAX;
+        if room && open.events.try_send(Signal::Asked(question)).is_ok() { None } else { reply_to_server(request) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Requests> {
@@ -307,13 +334,22 @@ fn salvaged_id(line: &[u8]) -> Option<i64> {
 }
 
 impl<P: Holder> Answers for ProcessAnswers<P> {
-    async fn next(&mut self) -> Event {
-        let event = self.events.recv().await.unwrap_or_else(|| {
-            Event::Done(Outcome::Failed(Failure::after(Reason::UpstreamClosed, "the process is gone")))
-        });
-        self.done = matches!(event, Event::Done(_));
-        event
+    async fn draw(&mut self) -> Signal {
+        let gone = || failed(Failure::after(Reason::UpstreamClosed, "the process is gone"));
+        let signal = self.events.recv().await.unwrap_or_else(gone);
+        self.done = matches!(signal, Signal::Event(Event::Done(_)));
+        signal
     }
+}
+
+impl Replies for Arc<Process> {
+    fn reply<'a>(&'a self, message: &'a Message) -> BoxFuture<'a, bool> {
+        Box::pin(std::future::ready(self.say(message).is_ok()))
+    }
+}
+
+fn failed(failure: Failure) -> Signal {
+    Signal::Event(Event::Done(Outcome::Failed(failure)))
 }
 
 impl<P: Holder> Drop for ProcessAnswers<P> {

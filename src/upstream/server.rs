@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tokio::sync::broadcast;
 
-use super::drive::{Patience, timed_out};
+use super::drive::{Patience, Pause, timed_out};
 use super::errand::{self, Errand, Listing, Pages, ServerFacts};
 use super::exchange::{Event, Exchange, Opened};
 use super::gate::{Gate, Permit};
@@ -16,15 +16,17 @@ use super::http::{Http, Reply, refused, single};
 use super::hub::Change;
 use super::legacy::Session;
 use super::link::Link;
+use super::parked::{Asker, Lot, Replies};
 use super::stdio::{Launcher, Running, Stdio};
 use super::subscription::Feeds;
-use super::{Access, answer, drive, events};
-use crate::config::{ServerConfig, TransportConfig};
+use super::{Access, answer, drive, events, parked};
+use crate::config::{Isolation, ServerConfig, TransportConfig};
 use crate::egress::{EgressPolicy, upstream_client};
+use crate::ids::{ParkId, PrincipalKey};
 use crate::limit;
 use crate::outcome::{Failure, Outcome, Reason};
-use crate::wire::Outgoing;
 use crate::wire::mcp::{Era, Kind, code};
+use crate::wire::{Askable, Json, Outgoing};
 
 /// What is sent, and for whom.
 #[derive(Debug)]
@@ -35,6 +37,28 @@ pub(super) struct Parcel {
     pub(super) errand: bool,
     /// It stays open: `subscriptions/listen`.
     pub(super) listening: bool,
+}
+
+impl Parcel {
+    /// What the server may ask within this request, where it has sessions that are one principal's.
+    pub(super) fn askable(&self, isolation: Isolation) -> Askable {
+        if self.errand || isolation == Isolation::Shared {
+            return Askable::NOTHING;
+        }
+        Askable::of_params(&self.outgoing.params)
+    }
+
+    /// Through whom it asks; takes the place among the calls in flight along, which is free while it waits.
+    pub(super) fn asker(
+        &self,
+        link: &Arc<Link>,
+        askable: Askable,
+        replies: impl Replies,
+        permit: &mut Option<Permit>,
+    ) -> Option<Arc<Asker>> {
+        let principal = self.access.principal.filter(|_| askable.is_any())?;
+        Some(Asker::new(askable, principal, link, replies, Pause::new(permit.take())))
+    }
 }
 
 /// Why a request came to nothing.
@@ -90,8 +114,9 @@ impl Server {
         config: &Arc<ServerConfig>,
         changes: broadcast::Sender<Change>,
         launcher: Result<Launcher, String>,
+        lot: Arc<Lot>,
     ) -> Arc<Self> {
-        let link = Arc::new(Link::new(Arc::clone(config), changes));
+        let link = Arc::new(Link::new(Arc::clone(config), changes, lot));
         let wire = match &config.transport {
             TransportConfig::Http { url, allow_private } => {
                 let uri = url.as_str().parse::<http::Uri>().map_err(|error| error.to_string());
@@ -121,6 +146,25 @@ impl Server {
         }
         let server = Arc::clone(self);
         Exchange::opening(Box::pin(async move { server.open(parcel).await }))
+    }
+
+    /// Goes on with a call that waits for these answers.
+    pub(super) fn resume(
+        self: &Arc<Self>,
+        parked: ParkId,
+        principal: PrincipalKey,
+        answers: Json,
+        progress_token: Option<Json>,
+    ) -> Exchange {
+        let server = Arc::clone(self);
+        Exchange::opening(Box::pin(async move {
+            parked::resume(&server, parked, principal, &answers, progress_token).await
+        }))
+    }
+
+    /// A place among the calls in flight.
+    pub(super) async fn place(&self) -> Result<Permit, Failure> {
+        self.gate.enter(false, Patience::call(&self.link.config.health).first_byte).await
     }
 
     async fn open(&self, parcel: Parcel) -> Opened {
@@ -271,7 +315,7 @@ impl Server {
             let mut backoff = Backoff::new();
             loop {
                 let tried = self.reach().await;
-                if self.health() == Health::Up {
+                if self.health() == Health::Up && !self.link.circuit.is_suspected() {
                     backoff.reset();
                     self.link.lost.notified().await;
                 } else if let Err(failure) = tried {
@@ -287,6 +331,10 @@ impl Server {
     async fn reach(&self) -> Result<(), Failure> {
         let access = self.link.own_access();
         match &self.wire {
+            // Whatever it says to that, it lives; which era it speaks is known already.
+            Wire::Http(http) if self.link.circuit.is_suspected() => {
+                probe(http, &access, Patience::connect(&self.link.config.health)).await.map(drop)
+            }
             Wire::Http(http) => match self.era(http, &access).await? {
                 Era::Modern => Ok(()),
                 Era::Legacy => Ok(http.session(&access).await.map(drop)?),
@@ -308,6 +356,7 @@ impl Server {
     /// Gives the server up: nothing new begins, sessions and processes are ended.
     pub(super) async fn close(&self) {
         self.link.closing.cancel();
+        self.link.lot.forget(&self.link);
         match &self.wire {
             Wire::Http(http) => end_sessions(http, &http.sessions.take_all()).await,
             Wire::Stdio(stdio) => end_processes(&stdio.processes.take_all()).await,
@@ -317,6 +366,8 @@ impl Server {
 
     /// Gives the server up when nothing is in flight any more, or when its longest call must be over.
     pub(super) async fn retire(&self) {
+        // Nobody can go on with them: the server is another one now.
+        self.link.lot.forget(&self.link);
         let health = &self.link.config.health;
         let _ = tokio::time::timeout(health.call_timeout, self.gate.idle()).await;
         self.close().await;

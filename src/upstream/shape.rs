@@ -9,9 +9,9 @@ use std::sync::LazyLock;
 use base64::Engine as _;
 use http::HeaderValue;
 
-use crate::outcome::{Origin, Outcome};
+use crate::outcome::{Origin, Outcome, Resume};
 use crate::wire::mcp::{Era, Version, meta};
-use crate::wire::{Edit, Json, Object, Outgoing, Value};
+use crate::wire::{Edit, Json, Outgoing, Value, without_own_keys};
 
 static MODERN: LazyLock<Json> = LazyLock::new(|| Json::of(Version::V2026_07_28.as_str()));
 static EMPTY: LazyLock<Json> = LazyLock::new(|| Json::of(&serde_json::Map::new()));
@@ -39,35 +39,31 @@ pub(super) fn parameters(outgoing: &Outgoing, era: Era, token: Option<&Json>) ->
             progress,
         ]),
     };
-    if new == *EMPTY { object.edited(&[Edit::Remove("_meta")]) } else { object.edited(&[Edit::Set("_meta", new)]) }
+    let meta = if new == *EMPTY { Edit::Remove("_meta") } else { Edit::Set("_meta", new) };
+    match era {
+        Era::Modern => object.edited(&[meta]),
+        // The retry of a call that began when the server spoke the modern era: to this one it is a new call.
+        Era::Legacy => object.edited(&[meta, Edit::Remove("inputResponses"), Edit::Remove("requestState")]),
+    }
 }
 
 /// Which ending a result is. A legacy server has no `resultType`, so one that sends it is not believed.
 pub(super) fn outcome(result: Json, era: Era) -> Outcome {
+    let result = without_own_keys(result);
     let Some(object) = result.value().as_object() else { return Outcome::Complete(result) };
-    let (mut kind, mut own) = (None, false);
-    for (key, value) in object.members() {
-        match key.as_ref() {
-            "resultType" => kind = value.as_str(),
-            "_meta" => {
-                own = value
-                    .as_object()
-                    .is_some_and(|meta| meta.members().any(|(key, _)| key.starts_with(meta::OWN_PREFIX)));
-            }
-            _ => {}
-        }
-    }
+    // The last one counts, as it does for most who read JSON.
+    let kind = object.members().filter(|(key, _)| key == "resultType").last().and_then(|(_, value)| value.as_str());
     let ending = match (era, kind.as_deref()) {
         (Era::Modern, Some("input_required")) => Ending::Input,
         (Era::Modern, Some("task")) => Ending::Task,
         _ => Ending::Complete,
     };
-    let strip_type = era == Era::Legacy && kind.is_some();
-    let result = if own || strip_type { cleaned(object, own, strip_type) } else { result };
+    let not_believed = era == Era::Legacy && kind.is_some();
+    let result = if not_believed { object.edited(&[Edit::Remove("resultType")]) } else { result };
     match ending {
         Ending::Complete => Outcome::Complete(result),
         Ending::Task => Outcome::Task(result),
-        Ending::Input => Outcome::InputRequired { origin: Origin::Upstream, result },
+        Ending::Input => Outcome::InputRequired { origin: Origin::Upstream, result, resume: Resume::default() },
     }
 }
 
@@ -75,17 +71,6 @@ enum Ending {
     Complete,
     Task,
     Input,
-}
-
-fn cleaned(object: Object<'_>, own: bool, strip_type: bool) -> Json {
-    let mut edits = Vec::with_capacity(2);
-    if strip_type {
-        edits.push(Edit::Remove("resultType"));
-    }
-    if own && let Some(old) = object.get("_meta").and_then(Value::as_object) {
-        edits.push(Edit::Set("_meta", old.edited(&[Edit::RemovePrefix(meta::OWN_PREFIX)])));
-    }
-    object.edited(&edits)
 }
 
 /// A text as an HTTP header of 2026-07-28: as it is, or in the base64 form where it could not travel.

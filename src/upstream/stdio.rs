@@ -31,7 +31,7 @@ use crate::ids::LegId;
 use crate::limit;
 use crate::outcome::{Failure, Outcome, Reason};
 use crate::wire::mcp::Era;
-use crate::wire::{Json, Message};
+use crate::wire::{Askable, Json, Message};
 
 /// How children are started: the supervisor, and where they may work.
 #[derive(Debug, Clone)]
@@ -118,9 +118,10 @@ impl Stdio {
             let detail = "a process takes its credentials from its environment; write them under env of the server";
             return Err(Failure::before(Reason::CredentialUnavailable, detail));
         }
+        let askable = self.askable(parcel).await?;
         let mut tries = 0;
-        let answers = loop {
-            let running = self.process(&parcel.access).await?;
+        let (answers, asker) = loop {
+            let running = self.process_for(&parcel.access, askable).await?;
             if running.facts.era() == Era::Legacy
                 && let Some(level) = logging::wanted(&parcel.outgoing.params)
                 && running.facts.announces("logging", None)
@@ -130,10 +131,12 @@ impl Stdio {
                 let _ = self.greet(&running.process, Errand::set_log_level(level), Era::Legacy, &parcel.access).await;
             }
             let (waiting, message) = self.prepare(parcel, running.facts.era());
-            let key = self.key(&parcel.access);
+            let key = self.key(&parcel.access, askable);
             let shared = Arc::clone(running.shared());
-            match Process::ask(running, waiting, &message, permit.take()) {
-                Ok(answers) => break answers,
+            let asker = parcel.asker(&self.link, askable, Arc::clone(&running.process), permit);
+            let asks = if parcel.errand { None } else { Some(askable) };
+            match Process::ask(running, waiting, &message, permit.take(), asks) {
+                Ok(answers) => break (answers, asker),
                 Err(failure) => {
                     if shared.process.closed().is_some() {
                         self.processes.remove(&key, &shared);
@@ -146,7 +149,18 @@ impl Stdio {
                 }
             }
         };
-        Ok(drive::drive(answers, patience, patience.first_byte).await)
+        Ok(drive::drive(answers, patience, patience.first_byte, asker).await)
+    }
+
+    /// What is declared to the process at its start, and so keeps processes apart. A modern one is told with each
+    /// request what it may ask, so one is enough for all.
+    async fn askable(self: &Arc<Self>, parcel: &Parcel) -> Result<Askable, Failure> {
+        let askable = parcel.askable(self.link.config.isolation);
+        if askable != Askable::NOTHING && self.link.era().is_none() {
+            // The first one finds out which era it is.
+            self.process(&parcel.access).await?;
+        }
+        Ok(if self.link.era() == Some(Era::Modern) { Askable::NOTHING } else { askable })
     }
 
     fn prepare(&self, parcel: &Parcel, era: Era) -> (Waiting, Message) {
@@ -164,18 +178,23 @@ impl Stdio {
         (waiting, message)
     }
 
-    fn key(&self, access: &Access) -> Key {
-        Key::of(access, self.link.config.isolation)
+    fn key(&self, access: &Access, askable: Askable) -> Key {
+        Key::of(access, self.link.config.isolation, askable)
+    }
+
+    /// The process of whoever asks, which can ask nobody anything.
+    pub(super) async fn process(self: &Arc<Self>, access: &Access) -> Result<Lease<Running>, Failure> {
+        self.process_for(access, Askable::NOTHING).await
     }
 
     /// The process of whoever asks; started if there is none that lives.
-    pub(super) async fn process(self: &Arc<Self>, access: &Access) -> Result<Lease<Running>, Failure> {
-        let key = self.key(access);
+    async fn process_for(self: &Arc<Self>, access: &Access, askable: Askable) -> Result<Lease<Running>, Failure> {
+        let key = self.key(access, askable);
         loop {
             let evict = |running: Arc<Running>| {
                 tokio::spawn(async move { running.end().await });
             };
-            match self.processes.lease(&key, self.start(access), evict).await {
+            match self.processes.lease(&key, self.start(access, askable), evict).await {
                 Ok(Ok(lease)) => {
                     if lease.process.closed().is_none() {
                         return Ok(lease);
@@ -188,16 +207,18 @@ impl Stdio {
         }
     }
 
-    async fn start(self: &Arc<Self>, access: &Access) -> Result<Arc<Running>, Failure> {
+    async fn start(self: &Arc<Self>, access: &Access, askable: Askable) -> Result<Arc<Running>, Failure> {
         if let Some(until) = self.lock().until.filter(|until| Instant::now() < *until) {
             let pause = until.saturating_duration_since(Instant::now()).as_secs() + 1;
             let detail = format!("it ended right after its start again and again; it is started again in {pause} s");
             return Err(Failure::before(Reason::UpstreamUnreachable, detail));
         }
         let era = self.link.era();
-        let started = match self.launch_and_greet(access, era).await {
+        let started = match self.launch_and_greet(access, era, askable).await {
             // Some servers die of a message that they do not expect before `initialize`.
-            Err(trouble) if era.is_none() && is_end(&trouble) => self.launch_and_greet(access, Some(Era::Legacy)).await,
+            Err(trouble) if era.is_none() && is_end(&trouble) => {
+                self.launch_and_greet(access, Some(Era::Legacy), askable).await
+            }
             other => other,
         };
         match started {
@@ -215,22 +236,26 @@ impl Stdio {
         }
     }
 
-    async fn launch_and_greet(&self, access: &Access, era: Option<Era>) -> Result<Running, Trouble> {
+    async fn launch_and_greet(&self, access: &Access, era: Option<Era>, askable: Askable) -> Result<Running, Trouble> {
         let (process, directory) = self.launch().await?;
         // Whatever ends this attempt, also that nobody waits any more, ends the process too.
         let mut launched = Launched(Some((process, directory)));
         let process = launched.process()?;
         let facts = match era {
-            Some(Era::Legacy) => self.initialize(&process, access).await,
+            Some(Era::Legacy) => self.initialize(&process, access, askable).await,
             Some(Era::Modern) => {
                 ServerFacts::of_discover(self.greet(&process, Errand::discover(), Era::Modern, access).await)
             }
             None => {
-                let discovered = self.greet(&process, Errand::discover(), Era::Modern, access).await;
+                let mut discovered = self.greet(&process, Errand::discover(), Era::Modern, access).await;
                 if errand::is_modern(&discovered) {
+                    if matches!(discovered, Outcome::Error(_)) {
+                        // It said which version it wants, and that is the one that we speak: once more.
+                        discovered = self.greet(&process, Errand::discover(), Era::Modern, access).await;
+                    }
                     ServerFacts::of_discover(discovered)
                 } else {
-                    self.initialize(&process, access).await
+                    self.initialize(&process, access, askable).await
                 }
             }
         }?;
@@ -240,8 +265,14 @@ impl Stdio {
         Ok(Running { process, facts, level: SessionLevel::new(), directory })
     }
 
-    async fn initialize(&self, process: &Arc<Process>, access: &Access) -> Result<ServerFacts, Trouble> {
-        let facts = ServerFacts::of_initialize(self.greet(process, Errand::initialize(), Era::Legacy, access).await)?;
+    async fn initialize(
+        &self,
+        process: &Arc<Process>,
+        access: &Access,
+        askable: Askable,
+    ) -> Result<ServerFacts, Trouble> {
+        let greeted = self.greet(process, Errand::initialize(askable), Era::Legacy, access).await;
+        let facts = ServerFacts::of_initialize(greeted)?;
         let initialized = Errand::initialized().parcel(access).outgoing.method;
         let said = process.say(&Message::notification(&initialized, None));
         said.map_err(|()| Failure::after(Reason::UpstreamClosed, "the process does not read its input"))?;
@@ -251,7 +282,7 @@ impl Stdio {
     async fn greet(&self, process: &Arc<Process>, errand: Errand, era: Era, access: &Access) -> Outcome {
         let (waiting, message) = self.prepare(&errand.parcel(access), era);
         let patience = Patience::connect(&self.link.config.health);
-        match Process::ask(Arc::clone(process), waiting, &message, None) {
+        match Process::ask(Arc::clone(process), waiting, &message, None, None) {
             Ok(mut answers) => drive::outcome(&mut answers, patience).await,
             Err(failure) => Outcome::Failed(failure),
         }

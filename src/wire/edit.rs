@@ -1,10 +1,8 @@
 //! Changing a few members of an object and nothing else: the rest keeps its bytes and its order.
 
-use std::fmt::Write as _;
-
 use bytes::Bytes;
 
-use super::value::{Json, Object, text};
+use super::value::{Json, Object, text as unescaped};
 
 /// What happens to one member of an object.
 #[derive(Debug, Clone)]
@@ -24,54 +22,84 @@ impl Object<'_> {
     #[must_use]
     pub fn edited(self, edits: &[Edit<'_>]) -> Json {
         let source = self.raw();
-        let mut members = String::with_capacity(source.len() + 64);
-        let mut present = vec![false; edits.len()];
+        let added: usize = edits.iter().map(Edit::length).sum();
+        let mut text = String::with_capacity(source.len() + added);
+        text.push('{');
+        for edit in edits {
+            if let Edit::Default(name, new) = edit
+                && self.get(name).is_none()
+            {
+                append(&mut text, name, new);
+            }
+        }
+        // Which of the edits found their member: requests have few, and none may cost an allocation.
+        let mut found = 0_u64;
         for span in self.spans() {
-            let key = text(source.get(span.key_start + 1..span.key_end - 1).unwrap_or_default());
+            let key = unescaped(source.get(span.key_start + 1..span.key_end - 1).unwrap_or_default());
             let mut value = source.get(span.value_start..span.value_end);
-            for (edit, present) in edits.iter().zip(&mut present) {
+            for (index, edit) in edits.iter().enumerate() {
                 match edit {
                     Edit::Set(name, new) if *name == key => {
-                        *present = true;
+                        found |= bit(index);
                         value = Some(new.as_str());
                     }
-                    Edit::Default(name, _) if *name == key => *present = true,
                     Edit::Remove(name) if *name == key => value = None,
                     Edit::RemovePrefix(prefix) if key.starts_with(prefix) => value = None,
                     _ => {}
                 }
             }
             if let Some(value) = value {
-                separate(&mut members);
-                members.push_str(source.get(span.key_start..span.key_end).unwrap_or_default());
-                members.push(':');
-                members.push_str(value);
+                separate(&mut text);
+                text.push_str(source.get(span.key_start..span.key_end).unwrap_or_default());
+                text.push(':');
+                text.push_str(value);
             }
         }
-        let mut first = String::new();
-        for (edit, present) in edits.iter().zip(present) {
-            match edit {
-                Edit::Set(name, new) if !present => append(&mut members, name, new),
-                Edit::Default(name, new) if !present => append(&mut first, name, new),
-                _ => {}
+        for (index, edit) in edits.iter().enumerate() {
+            if let Edit::Set(name, new) = edit
+                && found & bit(index) == 0
+            {
+                append(&mut text, name, new);
             }
         }
-        if !first.is_empty() && !members.is_empty() {
-            first.push(',');
-        }
-        Json::scanned(Bytes::from(format!("{{{first}{members}}}")))
+        text.push('}');
+        Json::scanned(Bytes::from(text))
     }
 }
 
-fn append(members: &mut String, name: &str, value: &Json) {
-    separate(members);
-    // `Debug` of a str is not JSON; serde_json's string writer is.
-    let _ = write!(members, "{}:{}", Json::of(name).as_str(), value.as_str());
+impl Edit<'_> {
+    /// How many bytes it may add: both quotes, the colon and the comma, and a name that needs no escapes.
+    fn length(&self) -> usize {
+        match self {
+            Self::Set(name, new) | Self::Default(name, new) => name.len() + new.as_str().len() + 4,
+            Self::Remove(_) | Self::RemovePrefix(_) => 2,
+        }
+    }
 }
 
-fn separate(members: &mut String) {
-    if !members.is_empty() {
-        members.push(',');
+/// The bit of an edit; the code never has so many that one is left without.
+const fn bit(index: usize) -> u64 {
+    debug_assert!(index < 64, "no object is edited in so many places at once");
+    1 << (index % 64)
+}
+
+fn append(text: &mut String, name: &str, value: &Json) {
+    separate(text);
+    let plain = name.bytes().all(|byte| (byte.is_ascii_graphic() || byte == b' ') && byte != b'"' && byte != b'\\');
+    if plain {
+        text.push('"');
+        text.push_str(name);
+        text.push('"');
+    } else {
+        text.push_str(Json::of(name).as_str());
+    }
+    text.push(':');
+    text.push_str(value.as_str());
+}
+
+fn separate(text: &mut String) {
+    if text.len() > 1 {
+        text.push(',');
     }
 }
 

@@ -77,7 +77,19 @@ impl Sealer {
     /// The content of a handle, if it was sealed for this purpose and this principal by one of our keys.
     #[must_use]
     pub fn open(&self, purpose: &str, principal: PrincipalKey, handle: &str) -> Option<Vec<u8>> {
-        if handle.len() > limit::HANDLE_BYTES_MAX {
+        self.open_within(purpose, principal, handle, limit::HANDLE_BYTES_MAX)
+    }
+
+    /// The same for handles that hold what an upstream wants to have back, which may be longer.
+    #[must_use]
+    pub fn open_within(
+        &self,
+        purpose: &str,
+        principal: PrincipalKey,
+        handle: &str,
+        bytes_max: usize,
+    ) -> Option<Vec<u8>> {
+        if handle.len() > bytes_max {
             return None;
         }
         let mut whole = URL_SAFE_NO_PAD.decode(handle).ok()?;

@@ -83,9 +83,14 @@ pub mod meta {
     pub const SERVER_INFO: &str = "io.modelcontextprotocol/serverInfo";
     /// Progress is wanted under this token.
     pub const PROGRESS_TOKEN: &str = "progressToken";
+    /// Which task a message of 2025-11-25 belongs to.
+    pub const RELATED_TASK: &str = "io.modelcontextprotocol/related-task";
     /// Our own keys; removed in both directions and added again only by us.
     pub const OWN_PREFIX: &str = "dev.bailiwick/";
 }
+
+/// The identifier of the tasks extension, under `extensions` of either side's capabilities.
+pub const TASKS_EXTENSION: &str = "io.modelcontextprotocol/tasks";
 
 /// HTTP header names, lower case.
 pub mod header {
@@ -266,12 +271,14 @@ pub enum Method {
     Subscribe,
     /// `resources/unsubscribe` (legacy).
     Unsubscribe,
-    /// `tasks/get`.
+    /// `tasks/get` (modern as an extension, legacy as the experiment of 2025-11-25).
     TaskGet,
-    /// `tasks/update`.
+    /// `tasks/update` (modern).
     TaskUpdate,
-    /// `tasks/cancel`.
+    /// `tasks/cancel` (as `tasks/get`).
     TaskCancel,
+    /// `tasks/result` (legacy).
+    TaskResult,
 }
 
 impl Method {
@@ -294,12 +301,19 @@ impl Method {
             "logging/setLevel" => (Self::SetLogLevel, Some(Era::Legacy)),
             "resources/subscribe" => (Self::Subscribe, Some(Era::Legacy)),
             "resources/unsubscribe" => (Self::Unsubscribe, Some(Era::Legacy)),
-            "tasks/get" => (Self::TaskGet, Some(Era::Modern)),
+            "tasks/get" => (Self::TaskGet, None),
             "tasks/update" => (Self::TaskUpdate, Some(Era::Modern)),
-            "tasks/cancel" => (Self::TaskCancel, Some(Era::Modern)),
+            "tasks/cancel" => (Self::TaskCancel, None),
+            "tasks/result" => (Self::TaskResult, Some(Era::Legacy)),
             _ => return None,
         };
         only.is_none_or(|only| only == era).then_some(method)
+    }
+
+    /// Whether it is about a task that an earlier call became.
+    #[must_use]
+    pub const fn is_about_task(self) -> bool {
+        matches!(self, Self::TaskGet | Self::TaskUpdate | Self::TaskCancel | Self::TaskResult)
     }
 
     /// The parameter that `Mcp-Name` mirrors.

@@ -6,15 +6,19 @@
 
 mod edit;
 pub mod handle;
+mod input;
 pub mod mcp;
 mod message;
 mod outgoing;
+mod own;
 mod scan;
 pub mod sse;
 mod value;
 
 pub use edit::Edit;
+pub use input::{Askable, InputKind};
 pub use message::{Kind, Message};
 pub use outgoing::Outgoing;
+pub use own::{notification_without_own_keys, without_own_keys};
 pub use scan::{Source, WireError};
 pub use value::{Json, Object, Value};

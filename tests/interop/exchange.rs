@@ -79,7 +79,7 @@ async fn a_refused_exchange_refuses_the_call() {
     let client = gateway.client(&provider.person("alice", &gateway.resource()).await);
     // Its list needs the credential, too: there is no tool to call.
     let answer = client.call_tool("tools__echo", json!({})).await;
-    assert_eq!(answer.response()["error"]["data"]["reason"], "catalog_unavailable", "{}", answer.text);
+    assert_eq!(answer.result()["_meta"]["dev.bailiwick/reason"], "exchange_refused", "{}", answer.text);
     // The probe carries nobody's credential and asks for nothing but the era.
     let arrived: Vec<_> = upstream.everything().iter().map(|arrived| arrived.message["method"].clone()).collect();
     assert!(arrived.iter().all(|method| method == "server/discover"), "{arrived:?}");

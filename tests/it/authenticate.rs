@@ -140,6 +140,47 @@ async fn a_token_for_one_server_works_only_there() {
 }
 
 #[tokio::test]
+async fn an_agent_that_acts_on_its_own_needs_more_than_a_public_client_id() {
+    let issuer = Issuer::start().await;
+    let upstream = Scripted::echo().await;
+    let agent = |name: &str, kind: &str, clients: &str| {
+        format!(
+            "[agents.{name}]\nowner = \"user:test/owner\"\npurpose = \"tests\"\nkind = \"{kind}\"\n\
+             environments = [\"development\"]\nclients = [{clients}]\n"
+        )
+    };
+    let agents = [
+        agent("assistant", "interactive", ""),
+        agent("nightly", "autonomous", "{ issuer = \"test\", client_id = \"nightly\" }"),
+        agent("keyed", "autonomous", "{ issuer = \"test\", client_id = \"keyed\", proof = \"private_key\" }"),
+    ];
+    let rules = "p, anyone, *, */*, call, -, allow\n";
+    let gateway = Setup::new(&issuer)
+        .http_server("tools", &upstream.url, "")
+        .policy(rules)
+        .policy_file("agents.toml", &agents.concat())
+        .start()
+        .await;
+    let token = |subject: &str, client: &str| {
+        let mut claims = issuer.claims(subject, &["developers"], &gateway.resource());
+        claims["client_id"] = json!(client);
+        issuer.sign(&claims)
+    };
+    let for_alice = token("alice", "nightly");
+    let refused = call_with(&gateway, &for_alice).await;
+    assert_eq!((refused.status, reason(&refused)), (403, "client_proof_insufficient"), "{}", refused.text);
+    let list = gateway.client(&for_alice).modern("tools/list", json!({})).await;
+    assert_eq!((list.status, reason(&list)), (403, "client_proof_insufficient"), "{}", list.text);
+    assert!(upstream.calls().is_empty());
+    for (subject, client) in [("alice", "keyed"), ("nightly", "nightly"), ("alice", "some-assistant")] {
+        let answer = call_with(&gateway, &token(subject, client)).await;
+        assert_eq!((answer.status, answer.tool_text()), (200, "{}"), "{subject} {client}: {}", answer.text);
+    }
+    let proofs: Vec<Value> = gateway.records("intent").iter().map(|intent| intent["agent"]["proof"].clone()).collect();
+    assert_eq!(proofs, ["private_key", "secret", "public"].map(|proof| json!(proof)));
+}
+
+#[tokio::test]
 async fn a_withdrawn_key_stops_working_and_a_new_one_works_at_once() {
     let (issuer, _upstream, gateway) = start().await;
     let old = issuer.token("alice", &["developers"], &gateway.resource());

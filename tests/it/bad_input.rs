@@ -55,6 +55,51 @@ async fn a_malformed_body_is_refused_with_the_right_code() {
     assert!(!gateway.log().contains("panicked"));
 }
 
+/// What the first line of a tool's error result says.
+fn told(answer: &crate::support::client::Answer) -> &str {
+    answer.result()["_meta"]["dev.bailiwick/reason"].as_str().unwrap_or_default()
+}
+
+#[tokio::test]
+async fn an_upstream_that_answers_nothing_is_down_after_a_while_and_up_again_when_it_answers() {
+    let health = "[servers.tools.health]\nfirst_byte_timeout = \"500ms\"\nconnect_timeout = \"500ms\"\n";
+    let (upstream, _gateway, client) = start_with(|call| result(call, text("here")), health).await;
+    assert_eq!(client.call_tool("tools__t", json!({})).await.tool_text(), "here");
+    upstream.mute("*");
+    let mut answers = Vec::new();
+    // Three are left unanswered; then it is asked whether it lives.
+    while answers.last() != Some(&"upstream_unreachable".to_owned()) && answers.len() < 20 {
+        answers.push(told(&client.call_tool("tools__t", json!({})).await).to_owned());
+    }
+    assert_eq!(answers.last().unwrap(), "upstream_unreachable", "{answers:?}");
+    assert!(answers.len() > 3 && answers[..3].iter().all(|reason| reason == "upstream_timeout"), "{answers:?}");
+    let began = std::time::Instant::now();
+    assert_eq!(told(&client.call_tool("tools__t", json!({})).await), "upstream_unreachable");
+    assert!(began.elapsed() < Duration::from_millis(400), "a call to one that is down costs nothing");
+    upstream.mute("");
+    let up = async || client.call_tool("tools__t", json!({})).await.result()["isError"] != json!(true);
+    for _ in 0..100 {
+        if up().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("it answers again, and nobody noticed");
+}
+
+#[tokio::test]
+async fn one_tool_that_never_answers_takes_no_server_out() {
+    let health = "[servers.tools.health]\nfirst_byte_timeout = \"300ms\"\n";
+    let (upstream, _gateway, client) = start_with(|call| result(call, text("here")), health).await;
+    assert_eq!(client.call_tool("tools__t", json!({})).await.tool_text(), "here");
+    upstream.mute("tools/call");
+    for _ in 0..8 {
+        assert_eq!(told(&client.call_tool("tools__t", json!({})).await), "upstream_timeout");
+    }
+    upstream.mute("");
+    assert_eq!(client.call_tool("tools__t", json!({})).await.tool_text(), "here");
+}
+
 #[tokio::test]
 async fn a_huge_body_is_refused_and_its_sender_told_why() {
     let (_upstream, _gateway, client) = start_with(|call| result(call, text("")), "").await;

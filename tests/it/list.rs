@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::support::eventually;
 use crate::support::gateway::Setup;
 use crate::support::issuer::Issuer;
 use crate::support::scripted::{Scripted, result, text, tool};
@@ -132,4 +133,88 @@ async fn a_server_of_which_nothing_is_shown_is_answered_like_one_that_does_not_e
     }
     let (hidden, absent) = (hidden.initialize("2025-11-25").await.0, absent.initialize("2025-11-25").await.0);
     assert_eq!((hidden.status, &hidden.text), (absent.status, &absent.text));
+}
+
+#[tokio::test]
+async fn a_server_that_is_down_is_told_of_only_to_those_whom_a_rule_names_it_to() {
+    let issuer = Issuer::start().await;
+    let rules = "p, group:test/developers, *, */*, call, -, allow\np, group:test/owners, *, gone/*, call, -, allow\n\
+                 p, agent:assistant, *, */*, call, -, allow\n";
+    let gateway = Setup::new(&issuer).http_server("gone", "http://127.0.0.1:9/mcp", "").policy(rules).start().await;
+    let token = issuer.token("alice", &["developers"], &gateway.resource());
+    let (down, absent) = (gateway.server_client("gone", &token), gateway.server_client("absent", &token));
+    for (method, params) in [
+        ("tools/list", json!({})),
+        ("resources/list", json!({})),
+        ("server/discover", json!({})),
+        ("tools/call", json!({ "name": "x", "arguments": {} })),
+    ] {
+        let (down, absent) = (down.modern(method, params.clone()).await, absent.modern(method, params).await);
+        assert_eq!((down.status, &down.text), (absent.status, &absent.text), "{method}");
+        assert_eq!(absent.error_code(), -32602, "{method}");
+    }
+    let (down, absent) = (down.initialize("2025-11-25").await.0, absent.initialize("2025-11-25").await.0);
+    assert_eq!((down.status, &down.text), (absent.status, &absent.text));
+    let owner = gateway.server_client("gone", &issuer.token("olga", &["owners"], &gateway.resource()));
+    let answer = owner.modern("tools/list", json!({})).await;
+    assert_eq!(answer.response()["error"]["data"]["reason"], "catalog_unavailable", "{}", answer.text);
+}
+
+#[tokio::test]
+async fn who_had_something_on_a_server_is_told_that_it_is_down_and_who_had_nothing_is_not() {
+    let issuer = Issuer::start().await;
+    let upstream = Scripted::echo().await;
+    let rules = "p, group:test/developers, *, */echo, call, -, allow\np, group:test/others, *, */other, call, -, allow\n\
+                 p, agent:assistant, *, */*, call, -, allow\n";
+    let more = "on_down = \"100ms\"\nlist_refresh_min = \"100ms\"\n\
+                [servers.tools.health]\nfirst_byte_timeout = \"300ms\"\nconnect_timeout = \"300ms\"\n";
+    let gateway = Setup::new(&issuer).http_server("tools", &upstream.url, more).policy(rules).start().await;
+    let client = |user: &str, group: &str, server: &str| {
+        gateway.server_client(server, &issuer.token(user, &[group], &gateway.resource()))
+    };
+    let had = client("alice", "developers", "tools");
+    assert_eq!(had.tool_names().await, ["echo"]);
+    upstream.mute("*");
+    let told = async || had.modern("tools/list", json!({})).await.response()["error"]["data"]["reason"].clone();
+    eventually("the server is down", async || told().await == json!("catalog_unavailable")).await;
+    let hidden = client("bob", "others", "tools").modern("tools/list", json!({})).await;
+    let absent = client("bob", "others", "absent").modern("tools/list", json!({})).await;
+    assert_eq!((hidden.status, &hidden.text), (absent.status, &absent.text));
+    assert_eq!(absent.error_code(), -32602);
+}
+
+#[tokio::test]
+async fn a_refused_token_exchange_is_told_by_its_own_reason_and_hides_no_other_server() {
+    let issuer = Issuer::start().await;
+    let (upstream, other) = (Scripted::echo().await, Scripted::echo().await);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}/token", listener.local_addr().unwrap());
+    let refuse = || async {
+        (
+            axum::http::StatusCode::BAD_REQUEST,
+            axum::Json(json!({ "error": "invalid_target", "error_description": "no" })),
+        )
+    };
+    let router = axum::Router::new().route("/token", axum::routing::post(refuse));
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    let credential = format!(
+        "credential = {{ kind = \"exchange\", token_endpoint = \"{endpoint}\", client_id = \"gateway\", audience = \"a\" }}"
+    );
+    let rules = "p, anyone, *, own/*, call, -, allow\np, anyone, *, other/*, call, -, allow\n";
+    let gateway = Setup::new(&issuer)
+        .http_server("own", &upstream.url, &credential)
+        .http_server("other", &other.url, "")
+        .policy(rules)
+        .start()
+        .await;
+    let token = issuer.token("alice", &["developers"], &gateway.resource());
+    let merged = gateway.client(&token);
+    assert_eq!(merged.tool_names().await, ["other__echo"]);
+    assert_eq!(merged.call_tool("other__echo", json!({})).await.tool_text(), "{}");
+    let own = gateway.server_client("own", &token);
+    let list = own.modern("tools/list", json!({})).await;
+    assert_eq!(list.response()["error"]["data"]["reason"], "exchange_refused", "{}", list.text);
+    let call = own.call_tool("echo", json!({})).await;
+    assert_eq!(call.result()["_meta"]["dev.bailiwick/reason"], "exchange_refused", "{}", call.text);
+    assert!(upstream.calls().is_empty());
 }

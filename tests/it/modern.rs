@@ -196,6 +196,12 @@ async fn a_mirrored_parameter_must_equal_its_argument() {
         assert_eq!(answer.status, status, "{header:?} {argument}: {}", answer.text);
     }
     assert_eq!(upstream.calls()[0].headers.get("mcp-param-region").map(String::as_str), Some("eu"));
+    // A legacy client knows no such headers; the server still gets them.
+    let (_, session) = client.initialize("2025-11-25").await;
+    let params = json!({ "name": "tools__route", "arguments": { "region": "asia" } });
+    let answer = client.legacy(&session, "tools/call", params).await;
+    assert_eq!(answer.tool_text(), "ok");
+    assert_eq!(upstream.calls()[2].headers.get("mcp-param-region").map(String::as_str), Some("asia"));
 }
 
 #[tokio::test]

@@ -102,3 +102,67 @@ async fn a_call_under_way_ends_when_its_caller_is_revoked() {
     })
     .await;
 }
+
+/// A tool call on a connection of its own whose answer is never read; its upstream says more and more.
+async fn unread_call(gateway: &Gateway, token: &str) -> tokio::net::TcpStream {
+    use tokio::io::AsyncWriteExt as _;
+    let params = json!({ "name": "tools__talk", "arguments": {}, "_meta": { "progressToken": "p" } });
+    let (headers, body) = crate::support::client::modern_request("tools/call", params);
+    let body = body.to_string();
+    let mut head = format!(
+        "POST /mcp HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {token}\r\ncontent-type: application/json\r\n\
+         accept: application/json, text/event-stream\r\ncontent-length: {}\r\n",
+        gateway.url.trim_start_matches("http://"),
+        body.len()
+    );
+    for (name, value) in headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    let mut stream = tokio::net::TcpStream::connect(gateway.url.trim_start_matches("http://")).await.unwrap();
+    stream.write_all(format!("{head}\r\n{body}").as_bytes()).await.unwrap();
+    stream
+}
+
+#[tokio::test]
+async fn a_stream_that_its_client_does_not_read_is_cut_within_a_second_too() {
+    use tokio::io::AsyncReadExt as _;
+    let issuer = Issuer::start().await;
+    let written = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let count = std::sync::Arc::clone(&written);
+    let talk = move |call: &serde_json::Value| {
+        let token = call["params"]["_meta"]["progressToken"].clone();
+        let params = json!({ "progressToken": token, "progress": 1, "message": "x".repeat(60_000) });
+        let event = json!({ "jsonrpc": "2.0", "method": "notifications/progress", "params": params });
+        let (event, count) = (format!("data: {event}\n\n"), std::sync::Arc::clone(&count));
+        let endless = futures_util::stream::repeat_with(move || {
+            count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            Ok::<_, std::convert::Infallible>(event.clone())
+        });
+        raw("text/event-stream", axum::body::Body::from_stream(endless))
+    };
+    let upstream = Scripted::start(json!([tool("talk")]), talk).await;
+    let gateway = Setup::new(&issuer).http_server("tools", &upstream.url, "").start().await;
+    gateway.client(&issuer.token("bob", &["developers"], &gateway.resource())).tool_names().await;
+    let mut unread = unread_call(&gateway, &issuer.token("alice", &["developers"], &gateway.resource())).await;
+    // Every buffer on the way is full once nothing moves any more.
+    let mut before = 0;
+    loop {
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        let now = written.load(std::sync::atomic::Ordering::SeqCst);
+        if now > 0 && now == before {
+            break;
+        }
+        before = now;
+    }
+    let began = std::time::Instant::now();
+    revoke(&gateway, &["subject", "user:test/alice"]);
+    crate::support::eventually("the end on the record", async || {
+        gateway.records("result").iter().any(|record| record.to_string().contains("\"revoked\""))
+    })
+    .await;
+    assert!(began.elapsed() < std::time::Duration::from_secs(3), "{:?}", began.elapsed());
+    // What was under way still arrives; then the connection is over.
+    let mut rest = Vec::new();
+    let read = tokio::time::timeout(std::time::Duration::from_secs(10), unread.read_to_end(&mut rest)).await;
+    assert!(read.is_ok(), "the connection is let go");
+}

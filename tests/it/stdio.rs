@@ -56,7 +56,7 @@ async fn start(issuer: &Issuer, directory: &Path) -> Gateway {
 }
 
 /// The interpreter itself: wrappers of version managers need the environment that a child does not get.
-fn python() -> String {
+pub fn python() -> String {
     let asked = std::process::Command::new("python3").args(["-c", "import sys; print(sys.executable)"]).output();
     let output = asked.expect("these tests need python3");
     String::from_utf8(output.stdout).unwrap().trim().to_owned()

@@ -9,7 +9,7 @@ use crate::config::keys;
 use crate::config::leaf::Day;
 use crate::config::mistake::Name;
 use crate::config::reader::Table;
-use crate::config::{AgentClient, AgentConfig, AgentKind, AgentState};
+use crate::config::{AgentClient, AgentConfig, AgentKind, AgentState, DeclaredProof};
 use crate::ids::{AgentId, Environment, IssuerAlias, Subject};
 use crate::limit;
 
@@ -27,6 +27,15 @@ enum State {
     Active,
     Suspended,
     Retired,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Proof {
+    Public,
+    Secret,
+    PrivateKey,
+    Mtls,
 }
 
 type Clients = HashMap<(IssuerAlias, String), AgentId>;
@@ -95,9 +104,16 @@ fn read_clients(table: &mut Table<'_, '_>, id: &AgentId, taken: &mut Clients) ->
     for mut entry in table.tables("clients", &keys::AGENT_CLIENT) {
         let issuer = entry.at::<IssuerAlias>("issuer");
         let client_id = entry.at::<String>("client_id");
+        let proof = entry.get::<Proof>("proof");
         let (issuer, client_id) = (issuer?, client_id?);
         entry.source.refers(issuer.span(), Name::Issuer(issuer.get_ref().clone()));
-        let client = AgentClient { issuer: issuer.into_inner(), client_id: client_id.get_ref().clone() };
+        let proof = match proof? {
+            Proof::Public => DeclaredProof::Public,
+            Proof::Secret => DeclaredProof::Secret,
+            Proof::PrivateKey => DeclaredProof::PrivateKey,
+            Proof::Mtls => DeclaredProof::Mtls,
+        };
+        let client = AgentClient { issuer: issuer.into_inner(), client_id: client_id.get_ref().clone(), proof };
         if client.client_id.is_empty() {
             entry.mistake(&client_id.span(), "a client id is not empty: write the one that the issuer gave it");
         }

@@ -72,6 +72,7 @@ pub fn read(mut table: Table<'_, '_>, id: ServerId, base: &Path, overrides: &Ove
     let uris = read_uris(&mut table);
     let health = table.table_or_empty("health", &keys::HEALTH).and_then(read_health);
     let forward_headers = read_forward_headers(&mut table);
+    let elicit_url_hosts = read_url_hosts(&mut table);
 
     if let Some(review) = review.as_ref().filter(|review| review.get_ref().0 < overrides.today()) {
         table.source.warning(&review.span(), format!("the review of server `{id}` is overdue"));
@@ -114,6 +115,7 @@ pub fn read(mut table: Table<'_, '_>, id: ServerId, base: &Path, overrides: &Ove
         uris: uris?,
         health: health?,
         forward_headers: forward_headers?,
+        elicit_url_hosts: elicit_url_hosts?,
         id,
     })
 }
@@ -302,12 +304,14 @@ fn read_health(mut table: Table<'_, '_>) -> Option<HealthConfig> {
     let first_byte = table.get::<Period>("first_byte_timeout");
     let idle = table.get::<Period>("idle_timeout");
     let call = table.get::<Period>("call_timeout");
+    let input = table.get::<Period>("input_timeout");
     let calls = table.get::<Count>("calls_in_flight_max");
     Some(HealthConfig {
         connect_timeout: connect?.0,
         first_byte_timeout: first_byte?.0,
         idle_timeout: idle?.0,
         call_timeout: call?.0,
+        input_timeout: input?.0,
         calls_in_flight_max: usize::try_from(calls?.0).ok()?,
     })
 }
@@ -336,4 +340,19 @@ fn read_forward_headers(table: &mut Table<'_, '_>) -> Option<Vec<String>> {
         }
     }
     Some(names)
+}
+
+fn read_url_hosts(table: &mut Table<'_, '_>) -> Option<Vec<String>> {
+    let written = table.get::<Vec<Spanned<String>>>("elicit_url_hosts")?;
+    for host in &written {
+        let name = host.get_ref().strip_prefix("*.").unwrap_or(host.get_ref());
+        // The spelling that URLs are compared in, so that an entry which could never match is found here.
+        if url::Host::parse(name).ok().is_none_or(|parsed| parsed.to_string() != *name) {
+            let message = format!(
+                "`{host}` is not a host: write a name in lower case without scheme, port and path, or `*.NAME`"
+            );
+            table.mistake(&host.span(), message);
+        }
+    }
+    Some(written.into_iter().map(Spanned::into_inner).collect())
 }

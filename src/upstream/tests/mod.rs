@@ -154,6 +154,7 @@ fn patient() -> HealthConfig {
         first_byte_timeout: Duration::from_secs(5),
         idle_timeout: Duration::from_secs(5),
         call_timeout: Duration::from_secs(10),
+        input_timeout: Duration::from_secs(10),
         calls_in_flight_max: 16,
     }
 }
@@ -176,6 +177,7 @@ fn entry(transport: TransportConfig) -> ServerConfig {
         uris: Vec::new(),
         health: patient(),
         forward_headers: Vec::new(),
+        elicit_url_hosts: Vec::new(),
     }
 }
 
@@ -229,6 +231,7 @@ fn tool_call(name: &str, arguments: Value) -> Outgoing {
 fn dispatch(caller: u8, outgoing: Outgoing) -> Dispatch {
     Dispatch {
         server: id(),
+        made_for: None,
         context: AuthorizationContext::Gateway,
         principal: principal(caller),
         credential: None,

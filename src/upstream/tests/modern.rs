@@ -431,3 +431,27 @@ async fn a_private_address_is_reached_only_where_that_is_written() {
     assert_eq!(told(call(&upstreams, 1).await), (Reason::UpstreamUnreachable, false));
     assert!(fake.seen.lock().unwrap().is_empty(), "nothing was sent");
 }
+
+#[tokio::test]
+async fn what_was_made_for_a_server_goes_to_no_other_of_its_name() {
+    let old = modern_fake(|seen: Seen| async move { seen.result(json!({ "of": "old" })) }).await;
+    let new = modern_fake(|seen: Seen| async move { seen.result(json!({ "of": "new" })) }).await;
+    let (old_entry, new_entry) = (Arc::new(entry(old.transport())), Arc::new(entry(new.transport())));
+    let upstreams = upstreams((*old_entry).clone());
+    let call_for = async |entry: &Arc<ServerConfig>| {
+        let credential = Some((http::header::AUTHORIZATION, "Bearer of this server".to_owned().into()));
+        let made_for = Some(Arc::clone(entry));
+        let exchange = upstreams.send(Dispatch { credential, made_for, ..dispatch(1, tool_call("t", json!({}))) });
+        outcome(exchange).await
+    };
+    assert!(matches!(call_for(&old_entry).await, Outcome::Complete(_)));
+    // A reload: decisions are still made for the old one while the new one is in service.
+    upstreams.reconfigure(&config(vec![(*new_entry).clone()]));
+    assert_eq!(told(call_for(&old_entry).await), (Reason::UpstreamUnreachable, false));
+    let failure = upstreams.list_for(&old_entry, &Access::bare(), crate::wire::mcp::Kind::Tool).await.unwrap_err();
+    assert_eq!(failure.reason, Reason::UpstreamUnreachable);
+    assert!(upstreams.facts_for(&old_entry, &Access::bare()).await.is_err());
+    assert!(matches!(call_for(&new_entry).await, Outcome::Complete(_)), "another entry that means the same will do");
+    let arrived = new.seen("tools/call");
+    assert_eq!((arrived.len(), new.seen("tools/list").len()), (1, 0));
+}

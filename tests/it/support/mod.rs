@@ -3,6 +3,8 @@
 pub mod client;
 pub mod gateway;
 pub mod issuer;
+pub mod old;
+pub mod peer;
 pub mod scripted;
 pub mod talkative;
 

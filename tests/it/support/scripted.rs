@@ -30,6 +30,7 @@ struct Shared {
     arrived: Mutex<Vec<Arrived>>,
     tools: Mutex<Value>,
     forgotten: Mutex<Vec<String>>,
+    mute: Mutex<Option<String>>,
     script: Box<Script>,
 }
 
@@ -42,6 +43,7 @@ impl Scripted {
             arrived: Mutex::default(),
             tools: Mutex::new(tools),
             forgotten: Mutex::default(),
+            mute: Mutex::default(),
             script: Box::new(script),
         });
         let router = axum::Router::new().route("/mcp", post(answer)).with_state(Arc::clone(&state));
@@ -68,6 +70,12 @@ impl Scripted {
     /// Answers calls of this tool as unknown from now on.
     pub fn forget(&self, tool: &str) {
         self.state.forgotten.lock().unwrap().push(tool.to_owned());
+    }
+
+    /// Takes requests from now on and answers none of this method or tool; of nothing at all for `*`. An empty
+    /// text takes it back.
+    pub fn mute(&self, what: &str) {
+        *self.state.mute.lock().unwrap() = (!what.is_empty()).then(|| what.to_owned());
     }
 
     /// Changes what is listed from now on.
@@ -105,6 +113,13 @@ async fn answer(State(state): State<Arc<Shared>>, headers: HeaderMap, body: Byte
         .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
         .collect();
     state.arrived.lock().unwrap().push(Arrived { headers, message: message.clone(), text });
+    let is_mute = || {
+        let names = [&json!("*"), &message["method"], &message["params"]["name"]];
+        state.mute.lock().unwrap().as_ref().is_some_and(|mute| names.contains(&&json!(mute)))
+    };
+    while is_mute() {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
     let cached = |mut value: Value| {
         value["resultType"] = json!("complete");
         value["ttlMs"] = json!(0);

@@ -1,0 +1,215 @@
+//! What a server asks in the middle of a call, on its way to the client.
+//!
+//! Decides whether it may be asked at all, and sees to it that the user sees who asks. Refuses to know
+//! transports. Invariant: a client is asked only what it declared, what policy allows in this moment, and
+//! never to visit a host that no administrator wrote down; one question that may not be asked ends the call.
+
+use std::sync::Arc;
+
+use super::retry::{self, About};
+use crate::config::ServerConfig;
+use crate::delegate::Grant;
+use crate::gateway::Gateway;
+use crate::ids::ParkId;
+use crate::limit;
+use crate::outcome::{Failure, Origin, Outcome, Reason, Refusal, Resume, Stop};
+use crate::wire::mcp::meta;
+use crate::wire::{Askable, Edit, InputKind, Json, Object, Value};
+
+/// The key in `_meta` of a question that names the server which asks.
+const ASKING_SERVER: &str = "dev.bailiwick/server";
+
+/// What the leg that was asked in knows of its client.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Asking {
+    /// What the client declared.
+    pub declared: Askable,
+    /// How many rounds of questions this call had before.
+    pub round: u32,
+}
+
+/// The question as the client may see it, or the end of the call.
+pub fn relayed(gateway: &Arc<Gateway>, grant: &Grant, asking: Asking, result: &Json, resume: Resume) -> Outcome {
+    let asked = question(gateway, grant, asking, result, resume);
+    if let Some(parked) = resume.parked {
+        match &asked {
+            Ok(_) => watch(gateway, grant, parked),
+            Err(_) => gateway.upstreams().abandon(parked),
+        }
+    }
+    asked.unwrap_or_else(Outcome::from)
+}
+
+/// Gives a call up that waits, as soon as its caller may not make it any more.
+fn watch(gateway: &Arc<Gateway>, grant: &Grant, parked: ParkId) {
+    let (mut decisions, within) = (gateway.decisions(), grant.target().server().health.input_timeout);
+    let gateway = Arc::downgrade(gateway);
+    let (caller, target, arguments) = (grant.caller().clone(), grant.target().clone(), grant.arguments().cloned());
+    let watching = async move {
+        loop {
+            let Some(gateway) = gateway.upgrade().filter(|gateway| gateway.upstreams().is_parked(parked)) else {
+                return;
+            };
+            let stands = gateway.still_trusted(&caller).is_ok()
+                && gateway.authorize(&caller, target.clone(), arguments.as_ref()).is_ok();
+            if !stands {
+                return gateway.upstreams().abandon(parked);
+            }
+            drop(gateway);
+            if decisions.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    // Whoever waits longer is given up by the room that holds it.
+    tokio::spawn(tokio::time::timeout(within, watching));
+}
+
+fn question(gateway: &Gateway, grant: &Grant, asking: Asking, result: &Json, resume: Resume) -> Result<Outcome, Stop> {
+    let garbage = |detail: &str| Stop::from(Failure::after(Reason::UpstreamGarbage, detail));
+    if asking.round >= limit::INPUT_ROUNDS_MAX {
+        return Err(garbage("it asked for input again and again"));
+    }
+    let object = result.value().as_object().ok_or_else(|| garbage("its result is no object"))?;
+    let inner = match object.get("requestState").filter(|state| !state.is_null()) {
+        None => None,
+        Some(state) => Some(state.as_str().ok_or_else(|| garbage("its requestState is no string"))?.into_owned()),
+    };
+    if inner.as_ref().is_some_and(|state| state.len() > limit::INPUT_STATE_BYTES_MAX) {
+        return Err(garbage("its requestState is too long"));
+    }
+    let server = grant.target().server();
+    let may = gateway.askable(grant.caller(), server, asking.declared);
+    let (mut keys, mut edits) = (Vec::new(), Vec::new());
+    if let Some(requests) = object.get("inputRequests").filter(|requests| !requests.is_null()) {
+        let requests = requests.as_object().ok_or_else(|| garbage("its inputRequests are no object"))?;
+        let mut text = String::from("{");
+        for (key, request) in requests.members() {
+            if keys.len() >= limit::INPUT_REQUESTS_MAX || key.len() > limit::INPUT_KEY_BYTES_MAX {
+                return Err(garbage("it asked for too much at once"));
+            }
+            let request = request.as_object().ok_or_else(|| garbage("one of its inputRequests is no object"))?;
+            let params = request.get("params").and_then(Value::as_object);
+            let method = request.get("method").and_then(Value::as_str).unwrap_or_default();
+            let kind = InputKind::of(&method, params).ok_or_else(|| garbage("it asked for something unknown"))?;
+            if !asking.declared.has(kind) {
+                return Err(garbage("it asked for what the client did not say it can be asked"));
+            }
+            if !may.has(kind) {
+                return Err(Refusal::new(Reason::InputRefused).into());
+            }
+            if kind == InputKind::Url {
+                check_url(params, server)?;
+            }
+            if text.len() > 1 {
+                text.push(',');
+            }
+            text.push_str(Json::of(key.as_ref()).as_str());
+            text.push(':');
+            text.push_str(attributed(request, params, kind, server).as_str());
+            keys.push(key.into_owned());
+        }
+        text.push('}');
+        edits.push(Edit::Set("inputRequests", Json::joined(text)));
+    }
+    if keys.is_empty() && inner.is_none() {
+        return Err(garbage("it asked for input and did not say which"));
+    }
+    let within = server.health.input_timeout;
+    let about = About {
+        call: grant.leg().call,
+        method: &grant.leg().method,
+        target: grant.target(),
+        arguments: grant.arguments(),
+        round: asking.round + 1,
+    };
+    let state = retry::seal(gateway.sealer(), grant.principal(), &about, keys, (resume.parked, inner), within);
+    let state = state.ok_or_else(|| Stop::from(Failure::after(Reason::Internal, "a state cannot be sealed")))?;
+    edits.push(Edit::Set("requestState", Json::of(&state)));
+    let resume = Resume { within, ..resume };
+    Ok(Outcome::InputRequired { origin: Origin::Upstream, result: object.edited(&edits), resume })
+}
+
+/// The request with the name of the server that asks, where the user or the client can see it.
+fn attributed(request: Object<'_>, params: Option<Object<'_>>, kind: InputKind, server: &ServerConfig) -> Json {
+    let empty = Json::of(&serde_json::Map::new());
+    let Some(params) = params.or_else(|| empty.value().as_object()) else { return empty.clone() };
+    let own = params.get("_meta").and_then(Value::as_object).or_else(|| empty.value().as_object());
+    // Progress on an answer would be reported to nobody.
+    let own = own.map(|own| own.edited(&[Edit::RemovePrefix(meta::OWN_PREFIX), Edit::Remove(meta::PROGRESS_TOKEN)]));
+    let own = own.as_ref().and_then(|own| own.value().as_object());
+    let own = own.map(|own| own.edited(&[Edit::Set(ASKING_SERVER, Json::of(server.id.as_str()))]));
+    let mut edits: Vec<_> = own.into_iter().map(|own| Edit::Set("_meta", own)).collect();
+    match kind {
+        InputKind::Form | InputKind::Url => {
+            let message = params.get("message").and_then(Value::as_str).unwrap_or_default();
+            edits.push(Edit::Set("message", Json::of(&format!("[{}] {message}", server.id))));
+        }
+        // To a client the whole gateway is one server: this would show one server what others said.
+        InputKind::Sampling | InputKind::SamplingWithTools => edits.push(Edit::Remove("includeContext")),
+        InputKind::Roots => {}
+    }
+    request.edited(&[Edit::Set("params", params.edited(&edits))])
+}
+
+/// Whether users may be sent to the page that a server names.
+fn check_url(params: Option<Object<'_>>, server: &ServerConfig) -> Result<(), Refusal> {
+    let refused = || {
+        Refusal::new(Reason::InputRefused)
+            .hint("the server asked to open a page at a host that is not on its list; ask its owner")
+    };
+    let text = params.and_then(|params| params.get("url")).and_then(Value::as_str).ok_or_else(refused)?;
+    if may_visit(&text, &server.elicit_url_hosts) { Ok(()) } else { Err(refused()) }
+}
+
+/// HTTPS at a listed host, spelled so that everybody reads the same host out of it.
+fn may_visit(text: &str, hosts: &[String]) -> bool {
+    let confusing = |byte: u8| byte.is_ascii_control() || byte.is_ascii_whitespace() || byte == b'\\';
+    let Ok(url) = url::Url::parse(text) else { return false };
+    let host = url.host_str().unwrap_or_default();
+    let (scheme, rest) = text.split_at_checked("https://".len()).unwrap_or_default();
+    let plain = scheme.eq_ignore_ascii_case("https://") && !rest.starts_with('/');
+    let listed = |entry: &String| match entry.strip_prefix("*.") {
+        Some(parent) => host.strip_suffix(parent).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.')),
+        None => host == entry,
+    };
+    plain
+        && !text.bytes().any(confusing)
+        && url.username().is_empty()
+        && url.password().is_none()
+        && hosts.iter().any(listed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_sent_to_listed_hosts_only_however_the_address_is_spelled() {
+        let hosts = ["github.com".to_owned(), "*.example.com".to_owned()];
+        for (url, may) in [
+            ("https://github.com/login?x=1#y", true),
+            ("HTTPS://GitHub.com:8443/", true),
+            ("https://a.b.example.com/", true),
+            ("https://example.com/", false),
+            ("https://.example.com/", false),
+            ("https://badexample.com/", false),
+            ("https://github.com.evil.org/", false),
+            ("https://evil.org/github.com", false),
+            ("https://github.com@evil.org/", false),
+            ("https://user@github.com/", false),
+            ("https://:secret@github.com/", false),
+            ("http://github.com/", false),
+            ("javascript:alert(1)//https://github.com/", false),
+            ("https:github.com/", false),
+            ("https:///github.com/", false),
+            ("https://github.com\\@evil.org/", false),
+            ("https://git\thub.com/", false),
+            (" https://github.com/", false),
+            ("", false),
+        ] {
+            assert_eq!(may_visit(url, &hosts), may, "{url}");
+        }
+        assert!(!may_visit("https://github.com/", &[]));
+    }
+}

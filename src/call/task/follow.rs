@@ -1,0 +1,211 @@
+//! Follows a task for a client that cannot: asks until it is over, tells of its state, delivers its end.
+//!
+//! Decides when to ask again and when waiting is over. Refuses to know transports. Invariant: it asks within
+//! the time of the call and only while somebody waits; a task that nobody waits for any more is cancelled.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::super::Request;
+use super::leg::Bearer;
+use super::shape::{self, Status};
+use crate::catalog::{Target, TaskDialect};
+use crate::guard::Slot;
+use crate::limit;
+use crate::outcome::{Failure, Outcome, Reason};
+use crate::upstream::{Event, Exchange};
+use crate::wire::{Json, Message, Object, Value};
+
+/// A task that the gateway follows.
+pub struct Followed {
+    bearer: Bearer,
+    /// The client's own, if it wants to hear of progress.
+    progress_token: Option<Json>,
+    deadline: Instant,
+    pause: Duration,
+    /// How often it was asked, which is all the progress that there is.
+    asked: u64,
+}
+
+/// What is known after a look at the task.
+enum Seen {
+    /// It goes on; what it says of itself.
+    GoesOn(Option<String>),
+    Over(Outcome),
+}
+
+impl Followed {
+    /// The task that a call just became.
+    pub fn new(bearer: Bearer, target: &Target, request: &Request, task: Object<'_>) -> Self {
+        Self {
+            bearer,
+            progress_token: super::progress_token(request),
+            deadline: Instant::now() + target.server().health.call_timeout,
+            pause: shape::pause(task),
+            asked: 0,
+        }
+    }
+
+    async fn run(mut self, sender: mpsc::Sender<Event>, cancelled: CancellationToken) {
+        let slot = match self.bearer.gateway.quotas().task(self.bearer.caller.principal()) {
+            Ok(slot) => slot,
+            Err(refusal) => {
+                self.bearer.ask("tasks/cancel").await;
+                let _ = sender.send(Event::Done(refusal.into())).await;
+                return;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = cancelled.cancelled() => {}
+            outcome = self.until_over(&sender) => {
+                let _ = sender.send(Event::Done(outcome)).await;
+                return;
+            }
+        }
+        self.give_up(slot).await;
+    }
+
+    /// Nobody waits for it any more.
+    async fn give_up(self, _slot: Slot) {
+        self.bearer.ask("tasks/cancel").await;
+    }
+
+    async fn until_over(&mut self, sender: &mpsc::Sender<Event>) -> Outcome {
+        let mut decisions = self.bearer.gateway.decisions();
+        loop {
+            let next = Instant::now() + self.pause;
+            if next >= self.deadline {
+                self.bearer.ask("tasks/cancel").await;
+                return Outcome::Failed(Failure::after(
+                    Reason::UpstreamTimeout,
+                    "its task took longer than a call may",
+                ));
+            }
+            tokio::select! {
+                () = tokio::time::sleep_until(next) => {}
+                // What was taken back ends it now, and not when it is asked next.
+                Ok(()) = decisions.changed() => {
+                    if let Err(refusal) = self.bearer.gateway.still_trusted(&self.bearer.caller) {
+                        let detail = "access was taken back while its task was followed";
+                        return Outcome::Failed(Failure::after(refusal.reason, detail));
+                    }
+                    continue;
+                }
+            }
+            match self.look().await {
+                Seen::Over(outcome) => return outcome,
+                Seen::GoesOn(state) => {
+                    if let Some(message) = self.progress(state)
+                        && sender.send(Event::Notification(message)).await.is_err()
+                    {
+                        // Nobody is there; whoever dropped the other end has us cancelled.
+                        std::future::pending::<()>().await;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn look(&mut self) -> Seen {
+        self.asked += 1;
+        match self.bearer.ask("tasks/get").await {
+            Outcome::Complete(result) => self.read(&result).await,
+            Outcome::Failed(failure) if is_passing(failure.reason) => self.try_later(),
+            Outcome::Refused(refusal) if is_passing(refusal.reason) => self.try_later(),
+            outcome @ (Outcome::Error(_) | Outcome::Failed(_) | Outcome::Refused(_)) => Seen::Over(outcome),
+            Outcome::InputRequired { .. } | Outcome::Task(_) => Seen::Over(super::unoffered()),
+        }
+    }
+
+    fn try_later(&mut self) -> Seen {
+        self.pause = (self.pause * 2).min(limit::TASK_POLL_MAX);
+        Seen::GoesOn(None)
+    }
+
+    async fn read(&mut self, result: &Json) -> Seen {
+        let garbage =
+            |detail: &str| Seen::Over(Outcome::Failed(Failure::after(Reason::UpstreamGarbage, detail.to_owned())));
+        let Some(task) = result.value().as_object() else { return garbage("its task is no object") };
+        self.pause = shape::pause(task);
+        let experiment = self.bearer.handle.dialect() == TaskDialect::Experiment;
+        match Status::of(task) {
+            None => garbage("its task has no status that is known"),
+            Some(Status::Working) => {
+                Seen::GoesOn(task.get("statusMessage").and_then(Value::as_str).map(std::borrow::Cow::into_owned))
+            }
+            Some(Status::Completed | Status::Failed) if experiment => Seen::Over(self.result().await),
+            Some(Status::Completed) => match task.get("result").and_then(Value::as_object) {
+                Some(result) => Seen::Over(Outcome::Complete(super::without_own(result))),
+                None => garbage("its task is completed and has no result"),
+            },
+            Some(Status::Failed) => match task.get("error").and_then(Value::as_object) {
+                Some(error) if error.get("code").and_then(Value::as_i64).is_some() => {
+                    Seen::Over(Outcome::Error(error.edited(&[])))
+                }
+                _ => garbage("its task failed and has no error"),
+            },
+            Some(Status::Cancelled) => {
+                Seen::Over(Outcome::Failed(Failure::after(Reason::Cancelled, "its task was cancelled")))
+            }
+            Some(Status::InputRequired) => {
+                self.bearer.ask("tasks/cancel").await;
+                garbage("its task asked for input that nobody offered to give")
+            }
+        }
+    }
+
+    /// The result of a task of 2025-11-25, which is asked for by itself.
+    async fn result(&self) -> Outcome {
+        match self.bearer.ask("tasks/result").await {
+            Outcome::Complete(result) => match result.value().as_object() {
+                Some(object) => Outcome::Complete(super::super::without_our_keys(shape::unrelated(object))),
+                None => Outcome::Complete(result),
+            },
+            Outcome::InputRequired { .. } | Outcome::Task(_) => super::unoffered(),
+            other => other,
+        }
+    }
+
+    /// What the client is told, if it wants to hear.
+    fn progress(&self, state: Option<String>) -> Option<Message> {
+        let token = self.progress_token.as_ref()?;
+        let mut text = format!("{{\"progressToken\":{},\"progress\":{}", token.as_str(), self.asked);
+        if let Some(state) = state {
+            text.push_str(",\"message\":");
+            text.push_str(Json::of(&state).as_str());
+        }
+        text.push('}');
+        Some(Message::notification("notifications/progress", Some(&Json::joined(text))))
+    }
+}
+
+/// Whether it may be otherwise next time.
+const fn is_passing(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::ConcurrencyLimited
+            | Reason::UpstreamUnreachable
+            | Reason::UpstreamBusy
+            | Reason::UpstreamTimeout
+            | Reason::UpstreamClosed
+            | Reason::RecordUnavailable
+    )
+}
+
+/// Follows a task; dropping what comes back gives it up.
+pub fn follow(followed: Followed) -> Exchange {
+    let (sender, receiver) = mpsc::channel(limit::EXCHANGE_EVENTS_MAX);
+    let cancelled = CancellationToken::new();
+    let guard = cancelled.clone().drop_guard();
+    tokio::spawn(followed.run(sender, cancelled));
+    Exchange::streaming(receiver, guard)
+}
+
+/// An exchange that is one more question.
+pub fn one(asking: impl Future<Output = Outcome> + Send + 'static) -> Exchange {
+    Exchange::opening(Box::pin(async move { crate::upstream::exchange::Opened::Done(asking.await) }))
+}

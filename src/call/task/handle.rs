@@ -1,0 +1,177 @@
+//! The task ids that clients get: sealed, bound to their principal, and all that routes a request about one.
+//!
+//! Keeps nothing: what is needed stands in the id. Refuses to know what a task does. Invariant: an id leads
+//! to the server and the tool whose call became the task, for the principal who called it and nobody else,
+//! and never to another server that was given the same name.
+
+use serde::{Deserialize, Serialize};
+
+use crate::catalog::{Target, TaskDialect};
+use crate::delegate::server_revision;
+use crate::ids::{CallId, Digest, PrincipalKey, ServerId};
+use crate::limit;
+use crate::outcome::{Failure, Reason};
+use crate::wire::handle::Sealer;
+
+const PURPOSE: &str = "task";
+
+/// What a sealed task id says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handle {
+    #[serde(rename = "s")]
+    server: ServerId,
+    /// Where the server is and with whose credential it is called, as it was when the task began.
+    #[serde(rename = "r")]
+    revision: Digest,
+    /// The tool, as its server spells it.
+    #[serde(rename = "n")]
+    tool: String,
+    #[serde(rename = "c")]
+    call: String,
+    #[serde(rename = "d")]
+    dialect: TaskDialect,
+    /// The server's own id of the task.
+    #[serde(rename = "i")]
+    task: String,
+}
+
+impl Handle {
+    /// The handle of a task that a call became.
+    ///
+    /// # Errors
+    /// When the server's own id is not one that can be carried.
+    pub fn new(target: &Target, call: CallId, dialect: TaskDialect, task: &str) -> Result<Self, Failure> {
+        if task.is_empty() || task.len() > limit::TASK_ID_BYTES_MAX {
+            return Err(Failure::after(Reason::UpstreamGarbage, "its task id is missing or too long"));
+        }
+        Ok(Self {
+            server: target.server_id().clone(),
+            revision: server_revision(target.server()),
+            tool: target.name().to_owned(),
+            call: call.to_string(),
+            dialect,
+            task: task.to_owned(),
+        })
+    }
+
+    /// The id as its principal gets it.
+    ///
+    /// # Errors
+    /// When it would be too long, or the cipher fails.
+    pub fn seal(&self, sealer: &Sealer, principal: PrincipalKey) -> Result<String, Failure> {
+        let content = serde_json::to_vec(self).unwrap_or_default();
+        let sealed = sealer.seal(PURPOSE, principal, &content);
+        let sealed = sealed.map_err(|error| Failure::after(Reason::Internal, error.to_string()))?;
+        if sealed.len() > limit::HANDLE_BYTES_MAX {
+            return Err(Failure::after(Reason::UpstreamGarbage, "its task id and its tool's name are too long"));
+        }
+        Ok(sealed)
+    }
+
+    /// What an id says, if it was sealed for this principal.
+    #[must_use]
+    pub fn open(sealer: &Sealer, principal: PrincipalKey, id: &str) -> Option<Self> {
+        serde_json::from_slice(&sealer.open(PURPOSE, principal, id)?).ok()
+    }
+
+    /// Whether a target is the tool whose call became the task, at the server where it did.
+    #[must_use]
+    pub fn is_of(&self, target: &Target) -> bool {
+        *target.server_id() == self.server
+            && target.name() == self.tool
+            && server_revision(target.server()) == self.revision
+    }
+
+    /// Whose task it is.
+    #[must_use]
+    pub const fn server(&self) -> &ServerId {
+        &self.server
+    }
+
+    /// Which tool's call became it, as the server spells it.
+    #[must_use]
+    pub fn tool(&self) -> &str {
+        &self.tool
+    }
+
+    /// Which call became it.
+    #[must_use]
+    pub fn call(&self) -> CallId {
+        self.call.parse().unwrap_or_else(|_| CallId::new())
+    }
+
+    /// In which way its server has tasks.
+    #[must_use]
+    pub const fn dialect(&self) -> TaskDialect {
+        self.dialect
+    }
+
+    /// The server's own id of it.
+    #[must_use]
+    pub fn task(&self) -> &str {
+        &self.task
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn principal(name: &str) -> PrincipalKey {
+        PrincipalKey(Digest::sha256(name.as_bytes()))
+    }
+
+    fn sealer(byte: u8) -> Sealer {
+        Sealer::new([&[byte; 32][..]]).unwrap()
+    }
+
+    fn handle(tool: &str, task: &str) -> Handle {
+        Handle {
+            server: ServerId::new("s").unwrap(),
+            revision: Digest::sha256(b"r"),
+            tool: tool.to_owned(),
+            call: CallId::new().to_string(),
+            dialect: TaskDialect::Extension,
+            task: task.to_owned(),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_task_id_says_the_same_to_its_principal_and_nothing_to_anyone_else(
+            tool in "\\PC{1,40}", task in ".{1,60}", at in any::<prop::sample::Index>(),
+        ) {
+            let handle = handle(&tool, &task);
+            let id = handle.seal(&sealer(1), principal("alice")).unwrap();
+            prop_assert!(id.bytes().all(|byte| byte.is_ascii_graphic()), "it travels in a header: {}", id);
+            let opened = Handle::open(&sealer(1), principal("alice"), &id);
+            prop_assert_eq!(opened, Some(handle));
+            prop_assert!(Handle::open(&sealer(1), principal("bob"), &id).is_none());
+            prop_assert!(Handle::open(&sealer(2), principal("alice"), &id).is_none());
+            let mut tampered = id.into_bytes();
+            let at = at.index(tampered.len());
+            tampered[at] = if tampered[at] == b'A' { b'B' } else { b'A' };
+            let tampered = String::from_utf8(tampered).unwrap();
+            // The last character may hold bits that mean nothing; then the text is refused as it is spelled.
+            prop_assert!(Handle::open(&sealer(1), principal("alice"), &tampered).is_none());
+        }
+    }
+
+    #[test]
+    fn a_handle_that_was_sealed_for_something_else_is_no_task() {
+        let content = serde_json::to_vec(&handle("t", "1")).unwrap();
+        let other = sealer(1).seal("cursor", principal("alice"), &content).unwrap();
+        assert!(Handle::open(&sealer(1), principal("alice"), &other).is_none());
+        let odd = sealer(1).seal(PURPOSE, principal("alice"), b"{}").unwrap();
+        assert!(Handle::open(&sealer(1), principal("alice"), &odd).is_none());
+    }
+
+    #[test]
+    fn an_id_that_would_not_fit_into_a_header_is_refused() {
+        let long = handle("t", &"\u{1}".repeat(limit::TASK_ID_BYTES_MAX));
+        assert!(long.seal(&sealer(1), principal("alice")).unwrap_err().detail.contains("too long"));
+        assert!(handle("t", &"x".repeat(limit::TASK_ID_BYTES_MAX)).seal(&sealer(1), principal("alice")).is_ok());
+    }
+}

@@ -1,0 +1,128 @@
+//! One request about a task: the pipeline again, door to door, for the tool whose call became it.
+//!
+//! Decides nothing but the order of the rooms, as a call does. Invariant: a task is asked about only where
+//! its caller still stands, is still shown the tool, and the intent is on the record, however often.
+
+use std::sync::Arc;
+
+use super::super::declared::declared;
+use super::super::{ClientFacts, Endpoint, Halt, Request, Trail};
+use super::handle::Handle;
+use super::offer;
+use crate::config::ServerConfig;
+use crate::delegate::{Grant, Leg, attempt};
+use crate::gateway::Gateway;
+use crate::guard;
+use crate::identity::Caller;
+use crate::outcome::{Outcome, Reason, Refusal};
+use crate::record::Entry;
+use crate::upstream::{Event, Exchange};
+use crate::wire::mcp::{Era, Kind, meta};
+use crate::wire::{Askable, Edit, Json, Object, Outgoing, Value};
+
+/// Whose task it is, and what was said of the client that asked first.
+#[derive(Clone)]
+pub struct Bearer {
+    pub gateway: Arc<Gateway>,
+    pub caller: Caller,
+    pub endpoint: Endpoint,
+    pub client: ClientFacts,
+    pub headers: Vec<(String, String)>,
+    pub handle: Handle,
+}
+
+impl Bearer {
+    /// Of the request that a caller just made.
+    pub fn new(gateway: &Arc<Gateway>, caller: &Caller, request: &Request, handle: Handle) -> Self {
+        Self {
+            gateway: Arc::clone(gateway),
+            caller: caller.clone(),
+            endpoint: request.endpoint.clone(),
+            client: request.client.clone(),
+            headers: request.headers.clone(),
+            handle,
+        }
+    }
+
+    /// Opens a request about the task; `own` are the client's parameters, where it asks itself.
+    pub async fn open(
+        &self,
+        method: &str,
+        own: Option<Object<'_>>,
+        trail: &mut Trail,
+    ) -> Result<(Entry<Grant>, Exchange), Halt> {
+        let (gateway, caller) = (&self.gateway, &self.caller);
+        gateway.still_trusted(caller)?;
+        let view = gateway.view(caller, &self.endpoint).await?;
+        let item = view.own_item(self.handle.server(), Kind::Tool, self.handle.tool());
+        // A tool that is gone, and a server that is another one now, have no tasks here.
+        let target = item.map(|item| item.target()).filter(|target| self.handle.is_of(target));
+        let target = target.ok_or_else(|| Refusal::new(Reason::TargetUnknown))?;
+        trail.target = Some(target.clone());
+        let permit = gateway.authorize_following(caller, target.clone()).map_err(Halt::denied)?;
+        let outgoing = self.outgoing(method, own, permit.target().server());
+        let cleared = guard::guard(gateway.quotas(), permit)?;
+        let grant = gateway.delegate().delegate(cleared, trail.leg.clone(), None, gateway.recheck()).await?;
+        let mut entry = gateway.journal().open(grant, outgoing).await?;
+        let exchange = gateway.upstreams().forward(&mut entry);
+        Ok((entry, exchange))
+    }
+
+    /// Asks on the gateway's own account, and waits for the end; both are on the record.
+    pub async fn ask(&self, method: &'static str) -> Outcome {
+        let leg = Leg::new(method, self.client.version).of_call(self.handle.call());
+        let mut trail = Trail { leg, target: None, name: Some(self.handle.tool().to_owned()) };
+        match self.open(method, None, &mut trail).await {
+            Ok((entry, mut exchange)) => loop {
+                if let Event::Done(outcome) = exchange.next().await {
+                    entry.close(&outcome);
+                    return outcome;
+                }
+            },
+            Err(halt) => {
+                let attempt = attempt(&self.caller, &trail.leg, trail.target.as_ref(), trail.name.as_deref());
+                self.gateway.journal().stopped(&attempt, &halt.recorded);
+                halt.told.into()
+            }
+        }
+    }
+
+    /// What the client said it can be asked.
+    pub fn declared(&self) -> Askable {
+        Askable::declared(&self.client.capabilities)
+    }
+
+    /// What the server is shown: what it was shown when the task began.
+    fn capabilities(&self, askable: Askable) -> Json {
+        let shown = declared(&self.client.capabilities, askable);
+        if self.client.version.era() == Era::Legacy { offer::with_tasks(&shown) } else { shown }
+    }
+
+    fn outgoing(&self, method: &str, own: Option<Object<'_>>, server: &ServerConfig) -> Outgoing {
+        let askable = self.gateway.askable(&self.caller, server, self.declared());
+        let empty = Json::of(&serde_json::Map::new());
+        let params = own.or_else(|| empty.value().as_object());
+        let own_meta = params.and_then(|params| params.get("_meta")).and_then(Value::as_object);
+        let mut edits = vec![
+            Edit::Set(meta::CLIENT_CAPABILITIES, self.capabilities(askable)),
+            Edit::Remove(meta::PROGRESS_TOKEN),
+            Edit::Remove(meta::PROTOCOL_VERSION),
+            Edit::RemovePrefix(meta::OWN_PREFIX),
+        ];
+        if let Some(info) = &self.client.info {
+            edits.push(Edit::Set(meta::CLIENT_INFO, info.clone()));
+        }
+        let own_meta = own_meta.or_else(|| empty.value().as_object()).map(|own| own.edited(&edits));
+        let task = Json::of(self.handle.task());
+        let mut edits = vec![Edit::Set("taskId", task)];
+        edits.extend(own_meta.map(|own| Edit::Set("_meta", own)));
+        Outgoing {
+            method: method.to_owned(),
+            params: params.map_or_else(|| empty.clone(), |params| params.edited(&edits)),
+            name: Some(self.handle.task().to_owned()),
+            header_parameters: Vec::new(),
+            headers: self.headers.iter().filter(|(name, _)| server.forward_headers.contains(name)).cloned().collect(),
+            progress_token: None,
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! Calls that go on as tasks: how a task reaches its client, and how requests about it find their way back.
+//!
+//! Decides who follows a task: the client that declared the extension or asked for the task itself, else the
+//! gateway, within the time of the call. Refuses to know transports. Invariant: no client sees an upstream's
+//! own task id, and nobody but the caller whose call became it can use ours.
+
+mod follow;
+mod handle;
+mod leg;
+mod offer;
+mod shape;
+
+pub use offer::{Augmented, offered};
+
+use std::sync::Arc;
+
+use super::input::{self, Asking};
+use super::{Halt, Request, Then, Trail};
+use crate::catalog::TaskDialect;
+use crate::delegate::Grant;
+use crate::gateway::Gateway;
+use crate::identity::Caller;
+use crate::outcome::{Failure, Outcome, Reason, Refusal, Resume};
+use crate::record::Entry;
+use crate::upstream::Exchange;
+use crate::wire::mcp::{Era, Method, code, meta};
+use crate::wire::{Edit, Json, Object, Value};
+use follow::Followed;
+use handle::Handle;
+use leg::Bearer;
+use shape::Status;
+
+/// What is done with the end of a leg.
+pub enum After {
+    /// It is the client's.
+    Deliver(Outcome),
+    /// It is recorded, and something else is asked before the client gets its end.
+    GoOn(Outcome, Exchange),
+}
+
+/// Opens a client's own request about a task.
+pub async fn open(
+    gateway: &Arc<Gateway>,
+    caller: &Caller,
+    request: &Request,
+    trail: &mut Trail,
+) -> Result<(Entry<Grant>, Exchange), Halt> {
+    offer::check(&request.client)?;
+    let (_, bearer) = read(gateway, caller, request)?;
+    trail.leg.call = bearer.handle.call();
+    trail.name = Some(bearer.handle.tool().to_owned());
+    let method = match (request.method, bearer.handle.dialect()) {
+        // Servers of 2025-11-25 ask over the stream of the result, and take no answers by themselves.
+        (Method::TaskUpdate, TaskDialect::Experiment) => "tasks/get".into(),
+        _ => request.message.method(),
+    };
+    bearer.open(&method, request.message.params(), trail).await
+}
+
+/// The task that a request is about, and the id as the client spells it.
+fn read(gateway: &Arc<Gateway>, caller: &Caller, request: &Request) -> Result<(String, Bearer), Refusal> {
+    let wrong = |hint: &'static str| Refusal::new(Reason::ParametersInvalid).hint(hint);
+    let params = request.message.params().ok_or_else(|| wrong("send params"))?;
+    let id = params.get("taskId").and_then(Value::as_str).ok_or_else(|| wrong("send taskId, as a string"))?;
+    let answers = params.get("inputResponses");
+    if request.method == Method::TaskUpdate && answers.is_none_or(|answers| answers.as_object().is_none()) {
+        return Err(wrong("send inputResponses, as an object"));
+    }
+    let handle = Handle::open(gateway.sealer(), caller.principal(), &id);
+    // A legacy client speaks only of the tasks that it asked for itself.
+    let legacy = request.client.version.era() == Era::Legacy;
+    let handle = handle.filter(|handle| !legacy || handle.dialect() == TaskDialect::Experiment);
+    let handle = handle.ok_or_else(|| Refusal::new(Reason::TargetUnknown))?;
+    Ok((id.into_owned(), Bearer::new(gateway, caller, request, handle)))
+}
+
+/// What the end of a leg means, where tasks are concerned.
+pub fn after(gateway: &Arc<Gateway>, grant: &Grant, request: &Request, then: Then, outcome: Outcome) -> After {
+    let augmented = then.augmented;
+    if request.method.is_about_task() {
+        return about(gateway, grant, request, outcome);
+    }
+    match outcome {
+        Outcome::Task(result) if request.method == Method::CallTool => {
+            became(gateway, grant, request, TaskDialect::Extension, &result)
+        }
+        Outcome::Task(_) => After::Deliver(unoffered()),
+        Outcome::Complete(result) if augmented != Augmented::No => {
+            let task = result.value().as_object().and_then(shape::created);
+            match (task, augmented) {
+                // It answered at once, which a client that asked for a task takes as well.
+                (None, _) => After::Deliver(Outcome::Complete(result)),
+                (Some(task), Augmented::ByClient) => After::Deliver(ended(asked_for(gateway, grant, &result, task))),
+                (Some(task), _) => {
+                    let task = shape::modern(task, "task", &shape::id(task).unwrap_or_default(), None);
+                    became(gateway, grant, request, TaskDialect::Experiment, &task)
+                }
+            }
+        }
+        outcome => After::Deliver(outcome),
+    }
+}
+
+/// A call that became a task, in the shape of the extension.
+fn became(gateway: &Arc<Gateway>, grant: &Grant, request: &Request, dialect: TaskDialect, task: &Json) -> After {
+    let declared = offer::is_declared(&request.client);
+    let offered = declared || dialect == TaskDialect::Experiment || request.client.version.era() == Era::Legacy;
+    let Some(object) = task.value().as_object().filter(|_| offered) else { return After::Deliver(unoffered()) };
+    let id = shape::id(object).unwrap_or_default();
+    let handle = match Handle::new(grant.target(), grant.leg().call, dialect, &id) {
+        Ok(handle) => handle,
+        Err(failure) => return After::Deliver(Outcome::Failed(failure)),
+    };
+    if declared {
+        let sealed = handle.seal(gateway.sealer(), grant.principal());
+        return After::Deliver(ended(sealed.map(|id| Outcome::Task(shape::under(object, &id)))));
+    }
+    let recorded = Outcome::Task(task.clone());
+    let bearer = Bearer::new(gateway, grant.caller(), request, handle);
+    After::GoOn(recorded, follow::follow(Followed::new(bearer, grant.target(), request, object)))
+}
+
+/// The task that a legacy client asked for, under our id.
+fn asked_for(gateway: &Gateway, grant: &Grant, result: &Json, task: Object<'_>) -> Result<Outcome, Failure> {
+    let id = shape::id(task).unwrap_or_default();
+    let handle = Handle::new(grant.target(), grant.leg().call, TaskDialect::Experiment, &id)?;
+    let id = handle.seal(gateway.sealer(), grant.principal())?;
+    let result = result.value().as_object().map(|all| all.edited(&[Edit::Set("task", shape::under(task, &id))]));
+    result.map(Outcome::Complete).ok_or_else(|| Failure::after(Reason::UpstreamGarbage, "its result is no object"))
+}
+
+/// The answer to a request about a task.
+fn about(gateway: &Arc<Gateway>, grant: &Grant, request: &Request, outcome: Outcome) -> After {
+    let Ok((id, bearer)) = read(gateway, grant.caller(), request) else { return After::Deliver(outcome) };
+    let experiment = bearer.handle.dialect() == TaskDialect::Experiment;
+    match outcome {
+        Outcome::Task(_) | Outcome::InputRequired { .. } => After::Deliver(unoffered()),
+        Outcome::Complete(result) if experiment && request.client.version.era() == Era::Modern => {
+            translated(id, bearer, request.method, result)
+        }
+        Outcome::Complete(result) => {
+            let Some(object) = result.value().as_object() else { return After::Deliver(Outcome::Complete(result)) };
+            After::Deliver(match request.method {
+                Method::TaskResult => Outcome::Complete(shape::related_to(object, &id)),
+                Method::TaskGet if !experiment => detailed(&bearer, grant, object, &id),
+                _ if object.get("taskId").is_some() => Outcome::Complete(shape::under(object, &id)),
+                _ => Outcome::Complete(result),
+            })
+        }
+        // To cancel what is over is an error there and none here; whether it is over is asked.
+        Outcome::Error(error) if experiment && request.method == Method::TaskCancel && is_wrong(&error) => {
+            let recorded = Outcome::Error(error.clone());
+            let asking = async move {
+                match bearer.ask("tasks/get").await {
+                    Outcome::Complete(_) => acknowledged(),
+                    _ => Outcome::Error(error),
+                }
+            };
+            After::GoOn(recorded, follow::one(asking))
+        }
+        outcome => After::Deliver(outcome),
+    }
+}
+
+/// A task of the extension as its client may see it: what it asks is decided as in the middle of a call.
+fn detailed(bearer: &Bearer, grant: &Grant, task: Object<'_>, id: &str) -> Outcome {
+    if Status::of(task).is_none() {
+        return garbage("its task has no status that is known");
+    }
+    let mut edits = vec![Edit::Set("taskId", Json::of(id)), Edit::Remove("requestState")];
+    if let Some(requests) = task.get("inputRequests").filter(|requests| !requests.is_null()) {
+        match questions(bearer, grant, requests) {
+            Ok(requests) => edits.push(Edit::Set("inputRequests", requests)),
+            Err(outcome) => return outcome,
+        }
+    }
+    if let Some(result) = task.get("result").and_then(Value::as_object) {
+        edits.push(Edit::Set("result", without_own(result)));
+    }
+    Outcome::Complete(task.edited(&edits))
+}
+
+/// The questions of a task as the client may see them, or why it may not.
+fn questions(bearer: &Bearer, grant: &Grant, requests: Value<'_>) -> Result<Json, Outcome> {
+    let asked = Json::joined(format!("{{\"inputRequests\":{}}}", requests.raw()));
+    let asking = Asking { declared: bearer.declared(), round: 0 };
+    let outcome = input::relayed(&bearer.gateway, grant, asking, &asked, Resume::default());
+    match outcome.unwrap_or_else(Outcome::from) {
+        Outcome::InputRequired { result, .. } => {
+            let requests = result.value().as_object().and_then(|result| result.get("inputRequests"));
+            requests.map(Value::to_json).ok_or_else(|| garbage("its task asked for nothing"))
+        }
+        outcome => Err(outcome),
+    }
+}
+
+fn garbage(detail: &str) -> Outcome {
+    Outcome::Failed(Failure::after(Reason::UpstreamGarbage, detail))
+}
+
+fn without_own(result: Object<'_>) -> Json {
+    super::without_our_keys(result.edited(&[]))
+}
+
+/// The answer of a server of 2025-11-25 for a client that knows the extension.
+fn translated(id: String, bearer: Bearer, method: Method, result: Json) -> After {
+    let Some(task) = result.value().as_object().filter(|_| method == Method::TaskGet) else {
+        return After::Deliver(acknowledged());
+    };
+    match Status::of(task) {
+        None => After::Deliver(Outcome::Failed(Failure::after(
+            Reason::UpstreamGarbage,
+            "its task has no status that is known",
+        ))),
+        Some(Status::Completed | Status::Failed) => {
+            let recorded = Outcome::Complete(result.clone());
+            let asking = async move {
+                let end = bearer.ask("tasks/result").await;
+                let Some(task) = result.value().as_object() else { return end };
+                match end {
+                    Outcome::Complete(end) => match end.value().as_object() {
+                        Some(end) => {
+                            let end = super::without_our_keys(shape::unrelated(end));
+                            Outcome::Complete(shape::modern(task, "complete", &id, Some(("result", end))))
+                        }
+                        None => Outcome::Complete(end),
+                    },
+                    Outcome::Error(end) => {
+                        Outcome::Complete(shape::modern(task, "complete", &id, Some(("error", end))))
+                    }
+                    other => other,
+                }
+            };
+            After::GoOn(recorded, follow::one(asking))
+        }
+        // What it asks would come over the stream of its result, which nobody can answer from here.
+        Some(Status::InputRequired) => {
+            let error = serde_json::json!({
+                "code": code::INTERNAL_ERROR,
+                "message": "the task asks for input, which a server of 2025-11-25 cannot be given from here",
+            });
+            let task = shape::modern(task, "complete", &id, Some(("error", Json::of(&error))));
+            let asking = async move {
+                bearer.ask("tasks/cancel").await;
+                Outcome::Complete(task)
+            };
+            After::GoOn(Outcome::Complete(result.clone()), follow::one(asking))
+        }
+        Some(Status::Working | Status::Cancelled) => {
+            After::Deliver(Outcome::Complete(shape::modern(task, "complete", &id, None)))
+        }
+    }
+}
+
+fn acknowledged() -> Outcome {
+    Outcome::Complete(Json::of(&serde_json::json!({ "resultType": "complete" })))
+}
+
+fn unoffered() -> Outcome {
+    let detail = "it answered with a task that nobody offered to follow";
+    Outcome::Failed(Failure::after(Reason::UpstreamGarbage, detail))
+}
+
+fn is_wrong(error: &Json) -> bool {
+    let number = error.value().as_object().and_then(|error| error.get("code")).and_then(Value::as_i64);
+    number == Some(i64::from(code::INVALID_PARAMS))
+}
+
+fn ended(outcome: Result<Outcome, Failure>) -> Outcome {
+    outcome.unwrap_or_else(Outcome::Failed)
+}
+
+/// The client's own progress token.
+fn progress_token(request: &Request) -> Option<Json> {
+    let own = request.message.params()?.get("_meta")?.as_object()?;
+    own.get(meta::PROGRESS_TOKEN).filter(|token| !token.is_null()).map(|token| request.message.cut(token))
+}
+
+/// Whether a notification names a task by its server's own id; such are left out, for they are optional, and
+/// whoever wants them listens.
+pub fn names_a_task(message: &crate::wire::Message) -> bool {
+    message.method().starts_with("notifications/tasks")
+}

@@ -1,0 +1,230 @@
+//! Questions to legacy clients in the middle of their calls: requests of ours on the stream of the call,
+//! answered by POSTs of their own.
+//!
+//! Decides which answer belongs to which question, and what the retry with the answers is. Refuses to know
+//! what may be asked. Invariant: an answer reaches the question of its own session that waits for it, once;
+//! a call that nobody goes on with is given up.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::pipeline::Pipeline;
+use super::session::SessionKey;
+use crate::call::Request;
+use crate::ids::ParkId;
+use crate::outcome::{Outcome, Reason, Refusal, Resume};
+use crate::wire::{Edit, Json, Kind, Message, Value};
+
+/// The questions that wait for their answers, of all sessions.
+#[derive(Default)]
+pub(super) struct Questions {
+    last: AtomicI64,
+    open: Mutex<HashMap<(SessionKey, i64), oneshot::Sender<Message>>>,
+}
+
+impl Questions {
+    /// A request with an id of ours, and what waits for its answer.
+    fn ask(self: &Arc<Self>, session: SessionKey, method: &str, params: &Json) -> (Message, Waiting) {
+        let id = self.last.fetch_add(1, Ordering::Relaxed) + 1;
+        let (sender, answer) = oneshot::channel();
+        // Bounded by the calls of a session and the questions of one round.
+        self.lock().insert((session, id), sender);
+        let waiting = Waiting { questions: Arc::clone(self), place: (session, id), answer };
+        (Message::request(&Json::of(&id), method, params), waiting)
+    }
+
+    /// Takes an answer; one that nobody waits for, or that waits in another session, reaches nobody.
+    pub(super) fn answered(&self, session: SessionKey, message: &Message) {
+        let Some(id) = message.id_value().and_then(Value::as_i64) else { return };
+        let waiting = self.lock().remove(&(session, id));
+        if let Some(waiting) = waiting {
+            // An error only says that the call ended meanwhile.
+            let _ = waiting.send(message.clone());
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<(SessionKey, i64), oneshot::Sender<Message>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One question that waits; dropping it lets later answers reach nobody.
+struct Waiting {
+    questions: Arc<Questions>,
+    place: (SessionKey, i64),
+    answer: oneshot::Receiver<Message>,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.questions.lock().remove(&self.place);
+    }
+}
+
+/// What is needed to ask the client of a call, and to go on with the call afterwards.
+pub(super) struct Interview<P: Pipeline> {
+    pub(super) pipeline: Arc<P>,
+    pub(super) caller: P::Caller,
+    pub(super) request: Request,
+    pub(super) questions: Arc<Questions>,
+    pub(super) session: SessionKey,
+}
+
+/// One round of questions.
+pub(super) struct Round<P: Pipeline> {
+    /// What the client must still be sent.
+    unsent: VecDeque<Message>,
+    waiting: VecDeque<(String, bool, Waiting)>,
+    /// `requestState`, to be sent back.
+    state: Json,
+    /// The answers so far: members of an object.
+    answers: String,
+    until: Instant,
+    held: Held<P>,
+}
+
+/// A call that waits upstream; given up when this is dropped.
+struct Held<P: Pipeline> {
+    pipeline: Arc<P>,
+    parked: Option<ParkId>,
+}
+
+impl<P: Pipeline> Drop for Held<P> {
+    fn drop(&mut self) {
+        if let Some(parked) = self.parked {
+            self.pipeline.abandon(parked);
+        }
+    }
+}
+
+impl<P: Pipeline> Interview<P> {
+    /// Begins a round with what an `input_required` result asks.
+    pub(super) fn begin(&self, result: &Json, resume: Resume) -> Round<P> {
+        let held = Held { pipeline: Arc::clone(&self.pipeline), parked: resume.parked };
+        let mut round = Round {
+            unsent: VecDeque::new(),
+            waiting: VecDeque::new(),
+            state: Json::of(&()),
+            answers: String::new(),
+            until: Instant::now() + resume.within,
+            held,
+        };
+        let Some(object) = result.value().as_object() else { return round };
+        if let Some(state) = object.get("requestState") {
+            round.state = result.share(state);
+        }
+        let requests = object.get("inputRequests").and_then(Value::as_object);
+        for (key, request) in requests.into_iter().flat_map(|requests| requests.members()) {
+            let Some(request) = request.as_object() else { continue };
+            let method = request.get("method").and_then(Value::as_str).unwrap_or_default();
+            let params = question(&method, request.get("params"));
+            let (message, waiting) = self.questions.ask(self.session, &method, &params);
+            round.unsent.push_back(message);
+            round.waiting.push_back((key.into_owned(), method == "elicitation/create", waiting));
+        }
+        round
+    }
+
+    /// The request once more, with the answers.
+    fn retry(&self, state: &Json, answers: &str) -> Option<Request> {
+        let message = &self.request.message;
+        let answers = Edit::Set("inputResponses", Json::joined(format!("{{{answers}}}")));
+        let params = message.params()?.edited(&[answers, Edit::Set("requestState", state.clone())]);
+        let message = Message::request(&message.id()?, &message.method(), &params);
+        Some(Request { message, ..self.request.clone() })
+    }
+}
+
+impl<P: Pipeline> Round<P> {
+    /// The next message for the client.
+    pub(super) fn next_unsent(&mut self) -> Option<Message> {
+        self.unsent.pop_front()
+    }
+
+    /// Waits for all answers; the retry, or the end of the call. Cancel-safe.
+    pub(super) async fn answered(&mut self, interview: &Interview<P>) -> Result<Request, Outcome> {
+        let refused = |reason: Reason| Outcome::Refused(Refusal::new(reason));
+        while let Some((key, elicited, waiting)) = self.waiting.front_mut() {
+            let Ok(answer) = tokio::time::timeout_at(self.until, &mut waiting.answer).await else {
+                return Err(refused(Reason::InputExpired));
+            };
+            let answer = answer.map_err(|_| refused(Reason::InputDeclined))?;
+            let result = match (answer.kind(), answer.body()) {
+                (Kind::Result, Some(result)) => result,
+                // Whoever cannot show a form has given no answer to it.
+                _ if *elicited => Json::of(&serde_json::json!({ "action": "cancel" })),
+                _ => return Err(refused(Reason::InputDeclined)),
+            };
+            if !self.answers.is_empty() {
+                self.answers.push(',');
+            }
+            self.answers.push_str(Json::of(key.as_str()).as_str());
+            self.answers.push(':');
+            self.answers.push_str(result.as_str());
+            self.waiting.pop_front();
+        }
+        let retry = interview.retry(&self.state, &self.answers).ok_or_else(|| refused(Reason::Internal))?;
+        self.held.parked = None;
+        Ok(retry)
+    }
+}
+
+/// The parameters as a legacy client expects them.
+fn question(method: &str, params: Option<Value<'_>>) -> Json {
+    let empty = Json::of(&serde_json::Map::new());
+    let Some(params) = params.and_then(Value::as_object) else { return empty };
+    let is_url = method == "elicitation/create" && params.get("mode").and_then(Value::as_str).as_deref() == Some("url");
+    if !is_url {
+        return params.edited(&[]);
+    }
+    // The modern era has no such id; 2025-11-25 requires one.
+    params.edited(&[Edit::Default("elicitationId", Json::of(&ParkId::new()))])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Source;
+
+    fn answer(id: i64) -> Message {
+        let text = format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#);
+        Message::parse(text, Source::Client).unwrap()
+    }
+
+    #[test]
+    fn an_answer_reaches_its_own_question_once() {
+        let questions = Arc::new(Questions::default());
+        let (mine, theirs) = (SessionKey::of_test(1), SessionKey::of_test(2));
+        let (message, mut waiting) = questions.ask(mine, "roots/list", &Json::of(&serde_json::json!({})));
+        let id = message.id_value().unwrap().as_i64().unwrap();
+        questions.answered(theirs, &answer(id));
+        questions.answered(mine, &answer(id + 1));
+        assert!(waiting.answer.try_recv().is_err(), "a foreign answer reached it");
+        questions.answered(mine, &answer(id));
+        assert!(waiting.answer.try_recv().is_ok());
+        questions.answered(mine, &answer(id));
+        assert!(questions.lock().is_empty());
+        drop(waiting);
+        let (_, waiting) = questions.ask(mine, "roots/list", &Json::of(&serde_json::json!({})));
+        drop(waiting);
+        assert!(questions.lock().is_empty(), "a question that nobody waits for is forgotten");
+    }
+
+    #[test]
+    fn a_page_gets_the_id_that_older_clients_require() {
+        let params = |text: &str| Json::parse(text, Source::Upstream).unwrap();
+        let url = question("elicitation/create", Some(params(r#"{"mode":"url","url":"https://x"}"#).value()));
+        assert!(url.as_str().contains("elicitationId"), "{}", url.as_str());
+        let kept = r#"{"mode":"url","elicitationId":"e"}"#;
+        assert_eq!(question("elicitation/create", Some(params(kept).value())).as_str(), kept);
+        assert_eq!(
+            question("elicitation/create", Some(params(r#"{"mode":"form"}"#).value())).as_str(),
+            r#"{"mode":"form"}"#
+        );
+        assert_eq!(question("roots/list", None).as_str(), "{}");
+    }
+}

@@ -1,0 +1,16 @@
+//! Bounds of tasks: what a server may call one, and how long and how often the gateway follows it itself.
+
+use std::time::Duration;
+
+/// A task id as an upstream spells it; most are UUIDs. Sealed into ours, which travels in a header.
+pub const TASK_ID_BYTES_MAX: usize = 1_024;
+/// The gateway asks for a task that it follows no more often than this, whatever the upstream suggests.
+pub const TASK_POLL_MIN: Duration = Duration::from_millis(250);
+/// And no less often, so that a client that waits hears of the end.
+pub const TASK_POLL_MAX: Duration = Duration::from_secs(10);
+/// Where the upstream suggests nothing.
+pub const TASK_POLL_DEFAULT: Duration = Duration::from_secs(1);
+/// Tasks of one principal that the gateway follows at once; each asks again and again.
+pub const TASKS_FOLLOWED_MAX: usize = 16;
+/// How long an upstream of 2025-11-25 is asked to keep a task that its tool insists on.
+pub const TASK_LIFE_ASKED: Duration = Duration::from_secs(3_600);

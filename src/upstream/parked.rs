@@ -1,0 +1,212 @@
+//! Calls that wait in the middle for what their legacy server asked: the exchange stays open meanwhile.
+//!
+//! Decides how many may wait, for whom and how long. Knows nothing of what is asked. Invariant: only the
+//! principal whose call it is goes on with it, once; one that nobody goes on with is cancelled upstream.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use futures_util::future::BoxFuture;
+
+use super::drive::Pause;
+use super::exchange::{Opened, Stream};
+use super::link::Link;
+use crate::ids::{ParkId, PrincipalKey};
+use crate::limit;
+use crate::outcome::{Failure, Origin, Outcome, Reason, Refusal, Resume};
+use crate::wire::mcp::meta;
+use crate::wire::{Askable, Edit, InputKind, Json, Message, Value};
+
+/// What a legacy server asked.
+#[derive(Debug, Clone)]
+pub(super) struct Question {
+    /// The id that the server gave it.
+    id: Json,
+    kind: InputKind,
+    params: Option<Json>,
+}
+
+impl Question {
+    /// The question that a request of a server is, if it is one that may be asked here.
+    pub(super) fn of(request: &Message, askable: Askable) -> Option<Self> {
+        let kind = InputKind::of(&request.method(), request.params()).filter(|kind| askable.has(*kind))?;
+        Some(Self { id: request.id()?, kind, params: request.body() })
+    }
+
+    /// Its name among the questions of one result.
+    const fn key(&self) -> &'static str {
+        match self.kind {
+            InputKind::Form | InputKind::Url => "elicitation",
+            InputKind::Sampling | InputKind::SamplingWithTools => "sampling",
+            InputKind::Roots => "roots",
+        }
+    }
+
+    /// The question as a modern server would ask it.
+    fn result(&self) -> Json {
+        let params = self.params.as_ref().map(|params| format!(r#","params":{}"#, params.as_str()));
+        Json::joined(format!(
+            r#"{{"resultType":"input_required","inputRequests":{{"{}":{{"method":"{}"{}}}}}}}"#,
+            self.key(),
+            self.kind.method(),
+            params.unwrap_or_default()
+        ))
+    }
+
+    /// The answer as a legacy server expects it, if there is one.
+    fn answer(&self, answers: &Json) -> Option<Message> {
+        let answer = answers.value().as_object()?.get(self.key())?.as_object()?;
+        let mut edits = vec![Edit::Remove("resultType")];
+        if let Some(own) = answer.get("_meta").and_then(Value::as_object) {
+            edits.push(Edit::Set("_meta", own.edited(&[Edit::RemovePrefix(meta::OWN_PREFIX)])));
+        }
+        Some(Message::result(&self.id, &answer.edited(&edits)))
+    }
+}
+
+/// The way back to a server that asks.
+pub(super) trait Replies: Send + Sync + 'static {
+    /// Says it; answers whether it was taken.
+    fn reply<'a>(&'a self, message: &'a Message) -> BoxFuture<'a, bool>;
+}
+
+/// What is needed to ask within one exchange.
+pub(super) struct Asker {
+    pub(super) askable: Askable,
+    pub(super) pause: Arc<Pause>,
+    principal: PrincipalKey,
+    link: Arc<Link>,
+    replies: Box<dyn Replies>,
+}
+
+impl Asker {
+    pub(super) fn new(
+        askable: Askable,
+        principal: PrincipalKey,
+        link: &Arc<Link>,
+        replies: impl Replies,
+        pause: Pause,
+    ) -> Arc<Self> {
+        let link = Arc::clone(link);
+        Arc::new(Self { askable, principal, link, replies: Box::new(replies), pause: Arc::new(pause) })
+    }
+}
+
+impl Asker {
+    /// Lets an exchange wait; the end of its leg.
+    pub(super) fn park(self: Arc<Self>, stream: Stream, question: Question) -> Outcome {
+        let lot = Arc::clone(&self.link.lot);
+        lot.park(stream, &self, question)
+    }
+}
+
+/// The calls that wait.
+#[derive(Default)]
+pub(super) struct Lot {
+    parked: Mutex<HashMap<ParkId, Parked>>,
+}
+
+struct Parked {
+    stream: Stream,
+    asker: Arc<Asker>,
+    question: Question,
+}
+
+impl std::fmt::Debug for Lot {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "Lot({} calls)", self.lock().len())
+    }
+}
+
+impl Lot {
+    /// Lets an exchange wait; the end of this leg.
+    fn park(self: &Arc<Self>, stream: Stream, asker: &Arc<Asker>, question: Question) -> Outcome {
+        let within = asker.link.config.health.input_timeout;
+        let id = ParkId::new();
+        let mut parked = self.lock();
+        let own = parked.values().filter(|other| other.asker.principal == asker.principal).count();
+        if own >= limit::PARKED_PER_PRINCIPAL_MAX || parked.len() >= limit::PARKED_MAX {
+            drop(parked);
+            // Dropping the stream cancels the call.
+            return Outcome::Failed(Failure::after(Reason::InputLimited, "too many calls wait for input"));
+        }
+        let result = question.result();
+        // Waiting is no work: another call may take the place.
+        asker.pause.release();
+        parked.insert(id, Parked { stream, asker: Arc::clone(asker), question });
+        drop(parked);
+        tokio::spawn(expire(Arc::downgrade(self), id, within));
+        Outcome::InputRequired { origin: Origin::Upstream, result, resume: Resume { parked: Some(id), within } }
+    }
+
+    /// Takes a waiting call of that principal at that server, as it is configured now.
+    fn take(&self, id: ParkId, principal: PrincipalKey, link: &Arc<Link>) -> Option<Parked> {
+        let mut parked = self.lock();
+        let fits = parked
+            .get(&id)
+            .is_some_and(|found| found.asker.principal == principal && Arc::ptr_eq(&found.asker.link, link));
+        if fits { parked.remove(&id) } else { None }
+    }
+
+    /// Gives a waiting call up, which cancels it upstream.
+    pub(super) fn abandon(&self, id: ParkId) {
+        let abandoned = self.lock().remove(&id);
+        drop(abandoned);
+    }
+
+    /// Whether that call still waits.
+    pub(super) fn holds(&self, id: ParkId) -> bool {
+        self.lock().contains_key(&id)
+    }
+
+    /// Gives up every call that waits at a server which is given up.
+    pub(super) fn forget(&self, link: &Arc<Link>) {
+        let mut forgotten = Vec::new();
+        let mut parked = self.lock();
+        let ids: Vec<_> =
+            parked.iter().filter(|(_, found)| Arc::ptr_eq(&found.asker.link, link)).map(|(id, _)| *id).collect();
+        forgotten.extend(ids.iter().filter_map(|id| parked.remove(id)));
+        drop(parked);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ParkId, Parked>> {
+        self.parked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn expire(lot: Weak<Lot>, id: ParkId, within: std::time::Duration) {
+    tokio::time::sleep(within).await;
+    if let Some(lot) = lot.upgrade() {
+        lot.abandon(id);
+    }
+}
+
+/// Goes on with a call that waits: the answer is said to the server, and what it says goes on.
+pub(super) async fn resume(
+    server: &super::server::Server,
+    id: ParkId,
+    principal: PrincipalKey,
+    answers: &Json,
+    progress_token: Option<Json>,
+) -> Opened {
+    let link = &server.link;
+    let Some(parked) = link.lot.take(id, principal, link) else {
+        return Opened::Done(Outcome::Refused(Refusal::new(Reason::InputExpired)));
+    };
+    let Parked { stream, asker, question } = parked;
+    let Some(answer) = question.answer(answers) else {
+        // It was not answered, so it is asked again.
+        return Opened::Done(link.lot.park(stream, &asker, question));
+    };
+    match server.place().await {
+        Ok(place) => asker.pause.restore(place),
+        // The stream is dropped: whoever is turned away here cannot come back with the same answer.
+        Err(failure) => return Opened::Done(Outcome::Failed(failure)),
+    }
+    if !asker.replies.reply(&answer).await {
+        let failure = Failure::after(Reason::UpstreamClosed, "it did not take the answer to what it asked");
+        return Opened::Done(Outcome::Failed(failure));
+    }
+    asker.pause.answered();
+    Opened::Streaming(stream.reporting_as(progress_token))
+}

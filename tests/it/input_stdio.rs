@@ -1,0 +1,173 @@
+//! Input from the user in the middle of a call, where the server is a child process of either era.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::input::{all_capabilities, call, may_ask, retry};
+use crate::input_legacy::{arguments, respond, session, stream, told};
+use crate::support::client::Client;
+use crate::support::eventually;
+use crate::support::gateway::{Gateway, Setup};
+use crate::support::issuer::Issuer;
+
+/// A process of the legacy era: `form`, `sampling` and `roots` ask, `hang` is in flight until it is cancelled.
+const LEGACY: &str = r#"
+import json, sys
+
+METHODS = {"form": "elicitation/create", "sampling": "sampling/createMessage", "roots": "roots/list"}
+PARAMS = {"form": {"message": "Your name?", "requestedSchema": {"type": "object", "properties": {}}},
+          "sampling": {"messages": [], "maxTokens": 5}, "roots": {}}
+asked, declared, cancelled = {}, None, 0
+
+def say(message):
+    print(json.dumps({"jsonrpc": "2.0", **message}), flush=True)
+
+def text(id, value):
+    say({"id": id, "result": {"content": [{"type": "text", "text": json.dumps(value)}]}})
+
+for line in sys.stdin:
+    message = json.loads(line)
+    method, id, params = message.get("method"), message.get("id"), message.get("params", {})
+    if method is None:
+        text(asked.pop(id), message.get("result", message.get("error")))
+    elif method == "initialize":
+        declared = params["capabilities"]
+        say({"id": id, "result": {"protocolVersion": "2025-11-25", "capabilities": {"tools": {}},
+                                  "serverInfo": {"name": "child", "version": "1"}}})
+    elif method == "tools/list":
+        names = list(METHODS) + ["hang", "declared"]
+        say({"id": id, "result": {"tools": [{"name": name, "inputSchema": {"type": "object"}} for name in names]}})
+    elif method == "notifications/cancelled":
+        cancelled += 1
+    elif method == "tools/call":
+        name = params["name"]
+        if name in METHODS:
+            asked["q%d" % id] = id
+            say({"id": "q%d" % id, "method": METHODS[name], "params": PARAMS[name]})
+        elif name == "declared":
+            text(id, {"declared": declared, "cancelled": cancelled})
+    elif id is not None:
+        say({"id": id, "error": {"code": -32601, "message": "method not found"}})
+"#;
+
+/// A process of the modern era that asks with `input_required`.
+const MODERN: &str = r#"
+import json, sys
+
+def say(id, result):
+    print(json.dumps({"jsonrpc": "2.0", "id": id, "result": result}), flush=True)
+
+KEPT = {"resultType": "complete", "ttlMs": 0, "cacheScope": "private"}
+for line in sys.stdin:
+    message = json.loads(line)
+    method, id, params = message.get("method"), message.get("id"), message.get("params", {})
+    if method == "server/discover":
+        say(id, {**KEPT, "supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}})
+    elif method == "tools/list":
+        say(id, {**KEPT, "tools": [{"name": "form", "inputSchema": {"type": "object"}}]})
+    elif method == "tools/call" and "inputResponses" not in params:
+        form = {"message": "Your name?", "requestedSchema": {"type": "object", "properties": {}}}
+        say(id, {"resultType": "input_required", "requestState": "s",
+                 "inputRequests": {"elicitation": {"method": "elicitation/create", "params": form}}})
+    elif method == "tools/call":
+        answer = json.dumps(params["inputResponses"]["elicitation"]) if params["requestState"] == "s" else "lost"
+        say(id, {"resultType": "complete", "content": [{"type": "text", "text": answer}]})
+    elif id is not None:
+        print(json.dumps({"jsonrpc": "2.0", "id": id, "error": {"code": -32601, "message": "no"}}), flush=True)
+"#;
+
+async fn start(directory: &Path, script: &str, more: &str) -> (Issuer, Gateway, Client) {
+    let issuer = Issuer::start().await;
+    let path = directory.join("server.py");
+    std::fs::write(&path, script).unwrap();
+    let python = crate::stdio::python();
+    let gateway = Setup::new(&issuer)
+        .policy(&may_ask(&["elicit", "sample", "roots"]))
+        .stdio_server("tools", &[&python, &path.display().to_string()], more)
+        .start()
+        .await;
+    let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
+    (issuer, gateway, client)
+}
+
+#[tokio::test]
+async fn clients_of_both_eras_answer_what_processes_of_both_eras_ask() {
+    for script in [LEGACY, MODERN] {
+        let directory = tempfile::tempdir().unwrap();
+        let (_issuer, gateway, client) = start(directory.path(), script, "").await;
+        let answer = json!({ "action": "accept", "content": { "name": "Ada" } });
+        let asked = call(&client, &all_capabilities(), arguments("tools__form")).await;
+        let question = &asked.result()["inputRequests"]["elicitation"]["params"];
+        assert_eq!(question["message"], "[tools] Your name?", "{}", asked.text);
+        let answers = json!({ "elicitation": answer });
+        let done = call(&client, &all_capabilities(), retry("tools__form", &json!({}), &asked, answers)).await;
+        assert_eq!(told(done.response()), answer, "{}", done.text);
+
+        let session = session(&client, &json!({ "elicitation": {} })).await;
+        let mut events = stream(&client, &session, 1, "tools__form").await;
+        let question = events.next().await;
+        assert_eq!(question["params"]["message"], "[tools] Your name?");
+        respond(&client, &session, &question, answer.clone()).await;
+        assert_eq!(told(&events.next().await), answer);
+        assert_eq!(gateway.records("intent").len(), 4);
+    }
+}
+
+#[tokio::test]
+async fn a_process_asks_the_clients_model_and_roots_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_issuer, _gateway, client) = start(directory.path(), LEGACY, "").await;
+    for (key, answer) in [("sampling", json!({ "role": "assistant", "model": "m" })), ("roots", json!({ "roots": [] }))]
+    {
+        let name = format!("tools__{key}");
+        let asked = call(&client, &all_capabilities(), arguments(&name)).await;
+        let done = call(&client, &all_capabilities(), retry(&name, &json!({}), &asked, json!({ key: answer }))).await;
+        assert_eq!(told(done.response()), answer, "{}", done.text);
+    }
+    let declared = told(call(&client, &all_capabilities(), arguments("tools__declared")).await.response());
+    assert_eq!(
+        declared["declared"],
+        json!({ "elicitation": { "form": {} }, "sampling": { "tools": {} }, "roots": {} })
+    );
+    let other = told(call(&client, &json!({ "roots": {} }), arguments("tools__declared")).await.response());
+    assert_eq!(other["declared"], json!({ "roots": {} }), "another process, which was told something else");
+}
+
+#[tokio::test]
+async fn whose_question_it_is_is_never_guessed_among_several_calls() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_issuer, _gateway, client) = start(directory.path(), LEGACY, "").await;
+    let hanging = client.clone();
+    let hanging = tokio::spawn(async move { call(&hanging, &all_capabilities(), arguments("tools__hang")).await });
+    // Until the other call has arrived the question has only one to belong to.
+    eventually("an error instead of a guess", async || {
+        let asked = call(&client, &all_capabilities(), arguments("tools__form")).await;
+        asked.result().get("content").is_some() && told(asked.response())["code"] == -32603
+    })
+    .await;
+    hanging.abort();
+}
+
+#[tokio::test]
+async fn a_shared_process_can_ask_nobody() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_issuer, _gateway, client) = start(directory.path(), LEGACY, "isolation = \"shared\"").await;
+    let asked = call(&client, &all_capabilities(), arguments("tools__form")).await;
+    assert_eq!(told(asked.response())["code"], -32601, "{}", asked.text);
+    let declared = told(call(&client, &all_capabilities(), arguments("tools__declared")).await.response());
+    assert_eq!(declared["declared"], json!({}));
+}
+
+#[tokio::test]
+async fn a_process_is_told_that_nobody_answers() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_issuer, _gateway, client) = start(directory.path(), LEGACY, "health = { input_timeout = \"1s\" }").await;
+    let asked = call(&client, &all_capabilities(), arguments("tools__form")).await;
+    assert_eq!(asked.result()["resultType"], "input_required", "{}", asked.text);
+    eventually("the cancellation", async || {
+        let told: Value = told(call(&client, &all_capabilities(), arguments("tools__declared")).await.response());
+        told["cancelled"] == 1
+    })
+    .await;
+}
