@@ -91,8 +91,7 @@ async fn open(
 ) -> Result<(Entry<Grant>, Then, Exchange), Halt> {
     gateway.quotas().request(caller.principal())?;
     if request.method.is_about_task() {
-        let (entry, exchange) = Box::pin(task::open(gateway, caller, request, trail)).await?;
-        return Ok((entry, Then::default(), exchange));
+        return Box::pin(task::open(gateway, caller, request, trail)).await;
     }
     let asked = Asked::read(request)?;
     trail.name = Some(asked.name.to_string());
@@ -121,7 +120,13 @@ async fn open(
     let capabilities = declared::declared(&request.client.capabilities, askable);
     let capabilities = task::offered(request, capabilities);
     let augmented = Augmented::of(request, &view, permit.target());
+    let asking = Asking { declared, round: retry.as_ref().map_or(0, Retry::round) };
     let retried = retry.as_ref().zip(answers.as_ref());
+    if retried.is_some()
+        && let Some((entry, exchange)) = Box::pin(task::resume(gateway, caller, request, retried, trail)).await?
+    {
+        return Ok((entry, Then { asking, augmented, resumed: true }, exchange));
+    }
     let outgoing = asked.outgoing(request, permit.target(), capabilities, augmented, retried);
     let cleared = guard::guard(gateway.quotas(), permit)?;
     let grant = gateway.delegate().delegate(cleared, trail.leg.clone(), arguments, gateway.recheck()).await?;
@@ -130,8 +135,7 @@ async fn open(
         Some((parked, answers)) => gateway.upstreams().resume(&mut entry, parked, answers),
         None => gateway.upstreams().forward(&mut entry),
     };
-    let asking = Asking { declared, round: retry.as_ref().map_or(0, Retry::round) };
-    Ok((entry, Then { asking, augmented }, exchange))
+    Ok((entry, Then { asking, augmented, resumed: false }, exchange))
 }
 
 /// A call under way. Dropping it cancels the call, and records that nobody knows its end.
@@ -150,6 +154,8 @@ pub struct Running {
 struct Then {
     asking: Asking,
     augmented: Augmented,
+    /// It answers what a task had asked that the gateway follows.
+    resumed: bool,
 }
 
 impl Running {

@@ -33,6 +33,8 @@ enum State {
     Opening(BoxFuture<'static, Opened>),
     /// Fed by a task.
     Streaming(Stream),
+    /// Fed by a task of another room.
+    Fed { events: mpsc::Receiver<Event>, _cancel: DropGuard },
     /// The end was given.
     Finished,
 }
@@ -89,6 +91,12 @@ impl Exchange {
         Self { state: State::Opening(opening) }
     }
 
+    /// An exchange that another room makes of several; dropping it fires the guard.
+    #[must_use]
+    pub const fn fed(events: mpsc::Receiver<Event>, cancel: DropGuard) -> Self {
+        Self { state: State::Fed { events, _cancel: cancel } }
+    }
+
     /// An exchange that is over before it began.
     #[must_use]
     pub fn finished(outcome: Outcome) -> Self {
@@ -125,6 +133,13 @@ impl Exchange {
                         return lost("the exchange ended without an outcome");
                     }
                 },
+                State::Fed { events, .. } => {
+                    let event = events.recv().await;
+                    if !matches!(event, Some(Event::Notification(_))) {
+                        self.state = State::Finished;
+                    }
+                    return event.unwrap_or_else(|| lost("the exchange ended without an outcome"));
+                }
                 State::Finished => return lost("the exchange is over already"),
             }
         }
