@@ -15,7 +15,7 @@ mod topic;
 
 use topic::Topic;
 
-use crate::call::Endpoint;
+use crate::call::{ClientFacts, Endpoint};
 use crate::gateway::Gateway;
 use crate::guard::Slot;
 use crate::identity::Caller;
@@ -24,7 +24,7 @@ use crate::limit;
 use crate::list::{class_of, shown_digest};
 use crate::outcome::{Failure, Outcome, Reason, Refusal, Stop};
 use crate::wire::Message;
-use crate::wire::mcp::{Kind, Version};
+use crate::wire::mcp::Kind;
 
 /// What a client wants to hear of.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -49,7 +49,7 @@ pub struct Watch {
     shown: Shown,
     catalog: watch::Receiver<u64>,
     decisions: watch::Receiver<u64>,
-    version: Version,
+    client: ClientFacts,
     /// What the topics have to tell.
     told: mpsc::Receiver<Message>,
     tell: mpsc::Sender<Message>,
@@ -84,7 +84,7 @@ pub async fn watch(
     gateway: &Arc<Gateway>,
     caller: &Caller,
     endpoint: &Endpoint,
-    version: Version,
+    client: &ClientFacts,
     mut interest: Interest,
 ) -> Result<Watch, Stop> {
     if interest.updates.len() > limit::SUBSCRIPTIONS_PER_STREAM_MAX {
@@ -106,7 +106,7 @@ pub async fn watch(
         shown: [None; 3],
         catalog,
         decisions,
-        version,
+        client: client.clone(),
         told,
         tell,
         topics: HashMap::new(),
@@ -176,7 +176,7 @@ impl Watch {
             caller: self.caller.clone(),
             endpoint: self.endpoint.clone(),
             uri: uri.clone(),
-            version: self.version,
+            client: self.client.clone(),
             tell: self.tell.clone(),
             opening: Arc::clone(&self.opening),
             _slot: slot,

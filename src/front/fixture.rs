@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use super::pipeline::Pipeline;
-use crate::call::{Endpoint, Request};
+use crate::call::{ClientFacts, Endpoint, Request};
 use crate::config::{
     Algorithm, ClaimNames, Config, Durability, GatewayConfig, IssuerConfig, QuotaConfig, ReloadMode, ScopeMode,
     ScopeRule,
@@ -183,7 +183,7 @@ impl Pipeline for Scripted {
             "serverInfo": { "name": "scripted", "version": "1" } })))
     }
 
-    async fn watch(self: &Arc<Self>, _: &String, _: &Endpoint, _: Version, _: Interest) -> Result<Self::Watch, Stop> {
+    async fn watch(self: &Arc<Self>, _: &String, _: &Endpoint, _: &ClientFacts, _: Interest) -> Result<Self::Watch, Stop> {
         self.watched.lock().unwrap().take().ok_or_else(|| Refusal::new(Reason::StreamsLimited).into())
     }
 
@@ -202,7 +202,7 @@ impl Pipeline for Scripted {
     }
 
     async fn fallen(self: Arc<Self>, _: String) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     fn stopping(&self) -> CancellationToken {

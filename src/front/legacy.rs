@@ -137,7 +137,8 @@ pub(super) async fn open_stream<P: Pipeline>(
             None => about.stopped(Refusal::new(Reason::RequestInvalid).hint("this stream is not kept any more")),
         };
     }
-    match front.mailboxes.open(&front.pipeline, &front.tracks, caller, endpoint, &session).await {
+    let client = front.sessions.client(&session);
+    match front.mailboxes.open(&front.pipeline, &front.tracks, caller, endpoint, (&session, &client)).await {
         Ok(mailbox) => {
             let lease = front.sessions.take_stream(session.key);
             let reader = mailbox.track.read(last.map(|(_, number)| number));
@@ -254,7 +255,8 @@ async fn subscription<P: Pipeline>(
         return Outcome::Complete(Json::of(&serde_json::json!({})));
     }
     let (caller, endpoint) = (&inbound.caller, &inbound.endpoint);
-    match front.mailboxes.open(&front.pipeline, &front.tracks, caller, endpoint, session).await {
+    let client = front.sessions.client(session);
+    match front.mailboxes.open(&front.pipeline, &front.tracks, caller, endpoint, (session, &client)).await {
         Ok(mailbox) => mailbox.subscribe(uri.into_owned()).await,
         Err(stop) => stop.into(),
     }

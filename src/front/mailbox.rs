@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::pipeline::Pipeline;
 use super::session::{Session, SessionKey};
 use super::track::{Track, Tracks};
-use crate::call::Endpoint;
+use crate::call::{ClientFacts, Endpoint};
 use crate::limit;
 use crate::outcome::{Failure, Outcome, Reason, Stop};
 use crate::watch::{Interest, Watched};
@@ -55,8 +55,9 @@ impl Mailboxes {
         tracks: &Tracks,
         caller: &P::Caller,
         endpoint: &Endpoint,
-        session: &Session,
+        session: (&Session, &ClientFacts),
     ) -> Result<Arc<Mailbox>, Stop> {
+        let (session, client) = session;
         let older = self.lock().get(&session.key).cloned();
         if let Some(mailbox) = older.as_ref().filter(|mailbox| !mailbox.ended.is_cancelled()) {
             return Ok(Arc::clone(mailbox));
@@ -64,7 +65,7 @@ impl Mailboxes {
         let uris = older.as_ref().map(|mailbox| mailbox.uris().clone()).unwrap_or_default();
         let updates = uris.iter().cloned().collect();
         let interest = Interest { tools: true, prompts: true, resources: true, updates };
-        let watch = pipeline.watch(caller, endpoint, session.version, interest).await?;
+        let watch = pipeline.watch(caller, endpoint, client, interest).await?;
         let (commands, orders) = mpsc::channel(limit::SESSION_CALLS_MAX);
         let mailbox = Arc::new(Mailbox {
             track: older.map_or_else(|| tracks.of_session(), |older| Arc::clone(&older.track)),

@@ -92,7 +92,7 @@ pub(super) async fn post<P: Pipeline>(
                         "send notifications, as an object, and resourceSubscriptions in it as an array of URIs",
                     ));
             };
-            return match front.pipeline.watch(&inbound.caller, &endpoint, version, interest).await {
+            return match front.pipeline.watch(&inbound.caller, &endpoint, &request.client, interest).await {
                 Ok(watch) => answer::events(stream::of_listen::<P>(watch, id)),
                 Err(stop) => about.stopped(stop),
             };

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::call::{self, Endpoint, Request, Running};
+use crate::call::{self, ClientFacts, Endpoint, Request, Running};
 use crate::config::Config;
 use crate::gateway::Gateway;
 use crate::identity::Caller;
@@ -77,7 +77,7 @@ pub trait Pipeline: Send + Sync + 'static {
         self: &Arc<Self>,
         caller: &Self::Caller,
         endpoint: &Endpoint,
-        version: Version,
+        client: &ClientFacts,
         interest: Interest,
     ) -> impl Future<Output = Result<Self::Watch, Stop>> + Send;
     /// What a watch will tell of.
@@ -145,10 +145,10 @@ impl Pipeline for Gateway {
         self: &Arc<Self>,
         caller: &Caller,
         endpoint: &Endpoint,
-        version: Version,
+        client: &ClientFacts,
         interest: Interest,
     ) -> Result<Watch, Stop> {
-        watch::watch(self, caller, endpoint, version, interest).await
+        watch::watch(self, caller, endpoint, client, interest).await
     }
 
     fn honoured(watch: &Watch) -> Interest {

@@ -72,9 +72,9 @@ impl Errand {
         Self::new("subscriptions/listen", &with_client(json!({ "notifications": { "resourceSubscriptions": uris } })))
     }
 
-    /// `resources/subscribe` (legacy).
-    pub(super) fn subscribe(uri: &str) -> Self {
-        Self::new("resources/subscribe", &json!({ "uri": uri }))
+    /// `resources/subscribe` (legacy), in the session of clients that declare this.
+    pub(super) fn subscribe(uri: &str, capabilities: &Json) -> Self {
+        Self::in_session("resources/subscribe", uri, capabilities)
     }
 
     /// `logging/setLevel` (legacy).
@@ -82,9 +82,16 @@ impl Errand {
         Self::new("logging/setLevel", &json!({ "level": level.as_str() }))
     }
 
-    /// `resources/unsubscribe` (legacy).
-    pub(super) fn unsubscribe(uri: &str) -> Self {
-        Self::new("resources/unsubscribe", &json!({ "uri": uri }))
+    /// `resources/unsubscribe` (legacy), in the session of clients that declare this.
+    pub(super) fn unsubscribe(uri: &str, capabilities: &Json) -> Self {
+        Self::in_session("resources/unsubscribe", uri, capabilities)
+    }
+
+    /// The adapter takes what clients declare off again; it only says which session is meant.
+    fn in_session(method: &'static str, uri: &str, capabilities: &Json) -> Self {
+        let uri = Json::of(uri);
+        let (uri, meta, declared) = (uri.as_str(), crate::wire::mcp::meta::CLIENT_CAPABILITIES, capabilities.as_str());
+        Self { method, params: Json::joined(format!(r#"{{"uri":{uri},"_meta":{{"{meta}":{declared}}}}}"#)) }
     }
 
     /// The errand as it is sent, with what is presented.

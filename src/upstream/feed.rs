@@ -13,9 +13,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::answer::{Waiting, member};
 use super::drive::Answers;
-use super::errand::Errand;
+use super::errand::{Errand, ServerFacts};
 use super::events::Events;
-use super::exchange::{Event, Exchange};
+use super::exchange::{Event, Exchange, Signal};
 use super::http::Http;
 use super::legacy::{Conversation, Session};
 use super::pool::Lease;
@@ -26,7 +26,7 @@ use crate::config::Isolation;
 use crate::limit;
 use crate::outcome::{Failure, Outcome, Reason};
 use crate::wire::mcp::{Era, code};
-use crate::wire::{Json, Message, Value};
+use crate::wire::{Askable, Json, Message, Value};
 
 /// Serves a feed for as long as anybody sits in it.
 pub(super) async fn keep(server: Arc<Server>, feed: Arc<Feed>) {
@@ -50,28 +50,45 @@ pub(super) async fn keep(server: Arc<Server>, feed: Arc<Feed>) {
 async fn round(server: &Arc<Server>, feed: &Arc<Feed>) -> Result<(), Failure> {
     server.link.circuit.check()?;
     let access = feed.access();
-    let facts = server.facts_quietly(&access).await?;
-    if !facts.announces("resources", Some("subscribe")) {
-        let error = serde_json::json!({ "code": code::METHOD_NOT_FOUND, "message": "Method not found" });
-        feed.uris().iter().for_each(|uri| feed.over(uri, &Outcome::Error(Json::of(&error))));
-        return Ok(());
-    }
-    match (&server.wire, facts.era()) {
-        (_, Era::Modern) => modern(server, feed).await,
-        // It was taken for a server that cannot tell callers apart, and is none.
-        (_, Era::Legacy) if feed.stateless && server.link.config.isolation == Isolation::Principal => {
-            Err(lost("it speaks another era than before"))
+    let parcel = Errand::subscribe("", &feed.declared).parcel(&access);
+    let line = match &server.wire {
+        Wire::Http(http) if server.era(http, &access).await? == Era::Legacy => {
+            // It was taken for a server that cannot tell callers apart, and is none.
+            if feed.stateless && server.link.config.isolation == Isolation::Principal {
+                return Err(lost("it speaks another era than before"));
+            }
+            let lease = http.session_for(&access, parcel.askable(server.link.config.isolation)).await?;
+            if !has_updates(&lease.facts) {
+                feed.refuse_all();
+                return Ok(());
+            }
+            Line::of_session(http, feed, lease).await
         }
-        (Wire::Http(http), Era::Legacy) => {
-            let line = Line::of_session(http, feed).await?;
-            legacy(server, feed, line).await
+        Wire::Stdio(stdio) => {
+            let running = stdio.process_for(&access, stdio.askable(&parcel).await?).await?;
+            if !has_updates(&running.facts) {
+                feed.refuse_all();
+                return Ok(());
+            }
+            if running.facts.era() == Era::Modern {
+                return modern(server, feed).await;
+            }
+            Line::of_process(running)
         }
-        (Wire::Stdio(stdio), Era::Legacy) => {
-            let line = Line::of_process(stdio.process(&access).await?);
-            legacy(server, feed, line).await
+        Wire::Http(_) => {
+            if !has_updates(&server.facts_quietly(&access).await?) {
+                feed.refuse_all();
+                return Ok(());
+            }
+            return modern(server, feed).await;
         }
-        (Wire::Unusable(reason), _) => Err(lost(reason.clone())),
-    }
+        Wire::Unusable(reason) => return Err(lost(reason.clone())),
+    };
+    legacy(server, feed, line).await
+}
+
+fn has_updates(facts: &ServerFacts) -> bool {
+    facts.announces("resources", Some("subscribe"))
 }
 
 /// One listen at a time; the next one stands before the last one goes.
@@ -178,13 +195,11 @@ impl Line {
     }
 
     /// Reads the session's GET stream, if nobody else does.
-    async fn of_session(http: &Arc<Http>, feed: &Feed) -> Result<Self, Failure> {
-        let access = feed.access();
-        let lease = http.session(&access).await?;
+    async fn of_session(http: &Arc<Http>, feed: &Feed, lease: Lease<Session>) -> Self {
         let session = Arc::clone(lease.shared());
         let (updates, over, stop) = (session.updates.subscribe(), CancellationToken::new(), CancellationToken::new());
         let (ready, is_ready) = tokio::sync::oneshot::channel();
-        let conversation = Conversation::new(http, lease, access);
+        let conversation = Conversation::new(http, lease, feed.access());
         let reading = read(Arc::clone(http), Arc::clone(&session), conversation, ready);
         let (stopped, ended) = (stop.clone(), over.clone().drop_guard());
         tokio::spawn(async move {
@@ -194,14 +209,14 @@ impl Line {
         // Heard first, asked afterwards: nothing falls in between.
         let _ = is_ready.await;
         let held = Held::Session { http: Arc::clone(http), session, _reading: stop.drop_guard() };
-        Ok(Self { updates, over, held })
+        Self { updates, over, held }
     }
 
     /// Whether what is asked with this access is asked where this line listens.
-    async fn is_current(&self, feed: &Feed) -> bool {
+    async fn is_current(&self, feed: &Feed, asks: Askable) -> bool {
         match &self.held {
             Held::Session { http, session, .. } => {
-                http.session(&feed.access()).await.is_ok_and(|now| Arc::ptr_eq(now.shared(), session))
+                http.session_for(&feed.access(), asks).await.is_ok_and(|now| Arc::ptr_eq(now.shared(), session))
             }
             Held::Process(running) => running.process.closed().is_none(),
         }
@@ -228,7 +243,7 @@ async fn read(
             let mut waiting = Waiting::for_nothing(&http.link.hub);
             waiting.updates = Some(session.updates.clone());
             let mut events = Events::legacy(body, waiting, None, conversation, None);
-            while let Event::Notification(_) = events.next().await {}
+            while let Signal::Event(Event::Notification(_)) = events.draw().await {}
         }
         // Without a stream updates can still come along with answers.
         Ok(None) => std::future::pending().await,
@@ -239,6 +254,7 @@ async fn read(
 
 /// Asks for each topic by itself, in the session or process that the line hears.
 async fn legacy(server: &Arc<Server>, feed: &Feed, mut line: Line) -> Result<(), Failure> {
+    let asks = Errand::subscribe("", &feed.declared).parcel(&feed.access()).askable(server.link.config.isolation);
     let mut held: BTreeSet<Arc<str>> = BTreeSet::new();
     loop {
         let wanted: BTreeSet<Arc<str>> = feed.uris().into_iter().collect();
@@ -248,7 +264,8 @@ async fn legacy(server: &Arc<Server>, feed: &Feed, mut line: Line) -> Result<(),
             let access = feed.access();
             let given_up = gone.iter().map(|uri| (uri, false));
             let asking = given_up.chain(fresh.iter().map(|uri| (uri, true))).map(|(uri, wanted)| {
-                let errand = if wanted { Errand::subscribe(uri) } else { Errand::unsubscribe(uri) };
+                let declared = &feed.declared;
+                let errand = if wanted { Errand::subscribe(uri, declared) } else { Errand::unsubscribe(uri, declared) };
                 let asking = server.ask(errand, &access);
                 async move { (uri, wanted, asking.await) }
             });
@@ -266,7 +283,7 @@ async fn legacy(server: &Arc<Server>, feed: &Feed, mut line: Line) -> Result<(),
                 }
             }
             drop(answers);
-            if !wanted.is_empty() && !line.is_current(feed).await {
+            if !wanted.is_empty() && !line.is_current(feed, asks).await {
                 return Err(lost("its session was replaced"));
             }
             agreed.into_iter().for_each(|uri| feed.agreed(uri));

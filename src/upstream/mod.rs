@@ -182,10 +182,10 @@ impl Upstreams {
     /// Subscribes to the resource that an entry is about. Everyone who may share a connection shares what is asked
     /// of the upstream; whoever is here has been decided about by themselves.
     pub fn subscribe(&self, entry: &mut Entry<Grant>) -> Subscription {
-        if entry.take_outgoing().is_none() {
+        let Some(outgoing) = entry.take_outgoing() else {
             let failure = Failure::before(Reason::Internal, "an entry was forwarded twice");
             return Subscription::failed(failure);
-        }
+        };
         let grant = entry.proof();
         let server = grant.target().server_id();
         let access = Access {
@@ -194,7 +194,7 @@ impl Upstreams {
             credential: grant.credential().header.clone(),
         };
         match self.servers.load().get(server) {
-            Some(found) => found.feeds.join(found, access, grant.target().name()),
+            Some(found) => found.feeds.join(found, access, &outgoing.params, grant.target().name()),
             None => Subscription::failed(unknown(server)),
         }
     }

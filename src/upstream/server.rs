@@ -42,7 +42,8 @@ pub(super) struct Parcel {
 impl Parcel {
     /// What the server may ask within this request, where it has sessions that are one principal's.
     pub(super) fn askable(&self, isolation: Isolation) -> Askable {
-        if self.errand || isolation == Isolation::Shared {
+        // The gateway's own errands declare nothing, but for those that are asked for somebody.
+        if isolation == Isolation::Shared {
             return Askable::NOTHING;
         }
         Askable::of_params(&self.outgoing.params)
@@ -56,7 +57,7 @@ impl Parcel {
         replies: impl Replies,
         permit: &mut Option<Permit>,
     ) -> Option<Arc<Asker>> {
-        let principal = self.access.principal.filter(|_| askable.is_any())?;
+        let principal = self.access.principal.filter(|_| askable.is_any() && !self.errand)?;
         Some(Asker::new(askable, principal, link, replies, Pause::new(permit.take())))
     }
 }
@@ -219,7 +220,7 @@ impl Server {
     }
 
     /// The era that it speaks; found out by asking, one at a time.
-    async fn era(&self, http: &Arc<Http>, access: &Access) -> Result<Era, Failure> {
+    pub(super) async fn era(&self, http: &Arc<Http>, access: &Access) -> Result<Era, Failure> {
         match self.link.era() {
             Some(era) => Ok(era),
             None => Box::pin(self.find_era(http, access)).await,

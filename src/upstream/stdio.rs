@@ -154,7 +154,7 @@ impl Stdio {
 
     /// What is declared to the process at its start, and so keeps processes apart. A modern one is told with each
     /// request what it may ask, so one is enough for all.
-    async fn askable(self: &Arc<Self>, parcel: &Parcel) -> Result<Askable, Failure> {
+    pub(super) async fn askable(self: &Arc<Self>, parcel: &Parcel) -> Result<Askable, Failure> {
         let askable = parcel.askable(self.link.config.isolation);
         if askable != Askable::NOTHING && self.link.era().is_none() {
             // The first one finds out which era it is.
@@ -188,7 +188,7 @@ impl Stdio {
     }
 
     /// The process of whoever asks; started if there is none that lives.
-    async fn process_for(self: &Arc<Self>, access: &Access, askable: Askable) -> Result<Lease<Running>, Failure> {
+    pub(super) async fn process_for(self: &Arc<Self>, access: &Access, askable: Askable) -> Result<Lease<Running>, Failure> {
         let key = self.key(access, askable);
         loop {
             let evict = |running: Arc<Running>| {

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, broadcast, watch};
 
 use super::Access;
+use super::answer::member;
 use super::feed;
 use super::pool::Key;
 use super::server::{Server, Wire};
@@ -18,8 +19,8 @@ use crate::config::Isolation;
 use crate::ids::AuthorizationContext;
 use crate::limit;
 use crate::outcome::{Failure, Outcome, Reason};
-use crate::wire::mcp::{Era, meta};
-use crate::wire::{Edit, Json, Message, Value};
+use crate::wire::mcp::{Era, code, meta};
+use crate::wire::{Askable, Edit, Json, Message, Value};
 
 /// What a subscription yields.
 #[derive(Debug)]
@@ -60,6 +61,8 @@ pub(super) struct Feed {
     key: Key,
     /// It serves everyone whom the upstream could not tell apart anyway.
     pub(super) stateless: bool,
+    /// What clients of its session declare, and so what the server may ask in it.
+    pub(super) declared: Json,
     access: Mutex<Access>,
     topics: Mutex<HashMap<Arc<str>, Topic>>,
     /// The set of topics is another one.
@@ -118,13 +121,17 @@ impl Drop for Seat {
 
 impl Feeds {
     /// Takes a seat in the feed of whoever asks.
-    pub(super) fn join(&self, server: &Arc<Server>, access: Access, uri: &str) -> Subscription {
+    pub(super) fn join(&self, server: &Arc<Server>, access: Access, params: &Json, uri: &str) -> Subscription {
         let isolation = server.link.config.isolation;
         let stateless = matches!(server.wire, Wire::Http(_))
             && server.link.era() == Some(Era::Modern)
             && access.context == AuthorizationContext::Gateway;
         let access = Access { principal: if stateless { None } else { access.principal }, ..access };
-        let key = Key::of(&access, if stateless { Isolation::Shared } else { isolation });
+        let (isolation, asks) = match (stateless, isolation) {
+            (false, Isolation::Principal) => (isolation, Askable::of_params(params)),
+            _ => (Isolation::Shared, Askable::NOTHING),
+        };
+        let key = Key::of(&access, isolation, asks);
         let mut open = self.lock();
         if let Some(feed) = open.get(&key) {
             return feed.join(access, uri);
@@ -132,6 +139,7 @@ impl Feeds {
         let feed = Arc::new(Feed {
             key: key.clone(),
             stateless,
+            declared: declared(params),
             access: Mutex::new(access.clone()),
             topics: Mutex::default(),
             changed: Notify::new(),
@@ -233,6 +241,13 @@ impl Feed {
         }
     }
 
+    /// The upstream has no such thing as subscriptions.
+    pub(super) fn refuse_all(&self) {
+        let error = serde_json::json!({ "code": code::METHOD_NOT_FOUND, "message": "Method not found" });
+        let refused = Outcome::Error(Json::of(&error));
+        self.uris().iter().for_each(|uri| self.over(uri, &refused));
+    }
+
     /// All are lost.
     pub(super) fn all_over(&self, failure: &Failure) {
         for uri in self.uris() {
@@ -276,6 +291,12 @@ pub fn updated(uri: &str) -> Message {
 /// Whether a URI names a part of what another one names.
 fn is_part(uri: &str, whole: &str) -> bool {
     uri.strip_prefix(whole).is_some_and(|rest| whole.ends_with('/') || rest.starts_with(['/', '?', '#']))
+}
+
+/// What the client of a request declares.
+fn declared(params: &Json) -> Json {
+    let declared = member(params.value().as_object(), "_meta", meta::CLIENT_CAPABILITIES);
+    declared.map_or_else(|| Json::of(&serde_json::Map::new()), |declared| params.share(declared))
 }
 
 /// The notification without the id of our own subscription.

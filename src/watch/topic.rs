@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
-use crate::call::Endpoint;
+use crate::call::{ClientFacts, Endpoint};
 use crate::catalog::{Target, Wanted, is_confusing};
 use crate::delegate::{Leg, attempt};
 use crate::gateway::Gateway;
@@ -18,7 +18,7 @@ use crate::limit;
 use crate::outcome::{Outcome, Reason, Refusal, Stop};
 use crate::policy::Ask;
 use crate::upstream::{Subscription, Update, updated};
-use crate::wire::mcp::Version;
+use crate::wire::mcp::meta;
 use crate::wire::{Json, Message, Outgoing, Value};
 
 /// One resource that one stream hears of.
@@ -27,7 +27,7 @@ pub(super) struct Topic {
     pub(super) caller: Caller,
     pub(super) endpoint: Endpoint,
     pub(super) uri: String,
-    pub(super) version: Version,
+    pub(super) client: ClientFacts,
     pub(super) tell: mpsc::Sender<Message>,
     pub(super) opening: Arc<Semaphore>,
     /// The place among the principal's subscriptions.
@@ -136,7 +136,7 @@ impl Topic {
     async fn open(&self) -> Result<Subscription, Outcome> {
         // Never closed, so there is always a turn to come.
         let _turn = self.opening.acquire().await;
-        let leg = Leg::new("resources/subscribe", self.version);
+        let leg = Leg::new("resources/subscribe", self.client.version);
         let mut found = None;
         match self.passed(&leg, &mut found).await {
             Ok(subscription) => Ok(subscription),
@@ -186,10 +186,16 @@ impl Topic {
         now.policy.visible(&class, &Ask { environment, server, name, action: &Action::Read })
     }
 
+    fn params(&self) -> Json {
+        let (uri, declared) = (Json::of(&self.uri), self.client.capabilities.as_str());
+        let meta = meta::CLIENT_CAPABILITIES;
+        Json::joined(format!(r#"{{"uri":{},"_meta":{{"{meta}":{declared}}}}}"#, uri.as_str()))
+    }
+
     fn outgoing(&self) -> Outgoing {
         Outgoing {
             method: "resources/subscribe".to_owned(),
-            params: Json::of(&serde_json::json!({ "uri": self.uri })),
+            params: self.params(),
             name: None,
             header_parameters: Vec::new(),
             headers: Vec::new(),
