@@ -89,7 +89,7 @@ pub(super) struct Posted {
 
 enum Stage {
     Waiting(BoxFuture<'static, Result<Reply, Failure>>, Option<Parts>),
-    Streaming(Events),
+    Streaming(Box<Events>),
 }
 
 /// What reading the answer takes.
@@ -118,7 +118,7 @@ impl Answers for Posted {
                     let outcome = match reply {
                         Ok(Reply::Events(body)) => {
                             let events = Events::legacy(body, waiting, None, conversation, Some(cancel)).asking(asker);
-                            self.stage = Stage::Streaming(events);
+                            self.stage = Stage::Streaming(Box::new(events));
                             continue;
                         }
                         Ok(Reply::Message(message)) => single(message, &waiting),
