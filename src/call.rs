@@ -26,7 +26,7 @@ use crate::gateway::Gateway;
 use crate::guard;
 use crate::identity::Caller;
 pub use crate::ids::Endpoint;
-use crate::outcome::{Failure, Outcome, Reason, Refusal, Resume, Stop};
+use crate::outcome::{Failure, Outcome, Reason, Refusal, Resume, Stop, reply};
 use crate::record::Entry;
 use crate::upstream::{Event, Exchange};
 use crate::wire::mcp::{Method, Version, code, meta};
@@ -76,9 +76,19 @@ pub async fn call(gateway: &Arc<Gateway>, caller: &Caller, request: Request) -> 
         Err(halt) => {
             let attempt = attempt(caller, &trail.leg, trail.target.as_ref(), trail.name.as_deref());
             gateway.journal().stopped(&attempt, &halt.recorded);
-            let exchange = Exchange::finished(halt.told.into());
+            let exchange = Exchange::finished(told(halt.told, &request, trail.name.as_deref()));
             Running { gateway, entry: None, exchange, decisions, request, then: Then::default() }
         }
+    }
+}
+
+/// A stop as the client is told: of a resource that is not there, or not for them, also which one they asked for.
+fn told(stop: Stop, request: &Request, name: Option<&str>) -> Outcome {
+    match (request.method, stop.reason(), name) {
+        (Method::ReadResource, Reason::TargetUnknown, Some(uri)) => {
+            Outcome::Error(reply::unknown_resource(uri, request.client.version.era()))
+        }
+        _ => stop.into(),
     }
 }
 
@@ -91,8 +101,7 @@ async fn open(
 ) -> Result<(Entry<Grant>, Then, Exchange), Halt> {
     gateway.quotas().request(caller.principal())?;
     if request.method.is_about_task() {
-        let (entry, exchange) = Box::pin(task::open(gateway, caller, request, trail)).await?;
-        return Ok((entry, Then::default(), exchange));
+        return Box::pin(task::open(gateway, caller, request, trail)).await;
     }
     let asked = Asked::read(request)?;
     trail.name = Some(asked.name.to_string());
@@ -121,6 +130,13 @@ async fn open(
     let capabilities = declared::declared(&request.client.capabilities, askable);
     let capabilities = task::offered(request, capabilities);
     let augmented = Augmented::of(request, &view, permit.target());
+    let asking = Asking { declared, round: retry.as_ref().map_or(0, Retry::round) };
+    let retried = retry.as_ref().zip(answers.as_ref());
+    if retried.is_some()
+        && let Some((entry, exchange)) = Box::pin(task::resume(gateway, caller, request, retried, trail)).await?
+    {
+        return Ok((entry, Then { asking, augmented, resumed: true }, exchange));
+    }
     let answers = match answers {
         // A client may know beforehand what a server asks; where nothing may be asked there is nothing to answer.
         None if askable.is_any() => retry::unasked(asked.params())?,
@@ -134,8 +150,7 @@ async fn open(
         Some((parked, answers)) => gateway.upstreams().resume(&mut entry, parked, answers),
         None => gateway.upstreams().forward(&mut entry),
     };
-    let asking = Asking { declared, round: retry.as_ref().map_or(0, Retry::round) };
-    Ok((entry, Then { asking, augmented }, exchange))
+    Ok((entry, Then { asking, augmented, resumed: false }, exchange))
 }
 
 /// A call under way. Dropping it cancels the call, and records that nobody knows its end.
@@ -154,6 +169,8 @@ pub struct Running {
 struct Then {
     asking: Asking,
     augmented: Augmented,
+    /// It answers what a task had asked that the gateway follows.
+    resumed: bool,
 }
 
 impl Running {

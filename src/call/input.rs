@@ -20,6 +20,9 @@ use crate::wire::{Askable, Edit, InputKind, Json, Object, Value};
 /// The key in `_meta` of a question that names the server which asks.
 const ASKING_SERVER: &str = "dev.bailiwick/server";
 
+/// What every task came of: a question of a task belongs to that, whichever request it came with.
+pub const TASKS_BEGIN_WITH: &str = "tools/call";
+
 /// What the leg that was asked in knows of its client.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Asking {
@@ -59,7 +62,7 @@ pub fn required(error: &Json) -> Option<Json> {
 /// Gives a call up that waits, as soon as its caller may not make it any more.
 fn watch(gateway: &Arc<Gateway>, grant: &Grant, parked: ParkId) {
     let (mut decisions, within) = (gateway.decisions(), grant.target().server().health.input_timeout);
-    let gateway = Arc::downgrade(gateway);
+    let (gateway, following) = (Arc::downgrade(gateway), grant.is_following());
     let (caller, target, arguments) = (grant.caller().clone(), grant.target().clone(), grant.arguments().cloned());
     let watching = async move {
         loop {
@@ -67,7 +70,11 @@ fn watch(gateway: &Arc<Gateway>, grant: &Grant, parked: ParkId) {
                 return;
             };
             let stands = gateway.still_trusted(&caller).is_ok()
-                && gateway.authorize(&caller, target.clone(), arguments.as_ref()).is_ok();
+                && if following {
+                    gateway.authorize_following(&caller, target.clone()).is_ok()
+                } else {
+                    gateway.authorize(&caller, target.clone(), arguments.as_ref()).is_ok()
+                };
             if !stands {
                 return gateway.upstreams().abandon(parked);
             }
@@ -134,7 +141,7 @@ fn question(gateway: &Gateway, grant: &Grant, asking: Asking, result: &Json, res
     let within = server.health.input_timeout;
     let about = About {
         call: grant.leg().call,
-        method: &grant.leg().method,
+        method: if grant.is_following() { TASKS_BEGIN_WITH } else { &grant.leg().method },
         target: grant.target(),
         arguments: grant.arguments(),
         round: asking.round + 1,

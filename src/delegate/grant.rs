@@ -119,6 +119,12 @@ impl Grant {
         self.cleared.permit().caller()
     }
 
+    /// Whether it is about a task, and no call.
+    #[must_use]
+    pub const fn is_following(&self) -> bool {
+        self.cleared.permit().is_following()
+    }
+
     /// With which arguments.
     #[must_use]
     pub const fn arguments(&self) -> Option<&Json> {

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use super::pipeline::Pipeline;
-use crate::call::{Endpoint, Request};
+use crate::call::{ClientFacts, Endpoint, Request};
 use crate::config::{
     Algorithm, ClaimNames, Config, Durability, GatewayConfig, IssuerConfig, QuotaConfig, ReloadMode, ScopeMode,
     ScopeRule,
@@ -60,6 +60,7 @@ pub(crate) fn config() -> Config {
         quota: QuotaConfig { requests_per_second: 10, requests_burst: 10, calls_in_flight_max: 10, streams_max: 10 },
         issuers: vec![Arc::new(issuer)],
         anonymous: false,
+        local: None,
         servers: Vec::new(),
         environments: Vec::new(),
         agents: std::collections::BTreeMap::new(),
@@ -183,16 +184,32 @@ impl Pipeline for Scripted {
             "serverInfo": { "name": "scripted", "version": "1" } })))
     }
 
-    async fn watch(self: &Arc<Self>, _: &String, _: &Endpoint, _: Interest) -> Result<Self::Watch, Stop> {
+    async fn watch(
+        self: &Arc<Self>,
+        _: &String,
+        _: &Endpoint,
+        _: &ClientFacts,
+        _: Interest,
+    ) -> Result<Self::Watch, Stop> {
         self.watched.lock().unwrap().take().ok_or_else(|| Refusal::new(Reason::StreamsLimited).into())
     }
+
+    fn honoured(_: &Self::Watch) -> Interest {
+        Interest { tools: true, ..Interest::default() }
+    }
+
+    fn subscribe(_: &mut Self::Watch, _: String) -> impl Future<Output = Outcome> + Send + 'static {
+        std::future::ready(Outcome::Complete(Json::of(&serde_json::json!({}))))
+    }
+
+    fn unsubscribe(_: &mut Self::Watch, _: &str) {}
 
     async fn next_watched(watch: &mut Self::Watch) -> Watched {
         watch.recv().await.unwrap_or(Watched::Ended(Reason::ShuttingDown))
     }
 
     async fn fallen(self: Arc<Self>, _: String) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     fn stopping(&self) -> CancellationToken {

@@ -397,6 +397,59 @@ async fn how_a_task_ends_is_how_the_call_of_a_legacy_client_ends() {
 }
 
 #[tokio::test]
+async fn a_legacy_client_is_asked_what_its_task_asks_and_the_task_goes_on() {
+    let issuer = Issuer::start().await;
+    let question = json!({ "method": "elicitation/create", "params": { "mode": "form", "message": "Sure?",
+        "requestedSchema": { "type": "object", "properties": {} } } });
+    let state = Task::new(Mutex::new(json!({ "status": "input_required", "inputRequests": { "sure": question } })));
+    let upstream = modern(&state).await;
+    let rows = crate::input::may_ask(&["elicit"]);
+    let gateway = Setup::new(&issuer).http_server("tools", &upstream.url, "").policy(&rows).start().await;
+    let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
+    let session = begin_askable(&client).await;
+    let body = json!({ "jsonrpc": "2.0", "id": 5, "method": "tools/call",
+        "params": { "name": "tools__job", "arguments": { "b": 1 } } });
+    let headers = [("mcp-session-id", session.clone())];
+    let mut stream = client.stream(&headers, Some(body.to_string())).await;
+    let asked = stream.next().await;
+    assert_eq!(
+        (&asked["method"], &asked["params"]["message"]),
+        (&json!("elicitation/create"), &json!("[tools] Sure?"))
+    );
+    let result = json!({ "action": "accept", "content": {} });
+    *state.lock().unwrap() =
+        json!({ "status": "completed", "result": { "content": [{ "type": "text", "text": "sure" }] } });
+    let answer = json!({ "jsonrpc": "2.0", "id": asked["id"], "result": result });
+    assert_eq!(client.post(&headers, answer.to_string()).await.status, 202);
+    let done = stream.next().await;
+    assert_eq!(done["result"]["content"][0]["text"], "sure", "{done}");
+    assert_eq!(upstream.reached("tasks/update")[0].params["inputResponses"], json!({ "sure": result }));
+    assert_eq!(upstream.reached("tools/call").len(), 1, "the tool was called once");
+    assert!(!done.to_string().contains(INNER), "{done}");
+}
+
+/// A legacy session of a client whose user can be asked.
+async fn begin_askable(client: &Client) -> String {
+    let params = json!({ "protocolVersion": "2025-11-25", "capabilities": { "elicitation": {} },
+        "clientInfo": { "name": "test", "version": "1" } });
+    let body = json!({ "jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params });
+    client.post(&[], body.to_string()).await.header("mcp-session-id").to_owned()
+}
+
+#[tokio::test]
+async fn a_task_whose_question_may_not_be_asked_is_cancelled() {
+    let issuer = Issuer::start().await;
+    let question = json!({ "method": "elicitation/create", "params": { "message": "Sure?" } });
+    let state = Task::new(Mutex::new(json!({ "status": "input_required", "inputRequests": { "sure": question } })));
+    let upstream = modern(&state).await;
+    let (_gateway, client) = start(&issuer, &upstream).await;
+    let session = begin_askable(&client).await;
+    let answer = client.legacy(&session, "tools/call", json!({ "name": "tools__job", "arguments": {} })).await;
+    assert!(answer.text.contains("input_refused") && !answer.text.contains("Sure?"), "{}", answer.text);
+    assert_eq!(upstream.reached("tasks/cancel").len(), 1);
+}
+
+#[tokio::test]
 async fn a_legacy_client_that_cancels_cancels_the_task() {
     let issuer = Issuer::start().await;
     let upstream = modern(&Task::new(Mutex::new(working()))).await;

@@ -10,12 +10,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::super::Request;
+use super::super::input::{self, Asking};
 use super::leg::Bearer;
 use super::shape::{self, Status};
 use crate::catalog::{Target, TaskDialect};
+use crate::delegate::Grant;
 use crate::guard::Slot;
 use crate::limit;
-use crate::outcome::{Failure, Outcome, Reason};
+use crate::outcome::{Failure, Outcome, Reason, Resume};
 use crate::upstream::{Event, Exchange};
 use crate::wire::{Json, Message, Object, Value};
 
@@ -28,6 +30,8 @@ pub struct Followed {
     pause: Duration,
     /// How often it was asked, which is all the progress that there is.
     asked: u64,
+    /// How many rounds of questions the call had before.
+    round: u32,
 }
 
 /// What is known after a look at the task.
@@ -38,14 +42,15 @@ enum Seen {
 }
 
 impl Followed {
-    /// The task that a call just became.
-    pub fn new(bearer: Bearer, target: &Target, request: &Request, task: Object<'_>) -> Self {
+    /// The task that a call just became, or goes on as.
+    pub fn new(bearer: Bearer, target: &Target, request: &Request, round: u32, task: Option<Object<'_>>) -> Self {
         Self {
             bearer,
             progress_token: super::progress_token(request),
             deadline: Instant::now() + target.server().health.call_timeout,
-            pause: shape::pause(task),
+            pause: task.map_or(limit::TASK_POLL_MIN, shape::pause),
             asked: 0,
+            round,
         }
     }
 
@@ -97,7 +102,13 @@ impl Followed {
                 }
             }
             match self.look().await {
-                Seen::Over(outcome) => return outcome,
+                Seen::Over(outcome) => {
+                    // What may not be asked, and what cannot be read, leaves a task that nobody goes on with.
+                    if matches!(outcome, Outcome::Failed(_) | Outcome::Refused(_)) {
+                        self.bearer.ask("tasks/cancel").await;
+                    }
+                    return outcome;
+                }
                 Seen::GoesOn(state) => {
                     if let Some(message) = self.progress(state)
                         && sender.send(Event::Notification(message)).await.is_err()
@@ -112,13 +123,19 @@ impl Followed {
 
     async fn look(&mut self) -> Seen {
         self.asked += 1;
-        match self.bearer.ask("tasks/get").await {
+        let asking = self.asking();
+        let bearer = &self.bearer;
+        match bearer.ask_and("tasks/get", |grant, outcome| asked(bearer, grant, asking, outcome)).await {
             Outcome::Complete(result) => self.read(&result).await,
             Outcome::Failed(failure) if is_passing(failure.reason) => self.try_later(),
             Outcome::Refused(refusal) if is_passing(refusal.reason) => self.try_later(),
-            outcome @ (Outcome::Error(_) | Outcome::Failed(_) | Outcome::Refused(_)) => Seen::Over(outcome),
-            Outcome::InputRequired { .. } | Outcome::Task(_) => Seen::Over(super::unoffered()),
+            Outcome::Task(_) => Seen::Over(super::unoffered()),
+            outcome => Seen::Over(outcome),
         }
+    }
+
+    fn asking(&self) -> Asking {
+        Asking { declared: self.bearer.declared(), round: self.round }
     }
 
     fn try_later(&mut self) -> Seen {
@@ -137,7 +154,10 @@ impl Followed {
             Some(Status::Working) => {
                 Seen::GoesOn(task.get("statusMessage").and_then(Value::as_str).map(std::borrow::Cow::into_owned))
             }
-            Some(Status::Completed | Status::Failed) if experiment => Seen::Over(self.result().await),
+            // What it asks comes over the stream of its result.
+            Some(Status::Completed | Status::Failed | Status::InputRequired) if experiment => {
+                Seen::Over(self.result().await)
+            }
             Some(Status::Completed) => match task.get("result").and_then(Value::as_object) {
                 Some(result) => Seen::Over(Outcome::Complete(super::without_own(result))),
                 None => garbage("its task is completed and has no result"),
@@ -151,21 +171,25 @@ impl Followed {
             Some(Status::Cancelled) => {
                 Seen::Over(Outcome::Failed(Failure::after(Reason::Cancelled, "its task was cancelled")))
             }
-            Some(Status::InputRequired) => {
-                self.bearer.ask("tasks/cancel").await;
-                garbage("its task asked for input that nobody offered to give")
-            }
+            Some(Status::InputRequired) => garbage("its task asked for input and did not say which"),
         }
     }
 
-    /// The result of a task of 2025-11-25, which is asked for by itself.
+    /// The result of a task of 2025-11-25, which is asked for by itself; or what it asks before.
     async fn result(&self) -> Outcome {
-        match self.bearer.ask("tasks/result").await {
+        let (bearer, asking) = (&self.bearer, self.asking());
+        let question = |grant: &Grant, outcome| match outcome {
+            Outcome::InputRequired { result, resume, .. } => {
+                input::relayed(&bearer.gateway, grant, asking, &result, resume)
+            }
+            other => other,
+        };
+        match bearer.ask_and("tasks/result", question).await {
             Outcome::Complete(result) => match result.value().as_object() {
                 Some(object) => Outcome::Complete(super::super::without_our_keys(shape::unrelated(object))),
                 None => Outcome::Complete(result),
             },
-            Outcome::InputRequired { .. } | Outcome::Task(_) => super::unoffered(),
+            Outcome::Task(_) => super::unoffered(),
             other => other,
         }
     }
@@ -181,6 +205,25 @@ impl Followed {
         text.push('}');
         Some(Message::notification("notifications/progress", Some(&Json::joined(text))))
     }
+}
+
+/// What a task of the extension asks, as the client may be asked in the middle of its call: its state leads back
+/// to the task.
+fn asked(bearer: &Bearer, grant: &Grant, asking: Asking, outcome: Outcome) -> Outcome {
+    let Outcome::Complete(result) = &outcome else { return outcome };
+    let Some(task) = result.value().as_object() else { return outcome };
+    let requests = task.get("inputRequests").and_then(Value::as_object);
+    let (Some(Status::InputRequired), Some(requests)) = (Status::of(task), requests) else { return outcome };
+    let state = match bearer.handle.seal(bearer.gateway.sealer(), bearer.caller.principal()) {
+        Ok(state) => Json::of(&state),
+        Err(failure) => return Outcome::Failed(failure),
+    };
+    let question = Json::joined(format!(
+        "{{\"resultType\":\"input_required\",\"inputRequests\":{},\"requestState\":{}}}",
+        requests.raw(),
+        state.as_str()
+    ));
+    input::relayed(&bearer.gateway, grant, asking, &question, Resume::default())
 }
 
 /// Whether it may be otherwise next time.

@@ -6,6 +6,8 @@
 use std::sync::Arc;
 
 use super::super::declared::declared;
+use super::super::input::TASKS_BEGIN_WITH;
+use super::super::retry::Retry;
 use super::super::{ClientFacts, Endpoint, Halt, Request, Trail};
 use super::handle::Handle;
 use super::offer;
@@ -29,6 +31,30 @@ pub struct Bearer {
     pub client: ClientFacts,
     pub headers: Vec<(String, String)>,
     pub handle: Handle,
+    /// Those of the call, while it is still known.
+    pub arguments: Option<Json>,
+}
+
+/// What is asked about a task.
+pub struct Question<'a> {
+    pub method: &'a str,
+    /// The client's own parameters, where it asks itself.
+    pub own: Option<Object<'a>>,
+    /// What the user answered, where the task had asked.
+    pub answered: Option<Answered<'a>>,
+}
+
+/// Answers to what a task asked.
+pub struct Answered<'a> {
+    pub retry: &'a Retry,
+    pub answers: Json,
+}
+
+impl<'a> Question<'a> {
+    /// Without anything of the client's.
+    pub const fn plain(method: &'a str) -> Self {
+        Self { method, own: None, answered: None }
+    }
 }
 
 impl Bearer {
@@ -41,16 +67,12 @@ impl Bearer {
             client: request.client.clone(),
             headers: request.headers.clone(),
             handle,
+            arguments: None,
         }
     }
 
-    /// Opens a request about the task; `own` are the client's parameters, where it asks itself.
-    pub async fn open(
-        &self,
-        method: &str,
-        own: Option<Object<'_>>,
-        trail: &mut Trail,
-    ) -> Result<(Entry<Grant>, Exchange), Halt> {
+    /// Opens a request about the task.
+    pub async fn open(&self, question: &Question<'_>, trail: &mut Trail) -> Result<(Entry<Grant>, Exchange), Halt> {
         let (gateway, caller) = (&self.gateway, &self.caller);
         gateway.still_trusted(caller)?;
         let view = gateway.view(caller, &self.endpoint).await?;
@@ -60,21 +82,35 @@ impl Bearer {
         let target = target.ok_or_else(|| Refusal::new(Reason::TargetUnknown))?;
         trail.target = Some(target.clone());
         let permit = gateway.authorize_following(caller, target.clone()).map_err(Halt::denied)?;
-        let outgoing = self.outgoing(method, own, permit.target().server());
+        if let Some(answered) = &question.answered {
+            answered.retry.check(TASKS_BEGIN_WITH, target, self.arguments.as_ref())?;
+        }
+        let outgoing = self.outgoing(question, permit.target().server());
         let cleared = guard::guard(gateway.quotas(), permit)?;
-        let grant = gateway.delegate().delegate(cleared, trail.leg.clone(), None, gateway.recheck()).await?;
+        let (leg, arguments) = (trail.leg.clone(), self.arguments.clone());
+        let grant = gateway.delegate().delegate(cleared, leg, arguments, gateway.recheck()).await?;
         let mut entry = gateway.journal().open(grant, outgoing).await?;
-        let exchange = gateway.upstreams().forward(&mut entry);
+        let parked = question.answered.as_ref().and_then(|answered| Some((answered.retry.parked()?, answered)));
+        let exchange = match parked {
+            Some((parked, answered)) => gateway.upstreams().resume(&mut entry, parked, answered.answers.clone()),
+            None => gateway.upstreams().forward(&mut entry),
+        };
         Ok((entry, exchange))
     }
 
     /// Asks on the gateway's own account, and waits for the end; both are on the record.
     pub async fn ask(&self, method: &'static str) -> Outcome {
+        self.ask_and(method, |_, outcome| outcome).await
+    }
+
+    /// The same, and makes something of the end while its grant is at hand.
+    pub async fn ask_and(&self, method: &'static str, make: impl FnOnce(&Grant, Outcome) -> Outcome + Send) -> Outcome {
         let leg = Leg::new(method, self.client.version).of_call(self.handle.call());
         let mut trail = Trail { leg, target: None, name: Some(self.handle.tool().to_owned()) };
-        match self.open(method, None, &mut trail).await {
+        match self.open(&Question::plain(method), &mut trail).await {
             Ok((entry, mut exchange)) => loop {
                 if let Event::Done(outcome) = exchange.next().await {
+                    let outcome = make(entry.proof(), outcome);
                     entry.close(&outcome);
                     return outcome;
                 }
@@ -98,10 +134,10 @@ impl Bearer {
         if self.client.version.era() == Era::Legacy { offer::with_tasks(&shown) } else { shown }
     }
 
-    fn outgoing(&self, method: &str, own: Option<Object<'_>>, server: &ServerConfig) -> Outgoing {
+    fn outgoing(&self, question: &Question<'_>, server: &ServerConfig) -> Outgoing {
         let askable = self.gateway.askable(&self.caller, server, self.declared());
         let empty = Json::of(&serde_json::Map::new());
-        let params = own.or_else(|| empty.value().as_object());
+        let params = question.own.or_else(|| empty.value().as_object());
         let own_meta = params.and_then(|params| params.get("_meta")).and_then(Value::as_object);
         let mut edits = vec![
             Edit::Set(meta::CLIENT_CAPABILITIES, self.capabilities(askable)),
@@ -116,8 +152,11 @@ impl Bearer {
         let task = Json::of(self.handle.task());
         let mut edits = vec![Edit::Set("taskId", task)];
         edits.extend(own_meta.map(|own| Edit::Set("_meta", own)));
+        if let Some(answered) = &question.answered {
+            edits.extend([Edit::Remove("requestState"), Edit::Set("inputResponses", answered.answers.clone())]);
+        }
         Outgoing {
-            method: method.to_owned(),
+            method: question.method.to_owned(),
             params: params.map_or_else(|| empty.clone(), |params| params.edited(&edits)),
             name: Some(self.handle.task().to_owned()),
             header_parameters: Vec::new(),

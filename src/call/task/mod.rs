@@ -15,6 +15,7 @@ pub use offer::{Augmented, offered};
 use std::sync::Arc;
 
 use super::input::{self, Asking};
+use super::retry::Retry;
 use super::{Halt, Request, Then, Trail};
 use crate::catalog::TaskDialect;
 use crate::delegate::Grant;
@@ -27,7 +28,7 @@ use crate::wire::mcp::{Era, Method, code, meta};
 use crate::wire::{Edit, Json, Object, Value};
 use follow::Followed;
 use handle::Handle;
-use leg::Bearer;
+use leg::{Answered, Bearer, Question};
 use shape::Status;
 
 /// What is done with the end of a leg.
@@ -44,7 +45,7 @@ pub async fn open(
     caller: &Caller,
     request: &Request,
     trail: &mut Trail,
-) -> Result<(Entry<Grant>, Exchange), Halt> {
+) -> Result<(Entry<Grant>, Then, Exchange), Halt> {
     offer::check(&request.client)?;
     let (_, bearer) = read(gateway, caller, request)?;
     trail.leg.call = bearer.handle.call();
@@ -54,7 +55,59 @@ pub async fn open(
         (Method::TaskUpdate, TaskDialect::Experiment) => "tasks/get".into(),
         _ => request.message.method(),
     };
-    bearer.open(&method, request.message.params(), trail).await
+    let own = request.message.params();
+    // Only a result is asked in the middle, on its way to a legacy client.
+    let retry = match own.filter(|_| request.method == Method::TaskResult) {
+        Some(own) => Retry::read(own, gateway.sealer(), caller.principal())?,
+        None => None,
+    };
+    let answered = match (&retry, own) {
+        (Some(retry), Some(own)) => Some(Answered { retry, answers: retry.answers(own)? }),
+        _ => None,
+    };
+    let round = retry.as_ref().map_or(0, Retry::round);
+    let (entry, exchange) = bearer.open(&Question { method: &method, own, answered }, trail).await?;
+    let asking = Asking { declared: bearer.declared(), round };
+    Ok((entry, Then { asking, ..Then::default() }, exchange))
+}
+
+/// Goes on with a task that the gateway follows, with what its user answered; nothing where the retry is of a
+/// call that is no task.
+pub async fn resume(
+    gateway: &Arc<Gateway>,
+    caller: &Caller,
+    request: &Request,
+    answered: Option<(&Retry, &Json)>,
+    trail: &mut Trail,
+) -> Result<Option<(Entry<Grant>, Exchange)>, Halt> {
+    let Some((retry, answers)) = answered else { return Ok(None) };
+    let Some(bearer) = followed(gateway, caller, request, retry) else { return Ok(None) };
+    "tasks/update".clone_into(&mut trail.leg.method);
+    let answered = Some(Answered { retry, answers: answers.clone() });
+    let question = Question { method: "tasks/update", own: None, answered };
+    bearer.open(&question, trail).await.map(Some)
+}
+
+/// The task that the gateway followed when its user was asked.
+fn followed(gateway: &Arc<Gateway>, caller: &Caller, request: &Request, retry: &Retry) -> Option<Bearer> {
+    let handle = Handle::open(gateway.sealer(), caller.principal(), retry.inner()?)?;
+    let arguments = request.message.params().and_then(|params| params.get("arguments"));
+    let arguments = arguments.filter(|arguments| !arguments.is_null()).map(|value| request.message.cut(value));
+    Some(Bearer { arguments, ..Bearer::new(gateway, caller, request, handle) })
+}
+
+/// What is done when a task that the gateway follows was given its answers.
+fn updated(gateway: &Arc<Gateway>, grant: &Grant, request: &Request, then: Then, outcome: Outcome) -> After {
+    let Outcome::Complete(_) = &outcome else { return After::Deliver(outcome) };
+    let params = request.message.params();
+    let retry = params.and_then(|own| Retry::read(own, gateway.sealer(), grant.principal()).ok().flatten());
+    match retry.and_then(|retry| followed(gateway, grant.caller(), request, &retry)) {
+        Some(bearer) => {
+            let followed = Followed::new(bearer, grant.target(), request, then.asking.round, None);
+            After::GoOn(outcome, follow::follow(followed))
+        }
+        None => After::Deliver(Refusal::new(Reason::InputExpired).into()),
+    }
 }
 
 /// The task that a request is about, and the id as the client spells it.
@@ -77,23 +130,30 @@ fn read(gateway: &Arc<Gateway>, caller: &Caller, request: &Request) -> Result<(S
 /// What the end of a leg means, where tasks are concerned.
 pub fn after(gateway: &Arc<Gateway>, grant: &Grant, request: &Request, then: Then, outcome: Outcome) -> After {
     let augmented = then.augmented;
+    if then.resumed {
+        return updated(gateway, grant, request, then, outcome);
+    }
     if request.method.is_about_task() {
         return about(gateway, grant, request, outcome);
     }
     match outcome {
         Outcome::Task(result) if request.method == Method::CallTool => {
-            became(gateway, grant, request, TaskDialect::Extension, &result)
+            became(gateway, grant, request, then, TaskDialect::Extension, &result)
         }
         Outcome::Task(_) => After::Deliver(unoffered()),
         Outcome::Complete(result) if augmented != Augmented::No => {
             let task = result.value().as_object().and_then(shape::created);
             match (task, augmented) {
-                // It answered at once, which a client that asked for a task takes as well.
-                (None, _) => After::Deliver(Outcome::Complete(result)),
+                // It answered at once, which a client that asked for a task takes as well; or it is the end of
+                // a task that had asked its user something.
+                (None, _) => After::Deliver(Outcome::Complete(match result.value().as_object() {
+                    Some(object) => shape::unrelated(object),
+                    None => result,
+                })),
                 (Some(task), Augmented::ByClient) => After::Deliver(ended(asked_for(gateway, grant, &result, task))),
                 (Some(task), _) => {
                     let task = shape::modern(task, "task", &shape::id(task).unwrap_or_default(), None);
-                    became(gateway, grant, request, TaskDialect::Experiment, &task)
+                    became(gateway, grant, request, then, TaskDialect::Experiment, &task)
                 }
             }
         }
@@ -102,7 +162,14 @@ pub fn after(gateway: &Arc<Gateway>, grant: &Grant, request: &Request, then: The
 }
 
 /// A call that became a task, in the shape of the extension.
-fn became(gateway: &Arc<Gateway>, grant: &Grant, request: &Request, dialect: TaskDialect, task: &Json) -> After {
+fn became(
+    gateway: &Arc<Gateway>,
+    grant: &Grant,
+    request: &Request,
+    then: Then,
+    dialect: TaskDialect,
+    task: &Json,
+) -> After {
     let declared = offer::is_declared(&request.client);
     let offered = declared || dialect == TaskDialect::Experiment || request.client.version.era() == Era::Legacy;
     let Some(object) = task.value().as_object().filter(|_| offered) else { return After::Deliver(unoffered()) };
@@ -116,8 +183,10 @@ fn became(gateway: &Arc<Gateway>, grant: &Grant, request: &Request, dialect: Tas
         return After::Deliver(ended(sealed.map(|id| Outcome::Task(shape::under(object, &id)))));
     }
     let recorded = Outcome::Task(task.clone());
-    let bearer = Bearer::new(gateway, grant.caller(), request, handle);
-    After::GoOn(recorded, follow::follow(Followed::new(bearer, grant.target(), request, object)))
+    let arguments = grant.arguments().cloned();
+    let bearer = Bearer { arguments, ..Bearer::new(gateway, grant.caller(), request, handle) };
+    let followed = Followed::new(bearer, grant.target(), request, then.asking.round, Some(object));
+    After::GoOn(recorded, follow::follow(followed))
 }
 
 /// The task that a legacy client asked for, under our id.
@@ -134,6 +203,8 @@ fn about(gateway: &Arc<Gateway>, grant: &Grant, request: &Request, outcome: Outc
     let Ok((id, bearer)) = read(gateway, grant.caller(), request) else { return After::Deliver(outcome) };
     let experiment = bearer.handle.dialect() == TaskDialect::Experiment;
     match outcome {
+        // The caller of this looks at what is asked.
+        Outcome::InputRequired { .. } if request.method == Method::TaskResult => After::Deliver(outcome),
         Outcome::Task(_) | Outcome::InputRequired { .. } => After::Deliver(unoffered()),
         Outcome::Complete(result) if experiment && request.client.version.era() == Era::Modern => {
             translated(id, bearer, request.method, result)
