@@ -137,7 +137,12 @@ async fn open(
     {
         return Ok((entry, Then { asking, augmented, resumed: true }, exchange));
     }
-    let outgoing = asked.outgoing(request, permit.target(), capabilities, augmented, retried);
+    let answers = match answers {
+        // A client may know beforehand what a server asks; where nothing may be asked there is nothing to answer.
+        None if askable.is_any() => retry::unasked(asked.params())?,
+        answers => answers,
+    };
+    let outgoing = asked.outgoing(request, permit.target(), capabilities, augmented, retry.as_ref(), answers.as_ref());
     let cleared = guard::guard(gateway.quotas(), permit)?;
     let grant = gateway.delegate().delegate(cleared, trail.leg.clone(), arguments, gateway.recheck()).await?;
     let mut entry = gateway.journal().open(grant, outgoing).await?;

@@ -115,7 +115,8 @@ impl<'a> Asked<'a> {
         target: &Target,
         capabilities: Json,
         augmented: Augmented,
-        retry: Option<(&Retry, &Json)>,
+        retry: Option<&Retry>,
+        answers: Option<&Json>,
     ) -> Outgoing {
         let own_meta = self.params.get("_meta").and_then(Value::as_object);
         let mut meta_edits = vec![
@@ -135,16 +136,10 @@ impl<'a> Asked<'a> {
             own_meta.or_else(|| empty.value().as_object()).map_or(empty.clone(), |meta| meta.edited(&meta_edits));
         let mut edits = vec![Edit::Set("_meta", meta)];
         edits.extend(augmented.edit());
-        match retry {
-            Some((retry, answers)) => {
-                if self.params.get("inputResponses").is_some() {
-                    edits.push(Edit::Set("inputResponses", answers.clone()));
-                }
-                let inner = retry.inner().map(Json::of);
-                edits.push(inner.map_or(Edit::Remove("requestState"), |inner| Edit::Set("requestState", inner)));
-            }
-            // Answers to questions that nobody was relayed: they could only be somebody else's, or forged.
-            None => edits.extend(["inputResponses", "requestState"].map(Edit::Remove)),
+        let answers = answers.filter(|_| self.params.get("inputResponses").is_some());
+        let inner = retry.and_then(Retry::inner).map(Json::of);
+        for (name, value) in [("inputResponses", answers.cloned()), ("requestState", inner)] {
+            edits.push(value.map_or(Edit::Remove(name), |value| Edit::Set(name, value)));
         }
         let key = if self.method == Method::ReadResource { "uri" } else { "name" };
         if self.method == Method::Complete {

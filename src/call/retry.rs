@@ -114,27 +114,40 @@ impl Retry {
     /// # Errors
     /// `parameters_invalid`.
     pub fn answers(&self, params: Object<'_>) -> Result<Json, Refusal> {
-        let wrong = |hint: &'static str| Refusal::new(Reason::ParametersInvalid).hint(hint);
-        let mut text = String::from("{");
-        let Some(responses) = params.get("inputResponses") else { return Ok(Json::joined(text + "}")) };
-        let responses = responses.as_object().ok_or_else(|| wrong("send inputResponses, as an object"))?;
-        if responses.raw().len() > limit::INPUT_ANSWERS_BYTES_MAX {
-            return Err(wrong("send shorter answers in inputResponses"));
-        }
-        for (key, answer) in responses.members().filter(|(key, _)| self.state.keys.iter().any(|asked| asked == key)) {
-            if answer.as_object().is_none() {
-                return Err(wrong("send an object for each answer in inputResponses"));
-            }
-            if text.len() > 1 {
-                text.push(',');
-            }
-            text.push_str(Json::of(key.as_ref()).as_str());
-            text.push(':');
-            text.push_str(answer.raw());
-        }
-        text.push('}');
-        Ok(Json::joined(text))
+        let asked = |key: &str| self.state.keys.iter().any(|asked| asked == key);
+        Ok(answers(params, asked)?.unwrap_or_else(|| Json::joined("{}".to_owned())))
     }
+}
+
+/// Answers that come without a state: a client may know beforehand what a server will ask.
+///
+/// # Errors
+/// `parameters_invalid`.
+pub fn unasked(params: Object<'_>) -> Result<Option<Json>, Refusal> {
+    answers(params, |_| true)
+}
+
+fn answers(params: Object<'_>, taken: impl Fn(&str) -> bool) -> Result<Option<Json>, Refusal> {
+    let wrong = |hint: &'static str| Refusal::new(Reason::ParametersInvalid).hint(hint);
+    let Some(responses) = params.get("inputResponses") else { return Ok(None) };
+    let responses = responses.as_object().ok_or_else(|| wrong("send inputResponses, as an object"))?;
+    if responses.raw().len() > limit::INPUT_ANSWERS_BYTES_MAX {
+        return Err(wrong("send shorter answers in inputResponses"));
+    }
+    let mut text = String::from("{");
+    for (key, answer) in responses.members().filter(|(key, _)| taken(key)) {
+        if answer.as_object().is_none() {
+            return Err(wrong("send an object for each answer in inputResponses"));
+        }
+        if text.len() > 1 {
+            text.push(',');
+        }
+        text.push_str(Json::of(key.as_ref()).as_str());
+        text.push(':');
+        text.push_str(answer.raw());
+    }
+    text.push('}');
+    Ok(Some(Json::joined(text)))
 }
 
 /// Seals the state of a question.

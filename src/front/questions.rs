@@ -17,6 +17,7 @@ use super::session::SessionKey;
 use crate::call::Request;
 use crate::ids::ParkId;
 use crate::outcome::{Outcome, Reason, Refusal, Resume};
+use crate::wire::mcp::meta;
 use crate::wire::{Edit, Json, Kind, Message, Value};
 
 /// The questions that wait for their answers, of all sessions.
@@ -155,6 +156,10 @@ impl<P: Pipeline> Round<P> {
             let answer = answer.map_err(|_| refused(Reason::InputDeclined))?;
             let result = match (answer.kind(), answer.body()) {
                 (Kind::Result, Some(result)) => result,
+                // A legacy server that waits gets the very error.
+                (Kind::Error, Some(error)) if self.held.parked.is_some() => {
+                    Json::joined(format!("{{\"{}\":{}}}", meta::ANSWER_ERROR, error.as_str()))
+                }
                 // Whoever cannot show a form has given no answer to it.
                 _ if *elicited => Json::of(&serde_json::json!({ "action": "cancel" })),
                 _ => return Err(refused(Reason::InputDeclined)),

@@ -56,6 +56,10 @@ impl Question {
     /// The answer as a legacy server expects it, if there is one.
     fn answer(&self, answers: &Json) -> Option<Message> {
         let answer = answers.value().as_object()?.get(self.key())?.as_object()?;
+        // A legacy client may refuse with an error, which only a legacy server understands.
+        if let Some(error) = answer.get(meta::ANSWER_ERROR).filter(|error| error.as_object().is_some()) {
+            return Some(Message::error(Some(&self.id), &error.to_json()));
+        }
         let mut edits = vec![Edit::Remove("resultType")];
         if let Some(own) = answer.get("_meta").and_then(Value::as_object) {
             edits.push(Edit::Set("_meta", own.edited(&[Edit::RemovePrefix(meta::OWN_PREFIX)])));

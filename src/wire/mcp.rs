@@ -85,6 +85,8 @@ pub mod meta {
     pub const PROGRESS_TOKEN: &str = "progressToken";
     /// Which task a message of 2025-11-25 belongs to.
     pub const RELATED_TASK: &str = "io.modelcontextprotocol/related-task";
+    /// In an answer of the gateway's own making: the error that a legacy client answered with instead.
+    pub const ANSWER_ERROR: &str = "dev.bailiwick/error";
     /// Our own keys; removed in both directions and added again only by us.
     pub const OWN_PREFIX: &str = "dev.bailiwick/";
 }

@@ -336,3 +336,17 @@ async fn an_older_servers_error_that_wants_a_page_visited_is_a_question_like_any
         }
     }
 }
+
+#[tokio::test]
+async fn answers_that_nobody_asked_for_reach_a_server_only_where_it_may_ask() {
+    let upstream = asking(json!({ "who": form() }), None).await;
+    let answers = json!({ "who": { "action": "accept" }, "more": { "x": 1 } });
+    let params = || json!({ "name": "tools__ask", "arguments": {}, "inputResponses": answers });
+    let (_issuer, _gateway, client) = start(&upstream, &may_ask(&["elicit"]), "").await;
+    let done = call(&client, &all_capabilities(), params()).await;
+    assert_eq!(serde_json::from_str::<Value>(done.tool_text()).unwrap()["responses"], answers, "{}", done.text);
+    let (_issuer, _gateway, client) = start(&upstream, DEVELOPERS_MAY, "").await;
+    assert_eq!(reason(&call(&client, &all_capabilities(), params()).await), "input_refused");
+    let incapable = call(&client, &json!({}), params()).await;
+    assert_eq!(reason(&incapable), "upstream_garbage", "it was asked nothing, so it answered nothing");
+}

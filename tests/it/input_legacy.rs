@@ -384,3 +384,32 @@ async fn the_time_that_a_person_takes_is_not_the_calls() {
         assert_eq!(told(done.response()), json!({ "action": "accept" }), "{}", done.text);
     }
 }
+
+#[tokio::test]
+async fn a_legacy_client_may_refuse_with_an_error() {
+    let refuse = async |client: &Client, session: &str, question: &Value| {
+        let error = json!({ "code": -1, "message": "User rejected sampling request" });
+        let body = json!({ "jsonrpc": "2.0", "id": question["id"], "error": error });
+        assert_eq!(client.post(&headers(session), body.to_string()).await.status, 202);
+    };
+    // A legacy server is told the very error, and its tool goes on.
+    let upstream = old().await;
+    let (_issuer, _gateway, client) = start(&upstream.url, &may_ask(&EVERYTHING), "").await;
+    let own = session(&client, &all_capabilities()).await;
+    let mut events = stream(&client, &own, 1, "tools__sampling").await;
+    refuse(&client, &own, &events.next().await).await;
+    assert_eq!(told(&events.next().await), json!({ "code": -1, "message": "User rejected sampling request" }));
+    // A modern server has no way to be told, so the call ends.
+    let modern = Scripted::start(json!([tool("ask")]), |request| {
+        let asked = json!({ "q": { "method": "sampling/createMessage", "params": sampling() } });
+        result(request, json!({ "resultType": "input_required", "inputRequests": asked }))
+    })
+    .await;
+    let (_issuer, _gateway, client) = start(&modern.url, &may_ask(&EVERYTHING), "").await;
+    let own = session(&client, &all_capabilities()).await;
+    let mut events = stream(&client, &own, 1, "tools__ask").await;
+    refuse(&client, &own, &events.next().await).await;
+    let end = events.next().await;
+    assert_eq!(end["result"]["_meta"]["dev.bailiwick/reason"], "input_declined", "{end}");
+    assert_eq!(modern.calls().len(), 1);
+}

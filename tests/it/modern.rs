@@ -210,7 +210,11 @@ async fn answers_to_questions_that_nobody_was_asked_do_not_go_upstream() {
     let upstream = Scripted::echo().await;
     let gateway = Setup::new(&issuer).http_server("tools", &upstream.url, "").start().await;
     let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
-    let forged = json!({ "name": "tools__echo", "arguments": {}, "inputResponses": { "q": {} }, "requestState": "another's", "task": {} });
+    let params = |state: &str| json!({ "name": "tools__echo", "arguments": {}, "inputResponses": { "q": {} }, "requestState": state });
+    let refused = client.modern("tools/call", params("another's")).await;
+    assert_eq!(refused.response()["error"]["data"]["reason"], "input_state_invalid", "{}", refused.text);
+    assert!(upstream.calls().is_empty(), "a state that is not ours goes nowhere");
+    let forged = json!({ "name": "tools__echo", "arguments": {}, "inputResponses": { "q": {} }, "task": {} });
     let (mut headers, body) = crate::support::client::modern_request("tools/call", forged);
     headers.retain(|(name, _)| !name.eq_ignore_ascii_case("mcp-name"));
     headers.push(("mcp-name", "tools__echo".to_owned()));
