@@ -17,9 +17,9 @@ p, anyone, *, */*, complete, -, allow
 p, anyone, *, */*, elicit, -, allow
 p, anyone, *, */*, sample, -, allow
 p, anyone, *, */*, roots, -, allow
-p, anyone, *, */*, method:skills/list, -, allow
-p, anyone, *, */*, method:skills/get, -, allow
-p, anyone, *, */*, method:resources/directory/read, -, allow
+p, anyone, *, fixture/*, method:skills/list, -, allow
+p, anyone, *, fixture/*, method:skills/get, -, allow
+p, anyone, *, fixture/*, method:resources/directory/read, -, allow
 p, anyone, *, */**, read, -, allow
 p, anyone, *, */**, complete, -, allow
 p, anyone, *, */**, subscribe, -, allow

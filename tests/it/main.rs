@@ -16,6 +16,7 @@ mod authorize;
 mod bad_input;
 mod bridge;
 mod demo;
+mod extension;
 mod input;
 mod input_legacy;
 mod input_stdio;
