@@ -11,11 +11,13 @@ use tokio::sync::watch;
 
 mod asked;
 mod declared;
+mod extension;
 mod input;
 mod retry;
 mod task;
 
 use asked::Asked;
+pub use extension::is_routed;
 use input::Asking;
 use retry::Retry;
 use task::{After, Augmented};
@@ -88,6 +90,8 @@ fn told(stop: Stop, request: &Request, name: Option<&str>) -> Outcome {
         (Method::ReadResource, Reason::TargetUnknown, Some(uri)) => {
             Outcome::Error(reply::unknown_resource(uri, request.client.version.era()))
         }
+        // Whoever may not use a method is told what everybody is told of one that does not exist.
+        (Method::Extension, Reason::TargetUnknown, _) => Refusal::new(Reason::MethodUnknown).into(),
         _ => stop.into(),
     }
 }
@@ -111,7 +115,10 @@ async fn open(
     }
 
     let view = gateway.view(caller, &request.endpoint).await?;
-    let target = view.resolve(asked.wanted())?;
+    let target = match request.method {
+        Method::Extension => extension::target(&gateway.snapshot(), caller, request, &view)?,
+        _ => view.resolve(asked.wanted())?,
+    };
     trail.target = Some(target.clone());
 
     let arguments = asked.arguments.map(|arguments| request.message.cut(arguments));
@@ -205,7 +212,8 @@ impl Running {
 
     fn ended(&self, entry: Entry<Grant>, outcome: Outcome) -> Outcome {
         let outcome = self.relayed(entry.proof(), outcome);
-        if !self.request.method.is_about_task() && is_unknown_target(&outcome) {
+        let is_listed = !self.request.method.is_about_task() && self.request.method != Method::Extension;
+        if is_listed && is_unknown_target(&outcome) {
             self.gateway.catalog().doubted(entry.proof().target().server_id());
         }
         entry.close(&outcome);

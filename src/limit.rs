@@ -177,6 +177,8 @@ pub const DEFINITION_BYTES_MAX: usize = 256 * 1024;
 pub const LISTED_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// A name in an upstream's spelling; the specification recommends 128.
 pub const LISTED_NAME_BYTES_MAX: usize = 1_024;
+/// The name of a method that no specification here knows; the longest of those has 34.
+pub const METHOD_NAME_BYTES_MAX: usize = 128;
 /// What is remembered and reported about items that one listing dropped.
 pub const DROPPED_REPORTED_MAX: usize = 32;
 /// Annotated parameters of one tool; each becomes a header.

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use crate::call::{Endpoint, Request};
+use crate::call::{Endpoint, Request, is_routed};
 use crate::catalog::{Item, Slice, TaskDialect, View};
 use crate::config::ServerConfig;
 use crate::delegate::{Leg, attempt};
@@ -302,9 +302,11 @@ async fn introduction(
         .into_iter()
         .flat_map(|kind| shown(&now, &class, &view, kind).map(|item| item.target().server_id()).collect::<Vec<_>>())
         .collect();
+    let merged = view.capabilities(|server| seen.contains(&server.id));
     let tasks = tasks_of(&view, version, |server| seen.contains(&server.id));
+    let tasks = with_extensions(tasks, &extensions(&now, &class, &view, &merged));
     Ok(Introduction {
-        capabilities: announced(&view.capabilities(|server| seen.contains(&server.id)), tasks),
+        capabilities: announced(&merged, &tasks),
         instructions: view.instructions(|server| seen.contains(&server.id)),
     })
 }
@@ -346,6 +348,36 @@ fn tasks_of(view: &View, version: Version, visible: impl Fn(&ServerConfig) -> bo
             ",\"tasks\":{\"cancel\":{},\"requests\":{\"tools\":{\"call\":{}}}}"
         }
         _ => "",
+    }
+}
+
+/// The members of `extensions` besides tasks: an extension of data or `_meta` passes through and is announced as its
+/// server does; skills have methods, which are only there for whom a rule lets use them.
+fn extensions(now: &Snapshot, class: &Class, view: &View, merged: &Json) -> String {
+    let mut members = String::new();
+    let declared = merged.value().as_object().and_then(|merged| merged.get("extensions")).and_then(Value::as_object);
+    for (key, value) in declared.iter().flat_map(|declared| declared.members()) {
+        let is_served = match key.as_ref() {
+            "io.modelcontextprotocol/tasks" => false,
+            "io.modelcontextprotocol/skills" => {
+                ["skills/list", "skills/get"].into_iter().all(|method| is_routed(now, class, view, method))
+            }
+            _ => true,
+        };
+        if is_served {
+            let comma = if members.is_empty() { "" } else { "," };
+            let _ = write!(members, "{comma}{}:{}", Json::of(key.as_ref()).as_str(), value.raw());
+        }
+    }
+    members
+}
+
+/// Adds members to the `extensions` of some capabilities, which begin with them if they have any.
+fn with_extensions(capabilities: &str, members: &str) -> String {
+    match (members, capabilities.strip_prefix(",\"extensions\":{")) {
+        ("", _) => capabilities.to_owned(),
+        (members, Some(others)) => format!(",\"extensions\":{{{members},{others}"),
+        (members, None) => format!(",\"extensions\":{{{members}}}{capabilities}"),
     }
 }
 

@@ -46,8 +46,13 @@ impl<'a> Asked<'a> {
                 let key = if is_prompt(reference) { "name" } else { "uri" };
                 (Action::Complete, text(reference.get(key), "ref")?)
             }
+            Method::Extension => (Action::Method(request.message.method().into()), Cow::Borrowed("")),
             _ => return Err(Refusal::new(Reason::MethodUnknown)),
         };
+        if request.method == Method::Extension {
+            // Nobody here knows which of its parameters are arguments, so a condition on one does not hold.
+            return Ok(Self { action, name, arguments: None, params, method: request.method });
+        }
         let member = if request.method == Method::Complete { "argument" } else { "arguments" };
         let arguments = params.get(member).filter(|value| !value.is_null());
         if arguments.is_some_and(|value| value.as_object().is_none()) {
@@ -153,7 +158,7 @@ impl<'a> Asked<'a> {
         Outgoing {
             method: request.message.method().into_owned(),
             params: self.params.edited(&edits),
-            name: (self.method != Method::Complete).then(|| target.name().to_owned()),
+            name: self.method.name_parameter().is_some().then(|| target.name().to_owned()),
             header_parameters: self.header_parameters(target),
             headers: forwarded(&request.headers, &target.server().forward_headers),
             progress_token: own_meta

@@ -31,7 +31,10 @@ pub(super) async fn post<P: Pipeline>(
     inbound: Inbound<P>,
     version_header: Option<&str>,
 ) -> Response<Body> {
-    let method = Method::parse(&inbound.message.method(), Era::Legacy).filter(|method| is_served(*method));
+    let name = inbound.message.method();
+    let known = Method::parse(&name, Era::Legacy).filter(|method| is_served(*method));
+    let method = known.or_else(|| Method::extension(&name));
+    drop(name);
     let endpoint = inbound.endpoint.clone();
     let id = inbound.id.clone();
     let about = About { names: &outside.names, endpoint: &endpoint, id: id.as_ref(), method, era: Era::Legacy };

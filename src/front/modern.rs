@@ -29,7 +29,8 @@ pub(super) async fn post<P: Pipeline>(
 ) -> Response<Body> {
     let message = &inbound.message;
     let name = message.method();
-    let method = Method::parse(&name, Era::Modern).filter(|method| is_served(*method));
+    let known = Method::parse(&name, Era::Modern).filter(|method| is_served(*method));
+    let method = known.or_else(|| Method::extension(&name));
     let endpoint = inbound.endpoint.clone();
     let id = inbound.id.clone();
     let about = About { names: &outside.names, endpoint: &endpoint, id: id.as_ref(), method, era: Era::Modern };
@@ -73,6 +74,7 @@ pub(super) async fn post<P: Pipeline>(
         | Method::GetPrompt
         | Method::ReadResource
         | Method::Complete
+        | Method::Extension
         | Method::TaskGet
         | Method::TaskUpdate
         | Method::TaskCancel => {

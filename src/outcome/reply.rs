@@ -39,7 +39,7 @@ pub enum Challenge {
 #[must_use]
 pub fn reply(outcome: &Outcome, id: &Json, method: Method, era: Era) -> Reply {
     match outcome {
-        Outcome::Complete(result) => plain(200, Message::result(id, &hinted(&shaped(result, era), method, era))),
+        Outcome::Complete(result) => plain(200, Message::result(id, &shaped(&hinted(result, method, era), era))),
         Outcome::InputRequired { result, .. } | Outcome::Task(result) => {
             plain(200, Message::result(id, &shaped(result, era)))
         }
@@ -173,13 +173,19 @@ fn shaped(result: &Json, era: Era) -> Json {
 
 /// What was read, with the caching hints that 2026-07-28 requires. A rule decided who may read it, so it is
 /// private, whatever its server says: a cache between us and the next caller asks no rule.
+///
+/// The result of a method that nobody here knows keeps what its server says, but for `public`; a legacy server
+/// could not say anything.
 fn hinted(result: &Json, method: Method, era: Era) -> Json {
-    let (Method::ReadResource, Era::Modern, Some(object)) = (method, era, result.value().as_object()) else {
-        return result.clone();
+    let (Era::Modern, Some(object)) = (era, result.value().as_object()) else { return result.clone() };
+    let scope = object.get("cacheScope").and_then(Value::as_str);
+    let is_needed = match method {
+        Method::ReadResource => true,
+        Method::Extension => scope.is_some() || object.get("resultType").is_none(),
+        _ => false,
     };
     let ttl_ms = object.get("ttlMs").and_then(Value::as_i64).filter(|ttl_ms| *ttl_ms >= 0);
-    let is_private = object.get("cacheScope").and_then(Value::as_str).as_deref() == Some("private");
-    if ttl_ms.is_some() && is_private {
+    if !is_needed || (ttl_ms.is_some() && scope.as_deref() == Some("private")) {
         return result.clone();
     }
     // Without a hint nothing may be kept.
@@ -281,6 +287,17 @@ mod tests {
             assert_eq!(hinted(&sent, Method::ReadResource, Era::Modern).as_str(), told);
             assert_eq!(hinted(&sent, Method::ReadResource, Era::Legacy), sent);
             assert_eq!(hinted(&sent, Method::CallTool, Era::Modern), sent);
+        }
+        for (sent, told) in [
+            (r#"{"resultType":"complete","x":1}"#, r#"{"resultType":"complete","x":1}"#),
+            (r#"{"x":1}"#, r#"{"x":1,"ttlMs":0,"cacheScope":"private"}"#),
+            (
+                r#"{"resultType":"a","ttlMs":9,"cacheScope":"public"}"#,
+                r#"{"resultType":"a","ttlMs":9,"cacheScope":"private"}"#,
+            ),
+        ] {
+            let sent = Json::parse(sent, crate::wire::Source::Upstream).unwrap();
+            assert_eq!(hinted(&sent, Method::Extension, Era::Modern).as_str(), told);
         }
     }
 

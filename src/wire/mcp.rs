@@ -283,6 +283,8 @@ pub enum Method {
     TaskCancel,
     /// `tasks/result` (legacy).
     TaskResult,
+    /// A method of an extension that the gateway does not know.
+    Extension,
 }
 
 impl Method {
@@ -314,6 +316,30 @@ impl Method {
         only.is_none_or(|only| only == era).then_some(method)
     }
 
+    /// [`Method::Extension`], if the name can be one: not a method of the protocol in any era or direction, and
+    /// nothing that a transport or a log could misread.
+    #[must_use]
+    pub fn extension(name: &str) -> Option<Self> {
+        const OWN: [&str; 8] = [
+            "notifications/",
+            "tasks/",
+            "server/",
+            "sampling/",
+            "elicitation/",
+            "roots/",
+            "logging/",
+            "subscriptions/",
+        ];
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'.' | b'_' | b'-');
+        let known = [Era::Modern, Era::Legacy].into_iter().any(|era| Self::parse(name, era).is_some());
+        let is_one = name.contains('/')
+            && name.len() <= crate::limit::METHOD_NAME_BYTES_MAX
+            && name.bytes().all(plain)
+            && !known
+            && !OWN.iter().any(|prefix| name.starts_with(prefix));
+        is_one.then_some(Self::Extension)
+    }
+
     /// Whether it is about a task that an earlier call became.
     #[must_use]
     pub const fn is_about_task(self) -> bool {
@@ -328,6 +354,41 @@ impl Method {
             Self::ReadResource => Some("uri"),
             Self::TaskGet | Self::TaskUpdate | Self::TaskCancel => Some("taskId"),
             _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_extension_has_no_name_of_the_protocol_and_none_that_could_be_misread() {
+        for name in ["skills/list", "resources/directory/read", "x.y/z_1-a"] {
+            assert_eq!(Method::extension(name), Some(Method::Extension), "{name}");
+        }
+        let long = format!("x/{}", "a".repeat(crate::limit::METHOD_NAME_BYTES_MAX - 2));
+        assert_eq!(Method::extension(&long), Some(Method::Extension));
+        for name in [
+            "tools/call",
+            "initialize",
+            "ping",
+            "resources/subscribe",
+            "subscriptions/listen",
+            "tasks/list",
+            "",
+            "notifications/x",
+            "sampling/createMessage",
+            "roots/list",
+            "elicitation/create",
+            "list",
+            "x/a b",
+            "x/\n",
+            "server/x",
+            "x/\u{fc}",
+            &format!("{long}a"),
+        ] {
+            assert_eq!(Method::extension(name), None, "{name:?}");
         }
     }
 }

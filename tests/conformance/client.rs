@@ -37,7 +37,7 @@ where
             }
         };
         let context = std::fs::read_to_string(directory.path().join("context")).unwrap();
-        let gateway = gateway(|setup| setup.http_server("suite", &url, "prefix = \"none\"")).await;
+        let gateway = gateway(|setup| setup.http_server("fixture", &url, "prefix = \"none\"")).await;
         let client = Client::new(&gateway.resource(), None);
         // A client that gives up is no reason not to hear what the suite says.
         let _ = tokio::spawn(ask(client, serde_json::from_str(&context).unwrap_or_default())).await;

@@ -76,6 +76,11 @@ fn expected() -> Vec<Expected> {
 /// Where they differ.
 pub fn compare(run: &str, legacy_upstream: bool, ran: &BTreeSet<String>, mut failing: BTreeMap<Check, String>) {
     let mut stale = Vec::new();
+    for (check, why) in &failing {
+        // Not `eprintln`, which the test runner keeps to itself when a test passes.
+        let line = format!("conformance: {run}: lost: {check}: {why:.300}\n");
+        let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
+    }
     for entry in expected().iter().filter(|entry| legacy_upstream || entry.behind == Behind::Any) {
         let excused = |check: &Check, why: &String| {
             let silent = !why.starts_with("FAILURE") && !why.starts_with("WARNING");

@@ -6,6 +6,8 @@ use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
+use crate::support::client::Client;
+use crate::support::eventually;
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::issuer::Issuer;
 
@@ -17,9 +19,9 @@ p, anyone, *, */*, complete, -, allow
 p, anyone, *, */*, elicit, -, allow
 p, anyone, *, */*, sample, -, allow
 p, anyone, *, */*, roots, -, allow
-p, anyone, *, */*, method:skills/list, -, allow
-p, anyone, *, */*, method:skills/get, -, allow
-p, anyone, *, */*, method:resources/directory/read, -, allow
+p, anyone, *, fixture/*, method:skills/list, -, allow
+p, anyone, *, fixture/*, method:skills/get, -, allow
+p, anyone, *, fixture/*, method:resources/directory/read, -, allow
 p, anyone, *, */**, read, -, allow
 p, anyone, *, */**, complete, -, allow
 p, anyone, *, */**, subscribe, -, allow
@@ -56,11 +58,18 @@ pub fn stdio(legacy_only: bool) -> Vec<String> {
     command
 }
 
-/// A gateway that accepts callers without a token, once its servers are written down.
+/// A gateway that accepts callers without a token, once its servers are written down; returns when they answer.
 pub async fn gateway(servers: impl FnOnce(Setup) -> Setup) -> Gateway {
     let issuer = Issuer::start().await;
     let limits = "requests_per_second = 10000\nrequests_burst = 10000\nstreams_max = 64\n[anonymous]\nenabled = true\n";
-    servers(Setup::new(&issuer).limits(limits).policy(EVERYONE_MAY)).start().await
+    let gateway = servers(Setup::new(&issuer).limits(limits).policy(EVERYONE_MAY)).start().await;
+    let client = Client::new(&gateway.resource(), None);
+    // On a busy machine the first look at a server may take longer than a list waits for it.
+    eventually("a list of the servers' tools", async || {
+        client.modern("tools/list", serde_json::json!({})).await.result().is_object()
+    })
+    .await;
+    gateway
 }
 
 /// `cargo test` builds it; a test binary that is run by itself needs `cargo build --example conformance_fixture`.

@@ -18,6 +18,7 @@ mod batch;
 mod bridge;
 mod changes;
 mod demo;
+mod extension;
 mod input;
 mod input_legacy;
 mod input_stdio;

@@ -134,6 +134,11 @@ async fn answer(State(state): State<Arc<Shared>>, headers: HeaderMap, body: Byte
             raw("application/json", json!({ "jsonrpc": "2.0", "id": message["id"], "error": error }).to_string())
         }
         "tools/call" => (state.script)(&message),
+        // A method of an extension that nobody has heard of.
+        name if name.starts_with("x/") => result(
+            &message,
+            json!({ "resultType": "complete", "zebra": 1, "asked": message["params"]["deep"], "ant": [null] }),
+        ),
         _ => {
             let error = json!({ "jsonrpc": "2.0", "id": message["id"], "error": { "code": -32601, "message": "Method not found" } });
             let mut response = raw("application/json", error.to_string());

@@ -1,0 +1,89 @@
+//! Methods, capabilities and fields that the gateway has never heard of.
+
+use serde_json::json;
+
+use crate::support::gateway::{DEVELOPERS_MAY, Setup};
+use crate::support::issuer::Issuer;
+use crate::support::scripted::Scripted;
+
+const MAY_ECHO: &str = "p, role:developer, *, one/*, method:x/echo, -, allow\n\
+                        p, agent:assistant, *, one/*, method:x/echo, -, allow\n";
+
+#[tokio::test]
+async fn an_unknown_method_is_denied_unless_a_rule_names_it() {
+    let issuer = Issuer::start().await;
+    let (one, two) = (Scripted::echo().await, Scripted::echo().await);
+    let gateway = Setup::new(&issuer)
+        .http_server("one", &one.url, "")
+        .http_server("two", &two.url, "")
+        .policy(&format!("{DEVELOPERS_MAY}{MAY_ECHO}"))
+        .start()
+        .await;
+    let alice = issuer.token("alice", &["developers"], &gateway.resource());
+    let client = gateway.client(&alice);
+    let params = json!({ "deep": { "z": 1, "a": 2 } });
+
+    let answer = client.modern("x/echo", params.clone()).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    // Key order and unknown members survive, in both directions.
+    assert!(answer.text.contains(r#""zebra":1,"asked":{"z":1,"a":2},"ant":[null]"#), "{}", answer.text);
+    let arrived = |upstream: &Scripted| {
+        upstream.everything().into_iter().filter(|request| request.message["method"] == "x/echo").collect::<Vec<_>>()
+    };
+    let seen = arrived(&one);
+    assert_eq!((seen.len(), arrived(&two).len()), (1, 0));
+    assert!(seen[0].text.contains(r#""deep":{"z":1,"a":2}"#), "{}", seen[0].text);
+    assert_eq!(seen[0].headers.get("mcp-method").map(String::as_str), Some("x/echo"));
+
+    let (_, session) = client.initialize("2025-11-25").await;
+    let legacy = client.legacy(&session, "x/echo", params.clone()).await;
+    assert_eq!(legacy.result()["zebra"], 1, "{}", legacy.text);
+
+    // Not named, not on this server, not for this caller, not a name: all of it as if there were no such method.
+    let absent = client.modern("x/other", params.clone()).await;
+    assert_eq!((absent.status, absent.error_code()), (404, -32601), "{}", absent.text);
+    let mallory = issuer.token("mallory", &["auditors"], &gateway.resource());
+    for denied in [
+        gateway.server_client("two", &alice).modern("x/echo", params.clone()).await,
+        gateway.server_client("three", &alice).modern("x/echo", params.clone()).await,
+        gateway.client(&mallory).modern("x/echo", params.clone()).await,
+        client.modern("initialize", params.clone()).await,
+        client.modern("sampling/createMessage", params.clone()).await,
+    ] {
+        assert_eq!((denied.status, &denied.text), (404, &absent.text));
+    }
+    assert_eq!((arrived(&one).len(), arrived(&two).len()), (2, 0));
+}
+
+#[tokio::test]
+async fn an_unknown_method_that_two_servers_could_mean_reaches_none() {
+    let issuer = Issuer::start().await;
+    let (one, two) = (Scripted::echo().await, Scripted::echo().await);
+    let gateway = Setup::new(&issuer)
+        .http_server("one", &one.url, "")
+        .http_server("two", &two.url, "")
+        .policy(&format!("{DEVELOPERS_MAY}{}", MAY_ECHO.replace("one/*", "*/*")))
+        .start()
+        .await;
+    let alice = issuer.token("alice", &["developers"], &gateway.resource());
+    let answer = gateway.client(&alice).modern("x/echo", json!({})).await;
+    assert_eq!((answer.status, answer.error_code()), (404, -32601), "{}", answer.text);
+    // On a server's own endpoint it means that server.
+    let answer = gateway.server_client("two", &alice).modern("x/echo", json!({})).await;
+    assert_eq!(answer.result()["zebra"], 1, "{}", answer.text);
+}
+
+#[tokio::test]
+async fn a_resource_that_is_hidden_and_one_that_is_not_there_are_the_same_error_with_their_uri() {
+    let issuer = Issuer::start().await;
+    let upstream = Scripted::echo().await;
+    let gateway = Setup::new(&issuer).http_server("one", &upstream.url, "uris = [\"a://b/\"]").start().await;
+    let mallory = gateway.client(&issuer.token("mallory", &["auditors"], &gateway.resource()));
+    let hidden = mallory.modern("resources/read", json!({ "uri": "a://b/c" })).await;
+    let absent = mallory.modern("resources/read", json!({ "uri": "z://b/c" })).await;
+    assert_eq!(hidden.response()["error"]["data"], json!({ "uri": "a://b/c" }));
+    assert_eq!(hidden.text.replace("a://", "z://"), absent.text);
+    let (_, session) = mallory.initialize("2025-11-25").await;
+    let hidden = mallory.legacy(&session, "resources/read", json!({ "uri": "a://b/c" })).await;
+    assert_eq!(hidden.error_code(), -32002, "{}", hidden.text);
+}
