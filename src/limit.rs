@@ -5,18 +5,18 @@
 //! reaches, with the reason.
 
 use std::time::Duration;
-mod tasks;
-pub use tasks::*;
-
-mod demo;
-mod input;
-
-pub use demo::*;
-pub use input::*;
 
 mod bridge;
+mod demo;
+mod input;
+mod streams;
+mod tasks;
 
 pub use bridge::*;
+pub use demo::*;
+pub use input::*;
+pub use streams::*;
+pub use tasks::*;
 
 // === secrets ===
 
@@ -105,8 +105,6 @@ pub const TLS_RELOAD_INTERVAL: Duration = Duration::from_secs(5);
 pub const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// Hops read from forwarding headers, nearest first.
 pub const FORWARDED_HOPS_MAX: usize = 32;
-/// A comment is written into a stream that was silent for this long; proxies cut at 60 s.
-pub const STREAM_KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// What a stream of a caller whose access was taken back has to end by itself, before it is cut; and what it then
 /// has to be wound up. Both together are well under the second that is promised.
 pub const STREAM_FAREWELL: Duration = Duration::from_millis(250);
@@ -327,10 +325,6 @@ pub const LIST_BYTES_CACHED_MAX: u64 = 64 * 1024 * 1024;
 pub const LIST_CACHED_IDLE: Duration = Duration::from_secs(600);
 /// How long a client may believe what `server/discover` said.
 pub const DISCOVER_TTL_MS: u64 = 60_000;
-/// How often an open stream looks whether its token has run out.
-pub const WATCH_RECHECK: Duration = Duration::from_secs(1);
-/// Changes within this time are told once.
-pub const WATCH_DEBOUNCE: Duration = Duration::from_millis(100);
 
 // === demo ===
 
@@ -401,16 +395,6 @@ pub const RETRY_PAUSE_MAX: Duration = Duration::from_secs(30);
 /// Requests in a row that an upstream leaves without any answer, before it is asked whether it lives; it is down
 /// if it does not answer that either.
 pub const UNANSWERED_IN_A_ROW_MAX: u32 = 3;
-/// A stream of changes without any event for this long is opened again.
-pub const CHANGE_STREAM_IDLE: Duration = Duration::from_secs(15 * 60);
-/// Changes that wait for a slow listener before it has to look at everything again.
-pub const CHANGES_QUEUED_MAX: usize = 256;
-/// Requests that a legacy server may send us within one exchange before it is called garbage.
-pub const SERVER_REQUESTS_PER_CALL_MAX: usize = 100;
-/// Times that a legacy stream which broke off is taken up again within one call.
-pub const RESUMES_PER_CALL_MAX: usize = 10;
-/// Longest pause that a legacy server may ask for before its stream is taken up again.
-pub const RESUME_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// Messages that wait to be written to a child process.
 pub const PROCESS_WRITES_QUEUED_MAX: usize = 64;
 /// A line of a child's standard output: one message.

@@ -314,10 +314,17 @@ async fn introduction(
 fn announced(merged: &Json, tasks: &str) -> Json {
     let mut own = String::from("{\"tools\":{\"listChanged\":true}");
     let has = |key: &str| merged.value().as_object().is_some_and(|merged| merged.get(key).is_some());
-    for kind in ["prompts", "resources"] {
-        if has(kind) {
-            let _ = write!(own, ",\"{kind}\":{{\"listChanged\":true}}");
-        }
+    if has("prompts") {
+        own.push_str(",\"prompts\":{\"listChanged\":true}");
+    }
+    let resources = merged.value().as_object().and_then(|merged| merged.get("resources"));
+    if let Some(resources) = resources {
+        let subscribe = resources.as_object().and_then(|resources| resources.get("subscribe")).and_then(Value::as_bool);
+        let subscribe = if subscribe == Some(true) { "\"subscribe\":true," } else { "" };
+        let _ = write!(own, ",\"resources\":{{{subscribe}\"listChanged\":true}}");
+    }
+    if has("logging") {
+        own.push_str(",\"logging\":{}");
     }
     if has("completions") {
         own.push_str(",\"completions\":{}");

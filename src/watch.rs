@@ -3,20 +3,26 @@
 //! Decides when a caller's own lists have changed, and when a stream is over. Invariant: nobody hears of a
 //! change that they cannot see, and a stream ends within a second of its caller's revocation or expiry.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use futures_util::future::{BoxFuture, join_all};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::task::{AbortHandle, JoinSet};
 
-use crate::call::Endpoint;
+mod topic;
+
+use topic::Topic;
+
+use crate::call::{ClientFacts, Endpoint};
 use crate::gateway::Gateway;
 use crate::guard::Slot;
 use crate::identity::Caller;
 use crate::ids::Digest;
 use crate::limit;
 use crate::list::{class_of, shown_digest};
-use crate::outcome::{Reason, Stop};
+use crate::outcome::{Failure, Outcome, Reason, Refusal, Stop};
 use crate::wire::Message;
 use crate::wire::mcp::Kind;
 
@@ -29,6 +35,8 @@ pub struct Interest {
     pub prompts: bool,
     /// `notifications/resources/list_changed`.
     pub resources: bool,
+    /// `notifications/resources/updated` of these.
+    pub updates: Vec<String>,
 }
 
 /// One open watch; dropping it ends it.
@@ -41,6 +49,15 @@ pub struct Watch {
     shown: Shown,
     catalog: watch::Receiver<u64>,
     decisions: watch::Receiver<u64>,
+    client: ClientFacts,
+    /// What the topics have to tell.
+    told: mpsc::Receiver<Message>,
+    tell: mpsc::Sender<Message>,
+    topics: HashMap<String, AbortHandle>,
+    /// How many of them may be asked for at once.
+    opening: Arc<Semaphore>,
+    /// Ends what it follows when it is dropped.
+    following: JoinSet<()>,
     pending: VecDeque<Message>,
     /// Something changed that was not looked at yet.
     unsettled: bool,
@@ -59,22 +76,28 @@ pub enum Watched {
 /// The digests of the three lists that a caller is shown; `None` where that cannot be said now.
 type Shown = [Option<Digest>; 3];
 
-/// Opens a watch.
+/// Opens a watch. It hears of those resources only that could be subscribed to; see [`Watch::honoured`].
 ///
 /// # Errors
-/// Too many streams.
+/// Too many streams, or too many resources for one of them.
 pub async fn watch(
     gateway: &Arc<Gateway>,
     caller: &Caller,
     endpoint: &Endpoint,
-    interest: Interest,
+    client: &ClientFacts,
+    mut interest: Interest,
 ) -> Result<Watch, Stop> {
+    if interest.updates.len() > limit::SUBSCRIPTIONS_PER_STREAM_MAX {
+        return Err(too_many().into());
+    }
     gateway.quotas().request(caller.principal())?;
     let slot = gateway.quotas().stream(caller.principal())?;
     // Subscribed first, looked at afterwards: a change in between is seen twice rather than never.
     let (catalog, decisions) = (gateway.catalog().revisions(), gateway.decisions());
     // A server that does not exist here is watched like one that shows nothing.
     let _ = gateway.view(caller, endpoint).await;
+    let (tell, told) = mpsc::channel(limit::WATCH_TOLD_MAX);
+    let updates = std::mem::take(&mut interest.updates);
     let mut watch = Watch {
         gateway: Arc::clone(gateway),
         caller: caller.clone(),
@@ -83,15 +106,94 @@ pub async fn watch(
         shown: [None; 3],
         catalog,
         decisions,
+        client: client.clone(),
+        told,
+        tell,
+        topics: HashMap::new(),
+        opening: Arc::new(Semaphore::new(limit::SUBSCRIPTIONS_OPENING_MAX)),
+        following: JoinSet::new(),
         pending: VecDeque::new(),
         unsettled: false,
         _slot: slot,
     };
     watch.shown = watch.look();
+    let asked: Vec<_> = updates.into_iter().map(|uri| (watch.add(uri.clone()), uri)).collect();
+    let refused = join_all(asked.into_iter().map(|(asking, uri)| async move {
+        match tokio::time::timeout(limit::LISTEN_ACKNOWLEDGE_WAIT, asking).await {
+            Ok(Outcome::Complete(_)) | Err(_) => None,
+            Ok(_) => Some(uri),
+        }
+    }));
+    for uri in refused.await.into_iter().flatten() {
+        watch.unsubscribe(&uri);
+    }
     Ok(watch)
 }
 
+fn refused(refusal: Refusal) -> BoxFuture<'static, Outcome> {
+    Box::pin(std::future::ready(Outcome::Refused(refusal)))
+}
+
+fn too_many() -> Refusal {
+    let hint = format!("name at most {} resources in one stream", limit::SUBSCRIPTIONS_PER_STREAM_MAX);
+    Refusal::new(Reason::ParametersInvalid).hint(hint)
+}
+
 impl Watch {
+    /// What it will tell of: what was asked for, but for resources that do not exist for this caller, are not to be
+    /// subscribed to by them, or whose server has no subscriptions.
+    #[must_use]
+    pub fn honoured(&self) -> Interest {
+        let mut updates: Vec<String> = self.topics.keys().cloned().collect();
+        updates.sort_unstable();
+        Interest { updates, ..self.interest.clone() }
+    }
+
+    /// Hears of a resource from now on; the answer is how its upstream took it. Asking twice is asking once.
+    pub fn subscribe(&mut self, uri: String) -> BoxFuture<'static, Outcome> {
+        match self.gateway.quotas().request(self.caller.principal()) {
+            Ok(()) => self.add(uri),
+            Err(refusal) => refused(refusal),
+        }
+    }
+
+    fn add(&mut self, uri: String) -> BoxFuture<'static, Outcome> {
+        if self.topics.get(&uri).is_some_and(|topic| !topic.is_finished()) {
+            return Box::pin(std::future::ready(Outcome::Complete(crate::wire::Json::of(&serde_json::Map::new()))));
+        }
+        self.topics.retain(|_, topic| !topic.is_finished());
+        if self.topics.len() >= limit::SUBSCRIPTIONS_PER_STREAM_MAX {
+            return refused(too_many());
+        }
+        let slot = match self.gateway.quotas().subscription(self.caller.principal()) {
+            Ok(slot) => slot,
+            Err(refusal) => return refused(refusal),
+        };
+        while self.following.try_join_next().is_some() {}
+        let (first, answer) = oneshot::channel();
+        let topic = Topic {
+            gateway: Arc::clone(&self.gateway),
+            caller: self.caller.clone(),
+            endpoint: self.endpoint.clone(),
+            uri: uri.clone(),
+            client: self.client.clone(),
+            tell: self.tell.clone(),
+            opening: Arc::clone(&self.opening),
+            _slot: slot,
+        };
+        self.topics.insert(uri, self.following.spawn(topic.follow(first)));
+        Box::pin(async move {
+            answer.await.unwrap_or_else(|_| Outcome::Failed(Failure::before(Reason::Cancelled, "unsubscribed")))
+        })
+    }
+
+    /// Hears of a resource no more.
+    pub fn unsubscribe(&mut self, uri: &str) {
+        if let Some(topic) = self.topics.remove(uri) {
+            topic.abort();
+        }
+    }
+
     /// The next notification, or the end. Cancel-safe: what was noticed is remembered.
     pub async fn next(&mut self) -> Watched {
         let stopping = self.gateway.stopping();
@@ -113,6 +215,7 @@ impl Watch {
                 () = stopping.cancelled() => return Watched::Ended(Reason::ShuttingDown),
                 changed = self.catalog.changed() => changed,
                 changed = self.decisions.changed() => changed,
+                Some(message) = self.told.recv() => return Watched::Notification(message),
                 // Nobody announces that a token has run out.
                 () = tokio::time::sleep(limit::WATCH_RECHECK) => continue,
             };

@@ -4,7 +4,7 @@
 
 use crate::call::ClientFacts;
 use crate::outcome::{Reason, Refusal};
-use crate::wire::mcp::{Era, Version, meta};
+use crate::wire::mcp::{Era, LogLevel, Version, meta};
 use crate::wire::{Message, Object, Value};
 
 /// The keys of `_meta` that say how a request is to be read.
@@ -44,8 +44,9 @@ impl<'a> Meta<'a> {
         let Some(capabilities) = capabilities else {
             return Err(Refusal::new(Reason::MetaInvalid).hint("send clientCapabilities in _meta, as an object"));
         };
-        if self.log_level.is_some_and(|level| !level.is_string()) {
-            return Err(Refusal::new(Reason::MetaInvalid).hint("send logLevel in _meta as a string"));
+        let known = |level: Value<'_>| level.as_str().is_some_and(|level| LogLevel::parse(&level).is_some());
+        if self.log_level.is_some_and(|level| !known(level)) {
+            return Err(Refusal::new(Reason::MetaInvalid).hint("send logLevel in _meta as one of the eight levels"));
         }
         Ok(ClientFacts {
             version,

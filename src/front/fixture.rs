@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use super::pipeline::Pipeline;
-use crate::call::{Endpoint, Request};
+use crate::call::{ClientFacts, Endpoint, Request};
 use crate::config::{
     Algorithm, ClaimNames, Config, Durability, GatewayConfig, IssuerConfig, QuotaConfig, ReloadMode, ScopeMode,
     ScopeRule,
@@ -184,9 +184,19 @@ impl Pipeline for Scripted {
             "serverInfo": { "name": "scripted", "version": "1" } })))
     }
 
-    async fn watch(self: &Arc<Self>, _: &String, _: &Endpoint, _: Interest) -> Result<Self::Watch, Stop> {
+    async fn watch(self: &Arc<Self>, _: &String, _: &Endpoint, _: &ClientFacts, _: Interest) -> Result<Self::Watch, Stop> {
         self.watched.lock().unwrap().take().ok_or_else(|| Refusal::new(Reason::StreamsLimited).into())
     }
+
+    fn honoured(_: &Self::Watch) -> Interest {
+        Interest { tools: true, ..Interest::default() }
+    }
+
+    fn subscribe(_: &mut Self::Watch, _: String) -> impl Future<Output = Outcome> + Send + 'static {
+        std::future::ready(Outcome::Complete(Json::of(&serde_json::json!({}))))
+    }
+
+    fn unsubscribe(_: &mut Self::Watch, _: &str) {}
 
     async fn next_watched(watch: &mut Self::Watch) -> Watched {
         watch.recv().await.unwrap_or(Watched::Ended(Reason::ShuttingDown))

@@ -14,16 +14,15 @@ use super::ongoing::Ongoing;
 use super::pipeline::Pipeline;
 use super::questions::Interview;
 use super::session::Session;
-use super::{Front, Inbound, Outside, headers, is_request, stream};
+use super::{Front, Inbound, Outside, headers, is_request, resume, track};
 use crate::call::{ClientFacts, Endpoint, Request};
-use crate::outcome::{Reason, Refusal, Stop, reply};
+use crate::outcome::{Outcome, Reason, Refusal, Stop, reply};
 use crate::upstream::Event;
-use crate::watch::Interest;
-use crate::wire::mcp::{Era, Method, Version, header};
+use crate::wire::mcp::{Era, LogLevel, Method, Version, header};
 use crate::wire::{Json, Kind, Message, Value};
 
-/// The levels of `logging/setLevel` (RFC 5424).
-const LOG_LEVELS: [&str; 8] = ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"];
+/// The track of the stream that belongs to no call.
+const OWN_STREAM: u64 = 0;
 
 /// Answers one legacy message.
 pub(super) async fn post<P: Pipeline>(
@@ -70,6 +69,10 @@ pub(super) async fn post<P: Pipeline>(
             None => about.stopped(Refusal::new(Reason::ParametersInvalid).hint("send one of the eight log levels")),
         };
     }
+    if matches!(method, Method::Subscribe | Method::Unsubscribe) {
+        let outcome = subscription(front, &inbound, &session, method).await;
+        return answer::reply(&reply::reply(&outcome, &id, method, Era::Legacy), &outside.names, &endpoint);
+    }
     let request = Request {
         message: inbound.message,
         method,
@@ -101,7 +104,10 @@ pub(super) async fn post<P: Pipeline>(
         Some(Event::Done(outcome)) => {
             answer::reply(&reply::reply(&outcome, &id, method, Era::Legacy), &outside.names, &endpoint)
         }
-        Some(Event::Notification(first)) => answer::events(stream::of_call(first, ongoing, id, method, Era::Legacy)),
+        Some(Event::Notification(first)) => {
+            let track = front.tracks.of_call(session.key);
+            answer::events(resume::of_call(&first, ongoing, id, method, track, session.version))
+        }
         None => about.stopped(Refusal::new(Reason::Cancelled)),
     }
 }
@@ -124,9 +130,20 @@ pub(super) async fn open_stream<P: Pipeline>(
         Ok(session) => session,
         Err(refusal) => return about.stopped(refusal),
     };
-    let interest = Interest { tools: true, prompts: true, resources: true };
-    match front.pipeline.watch(caller, endpoint, interest).await {
-        Ok(watch) => answer::events(stream::of_session::<P>(watch, front.sessions.take_stream(session.key))),
+    let last = headers::single(request_headers, header::LAST_EVENT_ID).ok().flatten().and_then(track::parse);
+    if let Some((name, number)) = last.filter(|(name, _)| *name != OWN_STREAM) {
+        return match front.tracks.find(session.key, name) {
+            Some(track) => answer::events(resume::of_rest(track.read(Some(number)), session.version)),
+            None => about.stopped(Refusal::new(Reason::RequestInvalid).hint("this stream is not kept any more")),
+        };
+    }
+    let client = front.sessions.client(&session);
+    match front.mailboxes.open(&front.pipeline, &front.tracks, caller, endpoint, (&session, &client)).await {
+        Ok(mailbox) => {
+            let lease = front.sessions.take_stream(session.key);
+            let reader = mailbox.track.read(last.map(|(_, number)| number));
+            answer::events(resume::of_session(reader, mailbox.attend(), lease, session.version))
+        }
         Err(stop) => about.stopped(stop),
     }
 }
@@ -143,6 +160,7 @@ pub(super) fn end_session<P: Pipeline>(
     match session(front, caller, endpoint, request_headers, version) {
         Ok(session) => {
             front.sessions.end(session.key);
+            front.mailboxes.end(session.key);
             answer::empty(StatusCode::NO_CONTENT)
         }
         Err(refusal) => {
@@ -199,7 +217,7 @@ fn negotiated(requested: &str) -> Version {
 
 /// The session that a request names, and whose version its header must name, if it has one (Gemini CLI
 /// sends none).
-fn session<P: Pipeline>(
+pub(super) fn session<P: Pipeline>(
     front: &Front<P>,
     caller: &P::Caller,
     endpoint: &Endpoint,
@@ -219,6 +237,31 @@ fn session<P: Pipeline>(
     }
 }
 
+/// Begins or ends to hear of a resource, on the session's own stream.
+async fn subscription<P: Pipeline>(
+    front: &Front<P>,
+    inbound: &Inbound<P>,
+    session: &Session,
+    method: Method,
+) -> Outcome {
+    let uri = inbound.message.params().and_then(|params| params.get("uri")).and_then(Value::as_str);
+    let Some(uri) = uri.filter(|uri| !uri.is_empty()) else {
+        return Refusal::new(Reason::ParametersInvalid).hint("send uri, as a string").into();
+    };
+    if method == Method::Unsubscribe {
+        if let Some(mailbox) = front.mailboxes.find(session.key) {
+            mailbox.unsubscribe(uri.into_owned()).await;
+        }
+        return Outcome::Complete(Json::of(&serde_json::json!({})));
+    }
+    let (caller, endpoint) = (&inbound.caller, &inbound.endpoint);
+    let client = front.sessions.client(session);
+    match front.mailboxes.open(&front.pipeline, &front.tracks, caller, endpoint, (session, &client)).await {
+        Ok(mailbox) => mailbox.subscribe(uri.into_owned()).await,
+        Err(stop) => stop.into(),
+    }
+}
+
 /// Does what `notifications/cancelled` asks for; other notifications change nothing here.
 fn cancelled<P: Pipeline>(front: &Front<P>, session: &Session, message: &Message) {
     if message.method() == "notifications/cancelled"
@@ -230,10 +273,10 @@ fn cancelled<P: Pipeline>(front: &Front<P>, session: &Session, message: &Message
 
 fn log_level(message: &Message) -> Option<Json> {
     let level = message.params()?.get("level")?;
-    LOG_LEVELS.contains(&level.as_str()?.as_ref()).then(|| level.to_json())
+    LogLevel::parse(&level.as_str()?).map(|level| Json::of(level.as_str()))
 }
 
-/// The methods that are answered; resource subscriptions are not offered, so their methods do not exist.
+/// The methods that are answered.
 const fn is_served(method: Method) -> bool {
     matches!(
         method,
@@ -245,6 +288,8 @@ const fn is_served(method: Method) -> bool {
             | Method::GetPrompt
             | Method::ReadResource
             | Method::Complete
+            | Method::Subscribe
+            | Method::Unsubscribe
             | Method::TaskGet
             | Method::TaskCancel
             | Method::TaskResult

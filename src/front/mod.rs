@@ -26,6 +26,7 @@ use crate::wire::mcp::{Era, header};
 use crate::wire::{Json, Kind, Message, Source};
 
 mod answer;
+mod batch;
 mod era;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -33,6 +34,7 @@ mod headers;
 mod leash;
 mod legacy;
 mod listener;
+mod mailbox;
 mod metadata;
 mod modern;
 mod ongoing;
@@ -40,19 +42,24 @@ mod origin;
 mod pipeline;
 mod proxy;
 mod questions;
+mod resume;
 mod session;
 mod stream;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod track;
 
 pub use listener::serve;
 pub use pipeline::Pipeline;
 pub use tls::{Certificates, TlsError};
 
 use answer::About;
+use batch::Posted;
+use mailbox::Mailboxes;
 use questions::Questions;
 use session::Sessions;
+use track::Tracks;
 
 /// What a caller proves itself with never goes further, whatever a file says; neither does what belongs to
 /// this connection or is computed anew.
@@ -75,6 +82,8 @@ const NEVER_FORWARDED: [&str; 12] = [
 pub struct Front<P: Pipeline = Gateway> {
     pipeline: Arc<P>,
     sessions: Arc<Sessions>,
+    mailboxes: Arc<Mailboxes>,
+    tracks: Tracks,
     questions: Arc<Questions>,
     outside: ArcSwap<Outside>,
 }
@@ -104,7 +113,14 @@ impl<P: Pipeline> Front<P> {
     pub fn new(pipeline: Arc<P>, sealer: Arc<Sealer>, replica: ReplicaId) -> Arc<Self> {
         let outside = ArcSwap::from_pointee(Outside::new(pipeline.config()));
         let sessions = Arc::new(Sessions::new(sealer, replica));
-        Arc::new(Self { pipeline, sessions, questions: Arc::default(), outside })
+        Arc::new(Self {
+            pipeline,
+            sessions,
+            mailboxes: Arc::default(),
+            tracks: Tracks::new(),
+            questions: Arc::default(),
+            outside,
+        })
     }
 
     /// Answers one HTTP request that came from `peer`.
@@ -149,7 +165,7 @@ impl<P: Pipeline> Front<P> {
 
     async fn endpoint<B>(
         self: &Arc<Self>,
-        outside: &Outside,
+        outside: &Arc<Outside>,
         endpoint: Endpoint,
         request: HttpRequest<B>,
         peer: IpAddr,
@@ -184,6 +200,12 @@ impl<P: Pipeline> Front<P> {
         };
         // A body that is no message is told apart from a batch by its first byte, which parsing consumes.
         let first = bytes.iter().copied().find(|byte| !byte.is_ascii_whitespace());
+        if first == Some(b'[') && era == Era::Legacy {
+            let posted = Posted { caller: &caller, endpoint: &endpoint, headers: &parts.headers, version, peer };
+            if let Some(response) = batch::post(self, outside, &posted, &bytes).await {
+                return response;
+            }
+        }
         let message = match Message::parse(bytes, Source::Client) {
             Ok(message) => message,
             Err(error) => return about.stopped(answer::unreadable(first, &error)),

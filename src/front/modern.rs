@@ -12,6 +12,7 @@ use super::ongoing::Ongoing;
 use super::pipeline::Pipeline;
 use super::{Front, Inbound, Outside, headers, is_request, stream};
 use crate::call::Request;
+use crate::limit;
 use crate::outcome::{Reason, Refusal, reply};
 use crate::upstream::Event;
 use crate::watch::Interest;
@@ -80,18 +81,19 @@ pub(super) async fn post<P: Pipeline>(
                 Some(Event::Done(outcome)) => {
                     answer::reply(&reply::reply(&outcome, &id, method, Era::Modern), &outside.names, &endpoint)
                 }
-                Some(Event::Notification(first)) => {
-                    answer::events(stream::of_call(first, ongoing, id, method, Era::Modern))
-                }
+                Some(Event::Notification(first)) => answer::events(stream::of_call(first, ongoing, id, method)),
                 None => about.stopped(Refusal::new(Reason::Cancelled)),
             };
         }
         Method::Listen => {
             let Some(interest) = request.message.params().and_then(interest) else {
-                return about.stopped(Refusal::new(Reason::ParametersInvalid).hint("send notifications, as an object"));
+                return about
+                    .stopped(Refusal::new(Reason::ParametersInvalid).hint(
+                        "send notifications, as an object, and resourceSubscriptions in it as an array of URIs",
+                    ));
             };
-            return match front.pipeline.watch(&inbound.caller, &endpoint, interest.clone()).await {
-                Ok(watch) => answer::events(stream::of_listen::<P>(watch, id, &interest)),
+            return match front.pipeline.watch(&inbound.caller, &endpoint, &request.client, interest).await {
+                Ok(watch) => answer::events(stream::of_listen::<P>(watch, id)),
                 Err(stop) => about.stopped(stop),
             };
         }
@@ -146,6 +148,18 @@ fn version(meta: &Meta<'_>, header: Option<&str>, required: bool) -> Result<Vers
         .ok_or_else(|| VersionTrouble::Unsupported(version.chars().take(40).collect()))
 }
 
+/// Each of these texts once, in their order; one more than a listen may name is enough to refuse it.
+fn distinct<'a>(texts: impl Iterator<Item = Value<'a>>) -> Option<Vec<String>> {
+    let mut distinct: Vec<String> = Vec::new();
+    for text in texts {
+        let text = text.as_str()?;
+        if distinct.len() <= limit::SUBSCRIPTIONS_PER_STREAM_MAX && !distinct.iter().any(|known| *known == *text) {
+            distinct.push(text.into_owned());
+        }
+    }
+    Some(distinct)
+}
+
 /// Which notifications a listen asks for; kinds that are not served are left out of the acknowledgement.
 fn interest(params: Object<'_>) -> Option<Interest> {
     let filter = params.get("notifications")?.as_object()?;
@@ -154,5 +168,9 @@ fn interest(params: Object<'_>) -> Option<Interest> {
         tools: wants("toolsListChanged"),
         prompts: wants("promptsListChanged"),
         resources: wants("resourcesListChanged"),
+        updates: match filter.get("resourceSubscriptions").filter(|uris| !uris.is_null()) {
+            Some(uris) => distinct(uris.as_array()?)?,
+            None => Vec::new(),
+        },
     })
 }

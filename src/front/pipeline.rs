@@ -8,13 +8,13 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::call::{self, Endpoint, Request, Running};
+use crate::call::{self, ClientFacts, Endpoint, Request, Running};
 use crate::config::Config;
 use crate::gateway::Gateway;
 use crate::identity::Caller;
 use crate::ids::{ParkId, PrincipalKey};
 use crate::list;
-use crate::outcome::{Reason, Stop};
+use crate::outcome::{Outcome, Reason, Stop};
 use crate::upstream::Event;
 use crate::watch::{self, Interest, Watch, Watched};
 use crate::wire::Json;
@@ -77,9 +77,16 @@ pub trait Pipeline: Send + Sync + 'static {
         self: &Arc<Self>,
         caller: &Self::Caller,
         endpoint: &Endpoint,
+        client: &ClientFacts,
         interest: Interest,
     ) -> impl Future<Output = Result<Self::Watch, Stop>> + Send;
-    /// What a watch yields next; never asked again before it has answered.
+    /// What a watch will tell of.
+    fn honoured(watch: &Self::Watch) -> Interest;
+    /// Lets a watch hear of one more resource.
+    fn subscribe(watch: &mut Self::Watch, uri: String) -> impl Future<Output = Outcome> + Send + 'static;
+    /// Lets a watch hear of one resource less.
+    fn unsubscribe(watch: &mut Self::Watch, uri: &str);
+    /// What a watch yields next; cancel-safe.
     fn next_watched(watch: &mut Self::Watch) -> impl Future<Output = Watched> + Send;
     /// Done once somebody who was authenticated may not act any more.
     fn fallen(self: Arc<Self>, caller: Self::Caller) -> impl Future<Output = ()> + Send + 'static;
@@ -134,8 +141,26 @@ impl Pipeline for Gateway {
         list::initialize(self, caller, request, version).await
     }
 
-    async fn watch(self: &Arc<Self>, caller: &Caller, endpoint: &Endpoint, interest: Interest) -> Result<Watch, Stop> {
-        watch::watch(self, caller, endpoint, interest).await
+    async fn watch(
+        self: &Arc<Self>,
+        caller: &Caller,
+        endpoint: &Endpoint,
+        client: &ClientFacts,
+        interest: Interest,
+    ) -> Result<Watch, Stop> {
+        watch::watch(self, caller, endpoint, client, interest).await
+    }
+
+    fn honoured(watch: &Watch) -> Interest {
+        watch.honoured()
+    }
+
+    fn subscribe(watch: &mut Watch, uri: String) -> impl Future<Output = Outcome> + Send + 'static {
+        watch.subscribe(uri)
+    }
+
+    fn unsubscribe(watch: &mut Watch, uri: &str) {
+        watch.unsubscribe(uri);
     }
 
     async fn next_watched(watch: &mut Watch) -> Watched {

@@ -5,7 +5,7 @@
 //! that began it, for at most [`limit::SESSION_AGE_MAX`].
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use moka::sync::Cache;
@@ -16,7 +16,7 @@ use crate::ids::{PrincipalKey, ReplicaId};
 use crate::limit;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
 use crate::wire::handle::Sealer;
-use crate::wire::mcp::Version;
+use crate::wire::mcp::{LogLevel, Version};
 use crate::wire::{Json, Source, Value};
 
 const KEY_LENGTH: usize = 16;
@@ -25,6 +25,9 @@ const SHARDS: usize = 16;
 /// What the client says of itself stands behind this in the sealed content, or is kept here.
 const SEALED: u8 = 1;
 const KEPT: u8 = 2;
+
+/// The level of a session that never set one.
+static LOG_LEVEL: LazyLock<Json> = LazyLock::new(|| Json::of(LogLevel::Info.as_str()));
 
 /// The random part of a session id.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -160,7 +163,8 @@ impl Sessions {
             version: session.version,
             capabilities: session.said.capabilities.clone(),
             info: session.said.info.clone(),
-            log_level: self.log_levels.get(&session.key),
+            // Who never set a level gets what a server decides (2025-11-25, logging): what people want to know.
+            log_level: Some(self.log_levels.get(&session.key).unwrap_or_else(|| LOG_LEVEL.clone())),
         }
     }
 

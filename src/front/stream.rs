@@ -1,4 +1,4 @@
-//! Event streams toward clients: a call with notifications, a modern listen, a legacy GET stream.
+//! Event streams toward modern clients: a call with notifications, a listen.
 //!
 //! Each is pulled by the connection that it is for, without a task of its own, so a slow reader slows only
 //! itself. Invariant: a call's stream ends after its response; a watch's ends when it is over.
@@ -13,7 +13,6 @@ use serde_json::json;
 
 use super::ongoing::Ongoing;
 use super::pipeline::Pipeline;
-use super::session::StreamLease;
 use crate::limit;
 use crate::outcome::{Reason, Refusal, Stop, reply};
 use crate::upstream::Event;
@@ -22,18 +21,17 @@ use crate::wire::mcp::{Era, Method, meta};
 use crate::wire::{Edit, Json, Message, sse};
 
 /// A comment: keeps proxies from cutting the connection, and is no event.
-const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");
+pub(super) const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");
 
 /// A call whose first event was a notification.
-pub(super) fn of_call<P: Pipeline>(first: Message, ongoing: Ongoing<P>, id: Json, method: Method, era: Era) -> Body {
+pub(super) fn of_call<P: Pipeline>(first: Message, ongoing: Ongoing<P>, id: Json, method: Method) -> Body {
     struct Call<P: Pipeline> {
         first: Option<Message>,
         ongoing: Option<Ongoing<P>>,
         id: Json,
         method: Method,
-        era: Era,
     }
-    let call = Call { first: Some(first), ongoing: Some(ongoing), id, method, era };
+    let call = Call { first: Some(first), ongoing: Some(ongoing), id, method };
     Body::from_stream(stream::unfold(call, |mut call| async move {
         if let Some(first) = call.first.take() {
             return Some((written(&first), call));
@@ -44,7 +42,7 @@ pub(super) fn of_call<P: Pipeline>(first: Message, ongoing: Ongoing<P>, id: Json
             Ok(Some(Event::Notification(message))) => written(&message),
             Ok(Some(Event::Done(outcome))) => {
                 call.ongoing = None;
-                written(&reply::reply(&outcome, &call.id, call.method, call.era).message)
+                written(&reply::reply(&outcome, &call.id, call.method, Era::Modern).message)
             }
             // Cancelled by the client: there is no response (cancellation, behaviour requirements).
             Ok(None) => return None,
@@ -54,16 +52,18 @@ pub(super) fn of_call<P: Pipeline>(first: Message, ongoing: Ongoing<P>, id: Json
 }
 
 /// A modern listen: the acknowledgement, then tagged notifications, then the response.
-pub(super) fn of_listen<P: Pipeline>(watch: P::Watch, id: Json, interest: &Interest) -> Body {
+pub(super) fn of_listen<P: Pipeline>(watch: P::Watch, id: Json) -> Body {
     let mut honoured = serde_json::Map::new();
-    for (name, wanted) in [
-        ("toolsListChanged", interest.tools),
-        ("promptsListChanged", interest.prompts),
-        ("resourcesListChanged", interest.resources),
-    ] {
+    let Interest { tools, prompts, resources, updates } = P::honoured(&watch);
+    for (name, wanted) in
+        [("toolsListChanged", tools), ("promptsListChanged", prompts), ("resourcesListChanged", resources)]
+    {
         if wanted {
             honoured.insert(name.to_owned(), true.into());
         }
+    }
+    if !updates.is_empty() {
+        honoured.insert("resourceSubscriptions".to_owned(), updates.into());
     }
     let acknowledged = Json::of(&json!({ "notifications": honoured }));
     let acknowledged = Message::notification("notifications/subscriptions/acknowledged", Some(&acknowledged));
@@ -90,28 +90,6 @@ pub(super) fn of_listen<P: Pipeline>(watch: P::Watch, id: Json, interest: &Inter
             }
         };
         Some((bytes, listen))
-    }))
-}
-
-/// A legacy GET stream: notifications that belong to no call.
-pub(super) fn of_session<P: Pipeline>(watch: P::Watch, lease: StreamLease) -> Body {
-    // The comment makes the headers leave at once. Event ids would begin here.
-    Body::from_stream(stream::unfold((true, next_of::<P>(watch), lease), |(first, mut next, lease)| async move {
-        if first {
-            return Some((Ok(KEEP_ALIVE), (false, next, lease)));
-        }
-        let watched = tokio::select! {
-            biased;
-            () = lease.token().cancelled() => return None,
-            watched = tokio::time::timeout(limit::STREAM_KEEP_ALIVE, &mut next) => watched,
-        };
-        match watched {
-            Err(_) => Some((Ok(KEEP_ALIVE), (false, next, lease))),
-            Ok((watch, Watched::Notification(message))) => {
-                Some((written(&message), (false, next_of::<P>(watch), lease)))
-            }
-            Ok((_, Watched::Ended(_))) => None,
-        }
     }))
 }
 

@@ -33,6 +33,7 @@ struct Rules {
 struct Usage {
     calls: AtomicUsize,
     streams: AtomicUsize,
+    subscriptions: AtomicUsize,
     tasks: AtomicUsize,
 }
 
@@ -47,6 +48,7 @@ pub struct Slot {
 enum SlotKind {
     Call,
     Stream,
+    Subscription,
     Task,
 }
 
@@ -94,6 +96,15 @@ impl Quotas {
         self.take(principal, SlotKind::Stream, max).ok_or_else(|| Refusal::new(Reason::StreamsLimited))
     }
 
+    /// Takes a place among the resources that the principal hears of.
+    ///
+    /// # Errors
+    /// `streams_limited`.
+    pub fn subscription(&self, principal: PrincipalKey) -> Result<Slot, Refusal> {
+        let slot = self.take(principal, SlotKind::Subscription, limit::SUBSCRIPTIONS_PER_PRINCIPAL_MAX);
+        slot.ok_or_else(|| Refusal::new(Reason::StreamsLimited).hint("unsubscribe from a resource first"))
+    }
+
     /// Takes a place among the tasks that the gateway follows for the principal.
     ///
     /// # Errors
@@ -107,7 +118,7 @@ impl Quotas {
     pub fn forget_idle(&self) {
         self.rules.load().rates.retain_recent();
         for (principal, usage) in &self.usage {
-            let counters = [SlotKind::Call, SlotKind::Stream, SlotKind::Task];
+            let counters = [SlotKind::Call, SlotKind::Stream, SlotKind::Subscription, SlotKind::Task];
             let unused = counters.iter().all(|kind| kind.counter(&usage).load(Ordering::Acquire) == 0);
             if unused {
                 self.usage.invalidate(principal.as_ref());
@@ -137,6 +148,7 @@ impl SlotKind {
         match self {
             Self::Call => &usage.calls,
             Self::Stream => &usage.streams,
+            Self::Subscription => &usage.subscriptions,
             Self::Task => &usage.tasks,
         }
     }
@@ -193,6 +205,17 @@ mod tests {
         drop(stream);
         quotas.forget_idle();
         assert!(quotas.stream(principal("a")).is_ok());
+    }
+
+    #[test]
+    fn one_principal_hears_of_so_many_resources_and_nobody_else_pays_for_it() {
+        let quotas = quotas();
+        let take = |name| quotas.subscription(principal(name));
+        let held: Vec<_> = (0..limit::SUBSCRIPTIONS_PER_PRINCIPAL_MAX).map(|_| take("greedy").unwrap()).collect();
+        assert_eq!(take("greedy").unwrap_err().reason, Reason::StreamsLimited);
+        assert!(take("other").is_ok());
+        drop(held);
+        assert!(take("greedy").is_ok());
     }
 
     #[test]

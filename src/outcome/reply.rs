@@ -110,7 +110,9 @@ fn render(reason: Reason, hint: &str, id: Option<&Json>, method: Option<Method>,
 /// What is said about a hidden thing and about one that does not exist: one row.
 fn unknown_target(method: Option<Method>, era: Era) -> Json {
     let (code, message) = match (method, era) {
-        (Some(Method::ReadResource), Era::Legacy) => (code::LEGACY_RESOURCE_NOT_FOUND, "Resource not found"),
+        (Some(Method::ReadResource | Method::Subscribe), Era::Legacy) => {
+            (code::LEGACY_RESOURCE_NOT_FOUND, "Resource not found")
+        }
         (Some(Method::ReadResource), Era::Modern) => (code::INVALID_PARAMS, "Resource not found"),
         (Some(Method::GetPrompt), _) => (code::INVALID_PARAMS, "Unknown prompt"),
         (Some(Method::CallTool), _) => (code::INVALID_PARAMS, "Unknown tool"),

@@ -5,8 +5,10 @@
 
 use std::sync::Arc;
 
+use tokio::sync::broadcast;
+
 use super::hub::Hub;
-use super::shape;
+use super::{logging, shape};
 use crate::outcome::{Failure, Outcome, Reason};
 use crate::wire::mcp::{Era, code, meta};
 use crate::wire::{Edit, Json, Kind, Message, Object, Value, notification_without_own_keys};
@@ -22,6 +24,10 @@ pub(super) struct Waiting {
     /// It is a `subscriptions/listen`: changes are what it waits for.
     pub(super) listening: bool,
     pub(super) hub: Arc<Hub>,
+    /// Where updates of resources go that a legacy session hears of.
+    pub(super) updates: Option<broadcast::Sender<Message>>,
+    /// The parameters of the request: what it wants to hear of.
+    pub(super) asked: Json,
 }
 
 /// What a message means to a request.
@@ -38,6 +44,12 @@ pub(super) enum Heard {
 }
 
 impl Waiting {
+    /// For a legacy stream that answers no request: none of ours has this id.
+    pub(super) fn for_nothing(hub: &Arc<Hub>) -> Self {
+        let asked = Json::of(&serde_json::Map::new());
+        Self { id: 0, era: Era::Legacy, theirs: None, listening: false, hub: Arc::clone(hub), updates: None, asked }
+    }
+
     /// Our progress token, where the client wants progress.
     pub(super) fn token(&self) -> Option<Json> {
         self.theirs.as_ref().map(|_| Json::of(&self.id))
@@ -77,7 +89,18 @@ impl Waiting {
         if method == "notifications/progress" {
             return self.progress(&message);
         }
+        if method == "notifications/message" && !logging::passes(&self.asked, &message) {
+            return Heard::Nothing;
+        }
         if self.hub.list_changed(&method) && !self.listening {
+            return Heard::Nothing;
+        }
+        if method == "notifications/resources/updated"
+            && let Some(updates) = &self.updates
+        {
+            drop(method);
+            // An error only says that nobody has subscribed.
+            let _ = updates.send(message);
             return Heard::Nothing;
         }
         if method == "notifications/cancelled" || (method == "notifications/resources/updated" && !self.listening) {
@@ -152,7 +175,18 @@ mod tests {
     fn waiting(theirs: Option<Json>) -> (Waiting, tokio::sync::broadcast::Receiver<Change>) {
         let (sender, receiver) = tokio::sync::broadcast::channel(8);
         let hub = Arc::new(Hub::new(ServerId::new("s").unwrap(), sender));
-        (Waiting { id: 7, era: Era::Legacy, theirs, listening: false, hub }, receiver)
+        (
+            Waiting {
+                id: 7,
+                era: Era::Legacy,
+                theirs,
+                listening: false,
+                hub,
+                updates: None,
+                asked: Json::of(&json!({})),
+            },
+            receiver,
+        )
     }
 
     fn message(value: &serde_json::Value) -> Message {

@@ -85,10 +85,11 @@ impl Server {
 /// The GET stream of the gateway's own session.
 async fn legacy_stream(http: &Arc<Http>, access: &Access) -> Result<Round, Failure> {
     let session = http.session(access).await?;
+    let shared = Arc::clone(session.shared());
+    let _turn = shared.stream_turn.lock().await;
     let conversation = Conversation::new(http, session, access.clone());
     let Some(body) = conversation.stream(None).await? else { return Ok(Round::Nothing) };
-    // No request has this id, so nothing that arrives here is an answer.
-    let waiting = Waiting { id: 0, era: Era::Legacy, theirs: None, listening: false, hub: Arc::clone(&http.link.hub) };
+    let waiting = Waiting { updates: Some(shared.updates.clone()), ..Waiting::for_nothing(&http.link.hub) };
     let mut events = Events::legacy(body, waiting, None, conversation, None);
     while let Ok(Event::Notification(_)) = tokio::time::timeout(limit::CHANGE_STREAM_IDLE, events.next()).await {}
     Ok(Round::Ended)

@@ -5,6 +5,7 @@
 //! is not what it should be hides itself only.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
@@ -13,7 +14,7 @@ use super::server::{Parcel, Trouble};
 use super::{Access, answer};
 use crate::limit;
 use crate::outcome::{Failure, Outcome, Reason};
-use crate::wire::mcp::{Kind, Version, code};
+use crate::wire::mcp::{Kind, LogLevel, Version, code};
 use crate::wire::{Askable, Json, Outgoing, Source, Value};
 
 /// One request of the gateway's own. Its constructors are the list of what may be asked.
@@ -63,6 +64,34 @@ impl Errand {
     pub(super) fn listen() -> Self {
         let wanted = json!({ "toolsListChanged": true, "promptsListChanged": true, "resourcesListChanged": true });
         Self::new("subscriptions/listen", &with_client(json!({ "notifications": wanted })))
+    }
+
+    /// `subscriptions/listen` for changed resources (2026-07-28).
+    pub(super) fn listen_to(uris: &[Arc<str>]) -> Self {
+        let uris: Vec<&str> = uris.iter().map(AsRef::as_ref).collect();
+        Self::new("subscriptions/listen", &with_client(json!({ "notifications": { "resourceSubscriptions": uris } })))
+    }
+
+    /// `resources/subscribe` (legacy), in the session of clients that declare this.
+    pub(super) fn subscribe(uri: &str, capabilities: &Json) -> Self {
+        Self::in_session("resources/subscribe", uri, capabilities)
+    }
+
+    /// `logging/setLevel` (legacy).
+    pub(super) fn set_log_level(level: LogLevel) -> Self {
+        Self::new("logging/setLevel", &json!({ "level": level.as_str() }))
+    }
+
+    /// `resources/unsubscribe` (legacy), in the session of clients that declare this.
+    pub(super) fn unsubscribe(uri: &str, capabilities: &Json) -> Self {
+        Self::in_session("resources/unsubscribe", uri, capabilities)
+    }
+
+    /// The adapter takes what clients declare off again; it only says which session is meant.
+    fn in_session(method: &'static str, uri: &str, capabilities: &Json) -> Self {
+        let uri = Json::of(uri);
+        let (uri, meta, declared) = (uri.as_str(), crate::wire::mcp::meta::CLIENT_CAPABILITIES, capabilities.as_str());
+        Self { method, params: Json::joined(format!(r#"{{"uri":{uri},"_meta":{{"{meta}":{declared}}}}}"#)) }
     }
 
     /// The errand as it is sent, with what is presented.

@@ -126,6 +126,8 @@ impl Http {
             theirs: parcel.outgoing.progress_token.clone(),
             listening: parcel.listening,
             hub: Arc::clone(&self.link.hub),
+            updates: None,
+            asked: parcel.outgoing.params.clone(),
         };
         let parameters = shape::parameters(&parcel.outgoing, era, waiting.token().as_ref());
         let message = Message::request(&Json::of(&waiting.id), &parcel.outgoing.method, &parameters);

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use hyper::body::Incoming;
+use tokio::sync::broadcast;
 
 use super::Access;
 use super::answer::{error_code, garbage};
@@ -21,13 +22,14 @@ use super::events::Events;
 use super::exchange::{Opened, Signal};
 use super::gate::Permit;
 use super::http::{Http, Reply, refusal, refused, single};
+use super::logging::{self, SessionLevel};
 use super::parked::Replies;
 use super::pool::{Key, Lease, PoolFull};
 use super::server::{Parcel, Trouble};
 use crate::config::Isolation;
 use crate::limit;
 use crate::outcome::{Failure, Outcome, Reason};
-use crate::wire::mcp::{self, Era, code};
+use crate::wire::mcp::{self, Era, LogLevel, code};
 use crate::wire::{Askable, Json, Message};
 
 /// One session at an upstream.
@@ -40,6 +42,12 @@ pub(super) struct Session {
     executed: AtomicBool,
     /// The calls in flight in it that can be asked something.
     pub(super) calls: Arc<InFlight>,
+    /// From which level on it was asked for log messages.
+    level: SessionLevel,
+    /// Updates of resources that it hears of, on whichever stream.
+    pub(super) updates: broadcast::Sender<Message>,
+    /// Whoever reads its GET stream; servers have one for each session.
+    pub(super) stream_turn: tokio::sync::Mutex<()>,
 }
 
 /// A session in use, for what has to be said in it later.
@@ -95,7 +103,15 @@ impl Http {
         patience: Patience,
         permit: &mut Option<Permit>,
     ) -> Result<Opened, Trouble> {
-        let (waiting, message) = self.prepare(parcel, Era::Legacy);
+        if let Some(level) = logging::wanted(&parcel.outgoing.params)
+            && lease.facts.announces("logging", None)
+            && lease.level.lower(level)
+        {
+            // Boxed, because most requests do not do this.
+            Box::pin(self.set_log_level(&lease, level, &parcel.access, patience)).await;
+        }
+        let (mut waiting, message) = self.prepare(parcel, Era::Legacy);
+        waiting.updates = Some(lease.updates.clone());
         let mut headers = self.headers(parcel, Era::Legacy)?;
         lease.mark(&mut headers)?;
         let conversation =
@@ -180,7 +196,7 @@ impl Http {
     }
 
     /// The session of whoever asks; initialized if there is none.
-    async fn session_for(self: &Arc<Self>, access: &Access, askable: Askable) -> Result<Lease<Session>, Trouble> {
+    pub(super) async fn session_for(self: &Arc<Self>, access: &Access, askable: Askable) -> Result<Lease<Session>, Trouble> {
         let evict = |session: Arc<Session>| {
             let http = Arc::clone(self);
             tokio::spawn(async move {
@@ -228,6 +244,9 @@ impl Http {
             access: access.clone(),
             executed: AtomicBool::new(false),
             calls: Arc::default(),
+            level: SessionLevel::new(),
+            updates: broadcast::Sender::new(limit::EXCHANGE_EVENTS_MAX),
+            stream_turn: tokio::sync::Mutex::new(()),
         });
         let parcel = Errand::initialized().parcel(access);
         let mut headers = self.headers(&parcel, Era::Legacy)?;
@@ -241,6 +260,25 @@ impl Http {
             elsewhere::listen(self, &session, askable).await;
         }
         Ok(session)
+    }
+
+    /// Asks for log messages; that there will be none is no failure of the call.
+    async fn set_log_level(&self, session: &Session, level: LogLevel, access: &Access, patience: Patience) {
+        let parcel = Errand::set_log_level(level).parcel(access);
+        let (waiting, message) = self.prepare(&parcel, Era::Legacy);
+        let asking = async {
+            let mut headers = self.headers(&parcel, Era::Legacy)?;
+            session.mark(&mut headers)?;
+            let response = self.post(&message, headers, patience).await?;
+            Ok::<_, Failure>(match self.reply(response, patience).await? {
+                Reply::Message(message) => single(message, &waiting),
+                Reply::Events(body) => drive::outcome(&mut Events::modern(body, waiting, None), patience).await,
+                Reply::Empty => garbage("the answer to logging/setLevel is empty"),
+                Reply::Refused(status, message) => refusal(status, message, &waiting),
+            })
+        };
+        let set = matches!(asking.await, Ok(Outcome::Complete(_)));
+        tracing::debug!(server = %self.link.config.id, level = level.as_str(), set, "asked for log messages");
     }
 
     /// Ends a session: DELETE, and whatever the upstream says to it.

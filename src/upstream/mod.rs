@@ -28,6 +28,7 @@ mod elsewhere;
 mod errand;
 mod events;
 pub mod exchange;
+mod feed;
 mod gate;
 mod health;
 mod http;
@@ -35,12 +36,14 @@ mod hub;
 mod legacy;
 mod lines;
 mod link;
+mod logging;
 mod parked;
 mod pool;
 mod process;
 mod server;
 mod shape;
 mod stdio;
+mod subscription;
 pub mod supervisor;
 #[cfg(test)]
 mod tests;
@@ -50,6 +53,7 @@ pub use exchange::{Event, Exchange};
 pub use health::Health;
 pub use hub::{Change, Dropped};
 pub use stdio::Launcher;
+pub use subscription::{Subscription, Update, updated};
 pub use supervisor::supervise;
 
 use parked::Lot;
@@ -174,6 +178,26 @@ impl Upstreams {
             credential: grant.credential().header.clone(),
             outgoing,
         })
+    }
+
+    /// Subscribes to the resource that an entry is about. Everyone who may share a connection shares what is asked
+    /// of the upstream; whoever is here has been decided about by themselves.
+    pub fn subscribe(&self, entry: &mut Entry<Grant>) -> Subscription {
+        let Some(outgoing) = entry.take_outgoing() else {
+            let failure = Failure::before(Reason::Internal, "an entry was forwarded twice");
+            return Subscription::failed(failure);
+        };
+        let grant = entry.proof();
+        let server = grant.target().server_id();
+        let access = Access {
+            context: grant.context(),
+            principal: Some(grant.principal()),
+            credential: grant.credential().header.clone(),
+        };
+        match self.servers.load().get(server) {
+            Some(found) => found.feeds.join(found, access, &outgoing.params, grant.target().name()),
+            None => Subscription::failed(unknown(server)),
+        }
     }
 
     /// Goes on with a call that waits for these answers. The entry proves what one proves to [`Self::forward`];

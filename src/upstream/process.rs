@@ -13,7 +13,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::future::BoxFuture;
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
-use tokio::sync::mpsc;
+use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::answer::{self, Heard, Waiting, ambiguous, reply_to_server};
@@ -41,6 +41,8 @@ pub(super) struct Process {
     dismissed: AtomicBool,
     /// It has ended, and so has everything that it started.
     pub(super) over: CancellationToken,
+    /// Updates of resources, which name no request.
+    pub(super) updates: broadcast::Sender<Message>,
 }
 
 #[derive(Debug, Default)]
@@ -95,6 +97,7 @@ impl Process {
             stop: CancellationToken::new(),
             dismissed: AtomicBool::new(false),
             over: CancellationToken::new(),
+            updates: broadcast::Sender::new(limit::EXCHANGE_EVENTS_MAX),
         });
         tokio::spawn(write(Arc::clone(&process), stdin, written));
         tokio::spawn(read(Arc::clone(&process), stdout));
@@ -227,6 +230,12 @@ impl Process {
                     self.link.hub.list_changed(&message.method());
                     return;
                 }
+                Addressee::Subscribers => {
+                    drop(requests);
+                    // An error only says that nobody has subscribed.
+                    let _ = self.updates.send(message);
+                    return;
+                }
                 // It names no request, so it belongs to the only one, and is never guessed.
                 Addressee::Unnamed => match requests.open.len() {
                     1 => requests.open.keys().next().copied(),
@@ -294,6 +303,8 @@ impl Process {
 enum Addressee {
     Request(i64),
     Everyone,
+    /// Whoever subscribed to a resource of this process.
+    Subscribers,
     Unnamed,
 }
 
@@ -307,6 +318,7 @@ fn addressee(message: &Message) -> Addressee {
         // A token that is no number of ours is nobody's.
         Some(named) => Addressee::Request(named.as_i64().unwrap_or(-1)),
         None if message.method().ends_with("/list_changed") => Addressee::Everyone,
+        None if message.method() == "notifications/resources/updated" => Addressee::Subscribers,
         None => Addressee::Unnamed,
     }
 }

@@ -18,6 +18,7 @@ use super::legacy::Session;
 use super::link::Link;
 use super::parked::{Asker, Lot, Replies};
 use super::stdio::{Launcher, Running, Stdio};
+use super::subscription::Feeds;
 use super::{Access, answer, drive, events, parked};
 use crate::config::{Isolation, ServerConfig, TransportConfig};
 use crate::egress::{EgressPolicy, upstream_client};
@@ -41,7 +42,8 @@ pub(super) struct Parcel {
 impl Parcel {
     /// What the server may ask within this request, where it has sessions that are one principal's.
     pub(super) fn askable(&self, isolation: Isolation) -> Askable {
-        if self.errand || isolation == Isolation::Shared {
+        // The gateway's own errands declare nothing, but for those that are asked for somebody.
+        if isolation == Isolation::Shared {
             return Askable::NOTHING;
         }
         Askable::of_params(&self.outgoing.params)
@@ -55,7 +57,7 @@ impl Parcel {
         replies: impl Replies,
         permit: &mut Option<Permit>,
     ) -> Option<Arc<Asker>> {
-        let principal = self.access.principal.filter(|_| askable.is_any())?;
+        let principal = self.access.principal.filter(|_| askable.is_any() && !self.errand)?;
         Some(Asker::new(askable, principal, link, replies, Pause::new(permit.take())))
     }
 }
@@ -91,6 +93,7 @@ impl From<Trouble> for Failure {
 pub(super) struct Server {
     pub(super) link: Arc<Link>,
     pub(super) wire: Wire,
+    pub(super) feeds: Feeds,
     gate: Gate,
     probing: tokio::sync::Mutex<()>,
 }
@@ -131,7 +134,7 @@ impl Server {
             },
         };
         let gate = Gate::new(&config.health);
-        let server = Arc::new(Self { link, wire, gate, probing: tokio::sync::Mutex::new(()) });
+        let server = Arc::new(Self { link, wire, feeds: Feeds::default(), gate, probing: tokio::sync::Mutex::new(()) });
         tokio::spawn(Arc::clone(&server).keep_probing());
         tokio::spawn(Arc::clone(&server).keep_listening());
         server
@@ -217,7 +220,7 @@ impl Server {
     }
 
     /// The era that it speaks; found out by asking, one at a time.
-    async fn era(&self, http: &Arc<Http>, access: &Access) -> Result<Era, Failure> {
+    pub(super) async fn era(&self, http: &Arc<Http>, access: &Access) -> Result<Era, Failure> {
         match self.link.era() {
             Some(era) => Ok(era),
             None => Box::pin(self.find_era(http, access)).await,
@@ -242,7 +245,7 @@ impl Server {
     }
 
     /// Sends an errand and waits for its end.
-    async fn ask(self: &Arc<Self>, errand: Errand, access: &Access) -> Outcome {
+    pub(super) async fn ask(self: &Arc<Self>, errand: Errand, access: &Access) -> Outcome {
         end_of(self.exchange(errand.parcel(access))).await
     }
 

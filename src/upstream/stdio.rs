@@ -20,6 +20,7 @@ use super::exchange::Opened;
 use super::gate::Permit;
 use super::health::Backoff;
 use super::link::Link;
+use super::logging::{self, SessionLevel};
 use super::pool::{Key, Lease, Pool, PoolFull};
 use super::process::{Holder, Process};
 use super::server::{Parcel, Trouble};
@@ -76,6 +77,8 @@ pub(super) struct Stdio {
 pub(super) struct Running {
     pub(super) process: Arc<Process>,
     pub(super) facts: ServerFacts,
+    /// From which level on it was asked for log messages.
+    level: SessionLevel,
     directory: Option<PathBuf>,
 }
 
@@ -119,6 +122,14 @@ impl Stdio {
         let mut tries = 0;
         let (answers, asker) = loop {
             let running = self.process_for(&parcel.access, askable).await?;
+            if running.facts.era() == Era::Legacy
+                && let Some(level) = logging::wanted(&parcel.outgoing.params)
+                && running.facts.announces("logging", None)
+                && running.level.lower(level)
+            {
+                // That there will be no messages is no failure of the call.
+                let _ = self.greet(&running.process, Errand::set_log_level(level), Era::Legacy, &parcel.access).await;
+            }
             let (waiting, message) = self.prepare(parcel, running.facts.era());
             let key = self.key(&parcel.access, askable);
             let shared = Arc::clone(running.shared());
@@ -143,7 +154,7 @@ impl Stdio {
 
     /// What is declared to the process at its start, and so keeps processes apart. A modern one is told with each
     /// request what it may ask, so one is enough for all.
-    async fn askable(self: &Arc<Self>, parcel: &Parcel) -> Result<Askable, Failure> {
+    pub(super) async fn askable(self: &Arc<Self>, parcel: &Parcel) -> Result<Askable, Failure> {
         let askable = parcel.askable(self.link.config.isolation);
         if askable != Askable::NOTHING && self.link.era().is_none() {
             // The first one finds out which era it is.
@@ -159,6 +170,8 @@ impl Stdio {
             theirs: parcel.outgoing.progress_token.clone(),
             listening: parcel.listening,
             hub: Arc::clone(&self.link.hub),
+            updates: None,
+            asked: parcel.outgoing.params.clone(),
         };
         let parameters = shape::parameters(&parcel.outgoing, era, waiting.token().as_ref());
         let message = Message::request(&Json::of(&waiting.id), &parcel.outgoing.method, &parameters);
@@ -175,7 +188,7 @@ impl Stdio {
     }
 
     /// The process of whoever asks; started if there is none that lives.
-    async fn process_for(self: &Arc<Self>, access: &Access, askable: Askable) -> Result<Lease<Running>, Failure> {
+    pub(super) async fn process_for(self: &Arc<Self>, access: &Access, askable: Askable) -> Result<Lease<Running>, Failure> {
         let key = self.key(access, askable);
         loop {
             let evict = |running: Arc<Running>| {
@@ -249,7 +262,7 @@ impl Stdio {
         let Some((process, directory)) = launched.0.take() else {
             return Err(Failure::before(Reason::Internal, "a process was lost at its start").into());
         };
-        Ok(Running { process, facts, directory })
+        Ok(Running { process, facts, level: SessionLevel::new(), directory })
     }
 
     async fn initialize(

@@ -217,7 +217,8 @@ fn principal(number: u8) -> PrincipalKey {
 
 fn tool_call(name: &str, arguments: Value) -> Outgoing {
     let params = json!({ "name": name, "arguments": arguments,
-        "_meta": { "io.modelcontextprotocol/clientCapabilities": { "sampling": {} } } });
+        "_meta": { "io.modelcontextprotocol/clientCapabilities": { "sampling": {} },
+            "io.modelcontextprotocol/logLevel": "info" } });
     Outgoing {
         method: "tools/call".to_owned(),
         params: Json::of(&params),

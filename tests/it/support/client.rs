@@ -177,6 +177,23 @@ impl Stream {
         .flatten()
     }
 
+    /// The next event or comment as it stands, without the empty line behind it.
+    pub async fn block(&mut self) -> String {
+        tokio::time::timeout(std::time::Duration::from_secs(10), async {
+            loop {
+                if let Some((block, rest)) = self.rest.split_once("\n\n") {
+                    let block = block.to_owned();
+                    self.rest = rest.to_owned();
+                    return block;
+                }
+                let chunk = self.response.chunk().await.unwrap().expect("more of the stream");
+                self.rest.push_str(std::str::from_utf8(&chunk).unwrap());
+            }
+        })
+        .await
+        .expect("an event within ten seconds")
+    }
+
     /// Waits until the gateway ends the stream.
     pub async fn end(&mut self) {
         while let Ok(Some(_)) = self.response.chunk().await {}

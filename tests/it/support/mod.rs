@@ -6,6 +6,7 @@ pub mod issuer;
 pub mod old;
 pub mod peer;
 pub mod scripted;
+pub mod talkative;
 
 use std::net::SocketAddr;
 

@@ -1,0 +1,195 @@
+//! The stream of a legacy session that belongs to no call: what is heard for it, whether it is being read or not.
+//!
+//! Decides how long a session is heard for that nobody reads. Knows nothing of what is heard. Invariant: one session
+//! has one mailbox, and it hears with the rights of whoever opened it last.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::pipeline::Pipeline;
+use super::session::{Session, SessionKey};
+use super::track::{Track, Tracks};
+use crate::call::{ClientFacts, Endpoint};
+use crate::limit;
+use crate::outcome::{Failure, Outcome, Reason, Stop};
+use crate::watch::{Interest, Watched};
+
+/// Every mailbox of this process.
+#[derive(Debug, Default)]
+pub(super) struct Mailboxes {
+    open: Mutex<HashMap<SessionKey, Arc<Mailbox>>>,
+}
+
+/// What is heard for one session.
+#[derive(Debug)]
+pub(super) struct Mailbox {
+    pub(super) track: Arc<Track>,
+    commands: mpsc::Sender<Command>,
+    readers: AtomicUsize,
+    /// A reader has come or gone.
+    moved: Notify,
+    ended: CancellationToken,
+    /// The resources that the session has subscribed to.
+    uris: Mutex<BTreeSet<String>>,
+}
+
+#[derive(Debug)]
+enum Command {
+    Subscribe(String, oneshot::Sender<Outcome>),
+    Unsubscribe(String),
+}
+
+/// Somebody reads; dropping it says that they went.
+#[derive(Debug)]
+pub(super) struct Attendance(Arc<Mailbox>);
+
+impl Mailboxes {
+    /// The mailbox of a session; one that hears no more is followed by another one, which hears of the same.
+    pub(super) async fn open<P: Pipeline>(
+        self: &Arc<Self>,
+        pipeline: &Arc<P>,
+        tracks: &Tracks,
+        caller: &P::Caller,
+        endpoint: &Endpoint,
+        session: (&Session, &ClientFacts),
+    ) -> Result<Arc<Mailbox>, Stop> {
+        let (session, client) = session;
+        let older = self.lock().get(&session.key).cloned();
+        if let Some(mailbox) = older.as_ref().filter(|mailbox| !mailbox.ended.is_cancelled()) {
+            return Ok(Arc::clone(mailbox));
+        }
+        let uris = older.as_ref().map(|mailbox| mailbox.uris().clone()).unwrap_or_default();
+        let updates = uris.iter().cloned().collect();
+        let interest = Interest { tools: true, prompts: true, resources: true, updates };
+        let watch = pipeline.watch(caller, endpoint, client, interest).await?;
+        let (commands, orders) = mpsc::channel(limit::SESSION_CALLS_MAX);
+        let mailbox = Arc::new(Mailbox {
+            track: older.map_or_else(|| tracks.of_session(), |older| Arc::clone(&older.track)),
+            commands,
+            readers: AtomicUsize::new(0),
+            moved: Notify::new(),
+            ended: CancellationToken::new(),
+            uris: Mutex::new(uris),
+        });
+        mailbox.track.begin();
+        let mut open = self.lock();
+        // Somebody else may have been as quick.
+        if let Some(other) = open.get(&session.key).filter(|other| !other.ended.is_cancelled()) {
+            return Ok(Arc::clone(other));
+        }
+        open.insert(session.key, Arc::clone(&mailbox));
+        drop(open);
+        let (mailboxes, key) = (Arc::clone(self), session.key);
+        let hearing = Arc::clone(&mailbox);
+        tokio::spawn(async move {
+            hear::<P>(&hearing, watch, orders).await;
+            mailboxes.closed(key, &hearing);
+        });
+        Ok(mailbox)
+    }
+
+    /// The mailbox of a session that has one.
+    pub(super) fn find(&self, key: SessionKey) -> Option<Arc<Mailbox>> {
+        self.lock().get(&key).filter(|mailbox| !mailbox.ended.is_cancelled()).cloned()
+    }
+
+    /// The session is over.
+    pub(super) fn end(&self, key: SessionKey) {
+        if let Some(mailbox) = self.lock().remove(&key) {
+            mailbox.ended.cancel();
+        }
+    }
+
+    /// A mailbox hears no more. What its session wants to hear of is remembered while its stream may come back.
+    fn closed(self: &Arc<Self>, key: SessionKey, mailbox: &Arc<Mailbox>) {
+        mailbox.ended.cancel();
+        mailbox.track.finish();
+        let (mailboxes, mailbox) = (Arc::clone(self), Arc::downgrade(mailbox));
+        tokio::spawn(async move {
+            tokio::time::sleep(limit::TRACK_IDLE_MAX).await;
+            let mut open = mailboxes.lock();
+            if open.get(&key).is_some_and(|held| std::ptr::eq(Arc::as_ptr(held), mailbox.as_ptr())) {
+                open.remove(&key);
+            }
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<SessionKey, Arc<Mailbox>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Mailbox {
+    /// Says that somebody reads.
+    pub(super) fn attend(self: &Arc<Self>) -> Attendance {
+        self.readers.fetch_add(1, Ordering::AcqRel);
+        self.moved.notify_one();
+        Attendance(Arc::clone(self))
+    }
+
+    /// Hears of a resource from now on.
+    pub(super) async fn subscribe(&self, uri: String) -> Outcome {
+        let (answer, answered) = oneshot::channel();
+        let gone = || Outcome::Failed(Failure::before(Reason::Cancelled, "the session's stream ended"));
+        if self.commands.send(Command::Subscribe(uri.clone(), answer)).await.is_err() {
+            return gone();
+        }
+        let outcome = answered.await.unwrap_or_else(|_| gone());
+        if matches!(outcome, Outcome::Complete(_)) {
+            self.uris().insert(uri);
+        }
+        outcome
+    }
+
+    /// Hears of a resource no more.
+    pub(super) async fn unsubscribe(&self, uri: String) {
+        self.uris().remove(&uri);
+        // An error says that nothing is heard any more.
+        let _ = self.commands.send(Command::Unsubscribe(uri)).await;
+    }
+
+    fn uris(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.uris.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Attendance {
+    fn drop(&mut self) {
+        self.0.readers.fetch_sub(1, Ordering::AcqRel);
+        self.0.moved.notify_one();
+    }
+}
+
+/// Hears for a session until nobody has read for long, its rights are gone, or it ends.
+async fn hear<P: Pipeline>(mailbox: &Mailbox, mut watch: P::Watch, mut orders: mpsc::Receiver<Command>) {
+    let unread = tokio::time::sleep(limit::MAILBOX_UNREAD_MAX);
+    tokio::pin!(unread);
+    loop {
+        tokio::select! {
+            () = mailbox.ended.cancelled() => return,
+            () = mailbox.moved.notified() => {
+                unread.as_mut().reset(tokio::time::Instant::now() + limit::MAILBOX_UNREAD_MAX);
+            }
+            () = &mut unread, if mailbox.readers.load(Ordering::Acquire) == 0 => return,
+            order = orders.recv() => match order {
+                Some(Command::Subscribe(uri, answer)) => {
+                    let subscribing = P::subscribe(&mut watch, uri);
+                    // Upstreams take their time, and others are heard meanwhile.
+                    tokio::spawn(async move {
+                        let _ = answer.send(subscribing.await);
+                    });
+                }
+                Some(Command::Unsubscribe(uri)) => P::unsubscribe(&mut watch, &uri),
+                None => return,
+            },
+            watched = P::next_watched(&mut watch) => match watched {
+                Watched::Notification(message) => mailbox.track.say(&message),
+                Watched::Ended(_) => return,
+            },
+        }
+    }
+}

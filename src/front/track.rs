@@ -1,0 +1,290 @@
+//! What one stream of a legacy session has said lately, so that it can be taken up where it broke off.
+//!
+//! Decides what is kept and for how long. Knows nothing of who says it. Invariant: an event has one id and goes out
+//! on one stream; what is kept is bounded for each stream and for all of them together.
+
+use std::collections::VecDeque;
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use moka::sync::Cache;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::session::SessionKey;
+use crate::limit;
+use crate::wire::{Message, sse};
+
+/// One stream's recent events.
+#[derive(Debug)]
+pub(super) struct Track {
+    name: u64,
+    kept: Mutex<Kept>,
+    /// Something was said, or the stream is over.
+    grown: Notify,
+    /// What all tracks keep together.
+    bytes: Arc<AtomicUsize>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    /// The number of the last event.
+    last: u64,
+    /// The number of the last event that went out.
+    sent: u64,
+    events: VecDeque<(u64, Bytes)>,
+    bytes: usize,
+    over: bool,
+    /// Ends the reader that is there, when another one comes.
+    reader: CancellationToken,
+}
+
+/// The tracks of calls that may still be taken up again, and what all tracks keep.
+#[derive(Debug)]
+pub(super) struct Tracks {
+    calls: Cache<(SessionKey, u64), Arc<Track>>,
+    names: std::sync::atomic::AtomicU64,
+    bytes: Arc<AtomicUsize>,
+}
+
+/// Reads one track from some event on.
+#[derive(Debug)]
+pub(super) struct Reader {
+    track: Arc<Track>,
+    at: u64,
+    /// Fires when another reader has come.
+    replaced: CancellationToken,
+}
+
+impl Tracks {
+    pub(super) fn new() -> Self {
+        Self {
+            calls: Cache::builder()
+                .max_capacity(limit::TRACKS_MAX)
+                // Quiet calls are kept by whoever runs them; what nobody reads or says is forgotten.
+                .time_to_idle(limit::TRACK_IDLE_MAX)
+                .build(),
+            // 0 is the name of every session's own stream.
+            names: std::sync::atomic::AtomicU64::new(1),
+            bytes: Arc::default(),
+        }
+    }
+
+    /// The track of a session's own stream.
+    pub(super) fn of_session(&self) -> Arc<Track> {
+        Arc::new(Track::new(0, Arc::clone(&self.bytes)))
+    }
+
+    /// A track for a call, to be found again by the ids of its events.
+    pub(super) fn of_call(&self, session: SessionKey) -> Arc<Track> {
+        let name = self.names.fetch_add(1, Ordering::Relaxed);
+        let track = Arc::new(Track::new(name, Arc::clone(&self.bytes)));
+        self.calls.insert((session, name), Arc::clone(&track));
+        track
+    }
+
+    /// The track of a call in that session.
+    pub(super) fn find(&self, session: SessionKey, name: u64) -> Option<Arc<Track>> {
+        self.calls.get(&(session, name))
+    }
+}
+
+/// The track and the event that an id names.
+pub(super) fn parse(id: &str) -> Option<(u64, u64)> {
+    let (name, number) = id.split_once('-')?;
+    Some((name.parse().ok()?, number.parse().ok()?))
+}
+
+impl Track {
+    fn new(name: u64, bytes: Arc<AtomicUsize>) -> Self {
+        Self { name, kept: Mutex::default(), grown: Notify::new(), bytes }
+    }
+
+    /// Keeps a message as the next event.
+    pub(super) fn say(&self, message: &Message) {
+        let mut kept = self.lock();
+        kept.last += 1;
+        let event = sse::event(message, Some(&self.id(kept.last)));
+        kept.bytes += event.len();
+        self.bytes.fetch_add(event.len(), Ordering::AcqRel);
+        let number = kept.last;
+        kept.events.push_back((number, event));
+        // The newest one stays whatever it takes: it may be the response.
+        while kept.events.len() > 1
+            && (kept.events.len() > limit::TRACK_EVENTS_MAX
+                || kept.bytes > limit::TRACK_BYTES_MAX
+                || self.bytes.load(Ordering::Acquire) > limit::TRACKS_BYTES_MAX)
+        {
+            if let Some((_, oldest)) = kept.events.pop_front() {
+                kept.bytes -= oldest.len();
+                self.bytes.fetch_sub(oldest.len(), Ordering::AcqRel);
+            }
+        }
+        drop(kept);
+        self.grown.notify_waiters();
+    }
+
+    /// More will be said, whatever was before.
+    pub(super) fn begin(&self) {
+        self.lock().over = false;
+    }
+
+    /// Nothing more will be said.
+    pub(super) fn finish(&self) {
+        self.lock().over = true;
+        self.grown.notify_waiters();
+    }
+
+    /// Reads on after the event of that number, or after what has gone out already. Whoever reads now reads no more.
+    pub(super) fn read(self: &Arc<Self>, after: Option<u64>) -> Reader {
+        let mut kept = self.lock();
+        let replaced = CancellationToken::new();
+        std::mem::replace(&mut kept.reader, replaced.clone()).cancel();
+        let at = after.unwrap_or(kept.sent).min(kept.last);
+        Reader { track: Arc::clone(self), at, replaced }
+    }
+
+    fn id(&self, number: u64) -> String {
+        format!("{}-{number}", self.name)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Track {
+    fn drop(&mut self) {
+        let bytes = self.kept.get_mut().unwrap_or_else(PoisonError::into_inner).bytes;
+        self.bytes.fetch_sub(bytes, Ordering::AcqRel);
+    }
+}
+
+impl Reader {
+    /// An event without data: it has an id before anything was said, and tells when to come back (SEP-1699).
+    pub(super) fn greeting(&self) -> Bytes {
+        let mut greeting = String::new();
+        let _ = write!(greeting, "id: {}\nretry: {}\ndata:\n\n", self.track.id(self.at), limit::STREAM_RETRY_MS);
+        Bytes::from(greeting)
+    }
+
+    /// The next event; `None` when there will be none for this reader. Cancel-safe.
+    pub(super) async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            let track = Arc::clone(&self.track);
+            let grown = track.grown.notified();
+            tokio::pin!(grown);
+            grown.as_mut().enable();
+            if self.replaced.is_cancelled() {
+                return None;
+            }
+            match self.kept() {
+                Some(event) => return Some(event),
+                None if track.lock().over => return None,
+                None => {}
+            }
+            tokio::select! {
+                () = self.replaced.cancelled() => return None,
+                () = grown => {}
+            }
+        }
+    }
+
+    fn kept(&mut self) -> Option<Bytes> {
+        let mut kept = self.track.lock();
+        let (number, event) = kept.events.iter().find(|(number, _)| *number > self.at)?.clone();
+        self.at = number;
+        kept.sent = kept.sent.max(number);
+        Some(event)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Json;
+
+    fn message(number: usize, size: usize) -> Message {
+        Message::notification(&format!("m{number}"), Some(&Json::of(&serde_json::json!({ "x": "y".repeat(size) }))))
+    }
+
+    fn text(event: &Bytes) -> String {
+        String::from_utf8(event.to_vec()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_stream_is_taken_up_after_the_event_that_was_seen_last() {
+        let track = Tracks::new().of_session();
+        (1..=3).for_each(|number| track.say(&message(number, 1)));
+        let mut first = track.read(None);
+        assert!(text(&first.next().await.unwrap()).starts_with("id: 0-1\n"));
+        let mut again = track.read(Some(1));
+        assert!(text(&again.next().await.unwrap()).contains("\"m2\""));
+        assert_eq!(first.next().await, None, "a message goes to one stream");
+        let mut fresh = track.read(None);
+        assert!(text(&fresh.next().await.unwrap()).contains("\"m3\""), "what went out does not go out again");
+        track.finish();
+        assert_eq!(fresh.next().await, None);
+    }
+
+    #[tokio::test]
+    async fn what_is_said_later_wakes_the_reader_and_a_greeting_says_where_it_stands() {
+        let track = Tracks::new().of_session();
+        let mut reader = track.read(None);
+        assert_eq!(text(&reader.greeting()), format!("id: 0-0\nretry: {}\ndata:\n\n", limit::STREAM_RETRY_MS));
+        let saying = Arc::clone(&track);
+        let said = tokio::spawn(async move {
+            tokio::task::yield_now().await;
+            saying.say(&message(1, 1));
+        });
+        assert!(text(&reader.next().await.unwrap()).contains("\"m1\""));
+        said.await.unwrap();
+        assert!(text(&reader.greeting()).starts_with("id: 0-1\n"));
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_is_bounded_in_number_and_bytes_and_the_newest_stays() {
+        let tracks = Tracks::new();
+        let track = tracks.of_session();
+        (0..limit::TRACK_EVENTS_MAX + 5).for_each(|number| track.say(&message(number, 1)));
+        assert!(text(&track.read(Some(0)).next().await.unwrap()).starts_with("id: 0-6\n"));
+        let large = tracks.of_session();
+        (0..3).for_each(|number| large.say(&message(number, limit::TRACK_BYTES_MAX)));
+        assert!(text(&large.read(Some(0)).next().await.unwrap()).starts_with("id: 0-3\n"));
+        drop((track, large));
+        assert_eq!(tracks.bytes.load(Ordering::Acquire), 0);
+    }
+
+    #[test]
+    fn all_tracks_together_are_bounded() {
+        let tracks = Tracks::new();
+        let all: Vec<_> = (0..80)
+            .map(|_| {
+                let track = tracks.of_session();
+                (0..4).for_each(|number| track.say(&message(number, limit::TRACK_BYTES_MAX / 4 - 200)));
+                track
+            })
+            .collect();
+        let one = limit::TRACK_BYTES_MAX / 4;
+        assert!(tracks.bytes.load(Ordering::Acquire) <= limit::TRACKS_BYTES_MAX + all.len() * one);
+        assert_eq!(all.last().unwrap().lock().events.len(), 1, "there was room for one");
+    }
+
+    #[test]
+    fn an_id_is_read_back_and_nonsense_is_none() {
+        assert_eq!(parse("7-12"), Some((7, 12)));
+        for nonsense in ["", "7", "-", "a-b", "1-", "99999999999999999999-1"] {
+            assert_eq!(parse(nonsense), None, "{nonsense}");
+        }
+    }
+
+    #[test]
+    fn a_call_is_found_in_its_own_session_only() {
+        let tracks = Tracks::new();
+        let (ours, theirs) = (SessionKey::of_test(1), SessionKey::of_test(2));
+        let track = tracks.of_call(ours);
+        assert!(tracks.find(ours, track.name).is_some() && tracks.find(theirs, track.name).is_none());
+    }
+}
