@@ -19,6 +19,7 @@ use asked::Asked;
 use input::Asking;
 use retry::Retry;
 use task::{After, Augmented};
+pub use task::{TaskTopic, check as check_tasks};
 
 use crate::catalog::Target;
 use crate::delegate::{Grant, Leg, attempt};

@@ -184,7 +184,13 @@ impl Pipeline for Scripted {
             "serverInfo": { "name": "scripted", "version": "1" } })))
     }
 
-    async fn watch(self: &Arc<Self>, _: &String, _: &Endpoint, _: &ClientFacts, _: Interest) -> Result<Self::Watch, Stop> {
+    async fn watch(
+        self: &Arc<Self>,
+        _: &String,
+        _: &Endpoint,
+        _: &ClientFacts,
+        _: Interest,
+    ) -> Result<Self::Watch, Stop> {
         self.watched.lock().unwrap().take().ok_or_else(|| Refusal::new(Reason::StreamsLimited).into())
     }
 
