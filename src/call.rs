@@ -27,7 +27,7 @@ use crate::gateway::Gateway;
 use crate::guard;
 use crate::identity::Caller;
 pub use crate::ids::Endpoint;
-use crate::outcome::{Failure, Outcome, Reason, Refusal, Resume, Stop};
+use crate::outcome::{Failure, Outcome, Reason, Refusal, Resume, Stop, reply};
 use crate::record::Entry;
 use crate::upstream::{Event, Exchange};
 use crate::wire::mcp::{Method, Version, code, meta};
@@ -77,9 +77,19 @@ pub async fn call(gateway: &Arc<Gateway>, caller: &Caller, request: Request) -> 
         Err(halt) => {
             let attempt = attempt(caller, &trail.leg, trail.target.as_ref(), trail.name.as_deref());
             gateway.journal().stopped(&attempt, &halt.recorded);
-            let exchange = Exchange::finished(halt.told.into());
+            let exchange = Exchange::finished(told(halt.told, &request, trail.name.as_deref()));
             Running { gateway, entry: None, exchange, decisions, request, then: Then::default() }
         }
+    }
+}
+
+/// A stop as the client is told: of a resource that is not there, or not for them, also which one they asked for.
+fn told(stop: Stop, request: &Request, name: Option<&str>) -> Outcome {
+    match (request.method, stop.reason(), name) {
+        (Method::ReadResource, Reason::TargetUnknown, Some(uri)) => {
+            Outcome::Error(reply::unknown_resource(uri, request.client.version.era()))
+        }
+        _ => stop.into(),
     }
 }
 

@@ -141,7 +141,10 @@ const fn done(outcome: Outcome) -> Signal {
 
 /// Opens the own stream of a session in which something can be asked, and listens for as long as the session is
 /// in use. Waits until it is open: what a server asks before that is lost.
+///
+/// It is the session's one reader then, and tells those who wait for updates of resources what it hears.
 pub(super) async fn listen(http: &Arc<Http>, session: &Arc<Session>, askable: Askable) {
+    let Ok(turn) = Arc::clone(&session.stream_turn).try_lock_owned() else { return };
     let opened = tokio::time::timeout(limit::OWN_STREAM_WAIT, http.stream_of(session)).await;
     let body = match opened {
         Ok(Ok(Some(body))) => Some(body),
@@ -149,7 +152,11 @@ pub(super) async fn listen(http: &Arc<Http>, session: &Arc<Session>, askable: As
         Ok(Ok(None)) => return,
         _ => None,
     };
-    tokio::spawn(keep_listening(Arc::clone(http), Arc::downgrade(session), body, askable));
+    let listening = keep_listening(Arc::clone(http), Arc::downgrade(session), body, askable);
+    tokio::spawn(async move {
+        listening.await;
+        drop(turn);
+    });
 }
 
 async fn keep_listening(http: Arc<Http>, session: Weak<Session>, mut body: Option<Incoming>, askable: Askable) {
@@ -194,6 +201,10 @@ async fn read(http: &Arc<Http>, session: &Weak<Session>, mut body: Incoming, ask
                     if let Some(reply) = live.calls.pass_on(&message, askable) {
                         http.say_in(&live, &reply).await;
                     }
+                }
+                Kind::Notification if message.method() == "notifications/resources/updated" => {
+                    // An error only says that nobody waits for any.
+                    let _ = live.updates.send(message);
                 }
                 Kind::Notification => {
                     if !http.link.hub.list_changed(&message.method()) {

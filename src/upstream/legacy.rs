@@ -47,7 +47,7 @@ pub(super) struct Session {
     /// Updates of resources that it hears of, on whichever stream.
     pub(super) updates: broadcast::Sender<Message>,
     /// Whoever reads its GET stream; servers have one for each session.
-    pub(super) stream_turn: tokio::sync::Mutex<()>,
+    pub(super) stream_turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// A session in use, for what has to be said in it later.
@@ -250,7 +250,7 @@ impl Http {
             calls: Arc::default(),
             level: SessionLevel::new(),
             updates: broadcast::Sender::new(limit::EXCHANGE_EVENTS_MAX),
-            stream_turn: tokio::sync::Mutex::new(()),
+            stream_turn: Arc::default(),
         });
         let parcel = Errand::initialized().parcel(access);
         let mut headers = self.headers(&parcel, Era::Legacy)?;
