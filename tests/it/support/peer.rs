@@ -70,9 +70,9 @@ impl Peer {
         Self { url, shared }
     }
 
-    /// Tells those who listen to tasks of this one.
+    /// Tells those who listen, if anybody does, of a task.
     pub fn tell(&self, task: Value) {
-        self.shared.told.send(task).unwrap();
+        let _ = self.shared.told.send(task);
     }
 
     /// The requests of that method that arrived.
