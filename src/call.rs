@@ -21,6 +21,7 @@ pub use extension::is_routed;
 use input::Asking;
 use retry::Retry;
 use task::{After, Augmented};
+pub use task::{TaskTopic, check as check_tasks};
 
 use crate::catalog::Target;
 use crate::delegate::{Grant, Leg, attempt};

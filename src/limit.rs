@@ -5,21 +5,18 @@
 //! reaches, with the reason.
 
 use std::time::Duration;
-mod tasks;
-pub use tasks::*;
-
-mod demo;
-mod input;
-
-pub use demo::*;
-pub use input::*;
 
 mod bridge;
+mod demo;
+mod input;
+mod streams;
+mod tasks;
 
 pub use bridge::*;
-mod streams;
-
+pub use demo::*;
+pub use input::*;
 pub use streams::*;
+pub use tasks::*;
 
 // === secrets ===
 

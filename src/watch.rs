@@ -11,6 +11,7 @@ use futures_util::future::{BoxFuture, join_all};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
+mod tasks;
 mod topic;
 
 use topic::Topic;
@@ -37,6 +38,8 @@ pub struct Interest {
     pub resources: bool,
     /// `notifications/resources/updated` of these.
     pub updates: Vec<String>,
+    /// `notifications/tasks` of these.
+    pub tasks: Vec<String>,
 }
 
 /// One open watch; dropping it ends it.
@@ -90,6 +93,7 @@ pub async fn watch(
     if interest.updates.len() > limit::SUBSCRIPTIONS_PER_STREAM_MAX {
         return Err(too_many().into());
     }
+    let tasks = tasks::wanted(client, &mut interest)?;
     gateway.quotas().request(caller.principal())?;
     let slot = gateway.quotas().stream(caller.principal())?;
     // Subscribed first, looked at afterwards: a change in between is seen twice rather than never.
@@ -127,6 +131,7 @@ pub async fn watch(
     for uri in refused.await.into_iter().flatten() {
         watch.unsubscribe(&uri);
     }
+    watch.hear_of(tasks).await;
     Ok(watch)
 }
 

@@ -37,6 +37,7 @@ const PACE: &[&str] = &[
     "UPSTREAM_KEEPALIVE",
     "DEMO_LINE_POLL",
     "LOGS_POLL_INTERVAL",
+    "TASK_LIFE_ASKED",
 ];
 
 /// The size or the idle time of something that is remembered only to be faster: beyond it the same answer is

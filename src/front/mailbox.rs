@@ -64,7 +64,7 @@ impl Mailboxes {
         }
         let uris = older.as_ref().map(|mailbox| mailbox.uris().clone()).unwrap_or_default();
         let updates = uris.iter().cloned().collect();
-        let interest = Interest { tools: true, prompts: true, resources: true, updates };
+        let interest = Interest { tools: true, prompts: true, resources: true, updates, tasks: Vec::new() };
         let watch = pipeline.watch(caller, endpoint, client, interest).await?;
         let (commands, orders) = mpsc::channel(limit::SESSION_CALLS_MAX);
         let mailbox = Arc::new(Mailbox {

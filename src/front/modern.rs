@@ -89,10 +89,9 @@ pub(super) async fn post<P: Pipeline>(
         }
         Method::Listen => {
             let Some(interest) = request.message.params().and_then(interest) else {
-                return about
-                    .stopped(Refusal::new(Reason::ParametersInvalid).hint(
-                        "send notifications, as an object, and resourceSubscriptions in it as an array of URIs",
-                    ));
+                return about.stopped(Refusal::new(Reason::ParametersInvalid).hint(
+                    "send notifications, as an object, and resourceSubscriptions and taskIds in it as arrays of texts",
+                ));
             };
             return match front.pipeline.watch(&inbound.caller, &endpoint, &request.client, interest).await {
                 Ok(watch) => answer::events(stream::of_listen::<P>(watch, id)),
@@ -172,6 +171,10 @@ fn interest(params: Object<'_>) -> Option<Interest> {
         resources: wants("resourcesListChanged"),
         updates: match filter.get("resourceSubscriptions").filter(|uris| !uris.is_null()) {
             Some(uris) => distinct(uris.as_array()?)?,
+            None => Vec::new(),
+        },
+        tasks: match filter.get("taskIds").filter(|ids| !ids.is_null()) {
+            Some(ids) => distinct(ids.as_array()?)?,
             None => Vec::new(),
         },
     })

@@ -54,7 +54,7 @@ pub(super) fn of_call<P: Pipeline>(first: Message, ongoing: Ongoing<P>, id: Json
 /// A modern listen: the acknowledgement, then tagged notifications, then the response.
 pub(super) fn of_listen<P: Pipeline>(watch: P::Watch, id: Json) -> Body {
     let mut honoured = serde_json::Map::new();
-    let Interest { tools, prompts, resources, updates } = P::honoured(&watch);
+    let Interest { tools, prompts, resources, updates, tasks } = P::honoured(&watch);
     for (name, wanted) in
         [("toolsListChanged", tools), ("promptsListChanged", prompts), ("resourcesListChanged", resources)]
     {
@@ -64,6 +64,9 @@ pub(super) fn of_listen<P: Pipeline>(watch: P::Watch, id: Json) -> Body {
     }
     if !updates.is_empty() {
         honoured.insert("resourceSubscriptions".to_owned(), updates.into());
+    }
+    if !tasks.is_empty() {
+        honoured.insert("taskIds".to_owned(), tasks.into());
     }
     let acknowledged = Json::of(&json!({ "notifications": honoured }));
     let acknowledged = Message::notification("notifications/subscriptions/acknowledged", Some(&acknowledged));

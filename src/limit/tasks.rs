@@ -14,3 +14,5 @@ pub const TASK_POLL_DEFAULT: Duration = Duration::from_secs(1);
 pub const TASKS_FOLLOWED_MAX: usize = 16;
 /// How long an upstream of 2025-11-25 is asked to keep a task that its tool insists on.
 pub const TASK_LIFE_ASKED: Duration = Duration::from_secs(3_600);
+/// Tasks that one listen hears of; each is a stream to its server, and counts like a resource that is heard of.
+pub const TASKS_PER_STREAM_MAX: usize = 32;

@@ -612,3 +612,72 @@ async fn an_upstream_that_never_announced_tasks_is_never_asked_for_one() {
     assert_eq!(client.legacy(&session, "tools/call", params).await.tool_text(), "plain");
     assert!(!asked.load(Ordering::SeqCst));
 }
+
+/// A listen to tasks of a client that declared the extension.
+fn listen_to(ids: &[&str]) -> (Vec<(&'static str, String)>, Value) {
+    let (headers, mut body) = modern_request("subscriptions/listen", json!({ "notifications": { "taskIds": ids } }));
+    body["params"]["_meta"]["io.modelcontextprotocol/clientCapabilities"] = json!({ "extensions": { EXTENSION: {} } });
+    (headers, body)
+}
+
+#[tokio::test]
+async fn a_listen_hears_of_its_own_tasks_under_their_sealed_ids() {
+    let issuer = Issuer::start().await;
+    let upstream = modern(&Task::new(Mutex::new(working()))).await;
+    let (gateway, client) = start(&issuer, &upstream).await;
+    let id = begin(&client).await;
+    let bob = gateway.client(&issuer.token("bob", &["developers"], &gateway.resource()));
+    let foreign = begin(&bob).await;
+    let (headers, body) = listen_to(&[&foreign, &id, "no-such-task"]);
+    let mut stream = client.stream(&headers, Some(body.to_string())).await;
+    let first = stream.next().await;
+    assert_eq!(first["params"]["notifications"]["taskIds"], json!([id]), "its own, and no others: {first}");
+    let asked = upstream.reached("subscriptions/listen");
+    let asked: Vec<_> = asked.iter().filter(|one| one.params["notifications"].get("taskIds").is_some()).collect();
+    assert_eq!(asked[0].params["notifications"], json!({ "taskIds": [INNER] }));
+    assert_eq!((asked.len(), &*asked[0].name), (1, ""));
+    // Of others' tasks nothing is passed on, whatever the server says.
+    upstream.tell(json!({ "taskId": "another", "status": "working", "ttlMs": null }));
+    upstream.tell(json!({ "taskId": INNER, "status": "working", "ttlMs": null, "com.example/odd": 1.5 }));
+    let working = stream.next().await;
+    assert_eq!(working["method"], "notifications/tasks", "{working}");
+    assert_eq!(
+        (working["params"]["taskId"].as_str(), &working["params"]["com.example/odd"]),
+        (Some(&*id), &json!(1.5))
+    );
+    assert_eq!(working["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"], 1);
+    upstream.tell(json!({ "taskId": INNER, "status": "completed", "ttlMs": null, "result": { "content": [] } }));
+    let done = stream.next().await;
+    assert_eq!(done["params"]["result"], json!({ "content": [] }), "{done}");
+    assert!(!done.to_string().contains(INNER) && done["params"].get("resultType").is_none(), "{done}");
+}
+
+#[tokio::test]
+async fn a_listen_to_tasks_needs_the_declared_extension() {
+    let issuer = Issuer::start().await;
+    let upstream = modern(&Task::new(Mutex::new(working()))).await;
+    let (_gateway, client) = start(&issuer, &upstream).await;
+    let id = begin(&client).await;
+    let (headers, body) = modern_request("subscriptions/listen", json!({ "notifications": { "taskIds": [id] } }));
+    let answer = client.post(&headers, body.to_string()).await;
+    assert_eq!((answer.status, answer.error_code()), (400, -32021), "{}", answer.text);
+    let many: Vec<String> = (0..33).map(|number| format!("task-{number}")).collect();
+    let (headers, body) = listen_to(&many.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(client.post(&headers, body.to_string()).await.error_code(), -32602);
+}
+
+#[tokio::test]
+async fn a_listen_hears_no_more_of_a_task_whose_tool_was_taken_away() {
+    let issuer = Issuer::start().await;
+    let upstream = modern(&Task::new(Mutex::new(working()))).await;
+    let (gateway, client) = start(&issuer, &upstream).await;
+    let id = begin(&client).await;
+    let (headers, body) = listen_to(&[&id]);
+    let mut stream = client.stream(&headers, Some(body.to_string())).await;
+    assert_eq!(stream.next().await["params"]["notifications"]["taskIds"], json!([id]));
+    gateway.write_policy(&format!("{DEVELOPERS_MAY}p, anyone, *, tools/job, call, -, deny\n"));
+    assert!(gateway.command(&["reload"]).status.success());
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    upstream.tell(json!({ "taskId": INNER, "status": "completed", "ttlMs": null, "result": { "content": [] } }));
+    assert_eq!(stream.next_within(Duration::from_secs(1)).await, None);
+}

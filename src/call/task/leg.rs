@@ -149,8 +149,12 @@ impl Bearer {
             edits.push(Edit::Set(meta::CLIENT_INFO, info.clone()));
         }
         let own_meta = own_meta.or_else(|| empty.value().as_object()).map(|own| own.edited(&edits));
-        let task = Json::of(self.handle.task());
-        let mut edits = vec![Edit::Set("taskId", task)];
+        let listens = question.method == "subscriptions/listen";
+        let mut edits = Vec::new();
+        // A listen names its tasks elsewhere, and in no header.
+        if !listens {
+            edits.push(Edit::Set("taskId", Json::of(self.handle.task())));
+        }
         edits.extend(own_meta.map(|own| Edit::Set("_meta", own)));
         if let Some(answered) = &question.answered {
             edits.extend([Edit::Remove("requestState"), Edit::Set("inputResponses", answered.answers.clone())]);
@@ -158,7 +162,7 @@ impl Bearer {
         Outgoing {
             method: question.method.to_owned(),
             params: params.map_or_else(|| empty.clone(), |params| params.edited(&edits)),
-            name: Some(self.handle.task().to_owned()),
+            name: (!listens).then(|| self.handle.task().to_owned()),
             header_parameters: Vec::new(),
             headers: self.headers.iter().filter(|(name, _)| server.forward_headers.contains(name)).cloned().collect(),
             progress_token: None,

@@ -7,10 +7,12 @@
 mod follow;
 mod handle;
 mod leg;
+mod listen;
 mod offer;
 mod shape;
 
-pub use offer::{Augmented, offered};
+pub use listen::TaskTopic;
+pub use offer::{Augmented, check, offered};
 
 use std::sync::Arc;
 
@@ -235,16 +237,22 @@ fn about(gateway: &Arc<Gateway>, grant: &Grant, request: &Request, outcome: Outc
 
 /// A task of the extension as its client may see it: what it asks is decided as in the middle of a call.
 fn detailed(bearer: &Bearer, grant: &Grant, task: Object<'_>, id: &str) -> Outcome {
+    match task.get("inputRequests").filter(|requests| !requests.is_null()) {
+        None => shown(task, id, None),
+        Some(requests) => match questions(bearer, grant, requests) {
+            Ok(requests) => shown(task, id, Some(requests)),
+            Err(outcome) => outcome,
+        },
+    }
+}
+
+/// A task of the extension under the client's id, with what it asks or without.
+fn shown(task: Object<'_>, id: &str, requests: Option<Json>) -> Outcome {
     if Status::of(task).is_none() {
         return garbage("its task has no status that is known");
     }
-    let mut edits = vec![Edit::Set("taskId", Json::of(id)), Edit::Remove("requestState")];
-    if let Some(requests) = task.get("inputRequests").filter(|requests| !requests.is_null()) {
-        match questions(bearer, grant, requests) {
-            Ok(requests) => edits.push(Edit::Set("inputRequests", requests)),
-            Err(outcome) => return outcome,
-        }
-    }
+    let requests = requests.map_or(Edit::Remove("inputRequests"), |requests| Edit::Set("inputRequests", requests));
+    let mut edits = vec![Edit::Set("taskId", Json::of(id)), Edit::Remove("requestState"), requests];
     if let Some(result) = task.get("result").and_then(Value::as_object) {
         edits.push(Edit::Set("result", without_own(result)));
     }

@@ -31,6 +31,7 @@ struct Shared {
     capabilities: Value,
     tools: Value,
     reached: Mutex<Vec<Reached>>,
+    told: tokio::sync::broadcast::Sender<Value>,
     script: Box<dyn Fn(&Reached) -> Answer + Send + Sync>,
 }
 
@@ -62,10 +63,16 @@ impl Peer {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/mcp", listener.local_addr().unwrap());
         capabilities["tools"] = json!({});
-        let shared = Arc::new(Shared { legacy, capabilities, tools, reached: Mutex::default(), script });
+        let (told, _) = tokio::sync::broadcast::channel(16);
+        let shared = Arc::new(Shared { legacy, capabilities, tools, reached: Mutex::default(), told, script });
         let router = axum::Router::new().route("/mcp", post(answer)).with_state(Arc::clone(&shared));
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         Self { url, shared }
+    }
+
+    /// Tells those who listen, if anybody does, of a task.
+    pub fn tell(&self, task: Value) {
+        let _ = self.shared.told.send(task);
     }
 
     /// The requests of that method that arrived.
@@ -91,6 +98,9 @@ async fn answer(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Byt
     shared.reached.lock().unwrap().push(request.clone());
     if message.get("id").is_none() {
         return Response::builder().status(202).body(Body::empty()).unwrap();
+    }
+    if request.method == "subscriptions/listen" && !shared.legacy {
+        return listened(&shared, &message);
     }
     let caching = |mut value: Value| {
         value["resultType"] = json!("complete");
@@ -120,4 +130,23 @@ async fn answer(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Byt
         response = response.header("mcp-session-id", "session-1");
     }
     response.body(Body::from(body.to_string())).unwrap()
+}
+
+/// Agrees to everything, and passes on what the test tells of tasks.
+fn listened(shared: &Shared, message: &Value) -> Response<Body> {
+    let id = message["id"].clone();
+    let event = move |method: &str, mut params: Value| {
+        params["_meta"] = json!({ "io.modelcontextprotocol/subscriptionId": id });
+        let message = json!({ "jsonrpc": "2.0", "method": method, "params": params });
+        Ok::<_, std::io::Error>(format!("data: {message}\n\n"))
+    };
+    let agreed = json!({ "notifications": message["params"]["notifications"] });
+    let first = event("notifications/subscriptions/acknowledged", agreed);
+    let told = shared.told.subscribe();
+    let rest = futures_util::stream::unfold((told, event), |(mut told, event)| async move {
+        let task = told.recv().await.ok()?;
+        Some((event("notifications/tasks", task), (told, event)))
+    });
+    let body = futures_util::StreamExt::chain(futures_util::stream::once(async move { first }), rest);
+    Response::builder().header("content-type", "text/event-stream").body(Body::from_stream(body)).unwrap()
 }

@@ -1,0 +1,196 @@
+//! One task that a stream hears of: its server is listened to in the caller's name, and what it tells goes on
+//! under our id.
+//!
+//! Decides when the listening is taken up again. Refuses to know streams toward clients. Invariant: every
+//! listen was authorized and is on the record, each notification is looked at as an answer to `tasks/get` is,
+//! and nobody hears of the task of a tool that was taken away.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::super::{ClientFacts, Endpoint, Trail};
+use super::handle::Handle;
+use super::leg::{Bearer, Question};
+use super::shape::Status;
+use crate::catalog::{Target, TaskDialect};
+use crate::delegate::{Grant, Leg, attempt};
+use crate::gateway::Gateway;
+use crate::identity::Caller;
+use crate::limit;
+use crate::outcome::{Outcome, Reason};
+use crate::upstream::{Event, Exchange};
+use crate::wire::{Edit, Json, Message, Value};
+
+/// One task that a stream hears of.
+pub struct TaskTopic {
+    bearer: Bearer,
+    /// As the client spells it.
+    id: String,
+}
+
+/// A listen that its server agreed to.
+struct Open {
+    exchange: Exchange,
+    target: Target,
+}
+
+impl TaskTopic {
+    /// The task of that id, if it is this caller's and its server can be listened to. Servers of 2025-11-25 tell of
+    /// tasks as they like and take no listens: their clients ask.
+    #[must_use]
+    pub fn of(
+        gateway: &Arc<Gateway>,
+        caller: &Caller,
+        endpoint: &Endpoint,
+        client: &ClientFacts,
+        id: &str,
+    ) -> Option<Self> {
+        let handle = Handle::open(gateway.sealer(), caller.principal(), id)?;
+        let bearer = Bearer {
+            gateway: Arc::clone(gateway),
+            caller: caller.clone(),
+            endpoint: endpoint.clone(),
+            client: client.clone(),
+            headers: Vec::new(),
+            handle,
+            arguments: None,
+        };
+        (bearer.handle.dialect() == TaskDialect::Extension).then(|| Self { bearer, id: id.to_owned() })
+    }
+
+    /// Listens, answers whether the server agreed, and tells for as long as this is polled and the task goes on.
+    pub async fn follow(self, tell: mpsc::Sender<Message>, agreed: oneshot::Sender<bool>) {
+        let mut decisions = self.bearer.gateway.decisions();
+        let Ok(mut open) = self.open().await else {
+            let _ = agreed.send(false);
+            return;
+        };
+        let _ = agreed.send(true);
+        let mut pause = limit::TASK_POLL_MIN;
+        loop {
+            if self.until_lost(&mut open, &tell, &mut decisions).await {
+                return;
+            }
+            open = loop {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(limit::TASK_POLL_MAX);
+                match self.open().await {
+                    Ok(open) => break open,
+                    Err(Outcome::Failed(failure)) if failure.reason != Reason::UpstreamGarbage => {}
+                    // It was decided against, or the server does not tell of it any more.
+                    Err(_) => return,
+                }
+            };
+            pause = limit::TASK_POLL_MIN;
+            // What happened meanwhile was told to nobody.
+            if self.tell_as_asked(&tell).await {
+                return;
+            }
+        }
+    }
+
+    /// Tells what the server tells; answers whether there is nothing more to hear of.
+    async fn until_lost(
+        &self,
+        open: &mut Open,
+        tell: &mpsc::Sender<Message>,
+        decisions: &mut watch::Receiver<u64>,
+    ) -> bool {
+        loop {
+            tokio::select! {
+                biased;
+                changed = decisions.changed() => {
+                    let gateway = &self.bearer.gateway;
+                    let stands = gateway.still_trusted(&self.bearer.caller).is_ok()
+                        && gateway.authorize_following(&self.bearer.caller, open.target.clone()).is_ok();
+                    if changed.is_err() || !stands {
+                        return true;
+                    }
+                }
+                event = open.exchange.next() => match event {
+                    Event::Notification(message) if message.method() == "notifications/tasks" => {
+                        if self.tell(&message, tell).await {
+                            return true;
+                        }
+                    }
+                    Event::Notification(_) => {}
+                    Event::Done(_) => return false,
+                },
+            }
+        }
+    }
+
+    /// Tells what the server told; answers whether that was the end, or nobody hears.
+    async fn tell(&self, message: &Message, tell: &mpsc::Sender<Message>) -> bool {
+        let Some(task) = message.params() else { return false };
+        if super::shape::id(task).as_deref() != Some(self.bearer.handle.task()) {
+            return false;
+        }
+        // What it asks is decided where it is asked for.
+        if task.get("inputRequests").is_some() {
+            return self.tell_as_asked(tell).await;
+        }
+        self.pass_on(super::shown(task, &self.id, None), tell).await
+    }
+
+    /// Asks how the task is and tells that.
+    async fn tell_as_asked(&self, tell: &mpsc::Sender<Message>) -> bool {
+        let (bearer, id) = (&self.bearer, &self.id);
+        let shown = |grant: &Grant, outcome: Outcome| match &outcome {
+            Outcome::Complete(result) => match result.value().as_object() {
+                Some(task) => super::detailed(bearer, grant, task, id),
+                None => outcome,
+            },
+            _ => outcome,
+        };
+        self.pass_on(bearer.ask_and("tasks/get", shown).await, tell).await
+    }
+
+    async fn pass_on(&self, shown: Outcome, tell: &mpsc::Sender<Message>) -> bool {
+        // What cannot be shown is not told: whoever asks for it hears why.
+        let Outcome::Complete(task) = shown else { return false };
+        let Some(task) = task.value().as_object() else { return false };
+        let over = matches!(Status::of(task), Some(Status::Completed | Status::Failed | Status::Cancelled));
+        let task = super::super::without_our_keys(task.edited(&[Edit::Remove("resultType")]));
+        let sent = tell.send(Message::notification("notifications/tasks", Some(&task))).await;
+        over || sent.is_err()
+    }
+
+    /// Listens to the task; its server must say that it tells of it.
+    async fn open(&self) -> Result<Open, Outcome> {
+        let leg = Leg::new(LISTEN, self.bearer.client.version).of_call(self.bearer.handle.call());
+        let mut trail = Trail { leg, target: None, name: Some(self.bearer.handle.tool().to_owned()) };
+        let wanted = Json::of(&serde_json::json!({ "notifications": { "taskIds": [self.bearer.handle.task()] } }));
+        let question = Question { method: LISTEN, own: wanted.value().as_object(), answered: None };
+        let (entry, mut exchange) = match self.bearer.open(&question, &mut trail).await {
+            Ok(opened) => opened,
+            Err(halt) => {
+                let attempt = attempt(&self.bearer.caller, &trail.leg, trail.target.as_ref(), trail.name.as_deref());
+                self.bearer.gateway.journal().stopped(&attempt, &halt.recorded);
+                return Err(halt.told.into());
+            }
+        };
+        let target = entry.proof().target().clone();
+        let acknowledged = match exchange.next().await {
+            Event::Notification(message) if message.method() == ACKNOWLEDGED => self.is_agreed(&message),
+            Event::Notification(_) => false,
+            Event::Done(outcome) => {
+                entry.close(&outcome);
+                return Err(outcome);
+            }
+        };
+        // What was asked is answered; what is told from now on needs no place among the calls.
+        entry.close(&Outcome::Complete(Json::of(&serde_json::Map::new())));
+        if acknowledged { Ok(Open { exchange, target }) } else { Err(super::unoffered()) }
+    }
+
+    fn is_agreed(&self, acknowledged: &Message) -> bool {
+        let wanted = acknowledged.params().and_then(|params| params.get("notifications")).and_then(Value::as_object);
+        let ids = wanted.and_then(|wanted| wanted.get("taskIds")).and_then(Value::as_array);
+        ids.into_iter().flatten().any(|id| id.as_str().as_deref() == Some(self.bearer.handle.task()))
+    }
+}
+
+const LISTEN: &str = "subscriptions/listen";
+const ACKNOWLEDGED: &str = "notifications/subscriptions/acknowledged";
