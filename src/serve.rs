@@ -22,6 +22,7 @@ use crate::front::{self, Certificates, Front};
 use crate::gateway::{Along, Files, Gateway, Parts, Reloader, Snapshot, watch_files};
 use crate::identity::revoked::RevocationStore as _;
 use crate::identity::{Identity, Revocations};
+use crate::ids::ReplicaId;
 use crate::policy::FailedTest;
 use crate::record::event::StartNote;
 use crate::record::{Journal, JournalKey, JournalSettings, Metrics};
@@ -56,6 +57,23 @@ pub struct Served {
     /// Where it listens.
     pub address: SocketAddr,
     front: tokio::task::JoinHandle<()>,
+    opened: Opened,
+}
+
+/// A gateway without a listener, for the process that it runs in.
+pub struct Standalone {
+    /// The gateway.
+    pub gateway: Arc<Gateway>,
+    /// What answers requests.
+    pub front: Arc<Front>,
+    opened: Opened,
+}
+
+/// The rooms, opened.
+struct Opened {
+    gateway: Arc<Gateway>,
+    sealer: Arc<Sealer>,
+    replica: ReplicaId,
     control: CancellationToken,
     control_task: tokio::task::JoinHandle<()>,
     tasks: TaskTracker,
@@ -68,6 +86,52 @@ pub struct Served {
 /// # Errors
 /// [`StartError`].
 pub async fn start(options: Options) -> Result<Served, StartError> {
+    let (files, snapshot) = understood(options)?;
+    let config = Arc::clone(&snapshot.config);
+    if config.local.is_some() {
+        // Whoever could connect would be that user.
+        return Err(trouble("a gateway for the local user alone is never served on an address"));
+    }
+    let listener = TcpListener::bind(config.gateway.listen)
+        .await
+        .map_err(|error| trouble(format!("cannot listen on {}: {error}", config.gateway.listen)))?;
+    let address = listener.local_addr().map_err(trouble)?;
+    let certificates = match config.gateway.tls.clone() {
+        Some(files) => Some(Arc::new(Certificates::load(files).map_err(trouble)?)),
+        None => None,
+    };
+    let along: Vec<Along> = certificates
+        .iter()
+        .map(Arc::clone)
+        .map(|certificates| -> Along { Box::new(move || certificates.reload().map_err(|error| error.to_string())) })
+        .collect();
+    let revision = snapshot.policy.revision();
+    let opened = Box::pin(open(snapshot, Reloader::new(files, along))).await?;
+    let gateway = Arc::clone(&opened.gateway);
+    let front = Front::new(Arc::clone(&gateway), Arc::clone(&opened.sealer), opened.replica);
+    let front = tokio::spawn(front::serve(front, listener, certificates, gateway.stopping()));
+    tracing::info!(%address, revision = %revision.0.short(), servers = config.servers.len(), "serving");
+    Ok(Served { gateway, address, front, opened })
+}
+
+/// Starts a gateway that nobody can connect to: its front is called in this process, by the one user that the
+/// overrides name.
+///
+/// # Errors
+/// [`StartError`].
+pub async fn start_standalone(options: Options) -> Result<Standalone, StartError> {
+    let (files, snapshot) = understood(options)?;
+    if snapshot.config.local.is_none() {
+        return Err(trouble("a gateway without a listener needs its user"));
+    }
+    let opened = Box::pin(open(snapshot, Reloader::new(files, Vec::new()))).await?;
+    let gateway = Arc::clone(&opened.gateway);
+    let front = Front::new(Arc::clone(&gateway), Arc::clone(&opened.sealer), opened.replica);
+    Ok(Standalone { gateway, front, opened })
+}
+
+/// What the files mean, free of mistakes and with their tests passed.
+fn understood(options: Options) -> Result<(Files, Snapshot), StartError> {
     let files = Files { path: options.file, overrides: options.overrides };
     let understood = files.read().map_err(StartError::Mistakes)?;
     for warning in &understood.warnings {
@@ -78,17 +142,12 @@ pub async fn start(options: Options) -> Result<Served, StartError> {
         let mistake = |failed: FailedTest| Mistake::whole(understood.loaded.files.shown(&failed.place), failed.message);
         return Err(StartError::Mistakes(failed.into_iter().map(mistake).collect()));
     }
-    let snapshot = Snapshot::from(understood);
-    let config = Arc::clone(&snapshot.config);
-    let listener = TcpListener::bind(config.gateway.listen)
-        .await
-        .map_err(|error| trouble(format!("cannot listen on {}: {error}", config.gateway.listen)))?;
-    let address = listener.local_addr().map_err(trouble)?;
-    let certificates = match config.gateway.tls.clone() {
-        Some(files) => Some(Arc::new(Certificates::load(files).map_err(trouble)?)),
-        None => None,
-    };
+    Ok((files, Snapshot::from(understood)))
+}
 
+/// Opens the rooms in order; nothing is served yet.
+async fn open(snapshot: Snapshot, reloader: Reloader) -> Result<Opened, StartError> {
+    let config = Arc::clone(&snapshot.config);
     let state = StateDirectory::open(&config.gateway.state).map_err(trouble)?;
     let control = Control::bind(state.path()).map_err(trouble)?;
     let store = Store::open(&state).await.map_err(trouble)?;
@@ -114,11 +173,6 @@ pub async fn start(options: Options) -> Result<Served, StartError> {
     let identity = Arc::new(Identity::new(&config, Arc::clone(&revocations), tasks.clone(), stopping.clone()));
     let upstreams = Upstreams::new(&config);
     let delegate = Arc::new(Delegate::new(&config, Arc::clone(&identity), &tasks, stopping.clone()).await);
-    let along: Vec<Along> = certificates
-        .iter()
-        .map(Arc::clone)
-        .map(|certificates| -> Along { Box::new(move || certificates.reload().map_err(|error| error.to_string())) })
-        .collect();
     let gateway = Gateway::new(Parts {
         snapshot,
         revocations,
@@ -128,8 +182,8 @@ pub async fn start(options: Options) -> Result<Served, StartError> {
         journal,
         store,
         sealer: Arc::clone(&sealer),
-        stopping: stopping.clone(),
-        reloader: Reloader::new(files, along),
+        stopping,
+        reloader,
     });
     gateway
         .journal()
@@ -152,10 +206,7 @@ pub async fn start(options: Options) -> Result<Served, StartError> {
     }
     let control_stop = CancellationToken::new();
     let control_task = tokio::spawn(serve_control(control, Arc::clone(&gateway), control_stop.clone()));
-    let front = Front::new(Arc::clone(&gateway), sealer, replica);
-    let front = tokio::spawn(front::serve(front, listener, certificates, stopping));
-    tracing::info!(%address, revision = %revision.0.short(), servers = config.servers.len(), "serving");
-    Ok(Served { gateway, address, front, control: control_stop, control_task, tasks, _state: state })
+    Ok(Opened { gateway, sealer, replica, control: control_stop, control_task, tasks, _state: state })
 }
 
 impl Served {
@@ -165,6 +216,21 @@ impl Served {
         tracing::info!(cause, "stopping");
         self.gateway.begin_to_stop();
         let _ = self.front.await;
+        self.opened.close(cause).await;
+    }
+}
+
+impl Standalone {
+    /// Stops: streams end, children are reaped, and the journal is closed last.
+    pub async fn stop(self, cause: &str) {
+        self.gateway.begin_to_stop();
+        drop(self.front);
+        self.opened.close(cause).await;
+    }
+}
+
+impl Opened {
+    async fn close(self, cause: &str) {
         self.gateway.upstreams().shutdown().await;
         self.control.cancel();
         let _ = self.control_task.await;

@@ -198,4 +198,14 @@ mod tests {
         let own = view(vec![("one", script("{}", "# Title\ntext"))], one).await;
         assert_eq!(own.instructions(|_| true).unwrap(), "# Title\ntext");
     }
+
+    #[tokio::test]
+    async fn the_instructions_of_one_server_are_cut_off() {
+        let length = limit::INSTRUCTIONS_SERVER_BYTES_MAX;
+        for (sent, kept) in [(length, length), (length + 1, length)] {
+            let view = view(vec![("one", script("{}", &"x".repeat(sent)))], Endpoint::Merged).await;
+            let shown = view.instructions(|_| true).unwrap();
+            assert_eq!(shown.bytes().filter(|byte| *byte == b'x').count(), kept, "{sent}");
+        }
+    }
 }

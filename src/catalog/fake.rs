@@ -185,6 +185,7 @@ pub(super) fn config(servers: Vec<ServerConfig>) -> Arc<Config> {
         quota: QuotaConfig { requests_per_second: 1, requests_burst: 1, calls_in_flight_max: 1, streams_max: 1 },
         issuers: Vec::new(),
         anonymous: false,
+        local: None,
         servers: servers.into_iter().map(Arc::new).collect(),
         environments: Vec::new(),
         agents: std::collections::BTreeMap::new(),

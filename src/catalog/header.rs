@@ -15,7 +15,7 @@ const ANNOTATION: &str = "x-mcp-header";
 /// A fragment that says which rule the schema breaks: an annotation is a non-empty RFC 9110 token, unique
 /// whatever the case, on a property of type string, integer or boolean that is reached from the root
 /// through `properties` alone.
-pub(super) fn header_parameters(schema: Object<'_>) -> Result<Vec<HeaderParameter>, &'static str> {
+pub fn header_parameters(schema: Object<'_>) -> Result<Vec<HeaderParameter>, &'static str> {
     // Nearly every schema has none, and the text shows it: escapes cannot spell the letters otherwise
     // unless there is a backslash.
     if !schema.raw().contains(ANNOTATION) && !schema.raw().contains('\\') {

@@ -31,6 +31,7 @@ mod view;
 
 pub use catalog::Catalog;
 pub use definition::{DropReason, Dropped};
+pub use header::header_parameters;
 pub use naming::{Naming, public_name};
 pub use resolve::Wanted;
 pub use slice::{List, Slice};

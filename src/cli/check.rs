@@ -16,6 +16,7 @@ Examples:
   bailiwick check                      the files that `serve` would load here
   bailiwick check -c /etc/bailiwick/servers.toml
   bailiwick check --demo               the files as `bailiwick demo` would load them
+  bailiwick check --standalone         the files as `bailiwick stdio --standalone` would load them
   bailiwick check --coverage           also: which rules no test of policies/tests.toml decides
   bailiwick check --strict --json      for CI: warnings count, and the answer is JSON
 
@@ -33,6 +34,9 @@ pub struct CheckArguments {
     /// Check as `demo` loads the files: its issuer `demo` is declared, unknown issuers have no effect
     #[arg(long)]
     demo: bool,
+    /// Check as `stdio --standalone` loads the files: the one user is user:local/NAME, and nothing is production
+    #[arg(long, conflicts_with = "demo")]
+    standalone: bool,
     /// Rules that no test decides, and servers without a test that allows and one that denies, are mistakes
     #[arg(long)]
     coverage: bool,
@@ -56,7 +60,11 @@ struct Answer<'a> {
 #[must_use]
 pub fn run(arguments: &CheckArguments, output: Output) -> Ending {
     let files = &arguments.files;
-    let understood = if arguments.demo { files.as_demo() } else { files.as_served() };
+    let understood = match (arguments.demo, arguments.standalone) {
+        (true, _) => files.as_demo(),
+        (_, true) => files.as_standalone(),
+        _ => files.as_served(),
+    };
     let report = understood.as_ref().ok().map(|understood| understood.policy.run_tests());
     let (mistakes, warnings, understood) = match &understood {
         Ok(understood) => (&[] as &[Mistake], understood.warnings.as_slice(), Some(understood)),
@@ -76,7 +84,7 @@ pub fn run(arguments: &CheckArguments, output: Output) -> Ending {
                 complain(failures(report, arguments.coverage, understood));
                 output.result(&(), summary(understood, report));
             }
-            _ => complain(count(mistakes.len(), !arguments.demo && files.as_demo().is_ok())),
+            _ => complain(count(mistakes.len(), !arguments.demo && !arguments.standalone && files.as_demo().is_ok())),
         }
     }
     if ok { Ending::Done } else { Ending::Refused }

@@ -37,6 +37,14 @@ impl Files {
         understand(FileSet::read(&self.config)?, &Overrides::for_demo()?)
     }
 
+    /// Reads and understands them, as `stdio --standalone` does. Who the user is changes nothing in what they mean.
+    ///
+    /// # Errors
+    /// Every mistake that was found.
+    pub fn as_standalone(&self) -> Result<Understood, Vec<Mistake>> {
+        understand(FileSet::read(&self.config)?, &Overrides::for_standalone("user".to_owned(), None)?)
+    }
+
     /// Reads and understands them for a question that changes nothing: as `serve` does, or else, where that
     /// would refuse them, as `demo` does.
     ///
@@ -46,10 +54,11 @@ impl Files {
         self.as_served().or_else(|mistakes| self.as_demo().map_err(|_| mistakes))
     }
 
-    /// As [`Self::as_either`]; where there are mistakes, they are printed.
+    /// As [`Self::as_either`], or as `stdio --standalone` does; where there are mistakes, they are printed.
     #[must_use]
     pub fn or_complain(&self) -> Option<Understood> {
-        self.as_either()
+        self.as_served()
+            .or_else(|mistakes| self.as_standalone().or_else(|_| self.as_demo()).map_err(|_| mistakes))
             .map_err(|mistakes| {
                 complain(list(&mistakes, "", BAD));
                 trouble("these files would not start; `bailiwick check` says the same");

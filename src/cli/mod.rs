@@ -15,6 +15,7 @@ pub mod completions;
 pub mod connect;
 pub mod demo;
 pub mod files;
+pub mod login;
 pub mod logs;
 pub mod output;
 pub mod revoke;
@@ -75,6 +76,8 @@ enum Command {
     Reload(serve::ReloadArguments),
     Demo(use_it::DemoArguments),
     Stdio(use_it::StdioArguments),
+    Login(login::LoginArguments),
+    Logout(login::LogoutArguments),
     Call(use_it::CallArguments),
     Token(use_it::TokenArguments),
     Logs(logs::LogsArguments),
@@ -117,6 +120,8 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Reload(arguments) => serve::reload(&arguments, output),
         Command::Demo(arguments) => in_runtime(demo::run(&arguments)),
         Command::Stdio(arguments) => use_it::stdio(&arguments),
+        Command::Login(arguments) => in_runtime(login::login(&arguments, output)),
+        Command::Logout(arguments) => in_runtime(login::logout(&arguments, output)),
         Command::Call(arguments) => in_runtime(call::call(&arguments, output)),
         Command::Token(arguments) => in_runtime(call::token(&arguments)),
         Command::Logs(arguments) => in_runtime(async { logs::run(&arguments, output, &mut anstream::stdout()).await }),

@@ -1,4 +1,4 @@
-//! `bailiwick stdio --url`: passes messages between standard input and output and a running gateway.
+//! `bailiwick stdio`: passes messages between standard input and output and a gateway, elsewhere or in this process.
 //!
 //! Decides nothing about what is allowed; refuses to send a token in the clear. Invariant: one line in is
 //! one POST out, one message back is one line out, every request gets exactly one answer, and nothing else
@@ -16,7 +16,9 @@ use tokio_util::task::TaskTracker;
 use url::Url;
 
 use super::Ending;
+use super::login::{Asking, Login};
 use super::output::trouble;
+use super::use_it::StdioArguments;
 use crate::config::SecretReference;
 use crate::limit;
 use crate::wire::mcp::{Era, code};
@@ -26,8 +28,12 @@ pub mod client;
 mod exchange;
 mod headers;
 mod lines;
+mod mirror;
+mod standalone;
+mod way;
 
 use exchange::Remote;
+use way::Way;
 
 /// The environment variable that is read when none is named.
 const TOKEN_VARIABLE: &str = "BAILIWICK_TOKEN";
@@ -35,20 +41,12 @@ const TOKEN_VARIABLE: &str = "BAILIWICK_TOKEN";
 /// Runs the bridge on this process's own standard streams until the input ends.
 ///
 /// The token comes from `token_file` (mode 0600) if there is one, from the environment variable `token_env`
-/// otherwise; without either variable being set the bridge calls without a token.
-pub async fn run(url: &Url, token_env: Option<&str>, token_file: Option<&Path>) -> Ending {
-    match token(token_env, token_file).await {
-        Ok(token) => bridge(url, token).await,
-        Err(problem) => {
-            trouble(problem);
-            Ending::Trouble
-        }
-    }
-}
-
-/// The same with a token that is at hand, such as the one of a gateway in this process.
-pub async fn bridge(url: &Url, token: Option<SecretString>) -> Ending {
-    let bridge = match Bridge::new(url, token) {
+/// otherwise; without either the bridge calls without a token, and logs in where the gateway wants one.
+pub async fn run(arguments: &StdioArguments) -> Ending {
+    let Some(url) = &arguments.url else {
+        return standalone::run(&arguments.files.config, arguments.agent.clone(), &arguments.log).await;
+    };
+    let bridge = match Bridge::of(url, arguments).await {
         Ok(bridge) => bridge,
         Err(problem) => {
             trouble(problem);
@@ -98,12 +96,21 @@ pub(super) struct Bridge {
 struct Open(Mutex<HashMap<String, (Era, CancellationToken)>>);
 
 impl Bridge {
+    async fn of(url: &Url, arguments: &StdioArguments) -> Result<Self, String> {
+        let token = token(arguments.token_env.as_deref(), arguments.token_file.as_deref()).await?;
+        let way = match token {
+            Some(token) => Way::with_token(url, Some(token))?,
+            None => Way::with_login(url, Login::new(url, arguments.login.clone(), Asking::Allowed)?)?,
+        };
+        Self::new(url, way)
+    }
+
     /// A bridge to the endpoint at `url`.
     ///
     /// # Errors
-    /// When the URL is not `https:` and not on this machine, or TLS cannot be set up.
-    pub(super) fn new(url: &Url, token: Option<SecretString>) -> Result<Self, String> {
-        Ok(Self { remote: Arc::new(Remote::new(url, token)?) })
+    /// When the URL cannot be called.
+    pub(super) fn new(url: &Url, way: Way) -> Result<Self, String> {
+        Ok(Self { remote: Arc::new(Remote::new(url, way)?) })
     }
 
     /// Passes messages on until the input ends and what is open was answered.

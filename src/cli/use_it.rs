@@ -8,7 +8,8 @@ use url::Url;
 
 use super::Ending;
 use super::files::Files;
-use crate::ids::ServerId;
+use super::login::LoginOptions;
+use crate::ids::{AgentId, ServerId};
 
 const CALL_EXAMPLES: &str = "\
 Examples:
@@ -33,7 +34,8 @@ pub struct CallArguments {
     /// Only this server, with its tools under their own names
     #[arg(long, value_name = "ID", value_parser = |text: &str| ServerId::new(text).map_err(|error| error.to_string()))]
     pub server: Option<ServerId>,
-    /// The environment variable that holds the access token
+    /// The environment variable that holds the access token; where it is not set, the login of `bailiwick login` is
+    /// used
     #[arg(long, value_name = "VARIABLE", default_value = "BAILIWICK_TOKEN")]
     pub token_env: String,
     /// The files of the gateway, for its URL
@@ -97,31 +99,53 @@ pub struct DemoArguments {
 const STDIO_EXAMPLES: &str = "\
 Examples:
   bailiwick stdio --url https://mcp.example.com/mcp
+  bailiwick stdio --url https://mcp.example.com/mcp --device
   bailiwick stdio --url http://127.0.0.1:7800/mcp --token-env MY_TOKEN
   bailiwick stdio --url https://mcp.example.com/mcp --token-file ~/.config/bailiwick/token
+  bailiwick stdio --standalone --config ~/mcp/servers.toml
 
 `bailiwick connect claude-desktop` prints the configuration that starts this.";
 
 /// Speak MCP on standard input and output, for assistants that start a program
 ///
-/// It is a bridge: it passes messages on to a running gateway, with the access token that it was given, and
-/// decides nothing. It opens no browser to log in.
+/// It is a bridge: it passes messages on to a running gateway and decides nothing. The access token is the one that
+/// it was given, else the one of `bailiwick login`; where the gateway wants one and there is none, it opens the
+/// issuer's page in the browser, and prints its address on standard error.
+///
+/// With --standalone the gateway runs in this process, for the user `user:local/NAME` of this machine alone: the same
+/// rules, the same record. It advises and does not enforce, because the user owns the process and the files; servers
+/// of the environment `production` are therefore never served this way.
 #[derive(Debug, Args)]
 #[command(after_help = STDIO_EXAMPLES)]
 pub struct StdioArguments {
     /// The gateway's MCP endpoint
-    #[arg(long)]
-    pub url: Url,
-    /// Take the access token from this environment variable; BAILIWICK_TOKEN if nothing is said
+    #[arg(long, required_unless_present = "standalone")]
+    pub url: Option<Url>,
+    /// Run the gateway in this process, for the user of this machine; it advises and does not enforce
+    #[arg(long, conflicts_with_all = ["url", "token_env", "token_file"])]
+    pub standalone: bool,
+    /// Which interactive agent of policies/agents.toml the assistant is; only needed where there are several
+    #[arg(long, value_name = "ID", requires = "standalone",
+          value_parser = |text: &str| AgentId::new(text).map_err(|error| error.to_string()))]
+    pub agent: Option<AgentId>,
+    /// How much a gateway in this process logs to standard error
+    #[arg(long, value_name = "FILTER", default_value = "warn,rmcp=error", env = "BAILIWICK_LOG", hide = true)]
+    pub log: String,
+    /// The files of a gateway in this process
+    #[command(flatten)]
+    pub files: Files,
+    /// Take the access token from this environment variable; from BAILIWICK_TOKEN if that is set
     #[arg(long, value_name = "VARIABLE")]
     pub token_env: Option<String>,
     /// Take the access token from this file, which nobody else may read
     #[arg(long, value_name = "FILE", conflicts_with = "token_env")]
     pub token_file: Option<PathBuf>,
+    /// How to log in
+    #[command(flatten)]
+    pub login: LoginOptions,
 }
 
 /// Passes messages between this process's standard streams and a gateway.
 pub fn stdio(arguments: &StdioArguments) -> Ending {
-    let StdioArguments { url, token_env, token_file } = arguments;
-    super::in_runtime(super::stdio::run(url, token_env.as_deref(), token_file.as_deref()))
+    super::in_runtime(super::stdio::run(arguments))
 }

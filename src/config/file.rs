@@ -8,10 +8,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::keys;
-use super::load::Overrides;
+use super::load::{LOCAL_ALIAS, Overrides};
 use super::mistake::{Found, Mistake, Name, Source, did_you_mean};
 use super::reader::Table;
-use super::{AgentConfig, Config, IssuerConfig, QuotaConfig, ServerConfig};
+use super::{AgentConfig, Config, IssuerConfig, LocalUser, QuotaConfig, ServerConfig};
 use crate::ids::{AgentId, Environment};
 use crate::limit;
 
@@ -21,6 +21,7 @@ mod command;
 mod credential;
 mod gateway;
 mod issuer;
+mod local;
 mod server;
 #[cfg(test)]
 mod tests;
@@ -74,6 +75,12 @@ pub fn parse(
             inert: overrides.undeclared_issuers_are_inert,
         };
         declared.resolve(&source, &mut found);
+        if let Some(local) = &overrides.local {
+            match local::agent(local, agents) {
+                Ok(agent) => parts.local = Some(LocalUser { name: local.name.clone(), agent }),
+                Err(message) => found.mistakes.push(Mistake::whole(servers.file, message)),
+            }
+        }
         if let Some(source) = &agents_source {
             declared.resolve(source, &mut found_agents);
         }
@@ -100,6 +107,7 @@ struct Parts {
     gateway: Option<gateway::Gateway>,
     quota: Option<QuotaConfig>,
     anonymous: bool,
+    local: Option<LocalUser>,
     issuers: Vec<Option<IssuerConfig>>,
     issuer_names: Vec<String>,
     servers: Vec<Option<ServerConfig>>,
@@ -145,7 +153,9 @@ fn read_top(mut top: Table<'_, '_>, base: &Path, overrides: &Overrides) -> Parts
         issuer_names.push(injected.alias.as_str().to_owned());
         issuers.push(Some(injected.clone()));
     }
-    if issuers.is_empty() && !anonymous {
+    if overrides.local.is_some() {
+        issuer_names.push(LOCAL_ALIAS.to_owned());
+    } else if issuers.is_empty() && !anonymous {
         let message = "nobody could be authenticated: write [issuers.ALIAS] with issuer = \"https://...\" \
                        (`bailiwick demo` brings an issuer of its own)";
         top.mistake(&issuer_place, message);
@@ -161,7 +171,7 @@ fn read_top(mut top: Table<'_, '_>, base: &Path, overrides: &Overrides) -> Parts
     if servers.is_empty() {
         top.source.warning(&(0..0), "no [servers.ID]: there is nothing to call");
     }
-    Parts { gateway, quota, anonymous, issuers, issuer_names, servers, environments }
+    Parts { gateway, quota, anonymous, local: None, issuers, issuer_names, servers, environments }
 }
 
 fn too_many(top: &Table<'_, '_>, what: &str, count: usize, count_max: usize) {
@@ -193,6 +203,7 @@ impl Parts {
             gateway: gateway.config,
             quota: self.quota?,
             anonymous: self.anonymous,
+            local: self.local,
             issuers,
             servers: self.servers.into_iter().map(|server| server.map(Arc::new)).collect::<Option<_>>()?,
             environments,

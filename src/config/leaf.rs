@@ -95,4 +95,14 @@ mod tests {
             assert!(Period::parse(wrong).is_err(), "{wrong}");
         }
     }
+
+    #[test]
+    fn durations_and_counts_are_bounded() {
+        let longest = limit::CONFIGURED_DURATION_MAX.as_secs();
+        assert_eq!(Period::parse(&format!("{longest}s")).unwrap().0, limit::CONFIGURED_DURATION_MAX);
+        assert!(Period::parse(&format!("{}s", longest + 1)).unwrap_err().contains("too long"));
+        let count = |number: u32| toml::from_str::<std::collections::BTreeMap<String, Count>>(&format!("n = {number}"));
+        assert_eq!(count(limit::CONFIGURED_COUNT_MAX).unwrap()["n"].0, limit::CONFIGURED_COUNT_MAX);
+        assert!(count(limit::CONFIGURED_COUNT_MAX + 1).is_err() && count(0).is_err());
+    }
 }

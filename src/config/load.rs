@@ -16,6 +16,10 @@ use crate::ids::{AgentId, IssuerAlias, ServerId};
 
 /// The alias of the development issuer.
 pub const DEMO_ALIAS: &str = "demo";
+/// The alias of the one user of `stdio --standalone`; no file may declare it.
+pub const LOCAL_ALIAS: &str = "local";
+/// The alias of somebody without a credential; no file may declare it.
+pub const ANONYMOUS_ALIAS: &str = "anonymous";
 /// The agent that every client of the development issuer becomes.
 pub const DEMO_AGENT: &str = "assistant";
 /// Where the development issuer would be if nobody said otherwise.
@@ -51,11 +55,37 @@ pub struct Overrides {
     pub server_urls: BTreeMap<ServerId, Url>,
     /// A name of an issuer that is not declared has no effect, instead of being a mistake.
     pub undeclared_issuers_are_inert: bool,
+    /// The gateway runs in the assistant's process, for this user alone, and is served on no address.
+    pub local: Option<LocalOverride>,
     /// The day on which reviews and expiries are looked at; today when absent.
     pub today: Option<jiff::civil::Date>,
 }
 
+/// Who uses `stdio --standalone`.
+#[derive(Debug, Clone)]
+pub struct LocalOverride {
+    /// The operating system's name of the user.
+    pub name: String,
+    /// Which agent the assistant is; the files must make that clear where nothing is said.
+    pub agent: Option<AgentId>,
+}
+
 impl Overrides {
+    /// What `stdio --standalone` adds: one user, and a name for a gateway that nobody can reach.
+    ///
+    /// # Errors
+    /// None that could be brought about from outside.
+    pub fn for_standalone(user: String, agent: Option<AgentId>) -> Result<Self, Vec<Mistake>> {
+        let url =
+            Url::parse("http://localhost").map_err(|error| vec![Mistake::whole("--standalone", error.to_string())])?;
+        Ok(Self {
+            listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
+            public_url: Some(url),
+            local: Some(LocalOverride { name: user, agent }),
+            ..Self::default()
+        })
+    }
+
     /// What `demo` adds, as far as it is known before anything listens: its issuer has the alias `demo`, names
     /// of other issuers have no effect. The demo puts the addresses in that it got.
     ///

@@ -42,6 +42,8 @@ pub struct Config {
     pub issuers: Vec<Arc<IssuerConfig>>,
     /// `[anonymous]`: accepted on a loopback listener only.
     pub anonymous: bool,
+    /// Whom a gateway in the assistant's own process serves, and nobody else; never in a file.
+    pub local: Option<LocalUser>,
     /// `[servers.ID]`, in the order of the file, which is the order of every list.
     pub servers: Vec<Arc<ServerConfig>>,
     /// The environments that exist: those of the servers, plus `environments = [...]`.
@@ -94,6 +96,15 @@ impl GatewayConfig {
         let base = self.public_url.as_str().trim_end_matches('/');
         server.map_or_else(|| format!("{base}/mcp"), |server| format!("{base}/mcp/{server}"))
     }
+}
+
+/// The one user of `stdio --standalone`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalUser {
+    /// The operating system's name of the user: `user:local/NAME` in rules.
+    pub name: String,
+    /// The interactive agent that the user's assistant is.
+    pub agent: AgentId,
 }
 
 /// TLS of a listener: PEM files.

@@ -374,4 +374,16 @@ mod tests {
         file.set_len(limit::CONFIG_FILE_BYTES_MAX + 1).unwrap();
         assert!(messages(&directory).contains("is larger than"));
     }
+
+    #[test]
+    fn the_number_of_files_is_bounded() {
+        let directory = example();
+        let there = FileSet::read(&directory.path().join("servers.toml")).unwrap().files.len();
+        for number in there..limit::CONFIG_FILES_MAX {
+            write(directory.path().join(format!("policies/servers/s{number}.csv")), "p\n").unwrap();
+        }
+        assert!(FileSet::read(&directory.path().join("servers.toml")).is_ok());
+        write(directory.path().join("policies/servers/more.csv"), "p\n").unwrap();
+        assert!(messages(&directory).contains("there are more than"));
+    }
 }

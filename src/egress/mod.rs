@@ -220,4 +220,11 @@ mod tests {
         assert!(policy.check("idp.corp.example", AddressClass::Loopback).is_err());
         assert!(policy.check_uri(&uri("http://idp.corp.example/")).is_err());
     }
+
+    #[test]
+    fn a_host_is_shown_up_to_a_length() {
+        let longest = "h".repeat(crate::limit::HOST_SHOWN_CHARACTERS_MAX);
+        assert_eq!(bounded(&longest), longest);
+        assert_eq!(bounded(&format!("{longest}h")), longest);
+    }
 }

@@ -60,6 +60,7 @@ pub(crate) fn config() -> Config {
         quota: QuotaConfig { requests_per_second: 10, requests_burst: 10, calls_in_flight_max: 10, streams_max: 10 },
         issuers: vec![Arc::new(issuer)],
         anonymous: false,
+        local: None,
         servers: Vec::new(),
         environments: Vec::new(),
         agents: std::collections::BTreeMap::new(),
@@ -183,7 +184,13 @@ impl Pipeline for Scripted {
             "serverInfo": { "name": "scripted", "version": "1" } })))
     }
 
-    async fn watch(self: &Arc<Self>, _: &String, _: &Endpoint, _: &ClientFacts, _: Interest) -> Result<Self::Watch, Stop> {
+    async fn watch(
+        self: &Arc<Self>,
+        _: &String,
+        _: &Endpoint,
+        _: &ClientFacts,
+        _: Interest,
+    ) -> Result<Self::Watch, Stop> {
         self.watched.lock().unwrap().take().ok_or_else(|| Refusal::new(Reason::StreamsLimited).into())
     }
 

@@ -111,4 +111,14 @@ mod tests {
             assert_eq!(seen(peer, lines), *expected, "{peer} {lines:?}");
         }
     }
+
+    #[test]
+    fn only_so_many_hops_are_walked() {
+        let behind = |trusted: usize| {
+            let hops = vec!["10.0.0.2"; trusted].join(",");
+            seen("10.0.0.1", &[("x-forwarded-for", &format!("198.51.100.1,{hops}"))])
+        };
+        assert_eq!(behind(limit::FORWARDED_HOPS_MAX - 1), "198.51.100.1");
+        assert_eq!(behind(limit::FORWARDED_HOPS_MAX), "10.0.0.2");
+    }
 }

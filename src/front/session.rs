@@ -420,4 +420,16 @@ mod tests {
         let session = sessions.open(principal("a"), &Endpoint::Merged, &id).unwrap();
         assert_eq!(sessions.client(&session).info.unwrap().as_str(), r#"{"name":"c","version":"2"}"#);
     }
+
+    #[test]
+    fn a_clients_description_is_kept_up_to_a_length_and_then_cut_down() {
+        let info = |bytes: usize| {
+            let bare = r#"{"name":"c","version":"2","x":""}"#.len();
+            Json::of(&serde_json::json!({ "name": "c", "version": "2", "x": "y".repeat(bytes - bare) }))
+        };
+        let longest = info(limit::SESSION_INFO_BYTES_MAX);
+        assert_eq!(longest.as_bytes().len(), limit::SESSION_INFO_BYTES_MAX);
+        assert_eq!(short_info(&longest), longest);
+        assert_eq!(short_info(&info(limit::SESSION_INFO_BYTES_MAX + 1)).as_str(), r#"{"name":"c","version":"2"}"#);
+    }
 }

@@ -205,6 +205,7 @@ fn trusts_more(before: &Config, after: &Config) -> bool {
     agents
         || text(&before.issuers) != text(&after.issuers)
         || (after.anonymous && !before.anonymous)
+        || after.local != before.local
         || new_servers.iter().any(|(id, facts)| old_servers.get(id) != Some(facts))
 }
 

@@ -164,10 +164,10 @@ fn active(agent: &AgentConfig, now: i64) -> Result<i64, Refusal> {
 /// `issuer_unknown`, or `agent_inactive` where an agent is gone, may not act any more, or has become another.
 pub fn still_stands(config: &Config, caller: &Caller) -> Result<(), Refusal> {
     let persona = caller.persona();
-    let vouched = if persona.issuer.as_str() == super::ANONYMOUS {
-        config.anonymous
-    } else {
-        config.issuers.iter().any(|issuer| issuer.alias == persona.issuer)
+    let vouched = match persona.issuer.as_str() {
+        super::ANONYMOUS => config.anonymous,
+        super::LOCAL => config.local.is_some(),
+        _ => config.issuers.iter().any(|issuer| issuer.alias == persona.issuer),
     };
     if !vouched {
         return Err(Refusal::new(Reason::IssuerUnknown));
@@ -189,13 +189,18 @@ pub fn still_stands(config: &Config, caller: &Caller) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Whether the agent may act now.
+pub(super) fn may_act(agent: &AgentConfig, now: i64) -> Result<(), Refusal> {
+    active(agent, now).map(|_| ())
+}
+
 /// What an agent's entry says that its issuer demands of a client before it gives it a token.
 fn declared(agent: &AgentConfig, issuer: &IssuerAlias, client: &str) -> DeclaredProof {
     let entry = agent.clients.iter().find(|known| known.issuer == *issuer && known.client_id == client);
     entry.map(|known| known.proof).unwrap_or_default()
 }
 
-fn facts(agent: &AgentConfig) -> AgentFacts {
+pub(super) fn facts(agent: &AgentConfig) -> AgentFacts {
     AgentFacts {
         id: agent.id.clone(),
         environments: agent.environments.clone(),
@@ -311,5 +316,18 @@ mod tests {
         let nested =
             (0..1_000).fold(r#"{"sub":"x"}"#.to_owned(), |inner, n| format!("{{\"sub\":\"n{n}\",\"act\":{inner}}}"));
         assert_eq!(actors(Some("desk-client"), Some("alice"), Some(&nested)).unwrap_err(), Reason::ChainRefused);
+    }
+
+    #[test]
+    fn a_chain_has_at_most_so_many_actors() {
+        let chain = |depth: usize| {
+            let act = (1..=depth).rev().fold(String::new(), |inner, hop| {
+                let rest = if inner.is_empty() { inner } else { format!(",\"act\":{inner}") };
+                format!("{{\"sub\":\"h{hop}\"{rest}}}")
+            });
+            actors(Some("desk-client"), Some("alice"), Some(&act))
+        };
+        assert_eq!(chain(limit::ACTOR_DEPTH_MAX).unwrap().chain.len(), limit::ACTOR_DEPTH_MAX);
+        assert_eq!(chain(limit::ACTOR_DEPTH_MAX + 1).unwrap_err(), Reason::ChainRefused);
     }
 }

@@ -152,6 +152,7 @@ pub fn config() -> Config {
         quota: QuotaConfig { requests_per_second: 100, requests_burst: 100, calls_in_flight_max: 10, streams_max: 10 },
         issuers: vec![Arc::new(issuer_config()), Arc::new(other)],
         anonymous: false,
+        local: None,
         servers: Vec::new(),
         environments: vec![Environment::new("development").unwrap()],
         agents: agents.into_iter().map(|agent| (agent.id.clone(), Arc::new(agent))).collect::<BTreeMap<_, _>>(),

@@ -274,4 +274,16 @@ mod tests {
             set(&[serde_json::json!({"kty": "EC"}), one.jwk(), serde_json::json!({"kty": "PQC"})]).unwrap();
         assert_eq!(verify(&unreadable, &one, Some("one")), Verification::Verified);
     }
+
+    #[test]
+    fn only_so_many_keys_of_one_id_are_tried() {
+        let right = Signer::new("same");
+        let among = |before: usize| {
+            let mut keys: Vec<_> = (0..before).map(|_| Signer::new("same").jwk()).collect();
+            keys.push(right.jwk());
+            verify(&set(&keys).unwrap(), &right, Some("same"))
+        };
+        assert_eq!(among(limit::JWKS_SAME_ID_MAX - 1), Verification::Verified);
+        assert_eq!(among(limit::JWKS_SAME_ID_MAX), Verification::Invalid);
+    }
 }

@@ -45,14 +45,16 @@ use issuer::Issuer;
 use keys::Verification;
 use token::Jwt;
 
-use crate::config::{Config, CredentialConfig, DeclaredProof, IssuerConfig};
+use crate::config::{AgentConfig, Config, CredentialConfig, DeclaredProof, IssuerConfig};
 use crate::egress::EgressPolicy;
 use crate::ids::{Digest, IssuerAlias, Subject};
 use crate::limit;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
 
 /// The alias and the name of somebody without a credential; no issuer may be called that.
-pub const ANONYMOUS: &str = "anonymous";
+pub const ANONYMOUS: &str = crate::config::load::ANONYMOUS_ALIAS;
+/// The alias of the one user of a gateway in the assistant's own process; no issuer may be called that.
+pub const LOCAL: &str = crate::config::load::LOCAL_ALIAS;
 
 /// What came with a request.
 #[derive(Clone, Copy)]
@@ -83,6 +85,8 @@ struct Settings {
     issuers: HashMap<String, Accepted>,
     agents: AgentIndex,
     anonymous: Option<Arc<Verified>>,
+    /// The user of a gateway in the assistant's own process, and the agent that the assistant is.
+    local: Option<(Arc<Verified>, Arc<AgentConfig>)>,
     /// Whether any credential is made from the inbound token; if not, it is forgotten at once.
     keep_tokens: bool,
 }
@@ -118,8 +122,9 @@ impl Identity {
     /// [`Self::FIRST_REVISION`]; callers say under which they were verified.
     pub fn reload(&self, config: &Config) -> u64 {
         let before = self.settings.load_full();
-        let issuers: HashMap<String, Accepted> = config
-            .issuers
+        // A gateway without a listener is presented no tokens, and asks nobody for keys.
+        let believed = if config.local.is_some() { &[][..] } else { config.issuers.as_slice() };
+        let issuers: HashMap<String, Accepted> = believed
             .iter()
             .map(|own| {
                 // The configuration has refused loopback issuers where they are not allowed; what may listen
@@ -201,6 +206,13 @@ impl Identity {
 
     fn anonymous(&self, resource: &Resource) -> Result<Caller, Stop> {
         let settings = self.settings.load();
+        if let Some((verified, agent)) = &settings.local {
+            if *resource == Resource::Admin {
+                return Err(Refusal::new(Reason::TokenMissing).into());
+            }
+            agent::may_act(agent, now_s())?;
+            return self.checked(verified);
+        }
         match &settings.anonymous {
             Some(verified) if *resource != Resource::Admin => self.checked(verified),
             _ => Err(Refusal::new(Reason::TokenMissing).into()),
@@ -248,6 +260,7 @@ impl Settings {
             issuers: HashMap::new(),
             agents: AgentIndex::default(),
             anonymous: anonymous(config, revision).map(Arc::new),
+            local: local(config, revision).map(|(verified, agent)| (Arc::new(verified), agent)),
             keep_tokens,
         }
     }
@@ -325,11 +338,31 @@ fn anonymous(config: &Config, settings_revision: u64) -> Option<Verified> {
     if !config.anonymous || named_alike || !config.gateway.listen.ip().is_loopback() {
         return None;
     }
+    Some(without_token(alias, ANONYMOUS, None, Digest::of("bailiwick/anonymous/v1", &[]), settings_revision))
+}
+
+/// The user of a gateway in the assistant's own process: what the operating system says, through the agent that the
+/// files name. No client has proven anything, and nobody has authenticated.
+fn local(config: &Config, settings_revision: u64) -> Option<(Verified, Arc<AgentConfig>)> {
+    let user = config.local.as_ref()?;
+    let alias = IssuerAlias::new(LOCAL).ok()?;
+    let agent = Arc::clone(config.agents.get(&user.agent)?);
+    let digest = Digest::of("bailiwick/local/v1", &[user.name.as_bytes()]);
+    Some((without_token(alias, &user.name, Some(agent::facts(&agent)), digest, settings_revision), agent))
+}
+
+fn without_token(
+    alias: IssuerAlias,
+    name: &str,
+    agent: Option<AgentFacts>,
+    digest: Digest,
+    settings_revision: u64,
+) -> Verified {
     let persona = Persona {
         issuer: alias.clone(),
-        user: Some(Subject::user(&alias, ANONYMOUS)),
+        user: Some(Subject::user(&alias, name)),
         groups: Groups::Known(Vec::new()),
-        agent: None,
+        agent,
         chain: Vec::new(),
         default_roles: Vec::new(),
         scopes: Vec::new(),
@@ -339,16 +372,16 @@ fn anonymous(config: &Config, settings_revision: u64) -> Option<Verified> {
         acr: None,
     };
     let token = TokenFacts {
-        digest: Digest::of("bailiwick/anonymous/v1", &[]),
+        digest,
         issuer: alias,
-        subject: Some(ANONYMOUS.to_owned()),
+        subject: Some(name.to_owned()),
         client: None,
         id: None,
         session: None,
         issued_at: None,
         expires_at: i64::MAX,
     };
-    Some(Verified::new(persona, token, DeclaredProof::Public, settings_revision, None))
+    Verified::new(persona, token, DeclaredProof::Public, settings_revision, None)
 }
 
 /// Seconds since 1970 by this machine's clock.

@@ -458,9 +458,60 @@ async fn nobody_is_anonymous_unless_that_is_configured_on_loopback() {
 }
 
 #[tokio::test]
+async fn the_local_user_is_made_from_the_configuration_in_memory_alone() {
+    let mut config = config_at("http://127.0.0.1:9");
+    let desk = crate::ids::AgentId::new("desk").unwrap();
+    config.local = Some(crate::config::LocalUser { name: "ann,*".to_owned(), agent: desk.clone() });
+    config.anonymous = true;
+    let gateway = room(&config);
+    // Nobody is asked for keys, because nobody can present a token.
+    assert!(gateway.identity.is_ready() && gateway.identity.readiness().is_empty());
+    let caller = gateway.identity.authenticate(Presented::Nothing, &Resource::Gateway).await.unwrap();
+    let persona = caller.persona();
+    assert_eq!(persona.user.as_ref().unwrap().as_str(), "user:local/ann%2C%2A");
+    assert_eq!((persona.agent.as_ref().unwrap().id.as_str(), persona.client_proof), ("desk", ClientProof::None));
+    assert!(caller.subject_token().is_none(), "there is nothing to exchange");
+    assert!(super::still_stands(&config, &caller).is_ok());
+    let refused = |resource| gateway.identity.authenticate(Presented::Nothing, resource);
+    assert_eq!(refused(&Resource::Admin).await.map(|_| ()).map_err(|stop| stop.reason()), Err(Reason::TokenMissing));
+
+    let agent = Arc::make_mut(config.agents.get_mut(&desk).unwrap());
+    agent.state = crate::config::AgentState::Suspended;
+    gateway.identity.reload(&config);
+    let stopped = gateway.identity.authenticate(Presented::Nothing, &Resource::Gateway).await;
+    assert_eq!(stopped.map(|_| ()).map_err(|stop| stop.reason()), Err(Reason::AgentInactive));
+    config.local = None;
+    assert_eq!(super::still_stands(&config, &caller).unwrap_err().reason, Reason::IssuerUnknown);
+}
+
+#[tokio::test]
 async fn the_tasks_end_when_they_are_stopped() {
     let room = room(&config_at("http://127.0.0.1:9"));
     room.stop.cancel();
     room.tasks.close();
     tokio::time::timeout(Duration::from_secs(5), room.tasks.wait()).await.unwrap();
+}
+
+#[tokio::test]
+async fn audiences_and_scopes_of_a_token_are_bounded() {
+    let signer = Signer::new("one");
+    let idp = Idp::start(vec![signer.jwk()]).await;
+    let room = room(&config_at(&idp.url));
+    let audiences = |count: usize| {
+        let mut all: Vec<String> = (1..count).map(|number| format!("https://a{number}.example")).collect();
+        all.push("https://gw.example/mcp".to_owned());
+        signer.token(&with(claims(&idp.url), json!({ "aud": all })))
+    };
+    assert!(room.ask(&audiences(limit::TOKEN_AUDIENCES_MAX)).await.is_ok());
+    let refused = room.ask(&audiences(limit::TOKEN_AUDIENCES_MAX + 1)).await;
+    assert_eq!(refused.map(|_| ()), Err(Reason::TokenMalformed));
+    let scopes = |count: usize| {
+        let all: Vec<String> = (0..count).map(|number| format!("s{number}")).collect();
+        signer.token(&with(claims(&idp.url), json!({ "scope": all.join(" ") })))
+    };
+    assert_eq!(
+        room.ask(&scopes(limit::TOKEN_SCOPES_MAX)).await.unwrap().persona().scopes.len(),
+        limit::TOKEN_SCOPES_MAX
+    );
+    assert_eq!(room.ask(&scopes(limit::TOKEN_SCOPES_MAX + 1)).await.map(|_| ()), Err(Reason::TokenMalformed));
 }

@@ -204,4 +204,14 @@ mod tests {
             assert_eq!(claims.date(bad).unwrap_err().reason, Reason::TokenMalformed, "{bad}");
         }
     }
+
+    #[test]
+    fn the_number_of_claims_is_bounded() {
+        let token = |count: usize| {
+            let members: Vec<String> = (0..count).map(|number| format!("\"c{number}\":1")).collect();
+            claims(&format!("{{{}}}", members.join(",")))
+        };
+        assert!(token(limit::TOKEN_CLAIMS_MAX).is_ok());
+        assert_eq!(token(limit::TOKEN_CLAIMS_MAX + 1).unwrap_err().reason, Reason::TokenMalformed);
+    }
 }

@@ -198,3 +198,61 @@ fn a_condition_that_grows_without_bound_is_refused() {
     let found = build_with(&[("conditions.toml", &text)], &world()).unwrap_err();
     assert!(found.iter().any(|mistake| mistake.message.contains("at most 1000 parts")), "{found:?}");
 }
+
+/// The mistakes of a file with one more condition.
+fn condition_mistakes(condition: &str) -> Vec<String> {
+    let text = format!("{}\n{condition}\n", super::fixture::CONDITIONS);
+    match build_with(&[("conditions.toml", &text)], &world()) {
+        Ok(_) => Vec::new(),
+        Err(mistakes) => mistakes.iter().map(ToString::to_string).collect(),
+    }
+}
+
+#[test]
+fn the_depth_and_the_parts_of_a_condition_are_bounded() {
+    let nested = |depth: usize| {
+        let inner = (1..depth)
+            .fold("{ argument = \"a\", present = true }".to_owned(), |inner, _| format!("{{ not = {inner} }}"));
+        condition_mistakes(&format!("[deep]\nnot = {inner}"))
+    };
+    let deepest = (1..).take_while(|depth| nested(*depth).is_empty()).last().unwrap();
+    assert!(
+        (crate::limit::CONDITION_DEPTH_MAX - 2..=crate::limit::CONDITION_DEPTH_MAX).contains(&deepest),
+        "{deepest}"
+    );
+    assert!(nested(deepest + 1).concat().contains("deep; flatten this"));
+    let wide = |parts: usize| {
+        let all = vec!["{ argument = \"a\", present = true }"; parts].join(", ");
+        condition_mistakes(&format!("[wide]\nall = [{all}]"))
+    };
+    assert!(wide(crate::limit::CONDITION_PARTS_MAX - 2).is_empty());
+    assert!(wide(crate::limit::CONDITION_PARTS_MAX + 1).concat().contains("parts; split it"));
+}
+
+#[test]
+fn environments_are_bounded() {
+    let many = |count: usize| {
+        let mut world = world();
+        let more = count - world.environments.len();
+        world.environments.extend((0..more).map(|number| super::fixture::environment(&format!("e{number}"))));
+        build_with(&[], &world).map(|_| ()).map_err(|mistakes| mistakes[0].to_string())
+    };
+    assert_eq!(many(crate::limit::ENVIRONMENTS_MAX), Ok(()));
+    assert!(many(crate::limit::ENVIRONMENTS_MAX + 1).unwrap_err().contains("environments"));
+}
+
+#[test]
+fn the_rows_of_all_files_are_bounded() {
+    let row = "p, anyone, *, github/x, call, -, deny\n";
+    let found = mistakes(&row.repeat(crate::limit::POLICY_ROWS_MAX)).concat();
+    assert!(found.contains("rows in all files"), "{found:.200}");
+}
+
+#[test]
+fn so_many_mistakes_are_reported_and_no_more() {
+    let slip = |number: usize| format!("p, anyone, *, github/x{number}, call, -, Deny\n");
+    let slips = |count: usize| mistakes(&(0..count).map(slip).collect::<String>());
+    let most = crate::limit::POLICY_MISTAKES_MAX;
+    assert_eq!(slips(most).len(), most);
+    assert_eq!(slips(most + 1).len(), most);
+}

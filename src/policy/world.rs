@@ -4,7 +4,7 @@
 //! that silently does nothing.
 
 use crate::config::{AgentKind, Config, ScopeMode};
-use crate::identity::AgentFacts;
+use crate::identity::{AgentFacts, LOCAL};
 use crate::ids::{Environment, IssuerAlias, ServerId};
 
 /// The environment of the gateway's own operations, `bailiwick/...`; it always exists.
@@ -51,6 +51,8 @@ impl World {
     /// The world of a configuration.
     #[must_use]
     pub fn of(config: &Config, strictness: Strictness) -> Self {
+        let local = IssuerAlias::new(LOCAL).ok().filter(|_| config.local.is_some());
+        let local = local.map(|alias| Issuer { alias, default_roles: Vec::new(), scopes: ScopeMode::Ignored });
         Self {
             environments: config.environments.clone(),
             servers: config.servers.iter().map(|server| (server.id.clone(), server.environment.clone())).collect(),
@@ -62,6 +64,7 @@ impl World {
                     default_roles: issuer.default_roles.clone(),
                     scopes: issuer.scopes.clone(),
                 })
+                .chain(local)
                 .collect(),
             agents: config
                 .agents

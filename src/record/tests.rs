@@ -437,3 +437,18 @@ async fn nothing_is_taken_after_the_stop() {
     assert!(matches!(stop, Stop::Failed(Failure { reason: Reason::RecordUnavailable, .. })));
     assert_eq!(kinds(state.path()), ["stop"]);
 }
+
+#[tokio::test]
+async fn a_reload_lists_so_many_rows_and_counts_them_all() {
+    let state = tempfile::tempdir().unwrap();
+    let (journal, _) = start(state.path());
+    let rows: Vec<String> = (0..=limit::RECORD_ROWS_MAX).map(|number| format!("p, row {number}")).collect();
+    for added in [&rows[1..], &rows[..]] {
+        let note = event::ReloadNote { actor: "test", from: None, to: None, added, removed: &[], problem: None };
+        journal.reloaded(&note).await.unwrap();
+        let written = lines(state.path());
+        let reload = &written.last().unwrap()["reload"];
+        assert_eq!(reload["added"], added.len());
+        assert_eq!(reload["rows"].as_array().unwrap().len(), limit::RECORD_ROWS_MAX);
+    }
+}

@@ -432,4 +432,14 @@ mod tests {
         assert!(!unsupported(json!({ "supported": ["2025-11-25"] })));
         assert!(!unsupported(json!(null)));
     }
+
+    #[test]
+    fn the_bytes_of_all_pages_of_a_list_are_bounded() {
+        let mut pages = Pages::new(Kind::Prompt);
+        let large = "x".repeat(4 * 1024 * 1024);
+        let fit = limit::LIST_BYTES_MAX / (large.len() + 64);
+        let sent = |number: usize| page(&format!(r#"{{"prompts":[],"x":"{large}","nextCursor":"{number}"}}"#));
+        assert!((0..fit).all(|number| pages.take(&sent(number)).is_ok()));
+        assert!(pages.take(&sent(fit)).unwrap_err().detail.contains("too long"));
+    }
 }

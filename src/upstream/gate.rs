@@ -75,3 +75,26 @@ impl Drop for Waiter<'_> {
         self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn housekeeping_has_so_many_places_of_its_own() {
+        let health = HealthConfig { calls_in_flight_max: 1, ..super::super::tests::patient() };
+        let gate = Gate::new(&health);
+        let soon = || Instant::now() + Duration::from_millis(50);
+        let mut places = Vec::new();
+        for _ in 0..limit::ERRANDS_IN_FLIGHT_MAX {
+            places.push(gate.enter(true, soon()).await.unwrap());
+        }
+        assert_eq!(gate.enter(true, soon()).await.unwrap_err().reason, Reason::UpstreamBusy);
+        let call = gate.enter(false, soon()).await;
+        assert!(call.is_ok(), "calls are counted apart");
+        places.pop();
+        assert!(gate.enter(true, soon()).await.is_ok());
+    }
+}

@@ -153,7 +153,11 @@ impl Http {
     }
 
     /// The session of whoever asks; initialized if there is none.
-    pub(super) async fn session_for(self: &Arc<Self>, access: &Access, askable: Askable) -> Result<Lease<Session>, Trouble> {
+    pub(super) async fn session_for(
+        self: &Arc<Self>,
+        access: &Access,
+        askable: Askable,
+    ) -> Result<Lease<Session>, Trouble> {
         let evict = |session: Arc<Session>| {
             let http = Arc::clone(self);
             tokio::spawn(async move {

@@ -188,7 +188,11 @@ impl Stdio {
     }
 
     /// The process of whoever asks; started if there is none that lives.
-    pub(super) async fn process_for(self: &Arc<Self>, access: &Access, askable: Askable) -> Result<Lease<Running>, Failure> {
+    pub(super) async fn process_for(
+        self: &Arc<Self>,
+        access: &Access,
+        askable: Askable,
+    ) -> Result<Lease<Running>, Failure> {
         let key = self.key(access, askable);
         loop {
             let evict = |running: Arc<Running>| {

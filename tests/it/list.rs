@@ -109,6 +109,9 @@ async fn a_long_list_comes_in_pages_that_miss_and_repeat_nothing() {
             answer.result()["tools"].as_array().unwrap().iter().map(|tool| tool["name"].as_str().unwrap().to_owned()),
         );
         cursor = answer.result().get("nextCursor").cloned();
+        if cursor.is_some() {
+            assert_eq!(names.len() % bailiwick::limit::LIST_PAGE_ITEMS_MAX, 0, "a full page has exactly so many");
+        }
         if cursor.is_none() {
             break;
         }

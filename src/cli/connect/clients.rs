@@ -47,11 +47,18 @@ fn claude_desktop(connection: &Connection) -> Vec<Step> {
     }
     let content = pretty(&json!({ "mcpServers": { connection.name.as_str(): server } }));
     let last = match &connection.token_env {
-        None => "quit and start Claude; the bridge opens no browser: for a gateway that wants a login, use --token-env"
-            .to_owned(),
+        None => {
+            "quit and start Claude; whenever the login has ended, the bridge opens the browser by itself".to_owned()
+        }
         Some(variable) => format!("quit Claude and start it where {variable} is set"),
     };
-    vec![
+    // The desktop does not wait for somebody who is still logging in.
+    let login = connection.token_env.is_none().then(|| Step::Command {
+        why: "log in, once",
+        command: format!("{} login --url {}", quoted(&connection.program.display().to_string()), connection.url),
+    });
+    let mut steps: Vec<Step> = login.into_iter().collect();
+    steps.extend([
         Step::File {
             why: "macOS: merge this into",
             path: "~/Library/Application Support/Claude/claude_desktop_config.json",
@@ -59,7 +66,14 @@ fn claude_desktop(connection: &Connection) -> Vec<Step> {
         },
         Step::File { why: "Linux: merge this into", path: "~/.config/Claude/claude_desktop_config.json", content },
         Step::Note { why: last },
-    ]
+    ]);
+    steps
+}
+
+/// A path as a shell reads it back.
+fn quoted(path: &str) -> String {
+    let plain = path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-+".contains(&byte));
+    if plain { path.to_owned() } else { format!("'{}'", path.replace('\'', r"'\''")) }
 }
 
 fn cursor(connection: &Connection) -> Vec<Step> {

@@ -8,6 +8,8 @@ use tokio::sync::mpsc;
 use url::Url;
 
 use super::exchange::Remote;
+use super::way::Way;
+use crate::cli::login::{Asking, Login, LoginOptions};
 use crate::limit;
 use crate::wire::mcp::meta;
 use crate::wire::{Kind, Message, Source};
@@ -23,7 +25,16 @@ impl Client {
     /// # Errors
     /// When the URL is not `https:` and not on this machine, or TLS cannot be set up.
     pub fn new(url: &Url, token: Option<SecretString>) -> Result<Self, String> {
-        Ok(Self { remote: Remote::new(url, token)? })
+        Ok(Self { remote: Remote::new(url, Way::with_token(url, token)?)? })
+    }
+
+    /// A client of the endpoint at `url` with the login that is kept for it; asks nobody to log in.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn logged_in(url: &Url) -> Result<Self, String> {
+        let login = Login::new(url, LoginOptions::default(), Asking::Never)?;
+        Ok(Self { remote: Remote::new(url, Way::with_login(url, login)?)? })
     }
 
     /// Asks for `method`, and answers the response message: with `result` or with `error`.

@@ -6,17 +6,16 @@
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Method as Verb, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
-use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::mpsc;
-use url::{Host, Url};
+use url::Url;
 
 use super::super::output::trouble;
+use super::mirror::Mirrors;
+use super::way::{Body, Way};
 use super::{error, headers};
-use crate::egress::{EgressPolicy, UpstreamClient, upstream_client};
 use crate::limit;
 use crate::wire::mcp::{code, header};
 use crate::wire::{Kind, Message, Source, Value, sse};
@@ -25,10 +24,12 @@ const EVENT_STREAM: &str = "text/event-stream";
 
 /// The gateway at the other end.
 pub(super) struct Remote {
-    client: UpstreamClient,
+    way: Way,
     url: Uri,
-    authorization: Option<HeaderValue>,
     session: Mutex<Option<Session>>,
+    mirrors: Mirrors,
+    /// Whether we have asked for the tools ourselves.
+    listed: tokio::sync::Mutex<bool>,
 }
 
 /// What `initialize` settled.
@@ -44,37 +45,31 @@ struct Answering<'a> {
     request: Option<&'a Message>,
     lines: &'a mpsc::Sender<Message>,
     answered: bool,
+    mirrors: &'a Mirrors,
+    /// The gateway misses headers, and whether it may be asked again with those that it wants now.
+    mismatch: Mismatch,
+}
+
+/// What became of the headers that repeat arguments.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mismatch {
+    /// They were right so far.
+    None,
+    /// The gateway refused them before it did anything; the refusal was not passed on.
+    Found,
+    /// They were made anew: another refusal is the answer.
+    Final,
 }
 
 impl Remote {
     /// A client of the endpoint at `url`.
     ///
     /// # Errors
-    /// When the URL is not `https:` and not on this machine, or TLS cannot be set up.
-    pub(super) fn new(url: &Url, token: Option<SecretString>) -> Result<Self, String> {
-        let local = match url.host() {
-            Some(Host::Domain(name)) => name == "localhost",
-            Some(Host::Ipv4(address)) => address.is_loopback(),
-            Some(Host::Ipv6(address)) => address.is_loopback(),
-            None => false,
-        };
-        if url.scheme() != "https" && !(url.scheme() == "http" && local) {
-            return Err(format!("{url} would send the token in the clear: use https:"));
-        }
-        // The address is the one that the user typed: wherever it is, it was meant.
-        let client = upstream_client(EgressPolicy::server(true), limit::BRIDGE_CONNECT_TIMEOUT);
-        let authorization = token.map(|token| {
-            let mut value = HeaderValue::from_str(&format!("Bearer {}", token.expose_secret()))
-                .map_err(|_| "the token has characters that no token has".to_owned())?;
-            value.set_sensitive(true);
-            Ok::<_, String>(value)
-        });
-        Ok(Self {
-            client: client.map_err(|error| error.to_string())?,
-            url: url.as_str().parse().map_err(|_| format!("{url} is not a URL that can be called"))?,
-            authorization: authorization.transpose()?,
-            session: Mutex::default(),
-        })
+    /// When the URL cannot be called.
+    pub(super) fn new(url: &Url, way: Way) -> Result<Self, String> {
+        let url = url.as_str().parse().map_err(|_| format!("{url} is not a URL that can be called"))?;
+        let (session, mirrors, listed) = Default::default();
+        Ok(Self { way, url, session, mirrors, listed })
     }
 
     /// Whether `initialize` began a session.
@@ -84,7 +79,8 @@ impl Remote {
 
     /// Sends a message and passes on whatever comes back.
     pub(super) async fn exchange(&self, message: &Message, lines: &mpsc::Sender<Message>) {
-        let mut answering = Answering { request: Some(message), lines, answered: message.kind() != Kind::Request };
+        let mut answering = self.answering(Some(message), lines);
+        answering.answered = message.kind() != Kind::Request;
         let problem = self.attempt(message, &mut answering).await.err();
         if let Some(problem) = &problem {
             trouble(problem);
@@ -100,10 +96,60 @@ impl Remote {
     /// # Errors
     /// Why the gateway did not answer.
     pub(super) async fn ask(&self, message: &Message, lines: &mpsc::Sender<Message>) -> Result<(), String> {
-        self.attempt(message, &mut Answering { request: Some(message), lines, answered: false }).await
+        self.attempt(message, &mut self.answering(Some(message), lines)).await
+    }
+
+    fn answering<'a>(&'a self, request: Option<&'a Message>, lines: &'a mpsc::Sender<Message>) -> Answering<'a> {
+        Answering { request, lines, answered: false, mirrors: &self.mirrors, mismatch: Mismatch::None }
     }
 
     async fn attempt(&self, message: &Message, answering: &mut Answering<'_>) -> Result<(), String> {
+        if self.mirrors.is_unknown(message) {
+            self.list_tools(message, false).await;
+        }
+        self.once(message, answering).await?;
+        if answering.mismatch != Mismatch::Found {
+            return Ok(());
+        }
+        // The tool has another schema than when it was listed.
+        answering.mismatch = Mismatch::Final;
+        self.list_tools(message, true).await;
+        self.once(message, answering).await
+    }
+
+    /// Asks for the tools, as the client that makes this call, to learn which arguments are repeated in headers.
+    /// Where that fails the call is sent without, and the gateway says what is missing.
+    async fn list_tools(&self, call: &Message, again: bool) {
+        let mut listed = self.listed.lock().await;
+        if *listed && !again {
+            return;
+        }
+        let Some(meta) = call.params().and_then(|params| params.get("_meta")) else { return };
+        let mut params = format!("{{\"_meta\":{}}}", meta.raw());
+        for _ in 0..limit::BRIDGE_LIST_PAGES_MAX {
+            let text = format!(r#"{{"jsonrpc":"2.0","id":0,"method":"tools/list","params":{params}}}"#);
+            let Ok(message) = Message::parse(text, Source::Client) else { return };
+            let (lines, mut received) = mpsc::channel(limit::BRIDGE_LINES_MAX);
+            let asked = async move { self.once(&message, &mut self.answering(Some(&message), &lines)).await };
+            let answered = async {
+                let mut answer = None;
+                while let Some(message) = received.recv().await {
+                    answer = Some(message).filter(|message| message.kind() == Kind::Result).or(answer);
+                }
+                answer
+            };
+            let (Ok(()), Some(answer)) = tokio::join!(asked, answered) else { return };
+            *listed = true;
+            let cursor = answer.body().and_then(|body| {
+                let cursor = body.value().as_object()?.get("nextCursor").filter(|cursor| cursor.as_str().is_some())?;
+                Some(cursor.raw().to_owned())
+            });
+            let Some(cursor) = cursor else { return };
+            params = format!("{{\"cursor\":{cursor},\"_meta\":{}}}", meta.raw());
+        }
+    }
+
+    async fn once(&self, message: &Message, answering: &mut Answering<'_>) -> Result<(), String> {
         let response = self.send(Verb::POST, Some(message)).await?;
         if message.method() == "initialize" && !headers::is_modern(message) {
             self.begin(response.headers());
@@ -116,7 +162,7 @@ impl Remote {
         loop {
             match self.send(Verb::GET, None).await {
                 Ok(response) if response.status() == StatusCode::OK => {
-                    let mut passing = Answering { request: None, lines, answered: false };
+                    let mut passing = self.answering(None, lines);
                     let _broken_off = events(response, &mut passing).await;
                 }
                 // 405: not offered. Anything else will be said again to the next request.
@@ -137,14 +183,11 @@ impl Remote {
         }
     }
 
-    async fn send(&self, verb: Verb, message: Option<&Message>) -> Result<Response<Incoming>, String> {
+    async fn send(&self, verb: Verb, message: Option<&Message>) -> Result<Response<Body>, String> {
         let body = message.map(|message| message.as_bytes().clone()).unwrap_or_default();
         let mut request = Request::new(Full::new(body));
         *request.uri_mut() = self.url.clone();
         let fields = request.headers_mut();
-        if let Some(authorization) = &self.authorization {
-            fields.insert(AUTHORIZATION, authorization.clone());
-        }
         fields.insert(
             ACCEPT,
             match verb {
@@ -153,7 +196,10 @@ impl Remote {
             },
         );
         match message {
-            Some(message) if headers::is_modern(message) => headers::modern(message, fields),
+            Some(message) if headers::is_modern(message) => {
+                headers::modern(message, fields);
+                self.mirrors.add(message, fields);
+            }
             Some(message) if message.method() == "initialize" => {}
             _ => self.name_session(fields),
         }
@@ -161,10 +207,7 @@ impl Remote {
             fields.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
         *request.method_mut() = verb;
-        self.client.request(request).await.map_err(|error| {
-            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
-            format!("the gateway at {} cannot be reached{cause}; check the URL and that it runs", self.url)
-        })
+        self.way.send(request).await
     }
 
     fn name_session(&self, fields: &mut HeaderMap) {
@@ -175,7 +218,7 @@ impl Remote {
         }
     }
 
-    async fn receive(&self, response: Response<Incoming>, answering: &mut Answering<'_>) -> Result<(), String> {
+    async fn receive(&self, response: Response<Body>, answering: &mut Answering<'_>) -> Result<(), String> {
         let status = response.status();
         if status == StatusCode::UNAUTHORIZED {
             return Err(self.unauthorized(response.headers()));
@@ -208,11 +251,7 @@ impl Remote {
             .and_then(|value| value.split("resource_metadata=\"").nth(1))
             .and_then(|rest| rest.split('"').next());
         let place = place.map(|place| format!(" ({place} says where to get one)")).unwrap_or_default();
-        let what = if self.authorization.is_some() { "refused the access token" } else { "needs an access token" };
-        format!(
-            "the gateway {what}: put a valid one into the environment variable BAILIWICK_TOKEN, or into a file of \
-             mode 0600 that --token-file names, and start again{place}"
-        )
+        format!("{}{place}", self.way.refused(&self.url.to_string()))
     }
 
     fn begin(&self, headers: &HeaderMap) {
@@ -247,6 +286,11 @@ impl Answering<'_> {
             if self.answered {
                 return true;
             }
+            if self.mismatch == Mismatch::None && is_mismatch(request, &message) {
+                self.mismatch = Mismatch::Found;
+                return true;
+            }
+            self.mirrors.learn(request, &message);
             self.answered = true;
             if message.id().is_none()
                 && let Some(problem) = message.body()
@@ -258,8 +302,17 @@ impl Answering<'_> {
     }
 }
 
+/// Whether the gateway refused a modern call because of its headers: before it did anything.
+fn is_mismatch(request: &Message, answer: &Message) -> bool {
+    let code = answer.body().and_then(|error| error.value().as_object()?.get("code")?.as_i64());
+    answer.kind() == Kind::Error
+        && code == Some(i64::from(code::HEADER_MISMATCH))
+        && request.method() == "tools/call"
+        && headers::is_modern(request)
+}
+
 /// Passes the messages of a stream on until it ends or nobody reads any more.
-async fn events(response: Response<Incoming>, answering: &mut Answering<'_>) -> Result<(), String> {
+async fn events(response: Response<Body>, answering: &mut Answering<'_>) -> Result<(), String> {
     let mut body = response.into_body();
     let mut reader = sse::Reader::new(limit::RESPONSE_BYTES_MAX);
     while let Some(messages) = chunk(&mut body, &mut reader).await? {
@@ -273,7 +326,7 @@ async fn events(response: Response<Incoming>, answering: &mut Answering<'_>) -> 
 }
 
 /// The messages that the next chunk of a stream completed; `None` at its end.
-async fn chunk(body: &mut Incoming, reader: &mut sse::Reader) -> Result<Option<Vec<Message>>, String> {
+async fn chunk(body: &mut Body, reader: &mut sse::Reader) -> Result<Option<Vec<Message>>, String> {
     let Some(frame) = body.frame().await else { return Ok(None) };
     let frame = frame.map_err(|error| format!("the gateway's stream broke off: {error}"))?;
     let data: Bytes = frame.into_data().unwrap_or_default();

@@ -43,7 +43,7 @@ fn version(message: &Message) -> Option<String> {
 }
 
 /// A value as a header carries it.
-fn encoded(value: &str) -> String {
+pub(super) fn encoded(value: &str) -> String {
     let plain = value.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic())
         && value.trim_matches(' ').len() == value.len()
         && !value.starts_with("=?base64?");

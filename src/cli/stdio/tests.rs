@@ -34,7 +34,7 @@ async fn bench(pipeline: Scripted, token: Option<&str>) -> Bench {
     tokio::spawn(serve(front, listener, None, shutdown.clone()));
     let (input, theirs) = tokio::io::duplex(64 * 1024);
     let (ours, output) = tokio::io::duplex(64 * 1024);
-    let bridge = Bridge::new(&url, token.map(SecretString::from)).unwrap();
+    let bridge = Bridge::new(&url, Way::with_token(&url, token.map(SecretString::from)).unwrap()).unwrap();
     let bridge = tokio::spawn(bridge.run(theirs, ours));
     Bench { pipeline, input, output: BufReader::new(output).lines(), bridge, _serving: shutdown.drop_guard() }
 }
@@ -144,7 +144,7 @@ async fn a_gateway_that_is_away_is_an_error_of_each_request() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let url = Url::parse(&format!("http://{}/mcp", listener.local_addr().unwrap())).unwrap();
     drop(listener);
-    let bridge = Bridge::new(&url, None).unwrap();
+    let bridge = Bridge::new(&url, Way::with_token(&url, None).unwrap()).unwrap();
     let (ours, output) = tokio::io::duplex(64 * 1024);
     bridge.run(format!("{}\n", modern(1, "tools/list", json!({}))).as_bytes(), ours).await.unwrap();
     let line = BufReader::new(output).lines().next_line().await.unwrap().unwrap();
@@ -156,11 +156,11 @@ async fn a_gateway_that_is_away_is_an_error_of_each_request() {
 #[test]
 fn a_token_is_never_sent_in_the_clear_over_a_network() {
     for good in ["https://gw.example/mcp", "http://127.0.0.1:1/mcp", "http://localhost/mcp", "http://[::1]:1/mcp"] {
-        assert!(Bridge::new(&Url::parse(good).unwrap(), None).is_ok(), "{good}");
+        assert!(Way::with_token(&Url::parse(good).unwrap(), None).is_ok(), "{good}");
     }
     for bad in ["http://gw.example/mcp", "http://10.0.0.1/mcp", "http://localhost.evil.example/mcp", "ftp://127.0.0.1/"]
     {
-        assert!(Bridge::new(&Url::parse(bad).unwrap(), None).is_err(), "{bad}");
+        assert!(Way::with_token(&Url::parse(bad).unwrap(), None).is_err(), "{bad}");
     }
 }
 

@@ -8,6 +8,7 @@ use toml::Spanned;
 use super::address::{http_url, is_loopback};
 use crate::config::keys;
 use crate::config::leaf::Period;
+use crate::config::load::{ANONYMOUS_ALIAS, LOCAL_ALIAS};
 use crate::config::mistake::{Name, did_you_mean};
 use crate::config::reader::Table;
 use crate::config::{Algorithm, ClaimNames, IssuerConfig, ScopeMode, ScopeRule};
@@ -18,6 +19,9 @@ const OPTIONAL_CLAIMS: [&str; 3] = ["iat", "jti", "client_id"];
 
 /// How an alias is spelled.
 pub fn alias(text: &str) -> Result<IssuerAlias, String> {
+    if [LOCAL_ALIAS, ANONYMOUS_ALIAS].contains(&text) {
+        return Err(format!("the alias `{text}` is the gateway's own: use another one"));
+    }
     IssuerAlias::new(text).map_err(|error| error.to_string())
 }
 

@@ -59,6 +59,11 @@ pub fn read(mut table: Table<'_, '_>, id: ServerId, base: &Path, overrides: &Ove
             "`gateway` is the environment of the gateway's own operations: use another name",
         );
     }
+    if let (Some(environment), Some(_)) = (&environment, &overrides.local)
+        && let Some(message) = super::local::refused(environment.get_ref())
+    {
+        table.mistake(&environment.span(), message);
+    }
     let environment = environment.map(Spanned::into_inner);
     let transport = read_transport(&mut table, &id, environment.as_ref(), base, overrides);
     let credential = read_credential(&mut table, base);

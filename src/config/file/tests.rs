@@ -9,7 +9,7 @@ use crate::config::{
     Config, CredentialConfig, Durability, ListAs, Mistake, Overrides, ReloadMode, ScopeMode, TransportConfig,
     issuer_with_defaults,
 };
-use crate::ids::{IssuerAlias, ServerId};
+use crate::ids::{AgentId, IssuerAlias, ServerId};
 
 const AGENTS: &str = r#"
 [agents.assistant]
@@ -420,4 +420,88 @@ fn value<'a>(name: &str, kind: &'a str) -> &'a str {
         (_, "environment") => "\"production\"",
         _ => "\"text\"",
     }
+}
+
+#[test]
+fn a_leeway_is_bounded() {
+    let with =
+        |seconds: u64| SMALLEST.replace("issuer = \"https", &format!("leeway = \"{seconds}s\"\nissuer = \"https"));
+    let longest = crate::limit::LEEWAY_MAX.as_secs();
+    assert_eq!(config(&with(longest)).issuers[0].leeway, crate::limit::LEEWAY_MAX);
+    assert!(mistakes(&with(longest + 1)).contains("keeps expired tokens alive"));
+}
+
+#[test]
+fn agents_are_bounded() {
+    let agents = |count: usize| {
+        let one = |number: usize| {
+            format!(
+                "[agents.a{number}]\nowner = \"user:corp/anna\"\npurpose = \"p\"\nkind = \"interactive\"\n\
+                 environments = [\"production\"]\n"
+            )
+        };
+        read_with(SMALLEST, &(0..count).map(one).collect::<String>(), &today())
+    };
+    assert_eq!(agents(crate::limit::AGENTS_MAX).unwrap().0.agents.len(), crate::limit::AGENTS_MAX);
+    assert!(lines(&agents(crate::limit::AGENTS_MAX + 1).unwrap_err()).contains("are too many"));
+}
+
+#[test]
+fn servers_and_issuers_are_bounded() {
+    let servers = |count: usize| {
+        let one = |number: usize| {
+            format!(
+                "[servers.s{number}]\nowner = \"user:corp/anna\"\nenvironment = \"production\"\n\
+                 url = \"https://s{number}.example.com/mcp\"\n"
+            )
+        };
+        let more: String = (1..count).map(one).collect();
+        read_with(&format!("{SMALLEST}{more}"), AGENTS, &today()).map(|(config, _)| config.servers.len())
+    };
+    assert_eq!(servers(crate::limit::SERVERS_MAX).unwrap(), crate::limit::SERVERS_MAX);
+    assert!(lines(&servers(crate::limit::SERVERS_MAX + 1).unwrap_err()).contains("servers are too many"));
+    let issuers = |count: usize| {
+        let one = |number: usize| format!("[issuers.i{number}]\nissuer = \"https://i{number}.example.com\"\n");
+        let more: String = (1..count).map(one).collect();
+        read_with(&format!("{SMALLEST}{more}"), AGENTS, &today()).map(|(config, _)| config.issuers.len())
+    };
+    assert_eq!(issuers(crate::limit::ISSUERS_MAX).unwrap(), crate::limit::ISSUERS_MAX);
+    assert!(lines(&issuers(crate::limit::ISSUERS_MAX + 1).unwrap_err()).contains("issuers are too many"));
+}
+
+fn for_standalone(agent: Option<&str>) -> Overrides {
+    Overrides::for_standalone("ann".to_owned(), agent.map(|agent| AgentId::new(agent).unwrap())).unwrap()
+}
+
+#[test]
+fn the_gateways_own_aliases_are_declared_in_no_file() {
+    for alias in ["local", "anonymous"] {
+        let found = mistakes(&SMALLEST.replace("corp]", &format!("{alias}]")));
+        assert!(found.contains(&format!("`{alias}` is the gateway's own")), "{found}");
+    }
+}
+
+#[test]
+fn a_standalone_gateway_needs_no_issuer_and_has_one_interactive_agent() {
+    let servers = "[gateway]\n[servers.notes]\nowner = \"user:local/ann\"\nenvironment = \"development\"\nurl = \"https://notes.example/mcp\"\n";
+    let agent = |id: &str, kind: &str| {
+        format!(
+            "[agents.{id}]\nowner = \"user:local/ann\"\npurpose = \"x\"\nkind = \"{kind}\"\nenvironments = [\"development\"]\n"
+        )
+    };
+    let read = |agents: &str, wanted: Option<&str>| match read_with(servers, agents, &for_standalone(wanted)) {
+        Ok((config, _)) => Ok(config.local.unwrap().agent.to_string()),
+        Err(mistakes) => Err(lines(&mistakes)),
+    };
+    let (one, bot, two) = (agent("desk", "interactive"), agent("bot", "autonomous"), agent("pad", "interactive"));
+    assert_eq!(read(&format!("{one}{bot}"), None).as_deref(), Ok("desk"));
+    assert_eq!(read(&format!("{one}{two}"), Some("pad")).as_deref(), Ok("pad"));
+    assert_eq!(read(&format!("{one}{}", agent("assistant", "interactive")), None).as_deref(), Ok("assistant"));
+    assert!(read(&bot, None).unwrap_err().contains("kind = \"interactive\""));
+    assert!(read(&format!("{one}{two}"), None).unwrap_err().contains("desk, pad"));
+    assert!(read(&format!("{one}{bot}"), Some("bot")).unwrap_err().contains("`bot` is no interactive agent"));
+    let production = servers.replace("development", "production");
+    let agents = one.replace("development", "production");
+    let found = lines(&read_with(&production, &agents, &for_standalone(None)).unwrap_err());
+    assert!(found.contains("never serves production"), "{found}");
 }

@@ -81,3 +81,21 @@ pub(super) fn resource(named: Option<&str>, default: &str) -> Result<String, Oau
     }
     Ok(named.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_bounded_in_number_and_length() {
+        let many = |count: usize| {
+            let all: Vec<String> = (0..count).map(|number| format!("p{number}=x")).collect();
+            Parameters::parse(all.join("&").as_bytes())
+        };
+        assert!(many(limit::DEMO_PARAMETERS_MAX).is_ok());
+        assert_eq!(many(limit::DEMO_PARAMETERS_MAX + 1).unwrap_err().code, "invalid_request");
+        let long = |length: usize| Parameters::parse(format!("p={}", "x".repeat(length)).as_bytes());
+        assert!(long(limit::DEMO_PARAMETER_BYTES_MAX).is_ok());
+        assert_eq!(long(limit::DEMO_PARAMETER_BYTES_MAX + 1).unwrap_err().code, "invalid_request");
+    }
+}

@@ -148,7 +148,7 @@ fn id() -> ServerId {
     ServerId::new("s").unwrap()
 }
 
-fn patient() -> HealthConfig {
+pub(super) fn patient() -> HealthConfig {
     HealthConfig {
         connect_timeout: Duration::from_secs(5),
         first_byte_timeout: Duration::from_secs(5),
@@ -199,6 +199,7 @@ fn config(servers: Vec<ServerConfig>) -> Config {
         quota: QuotaConfig { requests_per_second: 1, requests_burst: 1, calls_in_flight_max: 1, streams_max: 1 },
         issuers: Vec::new(),
         anonymous: false,
+        local: None,
         servers: servers.into_iter().map(Arc::new).collect(),
         environments: Vec::new(),
         agents: BTreeMap::new(),

@@ -1,0 +1,226 @@
+//! Every bound is used, and is named in a test that reaches it or stands here with the reason why none does.
+//!
+//! A bound that is added needs its test at once; one that gets its test has to leave these lists. They may only
+//! grow shorter.
+
+#![expect(clippy::unwrap_used, reason = "a test says what must hold, and fails where it does not")]
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// How often, or how long after something, we do something of our own accord: nothing that comes from outside
+/// can reach them or grow with them.
+const PACE: &[&str] = &[
+    "JWKS_REFRESH",
+    "JWKS_RETRY_MIN",
+    "JWKS_RETRY_MAX",
+    "BODY_RESERVED_BYTES_MAX",
+    "TLS_RELOAD_INTERVAL",
+    "ACCEPT_RETRY_PAUSE",
+    "STREAM_KEEP_ALIVE",
+    "BRIDGE_STREAM_RETRY",
+    "JOURNAL_FLUSH_INTERVAL",
+    "JOURNAL_IDLE_AFTER",
+    "JOURNAL_RETRY_INTERVAL",
+    "NOISE_INTERVAL",
+    "DISCOVER_TTL_MS",
+    "WATCH_RECHECK",
+    "WATCH_DEBOUNCE",
+    "IDLE_SWEEP",
+    "HOUSEKEEPING_INTERVAL",
+    "WATCH_FILES_DEBOUNCE",
+    "SIGN_OUT_SKEW",
+    "SECRET_LOOK_INTERVAL",
+    "SECRET_EXEC_INTERVAL",
+    "EXCHANGED_MARGIN",
+    "EXCHANGED_UNKNOWN_LIFE",
+    "UPSTREAM_KEEPALIVE",
+    "DEMO_LINE_POLL",
+    "LOGS_POLL_INTERVAL",
+];
+
+/// The size or the idle time of something that is remembered only to be faster: beyond it the same answer is
+/// found out again. That what is forgotten changes no answer is tested where it is remembered.
+const REMEMBERED: &[&str] = &[
+    "TOKEN_CACHE_BYTES_MAX",
+    "TOKEN_CACHE_ENTRY_BYTES_MIN",
+    "TOKEN_CACHE_LIFE_MAX",
+    "TOKEN_REFUSED_ENTRIES_MAX",
+    "TOKEN_REFUSED_LIFE",
+    "CLASSES_MAX",
+    "CLASS_LOOKUPS_MAX",
+    "TABLE_ITEMS_MAX",
+    "CONDITION_ANSWERS_MAX",
+    "ENFORCERS_IDLE_MAX",
+    "PRINCIPAL_SLICES_BYTES_MAX",
+    "PRINCIPAL_SLICE_IDLE_MAX",
+    "VIEW_ITEMS_CACHED_MAX",
+    "VIEW_MEMOS_MAX",
+    "CONFLICTS_REMEMBERED_MAX",
+    "LIST_BYTES_CACHED_MAX",
+    "LIST_CACHED_IDLE",
+    "EXCHANGED_BYTES_MAX",
+    "EXCHANGED_ENTRY_BYTES_MIN",
+    "TOKEN_ENDPOINTS_MAX",
+    "STORE_READERS_MAX",
+    "OAUTH_IDLE_TIMEOUT",
+    "OAUTH_IDLE_CONNECTIONS_MAX",
+    "UPSTREAM_IDLE_TIMEOUT",
+    "UPSTREAM_IDLE_CONNECTIONS_MAX",
+];
+
+/// Of commands and of the demo on loopback: they bound what the person who started them does to themselves.
+const OF_ONES_OWN: &[&str] = &[
+    "BRIDGE_REQUESTS_MAX",
+    "BRIDGE_LINES_MAX",
+    "BRIDGE_CONNECT_TIMEOUT",
+    "BRIDGE_DRAIN_TIMEOUT",
+    "BRIDGE_GOODBYE_TIMEOUT",
+    "REPLICAS_MAX",
+    "DEMO_REQUESTS_MAX",
+    "DEMO_REQUEST_TIMEOUT",
+    "DEMO_CLIENTS_MAX",
+    "DEMO_REDIRECT_URIS_MAX",
+    "DEMO_CLIENT_NAME_CHARACTERS_MAX",
+    "DEMO_PENDING_MAX",
+    "DEMO_SESSIONS_MAX",
+    "DEMO_REGISTRATION_LIFE",
+    "DEMO_PAGE_LIFE",
+    "DEMO_CODE_LIFE",
+    "DEMO_SESSION_LIFE",
+    "DEMO_TOKEN_LIFE_MAX",
+    "DEMO_EXCHANGED_LIFE",
+    "PKCE_S256_CHARACTERS",
+    "CONTROL_ANSWER_BYTES_MAX",
+    "CONTROL_TIMEOUT",
+    "DEMO_LINE_TIMEOUT",
+    "TOOLS_LIST_TIMEOUT",
+    "DEMO_OPEN_CALLS_MAX",
+    "LOGS_OPEN_CALLS_MAX",
+    "LOGS_CANDIDATES_MAX",
+    "REVOKE_WAIT_MAX",
+];
+
+/// Bounds of what comes from outside that no test reaches. Each is a gap, and this is where it is written down.
+const NOT_REACHED: &[&str] = &[
+    "SECRET_BYTES_MAX",
+    "SECRET_EXEC_TIMEOUT",
+    "JWKS_UNKNOWN_KEY_INTERVAL_MIN",
+    "JWKS_WAIT",
+    "JWKS_WAITING_MAX",
+    "CONNECTIONS_MAX",
+    "HEADER_READ_TIMEOUT",
+    "BODY_READ_TIMEOUT",
+    "BODY_DISCARDED_BYTES_MAX",
+    "BODY_DISCARD_TIMEOUT",
+    "HTTP2_STREAMS_MAX",
+    "TLS_HANDSHAKE_TIMEOUT",
+    "SESSION_AGE_MAX",
+    "SESSION_SEALED_BYTES_MAX",
+    "SESSIONS_KEPT_BYTES_MAX",
+    "SESSIONS_ENDED_MAX",
+    "SESSION_LOG_LEVELS_MAX",
+    "POLICY_FILE_BYTES_MAX",
+    "POLICY_FILES_MAX",
+    "CONDITION_VALUE_CHARACTERS_MAX",
+    "CONDITION_VALUES_MAX",
+    "NEAR_MISSES_MAX",
+    "CATALOG_FIRST_WAIT",
+    "CATALOG_REFRESH_TIMEOUT",
+    "JOURNAL_QUEUE_BYTES_MAX",
+    "JOURNAL_SEGMENT_BYTES_MAX",
+    "RECORD_VALUES_MAX",
+    "JOURNAL_OPEN_LEGS_MAX",
+    "STORE_BUSY_TIMEOUT",
+    "REVOCATIONS_MAX",
+    "RESOLVE_TIMEOUT",
+    "RESOLVED_ADDRESSES_MAX",
+    "OAUTH_CONNECT_TIMEOUT",
+    "OAUTH_TIMEOUT",
+    "ERROR_SHOWN_CHARACTERS_MAX",
+    "CONFIG_READS_MAX",
+    "PRINCIPALS_REMEMBERED_MAX",
+    "LIST_PAGE_BYTES_MAX",
+    "SESSIONS_PER_SERVER_MAX",
+    "SESSION_IDLE",
+    "PROCESSES_PER_SERVER_MAX",
+    "PROCESS_IDLE",
+    "CHANGE_STREAM_IDLE",
+    "CHANGES_QUEUED_MAX",
+    "RESUME_PAUSE_MAX",
+    "PROCESS_WRITES_QUEUED_MAX",
+    "PROCESS_LINE_BYTES_MAX",
+    "PROCESS_ERROR_LINE_BYTES_MAX",
+    "PROCESS_ERROR_LINES_PER_SECOND_MAX",
+    "PROCESS_NOISE_LINES_MAX",
+    "PROCESS_STOP_GRACE",
+    "PROCESS_TERM_GRACE",
+    "PROCESS_KILL_WAIT",
+];
+
+/// The names of all bounds.
+fn bounds() -> BTreeSet<String> {
+    let files = sources("src/limit").into_iter().chain([PathBuf::from("src/limit.rs")]);
+    let text: String = files.map(|file| std::fs::read_to_string(file).unwrap()).collect();
+    let names = text.lines().filter_map(|line| line.strip_prefix("pub const ")?.split_once(':'));
+    names.map(|(name, _)| name.to_owned()).collect()
+}
+
+fn sources(directory: &str) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut directories = vec![PathBuf::from(directory)];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => directories.push(path),
+                false if path.extension().is_some_and(|extension| extension == "rs") => files.push(path),
+                false => {}
+            }
+        }
+    }
+    files
+}
+
+/// The part of a file that is tests and the part that is not: a file of tests, or what follows the line that
+/// begins them.
+fn parts(path: &Path) -> (String, String) {
+    let text = std::fs::read_to_string(path).unwrap();
+    let shown = path.to_string_lossy();
+    let whole = ["/tests/", "/tests.rs", "_tests.rs", "/property.rs", "/mistakes.rs"];
+    if shown.starts_with("tests/") || whole.iter().any(|part| shown.contains(part)) {
+        return (text, String::new());
+    }
+    match text.split_once("#[cfg(test)]\nmod tests {") {
+        Some((code, tests)) => (tests.to_owned(), code.to_owned()),
+        None => (String::new(), text),
+    }
+}
+
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|character: char| !(character.is_ascii_alphanumeric() || character == '_'))
+}
+
+#[test]
+fn every_bound_is_used_and_named_in_a_test_or_listed_with_the_reason() {
+    let bounds = bounds();
+    assert!(bounds.len() > 150, "src/limit.rs was not understood: {bounds:?}");
+    let (mut tested, mut used) = (BTreeSet::new(), BTreeSet::new());
+    for path in sources("src").into_iter().chain(sources("tests")) {
+        if path == Path::new("src/limit.rs") || path.starts_with("src/limit") || path == Path::new("tests/limits.rs") {
+            continue;
+        }
+        let (tests, code) = parts(&path);
+        tested.extend(words(&tests).filter(|word| bounds.contains(*word)).map(str::to_owned));
+        used.extend(words(&code).filter(|word| bounds.contains(*word)).map(str::to_owned));
+    }
+    let lists = [PACE, REMEMBERED, OF_ONES_OWN, NOT_REACHED].concat();
+    let listed: BTreeSet<String> = lists.iter().map(|name| (*name).to_owned()).collect();
+    assert_eq!(listed.len(), lists.len(), "a bound is listed twice");
+    let none = Vec::<&String>::new();
+    assert_eq!(listed.difference(&bounds).collect::<Vec<_>>(), none, "listed here, and no bound");
+    assert_eq!(bounds.difference(&used).collect::<Vec<_>>(), none, "bounds that nothing keeps");
+    assert_eq!(listed.intersection(&tested).collect::<Vec<_>>(), none, "tested by now: take them off the lists");
+    let missing: Vec<_> = bounds.iter().filter(|name| !tested.contains(*name) && !listed.contains(*name)).collect();
+    assert_eq!(missing, none, "bounds without a test that names them");
+}
