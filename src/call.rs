@@ -26,7 +26,7 @@ use crate::gateway::Gateway;
 use crate::guard;
 use crate::identity::Caller;
 pub use crate::ids::Endpoint;
-use crate::outcome::{Failure, Outcome, Reason, Refusal, Stop};
+use crate::outcome::{Failure, Outcome, Reason, Refusal, Resume, Stop, reply};
 use crate::record::Entry;
 use crate::upstream::{Event, Exchange};
 use crate::wire::mcp::{Method, Version, code, meta};
@@ -76,9 +76,19 @@ pub async fn call(gateway: &Arc<Gateway>, caller: &Caller, request: Request) -> 
         Err(halt) => {
             let attempt = attempt(caller, &trail.leg, trail.target.as_ref(), trail.name.as_deref());
             gateway.journal().stopped(&attempt, &halt.recorded);
-            let exchange = Exchange::finished(halt.told.into());
+            let exchange = Exchange::finished(told(halt.told, &request, trail.name.as_deref()));
             Running { gateway, entry: None, exchange, decisions, request, then: Then::default() }
         }
+    }
+}
+
+/// A stop as the client is told: of a resource that is not there, or not for them, also which one they asked for.
+fn told(stop: Stop, request: &Request, name: Option<&str>) -> Outcome {
+    match (request.method, stop.reason(), name) {
+        (Method::ReadResource, Reason::TargetUnknown, Some(uri)) => {
+            Outcome::Error(reply::unknown_resource(uri, request.client.version.era()))
+        }
+        _ => stop.into(),
     }
 }
 
@@ -207,6 +217,10 @@ impl Running {
             Outcome::InputRequired { result, resume, .. } => {
                 input::relayed(&self.gateway, grant, self.then.asking, &result, resume)
             }
+            Outcome::Error(error) => match input::required(&error) {
+                Some(asked) => input::relayed(&self.gateway, grant, self.then.asking, &asked, Resume::default()),
+                None => Outcome::Error(error),
+            },
             Outcome::Task(result) => Outcome::Task(without_our_keys(result)),
             other => other,
         }

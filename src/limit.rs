@@ -15,9 +15,10 @@ pub use demo::*;
 pub use input::*;
 
 mod bridge;
-mod streams;
 
 pub use bridge::*;
+mod streams;
+
 pub use streams::*;
 
 // === secrets ===

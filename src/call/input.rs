@@ -4,6 +4,7 @@
 //! transports. Invariant: a client is asked only what it declared, what policy allows in this moment, and
 //! never to visit a host that no administrator wrote down; one question that may not be asked ends the call.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use super::retry::{self, About};
@@ -13,7 +14,7 @@ use crate::gateway::Gateway;
 use crate::ids::ParkId;
 use crate::limit;
 use crate::outcome::{Failure, Origin, Outcome, Reason, Refusal, Resume, Stop};
-use crate::wire::mcp::meta;
+use crate::wire::mcp::{code, meta};
 use crate::wire::{Askable, Edit, InputKind, Json, Object, Value};
 
 /// The key in `_meta` of a question that names the server which asks.
@@ -41,6 +42,21 @@ pub fn relayed(gateway: &Arc<Gateway>, grant: &Grant, asking: Asking, result: &J
         }
     }
     asked.unwrap_or_else(Outcome::from)
+}
+
+/// What an error of 2025-11-25 asks for, which says that pages must be visited before the call is made again.
+pub fn required(error: &Json) -> Option<Json> {
+    let object = error.value().as_object()?;
+    object.get("code").and_then(Value::as_i64).filter(|number| *number == i64::from(code::LEGACY_URL_REQUIRED))?;
+    let pages = object.get("data").and_then(Value::as_object)?.get("elicitations")?.as_array()?;
+    let mut text = String::new();
+    for (number, page) in pages.take(limit::INPUT_REQUESTS_MAX + 1).enumerate() {
+        let page = page.as_object()?.edited(&[Edit::Set("mode", Json::of("url"))]);
+        let separator = if number == 0 { "" } else { "," };
+        let _ =
+            write!(text, r#"{separator}"page-{number}":{{"method":"elicitation/create","params":{}}}"#, page.as_str());
+    }
+    Some(Json::joined(format!(r#"{{"resultType":"input_required","inputRequests":{{{text}}}}}"#)))
 }
 
 /// Gives a call up that waits, as soon as its caller may not make it any more.
@@ -190,6 +206,20 @@ fn may_visit(text: &str, hosts: &[String]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_that_wants_pages_visited_becomes_questions_and_no_other_does() {
+        let json = |text: &str| Json::parse(text, crate::wire::Source::Upstream).unwrap();
+        let asks = json(
+            r#"{"code":-32042,"message":"m","data":{"elicitations":[{"url":"https://a","mode":"form"},{"url":"https://b"}]}}"#,
+        );
+        assert_eq!(
+            required(&asks).unwrap().as_str(),
+            r#"{"resultType":"input_required","inputRequests":{"page-0":{"method":"elicitation/create","params":{"url":"https://a","mode":"url"}},"page-1":{"method":"elicitation/create","params":{"url":"https://b","mode":"url"}}}}"#
+        );
+        assert!(required(&json(r#"{"code":-32602,"data":{"elicitations":[]}}"#)).is_none());
+        assert!(required(&json(r#"{"code":-32042,"message":"m"}"#)).is_none());
+    }
 
     #[test]
     fn users_are_sent_to_listed_hosts_only_however_the_address_is_spelled() {

@@ -1,5 +1,7 @@
 //! Bounds of what servers ask in the middle of a call, and of the calls that wait for it.
 
+use std::time::Duration;
+
 /// Questions of one `input_required` result; a form for each is more than a person fills in.
 pub const INPUT_REQUESTS_MAX: usize = 16;
 /// The name of one of them, as the server chose it.
@@ -16,3 +18,5 @@ pub const INPUT_ROUNDS_MAX: u32 = 16;
 pub const PARKED_PER_PRINCIPAL_MAX: usize = 16;
 /// Of all principals; each keeps a connection or a process.
 pub const PARKED_MAX: usize = 1_000;
+/// How long the first call of a session waits for the session's own stream to open; servers ask on it.
+pub const OWN_STREAM_WAIT: Duration = Duration::from_secs(2);

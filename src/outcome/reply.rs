@@ -8,7 +8,7 @@ use serde_json::json;
 use super::reason::Channel;
 use super::{Failure, Outcome, Reason, Refusal, Stop};
 use crate::wire::mcp::{Era, Method, code};
-use crate::wire::{Edit, Json, Message};
+use crate::wire::{Edit, Json, Message, Value};
 
 /// A response, ready for a transport.
 #[derive(Debug, Clone)]
@@ -39,12 +39,14 @@ pub enum Challenge {
 #[must_use]
 pub fn reply(outcome: &Outcome, id: &Json, method: Method, era: Era) -> Reply {
     match outcome {
-        Outcome::Complete(result) | Outcome::InputRequired { result, .. } | Outcome::Task(result) => {
+        Outcome::Complete(result) => plain(200, Message::result(id, &hinted(&shaped(result, era), method, era))),
+        Outcome::InputRequired { result, .. } | Outcome::Task(result) => {
             plain(200, Message::result(id, &shaped(result, era)))
         }
         Outcome::Error(error) => {
-            let status = if era == Era::Modern { modern_status(error) } else { 200 };
-            plain(status, Message::error(Some(id), error))
+            let error = in_era(error, method, era);
+            let status = if era == Era::Modern { modern_status(&error) } else { 200 };
+            plain(status, Message::error(Some(id), &error))
         }
         Outcome::Refused(refusal) => refused(refusal, Some(id), Some(method), era),
         Outcome::Failed(failure) => failed(failure, Some(id), Some(method), era),
@@ -107,6 +109,14 @@ fn render(reason: Reason, hint: &str, id: Option<&Json>, method: Option<Method>,
     }
 }
 
+/// The error for a resource that is hidden or does not exist. It repeats the URI, which is all that it knows.
+#[must_use]
+pub fn unknown_resource(uri: &str, era: Era) -> Json {
+    let error = unknown_target(Some(Method::ReadResource), era);
+    let data = Json::of(&json!({ "uri": uri }));
+    error.value().as_object().map_or_else(|| error.clone(), |error| error.edited(&[Edit::Set("data", data)]))
+}
+
 /// What is said about a hidden thing and about one that does not exist: one row.
 fn unknown_target(method: Option<Method>, era: Era) -> Json {
     let (code, message) = match (method, era) {
@@ -161,9 +171,38 @@ fn shaped(result: &Json, era: Era) -> Json {
     }
 }
 
+/// What was read, with the caching hints that 2026-07-28 requires. A rule decided who may read it, so it is
+/// private, whatever its server says: a cache between us and the next caller asks no rule.
+fn hinted(result: &Json, method: Method, era: Era) -> Json {
+    let (Method::ReadResource, Era::Modern, Some(object)) = (method, era, result.value().as_object()) else {
+        return result.clone();
+    };
+    let ttl_ms = object.get("ttlMs").and_then(Value::as_i64).filter(|ttl_ms| *ttl_ms >= 0);
+    let is_private = object.get("cacheScope").and_then(Value::as_str).as_deref() == Some("private");
+    if ttl_ms.is_some() && is_private {
+        return result.clone();
+    }
+    // Without a hint nothing may be kept.
+    let ttl_ms = Edit::Set("ttlMs", Json::of(&ttl_ms.unwrap_or(0)));
+    object.edited(&[ttl_ms, Edit::Set("cacheScope", Json::of("private"))])
+}
+
+/// An upstream's error with the code that the client's era has for it: a resource that is not there.
+fn in_era(error: &Json, method: Method, era: Era) -> Json {
+    let Some(object) = error.value().as_object() else { return error.clone() };
+    let number = object.get("code").and_then(Value::as_i64);
+    let is = |code: i32| number == Some(i64::from(code));
+    let own = match era {
+        Era::Modern if is(code::LEGACY_RESOURCE_NOT_FOUND) => code::INVALID_PARAMS,
+        Era::Legacy if method == Method::ReadResource && is(code::INVALID_PARAMS) => code::LEGACY_RESOURCE_NOT_FOUND,
+        _ => return error.clone(),
+    };
+    object.edited(&[Edit::Set("code", Json::of(&own))])
+}
+
 /// The HTTP status that 2026-07-28 gives an error by its code.
 fn modern_status(error: &Json) -> u16 {
-    match error.value().as_object().and_then(|error| error.get("code")).and_then(crate::wire::Value::as_i64) {
+    match error.value().as_object().and_then(|error| error.get("code")).and_then(Value::as_i64) {
         Some(-32601) => 404,
         Some(-32022..=-32020 | -32700 | -32600) => 400,
         _ => 200,
@@ -225,6 +264,42 @@ mod tests {
         for reason in Reason::ALL {
             assert_eq!(Reason::from_code(reason.code()), Some(*reason));
         }
+    }
+
+    #[test]
+    fn what_was_read_is_private_and_says_how_long_it_may_be_kept() {
+        for (sent, told) in [
+            (r#"{"contents":[]}"#, r#"{"contents":[],"ttlMs":0,"cacheScope":"private"}"#),
+            (
+                r#"{"ttlMs":-1,"contents":[],"cacheScope":"private"}"#,
+                r#"{"ttlMs":0,"contents":[],"cacheScope":"private"}"#,
+            ),
+            (r#"{"ttlMs":9,"cacheScope":"public","x":1}"#, r#"{"ttlMs":9,"cacheScope":"private","x":1}"#),
+            (r#"{"cacheScope":"private","ttlMs":9}"#, r#"{"cacheScope":"private","ttlMs":9}"#),
+        ] {
+            let sent = Json::parse(sent, crate::wire::Source::Upstream).unwrap();
+            assert_eq!(hinted(&sent, Method::ReadResource, Era::Modern).as_str(), told);
+            assert_eq!(hinted(&sent, Method::ReadResource, Era::Legacy), sent);
+            assert_eq!(hinted(&sent, Method::CallTool, Era::Modern), sent);
+        }
+    }
+
+    #[test]
+    fn a_resource_that_is_not_there_has_the_code_of_the_clients_era() {
+        let error = |code: i32| Json::of(&json!({ "code": code, "message": "m", "data": { "uri": "a://b" } }));
+        let told = |code: i32, method: Method, era: Era| {
+            let told = in_era(&error(code), method, era);
+            assert_eq!(told.value().as_object().unwrap().get("data").unwrap().raw(), r#"{"uri":"a://b"}"#);
+            told.value().as_object().unwrap().get("code").and_then(Value::as_i64).unwrap()
+        };
+        assert_eq!(told(-32002, Method::ReadResource, Era::Modern), -32602);
+        assert_eq!(told(-32602, Method::ReadResource, Era::Modern), -32602);
+        assert_eq!(told(-32602, Method::ReadResource, Era::Legacy), -32002);
+        assert_eq!(told(-32002, Method::ReadResource, Era::Legacy), -32002);
+        assert_eq!(told(-32602, Method::CallTool, Era::Legacy), -32602);
+        assert_eq!(unknown_resource("a://b", Era::Legacy), {
+            Json::of(&json!({ "code": -32002, "message": "Resource not found", "data": { "uri": "a://b" } }))
+        });
     }
 
     #[test]

@@ -108,6 +108,12 @@ impl Patience {
         Self { first_byte: deadline, idle: health.connect_timeout, deadline }
     }
 
+    /// For an answer that a person may have to be waited for: only silence within it is too long.
+    pub(super) fn unhurried(self) -> Self {
+        let far = Instant::now() + Duration::from_secs(365 * 24 * 3600);
+        Self { first_byte: far, deadline: far, ..self }
+    }
+
     /// When the next event must have come.
     pub(super) fn next_event(&self) -> Instant {
         (Instant::now() + self.idle).min(self.deadline)
@@ -132,21 +138,24 @@ pub(super) async fn drive(
     };
     match drawn {
         Signal::Event(Event::Done(outcome)) => Opened::Done(outcome),
-        first => {
-            let (sender, receiver) = mpsc::channel(limit::EXCHANGE_EVENTS_MAX);
-            let cancelled = CancellationToken::new();
-            let guard = cancelled.clone().drop_guard();
-            let pause = asker.as_ref().map(|asker| Arc::clone(&asker.pause)).unwrap_or_default();
-            tokio::spawn(async move {
-                // Dropping the answers tells the upstream, so that must happen however this ends.
-                tokio::select! {
-                    () = cancelled.cancelled() => {}
-                    () = feed(answers, first, patience, &pause, sender) => {}
-                }
-            });
-            Opened::Streaming(Stream::new(receiver, guard, asker))
-        }
+        first => go_on(answers, first, patience, asker),
     }
+}
+
+/// Goes on in a task after what came first.
+pub(super) fn go_on(answers: impl Answers, first: Signal, patience: Patience, asker: Option<Arc<Asker>>) -> Opened {
+    let (sender, receiver) = mpsc::channel(limit::EXCHANGE_EVENTS_MAX);
+    let cancelled = CancellationToken::new();
+    let guard = cancelled.clone().drop_guard();
+    let pause = asker.as_ref().map(|asker| Arc::clone(&asker.pause)).unwrap_or_default();
+    tokio::spawn(async move {
+        // Dropping the answers tells the upstream, so that must happen however this ends.
+        tokio::select! {
+            () = cancelled.cancelled() => {}
+            () = feed(answers, first, patience, &pause, sender) => {}
+        }
+    });
+    Opened::Streaming(Stream::new(receiver, guard, asker))
 }
 
 async fn feed(

@@ -118,7 +118,9 @@ impl Events {
                     return Some(Signal::Asked(question));
                 }
                 if let Some(reply) = reply_to_server(&request) {
-                    legacy.conversation.say(&reply).await;
+                    // Not in place: whoever draws may turn to something else meanwhile.
+                    let conversation = legacy.conversation.clone();
+                    tokio::spawn(async move { conversation.say(&reply).await });
                 }
                 None
             }

@@ -33,8 +33,8 @@ enum State {
     Opening(BoxFuture<'static, Opened>),
     /// Fed by a task.
     Streaming(Stream),
-    /// Fed by somebody who asks nothing: what follows a task for its client.
-    Following { events: mpsc::Receiver<Event>, _cancel: DropGuard },
+    /// Fed by somebody else's task; dropping the receiver and the guard ends it.
+    Fed { events: mpsc::Receiver<Event>, _cancel: DropGuard },
     /// The end was given.
     Finished,
 }
@@ -91,10 +91,10 @@ impl Exchange {
         Self { state: State::Opening(opening) }
     }
 
-    /// An exchange that a task of another room feeds; dropping it fires the guard.
+    /// An exchange that a task outside of this room feeds.
     #[must_use]
-    pub const fn following(events: mpsc::Receiver<Event>, cancel: DropGuard) -> Self {
-        Self { state: State::Following { events, _cancel: cancel } }
+    pub const fn streaming(events: mpsc::Receiver<Event>, cancel: DropGuard) -> Self {
+        Self { state: State::Fed { events, _cancel: cancel } }
     }
 
     /// An exchange that is over before it began.
@@ -133,7 +133,7 @@ impl Exchange {
                         return lost("the exchange ended without an outcome");
                     }
                 },
-                State::Following { events, .. } => {
+                State::Fed { events, .. } => {
                     let event = events.recv().await;
                     if !matches!(event, Some(Event::Notification(_))) {
                         self.state = State::Finished;

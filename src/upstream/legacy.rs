@@ -16,9 +16,10 @@ use tokio::sync::broadcast;
 use super::Access;
 use super::answer::{error_code, garbage};
 use super::drive::{self, Patience};
+use super::elsewhere::{self, Both, InFlight, Parts, Posted};
 use super::errand::{Errand, ServerFacts};
 use super::events::Events;
-use super::exchange::Opened;
+use super::exchange::{Opened, Signal};
 use super::gate::Permit;
 use super::http::{Http, Reply, refusal, refused, single};
 use super::logging::{self, SessionLevel};
@@ -39,12 +40,14 @@ pub(super) struct Session {
     access: Access,
     /// A tool call was carried, so there may be state that a new session would not have.
     executed: AtomicBool,
+    /// The calls in flight in it that can be asked something.
+    pub(super) calls: Arc<InFlight>,
     /// From which level on it was asked for log messages.
     level: SessionLevel,
     /// Updates of resources that it hears of, on whichever stream.
     pub(super) updates: broadcast::Sender<Message>,
     /// Whoever reads its GET stream; servers have one for each session.
-    pub(super) stream_turn: tokio::sync::Mutex<()>,
+    pub(super) stream_turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// A session in use, for what has to be said in it later.
@@ -115,14 +118,43 @@ impl Http {
             Conversation { http: Arc::clone(self), session: Arc::new(lease), access: parcel.access.clone() };
         let session = Arc::clone(&conversation.session);
         let cancel = CancelNotice { conversation: Some(conversation.clone()), id: waiting.id };
-        let reply = match self.post(&message, headers, patience).await {
+        let mut call = None;
+        let posted = if askable.is_any() {
+            let mut entered = session.calls.enter(waiting.id);
+            let http = Arc::clone(self);
+            let mut posting: BoxFuture<'static, _> =
+                Box::pin(async move { http.posted(&message, headers, patience.unhurried()).await });
+            let first = tokio::select! {
+                posted = &mut posting => Ok(posted),
+                () = tokio::time::sleep_until(patience.first_byte) => {
+                    Ok(Err(Failure::after(Reason::UpstreamTimeout, "no answer came in time")))
+                }
+                // Something is asked in the session before the answer has begun.
+                Some(question) = entered.questions.recv() => Err(question),
+            };
+            match first {
+                Ok(posted) => {
+                    call = Some(entered);
+                    posted
+                }
+                Err(question) => {
+                    session.executed.store(true, Ordering::Release);
+                    let asker = parcel.asker(&self.link, askable, conversation.clone(), permit);
+                    let parts = Parts { waiting, conversation, cancel, asker: asker.clone() };
+                    let answers = Both { call: entered, answers: Posted::new(posting, parts) };
+                    return Ok(drive::go_on(answers, Signal::Asked(question), patience, asker));
+                }
+            }
+        } else {
+            self.posted(&message, headers, patience).await
+        };
+        let reply = match posted {
             // What was never sent need not be cancelled.
             Err(failure) if !failure.may_have_acted => {
                 cancel.not_needed();
                 return Err(failure.into());
             }
-            Err(failure) => return Err(failure.into()),
-            Ok(response) => self.reply(response, patience).await?,
+            posted => posted?,
         };
         let lost = matches!(&reply, Reply::Refused(status, message) if is_session_lost(*status, message.as_ref()))
             && session.id.is_some();
@@ -132,7 +164,12 @@ impl Http {
         if let Reply::Events(body) = reply {
             let asker = parcel.asker(&self.link, askable, conversation.clone(), permit);
             let events = Events::legacy(body, waiting, permit.take(), conversation, Some(cancel)).asking(asker.clone());
-            return Ok(drive::drive(events, patience, patience.next_event(), asker).await);
+            return Ok(match call {
+                Some(call) => {
+                    drive::drive(Both { call, answers: events }, patience, patience.next_event(), asker).await
+                }
+                None => drive::drive(events, patience, patience.next_event(), asker).await,
+            });
         }
         cancel.not_needed();
         Ok(Opened::Done(match reply {
@@ -141,6 +178,12 @@ impl Http {
             Reply::Refused(status, message) => refusal(status, message, &waiting),
             Reply::Empty | Reply::Events(_) => garbage("the answer to a request is empty"),
         }))
+    }
+
+    /// Sends a message; what its answer is.
+    async fn posted(&self, message: &Message, headers: HeaderMap, patience: Patience) -> Result<Reply, Failure> {
+        let response = self.post(message, headers, patience).await?;
+        self.reply(response, patience).await
     }
 
     pub(super) fn key(&self, access: &Access, askable: Askable) -> Key {
@@ -175,7 +218,7 @@ impl Http {
         }
     }
 
-    async fn initialize(&self, access: &Access, askable: Askable) -> Result<Arc<Session>, Trouble> {
+    async fn initialize(self: &Arc<Self>, access: &Access, askable: Askable) -> Result<Arc<Session>, Trouble> {
         let patience = Patience::call(&self.link.config.health);
         let parcel = Errand::initialize(askable).parcel(access);
         let (waiting, message) = self.prepare(&parcel, Era::Legacy);
@@ -204,19 +247,23 @@ impl Http {
             facts,
             access: access.clone(),
             executed: AtomicBool::new(false),
+            calls: Arc::default(),
             level: SessionLevel::new(),
             updates: broadcast::Sender::new(limit::EXCHANGE_EVENTS_MAX),
-            stream_turn: tokio::sync::Mutex::new(()),
+            stream_turn: Arc::default(),
         });
         let parcel = Errand::initialized().parcel(access);
         let mut headers = self.headers(&parcel, Era::Legacy)?;
         session.mark(&mut headers)?;
         let message = Message::notification(&parcel.outgoing.method, None);
         let response = self.post(&message, headers, patience).await?;
-        match response.status() {
-            status if status.is_success() => Ok(session),
-            status => Err(refused(status, None).into()),
+        if !response.status().is_success() {
+            return Err(refused(response.status(), None).into());
         }
+        if askable.is_any() {
+            elsewhere::listen(self, &session, askable).await;
+        }
+        Ok(session)
     }
 
     /// Asks for log messages; that there will be none is no failure of the call.
@@ -254,6 +301,12 @@ impl Http {
 }
 
 impl Session {
+    fn headers(&self, http: &Http) -> Result<HeaderMap, Failure> {
+        let mut headers = http.bare_headers(&self.access)?;
+        self.mark(&mut headers)?;
+        Ok(headers)
+    }
+
     /// Puts what names the session into the headers of a request.
     fn mark(&self, headers: &mut HeaderMap) -> Result<(), Failure> {
         if let Some(id) = &self.id {
@@ -277,29 +330,47 @@ impl Conversation {
 
     /// Says something that has no answer; answers whether it was taken, which mostly is no failure of the call.
     pub(super) async fn say(&self, message: &Message) -> bool {
-        let patience = Patience::connect(&self.http.link.config.health);
-        let Ok(headers) = self.headers() else { return false };
-        let said = self.http.post(message, headers, patience).await;
-        let taken = said.is_ok_and(|response| response.status().is_success());
-        tracing::trace!(server = %self.http.link.config.id, taken, "said something in a session");
-        taken
+        self.http.say(message, self.headers()).await
     }
 
     /// Opens the stream for what belongs to no request, or takes one up where it broke off.
     /// `None` where the upstream has none.
     pub(super) async fn stream(&self, last_event_id: Option<&str>) -> Result<Option<Incoming>, Failure> {
-        let mut headers = self.headers()?;
+        self.http.stream(self.headers()?, last_event_id).await
+    }
+}
+
+impl Http {
+    /// Says something in a session that no call holds.
+    pub(super) async fn say_in(&self, session: &Session, message: &Message) -> bool {
+        self.say(message, session.headers(self)).await
+    }
+
+    /// Opens the own stream of a session that no call holds; `None` where the upstream has none.
+    pub(super) async fn stream_of(&self, session: &Session) -> Result<Option<Incoming>, Failure> {
+        self.stream(session.headers(self)?, None).await
+    }
+
+    async fn say(&self, message: &Message, headers: Result<HeaderMap, Failure>) -> bool {
+        let Ok(headers) = headers else { return false };
+        let said = self.post(message, headers, Patience::connect(&self.link.config.health)).await;
+        let taken = said.is_ok_and(|response| response.status().is_success());
+        tracing::trace!(server = %self.link.config.id, taken, "said something in a session");
+        taken
+    }
+
+    async fn stream(&self, mut headers: HeaderMap, last_event_id: Option<&str>) -> Result<Option<Incoming>, Failure> {
         headers.remove(http::header::CONTENT_TYPE);
         headers.insert(http::header::ACCEPT, HeaderValue::from_static("text/event-stream"));
         if let Some(value) = last_event_id.and_then(|id| HeaderValue::from_str(id).ok()) {
             headers.insert(mcp::header::LAST_EVENT_ID, value);
         }
-        let patience = Patience::call(&self.http.link.config.health);
-        let response = self.http.request(http::Method::GET, Bytes::new(), headers, patience).await?;
+        let patience = Patience::call(&self.link.config.health);
+        let response = self.request(http::Method::GET, Bytes::new(), headers, patience).await?;
         if matches!(response.status(), StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED) {
             return Ok(None);
         }
-        match self.http.reply(response, patience).await? {
+        match self.reply(response, patience).await? {
             Reply::Events(body) => Ok(Some(body)),
             Reply::Refused(status, _) => Err(refused(status, None)),
             Reply::Message(_) | Reply::Empty => Ok(None),

@@ -24,6 +24,7 @@ use crate::wire::{Json, Outgoing, mcp};
 mod answer;
 mod changes;
 mod drive;
+mod elsewhere;
 mod errand;
 mod events;
 pub mod exchange;

@@ -126,6 +126,8 @@ pub mod code {
     pub const MISSING_CAPABILITY: i32 = -32021;
     /// Unsupported version (2026-07-28).
     pub const UNSUPPORTED_VERSION: i32 = -32022;
+    /// Pages must be visited first (2025-11-25 only).
+    pub const LEGACY_URL_REQUIRED: i32 = -32042;
     /// Unknown resource, as legacy clients expect it.
     pub const LEGACY_RESOURCE_NOT_FOUND: i32 = -32002;
 }

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::parts::Parts;
 
 /// What is run against a server.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Set {
     /// What a revision requires, and what it runs without scoring.
     Required(&'static str),

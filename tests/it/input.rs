@@ -305,3 +305,34 @@ async fn questions_that_are_none_or_too_many_reach_nobody() {
         assert_eq!(reason(&answer), "upstream_garbage", "{questions} {}", answer.text);
     }
 }
+
+#[tokio::test]
+async fn an_older_servers_error_that_wants_a_page_visited_is_a_question_like_any_other() {
+    for (url, may) in [("https://accounts.example.com/x", true), ("https://evil.org/x", false)] {
+        let upstream = Scripted::start(json!([tool("ask")]), move |request| {
+            if request["params"].get("inputResponses").is_some() {
+                return result(request, text("thanks"));
+            }
+            let page = json!({ "mode": "url", "elicitationId": "e", "url": url, "message": "Sign in" });
+            let error = json!({ "code": -32042, "message": "URL required", "data": { "elicitations": [page] } });
+            raw("application/json", json!({ "jsonrpc": "2.0", "id": request["id"], "error": error }).to_string())
+        })
+        .await;
+        let more = "elicit_url_hosts = [\"*.example.com\"]";
+        let (_issuer, _gateway, client) = start(&upstream, &may_ask(&["elicit"]), more).await;
+        let asked = call(&client, &all_capabilities(), json!({ "name": "tools__ask", "arguments": {} })).await;
+        if may {
+            assert_eq!(
+                asked.result()["inputRequests"]["page-0"]["params"]["message"],
+                "[tools] Sign in",
+                "{}",
+                asked.text
+            );
+            let answers = json!({ "page-0": { "action": "accept" } });
+            let done = call(&client, &all_capabilities(), retry("tools__ask", &json!({}), &asked, answers)).await;
+            assert_eq!(done.tool_text(), "thanks", "{}", done.text);
+        } else {
+            assert_eq!(reason(&asked), "input_refused", "{}", asked.text);
+        }
+    }
+}

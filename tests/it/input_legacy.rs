@@ -347,3 +347,40 @@ async fn progress_goes_to_the_leg_that_is_under_way() {
     assert_eq!(second.messages[0]["params"]["progressToken"], "second", "{}", second.text);
     assert_eq!(second.result()["resultType"], "input_required", "{}", second.text);
 }
+
+#[tokio::test]
+async fn a_question_on_the_sessions_own_stream_belongs_to_the_only_call_in_flight() {
+    let upstream = old().await;
+    let (_issuer, _gateway, client) = start(&upstream.url, &may_ask(&EVERYTHING), "").await;
+    let asked = call(&client, &all_capabilities(), arguments("tools__elsewhere")).await;
+    assert_eq!(
+        asked.result()["inputRequests"]["elicitation"]["params"]["message"],
+        "[tools] Your name?",
+        "{}",
+        asked.text
+    );
+    // Another call in the same session asks the same way, while the first one still waits.
+    let other = call(&client, &all_capabilities(), arguments("tools__elsewhere")).await;
+    assert_eq!(told(other.response())["code"], -32603, "{}", other.text);
+    // On the stream of a call there is no doubt.
+    let own = call(&client, &all_capabilities(), arguments("tools__form")).await;
+    assert_eq!(own.result()["resultType"], "input_required", "{}", own.text);
+    let answer = json!({ "action": "accept" });
+    let answers = json!({ "elicitation": answer });
+    let done = call(&client, &all_capabilities(), retry("tools__elsewhere", &json!({}), &asked, answers)).await;
+    assert_eq!(told(done.response()), answer, "{}", done.text);
+}
+
+#[tokio::test]
+async fn the_time_that_a_person_takes_is_not_the_calls() {
+    let upstream = old().await;
+    let more = "health = { call_timeout = \"1s\", first_byte_timeout = \"1s\", idle_timeout = \"1s\" }";
+    let (_issuer, _gateway, client) = start(&upstream.url, &may_ask(&EVERYTHING), more).await;
+    for name in ["tools__form", "tools__elsewhere"] {
+        let asked = call(&client, &all_capabilities(), arguments(name)).await;
+        tokio::time::sleep(Duration::from_millis(2_500)).await;
+        let answers = json!({ "elicitation": { "action": "accept" } });
+        let done = call(&client, &all_capabilities(), retry(name, &json!({}), &asked, answers)).await;
+        assert_eq!(told(done.response()), json!({ "action": "accept" }), "{}", done.text);
+    }
+}

@@ -245,7 +245,7 @@ pub fn follow(followed: Followed) -> Exchange {
     let cancelled = CancellationToken::new();
     let guard = cancelled.clone().drop_guard();
     tokio::spawn(followed.run(sender, cancelled));
-    Exchange::following(receiver, guard)
+    Exchange::streaming(receiver, guard)
 }
 
 /// An exchange that is one more question.

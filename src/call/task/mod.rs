@@ -255,8 +255,7 @@ fn detailed(bearer: &Bearer, grant: &Grant, task: Object<'_>, id: &str) -> Outco
 fn questions(bearer: &Bearer, grant: &Grant, requests: Value<'_>) -> Result<Json, Outcome> {
     let asked = Json::joined(format!("{{\"inputRequests\":{}}}", requests.raw()));
     let asking = Asking { declared: bearer.declared(), round: 0 };
-    let outcome = input::relayed(&bearer.gateway, grant, asking, &asked, Resume::default());
-    match outcome {
+    match input::relayed(&bearer.gateway, grant, asking, &asked, Resume::default()) {
         Outcome::InputRequired { result, .. } => {
             let requests = result.value().as_object().and_then(|result| result.get("inputRequests"));
             requests.map(Value::to_json).ok_or_else(|| garbage("its task asked for nothing"))

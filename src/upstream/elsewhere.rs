@@ -1,0 +1,218 @@
+//! Questions that a legacy server asks on its session's own stream, where nothing says which call asks.
+//!
+//! Decides whose they are: the only call's in flight in that session. Knows nothing of what is asked.
+//! Invariant: with several calls in flight nobody is asked, and the server is told why.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use futures_util::future::BoxFuture;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tokio::sync::mpsc;
+
+use super::answer::{Waiting, ambiguous, garbage, reply_to_server};
+use super::drive::Answers;
+use super::events::Events;
+use super::exchange::{Event, Signal};
+use super::health::Backoff;
+use super::http::{Http, Reply, refusal, single};
+use super::legacy::{CancelNotice, Conversation, Session};
+use super::parked::{Asker, Question};
+use crate::limit;
+use crate::outcome::{Failure, Outcome};
+use crate::wire::{Askable, Kind, Message, Source, sse};
+
+/// The calls in flight in one session.
+#[derive(Debug, Default)]
+pub(super) struct InFlight {
+    calls: Mutex<HashMap<i64, mpsc::Sender<Question>>>,
+}
+
+/// One of them; it takes itself off the list.
+pub(super) struct Call {
+    calls: Arc<InFlight>,
+    id: i64,
+    pub(super) questions: mpsc::Receiver<Question>,
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.calls.lock().remove(&self.id);
+    }
+}
+
+impl InFlight {
+    pub(super) fn enter(self: &Arc<Self>, id: i64) -> Call {
+        let (sender, questions) = mpsc::channel(limit::INPUT_REQUESTS_MAX);
+        self.lock().insert(id, sender);
+        Call { calls: Arc::clone(self), id, questions }
+    }
+
+    /// Passes a question on; what the server is told where that cannot be.
+    fn pass_on(&self, request: &Message, askable: Askable) -> Option<Message> {
+        let Some(question) = Question::of(request, askable) else { return reply_to_server(request) };
+        let calls = self.lock();
+        let mut each = calls.values();
+        match (each.next(), each.next()) {
+            (Some(only), None) if only.try_send(question).is_ok() => None,
+            (Some(_), Some(_)) => ambiguous(request),
+            _ => reply_to_server(request),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<i64, mpsc::Sender<Question>>> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The answers to a call that may be asked elsewhere meanwhile.
+pub(super) struct Both<A: Answers> {
+    pub(super) call: Call,
+    pub(super) answers: A,
+}
+
+impl<A: Answers> Answers for Both<A> {
+    async fn draw(&mut self) -> Signal {
+        tokio::select! {
+            biased;
+            Some(question) = self.call.questions.recv() => Signal::Asked(question),
+            signal = self.answers.draw() => signal,
+        }
+    }
+}
+
+/// A request whose answer has not begun when something is asked elsewhere.
+pub(super) struct Posted {
+    stage: Stage,
+}
+
+enum Stage {
+    Waiting(BoxFuture<'static, Result<Reply, Failure>>, Option<Parts>),
+    Streaming(Events),
+}
+
+/// What reading the answer takes.
+pub(super) struct Parts {
+    pub(super) waiting: Waiting,
+    pub(super) conversation: Conversation,
+    pub(super) cancel: CancelNotice,
+    pub(super) asker: Option<Arc<Asker>>,
+}
+
+impl Posted {
+    pub(super) fn new(reply: BoxFuture<'static, Result<Reply, Failure>>, parts: Parts) -> Self {
+        Self { stage: Stage::Waiting(reply, Some(parts)) }
+    }
+}
+
+impl Answers for Posted {
+    async fn draw(&mut self) -> Signal {
+        loop {
+            match &mut self.stage {
+                Stage::Waiting(reply, parts) => {
+                    let reply = reply.await;
+                    let Some(Parts { waiting, conversation, cancel, asker }) = parts.take() else {
+                        return done(garbage("its answer was read already"));
+                    };
+                    let outcome = match reply {
+                        Ok(Reply::Events(body)) => {
+                            let events = Events::legacy(body, waiting, None, conversation, Some(cancel)).asking(asker);
+                            self.stage = Stage::Streaming(events);
+                            continue;
+                        }
+                        Ok(Reply::Message(message)) => single(message, &waiting),
+                        Ok(Reply::Refused(status, message)) => refusal(status, message, &waiting),
+                        Ok(Reply::Empty) => garbage("the answer to a request is empty"),
+                        Err(failure) => Outcome::Failed(failure),
+                    };
+                    cancel.not_needed();
+                    return done(outcome);
+                }
+                Stage::Streaming(events) => return events.draw().await,
+            }
+        }
+    }
+}
+
+const fn done(outcome: Outcome) -> Signal {
+    Signal::Event(Event::Done(outcome))
+}
+
+/// Opens the own stream of a session in which something can be asked, and listens for as long as the session is
+/// in use. Waits until it is open: what a server asks before that is lost.
+///
+/// It is the session's one reader then, and tells those who wait for updates of resources what it hears.
+pub(super) async fn listen(http: &Arc<Http>, session: &Arc<Session>, askable: Askable) {
+    let Ok(turn) = Arc::clone(&session.stream_turn).try_lock_owned() else { return };
+    let opened = tokio::time::timeout(limit::OWN_STREAM_WAIT, http.stream_of(session)).await;
+    let body = match opened {
+        Ok(Ok(Some(body))) => Some(body),
+        // It has none.
+        Ok(Ok(None)) => return,
+        _ => None,
+    };
+    let listening = keep_listening(Arc::clone(http), Arc::downgrade(session), body, askable);
+    tokio::spawn(async move {
+        listening.await;
+        drop(turn);
+    });
+}
+
+async fn keep_listening(http: Arc<Http>, session: Weak<Session>, mut body: Option<Incoming>, askable: Askable) {
+    let mut backoff = Backoff::new();
+    loop {
+        if let Some(body) = body.take() {
+            read(&http, &session, body, askable).await;
+        }
+        tokio::time::sleep(backoff.pause()).await;
+        let Some(live) = session.upgrade().filter(|_| !http.link.closing.is_cancelled()) else { return };
+        match http.stream_of(&live).await {
+            Ok(None) => return,
+            Ok(found) => body = found,
+            Err(_) => {}
+        }
+    }
+}
+
+/// Reads one stream to its end, or until nobody uses its session any more.
+async fn read(http: &Arc<Http>, session: &Weak<Session>, mut body: Incoming, askable: Askable) {
+    let mut reader = sse::Reader::new(limit::RESPONSE_BYTES_MAX);
+    let mut ready = Vec::new();
+    loop {
+        let frame = tokio::time::timeout(limit::IDLE_SWEEP, body.frame()).await;
+        let Some(live) = session.upgrade() else { return };
+        let data = match frame {
+            Err(_) => continue,
+            Ok(Some(Ok(frame))) => frame.into_data(),
+            Ok(_) => return,
+        };
+        let Ok(data) = data else { continue };
+        if reader.push(&data, &mut |event| ready.push(event)).is_err() {
+            return;
+        }
+        for event in ready.drain(..) {
+            if event.data.is_empty() || !matches!(event.name.as_str(), "" | "message") {
+                continue;
+            }
+            let Ok(message) = Message::parse(event.data, Source::Upstream) else { return };
+            match message.kind() {
+                Kind::Request => {
+                    if let Some(reply) = live.calls.pass_on(&message, askable) {
+                        http.say_in(&live, &reply).await;
+                    }
+                }
+                Kind::Notification if message.method() == "notifications/resources/updated" => {
+                    // An error only says that nobody waits for any.
+                    let _ = live.updates.send(message);
+                }
+                Kind::Notification => {
+                    if !http.link.hub.list_changed(&message.method()) {
+                        http.link.hub.notification_dropped();
+                    }
+                }
+                Kind::Result | Kind::Error => http.link.hub.stray(),
+            }
+        }
+    }
+}
