@@ -88,8 +88,8 @@ pub(super) struct Posted {
 }
 
 enum Stage {
-    Waiting(BoxFuture<'static, Result<Reply, Failure>>, Option<Parts>),
-    Streaming(Events),
+    Waiting(BoxFuture<'static, Result<Reply, Failure>>, Option<Box<Parts>>),
+    Streaming(Box<Events>),
 }
 
 /// What reading the answer takes.
@@ -102,7 +102,7 @@ pub(super) struct Parts {
 
 impl Posted {
     pub(super) fn new(reply: BoxFuture<'static, Result<Reply, Failure>>, parts: Parts) -> Self {
-        Self { stage: Stage::Waiting(reply, Some(parts)) }
+        Self { stage: Stage::Waiting(reply, Some(Box::new(parts))) }
     }
 }
 
@@ -112,13 +112,14 @@ impl Answers for Posted {
             match &mut self.stage {
                 Stage::Waiting(reply, parts) => {
                     let reply = reply.await;
-                    let Some(Parts { waiting, conversation, cancel, asker }) = parts.take() else {
+                    let Some(parts) = parts.take() else {
                         return done(garbage("its answer was read already"));
                     };
+                    let Parts { waiting, conversation, cancel, asker } = *parts;
                     let outcome = match reply {
                         Ok(Reply::Events(body)) => {
                             let events = Events::legacy(body, waiting, None, conversation, Some(cancel)).asking(asker);
-                            self.stage = Stage::Streaming(events);
+                            self.stage = Stage::Streaming(Box::new(events));
                             continue;
                         }
                         Ok(Reply::Message(message)) => single(message, &waiting),

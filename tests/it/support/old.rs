@@ -77,6 +77,7 @@ impl Turn {
     }
 
     /// Says something on the stream of the call.
+    #[expect(clippy::needless_pass_by_value, reason = "each test makes its result on the spot")]
     pub fn notify(&self, method: &str, params: Value) {
         let _ = self.events.send(event(&json!({ "jsonrpc": "2.0", "method": method, "params": params })));
     }
