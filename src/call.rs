@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 mod asked;
-mod declared;
+pub mod declared;
 mod extension;
 mod input;
 mod retry;

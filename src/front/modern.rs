@@ -179,3 +179,30 @@ fn interest(params: Object<'_>) -> Option<Interest> {
         },
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{Json, Source};
+
+    fn read(params: &str) -> Option<Interest> {
+        let params = Json::parse(params, Source::Client).unwrap();
+        interest(params.value().as_object().unwrap())
+    }
+
+    #[test]
+    fn a_listen_names_each_resource_once_and_one_too_many_is_enough_to_see() {
+        let some =
+            read(r#"{"notifications":{"toolsListChanged":true,"resourceSubscriptions":["b","a","b"]}}"#).unwrap();
+        assert_eq!(some, Interest { tools: true, updates: vec!["b".into(), "a".into()], ..Interest::default() });
+        let max = limit::SUBSCRIPTIONS_PER_STREAM_MAX;
+        let many: Vec<String> = (0..2 * max).map(|number| format!("\"{number}\"")).collect();
+        let many = format!(r#"{{"notifications":{{"resourceSubscriptions":[{}]}}}}"#, many.join(","));
+        assert_eq!(read(&many).unwrap().updates.len(), max + 1);
+        for odd in
+            [r#"{"notifications":{"resourceSubscriptions":"a"}}"#, r#"{"notifications":{"resourceSubscriptions":[1]}}"#]
+        {
+            assert!(read(odd).is_none(), "{odd}");
+        }
+    }
+}

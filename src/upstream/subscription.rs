@@ -317,6 +317,50 @@ mod tests {
     use super::*;
     use crate::wire::Source;
 
+    fn feed() -> Arc<Feed> {
+        let access = Access::bare();
+        Arc::new(Feed {
+            key: Key::of(&access, Isolation::Shared, Askable::NOTHING),
+            stateless: true,
+            declared: declared(&Json::of(&serde_json::json!({}))),
+            access: Mutex::new(access),
+            topics: Mutex::default(),
+            changed: Notify::new(),
+            count: Arc::default(),
+        })
+    }
+
+    #[tokio::test]
+    async fn one_upstream_is_asked_about_so_many_resources_and_again_when_some_have_gone() {
+        let feed = feed();
+        let join = |number: usize| feed.join(Access::bare(), &format!("x:{number}"));
+        let mut held: Vec<_> = (0..limit::SUBSCRIPTIONS_PER_SERVER_MAX).map(join).collect();
+        let Outcome::Failed(failure) = join(usize::MAX).opened().await else { panic!("there was room for one more") };
+        assert_eq!((failure.reason, failure.may_have_acted), (Reason::UpstreamBusy, false));
+        // One more who wants the same costs nothing.
+        drop(join(0));
+        held.pop();
+        let mut fresh = join(usize::MAX);
+        feed.agreed(&format!("x:{}", usize::MAX));
+        assert!(matches!(fresh.opened().await, Outcome::Complete(_)));
+    }
+
+    #[tokio::test]
+    async fn a_slow_reader_is_told_that_there_was_more_and_a_lost_feed_ends_it() {
+        let feed = feed();
+        let mut slow = feed.join(Access::bare(), "x:1");
+        for _ in 0..=limit::SUBSCRIPTION_UPDATES_MAX {
+            feed.tell(&updated("x:1"));
+        }
+        assert!(matches!(slow.updated().await, Some(Update::Missed)));
+        for _ in 0..limit::SUBSCRIPTION_UPDATES_MAX {
+            assert!(matches!(slow.updated().await, Some(Update::Told(_))));
+        }
+        feed.all_over(&lost());
+        assert!(slow.updated().await.is_none());
+        assert!(matches!(slow.opened().await, Outcome::Failed(_)));
+    }
+
     #[test]
     fn an_update_of_a_part_concerns_the_whole_and_a_neighbour_does_not() {
         assert!(is_part("file:///a/b", "file:///a") && is_part("file:///a/b", "file:///a/"));

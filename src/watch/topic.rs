@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
+use crate::call::declared::declared;
 use crate::call::{ClientFacts, Endpoint};
 use crate::catalog::{Target, Wanted, is_confusing};
+use crate::config::ServerConfig;
 use crate::delegate::{Leg, attempt};
 use crate::gateway::Gateway;
 use crate::guard::{self, Slot};
@@ -19,7 +21,7 @@ use crate::outcome::{Outcome, Reason, Refusal, Stop};
 use crate::policy::Ask;
 use crate::upstream::{Subscription, Update, updated};
 use crate::wire::mcp::meta;
-use crate::wire::{Json, Message, Outgoing, Value};
+use crate::wire::{Askable, Json, Message, Outgoing, Value};
 
 /// One resource that one stream hears of.
 pub(super) struct Topic {
@@ -168,7 +170,7 @@ impl Topic {
         })?;
         let cleared = guard::guard(gateway.quotas(), permit)?;
         let grant = gateway.delegate().delegate(cleared, leg.clone(), None, gateway.recheck()).await?;
-        let mut entry = gateway.journal().open(grant, self.outgoing()).await?;
+        let mut entry = gateway.journal().open(grant, self.outgoing(target.server())).await?;
         let mut subscription = gateway.upstreams().subscribe(&mut entry);
         let outcome = subscription.opened().await;
         entry.close(&outcome);
@@ -186,16 +188,18 @@ impl Topic {
         now.policy.visible(&class, &Ask { environment, server, name, action: &Action::Read })
     }
 
-    fn params(&self) -> Json {
-        let (uri, declared) = (Json::of(&self.uri), self.client.capabilities.as_str());
-        let meta = meta::CLIENT_CAPABILITIES;
-        Json::joined(format!(r#"{{"uri":{},"_meta":{{"{meta}":{declared}}}}}"#, uri.as_str()))
+    /// What the client declares says in which session its own calls are, and so where its updates are heard.
+    fn params(&self, server: &ServerConfig) -> Json {
+        let capabilities = &self.client.capabilities;
+        let askable = self.gateway.askable(&self.caller, server, Askable::declared(capabilities));
+        let (uri, meta, shown) = (Json::of(&self.uri), meta::CLIENT_CAPABILITIES, declared(capabilities, askable));
+        Json::joined(format!(r#"{{"uri":{},"_meta":{{"{meta}":{}}}}}"#, uri.as_str(), shown.as_str()))
     }
 
-    fn outgoing(&self) -> Outgoing {
+    fn outgoing(&self, server: &ServerConfig) -> Outgoing {
         Outgoing {
             method: "resources/subscribe".to_owned(),
-            params: self.params(),
+            params: self.params(server),
             name: None,
             header_parameters: Vec::new(),
             headers: Vec::new(),

@@ -76,6 +76,13 @@ impl Talkative {
         };
         let gateway = setup.start().await;
         let token = issuer.token("alice", &["developers"], &gateway.resource());
+        // A resource that was not listed yet is one that does not exist.
+        let client = gateway.client(&token);
+        super::eventually("the upstream's lists", async || {
+            let answer = client.modern("resources/list", serde_json::json!({})).await;
+            answer.result()["resources"].as_array().is_some_and(|resources| !resources.is_empty())
+        })
+        .await;
         Self { issuer, gateway, token, upstream }
     }
 
