@@ -1,6 +1,7 @@
 //! Input from the user in the middle of a call, where the server speaks the modern era: passed through,
 //! decided by policy, and the retry found without anything kept.
 
+use bailiwick::limit;
 use serde_json::{Value, json};
 
 use crate::support::client::{Answer, Client, modern_request};
@@ -258,12 +259,12 @@ async fn rounds_are_counted_and_a_circle_ends() {
     let mut asked = call(&client, &all_capabilities(), json!({ "name": "tools__ask", "arguments": {} })).await;
     let mut rounds = 1;
     while asked.result()["resultType"] == "input_required" {
-        assert!(rounds <= 16, "it never ends");
+        assert!(rounds <= limit::INPUT_ROUNDS_MAX, "it never ends");
         let next = retry("tools__ask", &json!({}), &asked, json!({ "q": { "roots": [] } }));
         asked = call(&client, &all_capabilities(), next).await;
         rounds += 1;
     }
-    assert_eq!((rounds, reason(&asked)), (17, "upstream_garbage"), "{}", asked.text);
+    assert_eq!((rounds, reason(&asked)), (limit::INPUT_ROUNDS_MAX + 1, "upstream_garbage"), "{}", asked.text);
     let calls: std::collections::HashSet<_> =
         gateway.records("intent").iter().map(|intent| intent["call"].to_string()).collect();
     assert_eq!(calls.len(), 1, "it was one call");
@@ -289,7 +290,7 @@ async fn a_server_that_misses_a_capability_says_so_to_the_client() {
 #[tokio::test]
 async fn questions_that_are_none_or_too_many_reach_nobody() {
     let many: serde_json::Map<String, Value> =
-        (0..17).map(|n| (n.to_string(), json!({ "method": "roots/list" }))).collect();
+        (0..=limit::INPUT_REQUESTS_MAX).map(|n| (n.to_string(), json!({ "method": "roots/list" }))).collect();
     for questions in [
         json!({ "q": { "method": "tools/call", "params": {} } }),
         json!({ "q": { "method": "elicitation/create", "params": { "mode": "telepathy" } } }),
@@ -297,7 +298,7 @@ async fn questions_that_are_none_or_too_many_reach_nobody() {
         json!([]),
         json!({}),
         Value::Object(many),
-        json!({ "k".repeat(129): { "method": "roots/list" } }),
+        json!({ "k".repeat(limit::INPUT_KEY_BYTES_MAX + 1): { "method": "roots/list" } }),
     ] {
         let upstream = asking(questions.clone(), None).await;
         let (_issuer, _gateway, client) = start(&upstream, &may_ask(&["elicit", "roots"]), "").await;

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use bailiwick::limit;
 use serde_json::{Value, json};
 
 use crate::input::{all_capabilities, call, may_ask, reason, retry};
@@ -317,7 +318,7 @@ async fn calls_that_wait_are_counted_for_each_caller() {
     let (issuer, gateway, alice) =
         start(&upstream.url, &may_ask(&EVERYTHING), "health = { calls_in_flight_max = 2 }").await;
     // More than may be in flight: what waits takes no place.
-    for _ in 0..16 {
+    for _ in 0..limit::PARKED_PER_PRINCIPAL_MAX {
         let asked = call(&alice, &all_capabilities(), arguments("tools__form")).await;
         assert_eq!(asked.result()["resultType"], "input_required", "{}", asked.text);
     }

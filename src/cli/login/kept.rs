@@ -261,7 +261,10 @@ pub(super) mod tests {
         let state = tempfile::tempdir().unwrap();
         let place = Place::below(state.path(), &url("https://gw.example/mcp"));
         drop(place.turn().await.unwrap());
-        for text in [r#"{"access_token":"at-secret"}"#.to_owned(), "x".repeat(2 * 1024 * 1024)] {
+        for text in [
+            r#"{"access_token":"at-secret"}"#.to_owned(),
+            "x".repeat(usize::try_from(limit::LOGIN_FILE_BYTES_MAX).unwrap() + 1),
+        ] {
             let _old = std::fs::remove_file(place.file());
             let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(place.file()).unwrap();
             file.write_all(text.as_bytes()).unwrap();
@@ -284,6 +287,8 @@ pub(super) mod tests {
     fn a_token_is_renewed_before_it_ends() {
         let now = identity::now_s();
         assert!(kept(None).is_fresh() && kept(Some(now + 3600)).is_fresh());
+        let margin = i64::try_from(limit::LOGIN_RENEW_MARGIN.as_secs()).unwrap();
+        assert!(kept(Some(now + margin + 30)).is_fresh() && !kept(Some(now + margin - 1)).is_fresh());
         assert!(!kept(Some(now + 1)).is_fresh() && !kept(Some(now + 1)).is_over());
         assert!(kept(Some(now)).is_over());
     }
