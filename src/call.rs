@@ -75,12 +75,14 @@ pub async fn call(gateway: &Arc<Gateway>, caller: &Caller, request: Request) -> 
         Trail { leg: Leg::new(&request.message.method(), request.client.version), target: None, name: None };
     let gateway = Arc::clone(gateway);
     match open(&gateway, caller, &request, &mut trail).await {
-        Ok((entry, then, exchange)) => Running { gateway, entry: Some(entry), exchange, decisions, request, then },
+        Ok((entry, then, exchange)) => {
+            Running { gateway, entry: Some(entry), exchange, decisions, request, then, followed_for: None }
+        }
         Err(halt) => {
             let attempt = attempt(caller, &trail.leg, trail.target.as_ref(), trail.name.as_deref());
             gateway.journal().stopped(&attempt, &halt.recorded);
             let exchange = Exchange::finished(told(halt.told, &request, trail.name.as_deref()));
-            Running { gateway, entry: None, exchange, decisions, request, then: Then::default() }
+            Running { gateway, entry: None, exchange, decisions, request, then: Then::default(), followed_for: None }
         }
     }
 }
@@ -138,7 +140,7 @@ async fn open(
     let capabilities = declared::declared(&request.client.capabilities, askable);
     let capabilities = task::offered(request, capabilities);
     let augmented = Augmented::of(request, &view, permit.target());
-    let asking = Asking { declared, round: retry.as_ref().map_or(0, Retry::round) };
+    let asking = Asking { declared, round: retry.as_ref().map_or(0, Retry::round), own_task: false };
     let retried = retry.as_ref().zip(answers.as_ref());
     if retried.is_some()
         && let Some((entry, exchange)) = Box::pin(task::resume(gateway, caller, request, retried, trail)).await?
@@ -170,6 +172,8 @@ pub struct Running {
     decisions: watch::Receiver<u64>,
     request: Request,
     then: Then,
+    /// Whose call it is, once it goes on as a task that is followed for them.
+    followed_for: Option<Caller>,
 }
 
 /// What the end of a leg depends on besides its request.
@@ -186,10 +190,16 @@ impl Running {
     /// Cancel-safe.
     pub async fn next(&mut self) -> Event {
         loop {
+            // What streams without a pause must not keep this from being noticed.
+            if self.answers_to().is_some() && self.decisions.has_changed().unwrap_or(false) {
+                self.decisions.mark_unchanged();
+                self.stop_if_revoked();
+            }
+            let watched = self.answers_to().is_some();
             let event = tokio::select! {
                 biased;
                 event = self.exchange.next() => event,
-                Ok(()) = self.decisions.changed(), if self.entry.is_some() => {
+                Ok(()) = self.decisions.changed(), if watched => {
                     self.stop_if_revoked();
                     continue;
                 }
@@ -198,10 +208,11 @@ impl Running {
                 Event::Notification(message) if task::names_a_task(&message) => {}
                 Event::Notification(message) => return Event::Notification(message),
                 Event::Done(outcome) => {
-                    let Some(entry) = self.entry.take() else { return Event::Done(outcome) };
+                    let Some(entry) = self.entry.take() else { return Event::Done(without_pages(outcome)) };
                     match task::after(&self.gateway, entry.proof(), &self.request, self.then, outcome) {
                         After::Deliver(outcome) => return Event::Done(self.ended(entry, outcome)),
                         After::GoOn(recorded, exchange) => {
+                            self.followed_for = Some(entry.proof().caller().clone());
                             entry.close(&recorded);
                             self.exchange = exchange;
                         }
@@ -240,10 +251,15 @@ impl Running {
         }
     }
 
+    /// Whose call is under way, if it is.
+    fn answers_to(&self) -> Option<&Caller> {
+        self.entry.as_ref().map(|entry| entry.proof().caller()).or(self.followed_for.as_ref())
+    }
+
     /// Drops the exchange, which cancels it upstream, once its caller may not act any more.
     fn stop_if_revoked(&mut self) {
-        let Some(entry) = &self.entry else { return };
-        if let Err(refusal) = self.gateway.still_trusted(entry.proof().caller()) {
+        let Some(caller) = self.answers_to() else { return };
+        if let Err(refusal) = self.gateway.still_trusted(caller) {
             let failure = Failure::after(refusal.reason, "access was taken back while the call was under way");
             self.exchange = Exchange::finished(Outcome::Failed(failure));
         }
@@ -277,6 +293,14 @@ impl<S: Into<Stop>> From<S> for Halt {
     fn from(stop: S) -> Self {
         let recorded = stop.into();
         Self { told: recorded.clone(), recorded }
+    }
+}
+
+/// The end of a task that was followed; nobody decided about pages that it wants visited.
+fn without_pages(outcome: Outcome) -> Outcome {
+    match outcome {
+        Outcome::Error(error) if input::required(&error).is_some() => Refusal::new(Reason::InputRefused).into(),
+        outcome => outcome,
     }
 }
 

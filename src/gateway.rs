@@ -188,7 +188,13 @@ impl Gateway {
     /// # Errors
     /// As [`Gateway::authorize`].
     pub fn authorize_following(&self, caller: &Caller, target: Target) -> Result<Permit, Box<Denied>> {
-        self.live.snapshot.load().policy.authorize_following(caller.clone(), target)
+        let now = self.live.snapshot.load();
+        if caller.settings_revision() != now.identity_revision
+            && let Err(refusal) = still_stands(&now.config, caller)
+        {
+            return Err(Denied::before_rules(refusal, caller.clone(), target, now.policy.revision()));
+        }
+        now.policy.authorize_following(caller.clone(), target)
     }
 
     /// What of `declared` a server may ask this caller under the snapshot in force.

@@ -22,11 +22,17 @@ pub(super) fn target(now: &Snapshot, caller: &Caller, request: &Request, view: &
         return view.on_server(server, action).map_err(|_| unknown());
     }
     let uri = request.message.params().and_then(|params| params.get("uri")).and_then(Value::as_str);
-    let owner = uri.and_then(|uri| view.resolve(Wanted::Read(&uri)).ok());
+    let class = now.policy.class_of(caller);
+    // An owner that this caller could not know of decides nothing, as if there were none.
+    let owner = uri.and_then(|uri| view.resolve(Wanted::Read(&uri)).ok()).filter(|owner| {
+        let (environment, server) = (owner.environment(), owner.server_id());
+        now.policy.visible(&class, &Ask { environment, server, name: "", action: &action })
+            || now.policy.visible(&class, &Ask { environment, server, name: owner.name(), action: &Action::Read })
+    });
     if let Some(owner) = owner {
         return view.on_server(owner.server_id(), action).map_err(|_| unknown());
     }
-    only_server(now, &now.policy.class_of(caller), view, action).ok_or_else(unknown)
+    only_server(now, &class, view, action).ok_or_else(unknown)
 }
 
 /// Whether a caller's request of this method would reach a server, whatever it says.

@@ -15,7 +15,7 @@ use crate::ids::ParkId;
 use crate::limit;
 use crate::outcome::{Failure, Origin, Outcome, Reason, Refusal, Resume, Stop};
 use crate::wire::mcp::{code, meta};
-use crate::wire::{Askable, Edit, InputKind, Json, Object, Value};
+use crate::wire::{Askable, Edit, InputKind, Json, Object, Source, Value};
 
 /// The key in `_meta` of a question that names the server which asks.
 const ASKING_SERVER: &str = "dev.bailiwick/server";
@@ -30,6 +30,8 @@ pub struct Asking {
     pub declared: Askable,
     /// How many rounds of questions this call had before.
     pub round: u32,
+    /// The client itself asks for the result of its task: what it answers with is good for that only.
+    pub own_task: bool,
 }
 
 /// The question as the client may see it, or the end of the call.
@@ -48,10 +50,14 @@ pub fn relayed(gateway: &Arc<Gateway>, grant: &Grant, asking: Asking, result: &J
 pub fn required(error: &Json) -> Option<Json> {
     let object = error.value().as_object()?;
     object.get("code").and_then(Value::as_i64).filter(|number| *number == i64::from(code::LEGACY_URL_REQUIRED))?;
-    let pages = object.get("data").and_then(Value::as_object)?.get("elicitations")?.as_array()?;
+    let pages = object.get("data").and_then(Value::as_object)?.get("elicitations")?;
+    // What cannot be read cannot be decided: a result that asks for nothing ends the call.
+    let unreadable = || Some(Json::joined(r#"{"resultType":"input_required"}"#.to_owned()));
+    let Some(pages) = pages.as_array() else { return unreadable() };
     let mut text = String::new();
     for (number, page) in pages.take(limit::INPUT_REQUESTS_MAX + 1).enumerate() {
-        let page = page.as_object()?.edited(&[Edit::Set("mode", Json::of("url"))]);
+        let Some(page) = page.as_object() else { return unreadable() };
+        let page = page.edited(&[Edit::Set("mode", Json::of("url"))]);
         let separator = if number == 0 { "" } else { "," };
         let _ =
             write!(text, r#"{separator}"page-{number}":{{"method":"elicitation/create","params":{}}}"#, page.as_str());
@@ -61,14 +67,13 @@ pub fn required(error: &Json) -> Option<Json> {
 
 /// Gives a call up that waits, as soon as its caller may not make it any more.
 fn watch(gateway: &Arc<Gateway>, grant: &Grant, parked: ParkId) {
+    let Some(gone) = gateway.upstreams().until_unparked(parked) else { return };
     let (mut decisions, within) = (gateway.decisions(), grant.target().server().health.input_timeout);
     let (gateway, following) = (Arc::downgrade(gateway), grant.is_following());
     let (caller, target, arguments) = (grant.caller().clone(), grant.target().clone(), grant.arguments().cloned());
     let watching = async move {
         loop {
-            let Some(gateway) = gateway.upgrade().filter(|gateway| gateway.upstreams().is_parked(parked)) else {
-                return;
-            };
+            let Some(gateway) = gateway.upgrade().filter(|_| !gone.is_cancelled()) else { return };
             let stands = gateway.still_trusted(&caller).is_ok()
                 && if following {
                     gateway.authorize_following(&caller, target.clone()).is_ok()
@@ -79,8 +84,10 @@ fn watch(gateway: &Arc<Gateway>, grant: &Grant, parked: ParkId) {
                 return gateway.upstreams().abandon(parked);
             }
             drop(gateway);
-            if decisions.changed().await.is_err() {
-                return;
+            tokio::select! {
+                // What was answered must not be held until it would have expired.
+                () = gone.cancelled() => return,
+                changed = decisions.changed() => if changed.is_err() { return },
             }
         }
     };
@@ -105,7 +112,10 @@ fn question(gateway: &Gateway, grant: &Grant, asking: Asking, result: &Json, res
     let may = gateway.askable(grant.caller(), server, asking.declared);
     let (mut keys, mut edits) = (Vec::new(), Vec::new());
     if let Some(requests) = object.get("inputRequests").filter(|requests| !requests.is_null()) {
-        let requests = requests.as_object().ok_or_else(|| garbage("its inputRequests are no object"))?;
+        // A key that stands twice would be decided by its first value and asked by its last.
+        let alike = Json::parse(requests.raw(), Source::Client)
+            .map_err(|_| garbage("not everybody reads its inputRequests alike"))?;
+        let requests = alike.value().as_object().ok_or_else(|| garbage("its inputRequests are no object"))?;
         let mut text = String::from("{");
         for (key, request) in requests.members() {
             if keys.len() >= limit::INPUT_REQUESTS_MAX || key.len() > limit::INPUT_KEY_BYTES_MAX {
@@ -141,7 +151,7 @@ fn question(gateway: &Gateway, grant: &Grant, asking: Asking, result: &Json, res
     let within = server.health.input_timeout;
     let about = About {
         call: grant.leg().call,
-        method: if grant.is_following() { TASKS_BEGIN_WITH } else { &grant.leg().method },
+        method: if grant.is_following() && !asking.own_task { TASKS_BEGIN_WITH } else { &grant.leg().method },
         target: grant.target(),
         arguments: grant.arguments(),
         round: asking.round + 1,

@@ -87,7 +87,10 @@ fn messages(body: &[u8]) -> Result<Vec<Result<Message, Refusal>>, Refusal> {
     }
     let parsed = elements.into_iter().map(|element| {
         let first = element.bytes().next();
-        Message::parse(element, Source::Client).map_err(|error| answer::unreadable(first, &error))
+        let message = Message::parse(element, Source::Client).map_err(|error| answer::unreadable(first, &error))?;
+        // What says so of itself is judged by its headers, which a batch has none of.
+        let modern = super::era::Meta::read(message.params()).version.is_some();
+        if modern { Err(invalid("send messages of 2026-07-28 alone")) } else { Ok(message) }
     });
     let messages: Vec<_> = parsed.collect();
     if messages.iter().flatten().any(|message| message.method() == "initialize") {

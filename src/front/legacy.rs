@@ -115,13 +115,13 @@ pub(super) async fn post<P: Pipeline>(
             answer::reply(&reply::reply(&outcome, &id, method, Era::Legacy), &outside.names, &endpoint)
         }
         Some(Some(Event::Notification(first))) => {
-            let track = front.tracks.of_call(session.key);
-            answer::events(resume::of_call(Some(&first), ongoing, id, method, track, session.version))
+            let place = (&front.tracks, session.key);
+            answer::events(resume::of_call(Some(&first), ongoing, id, method, place, session.version))
         }
         Some(None) => about.stopped(Refusal::new(Reason::Cancelled)),
         None => {
-            let track = front.tracks.of_call(session.key);
-            answer::events(resume::of_call(None, ongoing, id, method, track, session.version))
+            let place = (&front.tracks, session.key);
+            answer::events(resume::of_call(None, ongoing, id, method, place, session.version))
         }
     }
 }

@@ -166,17 +166,20 @@ impl Drop for Attendance {
 
 /// Hears for a session until nobody has read for long, its rights are gone, or it ends.
 async fn hear<P: Pipeline>(mailbox: &Mailbox, mut watch: P::Watch, mut orders: mpsc::Receiver<Command>) {
-    let unread = tokio::time::sleep(limit::MAILBOX_UNREAD_MAX);
+    // Who has subscribed to nothing must not hold one of its principal's few streams for long.
+    let patience = || if mailbox.uris().is_empty() { limit::STREAM_KEEP_ALIVE } else { limit::MAILBOX_UNREAD_MAX };
+    let unread = tokio::time::sleep(patience());
     tokio::pin!(unread);
     loop {
         tokio::select! {
             () = mailbox.ended.cancelled() => return,
             () = mailbox.moved.notified() => {
-                unread.as_mut().reset(tokio::time::Instant::now() + limit::MAILBOX_UNREAD_MAX);
+                unread.as_mut().reset(tokio::time::Instant::now() + patience());
             }
             () = &mut unread, if mailbox.readers.load(Ordering::Acquire) == 0 => return,
             order = orders.recv() => match order {
                 Some(Command::Subscribe(uri, answer)) => {
+                    unread.as_mut().reset(tokio::time::Instant::now() + limit::MAILBOX_UNREAD_MAX);
                     let subscribing = P::subscribe(&mut watch, uri);
                     // Upstreams take their time, and others are heard meanwhile.
                     tokio::spawn(async move {

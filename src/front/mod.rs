@@ -201,9 +201,13 @@ impl<P: Pipeline> Front<P> {
         // A body that is no message is told apart from a batch by its first byte, which parsing consumes.
         let first = bytes.iter().copied().find(|byte| !byte.is_ascii_whitespace());
         if first == Some(b'[') && era == Era::Legacy {
+            if headers::single(&parts.headers, header::PROTOCOL_VERSION).is_err() {
+                return about.stopped(headers::mismatch("the MCP-Protocol-Version header is not one text"));
+            }
             let posted = Posted { caller: &caller, endpoint: &endpoint, headers: &parts.headers, version, peer };
             if let Some(response) = batch::post(self, outside, &posted, &bytes).await {
-                return response;
+                let held = caller.clone();
+                return leash::leash(response, || self.pipeline.clone().fallen(held));
             }
         }
         let message = match Message::parse(bytes, Source::Client) {

@@ -34,7 +34,7 @@ enum State<P: Pipeline> {
     Starting(BoxFuture<'static, P::Running>),
     Running(P::Running),
     /// The client is asked.
-    Asking(Round<P>),
+    Asking(Box<Round<P>>),
     Over,
 }
 
@@ -112,7 +112,13 @@ async fn advance<P: Pipeline>(state: &mut State<P>, interview: Option<&Interview
             }
             State::Running(running) => match (P::next_event(running).await, interview) {
                 (Event::Done(Outcome::InputRequired { result, resume, .. }), Some(interview)) => {
-                    *state = State::Asking(interview.begin(&result, resume));
+                    match interview.begin(&result, resume) {
+                        Ok(round) => *state = State::Asking(Box::new(round)),
+                        Err(outcome) => {
+                            *state = State::Over;
+                            return Event::Done(outcome);
+                        }
+                    }
                 }
                 (event, _) => {
                     if matches!(event, Event::Done(_)) {

@@ -15,7 +15,8 @@ use tokio::time::Instant;
 use super::pipeline::Pipeline;
 use super::session::SessionKey;
 use crate::call::Request;
-use crate::ids::ParkId;
+use crate::ids::{ParkId, PrincipalKey};
+use crate::limit;
 use crate::outcome::{Outcome, Reason, Refusal, Resume};
 use crate::wire::mcp::meta;
 use crate::wire::{Edit, Json, Kind, Message, Value};
@@ -25,6 +26,23 @@ use crate::wire::{Edit, Json, Kind, Message, Value};
 pub(super) struct Questions {
     last: AtomicI64,
     open: Mutex<HashMap<(SessionKey, i64), oneshot::Sender<Message>>>,
+    /// How many rounds each principal is asked at this moment.
+    rounds: Mutex<HashMap<PrincipalKey, usize>>,
+}
+
+/// A place among the rounds of one principal; free again when it is dropped.
+struct Place(Arc<Questions>, PrincipalKey);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut rounds = self.0.rounds();
+        if let Some(own) = rounds.get_mut(&self.1) {
+            *own = own.saturating_sub(1);
+            if *own == 0 {
+                rounds.remove(&self.1);
+            }
+        }
+    }
 }
 
 impl Questions {
@@ -36,6 +54,22 @@ impl Questions {
         self.lock().insert((session, id), sender);
         let waiting = Waiting { questions: Arc::clone(self), place: (session, id), answer };
         (Message::request(&Json::of(&id), method, params), waiting)
+    }
+
+    /// A place for one more round: each keeps its request and all that was asked, for as long as nobody answers.
+    fn enter(self: &Arc<Self>, principal: PrincipalKey) -> Option<Place> {
+        let mut rounds = self.rounds();
+        let own = rounds.entry(principal).or_default();
+        if *own >= limit::PARKED_PER_PRINCIPAL_MAX {
+            return None;
+        }
+        *own += 1;
+        drop(rounds);
+        Some(Place(Arc::clone(self), principal))
+    }
+
+    fn rounds(&self) -> MutexGuard<'_, HashMap<PrincipalKey, usize>> {
+        self.rounds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes an answer; one that nobody waits for, or that waits in another session, reaches nobody.
@@ -86,6 +120,7 @@ pub(super) struct Round<P: Pipeline> {
     answers: String,
     until: Instant,
     held: Held<P>,
+    _place: Place,
 }
 
 /// A call that waits upstream; given up when this is dropped.
@@ -104,8 +139,13 @@ impl<P: Pipeline> Drop for Held<P> {
 
 impl<P: Pipeline> Interview<P> {
     /// Begins a round with what an `input_required` result asks.
-    pub(super) fn begin(&self, result: &Json, resume: Resume) -> Round<P> {
+    ///
+    /// # Errors
+    /// The end of the call where its principal is asked too much at once.
+    pub(super) fn begin(&self, result: &Json, resume: Resume) -> Result<Round<P>, Outcome> {
+        let place = self.questions.enter(P::principal(&self.caller));
         let held = Held { pipeline: Arc::clone(&self.pipeline), parked: resume.parked };
+        let place = place.ok_or_else(|| Outcome::Refused(Refusal::new(Reason::InputLimited)))?;
         let mut round = Round {
             unsent: VecDeque::new(),
             waiting: VecDeque::new(),
@@ -113,8 +153,9 @@ impl<P: Pipeline> Interview<P> {
             answers: String::new(),
             until: Instant::now() + resume.within,
             held,
+            _place: place,
         };
-        let Some(object) = result.value().as_object() else { return round };
+        let Some(object) = result.value().as_object() else { return Ok(round) };
         if let Some(state) = object.get("requestState") {
             round.state = result.share(state);
         }
@@ -127,7 +168,7 @@ impl<P: Pipeline> Interview<P> {
             round.unsent.push_back(message);
             round.waiting.push_back((key.into_owned(), method == "elicitation/create", waiting));
         }
-        round
+        Ok(round)
     }
 
     /// The request once more, with the answers.

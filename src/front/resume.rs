@@ -13,9 +13,9 @@ use futures_util::stream;
 use super::mailbox::Attendance;
 use super::ongoing::Ongoing;
 use super::pipeline::Pipeline;
-use super::session::StreamLease;
+use super::session::{SessionKey, StreamLease};
 use super::stream::KEEP_ALIVE;
-use super::track::{Reader, Track};
+use super::track::{Reader, Track, Tracks};
 use crate::limit;
 use crate::outcome::reply;
 use crate::upstream::Event;
@@ -28,6 +28,8 @@ struct Call<P: Pipeline> {
     ongoing: Option<Ongoing<P>>,
     id: Json,
     method: Method,
+    tracks: Tracks,
+    session: SessionKey,
     track: Arc<Track>,
 }
 
@@ -35,33 +37,47 @@ impl<P: Pipeline> Call<P> {
     /// Waits for something to be said.
     async fn advance(&mut self) {
         let Some(ongoing) = &mut self.ongoing else { return };
-        match ongoing.next().await {
-            Some(Event::Notification(message)) => return self.track.say(&message),
-            Some(Event::Done(outcome)) => {
-                self.track.say(&reply::reply(&outcome, &self.id, self.method, Era::Legacy).message);
-            }
-            // Cancelled by the client: there is no response (cancellation, behaviour requirements).
-            None => {}
+        self.tracks.keep(self.session, &self.track);
+        let event = ongoing.next().await;
+        if !goes_on(&self.track, event, &self.id, self.method) {
+            self.ongoing = None;
         }
-        self.ongoing = None;
-        self.track.finish();
     }
+}
+
+/// Keeps what a call said; answers whether it goes on.
+fn goes_on(track: &Track, event: Option<Event>, id: &Json, method: Method) -> bool {
+    match event {
+        Some(Event::Notification(message)) => {
+            track.say(&message);
+            return true;
+        }
+        Some(Event::Done(outcome)) => track.say(&reply::reply(&outcome, id, method, Era::Legacy).message),
+        // Cancelled by the client: there is no response (cancellation, behaviour requirements).
+        None => {}
+    }
+    track.finish();
+    false
 }
 
 impl<P: Pipeline> Drop for Call<P> {
     fn drop(&mut self) {
-        let Some(ongoing) = self.ongoing.take() else { return };
-        let mut rest =
-            Self { ongoing: Some(ongoing), id: self.id.clone(), method: self.method, track: Arc::clone(&self.track) };
+        let Some(mut ongoing) = self.ongoing.take() else { return };
         // Outside of a runtime everything ends anyway. The task ends with the call, which has its own time-outs.
-        match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn(async move {
-                while rest.ongoing.is_some() {
-                    rest.advance().await;
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let (id, method, track) = (self.id.clone(), self.method, Arc::clone(&self.track));
+        let (tracks, session) = (self.tracks.clone(), self.session);
+        // It holds no `Call`: one that is dropped together with the runtime would spawn the next one, without end.
+        drop(runtime.spawn(async move {
+            loop {
+                tracks.keep(session, &track);
+                let waited = tokio::time::timeout(limit::STREAM_KEEP_ALIVE, ongoing.next()).await;
+                let Ok(event) = waited else { continue };
+                if !goes_on(&track, event, &id, method) {
+                    return;
                 }
-            })),
-            Err(_) => rest.ongoing = None,
-        }
+            }
+        }));
     }
 }
 
@@ -71,15 +87,16 @@ pub(super) fn of_call<P: Pipeline>(
     ongoing: Ongoing<P>,
     id: Json,
     method: Method,
-    track: Arc<Track>,
+    (tracks, session): (&Tracks, SessionKey),
     version: Version,
 ) -> Body {
+    let track = tracks.of_call(session);
     let reader = track.read(None);
     let greeting = Some(greeting(&reader, version));
     if let Some(first) = first {
         track.say(first);
     }
-    let call = Call { ongoing: Some(ongoing), id, method, track };
+    let call = Call { ongoing: Some(ongoing), id, method, tracks: tracks.clone(), session, track };
     Body::from_stream(stream::unfold((greeting, reader, call), |(greeting, mut reader, mut call)| async move {
         if let Some(greeting) = greeting {
             return Some((written(greeting), (None, reader, call)));

@@ -41,11 +41,11 @@ struct Kept {
     reader: CancellationToken,
 }
 
-/// The tracks of calls that may still be taken up again, and what all tracks keep.
-#[derive(Debug)]
+/// The tracks of calls that may still be taken up again, and what all tracks keep. Cheap to clone.
+#[derive(Debug, Clone)]
 pub(super) struct Tracks {
     calls: Cache<(SessionKey, u64), Arc<Track>>,
-    names: std::sync::atomic::AtomicU64,
+    names: Arc<std::sync::atomic::AtomicU64>,
     bytes: Arc<AtomicUsize>,
 }
 
@@ -63,11 +63,13 @@ impl Tracks {
         Self {
             calls: Cache::builder()
                 .max_capacity(limit::TRACKS_MAX)
+                // Whoever comes last finds a place, whatever others have filled.
+                .eviction_policy(moka::policy::EvictionPolicy::lru())
                 // Quiet calls are kept by whoever runs them; what nobody reads or says is forgotten.
                 .time_to_idle(limit::TRACK_IDLE_MAX)
                 .build(),
             // 0 is the name of every session's own stream.
-            names: std::sync::atomic::AtomicU64::new(1),
+            names: Arc::new(std::sync::atomic::AtomicU64::new(1)),
             bytes: Arc::default(),
         }
     }
@@ -79,10 +81,33 @@ impl Tracks {
 
     /// A track for a call, to be found again by the ids of its events.
     pub(super) fn of_call(&self, session: SessionKey) -> Arc<Track> {
+        self.make_room();
         let name = self.names.fetch_add(1, Ordering::Relaxed);
         let track = Arc::new(Track::new(name, Arc::clone(&self.bytes)));
         self.calls.insert((session, name), Arc::clone(&track));
         track
+    }
+
+    /// Whoever comes back finds this one for a while yet.
+    pub(super) fn keep(&self, session: SessionKey, track: &Arc<Track>) {
+        self.calls.insert((session, track.name), Arc::clone(track));
+    }
+
+    /// What nobody speaks on or reads any more gives way, the oldest first, once all keep too much together.
+    fn make_room(&self) {
+        if self.bytes.load(Ordering::Acquire) <= limit::TRACKS_BYTES_MAX {
+            return;
+        }
+        // One reference is the cache's and one is ours: whoever speaks or reads has another.
+        let mut idle: Vec<_> = self.calls.iter().filter(|(_, track)| Arc::strong_count(track) <= 2).collect();
+        idle.sort_unstable_by_key(|(key, _)| key.1);
+        for (key, track) in idle {
+            if self.bytes.load(Ordering::Acquire) <= limit::TRACKS_BYTES_MAX / 2 {
+                return;
+            }
+            track.forget();
+            self.calls.invalidate(&*key);
+        }
     }
 
     /// The track of a call in that session.
@@ -124,6 +149,13 @@ impl Track {
         }
         drop(kept);
         self.grown.notify_waiters();
+    }
+
+    /// Keeps nothing of what was said.
+    fn forget(&self) {
+        let mut kept = self.lock();
+        self.bytes.fetch_sub(std::mem::take(&mut kept.bytes), Ordering::AcqRel);
+        kept.events.clear();
     }
 
     /// More will be said, whatever was before.

@@ -192,9 +192,9 @@ fn trusts_more(before: &Config, after: &Config) -> bool {
     let text = |value: &dyn std::fmt::Debug| format!("{value:?}");
     let servers = |config: &Config| -> BTreeMap<ServerId, String> {
         let facts = |server: &Arc<ServerConfig>| {
-            let ServerConfig { transport, credential, tool_credentials, list_as, isolation, forward_headers, .. } =
-                &**server;
-            text(&(transport, credential, tool_credentials, list_as, isolation, forward_headers))
+            let ServerConfig { transport, credential, tool_credentials, list_as, isolation, .. } = &**server;
+            let told = (&server.forward_headers, &server.elicit_url_hosts);
+            text(&(transport, credential, tool_credentials, list_as, isolation, told))
         };
         config.servers.iter().map(|server| (server.id.clone(), facts(server))).collect()
     };

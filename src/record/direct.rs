@@ -38,14 +38,19 @@ impl Direct {
                 };
                 let mut lines = lock(&self.lines);
                 lines.clear();
-                let Some(work) = shared.take_urgent(&mut lines) else { return };
-                shared.metrics.journal_batch_lines.observe(count(lines.marks.len()));
-                match appender.append(&lines) {
-                    Ok(()) => work.settle(true),
-                    Err(error) => {
-                        *lock(&self.backlog) = Some(Backlog::of(&error, Some(&lines)));
-                        shared.break_down(&error);
-                        work.settle(false);
+                // With nothing to take it still looks once more below: somebody may queue a line and find the files
+                // held before they are let go of.
+                if let Some(work) = shared.take_urgent(&mut lines) {
+                    shared.metrics.journal_batch_lines.observe(count(lines.marks.len()));
+                    match appender.append(&lines) {
+                        Ok(()) => work.settle(true),
+                        Err(error) => {
+                            lock(&self.backlog).get_or_insert_with(|| Backlog::of(&error, None)).keep(&lines);
+                            shared.break_down(&error);
+                            work.settle(false);
+                            // What is queued is the thread's now, which was woken.
+                            return;
+                        }
                     }
                 }
             }

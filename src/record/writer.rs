@@ -264,8 +264,11 @@ impl Writer {
             // Whoever panicked with them in hand left nobody knows what.
             let Ok(mut appender) = self.appender.lock() else { return };
             let work = self.shared.take(&mut lines);
-            if let Some(direct) = &self.shared.direct {
-                backlog = backlog.or(direct.take_backlog());
+            if let Some(late) = self.shared.direct.as_ref().and_then(Direct::take_backlog) {
+                backlog = Some(match backlog.take() {
+                    Some(own) => own.with(&late),
+                    None => late,
+                });
             }
             if !lines.marks.is_empty() {
                 self.shared.metrics.journal_batch_lines.observe(count(lines.marks.len()));
@@ -371,8 +374,15 @@ impl Backlog {
         backlog
     }
 
+    /// Both.
+    fn with(mut self, late: &Self) -> Self {
+        self.keep(&late.lines);
+        self.refused += late.refused;
+        self
+    }
+
     /// Keeps all but the intents: their callers were refused. Bounded like the queue.
-    fn keep(&mut self, lines: &Lines) {
+    pub(super) fn keep(&mut self, lines: &Lines) {
         for (body, mark) in lines.iter() {
             let room = self.lines.bytes.len() + body.len() <= limit::JOURNAL_QUEUE_BYTES_MAX;
             match mark {

@@ -219,10 +219,10 @@ impl Upstreams {
         self.lot.abandon(parked);
     }
 
-    /// Whether that call still waits for input.
+    /// Fires when that call waits for input no more; `None` if it does not wait.
     #[must_use]
-    pub fn is_parked(&self, parked: ParkId) -> bool {
-        self.lot.holds(parked)
+    pub fn until_unparked(&self, parked: ParkId) -> Option<CancellationToken> {
+        self.lot.until_gone(parked)
     }
 
     fn send(&self, dispatch: Dispatch) -> Exchange {

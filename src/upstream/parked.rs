@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use futures_util::future::BoxFuture;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::drive::Pause;
 use super::exchange::{Opened, Stream};
@@ -114,6 +115,9 @@ struct Parked {
     stream: Stream,
     asker: Arc<Asker>,
     question: Question,
+    /// Fires when it waits no more.
+    gone: CancellationToken,
+    _fires: DropGuard,
 }
 
 impl std::fmt::Debug for Lot {
@@ -137,9 +141,11 @@ impl Lot {
         let result = question.result();
         // Waiting is no work: another call may take the place.
         asker.pause.release();
-        parked.insert(id, Parked { stream, asker: Arc::clone(asker), question });
+        let gone = CancellationToken::new();
+        let fires = gone.clone().drop_guard();
+        parked.insert(id, Parked { stream, asker: Arc::clone(asker), question, gone: gone.clone(), _fires: fires });
         drop(parked);
-        tokio::spawn(expire(Arc::downgrade(self), id, within));
+        tokio::spawn(expire(Arc::downgrade(self), id, within, gone));
         Outcome::InputRequired { origin: Origin::Upstream, result, resume: Resume { parked: Some(id), within } }
     }
 
@@ -158,9 +164,9 @@ impl Lot {
         drop(abandoned);
     }
 
-    /// Whether that call still waits.
-    pub(super) fn holds(&self, id: ParkId) -> bool {
-        self.lock().contains_key(&id)
+    /// Fires when that call waits no more; `None` if it does not wait.
+    pub(super) fn until_gone(&self, id: ParkId) -> Option<CancellationToken> {
+        self.lock().get(&id).map(|found| found.gone.clone())
     }
 
     /// Gives up every call that waits at a server which is given up.
@@ -178,8 +184,11 @@ impl Lot {
     }
 }
 
-async fn expire(lot: Weak<Lot>, id: ParkId, within: std::time::Duration) {
-    tokio::time::sleep(within).await;
+async fn expire(lot: Weak<Lot>, id: ParkId, within: std::time::Duration, gone: CancellationToken) {
+    // One that was answered must leave nothing behind that waits for its end.
+    if tokio::time::timeout(within, gone.cancelled()).await.is_ok() {
+        return;
+    }
     if let Some(lot) = lot.upgrade() {
         lot.abandon(id);
     }
@@ -197,7 +206,7 @@ pub(super) async fn resume(
     let Some(parked) = link.lot.take(id, principal, link) else {
         return Opened::Done(Outcome::Refused(Refusal::new(Reason::InputExpired)));
     };
-    let Parked { stream, asker, question } = parked;
+    let Parked { stream, asker, question, .. } = parked;
     let Some(answer) = question.answer(answers) else {
         // It was not answered, so it is asked again.
         return Opened::Done(link.lot.park(stream, &asker, question));

@@ -257,15 +257,16 @@ impl Feed {
 
     /// Tells everyone whom an update concerns: who subscribed to the resource, or to one that it is part of.
     pub(super) fn tell(&self, message: &Message) {
+        // Whatever else names a resource is not what anybody subscribed to.
+        if message.method() != "notifications/resources/updated" {
+            return;
+        }
         let Some(uri) = message.params().and_then(|params| params.get("uri")).and_then(Value::as_str) else { return };
         let message = untagged(message);
         let topics = self.lock();
-        if let Some(topic) = topics.get(uri.as_ref()) {
+        // Whoever subscribed to the whole hears of its part, whether somebody else named the part or not.
+        for (_, topic) in topics.iter().filter(|(whole, _)| ***whole == *uri || is_part(&uri, whole)) {
             // An error only says that nobody listens.
-            let _ = topic.updates.send(message);
-            return;
-        }
-        for (_, topic) in topics.iter().filter(|(whole, _)| is_part(&uri, whole)) {
             let _ = topic.updates.send(message.clone());
         }
     }

@@ -270,6 +270,38 @@ async fn rounds_are_counted_and_a_circle_ends() {
     assert_eq!(calls.len(), 1, "it was one call");
 }
 
+/// A call of a tool that answers with this text as its result or error, by somebody who may be asked everything.
+async fn answered_with(member: &'static str, text: &'static str) -> Answer {
+    let upstream = Scripted::start(json!([tool("ask")]), move |request| {
+        raw("application/json", format!(r#"{{"jsonrpc":"2.0","id":{},"{member}":{text}}}"#, request["id"]))
+    })
+    .await;
+    let (_issuer, _gateway, client) = start(&upstream, &may_ask(&["elicit", "roots"]), "").await;
+    call(&client, &all_capabilities(), json!({ "name": "tools__ask", "arguments": {} })).await
+}
+
+#[tokio::test]
+async fn a_question_that_two_readers_could_read_differently_reaches_nobody() {
+    for question in [
+        r#"{"method":"elicitation/create","params":{"mode":"form","mode":"url","message":"m","url":"https://evil.example/"}}"#,
+        r#"{"method":"roots/list","method":"sampling/createMessage","params":{}}"#,
+    ] {
+        let result = format!(r#"{{"resultType":"input_required","inputRequests":{{"q":{question}}}}}"#);
+        let answer = answered_with("result", result.leak()).await;
+        assert_eq!(reason(&answer), "upstream_garbage", "{question} {}", answer.text);
+    }
+}
+
+#[tokio::test]
+async fn pages_to_visit_that_cannot_be_read_are_not_passed_on() {
+    for pages in [r#"[{"url":"https://evil.example/"},7]"#, r#"{"url":"https://evil.example/"}"#] {
+        let error = format!(r#"{{"code":-32042,"message":"m","data":{{"elicitations":{pages}}}}}"#);
+        let answer = answered_with("error", error.leak()).await;
+        assert!(!answer.text.contains("evil.example"), "{}", answer.text);
+        assert_eq!(reason(&answer), "upstream_garbage", "{}", answer.text);
+    }
+}
+
 #[tokio::test]
 async fn a_server_that_misses_a_capability_says_so_to_the_client() {
     let upstream = Scripted::start(json!([tool("ask")]), |request| {

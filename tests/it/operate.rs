@@ -51,18 +51,17 @@ async fn readiness_names_what_is_down_and_stays_ready_without_one_server() {
         .http_server("gone", "http://127.0.0.1:9/mcp", "")
         .start()
         .await;
-    let readiness = async || -> Readiness {
-        request::<()>(&gateway.state(), Method::GET, "/readyz", None).await.unwrap().read().unwrap()
+    // It is 503 until the issuer's keys are here.
+    let readiness = async || -> Option<Readiness> {
+        request::<()>(&gateway.state(), Method::GET, "/readyz", None).await.unwrap().read().ok()
     };
     let down = async || {
-        readiness()
-            .await
-            .checks
-            .iter()
-            .any(|check| check.name == "server:gone" && !check.well && !check.detail.is_empty())
+        readiness().await.is_some_and(|readiness| {
+            readiness.checks.iter().any(|check| check.name == "server:gone" && !check.well && !check.detail.is_empty())
+        })
     };
     eventually("the missing server to be named", down).await;
-    assert!(readiness().await.is_ready());
+    assert!(readiness().await.is_some_and(|readiness| readiness.is_ready()));
     let probe = crate::support::client::Client::new(&format!("{}/readyz", gateway.url), None);
     assert_eq!(probe.bare(reqwest::Method::GET, &[]).await.status, 200);
 }

@@ -114,8 +114,10 @@ async fn a_call_that_takes_its_time_is_read_on_before_it_has_said_anything() {
         json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params }).to_string()
     };
     let (_, session) = test.client().initialize("2025-11-25").await;
+    let begun = std::time::Instant::now();
     let mut call = test.client().stream(&[("mcp-session-id", session.clone())], Some(body(5))).await;
     let greeting = call.block().await;
+    assert!(begun.elapsed() >= bailiwick::limit::CALL_STREAM_AFTER, "it had no time to answer at once");
     assert!(greeting.ends_with("\ndata:"), "{greeting}");
     let seen = greeting.lines().find_map(|line| line.strip_prefix("id: ")).unwrap().to_owned();
     drop(call);

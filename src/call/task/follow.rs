@@ -135,7 +135,7 @@ impl Followed {
     }
 
     fn asking(&self) -> Asking {
-        Asking { declared: self.bearer.declared(), round: self.round }
+        Asking { declared: self.bearer.declared(), round: self.round, own_task: false }
     }
 
     fn try_later(&mut self) -> Seen {

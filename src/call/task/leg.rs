@@ -6,7 +6,6 @@
 use std::sync::Arc;
 
 use super::super::declared::declared;
-use super::super::input::TASKS_BEGIN_WITH;
 use super::super::retry::Retry;
 use super::super::{ClientFacts, Endpoint, Halt, Request, Trail};
 use super::handle::Handle;
@@ -46,6 +45,8 @@ pub struct Question<'a> {
 
 /// Answers to what a task asked.
 pub struct Answered<'a> {
+    /// The method whose question it was.
+    pub begun_with: &'static str,
     pub retry: &'a Retry,
     pub answers: Json,
 }
@@ -83,7 +84,7 @@ impl Bearer {
         trail.target = Some(target.clone());
         let permit = gateway.authorize_following(caller, target.clone()).map_err(Halt::denied)?;
         if let Some(answered) = &question.answered {
-            answered.retry.check(TASKS_BEGIN_WITH, target, self.arguments.as_ref())?;
+            answered.retry.check(answered.begun_with, target, self.arguments.as_ref())?;
         }
         let outgoing = self.outgoing(question, permit.target().server());
         let cleared = guard::guard(gateway.quotas(), permit)?;

@@ -64,12 +64,12 @@ pub async fn open(
         None => None,
     };
     let answered = match (&retry, own) {
-        (Some(retry), Some(own)) => Some(Answered { retry, answers: retry.answers(own)? }),
+        (Some(retry), Some(own)) => Some(Answered { begun_with: "tasks/result", retry, answers: retry.answers(own)? }),
         _ => None,
     };
     let round = retry.as_ref().map_or(0, Retry::round);
     let (entry, exchange) = bearer.open(&Question { method: &method, own, answered }, trail).await?;
-    let asking = Asking { declared: bearer.declared(), round };
+    let asking = Asking { declared: bearer.declared(), round, own_task: true };
     Ok((entry, Then { asking, ..Then::default() }, exchange))
 }
 
@@ -85,7 +85,7 @@ pub async fn resume(
     let Some((retry, answers)) = answered else { return Ok(None) };
     let Some(bearer) = followed(gateway, caller, request, retry) else { return Ok(None) };
     "tasks/update".clone_into(&mut trail.leg.method);
-    let answered = Some(Answered { retry, answers: answers.clone() });
+    let answered = Some(Answered { begun_with: input::TASKS_BEGIN_WITH, retry, answers: answers.clone() });
     let question = Question { method: "tasks/update", own: None, answered };
     bearer.open(&question, trail).await.map(Some)
 }
@@ -182,7 +182,7 @@ fn became(
     };
     if declared {
         let sealed = handle.seal(gateway.sealer(), grant.principal());
-        return After::Deliver(ended(sealed.map(|id| Outcome::Task(shape::under(object, &id)))));
+        return After::Deliver(ended(sealed.map(|id| Outcome::Task(shape::unasked(object, &id)))));
     }
     let recorded = Outcome::Task(task.clone());
     let arguments = grant.arguments().cloned();
@@ -216,8 +216,8 @@ fn about(gateway: &Arc<Gateway>, grant: &Grant, request: &Request, outcome: Outc
             After::Deliver(match request.method {
                 Method::TaskResult => Outcome::Complete(shape::related_to(object, &id)),
                 Method::TaskGet if !experiment => detailed(&bearer, grant, object, &id),
-                _ if object.get("taskId").is_some() => Outcome::Complete(shape::under(object, &id)),
-                _ => Outcome::Complete(result),
+                _ if object.get("taskId").is_some() => Outcome::Complete(shape::unasked(object, &id)),
+                _ => Outcome::Complete(object.edited(&shape::QUESTIONS)),
             })
         }
         // To cancel what is over is an error there and none here; whether it is over is asked.
@@ -262,7 +262,7 @@ fn shown(task: Object<'_>, id: &str, requests: Option<Json>) -> Outcome {
 /// The questions of a task as the client may see them, or why it may not.
 fn questions(bearer: &Bearer, grant: &Grant, requests: Value<'_>) -> Result<Json, Outcome> {
     let asked = Json::joined(format!("{{\"inputRequests\":{}}}", requests.raw()));
-    let asking = Asking { declared: bearer.declared(), round: 0 };
+    let asking = Asking { declared: bearer.declared(), round: 0, own_task: false };
     match input::relayed(&bearer.gateway, grant, asking, &asked, Resume::default()) {
         Outcome::InputRequired { result, .. } => {
             let requests = result.value().as_object().and_then(|result| result.get("inputRequests"));

@@ -50,6 +50,15 @@ pub fn under(object: Object<'_>, id: &str) -> Json {
     object.edited(&[Edit::Set("taskId", Json::of(id))])
 }
 
+/// What a task asks and what goes back with the answer.
+pub const QUESTIONS: [Edit<'static>; 2] = [Edit::Remove("inputRequests"), Edit::Remove("requestState")];
+
+/// The same object under another task id and without what it asks: that is decided where it is asked for.
+pub fn unasked(object: Object<'_>, id: &str) -> Json {
+    let [requests, state] = QUESTIONS;
+    object.edited(&[Edit::Set("taskId", Json::of(id)), requests, state])
+}
+
 /// The same result, saying that it belongs to the task of that id; where it said nothing, it says nothing.
 pub fn related_to(result: Object<'_>, id: &str) -> Json {
     let own = result.get("_meta").and_then(Value::as_object);

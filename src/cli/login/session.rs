@@ -119,7 +119,13 @@ impl Login {
         }
         match self.log_in(challenge, refused).await {
             Ok(kept) => {
-                *turn = None;
+                // A token that is refused at once is no reason to open the browser again at once.
+                let problem = format!(
+                    "the gateway refuses the login of a moment ago: ask its administrator why, or run \
+                     `bailiwick login --url {}`",
+                    self.url
+                );
+                *turn = Some((Instant::now(), problem));
                 self.hold(kept)
             }
             Err(problem) => {
