@@ -16,6 +16,7 @@ use super::questions::Interview;
 use super::session::Session;
 use super::{Front, Inbound, Outside, headers, is_request, resume, track};
 use crate::call::{ClientFacts, Endpoint, Request};
+use crate::limit;
 use crate::outcome::{Outcome, Reason, Refusal, Stop, reply};
 use crate::upstream::Event;
 use crate::wire::mcp::{Era, LogLevel, Method, Version, header};
@@ -103,15 +104,25 @@ pub(super) async fn post<P: Pipeline>(
         session: session.key,
     };
     let mut ongoing = Ongoing::legacy(interview, registration);
-    match ongoing.next().await {
-        Some(Event::Done(outcome)) => {
+    ongoing.decided().await;
+    let first = match session.version {
+        // Only these know how to come back to a stream that said nothing yet (SEP-1699).
+        Version::V2025_11_25 => tokio::time::timeout(limit::CALL_STREAM_AFTER, ongoing.next()).await.ok(),
+        _ => Some(ongoing.next().await),
+    };
+    match first {
+        Some(Some(Event::Done(outcome))) => {
             answer::reply(&reply::reply(&outcome, &id, method, Era::Legacy), &outside.names, &endpoint)
         }
-        Some(Event::Notification(first)) => {
+        Some(Some(Event::Notification(first))) => {
             let track = front.tracks.of_call(session.key);
-            answer::events(resume::of_call(&first, ongoing, id, method, track, session.version))
+            answer::events(resume::of_call(Some(&first), ongoing, id, method, track, session.version))
         }
-        None => about.stopped(Refusal::new(Reason::Cancelled)),
+        Some(None) => about.stopped(Refusal::new(Reason::Cancelled)),
+        None => {
+            let track = front.tracks.of_call(session.key);
+            answer::events(resume::of_call(None, ongoing, id, method, track, session.version))
+        }
     }
 }
 

@@ -50,6 +50,21 @@ impl<P: Pipeline> Ongoing<P> {
         Self { state, legacy: Some(Legacy { registration, interview }) }
     }
 
+    /// Waits until the call was decided: before that its refusal may need a status of its own. Cancel-safe.
+    pub(super) async fn decided(&mut self) {
+        if let State::Starting(starting) = &mut self.state {
+            let decided = async { Some(starting.await) };
+            let running = match &self.legacy {
+                Some(legacy) => legacy.registration.token().run_until_cancelled(decided).await.flatten(),
+                None => decided.await,
+            };
+            // A cancelled call is found to be so by whoever asks for its next event.
+            if let Some(running) = running {
+                self.state = State::Running(running);
+            }
+        }
+    }
+
     /// The next event, a question to a legacy client among them; `None` when the client cancelled the call.
     pub(super) async fn next(&mut self) -> Option<Event> {
         next(&mut self.state, self.legacy.as_ref()).await

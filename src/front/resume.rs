@@ -65,9 +65,9 @@ impl<P: Pipeline> Drop for Call<P> {
     }
 }
 
-/// A call whose first event was a notification.
+/// A call whose first event was a notification, or that said nothing for long enough to be worth coming back to.
 pub(super) fn of_call<P: Pipeline>(
-    first: &Message,
+    first: Option<&Message>,
     ongoing: Ongoing<P>,
     id: Json,
     method: Method,
@@ -76,7 +76,9 @@ pub(super) fn of_call<P: Pipeline>(
 ) -> Body {
     let reader = track.read(None);
     let greeting = Some(greeting(&reader, version));
-    track.say(first);
+    if let Some(first) = first {
+        track.say(first);
+    }
     let call = Call { ongoing: Some(ongoing), id, method, track };
     Body::from_stream(stream::unfold((greeting, reader, call), |(greeting, mut reader, mut call)| async move {
         if let Some(greeting) = greeting {

@@ -38,6 +38,9 @@ pub const TRACK_IDLE_MAX: Duration = Duration::from_secs(300);
 pub const MAILBOX_UNREAD_MAX: Duration = Duration::from_secs(300);
 /// When a client whose stream broke may come back, as it is told.
 pub const STREAM_RETRY_MS: u64 = 1_000;
+/// A call of a client that can come back to streams becomes one when it has no answer after this: what takes longer
+/// is worth being read on when the connection breaks, what is faster costs both sides less as one document.
+pub const CALL_STREAM_AFTER: Duration = Duration::from_millis(50);
 /// A comment is written into a stream that was silent for this long; proxies cut at 60 s.
 pub const STREAM_KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// How often an open stream looks whether its token has run out.

@@ -107,6 +107,28 @@ async fn a_call_whose_connection_broke_is_read_on_with_the_id_of_its_last_event(
 }
 
 #[tokio::test]
+async fn a_call_that_takes_its_time_is_read_on_before_it_has_said_anything() {
+    let test = Talkative::start(("modern", "http")).await;
+    let body = |id: u64| {
+        let params = json!({ "name": "up__slow", "arguments": {} });
+        json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params }).to_string()
+    };
+    let (_, session) = test.client().initialize("2025-11-25").await;
+    let mut call = test.client().stream(&[("mcp-session-id", session.clone())], Some(body(5))).await;
+    let greeting = call.block().await;
+    assert!(greeting.ends_with("\ndata:"), "{greeting}");
+    let seen = greeting.lines().find_map(|line| line.strip_prefix("id: ")).unwrap().to_owned();
+    drop(call);
+    let mut rest = test.client().stream(&after(&session, &seen), None).await;
+    let response = rest.next().await;
+    assert_eq!((&response["id"], &response["result"]["content"][0]["text"]), (&json!(5), &json!("done")), "{response}");
+    // Who does not know such streams waits for one document.
+    let (_, session) = test.client().initialize("2025-06-18").await;
+    let answer = test.client().legacy(&session, "tools/call", json!({ "name": "up__slow", "arguments": {} })).await;
+    assert!(answer.header("content-type").starts_with("application/json"), "{}", answer.text);
+}
+
+#[tokio::test]
 async fn the_stream_of_another_session_or_of_nobody_is_not_found() {
     let test = Talkative::start(("modern", "http")).await;
     let client = test.client();

@@ -90,7 +90,8 @@ def tool(name, arguments, request, say, level):
                 return None
             time.sleep(0.05)
     elif name == "slow":
-        say({"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progressToken": meta["progressToken"], "progress": 1}})
+        if "progressToken" in meta:
+            say({"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progressToken": meta["progressToken"], "progress": 1}})
         time.sleep(1)
     elif name == "seen":
         with lock:
