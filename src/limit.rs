@@ -182,7 +182,7 @@ pub const DROPPED_REPORTED_MAX: usize = 32;
 pub const HEADER_PARAMETERS_MAX: usize = 32;
 /// A public tool name on `/mcp`: clients add a prefix of their own, model APIs cap at 64.
 pub const PUBLIC_NAME_BYTES_MAX: usize = 48;
-/// A resource URI that is routed.
+/// A resource URI that is routed, and where a server of HTTP+SSE wants its messages.
 pub const URI_BYTES_MAX: usize = 4 * 1024;
 /// Templates of one server that route on `/mcp`; each is tried in turn.
 pub const TEMPLATES_ROUTED_MAX: usize = 256;
@@ -397,7 +397,8 @@ pub const RETRY_PAUSE_MAX: Duration = Duration::from_secs(30);
 /// Requests in a row that an upstream leaves without any answer, before it is asked whether it lives; it is down
 /// if it does not answer that either.
 pub const UNANSWERED_IN_A_ROW_MAX: u32 = 3;
-/// Messages that wait to be written to a child process.
+/// Messages that wait to be written to a child process, or that are being posted into one session of HTTP+SSE
+/// beside its calls.
 pub const PROCESS_WRITES_QUEUED_MAX: usize = 64;
 /// A line of a child's standard output: one message.
 pub const PROCESS_LINE_BYTES_MAX: usize = RESPONSE_BYTES_MAX;

@@ -14,10 +14,13 @@ use super::events::Events;
 use super::exchange::Event;
 use super::health::Backoff;
 use super::http::Http;
-use super::legacy::Conversation;
+use super::legacy::{Conversation, Session};
+use super::oldest::Talk;
+use super::pool::Lease;
 use super::server::{Server, Wire};
 use crate::limit;
 use crate::outcome::Failure;
+use crate::wire::Askable;
 use crate::wire::mcp::Era;
 
 /// How one round of listening ended.
@@ -61,7 +64,14 @@ impl Server {
             return Ok(Round::Nothing);
         }
         match (&self.wire, facts.era()) {
-            (Wire::Http(http), Era::Legacy) => legacy_stream(http, &access).await,
+            (Wire::Http(http), Era::Legacy) => match http.talk(&access, Askable::NOTHING).await? {
+                Talk::Session(session) => legacy_stream(http, session, &access).await,
+                Talk::Stream(stream) => {
+                    // As with a process: the lease keeps the stream open.
+                    stream.duplex.over.cancelled().await;
+                    Ok(Round::Ended)
+                }
+            },
             (Wire::Stdio(stdio), Era::Legacy) => {
                 // What it says is told when it is read; the lease keeps the process alive to say it.
                 let running = stdio.process(&access).await?;
@@ -83,8 +93,7 @@ impl Server {
 }
 
 /// The GET stream of the gateway's own session.
-async fn legacy_stream(http: &Arc<Http>, access: &Access) -> Result<Round, Failure> {
-    let session = http.session(access).await?;
+async fn legacy_stream(http: &Arc<Http>, session: Lease<Session>, access: &Access) -> Result<Round, Failure> {
     let shared = Arc::clone(session.shared());
     let _turn = shared.stream_turn.lock().await;
     let conversation = Conversation::new(http, session, access.clone());

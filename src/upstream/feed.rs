@@ -13,14 +13,15 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::answer::{Waiting, member};
 use super::drive::Answers;
+use super::duplex::Duplex;
 use super::errand::{Errand, ServerFacts};
 use super::events::Events;
 use super::exchange::{Event, Exchange, Signal};
 use super::http::Http;
 use super::legacy::{Conversation, Session};
+use super::oldest::Talk;
 use super::pool::Lease;
 use super::server::{Server, Wire};
-use super::stdio::Running;
 use super::subscription::Feed;
 use crate::config::Isolation;
 use crate::limit;
@@ -57,12 +58,15 @@ async fn round(server: &Arc<Server>, feed: &Arc<Feed>) -> Result<(), Failure> {
             if feed.stateless && server.link.config.isolation == Isolation::Principal {
                 return Err(lost("it speaks another era than before"));
             }
-            let lease = http.session_for(&access, parcel.askable(server.link.config.isolation)).await?;
-            if !has_updates(&lease.facts) {
+            let talk = http.talk(&access, parcel.askable(server.link.config.isolation)).await?;
+            if !has_updates(talk.facts()) {
                 feed.refuse_all();
                 return Ok(());
             }
-            Line::of_session(http, feed, lease).await
+            match talk {
+                Talk::Session(session) => Line::of_session(http, feed, session).await,
+                Talk::Stream(stream) => Line::of_duplex(Arc::clone(&stream.duplex), Box::new(stream)),
+            }
         }
         Wire::Stdio(stdio) => {
             let running = stdio.process_for(&access, stdio.askable(&parcel).await?).await?;
@@ -73,7 +77,7 @@ async fn round(server: &Arc<Server>, feed: &Arc<Feed>) -> Result<(), Failure> {
             if running.facts.era() == Era::Modern {
                 return modern(server, feed).await;
             }
-            Line::of_process(running)
+            Line::of_duplex(Arc::clone(&running.process), Box::new(running))
         }
         Wire::Http(_) => {
             if !has_updates(&server.facts_quietly(&access).await?) {
@@ -185,13 +189,14 @@ struct Line {
 
 enum Held {
     Session { http: Arc<Http>, session: Arc<Session>, _reading: DropGuard },
-    Process(Lease<Running>),
+    Duplex { duplex: Arc<Duplex>, _lease: Box<dyn Send + Sync> },
 }
 
 impl Line {
-    fn of_process(running: Lease<Running>) -> Self {
-        let (updates, over) = (running.process.updates.subscribe(), running.process.over.clone());
-        Self { updates, over, held: Held::Process(running) }
+    /// Hears a process or stream, which the lease keeps.
+    fn of_duplex(duplex: Arc<Duplex>, lease: Box<dyn Send + Sync>) -> Self {
+        let (updates, over) = (duplex.updates.subscribe(), duplex.over.clone());
+        Self { updates, over, held: Held::Duplex { duplex, _lease: lease } }
     }
 
     /// Reads the session's GET stream, if nobody else does.
@@ -218,7 +223,7 @@ impl Line {
             Held::Session { http, session, .. } => {
                 http.session_for(&feed.access(), asks).await.is_ok_and(|now| Arc::ptr_eq(now.shared(), session))
             }
-            Held::Process(running) => running.process.closed().is_none(),
+            Held::Duplex { duplex, .. } => duplex.closed().is_none(),
         }
     }
 }

@@ -19,6 +19,7 @@ use super::exchange::Opened;
 use super::gate::Permit;
 use super::legacy::Session;
 use super::link::Link;
+use super::oldest::Stream;
 use super::pool::Pool;
 use super::server::{Parcel, Trouble};
 use super::{Access, shape};
@@ -33,6 +34,8 @@ use crate::wire::{Json, Message, Source};
 pub(super) struct Http {
     pub(super) link: Arc<Link>,
     pub(super) sessions: Pool<Session>,
+    /// Sessions of HTTP+SSE.
+    pub(super) streams: Pool<Stream>,
     client: UpstreamClient,
     uri: Uri,
 }
@@ -76,7 +79,9 @@ fn is_reserved(name: &HeaderName) -> bool {
 
 impl Http {
     pub(super) fn new(link: Arc<Link>, client: UpstreamClient, uri: Uri) -> Self {
-        Self { link, client, uri, sessions: Pool::new(limit::SESSIONS_PER_SERVER_MAX) }
+        let (sessions, streams) =
+            (Pool::new(limit::SESSIONS_PER_SERVER_MAX), Pool::new(limit::SESSIONS_PER_SERVER_MAX));
+        Self { link, client, uri, sessions, streams }
     }
 
     /// One modern request.
@@ -200,9 +205,21 @@ impl Http {
         headers: HeaderMap,
         patience: Patience,
     ) -> Result<Response<Incoming>, Failure> {
+        self.request_at(self.uri.clone(), method, body, headers, patience).await
+    }
+
+    /// Sends one HTTP request to another place at the same origin.
+    pub(super) async fn request_at(
+        &self,
+        uri: Uri,
+        method: http::Method,
+        body: Bytes,
+        headers: HeaderMap,
+        patience: Patience,
+    ) -> Result<Response<Incoming>, Failure> {
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
-        *request.uri_mut() = self.uri.clone();
+        *request.uri_mut() = uri;
         *request.headers_mut() = headers;
         let asking = self.link.asking(patience.first_byte);
         match tokio::time::timeout_at(patience.first_byte, self.client.request(request)).await {
@@ -294,7 +311,7 @@ fn is_modern_error(status: StatusCode, number: i64) -> bool {
 }
 
 /// Reads a body of at most so many bytes.
-async fn read(mut body: Incoming, bytes_max: usize, patience: Patience) -> Result<Vec<u8>, Failure> {
+pub(super) async fn read(mut body: Incoming, bytes_max: usize, patience: Patience) -> Result<Vec<u8>, Failure> {
     use hyper::body::Body as _;
     let too_large = || Failure::after(Reason::UpstreamGarbage, format!("the answer is larger than {bytes_max} bytes"));
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);

@@ -190,11 +190,6 @@ impl Http {
         Key::of(access, self.link.config.isolation, askable)
     }
 
-    /// The session of whoever asks, in which nobody can be asked anything.
-    pub(super) async fn session(self: &Arc<Self>, access: &Access) -> Result<Lease<Session>, Trouble> {
-        self.session_for(access, Askable::NOTHING).await
-    }
-
     /// The session of whoever asks; initialized if there is none.
     pub(super) async fn session_for(
         self: &Arc<Self>,
@@ -232,10 +227,8 @@ impl Http {
             Reply::Events(body) => drive::outcome(&mut Events::modern(body, waiting, None), patience).await,
             Reply::Empty => garbage("the answer to initialize is empty"),
             Reply::Refused(status, message) => match refusal(status, message, &waiting) {
-                Outcome::Failed(mut failure) if matches!(status.as_u16(), 400 | 404 | 405 | 406) => {
-                    failure.detail.push_str(
-                        " to initialize; is the URL its MCP endpoint? the HTTP+SSE transport of 2024-11-05 is not supported",
-                    );
+                Outcome::Failed(failure) if matches!(status.as_u16(), 400 | 404 | 405 | 406) => {
+                    // There is one older transport, which is tried next.
                     return Err(Trouble::WrongEra(failure));
                 }
                 outcome => outcome,

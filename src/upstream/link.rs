@@ -44,6 +44,8 @@ pub(super) struct Link {
 const UNKNOWN: u8 = 0;
 const MODERN: u8 = 1;
 const LEGACY: u8 = 2;
+/// Legacy, over HTTP+SSE of 2024-11-05.
+const OLDEST: u8 = 3;
 
 /// A request that has no answer yet. Dropped after its time is over, by whichever clock noticed, it counts as
 /// unanswered.
@@ -92,7 +94,7 @@ impl Link {
     pub(super) fn era(&self) -> Option<Era> {
         match self.era.load(Ordering::Acquire) {
             MODERN => Some(Era::Modern),
-            LEGACY => Some(Era::Legacy),
+            LEGACY | OLDEST => Some(Era::Legacy),
             _ => None,
         }
     }
@@ -102,6 +104,17 @@ impl Link {
         if self.era.swap(era, Ordering::AcqRel) != era {
             tracing::debug!(server = %self.config.id, modern = (era == MODERN), "found out which era it speaks");
         }
+    }
+
+    /// It speaks HTTP+SSE of 2024-11-05, and no other transport over HTTP.
+    pub(super) fn learn_oldest(&self) {
+        if self.era.swap(OLDEST, Ordering::AcqRel) != OLDEST {
+            tracing::debug!(server = %self.config.id, "found out that it speaks HTTP+SSE of 2024-11-05");
+        }
+    }
+
+    pub(super) fn is_oldest(&self) -> bool {
+        self.era.load(Ordering::Acquire) == OLDEST
     }
 
     pub(super) fn forget_era(&self) {

@@ -16,6 +16,7 @@ use super::http::{Http, Reply, refused, single};
 use super::hub::Change;
 use super::legacy::Session;
 use super::link::Link;
+use super::oldest::Stream;
 use super::parked::{Asker, Lot, Replies};
 use super::stdio::{Launcher, Running, Stdio};
 use super::subscription::Feeds;
@@ -206,7 +207,7 @@ impl Server {
             let sent = match self.era(http, &parcel.access).await? {
                 Era::Modern => http.modern(parcel, patience, permit).await,
                 // Boxed, so that the modern way does not carry its room around.
-                Era::Legacy => Box::pin(http.legacy(parcel, patience, permit)).await,
+                Era::Legacy => Box::pin(http.before_modern(parcel, patience, permit)).await,
             };
             match sent {
                 Ok(opened) => return Ok(opened),
@@ -271,7 +272,7 @@ impl Server {
                     let exchange = Exchange::opening(Box::pin(std::future::ready(opened)));
                     Ok(ServerFacts::of_discover(end_of(exchange).await)?)
                 }
-                Era::Legacy => Ok(http.session(access).await?.facts.clone()),
+                Era::Legacy => Ok(http.talk(access, Askable::NOTHING).await?.facts().clone()),
             },
             Wire::Stdio(stdio) => Ok(stdio.process(access).await?.facts.clone()),
             Wire::Unusable(reason) => Err(self.link.unreachable(reason.clone())),
@@ -338,7 +339,7 @@ impl Server {
             }
             Wire::Http(http) => match self.era(http, &access).await? {
                 Era::Modern => Ok(()),
-                Era::Legacy => Ok(http.session(&access).await.map(drop)?),
+                Era::Legacy => Ok(http.talk(&access, Askable::NOTHING).await.map(drop)?),
             },
             Wire::Stdio(stdio) => stdio.process(&access).await.map(drop),
             Wire::Unusable(reason) => Err(self.link.unreachable(reason.clone())),
@@ -348,7 +349,10 @@ impl Server {
     /// Ends sessions and processes that nobody uses.
     pub(super) async fn sweep(&self) {
         match &self.wire {
-            Wire::Http(http) => end_sessions(http, &http.sessions.take_idle(limit::SESSION_IDLE)).await,
+            Wire::Http(http) => {
+                end_sessions(http, &http.sessions.take_idle(limit::SESSION_IDLE)).await;
+                end_streams(&http.streams.take_idle(limit::SESSION_IDLE)).await;
+            }
             Wire::Stdio(stdio) => end_processes(&stdio.processes.take_idle(limit::PROCESS_IDLE)).await,
             Wire::Unusable(_) => {}
         }
@@ -359,7 +363,10 @@ impl Server {
         self.link.closing.cancel();
         self.link.lot.forget(&self.link);
         match &self.wire {
-            Wire::Http(http) => end_sessions(http, &http.sessions.take_all()).await,
+            Wire::Http(http) => {
+                end_sessions(http, &http.sessions.take_all()).await;
+                end_streams(&http.streams.take_all()).await;
+            }
             Wire::Stdio(stdio) => end_processes(&stdio.processes.take_all()).await,
             Wire::Unusable(_) => {}
         }
@@ -377,6 +384,10 @@ impl Server {
 
 async fn end_sessions(http: &Http, sessions: &[Arc<Session>]) {
     futures_util::future::join_all(sessions.iter().map(|session| http.end(session))).await;
+}
+
+async fn end_streams(streams: &[Arc<Stream>]) {
+    futures_util::future::join_all(streams.iter().map(|stream| stream.end())).await;
 }
 
 async fn end_processes(processes: &[Arc<Running>]) {

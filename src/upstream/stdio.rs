@@ -15,6 +15,7 @@ use tokio::process::Command;
 
 use super::answer::Waiting;
 use super::drive::{self, Patience};
+use super::duplex::{Duplex, Holder};
 use super::errand::{self, Errand, ServerFacts};
 use super::exchange::Opened;
 use super::gate::Permit;
@@ -22,10 +23,9 @@ use super::health::Backoff;
 use super::link::Link;
 use super::logging::{self, SessionLevel};
 use super::pool::{Key, Lease, Pool, PoolFull};
-use super::process::{Holder, Process};
 use super::server::{Parcel, Trouble};
 use super::supervisor::PARENT_VARIABLE;
-use super::{Access, shape};
+use super::{Access, process, shape};
 use crate::config::TransportConfig;
 use crate::ids::LegId;
 use crate::limit;
@@ -75,7 +75,7 @@ pub(super) struct Stdio {
 /// A process that has answered.
 #[derive(Debug)]
 pub(super) struct Running {
-    pub(super) process: Arc<Process>,
+    pub(super) process: Arc<Duplex>,
     pub(super) facts: ServerFacts,
     /// From which level on it was asked for log messages.
     level: SessionLevel,
@@ -83,7 +83,7 @@ pub(super) struct Running {
 }
 
 impl Holder for Lease<Running> {
-    fn process(&self) -> &Process {
+    fn duplex(&self) -> &Duplex {
         &self.process
     }
 }
@@ -135,7 +135,7 @@ impl Stdio {
             let shared = Arc::clone(running.shared());
             let asker = parcel.asker(&self.link, askable, Arc::clone(&running.process), permit);
             let asks = if parcel.errand { None } else { Some(askable) };
-            match Process::ask(running, waiting, &message, permit.take(), asks) {
+            match Duplex::ask(running, waiting, &message, permit.take(), asks) {
                 Ok(answers) => break (answers, asker),
                 Err(failure) => {
                     if shared.process.closed().is_some() {
@@ -271,7 +271,7 @@ impl Stdio {
 
     async fn initialize(
         &self,
-        process: &Arc<Process>,
+        process: &Arc<Duplex>,
         access: &Access,
         askable: Askable,
     ) -> Result<ServerFacts, Trouble> {
@@ -283,16 +283,16 @@ impl Stdio {
         Ok(facts)
     }
 
-    async fn greet(&self, process: &Arc<Process>, errand: Errand, era: Era, access: &Access) -> Outcome {
+    async fn greet(&self, process: &Arc<Duplex>, errand: Errand, era: Era, access: &Access) -> Outcome {
         let (waiting, message) = self.prepare(&errand.parcel(access), era);
         let patience = Patience::connect(&self.link.config.health);
-        match Process::ask(Arc::clone(process), waiting, &message, None, None) {
+        match Duplex::ask(Arc::clone(process), waiting, &message, None, None) {
             Ok(mut answers) => drive::outcome(&mut answers, patience).await,
             Err(failure) => Outcome::Failed(failure),
         }
     }
 
-    async fn launch(&self) -> Result<(Arc<Process>, Option<PathBuf>), Failure> {
+    async fn launch(&self) -> Result<(Arc<Duplex>, Option<PathBuf>), Failure> {
         let TransportConfig::Stdio { command, environment, directory } = &self.link.config.transport else {
             return Err(Failure::before(Reason::Internal, "it is not a process"));
         };
@@ -329,7 +329,7 @@ impl Stdio {
             .process_group(0)
             .spawn();
         let process = match child {
-            Ok(child) => Process::adopt(Arc::clone(&self.link), child),
+            Ok(child) => process::adopt(Arc::clone(&self.link), child),
             Err(error) => Err(unstartable("its process cannot be started", &error)),
         };
         match process {
@@ -364,10 +364,10 @@ impl Drop for Running {
 }
 
 /// A process that has not answered yet; ended when it is dropped.
-struct Launched(Option<(Arc<Process>, Option<PathBuf>)>);
+struct Launched(Option<(Arc<Duplex>, Option<PathBuf>)>);
 
 impl Launched {
-    fn process(&mut self) -> Result<Arc<Process>, Failure> {
+    fn process(&mut self) -> Result<Arc<Duplex>, Failure> {
         let process = self.0.as_ref().map(|(process, _)| Arc::clone(process));
         process.ok_or_else(|| Failure::before(Reason::Internal, "a process was lost at its start"))
     }
@@ -391,7 +391,7 @@ const fn is_end(trouble: &Trouble) -> bool {
 }
 
 /// Counts processes that end right after their start.
-async fn watch_end(stdio: Arc<Stdio>, process: Arc<Process>) {
+async fn watch_end(stdio: Arc<Stdio>, process: Arc<Duplex>) {
     let began = Instant::now();
     process.over.cancelled().await;
     let mut rest = stdio.lock();

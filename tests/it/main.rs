@@ -26,6 +26,7 @@ mod legacy;
 mod list;
 mod messages;
 mod modern;
+mod oldest;
 mod operate;
 mod record;
 mod reload;

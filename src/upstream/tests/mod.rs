@@ -24,6 +24,7 @@ use crate::wire::{Json, Message, Outgoing};
 
 mod legacy;
 mod modern;
+mod oldest;
 mod real;
 mod stdio;
 
@@ -31,6 +32,8 @@ mod stdio;
 #[derive(Debug, Clone)]
 struct Seen {
     verb: Method,
+    /// Path and query.
+    target: String,
     headers: HeaderMap,
     body: Value,
 }
@@ -108,15 +111,16 @@ impl Fake {
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
         let record = Arc::clone(&seen);
-        let router = axum::Router::new().fallback(move |verb: Method, headers: HeaderMap, body: Bytes| {
-            let (answer, record) = (answer.clone(), Arc::clone(&record));
-            async move {
-                let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
-                let request = Seen { verb, headers, body };
-                record.lock().unwrap().push(request.clone());
-                answer(request).await
-            }
-        });
+        let router =
+            axum::Router::new().fallback(move |verb: Method, uri: http::Uri, headers: HeaderMap, body: Bytes| {
+                let (answer, record) = (answer.clone(), Arc::clone(&record));
+                async move {
+                    let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
+                    let request = Seen { verb, target: uri.to_string(), headers, body };
+                    record.lock().unwrap().push(request.clone());
+                    answer(request).await
+                }
+            });
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         Self { address, seen }
     }

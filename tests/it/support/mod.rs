@@ -4,6 +4,7 @@ pub mod client;
 pub mod gateway;
 pub mod issuer;
 pub mod old;
+pub mod oldest;
 pub mod peer;
 pub mod scripted;
 pub mod talkative;
