@@ -31,6 +31,7 @@ impl Down {
 }
 
 /// A server whose stream names this endpoint, where `{}` is the session, and which does this once it is greeted.
+/// Messages are answered with the status that a test says, and not at all where that is 0.
 async fn naming<F>(endpoint: &'static str, greeted: fn(&Down), answer: F) -> Fake
 where
     F: Fn(Seen, Down) -> u16 + Clone + Send + Sync + 'static,
@@ -71,7 +72,10 @@ where
                     down.answer(&seen, json!({ "tools": [{ "name": "t", "inputSchema": { "type": "object" } }] }));
                     empty(202)
                 }
-                _ => empty(answer(seen, down)),
+                _ => match answer(seen, down) {
+                    0 => std::future::pending().await,
+                    status => empty(status),
+                },
             }
         }
     })
@@ -231,6 +235,25 @@ async fn a_stream_that_ends_right_after_its_beginning_is_not_opened_over_and_ove
     assert_eq!(told(call(&upstreams, 1).await).0, Reason::UpstreamClosed);
     // Two for the call, one that found the transport, and what the gateway itself tried meanwhile.
     assert!(streams_opened(&fake) < 10, "{}", streams_opened(&fake));
+}
+
+#[tokio::test]
+async fn a_server_that_asks_and_takes_no_answer_is_answered_only_within_the_bound() {
+    const MORE: usize = 10;
+    let fake = oldest(|seen, down| {
+        if seen.method() != "tools/call" {
+            return 0;
+        }
+        for number in 0..crate::limit::PROCESS_WRITES_QUEUED_MAX + MORE {
+            down.say(json!({ "jsonrpc": "2.0", "id": number, "method": "ping" }));
+        }
+        down.answer(&seen, json!({}));
+        202
+    })
+    .await;
+    let upstreams = upstreams(entry(fake.transport()));
+    completed(call(&upstreams, 1).await);
+    assert_eq!(upstreams.dropped()[0].1.notifications, MORE as u64);
 }
 
 #[tokio::test]
