@@ -299,6 +299,8 @@ pub const CONFIG_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 pub const CONFIG_FILES_MAX: usize = 1_000;
 /// How often a set that changes while it is read is read again.
 pub const CONFIG_READS_MAX: u32 = 5;
+/// Warnings about the files that the log of a start or reload shows; `check` shows all.
+pub const WARNINGS_LOGGED_MAX: usize = 10;
 /// How long a writer gets to finish before the set is read again.
 pub const CONFIG_READ_PAUSE: Duration = Duration::from_millis(100);
 /// How far clocks may differ; above this an expired token lives on.

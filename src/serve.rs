@@ -134,9 +134,7 @@ pub async fn start_standalone(options: Options) -> Result<Standalone, StartError
 fn understood(options: Options) -> Result<(Files, Snapshot), StartError> {
     let files = Files { path: options.file, overrides: options.overrides };
     let understood = files.read().map_err(StartError::Mistakes)?;
-    for warning in &understood.warnings {
-        tracing::warn!("{warning}");
-    }
+    understood.log_warnings();
     let failed = understood.policy.run_tests().failed;
     if !failed.is_empty() {
         let mistake = |failed: FailedTest| Mistake::whole(understood.loaded.files.shown(&failed.place), failed.message);

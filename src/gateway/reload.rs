@@ -140,7 +140,7 @@ impl Gateway {
                 }
                 if report.problems.is_empty() {
                     report.to = Some(understood.policy.revision());
-                    understood.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+                    understood.log_warnings();
                     self.swap(understood.into()).await;
                 }
             }

@@ -4,6 +4,7 @@
 //! configuration beside it.
 
 use crate::config::{Config, FileSet, Loaded, Mistake, Overrides, load_set};
+use crate::limit;
 use crate::policy::{self, Policy, Sources, Strictness, World};
 
 /// Files that were read, understood, and found free of mistakes.
@@ -23,6 +24,21 @@ impl Understood {
     pub const fn config(&self) -> &Config {
         &self.loaded.config
     }
+
+    /// Logs the warnings: the first ones, and how many more there are. A large policy has hundreds, and a log that is
+    /// read at night must not drown in them.
+    pub fn log_warnings(&self) {
+        logged(&self.warnings).iter().for_each(|warning| tracing::warn!("{warning}"));
+    }
+}
+
+fn logged(warnings: &[Mistake]) -> Vec<String> {
+    let mut lines: Vec<String> = warnings.iter().take(limit::WARNINGS_LOGGED_MAX).map(ToString::to_string).collect();
+    let more = warnings.len() - lines.len();
+    if more > 0 {
+        lines.push(format!("{more} more warnings about the files: `bailiwick check` shows all"));
+    }
+    lines
 }
 
 /// Understands one set of files: the configuration, and the policy in its world.
@@ -47,4 +63,20 @@ pub fn understand(files: FileSet, overrides: &Overrides) -> Result<Understood, V
     let mut warnings = loaded.warnings.clone();
     warnings.extend(shown(built.warnings));
     Ok(Understood { policy: built.policy, warnings, loaded })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_shows_the_first_warnings_and_counts_the_rest() {
+        let warnings = |count: usize| -> Vec<Mistake> {
+            (0..count).map(|number| Mistake::whole("policy.csv", format!("warning {number}"))).collect()
+        };
+        assert_eq!(logged(&warnings(limit::WARNINGS_LOGGED_MAX)).len(), limit::WARNINGS_LOGGED_MAX);
+        let lines = logged(&warnings(limit::WARNINGS_LOGGED_MAX + 7));
+        assert_eq!(lines.len(), limit::WARNINGS_LOGGED_MAX + 1);
+        assert!(lines.last().unwrap().starts_with("7 more"), "{lines:?}");
+    }
 }
