@@ -11,9 +11,21 @@ pub mod talkative;
 
 use std::net::SocketAddr;
 
-/// A loopback address that is free now.
+/// A loopback address that is free now and that nobody is given meanwhile: below the ports that systems give to
+/// connections, each with room behind it for what the demo opens beside it.
 pub fn free_address() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    const FIRST: u32 = 12_000;
+    const PLACES: u32 = 1_250;
+    static TAKEN: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    loop {
+        let place =
+            TAKEN.fetch_add(1, std::sync::atomic::Ordering::Relaxed).wrapping_add(std::process::id().wrapping_mul(251));
+        let port = u16::try_from(FIRST + place % PLACES * 16).unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        if std::net::TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
 }
 
 /// Waits until something holds; fails with `what` after ten seconds.
