@@ -32,8 +32,8 @@ pub use crate::ids::Endpoint;
 use crate::outcome::{Failure, Outcome, Reason, Refusal, Resume, Stop, reply};
 use crate::record::Entry;
 use crate::upstream::{Event, Exchange};
-use crate::wire::mcp::{Method, Version, code, meta};
-use crate::wire::{Askable, Edit, Json, Message, Value};
+use crate::wire::mcp::{Method, Version, code};
+use crate::wire::{Askable, Json, Message, Value};
 
 /// What a client says of itself: with each request (modern) or once (legacy).
 #[derive(Debug, Clone)]
@@ -234,11 +234,10 @@ impl Running {
 }
 
 impl Running {
-    /// An upstream's outcome as the client may see it: without forged keys of ours, and without questions that
-    /// it may not be asked.
+    /// An upstream's outcome as the client may see it: without questions that it may not be asked. Forged keys of
+    /// ours went where the result came in.
     fn relayed(&self, grant: &Grant, outcome: Outcome) -> Outcome {
         match outcome {
-            Outcome::Complete(result) => Outcome::Complete(without_our_keys(result)),
             Outcome::InputRequired { result, resume, .. } => {
                 input::relayed(&self.gateway, grant, self.then.asking, &result, resume)
             }
@@ -246,7 +245,6 @@ impl Running {
                 Some(asked) => input::relayed(&self.gateway, grant, self.then.asking, &asked, Resume::default()),
                 None => Outcome::Error(error),
             },
-            Outcome::Task(result) => Outcome::Task(without_our_keys(result)),
             other => other,
         }
     }
@@ -304,38 +302,9 @@ fn without_pages(outcome: Outcome) -> Outcome {
     }
 }
 
-fn without_our_keys(result: Json) -> Json {
-    // Nearly no result has them, and finding that out costs less than walking it; where something is escaped,
-    // a key may be too.
-    let bytes = result.as_bytes();
-    if memchr::memchr(b'\\', bytes).is_none() && memchr::memmem::find(bytes, meta::OWN_PREFIX.as_bytes()).is_none() {
-        return result;
-    }
-    let Some(object) = result.value().as_object() else { return result };
-    let Some(own) = object.get("_meta").and_then(Value::as_object) else { return result };
-    object.edited(&[Edit::Set("_meta", own.edited(&[Edit::RemovePrefix(meta::OWN_PREFIX)]))])
-}
-
 /// Whether the upstream says that it does not know what it listed: its list is stale then.
 fn is_unknown_target(outcome: &Outcome) -> bool {
     let Outcome::Error(error) = outcome else { return false };
     let number = error.value().as_object().and_then(|error| error.get("code")).and_then(Value::as_i64);
     number == Some(i64::from(code::INVALID_PARAMS)) || number == Some(i64::from(code::METHOD_NOT_FOUND))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_key_of_ours_is_removed_however_it_is_spelled() {
-        for key in ["dev.bailiwick/reason", "dev.bailiwick\\/reason", "\\u0064ev.bailiwick/reason"] {
-            for name in ["_meta", "\\u005fmeta"] {
-                let text = format!(r#"{{"content":[],"{name}":{{"{key}":"ok","kept":1}}}}"#);
-                let result = without_our_keys(Json::parse(text, crate::wire::Source::Upstream).unwrap());
-                assert!(result.as_str().contains("kept"), "{}", result.as_str());
-                assert!(!result.as_str().contains("reason"), "{}", result.as_str());
-            }
-        }
-    }
 }

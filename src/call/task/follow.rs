@@ -186,7 +186,7 @@ impl Followed {
         };
         match bearer.ask_and("tasks/result", question).await {
             Outcome::Complete(result) => match result.value().as_object() {
-                Some(object) => Outcome::Complete(super::super::without_our_keys(shape::unrelated(object))),
+                Some(object) => Outcome::Complete(crate::wire::without_own_keys(shape::unrelated(object))),
                 None => Outcome::Complete(result),
             },
             Outcome::Task(_) => super::unoffered(),

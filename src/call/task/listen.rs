@@ -152,7 +152,7 @@ impl TaskTopic {
         let Outcome::Complete(task) = shown else { return false };
         let Some(task) = task.value().as_object() else { return false };
         let over = matches!(Status::of(task), Some(Status::Completed | Status::Failed | Status::Cancelled));
-        let task = super::super::without_our_keys(task.edited(&[Edit::Remove("resultType")]));
+        let task = crate::wire::without_own_keys(task.edited(&[Edit::Remove("resultType")]));
         let sent = tell.send(Message::notification("notifications/tasks", Some(&task))).await;
         over || sent.is_err()
     }

@@ -277,7 +277,7 @@ fn garbage(detail: &str) -> Outcome {
 }
 
 fn without_own(result: Object<'_>) -> Json {
-    super::without_our_keys(result.edited(&[]))
+    crate::wire::without_own_keys(result.edited(&[]))
 }
 
 /// The answer of a server of 2025-11-25 for a client that knows the extension.
@@ -298,7 +298,7 @@ fn translated(id: String, bearer: Bearer, method: Method, result: Json) -> After
                 match end {
                     Outcome::Complete(end) => match end.value().as_object() {
                         Some(end) => {
-                            let end = super::without_our_keys(shape::unrelated(end));
+                            let end = crate::wire::without_own_keys(shape::unrelated(end));
                             Outcome::Complete(shape::modern(task, "complete", &id, Some(("result", end))))
                         }
                         None => Outcome::Complete(end),
