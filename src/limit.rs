@@ -36,6 +36,11 @@ pub const JSON_DEPTH_MAX: usize = 128;
 /// Members and elements in one message; a list of 1,000 tools with large schemas has about 100,000.
 pub const JSON_NODES_MAX: usize = 1_000_000;
 
+// === threads ===
+
+/// Threads that serve connections; one for each core, and no machine that this is run on has more to give it.
+pub const LANES_MAX: usize = 64;
+
 // === identity ===
 
 /// A bearer token; Entra with 200 groups is about 9 KiB.
@@ -236,6 +241,8 @@ pub const JOURNAL_FLUSH_INTERVAL: Duration = Duration::from_millis(10);
 pub const JOURNAL_IDLE_AFTER: Duration = Duration::from_secs(1);
 /// A journal that could not be written is tried again this often.
 pub const JOURNAL_RETRY_INTERVAL: Duration = Duration::from_millis(200);
+/// How long a journal that was moved to another name is written on before that is noticed.
+pub const JOURNAL_PATH_INTERVAL: Duration = Duration::from_millis(50);
 /// Free text of a record (names that clients choose, details, notes); longer is cut.
 pub const RECORD_TEXT_BYTES_MAX: usize = 512;
 /// Values that conditions read, kept with one call.

@@ -23,6 +23,7 @@ use crate::gateway::{Along, Files, Gateway, Parts, Reloader, Snapshot, watch_fil
 use crate::identity::revoked::RevocationStore as _;
 use crate::identity::{Identity, Revocations};
 use crate::ids::ReplicaId;
+use crate::lanes::Lanes;
 use crate::policy::FailedTest;
 use crate::record::event::StartNote;
 use crate::record::{Journal, JournalKey, JournalSettings, Metrics};
@@ -77,6 +78,7 @@ struct Opened {
     control: CancellationToken,
     control_task: tokio::task::JoinHandle<()>,
     tasks: TaskTracker,
+    lanes: Arc<Lanes>,
     /// Holds the lock.
     _state: StateDirectory,
 }
@@ -106,10 +108,11 @@ pub async fn start(options: Options) -> Result<Served, StartError> {
         .map(|certificates| -> Along { Box::new(move || certificates.reload().map_err(|error| error.to_string())) })
         .collect();
     let revision = snapshot.policy.revision();
-    let opened = Box::pin(open(snapshot, Reloader::new(files, along))).await?;
+    let opened = Box::pin(open(snapshot, Reloader::new(files, along), Lanes::start().map_err(trouble)?)).await?;
     let gateway = Arc::clone(&opened.gateway);
     let front = Front::new(Arc::clone(&gateway), Arc::clone(&opened.sealer), opened.replica);
-    let front = tokio::spawn(front::serve(front, listener, certificates, gateway.stopping()));
+    let lanes = Arc::clone(&opened.lanes);
+    let front = tokio::spawn(front::serve(front, listener, certificates, lanes, gateway.stopping()));
     tracing::info!(%address, revision = %revision.0.short(), servers = config.servers.len(), "serving");
     Ok(Served { gateway, address, front, opened })
 }
@@ -124,7 +127,7 @@ pub async fn start_standalone(options: Options) -> Result<Standalone, StartError
     if snapshot.config.local.is_none() {
         return Err(trouble("a gateway without a listener needs its user"));
     }
-    let opened = Box::pin(open(snapshot, Reloader::new(files, Vec::new()))).await?;
+    let opened = Box::pin(open(snapshot, Reloader::new(files, Vec::new()), Lanes::none())).await?;
     let gateway = Arc::clone(&opened.gateway);
     let front = Front::new(Arc::clone(&gateway), Arc::clone(&opened.sealer), opened.replica);
     Ok(Standalone { gateway, front, opened })
@@ -144,7 +147,7 @@ fn understood(options: Options) -> Result<(Files, Snapshot), StartError> {
 }
 
 /// Opens the rooms in order; nothing is served yet.
-async fn open(snapshot: Snapshot, reloader: Reloader) -> Result<Opened, StartError> {
+async fn open(snapshot: Snapshot, reloader: Reloader, lanes: Lanes) -> Result<Opened, StartError> {
     let config = Arc::clone(&snapshot.config);
     let state = StateDirectory::open(&config.gateway.state).map_err(trouble)?;
     let control = Control::bind(state.path()).map_err(trouble)?;
@@ -204,7 +207,16 @@ async fn open(snapshot: Snapshot, reloader: Reloader) -> Result<Opened, StartErr
     }
     let control_stop = CancellationToken::new();
     let control_task = tokio::spawn(serve_control(control, Arc::clone(&gateway), control_stop.clone()));
-    Ok(Opened { gateway, sealer, replica, control: control_stop, control_task, tasks, _state: state })
+    Ok(Opened {
+        gateway,
+        sealer,
+        replica,
+        control: control_stop,
+        control_task,
+        tasks,
+        lanes: Arc::new(lanes),
+        _state: state,
+    })
 }
 
 impl Served {
@@ -236,6 +248,8 @@ impl Opened {
         if tokio::time::timeout(Duration::from_secs(5), self.tasks.wait()).await.is_err() {
             tracing::warn!("background tasks did not end in time");
         }
+        // What is still under way ends now, and the record says so before it is closed.
+        self.lanes.stop().await;
         if let Err(failure) = self.gateway.journal().stop(cause).await {
             tracing::error!(%failure, "the journal could not be closed");
         }

@@ -17,12 +17,13 @@ mod source;
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     // The ground knows nothing else of ours.
     ("limit", &[]),
+    ("lanes", &["limit"]),
     ("ids", &["limit"]),
     ("wire", &["limit", "ids"]),
     ("outcome", &["limit", "ids", "wire"]),
     ("config", &["limit", "ids"]),
-    ("egress", &["limit", "ids", "outcome", "config"]),
-    ("record", &["limit", "ids", "outcome", "wire", "config"]),
+    ("egress", &["limit", "lanes", "ids", "outcome", "config"]),
+    ("record", &["limit", "lanes", "ids", "outcome", "wire", "config"]),
     // The stages of a call: each may name the proofs of the stages before it.
     ("identity", &["limit", "ids", "outcome", "wire", "config", "egress", "record"]),
     ("catalog", &["limit", "ids", "outcome", "wire", "config", "record", "identity"]),
@@ -50,8 +51,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "front",
         &[
-            "limit", "ids", "outcome", "wire", "config", "identity", "upstream", "record", "call", "list", "watch",
-            "gateway",
+            "limit", "lanes", "ids", "outcome", "wire", "config", "identity", "upstream", "record", "call", "list",
+            "watch", "gateway",
         ],
     ),
     ("control", &["limit", "ids", "outcome", "wire", "config", "identity", "policy", "record", "gateway"]),
@@ -68,7 +69,7 @@ const PIPELINE: &[&str] = &[
 ];
 
 const EVERYTHING: &[&str] = &[
-    "limit", "ids", "outcome", "wire", "config", "egress", "record", "identity", "catalog", "policy", "guard",
+    "limit", "lanes", "ids", "outcome", "wire", "config", "egress", "record", "identity", "catalog", "policy", "guard",
     "delegate", "upstream", "store", "demo", "call", "list", "watch", "gateway", "front", "control", "serve", "cli",
 ];
 

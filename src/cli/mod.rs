@@ -143,7 +143,8 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 /// Runs a command that waits for something.
 pub(crate) fn in_runtime(command: impl Future<Output = Ending>) -> Ending {
-    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    // Connections are served on lanes; what is left for these threads is little, on however many cores.
+    match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => {
             let ending = runtime.block_on(command);
             // A thread that waits for standard input would keep the process alive until the next line comes.

@@ -11,15 +11,24 @@ use futures_util::future::{BoxFuture, Either, Ready};
 use http::Uri;
 use http_body_util::Full;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::{Client, ResponseFuture};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::{EgressError, EgressPolicy, GuardedResolver, tls};
+use crate::lanes::PerLane;
 use crate::limit;
 
 /// The client for one upstream: HTTP/1.1 and HTTP/2 over TLS, HTTP/1.1 in plain. Cheap to clone.
-pub type UpstreamClient = Client<GuardedConnector, Full<Bytes>>;
+///
+/// Each lane has connections of its own: one that another lane drives would wake that lane for every call.
+#[derive(Clone)]
+pub struct UpstreamClient {
+    connector: GuardedConnector,
+    clients: Arc<PerLane<Pooled>>,
+}
+
+type Pooled = Client<GuardedConnector, Full<Bytes>>;
 
 /// Builds the client of one upstream. Each upstream has its own, so that policies and pools never mix.
 ///
@@ -39,14 +48,35 @@ pub fn upstream_client(
         .https_or_http()
         .enable_all_versions()
         .wrap_connector(dialler);
-    Ok(Client::builder(TokioExecutor::new())
-        .pool_timer(TokioTimer::new())
-        .timer(TokioTimer::new())
-        .pool_idle_timeout(limit::UPSTREAM_IDLE_TIMEOUT)
-        .pool_max_idle_per_host(limit::UPSTREAM_IDLE_CONNECTIONS_MAX)
-        .http2_keep_alive_interval(limit::UPSTREAM_KEEPALIVE)
-        .http2_adaptive_window(true)
-        .build(GuardedConnector { policy: Arc::new(policy), secure }))
+    let connector = GuardedConnector { policy: Arc::new(policy), secure };
+    Ok(UpstreamClient { connector, clients: Arc::default() })
+}
+
+impl UpstreamClient {
+    /// Sends a request over a connection of this lane.
+    pub fn request(&self, request: http::Request<Full<Bytes>>) -> ResponseFuture {
+        match self.clients.here(|| self.pooled()) {
+            Some(client) => client.request(request),
+            None => self.pooled().request(request),
+        }
+    }
+
+    fn pooled(&self) -> Pooled {
+        Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .timer(TokioTimer::new())
+            .pool_idle_timeout(limit::UPSTREAM_IDLE_TIMEOUT)
+            .pool_max_idle_per_host(limit::UPSTREAM_IDLE_CONNECTIONS_MAX)
+            .http2_keep_alive_interval(limit::UPSTREAM_KEEPALIVE)
+            .http2_adaptive_window(true)
+            .build(self.connector.clone())
+    }
+}
+
+impl std::fmt::Debug for UpstreamClient {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("UpstreamClient").field("connector", &self.connector).finish_non_exhaustive()
+    }
 }
 
 /// Checks the URL before anything is dialled; names are checked by the resolver inside.

@@ -24,14 +24,16 @@ use tokio_util::sync::CancellationToken;
 use super::leash::Leash;
 use super::pipeline::Pipeline;
 use super::{Certificates, Front};
+use crate::lanes::Lanes;
 use crate::limit;
 
-/// Serves until `shutdown` fires; then no connection is accepted, and those that are open finish what they
+/// Serves on the lanes until `shutdown` fires; then no connection is accepted, and those that are open finish what they
 /// answer, for at most `shutdown_grace`. Streams end by themselves when the gateway says that it stops.
 pub async fn serve<P: Pipeline>(
     front: Arc<Front<P>>,
     listener: TcpListener,
     certificates: Option<Arc<Certificates>>,
+    lanes: Arc<Lanes>,
     shutdown: CancellationToken,
 ) {
     let places = Arc::new(Semaphore::new(limit::CONNECTIONS_MAX));
@@ -51,8 +53,13 @@ pub async fn serve<P: Pipeline>(
             continue;
         };
         let (front, certificates, watcher) = (Arc::clone(&front), certificates.clone(), graceful.watcher());
-        tokio::spawn(async move {
-            connection(front, stream, peer, certificates, watcher).await;
+        // Handed over as it is: a socket belongs to the runtime that it is registered with.
+        let Ok(stream) = stream.into_std() else { continue };
+        lanes.spawn(async move {
+            match TcpStream::from_std(stream) {
+                Ok(stream) => connection(front, stream, peer, certificates, watcher).await,
+                Err(error) => tracing::warn!(%error, "a connection could not be served"),
+            }
             drop(place);
         });
     }

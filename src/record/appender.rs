@@ -9,6 +9,7 @@ use std::fs::{DirBuilder, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use super::fields::{OpenLeg, RepairFacts, RotationFacts, RotationFields};
 use super::line::{self, GENESIS, Header};
@@ -88,6 +89,8 @@ struct Segment {
     path: PathBuf,
     identity: (u64, u64),
     length: u64,
+    /// When the path was last found to lead to it.
+    looked_at: Option<Instant>,
 }
 
 impl Appender {
@@ -165,7 +168,7 @@ impl Appender {
         } else {
             let metadata = file.metadata()?;
             let identity = (metadata.dev(), metadata.ino());
-            self.segment = Some(Segment { file, path, identity, length: scan.good_bytes as u64 });
+            self.segment = Some(Segment { file, path, identity, length: scan.good_bytes as u64, looked_at: None });
         }
         Ok(true)
     }
@@ -269,7 +272,7 @@ impl Appender {
         // The name must survive as well.
         File::open(&self.directory)?.sync_all()?;
         self.orphan = None;
-        Ok(Segment { file, path, identity: (metadata.dev(), metadata.ino()), length: 0 })
+        Ok(Segment { file, path, identity: (metadata.dev(), metadata.ino()), length: 0, looked_at: None })
     }
 
     fn rotation(&self) -> io::Result<Vec<u8>> {
@@ -284,15 +287,23 @@ impl Appender {
 }
 
 impl Segment {
-    /// Whether the path still leads to our file: a removed or renamed directory would swallow every
-    /// record without an error.
-    fn is_in_place(&self) -> io::Result<()> {
-        let found = rustix::fs::lstat(&self.path)?;
-        if (found.st_dev, found.st_ino) == self.identity {
-            Ok(())
-        } else {
-            Err(io::Error::other(format!("{} was replaced by another file", self.path.display())))
+    /// Whether what is written is not swallowed without an error: the file must still have a name, which is looked
+    /// at each time, and its path must still lead to it, which costs more and is looked at now and then: under
+    /// another name nothing is lost.
+    fn is_in_place(&mut self) -> io::Result<()> {
+        let replaced = || io::Error::other(format!("{} was removed or replaced", self.path.display()));
+        if rustix::fs::fstat(&self.file)?.st_nlink == 0 {
+            return Err(replaced());
         }
+        if self.looked_at.is_some_and(|looked_at| looked_at.elapsed() < limit::JOURNAL_PATH_INTERVAL) {
+            return Ok(());
+        }
+        let found = rustix::fs::lstat(&self.path)?;
+        if (found.st_dev, found.st_ino) != self.identity {
+            return Err(replaced());
+        }
+        self.looked_at = Some(Instant::now());
+        Ok(())
     }
 }
 

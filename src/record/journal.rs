@@ -42,7 +42,6 @@ struct Handle {
     key: JournalKey,
     noise: Arc<Noise>,
     thread: std::sync::Mutex<Option<std::thread::JoinHandle<()>>>,
-    relay: tokio::task::AbortHandle,
 }
 
 /// What a journal needs to start.
@@ -112,14 +111,12 @@ impl Journal {
             .name("journal".to_owned())
             .spawn(move || writer.run())
             .map_err(|problem| JournalError { place: directory.display().to_string(), problem })?;
-        let relay = tokio::spawn(Arc::clone(&shared.relay).run()).abort_handle();
         let handle = Handle {
             shared,
             replica: settings.replica,
             key: settings.key,
             noise,
             thread: std::sync::Mutex::new(Some(thread)),
-            relay,
         };
         let journal = Self(Arc::new(handle));
         let recovered = Recovered { epoch: found.epoch, unknown: found.open.len(), repairs: found.repairs.len() };
@@ -301,7 +298,6 @@ impl Journal {
 impl Drop for Handle {
     fn drop(&mut self) {
         self.shared.close();
-        self.relay.abort();
     }
 }
 

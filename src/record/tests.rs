@@ -277,7 +277,7 @@ async fn a_changed_byte_and_a_removed_line_are_named() {
 }
 
 #[tokio::test]
-async fn a_removed_directory_refuses_calls_and_the_journal_recovers_by_itself() {
+async fn a_directory_that_was_moved_away_refuses_calls_and_the_journal_recovers_by_itself() {
     let state = tempfile::tempdir().unwrap();
     let (journal, _) = start(state.path());
     let entry = journal.open(Proof::new(), outgoing()).await.unwrap();
@@ -285,6 +285,8 @@ async fn a_removed_directory_refuses_calls_and_the_journal_recovers_by_itself() 
     std::fs::rename(&place, state.path().join("gone")).unwrap();
     // A file in its place: the directory cannot be made again.
     std::fs::write(&place, b"").unwrap();
+    // Nothing is lost under another name, so that is looked for only so often.
+    tokio::time::sleep(limit::JOURNAL_PATH_INTERVAL).await;
     let stop = journal.open(Proof::new(), outgoing()).await.unwrap_err();
     assert_eq!(stop.reason(), Reason::RecordUnavailable);
     assert!(!journal.is_well());
@@ -306,6 +308,21 @@ async fn a_removed_directory_refuses_calls_and_the_journal_recovers_by_itself() 
         std::fs::rename(&path, place.join(path.file_name().unwrap())).unwrap();
     }
     assert_eq!(whole(state.path()).records, 7);
+}
+
+#[tokio::test]
+async fn what_was_written_to_a_file_without_a_name_is_not_taken_for_recorded() {
+    let state = tempfile::tempdir().unwrap();
+    let (journal, _) = start(state.path());
+    journal.open(Proof::new(), outgoing()).await.unwrap().close(&Outcome::Complete(json("{}")));
+    let place = directory(state.path());
+    std::fs::remove_dir_all(&place).unwrap();
+    let stop = journal.open(Proof::new(), outgoing()).await.unwrap_err();
+    assert_eq!(stop.reason(), Reason::RecordUnavailable);
+    until("the journal is well again", || journal.is_well()).await;
+    journal.open(Proof::new(), outgoing()).await.unwrap().close(&Outcome::Complete(json("{}")));
+    journal.stop("test").await.unwrap();
+    assert_eq!(kinds(state.path())[..2], ["rotation", "repair"]);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Instant;
 
 use super::appender::{Appender, Lines, Mark};
-use super::batch::{Batch, Relay, Settled, lock};
+use super::batch::{Batch, Settled, lock};
 use super::direct::Direct;
 use super::fields::{RepairFacts, RepairFields};
 use super::line::{self, Header};
@@ -26,7 +26,6 @@ pub(super) struct Shared {
     queue: Mutex<Queue>,
     work: Condvar,
     dropped: AtomicU64,
-    pub(super) relay: Arc<Relay>,
     pub(super) metrics: Arc<Metrics>,
     /// The files, where whoever waits for an intent writes it ([`super::direct`]).
     direct: Option<Direct>,
@@ -58,14 +57,7 @@ enum Sleep {
 
 impl Shared {
     pub(super) fn new(metrics: Arc<Metrics>, direct: Option<Direct>) -> Self {
-        Self {
-            direct,
-            queue: Mutex::default(),
-            work: Condvar::new(),
-            dropped: AtomicU64::new(0),
-            relay: Arc::default(),
-            metrics,
-        }
+        Self { direct, queue: Mutex::default(), work: Condvar::new(), dropped: AtomicU64::new(0), metrics }
     }
 
     /// Queues a line that nobody waits for.
@@ -122,7 +114,7 @@ impl Shared {
         queue.closed = true;
         let batch = std::mem::take(&mut queue.batch);
         drop(queue);
-        self.relay.wake(batch.settle(false));
+        batch.settle(false);
     }
 
     /// Nothing can be written any more: intents are refused, and the thread tries until it can be.
@@ -179,8 +171,7 @@ impl Shared {
     fn swap(&self, queue: &mut Queue, lines: &mut Lines) -> Work {
         std::mem::swap(&mut queue.lines, lines);
         let batch = std::mem::take(&mut queue.batch);
-        let relay = Arc::clone(&self.relay);
-        Work { batch, relay, urgent: std::mem::take(&mut queue.urgent), closed: queue.closed }
+        Work { batch, urgent: std::mem::take(&mut queue.urgent), closed: queue.closed }
     }
 
     fn wait<'a>(
@@ -197,14 +188,13 @@ impl Shared {
 
 pub(super) struct Work {
     batch: Arc<Batch>,
-    relay: Arc<Relay>,
     urgent: bool,
     closed: bool,
 }
 
 impl Work {
     pub(super) fn settle(&self, safe: bool) {
-        self.relay.wake(self.batch.settle(safe));
+        self.batch.settle(safe);
     }
 }
 

@@ -31,7 +31,7 @@ async fn bench(pipeline: Scripted, token: Option<&str>) -> Bench {
     let sealer = Arc::new(Sealer::new([&[1_u8; 32][..]]).unwrap());
     let front = Front::new(Arc::clone(&pipeline), sealer, ReplicaId::new());
     let shutdown = CancellationToken::new();
-    tokio::spawn(serve(front, listener, None, shutdown.clone()));
+    tokio::spawn(serve(front, listener, None, Arc::new(crate::lanes::Lanes::none()), shutdown.clone()));
     let (input, theirs) = tokio::io::duplex(64 * 1024);
     let (ours, output) = tokio::io::duplex(64 * 1024);
     let bridge = Bridge::new(&url, Way::with_token(&url, token.map(SecretString::from)).unwrap()).unwrap();

@@ -28,7 +28,8 @@ async fn bench(pipeline: Scripted, certificates: Option<Certificates>) -> Bench 
     let sealer = Arc::new(Sealer::new([&[1_u8; 32][..]]).unwrap());
     let front = Front::new(Arc::clone(&pipeline), sealer, ReplicaId::new());
     let shutdown = CancellationToken::new();
-    let serving = tokio::spawn(serve(front, listener, certificates.map(Arc::new), shutdown.clone()));
+    let serving =
+        tokio::spawn(serve(front, listener, certificates.map(Arc::new), Arc::new(Lanes::none()), shutdown.clone()));
     Bench { pipeline, address, shutdown, serving }
 }
 
