@@ -36,7 +36,7 @@ pub(super) struct Duplex {
     dismissed: AtomicBool,
     /// It has ended, and so has everything that belonged to it.
     pub(super) over: CancellationToken,
-    /// Updates of resources, which name no request.
+    /// Updates of resources and tasks, which name no request.
     pub(super) updates: broadcast::Sender<Message>,
 }
 
@@ -306,7 +306,7 @@ impl Duplex {
 enum Addressee {
     Request(i64),
     Everyone,
-    /// Whoever subscribed to a resource of this peer.
+    /// Whoever subscribed to a resource of this peer, or listens to a task.
     Subscribers,
     Unnamed,
 }
@@ -321,7 +321,7 @@ fn addressee(message: &Message) -> Addressee {
         // A token that is no number of ours is nobody's.
         Some(named) => Addressee::Request(named.as_i64().unwrap_or(-1)),
         None if message.method().ends_with("/list_changed") => Addressee::Everyone,
-        None if message.method() == "notifications/resources/updated" => Addressee::Subscribers,
+        None if answer::names_no_request(&message.method()) => Addressee::Subscribers,
         None => Addressee::Unnamed,
     }
 }

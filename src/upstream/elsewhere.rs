@@ -11,7 +11,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::sync::mpsc;
 
-use super::answer::{Waiting, ambiguous, garbage, reply_to_server};
+use super::answer::{Waiting, ambiguous, garbage, names_no_request, reply_to_server};
 use super::drive::Answers;
 use super::events::Events;
 use super::exchange::{Event, Signal};
@@ -153,6 +153,9 @@ pub(super) async fn listen(http: &Arc<Http>, session: &Arc<Session>, askable: As
         Ok(Ok(None)) => return,
         _ => None,
     };
+    if body.is_some() {
+        session.own_stream.send_replace(true);
+    }
     let listening = keep_listening(Arc::clone(http), Arc::downgrade(session), body, askable);
     tokio::spawn(async move {
         listening.await;
@@ -164,7 +167,9 @@ async fn keep_listening(http: Arc<Http>, session: Weak<Session>, mut body: Optio
     let mut backoff = Backoff::new();
     loop {
         if let Some(body) = body.take() {
+            say(&session, true);
             read(&http, &session, body, askable).await;
+            say(&session, false);
         }
         tokio::time::sleep(backoff.pause()).await;
         let Some(live) = session.upgrade().filter(|_| !http.link.closing.is_cancelled()) else { return };
@@ -173,6 +178,13 @@ async fn keep_listening(http: Arc<Http>, session: Weak<Session>, mut body: Optio
             Ok(found) => body = found,
             Err(_) => {}
         }
+    }
+}
+
+/// Tells whoever relies on the session's own stream whether it is read.
+fn say(session: &Weak<Session>, is_read: bool) {
+    if let Some(session) = session.upgrade() {
+        session.own_stream.send_replace(is_read);
     }
 }
 
@@ -203,7 +215,7 @@ async fn read(http: &Arc<Http>, session: &Weak<Session>, mut body: Incoming, ask
                         http.say_in(&live, &reply).await;
                     }
                 }
-                Kind::Notification if message.method() == "notifications/resources/updated" => {
+                Kind::Notification if names_no_request(&message.method()) => {
                     // An error only says that nobody waits for any.
                     let _ = live.updates.send(message);
                 }

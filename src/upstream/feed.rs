@@ -58,7 +58,7 @@ async fn round(server: &Arc<Server>, feed: &Arc<Feed>) -> Result<(), Failure> {
             if feed.stateless && server.link.config.isolation == Isolation::Principal {
                 return Err(lost("it speaks another era than before"));
             }
-            let talk = http.talk(&access, parcel.askable(server.link.config.isolation)).await?;
+            let talk = http.talk(&access, parcel.askable(&server.link)).await?;
             if !has_updates(talk.facts()) {
                 feed.refuse_all();
                 return Ok(());
@@ -259,7 +259,7 @@ async fn read(
 
 /// Asks for each topic by itself, in the session or process that the line hears.
 async fn legacy(server: &Arc<Server>, feed: &Feed, mut line: Line) -> Result<(), Failure> {
-    let asks = Errand::subscribe("", &feed.declared).parcel(&feed.access()).askable(server.link.config.isolation);
+    let asks = Errand::subscribe("", &feed.declared).parcel(&feed.access()).askable(&server.link);
     let mut held: BTreeSet<Arc<str>> = BTreeSet::new();
     loop {
         let wanted: BTreeSet<Arc<str>> = feed.uris().into_iter().collect();

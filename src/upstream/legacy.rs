@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use hyper::body::Incoming;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 use super::Access;
 use super::answer::{error_code, garbage};
@@ -26,6 +26,7 @@ use super::logging::{self, SessionLevel};
 use super::parked::Replies;
 use super::pool::{Key, Lease, PoolFull};
 use super::server::{Parcel, Trouble};
+use super::told;
 use crate::config::Isolation;
 use crate::limit;
 use crate::outcome::{Failure, Outcome, Reason};
@@ -44,10 +45,12 @@ pub(super) struct Session {
     pub(super) calls: Arc<InFlight>,
     /// From which level on it was asked for log messages.
     level: SessionLevel,
-    /// Updates of resources that it hears of, on whichever stream.
+    /// Updates of resources and tasks that it hears of, on whichever stream.
     pub(super) updates: broadcast::Sender<Message>,
     /// Whoever reads its GET stream; servers have one for each session.
     pub(super) stream_turn: Arc<tokio::sync::Mutex<()>>,
+    /// Whether a stream of its own is being read.
+    pub(super) own_stream: watch::Sender<bool>,
 }
 
 /// A session in use, for what has to be said in it later.
@@ -72,7 +75,7 @@ impl Http {
         patience: Patience,
         permit: &mut Option<Permit>,
     ) -> Result<Opened, Trouble> {
-        let askable = parcel.askable(self.link.config.isolation);
+        let askable = parcel.askable(&self.link);
         let key = self.key(&parcel.access, askable);
         let mut replaced = false;
         loop {
@@ -81,6 +84,9 @@ impl Http {
                 || self.link.config.isolation == Isolation::Shared
                 || !lease.executed.load(Ordering::Acquire);
             let session = Arc::clone(lease.shared());
+            if let Some(ids) = told::wanted(parcel, askable) {
+                return Ok(told::in_session(lease, ids, patience).await);
+            }
             match self.in_session(lease, parcel, askable, patience, permit).await {
                 Err(Trouble::SessionLost) => {
                     self.sessions.remove(&key, &session);
@@ -235,6 +241,7 @@ impl Http {
             },
         };
         let facts = ServerFacts::of_initialize(outcome)?;
+        self.link.learn_tasks(&facts);
         let session = Arc::new(Session {
             id,
             facts,
@@ -244,6 +251,7 @@ impl Http {
             level: SessionLevel::new(),
             updates: broadcast::Sender::new(limit::EXCHANGE_EVENTS_MAX),
             stream_turn: Arc::default(),
+            own_stream: watch::Sender::new(false),
         });
         let parcel = Errand::initialized().parcel(access);
         let mut headers = self.headers(&parcel, Era::Legacy)?;
@@ -253,7 +261,7 @@ impl Http {
         if !response.status().is_success() {
             return Err(refused(response.status(), None).into());
         }
-        if askable.is_any() {
+        if askable.is_any() || askable.has_tasks() {
             elsewhere::listen(self, &session, askable).await;
         }
         Ok(session)

@@ -50,6 +50,7 @@ mod subscription;
 pub mod supervisor;
 #[cfg(test)]
 mod tests;
+mod told;
 
 pub use errand::{Listing, ServerFacts};
 pub use exchange::{Event, Exchange};

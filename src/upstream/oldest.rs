@@ -92,7 +92,7 @@ impl Http {
         if !self.link.is_oldest() {
             match self.legacy(parcel, patience, permit).await {
                 Err(Trouble::WrongEra(refused)) => {
-                    self.find_oldest(&parcel.access, parcel.askable(self.link.config.isolation), refused).await?;
+                    self.find_oldest(&parcel.access, parcel.askable(&self.link), refused).await?;
                 }
                 sent => return sent,
             }
@@ -118,7 +118,7 @@ impl Http {
         patience: Patience,
         permit: &mut Option<Permit>,
     ) -> Result<Opened, Trouble> {
-        let askable = parcel.askable(self.link.config.isolation);
+        let askable = parcel.askable(&self.link);
         let forgettable = parcel.errand || self.link.config.isolation == Isolation::Shared;
         let stream = self.stream_for(&parcel.access, askable, forgettable).await?;
         stream.poster.present(self.bare_headers(&parcel.access)?);
@@ -255,6 +255,7 @@ impl Http {
         tokio::spawn(listen(Arc::clone(&duplex), Arc::clone(&poster), source));
         let facts =
             ServerFacts::of_initialize(self.greet(&duplex, &poster, Errand::initialize(askable), access).await)?;
+        self.link.learn_tasks(&facts);
         let initialized = Message::notification(&Errand::initialized().parcel(access).outgoing.method, None);
         self.post_up(&poster.endpoint, &initialized, self.bare_headers(access)?).await?;
         Ok(Arc::new(Stream { duplex, facts, poster, level: SessionLevel::new(), _open: open }))

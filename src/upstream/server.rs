@@ -42,12 +42,12 @@ pub(super) struct Parcel {
 
 impl Parcel {
     /// What the server may ask within this request, where it has sessions that are one principal's.
-    pub(super) fn askable(&self, isolation: Isolation) -> Askable {
+    pub(super) fn askable(&self, link: &Link) -> Askable {
         // The gateway's own errands declare nothing, but for those that are asked for somebody.
-        if isolation == Isolation::Shared {
+        if link.config.isolation == Isolation::Shared {
             return Askable::NOTHING;
         }
-        Askable::of_params(&self.outgoing.params)
+        link.declarable(Askable::of_params(&self.outgoing.params))
     }
 
     /// Through whom it asks; takes the place among the calls in flight along, which is free while it waits.

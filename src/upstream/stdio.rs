@@ -24,8 +24,9 @@ use super::link::Link;
 use super::logging::{self, SessionLevel};
 use super::pool::{Key, Lease, Pool, PoolFull};
 use super::server::{Parcel, Trouble};
+use super::shape::Believed;
 use super::supervisor::PARENT_VARIABLE;
-use super::{Access, process, shape};
+use super::{Access, process, shape, told};
 use crate::config::TransportConfig;
 use crate::ids::LegId;
 use crate::limit;
@@ -122,6 +123,9 @@ impl Stdio {
         let mut tries = 0;
         let (answers, asker) = loop {
             let running = self.process_for(&parcel.access, askable).await?;
+            if let Some(ids) = told::wanted(parcel, askable) {
+                return Ok(told::by_process(running, ids, patience).await);
+            }
             if running.facts.era() == Era::Legacy
                 && let Some(level) = logging::wanted(&parcel.outgoing.params)
                 && running.facts.announces("logging", None)
@@ -155,18 +159,18 @@ impl Stdio {
     /// What is declared to the process at its start, and so keeps processes apart. A modern one is told with each
     /// request what it may ask, so one is enough for all.
     pub(super) async fn askable(self: &Arc<Self>, parcel: &Parcel) -> Result<Askable, Failure> {
-        let askable = parcel.askable(self.link.config.isolation);
-        if askable != Askable::NOTHING && self.link.era().is_none() {
-            // The first one finds out which era it is.
+        if self.link.era().is_none() && Askable::of_params(&parcel.outgoing.params) != Askable::NOTHING {
+            // The first one finds out which era it is, and whether it has tasks.
             self.process(&parcel.access).await?;
         }
-        Ok(if self.link.era() == Some(Era::Modern) { Askable::NOTHING } else { askable })
+        Ok(if self.link.era() == Some(Era::Modern) { Askable::NOTHING } else { parcel.askable(&self.link) })
     }
 
     fn prepare(&self, parcel: &Parcel, era: Era) -> (Waiting, Message) {
         let waiting = Waiting {
             id: self.link.next_id(),
             era,
+            believed: Believed::of(era, || parcel.askable(&self.link)),
             theirs: parcel.outgoing.progress_token.clone(),
             listening: parcel.listening,
             hub: Arc::clone(&self.link.hub),
@@ -277,6 +281,7 @@ impl Stdio {
     ) -> Result<ServerFacts, Trouble> {
         let greeted = self.greet(process, Errand::initialize(askable), Era::Legacy, access).await;
         let facts = ServerFacts::of_initialize(greeted)?;
+        self.link.learn_tasks(&facts);
         let initialized = Errand::initialized().parcel(access).outgoing.method;
         let said = process.say(&Message::notification(&initialized, None));
         said.map_err(|()| Failure::after(Reason::UpstreamClosed, "the process does not read its input"))?;

@@ -35,5 +35,6 @@ mod standalone;
 mod stdio;
 mod streams;
 mod tasks;
+mod tasks_legacy;
 mod updates;
 mod watch;

@@ -18,7 +18,7 @@ use crate::identity::Caller;
 use crate::outcome::{Outcome, Reason, Refusal};
 use crate::record::Entry;
 use crate::upstream::{Event, Exchange};
-use crate::wire::mcp::{Era, Kind, meta};
+use crate::wire::mcp::{Kind, meta};
 use crate::wire::{Askable, Edit, Json, Object, Outgoing, Value};
 
 /// Whose task it is, and what was said of the client that asked first.
@@ -131,8 +131,7 @@ impl Bearer {
 
     /// What the server is shown: what it was shown when the task began.
     fn capabilities(&self, askable: Askable) -> Json {
-        let shown = declared(&self.client.capabilities, askable);
-        if self.client.version.era() == Era::Legacy { offer::with_tasks(&shown) } else { shown }
+        offer::offered(&self.client, declared(&self.client.capabilities, askable))
     }
 
     fn outgoing(&self, question: &Question<'_>, server: &ServerConfig) -> Outgoing {
