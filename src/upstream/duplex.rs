@@ -13,6 +13,7 @@ use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::answer::{self, Heard, Waiting, ambiguous, reply_to_server};
+use super::attribution::{Traits, Unanswered, Whose, whose};
 use super::drive::Answers;
 use super::exchange::{Event, Signal};
 use super::gate::Permit;
@@ -54,6 +55,7 @@ struct Open {
     events: mpsc::Sender<Signal>,
     /// What may be asked within it; `None` for what is no call.
     askable: Option<Askable>,
+    traits: Traits,
     asked: usize,
 }
 
@@ -103,9 +105,9 @@ impl Duplex {
         waiting: Waiting,
         message: &Message,
         permit: Option<Permit>,
-        askable: Option<Askable>,
+        call: Option<(Askable, Unanswered)>,
     ) -> Result<DuplexAnswers<P>, Failure> {
-        let answers = Self::enter(holder, waiting, permit, askable)?;
+        let answers = Self::enter(holder, waiting, permit, call)?;
         if answers.peer().say(message).is_err() {
             answers.withdraw();
             return Err(Failure::before(Reason::UpstreamBusy, "it does not read what is sent to it"));
@@ -118,7 +120,7 @@ impl Duplex {
         holder: P,
         waiting: Waiting,
         permit: Option<Permit>,
-        askable: Option<Askable>,
+        call: Option<(Askable, Unanswered)>,
     ) -> Result<DuplexAnswers<P>, Failure> {
         // One place more than notifications may take, so that the end always has one.
         let (sender, events) = mpsc::channel(limit::EXCHANGE_EVENTS_MAX + 1);
@@ -127,7 +129,9 @@ impl Duplex {
         if let Some(failure) = &requests.closed {
             return Err(Failure { may_have_acted: false, ..failure.clone() });
         }
-        requests.open.insert(id, Open { waiting, events: sender, askable, asked: 0 });
+        let (askable, unanswered) = call.map_or_else(Default::default, |(askable, own)| (Some(askable), own));
+        let traits = Traits::of(&waiting.asked, unanswered);
+        requests.open.insert(id, Open { waiting, events: sender, askable, traits, asked: 0 });
         drop(requests);
         Ok(DuplexAnswers { duplex: holder, events, id, done: false, _permit: permit })
     }
@@ -282,19 +286,24 @@ impl Duplex {
         }
     }
 
-    /// Passes a question on to the only call in flight; what is answered where that cannot be.
+    /// Passes a question on to the call whose it is; what is answered where that cannot be.
     fn pass_on(&self, request: &Message) -> Option<Message> {
         let mut requests = self.lock();
-        let mut calls = requests.open.values_mut().filter_map(|open| Some((open.askable?, open)));
-        let (only, other) = (calls.next(), calls.next());
-        let (askable, open) = only?;
-        if other.is_some() {
-            return ambiguous(request);
-        }
-        let Some(question) = Question::of(request, askable) else { return reply_to_server(request) };
+        let calls = requests.open.iter().filter(|(_, open)| open.askable.is_some());
+        let id = match whose(request, calls.map(|(id, open)| (*id, &open.traits))) {
+            Whose::Of(id) => id,
+            Whose::Unclear => return ambiguous(request),
+            Whose::Nobodys => return reply_to_server(request),
+        };
+        let open = requests.open.get_mut(&id)?;
+        let Some(question) = Question::of(request, open.askable?) else { return reply_to_server(request) };
         open.asked += 1;
         let room = open.events.capacity() >= 2 && open.asked <= limit::SERVER_REQUESTS_PER_CALL_MAX;
-        if room && open.events.try_send(Signal::Asked(question)).is_ok() { None } else { reply_to_server(request) }
+        if room && open.events.try_send(Signal::Asked(question)).is_ok() {
+            open.traits.unanswered.asked();
+            return None;
+        }
+        reply_to_server(request)
     }
 
     fn lock(&self) -> MutexGuard<'_, Requests> {

@@ -1,7 +1,7 @@
 //! Questions that a legacy server asks on its session's own stream, where nothing says which call asks.
 //!
-//! Decides whose they are: the only call's in flight in that session. Knows nothing of what is asked.
-//! Invariant: with several calls in flight nobody is asked, and the server is told why.
+//! Decides which calls of the session they may be of. Knows nothing of what is asked.
+//! Invariant: where it is not clear whose a question is nobody is asked, and the server is told why.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use tokio::sync::mpsc;
 
 use super::answer::{Waiting, ambiguous, garbage, names_no_request, reply_to_server};
+use super::attribution::{Traits, Unanswered, Whose, whose};
 use super::drive::Answers;
 use super::events::Events;
 use super::exchange::{Event, Signal};
@@ -26,7 +27,13 @@ use crate::wire::{Askable, Kind, Message, Source, sse};
 /// The calls in flight in one session.
 #[derive(Debug, Default)]
 pub(super) struct InFlight {
-    calls: Mutex<HashMap<i64, mpsc::Sender<Question>>>,
+    calls: Mutex<HashMap<i64, Entered>>,
+}
+
+#[derive(Debug)]
+struct Entered {
+    questions: mpsc::Sender<Question>,
+    traits: Traits,
 }
 
 /// One of them; it takes itself off the list.
@@ -34,6 +41,7 @@ pub(super) struct Call {
     calls: Arc<InFlight>,
     id: i64,
     pub(super) questions: mpsc::Receiver<Question>,
+    pub(super) unanswered: Unanswered,
 }
 
 impl Drop for Call {
@@ -43,25 +51,29 @@ impl Drop for Call {
 }
 
 impl InFlight {
-    pub(super) fn enter(self: &Arc<Self>, id: i64) -> Call {
+    pub(super) fn enter(self: &Arc<Self>, waiting: &Waiting) -> Call {
         let (sender, questions) = mpsc::channel(limit::INPUT_REQUESTS_MAX);
-        self.lock().insert(id, sender);
-        Call { calls: Arc::clone(self), id, questions }
+        let unanswered = Unanswered::default();
+        let traits = Traits::of(&waiting.asked, unanswered.clone());
+        self.lock().insert(waiting.id, Entered { questions: sender, traits });
+        Call { calls: Arc::clone(self), id: waiting.id, questions, unanswered }
     }
 
     /// Passes a question on; what the server is told where that cannot be.
     fn pass_on(&self, request: &Message, askable: Askable) -> Option<Message> {
         let Some(question) = Question::of(request, askable) else { return reply_to_server(request) };
         let calls = self.lock();
-        let mut each = calls.values();
-        match (each.next(), each.next()) {
-            (Some(only), None) if only.try_send(question).is_ok() => None,
-            (Some(_), Some(_)) => ambiguous(request),
-            _ => reply_to_server(request),
+        match whose(request, calls.values().map(|entered| (entered, &entered.traits))) {
+            Whose::Of(call) if call.questions.try_send(question).is_ok() => {
+                call.traits.unanswered.asked();
+                None
+            }
+            Whose::Unclear => ambiguous(request),
+            Whose::Of(_) | Whose::Nobodys => reply_to_server(request),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<i64, mpsc::Sender<Question>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<i64, Entered>> {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -113,8 +113,10 @@ impl Events {
                 if legacy.asked > limit::SERVER_REQUESTS_PER_CALL_MAX {
                     return Some(self.end(garbage("it asked too much within one call")));
                 }
-                let asked = legacy.asker.as_ref().and_then(|asker| Question::of(&request, asker.askable));
-                if let Some(question) = asked {
+                if let Some(asker) = &legacy.asker
+                    && let Some(question) = Question::of(&request, asker.askable)
+                {
+                    asker.pause.asked();
                     return Some(Signal::Asked(question));
                 }
                 if let Some(reply) = reply_to_server(&request) {

@@ -126,7 +126,7 @@ impl Http {
         let cancel = CancelNotice { conversation: Some(conversation.clone()), id: waiting.id };
         let mut call = None;
         let posted = if askable.is_any() {
-            let mut entered = session.calls.enter(waiting.id);
+            let mut entered = session.calls.enter(&waiting);
             let http = Arc::clone(self);
             let mut posting: BoxFuture<'static, _> =
                 Box::pin(async move { http.posted(&message, headers, patience.unhurried()).await });
@@ -145,7 +145,8 @@ impl Http {
                 }
                 Err(question) => {
                     session.executed.store(true, Ordering::Release);
-                    let asker = parcel.asker(&self.link, askable, conversation.clone(), permit);
+                    let unanswered = entered.unanswered.clone();
+                    let asker = parcel.asker(&self.link, askable, conversation.clone(), permit, unanswered);
                     let parts = Parts { waiting, conversation, cancel, asker: asker.clone() };
                     let answers = Both { call: entered, answers: Posted::new(posting, parts) };
                     return Ok(drive::go_on(answers, Signal::Asked(question), patience, asker));
@@ -168,7 +169,8 @@ impl Http {
             session.executed.store(true, Ordering::Release);
         }
         if let Reply::Events(body) = reply {
-            let asker = parcel.asker(&self.link, askable, conversation.clone(), permit);
+            let unanswered = call.as_ref().map(|call| call.unanswered.clone()).unwrap_or_default();
+            let asker = parcel.asker(&self.link, askable, conversation.clone(), permit, unanswered);
             let events = Events::legacy(body, waiting, permit.take(), conversation, Some(cancel)).asking(asker.clone());
             return Ok(match call {
                 Some(call) => {

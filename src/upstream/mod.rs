@@ -22,6 +22,7 @@ use crate::record::Entry;
 use crate::wire::{Json, Outgoing, mcp};
 
 mod answer;
+mod attribution;
 mod changes;
 mod drive;
 mod duplex;

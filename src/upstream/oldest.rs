@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::DropGuard;
 
+use super::attribution::Unanswered;
 use super::drive::{self, Answers, Patience};
 use super::duplex::{Duplex, DuplexAnswers, Holder, Outlet, failed};
 use super::errand::{Errand, ServerFacts};
@@ -130,8 +131,9 @@ impl Http {
             let _ = self.greet(&stream.duplex, &stream.poster, Errand::set_log_level(level), &parcel.access).await;
         }
         let poster = Arc::clone(&stream.poster);
-        let asker = parcel.asker(&self.link, askable, Arc::clone(&poster), permit);
-        let asks = if parcel.errand { None } else { Some(askable) };
+        let unanswered = Unanswered::default();
+        let asker = parcel.asker(&self.link, askable, Arc::clone(&poster), permit, unanswered.clone());
+        let asks = if parcel.errand { None } else { Some((askable, unanswered)) };
         if parcel.outgoing.method == "tools/call" {
             poster.carried.store(true, Ordering::Release);
         }
@@ -146,11 +148,11 @@ impl Http {
         poster: &Arc<Poster>,
         parcel: &Parcel,
         permit: Option<Permit>,
-        askable: Option<Askable>,
+        call: Option<(Askable, Unanswered)>,
     ) -> Result<Posted<P>, Failure> {
         let (waiting, message) = self.prepare(parcel, Era::Legacy);
         let headers = self.headers(parcel, Era::Legacy)?;
-        let answers = Duplex::enter(holder, waiting, permit, askable)?;
+        let answers = Duplex::enter(holder, waiting, permit, call)?;
         let (http, up) = (Arc::clone(self), Arc::clone(poster));
         // In a task, so that an answer which overtakes it does not cost the connection.
         let posting = tokio::spawn(async move { http.post_up(&up.endpoint, &message, headers).await });

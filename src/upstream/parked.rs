@@ -216,10 +216,11 @@ pub(super) async fn resume(
         // The stream is dropped: whoever is turned away here cannot come back with the same answer.
         Err(failure) => return Opened::Done(Outcome::Failed(failure)),
     }
+    // Before it hears the answer, because it may ask again at once.
+    asker.pause.answered();
     if !asker.replies.reply(&answer).await {
         let failure = Failure::after(Reason::UpstreamClosed, "it did not take the answer to what it asked");
         return Opened::Done(Outcome::Failed(failure));
     }
-    asker.pause.answered();
     Opened::Streaming(stream.reporting_as(progress_token))
 }

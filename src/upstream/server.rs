@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use tokio::sync::broadcast;
 
+use super::attribution::Unanswered;
 use super::drive::{Patience, Pause, timed_out};
 use super::errand::{self, Errand, Listing, Pages, ServerFacts};
 use super::exchange::{Event, Exchange, Opened};
@@ -57,9 +58,10 @@ impl Parcel {
         askable: Askable,
         replies: impl Replies,
         permit: &mut Option<Permit>,
+        unanswered: Unanswered,
     ) -> Option<Arc<Asker>> {
         let principal = self.access.principal.filter(|_| askable.is_any() && !self.errand)?;
-        Some(Asker::new(askable, principal, link, replies, Pause::new(permit.take())))
+        Some(Asker::new(askable, principal, link, replies, Pause::new(permit.take(), unanswered)))
     }
 }
 

@@ -14,6 +14,7 @@ use secrecy::ExposeSecret;
 use tokio::process::Command;
 
 use super::answer::Waiting;
+use super::attribution::Unanswered;
 use super::drive::{self, Patience};
 use super::duplex::{Duplex, Holder};
 use super::errand::{self, Errand, ServerFacts};
@@ -136,9 +137,10 @@ impl Stdio {
             }
             let (waiting, message) = self.prepare(parcel, running.facts.era());
             let key = self.key(&parcel.access, askable);
+            let unanswered = Unanswered::default();
             let shared = Arc::clone(running.shared());
-            let asker = parcel.asker(&self.link, askable, Arc::clone(&running.process), permit);
-            let asks = if parcel.errand { None } else { Some(askable) };
+            let asker = parcel.asker(&self.link, askable, Arc::clone(&running.process), permit, unanswered.clone());
+            let asks = if parcel.errand { None } else { Some((askable, unanswered)) };
             match Duplex::ask(running, waiting, &message, permit.take(), asks) {
                 Ok(answers) => break (answers, asker),
                 Err(failure) => {
