@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use tokio::sync::broadcast;
 
+use super::elsewhere::InFlight;
 use super::hub::Hub;
 use super::shape::Believed;
 use super::{logging, shape};
@@ -31,6 +32,8 @@ pub(super) struct Waiting {
     pub(super) updates: Option<broadcast::Sender<Message>>,
     /// The parameters of the request: what it wants to hear of.
     pub(super) asked: Json,
+    /// On a session's own stream: the calls that log messages may belong to.
+    pub(super) beside: Option<Arc<InFlight>>,
 }
 
 /// What a message means to a request.
@@ -59,6 +62,7 @@ impl Waiting {
             hub: Arc::clone(hub),
             updates: None,
             asked,
+            beside: None,
         }
     }
 
@@ -100,6 +104,13 @@ impl Waiting {
         let method = message.method();
         if method == "notifications/progress" {
             return self.progress(&message);
+        }
+        if method == "notifications/message"
+            && let Some(calls) = &self.beside
+        {
+            drop(method);
+            calls.log(message, &self.hub);
+            return Heard::Nothing;
         }
         if method == "notifications/message" && !logging::passes(&self.asked, &message) {
             return Heard::Nothing;
@@ -202,6 +213,7 @@ mod tests {
                 hub,
                 updates: None,
                 asked: Json::of(&json!({})),
+                beside: None,
             },
             receiver,
         )

@@ -49,6 +49,12 @@ struct Requests {
     noise_lines: usize,
 }
 
+impl Requests {
+    fn calls(&self) -> impl Iterator<Item = (i64, &Traits)> {
+        self.open.iter().filter(|(_, open)| open.askable.is_some()).map(|(id, open)| (*id, &open.traits))
+    }
+}
+
 #[derive(Debug)]
 struct Open {
     waiting: Waiting,
@@ -243,10 +249,10 @@ impl Duplex {
                     let _ = self.updates.send(message);
                     return;
                 }
-                // It names no request, so it belongs to the only one, and is never guessed.
-                Addressee::Unnamed => match requests.open.len() {
-                    1 => requests.open.keys().next().copied(),
-                    _ => return self.link.hub.notification_dropped(),
+                // It names no request, so it belongs to the only call, and is never guessed.
+                Addressee::Unnamed => match whose(&message, requests.calls()) {
+                    Whose::Of(id) => Some(id),
+                    Whose::Unclear | Whose::Nobodys => return self.link.hub.notification_dropped(),
                 },
             },
         };
@@ -289,8 +295,7 @@ impl Duplex {
     /// Passes a question on to the call whose it is; what is answered where that cannot be.
     fn pass_on(&self, request: &Message) -> Option<Message> {
         let mut requests = self.lock();
-        let calls = requests.open.iter().filter(|(_, open)| open.askable.is_some());
-        let id = match whose(request, calls.map(|(id, open)| (*id, &open.traits))) {
+        let id = match whose(request, requests.calls()) {
             Whose::Of(id) => id,
             Whose::Unclear => return ambiguous(request),
             Whose::Nobodys => return reply_to_server(request),

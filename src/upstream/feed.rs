@@ -247,6 +247,9 @@ async fn read(
         Ok(Some(body)) => {
             let mut waiting = Waiting::for_nothing(&http.link.hub);
             waiting.updates = Some(session.updates.clone());
+            if http.link.config.isolation == Isolation::Principal {
+                waiting.beside = Some(Arc::clone(&session.calls));
+            }
             let mut events = Events::legacy(body, waiting, None, conversation, None);
             while let Signal::Event(Event::Notification(_)) = events.draw().await {}
         }

@@ -135,6 +135,7 @@ impl Http {
             hub: Arc::clone(&self.link.hub),
             updates: None,
             asked: parcel.outgoing.params.clone(),
+            beside: None,
         };
         let parameters = shape::parameters(&parcel.outgoing, era, waiting.token().as_ref());
         let message = Message::request(&Json::of(&waiting.id), &parcel.outgoing.method, &parameters);

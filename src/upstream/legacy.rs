@@ -19,7 +19,7 @@ use super::drive::{self, Patience};
 use super::elsewhere::{self, Both, InFlight, Parts, Posted};
 use super::errand::{Errand, ServerFacts};
 use super::events::Events;
-use super::exchange::{Opened, Signal};
+use super::exchange::Opened;
 use super::gate::Permit;
 use super::http::{Http, Reply, refusal, refused, single};
 use super::logging::{self, SessionLevel};
@@ -41,7 +41,7 @@ pub(super) struct Session {
     access: Access,
     /// A tool call was carried, so there may be state that a new session would not have.
     executed: AtomicBool,
-    /// The calls in flight in it that can be asked something.
+    /// The calls in flight in it.
     pub(super) calls: Arc<InFlight>,
     /// From which level on it was asked for log messages.
     level: SessionLevel,
@@ -115,6 +115,10 @@ impl Http {
         {
             // Boxed, because most requests do not do this.
             Box::pin(self.set_log_level(&lease, level, &parcel.access, patience)).await;
+            // Many servers say there what belongs to no stream of a call. In a shared session it could be anybody's.
+            if self.link.config.isolation == Isolation::Principal {
+                elsewhere::listen(self, lease.shared(), askable).await;
+            }
         }
         let (mut waiting, message) = self.prepare(parcel, Era::Legacy);
         waiting.updates = Some(lease.updates.clone());
@@ -125,35 +129,36 @@ impl Http {
         let session = Arc::clone(&conversation.session);
         let cancel = CancelNotice { conversation: Some(conversation.clone()), id: waiting.id };
         let mut call = None;
-        let posted = if askable.is_any() {
+        let posted = if parcel.errand {
+            self.posted(&message, headers, patience).await
+        } else {
             let mut entered = session.calls.enter(&waiting);
             let http = Arc::clone(self);
             let mut posting: BoxFuture<'static, _> =
                 Box::pin(async move { http.posted(&message, headers, patience.unhurried()).await });
             let first = tokio::select! {
+                biased;
+                // Something is asked or said in the session before the answer has begun.
+                Some(signal) = entered.signals.recv() => Err(signal),
                 posted = &mut posting => Ok(posted),
                 () = tokio::time::sleep_until(patience.first_byte) => {
                     Ok(Err(Failure::after(Reason::UpstreamTimeout, "no answer came in time")))
                 }
-                // Something is asked in the session before the answer has begun.
-                Some(question) = entered.questions.recv() => Err(question),
             };
             match first {
                 Ok(posted) => {
                     call = Some(entered);
                     posted
                 }
-                Err(question) => {
+                Err(signal) => {
                     session.executed.store(true, Ordering::Release);
                     let unanswered = entered.unanswered.clone();
                     let asker = parcel.asker(&self.link, askable, conversation.clone(), permit, unanswered);
-                    let parts = Parts { waiting, conversation, cancel, asker: asker.clone() };
+                    let parts = Parts { waiting, conversation, cancel, asker: asker.clone(), permit: permit.take() };
                     let answers = Both { call: entered, answers: Posted::new(posting, parts) };
-                    return Ok(drive::go_on(answers, Signal::Asked(question), patience, asker));
+                    return Ok(drive::go_on(answers, signal, patience, asker));
                 }
             }
-        } else {
-            self.posted(&message, headers, patience).await
         };
         let reply = match posted {
             // What was never sent need not be cancelled.

@@ -57,14 +57,24 @@ impl Turn {
 
     /// Asks the client on the session's own stream, which does not say which call asks.
     pub async fn ask_elsewhere(&self, method: &str, params: Value) -> Value {
-        let stream = loop {
+        let stream = self.own_stream().await;
+        self.asking(method, params, &stream).await
+    }
+
+    /// Says something on the session's own stream.
+    pub async fn notify_elsewhere(&self, method: &str, params: Value) {
+        let stream = self.own_stream().await;
+        let _ = stream.send(event(&json!({ "jsonrpc": "2.0", "method": method, "params": params })));
+    }
+
+    async fn own_stream(&self) -> mpsc::UnboundedSender<String> {
+        loop {
             let stream = self.state.streams.lock().unwrap().get(&self.session).cloned();
             match stream {
-                Some(stream) => break stream,
+                Some(stream) => return stream,
                 None => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
             }
-        };
-        self.asking(method, params, &stream).await
+        }
     }
 
     async fn asking(&self, method: &str, params: Value, stream: &mpsc::UnboundedSender<String>) -> Value {
@@ -138,11 +148,13 @@ async fn answer(State(state): State<Arc<Shared>>, verb: Method, headers: HeaderM
     match message["method"].as_str() {
         Some("initialize") => {
             let number = state.sessions.fetch_add(1, Ordering::SeqCst);
-            let mut response = reply(json!({ "protocolVersion": "2025-11-25", "capabilities": { "tools": {} },
+            let mut response =
+                reply(json!({ "protocolVersion": "2025-11-25", "capabilities": { "tools": {}, "logging": {} },
                 "serverInfo": { "name": "old", "version": "1" } }));
             response.headers_mut().insert("mcp-session-id", format!("session-{number}").parse().unwrap());
             response
         }
+        Some("logging/setLevel") => reply(json!({})),
         Some("tools/list") => {
             let tools: Vec<_> = state.tools.iter().map(|name| tool(name)).collect();
             reply(json!({ "tools": tools }))
