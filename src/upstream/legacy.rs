@@ -75,7 +75,7 @@ impl Http {
         patience: Patience,
         permit: &mut Option<Permit>,
     ) -> Result<Opened, Trouble> {
-        let askable = parcel.askable(&self.link);
+        let askable = self.declared_by(parcel);
         let key = self.key(&parcel.access, askable);
         let mut replaced = false;
         loop {
@@ -201,6 +201,18 @@ impl Http {
 
     pub(super) fn key(&self, access: &Access, askable: Askable) -> Key {
         Key::of(access, self.link.config.isolation, askable)
+    }
+
+    /// What the session of a request was told at its beginning.
+    pub(super) fn declared_by(&self, parcel: &Parcel) -> Askable {
+        if parcel.is_for_the_catalog() { self.home(&parcel.access) } else { parcel.askable(&self.link) }
+    }
+
+    /// What was declared to the session in which the calls of whoever asks are.
+    pub(super) fn home(&self, access: &Access) -> Askable {
+        let key = self.key(access, Askable::NOTHING);
+        let latest = if self.link.is_oldest() { self.streams.latest(&key) } else { self.sessions.latest(&key) };
+        latest.unwrap_or(Askable::NOTHING)
     }
 
     /// The session of whoever asks; initialized if there is none.

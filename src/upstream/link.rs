@@ -163,7 +163,7 @@ impl Link {
 
     /// Remembers what the gateway itself presents.
     pub(super) fn saw(&self, access: &Access) {
-        if access.context != AuthorizationContext::Gateway {
+        if access.context != AuthorizationContext::Gateway || access.principal.is_some() {
             return;
         }
         let shown = |access: &Access| {

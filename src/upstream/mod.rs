@@ -53,6 +53,7 @@ pub mod supervisor;
 mod tests;
 mod told;
 
+pub use changes::Heard;
 pub use errand::{Listing, ServerFacts};
 pub use exchange::{Event, Exchange};
 pub use health::Health;
@@ -286,6 +287,15 @@ impl Upstreams {
     /// When the server cannot be reached or answers something else.
     pub async fn facts(&self, server: &ServerId, access: &Access) -> Result<ServerFacts, Failure> {
         self.server(server)?.facts(access).await
+    }
+
+    /// Listens for changes of lists with a credential that was made for the server as that entry has it, until that
+    /// ends; what changes is told like every change.
+    ///
+    /// # Errors
+    /// When the server cannot be reached, or is another one by now.
+    pub async fn listen_for(&self, server: &Arc<ServerConfig>, access: &Access) -> Result<Heard, Failure> {
+        self.server_of(server)?.listen(access).await
     }
 
     /// What changes from now on: lists, and servers that come and go. A receiver that lags must take

@@ -93,7 +93,7 @@ impl Http {
         if !self.link.is_oldest() {
             match self.legacy(parcel, patience, permit).await {
                 Err(Trouble::WrongEra(refused)) => {
-                    self.find_oldest(&parcel.access, parcel.askable(&self.link), refused).await?;
+                    self.find_oldest(&parcel.access, self.declared_by(parcel), refused).await?;
                 }
                 sent => return sent,
             }
@@ -119,7 +119,7 @@ impl Http {
         patience: Patience,
         permit: &mut Option<Permit>,
     ) -> Result<Opened, Trouble> {
-        let askable = parcel.askable(&self.link);
+        let askable = self.declared_by(parcel);
         let forgettable = parcel.errand || self.link.config.isolation == Isolation::Shared;
         let stream = self.stream_for(&parcel.access, askable, forgettable).await?;
         stream.poster.present(self.bare_headers(&parcel.access)?);

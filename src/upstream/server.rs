@@ -51,6 +51,11 @@ impl Parcel {
         link.declarable(Askable::of_params(&self.outgoing.params))
     }
 
+    /// It asks what somebody is shown, and not for a call of theirs.
+    pub(super) fn is_for_the_catalog(&self) -> bool {
+        self.errand && Kind::ALL.iter().any(|kind| kind.list_method() == self.outgoing.method)
+    }
+
     /// Through whom it asks; takes the place among the calls in flight along, which is free while it waits.
     pub(super) fn asker(
         &self,
@@ -274,7 +279,7 @@ impl Server {
                     let exchange = Exchange::opening(Box::pin(std::future::ready(opened)));
                     Ok(ServerFacts::of_discover(end_of(exchange).await)?)
                 }
-                Era::Legacy => Ok(http.talk(access, Askable::NOTHING).await?.facts().clone()),
+                Era::Legacy => Ok(http.talk(access, http.home(access)).await?.facts().clone()),
             },
             Wire::Stdio(stdio) => Ok(stdio.process(access).await?.facts.clone()),
             Wire::Unusable(reason) => Err(self.link.unreachable(reason.clone())),

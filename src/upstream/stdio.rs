@@ -165,7 +165,11 @@ impl Stdio {
             // The first one finds out which era it is, and whether it has tasks.
             self.process(&parcel.access).await?;
         }
-        Ok(if self.link.era() == Some(Era::Modern) { Askable::NOTHING } else { parcel.askable(&self.link) })
+        Ok(match self.link.era() {
+            Some(Era::Modern) => Askable::NOTHING,
+            _ if parcel.is_for_the_catalog() => self.home(&parcel.access),
+            _ => parcel.askable(&self.link),
+        })
     }
 
     fn prepare(&self, parcel: &Parcel, era: Era) -> (Waiting, Message) {
@@ -189,9 +193,14 @@ impl Stdio {
         Key::of(access, self.link.config.isolation, askable)
     }
 
-    /// The process of whoever asks, which can ask nobody anything.
+    /// What was declared to the process in which the calls of whoever asks are.
+    fn home(&self, access: &Access) -> Askable {
+        self.processes.latest(&self.key(access, Askable::NOTHING)).unwrap_or(Askable::NOTHING)
+    }
+
+    /// The process of whoever asks.
     pub(super) async fn process(self: &Arc<Self>, access: &Access) -> Result<Lease<Running>, Failure> {
-        self.process_for(access, Askable::NOTHING).await
+        self.process_for(access, self.home(access)).await
     }
 
     /// The process of whoever asks; started if there is none that lives.
