@@ -136,6 +136,7 @@ async fn modern(server: &Arc<Server>, feed: &Feed) -> Result<(), Failure> {
         tokio::select! {
             event = open.next() => match event {
                 Event::Notification(message) => feed.tell(&message),
+                Event::StreamClosed => {}
                 Event::Done(_) => return Err(lost("its listen ended")),
             },
             () = feed.changed.notified() => tokio::time::sleep(limit::SUBSCRIPTION_CHANGE_PAUSE).await,
@@ -160,7 +161,7 @@ async fn opened(
         }
         Event::Done(Outcome::Complete(_)) => Err(Outcome::Failed(lost("its listen ended at once"))),
         Event::Done(outcome) => Err(outcome),
-        Event::Notification(_) => {
+        Event::Notification(_) | Event::StreamClosed => {
             let detail = "a listen did not begin with its acknowledgement";
             Err(Outcome::Failed(Failure::after(Reason::UpstreamGarbage, detail)))
         }

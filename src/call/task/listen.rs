@@ -114,7 +114,7 @@ impl TaskTopic {
                             return true;
                         }
                     }
-                    Event::Notification(_) => {}
+                    Event::Notification(_) | Event::StreamClosed => {}
                     Event::Done(_) => return false,
                 },
             }
@@ -174,7 +174,7 @@ impl TaskTopic {
         let target = entry.proof().target().clone();
         let acknowledged = match exchange.next().await {
             Event::Notification(message) if message.method() == ACKNOWLEDGED => self.is_agreed(&message),
-            Event::Notification(_) => false,
+            Event::Notification(_) | Event::StreamClosed => false,
             Event::Done(outcome) => {
                 entry.close(&outcome);
                 return Err(outcome);

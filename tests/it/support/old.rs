@@ -35,6 +35,8 @@ struct Shared {
     waiting: Mutex<HashMap<String, oneshot::Sender<Value>>>,
     /// The GET stream of each session.
     streams: Mutex<HashMap<String, mpsc::UnboundedSender<String>>>,
+    /// Calls whose streams were closed, by the id to come back with.
+    closed: Mutex<HashMap<String, oneshot::Sender<mpsc::UnboundedSender<String>>>>,
     sessions: AtomicUsize,
     questions: AtomicUsize,
     tools: Vec<&'static str>,
@@ -92,6 +94,15 @@ impl Turn {
         let _ = self.events.send(event(&json!({ "jsonrpc": "2.0", "method": method, "params": params })));
     }
 
+    /// Closes the stream of the call after an id to come back with, and waits until somebody did.
+    pub async fn close_stream(&mut self, id: &str) {
+        let (sender, back) = oneshot::channel();
+        self.state.closed.lock().unwrap().insert(id.to_owned(), sender);
+        let _ = self.events.send(format!("id: {id}\nretry: 10\ndata:\n\n"));
+        self.events = mpsc::unbounded_channel().0;
+        self.events = back.await.unwrap();
+    }
+
     /// The answer to the call: one text.
     pub fn done(self, text: &str) {
         let result = json!({ "content": [{ "type": "text", "text": text }] });
@@ -114,6 +125,7 @@ impl Old {
             arrived: Mutex::default(),
             waiting: Mutex::default(),
             streams: Mutex::default(),
+            closed: Mutex::default(),
             sessions: AtomicUsize::new(0),
             questions: AtomicUsize::new(0),
             tools: tools.to_vec(),
@@ -134,6 +146,11 @@ async fn answer(State(state): State<Arc<Shared>>, verb: Method, headers: HeaderM
     let session = headers.get("mcp-session-id").map_or("", |value| value.to_str().unwrap()).to_owned();
     if verb == Method::GET {
         let (sender, receiver) = mpsc::unbounded_channel();
+        let last = headers.get("last-event-id").map(|id| id.to_str().unwrap());
+        if let Some(back) = last.and_then(|id| state.closed.lock().unwrap().remove(id)) {
+            let _ = back.send(sender);
+            return stream(receiver);
+        }
         state.streams.lock().unwrap().insert(session, sender);
         return stream(receiver);
     }
