@@ -36,6 +36,7 @@ struct Call<P: Pipeline> {
 }
 
 /// How a call that streams began.
+#[derive(Clone, Copy)]
 pub(super) enum Start<'a> {
     /// With a notification.
     Said(&'a Message),
