@@ -206,7 +206,7 @@ impl Running {
             };
             match event {
                 Event::Notification(message) if task::names_a_task(&message) => {}
-                Event::Notification(message) => return Event::Notification(message),
+                Event::Notification(message) => return Event::Notification(task::without_id(message)),
                 Event::StreamClosed => return Event::StreamClosed,
                 Event::Done(outcome) => {
                     let Some(entry) = self.entry.take() else { return Event::Done(without_pages(outcome)) };

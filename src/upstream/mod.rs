@@ -220,6 +220,26 @@ impl Upstreams {
         }
     }
 
+    /// What a task of that principal's asks, while something waits for the answer.
+    #[must_use]
+    pub fn asked_by_task(&self, server: &ServerId, principal: PrincipalKey, task: &str) -> Option<(ParkId, Json)> {
+        let server = self.server(server).ok()?;
+        self.lot.of_task(principal, &server.link, task)
+    }
+
+    /// Answers what a task asks: as [`Self::resume`], but it ends when the answer was taken.
+    pub fn answer(&self, entry: &mut Entry<Grant>, parked: ParkId, answers: Json) -> Exchange {
+        if entry.take_outgoing().is_none() {
+            let failure = Failure::before(Reason::Internal, "an entry was forwarded twice");
+            return Exchange::finished(Outcome::Failed(failure));
+        }
+        let grant = entry.proof();
+        match self.server(grant.target().server_id()) {
+            Ok(server) => server.answer(parked, grant.principal(), answers),
+            Err(failure) => Exchange::finished(Outcome::Failed(failure)),
+        }
+    }
+
     /// Gives up a call that waits for input; it is cancelled upstream.
     pub fn abandon(&self, parked: ParkId) {
         self.lot.abandon(parked);

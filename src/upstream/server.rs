@@ -28,7 +28,7 @@ use crate::ids::{ParkId, PrincipalKey};
 use crate::limit;
 use crate::outcome::{Failure, Outcome, Reason};
 use crate::wire::mcp::{Era, Kind, code};
-use crate::wire::{Askable, Json, Outgoing};
+use crate::wire::{Askable, Json, Outgoing, Value};
 
 /// What is sent, and for whom.
 #[derive(Debug)]
@@ -66,7 +66,9 @@ impl Parcel {
         unanswered: Unanswered,
     ) -> Option<Arc<Asker>> {
         let principal = self.access.principal.filter(|_| askable.is_any() && !self.errand)?;
-        Some(Asker::new(askable, principal, link, replies, Pause::new(permit.take(), unanswered)))
+        let task = self.outgoing.params.value().as_object().and_then(|params| params.get("taskId"));
+        let task = task.and_then(Value::as_str).map(Into::into);
+        Some(Asker::new(askable, principal, link, replies, Pause::new(permit.take(), unanswered), task))
     }
 }
 
@@ -169,6 +171,12 @@ impl Server {
         Exchange::opening(Box::pin(async move {
             parked::resume(&server, parked, principal, &answers, progress_token).await
         }))
+    }
+
+    /// Answers what a task asks, and does not wait for its end.
+    pub(super) fn answer(self: &Arc<Self>, parked: ParkId, principal: PrincipalKey, answers: Json) -> Exchange {
+        let server = Arc::clone(self);
+        Exchange::opening(Box::pin(async move { parked::answer(&server, parked, principal, &answers).await }))
     }
 
     /// A place among the calls in flight.

@@ -111,7 +111,7 @@ pub async fn ask(client: &Client, method: &str, params: Value) -> Answer {
 }
 
 /// The same of a client whose user can be asked as well.
-async fn ask_askable(client: &Client, method: &str, params: Value) -> Answer {
+pub async fn ask_askable(client: &Client, method: &str, params: Value) -> Answer {
     let (mut headers, mut body) = modern_request(method, params);
     let capabilities = json!({ "elicitation": { "form": {} }, "extensions": { EXTENSION: {} } });
     body["params"]["_meta"]["io.modelcontextprotocol/clientCapabilities"] = capabilities;

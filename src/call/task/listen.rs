@@ -162,7 +162,7 @@ impl TaskTopic {
         let leg = Leg::new(LISTEN, self.bearer.client.version).of_call(self.bearer.handle.call());
         let mut trail = Trail { leg, target: None, name: Some(self.bearer.handle.tool().to_owned()) };
         let wanted = Json::of(&serde_json::json!({ "notifications": { "taskIds": [self.bearer.handle.task()] } }));
-        let question = Question { method: LISTEN, own: wanted.value().as_object(), answered: None };
+        let question = Question { method: LISTEN, own: wanted.value().as_object(), ..Question::plain(LISTEN) };
         let (entry, mut exchange) = match self.bearer.open(&question, &mut trail).await {
             Ok(opened) => opened,
             Err(halt) => {
