@@ -99,7 +99,10 @@ impl Server {
 /// The GET stream of the gateway's own session.
 async fn legacy_stream(http: &Arc<Http>, session: Lease<Session>, access: &Access) -> Result<Heard, Failure> {
     let shared = Arc::clone(session.shared());
-    let _turn = shared.stream_turn.lock().await;
+    // Whoever reads it meanwhile tells everyone of changes; that it is still the session in use is looked at again.
+    let Ok(_turn) = tokio::time::timeout(limit::CHANGE_STREAM_IDLE, shared.stream_turn.lock()).await else {
+        return Ok(Heard::UntilItsEnd);
+    };
     let conversation = Conversation::new(http, session, access.clone());
     let Some(body) = conversation.stream(None).await? else { return Ok(Heard::Nothing) };
     let waiting = Waiting { updates: Some(shared.updates.clone()), ..Waiting::for_nothing(&http.link.hub) };

@@ -140,7 +140,8 @@ impl Stdio {
             let unanswered = Unanswered::default();
             let shared = Arc::clone(running.shared());
             let asker = parcel.asker(&self.link, askable, Arc::clone(&running.process), permit, unanswered.clone());
-            let asks = if parcel.errand { None } else { Some((askable, unanswered)) };
+            // What only listens asks nothing and is told by name.
+            let asks = if parcel.errand || parcel.listening { None } else { Some((askable, unanswered)) };
             match Duplex::ask(running, waiting, &message, permit.take(), asks) {
                 Ok(answers) => break (answers, asker),
                 Err(failure) => {
