@@ -21,7 +21,7 @@ pub use extension::is_routed;
 use input::Asking;
 use retry::Retry;
 use task::{After, Augmented};
-pub use task::{TaskTopic, check as check_tasks};
+pub use task::{TaskTopic, check as check_tasks, offered};
 
 use crate::catalog::Target;
 use crate::delegate::{Grant, Leg, attempt};
@@ -138,7 +138,7 @@ async fn open(
     let declared = Askable::declared(&request.client.capabilities);
     let askable = gateway.askable(caller, permit.target().server(), declared);
     let capabilities = declared::declared(&request.client.capabilities, askable);
-    let capabilities = task::offered(request, capabilities);
+    let capabilities = task::offered(&request.client, capabilities);
     let augmented = Augmented::of(request, &view, permit.target());
     let asking = Asking { declared, round: retry.as_ref().map_or(0, Retry::round), own_task: false };
     let retried = retry.as_ref().zip(answers.as_ref());
@@ -206,7 +206,8 @@ impl Running {
             };
             match event {
                 Event::Notification(message) if task::names_a_task(&message) => {}
-                Event::Notification(message) => return Event::Notification(message),
+                Event::Notification(message) => return Event::Notification(task::without_id(message)),
+                Event::StreamClosed => return Event::StreamClosed,
                 Event::Done(outcome) => {
                     let Some(entry) = self.entry.take() else { return Event::Done(without_pages(outcome)) };
                     match task::after(&self.gateway, entry.proof(), &self.request, self.then, outcome) {

@@ -197,6 +197,10 @@ pub const TEMPLATE_PARTS_MAX: usize = 32;
 pub const INSTRUCTIONS_SERVER_BYTES_MAX: usize = 4 * 1024;
 /// The merged instructions: they are put in front of a model on every start.
 pub const INSTRUCTIONS_BYTES_MAX: usize = 16 * 1024;
+/// Capability keys that nobody here has heard of, of all servers together.
+pub const CAPABILITY_KEYS_MAX: usize = 16;
+/// Those keys with what they hold; they go out with every `initialize` and `server/discover`.
+pub const CAPABILITY_KEYS_BYTES_MAX: usize = 8 * 1024;
 /// How long a view waits for a server that was never listed, counted from when that began.
 pub const CATALOG_FIRST_WAIT: Duration = Duration::from_secs(2);
 /// One refresh of one server, all lists together, whatever the source's own time-outs say.

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use crate::call::{Endpoint, Request, is_routed};
-use crate::catalog::{Item, Slice, TaskDialect, View};
+use crate::catalog::{Item, Slice, TaskDialect, View, is_known_capability};
 use crate::config::ServerConfig;
 use crate::delegate::{Leg, attempt};
 use crate::gateway::{Gateway, Snapshot};
@@ -311,8 +311,8 @@ async fn introduction(
     })
 }
 
-/// What the gateway itself bridges; it announces nothing else, whatever the servers can do. Tools are always
-/// among it, because a client that sees none yet must hear when that changes.
+/// What the gateway itself bridges, and the keys that nobody here has heard of. Tools are always among it, because a
+/// client that sees none yet must hear when that changes.
 fn announced(merged: &Json, tasks: &str) -> Json {
     let mut own = String::from("{\"tools\":{\"listChanged\":true}");
     let has = |key: &str| merged.value().as_object().is_some_and(|merged| merged.get(key).is_some());
@@ -332,6 +332,11 @@ fn announced(merged: &Json, tasks: &str) -> Json {
         own.push_str(",\"completions\":{}");
     }
     own.push_str(tasks);
+    for (key, value) in merged.value().as_object().into_iter().flat_map(|merged| merged.members()) {
+        if !is_known_capability(&key) {
+            let _ = write!(own, ",{}:{}", Json::of(key.as_ref()).as_str(), value.raw());
+        }
+    }
     own.push('}');
     Json::joined(own)
 }

@@ -11,6 +11,7 @@ use futures_util::future::{BoxFuture, join_all};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
+mod lists;
 mod tasks;
 mod topic;
 
@@ -57,6 +58,7 @@ pub struct Watch {
     told: mpsc::Receiver<Message>,
     tell: mpsc::Sender<Message>,
     topics: HashMap<String, AbortHandle>,
+    listening: lists::Listening,
     /// How many of them may be asked for at once.
     opening: Arc<Semaphore>,
     /// Ends what it follows when it is dropped.
@@ -114,6 +116,7 @@ pub async fn watch(
         told,
         tell,
         topics: HashMap::new(),
+        listening: HashMap::new(),
         opening: Arc::new(Semaphore::new(limit::SUBSCRIPTIONS_OPENING_MAX)),
         following: JoinSet::new(),
         pending: VecDeque::new(),
@@ -121,6 +124,7 @@ pub async fn watch(
         _slot: slot,
     };
     watch.shown = watch.look();
+    watch.listen_for_lists();
     let asked: Vec<_> = updates.into_iter().map(|uri| (watch.add(uri.clone()), uri)).collect();
     let refused = join_all(asked.into_iter().map(|(asking, uri)| async move {
         match tokio::time::timeout(limit::LISTEN_ACKNOWLEDGE_WAIT, asking).await {
@@ -213,6 +217,7 @@ impl Watch {
                 // Changes come in flurries: a reload touches everything at once.
                 tokio::time::sleep(limit::WATCH_DEBOUNCE).await;
                 self.unsettled = false;
+                self.listen_for_lists();
                 self.compare();
                 continue;
             }

@@ -168,8 +168,10 @@ fn attributed(request: Object<'_>, params: Option<Object<'_>>, kind: InputKind, 
     let empty = Json::of(&serde_json::Map::new());
     let Some(params) = params.or_else(|| empty.value().as_object()) else { return empty.clone() };
     let own = params.get("_meta").and_then(Value::as_object).or_else(|| empty.value().as_object());
-    // Progress on an answer would be reported to nobody.
-    let own = own.map(|own| own.edited(&[Edit::RemovePrefix(meta::OWN_PREFIX), Edit::Remove(meta::PROGRESS_TOKEN)]));
+    // Progress on an answer would be reported to nobody, and a task goes by another id here.
+    let gone =
+        [Edit::RemovePrefix(meta::OWN_PREFIX), Edit::Remove(meta::PROGRESS_TOKEN), Edit::Remove(meta::RELATED_TASK)];
+    let own = own.map(|own| own.edited(&gone));
     let own = own.as_ref().and_then(|own| own.value().as_object());
     let own = own.map(|own| own.edited(&[Edit::Set(ASKING_SERVER, Json::of(server.id.as_str()))]));
     let mut edits: Vec<_> = own.into_iter().map(|own| Edit::Set("_meta", own)).collect();

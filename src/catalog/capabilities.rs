@@ -16,17 +16,22 @@ use crate::wire::Json;
 
 impl View {
     /// The capabilities of the servers that a caller can see anything of. `listChanged` is always true,
-    /// because the gateway's own changes announce themselves too. With one server its unknown keys survive;
-    /// with several only what the gateway can route is announced, and `extensions` are united.
+    /// because the gateway's own changes announce themselves too. `extensions` are united; keys that nobody here has
+    /// heard of survive where one server has them, for then it is clear whose they are.
     #[must_use]
     pub fn capabilities(&self, visible: impl Fn(&ServerConfig) -> bool) -> Json {
         let trees: Vec<Map<String, Tree>> = self
             .visible(&visible)
             .filter_map(|(_, slice)| serde_json::from_slice(slice.facts().capabilities.as_bytes()).ok())
             .collect();
+        let unheard_of = unheard_of(&trees);
         let mut merged = match (trees.len(), trees.first()) {
-            (1, Some(only)) => only.clone(),
-            _ => united(&trees),
+            (1, Some(only)) => {
+                let mut merged = only.clone();
+                merged.retain(|key, _| is_known_capability(key) || unheard_of.contains_key(key));
+                merged
+            }
+            _ => united(&trees).into_iter().chain(unheard_of).collect(),
         };
         for kind in ["tools", "prompts", "resources"] {
             if let Some(capability) = merged.get_mut(kind) {
@@ -72,6 +77,29 @@ impl View {
     ) -> impl Iterator<Item = (&'a Member, &'a Arc<Slice>)> {
         self.listed().filter(|(member, _)| visible(&member.server))
     }
+}
+
+/// Whether a key of a server's capabilities is one that the gateway announces in its own words, or not at all.
+#[must_use]
+pub fn is_known_capability(key: &str) -> bool {
+    matches!(key, "tools" | "prompts" | "resources" | "completions" | "logging" | "extensions" | "tasks")
+}
+
+/// The keys that nobody here has heard of, of the only server that has them, within bounds.
+fn unheard_of(trees: &[Map<String, Tree>]) -> Map<String, Tree> {
+    let mut unheard_of = Map::new();
+    let mut bytes = 0;
+    for (key, value) in trees.iter().flatten().filter(|(key, _)| !is_known_capability(key)) {
+        if trees.iter().filter(|tree| tree.contains_key(key)).count() > 1 {
+            continue;
+        }
+        let size = key.len() + value.to_string().len();
+        if unheard_of.len() < limit::CAPABILITY_KEYS_MAX && bytes + size <= limit::CAPABILITY_KEYS_BYTES_MAX {
+            bytes += size;
+            unheard_of.insert(key.clone(), value.clone());
+        }
+    }
+    unheard_of
 }
 
 fn united(trees: &[Map<String, Tree>]) -> Map<String, Tree> {
@@ -154,20 +182,44 @@ mod tests {
             vec![
                 ("one", script(r#"{"tools":{},"resources":{"subscribe":true},"extensions":{"x/a":{"v":1}}}"#, "")),
                 ("two", script(r#"{"prompts":{},"new":{},"extensions":{"x/a":{"v":2},"x/b":{}}}"#, "")),
-                ("three", script(r#"{"completions":{},"tools":{}}"#, "")),
+                ("three", script(r#"{"completions":{},"tools":{},"new":{"v":3},"newer":[1]}"#, "")),
             ],
             Endpoint::Merged,
         )
         .await;
         assert_eq!(
             view.capabilities(|server| server.id.as_str() != "three").as_str(),
-            r#"{"tools":{"listChanged":true},"prompts":{"listChanged":true},"resources":{"subscribe":true,"listChanged":true},"extensions":{"x/a":{"v":1},"x/b":{}}}"#
+            r#"{"tools":{"listChanged":true},"prompts":{"listChanged":true},"resources":{"subscribe":true,"listChanged":true},"extensions":{"x/a":{"v":1},"x/b":{}},"new":{}}"#
+        );
+        // Whose `new` it is cannot be said when two have it.
+        assert_eq!(
+            view.capabilities(|server| server.id.as_str() != "one").as_str(),
+            r#"{"tools":{"listChanged":true},"prompts":{"listChanged":true},"completions":{},"extensions":{"x/a":{"v":2},"x/b":{}},"newer":[1]}"#
         );
         assert_eq!(
             view.capabilities(|server| server.id.as_str() == "two").as_str(),
             r#"{"prompts":{"listChanged":true},"new":{},"extensions":{"x/a":{"v":2},"x/b":{}}}"#
         );
         assert_eq!(view.capabilities(|_| false).as_str(), "{}");
+    }
+
+    #[tokio::test]
+    async fn keys_that_nobody_has_heard_of_are_bounded() {
+        let many: Map<String, Tree> =
+            (0..=limit::CAPABILITY_KEYS_MAX).map(|number| (format!("k{number:03}"), json!({}))).collect();
+        let large = json!({ "large": "x".repeat(limit::CAPABILITY_KEYS_BYTES_MAX), "small": {} });
+        let view = view(
+            vec![("many", script(&Tree::Object(many).to_string(), "")), ("large", script(&large.to_string(), ""))],
+            Endpoint::Merged,
+        )
+        .await;
+        let keys = |id: &str| {
+            let shown = view.capabilities(|server| server.id.as_str() == id);
+            let shown: Map<String, Tree> = serde_json::from_str(shown.as_str()).unwrap();
+            shown.keys().cloned().collect::<Vec<_>>()
+        };
+        assert_eq!(keys("many").len(), limit::CAPABILITY_KEYS_MAX);
+        assert_eq!(keys("large"), ["small"]);
     }
 
     #[tokio::test]

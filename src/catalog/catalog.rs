@@ -4,7 +4,6 @@
 //! slice that was listed with one caller's credential is part of that caller's views only.
 
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::watch;
@@ -169,11 +168,11 @@ impl<S: Source> Catalog<S> {
             self.refresh(&slot, Access::Gateway);
             return;
         }
-        if !slot.shared.announcing.swap(true, Ordering::AcqRel) {
+        if let Some(at) = slot.shared.announce() {
             let generation = Arc::clone(&self.inner.generation);
             tokio::spawn(async move {
-                tokio::time::sleep(slot.shared.pace.changed_pause).await;
-                slot.shared.announcing.store(false, Ordering::Release);
+                tokio::time::sleep_until(at).await;
+                slot.shared.announced();
                 generation.bump(true);
             });
         }

@@ -29,6 +29,7 @@ mod tests;
 pub mod uri;
 mod view;
 
+pub use capabilities::is_known_capability;
 pub use catalog::Catalog;
 pub use definition::{DropReason, Dropped};
 pub use header::header_parameters;

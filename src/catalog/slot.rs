@@ -79,7 +79,8 @@ pub(super) struct Shared {
     changes: [AtomicU64; 4],
     doubt: Mutex<Doubt>,
     /// An announcement to the callers' own slices is under way.
-    pub(super) announcing: AtomicBool,
+    announcing: AtomicBool,
+    announced_at: Mutex<Option<Instant>>,
     /// The server is gone from the configuration, or is another one now.
     pub(super) retired: CancellationToken,
 }
@@ -147,6 +148,7 @@ impl Shared {
             changes: Default::default(),
             doubt: Mutex::default(),
             announcing: AtomicBool::new(false),
+            announced_at: Mutex::default(),
             retired: CancellationToken::new(),
         }
     }
@@ -158,6 +160,21 @@ impl Shared {
                 count.fetch_add(1, Ordering::Release);
             }
         }
+    }
+
+    /// When callers' own slices may next be said to have changed; nothing where that is under way.
+    pub(super) fn announce(&self) -> Option<Instant> {
+        if self.announcing.swap(true, Ordering::AcqRel) {
+            return None;
+        }
+        let last = *self.announced_at.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(last.map_or_else(Instant::now, |last| last + self.pace.changed_pause))
+    }
+
+    /// It is said from now on.
+    pub(super) fn announced(&self) {
+        *self.announced_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        self.announcing.store(false, Ordering::Release);
     }
 
     /// Whether a doubt is worth looking: each that finds nothing new makes the next one wait twice as long.

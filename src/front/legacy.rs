@@ -13,6 +13,7 @@ use super::answer::{self, About};
 use super::ongoing::Ongoing;
 use super::pipeline::Pipeline;
 use super::questions::Interview;
+use super::resume::Start;
 use super::session::Session;
 use super::{Front, Inbound, Outside, headers, is_request, resume, track};
 use crate::call::{ClientFacts, Endpoint, Request};
@@ -116,12 +117,16 @@ pub(super) async fn post<P: Pipeline>(
         }
         Some(Some(Event::Notification(first))) => {
             let place = (&front.tracks, session.key);
-            answer::events(resume::of_call(Some(&first), ongoing, id, method, place, session.version))
+            answer::events(resume::of_call(Start::Said(&first), ongoing, id, method, place, session.version))
+        }
+        Some(Some(Event::StreamClosed)) => {
+            let place = (&front.tracks, session.key);
+            answer::events(resume::of_call(Start::Closed, ongoing, id, method, place, session.version))
         }
         Some(None) => about.stopped(Refusal::new(Reason::Cancelled)),
         None => {
             let place = (&front.tracks, session.key);
-            answer::events(resume::of_call(None, ongoing, id, method, place, session.version))
+            answer::events(resume::of_call(Start::Silent, ongoing, id, method, place, session.version))
         }
     }
 }

@@ -83,7 +83,8 @@ pub(super) async fn post<P: Pipeline>(
                 Some(Event::Done(outcome)) => {
                     answer::reply(&reply::reply(&outcome, &id, method, Era::Modern), &outside.names, &endpoint)
                 }
-                Some(Event::Notification(first)) => answer::events(stream::of_call(first, ongoing, id, method)),
+                Some(Event::Notification(first)) => answer::events(stream::of_call(Some(first), ongoing, id, method)),
+                Some(Event::StreamClosed) => answer::events(stream::of_call(None, ongoing, id, method)),
                 None => about.stopped(Refusal::new(Reason::Cancelled)),
             };
         }

@@ -81,7 +81,9 @@ impl<P: Pipeline> Drop for Ongoing<P> {
         // Outside of a runtime everything ends anyway. The task ends with the call, which has its own time-outs.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
-                while let Some(Event::Notification(_)) = next::<P>(&mut state, Some(&legacy)).await {}
+                while let Some(Event::Notification(_) | Event::StreamClosed) =
+                    next::<P>(&mut state, Some(&legacy)).await
+                {}
             });
         }
     }

@@ -31,6 +31,19 @@ struct Call<P: Pipeline> {
     tracks: Tracks,
     session: SessionKey,
     track: Arc<Track>,
+    /// The server closed the stream of the call: it is to be come back to.
+    closed: bool,
+}
+
+/// How a call that streams began.
+#[derive(Clone, Copy)]
+pub(super) enum Start<'a> {
+    /// With a notification.
+    Said(&'a Message),
+    /// With nothing, for long enough to be worth coming back to.
+    Silent,
+    /// With its server closing the stream, which wants its clients to come back later.
+    Closed,
 }
 
 impl<P: Pipeline> Call<P> {
@@ -39,6 +52,7 @@ impl<P: Pipeline> Call<P> {
         let Some(ongoing) = &mut self.ongoing else { return };
         self.tracks.keep(self.session, &self.track);
         let event = ongoing.next().await;
+        self.closed |= matches!(event, Some(Event::StreamClosed));
         if !goes_on(&self.track, event, &self.id, self.method) {
             self.ongoing = None;
         }
@@ -52,6 +66,7 @@ fn goes_on(track: &Track, event: Option<Event>, id: &Json, method: Method) -> bo
             track.say(&message);
             return true;
         }
+        Some(Event::StreamClosed) => return true,
         Some(Event::Done(outcome)) => track.say(&reply::reply(&outcome, id, method, Era::Legacy).message),
         // Cancelled by the client: there is no response (cancellation, behaviour requirements).
         None => {}
@@ -81,9 +96,10 @@ impl<P: Pipeline> Drop for Call<P> {
     }
 }
 
-/// A call whose first event was a notification, or that said nothing for long enough to be worth coming back to.
+/// A call that streams. Where its server closes its stream this one is closed too (2025-11-25, SEP-1699): the client
+/// comes back with the id that it has, and whatever is said meanwhile is kept.
 pub(super) fn of_call<P: Pipeline>(
-    first: Option<&Message>,
+    start: Start<'_>,
     ongoing: Ongoing<P>,
     id: Json,
     method: Method,
@@ -93,15 +109,20 @@ pub(super) fn of_call<P: Pipeline>(
     let track = tracks.of_call(session);
     let reader = track.read(None);
     let greeting = Some(greeting(&reader, version));
-    if let Some(first) = first {
+    if let Start::Said(first) = start {
         track.say(first);
     }
-    let call = Call { ongoing: Some(ongoing), id, method, tracks: tracks.clone(), session, track };
-    Body::from_stream(stream::unfold((greeting, reader, call), |(greeting, mut reader, mut call)| async move {
+    let closed = matches!(start, Start::Closed);
+    let comes_back = version == Version::V2025_11_25;
+    let call = Call { ongoing: Some(ongoing), id, method, tracks: tracks.clone(), session, track, closed };
+    Body::from_stream(stream::unfold((greeting, reader, call), move |(greeting, mut reader, mut call)| async move {
         if let Some(greeting) = greeting {
             return Some((written(greeting), (None, reader, call)));
         }
         let bytes = loop {
+            if call.closed && comes_back {
+                return None;
+            }
             // Only what is there already ends this at once; whoever comes with an id takes the rest.
             let mut replaced = false;
             let waited = tokio::select! {

@@ -23,22 +23,23 @@ use crate::wire::{Edit, Json, Message, sse};
 /// A comment: keeps proxies from cutting the connection, and is no event.
 pub(super) const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");
 
-/// A call whose first event was a notification.
-pub(super) fn of_call<P: Pipeline>(first: Message, ongoing: Ongoing<P>, id: Json, method: Method) -> Body {
+/// A call whose first event was no end, but a notification or nothing for it.
+pub(super) fn of_call<P: Pipeline>(first: Option<Message>, ongoing: Ongoing<P>, id: Json, method: Method) -> Body {
     struct Call<P: Pipeline> {
         first: Option<Message>,
         ongoing: Option<Ongoing<P>>,
         id: Json,
         method: Method,
     }
-    let call = Call { first: Some(first), ongoing: Some(ongoing), id, method };
+    let call = Call { first, ongoing: Some(ongoing), id, method };
     Body::from_stream(stream::unfold(call, |mut call| async move {
         if let Some(first) = call.first.take() {
             return Some((written(&first), call));
         }
         let ongoing = call.ongoing.as_mut()?;
         let bytes = match tokio::time::timeout(limit::STREAM_KEEP_ALIVE, ongoing.next()).await {
-            Err(_) => Ok(KEEP_ALIVE),
+            // A modern client cannot come back, so its stream stays open.
+            Err(_) | Ok(Some(Event::StreamClosed)) => Ok(KEEP_ALIVE),
             Ok(Some(Event::Notification(message))) => written(&message),
             Ok(Some(Event::Done(outcome))) => {
                 call.ongoing = None;

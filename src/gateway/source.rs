@@ -34,8 +34,9 @@ impl UpstreamSource {
         };
         let (context, principal, caller) = match access {
             Access::Gateway => (AuthorizationContext::Gateway, None, None),
+            // In the session or process of the caller's own calls, which is what their list says.
             Access::Caller(principal, caller) => {
-                (AuthorizationContext::Principal(*principal), Some(*principal), Some(caller))
+                (Delegate::context(caller, server, None), Some(*principal), Some(caller))
             }
         };
         let credential = self.credential(server, caller).await?;

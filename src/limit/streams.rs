@@ -53,8 +53,9 @@ pub const CHANGE_STREAM_IDLE: Duration = Duration::from_secs(15 * 60);
 pub const CHANGES_QUEUED_MAX: usize = 256;
 /// Requests that a legacy server may send us within one exchange before it is called garbage.
 pub const SERVER_REQUESTS_PER_CALL_MAX: usize = 100;
-/// Times that a legacy stream which broke off is taken up again within one call.
-pub const RESUMES_PER_CALL_MAX: usize = 10;
+/// Times that a legacy stream which broke off or was closed is taken up again within one call: a server may want to be
+/// asked again all the time (SEP-1699).
+pub const RESUMES_PER_CALL_MAX: usize = 100;
 /// Longest pause that a legacy server may ask for before its stream is taken up again.
 pub const RESUME_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// Messages of one batch (2025-03-26); clients that send any send a handful.

@@ -12,6 +12,9 @@ pub const TASK_POLL_MAX: Duration = Duration::from_secs(10);
 pub const TASK_POLL_DEFAULT: Duration = Duration::from_secs(1);
 /// Tasks of one principal that the gateway follows at once; each asks again and again.
 pub const TASKS_FOLLOWED_MAX: usize = 16;
+/// How long a task of 2025-11-25 that says it asks something is waited for to say what, and how long what waits for its
+/// result goes on after the answer.
+pub const TASK_QUESTION_WAIT: Duration = Duration::from_secs(5);
 /// How long an upstream of 2025-11-25 is asked to keep a task that its tool insists on.
 pub const TASK_LIFE_ASKED: Duration = Duration::from_secs(3_600);
 /// Tasks that one listen hears of; each is a stream to its server, and counts like a resource that is heard of.

@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use tokio::sync::broadcast;
 
+use super::elsewhere::InFlight;
 use super::hub::Hub;
+use super::shape::Believed;
 use super::{logging, shape};
 use crate::outcome::{Failure, Outcome, Reason};
 use crate::wire::mcp::{Era, code, meta};
@@ -19,15 +21,19 @@ pub(super) struct Waiting {
     /// The id that we gave it; its progress token is the same number.
     pub(super) id: i64,
     pub(super) era: Era,
+    /// Which endings a result may name.
+    pub(super) believed: Believed,
     /// The client's progress token.
     pub(super) theirs: Option<Json>,
     /// It is a `subscriptions/listen`: changes are what it waits for.
     pub(super) listening: bool,
     pub(super) hub: Arc<Hub>,
-    /// Where updates of resources go that a legacy session hears of.
+    /// Where updates of resources and tasks go that a legacy session hears of.
     pub(super) updates: Option<broadcast::Sender<Message>>,
     /// The parameters of the request: what it wants to hear of.
     pub(super) asked: Json,
+    /// On a session's own stream: the calls that log messages may belong to.
+    pub(super) beside: Option<Arc<InFlight>>,
 }
 
 /// What a message means to a request.
@@ -47,7 +53,17 @@ impl Waiting {
     /// For a legacy stream that answers no request: none of ours has this id.
     pub(super) fn for_nothing(hub: &Arc<Hub>) -> Self {
         let asked = Json::of(&serde_json::Map::new());
-        Self { id: 0, era: Era::Legacy, theirs: None, listening: false, hub: Arc::clone(hub), updates: None, asked }
+        Self {
+            id: 0,
+            era: Era::Legacy,
+            believed: Believed::Nothing,
+            theirs: None,
+            listening: false,
+            hub: Arc::clone(hub),
+            updates: None,
+            asked,
+            beside: None,
+        }
     }
 
     /// Our progress token, where the client wants progress.
@@ -76,7 +92,7 @@ impl Waiting {
         }
         let body = message.body().unwrap_or_else(|| Json::of(&serde_json::Map::new()));
         Heard::Done(if message.kind() == Kind::Result {
-            shape::outcome(body, self.era)
+            shape::outcome(body, self.believed)
         } else if error_code(&body).is_some() {
             Outcome::Error(body)
         } else {
@@ -89,13 +105,20 @@ impl Waiting {
         if method == "notifications/progress" {
             return self.progress(&message);
         }
+        if method == "notifications/message"
+            && let Some(calls) = &self.beside
+        {
+            drop(method);
+            calls.log(message, &self.hub);
+            return Heard::Nothing;
+        }
         if method == "notifications/message" && !logging::passes(&self.asked, &message) {
             return Heard::Nothing;
         }
         if self.hub.list_changed(&method) && !self.listening {
             return Heard::Nothing;
         }
-        if method == "notifications/resources/updated"
+        if names_no_request(&method)
             && let Some(updates) = &self.updates
         {
             drop(method);
@@ -130,6 +153,11 @@ impl Waiting {
         self.hub.stray();
         Heard::Nothing
     }
+}
+
+/// Whether a notification belongs to whoever waits for it in a legacy session, on whichever stream it comes.
+pub(super) fn names_no_request(method: &str) -> bool {
+    matches!(method, "notifications/resources/updated" | "notifications/tasks")
 }
 
 /// What we answer to a request of a legacy server that goes to no client: whether we are alive it may always ask.
@@ -179,11 +207,13 @@ mod tests {
             Waiting {
                 id: 7,
                 era: Era::Legacy,
+                believed: Believed::Nothing,
                 theirs,
                 listening: false,
                 hub,
                 updates: None,
                 asked: Json::of(&json!({})),
+                beside: None,
             },
             receiver,
         )

@@ -1,4 +1,4 @@
-//! Listening, with the gateway's own credential, for what an upstream says to nobody in particular.
+//! Listening, with the gateway's own credential or that of whoever is listed for, for what an upstream says to nobody in particular.
 //!
 //! Decides which stream an upstream's changes come from. Knows nothing of who is interested.
 //! Invariant: after a gap in listening every list counts as changed.
@@ -20,15 +20,15 @@ use super::pool::Lease;
 use super::server::{Server, Wire};
 use crate::limit;
 use crate::outcome::Failure;
-use crate::wire::Askable;
 use crate::wire::mcp::Era;
 
 /// How one round of listening ended.
-enum Round {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard {
     /// There is nothing to listen to, as far as is known.
     Nothing,
     /// It listened, and the stream is over.
-    Ended,
+    UntilItsEnd,
 }
 
 impl Server {
@@ -39,12 +39,17 @@ impl Server {
             let mut backoff = Backoff::new();
             loop {
                 let began = tokio::time::Instant::now();
-                match self.listen().await {
-                    Ok(Round::Nothing) | Err(_) => {
+                // Before anybody asked there is nothing that could change.
+                let heard = match self.link.gateway_access.load_full() {
+                    Some(access) => self.listen(&access).await,
+                    None => Ok(Heard::Nothing),
+                };
+                match heard {
+                    Ok(Heard::Nothing) | Err(_) => {
                         // Something new is known when it answers again, or is asked with a new credential.
                         let _ = tokio::time::timeout(limit::CHANGE_STREAM_IDLE, self.link.found.notified()).await;
                     }
-                    Ok(Round::Ended) => self.link.hub.all_lists_changed(),
+                    Ok(Heard::UntilItsEnd) => self.link.hub.all_lists_changed(),
                 }
                 if began.elapsed() > limit::RETRY_PAUSE_MAX {
                     backoff.reset();
@@ -55,51 +60,53 @@ impl Server {
         tokio::select! { () = closing.cancelled() => {}, () = listening => {} }
     }
 
-    async fn listen(self: &Arc<Self>) -> Result<Round, Failure> {
-        // Before anybody asked there is nothing that could change.
-        let Some(access) = self.link.gateway_access.load_full() else { return Ok(Round::Nothing) };
-        let facts = self.facts_quietly(&access).await?;
+    /// Listens once, with what is presented here.
+    pub(super) async fn listen(self: &Arc<Self>, access: &Access) -> Result<Heard, Failure> {
+        let facts = self.facts_quietly(access).await?;
         let announced = ["tools", "prompts", "resources"].iter().any(|kind| facts.announces(kind, Some("listChanged")));
         if !announced {
-            return Ok(Round::Nothing);
+            return Ok(Heard::Nothing);
         }
         match (&self.wire, facts.era()) {
-            (Wire::Http(http), Era::Legacy) => match http.talk(&access, Askable::NOTHING).await? {
-                Talk::Session(session) => legacy_stream(http, session, &access).await,
+            (Wire::Http(http), Era::Legacy) => match http.talk(access, http.home(access)).await? {
+                Talk::Session(session) => legacy_stream(http, session, access).await,
                 Talk::Stream(stream) => {
                     // As with a process: the lease keeps the stream open.
                     stream.duplex.over.cancelled().await;
-                    Ok(Round::Ended)
+                    Ok(Heard::UntilItsEnd)
                 }
             },
             (Wire::Stdio(stdio), Era::Legacy) => {
                 // What it says is told when it is read; the lease keeps the process alive to say it.
-                let running = stdio.process(&access).await?;
+                let running = stdio.process(access).await?;
                 running.process.over.cancelled().await;
-                Ok(Round::Ended)
+                Ok(Heard::UntilItsEnd)
             }
-            (Wire::Unusable(_), _) => Ok(Round::Nothing),
+            (Wire::Unusable(_), _) => Ok(Heard::Nothing),
             (_, Era::Modern) => {
-                let mut exchange = self.exchange(Errand::listen().parcel(&access));
+                let mut exchange = self.exchange(Errand::listen().parcel(access));
                 let mut heard = false;
                 // Changes were told to everyone when they were heard; here only the end matters.
                 while let Event::Notification(_) = exchange.next().await {
                     heard = true;
                 }
-                Ok(if heard { Round::Ended } else { Round::Nothing })
+                Ok(if heard { Heard::UntilItsEnd } else { Heard::Nothing })
             }
         }
     }
 }
 
 /// The GET stream of the gateway's own session.
-async fn legacy_stream(http: &Arc<Http>, session: Lease<Session>, access: &Access) -> Result<Round, Failure> {
+async fn legacy_stream(http: &Arc<Http>, session: Lease<Session>, access: &Access) -> Result<Heard, Failure> {
     let shared = Arc::clone(session.shared());
-    let _turn = shared.stream_turn.lock().await;
+    // Whoever reads it meanwhile tells everyone of changes; that it is still the session in use is looked at again.
+    let Ok(_turn) = tokio::time::timeout(limit::CHANGE_STREAM_IDLE, shared.stream_turn.lock()).await else {
+        return Ok(Heard::UntilItsEnd);
+    };
     let conversation = Conversation::new(http, session, access.clone());
-    let Some(body) = conversation.stream(None).await? else { return Ok(Round::Nothing) };
+    let Some(body) = conversation.stream(None).await? else { return Ok(Heard::Nothing) };
     let waiting = Waiting { updates: Some(shared.updates.clone()), ..Waiting::for_nothing(&http.link.hub) };
     let mut events = Events::legacy(body, waiting, None, conversation, None);
     while let Ok(Event::Notification(_)) = tokio::time::timeout(limit::CHANGE_STREAM_IDLE, events.next()).await {}
-    Ok(Round::Ended)
+    Ok(Heard::UntilItsEnd)
 }

@@ -3,7 +3,6 @@
 //! Decides when waiting is over. Knows nothing of transports or eras. Invariant: there is exactly one
 //! end, and an upstream that says nothing gets one too.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::attribution::Unanswered;
 use super::exchange::{Event, Opened, Signal, Stream};
 use super::gate::Permit;
 use super::parked::Asker;
@@ -41,13 +41,13 @@ pub(super) trait Answers: Send + 'static {
 pub(super) struct Pause {
     place: Mutex<Option<Permit>>,
     /// Questions that were not answered yet.
-    open: AtomicUsize,
+    open: Unanswered,
     answered: Notify,
 }
 
 impl Pause {
-    pub(super) fn new(place: Option<Permit>) -> Self {
-        Self { place: Mutex::new(place), ..Self::default() }
+    pub(super) fn new(place: Option<Permit>, open: Unanswered) -> Self {
+        Self { place: Mutex::new(place), open, ..Self::default() }
     }
 
     /// Gives the place free while the call waits.
@@ -62,16 +62,17 @@ impl Pause {
 
     /// A question was answered: the clock goes on.
     pub(super) fn answered(&self) {
-        self.open.fetch_sub(1, Ordering::AcqRel);
+        self.open.answered();
         self.answered.notify_one();
     }
 
-    fn asked(&self) {
-        self.open.fetch_add(1, Ordering::AcqRel);
+    /// Something was asked: until it is answered a person is waited for.
+    pub(super) fn asked(&self) {
+        self.open.asked();
     }
 
     fn is_waiting(&self) -> bool {
-        self.open.load(Ordering::Acquire) > 0
+        self.open.is_any()
     }
 }
 
@@ -169,9 +170,6 @@ async fn feed(
     let mut signal = first;
     loop {
         let done = matches!(signal, Signal::Event(Event::Done(_)));
-        if matches!(signal, Signal::Asked(_)) {
-            pause.asked();
-        }
         if sender.send(signal).await.is_err() || done {
             return;
         }

@@ -13,6 +13,7 @@ use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::answer::{self, Heard, Waiting, ambiguous, reply_to_server};
+use super::attribution::{Traits, Unanswered, Whose, whose};
 use super::drive::Answers;
 use super::exchange::{Event, Signal};
 use super::gate::Permit;
@@ -36,7 +37,7 @@ pub(super) struct Duplex {
     dismissed: AtomicBool,
     /// It has ended, and so has everything that belonged to it.
     pub(super) over: CancellationToken,
-    /// Updates of resources, which name no request.
+    /// Updates of resources and tasks, which name no request.
     pub(super) updates: broadcast::Sender<Message>,
 }
 
@@ -48,12 +49,19 @@ struct Requests {
     noise_lines: usize,
 }
 
+impl Requests {
+    fn calls(&self) -> impl Iterator<Item = (i64, &Traits)> {
+        self.open.iter().filter(|(_, open)| open.askable.is_some()).map(|(id, open)| (*id, &open.traits))
+    }
+}
+
 #[derive(Debug)]
 struct Open {
     waiting: Waiting,
     events: mpsc::Sender<Signal>,
     /// What may be asked within it; `None` for what is no call.
     askable: Option<Askable>,
+    traits: Traits,
     asked: usize,
 }
 
@@ -103,9 +111,9 @@ impl Duplex {
         waiting: Waiting,
         message: &Message,
         permit: Option<Permit>,
-        askable: Option<Askable>,
+        call: Option<(Askable, Unanswered)>,
     ) -> Result<DuplexAnswers<P>, Failure> {
-        let answers = Self::enter(holder, waiting, permit, askable)?;
+        let answers = Self::enter(holder, waiting, permit, call)?;
         if answers.peer().say(message).is_err() {
             answers.withdraw();
             return Err(Failure::before(Reason::UpstreamBusy, "it does not read what is sent to it"));
@@ -118,7 +126,7 @@ impl Duplex {
         holder: P,
         waiting: Waiting,
         permit: Option<Permit>,
-        askable: Option<Askable>,
+        call: Option<(Askable, Unanswered)>,
     ) -> Result<DuplexAnswers<P>, Failure> {
         // One place more than notifications may take, so that the end always has one.
         let (sender, events) = mpsc::channel(limit::EXCHANGE_EVENTS_MAX + 1);
@@ -127,7 +135,9 @@ impl Duplex {
         if let Some(failure) = &requests.closed {
             return Err(Failure { may_have_acted: false, ..failure.clone() });
         }
-        requests.open.insert(id, Open { waiting, events: sender, askable, asked: 0 });
+        let (askable, unanswered) = call.map_or_else(Default::default, |(askable, own)| (Some(askable), own));
+        let traits = Traits::of(&waiting.asked, unanswered);
+        requests.open.insert(id, Open { waiting, events: sender, askable, traits, asked: 0 });
         drop(requests);
         Ok(DuplexAnswers { duplex: holder, events, id, done: false, _permit: permit })
     }
@@ -239,10 +249,10 @@ impl Duplex {
                     let _ = self.updates.send(message);
                     return;
                 }
-                // It names no request, so it belongs to the only one, and is never guessed.
-                Addressee::Unnamed => match requests.open.len() {
-                    1 => requests.open.keys().next().copied(),
-                    _ => return self.link.hub.notification_dropped(),
+                // It names no request, so it belongs to the only call, and is never guessed.
+                Addressee::Unnamed => match whose(&message, requests.calls()) {
+                    Whose::Of(id) => Some(id),
+                    Whose::Unclear | Whose::Nobodys => return self.link.hub.notification_dropped(),
                 },
             },
         };
@@ -282,19 +292,23 @@ impl Duplex {
         }
     }
 
-    /// Passes a question on to the only call in flight; what is answered where that cannot be.
+    /// Passes a question on to the call whose it is; what is answered where that cannot be.
     fn pass_on(&self, request: &Message) -> Option<Message> {
         let mut requests = self.lock();
-        let mut calls = requests.open.values_mut().filter_map(|open| Some((open.askable?, open)));
-        let (only, other) = (calls.next(), calls.next());
-        let (askable, open) = only?;
-        if other.is_some() {
-            return ambiguous(request);
-        }
-        let Some(question) = Question::of(request, askable) else { return reply_to_server(request) };
+        let id = match whose(request, requests.calls()) {
+            Whose::Of(id) => id,
+            Whose::Unclear => return ambiguous(request),
+            Whose::Nobodys => return reply_to_server(request),
+        };
+        let open = requests.open.get_mut(&id)?;
+        let Some(question) = Question::of(request, open.askable?) else { return reply_to_server(request) };
         open.asked += 1;
         let room = open.events.capacity() >= 2 && open.asked <= limit::SERVER_REQUESTS_PER_CALL_MAX;
-        if room && open.events.try_send(Signal::Asked(question)).is_ok() { None } else { reply_to_server(request) }
+        if room && open.events.try_send(Signal::Asked(question)).is_ok() {
+            open.traits.unanswered.asked();
+            return None;
+        }
+        reply_to_server(request)
     }
 
     fn lock(&self) -> MutexGuard<'_, Requests> {
@@ -306,7 +320,7 @@ impl Duplex {
 enum Addressee {
     Request(i64),
     Everyone,
-    /// Whoever subscribed to a resource of this peer.
+    /// Whoever subscribed to a resource of this peer, or listens to a task.
     Subscribers,
     Unnamed,
 }
@@ -321,7 +335,7 @@ fn addressee(message: &Message) -> Addressee {
         // A token that is no number of ours is nobody's.
         Some(named) => Addressee::Request(named.as_i64().unwrap_or(-1)),
         None if message.method().ends_with("/list_changed") => Addressee::Everyone,
-        None if message.method() == "notifications/resources/updated" => Addressee::Subscribers,
+        None if answer::names_no_request(&message.method()) => Addressee::Subscribers,
         None => Addressee::Unnamed,
     }
 }

@@ -1,7 +1,8 @@
-//! Questions that a legacy server asks on its session's own stream, where nothing says which call asks.
+//! What a legacy server says on its session's own stream, where nothing says which call it is about: questions, and
+//! log messages.
 //!
-//! Decides whose they are: the only call's in flight in that session. Knows nothing of what is asked.
-//! Invariant: with several calls in flight nobody is asked, and the server is told why.
+//! Decides which calls of the session they may be of. Knows nothing of what is asked or said. Invariant: where it is
+//! not clear whose a question is nobody is asked, and the server is told why; such a log message is nobody's.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -11,29 +12,42 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::sync::mpsc;
 
-use super::answer::{Waiting, ambiguous, garbage, reply_to_server};
+use super::answer::{Waiting, ambiguous, garbage, names_no_request, reply_to_server};
+use super::attribution::{Traits, Unanswered, Whose, whose};
 use super::drive::Answers;
 use super::events::Events;
 use super::exchange::{Event, Signal};
+use super::gate::Permit;
 use super::health::Backoff;
 use super::http::{Http, Reply, refusal, single};
+use super::hub::Hub;
 use super::legacy::{CancelNotice, Conversation, Session};
+use super::logging;
 use super::parked::{Asker, Question};
 use crate::limit;
 use crate::outcome::{Failure, Outcome};
-use crate::wire::{Askable, Kind, Message, Source, sse};
+use crate::wire::{Askable, Json, Kind, Message, Source, notification_without_own_keys, sse};
 
-/// The calls in flight in one session.
+/// The calls in flight in one session, which is one principal's.
 #[derive(Debug, Default)]
 pub(super) struct InFlight {
-    calls: Mutex<HashMap<i64, mpsc::Sender<Question>>>,
+    calls: Mutex<HashMap<i64, Entered>>,
+}
+
+#[derive(Debug)]
+struct Entered {
+    signals: mpsc::Sender<Signal>,
+    traits: Traits,
+    /// The parameters of the request: what it wants to hear of.
+    wants: Json,
 }
 
 /// One of them; it takes itself off the list.
 pub(super) struct Call {
     calls: Arc<InFlight>,
     id: i64,
-    pub(super) questions: mpsc::Receiver<Question>,
+    pub(super) signals: mpsc::Receiver<Signal>,
+    pub(super) unanswered: Unanswered,
 }
 
 impl Drop for Call {
@@ -43,30 +57,51 @@ impl Drop for Call {
 }
 
 impl InFlight {
-    pub(super) fn enter(self: &Arc<Self>, id: i64) -> Call {
-        let (sender, questions) = mpsc::channel(limit::INPUT_REQUESTS_MAX);
-        self.lock().insert(id, sender);
-        Call { calls: Arc::clone(self), id, questions }
+    pub(super) fn enter(self: &Arc<Self>, waiting: &Waiting) -> Call {
+        let (sender, signals) = mpsc::channel(limit::EXCHANGE_EVENTS_MAX);
+        let unanswered = Unanswered::default();
+        let traits = Traits::of(&waiting.asked, unanswered.clone());
+        self.lock().insert(waiting.id, Entered { signals: sender, traits, wants: waiting.asked.clone() });
+        Call { calls: Arc::clone(self), id: waiting.id, signals, unanswered }
     }
 
     /// Passes a question on; what the server is told where that cannot be.
     fn pass_on(&self, request: &Message, askable: Askable) -> Option<Message> {
         let Some(question) = Question::of(request, askable) else { return reply_to_server(request) };
         let calls = self.lock();
-        let mut each = calls.values();
-        match (each.next(), each.next()) {
-            (Some(only), None) if only.try_send(question).is_ok() => None,
-            (Some(_), Some(_)) => ambiguous(request),
-            _ => reply_to_server(request),
+        match whose(request, calls.values().map(|entered| (entered, &entered.traits))) {
+            Whose::Of(call) if call.signals.try_send(Signal::Asked(question)).is_ok() => {
+                call.traits.unanswered.asked();
+                None
+            }
+            Whose::Unclear => ambiguous(request),
+            Whose::Of(_) | Whose::Nobodys => reply_to_server(request),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<i64, mpsc::Sender<Question>>> {
+    /// Passes a log message on to the call that it belongs to, where that wants to hear it.
+    pub(super) fn log(&self, message: Message, hub: &Hub) {
+        let calls = self.lock();
+        let Whose::Of(call) = whose(&message, calls.values().map(|entered| (entered, &entered.traits))) else {
+            return hub.notification_dropped();
+        };
+        // Questions always find room.
+        let room = call.signals.capacity() > limit::INPUT_REQUESTS_MAX;
+        if !logging::passes(&call.wants, &message) {
+            return;
+        }
+        let said = Signal::Event(Event::Notification(notification_without_own_keys(message)));
+        if !room || call.signals.try_send(said).is_err() {
+            hub.notification_dropped();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<i64, Entered>> {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The answers to a call that may be asked elsewhere meanwhile.
+/// The answers to a call that may be asked or told something elsewhere meanwhile.
 pub(super) struct Both<A: Answers> {
     pub(super) call: Call,
     pub(super) answers: A,
@@ -76,13 +111,13 @@ impl<A: Answers> Answers for Both<A> {
     async fn draw(&mut self) -> Signal {
         tokio::select! {
             biased;
-            Some(question) = self.call.questions.recv() => Signal::Asked(question),
+            Some(signal) = self.call.signals.recv() => signal,
             signal = self.answers.draw() => signal,
         }
     }
 }
 
-/// A request whose answer has not begun when something is asked elsewhere.
+/// A request whose answer has not begun when something is asked or said elsewhere.
 pub(super) struct Posted {
     stage: Stage,
 }
@@ -98,6 +133,7 @@ pub(super) struct Parts {
     pub(super) conversation: Conversation,
     pub(super) cancel: CancelNotice,
     pub(super) asker: Option<Arc<Asker>>,
+    pub(super) permit: Option<Permit>,
 }
 
 impl Posted {
@@ -115,10 +151,11 @@ impl Answers for Posted {
                     let Some(parts) = parts.take() else {
                         return done(garbage("its answer was read already"));
                     };
-                    let Parts { waiting, conversation, cancel, asker } = *parts;
+                    let Parts { waiting, conversation, cancel, asker, permit } = *parts;
                     let outcome = match reply {
                         Ok(Reply::Events(body)) => {
-                            let events = Events::legacy(body, waiting, None, conversation, Some(cancel)).asking(asker);
+                            let events =
+                                Events::legacy(body, waiting, permit, conversation, Some(cancel)).asking(asker);
                             self.stage = Stage::Streaming(Box::new(events));
                             continue;
                         }
@@ -140,7 +177,7 @@ const fn done(outcome: Outcome) -> Signal {
     Signal::Event(Event::Done(outcome))
 }
 
-/// Opens the own stream of a session in which something can be asked, and listens for as long as the session is
+/// Opens the own stream of a session in which something can be asked or is to be logged, and listens for as long as the session is
 /// in use. Waits until it is open: what a server asks before that is lost.
 ///
 /// It is the session's one reader then, and tells those who wait for updates of resources what it hears.
@@ -153,6 +190,9 @@ pub(super) async fn listen(http: &Arc<Http>, session: &Arc<Session>, askable: As
         Ok(Ok(None)) => return,
         _ => None,
     };
+    if body.is_some() {
+        session.own_stream.send_replace(true);
+    }
     let listening = keep_listening(Arc::clone(http), Arc::downgrade(session), body, askable);
     tokio::spawn(async move {
         listening.await;
@@ -164,7 +204,9 @@ async fn keep_listening(http: Arc<Http>, session: Weak<Session>, mut body: Optio
     let mut backoff = Backoff::new();
     loop {
         if let Some(body) = body.take() {
+            say(&session, true);
             read(&http, &session, body, askable).await;
+            say(&session, false);
         }
         tokio::time::sleep(backoff.pause()).await;
         let Some(live) = session.upgrade().filter(|_| !http.link.closing.is_cancelled()) else { return };
@@ -173,6 +215,13 @@ async fn keep_listening(http: Arc<Http>, session: Weak<Session>, mut body: Optio
             Ok(found) => body = found,
             Err(_) => {}
         }
+    }
+}
+
+/// Tells whoever relies on the session's own stream whether it is read.
+fn say(session: &Weak<Session>, is_read: bool) {
+    if let Some(session) = session.upgrade() {
+        session.own_stream.send_replace(is_read);
     }
 }
 
@@ -203,9 +252,12 @@ async fn read(http: &Arc<Http>, session: &Weak<Session>, mut body: Incoming, ask
                         http.say_in(&live, &reply).await;
                     }
                 }
-                Kind::Notification if message.method() == "notifications/resources/updated" => {
+                Kind::Notification if names_no_request(&message.method()) => {
                     // An error only says that nobody waits for any.
                     let _ = live.updates.send(message);
+                }
+                Kind::Notification if message.method() == "notifications/message" => {
+                    live.calls.log(message, &http.link.hub);
                 }
                 Kind::Notification => {
                     if !http.link.hub.list_changed(&message.method()) {

@@ -14,7 +14,7 @@ use super::server::{Parcel, Trouble};
 use super::{Access, answer};
 use crate::limit;
 use crate::outcome::{Failure, Outcome, Reason};
-use crate::wire::mcp::{Kind, LogLevel, Version, code};
+use crate::wire::mcp::{Kind, LogLevel, TASKS_EXTENSION, Version, code};
 use crate::wire::{Askable, Json, Outgoing, Source, Value};
 
 /// One request of the gateway's own. Its constructors are the list of what may be asked.
@@ -154,6 +154,12 @@ impl ServerFacts {
                 found.and_then(Value::as_object).and_then(|one| one.get(flag)).and_then(Value::as_bool) == Some(true)
             }
         }
+    }
+
+    /// Whether the tasks extension was announced.
+    pub(super) fn has_tasks_extension(&self) -> bool {
+        let settings = answer::member(self.capabilities.value().as_object(), "extensions", TASKS_EXTENSION);
+        settings.is_some_and(|settings| settings.as_object().is_some())
     }
 
     /// What the answer to `initialize` says.

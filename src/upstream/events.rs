@@ -28,6 +28,8 @@ pub(super) struct Events {
     ready: VecDeque<sse::Event>,
     waiting: Waiting,
     legacy: Option<Legacy>,
+    /// The stream was closed and is taken up again next.
+    closed: bool,
     /// The place among the calls in flight.
     _permit: Option<Permit>,
 }
@@ -48,7 +50,7 @@ impl Events {
     /// The events of a modern request; dropping the body cancels it.
     pub(super) fn modern(body: Incoming, waiting: Waiting, permit: Option<Permit>) -> Self {
         let reader = sse::Reader::new(limit::RESPONSE_BYTES_MAX);
-        Self { body, reader, ready: VecDeque::new(), waiting, legacy: None, _permit: permit }
+        Self { body, reader, ready: VecDeque::new(), waiting, legacy: None, closed: false, _permit: permit }
     }
 
     /// The events of a legacy request; cancelled by a notification.
@@ -113,8 +115,10 @@ impl Events {
                 if legacy.asked > limit::SERVER_REQUESTS_PER_CALL_MAX {
                     return Some(self.end(garbage("it asked too much within one call")));
                 }
-                let asked = legacy.asker.as_ref().and_then(|asker| Question::of(&request, asker.askable));
-                if let Some(question) = asked {
+                if let Some(asker) = &legacy.asker
+                    && let Some(question) = Question::of(&request, asker.askable)
+                {
+                    asker.pause.asked();
                     return Some(Signal::Asked(question));
                 }
                 if let Some(reply) = reply_to_server(&request) {
@@ -125,6 +129,12 @@ impl Events {
                 None
             }
         }
+    }
+
+    /// Whether a server that ended its stream in order meant that its call goes on (2025-11-25, SEP-1699).
+    fn goes_on(&self) -> bool {
+        let legacy = self.legacy.as_ref().filter(|legacy| legacy.resumes < limit::RESUMES_PER_CALL_MAX);
+        legacy.is_some_and(|legacy| legacy.cancel.is_some() && legacy.last_event_id.is_some())
     }
 
     /// Takes a legacy stream up again that broke off; answers whether there is more to read.
@@ -139,6 +149,7 @@ impl Events {
         let Some(body) = legacy.conversation.stream(Some(last_event_id)).await.ok().flatten() else { return false };
         self.body = body;
         self.reader = sse::Reader::new(limit::RESPONSE_BYTES_MAX);
+        self.closed = false;
         true
     }
 }
@@ -152,6 +163,10 @@ impl Answers for Events {
                 }
             }
             match self.body.frame().await {
+                None if !self.closed && self.goes_on() => {
+                    self.closed = true;
+                    return Signal::Event(Event::StreamClosed);
+                }
                 Some(Ok(frame)) => {
                     let Ok(data) = frame.into_data() else { continue };
                     let ready = &mut self.ready;

@@ -16,6 +16,8 @@ use crate::wire::{Edit, Json, Message};
 pub enum Event {
     /// A notification that belongs to this request; its progress token is the client's again.
     Notification(Message),
+    /// The server closed the stream of the call and goes on with it: whoever can come back may come back later.
+    StreamClosed,
     /// The end; exactly once, and nothing after it.
     Done(Outcome),
 }
@@ -122,6 +124,7 @@ impl Exchange {
                             return Event::Notification(message);
                         }
                     }
+                    Some(Signal::Event(Event::StreamClosed)) => return Event::StreamClosed,
                     Some(Signal::Event(event)) => {
                         self.state = State::Finished;
                         return event;
@@ -135,7 +138,7 @@ impl Exchange {
                 },
                 State::Fed { events, .. } => {
                     let event = events.recv().await;
-                    if !matches!(event, Some(Event::Notification(_))) {
+                    if matches!(event, Some(Event::Done(_)) | None) {
                         self.state = State::Finished;
                     }
                     return event.unwrap_or_else(|| lost("the exchange ended without an outcome"));

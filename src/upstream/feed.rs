@@ -58,7 +58,7 @@ async fn round(server: &Arc<Server>, feed: &Arc<Feed>) -> Result<(), Failure> {
             if feed.stateless && server.link.config.isolation == Isolation::Principal {
                 return Err(lost("it speaks another era than before"));
             }
-            let talk = http.talk(&access, parcel.askable(server.link.config.isolation)).await?;
+            let talk = http.talk(&access, parcel.askable(&server.link)).await?;
             if !has_updates(talk.facts()) {
                 feed.refuse_all();
                 return Ok(());
@@ -136,6 +136,7 @@ async fn modern(server: &Arc<Server>, feed: &Feed) -> Result<(), Failure> {
         tokio::select! {
             event = open.next() => match event {
                 Event::Notification(message) => feed.tell(&message),
+                Event::StreamClosed => {}
                 Event::Done(_) => return Err(lost("its listen ended")),
             },
             () = feed.changed.notified() => tokio::time::sleep(limit::SUBSCRIPTION_CHANGE_PAUSE).await,
@@ -160,7 +161,7 @@ async fn opened(
         }
         Event::Done(Outcome::Complete(_)) => Err(Outcome::Failed(lost("its listen ended at once"))),
         Event::Done(outcome) => Err(outcome),
-        Event::Notification(_) => {
+        Event::Notification(_) | Event::StreamClosed => {
             let detail = "a listen did not begin with its acknowledgement";
             Err(Outcome::Failed(Failure::after(Reason::UpstreamGarbage, detail)))
         }
@@ -247,6 +248,9 @@ async fn read(
         Ok(Some(body)) => {
             let mut waiting = Waiting::for_nothing(&http.link.hub);
             waiting.updates = Some(session.updates.clone());
+            if http.link.config.isolation == Isolation::Principal {
+                waiting.beside = Some(Arc::clone(&session.calls));
+            }
             let mut events = Events::legacy(body, waiting, None, conversation, None);
             while let Signal::Event(Event::Notification(_)) = events.draw().await {}
         }
@@ -259,7 +263,7 @@ async fn read(
 
 /// Asks for each topic by itself, in the session or process that the line hears.
 async fn legacy(server: &Arc<Server>, feed: &Feed, mut line: Line) -> Result<(), Failure> {
-    let asks = Errand::subscribe("", &feed.declared).parcel(&feed.access()).askable(server.link.config.isolation);
+    let asks = Errand::subscribe("", &feed.declared).parcel(&feed.access()).askable(&server.link);
     let mut held: BTreeSet<Arc<str>> = BTreeSet::new();
     loop {
         let wanted: BTreeSet<Arc<str>> = feed.uris().into_iter().collect();

@@ -22,6 +22,7 @@ use super::link::Link;
 use super::oldest::Stream;
 use super::pool::Pool;
 use super::server::{Parcel, Trouble};
+use super::shape::Believed;
 use super::{Access, shape};
 use crate::egress::UpstreamClient;
 use crate::limit;
@@ -128,11 +129,13 @@ impl Http {
         let waiting = Waiting {
             id: self.link.next_id(),
             era,
+            believed: Believed::of(era, || parcel.askable(&self.link)),
             theirs: parcel.outgoing.progress_token.clone(),
             listening: parcel.listening,
             hub: Arc::clone(&self.link.hub),
             updates: None,
             asked: parcel.outgoing.params.clone(),
+            beside: None,
         };
         let parameters = shape::parameters(&parcel.outgoing, era, waiting.token().as_ref());
         let message = Message::request(&Json::of(&waiting.id), &parcel.outgoing.method, &parameters);

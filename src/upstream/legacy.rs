@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use hyper::body::Incoming;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 use super::Access;
 use super::answer::{error_code, garbage};
@@ -19,13 +19,14 @@ use super::drive::{self, Patience};
 use super::elsewhere::{self, Both, InFlight, Parts, Posted};
 use super::errand::{Errand, ServerFacts};
 use super::events::Events;
-use super::exchange::{Opened, Signal};
+use super::exchange::Opened;
 use super::gate::Permit;
 use super::http::{Http, Reply, refusal, refused, single};
 use super::logging::{self, SessionLevel};
 use super::parked::Replies;
 use super::pool::{Key, Lease, PoolFull};
 use super::server::{Parcel, Trouble};
+use super::told;
 use crate::config::Isolation;
 use crate::limit;
 use crate::outcome::{Failure, Outcome, Reason};
@@ -40,14 +41,16 @@ pub(super) struct Session {
     access: Access,
     /// A tool call was carried, so there may be state that a new session would not have.
     executed: AtomicBool,
-    /// The calls in flight in it that can be asked something.
+    /// The calls in flight in it.
     pub(super) calls: Arc<InFlight>,
     /// From which level on it was asked for log messages.
     level: SessionLevel,
-    /// Updates of resources that it hears of, on whichever stream.
+    /// Updates of resources and tasks that it hears of, on whichever stream.
     pub(super) updates: broadcast::Sender<Message>,
     /// Whoever reads its GET stream; servers have one for each session.
     pub(super) stream_turn: Arc<tokio::sync::Mutex<()>>,
+    /// Whether a stream of its own is being read.
+    pub(super) own_stream: watch::Sender<bool>,
 }
 
 /// A session in use, for what has to be said in it later.
@@ -72,7 +75,7 @@ impl Http {
         patience: Patience,
         permit: &mut Option<Permit>,
     ) -> Result<Opened, Trouble> {
-        let askable = parcel.askable(self.link.config.isolation);
+        let askable = self.declared_by(parcel);
         let key = self.key(&parcel.access, askable);
         let mut replaced = false;
         loop {
@@ -81,6 +84,9 @@ impl Http {
                 || self.link.config.isolation == Isolation::Shared
                 || !lease.executed.load(Ordering::Acquire);
             let session = Arc::clone(lease.shared());
+            if let Some(ids) = told::wanted(parcel, askable) {
+                return Ok(told::in_session(lease, ids, patience).await);
+            }
             match self.in_session(lease, parcel, askable, patience, permit).await {
                 Err(Trouble::SessionLost) => {
                     self.sessions.remove(&key, &session);
@@ -109,6 +115,10 @@ impl Http {
         {
             // Boxed, because most requests do not do this.
             Box::pin(self.set_log_level(&lease, level, &parcel.access, patience)).await;
+            // Many servers say there what belongs to no stream of a call. In a shared session it could be anybody's.
+            if self.link.config.isolation == Isolation::Principal {
+                elsewhere::listen(self, lease.shared(), askable).await;
+            }
         }
         let (mut waiting, message) = self.prepare(parcel, Era::Legacy);
         waiting.updates = Some(lease.updates.clone());
@@ -119,34 +129,36 @@ impl Http {
         let session = Arc::clone(&conversation.session);
         let cancel = CancelNotice { conversation: Some(conversation.clone()), id: waiting.id };
         let mut call = None;
-        let posted = if askable.is_any() {
-            let mut entered = session.calls.enter(waiting.id);
+        let posted = if parcel.errand {
+            self.posted(&message, headers, patience).await
+        } else {
+            let mut entered = session.calls.enter(&waiting);
             let http = Arc::clone(self);
             let mut posting: BoxFuture<'static, _> =
                 Box::pin(async move { http.posted(&message, headers, patience.unhurried()).await });
             let first = tokio::select! {
+                biased;
+                // Something is asked or said in the session before the answer has begun.
+                Some(signal) = entered.signals.recv() => Err(signal),
                 posted = &mut posting => Ok(posted),
                 () = tokio::time::sleep_until(patience.first_byte) => {
                     Ok(Err(Failure::after(Reason::UpstreamTimeout, "no answer came in time")))
                 }
-                // Something is asked in the session before the answer has begun.
-                Some(question) = entered.questions.recv() => Err(question),
             };
             match first {
                 Ok(posted) => {
                     call = Some(entered);
                     posted
                 }
-                Err(question) => {
+                Err(signal) => {
                     session.executed.store(true, Ordering::Release);
-                    let asker = parcel.asker(&self.link, askable, conversation.clone(), permit);
-                    let parts = Parts { waiting, conversation, cancel, asker: asker.clone() };
+                    let unanswered = entered.unanswered.clone();
+                    let asker = parcel.asker(&self.link, askable, conversation.clone(), permit, unanswered);
+                    let parts = Parts { waiting, conversation, cancel, asker: asker.clone(), permit: permit.take() };
                     let answers = Both { call: entered, answers: Posted::new(posting, parts) };
-                    return Ok(drive::go_on(answers, Signal::Asked(question), patience, asker));
+                    return Ok(drive::go_on(answers, signal, patience, asker));
                 }
             }
-        } else {
-            self.posted(&message, headers, patience).await
         };
         let reply = match posted {
             // What was never sent need not be cancelled.
@@ -162,7 +174,8 @@ impl Http {
             session.executed.store(true, Ordering::Release);
         }
         if let Reply::Events(body) = reply {
-            let asker = parcel.asker(&self.link, askable, conversation.clone(), permit);
+            let unanswered = call.as_ref().map(|call| call.unanswered.clone()).unwrap_or_default();
+            let asker = parcel.asker(&self.link, askable, conversation.clone(), permit, unanswered);
             let events = Events::legacy(body, waiting, permit.take(), conversation, Some(cancel)).asking(asker.clone());
             return Ok(match call {
                 Some(call) => {
@@ -188,6 +201,18 @@ impl Http {
 
     pub(super) fn key(&self, access: &Access, askable: Askable) -> Key {
         Key::of(access, self.link.config.isolation, askable)
+    }
+
+    /// What the session of a request was told at its beginning.
+    pub(super) fn declared_by(&self, parcel: &Parcel) -> Askable {
+        if parcel.is_for_the_catalog() { self.home(&parcel.access) } else { parcel.askable(&self.link) }
+    }
+
+    /// What was declared to the session in which the calls of whoever asks are.
+    pub(super) fn home(&self, access: &Access) -> Askable {
+        let key = self.key(access, Askable::NOTHING);
+        let latest = if self.link.is_oldest() { self.streams.latest(&key) } else { self.sessions.latest(&key) };
+        latest.unwrap_or(Askable::NOTHING)
     }
 
     /// The session of whoever asks; initialized if there is none.
@@ -235,6 +260,7 @@ impl Http {
             },
         };
         let facts = ServerFacts::of_initialize(outcome)?;
+        self.link.learn_tasks(&facts);
         let session = Arc::new(Session {
             id,
             facts,
@@ -244,6 +270,7 @@ impl Http {
             level: SessionLevel::new(),
             updates: broadcast::Sender::new(limit::EXCHANGE_EVENTS_MAX),
             stream_turn: Arc::default(),
+            own_stream: watch::Sender::new(false),
         });
         let parcel = Errand::initialized().parcel(access);
         let mut headers = self.headers(&parcel, Era::Legacy)?;
@@ -253,7 +280,7 @@ impl Http {
         if !response.status().is_success() {
             return Err(refused(response.status(), None).into());
         }
-        if askable.is_any() {
+        if askable.is_any() || askable.has_tasks() {
             elsewhere::listen(self, &session, askable).await;
         }
         Ok(session)

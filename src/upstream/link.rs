@@ -4,7 +4,7 @@
 //! forgets the era, because what answers next may be another version.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, Ordering};
 
 use arc_swap::ArcSwapOption;
 use secrecy::ExposeSecret;
@@ -13,12 +13,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Access;
+use super::errand::ServerFacts;
 use super::health::Circuit;
 use super::hub::{Change, Hub};
 use super::parked::Lot;
 use crate::config::ServerConfig;
 use crate::ids::AuthorizationContext;
 use crate::outcome::{Failure, Reason};
+use crate::wire::Askable;
 use crate::wire::mcp::Era;
 
 /// What is known of one upstream.
@@ -38,6 +40,8 @@ pub(super) struct Link {
     /// Calls that wait for what their server asked.
     pub(super) lot: Arc<Lot>,
     era: AtomicU8,
+    /// It announced the tasks extension in its last answer to `initialize`.
+    tasks: AtomicBool,
     ids: AtomicI64,
 }
 
@@ -82,6 +86,7 @@ impl Link {
             gateway_access: ArcSwapOption::empty(),
             lot,
             era: AtomicU8::new(UNKNOWN),
+            tasks: AtomicBool::new(false),
             ids: AtomicI64::new(1),
         }
     }
@@ -117,6 +122,16 @@ impl Link {
         self.era.load(Ordering::Acquire) == OLDEST
     }
 
+    /// What a legacy server said of itself: who is told of tasks that it does not have gets a session for nothing.
+    pub(super) fn learn_tasks(&self, facts: &ServerFacts) {
+        self.tasks.store(facts.has_tasks_extension(), Ordering::Release);
+    }
+
+    /// What of this is worth declaring to it at the beginning of a session.
+    pub(super) fn declarable(&self, askable: Askable) -> Askable {
+        if self.tasks.load(Ordering::Acquire) { askable } else { askable.without_tasks() }
+    }
+
     pub(super) fn forget_era(&self) {
         self.era.store(UNKNOWN, Ordering::Release);
     }
@@ -148,7 +163,7 @@ impl Link {
 
     /// Remembers what the gateway itself presents.
     pub(super) fn saw(&self, access: &Access) {
-        if access.context != AuthorizationContext::Gateway {
+        if access.context != AuthorizationContext::Gateway || access.principal.is_some() {
             return;
         }
         let shown = |access: &Access| {

@@ -22,6 +22,7 @@ use crate::record::Entry;
 use crate::wire::{Json, Outgoing, mcp};
 
 mod answer;
+mod attribution;
 mod changes;
 mod drive;
 mod duplex;
@@ -50,7 +51,9 @@ mod subscription;
 pub mod supervisor;
 #[cfg(test)]
 mod tests;
+mod told;
 
+pub use changes::Heard;
 pub use errand::{Listing, ServerFacts};
 pub use exchange::{Event, Exchange};
 pub use health::Health;
@@ -217,6 +220,26 @@ impl Upstreams {
         }
     }
 
+    /// What a task of that principal's asks, while something waits for the answer.
+    #[must_use]
+    pub fn asked_by_task(&self, server: &ServerId, principal: PrincipalKey, task: &str) -> Option<(ParkId, Json)> {
+        let server = self.server(server).ok()?;
+        self.lot.of_task(principal, &server.link, task)
+    }
+
+    /// Answers what a task asks: as [`Self::resume`], but it ends when the answer was taken.
+    pub fn answer(&self, entry: &mut Entry<Grant>, parked: ParkId, answers: Json) -> Exchange {
+        if entry.take_outgoing().is_none() {
+            let failure = Failure::before(Reason::Internal, "an entry was forwarded twice");
+            return Exchange::finished(Outcome::Failed(failure));
+        }
+        let grant = entry.proof();
+        match self.server(grant.target().server_id()) {
+            Ok(server) => server.answer(parked, grant.principal(), answers),
+            Err(failure) => Exchange::finished(Outcome::Failed(failure)),
+        }
+    }
+
     /// Gives up a call that waits for input; it is cancelled upstream.
     pub fn abandon(&self, parked: ParkId) {
         self.lot.abandon(parked);
@@ -284,6 +307,15 @@ impl Upstreams {
     /// When the server cannot be reached or answers something else.
     pub async fn facts(&self, server: &ServerId, access: &Access) -> Result<ServerFacts, Failure> {
         self.server(server)?.facts(access).await
+    }
+
+    /// Listens for changes of lists with a credential that was made for the server as that entry has it, until that
+    /// ends; what changes is told like every change.
+    ///
+    /// # Errors
+    /// When the server cannot be reached, or is another one by now.
+    pub async fn listen_for(&self, server: &Arc<ServerConfig>, access: &Access) -> Result<Heard, Failure> {
+        self.server_of(server)?.listen(access).await
     }
 
     /// What changes from now on: lists, and servers that come and go. A receiver that lags must take

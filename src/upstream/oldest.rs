@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::DropGuard;
 
+use super::attribution::Unanswered;
 use super::drive::{self, Answers, Patience};
 use super::duplex::{Duplex, DuplexAnswers, Holder, Outlet, failed};
 use super::errand::{Errand, ServerFacts};
@@ -92,7 +93,7 @@ impl Http {
         if !self.link.is_oldest() {
             match self.legacy(parcel, patience, permit).await {
                 Err(Trouble::WrongEra(refused)) => {
-                    self.find_oldest(&parcel.access, parcel.askable(self.link.config.isolation), refused).await?;
+                    self.find_oldest(&parcel.access, self.declared_by(parcel), refused).await?;
                 }
                 sent => return sent,
             }
@@ -118,7 +119,7 @@ impl Http {
         patience: Patience,
         permit: &mut Option<Permit>,
     ) -> Result<Opened, Trouble> {
-        let askable = parcel.askable(self.link.config.isolation);
+        let askable = self.declared_by(parcel);
         let forgettable = parcel.errand || self.link.config.isolation == Isolation::Shared;
         let stream = self.stream_for(&parcel.access, askable, forgettable).await?;
         stream.poster.present(self.bare_headers(&parcel.access)?);
@@ -130,8 +131,9 @@ impl Http {
             let _ = self.greet(&stream.duplex, &stream.poster, Errand::set_log_level(level), &parcel.access).await;
         }
         let poster = Arc::clone(&stream.poster);
-        let asker = parcel.asker(&self.link, askable, Arc::clone(&poster), permit);
-        let asks = if parcel.errand { None } else { Some(askable) };
+        let unanswered = Unanswered::default();
+        let asker = parcel.asker(&self.link, askable, Arc::clone(&poster), permit, unanswered.clone());
+        let asks = if parcel.errand { None } else { Some((askable, unanswered)) };
         if parcel.outgoing.method == "tools/call" {
             poster.carried.store(true, Ordering::Release);
         }
@@ -146,11 +148,11 @@ impl Http {
         poster: &Arc<Poster>,
         parcel: &Parcel,
         permit: Option<Permit>,
-        askable: Option<Askable>,
+        call: Option<(Askable, Unanswered)>,
     ) -> Result<Posted<P>, Failure> {
         let (waiting, message) = self.prepare(parcel, Era::Legacy);
         let headers = self.headers(parcel, Era::Legacy)?;
-        let answers = Duplex::enter(holder, waiting, permit, askable)?;
+        let answers = Duplex::enter(holder, waiting, permit, call)?;
         let (http, up) = (Arc::clone(self), Arc::clone(poster));
         // In a task, so that an answer which overtakes it does not cost the connection.
         let posting = tokio::spawn(async move { http.post_up(&up.endpoint, &message, headers).await });
@@ -255,6 +257,7 @@ impl Http {
         tokio::spawn(listen(Arc::clone(&duplex), Arc::clone(&poster), source));
         let facts =
             ServerFacts::of_initialize(self.greet(&duplex, &poster, Errand::initialize(askable), access).await)?;
+        self.link.learn_tasks(&facts);
         let initialized = Message::notification(&Errand::initialized().parcel(access).outgoing.method, None);
         self.post_up(&poster.endpoint, &initialized, self.bare_headers(access)?).await?;
         Ok(Arc::new(Stream { duplex, facts, poster, level: SessionLevel::new(), _open: open }))

@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::drive::Pause;
-use super::exchange::{Opened, Stream};
+use super::exchange::{Event, Exchange, Opened, Stream};
 use super::link::Link;
 use crate::ids::{ParkId, PrincipalKey};
 use crate::limit;
@@ -80,6 +80,8 @@ pub(super) struct Asker {
     pub(super) askable: Askable,
     pub(super) pause: Arc<Pause>,
     principal: PrincipalKey,
+    /// The server's own id of the task whose result is waited for.
+    task: Option<String>,
     link: Arc<Link>,
     replies: Box<dyn Replies>,
 }
@@ -91,9 +93,10 @@ impl Asker {
         link: &Arc<Link>,
         replies: impl Replies,
         pause: Pause,
+        task: Option<String>,
     ) -> Arc<Self> {
         let link = Arc::clone(link);
-        Arc::new(Self { askable, principal, link, replies: Box::new(replies), pause: Arc::new(pause) })
+        Arc::new(Self { askable, principal, task, link, replies: Box::new(replies), pause: Arc::new(pause) })
     }
 }
 
@@ -158,6 +161,16 @@ impl Lot {
         if fits { parked.remove(&id) } else { None }
     }
 
+    /// What a task asks of that principal, and what waits for the answer.
+    pub(super) fn of_task(&self, principal: PrincipalKey, link: &Arc<Link>, task: &str) -> Option<(ParkId, Json)> {
+        let parked = self.lock();
+        let mut fitting = parked.iter().filter(|(_, found)| {
+            let asker = &found.asker;
+            asker.principal == principal && Arc::ptr_eq(&asker.link, link) && asker.task.as_deref() == Some(task)
+        });
+        fitting.next().map(|(id, found)| (*id, found.question.result()))
+    }
+
     /// Gives a waiting call up, which cancels it upstream.
     pub(super) fn abandon(&self, id: ParkId) {
         let abandoned = self.lock().remove(&id);
@@ -202,24 +215,61 @@ pub(super) async fn resume(
     answers: &Json,
     progress_token: Option<Json>,
 ) -> Opened {
+    match answered(server, id, principal, answers).await {
+        Ok(stream) => Opened::Streaming(stream.reporting_as(progress_token)),
+        Err(outcome) => Opened::Done(outcome),
+    }
+}
+
+/// Answers what a task asks, for a client that does not wait for the task's end with it. What waits for that goes on
+/// for a moment: cancelled at once, it might be gone before the server has looked at the answer, and it may ask again.
+pub(super) async fn answer(
+    server: &super::server::Server,
+    id: ParkId,
+    principal: PrincipalKey,
+    answers: &Json,
+) -> Opened {
+    let taken = Outcome::Complete(Json::of(&serde_json::Map::new()));
+    match answered(server, id, principal, answers).await {
+        Ok(stream) => {
+            let mut rest = Exchange::opening(Box::pin(std::future::ready(Opened::Streaming(stream))));
+            tokio::spawn(tokio::time::timeout(limit::TASK_QUESTION_WAIT, async move {
+                while !matches!(rest.next().await, Event::Done(_)) {}
+            }));
+            Opened::Done(taken)
+        }
+        // There may be answers to something else among them, which is no failure.
+        Err(Outcome::InputRequired { .. }) => Opened::Done(taken),
+        Err(outcome) => Opened::Done(outcome),
+    }
+}
+
+/// Says the answer; the stream that goes on, or the end.
+async fn answered(
+    server: &super::server::Server,
+    id: ParkId,
+    principal: PrincipalKey,
+    answers: &Json,
+) -> Result<Stream, Outcome> {
     let link = &server.link;
     let Some(parked) = link.lot.take(id, principal, link) else {
-        return Opened::Done(Outcome::Refused(Refusal::new(Reason::InputExpired)));
+        return Err(Outcome::Refused(Refusal::new(Reason::InputExpired)));
     };
     let Parked { stream, asker, question, .. } = parked;
     let Some(answer) = question.answer(answers) else {
         // It was not answered, so it is asked again.
-        return Opened::Done(link.lot.park(stream, &asker, question));
+        return Err(link.lot.park(stream, &asker, question));
     };
     match server.place().await {
         Ok(place) => asker.pause.restore(place),
         // The stream is dropped: whoever is turned away here cannot come back with the same answer.
-        Err(failure) => return Opened::Done(Outcome::Failed(failure)),
+        Err(failure) => return Err(Outcome::Failed(failure)),
     }
+    // Before it hears the answer, because it may ask again at once.
+    asker.pause.answered();
     if !asker.replies.reply(&answer).await {
         let failure = Failure::after(Reason::UpstreamClosed, "it did not take the answer to what it asked");
-        return Opened::Done(Outcome::Failed(failure));
+        return Err(Outcome::Failed(failure));
     }
-    asker.pause.answered();
-    Opened::Streaming(stream.reporting_as(progress_token))
+    Ok(stream)
 }

@@ -141,6 +141,15 @@ impl<T> Pool<T> {
         })
     }
 
+    /// What was declared to the one that this principal used last with these credentials; whatever is asked for them
+    /// and declares nothing itself is about that one.
+    pub(super) fn latest(&self, key: &Key) -> Option<Askable> {
+        key.principal?;
+        let slots = self.lock();
+        let own = slots.iter().filter(|(other, _)| Key { askable: key.askable, ..(*other).clone() } == *key);
+        own.max_by_key(|(_, slot)| slot.used_at()).map(|(other, _)| other.askable)
+    }
+
     /// Forgets this very one, so that the next lease makes another.
     pub(super) fn remove(&self, key: &Key, value: &Arc<T>) {
         let mut slots = self.lock();
@@ -233,6 +242,22 @@ mod tests {
         assert_eq!(pool.take_idle(Duration::ZERO).len(), 1);
         drop(first);
         assert_eq!(pool.take_all().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_declares_nothing_is_about_the_one_that_its_principal_used_last() {
+        let pool = Pool::new(4);
+        let key = |n, askable| Key::of(&access(n, AuthorizationContext::Gateway), Isolation::Principal, askable);
+        let forms = Askable::NOTHING.with(InputKind::Form);
+        drop(lease(&pool, &key(1, Askable::NOTHING), 1).await.unwrap());
+        drop(lease(&pool, &key(1, forms), 2).await.unwrap());
+        drop(lease(&pool, &key(2, Askable::NOTHING), 3).await.unwrap());
+        assert_eq!(pool.latest(&key(1, Askable::NOTHING)), Some(forms));
+        assert_eq!(pool.latest(&key(2, Askable::NOTHING)), Some(Askable::NOTHING));
+        assert_eq!(pool.latest(&key(3, Askable::NOTHING)), None);
+        let nobody = Key::of(&Access::bare(), Isolation::Shared, Askable::NOTHING);
+        drop(lease(&pool, &nobody, 4).await.unwrap());
+        assert_eq!(pool.latest(&nobody), None, "what is nobody's declares nothing");
     }
 
     #[tokio::test]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use tokio::sync::broadcast;
 
+use super::attribution::Unanswered;
 use super::drive::{Patience, Pause, timed_out};
 use super::errand::{self, Errand, Listing, Pages, ServerFacts};
 use super::exchange::{Event, Exchange, Opened};
@@ -27,7 +28,7 @@ use crate::ids::{ParkId, PrincipalKey};
 use crate::limit;
 use crate::outcome::{Failure, Outcome, Reason};
 use crate::wire::mcp::{Era, Kind, code};
-use crate::wire::{Askable, Json, Outgoing};
+use crate::wire::{Askable, Json, Outgoing, Value};
 
 /// What is sent, and for whom.
 #[derive(Debug)]
@@ -42,12 +43,17 @@ pub(super) struct Parcel {
 
 impl Parcel {
     /// What the server may ask within this request, where it has sessions that are one principal's.
-    pub(super) fn askable(&self, isolation: Isolation) -> Askable {
+    pub(super) fn askable(&self, link: &Link) -> Askable {
         // The gateway's own errands declare nothing, but for those that are asked for somebody.
-        if isolation == Isolation::Shared {
+        if link.config.isolation == Isolation::Shared {
             return Askable::NOTHING;
         }
-        Askable::of_params(&self.outgoing.params)
+        link.declarable(Askable::of_params(&self.outgoing.params))
+    }
+
+    /// It asks what somebody is shown, and not for a call of theirs.
+    pub(super) fn is_for_the_catalog(&self) -> bool {
+        self.errand && Kind::ALL.iter().any(|kind| kind.list_method() == self.outgoing.method)
     }
 
     /// Through whom it asks; takes the place among the calls in flight along, which is free while it waits.
@@ -57,9 +63,12 @@ impl Parcel {
         askable: Askable,
         replies: impl Replies,
         permit: &mut Option<Permit>,
+        unanswered: Unanswered,
     ) -> Option<Arc<Asker>> {
         let principal = self.access.principal.filter(|_| askable.is_any() && !self.errand)?;
-        Some(Asker::new(askable, principal, link, replies, Pause::new(permit.take())))
+        let task = self.outgoing.params.value().as_object().and_then(|params| params.get("taskId"));
+        let task = task.and_then(Value::as_str).map(Into::into);
+        Some(Asker::new(askable, principal, link, replies, Pause::new(permit.take(), unanswered), task))
     }
 }
 
@@ -162,6 +171,12 @@ impl Server {
         Exchange::opening(Box::pin(async move {
             parked::resume(&server, parked, principal, &answers, progress_token).await
         }))
+    }
+
+    /// Answers what a task asks, and does not wait for its end.
+    pub(super) fn answer(self: &Arc<Self>, parked: ParkId, principal: PrincipalKey, answers: Json) -> Exchange {
+        let server = Arc::clone(self);
+        Exchange::opening(Box::pin(async move { parked::answer(&server, parked, principal, &answers).await }))
     }
 
     /// A place among the calls in flight.
@@ -272,7 +287,7 @@ impl Server {
                     let exchange = Exchange::opening(Box::pin(std::future::ready(opened)));
                     Ok(ServerFacts::of_discover(end_of(exchange).await)?)
                 }
-                Era::Legacy => Ok(http.talk(access, Askable::NOTHING).await?.facts().clone()),
+                Era::Legacy => Ok(http.talk(access, http.home(access)).await?.facts().clone()),
             },
             Wire::Stdio(stdio) => Ok(stdio.process(access).await?.facts.clone()),
             Wire::Unusable(reason) => Err(self.link.unreachable(reason.clone())),

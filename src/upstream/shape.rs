@@ -11,7 +11,7 @@ use http::HeaderValue;
 
 use crate::outcome::{Origin, Outcome, Resume};
 use crate::wire::mcp::{Era, Version, meta};
-use crate::wire::{Edit, Json, Outgoing, Value, without_own_keys};
+use crate::wire::{Askable, Edit, Json, Outgoing, Value, without_own_keys};
 
 static MODERN: LazyLock<Json> = LazyLock::new(|| Json::of(Version::V2026_07_28.as_str()));
 static EMPTY: LazyLock<Json> = LazyLock::new(|| Json::of(&serde_json::Map::new()));
@@ -43,22 +43,47 @@ pub(super) fn parameters(outgoing: &Outgoing, era: Era, token: Option<&Json>) ->
     match era {
         Era::Modern => object.edited(&[meta]),
         // The retry of a call that began when the server spoke the modern era: to this one it is a new call.
-        Era::Legacy => object.edited(&[meta, Edit::Remove("inputResponses"), Edit::Remove("requestState")]),
+        Era::Legacy if !outgoing.method.starts_with("tasks/") => {
+            object.edited(&[meta, Edit::Remove("inputResponses"), Edit::Remove("requestState")])
+        }
+        Era::Legacy => object.edited(&[meta]),
     }
 }
 
-/// Which ending a result is. A legacy server has no `resultType`, so one that sends it is not believed.
-pub(super) fn outcome(result: Json, era: Era) -> Outcome {
+/// Which endings a server may say that a result is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Believed {
+    /// None: a legacy server has no `resultType`.
+    Nothing,
+    /// A task: a legacy server that has the tasks extension, and was told that its client has it.
+    Tasks,
+    /// All of 2026-07-28.
+    Everything,
+}
+
+impl Believed {
+    /// Of a server of that era that was told this.
+    pub(super) fn of(era: Era, declared: impl FnOnce() -> Askable) -> Self {
+        match era {
+            Era::Modern => Self::Everything,
+            Era::Legacy if declared().has_tasks() => Self::Tasks,
+            Era::Legacy => Self::Nothing,
+        }
+    }
+}
+
+/// Which ending a result is; what is not believed of its server is taken out.
+pub(super) fn outcome(result: Json, believed: Believed) -> Outcome {
     let result = without_own_keys(result);
     let Some(object) = result.value().as_object() else { return Outcome::Complete(result) };
     // The last one counts, as it does for most who read JSON.
     let kind = object.members().filter(|(key, _)| key == "resultType").last().and_then(|(_, value)| value.as_str());
-    let ending = match (era, kind.as_deref()) {
-        (Era::Modern, Some("input_required")) => Ending::Input,
-        (Era::Modern, Some("task")) => Ending::Task,
+    let ending = match (believed, kind.as_deref()) {
+        (Believed::Everything, Some("input_required")) => Ending::Input,
+        (Believed::Everything | Believed::Tasks, Some("task")) => Ending::Task,
         _ => Ending::Complete,
     };
-    let not_believed = era == Era::Legacy && kind.is_some();
+    let not_believed = believed != Believed::Everything && kind.is_some() && !matches!(ending, Ending::Task);
     let result = if not_believed { object.edited(&[Edit::Remove("resultType")]) } else { result };
     match ending {
         Ending::Complete => Outcome::Complete(result),
@@ -132,18 +157,31 @@ mod tests {
             parameters(&full, Era::Legacy, None).as_str(),
             r#"{"_meta":{"io.modelcontextprotocol/related-task":{"taskId":"1"}},"name":"a"}"#
         );
+        let mut update = outgoing(&json!({ "taskId": "1", "inputResponses": {} }));
+        "tasks/update".clone_into(&mut update.method);
+        assert_eq!(parameters(&update, Era::Legacy, None).as_str(), r#"{"taskId":"1","inputResponses":{}}"#);
         let bare = outgoing(&json!({ "_meta": { "io.modelcontextprotocol/clientCapabilities": {} }, "name": "a" }));
         assert_eq!(parameters(&bare, Era::Legacy, None).as_str(), r#"{"name":"a"}"#);
     }
 
     #[test]
-    fn a_result_ends_as_its_type_says_and_only_a_modern_one_is_believed() {
+    fn a_result_ends_as_its_type_says_where_its_server_is_believed() {
         let asks = Json::of(&json!({ "resultType": "input_required", "requestState": "s" }));
-        assert!(matches!(outcome(asks.clone(), Era::Modern), Outcome::InputRequired { origin: Origin::Upstream, .. }));
-        let Outcome::Complete(result) = outcome(asks, Era::Legacy) else { panic!("a legacy server cannot ask so") };
-        assert_eq!(result.as_str(), r#"{"requestState":"s"}"#);
-        assert!(matches!(outcome(Json::of(&json!({ "resultType": "task" })), Era::Modern), Outcome::Task(_)));
-        assert!(matches!(outcome(Json::of(&json!({ "resultType": "new" })), Era::Modern), Outcome::Complete(_)));
+        let nothing = || Askable::NOTHING;
+        let (modern, legacy) = (Believed::of(Era::Modern, nothing), Believed::of(Era::Legacy, nothing));
+        let told = Askable::declared(&Json::of(&json!({ "extensions": { "io.modelcontextprotocol/tasks": {} } })));
+        let with_tasks = Believed::of(Era::Legacy, || told);
+        assert!(matches!(outcome(asks.clone(), modern), Outcome::InputRequired { origin: Origin::Upstream, .. }));
+        for legacy in [legacy, with_tasks] {
+            let Outcome::Complete(result) = outcome(asks.clone(), legacy) else { panic!("it cannot ask so") };
+            assert_eq!(result.as_str(), r#"{"requestState":"s"}"#);
+        }
+        let task = Json::of(&json!({ "resultType": "task", "taskId": "1" }));
+        assert!(matches!(outcome(task.clone(), modern), Outcome::Task(_)));
+        assert!(matches!(outcome(task.clone(), with_tasks), Outcome::Task(_)));
+        let Outcome::Complete(result) = outcome(task, legacy) else { panic!("nobody told it of tasks") };
+        assert_eq!(result.as_str(), r#"{"taskId":"1"}"#);
+        assert!(matches!(outcome(Json::of(&json!({ "resultType": "new" })), modern), Outcome::Complete(_)));
     }
 
     #[test]
@@ -152,7 +190,7 @@ mod tests {
             r#"{"content":[],"_meta":{"dev.bailiwick\/reason":"x","dev.bailiwick/y":1,"z":2}}"#,
             crate::wire::Source::Upstream,
         );
-        let Outcome::Complete(result) = outcome(fake.unwrap(), Era::Modern) else { panic!() };
+        let Outcome::Complete(result) = outcome(fake.unwrap(), Believed::Everything) else { panic!() };
         assert_eq!(result.as_str(), r#"{"content":[],"_meta":{"z":2}}"#);
     }
 

@@ -14,6 +14,7 @@ use secrecy::ExposeSecret;
 use tokio::process::Command;
 
 use super::answer::Waiting;
+use super::attribution::Unanswered;
 use super::drive::{self, Patience};
 use super::duplex::{Duplex, Holder};
 use super::errand::{self, Errand, ServerFacts};
@@ -24,8 +25,9 @@ use super::link::Link;
 use super::logging::{self, SessionLevel};
 use super::pool::{Key, Lease, Pool, PoolFull};
 use super::server::{Parcel, Trouble};
+use super::shape::Believed;
 use super::supervisor::PARENT_VARIABLE;
-use super::{Access, process, shape};
+use super::{Access, process, shape, told};
 use crate::config::TransportConfig;
 use crate::ids::LegId;
 use crate::limit;
@@ -122,6 +124,9 @@ impl Stdio {
         let mut tries = 0;
         let (answers, asker) = loop {
             let running = self.process_for(&parcel.access, askable).await?;
+            if let Some(ids) = told::wanted(parcel, askable) {
+                return Ok(told::by_process(running, ids, patience).await);
+            }
             if running.facts.era() == Era::Legacy
                 && let Some(level) = logging::wanted(&parcel.outgoing.params)
                 && running.facts.announces("logging", None)
@@ -132,9 +137,11 @@ impl Stdio {
             }
             let (waiting, message) = self.prepare(parcel, running.facts.era());
             let key = self.key(&parcel.access, askable);
+            let unanswered = Unanswered::default();
             let shared = Arc::clone(running.shared());
-            let asker = parcel.asker(&self.link, askable, Arc::clone(&running.process), permit);
-            let asks = if parcel.errand { None } else { Some(askable) };
+            let asker = parcel.asker(&self.link, askable, Arc::clone(&running.process), permit, unanswered.clone());
+            // What only listens asks nothing and is told by name.
+            let asks = if parcel.errand || parcel.listening { None } else { Some((askable, unanswered)) };
             match Duplex::ask(running, waiting, &message, permit.take(), asks) {
                 Ok(answers) => break (answers, asker),
                 Err(failure) => {
@@ -155,23 +162,28 @@ impl Stdio {
     /// What is declared to the process at its start, and so keeps processes apart. A modern one is told with each
     /// request what it may ask, so one is enough for all.
     pub(super) async fn askable(self: &Arc<Self>, parcel: &Parcel) -> Result<Askable, Failure> {
-        let askable = parcel.askable(self.link.config.isolation);
-        if askable != Askable::NOTHING && self.link.era().is_none() {
-            // The first one finds out which era it is.
+        if self.link.era().is_none() && Askable::of_params(&parcel.outgoing.params) != Askable::NOTHING {
+            // The first one finds out which era it is, and whether it has tasks.
             self.process(&parcel.access).await?;
         }
-        Ok(if self.link.era() == Some(Era::Modern) { Askable::NOTHING } else { askable })
+        Ok(match self.link.era() {
+            Some(Era::Modern) => Askable::NOTHING,
+            _ if parcel.is_for_the_catalog() => self.home(&parcel.access),
+            _ => parcel.askable(&self.link),
+        })
     }
 
     fn prepare(&self, parcel: &Parcel, era: Era) -> (Waiting, Message) {
         let waiting = Waiting {
             id: self.link.next_id(),
             era,
+            believed: Believed::of(era, || parcel.askable(&self.link)),
             theirs: parcel.outgoing.progress_token.clone(),
             listening: parcel.listening,
             hub: Arc::clone(&self.link.hub),
             updates: None,
             asked: parcel.outgoing.params.clone(),
+            beside: None,
         };
         let parameters = shape::parameters(&parcel.outgoing, era, waiting.token().as_ref());
         let message = Message::request(&Json::of(&waiting.id), &parcel.outgoing.method, &parameters);
@@ -182,9 +194,14 @@ impl Stdio {
         Key::of(access, self.link.config.isolation, askable)
     }
 
-    /// The process of whoever asks, which can ask nobody anything.
+    /// What was declared to the process in which the calls of whoever asks are.
+    fn home(&self, access: &Access) -> Askable {
+        self.processes.latest(&self.key(access, Askable::NOTHING)).unwrap_or(Askable::NOTHING)
+    }
+
+    /// The process of whoever asks.
     pub(super) async fn process(self: &Arc<Self>, access: &Access) -> Result<Lease<Running>, Failure> {
-        self.process_for(access, Askable::NOTHING).await
+        self.process_for(access, self.home(access)).await
     }
 
     /// The process of whoever asks; started if there is none that lives.
@@ -277,6 +294,7 @@ impl Stdio {
     ) -> Result<ServerFacts, Trouble> {
         let greeted = self.greet(process, Errand::initialize(askable), Era::Legacy, access).await;
         let facts = ServerFacts::of_initialize(greeted)?;
+        self.link.learn_tasks(&facts);
         let initialized = Errand::initialized().parcel(access).outgoing.method;
         let said = process.say(&Message::notification(&initialized, None));
         said.map_err(|()| Failure::after(Reason::UpstreamClosed, "the process does not read its input"))?;

@@ -128,7 +128,7 @@ impl Feeds {
             && access.context == AuthorizationContext::Gateway;
         let access = Access { principal: if stateless { None } else { access.principal }, ..access };
         let (isolation, asks) = match (stateless, isolation) {
-            (false, Isolation::Principal) => (isolation, Askable::of_params(params)),
+            (false, Isolation::Principal) => (isolation, server.link.declarable(Askable::of_params(params))),
             _ => (Isolation::Shared, Askable::NOTHING),
         };
         let key = Key::of(&access, isolation, asks);

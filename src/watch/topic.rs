@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::call::declared::declared;
-use crate::call::{ClientFacts, Endpoint};
+use crate::call::{ClientFacts, Endpoint, offered};
 use crate::catalog::{Target, Wanted, is_confusing};
 use crate::config::ServerConfig;
 use crate::delegate::{Leg, attempt};
@@ -192,7 +192,8 @@ impl Topic {
     fn params(&self, server: &ServerConfig) -> Json {
         let capabilities = &self.client.capabilities;
         let askable = self.gateway.askable(&self.caller, server, Askable::declared(capabilities));
-        let (uri, meta, shown) = (Json::of(&self.uri), meta::CLIENT_CAPABILITIES, declared(capabilities, askable));
+        let shown = offered(&self.client, declared(capabilities, askable));
+        let (uri, meta) = (Json::of(&self.uri), meta::CLIENT_CAPABILITIES);
         Json::joined(format!(r#"{{"uri":{},"_meta":{{"{meta}":{}}}}}"#, uri.as_str(), shown.as_str()))
     }
 

@@ -3,7 +3,7 @@
 //! Decides how capabilities become bits, and bits capabilities again. Knows nothing of who may ask.
 //! Invariant: what was not declared is no bit, whatever else the object holds.
 
-use super::mcp::meta;
+use super::mcp::{TASKS_EXTENSION, meta};
 use super::value::{Json, Object, Value};
 
 /// One kind of question.
@@ -69,6 +69,8 @@ pub struct Askable(u8);
 
 /// The MCP Apps extension changes what servers list and answer, so it counts too where it is declared.
 const APPS: u8 = 1 << 5;
+/// The tasks extension: who declares it may be answered with a task.
+const TASKS: u8 = 1 << 6;
 /// The identifier of the MCP Apps extension.
 const APPS_EXTENSION: &str = "io.modelcontextprotocol/ui";
 
@@ -101,8 +103,12 @@ impl Askable {
                     }
                 }
                 "roots" => bits = bits.with(InputKind::Roots),
-                "extensions" if object.get(APPS_EXTENSION).is_some_and(|apps| apps.as_object().is_some()) => {
-                    bits.0 |= APPS;
+                "extensions" => {
+                    for (extension, bit) in [(APPS_EXTENSION, APPS), (TASKS_EXTENSION, TASKS)] {
+                        if object.get(extension).is_some_and(|settings| settings.as_object().is_some()) {
+                            bits.0 |= bit;
+                        }
+                    }
                 }
                 _ => {}
             }
@@ -139,7 +145,19 @@ impl Askable {
     /// Whether anything can be asked at all.
     #[must_use]
     pub const fn is_any(self) -> bool {
-        self.0 & !APPS != 0
+        self.0 & !(APPS | TASKS) != 0
+    }
+
+    /// Whether tasks were declared.
+    #[must_use]
+    pub const fn has_tasks(self) -> bool {
+        self.0 & TASKS != 0
+    }
+
+    /// The same without tasks.
+    #[must_use]
+    pub const fn without_tasks(self) -> Self {
+        Self(self.0 & !TASKS)
     }
 
     /// What is declared to a legacy server, whose sessions keep it for as long as they live: nothing but what
@@ -162,9 +180,16 @@ impl Askable {
         if self.has(InputKind::Roots) {
             all.insert("roots".to_owned(), empty());
         }
+        let mut extensions = serde_json::Map::new();
         if self.0 & APPS != 0 {
-            let apps = serde_json::json!({ APPS_EXTENSION: { "mimeTypes": ["text/html;profile=mcp-app"] } });
-            all.insert("extensions".to_owned(), apps);
+            let settings = serde_json::json!({ "mimeTypes": ["text/html;profile=mcp-app"] });
+            extensions.insert(APPS_EXTENSION.to_owned(), settings);
+        }
+        if self.has_tasks() {
+            extensions.insert(TASKS_EXTENSION.to_owned(), empty());
+        }
+        if !extensions.is_empty() {
+            all.insert("extensions".to_owned(), serde_json::Value::Object(extensions));
         }
         serde_json::Value::Object(all)
     }
@@ -196,7 +221,7 @@ mod tests {
 
     #[test]
     fn bits_survive_the_capabilities_that_they_declare() {
-        for number in 0..64 {
+        for number in 0..128 {
             let bits = Askable(number);
             // Tools without sampling are nothing.
             let plain = if bits.has(InputKind::Sampling) { bits } else { bits.without(InputKind::SamplingWithTools) };

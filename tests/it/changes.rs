@@ -44,6 +44,36 @@ async fn a_list_that_an_upstream_changes_is_heard_of_in_both_eras() {
 }
 
 #[tokio::test]
+async fn a_list_that_is_a_callers_own_is_listened_to_for_them() {
+    for upstream in UPSTREAMS {
+        let test = Talkative::with(upstream, &[], "list_as = \"caller\"").await;
+        let bob = test.issuer.token("bob", &["developers"], &test.gateway.resource());
+        for token in [&test.token, &bob] {
+            look(&test, token).await;
+        }
+        let mut modern = test.listen(&test.token, wishes()).await;
+        modern.next().await;
+        let (_, mut legacy) = test.session(&test.token).await;
+        let mut other = test.listen(&bob, wishes()).await;
+        other.next().await;
+        tokio::time::sleep(QUIET).await;
+        for kind in ["tools", "prompts", "resources"] {
+            test.tool("grow", json!({ "kind": kind })).await;
+            let method = format!("notifications/{kind}/list_changed");
+            for stream in [&mut modern, &mut legacy] {
+                let told = stream.next_within(SOON).await.unwrap_or_else(|| panic!("{upstream:?}: no {method}"));
+                assert_eq!(told["method"], *method, "{upstream:?}: {told}");
+            }
+        }
+        if upstream.1 == "stdio" {
+            assert_eq!(other.next_within(QUIET).await, None::<Value>, "{upstream:?}: it was another process");
+        } else {
+            assert!(other.next_within(SOON).await.is_some(), "{upstream:?}: the server changed it for everybody");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_listen_hears_of_the_kinds_only_that_it_asked_for() {
     let test = Talkative::start(("modern", "http")).await;
     look(&test, &test.token).await;

@@ -4,7 +4,8 @@ use serde_json::json;
 
 use crate::support::gateway::{DEVELOPERS_MAY, Setup};
 use crate::support::issuer::Issuer;
-use crate::support::scripted::Scripted;
+use crate::support::peer::{self, Peer};
+use crate::support::scripted::{Scripted, tool};
 
 const MAY_ECHO: &str = "p, role:developer, *, one/*, method:x/echo, -, allow\n\
                         p, agent:assistant, *, one/*, method:x/echo, -, allow\n";
@@ -86,4 +87,29 @@ async fn a_resource_that_is_hidden_and_one_that_is_not_there_are_the_same_error_
     let (_, session) = mallory.initialize("2025-11-25").await;
     let hidden = mallory.legacy(&session, "resources/read", json!({ "uri": "a://b/c" })).await;
     assert_eq!(hidden.error_code(), -32002, "{}", hidden.text);
+}
+
+#[tokio::test]
+async fn a_capability_that_nobody_has_heard_of_is_announced_where_one_server_has_it() {
+    let issuer = Issuer::start().await;
+    let serve = |capabilities| Peer::modern(capabilities, json!([tool("t")]), |_| peer::error(-32601, "no"));
+    let one = serve(json!({ "com.example/only": { "z": 1, "a": [2] }, "com.example/both": { "v": 1 } })).await;
+    let two = serve(json!({ "com.example/both": { "v": 2 } })).await;
+    let setup = Setup::new(&issuer).http_server("one", &one.url, "").http_server("two", &two.url, "");
+    let gateway = setup.policy(&format!("{DEVELOPERS_MAY}p, role:tester, *, two/*, call, -, allow\np, agent:assistant, *, */*, call, -, allow\ng, group:test/testers, role:tester, *\n")).start().await;
+    let announced = async |group: &str| {
+        let client = gateway.client(&issuer.token("alice", &[group], &gateway.resource()));
+        let modern = client.modern("server/discover", json!({})).await.result()["capabilities"].clone();
+        let (begun, _) = client.initialize("2025-11-25").await;
+        (modern, begun.result()["capabilities"].clone())
+    };
+    let (modern, legacy) = announced("developers").await;
+    for shown in [modern, legacy] {
+        assert_eq!(shown["com.example/only"], json!({ "z": 1, "a": [2] }), "{shown}");
+        assert!(shown.get("com.example/both").is_none(), "whose it is cannot be said: {shown}");
+    }
+    // To whom the other one does not show it is clear.
+    let (modern, _) = announced("testers").await;
+    assert_eq!(modern["com.example/both"], json!({ "v": 2 }), "{modern}");
+    assert!(modern.get("com.example/only").is_none(), "{modern}");
 }

@@ -26,12 +26,13 @@ fn sampling() -> Value {
 
 /// A legacy server that asks what its tool is called after, and answers with what it got.
 async fn old() -> Old {
-    Old::start(&["form", "sampling", "roots", "twice", "elsewhere", "plain"], |turn: Turn| async move {
+    Old::start(&["form", "sampling", "roots", "twice", "elsewhere", "hang", "plain"], |turn: Turn| async move {
         let got = match turn.call["params"]["name"].as_str().unwrap() {
             "form" => turn.ask("elicitation/create", form()).await,
             "sampling" => turn.ask("sampling/createMessage", sampling()).await,
             "roots" => turn.ask("roots/list", json!({})).await,
             "elsewhere" => turn.ask_elsewhere("elicitation/create", form()).await,
+            "hang" => std::future::pending().await,
             "twice" => {
                 let first = turn.ask("elicitation/create", form()).await;
                 turn.notify(
@@ -360,16 +361,30 @@ async fn a_question_on_the_sessions_own_stream_belongs_to_the_only_call_in_fligh
         "{}",
         asked.text
     );
-    // Another call in the same session asks the same way, while the first one still waits.
+    // Another call in the same session asks the same way, while the first one waits and so is in flight no more.
     let other = call(&client, &all_capabilities(), arguments("tools__elsewhere")).await;
-    assert_eq!(told(other.response())["code"], -32603, "{}", other.text);
+    assert_eq!(other.result()["resultType"], "input_required", "{}", other.text);
+    for (asked, action) in [(other, "decline"), (asked, "accept")] {
+        let answer = json!({ "action": action });
+        let answers = json!({ "elicitation": answer });
+        let done = call(&client, &all_capabilities(), retry("tools__elsewhere", &json!({}), &asked, answers)).await;
+        assert_eq!(told(done.response()), answer, "{}", done.text);
+    }
+}
+
+#[tokio::test]
+async fn a_question_on_the_sessions_own_stream_is_never_guessed_among_several_calls() {
+    let upstream = old().await;
+    let (_issuer, _gateway, client) = start(&upstream.url, &may_ask(&EVERYTHING), "").await;
+    let hanging = client.clone();
+    let hanging = tokio::spawn(async move { call(&hanging, &all_capabilities(), arguments("tools__hang")).await });
+    eventually("the call to arrive", async || !upstream.saw("tools/call").is_empty()).await;
+    let asked = call(&client, &all_capabilities(), arguments("tools__elsewhere")).await;
+    assert_eq!(told(asked.response())["code"], -32603, "{}", asked.text);
     // On the stream of a call there is no doubt.
     let own = call(&client, &all_capabilities(), arguments("tools__form")).await;
     assert_eq!(own.result()["resultType"], "input_required", "{}", own.text);
-    let answer = json!({ "action": "accept" });
-    let answers = json!({ "elicitation": answer });
-    let done = call(&client, &all_capabilities(), retry("tools__elsewhere", &json!({}), &asked, answers)).await;
-    assert_eq!(told(done.response()), answer, "{}", done.text);
+    hanging.abort();
 }
 
 #[tokio::test]

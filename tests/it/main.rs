@@ -35,5 +35,7 @@ mod standalone;
 mod stdio;
 mod streams;
 mod tasks;
+mod tasks_asking;
+mod tasks_legacy;
 mod updates;
 mod watch;

@@ -1,9 +1,14 @@
 //! What belongs to one call, in every pairing: log messages, progress, and its cancellation.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::support::client::{Client, modern_request};
 use crate::support::eventually;
+use crate::support::gateway::Setup;
+use crate::support::issuer::Issuer;
+use crate::support::old::{Old, Turn};
 use crate::support::talkative::{Talkative, UPSTREAMS};
 
 /// The levels of the log messages among these.
@@ -41,6 +46,43 @@ async fn a_modern_client_gets_log_messages_only_where_it_asked_and_from_its_leve
             assert_eq!(levels(&answer.messages), heard, "{upstream:?} {level:?} {rude}: {}", answer.text);
         }
     }
+}
+
+#[tokio::test]
+async fn what_a_legacy_server_logs_on_its_sessions_own_stream_belongs_to_the_only_call_in_flight() {
+    let issuer = Issuer::start().await;
+    let upstream = Old::start(&["chatty", "hang"], |turn: Turn| async move {
+        if turn.call["params"]["name"] == "hang" {
+            return std::future::pending().await;
+        }
+        for (level, data) in [("debug", "too low"), ("warning", "heard")] {
+            turn.notify_elsewhere("notifications/message", json!({ "level": level, "data": data })).await;
+        }
+        // Nothing orders two streams.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        turn.done("done");
+    })
+    .await;
+    let gateway = Setup::new(&issuer).http_server("old", &upstream.url, "").start().await;
+    let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
+    let call = async |name: &str| {
+        let (headers, mut body) = modern_request("tools/call", json!({ "name": name, "arguments": {} }));
+        body["params"]["_meta"]["io.modelcontextprotocol/logLevel"] = json!("info");
+        client.post(&headers, body.to_string()).await
+    };
+    let heard = call("old__chatty").await;
+    assert_eq!(heard.tool_text(), "done", "{}", heard.text);
+    let said: Vec<_> = heard.messages.iter().filter_map(|one| one["params"]["data"].as_str()).collect();
+    assert_eq!(said, ["heard"]);
+    let silent = client.call_tool("old__chatty", json!({})).await;
+    assert!(silent.messages.iter().all(|one| one.get("params").is_none()), "it named no level: {}", silent.text);
+    let (other, token) = (gateway.client(&issuer.token("alice", &["developers"], &gateway.resource())), "old__hang");
+    let hanging = tokio::spawn(async move { other.call_tool(token, json!({})).await });
+    eventually("the other call", async || upstream.saw("tools/call").len() == 3).await;
+    let unclear = call("old__chatty").await;
+    assert_eq!(unclear.tool_text(), "done");
+    assert!(!unclear.text.contains("heard"), "it may be the other call's: {}", unclear.text);
+    hanging.abort();
 }
 
 #[tokio::test]

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::support::gateway::Setup;
+use crate::support::issuer::Issuer;
+use crate::support::old::{Old, Turn};
 use crate::support::talkative::Talkative;
 
 const QUIET: Duration = Duration::from_millis(700);
@@ -126,8 +129,42 @@ async fn a_call_that_takes_its_time_is_read_on_before_it_has_said_anything() {
     assert_eq!((&response["id"], &response["result"]["content"][0]["text"]), (&json!(5), &json!("done")), "{response}");
     // Who does not know such streams waits for one document.
     let (_, session) = test.client().initialize("2025-06-18").await;
-    let answer = test.client().legacy(&session, "tools/call", json!({ "name": "up__slow", "arguments": {} })).await;
+    let answer = test.client().post(&[("mcp-session-id", session)], body(6)).await;
+    assert_eq!(answer.tool_text(), "done", "{}", answer.text);
     assert!(answer.header("content-type").starts_with("application/json"), "{}", answer.text);
+}
+
+#[tokio::test]
+async fn a_stream_that_its_server_closes_in_the_middle_of_a_call_is_closed_and_read_on() {
+    let issuer = Issuer::start().await;
+    let upstream = Old::start(&["polled"], |mut turn: Turn| async move {
+        let token = turn.call["params"]["_meta"]["progressToken"].clone();
+        turn.notify("notifications/progress", json!({ "progressToken": token, "progress": 1 }));
+        turn.close_stream("one").await;
+        turn.close_stream("two").await;
+        turn.notify("notifications/progress", json!({ "progressToken": token, "progress": 2 }));
+        turn.done("done");
+    })
+    .await;
+    let gateway = Setup::new(&issuer).http_server("old", &upstream.url, "").start().await;
+    let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
+    let params = json!({ "name": "old__polled", "arguments": {}, "_meta": { "progressToken": "p" } });
+    let (_, session) = client.initialize("2025-11-25").await;
+    let body = json!({ "jsonrpc": "2.0", "id": 5, "method": "tools/call", "params": params });
+    let mut call = client.stream(&[("mcp-session-id", session.clone())], Some(body.to_string())).await;
+    assert!(call.block().await.contains("retry: "), "it says when to come back");
+    let progress = call.block().await;
+    let seen = progress.lines().find_map(|line| line.strip_prefix("id: ")).unwrap().to_owned();
+    tokio::time::timeout(Duration::from_secs(5), call.end()).await.expect("the stream ends before the response");
+    let mut rest = client.stream(&after(&session, &seen), None).await;
+    let more = rest.next().await;
+    assert_eq!((&more["params"]["progress"], &more["params"]["progressToken"]), (&json!(2), &json!("p")), "{more}");
+    assert_eq!(rest.next().await["result"]["content"][0]["text"], "done");
+    // Whoever cannot come back waits for the response.
+    let (_, session) = client.initialize("2025-06-18").await;
+    let answer = client.post(&[("mcp-session-id", session)], body.to_string()).await;
+    assert_eq!(answer.tool_text(), "done", "{}", answer.text);
+    assert_eq!(client.modern("tools/call", params).await.tool_text(), "done");
 }
 
 #[tokio::test]

@@ -13,13 +13,13 @@ use crate::support::issuer::Issuer;
 use crate::support::peer::{self, Peer, Reached};
 use crate::support::scripted::tool;
 
-const EXTENSION: &str = "io.modelcontextprotocol/tasks";
-const INNER: &str = "inner-7f3a";
+pub const EXTENSION: &str = "io.modelcontextprotocol/tasks";
+pub const INNER: &str = "inner-7f3a";
 
 /// What a scripted task does when it is asked for.
-type Task = Arc<Mutex<Value>>;
+pub type Task = Arc<Mutex<Value>>;
 
-fn working() -> Value {
+pub fn working() -> Value {
     json!({ "status": "working" })
 }
 
@@ -30,7 +30,7 @@ async fn modern(state: &Task) -> Peer {
     Peer::modern(json!({ "extensions": { EXTENSION: {} } }), tools, move |request| extension(request, &state)).await
 }
 
-fn extension(request: &Reached, state: &Task) -> peer::Answer {
+pub fn extension(request: &Reached, state: &Task) -> peer::Answer {
     let mut task = json!({ "taskId": INNER, "createdAt": "2026-11-24T10:00:00Z",
         "lastUpdatedAt": "2026-11-24T10:00:00Z", "ttlMs": null, "pollIntervalMs": 1, "com.example/odd": 1.5 });
     let known = request.params["taskId"] == INNER && request.name == INNER;
@@ -94,14 +94,14 @@ fn experimental(request: &Reached, state: &Task) -> peer::Answer {
     }
 }
 
-async fn start(issuer: &Issuer, upstream: &Peer) -> (Gateway, Client) {
+pub async fn start(issuer: &Issuer, upstream: &Peer) -> (Gateway, Client) {
     let gateway = Setup::new(issuer).http_server("tools", &upstream.url, "").start().await;
     let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
     (gateway, client)
 }
 
 /// A modern request of a client that declared the extension.
-async fn ask(client: &Client, method: &str, params: Value) -> Answer {
+pub async fn ask(client: &Client, method: &str, params: Value) -> Answer {
     let (mut headers, mut body) = modern_request(method, params);
     body["params"]["_meta"]["io.modelcontextprotocol/clientCapabilities"] = json!({ "extensions": { EXTENSION: {} } });
     if let Some(id) = body["params"]["taskId"].as_str() {
@@ -111,7 +111,7 @@ async fn ask(client: &Client, method: &str, params: Value) -> Answer {
 }
 
 /// The same of a client whose user can be asked as well.
-async fn ask_askable(client: &Client, method: &str, params: Value) -> Answer {
+pub async fn ask_askable(client: &Client, method: &str, params: Value) -> Answer {
     let (mut headers, mut body) = modern_request(method, params);
     let capabilities = json!({ "elicitation": { "form": {} }, "extensions": { EXTENSION: {} } });
     body["params"]["_meta"]["io.modelcontextprotocol/clientCapabilities"] = capabilities;
@@ -126,7 +126,7 @@ async fn call(client: &Client, tool: &str) -> Answer {
 }
 
 /// The id of a task that a call of `job` became.
-async fn begin(client: &Client) -> String {
+pub async fn begin(client: &Client) -> String {
     let answer = call(client, "tools__job").await;
     assert_eq!(answer.result()["resultType"], "task", "{}", answer.text);
     answer.result()["taskId"].as_str().unwrap().to_owned()
@@ -614,7 +614,7 @@ async fn an_upstream_that_never_announced_tasks_is_never_asked_for_one() {
 }
 
 /// A listen to tasks of a client that declared the extension.
-fn listen_to(ids: &[&str]) -> (Vec<(&'static str, String)>, Value) {
+pub fn listen_to(ids: &[&str]) -> (Vec<(&'static str, String)>, Value) {
     let (headers, mut body) = modern_request("subscriptions/listen", json!({ "notifications": { "taskIds": ids } }));
     body["params"]["_meta"]["io.modelcontextprotocol/clientCapabilities"] = json!({ "extensions": { EXTENSION: {} } });
     (headers, body)

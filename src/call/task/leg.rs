@@ -15,11 +15,12 @@ use crate::delegate::{Grant, Leg, attempt};
 use crate::gateway::Gateway;
 use crate::guard;
 use crate::identity::Caller;
+use crate::ids::ParkId;
 use crate::outcome::{Outcome, Reason, Refusal};
 use crate::record::Entry;
 use crate::upstream::{Event, Exchange};
-use crate::wire::mcp::{Era, Kind, meta};
-use crate::wire::{Askable, Edit, Json, Object, Outgoing, Value};
+use crate::wire::mcp::{Kind, meta};
+use crate::wire::{Askable, Edit, InputKind, Json, Object, Outgoing, Value};
 
 /// Whose task it is, and what was said of the client that asked first.
 #[derive(Clone)]
@@ -41,6 +42,17 @@ pub struct Question<'a> {
     pub own: Option<Object<'a>>,
     /// What the user answered, where the task had asked.
     pub answered: Option<Answered<'a>>,
+    /// What the user answered to a task that is followed by its client, and what waits for that.
+    pub told: Option<Told>,
+}
+
+/// Answers that go to whatever waits for them.
+#[derive(Clone)]
+pub struct Told {
+    pub parked: ParkId,
+    /// What was asked.
+    pub asked: Json,
+    pub answers: Json,
 }
 
 /// Answers to what a task asked.
@@ -54,7 +66,7 @@ pub struct Answered<'a> {
 impl<'a> Question<'a> {
     /// Without anything of the client's.
     pub const fn plain(method: &'a str) -> Self {
-        Self { method, own: None, answered: None }
+        Self { method, own: None, answered: None, told: None }
     }
 }
 
@@ -86,15 +98,19 @@ impl Bearer {
         if let Some(answered) = &question.answered {
             answered.retry.check(answered.begun_with, target, self.arguments.as_ref())?;
         }
+        if question.told.as_ref().is_some_and(|told| !self.may_be_asked(permit.target().server(), &told.asked)) {
+            return Err(Refusal::new(Reason::InputRefused).into());
+        }
         let outgoing = self.outgoing(question, permit.target().server());
         let cleared = guard::guard(gateway.quotas(), permit)?;
         let (leg, arguments) = (trail.leg.clone(), self.arguments.clone());
         let grant = gateway.delegate().delegate(cleared, leg, arguments, gateway.recheck()).await?;
         let mut entry = gateway.journal().open(grant, outgoing).await?;
         let parked = question.answered.as_ref().and_then(|answered| Some((answered.retry.parked()?, answered)));
-        let exchange = match parked {
-            Some((parked, answered)) => gateway.upstreams().resume(&mut entry, parked, answered.answers.clone()),
-            None => gateway.upstreams().forward(&mut entry),
+        let exchange = match (parked, question.told.clone()) {
+            (_, Some(told)) => gateway.upstreams().answer(&mut entry, told.parked, told.answers),
+            (Some((parked, answered)), _) => gateway.upstreams().resume(&mut entry, parked, answered.answers.clone()),
+            (None, None) => gateway.upstreams().forward(&mut entry),
         };
         Ok((entry, exchange))
     }
@@ -124,6 +140,32 @@ impl Bearer {
         }
     }
 
+    /// What the task asks its client, while something waits for the answer.
+    pub fn asked(&self) -> Option<(ParkId, Json)> {
+        let upstreams = self.gateway.upstreams();
+        upstreams.asked_by_task(self.handle.server(), self.caller.principal(), self.handle.task())
+    }
+
+    /// Whether the client may be asked this now.
+    fn may_be_asked(&self, server: &ServerConfig, asked: &Json) -> bool {
+        let may = self.gateway.askable(&self.caller, server, self.declared());
+        let requests = asked.value().as_object().and_then(|asked| asked.get("inputRequests"));
+        let mut requests = requests.and_then(Value::as_object).into_iter().flat_map(|requests| requests.members());
+        requests.all(|(_, request)| {
+            let request = request.as_object();
+            let method = request.and_then(|request| request.get("method")).and_then(Value::as_str);
+            let params = request.and_then(|request| request.get("params")).and_then(Value::as_object);
+            InputKind::of(&method.unwrap_or_default(), params).is_some_and(|kind| may.has(kind))
+        })
+    }
+
+    /// Nobody answers any more what the task asked.
+    pub fn give_up_asked(&self) {
+        if let Some((parked, _)) = self.asked() {
+            self.gateway.upstreams().abandon(parked);
+        }
+    }
+
     /// What the client said it can be asked.
     pub fn declared(&self) -> Askable {
         Askable::declared(&self.client.capabilities)
@@ -131,8 +173,7 @@ impl Bearer {
 
     /// What the server is shown: what it was shown when the task began.
     fn capabilities(&self, askable: Askable) -> Json {
-        let shown = declared(&self.client.capabilities, askable);
-        if self.client.version.era() == Era::Legacy { offer::with_tasks(&shown) } else { shown }
+        offer::offered(&self.client, declared(&self.client.capabilities, askable))
     }
 
     fn outgoing(&self, question: &Question<'_>, server: &ServerConfig) -> Outgoing {

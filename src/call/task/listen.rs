@@ -114,7 +114,7 @@ impl TaskTopic {
                             return true;
                         }
                     }
-                    Event::Notification(_) => {}
+                    Event::Notification(_) | Event::StreamClosed => {}
                     Event::Done(_) => return false,
                 },
             }
@@ -162,7 +162,7 @@ impl TaskTopic {
         let leg = Leg::new(LISTEN, self.bearer.client.version).of_call(self.bearer.handle.call());
         let mut trail = Trail { leg, target: None, name: Some(self.bearer.handle.tool().to_owned()) };
         let wanted = Json::of(&serde_json::json!({ "notifications": { "taskIds": [self.bearer.handle.task()] } }));
-        let question = Question { method: LISTEN, own: wanted.value().as_object(), answered: None };
+        let question = Question { method: LISTEN, own: wanted.value().as_object(), ..Question::plain(LISTEN) };
         let (entry, mut exchange) = match self.bearer.open(&question, &mut trail).await {
             Ok(opened) => opened,
             Err(halt) => {
@@ -174,7 +174,7 @@ impl TaskTopic {
         let target = entry.proof().target().clone();
         let acknowledged = match exchange.next().await {
             Event::Notification(message) if message.method() == ACKNOWLEDGED => self.is_agreed(&message),
-            Event::Notification(_) => false,
+            Event::Notification(_) | Event::StreamClosed => false,
             Event::Done(outcome) => {
                 entry.close(&outcome);
                 return Err(outcome);

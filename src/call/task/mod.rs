@@ -10,6 +10,7 @@ mod leg;
 mod listen;
 mod offer;
 mod shape;
+mod translate;
 
 pub use listen::TaskTopic;
 pub use offer::{Augmented, check, offered};
@@ -17,7 +18,7 @@ pub use offer::{Augmented, check, offered};
 use std::sync::Arc;
 
 use super::input::{self, Asking};
-use super::retry::Retry;
+use super::retry::{self, Retry};
 use super::{Halt, Request, Then, Trail};
 use crate::catalog::TaskDialect;
 use crate::delegate::Grant;
@@ -30,8 +31,9 @@ use crate::wire::mcp::{Era, Method, code, meta};
 use crate::wire::{Edit, Json, Object, Value};
 use follow::Followed;
 use handle::Handle;
-use leg::{Answered, Bearer, Question};
+use leg::{Answered, Bearer, Question, Told};
 use shape::Status;
+use translate::translated;
 
 /// What is done with the end of a leg.
 pub enum After {
@@ -52,12 +54,17 @@ pub async fn open(
     let (_, bearer) = read(gateway, caller, request)?;
     trail.leg.call = bearer.handle.call();
     trail.name = Some(bearer.handle.tool().to_owned());
-    let method = match (request.method, bearer.handle.dialect()) {
-        // Servers of 2025-11-25 ask over the stream of the result, and take no answers by themselves.
-        (Method::TaskUpdate, TaskDialect::Experiment) => "tasks/get".into(),
-        _ => request.message.method(),
-    };
     let own = request.message.params();
+    // Servers of 2025-11-25 ask over the stream of the result, and take no answers by themselves.
+    let by_result = request.method == Method::TaskUpdate && bearer.handle.dialect() == TaskDialect::Experiment;
+    let told = match own.filter(|_| by_result) {
+        Some(own) => {
+            let told = bearer.asked().zip(retry::unasked(own)?);
+            told.map(|((parked, asked), answers)| Told { parked, asked, answers })
+        }
+        None => None,
+    };
+    let method = if by_result && told.is_none() { "tasks/get".into() } else { request.message.method() };
     // Only a result is asked in the middle, on its way to a legacy client.
     let retry = match own.filter(|_| request.method == Method::TaskResult) {
         Some(own) => Retry::read(own, gateway.sealer(), caller.principal())?,
@@ -68,7 +75,7 @@ pub async fn open(
         _ => None,
     };
     let round = retry.as_ref().map_or(0, Retry::round);
-    let (entry, exchange) = bearer.open(&Question { method: &method, own, answered }, trail).await?;
+    let (entry, exchange) = bearer.open(&Question { method: &method, own, answered, told }, trail).await?;
     let asking = Asking { declared: bearer.declared(), round, own_task: true };
     Ok((entry, Then { asking, ..Then::default() }, exchange))
 }
@@ -86,7 +93,7 @@ pub async fn resume(
     let Some(bearer) = followed(gateway, caller, request, retry) else { return Ok(None) };
     "tasks/update".clone_into(&mut trail.leg.method);
     let answered = Some(Answered { begun_with: input::TASKS_BEGIN_WITH, retry, answers: answers.clone() });
-    let question = Question { method: "tasks/update", own: None, answered };
+    let question = Question { answered, ..Question::plain("tasks/update") };
     bearer.open(&question, trail).await.map(Some)
 }
 
@@ -209,7 +216,7 @@ fn about(gateway: &Arc<Gateway>, grant: &Grant, request: &Request, outcome: Outc
         Outcome::InputRequired { .. } if request.method == Method::TaskResult => After::Deliver(outcome),
         Outcome::Task(_) | Outcome::InputRequired { .. } => After::Deliver(unoffered()),
         Outcome::Complete(result) if experiment && request.client.version.era() == Era::Modern => {
-            translated(id, bearer, request.method, result)
+            translated(id, bearer, grant, request.method, result)
         }
         Outcome::Complete(result) => {
             let Some(object) = result.value().as_object() else { return After::Deliver(Outcome::Complete(result)) };
@@ -280,56 +287,6 @@ fn without_own(result: Object<'_>) -> Json {
     crate::wire::without_own_keys(result.edited(&[]))
 }
 
-/// The answer of a server of 2025-11-25 for a client that knows the extension.
-fn translated(id: String, bearer: Bearer, method: Method, result: Json) -> After {
-    let Some(task) = result.value().as_object().filter(|_| method == Method::TaskGet) else {
-        return After::Deliver(acknowledged());
-    };
-    match Status::of(task) {
-        None => After::Deliver(Outcome::Failed(Failure::after(
-            Reason::UpstreamGarbage,
-            "its task has no status that is known",
-        ))),
-        Some(Status::Completed | Status::Failed) => {
-            let recorded = Outcome::Complete(result.clone());
-            let asking = async move {
-                let end = bearer.ask("tasks/result").await;
-                let Some(task) = result.value().as_object() else { return end };
-                match end {
-                    Outcome::Complete(end) => match end.value().as_object() {
-                        Some(end) => {
-                            let end = crate::wire::without_own_keys(shape::unrelated(end));
-                            Outcome::Complete(shape::modern(task, "complete", &id, Some(("result", end))))
-                        }
-                        None => Outcome::Complete(end),
-                    },
-                    Outcome::Error(end) => {
-                        Outcome::Complete(shape::modern(task, "complete", &id, Some(("error", end))))
-                    }
-                    other => other,
-                }
-            };
-            After::GoOn(recorded, follow::one(asking))
-        }
-        // What it asks would come over the stream of its result, which nobody can answer from here.
-        Some(Status::InputRequired) => {
-            let error = serde_json::json!({
-                "code": code::INTERNAL_ERROR,
-                "message": "the task asks for input, which a server of 2025-11-25 cannot be given from here",
-            });
-            let task = shape::modern(task, "complete", &id, Some(("error", Json::of(&error))));
-            let asking = async move {
-                bearer.ask("tasks/cancel").await;
-                Outcome::Complete(task)
-            };
-            After::GoOn(Outcome::Complete(result.clone()), follow::one(asking))
-        }
-        Some(Status::Working | Status::Cancelled) => {
-            After::Deliver(Outcome::Complete(shape::modern(task, "complete", &id, None)))
-        }
-    }
-}
-
 fn acknowledged() -> Outcome {
     Outcome::Complete(Json::of(&serde_json::json!({ "resultType": "complete" })))
 }
@@ -354,8 +311,35 @@ fn progress_token(request: &Request) -> Option<Json> {
     own.get(meta::PROGRESS_TOKEN).filter(|token| !token.is_null()).map(|token| request.message.cut(token))
 }
 
+/// The notification without the task that it belongs to, which goes by its server's own id there.
+pub fn without_id(message: crate::wire::Message) -> crate::wire::Message {
+    let params = message.params();
+    let own = params.and_then(|params| params.get("_meta")).and_then(Value::as_object);
+    let (Some(params), Some(own)) = (params, own.filter(|own| own.get(meta::RELATED_TASK).is_some())) else {
+        return message;
+    };
+    let own = own.edited(&[Edit::Remove(meta::RELATED_TASK)]);
+    crate::wire::Message::notification(&message.method(), Some(&params.edited(&[Edit::Set("_meta", own)])))
+}
+
 /// Whether a notification names a task by its server's own id; such are left out, for they are optional, and
 /// whoever wants them listens.
 pub fn names_a_task(message: &crate::wire::Message) -> bool {
     message.method().starts_with("notifications/tasks")
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::wire::{Message, Source};
+
+    #[test]
+    fn no_notification_names_a_task_by_its_servers_own_id() {
+        let told = |text: &str| super::without_id(Message::parse(text, Source::Upstream).unwrap()).as_bytes().clone();
+        let plain = r#"{"jsonrpc":"2.0","method":"m","params":{"x":1.50,"_meta":{"a":1}}}"#;
+        assert_eq!(told(plain), plain);
+        let related = plain.replace(r#""a":1"#, r#""a":1,"io.modelcontextprotocol/related-task":{"taskId":"inner"}"#);
+        assert_eq!(told(&related), plain);
+        let bare = r#"{"jsonrpc":"2.0","method":"m"}"#;
+        assert_eq!(told(bare), bare);
+    }
 }

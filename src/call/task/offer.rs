@@ -10,7 +10,7 @@ use super::super::{ClientFacts, Request};
 use crate::catalog::{Target, TaskDialect, TaskSupport, View};
 use crate::limit;
 use crate::outcome::{Reason, Refusal};
-use crate::wire::mcp::{Era, Method, TASKS_EXTENSION};
+use crate::wire::mcp::{Era, TASKS_EXTENSION};
 use crate::wire::{Edit, Json, Value};
 
 /// Capabilities that hold the tasks extension and nothing else.
@@ -29,17 +29,15 @@ fn extension(capabilities: &Json) -> Option<Value<'_>> {
     extensions.get(TASKS_EXTENSION).filter(|settings| settings.as_object().is_some())
 }
 
-/// What an upstream is shown: what the client declared, and the extension where we follow for a legacy client.
+/// What an upstream is shown: what the client declared, and the extension where we follow for a legacy client. With
+/// every request and not only with calls, because a legacy server's sessions are kept apart by what was declared.
 #[must_use]
-pub fn offered(request: &Request, capabilities: Json) -> Json {
-    if request.client.version.era() == Era::Modern || request.method != Method::CallTool {
-        return capabilities;
-    }
-    with_tasks(&capabilities)
+pub fn offered(client: &ClientFacts, capabilities: Json) -> Json {
+    if client.version.era() == Era::Modern { capabilities } else { with_tasks(&capabilities) }
 }
 
 /// The same capabilities and the extension.
-pub fn with_tasks(capabilities: &Json) -> Json {
+fn with_tasks(capabilities: &Json) -> Json {
     let Some(all) = capabilities.value().as_object() else { return TASKS.clone() };
     let tasks = [Edit::Set(TASKS_EXTENSION, EMPTY.clone())];
     let extensions = all.get("extensions").and_then(Value::as_object).or_else(|| EMPTY.value().as_object());
@@ -113,36 +111,21 @@ mod tests {
         ClientFacts { version, capabilities, info: None, log_level: None }
     }
 
-    fn request(client: ClientFacts, method: &str) -> Request {
-        let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{{}}}}"#);
-        Request {
-            message: crate::wire::Message::parse(body, Source::Client).unwrap(),
-            method: Method::parse(method, client.version.era()).unwrap(),
-            endpoint: crate::ids::Endpoint::Merged,
-            client,
-            header_parameters: Vec::new(),
-            headers: Vec::new(),
-            peer: std::net::Ipv4Addr::LOCALHOST.into(),
-        }
-    }
-
     #[test]
-    fn a_legacy_client_that_calls_is_followed_for_and_a_modern_one_declares_for_itself() {
-        let shown = |version: Version, method: &str, capabilities: &str| {
+    fn a_legacy_client_is_followed_for_and_a_modern_one_declares_for_itself() {
+        let shown = |version: Version, capabilities: &str| {
             let client = client(version, capabilities);
-            let capabilities = client.capabilities.clone();
-            offered(&request(client, method), capabilities).as_str().to_owned()
+            offered(&client, client.capabilities.clone()).as_str().to_owned()
         };
         let (old, new) = (Version::V2025_11_25, Version::V2026_07_28);
         let tasks = r#"{"extensions":{"io.modelcontextprotocol/tasks":{}}}"#;
-        assert_eq!(shown(old, "tools/call", "{}"), tasks);
-        assert_eq!(shown(old, "tools/call", r#"{"extensions":7}"#), tasks);
+        assert_eq!(shown(old, "{}"), tasks);
+        assert_eq!(shown(old, r#"{"extensions":7}"#), tasks);
         assert_eq!(
-            shown(old, "tools/call", r#"{"roots":{},"extensions":{"a/b":{"c": 1}}}"#),
+            shown(old, r#"{"roots":{},"extensions":{"a/b":{"c": 1}}}"#),
             r#"{"roots":{},"extensions":{"a/b":{"c": 1},"io.modelcontextprotocol/tasks":{}}}"#
         );
-        assert_eq!(shown(old, "resources/read", r#"{"roots":{}}"#), r#"{"roots":{}}"#);
-        assert_eq!(shown(new, "tools/call", r#"{"roots":{}}"#), r#"{"roots":{}}"#);
+        assert_eq!(shown(new, r#"{"roots":{}}"#), r#"{"roots":{}}"#);
     }
 
     #[test]

@@ -260,6 +260,7 @@ async fn ending(mut exchange: Exchange) -> (Vec<Message>, Outcome) {
         loop {
             match exchange.next().await {
                 Event::Notification(message) => notifications.push(message),
+                Event::StreamClosed => {}
                 Event::Done(outcome) => return outcome,
             }
         }

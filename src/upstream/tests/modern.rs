@@ -82,6 +82,7 @@ async fn a_stream_brings_notifications_and_one_end_however_it_is_split() {
     let result = loop {
         match exchange.next().await {
             Event::Notification(message) => methods.push(message),
+            Event::StreamClosed => panic!("a modern stream is not taken up again"),
             Event::Done(outcome) => break completed(outcome),
         }
     };

@@ -35,6 +35,8 @@ struct Shared {
     waiting: Mutex<HashMap<String, oneshot::Sender<Value>>>,
     /// The GET stream of each session.
     streams: Mutex<HashMap<String, mpsc::UnboundedSender<String>>>,
+    /// Calls whose streams were closed, by the id to come back with.
+    closed: Mutex<HashMap<String, oneshot::Sender<mpsc::UnboundedSender<String>>>>,
     sessions: AtomicUsize,
     questions: AtomicUsize,
     tools: Vec<&'static str>,
@@ -57,14 +59,24 @@ impl Turn {
 
     /// Asks the client on the session's own stream, which does not say which call asks.
     pub async fn ask_elsewhere(&self, method: &str, params: Value) -> Value {
-        let stream = loop {
+        let stream = self.own_stream().await;
+        self.asking(method, params, &stream).await
+    }
+
+    /// Says something on the session's own stream.
+    pub async fn notify_elsewhere(&self, method: &str, params: Value) {
+        let stream = self.own_stream().await;
+        let _ = stream.send(event(&json!({ "jsonrpc": "2.0", "method": method, "params": params })));
+    }
+
+    async fn own_stream(&self) -> mpsc::UnboundedSender<String> {
+        loop {
             let stream = self.state.streams.lock().unwrap().get(&self.session).cloned();
             match stream {
-                Some(stream) => break stream,
+                Some(stream) => return stream,
                 None => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
             }
-        };
-        self.asking(method, params, &stream).await
+        }
     }
 
     async fn asking(&self, method: &str, params: Value, stream: &mpsc::UnboundedSender<String>) -> Value {
@@ -80,6 +92,15 @@ impl Turn {
     #[expect(clippy::needless_pass_by_value, reason = "each test makes its message on the spot")]
     pub fn notify(&self, method: &str, params: Value) {
         let _ = self.events.send(event(&json!({ "jsonrpc": "2.0", "method": method, "params": params })));
+    }
+
+    /// Closes the stream of the call after an id to come back with, and waits until somebody did.
+    pub async fn close_stream(&mut self, id: &str) {
+        let (sender, back) = oneshot::channel();
+        self.state.closed.lock().unwrap().insert(id.to_owned(), sender);
+        let _ = self.events.send(format!("id: {id}\nretry: 10\ndata:\n\n"));
+        self.events = mpsc::unbounded_channel().0;
+        self.events = back.await.unwrap();
     }
 
     /// The answer to the call: one text.
@@ -104,6 +125,7 @@ impl Old {
             arrived: Mutex::default(),
             waiting: Mutex::default(),
             streams: Mutex::default(),
+            closed: Mutex::default(),
             sessions: AtomicUsize::new(0),
             questions: AtomicUsize::new(0),
             tools: tools.to_vec(),
@@ -124,6 +146,11 @@ async fn answer(State(state): State<Arc<Shared>>, verb: Method, headers: HeaderM
     let session = headers.get("mcp-session-id").map_or("", |value| value.to_str().unwrap()).to_owned();
     if verb == Method::GET {
         let (sender, receiver) = mpsc::unbounded_channel();
+        let last = headers.get("last-event-id").map(|id| id.to_str().unwrap());
+        if let Some(back) = last.and_then(|id| state.closed.lock().unwrap().remove(id)) {
+            let _ = back.send(sender);
+            return stream(receiver);
+        }
         state.streams.lock().unwrap().insert(session, sender);
         return stream(receiver);
     }
@@ -138,11 +165,13 @@ async fn answer(State(state): State<Arc<Shared>>, verb: Method, headers: HeaderM
     match message["method"].as_str() {
         Some("initialize") => {
             let number = state.sessions.fetch_add(1, Ordering::SeqCst);
-            let mut response = reply(json!({ "protocolVersion": "2025-11-25", "capabilities": { "tools": {} },
+            let mut response =
+                reply(json!({ "protocolVersion": "2025-11-25", "capabilities": { "tools": {}, "logging": {} },
                 "serverInfo": { "name": "old", "version": "1" } }));
             response.headers_mut().insert("mcp-session-id", format!("session-{number}").parse().unwrap());
             response
         }
+        Some("logging/setLevel") => reply(json!({})),
         Some("tools/list") => {
             let tools: Vec<_> = state.tools.iter().map(|name| tool(name)).collect();
             reply(json!({ "tools": tools }))

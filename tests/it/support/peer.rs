@@ -65,7 +65,7 @@ impl Peer {
         capabilities["tools"] = json!({});
         let (told, _) = tokio::sync::broadcast::channel(16);
         let shared = Arc::new(Shared { legacy, capabilities, tools, reached: Mutex::default(), told, script });
-        let router = axum::Router::new().route("/mcp", post(answer)).with_state(Arc::clone(&shared));
+        let router = axum::Router::new().route("/mcp", post(answer).get(own_stream)).with_state(Arc::clone(&shared));
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         Self { url, shared }
     }
@@ -130,6 +130,18 @@ async fn answer(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Byt
         response = response.header("mcp-session-id", "session-1");
     }
     response.body(Body::from(body.to_string())).unwrap()
+}
+
+/// The stream of a session, on which what the test tells of tasks names no request.
+async fn own_stream(State(shared): State<Arc<Shared>>) -> Response<Body> {
+    if !shared.legacy {
+        return Response::builder().status(StatusCode::METHOD_NOT_ALLOWED).body(Body::empty()).unwrap();
+    }
+    let rest = futures_util::stream::unfold(shared.told.subscribe(), |mut told| async move {
+        let message = json!({ "jsonrpc": "2.0", "method": "notifications/tasks", "params": told.recv().await.ok()? });
+        Some((Ok::<_, std::io::Error>(format!("data: {message}\n\n")), told))
+    });
+    Response::builder().header("content-type", "text/event-stream").body(Body::from_stream(rest)).unwrap()
 }
 
 /// Agrees to everything, and passes on what the test tells of tasks.

@@ -1,0 +1,136 @@
+//! Whose a question is that a legacy server asks without saying so.
+//!
+//! Decides it by what the calls of one session are doing. Knows nothing of what is asked. Invariant: it is never
+//! guessed among calls that the server works on, and no question crosses from one session to another.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::answer::member;
+use crate::wire::mcp::meta;
+use crate::wire::{Json, Message, Value};
+
+/// How many questions of one call wait for their answers.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Unanswered(Arc<AtomicUsize>);
+
+impl Unanswered {
+    pub(super) fn asked(&self) {
+        self.0.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(super) fn answered(&self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    pub(super) fn is_any(&self) -> bool {
+        self.0.load(Ordering::Acquire) > 0
+    }
+}
+
+/// What tells one call of a session from the others.
+#[derive(Debug)]
+pub(super) struct Traits {
+    pub(super) unanswered: Unanswered,
+    /// The server's own id of the task that it is about.
+    task: Option<String>,
+}
+
+impl Traits {
+    /// Those of a request with these parameters.
+    pub(super) fn of(params: &Json, unanswered: Unanswered) -> Self {
+        let task = params.value().as_object().and_then(|params| params.get("taskId")).and_then(Value::as_str);
+        Self { unanswered, task: task.map(Into::into) }
+    }
+}
+
+/// Whose a question is.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Whose<T> {
+    /// This call's.
+    Of(T),
+    /// It may be any of several.
+    Unclear,
+    /// Nobody asked anything.
+    Nobodys,
+}
+
+/// Finds out whose a question is: that of the task which it names; else the only call's that the server works on. A
+/// call that waits for an answer is not worked on, and asks more only where nothing else is.
+pub(super) fn whose<'a, T>(question: &Message, calls: impl Iterator<Item = (T, &'a Traits)>) -> Whose<T> {
+    let related = member(question.params(), "_meta", meta::RELATED_TASK).and_then(Value::as_object);
+    let named = related.and_then(|related| related.get("taskId")).and_then(Value::as_str);
+    let (mut about_it, mut working, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
+    for (call, traits) in calls {
+        if named.is_some() && traits.task.as_deref() == named.as_deref() {
+            about_it.push(call);
+        } else if traits.unanswered.is_any() {
+            waiting.push(call);
+        } else {
+            working.push(call);
+        }
+    }
+    for mut group in [about_it, working, waiting] {
+        match (group.pop(), group.is_empty()) {
+            (Some(only), true) => return Whose::Of(only),
+            (Some(_), false) => return Whose::Unclear,
+            (None, _) => {}
+        }
+    }
+    Whose::Nobodys
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn of(question: &serde_json::Value, calls: &[(Option<&str>, bool)]) -> Whose<usize> {
+        let question = Message::request(&Json::of("q"), "elicitation/create", &Json::of(question));
+        let traits: Vec<_> = calls
+            .iter()
+            .map(|(task, waits)| {
+                let unanswered = Unanswered::default();
+                if *waits {
+                    unanswered.asked();
+                }
+                Traits::of(&Json::of(&json!({ "taskId": task })), unanswered)
+            })
+            .collect();
+        whose(&question, traits.iter().enumerate())
+    }
+
+    #[test]
+    fn a_question_belongs_to_the_only_call_that_is_worked_on() {
+        let (works, waits) = ((None, false), (None, true));
+        assert_eq!(of(&json!({}), &[]), Whose::Nobodys);
+        assert_eq!(of(&json!({}), &[works]), Whose::Of(0));
+        assert_eq!(of(&json!({}), &[works, works]), Whose::Unclear);
+        assert_eq!(of(&json!({}), &[waits, works, waits]), Whose::Of(1));
+        assert_eq!(of(&json!({}), &[waits, works, works]), Whose::Unclear);
+        assert_eq!(of(&json!({}), &[waits]), Whose::Of(0), "it asks two things at once");
+        assert_eq!(of(&json!({}), &[waits, waits]), Whose::Unclear);
+    }
+
+    #[test]
+    fn a_question_that_names_its_task_belongs_to_whoever_waits_for_that() {
+        let about = |task: &str| json!({ "_meta": { meta::RELATED_TASK: { "taskId": task } } });
+        let calls = [(Some("a"), true), (Some("b"), false), (None, false)];
+        assert_eq!(of(&about("a"), &calls), Whose::Of(0));
+        assert_eq!(of(&about("b"), &calls), Whose::Of(1));
+        assert_eq!(of(&about("c"), &calls), Whose::Unclear);
+        assert_eq!(of(&about("b"), &[(Some("b"), false), (Some("b"), false)]), Whose::Unclear);
+    }
+
+    #[test]
+    fn an_answer_takes_the_question_away() {
+        let unanswered = Unanswered::default();
+        unanswered.asked();
+        unanswered.asked();
+        unanswered.answered();
+        assert!(unanswered.is_any());
+        unanswered.answered();
+        assert!(!unanswered.is_any());
+    }
+}

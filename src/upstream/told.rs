@@ -1,0 +1,97 @@
+//! A listen for tasks at a server that has sessions and no listens: what it tells, it tells its whole session.
+//!
+//! Decides when such a listen is agreed to and when it is over. Knows nothing of who listens. Invariant: a listen
+//! hears of the tasks that it named and no others, and ends when something may have been missed.
+
+use tokio::sync::{broadcast, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::answer::member;
+use super::drive::{self, Answers, Patience};
+use super::exchange::{Event, Opened, Signal};
+use super::legacy::Session;
+use super::pool::Lease;
+use super::server::Parcel;
+use super::stdio::Running;
+use crate::outcome::{Failure, Outcome, Reason};
+use crate::wire::{Askable, Json, Message, Value};
+
+/// The tasks that a request wants to hear of, where its server tells of tasks without being asked.
+pub(super) fn wanted(parcel: &Parcel, declared: Askable) -> Option<Vec<String>> {
+    let listens = parcel.listening && declared.has_tasks() && !parcel.errand;
+    let ids = member(parcel.outgoing.params.value().as_object(), "notifications", "taskIds").filter(|_| listens)?;
+    Some(ids.as_array()?.filter_map(|id| id.as_str().map(Into::into)).collect())
+}
+
+/// Listens in a session, which has to have a stream of its own.
+pub(super) async fn in_session(session: Lease<Session>, ids: Vec<String>, patience: Patience) -> Opened {
+    let mut stream = session.own_stream.subscribe();
+    if !*stream.borrow_and_update() {
+        let failure = Failure::before(Reason::UpstreamClosed, "its session has no stream to be told anything on");
+        return Opened::Done(Outcome::Failed(failure));
+    }
+    let updates = session.updates.subscribe();
+    listen(Told { updates, lost: Lost::Stream(stream), ids, begun: false, _held: session }, patience).await
+}
+
+/// Listens to a process.
+pub(super) async fn by_process(running: Lease<Running>, ids: Vec<String>, patience: Patience) -> Opened {
+    let (updates, over) = (running.process.updates.subscribe(), running.process.over.clone());
+    listen(Told { updates, lost: Lost::Process(over), ids, begun: false, _held: running }, patience).await
+}
+
+async fn listen<L: Send + 'static>(told: Told<L>, patience: Patience) -> Opened {
+    drive::drive(told, patience, patience.first_byte, None).await
+}
+
+struct Told<L> {
+    updates: broadcast::Receiver<Message>,
+    lost: Lost,
+    ids: Vec<String>,
+    begun: bool,
+    /// The session or process stays for as long as somebody listens.
+    _held: L,
+}
+
+/// How it shows that nothing more is heard.
+enum Lost {
+    Stream(watch::Receiver<bool>),
+    Process(CancellationToken),
+}
+
+impl Lost {
+    async fn lost(&mut self) {
+        match self {
+            // Another one may be open by now: something was missed in between all the same.
+            Self::Stream(stream) => drop(stream.changed().await),
+            Self::Process(over) => over.cancelled().await,
+        }
+    }
+}
+
+impl<L: Send + 'static> Answers for Told<L> {
+    async fn draw(&mut self) -> Signal {
+        if !self.begun {
+            self.begun = true;
+            let agreed = serde_json::json!({ "notifications": { "taskIds": self.ids } });
+            let agreed = Message::notification("notifications/subscriptions/acknowledged", Some(&Json::of(&agreed)));
+            return Signal::Event(Event::Notification(agreed));
+        }
+        loop {
+            let heard = tokio::select! {
+                biased;
+                heard = self.updates.recv() => heard.ok(),
+                () = self.lost.lost() => None,
+            };
+            let Some(message) = heard else {
+                let failure = Failure::after(Reason::UpstreamClosed, "something that it told may have been missed");
+                return Signal::Event(Event::Done(Outcome::Failed(failure)));
+            };
+            let named = message.params().and_then(|params| params.get("taskId")).and_then(Value::as_str);
+            let is_wanted = named.is_some_and(|named| self.ids.iter().any(|id| *id == *named));
+            if message.method() == "notifications/tasks" && is_wanted {
+                return Signal::Event(Event::Notification(message));
+            }
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! Tasks of 2025-11-25 that ask their user, followed by clients that know tasks as the extension has them.
+
+use serde_json::{Value, json};
+
+use crate::input::may_ask;
+use crate::support::client::{Answer, Client};
+use crate::support::eventually;
+use crate::support::gateway::{DEVELOPERS_MAY, Gateway, Setup};
+use crate::support::issuer::Issuer;
+use crate::tasks::{ask, ask_askable};
+
+/// `once` and `twice` ask so often, over the stream of the result; `mute` says that it asks, and asks nothing.
+const PROCESS: &str = r#"
+import json, sys
+
+def say(message):
+    print(json.dumps({"jsonrpc": "2.0", **message}), flush=True)
+
+def schema():
+    return {"type": "object", "properties": {}}
+
+task = {"taskId": "inner-7f3a", "createdAt": "2026-11-24T10:00:00Z", "lastUpdatedAt": "2026-11-24T10:00:00Z",
+        "ttl": 60000, "pollInterval": 1}
+name, status, answers, waiting, asked, cancelled = None, "input_required", [], [], 0, False
+
+def go_on():
+    """Asks what is not asked yet, or ends."""
+    global status, asked
+    if name == "mute":
+        return
+    if len(answers) == {"once": 1, "twice": 2}[name]:
+        status = "completed"
+        for id in waiting:
+            text = json.dumps({"answers": answers, "asked": asked})
+            say({"id": id, "result": {"content": [{"type": "text", "text": text}]}})
+        waiting.clear()
+    elif asked == len(answers) and waiting:
+        asked += 1
+        say({"id": "q%d" % asked, "method": "elicitation/create",
+             "params": {"message": "Sure %d?" % asked, "requestedSchema": schema(),
+                        "_meta": {"io.modelcontextprotocol/related-task": {"taskId": task["taskId"]}}}})
+
+for line in sys.stdin:
+    message = json.loads(line)
+    method, id, params = message.get("method"), message.get("id"), message.get("params", {})
+    if method is None:
+        answers.append(message["result"]["action"])
+        go_on()
+    elif method == "initialize":
+        say({"id": id, "result": {"protocolVersion": "2025-11-25", "serverInfo": {"name": "child", "version": "1"},
+             "capabilities": {"tools": {}, "tasks": {"cancel": {}, "requests": {"tools": {"call": {}}}}}}})
+    elif method == "tools/list":
+        say({"id": id, "result": {"tools": [{"name": one, "inputSchema": schema(), "execution":
+             {"taskSupport": "required"}} for one in ("once", "twice", "mute")] + [{"name": "seen", "inputSchema": schema()}]}})
+    elif method == "tools/call" and params["name"] == "seen":
+        text = json.dumps({"cancelled": cancelled, "waiting": len(waiting)})
+        say({"id": id, "result": {"content": [{"type": "text", "text": text}]}})
+    elif method == "tools/call":
+        name = params["name"]
+        say({"id": id, "result": {"task": {**task, "status": status}}})
+    elif method == "tasks/get":
+        say({"id": id, "result": {**task, "status": status}})
+    elif method == "tasks/cancel":
+        cancelled, status = True, "cancelled"
+        say({"id": id, "result": {**task, "status": status}})
+    elif method == "tasks/result":
+        waiting.append(id)
+        go_on()
+    elif method == "notifications/cancelled":
+        waiting = [one for one in waiting if one != params["requestId"]]
+    elif id is not None:
+        say({"id": id, "error": {"code": -32601, "message": "method not found"}})
+"#;
+
+struct Test {
+    _issuer: Issuer,
+    _directory: tempfile::TempDir,
+    gateway: Gateway,
+    client: Client,
+}
+
+async fn start() -> Test {
+    let (issuer, directory) = (Issuer::start().await, tempfile::tempdir().unwrap());
+    let path = directory.path().join("server.py");
+    std::fs::write(&path, PROCESS).unwrap();
+    let (python, path) = (crate::stdio::python(), path.display().to_string());
+    let setup = Setup::new(&issuer).policy(&may_ask(&["elicit"])).stdio_server("tools", &[&python, &path], "");
+    let gateway = setup.start().await;
+    let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
+    Test { _issuer: issuer, _directory: directory, gateway, client }
+}
+
+async fn begin(client: &Client, name: &str) -> String {
+    let params = json!({ "name": format!("tools__{name}"), "arguments": {} });
+    let answer = ask_askable(client, "tools/call", params).await;
+    assert_eq!(answer.result()["resultType"], "task", "{}", answer.text);
+    answer.result()["taskId"].as_str().unwrap().to_owned()
+}
+
+async fn get(client: &Client, id: &str) -> Answer {
+    ask_askable(client, "tasks/get", json!({ "taskId": id })).await
+}
+
+async fn update(client: &Client, id: &str, action: &str) -> Answer {
+    let answers = json!({ "elicitation": { "action": action, "content": {} } });
+    ask_askable(client, "tasks/update", json!({ "taskId": id, "inputResponses": answers })).await
+}
+
+fn question(answer: &Answer) -> &str {
+    assert_eq!(answer.result()["status"], "input_required", "{}", answer.text);
+    answer.result()["inputRequests"]["elicitation"]["params"]["message"].as_str().unwrap()
+}
+
+fn told(result: &Value) -> Value {
+    serde_json::from_str(result["content"][0]["text"].as_str().unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn what_a_task_of_2025_asks_stands_in_the_task_and_its_answers_reach_it() {
+    let test = start().await;
+    let id = begin(&test.client, "twice").await;
+    for _ in 0..2 {
+        let asked = get(&test.client, &id).await;
+        assert_eq!(question(&asked), "[tools] Sure 1?", "{}", asked.text);
+        assert!(!asked.text.contains("inner-7f3a") && asked.result().get("requestState").is_none(), "{}", asked.text);
+    }
+    let other = json!({ "taskId": id, "inputResponses": { "another": {} } });
+    assert_eq!(ask_askable(&test.client, "tasks/update", other).await.result()["resultType"], "complete");
+    assert_eq!(question(&get(&test.client, &id).await), "[tools] Sure 1?", "that answered something else");
+    let taken = update(&test.client, &id, "accept").await;
+    assert_eq!(taken.result(), &json!({ "resultType": "complete" }), "{}", taken.text);
+    eventually("the second question", async || question(&get(&test.client, &id).await) == "[tools] Sure 2?").await;
+    update(&test.client, &id, "decline").await;
+    eventually("the end", async || get(&test.client, &id).await.result()["status"] == "completed").await;
+    let done = get(&test.client, &id).await;
+    let told = told(&done.result()["result"]);
+    assert_eq!(told, json!({ "answers": ["accept", "decline"], "asked": 2 }), "each was asked once: {}", done.text);
+}
+
+#[tokio::test]
+async fn a_task_of_2025_that_asks_what_no_rule_allows_is_neither_shown_nor_answered() {
+    let test = start().await;
+    let id = begin(&test.client, "once").await;
+    assert_eq!(question(&get(&test.client, &id).await), "[tools] Sure 1?");
+    test.gateway.write_policy(DEVELOPERS_MAY);
+    assert!(test.gateway.command(&["reload"]).status.success());
+    let refused = get(&test.client, &id).await;
+    assert!(refused.text.contains("input_refused") && !refused.text.contains("Sure"), "{}", refused.text);
+    let refused = update(&test.client, &id, "accept").await;
+    assert!(refused.text.contains("input_refused"), "{}", refused.text);
+}
+
+#[tokio::test]
+async fn a_task_of_2025_that_asks_a_client_that_cannot_be_asked_has_failed() {
+    let test = start().await;
+    let id = begin(&test.client, "once").await;
+    let failed = ask(&test.client, "tasks/get", json!({ "taskId": id })).await;
+    assert_eq!(failed.result()["status"], "failed", "{}", failed.text);
+    assert!(!failed.text.contains("Sure"), "{}", failed.text);
+}
+
+#[tokio::test]
+async fn what_waits_for_an_answer_goes_when_its_task_is_cancelled() {
+    let test = start().await;
+    let id = begin(&test.client, "once").await;
+    question(&get(&test.client, &id).await);
+    let seen = async || {
+        let params = json!({ "name": "tools__seen", "arguments": {} });
+        told(ask_askable(&test.client, "tools/call", params).await.result())
+    };
+    assert_eq!(seen().await, json!({ "cancelled": false, "waiting": 1 }));
+    assert_eq!(ask_askable(&test.client, "tasks/cancel", json!({ "taskId": id })).await.status, 200);
+    eventually("the end of what waited", async || seen().await == json!({ "cancelled": true, "waiting": 0 })).await;
+}
+
+#[tokio::test]
+async fn a_task_of_2025_that_says_that_it_asks_and_not_what_is_shown_as_working() {
+    let test = start().await;
+    let id = begin(&test.client, "mute").await;
+    let begun = std::time::Instant::now();
+    let shown = get(&test.client, &id).await;
+    assert!(begun.elapsed() >= bailiwick::limit::TASK_QUESTION_WAIT, "it was waited for");
+    assert_eq!(shown.result()["status"], "working", "{}", shown.text);
+}
