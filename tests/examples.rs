@@ -25,7 +25,8 @@ fn configurations() -> Vec<PathBuf> {
     let mut found = vec![root().join("servers.toml")];
     for entry in std::fs::read_dir(root().join("examples")).unwrap() {
         let path = entry.unwrap().path();
-        if path.is_dir() {
+        // What it takes to run any of them is no configuration.
+        if path.is_dir() && !path.ends_with("deploy") {
             let file = path.join("servers.toml");
             assert!(file.is_file(), "{} has no servers.toml", path.display());
             found.push(file);
@@ -164,4 +165,65 @@ fn the_page_has_every_key_of_conditions_and_expected_decisions_and_no_other() {
     conditions.extend(["all", "any"].map(str::to_owned));
     assert_eq!(documented("`policies/conditions.toml`"), conditions);
     assert_eq!(documented("`policies/tests.toml`"), read_by("expect.rs"));
+}
+
+/// A file of `examples/deploy`.
+fn deployed(name: &str) -> String {
+    std::fs::read_to_string(root().join("examples/deploy").join(name)).unwrap()
+}
+
+/// The words of a text that a metric's or a reason's name may be.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_').filter(|word| !word.is_empty())
+}
+
+#[test]
+fn alerts_and_dashboard_name_only_metrics_and_reasons_that_there_are() {
+    let metrics = bailiwick::record::Metrics::new();
+    metrics.refused(bailiwick::outcome::Reason::NotAllowed);
+    let server = bailiwick::ids::ServerId::new("git").unwrap();
+    metrics.upstream(&server, true);
+    let server = bailiwick::record::ServerLabel(Some(server));
+    metrics.ended(server, "tools/call", "complete", std::time::Duration::from_millis(1));
+    let known = metrics.encode();
+    let reasons: BTreeSet<&str> = bailiwick::outcome::Reason::ALL.iter().map(|reason| reason.code()).collect();
+    for file in ["alerts.yml", "dashboard.json"] {
+        let text = deployed(file);
+        let named: BTreeSet<&str> = words(&text).filter(|word| word.starts_with("bailiwick_")).collect();
+        assert!(named.len() >= 5, "{file} names {named:?}");
+        for metric in named {
+            assert!(words(&known).any(|word| word == metric), "{file}: there is no metric {metric}");
+        }
+        for matched in text.split("reason=").skip(1) {
+            let list = matched.split('"').nth(1).unwrap().trim_end_matches('\\');
+            for reason in list.split('|').filter(|reason| !reason.ends_with(".*")) {
+                assert!(reasons.contains(reason), "{file}: there is no reason {reason}");
+            }
+        }
+    }
+    let dashboard: serde_json::Value = serde_json::from_str(&deployed("dashboard.json")).unwrap();
+    assert!(dashboard["panels"].as_array().unwrap().len() >= 8);
+}
+
+#[test]
+fn the_systemd_unit_starts_what_there_is_and_is_one_that_systemd_reads() {
+    let unit = deployed("bailiwick.service");
+    for line in unit.lines().filter(|line| line.starts_with("Exec")) {
+        let words: Vec<&str> = line.split_once('=').unwrap().1.split(' ').skip(1).collect();
+        let (code, help, _) = bailiwick(&[words[0], "--help"]);
+        assert!(code == Some(0) && help.contains(words[1]), "{line}");
+    }
+    let Ok(verified) = std::process::Command::new("systemd-analyze")
+        .args(["verify", "--man=no", "--recursive-errors=no"])
+        .arg(root().join("examples/deploy/bailiwick.service"))
+        .output()
+    else {
+        eprintln!("skipped: there is no systemd-analyze on this machine");
+        return;
+    };
+    let said = String::from_utf8(verified.stderr).unwrap();
+    // That the program is not installed here is no mistake in the unit.
+    let mistakes: Vec<&str> =
+        said.lines().filter(|line| line.contains("bailiwick.service") && !line.contains("is not executable")).collect();
+    assert!(mistakes.is_empty(), "{mistakes:?}");
 }

@@ -6,6 +6,7 @@
 //! asks.
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
 use super::Request;
 use super::retry::Retry;
@@ -13,8 +14,10 @@ use super::task::Augmented;
 use crate::catalog::{Target, Wanted, uri};
 use crate::ids::Action;
 use crate::outcome::{Reason, Refusal};
-use crate::wire::mcp::{Era, Method, meta};
+use crate::wire::mcp::{Era, Method, Version, meta};
 use crate::wire::{Edit, Json, Object, Outgoing, Value};
+
+static MODERN: LazyLock<Json> = LazyLock::new(|| Json::of(Version::V2026_07_28.as_str()));
 
 /// What a request asks for.
 pub struct Asked<'a> {
@@ -127,7 +130,8 @@ impl<'a> Asked<'a> {
         let mut meta_edits = vec![
             Edit::Set(meta::CLIENT_CAPABILITIES, capabilities),
             Edit::Remove(meta::PROGRESS_TOKEN),
-            Edit::Remove(meta::PROTOCOL_VERSION),
+            // As most servers speak it; the adapter takes it out again for the others.
+            Edit::Set(meta::PROTOCOL_VERSION, MODERN.clone()),
             Edit::RemovePrefix(meta::OWN_PREFIX),
         ];
         if let Some(info) = &request.client.info {

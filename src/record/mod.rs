@@ -35,6 +35,6 @@ pub use entry::{Entry, Evidence};
 pub use event::{Attempt, Intent};
 pub use journal::{Journal, JournalSettings, Recovered};
 pub use keys::JournalKey;
-pub use metrics::Metrics;
+pub use metrics::{Metrics, ServerLabel};
 pub use verify::{Verdict, verify};
 pub use who::Who;

@@ -238,6 +238,12 @@ impl Writer {
         let mut lines = Lines::default();
         let mut backlog: Option<Backlog> = None;
         let mut last_line = Instant::now();
+        let gather =
+            std::time::Duration::from_micros(std::env::var("BW_GATHER").ok().and_then(|v| v.parse().ok()).unwrap_or(0));
+        if let Some(slack) = std::env::var("BW_SLACK").ok().and_then(|v| v.parse::<u64>().ok()) {
+            let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(slack));
+        }
+        let mut together = false;
         loop {
             let idle = last_line.elapsed() >= limit::JOURNAL_IDLE_AFTER;
             if idle
@@ -250,10 +256,14 @@ impl Writer {
             if !self.shared.wait_for_work(idle, backlog.is_some()) {
                 break;
             }
+            if together && !gather.is_zero() {
+                std::thread::sleep(gather);
+            }
             // The files first, the lines second: the order of the queue is the order of the file.
             // Whoever panicked with them in hand left nobody knows what.
             let Ok(mut appender) = self.appender.lock() else { return };
             let work = self.shared.take(&mut lines);
+            together = work.urgent && lines.iter().filter(|(_, mark)| matches!(mark, Mark::Opens(_))).nth(1).is_some();
             if let Some(late) = self.shared.direct.as_ref().and_then(Direct::take_backlog) {
                 backlog = Some(match backlog.take() {
                     Some(own) => own.with(&late),

@@ -11,7 +11,7 @@ use http::HeaderValue;
 
 use crate::outcome::{Origin, Outcome, Resume};
 use crate::wire::mcp::{Era, Version, meta};
-use crate::wire::{Askable, Edit, Json, Outgoing, Value, without_own_keys};
+use crate::wire::{Askable, Edit, Json, Object, Outgoing, Value, without_own_keys};
 
 static MODERN: LazyLock<Json> = LazyLock::new(|| Json::of(Version::V2026_07_28.as_str()));
 static EMPTY: LazyLock<Json> = LazyLock::new(|| Json::of(&serde_json::Map::new()));
@@ -21,6 +21,10 @@ pub(super) fn parameters(outgoing: &Outgoing, era: Era, token: Option<&Json>) ->
     let Some(empty) = EMPTY.value().as_object() else { return EMPTY.clone() };
     let object = outgoing.params.value().as_object().unwrap_or(empty);
     let old = object.get("_meta").and_then(Value::as_object).unwrap_or(empty);
+    // Most calls go from a modern client to a modern server without progress: then nothing is left to change.
+    if era == Era::Modern && token.is_none() && is_modern(old) {
+        return outgoing.params.clone();
+    }
     let progress =
         token.map_or(Edit::Remove(meta::PROGRESS_TOKEN), |token| Edit::Set(meta::PROGRESS_TOKEN, token.clone()));
     let new = match era {
@@ -48,6 +52,21 @@ pub(super) fn parameters(outgoing: &Outgoing, era: Era, token: Option<&Json>) ->
         }
         Era::Legacy => object.edited(&[meta]),
     }
+}
+
+/// Whether a `_meta` is what a modern server expects, and holds nothing that it must not see.
+fn is_modern(members: Object<'_>) -> bool {
+    let (mut version, mut capabilities) = (false, false);
+    for (key, value) in members.members() {
+        match key.as_ref() {
+            meta::PROTOCOL_VERSION if value.raw() == MODERN.as_str() => version = true,
+            meta::CLIENT_CAPABILITIES => capabilities = true,
+            meta::PROTOCOL_VERSION | meta::PROGRESS_TOKEN => return false,
+            key if key.starts_with(meta::OWN_PREFIX) => return false,
+            _ => {}
+        }
+    }
+    version && capabilities
 }
 
 /// Which endings a server may say that a result is.
@@ -144,6 +163,29 @@ mod tests {
             parameters(&full, Era::Modern, Some(&Json::of(&7))).as_str(),
             r#"{"_meta":{"io.modelcontextprotocol/clientCapabilities":{"sampling":{}},"progressToken":7,"traceparent":"00-1","io.modelcontextprotocol/protocolVersion":"2026-07-28"},"name":"a"}"#
         );
+    }
+
+    #[test]
+    fn what_is_modern_already_keeps_its_bytes_and_whatever_must_go_still_goes() {
+        let version = r#""io.modelcontextprotocol/protocolVersion":"2026-07-28""#;
+        let capabilities = r#""io.modelcontextprotocol/clientCapabilities":{}"#;
+        let shaped = |meta: &str| {
+            let params = Json::parse(format!(r#"{{"_meta": {{{meta}}},"name":"a"}}"#), crate::wire::Source::Client);
+            let outgoing = Outgoing { params: params.unwrap(), ..outgoing(&json!({})) };
+            parameters(&outgoing, Era::Modern, None).as_str().to_owned()
+        };
+        let modern = format!("{version},{capabilities}");
+        assert_eq!(shaped(&modern), format!(r#"{{"_meta": {{{modern}}},"name":"a"}}"#));
+        let whole = format!(r#"{{"_meta":{{{modern}}},"name":"a"}}"#);
+        for more in [r#""progressToken":"theirs""#, r#""dev.bailiwick/call":1"#, r#""dev.bailiwick\/call":1"#] {
+            assert_eq!(shaped(&format!("{modern},{more}")), whole, "{more}");
+        }
+        assert_eq!(
+            shaped(&format!(r#"{version},"x":1"#)),
+            format!(r#"{{"_meta":{{{capabilities},{version},"x":1}},"name":"a"}}"#)
+        );
+        let other = version.replace("2026", "2025");
+        assert_eq!(shaped(&format!("{other},{capabilities}")), whole);
     }
 
     #[test]

@@ -8,7 +8,7 @@ pub struct Outgoing {
     /// The method, in its modern spelling.
     pub method: String,
     /// The parameters. `_meta` holds the client's `clientCapabilities`, `clientInfo` and `logLevel` under
-    /// their modern keys whatever the client's era; the adapter sets the version and the progress token.
+    /// their modern keys whatever the client's era; the adapter sees to the version and sets the progress token.
     pub params: Json,
     /// What `Mcp-Name` mirrors: the tool or prompt name, or the URI, in the upstream's spelling.
     pub name: Option<String>,
