@@ -25,7 +25,7 @@ use crate::identity::{Identity, Revocations};
 use crate::ids::ReplicaId;
 use crate::policy::FailedTest;
 use crate::record::event::StartNote;
-use crate::record::{Journal, JournalKey, JournalSettings, Metrics};
+use crate::record::{CheckpointKeys, Journal, JournalKey, JournalSettings, Keeping, Metrics};
 use crate::store::{StateDirectory, Store};
 use crate::upstream::{Change, Upstreams};
 use crate::wire::handle::Sealer;
@@ -158,6 +158,10 @@ async fn open(snapshot: Snapshot, reloader: Reloader) -> Result<Opened, StartErr
         durability: config.gateway.durability,
         key: JournalKey::open(state.path()).map_err(trouble)?,
         metrics,
+        keeping: Some(Keeping {
+            config: config.record.clone(),
+            keys: CheckpointKeys::open(state.path(), &replica).map_err(trouble)?,
+        }),
     })
     .map_err(trouble)?;
     store.check_not_older_than(recovered.epoch).await.map_err(trouble)?;

@@ -57,6 +57,7 @@ pub const SECTIONS: &[&Section] = &[
     &TOP,
     &GATEWAY,
     &TLS,
+    &RECORD,
     &LIMITS,
     &ANONYMOUS,
     &ISSUER,
@@ -75,6 +76,7 @@ pub const TOP: Section = servers(
     "top level",
     &[
         required("gateway", "table"),
+        optional("record", "table"),
         optional("limits", "table"),
         optional("anonymous", "table"),
         optional("issuers", "tables by alias"),
@@ -105,6 +107,16 @@ pub const GATEWAY: Section = servers(
 
 /// `[gateway.tls]`.
 pub const TLS: Section = servers("[gateway.tls]", &[required("certificate", "path"), required("key", "path")]);
+
+/// `[record]`.
+pub const RECORD: Section = servers(
+    "[record]",
+    &[
+        // What was written since the last checkpoint is chained, but its end could be cut off unseen.
+        defaulted("checkpoint_interval", "duration", "\"60s\""),
+        defaulted("segment_bytes", "size", "\"8MiB\""),
+    ],
+);
 
 /// `[limits]`.
 pub const LIMITS: Section = servers(

@@ -36,6 +36,8 @@ pub use set::FileSet;
 pub struct Config {
     /// `[gateway]`.
     pub gateway: GatewayConfig,
+    /// `[record]`: how the record is signed and kept.
+    pub record: RecordConfig,
     /// `[limits]`: what one principal may use at once.
     pub quota: QuotaConfig,
     /// `[issuers.ALIAS]`, in the order of the file.
@@ -132,6 +134,23 @@ pub enum Durability {
     Fsync,
     /// In the page cache: survives our own death but not the machine's.
     Os,
+}
+
+/// `[record]`: how the record is signed and kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordConfig {
+    /// How often a checkpoint is signed, if something was written.
+    pub checkpoint_interval: Duration,
+    /// A segment is closed beyond this.
+    pub segment_bytes: u64,
+}
+
+#[cfg(test)]
+impl RecordConfig {
+    /// Nothing special.
+    pub(crate) const fn fixture() -> Self {
+        Self { checkpoint_interval: Duration::from_secs(60), segment_bytes: crate::limit::JOURNAL_SEGMENT_BYTES_MAX }
+    }
 }
 
 /// `[limits]`: what one principal may use at once.

@@ -9,6 +9,8 @@ use std::fs::{DirBuilder, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::fields::{OpenLeg, RepairFacts, RotationFacts, RotationFields};
 use super::line::{self, GENESIS, Header};
@@ -65,6 +67,25 @@ pub(super) struct Found {
     pub(super) epoch: Option<RevocationEpoch>,
 }
 
+/// How far the record has come: told by whoever writes, for those who read what was written.
+#[derive(Debug, Default)]
+pub(super) struct Position {
+    records: AtomicU64,
+    segment: AtomicU64,
+}
+
+impl Position {
+    /// Records that were written and stay.
+    pub(super) fn records(&self) -> u64 {
+        self.records.load(Ordering::Acquire)
+    }
+
+    /// The number of the first record of the segment that is written to.
+    pub(super) fn segment(&self) -> u64 {
+        self.segment.load(Ordering::Relaxed)
+    }
+}
+
 /// The one owner of the journal's files.
 #[derive(Debug)]
 pub(super) struct Appender {
@@ -80,6 +101,7 @@ pub(super) struct Appender {
     buffer: Vec<u8>,
     unsynced: bool,
     segment_bytes_max: u64,
+    position: Arc<Position>,
 }
 
 #[derive(Debug)]
@@ -107,6 +129,7 @@ impl Appender {
             buffer: Vec::new(),
             unsynced: false,
             segment_bytes_max: limit::JOURNAL_SEGMENT_BYTES_MAX,
+            position: Arc::default(),
         };
         for (first, path) in segment::segments(directory)?.into_iter().rev() {
             if appender.resume(first, path, &mut found)? {
@@ -115,6 +138,7 @@ impl Appender {
         }
         found.open = appender.open.values().copied().collect();
         found.open.sort_unstable_by_key(|open| open.leg);
+        appender.position.records.store(appender.next - 1, Ordering::Release);
         Ok((appender, found))
     }
 
@@ -191,6 +215,7 @@ impl Appender {
         self.write(fresh)?;
         self.unsynced = true;
         (self.next, self.digest) = (next, digest);
+        self.position.records.store(next - 1, Ordering::Release);
         for (_, mark) in lines.iter() {
             match mark {
                 Mark::Opens(open) => drop(self.open.insert(open.leg, open)),
@@ -223,9 +248,14 @@ impl Appender {
         }
     }
 
-    #[cfg(test)]
+    /// Closes segments that have become larger than this.
     pub(super) const fn limit_segments(&mut self, bytes_max: u64) {
         self.segment_bytes_max = bytes_max;
+    }
+
+    /// How far the record has come, also later.
+    pub(super) fn position(&self) -> Arc<Position> {
+        Arc::clone(&self.position)
     }
 
     /// Whether something was written that a crash of the machine would lose.
@@ -236,6 +266,7 @@ impl Appender {
     fn write(&mut self, fresh: bool) -> io::Result<()> {
         if fresh {
             self.segment = Some(self.create()?);
+            self.position.segment.store(self.next, Ordering::Relaxed);
         }
         let Some(segment) = &mut self.segment else { return Err(io::Error::other("no segment is open")) };
         let written = segment.is_in_place().and_then(|()| segment.file.write_all(&self.buffer));

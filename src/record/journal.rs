@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use super::appender::{Appender, Mark};
 use super::batch::{Settled, lock};
+use super::checkpoint::CheckpointKeys;
 use super::direct::Direct;
 use super::entry::unavailable;
 use super::event::{Attempt, Intent, Listing, ReloadNote, RevocationNote, StartNote};
@@ -22,11 +23,12 @@ use super::fields::{
     StartFields, StopFacts, StopFields,
 };
 use super::keys::JournalKey;
+use super::ledger::{Follows, Ledger, Signal};
 use super::line::{self, Header};
 use super::metrics::Metrics;
 use super::noise::Noise;
 use super::writer::{Shared, Writer};
-use crate::config::Durability;
+use crate::config::{Durability, RecordConfig};
 use crate::ids::{CallId, LegId, ReplicaId, RevocationEpoch};
 use crate::limit;
 use crate::outcome::{Failure, Reason, Stop};
@@ -43,6 +45,17 @@ struct Handle {
     noise: Arc<Noise>,
     thread: std::sync::Mutex<Option<std::thread::JoinHandle<()>>>,
     relay: tokio::task::AbortHandle,
+    ledger: Arc<Signal>,
+    ledger_thread: std::sync::Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+/// How the record is kept over time.
+#[derive(Debug)]
+pub struct Keeping {
+    /// What the configuration says.
+    pub config: RecordConfig,
+    /// Who signs.
+    pub keys: CheckpointKeys,
 }
 
 /// What a journal needs to start.
@@ -58,6 +71,8 @@ pub struct JournalSettings<'a> {
     pub key: JournalKey,
     /// Where it is counted.
     pub metrics: Arc<Metrics>,
+    /// Checkpoints and files over time; without it lines are only written, and the next gateway sees to the rest.
+    pub keeping: Option<Keeping>,
 }
 
 /// What was found when the journal was taken over.
@@ -94,7 +109,11 @@ impl Journal {
     pub fn start(settings: JournalSettings<'_>) -> Result<(Self, Recovered), JournalError> {
         let directory = directory(settings.state);
         let error = |problem| JournalError { place: directory.display().to_string(), problem };
-        let (appender, found) = Appender::open(&directory, settings.replica).map_err(error)?;
+        let (mut appender, found) = Appender::open(&directory, settings.replica).map_err(error)?;
+        if let Some(keeping) = &settings.keeping {
+            appender.limit_segments(keeping.config.segment_bytes);
+        }
+        let position = appender.position();
         let appender = Arc::new(std::sync::Mutex::new(appender));
         let direct = match settings.durability {
             Durability::Os => Some(Direct::new(Arc::clone(&appender))),
@@ -108,10 +127,27 @@ impl Journal {
             durability: settings.durability,
             replica: settings.replica,
         };
-        let thread = std::thread::Builder::new()
-            .name("journal".to_owned())
-            .spawn(move || writer.run())
-            .map_err(|problem| JournalError { place: directory.display().to_string(), problem })?;
+        let thread =
+            std::thread::Builder::new().name("journal".to_owned()).spawn(move || writer.run()).map_err(error)?;
+        let ledger = Arc::<Signal>::default();
+        let ledger_thread = match settings.keeping {
+            None => None,
+            Some(Keeping { config, keys }) => {
+                let follower = Ledger {
+                    directory: directory.clone(),
+                    replica: settings.replica,
+                    keys,
+                    interval: config.checkpoint_interval,
+                    shared: Arc::clone(&shared),
+                    found: position.records(),
+                    position,
+                    follows: Follows::Nothing,
+                };
+                let signal = Arc::clone(&ledger);
+                let thread = std::thread::Builder::new().name("ledger".to_owned());
+                Some(thread.spawn(move || follower.run(&signal)).map_err(error)?)
+            }
+        };
         let relay = tokio::spawn(Arc::clone(&shared.relay).run()).abort_handle();
         let handle = Handle {
             shared,
@@ -120,6 +156,8 @@ impl Journal {
             noise,
             thread: std::sync::Mutex::new(Some(thread)),
             relay,
+            ledger,
+            ledger_thread: std::sync::Mutex::new(ledger_thread),
         };
         let journal = Self(Arc::new(handle));
         let recovered = Recovered { epoch: found.epoch, unknown: found.open.len(), repairs: found.repairs.len() };
@@ -207,6 +245,14 @@ impl Journal {
         if let Some(thread) = thread {
             // The thread ends after one last sync.
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+        // Everything is written; what is signed last covers it.
+        self.0.ledger.stop();
+        if let Some(thread) = lock(&self.0.ledger_thread).take() {
+            let ended = tokio::task::spawn_blocking(move || thread.join());
+            if tokio::time::timeout(limit::LEDGER_STOP_MAX, ended).await.is_err() {
+                tracing::error!("the last checkpoint was not made in time; it is made at the next start");
+            }
         }
         stopped
     }
@@ -301,6 +347,7 @@ impl Journal {
 impl Drop for Handle {
     fn drop(&mut self) {
         self.shared.close();
+        self.ledger.stop();
         self.relay.abort();
     }
 }

@@ -46,6 +46,10 @@ pub struct Metrics {
     pub journal_wait_seconds: Histogram,
     /// Lines that found no place in the queue.
     pub journal_dropped: Counter,
+    /// Records that the last checkpoint covers.
+    pub checkpoint_records: Gauge<u64, AtomicU64>,
+    /// Whether checkpoints can be signed: 1 or 0.
+    pub checkpoint_well: Gauge,
     /// The revocation epoch that is in force.
     pub revocation_epoch: Gauge<u64, AtomicU64>,
 }
@@ -111,10 +115,13 @@ impl Metrics {
             journal_batch_lines: Histogram::new([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 1024.0]),
             journal_wait_seconds: short_buckets(),
             journal_dropped: Counter::default(),
+            checkpoint_records: Gauge::default(),
+            checkpoint_well: Gauge::default(),
             revocation_epoch: Gauge::default(),
             registry: Registry::default(),
         };
         metrics.journal_well.set(1);
+        metrics.checkpoint_well.set(1);
         let m = &metrics;
         registry.register("calls", "forwarded requests by how they ended", m.calls.clone());
         registry.register("call_duration_seconds", "from the durable intent to the end", m.call_seconds.clone());
@@ -126,6 +133,8 @@ impl Metrics {
         registry.register("journal_batch_lines", "lines of one write", m.journal_batch_lines.clone());
         registry.register("journal_wait_seconds", "wait of an intent until it is safe", m.journal_wait_seconds.clone());
         registry.register("journal_dropped_lines", "lines without a place in the queue", m.journal_dropped.clone());
+        registry.register("checkpoint_records", "records that are signed", m.checkpoint_records.clone());
+        registry.register("checkpoint_well", "whether checkpoints can be signed", m.checkpoint_well.clone());
         registry.register("revocation_epoch", "the revocation epoch in force", m.revocation_epoch.clone());
         Arc::new(Self { registry, ..metrics })
     }

@@ -6,10 +6,12 @@
 //! From proof to disk: [`entry`] seals a proof, [`journal`] makes the line ([`event`], `fields`, `line`), `writer`
 //! collects lines into batches, `appender` numbers and chains them, `batch` tells who waited;
 //! with `durability = "os"` whoever waits writes by itself (`direct`).
+//! `ledger` follows what was written, hashes it into a `tree` that is kept as `tiles`, and signs a [`checkpoint`].
 //! [`verify`] walks the chain back.
 
 mod appender;
 mod batch;
+pub mod checkpoint;
 mod direct;
 pub mod entry;
 pub mod event;
@@ -18,6 +20,7 @@ mod fields;
 pub(crate) mod fixture;
 pub mod journal;
 pub mod keys;
+mod ledger;
 mod line;
 pub mod metrics;
 mod noise;
@@ -27,13 +30,16 @@ pub mod redact;
 mod segment;
 #[cfg(test)]
 mod tests;
+mod tiles;
+mod tree;
 pub mod verify;
 pub mod who;
 mod writer;
 
+pub use checkpoint::CheckpointKeys;
 pub use entry::{Entry, Evidence};
 pub use event::{Attempt, Intent};
-pub use journal::{Journal, JournalSettings, Recovered};
+pub use journal::{Journal, JournalSettings, Keeping, Recovered};
 pub use keys::JournalKey;
 pub use metrics::Metrics;
 pub use verify::{Verdict, verify};

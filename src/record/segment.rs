@@ -5,7 +5,7 @@
 //! before a readable line is a break, because a crash cannot make it.
 
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -120,6 +120,23 @@ fn read(line: &[u8]) -> Option<Scanned<'_>> {
     serde_json::from_slice::<Scanned<'_>>(line).ok().filter(|scanned| scanned.v == 1)
 }
 
+/// The number of a line, as the writer puts it; `None` for what it cannot have written.
+pub(super) fn sequence(line: &[u8]) -> Option<u64> {
+    let digits = line.strip_prefix(br#"{"v":1,"seq":"#)?;
+    let end = memchr::memchr(b',', digits)?;
+    std::str::from_utf8(digits.get(..end)?).ok()?.parse().ok()
+}
+
+/// The complete lines of some bytes, without their breaks.
+pub(super) fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut start = 0;
+    memchr::memchr_iter(b'\n', bytes).filter_map(move |end| {
+        let line = bytes.get(start..end);
+        start = end + 1;
+        line
+    })
+}
+
 /// The segments of a directory, oldest first, with the number of each one's first line.
 pub(super) fn segments(directory: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     let mut segments = Vec::new();
@@ -140,8 +157,14 @@ pub(super) fn path(directory: &Path, first: u64) -> PathBuf {
 
 /// All of a segment, never through a link.
 pub(super) fn read_whole(path: &Path) -> io::Result<Vec<u8>> {
+    read_from(path, 0)
+}
+
+/// All of a segment from some position on, never through a link.
+pub(super) fn read_from(path: &Path, position: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let file = File::options().read(true).custom_flags(no_follow()).open(path)?;
+    let mut file = File::options().read(true).custom_flags(no_follow()).open(path)?;
+    file.seek(SeekFrom::Start(position))?;
     // A segment ends after the batch that crosses its limit.
     let bytes_max = limit::JOURNAL_SEGMENT_BYTES_MAX + 2 * limit::JOURNAL_QUEUE_BYTES_MAX as u64;
     file.take(bytes_max + 1).read_to_end(&mut bytes)?;
@@ -149,6 +172,17 @@ pub(super) fn read_whole(path: &Path) -> io::Result<Vec<u8>> {
         return Err(io::Error::other(format!("{} is larger than a segment can be", path.display())));
     }
     Ok(bytes)
+}
+
+/// A small text file, never through a link.
+pub(super) fn read_text(path: &Path, bytes_max: u64) -> io::Result<String> {
+    let mut text = String::new();
+    let file = File::options().read(true).custom_flags(no_follow()).open(path)?;
+    file.take(bytes_max + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > bytes_max {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{} is too large", path.display())));
+    }
+    Ok(text)
 }
 
 /// The flag that refuses symbolic links.

@@ -11,6 +11,7 @@
 
 mod support;
 
+mod audit;
 mod authenticate;
 mod authorize;
 mod bad_input;

@@ -16,6 +16,7 @@ pub struct Setup {
     directory: tempfile::TempDir,
     address: SocketAddr,
     limits: String,
+    record: String,
     servers: String,
     issuer: String,
     policy: String,
@@ -47,6 +48,7 @@ impl Setup {
             directory: tempfile::tempdir().unwrap(),
             address: free_address(),
             limits: "requests_per_second = 10000\nrequests_burst = 10000\n".to_owned(),
+            record: String::new(),
             servers: String::new(),
             issuer,
             policy: DEVELOPERS_MAY.to_owned(),
@@ -83,6 +85,12 @@ impl Setup {
         self
     }
 
+    /// Adds lines to `[record]`.
+    pub fn record(mut self, lines: &str) -> Self {
+        self.record.push_str(lines);
+        self
+    }
+
     /// Replaces `policy.csv`.
     pub fn policy(mut self, rows: &str) -> Self {
         rows.clone_into(&mut self.policy);
@@ -106,9 +114,10 @@ impl Setup {
         let policies = self.directory.path().join("policies");
         std::fs::create_dir_all(&policies).unwrap();
         let servers = format!(
-            "[gateway]\nlisten = \"{}\"\npublic_url = \"{}\"\nallow_loopback_issuers = true\n[limits]\n{}\n{}\n{}",
+            "[gateway]\nlisten = \"{}\"\npublic_url = \"{}\"\nallow_loopback_issuers = true\n[record]\n{}\n[limits]\n{}\n{}\n{}",
             self.address,
             self.url(),
+            self.record,
             self.limits,
             self.issuer,
             self.servers
