@@ -5,7 +5,9 @@ use std::time::Duration;
 /// Records in a row that may be missing before one whose place in the tree is still believed.
 pub const RECORDS_LOST_MAX: u64 = 65_536;
 /// A checkpoint with its signatures; sixteen of them have to fit.
-pub const CHECKPOINT_BYTES_MAX: u64 = 64 * 1024;
+pub const CHECKPOINT_BYTES_MAX: usize = 64 * 1024;
+/// A file of an auditor's: checkpoints that were kept elsewhere, or keys.
+pub const AUDITOR_FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// How often it is looked whether the record grew, and whether it can be written.
 pub const LEDGER_LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// How long a stop waits for the last checkpoint: a place that it is sent to may hang.

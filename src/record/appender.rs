@@ -146,7 +146,7 @@ impl Appender {
     fn resume(&mut self, first: u64, path: PathBuf, found: &mut Found) -> io::Result<bool> {
         let bytes = segment::read_whole(&path)?;
         let open = &mut self.open;
-        let scan = segment::scan(&bytes, first, (first == 1).then_some(GENESIS), |line| {
+        let scan = segment::scan(&bytes, first..u64::MAX, (first == 1).then_some(GENESIS), |line, _| {
             found.epoch = found.epoch.max(line.epoch());
             follow(open, line);
         });

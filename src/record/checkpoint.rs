@@ -223,7 +223,7 @@ impl SignedCheckpoint {
                 found.extend(Self::parse(&std::mem::take(&mut note)));
             }
             signed = is_signature;
-            if note.len() + line.len() > usize::try_from(crate::limit::CHECKPOINT_BYTES_MAX).unwrap_or(usize::MAX) {
+            if note.len() + line.len() > crate::limit::CHECKPOINT_BYTES_MAX {
                 note.clear();
             }
             // Between two notes there may be empty lines.
@@ -383,7 +383,7 @@ mod tests {
         assert_eq!(found, [two]);
         assert_eq!(found[0].standing(keys.verifiers()), Standing::Signed);
         assert!(SignedCheckpoint::find_all("bailiwick-checkpoint a b c d").is_empty());
-        let huge = format!("{}{}", "x\n".repeat(crate::limit::CHECKPOINT_BYTES_MAX as usize), one.note());
+        let huge = format!("{}{}", "x\n".repeat(crate::limit::CHECKPOINT_BYTES_MAX), one.note());
         assert!(SignedCheckpoint::find_all(&huge).len() < 2);
     }
 

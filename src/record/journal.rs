@@ -248,7 +248,8 @@ impl Journal {
         }
         // Everything is written; what is signed last covers it.
         self.0.ledger.stop();
-        if let Some(thread) = lock(&self.0.ledger_thread).take() {
+        let thread = lock(&self.0.ledger_thread).take();
+        if let Some(thread) = thread {
             let ended = tokio::task::spawn_blocking(move || thread.join());
             if tokio::time::timeout(limit::LEDGER_STOP_MAX, ended).await.is_err() {
                 tracing::error!("the last checkpoint was not made in time; it is made at the next start");

@@ -276,7 +276,7 @@ impl Ledger {
 
 /// A checkpoint that was kept; the inner `None` is a file that is none.
 pub(super) fn read_checkpoint(path: &Path) -> io::Result<Option<Option<SignedCheckpoint>>> {
-    match super::segment::read_text(path, limit::CHECKPOINT_BYTES_MAX) {
+    match super::segment::read_text(path, limit::CHECKPOINT_BYTES_MAX as u64) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) if error.kind() == io::ErrorKind::InvalidData => Ok(Some(None)),
         text => Ok(Some(SignedCheckpoint::parse(&text?))),

@@ -7,9 +7,10 @@
 //! collects lines into batches, `appender` numbers and chains them, `batch` tells who waited;
 //! with `durability = "os"` whoever waits writes by itself (`direct`).
 //! `ledger` follows what was written, hashes it into a `tree` that is kept as `tiles`, and signs a [`checkpoint`].
-//! [`verify`] walks the chain back.
+//! [`verify`] walks the chain back, [`audit`] holds all of it against what was signed.
 
 mod appender;
+pub mod audit;
 mod batch;
 pub mod checkpoint;
 mod direct;
@@ -42,5 +43,6 @@ pub use event::{Attempt, Intent};
 pub use journal::{Journal, JournalSettings, Keeping, Recovered};
 pub use keys::JournalKey;
 pub use metrics::Metrics;
+pub use segment::read_text;
 pub use verify::{Verdict, verify};
 pub use who::Who;

@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::ops::Range;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -33,6 +34,8 @@ pub(super) struct Scan {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Break {
     pub(super) sequence: u64,
+    /// Its line in the file, from 1; 0 where it would be the last one of the file before.
+    pub(super) line: u64,
     pub(super) problem: &'static str,
 }
 
@@ -50,6 +53,13 @@ pub(super) struct Scanned<'a> {
     revocation: Option<Epoch>,
     #[serde(borrow)]
     pub(super) rotation: Option<Rotation<'a>>,
+    pub(super) retention: Option<Removed>,
+}
+
+/// What a record of type `retention` says was removed, up to which record.
+#[derive(Debug, Deserialize)]
+pub(super) struct Removed {
+    pub(super) last: u64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -78,40 +88,44 @@ impl Scanned<'_> {
     }
 }
 
-/// Walks through a segment's bytes; `first` is the number of its first line, `previous` the digest that it
-/// must carry, where that is known.
-pub(super) fn scan(bytes: &[u8], first: u64, previous: Option<Digest>, mut each: impl FnMut(&Scanned<'_>)) -> Scan {
-    let mut scan = Scan { lines: 0, next: first, digest: previous, good_bytes: 0, broken: None };
-    let mut unreadable = false;
-    let mut start = 0;
-    for end in memchr::memchr_iter(b'\n', bytes) {
-        let line = bytes.get(start..end).unwrap_or_default();
-        start = end + 1;
-        let Some(scanned) = read(line) else {
-            unreadable = true;
+/// Walks through a segment's bytes; `numbers` are those that its lines may have, `previous` the digest that the first
+/// one must carry, where that is known. What stands there with a number beyond is left of a write that failed.
+pub(super) fn scan(
+    bytes: &[u8],
+    numbers: Range<u64>,
+    previous: Option<Digest>,
+    mut each: impl FnMut(&Scanned<'_>, &[u8]),
+) -> Scan {
+    let mut scan = Scan { lines: 0, next: numbers.start, digest: previous, good_bytes: 0, broken: None };
+    let mut unreadable = None;
+    let (mut position, mut number) = (0, 0);
+    for line in lines(bytes) {
+        position += line.len() + 1;
+        number += 1;
+        let Some(scanned) = read(line).filter(|scanned| scanned.seq < numbers.end) else {
+            unreadable.get_or_insert(number);
             continue;
         };
-        let problem = if unreadable {
-            Some((scan.next, "is unreadable"))
+        let problem = if let Some(line) = unreadable.take() {
+            Some((scan.next, line, "is unreadable"))
         } else if scanned.seq != scan.next {
-            Some((scan.next, "is missing"))
+            Some((scan.next, number, "is missing"))
         } else if scan.digest.is_some_and(|digest| Digest::from_hex(scanned.prev) != Some(digest)) {
             // The digest of the line before is what differs, so that line is the one that was changed.
-            Some((scan.next.saturating_sub(1), "was changed"))
+            Some((scan.next.saturating_sub(1), number - 1, "was changed"))
         } else {
             None
         };
-        if let Some((sequence, problem)) = problem
+        if let Some((sequence, line, problem)) = problem
             && scan.broken.is_none()
         {
-            scan.broken = Some(Break { sequence, problem });
+            scan.broken = Some(Break { sequence, line, problem });
         }
-        unreadable = false;
         scan.lines += 1;
         scan.next = scanned.seq.saturating_add(1);
         scan.digest = Some(Digest::sha256(line));
-        scan.good_bytes = start;
-        each(&scanned);
+        scan.good_bytes = position;
+        each(&scanned, line);
     }
     scan
 }
@@ -175,7 +189,10 @@ pub(super) fn read_from(path: &Path, position: u64) -> io::Result<Vec<u8>> {
 }
 
 /// A small text file, never through a link.
-pub(super) fn read_text(path: &Path, bytes_max: u64) -> io::Result<String> {
+///
+/// # Errors
+/// When it cannot be read, is not UTF-8 or larger than that.
+pub fn read_text(path: &Path, bytes_max: u64) -> io::Result<String> {
     let mut text = String::new();
     let file = File::options().read(true).custom_flags(no_follow()).open(path)?;
     file.take(bytes_max + 1).read_to_string(&mut text)?;

@@ -63,6 +63,11 @@ pub(super) fn load(directory: &Path, size: u64) -> io::Result<Option<Tree>> {
     Ok(Tree::resume(size, levels))
 }
 
+/// The unfinished tile of records of a tree of that size, where it was kept.
+pub(super) fn edge(directory: &Path, size: u64) -> io::Result<Option<Vec<Digest>>> {
+    read(&directory.join(partial(0, size / TILE_WIDTH as u64, unfinished(size, 0))))
+}
+
 /// The hash of that record, as the tiles have it.
 pub(super) fn leaf_of(directory: &Path, sequence: u64) -> io::Result<Option<Digest>> {
     let Some(leaf) = sequence.checked_sub(1) else { return Ok(None) };

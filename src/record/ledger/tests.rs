@@ -49,6 +49,9 @@ impl Place {
     }
 }
 
+/// Does something to a journal's directory.
+type Spoil = fn(&Path);
+
 fn write(appender: &mut Appender, count: usize) {
     for _ in 0..count {
         let mut batch = Lines::default();
@@ -128,7 +131,7 @@ fn tiles_that_were_lost_are_made_again_from_the_records() {
 
 #[test]
 fn what_contradicts_a_checkpoint_is_never_signed() {
-    let spoil: [(&str, fn(&Path)); 5] = [
+    let spoil: [(&str, Spoil); 5] = [
         ("an end that was cut off", |directory| {
             let (_, last) = segment::segments(directory).unwrap().pop().unwrap();
             let text = std::fs::read_to_string(&last).unwrap();
@@ -180,6 +183,6 @@ fn a_checkpoint_file_beyond_its_limit_is_none() {
     let place = Place::new();
     std::fs::create_dir(place.directory()).unwrap();
     let path = place.directory().join(LATEST);
-    std::fs::write(&path, "x".repeat(limit::CHECKPOINT_BYTES_MAX as usize + 1)).unwrap();
+    std::fs::write(&path, "x".repeat(limit::CHECKPOINT_BYTES_MAX + 1)).unwrap();
     assert_eq!(read_checkpoint(&path).unwrap(), Some(None));
 }
