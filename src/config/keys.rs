@@ -115,6 +115,7 @@ pub const RECORD: Section = servers(
         // What was written since the last checkpoint is chained, but its end could be cut off unseen.
         defaulted("checkpoint_interval", "duration", "\"60s\""),
         defaulted("segment_bytes", "size", "\"8MiB\""),
+        defaulted("sinks", "list of sinks", "[]"),
     ],
 );
 

@@ -143,13 +143,30 @@ pub struct RecordConfig {
     pub checkpoint_interval: Duration,
     /// A segment is closed beyond this.
     pub segment_bytes: u64,
+    /// Where checkpoints are sent.
+    pub sinks: Vec<SinkConfig>,
+}
+
+/// A place that checkpoints are sent to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SinkConfig {
+    /// `file:PATH`: a file that they are added to.
+    File(PathBuf),
+    /// `syslog:PATH`: the socket of a log on this machine.
+    Syslog(PathBuf),
+    /// `syslog:ADDRESS:PORT`: a log elsewhere, over UDP.
+    SyslogUdp(SocketAddr),
 }
 
 #[cfg(test)]
 impl RecordConfig {
     /// Nothing special.
     pub(crate) const fn fixture() -> Self {
-        Self { checkpoint_interval: Duration::from_secs(60), segment_bytes: crate::limit::JOURNAL_SEGMENT_BYTES_MAX }
+        Self {
+            checkpoint_interval: Duration::from_secs(60),
+            segment_bytes: crate::limit::JOURNAL_SEGMENT_BYTES_MAX,
+            sinks: Vec::new(),
+        }
     }
 }
 

@@ -14,3 +14,7 @@ pub const LEDGER_LOOK_INTERVAL: Duration = Duration::from_millis(500);
 pub const LEDGER_STOP_MAX: Duration = Duration::from_secs(5);
 /// The smallest segment that can be configured; below it there would be more files than lines.
 pub const SEGMENT_BYTES_MIN: u64 = 4 * 1024;
+/// How long a checkpoint may take to be handed to a log.
+pub const SINK_TIMEOUT: Duration = Duration::from_secs(1);
+/// Places that checkpoints are sent to; each is told of every one.
+pub const SINKS_MAX: usize = 8;

@@ -27,6 +27,7 @@ use super::ledger::{Follows, Ledger, Signal};
 use super::line::{self, Header};
 use super::metrics::Metrics;
 use super::noise::Noise;
+use super::sink::Sinks;
 use super::writer::{Shared, Writer};
 use crate::config::{Durability, RecordConfig};
 use crate::ids::{CallId, LegId, ReplicaId, RevocationEpoch};
@@ -142,6 +143,7 @@ impl Journal {
                     found: position.records(),
                     position,
                     follows: Follows::Nothing,
+                    sinks: Sinks::new(&config.sinks, &shared.metrics),
                 };
                 let signal = Arc::clone(&ledger);
                 let thread = std::thread::Builder::new().name("ledger".to_owned());

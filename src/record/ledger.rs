@@ -17,6 +17,7 @@ use super::checkpoint::{self, Checkpoint, CheckpointKeys, SignedCheckpoint, Stan
 use super::fields::{RepairFacts, RepairFields};
 use super::line::{self, Header};
 use super::segment;
+use super::sink::Sinks;
 use super::tiles;
 use super::tree::{Tree, leaf};
 use super::writer::Shared;
@@ -42,6 +43,7 @@ pub(super) struct Ledger {
     /// Records that were there before this process wrote any.
     pub(super) found: u64,
     pub(super) follows: Follows,
+    pub(super) sinks: Sinks,
 }
 
 /// What is followed.
@@ -146,7 +148,8 @@ impl Ledger {
             Follows::Tree(reading) => reading,
             Follows::Nothing => Box::new(self.open()?),
         };
-        self.read_on(&mut reading, self.position.records(), true)?;
+        let upto = self.position.records();
+        self.read_on(&mut reading, upto, true)?;
         if reading.tree.size() > reading.signed {
             sync(&self.directory, reading.segment)?;
             self.sign(&mut reading, LATEST.as_ref())?;
@@ -156,7 +159,7 @@ impl Ledger {
     }
 
     /// Takes up the tree where the last checkpoint left it.
-    fn open(&self) -> Result<Reading, Trouble> {
+    fn open(&mut self) -> Result<Reading, Trouble> {
         let published: String = self.keys.verifiers().iter().map(|key| format!("{key}\n")).collect();
         let place = self.directory.join(checkpoint::PUBLISHED);
         if std::fs::read_to_string(&place).ok().as_ref() != Some(&published) {
@@ -214,7 +217,7 @@ impl Ledger {
     }
 
     /// Reads up to that record; at the end of each segment a checkpoint is signed and kept, if that is wanted.
-    fn read_on(&self, reading: &mut Reading, upto: u64, keep: bool) -> Result<(), Trouble> {
+    fn read_on(&mut self, reading: &mut Reading, upto: u64, keep: bool) -> Result<(), Trouble> {
         let all = segment::segments(&self.directory)?;
         while reading.tree.size() < upto {
             let after = all.iter().find(|(first, _)| *first > reading.segment);
@@ -247,7 +250,7 @@ impl Ledger {
         Ok(())
     }
 
-    fn sign(&self, reading: &mut Reading, place: &Path) -> Result<(), Trouble> {
+    fn sign(&mut self, reading: &mut Reading, place: &Path) -> Result<(), Trouble> {
         let size = reading.tree.size();
         let origin = checkpoint::origin(&self.replica);
         let checkpoint = Checkpoint { origin, size, root: reading.tree.root() };
@@ -259,6 +262,7 @@ impl Ledger {
         }
         reading.signed = size;
         self.shared.metrics.checkpoint_records.set(size);
+        self.sinks.tell(&signed);
         tracing::debug!(size, root = checkpoint.root.short(), "checkpoint signed");
         Ok(())
     }

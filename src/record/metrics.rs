@@ -50,6 +50,8 @@ pub struct Metrics {
     pub checkpoint_records: Gauge<u64, AtomicU64>,
     /// Whether checkpoints can be signed: 1 or 0.
     pub checkpoint_well: Gauge,
+    /// Checkpoints that could not be sent to a place.
+    pub checkpoint_sink_failures: Counter,
     /// The revocation epoch that is in force.
     pub revocation_epoch: Gauge<u64, AtomicU64>,
 }
@@ -117,6 +119,7 @@ impl Metrics {
             journal_dropped: Counter::default(),
             checkpoint_records: Gauge::default(),
             checkpoint_well: Gauge::default(),
+            checkpoint_sink_failures: Counter::default(),
             revocation_epoch: Gauge::default(),
             registry: Registry::default(),
         };
@@ -135,6 +138,8 @@ impl Metrics {
         registry.register("journal_dropped_lines", "lines without a place in the queue", m.journal_dropped.clone());
         registry.register("checkpoint_records", "records that are signed", m.checkpoint_records.clone());
         registry.register("checkpoint_well", "whether checkpoints can be signed", m.checkpoint_well.clone());
+        let failures = m.checkpoint_sink_failures.clone();
+        registry.register("checkpoint_sink_failures", "checkpoints that could not be sent", failures);
         registry.register("revocation_epoch", "the revocation epoch in force", m.revocation_epoch.clone());
         Arc::new(Self { registry, ..metrics })
     }

@@ -29,6 +29,7 @@ pub mod operational;
 pub mod read;
 pub mod redact;
 mod segment;
+mod sink;
 #[cfg(test)]
 mod tests;
 mod tiles;

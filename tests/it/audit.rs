@@ -368,3 +368,39 @@ async fn a_tail_torn_by_a_kill_is_repaired_at_start_noted_and_verifies() {
     let (code, printed) = after.verify(&["--key", &after.key]);
     assert_eq!((code, &printed["signed"]), (0, &printed["last"]), "{printed}");
 }
+
+#[tokio::test]
+async fn a_tail_that_was_cut_off_is_named_by_what_was_sent_to_a_log() {
+    let log = tempfile::tempdir().unwrap();
+    let socket = std::os::unix::net::UnixDatagram::bind(log.path().join("log")).unwrap();
+    let kept = log.path().join("kept");
+    let sinks = format!(
+        "checkpoint_interval = \"100ms\"\nsinks = [\"syslog:{}\", \"file:{}\"]\n",
+        log.path().join("log").display(),
+        kept.display()
+    );
+    let mut gateway = served(2, &sinks).await;
+    assert!(gateway.stop().await.success());
+    let copy = Copy::of(&gateway);
+    // What a collector wrote down, among other lines.
+    socket.set_nonblocking(true).unwrap();
+    let mut collected = String::from("Nov 27 10:00:00 host sshd[1]: session opened\n");
+    let mut bytes = [0; 4096];
+    while let Ok(length) = socket.recv(&mut bytes) {
+        collected.push_str(std::str::from_utf8(&bytes[..length]).unwrap());
+        collected.push('\n');
+    }
+    let collector = log.path().join("collected");
+    std::fs::write(&collector, collected).unwrap();
+    for sent in [&collector, &kept] {
+        let sent = sent.to_str().unwrap();
+        let (code, printed) = copy.verify(&["--key", &copy.key, "--checkpoint", sent]);
+        assert_eq!(code, 0, "{printed}");
+        let elsewhere = Copy::of(&gateway);
+        elsewhere.edit(0, |lines| drop(lines.pop()));
+        std::fs::remove_file(elsewhere.file("checkpoint")).unwrap();
+        let (code, printed) = elsewhere.verify(&["--key", &copy.key, "--checkpoint", sent]);
+        assert_eq!(code, 1, "{printed}");
+        assert!(printed["problem"].as_str().unwrap().contains("a checkpoint kept elsewhere says"), "{printed}");
+    }
+}

@@ -34,6 +34,7 @@ impl Place {
             found: position.records(),
             position,
             follows: Follows::Nothing,
+            sinks: Sinks::new(&[], &Metrics::new()),
         };
         (appender, ledger)
     }
