@@ -115,7 +115,13 @@ pub const RECORD: Section = servers(
         // What was written since the last checkpoint is chained, but its end could be cut off unseen.
         defaulted("checkpoint_interval", "duration", "\"60s\""),
         defaulted("segment_bytes", "size", "\"8MiB\""),
+        defaulted("segment_age", "duration", "\"24h\""),
         defaulted("sinks", "list of sinks", "[]"),
+        defaulted("compress", "boolean", "true"),
+        // How long a record has to be kept, and how long it may be, is the law's question and not ours.
+        optional("keep_days", "integer"),
+        optional("keep_bytes", "size"),
+        defaulted("reserve_bytes", "size", "\"16MiB\""),
     ],
 );
 

@@ -145,6 +145,16 @@ pub struct RecordConfig {
     pub segment_bytes: u64,
     /// Where checkpoints are sent.
     pub sinks: Vec<SinkConfig>,
+    /// A segment whose first record is older than this is closed with the next one.
+    pub segment_age: Duration,
+    /// Whether closed segments are compressed.
+    pub compress: bool,
+    /// Segments that are older than this are removed.
+    pub keep_age: Option<Duration>,
+    /// The oldest segments are removed when there are more bytes than this.
+    pub keep_bytes: Option<u64>,
+    /// Room that is held back for the last words.
+    pub reserve_bytes: u64,
 }
 
 /// A place that checkpoints are sent to.
@@ -166,6 +176,11 @@ impl RecordConfig {
             checkpoint_interval: Duration::from_secs(60),
             segment_bytes: crate::limit::JOURNAL_SEGMENT_BYTES_MAX,
             sinks: Vec::new(),
+            segment_age: Duration::from_secs(86_400),
+            compress: false,
+            keep_age: None,
+            keep_bytes: None,
+            reserve_bytes: 64 * 1024,
         }
     }
 }

@@ -10,7 +10,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::fields::{OpenLeg, RepairFacts, RotationFacts, RotationFields};
 use super::line::{self, GENESIS, Header};
@@ -72,9 +72,15 @@ pub(super) struct Found {
 pub(super) struct Position {
     records: AtomicU64,
     segment: AtomicU64,
+    is_aged: AtomicBool,
 }
 
 impl Position {
+    /// The segment that is written to is old enough: the next record begins another.
+    pub(super) fn end_segment(&self) {
+        self.is_aged.store(true, Ordering::Relaxed);
+    }
+
     /// Records that were written and stay.
     pub(super) fn records(&self) -> u64 {
         self.records.load(Ordering::Acquire)
@@ -151,7 +157,8 @@ impl Appender {
             follow(open, line);
         });
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let torn = bytes.get(scan.good_bytes..).unwrap_or_default();
+        let closed = segment::is_compressed(&path);
+        let torn = bytes.get(scan.good_bytes..).filter(|_| !closed).unwrap_or_default();
         if !torn.is_empty() {
             found.repairs.push(RepairFacts {
                 problem: "torn_tail".to_owned(),
@@ -162,6 +169,9 @@ impl Appender {
             });
         }
         if scan.lines == 0 {
+            if closed {
+                return Ok(false);
+            }
             // Nothing in it can be continued; what there is stays for people to look at.
             if bytes.is_empty() {
                 std::fs::remove_file(&path)?;
@@ -170,14 +180,18 @@ impl Appender {
             }
             return Ok(false);
         }
+        self.next = scan.next;
+        self.digest = scan.digest.unwrap_or(GENESIS);
+        self.epoch = found.epoch.unwrap_or_default();
+        if closed {
+            // It cannot be added to; the record goes on in a file of its own.
+            return Ok(true);
+        }
         let file = File::options().append(true).custom_flags(segment::no_follow()).open(&path)?;
         if !torn.is_empty() {
             file.set_len(scan.good_bytes as u64)?;
             file.sync_all()?;
         }
-        self.next = scan.next;
-        self.digest = scan.digest.unwrap_or(GENESIS);
-        self.epoch = found.epoch.unwrap_or_default();
         if let Some(broken) = scan.broken {
             // The evidence stays as it is; the record goes on in a file of its own.
             found.repairs.push(RepairFacts {
@@ -196,7 +210,8 @@ impl Appender {
 
     /// Numbers, chains and writes all lines with one write, or none of them.
     pub(super) fn append(&mut self, lines: &Lines) -> io::Result<()> {
-        if self.segment.as_ref().is_some_and(|segment| segment.length >= self.segment_bytes_max) {
+        let aged = self.position.is_aged.load(Ordering::Relaxed);
+        if self.segment.as_ref().is_some_and(|segment| aged || segment.length >= self.segment_bytes_max) {
             self.sync()?;
             self.segment = None;
         }
@@ -267,6 +282,7 @@ impl Appender {
         if fresh {
             self.segment = Some(self.create()?);
             self.position.segment.store(self.next, Ordering::Relaxed);
+            self.position.is_aged.store(false, Ordering::Relaxed);
         }
         let Some(segment) = &mut self.segment else { return Err(io::Error::other("no segment is open")) };
         let written = segment.is_in_place().and_then(|()| segment.file.write_all(&self.buffer));

@@ -224,6 +224,8 @@ struct Walk {
     differs: Option<u64>,
     /// The first record whose hash is not the one in the tiles.
     unlike: Option<u64>,
+    /// The beginning is gone and nothing leads to it, so that the tree says nothing.
+    is_blind: bool,
     /// Files with the number of their first record.
     files: Vec<(u64, String)>,
 }
@@ -241,8 +243,14 @@ impl Walk {
         }
         let mut chained: Option<(u64, Digest)> = (first == 1).then_some((1, GENESIS));
         for (index, (begins, path)) in all.iter().enumerate() {
-            let bytes = segment::read_whole(path)?;
             let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            let bytes = match segment::read_whole(path) {
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    found.record(&name, None, *begins, &format!("cannot be read, and nothing in this file: {error}"));
+                    Vec::new()
+                }
+                bytes => bytes?,
+            };
             let (next, digest) = chained.map_or((*begins, None), |(next, digest)| (next, Some(digest)));
             let until = all.get(index + 1).map_or(u64::MAX, |(first, _)| *first);
             let holds = segment::lines(&bytes).find_map(segment::sequence);
@@ -302,6 +310,7 @@ impl Walk {
                 (self.agreed, self.tree) = (size, tree);
             }
             _ => {
+                self.is_blind = true;
                 found.record("tile", None, size, "is missing, and no checkpoint with its tiles explains the beginning");
             }
         }
@@ -372,6 +381,9 @@ impl Walk {
 
     /// What the tree says that the chain does not.
     fn judge_tree(&self, found: &mut Findings) {
+        if self.is_blind {
+            return;
+        }
         let name = |record: u64| {
             let file = self.files.iter().rev().find(|(first, _)| *first <= record);
             file.map_or_else(|| "tile".to_owned(), |(_, name)| name.clone())

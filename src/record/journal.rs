@@ -22,11 +22,13 @@ use super::fields::{
     CallFields, NoiseFields, OpenLeg, ReloadFields, RepairFields, ResultFacts, ResultFields, RevocationFields,
     StartFields, StopFacts, StopFields,
 };
+use super::keep::Keeper;
 use super::keys::JournalKey;
 use super::ledger::{Follows, Ledger, Signal};
 use super::line::{self, Header};
 use super::metrics::Metrics;
 use super::noise::Noise;
+use super::room::Room;
 use super::sink::Sinks;
 use super::writer::{Shared, Writer};
 use crate::config::{Durability, RecordConfig};
@@ -144,6 +146,8 @@ impl Journal {
                     position,
                     follows: Follows::Nothing,
                     sinks: Sinks::new(&config.sinks, &shared.metrics),
+                    keeper: Keeper::new(&directory, &config),
+                    room: Room::new(&directory, &config),
                 };
                 let signal = Arc::clone(&ledger);
                 let thread = std::thread::Builder::new().name("ledger".to_owned());
@@ -206,6 +210,9 @@ impl Journal {
     /// Records a call that stops before it is forwarded, as `refusal` or `failure`. Never waits.
     pub fn stopped(&self, attempt: &Attempt<'_>, stop: &Stop) {
         self.metrics().refused(stop.reason());
+        if stop.reason() == Reason::RecordUnavailable && self.0.shared.spares() {
+            return;
+        }
         let kind = match stop {
             Stop::Refused(_) => "refusal",
             Stop::Failed(_) => "failure",

@@ -11,11 +11,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
+
 use super::appender::{Mark, Position};
-use super::batch::lock;
+use super::batch::{Settled, lock};
 use super::checkpoint::{self, Checkpoint, CheckpointKeys, SignedCheckpoint, Standing};
-use super::fields::{RepairFacts, RepairFields};
+use super::fields::{RepairFacts, RepairFields, RetentionFields};
+use super::keep::Keeper;
 use super::line::{self, Header};
+use super::room::Room;
 use super::segment;
 use super::sink::Sinks;
 use super::tiles;
@@ -44,6 +48,8 @@ pub(super) struct Ledger {
     pub(super) found: u64,
     pub(super) follows: Follows,
     pub(super) sinks: Sinks,
+    pub(super) keeper: Keeper,
+    pub(super) room: Room,
 }
 
 /// What is followed.
@@ -105,11 +111,17 @@ impl Ledger {
         let (mut last, mut segment) = (None::<Instant>, 0);
         loop {
             let stop = signal.wait(limit::LEDGER_LOOK_INTERVAL);
+            if let Some(repair) = self.room.look(&self.shared) {
+                self.put("repair", &RepairFields { repair });
+            }
             let current = self.position.segment();
             let due = last.is_none_or(|last| last.elapsed() >= self.interval);
             if stop || due || current != segment {
                 (last, segment) = (Some(Instant::now()), current);
                 self.look();
+                if !stop && let Err(error) = self.tidy() {
+                    tracing::warn!(%error, "closed segments could not be seen to; it is tried again");
+                }
             }
             if stop {
                 return;
@@ -184,16 +196,16 @@ impl Ledger {
         let agrees = |tree: &Tree| tree.root() == latest.checkpoint.root;
         if let Some(tree) = tiles::load(&self.directory, size)?.filter(agrees) {
             let all = segment::segments(&self.directory)?;
-            let segment_of = |record: u64| all.iter().rev().find(|(first, _)| *first <= record);
+            let signed_in = all.iter().rev().find(|(first, _)| *first <= size);
             // Whatever was appended since must stand after the record that was signed last.
-            if let Some((_, path)) = segment_of(size) {
+            if let Some((_, path)) = signed_in {
                 let bytes = segment::read_from(path, 0)?;
                 let last = segment::lines(&bytes).find(|line| segment::sequence(line) == Some(size));
                 if last.map(leaf) != tiles::leaf_of(&self.directory, size)? {
                     return Err(Trouble::Contradiction(format!("record {size} is not the one that was signed")));
                 }
             }
-            let segment = segment_of(size + 1).map_or(1, |(first, _)| *first);
+            let segment = signed_in.or(all.first()).map_or(1, |(first, _)| *first);
             return Ok(Reading { tree, segment, position: 0, signed: size });
         }
         // The tiles are gone or damaged; all of it is in the records.
@@ -241,7 +253,8 @@ impl Ledger {
             if next > upto {
                 return Ok(());
             }
-            if keep && reading.tree.size() == next - 1 && reading.tree.size() > reading.signed {
+            // It may have been signed before anybody knew that the segment ends there.
+            if keep && reading.tree.size() == next - 1 && reading.tree.size() >= reading.signed {
                 sync(&self.directory, reading.segment)?;
                 self.sign(reading, &Path::new(KEPT).join(format!("{:020}", next - 1)))?;
             }
@@ -267,14 +280,50 @@ impl Ledger {
         Ok(())
     }
 
+    /// Sees to closed segments: what is signed may be compressed, and removed when its time is over.
+    pub(super) fn tidy(&mut self) -> io::Result<()> {
+        self.keeper.end_aged(&self.position)?;
+        let Follows::Tree(reading) = &self.follows else { return Ok(()) };
+        let signed = reading.signed;
+        self.keeper.compress(signed)?;
+        if let Some(retention) = self.keeper.due(signed, self.keys.verifiers())? {
+            let last = retention.last;
+            tracing::info!(first = retention.first, last, because = retention.because, "old records are removed");
+            // On the record first: what is missing without a word about it was taken.
+            if self.put_durably("retention", &RetentionFields { retention }) {
+                self.keeper.remove(last)?;
+            }
+        }
+        self.room.kept(&self.shared, self.keeper.bytes()?);
+        Ok(())
+    }
+
     /// Puts something that went wrong on the record.
     fn note(&self, problem: &str, detail: String) {
-        let repair = RepairFacts { problem: problem.to_owned(), detail, ..RepairFacts::default() };
+        self.put(
+            "repair",
+            &RepairFields { repair: RepairFacts { problem: problem.to_owned(), detail, ..RepairFacts::default() } },
+        );
+    }
+
+    fn put(&self, kind: &'static str, fields: &impl Serialize) {
         let mut body = Vec::new();
-        let header = Header { replica: &self.replica, kind: "repair", of: None, who: None };
-        if line::body(&mut body, header, &RepairFields { repair }).is_ok() {
-            self.shared.push(&body, Mark::Plain);
+        match line::body(&mut body, self.header(kind), fields) {
+            Ok(()) => self.shared.push(&body, Mark::Plain),
+            Err(error) => tracing::error!(%error, "defect: a record is lost"),
         }
+    }
+
+    /// The same, and waits until it is on the disk; whether it is.
+    fn put_durably(&self, kind: &'static str, fields: &impl Serialize) -> bool {
+        let mut body = Vec::new();
+        let written = line::body(&mut body, self.header(kind), fields);
+        let settled = written.ok().and_then(|()| self.shared.push_urgent(&body, Mark::Plain));
+        settled.is_some_and(Settled::wait)
+    }
+
+    const fn header(&self, kind: &'static str) -> Header<'_> {
+        Header { replica: &self.replica, kind, of: None, who: None }
     }
 }
 

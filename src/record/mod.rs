@@ -6,7 +6,8 @@
 //! From proof to disk: [`entry`] seals a proof, [`journal`] makes the line ([`event`], `fields`, `line`), `writer`
 //! collects lines into batches, `appender` numbers and chains them, `batch` tells who waited;
 //! with `durability = "os"` whoever waits writes by itself (`direct`).
-//! `ledger` follows what was written, hashes it into a `tree` that is kept as `tiles`, and signs a [`checkpoint`].
+//! `ledger` follows what was written, hashes it into a `tree` that is kept as `tiles`, and signs a [`checkpoint`] that
+//! `sink` sends elsewhere; `keep` compresses and removes what is closed, `room` sees to the disk.
 //! [`verify`] walks the chain back, [`audit`] holds all of it against what was signed.
 
 mod appender;
@@ -20,6 +21,7 @@ mod fields;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod journal;
+mod keep;
 pub mod keys;
 mod ledger;
 mod line;
@@ -28,6 +30,7 @@ mod noise;
 pub mod operational;
 pub mod read;
 pub mod redact;
+mod room;
 mod segment;
 mod sink;
 #[cfg(test)]

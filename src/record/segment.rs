@@ -156,12 +156,25 @@ pub(super) fn segments(directory: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     let mut segments = Vec::new();
     for entry in std::fs::read_dir(directory)? {
         let path = entry?.path();
-        let stem = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".jsonl"));
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let stem = name.strip_suffix(".zst").unwrap_or(name).strip_suffix(".jsonl");
         let first = stem.filter(|stem| stem.len() == 20).and_then(|stem| stem.parse().ok());
         segments.extend(first.map(|first| (first, path)));
     }
     segments.sort_unstable();
+    // Where both are there, a crash came between compressing and removing: the one that was written counts.
+    segments.dedup_by_key(|(first, _)| *first);
     Ok(segments)
+}
+
+/// Whether a segment is compressed, so that nothing is ever added to it.
+pub(super) fn is_compressed(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "zst")
+}
+
+/// The path of a segment once it is compressed.
+pub(super) fn compressed(path: &Path) -> PathBuf {
+    path.with_extension("jsonl.zst")
 }
 
 /// The file that begins with that line.
@@ -178,14 +191,29 @@ pub(super) fn read_whole(path: &Path) -> io::Result<Vec<u8>> {
 pub(super) fn read_from(path: &Path, position: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut file = File::options().read(true).custom_flags(no_follow()).open(path)?;
-    file.seek(SeekFrom::Start(position))?;
     // A segment ends after the batch that crosses its limit.
     let bytes_max = limit::JOURNAL_SEGMENT_BYTES_MAX + 2 * limit::JOURNAL_QUEUE_BYTES_MAX as u64;
-    file.take(bytes_max + 1).read_to_end(&mut bytes)?;
+    if is_compressed(path) {
+        let spoilt = |error| io::Error::new(io::ErrorKind::InvalidData, error);
+        let decoder = zstd::stream::read::Decoder::new(file).map_err(spoilt)?;
+        decoder.take(bytes_max + 1).read_to_end(&mut bytes).map_err(spoilt)?;
+        bytes.drain(..usize::try_from(position).unwrap_or(usize::MAX).min(bytes.len()));
+    } else {
+        file.seek(SeekFrom::Start(position))?;
+        file.take(bytes_max + 1).read_to_end(&mut bytes)?;
+    }
     if bytes.len() as u64 > bytes_max {
         return Err(io::Error::other(format!("{} is larger than a segment can be", path.display())));
     }
     Ok(bytes)
+}
+
+/// The first line of a segment, if it is there whole.
+pub(super) fn first_line(path: &Path) -> io::Result<Option<String>> {
+    let mut bytes = Vec::new();
+    let file = File::options().read(true).custom_flags(no_follow()).open(path)?;
+    file.take(limit::JOURNAL_LINE_BYTES_MAX as u64 + 256).read_to_end(&mut bytes)?;
+    Ok(lines(&bytes).next().map(|line| String::from_utf8_lossy(line).into_owned()))
 }
 
 /// A small text file, never through a link.

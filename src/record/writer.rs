@@ -40,6 +40,8 @@ struct Queue {
     urgent: bool,
     /// The last write failed.
     broken: bool,
+    /// There is room for the last words only: no intents.
+    spare: bool,
     /// Nothing more is taken; the writer ends when the queue is empty.
     closed: bool,
     sleep: Sleep,
@@ -88,7 +90,7 @@ impl Shared {
     pub(super) fn push_urgent(&self, body: &[u8], mark: Mark) -> Option<Settled> {
         let mut queue = lock(&self.queue);
         let room = queue.lines.bytes.len() + body.len() <= limit::JOURNAL_QUEUE_INTENT_BYTES_MAX;
-        if queue.closed || queue.broken || !room {
+        if queue.closed || queue.broken || !room || (queue.spare && matches!(mark, Mark::Opens(_))) {
             return None;
         }
         queue.lines.push(body, mark);
@@ -144,7 +146,33 @@ impl Shared {
     /// Whether intents are taken.
     pub(super) fn is_well(&self) -> bool {
         let queue = lock(&self.queue);
-        !queue.broken && !queue.closed
+        !queue.broken && !queue.closed && !queue.spare
+    }
+
+    /// Whether the last write failed.
+    pub(super) fn is_broken(&self) -> bool {
+        lock(&self.queue).broken
+    }
+
+    /// Keeps what room there is for everything but intents, or ends that.
+    pub(super) fn spare(&self, spare: bool) {
+        lock(&self.queue).spare = spare;
+        self.metrics.journal_well.set(i64::from(self.is_well()));
+    }
+
+    /// Whether a line that only says that there is no room would take up what is left of it; it is counted instead.
+    pub(super) fn spares(&self) -> bool {
+        let spares = lock(&self.queue).spare;
+        if spares {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+            self.metrics.journal_dropped.inc();
+        }
+        spares
+    }
+
+    /// Lines that found no place since the last time.
+    pub(super) fn take_dropped(&self) -> u64 {
+        self.dropped.swap(0, Ordering::Relaxed)
     }
 
     /// Waits until there may be something to write; `false` when all is done.
@@ -344,7 +372,7 @@ impl Writer {
             Ok(()) => {
                 tracing::warn!("the journal can be written again");
                 lock(&self.shared.queue).broken = false;
-                self.shared.metrics.journal_well.set(1);
+                self.shared.metrics.journal_well.set(i64::from(self.shared.is_well()));
                 None
             }
             Err(error) => {

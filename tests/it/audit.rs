@@ -11,7 +11,7 @@ use crate::support::issuer::Issuer;
 use crate::support::scripted::Scripted;
 
 /// A gateway that has served some calls, each with an intent and a result.
-async fn served(calls: usize, record: &str) -> Gateway {
+pub async fn served(calls: usize, record: &str) -> Gateway {
     let issuer = Issuer::start().await;
     let upstream = Scripted::echo().await;
     let gateway = Setup::new(&issuer).http_server("tools", &upstream.url, "").record(record).start().await;
@@ -61,7 +61,7 @@ async fn a_stopped_gateway_has_signed_everything_and_its_key_verifies_it() {
 
 #[tokio::test]
 async fn checkpoints_are_signed_while_it_runs_and_for_every_closed_segment() {
-    let gateway = served(8, "checkpoint_interval = \"100ms\"\nsegment_bytes = \"4KiB\"\n").await;
+    let gateway = served(8, "checkpoint_interval = \"100ms\"\nsegment_bytes = \"4KiB\"\ncompress = false\n").await;
     let records = gateway.journal().len() as u64;
     let latest = gateway.state().join("journal/checkpoint");
     eventually("the checkpoint of everything", async || {
@@ -82,29 +82,29 @@ async fn checkpoints_are_signed_while_it_runs_and_for_every_closed_segment() {
 }
 
 /// The journal of a stopped gateway: some calls in several segments, a copy to be spoilt, and the key.
-struct Copy {
-    place: tempfile::TempDir,
-    key: String,
+pub struct Copy {
+    pub place: tempfile::TempDir,
+    pub key: String,
 }
 
 impl Copy {
     async fn taken() -> Self {
-        let mut gateway = served(8, "segment_bytes = \"4KiB\"\n").await;
+        let mut gateway = served(8, "segment_bytes = \"4KiB\"\ncompress = false\n").await;
         assert!(gateway.stop().await.success());
         Self::of(&gateway)
     }
 
-    fn of(gateway: &Gateway) -> Self {
+    pub fn of(gateway: &Gateway) -> Self {
         let place = tempfile::tempdir().unwrap();
         copy_directory(&gateway.state().join("journal"), &place.path().join("journal"));
         Self { place, key: key(gateway) }
     }
 
-    fn file(&self, name: &str) -> std::path::PathBuf {
+    pub fn file(&self, name: &str) -> std::path::PathBuf {
         self.place.path().join("journal").join(name)
     }
 
-    fn segments(&self) -> Vec<std::path::PathBuf> {
+    pub fn segments(&self) -> Vec<std::path::PathBuf> {
         let entries = std::fs::read_dir(self.file("")).unwrap().map(|entry| entry.unwrap().path());
         let mut paths: Vec<_> = entries.filter(|path| path.to_string_lossy().contains(".jsonl")).collect();
         paths.sort();
@@ -119,7 +119,7 @@ impl Copy {
     }
 
     /// Verifies with some more arguments: the exit code, and what was printed as JSON.
-    fn verify(&self, more: &[&str]) -> (i32, serde_json::Value) {
+    pub fn verify(&self, more: &[&str]) -> (i32, serde_json::Value) {
         let journal = self.file("").to_string_lossy().into_owned();
         let mut arguments = vec!["audit", "verify", "--json", "--journal", &journal];
         arguments.extend(more);
@@ -130,7 +130,7 @@ impl Copy {
     }
 
     /// What is found with the right key: exit code 1, and the finding.
-    fn tampered(&self) -> serde_json::Value {
+    pub fn tampered(&self) -> serde_json::Value {
         let (code, printed) = self.verify(&["--key", &self.key]);
         assert_eq!((code, &printed["verdict"]), (1, &json!("tampered")), "{printed}");
         printed
@@ -291,7 +291,7 @@ async fn a_segment_of_another_gateway_is_named() {
 
 #[tokio::test]
 async fn two_segments_signed_with_different_keys_need_both() {
-    let mut gateway = served(4, "segment_bytes = \"4KiB\"\n").await;
+    let mut gateway = served(4, "segment_bytes = \"4KiB\"\ncompress = false\n").await;
     assert!(gateway.stop().await.success());
     let first = key(&gateway);
     let file = gateway.state().join("keys/checkpoint");

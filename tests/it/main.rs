@@ -23,6 +23,7 @@ mod extension;
 mod input;
 mod input_legacy;
 mod input_stdio;
+mod keep;
 mod legacy;
 mod list;
 mod messages;

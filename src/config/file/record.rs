@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use toml::Spanned;
 
-use crate::config::leaf::{Period, Size};
+use crate::config::leaf::{Count, Period, Size};
 use crate::config::reader::Table;
 use crate::config::{RecordConfig, SinkConfig};
 use crate::limit;
@@ -19,11 +20,27 @@ pub fn read(mut table: Table<'_, '_>, base: &Path) -> Option<RecordConfig> {
     {
         table.mistake(&size.span(), "segment_bytes is out of range: write 4KiB to 8MiB");
     }
+    let segment_age = table.get::<Period>("segment_age");
     let sinks = read_sinks(&mut table, base);
+    let compress = table.get::<bool>("compress");
+    let keep_days = table.get::<Count>("keep_days");
+    let keep_bytes = table.get::<Size>("keep_bytes").map(|size| size.0);
+    let reserve_bytes = table.get::<Size>("reserve_bytes");
+    if let (Some(keep), Some(segment)) = (keep_bytes, &segment)
+        && keep < 2 * segment.get_ref().0
+    {
+        let message = "keep_bytes is less than two segments: the one that is written to is never removed";
+        table.mistake(&table.place("keep_bytes"), message);
+    }
     Some(RecordConfig {
         checkpoint_interval: checkpoint_interval?.0,
         segment_bytes: segment?.into_inner().0,
         sinks: sinks?,
+        segment_age: segment_age?.0,
+        compress: compress?,
+        keep_age: keep_days.map(|days| Duration::from_secs(u64::from(days.0) * 86_400)),
+        keep_bytes,
+        reserve_bytes: reserve_bytes?.0,
     })
 }
 
@@ -101,6 +118,14 @@ mod tests {
             let mistakes = record(&format!("sinks = [\"{wrong}\"]")).unwrap_err();
             assert!(mistakes[0].message.contains("is not a sink"), "{wrong}: {mistakes:?}");
         }
+    }
+
+    #[test]
+    fn what_is_kept_is_more_than_what_is_written_to() {
+        let config = record("keep_days = 3650\nkeep_bytes = \"1GiB\"").unwrap();
+        assert_eq!((config.keep_age.unwrap().as_secs(), config.keep_bytes), (3650 * 86_400, Some(1 << 30)));
+        assert!(record("keep_bytes = \"8MiB\"").unwrap_err()[0].message.contains("less than two segments"));
+        assert_eq!(record("").unwrap().keep_bytes, None, "nothing is removed that nobody asked to be removed");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What is signed, and what is never signed, on real files.
 
 use super::*;
+use crate::config::RecordConfig;
 use crate::record::appender::{Appender, Lines};
 use crate::record::metrics::Metrics;
 use crate::record::tree::perfect;
@@ -9,11 +10,12 @@ use crate::record::tree::perfect;
 struct Place {
     state: tempfile::TempDir,
     replica: ReplicaId,
+    config: RecordConfig,
 }
 
 impl Place {
     fn new() -> Self {
-        Self { state: tempfile::tempdir().unwrap(), replica: ReplicaId::new() }
+        Self { state: tempfile::tempdir().unwrap(), replica: ReplicaId::new(), config: RecordConfig::fixture() }
     }
 
     fn directory(&self) -> PathBuf {
@@ -35,6 +37,8 @@ impl Place {
             position,
             follows: Follows::Nothing,
             sinks: Sinks::new(&[], &Metrics::new()),
+            keeper: Keeper::new(&self.directory(), &self.config),
+            room: Room::new(&self.directory(), &self.config),
         };
         (appender, ledger)
     }
@@ -101,6 +105,53 @@ fn checkpoints_cover_everything_also_over_restarts_and_each_closed_segment_has_i
     assert_eq!(tiles::full(&place.directory(), 0, 0).unwrap().unwrap(), leaves[..256]);
     assert_eq!(tiles::leaf_of(&place.directory(), 300).unwrap(), Some(leaves[299]));
     assert_ne!(perfect(&leaves[..256]), perfect(&leaves[256..512]));
+}
+
+#[test]
+fn an_end_of_a_segment_that_was_signed_before_it_was_known_to_be_one_is_kept_all_the_same() {
+    for restarted in [false, true] {
+        let place = Place::new();
+        let (mut appender, mut ledger) = place.open();
+        write(&mut appender, 5);
+        assert!(content(&mut ledger));
+        appender.position().end_segment();
+        if restarted {
+            drop((appender, ledger));
+            (appender, ledger) = place.open();
+            appender.position().end_segment();
+        }
+        write(&mut appender, 1);
+        assert!(content(&mut ledger));
+        assert!(place.directory().join(KEPT).join(format!("{:020}", 5)).exists(), "restarted: {restarted}");
+    }
+}
+
+#[test]
+fn old_segments_go_when_they_are_signed_and_on_the_record_and_not_before() {
+    let mut place = Place::new();
+    place.config.keep_bytes = Some(5_000);
+    let (mut appender, mut ledger) = place.open();
+    write(&mut appender, 100);
+    let before = segment::segments(&place.directory()).unwrap();
+    let due = |ledger: &Ledger, signed| ledger.keeper.due(signed, ledger.keys.verifiers()).unwrap();
+    assert!(due(&ledger, 100).is_none(), "no checkpoint explains it");
+    assert!(content(&mut ledger));
+    assert!(due(&ledger, 0).is_none(), "nothing is signed");
+    let facts = due(&ledger, 101).unwrap();
+    assert_eq!((facts.first, facts.because), (1, "bytes"));
+    // Nobody writes the record of it, so nothing goes: the queue is closed.
+    ledger.shared.close();
+    ledger.tidy().unwrap();
+    assert_eq!(segment::segments(&place.directory()).unwrap(), before);
+    ledger.keeper.remove(facts.last).unwrap();
+    let after = segment::segments(&place.directory()).unwrap();
+    assert_eq!(after[0].0, facts.last + 1);
+    assert!(ledger.keeper.bytes().unwrap() <= 5_000);
+    // The follower goes on from there, also after a restart.
+    let (mut appender, mut ledger) = place.open();
+    write(&mut appender, 20);
+    assert!(content(&mut ledger));
+    assert!(!place.directory().join(KEPT).join(format!("{:020}", before[1].0 - 1)).exists());
 }
 
 #[test]
