@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Durability, Mistake, Overrides, ReloadMode, keyfile};
+use crate::config::{Config, Durability, Mistake, Overrides, ReloadMode, keyfile};
 use crate::control::Control;
 use crate::delegate::Delegate;
 use crate::front::{self, Certificates, Front};
@@ -160,7 +160,7 @@ async fn open(snapshot: Snapshot, reloader: Reloader) -> Result<Opened, StartErr
         metrics,
         keeping: Some(Keeping {
             config: config.record.clone(),
-            keys: CheckpointKeys::open(state.path(), &replica).map_err(trouble)?,
+            keys: checkpoint_keys(&config, &state, replica).await?,
         }),
     })
     .map_err(trouble)?;
@@ -287,6 +287,23 @@ async fn housekeeping(gateway: Arc<Gateway>) {
 async fn serve_control(control: Control, gateway: Arc<Gateway>, stop: CancellationToken) {
     if let Err(error) = control.serve(gateway, stop).await {
         tracing::error!(%error, "the control socket failed");
+    }
+}
+
+/// The keys that the files name, or else our own.
+async fn checkpoint_keys(
+    config: &Config,
+    state: &StateDirectory,
+    replica: ReplicaId,
+) -> Result<CheckpointKeys, StartError> {
+    let mut named = Vec::new();
+    for reference in &config.keys.checkpoint {
+        named.push(reference.read().await.map_err(trouble)?);
+    }
+    if named.is_empty() {
+        CheckpointKeys::open(state.path(), &replica).map_err(trouble)
+    } else {
+        CheckpointKeys::named(state.path(), &replica, &named).map_err(trouble)
     }
 }
 

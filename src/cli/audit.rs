@@ -11,9 +11,8 @@ use super::Ending;
 use super::output::{BAD, GOOD, Output, QUIET, WARNING, trouble};
 use super::state::State;
 use crate::limit;
-use crate::record::CheckpointKeys;
 use crate::record::audit::{Against, Audit, Judgement, audit};
-use crate::record::checkpoint::{SignedCheckpoint, VerifierKey};
+use crate::record::checkpoint::{SignedCheckpoint, VerifierKey, published};
 use crate::record::{journal, read_text};
 
 const EXAMPLES: &str = "\
@@ -73,8 +72,8 @@ pub fn run(arguments: &AuditArguments, output: Output) -> Ending {
 }
 
 fn key(arguments: &AuditArguments, output: Output) -> Result<Ending, String> {
-    let keys = CheckpointKeys::read(&arguments.state.directory()?).map_err(|error| error.to_string())?;
-    let keys: Vec<String> = keys.verifiers().iter().map(ToString::to_string).collect();
+    let keys = published(&arguments.state.directory()?).map_err(|error| error.to_string())?;
+    let keys: Vec<String> = keys.iter().map(ToString::to_string).collect();
     output.result(&keys, keys.iter().map(|key| format!("{key}\n")).collect::<String>());
     Ok(Ending::Done)
 }
@@ -85,9 +84,7 @@ fn judge(arguments: &AuditArguments, verify: &VerifyArguments, output: Output) -
         None => arguments.state.directory().map(|state| (journal::directory(&state), Some(state)))?,
     };
     let (keys, own) = match (verify.key.as_slice(), &state) {
-        ([], Some(state)) => {
-            (CheckpointKeys::read(state).map(|keys| keys.verifiers().to_vec()).unwrap_or_default(), true)
-        }
+        ([], Some(state)) => (published(state).unwrap_or_default(), true),
         (words, _) => (named_keys(words)?, false),
     };
     let mut kept = Vec::new();
@@ -155,4 +152,20 @@ fn text(audit: &Audit) -> String {
         let _ = writeln!(text, "{QUIET}note: {note}{QUIET:#}");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_of_an_auditor_is_bounded() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("kept");
+        let file = std::fs::File::create(&path).unwrap();
+        file.set_len(limit::AUDITOR_FILE_BYTES_MAX).unwrap();
+        assert!(read(&path).is_ok());
+        file.set_len(limit::AUDITOR_FILE_BYTES_MAX + 1).unwrap();
+        assert!(read(&path).unwrap_err().contains("too large"));
+    }
 }

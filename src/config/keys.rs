@@ -58,6 +58,7 @@ pub const SECTIONS: &[&Section] = &[
     &GATEWAY,
     &TLS,
     &RECORD,
+    &KEYS,
     &LIMITS,
     &ANONYMOUS,
     &ISSUER,
@@ -77,6 +78,7 @@ pub const TOP: Section = servers(
     &[
         required("gateway", "table"),
         optional("record", "table"),
+        optional("keys", "table"),
         optional("limits", "table"),
         optional("anonymous", "table"),
         optional("issuers", "tables by alias"),
@@ -124,6 +126,9 @@ pub const RECORD: Section = servers(
         defaulted("reserve_bytes", "size", "\"16MiB\""),
     ],
 );
+
+/// `[keys]`.
+pub const KEYS: Section = servers("[keys]", &[defaulted("checkpoint", "list of secret references", "[]")]);
 
 /// `[limits]`.
 pub const LIMITS: Section = servers(

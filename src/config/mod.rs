@@ -38,6 +38,8 @@ pub struct Config {
     pub gateway: GatewayConfig,
     /// `[record]`: how the record is signed and kept.
     pub record: RecordConfig,
+    /// `[keys]`: keys that the gateway does not make for itself.
+    pub keys: KeysConfig,
     /// `[limits]`: what one principal may use at once.
     pub quota: QuotaConfig,
     /// `[issuers.ALIAS]`, in the order of the file.
@@ -155,6 +157,13 @@ pub struct RecordConfig {
     pub keep_bytes: Option<u64>,
     /// Room that is held back for the last words.
     pub reserve_bytes: u64,
+}
+
+/// `[keys]`: keys that the gateway does not make for itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KeysConfig {
+    /// Keys of checkpoints, 64 hexadecimal digits each: the first signs, all are believed. Its own where there is none.
+    pub checkpoint: Vec<SecretReference>,
 }
 
 /// A place that checkpoints are sent to.

@@ -81,6 +81,35 @@ pub struct CheckpointKeyError {
     problem: String,
 }
 
+/// The public keys that a gateway has published beside its segments, held against its own where it made them.
+///
+/// # Errors
+/// When there are none, or they are not its own.
+pub fn published(state: &Path) -> Result<Vec<VerifierKey>, CheckpointKeyError> {
+    let place = super::journal::directory(state).join(PUBLISHED);
+    let error = |problem: String| CheckpointKeyError { place: place.display().to_string(), problem };
+    let text = super::read_text(&place, crate::limit::AUDITOR_FILE_BYTES_MAX)
+        .map_err(|problem| error(format!("{problem}; has a gateway run there?")))?;
+    let keys: Vec<VerifierKey> = text.lines().map(str::parse).collect::<Result<_, _>>().map_err(error)?;
+    let first = keys.first().ok_or_else(|| error("it is empty".to_owned()))?;
+    if !state.join("keys/checkpoint").exists() {
+        return Ok(keys);
+    }
+    let secrets = keyfile::read_or_make(state, "checkpoint").map_err(|problem| error(problem.to_string()))?;
+    let own = CheckpointKeys::of(&secrets, &first.name, false);
+    let Some(own) = CheckpointKeys::of(&secrets, &first.name, false) else {
+        return Err(error("the gateway's own key is none".to_owned()));
+    };
+    if own.verifiers.contains(first) {
+        return Ok(own.verifiers);
+    }
+    // Where another key was named since, its own is still believed and published behind it.
+    if own.verifiers.iter().any(|own| keys.contains(own)) {
+        return Ok(keys);
+    }
+    Err(error("it is not the gateway's own key, or that was changed since the last start".to_owned()))
+}
+
 /// The origin of a gateway's checkpoints, which is also the name of its key.
 #[must_use]
 pub fn origin(replica: &ReplicaId) -> String {
@@ -100,28 +129,17 @@ impl CheckpointKeys {
         Self::of(&secrets, &origin(replica), fresh).ok_or_else(|| error("it is no file of keys".to_owned()))
     }
 
-    /// The same for a gateway that has run and may be running: makes nothing, and takes its name from what it
-    /// published.
+    /// The same with keys that were named by reference, which stay where they are.
     ///
     /// # Errors
-    /// When there are no keys, or they are not those that were published.
-    pub fn read(state: &Path) -> Result<Self, CheckpointKeyError> {
-        let place = state.join("keys/checkpoint");
-        let error = |problem: String| CheckpointKeyError { place: place.display().to_string(), problem };
-        let published = super::journal::directory(state).join(PUBLISHED);
-        let text = std::fs::read_to_string(&published)
-            .map_err(|problem| error(format!("{} cannot be read: {problem}", published.display())))?;
-        let first = text.lines().next().unwrap_or_default().parse::<VerifierKey>().map_err(error)?;
-        if !place.exists() {
-            return Err(error("it is not there".to_owned()));
-        }
-        let secrets = keyfile::read_or_make(state, "checkpoint").map_err(|problem| error(problem.to_string()))?;
-        let keys = Self::of(&secrets, &first.name, false).ok_or_else(|| error("it is no file of keys".to_owned()))?;
-        if keys.verifiers.first() == Some(&first) {
-            Ok(keys)
-        } else {
-            Err(error(format!("its key is not the one in {}", published.display())))
-        }
+    /// When one of them is not 64 hexadecimal digits.
+    pub fn named(state: &Path, replica: &ReplicaId, secrets: &[SecretString]) -> Result<Self, CheckpointKeyError> {
+        // Whoever used it before has published its public part.
+        let fresh = !super::journal::directory(state).join(PUBLISHED).exists();
+        Self::of(secrets, &origin(replica), fresh).ok_or_else(|| CheckpointKeyError {
+            place: "[keys] checkpoint".to_owned(),
+            problem: "write 64 hexadecimal digits there (openssl rand -hex 32)".to_owned(),
+        })
     }
 
     fn of(secrets: &[SecretString], name: &str, fresh: bool) -> Option<Self> {

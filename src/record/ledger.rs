@@ -160,6 +160,8 @@ impl Ledger {
             Follows::Tree(reading) => reading,
             Follows::Nothing => Box::new(self.open()?),
         };
+        // Once it was taken up, the record is never behind what this process signed.
+        self.found = u64::MAX;
         let upto = self.position.records();
         self.read_on(&mut reading, upto, true)?;
         if reading.tree.size() > reading.signed {
@@ -179,17 +181,17 @@ impl Ledger {
         }
         let latest = read_checkpoint(&self.directory.join(LATEST))?;
         let Some(latest) = latest else {
-            if self.found == 0 || self.keys.is_fresh() {
+            let signed = self.shared.metrics.checkpoint_records.get() > 0;
+            if !signed && (self.found == 0 || self.keys.is_fresh()) {
                 return self.begin();
             }
-            let problem = format!("there are {} records and no checkpoint, although the key is not new", self.found);
-            return Err(Trouble::Contradiction(problem));
+            return Err(Trouble::Contradiction("the last checkpoint is gone, although the key is not new".to_owned()));
         };
         let Some(latest) = latest.filter(|latest| latest.standing(self.keys.verifiers()) == Standing::Signed) else {
             return Err(Trouble::Contradiction("the last checkpoint was not signed by our key".to_owned()));
         };
         let size = latest.checkpoint.size;
-        if size > self.found {
+        if self.found < size {
             let problem = format!("the last checkpoint says {size} records, and the journal ended at {}", self.found);
             return Err(Trouble::Contradiction(problem));
         }

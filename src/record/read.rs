@@ -180,12 +180,10 @@ impl Reader {
         let mut bytes = Vec::new();
         match File::options().read(true).custom_flags(segment::no_follow()).open(&path) {
             // Closed segments are compressed; what they hold stands at the same places.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                match segment::read_from(&segment::compressed(&path), self.position) {
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(String::new()),
-                    read => bytes = read?,
-                }
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => match segment::read_from(&path, self.position) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(String::new()),
+                read => bytes = read?,
+            },
             file => {
                 let mut file = file?;
                 // What is torn is cut off at the next start, and was never handed out.

@@ -190,7 +190,13 @@ pub(super) fn read_whole(path: &Path) -> io::Result<Vec<u8>> {
 /// All of a segment from some position on, never through a link.
 pub(super) fn read_from(path: &Path, position: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let mut file = File::options().read(true).custom_flags(no_follow()).open(path)?;
+    let mut file = match File::options().read(true).custom_flags(no_follow()).open(path) {
+        // It was compressed after somebody listed it.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !is_compressed(path) => {
+            return read_from(&compressed(path), position);
+        }
+        file => file?,
+    };
     // A segment ends after the batch that crosses its limit.
     let bytes_max = limit::JOURNAL_SEGMENT_BYTES_MAX + 2 * limit::JOURNAL_QUEUE_BYTES_MAX as u64;
     if is_compressed(path) {

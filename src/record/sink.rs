@@ -84,7 +84,9 @@ impl SinkConfig {
 
 /// Adds a note to a file; it is on the disk afterwards.
 fn append(path: &Path, note: &str) -> io::Result<()> {
-    let mut file = File::options().append(true).create(true).mode(0o640).custom_flags(no_follow()).open(path)?;
+    // A pipe that nobody reads must not hold us up.
+    let flags = no_follow() | rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let mut file = File::options().append(true).create(true).mode(0o640).custom_flags(flags).open(path)?;
     file.write_all(note.as_bytes())?;
     // A pipe or a device cannot be synced, and keeps nothing that could be.
     match file.sync_data() {
@@ -150,6 +152,19 @@ mod tests {
         assert_eq!(metrics.checkpoint_sink_failures.get(), 1);
         std::fs::create_dir(&directory).unwrap();
         assert!(sinks.tell(&signed(&keys, 2)));
+    }
+
+    #[test]
+    fn a_pipe_that_nobody_reads_holds_nobody_up() {
+        let place = tempfile::tempdir().unwrap();
+        let keys = CheckpointKeys::open(place.path(), &ReplicaId::new()).unwrap();
+        let pipe = place.path().join("pipe");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR).unwrap();
+        let began = std::time::Instant::now();
+        assert!(SinkConfig::File(pipe.clone()).tell(&signed(&keys, 1)).is_err());
+        assert!(began.elapsed() < limit::SINK_TIMEOUT);
+        let _reader = File::options().read(true).write(true).open(&pipe).unwrap();
+        assert!(SinkConfig::File(pipe).tell(&signed(&keys, 2)).is_ok(), "a pipe cannot be synced");
     }
 
     #[test]

@@ -404,3 +404,23 @@ async fn a_tail_that_was_cut_off_is_named_by_what_was_sent_to_a_log() {
         assert!(printed["problem"].as_str().unwrap().contains("a checkpoint kept elsewhere says"), "{printed}");
     }
 }
+
+#[tokio::test]
+async fn a_key_that_was_named_by_reference_signs_and_is_never_written_down() {
+    let secret = "4d".repeat(32);
+    let place = tempfile::tempdir().unwrap();
+    std::fs::write(place.path().join("key"), &secret).unwrap();
+    let keys = format!("[keys]\ncheckpoint = [\"file:{}\"]\n", place.path().join("key").display());
+    let mut gateway = served(1, &keys).await;
+    assert!(gateway.stop().await.success());
+    assert!(!gateway.state().join("keys/checkpoint").exists());
+    let copy = Copy::of(&gateway);
+    assert_eq!(copy.verify(&["--key", &copy.key]).0, 0);
+    gateway.launch().await;
+    assert!(gateway.stop().await.success());
+    assert!(gateway.records("repair").is_empty(), "{:?}", gateway.records("repair"));
+    let output = gateway.command(&["audit", "verify", "--config", "servers.toml"]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stdout));
+    let written = std::process::Command::new("grep").args(["-r", &secret]).arg(gateway.state()).output().unwrap();
+    assert!(written.stdout.is_empty());
+}

@@ -155,6 +155,24 @@ fn old_segments_go_when_they_are_signed_and_on_the_record_and_not_before() {
 }
 
 #[test]
+fn a_disk_that_cannot_be_written_for_a_while_is_no_contradiction() {
+    let place = Place::new();
+    let (mut appender, mut ledger) = place.open();
+    write(&mut appender, 5);
+    assert!(content(&mut ledger));
+    let (tile, aside) = (place.directory().join("tile"), place.directory().join("aside"));
+    std::fs::rename(&tile, &aside).unwrap();
+    std::fs::write(&tile, b"no directory").unwrap();
+    write(&mut appender, 5);
+    assert!(!content(&mut ledger));
+    assert!(!matches!(ledger.follows, Follows::Contradiction));
+    std::fs::remove_file(&tile).unwrap();
+    std::fs::rename(&aside, &tile).unwrap();
+    assert!(content(&mut ledger));
+    assert_eq!(place.latest().size, place.leaves().len() as u64);
+}
+
+#[test]
 fn nothing_new_is_nothing_to_sign() {
     let place = Place::new();
     let (mut appender, mut ledger) = place.open();
