@@ -127,6 +127,7 @@ pub fn audit(directory: &Path, against: Against<'_>) -> io::Result<Audit> {
         }
     }
     walk.judge_tree(&mut found);
+    walk.judge_beginning(signed.keys().next_back().copied().unwrap_or(0), &mut found);
     let mut judgement = None;
     let covered = signed.keys().next_back().copied();
     if covered.is_some() {
@@ -224,6 +225,8 @@ struct Walk {
     differs: Option<u64>,
     /// The first record whose hash is not the one in the tiles.
     unlike: Option<u64>,
+    /// The record that says that the beginning was removed.
+    explained: Option<u64>,
     /// The beginning is gone and nothing leads to it, so that the tree says nothing.
     is_blind: bool,
     /// Files with the number of their first record.
@@ -237,7 +240,6 @@ impl Walk {
         let first = all.first().map_or(1, |(first, _)| *first);
         walk.first = first;
         walk.last = first.saturating_sub(1);
-        let mut explained = first == 1;
         if first > 1 {
             walk.begin_later(directory, first, expected, found)?;
         }
@@ -260,7 +262,9 @@ impl Walk {
             }
             let mut failed = None;
             let scan = segment::scan(&bytes, next..until.max(next), digest, |line, raw| {
-                explained |= line.retention.as_ref().is_some_and(|removed| removed.last + 1 == first);
+                if line.retention.as_ref().is_some_and(|removed| removed.last + 1 == first) {
+                    walk.explained.get_or_insert(line.seq);
+                }
                 if failed.is_none() {
                     failed = walk.take(directory, line.seq, raw, expected).err();
                 }
@@ -284,12 +288,6 @@ impl Walk {
             chained = scan.digest.map(|digest| (scan.next, digest));
         }
         walk.compare_edge(directory)?;
-        if !explained && walk.records > 0 {
-            let name = walk.files.first().map_or("", |(_, name)| name);
-            let problem =
-                format!("is missing, with all before it, and no record says that it was removed: first is {first}");
-            found.record(name, None, first - 1, &problem);
-        }
         Ok(walk)
     }
 
@@ -377,6 +375,22 @@ impl Walk {
             return found.record(&self.segment, Some(self.lines), sequence, problem);
         }
         found.record(name, Some(line), sequence, problem);
+    }
+
+    /// A beginning that is missing was removed only if a record says so that is signed itself: anybody could chain
+    /// one to the end.
+    fn judge_beginning(&self, signed: u64, found: &mut Findings) {
+        if self.first == 1 || self.records == 0 || self.explained.is_some_and(|record| record <= signed) {
+            return;
+        }
+        let name = self.files.first().map_or("", |(_, name)| name);
+        let problem = match self.explained {
+            None => "is missing, with all before it, and no record says that it was removed".to_owned(),
+            Some(record) => {
+                format!("is missing, with all before it, and record {record}, which says so, is not signed")
+            }
+        };
+        found.record(name, None, self.first - 1, &problem);
     }
 
     /// What the tree says that the chain does not.

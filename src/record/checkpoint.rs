@@ -96,7 +96,6 @@ pub fn published(state: &Path) -> Result<Vec<VerifierKey>, CheckpointKeyError> {
         return Ok(keys);
     }
     let secrets = keyfile::read_or_make(state, "checkpoint").map_err(|problem| error(problem.to_string()))?;
-    let own = CheckpointKeys::of(&secrets, &first.name, false);
     let Some(own) = CheckpointKeys::of(&secrets, &first.name, false) else {
         return Err(error("the gateway's own key is none".to_owned()));
     };

@@ -179,7 +179,12 @@ impl Ledger {
         if std::fs::read_to_string(&place).ok().as_ref() != Some(&published) {
             tiles::write_whole(&place, published.as_bytes())?;
         }
-        let latest = read_checkpoint(&self.directory.join(LATEST))?;
+        let mut latest = read_checkpoint(&self.directory.join(LATEST))?;
+        // Whoever puts an old one in its place may have forgotten these.
+        let last_kept = last_kept(&self.directory)?;
+        if last_kept.as_ref().is_some_and(|kept| latest.as_ref().is_some_and(|latest| is_later(kept, latest))) {
+            latest = last_kept.map(Some);
+        }
         let Some(latest) = latest else {
             let signed = self.shared.metrics.checkpoint_records.get() > 0;
             if !signed && (self.found == 0 || self.keys.is_fresh()) {
@@ -271,9 +276,10 @@ impl Ledger {
         let checkpoint = Checkpoint { origin, size, root: reading.tree.root() };
         let signed = self.keys.sign(&checkpoint).ok_or_else(|| io::Error::other("the checkpoint key is unusable"))?;
         tiles::keep_edge(&self.directory, &reading.tree)?;
-        tiles::write_whole(&self.directory.join(place), signed.note().as_bytes())?;
+        // The latest first: it is what a start takes up, and where it is, what is kept is written again.
+        tiles::write_whole(&self.directory.join(LATEST), signed.note().as_bytes())?;
         if place != Path::new(LATEST) {
-            tiles::write_whole(&self.directory.join(LATEST), signed.note().as_bytes())?;
+            tiles::write_whole(&self.directory.join(place), signed.note().as_bytes())?;
         }
         reading.signed = size;
         self.shared.metrics.checkpoint_records.set(size);
@@ -291,9 +297,12 @@ impl Ledger {
         if let Some(retention) = self.keeper.due(signed, self.keys.verifiers())? {
             let last = retention.last;
             tracing::info!(first = retention.first, last, because = retention.because, "old records are removed");
-            // On the record first: what is missing without a word about it was taken.
+            // On the record first, and signed: anybody could chain such a record to the end of what they cut.
             if self.put_durably("retention", &RetentionFields { retention }) {
-                self.keeper.remove(last)?;
+                self.look();
+                if matches!(&self.follows, Follows::Tree(reading) if reading.signed > signed) {
+                    self.keeper.remove(last)?;
+                }
             }
         }
         self.room.kept(&self.shared, self.keeper.bytes()?);
@@ -336,6 +345,23 @@ pub(super) fn read_checkpoint(path: &Path) -> io::Result<Option<Option<SignedChe
         Err(error) if error.kind() == io::ErrorKind::InvalidData => Ok(Some(None)),
         text => Ok(Some(SignedCheckpoint::parse(&text?))),
     }
+}
+
+/// The checkpoint of the last closed segment.
+fn last_kept(directory: &Path) -> io::Result<Option<SignedCheckpoint>> {
+    let entries = match std::fs::read_dir(directory.join(KEPT)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        entries => entries?,
+    };
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let last = names.filter(|name| name.bytes().all(|byte| byte.is_ascii_digit())).max();
+    let read = last.map(|name| read_checkpoint(&directory.join(KEPT).join(name))).transpose()?;
+    Ok(read.flatten().flatten())
+}
+
+/// Whether a checkpoint covers more than another; one that cannot be read is for others to judge.
+fn is_later(one: &SignedCheckpoint, other: &Option<SignedCheckpoint>) -> bool {
+    other.as_ref().is_some_and(|other| one.checkpoint.size > other.checkpoint.size)
 }
 
 /// Makes a segment survive the machine's death: what was signed must not be taken back.

@@ -112,6 +112,31 @@ async fn old_segments_are_removed_on_the_record_and_their_checkpoint_explains_it
 }
 
 #[tokio::test]
+async fn a_record_of_a_removal_that_somebody_chained_to_the_end_explains_nothing() {
+    let mut gateway = served(8, &format!("{SMALL}compress = false\n")).await;
+    assert!(gateway.stop().await.success());
+    let copy = Copy::of(&gateway);
+    let segments = copy.segments();
+    let second = segments[1].file_name().unwrap().to_string_lossy().into_owned();
+    let removed: u64 = second.trim_end_matches(".jsonl").parse::<u64>().unwrap() - 1;
+    let last = segments.last().unwrap();
+    let text = std::fs::read_to_string(last).unwrap();
+    let line = text.lines().last().unwrap();
+    let sequence = serde_json::from_str::<serde_json::Value>(line).unwrap()["seq"].as_u64().unwrap() + 1;
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, line.as_bytes());
+    let previous = data_encoding::HEXLOWER.encode(digest.as_ref());
+    let forged = format!(
+        "{{\"v\":1,\"seq\":{sequence},\"prev\":\"{previous}\",\"type\":\"retention\",\"retention\":{{\"first\":1,\"last\":{removed}}}}}"
+    );
+    std::fs::write(last, format!("{text}{forged}\n")).unwrap();
+    assert_eq!(copy.verify(&["--key", &copy.key]).0, 0, "the end that is not signed yet is chained");
+    std::fs::remove_file(&segments[0]).unwrap();
+    let printed = copy.tampered();
+    assert_eq!(printed["seq"], json!(removed), "{printed}");
+    assert!(printed["problem"].to_string().contains("which says so, is not signed"), "{printed}");
+}
+
+#[tokio::test]
 async fn a_full_disk_refuses_calls_keeps_room_for_the_last_words_and_recovers_by_itself() {
     let issuer = Issuer::start().await;
     let upstream = Scripted::echo().await;

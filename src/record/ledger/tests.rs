@@ -201,7 +201,7 @@ fn tiles_that_were_lost_are_made_again_from_the_records() {
 
 #[test]
 fn what_contradicts_a_checkpoint_is_never_signed() {
-    let spoil: [(&str, Spoil); 5] = [
+    let spoil: [(&str, Spoil); 6] = [
         ("an end that was cut off", |directory| {
             let (_, last) = segment::segments(directory).unwrap().pop().unwrap();
             let text = std::fs::read_to_string(&last).unwrap();
@@ -215,6 +215,15 @@ fn what_contradicts_a_checkpoint_is_never_signed() {
             std::fs::write(&last, format!("{before}\n{}\n", line.replace("stop", "stoP"))).unwrap();
         }),
         ("a checkpoint that is gone", |directory| std::fs::remove_file(directory.join(LATEST)).unwrap()),
+        ("an older checkpoint in the place of the last one, and an end that was cut off", |directory| {
+            let mut kept: Vec<_> =
+                std::fs::read_dir(directory.join(KEPT)).unwrap().map(|entry| entry.unwrap().path()).collect();
+            kept.sort();
+            std::fs::copy(&kept[0], directory.join(LATEST)).unwrap();
+            for (_, path) in &segment::segments(directory).unwrap()[1..] {
+                std::fs::remove_file(path).unwrap();
+            }
+        }),
         ("a checkpoint that is none", |directory| std::fs::write(directory.join(LATEST), "nothing\n").unwrap()),
         ("an old record that was changed, and the tiles are gone", |directory| {
             let (_, first) = segment::segments(directory).unwrap().swap_remove(0);
@@ -226,7 +235,7 @@ fn what_contradicts_a_checkpoint_is_never_signed() {
     for (what, spoil) in spoil {
         let place = Place::new();
         let (mut appender, mut ledger) = place.open();
-        write(&mut appender, 30);
+        write(&mut appender, 60);
         assert!(content(&mut ledger));
         drop((appender, ledger));
         spoil(&place.directory());
