@@ -164,3 +164,37 @@ fn compress(path: &Path) -> io::Result<()> {
     }
     std::fs::rename(&fresh, &target)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use super::*;
+
+    #[test]
+    fn a_segment_is_compressed_with_its_age_and_read_back_from_any_place() {
+        let place = tempfile::tempdir().unwrap();
+        let path = segment::path(place.path(), 1);
+        std::fs::write(&path, "one\ntwo\n").unwrap();
+        let then = SystemTime::now() - Duration::from_secs(5_000);
+        File::options().write(true).open(&path).unwrap().set_modified(then).unwrap();
+        compress(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let compressed = segment::compressed(&path);
+        assert_eq!(compressed.metadata().unwrap().modified().unwrap(), then);
+        assert_eq!(segment::segments(place.path()).unwrap(), [(1, compressed)]);
+        for (position, rest) in [(0, "one\ntwo\n"), (4, "two\n"), (8, ""), (99, "")] {
+            assert_eq!(segment::read_from(&path, position).unwrap(), rest.as_bytes());
+        }
+    }
+
+    #[test]
+    fn a_compressed_file_that_would_fill_the_memory_is_refused() {
+        let place = tempfile::tempdir().unwrap();
+        let path = segment::compressed(&segment::path(place.path(), 1));
+        let bomb = zstd::stream::encode_all(std::io::repeat(b'x').take(256 << 20), LEVEL).unwrap();
+        assert!(bomb.len() < 1 << 20);
+        std::fs::write(&path, bomb).unwrap();
+        assert!(segment::read_whole(&path).unwrap_err().to_string().contains("larger than a segment can be"));
+    }
+}
