@@ -198,6 +198,14 @@ impl Digest {
         Self::from_digest(&aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes))
     }
 
+    /// The plain SHA-256 of several parts, one after the other.
+    #[must_use]
+    pub fn sha256_of(parts: &[&[u8]]) -> Self {
+        let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+        parts.iter().for_each(|part| context.update(part));
+        Self::from_digest(&context.finish())
+    }
+
     fn from_digest(digest: &aws_lc_rs::digest::Digest) -> Self {
         let mut bytes = [0_u8; 32];
         bytes.iter_mut().zip(digest.as_ref()).for_each(|(to, from)| *to = *from);

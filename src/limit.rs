@@ -9,12 +9,14 @@ use std::time::Duration;
 mod bridge;
 mod demo;
 mod input;
+mod record;
 mod streams;
 mod tasks;
 
 pub use bridge::*;
 pub use demo::*;
 pub use input::*;
+pub use record::*;
 pub use streams::*;
 pub use tasks::*;
 

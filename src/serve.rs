@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Durability, Mistake, Overrides, ReloadMode, keyfile};
+use crate::config::{Config, Durability, Mistake, Overrides, ReloadMode, keyfile};
 use crate::control::Control;
 use crate::delegate::Delegate;
 use crate::front::{self, Certificates, Front};
@@ -26,7 +26,7 @@ use crate::ids::ReplicaId;
 use crate::lanes::Lanes;
 use crate::policy::FailedTest;
 use crate::record::event::StartNote;
-use crate::record::{Journal, JournalKey, JournalSettings, Metrics};
+use crate::record::{CheckpointKeys, Journal, JournalKey, JournalSettings, Keeping, Metrics};
 use crate::store::{StateDirectory, Store};
 use crate::upstream::{Change, Upstreams};
 use crate::wire::handle::Sealer;
@@ -161,6 +161,10 @@ async fn open(snapshot: Snapshot, reloader: Reloader, lanes: Lanes) -> Result<Op
         durability: config.gateway.durability,
         key: JournalKey::open(state.path()).map_err(trouble)?,
         metrics,
+        keeping: Some(Keeping {
+            config: config.record.clone(),
+            keys: checkpoint_keys(&config, &state, replica).await?,
+        }),
     })
     .map_err(trouble)?;
     store.check_not_older_than(recovered.epoch).await.map_err(trouble)?;
@@ -297,6 +301,23 @@ async fn housekeeping(gateway: Arc<Gateway>) {
 async fn serve_control(control: Control, gateway: Arc<Gateway>, stop: CancellationToken) {
     if let Err(error) = control.serve(gateway, stop).await {
         tracing::error!(%error, "the control socket failed");
+    }
+}
+
+/// The keys that the files name, or else our own.
+async fn checkpoint_keys(
+    config: &Config,
+    state: &StateDirectory,
+    replica: ReplicaId,
+) -> Result<CheckpointKeys, StartError> {
+    let mut named = Vec::new();
+    for reference in &config.keys.checkpoint {
+        named.push(reference.read().await.map_err(trouble)?);
+    }
+    if named.is_empty() {
+        CheckpointKeys::open(state.path(), &replica).map_err(trouble)
+    } else {
+        CheckpointKeys::named(state.path(), &replica, &named).map_err(trouble)
     }
 }
 

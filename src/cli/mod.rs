@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 pub mod ask;
+pub mod audit;
 pub mod call;
 pub mod check;
 pub mod completions;
@@ -81,6 +82,7 @@ enum Command {
     Call(use_it::CallArguments),
     Token(use_it::TokenArguments),
     Logs(logs::LogsArguments),
+    Audit(audit::AuditArguments),
     Revoke(revoke::RevokeArguments),
     Check(check::CheckArguments),
     Explain(ask::ExplainArguments),
@@ -125,6 +127,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Call(arguments) => in_runtime(call::call(&arguments, output)),
         Command::Token(arguments) => in_runtime(call::token(&arguments)),
         Command::Logs(arguments) => in_runtime(async { logs::run(&arguments, output, &mut anstream::stdout()).await }),
+        Command::Audit(arguments) => audit::run(&arguments, output),
         Command::Revoke(arguments) => {
             in_runtime(async { revoke::run(&arguments, output, &mut anstream::stdout()).await })
         }

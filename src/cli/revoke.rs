@@ -171,6 +171,7 @@ async fn revoke_offline(state: &StateDirectory, order: &RevocationOrder) -> Resu
         durability: Durability::Fsync,
         key,
         metrics: Arc::clone(&Metrics::new()),
+        keeping: None,
     };
     let (journal, recovered) = Journal::start(settings).map_err(|error| error.to_string())?;
     store.check_not_older_than(recovered.epoch).await.map_err(|error| error.to_string())?;

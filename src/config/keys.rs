@@ -57,6 +57,8 @@ pub const SECTIONS: &[&Section] = &[
     &TOP,
     &GATEWAY,
     &TLS,
+    &RECORD,
+    &KEYS,
     &LIMITS,
     &ANONYMOUS,
     &ISSUER,
@@ -75,6 +77,8 @@ pub const TOP: Section = servers(
     "top level",
     &[
         required("gateway", "table"),
+        optional("record", "table"),
+        optional("keys", "table"),
         optional("limits", "table"),
         optional("anonymous", "table"),
         optional("issuers", "tables by alias"),
@@ -105,6 +109,26 @@ pub const GATEWAY: Section = servers(
 
 /// `[gateway.tls]`.
 pub const TLS: Section = servers("[gateway.tls]", &[required("certificate", "path"), required("key", "path")]);
+
+/// `[record]`.
+pub const RECORD: Section = servers(
+    "[record]",
+    &[
+        // What was written since the last checkpoint is chained, but its end could be cut off unseen.
+        defaulted("checkpoint_interval", "duration", "\"60s\""),
+        defaulted("segment_bytes", "size", "\"8MiB\""),
+        defaulted("segment_age", "duration", "\"24h\""),
+        defaulted("sinks", "list of sinks", "[]"),
+        defaulted("compress", "boolean", "true"),
+        // How long a record has to be kept, and how long it may be, is the law's question and not ours.
+        optional("keep_days", "integer"),
+        optional("keep_bytes", "size"),
+        defaulted("reserve_bytes", "size", "\"16MiB\""),
+    ],
+);
+
+/// `[keys]`.
+pub const KEYS: Section = servers("[keys]", &[defaulted("checkpoint", "list of secret references", "[]")]);
 
 /// `[limits]`.
 pub const LIMITS: Section = servers(

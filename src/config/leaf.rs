@@ -50,6 +50,29 @@ impl<'de> Deserialize<'de> for Period {
     }
 }
 
+/// A size as the files write it: a whole number and `B`, `KiB`, `MiB`, `GiB` or `TiB`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Size(pub u64);
+
+impl Size {
+    fn parse(text: &str) -> Option<Self> {
+        let (number, unit) = text.split_at_checked(text.bytes().take_while(u8::is_ascii_digit).count())?;
+        let shift = ["B", "KiB", "MiB", "GiB", "TiB"].iter().position(|known| *known == unit)? * 10;
+        let size = number.parse::<u64>().ok()?.checked_mul(1 << shift)?;
+        // Sums of sizes must not overflow, and no disk is larger.
+        (1..=1 << 60).contains(&size).then_some(Self(size))
+    }
+}
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| {
+            D::Error::custom(format!("`{text}` is not a size: write a number and a unit, such as 4KiB, 64MiB, 2GiB"))
+        })
+    }
+}
+
 /// A day as TOML writes it: `2027-03-31`, without quotation marks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Day(pub jiff::civil::Date);
@@ -93,6 +116,15 @@ mod tests {
         assert_eq!(Period::parse("250ms").unwrap().0, Duration::from_millis(250));
         for wrong in ["", "10", "m", "1.5h", "-1s", "10 m", "0s", "400d", "99999999999999999999d", "1w", "é"] {
             assert!(Period::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_size_is_a_whole_number_with_a_unit() {
+        assert_eq!(Size::parse("8MiB"), Some(Size(8 * 1024 * 1024)));
+        assert_eq!(Size::parse("1TiB"), Some(Size(1 << 40)));
+        for wrong in ["", "8", "MiB", "0B", "8MB", "1.5GiB", "-1KiB", "18446744073709551615TiB", "2000000TiB", "é"] {
+            assert_eq!(Size::parse(wrong), None, "{wrong}");
         }
     }
 

@@ -9,6 +9,8 @@ use std::fs::{DirBuilder, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use super::fields::{OpenLeg, RepairFacts, RotationFacts, RotationFields};
@@ -66,6 +68,31 @@ pub(super) struct Found {
     pub(super) epoch: Option<RevocationEpoch>,
 }
 
+/// How far the record has come: told by whoever writes, for those who read what was written.
+#[derive(Debug, Default)]
+pub(super) struct Position {
+    records: AtomicU64,
+    segment: AtomicU64,
+    is_aged: AtomicBool,
+}
+
+impl Position {
+    /// The segment that is written to is old enough: the next record begins another.
+    pub(super) fn end_segment(&self) {
+        self.is_aged.store(true, Ordering::Relaxed);
+    }
+
+    /// Records that were written and stay.
+    pub(super) fn records(&self) -> u64 {
+        self.records.load(Ordering::Acquire)
+    }
+
+    /// The number of the first record of the segment that is written to.
+    pub(super) fn segment(&self) -> u64 {
+        self.segment.load(Ordering::Relaxed)
+    }
+}
+
 /// The one owner of the journal's files.
 #[derive(Debug)]
 pub(super) struct Appender {
@@ -81,6 +108,7 @@ pub(super) struct Appender {
     buffer: Vec<u8>,
     unsynced: bool,
     segment_bytes_max: u64,
+    position: Arc<Position>,
 }
 
 #[derive(Debug)]
@@ -110,6 +138,7 @@ impl Appender {
             buffer: Vec::new(),
             unsynced: false,
             segment_bytes_max: limit::JOURNAL_SEGMENT_BYTES_MAX,
+            position: Arc::default(),
         };
         for (first, path) in segment::segments(directory)?.into_iter().rev() {
             if appender.resume(first, path, &mut found)? {
@@ -118,6 +147,7 @@ impl Appender {
         }
         found.open = appender.open.values().copied().collect();
         found.open.sort_unstable_by_key(|open| open.leg);
+        appender.position.records.store(appender.next - 1, Ordering::Release);
         Ok((appender, found))
     }
 
@@ -125,12 +155,13 @@ impl Appender {
     fn resume(&mut self, first: u64, path: PathBuf, found: &mut Found) -> io::Result<bool> {
         let bytes = segment::read_whole(&path)?;
         let open = &mut self.open;
-        let scan = segment::scan(&bytes, first, (first == 1).then_some(GENESIS), |line| {
+        let scan = segment::scan(&bytes, first..u64::MAX, (first == 1).then_some(GENESIS), |line, _| {
             found.epoch = found.epoch.max(line.epoch());
             follow(open, line);
         });
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let torn = bytes.get(scan.good_bytes..).unwrap_or_default();
+        let closed = segment::is_compressed(&path);
+        let torn = bytes.get(scan.good_bytes..).filter(|_| !closed).unwrap_or_default();
         if !torn.is_empty() {
             found.repairs.push(RepairFacts {
                 problem: "torn_tail".to_owned(),
@@ -141,6 +172,9 @@ impl Appender {
             });
         }
         if scan.lines == 0 {
+            if closed {
+                return Ok(false);
+            }
             // Nothing in it can be continued; what there is stays for people to look at.
             if bytes.is_empty() {
                 std::fs::remove_file(&path)?;
@@ -149,14 +183,18 @@ impl Appender {
             }
             return Ok(false);
         }
+        self.next = scan.next;
+        self.digest = scan.digest.unwrap_or(GENESIS);
+        self.epoch = found.epoch.unwrap_or_default();
+        if closed {
+            // It cannot be added to; the record goes on in a file of its own.
+            return Ok(true);
+        }
         let file = File::options().append(true).custom_flags(segment::no_follow()).open(&path)?;
         if !torn.is_empty() {
             file.set_len(scan.good_bytes as u64)?;
             file.sync_all()?;
         }
-        self.next = scan.next;
-        self.digest = scan.digest.unwrap_or(GENESIS);
-        self.epoch = found.epoch.unwrap_or_default();
         if let Some(broken) = scan.broken {
             // The evidence stays as it is; the record goes on in a file of its own.
             found.repairs.push(RepairFacts {
@@ -175,7 +213,8 @@ impl Appender {
 
     /// Numbers, chains and writes all lines with one write, or none of them.
     pub(super) fn append(&mut self, lines: &Lines) -> io::Result<()> {
-        if self.segment.as_ref().is_some_and(|segment| segment.length >= self.segment_bytes_max) {
+        let aged = self.position.is_aged.load(Ordering::Relaxed);
+        if self.segment.as_ref().is_some_and(|segment| aged || segment.length >= self.segment_bytes_max) {
             self.sync()?;
             self.segment = None;
         }
@@ -194,6 +233,7 @@ impl Appender {
         self.write(fresh)?;
         self.unsynced = true;
         (self.next, self.digest) = (next, digest);
+        self.position.records.store(next - 1, Ordering::Release);
         for (_, mark) in lines.iter() {
             match mark {
                 Mark::Opens(open) => drop(self.open.insert(open.leg, open)),
@@ -226,9 +266,14 @@ impl Appender {
         }
     }
 
-    #[cfg(test)]
+    /// Closes segments that have become larger than this.
     pub(super) const fn limit_segments(&mut self, bytes_max: u64) {
         self.segment_bytes_max = bytes_max;
+    }
+
+    /// How far the record has come, also later.
+    pub(super) fn position(&self) -> Arc<Position> {
+        Arc::clone(&self.position)
     }
 
     /// Whether something was written that a crash of the machine would lose.
@@ -239,6 +284,8 @@ impl Appender {
     fn write(&mut self, fresh: bool) -> io::Result<()> {
         if fresh {
             self.segment = Some(self.create()?);
+            self.position.segment.store(self.next, Ordering::Relaxed);
+            self.position.is_aged.store(false, Ordering::Relaxed);
         }
         let Some(segment) = &mut self.segment else { return Err(io::Error::other("no segment is open")) };
         let written = segment.is_in_place().and_then(|()| segment.file.write_all(&self.buffer));

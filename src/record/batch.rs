@@ -75,6 +75,25 @@ impl Settled {
     pub(super) const fn of(batch: Arc<Batch>) -> Self {
         Self { batch, place: None }
     }
+
+    /// Waits for it in a thread that is nobody's task.
+    pub(super) fn wait(self) -> bool {
+        struct Unpark(std::thread::Thread);
+        impl std::task::Wake for Unpark {
+            fn wake(self: Arc<Self>) {
+                self.0.unpark();
+            }
+        }
+        let waker = Arc::new(Unpark(std::thread::current())).into();
+        let mut context = Context::from_waker(&waker);
+        let mut settled = std::pin::pin!(self);
+        loop {
+            match settled.as_mut().poll(&mut context) {
+                Poll::Ready(safe) => return safe,
+                Poll::Pending => std::thread::park(),
+            }
+        }
+    }
 }
 
 impl Future for Settled {

@@ -362,6 +362,28 @@ pub(super) struct RepairFacts {
     pub(super) dropped: u64,
 }
 
+#[derive(Serialize)]
+pub(super) struct RetentionFields<'a> {
+    pub(super) retention: RetentionFacts<'a>,
+}
+
+/// What is removed after this is on the record.
+#[derive(Debug, Serialize)]
+pub(super) struct RetentionFacts<'a> {
+    /// The first record that goes.
+    pub(super) first: u64,
+    /// The last record that goes.
+    pub(super) last: u64,
+    /// Segment files.
+    pub(super) segments: u64,
+    /// Their bytes.
+    pub(super) bytes: u64,
+    /// The root of the tree over everything up to `last`, as it was signed.
+    pub(super) root: Digest,
+    /// `age` or `bytes`.
+    pub(super) because: &'a str,
+}
+
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands the field by reference")]
 const fn is_zero(value: &u64) -> bool {
     *value == 0

@@ -122,7 +122,8 @@ pub(crate) fn json(text: &str) -> Json {
 pub(crate) fn start_with(state: &Path, durability: Durability) -> (Journal, Recovered) {
     let key = JournalKey::from_hex(&SecretString::from("7f".repeat(32))).unwrap();
     let metrics = Metrics::new();
-    Journal::start(JournalSettings { state, replica: ReplicaId::new(), durability, key, metrics }).unwrap()
+    Journal::start(JournalSettings { state, replica: ReplicaId::new(), durability, key, metrics, keeping: None })
+        .unwrap()
 }
 
 pub(crate) fn start(state: &Path) -> (Journal, Recovered) {

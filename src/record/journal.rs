@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use super::appender::{Appender, Mark};
 use super::batch::{Settled, lock};
+use super::checkpoint::CheckpointKeys;
 use super::direct::Direct;
 use super::entry::unavailable;
 use super::event::{Attempt, Intent, Listing, ReloadNote, RevocationNote, StartNote};
@@ -21,12 +22,16 @@ use super::fields::{
     CallFields, NoiseFields, OpenLeg, ReloadFields, RepairFields, ResultFacts, ResultFields, RevocationFields,
     StartFields, StopFacts, StopFields,
 };
+use super::keep::Keeper;
 use super::keys::JournalKey;
+use super::ledger::{Follows, Ledger, Signal};
 use super::line::{self, Header};
 use super::metrics::Metrics;
 use super::noise::Noise;
+use super::room::Room;
+use super::sink::Sinks;
 use super::writer::{Shared, Writer};
-use crate::config::Durability;
+use crate::config::{Durability, RecordConfig};
 use crate::ids::{CallId, LegId, ReplicaId, RevocationEpoch};
 use crate::limit;
 use crate::outcome::{Failure, Reason, Stop};
@@ -42,6 +47,17 @@ struct Handle {
     key: JournalKey,
     noise: Arc<Noise>,
     thread: std::sync::Mutex<Option<std::thread::JoinHandle<()>>>,
+    ledger: Arc<Signal>,
+    ledger_thread: std::sync::Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+/// How the record is kept over time.
+#[derive(Debug)]
+pub struct Keeping {
+    /// What the configuration says.
+    pub config: RecordConfig,
+    /// Who signs.
+    pub keys: CheckpointKeys,
 }
 
 /// What a journal needs to start.
@@ -57,6 +73,8 @@ pub struct JournalSettings<'a> {
     pub key: JournalKey,
     /// Where it is counted.
     pub metrics: Arc<Metrics>,
+    /// Checkpoints and files over time; without it lines are only written, and the next gateway sees to the rest.
+    pub keeping: Option<Keeping>,
 }
 
 /// What was found when the journal was taken over.
@@ -93,7 +111,11 @@ impl Journal {
     pub fn start(settings: JournalSettings<'_>) -> Result<(Self, Recovered), JournalError> {
         let directory = directory(settings.state);
         let error = |problem| JournalError { place: directory.display().to_string(), problem };
-        let (appender, found) = Appender::open(&directory, settings.replica).map_err(error)?;
+        let (mut appender, found) = Appender::open(&directory, settings.replica).map_err(error)?;
+        if let Some(keeping) = &settings.keeping {
+            appender.limit_segments(keeping.config.segment_bytes);
+        }
+        let position = appender.position();
         let appender = Arc::new(std::sync::Mutex::new(appender));
         let direct = match settings.durability {
             Durability::Os => Some(Direct::new(Arc::clone(&appender))),
@@ -107,16 +129,38 @@ impl Journal {
             durability: settings.durability,
             replica: settings.replica,
         };
-        let thread = std::thread::Builder::new()
-            .name("journal".to_owned())
-            .spawn(move || writer.run())
-            .map_err(|problem| JournalError { place: directory.display().to_string(), problem })?;
+        let thread =
+            std::thread::Builder::new().name("journal".to_owned()).spawn(move || writer.run()).map_err(error)?;
+        let ledger = Arc::<Signal>::default();
+        let ledger_thread = match settings.keeping {
+            None => None,
+            Some(Keeping { config, keys }) => {
+                let follower = Ledger {
+                    directory: directory.clone(),
+                    replica: settings.replica,
+                    keys,
+                    interval: config.checkpoint_interval,
+                    shared: Arc::clone(&shared),
+                    found: position.records(),
+                    position,
+                    follows: Follows::Nothing,
+                    sinks: Sinks::new(&config.sinks, &shared.metrics),
+                    keeper: Keeper::new(&directory, &config),
+                    room: Room::new(&directory, &config),
+                };
+                let signal = Arc::clone(&ledger);
+                let thread = std::thread::Builder::new().name("ledger".to_owned());
+                Some(thread.spawn(move || follower.run(&signal)).map_err(error)?)
+            }
+        };
         let handle = Handle {
             shared,
             replica: settings.replica,
             key: settings.key,
             noise,
             thread: std::sync::Mutex::new(Some(thread)),
+            ledger,
+            ledger_thread: std::sync::Mutex::new(ledger_thread),
         };
         let journal = Self(Arc::new(handle));
         let recovered = Recovered { epoch: found.epoch, unknown: found.open.len(), repairs: found.repairs.len() };
@@ -163,6 +207,9 @@ impl Journal {
     /// Records a call that stops before it is forwarded, as `refusal` or `failure`. Never waits.
     pub fn stopped(&self, attempt: &Attempt<'_>, stop: &Stop) {
         self.metrics().refused(stop.reason());
+        if stop.reason() == Reason::RecordUnavailable && self.0.shared.spares() {
+            return;
+        }
         let kind = match stop {
             Stop::Refused(_) => "refusal",
             Stop::Failed(_) => "failure",
@@ -204,6 +251,15 @@ impl Journal {
         if let Some(thread) = thread {
             // The thread ends after one last sync.
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+        // Everything is written; what is signed last covers it.
+        self.0.ledger.stop();
+        let thread = lock(&self.0.ledger_thread).take();
+        if let Some(thread) = thread {
+            let ended = tokio::task::spawn_blocking(move || thread.join());
+            if tokio::time::timeout(limit::LEDGER_STOP_MAX, ended).await.is_err() {
+                tracing::error!("the last checkpoint was not made in time; it is made at the next start");
+            }
         }
         stopped
     }
@@ -298,6 +354,7 @@ impl Journal {
 impl Drop for Handle {
     fn drop(&mut self) {
         self.shared.close();
+        self.ledger.stop();
     }
 }
 

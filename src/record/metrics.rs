@@ -46,6 +46,18 @@ pub struct Metrics {
     pub journal_wait_seconds: Histogram,
     /// Lines that found no place in the queue.
     pub journal_dropped: Counter,
+    /// Bytes of all segments.
+    pub journal_bytes: Gauge<u64, AtomicU64>,
+    /// How much of `keep_bytes` they are, of a hundred.
+    pub journal_kept_percent: Gauge,
+    /// How much of the journal's disk is in use, of a hundred.
+    pub journal_disk_percent: Gauge,
+    /// Records that the last checkpoint covers.
+    pub checkpoint_records: Gauge<u64, AtomicU64>,
+    /// Whether checkpoints can be signed: 1 or 0.
+    pub checkpoint_well: Gauge,
+    /// Checkpoints that could not be sent to a place.
+    pub checkpoint_sink_failures: Counter,
     /// The revocation epoch that is in force.
     pub revocation_epoch: Gauge<u64, AtomicU64>,
 }
@@ -111,10 +123,17 @@ impl Metrics {
             journal_batch_lines: Histogram::new([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 1024.0]),
             journal_wait_seconds: short_buckets(),
             journal_dropped: Counter::default(),
+            journal_bytes: Gauge::default(),
+            journal_kept_percent: Gauge::default(),
+            journal_disk_percent: Gauge::default(),
+            checkpoint_records: Gauge::default(),
+            checkpoint_well: Gauge::default(),
+            checkpoint_sink_failures: Counter::default(),
             revocation_epoch: Gauge::default(),
             registry: Registry::default(),
         };
         metrics.journal_well.set(1);
+        metrics.checkpoint_well.set(1);
         let m = &metrics;
         registry.register("calls", "forwarded requests by how they ended", m.calls.clone());
         registry.register("call_duration_seconds", "from the durable intent to the end", m.call_seconds.clone());
@@ -126,6 +145,13 @@ impl Metrics {
         registry.register("journal_batch_lines", "lines of one write", m.journal_batch_lines.clone());
         registry.register("journal_wait_seconds", "wait of an intent until it is safe", m.journal_wait_seconds.clone());
         registry.register("journal_dropped_lines", "lines without a place in the queue", m.journal_dropped.clone());
+        registry.register("journal_bytes", "bytes of all segments", m.journal_bytes.clone());
+        registry.register("journal_kept_percent", "segments, of keep_bytes", m.journal_kept_percent.clone());
+        registry.register("journal_disk_percent", "use of the journal's disk", m.journal_disk_percent.clone());
+        registry.register("checkpoint_records", "records that are signed", m.checkpoint_records.clone());
+        registry.register("checkpoint_well", "whether checkpoints can be signed", m.checkpoint_well.clone());
+        let failures = m.checkpoint_sink_failures.clone();
+        registry.register("checkpoint_sink_failures", "checkpoints that could not be sent", failures);
         registry.register("revocation_epoch", "the revocation epoch in force", m.revocation_epoch.clone());
         Arc::new(Self { registry, ..metrics })
     }

@@ -6,10 +6,14 @@
 //! From proof to disk: [`entry`] seals a proof, [`journal`] makes the line ([`event`], `fields`, `line`), `writer`
 //! collects lines into batches, `appender` numbers and chains them, `batch` tells who waited;
 //! with `durability = "os"` whoever waits writes by itself (`direct`).
-//! [`verify`] walks the chain back.
+//! `ledger` follows what was written, hashes it into a `tree` that is kept as `tiles`, and signs a [`checkpoint`] that
+//! `sink` sends elsewhere; `keep` compresses and removes what is closed, `room` sees to the disk.
+//! [`verify`] walks the chain back, [`audit`] holds all of it against what was signed.
 
 mod appender;
+pub mod audit;
 mod batch;
+pub mod checkpoint;
 mod direct;
 pub mod entry;
 pub mod event;
@@ -17,24 +21,32 @@ mod fields;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod journal;
+mod keep;
 pub mod keys;
+mod ledger;
 mod line;
 pub mod metrics;
 mod noise;
 pub mod operational;
 pub mod read;
 pub mod redact;
+mod room;
 mod segment;
+mod sink;
 #[cfg(test)]
 mod tests;
+mod tiles;
+mod tree;
 pub mod verify;
 pub mod who;
 mod writer;
 
+pub use checkpoint::CheckpointKeys;
 pub use entry::{Entry, Evidence};
 pub use event::{Attempt, Intent};
-pub use journal::{Journal, JournalSettings, Recovered};
+pub use journal::{Journal, JournalSettings, Keeping, Recovered};
 pub use keys::JournalKey;
 pub use metrics::{Metrics, ServerLabel};
+pub use segment::read_text;
 pub use verify::{Verdict, verify};
 pub use who::Who;

@@ -52,6 +52,8 @@ pub struct Record {
     pub stop: Option<StopRead>,
     /// What was put right.
     pub repair: Option<RepairRead>,
+    /// What was removed because it was old, or too much.
+    pub retention: Option<RetentionRead>,
 }
 
 macro_rules! read {
@@ -110,6 +112,8 @@ read! {
     StartRead { version: String, revision: Option<String>, epoch: u64, }
     /// The stop.
     StopRead { cause: String, }
+    /// The retention.
+    RetentionRead { first: u64, last: u64, segments: u64, bytes: u64, because: String, }
     /// The repair.
     RepairRead { problem: String, detail: String, bytes: u64, refused: u64, dropped: u64, }
 }
@@ -173,15 +177,21 @@ impl Reader {
 
     fn read(&mut self) -> io::Result<String> {
         let path = segment::path(&self.directory, self.segment);
-        let mut file = match File::options().read(true).custom_flags(segment::no_follow()).open(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(String::new()),
-            file => file?,
-        };
-        // What is torn is cut off at the next start, and was never handed out.
-        self.position = self.position.min(file.metadata()?.len());
-        file.seek(SeekFrom::Start(self.position))?;
         let mut bytes = Vec::new();
-        file.take(limit::JOURNAL_SEGMENT_BYTES_MAX).read_to_end(&mut bytes)?;
+        match File::options().read(true).custom_flags(segment::no_follow()).open(&path) {
+            // Closed segments are compressed; what they hold stands at the same places.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => match segment::read_from(&path, self.position) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(String::new()),
+                read => bytes = read?,
+            },
+            file => {
+                let mut file = file?;
+                // What is torn is cut off at the next start, and was never handed out.
+                self.position = self.position.min(file.metadata()?.len());
+                file.seek(SeekFrom::Start(self.position))?;
+                file.take(limit::JOURNAL_SEGMENT_BYTES_MAX).read_to_end(&mut bytes)?;
+            }
+        }
         let complete = memchr::memrchr(b'\n', &bytes).map_or(0, |end| end + 1);
         bytes.truncate(complete);
         self.position += complete as u64;

@@ -1,8 +1,8 @@
 //! Decides whether a journal is what was written: walks the chain through all segments, offline.
 //!
 //! Refuses to repair. Invariant: a record that was changed, removed, inserted or moved is named, as long
-//! as a record after it exists. What a chain cannot show is records missing from its end; signed
-//! checkpoints kept elsewhere show that.
+//! as a record after it exists. What a chain cannot show is records missing from its end; that is for
+//! [`super::audit`], which holds the records against what was signed.
 
 use std::io;
 use std::path::Path;
@@ -64,11 +64,11 @@ pub fn verify(directory: &Path) -> io::Result<Verdict> {
         if walk.segments == 0 {
             walk.first_sequence = first;
         }
-        let scan = segment::scan(&bytes, next, digest, |_| {});
+        let scan = segment::scan(&bytes, next..u64::MAX, digest, |_, _| {});
         walk.segments += 1;
         walk.records += scan.lines;
         walk.torn_bytes += (bytes.len() - scan.good_bytes) as u64;
-        if let Some(Break { sequence, problem }) = scan.broken {
+        if let Some(Break { sequence, problem, .. }) = scan.broken {
             return Ok(Verdict::Broken { walk, segment: name, sequence, problem });
         }
         if scan.lines > 0 {

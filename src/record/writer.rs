@@ -39,6 +39,8 @@ struct Queue {
     urgent: bool,
     /// The last write failed.
     broken: bool,
+    /// There is room for the last words only: no intents.
+    spare: bool,
     /// Nothing more is taken; the writer ends when the queue is empty.
     closed: bool,
     sleep: Sleep,
@@ -80,7 +82,7 @@ impl Shared {
     pub(super) fn push_urgent(&self, body: &[u8], mark: Mark) -> Option<Settled> {
         let mut queue = lock(&self.queue);
         let room = queue.lines.bytes.len() + body.len() <= limit::JOURNAL_QUEUE_INTENT_BYTES_MAX;
-        if queue.closed || queue.broken || !room {
+        if queue.closed || queue.broken || !room || (queue.spare && matches!(mark, Mark::Opens(_))) {
             return None;
         }
         queue.lines.push(body, mark);
@@ -136,7 +138,33 @@ impl Shared {
     /// Whether intents are taken.
     pub(super) fn is_well(&self) -> bool {
         let queue = lock(&self.queue);
-        !queue.broken && !queue.closed
+        !queue.broken && !queue.closed && !queue.spare
+    }
+
+    /// Whether the last write failed.
+    pub(super) fn is_broken(&self) -> bool {
+        lock(&self.queue).broken
+    }
+
+    /// Keeps what room there is for everything but intents, or ends that.
+    pub(super) fn spare(&self, spare: bool) {
+        lock(&self.queue).spare = spare;
+        self.metrics.journal_well.set(i64::from(self.is_well()));
+    }
+
+    /// Whether a line that only says that there is no room would take up what is left of it; it is counted instead.
+    pub(super) fn spares(&self) -> bool {
+        let spares = lock(&self.queue).spare;
+        if spares {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+            self.metrics.journal_dropped.inc();
+        }
+        spares
+    }
+
+    /// Lines that found no place since the last time.
+    pub(super) fn take_dropped(&self) -> u64 {
+        self.dropped.swap(0, Ordering::Relaxed)
     }
 
     /// Waits until there may be something to write; `false` when all is done.
@@ -238,12 +266,6 @@ impl Writer {
         let mut lines = Lines::default();
         let mut backlog: Option<Backlog> = None;
         let mut last_line = Instant::now();
-        let gather =
-            std::time::Duration::from_micros(std::env::var("BW_GATHER").ok().and_then(|v| v.parse().ok()).unwrap_or(0));
-        if let Some(slack) = std::env::var("BW_SLACK").ok().and_then(|v| v.parse::<u64>().ok()) {
-            let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(slack));
-        }
-        let mut together = false;
         loop {
             let idle = last_line.elapsed() >= limit::JOURNAL_IDLE_AFTER;
             if idle
@@ -256,14 +278,10 @@ impl Writer {
             if !self.shared.wait_for_work(idle, backlog.is_some()) {
                 break;
             }
-            if together && !gather.is_zero() {
-                std::thread::sleep(gather);
-            }
             // The files first, the lines second: the order of the queue is the order of the file.
             // Whoever panicked with them in hand left nobody knows what.
             let Ok(mut appender) = self.appender.lock() else { return };
             let work = self.shared.take(&mut lines);
-            together = work.urgent && lines.iter().filter(|(_, mark)| matches!(mark, Mark::Opens(_))).nth(1).is_some();
             if let Some(late) = self.shared.direct.as_ref().and_then(Direct::take_backlog) {
                 backlog = Some(match backlog.take() {
                     Some(own) => own.with(&late),
@@ -344,7 +362,7 @@ impl Writer {
             Ok(()) => {
                 tracing::warn!("the journal can be written again");
                 lock(&self.shared.queue).broken = false;
-                self.shared.metrics.journal_well.set(1);
+                self.shared.metrics.journal_well.set(i64::from(self.shared.is_well()));
                 None
             }
             Err(error) => {

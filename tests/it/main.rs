@@ -11,6 +11,7 @@
 
 mod support;
 
+mod audit;
 mod authenticate;
 mod authorize;
 mod bad_input;
@@ -22,6 +23,7 @@ mod extension;
 mod input;
 mod input_legacy;
 mod input_stdio;
+mod keep;
 mod legacy;
 mod list;
 mod messages;

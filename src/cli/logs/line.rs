@@ -30,7 +30,7 @@ impl Look {
         }
         let (word, style, text) = match seen.record.kind.as_str() {
             "result" | "refusal" | "failure" | "list" | "noise" => return Some(self.finish(&self.call(seen))),
-            "start" | "stop" | "reload" | "revocation" | "repair" => describe(seen)?,
+            "start" | "stop" | "reload" | "revocation" | "repair" | "retention" => describe(seen)?,
             _ => return None,
         };
         let width = if self.wide { usize::MAX } else { COLUMNS - LEAD };
@@ -178,6 +178,13 @@ fn describe(seen: &Seen<'_>) -> Option<(&'static str, Style, String)> {
             let _ = write!(text, ": {}", revocation.note);
         }
         return Some(("revoke", BAD, text));
+    }
+    if let Some(gone) = &record.retention {
+        let text = format!(
+            "records {} to {} removed, {} bytes, because of {}",
+            gone.first, gone.last, gone.bytes, gone.because
+        );
+        return Some(("keep", STRONG, text));
     }
     let repair = record.repair.as_ref()?;
     let mut text = repair.problem.clone();

@@ -16,6 +16,9 @@ pub struct Setup {
     directory: tempfile::TempDir,
     address: SocketAddr,
     limits: String,
+    record: String,
+    disk: Option<&'static str>,
+    bound: bool,
     servers: String,
     issuer: String,
     policy: String,
@@ -47,6 +50,9 @@ impl Setup {
             directory: tempfile::tempdir().unwrap(),
             address: free_address(),
             limits: "requests_per_second = 10000\nrequests_burst = 10000\n".to_owned(),
+            record: String::new(),
+            disk: None,
+            bound: false,
             servers: String::new(),
             issuer,
             policy: DEVELOPERS_MAY.to_owned(),
@@ -83,6 +89,34 @@ impl Setup {
         self
     }
 
+    /// Adds lines to `[record]`.
+    pub fn record(mut self, lines: &str) -> Self {
+        self.record.push_str(lines);
+        self
+    }
+
+    /// Takes the right to write everywhere away from the gateway, where we are root.
+    pub fn without_override(mut self) -> Self {
+        self.bound = rustix::process::geteuid().is_root();
+        self
+    }
+
+    /// Puts the state on a disk of its own that is so large; `None` with the reason printed where this machine
+    /// does not let us.
+    pub fn disk(mut self, size: &'static str) -> Option<Self> {
+        let tried = Command::new("unshare").args(["-Urm", "sh", "-c", "mount -t tmpfs none /mnt"]).output();
+        let (well, said) = match tried {
+            Ok(output) => (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned()),
+            Err(error) => (false, error.to_string()),
+        };
+        if !well {
+            eprintln!("skipped: no small disk can be made here: {said}");
+            return None;
+        }
+        self.disk = Some(size);
+        Some(self)
+    }
+
     /// Replaces `policy.csv`.
     pub fn policy(mut self, rows: &str) -> Self {
         rows.clone_into(&mut self.policy);
@@ -106,9 +140,10 @@ impl Setup {
         let policies = self.directory.path().join("policies");
         std::fs::create_dir_all(&policies).unwrap();
         let servers = format!(
-            "[gateway]\nlisten = \"{}\"\npublic_url = \"{}\"\nallow_loopback_issuers = true\n[limits]\n{}\n{}\n{}",
+            "[gateway]\nlisten = \"{}\"\npublic_url = \"{}\"\nallow_loopback_issuers = true\n[record]\n{}\n[limits]\n{}\n{}\n{}",
             self.address,
             self.url(),
+            self.record,
             self.limits,
             self.issuer,
             self.servers
@@ -120,7 +155,11 @@ impl Setup {
             let agents = "[agents.assistant]\nowner = \"user:test/owner\"\npurpose = \"tests\"\nkind = \"interactive\"\nenvironments = [\"development\"]\n";
             std::fs::write(policies.join("agents.toml"), agents).unwrap();
         }
-        let mut gateway = Gateway { url: self.url(), directory: self.directory, process: None };
+        if self.disk.is_some() {
+            std::fs::create_dir(self.directory.path().join("state")).unwrap();
+        }
+        let mut gateway =
+            Gateway { url: self.url(), directory: self.directory, disk: self.disk, bound: self.bound, process: None };
         gateway.launch().await;
         gateway
     }
@@ -130,6 +169,8 @@ impl Setup {
 pub struct Gateway {
     pub url: String,
     directory: tempfile::TempDir,
+    disk: Option<&'static str>,
+    bound: bool,
     process: Option<Child>,
 }
 
@@ -137,7 +178,22 @@ impl Gateway {
     /// Starts the process and waits until it answers.
     pub async fn launch(&mut self) {
         let log = std::fs::File::options().create(true).append(true).open(self.directory.path().join("log")).unwrap();
-        let process = Command::new(env!("CARGO_BIN_EXE_bailiwick"))
+        let binary = env!("CARGO_BIN_EXE_bailiwick");
+        let mut command = match self.disk {
+            None if self.bound => {
+                let mut command = Command::new("setpriv");
+                command.args(["--bounding-set=-dac_override", "--inh-caps=-dac_override", binary]);
+                command
+            }
+            None => Command::new(binary),
+            Some(size) => {
+                let mount = format!("mount -t tmpfs -o size={size},mode=700 none state && exec {binary} \"$@\"");
+                let mut command = Command::new("unshare");
+                command.args(["-Urm", "sh", "-c", &mount, "bailiwick"]);
+                command
+            }
+        };
+        let process = command
             .args(["serve", "--config", "servers.toml"])
             .current_dir(self.directory.path())
             .env("RUST_LOG", "debug")
@@ -178,7 +234,12 @@ impl Gateway {
     }
 
     pub fn state(&self) -> PathBuf {
-        self.directory.path().join("state")
+        let state = self.directory.path().join("state");
+        match self.disk {
+            None => state,
+            // The disk is mounted for that process only.
+            Some(_) => PathBuf::from(format!("/proc/{}/root{}", self.process_id(), state.display())),
+        }
     }
 
     /// Replaces `policy.csv`; it is in force after a reload.
@@ -191,15 +252,12 @@ impl Gateway {
         std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
     }
 
-    /// Every record of the journal, in order.
+    /// Every record of the journal, in order, compressed or not.
     pub fn journal(&self) -> Vec<Value> {
-        let mut segments: Vec<_> = std::fs::read_dir(self.state().join("journal"))
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .filter(|path| path.extension().is_some_and(|extension| extension == "jsonl"))
-            .collect();
-        segments.sort();
-        let text: String = segments.iter().map(|path| std::fs::read_to_string(path).unwrap()).collect();
+        let directory = self.state().join("journal");
+        let segments = bailiwick::record::read::segments(&directory).unwrap();
+        let read = |first| bailiwick::record::read::Reader::new(&directory, first).segment().unwrap();
+        let text: String = segments.into_iter().map(read).collect();
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 

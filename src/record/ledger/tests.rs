@@ -1,0 +1,267 @@
+//! What is signed, and what is never signed, on real files.
+
+use super::*;
+use crate::config::RecordConfig;
+use crate::record::appender::{Appender, Lines};
+use crate::record::metrics::Metrics;
+use crate::record::tree::perfect;
+
+/// A journal that is written by hand, and its follower.
+struct Place {
+    state: tempfile::TempDir,
+    replica: ReplicaId,
+    config: RecordConfig,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self { state: tempfile::tempdir().unwrap(), replica: ReplicaId::new(), config: RecordConfig::fixture() }
+    }
+
+    fn directory(&self) -> PathBuf {
+        self.state.path().join("journal")
+    }
+
+    /// Opens both, as a start does.
+    fn open(&self) -> (Appender, Ledger) {
+        let (mut appender, _) = Appender::open(&self.directory(), self.replica).unwrap();
+        appender.limit_segments(2_000);
+        let position = appender.position();
+        let ledger = Ledger {
+            directory: self.directory(),
+            replica: self.replica,
+            keys: CheckpointKeys::open(self.state.path(), &self.replica).unwrap(),
+            interval: Duration::from_secs(60),
+            shared: Arc::new(Shared::new(Metrics::new(), None)),
+            found: position.records(),
+            position,
+            follows: Follows::Nothing,
+            sinks: Sinks::new(&[], &Metrics::new()),
+            keeper: Keeper::new(&self.directory(), &self.config),
+            room: Room::new(&self.directory(), &self.config),
+        };
+        (appender, ledger)
+    }
+
+    fn latest(&self) -> Checkpoint {
+        read_checkpoint(&self.directory().join(LATEST)).unwrap().unwrap().unwrap().checkpoint
+    }
+
+    fn leaves(&self) -> Vec<crate::ids::Digest> {
+        let all = segment::segments(&self.directory()).unwrap();
+        let bytes: Vec<u8> = all.iter().flat_map(|(_, path)| std::fs::read(path).unwrap()).collect();
+        segment::lines(&bytes).map(leaf).collect()
+    }
+}
+
+/// Does something to a journal's directory.
+type Spoil = fn(&Path);
+
+fn write(appender: &mut Appender, count: usize) {
+    for _ in 0..count {
+        let mut batch = Lines::default();
+        batch.push(br#","type":"stop"}"#, Mark::Plain);
+        appender.append(&batch).unwrap();
+    }
+}
+
+/// Whether the follower is content after a look.
+fn content(ledger: &mut Ledger) -> bool {
+    ledger.look();
+    ledger.shared.metrics.checkpoint_well.get() == 1
+}
+
+fn contradicted(ledger: &mut Ledger) -> bool {
+    !content(ledger) && matches!(ledger.follows, Follows::Contradiction)
+}
+
+#[test]
+fn checkpoints_cover_everything_also_over_restarts_and_each_closed_segment_has_its_own() {
+    let place = Place::new();
+    for (round, count) in [3, 500, 9].into_iter().enumerate() {
+        let (mut appender, mut ledger) = place.open();
+        write(&mut appender, count);
+        assert!(content(&mut ledger), "round {round}");
+        write(&mut appender, 1);
+        assert!(content(&mut ledger), "round {round}");
+        let leaves = place.leaves();
+        assert_eq!(place.latest().size, leaves.len() as u64);
+        let mut tree = Tree::default();
+        // The same tree, made of all lines at once.
+        let lines = segment::segments(&place.directory()).unwrap();
+        let bytes: Vec<u8> = lines.iter().flat_map(|(_, path)| std::fs::read(path).unwrap()).collect();
+        for (index, line) in segment::lines(&bytes).enumerate() {
+            tree.add(index as u64 + 1, line, |_, _, _| Ok(())).unwrap();
+        }
+        assert_eq!(place.latest().root, tree.root(), "round {round}");
+    }
+    let firsts: Vec<u64> = segment::segments(&place.directory()).unwrap().iter().map(|(first, _)| *first).collect();
+    assert!(firsts.len() > 10);
+    for first in &firsts[1..] {
+        let kept = place.directory().join(KEPT).join(format!("{:020}", first - 1));
+        assert_eq!(read_checkpoint(&kept).unwrap().unwrap().unwrap().checkpoint.size, first - 1);
+    }
+    let leaves = place.leaves();
+    assert_eq!(tiles::full(&place.directory(), 0, 0).unwrap().unwrap(), leaves[..256]);
+    assert_eq!(tiles::leaf_of(&place.directory(), 300).unwrap(), Some(leaves[299]));
+    assert_ne!(perfect(&leaves[..256]), perfect(&leaves[256..512]));
+}
+
+#[test]
+fn an_end_of_a_segment_that_was_signed_before_it_was_known_to_be_one_is_kept_all_the_same() {
+    for restarted in [false, true] {
+        let place = Place::new();
+        let (mut appender, mut ledger) = place.open();
+        write(&mut appender, 5);
+        assert!(content(&mut ledger));
+        appender.position().end_segment();
+        if restarted {
+            drop((appender, ledger));
+            (appender, ledger) = place.open();
+            appender.position().end_segment();
+        }
+        write(&mut appender, 1);
+        assert!(content(&mut ledger));
+        assert!(place.directory().join(KEPT).join(format!("{:020}", 5)).exists(), "restarted: {restarted}");
+    }
+}
+
+#[test]
+fn old_segments_go_when_they_are_signed_and_on_the_record_and_not_before() {
+    let mut place = Place::new();
+    place.config.keep_bytes = Some(5_000);
+    let (mut appender, mut ledger) = place.open();
+    write(&mut appender, 100);
+    let before = segment::segments(&place.directory()).unwrap();
+    let due = |ledger: &Ledger, signed| ledger.keeper.due(signed, ledger.keys.verifiers()).unwrap();
+    assert!(due(&ledger, 100).is_none(), "no checkpoint explains it");
+    assert!(content(&mut ledger));
+    assert!(due(&ledger, 0).is_none(), "nothing is signed");
+    let facts = due(&ledger, 101).unwrap();
+    assert_eq!((facts.first, facts.because), (1, "bytes"));
+    // Nobody writes the record of it, so nothing goes: the queue is closed.
+    ledger.shared.close();
+    ledger.tidy().unwrap();
+    assert_eq!(segment::segments(&place.directory()).unwrap(), before);
+    ledger.keeper.remove(facts.last).unwrap();
+    let after = segment::segments(&place.directory()).unwrap();
+    assert_eq!(after[0].0, facts.last + 1);
+    assert!(ledger.keeper.bytes().unwrap() <= 5_000);
+    // The follower goes on from there, also after a restart.
+    let (mut appender, mut ledger) = place.open();
+    write(&mut appender, 20);
+    assert!(content(&mut ledger));
+    assert!(!place.directory().join(KEPT).join(format!("{:020}", before[1].0 - 1)).exists());
+}
+
+#[test]
+fn a_disk_that_cannot_be_written_for_a_while_is_no_contradiction() {
+    let place = Place::new();
+    let (mut appender, mut ledger) = place.open();
+    write(&mut appender, 5);
+    assert!(content(&mut ledger));
+    let (tile, aside) = (place.directory().join("tile"), place.directory().join("aside"));
+    std::fs::rename(&tile, &aside).unwrap();
+    std::fs::write(&tile, b"no directory").unwrap();
+    write(&mut appender, 5);
+    assert!(!content(&mut ledger));
+    assert!(!matches!(ledger.follows, Follows::Contradiction));
+    std::fs::remove_file(&tile).unwrap();
+    std::fs::rename(&aside, &tile).unwrap();
+    assert!(content(&mut ledger));
+    assert_eq!(place.latest().size, place.leaves().len() as u64);
+}
+
+#[test]
+fn nothing_new_is_nothing_to_sign() {
+    let place = Place::new();
+    let (mut appender, mut ledger) = place.open();
+    write(&mut appender, 3);
+    assert!(content(&mut ledger));
+    std::fs::remove_file(place.directory().join(LATEST)).unwrap();
+    assert!(content(&mut ledger));
+    assert!(!place.directory().join(LATEST).exists(), "the same checkpoint is not written again");
+}
+
+#[test]
+fn tiles_that_were_lost_are_made_again_from_the_records() {
+    let place = Place::new();
+    let (mut appender, mut ledger) = place.open();
+    write(&mut appender, 300);
+    assert!(content(&mut ledger));
+    let tile = place.directory().join("tile/0/000");
+    let before = std::fs::read(&tile).unwrap();
+    std::fs::remove_dir_all(place.directory().join("tile")).unwrap();
+    let (mut appender, mut ledger) = place.open();
+    write(&mut appender, 1);
+    assert!(content(&mut ledger));
+    assert_eq!(std::fs::read(&tile).unwrap(), before);
+    assert_eq!(place.latest().size, place.leaves().len() as u64);
+}
+
+#[test]
+fn what_contradicts_a_checkpoint_is_never_signed() {
+    let spoil: [(&str, Spoil); 6] = [
+        ("an end that was cut off", |directory| {
+            let (_, last) = segment::segments(directory).unwrap().pop().unwrap();
+            let text = std::fs::read_to_string(&last).unwrap();
+            let cut = text.trim_end().rfind('\n').unwrap() + 1;
+            std::fs::write(&last, &text[..cut]).unwrap();
+        }),
+        ("a last record that was changed", |directory| {
+            let (_, last) = segment::segments(directory).unwrap().pop().unwrap();
+            let text = std::fs::read_to_string(&last).unwrap();
+            let (before, line) = text.trim_end().rsplit_once('\n').unwrap();
+            std::fs::write(&last, format!("{before}\n{}\n", line.replace("stop", "stoP"))).unwrap();
+        }),
+        ("a checkpoint that is gone", |directory| std::fs::remove_file(directory.join(LATEST)).unwrap()),
+        ("an older checkpoint in the place of the last one, and an end that was cut off", |directory| {
+            let mut kept: Vec<_> =
+                std::fs::read_dir(directory.join(KEPT)).unwrap().map(|entry| entry.unwrap().path()).collect();
+            kept.sort();
+            std::fs::copy(&kept[0], directory.join(LATEST)).unwrap();
+            for (_, path) in &segment::segments(directory).unwrap()[1..] {
+                std::fs::remove_file(path).unwrap();
+            }
+        }),
+        ("a checkpoint that is none", |directory| std::fs::write(directory.join(LATEST), "nothing\n").unwrap()),
+        ("an old record that was changed, and the tiles are gone", |directory| {
+            let (_, first) = segment::segments(directory).unwrap().swap_remove(0);
+            let text = std::fs::read_to_string(&first).unwrap();
+            std::fs::write(&first, text.replacen("stop", "stoP", 1)).unwrap();
+            std::fs::remove_dir_all(directory.join("tile")).unwrap();
+        }),
+    ];
+    for (what, spoil) in spoil {
+        let place = Place::new();
+        let (mut appender, mut ledger) = place.open();
+        write(&mut appender, 60);
+        assert!(content(&mut ledger));
+        drop((appender, ledger));
+        spoil(&place.directory());
+        let (mut appender, mut ledger) = place.open();
+        write(&mut appender, 3);
+        assert!(contradicted(&mut ledger), "{what}");
+        assert!(contradicted(&mut ledger), "{what}");
+    }
+}
+
+#[test]
+fn a_journal_from_before_there_were_checkpoints_is_signed_from_its_beginning() {
+    let place = Place::new();
+    let (mut appender, _) = Appender::open(&place.directory(), place.replica).unwrap();
+    write(&mut appender, 30);
+    drop(appender);
+    let (_appender, mut ledger) = place.open();
+    assert!(content(&mut ledger));
+    assert_eq!(place.latest().size, 30);
+}
+
+#[test]
+fn a_checkpoint_file_beyond_its_limit_is_none() {
+    let place = Place::new();
+    std::fs::create_dir(place.directory()).unwrap();
+    let path = place.directory().join(LATEST);
+    std::fs::write(&path, "x".repeat(limit::CHECKPOINT_BYTES_MAX + 1)).unwrap();
+    assert_eq!(read_checkpoint(&path).unwrap(), Some(None));
+}
