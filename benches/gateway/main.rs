@@ -1,4 +1,4 @@
-//! What the gateway costs: calls, lists, memory, start, neighbours. `docs/performance.md` says how it is measured.
+//! What the gateway costs: calls, lists, memory, start, neighbours, sick servers. `docs/performance.md` says how it is measured.
 //!
 //!     cargo bench --bench gateway
 //!     cargo bench --bench gateway -- calls list --seconds 10
@@ -36,7 +36,7 @@ struct Options {
     keep: bool,
 }
 
-const PARTS: [&str; 6] = ["direct", "calls", "list", "memory", "start", "noisy"];
+const PARTS: [&str; 7] = ["direct", "calls", "list", "memory", "start", "noisy", "sick"];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -74,6 +74,9 @@ async fn run(options: &Options) -> Result<()> {
     }
     if wanted("noisy") {
         parts::noisy(&world, options.duration).await?;
+    }
+    if wanted("sick") {
+        parts::sick(&world, options.duration).await?;
     }
     Ok(())
 }

@@ -1,14 +1,15 @@
 //! The parts of the benchmark and the tables that they print.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::Result;
 use crate::client::Connection;
-use crate::load::{Ask, Load, Row, drive};
+use crate::load::{Ask, Load, Row, drive, request};
 use crate::process::Process;
 use crate::upstream::ECHO;
-use crate::world::{Gateway, META, PEOPLE, Setup, World};
+use crate::world::{Gateway, ILLNESSES, META, PEOPLE, Setup, World};
 
 const CONNECTIONS: [usize; 3] = [1, 16, 64];
 const WARM_UP: Duration = Duration::from_millis(500);
@@ -180,6 +181,51 @@ pub async fn noisy(world: &World, duration: Duration) -> Result<()> {
         greedy.answers, greedy.refused
     );
     Ok(())
+}
+
+/// What sick servers do to the others: the same quiet load without, and beside, callers of each.
+pub async fn sick(world: &World, duration: Duration) -> Result<()> {
+    let (_sick, address) = Process::ourselves("upstream")?;
+    let gateway = world.gateway(&Setup { sick: Some(address.parse()?), ..Setup::default() }).await?;
+    let quiet = || Load {
+        pause: Duration::from_millis(10),
+        ..through(&gateway, 16, duration, Ask::Call(format!("s0__{ECHO}")))
+    };
+    drive(Load { duration: WARM_UP, ..quiet() }).await?;
+    heading("16 quiet connections beside callers of a sick server (CPU of the gateway)", "");
+    for (index, illness) in ILLNESSES.into_iter().enumerate() {
+        let (alone, cpu) = measured(&gateway.process, drive(quiet())).await?;
+        print_row("alone", &alone, cpu);
+        let tool = format!("s{}__{ECHO}", index + 1);
+        let callers: Vec<_> = (0..4)
+            .map(|caller| tokio::spawn(suffering(gateway.address, gateway.tokens[caller].clone(), tool.clone())))
+            .collect();
+        let beside = measured(&gateway.process, drive(quiet())).await;
+        let mut ended = 0;
+        for caller in callers {
+            ended += u64::from(caller.is_finished());
+            caller.abort();
+        }
+        if ended > 0 {
+            return Err("a caller of a sick server could not go on".into());
+        }
+        let (beside, cpu) = beside?;
+        print_row(illness, &beside, cpu);
+        let change = (beside.latency_ms(990) / alone.latency_ms(990) - 1.0) * 100.0;
+        println!("a server that {illness}: the others' p99 changed by {change:+.1} %");
+    }
+    Ok(())
+}
+
+/// Calls a tool for ever, whatever comes of it.
+async fn suffering(address: SocketAddr, token: String, tool: String) {
+    for serial in 800_000_000_u64.. {
+        let (headers, body) = request(&Ask::Call(tool.clone()), Some(&token), serial);
+        let called = async { Connection::open(address).await?.post("/mcp", &headers, &body).await };
+        // That it ends, by an answer, a failure or a broken stream, is all that is asked of it.
+        let _ = called.await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 fn through(gateway: &Gateway, connections: usize, duration: Duration, ask: Ask) -> Load {

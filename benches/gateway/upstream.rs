@@ -1,13 +1,15 @@
 //! The upstream: the cheapest server that still speaks modern MCP. It echoes what a tool is called with.
 //!
-//! `/mcp/N` offers N tools. It prints its address and serves until its standard input ends.
+//! `/mcp/N` offers N tools. `/sick/hangs`, `/sick/floods` and `/sick/flaps` list like `/mcp/10` and never answer a
+//! call, answer it with thousands of notifications, or break the connection. It prints its address and serves until
+//! its standard input ends.
 
 use std::fmt::Write as _;
 use std::io::Read as _;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
@@ -25,7 +27,8 @@ pub fn serve() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         let lists = Arc::new([10, 100, 1_000].map(|count| (count, tools(count))));
-        let router = Router::new().route("/mcp/{count}", post(answer)).with_state(lists);
+        let router =
+            Router::new().route("/mcp/{count}", post(answer)).route("/sick/{illness}", post(suffer)).with_state(lists);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         println!("{}", listener.local_addr()?);
         let listener = axum::serve::ListenerExt::tap_io(listener, |stream| {
@@ -80,6 +83,45 @@ async fn answer(Path(count): Path<usize>, State(lists): State<Lists>, body: Byte
         _ => format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32601,"message":"method not found"}}}}"#),
     };
     ([(CONTENT_TYPE, "application/json")], text).into_response()
+}
+
+/// Answers lists as a healthy server does, and calls as a sick one.
+async fn suffer(Path(illness): Path<String>, lists: State<Lists>, body: Bytes) -> Response {
+    const EVENTS: u64 = 2_000;
+    let call = serde_json::from_slice::<Envelope<'_>>(&body).ok().filter(|request| request.method == "tools/call");
+    let Some(id) = call.and_then(|request| request.id).map(|id| id.get().to_owned()) else {
+        return answer(Path(10), lists, body).await;
+    };
+    match illness.as_str() {
+        "hangs" => std::future::pending().await,
+        "floods" => {
+            let events = futures_util::stream::unfold(0, move |number| {
+                let id = id.clone();
+                async move {
+                    let event = match number {
+                        0..EVENTS => format!(
+                            "data: {{\"jsonrpc\":\"2.0\",\"method\":\"notifications/message\",\"params\":{{\"level\":\"info\",\"data\":\"{number}: {}\"}}}}\n\n",
+                            "x".repeat(400)
+                        ),
+                        EVENTS => format!(
+                            "data: {{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{{\"resultType\":\"complete\",\"content\":[]}}}}\n\n"
+                        ),
+                        _ => return None,
+                    };
+                    // What the network would do to it; without a pause the flood is the speed of this machine.
+                    if number % 20 == 0 {
+                        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                    }
+                    Some((Ok::<_, std::convert::Infallible>(event), number + 1))
+                }
+            });
+            ([(CONTENT_TYPE, "text/event-stream")], Body::from_stream(events)).into_response()
+        }
+        _ => {
+            let broken = futures_util::stream::once(async { Err::<Bytes, _>(std::io::Error::other("flap")) });
+            ([(CONTENT_TYPE, "application/json")], Body::from_stream(broken)).into_response()
+        }
+    }
 }
 
 /// So many tools of about 600 bytes each, as one finds them in the field; the first is `echo`.

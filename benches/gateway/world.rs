@@ -20,6 +20,8 @@ use crate::upstream::ECHO;
 pub const PEOPLE: usize = 200;
 /// Upstream servers in each configuration; all are the one fast upstream.
 pub const SERVERS: usize = 10;
+/// What the servers after the first suffer from, where they do.
+pub const ILLNESSES: [&str; 3] = ["hangs", "floods", "flaps"];
 /// Rules in each policy.
 pub const RULES: usize = 1_000;
 /// What a modern client sends with each request.
@@ -47,11 +49,13 @@ pub struct Setup {
     pub limited: bool,
     /// Upstreams that accept connections and never answer.
     pub mute: Option<SocketAddr>,
+    /// Where servers 1, 2 and 3 hang, flood and flap.
+    pub sick: Option<SocketAddr>,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { durability: "fsync", tools: 10, limited: false, mute: None }
+        Self { durability: "fsync", tools: 10, limited: false, mute: None, sick: None }
     }
 }
 
@@ -172,11 +176,16 @@ impl World {
         for server in 0..SERVERS {
             let tools = if server == 0 { setup.tools } else { 10 };
             let upstream = setup.mute.unwrap_or(self.upstream_address);
+            let (upstream, path) = match (setup.sick, ILLNESSES.get(server.wrapping_sub(1))) {
+                (Some(sick), Some(illness)) => (sick, format!("sick/{illness}")),
+                _ => (upstream, format!("mcp/{tools}")),
+            };
+            let patience = if setup.sick.is_some() { ", call_timeout = \"1s\"" } else { "" };
             write!(
                 text,
                 "\n[servers.s{server}]\nowner = \"user:bench/person-0\"\nenvironment = \"bench\"\n\
-                 url = \"http://{upstream}/mcp/{tools}\"\nallow_private = true\nprefix = \"server\"\n\
-                 health = {{ calls_in_flight_max = 1024 }}\n"
+                 url = \"http://{upstream}/{path}\"\nallow_private = true\nprefix = \"server\"\n\
+                 health = {{ calls_in_flight_max = 1024{patience} }}\n"
             )?;
         }
         Ok(text)
