@@ -421,6 +421,8 @@ pub const PROCESS_NOISE_LINES_MAX: usize = 1_000;
 pub const PROCESS_STOP_GRACE: Duration = Duration::from_millis(1_500);
 /// A child may take this long to end after SIGTERM, before SIGKILL.
 pub const PROCESS_TERM_GRACE: Duration = Duration::from_millis(800);
+/// What this host can confine a child with is found out in this time.
+pub const SANDBOX_PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Everything that a child left behind is gone after this, at the latest.
 pub const PROCESS_KILL_WAIT: Duration = Duration::from_millis(1_000);
 

@@ -149,6 +149,7 @@ fn understood(options: Options) -> Result<(Files, Snapshot), StartError> {
 /// Opens the rooms in order; nothing is served yet.
 async fn open(snapshot: Snapshot, reloader: Reloader, lanes: Lanes) -> Result<Opened, StartError> {
     let config = Arc::clone(&snapshot.config);
+    keep_to_ourselves()?;
     let state = StateDirectory::open(&config.gateway.state).map_err(trouble)?;
     let control = Control::bind(state.path()).map_err(trouble)?;
     let store = Store::open(&state).await.map_err(trouble)?;
@@ -298,6 +299,20 @@ async fn serve_control(control: Control, gateway: Arc<Gateway>, stop: Cancellati
     if let Err(error) = control.serve(gateway, stop).await {
         tracing::error!(%error, "the control socket failed");
     }
+}
+
+/// Nobody of our user, no child least of all, may read our memory, our environment or our open files, and nothing
+/// of them lands in a core file.
+#[cfg(target_os = "linux")]
+fn keep_to_ourselves() -> Result<(), StartError> {
+    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(trouble)
+}
+
+/// Elsewhere it takes root, or a debugger's entitlement, to look into another process.
+#[cfg(not(target_os = "linux"))]
+fn keep_to_ourselves() -> Result<(), StartError> {
+    Ok(())
 }
 
 fn sealer(state: &StateDirectory) -> Result<Sealer, StartError> {

@@ -34,6 +34,7 @@ mod gate;
 mod health;
 mod http;
 mod hub;
+mod launch;
 mod legacy;
 mod lines;
 mod link;
@@ -42,6 +43,7 @@ mod oldest;
 mod parked;
 mod pool;
 mod process;
+mod sandbox;
 mod server;
 mod shape;
 mod source;
@@ -55,7 +57,7 @@ pub use errand::{Listing, ServerFacts};
 pub use exchange::{Event, Exchange};
 pub use health::Health;
 pub use hub::{Change, Dropped};
-pub use stdio::Launcher;
+pub use launch::Launcher;
 pub use subscription::{Subscription, Update, updated};
 pub use supervisor::supervise;
 
@@ -112,7 +114,7 @@ impl Upstreams {
     /// runtime. Children are started by this executable's `supervise`.
     #[must_use]
     pub fn new(config: &Config) -> Arc<Self> {
-        let launcher = Launcher::of_this_executable(&config.gateway.state);
+        let launcher = Launcher::of_this_executable(config);
         if let Ok(launcher) = &launcher {
             launcher.clear();
         }
@@ -361,9 +363,14 @@ fn is_same_place(one: &ServerConfig, other: &ServerConfig) -> bool {
             TransportConfig::Http { url: other_url, allow_private: other_private },
         ) => url == other_url && allow_private == other_private,
         (
-            TransportConfig::Stdio { command, environment, directory },
-            TransportConfig::Stdio { command: other_command, environment: other_env, directory: other_directory },
-        ) => command == other_command && environment == other_env && directory == other_directory,
+            TransportConfig::Stdio { command, environment, directory, process },
+            TransportConfig::Stdio {
+                command: other_command,
+                environment: other_env,
+                directory: other_directory,
+                process: other_process,
+            },
+        ) => (command, environment, directory, process) == (other_command, other_env, other_directory, other_process),
         _ => false,
     };
     let credential = match (&one.credential, &other.credential) {
