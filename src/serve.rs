@@ -25,10 +25,10 @@ use crate::identity::{Identity, Revocations};
 use crate::ids::ReplicaId;
 use crate::lanes::Lanes;
 use crate::policy::FailedTest;
-use crate::record::event::StartNote;
+use crate::record::event::{ExecutableNote, StartNote};
 use crate::record::{Journal, JournalKey, JournalSettings, Metrics};
 use crate::store::{StateDirectory, Store};
-use crate::upstream::{Change, Upstreams};
+use crate::upstream::{Change, Executable, Upstreams};
 use crate::wire::handle::Sealer;
 
 /// What is started.
@@ -202,6 +202,7 @@ async fn open(snapshot: Snapshot, reloader: Reloader, lanes: Lanes) -> Result<Op
         .map_err(trouble)?;
 
     tasks.spawn(follow_upstreams(Arc::clone(&gateway)));
+    tasks.spawn(follow_executables(Arc::clone(&gateway)));
     tasks.spawn(housekeeping(Arc::clone(&gateway)));
     if config.gateway.reload == ReloadMode::Watch {
         tasks.spawn(watch_files(Arc::clone(&gateway)));
@@ -281,6 +282,35 @@ async fn follow_upstreams(gateway: Arc<Gateway>) {
                 }
             }
             Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
+        }
+    }
+}
+
+/// Records what servers run, and warns where it is not what they ran before.
+async fn follow_executables(gateway: Arc<Gateway>) {
+    let Some(mut seen) = gateway.upstreams().executables() else { return };
+    let stopping = gateway.stopping();
+    loop {
+        let executable = tokio::select! {
+            () = stopping.cancelled() => return,
+            executable = seen.recv() => executable,
+        };
+        let Some(Executable { server, path, digest }) = executable else { return };
+        let before = match gateway.store().remember_executable(&server, digest).await {
+            Ok(before) => before,
+            Err(failure) => {
+                tracing::error!(%failure, %server, "what it ran before is not known");
+                None
+            }
+        };
+        let path = path.to_string_lossy();
+        let before = before.filter(|before| *before != digest);
+        if let Some(before) = before {
+            tracing::warn!(%server, %path, %digest, %before, "the executable of a server has changed");
+        }
+        let note = ExecutableNote { server: server.as_str(), path: &path, digest, before };
+        if let Err(failure) = gateway.journal().executable(&note).await {
+            tracing::error!(%failure, %server, "what it runs is not on the record");
         }
     }
 }

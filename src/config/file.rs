@@ -165,8 +165,11 @@ fn read_top(mut top: Table<'_, '_>, file: &Path, base: &Path, overrides: &Overri
         top.mistake(&issuer_place, message);
     }
     too_many(&top, "issuers", issuers.len(), limit::ISSUERS_MAX);
-    let kept: Vec<_> = gateway.iter().flat_map(|gateway| [&gateway.config.state, &gateway.policies]).collect();
-    let kept: Vec<_> = kept.into_iter().map(PathBuf::as_path).chain([file]).map(plain).collect();
+    let own = gateway.iter().flat_map(|gateway| {
+        let key = gateway.config.tls.iter().map(|tls| &tls.key);
+        [&gateway.config.state, &gateway.policies].into_iter().chain(key)
+    });
+    let kept: Vec<_> = own.map(PathBuf::as_path).chain([file]).map(plain).collect();
     let places = process::Places { base, kept: &kept };
     let servers: Vec<_> = top
         .named_tables("servers", &keys::SERVER, server::id)

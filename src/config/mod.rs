@@ -61,8 +61,9 @@ pub struct Config {
 impl Config {
     /// What is the gateway's own and no child may reach.
     #[must_use]
-    pub fn kept(&self) -> [PathBuf; 3] {
-        [self.gateway.state.clone(), self.policies.clone(), self.file.clone()]
+    pub fn kept(&self) -> Vec<PathBuf> {
+        let key = self.gateway.tls.iter().map(|tls| &tls.key);
+        [&self.gateway.state, &self.policies, &self.file].into_iter().chain(key).cloned().collect()
     }
 
     /// The server of that name, if there is one.

@@ -11,8 +11,9 @@ use std::sync::Arc;
 
 use secrecy::ExposeSecret;
 use tokio::process::{Child, Command};
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, mpsc};
 
+use super::executables::{Executable, Executables};
 use super::sandbox::host::Host;
 use super::sandbox::reach::{self, Places};
 use super::sandbox::{PROFILE_VARIABLE, STAGE_VARIABLE, Stage};
@@ -37,6 +38,7 @@ pub struct Launcher {
     /// What is the gateway's own.
     pub kept: Vec<PathBuf>,
     host: Arc<OnceCell<Host>>,
+    executables: Arc<Executables>,
 }
 
 /// A process that was started, and the directory that goes with it.
@@ -55,14 +57,20 @@ impl Launcher {
             program: own_executable()?,
             arguments: vec!["supervise".to_owned(), "--".to_owned()],
             directory: config.gateway.state.join("children"),
-            kept: config.kept().to_vec(),
+            kept: config.kept(),
             host: Arc::default(),
+            executables: Arc::new(Executables::new()),
         })
     }
 
     /// Removes the working directories that a gateway left behind that was killed.
     pub(super) fn clear(&self) {
         remove(&self.directory);
+    }
+
+    /// What is run, told once to whoever asks first.
+    pub(super) fn executables(&self) -> Option<mpsc::Receiver<Executable>> {
+        self.executables.listen()
     }
 
     /// Starts a process of that server.
@@ -86,8 +94,9 @@ impl Launcher {
         let path = values.iter().find(|(name, _)| *name == "PATH").map(|(_, value)| value.expose_secret());
         let program = command.first().map_or("", String::as_str);
         let executable = reach::find(program, path, place).map_err(unstartable)?;
-        let places = Places { own, directory: directory.as_deref(), kept: &self.kept };
+        let places = Places { own, directory: directory.as_deref(), kept: &self.kept, path };
         let profile = reach::profile(process, command, &executable, places, namespaces).map_err(unstartable)?;
+        self.executables.look(&server.id, &executable).await;
         let stage = serde_json::to_string(&Stage::Start(profile)).map_err(unstartable)?;
         let mut starting = Command::new(&self.program);
         // The file that was found is the one that runs, whatever appears in front of it meanwhile.

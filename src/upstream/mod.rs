@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ::http::HeaderName;
 use arc_swap::ArcSwap;
 use secrecy::SecretString;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, CredentialConfig, ServerConfig, TransportConfig};
@@ -29,6 +29,7 @@ mod elsewhere;
 mod errand;
 mod events;
 pub mod exchange;
+mod executables;
 mod feed;
 mod gate;
 mod health;
@@ -43,6 +44,7 @@ mod oldest;
 mod parked;
 mod pool;
 mod process;
+#[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "only Linux can confine a process"))]
 mod sandbox;
 mod server;
 mod shape;
@@ -55,6 +57,7 @@ mod tests;
 
 pub use errand::{Listing, ServerFacts};
 pub use exchange::{Event, Exchange};
+pub use executables::Executable;
 pub use health::Health;
 pub use hub::{Change, Dropped};
 pub use launch::Launcher;
@@ -311,6 +314,12 @@ impl Upstreams {
         let mut all: Vec<_> = servers.iter().map(|(id, server)| (id.clone(), server.link.hub.dropped())).collect();
         all.sort_by(|one, other| one.0.cmp(&other.0));
         all
+    }
+
+    /// What servers with a command run: told once to whoever asks first, at each start that runs something new.
+    #[must_use]
+    pub fn executables(&self) -> Option<mpsc::Receiver<Executable>> {
+        self.launcher.as_ref().ok().and_then(Launcher::executables)
     }
 
     fn server(&self, id: &ServerId) -> Result<Arc<Server>, Failure> {

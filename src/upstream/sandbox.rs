@@ -10,6 +10,8 @@ use std::process::ExitCode;
 
 use serde::{Deserialize, Serialize};
 
+use super::supervisor::PARENT_VARIABLE;
+
 #[cfg(target_os = "linux")]
 mod confine;
 #[cfg(target_os = "linux")]
@@ -101,6 +103,10 @@ fn become_command(profile: &Profile, command: &[String]) -> String {
 fn exec(command: &[String]) -> String {
     use std::os::unix::process::CommandExt as _;
     let Some((program, arguments)) = command.split_first() else { return "no command is named".to_owned() };
-    let error = std::process::Command::new(program).args(arguments).env_remove(STAGE_VARIABLE).exec();
+    let error = std::process::Command::new(program)
+        .args(arguments)
+        .env_remove(STAGE_VARIABLE)
+        .env_remove(PARENT_VARIABLE)
+        .exec();
     format!("`{program}`: {error}")
 }

@@ -100,16 +100,16 @@ fn start(command: &[String]) -> Result<std::process::Child, String> {
             let mut own = std::env::args_os().skip(1);
             let mut starting = std::process::Command::new(own_executable()?);
             starting.args(&mut own).env(sandbox::STAGE_VARIABLE, stage);
+            starting.env(PARENT_VARIABLE, std::process::id().to_string());
             starting
         }
         Err(_) => {
             let mut starting = std::process::Command::new(program);
-            starting.args(arguments);
+            starting.args(arguments).env_remove(PARENT_VARIABLE);
             starting
         }
     };
     starting
-        .env_remove(PARENT_VARIABLE)
         .env_remove(sandbox::PROFILE_VARIABLE)
         .process_group(0)
         .spawn()

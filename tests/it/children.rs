@@ -51,12 +51,13 @@ struct Place {
 }
 
 impl Place {
-    async fn start() -> Self {
+    /// Nothing where this machine cannot confine a process.
+    async fn start() -> Option<Self> {
         Self::with("").await
     }
 
     /// The same, with more lines for the server that is confined.
-    async fn with(more: &str) -> Self {
+    async fn with(more: &str) -> Option<Self> {
         let (issuer, scripts) = (Issuer::start().await, tempfile::tempdir().unwrap());
         let script = scripts.path().join("server.py");
         std::fs::write(&script, SERVER).unwrap();
@@ -70,14 +71,20 @@ impl Place {
             .start()
             .await;
         let token = issuer.token("alice", &["developers"], &gateway.resource());
-        let client = gateway.client(&token);
+        let place = Self { gateway, token, _scripts: scripts, _issuer: issuer };
+        eventually("the host is probed", async || place.gateway.log().contains("landlock=")).await;
+        if place.landlock() < 3 {
+            eprintln!("not tested: this machine cannot confine a process, which needs Landlock version 3 (Linux 6.2)");
+            return None;
+        }
+        let client = place.gateway.client(&place.token);
         // Four interpreters start at once, and a list has what is there by then.
         eventually("all four are up", async || {
             let listed = client.modern("tools/list", json!({})).await;
             listed.result()["tools"].as_array().is_some_and(|tools| tools.len() == 4)
         })
         .await;
-        Self { gateway, token, _scripts: scripts, _issuer: issuer }
+        Some(place)
     }
 
     /// What came of an attempt.
@@ -126,7 +133,7 @@ fn is_root() -> bool {
 
 #[tokio::test]
 async fn a_child_cannot_read_keys_journal_store_or_configuration() {
-    let place = Place::start().await;
+    let Some(place) = Place::start().await else { return };
     let keys: Vec<PathBuf> =
         std::fs::read_dir(place.gateway.state().join("keys")).unwrap().map(|entry| entry.unwrap().path()).collect();
     let journal = std::fs::read_dir(place.gateway.state().join("journal")).unwrap().next().unwrap().unwrap().path();
@@ -144,7 +151,7 @@ async fn a_child_cannot_read_keys_journal_store_or_configuration() {
 
 #[tokio::test]
 async fn a_child_cannot_change_state_or_configuration() {
-    let place = Place::start().await;
+    let Some(place) = Place::start().await else { return };
     let policy = place.path("policies/policy.csv");
     let before = std::fs::read_to_string(&policy).unwrap();
     place.is_refused("hostile", &format!("os.truncate({:?}, 0)", policy.display().to_string())).await;
@@ -157,7 +164,7 @@ async fn a_child_cannot_change_state_or_configuration() {
 
 #[tokio::test]
 async fn a_child_works_in_a_private_directory_that_goes_with_it() {
-    let mut place = Place::start().await;
+    let Some(mut place) = Place::start().await else { return };
     let code = "result = [os.getcwd(), os.environ['HOME'], os.environ['TMPDIR'], oct(os.stat('.').st_mode)[-3:]]\n\
                 open('made', 'w').write('x')\nresult.append(oct(os.stat('made').st_mode)[-3:])\n\
                 result.append(open('made').read())";
@@ -174,7 +181,7 @@ async fn a_child_works_in_a_private_directory_that_goes_with_it() {
 
 #[tokio::test]
 async fn a_child_cannot_look_into_another_child() {
-    let place = Place::start().await;
+    let Some(place) = Place::start().await else { return };
     let told = "open('kept', 'w').write('for the sibling alone'); result = [os.getpid(), os.getcwd()]";
     let sibling = place.found("sibling", told).await;
     let (process, directory) = (sibling[0].as_u64().unwrap(), sibling[1].as_str().unwrap());
@@ -191,7 +198,7 @@ async fn a_child_cannot_look_into_another_child() {
 
 #[tokio::test]
 async fn a_child_cannot_look_into_the_gateway() {
-    let place = Place::start().await;
+    let Some(place) = Place::start().await else { return };
     let gateway = place.gateway.process_id();
     for code in [
         format!("open('/proc/{gateway}/environ').read()"),
@@ -216,7 +223,7 @@ async fn a_child_cannot_look_into_the_gateway() {
 
 #[tokio::test]
 async fn a_child_cannot_end_or_starve_its_supervisor_or_the_gateway() {
-    let place = Place::start().await;
+    let Some(place) = Place::start().await else { return };
     let gateway = place.gateway.process_id();
     // Of resource limits and priorities nothing separates the processes of one user but the filter.
     for code in [
@@ -240,7 +247,7 @@ async fn a_child_cannot_end_or_starve_its_supervisor_or_the_gateway() {
 
 #[tokio::test]
 async fn a_child_without_network_reaches_no_listener_of_this_machine_and_no_resolver() {
-    let place = Place::start().await;
+    let Some(place) = Place::start().await else { return };
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let resolver = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -261,7 +268,7 @@ async fn a_child_without_network_reaches_no_listener_of_this_machine_and_no_reso
 
 #[tokio::test]
 async fn a_child_reaches_no_unix_socket_whatever_network_it_has() {
-    let place = Place::start().await;
+    let Some(place) = Place::start().await else { return };
     let path = place.gateway.state().canonicalize().unwrap().join("control.sock").display().to_string();
     let name = format!("hostile-{}", std::process::id());
     let address =
@@ -276,7 +283,7 @@ async fn a_child_reaches_no_unix_socket_whatever_network_it_has() {
 
 #[tokio::test]
 async fn a_child_without_a_sandbox_does_not_operate_the_gateway_either() {
-    let place = Place::start().await;
+    let Some(place) = Place::start().await else { return };
     let path = place.gateway.state().canonicalize().unwrap().join("control.sock").display().to_string();
     let order = r#"{"target":"everything"}"#;
     let code = format!(
@@ -293,7 +300,7 @@ async fn a_child_without_a_sandbox_does_not_operate_the_gateway_either() {
 
 #[tokio::test]
 async fn a_child_gains_no_privileges_and_has_none() {
-    let place = Place::start().await;
+    let Some(place) = Place::start().await else { return };
     let code =
         "result = dict(line.split(':\\t') for line in open('/proc/self/status').read().splitlines() if ':\\t' in line)";
     let status = place.found("hostile", code).await;
@@ -327,7 +334,7 @@ async fn a_child_gains_no_privileges_and_has_none() {
 
 #[tokio::test]
 async fn a_child_inherits_nothing_but_its_standard_streams() {
-    let place = Place::start().await;
+    let Some(place) = Place::start().await else { return };
     // The fourth is the one with which the directory is read.
     let open = place.found("hostile", "result = sorted(map(int, os.listdir('/proc/self/fd')))").await;
     assert_eq!(open.as_array().unwrap().len(), 4, "{open}");
@@ -336,7 +343,7 @@ async fn a_child_inherits_nothing_but_its_standard_streams() {
 #[tokio::test]
 async fn a_child_that_fills_memory_files_or_descriptors_comes_to_its_bound() {
     let bounds = "[servers.hostile.process]\nmemory_mebibytes_max = 256\nfile_mebibytes_max = 1\nopen_files_max = 64\n";
-    let place = Place::with(bounds).await;
+    let Some(place) = Place::with(bounds).await else { return };
     let memory = "len(bytearray(512 * 1024 * 1024))";
     let file = "with open('large', 'wb') as large:\n    large.write(bytes(2 * 1024 * 1024))";
     let descriptors = "held = [open('/dev/null') for _ in range(100)]";
@@ -355,7 +362,7 @@ async fn a_child_that_fills_memory_files_or_descriptors_comes_to_its_bound() {
 
 #[tokio::test]
 async fn a_child_that_starts_processes_without_end_comes_to_its_bound() {
-    let place = Place::with("process = { processes_max = 20 }").await;
+    let Some(place) = Place::with("process = { processes_max = 20 }").await else { return };
     if is_root() {
         eprintln!("not tested: the kernel does not count the processes of root");
         return;
@@ -379,7 +386,7 @@ async fn a_child_reads_and_writes_what_its_server_names_and_no_more() {
         std::fs::write(at(name).join("file"), name).unwrap();
     }
     let (read, write) = (at("read").display().to_string(), at("write").display().to_string());
-    let place = Place::with(&format!("read = [{read:?}]\nwrite = [{write:?}]")).await;
+    let Some(place) = Place::with(&format!("read = [{read:?}]\nwrite = [{write:?}]")).await else { return };
     for (name, may_read, may_write) in [("read", true, false), ("write", true, true), ("else", false, false)] {
         let file = at(name).join("file").display().to_string();
         for (code, may) in
@@ -403,8 +410,41 @@ fn umask() -> u32 {
 }
 
 #[tokio::test]
+async fn what_a_server_runs_is_on_the_record_and_a_change_of_it_is_a_warning() {
+    let (issuer, place) = (Issuer::start().await, tempfile::tempdir().unwrap());
+    let (program, script) = (place.path().join("server"), place.path().join("server.py"));
+    std::fs::write(&script, SERVER).unwrap();
+    let write = |comment: &str| {
+        // A file that is being run cannot be written, so it is replaced, as package managers do.
+        let new = place.path().join("new");
+        std::fs::write(&new, format!("#!/bin/sh\n# {comment}\nexec {} {}\n", python(), script.display())).unwrap();
+        std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755)).unwrap();
+        std::fs::rename(&new, &program).unwrap();
+    };
+    write("version 1");
+    let command = [program.to_str().unwrap()];
+    let mut gateway = Setup::new(&issuer).stdio_server("child", &command, "sandbox = \"none\"").start().await;
+    eventually("it is on the record", async || gateway.records("executable").len() == 1).await;
+    assert!(gateway.stop().await.success());
+    gateway.launch().await;
+    eventually("the same file is recorded at the next start", async || gateway.records("executable").len() == 2).await;
+    assert!(!gateway.log().contains("has changed"), "{}", gateway.log());
+    assert!(gateway.stop().await.success());
+    write("version 2");
+    gateway.launch().await;
+    eventually("the other file is on the record", async || gateway.records("executable").len() == 3).await;
+    let records = gateway.records("executable");
+    let notes: Vec<&Value> = records.iter().map(|record| &record["executable"]).collect();
+    assert_eq!(notes[0]["server"], "child");
+    assert_eq!(notes[0]["path"].as_str(), program.canonicalize().unwrap().to_str());
+    assert_eq!((&notes[0]["digest"], notes[1].get("before")), (&notes[1]["digest"], None));
+    assert_eq!((&notes[2]["before"], notes[2]["digest"] == notes[1]["digest"]), (&notes[1]["digest"], false));
+    assert!(gateway.log().contains("the executable of a server has changed"), "{}", gateway.log());
+}
+
+#[tokio::test]
 async fn a_server_without_a_sandbox_is_named_by_check_log_and_readiness() {
-    let place = Place::start().await;
+    let Some(place) = Place::start().await else { return };
     let checked = place.gateway.command(&["check"]);
     let said = String::from_utf8_lossy(&checked.stderr).into_owned();
     assert!(checked.status.success() && said.contains("server `free` runs without a sandbox"), "{said}");

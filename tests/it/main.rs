@@ -17,6 +17,7 @@ mod bad_input;
 mod batch;
 mod bridge;
 mod changes;
+#[cfg(target_os = "linux")]
 mod children;
 mod demo;
 mod extension;

@@ -9,10 +9,11 @@ use landlock::{
     ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible as _, LandlockStatus, PathBeneath, PathFd,
     Ruleset, RulesetAttr as _, RulesetCreated, RulesetCreatedAttr as _, RulesetStatus, Scope,
 };
-use rustix::process::{Resource, Rlimit, Signal, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, setrlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags};
 
 use super::{Confinement, Limits, filter};
+use crate::upstream::supervisor::PARENT_VARIABLE;
 
 /// The newest version whose rights are known here. A right that the kernel does not know is left out; those of
 /// [`NEEDED`] are not.
@@ -147,12 +148,22 @@ pub(super) fn keep_standard_streams_only() -> Result<(), String> {
     // SAFETY: three numbers, no memory; a descriptor that is marked stays open until this process is replaced.
     match unsafe { libc::syscall(libc::SYS_close_range, FIRST, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) } {
         0 => Ok(()),
-        _ => Err(format!("descriptors cannot be kept back: {}", std::io::Error::last_os_error())),
+        // Linux before 5.11, on which no child is confined anyway.
+        _ => match std::io::Error::last_os_error() {
+            error if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EINVAL)) => Ok(()),
+            error => Err(format!("descriptors cannot be kept back: {error}")),
+        },
     }
 }
 
 /// The supervisor ends what it started; if somebody kills it, at least the command ends with it. Last, because
 /// changes of rights undo it.
 pub(super) fn die_with_parent() -> Result<(), String> {
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(|error| error.to_string())
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(|error| error.to_string())?;
+    // One that ended before it could be heard of has been replaced by now.
+    let parent = std::env::var(PARENT_VARIABLE).ok().and_then(|text| text.parse().ok()).and_then(Pid::from_raw);
+    match rustix::process::getppid() == parent {
+        true => Ok(()),
+        false => Err("its supervisor is gone already".to_owned()),
+    }
 }

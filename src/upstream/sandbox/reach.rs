@@ -4,6 +4,7 @@
 //! nothing of how that is enforced. Invariant: nothing that is the gateway's own is ever among them, by whatever
 //! name it is reached: paths are compared as the host resolves them.
 
+use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -23,6 +24,7 @@ const SYSTEM: &[&str] = &[
     "/etc/ca-certificates",
     "/etc/crypto-policies",
     "/etc/gai.conf",
+    "/etc/gitconfig",
     "/etc/group",
     "/etc/host.conf",
     "/etc/hosts",
@@ -35,7 +37,10 @@ const SYSTEM: &[&str] = &[
     "/etc/nsswitch.conf",
     "/etc/os-release",
     "/etc/passwd",
-    "/etc/pki/tls",
+    "/etc/pki/ca-trust/extracted",
+    "/etc/pki/tls/cert.pem",
+    "/etc/pki/tls/certs",
+    "/etc/pki/tls/openssl.cnf",
     "/etc/protocols",
     "/etc/resolv.conf",
     "/etc/services",
@@ -71,6 +76,8 @@ pub(in crate::upstream) struct Places<'a> {
     pub directory: Option<&'a Path>,
     /// What is the gateway's own.
     pub kept: &'a [PathBuf],
+    /// Its `PATH`.
+    pub path: Option<&'a str>,
 }
 
 /// The program as the child would find it.
@@ -125,6 +132,9 @@ fn confinement(
     let kept: Vec<PathBuf> = places.kept.iter().filter_map(|path| path.canonicalize().ok()).collect();
     let mut read: Vec<PathBuf> = SYSTEM.iter().filter_map(|path| Path::new(path).canonicalize().ok()).collect();
     read.extend(of_executable(executable));
+    if let Some(interpreter) = interpreter(executable, places.path) {
+        read.extend(of_executable(&interpreter));
+    }
     // Scripts that an interpreter is given: an administrator wrote that they are run.
     let scripts = command.iter().skip(1).map(Path::new).filter(|word| word.is_absolute());
     read.extend(scripts.filter_map(|word| word.canonicalize().ok()).filter(|word| word.is_file()));
@@ -154,6 +164,21 @@ fn confinement(
     Ok(Confinement { read, write, network: reach.network == Network::On, namespaces })
 }
 
+/// What runs a script: the first line says so, if by way of `env`, then by a name in the child's `PATH`.
+fn interpreter(script: &Path, path: Option<&str>) -> Option<PathBuf> {
+    let mut line = Vec::new();
+    // As much as the kernel reads.
+    std::fs::File::open(script).ok()?.take(256).read_to_end(&mut line).ok()?;
+    let line = line.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
+    let mut words = std::str::from_utf8(line).ok()?.split_ascii_whitespace();
+    let program = Path::new(words.next()?);
+    if !program.ends_with("env") {
+        return program.is_absolute().then(|| program.to_owned());
+    }
+    let name = words.find(|word| !word.starts_with('-') && !word.contains('='))?;
+    find(name, path, Path::new("/")).ok()
+}
+
 /// An executable, what stands beside it, and the libraries of the tree that it was installed in: by the name that it
 /// is started with and by the one that this leads to, because an interpreter looks at both.
 fn of_executable(executable: &Path) -> Vec<PathBuf> {
@@ -178,7 +203,7 @@ mod tests {
         let command: Vec<String> = command.iter().map(|word| (*word).to_owned()).collect();
         let own = tempfile::tempdir().unwrap();
         let kept = [kept.to_owned()];
-        let places = Places { own: own.path(), directory: None, kept: &kept };
+        let places = Places { own: own.path(), directory: None, kept: &kept, path: None };
         confinement(reach, &command, executable, places, false)
     }
 
@@ -211,6 +236,28 @@ mod tests {
             let problem = reach_of(Path::new("/bin/sh"), &[], &reach, &ours).unwrap_err();
             assert!(problem.starts_with(key) && problem.contains("would give it"), "{problem}");
         }
+    }
+
+    #[test]
+    fn a_script_brings_its_interpreter_along() {
+        let directory = tempfile::tempdir().unwrap();
+        let tree = directory.path().canonicalize().unwrap();
+        std::fs::create_dir_all(tree.join("bin")).unwrap();
+        std::fs::create_dir(tree.join("lib")).unwrap();
+        let (python, script) = (tree.join("bin/python"), tree.join("server"));
+        std::fs::write(&python, "").unwrap();
+        std::fs::set_permissions(&python, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let path = tree.join("bin").display().to_string();
+        for line in [format!("#!{} -I", python.display()), "#!/usr/bin/env -S python -I".to_owned()] {
+            std::fs::write(&script, format!("{line}\nprint()\n")).unwrap();
+            assert_eq!(interpreter(&script, Some(&path)), Some(python.clone()), "{line}");
+        }
+        let given = reach_of(&script, &[], &Reach::default(), Path::new("/nonexistent")).unwrap();
+        assert!(!given.read.contains(&tree.join("lib")), "env finds nothing without a PATH");
+        std::fs::write(&script, format!("#!{}\n", python.display())).unwrap();
+        let given = reach_of(&script, &[], &Reach::default(), Path::new("/nonexistent")).unwrap();
+        assert!(given.read.contains(&tree.join("lib")), "{given:?}");
+        assert_eq!(interpreter(&python, None), None);
     }
 
     #[test]
