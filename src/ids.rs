@@ -206,6 +206,21 @@ impl Digest {
         Self::from_digest(&context.finish())
     }
 
+    /// The plain SHA-256 of everything that can be read.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn sha256_read(mut bytes: impl std::io::Read) -> std::io::Result<Self> {
+        let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+        let mut piece = vec![0_u8; 64 * 1024];
+        loop {
+            match bytes.read(&mut piece)? {
+                0 => return Ok(Self::from_digest(&context.finish())),
+                length => context.update(piece.get(..length).unwrap_or_default()),
+            }
+        }
+    }
+
     fn from_digest(digest: &aws_lc_rs::digest::Digest) -> Self {
         let mut bytes = [0_u8; 32];
         bytes.iter_mut().zip(digest.as_ref()).for_each(|(to, from)| *to = *from);

@@ -427,6 +427,12 @@ pub const PROCESS_NOISE_LINES_MAX: usize = 1_000;
 pub const PROCESS_STOP_GRACE: Duration = Duration::from_millis(1_500);
 /// A child may take this long to end after SIGTERM, before SIGKILL.
 pub const PROCESS_TERM_GRACE: Duration = Duration::from_millis(800);
+/// An executable that is digested; Node.js has a tenth of that.
+pub const EXECUTABLE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+/// Executables that were seen and not yet recorded; one for each server, and what does not fit comes again.
+pub const EXECUTABLES_QUEUED_MAX: usize = 64;
+/// What this host can confine a child with is found out in this time.
+pub const SANDBOX_PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Everything that a child left behind is gone after this, at the latest.
 pub const PROCESS_KILL_WAIT: Duration = Duration::from_millis(1_000);
 

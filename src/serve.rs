@@ -25,10 +25,10 @@ use crate::identity::{Identity, Revocations};
 use crate::ids::ReplicaId;
 use crate::lanes::Lanes;
 use crate::policy::FailedTest;
-use crate::record::event::StartNote;
+use crate::record::event::{ExecutableNote, StartNote};
 use crate::record::{CheckpointKeys, Journal, JournalKey, JournalSettings, Keeping, Metrics};
 use crate::store::{StateDirectory, Store};
-use crate::upstream::{Change, Upstreams};
+use crate::upstream::{Change, Executable, Upstreams};
 use crate::wire::handle::Sealer;
 
 /// What is started.
@@ -149,6 +149,7 @@ fn understood(options: Options) -> Result<(Files, Snapshot), StartError> {
 /// Opens the rooms in order; nothing is served yet.
 async fn open(snapshot: Snapshot, reloader: Reloader, lanes: Lanes) -> Result<Opened, StartError> {
     let config = Arc::clone(&snapshot.config);
+    keep_to_ourselves()?;
     let state = StateDirectory::open(&config.gateway.state).map_err(trouble)?;
     let control = Control::bind(state.path()).map_err(trouble)?;
     let store = Store::open(&state).await.map_err(trouble)?;
@@ -205,6 +206,7 @@ async fn open(snapshot: Snapshot, reloader: Reloader, lanes: Lanes) -> Result<Op
         .map_err(trouble)?;
 
     tasks.spawn(follow_upstreams(Arc::clone(&gateway)));
+    tasks.spawn(follow_executables(Arc::clone(&gateway)));
     tasks.spawn(housekeeping(Arc::clone(&gateway)));
     if config.gateway.reload == ReloadMode::Watch {
         tasks.spawn(watch_files(Arc::clone(&gateway)));
@@ -288,6 +290,35 @@ async fn follow_upstreams(gateway: Arc<Gateway>) {
     }
 }
 
+/// Records what servers run, and warns where it is not what they ran before.
+async fn follow_executables(gateway: Arc<Gateway>) {
+    let Some(mut seen) = gateway.upstreams().executables() else { return };
+    let stopping = gateway.stopping();
+    loop {
+        let executable = tokio::select! {
+            () = stopping.cancelled() => return,
+            executable = seen.recv() => executable,
+        };
+        let Some(Executable { server, path, digest }) = executable else { return };
+        let before = match gateway.store().remember_executable(&server, digest).await {
+            Ok(before) => before,
+            Err(failure) => {
+                tracing::error!(%failure, %server, "what it ran before is not known");
+                None
+            }
+        };
+        let path = path.to_string_lossy();
+        let before = before.filter(|before| *before != digest);
+        if let Some(before) = before {
+            tracing::warn!(%server, %path, %digest, %before, "the executable of a server has changed");
+        }
+        let note = ExecutableNote { server: server.as_str(), path: &path, digest, before };
+        if let Err(failure) = gateway.journal().executable(&note).await {
+            tracing::error!(%failure, %server, "what it runs is not on the record");
+        }
+    }
+}
+
 async fn housekeeping(gateway: Arc<Gateway>) {
     let stopping = gateway.stopping();
     loop {
@@ -319,6 +350,20 @@ async fn checkpoint_keys(
     } else {
         CheckpointKeys::named(state.path(), &replica, &named).map_err(trouble)
     }
+}
+
+/// Nobody of our user, no child least of all, may read our memory, our environment or our open files, and nothing
+/// of them lands in a core file.
+#[cfg(target_os = "linux")]
+fn keep_to_ourselves() -> Result<(), StartError> {
+    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(trouble)
+}
+
+/// Elsewhere it takes root, or a debugger's entitlement, to look into another process.
+#[cfg(not(target_os = "linux"))]
+fn keep_to_ourselves() -> Result<(), StartError> {
+    Ok(())
 }
 
 fn sealer(state: &StateDirectory) -> Result<Sealer, StartError> {

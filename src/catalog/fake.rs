@@ -192,5 +192,6 @@ pub(super) fn config(servers: Vec<ServerConfig>) -> Arc<Config> {
         environments: Vec::new(),
         agents: std::collections::BTreeMap::new(),
         policies: PathBuf::from("policies"),
+        file: PathBuf::from("/nonexistent/servers.toml"),
     })
 }

@@ -4,12 +4,13 @@
 //! either everything was understood and every name that is used is declared, or there is no configuration.
 
 use std::collections::{BTreeMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::keys;
 use super::load::{LOCAL_ALIAS, Overrides};
 use super::mistake::{Found, Mistake, Name, Source, did_you_mean};
+use super::process::plain;
 use super::reader::Table;
 use super::{AgentConfig, Config, IssuerConfig, KeysConfig, LocalUser, QuotaConfig, RecordConfig, ServerConfig};
 use crate::ids::{AgentId, Environment};
@@ -22,6 +23,7 @@ mod credential;
 mod gateway;
 mod issuer;
 mod local;
+mod process;
 mod record;
 mod server;
 #[cfg(test)]
@@ -54,7 +56,8 @@ pub fn parse(
     overrides: &Overrides,
 ) -> Result<(Config, Vec<Mistake>), Vec<Mistake>> {
     let source = Source::new(servers.file, servers.text);
-    let mut parts = Table::parse(&source, &keys::TOP).map(|top| read_top(top, base, overrides));
+    let mut parts =
+        Table::parse(&source, &keys::TOP).map(|top| read_top(top, Path::new(servers.file), base, overrides));
     let agents_source = agents.map(|agents| Source::new(agents.file, agents.text));
     let read_agents = match &agents_source {
         None => Some(Vec::new()),
@@ -105,6 +108,7 @@ pub fn parse(
 
 /// What was read of `servers.toml`; `None` where it was reported.
 struct Parts {
+    file: PathBuf,
     gateway: Option<gateway::Gateway>,
     record: Option<RecordConfig>,
     keys: Option<KeysConfig>,
@@ -117,7 +121,7 @@ struct Parts {
     environments: Vec<Environment>,
 }
 
-fn read_top(mut top: Table<'_, '_>, base: &Path, overrides: &Overrides) -> Parts {
+fn read_top(mut top: Table<'_, '_>, file: &Path, base: &Path, overrides: &Overrides) -> Parts {
     let written = top.has("gateway") || overrides.public_url.is_some();
     if !written {
         top.mistake(&(0..0), "the file has no [gateway]: write one with public_url = \"https://...\"");
@@ -166,17 +170,35 @@ fn read_top(mut top: Table<'_, '_>, base: &Path, overrides: &Overrides) -> Parts
         top.mistake(&issuer_place, message);
     }
     too_many(&top, "issuers", issuers.len(), limit::ISSUERS_MAX);
+    let own = gateway.iter().flat_map(|gateway| {
+        let key = gateway.config.tls.iter().map(|tls| &tls.key);
+        [&gateway.config.state, &gateway.policies].into_iter().chain(key)
+    });
+    let kept: Vec<_> = own.map(PathBuf::as_path).chain([file]).map(plain).collect();
+    let places = process::Places { base, kept: &kept };
     let servers: Vec<_> = top
         .named_tables("servers", &keys::SERVER, server::id)
         .into_iter()
-        .map(|(id, table)| server::read(table, id, base, overrides))
+        .map(|(id, table)| server::read(table, id, places, overrides))
         .chain(overrides.servers.iter().cloned().map(Some))
         .collect();
     too_many(&top, "servers", servers.len(), limit::SERVERS_MAX);
     if servers.is_empty() {
         top.source.warning(&(0..0), "no [servers.ID]: there is nothing to call");
     }
-    Parts { gateway, record, keys, quota, anonymous, local: None, issuers, issuer_names, servers, environments }
+    Parts {
+        file: file.to_owned(),
+        gateway,
+        record,
+        keys,
+        quota,
+        anonymous,
+        local: None,
+        issuers,
+        issuer_names,
+        servers,
+        environments,
+    }
 }
 
 fn too_many(top: &Table<'_, '_>, what: &str, count: usize, count_max: usize) {
@@ -216,6 +238,7 @@ impl Parts {
             environments,
             agents: by_id,
             policies: gateway.policies,
+            file: self.file,
         })
     }
 }

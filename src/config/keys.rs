@@ -65,6 +65,7 @@ pub const SECTIONS: &[&Section] = &[
     &CLAIMS,
     &SCOPE_RULE,
     &SERVER,
+    &PROCESS,
     &CREDENTIAL,
     &HEALTH,
     &AGENTS,
@@ -197,6 +198,11 @@ pub const SERVER: Section = servers(
         optional("command", "list of strings"),
         optional("variables", "table of strings"),
         optional("directory", "path"),
+        defaulted("sandbox", "`\"required\"` or `\"none\"`", "\"required\""),
+        defaulted("read", "list of paths", "[]"),
+        defaulted("write", "list of paths", "[]"),
+        defaulted("network", "boolean", "false"),
+        optional("process", "table"),
         optional("credential", "table"),
         optional("tool_credentials", "tables by tool"),
         defaulted("prefix", "`\"server\"` or `\"none\"`", "\"server\""),
@@ -208,6 +214,19 @@ pub const SERVER: Section = servers(
         optional("health", "table"),
         defaulted("forward_headers", "list of header names", "[]"),
         defaulted("elicit_url_hosts", "list of hosts", "[]"),
+    ],
+);
+
+/// `[servers.ID.process]`.
+pub const PROCESS: Section = servers(
+    "[servers.ID.process]",
+    &[
+        // A server on Node.js holds some 100 MiB, one that parses large documents a few times that.
+        defaulted("memory_mebibytes_max", "integer", "2048"),
+        defaulted("file_mebibytes_max", "integer", "1024"),
+        defaulted("open_files_max", "integer", "1024"),
+        // Node.js has a dozen threads before it does anything, and package runners start it three times.
+        defaulted("processes_max", "integer", "256"),
     ],
 );
 

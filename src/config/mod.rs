@@ -21,6 +21,7 @@ mod leaf;
 pub mod load;
 pub mod mistake;
 pub mod net;
+pub mod process;
 mod reader;
 pub mod secret;
 pub mod set;
@@ -28,6 +29,7 @@ pub mod set;
 pub use load::{Loaded, Overrides, issuer_with_defaults, load, load_set, load_with};
 pub use mistake::Mistake;
 pub use net::Network;
+pub use process::ProcessConfig;
 pub use secret::SecretReference;
 pub use set::FileSet;
 
@@ -56,9 +58,18 @@ pub struct Config {
     pub agents: BTreeMap<AgentId, Arc<AgentConfig>>,
     /// Where the policy files are.
     pub policies: PathBuf,
+    /// The file that this was read from.
+    pub file: PathBuf,
 }
 
 impl Config {
+    /// What is the gateway's own and no child may reach.
+    #[must_use]
+    pub fn kept(&self) -> Vec<PathBuf> {
+        let key = self.gateway.tls.iter().map(|tls| &tls.key);
+        [&self.gateway.state, &self.policies, &self.file].into_iter().chain(key).cloned().collect()
+    }
+
     /// The server of that name, if there is one.
     #[must_use]
     pub fn server(&self, id: &ServerId) -> Option<&Arc<ServerConfig>> {
@@ -325,6 +336,14 @@ pub struct ServerConfig {
     pub elicit_url_hosts: Vec<String>,
 }
 
+impl ServerConfig {
+    /// Whether its process is held by nothing but its limits.
+    #[must_use]
+    pub const fn is_unconfined(&self) -> bool {
+        matches!(&self.transport, TransportConfig::Stdio { process, .. } if matches!(process.sandbox, process::Sandbox::None))
+    }
+}
+
 /// How an upstream is reached.
 #[derive(Debug, Clone)]
 pub enum TransportConfig {
@@ -343,6 +362,8 @@ pub enum TransportConfig {
         environment: BTreeMap<String, SecretReference>,
         /// Its working directory; a private one when absent.
         directory: Option<PathBuf>,
+        /// What it may use and reach.
+        process: ProcessConfig,
     },
 }
 

@@ -23,6 +23,7 @@ use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
 pub mod client;
+mod descent;
 pub mod operations;
 
 pub use operations::{HeldRevocations, Operations, Readiness, ReadinessCheck, RevocationOrder, Revoked};
@@ -91,11 +92,17 @@ impl Control {
 pub struct Peer {
     /// The user id; `None` when the kernel does not say.
     user: Option<u32>,
+    /// The process that connected.
+    process: Option<i32>,
 }
 
 impl Connected<IncomingStream<'_, UnixListener>> for Peer {
     fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        Self { user: stream.io().peer_cred().ok().map(|credential| credential.uid()) }
+        let credential = stream.io().peer_cred().ok();
+        Self {
+            user: credential.map(|credential| credential.uid()),
+            process: credential.and_then(|credential| credential.pid()),
+        }
     }
 }
 
@@ -127,6 +134,10 @@ type Shared = State<Arc<dyn Operations>>;
 
 async fn only_us(ConnectInfo(peer): ConnectInfo<Peer>, mut request: Request, next: Next) -> Response {
     match peer.actor(rustix::process::geteuid().as_raw()) {
+        // A child has our user and none of our rights.
+        Some(_) if peer.process.is_some_and(descent::is_descendant) => {
+            problem(StatusCode::FORBIDDEN, "forbidden", "a process that the gateway started does not operate it")
+        }
         Some(actor) => {
             request.extensions_mut().insert(actor);
             next.run(request).await

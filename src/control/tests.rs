@@ -171,8 +171,8 @@ async fn a_gateway_that_does_not_run_is_told_apart() {
 #[test]
 fn another_user_is_refused() {
     let ours = 1000;
-    assert!(Peer { user: Some(1001) }.actor(ours).is_none());
-    assert!(Peer { user: None }.actor(ours).is_none());
-    assert_eq!(Peer { user: Some(0) }.actor(ours).unwrap().0, "host:0");
-    assert_eq!(Peer { user: Some(1000) }.actor(ours).unwrap().0, "host:1000");
+    assert!(Peer { user: Some(1001), process: None }.actor(ours).is_none());
+    assert!(Peer { user: None, process: None }.actor(ours).is_none());
+    assert_eq!(Peer { user: Some(0), process: None }.actor(ours).unwrap().0, "host:0");
+    assert_eq!(Peer { user: Some(1000), process: None }.actor(ours).unwrap().0, "host:1000");
 }

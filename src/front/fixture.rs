@@ -67,6 +67,7 @@ pub(crate) fn config() -> Config {
         environments: Vec::new(),
         agents: std::collections::BTreeMap::new(),
         policies: "/nonexistent".into(),
+        file: std::path::PathBuf::from("/nonexistent/servers.toml"),
     }
 }
 

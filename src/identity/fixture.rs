@@ -159,5 +159,6 @@ pub fn config() -> Config {
         environments: vec![Environment::new("development").unwrap()],
         agents: agents.into_iter().map(|agent| (agent.id.clone(), Arc::new(agent))).collect::<BTreeMap<_, _>>(),
         policies: PathBuf::from("/nonexistent"),
+        file: PathBuf::from("/nonexistent/servers.toml"),
     }
 }

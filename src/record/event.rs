@@ -188,6 +188,21 @@ pub struct ReloadNote<'a> {
     pub problem: Option<&'a str>,
 }
 
+/// What a server runs, as the record tells it when it was not the same before.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct ExecutableNote<'a> {
+    /// The server.
+    pub server: &'a str,
+    /// The file, without links.
+    #[serde(serialize_with = "redact::serialize")]
+    pub path: &'a str,
+    /// Its SHA-256.
+    pub digest: Digest,
+    /// What it ran before, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub before: Option<Digest>,
+}
+
 /// The circumstances of a start.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct StartNote<'a> {

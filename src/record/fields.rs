@@ -7,7 +7,8 @@
 use serde::Serialize;
 
 use super::event::{
-    Attempt, ConditionValue, CredentialNote, Intent, Listing, Operation, ReloadNote, RevocationNote, StartNote,
+    Attempt, ConditionValue, CredentialNote, ExecutableNote, Intent, Listing, Operation, ReloadNote, RevocationNote,
+    StartNote,
 };
 use super::keys::{JournalKey, KeyedDigest};
 use super::redact;
@@ -263,6 +264,11 @@ fn member<'a>(json: &'a Json, name: &str) -> Option<Value<'a>> {
 #[derive(Serialize)]
 pub(super) struct RevocationFields<'a> {
     pub(super) revocation: &'a RevocationNote<'a>,
+}
+
+#[derive(Serialize)]
+pub(super) struct ExecutableFields<'a> {
+    pub(super) executable: &'a ExecutableNote<'a>,
 }
 
 #[derive(Serialize)]

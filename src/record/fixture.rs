@@ -8,8 +8,8 @@ use secrecy::SecretString;
 use serde_json::value::RawValue;
 
 use super::event::{
-    ActorFacts, ConditionValue, CredentialNote, Listing, Operation, ReloadNote, RevocationNote, StartNote,
-    SubjectFacts, TokenNote,
+    ActorFacts, ConditionValue, CredentialNote, ExecutableNote, Listing, Operation, ReloadNote, RevocationNote,
+    StartNote, SubjectFacts, TokenNote,
 };
 use super::journal::directory;
 use super::*;
@@ -190,5 +190,12 @@ pub(crate) async fn write_every_type(state: &Path) {
     journal.reloaded(&reload).await.unwrap();
     let refused = ReloadNote { actor: "signal", problem: Some("policies/policy.csv:3:1: five columns"), ..reload };
     journal.reloaded(&ReloadNote { to: None, added: &[], removed: &[], ..refused }).await.unwrap();
+    let executable = ExecutableNote {
+        server: "wiki",
+        path: "/opt/wiki/bin/wiki",
+        digest: Digest::sha256(b"wiki 2"),
+        before: Some(Digest::sha256(b"wiki 1")),
+    };
+    journal.executable(&executable).await.unwrap();
     journal.stop("terminated").await.unwrap();
 }

@@ -17,10 +17,10 @@ use super::batch::{Settled, lock};
 use super::checkpoint::CheckpointKeys;
 use super::direct::Direct;
 use super::entry::unavailable;
-use super::event::{Attempt, Intent, Listing, ReloadNote, RevocationNote, StartNote};
+use super::event::{Attempt, ExecutableNote, Intent, Listing, ReloadNote, RevocationNote, StartNote};
 use super::fields::{
-    CallFields, NoiseFields, OpenLeg, ReloadFields, RepairFields, ResultFacts, ResultFields, RevocationFields,
-    StartFields, StopFacts, StopFields,
+    CallFields, ExecutableFields, NoiseFields, OpenLeg, ReloadFields, RepairFields, ResultFacts, ResultFields,
+    RevocationFields, StartFields, StopFacts, StopFields,
 };
 use super::keep::Keeper;
 use super::keys::JournalKey;
@@ -186,6 +186,14 @@ impl Journal {
     /// [`Reason::RecordUnavailable`].
     pub async fn started(&self, note: &StartNote<'_>) -> Result<(), Failure> {
         self.note_durably("start", &StartFields { start: note }, Mark::Epoch(note.epoch)).await
+    }
+
+    /// Records what a server runs; durable when it returns.
+    ///
+    /// # Errors
+    /// [`Reason::RecordUnavailable`].
+    pub async fn executable(&self, note: &ExecutableNote<'_>) -> Result<(), Failure> {
+        self.note_durably("executable", &ExecutableFields { executable: note }, Mark::Plain).await
     }
 
     /// Records a revocation; durable when it returns.

@@ -46,6 +46,8 @@ pub struct Record {
     pub revocation: Option<RevocationRead>,
     /// What was loaded.
     pub reload: Option<ReloadRead>,
+    /// What a server runs.
+    pub executable: Option<ExecutableRead>,
     /// What started.
     pub start: Option<StartRead>,
     /// Why it stopped.
@@ -110,6 +112,8 @@ read! {
     }
     /// The start.
     StartRead { version: String, revision: Option<String>, epoch: u64, }
+    /// What a server runs.
+    ExecutableRead { server: String, path: String, digest: String, before: Option<String>, }
     /// The stop.
     StopRead { cause: String, }
     /// The retention.

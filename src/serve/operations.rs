@@ -97,6 +97,12 @@ impl Operations for Gateway {
             checks.extend(self.upstreams().health().into_iter().map(|(server, health)| {
                 check(format!("server:{server}"), matches!(health, Health::Up), true, health.to_string())
             }));
+            let free =
+                self.config().servers.iter().filter(|server| server.is_unconfined()).cloned().collect::<Vec<_>>();
+            checks.extend(free.iter().map(|server| {
+                let detail = "its process runs without a sandbox: it can do whatever the gateway's user can";
+                check(format!("sandbox:{}", server.id), false, true, detail.to_owned())
+            }));
             Readiness { checks }
         })
     }

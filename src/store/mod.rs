@@ -4,6 +4,7 @@
 //! Invariant: what was acknowledged is on the disk (`synchronous = FULL`), and every change that may
 //! alter an answer raises the epoch in the same transaction.
 
+mod executable;
 mod revocation;
 pub mod state;
 
@@ -139,7 +140,10 @@ fn migrations() -> Migrator {
     let migration = |version, description: &'static str, sql: &'static str| {
         Migration::new(version, description.into(), MigrationType::Simple, sql.into_sql_str(), false)
     };
-    Migrator::with_migrations(vec![migration(1, "revocations", include_str!("migrations/0001_revocations.sql"))])
+    Migrator::with_migrations(vec![
+        migration(1, "revocations", include_str!("migrations/0001_revocations.sql")),
+        migration(2, "executables", include_str!("migrations/0002_executables.sql")),
+    ])
 }
 
 const fn epoch(stored: i64) -> RevocationEpoch {

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ::http::HeaderName;
 use arc_swap::ArcSwap;
 use secrecy::SecretString;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, CredentialConfig, ServerConfig, TransportConfig};
@@ -30,11 +30,13 @@ mod elsewhere;
 mod errand;
 mod events;
 pub mod exchange;
+mod executables;
 mod feed;
 mod gate;
 mod health;
 mod http;
 mod hub;
+mod launch;
 mod legacy;
 mod lines;
 mod link;
@@ -43,6 +45,8 @@ mod oldest;
 mod parked;
 mod pool;
 mod process;
+#[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "only Linux can confine a process"))]
+mod sandbox;
 mod server;
 mod shape;
 mod source;
@@ -56,9 +60,10 @@ mod told;
 pub use changes::Heard;
 pub use errand::{Listing, ServerFacts};
 pub use exchange::{Event, Exchange};
+pub use executables::Executable;
 pub use health::Health;
 pub use hub::{Change, Dropped};
-pub use stdio::Launcher;
+pub use launch::Launcher;
 pub use subscription::{Subscription, Update, updated};
 pub use supervisor::supervise;
 
@@ -115,7 +120,7 @@ impl Upstreams {
     /// runtime. Children are started by this executable's `supervise`.
     #[must_use]
     pub fn new(config: &Config) -> Arc<Self> {
-        let launcher = Launcher::of_this_executable(&config.gateway.state);
+        let launcher = Launcher::of_this_executable(config);
         if let Ok(launcher) = &launcher {
             launcher.clear();
         }
@@ -343,6 +348,12 @@ impl Upstreams {
         all
     }
 
+    /// What servers with a command run: told once to whoever asks first, at each start that runs something new.
+    #[must_use]
+    pub fn executables(&self) -> Option<mpsc::Receiver<Executable>> {
+        self.launcher.as_ref().ok().and_then(Launcher::executables)
+    }
+
     fn server(&self, id: &ServerId) -> Result<Arc<Server>, Failure> {
         self.servers.load().get(id).cloned().ok_or_else(|| unknown(id))
     }
@@ -393,9 +404,14 @@ fn is_same_place(one: &ServerConfig, other: &ServerConfig) -> bool {
             TransportConfig::Http { url: other_url, allow_private: other_private },
         ) => url == other_url && allow_private == other_private,
         (
-            TransportConfig::Stdio { command, environment, directory },
-            TransportConfig::Stdio { command: other_command, environment: other_env, directory: other_directory },
-        ) => command == other_command && environment == other_env && directory == other_directory,
+            TransportConfig::Stdio { command, environment, directory, process },
+            TransportConfig::Stdio {
+                command: other_command,
+                environment: other_env,
+                directory: other_directory,
+                process: other_process,
+            },
+        ) => (command, environment, directory, process) == (other_command, other_env, other_directory, other_process),
         _ => false,
     };
     let credential = match (&one.credential, &other.credential) {

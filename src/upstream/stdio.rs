@@ -1,17 +1,11 @@
 //! Upstreams that are child processes: started when needed, one for each principal, never a shell.
 //!
 //! Decides when a process is started and in which era it is spoken to. Knows nothing of who calls beyond
-//! the key of a principal. Invariant: a child sees the environment that an administrator wrote and
-//! nothing of ours, and is always started under the supervisor.
+//! the key of a principal, nor of how a process is held (`launch.rs`). Invariant: whoever has a process has it alone,
+//! unless an administrator wrote that it is shared.
 
-use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
-use std::process::Stdio as Pipe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-
-use secrecy::ExposeSecret;
-use tokio::process::Command;
 
 use super::answer::Waiting;
 use super::attribution::Unanswered;
@@ -21,49 +15,17 @@ use super::errand::{self, Errand, ServerFacts};
 use super::exchange::Opened;
 use super::gate::Permit;
 use super::health::Backoff;
+use super::launch::{Launcher, PrivateDirectory, Started};
 use super::link::Link;
 use super::logging::{self, SessionLevel};
 use super::pool::{Key, Lease, Pool, PoolFull};
 use super::server::{Parcel, Trouble};
 use super::shape::Believed;
-use super::supervisor::PARENT_VARIABLE;
 use super::{Access, process, shape, told};
-use crate::config::TransportConfig;
-use crate::ids::LegId;
 use crate::limit;
 use crate::outcome::{Failure, Outcome, Reason};
 use crate::wire::mcp::Era;
 use crate::wire::{Askable, Json, Message};
-
-/// How children are started: the supervisor, and where they may work.
-#[derive(Debug, Clone)]
-pub struct Launcher {
-    /// The supervisor's executable.
-    pub program: PathBuf,
-    /// Its arguments, before those of the command.
-    pub arguments: Vec<String>,
-    /// Under which private working directories are made.
-    pub directory: PathBuf,
-}
-
-impl Launcher {
-    /// This executable with the hidden subcommand `supervise`.
-    ///
-    /// # Errors
-    /// When it is not known where this executable is.
-    pub fn of_this_executable(state: &std::path::Path) -> std::io::Result<Self> {
-        // The kernel's name for the running program is right even when its file was replaced meanwhile.
-        let program =
-            if cfg!(target_os = "linux") { PathBuf::from("/proc/self/exe") } else { std::env::current_exe()? };
-        let arguments = vec!["supervise".to_owned(), "--".to_owned()];
-        Ok(Self { program, arguments, directory: state.join("children") })
-    }
-
-    /// Removes the working directories that a gateway left behind that was killed.
-    pub(super) fn clear(&self) {
-        remove(Some(&self.directory));
-    }
-}
 
 /// One upstream that is reached over standard streams.
 #[derive(Debug)]
@@ -81,7 +43,7 @@ pub(super) struct Running {
     pub(super) facts: ServerFacts,
     /// From which level on it was asked for log messages.
     level: SessionLevel,
-    directory: Option<PathBuf>,
+    private: PrivateDirectory,
 }
 
 impl Holder for Lease<Running> {
@@ -258,9 +220,9 @@ impl Stdio {
     }
 
     async fn launch_and_greet(&self, access: &Access, era: Option<Era>, askable: Askable) -> Result<Running, Trouble> {
-        let (process, directory) = self.launch().await?;
+        let (process, private) = self.launch().await?;
         // Whatever ends this attempt, also that nobody waits any more, ends the process too.
-        let mut launched = Launched(Some((process, directory)));
+        let mut launched = Launched(Some((process, private)));
         let process = launched.process()?;
         let facts = match era {
             Some(Era::Legacy) => self.initialize(&process, access, askable).await,
@@ -280,10 +242,10 @@ impl Stdio {
                 }
             }
         }?;
-        let Some((process, directory)) = launched.0.take() else {
+        let Some((process, private)) = launched.0.take() else {
             return Err(Failure::before(Reason::Internal, "a process was lost at its start").into());
         };
-        Ok(Running { process, facts, level: SessionLevel::new(), directory })
+        Ok(Running { process, facts, level: SessionLevel::new(), private })
     }
 
     async fn initialize(
@@ -310,53 +272,9 @@ impl Stdio {
         }
     }
 
-    async fn launch(&self) -> Result<(Arc<Duplex>, Option<PathBuf>), Failure> {
-        let TransportConfig::Stdio { command, environment, directory } = &self.link.config.transport else {
-            return Err(Failure::before(Reason::Internal, "it is not a process"));
-        };
-        let mut values = Vec::with_capacity(environment.len());
-        for (name, reference) in environment {
-            let secret = reference.read().await;
-            values.push((
-                name,
-                secret.map_err(|error| Failure::before(Reason::CredentialUnavailable, error.to_string()))?,
-            ));
-        }
-        let unstartable = |what: &str, error: &std::io::Error| {
-            Failure::before(Reason::UpstreamUnreachable, format!("{what}: {error}"))
-        };
-        let (place, private) = match directory {
-            Some(directory) => (directory.clone(), None),
-            None => {
-                let place = self.launcher.directory.join(format!("{}-{}", self.link.config.id, LegId::new()));
-                let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&place);
-                made.map_err(|error| unstartable("its working directory cannot be made", &error))?;
-                (place.clone(), Some(place))
-            }
-        };
-        let child = Command::new(&self.launcher.program)
-            .args(&self.launcher.arguments)
-            .args(command)
-            .env_clear()
-            .envs(values.iter().map(|(name, value)| (name, value.expose_secret())))
-            .env(PARENT_VARIABLE, std::process::id().to_string())
-            .current_dir(&place)
-            .stdin(Pipe::piped())
-            .stdout(Pipe::piped())
-            .stderr(Pipe::piped())
-            .process_group(0)
-            .spawn();
-        let process = match child {
-            Ok(child) => process::adopt(Arc::clone(&self.link), child),
-            Err(error) => Err(unstartable("its process cannot be started", &error)),
-        };
-        match process {
-            Ok(process) => Ok((process, private)),
-            Err(failure) => {
-                remove(private.as_deref());
-                Err(failure)
-            }
-        }
+    async fn launch(&self) -> Result<(Arc<Duplex>, PrivateDirectory), Failure> {
+        let Started { child, private } = self.launcher.start(&self.link.config).await?;
+        Ok((process::adopt(Arc::clone(&self.link), child)?, private))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Rest> {
@@ -368,21 +286,12 @@ impl Running {
     /// Ends the process, and waits for that.
     pub(super) async fn end(&self) {
         self.process.end().await;
-        remove(self.directory.as_deref());
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // Whoever forgets it without ending it has dropped the last lease of one that ended by itself.
-        if self.process.closed().is_some() {
-            remove(self.directory.as_deref());
-        }
+        self.private.remove();
     }
 }
 
 /// A process that has not answered yet; ended when it is dropped.
-struct Launched(Option<(Arc<Duplex>, Option<PathBuf>)>);
+struct Launched(Option<(Arc<Duplex>, PrivateDirectory)>);
 
 impl Launched {
     fn process(&mut self) -> Result<Arc<Duplex>, Failure> {
@@ -393,11 +302,11 @@ impl Launched {
 
 impl Drop for Launched {
     fn drop(&mut self) {
-        let Some((process, directory)) = self.0.take() else { return };
+        let Some((process, private)) = self.0.take() else { return };
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
                 process.end().await;
-                remove(directory.as_deref());
+                private.remove();
             });
         }
     }
@@ -421,15 +330,5 @@ async fn watch_end(stdio: Arc<Stdio>, process: Arc<Duplex>) {
     rest.early_ends += 1;
     if rest.early_ends >= EARLY_ENDS_MAX {
         rest.until = Some(Instant::now() + rest.backoff.pause());
-    }
-}
-
-/// Removes a private working directory.
-fn remove(directory: Option<&std::path::Path>) {
-    if let Some(directory) = directory
-        && let Err(error) = std::fs::remove_dir_all(directory)
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        tracing::warn!(directory = %directory.display(), %error, "cannot remove a child's working directory");
     }
 }

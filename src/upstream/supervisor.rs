@@ -8,11 +8,13 @@
 //!
 //! On Linux orphans come to this process (it is a child subreaper), so a grandchild that made itself a
 //! daemon is found as well, and no command may gain privileges (`no_new_privs`). Elsewhere only the
-//! command's own process group is ended: a grandchild that left it survives.
+//! command's own process group is ended: a grandchild that left it survives. Where the gateway says how the
+//! command is held, this executable is started once more for it; see `sandbox.rs`.
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -21,6 +23,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::sandbox;
 use crate::limit;
 
 /// Names the gateway's process id, because who our parent is changes when it dies.
@@ -38,6 +41,9 @@ const PARENT_POLL: Duration = Duration::from_millis(100);
 /// be started. What went wrong is said on standard error, which the gateway logs.
 #[must_use]
 pub fn supervise(command: &[String]) -> ExitCode {
+    if let Some(code) = sandbox::stage(command) {
+        return code;
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     match runtime.map_err(|error| error.to_string()).and_then(|runtime| runtime.block_on(run(command))) {
         Ok(code) => ExitCode::from(code),
@@ -50,7 +56,6 @@ pub fn supervise(command: &[String]) -> ExitCode {
 }
 
 async fn run(command: &[String]) -> Result<u8, String> {
-    let (program, arguments) = command.split_first().ok_or("no command is named")?;
     let parent = Parent::find()?;
     prepare()?;
     let text = |error: std::io::Error| error.to_string();
@@ -59,12 +64,7 @@ async fn run(command: &[String]) -> Result<u8, String> {
     let mut terminate = signal(SignalKind::terminate()).map_err(text)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(text)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(text)?;
-    let child = std::process::Command::new(program)
-        .args(arguments)
-        .env_remove(PARENT_VARIABLE)
-        .process_group(0)
-        .spawn()
-        .map_err(|error| format!("`{program}`: {error}"))?;
+    let child = start(command)?;
     let child = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or("its process id is odd")?;
     let ended = async {
         loop {
@@ -90,6 +90,38 @@ async fn run(command: &[String]) -> Result<u8, String> {
         }
     };
     Ok(clear(child, status).await)
+}
+
+/// Starts the command: where the gateway says how it is held, in a process that confines itself first.
+fn start(command: &[String]) -> Result<std::process::Child, String> {
+    let (program, arguments) = command.split_first().ok_or("no command is named")?;
+    let mut starting = match std::env::var(sandbox::PROFILE_VARIABLE) {
+        Ok(stage) => {
+            let mut own = std::env::args_os().skip(1);
+            let mut starting = std::process::Command::new(own_executable()?);
+            starting.args(&mut own).env(sandbox::STAGE_VARIABLE, stage);
+            starting.env(PARENT_VARIABLE, std::process::id().to_string());
+            starting
+        }
+        Err(_) => {
+            let mut starting = std::process::Command::new(program);
+            starting.args(arguments).env_remove(PARENT_VARIABLE);
+            starting
+        }
+    };
+    starting
+        .env_remove(sandbox::PROFILE_VARIABLE)
+        .process_group(0)
+        .spawn()
+        .map_err(|error| format!("`{program}`: {error}"))
+}
+
+/// This executable, also when its file was replaced meanwhile.
+pub(super) fn own_executable() -> Result<PathBuf, String> {
+    if cfg!(target_os = "linux") {
+        return Ok(PathBuf::from("/proc/self/exe"));
+    }
+    std::env::current_exe().map_err(|error| error.to_string())
 }
 
 /// Ends everything that is left, and answers the exit code.
@@ -133,7 +165,10 @@ fn reap(child: Pid) -> Option<WaitStatus> {
 
 #[cfg(target_os = "linux")]
 fn prepare() -> Result<(), String> {
-    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+    use rustix::process::{DumpableBehavior, set_child_subreaper, set_dumpable_behavior};
+    // Its environment is the command's, which no other child may read.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .and_then(|()| set_child_subreaper(Some(rustix::process::getpid())))
         .and_then(|()| rustix::thread::set_no_new_privs(true))
         .map_err(|error| error.to_string())
 }

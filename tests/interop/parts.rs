@@ -37,6 +37,11 @@ impl Parts {
         if node.exists() { node.display().to_string() } else { "node".to_owned() }
     }
 
+    /// What a server of these parts loads beside its script, for its table.
+    pub fn readable(&self) -> String {
+        format!("read = [{:?}]\n", self.root.display().to_string())
+    }
+
     /// A command of a Node package.
     pub fn node_command(&self, name: &str) -> String {
         self.root.join("node_modules/.bin").join(name).display().to_string()

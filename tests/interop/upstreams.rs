@@ -24,7 +24,8 @@ async fn everything_over_stdio_serves_clients_of_both_eras() {
     let Some(parts) = Parts::installed() else { return };
     let issuer = Issuer::start().await;
     let server = parts.node_command("mcp-server-everything");
-    let gateway = Setup::new(&issuer).stdio_server("every", &[&parts.node(), &server, "stdio"], "").start().await;
+    let gateway =
+        Setup::new(&issuer).stdio_server("every", &[&parts.node(), &server, "stdio"], &parts.readable()).start().await;
     let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
     let (names, texts) = both_eras(&client, "every__echo", json!({ "message": "hello" })).await;
     assert!(names.len() >= 10, "{names:?}");
@@ -48,7 +49,8 @@ async fn progress_of_a_legacy_server_reaches_a_modern_client_under_its_own_token
     let Some(parts) = Parts::installed() else { return };
     let issuer = Issuer::start().await;
     let server = parts.node_command("mcp-server-everything");
-    let gateway = Setup::new(&issuer).stdio_server("every", &[&parts.node(), &server, "stdio"], "").start().await;
+    let gateway =
+        Setup::new(&issuer).stdio_server("every", &[&parts.node(), &server, "stdio"], &parts.readable()).start().await;
     let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
     let params = json!({ "name": "every__trigger-long-running-operation", "arguments": { "duration": 1, "steps": 4 },
         "_meta": { "progressToken": "mine" } });
@@ -66,7 +68,10 @@ async fn time_over_stdio_serves_clients_of_both_eras() {
     let Some(parts) = Parts::installed() else { return };
     let issuer = Issuer::start().await;
     let server = parts.python_command("mcp-server-time");
-    let gateway = Setup::new(&issuer).stdio_server("time", &[&server, "--local-timezone", "UTC"], "").start().await;
+    let gateway = Setup::new(&issuer)
+        .stdio_server("time", &[&server, "--local-timezone", "UTC"], &parts.readable())
+        .start()
+        .await;
     let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
     let conversion = json!({ "source_timezone": "UTC", "time": "12:00", "target_timezone": "Asia/Tokyo" });
     let (mut names, texts) = both_eras(&client, "time__convert_time", conversion).await;
@@ -86,7 +91,7 @@ async fn the_filesystem_server_reads_only_what_a_rule_allows() {
     let root = directory.path().canonicalize().unwrap().display().to_string();
     let server = parts.node_command("mcp-server-filesystem");
     let gateway = Setup::new(&issuer)
-        .stdio_server("files", &[&parts.node(), &server, &root], "")
+        .stdio_server("files", &[&parts.node(), &server, &root], &format!("{}write = [{root:?}]", parts.readable()))
         .policy(
             "p, group:test/developers, *, files/read_text_file, call, -, allow\np, agent:assistant, *, files/*, call, -, allow\n",
         )

@@ -18,6 +18,8 @@ mod bad_input;
 mod batch;
 mod bridge;
 mod changes;
+#[cfg(target_os = "linux")]
+mod children;
 mod demo;
 mod extension;
 mod input;

@@ -30,7 +30,7 @@ impl Look {
         }
         let (word, style, text) = match seen.record.kind.as_str() {
             "result" | "refusal" | "failure" | "list" | "noise" => return Some(self.finish(&self.call(seen))),
-            "start" | "stop" | "reload" | "revocation" | "repair" | "retention" => describe(seen)?,
+            "start" | "stop" | "reload" | "revocation" | "repair" | "retention" | "executable" => describe(seen)?,
             _ => return None,
         };
         let width = if self.wide { usize::MAX } else { COLUMNS - LEAD };
@@ -147,6 +147,15 @@ fn describe(seen: &Seen<'_>) -> Option<(&'static str, Style, String)> {
         let policy = start.revision.as_deref().map_or("none", |revision| revision.get(..12).unwrap_or(revision));
         let text = format!("bailiwick {}, policy {policy}, revocation epoch {}", start.version, start.epoch);
         return Some(("start", STRONG, text));
+    }
+    if let Some(executable) = &record.executable {
+        let now = executable.digest.get(..12).unwrap_or(&executable.digest);
+        let before = executable.before.as_deref().map(|before| before.get(..12).unwrap_or(before));
+        let (what, style) = match before {
+            Some(before) => (format!("is {now} and was {before}"), BAD),
+            None => (format!("is {now}"), STRONG),
+        };
+        return Some(("child", style, format!("{} runs {}, which {what}", executable.server, executable.path)));
     }
     if let Some(stop) = &record.stop {
         return Some(("stop", STRONG, stop.cause.clone()));

@@ -11,6 +11,7 @@ use super::address::{http_url, is_loopback, is_private};
 use super::agent::subject;
 use super::command::{Pinned, pinned, secret_word};
 use super::credential::{self, header_name, is_reserved, looks_like_a_secret, names_a_secret, variable};
+use super::process::{self, Places};
 use crate::config::keys;
 use crate::config::leaf::{Count, Day, Period};
 use crate::config::load::Overrides;
@@ -48,7 +49,8 @@ enum IsolationText {
 }
 
 /// Reads one server.
-pub fn read(mut table: Table<'_, '_>, id: ServerId, base: &Path, overrides: &Overrides) -> Option<ServerConfig> {
+pub fn read(mut table: Table<'_, '_>, id: ServerId, places: Places<'_>, overrides: &Overrides) -> Option<ServerConfig> {
+    let base = places.base;
     let title = table.get::<String>("title");
     let owner = subject(&mut table, "owner", &["user:", "group:"]);
     let review = table.at::<Day>("review");
@@ -65,7 +67,7 @@ pub fn read(mut table: Table<'_, '_>, id: ServerId, base: &Path, overrides: &Ove
         table.mistake(&environment.span(), message);
     }
     let environment = environment.map(Spanned::into_inner);
-    let transport = read_transport(&mut table, &id, environment.as_ref(), base, overrides);
+    let transport = read_transport(&mut table, &id, environment.as_ref(), places, overrides);
     let credential = read_credential(&mut table, base);
     let tool_credentials = read_tool_credentials(&mut table, base);
     let prefix = table.get::<PrefixText>("prefix");
@@ -129,9 +131,10 @@ fn read_transport(
     table: &mut Table<'_, '_>,
     id: &ServerId,
     environment: Option<&Environment>,
-    base: &Path,
+    places: Places<'_>,
     overrides: &Overrides,
 ) -> Option<TransportConfig> {
+    let base = places.base;
     let (url_place, command_place) = (table.place("url"), table.place("command"));
     let (has_url, has_command) = (table.has("url"), table.has("command"));
     let url = table.at::<String>("url");
@@ -143,7 +146,8 @@ fn read_transport(
     let variables = read_variables(table, base);
     let has_directory = table.has("directory");
     let directory_place = table.place("directory");
-    let directory = table.get::<PathBuf>("directory");
+    let directory = table.at::<PathBuf>("directory");
+    let held = process::read(table, places);
     match (has_url, has_command) {
         (true, true) => {
             table.mistake(&command_place, "a server is reached one way: remove `url` or `command`");
@@ -160,6 +164,10 @@ fn read_transport(
             if has_variables || has_directory {
                 let place = if has_variables { variables_place } else { directory_place };
                 table.mistake(&place, "only a server with a `command` has variables and a directory: remove this");
+            }
+            if let Some(place) = held.first() {
+                let message = "only a server with a `command` has a process to be held: remove this";
+                table.mistake(place, message);
             }
             let text = url?;
             match check_url(text.get_ref(), allow_private?, allow_plain_http?) {
@@ -185,10 +193,12 @@ fn read_transport(
             if let Some(program) = command.first_mut().filter(|program| program.contains('/')) {
                 *program = base.join(&*program).display().to_string();
             }
+            let process = held.check(table, id, directory.as_ref(), places);
             Some(TransportConfig::Stdio {
                 command,
                 environment: variables?,
-                directory: directory.map(|path| base.join(path)),
+                directory: directory.map(|path| base.join(path.into_inner())),
+                process: process?,
             })
         }
     }

@@ -11,6 +11,8 @@ use crate::config::{
 };
 use crate::ids::{AgentId, IssuerAlias, ServerId};
 
+mod process;
+
 const AGENTS: &str = r#"
 [agents.assistant]
 owner = "user:corp/anna"
@@ -223,28 +225,6 @@ fn an_upstream_on_a_private_address_is_named_as_such() {
 }
 
 #[test]
-fn an_unpinned_package_is_refused_in_production_and_a_warning_elsewhere() {
-    let text = server_instead("command = [\"uvx\", \"mcp-server-git\"]");
-    assert!(mistakes(&text).contains("`mcp-server-git` has no exact version"));
-    let text = text
-        .replace("environment = \"production\"", "environment = \"development\"")
-        .replace("[gateway]", "environments = [\"production\"]\n[gateway]");
-    let (_, warnings) = read_with(&text, AGENTS, &today()).unwrap();
-    assert!(lines(&warnings).contains("has no exact version"));
-}
-
-#[test]
-fn a_program_beside_the_file_is_found_and_a_name_is_left_to_the_path() {
-    for (program, expected) in [("./run", "/etc/bailiwick/./run"), ("/bin/run", "/bin/run"), ("run", "run")] {
-        let config = config(&server_instead(&format!("command = [\"{program}\"]")));
-        let TransportConfig::Stdio { command, .. } = &config.servers.first().unwrap().transport else {
-            panic!("not a command")
-        };
-        assert_eq!(command, &[expected]);
-    }
-}
-
-#[test]
 fn an_exchange_fetches_lists_for_each_caller() {
     let text = server_with("credential = { kind = \"exchange\", client_id = \"bailiwick\", audience = \"notes\" }");
     let config = config(&text);
@@ -354,7 +334,7 @@ fn every_documented_key_is_read() {
         let lines: String = keys.map(|key| format!("{} = {}\n", key.name, value(key.name, key.kind))).collect();
         format!("{header}\n{lines}")
     };
-    let http = ["command", "variables", "directory"];
+    let http = ["command", "variables", "directory", "sandbox", "read", "write", "network"];
     let exchange = ["kind", "header", "prefix", "secret"];
     let servers = [
         section(&keys::TOP, "", &[]),
@@ -374,6 +354,7 @@ fn every_documented_key_is_read() {
         ),
         section(&keys::HEALTH, "[servers.notes.health]", &[]),
         section(&keys::SERVER, "[servers.local]", &["url", "allow_private", "allow_plain_http"]),
+        section(&keys::PROCESS, "[servers.local.process]", &[]),
     ];
     let agents = [
         section(&keys::AGENTS, "", &[]),
@@ -408,6 +389,8 @@ fn value<'a>(name: &str, kind: &'a str) -> &'a str {
         ("scopes", _) => "\"required\"",
         ("interactive_default", _) => "\"assistant\"",
         ("command", _) => "[\"notes\"]",
+        // Not where the policies are.
+        ("directory", _) => "\"work\"",
         ("uris", _) => "[\"note://\"]",
         ("variables", _) => "{ LANG = \"C\" }",
         (_, "boolean") => "true",

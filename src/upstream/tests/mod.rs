@@ -210,6 +210,7 @@ fn config(servers: Vec<ServerConfig>) -> Config {
         environments: Vec::new(),
         agents: BTreeMap::new(),
         policies: PathBuf::new(),
+        file: PathBuf::from("/nonexistent/servers.toml"),
     }
 }
 

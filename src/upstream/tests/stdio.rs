@@ -5,8 +5,10 @@ use std::path::Path;
 use rustix::process::Pid;
 
 use super::*;
-use crate::config::SecretReference;
+use crate::config::process::{ProcessLimits, Reach, Sandbox};
+use crate::config::{ProcessConfig, SecretReference};
 use crate::upstream::Launcher;
+use crate::upstream::sandbox::host::Host;
 use crate::wire::mcp::{Kind, Version};
 
 /// The supervisor under test is this very test, started again with a command after `--`.
@@ -26,7 +28,11 @@ fn supervisor_words() -> Vec<String> {
 }
 
 fn launcher(directory: &Path) -> Launcher {
-    Launcher { arguments: supervisor_words(), ..Launcher::of_this_executable(directory).unwrap() }
+    let mut config = config(Vec::new());
+    config.gateway.state = directory.to_owned();
+    let mut launcher = Launcher::of_this_executable(&config).unwrap();
+    launcher.arguments = supervisor_words();
+    launcher
 }
 
 struct Place {
@@ -40,22 +46,36 @@ impl Place {
     }
 }
 
-/// Serves a shell script; `$PLACE` is a directory that the test sees too.
-fn serve(script: &str, change: impl FnOnce(&mut ServerConfig)) -> Place {
-    let directory = tempfile::tempdir().unwrap();
+/// A shell script without a sandbox; `$PLACE` is a directory that the test sees too.
+fn entry_of(script: &str, place: &Path) -> ServerConfig {
     let environment = [
         ("PATH", "/usr/bin:/bin".to_owned()),
-        ("PLACE", directory.path().to_str().unwrap().to_owned()),
+        ("PLACE", place.to_str().unwrap().to_owned()),
         ("GREETING", "hello".to_owned()),
     ];
-    let mut entry = entry(TransportConfig::Stdio {
+    entry(TransportConfig::Stdio {
         command: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
         environment: environment
             .into_iter()
             .map(|(name, value)| (name.to_owned(), SecretReference::Plain(value)))
             .collect(),
         directory: None,
-    });
+        process: ProcessConfig {
+            sandbox: Sandbox::None,
+            limits: ProcessLimits {
+                memory_mebibytes_max: 2048,
+                file_mebibytes_max: 1024,
+                open_files_max: 1024,
+                processes_max: 256,
+            },
+        },
+    })
+}
+
+/// Serves a shell script.
+fn serve(script: &str, change: impl FnOnce(&mut ServerConfig)) -> Place {
+    let directory = tempfile::tempdir().unwrap();
+    let mut entry = entry_of(script, directory.path());
     change(&mut entry);
     let upstreams = Upstreams::launching(&config(vec![entry]), Ok(launcher(directory.path())));
     Place { directory, upstreams }
@@ -361,9 +381,41 @@ async fn a_secret_that_cannot_be_read_starts_nothing_and_a_credential_for_a_proc
 #[test]
 fn what_a_killed_gateway_left_behind_is_cleared() {
     let directory = tempfile::tempdir().unwrap();
-    let launcher = Launcher::of_this_executable(directory.path()).unwrap();
+    let launcher = launcher(directory.path());
     launcher.clear();
     std::fs::create_dir_all(launcher.directory.join("s-1/deep")).unwrap();
     launcher.clear();
     assert!(!launcher.directory.exists());
+}
+
+/// A launcher whose supervisor says this, whatever it is asked.
+fn saying(directory: &Path, says: &str) -> Launcher {
+    let mut launcher = launcher(directory);
+    launcher.program = PathBuf::from("/bin/sh");
+    launcher.arguments = ["-c", says].map(str::to_owned).to_vec();
+    launcher
+}
+
+#[tokio::test]
+async fn a_process_that_this_host_cannot_confine_is_not_started_and_the_reason_says_what_to_do() {
+    let directory = tempfile::tempdir().unwrap();
+    let says = r#"touch started; echo '{"landlock":0,"filter":true,"namespaces":true}'"#;
+    let mut entry = entry_of(&script(LEGACY), directory.path());
+    let TransportConfig::Stdio { process, .. } = &mut entry.transport else { return };
+    process.sandbox = Sandbox::Required(Reach::default());
+    let upstreams = Upstreams::launching(&config(vec![entry]), Ok(saying(directory.path(), says)));
+    let Outcome::Failed(failure) = call(&upstreams, 1).await else { panic!("it was started") };
+    assert!(failure.detail.contains("cannot confine its process"), "{failure:?}");
+    assert!(failure.detail.contains("sandbox = \"none\""), "{failure:?}");
+    assert!(!directory.path().join("children").exists(), "nothing was prepared either");
+}
+
+#[tokio::test]
+async fn a_probe_that_does_not_end_is_given_up_and_made_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let began = std::time::Instant::now();
+    let problem = Host::probe(&saying(directory.path(), "exec sleep 60")).await.unwrap_err();
+    assert!(problem.contains("no answer") && began.elapsed() >= crate::limit::SANDBOX_PROBE_TIMEOUT, "{problem}");
+    let problem = Host::probe(&saying(directory.path(), "exit 3")).await.unwrap_err();
+    assert!(problem.contains("exit status: 3"), "{problem}");
 }

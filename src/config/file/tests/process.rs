@@ -1,0 +1,73 @@
+//! What the loader answers where a file says what a process is and how it is held.
+
+use std::path::{Path, PathBuf};
+
+use super::{AGENTS, config, lines, mistakes, read_with, server_instead, server_with, today};
+use crate::config::TransportConfig;
+use crate::config::process::{Network, Reach, Sandbox};
+
+#[test]
+fn a_process_is_confined_unless_somebody_wrote_that_it_is_not() {
+    let config_of = |keys: &str| config(&server_instead(&format!("command = [\"/bin/run\"]\n{keys}")));
+    let process = |keys: &str| match &config_of(keys).servers.first().unwrap().transport {
+        TransportConfig::Stdio { process, .. } => process.clone(),
+        TransportConfig::Http { .. } => panic!("not a command"),
+    };
+    assert_eq!(process("").sandbox, Sandbox::Required(Reach::default()));
+    assert_eq!(process("").limits.memory_mebibytes_max, 2048);
+    let given =
+        "read = [\"data/../books\"]\nwrite = [\"/srv/drafts\"]\nnetwork = true\nprocess = { open_files_max = 64 }";
+    let Sandbox::Required(reach) = process(given).sandbox else { panic!("not confined") };
+    assert_eq!(reach.read, [Path::new("/etc/bailiwick/books")]);
+    assert_eq!((reach.write.as_slice(), reach.network), ([PathBuf::from("/srv/drafts")].as_slice(), Network::On));
+    assert_eq!(process(given).limits.open_files_max, 64);
+    let text = server_instead("command = [\"/bin/run\"]\nsandbox = \"none\"");
+    let (read, warnings) = read_with(&text, AGENTS, &today()).unwrap();
+    assert!(read.servers.first().unwrap().is_unconfined());
+    assert!(lines(&warnings).contains("server `notes` runs without a sandbox"));
+}
+
+#[test]
+fn nothing_of_the_gateways_own_is_given_to_a_process() {
+    for keys in [
+        "read = [\"/etc\"]",
+        "read = [\"state/keys\"]",
+        "write = [\"policies\"]",
+        "write = [\"/\"]",
+        "directory = \".\"",
+    ] {
+        let said = mistakes(&server_instead(&format!("command = [\"/bin/run\"]\n{keys}")));
+        assert!(said.contains("is the gateway's own"), "{keys}: {said}");
+    }
+    for (keys, said) in [
+        ("sandbox = \"none\"\nnetwork = true", "without a sandbox it reaches everything, so `network` says nothing"),
+        ("sandbox = \"off\"", "sandbox"),
+        ("process = { open_files_max = 0 }", "out of range"),
+    ] {
+        let found = mistakes(&server_instead(&format!("command = [\"/bin/run\"]\n{keys}")));
+        assert!(found.contains(said), "{found}");
+    }
+    assert!(mistakes(&server_with("network = true")).contains("only a server with a `command`"));
+}
+
+#[test]
+fn an_unpinned_package_is_refused_in_production_and_a_warning_elsewhere() {
+    let text = server_instead("command = [\"uvx\", \"mcp-server-git\"]");
+    assert!(mistakes(&text).contains("`mcp-server-git` has no exact version"));
+    let text = text
+        .replace("environment = \"production\"", "environment = \"development\"")
+        .replace("[gateway]", "environments = [\"production\"]\n[gateway]");
+    let (_, warnings) = read_with(&text, AGENTS, &today()).unwrap();
+    assert!(lines(&warnings).contains("has no exact version"));
+}
+
+#[test]
+fn a_program_beside_the_file_is_found_and_a_name_is_left_to_the_path() {
+    for (program, expected) in [("./run", "/etc/bailiwick/./run"), ("/bin/run", "/bin/run"), ("run", "run")] {
+        let config = config(&server_instead(&format!("command = [\"{program}\"]")));
+        let TransportConfig::Stdio { command, .. } = &config.servers.first().unwrap().transport else {
+            panic!("not a command")
+        };
+        assert_eq!(command, &[expected]);
+    }
+}

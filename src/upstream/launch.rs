@@ -1,0 +1,169 @@
+//! Starts the process of a stdio server: its place, its environment, its supervisor, what it is held by.
+//!
+//! Decides that a process is confined as its server says or not started. Knows nothing of messages. Invariant: a
+//! process has a private directory, of mode 0700, that is removed when the process is over, and sees no variable
+//! but those that an administrator wrote and the two that name this directory.
+
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio as Pipe;
+use std::sync::Arc;
+
+use secrecy::ExposeSecret;
+use tokio::process::{Child, Command};
+use tokio::sync::{OnceCell, mpsc};
+
+use super::executables::{Executable, Executables};
+use super::sandbox::host::Host;
+use super::sandbox::reach::{self, Places};
+use super::sandbox::{PROFILE_VARIABLE, STAGE_VARIABLE, Stage};
+use super::supervisor::{PARENT_VARIABLE, own_executable};
+use crate::config::process::Sandbox;
+use crate::config::{Config, ServerConfig, TransportConfig};
+use crate::ids::LegId;
+use crate::outcome::{Failure, Reason};
+
+/// Programs that keep something for themselves do so here, unless somebody wrote where.
+const PRIVATE_PLACES: [&str; 2] = ["HOME", "TMPDIR"];
+
+/// How children are started: the supervisor, where they may work, and what they may never reach.
+#[derive(Debug, Clone)]
+pub struct Launcher {
+    /// The supervisor's executable.
+    pub program: PathBuf,
+    /// Its arguments, before those of the command.
+    pub arguments: Vec<String>,
+    /// Under which private working directories are made.
+    pub directory: PathBuf,
+    /// What is the gateway's own.
+    pub kept: Vec<PathBuf>,
+    host: Arc<OnceCell<Host>>,
+    executables: Arc<Executables>,
+}
+
+/// A process that was started, and the directory that goes with it.
+pub(super) struct Started {
+    pub child: Child,
+    pub private: PrivateDirectory,
+}
+
+impl Launcher {
+    /// This executable with the hidden subcommand `supervise`.
+    ///
+    /// # Errors
+    /// When it is not known where this executable is.
+    pub fn of_this_executable(config: &Config) -> Result<Self, String> {
+        Ok(Self {
+            program: own_executable()?,
+            arguments: vec!["supervise".to_owned(), "--".to_owned()],
+            directory: config.gateway.state.join("children"),
+            kept: config.kept(),
+            host: Arc::default(),
+            executables: Arc::new(Executables::new()),
+        })
+    }
+
+    /// Removes the working directories that a gateway left behind that was killed.
+    pub(super) fn clear(&self) {
+        remove(&self.directory);
+    }
+
+    /// What is run, told once to whoever asks first.
+    pub(super) fn executables(&self) -> Option<mpsc::Receiver<Executable>> {
+        self.executables.listen()
+    }
+
+    /// Starts a process of that server.
+    pub(super) async fn start(&self, server: &ServerConfig) -> Result<Started, Failure> {
+        let TransportConfig::Stdio { command, environment, directory, process } = &server.transport else {
+            return Err(Failure::before(Reason::Internal, "it is not a process"));
+        };
+        let confined = matches!(process.sandbox, Sandbox::Required(_));
+        let namespaces = if confined { self.confinable().await? } else { false };
+        let mut values = Vec::with_capacity(environment.len());
+        for (name, reference) in environment {
+            let secret = reference.read().await;
+            values.push((
+                name.as_str(),
+                secret.map_err(|error| Failure::before(Reason::CredentialUnavailable, error.to_string()))?,
+            ));
+        }
+        let private = self.private_directory(server)?;
+        let own = private.path();
+        let place = directory.as_deref().unwrap_or(own);
+        let path = values.iter().find(|(name, _)| *name == "PATH").map(|(_, value)| value.expose_secret());
+        let program = command.first().map_or("", String::as_str);
+        let executable = reach::find(program, path, place).map_err(unstartable)?;
+        let places = Places { own, directory: directory.as_deref(), kept: &self.kept, path };
+        let profile = reach::profile(process, command, &executable, places, namespaces).map_err(unstartable)?;
+        self.executables.look(&server.id, &executable).await;
+        let stage = serde_json::to_string(&Stage::Start(profile)).map_err(unstartable)?;
+        let mut starting = Command::new(&self.program);
+        // The file that was found is the one that runs, whatever appears in front of it meanwhile.
+        starting.args(&self.arguments).arg(&executable).args(command.iter().skip(1)).env_clear();
+        if confined {
+            starting.envs(PRIVATE_PLACES.map(|name| (name, own)));
+        }
+        let child = starting
+            .envs(values.iter().map(|(name, value)| (name, value.expose_secret())))
+            .env_remove(STAGE_VARIABLE)
+            .env(PROFILE_VARIABLE, stage)
+            .env(PARENT_VARIABLE, std::process::id().to_string())
+            .current_dir(place)
+            .stdin(Pipe::piped())
+            .stdout(Pipe::piped())
+            .stderr(Pipe::piped())
+            .process_group(0)
+            .spawn()
+            .map_err(|error| unstartable(format!("its process cannot be started: {error}")))?;
+        Ok(Started { child, private })
+    }
+
+    /// That this host can confine a process, and whether in namespaces of its own.
+    async fn confinable(&self) -> Result<bool, Failure> {
+        let host = self.host.get_or_try_init(|| Host::probe(self)).await.map_err(unstartable)?;
+        host.lacks().map_or(Ok(host.namespaces), |lack| Err(unstartable(lack)))
+    }
+
+    fn private_directory(&self, server: &ServerConfig) -> Result<PrivateDirectory, Failure> {
+        let path = self.directory.join(format!("{}-{}", server.id, LegId::new()));
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
+        // Made before it is resolved: where the state directory is a relative path, the child is elsewhere.
+        let path = made.and_then(|()| path.canonicalize());
+        path.map(PrivateDirectory)
+            .map_err(|error| unstartable(format!("its private directory cannot be made: {error}")))
+    }
+}
+
+fn unstartable(problem: impl std::fmt::Display) -> Failure {
+    Failure::before(Reason::UpstreamUnreachable, problem.to_string())
+}
+
+/// A directory that one process has for itself; removed when nobody holds this any more.
+#[derive(Debug)]
+pub(super) struct PrivateDirectory(PathBuf);
+
+impl PrivateDirectory {
+    fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Removes it, when the process is over.
+    pub(super) fn remove(&self) {
+        remove(&self.0);
+    }
+}
+
+impl Drop for PrivateDirectory {
+    fn drop(&mut self) {
+        remove(&self.0);
+    }
+}
+
+fn remove(directory: &Path) {
+    if let Err(error) = std::fs::remove_dir_all(directory)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(directory = %directory.display(), %error, "cannot remove a child's working directory");
+    }
+}
