@@ -31,6 +31,7 @@ mod operate;
 mod record;
 mod reload;
 mod revoke;
+mod roundtrip;
 mod standalone;
 mod stdio;
 mod streams;
