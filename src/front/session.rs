@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use tokio_util::sync::CancellationToken;
 
@@ -79,6 +80,7 @@ impl Sessions {
             replica,
             ended: aged(limit::SESSIONS_ENDED_MAX),
             kept: Cache::builder()
+                .eviction_policy(EvictionPolicy::lru())
                 .max_capacity(limit::SESSIONS_KEPT_BYTES_MAX)
                 .weigher(|_, said: &Said| u32::try_from(said.length()).unwrap_or(u32::MAX))
                 .time_to_live(limit::SESSION_AGE_MAX)
@@ -308,9 +310,11 @@ fn call_key(id: Value<'_>) -> String {
     }
 }
 
-/// A cache whose entries end when the session that they are about would.
+/// A cache whose entries end when the session that they are about would. Whoever comes last finds a place, whatever
+/// others have filled: a session that just ended must not live on because many ended before.
 fn aged<V: Clone + Send + Sync + 'static>(entries_max: u64) -> Cache<SessionKey, V> {
-    Cache::builder().max_capacity(entries_max).time_to_live(limit::SESSION_AGE_MAX).build()
+    let builder = Cache::builder().eviction_policy(EvictionPolicy::lru()).max_capacity(entries_max);
+    builder.time_to_live(limit::SESSION_AGE_MAX).build()
 }
 
 fn purpose(endpoint: &Endpoint) -> String {
@@ -419,6 +423,76 @@ mod tests {
         let id = sessions.begin(principal("a"), &Endpoint::Merged, &client("{}", Some(&icons))).unwrap();
         let session = sessions.open(principal("a"), &Endpoint::Merged, &id).unwrap();
         assert_eq!(sessions.client(&session).info.unwrap().as_str(), r#"{"name":"c","version":"2"}"#);
+    }
+
+    /// The id of a session that began so long ago.
+    fn begun_before(sessions: &Sessions, age: std::time::Duration) -> String {
+        let began = now_seconds() - age.as_secs();
+        let replica = ReplicaId::new().to_string();
+        let content =
+            [&[7; KEY_LENGTH], &began.to_be_bytes()[..], replica.as_bytes(), b"2025-06-18", &[SEALED], b"{}\n"];
+        sessions.sealer.seal(&purpose(&Endpoint::Merged), principal("a"), &content.concat()).unwrap()
+    }
+
+    #[test]
+    fn a_session_ends_with_its_age() {
+        let sessions = sessions();
+        let opens = |age| sessions.open(principal("a"), &Endpoint::Merged, &begun_before(&sessions, age)).is_some();
+        let minute = std::time::Duration::from_secs(60);
+        assert!(opens(limit::SESSION_AGE_MAX - minute));
+        assert!(!opens(limit::SESSION_AGE_MAX + minute));
+    }
+
+    #[test]
+    fn what_a_client_says_of_itself_travels_sealed_up_to_a_length_and_is_kept_beyond_it() {
+        let sessions = sessions();
+        let saying = |bytes: usize| format!(r#"{{"x":"{}"}}"#, "y".repeat(bytes - r#"{"x":""}"#.len()));
+        let begin = |bytes| {
+            let id = sessions.begin(principal("a"), &Endpoint::Merged, &client(&saying(bytes), None)).unwrap();
+            sessions.kept.run_pending_tasks();
+            (id.len(), sessions.kept.entry_count())
+        };
+        let (long, kept) = begin(limit::SESSION_SEALED_BYTES_MAX);
+        assert!(long > limit::SESSION_SEALED_BYTES_MAX && long <= limit::HANDLE_BYTES_MAX && kept == 0);
+        let (short, kept) = begin(limit::SESSION_SEALED_BYTES_MAX + 1);
+        assert!(short < limit::SESSION_SEALED_BYTES_MAX && kept == 1);
+    }
+
+    #[test]
+    fn sessions_that_say_much_are_bounded_together_and_the_newest_has_a_place() {
+        let sessions = sessions();
+        let large = format!(r#"{{"x":"{}"}}"#, "y".repeat(limit::SESSION_CLIENT_BYTES_MAX - 100));
+        let count = usize::try_from(limit::SESSIONS_KEPT_BYTES_MAX).unwrap() / large.len() * 5 / 4;
+        for number in 0..count {
+            let id = sessions.begin(principal("a"), &Endpoint::Merged, &client(&large, None)).unwrap();
+            sessions.kept.run_pending_tasks();
+            assert!(sessions.open(principal("a"), &Endpoint::Merged, &id).is_some(), "the {number}th has no place");
+        }
+        assert!(sessions.kept.weighted_size() <= limit::SESSIONS_KEPT_BYTES_MAX);
+        assert!(sessions.kept.entry_count() > 100, "{}", sessions.kept.entry_count());
+    }
+
+    #[test]
+    fn ended_sessions_and_log_levels_are_bounded_and_the_newest_is_remembered() {
+        let sessions = sessions();
+        let key = |number: u64| {
+            let mut key = [0; KEY_LENGTH];
+            key[..8].copy_from_slice(&number.to_be_bytes());
+            SessionKey(key)
+        };
+        let debug = Json::of(LogLevel::Debug.as_str());
+        for number in 0..limit::SESSIONS_ENDED_MAX.max(limit::SESSION_LOG_LEVELS_MAX) + 5_000 {
+            sessions.end(key(number));
+            sessions.set_log_level(key(number), debug.clone());
+            if number % 1_000 == 999 {
+                sessions.ended.run_pending_tasks();
+                sessions.log_levels.run_pending_tasks();
+                assert!(sessions.ended.contains_key(&key(number)), "{number}");
+                assert!(sessions.log_levels.contains_key(&key(number)), "{number}");
+            }
+        }
+        assert_eq!(sessions.ended.entry_count(), limit::SESSIONS_ENDED_MAX);
+        assert_eq!(sessions.log_levels.entry_count(), limit::SESSION_LOG_LEVELS_MAX);
     }
 
     #[test]
