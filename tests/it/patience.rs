@@ -102,23 +102,26 @@ async fn a_listen_is_acknowledged_whatever_its_upstream_does_and_asks_for_few_re
     let (headers, body) = modern_request("subscriptions/listen", wanted);
     let began = Instant::now();
     let opening = tokio::spawn(async move { client.stream(&headers, Some(body.to_string())).await });
-    let asked = || upstream.heard("resources/subscribe").len();
+    // The session asks for one after the other, and each that is asked for is a call of its own.
+    let asked = || gateway.records("intent").len();
     eventually("the first to be asked for", async || asked() == limit::SUBSCRIPTIONS_OPENING_MAX).await;
     tokio::time::sleep(Duration::from_millis(700)).await;
     assert_eq!(asked(), limit::SUBSCRIPTIONS_OPENING_MAX);
+    assert!(!upstream.heard("resources/subscribe").is_empty());
     let first = opening.await.unwrap().text().await;
     assert!(first.contains("notifications/subscriptions/acknowledged"), "{first}");
     let (took, max) = (began.elapsed(), limit::LISTEN_ACKNOWLEDGE_WAIT);
     assert!(took >= max && took < 2 * max, "{took:?}");
 }
 
-/// A legacy server whose answer breaks off, and which asks to be left alone for an hour before it goes on.
+/// A legacy server that takes the request for a session's own stream and says nothing to it. Its answer to a call
+/// breaks off, and it asks to be left alone for an hour before it goes on.
 async fn breaks_off(State(()): State<()>, verb: Method, headers: HeaderMap, body: String) -> Response<Body> {
     let empty = |status: u16| Response::builder().status(status).body(Body::empty()).unwrap();
     let result = |id: &Value, result: Value| json!({ "jsonrpc": "2.0", "id": id, "result": result }).to_string();
     if verb == Method::GET {
         // The event's id says which request it belongs to.
-        let Some(id) = headers.get("last-event-id") else { return empty(405) };
+        let Some(id) = headers.get("last-event-id") else { return std::future::pending().await };
         let answer = result(&json!(id.to_str().unwrap().parse::<u64>().unwrap()), text("resumed"));
         return raw("text/event-stream", format!("data: {answer}\n\n"));
     } else if verb != Method::POST {
@@ -145,12 +148,31 @@ async fn breaks_off(State(()): State<()>, verb: Method, headers: HeaderMap, body
     }
 }
 
-#[tokio::test]
-async fn a_server_that_asks_for_a_long_pause_gets_a_short_one() {
+async fn breaking_off() -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/mcp", listener.local_addr().unwrap());
     let router = axum::Router::new().route("/mcp", any(breaks_off)).with_state(());
     tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    url
+}
+
+#[tokio::test]
+async fn the_own_stream_of_a_session_is_waited_for_so_long_before_its_first_call() {
+    let url = breaking_off().await;
+    let issuer = Issuer::start().await;
+    let gateway = Setup::new(&issuer).policy(&may_ask(&["elicit"])).http_server("tools", &url, "").start().await;
+    let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
+    eventually("the tools", async || client.tool_names().await == ["tools__slow"]).await;
+    let began = Instant::now();
+    let params = json!({ "name": "tools__slow", "arguments": {} });
+    assert_eq!(call(&client, &all_capabilities(), params).await.tool_text(), "resumed");
+    let (took, max) = (began.elapsed(), limit::OWN_STREAM_WAIT + limit::RESUME_PAUSE_MAX);
+    assert!(took >= max && took < max + limit::OWN_STREAM_WAIT, "{took:?}");
+}
+
+#[tokio::test]
+async fn a_server_that_asks_for_a_long_pause_gets_a_short_one() {
+    let url = breaking_off().await;
     let issuer = Issuer::start().await;
     let gateway = Setup::new(&issuer).http_server("tools", &url, "").start().await;
     let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
