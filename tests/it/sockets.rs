@@ -154,7 +154,7 @@ async fn so_many_sessions_are_kept_at_one_server_and_the_least_used_makes_room()
     // The gateway has one of its own, in which it lists.
     let users = limit::SESSIONS_PER_SERVER_MAX - 1;
     use_it(0).await;
-    futures_util::stream::iter(1..users).map(|user| use_it(user)).buffer_unordered(8).collect::<Vec<_>>().await;
+    futures_util::stream::iter(1..users).map(&use_it).buffer_unordered(8).collect::<Vec<_>>().await;
     let begun = state.begun.load(Ordering::SeqCst);
     assert!((users..=users + 1).contains(&begun), "{begun}");
     assert_eq!(*state.ended.lock().unwrap(), Vec::<String>::new(), "there is room for all of these");

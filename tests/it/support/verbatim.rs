@@ -49,11 +49,14 @@ impl Said {
     }
 }
 
+/// What a request is answered with; nothing for a method that it does not have.
+type Script = dyn Fn(&Heard) -> Option<Said> + Send + Sync;
+
 struct Shared {
     legacy: bool,
     heard: Mutex<Vec<Heard>>,
     answered: Notify,
-    script: Box<dyn Fn(&Heard) -> Option<Said> + Send + Sync>,
+    script: Box<Script>,
 }
 
 #[derive(serde::Deserialize)]
