@@ -136,10 +136,6 @@ pub const SESSION_CALLS_MAX: usize = 64;
 
 // === policy ===
 
-/// One policy file; a rule takes about 80 bytes.
-pub const POLICY_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
-/// Files of per-server rules in one set.
-pub const POLICY_FILES_MAX: usize = 1_000;
 /// Rows of all policy files together.
 pub const POLICY_ROWS_MAX: usize = 200_000;
 /// One cell of a row; resource URIs fit.

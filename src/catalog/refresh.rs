@@ -178,12 +178,15 @@ async fn read(kind: Kind, listing: Listing) -> Result<List, Failure> {
     reading.await.map_err(|_| Failure::before(Reason::Internal, "reading a list failed"))
 }
 
-/// Logs what was left out, once for each list as it changes.
+/// Logs which lists failed and what was left out, once for each list as it changes.
 fn report(slice: &Slice, old: Option<&Slice>) {
     for kind in Kind::ALL {
         let list = slice.list(kind);
-        if let Some(reason) = list.failure {
-            tracing::debug!(server = %slice.server(), list = kind.list_method(), reason = reason.code(), "list failed");
+        if let Some(reason) = list.failure
+            && old.and_then(|old| old.list(kind).failure) != Some(reason)
+        {
+            let (server, list) = (slice.server(), kind.list_method());
+            tracing::warn!(%server, list, reason = reason.code(), "cannot list; what was listed before is kept");
         }
         let known = old.map(|old| old.list(kind)).is_some_and(|old| old.dropped == list.dropped);
         if known || list.dropped_count == 0 {

@@ -88,6 +88,24 @@ async fn one_server_that_hangs_delays_the_first_view_only_and_only_so_long() {
     assert!(begun.elapsed() < Duration::from_millis(250), "the second view does not wait again");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_server_that_hangs_is_waited_for_and_tried_again_as_the_limits_say() {
+    let config = config(vec![server("slow"), server("fast")]);
+    let fake = Arc::new(Fake::default());
+    fake.set("slow", Script { slow: Duration::from_secs(3_600), ..Script::tools(&["s"]) });
+    fake.set("fast", Script::tools(&["f"]));
+    let catalog = Catalog::with_pace(Arc::clone(&fake), Pace::default());
+    let begun = tokio::time::Instant::now();
+    catalog.apply(&config);
+    assert_eq!(names(&*view(&catalog, &config).await, Kind::Tool), ["fast__f"]);
+    let near = |max: Duration| begun.elapsed() >= max && begun.elapsed() < max + Duration::from_secs(2);
+    assert!(near(limit::CATALOG_FIRST_WAIT), "{:?}", begun.elapsed());
+    while fake.fetches("slow") < 2 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(near(limit::CATALOG_REFRESH_TIMEOUT + limit::CATALOG_RETRY_MIN), "{:?}", begun.elapsed());
+}
+
 #[tokio::test]
 async fn all_servers_down_is_an_error_and_never_an_empty_success() {
     let config = config(vec![server("one"), server("two")]);

@@ -154,6 +154,32 @@ mod tests {
         assert!(!format!("{secret:?}").contains("s3cret"));
     }
 
+    #[tokio::test]
+    async fn a_secret_has_a_length_whether_a_file_or_a_program_holds_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("secret");
+        for (more, fits) in [(0, true), (1, false)] {
+            let text = "x".repeat(usize::try_from(limit::SECRET_BYTES_MAX).unwrap() + more);
+            std::fs::write(&path, &text).unwrap();
+            let file = format!("file:{}", path.display());
+            let program = format!(r#"exec:["/bin/cat", "{}"]"#, path.display());
+            for reference in [file, program] {
+                let read = SecretReference::parse(&reference).unwrap().read().await;
+                assert_eq!(read.is_ok(), fits, "{reference}");
+                assert!(read.is_err() || read.unwrap().expose_secret() == text, "{reference}");
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_program_that_does_not_finish_is_waited_for_so_long_and_no_longer() {
+        let began = tokio::time::Instant::now();
+        let error = SecretReference::parse(r#"exec:["/bin/sleep", "1000"]"#).unwrap().read().await.unwrap_err();
+        assert!(error.to_string().contains("did not finish in time"), "{error}");
+        let took = began.elapsed();
+        assert!(took >= limit::SECRET_EXEC_TIMEOUT && took < 2 * limit::SECRET_EXEC_TIMEOUT, "{took:?}");
+    }
+
     #[test]
     fn a_secret_written_into_the_file_is_refused() {
         assert!(SecretReference::parse("hunter2").is_err());

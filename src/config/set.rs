@@ -55,7 +55,9 @@ impl FileSet {
                 std::thread::sleep(limit::CONFIG_READ_PAUSE);
             }
             let (after, newer) = Self::read_once(servers)?;
-            if after.digest == before.digest {
+            // Two readings may both have met a file that was just emptied to be written anew: equal bytes alone do
+            // not say that nobody writes.
+            if after.digest == before.digest && newer == newest {
                 return Ok(after);
             }
             (before, newest) = (after, newer);
@@ -219,7 +221,13 @@ impl Reading {
             }
         };
         let mut listed = Vec::new();
-        for entry in entries.take(limit::CONFIG_FILES_MAX.saturating_mul(2)).flatten() {
+        let entries_max = limit::CONFIG_FILES_MAX.saturating_mul(2);
+        for (number, entry) in entries.flatten().enumerate() {
+            if number == entries_max {
+                // One that is not looked at could hold the rule that denies.
+                self.mistake(directory, format!("has more than {entries_max} entries: move what is no policy away"));
+                break;
+            }
             let path = entry.path();
             let Ok(name) = entry.file_name().into_string() else { continue };
             if !name.starts_with('.') && !name.ends_with('~') {
@@ -360,6 +368,29 @@ mod tests {
     }
 
     #[test]
+    fn a_set_that_never_stops_changing_is_given_up_after_so_many_readings() {
+        let directory = example();
+        let file = directory.path().join("policies/policy.csv");
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let writer = std::thread::spawn(move || {
+            for number in 0.. {
+                write(&file, format!("p, {number}\n")).unwrap();
+                if stopped.recv_timeout(limit::CONFIG_READ_PAUSE / 20).is_ok() {
+                    return;
+                }
+            }
+        });
+        let began = std::time::Instant::now();
+        let told = messages(&directory);
+        let took = began.elapsed();
+        stop.send(()).unwrap();
+        writer.join().unwrap();
+        assert!(told.contains("change while they are read"), "{told}");
+        let pauses = limit::CONFIG_READ_PAUSE * (limit::CONFIG_READS_MAX - 1);
+        assert!(took >= pauses / 2 && took < 5 * pauses, "{took:?}");
+    }
+
+    #[test]
     fn a_missing_file_and_a_missing_directory_are_named() {
         let directory = tempfile::tempdir().unwrap();
         assert!(messages(&directory).contains("servers.toml: cannot be read"));
@@ -385,5 +416,16 @@ mod tests {
         assert!(FileSet::read(&directory.path().join("servers.toml")).is_ok());
         write(directory.path().join("policies/servers/more.csv"), "p\n").unwrap();
         assert!(messages(&directory).contains("there are more than"));
+    }
+
+    #[test]
+    fn entries_that_are_no_policies_never_hide_one() {
+        let directory = example();
+        for number in 0..2 * limit::CONFIG_FILES_MAX - 1 {
+            write(directory.path().join(format!("policies/servers/.{number}.swp")), "").unwrap();
+        }
+        assert!(FileSet::read(&directory.path().join("servers.toml")).is_ok());
+        write(directory.path().join("policies/servers/.one-more.swp"), "").unwrap();
+        assert!(messages(&directory).contains("entries"));
     }
 }

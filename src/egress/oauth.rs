@@ -130,6 +130,38 @@ mod tests {
         assert!(matches!(error, EgressError::TooLarge { .. }), "{error}");
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_says_nothing_is_waited_for_so_long() {
+        // The kernel takes the connection; nobody answers.
+        let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let client = oauth_client(EgressPolicy::server(true)).unwrap();
+        let began = tokio::time::Instant::now();
+        let error = client.send(request(&format!("http://{}/", silent.local_addr().unwrap()))).await.unwrap_err();
+        assert!(error.to_string().contains("it took too long"), "{error}");
+        let took = began.elapsed();
+        assert!(took >= limit::OAUTH_TIMEOUT && took < 2 * limit::OAUTH_TIMEOUT, "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_takes_no_connection_is_waited_for_less_long() {
+        use rustix::net::{AddressFamily, SocketType, bind, getsockname, listen, socket};
+        let full = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        bind(&full, &std::net::SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        listen(&full, 0).unwrap();
+        let address = std::net::SocketAddr::try_from(getsockname(&full).unwrap()).unwrap();
+        // Its queue is full after these, and the kernel leaves further ones without an answer.
+        let filling: Vec<_> = (0..4)
+            .map_while(|_| std::net::TcpStream::connect_timeout(&address, std::time::Duration::from_millis(300)).ok())
+            .collect();
+        assert!(filling.len() < 4, "the queue never fills");
+        let client = oauth_client(EgressPolicy::server(true)).unwrap();
+        let began = tokio::time::Instant::now();
+        let error = client.send(request(&format!("http://{address}/"))).await.unwrap_err();
+        assert!(matches!(error, EgressError::Unreachable { .. }), "{error}");
+        let took = began.elapsed();
+        assert!(took >= limit::OAUTH_CONNECT_TIMEOUT && took < limit::OAUTH_TIMEOUT, "{took:?}");
+    }
+
     #[tokio::test]
     async fn a_loopback_server_is_not_reached_under_the_public_policy() {
         let address = serve(axum::Router::new().route("/", get(|| async { "reached" }))).await;

@@ -31,8 +31,17 @@ impl GuardedResolver {
     /// # Errors
     /// When it does not resolve, or when none of its addresses is allowed.
     pub async fn addresses(&self, host: &str) -> Result<Vec<SocketAddr>, EgressError> {
+        self.among(host, tokio::net::lookup_host((host, 0))).await
+    }
+
+    /// Those of the addresses that a look-up finds.
+    async fn among(
+        &self,
+        host: &str,
+        looking: impl Future<Output = std::io::Result<impl Iterator<Item = SocketAddr>>>,
+    ) -> Result<Vec<SocketAddr>, EgressError> {
         let unreachable = |problem: String| EgressError::Unreachable { host: super::bounded(host), problem };
-        let found = tokio::time::timeout(limit::RESOLVE_TIMEOUT, tokio::net::lookup_host((host, 0)))
+        let found = tokio::time::timeout(limit::RESOLVE_TIMEOUT, looking)
             .await
             .map_err(|_| unreachable("the name did not resolve in time".into()))?
             .map_err(|error| unreachable(error.to_string()))?;
@@ -87,6 +96,32 @@ mod tests {
         assert!(matches!(refused, Err(EgressError::Refused { .. })), "{refused:?}");
         let allowed = GuardedResolver::new(EgressPolicy::server(true)).addresses("localhost").await.unwrap();
         assert!(allowed.iter().all(|address| address.ip().is_loopback()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_name_server_that_says_nothing_is_waited_for_so_long() {
+        let resolver = GuardedResolver::new(EgressPolicy::public());
+        let began = tokio::time::Instant::now();
+        let silent = std::future::pending::<std::io::Result<std::vec::IntoIter<SocketAddr>>>();
+        let error = resolver.among("example.com", silent).await.unwrap_err();
+        assert!(error.to_string().contains("did not resolve in time"), "{error}");
+        let took = began.elapsed();
+        assert!(took >= limit::RESOLVE_TIMEOUT && took < 2 * limit::RESOLVE_TIMEOUT, "{took:?}");
+    }
+
+    #[tokio::test]
+    async fn of_a_name_with_addresses_without_end_only_the_first_are_looked_at() {
+        let resolver = GuardedResolver::new(EgressPolicy::public());
+        let last = u16::try_from(limit::RESOLVED_ADDRESSES_MAX).unwrap();
+        let looked_at = std::cell::Cell::new(0);
+        let endless = (0_u16..).map(|number| {
+            looked_at.set(looked_at.get() + 1);
+            // Loopback, which is refused, but for the last that is looked at and those behind it.
+            SocketAddr::from(([if number < last - 1 { 127 } else { 9 }, 9, 9, 9], number))
+        });
+        let found = resolver.among("example.com", std::future::ready(Ok(endless))).await.unwrap();
+        assert_eq!(found, [SocketAddr::from(([9, 9, 9, 9], last - 1))]);
+        assert_eq!(looked_at.get(), limit::RESOLVED_ADDRESSES_MAX);
     }
 
     #[tokio::test]

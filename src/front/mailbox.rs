@@ -196,3 +196,67 @@ async fn hear<P: Pipeline>(mailbox: &Mailbox, mut watch: P::Watch, mut orders: m
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::front::fixture::Scripted;
+    use crate::front::session::Sessions;
+    use crate::ids::{Digest, PrincipalKey, ReplicaId};
+    use crate::wire::Json;
+    use crate::wire::handle::Sealer;
+    use crate::wire::mcp::Version;
+
+    /// A session's mailbox, and the other end of what it hears.
+    async fn opened() -> (Arc<Mailboxes>, SessionKey, Arc<Mailbox>, mpsc::UnboundedSender<Watched>) {
+        let sessions = Arc::new(Sessions::new(Arc::new(Sealer::new([&[1_u8; 32][..]]).unwrap()), ReplicaId::new()));
+        let capabilities = Json::of(&serde_json::json!({}));
+        let client = ClientFacts { version: Version::V2025_11_25, capabilities, info: None, log_level: None };
+        let (endpoint, principal) = (Endpoint::Merged, PrincipalKey(Digest::of("test", &[b"ann"])));
+        let id = sessions.begin(principal, &endpoint, &client).unwrap();
+        let session = sessions.open(principal, &endpoint, &id).unwrap();
+        let (say, heard) = mpsc::unbounded_channel();
+        let pipeline = Arc::new(Scripted::new([]));
+        *pipeline.watched.lock().unwrap() = Some(heard);
+        let mailboxes = Arc::<Mailboxes>::default();
+        let (caller, session) = ("ann".to_owned(), (&session, &client));
+        let mailbox = mailboxes.open(&pipeline, &Tracks::new(), &caller, &endpoint, session).await.unwrap();
+        (mailboxes, session.0.key, mailbox, say)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_that_nobody_reads_is_heard_for_so_long_and_its_wishes_are_forgotten_later() {
+        let (mailboxes, key, mailbox, _say) = opened().await;
+        assert!(matches!(mailbox.subscribe("test://a".to_owned()).await, Outcome::Complete(_)));
+        let began = Instant::now();
+        mailbox.ended.cancelled().await;
+        let near = |took: std::time::Duration, max| took >= max && took < max + std::time::Duration::from_secs(1);
+        assert!(near(began.elapsed(), limit::MAILBOX_UNREAD_MAX), "{:?}", began.elapsed());
+        assert!(mailboxes.find(key).is_none());
+        let held = || mailboxes.lock().contains_key(&key);
+        drop(mailbox);
+        let began = Instant::now();
+        tokio::task::yield_now().await;
+        tokio::time::sleep(limit::TRACK_IDLE_MAX - std::time::Duration::from_millis(500)).await;
+        assert!(held(), "whoever comes back still wants to hear of the same");
+        while held() {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+        assert!(near(began.elapsed(), limit::TRACK_IDLE_MAX), "{:?}", began.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_that_is_read_is_heard_for_as_long_as_it_is() {
+        let (_mailboxes, _key, mailbox, _say) = opened().await;
+        let reading = mailbox.attend();
+        tokio::time::sleep(3 * limit::MAILBOX_UNREAD_MAX).await;
+        assert!(!mailbox.ended.is_cancelled());
+        let began = Instant::now();
+        drop(reading);
+        mailbox.ended.cancelled().await;
+        // It has subscribed to nothing.
+        assert!(began.elapsed() >= limit::STREAM_KEEP_ALIVE && began.elapsed() < 2 * limit::STREAM_KEEP_ALIVE);
+    }
+}

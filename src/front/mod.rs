@@ -27,6 +27,8 @@ use crate::wire::{Json, Kind, Message, Source};
 
 mod answer;
 mod batch;
+#[cfg(test)]
+mod body_tests;
 mod era;
 #[cfg(test)]
 pub(crate) mod fixture;

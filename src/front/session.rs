@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use tokio_util::sync::CancellationToken;
 
@@ -79,6 +80,7 @@ impl Sessions {
             replica,
             ended: aged(limit::SESSIONS_ENDED_MAX),
             kept: Cache::builder()
+                .eviction_policy(EvictionPolicy::lru())
                 .max_capacity(limit::SESSIONS_KEPT_BYTES_MAX)
                 .weigher(|_, said: &Said| u32::try_from(said.length()).unwrap_or(u32::MAX))
                 .time_to_live(limit::SESSION_AGE_MAX)
@@ -308,9 +310,11 @@ fn call_key(id: Value<'_>) -> String {
     }
 }
 
-/// A cache whose entries end when the session that they are about would.
+/// A cache whose entries end when the session that they are about would. Whoever comes last finds a place, whatever
+/// others have filled: a session that just ended must not live on because many ended before.
 fn aged<V: Clone + Send + Sync + 'static>(entries_max: u64) -> Cache<SessionKey, V> {
-    Cache::builder().max_capacity(entries_max).time_to_live(limit::SESSION_AGE_MAX).build()
+    let builder = Cache::builder().eviction_policy(EvictionPolicy::lru()).max_capacity(entries_max);
+    builder.time_to_live(limit::SESSION_AGE_MAX).build()
 }
 
 fn purpose(endpoint: &Endpoint) -> String {
@@ -325,111 +329,4 @@ fn now_seconds() -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ids::{Digest, ServerId};
-
-    fn sessions() -> Arc<Sessions> {
-        Arc::new(Sessions::new(Arc::new(Sealer::new([&[1_u8; 32][..]]).unwrap()), ReplicaId::new()))
-    }
-
-    fn principal(name: &str) -> PrincipalKey {
-        PrincipalKey(Digest::of("test", &[name.as_bytes()]))
-    }
-
-    fn client(capabilities: &str, info: Option<&str>) -> ClientFacts {
-        ClientFacts {
-            version: Version::V2025_06_18,
-            capabilities: Json::parse(capabilities, Source::Client).unwrap(),
-            info: info.map(|info| Json::parse(info, Source::Client).unwrap()),
-            log_level: None,
-        }
-    }
-
-    #[test]
-    fn a_session_says_what_initialize_settled() {
-        let sessions = sessions();
-        let large = format!(r#"{{"experimental":{{"x":"{}"}}}}"#, "y".repeat(2_000));
-        for (capabilities, info) in
-            [("{}", None), (r#"{"roots":{}}"#, Some(r#"{"name":"c","version":"1"}"#)), (large.as_str(), None)]
-        {
-            let id = sessions.begin(principal("a"), &Endpoint::Merged, &client(capabilities, info)).unwrap();
-            assert!(id.len() < limit::HANDLE_BYTES_MAX && id.bytes().all(|byte| byte.is_ascii_graphic()));
-            let session = sessions.open(principal("a"), &Endpoint::Merged, &id).unwrap();
-            assert_eq!(session.version, Version::V2025_06_18);
-            let facts = sessions.client(&session);
-            assert_eq!(facts.capabilities.as_str(), capabilities);
-            assert_eq!(facts.info.as_ref().map(Json::as_str), info);
-        }
-    }
-
-    #[test]
-    fn a_session_is_one_principals_at_one_endpoint_until_it_ends() {
-        let sessions = sessions();
-        let server = Endpoint::Server(ServerId::new("git").unwrap());
-        let id = sessions.begin(principal("a"), &server, &client("{}", None)).unwrap();
-        assert!(sessions.open(principal("b"), &server, &id).is_none());
-        assert!(sessions.open(principal("a"), &Endpoint::Merged, &id).is_none());
-        let session = sessions.open(principal("a"), &server, &id).unwrap();
-        let stream = sessions.take_stream(session.key);
-        let call = sessions.register(session.key, &Json::of(&7)).unwrap();
-        sessions.end(session.key);
-        assert!(stream.token().is_cancelled() && call.token().is_cancelled());
-        assert!(sessions.open(principal("a"), &server, &id).is_none());
-    }
-
-    #[test]
-    fn a_call_is_found_by_its_id_and_only_once() {
-        let sessions = sessions();
-        let key = SessionKey([3; 16]);
-        let text = sessions.register(key, &Json::of("7")).unwrap();
-        let number = sessions.register(key, &Json::of(&7)).unwrap();
-        assert_eq!(sessions.register(key, &Json::of(&7)).err().unwrap().reason, Reason::RequestInvalid);
-        let escaped = Json::parse(r#""\u0037""#, Source::Client).unwrap();
-        sessions.cancel(key, escaped.value());
-        assert!(text.token().is_cancelled() && !number.token().is_cancelled());
-        drop((text, number));
-        assert!(sessions.shard(key).is_empty());
-        let held: Vec<_> =
-            (0..limit::SESSION_CALLS_MAX).map(|id| sessions.register(key, &Json::of(&id)).unwrap()).collect();
-        assert_eq!(sessions.register(key, &Json::of("more")).err().unwrap().reason, Reason::ConcurrencyLimited);
-        drop(held);
-    }
-
-    #[test]
-    fn a_newer_stream_ends_the_older_one_and_keeps_its_place() {
-        let sessions = sessions();
-        let key = SessionKey([3; 16]);
-        let older = sessions.take_stream(key);
-        let newer = sessions.take_stream(key);
-        assert!(older.token().is_cancelled() && !newer.token().is_cancelled());
-        drop(older);
-        assert!(sessions.shard(key).contains_key(&key));
-        drop(newer);
-        assert!(sessions.shard(key).is_empty());
-    }
-
-    #[test]
-    fn what_a_client_says_of_itself_is_bounded() {
-        let sessions = sessions();
-        let huge = format!(r#"{{"x":"{}"}}"#, "y".repeat(limit::SESSION_CLIENT_BYTES_MAX));
-        let stop = sessions.begin(principal("a"), &Endpoint::Merged, &client(&huge, None)).unwrap_err();
-        assert_eq!(stop.reason(), Reason::ParametersInvalid);
-        let icons = format!(r#"{{"name":"c","version":"2","icons":["{}"]}}"#, "z".repeat(1_000));
-        let id = sessions.begin(principal("a"), &Endpoint::Merged, &client("{}", Some(&icons))).unwrap();
-        let session = sessions.open(principal("a"), &Endpoint::Merged, &id).unwrap();
-        assert_eq!(sessions.client(&session).info.unwrap().as_str(), r#"{"name":"c","version":"2"}"#);
-    }
-
-    #[test]
-    fn a_clients_description_is_kept_up_to_a_length_and_then_cut_down() {
-        let info = |bytes: usize| {
-            let bare = r#"{"name":"c","version":"2","x":""}"#.len();
-            Json::of(&serde_json::json!({ "name": "c", "version": "2", "x": "y".repeat(bytes - bare) }))
-        };
-        let longest = info(limit::SESSION_INFO_BYTES_MAX);
-        assert_eq!(longest.as_bytes().len(), limit::SESSION_INFO_BYTES_MAX);
-        assert_eq!(short_info(&longest), longest);
-        assert_eq!(short_info(&info(limit::SESSION_INFO_BYTES_MAX + 1)).as_str(), r#"{"name":"c","version":"2"}"#);
-    }
-}
+mod tests;

@@ -305,6 +305,20 @@ mod tests {
     }
 
     #[test]
+    fn so_many_calls_can_be_read_on_and_the_newest_is_among_them() {
+        let (tracks, session) = (Tracks::new(), SessionKey::of_test(1));
+        for number in 0..limit::TRACKS_MAX + 2_000 {
+            let track = tracks.of_call(session);
+            if number % 100 == 99 {
+                tracks.calls.run_pending_tasks();
+                assert!(tracks.find(session, track.name).is_some(), "{number}");
+            }
+        }
+        tracks.calls.run_pending_tasks();
+        assert_eq!(tracks.calls.entry_count(), limit::TRACKS_MAX);
+    }
+
+    #[test]
     fn an_id_is_read_back_and_nonsense_is_none() {
         assert_eq!(parse("7-12"), Some((7, 12)));
         for nonsense in ["", "7", "-", "a-b", "1-", "99999999999999999999-1"] {

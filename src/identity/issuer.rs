@@ -282,3 +282,73 @@ fn describe(error: &openidconnect::DiscoveryError<EgressError>) -> String {
     };
     text.chars().take(limit::ERROR_SHOWN_CHARACTERS_MAX).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+    use tokio::time::Instant as Moment;
+
+    use super::*;
+    use crate::identity::fixture::issuer_config;
+
+    /// An issuer that nobody asks anything of: its task does not run.
+    fn silent() -> Arc<Issuer> {
+        Arc::new(Issuer::new(&issuer_config(), false, CancellationToken::new()))
+    }
+
+    fn near(took: Duration, max: Duration) -> bool {
+        took >= max && took < max + Duration::from_secs(1)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_waits_for_keys_so_long() {
+        let issuer = silent();
+        let began = Moment::now();
+        issuer.first_attempt().await;
+        assert!(near(began.elapsed(), limit::JWKS_WAIT), "{:?}", began.elapsed());
+        let began = Moment::now();
+        assert!(!issuer.refresh_for_unknown_key().await);
+        assert!(near(began.elapsed(), limit::JWKS_WAIT), "{:?}", began.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn so_many_requests_wait_for_keys_and_others_are_answered_at_once() {
+        let issuer = silent();
+        let waiting: Vec<_> = (0..limit::JWKS_WAITING_MAX)
+            .map(|_| {
+                let issuer = Arc::clone(&issuer);
+                tokio::spawn(async move { issuer.refresh_for_unknown_key().await })
+            })
+            .collect();
+        while issuer.waiting.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(issuer.refresh_for_unknown_key().now_or_never(), Some(false));
+        assert_eq!(issuer.first_attempt().now_or_never(), Some(()));
+        for waiting in waiting {
+            assert!(!waiting.await.unwrap());
+        }
+    }
+
+    #[tokio::test]
+    async fn unknown_keys_make_us_ask_once_within_the_interval() {
+        let issuer = silent();
+        let nudged = || issuer.nudge.notified().now_or_never().is_some();
+        assert_eq!(issuer.ask(3), 3);
+        assert!(nudged());
+        let asked_before =
+            |age| issuer.asked.lock().unwrap().as_mut().unwrap().at = Instant::now().checked_sub(age).unwrap();
+        asked_before(limit::JWKS_UNKNOWN_KEY_INTERVAL_MIN - Duration::from_secs(1));
+        assert_eq!(issuer.ask(4), 3, "what that attempt finds is new enough");
+        assert!(!nudged());
+        asked_before(limit::JWKS_UNKNOWN_KEY_INTERVAL_MIN);
+        assert_eq!(issuer.ask(4), 4);
+        assert!(nudged());
+    }
+
+    #[test]
+    fn what_an_issuer_says_of_its_troubles_is_cut() {
+        let error = openidconnect::DiscoveryError::Validation("x".repeat(limit::ERROR_SHOWN_CHARACTERS_MAX + 1));
+        assert_eq!(describe(&error).len(), limit::ERROR_SHOWN_CHARACTERS_MAX);
+    }
+}

@@ -1,21 +1,12 @@
 //! The policy files as one set of bytes, and how a mistake in them is told.
 //!
-//! Decides nothing about their meaning. Invariant: [`Sources::revision`] is the digest of exactly the
-//! bytes that the policy was built from, read twice with the same result.
+//! Decides nothing about their meaning, and reads nothing: `config` does. Invariant: [`Sources::revision`] is the
+//! digest of exactly the bytes that the policy was built from, or of the larger set that they are a part of.
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
 
 use crate::ids::{Digest, PolicyRevision};
-use crate::limit::{POLICY_FILE_BYTES_MAX, POLICY_FILES_MAX};
-
-/// The files of the set that stand directly in the directory; those of other rooms count for the revision.
-const FILES: &[&str] =
-    &["model.conf", "policy.csv", "conditions.toml", "tests.toml", "agents.toml", "mandates.toml", "gates.toml"];
-
-/// Files that must exist.
-const REQUIRED: &[&str] = &["model.conf", "policy.csv"];
 
 /// The policy files: name relative to the policy directory, and bytes.
 #[derive(Debug, Clone)]
@@ -38,22 +29,6 @@ impl Sources {
     pub const fn of_set(mut self, revision: PolicyRevision) -> Self {
         self.revision = revision;
         self
-    }
-
-    /// Reads the set from a directory, twice: a half-written file that is cut at a line end would be valid,
-    /// without its last denies.
-    ///
-    /// # Errors
-    /// A file that is missing, unreadable, too large or writable by everybody, a directory that is, or files
-    /// that changed while they were read.
-    pub fn read(directory: &Path) -> Result<Self, Vec<Mistake>> {
-        let first = Self::from_files(read_files(directory)?);
-        let second = Self::from_files(read_files(directory)?);
-        if first.revision == second.revision {
-            Ok(second)
-        } else {
-            Err(vec![Mistake::file("policy.csv", "the files changed while they were read; try again")])
-        }
     }
 
     /// The digest of the whole set.
@@ -90,70 +65,6 @@ impl Sources {
             Some((name.as_str(), server))
         })
     }
-}
-
-fn read_files(directory: &Path) -> Result<BTreeMap<String, Vec<u8>>, Vec<Mistake>> {
-    let mut files = BTreeMap::new();
-    let mut mistakes = Vec::new();
-    for (name, path) in [(".", directory.to_path_buf()), ("servers", directory.join("servers"))] {
-        if std::fs::metadata(&path).is_ok_and(|metadata| is_writable_by_all(&metadata)) {
-            mistakes.push(Mistake::file(name, "everybody can write this directory; chmod o-w"));
-        }
-    }
-    let mut take = |name: String, required: bool| match read_file(&directory.join(&name)) {
-        Ok(Some(bytes)) => drop(files.insert(name, bytes)),
-        Ok(None) if required => mistakes.push(Mistake::file(&name, "the file is missing; write it")),
-        Ok(None) => {}
-        Err(message) => mistakes.push(Mistake::file(&name, message)),
-    };
-    for name in FILES {
-        take((*name).to_owned(), REQUIRED.contains(name));
-    }
-    match std::fs::read_dir(directory.join("servers")) {
-        Ok(entries) => {
-            for entry in entries.flatten().take(POLICY_FILES_MAX + 1) {
-                let name = entry.file_name().to_string_lossy().into_owned();
-                if name.ends_with(".csv") && !name.starts_with('.') {
-                    take(format!("servers/{name}"), true);
-                }
-            }
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => mistakes.push(Mistake::file("servers", format!("the directory cannot be read: {error}"))),
-    }
-    if files.len() > POLICY_FILES_MAX {
-        mistakes.push(Mistake::file("servers", format!("there are more than {POLICY_FILES_MAX} files; merge some")));
-    }
-    if mistakes.is_empty() { Ok(files) } else { Err(mistakes) }
-}
-
-fn read_file(path: &Path) -> Result<Option<Vec<u8>>, String> {
-    let metadata = match std::fs::metadata(path) {
-        Ok(metadata) => metadata,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(format!("the file cannot be read: {error}")),
-    };
-    if !metadata.is_file() {
-        return Err("this is not a regular file; write a file".to_owned());
-    }
-    if is_writable_by_all(&metadata) {
-        return Err("everybody can write this file; chmod o-w".to_owned());
-    }
-    if metadata.len() > POLICY_FILE_BYTES_MAX {
-        return Err(format!("the file is larger than {POLICY_FILE_BYTES_MAX} bytes; split it by server"));
-    }
-    std::fs::read(path).map(Some).map_err(|error| format!("the file cannot be read: {error}"))
-}
-
-#[cfg(unix)]
-fn is_writable_by_all(metadata: &std::fs::Metadata) -> bool {
-    use std::os::unix::fs::PermissionsExt as _;
-    metadata.permissions().mode() & 0o002 != 0
-}
-
-#[cfg(not(unix))]
-const fn is_writable_by_all(_metadata: &std::fs::Metadata) -> bool {
-    false
 }
 
 /// A mistake, or a warning, in a policy file.
@@ -214,27 +125,5 @@ mod tests {
     fn bytes_that_are_not_text_are_told_with_their_place() {
         let mistake = one("policy.csv", b"p, a\nxy\xff").text("policy.csv").unwrap_err();
         assert_eq!((mistake.line, mistake.column), (2, 3), "{mistake}");
-    }
-
-    #[test]
-    fn a_file_that_everybody_can_write_is_refused() {
-        let directory = tempfile::tempdir().unwrap();
-        std::fs::write(directory.path().join("model.conf"), "").unwrap();
-        std::fs::write(directory.path().join("policy.csv"), "").unwrap();
-        assert!(Sources::read(directory.path()).is_ok());
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt as _;
-            let file = directory.path().join("policy.csv");
-            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o646)).unwrap();
-            let mistakes = Sources::read(directory.path()).unwrap_err();
-            assert!(mistakes[0].message.contains("chmod"), "{mistakes:?}");
-        }
-    }
-
-    #[test]
-    fn a_directory_without_rules_is_refused() {
-        let directory = tempfile::tempdir().unwrap();
-        assert_eq!(Sources::read(directory.path()).unwrap_err().len(), 2);
     }
 }

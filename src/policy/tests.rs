@@ -267,6 +267,40 @@ fn an_explanation_names_rule_condition_and_value_and_who_else_could() {
 }
 
 #[test]
+fn an_explanation_names_so_many_near_misses() {
+    let rules: String = (0..3 * crate::limit::NEAR_MISSES_MAX)
+        .map(|number| format!("p, user:corp/u{number}, *, deploy/rollout, call, -, allow\n"))
+        .collect();
+    let policy =
+        build_with(&[("policy.csv", &rules), ("conditions.toml", "")], &super::fixture::world()).unwrap().policy;
+    let rollout = policy.ask_about("deploy", "rollout", &Action::Call).unwrap();
+    let arguments = Arguments::Json("{}");
+    let told = policy.explain(&user("bob", &[]), &rollout, arguments, WORKDAY.parse().unwrap()).to_string();
+    assert_eq!(told.matches("somebody else:").count(), crate::limit::NEAR_MISSES_MAX, "{told}");
+}
+
+#[test]
+fn what_a_condition_read_is_kept_up_to_a_number_and_a_length() {
+    use crate::limit::{CONDITION_VALUE_CHARACTERS_MAX, CONDITION_VALUES_MAX};
+    let count = 2 * CONDITION_VALUES_MAX;
+    let parts: Vec<_> = (0..count).map(|number| format!(r#"{{ argument = "a{number}", present = true }}"#)).collect();
+    let conditions = format!("[many]\nall = [{}]\n", parts.join(", "));
+    let rules = "p, user:corp/ann, *, deploy/rollout, call, many, allow\n";
+    let files = [("policy.csv", rules), ("conditions.toml", conditions.as_str())];
+    let policy = build_with(&files, &super::fixture::world()).unwrap().policy;
+    let long = "\u{e9}".repeat(CONDITION_VALUE_CHARACTERS_MAX + 50);
+    let arguments: Vec<_> = (0..count).map(|number| format!(r#""a{number}":"{long}""#)).collect();
+    let arguments = format!("{{{}}}", arguments.join(","));
+    let rollout = policy.ask_about("deploy", "rollout", &Action::Call).unwrap();
+    let at = WORKDAY.parse().unwrap();
+    let told = policy.explain(&user("ann", &[]), &rollout, Arguments::Json(&arguments), at).to_string();
+    let read: Vec<_> = told.lines().filter_map(|line| line.trim().strip_prefix('a')?.split_once(" = ")).collect();
+    assert_eq!(read.len(), CONDITION_VALUES_MAX, "{told}");
+    // A text is kept with the quotes that it has.
+    assert!(read.iter().all(|(_, value)| value.chars().count() == CONDITION_VALUE_CHARACTERS_MAX), "{read:?}");
+}
+
+#[test]
 fn who_can_and_what_can_follow_roles() {
     let policy = policy();
     let rollout = policy.ask_about("deploy", "rollout", &Action::Call).unwrap();

@@ -188,6 +188,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_store_that_somebody_else_holds_is_waited_for_so_long() {
+        let place = tempfile::tempdir().unwrap();
+        let state = StateDirectory::open(&place.path().join("state")).unwrap();
+        let (store, other) = (Store::open(&state).await.unwrap(), Store::open(&state).await.unwrap());
+        let held = other.writer.begin_with("BEGIN IMMEDIATE").await.unwrap();
+        let began = std::time::Instant::now();
+        assert!(store.writer.begin_with("BEGIN IMMEDIATE").await.is_err());
+        let took = began.elapsed();
+        assert!(took >= limit::STORE_BUSY_TIMEOUT && took < 2 * limit::STORE_BUSY_TIMEOUT, "{took:?}");
+        drop(held);
+        assert!(store.writer.begin_with("BEGIN IMMEDIATE").await.is_ok());
+    }
+
+    #[tokio::test]
     async fn a_link_in_place_of_the_store_is_refused() {
         let place = tempfile::tempdir().unwrap();
         let state = StateDirectory::open(&place.path().join("state")).unwrap();

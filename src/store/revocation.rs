@@ -126,6 +126,29 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn so_many_revocations_are_held_and_then_only_the_one_of_everything_has_room() {
+        let place = tempfile::tempdir().unwrap();
+        let state = StateDirectory::open(&place.path().join("state")).unwrap();
+        let store = Store::open(&state).await.unwrap();
+        let token = |name: &str| revocation(RevocationTarget::Token(name.to_owned()), RevocationMode::Block);
+        store.revoke(&token("first")).await.unwrap();
+        sqlx::query(
+            "WITH RECURSIVE number(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < ?)
+             INSERT INTO revocations (kind, issuer, value, mode, issued_before, actor, note, at, epoch)
+             SELECT kind, issuer, value || n, mode, issued_before, actor, note, at, epoch FROM revocations, number",
+        )
+        .bind(limit::REVOCATIONS_MAX - 2)
+        .execute(&store.writer)
+        .await
+        .unwrap();
+        let before = store.revoke(&token("the last")).await.unwrap();
+        let error = store.revoke(&token("one too many")).await.unwrap_err();
+        assert!(error.detail.contains("revoke a client or subject, or everything"), "{}", error.detail);
+        assert_eq!(store.revocation_epoch().await.unwrap(), before, "what was refused changes nothing");
+        store.revoke(&revocation(RevocationTarget::Everything, RevocationMode::Block)).await.unwrap();
+    }
+
+    #[tokio::test]
     async fn signing_out_again_never_lets_an_older_token_back_in() {
         let place = tempfile::tempdir().unwrap();
         let state = StateDirectory::open(&place.path().join("state")).unwrap();

@@ -213,3 +213,39 @@ pub(super) async fn outcome(answers: &mut impl Answers, patience: Patience) -> O
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::tests::patient;
+
+    /// An upstream that says what it was given, and then nothing more.
+    struct Silent(Option<Event>);
+
+    impl Answers for Silent {
+        async fn draw(&mut self) -> Signal {
+            match self.0.take() {
+                Some(event) => Signal::Event(event),
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    fn ended_late(outcome: &Outcome) -> bool {
+        matches!(outcome, Outcome::Failed(failure) if failure.reason == Reason::UpstreamTimeout)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_stays_open_is_given_up_after_so_long_a_silence_and_a_call_sooner() {
+        let health = patient();
+        for (listens, max) in [(true, limit::CHANGE_STREAM_IDLE), (false, health.idle_timeout)] {
+            let patience = if listens { Patience::listening(&health) } else { Patience::call(&health) };
+            let notification = crate::wire::Message::notification("notifications/x", None);
+            let began = Instant::now();
+            let mut answers = Silent(Some(Event::Notification(notification)));
+            assert!(ended_late(&outcome(&mut answers, patience).await));
+            let took = began.elapsed();
+            assert!(took >= max && took < max + Duration::from_secs(1), "{took:?}");
+        }
+    }
+}

@@ -11,7 +11,6 @@
 //! command's own process group is ended: a grandchild that left it survives. Where the gateway says how the
 //! command is held, this executable is started once more for it; see `sandbox.rs`.
 
-use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
@@ -68,7 +67,7 @@ async fn run(command: &[String]) -> Result<u8, String> {
     let child = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or("its process id is odd")?;
     let ended = async {
         loop {
-            if let Some(status) = reap(child) {
+            if let Some(status) = reap(child).status {
                 return status;
             }
             children.recv().await;
@@ -125,24 +124,26 @@ pub(super) fn own_executable() -> Result<PathBuf, String> {
 }
 
 /// Ends everything that is left, and answers the exit code.
+///
+/// Each child is killed in the moment in which it is seen, and what it had started comes to us in the next round: a
+/// picture of the whole tree would be old when it is complete, and show of a process that forks and ends without
+/// pause always the one that has just gone. Only we bury our children, so that none of their ids is another's.
 async fn clear(child: Pid, mut status: Option<WaitStatus>) -> u8 {
     let deadline = Instant::now() + limit::PROCESS_KILL_WAIT;
     loop {
-        // The group is named by the child, whose id is not used again while the group has members.
-        if status.is_none() || !descendants().is_empty() {
+        if status.is_none() {
+            // The group is named by the child, whose id is its own until it is buried.
             let _ = rustix::process::kill_process_group(child, Signal::KILL);
         }
-        let left = descendants();
-        for process in &left {
-            let _ = rustix::process::kill_process(*process, Signal::KILL);
+        for process in children() {
+            let _ = rustix::process::kill_process(process, Signal::KILL);
         }
-        if let Some(ended) = reap(child) {
-            status = Some(ended);
-        }
-        if (left.is_empty() && descendants().is_empty()) || Instant::now() >= deadline {
+        let reaped = reap(child);
+        status = reaped.status.or(status);
+        if !reaped.any_left || Instant::now() >= deadline {
             return status.map_or(128 + 9, code);
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 
@@ -152,15 +153,27 @@ fn code(status: WaitStatus) -> u8 {
     u8::try_from(number).unwrap_or(u8::MAX)
 }
 
-/// Buries every child that ended, orphans too; answers the command's status if it was among them.
-fn reap(child: Pid) -> Option<WaitStatus> {
-    let mut found = None;
-    while let Ok(Some((process, status))) = rustix::process::wait(WaitOptions::NOHANG) {
-        if process == child && (status.exited() || status.signaled()) {
-            found = Some(status);
+/// What was found while burying.
+struct Reaped {
+    /// How the command ended, if it is among them.
+    status: Option<WaitStatus>,
+    /// Whether there is any child, orphans too; on Linux that is so as long as anything descends from us.
+    any_left: bool,
+}
+
+/// Buries every child that ended, orphans too.
+fn reap(child: Pid) -> Reaped {
+    let mut status = None;
+    loop {
+        match rustix::process::wait(WaitOptions::NOHANG) {
+            Ok(Some((process, ended))) if process == child && (ended.exited() || ended.signaled()) => {
+                status = Some(ended);
+            }
+            Ok(Some(_)) => {}
+            Ok(None) => return Reaped { status, any_left: true },
+            Err(_) => return Reaped { status, any_left: false },
         }
     }
-    found
 }
 
 #[cfg(target_os = "linux")]
@@ -178,37 +191,40 @@ fn prepare() -> Result<(), String> {
     Ok(())
 }
 
-/// Every living process that descends from this one.
+/// The children of this process, orphans too.
 #[cfg(target_os = "linux")]
-fn descendants() -> Vec<Pid> {
-    let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
+fn children() -> Vec<Pid> {
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let lists: Vec<String> =
+        tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok()).collect();
+    if lists.is_empty() {
+        return children_in_table();
+    }
+    let ids = lists.iter().flat_map(|list| list.split_ascii_whitespace());
+    ids.filter_map(|id| Pid::from_raw(id.parse().ok()?)).collect()
+}
+
+/// The same where the kernel keeps no list of them, which takes longer.
+#[cfg(target_os = "linux")]
+fn children_in_table() -> Vec<Pid> {
+    let own = rustix::process::getpid();
+    let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(process) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        let Some(process) = entry.file_name().to_str().and_then(|name| Pid::from_raw(name.parse().ok()?)) else {
+            continue;
+        };
         let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else { continue };
         // The name stands in parentheses and may contain anything, so read from its end.
-        let Some((_, rest)) = stat.rsplit_once(')') else { continue };
-        let mut fields = rest.split_ascii_whitespace();
-        let (state, parent) = (fields.next(), fields.next().and_then(|field| field.parse::<i32>().ok()));
-        if let Some(parent) = parent
-            && !matches!(state, Some("Z" | "X"))
-        {
-            children.entry(parent).or_default().push(process);
-        }
-    }
-    let mut found = Vec::new();
-    let mut open = vec![rustix::process::getpid().as_raw_nonzero().get()];
-    while let Some(process) = open.pop() {
-        // Taken out, so that a race in what /proc shows cannot make a circle.
-        for child in children.remove(&process).unwrap_or_default() {
-            found.extend(Pid::from_raw(child));
-            open.push(child);
+        let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_ascii_whitespace().nth(1));
+        if parent.and_then(|parent| Pid::from_raw(parent.parse().ok()?)) == Some(own) {
+            found.push(process);
         }
     }
     found
 }
 
 #[cfg(not(target_os = "linux"))]
-fn descendants() -> Vec<Pid> {
+fn children() -> Vec<Pid> {
     Vec::new()
 }
 

@@ -67,6 +67,17 @@ fn lives(process: u64) -> bool {
     stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
 }
 
+/// The living processes that have this on their command line.
+pub fn marked(mark: &str) -> Vec<u64> {
+    let processes =
+        std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let has = |process: &u64| {
+        let text = std::fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
+        text.split(|byte| *byte == 0).any(|argument| argument == mark.as_bytes()) && lives(*process)
+    };
+    processes.filter(has).collect()
+}
+
 async fn are_gone(processes: &[u64], within: Duration) {
     let deadline = Instant::now() + within;
     while processes.iter().any(|process| lives(*process)) {

@@ -106,6 +106,80 @@ async fn a_head_beyond_the_limits_is_refused() {
     assert!(bench.pipeline.seen.lock().unwrap().is_empty());
 }
 
+/// A connection in memory, over which nothing but time passes.
+fn in_memory(pipeline: Scripted, http2: bool) -> (tokio::io::DuplexStream, Arc<Scripted>, GracefulShutdown) {
+    let pipeline = Arc::new(pipeline);
+    let sealer = Arc::new(Sealer::new([&[1_u8; 32][..]]).unwrap());
+    let front = Front::new(Arc::clone(&pipeline), sealer, ReplicaId::new());
+    let (client, server) = tokio::io::duplex(1024 * 1024);
+    let graceful = GracefulShutdown::new();
+    tokio::spawn(requests(front, server, [127, 0, 0, 1].into(), http2, graceful.watcher()));
+    (client, pipeline, graceful)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_that_does_not_arrive_is_waited_for_so_long_also_on_a_kept_connection() {
+    let whole = "GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    for (before, sent) in [("", ""), ("", "GET /healthz HTTP/1.1\r\nhost: "), (whole, ""), (whole, "GET /")] {
+        let (mut client, _, _running) = in_memory(Scripted::new([]), false);
+        client.write_all(before.as_bytes()).await.unwrap();
+        if !before.is_empty() {
+            let count = client.read(&mut [0; 4096]).await.unwrap();
+            assert!(count > 0);
+        }
+        let began = tokio::time::Instant::now();
+        client.write_all(sent.as_bytes()).await.unwrap();
+        client.read_to_end(&mut Vec::new()).await.unwrap();
+        let took = began.elapsed();
+        let (max, more) = (limit::HEADER_READ_TIMEOUT, Duration::from_secs(1));
+        assert!(took >= max && took < max + more, "{before:?} {sent:?}: {took:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handshake_that_does_not_go_on_is_waited_for_so_long() {
+    let directory = tempfile::tempdir().unwrap();
+    let files = TlsConfig { certificate: directory.path().join("crt"), key: directory.path().join("key") };
+    std::fs::write(&files.certificate, include_str!("../fixture/localhost.crt")).unwrap();
+    std::fs::write(&files.key, include_str!("../fixture/localhost.key")).unwrap();
+    for sent in [&b""[..], b"\x16\x03\x01\x02\x00"] {
+        let bench = bench(Scripted::new([]), Some(Certificates::load(files.clone()).unwrap())).await;
+        let began = tokio::time::Instant::now();
+        let mut stream = TcpStream::connect(bench.address).await.unwrap();
+        stream.write_all(sent).await.unwrap();
+        // An end, or a reset.
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+        let took = began.elapsed();
+        let max = limit::TLS_HANDSHAKE_TIMEOUT;
+        assert!(took >= max && took < 2 * max, "{sent:?}: {took:?}");
+    }
+}
+
+#[tokio::test]
+async fn so_many_requests_of_one_connection_of_http_2_are_answered_at_once() {
+    let (client, pipeline, _running) = in_memory(Scripted { hang: true, ..Scripted::new([]) }, true);
+    let (sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(client)).await.unwrap();
+    tokio::spawn(connection);
+    let body = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}}}"#;
+    let max = usize::try_from(limit::HTTP2_STREAMS_MAX).unwrap();
+    for _ in 0..max + 50 {
+        let request = Request::post("http://localhost/mcp")
+            .header("host", "localhost")
+            .header("authorization", "Bearer ann")
+            .header("mcp-protocol-version", "2026-07-28")
+            .header("mcp-method", "tools/call")
+            .header("mcp-name", "a")
+            .body(Full::new(bytes::Bytes::from_static(body.as_bytes())))
+            .unwrap();
+        let mut sender = sender.clone();
+        tokio::spawn(async move { sender.send_request(request).await });
+    }
+    until("as many as may be", || pipeline.seen.lock().unwrap().len() == max).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(pipeline.seen.lock().unwrap().len(), max);
+}
+
 #[tokio::test]
 async fn stopping_finishes_what_is_being_answered_and_accepts_nothing_new() {
     let bench = bench(Scripted { hang: true, ..Scripted::new([]) }, None).await;

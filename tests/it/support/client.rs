@@ -81,6 +81,22 @@ impl Client {
         self.send(request.body(body)).await
     }
 
+    /// The messages that a POST is answered with, as they came.
+    pub async fn texts(&self, headers: &[(&str, String)], body: String) -> Vec<String> {
+        let mut request = self.http.post(&self.url).header("content-type", "application/json");
+        request = request.header("accept", "application/json, text/event-stream").body(body);
+        for (name, value) in headers {
+            request = request.header(*name, value);
+        }
+        let request = request.bearer_auth(self.token.as_deref().unwrap_or_default());
+        let text = request.timeout(std::time::Duration::from_secs(30)).send().await.unwrap().text().await.unwrap();
+        if text.starts_with('{') {
+            return vec![text];
+        }
+        let lines = text.lines().filter_map(|line| line.strip_prefix("data: "));
+        lines.filter(|data| !data.is_empty()).map(str::to_owned).collect()
+    }
+
     /// A GET or DELETE.
     pub async fn bare(&self, method: reqwest::Method, headers: &[(&str, String)]) -> Answer {
         let mut request = self.http.request(method, &self.url);
@@ -192,6 +208,17 @@ impl Stream {
         })
         .await
         .expect("an event within ten seconds")
+    }
+
+    /// The next message as it stands.
+    pub async fn text(&mut self) -> String {
+        loop {
+            let block = self.block().await;
+            let data = block.lines().find_map(|line| line.strip_prefix("data: "));
+            if let Some(data) = data.filter(|data| !data.is_empty()) {
+                return data.to_owned();
+            }
+        }
     }
 
     /// Waits until the gateway ends the stream.

@@ -8,6 +8,7 @@ pub mod oldest;
 pub mod peer;
 pub mod scripted;
 pub mod talkative;
+pub mod verbatim;
 
 use std::net::SocketAddr;
 

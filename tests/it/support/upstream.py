@@ -326,7 +326,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 if TRANSPORT == "stdio":
     stdio()
 else:
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    port = next((int(option[5:]) for option in OPTIONS if option.startswith("port=")), 0)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
     server.daemon_threads = True
     print(server.server_address[1], flush=True)
     server.serve_forever()

@@ -1,0 +1,184 @@
+//! An upstream of either era and transport that says exactly the bytes that a test wrote, and keeps the bytes that
+//! reached it: what no parser of ours or of the tests has touched.
+
+use std::sync::{Arc, Mutex};
+
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{Response, StatusCode};
+use axum::routing::post;
+use serde_json::value::RawValue;
+use tokio::sync::{Notify, mpsc};
+
+use super::gateway::Setup;
+use super::scripted::raw;
+
+/// A running upstream over HTTP, whose session nobody checks.
+pub struct Verbatim {
+    pub url: String,
+    shared: Arc<Shared>,
+}
+
+/// One message that reached it.
+#[derive(Debug, Clone)]
+pub struct Heard {
+    /// Empty for a response.
+    pub method: String,
+    /// The parameters as they came.
+    pub params: String,
+    /// The progress token as it came.
+    pub token: String,
+    pub whole: String,
+}
+
+/// What is said to a request. `TOKEN` stands for its progress token, `ID` for its id.
+#[derive(Debug, Clone, Default)]
+pub struct Said {
+    /// Whole messages before the answer.
+    pub before: Vec<String>,
+    /// The answer waits until something was answered to one of them.
+    pub waits: bool,
+    /// The last member of the answer, with its name.
+    pub answer: String,
+}
+
+impl Said {
+    /// A result and nothing else.
+    pub fn result(result: &str) -> Option<Self> {
+        Some(Self { answer: format!("\"result\":{result}"), ..Self::default() })
+    }
+}
+
+/// What a request is answered with; nothing for a method that it does not have.
+type Script = dyn Fn(&Heard) -> Option<Said> + Send + Sync;
+
+struct Shared {
+    legacy: bool,
+    heard: Mutex<Vec<Heard>>,
+    answered: Notify,
+    script: Box<Script>,
+}
+
+#[derive(serde::Deserialize)]
+struct Envelope<'a> {
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
+    method: Option<String>,
+    #[serde(borrow)]
+    params: Option<&'a RawValue>,
+}
+
+#[derive(serde::Deserialize)]
+struct Parameters<'a> {
+    #[serde(borrow, rename = "_meta")]
+    meta: Option<Meta<'a>>,
+}
+
+#[derive(serde::Deserialize)]
+struct Meta<'a> {
+    #[serde(borrow, rename = "progressToken")]
+    token: Option<&'a RawValue>,
+}
+
+/// Every line to the upstream over HTTP, and every message that comes back, without looking at either.
+const PIPE: &str = r#"
+import sys, threading, urllib.request
+
+def carry(line):
+    request = urllib.request.Request(sys.argv[1], line, {"content-type": "application/json"})
+    try:
+        response = urllib.request.urlopen(request)
+    except urllib.error.HTTPError as error:
+        response = error
+    for part in response:
+        part = part.strip()
+        if part:
+            sys.stdout.buffer.write(part.removeprefix(b"data: ") + b"\n")
+            sys.stdout.buffer.flush()
+
+for line in sys.stdin.buffer:
+    threading.Thread(target=carry, args=(line,), daemon=True).start()
+"#;
+
+impl Verbatim {
+    /// Starts one that answers as `script` says; a method for which that is nothing it does not have.
+    pub async fn start(era: &str, script: impl Fn(&Heard) -> Option<Said> + Send + Sync + 'static) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/mcp", listener.local_addr().unwrap());
+        let legacy = era == "legacy";
+        let shared =
+            Arc::new(Shared { legacy, heard: Mutex::default(), answered: Notify::new(), script: Box::new(script) });
+        let router = axum::Router::new().route("/mcp", post(hear)).with_state(Arc::clone(&shared));
+        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        Self { url, shared }
+    }
+
+    /// A gateway's files with this upstream, called `up`, over the transport.
+    pub fn served(&self, setup: Setup, transport: &str) -> Setup {
+        match transport {
+            "stdio" => setup.stdio_server("up", &[&super::talkative::python(), "-c", PIPE, &self.url], ""),
+            _ => setup.http_server("up", &self.url, ""),
+        }
+    }
+
+    /// The messages of that method that arrived; responses have none.
+    pub fn heard(&self, method: &str) -> Vec<Heard> {
+        self.shared.heard.lock().unwrap().iter().filter(|heard| heard.method == method).cloned().collect()
+    }
+}
+
+async fn hear(State(shared): State<Arc<Shared>>, body: Bytes) -> Response<Body> {
+    let whole = String::from_utf8(body.to_vec()).unwrap();
+    let envelope: Envelope<'_> = serde_json::from_str(&whole).unwrap();
+    let params = envelope.params.map_or("{}", RawValue::get);
+    let meta = serde_json::from_str::<Parameters<'_>>(params).unwrap().meta;
+    let token = meta.and_then(|meta| meta.token).map_or("null", RawValue::get).to_owned();
+    let method = envelope.method.clone().unwrap_or_default();
+    let heard = Heard { method, params: params.to_owned(), token, whole: whole.clone() };
+    shared.heard.lock().unwrap().push(heard.clone());
+    let Some(id) = envelope.id.map(RawValue::get).filter(|_| envelope.method.is_some()) else {
+        if envelope.method.is_none() {
+            shared.answered.notify_one();
+        }
+        return Response::builder().status(202).body(Body::empty()).unwrap();
+    };
+    let capabilities =
+        r#"{"tools":{},"prompts":{},"resources":{"subscribe":true},"completions":{},"logging":{}}"#.to_owned();
+    let said = match heard.method.as_str() {
+        "server/discover" if !shared.legacy => Said::result(&format!(
+            r#"{{"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{capabilities},"ttlMs":0,"cacheScope":"private"}}"#
+        )),
+        "initialize" if shared.legacy => Said::result(&format!(
+            r#"{{"protocolVersion":"2025-11-25","capabilities":{capabilities},"serverInfo":{{"name":"v","version":"1"}}}}"#
+        )),
+        "logging/setLevel" if shared.legacy => Said::result("{}"),
+        "server/discover" | "initialize" => None,
+        _ => (shared.script)(&heard),
+    };
+    let Some(said) = said else {
+        let error = format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32601,"message":"Method not found"}}}}"#);
+        let mut response = raw("application/json", error);
+        *response.status_mut() = StatusCode::NOT_FOUND;
+        return response;
+    };
+    let answer = format!(r#"{{"jsonrpc":"2.0","id":{id},{}}}"#, said.answer);
+    if said.before.is_empty() {
+        return raw("application/json", answer);
+    }
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let before: Vec<String> =
+        said.before.iter().map(|event| event.replace("TOKEN", &heard.token).replace("ID", id)).collect();
+    tokio::spawn(async move {
+        for event in before {
+            let _ = sender.send(format!("data: {event}\n\n"));
+        }
+        if said.waits {
+            shared.answered.notified().await;
+        }
+        let _ = sender.send(format!("data: {answer}\n\n"));
+    });
+    let chunks = futures_util::stream::unfold(receiver, |mut receiver: mpsc::UnboundedReceiver<String>| async move {
+        Some((Ok::<_, std::convert::Infallible>(Bytes::from(receiver.recv().await?)), receiver))
+    });
+    raw("text/event-stream", Body::from_stream(chunks))
+}
