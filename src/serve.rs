@@ -137,6 +137,9 @@ pub async fn start_standalone(options: Options) -> Result<Standalone, StartError
 fn understood(options: Options) -> Result<(Files, Snapshot), StartError> {
     let files = Files { path: options.file, overrides: options.overrides };
     let understood = files.read().map_err(StartError::Mistakes)?;
+    if let Some(mistake) = understood.loaded.files.seal_mistake() {
+        return Err(StartError::Mistakes(vec![mistake]));
+    }
     understood.log_warnings();
     let failed = understood.policy.run_tests().failed;
     if !failed.is_empty() {

@@ -22,12 +22,15 @@ pub mod load;
 pub mod mistake;
 pub mod net;
 mod reader;
+pub mod replace;
+pub mod seal;
 pub mod secret;
 pub mod set;
 
 pub use load::{Loaded, Overrides, issuer_with_defaults, load, load_set, load_with};
 pub use mistake::Mistake;
 pub use net::Network;
+pub use seal::Seal;
 pub use secret::SecretReference;
 pub use set::FileSet;
 

@@ -15,6 +15,7 @@ use std::time::SystemTime;
 use super::Mistake;
 use super::file::policies_path;
 use super::mistake::did_you_mean;
+use super::seal::Written;
 use crate::ids::{Digest, PolicyRevision};
 use crate::limit;
 
@@ -40,6 +41,7 @@ pub struct FileSet {
     policies: PathBuf,
     files: BTreeMap<String, Vec<u8>>,
     digest: Digest,
+    pub(super) written_seal: Written,
 }
 
 impl FileSet {
@@ -55,7 +57,7 @@ impl FileSet {
                 std::thread::sleep(limit::CONFIG_READ_PAUSE);
             }
             let (after, newer) = Self::read_once(servers)?;
-            if after.digest == before.digest {
+            if (after.digest, &after.written_seal) == (before.digest, &before.written_seal) {
                 return Ok(after);
             }
             (before, newest) = (after, newer);
@@ -82,14 +84,21 @@ impl FileSet {
         let parts: Vec<&[u8]> =
             reading.files.iter().flat_map(|(name, bytes)| [name.as_bytes(), bytes.as_slice()]).collect();
         let digest = Digest::of("bailiwick/files/v1", &parts);
+        let written_seal = Written::read(&policies, |path| read_file(path).map(|(bytes, _)| bytes));
         let (files, newest) = (reading.files, reading.newest);
-        Ok((Self { servers: servers.to_owned(), policies, digest, files }, newest))
+        Ok((Self { servers: servers.to_owned(), policies, digest, files, written_seal }, newest))
     }
 
     /// The directory that relative paths in `servers.toml` start from.
     #[must_use]
     pub fn base(&self) -> &Path {
         self.servers.parent().unwrap_or(Path::new(""))
+    }
+
+    /// The directory of the policies.
+    #[must_use]
+    pub fn policies(&self) -> &Path {
+        &self.policies
     }
 
     /// The digest of all files: what `REVISION` seals and a reload compares.

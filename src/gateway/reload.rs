@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::understand::{Understood, understand};
 use super::{Gateway, Snapshot};
-use crate::config::{AgentState, Config, FileSet, Mistake, Overrides, ServerConfig};
+use crate::config::{AgentState, Config, FileSet, Mistake, Overrides, Seal, ServerConfig};
 use crate::identity::Identity;
 use crate::ids::{PolicyRevision, ServerId};
 use crate::limit;
@@ -41,6 +41,9 @@ pub struct ReloadReport {
     pub removed: Vec<String>,
     /// Mistakes as `file:line:column: what, what instead`; or why widening was refused.
     pub problems: Vec<String>,
+    /// What should be looked at, although it was loaded.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 /// Where a gateway's files are, and what was added to them in memory.
@@ -128,16 +131,23 @@ impl Gateway {
                 for failed in failed {
                     // At three in the morning the brake must work: what only narrows may break expected allows.
                     if failed.expected_allow && !widens {
-                        tracing::warn!("expected to be allowed, and is not any more: {failed}");
+                        report.warnings.push(format!("expected to be allowed, and is not any more: {failed}"));
                     } else {
                         report.problems.push(failed.to_string());
                     }
                 }
-                if widens && !order.allow_widening {
-                    let problem =
-                        "somebody may do more afterwards: look at the rows, then reload with --allow-widening";
-                    report.problems.push(problem.to_owned());
+                let (seal, broken) = (understood.loaded.files.seal(), understood.loaded.files.seal_mistake());
+                match may_widen(seal, order) {
+                    Ok(()) => {}
+                    Err(why) if widens => {
+                        report.problems.push(broken.map_or(why.to_owned(), |broken| broken.to_string()))
+                    }
+                    // The brake works with a broken seal, too; the next start will not.
+                    Err(_) => {
+                        report.warnings.extend(broken.map(|broken| format!("the next start is refused: {broken}")))
+                    }
                 }
+                report.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
                 if report.problems.is_empty() {
                     report.to = Some(understood.policy.revision());
                     understood.log_warnings();
@@ -182,6 +192,17 @@ impl Gateway {
     /// Tells open streams that decisions may have changed.
     pub fn decided_anew(&self) {
         self.decisions.send_modify(|moved| *moved = moved.wrapping_add(1));
+    }
+}
+
+/// Whether a set may be loaded after which somebody may do more: it is what was reviewed, or somebody who looks at
+/// it says so. Nobody can say so of a set that differs from what was reviewed: they seal it, or break with seals.
+const fn may_widen(seal: Seal, order: ReloadOrder) -> Result<(), &'static str> {
+    match (seal, order.allow_widening) {
+        (Seal::Fits, _) | (Seal::Absent, true) => Ok(()),
+        (Seal::Absent, false) => Err("somebody may do more afterwards: look at the rows, then reload with \
+                                      --allow-widening, or seal what was reviewed with `bailiwick check --seal`"),
+        (Seal::Broken, _) => Err("the files are not those that were sealed"),
     }
 }
 

@@ -63,3 +63,60 @@ async fn hangup_reloads_too() {
     gateway.signal("HUP");
     crate::support::eventually("the new rules", async || client.tool_names().await.is_empty()).await;
 }
+
+#[tokio::test]
+async fn a_sealed_set_widens_without_being_told_so() {
+    let (issuer, _upstream, gateway) = start(&format!("{DEVELOPERS_MAY}{DENY}")).await;
+    let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
+    gateway.write_policy(DEVELOPERS_MAY);
+    assert!(gateway.command(&["check", "--seal"]).status.success());
+    let output = gateway.command(&["reload"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    assert_eq!(client.tool_names().await, ["tools__echo"]);
+}
+
+#[tokio::test]
+async fn a_set_that_differs_from_its_seal_never_widens_and_says_what_to_do() {
+    let (issuer, _upstream, gateway) = start(&format!("{DEVELOPERS_MAY}{DENY}")).await;
+    let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
+    assert!(gateway.command(&["check", "--seal"]).status.success());
+    gateway.write_policy(DEVELOPERS_MAY);
+    for words in [&["reload"][..], &["reload", "--allow-widening"]] {
+        let output = gateway.command(words);
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("policies/REVISION") && said.contains("bailiwick check --seal"), "{said}");
+    }
+    assert!(client.tool_names().await.is_empty(), "nothing was changed");
+    let checked = gateway.command(&["check"]);
+    assert_eq!(checked.status.code(), Some(1), "check says what a start would say");
+    assert!(String::from_utf8_lossy(&checked.stderr).contains("policies/REVISION"));
+}
+
+#[tokio::test]
+async fn a_broken_seal_does_not_hold_the_brake_back_but_the_next_start() {
+    let (issuer, _upstream, mut gateway) = start(DEVELOPERS_MAY).await;
+    let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
+    assert!(gateway.command(&["check", "--seal"]).status.success());
+    gateway.write_policy(&format!("{DEVELOPERS_MAY}{DENY}"));
+    let output = gateway.command(&["reload"]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("the next start is refused") && said.contains("bailiwick check --seal"), "{said}");
+    assert!(client.tool_names().await.is_empty(), "the brake works");
+    assert!(gateway.stop().await.success());
+    let started = gateway.command(&["serve"]);
+    assert_eq!(started.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&started.stderr).into_owned();
+    assert!(said.contains("policies/REVISION") && said.contains("bailiwick check --seal"), "{said}");
+    assert!(gateway.command(&["check", "--seal"]).status.success());
+    gateway.launch().await;
+}
+
+#[tokio::test]
+async fn nothing_is_sealed_that_has_a_mistake() {
+    let (_issuer, _upstream, gateway) = start(DEVELOPERS_MAY).await;
+    gateway.write_policy(&format!("{DEVELOPERS_MAY}p, anyone, *, tools/echo, call, -, Deny\n"));
+    assert_eq!(gateway.command(&["check", "--seal"]).status.code(), Some(1));
+    assert!(!gateway.state().with_file_name("policies").join("REVISION").exists());
+}
