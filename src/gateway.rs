@@ -17,7 +17,7 @@ pub mod understand;
 
 pub use crate::call::Endpoint;
 use crate::catalog::{Catalog, Target, View, Viewer};
-use crate::config::{Config, ServerConfig};
+use crate::config::{Config, FileSet, ServerConfig};
 use crate::delegate::{Delegate, Recheck, server_revision};
 use crate::guard::Quotas;
 use crate::identity::revoked::RevocationStore as _;
@@ -41,6 +41,8 @@ pub struct Snapshot {
     pub config: Arc<Config>,
     /// Who may do what.
     pub policy: Policy,
+    /// The files that both were read from: what the next ones are compared with.
+    pub(crate) files: Arc<FileSet>,
     /// Under which settings `identity` verifies callers for it.
     pub(crate) identity_revision: u64,
 }

@@ -113,6 +113,10 @@ pub const FORWARDED_HOPS_MAX: usize = 32;
 /// What a stream of a caller whose access was taken back has to end by itself, before it is cut; and what it then
 /// has to be wound up. Both together are well under the second that is promised.
 pub const STREAM_FAREWELL: Duration = Duration::from_millis(250);
+/// Keys of one purpose: the one that writes, and older ones that are still read.
+pub const KEYS_MAX: usize = 32;
+/// How long a key that seals no more is read: sessions end after a day, and few servers keep a task for a week.
+pub const SEAL_KEY_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 /// A sealed handle as text; a legacy session with its client's capabilities is the largest.
 pub const HANDLE_BYTES_MAX: usize = 4 * 1024;
 /// A legacy session ends after this; clients then initialize again.

@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Durability, Mistake, Overrides, ReloadMode, keyfile};
+use crate::config::{Config, Durability, Mistake, Overrides, ReloadMode, keyfile};
 use crate::control::Control;
 use crate::delegate::Delegate;
 use crate::front::{self, Certificates, Front};
@@ -156,13 +156,14 @@ async fn open(snapshot: Snapshot, reloader: Reloader, lanes: Lanes) -> Result<Op
     let control = Control::bind(state.path()).map_err(trouble)?;
     let store = Store::open(&state).await.map_err(trouble)?;
     let replica = store.replica().await.map_err(trouble)?;
-    let sealer = Arc::new(sealer(&state)?);
+    let sealer = Arc::new(sealer(&config).await?);
+    tracing::info!(keys = ?sealer.key_ids(), "handles are sealed with the first key, all are read");
     let metrics = Metrics::new();
     let (journal, recovered) = Journal::start(JournalSettings {
         state: state.path(),
         replica,
         durability: config.gateway.durability,
-        key: JournalKey::open(state.path()).map_err(trouble)?,
+        key: journal_key(&config).await?,
         metrics,
     })
     .map_err(trouble)?;
@@ -303,10 +304,16 @@ async fn serve_control(control: Control, gateway: Arc<Gateway>, stop: Cancellati
     }
 }
 
-fn sealer(state: &StateDirectory) -> Result<Sealer, StartError> {
-    let secrets = keyfile::read_or_make(state.path(), "seal").map_err(trouble)?;
+async fn sealer(config: &Config) -> Result<Sealer, StartError> {
+    let secrets = keyfile::load(&config.keys.seal, &config.gateway.state, "seal").await.map_err(trouble)?;
     let secrets: Vec<&[u8]> = secrets.iter().map(|secret| secret.expose_secret().as_bytes()).collect();
     Sealer::new(secrets).map_err(trouble)
+}
+
+async fn journal_key(config: &Config) -> Result<JournalKey, StartError> {
+    let secrets = keyfile::load(&config.keys.journal, &config.gateway.state, "journal").await.map_err(trouble)?;
+    let key = secrets.first().and_then(JournalKey::from_hex);
+    key.ok_or_else(|| trouble("the journal key cannot be derived"))
 }
 
 fn trouble(error: impl std::fmt::Display) -> StartError {

@@ -182,6 +182,7 @@ pub(super) fn config(servers: Vec<ServerConfig>) -> Arc<Config> {
             durability: Durability::Fsync,
             shutdown_grace: Duration::from_secs(1),
         },
+        keys: crate::config::KeysConfig::default(),
         quota: QuotaConfig { requests_per_second: 1, requests_burst: 1, calls_in_flight_max: 1, streams_max: 1 },
         issuers: Vec::new(),
         anonymous: false,

@@ -15,6 +15,7 @@ pub mod completions;
 pub mod connect;
 pub mod demo;
 pub mod files;
+pub mod keys;
 pub mod login;
 pub mod logs;
 pub mod output;
@@ -82,6 +83,7 @@ enum Command {
     Token(use_it::TokenArguments),
     Logs(logs::LogsArguments),
     Revoke(revoke::RevokeArguments),
+    Keys(keys::KeysArguments),
     Check(check::CheckArguments),
     Explain(ask::ExplainArguments),
     WhoCan(ask::WhoCanArguments),
@@ -128,6 +130,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Revoke(arguments) => {
             in_runtime(async { revoke::run(&arguments, output, &mut anstream::stdout()).await })
         }
+        Command::Keys(arguments) => in_runtime(keys::run(&arguments, output)),
         Command::Check(arguments) => check::run(&arguments, output),
         Command::Explain(arguments) => ask::explain(&arguments, output),
         Command::WhoCan(arguments) => ask::who_can(&arguments, output),

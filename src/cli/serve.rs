@@ -180,5 +180,8 @@ fn told(report: &ReloadReport) -> String {
         Some(after) => text.push_str(&format!("reloaded: revision {before} -> {}\n", after.0.short())),
         None => text.push_str(&format!("nothing was changed: still revision {before}\n")),
     }
+    if let Some((first, others)) = report.seal_keys.split_first() {
+        text.push_str(&format!("handles are sealed with key {first}, {} more read\n", others.len()));
+    }
     text
 }

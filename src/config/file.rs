@@ -11,7 +11,7 @@ use super::keys;
 use super::load::{LOCAL_ALIAS, Overrides};
 use super::mistake::{Found, Mistake, Name, Source, did_you_mean};
 use super::reader::Table;
-use super::{AgentConfig, Config, IssuerConfig, LocalUser, QuotaConfig, ServerConfig};
+use super::{AgentConfig, Config, IssuerConfig, KeysConfig, LocalUser, QuotaConfig, ServerConfig};
 use crate::ids::{AgentId, Environment};
 use crate::limit;
 
@@ -21,6 +21,7 @@ mod command;
 mod credential;
 mod gateway;
 mod issuer;
+mod key;
 mod local;
 mod server;
 #[cfg(test)]
@@ -105,6 +106,7 @@ pub fn parse(
 /// What was read of `servers.toml`; `None` where it was reported.
 struct Parts {
     gateway: Option<gateway::Gateway>,
+    keys: Option<KeysConfig>,
     quota: Option<QuotaConfig>,
     anonymous: bool,
     local: Option<LocalUser>,
@@ -121,6 +123,7 @@ fn read_top(mut top: Table<'_, '_>, base: &Path, overrides: &Overrides) -> Parts
     }
     let gateway_table = top.table_or_empty("gateway", &keys::GATEWAY).filter(|_| written);
     let gateway = gateway_table.and_then(|table| gateway::read(table, base, overrides));
+    let keys = top.table_or_empty("keys", &keys::KEYS).and_then(|table| key::read(table, base));
     let quota = top.table_or_empty("limits", &keys::LIMITS).and_then(gateway::read_quota);
     let anonymous = top.table("anonymous", &keys::ANONYMOUS).is_some_and(|mut table| {
         let enabled = table.at::<bool>("enabled");
@@ -171,7 +174,7 @@ fn read_top(mut top: Table<'_, '_>, base: &Path, overrides: &Overrides) -> Parts
     if servers.is_empty() {
         top.source.warning(&(0..0), "no [servers.ID]: there is nothing to call");
     }
-    Parts { gateway, quota, anonymous, local: None, issuers, issuer_names, servers, environments }
+    Parts { gateway, keys, quota, anonymous, local: None, issuers, issuer_names, servers, environments }
 }
 
 fn too_many(top: &Table<'_, '_>, what: &str, count: usize, count_max: usize) {
@@ -201,6 +204,7 @@ impl Parts {
         }
         Some(Config {
             gateway: gateway.config,
+            keys: self.keys?,
             quota: self.quota?,
             anonymous: self.anonymous,
             local: self.local,

@@ -57,6 +57,7 @@ pub const SECTIONS: &[&Section] = &[
     &TOP,
     &GATEWAY,
     &TLS,
+    &KEYS,
     &LIMITS,
     &ANONYMOUS,
     &ISSUER,
@@ -75,6 +76,7 @@ pub const TOP: Section = servers(
     "top level",
     &[
         required("gateway", "table"),
+        optional("keys", "table"),
         optional("limits", "table"),
         optional("anonymous", "table"),
         optional("issuers", "tables by alias"),
@@ -105,6 +107,12 @@ pub const GATEWAY: Section = servers(
 
 /// `[gateway.tls]`.
 pub const TLS: Section = servers("[gateway.tls]", &[required("certificate", "path"), required("key", "path")]);
+
+/// `[keys]`.
+pub const KEYS: Section = servers(
+    "[keys]",
+    &[defaulted("seal", "list of secret references", "[]"), defaulted("journal", "list of secret references", "[]")],
+);
 
 /// `[limits]`.
 pub const LIMITS: Section = servers(

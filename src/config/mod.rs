@@ -23,6 +23,7 @@ pub mod mistake;
 pub mod net;
 mod reader;
 pub mod replace;
+pub mod rows;
 pub mod seal;
 pub mod secret;
 pub mod set;
@@ -30,6 +31,7 @@ pub mod set;
 pub use load::{Loaded, Overrides, issuer_with_defaults, load, load_set, load_with};
 pub use mistake::Mistake;
 pub use net::Network;
+pub use rows::ChangedRows;
 pub use seal::Seal;
 pub use secret::SecretReference;
 pub use set::FileSet;
@@ -39,6 +41,8 @@ pub use set::FileSet;
 pub struct Config {
     /// `[gateway]`.
     pub gateway: GatewayConfig,
+    /// `[keys]`: keys that the gateway does not make for itself.
+    pub keys: KeysConfig,
     /// `[limits]`: what one principal may use at once.
     pub quota: QuotaConfig,
     /// `[issuers.ALIAS]`, in the order of the file.
@@ -135,6 +139,16 @@ pub enum Durability {
     Fsync,
     /// In the page cache: survives our own death but not the machine's.
     Os,
+}
+
+/// `[keys]`: keys that the gateway does not make for itself. The first of a list writes, all are read; an empty list
+/// stands for the key file in the state directory.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KeysConfig {
+    /// What handles are sealed with.
+    pub seal: Vec<SecretReference>,
+    /// What digests of arguments in the record are made with.
+    pub journal: Vec<SecretReference>,
 }
 
 /// `[limits]`: what one principal may use at once.

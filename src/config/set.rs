@@ -113,6 +113,11 @@ impl FileSet {
         PolicyRevision(self.digest)
     }
 
+    /// Every file of the set: its name, and its bytes.
+    pub(super) fn files(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.files.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice()))
+    }
+
     /// The policy files, by their path below the policies' directory: `policy.csv`, `servers/notes.csv`.
     #[must_use]
     pub fn policy_files(&self) -> BTreeMap<String, Vec<u8>> {

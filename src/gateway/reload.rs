@@ -7,17 +7,19 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
 
 use super::understand::{Understood, understand};
 use super::{Gateway, Snapshot};
-use crate::config::{AgentState, Config, FileSet, Mistake, Overrides, Seal, ServerConfig};
+use crate::config::{AgentState, Config, FileSet, Loaded, Mistake, Overrides, Seal, ServerConfig, keyfile};
 use crate::identity::Identity;
 use crate::ids::{PolicyRevision, ServerId};
 use crate::limit;
 use crate::outcome::Failure;
 use crate::policy::{Difference, FailedTest};
 use crate::record::event::ReloadNote;
+use crate::record::redact;
 
 /// How a reload is ordered.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +46,10 @@ pub struct ReloadReport {
     /// What should be looked at, although it was loaded.
     #[serde(default)]
     pub warnings: Vec<String>,
+    /// The names of the keys that handles are sealed with now, the one that writes first; empty where nothing was
+    /// loaded.
+    #[serde(default)]
+    pub seal_keys: Vec<String>,
 }
 
 /// Where a gateway's files are, and what was added to them in memory.
@@ -76,8 +82,12 @@ struct Judged {
 
 impl Judged {
     fn new(before: &Snapshot, understood: Understood) -> Self {
-        let difference = before.policy.difference(&understood.policy);
-        let widens = difference.widens || trusts_more(&before.config, understood.config());
+        let mut difference = before.policy.difference(&understood.policy);
+        let rows = before.files.changed_rows(&understood.loaded.files);
+        let widens = difference.widens || trusts_more(&before.config, understood.config()) || rows.runs_something_else;
+        let shown = |rows: Vec<String>| rows.into_iter().map(|row| redact::secrets(&row).into_owned());
+        difference.added.extend(shown(rows.added));
+        difference.removed.extend(shown(rows.removed));
         let failed = understood.policy.run_tests().failed;
         Self { understood, difference, widens, failed }
     }
@@ -96,7 +106,8 @@ impl Files {
 impl From<Understood> for Snapshot {
     fn from(understood: Understood) -> Self {
         let identity_revision = Identity::FIRST_REVISION;
-        Self { config: Arc::new(understood.loaded.config), policy: understood.policy, identity_revision }
+        let Loaded { config, files, .. } = understood.loaded;
+        Self { config: Arc::new(config), policy: understood.policy, files: Arc::new(files), identity_revision }
     }
 }
 
@@ -140,15 +151,25 @@ impl Gateway {
                 match may_widen(seal, order) {
                     Ok(()) => {}
                     Err(why) if widens => {
-                        report.problems.push(broken.map_or(why.to_owned(), |broken| broken.to_string()))
+                        report.problems.push(broken.map_or(why.to_owned(), |broken| broken.to_string()));
                     }
                     // The brake works with a broken seal, too; the next start will not.
                     Err(_) => {
-                        report.warnings.extend(broken.map(|broken| format!("the next start is refused: {broken}")))
+                        report.warnings.extend(broken.map(|broken| format!("the next start is refused: {broken}")));
                     }
                 }
                 report.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+                if understood.config().keys.journal != before.config.keys.journal {
+                    report.warnings.push("the journal keys that the files name are taken at the next start".to_owned());
+                }
+                // Last: what was refused changes no key.
+                if report.problems.is_empty()
+                    && let Err(problem) = self.take_seal_keys(understood.config()).await
+                {
+                    report.problems.push(problem);
+                }
                 if report.problems.is_empty() {
+                    report.seal_keys = self.sealer.key_ids();
                     report.to = Some(understood.policy.revision());
                     understood.log_warnings();
                     self.swap(understood.into()).await;
@@ -227,6 +248,7 @@ fn trusts_more(before: &Config, after: &Config) -> bool {
         || text(&before.issuers) != text(&after.issuers)
         || (after.anonymous && !before.anonymous)
         || after.local != before.local
+        || after.keys != before.keys
         || new_servers.iter().any(|(id, facts)| old_servers.get(id) != Some(facts))
 }
 

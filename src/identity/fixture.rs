@@ -149,6 +149,7 @@ pub fn config() -> Config {
             durability: Durability::Fsync,
             shutdown_grace: Duration::from_secs(1),
         },
+        keys: crate::config::KeysConfig::default(),
         quota: QuotaConfig { requests_per_second: 100, requests_burst: 100, calls_in_flight_max: 10, streams_max: 10 },
         issuers: vec![Arc::new(issuer_config()), Arc::new(other)],
         anonymous: false,

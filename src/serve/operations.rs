@@ -57,6 +57,7 @@ impl Operations for Gateway {
             "public_url": now.config.gateway.public_url.as_str(),
             "revision": now.policy.revision(),
             "epoch": self.revocation_epoch(),
+            "keys": { "seal": self.sealer().key_ids() },
             "servers": servers,
         });
         Box::pin(std::future::ready(status))

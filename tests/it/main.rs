@@ -22,6 +22,7 @@ mod extension;
 mod input;
 mod input_legacy;
 mod input_stdio;
+mod keys;
 mod legacy;
 mod list;
 mod messages;

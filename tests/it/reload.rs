@@ -120,3 +120,36 @@ async fn nothing_is_sealed_that_has_a_mistake() {
     assert_eq!(gateway.command(&["check", "--seal"]).status.code(), Some(1));
     assert!(!gateway.state().with_file_name("policies").join("REVISION").exists());
 }
+
+#[tokio::test]
+async fn every_row_that_comes_or_goes_is_printed_and_on_the_record_with_both_revisions() {
+    let (_issuer, _upstream, gateway) = start(DEVELOPERS_MAY).await;
+    let place = gateway.state().parent().unwrap().to_owned();
+    let edit = |name: &str, from: &str, to: &str| {
+        let text = std::fs::read_to_string(place.join(name)).unwrap();
+        assert!(text.contains(from), "{name}: {text}");
+        std::fs::write(place.join(name), text.replace(from, to)).unwrap();
+    };
+    edit("servers.toml", "allow_private = true", "allow_private = true\non_down = \"7m\"");
+    edit("policies/agents.toml", "purpose = \"tests\"", "purpose = \"more tests\"");
+    edit("policies/policy.csv", "group:test/developers", "group:test/operators");
+    edit("policies/policy.csv", "p, role:developer, *, */*, get, -, allow\n", "");
+    std::fs::write(place.join("policies/conditions.toml"), "[small]\nargument = \"amount\"\nat_most = 5\n").unwrap();
+    let output = gateway.command(&["reload", "--allow-widening"]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}");
+    let record = gateway.records("reload").remove(0)["reload"].take();
+    for row in [
+        "+ servers.toml: servers.tools.on_down = \"7m\"",
+        "- policies/agents.toml: agents.assistant.purpose = \"tests\"",
+        "+ policies/agents.toml: agents.assistant.purpose = \"more tests\"",
+        "- policies/policy.csv: g, group:test/developers, role:developer, *",
+        "- role:developer may get */* in every environment",
+        "+ policies/conditions.toml: small.at_most = 5",
+    ] {
+        assert!(said.contains(row), "{row} is not in\n{said}");
+        assert!(record["rows"].as_array().unwrap().iter().any(|recorded| recorded == row), "{row}: {record}");
+    }
+    let revision = |key: &str| record[key].as_str().unwrap()[..12].to_owned();
+    assert!(said.contains(&format!("revision {} -> {}", revision("from"), revision("to"))), "{said}\n{record}");
+}
