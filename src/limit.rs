@@ -492,3 +492,7 @@ pub const LOGS_OPEN_CALLS_MAX: usize = 20_000;
 pub const LOGS_CANDIDATES_MAX: usize = 10;
 /// How long `revoke` waits for a gateway that is just starting or stopping.
 pub const REVOKE_WAIT_MAX: Duration = Duration::from_secs(5);
+/// Directories in directories of a backup; the state directory has two.
+pub const BACKUP_DEPTH_MAX: usize = 8;
+/// Revocations that are shown when the journal does not tell them any more.
+pub const RECONCILE_GAPS_SHOWN_MAX: usize = 100;

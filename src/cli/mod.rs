@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 pub mod ask;
+pub mod backup;
 pub mod call;
 pub mod check;
 pub mod completions;
@@ -23,6 +24,7 @@ pub mod revoke;
 pub mod serve;
 pub mod state;
 pub mod stdio;
+pub mod store;
 pub mod tools;
 pub mod use_it;
 pub mod who;
@@ -84,6 +86,8 @@ enum Command {
     Logs(logs::LogsArguments),
     Revoke(revoke::RevokeArguments),
     Keys(keys::KeysArguments),
+    State(backup::StateArguments),
+    Store(store::StoreArguments),
     Check(check::CheckArguments),
     Explain(ask::ExplainArguments),
     WhoCan(ask::WhoCanArguments),
@@ -131,6 +135,8 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
             in_runtime(async { revoke::run(&arguments, output, &mut anstream::stdout()).await })
         }
         Command::Keys(arguments) => in_runtime(keys::run(&arguments, output)),
+        Command::State(arguments) => in_runtime(backup::run(&arguments, output)),
+        Command::Store(arguments) => in_runtime(store::run(&arguments, output)),
         Command::Check(arguments) => check::run(&arguments, output),
         Command::Explain(arguments) => ask::explain(&arguments, output),
         Command::WhoCan(arguments) => ask::who_can(&arguments, output),

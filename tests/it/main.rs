@@ -13,6 +13,7 @@ mod support;
 
 mod authenticate;
 mod authorize;
+mod backup;
 mod bad_input;
 mod batch;
 mod bridge;
