@@ -152,7 +152,7 @@ mod tests {
     async fn connections_are_spread_evenly_and_each_stays_on_its_lane() {
         let lanes = Lanes::start().unwrap();
         let count = lanes.lanes.len();
-        assert!(count >= 1 && count <= limit::LANES_MAX);
+        assert!((1..=limit::LANES_MAX).contains(&count));
         let (sender, mut seen) = tokio::sync::mpsc::unbounded_channel();
         for _ in 0..2 * count {
             let sender = sender.clone();
