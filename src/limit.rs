@@ -496,3 +496,11 @@ pub const REVOKE_WAIT_MAX: Duration = Duration::from_secs(5);
 pub const BACKUP_DEPTH_MAX: usize = 8;
 /// Revocations that are shown when the journal does not tell them any more.
 pub const RECONCILE_GAPS_SHOWN_MAX: usize = 100;
+/// Decisions that wait to be evaluated under the next policies.
+pub const SHADOW_QUEUE_MAX: usize = 256;
+/// Arguments of a decision that waits so.
+pub const SHADOW_ARGUMENTS_BYTES_MAX: usize = 64 * 1024;
+/// Differences between the policies that are remembered.
+pub const SHADOW_DIFFERENCES_MAX: usize = 1_000;
+/// Callers that are named for one of them.
+pub const SHADOW_WHO_MAX: usize = 20;

@@ -204,6 +204,8 @@ async fn open(snapshot: Snapshot, reloader: Reloader, lanes: Lanes) -> Result<Op
         .await
         .map_err(trouble)?;
 
+    // A mistake in them is logged, and is none of the files that are served.
+    let _problem = gateway.read_next().await;
     tasks.spawn(follow_upstreams(Arc::clone(&gateway)));
     tasks.spawn(housekeeping(Arc::clone(&gateway)));
     if config.gateway.reload == ReloadMode::Watch {

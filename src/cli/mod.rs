@@ -22,6 +22,7 @@ pub mod logs;
 pub mod output;
 pub mod revoke;
 pub mod serve;
+pub mod shadow;
 pub mod state;
 pub mod stdio;
 pub mod store;
@@ -89,6 +90,7 @@ enum Command {
     State(backup::StateArguments),
     Store(store::StoreArguments),
     Check(check::CheckArguments),
+    Shadow(shadow::ShadowArguments),
     Explain(ask::ExplainArguments),
     WhoCan(ask::WhoCanArguments),
     WhatCan(ask::WhatCanArguments),
@@ -138,6 +140,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::State(arguments) => in_runtime(backup::run(&arguments, output)),
         Command::Store(arguments) => in_runtime(store::run(&arguments, output)),
         Command::Check(arguments) => check::run(&arguments, output),
+        Command::Shadow(arguments) => in_runtime(shadow::run(&arguments, output)),
         Command::Explain(arguments) => ask::explain(&arguments, output),
         Command::WhoCan(arguments) => ask::who_can(&arguments, output),
         Command::WhatCan(arguments) => ask::what_can(&arguments, output),

@@ -101,6 +101,14 @@ impl Files {
     pub fn read(&self) -> Result<Understood, Vec<Mistake>> {
         understand(FileSet::read(&self.path)?, &self.overrides)
     }
+
+    /// The same with `policies.next/` in the place of `policies/`, where that exists.
+    ///
+    /// # Errors
+    /// Every mistake that was found.
+    pub fn read_next(&self) -> Result<Option<Understood>, Vec<Mistake>> {
+        FileSet::read_next(&self.path)?.map(|files| understand(files, &self.overrides)).transpose()
+    }
 }
 
 impl From<Understood> for Snapshot {
@@ -176,6 +184,7 @@ impl Gateway {
                 }
             }
         }
+        report.warnings.extend(self.read_next().await);
         report.problems.extend(self.reloader.along.iter().filter_map(|along| along().err()));
         let problem = report.problems.first().map(String::as_str);
         let note = ReloadNote {
@@ -208,6 +217,36 @@ impl Gateway {
         self.catalog.apply(&config);
         self.quotas.reconfigure(&config.quota);
         self.decided_anew();
+    }
+
+    /// Reads `policies.next/` again: decisions are evaluated under it from now on. Answers why not, where it is there
+    /// and cannot be understood; what is in force has nothing to do with that.
+    pub async fn read_next(&self) -> Option<String> {
+        let files = self.reloader.files.clone();
+        let read = tokio::task::spawn_blocking(move || files.read_next()).await;
+        let next = match read {
+            Ok(Ok(next)) => Ok(next.map(|next| next.policy)),
+            Ok(Err(mistakes)) => {
+                let first = mistakes.first().map(ToString::to_string).unwrap_or_default();
+                let more = mistakes.len().saturating_sub(1);
+                let more = if more == 0 { String::new() } else { format!(" (and {more} more)") };
+                Err(format!("the next policies are not evaluated: {first}{more}"))
+            }
+            Err(error) => Err(format!("the next policies are not evaluated: {error}")),
+        };
+        let problem = next.as_ref().err().cloned();
+        problem.iter().for_each(|problem| tracing::warn!("{problem}"));
+        self.shadow.put(next, self.snapshot().policy.revision());
+        problem
+    }
+
+    /// Reads the keys of handles again: whoever comes back with a handle is known by the older ones.
+    async fn take_seal_keys(&self, config: &Config) -> Result<(), String> {
+        // Where the state is does not change while we have it.
+        let state = self.config().gateway.state.clone();
+        let keys = keyfile::load(&config.keys.seal, &state, "seal").await.map_err(|error| error.to_string())?;
+        let keys = keys.iter().map(|key| key.expose_secret().as_bytes());
+        self.sealer.replace(keys).map_err(|error| error.to_string())
     }
 
     /// Tells open streams that decisions may have changed.

@@ -46,6 +46,10 @@ pub struct Metrics {
     pub journal_wait_seconds: Histogram,
     /// Lines that found no place in the queue.
     pub journal_dropped: Counter,
+    /// Decisions that the next policies would make otherwise.
+    pub shadow_differences: Family<ChangeLabels, Counter>,
+    /// Decisions that were not evaluated under the next policies.
+    pub shadow_dropped: Counter,
     /// The revocation epoch that is in force.
     pub revocation_epoch: Gauge<u64, AtomicU64>,
 }
@@ -73,6 +77,13 @@ pub struct ServerLabels {
 pub struct ReasonLabels {
     /// The reason.
     pub reason: ReasonLabel,
+}
+
+/// Labels of a decision that would change.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ChangeLabels {
+    /// `newly_allowed` or `newly_refused`.
+    pub change: &'static str,
 }
 
 /// An upstream as a label.
@@ -111,6 +122,8 @@ impl Metrics {
             journal_batch_lines: Histogram::new([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 1024.0]),
             journal_wait_seconds: short_buckets(),
             journal_dropped: Counter::default(),
+            shadow_differences: Family::default(),
+            shadow_dropped: Counter::default(),
             revocation_epoch: Gauge::default(),
             registry: Registry::default(),
         };
@@ -126,6 +139,8 @@ impl Metrics {
         registry.register("journal_batch_lines", "lines of one write", m.journal_batch_lines.clone());
         registry.register("journal_wait_seconds", "wait of an intent until it is safe", m.journal_wait_seconds.clone());
         registry.register("journal_dropped_lines", "lines without a place in the queue", m.journal_dropped.clone());
+        registry.register("shadow_differences", "decisions that policies.next changes", m.shadow_differences.clone());
+        registry.register("shadow_dropped", "decisions that policies.next was not asked", m.shadow_dropped.clone());
         registry.register("revocation_epoch", "the revocation epoch in force", m.revocation_epoch.clone());
         Arc::new(Self { registry, ..metrics })
     }
@@ -133,6 +148,11 @@ impl Metrics {
     /// Counts one request that was not forwarded.
     pub fn refused(&self, reason: Reason) {
         self.refusals.get_or_create(&ReasonLabels { reason: ReasonLabel(reason) }).inc();
+    }
+
+    /// Counts one decision that the next policies would make otherwise.
+    pub fn shadow_differed(&self, change: &'static str) {
+        self.shadow_differences.get_or_create(&ChangeLabels { change }).inc();
     }
 
     /// Counts one forwarded leg that ended.

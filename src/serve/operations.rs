@@ -4,7 +4,7 @@ use futures_util::future::BoxFuture;
 use serde_json::json;
 
 use crate::control::{Operations, Readiness, ReadinessCheck};
-use crate::gateway::{Gateway, ReloadOrder, ReloadReport};
+use crate::gateway::{Gateway, ReloadOrder, ReloadReport, ShadowReport};
 use crate::identity::described::Described;
 use crate::identity::revoked::{Revocation, RevocationStore as _};
 use crate::ids::RevocationEpoch;
@@ -61,6 +61,10 @@ impl Operations for Gateway {
             "servers": servers,
         });
         Box::pin(std::future::ready(status))
+    }
+
+    fn shadow(&self) -> ShadowReport {
+        Self::shadow(self)
     }
 
     fn ready(&self) -> BoxFuture<'_, Readiness> {

@@ -33,6 +33,7 @@ mod operate;
 mod record;
 mod reload;
 mod revoke;
+mod shadow;
 mod standalone;
 mod stdio;
 mod streams;
