@@ -9,12 +9,14 @@ use std::time::Duration;
 mod bridge;
 mod demo;
 mod input;
+mod state;
 mod streams;
 mod tasks;
 
 pub use bridge::*;
 pub use demo::*;
 pub use input::*;
+pub use state::*;
 pub use streams::*;
 pub use tasks::*;
 
@@ -113,10 +115,6 @@ pub const FORWARDED_HOPS_MAX: usize = 32;
 /// What a stream of a caller whose access was taken back has to end by itself, before it is cut; and what it then
 /// has to be wound up. Both together are well under the second that is promised.
 pub const STREAM_FAREWELL: Duration = Duration::from_millis(250);
-/// Keys of one purpose: the one that writes, and older ones that are still read.
-pub const KEYS_MAX: usize = 32;
-/// How long a key that seals no more is read: sessions end after a day, and few servers keep a task for a week.
-pub const SEAL_KEY_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 /// A sealed handle as text; a legacy session with its client's capabilities is the largest.
 pub const HANDLE_BYTES_MAX: usize = 4 * 1024;
 /// A legacy session ends after this; clients then initialize again.
@@ -492,15 +490,3 @@ pub const LOGS_OPEN_CALLS_MAX: usize = 20_000;
 pub const LOGS_CANDIDATES_MAX: usize = 10;
 /// How long `revoke` waits for a gateway that is just starting or stopping.
 pub const REVOKE_WAIT_MAX: Duration = Duration::from_secs(5);
-/// Directories in directories of a backup; the state directory has two.
-pub const BACKUP_DEPTH_MAX: usize = 8;
-/// Revocations that are shown when the journal does not tell them any more.
-pub const RECONCILE_GAPS_SHOWN_MAX: usize = 100;
-/// Decisions that wait to be evaluated under the next policies.
-pub const SHADOW_QUEUE_MAX: usize = 256;
-/// Arguments of a decision that waits so.
-pub const SHADOW_ARGUMENTS_BYTES_MAX: usize = 64 * 1024;
-/// Differences between the policies that are remembered.
-pub const SHADOW_DIFFERENCES_MAX: usize = 1_000;
-/// Callers that are named for one of them.
-pub const SHADOW_WHO_MAX: usize = 20;
