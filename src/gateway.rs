@@ -12,12 +12,13 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 mod reload;
+mod shadow;
 mod source;
 pub mod understand;
 
 pub use crate::call::Endpoint;
 use crate::catalog::{Catalog, Target, View, Viewer};
-use crate::config::{Config, ServerConfig};
+use crate::config::{Config, FileSet, ServerConfig};
 use crate::delegate::{Delegate, Recheck, server_revision};
 use crate::guard::Quotas;
 use crate::identity::revoked::RevocationStore as _;
@@ -32,6 +33,8 @@ use crate::upstream::Upstreams;
 use crate::wire::handle::Sealer;
 use crate::wire::{Askable, Json};
 pub use reload::{Along, Files, ReloadOrder, ReloadReport, Reloader, watch_files};
+use shadow::Shadow;
+pub use shadow::{Change, ShadowDifference, ShadowReport};
 use source::UpstreamSource;
 
 /// One configuration with the policy that was built for it.
@@ -41,6 +44,8 @@ pub struct Snapshot {
     pub config: Arc<Config>,
     /// Who may do what.
     pub policy: Policy,
+    /// The files that both were read from: what the next ones are compared with.
+    pub(crate) files: Arc<FileSet>,
     /// Under which settings `identity` verifies callers for it.
     pub(crate) identity_revision: u64,
 }
@@ -68,6 +73,7 @@ pub struct Gateway {
     /// Moves with every reload and revocation.
     decisions: watch::Sender<u64>,
     reloader: Reloader,
+    shadow: Arc<Shadow>,
 }
 
 /// The rooms that a gateway is wired from.
@@ -106,6 +112,7 @@ impl Gateway {
             upstreams: Arc::clone(&parts.upstreams),
         };
         let catalog = Catalog::new(Arc::new(source));
+        let shadow = Shadow::start(Arc::clone(parts.journal.metrics()), parts.stopping.clone());
         catalog.apply(&config);
         Arc::new(Self {
             live,
@@ -121,6 +128,7 @@ impl Gateway {
             stopping: parts.stopping,
             decisions: watch::Sender::new(0),
             reloader: parts.reloader,
+            shadow,
         })
     }
 
@@ -180,7 +188,11 @@ impl Gateway {
         {
             return Err(Denied::before_rules(refusal, caller.clone(), target, now.policy.revision()));
         }
-        now.policy.authorize(caller.clone(), target, arguments_of(arguments), jiff::Timestamp::now())
+        let decided = now.policy.authorize(caller.clone(), target, arguments_of(arguments), jiff::Timestamp::now());
+        if self.shadow.is_on() {
+            self.shadow.decided(&decided, arguments, false);
+        }
+        decided
     }
 
     /// Decides under the snapshot in force whether a task of a tool may be followed.
@@ -194,7 +206,11 @@ impl Gateway {
         {
             return Err(Denied::before_rules(refusal, caller.clone(), target, now.policy.revision()));
         }
-        now.policy.authorize_following(caller.clone(), target)
+        let decided = now.policy.authorize_following(caller.clone(), target);
+        if self.shadow.is_on() {
+            self.shadow.decided(&decided, None, true);
+        }
+        decided
     }
 
     /// What of `declared` a server may ask this caller under the snapshot in force.
@@ -266,6 +282,12 @@ impl Gateway {
         self.live.revocations.replace(epoch, held);
         self.decided_anew();
         Ok(())
+    }
+
+    /// What the files in `policies.next/` would decide otherwise, as far as it was seen.
+    #[must_use]
+    pub fn shadow(&self) -> ShadowReport {
+        self.shadow.report()
     }
 
     /// The epoch of the revocations in force.

@@ -10,6 +10,7 @@ mod bridge;
 mod demo;
 mod input;
 mod record;
+mod state;
 mod streams;
 mod tasks;
 
@@ -17,6 +18,7 @@ pub use bridge::*;
 pub use demo::*;
 pub use input::*;
 pub use record::*;
+pub use state::*;
 pub use streams::*;
 pub use tasks::*;
 

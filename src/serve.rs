@@ -137,6 +137,9 @@ pub async fn start_standalone(options: Options) -> Result<Standalone, StartError
 fn understood(options: Options) -> Result<(Files, Snapshot), StartError> {
     let files = Files { path: options.file, overrides: options.overrides };
     let understood = files.read().map_err(StartError::Mistakes)?;
+    if let Some(mistake) = understood.loaded.files.seal_mistake() {
+        return Err(StartError::Mistakes(vec![mistake]));
+    }
     understood.log_warnings();
     let failed = understood.policy.run_tests().failed;
     if !failed.is_empty() {
@@ -154,13 +157,14 @@ async fn open(snapshot: Snapshot, reloader: Reloader, lanes: Lanes) -> Result<Op
     let control = Control::bind(state.path()).map_err(trouble)?;
     let store = Store::open(&state).await.map_err(trouble)?;
     let replica = store.replica().await.map_err(trouble)?;
-    let sealer = Arc::new(sealer(&state)?);
+    let sealer = Arc::new(sealer(&config).await?);
+    tracing::info!(keys = ?sealer.key_ids(), "handles are sealed with the first key, all are read");
     let metrics = Metrics::new();
     let (journal, recovered) = Journal::start(JournalSettings {
         state: state.path(),
         replica,
         durability: config.gateway.durability,
-        key: JournalKey::open(state.path()).map_err(trouble)?,
+        key: journal_key(&config).await?,
         metrics,
         keeping: Some(Keeping {
             config: config.record.clone(),
@@ -205,6 +209,8 @@ async fn open(snapshot: Snapshot, reloader: Reloader, lanes: Lanes) -> Result<Op
         .await
         .map_err(trouble)?;
 
+    // A mistake in them is logged, and is none of the files that are served.
+    let _problem = gateway.read_next().await;
     tasks.spawn(follow_upstreams(Arc::clone(&gateway)));
     tasks.spawn(follow_executables(Arc::clone(&gateway)));
     tasks.spawn(housekeeping(Arc::clone(&gateway)));
@@ -366,10 +372,16 @@ fn keep_to_ourselves() -> Result<(), StartError> {
     Ok(())
 }
 
-fn sealer(state: &StateDirectory) -> Result<Sealer, StartError> {
-    let secrets = keyfile::read_or_make(state.path(), "seal").map_err(trouble)?;
+async fn sealer(config: &Config) -> Result<Sealer, StartError> {
+    let secrets = keyfile::load(&config.keys.seal, &config.gateway.state, "seal").await.map_err(trouble)?;
     let secrets: Vec<&[u8]> = secrets.iter().map(|secret| secret.expose_secret().as_bytes()).collect();
     Sealer::new(secrets).map_err(trouble)
+}
+
+async fn journal_key(config: &Config) -> Result<JournalKey, StartError> {
+    let secrets = keyfile::load(&config.keys.journal, &config.gateway.state, "journal").await.map_err(trouble)?;
+    let key = secrets.first().and_then(JournalKey::from_hex);
+    key.ok_or_else(|| trouble("the journal key cannot be derived"))
 }
 
 fn trouble(error: impl std::fmt::Display) -> StartError {

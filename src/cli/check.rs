@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::Ending;
 use super::files::{Files, Understood};
-use super::output::{BAD, GOOD, Output, QUIET, STRONG, WARNING, complain, list};
+use super::output::{BAD, GOOD, Output, QUIET, STRONG, WARNING, complain, list, trouble};
 use crate::config::{Config, Mistake, TransportConfig};
 use crate::policy::TestReport;
 
@@ -19,6 +19,7 @@ Examples:
   bailiwick check --standalone         the files as `bailiwick stdio --standalone` would load them
   bailiwick check --coverage           also: which rules no test of policies/tests.toml decides
   bailiwick check --strict --json      for CI: warnings count, and the answer is JSON
+  bailiwick check --seal               for CI, after the review: writes policies/REVISION
 
 Mistakes are printed as FILE:LINE:COLUMN: WHAT, all of them at once.";
 
@@ -43,6 +44,9 @@ pub struct CheckArguments {
     /// Count warnings as mistakes
     #[arg(long)]
     strict: bool,
+    /// Write policies/REVISION if there are no mistakes: a reload loads a sealed set although it allows more
+    #[arg(long, conflicts_with_all = ["demo", "standalone"])]
+    seal: bool,
 }
 
 #[derive(Serialize)]
@@ -54,6 +58,9 @@ struct Answer<'a> {
     tests: Option<&'a TestReport>,
     #[serde(skip_serializing_if = "Option::is_none")]
     revision: Option<String>,
+    /// The file that seals the revision now, where one was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sealed: Option<String>,
 }
 
 /// Checks, prints, and says how it ended.
@@ -65,6 +72,14 @@ pub fn run(arguments: &CheckArguments, output: Output) -> Ending {
         (_, true) => files.as_standalone(),
         _ => files.as_served(),
     };
+    // A start refuses them; a new seal replaces the one that does not fit.
+    let understood = match understood {
+        Ok(understood) if !arguments.seal => match understood.loaded.files.seal_mistake() {
+            Some(mistake) => Err(vec![mistake]),
+            None => Ok(understood),
+        },
+        other => other,
+    };
     let report = understood.as_ref().ok().map(|understood| understood.policy.run_tests());
     let (mistakes, warnings, understood) = match &understood {
         Ok(understood) => (&[] as &[Mistake], understood.warnings.as_slice(), Some(understood)),
@@ -74,15 +89,25 @@ pub fn run(arguments: &CheckArguments, output: Output) -> Ending {
         report.as_ref().is_none_or(|report| report.is_passed() && (report.is_covered() || !arguments.coverage));
     let ok = mistakes.is_empty() && (warnings.is_empty() || !arguments.strict) && tested;
     let revision = understood.map(|understood| understood.loaded.files.revision().to_string());
+    let sealed =
+        match understood.filter(|_| ok && arguments.seal).map(|understood| understood.loaded.files.write_seal()) {
+            Some(Ok(path)) => Some(path.display().to_string()),
+            Some(Err(error)) => {
+                trouble(format_args!("policies/REVISION cannot be written: {error}"));
+                return Ending::Trouble;
+            }
+            None => None,
+        };
     if output.json {
-        output.result(&Answer { ok, mistakes, warnings, tests: report.as_ref(), revision }, "");
+        output.result(&Answer { ok, mistakes, warnings, tests: report.as_ref(), revision, sealed }, "");
     } else {
         complain(list(mistakes, "", BAD));
         complain(list(warnings, "warning: ", WARNING));
         match (understood, &report) {
             (Some(understood), Some(report)) => {
                 complain(failures(report, arguments.coverage, understood));
-                output.result(&(), summary(understood, report));
+                let sealed = sealed.map(|path| format!("{GOOD}sealed{GOOD:#}  {path}\n")).unwrap_or_default();
+                output.result(&(), summary(understood, report) + sealed.as_str());
             }
             _ => complain(count(mistakes.len(), !arguments.demo && !arguments.standalone && files.as_demo().is_ok())),
         }

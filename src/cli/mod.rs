@@ -10,19 +10,23 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 pub mod ask;
 pub mod audit;
+pub mod backup;
 pub mod call;
 pub mod check;
 pub mod completions;
 pub mod connect;
 pub mod demo;
 pub mod files;
+pub mod keys;
 pub mod login;
 pub mod logs;
 pub mod output;
 pub mod revoke;
 pub mod serve;
+pub mod shadow;
 pub mod state;
 pub mod stdio;
+pub mod store;
 pub mod tools;
 pub mod use_it;
 pub mod who;
@@ -84,7 +88,11 @@ enum Command {
     Logs(logs::LogsArguments),
     Audit(audit::AuditArguments),
     Revoke(revoke::RevokeArguments),
+    Keys(keys::KeysArguments),
+    State(backup::StateArguments),
+    Store(store::StoreArguments),
     Check(check::CheckArguments),
+    Shadow(shadow::ShadowArguments),
     Explain(ask::ExplainArguments),
     WhoCan(ask::WhoCanArguments),
     WhatCan(ask::WhatCanArguments),
@@ -131,7 +139,11 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Revoke(arguments) => {
             in_runtime(async { revoke::run(&arguments, output, &mut anstream::stdout()).await })
         }
+        Command::Keys(arguments) => in_runtime(keys::run(&arguments, output)),
+        Command::State(arguments) => in_runtime(backup::run(&arguments, output)),
+        Command::Store(arguments) => in_runtime(store::run(&arguments, output)),
         Command::Check(arguments) => check::run(&arguments, output),
+        Command::Shadow(arguments) => in_runtime(shadow::run(&arguments, output)),
         Command::Explain(arguments) => ask::explain(&arguments, output),
         Command::WhoCan(arguments) => ask::who_can(&arguments, output),
         Command::WhatCan(arguments) => ask::what_can(&arguments, output),

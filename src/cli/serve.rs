@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::Ending;
 use super::files::Files;
-use super::output::{BAD, GOOD, Output, complain, list, trouble};
+use super::output::{BAD, GOOD, Output, WARNING, complain, list, trouble};
 use super::state::State;
 use crate::config::Overrides;
 use crate::control;
@@ -53,6 +53,7 @@ const RELOAD_EXAMPLES: &str = "\
 Examples:
   bailiwick reload                    check the files, show what changes, swap them in
   bailiwick reload --allow-widening   also when more becomes allowed than before
+  bailiwick check --seal              or: seal the reviewed files, then reload
 
 A set of files with a mistake never replaces the one that is served.";
 
@@ -172,9 +173,15 @@ fn told(report: &ReloadReport) -> String {
     lines("+", GOOD, &report.added);
     lines("-", BAD, &report.removed);
     lines("!", BAD, &report.problems);
-    match (&report.to, report.problems.is_empty()) {
-        (Some(revision), true) => text.push_str(&format!("reloaded: revision {}\n", revision.0.short())),
-        _ => text.push_str("nothing was changed\n"),
+    lines("!", WARNING, &report.warnings);
+    let before = report.from.map(|revision| revision.0.short()).unwrap_or_default();
+    match report.to {
+        Some(after) if report.from == Some(after) => text.push_str(&format!("reloaded: still revision {before}\n")),
+        Some(after) => text.push_str(&format!("reloaded: revision {before} -> {}\n", after.0.short())),
+        None => text.push_str(&format!("nothing was changed: still revision {before}\n")),
+    }
+    if let Some((first, others)) = report.seal_keys.split_first() {
+        text.push_str(&format!("handles are sealed with key {first}, {} more read\n", others.len()));
     }
     text
 }

@@ -39,6 +39,15 @@ impl State {
         };
         Ok(file.parent().map_or_else(|| PathBuf::from(state), |base| base.join(state)))
     }
+
+    /// Whether the files name keys of this purpose, so that the state directory's are not used.
+    #[must_use]
+    pub fn names_keys(&self, purpose: &str) -> bool {
+        let text = std::fs::read_to_string(&self.files.config).unwrap_or_default();
+        let table = toml::de::DeTable::parse_recoverable(&text).0;
+        let keys = table.get_ref().get("keys").and_then(|keys| keys.get_ref().get(purpose));
+        keys.and_then(|keys| keys.get_ref().as_array()).is_some_and(|keys| !keys.is_empty())
+    }
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ mod command;
 mod credential;
 mod gateway;
 mod issuer;
+mod key;
 mod local;
 mod process;
 mod record;
@@ -129,7 +130,7 @@ fn read_top(mut top: Table<'_, '_>, file: &Path, base: &Path, overrides: &Overri
     let gateway_table = top.table_or_empty("gateway", &keys::GATEWAY).filter(|_| written);
     let gateway = gateway_table.and_then(|table| gateway::read(table, base, overrides));
     let record = top.table_or_empty("record", &keys::RECORD).and_then(|table| record::read(table, base));
-    let keys = top.table_or_empty("keys", &keys::KEYS).and_then(record::read_keys);
+    let keys = top.table_or_empty("keys", &keys::KEYS).and_then(|table| key::read(table, base));
     let quota = top.table_or_empty("limits", &keys::LIMITS).and_then(gateway::read_quota);
     let anonymous = top.table("anonymous", &keys::ANONYMOUS).is_some_and(|mut table| {
         let enabled = table.at::<bool>("enabled");

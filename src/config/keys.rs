@@ -129,7 +129,14 @@ pub const RECORD: Section = servers(
 );
 
 /// `[keys]`.
-pub const KEYS: Section = servers("[keys]", &[defaulted("checkpoint", "list of secret references", "[]")]);
+pub const KEYS: Section = servers(
+    "[keys]",
+    &[
+        defaulted("seal", "list of secret references", "[]"),
+        defaulted("journal", "list of secret references", "[]"),
+        defaulted("checkpoint", "list of secret references", "[]"),
+    ],
+);
 
 /// `[limits]`.
 pub const LIMITS: Section = servers(

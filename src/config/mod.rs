@@ -23,6 +23,10 @@ pub mod mistake;
 pub mod net;
 pub mod process;
 mod reader;
+pub mod record;
+pub mod replace;
+pub mod rows;
+pub mod seal;
 pub mod secret;
 pub mod set;
 
@@ -30,6 +34,9 @@ pub use load::{Loaded, Overrides, issuer_with_defaults, load, load_set, load_wit
 pub use mistake::Mistake;
 pub use net::Network;
 pub use process::ProcessConfig;
+pub use record::{KeysConfig, RecordConfig, SinkConfig};
+pub use rows::ChangedRows;
+pub use seal::Seal;
 pub use secret::SecretReference;
 pub use set::FileSet;
 
@@ -147,62 +154,6 @@ pub enum Durability {
     Fsync,
     /// In the page cache: survives our own death but not the machine's.
     Os,
-}
-
-/// `[record]`: how the record is signed and kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RecordConfig {
-    /// How often a checkpoint is signed, if something was written.
-    pub checkpoint_interval: Duration,
-    /// A segment is closed beyond this.
-    pub segment_bytes: u64,
-    /// Where checkpoints are sent.
-    pub sinks: Vec<SinkConfig>,
-    /// A segment whose first record is older than this is closed with the next one.
-    pub segment_age: Duration,
-    /// Whether closed segments are compressed.
-    pub compress: bool,
-    /// Segments that are older than this are removed.
-    pub keep_age: Option<Duration>,
-    /// The oldest segments are removed when there are more bytes than this.
-    pub keep_bytes: Option<u64>,
-    /// Room that is held back for the last words.
-    pub reserve_bytes: u64,
-}
-
-/// `[keys]`: keys that the gateway does not make for itself.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct KeysConfig {
-    /// Keys of checkpoints, 64 hexadecimal digits each: the first signs, all are believed. Its own where there is none.
-    pub checkpoint: Vec<SecretReference>,
-}
-
-/// A place that checkpoints are sent to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SinkConfig {
-    /// `file:PATH`: a file that they are added to.
-    File(PathBuf),
-    /// `syslog:PATH`: the socket of a log on this machine.
-    Syslog(PathBuf),
-    /// `syslog:ADDRESS:PORT`: a log elsewhere, over UDP.
-    SyslogUdp(SocketAddr),
-}
-
-#[cfg(test)]
-impl RecordConfig {
-    /// Nothing special.
-    pub(crate) const fn fixture() -> Self {
-        Self {
-            checkpoint_interval: Duration::from_secs(60),
-            segment_bytes: crate::limit::JOURNAL_SEGMENT_BYTES_MAX,
-            sinks: Vec::new(),
-            segment_age: Duration::from_secs(86_400),
-            compress: false,
-            keep_age: None,
-            keep_bytes: None,
-            reserve_bytes: 64 * 1024,
-        }
-    }
 }
 
 /// `[limits]`: what one principal may use at once.

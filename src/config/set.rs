@@ -15,11 +15,15 @@ use std::time::SystemTime;
 use super::Mistake;
 use super::file::policies_path;
 use super::mistake::did_you_mean;
+use super::seal::Written;
 use crate::ids::{Digest, PolicyRevision};
 use crate::limit;
 
 /// The name of the gateway's own file in a set; policy files have their path below `policies/`.
 pub const SERVERS_FILE: &str = "servers.toml";
+
+/// What the directory of the next policies has at the end of its name.
+const NEXT: &str = ".next";
 
 /// The policy files that exist, apart from `servers/NAME.csv`.
 const POLICY_FILES: [&str; 8] = [
@@ -40,6 +44,7 @@ pub struct FileSet {
     policies: PathBuf,
     files: BTreeMap<String, Vec<u8>>,
     digest: Digest,
+    pub(super) written_seal: Written,
 }
 
 impl FileSet {
@@ -48,16 +53,31 @@ impl FileSet {
     /// # Errors
     /// What is missing, too large, writable by others, misnamed, or does not stop changing.
     pub fn read(servers: &Path) -> Result<Self, Vec<Mistake>> {
-        let (mut before, mut newest) = Self::read_once(servers)?;
+        Self::read_twice(servers, "")
+    }
+
+    /// The same with the directory beside the policies whose name ends in `.next` in their place, if there is one.
+    ///
+    /// # Errors
+    /// As [`FileSet::read`].
+    pub fn read_next(servers: &Path) -> Result<Option<Self>, Vec<Mistake>> {
+        let text = read_file(servers).map(|(bytes, _)| String::from_utf8_lossy(&bytes).into_owned());
+        let there = text.is_ok_and(|text| policies_of(servers, &text, NEXT).is_dir());
+        if there { Self::read_twice(servers, NEXT).map(Some) } else { Ok(None) }
+    }
+
+    fn read_twice(servers: &Path, suffix: &str) -> Result<Self, Vec<Mistake>> {
+        let (mut before, mut newest) = Self::read_once(servers, suffix)?;
         for _ in 1..limit::CONFIG_READS_MAX {
             // Something was written a moment ago: its writer may not have finished.
             if newest.is_some_and(|newest| newest.elapsed().is_ok_and(|age| age < limit::CONFIG_READ_PAUSE)) {
                 std::thread::sleep(limit::CONFIG_READ_PAUSE);
             }
-            let (after, newer) = Self::read_once(servers)?;
+            let (after, newer) = Self::read_once(servers, suffix)?;
             // Two readings may both have met a file that was just emptied to be written anew: equal bytes alone do
             // not say that nobody writes.
-            if after.digest == before.digest && newer == newest {
+            let same = (after.digest, &after.written_seal) == (before.digest, &before.written_seal);
+            if same && newer == newest {
                 return Ok(after);
             }
             (before, newest) = (after, newer);
@@ -67,13 +87,12 @@ impl FileSet {
     }
 
     /// One pass, and when the youngest file was written.
-    fn read_once(servers: &Path) -> Result<(Self, Option<SystemTime>), Vec<Mistake>> {
+    fn read_once(servers: &Path, suffix: &str) -> Result<(Self, Option<SystemTime>), Vec<Mistake>> {
         let mut reading = Reading::default();
-        let base = servers.parent().unwrap_or(Path::new(""));
         reading.check_directory(&directory_of(servers));
         reading.file(SERVERS_FILE.to_owned(), servers);
         let text = reading.files.get(SERVERS_FILE).map(|bytes| String::from_utf8_lossy(bytes).into_owned());
-        let policies = base.join(policies_path(text.as_deref().unwrap_or("")));
+        let policies = policies_of(servers, text.as_deref().unwrap_or(""), suffix);
         // Without `servers.toml` nobody knows where the policies are.
         if text.is_some() {
             reading.policies(&policies);
@@ -84,14 +103,21 @@ impl FileSet {
         let parts: Vec<&[u8]> =
             reading.files.iter().flat_map(|(name, bytes)| [name.as_bytes(), bytes.as_slice()]).collect();
         let digest = Digest::of("bailiwick/files/v1", &parts);
+        let written_seal = Written::read(&policies, |path| read_file(path).map(|(bytes, _)| bytes));
         let (files, newest) = (reading.files, reading.newest);
-        Ok((Self { servers: servers.to_owned(), policies, digest, files }, newest))
+        Ok((Self { servers: servers.to_owned(), policies, digest, files, written_seal }, newest))
     }
 
     /// The directory that relative paths in `servers.toml` start from.
     #[must_use]
     pub fn base(&self) -> &Path {
         self.servers.parent().unwrap_or(Path::new(""))
+    }
+
+    /// The directory of the policies.
+    #[must_use]
+    pub fn policies(&self) -> &Path {
+        &self.policies
     }
 
     /// The digest of all files: what `REVISION` seals and a reload compares.
@@ -104,6 +130,11 @@ impl FileSet {
     #[must_use]
     pub const fn revision(&self) -> PolicyRevision {
         PolicyRevision(self.digest)
+    }
+
+    /// Every file of the set: its name, and its bytes.
+    pub(super) fn files(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.files.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice()))
     }
 
     /// The policy files, by their path below the policies' directory: `policy.csv`, `servers/notes.csv`.
@@ -141,6 +172,12 @@ impl FileSet {
             vec![Mistake::at(self.shown(name), &text, text.len(), "this is not UTF-8: save the file as UTF-8")]
         })
     }
+}
+
+/// Where the policies are that `servers.toml` names, or those beside them with this at the end of the name.
+fn policies_of(servers: &Path, text: &str, suffix: &str) -> PathBuf {
+    let named = policies_path(text);
+    servers.parent().unwrap_or(Path::new("")).join(format!("{}{suffix}", named.trim_end_matches('/')))
 }
 
 fn directory_of(file: &Path) -> PathBuf {

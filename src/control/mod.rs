@@ -123,6 +123,7 @@ fn router(operations: Arc<dyn Operations>) -> Router {
         .route("/revocations", get(revocations))
         .route("/reload", post(reload))
         .route("/status", get(status))
+        .route("/shadow", get(shadow))
         .route("/metrics", get(scrape))
         .route("/readyz", get(ready))
         .with_state(operations)
@@ -181,6 +182,10 @@ async fn reload(
 
 async fn status(State(operations): Shared) -> Response {
     Json(operations.status().await).into_response()
+}
+
+async fn shadow(State(operations): Shared) -> Response {
+    Json(operations.shadow()).into_response()
 }
 
 async fn scrape(State(operations): Shared) -> Response {

@@ -6,7 +6,7 @@
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
-use crate::gateway::{ReloadOrder, ReloadReport};
+use crate::gateway::{ReloadOrder, ReloadReport, ShadowReport};
 use crate::identity::described::Described;
 use crate::identity::revoked::{Revocation, RevocationMode};
 use crate::ids::RevocationEpoch;
@@ -27,6 +27,10 @@ pub trait Operations: Send + Sync + 'static {
     fn status(&self) -> BoxFuture<'_, serde_json::Value>;
     /// Whether it can serve, and what is in the way.
     fn ready(&self) -> BoxFuture<'_, Readiness>;
+    /// What the next policies would decide otherwise; nothing where there are none.
+    fn shadow(&self) -> ShadowReport {
+        ShadowReport::default()
+    }
     /// The metrics as text.
     fn metrics(&self) -> String;
 }

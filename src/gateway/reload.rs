@@ -7,17 +7,19 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
 
 use super::understand::{Understood, understand};
 use super::{Gateway, Snapshot};
-use crate::config::{AgentState, Config, FileSet, Mistake, Overrides, ServerConfig};
+use crate::config::{AgentState, Config, FileSet, Loaded, Mistake, Overrides, Seal, ServerConfig, keyfile};
 use crate::identity::Identity;
 use crate::ids::{PolicyRevision, ServerId};
 use crate::limit;
 use crate::outcome::Failure;
 use crate::policy::{Difference, FailedTest};
 use crate::record::event::ReloadNote;
+use crate::record::redact;
 
 /// How a reload is ordered.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +43,13 @@ pub struct ReloadReport {
     pub removed: Vec<String>,
     /// Mistakes as `file:line:column: what, what instead`; or why widening was refused.
     pub problems: Vec<String>,
+    /// What should be looked at, although it was loaded.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+    /// The names of the keys that handles are sealed with now, the one that writes first; empty where nothing was
+    /// loaded.
+    #[serde(default)]
+    pub seal_keys: Vec<String>,
 }
 
 /// Where a gateway's files are, and what was added to them in memory.
@@ -73,8 +82,12 @@ struct Judged {
 
 impl Judged {
     fn new(before: &Snapshot, understood: Understood) -> Self {
-        let difference = before.policy.difference(&understood.policy);
-        let widens = difference.widens || trusts_more(&before.config, understood.config());
+        let mut difference = before.policy.difference(&understood.policy);
+        let rows = before.files.changed_rows(&understood.loaded.files);
+        let widens = difference.widens || trusts_more(&before.config, understood.config()) || rows.runs_something_else;
+        let shown = |rows: Vec<String>| rows.into_iter().map(|row| redact::secrets(&row).into_owned());
+        difference.added.extend(shown(rows.added));
+        difference.removed.extend(shown(rows.removed));
         let failed = understood.policy.run_tests().failed;
         Self { understood, difference, widens, failed }
     }
@@ -88,12 +101,21 @@ impl Files {
     pub fn read(&self) -> Result<Understood, Vec<Mistake>> {
         understand(FileSet::read(&self.path)?, &self.overrides)
     }
+
+    /// The same with `policies.next/` in the place of `policies/`, where that exists.
+    ///
+    /// # Errors
+    /// Every mistake that was found.
+    pub fn read_next(&self) -> Result<Option<Understood>, Vec<Mistake>> {
+        FileSet::read_next(&self.path)?.map(|files| understand(files, &self.overrides)).transpose()
+    }
 }
 
 impl From<Understood> for Snapshot {
     fn from(understood: Understood) -> Self {
         let identity_revision = Identity::FIRST_REVISION;
-        Self { config: Arc::new(understood.loaded.config), policy: understood.policy, identity_revision }
+        let Loaded { config, files, .. } = understood.loaded;
+        Self { config: Arc::new(config), policy: understood.policy, files: Arc::new(files), identity_revision }
     }
 }
 
@@ -128,23 +150,41 @@ impl Gateway {
                 for failed in failed {
                     // At three in the morning the brake must work: what only narrows may break expected allows.
                     if failed.expected_allow && !widens {
-                        tracing::warn!("expected to be allowed, and is not any more: {failed}");
+                        report.warnings.push(format!("expected to be allowed, and is not any more: {failed}"));
                     } else {
                         report.problems.push(failed.to_string());
                     }
                 }
-                if widens && !order.allow_widening {
-                    let problem =
-                        "somebody may do more afterwards: look at the rows, then reload with --allow-widening";
-                    report.problems.push(problem.to_owned());
+                let (seal, broken) = (understood.loaded.files.seal(), understood.loaded.files.seal_mistake());
+                match may_widen(seal, order) {
+                    Ok(()) => {}
+                    Err(why) if widens => {
+                        report.problems.push(broken.map_or(why.to_owned(), |broken| broken.to_string()));
+                    }
+                    // The brake works with a broken seal, too; the next start will not.
+                    Err(_) => {
+                        report.warnings.extend(broken.map(|broken| format!("the next start is refused: {broken}")));
+                    }
+                }
+                report.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+                if understood.config().keys.journal != before.config.keys.journal {
+                    report.warnings.push("the journal keys that the files name are taken at the next start".to_owned());
+                }
+                // Last: what was refused changes no key.
+                if report.problems.is_empty()
+                    && let Err(problem) = self.take_seal_keys(understood.config()).await
+                {
+                    report.problems.push(problem);
                 }
                 if report.problems.is_empty() {
+                    report.seal_keys = self.sealer.key_ids();
                     report.to = Some(understood.policy.revision());
                     understood.log_warnings();
                     self.swap(understood.into()).await;
                 }
             }
         }
+        report.warnings.extend(self.read_next().await);
         report.problems.extend(self.reloader.along.iter().filter_map(|along| along().err()));
         let problem = report.problems.first().map(String::as_str);
         let note = ReloadNote {
@@ -179,9 +219,50 @@ impl Gateway {
         self.decided_anew();
     }
 
+    /// Reads `policies.next/` again: decisions are evaluated under it from now on. Answers why not, where it is there
+    /// and cannot be understood; what is in force has nothing to do with that.
+    pub async fn read_next(&self) -> Option<String> {
+        let files = self.reloader.files.clone();
+        let read = tokio::task::spawn_blocking(move || files.read_next()).await;
+        let next = match read {
+            Ok(Ok(next)) => Ok(next.map(|next| next.policy)),
+            Ok(Err(mistakes)) => {
+                let first = mistakes.first().map(ToString::to_string).unwrap_or_default();
+                let more = mistakes.len().saturating_sub(1);
+                let more = if more == 0 { String::new() } else { format!(" (and {more} more)") };
+                Err(format!("the next policies are not evaluated: {first}{more}"))
+            }
+            Err(error) => Err(format!("the next policies are not evaluated: {error}")),
+        };
+        let problem = next.as_ref().err().cloned();
+        problem.iter().for_each(|problem| tracing::warn!("{problem}"));
+        self.shadow.put(next, self.snapshot().policy.revision());
+        problem
+    }
+
+    /// Reads the keys of handles again: whoever comes back with a handle is known by the older ones.
+    async fn take_seal_keys(&self, config: &Config) -> Result<(), String> {
+        // Where the state is does not change while we have it.
+        let state = self.config().gateway.state.clone();
+        let keys = keyfile::load(&config.keys.seal, &state, "seal").await.map_err(|error| error.to_string())?;
+        let keys = keys.iter().map(|key| key.expose_secret().as_bytes());
+        self.sealer.replace(keys).map_err(|error| error.to_string())
+    }
+
     /// Tells open streams that decisions may have changed.
     pub fn decided_anew(&self) {
         self.decisions.send_modify(|moved| *moved = moved.wrapping_add(1));
+    }
+}
+
+/// Whether a set may be loaded after which somebody may do more: it is what was reviewed, or somebody who looks at
+/// it says so. Nobody can say so of a set that differs from what was reviewed: they seal it, or break with seals.
+const fn may_widen(seal: Seal, order: ReloadOrder) -> Result<(), &'static str> {
+    match (seal, order.allow_widening) {
+        (Seal::Fits, _) | (Seal::Absent, true) => Ok(()),
+        (Seal::Absent, false) => Err("somebody may do more afterwards: look at the rows, then reload with \
+                                      --allow-widening, or seal what was reviewed with `bailiwick check --seal`"),
+        (Seal::Broken, _) => Err("the files are not those that were sealed"),
     }
 }
 
@@ -206,6 +287,7 @@ fn trusts_more(before: &Config, after: &Config) -> bool {
         || text(&before.issuers) != text(&after.issuers)
         || (after.anonymous && !before.anonymous)
         || after.local != before.local
+        || after.keys != before.keys
         || new_servers.iter().any(|(id, facts)| old_servers.get(id) != Some(facts))
 }
 

@@ -58,6 +58,10 @@ pub struct Metrics {
     pub checkpoint_well: Gauge,
     /// Checkpoints that could not be sent to a place.
     pub checkpoint_sink_failures: Counter,
+    /// Decisions that the next policies would make otherwise.
+    pub shadow_differences: Family<ChangeLabels, Counter>,
+    /// Decisions that were not evaluated under the next policies.
+    pub shadow_dropped: Counter,
     /// The revocation epoch that is in force.
     pub revocation_epoch: Gauge<u64, AtomicU64>,
 }
@@ -85,6 +89,13 @@ pub struct ServerLabels {
 pub struct ReasonLabels {
     /// The reason.
     pub reason: ReasonLabel,
+}
+
+/// Labels of a decision that would change.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ChangeLabels {
+    /// `newly_allowed` or `newly_refused`.
+    pub change: &'static str,
 }
 
 /// An upstream as a label.
@@ -129,6 +140,8 @@ impl Metrics {
             checkpoint_records: Gauge::default(),
             checkpoint_well: Gauge::default(),
             checkpoint_sink_failures: Counter::default(),
+            shadow_differences: Family::default(),
+            shadow_dropped: Counter::default(),
             revocation_epoch: Gauge::default(),
             registry: Registry::default(),
         };
@@ -152,6 +165,8 @@ impl Metrics {
         registry.register("checkpoint_well", "whether checkpoints can be signed", m.checkpoint_well.clone());
         let failures = m.checkpoint_sink_failures.clone();
         registry.register("checkpoint_sink_failures", "checkpoints that could not be sent", failures);
+        registry.register("shadow_differences", "decisions that policies.next changes", m.shadow_differences.clone());
+        registry.register("shadow_dropped", "decisions that policies.next was not asked", m.shadow_dropped.clone());
         registry.register("revocation_epoch", "the revocation epoch in force", m.revocation_epoch.clone());
         Arc::new(Self { registry, ..metrics })
     }
@@ -159,6 +174,11 @@ impl Metrics {
     /// Counts one request that was not forwarded.
     pub fn refused(&self, reason: Reason) {
         self.refusals.get_or_create(&ReasonLabels { reason: ReasonLabel(reason) }).inc();
+    }
+
+    /// Counts one decision that the next policies would make otherwise.
+    pub fn shadow_differed(&self, change: &'static str) {
+        self.shadow_differences.get_or_create(&ChangeLabels { change }).inc();
     }
 
     /// Counts one forwarded leg that ended.

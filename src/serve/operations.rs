@@ -4,7 +4,7 @@ use futures_util::future::BoxFuture;
 use serde_json::json;
 
 use crate::control::{Operations, Readiness, ReadinessCheck};
-use crate::gateway::{Gateway, ReloadOrder, ReloadReport};
+use crate::gateway::{Gateway, ReloadOrder, ReloadReport, ShadowReport};
 use crate::identity::described::Described;
 use crate::identity::revoked::{Revocation, RevocationStore as _};
 use crate::ids::RevocationEpoch;
@@ -57,9 +57,14 @@ impl Operations for Gateway {
             "public_url": now.config.gateway.public_url.as_str(),
             "revision": now.policy.revision(),
             "epoch": self.revocation_epoch(),
+            "keys": { "seal": self.sealer().key_ids() },
             "servers": servers,
         });
         Box::pin(std::future::ready(status))
+    }
+
+    fn shadow(&self) -> ShadowReport {
+        Self::shadow(self)
     }
 
     fn ready(&self) -> BoxFuture<'_, Readiness> {

@@ -5,6 +5,8 @@
 //! alter an answer raises the epoch in the same transaction.
 
 mod executable;
+pub mod look;
+mod reconcile;
 mod revocation;
 pub mod state;
 
@@ -45,7 +47,7 @@ pub enum StoreError {
     /// It was restored from before the last revocations, which would silently come back to life.
     #[error(
         "the store is older than the journal: it knows revocations up to epoch {store}, the journal up to {journal}; \
-         restore the newest backup of the store, or revoke again what the journal lists"
+         run `bailiwick store reconcile`, which takes over what the journal tells"
     )]
     OlderThanJournal {
         /// The store's epoch.
@@ -53,14 +55,31 @@ pub enum StoreError {
         /// The last epoch that the journal tells.
         journal: u64,
     },
+    /// A later version of this program has written it.
+    #[error(
+        "the store {place} has version {version}, and this program knows version {known}: start the newer program that \
+         wrote it, or restore the copy that it kept beside the store before it upgraded"
+    )]
+    Newer {
+        /// The file.
+        place: String,
+        /// The version of its tables.
+        version: i64,
+        /// The version that this program writes.
+        known: i64,
+    },
 }
 
 impl Store {
     /// Opens the store of a state directory that is ours, and brings its tables up to date.
     ///
     /// # Errors
-    /// [`StoreError::Unusable`].
+    /// [`StoreError::Unusable`], or [`StoreError::Newer`].
     pub async fn open(state: &StateDirectory) -> Result<Self, StoreError> {
+        Self::open_with(state, &migrations()).await
+    }
+
+    async fn open_with(state: &StateDirectory, migrations: &Migrator) -> Result<Self, StoreError> {
         let path = state.path().join(FILE);
         let unusable = |problem: String| StoreError::Unusable { place: path.display().to_string(), problem };
         // SQLite would take the umask's mode; its -wal and -shm files take this file's.
@@ -86,7 +105,7 @@ impl Store {
             .connect_with(options.clone())
             .await
             .map_err(|problem| unusable(problem.to_string()))?;
-        migrations().run(&writer).await.map_err(|problem| unusable(problem.to_string()))?;
+        upgrade(&writer, state, migrations).await?;
         let readers = SqlitePoolOptions::new().max_connections(limit::STORE_READERS_MAX).connect_lazy_with(options);
         let store = Self { writer, readers };
         sqlx::query("INSERT INTO meta (one, epoch, replica) VALUES (1, 0, ?) ON CONFLICT DO NOTHING")
@@ -134,6 +153,33 @@ impl Store {
         let row = sqlx::query("SELECT epoch FROM meta").fetch_one(&self.readers).await.map_err(unavailable)?;
         row.try_get::<i64, _>(0).map(epoch).map_err(unavailable)
     }
+}
+
+/// Brings the tables up to date, and keeps a copy of a store that has rows before it changes them.
+async fn upgrade(writer: &SqlitePool, state: &StateDirectory, migrations: &Migrator) -> Result<(), StoreError> {
+    let path = state.path().join(FILE);
+    let unusable = |problem: String| StoreError::Unusable { place: path.display().to_string(), problem };
+    let mut connection = writer.acquire().await.map_err(|problem| unusable(problem.to_string()))?;
+    let version = look::version(&mut connection).await.map_err(|problem| unusable(problem.to_string()))?;
+    let known = migrations.iter().map(|migration| migration.version).max().unwrap_or_default();
+    if version > known {
+        return Err(StoreError::Newer { place: path.display().to_string(), version, known });
+    }
+    if version > 0 && version < known {
+        let kept = state.path().join(format!("store.version-{version}.sqlite"));
+        // A copy of an upgrade that did not come to its end may be half a copy.
+        match std::fs::remove_file(&kept) {
+            Err(problem) if problem.kind() != std::io::ErrorKind::NotFound => {
+                return Err(unusable(problem.to_string()));
+            }
+            _ => {}
+        }
+        look::copy_from(&mut connection, &kept)
+            .await
+            .map_err(|problem| unusable(format!("a copy has to be kept before its tables are changed: {problem}")))?;
+        tracing::info!(from = version, to = known, kept = %kept.display(), "the store is upgraded");
+    }
+    migrations.run(&mut *connection).await.map_err(|problem| unusable(problem.to_string()))
 }
 
 fn migrations() -> Migrator {
@@ -199,6 +245,33 @@ mod tests {
         assert!(took >= limit::STORE_BUSY_TIMEOUT && took < 2 * limit::STORE_BUSY_TIMEOUT, "{took:?}");
         drop(held);
         assert!(store.writer.begin_with("BEGIN IMMEDIATE").await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn an_upgrade_keeps_a_copy_and_the_older_program_refuses_the_result() {
+        let place = tempfile::tempdir().unwrap();
+        let state = StateDirectory::open(&place.path().join("state")).unwrap();
+        let store = Store::open(&state).await.unwrap();
+        let replica = store.replica().await.unwrap();
+        store.close().await;
+        let copy = state.path().join(format!("store.version-{}.sqlite", look::known()));
+        assert!(!copy.exists(), "nothing was changed");
+        std::fs::write(&copy, "half a copy").unwrap();
+
+        let mut all: Vec<Migration> = migrations().iter().cloned().collect();
+        let sql = "CREATE TABLE later (one INTEGER) STRICT";
+        let next = look::known() + 1;
+        all.push(Migration::new(next, "later".into(), MigrationType::Simple, sql.into_sql_str(), false));
+        let store = Store::open_with(&state, &Migrator::with_migrations(all)).await.unwrap();
+        assert_eq!(store.replica().await.unwrap(), replica);
+        store.close().await;
+        assert_eq!(std::fs::metadata(&copy).unwrap().permissions().mode() & 0o777, 0o600);
+
+        let error = Store::open(&state).await.unwrap_err();
+        assert!(matches!(error, StoreError::Newer { version, .. } if version == next), "{error}");
+        std::fs::rename(&copy, state.path().join(FILE)).unwrap();
+        let restored = Store::open(&state).await.unwrap();
+        assert_eq!(restored.replica().await.unwrap(), replica, "what was kept is a whole store");
     }
 
     #[tokio::test]

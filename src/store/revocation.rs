@@ -3,7 +3,7 @@
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use sqlx::sqlite::SqliteRow;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{Row as _, SqlitePool};
 
 use super::{Store, epoch, unavailable};
@@ -28,7 +28,6 @@ impl RevocationStore for Store {
 }
 
 async fn revoke(pool: &SqlitePool, revocation: &Revocation) -> Result<RevocationEpoch, Failure> {
-    let words = Described::from(&revocation.target);
     let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await.map_err(unavailable)?;
     let row = sqlx::query("UPDATE meta SET epoch = epoch + 1 RETURNING epoch, (SELECT count(*) FROM revocations)")
         .fetch_one(&mut *transaction)
@@ -40,6 +39,18 @@ async fn revoke(pool: &SqlitePool, revocation: &Revocation) -> Result<Revocation
         let detail = format!("{held} revocations are held; revoke a client or subject, or everything");
         return Err(Failure::before(Reason::StoreUnavailable, detail));
     }
+    upsert(&mut transaction, revocation, next).await?;
+    transaction.commit().await.map_err(unavailable)?;
+    Ok(epoch(next))
+}
+
+/// Writes one revocation; one of the same target and mode is renewed and never takes anything back.
+pub(super) async fn upsert(
+    connection: &mut SqliteConnection,
+    revocation: &Revocation,
+    epoch: i64,
+) -> Result<(), Failure> {
+    let words = Described::from(&revocation.target);
     sqlx::query(
         "INSERT INTO revocations (kind, issuer, value, mode, issued_before, actor, note, at, epoch)
          VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
@@ -55,12 +66,11 @@ async fn revoke(pool: &SqlitePool, revocation: &Revocation) -> Result<Revocation
     .bind(&revocation.actor)
     .bind(&revocation.note)
     .bind(revocation.at)
-    .bind(next)
-    .execute(&mut *transaction)
+    .bind(epoch)
+    .execute(connection)
     .await
     .map_err(unavailable)?;
-    transaction.commit().await.map_err(unavailable)?;
-    Ok(epoch(next))
+    Ok(())
 }
 
 async fn revocations(pool: &SqlitePool) -> Result<(RevocationEpoch, Vec<Revocation>), Failure> {

@@ -3,10 +3,14 @@
 //! Decides nothing about what a handle holds. Invariant: a handle opens only for the purpose and the
 //! principal that it was sealed for, and every failure looks the same.
 
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use data_encoding::HEXLOWER;
 
 use crate::ids::PrincipalKey;
 use crate::limit;
@@ -22,8 +26,8 @@ const SECRET_LENGTH_MIN: usize = 32;
 
 /// Seals and opens handles (AES-256-GCM, keys derived with HKDF-SHA256).
 pub struct Sealer {
-    /// The first seals; all open.
-    keys: Vec<Key>,
+    /// The first seals; all open. Exchanged whole, so that a rotation needs no restart.
+    keys: ArcSwap<Vec<Key>>,
 }
 
 struct Key {
@@ -51,8 +55,22 @@ impl Sealer {
     /// # Errors
     /// [`SealerError`]: no secret, or one shorter than 32 bytes.
     pub fn new<'a>(secrets: impl IntoIterator<Item = &'a [u8]>) -> Result<Self, SealerError> {
-        let keys = secrets.into_iter().map(Key::derive).collect::<Result<Vec<_>, _>>()?;
-        if keys.is_empty() { Err(SealerError::NoKey) } else { Ok(Self { keys }) }
+        Ok(Self { keys: ArcSwap::from_pointee(derive(secrets)?) })
+    }
+
+    /// Seals with the first of these secrets from now on, and opens with all of them and no others.
+    ///
+    /// # Errors
+    /// As [`Sealer::new`]; nothing is changed then.
+    pub fn replace<'a>(&self, secrets: impl IntoIterator<Item = &'a [u8]>) -> Result<(), SealerError> {
+        self.keys.store(Arc::new(derive(secrets)?));
+        Ok(())
+    }
+
+    /// The names of the keys as handles carry them, the one that seals first.
+    #[must_use]
+    pub fn key_ids(&self) -> Vec<String> {
+        self.keys.load().iter().map(|key| HEXLOWER.encode(&key.id)).collect()
     }
 
     /// Seals some content; the handle is URL-safe ASCII and different every time.
@@ -60,7 +78,8 @@ impl Sealer {
     /// # Errors
     /// When the random generator or the cipher fails: there is no handle then.
     pub fn seal(&self, purpose: &str, principal: PrincipalKey, content: &[u8]) -> Result<String, SealerError> {
-        let key = self.keys.first().ok_or(SealerError::NoKey)?;
+        let keys = self.keys.load();
+        let key = keys.first().ok_or(SealerError::NoKey)?;
         let mut sealed = content.to_vec();
         let nonce = key
             .key
@@ -99,7 +118,8 @@ impl Sealer {
         if *layout != LAYOUT {
             return None;
         }
-        let key = self.keys.iter().find(|key| key.id == *id)?;
+        let keys = self.keys.load();
+        let key = keys.iter().find(|key| key.id == *id)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
         let opened = key.key.open_in_place(nonce, Aad::from(associated(purpose, principal)), sealed).ok()?;
         Some(opened.to_vec())
@@ -108,8 +128,13 @@ impl Sealer {
 
 impl std::fmt::Debug for Sealer {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "Sealer({} keys)", self.keys.len())
+        write!(formatter, "Sealer({} keys)", self.keys.load().len())
     }
+}
+
+fn derive<'a>(secrets: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<Key>, SealerError> {
+    let keys = secrets.into_iter().map(Key::derive).collect::<Result<Vec<_>, _>>()?;
+    if keys.is_empty() { Err(SealerError::NoKey) } else { Ok(keys) }
 }
 
 impl Key {
@@ -171,6 +196,19 @@ mod tests {
         let new = rotated.seal("cursor", principal("a"), b"x").unwrap();
         assert!(sealer(&[1]).open("cursor", principal("a"), &new).is_none());
         assert!(sealer(&[2]).open("cursor", principal("a"), &new).is_some());
+    }
+
+    #[test]
+    fn keys_are_replaced_while_handles_are_out() {
+        let sealer = sealer(&[1]);
+        let (old, ids) = (sealer.seal("cursor", principal("a"), b"x").unwrap(), sealer.key_ids());
+        sealer.replace([&[2_u8; 32][..], &[1_u8; 32]]).unwrap();
+        assert_eq!((sealer.key_ids().len(), &sealer.key_ids()[1..]), (2, &ids[..]));
+        assert_eq!(sealer.open("cursor", principal("a"), &old).unwrap(), b"x");
+        assert!(sealer.replace([&[3_u8; 5][..]]).is_err());
+        assert_eq!(sealer.open("cursor", principal("a"), &old).unwrap(), b"x", "a bad list changes nothing");
+        sealer.replace([&[2_u8; 32][..]]).unwrap();
+        assert!(sealer.open("cursor", principal("a"), &old).is_none());
     }
 
     #[test]

@@ -65,7 +65,8 @@ async fn two_seconds_after_a_kill_nothing_that_a_child_started_is_alive_whatever
     let mark = format!("mark={}", directory.path().display());
     let command = [python(), "-c".to_owned(), SERVER.to_owned(), mark.clone()];
     let command: Vec<&str> = command.iter().map(String::as_str).collect();
-    let mut gateway = Setup::new(&issuer).stdio_server("child", &command, "").start().await;
+    let mut gateway =
+        Setup::new(&issuer).stdio_server("child", &command, &format!("write = [{:?}]", directory.path())).start().await;
     let client = |user: &str| gateway.client(&issuer.token(user, &["developers"], &gateway.resource()));
     // A process for each of them, with a family of its own.
     for user in ["alice", "bob"] {

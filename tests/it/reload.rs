@@ -63,3 +63,93 @@ async fn hangup_reloads_too() {
     gateway.signal("HUP");
     crate::support::eventually("the new rules", async || client.tool_names().await.is_empty()).await;
 }
+
+#[tokio::test]
+async fn a_sealed_set_widens_without_being_told_so() {
+    let (issuer, _upstream, gateway) = start(&format!("{DEVELOPERS_MAY}{DENY}")).await;
+    let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
+    gateway.write_policy(DEVELOPERS_MAY);
+    assert!(gateway.command(&["check", "--seal"]).status.success());
+    let output = gateway.command(&["reload"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    assert_eq!(client.tool_names().await, ["tools__echo"]);
+}
+
+#[tokio::test]
+async fn a_set_that_differs_from_its_seal_never_widens_and_says_what_to_do() {
+    let (issuer, _upstream, gateway) = start(&format!("{DEVELOPERS_MAY}{DENY}")).await;
+    let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
+    assert!(gateway.command(&["check", "--seal"]).status.success());
+    gateway.write_policy(DEVELOPERS_MAY);
+    for words in [&["reload"][..], &["reload", "--allow-widening"]] {
+        let output = gateway.command(words);
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("policies/REVISION") && said.contains("bailiwick check --seal"), "{said}");
+    }
+    assert!(client.tool_names().await.is_empty(), "nothing was changed");
+    let checked = gateway.command(&["check"]);
+    assert_eq!(checked.status.code(), Some(1), "check says what a start would say");
+    assert!(String::from_utf8_lossy(&checked.stderr).contains("policies/REVISION"));
+}
+
+#[tokio::test]
+async fn a_broken_seal_does_not_hold_the_brake_back_but_the_next_start() {
+    let (issuer, _upstream, mut gateway) = start(DEVELOPERS_MAY).await;
+    let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
+    assert!(gateway.command(&["check", "--seal"]).status.success());
+    gateway.write_policy(&format!("{DEVELOPERS_MAY}{DENY}"));
+    let output = gateway.command(&["reload"]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("the next start is refused") && said.contains("bailiwick check --seal"), "{said}");
+    assert!(client.tool_names().await.is_empty(), "the brake works");
+    assert!(gateway.stop().await.success());
+    let started = gateway.command(&["serve"]);
+    assert_eq!(started.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&started.stderr).into_owned();
+    assert!(said.contains("policies/REVISION") && said.contains("bailiwick check --seal"), "{said}");
+    assert!(gateway.command(&["check", "--seal"]).status.success());
+    gateway.launch().await;
+}
+
+#[tokio::test]
+async fn nothing_is_sealed_that_has_a_mistake() {
+    let (_issuer, _upstream, gateway) = start(DEVELOPERS_MAY).await;
+    gateway.write_policy(&format!("{DEVELOPERS_MAY}p, anyone, *, tools/echo, call, -, Deny\n"));
+    assert_eq!(gateway.command(&["check", "--seal"]).status.code(), Some(1));
+    assert!(!gateway.state().with_file_name("policies").join("REVISION").exists());
+}
+
+#[tokio::test]
+async fn every_row_that_comes_or_goes_is_printed_and_on_the_record_with_both_revisions() {
+    let (_issuer, _upstream, gateway) = start(DEVELOPERS_MAY).await;
+    let place = gateway.state().parent().unwrap().to_owned();
+    let edit = |name: &str, from: &str, to: &str| {
+        let text = std::fs::read_to_string(place.join(name)).unwrap();
+        assert!(text.contains(from), "{name}: {text}");
+        std::fs::write(place.join(name), text.replace(from, to)).unwrap();
+    };
+    edit("servers.toml", "allow_private = true", "allow_private = true\non_down = \"7m\"");
+    edit("policies/agents.toml", "purpose = \"tests\"", "purpose = \"more tests\"");
+    edit("policies/policy.csv", "group:test/developers", "group:test/operators");
+    edit("policies/policy.csv", "p, role:developer, *, */*, get, -, allow\n", "");
+    std::fs::write(place.join("policies/conditions.toml"), "[small]\nargument = \"amount\"\nat_most = 5\n").unwrap();
+    let output = gateway.command(&["reload", "--allow-widening"]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}");
+    let record = gateway.records("reload").remove(0)["reload"].take();
+    for row in [
+        "+ servers.toml: servers.tools.on_down = \"7m\"",
+        "- policies/agents.toml: agents.assistant.purpose = \"tests\"",
+        "+ policies/agents.toml: agents.assistant.purpose = \"more tests\"",
+        "- policies/policy.csv: g, group:test/developers, role:developer, *",
+        "- role:developer may get */* in every environment",
+        "+ policies/conditions.toml: small.at_most = 5",
+    ] {
+        assert!(said.contains(row), "{row} is not in\n{said}");
+        assert!(record["rows"].as_array().unwrap().iter().any(|recorded| recorded == row), "{row}: {record}");
+    }
+    let revision = |key: &str| record[key].as_str().unwrap()[..12].to_owned();
+    assert!(said.contains(&format!("revision {} -> {}", revision("from"), revision("to"))), "{said}\n{record}");
+}

@@ -1,4 +1,4 @@
-//! Reads `[record]` and `[keys]`: how the record is signed and kept, and with which keys.
+//! Reads `[record]`: how the record is signed and kept.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use toml::Spanned;
 
 use crate::config::leaf::{Count, Period, Size};
 use crate::config::reader::Table;
-use crate::config::{KeysConfig, RecordConfig, SecretReference, SinkConfig};
+use crate::config::{RecordConfig, SinkConfig};
 use crate::limit;
 
 /// Reads `[record]`.
@@ -42,18 +42,6 @@ pub fn read(mut table: Table<'_, '_>, base: &Path) -> Option<RecordConfig> {
         keep_bytes,
         reserve_bytes: reserve_bytes?.0,
     })
-}
-
-/// Reads `[keys]`.
-pub fn read_keys(mut table: Table<'_, '_>) -> Option<KeysConfig> {
-    let mut checkpoint = Vec::new();
-    for text in table.get::<Vec<Spanned<String>>>("checkpoint")? {
-        match SecretReference::parse(text.get_ref()) {
-            Ok(reference) => checkpoint.push(reference),
-            Err(message) => table.mistake(&text.span(), message),
-        }
-    }
-    Some(KeysConfig { checkpoint })
 }
 
 fn read_sinks(table: &mut Table<'_, '_>, base: &Path) -> Option<Vec<SinkConfig>> {

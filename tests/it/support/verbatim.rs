@@ -116,7 +116,9 @@ impl Verbatim {
     /// A gateway's files with this upstream, called `up`, over the transport.
     pub fn served(&self, setup: Setup, transport: &str) -> Setup {
         match transport {
-            "stdio" => setup.stdio_server("up", &[&super::talkative::python(), "-c", PIPE, &self.url], ""),
+            "stdio" => {
+                setup.stdio_server("up", &[&super::talkative::python(), "-c", PIPE, &self.url], "network = true")
+            }
             _ => setup.http_server("up", &self.url, ""),
         }
     }

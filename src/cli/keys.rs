@@ -1,0 +1,161 @@
+//! `keys`: exchanges the keys that the gateway made for itself, without losing what they are still needed for.
+//!
+//! Decides when a key may be exchanged: not before the running gateway has taken the last one, because it would then
+//! seal with one that is already on its way out. Invariant: no key is printed, only its name.
+
+use std::path::Path;
+
+use clap::{Args, Subcommand, ValueEnum};
+use http::Method;
+use jiff::Timestamp;
+use secrecy::ExposeSecret as _;
+use serde::Serialize;
+
+use super::Ending;
+use super::output::{GOOD, Output, trouble};
+use super::state::State;
+use crate::config::keyfile;
+use crate::control::client::{self, ClientError};
+use crate::limit;
+use crate::record::JournalKey;
+use crate::wire::handle::Sealer;
+
+const EXAMPLES: &str = "\
+Examples:
+  bailiwick keys rotate seal && bailiwick reload   a new key for handles, without a restart
+  bailiwick keys rotate journal                    a new key for digests of arguments, from the next start
+  bailiwick keys show                              the names of the keys, as handles and records carry them
+
+What was sealed with an older key of the file is accepted for a week after it was exchanged. Keys that servers.toml
+names under [keys] are exchanged there: put the new reference before the old one, and reload.";
+
+/// Show and exchange the keys that the gateway made for itself
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct KeysArguments {
+    #[command(subcommand)]
+    what: What,
+    #[command(flatten)]
+    state: State,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Put a fresh key before the others
+    Rotate {
+        /// What the key is for
+        purpose: Purpose,
+    },
+    /// Name the keys of the key files, the one that writes first
+    Show,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Purpose {
+    /// Handles: cursors, sessions, task ids, input that is waited for
+    Seal,
+    /// Digests of arguments in the record
+    Journal,
+}
+
+impl Purpose {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Seal => "seal",
+            Self::Journal => "journal",
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Rotation {
+    purpose: &'static str,
+    key: String,
+    kept: usize,
+    dropped: usize,
+}
+
+#[derive(Serialize)]
+struct Shown {
+    seal: Vec<String>,
+    journal: Vec<String>,
+}
+
+/// Shows or exchanges keys.
+pub async fn run(arguments: &KeysArguments, output: Output) -> Ending {
+    let done = async {
+        let state = arguments.state.directory()?;
+        match arguments.what {
+            What::Rotate { purpose } => {
+                if arguments.state.names_keys(purpose.name()) {
+                    let purpose = purpose.name();
+                    return Err(format!(
+                        "servers.toml names the keys: put the new one first in `[keys] {purpose}`, then reload"
+                    ));
+                }
+                let rotation = rotate(&state, purpose).await?;
+                let next = match purpose {
+                    Purpose::Seal => "`bailiwick reload` puts it to use, and so does a start",
+                    Purpose::Journal => "it is put to use at the next start",
+                };
+                let Rotation { purpose, key, kept, dropped } = &rotation;
+                let text = format!(
+                    "{GOOD}new {purpose} key {key}{GOOD:#}, {kept} more read, {dropped} that nobody needs dropped: {next}\n"
+                );
+                output.result(&rotation, text);
+            }
+            What::Show => {
+                let shown = Shown { seal: ids(&state, Purpose::Seal)?, journal: ids(&state, Purpose::Journal)? };
+                let text = format!("seal     {}\njournal  {}\n", shown.seal.join(" "), shown.journal.join(" "));
+                output.result(&shown, text);
+            }
+        }
+        Ok::<_, String>(())
+    };
+    match done.await {
+        Ok(()) => Ending::Done,
+        Err(problem) => {
+            trouble(problem);
+            Ending::Trouble
+        }
+    }
+}
+
+async fn rotate(state: &Path, purpose: Purpose) -> Result<Rotation, String> {
+    let before = ids(state, purpose)?;
+    if purpose == Purpose::Seal {
+        match client::request(state, Method::GET, "/status", None::<&()>).await {
+            Ok(answer) => {
+                let status: serde_json::Value = answer.read().map_err(|error| error.to_string())?;
+                let used = status.pointer("/keys/seal/0").and_then(serde_json::Value::as_str);
+                if used != before.first().map(String::as_str) {
+                    return Err(
+                        "the running gateway has not taken the last key yet: `bailiwick reload` first".to_owned()
+                    );
+                }
+            }
+            Err(ClientError::NotRunning(_)) => {}
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+    let life = (purpose == Purpose::Seal).then_some(limit::SEAL_KEY_KEPT);
+    let rotated = keyfile::rotate(state, purpose.name(), life, Timestamp::now()).map_err(|error| error.to_string())?;
+    let key = ids(state, purpose)?.into_iter().next().unwrap_or_default();
+    Ok(Rotation { purpose: purpose.name(), key, kept: rotated.kept, dropped: rotated.dropped })
+}
+
+/// The names of the keys in a key file; asking never makes one.
+fn ids(state: &Path, purpose: Purpose) -> Result<Vec<String>, String> {
+    let path = state.join("keys").join(purpose.name());
+    if !path.is_file() {
+        return Err(format!("there is no key file {}; has a gateway run there?", path.display()));
+    }
+    let keys = keyfile::read_or_make(state, purpose.name()).map_err(|error| error.to_string())?;
+    match purpose {
+        Purpose::Seal => {
+            let sealer = Sealer::new(keys.iter().map(|key| key.expose_secret().as_bytes()));
+            Ok(sealer.map_err(|error| error.to_string())?.key_ids())
+        }
+        Purpose::Journal => Ok(keys.iter().filter_map(JournalKey::from_hex).map(|key| key.id().to_owned()).collect()),
+    }
+}

@@ -1,0 +1,20 @@
+//! Bounds of keys, backups, and policies that are tried out.
+
+use std::time::Duration;
+
+/// Keys of one purpose: the one that writes, and older ones that are still read.
+pub const KEYS_MAX: usize = 32;
+/// How long a key that seals no more is read: sessions end after a day, and few servers keep a task for a week.
+pub const SEAL_KEY_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Directories in directories of a backup; the state directory has two.
+pub const BACKUP_DEPTH_MAX: usize = 8;
+/// Revocations that are shown when the journal does not tell them any more.
+pub const RECONCILE_GAPS_SHOWN_MAX: usize = 100;
+/// Decisions that wait to be evaluated under the next policies.
+pub const SHADOW_QUEUE_MAX: usize = 256;
+/// Arguments of a decision that waits so.
+pub const SHADOW_ARGUMENTS_BYTES_MAX: usize = 64 * 1024;
+/// Differences between the policies that are remembered.
+pub const SHADOW_DIFFERENCES_MAX: usize = 1_000;
+/// Callers that are named for one of them.
+pub const SHADOW_WHO_MAX: usize = 20;

@@ -1,0 +1,168 @@
+//! What a gateway must not lose is copied while it serves, comes back whole, and never forgets a revocation.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+use sqlx::Connection as _;
+
+use crate::support::gateway::{Gateway, Setup};
+use crate::support::issuer::Issuer;
+use crate::support::scripted::Scripted;
+
+async fn start() -> (Issuer, Scripted, Gateway) {
+    let issuer = Issuer::start().await;
+    let upstream = Scripted::echo().await;
+    let gateway = Setup::new(&issuer).http_server("tools", &upstream.url, "").start().await;
+    (issuer, upstream, gateway)
+}
+
+fn ran(gateway: &Gateway, words: &[&str]) -> (Option<i32>, String) {
+    let output = gateway.command(words);
+    (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+}
+
+fn everything_below(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(everything_below(&path));
+        }
+        found.push(path);
+    }
+    found
+}
+
+fn copy_store(from: &Path, to: &Path) {
+    for name in ["store.sqlite-wal", "store.sqlite-shm"] {
+        let _ = std::fs::remove_file(to.join(name));
+    }
+    std::fs::copy(from.join("store.sqlite"), to.join("store.sqlite")).unwrap();
+}
+
+#[tokio::test]
+async fn a_backup_is_made_while_calls_are_served_and_brings_everything_back() {
+    let (issuer, _upstream, mut gateway) = start().await;
+    let alice = issuer.token("alice", &["developers"], &gateway.resource());
+    let bob = issuer.token("bob", &["developers"], &gateway.resource());
+    let session = crate::input_legacy::session(&gateway.client(&bob), &json!({})).await;
+    assert_eq!(ran(&gateway, &["revoke", "subject", "user:test/alice"]).0, Some(0));
+    let load = tokio::spawn({
+        let client = gateway.client(&bob);
+        async move {
+            for _ in 0..50 {
+                assert_eq!(client.call_tool("tools__echo", json!({})).await.status, 200);
+            }
+        }
+    });
+    tokio::task::yield_now().await;
+    let place = gateway.state().parent().unwrap().to_owned();
+    let binary = env!("CARGO_BIN_EXE_bailiwick");
+    let backup = tokio::process::Command::new(binary).args(["state", "backup", "kept"]).current_dir(&place).output();
+    let backup = backup.await.unwrap();
+    assert!(backup.status.success(), "{}", String::from_utf8_lossy(&backup.stderr));
+    load.await.unwrap();
+    let kept = place.join("kept");
+    for path in everything_below(&kept).into_iter().chain([kept.clone()]) {
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, if path.is_dir() { 0o700 } else { 0o600 }, "{}", path.display());
+    }
+    bailiwick::record::verify(&kept.join("journal")).expect("the chain is whole");
+    assert_eq!(ran(&gateway, &["state", "backup", "kept"]).0, Some(2), "a backup is never written over");
+
+    let (code, said) = ran(&gateway, &["state", "restore", "kept", "--force"]);
+    assert!(code == Some(2) && said.contains("in use by process"), "{said}");
+    let records = gateway.journal().len();
+    assert!(gateway.stop().await.success());
+    std::fs::remove_dir_all(gateway.state()).unwrap();
+    let (code, said) = ran(&gateway, &["state", "restore", "kept"]);
+    assert_eq!(code, Some(0), "{said}");
+    gateway.launch().await;
+    assert_eq!(gateway.client(&alice).call_tool("tools__echo", json!({})).await.status, 401, "still revoked");
+    assert_eq!(gateway.client(&bob).call_tool("tools__echo", json!({})).await.status, 200);
+    assert!(!gateway.journal().is_empty() && records > 0);
+    let keys = |state: &Path| std::fs::read(state.join("keys/seal")).unwrap();
+    assert_eq!(keys(&gateway.state()), keys(&kept), "handles are still understood");
+    assert!(!session.is_empty());
+}
+
+#[tokio::test]
+async fn a_state_is_moved_aside_only_on_demand_and_what_it_knew_more_is_told() {
+    let (_issuer, _upstream, mut gateway) = start().await;
+    assert_eq!(ran(&gateway, &["state", "backup", "kept"]).0, Some(0));
+    assert_eq!(ran(&gateway, &["revoke", "subject", "user:test/alice"]).0, Some(0));
+    assert!(gateway.stop().await.success());
+    let (code, said) = ran(&gateway, &["state", "restore", "kept"]);
+    assert!(code == Some(2) && said.contains("--force"), "{said}");
+    let (code, said) = ran(&gateway, &["state", "restore", "kept", "--force"]);
+    assert!(code == Some(0) && said.contains("it was at epoch 1: revoke again"), "{said}");
+    let aside = said.split("what was there is in ").nth(1).unwrap().lines().next().unwrap();
+    assert!(Path::new(aside).join("store.sqlite").exists());
+    gateway.launch().await;
+    std::fs::remove_file(gateway.state().with_file_name("kept/backup.json")).unwrap();
+    assert!(gateway.stop().await.success());
+    let (code, said) = ran(&gateway, &["state", "restore", "kept", "--force"]);
+    assert!(code == Some(2) && said.contains("no complete backup"), "{said}");
+}
+
+#[tokio::test]
+async fn a_store_that_is_older_than_the_journal_starts_only_after_it_was_reconciled() {
+    let (issuer, _upstream, mut gateway) = start().await;
+    let alice = issuer.token("alice", &["developers"], &gateway.resource());
+    assert_eq!(ran(&gateway, &["revoke", "client", "test/another"]).0, Some(0));
+    assert_eq!(ran(&gateway, &["state", "backup", "kept"]).0, Some(0));
+    assert_eq!(ran(&gateway, &["revoke", "subject", "user:test/alice", "--note", "left"]).0, Some(0));
+    assert_eq!(ran(&gateway, &["revoke", "subject", "user:test/bob", "--sign-out"]).0, Some(0));
+    let (code, said) = ran(&gateway, &["store", "reconcile"]);
+    assert!(code == Some(2) && said.contains("in use by process"), "{said}");
+    assert!(gateway.stop().await.success());
+    copy_store(&gateway.state().with_file_name("kept"), &gateway.state());
+
+    let (code, said) = ran(&gateway, &["serve"]);
+    assert!(code == Some(2) && said.contains("bailiwick store reconcile"), "{said}");
+    let (code, said) = ran(&gateway, &["store", "reconcile", "--json"]);
+    assert_eq!(code, Some(0), "{said}");
+    let done: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(done, json!({ "from": 1, "to": 3, "taken": 2, "gaps": [] }));
+    gateway.launch().await;
+    assert_eq!(gateway.client(&alice).call_tool("tools__echo", json!({})).await.status, 401);
+    let bob = gateway.client(&issuer.token("bob", &["developers"], &gateway.resource()));
+    assert_eq!(bob.call_tool("tools__echo", json!({})).await.status, 401, "issued before the sign-out, with its skew");
+    let status = ran(&gateway, &["store", "status"]).1;
+    assert!(status.contains("epoch 3, 3 revocations") && status.starts_with("version 1 of 1"), "{status}");
+}
+
+#[tokio::test]
+async fn what_the_journal_does_not_tell_is_not_passed_over_in_silence() {
+    let (_issuer, _upstream, mut gateway) = start().await;
+    assert_eq!(ran(&gateway, &["state", "backup", "kept"]).0, Some(0));
+    let long = format!("user:test/{}", "x".repeat(600));
+    assert_eq!(ran(&gateway, &["revoke", "subject", &long]).0, Some(0));
+    assert_eq!(ran(&gateway, &["revoke", "subject", "user:test/alice"]).0, Some(0));
+    assert!(gateway.stop().await.success());
+    copy_store(&gateway.state().with_file_name("kept"), &gateway.state());
+    let (code, said) = ran(&gateway, &["store", "reconcile"]);
+    assert!(code == Some(1) && said.contains("epoch 1: record") && said.contains("cut or redacted"), "{said}");
+    assert!(ran(&gateway, &["store", "status"]).1.contains("epoch 0, 0 revocations"), "nothing was changed");
+    assert_eq!(ran(&gateway, &["serve"]).0, Some(2));
+    let (code, said) = ran(&gateway, &["store", "reconcile", "--accept-gaps"]);
+    assert!(code == Some(0) && said.contains("revoke again"), "{said}");
+    assert!(ran(&gateway, &["store", "status"]).1.contains("epoch 2, 1 revocations"));
+}
+
+#[tokio::test]
+async fn a_store_of_a_newer_program_is_refused_and_says_so() {
+    let (_issuer, _upstream, mut gateway) = start().await;
+    assert!(gateway.stop().await.success());
+    let file = gateway.state().join("store.sqlite");
+    let mut store = sqlx::SqliteConnection::connect(file.to_str().unwrap()).await.unwrap();
+    let later = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+                 VALUES (99, 'later', true, x'00', 0)";
+    sqlx::query(later).execute(&mut store).await.unwrap();
+    store.close().await.unwrap();
+    let (code, said) = ran(&gateway, &["serve"]);
+    assert_eq!(code, Some(2));
+    assert!(said.contains("has version 99") && said.contains("newer program"), "{said}");
+    assert!(ran(&gateway, &["store", "status"]).1.contains("version 99 of 1"));
+}
