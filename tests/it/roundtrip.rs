@@ -53,13 +53,13 @@ fn forwarded(client: &str, upstream: &str, capabilities: &str, token: &str) -> S
     let (before, after) = match (client, upstream) {
         (_, "legacy") => (String::new(), String::new()),
         ("modern", _) => (
-            format!(r#""{CAPABILITIES}":{capabilities},"io.modelcontextprotocol/logLevel":"debug","#),
-            format!(",{VERSION}"),
+            format!(r#"{VERSION},"{CAPABILITIES}":{capabilities},"io.modelcontextprotocol/logLevel":"debug","#),
+            String::new(),
         ),
         _ => (
             String::new(),
             format!(
-                r#","{CAPABILITIES}":{capabilities},"io.modelcontextprotocol/clientInfo":{{"name":"odd","version":"1",{ODD}}},"io.modelcontextprotocol/logLevel":"info",{VERSION}"#
+                r#","{CAPABILITIES}":{capabilities},{VERSION},"io.modelcontextprotocol/clientInfo":{{"name":"odd","version":"1",{ODD}}},"io.modelcontextprotocol/logLevel":"info""#
             ),
         ),
     };
@@ -209,8 +209,8 @@ async fn requests_and_results_keep_their_bytes_in_every_pairing() {
             assert_eq!(heard.len(), 1, "{pairing:?} {method}: {answer:?}\n{}", test.gateway.log());
             // The gateway follows tasks for clients that do not know them.
             let tasks = r#","extensions":{"io.modelcontextprotocol/tasks":{}}}"#;
-            let capabilities = match (method, client) {
-                ("tools/call", "legacy") => test.capabilities.strip_suffix('}').unwrap().to_owned() + tasks,
+            let capabilities = match client {
+                "legacy" => test.capabilities.strip_suffix('}').unwrap().to_owned() + tasks,
                 _ => test.capabilities.clone(),
             };
             let meta = forwarded(client, upstream, &capabilities, &heard[0].token);
