@@ -52,6 +52,14 @@ enum SlotKind {
     Task,
 }
 
+/// Whoever comes last finds a place, whatever others have filled: somebody who is not remembered has no limits.
+fn remembered(principals_max: u64) -> moka::sync::Cache<PrincipalKey, Arc<Usage>> {
+    moka::sync::Cache::builder()
+        .eviction_policy(moka::policy::EvictionPolicy::lru())
+        .max_capacity(principals_max)
+        .build()
+}
+
 impl Quotas {
     /// Quotas that nobody uses yet.
     #[must_use]
@@ -59,7 +67,7 @@ impl Quotas {
         Self {
             rules: ArcSwap::from_pointee(Rules::new(config)),
             // Nothing expires by itself: a principal whose slots are held must not begin again at zero.
-            usage: moka::sync::Cache::new(limit::PRINCIPALS_REMEMBERED_MAX),
+            usage: remembered(limit::PRINCIPALS_REMEMBERED_MAX),
         }
     }
 
@@ -171,6 +179,20 @@ mod tests {
 
     fn principal(name: &str) -> PrincipalKey {
         PrincipalKey(Digest::sha256(name.as_bytes()))
+    }
+
+    #[test]
+    fn whoever_comes_last_is_remembered_however_often_others_came_before() {
+        let usage = remembered(4);
+        for _ in 0..50 {
+            for name in ["a", "b", "c", "d"] {
+                usage.get_with(principal(name), Arc::default);
+            }
+            usage.run_pending_tasks();
+        }
+        let last = usage.get_with(principal("last"), Arc::default);
+        usage.run_pending_tasks();
+        assert!(usage.get(&principal("last")).is_some_and(|kept| Arc::ptr_eq(&kept, &last)));
     }
 
     #[test]

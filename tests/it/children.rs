@@ -136,7 +136,9 @@ async fn a_child_cannot_read_keys_journal_store_or_configuration() {
     let Some(place) = Place::start().await else { return };
     let keys: Vec<PathBuf> =
         std::fs::read_dir(place.gateway.state().join("keys")).unwrap().map(|entry| entry.unwrap().path()).collect();
-    let journal = std::fs::read_dir(place.gateway.state().join("journal")).unwrap().next().unwrap().unwrap().path();
+    let mut journal =
+        std::fs::read_dir(place.gateway.state().join("journal")).unwrap().map(|entry| entry.unwrap().path());
+    let journal = journal.find(|path| path.extension().is_some_and(|kind| kind == "jsonl")).unwrap();
     assert!(!keys.is_empty());
     let files =
         [journal, place.path("state/store.sqlite"), place.path("servers.toml"), place.path("policies/policy.csv")];

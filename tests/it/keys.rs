@@ -111,7 +111,9 @@ async fn keys_by_reference_are_exchanged_in_the_files() {
     let setup = Setup::new(&issuer).policy(DEVELOPERS_MAY).http_server("tools", &upstream.url, "").limits(limits);
     let setup = setup.policy_file("one", &"11".repeat(32)).policy_file("two", &"22".repeat(32));
     let gateway = setup.policy_file("log", &"33".repeat(32)).start().await;
-    assert!(!gateway.state().join("keys").exists(), "no key is made that nobody uses");
+    for unused in ["seal", "journal"] {
+        assert!(!gateway.state().join("keys").join(unused).exists(), "no key is made that nobody uses: {unused}");
+    }
     let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
     let session = session(&client, &json!({})).await;
     let works = async || {
