@@ -70,7 +70,12 @@ pub(super) fn whose<'a, T>(question: &Message, calls: impl Iterator<Item = (T, &
             working.push(call);
         }
     }
-    for mut group in [about_it, working, waiting] {
+    // Several wait for one task where its client looked again while it was being answered: whichever of them hears the
+    // question, it stands in that task, and the session has one principal.
+    if let Some(call) = about_it.pop() {
+        return Whose::Of(call);
+    }
+    for mut group in [working, waiting] {
         match (group.pop(), group.is_empty()) {
             (Some(only), true) => return Whose::Of(only),
             (Some(_), false) => return Whose::Unclear,
@@ -120,7 +125,7 @@ mod tests {
         assert_eq!(of(&about("a"), &calls), Whose::Of(0));
         assert_eq!(of(&about("b"), &calls), Whose::Of(1));
         assert_eq!(of(&about("c"), &calls), Whose::Unclear);
-        assert_eq!(of(&about("b"), &[(Some("b"), false), (Some("b"), false)]), Whose::Unclear);
+        assert_eq!(of(&about("b"), &[(Some("b"), true), (Some("b"), false)]), Whose::Of(1), "it stands in the task");
     }
 
     #[test]
