@@ -155,7 +155,7 @@ async fn open(snapshot: Snapshot, reloader: Reloader, lanes: Lanes) -> Result<Op
     keep_to_ourselves()?;
     let state = StateDirectory::open(&config.gateway.state).map_err(trouble)?;
     let control = Control::bind(state.path()).map_err(trouble)?;
-    let store = Store::open(&state).await.map_err(trouble)?;
+    let store = Store::open(&state, &config.gateway.store).await.map_err(trouble)?;
     let replica = store.replica().await.map_err(trouble)?;
     let sealer = Arc::new(sealer(&config).await?);
     tracing::info!(keys = ?sealer.key_ids(), "handles are sealed with the first key, all are read");

@@ -173,6 +173,7 @@ pub(super) fn config(servers: Vec<ServerConfig>) -> Arc<Config> {
             listen: "127.0.0.1:0".parse().unwrap(),
             public_url: "https://gateway.example".parse().unwrap(),
             state: PathBuf::from("state"),
+            store: crate::config::StoreConfig::Sqlite,
             allowed_origins: Vec::new(),
             allowed_hosts: Vec::new(),
             trusted_proxies: Vec::new(),

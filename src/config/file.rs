@@ -130,7 +130,13 @@ fn read_top(mut top: Table<'_, '_>, file: &Path, base: &Path, overrides: &Overri
     let gateway_table = top.table_or_empty("gateway", &keys::GATEWAY).filter(|_| written);
     let gateway = gateway_table.and_then(|table| gateway::read(table, base, overrides));
     let record = top.table_or_empty("record", &keys::RECORD).and_then(|table| record::read(table, base));
+    let keys_place = top.place("keys");
     let keys = top.table_or_empty("keys", &keys::KEYS).and_then(|table| key::read(table, base));
+    if let (Some(gateway), Some(keys)) = (&gateway, &keys)
+        && gateway.config.store.is_shared()
+    {
+        key::needed(keys).into_iter().for_each(|message| top.mistake(&keys_place, message));
+    }
     let quota = top.table_or_empty("limits", &keys::LIMITS).and_then(gateway::read_quota);
     let anonymous = top.table("anonymous", &keys::ANONYMOUS).is_some_and(|mut table| {
         let enabled = table.at::<bool>("enabled");

@@ -95,6 +95,8 @@ pub const GATEWAY: Section = servers(
         defaulted("listen", "address and port", "\"127.0.0.1:7800\""),
         required("public_url", "URL"),
         defaulted("state", "path", "\"state\""),
+        defaulted("store", "`\"sqlite\"`, URL or secret reference", "\"sqlite\""),
+        optional("store_password", "secret reference"),
         defaulted("policies", "path", "\"policies\""),
         defaulted("allowed_origins", "list of origins", "[]"),
         defaulted("allowed_hosts", "list of host names", "[]"),

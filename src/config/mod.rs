@@ -29,6 +29,7 @@ pub mod rows;
 pub mod seal;
 pub mod secret;
 pub mod set;
+pub mod store;
 
 pub use load::{Loaded, Overrides, issuer_with_defaults, load, load_set, load_with};
 pub use mistake::Mistake;
@@ -39,6 +40,7 @@ pub use rows::ChangedRows;
 pub use seal::Seal;
 pub use secret::SecretReference;
 pub use set::FileSet;
+pub use store::{PostgresConfig, StoreConfig};
 
 /// One complete configuration of the gateway.
 #[derive(Debug, Clone)]
@@ -93,6 +95,8 @@ pub struct GatewayConfig {
     pub public_url: Url,
     /// State directory: journal, store, keys, control socket. Mode 0700.
     pub state: PathBuf,
+    /// Where rows are kept.
+    pub store: StoreConfig,
     /// Browser origins that may call, beside `public_url`'s own and loopback ones on a loopback listener.
     pub allowed_origins: Vec<String>,
     /// Host names that requests may carry, beside `public_url`'s and the listener's own.

@@ -152,7 +152,11 @@ async fn revoke(
     axum::Extension(Actor(actor)): axum::Extension<Actor>,
     Json(order): Json<RevocationOrder>,
 ) -> Response {
-    match order.at(&actor, crate::identity::now_s()) {
+    let now = match operations.now_s().await {
+        Ok(now) => now,
+        Err(failure) => return failed(&failure),
+    };
+    match order.at(&actor, now) {
         Ok(revocation) => match to_the_end(async move { operations.revoke(revocation).await }).await {
             Ok(epoch) => Json(Revoked { epoch }).into_response(),
             Err(failure) => failed(&failure),

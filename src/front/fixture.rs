@@ -48,6 +48,7 @@ pub(crate) fn config() -> Config {
             listen: "127.0.0.1:8080".parse().unwrap(),
             public_url: Url::parse("http://127.0.0.1:8080").unwrap(),
             state: "/nonexistent".into(),
+            store: crate::config::StoreConfig::Sqlite,
             allowed_origins: Vec::new(),
             allowed_hosts: Vec::new(),
             trusted_proxies: Vec::new(),

@@ -140,6 +140,7 @@ pub fn config() -> Config {
             listen: "127.0.0.1:0".parse().unwrap(),
             public_url: Url::parse("https://gw.example").unwrap(),
             state: PathBuf::from("/nonexistent"),
+            store: crate::config::StoreConfig::Sqlite,
             allowed_origins: Vec::new(),
             allowed_hosts: Vec::new(),
             trusted_proxies: Vec::new(),

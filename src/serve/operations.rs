@@ -13,6 +13,10 @@ use crate::record::event::RevocationNote;
 use crate::upstream::Health;
 
 impl Operations for Gateway {
+    fn now_s(&self) -> BoxFuture<'_, Result<i64, Failure>> {
+        Box::pin(self.store().now_s())
+    }
+
     fn revoke(&self, revocation: Revocation) -> BoxFuture<'_, Result<RevocationEpoch, Failure>> {
         Box::pin(async move {
             let epoch = self.store().revoke(&revocation).await?;

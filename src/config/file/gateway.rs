@@ -8,11 +8,12 @@ use toml::Spanned;
 use url::Url;
 
 use super::address::{http_url, is_loopback};
+use super::credential::reference;
 use crate::config::keys;
 use crate::config::leaf::{Count, Period};
 use crate::config::load::Overrides;
 use crate::config::reader::Table;
-use crate::config::{Durability, GatewayConfig, Network, QuotaConfig, ReloadMode, TlsConfig};
+use crate::config::{Durability, GatewayConfig, Network, QuotaConfig, ReloadMode, StoreConfig, TlsConfig};
 
 /// `[gateway]`, and what the other sections are held against.
 pub struct Gateway {
@@ -60,6 +61,7 @@ pub fn read(mut table: Table<'_, '_>, base: &Path, overrides: &Overrides) -> Opt
         None => read_public_url(&mut table),
     };
     let state = table.get::<PathBuf>("state");
+    let store = read_store(&mut table, base);
     let policies = table.get::<PathBuf>("policies");
     let allowed_origins = read_origins(&mut table);
     let allowed_hosts = read_hosts(&mut table);
@@ -99,6 +101,7 @@ pub fn read(mut table: Table<'_, '_>, base: &Path, overrides: &Overrides) -> Opt
         listen: listen.into_inner(),
         public_url: public_url.into_inner(),
         state: overrides.state.clone().unwrap_or(base.join(state?)),
+        store: store?,
         allowed_origins: allowed_origins?,
         allowed_hosts: allowed_hosts?,
         trusted_proxies,
@@ -119,6 +122,27 @@ pub fn read(mut table: Table<'_, '_>, base: &Path, overrides: &Overrides) -> Opt
         table.mistake(&table.span.clone(), "a development issuer needs a loopback listener: listen on 127.0.0.1");
     }
     Some(Gateway { config, policies: base.join(policies?) })
+}
+
+fn read_store(table: &mut Table<'_, '_>, base: &Path) -> Option<StoreConfig> {
+    let written = table.at::<String>("store");
+    let password = table.at::<String>("store_password");
+    let password = match password.map(|text| (text.span(), reference(text.get_ref(), base))) {
+        None => None,
+        Some((_, Ok(reference))) => Some(reference),
+        Some((span, Err(message))) => {
+            table.mistake(&span, message);
+            return None;
+        }
+    };
+    let written = written?;
+    match StoreConfig::parse(written.get_ref(), password, base) {
+        Ok(store) => Some(store),
+        Err(message) => {
+            table.mistake(&written.span(), message);
+            None
+        }
+    }
 }
 
 fn read_public_url(table: &mut Table<'_, '_>) -> Option<Spanned<Url>> {

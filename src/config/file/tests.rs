@@ -12,6 +12,7 @@ use crate::config::{
 use crate::ids::{AgentId, IssuerAlias, ServerId};
 
 mod process;
+mod store;
 
 const AGENTS: &str = r#"
 [agents.assistant]

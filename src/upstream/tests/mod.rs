@@ -191,6 +191,7 @@ fn config(servers: Vec<ServerConfig>) -> Config {
             listen: "127.0.0.1:0".parse().unwrap(),
             public_url: "http://127.0.0.1:1".parse().unwrap(),
             state: std::env::temp_dir(),
+            store: crate::config::StoreConfig::Sqlite,
             allowed_origins: Vec::new(),
             allowed_hosts: Vec::new(),
             trusted_proxies: Vec::new(),

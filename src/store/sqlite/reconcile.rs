@@ -6,17 +6,18 @@
 use std::collections::BTreeMap;
 
 use super::revocation::upsert;
-use super::{Store, unavailable};
+use super::{Sqlite, unavailable};
 use crate::identity::revoked::Revocation;
 use crate::ids::RevocationEpoch;
 use crate::outcome::Failure;
 
-impl Store {
+impl Sqlite {
     /// Takes these revocations over, each under its epoch, and is at `to` afterwards.
-    ///
-    /// # Errors
-    /// `store_unavailable`; nothing is changed then.
-    pub async fn catch_up(&self, told: &BTreeMap<u64, Revocation>, to: RevocationEpoch) -> Result<(), Failure> {
+    pub(in crate::store) async fn catch_up(
+        &self,
+        told: &BTreeMap<u64, Revocation>,
+        to: RevocationEpoch,
+    ) -> Result<(), Failure> {
         let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(unavailable)?;
         for (epoch, revocation) in told {
             upsert(&mut transaction, revocation, epoch.cast_signed()).await?;

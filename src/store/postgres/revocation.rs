@@ -1,0 +1,98 @@
+//! Revocations as rows of PostgreSQL.
+
+use sqlx::Row as _;
+use sqlx::postgres::{PgConnection, PgRow};
+
+use super::{Postgres, durable, tell, within};
+use crate::identity::described::Described;
+use crate::identity::revoked::Revocation;
+use crate::ids::RevocationEpoch;
+use crate::outcome::Failure;
+use crate::store::row::{self, Row};
+use crate::store::{epoch, unavailable};
+
+impl Postgres {
+    /// Adds one; durable when it returns. The row of the epoch is held until then, so that epochs are as old as they
+    /// are great at every replica.
+    pub(in crate::store) async fn revoke(&self, revocation: &Revocation) -> Result<RevocationEpoch, Failure> {
+        let added = within(async {
+            let mut transaction = self.pool.begin().await?;
+            durable(&mut transaction).await?;
+            let row =
+                sqlx::query("UPDATE meta SET epoch = epoch + 1 RETURNING epoch").fetch_one(&mut *transaction).await?;
+            let next: i64 = row.try_get(0)?;
+            let row = sqlx::query("SELECT count(*) FROM revocations").fetch_one(&mut *transaction).await?;
+            if let Err(failure) = row::has_room(revocation, row.try_get(0)?) {
+                return Ok(Err(failure));
+            }
+            upsert(&mut transaction, revocation, next).await?;
+            tell(&mut transaction).await?;
+            transaction.commit().await?;
+            Ok(Ok(epoch(next)))
+        });
+        added.await?
+    }
+
+    /// All that hold, and the epoch that they belong to: one statement sees one moment.
+    pub(in crate::store) async fn revocations(&self) -> Result<(RevocationEpoch, Vec<Revocation>), Failure> {
+        let rows = within(async {
+            sqlx::query(
+                "SELECT meta.epoch, kind, issuer, value, mode, issued_before, actor, note, at
+                 FROM meta LEFT JOIN revocations ON true ORDER BY revocations.epoch",
+            )
+            .fetch_all(&self.pool)
+            .await
+        })
+        .await?;
+        let first = rows.first().ok_or_else(|| unavailable("it has lost the row of its epoch"))?;
+        let current = first.try_get::<i64, _>(0).map(epoch).map_err(unavailable)?;
+        let held: Result<Vec<Option<Revocation>>, Failure> = rows.iter().map(read).collect();
+        Ok((current, held?.into_iter().flatten().collect()))
+    }
+}
+
+/// Writes one revocation; one of the same target and mode is renewed and never takes anything back.
+pub(super) async fn upsert(
+    connection: &mut PgConnection,
+    revocation: &Revocation,
+    epoch: i64,
+) -> Result<(), sqlx::Error> {
+    let words = Described::from(&revocation.target);
+    sqlx::query(
+        "INSERT INTO revocations AS held (kind, issuer, value, mode, issued_before, actor, note, at, epoch)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+         ON CONFLICT (kind, issuer, value, mode) DO UPDATE SET
+             issued_before = greatest(held.issued_before, excluded.issued_before),
+             actor = excluded.actor, note = excluded.note, at = excluded.at, epoch = excluded.epoch",
+    )
+    .bind(words.kind)
+    .bind(words.issuer)
+    .bind(words.value)
+    .bind(revocation.mode.as_str())
+    .bind(revocation.mode.issued_before())
+    .bind(&revocation.actor)
+    .bind(&revocation.note)
+    .bind(revocation.at)
+    .bind(epoch)
+    .execute(connection)
+    .await
+    .map(drop)
+}
+
+/// Nothing where no revocation holds: the epoch has a row all the same.
+fn read(row: &PgRow) -> Result<Option<Revocation>, Failure> {
+    let text = |index: usize| row.try_get::<String, _>(index).map_err(unavailable);
+    let kind: Option<String> = row.try_get(1).map_err(unavailable)?;
+    let Some(kind) = kind else { return Ok(None) };
+    let row = Row {
+        kind,
+        issuer: text(2)?,
+        value: text(3)?,
+        mode: text(4)?,
+        issued_before: row.try_get(5).map_err(unavailable)?,
+        actor: text(6)?,
+        note: text(7)?,
+        at: row.try_get(8).map_err(unavailable)?,
+    };
+    row.read().map(Some)
+}
