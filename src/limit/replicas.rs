@@ -30,3 +30,7 @@ pub const MEMBER_GONE_AFTER: Duration = Duration::from_secs(10);
 pub const MEMBER_FORGOTTEN_AFTER: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Replicas that are known at once.
 pub const MEMBERS_MAX: i64 = 1_000;
+/// Revocations and lifts that the store remembers for the records of replicas that were away.
+pub const REVOCATION_CHANGES_MAX: i64 = 100_000;
+/// Of them, those that are put on a record at once.
+pub const REVOCATION_CHANGES_TAKEN_MAX: i64 = 1_000;

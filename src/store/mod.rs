@@ -23,7 +23,7 @@ pub use sqlite::look;
 pub use state::StateDirectory;
 
 use crate::config::StoreConfig;
-use crate::identity::revoked::{Revocation, RevocationStore};
+use crate::identity::revoked::{Held, Revocation, RevocationMode, RevocationStore, RevocationTarget};
 use crate::ids::{Digest, PolicyRevision, ReplicaId, RevocationEpoch, ServerId};
 use crate::outcome::{Failure, Reason};
 use postgres::Postgres;
@@ -88,6 +88,28 @@ pub struct Moment {
     pub now_us: i64,
     /// The files that replicas are to serve, where they have a store in common.
     pub active: Option<PolicyRevision>,
+}
+
+/// What the journal tells of one epoch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ToldChange {
+    /// It was taken back.
+    Revoked(Revocation),
+    /// Somebody lifted what had been taken back.
+    Lifted(RevocationTarget, RevocationMode),
+}
+
+/// What became of a revocation at some replica.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changed {
+    /// The epoch that includes it.
+    pub epoch: RevocationEpoch,
+    /// Where it was ordered, and where the record tells by whom.
+    pub replica: ReplicaId,
+    /// Whether it was lifted.
+    pub lifted: bool,
+    /// What it says.
+    pub revocation: Revocation,
 }
 
 /// A replica as the store knows it.
@@ -175,6 +197,18 @@ impl Store {
         }
     }
 
+    /// What became of revocations since then, oldest first and as much as is remembered; nothing where nobody else
+    /// changes them.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn changed_since(&self, since: RevocationEpoch) -> Result<Vec<Changed>, Failure> {
+        match &self.0 {
+            Backend::Sqlite(_) => Ok(Vec::new()),
+            Backend::Postgres(store) => store.changed_since(since).await,
+        }
+    }
+
     /// Remembers what a server runs; answers what it ran before, if anybody knows.
     ///
     /// # Errors
@@ -186,11 +220,11 @@ impl Store {
         }
     }
 
-    /// Takes these revocations over, each under its epoch, and is at `to` afterwards.
+    /// Takes these changes over in their order, each under its epoch, and is at `to` afterwards.
     ///
     /// # Errors
     /// `store_unavailable`; nothing is changed then.
-    pub async fn catch_up(&self, told: &BTreeMap<u64, Revocation>, to: RevocationEpoch) -> Result<(), Failure> {
+    pub async fn catch_up(&self, told: &BTreeMap<u64, ToldChange>, to: RevocationEpoch) -> Result<(), Failure> {
         match &self.0 {
             Backend::Sqlite(store) => store.catch_up(told, to).await,
             Backend::Postgres(store) => store.catch_up(told, to).await,
@@ -269,7 +303,14 @@ impl RevocationStore for Store {
         }
     }
 
-    fn revocations(&self) -> BoxFuture<'_, Result<(RevocationEpoch, Vec<Revocation>), Failure>> {
+    fn lift(&self, since: RevocationEpoch) -> BoxFuture<'_, Result<Option<(RevocationEpoch, Revocation)>, Failure>> {
+        match &self.0 {
+            Backend::Sqlite(store) => store.lift(since).boxed(),
+            Backend::Postgres(store) => store.lift(since).boxed(),
+        }
+    }
+
+    fn revocations(&self) -> BoxFuture<'_, Result<(RevocationEpoch, Vec<Held>), Failure>> {
         match &self.0 {
             Backend::Sqlite(store) => store.revocations().boxed(),
             Backend::Postgres(store) => store.revocations().boxed(),

@@ -3,9 +3,9 @@
 //!
 //! Invariant: a row that is not understood refuses; it is never skipped.
 
-use super::unavailable;
+use super::{epoch, unavailable};
 use crate::identity::described::Described;
-use crate::identity::revoked::{Revocation, RevocationMode, RevocationTarget};
+use crate::identity::revoked::{Held, Revocation, RevocationMode, RevocationTarget};
 use crate::limit;
 use crate::outcome::{Failure, Reason};
 
@@ -19,11 +19,12 @@ pub(super) struct Row {
     pub(super) actor: String,
     pub(super) note: String,
     pub(super) at: i64,
+    pub(super) epoch: i64,
 }
 
 impl Row {
     /// The revocation that it says; what cannot be understood would be a revocation that is lost.
-    pub(super) fn read(self) -> Result<Revocation, Failure> {
+    pub(super) fn read(self) -> Result<Held, Failure> {
         let words = Described { kind: &self.kind, issuer: &self.issuer, value: &self.value };
         let mode = match (self.mode.as_str(), self.issued_before) {
             ("block", None) => RevocationMode::Block,
@@ -31,7 +32,8 @@ impl Row {
             (mode, _) => return Err(unavailable(format!("a revocation has the mode `{mode}`"))),
         };
         let target = words.try_into().map_err(unavailable)?;
-        Ok(Revocation { target, mode, actor: self.actor, note: self.note, at: self.at })
+        let revocation = Revocation { target, mode, actor: self.actor, note: self.note, at: self.at };
+        Ok(Held { since: epoch(self.epoch), revocation })
     }
 }
 

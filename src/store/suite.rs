@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::config::{PostgresConfig, SecretReference};
-use crate::identity::revoked::{RevocationMode, RevocationTarget};
-use crate::ids::IssuerAlias;
+use crate::ids::{AgentId, IssuerAlias};
 use crate::limit;
 
 #[path = "../../tests/support/postgres.rs"]
@@ -112,6 +111,9 @@ async fn what_was_revoked_is_still_revoked_after_a_restart() {
             revocation(RevocationTarget::Session("sid".to_owned()), RevocationMode::SignOut { issued_before: 5 }),
             revocation(RevocationTarget::Subject(corp.clone(), "a'; DROP".to_owned()), RevocationMode::Block),
             revocation(RevocationTarget::Client(corp, "app".to_owned()), RevocationMode::Block),
+            revocation(RevocationTarget::Agent(AgentId::new("bot").unwrap()), RevocationMode::Block),
+            revocation(RevocationTarget::Owner("user:corp/anna".to_owned()), RevocationMode::Block),
+            revocation(RevocationTarget::Server(ServerId::new("git").unwrap()), RevocationMode::Block),
             revocation(RevocationTarget::Everything, RevocationMode::SignOut { issued_before: 7 }),
         ];
         for (index, revocation) in (1_u64..).zip(&all) {
@@ -120,8 +122,10 @@ async fn what_was_revoked_is_still_revoked_after_a_restart() {
         store.close().await;
         let store = place.open().await;
         let (epoch, held) = store.revocations().await.unwrap();
-        assert_eq!(epoch, RevocationEpoch(5));
-        assert_eq!(held, all);
+        assert_eq!(epoch, RevocationEpoch(8));
+        let since = (1..).map(RevocationEpoch);
+        let expected: Vec<Held> = since.zip(all).map(|(since, revocation)| Held { since, revocation }).collect();
+        assert_eq!(held, expected);
     })
     .await;
 }
@@ -136,7 +140,7 @@ async fn so_many_revocations_are_held_and_then_only_the_one_of_everything_has_ro
             .spoil(&format!(
                 "WITH RECURSIVE number(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < {})
                  INSERT INTO revocations (kind, issuer, value, mode, issued_before, actor, note, at, epoch)
-                 SELECT kind, issuer, value || n, mode, issued_before, actor, note, at, epoch FROM revocations, number",
+                 SELECT kind, issuer, value || n, mode, issued_before, actor, note, at, -n FROM revocations, number",
                 limit::REVOCATIONS_MAX - 2
             ))
             .await;
@@ -160,7 +164,24 @@ async fn signing_out_again_never_lets_an_older_token_back_in() {
         let (epoch, held) = store.revocations().await.unwrap();
         assert_eq!(epoch, RevocationEpoch(2), "each acknowledgement has an epoch of its own");
         assert_eq!(held.len(), 1);
-        assert_eq!(held[0].mode, RevocationMode::SignOut { issued_before: 9 });
+        assert_eq!(held[0].revocation.mode, RevocationMode::SignOut { issued_before: 9 });
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_was_lifted_is_gone_for_good_and_what_was_renewed_since_is_not_lifted() {
+    on_both(async |place| {
+        let store = place.open().await;
+        let block = revocation(RevocationTarget::Token("jti".to_owned()), RevocationMode::Block);
+        let first = store.revoke(&block).await.unwrap();
+        let renewed = store.revoke(&block).await.unwrap();
+        assert_eq!(store.lift(first).await.unwrap(), None, "it was revoked again since");
+        assert_eq!(store.revocation_epoch().await.unwrap(), renewed, "nothing was changed");
+        assert_eq!(store.lift(renewed).await.unwrap(), Some((RevocationEpoch(3), block)));
+        assert_eq!(store.lift(renewed).await.unwrap(), None);
+        store.close().await;
+        assert_eq!(place.open().await.revocations().await.unwrap(), (RevocationEpoch(3), Vec::new()));
     })
     .await;
 }
@@ -181,8 +202,15 @@ async fn a_store_is_brought_up_to_what_a_journal_tells_and_never_back() {
     on_both(async |place| {
         let store = place.open().await;
         let everything = revocation(RevocationTarget::Everything, RevocationMode::Block);
-        store.catch_up(&BTreeMap::from([(4, everything.clone())]), RevocationEpoch(6)).await.unwrap();
-        assert_eq!(store.revocations().await.unwrap(), (RevocationEpoch(6), vec![everything]));
+        let token = revocation(RevocationTarget::Token("jti".to_owned()), RevocationMode::Block);
+        let told = BTreeMap::from([
+            (4, ToldChange::Revoked(everything.clone())),
+            (5, ToldChange::Revoked(token.clone())),
+            (6, ToldChange::Lifted(token.target, token.mode)),
+        ]);
+        store.catch_up(&told, RevocationEpoch(6)).await.unwrap();
+        let held = Held { since: RevocationEpoch(4), revocation: everything };
+        assert_eq!(store.revocations().await.unwrap(), (RevocationEpoch(6), vec![held]));
         store.catch_up(&BTreeMap::new(), RevocationEpoch(2)).await.unwrap();
         assert_eq!(store.revocation_epoch().await.unwrap(), RevocationEpoch(6));
     })

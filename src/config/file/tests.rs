@@ -341,6 +341,7 @@ fn every_documented_key_is_read() {
         section(&keys::TOP, "", &[]),
         section(&keys::GATEWAY, "[gateway]", &[]),
         section(&keys::TLS, "[gateway.tls]", &[]),
+        section(&keys::KEYS, "[keys]", &[]),
         section(&keys::LIMITS, "[limits]", &[]),
         section(&keys::ANONYMOUS, "[anonymous]", &[]),
         section(&keys::ISSUER, "[issuers.corp]", &[]),
@@ -374,6 +375,8 @@ const EXCHANGE: &[&str] = &["token_endpoint", "client_id", "client_secret", "aud
 fn value<'a>(name: &str, kind: &'a str) -> &'a str {
     match (name, kind) {
         ("listen", _) => "\"127.0.0.1:7800\"",
+        ("store", _) => "\"postgres://bailiwick@localhost/bailiwick\"",
+        ("seal" | "journal" | "checkpoint", _) => "[\"env:NAME\"]",
         ("public_url", _) => "\"https://mcp.example.com\"",
         ("issuer", "string") => "\"https://login.example.com\"",
         ("issuer" | "client_id", _) => "\"corp\"",

@@ -2,17 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use super::revocation::upsert;
+use super::revocation::{remove, upsert};
 use super::{Postgres, durable, tell, within};
-use crate::identity::revoked::Revocation;
 use crate::ids::RevocationEpoch;
 use crate::outcome::Failure;
+use crate::store::ToldChange;
 
 impl Postgres {
-    /// Takes these revocations over, each under its epoch, and is at `to` afterwards.
+    /// Takes these changes over in their order, each under its epoch, and is at `to` afterwards.
     pub(in crate::store) async fn catch_up(
         &self,
-        told: &BTreeMap<u64, Revocation>,
+        told: &BTreeMap<u64, ToldChange>,
         to: RevocationEpoch,
     ) -> Result<(), Failure> {
         within(async {
@@ -24,8 +24,13 @@ impl Postgres {
                 .bind(to.0.cast_signed())
                 .execute(&mut *transaction)
                 .await?;
-            for (epoch, revocation) in told {
-                upsert(&mut transaction, revocation, epoch.cast_signed()).await?;
+            for (epoch, change) in told {
+                match change {
+                    ToldChange::Revoked(revocation) => {
+                        upsert(&mut transaction, revocation, epoch.cast_signed()).await?;
+                    }
+                    ToldChange::Lifted(target, mode) => remove(&mut transaction, target, *mode).await?,
+                }
             }
             tell(&mut transaction).await?;
             transaction.commit().await

@@ -41,6 +41,32 @@ async fn whoever_follows_the_store_is_woken_by_a_revocation_at_another_replica()
 }
 
 #[tokio::test]
+async fn what_became_of_revocations_at_one_replica_is_told_to_the_others_up_to_a_bound() {
+    let Some(place) = Place::postgres().await else { return };
+    let (here, there) = (place.open().await, place.another().open().await);
+    let block = revocation(RevocationTarget::Token("jti".to_owned()), RevocationMode::Block);
+    let since = here.revoke(&block).await.unwrap();
+    here.lift(since).await.unwrap();
+    let all = there.changed_since(RevocationEpoch(0)).await.unwrap();
+    assert_eq!(all.iter().map(|change| (change.epoch.0, change.lifted)).collect::<Vec<_>>(), [(1, false), (2, true)]);
+    assert!(all.iter().all(|change| change.revocation == block));
+    assert_eq!(all[0].replica, here.replica().await.unwrap());
+    assert_eq!(there.changed_since(RevocationEpoch(1)).await.unwrap().len(), 1);
+
+    let more = format!(
+        "INSERT INTO changes SELECT n, replica, lifted, kind, issuer, value, mode, issued_before, actor, note, at
+         FROM changes, generate_series(3, {}) AS n WHERE epoch = 1; UPDATE meta SET epoch = {}",
+        limit::REVOCATION_CHANGES_MAX + 2,
+        limit::REVOCATION_CHANGES_MAX + 2
+    );
+    here.spoil(&more).await;
+    here.revoke(&block).await.unwrap();
+    let oldest = there.changed_since(RevocationEpoch(0)).await.unwrap();
+    assert_eq!(oldest[0].epoch, RevocationEpoch(4), "the oldest are forgotten");
+    assert_eq!(i64::try_from(oldest.len()).unwrap(), limit::REVOCATION_CHANGES_TAKEN_MAX);
+}
+
+#[tokio::test]
 async fn revocations_at_many_replicas_at_once_all_have_an_epoch_of_their_own() {
     let Some(place) = Place::postgres().await else { return };
     let stores = futures_util::future::join_all((0..3).map(|_| async { place.another().open().await })).await;

@@ -133,6 +133,7 @@ fn migrations() -> Migrator {
     Migrator::with_migrations(vec![
         migration(1, "revocations", include_str!("migrations/0001_revocations.sql")),
         migration(2, "executables", include_str!("migrations/0002_executables.sql")),
+        migration(3, "revoked names", include_str!("migrations/0003_revoked_names.sql")),
     ])
 }
 

@@ -5,22 +5,27 @@
 
 use std::collections::BTreeMap;
 
-use super::revocation::upsert;
+use super::revocation::{remove, upsert};
 use super::{Sqlite, unavailable};
-use crate::identity::revoked::Revocation;
 use crate::ids::RevocationEpoch;
 use crate::outcome::Failure;
+use crate::store::ToldChange;
 
 impl Sqlite {
-    /// Takes these revocations over, each under its epoch, and is at `to` afterwards.
+    /// Takes these changes over in their order, each under its epoch, and is at `to` afterwards.
     pub(in crate::store) async fn catch_up(
         &self,
-        told: &BTreeMap<u64, Revocation>,
+        told: &BTreeMap<u64, ToldChange>,
         to: RevocationEpoch,
     ) -> Result<(), Failure> {
         let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(unavailable)?;
-        for (epoch, revocation) in told {
-            upsert(&mut transaction, revocation, epoch.cast_signed()).await?;
+        for (epoch, change) in told {
+            match change {
+                ToldChange::Revoked(revocation) => {
+                    upsert(&mut transaction, revocation, epoch.cast_signed()).await?;
+                }
+                ToldChange::Lifted(target, mode) => remove(&mut transaction, target, *mode).await?,
+            }
         }
         // Never back: whoever compares epochs would take old answers for new ones.
         sqlx::query("UPDATE meta SET epoch = max(epoch, ?)")

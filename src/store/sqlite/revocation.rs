@@ -5,7 +5,7 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use super::{Sqlite, epoch, unavailable};
 use crate::identity::described::Described;
-use crate::identity::revoked::Revocation;
+use crate::identity::revoked::{Held, Revocation, RevocationMode, RevocationTarget};
 use crate::ids::RevocationEpoch;
 use crate::outcome::Failure;
 use crate::store::row::{self, Row};
@@ -25,14 +25,39 @@ impl Sqlite {
         Ok(epoch(next))
     }
 
+    /// Takes back the one that holds since then; durable when it returns.
+    pub(in crate::store) async fn lift(
+        &self,
+        since: RevocationEpoch,
+    ) -> Result<Option<(RevocationEpoch, Revocation)>, Failure> {
+        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(unavailable)?;
+        let row = sqlx::query(
+            "DELETE FROM revocations WHERE epoch = ?
+             RETURNING kind, issuer, value, mode, issued_before, actor, note, at, epoch",
+        )
+        .bind(since.0.cast_signed())
+        .fetch_optional(&mut *transaction)
+        .await
+        .map_err(unavailable)?;
+        let Some(lifted) = row.as_ref().map(read).transpose()? else { return Ok(None) };
+        // Whoever compares epochs has to see that something changed.
+        let row = sqlx::query("UPDATE meta SET epoch = epoch + 1 RETURNING epoch")
+            .fetch_one(&mut *transaction)
+            .await
+            .map_err(unavailable)?;
+        let next: i64 = row.try_get(0).map_err(unavailable)?;
+        transaction.commit().await.map_err(unavailable)?;
+        Ok(Some((epoch(next), lifted.revocation)))
+    }
+
     /// All that hold, and the epoch that they belong to.
-    pub(in crate::store) async fn revocations(&self) -> Result<(RevocationEpoch, Vec<Revocation>), Failure> {
+    pub(in crate::store) async fn revocations(&self) -> Result<(RevocationEpoch, Vec<Held>), Failure> {
         // One transaction: the epoch belongs to exactly these rows.
         let mut transaction = self.readers.begin().await.map_err(unavailable)?;
         let row = sqlx::query("SELECT epoch FROM meta").fetch_one(&mut *transaction).await.map_err(unavailable)?;
         let current = row.try_get::<i64, _>(0).map(epoch).map_err(unavailable)?;
         let rows = sqlx::query(
-            "SELECT kind, issuer, value, mode, issued_before, actor, note, at FROM revocations ORDER BY epoch",
+            "SELECT kind, issuer, value, mode, issued_before, actor, note, at, epoch FROM revocations ORDER BY epoch",
         )
         .fetch_all(&mut *transaction)
         .await
@@ -40,6 +65,24 @@ impl Sqlite {
         let held = rows.iter().map(read).collect::<Result<Vec<_>, _>>()?;
         Ok((current, held))
     }
+}
+
+/// Takes back whatever holds of this target in this mode.
+pub(super) async fn remove(
+    connection: &mut SqliteConnection,
+    target: &RevocationTarget,
+    mode: RevocationMode,
+) -> Result<(), Failure> {
+    let words = Described::from(target);
+    sqlx::query("DELETE FROM revocations WHERE kind = ? AND issuer = ? AND value = ? AND mode = ?")
+        .bind(words.kind)
+        .bind(words.issuer)
+        .bind(words.value)
+        .bind(mode.as_str())
+        .execute(connection)
+        .await
+        .map_err(unavailable)?;
+    Ok(())
 }
 
 /// Writes one revocation; one of the same target and mode is renewed and never takes anything back.
@@ -71,7 +114,7 @@ pub(super) async fn upsert(
     Ok(())
 }
 
-fn read(row: &SqliteRow) -> Result<Revocation, Failure> {
+fn read(row: &SqliteRow) -> Result<Held, Failure> {
     let text = |index: usize| row.try_get::<String, _>(index).map_err(unavailable);
     Row {
         kind: text(0)?,
@@ -82,6 +125,7 @@ fn read(row: &SqliteRow) -> Result<Revocation, Failure> {
         actor: text(5)?,
         note: text(6)?,
         at: row.try_get(7).map_err(unavailable)?,
+        epoch: row.try_get(8).map_err(unavailable)?,
     }
     .read()
 }

@@ -10,7 +10,8 @@ INSERT INTO meta (one, epoch) VALUES (1, 0);
 
 -- What was taken back. Empty text stands for "not applicable", so that the key can compare it.
 CREATE TABLE revocations (
-    kind          text   NOT NULL CHECK (kind IN ('token', 'session', 'subject', 'client', 'everything')),
+    kind          text   NOT NULL CHECK (kind IN (
+        'token', 'session', 'subject', 'client', 'agent', 'owner', 'server', 'everything')),
     issuer        text   NOT NULL,
     value         text   NOT NULL,
     mode          text   NOT NULL CHECK (mode IN ('block', 'sign_out')),
@@ -18,8 +19,23 @@ CREATE TABLE revocations (
     actor         text   NOT NULL,
     note          text   NOT NULL,
     at            bigint NOT NULL,
-    epoch         bigint NOT NULL,
+    epoch         bigint NOT NULL UNIQUE,
     PRIMARY KEY (kind, issuer, value, mode)
+);
+
+-- What became of them, so that each replica can put it on its own record: the last revocations and lifts.
+CREATE TABLE changes (
+    epoch         bigint  PRIMARY KEY,
+    replica       text    NOT NULL,
+    lifted        boolean NOT NULL,
+    kind          text    NOT NULL,
+    issuer        text    NOT NULL,
+    value         text    NOT NULL,
+    mode          text    NOT NULL,
+    issued_before bigint,
+    actor         text    NOT NULL,
+    note          text    NOT NULL,
+    at            bigint  NOT NULL
 );
 
 -- The replicas: where others reach them, what they serve, and when they were heard of.
