@@ -19,10 +19,12 @@ use crate::config::{Config, Durability, Mistake, Overrides, ReloadMode, keyfile}
 use crate::control::Control;
 use crate::delegate::Delegate;
 use crate::front::{self, Certificates, Front};
-use crate::gateway::{Along, Files, Gateway, Parts, Reloader, Snapshot, watch_files};
+use crate::gateway::{
+    Along, Files, Gateway, Own, Parts, Reloader, Snapshot, Standing, follow_store, record_missed, watch_files,
+};
 use crate::identity::revoked::RevocationStore as _;
 use crate::identity::{Identity, Revocations};
-use crate::ids::ReplicaId;
+use crate::ids::{PolicyRevision, ReplicaId};
 use crate::lanes::Lanes;
 use crate::policy::FailedTest;
 use crate::record::event::{ExecutableNote, StartNote};
@@ -173,6 +175,10 @@ async fn open(snapshot: Snapshot, reloader: Reloader, lanes: Lanes) -> Result<Op
     })
     .map_err(trouble)?;
     store.check_not_older_than(recovered.epoch).await.map_err(trouble)?;
+    let own = Own { replica, advertise: None };
+    let served = snapshot.policy.revision();
+    let standing = stand(&store, own, &config, served).await?;
+    let recorded = record_missed(&store, &journal, &standing, recovered.epoch).await.map_err(trouble)?;
     let (epoch, held) = store.revocations().await.map_err(trouble)?;
     let revocations = Arc::new(Revocations::default());
     revocations.replace(epoch, held);
@@ -193,6 +199,7 @@ async fn open(snapshot: Snapshot, reloader: Reloader, lanes: Lanes) -> Result<Op
         upstreams,
         journal,
         store,
+        standing,
         sealer: Arc::clone(&sealer),
         stopping,
         reloader,
@@ -213,6 +220,7 @@ async fn open(snapshot: Snapshot, reloader: Reloader, lanes: Lanes) -> Result<Op
 
     // A mistake in them is logged, and is none of the files that are served.
     let _problem = gateway.read_next().await;
+    tasks.spawn(follow_store(Arc::clone(&gateway), recorded));
     tasks.spawn(follow_upstreams(Arc::clone(&gateway)));
     tasks.spawn(follow_executables(Arc::clone(&gateway)));
     tasks.spawn(housekeeping(Arc::clone(&gateway)));
@@ -231,6 +239,21 @@ async fn open(snapshot: Snapshot, reloader: Reloader, lanes: Lanes) -> Result<Op
         lanes: Arc::new(lanes),
         _state: state,
     })
+}
+
+/// Takes this replica's place among those that have the store in common.
+async fn stand(store: &Store, own: Own, config: &Config, served: PolicyRevision) -> Result<Arc<Standing>, StartError> {
+    let shared = config.gateway.store.is_shared();
+    // Before it says so itself, it is to serve what it has.
+    let member = Standing::new(own.clone(), shared, served, served).own(served);
+    let active = store.join(&member).await.map_err(trouble)?;
+    if active != served {
+        tracing::error!(
+            active = %active.0.short(), here = %served.0.short(),
+            "the replicas are to serve other files: this one is not ready; bring those, or run `bailiwick reload` here"
+        );
+    }
+    Ok(Standing::new(own, shared, active, served))
 }
 
 impl Served {

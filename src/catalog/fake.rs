@@ -183,6 +183,7 @@ pub(super) fn config(servers: Vec<ServerConfig>) -> Arc<Config> {
             durability: Durability::Fsync,
             shutdown_grace: Duration::from_secs(1),
         },
+        cluster: None,
         record: crate::config::RecordConfig::fixture(),
         keys: crate::config::KeysConfig::default(),
         quota: QuotaConfig { requests_per_second: 1, requests_burst: 1, calls_in_flight_max: 1, streams_max: 1 },

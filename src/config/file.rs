@@ -12,12 +12,15 @@ use super::load::{LOCAL_ALIAS, Overrides};
 use super::mistake::{Found, Mistake, Name, Source, did_you_mean};
 use super::process::plain;
 use super::reader::Table;
-use super::{AgentConfig, Config, IssuerConfig, KeysConfig, LocalUser, QuotaConfig, RecordConfig, ServerConfig};
+use super::{
+    AgentConfig, ClusterConfig, Config, IssuerConfig, KeysConfig, LocalUser, QuotaConfig, RecordConfig, ServerConfig,
+};
 use crate::ids::{AgentId, Environment};
 use crate::limit;
 
 mod address;
 mod agent;
+mod cluster;
 mod command;
 mod credential;
 mod gateway;
@@ -111,6 +114,7 @@ pub fn parse(
 struct Parts {
     file: PathBuf,
     gateway: Option<gateway::Gateway>,
+    cluster: Option<Option<ClusterConfig>>,
     record: Option<RecordConfig>,
     keys: Option<KeysConfig>,
     quota: Option<QuotaConfig>,
@@ -129,6 +133,22 @@ fn read_top(mut top: Table<'_, '_>, file: &Path, base: &Path, overrides: &Overri
     }
     let gateway_table = top.table_or_empty("gateway", &keys::GATEWAY).filter(|_| written);
     let gateway = gateway_table.and_then(|table| gateway::read(table, base, overrides));
+    let cluster_place = top.place("cluster");
+    let cluster = if top.has("cluster") {
+        let read = top.table("cluster", &keys::CLUSTER).and_then(|table| cluster::read(table, base, overrides));
+        if gateway.as_ref().is_some_and(|gateway| !gateway.config.store.is_shared()) {
+            let message = "[cluster] is for replicas that have a store in common: write store = \"postgres://...\" below \
+                           [gateway], or remove it";
+            top.mistake(&cluster_place, message);
+        }
+        read.map(Some)
+    } else {
+        if gateway.as_ref().is_some_and(|gateway| gateway.config.store.is_shared()) {
+            let message = "no [cluster]: a session that was begun at one replica is unknown to all others";
+            top.source.warning(&cluster_place, message);
+        }
+        Some(None)
+    };
     let record = top.table_or_empty("record", &keys::RECORD).and_then(|table| record::read(table, base));
     let keys_place = top.place("keys");
     let keys = top.table_or_empty("keys", &keys::KEYS).and_then(|table| key::read(table, base));
@@ -178,7 +198,8 @@ fn read_top(mut top: Table<'_, '_>, file: &Path, base: &Path, overrides: &Overri
     }
     too_many(&top, "issuers", issuers.len(), limit::ISSUERS_MAX);
     let own = gateway.iter().flat_map(|gateway| {
-        let key = gateway.config.tls.iter().map(|tls| &tls.key);
+        let cluster = cluster.iter().flatten().map(|cluster| &cluster.tls);
+        let key = gateway.config.tls.iter().chain(cluster).map(|tls| &tls.key);
         [&gateway.config.state, &gateway.policies].into_iter().chain(key)
     });
     let kept: Vec<_> = own.map(PathBuf::as_path).chain([file]).map(plain).collect();
@@ -196,6 +217,7 @@ fn read_top(mut top: Table<'_, '_>, file: &Path, base: &Path, overrides: &Overri
     Parts {
         file: file.to_owned(),
         gateway,
+        cluster,
         record,
         keys,
         quota,
@@ -235,6 +257,7 @@ impl Parts {
         }
         Some(Config {
             gateway: gateway.config,
+            cluster: self.cluster?,
             record: self.record?,
             keys: self.keys?,
             quota: self.quota?,

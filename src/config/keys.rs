@@ -57,6 +57,7 @@ pub const SECTIONS: &[&Section] = &[
     &TOP,
     &GATEWAY,
     &TLS,
+    &CLUSTER,
     &RECORD,
     &KEYS,
     &LIMITS,
@@ -78,6 +79,7 @@ pub const TOP: Section = servers(
     "top level",
     &[
         required("gateway", "table"),
+        optional("cluster", "table"),
         optional("record", "table"),
         optional("keys", "table"),
         optional("limits", "table"),
@@ -112,6 +114,18 @@ pub const GATEWAY: Section = servers(
 
 /// `[gateway.tls]`.
 pub const TLS: Section = servers("[gateway.tls]", &[required("certificate", "path"), required("key", "path")]);
+
+/// `[cluster]`.
+pub const CLUSTER: Section = servers(
+    "[cluster]",
+    &[
+        required("listen", "address and port"),
+        optional("advertise", "host and port"),
+        required("certificate", "path"),
+        required("key", "path"),
+        required("ca", "path"),
+    ],
+);
 
 /// `[record]`.
 pub const RECORD: Section = servers(

@@ -14,6 +14,7 @@ use url::Url;
 
 use crate::ids::{AgentId, Environment, IssuerAlias, ServerId};
 
+pub mod cluster;
 pub mod file;
 pub mod keyfile;
 pub mod keys;
@@ -31,6 +32,7 @@ pub mod secret;
 pub mod set;
 pub mod store;
 
+pub use cluster::ClusterConfig;
 pub use load::{Loaded, Overrides, issuer_with_defaults, load, load_set, load_with};
 pub use mistake::Mistake;
 pub use net::Network;
@@ -47,6 +49,8 @@ pub use store::{PostgresConfig, StoreConfig};
 pub struct Config {
     /// `[gateway]`.
     pub gateway: GatewayConfig,
+    /// `[cluster]`: how replicas reach each other.
+    pub cluster: Option<ClusterConfig>,
     /// `[record]`: how the record is signed and kept.
     pub record: RecordConfig,
     /// `[keys]`: keys that the gateway does not make for itself.
@@ -75,7 +79,8 @@ impl Config {
     /// What is the gateway's own and no child may reach.
     #[must_use]
     pub fn kept(&self) -> Vec<PathBuf> {
-        let key = self.gateway.tls.iter().map(|tls| &tls.key);
+        let tls = self.gateway.tls.iter().chain(self.cluster.iter().map(|cluster| &cluster.tls));
+        let key = tls.map(|tls| &tls.key);
         [&self.gateway.state, &self.policies, &self.file].into_iter().chain(key).cloned().collect()
     }
 
@@ -134,7 +139,7 @@ pub struct LocalUser {
 }
 
 /// TLS of a listener: PEM files.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsConfig {
     /// Certificate chain, leaf first.
     pub certificate: PathBuf,

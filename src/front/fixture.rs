@@ -58,6 +58,7 @@ pub(crate) fn config() -> Config {
             durability: Durability::Os,
             shutdown_grace: Duration::from_secs(5),
         },
+        cluster: None,
         record: crate::config::RecordConfig::fixture(),
         keys: crate::config::KeysConfig::default(),
         quota: QuotaConfig { requests_per_second: 10, requests_burst: 10, calls_in_flight_max: 10, streams_max: 10 },

@@ -150,6 +150,7 @@ pub fn config() -> Config {
             durability: Durability::Fsync,
             shutdown_grace: Duration::from_secs(1),
         },
+        cluster: None,
         record: crate::config::RecordConfig::fixture(),
         keys: crate::config::KeysConfig::default(),
         quota: QuotaConfig { requests_per_second: 100, requests_burst: 100, calls_in_flight_max: 10, streams_max: 10 },

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 use super::redact;
 use super::who::Who;
-use crate::ids::{CallId, DefinitionDigest, Digest, LegId, PolicyRevision, RevocationEpoch, ViewRevision};
+use crate::ids::{CallId, DefinitionDigest, Digest, LegId, PolicyRevision, ReplicaId, RevocationEpoch, ViewRevision};
 
 /// Who asked for what: the part that an intent, a refusal, a failure and a list have in common.
 #[derive(Debug, Clone)]
@@ -170,6 +170,9 @@ pub struct RevocationNote<'a> {
     /// Why.
     #[serde(skip_serializing_if = "str::is_empty", serialize_with = "redact::serialize")]
     pub note: &'a str,
+    /// The replica where it was ordered, where that is another one: its record tells by whom it was lifted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ordered_at: Option<ReplicaId>,
     /// The epoch that includes it.
     pub epoch: RevocationEpoch,
 }

@@ -4,7 +4,7 @@ use futures_util::future::BoxFuture;
 use serde_json::json;
 
 use crate::control::{Lifting, Operations, Readiness, ReadinessCheck};
-use crate::gateway::{Gateway, ReloadOrder, ReloadReport, ShadowReport};
+use crate::gateway::{Gateway, ReloadOrder, ReloadReport, ShadowReport, Standing};
 use crate::identity::revoked::{Held, Revocation, RevocationStore as _};
 use crate::ids::RevocationEpoch;
 use crate::outcome::Failure;
@@ -67,6 +67,7 @@ impl Operations for Gateway {
             "keys": { "seal": self.sealer().key_ids() },
             "servers": servers,
         });
+        let status = with_replicas(status, self.standing());
         Box::pin(std::future::ready(status))
     }
 
@@ -95,6 +96,11 @@ impl Operations for Gateway {
                 false,
                 store.err().map_or_else(String::new, |failure| failure.detail),
             ));
+            checks.extend(
+                self.standing().problems().into_iter().map(|(name, problem)| {
+                    check(name.to_owned(), problem.is_none(), false, problem.unwrap_or_default())
+                }),
+            );
             let issuers = self.identity().readiness();
             let some_issuer = self.identity().is_ready();
             checks.extend(issuers.into_iter().map(|issuer| {
@@ -127,4 +133,24 @@ impl Operations for Gateway {
         metrics.revocation_epoch.set(self.revocation_epoch().0);
         metrics.encode()
     }
+}
+
+/// The same with who else has the store, where somebody may.
+fn with_replicas(mut status: serde_json::Value, standing: &Standing) -> serde_json::Value {
+    if standing.is_shared()
+        && let Some(status) = status.as_object_mut()
+    {
+        let members = standing.members();
+        let replicas = members.iter().map(|member| {
+            json!({
+                "replica": member.replica,
+                "advertise": member.advertise,
+                "version": member.version,
+                "revision": member.revision,
+            })
+        });
+        status.insert("active".to_owned(), json!(standing.active()));
+        status.insert("replicas".to_owned(), replicas.collect());
+    }
+    status
 }

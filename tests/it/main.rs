@@ -39,6 +39,7 @@ mod pages;
 mod patience;
 mod record;
 mod reload;
+mod replicas;
 mod restart;
 mod revoke;
 mod roundtrip;

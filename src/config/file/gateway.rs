@@ -73,6 +73,7 @@ pub fn read(mut table: Table<'_, '_>, base: &Path, overrides: &Overrides) -> Opt
     };
     let plain = table.get::<bool>("allow_plain_http");
     let loopback_issuers = table.at::<bool>("allow_loopback_issuers");
+    let reload_place = table.place("reload");
     let reload = table.get::<Reload>("reload");
     let durability = table.get::<Durable>("durability");
     let shutdown_grace = table.get::<Period>("shutdown_grace");
@@ -96,6 +97,11 @@ pub fn read(mut table: Table<'_, '_>, base: &Path, overrides: &Overrides) -> Opt
     if *loopback_issuers.get_ref() && open {
         let message = "allow_loopback_issuers needs a loopback listener: listen on 127.0.0.1, or remove it";
         table.mistake(&loopback_issuers.span(), message);
+    }
+    if matches!(reload, Some(Reload::Watch)) && store.as_ref().is_some_and(StoreConfig::is_shared) {
+        let message = "reload = \"watch\" is for one gateway: with this store, what one replica reloads all others serve, \
+                       so somebody has to say so with `bailiwick reload`";
+        table.mistake(&reload_place, message);
     }
     let config = GatewayConfig {
         listen: listen.into_inner(),

@@ -342,6 +342,7 @@ fn every_documented_key_is_read() {
         section(&keys::GATEWAY, "[gateway]", &[]),
         section(&keys::TLS, "[gateway.tls]", &[]),
         section(&keys::KEYS, "[keys]", &[]),
+        section(&keys::CLUSTER, "[cluster]", &[]),
         section(&keys::LIMITS, "[limits]", &[]),
         section(&keys::ANONYMOUS, "[anonymous]", &[]),
         section(&keys::ISSUER, "[issuers.corp]", &[]),
@@ -375,6 +376,7 @@ const EXCHANGE: &[&str] = &["token_endpoint", "client_id", "client_secret", "aud
 fn value<'a>(name: &str, kind: &'a str) -> &'a str {
     match (name, kind) {
         ("listen", _) => "\"127.0.0.1:7800\"",
+        ("advertise", _) => "\"10.0.0.7:7801\"",
         ("store", _) => "\"postgres://bailiwick@localhost/bailiwick\"",
         ("seal" | "journal" | "checkpoint", _) => "[\"env:NAME\"]",
         ("public_url", _) => "\"https://mcp.example.com\"",

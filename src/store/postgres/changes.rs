@@ -35,9 +35,9 @@ impl Changes {
         Self { changed, listening: listening.abort_handle() }
     }
 
-    /// Waits until something may have changed, and no longer than that.
-    pub async fn next(&self, at_most: Duration) {
-        let _ = tokio::time::timeout(at_most, self.changed.notified()).await;
+    /// Waits until something may have changed, and no longer than that; answers whether the store said so.
+    pub async fn next(&self, at_most: Duration) -> bool {
+        tokio::time::timeout(at_most, self.changed.notified()).await.is_ok()
     }
 }
 
