@@ -136,6 +136,11 @@ pub const SESSION_LOG_LEVELS_MAX: u64 = 100_000;
 /// Calls in flight in one legacy session.
 pub const SESSION_CALLS_MAX: usize = 64;
 
+/// How long an answer that says "slow down" is held.
+pub const HASTY_ANSWER_HOLD: Duration = Duration::from_millis(100);
+/// Answers that are held at once; more are given at once.
+pub const HASTY_ANSWERS_HELD_MAX: usize = 4_096;
+
 // === policy ===
 
 /// Rows of all policy files together.
