@@ -5,6 +5,7 @@
 
 mod operations;
 mod process;
+mod replicas;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -20,12 +21,10 @@ use crate::config::{Config, Durability, Mistake, Overrides, ReloadMode, keyfile}
 use crate::control::Control;
 use crate::delegate::Delegate;
 use crate::front::{self, Certificates, Front};
-use crate::gateway::{
-    Along, Files, Gateway, Own, Parts, Reloader, Snapshot, Standing, follow_store, record_missed, watch_files,
-};
+use crate::gateway::{Along, Files, Gateway, Own, Parts, Reloader, Snapshot, follow_store, record_missed, watch_files};
 use crate::identity::revoked::RevocationStore as _;
 use crate::identity::{Identity, Revocations};
-use crate::ids::{PolicyRevision, ReplicaId};
+use crate::ids::ReplicaId;
 use crate::lanes::Lanes;
 use crate::policy::FailedTest;
 use crate::record::event::{ExecutableNote, StartNote};
@@ -33,6 +32,7 @@ use crate::record::{CheckpointKeys, Journal, JournalKey, JournalSettings, Keepin
 use crate::store::{StateDirectory, Store};
 use crate::upstream::{Change, Executable, Upstreams};
 use crate::wire::handle::Sealer;
+use replicas::{Cluster, stand};
 
 /// What is started.
 #[derive(Debug, Clone)]
@@ -61,6 +61,7 @@ pub struct Served {
     /// Where it listens.
     pub address: SocketAddr,
     front: tokio::task::JoinHandle<()>,
+    cluster: Option<tokio::task::JoinHandle<()>>,
     opened: Opened,
 }
 
@@ -106,19 +107,28 @@ pub async fn start(options: Options) -> Result<Served, StartError> {
         Some(files) => Some(Arc::new(Certificates::load(files).map_err(trouble)?)),
         None => None,
     };
+    let cluster = match &config.cluster {
+        Some(config) => Some(Cluster::bind(config).await?),
+        None => None,
+    };
     let along: Vec<Along> = certificates
         .iter()
         .map(Arc::clone)
         .map(|certificates| -> Along { Box::new(move || certificates.reload().map_err(|error| error.to_string())) })
+        .chain(cluster.iter().flat_map(Cluster::along))
         .collect();
     let revision = snapshot.policy.revision();
-    let opened = Box::pin(open(snapshot, Reloader::new(files, along), Lanes::start().map_err(trouble)?)).await?;
+    let advertise = cluster.as_ref().map(|cluster| cluster.advertise.clone());
+    let lanes = Lanes::start().map_err(trouble)?;
+    let opened = Box::pin(open(snapshot, Reloader::new(files, along), lanes, advertise)).await?;
     let gateway = Arc::clone(&opened.gateway);
-    let front = Front::new(Arc::clone(&gateway), Arc::clone(&opened.sealer), opened.replica);
-    let lanes = Arc::clone(&opened.lanes);
-    let front = tokio::spawn(front::serve(front, listener, certificates, lanes, gateway.stopping()));
+    let relay = cluster.as_ref().map(Cluster::relay);
+    let front = Front::with_relay(Arc::clone(&gateway), Arc::clone(&opened.sealer), opened.replica, relay);
+    let lanes = || Arc::clone(&opened.lanes);
+    let cluster = cluster.map(|cluster| cluster.serve(Arc::clone(&front), lanes(), gateway.stopping()));
+    let front = tokio::spawn(front::serve(front, listener, certificates, lanes(), gateway.stopping()));
     tracing::info!(%address, revision = %revision.0.short(), servers = config.servers.len(), "serving");
-    Ok(Served { gateway, address, front, opened })
+    Ok(Served { gateway, address, front, cluster, opened })
 }
 
 /// Starts a gateway that nobody can connect to: its front is called in this process, by the one user that the
@@ -132,7 +142,7 @@ pub async fn start_standalone(options: Options) -> Result<Standalone, StartError
     if snapshot.config.local.is_none() {
         return Err(trouble("a gateway without a listener needs its user"));
     }
-    let opened = Box::pin(open(snapshot, Reloader::new(files, Vec::new()), Lanes::none())).await?;
+    let opened = Box::pin(open(snapshot, Reloader::new(files, Vec::new()), Lanes::none(), None)).await?;
     let gateway = Arc::clone(&opened.gateway);
     let front = Front::new(Arc::clone(&gateway), Arc::clone(&opened.sealer), opened.replica);
     Ok(Standalone { gateway, front, opened })
@@ -155,7 +165,12 @@ fn understood(options: Options) -> Result<(Files, Snapshot), StartError> {
 }
 
 /// Opens the rooms in order; nothing is served yet.
-async fn open(snapshot: Snapshot, reloader: Reloader, lanes: Lanes) -> Result<Opened, StartError> {
+async fn open(
+    snapshot: Snapshot,
+    reloader: Reloader,
+    lanes: Lanes,
+    advertise: Option<String>,
+) -> Result<Opened, StartError> {
     let config = Arc::clone(&snapshot.config);
     let state = StateDirectory::open(&config.gateway.state).map_err(trouble)?;
     let control = Control::bind(state.path()).map_err(trouble)?;
@@ -177,7 +192,7 @@ async fn open(snapshot: Snapshot, reloader: Reloader, lanes: Lanes) -> Result<Op
     })
     .map_err(trouble)?;
     store.check_not_older_than(recovered.epoch).await.map_err(trouble)?;
-    let own = Own { replica, advertise: None };
+    let own = Own { replica, advertise };
     let served = snapshot.policy.revision();
     let standing = stand(&store, own, &config, served).await?;
     let recorded = record_missed(&store, &journal, &standing, recovered.epoch).await.map_err(trouble)?;
@@ -243,21 +258,6 @@ async fn open(snapshot: Snapshot, reloader: Reloader, lanes: Lanes) -> Result<Op
     })
 }
 
-/// Takes this replica's place among those that have the store in common.
-async fn stand(store: &Store, own: Own, config: &Config, served: PolicyRevision) -> Result<Arc<Standing>, StartError> {
-    let shared = config.gateway.store.is_shared();
-    // Before it says so itself, it is to serve what it has.
-    let member = Standing::new(own.clone(), shared, served, served).own(served);
-    let active = store.join(&member).await.map_err(trouble)?;
-    if active != served {
-        tracing::error!(
-            active = %active.0.short(), here = %served.0.short(),
-            "the replicas are to serve other files: this one is not ready; bring those, or run `bailiwick reload` here"
-        );
-    }
-    Ok(Standing::new(own, shared, active, served))
-}
-
 impl Served {
     /// Stops: no new requests, streams end, calls in flight get their grace, children are reaped, and the
     /// journal is closed last.
@@ -265,6 +265,9 @@ impl Served {
         tracing::info!(cause, "stopping");
         self.gateway.begin_to_stop();
         let _ = self.front.await;
+        if let Some(cluster) = self.cluster {
+            let _ = cluster.await;
+        }
         self.opened.close(cause).await;
     }
 }

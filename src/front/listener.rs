@@ -27,6 +27,13 @@ use super::{Certificates, Front};
 use crate::lanes::Lanes;
 use crate::limit;
 
+/// Who connects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Entrance {
+    Clients,
+    Replicas,
+}
+
 /// Serves on the lanes until `shutdown` fires; then no connection is accepted, and those that are open finish what they
 /// answer, for at most `shutdown_grace`. Streams end by themselves when the gateway says that it stops.
 pub async fn serve<P: Pipeline>(
@@ -36,6 +43,12 @@ pub async fn serve<P: Pipeline>(
     lanes: Arc<Lanes>,
     shutdown: CancellationToken,
 ) {
+    // Whoever had to show a certificate is a replica.
+    let entrance = if certificates.as_ref().is_some_and(|certificates| certificates.is_mutual()) {
+        Entrance::Replicas
+    } else {
+        Entrance::Clients
+    };
     let places = Arc::new(Semaphore::new(limit::CONNECTIONS_MAX));
     let graceful = GracefulShutdown::new();
     if let Some(certificates) = certificates.clone() {
@@ -57,7 +70,7 @@ pub async fn serve<P: Pipeline>(
         let Ok(stream) = stream.into_std() else { continue };
         lanes.spawn(async move {
             match TcpStream::from_std(stream) {
-                Ok(stream) => connection(front, stream, peer, certificates, watcher).await,
+                Ok(stream) => connection(front, stream, (peer, entrance), certificates, watcher).await,
                 Err(error) => tracing::warn!(%error, "a connection could not be served"),
             }
             drop(place);
@@ -88,7 +101,7 @@ async fn accept(
 async fn connection<P: Pipeline>(
     front: Arc<Front<P>>,
     stream: TcpStream,
-    peer: SocketAddr,
+    (peer, entrance): (SocketAddr, Entrance),
     certificates: Option<Arc<Certificates>>,
     watcher: Watcher,
 ) {
@@ -96,13 +109,13 @@ async fn connection<P: Pipeline>(
         tracing::debug!(%error, "TCP_NODELAY could not be set");
     }
     let Some(certificates) = certificates else {
-        return requests(front, stream, peer.ip(), false, watcher).await;
+        return requests(front, stream, (peer.ip(), entrance), false, watcher).await;
     };
     let handshake = TlsAcceptor::from(certificates.current()).accept(stream);
     match tokio::time::timeout(limit::TLS_HANDSHAKE_TIMEOUT, handshake).await {
         Ok(Ok(stream)) => {
             let two = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-            requests(front, stream, peer.ip(), two, watcher).await;
+            requests(front, stream, (peer.ip(), entrance), two, watcher).await;
         }
         Ok(Err(error)) => tracing::debug!(%error, peer = %peer.ip(), "a TLS handshake failed"),
         Err(_) => tracing::debug!(peer = %peer.ip(), "a TLS handshake took too long"),
@@ -110,8 +123,13 @@ async fn connection<P: Pipeline>(
 }
 
 /// HTTP/2 is spoken where TLS has agreed on it: guessing from the first bytes would wait for them for ever.
-async fn requests<P, S>(front: Arc<Front<P>>, stream: S, peer: IpAddr, http2: bool, watcher: Watcher)
-where
+async fn requests<P, S>(
+    front: Arc<Front<P>>,
+    stream: S,
+    (peer, entrance): (IpAddr, Entrance),
+    http2: bool,
+    watcher: Watcher,
+) where
     P: Pipeline,
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -120,7 +138,10 @@ where
     let service = service_fn(move |request: Request<Incoming>| {
         let (front, own) = (Arc::clone(&front), own.clone());
         async move {
-            let response = front.answer(request, peer).await;
+            let response = match entrance {
+                Entrance::Clients => front.answer(request, peer).await,
+                Entrance::Replicas => front.answer_replica(request).await,
+            };
             if !http2 && let Some(leash) = response.extensions().get::<Leash>() {
                 leash.tie(&own);
             }
@@ -139,7 +160,11 @@ where
         .http2()
         .timer(TokioTimer::new())
         .max_header_list_size(u32::try_from(limit::HEADER_BYTES_MAX).unwrap_or(u32::MAX))
-        .max_concurrent_streams(limit::HTTP2_STREAMS_MAX)
+        .max_concurrent_streams(match entrance {
+            Entrance::Clients => limit::HTTP2_STREAMS_MAX,
+            // One connection of a replica carries what many clients want.
+            Entrance::Replicas => u32::try_from(limit::RELAYS_MAX).unwrap_or(u32::MAX),
+        })
         .keep_alive_interval(limit::HEADER_READ_TIMEOUT / 2)
         .keep_alive_timeout(limit::HEADER_READ_TIMEOUT / 2);
     let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();

@@ -84,6 +84,19 @@ impl Standing {
         }
     }
 
+    /// Which replica this is.
+    #[must_use]
+    pub const fn replica(&self) -> ReplicaId {
+        self.own.replica
+    }
+
+    /// Where the living replica of that name is reached by others.
+    #[must_use]
+    pub fn address_of(&self, replica: ReplicaId) -> Option<String> {
+        let members = self.members.load();
+        members.iter().find(|member| member.replica == replica)?.advertise.clone()
+    }
+
     /// Whether other replicas have the store, too.
     #[must_use]
     pub const fn is_shared(&self) -> bool {

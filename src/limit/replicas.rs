@@ -30,6 +30,12 @@ pub const MEMBER_GONE_AFTER: Duration = Duration::from_secs(10);
 pub const MEMBER_FORGOTTEN_AFTER: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Replicas that are known at once.
 pub const MEMBERS_MAX: i64 = 1_000;
+/// How long a connection to another replica may take, its name and TLS aside.
+pub const RELAY_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often a connection to another replica is pinged, and how long the answer may take.
+pub const RELAY_PING: Duration = Duration::from_secs(4);
+/// Requests that are handed to other replicas at once; streams among them for as long as they are open.
+pub const RELAYS_MAX: usize = 4_096;
 /// Revocations and lifts that the store remembers for the records of replicas that were away.
 pub const REVOCATION_CHANGES_MAX: i64 = 100_000;
 /// Of them, those that are put on a record at once.

@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 use super::redact;
 use super::who::Who;
 use crate::ids::{CallId, DefinitionDigest, Digest, LegId, PolicyRevision, ReplicaId, RevocationEpoch, ViewRevision};
+use crate::outcome::Reason;
 
 /// Who asked for what: the part that an intent, a refusal, a failure and a list have in common.
 #[derive(Debug, Clone)]
@@ -25,6 +26,8 @@ pub struct Attempt<'a> {
     pub who: &'a Who,
     /// What was asked.
     pub mcp: Operation<'a>,
+    /// The replica that handed it on, where one did.
+    pub via: Option<ReplicaId>,
     /// The policy that decided, where one did.
     pub revision: Option<PolicyRevision>,
     /// The revocation epoch that was looked at.
@@ -175,6 +178,21 @@ pub struct RevocationNote<'a> {
     pub ordered_at: Option<ReplicaId>,
     /// The epoch that includes it.
     pub epoch: RevocationEpoch,
+}
+
+/// That a request was handed to another replica, as the record of the one that did tells it.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct RelayNote<'a> {
+    /// To which one; its record tells of the rest.
+    pub to: ReplicaId,
+    /// `GET`, `POST` or `DELETE`.
+    pub verb: &'a str,
+    /// The HTTP status of its answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// Why there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
 }
 
 /// A reload as the record tells it.

@@ -17,10 +17,10 @@ use super::batch::{Settled, lock};
 use super::checkpoint::CheckpointKeys;
 use super::direct::Direct;
 use super::entry::unavailable;
-use super::event::{Attempt, ExecutableNote, Intent, Listing, ReloadNote, RevocationNote, StartNote};
+use super::event::{Attempt, ExecutableNote, Intent, Listing, RelayNote, ReloadNote, RevocationNote, StartNote};
 use super::fields::{
-    CallFields, ExecutableFields, NoiseFields, OpenLeg, ReloadFields, RepairFields, ResultFacts, ResultFields,
-    RevocationFields, StartFields, StopFacts, StopFields,
+    CallFields, ExecutableFields, NoiseFields, OpenLeg, RelayFields, ReloadFields, RepairFields, ResultFacts,
+    ResultFields, RevocationFields, StartFields, StopFacts, StopFields,
 };
 use super::keep::Keeper;
 use super::keys::JournalKey;
@@ -30,6 +30,7 @@ use super::metrics::Metrics;
 use super::noise::Noise;
 use super::room::Room;
 use super::sink::Sinks;
+use super::who::Who;
 use super::writer::{Shared, Writer};
 use crate::config::{Durability, RecordConfig};
 use crate::ids::{CallId, LegId, ReplicaId, RevocationEpoch};
@@ -210,6 +211,12 @@ impl Journal {
     /// [`Reason::RecordUnavailable`].
     pub async fn reloaded(&self, note: &ReloadNote<'_>) -> Result<(), Failure> {
         self.note_durably("reload", &ReloadFields::new(note), Mark::Plain).await
+    }
+
+    /// Records that a request was handed to another replica. Never waits.
+    pub fn handed_on(&self, who: &Who, note: &RelayNote<'_>) {
+        let header = Header { who: Some(who), ..self.header("relay", None) };
+        self.write(header, &RelayFields { relay: note }, Mark::Plain);
     }
 
     /// Records a call that stops before it is forwarded, as `refusal` or `failure`. Never waits.

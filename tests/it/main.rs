@@ -38,6 +38,7 @@ mod orphans;
 mod pages;
 mod patience;
 mod record;
+mod relay;
 mod reload;
 mod replicas;
 mod restart;

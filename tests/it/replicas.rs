@@ -199,7 +199,7 @@ async fn a_reload_at_one_replica_is_taken_up_by_all_and_a_start_changes_nothing(
     run(&replicas.all[1], &["reload"]);
     for client in &clients {
         eventually("the denial", async || {
-            client.call_tool("tools__echo", json!({})).await.text.contains("target_unknown")
+            client.call_tool("tools__echo", json!({})).await.text.contains("Unknown tool")
         })
         .await;
     }

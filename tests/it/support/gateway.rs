@@ -279,6 +279,11 @@ impl Gateway {
         panic!("the gateway did not answer:\n{}", self.log());
     }
 
+    /// Where the files are.
+    pub fn place(&self) -> &Path {
+        self.directory.path()
+    }
+
     /// The resource that tokens must be for.
     pub fn resource(&self) -> String {
         format!("{}/mcp", self.public_url)

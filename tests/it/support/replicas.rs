@@ -19,6 +19,8 @@ struct Authority;
 pub struct Replicas {
     pub all: Vec<Gateway>,
     pub ways: Vec<Way>,
+    /// Where each listens for the others.
+    pub clusters: Vec<SocketAddr>,
     pub database: Database,
     /// The files; no process of its own.
     files: Gateway,
@@ -34,7 +36,8 @@ impl Replicas {
             .gateway("store = \"env:TEST_STORE\"\nstore_password = \"env:TEST_STORE_PASSWORD\"\n")
             .sections(KEYS)
             .sections(cluster);
-        let mut replicas = Self { all: Vec::new(), ways: Vec::new(), database, files: setup.written() };
+        let mut replicas =
+            Self { all: Vec::new(), ways: Vec::new(), clusters: Vec::new(), database, files: setup.written() };
         for _ in 0..count {
             replicas.add().await;
         }
@@ -56,6 +59,12 @@ impl Replicas {
         replica.launch().await;
         self.all.push(replica);
         self.ways.push(way);
+        self.clusters.push(cluster);
+    }
+
+    /// Where the files are: `ca.crt`, `replica.crt` and `replica.key` among them.
+    pub fn place(&self) -> &std::path::Path {
+        self.files.place()
     }
 
     /// The resource that tokens must be for.
