@@ -74,7 +74,7 @@ impl State {
             SecretReference::File(path) => SecretReference::File(base.join(path)),
             other => other,
         });
-        StoreConfig::parse(store, password, base).map_err(|message| problem(message))
+        StoreConfig::parse(store, password, base).map_err(problem)
     }
 
     /// Whether the files name keys of this purpose, so that the state directory's are not used.

@@ -5,10 +5,12 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -25,7 +27,7 @@ use crate::config::ClusterConfig;
 use crate::lanes::PerLane;
 use crate::limit;
 
-type Dialler = HttpsConnector<HttpConnector<GuardedResolver>>;
+type Secured = HttpsConnector<HttpConnector<GuardedResolver>>;
 type Pooled = Client<Dialler, Full<Bytes>>;
 
 /// The client for all other replicas.
@@ -37,6 +39,27 @@ pub struct PeerClient {
 struct Dialled {
     dialler: Dialler,
     clients: PerLane<Pooled>,
+}
+
+/// Connects, TLS included, within [`limit::RELAY_CONNECT_TIMEOUT`].
+#[derive(Clone)]
+struct Dialler(Secured);
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+impl tower::Service<http::Uri> for Dialler {
+    type Response = <Secured as tower::Service<http::Uri>>::Response;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, uri: http::Uri) -> Self::Future {
+        let connecting = tokio::time::timeout(limit::RELAY_CONNECT_TIMEOUT, self.0.call(uri));
+        Box::pin(async move { connecting.await.unwrap_or_else(|_| Err("it does not answer in time".into())) })
+    }
 }
 
 /// Why there is no answer of another replica.
@@ -147,10 +170,9 @@ impl Dialled {
         let mut dialler = HttpConnector::new_with_resolver(GuardedResolver::new(EgressPolicy::server(true)));
         dialler.enforce_http(false);
         dialler.set_nodelay(true);
-        dialler.set_connect_timeout(Some(limit::RELAY_CONNECT_TIMEOUT));
-        let dialler =
+        let secured =
             HttpsConnectorBuilder::new().with_tls_config(tls).https_only().enable_http2().wrap_connector(dialler);
-        Ok(Self { dialler, clients: PerLane::new() })
+        Ok(Self { dialler: Dialler(secured), clients: PerLane::new() })
     }
 
     fn pooled(&self) -> Pooled {
@@ -169,5 +191,48 @@ impl Dialled {
 impl std::fmt::Debug for PeerClient {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("PeerClient").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::path::PathBuf;
+    use std::time::Instant;
+
+    use super::*;
+    use crate::config::TlsConfig;
+
+    /// A client whose certificate signed itself.
+    pub(crate) fn client() -> PeerClient {
+        let fixture = |name: &str| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/src/front/fixture")).join(name);
+        PeerClient::new(&ClusterConfig {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            advertise: None,
+            tls: TlsConfig { certificate: fixture("localhost.crt"), key: fixture("localhost.key") },
+            ca: fixture("localhost.crt"),
+        })
+        .unwrap()
+    }
+
+    fn to(port: u16) -> Request<Full<Bytes>> {
+        Request::get(format!("https://localhost:{port}/mcp")).body(Full::default()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn whoever_takes_a_connection_and_says_nothing_is_waited_for_so_long_and_was_sent_nothing() {
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let began = Instant::now();
+        let error = client().request(to(silent.local_addr().unwrap().port())).await.unwrap_err();
+        assert!(matches!(error, PeerError::Unreachable(_)), "{error}");
+        let took = began.elapsed();
+        assert!(took >= limit::RELAY_CONNECT_TIMEOUT && took < 2 * limit::RELAY_CONNECT_TIMEOUT, "{took:?}");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_used_is_named_and_none_of_it_told() {
+        let mut config = client().config;
+        config.ca = config.tls.key.clone();
+        let error = PeerClient::new(&config).unwrap_err().to_string();
+        assert!(error.contains("localhost.key") && !error.contains("PRIVATE"), "{error}");
     }
 }

@@ -183,6 +183,28 @@ fn passed_on(headers: &HeaderMap) -> HeaderMap {
 mod tests {
     use super::*;
 
+    #[tokio::test]
+    async fn so_many_requests_are_handed_on_at_once() {
+        use super::super::fixture::Scripted;
+        use crate::wire::handle::Sealer;
+        let relay = Relay::new(Arc::new(crate::egress::peer::tests::client()));
+        let places = Arc::clone(&relay.places);
+        let sealer = Arc::new(Sealer::new([&[1_u8; 32][..]]).unwrap());
+        let front = Front::with_relay(Arc::new(Scripted::new([])), sealer, ReplicaId::new(), Some(relay));
+        let there = There { replica: ReplicaId::new(), address: "localhost:1".to_owned() };
+        let (parts, ()) = Request::post("/mcp").body(()).unwrap().into_parts();
+        let tried = async || {
+            let failure = front.answered(&there, &parts, Bytes::new(), IpAddr::from([10, 0, 0, 1])).await.unwrap_err();
+            assert_eq!(failure.reason, Reason::ReplicaUnreachable);
+            failure.detail
+        };
+        let held = places.try_acquire_many(u32::try_from(limit::RELAYS_MAX - 1).unwrap()).unwrap();
+        assert!(tried().await.contains("cannot connect"));
+        let last = places.try_acquire().unwrap();
+        assert!(tried().await.contains("too many"));
+        drop((held, last));
+    }
+
     fn map(lines: &[(&'static str, &'static str)]) -> HeaderMap {
         lines.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
     }

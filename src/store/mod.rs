@@ -2,7 +2,7 @@
 //! The only room that knows SQL, and it refuses to know anything else: each other room declares the store that it
 //! needs.
 //!
-//! Each back end has a directory with one file for each concern; `suite.rs` holds both against the same tests.
+//! Each back end has a directory with one file for each concern; `tests.rs` holds both against the same tests.
 //! Invariant: what was acknowledged is durable, and every change that may alter an answer raises the epoch in the same
 //! transaction.
 
@@ -11,7 +11,7 @@ mod row;
 mod sqlite;
 pub mod state;
 #[cfg(test)]
-mod suite;
+mod tests;
 
 use std::collections::BTreeMap;
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::client::Client;
+use crate::support::client::{Client, Lost};
 use crate::support::eventually;
 use crate::support::gateway::{DEVELOPERS_MAY, Gateway, Setup};
 use crate::support::issuer::Issuer;
@@ -207,5 +207,104 @@ async fn a_reload_at_one_replica_is_taken_up_by_all_and_a_start_changes_nothing(
         eventually("all to be ready", async || ready(gateway).await).await;
     }
     let taken = replicas.all[0].records("reload");
-    assert_eq!(taken.last().unwrap()["actor"], "store", "{taken:?}");
+    assert_eq!(taken.last().unwrap()["reload"]["actor"], "store", "{taken:?}");
+}
+
+/// What became of one client's calls.
+#[derive(Default)]
+struct Load {
+    /// The numbers of those that were answered with a result.
+    acknowledged: Vec<u64>,
+    /// Those that somebody else had to be asked for: nobody listened, or whoever did refused.
+    elsewhere: usize,
+    /// Those whose connection ended without an answer.
+    lost: Vec<u64>,
+}
+
+/// Calls round robin, with a connection for each call; goes to the next replica where one does not answer or says 503.
+async fn call_round(clients: Vec<Client>, stop: std::sync::Arc<std::sync::atomic::AtomicBool>, first: u64) -> Load {
+    let (mut load, mut number, mut turn) = (Load::default(), first, 0);
+    while !stop.load(std::sync::atomic::Ordering::SeqCst) {
+        number += 1;
+        let mut asked = 0;
+        loop {
+            turn += 1;
+            let answer = clients[turn % clients.len()].try_tool("tools__echo", json!({ "number": number })).await;
+            match answer {
+                Ok((200, text)) => {
+                    assert!(text.contains(&number.to_string()) && !text.contains("isError\":true"), "{text}");
+                    load.acknowledged.push(number);
+                    break;
+                }
+                Ok((503, _)) | Err(Lost::Unsent) => {
+                    load.elsewhere += 1;
+                    asked += 1;
+                    assert!(asked < 20, "no replica serves");
+                }
+                Ok((status, text)) => panic!("{status} {text}"),
+                Err(Lost::Midway) => {
+                    load.lost.push(number);
+                    break;
+                }
+            }
+        }
+    }
+    load
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rolling_restart_under_load_loses_no_call_that_was_acknowledged() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let Some((issuer, upstream, mut replicas)) = three().await else { return };
+    let token = issuer.token("alice", &["developers"], &replicas.resource());
+    let clients: Vec<_> = replicas.all.iter().map(|gateway| gateway.client(&token)).collect();
+    let stop = Arc::new(AtomicBool::new(false));
+    let calling: Vec<_> =
+        (0..6).map(|client| tokio::spawn(call_round(clients.clone(), Arc::clone(&stop), client * 1_000_000))).collect();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    for gateway in &mut replicas.all {
+        assert!(gateway.stop().await.success());
+        gateway.launch().await;
+        eventually("it to be ready again", async || ready(gateway).await).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    stop.store(true, Ordering::SeqCst);
+    let mut all = Load::default();
+    for load in calling {
+        let load = load.await.unwrap();
+        all.acknowledged.extend(load.acknowledged);
+        all.lost.extend(load.lost);
+        all.elsewhere += load.elsewhere;
+    }
+    eprintln!(
+        "{} acknowledged, {} asked elsewhere, {} without an answer",
+        all.acknowledged.len(),
+        all.elsewhere,
+        all.lost.len()
+    );
+    assert!(all.acknowledged.len() > 100 && all.elsewhere > 0, "there was load, and it met the restarts");
+    for gateway in &mut replicas.all {
+        gateway.stop().await;
+    }
+    // Each has an intent and its end, on the record of one replica, and the upstream saw each once. A connection that
+    // was closed before its request was read is no call: the upstream saw none of those.
+    let (mut intents, mut ends) = (0, 0);
+    for gateway in &replicas.all {
+        let (opened, closed) = (gateway.records("intent"), gateway.records("result"));
+        let legs: std::collections::BTreeSet<_> = opened.iter().map(|record| record["leg"].to_string()).collect();
+        for end in &closed {
+            assert!(legs.contains(&end["leg"].to_string()), "an end without its intent: {end}");
+            assert_ne!(end["result"]["outcome"], "unknown", "{end}");
+        }
+        assert_eq!(opened.len(), closed.len());
+        intents += opened.len();
+        ends += closed.len();
+    }
+    let mut seen: Vec<u64> =
+        upstream.calls().iter().map(|call| call.message["params"]["arguments"]["number"].as_u64().unwrap()).collect();
+    assert_eq!((intents, ends, seen.len()), (all.acknowledged.len(), all.acknowledged.len(), all.acknowledged.len()));
+    seen.sort_unstable();
+    all.acknowledged.sort_unstable();
+    assert_eq!(seen, all.acknowledged);
 }

@@ -44,10 +44,18 @@ pub(super) struct Postgres {
 impl Postgres {
     /// Connects and brings the tables up to date.
     pub(super) async fn open(state: &StateDirectory, config: &PostgresConfig) -> Result<Self, StoreError> {
+        Self::open_within(state, config, limit::STORE_UPGRADE_WAIT_MAX).await
+    }
+
+    async fn open_within(
+        state: &StateDirectory,
+        config: &PostgresConfig,
+        upgrade_wait: Duration,
+    ) -> Result<Self, StoreError> {
         let options = options(config).await?;
         let known = migrations();
         let mut connection = connect(&options).await?;
-        let upgraded = tokio::time::timeout(limit::STORE_UPGRADE_WAIT_MAX, upgrade(&mut connection, &known)).await;
+        let upgraded = tokio::time::timeout(upgrade_wait, upgrade(&mut connection, &known)).await;
         upgraded.unwrap_or_else(|_| {
             Err(unreachable("its tables are being upgraded for too long; look who holds the lock"))
         })?;

@@ -2,10 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt as _;
+
 use crate::identity::revoked::{RevocationMode, RevocationStore as _, RevocationTarget};
 use crate::ids::{Digest, PolicyRevision, RevocationEpoch};
 use crate::limit;
-use crate::store::suite::{Place, reached, revocation, server};
+use crate::store::tests::{Place, reached, revocation, server};
 use crate::store::{Member, Store, StoreError};
 
 async fn member(store: &Store, files: &str) -> Member {
@@ -77,7 +79,8 @@ async fn revocations_at_many_replicas_at_once_all_have_an_epoch_of_their_own() {
             store.revoke(&revocation(target, RevocationMode::Block)).await.unwrap()
         }
     });
-    let mut epochs = futures_util::future::join_all(revoking).await;
+    // Three at a time, as many as there are replicas.
+    let mut epochs: Vec<_> = futures_util::stream::iter(revoking).buffer_unordered(3).collect().await;
     epochs.sort_unstable();
     assert_eq!(epochs, (1..=30).map(RevocationEpoch).collect::<Vec<_>>());
     assert_eq!(stores[0].revocations().await.unwrap().1.len(), 30);
@@ -94,7 +97,7 @@ async fn the_first_of_the_living_says_which_files_are_served_and_then_an_adminis
     first.activate(new.revision, "host:0").await.unwrap();
     assert_eq!(second.moment().await.unwrap().active, Some(new.revision));
     second.leave().await.unwrap();
-    assert_eq!(first.heartbeat(&old).await.unwrap(), [old.clone()]);
+    assert_eq!(first.heartbeat(&old).await.unwrap(), std::slice::from_ref(&old));
     assert_eq!(first.join(&old).await.unwrap(), old.revision, "nobody else lives");
 }
 
@@ -108,7 +111,7 @@ async fn a_replica_that_is_not_heard_of_is_gone_after_a_while_and_forgotten_much
     first.spoil(&silent(limit::MEMBER_GONE_AFTER - limit::HEARTBEAT_INTERVAL)).await;
     assert_eq!(first.heartbeat(&own).await.unwrap().len(), 2);
     first.spoil(&silent(2 * limit::HEARTBEAT_INTERVAL)).await;
-    assert_eq!(first.heartbeat(&own).await.unwrap(), [own.clone()]);
+    assert_eq!(first.heartbeat(&own).await.unwrap(), std::slice::from_ref(&own));
     first.spoil(&silent(limit::MEMBER_FORGOTTEN_AFTER)).await;
     first.join(&own).await.unwrap();
     let mut connection = place.database.as_ref().unwrap().connect().await;
@@ -126,6 +129,37 @@ async fn so_many_replicas_are_known_at_once() {
                 FROM members, generate_series(1, 1100) AS n";
     store.spoil(more).await;
     assert_eq!(i64::try_from(store.heartbeat(&own).await.unwrap().len()).unwrap(), limit::MEMBERS_MAX);
+}
+
+#[tokio::test]
+async fn a_replica_has_so_many_connections_and_waits_for_one_no_longer_than_for_the_store() {
+    let Some(place) = Place::postgres().await else { return };
+    let crate::config::StoreConfig::Postgres(config) = &place.config else { panic!("not PostgreSQL") };
+    let store = super::Postgres::open(&place.state(), config).await.unwrap();
+    let mut held = Vec::new();
+    for _ in 0..limit::STORE_CONNECTIONS_MAX {
+        held.push(store.pool.acquire().await.unwrap());
+    }
+    let began = Instant::now();
+    assert!(store.moment().await.is_err());
+    assert!(began.elapsed() >= limit::STORE_TIMEOUT - Duration::from_millis(50), "{:?}", began.elapsed());
+    held.pop();
+    assert!(store.moment().await.is_ok());
+}
+
+#[tokio::test]
+async fn a_start_waits_so_long_for_a_replica_that_upgrades_the_tables() {
+    assert!(limit::STORE_UPGRADE_WAIT_MAX > 10 * limit::STORE_TIMEOUT, "an upgrade takes longer than a statement");
+    let Some(place) = Place::postgres().await else { return };
+    let crate::config::StoreConfig::Postgres(config) = &place.config else { panic!("not PostgreSQL") };
+    drop(place.open().await);
+    let mut upgrading = place.database.as_ref().unwrap().connect().await;
+    sqlx::raw_sql("BEGIN; LOCK TABLE _sqlx_migrations").execute(&mut upgrading).await.unwrap();
+    let wait = Duration::from_millis(300);
+    let error = super::Postgres::open_within(&place.state(), config, wait).await.unwrap_err().to_string();
+    assert!(error.contains("being upgraded"), "{error}");
+    sqlx::raw_sql("COMMIT").execute(&mut upgrading).await.unwrap();
+    super::Postgres::open_within(&place.state(), config, wait).await.unwrap();
 }
 
 #[tokio::test]

@@ -8,7 +8,6 @@ use crate::ids::{AgentId, IssuerAlias};
 use crate::limit;
 
 #[path = "../../tests/support/postgres.rs"]
-#[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 pub(super) mod server;
 
 /// A state directory, and where its store is.
