@@ -49,13 +49,15 @@ pub struct Setup {
     pub limited: bool,
     /// Upstreams that accept connections and never answer.
     pub mute: Option<SocketAddr>,
+    /// Another upstream for server 0.
+    pub first: Option<SocketAddr>,
     /// Where servers 1, 2 and 3 hang, flood and flap.
     pub sick: Option<SocketAddr>,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { durability: "fsync", tools: 10, limited: false, mute: None, sick: None }
+        Self { durability: "fsync", tools: 10, limited: false, mute: None, first: None, sick: None }
     }
 }
 
@@ -83,6 +85,24 @@ fn serve(servers: &Path) -> Result<Process> {
 }
 
 impl Gateway {
+    /// Where its state is.
+    pub fn state(&self) -> PathBuf {
+        self.servers.with_file_name("state")
+    }
+
+    /// Has it stop, and waits for that.
+    pub async fn stop(mut self) -> Result<()> {
+        self.process.terminate()?;
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while self.process.running()? {
+            if Instant::now() > deadline {
+                return Err("the gateway does not stop".into());
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
+    }
+
     /// Ends the process without a word and starts another one on the same files and state.
     pub fn again(self) -> Result<Self> {
         drop(self.process);
@@ -194,7 +214,8 @@ impl World {
         }
         for server in 0..SERVERS {
             let tools = if server == 0 { setup.tools } else { 10 };
-            let upstream = setup.mute.unwrap_or(self.upstream_address);
+            let first = setup.first.filter(|_| server == 0);
+            let upstream = setup.mute.or(first).unwrap_or(self.upstream_address);
             let (upstream, path) = match (setup.sick, ILLNESSES.get(server.wrapping_sub(1))) {
                 (Some(sick), Some(illness)) => (sick, format!("sick/{illness}")),
                 _ => (upstream, format!("mcp/{tools}")),
@@ -238,7 +259,7 @@ impl Gateway {
         }
         let row = format!("p, anyone, bench, s0/probe_{probe}, call, -, deny\n");
         let next = self.policy.with_extension("next");
-        private(&next, &(std::fs::read_to_string(&self.policy)? + &row))?;
+        private(&next, &format!("{}{row}", std::fs::read_to_string(&self.policy)?))?;
         std::fs::rename(next, &self.policy)?;
         let start = Instant::now();
         self.process.reload()?;
