@@ -325,6 +325,61 @@ async fn what_was_written_to_a_file_without_a_name_is_not_taken_for_recorded() {
     assert_eq!(kinds(state.path())[..2], ["rotation", "repair"]);
 }
 
+#[tokio::test]
+async fn calls_in_flight_are_carried_over_to_the_next_segment_however_many_there_are() {
+    let state = tempfile::tempdir().unwrap();
+    let (journal, _) = start_with(state.path(), Durability::Os);
+    let count = limit::JOURNAL_OPEN_LEGS_MAX + 1;
+    let mut open = Vec::new();
+    for _ in 0..count {
+        open.push(journal.open(Proof::new(), outgoing()).await.unwrap());
+    }
+    // What was written so far is lost; only what the next segment begins with knows of them.
+    let place = directory(state.path());
+    std::fs::remove_dir_all(&place).unwrap();
+    assert!(journal.open(Proof::new(), outgoing()).await.is_err());
+    until("the journal is well again", || journal.is_well()).await;
+    let lines = lines(state.path());
+    let named: Vec<usize> = lines.iter().filter_map(|line| Some(line["rotation"]["open"].as_array()?.len())).collect();
+    assert_eq!(named, [limit::JOURNAL_OPEN_LEGS_MAX, 1]);
+    // As if it were killed: a copy is found by the next start.
+    let after = tempfile::tempdir().unwrap();
+    std::fs::create_dir(directory(after.path())).unwrap();
+    for (_, path) in segment::segments(&place).unwrap() {
+        std::fs::copy(&path, directory(after.path()).join(path.file_name().unwrap())).unwrap();
+    }
+    let (next, recovered) = start(after.path());
+    assert_eq!(recovered.unknown, count);
+    next.stop("test").await.unwrap();
+    drop(open);
+    journal.stop("test").await.unwrap();
+}
+
+#[test]
+fn what_nobody_waits_for_is_dropped_and_counted_once_so_much_of_it_is_queued() {
+    let metrics = Metrics::new();
+    let shared = writer::Shared::new(Arc::clone(&metrics), None);
+    let body = vec![b'x'; 1024 * 1024];
+    for _ in 0..limit::JOURNAL_QUEUE_BYTES_MAX / body.len() {
+        shared.push(&body, appender::Mark::Plain);
+    }
+    assert_eq!(metrics.journal_dropped.get(), 0);
+    shared.push(&body, appender::Mark::Plain);
+    assert_eq!(metrics.journal_dropped.get(), 1);
+}
+
+#[tokio::test]
+async fn an_intent_keeps_only_so_many_values_that_conditions_read() {
+    let state = tempfile::tempdir().unwrap();
+    let (journal, _) = start(state.path());
+    let mut proof = Proof::new();
+    proof.read_values(limit::RECORD_VALUES_MAX + 1);
+    journal.open(proof, outgoing()).await.unwrap().close(&Outcome::Complete(json("{}")));
+    journal.stop("test").await.unwrap();
+    let intent = &lines(state.path())[0];
+    assert_eq!(intent["arguments"]["values"].as_object().unwrap().len(), limit::RECORD_VALUES_MAX, "{intent}");
+}
+
 #[test]
 fn a_full_disk_writes_nothing_and_the_chain_goes_on_when_there_is_room() {
     let state = tempfile::tempdir().unwrap();
