@@ -467,6 +467,7 @@ async fn who_waits_writes_and_no_line_is_left_behind_or_written_twice() {
                 for _ in 0..100 {
                     shared.push(br#","type":"stop"}"#, appender::Mark::Plain);
                     let waiting = shared.push_urgent(br#","type":"stop"}"#, appender::Mark::Plain).unwrap();
+                    shared.write_here().await;
                     assert!(waiting.await);
                 }
             })
@@ -484,18 +485,54 @@ async fn who_waits_writes_and_no_line_is_left_behind_or_written_twice() {
 }
 
 #[tokio::test]
+async fn intents_of_one_lane_are_written_together() {
+    let state = tempfile::tempdir().unwrap();
+    let (journal, _) = start_with(state.path(), Durability::Os);
+    let opened = futures_util::future::join_all((0..10).map(|_| {
+        let journal = journal.clone();
+        tokio::spawn(async move { journal.open(Proof::new(), outgoing()).await.map(drop) })
+    }));
+    assert!(opened.await.into_iter().all(|opened| opened.unwrap().is_ok()));
+    let text = journal.metrics().encode();
+    let count = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("bailiwick_journal_batch_lines_{name} ")));
+        line.unwrap().parse::<f64>().unwrap()
+    };
+    assert!(count("sum") >= 10.0 && count("count") < 5.0, "{} lines in {} writes", count("sum"), count("count"));
+    journal.stop("test").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_client_that_goes_while_its_intent_waits_for_others_leaves_an_end() {
+    let state = tempfile::tempdir().unwrap();
+    let (journal, _) = start_with(state.path(), Durability::Os);
+    {
+        let opening = journal.open(Proof::new(), outgoing());
+        tokio::pin!(opening);
+        assert!(futures_util::poll!(&mut opening).is_pending());
+    }
+    journal.stop("test").await.unwrap();
+    assert_eq!(kinds(state.path()), ["intent", "result", "stop"]);
+}
+
+#[tokio::test]
 async fn who_waits_is_refused_on_a_full_disk_until_the_thread_could_write_again() {
     let state = tempfile::tempdir().unwrap();
     let (shared, appender) = start_direct(state.path());
-    assert!(shared.push_urgent(br#","type":"stop"}"#, appender::Mark::Plain).unwrap().await);
+    let written = async || {
+        let waiting = shared.push_urgent(br#","type":"stop"}"#, appender::Mark::Plain).unwrap();
+        shared.write_here().await;
+        waiting.await
+    };
+    assert!(written().await);
     let full = std::fs::File::options().append(true).open("/dev/full").unwrap();
     appender.lock().unwrap().replace_file(full);
-    assert!(!shared.push_urgent(br#","type":"stop"}"#, appender::Mark::Plain).unwrap().await);
+    assert!(!written().await);
     let deadline = Instant::now() + Duration::from_secs(20);
     while !shared.is_well() && Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    assert!(shared.push_urgent(br#","type":"stop"}"#, appender::Mark::Plain).unwrap().await);
+    assert!(written().await);
     // A file that could not be cut is left alone; what was queued is kept behind the note of what happened.
     assert_eq!(kinds(state.path()), ["stop", "rotation", "repair", "stop", "stop"]);
 }
