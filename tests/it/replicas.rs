@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::client::{Client, Lost};
+use crate::support::client::{Client, Lost, modern_request};
 use crate::support::eventually;
 use crate::support::gateway::{DEVELOPERS_MAY, Gateway, Setup};
 use crate::support::issuer::Issuer;
@@ -138,6 +138,10 @@ async fn a_replica_that_does_not_see_the_store_refuses_within_ten_seconds_and_re
     let token = issuer.token("alice", &["developers"], &replicas.resource());
     let (cut, other) = (replicas.all[0].client(&token), replicas.all[1].client(&token));
     assert_eq!((status(&cut).await, status(&other).await), (200, 200));
+    let listen = json!({ "notifications": { "toolsListChanged": true } });
+    let (headers, body) = modern_request("subscriptions/listen", listen);
+    let mut listening = cut.stream(&headers, Some(body.to_string())).await;
+    listening.next().await;
     let began = Instant::now();
     replicas.ways[0].cut();
     let refused = loop {
@@ -153,6 +157,7 @@ async fn a_replica_that_does_not_see_the_store_refuses_within_ten_seconds_and_re
     assert!(refused.text.contains("store_unavailable"), "{}", refused.text);
     assert!(!ready(&replicas.all[0]).await && ready(&replicas.all[1]).await);
     assert!(readiness(&replicas.all[0], "replication").unwrap().contains("not heard of for too long"));
+    tokio::time::timeout(Duration::from_secs(3), listening.end()).await.expect("what only listens ends, too");
     let calls = upstream.calls().len();
     run(&replicas.all[1], &["revoke", "subject", "user:test/alice"]);
     assert_eq!((status(&other).await, status(&cut).await), (401, 503));
