@@ -7,9 +7,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio::task::JoinHandle;
+
 use super::{Gateway, Standing};
 use crate::identity::revoked::RevocationStore as _;
-use crate::ids::RevocationEpoch;
+use crate::ids::{PolicyRevision, RevocationEpoch};
 use crate::limit;
 use crate::outcome::Failure;
 use crate::record::Journal;
@@ -18,7 +20,7 @@ use crate::store::{Changed, Store};
 /// Follows the store until the gateway stops, and then says that this replica is gone.
 pub async fn follow_store(gateway: Arc<Gateway>, recorded: RevocationEpoch) {
     let Some(changes) = gateway.store.changes() else { return };
-    let (stopping, mut follower) = (gateway.stopping(), Follower { recorded, beat: None, was_current: true });
+    let (stopping, mut follower) = (gateway.stopping(), Follower::new(recorded));
     loop {
         follower.look(&gateway).await;
         let woken = tokio::select! {
@@ -35,14 +37,22 @@ pub async fn follow_store(gateway: Arc<Gateway>, recorded: RevocationEpoch) {
     }
 }
 
+/// What is remembered between two looks.
 struct Follower {
     /// Up to which epoch our own record tells what became of revocations.
     recorded: RevocationEpoch,
     beat: Option<Instant>,
     was_current: bool,
+    /// The files that were looked for last.
+    wanted: Option<PolicyRevision>,
+    taking_up: Option<JoinHandle<()>>,
 }
 
 impl Follower {
+    const fn new(recorded: RevocationEpoch) -> Self {
+        Self { recorded, beat: None, was_current: true, wanted: None, taking_up: None }
+    }
+
     async fn look(&mut self, gateway: &Arc<Gateway>) {
         match self.seen(gateway).await {
             Ok(()) => {}
@@ -63,12 +73,12 @@ impl Follower {
             // Open streams are decided again.
             gateway.decided_anew();
         }
-        if let Some(active) = gateway.standing.wanted(Instant::now()) {
-            match gateway.take_up(active).await {
-                Ok(true) => tracing::info!(revision = %active.0.short(), "the files that the store names are served"),
-                Ok(false) => tracing::warn!(revision = %active.0.short(), "other files are to be served than are here"),
-                Err(failure) => tracing::error!(%failure, "the files that the store names are not served"),
-            }
+        // Files may take longer to read and to test than the store may be out of sight.
+        if self.taking_up.as_ref().is_none_or(JoinHandle::is_finished)
+            && let Some(active) = gateway.standing.wanted(Instant::now())
+        {
+            let first = self.wanted.replace(active) != Some(active);
+            self.taking_up = Some(tokio::spawn(take_up(Arc::clone(gateway), active, first)));
         }
     }
 
@@ -109,6 +119,17 @@ impl Follower {
             self.recorded = change.epoch;
         }
         Ok(())
+    }
+}
+
+/// Takes up the files that the store names, if they are here; says that they are not where that is news.
+async fn take_up(gateway: Arc<Gateway>, active: PolicyRevision, first: bool) {
+    let revision = active.0.short();
+    match gateway.take_up(active).await {
+        Ok(true) => tracing::info!(%revision, "the files that the store names are served"),
+        Ok(false) if first => tracing::warn!(%revision, "other files are to be served than are here"),
+        Ok(false) => {}
+        Err(failure) => tracing::error!(%failure, "the files that the store names are not served"),
     }
 }
 

@@ -39,4 +39,4 @@ pub const RELAYS_MAX: usize = 4_096;
 /// Revocations and lifts that the store remembers for the records of replicas that were away.
 pub const REVOCATION_CHANGES_MAX: i64 = 100_000;
 /// Of them, those that are put on a record at once.
-pub const REVOCATION_CHANGES_TAKEN_MAX: i64 = 1_000;
+pub const REVOCATION_CHANGES_TAKEN_MAX: i64 = 200;

@@ -153,10 +153,10 @@ impl Store {
     /// # Errors
     /// [`StoreError::OlderThanJournal`], or [`StoreError::Unusable`] when it cannot be read.
     pub async fn check_not_older_than(&self, recorded: Option<RevocationEpoch>) -> Result<(), StoreError> {
-        let store = self
-            .revocation_epoch()
-            .await
-            .map_err(|problem| StoreError::Unusable { place: sqlite::FILE.to_owned(), problem: problem.detail })?;
+        let store = self.revocation_epoch().await.map_err(|problem| match self.0 {
+            Backend::Sqlite(_) => StoreError::Unusable { place: sqlite::FILE.to_owned(), problem: problem.detail },
+            Backend::Postgres(_) => StoreError::Unreachable(problem.detail),
+        })?;
         match recorded {
             Some(journal) if journal > store => {
                 Err(StoreError::OlderThanJournal { store: store.0, journal: journal.0 })

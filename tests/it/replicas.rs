@@ -126,6 +126,9 @@ async fn a_replica_that_was_away_has_the_revocations_on_its_record_before_it_ser
     replicas.database.execute("UPDATE meta SET epoch = 0; DELETE FROM revocations; DELETE FROM changes").await;
     let refused = replicas.all[2].command(&["serve", "--config", "servers.toml", "--listen", "127.0.0.1:0"]);
     assert!(String::from_utf8_lossy(&refused.stderr).contains("store reconcile"), "{refused:?}");
+    let backup = tempfile::tempdir().unwrap();
+    let copied = run(&replicas.all[2], &["state", "backup", backup.path().join("copy").to_str().unwrap()]);
+    assert!(copied.contains("the store is on PostgreSQL"), "{copied}");
     let told = run(&replicas.all[2], &["store", "reconcile"]);
     assert!(told.contains("epoch 0 -> 2"), "{told}");
     replicas.all[2].launch().await;
