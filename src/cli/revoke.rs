@@ -362,6 +362,13 @@ mod tests {
             fn metrics(&self) -> String {
                 String::new()
             }
+            fn administered<'a>(
+                &'a self,
+                _note: &'a crate::record::event::AdminNote<'a>,
+                _who: Option<&'a crate::record::Who>,
+            ) -> BoxFuture<'a, Result<(), Failure>> {
+                async { Ok(()) }.boxed()
+            }
         }
 
         let place = tempfile::tempdir().unwrap();

@@ -1,21 +1,32 @@
 //! The socket as the command line uses it, over a real socket.
 
-use std::sync::Mutex;
-
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use http::Method;
 
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::sync::{Arc, Mutex};
+
+use http::StatusCode;
+use tokio_util::sync::CancellationToken;
+
 use super::client::{ClientError, request};
+use super::socket::Peer;
 use super::*;
-use crate::gateway::ReloadReport;
+use crate::gateway::{ReloadOrder, ReloadReport};
 use crate::identity::revoked::{Revocation, RevocationMode, RevocationTarget};
 use crate::ids::RevocationEpoch;
+use crate::limit;
+use crate::outcome::{Failure, Reason};
+use crate::record::Who;
+use crate::record::event::AdminNote;
 
 #[derive(Default)]
 struct Recorder {
     revoked: Mutex<Vec<Revocation>>,
     reloads: Mutex<Vec<(String, ReloadOrder)>>,
+    administered: Mutex<Vec<String>>,
 }
 
 impl Operations for Recorder {
@@ -61,6 +72,17 @@ impl Operations for Recorder {
     fn metrics(&self) -> String {
         "# EOF\n".to_owned()
     }
+
+    fn administered<'a>(
+        &'a self,
+        note: &'a AdminNote<'a>,
+        _who: Option<&'a Who>,
+    ) -> BoxFuture<'a, Result<(), Failure>> {
+        let reason = note.reason.map_or(String::new(), |reason| format!(" ({reason})"));
+        let told = format!("{} {} by {}{reason}: {}", note.operation, note.outcome, note.actor, note.about);
+        self.administered.lock().unwrap().push(told);
+        std::future::ready(Ok(())).boxed()
+    }
 }
 
 struct Running {
@@ -104,7 +126,7 @@ async fn the_actor_is_who_the_kernel_says() {
 
     let forged = serde_json::json!({ "target": "everything", "actor": "user:corp/boss" });
     let answer = request(state, Method::POST, "/revoke", Some(&forged)).await.unwrap();
-    assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY, "an actor cannot be claimed");
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST, "an actor cannot be claimed");
     request(state, Method::POST, "/reload", Some(&ReloadOrder { allow_widening: true })).await.unwrap();
     assert_eq!(running.recorder.reloads.lock().unwrap()[0].0, ours);
 }
@@ -173,6 +195,6 @@ fn another_user_is_refused() {
     let ours = 1000;
     assert!(Peer { user: Some(1001), process: None }.actor(ours).is_none());
     assert!(Peer { user: None, process: None }.actor(ours).is_none());
-    assert_eq!(Peer { user: Some(0), process: None }.actor(ours).unwrap().0, "host:0");
-    assert_eq!(Peer { user: Some(1000), process: None }.actor(ours).unwrap().0, "host:1000");
+    assert_eq!(Peer { user: Some(0), process: None }.actor(ours).unwrap().name(), "host:0");
+    assert_eq!(Peer { user: Some(1000), process: None }.actor(ours).unwrap().name(), "host:1000");
 }

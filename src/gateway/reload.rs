@@ -170,6 +170,11 @@ impl Gateway {
                 if understood.config().keys.journal != before.config.keys.journal {
                     report.warnings.push("the journal keys that the files name are taken at the next start".to_owned());
                 }
+                let door =
+                    |config: &Config| config.admin.as_ref().map(|admin| format!("{:?}", (admin.listen, &admin.tls)));
+                if door(understood.config()) != door(&before.config) {
+                    report.warnings.push("where administrators connect is taken at the next start".to_owned());
+                }
                 // Last: what was refused changes no key.
                 if report.problems.is_empty()
                     && let Err(problem) = self.take_seal_keys(understood.config()).await
@@ -288,6 +293,7 @@ fn trusts_more(before: &Config, after: &Config) -> bool {
         || (after.anonymous && !before.anonymous)
         || after.local != before.local
         || after.keys != before.keys
+        || (after.admin.is_some() && text(&before.admin) != text(&after.admin))
         || new_servers.iter().any(|(id, facts)| old_servers.get(id) != Some(facts))
 }
 
@@ -347,5 +353,19 @@ mod tests {
         after.anonymous = true;
         assert!(trusts_more(&before, &after), "anybody");
         assert!(!trusts_more(&after, &before), "nobody any more");
+        let admin = crate::config::AdminConfig {
+            listen: "127.0.0.1:9443".parse().unwrap(),
+            public_url: before.gateway.public_url.clone(),
+            allowed_hosts: Vec::new(),
+            tls: None,
+            clients: Vec::new(),
+            acr: vec!["strong".to_owned()],
+            auth_age_max: std::time::Duration::from_secs(300),
+        };
+        let (mut with, mut weaker) = (config(), config());
+        with.admin = Some(admin.clone());
+        weaker.admin = Some(crate::config::AdminConfig { acr: Vec::new(), ..admin });
+        assert!(trusts_more(&before, &with) && trusts_more(&with, &weaker), "administrators");
+        assert!(!trusts_more(&with, &before), "no administrators any more");
     }
 }

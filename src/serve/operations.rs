@@ -1,15 +1,23 @@
-//! What operators ask of the running gateway over the control socket.
+//! What administrators ask of the running gateway, over the socket or at their listener.
+
+use std::net::IpAddr;
+use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use serde_json::json;
 
+use crate::config::{Config, ServerConfig};
+use crate::control::operations::ServerStatus;
 use crate::control::{Operations, Readiness, ReadinessCheck};
 use crate::gateway::{Gateway, ReloadOrder, ReloadReport, ShadowReport};
 use crate::identity::described::Described;
 use crate::identity::revoked::{Revocation, RevocationStore as _};
+use crate::identity::{Caller, Presented, Resource};
 use crate::ids::RevocationEpoch;
-use crate::outcome::Failure;
-use crate::record::event::RevocationNote;
+use crate::outcome::{Failure, Reason, Refusal, Stop};
+use crate::policy::AdminOperation;
+use crate::record::Who;
+use crate::record::event::{AdminNote, RevocationNote};
 use crate::upstream::Health;
 
 impl Operations for Gateway {
@@ -42,6 +50,55 @@ impl Operations for Gateway {
 
     fn reload(&self, actor: String, order: ReloadOrder) -> BoxFuture<'_, Result<ReloadReport, Failure>> {
         Box::pin(async move { Self::reload(self, &actor, order).await })
+    }
+
+    fn servers(&self) -> Vec<ServerStatus> {
+        let config = self.config();
+        let health = self.upstreams().health();
+        let told = |server: &Arc<ServerConfig>| {
+            let known = health.iter().find(|(id, _)| *id == server.id).map(|(_, health)| health);
+            let (word, reason, since) = match known {
+                Some(Health::Up) => ("up", "", None),
+                Some(Health::Down { reason, since }) => ("down", reason.as_str(), Some(*since)),
+                Some(Health::Connecting) | None => ("connecting", "", None),
+            };
+            ServerStatus {
+                server: server.id.to_string(),
+                title: server.title.clone().unwrap_or_default(),
+                owner: server.owner.clone(),
+                environment: server.environment.to_string(),
+                health: word.to_owned(),
+                reason: reason.to_owned(),
+                since: since.and_then(|since| jiff::Timestamp::try_from(since).ok()),
+            }
+        };
+        config.servers.iter().map(told).collect()
+    }
+
+    fn config(&self) -> Option<Arc<Config>> {
+        Some(Self::config(self))
+    }
+
+    fn authenticate<'a>(&'a self, bearer: Option<&'a str>) -> BoxFuture<'a, Result<Caller, Stop>> {
+        Box::pin(async move {
+            let presented = bearer.map_or(Presented::Nothing, Presented::Bearer);
+            let caller = self.identity().authenticate(presented, &Resource::Admin).await?;
+            self.quotas().request(caller.principal())?;
+            Ok(caller)
+        })
+    }
+
+    fn knocked(&self, reason: Reason, peer: IpAddr) {
+        self.refused_unauthenticated(reason, peer);
+    }
+
+    fn authorize(&self, caller: &Caller, operation: AdminOperation) -> Result<Arc<[Arc<str>]>, Refusal> {
+        self.still_trusted(caller)?;
+        self.snapshot().policy.authorize_operation(caller, operation, jiff::Timestamp::now())
+    }
+
+    fn administered<'a>(&'a self, note: &'a AdminNote<'a>, who: Option<&'a Who>) -> BoxFuture<'a, Result<(), Failure>> {
+        Box::pin(self.journal().administered(note, who))
     }
 
     fn status(&self) -> BoxFuture<'_, serde_json::Value> {

@@ -96,6 +96,11 @@ impl Seen<'_> {
             "refusal" | "noise" => Some("deny"),
             "failure" => Some("fail"),
             "intent" | "list" => Some("allow"),
+            "admin" => Some(match record.admin.as_ref().map_or("", |admin| admin.outcome.as_str()) {
+                "refused" => "deny",
+                "failed" => "fail",
+                _ => "allow",
+            }),
             "result" => Some(match record.result.as_ref().map_or("", |result| result.outcome.as_str()) {
                 "refused" => "deny",
                 "failed" | "unknown" => "fail",
@@ -110,6 +115,7 @@ impl Seen<'_> {
         let record = &self.record;
         let decided = record.decision.as_ref().and_then(|decision| decision.reason.as_deref());
         let ended = record.result.as_ref().and_then(|result| result.reason.as_deref());
-        decided.or(ended).or_else(|| record.noise.as_ref().map(|noise| noise.reason.as_str()))
+        let administered = record.admin.as_ref().and_then(|admin| admin.reason.as_deref());
+        decided.or(ended).or(administered).or_else(|| record.noise.as_ref().map(|noise| noise.reason.as_str()))
     }
 }

@@ -1,0 +1,116 @@
+//! What each path of the API asks of the gateway, and how the answer is put.
+//!
+//! Decides what makes a sensible order. Refuses to know who gives it: by the time one of these runs, the rules have
+//! allowed its operation.
+
+use axum::Json;
+use axum::response::IntoResponse as _;
+use http::{StatusCode, header};
+use serde::de::DeserializeOwned;
+
+use super::desk::{Done, Order, Understood};
+use super::operations::{HeldRevocations, RevocationOrder, Revoked};
+use crate::gateway::ReloadOrder;
+use crate::identity::now_s;
+use crate::outcome::{Reason, Refusal};
+use crate::policy::Weight;
+use crate::record::metrics;
+
+type Taken = Result<Understood, Refusal>;
+
+/// `GET /status`.
+pub(super) fn status(order: Order) -> Taken {
+    let Order { operations, .. } = order;
+    look("", async move { Done::with(Json(operations.status().await).into_response()) })
+}
+
+/// `GET /readyz`.
+pub(super) fn ready(order: Order) -> Taken {
+    let Order { operations, .. } = order;
+    look("readiness", async move {
+        let readiness = operations.ready().await;
+        let status = if readiness.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        Done::with((status, Json(readiness)).into_response())
+    })
+}
+
+/// `GET /servers`.
+pub(super) fn servers(order: Order) -> Taken {
+    let Order { operations, .. } = order;
+    look("", async move { Done::with(Json(operations.servers()).into_response()) })
+}
+
+/// `GET /metrics`.
+pub(super) fn metrics(order: Order) -> Taken {
+    let Order { operations, .. } = order;
+    look("", async move {
+        Done::with(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], operations.metrics()).into_response())
+    })
+}
+
+/// `GET /shadow`.
+pub(super) fn shadow(order: Order) -> Taken {
+    let Order { operations, .. } = order;
+    look("", async move { Done::with(Json(operations.shadow()).into_response()) })
+}
+
+/// `GET /revocations`.
+pub(super) fn revocations(order: Order) -> Taken {
+    let Order { operations, .. } = order;
+    let act = async move {
+        let (epoch, held) = operations.revocations().await?;
+        Ok(Done::with(Json(HeldRevocations::new(epoch, &held)).into_response()))
+    };
+    Ok(Understood { weight: Weight::Look, about: String::new(), act: Box::pin(act) })
+}
+
+/// `POST /revoke`.
+pub(super) fn revoke(order: Order) -> Taken {
+    let asked: RevocationOrder = json(&order)?;
+    let about = asked.about();
+    let revocation = asked
+        .at(&order.actor.name(), now_s())
+        .map_err(|mistake| Refusal::new(Reason::ParametersInvalid).hint(mistake))?;
+    let act = async move {
+        let epoch = order.operations.revoke(revocation).await?;
+        let detail = format!("epoch {}", epoch.0);
+        Ok(Done { detail, ..Done::with(Json(Revoked { epoch }).into_response()) })
+    };
+    Ok(Understood { weight: Weight::Brake, about, act: Box::pin(act) })
+}
+
+/// `POST /reload`.
+pub(super) fn reload(order: Order) -> Taken {
+    let asked: ReloadOrder = if order.body.is_empty() { ReloadOrder::default() } else { json(&order)? };
+    let (weight, about) =
+        if asked.allow_widening { (Weight::Loosen, "widening is allowed") } else { (Weight::Brake, "") };
+    let act = async move {
+        let report = order.operations.reload(order.actor.name(), asked).await?;
+        let done = match report.problems.first() {
+            None => {
+                let revision = report.to.map(|revision| revision.0.short()).unwrap_or_default();
+                let detail = format!("revision {revision}, rows +{} -{}", report.added.len(), report.removed.len());
+                Done { detail, ..Done::with(Json(report).into_response()) }
+            }
+            Some(problem) => {
+                let detail = problem.clone();
+                Done { response: (StatusCode::CONFLICT, Json(report)).into_response(), outcome: "refused", detail }
+            }
+        };
+        Ok(done)
+    };
+    Ok(Understood { weight, about: about.to_owned(), act: Box::pin(act) })
+}
+
+/// Something that shows and cannot fail.
+fn look(about: &str, shown: impl Future<Output = Done> + Send + 'static) -> Taken {
+    let act = async move { Ok(shown.await) };
+    Ok(Understood { weight: Weight::Look, about: about.to_owned(), act: Box::pin(act) })
+}
+
+/// The body as what it should be.
+fn json<T: DeserializeOwned>(order: &Order) -> Result<T, Refusal> {
+    serde_json::from_slice(&order.body).map_err(|error| {
+        Refusal::new(Reason::ParametersInvalid).hint(format!("the body is not what is asked: {error}"))
+    })
+}

@@ -1,0 +1,261 @@
+//! The administrators' listener: a door for people and programs elsewhere, with a token for it.
+//!
+//! Decides what a request is before anything of it is looked at: `Host` and `Origin`, then who sends it, then the
+//! path. Refuses to know what the operations do. Invariants: a token for MCP opens nothing here; whoever was not
+//! authenticated is told where to get a token and nothing else.
+//!
+//! Everything is below the resource, `<public_url>/admin`, and answers also where a proxy has taken that away: the API
+//! below [`routes::API`], and pages for people below `/` ([`Administrators::with_pages`]), which bring a login of their
+//! own.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use axum::Router;
+use axum::body::Body;
+use axum::response::IntoResponse as _;
+use http::header::{
+    ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+    X_CONTENT_TYPE_OPTIONS,
+};
+use http::{Method, Request, Response, StatusCode, Uri};
+use hyper::body::Incoming;
+use tower::ServiceExt as _;
+
+use super::actor::Actor;
+use super::operations::Operations;
+use super::{problem, routes};
+use crate::config::{AdminConfig, Config, ScopeMode};
+use crate::front::{Answers, Guard, Protected, bearer, client_address, quotable};
+use crate::limit;
+use crate::outcome::reason::Channel;
+use crate::outcome::{Reason, Refusal, Stop};
+
+const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// What answers administrators.
+pub struct Administrators {
+    operations: Arc<dyn Operations>,
+    api: Router,
+    pages: Router,
+    outside: ArcSwapOption<Outside>,
+}
+
+/// What one configuration says about the outside.
+struct Outside {
+    config: Arc<Config>,
+    admin: AdminConfig,
+    guard: Guard,
+    /// The path of the resource: what a proxy may or may not take away.
+    base: String,
+}
+
+impl Administrators {
+    /// The API alone.
+    #[must_use]
+    pub fn new(operations: Arc<dyn Operations>) -> Self {
+        let api = routes::router(&operations);
+        let pages = Router::new()
+            .fallback(async || problem::problem(StatusCode::NOT_FOUND, "target_unknown", "the API is below /api/v1"));
+        Self { operations, api, pages, outside: ArcSwapOption::empty() }
+    }
+
+    /// With pages for people at every path that is not the API's. Their requests have passed `Host` and `Origin` and
+    /// nothing else: who sends them is theirs to find out.
+    #[must_use]
+    pub fn with_pages(self, pages: Router) -> Self {
+        Self { pages, ..self }
+    }
+
+    async fn answered(&self, mut request: Request<Body>, peer: IpAddr) -> Response<Body> {
+        let Some(outside) = self.outside() else {
+            let refusal = Refusal::new(Reason::ShuttingDown).hint("the files have no [admin] any more");
+            return problem::refused(&refusal);
+        };
+        let peer = client_address(peer, request.headers(), &outside.config.gateway.trusted_proxies);
+        if let Err(reason) = outside.guard.check(request.uri(), request.headers()) {
+            self.operations.knocked(reason, peer);
+            return problem::refused(&Refusal::new(reason));
+        }
+        if let Some(response) = outside.well_known(&request) {
+            return response;
+        }
+        let Some(uri) = outside.relative(request.uri()) else {
+            return problem::refused(&Refusal::new(Reason::RequestInvalid));
+        };
+        let below_api = uri.path().strip_prefix(routes::API).filter(|rest| rest.is_empty() || rest.starts_with('/'));
+        let Some(path) = below_api.map(str::to_owned) else {
+            *request.uri_mut() = uri;
+            return answer(&self.pages, request).await;
+        };
+        let caller = match self.operations.authenticate(bearer(request.headers())).await {
+            Ok(caller) => caller,
+            Err(stop) => {
+                self.operations.knocked(stop.reason(), peer);
+                return challenged(problem::stopped(&stop), &stop, Some(&outside.config));
+            }
+        };
+        let Some(uri) = with_path(&uri, if path.is_empty() { "/" } else { &path }) else {
+            return problem::refused(&Refusal::new(Reason::RequestInvalid));
+        };
+        *request.uri_mut() = uri;
+        request.extensions_mut().insert(Actor::caller(caller));
+        answer(&self.api, request).await
+    }
+
+    /// What the configuration in force says; found out again only when that changed.
+    fn outside(&self) -> Option<Arc<Outside>> {
+        let config = self.operations.config()?;
+        let known = self.outside.load_full().filter(|known| Arc::ptr_eq(&known.config, &config));
+        if known.is_some() {
+            return known;
+        }
+        let fresh = Outside::new(config).map(Arc::new);
+        self.outside.store(fresh.clone());
+        fresh
+    }
+}
+
+impl Answers for Administrators {
+    async fn answer(self: Arc<Self>, request: Request<Incoming>, peer: IpAddr) -> Response<Body> {
+        let mut response = self.answered(request.map(Body::new), peer).await;
+        let headers = response.headers_mut();
+        // What one administrator sees is nobody else's, and is what it says it is.
+        headers.entry(CACHE_CONTROL).or_insert(NO_STORE);
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        response
+    }
+
+    fn connections_max(&self) -> usize {
+        limit::ADMIN_CONNECTIONS_MAX
+    }
+
+    fn shutdown_grace(&self) -> Duration {
+        self.operations.config().map_or(Duration::ZERO, |config| config.gateway.shutdown_grace)
+    }
+}
+
+async fn answer(router: &Router, request: Request<Body>) -> Response<Body> {
+    match router.clone().oneshot(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    }
+}
+
+impl Outside {
+    fn new(config: Arc<Config>) -> Option<Self> {
+        let admin = config.admin.clone()?;
+        let guard = Guard::for_own_pages(admin.listen, &admin.public_url, &admin.allowed_hosts);
+        let base = format!("{}/admin", admin.public_url.path().trim_end_matches('/'));
+        Some(Self { config, admin, guard, base })
+    }
+
+    /// The address without the resource's own path, for whoever stands behind no proxy that takes it away.
+    fn relative(&self, uri: &Uri) -> Option<Uri> {
+        let rest = uri.path().strip_prefix(self.base.as_str());
+        match rest {
+            Some("") => with_path(uri, "/"),
+            Some(rest) if rest.starts_with('/') => with_path(uri, rest),
+            _ => Some(uri.clone()),
+        }
+    }
+
+    /// RFC 9728, readable by any web page: it is public and the same for everybody.
+    fn well_known(&self, request: &Request<Body>) -> Option<Response<Body>> {
+        let rest = request.uri().path().strip_prefix(WELL_KNOWN)?;
+        if !matches!(rest, "" | "/" | "/admin") && rest != self.base {
+            return Some(problem::problem(StatusCode::NOT_FOUND, "target_unknown", "this is about another resource"));
+        }
+        let mut response = match *request.method() {
+            Method::GET | Method::HEAD => {
+                let issuers: Vec<String> = self.config.issuers.iter().map(|issuer| issuer.issuer.clone()).collect();
+                let resource = self.admin.resource();
+                let scopes = scopes(&self.config);
+                let document = Protected {
+                    resource: &resource,
+                    issuers: &issuers,
+                    scopes: &scopes,
+                    name: "Bailiwick administration",
+                };
+                ([(CONTENT_TYPE, JSON)], document.document()).into_response()
+            }
+            _ => {
+                let mut response = problem::problem(StatusCode::METHOD_NOT_ALLOWED, "method_unknown", "this is read");
+                response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+                response
+            }
+        };
+        response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+        Some(response)
+    }
+}
+
+/// The same with another path.
+fn with_path(uri: &Uri, path: &str) -> Option<Uri> {
+    let text = uri.query().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
+    text.parse().ok()
+}
+
+/// The scopes that some operation of the gateway's own needs.
+fn scopes(config: &Config) -> Vec<String> {
+    let rules = config.issuers.iter().filter_map(|issuer| match &issuer.scopes {
+        ScopeMode::Required(rules) => Some(rules),
+        ScopeMode::Ignored => None,
+    });
+    let mut scopes: Vec<String> = Vec::new();
+    for rule in rules.flatten().filter(|rule| rule.object.starts_with("bailiwick/")) {
+        if !scopes.contains(&rule.scope) {
+            scopes.push(rule.scope.clone());
+        }
+    }
+    scopes
+}
+
+/// The response with what HTTP wants beside it: where to get a token, or another one, or how long to wait.
+pub(super) fn challenged(mut response: Response<Body>, stop: &Stop, config: Option<&Arc<Config>>) -> Response<Body> {
+    let seconds = match stop.reason().channel() {
+        Channel::TooManyRequests => Some(1),
+        Channel::Unavailable => Some(2),
+        _ => None,
+    };
+    if let Some(seconds) = seconds {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if let Some(admin) = config.and_then(|config| config.admin.as_ref())
+        && let Some(value) = challenge(admin, stop)
+        && let Ok(value) = HeaderValue::from_str(&value)
+    {
+        response.headers_mut().insert(WWW_AUTHENTICATE, value);
+    }
+    response
+}
+
+/// The value of `WWW-Authenticate`; a step-up is asked for as RFC 9470 says.
+fn challenge(admin: &AdminConfig, stop: &Stop) -> Option<String> {
+    let url = &admin.public_url;
+    let (origin, path) = (url.origin().ascii_serialization(), url.path().trim_end_matches('/'));
+    let mut value = format!("Bearer resource_metadata=\"{}\"", quotable(&format!("{origin}{WELL_KNOWN}{path}/admin")));
+    match (stop.reason(), stop.reason().channel()) {
+        (Reason::InsufficientUserAuthentication, _) => {
+            value.push_str(", error=\"insufficient_user_authentication\"");
+            if !admin.acr.is_empty() {
+                value.push_str(&format!(", acr_values=\"{}\"", quotable(&admin.acr.join(" "))));
+            }
+            value.push_str(&format!(", max_age=\"{}\"", admin.auth_age_max.as_secs()));
+        }
+        (Reason::TokenMissing, _) => {}
+        (_, Channel::Unauthorized) => value.push_str(", error=\"invalid_token\""),
+        (_, Channel::InsufficientScope) => {
+            value.push_str(", error=\"insufficient_scope\"");
+            if let Stop::Refused(refusal) = stop {
+                value.push_str(&format!(", scope=\"{}\"", quotable(&refusal.scopes.join(" "))));
+            }
+        }
+        _ => return None,
+    }
+    Some(value)
+}
