@@ -206,13 +206,15 @@ async fn open(snapshot: Snapshot, reloader: Reloader, lanes: Lanes) -> Result<Op
     let (epoch, held) = store.revocations().await.map_err(trouble)?;
     let revocations = Arc::new(Revocations::default());
     revocations.replace(epoch, held);
+    let snapshot = snapshot.without(&revocations.barred());
+    let (written, config) = (config, Arc::clone(&snapshot.config));
 
     let stopping = CancellationToken::new();
     let tasks = TaskTracker::new();
     let revision = snapshot.policy.revision();
     let identity = Arc::new(Identity::new(&config, Arc::clone(&revocations), tasks.clone(), stopping.clone()));
     let upstreams = Upstreams::new(&config);
-    let delegate = Arc::new(Delegate::new(&config, Arc::clone(&identity), &tasks, stopping.clone()).await);
+    let delegate = Arc::new(Delegate::new(&written, Arc::clone(&identity), &tasks, stopping.clone()).await);
     let gateway = Gateway::new(Parts {
         snapshot,
         revocations,

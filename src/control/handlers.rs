@@ -9,12 +9,13 @@ use http::{StatusCode, header};
 use serde::de::DeserializeOwned;
 
 use super::desk::{Done, Order, Understood};
-use super::operations::{HeldRevocations, RevocationOrder, Revoked};
+use super::operations::{HeldRevocations, LiftOrder, Lifted, Lifting, RevocationOrder, Revoked};
 use crate::gateway::ReloadOrder;
 use crate::identity::now_s;
+use crate::ids::RevocationEpoch;
 use crate::outcome::{Reason, Refusal};
 use crate::policy::Weight;
-use crate::record::metrics;
+use crate::record::{metrics, redact};
 
 type Taken = Result<Understood, Refusal>;
 
@@ -77,6 +78,28 @@ pub(super) fn revoke(order: Order) -> Taken {
         Ok(Done { detail, ..Done::with(Json(Revoked { epoch }).into_response()) })
     };
     Ok(Understood { weight: Weight::Brake, about, act: Box::pin(act) })
+}
+
+/// `DELETE /revocations/{since}`.
+pub(super) fn lift(order: Order) -> Taken {
+    let invalid = |hint: &'static str| Refusal::new(Reason::ParametersInvalid).hint(hint);
+    let named = order.name.as_deref().and_then(|name| name.parse().ok());
+    let since = named.map(RevocationEpoch).ok_or_else(|| invalid("name it by its `since`, which is a number"))?;
+    let LiftOrder { note } = if order.body.is_empty() { LiftOrder::default() } else { json(&order)? };
+    let lifting = Lifting { since, actor: order.actor.name(), note: redact::text(&note).into_owned() };
+    let act = async move {
+        let Some(epoch) = order.operations.lift(lifting).await? else {
+            let hint = "none holds since then: it was lifted already, or ordered anew; look at the revocations again";
+            return Err(Refusal::new(Reason::TargetUnknown).hint(hint).into());
+        };
+        let detail = format!("epoch {}", epoch.0);
+        Ok(Done { detail, ..Done::with(Json(Lifted { epoch }).into_response()) })
+    };
+    Ok(Understood {
+        weight: Weight::Loosen,
+        about: format!("the revocation since epoch {}", since.0),
+        act: Box::pin(act),
+    })
 }
 
 /// `POST /reload`.

@@ -20,7 +20,7 @@ pub mod routes;
 mod socket;
 
 pub use listener::Administrators;
-pub use operations::{HeldRevocations, Operations, Readiness, ReadinessCheck, RevocationOrder, Revoked};
+pub use operations::{HeldRevocations, Lifting, Operations, Readiness, ReadinessCheck, RevocationOrder, Revoked};
 pub use socket::{Control, ControlError};
 
 /// Where the socket is.

@@ -49,6 +49,10 @@ const fn post(path: &'static str, operation: AdminOperation, understand: Underst
     Route { verb: Verb::Post, path, operation, understand }
 }
 
+const fn delete(path: &'static str, operation: AdminOperation, understand: Understand) -> Route {
+    Route { verb: Verb::Delete, path, operation, understand }
+}
+
 /// Every path, in the order of the documentation.
 pub const ROUTES: &[Route] = &[
     get("/status", AdminOperation::Status, handlers::status),
@@ -57,6 +61,7 @@ pub const ROUTES: &[Route] = &[
     get("/metrics", AdminOperation::Metrics, handlers::metrics),
     get("/shadow", AdminOperation::Shadow, handlers::shadow),
     get("/revocations", AdminOperation::Revocations, handlers::revocations),
+    delete("/revocations/{since}", AdminOperation::Lift, handlers::lift),
     post("/revoke", AdminOperation::Revoke, handlers::revoke),
     post("/reload", AdminOperation::Reload, handlers::reload),
 ];

@@ -173,6 +173,7 @@ pub(crate) async fn write_every_type(state: &Path) {
         issuer: Some("corp"),
         value: Some("ann"),
         mode: "sign_out",
+        lifted: false,
         issued_before: Some(1_700_000_000),
         note: &format!("left; had {CANARY}"),
         epoch: RevocationEpoch(3),

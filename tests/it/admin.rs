@@ -274,3 +274,50 @@ async fn a_revoked_administrator_is_refused_at_once() {
     let answer = running.get("/status", &ann).await;
     assert_eq!((answer.status, reason(&answer).as_str()), (401, "revoked"));
 }
+
+#[tokio::test]
+async fn a_revocation_is_lifted_by_an_administrator_and_by_nobody_at_the_socket() {
+    let running = start().await;
+    let ann = running.administrator("ann", &["admins"]);
+    let alice = running.gateway.client(&running.issuer.token("alice", &["developers"], &running.gateway.resource()));
+    let order = json!({ "target": "subject", "issuer": "test", "value": "alice" });
+    assert_eq!(running.post("/revoke", &ann, order).await.status, 200);
+    assert_eq!(alice.call_tool("tools__echo", json!({})).await.status, 401);
+    let held = running.get("/revocations", &ann).await;
+    let since = held.response()["revocations"][0]["since"].clone();
+    let path = format!("/revocations/{since}");
+    let state = running.gateway.state();
+    let at_socket =
+        bailiwick::control::client::request(&state, http::Method::DELETE, &path, None::<&()>).await.unwrap();
+    assert_eq!(at_socket.status, 403);
+    let operator = running.administrator("otto", &["operators"]);
+    assert_eq!(running.at(&path, &operator).bare(reqwest::Method::DELETE, &[]).await.status, 403);
+    let mut stale = running.issuer.administrator("ann", &["admins"], &running.gateway.admin);
+    stale["auth_time"] = json!(jiff::Timestamp::now().as_second() - 3_000);
+    let stale = running.issuer.sign(&stale);
+    assert_eq!(running.at(&path, &stale).bare(reqwest::Method::DELETE, &[]).await.status, 401);
+    assert_eq!(alice.call_tool("tools__echo", json!({})).await.status, 401, "it still holds");
+    for wrong in ["/revocations/none", "/revocations/-1", "/revocations/99999999999999999999999999"] {
+        assert_eq!(running.at(wrong, &ann).bare(reqwest::Method::DELETE, &[]).await.status, 400, "{wrong}");
+    }
+    let lifted = running.at(&path, &ann).bare(reqwest::Method::DELETE, &[]).await;
+    assert_eq!(lifted.status, 200, "{}", lifted.text);
+    assert_eq!(alice.call_tool("tools__echo", json!({})).await.status, 200);
+    let again = running.at(&path, &ann).bare(reqwest::Method::DELETE, &[]).await;
+    assert_eq!((again.status, reason(&again).as_str()), (404, "target_unknown"));
+    let lifts: Vec<(Value, Value)> = running
+        .ended()
+        .into_iter()
+        .filter(|admin| admin["operation"] == "lift" && admin["reason"] != "parameters_invalid")
+        .map(|admin| (admin["actor"].clone(), admin["outcome"].clone()))
+        .collect();
+    let host = format!("host:{}", rustix::process::geteuid().as_raw());
+    let expected = [
+        (host.as_str(), "refused"),
+        ("user:test/otto", "refused"),
+        ("user:test/ann", "refused"),
+        ("user:test/ann", "done"),
+        ("user:test/ann", "refused"),
+    ];
+    assert_eq!(lifts, expected.map(|(actor, outcome)| (json!(actor), json!(outcome))));
+}
