@@ -183,3 +183,27 @@ async fn to_the_end(act: BoxFuture<'static, Result<Done, Stop>>) -> Result<Done,
     let ended = tokio::spawn(act).await;
     ended.unwrap_or_else(|error| Err(Failure::after(Reason::Internal, error.to_string()).into()))
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::StreamExt as _;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_does_not_come_is_waited_for_so_long() {
+        let first = futures_util::stream::once(async { Ok::<_, std::convert::Infallible>(Bytes::from_static(b"{")) });
+        let body = Body::from_stream(first.chain(futures_util::stream::pending()));
+        let began = tokio::time::Instant::now();
+        assert_eq!(read(body).await.unwrap_err().reason, Reason::RequestInvalid);
+        assert!(began.elapsed() >= limit::BODY_READ_TIMEOUT && began.elapsed() < 2 * limit::BODY_READ_TIMEOUT);
+    }
+
+    #[tokio::test]
+    async fn a_body_is_as_large_as_it_may_be_and_not_larger() {
+        let body = |bytes: usize| Body::from(vec![b' '; bytes]);
+        assert_eq!(read(body(limit::CONTROL_BODY_BYTES_MAX)).await.unwrap().len(), limit::CONTROL_BODY_BYTES_MAX);
+        let refusal = read(body(limit::CONTROL_BODY_BYTES_MAX + 1)).await.unwrap_err();
+        assert_eq!(refusal.reason, Reason::BodyTooLarge);
+    }
+}

@@ -6,11 +6,13 @@
 use axum::Json;
 use axum::response::IntoResponse as _;
 use http::{StatusCode, header};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::desk::{Done, Order, Understood};
 use super::operations::{HeldRevocations, LiftOrder, Lifted, Lifting, RevocationOrder, Revoked};
 use crate::gateway::ReloadOrder;
+use crate::gateway::ask::{self, Question};
 use crate::identity::now_s;
 use crate::ids::RevocationEpoch;
 use crate::outcome::{Reason, Refusal};
@@ -123,6 +125,55 @@ pub(super) fn reload(order: Order) -> Taken {
         Ok(done)
     };
     Ok(Understood { weight, about: about.to_owned(), act: Box::pin(act) })
+}
+
+/// `POST /explain`.
+pub(super) fn explain(order: Order) -> Taken {
+    let question: Question = json(&order)?;
+    answer(question.about(), order.operations.explain(&question))
+}
+
+/// `GET /who-can`.
+pub(super) fn who_can(order: Order) -> Taken {
+    let [object, action] = query(&order, ["object", "action"])?;
+    let action = action.unwrap_or_else(|| "call".to_owned());
+    let Some(object) = object else {
+        return Err(Refusal::new(Reason::ParametersInvalid).hint("name the object: ?object=SERVER/TOOL"));
+    };
+    answer(format!("who can {action} {object}"), order.operations.who_can(&object, &action))
+}
+
+/// `GET /what-can`.
+pub(super) fn what_can(order: Order) -> Taken {
+    let [subject] = query(&order, ["subject"])?;
+    let invalid = |hint: String| Refusal::new(Reason::ParametersInvalid).hint(hint);
+    let subject = subject.ok_or_else(|| invalid("name the subject: ?subject=user:ISSUER/SUB".to_owned()))?;
+    let subject = ask::subject(&subject).map_err(invalid)?;
+    answer(format!("what can {subject}"), Ok(order.operations.what_can(&subject)))
+}
+
+/// An answer of the policy.
+fn answer(about: String, answered: Result<impl Serialize, String>) -> Taken {
+    let answered = answered.map_err(|problem| Refusal::new(Reason::ParametersInvalid).hint(problem))?;
+    let response = Json(answered).into_response();
+    let act = async move { Ok(Done::with(response)) };
+    Ok(Understood { weight: Weight::Look, about, act: Box::pin(act) })
+}
+
+/// The parameters of the query; any other, and one that comes twice, is a mistake.
+fn query<const COUNT: usize>(order: &Order, names: [&str; COUNT]) -> Result<[Option<String>; COUNT], Refusal> {
+    let mut values = [const { None }; COUNT];
+    for (name, value) in url::form_urlencoded::parse(order.query.as_bytes()) {
+        let place = names.iter().position(|known| *known == name).and_then(|place| values.get_mut(place));
+        match place.filter(|place| place.is_none()) {
+            Some(place) => *place = Some(value.into_owned()),
+            None => {
+                let hint = format!("`{name}` is no parameter of this, or comes twice");
+                return Err(Refusal::new(Reason::ParametersInvalid).hint(hint));
+            }
+        }
+    }
+    Ok(values)
 }
 
 /// Something that shows and cannot fail.

@@ -2,7 +2,7 @@
 //!
 //! Decides what a request is before anything of it is looked at: `Host` and `Origin`, then who sends it, then the
 //! path. Refuses to know what the operations do. Invariants: a token for MCP opens nothing here; whoever was not
-//! authenticated is told where to get a token and nothing else.
+//! authenticated is told where to get a token and what the API is, which is no secret, and nothing of this gateway.
 //!
 //! Everything is below the resource, `<public_url>/admin`, and answers also where a proxy has taken that away: the API
 //! below [`routes::API`], and pages for people below `/` ([`Administrators::with_pages`]), which bring a login of their
@@ -92,6 +92,9 @@ impl Administrators {
             *request.uri_mut() = uri;
             return answer(&self.pages, request).await;
         };
+        if path == routes::DOCUMENT_PATH && *request.method() == Method::GET {
+            return routes::document().await;
+        }
         let caller = match self.operations.authenticate(bearer(request.headers())).await {
             Ok(caller) => caller,
             Err(stop) => {

@@ -4,20 +4,23 @@
 //! revocation only with an actor and a moment that its sender did not choose.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::gateway::ask::{Question, WhatCanAnswer, WhoCanAnswer};
 use crate::gateway::{ReloadOrder, ReloadReport, ShadowReport};
 use crate::identity::Caller;
 use crate::identity::described::Described;
 use crate::identity::revoked::{Held, Revocation, RevocationMode, RevocationTarget};
-use crate::ids::RevocationEpoch;
+use crate::ids::{RevocationEpoch, Subject};
 use crate::limit;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
-use crate::policy::AdminOperation;
+use crate::policy::{AdminOperation, Explanation};
 use crate::record::event::AdminNote;
 use crate::record::{Who, redact};
 
@@ -59,6 +62,32 @@ pub trait Operations: Send + Sync + 'static {
     /// Counts a refusal of somebody who was not authenticated.
     fn knocked(&self, reason: Reason, peer: IpAddr) {
         let _uncounted = (reason, peer);
+    }
+    /// What the running policy says to a question; nothing is sent anywhere.
+    ///
+    /// # Errors
+    /// A lower-case sentence: what cannot be asked like this.
+    fn explain(&self, question: &Question) -> Result<Explanation, String> {
+        Err(format!("{} cannot be asked here", question.object))
+    }
+    /// Whom the running policy lets do this to that.
+    ///
+    /// # Errors
+    /// As [`Operations::explain`].
+    fn who_can(&self, object: &str, action: &str) -> Result<WhoCanAnswer, String> {
+        Err(format!("{action} {object} cannot be asked here"))
+    }
+    /// What the running policy says of somebody.
+    fn what_can(&self, subject: &Subject) -> WhatCanAnswer {
+        WhatCanAnswer { subject: subject.to_string(), rules: Vec::new() }
+    }
+    /// Where the record is.
+    fn journal(&self) -> Option<PathBuf> {
+        None
+    }
+    /// Fires when the gateway begins to stop.
+    fn stopping(&self) -> CancellationToken {
+        CancellationToken::new()
     }
     /// Whether the rules let somebody who was authenticated do this; answers those that do.
     ///

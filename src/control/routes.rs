@@ -4,19 +4,26 @@
 use std::sync::Arc;
 
 use axum::extract::{RawPathParams, Request};
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodFilter, on};
 use axum::{Extension, Router};
-use http::StatusCode;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, StatusCode};
 
 use super::actor::Actor;
 use super::desk::{self, Understand};
 use super::operations::Operations;
-use super::{handlers, problem};
+use super::{handlers, problem, tail};
 use crate::policy::AdminOperation;
 
 /// What stands before every path at the administrators' listener.
 pub const API: &str = "/api/v1";
+
+/// Where the API describes itself, below [`API`]; the same for everybody, and no operation.
+pub const DOCUMENT_PATH: &str = "/openapi.json";
+
+/// The description of the API, OpenAPI 3.1.
+pub const DOCUMENT: &str = include_str!("openapi.json");
 
 /// What an HTTP request does to a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +67,10 @@ pub const ROUTES: &[Route] = &[
     get("/servers", AdminOperation::Servers, handlers::servers),
     get("/metrics", AdminOperation::Metrics, handlers::metrics),
     get("/shadow", AdminOperation::Shadow, handlers::shadow),
+    get("/logs", AdminOperation::Logs, tail::logs),
+    post("/explain", AdminOperation::Explain, handlers::explain),
+    get("/who-can", AdminOperation::Explain, handlers::who_can),
+    get("/what-can", AdminOperation::Explain, handlers::what_can),
     get("/revocations", AdminOperation::Revocations, handlers::revocations),
     delete("/revocations/{since}", AdminOperation::Lift, handlers::lift),
     post("/revoke", AdminOperation::Revoke, handlers::revoke),
@@ -97,7 +108,13 @@ pub(super) fn router(operations: &Arc<dyn Operations>) -> Router {
         };
         router.route(route.path, on(route.verb.filter(), handler))
     };
-    ROUTES.iter().fold(Router::new(), add).method_not_allowed_fallback(no_such_method).fallback(no_such_path)
+    let described = Router::new().route(DOCUMENT_PATH, axum::routing::get(document));
+    ROUTES.iter().fold(described, add).method_not_allowed_fallback(no_such_method).fallback(no_such_path)
+}
+
+/// The description of the API.
+pub(super) async fn document() -> Response {
+    ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], DOCUMENT).into_response()
 }
 
 async fn no_such_path() -> Response {

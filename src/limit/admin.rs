@@ -12,3 +12,5 @@ pub const ADMIN_LOG_STREAMS_MAX: usize = 8;
 pub const ADMIN_LOG_LINES_MAX: usize = 1_000;
 /// A live tail in which nothing happens says so this often, or proxies close it.
 pub const ADMIN_LOG_KEEPALIVE: Duration = Duration::from_secs(15);
+/// Intents that a live tail remembers until their results come.
+pub const ADMIN_LOG_OPEN_CALLS_MAX: usize = 2_000;

@@ -47,7 +47,7 @@ impl Decision {
 }
 
 /// One condition as a decision read it.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ConditionRecord {
     /// Its name.
     pub name: String,

@@ -5,7 +5,7 @@
 use std::fmt;
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::class::{Class, SubjectKind};
 use super::condition::{Arguments, Facts, Quantifier, Truth};
@@ -21,7 +21,7 @@ use crate::limit::NEAR_MISSES_MAX;
 use crate::outcome::Reason;
 
 /// Why a decision is what it is.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Explanation {
     /// What was asked, as a sentence.
     pub question: String,
@@ -42,7 +42,7 @@ pub struct Explanation {
 }
 
 /// What the rules say about one subject.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct SubjectExplanation {
     /// Who.
     pub subject: String,
@@ -53,7 +53,7 @@ pub struct SubjectExplanation {
 }
 
 /// One rule, and whether it applies.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct RuleExplanation {
     /// `file:line`.
     pub place: String,
@@ -68,7 +68,7 @@ pub struct RuleExplanation {
 }
 
 /// Somebody whom rules allow something, or might.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WhoCan {
     /// The subject, as rules name it; a token's groups add up.
     pub subject: String,

@@ -6,7 +6,7 @@ use anstyle::Style;
 use jiff::tz::TimeZone;
 
 use super::super::output::{BAD, GOOD, QUIET, STRONG, WARNING};
-use super::join::Seen;
+use crate::record::join::Seen;
 
 /// How events are printed.
 #[derive(Debug)]

@@ -1,0 +1,170 @@
+//! What somebody would try at the administrators' listener.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use super::{ADMIN, RULES, Running, reason, start};
+use crate::support::client::Client;
+use crate::support::gateway::{DEVELOPERS_MAY, Setup};
+use crate::support::issuer::Issuer;
+use crate::support::scripted::Scripted;
+
+/// Sends bytes and reads whatever comes until the connection ends or nothing comes any more.
+async fn raw(running: &Running, text: &str) -> String {
+    let address = running.gateway.admin.trim_start_matches("http://").trim_end_matches("/admin");
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    stream.write_all(text.as_bytes()).await.unwrap();
+    let mut read = Vec::new();
+    let _ = tokio::time::timeout(Duration::from_secs(3), stream.read_to_end(&mut read)).await;
+    String::from_utf8_lossy(&read).into_owned()
+}
+
+#[tokio::test]
+async fn no_other_page_and_no_rebound_name_reaches_it() {
+    let running = start().await;
+    let ann = running.administrator("ann", &["admins"]);
+    let client = running.at("/status", &ann);
+    let own = running.gateway.admin.trim_end_matches("/admin").to_owned();
+    for (header, value, expected) in [
+        ("host", "evil.example".to_owned(), "host_refused"),
+        ("host", "127.0.0.1.evil.example".to_owned(), "host_refused"),
+        ("origin", "https://evil.example".to_owned(), "origin_refused"),
+        ("origin", "http://localhost:3000".to_owned(), "origin_refused"),
+        ("origin", "null".to_owned(), "origin_refused"),
+    ] {
+        let answer = client.bare(reqwest::Method::GET, &[(header, value.clone())]).await;
+        assert_eq!((answer.status, reason(&answer).as_str()), (403, expected), "{header}: {value}");
+        assert!(answer.headers.get("access-control-allow-origin").is_none());
+    }
+    assert_eq!(client.bare(reqwest::Method::GET, &[("origin", own)]).await.status, 200);
+    let preflight =
+        [("origin", "https://evil.example".to_owned()), ("access-control-request-method", "POST".to_owned())];
+    assert_eq!(client.bare(reqwest::Method::OPTIONS, &preflight).await.status, 403);
+}
+
+#[tokio::test]
+async fn what_is_too_large_or_no_order_is_refused() {
+    let running = start().await;
+    let ann = running.administrator("ann", &["admins"]);
+    let huge = json!({ "target": "everything", "note": "x".repeat(70_000) });
+    let answer = running.post("/revoke", &ann, huge).await;
+    assert_eq!((answer.status, reason(&answer).as_str()), (413, "body_too_large"));
+    for body in [
+        "",
+        "[]",
+        "{",
+        "{\"target\":\"everything\",\"actor\":\"user:test/boss\"}",
+        "{\"target\":\"everything\",\"target\":\"token\"}",
+    ] {
+        let answer = running.at("/revoke", &ann).post(&[], body.to_owned()).await;
+        assert_eq!((answer.status, reason(&answer).as_str()), (400, "parameters_invalid"), "{body}");
+    }
+    assert!(running.gateway.records("revocation").is_empty());
+}
+
+#[tokio::test]
+async fn no_other_spelling_of_a_path_or_a_method_gets_past_the_token() {
+    let running = start().await;
+    let host = running.gateway.admin.trim_start_matches("http://").trim_end_matches("/admin").to_owned();
+    for path in [
+        "/api/v1/status",
+        "/admin/api/v1/status",
+        "/api/v1/status/",
+        "/api/v1//status",
+        "/api/v1/./status",
+        "/api/v1/../v1/status",
+        "/api/v1/%73tatus",
+        "/api%2fv1/status",
+        "//api/v1/status",
+        "/admin/../api/v1/status",
+        "/ADMIN/api/v1/status",
+        "/api/v1;x=1/status",
+        "/api/v1/openapi.json/../status",
+        "/.well-known/oauth-protected-resource/../../api/v1/status",
+        "/revoke",
+        "/status",
+        "/metrics",
+        "/mcp",
+    ] {
+        for verb in ["GET", "POST", "DELETE", "PUT", "TRACE", "PROPFIND"] {
+            let told = raw(
+                &running,
+                &format!("{verb} {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"),
+            )
+            .await;
+            let status: u16 = told.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default();
+            assert!(matches!(status, 400 | 401 | 404 | 405), "{verb} {path}: {told}");
+            assert!(!told.contains("revision"), "{verb} {path}: {told}");
+        }
+    }
+    let ann = running.administrator("ann", &["admins"]);
+    for (verb, path, expected) in [
+        (reqwest::Method::PUT, "/revoke", 405),
+        (reqwest::Method::GET, "/revoke", 405),
+        (reqwest::Method::DELETE, "/revocations", 405),
+        (reqwest::Method::GET, "/approve", 404),
+        (reqwest::Method::GET, "/status/more", 404),
+    ] {
+        assert_eq!(running.at(path, &ann).bare(verb.clone(), &[]).await.status, expected, "{verb} {path}");
+    }
+    // An absolute target names the host, and that is the one that counts.
+    let told = raw(
+        &running,
+        &format!("GET http://evil.example/api/v1/status HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n"),
+    )
+    .await;
+    assert!(told.starts_with("HTTP/1.1 403"), "{told}");
+}
+
+#[tokio::test]
+async fn two_tokens_a_query_token_or_a_cookie_are_no_token() {
+    let running = start().await;
+    let ann = running.administrator("ann", &["admins"]);
+    let url = format!("{}/api/v1/status", running.gateway.admin);
+    let nobody = Client::new(&url, None);
+    for headers in [
+        vec![("cookie", format!("access_token={ann}"))],
+        vec![("authorization", format!("Basic {ann}"))],
+        vec![("authorization", format!("Bearer {ann}")), ("authorization", "Bearer other".to_owned())],
+        vec![("x-authorization", format!("Bearer {ann}"))],
+    ] {
+        assert_eq!(nobody.bare(reqwest::Method::GET, &headers).await.status, 401, "{headers:?}");
+    }
+    let query = Client::new(&format!("{url}?access_token={ann}"), None);
+    assert_eq!(query.bare(reqwest::Method::GET, &[]).await.status, 401);
+}
+
+#[tokio::test]
+async fn an_administrator_who_asks_without_end_is_slowed_down() {
+    let issuer = Issuer::start().await;
+    let upstream = Scripted::echo().await;
+    let gateway = Setup::new(&issuer)
+        .http_server("tools", &upstream.url, "")
+        .policy(&format!("{DEVELOPERS_MAY}{RULES}"))
+        .limits("requests_per_second = 1\nrequests_burst = 5\n")
+        .admin(ADMIN)
+        .start()
+        .await;
+    let token = issuer.sign(&issuer.administrator("ann", &["admins"], &gateway.admin));
+    let client = Client::new(&format!("{}/api/v1/status", gateway.admin), Some(&token));
+    let mut slowed = false;
+    for _ in 0..20 {
+        let answer = client.bare(reqwest::Method::GET, &[]).await;
+        slowed |= answer.status == 429 && !answer.header("retry-after").is_empty();
+    }
+    assert!(slowed);
+}
+
+#[tokio::test]
+async fn without_the_section_nothing_listens_and_the_socket_is_as_it_was() {
+    let issuer = Issuer::start().await;
+    let upstream = Scripted::echo().await;
+    let gateway = Setup::new(&issuer).http_server("tools", &upstream.url, "").start().await;
+    gateway.write_policy(&format!("{DEVELOPERS_MAY}p, role:developer, *, */*, complete, -, allow\n"));
+    let widened = super::command(&gateway, &["reload", "--allow-widening"]);
+    assert!(widened.status.success(), "{}", String::from_utf8_lossy(&widened.stderr));
+    let record = &gateway.records("admin").pop().unwrap()["admin"];
+    assert_eq!((&record["operation"], &record["outcome"]), (&json!("reload"), &json!("done")));
+}
