@@ -9,6 +9,7 @@ use crate::support::scripted::Scripted;
 
 mod api;
 mod attack;
+mod cli;
 mod logs;
 
 /// What every listener of these tests has.

@@ -168,3 +168,22 @@ async fn without_the_section_nothing_listens_and_the_socket_is_as_it_was() {
     let record = &gateway.records("admin").pop().unwrap()["admin"];
     assert_eq!((&record["operation"], &record["outcome"]), (&json!("reload"), &json!("done")));
 }
+
+#[tokio::test]
+async fn so_many_connections_are_served_at_once_and_more_wait() {
+    let running = start().await;
+    let ann = running.administrator("ann", &["admins"]);
+    let address = running.gateway.admin.trim_start_matches("http://").trim_end_matches("/admin").to_owned();
+    let mut idle = Vec::new();
+    for _ in 0..bailiwick::limit::ADMIN_CONNECTIONS_MAX {
+        idle.push(tokio::net::TcpStream::connect(&address).await.unwrap());
+    }
+    let client = running.at("/status", &ann);
+    let asked = tokio::spawn(async move { client.bare(reqwest::Method::GET, &[]).await.status });
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert!(!asked.is_finished(), "there was still a place");
+    let calls = running.gateway.client(&running.issuer.token("dora", &["developers"], &running.gateway.resource()));
+    assert_eq!(calls.call_tool("tools__echo", json!({})).await.status, 200, "no call waits for administrators");
+    drop(idle);
+    assert_eq!(tokio::time::timeout(Duration::from_secs(10), asked).await.unwrap().unwrap(), 200);
+}
