@@ -383,6 +383,7 @@ fn without_token(
         session: None,
         issued_at: None,
         expires_at: i64::MAX,
+        for_administrators: false,
     };
     Verified::new(persona, token, DeclaredProof::Public, settings_revision, None)
 }

@@ -252,6 +252,11 @@ impl Gateway {
         Client::new(&format!("{}/{server}", self.resource()), Some(token))
     }
 
+    /// Where its files are.
+    pub fn directory(&self) -> &std::path::Path {
+        self.directory.path()
+    }
+
     pub fn state(&self) -> PathBuf {
         let state = self.directory.path().join("state");
         match self.disk {
