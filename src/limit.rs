@@ -207,7 +207,7 @@ pub const RECORD_TEXT_BYTES_MAX: usize = 512;
 pub const RECORD_VALUES_MAX: usize = 32;
 /// Rows of a reload that are listed in its record; the rest is counted.
 pub const RECORD_ROWS_MAX: usize = 200;
-/// Calls in flight that the first line of a new segment can name.
+/// Calls in flight that one line at the beginning of a segment names; there are as many lines as that takes.
 pub const JOURNAL_OPEN_LEGS_MAX: usize = 2_000;
 /// Unauthenticated refusals are counted for this long before they become one line.
 pub const NOISE_INTERVAL: Duration = Duration::from_secs(10);

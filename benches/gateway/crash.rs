@@ -97,7 +97,7 @@ impl Told {
                 let leg = || record["leg"].as_str().unwrap_or_default().to_owned();
                 match record["type"].as_str() {
                     Some("intent") => {
-                        let serial = record["values"]["argument.count"].as_u64();
+                        let serial = record["arguments"]["values"]["argument.count"].as_u64();
                         let serial = serial.ok_or_else(|| format!("an intent does not say its number: {line}"))?;
                         told.intents.insert(serial, leg());
                     }
