@@ -187,3 +187,24 @@ async fn so_many_connections_are_served_at_once_and_more_wait() {
     drop(idle);
     assert_eq!(tokio::time::timeout(Duration::from_secs(10), asked).await.unwrap().unwrap(), 200);
 }
+
+#[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "a test's client needs no SSRF guard")]
+async fn with_a_certificate_nothing_is_said_in_the_clear() {
+    let issuer = Issuer::start().await;
+    let upstream = Scripted::echo().await;
+    let fixture = format!("{}/src/front/fixture/localhost", env!("CARGO_MANIFEST_DIR"));
+    let tls = format!("{ADMIN}\n[admin.tls]\ncertificate = \"{fixture}.crt\"\nkey = \"{fixture}.key\"");
+    let gateway = Setup::new(&issuer)
+        .http_server("tools", &upstream.url, "")
+        .policy(&format!("{DEVELOPERS_MAY}{RULES}"))
+        .admin(&tls)
+        .start()
+        .await;
+    let token = issuer.sign(&issuer.administrator("ann", &["admins"], &gateway.admin));
+    let url = format!("{}/api/v1/status", gateway.admin);
+    let client = reqwest::Client::builder().no_proxy().tls_danger_accept_invalid_certs(true).build().unwrap();
+    let secure = client.get(url.replace("http://", "https://")).bearer_auth(&token).send().await.unwrap();
+    assert_eq!(secure.status(), 200);
+    assert!(client.get(&url).bearer_auth(&token).send().await.is_err(), "plain HTTP is not answered");
+}
