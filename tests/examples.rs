@@ -191,6 +191,7 @@ fn alerts_and_dashboard_name_only_metrics_and_reasons_that_there_are() {
         object: revoke.object(),
         actor: "host:0",
         actor_kind: "host",
+        brakes: true,
         client: None,
         outcome: "done",
         reason: None,

@@ -224,6 +224,10 @@ impl Journal {
         if let Some(reason) = note.reason {
             self.metrics().refused(reason);
         }
+        if !note.brakes && self.0.shared.spares() {
+            let left = "what room is left is for taking something back and for the ends of calls";
+            return Err(Failure::before(Reason::RecordUnavailable, left));
+        }
         let header = Header { who, ..self.header("admin", None) };
         self.write_durably(header, &AdminFields { admin: note }, Mark::Plain).await
     }
