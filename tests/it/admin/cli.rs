@@ -60,6 +60,12 @@ async fn a_program_operates_the_gateway_with_a_token_of_its_own() {
     let records = run(&["logs", "--json", "-n", "3"]).await;
     let parsed = text(&records).lines().filter(|line| serde_json::from_str::<Value>(line).is_ok()).count();
     assert_eq!(parsed, 3, "{}", text(&records));
+    let alice = running.gateway.client(&running.issuer.token("alice", &["developers"], &running.gateway.resource()));
+    for _ in 0..3 {
+        alice.call_tool("tools__echo", json!({})).await;
+    }
+    let calls = text(&run(&["logs", "-n", "2", "--server", "tools"]).await);
+    assert!(calls.lines().count() == 2 && calls.lines().all(|line| line.contains("tools/echo")), "{calls}");
     let note = &running.gateway.records("revocation").pop().unwrap()["revocation"];
     assert!(note.to_string().contains("she is back"), "{note}");
 }
