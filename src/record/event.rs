@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 use super::redact;
 use super::who::Who;
 use crate::ids::{CallId, DefinitionDigest, Digest, LegId, PolicyRevision, RevocationEpoch, ViewRevision};
+use crate::outcome::Reason;
 
 /// Who asked for what: the part that an intent, a refusal, a failure and a list have in common.
 #[derive(Debug, Clone)]
@@ -172,6 +173,40 @@ pub struct RevocationNote<'a> {
     pub note: &'a str,
     /// The epoch that includes it.
     pub epoch: RevocationEpoch,
+}
+
+/// An administrator's operation as the record tells it.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct AdminNote<'a> {
+    /// What was done, or asked for.
+    pub operation: &'static str,
+    /// The object of its rules.
+    pub object: &'static str,
+    /// Who: `host:UID`, `user:...`, or `agent:...` where nobody stands behind it.
+    pub actor: &'a str,
+    /// `host`, `user` or `agent`.
+    #[serde(skip)]
+    pub actor_kind: &'static str,
+    /// It takes something back: that is told with the last room that there is.
+    #[serde(skip)]
+    pub brakes: bool,
+    /// The client id as the token has it.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "redact::serialize_option")]
+    pub client: Option<&'a str>,
+    /// `begun`, `done`, `refused` or `failed`.
+    pub outcome: &'static str,
+    /// Why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
+    /// The rule that decided, as `file:line`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<&'a str>,
+    /// What it was about.
+    #[serde(skip_serializing_if = "str::is_empty", serialize_with = "redact::serialize")]
+    pub about: &'a str,
+    /// What came of it.
+    #[serde(skip_serializing_if = "str::is_empty", serialize_with = "redact::serialize")]
+    pub detail: &'a str,
 }
 
 /// A reload as the record tells it.

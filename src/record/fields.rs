@@ -7,8 +7,8 @@
 use serde::Serialize;
 
 use super::event::{
-    Attempt, ConditionValue, CredentialNote, ExecutableNote, Intent, Listing, Operation, ReloadNote, RevocationNote,
-    StartNote,
+    AdminNote, Attempt, ConditionValue, CredentialNote, ExecutableNote, Intent, Listing, Operation, ReloadNote,
+    RevocationNote, StartNote,
 };
 use super::keys::{JournalKey, KeyedDigest};
 use super::redact;
@@ -264,6 +264,11 @@ fn member<'a>(json: &'a Json, name: &str) -> Option<Value<'a>> {
 #[derive(Serialize)]
 pub(super) struct RevocationFields<'a> {
     pub(super) revocation: &'a RevocationNote<'a>,
+}
+
+#[derive(Serialize)]
+pub(super) struct AdminFields<'a> {
+    pub(super) admin: &'a AdminNote<'a>,
 }
 
 #[derive(Serialize)]

@@ -23,6 +23,7 @@ pub struct Setup {
     servers: String,
     issuer: String,
     policy: String,
+    admin: Option<(SocketAddr, String)>,
 }
 
 /// Rules under which developers may do everything on every server, and auditors nothing.
@@ -58,7 +59,14 @@ impl Setup {
             servers: String::new(),
             issuer,
             policy: DEVELOPERS_MAY.to_owned(),
+            admin: None,
         }
+    }
+
+    /// Adds a listener for administrators, with these further lines of `[admin]` and its tables.
+    pub fn admin(mut self, lines: &str) -> Self {
+        self.admin = Some((free_address(), lines.to_owned()));
+        self
     }
 
     /// Adds an upstream over HTTP; `more` are further lines of its table.
@@ -163,7 +171,10 @@ impl Setup {
             self.issuer,
             self.servers
         );
-        std::fs::write(self.directory.path().join("servers.toml"), servers).unwrap();
+        let admin = self.admin.as_ref().map_or_else(String::new, |(address, lines)| {
+            format!("\n[admin]\nlisten = \"{address}\"\npublic_url = \"http://{address}\"\n{lines}\n")
+        });
+        std::fs::write(self.directory.path().join("servers.toml"), format!("{servers}{admin}")).unwrap();
         std::fs::write(policies.join("policy.csv"), &self.policy).unwrap();
         std::fs::write(policies.join("model.conf"), include_str!("../../../policies/model.conf")).unwrap();
         if !policies.join("agents.toml").exists() {
@@ -175,6 +186,7 @@ impl Setup {
         }
         let mut gateway = Gateway {
             url: self.url(),
+            admin: self.admin.map(|(address, _)| format!("http://{address}/admin")).unwrap_or_default(),
             directory: self.directory,
             disk: self.disk,
             bound: self.bound,
@@ -192,6 +204,8 @@ impl Setup {
 /// A running gateway; it is killed when the test ends.
 pub struct Gateway {
     pub url: String,
+    /// The administrators' resource; empty where there is none.
+    pub admin: String,
     directory: tempfile::TempDir,
     disk: Option<&'static str>,
     bound: bool,
@@ -268,6 +282,11 @@ impl Gateway {
     /// A client of one server's endpoint.
     pub fn server_client(&self, server: &str, token: &str) -> Client {
         Client::new(&format!("{}/{server}", self.resource()), Some(token))
+    }
+
+    /// Where its files are.
+    pub fn directory(&self) -> &std::path::Path {
+        self.directory.path()
     }
 
     pub fn state(&self) -> PathBuf {

@@ -6,6 +6,7 @@ pub mod issuer;
 pub mod old;
 pub mod oldest;
 pub mod peer;
+pub mod schema;
 pub mod scripted;
 pub mod talkative;
 pub mod verbatim;
