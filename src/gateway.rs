@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+pub mod ask;
 mod barred;
 mod follow;
 mod reload;

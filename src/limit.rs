@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+mod admin;
 mod bridge;
 mod demo;
 mod front;
@@ -16,6 +17,7 @@ mod state;
 mod streams;
 mod tasks;
 
+pub use admin::*;
 pub use bridge::*;
 pub use demo::*;
 pub use front::*;
@@ -397,7 +399,7 @@ pub const WATCH_FILES_DEBOUNCE: Duration = Duration::from_millis(200);
 
 // === control ===
 
-/// A request on the control socket.
+/// A request on the control socket, or on the administrators' listener.
 pub const CONTROL_BODY_BYTES_MAX: usize = 64 * 1024;
 /// An answer of the control socket: metrics of a hundred servers, or every revocation.
 pub const CONTROL_ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;

@@ -17,8 +17,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Config, Durability, Mistake, Overrides, ReloadMode, keyfile};
-use crate::control::Control;
+use crate::config::{Config, Durability, Mistake, Overrides, ReloadMode, TlsConfig, keyfile};
+use crate::control::{Administrators, Control};
 use crate::delegate::Delegate;
 use crate::front::{self, Certificates, Front};
 use crate::gateway::{Along, Files, Gateway, Own, Parts, Reloader, Snapshot, follow_store, record_missed, watch_files};
@@ -60,8 +60,11 @@ pub struct Served {
     pub gateway: Arc<Gateway>,
     /// Where it listens.
     pub address: SocketAddr,
+    /// Where administrators connect.
+    pub admin: Option<SocketAddr>,
     front: tokio::task::JoinHandle<()>,
     cluster: Option<tokio::task::JoinHandle<()>>,
+    administrators: Option<tokio::task::JoinHandle<()>>,
     opened: Opened,
 }
 
@@ -99,12 +102,10 @@ pub async fn start(options: Options) -> Result<Served, StartError> {
         // Whoever could connect would be that user.
         return Err(trouble("a gateway for the local user alone is never served on an address"));
     }
-    let listener = TcpListener::bind(config.gateway.listen)
-        .await
-        .map_err(|error| trouble(format!("cannot listen on {}: {error}", config.gateway.listen)))?;
-    let address = listener.local_addr().map_err(trouble)?;
-    let certificates = match config.gateway.tls.clone() {
-        Some(files) => Some(Arc::new(Certificates::load(files).map_err(trouble)?)),
+    let Door { listener, address, certificates } =
+        Door::open(config.gateway.listen, config.gateway.tls.as_ref()).await?;
+    let admin = match &config.admin {
+        Some(admin) => Some(Door::open(admin.listen, admin.tls.as_ref()).await?),
         None => None,
     };
     let cluster = match &config.cluster {
@@ -113,6 +114,7 @@ pub async fn start(options: Options) -> Result<Served, StartError> {
     };
     let along: Vec<Along> = certificates
         .iter()
+        .chain(admin.iter().flat_map(|admin| &admin.certificates))
         .map(Arc::clone)
         .map(|certificates| -> Along { Box::new(move || certificates.reload().map_err(|error| error.to_string())) })
         .chain(cluster.iter().flat_map(Cluster::along))
@@ -128,7 +130,35 @@ pub async fn start(options: Options) -> Result<Served, StartError> {
     let cluster = cluster.map(|cluster| cluster.serve(Arc::clone(&front), lanes(), gateway.stopping()));
     let front = tokio::spawn(front::serve(front, listener, certificates, lanes(), gateway.stopping()));
     tracing::info!(%address, revision = %revision.0.short(), servers = config.servers.len(), "serving");
-    Ok(Served { gateway, address, front, cluster, opened })
+    let admin_address = admin.as_ref().map(|admin| admin.address);
+    let administrators = admin.map(|Door { listener, address, certificates }| {
+        tracing::info!(%address, "serving administrators");
+        let administrators = Arc::new(Administrators::new(Arc::clone(&gateway) as _));
+        // On no lane: what administrators do never waits for a call, and no call for them.
+        let lanes = Arc::new(Lanes::none());
+        tokio::spawn(front::serve(administrators, listener, certificates, lanes, gateway.stopping()))
+    });
+    Ok(Served { gateway, address, admin: admin_address, front, cluster, administrators, opened })
+}
+
+/// An address that is listened on, and what is shown there.
+struct Door {
+    listener: TcpListener,
+    address: SocketAddr,
+    certificates: Option<Arc<Certificates>>,
+}
+
+impl Door {
+    async fn open(listen: SocketAddr, tls: Option<&TlsConfig>) -> Result<Self, StartError> {
+        let listener =
+            TcpListener::bind(listen).await.map_err(|error| trouble(format!("cannot listen on {listen}: {error}")))?;
+        let address = listener.local_addr().map_err(trouble)?;
+        let certificates = match tls.cloned() {
+            Some(files) => Some(Arc::new(Certificates::load(files).map_err(trouble)?)),
+            None => None,
+        };
+        Ok(Self { listener, address, certificates })
+    }
 }
 
 /// Starts a gateway that nobody can connect to: its front is called in this process, by the one user that the
@@ -267,6 +297,9 @@ impl Served {
         let _ = self.front.await;
         if let Some(cluster) = self.cluster {
             let _ = cluster.await;
+        }
+        if let Some(administrators) = self.administrators {
+            let _ = administrators.await;
         }
         self.opened.close(cause).await;
     }

@@ -41,6 +41,7 @@ const PACE: &[&str] = &[
     "DEMO_LINE_POLL",
     "LOGS_POLL_INTERVAL",
     "TASK_LIFE_ASKED",
+    "ADMIN_LOG_KEEPALIVE",
     "LOGIN_PAUSE",
     "LOGIN_TURN_POLL",
     "STORE_LOOK_INTERVAL",

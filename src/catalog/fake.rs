@@ -190,6 +190,7 @@ pub(super) fn config(servers: Vec<ServerConfig>) -> Arc<Config> {
         issuers: Vec::new(),
         anonymous: false,
         local: None,
+        admin: None,
         servers: servers.into_iter().map(Arc::new).collect(),
         environments: Vec::new(),
         agents: std::collections::BTreeMap::new(),

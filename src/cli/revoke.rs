@@ -14,8 +14,8 @@ use http::Method;
 use serde::Serialize;
 
 use super::Ending;
+use super::door::Door;
 use super::output::{BAD, Output, STRONG, complain, trouble};
-use super::state::State;
 use crate::config::{Durability, StoreConfig};
 use crate::control::client::{self, ClientError};
 use crate::control::{RevocationOrder, Revoked};
@@ -37,6 +37,7 @@ Examples:
   bailiwick revoke owner user:corp/anna                   every agent and server she answers for
   bailiwick revoke server git                             nobody reaches it, its processes end
   bailiwick revoke everything                             until an administrator lifts it
+  bailiwick revoke agent build-bot --admin https://mcp.example.com/admin    at a gateway elsewhere
 
 Works while no gateway runs: then it is in force from the start.";
 
@@ -60,7 +61,7 @@ pub struct RevokeArguments {
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     note: String,
     #[command(flatten)]
-    state: State,
+    door: Door,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -114,8 +115,10 @@ struct Answer<'a> {
 pub async fn run(arguments: &RevokeArguments, output: Output, out: &mut impl Write) -> Ending {
     let revoked = async {
         let order = order(arguments, &mut io::stdin().lock())?;
-        let state = arguments.state.directory()?;
-        let (epoch, gateway) = revoke(&state, || arguments.state.store(), &order).await?;
+        let (epoch, gateway) = match arguments.door.directory()? {
+            Some(state) => revoke(&state, || arguments.door.store(), &order).await?,
+            None => (revoke_elsewhere(&arguments.door, &order).await?, "running"),
+        };
         Ok::<_, String>((order, epoch, gateway))
     };
     match revoked.await {
@@ -150,6 +153,13 @@ fn write_answer(answer: &Answer<'_>, output: Output, out: &mut impl Write) -> io
         "{STRONG}revoked {target}{name}{STRONG:#}: {until}; {since}, on the record (epoch {})",
         answer.epoch.0
     )
+}
+
+/// Asks a gateway that is not on this machine.
+async fn revoke_elsewhere(door: &Door, order: &RevocationOrder) -> Result<RevocationEpoch, String> {
+    let answer = door.ask(Method::POST, "/revoke", Some(order)).await;
+    let revoked: Revoked = answer.and_then(|answer| answer.read()).map_err(|error| error.to_string())?;
+    Ok(revoked.epoch)
 }
 
 /// Asks the gateway, or does it where none runs. A gateway that is just starting or stopping holds the lock
@@ -392,6 +402,13 @@ mod tests {
             }
             fn metrics(&self) -> String {
                 String::new()
+            }
+            fn administered<'a>(
+                &'a self,
+                _note: &'a crate::record::event::AdminNote<'a>,
+                _who: Option<&'a crate::record::Who>,
+            ) -> BoxFuture<'a, Result<(), Failure>> {
+                async { Ok(()) }.boxed()
             }
         }
 

@@ -7,12 +7,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::Ending;
+use super::door::Door;
 use super::files::Files;
+use super::lift::refused;
 use super::output::{BAD, GOOD, Output, WARNING, complain, list, trouble};
-use super::state::State;
 use crate::config::Overrides;
 use crate::config::cluster::host_and_port;
-use crate::control;
 use crate::gateway::{Gateway, ReloadOrder, ReloadReport};
 use crate::record::operational;
 use crate::serve::{self, Options, StartError};
@@ -95,6 +95,9 @@ Examples:
   bailiwick reload                    check the files, show what changes, swap them in
   bailiwick reload --allow-widening   also when more becomes allowed than before
   bailiwick check --seal              or: seal the reviewed files, then reload
+  bailiwick reload --admin https://mcp.example.com/admin --allow-widening
+
+Where servers.toml has [admin], widening is for its administrators: the socket refuses it.
 
 A set of files with a mistake never replaces the one that is served.";
 
@@ -102,9 +105,9 @@ A set of files with a mistake never replaces the one that is served.";
 #[derive(Debug, Args)]
 #[command(after_help = RELOAD_EXAMPLES)]
 pub struct ReloadArguments {
-    /// Where the running gateway keeps its state, which has the socket
+    /// Which gateway
     #[command(flatten)]
-    pub state: State,
+    pub door: Door,
     /// Accept files that remove a deny or add an allow
     #[arg(long)]
     pub allow_widening: bool,
@@ -181,23 +184,13 @@ pub(super) async fn stop_signal(gateway: &Arc<Gateway>) -> &'static str {
 
 /// Asks the running gateway to read its files again.
 pub fn reload(arguments: &ReloadArguments, output: Output) -> Ending {
-    // The files may have mistakes, or be a demo's: the gateway says so, and where it is can be read all the same.
-    let state = match arguments.state.directory() {
-        Ok(state) => state,
-        Err(problem) => {
-            trouble(problem);
-            return Ending::Trouble;
-        }
-    };
     let order = ReloadOrder { allow_widening: arguments.allow_widening };
     super::in_runtime(async {
-        let answer = control::client::request(&state, http::Method::POST, "/reload", Some(&order)).await;
+        // The files may have mistakes, or be a demo's: the gateway says so, and where it is can be read all the same.
+        let answer = arguments.door.ask(http::Method::POST, "/reload", Some(&order)).await;
         let report: ReloadReport = match answer.and_then(|answer| answer.report()) {
             Ok(report) => report,
-            Err(error) => {
-                trouble(error);
-                return Ending::Trouble;
-            }
+            Err(error) => return refused(&error),
         };
         output.result(&report, told(&report));
         if report.problems.is_empty() { Ending::Done } else { Ending::Refused }

@@ -19,6 +19,7 @@ use crate::ids::{AgentId, Environment};
 use crate::limit;
 
 mod address;
+mod admin;
 mod agent;
 mod cluster;
 mod command;
@@ -92,6 +93,12 @@ pub fn parse(
         if let Some(source) = &agents_source {
             declared.resolve(source, &mut found_agents);
         }
+        if let Some(Some(admin)) = &parts.admin
+            && let Some((span, message)) =
+                admin::shared_client(admin, &agents.iter().filter_map(|(_, agent)| agent.as_ref()))
+        {
+            found.mistakes.push(Mistake::at(&source.file, source.text, span.start, message));
+        }
     }
     for mistakes in [&mut found.mistakes, &mut found_agents.mistakes] {
         mistakes.sort_by_key(|mistake| (mistake.line, mistake.column));
@@ -117,6 +124,8 @@ struct Parts {
     cluster: Option<Option<ClusterConfig>>,
     record: Option<RecordConfig>,
     keys: Option<KeysConfig>,
+    /// Absent where there is none, `Some(None)` where it was reported.
+    admin: Option<Option<admin::Admin>>,
     quota: Option<QuotaConfig>,
     anonymous: bool,
     local: Option<LocalUser>,
@@ -157,6 +166,10 @@ fn read_top(mut top: Table<'_, '_>, file: &Path, base: &Path, overrides: &Overri
     {
         key::needed(keys).into_iter().for_each(|message| top.mistake(&keys_place, message));
     }
+    let admin = top.has("admin").then(|| {
+        let table = top.table("admin", &keys::ADMIN)?;
+        admin::read(table, base, gateway.as_ref())
+    });
     let quota = top.table_or_empty("limits", &keys::LIMITS).and_then(gateway::read_quota);
     let anonymous = top.table("anonymous", &keys::ANONYMOUS).is_some_and(|mut table| {
         let enabled = table.at::<bool>("enabled");
@@ -202,6 +215,8 @@ fn read_top(mut top: Table<'_, '_>, file: &Path, base: &Path, overrides: &Overri
         let key = gateway.config.tls.iter().chain(cluster).map(|tls| &tls.key);
         [&gateway.config.state, &gateway.policies].into_iter().chain(key)
     });
+    let admin_key = admin.iter().flatten().flat_map(|admin| &admin.config.tls).map(|tls| &tls.key);
+    let own = own.chain(admin_key);
     let kept: Vec<_> = own.map(PathBuf::as_path).chain([file]).map(plain).collect();
     let places = process::Places { base, kept: &kept };
     let servers: Vec<_> = top
@@ -220,6 +235,7 @@ fn read_top(mut top: Table<'_, '_>, file: &Path, base: &Path, overrides: &Overri
         cluster,
         record,
         keys,
+        admin,
         quota,
         anonymous,
         local: None,
@@ -260,6 +276,14 @@ impl Parts {
             cluster: self.cluster?,
             record: self.record?,
             keys: self.keys?,
+            admin: match self.admin {
+                None => None,
+                Some(read) => {
+                    let mut admin = read?.config;
+                    admin.clients.retain(|client| issuers.iter().any(|issuer| issuer.alias == client.issuer));
+                    Some(admin)
+                }
+            },
             quota: self.quota?,
             anonymous: self.anonymous,
             local: self.local,

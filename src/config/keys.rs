@@ -57,6 +57,9 @@ pub const SECTIONS: &[&Section] = &[
     &TOP,
     &GATEWAY,
     &TLS,
+    &ADMIN,
+    &ADMIN_TLS,
+    &ADMIN_CLIENT,
     &CLUSTER,
     &RECORD,
     &KEYS,
@@ -79,6 +82,7 @@ pub const TOP: Section = servers(
     "top level",
     &[
         required("gateway", "table"),
+        optional("admin", "table"),
         optional("cluster", "table"),
         optional("record", "table"),
         optional("keys", "table"),
@@ -114,6 +118,29 @@ pub const GATEWAY: Section = servers(
 
 /// `[gateway.tls]`.
 pub const TLS: Section = servers("[gateway.tls]", &[required("certificate", "path"), required("key", "path")]);
+
+/// `[admin]`.
+pub const ADMIN: Section = servers(
+    "[admin]",
+    &[
+        required("listen", "address and port"),
+        optional("public_url", "URL"),
+        defaulted("allowed_hosts", "list of host names", "[]"),
+        optional("tls", "table"),
+        defaulted("allow_plain_http", "boolean", "false"),
+        optional("clients", "list of tables"),
+        defaulted("acr", "list of strings", "[]"),
+        // Long enough to log in, look and act; too short for a laptop that was left open.
+        defaulted("auth_age_max", "duration", "\"5m\""),
+    ],
+);
+
+/// `[admin.tls]`.
+pub const ADMIN_TLS: Section = servers("[admin.tls]", &[required("certificate", "path"), required("key", "path")]);
+
+/// `[[admin.clients]]`.
+pub const ADMIN_CLIENT: Section =
+    servers("[[admin.clients]]", &[required("issuer", "issuer alias"), required("client_id", "string")]);
 
 /// `[cluster]`.
 pub const CLUSTER: Section = servers(
@@ -175,6 +202,7 @@ pub const ISSUER: Section = servers(
     &[
         required("issuer", "string"),
         defaulted("audiences", "list of strings", "[]"),
+        defaulted("admin_audiences", "list of strings", "[]"),
         defaulted("algorithms", "list of algorithms", "[\"RS256\", \"PS256\", \"ES256\", \"ES384\", \"EdDSA\"]"),
         defaulted("token_types", "list of strings", "[\"at+jwt\", \"application/at+jwt\"]"),
         // Providers mint for five minutes to an hour and a half; a day-long token is a standing privilege.

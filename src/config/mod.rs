@@ -14,6 +14,7 @@ use url::Url;
 
 use crate::ids::{AgentId, Environment, IssuerAlias, ServerId};
 
+pub mod admin;
 pub mod cluster;
 pub mod file;
 pub mod keyfile;
@@ -32,6 +33,7 @@ pub mod secret;
 pub mod set;
 pub mod store;
 
+pub use admin::{AdminClient, AdminConfig};
 pub use cluster::ClusterConfig;
 pub use load::{Loaded, Overrides, issuer_with_defaults, load, load_set, load_with};
 pub use mistake::Mistake;
@@ -55,6 +57,8 @@ pub struct Config {
     pub record: RecordConfig,
     /// `[keys]`: keys that the gateway does not make for itself.
     pub keys: KeysConfig,
+    /// `[admin]`: the administrators' listener; without it there is the control socket alone.
+    pub admin: Option<AdminConfig>,
     /// `[limits]`: what one principal may use at once.
     pub quota: QuotaConfig,
     /// `[issuers.ALIAS]`, in the order of the file.
@@ -79,7 +83,12 @@ impl Config {
     /// What is the gateway's own and no child may reach.
     #[must_use]
     pub fn kept(&self) -> Vec<PathBuf> {
-        let tls = self.gateway.tls.iter().chain(self.cluster.iter().map(|cluster| &cluster.tls));
+        let tls = self
+            .gateway
+            .tls
+            .iter()
+            .chain(self.admin.iter().flat_map(|admin| &admin.tls))
+            .chain(self.cluster.iter().map(|cluster| &cluster.tls));
         let key = tls.map(|tls| &tls.key);
         [&self.gateway.state, &self.policies, &self.file].into_iter().chain(key).cloned().collect()
     }
@@ -187,6 +196,8 @@ pub struct IssuerConfig {
     pub issuer: String,
     /// Further values of `aud` that this provider writes for us; the resource itself is always accepted.
     pub audiences: Vec<String>,
+    /// Values of `aud` that this provider writes for the administrators' listener, beside its resource.
+    pub admin_audiences: Vec<String>,
     /// Signature algorithms accepted; never taken from the token.
     pub algorithms: Vec<Algorithm>,
     /// Values of the header's `typ` accepted, lower case; RFC 9068 says `at+jwt`.

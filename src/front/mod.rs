@@ -54,9 +54,14 @@ mod tests;
 mod tls;
 mod track;
 
-pub use listener::serve;
+pub use headers::bearer;
+pub use leash::leash;
+pub use listener::{Answers, serve};
+pub use metadata::{Protected, quotable};
+pub use origin::Guard;
 pub use pipeline::Pipeline;
-pub use relay::Relay;
+pub use proxy::client_address;
+pub use relay::{FromReplicas, Relay};
 pub use tls::{Certificates, TlsError};
 
 use answer::About;

@@ -6,6 +6,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -13,9 +14,11 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Request, Response, Uri};
 use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::answer::About;
+use super::listener::Answers;
 use super::pipeline::Pipeline;
 use super::{Front, headers};
 use crate::call::Endpoint;
@@ -65,6 +68,28 @@ impl Relay {
     #[must_use]
     pub fn new(client: Arc<PeerClient>) -> Self {
         Self { client, places: Arc::new(Semaphore::new(limit::RELAYS_MAX)) }
+    }
+}
+
+/// What answers other replicas: the same front, by the door behind which nothing is handed on any further.
+pub struct FromReplicas<P: Pipeline>(pub Arc<Front<P>>);
+
+impl<P: Pipeline> Answers for FromReplicas<P> {
+    async fn answer(self: Arc<Self>, request: Request<Incoming>, _: IpAddr) -> Response<Body> {
+        self.0.answer_replica(request).await
+    }
+
+    fn connections_max(&self) -> usize {
+        limit::CONNECTIONS_MAX
+    }
+
+    /// One connection of a replica carries what many clients want.
+    fn http2_streams_max(&self) -> u32 {
+        u32::try_from(limit::RELAYS_MAX).unwrap_or(u32::MAX)
+    }
+
+    fn shutdown_grace(&self) -> Duration {
+        self.0.shutdown_grace()
     }
 }
 

@@ -101,11 +101,6 @@ impl Certificates {
         }
     }
 
-    /// Whether only those are taken who show a certificate.
-    pub(super) const fn is_mutual(&self) -> bool {
-        self.ca.is_some()
-    }
-
     /// What a new connection is served with.
     pub(super) fn current(&self) -> Arc<ServerConfig> {
         self.current.load_full()

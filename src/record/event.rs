@@ -180,6 +180,40 @@ pub struct RevocationNote<'a> {
     pub epoch: RevocationEpoch,
 }
 
+/// An administrator's operation as the record tells it.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct AdminNote<'a> {
+    /// What was done, or asked for.
+    pub operation: &'static str,
+    /// The object of its rules.
+    pub object: &'static str,
+    /// Who: `host:UID`, `user:...`, or `agent:...` where nobody stands behind it.
+    pub actor: &'a str,
+    /// `host`, `user` or `agent`.
+    #[serde(skip)]
+    pub actor_kind: &'static str,
+    /// It takes something back: that is told with the last room that there is.
+    #[serde(skip)]
+    pub brakes: bool,
+    /// The client id as the token has it.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "redact::serialize_option")]
+    pub client: Option<&'a str>,
+    /// `begun`, `done`, `refused` or `failed`.
+    pub outcome: &'static str,
+    /// Why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
+    /// The rule that decided, as `file:line`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<&'a str>,
+    /// What it was about.
+    #[serde(skip_serializing_if = "str::is_empty", serialize_with = "redact::serialize")]
+    pub about: &'a str,
+    /// What came of it.
+    #[serde(skip_serializing_if = "str::is_empty", serialize_with = "redact::serialize")]
+    pub detail: &'a str,
+}
+
 /// That a request was handed to another replica, as the record of the one that did tells it.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct RelayNote<'a> {

@@ -7,8 +7,8 @@
 use serde::Serialize;
 
 use super::event::{
-    Attempt, ConditionValue, CredentialNote, ExecutableNote, Intent, Listing, Operation, RelayNote, ReloadNote,
-    RevocationNote, StartNote,
+    AdminNote, Attempt, ConditionValue, CredentialNote, ExecutableNote, Intent, Listing, Operation, RelayNote,
+    ReloadNote, RevocationNote, StartNote,
 };
 use super::keys::{JournalKey, KeyedDigest};
 use super::redact;
@@ -272,6 +272,11 @@ fn member<'a>(json: &'a Json, name: &str) -> Option<Value<'a>> {
 #[derive(Serialize)]
 pub(super) struct RevocationFields<'a> {
     pub(super) revocation: &'a RevocationNote<'a>,
+}
+
+#[derive(Serialize)]
+pub(super) struct AdminFields<'a> {
+    pub(super) admin: &'a AdminNote<'a>,
 }
 
 #[derive(Serialize)]

@@ -17,10 +17,12 @@ use super::batch::{Settled, lock};
 use super::checkpoint::CheckpointKeys;
 use super::direct::Direct;
 use super::entry::unavailable;
-use super::event::{Attempt, ExecutableNote, Intent, Listing, RelayNote, ReloadNote, RevocationNote, StartNote};
+use super::event::{
+    AdminNote, Attempt, ExecutableNote, Intent, Listing, RelayNote, ReloadNote, RevocationNote, StartNote,
+};
 use super::fields::{
-    CallFields, ExecutableFields, NoiseFields, OpenLeg, RelayFields, ReloadFields, RepairFields, ResultFacts,
-    ResultFields, RevocationFields, StartFields, StopFacts, StopFields,
+    AdminFields, CallFields, ExecutableFields, NoiseFields, OpenLeg, RelayFields, ReloadFields, RepairFields,
+    ResultFacts, ResultFields, RevocationFields, StartFields, StopFacts, StopFields,
 };
 use super::keep::Keeper;
 use super::keys::JournalKey;
@@ -213,6 +215,25 @@ impl Journal {
         self.note_durably("reload", &ReloadFields::new(note), Mark::Plain).await
     }
 
+    /// Records and counts an administrator's operation; durable when it returns.
+    ///
+    /// # Errors
+    /// [`Reason::RecordUnavailable`].
+    pub async fn administered(&self, note: &AdminNote<'_>, who: Option<&Who>) -> Result<(), Failure> {
+        if note.outcome != "begun" {
+            self.metrics().administered(note);
+        }
+        if let Some(reason) = note.reason {
+            self.metrics().refused(reason);
+        }
+        if !note.brakes && self.0.shared.spares() {
+            let left = "what room is left is for taking something back and for the ends of calls";
+            return Err(Failure::before(Reason::RecordUnavailable, left));
+        }
+        let header = Header { who, ..self.header("admin", None) };
+        self.write_durably(header, &AdminFields { admin: note }, Mark::Plain).await
+    }
+
     /// Records that a request was handed to another replica. Never waits.
     pub fn handed_on(&self, who: &Who, note: &RelayNote<'_>) {
         let header = Header { who: Some(who), ..self.header("relay", None) };
@@ -331,7 +352,11 @@ impl Journal {
     }
 
     async fn note_durably(&self, kind: &'static str, fields: &impl Serialize, mark: Mark) -> Result<(), Failure> {
-        let header = self.header(kind, None);
+        self.write_durably(self.header(kind, None), fields, mark).await
+    }
+
+    async fn write_durably(&self, header: Header<'_>, fields: &impl Serialize, mark: Mark) -> Result<(), Failure> {
+        let kind = header.kind;
         let waiting = scratch(|body| match line::body(body, header, fields) {
             Ok(()) => self.0.shared.push_urgent(body, mark),
             Err(error) => {

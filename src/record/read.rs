@@ -46,6 +46,8 @@ pub struct Record {
     pub noise: Option<NoiseRead>,
     /// What was taken back.
     pub revocation: Option<RevocationRead>,
+    /// What an administrator did.
+    pub admin: Option<AdminRead>,
     /// What was loaded.
     pub reload: Option<ReloadRead>,
     /// What a server runs.
@@ -102,6 +104,16 @@ read! {
         mode: String,
         note: String,
         epoch: u64,
+    }
+    /// An administrator's operation.
+    AdminRead {
+        operation: String,
+        actor: String,
+        client: Option<String>,
+        outcome: String,
+        reason: Option<String>,
+        about: String,
+        detail: String,
     }
     /// The reload.
     ReloadRead {

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::{StartError, trouble};
 use crate::config::{ClusterConfig, Config};
 use crate::egress::peer::PeerClient;
-use crate::front::{self, Certificates, Front, Relay};
+use crate::front::{self, Certificates, FromReplicas, Front, Relay};
 use crate::gateway::{Along, Own, Standing};
 use crate::ids::PolicyRevision;
 use crate::lanes::Lanes;
@@ -57,7 +57,13 @@ impl Cluster {
         let (client, stop) = (self.client, stopping.clone());
         tokio::spawn(async move { client.watch(stop).await });
         tracing::info!(advertise = %self.advertise, "other replicas are served");
-        tokio::spawn(front::serve(front, self.listener, Some(self.certificates), lanes, stopping))
+        tokio::spawn(front::serve(
+            Arc::new(FromReplicas(front)),
+            self.listener,
+            Some(self.certificates),
+            lanes,
+            stopping,
+        ))
     }
 }
 

@@ -44,14 +44,7 @@ enum Durable {
 
 /// Reads `[gateway]`.
 pub fn read(mut table: Table<'_, '_>, base: &Path, overrides: &Overrides) -> Option<Gateway> {
-    let listen = table.at::<String>("listen").and_then(|text| {
-        let address = text.get_ref().parse::<SocketAddr>();
-        if address.is_err() {
-            let message = format!("`{text}` is not an address: write an IP address and a port, such as 127.0.0.1:7800");
-            table.mistake(&text.span(), message);
-        }
-        Some(Spanned::new(text.span(), address.ok()?))
-    });
+    let listen = read_listen(&mut table);
     let listen = overrides.listen.map_or(listen, |address| Some(Spanned::new(table.span.clone(), address)));
     let public_url = match &overrides.public_url {
         Some(url) => {
@@ -151,7 +144,17 @@ fn read_store(table: &mut Table<'_, '_>, base: &Path) -> Option<StoreConfig> {
     }
 }
 
-fn read_public_url(table: &mut Table<'_, '_>) -> Option<Spanned<Url>> {
+pub(super) fn read_listen(table: &mut Table<'_, '_>) -> Option<Spanned<SocketAddr>> {
+    let text = table.at::<String>("listen")?;
+    let address = text.get_ref().parse::<SocketAddr>();
+    if address.is_err() {
+        let message = format!("`{text}` is not an address: write an IP address and a port, such as 127.0.0.1:7800");
+        table.mistake(&text.span(), message);
+    }
+    Some(Spanned::new(text.span(), address.ok()?))
+}
+
+pub(super) fn read_public_url(table: &mut Table<'_, '_>) -> Option<Spanned<Url>> {
     let text = table.at::<String>("public_url")?;
     let checked = http_url(text.get_ref()).and_then(|url| {
         if text.get_ref().ends_with('/') {
@@ -190,7 +193,7 @@ fn read_origins(table: &mut Table<'_, '_>) -> Option<Vec<String>> {
     Some(origins)
 }
 
-fn read_hosts(table: &mut Table<'_, '_>) -> Option<Vec<String>> {
+pub(super) fn read_hosts(table: &mut Table<'_, '_>) -> Option<Vec<String>> {
     let written = table.get::<Vec<Spanned<String>>>("allowed_hosts")?;
     for text in &written {
         let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-:[]".contains(&byte);
@@ -218,7 +221,7 @@ fn read_proxies(table: &mut Table<'_, '_>) -> Option<Vec<Network>> {
     Some(networks)
 }
 
-fn read_tls(mut table: Table<'_, '_>, base: &Path) -> Option<Option<TlsConfig>> {
+pub(super) fn read_tls(mut table: Table<'_, '_>, base: &Path) -> Option<Option<TlsConfig>> {
     let (certificate, key) = (table.get::<PathBuf>("certificate"), table.get::<PathBuf>("key"));
     Some(Some(TlsConfig { certificate: base.join(certificate?), key: base.join(key?) }))
 }

@@ -208,6 +208,7 @@ fn config(servers: Vec<ServerConfig>) -> Config {
         issuers: Vec::new(),
         anonymous: false,
         local: None,
+        admin: None,
         servers: servers.into_iter().map(Arc::new).collect(),
         environments: Vec::new(),
         agents: BTreeMap::new(),

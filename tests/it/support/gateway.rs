@@ -25,6 +25,7 @@ pub struct Setup {
     servers: String,
     issuer: String,
     policy: String,
+    admin: Option<(SocketAddr, String)>,
 }
 
 /// Rules under which developers may do everything on every server, and auditors nothing.
@@ -61,7 +62,14 @@ impl Setup {
             servers: String::new(),
             issuer,
             policy: DEVELOPERS_MAY.to_owned(),
+            admin: None,
         }
+    }
+
+    /// Adds a listener for administrators, with these further lines of `[admin]` and its tables.
+    pub fn admin(mut self, lines: &str) -> Self {
+        self.admin = Some((free_address(), lines.to_owned()));
+        self
     }
 
     /// Adds an upstream over HTTP; `more` are further lines of its table.
@@ -194,7 +202,10 @@ impl Setup {
             self.issuer,
             self.servers
         );
-        std::fs::write(self.directory.path().join("servers.toml"), servers).unwrap();
+        let admin = self.admin.as_ref().map_or_else(String::new, |(address, lines)| {
+            format!("\n[admin]\nlisten = \"{address}\"\npublic_url = \"http://{address}\"\n{lines}\n")
+        });
+        std::fs::write(self.directory.path().join("servers.toml"), format!("{servers}{admin}")).unwrap();
         std::fs::write(policies.join("policy.csv"), &self.policy).unwrap();
         std::fs::write(policies.join("model.conf"), include_str!("../../../policies/model.conf")).unwrap();
         if !policies.join("agents.toml").exists() {
@@ -211,6 +222,7 @@ impl Setup {
             state: "state".to_owned(),
             arguments: Vec::new(),
             environment: Vec::new(),
+            admin: self.admin.map(|(address, _)| format!("http://{address}/admin")).unwrap_or_default(),
             disk: self.disk,
             bound: self.bound,
             clock: self.clock,
@@ -228,6 +240,8 @@ pub struct Gateway {
     state: String,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
+    /// The administrators' resource; empty where there is none.
+    pub admin: String,
     disk: Option<&'static str>,
     bound: bool,
     clock: Option<PathBuf>,
@@ -244,6 +258,7 @@ impl Gateway {
         Self {
             url: format!("http://{address}"),
             public_url: self.public_url.clone(),
+            admin: String::new(),
             directory: Arc::clone(&self.directory),
             state: state.to_owned(),
             arguments: arguments.map(str::to_owned).collect(),
@@ -330,6 +345,11 @@ impl Gateway {
     /// A client of one server's endpoint.
     pub fn server_client(&self, server: &str, token: &str) -> Client {
         Client::new(&format!("{}/mcp/{server}", self.url), Some(token))
+    }
+
+    /// Where its files are.
+    pub fn directory(&self) -> &std::path::Path {
+        self.directory.path()
     }
 
     pub fn state(&self) -> PathBuf {

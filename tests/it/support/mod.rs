@@ -9,6 +9,7 @@ pub mod peer;
 #[path = "../../support/postgres.rs"]
 pub mod postgres;
 pub mod replicas;
+pub mod schema;
 pub mod scripted;
 pub mod talkative;
 pub mod verbatim;
