@@ -10,6 +10,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 mod asked;
+mod bound;
 pub mod declared;
 mod extension;
 mod input;
@@ -17,6 +18,7 @@ mod retry;
 mod task;
 
 use asked::Asked;
+pub use bound::home;
 pub use extension::is_routed;
 use input::Asking;
 use retry::Retry;
@@ -29,6 +31,7 @@ use crate::gateway::Gateway;
 use crate::guard;
 use crate::identity::Caller;
 pub use crate::ids::Endpoint;
+use crate::ids::ReplicaId;
 use crate::outcome::{Failure, Outcome, Reason, Refusal, Resume, Stop, reply};
 use crate::record::Entry;
 use crate::upstream::{Event, Exchange};
@@ -65,14 +68,19 @@ pub struct Request {
     pub headers: Vec<(String, String)>,
     /// The address it came from, behind trusted proxies.
     pub peer: IpAddr,
+    /// The replica that handed it on.
+    pub via: Option<ReplicaId>,
 }
 
 /// One call of an authenticated caller.
 pub async fn call(gateway: &Arc<Gateway>, caller: &Caller, request: Request) -> Running {
     // Subscribed before anything is decided, so that no revocation falls between the decision and the call.
     let decisions = gateway.decisions();
-    let mut trail =
-        Trail { leg: Leg::new(&request.message.method(), request.client.version), target: None, name: None };
+    let mut trail = Trail {
+        leg: Leg::new(&request.message.method(), request.client.version).through(request.via),
+        target: None,
+        name: None,
+    };
     let gateway = Arc::clone(gateway);
     match open(&gateway, caller, &request, &mut trail).await {
         Ok((entry, then, exchange)) => {

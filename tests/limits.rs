@@ -44,6 +44,10 @@ const PACE: &[&str] = &[
     "ADMIN_LOG_KEEPALIVE",
     "LOGIN_PAUSE",
     "LOGIN_TURN_POLL",
+    "STORE_LOOK_INTERVAL",
+    "STORE_LISTEN_RETRY",
+    "STORE_LISTEN_LIFE",
+    "RELAY_PING",
 ];
 
 /// The size or the idle time of something that is remembered only to be faster: beyond it the same answer is

@@ -51,8 +51,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "front",
         &[
-            "limit", "lanes", "ids", "outcome", "wire", "config", "identity", "upstream", "record", "call", "list",
-            "watch", "gateway",
+            "limit", "lanes", "ids", "outcome", "wire", "config", "egress", "identity", "upstream", "record", "call",
+            "list", "watch", "gateway",
         ],
     ),
     // Its listener stands on the front's connections, certificates and `Host` and `Origin`: there is one of each.

@@ -18,6 +18,7 @@ use url::Url;
 use super::login::{Asking, Login, LoginOptions};
 use super::state::State;
 use super::stdio::way::{Body, Way};
+use crate::config::StoreConfig;
 use crate::control::client::{self, Answer, ClientError};
 use crate::control::routes::API;
 use crate::limit;
@@ -49,6 +50,14 @@ impl Door {
     /// As [`State::directory`].
     pub fn directory(&self) -> Result<Option<PathBuf>, String> {
         if self.elsewhere.admin.is_some() { Ok(None) } else { self.state.directory().map(Some) }
+    }
+
+    /// Where the rows of that gateway are.
+    ///
+    /// # Errors
+    /// As [`State::store`].
+    pub fn store(&self) -> Result<StoreConfig, String> {
+        self.state.store()
     }
 
     /// Asks; an answer of any status is an answer.

@@ -2,6 +2,8 @@
 
 use clap::Args;
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::Ending;
@@ -10,6 +12,7 @@ use super::files::Files;
 use super::lift::refused;
 use super::output::{BAD, GOOD, Output, WARNING, complain, list, trouble};
 use crate::config::Overrides;
+use crate::config::cluster::host_and_port;
 use crate::gateway::{Gateway, ReloadOrder, ReloadReport};
 use crate::record::operational;
 use crate::serve::{self, Options, StartError};
@@ -18,6 +21,8 @@ const SERVE_EXAMPLES: &str = "\
 Examples:
   bailiwick serve                       with ./servers.toml and ./policies
   bailiwick serve -c /etc/bailiwick/servers.toml --log-format json
+  bailiwick serve --listen 0.0.0.0:7800 --state /var/lib/bailiwick --advertise 10.0.0.7:7801
+                                        one of several replicas, with the same files at each
   bailiwick check && bailiwick serve    which serve does anyway: a file with a mistake never starts
 
 SIGTERM and Ctrl-C let calls in flight finish, SIGHUP reads the files again.";
@@ -32,12 +37,48 @@ pub struct ServeArguments {
     /// The files to serve
     #[command(flatten)]
     pub files: Files,
+    /// What differs between replicas
+    #[command(flatten)]
+    pub replica: Replica,
     /// How much to log: a filter such as info, debug, or bailiwick=debug,warn
     #[arg(long, value_name = "FILTER", default_value = "info", env = "BAILIWICK_LOG")]
     pub log: String,
     /// How log lines look
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
+}
+
+/// What differs between replicas that have the same files.
+#[derive(Debug, Args)]
+pub struct Replica {
+    /// Listen here, whatever the file says
+    #[arg(long, value_name = "ADDRESS:PORT", env = "BAILIWICK_LISTEN")]
+    listen: Option<SocketAddr>,
+    /// Keep the state here, whatever the file says; no two gateways have the same
+    #[arg(long, value_name = "DIRECTORY", env = "BAILIWICK_STATE")]
+    state: Option<PathBuf>,
+    /// Listen for other replicas here, whatever [cluster] says
+    #[arg(long, value_name = "ADDRESS:PORT", env = "BAILIWICK_CLUSTER_LISTEN")]
+    cluster_listen: Option<SocketAddr>,
+    /// Where other replicas reach this one, whatever [cluster] says
+    #[arg(long, value_name = "HOST:PORT", env = "BAILIWICK_ADVERTISE", value_parser = advertised)]
+    advertise: Option<String>,
+}
+
+fn advertised(text: &str) -> Result<String, String> {
+    host_and_port(text).map(|()| text.to_owned())
+}
+
+impl Replica {
+    fn overrides(&self) -> Overrides {
+        Overrides {
+            listen: self.listen,
+            state: self.state.clone(),
+            cluster_listen: self.cluster_listen,
+            advertise: self.advertise.clone(),
+            ..Overrides::default()
+        }
+    }
 }
 
 /// How log lines look.
@@ -82,7 +123,7 @@ pub fn run(arguments: &ServeArguments) -> Ending {
         trouble(error);
         return Ending::Trouble;
     }
-    let options = Options { file: arguments.files.config.clone(), overrides: Overrides::default() };
+    let options = Options { file: arguments.files.config.clone(), overrides: arguments.replica.overrides() };
     super::in_runtime(async {
         survive_file_limits();
         let served = match serve::start(options).await {

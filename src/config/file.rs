@@ -12,13 +12,16 @@ use super::load::{LOCAL_ALIAS, Overrides};
 use super::mistake::{Found, Mistake, Name, Source, did_you_mean};
 use super::process::plain;
 use super::reader::Table;
-use super::{AgentConfig, Config, IssuerConfig, KeysConfig, LocalUser, QuotaConfig, RecordConfig, ServerConfig};
+use super::{
+    AgentConfig, ClusterConfig, Config, IssuerConfig, KeysConfig, LocalUser, QuotaConfig, RecordConfig, ServerConfig,
+};
 use crate::ids::{AgentId, Environment};
 use crate::limit;
 
 mod address;
 mod admin;
 mod agent;
+mod cluster;
 mod command;
 mod credential;
 mod gateway;
@@ -118,6 +121,7 @@ pub fn parse(
 struct Parts {
     file: PathBuf,
     gateway: Option<gateway::Gateway>,
+    cluster: Option<Option<ClusterConfig>>,
     record: Option<RecordConfig>,
     keys: Option<KeysConfig>,
     /// Absent where there is none, `Some(None)` where it was reported.
@@ -138,8 +142,30 @@ fn read_top(mut top: Table<'_, '_>, file: &Path, base: &Path, overrides: &Overri
     }
     let gateway_table = top.table_or_empty("gateway", &keys::GATEWAY).filter(|_| written);
     let gateway = gateway_table.and_then(|table| gateway::read(table, base, overrides));
+    let cluster_place = top.place("cluster");
+    let cluster = if top.has("cluster") {
+        let read = top.table("cluster", &keys::CLUSTER).and_then(|table| cluster::read(table, base, overrides));
+        if gateway.as_ref().is_some_and(|gateway| !gateway.config.store.is_shared()) {
+            let message = "[cluster] is for replicas that have a store in common: write store = \"postgres://...\" below \
+                           [gateway], or remove it";
+            top.mistake(&cluster_place, message);
+        }
+        read.map(Some)
+    } else {
+        if gateway.as_ref().is_some_and(|gateway| gateway.config.store.is_shared()) {
+            let message = "no [cluster]: a session that was begun at one replica is unknown to all others";
+            top.source.warning(&cluster_place, message);
+        }
+        Some(None)
+    };
     let record = top.table_or_empty("record", &keys::RECORD).and_then(|table| record::read(table, base));
+    let keys_place = top.place("keys");
     let keys = top.table_or_empty("keys", &keys::KEYS).and_then(|table| key::read(table, base));
+    if let (Some(gateway), Some(keys)) = (&gateway, &keys)
+        && gateway.config.store.is_shared()
+    {
+        key::needed(keys).into_iter().for_each(|message| top.mistake(&keys_place, message));
+    }
     let admin = top.has("admin").then(|| {
         let table = top.table("admin", &keys::ADMIN)?;
         admin::read(table, base, gateway.as_ref())
@@ -185,7 +211,8 @@ fn read_top(mut top: Table<'_, '_>, file: &Path, base: &Path, overrides: &Overri
     }
     too_many(&top, "issuers", issuers.len(), limit::ISSUERS_MAX);
     let own = gateway.iter().flat_map(|gateway| {
-        let key = gateway.config.tls.iter().map(|tls| &tls.key);
+        let cluster = cluster.iter().flatten().map(|cluster| &cluster.tls);
+        let key = gateway.config.tls.iter().chain(cluster).map(|tls| &tls.key);
         [&gateway.config.state, &gateway.policies].into_iter().chain(key)
     });
     let admin_key = admin.iter().flatten().flat_map(|admin| &admin.config.tls).map(|tls| &tls.key);
@@ -205,6 +232,7 @@ fn read_top(mut top: Table<'_, '_>, file: &Path, base: &Path, overrides: &Overri
     Parts {
         file: file.to_owned(),
         gateway,
+        cluster,
         record,
         keys,
         admin,
@@ -245,6 +273,7 @@ impl Parts {
         }
         Some(Config {
             gateway: gateway.config,
+            cluster: self.cluster?,
             record: self.record?,
             keys: self.keys?,
             admin: match self.admin {

@@ -60,6 +60,7 @@ pub const SECTIONS: &[&Section] = &[
     &ADMIN,
     &ADMIN_TLS,
     &ADMIN_CLIENT,
+    &CLUSTER,
     &RECORD,
     &KEYS,
     &LIMITS,
@@ -82,6 +83,7 @@ pub const TOP: Section = servers(
     &[
         required("gateway", "table"),
         optional("admin", "table"),
+        optional("cluster", "table"),
         optional("record", "table"),
         optional("keys", "table"),
         optional("limits", "table"),
@@ -99,6 +101,8 @@ pub const GATEWAY: Section = servers(
         defaulted("listen", "address and port", "\"127.0.0.1:7800\""),
         required("public_url", "URL"),
         defaulted("state", "path", "\"state\""),
+        defaulted("store", "`\"sqlite\"`, URL or secret reference", "\"sqlite\""),
+        optional("store_password", "secret reference"),
         defaulted("policies", "path", "\"policies\""),
         defaulted("allowed_origins", "list of origins", "[]"),
         defaulted("allowed_hosts", "list of host names", "[]"),
@@ -137,6 +141,18 @@ pub const ADMIN_TLS: Section = servers("[admin.tls]", &[required("certificate", 
 /// `[[admin.clients]]`.
 pub const ADMIN_CLIENT: Section =
     servers("[[admin.clients]]", &[required("issuer", "issuer alias"), required("client_id", "string")]);
+
+/// `[cluster]`.
+pub const CLUSTER: Section = servers(
+    "[cluster]",
+    &[
+        required("listen", "address and port"),
+        optional("advertise", "host and port"),
+        required("certificate", "path"),
+        required("key", "path"),
+        required("ca", "path"),
+    ],
+);
 
 /// `[record]`.
 pub const RECORD: Section = servers(

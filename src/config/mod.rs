@@ -15,6 +15,7 @@ use url::Url;
 use crate::ids::{AgentId, Environment, IssuerAlias, ServerId};
 
 pub mod admin;
+pub mod cluster;
 pub mod file;
 pub mod keyfile;
 pub mod keys;
@@ -30,8 +31,10 @@ pub mod rows;
 pub mod seal;
 pub mod secret;
 pub mod set;
+pub mod store;
 
 pub use admin::{AdminClient, AdminConfig};
+pub use cluster::ClusterConfig;
 pub use load::{Loaded, Overrides, issuer_with_defaults, load, load_set, load_with};
 pub use mistake::Mistake;
 pub use net::Network;
@@ -41,12 +44,15 @@ pub use rows::ChangedRows;
 pub use seal::Seal;
 pub use secret::SecretReference;
 pub use set::FileSet;
+pub use store::{PostgresConfig, StoreConfig};
 
 /// One complete configuration of the gateway.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// `[gateway]`.
     pub gateway: GatewayConfig,
+    /// `[cluster]`: how replicas reach each other.
+    pub cluster: Option<ClusterConfig>,
     /// `[record]`: how the record is signed and kept.
     pub record: RecordConfig,
     /// `[keys]`: keys that the gateway does not make for itself.
@@ -77,7 +83,12 @@ impl Config {
     /// What is the gateway's own and no child may reach.
     #[must_use]
     pub fn kept(&self) -> Vec<PathBuf> {
-        let tls = self.gateway.tls.iter().chain(self.admin.iter().flat_map(|admin| &admin.tls));
+        let tls = self
+            .gateway
+            .tls
+            .iter()
+            .chain(self.admin.iter().flat_map(|admin| &admin.tls))
+            .chain(self.cluster.iter().map(|cluster| &cluster.tls));
         let key = tls.map(|tls| &tls.key);
         [&self.gateway.state, &self.policies, &self.file].into_iter().chain(key).cloned().collect()
     }
@@ -98,6 +109,8 @@ pub struct GatewayConfig {
     pub public_url: Url,
     /// State directory: journal, store, keys, control socket. Mode 0700.
     pub state: PathBuf,
+    /// Where rows are kept.
+    pub store: StoreConfig,
     /// Browser origins that may call, beside `public_url`'s own and loopback ones on a loopback listener.
     pub allowed_origins: Vec<String>,
     /// Host names that requests may carry, beside `public_url`'s and the listener's own.
@@ -135,7 +148,7 @@ pub struct LocalUser {
 }
 
 /// TLS of a listener: PEM files.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsConfig {
     /// Certificate chain, leaf first.
     pub certificate: PathBuf,

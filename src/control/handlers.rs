@@ -13,7 +13,6 @@ use super::desk::{Done, Order, Understood};
 use super::operations::{HeldRevocations, LiftOrder, Lifted, Lifting, RevocationOrder, Revoked};
 use crate::gateway::ReloadOrder;
 use crate::gateway::ask::{self, Question};
-use crate::identity::now_s;
 use crate::ids::RevocationEpoch;
 use crate::outcome::{Failure, Reason, Refusal};
 use crate::policy::Weight;
@@ -71,10 +70,12 @@ pub(super) fn revocations(order: Order) -> Taken {
 pub(super) fn revoke(order: Order) -> Taken {
     let asked: RevocationOrder = json(&order)?;
     let about = asked.about();
-    let revocation = asked
-        .at(&order.actor.name(), now_s())
-        .map_err(|mistake| Refusal::new(Reason::ParametersInvalid).hint(mistake))?;
+    let invalid = |mistake: String| Refusal::new(Reason::ParametersInvalid).hint(mistake);
+    // Whether it can be ordered does not depend on when.
+    asked.at(&order.actor.name(), 0).map_err(invalid)?;
     let act = async move {
+        let now = order.operations.now_s().await?;
+        let revocation = asked.at(&order.actor.name(), now).map_err(invalid)?;
         let epoch = order.operations.revoke(revocation).await?;
         let detail = format!("epoch {}", epoch.0);
         Ok(Done { detail, ..Done::with(Json(Revoked { epoch }).into_response()) })

@@ -281,6 +281,9 @@ mod tests {
     struct Idle(Option<Arc<Config>>);
 
     impl Operations for Idle {
+        fn now_s(&self) -> BoxFuture<'_, Result<i64, Failure>> {
+            Box::pin(std::future::ready(Ok(0)))
+        }
         fn revoke(&self, _: Revocation) -> BoxFuture<'_, Result<RevocationEpoch, Failure>> {
             panic!("nothing is ordered here")
         }

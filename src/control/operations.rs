@@ -26,6 +26,8 @@ use crate::record::{Who, redact};
 
 /// What the gateway does for its operators; `gateway.rs` implements it.
 pub trait Operations: Send + Sync + 'static {
+    /// The store's clock, by which revocations are dated: seconds since 1970.
+    fn now_s(&self) -> BoxFuture<'_, Result<i64, Failure>>;
     /// Takes access back: durable in the store, in force, on the record, in that order; answers the epoch
     /// that includes it.
     fn revoke(&self, revocation: Revocation) -> BoxFuture<'_, Result<RevocationEpoch, Failure>>;

@@ -40,6 +40,11 @@ pub trait Answers: Send + Sync + 'static {
     /// How many connections there may be at once.
     fn connections_max(&self) -> usize;
 
+    /// How many requests one HTTP/2 connection may have open.
+    fn http2_streams_max(&self) -> u32 {
+        limit::HTTP2_STREAMS_MAX
+    }
+
     /// How long open connections may take to finish when it stops.
     fn shutdown_grace(&self) -> Duration;
 }
@@ -146,7 +151,7 @@ where
     A: Answers,
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let given_up = CancellationToken::new();
+    let (given_up, streams_max) = (CancellationToken::new(), front.http2_streams_max());
     let own = given_up.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let (front, own) = (Arc::clone(&front), own.clone());
@@ -170,7 +175,7 @@ where
         .http2()
         .timer(TokioTimer::new())
         .max_header_list_size(u32::try_from(limit::HEADER_BYTES_MAX).unwrap_or(u32::MAX))
-        .max_concurrent_streams(limit::HTTP2_STREAMS_MAX)
+        .max_concurrent_streams(streams_max)
         .keep_alive_interval(limit::HEADER_READ_TIMEOUT / 2)
         .keep_alive_timeout(limit::HEADER_READ_TIMEOUT / 2);
     let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();

@@ -18,7 +18,7 @@ use crate::config::{
 use crate::identity::Identity;
 use crate::ids::{PolicyRevision, ServerId};
 use crate::limit;
-use crate::outcome::Failure;
+use crate::outcome::{Failure, Reason};
 use crate::policy::{Difference, FailedTest};
 use crate::record::event::ReloadNote;
 use crate::record::redact;
@@ -139,16 +139,55 @@ impl Gateway {
     pub async fn reload(&self, actor: &str, order: ReloadOrder) -> Result<ReloadReport, Failure> {
         let _one = self.reloader.one_at_a_time.lock().await;
         let before = self.snapshot();
-        let files = self.reloader.files.clone();
-        let old = Arc::clone(&before);
-        // Reading, comparing and testing a large policy takes long; nobody's call waits for it.
-        let judged = tokio::task::spawn_blocking(move || files.read().map(|understood| Judged::new(&old, understood)))
+        let judged = self.judged(&before).await;
+        self.load(judged, &before, actor, order).await
+    }
+
+    /// Serves the files that all replicas are to serve, where they are here: an administrator said so at another
+    /// replica, of exactly these. Answers whether they are.
+    ///
+    /// # Errors
+    /// As [`Gateway::reload`], and when these files cannot be served here.
+    pub(super) async fn take_up(&self, active: PolicyRevision) -> Result<bool, Failure> {
+        let _one = self.reloader.one_at_a_time.lock().await;
+        let before = self.snapshot();
+        let judged = self.judged(&before).await;
+        if before.policy.revision() == active {
+            return Ok(true);
+        }
+        if !judged.as_ref().is_ok_and(|judged| judged.understood.policy.revision() == active) {
+            return Ok(false);
+        }
+        let report = self.load(judged, &before, "store", ReloadOrder { allow_widening: true }).await?;
+        match report.problems.into_iter().next() {
+            None => Ok(true),
+            Some(problem) => Err(Failure::before(Reason::Internal, problem)),
+        }
+    }
+
+    /// Reading, comparing and testing a large policy takes long; nobody's call waits for it.
+    async fn judged(&self, before: &Arc<Snapshot>) -> Result<Judged, Vec<Mistake>> {
+        let (files, old) = (self.reloader.files.clone(), Arc::clone(before));
+        tokio::task::spawn_blocking(move || files.read().map(|understood| Judged::new(&old, understood)))
             .await
-            .unwrap_or_else(|error| Err(vec![Mistake::whole("servers.toml", format!("reading it failed: {error}"))]));
+            .unwrap_or_else(|error| Err(vec![Mistake::whole("servers.toml", format!("reading it failed: {error}"))]))
+    }
+
+    async fn load(
+        &self,
+        judged: Result<Judged, Vec<Mistake>>,
+        before: &Snapshot,
+        actor: &str,
+        order: ReloadOrder,
+    ) -> Result<ReloadReport, Failure> {
         let mut report = ReloadReport { from: Some(before.policy.revision()), ..ReloadReport::default() };
         match judged {
             Err(mistakes) => report.problems = mistakes.iter().map(ToString::to_string).collect(),
             Ok(Judged { understood, difference, widens, failed }) => {
+                let (revision, active) = (understood.policy.revision(), self.standing.active());
+                // What the other replicas serve may be narrower than what was served here.
+                let widens = widens || active.is_some_and(|active| active != before.policy.revision());
+                let ordered = active == Some(revision);
                 report.added = difference.added;
                 report.removed = difference.removed;
                 for failed in failed {
@@ -162,6 +201,8 @@ impl Gateway {
                 let (seal, broken) = (understood.loaded.files.seal(), understood.loaded.files.seal_mistake());
                 match may_widen(seal, order) {
                     Ok(()) => {}
+                    // Somebody who may has said so at another replica.
+                    Err(_) if ordered && broken.is_none() => {}
                     Err(why) if widens => {
                         report.problems.push(broken.map_or(why.to_owned(), |broken| broken.to_string()));
                     }
@@ -184,6 +225,14 @@ impl Gateway {
                     && let Err(problem) = self.take_seal_keys(understood.config()).await
                 {
                     report.problems.push(problem);
+                }
+                if report.problems.is_empty()
+                    && !ordered
+                    && let Err(failure) = self.store.activate(revision, actor).await
+                {
+                    let problem = format!("the other replicas were not told: {}", failure.detail);
+                    // The brake works at each replica by itself.
+                    if widens { report.problems.push(problem) } else { report.warnings.push(problem) }
                 }
                 if report.problems.is_empty() {
                     report.seal_keys = self.sealer.key_ids();

@@ -172,6 +172,10 @@ reasons! {
     RecordUnavailable = "record_unavailable", Channel::Unavailable, "try again shortly";
     /// The store cannot be read; that refuses.
     StoreUnavailable = "store_unavailable", Channel::Unavailable, "try again shortly";
+    /// What was asked for is bound to another replica, which does not answer; nothing was sent.
+    ReplicaUnreachable = "replica_unreachable", Channel::Unavailable, "try again shortly";
+    /// The replica that what was asked for is bound to went away in the middle.
+    ReplicaLost = "replica_lost", Channel::ToolResult(-32603), "the replica that had this went away; it may have acted";
     /// No connection to the upstream.
     UpstreamUnreachable = "upstream_unreachable", Channel::ToolResult(-32603), "the server behind this tool is down; try again later";
     /// The upstream did not answer in time.

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 use super::redact;
 use super::who::Who;
-use crate::ids::{CallId, DefinitionDigest, Digest, LegId, PolicyRevision, RevocationEpoch, ViewRevision};
+use crate::ids::{CallId, DefinitionDigest, Digest, LegId, PolicyRevision, ReplicaId, RevocationEpoch, ViewRevision};
 use crate::outcome::Reason;
 
 /// Who asked for what: the part that an intent, a refusal, a failure and a list have in common.
@@ -26,6 +26,8 @@ pub struct Attempt<'a> {
     pub who: &'a Who,
     /// What was asked.
     pub mcp: Operation<'a>,
+    /// The replica that handed it on, where one did.
+    pub via: Option<ReplicaId>,
     /// The policy that decided, where one did.
     pub revision: Option<PolicyRevision>,
     /// The revocation epoch that was looked at.
@@ -171,6 +173,9 @@ pub struct RevocationNote<'a> {
     /// Why.
     #[serde(skip_serializing_if = "str::is_empty", serialize_with = "redact::serialize")]
     pub note: &'a str,
+    /// The replica where it was ordered, where that is another one: its record tells by whom it was lifted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ordered_at: Option<ReplicaId>,
     /// The epoch that includes it.
     pub epoch: RevocationEpoch,
 }
@@ -207,6 +212,21 @@ pub struct AdminNote<'a> {
     /// What came of it.
     #[serde(skip_serializing_if = "str::is_empty", serialize_with = "redact::serialize")]
     pub detail: &'a str,
+}
+
+/// That a request was handed to another replica, as the record of the one that did tells it.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct RelayNote<'a> {
+    /// To which one; its record tells of the rest.
+    pub to: ReplicaId,
+    /// `GET`, `POST` or `DELETE`.
+    pub verb: &'a str,
+    /// The HTTP status of its answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// Why there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
 }
 
 /// A reload as the record tells it.

@@ -17,10 +17,12 @@ use super::batch::{Settled, lock};
 use super::checkpoint::CheckpointKeys;
 use super::direct::Direct;
 use super::entry::unavailable;
-use super::event::{AdminNote, Attempt, ExecutableNote, Intent, Listing, ReloadNote, RevocationNote, StartNote};
+use super::event::{
+    AdminNote, Attempt, ExecutableNote, Intent, Listing, RelayNote, ReloadNote, RevocationNote, StartNote,
+};
 use super::fields::{
-    AdminFields, CallFields, ExecutableFields, NoiseFields, OpenLeg, ReloadFields, RepairFields, ResultFacts,
-    ResultFields, RevocationFields, StartFields, StopFacts, StopFields,
+    AdminFields, CallFields, ExecutableFields, NoiseFields, OpenLeg, RelayFields, ReloadFields, RepairFields,
+    ResultFacts, ResultFields, RevocationFields, StartFields, StopFacts, StopFields,
 };
 use super::keep::Keeper;
 use super::keys::JournalKey;
@@ -230,6 +232,12 @@ impl Journal {
         }
         let header = Header { who, ..self.header("admin", None) };
         self.write_durably(header, &AdminFields { admin: note }, Mark::Plain).await
+    }
+
+    /// Records that a request was handed to another replica. Never waits.
+    pub fn handed_on(&self, who: &Who, note: &RelayNote<'_>) {
+        let header = Header { who: Some(who), ..self.header("relay", None) };
+        self.write(header, &RelayFields { relay: note }, Mark::Plain);
     }
 
     /// Records a call that stops before it is forwarded, as `refusal` or `failure`. Never waits.

@@ -28,6 +28,8 @@ pub struct Record {
     pub call: Option<String>,
     /// The request of that call.
     pub leg: Option<String>,
+    /// The replica that handed it on.
+    pub via: Option<String>,
     /// Who.
     pub subject: Option<SubjectRead>,
     /// With which software.

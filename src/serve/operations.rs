@@ -12,7 +12,7 @@ use crate::config::{Config, ServerConfig};
 use crate::control::operations::ServerStatus;
 use crate::control::{Lifting, Operations, Readiness, ReadinessCheck};
 use crate::gateway::ask::{self, Question, WhatCanAnswer, WhoCanAnswer};
-use crate::gateway::{Gateway, ReloadOrder, ReloadReport, ShadowReport};
+use crate::gateway::{Gateway, ReloadOrder, ReloadReport, ShadowReport, Standing};
 use crate::identity::revoked::{Held, Revocation, RevocationStore as _};
 use crate::identity::{Caller, Presented, Resource};
 use crate::ids::{RevocationEpoch, Subject};
@@ -23,6 +23,10 @@ use crate::record::{Who, journal};
 use crate::upstream::Health;
 
 impl Operations for Gateway {
+    fn now_s(&self) -> BoxFuture<'_, Result<i64, Failure>> {
+        Box::pin(self.store().now_s())
+    }
+
     fn revoke(&self, revocation: Revocation) -> BoxFuture<'_, Result<RevocationEpoch, Failure>> {
         Box::pin(async move {
             let epoch = self.store().revoke(&revocation).await?;
@@ -146,6 +150,7 @@ impl Operations for Gateway {
             "keys": { "seal": self.sealer().key_ids() },
             "servers": servers,
         });
+        let status = with_replicas(status, self.standing());
         Box::pin(std::future::ready(status))
     }
 
@@ -174,6 +179,11 @@ impl Operations for Gateway {
                 false,
                 store.err().map_or_else(String::new, |failure| failure.detail),
             ));
+            checks.extend(
+                self.standing().problems().into_iter().map(|(name, problem)| {
+                    check(name.to_owned(), problem.is_none(), false, problem.unwrap_or_default())
+                }),
+            );
             let issuers = self.identity().readiness();
             let some_issuer = self.identity().is_ready();
             checks.extend(issuers.into_iter().map(|issuer| {
@@ -206,4 +216,24 @@ impl Operations for Gateway {
         metrics.revocation_epoch.set(self.revocation_epoch().0);
         metrics.encode()
     }
+}
+
+/// The same with who else has the store, where somebody may.
+fn with_replicas(mut status: serde_json::Value, standing: &Standing) -> serde_json::Value {
+    if standing.is_shared()
+        && let Some(status) = status.as_object_mut()
+    {
+        let members = standing.members();
+        let replicas = members.iter().map(|member| {
+            json!({
+                "replica": member.replica,
+                "advertise": member.advertise,
+                "version": member.version,
+                "revision": member.revision,
+            })
+        });
+        status.insert("active".to_owned(), json!(standing.active()));
+        status.insert("replicas".to_owned(), replicas.collect());
+    }
+    status
 }

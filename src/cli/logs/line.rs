@@ -104,6 +104,7 @@ impl Look {
         };
         add("environment", seen.fact(|record| record.mcp.as_ref()?.environment.as_deref()));
         add("rule", seen.fact(|record| record.decision.as_ref()?.rule.as_deref()));
+        add("via", seen.fact(|record| record.via.as_deref()));
         let record = &seen.record;
         add("detail", record.decision.as_ref().and_then(|decision| decision.detail.as_deref()));
         add("detail", record.result.as_ref().and_then(|result| result.detail.as_deref()));
