@@ -8,6 +8,7 @@ use std::time::Duration;
 
 mod bridge;
 mod demo;
+mod doctor;
 mod input;
 mod record;
 mod state;
@@ -16,6 +17,7 @@ mod tasks;
 
 pub use bridge::*;
 pub use demo::*;
+pub use doctor::*;
 pub use input::*;
 pub use record::*;
 pub use state::*;

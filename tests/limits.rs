@@ -43,6 +43,7 @@ const PACE: &[&str] = &[
     "TASK_LIFE_ASKED",
     "LOGIN_PAUSE",
     "LOGIN_TURN_POLL",
+    "DOCTOR_PROGRESS_AFTER",
 ];
 
 /// The size or the idle time of something that is remembered only to be faster: beyond it the same answer is
@@ -77,6 +78,7 @@ const REMEMBERED: &[&str] = &[
 
 /// Of commands and of the demo on loopback: they bound what the person who started them does to themselves.
 const OF_ONES_OWN: &[&str] = &[
+    "DOCTOR_FILES_MAX",
     "BRIDGE_REQUESTS_MAX",
     "BRIDGE_LINES_MAX",
     "BRIDGE_CONNECT_TIMEOUT",

@@ -16,10 +16,12 @@ pub mod check;
 pub mod completions;
 pub mod connect;
 pub mod demo;
+pub mod doctor;
 pub mod files;
 pub mod keys;
 pub mod login;
 pub mod logs;
+pub mod man;
 pub mod output;
 pub mod revoke;
 pub mod serve;
@@ -92,6 +94,7 @@ enum Command {
     State(backup::StateArguments),
     Store(store::StoreArguments),
     Check(check::CheckArguments),
+    Doctor(doctor::DoctorArguments),
     Shadow(shadow::ShadowArguments),
     Explain(ask::ExplainArguments),
     WhoCan(ask::WhoCanArguments),
@@ -99,6 +102,7 @@ enum Command {
     Tools(ask::ToolsArguments),
     Connect(connect::ConnectArguments),
     Completions(completions::CompletionsArguments),
+    Man(man::ManArguments),
     #[command(hide = true)]
     Supervise(SuperviseArguments),
 }
@@ -143,6 +147,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::State(arguments) => in_runtime(backup::run(&arguments, output)),
         Command::Store(arguments) => in_runtime(store::run(&arguments, output)),
         Command::Check(arguments) => check::run(&arguments, output),
+        Command::Doctor(arguments) => in_runtime(doctor::run(&arguments, output)),
         Command::Shadow(arguments) => in_runtime(shadow::run(&arguments, output)),
         Command::Explain(arguments) => ask::explain(&arguments, output),
         Command::WhoCan(arguments) => ask::who_can(&arguments, output),
@@ -150,6 +155,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Tools(arguments) => in_runtime(tools::run(&arguments, output)),
         Command::Connect(arguments) => connect::run(&arguments, output),
         Command::Completions(arguments) => completions::run(&arguments, Arguments::command()),
+        Command::Man(arguments) => man::run(&arguments, output, Arguments::command()),
         // Its standard streams belong to the command, and its exit code is the command's.
         Command::Supervise(arguments) => return crate::upstream::supervise(&arguments.command),
     };

@@ -53,6 +53,7 @@ mod tls;
 mod track;
 
 pub use listener::serve;
+pub use metadata::{Advertised, advertised};
 pub use pipeline::Pipeline;
 pub use tls::{Certificates, TlsError};
 

@@ -48,5 +48,5 @@ pub use journal::{Journal, JournalSettings, Keeping, Recovered};
 pub use keys::JournalKey;
 pub use metrics::{Metrics, ServerLabel};
 pub use segment::read_text;
-pub use verify::{Verdict, verify};
+pub use verify::{Verdict, verify, verify_end};
 pub use who::Who;

@@ -22,6 +22,7 @@ mod changes;
 #[cfg(target_os = "linux")]
 mod children;
 mod demo;
+mod doctor;
 mod extension;
 mod input;
 mod input_legacy;

@@ -99,7 +99,7 @@ async fn discovery(State(keys): State<Arc<Keys>>) -> Json<Value> {
         "issuer": keys.url, "authorization_endpoint": format!("{}/authorize", keys.url),
         "token_endpoint": format!("{}/token", keys.url), "jwks_uri": format!("{}/jwks", keys.url),
         "response_types_supported": ["code"], "subject_types_supported": ["public"],
-        "id_token_signing_alg_values_supported": ["ES256"],
+        "id_token_signing_alg_values_supported": ["ES256"], "code_challenge_methods_supported": ["S256"],
     }))
 }
 

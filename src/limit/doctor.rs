@@ -1,0 +1,10 @@
+//! Bounds of `doctor`.
+
+use std::time::Duration;
+
+/// One look of `doctor`: a package runner on a cold cache takes ten seconds to start a server, and its list a few.
+pub const DOCTOR_CHECK_TIMEOUT: Duration = Duration::from_secs(30);
+/// After so long somebody who waits wants to know for what.
+pub const DOCTOR_PROGRESS_AFTER: Duration = Duration::from_secs(1);
+/// Files of the state directory that are looked at one by one.
+pub const DOCTOR_FILES_MAX: usize = 10_000;
