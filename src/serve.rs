@@ -16,8 +16,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{Config, Durability, Mistake, Overrides, ReloadMode, keyfile};
-use crate::control::Control;
+use crate::control::{Control, Operations};
 use crate::delegate::Delegate;
+use crate::export::Exports;
 use crate::front::{self, Certificates, Front};
 use crate::gateway::{Along, Files, Gateway, Parts, Reloader, Snapshot, watch_files};
 use crate::identity::revoked::RevocationStore as _;
@@ -28,6 +29,7 @@ use crate::policy::FailedTest;
 use crate::record::event::{ExecutableNote, StartNote};
 use crate::record::{CheckpointKeys, Journal, JournalKey, JournalSettings, Keeping, Metrics};
 use crate::store::{StateDirectory, Store};
+use crate::telemetry::Telemetry;
 use crate::upstream::{Change, Executable, Upstreams};
 use crate::wire::handle::Sealer;
 
@@ -78,6 +80,8 @@ struct Opened {
     control: CancellationToken,
     control_task: tokio::task::JoinHandle<()>,
     tasks: TaskTracker,
+    /// Ends what tells others, once calls in flight have finished.
+    late: CancellationToken,
     lanes: Arc<Lanes>,
     /// Holds the lock.
     _state: StateDirectory,
@@ -160,15 +164,17 @@ async fn open(snapshot: Snapshot, reloader: Reloader, lanes: Lanes) -> Result<Op
     let sealer = Arc::new(sealer(&config).await?);
     tracing::info!(keys = ?sealer.key_ids(), "handles are sealed with the first key, all are read");
     let metrics = Metrics::new();
+    let exports = Exports::open(state.path(), &config.exports).map_err(StartError::Trouble)?;
     let (journal, recovered) = Journal::start(JournalSettings {
         state: state.path(),
         replica,
         durability: config.gateway.durability,
         key: journal_key(&config).await?,
-        metrics,
+        metrics: Arc::clone(&metrics),
         keeping: Some(Keeping {
             config: config.record.clone(),
             keys: checkpoint_keys(&config, &state, replica).await?,
+            holds: exports.holds(),
         }),
     })
     .map_err(trouble)?;
@@ -183,6 +189,10 @@ async fn open(snapshot: Snapshot, reloader: Reloader, lanes: Lanes) -> Result<Op
     let identity = Arc::new(Identity::new(&config, Arc::clone(&revocations), tasks.clone(), stopping.clone()));
     let upstreams = Upstreams::new(&config);
     let delegate = Arc::new(Delegate::new(&config, Arc::clone(&identity), &tasks, stopping.clone()).await);
+    // What is told of calls and sent of the record goes on while calls in flight finish.
+    let late = CancellationToken::new();
+    let telemetry = Telemetry::start(config.telemetry.as_ref(), replica, &metrics, &tasks, &late);
+    exports.start(state.path(), &metrics, &tasks, &late);
     let gateway = Gateway::new(Parts {
         snapshot,
         revocations,
@@ -194,7 +204,12 @@ async fn open(snapshot: Snapshot, reloader: Reloader, lanes: Lanes) -> Result<Op
         sealer: Arc::clone(&sealer),
         stopping,
         reloader,
+        telemetry,
+        exports,
     });
+    let scraped = Arc::downgrade(&gateway);
+    let scrape = move || scraped.upgrade().map(|gateway| Operations::metrics(&*gateway)).unwrap_or_default();
+    gateway.telemetry().follow_metrics(scrape, &tasks, &late);
     gateway
         .journal()
         .started(&StartNote {
@@ -226,6 +241,7 @@ async fn open(snapshot: Snapshot, reloader: Reloader, lanes: Lanes) -> Result<Op
         control: control_stop,
         control_task,
         tasks,
+        late,
         lanes: Arc::new(lanes),
         _state: state,
     })
@@ -256,6 +272,7 @@ impl Opened {
         self.gateway.upstreams().shutdown().await;
         self.control.cancel();
         let _ = self.control_task.await;
+        self.late.cancel();
         self.tasks.close();
         if tokio::time::timeout(Duration::from_secs(5), self.tasks.wait()).await.is_err() {
             tracing::warn!("background tasks did not end in time");

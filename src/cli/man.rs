@@ -100,17 +100,6 @@ mod tests {
             assert!(text.contains(".SH NAME") && text.contains(".SH SYNOPSIS"), "{name}");
             let command = name.trim_end_matches(".1").matches('-').count();
             assert!(command != 1 || text.contains("Examples:") || name.ends_with("can.1"), "{name} has no example");
-            rendered(name, &text);
         }
-    }
-
-    /// As `man` would show it, where there is something to show it with.
-    fn rendered(name: &str, text: &str) {
-        let mut groff = std::process::Command::new("groff");
-        groff.args(["-man", "-Tutf8", "-ww", "-z"]).stdin(std::process::Stdio::piped());
-        let Ok(mut child) = groff.stderr(std::process::Stdio::piped()).spawn() else { return };
-        child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
-        let output = child.wait_with_output().unwrap();
-        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
     }
 }

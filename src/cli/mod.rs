@@ -18,6 +18,7 @@ pub mod connect;
 pub mod demo;
 pub mod doctor;
 pub mod files;
+pub mod init;
 pub mod keys;
 pub mod login;
 pub mod logs;
@@ -93,6 +94,7 @@ enum Command {
     Keys(keys::KeysArguments),
     State(backup::StateArguments),
     Store(store::StoreArguments),
+    Init(init::InitArguments),
     Check(check::CheckArguments),
     Doctor(doctor::DoctorArguments),
     Shadow(shadow::ShadowArguments),
@@ -146,6 +148,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Keys(arguments) => in_runtime(keys::run(&arguments, output)),
         Command::State(arguments) => in_runtime(backup::run(&arguments, output)),
         Command::Store(arguments) => in_runtime(store::run(&arguments, output)),
+        Command::Init(arguments) => in_runtime(init::run(&arguments, output)),
         Command::Check(arguments) => check::run(&arguments, output),
         Command::Doctor(arguments) => in_runtime(doctor::run(&arguments, output)),
         Command::Shadow(arguments) => in_runtime(shadow::run(&arguments, output)),

@@ -12,7 +12,10 @@ use super::load::{LOCAL_ALIAS, Overrides};
 use super::mistake::{Found, Mistake, Name, Source, did_you_mean};
 use super::process::plain;
 use super::reader::Table;
-use super::{AgentConfig, Config, IssuerConfig, KeysConfig, LocalUser, QuotaConfig, RecordConfig, ServerConfig};
+use super::{
+    AgentConfig, Config, ExportConfig, IssuerConfig, KeysConfig, LocalUser, QuotaConfig, RecordConfig, ServerConfig,
+    TelemetryConfig,
+};
 use crate::ids::{AgentId, Environment};
 use crate::limit;
 
@@ -20,6 +23,7 @@ mod address;
 mod agent;
 mod command;
 mod credential;
+mod export;
 mod gateway;
 mod issuer;
 mod key;
@@ -29,6 +33,9 @@ mod record;
 mod server;
 #[cfg(test)]
 mod tests;
+
+pub use address::is_private;
+pub use credential::{looks_like_a_secret, names_a_secret};
 
 /// A text and the file that it came from.
 #[derive(Debug, Clone, Copy)]
@@ -113,6 +120,8 @@ struct Parts {
     gateway: Option<gateway::Gateway>,
     record: Option<RecordConfig>,
     keys: Option<KeysConfig>,
+    telemetry: Option<Option<TelemetryConfig>>,
+    exports: Vec<Option<ExportConfig>>,
     quota: Option<QuotaConfig>,
     anonymous: bool,
     local: Option<LocalUser>,
@@ -131,6 +140,20 @@ fn read_top(mut top: Table<'_, '_>, file: &Path, base: &Path, overrides: &Overri
     let gateway = gateway_table.and_then(|table| gateway::read(table, base, overrides));
     let record = top.table_or_empty("record", &keys::RECORD).and_then(|table| record::read(table, base));
     let keys = top.table_or_empty("keys", &keys::KEYS).and_then(|table| key::read(table, base));
+    let telemetry = if top.has("telemetry") {
+        top.table("telemetry", &keys::TELEMETRY).and_then(|table| export::telemetry(table, base)).map(Some)
+    } else {
+        Some(None)
+    };
+    let export_place = top.place("export");
+    let exports: Vec<_> = top
+        .named_tables("export", &keys::EXPORT, export::name)
+        .into_iter()
+        .map(|(name, table)| export::export(table, name, base))
+        .collect();
+    if exports.len() > limit::EXPORTS_MAX {
+        top.mistake(&export_place, format!("{} exports are too many: at most {}", exports.len(), limit::EXPORTS_MAX));
+    }
     let quota = top.table_or_empty("limits", &keys::LIMITS).and_then(gateway::read_quota);
     let anonymous = top.table("anonymous", &keys::ANONYMOUS).is_some_and(|mut table| {
         let enabled = table.at::<bool>("enabled");
@@ -192,6 +215,8 @@ fn read_top(mut top: Table<'_, '_>, file: &Path, base: &Path, overrides: &Overri
         gateway,
         record,
         keys,
+        telemetry,
+        exports,
         quota,
         anonymous,
         local: None,
@@ -231,6 +256,8 @@ impl Parts {
             gateway: gateway.config,
             record: self.record?,
             keys: self.keys?,
+            telemetry: self.telemetry?,
+            exports: self.exports.into_iter().collect::<Option<_>>()?,
             quota: self.quota?,
             anonymous: self.anonymous,
             local: self.local,

@@ -14,6 +14,7 @@ use url::Url;
 
 use crate::ids::{AgentId, Environment, IssuerAlias, ServerId};
 
+mod export;
 pub mod file;
 pub mod keyfile;
 pub mod keys;
@@ -30,6 +31,7 @@ pub mod seal;
 pub mod secret;
 pub mod set;
 
+pub use export::{ExportConfig, ExportPlace, TelemetryConfig};
 pub use load::{Loaded, Overrides, issuer_with_defaults, load, load_set, load_with};
 pub use mistake::Mistake;
 pub use net::Network;
@@ -49,6 +51,10 @@ pub struct Config {
     pub record: RecordConfig,
     /// `[keys]`: keys that the gateway does not make for itself.
     pub keys: KeysConfig,
+    /// `[telemetry]`: traces and metrics for a collector.
+    pub telemetry: Option<TelemetryConfig>,
+    /// `[export.NAME]`: the record for whoever watches it.
+    pub exports: Vec<ExportConfig>,
     /// `[limits]`: what one principal may use at once.
     pub quota: QuotaConfig,
     /// `[issuers.ALIAS]`, in the order of the file.

@@ -1,4 +1,4 @@
-//! Bounds of `doctor`.
+//! Bounds of `doctor` and `init`.
 
 use std::time::Duration;
 
@@ -8,3 +8,7 @@ pub const DOCTOR_CHECK_TIMEOUT: Duration = Duration::from_secs(30);
 pub const DOCTOR_PROGRESS_AFTER: Duration = Duration::from_secs(1);
 /// Files of the state directory that are looked at one by one.
 pub const DOCTOR_FILES_MAX: usize = 10_000;
+/// A configuration of an assistant; Claude Code keeps a history in its own, of some megabytes.
+pub const INIT_FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Servers taken from one of them.
+pub const INIT_SERVERS_MAX: usize = 200;

@@ -45,6 +45,7 @@ pub use checkpoint::CheckpointKeys;
 pub use entry::{Entry, Evidence};
 pub use event::{Attempt, Intent};
 pub use journal::{Journal, JournalSettings, Keeping, Recovered};
+pub use keep::Holds;
 pub use keys::JournalKey;
 pub use metrics::{Metrics, ServerLabel};
 pub use segment::read_text;
