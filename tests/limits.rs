@@ -44,6 +44,9 @@ const PACE: &[&str] = &[
     "LOGIN_PAUSE",
     "LOGIN_TURN_POLL",
     "DOCTOR_PROGRESS_AFTER",
+    "EXPORT_LOOK_INTERVAL",
+    "EXPORT_RETRY_MAX",
+    "TRACES_PAUSE",
 ];
 
 /// The size or the idle time of something that is remembered only to be faster: beyond it the same answer is

@@ -307,7 +307,7 @@ fn lifecycle(line: &Value, kind: &str) -> Map<String, Value> {
 mod tests {
     use super::*;
 
-    fn line(kind: &str, more: Value) -> Value {
+    fn line(kind: &str, more: &Value) -> Value {
         let mut line = json!({"v": 1, "seq": 7, "prev": "p", "replica": "r", "at": "2026-11-27T07:00:00.5Z", "type": kind,
             "call": "c1", "leg": "l1"});
         line.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -317,7 +317,7 @@ mod tests {
     fn intent() -> Value {
         line(
             "intent",
-            json!({
+            &json!({
             "subject": {"id": "user:corp/alice"}, "agent": {"id": "assistant", "client": "cursor", "proof": "public"},
             "token": {"issuer": "corp", "id": "j1", "digest": "abcdef", "expires_at": 1_764_000_000},
             "mcp": {"method": "tools/call", "server": "crm", "environment": "production", "name": "search"},
@@ -330,7 +330,7 @@ mod tests {
     fn a_call_is_two_events_of_one_class_that_belong_together() {
         let mut open = Open::default();
         let began = event(&intent(), &mut open).unwrap();
-        let end = event(&line("result", json!({"result": {"outcome": "complete", "latency_us": 12_345}})), &mut open)
+        let end = event(&line("result", &json!({"result": {"outcome": "complete", "latency_us": 12_345}})), &mut open)
             .unwrap();
         for event in [&began, &end] {
             assert_eq!((event["class_uid"].as_u64(), event["type_uid"].as_u64()), (Some(6003), Some(600_399)));
@@ -352,7 +352,7 @@ mod tests {
         let mut open = Open::default();
         let refused = line(
             "refusal",
-            json!({"mcp": {"method": "tools/call"},
+            &json!({"mcp": {"method": "tools/call"},
             "decision": {"effect": "deny", "reason": "condition_unmet", "detail": "hunter2 is too much"}}),
         );
         for line in [intent(), refused.clone()] {
@@ -366,25 +366,28 @@ mod tests {
 
     #[test]
     fn every_kind_has_its_class() {
-        let class = |kind: &str, more: Value| {
+        let class = |kind: &str, more: &Value| {
             let event = event(&line(kind, more), &mut Open::default())?;
             Some((event["class_uid"].as_u64().unwrap(), event["activity_id"].as_u64().unwrap()))
         };
         assert_eq!(
-            class("noise", json!({"noise": {"reason": "token_missing", "source": "192.0.2.1", "count": 3}})),
+            class("noise", &json!({"noise": {"reason": "token_missing", "source": "192.0.2.1", "count": 3}})),
             Some((3002, 1))
         );
         let revoked = |target: &str, mode: &str, lifted: bool| {
-            class("revocation", json!({"revocation": {"target": target, "mode": mode, "lifted": lifted, "value": "x"}}))
+            class(
+                "revocation",
+                &json!({"revocation": {"target": target, "mode": mode, "lifted": lifted, "value": "x"}}),
+            )
         };
         assert_eq!(revoked("subject", "block", false), Some((3001, 5)));
         assert_eq!(revoked("subject", "block", true), Some((3001, 2)));
         assert_eq!(revoked("subject", "sign_out", false), Some((3002, 2)));
         assert_eq!(revoked("everything", "block", false), Some((3002, 2)));
-        assert_eq!(class("reload", json!({"reload": {"outcome": "loaded"}})), Some((3004, 3)));
-        assert_eq!(class("start", json!({})), Some((6002, 3)));
-        assert_eq!(class("repair", json!({})), Some((6002, 99)));
-        assert_eq!(class("rotation", json!({})), None);
+        assert_eq!(class("reload", &json!({"reload": {"outcome": "loaded"}})), Some((3004, 3)));
+        assert_eq!(class("start", &json!({})), Some((6002, 3)));
+        assert_eq!(class("repair", &json!({})), Some((6002, 99)));
+        assert_eq!(class("rotation", &json!({})), None);
     }
 
     #[test]

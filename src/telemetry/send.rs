@@ -133,3 +133,55 @@ pub(super) async fn metrics(sender: Sender, scrape: impl Fn() -> String) {
         failed = sent.is_err();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::Inner;
+    use crate::telemetry::context::Context;
+    use crate::telemetry::trace::Trace;
+
+    /// A collector that says how many spans each request had.
+    async fn collector() -> (String, mpsc::UnboundedReceiver<usize>) {
+        let (told, asked) = mpsc::unbounded_channel();
+        let take = move |body: String| async move {
+            let document: Value = serde_json::from_str(&body).unwrap();
+            let spans = &document["resourceSpans"][0]["scopeSpans"][0]["spans"];
+            told.send(spans.as_array().unwrap().len()).unwrap();
+        };
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let router = axum::Router::new().route("/v1/traces", axum::routing::post(take));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        (url, asked)
+    }
+
+    #[tokio::test]
+    async fn so_many_calls_wait_and_so_many_are_sent_at_once_and_the_rest_is_counted() {
+        let (url, mut asked) = collector().await;
+        let config = TelemetryConfig {
+            otlp: url.parse().unwrap(),
+            headers: Vec::new(),
+            sample_percent: 100,
+            metrics_interval: limit::METRICS_INTERVAL_MIN,
+        };
+        let metrics = Metrics::new();
+        let (queue, waiting) = mpsc::channel(limit::TRACES_QUEUED_MAX);
+        let inner = Arc::new(Inner { sample_percent: 100, queue, metrics: Arc::clone(&metrics), sender: None });
+        for _ in 0..=limit::TRACES_QUEUED_MAX {
+            drop(Trace::begin(Context::fresh(), Arc::clone(&inner)));
+        }
+        // Each has a span and one stage.
+        assert_eq!(metrics.spans_dropped.get(), 2);
+        let stop = CancellationToken::new();
+        stop.cancel();
+        traces(Sender::new(&config, ReplicaId::new(), Arc::clone(&metrics)), waiting, stop).await;
+        assert_eq!(metrics.spans_sent.get(), 2 * limit::TRACES_QUEUED_MAX as u64, "what is left is sent at the end");
+        let mut requests = Vec::new();
+        while let Ok(spans) = asked.try_recv() {
+            requests.push(spans);
+        }
+        assert_eq!(requests.iter().max(), Some(&(2 * limit::TRACES_BATCH_MAX)), "{requests:?}");
+        assert_eq!(requests.len(), limit::TRACES_QUEUED_MAX / limit::TRACES_BATCH_MAX);
+    }
+}

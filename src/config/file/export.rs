@@ -81,8 +81,8 @@ pub fn export(mut table: Table<'_, '_>, name: ServerId, base: &Path) -> Option<E
         }
         None => match address(to.get_ref()) {
             Ok(url) => {
-                let before = prefix
-                    .unwrap_or_else(|| (named == "authorization").then(|| "Bearer ".to_owned()).unwrap_or_default());
+                let usual = if named == "authorization" { "Bearer " } else { "" };
+                let before = prefix.unwrap_or_else(|| usual.to_owned());
                 ExportPlace::Http { url, header: secret.map(|secret| (named, before, secret)) }
             }
             Err(message) => {
