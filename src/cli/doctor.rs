@@ -131,7 +131,8 @@ async fn look_around(
         };
         waiting.named("the token", examined.boxed()).boxed().shared()
     };
-    let bench = Bench::open(config, Arc::clone(&identity)).await;
+    let opening = waiting.named("secrets", Bench::open(config, Arc::clone(&identity)).boxed());
+    let bench = waiting.told(opening).await;
     let issuers = config.issuers.iter().map(|issuer| {
         let name = issuer.alias.as_str();
         let late = || (vec![too_late(name)], Vec::new());

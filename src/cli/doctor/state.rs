@@ -11,6 +11,7 @@ use rustix::fs::{FlockOperation, OFlags, flock};
 
 use super::finding::Finding;
 use super::running::Standing;
+use crate::cli::check::counted;
 use crate::control;
 use crate::limit;
 use crate::record::{Verdict, journal, verify_end};
@@ -61,7 +62,7 @@ fn directory(state: &Path, metadata: &std::fs::Metadata) -> Finding {
     Finding::ok(name, format!("{shown} is ours alone"))
 }
 
-/// Files that others could read if they came so far.
+/// Keys that others could read, and files that others could write, if they came so far.
 fn open_files(state: &Path) -> Option<Finding> {
     let mut open: Vec<PathBuf> = Vec::new();
     let mut waiting = vec![state.to_owned()];
@@ -74,14 +75,18 @@ fn open_files(state: &Path) -> Option<Finding> {
             // The directories of children are theirs.
             if metadata.is_dir() && entry.file_name() != "children" && seen < limit::DOCTOR_FILES_MAX {
                 waiting.push(entry.path());
-            } else if metadata.is_file() && metadata.mode() & 0o077 != 0 {
-                open.push(entry.path());
+            } else if metadata.is_file() {
+                let is_key = directory.ends_with("keys");
+                if metadata.mode() & (if is_key { 0o077 } else { 0o022 }) != 0 {
+                    open.push(entry.path());
+                }
             }
         }
     }
     open.sort();
     let first = open.first()?;
-    let found = format!("{} files could be read or written by others, such as {}", open.len(), first.display());
+    let files = counted(open.len(), "file");
+    let found = format!("{files} could be read or written by others, such as {}", first.display());
     Some(Finding::warn("files", found, format!("chmod -R go= {}", state.display())))
 }
 
@@ -195,11 +200,20 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let state = place.path().join("state");
         drop(StateDirectory::open(&state).unwrap());
-        std::fs::write(state.join("seal.key"), "x").unwrap();
+        std::fs::create_dir(state.join("keys")).unwrap();
+        for name in ["keys/seal", "note"] {
+            std::fs::write(state.join(name), "x").unwrap();
+        }
         let open = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
-        open(&state.join("seal.key"), 0o644);
+        open(&state.join("note"), 0o644);
+        open(&state.join("keys/seal"), 0o600);
+        assert!(
+            !findings(&state, 0, &Standing::Not).iter().any(|found| found.name == "files"),
+            "the directory is ours"
+        );
+        open(&state.join("keys/seal"), 0o640);
         let seen = findings(&state, 0, &Standing::Not);
-        assert!(found(&seen, "files").found.contains("seal.key"));
+        assert!(found(&seen, "files").found.contains("keys/seal"));
         open(&state, 0o750);
         let seen = findings(&state, u64::MAX, &Standing::Not);
         assert_eq!(found(&seen, "directory").fix.as_deref(), Some(format!("chmod 700 {}", state.display()).as_str()));

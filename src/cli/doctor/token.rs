@@ -10,6 +10,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use super::finding::Finding;
 use super::running::Running;
+use crate::cli::check::counted;
 use crate::config::Config;
 use crate::gateway::understand::Understood;
 use crate::identity::revoked::{Revocation, RevocationMode};
@@ -149,7 +150,7 @@ fn accepted(understood: &Understood, resource: &Resource, caller: &Caller, says:
         _ => config.gateway.resource(None),
     };
     let groups = match &persona.groups {
-        Groups::Known(groups) => format!("{} groups", groups.len()),
+        Groups::Known(groups) => counted(groups.len(), "group"),
         Groups::Unknown(_) => "groups unknown".to_owned(),
     };
     let mut findings = vec![Finding::ok("token", format!("accepted at {place}: {who} with agent {agent}, {groups}"))];
