@@ -276,13 +276,18 @@ impl Running {
         self.entry.as_ref().map(|entry| entry.proof().caller()).or(self.followed_for.as_ref())
     }
 
-    /// Drops the exchange, which cancels it upstream, once its caller may not act any more.
+    /// Drops the exchange, which cancels it upstream, once its caller may not act any more, or nobody may there.
     fn stop_if_revoked(&mut self) {
         let Some(caller) = self.answers_to() else { return };
-        if let Err(refusal) = self.gateway.still_trusted(caller) {
-            let failure = Failure::after(refusal.reason, "access was taken back while the call was under way");
-            self.exchange = Exchange::finished(Outcome::Failed(failure));
-        }
+        let barred =
+            || self.entry.as_ref().is_some_and(|entry| self.gateway.is_barred(entry.proof().target().server_id()));
+        let revoked = match self.gateway.still_trusted(caller) {
+            Err(refusal) => refusal.reason,
+            Ok(()) if barred() => Reason::ServerRevoked,
+            Ok(()) => return,
+        };
+        let failure = Failure::after(revoked, "access was taken back while the call was under way");
+        self.exchange = Exchange::finished(Outcome::Failed(failure));
     }
 }
 

@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+mod barred;
 mod reload;
 mod shadow;
 mod source;
@@ -22,7 +23,7 @@ use crate::config::{Config, FileSet, ServerConfig};
 use crate::delegate::{Delegate, Recheck, server_revision};
 use crate::export::Exports;
 use crate::guard::Quotas;
-use crate::identity::revoked::RevocationStore as _;
+use crate::identity::revoked::{Barred, RevocationStore as _};
 use crate::identity::{Caller, Identity, Presented, Resource, Revocations, still_stands};
 use crate::ids::RevocationEpoch;
 use crate::list::{self, Pages};
@@ -40,12 +41,16 @@ pub use shadow::{Change, ShadowDifference, ShadowReport};
 use source::UpstreamSource;
 
 /// One configuration with the policy that was built for it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Snapshot {
-    /// What the files mean.
+    /// What the files mean, without what was taken back.
     pub config: Arc<Config>,
+    /// What the files mean: what the next ones are compared with.
+    pub written: Arc<Config>,
+    /// What was taken back of it.
+    pub(crate) barred: Arc<Barred>,
     /// Who may do what.
-    pub policy: Policy,
+    pub policy: Arc<Policy>,
     /// The files that both were read from: what the next ones are compared with.
     pub(crate) files: Arc<FileSet>,
     /// Under which settings `identity` verifies callers for it.
@@ -75,6 +80,8 @@ pub struct Gateway {
     /// Moves with every reload and revocation.
     decisions: watch::Sender<u64>,
     reloader: Reloader,
+    /// Held while a snapshot is put in force: two at once could each undo half of the other.
+    putting: std::sync::Mutex<()>,
     shadow: Arc<Shadow>,
     telemetry: Telemetry,
     exports: Exports,
@@ -136,6 +143,7 @@ impl Gateway {
             stopping: parts.stopping,
             decisions: watch::Sender::new(0),
             reloader: parts.reloader,
+            putting: std::sync::Mutex::new(()),
             shadow,
             telemetry: parts.telemetry,
             exports: parts.exports,
@@ -290,6 +298,9 @@ impl Gateway {
     pub async fn take_revocations(&self) -> Result<(), Failure> {
         let (epoch, held) = self.store.revocations().await?;
         self.live.revocations.replace(epoch, held);
+        if self.snapshot().barred != self.live.revocations.barred() {
+            self.put(None);
+        }
         self.decided_anew();
         Ok(())
     }
@@ -403,12 +414,23 @@ impl Live {
         }
         self.revocations.check(caller.token()).map(|_| ())
     }
+
+    /// Whether a permit's agents and server are left by what was taken back since.
+    fn still_there(&self, permit: &Permit, now: &Snapshot) -> Result<(), Refusal> {
+        if self.revocations.epoch() == permit.caller().epoch() {
+            return Ok(());
+        }
+        still_stands(&now.config, permit.caller())?;
+        let server = now.config.server(permit.target().server_id());
+        server.map(|_| ()).ok_or_else(|| Refusal::new(Reason::TargetUnknown))
+    }
 }
 
 impl Recheck for Live {
     fn recheck(&self, permit: &Permit, arguments: Option<&Json>) -> Result<(), Refusal> {
         self.still_trusted(permit.caller())?;
         let now = self.snapshot.load();
+        self.still_there(permit, &now)?;
         if now.policy.revision() == permit.revision() {
             return Ok(());
         }

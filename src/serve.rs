@@ -4,6 +4,7 @@
 //! last.
 
 mod operations;
+mod process;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -92,6 +93,7 @@ struct Opened {
 /// # Errors
 /// [`StartError`].
 pub async fn start(options: Options) -> Result<Served, StartError> {
+    process::settle().map_err(trouble)?;
     let (files, snapshot) = understood(options)?;
     let config = Arc::clone(&snapshot.config);
     if config.local.is_some() {
@@ -127,6 +129,7 @@ pub async fn start(options: Options) -> Result<Served, StartError> {
 /// # Errors
 /// [`StartError`].
 pub async fn start_standalone(options: Options) -> Result<Standalone, StartError> {
+    process::settle().map_err(trouble)?;
     let (files, snapshot) = understood(options)?;
     if snapshot.config.local.is_none() {
         return Err(trouble("a gateway without a listener needs its user"));
@@ -156,7 +159,6 @@ fn understood(options: Options) -> Result<(Files, Snapshot), StartError> {
 /// Opens the rooms in order; nothing is served yet.
 async fn open(snapshot: Snapshot, reloader: Reloader, lanes: Lanes) -> Result<Opened, StartError> {
     let config = Arc::clone(&snapshot.config);
-    keep_to_ourselves()?;
     let state = StateDirectory::open(&config.gateway.state).map_err(trouble)?;
     let control = Control::bind(state.path()).map_err(trouble)?;
     let store = Store::open(&state).await.map_err(trouble)?;
@@ -182,13 +184,15 @@ async fn open(snapshot: Snapshot, reloader: Reloader, lanes: Lanes) -> Result<Op
     let (epoch, held) = store.revocations().await.map_err(trouble)?;
     let revocations = Arc::new(Revocations::default());
     revocations.replace(epoch, held);
+    let snapshot = snapshot.without(&revocations.barred());
+    let (written, config) = (config, Arc::clone(&snapshot.config));
 
     let stopping = CancellationToken::new();
     let tasks = TaskTracker::new();
     let revision = snapshot.policy.revision();
     let identity = Arc::new(Identity::new(&config, Arc::clone(&revocations), tasks.clone(), stopping.clone()));
     let upstreams = Upstreams::new(&config);
-    let delegate = Arc::new(Delegate::new(&config, Arc::clone(&identity), &tasks, stopping.clone()).await);
+    let delegate = Arc::new(Delegate::new(&written, Arc::clone(&identity), &tasks, stopping.clone()).await);
     // What is told of calls and sent of the record goes on while calls in flight finish.
     let late = CancellationToken::new();
     let telemetry = Telemetry::start(config.telemetry.as_ref(), replica, &metrics, &tasks, &late);
@@ -373,20 +377,6 @@ async fn checkpoint_keys(
     } else {
         CheckpointKeys::named(state.path(), &replica, &named).map_err(trouble)
     }
-}
-
-/// Nobody of our user, no child least of all, may read our memory, our environment or our open files, and nothing
-/// of them lands in a core file.
-#[cfg(target_os = "linux")]
-fn keep_to_ourselves() -> Result<(), StartError> {
-    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
-    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(trouble)
-}
-
-/// Elsewhere it takes root, or a debugger's entitlement, to look into another process.
-#[cfg(not(target_os = "linux"))]
-fn keep_to_ourselves() -> Result<(), StartError> {
-    Ok(())
 }
 
 async fn sealer(config: &Config) -> Result<Sealer, StartError> {

@@ -134,7 +134,7 @@ pub(super) fn principal(name: &str) -> PrincipalKey {
     PrincipalKey(Digest::sha256(name.as_bytes()))
 }
 
-pub(super) fn server(id: &str) -> ServerConfig {
+pub(crate) fn server(id: &str) -> ServerConfig {
     let second = Duration::from_secs(1);
     ServerConfig {
         id: ServerId::new(id).unwrap(),

@@ -10,7 +10,7 @@ mod catalog;
 mod compose;
 mod definition;
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;
 mod header;
 mod memo;
 mod naming;

@@ -19,12 +19,10 @@ use super::state::State;
 use crate::config::Durability;
 use crate::control::client::{self, ClientError};
 use crate::control::{RevocationOrder, Revoked};
-use crate::identity::described::Described;
 use crate::identity::now_s;
 use crate::identity::revoked::RevocationStore as _;
 use crate::ids::{Digest, RevocationEpoch, Subject};
 use crate::limit;
-use crate::record::event::RevocationNote;
 use crate::record::{Journal, JournalKey, JournalSettings, Metrics};
 use crate::store::state::StateError;
 use crate::store::{StateDirectory, Store};
@@ -35,11 +33,15 @@ Examples:
   bailiwick revoke subject user:corp/anna --sign-out      she may sign in again
   bailiwick revoke client corp/build-bot                  one client of one issuer
   bailiwick revoke token -                                reads it from standard input, keeps its digest
+  bailiwick revoke session 4f1c                           a login session, the sid of its tokens
+  bailiwick revoke agent build-bot                        whichever client it calls with
+  bailiwick revoke owner user:corp/anna                   every agent and server she answers for
+  bailiwick revoke server git                             nobody reaches it, its processes end
   bailiwick revoke everything                             until an administrator lifts it
 
 Works while no gateway runs: then it is in force from the start.";
 
-/// Take access back: from one token, a subject, a client, or everyone
+/// Take access back: from a token, a person, a client, an agent, a server, or everyone
 ///
 /// Returns when it is durable. The next call is refused; without --sign-out it stays refused until an
 /// administrator lifts it.
@@ -49,8 +51,8 @@ pub struct RevokeArguments {
     /// What is taken back
     #[arg(value_enum)]
     what: What,
-    /// Which one: a jti, SHA-256 or - (standard input) for a token, user:ISSUER/SUB, or ISSUER/CLIENT
-    #[arg(required_if_eq_any = [("what", "token"), ("what", "subject"), ("what", "client")])]
+    /// Which one: a jti, SHA-256 or - (standard input) for a token, user:ISSUER/SUB, ISSUER/CLIENT, or the name
+    #[arg(required_if_eq_any = NAMED)]
     name: Option<String>,
     /// Refuse only what was issued before now; whoever signs in again may go on
     #[arg(long)]
@@ -70,9 +72,28 @@ enum What {
     Subject,
     /// One client of an issuer: software, for whomever it calls
     Client,
+    /// One login session, by the sid of its tokens
+    Session,
+    /// A registered agent, whichever client it calls with
+    Agent,
+    /// Every agent and every server that a person or group answers for
+    Owner,
+    /// A server behind the gateway
+    Server,
     /// Everyone and everything
     Everything,
 }
+
+/// Everything but everything has a name.
+const NAMED: [(&str, &str); 7] = [
+    ("what", "token"),
+    ("what", "subject"),
+    ("what", "client"),
+    ("what", "session"),
+    ("what", "agent"),
+    ("what", "owner"),
+    ("what", "server"),
+];
 
 /// Something of an issuer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -176,18 +197,7 @@ async fn revoke_offline(state: &StateDirectory, order: &RevocationOrder) -> Resu
     let (journal, recovered) = Journal::start(settings).map_err(|error| error.to_string())?;
     store.check_not_older_than(recovered.epoch).await.map_err(|error| error.to_string())?;
     let epoch = store.revoke(&revocation).await.map_err(|failure| failure.detail)?;
-    let words = Described::from(&revocation.target);
-    let note = RevocationNote {
-        actor: &actor,
-        target: words.kind,
-        issuer: Some(words.issuer).filter(|issuer| !issuer.is_empty()),
-        value: Some(words.value).filter(|value| !value.is_empty()),
-        mode: revocation.mode.as_str(),
-        issued_before: revocation.mode.issued_before(),
-        note: &revocation.note,
-        epoch,
-    };
-    if let Err(failure) = journal.revoked(&note).await {
+    if let Err(failure) = journal.revoked(&revocation.noted(epoch)).await {
         complain(format_args!("it is revoked, but the journal does not say so: {}\n", failure.detail));
     }
     store.close().await;
@@ -196,13 +206,17 @@ async fn revoke_offline(state: &StateDirectory, order: &RevocationOrder) -> Resu
 
 fn order(arguments: &RevokeArguments, stdin: &mut impl io::Read) -> Result<RevocationOrder, String> {
     let name = arguments.name.as_deref().unwrap_or_default();
-    let token = |value| Named { issuer: String::new(), value };
+    let alone = |value| Named { issuer: String::new(), value };
     let (target, Named { issuer, value }) = match arguments.what {
-        What::Token => ("token", token(token_named(name, stdin)?)),
+        What::Token => ("token", alone(token_named(name, stdin)?)),
         What::Subject => ("subject", subject(name)?),
         What::Client => ("client", client(name)?),
+        What::Session => ("session", alone(name.to_owned())),
+        What::Agent => ("agent", alone(name.to_owned())),
+        What::Owner => ("owner", alone(name.to_owned())),
+        What::Server => ("server", alone(name.to_owned())),
         What::Everything if !name.is_empty() => return Err("everything has no name".to_owned()),
-        What::Everything => ("everything", token(String::new())),
+        What::Everything => ("everything", alone(String::new())),
     };
     let note = arguments.note.clone();
     Ok(RevocationOrder { target: target.to_owned(), issuer, value, sign_out: arguments.sign_out, note })
@@ -325,8 +339,8 @@ mod tests {
         let store = Store::open(&held).await.unwrap();
         let (epoch, all) = store.revocations().await.unwrap();
         assert_eq!((epoch, all.len()), (RevocationEpoch(2), 2));
-        assert!(matches!(all[0].target, RevocationTarget::Subject(..)));
-        assert!(matches!(all[1].mode, RevocationMode::SignOut { .. }));
+        assert!(matches!(all[0].revocation.target, RevocationTarget::Subject(..)));
+        assert!(matches!(all[1].revocation.mode, RevocationMode::SignOut { .. }));
         let journal = crate::record::journal::directory(&state);
         let Verdict::Whole(walk) = verify(&journal).unwrap() else { panic!("the chain broke") };
         assert_eq!(walk.records, 2);
@@ -339,7 +353,7 @@ mod tests {
 
         use crate::control::{Operations, Readiness};
         use crate::gateway::{ReloadOrder, ReloadReport};
-        use crate::identity::revoked::Revocation;
+        use crate::identity::revoked::{Held, Revocation};
         use crate::outcome::Failure;
 
         struct Seven;
@@ -347,7 +361,10 @@ mod tests {
             fn revoke(&self, _: Revocation) -> BoxFuture<'_, Result<RevocationEpoch, Failure>> {
                 async { Ok(RevocationEpoch(7)) }.boxed()
             }
-            fn revocations(&self) -> BoxFuture<'_, Result<(RevocationEpoch, Vec<Revocation>), Failure>> {
+            fn lift(&self, _: crate::control::Lifting) -> BoxFuture<'_, Result<Option<RevocationEpoch>, Failure>> {
+                async { Ok(None) }.boxed()
+            }
+            fn revocations(&self) -> BoxFuture<'_, Result<(RevocationEpoch, Vec<Held>), Failure>> {
                 async { Ok((RevocationEpoch(7), Vec::new())) }.boxed()
             }
             fn reload(&self, _: String, _: ReloadOrder) -> BoxFuture<'_, Result<ReloadReport, Failure>> {

@@ -1,7 +1,7 @@
 //! `store`: what the store is, and bringing one that is older than the journal up to it.
 //!
 //! Decides what may be missing: nothing, unless somebody who saw the list says so. Invariant: after `reconcile` the
-//! store has every revocation that the journal tells, or is unchanged.
+//! store holds every revocation that the journal tells and that was not lifted, or is unchanged.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -18,7 +18,7 @@ use crate::ids::RevocationEpoch;
 use crate::limit;
 use crate::record::journal;
 use crate::record::read::{Reader, segments};
-use crate::store::{StateDirectory, Store, look};
+use crate::store::{StateDirectory, Store, ToldChange, look};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -91,6 +91,9 @@ struct Told {
     value: String,
     mode: String,
     issued_before: Option<i64>,
+    /// It was taken back from the revocations.
+    #[serde(default)]
+    lifted: bool,
     #[serde(default)]
     note: String,
     epoch: u64,
@@ -99,7 +102,7 @@ struct Told {
 /// What the journal tells beyond an epoch.
 #[derive(Default)]
 struct Journal {
-    told: BTreeMap<u64, Revocation>,
+    told: BTreeMap<u64, ToldChange>,
     last: u64,
     /// Why an epoch is not among them, where that is known.
     unreadable: BTreeMap<u64, String>,
@@ -165,10 +168,10 @@ async fn reconcile(state: &Path, accept_gaps: bool, output: Output) -> Result<En
     let text = match (reconciled.to, &reconciled.gaps[..]) {
         (to, _) if to == from => format!("the store is as new as the journal: epoch {from}\n"),
         (to, []) => {
-            format!("{GOOD}reconciled{GOOD:#}: {} revocations taken over, epoch {from} -> {to}\n", reconciled.taken)
+            format!("{GOOD}reconciled{GOOD:#}: {} changes taken over, epoch {from} -> {to}\n", reconciled.taken)
         }
         (to, _) => format!(
-            "{WARNING}reconciled with gaps{WARNING:#}: {} revocations taken over, epoch {from} -> {to}; revoke again \
+            "{WARNING}reconciled with gaps{WARNING:#}: {} changes taken over, epoch {from} -> {to}; revoke again \
              what is missing\n",
             reconciled.taken
         ),
@@ -198,15 +201,15 @@ impl Journal {
         let Some(epoch) = epoch.or(line.start.map(|start| start.epoch)) else { return };
         self.last = self.last.max(epoch);
         let Some(told) = line.revocation.filter(|told| told.epoch > after) else { return };
-        match told.into_revocation(line.at.as_second()) {
-            Ok(revocation) => drop(self.told.insert(epoch, revocation)),
+        match told.into_change(line.at.as_second()) {
+            Ok(change) => drop(self.told.insert(epoch, change)),
             Err(why) => drop(self.unreadable.insert(epoch, format!("record {} {why}", line.seq))),
         }
     }
 }
 
 impl Told {
-    fn into_revocation(self, at: i64) -> Result<Revocation, String> {
+    fn into_change(self, at: i64) -> Result<ToldChange, String> {
         // The record is cut and redacted; half a name would revoke somebody else.
         let whole = self.value.len() + 4 <= limit::RECORD_TEXT_BYTES_MAX && !self.value.contains("[redacted]");
         if !whole {
@@ -219,6 +222,9 @@ impl Told {
             ("sign_out", Some(issued_before)) => RevocationMode::SignOut { issued_before },
             _ => return Err(format!("is not understood: its mode is `{}`", self.mode)),
         };
-        Ok(Revocation { target, mode, actor: self.actor, note: self.note, at })
+        if self.lifted {
+            return Ok(ToldChange::Lifted(target, mode));
+        }
+        Ok(ToldChange::Revoked(Revocation { target, mode, actor: self.actor, note: self.note, at }))
     }
 }

@@ -475,4 +475,6 @@ pub enum AgentState {
     Suspended,
     /// Stopped for good.
     Retired,
+    /// Taken back, it or whoever answers for it; never in a file.
+    Revoked,
 }

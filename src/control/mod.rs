@@ -26,7 +26,7 @@ pub mod client;
 mod descent;
 pub mod operations;
 
-pub use operations::{HeldRevocations, Operations, Readiness, ReadinessCheck, RevocationOrder, Revoked};
+pub use operations::{HeldRevocations, Lifting, Operations, Readiness, ReadinessCheck, RevocationOrder, Revoked};
 
 use crate::gateway::ReloadOrder;
 use crate::limit;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::gateway::{ReloadOrder, ReloadReport, ShadowReport};
 use crate::identity::described::Described;
-use crate::identity::revoked::{Revocation, RevocationMode};
+use crate::identity::revoked::{Held, Revocation, RevocationMode, RevocationTarget};
 use crate::ids::RevocationEpoch;
 use crate::limit;
 use crate::outcome::Failure;
@@ -19,8 +19,11 @@ pub trait Operations: Send + Sync + 'static {
     /// Takes access back: durable in the store, in force, on the record, in that order; answers the epoch
     /// that includes it.
     fn revoke(&self, revocation: Revocation) -> BoxFuture<'_, Result<RevocationEpoch, Failure>>;
+    /// Lifts a revocation: on the record, then in force; answers the epoch without it, or nothing where none holds
+    /// since then. Loosening: nobody is asked here who may.
+    fn lift(&self, lifting: Lifting) -> BoxFuture<'_, Result<Option<RevocationEpoch>, Failure>>;
     /// All revocations that hold, and the epoch they belong to.
-    fn revocations(&self) -> BoxFuture<'_, Result<(RevocationEpoch, Vec<Revocation>), Failure>>;
+    fn revocations(&self) -> BoxFuture<'_, Result<(RevocationEpoch, Vec<Held>), Failure>>;
     /// Reads all files again; a set with problems changes nothing and is reported with them.
     fn reload(&self, actor: String, order: ReloadOrder) -> BoxFuture<'_, Result<ReloadReport, Failure>>;
     /// What an operator wants to see at a glance.
@@ -35,16 +38,28 @@ pub trait Operations: Send + Sync + 'static {
     fn metrics(&self) -> String;
 }
 
+/// Taking a revocation back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lifting {
+    /// Which: the epoch since which it holds.
+    pub since: RevocationEpoch,
+    /// Who.
+    pub actor: String,
+    /// Why.
+    pub note: String,
+}
+
 /// `POST /revoke`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RevocationOrder {
-    /// `token`, `session`, `subject`, `client` or `everything`.
+    /// `token`, `session`, `subject`, `client`, `agent`, `owner`, `server` or `everything`.
     pub target: String,
     /// The issuer's alias, for subjects and clients.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub issuer: String,
-    /// What is named: a `jti` or SHA-256, a `sid`, a `sub`, a client id.
+    /// What is named: a `jti` or SHA-256, a `sid`, a `sub`, a client id, an agent, an owner as files spell it, a
+    /// server.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub value: String,
     /// Only what was issued before now; otherwise a block until it is lifted.
@@ -65,7 +80,10 @@ impl RevocationOrder {
             return Err(format!("what is named is longer than {} bytes", limit::REVOCATION_VALUE_BYTES_MAX));
         }
         let words = Described { kind: &self.target, issuer: &self.issuer, value: &self.value };
-        let target = words.try_into().map_err(|error| format!("{error}"))?;
+        let target = RevocationTarget::try_from(words).map_err(|error| format!("{error}"))?;
+        if self.sign_out && !target.can_sign_out() {
+            return Err(format!("nothing is issued to the {} as such: revoke it without signing out", self.target));
+        }
         let skew = i64::try_from(limit::SIGN_OUT_SKEW.as_secs()).unwrap_or_default();
         let mode = if self.sign_out {
             RevocationMode::SignOut { issued_before: now.saturating_add(skew) }
@@ -95,7 +113,9 @@ pub struct HeldRevocations {
 /// One revocation that holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeldRevocation {
-    /// `token`, `session`, `subject`, `client` or `everything`.
+    /// The epoch since which it holds: what it is lifted by.
+    pub since: RevocationEpoch,
+    /// `token`, `session`, `subject`, `client`, `agent`, `owner`, `server` or `everything`.
     pub target: String,
     /// The issuer's alias.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -120,10 +140,11 @@ pub struct HeldRevocation {
 impl HeldRevocations {
     /// Puts them into words.
     #[must_use]
-    pub fn new(epoch: RevocationEpoch, held: &[Revocation]) -> Self {
-        let words = |revocation: &Revocation| {
+    pub fn new(epoch: RevocationEpoch, held: &[Held]) -> Self {
+        let words = |Held { since, revocation }: &Held| {
             let Described { kind, issuer, value } = Described::from(&revocation.target);
             HeldRevocation {
+                since: *since,
                 target: kind.to_owned(),
                 issuer: issuer.to_owned(),
                 value: value.to_owned(),

@@ -9,7 +9,7 @@ use http::Method;
 use super::client::{ClientError, request};
 use super::*;
 use crate::gateway::ReloadReport;
-use crate::identity::revoked::{Revocation, RevocationMode, RevocationTarget};
+use crate::identity::revoked::{Held, Revocation, RevocationMode, RevocationTarget};
 use crate::ids::RevocationEpoch;
 
 #[derive(Default)]
@@ -28,9 +28,15 @@ impl Operations for Recorder {
         std::future::ready(Ok(RevocationEpoch(revoked.len() as u64))).boxed()
     }
 
-    fn revocations(&self) -> BoxFuture<'_, Result<(RevocationEpoch, Vec<Revocation>), Failure>> {
+    fn lift(&self, _: Lifting) -> BoxFuture<'_, Result<Option<RevocationEpoch>, Failure>> {
+        std::future::ready(Ok(None)).boxed()
+    }
+
+    fn revocations(&self) -> BoxFuture<'_, Result<(RevocationEpoch, Vec<Held>), Failure>> {
         let revoked = self.revoked.lock().unwrap().clone();
-        std::future::ready(Ok((RevocationEpoch(revoked.len() as u64), revoked))).boxed()
+        let since = (1..).map(RevocationEpoch);
+        let held: Vec<Held> = since.zip(revoked).map(|(since, revocation)| Held { since, revocation }).collect();
+        std::future::ready(Ok((RevocationEpoch(held.len() as u64), held))).boxed()
     }
 
     fn reload(&self, actor: String, order: ReloadOrder) -> BoxFuture<'_, Result<ReloadReport, Failure>> {

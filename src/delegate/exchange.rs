@@ -105,8 +105,11 @@ impl Exchanges {
     }
 
     pub async fn drop_for(&self, target: &RevocationTarget) -> usize {
+        let of_configuration =
+            matches!(target, RevocationTarget::Agent(_) | RevocationTarget::Owner(_) | RevocationTarget::Server(_));
+        let names = |token: &TokenFacts| of_configuration || target.names(token);
         let named: Vec<Arc<Digest>> =
-            self.tokens.iter().filter(|(_, token)| target.names(&token.inbound)).map(|(key, _)| key).collect();
+            self.tokens.iter().filter(|(_, token)| names(&token.inbound)).map(|(key, _)| key).collect();
         for key in &named {
             self.tokens.invalidate(key.as_ref()).await;
         }

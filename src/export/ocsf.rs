@@ -250,6 +250,17 @@ fn revocation(line: &Value) -> Map<String, Value> {
         (Some(issuer), Some(value)) => Some(format!("{issuer}/{value}")),
         (_, value) => value.map(str::to_owned),
     };
+    if target == "server" {
+        // Nobody's account: a place that nobody reaches any more.
+        return object(json!({
+            "class_uid": ENTITY_MANAGEMENT,
+            "activity_id": if lifted { 8 } else { 9 },
+            "severity_id": MEDIUM,
+            "status_id": 1,
+            "actor": object(json!({ "user": object(json!({ "uid": text(line, "revocation/actor"), "name": text(line, "revocation/actor") })) })),
+            "entity": object(json!({ "name": value, "type": "Server", "uid": value })),
+        }));
+    }
     let (class, activity) = match (is_account, signed_out) {
         (true, false) => (ACCOUNT_CHANGE, if lifted { 2 } else { 5 }),
         _ => (AUTHENTICATION, 2),
@@ -384,6 +395,10 @@ mod tests {
         assert_eq!(revoked("subject", "block", true), Some((3001, 2)));
         assert_eq!(revoked("subject", "sign_out", false), Some((3002, 2)));
         assert_eq!(revoked("everything", "block", false), Some((3002, 2)));
+        assert_eq!(
+            (revoked("server", "block", false), revoked("server", "block", true)),
+            (Some((3004, 9)), Some((3004, 8)))
+        );
         assert_eq!(class("reload", &json!({"reload": {"outcome": "loaded"}})), Some((3004, 3)));
         assert_eq!(class("start", &json!({})), Some((6002, 3)));
         assert_eq!(class("repair", &json!({})), Some((6002, 99)));

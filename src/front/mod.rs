@@ -32,6 +32,7 @@ mod body_tests;
 mod era;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod haste;
 mod headers;
 mod leash;
 mod legacy;
@@ -59,6 +60,7 @@ pub use tls::{Certificates, TlsError};
 
 use answer::About;
 use batch::Posted;
+use haste::Haste;
 use mailbox::Mailboxes;
 use questions::Questions;
 use session::Sessions;
@@ -87,6 +89,7 @@ pub struct Front<P: Pipeline = Gateway> {
     sessions: Arc<Sessions>,
     mailboxes: Arc<Mailboxes>,
     tracks: Tracks,
+    haste: Haste,
     questions: Arc<Questions>,
     outside: ArcSwap<Outside>,
 }
@@ -121,6 +124,7 @@ impl<P: Pipeline> Front<P> {
             sessions,
             mailboxes: Arc::default(),
             tracks: Tracks::new(),
+            haste: Haste::default(),
             questions: Arc::default(),
             outside,
         })
@@ -153,7 +157,8 @@ impl<P: Pipeline> Front<P> {
             let mut response = if request.method() == Verb::OPTIONS {
                 preflight(request.headers())
             } else {
-                self.endpoint(&outside, endpoint, request, peer).await
+                let response = self.endpoint(&outside, endpoint, request, peer).await;
+                self.haste.slowed(response).await
             };
             if let Some(origin) = origin {
                 share(response.headers_mut(), origin);

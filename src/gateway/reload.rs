@@ -84,7 +84,7 @@ impl Judged {
     fn new(before: &Snapshot, understood: Understood) -> Self {
         let mut difference = before.policy.difference(&understood.policy);
         let rows = before.files.changed_rows(&understood.loaded.files);
-        let widens = difference.widens || trusts_more(&before.config, understood.config()) || rows.runs_something_else;
+        let widens = difference.widens || trusts_more(&before.written, understood.config()) || rows.runs_something_else;
         let shown = |rows: Vec<String>| rows.into_iter().map(|row| redact::secrets(&row).into_owned());
         difference.added.extend(shown(rows.added));
         difference.removed.extend(shown(rows.removed));
@@ -115,7 +115,9 @@ impl From<Understood> for Snapshot {
     fn from(understood: Understood) -> Self {
         let identity_revision = Identity::FIRST_REVISION;
         let Loaded { config, files, .. } = understood.loaded;
-        Self { config: Arc::new(config), policy: understood.policy, files: Arc::new(files), identity_revision }
+        let written = Arc::new(config);
+        let (policy, files) = (Arc::new(understood.policy), Arc::new(files));
+        Self { config: Arc::clone(&written), written, barred: Arc::default(), policy, files, identity_revision }
     }
 }
 
@@ -167,7 +169,7 @@ impl Gateway {
                     }
                 }
                 report.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-                if understood.config().keys.journal != before.config.keys.journal {
+                if understood.config().keys.journal != before.written.keys.journal {
                     report.warnings.push("the journal keys that the files name are taken at the next start".to_owned());
                 }
                 // Last: what was refused changes no key.
@@ -200,22 +202,12 @@ impl Gateway {
         Ok(report)
     }
 
-    /// Puts a snapshot in force. Rooms that hold connections learn of it first, so that no decision is made
-    /// for a server that nobody can reach yet; the catalog learns of it last, because it fetches under what is
-    /// in force.
-    ///
-    /// Nothing waits in between, and yet a call may fall into it. It does no harm: `upstream` sends nothing that
-    /// was made for a server of another address or credential, a caller who was verified under other settings
-    /// is compared with the configuration that decides, and an intent is rechecked under what is in force then.
-    async fn swap(&self, mut snapshot: Snapshot) {
-        let config = Arc::clone(&snapshot.config);
-        // Reads secrets, which takes its time.
-        self.delegate.reload(&config).await;
-        self.upstreams.reconfigure(&config);
-        snapshot.identity_revision = self.identity.reload(&config);
-        self.live.snapshot.store(Arc::new(snapshot));
-        self.catalog.apply(&config);
-        self.quotas.reconfigure(&config.quota);
+    async fn swap(&self, snapshot: Snapshot) {
+        let written = Arc::clone(&snapshot.written);
+        // Reads secrets, which takes its time; those of servers that were taken back, too, which may be lifted.
+        self.delegate.reload(&written).await;
+        self.put(Some(snapshot));
+        self.quotas.reconfigure(&written.quota);
         self.decided_anew();
     }
 

@@ -147,6 +147,7 @@ fn active(agent: &AgentConfig, now: i64) -> Result<i64, Refusal> {
         AgentState::Proposed => return inactive("has not been accepted yet"),
         AgentState::Suspended => return inactive("is suspended"),
         AgentState::Retired => return inactive("is retired"),
+        AgentState::Revoked => return Err(Refusal::new(Reason::Revoked)),
     }
     let Some(last_day) = agent.expires else { return Ok(i64::MAX) };
     // It may act to the end of that day, in UTC. A day whose end cannot be computed counts as past.

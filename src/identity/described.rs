@@ -3,13 +3,14 @@
 //! Decides the spelling and nothing else. Invariant: every target has exactly one description, and a
 //! description that is not understood is refused, never guessed.
 
-use super::revoked::{RevocationMode, RevocationTarget};
-use crate::ids::IssuerAlias;
+use super::revoked::{Revocation, RevocationMode, RevocationTarget};
+use crate::ids::{AgentId, IssuerAlias, RevocationEpoch, ServerId, Subject};
+use crate::record::event::RevocationNote;
 
 /// What a revocation is about, in words: kind, issuer and value, empty where they do not apply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Described<'a> {
-    /// `token`, `session`, `subject`, `client` or `everything`.
+    /// `token`, `session`, `subject`, `client`, `agent`, `owner`, `server` or `everything`.
     pub kind: &'a str,
     /// The issuer's alias.
     pub issuer: &'a str,
@@ -20,7 +21,8 @@ pub struct Described<'a> {
 /// Why words do not describe a target.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` cannot be revoked: write token, session, subject, client or everything, with an issuer for subjects and clients"
+    "`{0}` cannot be revoked: write token, session, subject, client, agent, owner, server or everything, with an issuer \
+     for subjects and clients, and an owner as files spell it (user:ISSUER/SUB or group:ISSUER/NAME)"
 )]
 pub struct DescriptionError(String);
 
@@ -31,6 +33,9 @@ impl<'a> From<&'a RevocationTarget> for Described<'a> {
             RevocationTarget::Session(session) => ("session", "", session.as_str()),
             RevocationTarget::Subject(issuer, subject) => ("subject", issuer.as_str(), subject.as_str()),
             RevocationTarget::Client(issuer, client) => ("client", issuer.as_str(), client.as_str()),
+            RevocationTarget::Agent(agent) => ("agent", "", agent.as_str()),
+            RevocationTarget::Owner(owner) => ("owner", "", owner.as_str()),
+            RevocationTarget::Server(server) => ("server", "", server.as_str()),
             RevocationTarget::Everything => ("everything", "", ""),
         };
         Self { kind, issuer, value }
@@ -49,9 +54,41 @@ impl TryFrom<Described<'_>> for RevocationTarget {
             "session" => Self::Session(value()?),
             "subject" => Self::Subject(issuer()?, value()?),
             "client" => Self::Client(issuer()?, value()?),
+            "agent" => Self::Agent(AgentId::new(words.value).map_err(|_| refuse())?),
+            "owner" => {
+                let owner = Subject::parse(words.value).map_err(|_| refuse())?;
+                let answers = owner.as_str().starts_with("user:") || owner.as_str().starts_with("group:");
+                if answers { Self::Owner(value()?) } else { return Err(refuse()) }
+            }
+            "server" => Self::Server(ServerId::new(words.value).map_err(|_| refuse())?),
             "everything" => Self::Everything,
             _ => return Err(refuse()),
         })
+    }
+}
+
+impl Revocation {
+    /// As the record tells it when it begins to hold.
+    #[must_use]
+    pub fn noted(&self, epoch: RevocationEpoch) -> RevocationNote<'_> {
+        let words = Described::from(&self.target);
+        RevocationNote {
+            actor: &self.actor,
+            target: words.kind,
+            issuer: Some(words.issuer).filter(|issuer| !issuer.is_empty()),
+            value: Some(words.value).filter(|value| !value.is_empty()),
+            mode: self.mode.as_str(),
+            issued_before: self.mode.issued_before(),
+            lifted: false,
+            note: &self.note,
+            epoch,
+        }
+    }
+
+    /// As the record tells it when somebody lifts it, and why.
+    #[must_use]
+    pub fn noted_lifted<'a>(&'a self, actor: &'a str, note: &'a str, epoch: RevocationEpoch) -> RevocationNote<'a> {
+        RevocationNote { actor, note, lifted: true, ..self.noted(epoch) }
     }
 }
 
@@ -87,6 +124,9 @@ mod tests {
             RevocationTarget::Session("sid".to_owned()),
             RevocationTarget::Subject(corp.clone(), "a/b:c".to_owned()),
             RevocationTarget::Client(corp, "https://app.example/client".to_owned()),
+            RevocationTarget::Agent(AgentId::new("build-bot").unwrap()),
+            RevocationTarget::Owner("group:corp/platform".to_owned()),
+            RevocationTarget::Server(ServerId::new("git").unwrap()),
             RevocationTarget::Everything,
         ] {
             assert_eq!(RevocationTarget::try_from(Described::from(&target)).unwrap(), target);
@@ -95,9 +135,17 @@ mod tests {
 
     #[test]
     fn half_a_description_is_refused() {
-        for (kind, issuer, value) in
-            [("token", "", ""), ("subject", "", "ann"), ("subject", "corp", ""), ("client", "NO", "x"), ("all", "", "")]
-        {
+        for (kind, issuer, value) in [
+            ("token", "", ""),
+            ("subject", "", "ann"),
+            ("subject", "corp", ""),
+            ("client", "NO", "x"),
+            ("agent", "", "NOT AN AGENT"),
+            ("owner", "", "anna"),
+            ("owner", "", "agent:bot"),
+            ("server", "", "not/a/server"),
+            ("all", "", ""),
+        ] {
             assert!(RevocationTarget::try_from(Described { kind, issuer, value }).is_err(), "{kind} {issuer} {value}");
         }
     }

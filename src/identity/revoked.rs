@@ -4,15 +4,15 @@
 //! The check runs on every call, after every cache hit: a snapshot behind one atomic load, no store.
 //! Invariant: [`Revocations::epoch`] rises whenever any answer may have changed.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 
 use super::caller::TokenFacts;
-use crate::ids::{Digest, IssuerAlias, RevocationEpoch};
+use crate::ids::{AgentId, Digest, IssuerAlias, RevocationEpoch, ServerId};
 use crate::outcome::{Failure, Reason, Refusal};
 
 /// What a revocation is about.
@@ -26,12 +26,19 @@ pub enum RevocationTarget {
     Subject(IssuerAlias, String),
     /// One client of an issuer.
     Client(IssuerAlias, String),
+    /// A registered agent, by whichever client it calls and wherever it stands in a chain.
+    Agent(AgentId),
+    /// Every agent and every server that this subject answers for, as files spell it: `user:corp/anna`.
+    Owner(String),
+    /// One server behind the gateway.
+    Server(ServerId),
     /// Everything and everyone.
     Everything,
 }
 
 impl RevocationTarget {
-    /// Whether it names the bearer of that token.
+    /// Whether it names the bearer of that token. Agents, owners and servers are names of the configuration, which
+    /// this room does not ask: [`Barred`] is what is left of it.
     #[must_use]
     pub fn names(&self, token: &TokenFacts) -> bool {
         match self {
@@ -39,8 +46,44 @@ impl RevocationTarget {
             Self::Session(session) => token.session.as_ref() == Some(session),
             Self::Subject(issuer, subject) => token.issuer == *issuer && token.subject.as_ref() == Some(subject),
             Self::Client(issuer, client) => token.issuer == *issuer && token.client.as_ref() == Some(client),
+            Self::Agent(_) | Self::Owner(_) | Self::Server(_) => false,
             Self::Everything => true,
         }
+    }
+
+    /// Whether only what was issued before a moment can be meant: of a server nothing is issued here, and an agent or
+    /// an owner is stopped as such.
+    #[must_use]
+    pub const fn can_sign_out(&self) -> bool {
+        !matches!(self, Self::Agent(_) | Self::Owner(_) | Self::Server(_))
+    }
+}
+
+/// What of a configuration was taken back: names that only the configuration gives a meaning.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Barred {
+    /// Agents that may not act.
+    pub agents: BTreeSet<AgentId>,
+    /// Subjects whose agents and servers are stopped.
+    pub owners: BTreeSet<String>,
+    /// Servers that nobody reaches.
+    pub servers: BTreeSet<ServerId>,
+}
+
+impl Barred {
+    /// What these revocations take back of any configuration.
+    #[must_use]
+    pub fn of(held: &[Held]) -> Self {
+        let mut barred = Self::default();
+        for held in held {
+            match &held.revocation.target {
+                RevocationTarget::Agent(agent) => drop(barred.agents.insert(agent.clone())),
+                RevocationTarget::Owner(owner) => drop(barred.owners.insert(owner.clone())),
+                RevocationTarget::Server(server) => drop(barred.servers.insert(server.clone())),
+                _ => {}
+            }
+        }
+        barred
     }
 }
 
@@ -71,12 +114,24 @@ pub struct Revocation {
     pub at: i64,
 }
 
+/// A revocation that holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// The epoch that added it, or renewed it last: what it is lifted by.
+    pub since: RevocationEpoch,
+    /// What it says.
+    pub revocation: Revocation,
+}
+
 /// What this room needs of the store.
 pub trait RevocationStore: Send + Sync {
     /// Adds one; durable when it returns. Answers the epoch that includes it.
     fn revoke<'a>(&'a self, revocation: &'a Revocation) -> BoxFuture<'a, Result<RevocationEpoch, Failure>>;
-    /// All that hold, and the epoch that they belong to.
-    fn revocations(&self) -> BoxFuture<'_, Result<(RevocationEpoch, Vec<Revocation>), Failure>>;
+    /// Takes back the one that holds since then; durable when it returns. Answers the epoch without it and what it
+    /// said, or nothing where none holds since then: it was lifted already, or renewed meanwhile.
+    fn lift(&self, since: RevocationEpoch) -> BoxFuture<'_, Result<Option<(RevocationEpoch, Revocation)>, Failure>>;
+    /// All that hold, oldest first, and the epoch that they belong to.
+    fn revocations(&self) -> BoxFuture<'_, Result<(RevocationEpoch, Vec<Held>), Failure>>;
     /// The epoch alone, for polling.
     fn revocation_epoch(&self) -> BoxFuture<'_, Result<RevocationEpoch, Failure>>;
 }
@@ -91,6 +146,7 @@ pub struct Revocations {
 #[derive(Debug, Default)]
 struct Snapshot {
     epoch: RevocationEpoch,
+    barred: Arc<Barred>,
     everything: Option<RevocationMode>,
     tokens: HashMap<String, RevocationMode>,
     digests: HashMap<Digest, RevocationMode>,
@@ -108,13 +164,20 @@ impl Revocations {
 
     /// Replaces the snapshot, unless the one there is newer: two revocations at once may read the store in one
     /// order and come here in the other.
-    pub fn replace(&self, epoch: RevocationEpoch, held: Vec<Revocation>) {
-        let mut snapshot = Snapshot { epoch, ..Snapshot::default() };
-        for revocation in held {
-            snapshot.add(revocation);
+    pub fn replace(&self, epoch: RevocationEpoch, held: Vec<Held>) {
+        let barred = Arc::new(Barred::of(&held));
+        let mut snapshot = Snapshot { epoch, barred, ..Snapshot::default() };
+        for held in held {
+            snapshot.add(held.revocation);
         }
         let new = Arc::new(snapshot);
         self.snapshot.rcu(|old| if old.epoch > new.epoch { Arc::clone(old) } else { Arc::clone(&new) });
+    }
+
+    /// What of a configuration was taken back.
+    #[must_use]
+    pub fn barred(&self) -> Arc<Barred> {
+        Arc::clone(&self.snapshot.load().barred)
     }
 
     /// Whether the token's bearer may still act; answers the epoch at which that was so.
@@ -148,6 +211,7 @@ impl Snapshot {
             RevocationTarget::Client(issuer, name) => {
                 tighten(self.clients.entry(issuer).or_default().entry(name), mode);
             }
+            RevocationTarget::Agent(_) | RevocationTarget::Owner(_) | RevocationTarget::Server(_) => {}
             RevocationTarget::Everything => {
                 self.everything = Some(self.everything.map_or(mode, |own| own.tighter(mode)));
             }
@@ -216,13 +280,7 @@ mod tests {
 
     #[test]
     fn an_older_snapshot_never_replaces_a_newer_one() {
-        let everything = Revocation {
-            target: RevocationTarget::Everything,
-            mode: RevocationMode::Block,
-            actor: "host:0".into(),
-            note: String::new(),
-            at: 0,
-        };
+        let everything = held(RevocationTarget::Everything, RevocationMode::Block);
         let revocations = Revocations::default();
         revocations.replace(RevocationEpoch(2), vec![everything]);
         revocations.replace(RevocationEpoch(1), Vec::new());
@@ -230,16 +288,15 @@ mod tests {
         assert_eq!(revocations.epoch(), RevocationEpoch(2));
     }
 
-    fn refused(token: &TokenFacts, held: &[(RevocationTarget, RevocationMode)]) -> bool {
+    fn held(target: RevocationTarget, mode: RevocationMode) -> Held {
+        let revocation = Revocation { target, mode, actor: "host:0".into(), note: String::new(), at: 0 };
+        Held { since: RevocationEpoch(1), revocation }
+    }
+
+    fn refused(token: &TokenFacts, all: &[(RevocationTarget, RevocationMode)]) -> bool {
         let revocations = Revocations::default();
-        let held = held.iter().map(|(target, mode)| Revocation {
-            target: target.clone(),
-            mode: *mode,
-            actor: "host:0".into(),
-            note: String::new(),
-            at: 0,
-        });
-        revocations.replace(RevocationEpoch(1), held.collect());
+        let all = all.iter().map(|(target, mode)| held(target.clone(), *mode));
+        revocations.replace(RevocationEpoch(1), all.collect());
         revocations.check(token).is_err()
     }
 
@@ -262,6 +319,27 @@ mod tests {
             assert_eq!(refused(&token(), &[(target.clone(), RevocationMode::Block)]), expected, "{target:?}");
             assert_eq!(target.names(&token()), expected, "{target:?}");
         }
+    }
+
+    #[test]
+    fn what_only_the_configuration_knows_is_barred_and_no_token_is_named() {
+        let (agent, server) = (AgentId::new("bot").unwrap(), ServerId::new("git").unwrap());
+        let owner = "user:corp/anna".to_owned();
+        let targets = [
+            RevocationTarget::Agent(agent.clone()),
+            RevocationTarget::Owner(owner.clone()),
+            RevocationTarget::Server(server.clone()),
+        ];
+        let revocations = Revocations::default();
+        assert_eq!(*revocations.barred(), Barred::default());
+        revocations.replace(
+            RevocationEpoch(1),
+            targets.iter().map(|target| held(target.clone(), RevocationMode::Block)).collect(),
+        );
+        assert!(revocations.check(&token()).is_ok());
+        assert!(targets.iter().all(|target| !target.names(&token()) && !target.can_sign_out()));
+        let expected = Barred { agents: [agent].into(), owners: [owner].into(), servers: [server].into() };
+        assert_eq!(*revocations.barred(), expected);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::fixture::{Signer, config};
-use super::revoked::{Revocation, RevocationMode, RevocationTarget};
+use super::revoked::{Held, Revocation, RevocationMode, RevocationTarget};
 use super::*;
 use crate::config::ScopeMode;
 use crate::ids::{RevocationEpoch, ServerId};
@@ -308,7 +308,10 @@ async fn a_revocation_holds_for_a_remembered_token_at_once() {
     let token = signer.token(&claims(&idp.url));
     assert_eq!(room.ask(&token).await.unwrap().epoch(), RevocationEpoch(0));
     let alias = IssuerAlias::new("corp").unwrap();
-    let revoke = |target, mode| Revocation { target, mode, actor: "host:0".into(), note: String::new(), at: 0 };
+    let revoke = |target, mode| {
+        let revocation = Revocation { target, mode, actor: "host:0".into(), note: String::new(), at: 0 };
+        Held { since: RevocationEpoch(1), revocation }
+    };
     let digest = Digest::sha256(token.as_bytes()).to_string();
     for (epoch, target) in (1..).zip([
         RevocationTarget::Token("j1".into()),

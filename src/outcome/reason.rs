@@ -88,7 +88,7 @@ reasons! {
     TokenBound = "token_bound", Channel::Unauthorized, "present the token with its proof of possession";
     /// The issuer's keys cannot be had.
     IssuerUnavailable = "issuer_unavailable", Channel::Unavailable, "try again shortly";
-    /// Token, session, subject, client or everything has been revoked.
+    /// Token, session, subject, client, agent, its owner or everything has been revoked.
     Revoked = "revoked", Channel::Unauthorized, "access was taken back; ask an administrator";
     /// Groups are configured but the token does not have all of them.
     GroupsUnavailable = "groups_unavailable", Channel::Forbidden, "have the issuer put all groups into the access token";
@@ -171,6 +171,8 @@ reasons! {
     UpstreamUnreachable = "upstream_unreachable", Channel::ToolResult(-32603), "the server behind this tool is down; try again later";
     /// The upstream did not answer in time.
     UpstreamTimeout = "upstream_timeout", Channel::ToolResult(-32603), "the server behind this tool did not answer in time; it may still act";
+    /// The server was revoked while the call was under way; it may have acted.
+    ServerRevoked = "server_revoked", Channel::ToolResult(-32603), "the server behind this tool was taken back while it worked; ask its owner";
     /// The upstream closed the connection or died mid-call.
     UpstreamClosed = "upstream_closed", Channel::ToolResult(-32603), "the server behind this tool went away; it may have acted";
     /// The upstream answered something that is not MCP.

@@ -151,12 +151,12 @@ pub struct Listing {
 pub struct RevocationNote<'a> {
     /// Who did it: `user:...` or `host:UID`.
     pub actor: &'a str,
-    /// `token`, `session`, `subject`, `client` or `everything`.
+    /// `token`, `session`, `subject`, `client`, `agent`, `owner`, `server` or `everything`.
     pub target: &'a str,
     /// The issuer's alias, for subjects and clients.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub issuer: Option<&'a str>,
-    /// What was named: a `jti` or digest, a `sid`, a `sub`, a client id.
+    /// What was named: a `jti` or digest, a `sid`, a `sub`, a client id, an agent, an owner, a server.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "redact::serialize_option")]
     pub value: Option<&'a str>,
     /// `block` or `sign_out`.
@@ -164,6 +164,9 @@ pub struct RevocationNote<'a> {
     /// For a sign-out: what was issued before this moment, seconds since 1970.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub issued_before: Option<i64>,
+    /// Whether it was lifted: it holds no more from this epoch on.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub lifted: bool,
     /// Why.
     #[serde(skip_serializing_if = "str::is_empty", serialize_with = "redact::serialize")]
     pub note: &'a str,

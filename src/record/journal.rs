@@ -285,6 +285,11 @@ impl Journal {
         &self.0.shared.metrics
     }
 
+    /// Sees to it that what was intended is written.
+    pub(super) async fn write_here(&self) {
+        self.0.shared.write_here().await;
+    }
+
     pub(super) fn intend(&self, intent: &Intent<'_>) -> Result<Settled, Stop> {
         let open = OpenLeg { call: intent.attempt.call, leg: intent.attempt.leg };
         let header = self.header_of("intent", &intent.attempt);
@@ -330,7 +335,9 @@ impl Journal {
             }
         });
         let failed = || Failure::before(Reason::RecordUnavailable, format!("the record of type {kind} is not durable"));
-        if waiting.ok_or_else(failed)?.await { Ok(()) } else { Err(failed()) }
+        let waiting = waiting.ok_or_else(failed)?;
+        self.write_here().await;
+        if waiting.await { Ok(()) } else { Err(failed()) }
     }
 
     fn header(&self, kind: &'static str, of: Option<(CallId, LegId)>) -> Header<'_> {

@@ -3,13 +3,11 @@
 use futures_util::future::BoxFuture;
 use serde_json::json;
 
-use crate::control::{Operations, Readiness, ReadinessCheck};
+use crate::control::{Lifting, Operations, Readiness, ReadinessCheck};
 use crate::gateway::{Gateway, ReloadOrder, ReloadReport, ShadowReport};
-use crate::identity::described::Described;
-use crate::identity::revoked::{Revocation, RevocationStore as _};
+use crate::identity::revoked::{Held, Revocation, RevocationStore as _};
 use crate::ids::RevocationEpoch;
 use crate::outcome::Failure;
-use crate::record::event::RevocationNote;
 use crate::upstream::Health;
 
 impl Operations for Gateway {
@@ -19,24 +17,27 @@ impl Operations for Gateway {
             // In force before it is on the record: a full disk must not keep a door open.
             self.take_revocations().await?;
             self.delegate().drop_for(&revocation.target).await;
-            let words = Described::from(&revocation.target);
-            self.journal()
-                .revoked(&RevocationNote {
-                    actor: &revocation.actor,
-                    target: words.kind,
-                    issuer: (!words.issuer.is_empty()).then_some(words.issuer),
-                    value: (!words.value.is_empty()).then_some(words.value),
-                    mode: revocation.mode.as_str(),
-                    issued_before: revocation.mode.issued_before(),
-                    note: &revocation.note,
-                    epoch,
-                })
-                .await?;
+            self.journal().revoked(&revocation.noted(epoch)).await?;
             Ok(epoch)
         })
     }
 
-    fn revocations(&self) -> BoxFuture<'_, Result<(RevocationEpoch, Vec<Revocation>), Failure>> {
+    fn lift(&self, lifting: Lifting) -> BoxFuture<'_, Result<Option<RevocationEpoch>, Failure>> {
+        Box::pin(async move {
+            let Some((epoch, lifted)) = self.store().lift(lifting.since).await? else { return Ok(None) };
+            // On the record before it is in force, unlike a revocation: nothing is loosened that nobody can read of.
+            let told = self.journal().revoked(&lifted.noted_lifted(&lifting.actor, &lifting.note, epoch)).await;
+            if let Err(failure) = told {
+                self.store().revoke(&lifted).await?;
+                self.take_revocations().await?;
+                return Err(failure);
+            }
+            self.take_revocations().await?;
+            Ok(Some(epoch))
+        })
+    }
+
+    fn revocations(&self) -> BoxFuture<'_, Result<(RevocationEpoch, Vec<Held>), Failure>> {
         self.store().revocations()
     }
 
@@ -46,11 +47,13 @@ impl Operations for Gateway {
 
     fn status(&self) -> BoxFuture<'_, serde_json::Value> {
         let now = self.snapshot();
+        let revoked = now.written.servers.iter().filter(|server| now.config.server(&server.id).is_none());
         let servers: Vec<_> = self
             .upstreams()
             .health()
             .into_iter()
             .map(|(server, health)| json!({ "server": server, "health": health.to_string() }))
+            .chain(revoked.map(|server| json!({ "server": server.id, "health": "revoked" })))
             .collect();
         let status = json!({
             "version": env!("CARGO_PKG_VERSION"),

@@ -17,6 +17,7 @@ use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Row as _, SqlSafeStr as _};
 
+pub use reconcile::ToldChange;
 pub use state::StateDirectory;
 
 use crate::ids::{ReplicaId, RevocationEpoch};
@@ -189,6 +190,7 @@ fn migrations() -> Migrator {
     Migrator::with_migrations(vec![
         migration(1, "revocations", include_str!("migrations/0001_revocations.sql")),
         migration(2, "executables", include_str!("migrations/0002_executables.sql")),
+        migration(3, "revoked names", include_str!("migrations/0003_revoked_names.sql")),
     ])
 }
 

@@ -5,21 +5,35 @@
 
 use std::collections::BTreeMap;
 
-use super::revocation::upsert;
+use super::revocation::{remove, upsert};
 use super::{Store, unavailable};
-use crate::identity::revoked::Revocation;
+use crate::identity::revoked::{Revocation, RevocationMode, RevocationTarget};
 use crate::ids::RevocationEpoch;
 use crate::outcome::Failure;
 
+/// What the journal tells of one epoch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ToldChange {
+    /// It was taken back.
+    Revoked(Revocation),
+    /// Somebody lifted what had been taken back.
+    Lifted(RevocationTarget, RevocationMode),
+}
+
 impl Store {
-    /// Takes these revocations over, each under its epoch, and is at `to` afterwards.
+    /// Takes these changes over in their order, each under its epoch, and is at `to` afterwards.
     ///
     /// # Errors
     /// `store_unavailable`; nothing is changed then.
-    pub async fn catch_up(&self, told: &BTreeMap<u64, Revocation>, to: RevocationEpoch) -> Result<(), Failure> {
+    pub async fn catch_up(&self, told: &BTreeMap<u64, ToldChange>, to: RevocationEpoch) -> Result<(), Failure> {
         let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(unavailable)?;
-        for (epoch, revocation) in told {
-            upsert(&mut transaction, revocation, epoch.cast_signed()).await?;
+        for (epoch, change) in told {
+            match change {
+                ToldChange::Revoked(revocation) => {
+                    upsert(&mut transaction, revocation, epoch.cast_signed()).await?;
+                }
+                ToldChange::Lifted(target, mode) => remove(&mut transaction, target, *mode).await?,
+            }
         }
         // Never back: whoever compares epochs would take old answers for new ones.
         sqlx::query("UPDATE meta SET epoch = max(epoch, ?)")

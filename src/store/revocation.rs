@@ -8,7 +8,7 @@ use sqlx::{Row as _, SqlitePool};
 
 use super::{Store, epoch, unavailable};
 use crate::identity::described::Described;
-use crate::identity::revoked::{Revocation, RevocationMode, RevocationStore, RevocationTarget};
+use crate::identity::revoked::{Held, Revocation, RevocationMode, RevocationStore, RevocationTarget};
 use crate::ids::RevocationEpoch;
 use crate::limit;
 use crate::outcome::{Failure, Reason};
@@ -18,7 +18,11 @@ impl RevocationStore for Store {
         revoke(&self.writer, revocation).boxed()
     }
 
-    fn revocations(&self) -> BoxFuture<'_, Result<(RevocationEpoch, Vec<Revocation>), Failure>> {
+    fn lift(&self, since: RevocationEpoch) -> BoxFuture<'_, Result<Option<(RevocationEpoch, Revocation)>, Failure>> {
+        lift(&self.writer, since).boxed()
+    }
+
+    fn revocations(&self) -> BoxFuture<'_, Result<(RevocationEpoch, Vec<Held>), Failure>> {
         revocations(&self.readers).boxed()
     }
 
@@ -42,6 +46,45 @@ async fn revoke(pool: &SqlitePool, revocation: &Revocation) -> Result<Revocation
     upsert(&mut transaction, revocation, next).await?;
     transaction.commit().await.map_err(unavailable)?;
     Ok(epoch(next))
+}
+
+async fn lift(pool: &SqlitePool, since: RevocationEpoch) -> Result<Option<(RevocationEpoch, Revocation)>, Failure> {
+    let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await.map_err(unavailable)?;
+    let row = sqlx::query(
+        "DELETE FROM revocations WHERE epoch = ?
+         RETURNING kind, issuer, value, mode, issued_before, actor, note, at, epoch",
+    )
+    .bind(since.0.cast_signed())
+    .fetch_optional(&mut *transaction)
+    .await
+    .map_err(unavailable)?;
+    let Some(lifted) = row.as_ref().map(read).transpose()? else { return Ok(None) };
+    // Whoever compares epochs has to see that something changed.
+    let row = sqlx::query("UPDATE meta SET epoch = epoch + 1 RETURNING epoch")
+        .fetch_one(&mut *transaction)
+        .await
+        .map_err(unavailable)?;
+    let next: i64 = row.try_get(0).map_err(unavailable)?;
+    transaction.commit().await.map_err(unavailable)?;
+    Ok(Some((epoch(next), lifted.revocation)))
+}
+
+/// Takes back whatever holds of this target in this mode.
+pub(super) async fn remove(
+    connection: &mut SqliteConnection,
+    target: &RevocationTarget,
+    mode: RevocationMode,
+) -> Result<(), Failure> {
+    let words = Described::from(target);
+    sqlx::query("DELETE FROM revocations WHERE kind = ? AND issuer = ? AND value = ? AND mode = ?")
+        .bind(words.kind)
+        .bind(words.issuer)
+        .bind(words.value)
+        .bind(mode.as_str())
+        .execute(connection)
+        .await
+        .map_err(unavailable)?;
+    Ok(())
 }
 
 /// Writes one revocation; one of the same target and mode is renewed and never takes anything back.
@@ -73,22 +116,23 @@ pub(super) async fn upsert(
     Ok(())
 }
 
-async fn revocations(pool: &SqlitePool) -> Result<(RevocationEpoch, Vec<Revocation>), Failure> {
+async fn revocations(pool: &SqlitePool) -> Result<(RevocationEpoch, Vec<Held>), Failure> {
     // One transaction: the epoch belongs to exactly these rows.
     let mut transaction = pool.begin().await.map_err(unavailable)?;
     let row = sqlx::query("SELECT epoch FROM meta").fetch_one(&mut *transaction).await.map_err(unavailable)?;
     let current = row.try_get::<i64, _>(0).map(epoch).map_err(unavailable)?;
-    let rows =
-        sqlx::query("SELECT kind, issuer, value, mode, issued_before, actor, note, at FROM revocations ORDER BY epoch")
-            .fetch_all(&mut *transaction)
-            .await
-            .map_err(unavailable)?;
+    let rows = sqlx::query(
+        "SELECT kind, issuer, value, mode, issued_before, actor, note, at, epoch FROM revocations ORDER BY epoch",
+    )
+    .fetch_all(&mut *transaction)
+    .await
+    .map_err(unavailable)?;
     let held = rows.iter().map(read).collect::<Result<Vec<_>, _>>()?;
     Ok((current, held))
 }
 
 /// A row that cannot be understood is a revocation that would be lost: that refuses.
-fn read(row: &SqliteRow) -> Result<Revocation, Failure> {
+fn read(row: &SqliteRow) -> Result<Held, Failure> {
     let text = |index: usize| row.try_get::<String, _>(index).map_err(unavailable);
     let (kind, issuer, value, mode) = (text(0)?, text(1)?, text(2)?, text(3)?);
     let issued_before: Option<i64> = row.try_get(4).map_err(unavailable)?;
@@ -99,13 +143,15 @@ fn read(row: &SqliteRow) -> Result<Revocation, Failure> {
         _ => return Err(unavailable(format!("a revocation has the mode `{mode}`"))),
     };
     let target = words.try_into().map_err(unavailable)?;
-    Ok(Revocation { target, mode, actor: text(5)?, note: text(6)?, at: row.try_get(7).map_err(unavailable)? })
+    let at = row.try_get(7).map_err(unavailable)?;
+    let since = row.try_get(8).map(epoch).map_err(unavailable)?;
+    Ok(Held { since, revocation: Revocation { target, mode, actor: text(5)?, note: text(6)?, at } })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::IssuerAlias;
+    use crate::ids::{AgentId, IssuerAlias, ServerId};
     use crate::store::StateDirectory;
 
     fn revocation(target: RevocationTarget, mode: RevocationMode) -> Revocation {
@@ -123,6 +169,9 @@ mod tests {
             revocation(RevocationTarget::Session("sid".to_owned()), RevocationMode::SignOut { issued_before: 5 }),
             revocation(RevocationTarget::Subject(corp.clone(), "a'; DROP".to_owned()), RevocationMode::Block),
             revocation(RevocationTarget::Client(corp, "app".to_owned()), RevocationMode::Block),
+            revocation(RevocationTarget::Agent(AgentId::new("bot").unwrap()), RevocationMode::Block),
+            revocation(RevocationTarget::Owner("user:corp/anna".to_owned()), RevocationMode::Block),
+            revocation(RevocationTarget::Server(ServerId::new("git").unwrap()), RevocationMode::Block),
             revocation(RevocationTarget::Everything, RevocationMode::SignOut { issued_before: 7 }),
         ];
         for (index, revocation) in (1_u64..).zip(&all) {
@@ -131,8 +180,10 @@ mod tests {
         store.close().await;
         let store = Store::open(&state).await.unwrap();
         let (epoch, held) = store.revocations().await.unwrap();
-        assert_eq!(epoch, RevocationEpoch(5));
-        assert_eq!(held, all);
+        assert_eq!(epoch, RevocationEpoch(8));
+        let since = (1..).map(RevocationEpoch);
+        let expected: Vec<Held> = since.zip(all).map(|(since, revocation)| Held { since, revocation }).collect();
+        assert_eq!(held, expected);
     }
 
     #[tokio::test]
@@ -145,7 +196,7 @@ mod tests {
         sqlx::query(
             "WITH RECURSIVE number(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < ?)
              INSERT INTO revocations (kind, issuer, value, mode, issued_before, actor, note, at, epoch)
-             SELECT kind, issuer, value || n, mode, issued_before, actor, note, at, epoch FROM revocations, number",
+             SELECT kind, issuer, value || n, mode, issued_before, actor, note, at, -n FROM revocations, number",
         )
         .bind(limit::REVOCATIONS_MAX - 2)
         .execute(&store.writer)
@@ -170,7 +221,23 @@ mod tests {
         let (epoch, held) = store.revocations().await.unwrap();
         assert_eq!(epoch, RevocationEpoch(2), "each acknowledgement has an epoch of its own");
         assert_eq!(held.len(), 1);
-        assert_eq!(held[0].mode, RevocationMode::SignOut { issued_before: 9 });
+        assert_eq!(held[0].revocation.mode, RevocationMode::SignOut { issued_before: 9 });
+    }
+
+    #[tokio::test]
+    async fn what_was_lifted_is_gone_for_good_and_what_was_renewed_since_is_not_lifted() {
+        let place = tempfile::tempdir().unwrap();
+        let state = StateDirectory::open(&place.path().join("state")).unwrap();
+        let store = Store::open(&state).await.unwrap();
+        let block = revocation(RevocationTarget::Token("jti".to_owned()), RevocationMode::Block);
+        let first = store.revoke(&block).await.unwrap();
+        let renewed = store.revoke(&block).await.unwrap();
+        assert_eq!(store.lift(first).await.unwrap(), None, "it was revoked again since");
+        assert_eq!(store.lift(renewed).await.unwrap(), Some((RevocationEpoch(3), block)));
+        assert_eq!(store.lift(renewed).await.unwrap(), None);
+        store.close().await;
+        let store = Store::open(&state).await.unwrap();
+        assert_eq!(store.revocations().await.unwrap(), (RevocationEpoch(3), Vec::new()));
     }
 
     #[tokio::test]

@@ -21,6 +21,7 @@ mod bridge;
 mod changes;
 #[cfg(target_os = "linux")]
 mod children;
+mod clock;
 mod demo;
 mod doctor;
 mod extension;

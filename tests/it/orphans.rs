@@ -11,13 +11,13 @@ use crate::support::gateway::Setup;
 use crate::support::issuer::Issuer;
 
 /// A server that ignores every signal and the end of its input, and starts descendants of every kind that does the
-/// same. All of them carry a mark on their command line.
+/// same. All of them carry a mark on their command line, and end by themselves should this test be broken.
 const SERVER: &str = r#"
 import json, os, signal, subprocess, sys, time
 
 MARK = sys.argv[1]
-DEAF = "import os, signal, sys, time\nfor number in (1, 2, 3, 10, 12, 13, 14, 15): signal.signal(number, signal.SIG_IGN)\n"
-WAIT = "while True: time.sleep(0.05)\n"
+DEAF = "import os, signal, sys, time\nfor number in (1, 2, 3, 10, 12, 13, 14, 15): signal.signal(number, signal.SIG_IGN)\nend = time.time() + 60\n"
+WAIT = "while time.time() < end: time.sleep(0.05)\n"
 KINDS = {
     "plain": DEAF + WAIT,
     "group": DEAF + "os.setpgid(0, 0)\n" + WAIT,
@@ -25,7 +25,7 @@ KINDS = {
     "daemon": DEAF + "if os.fork(): os._exit(0)\nos.setsid()\nif os.fork(): os._exit(0)\nos.chdir('/')\n" + WAIT,
     "family": DEAF + "os.setsid()\nfor _ in range(3):\n  if os.fork() == 0:\n    os.setsid()\n    if os.fork(): os._exit(0)\n" + WAIT,
     # Never the same process for long: whoever looks for it finds one that has just gone.
-    "hopper": DEAF + "while True:\n  if os.fork(): os._exit(0)\n  os.setsid()\n  time.sleep(0.003)\n",
+    "hopper": DEAF + "while time.time() < end:\n  if os.fork(): os._exit(0)\n  os.setsid()\n  time.sleep(0.003)\n",
 }
 for number in (1, 2, 3, 10, 12, 13, 14, 15):
     signal.signal(number, signal.SIG_IGN)

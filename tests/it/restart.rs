@@ -12,15 +12,17 @@ use serde_json::{Value, json};
 
 use crate::stdio::marked;
 use crate::support::client::Client;
-use crate::support::eventually;
 use crate::support::gateway::Setup;
 use crate::support::issuer::Issuer;
 use crate::support::talkative::{RULES, python};
+use crate::support::{eventually, eventually_within};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/upstream.py");
 const CLIENTS: usize = 8;
 /// Longer than any time-out of these servers: what takes longer hangs.
 const HANGS: Duration = Duration::from_secs(12);
+/// More than the pause before a process is started that ended again and again, and the start of one for each client.
+const PAUSES: Duration = Duration::from_secs(45);
 
 /// A server that can be killed and started again at the same place.
 enum Up {
@@ -167,7 +169,7 @@ async fn an_upstream_that_restarts_under_load_loses_no_call_and_recovers_without
             assert!(known.contains(&reason.as_str()), "{era} {transport}: {ends:?}");
         }
         for client in &clients {
-            eventually("the upstream works again for everybody", async || works(client).await).await;
+            eventually_within(PAUSES, "the upstream works again for everybody", async || works(client).await).await;
         }
         // What was called before and after counts as done as well, so the failures are what must be equal.
         eventually("the end of every call on the record", async || {

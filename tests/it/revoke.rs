@@ -2,9 +2,10 @@
 
 use serde_json::json;
 
+use crate::support::client::modern_request;
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::issuer::Issuer;
-use crate::support::scripted::{Scripted, raw, tool};
+use crate::support::scripted::{Scripted, raw, result, text, tool};
 
 async fn start() -> (Issuer, Scripted, Gateway) {
     let issuer = Issuer::start().await;
@@ -101,6 +102,89 @@ async fn a_call_under_way_ends_when_its_caller_is_revoked() {
         gateway.records("result").iter().any(|record| record.to_string().contains("\"revoked\""))
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_revoked_session_is_refused_and_another_login_of_the_same_person_is_not() {
+    let (issuer, _upstream, gateway) = start().await;
+    let of_session = |session: &str| {
+        let mut claims = issuer.claims("alice", &["developers"], &gateway.resource());
+        claims["sid"] = json!(session);
+        gateway.client(&issuer.sign(&claims))
+    };
+    let (laptop, phone) = (of_session("laptop"), of_session("phone"));
+    assert_eq!(laptop.call_tool("tools__echo", json!({})).await.status, 200);
+    revoke(&gateway, &["session", "laptop"]);
+    assert_eq!(laptop.call_tool("tools__echo", json!({})).await.status, 401);
+    assert_eq!(phone.call_tool("tools__echo", json!({})).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_revoked_agent_and_the_agents_of_a_revoked_owner_act_no_more() {
+    let (issuer, upstream, mut gateway) = start().await;
+    let alice = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
+    assert_eq!(alice.call_tool("tools__echo", json!({})).await.status, 200);
+    let (headers, body) =
+        modern_request("subscriptions/listen", json!({ "notifications": { "toolsListChanged": true } }));
+    let mut stream = alice.stream(&headers, Some(body.to_string())).await;
+    revoke(&gateway, &["agent", "assistant"]);
+    let answer = alice.call_tool("tools__echo", json!({})).await;
+    assert!(answer.status == 401 && answer.text.contains("revoked"), "{}", answer.text);
+    tokio::time::timeout(std::time::Duration::from_secs(1), stream.end()).await.expect("the stream to end");
+    // Also after a restart, which reads the files anew.
+    assert!(gateway.stop().await.success());
+    gateway.launch().await;
+    let again = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
+    assert_eq!(again.call_tool("tools__echo", json!({})).await.status, 401);
+    assert_eq!(upstream.calls().len(), 1);
+
+    let (issuer, _upstream, gateway) = start().await;
+    let alice = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
+    revoke(&gateway, &["owner", "user:test/somebody"]);
+    assert_eq!(alice.call_tool("tools__echo", json!({})).await.status, 200, "nothing is theirs");
+    revoke(&gateway, &["owner", "user:test/owner"]);
+    assert_eq!(alice.call_tool("tools__echo", json!({})).await.status, 401);
+}
+
+#[tokio::test]
+async fn a_revoked_server_is_there_for_nobody_and_the_others_go_on() {
+    let issuer = Issuer::start().await;
+    let silent = |request: &serde_json::Value| {
+        if request["params"]["name"] == "echo" {
+            return result(request, text("done"));
+        }
+        let never = futures_util::stream::pending::<Result<axum::body::Bytes, std::convert::Infallible>>();
+        raw("text/event-stream", axum::body::Body::from_stream(never))
+    };
+    let upstream = Scripted::start(json!([tool("wait"), tool("echo")]), silent).await;
+    let other = Scripted::echo().await;
+    let gateway =
+        Setup::new(&issuer).http_server("tools", &upstream.url, "").http_server("other", &other.url, "").start().await;
+    let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
+    crate::support::eventually("both servers to be listed", async || {
+        let listed = client.modern("tools/list", json!({})).await;
+        listed.text.contains("tools__wait") && listed.text.contains("other__echo")
+    })
+    .await;
+    let waiting = client.clone();
+    let call = tokio::spawn(async move { waiting.call_tool("tools__wait", json!({})).await });
+    crate::support::eventually("the call to arrive", async || upstream.calls().len() == 1).await;
+    revoke(&gateway, &["server", "tools"]);
+    let answer = tokio::time::timeout(std::time::Duration::from_secs(2), call).await.unwrap().unwrap();
+    assert!(answer.status == 200 && answer.text.contains("server_revoked"), "{}", answer.text);
+
+    let listed = client.modern("tools/list", json!({})).await;
+    assert!(!listed.text.contains("tools__") && listed.text.contains("other__echo"), "{}", listed.text);
+    let gone = client.call_tool("tools__echo", json!({})).await;
+    let never = client.call_tool("tools__nothing", json!({})).await;
+    assert_eq!(gone.response()["error"], never.response()["error"]);
+    assert_eq!(upstream.calls().len(), 1, "nothing was sent after the revocation");
+    assert_eq!(client.call_tool("other__echo", json!({})).await.status, 200);
+    // A reload does not bring it back.
+    assert!(gateway.command(&["reload", "--config", "servers.toml"]).status.success());
+    assert_eq!(client.call_tool("tools__echo", json!({})).await.response()["error"], never.response()["error"]);
+    let mistaken = gateway.command(&["revoke", "server", "NOT-A-SERVER", "--config", "servers.toml"]);
+    assert_eq!(mistaken.status.code(), Some(2), "a name that no server can have is a mistake");
 }
 
 /// A tool call on a connection of its own whose answer is never read; its upstream says more and more.

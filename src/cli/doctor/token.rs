@@ -13,7 +13,7 @@ use super::running::Running;
 use crate::cli::check::counted;
 use crate::config::Config;
 use crate::gateway::understand::Understood;
-use crate::identity::revoked::{Revocation, RevocationMode};
+use crate::identity::revoked::{Held, Revocation, RevocationMode};
 use crate::identity::survey::TokenSays;
 use crate::identity::{Caller, Groups, Identity, Presented, Resource, Revocations};
 use crate::ids::ServerId;
@@ -58,7 +58,8 @@ pub fn revocations(running: Option<&Running>) -> Arc<Revocations> {
                 None => RevocationMode::Block,
             };
             let (actor, note) = (held.actor.clone(), held.note.clone());
-            Some(Revocation { target: words.try_into().ok()?, mode, actor, note, at: held.at })
+            let revocation = Revocation { target: words.try_into().ok()?, mode, actor, note, at: held.at };
+            Some(Held { since: held.since, revocation })
         });
         revocations.replace(held.epoch, known.collect());
     }

@@ -11,6 +11,7 @@ pub mod talkative;
 pub mod verbatim;
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 /// A loopback address that is free now and that nobody is given meanwhile: below the ports that systems give to
 /// connections, each with room behind it for what the demo opens beside it.
@@ -30,10 +31,15 @@ pub fn free_address() -> SocketAddr {
 }
 
 /// Waits until something holds; fails with `what` after ten seconds.
-pub async fn eventually<F: std::future::Future<Output = bool>>(what: &str, mut check: impl FnMut() -> F) {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+pub async fn eventually<F: Future<Output = bool>>(what: &str, check: impl FnMut() -> F) {
+    eventually_within(Duration::from_secs(10), what, check).await;
+}
+
+/// Waits until something holds that may take longer than other things; fails with `what` after that.
+pub async fn eventually_within<F: Future<Output = bool>>(limit: Duration, what: &str, mut check: impl FnMut() -> F) {
+    let deadline = std::time::Instant::now() + limit;
     while !check().await {
-        assert!(std::time::Instant::now() < deadline, "{what} did not come true within ten seconds");
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        assert!(std::time::Instant::now() < deadline, "{what} did not come true within {limit:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -1,0 +1,97 @@
+//! What revocations leave of a configuration: agents that may not act, servers that are not there.
+//!
+//! Decides nothing else: the rooms see a configuration and need not know why something is missing from it. Refuses to
+//! know tokens, which `identity` looks at on every call. Invariant: with nothing taken back it is the configuration as
+//! the files say it.
+
+use std::sync::{Arc, PoisonError};
+
+use super::{Gateway, Snapshot};
+use crate::config::{AgentConfig, AgentState, Config};
+use crate::identity::revoked::Barred;
+use crate::ids::ServerId;
+
+impl Snapshot {
+    /// The same with what revocations leave of its configuration.
+    #[must_use]
+    pub fn without(self, barred: &Arc<Barred>) -> Self {
+        Self { config: left(&self.written, barred), barred: Arc::clone(barred), ..self }
+    }
+}
+
+impl Gateway {
+    /// Puts a snapshot in force, or takes from the one in force what was taken back since. Rooms that hold connections
+    /// learn of it first, so that no decision is made for a server that nobody can reach yet; the catalog learns of it
+    /// last, because it fetches under what is in force.
+    ///
+    /// Nothing waits in between, and yet a call may fall into it. It does no harm: `upstream` sends nothing that
+    /// was made for a server of another address or credential, a caller who was verified under other settings
+    /// is compared with the configuration that decides, and an intent is rechecked under what is in force then.
+    pub(super) fn put(&self, read: Option<Snapshot>) {
+        let _one_at_a_time = self.putting.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.snapshot();
+        let mut next = read.unwrap_or_else(|| Snapshot::clone(&now)).without(&self.live.revocations.barred());
+        let config = Arc::clone(&next.config);
+        self.upstreams.reconfigure(&config);
+        next.identity_revision = self.identity.reload(&config);
+        self.live.snapshot.store(Arc::new(next));
+        self.catalog.apply(&config);
+    }
+
+    /// Whether a server was taken back: nothing goes there any more, and what is on its way is stopped.
+    #[must_use]
+    pub fn is_barred(&self, server: &ServerId) -> bool {
+        let now = self.live.snapshot.load();
+        now.config.server(server).is_none() && now.written.server(server).is_some()
+    }
+}
+
+fn left(written: &Arc<Config>, barred: &Barred) -> Arc<Config> {
+    if *barred == Barred::default() {
+        return Arc::clone(written);
+    }
+    let mut config = Config::clone(written);
+    config.servers.retain(|server| !barred.servers.contains(&server.id) && !barred.owners.contains(&server.owner));
+    for (id, agent) in &mut config.agents {
+        if barred.agents.contains(id) || barred.owners.contains(&agent.owner) {
+            *agent = Arc::new(AgentConfig { state: AgentState::Revoked, ..AgentConfig::clone(agent) });
+        }
+    }
+    Arc::new(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::fake::server;
+    use crate::front::fixture::config;
+    use crate::identity::fixture;
+
+    #[test]
+    fn what_is_barred_is_gone_and_the_rest_is_as_it_was_written() {
+        let mut written = config();
+        written.agents = fixture::config().agents;
+        written.servers = ["git", "notes"].map(|id| Arc::new(server(id))).to_vec();
+        let written = Arc::new(written);
+        assert!(Arc::ptr_eq(&left(&written, &Barred::default()), &written));
+
+        let git = written.servers.first().unwrap();
+        let barred = Barred { servers: [git.id.clone()].into(), ..Barred::default() };
+        assert!(left(&written, &barred).server(&git.id).is_none());
+        assert_eq!(left(&written, &barred).servers.len(), written.servers.len() - 1);
+
+        let (id, agent) = written.agents.first_key_value().unwrap();
+        let barred = Barred { agents: [id.clone()].into(), ..Barred::default() };
+        let revoked = |config: &Config| config.agents.values().filter(|a| a.state == AgentState::Revoked).count();
+        assert_eq!(left(&written, &barred).agents[id].state, AgentState::Revoked);
+        assert_eq!(revoked(&left(&written, &barred)), 1);
+
+        let owned = written.agents.values().filter(|other| other.owner == agent.owner).count();
+        let served = written.servers.iter().filter(|server| server.owner == agent.owner).count();
+        let barred = Barred { owners: [agent.owner.clone()].into(), ..Barred::default() };
+        assert_eq!(revoked(&left(&written, &barred)), owned);
+        assert_eq!(left(&written, &barred).servers.len(), written.servers.len() - served);
+        let barred = Barred { owners: [git.owner.clone()].into(), ..Barred::default() };
+        assert!(left(&written, &barred).servers.iter().all(|server| server.owner != git.owner));
+    }
+}
