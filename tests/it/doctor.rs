@@ -176,7 +176,18 @@ async fn it_works_while_no_gateway_runs_and_names_what_is_down() {
     assert!(only(&report, "files", "servers.keyed").contains("install -m 600"), "{report:#}");
     assert!(only(&report, "state", "journal").contains("whole up to record"), "{report:#}");
     assert!(only(&report, "state", "lock").contains("free"), "{report:#}");
-    // Nothing was changed by looking.
+    // Nothing was changed by looking, and nothing is left of what it started.
+    let temporary = gateway.state().parent().unwrap().join("temporary");
+    std::fs::create_dir(&temporary).unwrap();
+    let looked = tokio::process::Command::new(env!("CARGO_BIN_EXE_bailiwick"))
+        .arg("doctor")
+        .current_dir(temporary.parent().unwrap())
+        .env("TMPDIR", &temporary)
+        .output()
+        .await
+        .unwrap();
+    assert_eq!(looked.status.code(), Some(1));
+    assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0);
     gateway.launch().await;
 }
 

@@ -16,6 +16,7 @@ use crate::config::{Config, CredentialConfig, ListAs, ServerConfig, TransportCon
 use crate::delegate::Delegate;
 use crate::identity::{Caller, Identity};
 use crate::ids::AuthorizationContext;
+use crate::limit;
 use crate::outcome::{Failure, Reason, Stop};
 use crate::upstream::{Access, Upstreams, host_facts};
 use crate::wire::mcp::Kind;
@@ -43,7 +44,15 @@ impl Bench {
     pub async fn close(self) {
         self.upstreams.shutdown().await;
         self.stop.cancel();
-        let _was_it_made = std::fs::remove_dir_all(&self.place);
+        drop(self.upstreams);
+        // A start that was under way may make its directory anew, a moment after it was removed.
+        for _ in 0..limit::DOCTOR_CLEAR_TRIES {
+            let _was_it_made = std::fs::remove_dir_all(&self.place);
+            tokio::time::sleep(limit::DOCTOR_CLEAR_PAUSE).await;
+            if !self.place.exists() {
+                return;
+            }
+        }
     }
 
     /// Looks at one server.
