@@ -10,6 +10,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 mod asked;
+mod bound;
 pub mod declared;
 mod extension;
 mod input;
@@ -18,6 +19,7 @@ mod task;
 mod traced;
 
 use asked::Asked;
+pub use bound::home;
 pub use extension::is_routed;
 use input::Asking;
 use retry::Retry;
@@ -30,6 +32,7 @@ use crate::gateway::Gateway;
 use crate::guard;
 use crate::identity::Caller;
 pub use crate::ids::Endpoint;
+use crate::ids::ReplicaId;
 use crate::outcome::{Failure, Outcome, Reason, Refusal, Resume, Stop, reply};
 use crate::record::Entry;
 use crate::telemetry::{Stage, Trace};
@@ -67,6 +70,8 @@ pub struct Request {
     pub headers: Vec<(String, String)>,
     /// The address it came from, behind trusted proxies.
     pub peer: IpAddr,
+    /// The replica that handed it on.
+    pub via: Option<ReplicaId>,
 }
 
 /// One call of an authenticated caller.
@@ -75,7 +80,7 @@ pub async fn call(gateway: &Arc<Gateway>, caller: &Caller, request: Request) -> 
     let decisions = gateway.decisions();
     let telemetry = gateway.telemetry();
     let trace = if telemetry.is_on() { telemetry.begin(traced::context(&request)) } else { Trace::off() };
-    let leg = Leg::new(&request.message.method(), request.client.version);
+    let leg = Leg::new(&request.message.method(), request.client.version).through(request.via);
     let mut trail = Trail { leg, target: None, name: None, trace };
     let gateway = Arc::clone(gateway);
     match open(&gateway, caller, &request, &mut trail).await {

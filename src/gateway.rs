@@ -11,10 +11,13 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+pub mod ask;
 mod barred;
+mod follow;
 mod reload;
 mod shadow;
 mod source;
+mod standing;
 pub mod understand;
 
 pub use crate::call::Endpoint;
@@ -35,10 +38,12 @@ use crate::telemetry::Telemetry;
 use crate::upstream::Upstreams;
 use crate::wire::handle::Sealer;
 use crate::wire::{Askable, Json};
+pub use follow::{follow_store, record_missed};
 pub use reload::{Along, Files, ReloadOrder, ReloadReport, Reloader, watch_files};
 use shadow::Shadow;
 pub use shadow::{Change, ShadowDifference, ShadowReport};
 use source::UpstreamSource;
+pub use standing::{Own, Standing};
 
 /// One configuration with the policy that was built for it.
 #[derive(Debug, Clone)]
@@ -62,6 +67,7 @@ pub struct Snapshot {
 struct Live {
     snapshot: ArcSwap<Snapshot>,
     revocations: Arc<Revocations>,
+    standing: Arc<Standing>,
 }
 
 /// The running gateway.
@@ -74,6 +80,7 @@ pub struct Gateway {
     upstreams: Arc<Upstreams>,
     journal: Journal,
     store: Store,
+    standing: Arc<Standing>,
     pages: Pages,
     sealer: Arc<Sealer>,
     stopping: CancellationToken,
@@ -103,6 +110,8 @@ pub struct Parts {
     pub journal: Journal,
     /// Rows.
     pub store: Store,
+    /// How this replica stands to the store.
+    pub standing: Arc<Standing>,
     /// What handles are sealed with.
     pub sealer: Arc<Sealer>,
     /// Fires when the gateway begins to stop.
@@ -120,7 +129,11 @@ impl Gateway {
     #[must_use]
     pub fn new(parts: Parts) -> Arc<Self> {
         let config = Arc::clone(&parts.snapshot.config);
-        let live = Arc::new(Live { snapshot: ArcSwap::from_pointee(parts.snapshot), revocations: parts.revocations });
+        let live = Arc::new(Live {
+            snapshot: ArcSwap::from_pointee(parts.snapshot),
+            revocations: parts.revocations,
+            standing: Arc::clone(&parts.standing),
+        });
         let source = UpstreamSource {
             live: Arc::clone(&live),
             delegate: Arc::clone(&parts.delegate),
@@ -138,6 +151,7 @@ impl Gateway {
             upstreams: parts.upstreams,
             journal: parts.journal,
             store: parts.store,
+            standing: parts.standing,
             pages: list::pages(),
             sealer: parts.sealer,
             stopping: parts.stopping,
@@ -172,6 +186,11 @@ impl Gateway {
             Endpoint::Merged => Resource::Gateway,
             Endpoint::Server(server) => Resource::Server(server.clone()),
         };
+        // Whoever it is may have been revoked since.
+        if let Err(failure) = self.standing.current() {
+            self.refused_unauthenticated(failure.reason, peer);
+            return Err(failure.into());
+        }
         self.identity
             .authenticate(presented, &resource)
             .await
@@ -191,6 +210,16 @@ impl Gateway {
     pub fn still_trusted(&self, caller: &Caller) -> Result<(), Refusal> {
         self.live.still_trusted(caller)?;
         still_stands(&self.live.snapshot.load().config, caller)
+    }
+
+    /// The same for somebody who hears of things for as long as they listen, which nothing else ends: also whether
+    /// that is still known.
+    ///
+    /// # Errors
+    /// As [`Gateway::still_trusted`], and `store_unavailable`.
+    pub fn still_heard(&self, caller: &Caller) -> Result<(), Stop> {
+        self.standing.current()?;
+        Ok(self.still_trusted(caller)?)
     }
 
     /// Decides a call under the snapshot in force.
@@ -288,7 +317,8 @@ impl Gateway {
     /// Whether calls can be served: somebody can be authenticated, and intents can be written.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        !self.stopping.is_cancelled() && self.journal.is_well() && self.identity.is_ready()
+        let stands = || self.standing.problems().iter().all(|(_, problem)| problem.is_none());
+        !self.stopping.is_cancelled() && self.journal.is_well() && self.identity.is_ready() && stands()
     }
 
     /// Puts the store's revocations in force: the next call is decided by them, open streams are cut.
@@ -327,6 +357,12 @@ impl Gateway {
     #[must_use]
     pub const fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// How this replica stands to the store, and who else has it.
+    #[must_use]
+    pub fn standing(&self) -> &Standing {
+        &self.standing
     }
 
     /// Begins to stop: streams end, sessions are closed, nothing new is taken.
@@ -428,6 +464,8 @@ impl Live {
 
 impl Recheck for Live {
     fn recheck(&self, permit: &Permit, arguments: Option<&Json>) -> Result<(), Refusal> {
+        // Not even an intent is written for somebody who may have been revoked since.
+        self.standing.current().map_err(|failure| Refusal::new(failure.reason).hint(failure.detail))?;
         self.still_trusted(permit.caller())?;
         let now = self.snapshot.load();
         self.still_there(permit, &now)?;

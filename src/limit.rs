@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+mod admin;
 mod bridge;
 mod demo;
 mod doctor;
@@ -13,10 +14,12 @@ mod export;
 mod front;
 mod input;
 mod record;
+mod replicas;
 mod state;
 mod streams;
 mod tasks;
 
+pub use admin::*;
 pub use bridge::*;
 pub use demo::*;
 pub use doctor::*;
@@ -24,6 +27,7 @@ pub use export::*;
 pub use front::*;
 pub use input::*;
 pub use record::*;
+pub use replicas::*;
 pub use state::*;
 pub use streams::*;
 pub use tasks::*;
@@ -399,7 +403,7 @@ pub const WATCH_FILES_DEBOUNCE: Duration = Duration::from_millis(200);
 
 // === control ===
 
-/// A request on the control socket.
+/// A request on the control socket, or on the administrators' listener.
 pub const CONTROL_BODY_BYTES_MAX: usize = 64 * 1024;
 /// An answer of the control socket: metrics of a hundred servers, or every revocation.
 pub const CONTROL_ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;

@@ -60,7 +60,7 @@ pub fn pages() -> Pages {
 /// A bad cursor, a limit, or no upstream that answers.
 pub async fn list(gateway: &Arc<Gateway>, caller: &Caller, request: &Request, kind: Kind) -> Result<Json, Stop> {
     gateway.quotas().request(caller.principal())?;
-    let leg = Leg::new(kind.list_method(), request.client.version);
+    let leg = Leg::new(kind.list_method(), request.client.version).through(request.via);
     let listed = page_of(gateway, caller, request, kind).await;
     let attempt = attempt(caller, &leg, None, None);
     match listed {

@@ -5,6 +5,7 @@
 
 mod operations;
 mod process;
+mod replicas;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,12 +17,12 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Config, Durability, Mistake, Overrides, ReloadMode, keyfile};
-use crate::control::{Control, Operations};
+use crate::config::{Config, Durability, Mistake, Overrides, ReloadMode, TlsConfig, keyfile};
+use crate::control::{Administrators, Control, Operations};
 use crate::delegate::Delegate;
 use crate::export::Exports;
 use crate::front::{self, Certificates, Front};
-use crate::gateway::{Along, Files, Gateway, Parts, Reloader, Snapshot, watch_files};
+use crate::gateway::{Along, Files, Gateway, Own, Parts, Reloader, Snapshot, follow_store, record_missed, watch_files};
 use crate::identity::revoked::RevocationStore as _;
 use crate::identity::{Identity, Revocations};
 use crate::ids::ReplicaId;
@@ -33,6 +34,7 @@ use crate::store::{StateDirectory, Store};
 use crate::telemetry::Telemetry;
 use crate::upstream::{Change, Executable, Upstreams};
 use crate::wire::handle::Sealer;
+use replicas::{Cluster, stand};
 
 /// What is started.
 #[derive(Debug, Clone)]
@@ -60,7 +62,11 @@ pub struct Served {
     pub gateway: Arc<Gateway>,
     /// Where it listens.
     pub address: SocketAddr,
+    /// Where administrators connect.
+    pub admin: Option<SocketAddr>,
     front: tokio::task::JoinHandle<()>,
+    cluster: Option<tokio::task::JoinHandle<()>>,
+    administrators: Option<tokio::task::JoinHandle<()>>,
     opened: Opened,
 }
 
@@ -100,27 +106,63 @@ pub async fn start(options: Options) -> Result<Served, StartError> {
         // Whoever could connect would be that user.
         return Err(trouble("a gateway for the local user alone is never served on an address"));
     }
-    let listener = TcpListener::bind(config.gateway.listen)
-        .await
-        .map_err(|error| trouble(format!("cannot listen on {}: {error}", config.gateway.listen)))?;
-    let address = listener.local_addr().map_err(trouble)?;
-    let certificates = match config.gateway.tls.clone() {
-        Some(files) => Some(Arc::new(Certificates::load(files).map_err(trouble)?)),
+    let Door { listener, address, certificates } =
+        Door::open(config.gateway.listen, config.gateway.tls.as_ref()).await?;
+    let admin = match &config.admin {
+        Some(admin) => Some(Door::open(admin.listen, admin.tls.as_ref()).await?),
+        None => None,
+    };
+    let cluster = match &config.cluster {
+        Some(config) => Some(Cluster::bind(config).await?),
         None => None,
     };
     let along: Vec<Along> = certificates
         .iter()
+        .chain(admin.iter().flat_map(|admin| &admin.certificates))
         .map(Arc::clone)
         .map(|certificates| -> Along { Box::new(move || certificates.reload().map_err(|error| error.to_string())) })
+        .chain(cluster.iter().flat_map(Cluster::along))
         .collect();
     let revision = snapshot.policy.revision();
-    let opened = Box::pin(open(snapshot, Reloader::new(files, along), Lanes::start().map_err(trouble)?)).await?;
+    let advertise = cluster.as_ref().map(|cluster| cluster.advertise.clone());
+    let lanes = Lanes::start().map_err(trouble)?;
+    let opened = Box::pin(open(snapshot, Reloader::new(files, along), lanes, advertise)).await?;
     let gateway = Arc::clone(&opened.gateway);
-    let front = Front::new(Arc::clone(&gateway), Arc::clone(&opened.sealer), opened.replica);
-    let lanes = Arc::clone(&opened.lanes);
-    let front = tokio::spawn(front::serve(front, listener, certificates, lanes, gateway.stopping()));
+    let relay = cluster.as_ref().map(Cluster::relay);
+    let front = Front::with_relay(Arc::clone(&gateway), Arc::clone(&opened.sealer), opened.replica, relay);
+    let lanes = || Arc::clone(&opened.lanes);
+    let cluster = cluster.map(|cluster| cluster.serve(Arc::clone(&front), lanes(), gateway.stopping()));
+    let front = tokio::spawn(front::serve(front, listener, certificates, lanes(), gateway.stopping()));
     tracing::info!(%address, revision = %revision.0.short(), servers = config.servers.len(), "serving");
-    Ok(Served { gateway, address, front, opened })
+    let admin_address = admin.as_ref().map(|admin| admin.address);
+    let administrators = admin.map(|Door { listener, address, certificates }| {
+        tracing::info!(%address, "serving administrators");
+        let administrators = Arc::new(Administrators::new(Arc::clone(&gateway) as _));
+        // On no lane: what administrators do never waits for a call, and no call for them.
+        let lanes = Arc::new(Lanes::none());
+        tokio::spawn(front::serve(administrators, listener, certificates, lanes, gateway.stopping()))
+    });
+    Ok(Served { gateway, address, admin: admin_address, front, cluster, administrators, opened })
+}
+
+/// An address that is listened on, and what is shown there.
+struct Door {
+    listener: TcpListener,
+    address: SocketAddr,
+    certificates: Option<Arc<Certificates>>,
+}
+
+impl Door {
+    async fn open(listen: SocketAddr, tls: Option<&TlsConfig>) -> Result<Self, StartError> {
+        let listener =
+            TcpListener::bind(listen).await.map_err(|error| trouble(format!("cannot listen on {listen}: {error}")))?;
+        let address = listener.local_addr().map_err(trouble)?;
+        let certificates = match tls.cloned() {
+            Some(files) => Some(Arc::new(Certificates::load(files).map_err(trouble)?)),
+            None => None,
+        };
+        Ok(Self { listener, address, certificates })
+    }
 }
 
 /// Starts a gateway that nobody can connect to: its front is called in this process, by the one user that the
@@ -134,7 +176,7 @@ pub async fn start_standalone(options: Options) -> Result<Standalone, StartError
     if snapshot.config.local.is_none() {
         return Err(trouble("a gateway without a listener needs its user"));
     }
-    let opened = Box::pin(open(snapshot, Reloader::new(files, Vec::new()), Lanes::none())).await?;
+    let opened = Box::pin(open(snapshot, Reloader::new(files, Vec::new()), Lanes::none(), None)).await?;
     let gateway = Arc::clone(&opened.gateway);
     let front = Front::new(Arc::clone(&gateway), Arc::clone(&opened.sealer), opened.replica);
     Ok(Standalone { gateway, front, opened })
@@ -157,11 +199,16 @@ fn understood(options: Options) -> Result<(Files, Snapshot), StartError> {
 }
 
 /// Opens the rooms in order; nothing is served yet.
-async fn open(snapshot: Snapshot, reloader: Reloader, lanes: Lanes) -> Result<Opened, StartError> {
+async fn open(
+    snapshot: Snapshot,
+    reloader: Reloader,
+    lanes: Lanes,
+    advertise: Option<String>,
+) -> Result<Opened, StartError> {
     let config = Arc::clone(&snapshot.config);
     let state = StateDirectory::open(&config.gateway.state).map_err(trouble)?;
     let control = Control::bind(state.path()).map_err(trouble)?;
-    let store = Store::open(&state).await.map_err(trouble)?;
+    let store = Store::open(&state, &config.gateway.store).await.map_err(trouble)?;
     let replica = store.replica().await.map_err(trouble)?;
     let sealer = Arc::new(sealer(&config).await?);
     tracing::info!(keys = ?sealer.key_ids(), "handles are sealed with the first key, all are read");
@@ -181,6 +228,10 @@ async fn open(snapshot: Snapshot, reloader: Reloader, lanes: Lanes) -> Result<Op
     })
     .map_err(trouble)?;
     store.check_not_older_than(recovered.epoch).await.map_err(trouble)?;
+    let own = Own { replica, advertise };
+    let served = snapshot.policy.revision();
+    let standing = stand(&store, own, &config, served).await?;
+    let recorded = record_missed(&store, &journal, &standing, recovered.epoch).await.map_err(trouble)?;
     let (epoch, held) = store.revocations().await.map_err(trouble)?;
     let revocations = Arc::new(Revocations::default());
     revocations.replace(epoch, held);
@@ -205,6 +256,7 @@ async fn open(snapshot: Snapshot, reloader: Reloader, lanes: Lanes) -> Result<Op
         upstreams,
         journal,
         store,
+        standing,
         sealer: Arc::clone(&sealer),
         stopping,
         reloader,
@@ -230,6 +282,7 @@ async fn open(snapshot: Snapshot, reloader: Reloader, lanes: Lanes) -> Result<Op
 
     // A mistake in them is logged, and is none of the files that are served.
     let _problem = gateway.read_next().await;
+    tasks.spawn(follow_store(Arc::clone(&gateway), recorded));
     tasks.spawn(follow_upstreams(Arc::clone(&gateway)));
     tasks.spawn(follow_executables(Arc::clone(&gateway)));
     tasks.spawn(housekeeping(Arc::clone(&gateway)));
@@ -258,6 +311,12 @@ impl Served {
         tracing::info!(cause, "stopping");
         self.gateway.begin_to_stop();
         let _ = self.front.await;
+        if let Some(cluster) = self.cluster {
+            let _ = cluster.await;
+        }
+        if let Some(administrators) = self.administrators {
+            let _ = administrators.await;
+        }
         self.opened.close(cause).await;
     }
 }

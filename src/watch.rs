@@ -266,8 +266,8 @@ impl Watch {
     }
 
     fn over(&self) -> Option<Reason> {
-        if let Err(refusal) = self.gateway.still_trusted(&self.caller) {
-            return Some(refusal.reason);
+        if let Err(stop) = self.gateway.still_heard(&self.caller) {
+            return Some(stop.reason());
         }
         let left = Duration::from_secs(u64::try_from(self.caller.token().expires_at).unwrap_or(0));
         (crate::gateway::since_epoch() > left).then_some(Reason::TokenExpired)

@@ -41,6 +41,7 @@ const PACE: &[&str] = &[
     "DEMO_LINE_POLL",
     "LOGS_POLL_INTERVAL",
     "TASK_LIFE_ASKED",
+    "ADMIN_LOG_KEEPALIVE",
     "LOGIN_PAUSE",
     "LOGIN_TURN_POLL",
     "DOCTOR_PROGRESS_AFTER",
@@ -49,6 +50,10 @@ const PACE: &[&str] = &[
     "EXPORT_LOOK_INTERVAL",
     "EXPORT_RETRY_MAX",
     "TRACES_PAUSE",
+    "STORE_LOOK_INTERVAL",
+    "STORE_LISTEN_RETRY",
+    "STORE_LISTEN_LIFE",
+    "RELAY_PING",
 ];
 
 /// The size or the idle time of something that is remembered only to be faster: beyond it the same answer is

@@ -54,11 +54,12 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "front",
         &[
-            "limit", "lanes", "ids", "outcome", "wire", "config", "identity", "upstream", "record", "call", "list",
-            "watch", "gateway",
+            "limit", "lanes", "ids", "outcome", "wire", "config", "egress", "identity", "upstream", "record", "call",
+            "list", "watch", "gateway",
         ],
     ),
-    ("control", &["limit", "ids", "outcome", "wire", "config", "identity", "policy", "record", "gateway"]),
+    // Its listener stands on the front's connections, certificates and `Host` and `Origin`: there is one of each.
+    ("control", &["limit", "ids", "outcome", "wire", "config", "identity", "policy", "record", "gateway", "front"]),
     // Opens the rooms in order, and closes them.
     ("serve", EVERYTHING),
     ("cli", EVERYTHING),

@@ -20,6 +20,7 @@ mod issuer;
 mod load;
 mod parts;
 mod process;
+mod replicas;
 mod upstream;
 mod world;
 
@@ -41,7 +42,10 @@ struct Options {
     keep: bool,
 }
 
-const PARTS: [&str; 8] = ["direct", "calls", "list", "memory", "start", "noisy", "sick", CRASH];
+const PARTS: [&str; 9] = ["direct", "calls", "list", "memory", "start", "noisy", "sick", CRASH, REPLICAS];
+
+/// Only where it is named: it starts a PostgreSQL.
+const REPLICAS: &str = "replicas";
 /// Takes minutes, so it runs only when it is named.
 const CRASH: &str = "crash";
 
@@ -84,6 +88,9 @@ async fn run(options: &Options) -> Result<()> {
     }
     if wanted("sick") {
         parts::sick(&world, options.duration).await?;
+    }
+    if options.parts.iter().any(|part| part == REPLICAS) {
+        replicas::replicas(&world, options.duration).await?;
     }
     if options.parts.iter().any(|part| part == CRASH) {
         crash::crash(&world, options.kills).await?;

@@ -12,7 +12,7 @@ use crate::upstream::ECHO;
 use crate::world::{Gateway, ILLNESSES, META, PEOPLE, Setup, World};
 
 const CONNECTIONS: [usize; 3] = [1, 16, 64];
-const WARM_UP: Duration = Duration::from_millis(500);
+pub const WARM_UP: Duration = Duration::from_millis(500);
 
 /// The upstream by itself: the floor.
 pub async fn direct(world: &World, duration: Duration) -> Result<()> {
@@ -265,7 +265,7 @@ async fn suffering(address: SocketAddr, token: String, tool: String) {
     }
 }
 
-fn through(gateway: &Gateway, connections: usize, duration: Duration, ask: Ask) -> Load {
+pub fn through(gateway: &Gateway, connections: usize, duration: Duration, ask: Ask) -> Load {
     Load {
         address: gateway.address,
         path: "/mcp".to_owned(),
@@ -284,7 +284,7 @@ async fn measured(process: &Process, work: impl Future<Output = Result<Row>>) ->
     Ok((row, process.cpu()?.saturating_sub(start)))
 }
 
-fn heading(title: &str, first: &str) {
+pub fn heading(title: &str, first: &str) {
     println!("\n{title}");
     if !first.is_empty() {
         print!("{first:>12}  ");
@@ -295,7 +295,7 @@ fn heading(title: &str, first: &str) {
     );
 }
 
-fn print_row(label: &str, row: &Row, cpu: Duration) {
+pub fn print_row(label: &str, row: &Row, cpu: Duration) {
     println!(
         "{label:>11}  {:>9.0}  {:>8.3}  {:>8.3}  {:>8.3}  {:>8.1}",
         row.rate(),

@@ -53,11 +53,13 @@ pub struct Setup {
     pub first: Option<SocketAddr>,
     /// Where servers 1, 2 and 3 hang, flood and flap.
     pub sick: Option<SocketAddr>,
+    /// The address of a store that several have in common, and its password.
+    pub store: Option<(String, &'static str)>,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { durability: "fsync", tools: 10, limited: false, mute: None, first: None, sick: None }
+        Self { durability: "fsync", tools: 10, limited: false, mute: None, first: None, sick: None, store: None }
     }
 }
 
@@ -79,12 +81,31 @@ pub struct Gateway {
 const SETTLED: Duration = Duration::from_millis(150);
 
 fn serve(servers: &Path) -> Result<Process> {
+    serve_with(servers, &Setup::default(), &[])
+}
+
+fn serve_with(servers: &Path, setup: &Setup, more: &[&str]) -> Result<Process> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bailiwick"));
+    if let Some((store, password)) = &setup.store {
+        command.env("BENCH_STORE", store).env("BENCH_STORE_PASSWORD", password).env("BENCH_KEY", "5a".repeat(32));
+    }
+    command.args(["serve"]).args(more);
     // Only what goes wrong is logged; a line for each call would be measured too.
-    Process::start(command.args(["serve", "--log", "warn", "--config"]).arg(servers))
+    Process::start(command.args(["--log", "warn", "--config"]).arg(servers))
 }
 
 impl Gateway {
+    /// Another one with the same files, people and store.
+    fn beside(&self, setup: &Setup, number: usize) -> Result<Self> {
+        let address = free_address()?;
+        let (listen, state) = (address.to_string(), self.servers.with_file_name(format!("state-{number}")));
+        let more = ["--listen", &listen, "--state", state.to_str().unwrap_or_default()];
+        let started = Instant::now();
+        let process = serve_with(&self.servers, setup, &more)?;
+        let (tokens, policy, servers) = (Arc::clone(&self.tokens), self.policy.clone(), self.servers.clone());
+        Ok(Self { process, address, tokens, started, policy, servers })
+    }
+
     /// Where its state is.
     pub fn state(&self) -> PathBuf {
         self.servers.with_file_name("state")
@@ -194,9 +215,29 @@ impl World {
         // Files that were written a moment ago are read again later: what is measured is no such start.
         std::thread::sleep(SETTLED);
         let started = Instant::now();
-        let process = serve(&servers)?;
+        let process = serve_with(&servers, setup, &[])?;
         let policy = directory.join("policies/policy.csv");
         Ok(Gateway { process, address, tokens: Arc::new(tokens), started, policy, servers })
+    }
+
+    /// Starts so many gateways with the same files and one store, and waits until each has answered a call.
+    pub async fn replicas(&self, setup: &Setup, count: usize) -> Result<Vec<Gateway>> {
+        let mut all: Vec<Gateway> = Vec::new();
+        for number in 0..count {
+            let mut next = match all.first() {
+                None => self.spawn(setup)?,
+                Some(first) => first.beside(setup, number)?,
+            };
+            let deadline = Instant::now() + Duration::from_secs(20);
+            while !next.call(&format!("s0__{ECHO}"), 0).await.unwrap_or(false) {
+                if Instant::now() > deadline || !next.process.running()? {
+                    return Err("a replica does not answer".into());
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            all.push(next);
+        }
+        Ok(all)
     }
 
     fn servers(&self, setup: &Setup, address: SocketAddr) -> Result<String> {
@@ -206,6 +247,13 @@ impl World {
              [issuers.bench]\nissuer = \"{}\"\nalgorithms = [\"ES256\"]\n\n[issuers.bench.claims]\ngroups = \"groups\"\n",
             setup.durability, self.issuer.url
         );
+        if setup.store.is_some() {
+            let store =
+                "state = \"state\"\nstore = \"env:BENCH_STORE\"\nstore_password = \"env:BENCH_STORE_PASSWORD\"\n";
+            text = text.replacen("state = \"state\"\n", store, 1);
+            let key = |name: &str| format!("{name} = [\"env:BENCH_KEY\"]\n");
+            text.push_str(&format!("\n[keys]\n{}{}{}", key("seal"), key("journal"), key("checkpoint")));
+        }
         if !setup.limited {
             text.push_str(
                 "\n[limits]\nrequests_per_second = 1000000\nrequests_burst = 1000000\n\

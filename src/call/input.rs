@@ -7,6 +7,7 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use super::bound;
 use super::retry::{self, About};
 use crate::config::ServerConfig;
 use crate::delegate::Grant;
@@ -155,6 +156,7 @@ fn question(gateway: &Gateway, grant: &Grant, asking: Asking, result: &Json, res
         target: grant.target(),
         arguments: grant.arguments(),
         round: asking.round + 1,
+        home: bound::here(gateway, server, resume.parked.is_some() || grant.is_following()),
     };
     let state = retry::seal(gateway.sealer(), grant.principal(), &about, keys, (resume.parked, inner), within);
     let state = state.ok_or_else(|| Stop::from(Failure::after(Reason::Internal, "a state cannot be sealed")))?;

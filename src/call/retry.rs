@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalog::Target;
 use crate::gateway::since_epoch;
-use crate::ids::{CallId, Digest, ParkId, PrincipalKey, ServerId};
+use crate::ids::{CallId, Digest, ParkId, PrincipalKey, ReplicaId, ServerId};
 use crate::limit;
 use crate::outcome::{Reason, Refusal};
 use crate::wire::handle::Sealer;
@@ -38,6 +38,9 @@ pub struct State {
     keys: Vec<String>,
     #[serde(rename = "p", default, skip_serializing_if = "Option::is_none")]
     parked: Option<String>,
+    /// The replica where it waits.
+    #[serde(rename = "h", default, skip_serializing_if = "Option::is_none")]
+    home: Option<String>,
     /// The upstream's own state.
     #[serde(rename = "i", default, skip_serializing_if = "Option::is_none")]
     inner: Option<String>,
@@ -50,6 +53,8 @@ pub struct About<'a> {
     pub target: &'a Target,
     pub arguments: Option<&'a Json>,
     pub round: u32,
+    /// The replica that alone can go on with it.
+    pub home: Option<ReplicaId>,
 }
 
 /// A retry: its state was ours and is still good.
@@ -77,6 +82,14 @@ impl Retry {
             return Err(Refusal::new(Reason::InputExpired));
         }
         Ok(Some(Self { state, call, parked }))
+    }
+
+    /// The replica that alone can go on with a call, as its state says.
+    #[must_use]
+    pub fn home(handle: &str, sealer: &Sealer, principal: PrincipalKey) -> Option<ReplicaId> {
+        let content = sealer.open_within(PURPOSE, principal, handle, limit::INPUT_HANDLE_BYTES_MAX)?;
+        let state: State = serde_json::from_slice(&content).ok()?;
+        state.home?.parse().ok()
     }
 
     /// Whether this is the retry of the very request that was asked about.
@@ -171,6 +184,7 @@ pub fn seal(
         round: about.round,
         keys,
         parked: parked.map(|id| id.to_string()),
+        home: about.home.map(|replica| replica.to_string()),
         inner,
     };
     sealer.seal(PURPOSE, principal, &serde_json::to_vec(&state).ok()?).ok()
@@ -239,6 +253,7 @@ mod tests {
             until,
             round: 1,
             keys: vec!["name".to_owned(), "a\"b".to_owned()],
+            home: None,
             parked: None,
             inner: Some("theirs".to_owned()),
         };

@@ -3,16 +3,31 @@
 //! Decides nothing: the policy answers, `ask/answer.rs` words it.
 
 use clap::Args;
+use http::Method;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
 
 use super::Ending;
-use super::files::Files;
+use super::door::Elsewhere;
+use super::files::{Files, Understood};
 use super::output::{Output, trouble};
-use super::who::{Who, subject};
+use super::who::Who;
+use crate::gateway::ask::{self, Question, WhatCanAnswer, WhoCanAnswer, subject};
 use crate::ids::{Action, Subject};
-use crate::policy::Arguments;
+use crate::policy::Explanation;
 
 mod answer;
+
+/// Whom to ask about the policy.
+#[derive(Debug, Clone, Args)]
+pub struct Place {
+    #[command(flatten)]
+    elsewhere: Elsewhere,
+    /// The files to ask
+    #[command(flatten)]
+    files: Files,
+}
 
 const EXPLAIN_EXAMPLES: &str = "\
 Examples:
@@ -25,8 +40,8 @@ Ends with 0 when it would be allowed, with 1 when it would be refused.";
 
 /// Say whether a call would be allowed, by which rule, and what is missing
 ///
-/// Asks the files and not a running gateway; nothing is called and nothing is recorded. A person and their
-/// assistant must both be allowed, so the answer has a part for each.
+/// Asks the files, or with --admin the policy that a gateway runs; nothing is called. A person and their assistant
+/// must both be allowed, so the answer has a part for each.
 #[derive(Debug, Args)]
 #[command(after_help = EXPLAIN_EXAMPLES)]
 pub struct ExplainArguments {
@@ -34,7 +49,7 @@ pub struct ExplainArguments {
     #[arg(value_name = "SERVER/TOOL", value_parser = object)]
     pub object: Object,
     /// What would be done to it
-    #[arg(long, default_value = "call", value_parser = action)]
+    #[arg(long, default_value = "call", value_parser = ask::action)]
     pub action: Action,
     /// Who would do it
     #[command(flatten)]
@@ -45,9 +60,9 @@ pub struct ExplainArguments {
     /// The moment of the call, instead of now
     #[arg(long, value_name = "TIME", value_parser = timestamp)]
     pub at: Option<jiff::Timestamp>,
-    /// The files to ask
+    /// Whom to ask
     #[command(flatten)]
-    pub files: Files,
+    pub place: Place,
 }
 
 const WHO_CAN_EXAMPLES: &str = "\
@@ -65,11 +80,11 @@ pub struct WhoCanArguments {
     #[arg(value_name = "SERVER/TOOL", value_parser = object)]
     pub object: Object,
     /// What would be done to it
-    #[arg(long, default_value = "call", value_parser = action)]
+    #[arg(long, default_value = "call", value_parser = ask::action)]
     pub action: Action,
-    /// The files to ask
+    /// Whom to ask
     #[command(flatten)]
-    pub files: Files,
+    pub place: Place,
 }
 
 const WHAT_CAN_EXAMPLES: &str = "\
@@ -87,9 +102,9 @@ pub struct WhatCanArguments {
     /// Who: user:ISSUER/SUB, group:ISSUER/NAME, agent:ID or anyone
     #[arg(value_name = "SUBJECT", value_parser = subject)]
     pub subject: Subject,
-    /// The files to ask
+    /// Whom to ask
     #[command(flatten)]
-    pub files: Files,
+    pub place: Place,
 }
 
 const TOOLS_EXAMPLES: &str = "\
@@ -116,65 +131,90 @@ pub struct ToolsArguments {
 }
 
 /// Explains, and says how it ended.
-#[must_use]
-pub fn explain(arguments: &ExplainArguments, output: Output) -> Ending {
-    let Some(understood) = arguments.files.or_complain() else { return Ending::Trouble };
-    let Object { server, name } = &arguments.object;
-    let asked = arguments.who.persona(understood.config()).and_then(|persona| {
-        let ask = understood.policy.ask_about(server, name, &arguments.action)?;
-        let given = arguments.arguments.as_deref().map_or(Arguments::None, Arguments::Json);
-        let at = arguments.at.unwrap_or_else(jiff::Timestamp::now);
-        Ok(understood.policy.explain(&persona, &ask, given, at))
-    });
-    match asked {
+pub async fn explain(arguments: &ExplainArguments, output: Output) -> Ending {
+    let question = match arguments.question() {
+        Ok(question) => question,
         Err(message) => {
             trouble(message);
-            Ending::Trouble
+            return Ending::Trouble;
         }
-        Ok(explanation) => {
-            output.result(&explanation, answer::explanation(&explanation));
-            if explanation.allowed { Ending::Done } else { Ending::Refused }
-        }
-    }
+    };
+    let files =
+        |understood: &Understood| question.answer(understood.config(), &understood.policy, jiff::Timestamp::now());
+    let Place { elsewhere, files: place } = &arguments.place;
+    let asked = asked(elsewhere, place, Method::POST, "/explain", Some(&question), files).await;
+    let Some::<Explanation>(explanation) = asked else { return Ending::Trouble };
+    output.result(&explanation, answer::explanation(&explanation));
+    if explanation.allowed { Ending::Done } else { Ending::Refused }
 }
 
 /// Says who may do something.
-#[must_use]
-pub fn who_can(arguments: &WhoCanArguments, output: Output) -> Ending {
-    let Some(understood) = arguments.files.or_complain() else { return Ending::Trouble };
+pub async fn who_can(arguments: &WhoCanArguments, output: Output) -> Ending {
     let Object { server, name } = &arguments.object;
-    match understood.policy.ask_about(server, name, &arguments.action) {
-        Err(message) => {
-            trouble(message);
-            Ending::Trouble
-        }
-        Ok(ask) => {
-            let found = understood.policy.who_can(&ask);
-            output.result(&found, answer::who_can(&ask, &found));
-            Ending::Done
-        }
-    }
-}
-
-/// A rule as programs read it.
-#[derive(Debug, Serialize)]
-struct ToldRule<'a> {
-    place: &'a str,
-    effect: &'a str,
-    sentence: String,
+    let (object, action) = (format!("{server}/{name}"), arguments.action.to_string());
+    let path = with_query("/who-can", &[("object", &object), ("action", &action)]);
+    let files = |understood: &Understood| ask::who_can(&understood.policy, &object, &action);
+    let Place { elsewhere, files: place } = &arguments.place;
+    let asked = asked(elsewhere, place, Method::GET, &path, None::<&()>, files).await;
+    let Some::<WhoCanAnswer>(found) = asked else { return Ending::Trouble };
+    output.result(&found.who, answer::who_can(&found));
+    Ending::Done
 }
 
 /// Says what somebody may do.
-#[must_use]
-pub fn what_can(arguments: &WhatCanArguments, output: Output) -> Ending {
-    let Some(understood) = arguments.files.or_complain() else { return Ending::Trouble };
-    let rules = understood.policy.what_can(&arguments.subject);
-    let mut told = Vec::with_capacity(rules.len());
-    for rule in &rules {
-        told.push(ToldRule { place: rule.place(), effect: rule.effect().as_str(), sentence: rule.sentence() });
-    }
-    output.result(&told, answer::what_can(arguments.subject.as_str(), &rules));
+pub async fn what_can(arguments: &WhatCanArguments, output: Output) -> Ending {
+    let path = with_query("/what-can", &[("subject", arguments.subject.as_str())]);
+    let files = |understood: &Understood| Ok(ask::what_can(&understood.policy, &arguments.subject));
+    let Place { elsewhere, files: place } = &arguments.place;
+    let asked = asked(elsewhere, place, Method::GET, &path, None::<&()>, files).await;
+    let Some::<WhatCanAnswer>(found) = asked else { return Ending::Trouble };
+    output.result(&found.rules, answer::what_can(&found));
     Ending::Done
+}
+
+/// Asks the gateway elsewhere, where one is named, or else the files; what is in the way is printed.
+async fn asked<B: Serialize, T: DeserializeOwned>(
+    elsewhere: &Elsewhere,
+    place: &Files,
+    method: Method,
+    path: &str,
+    body: Option<&B>,
+    files: impl FnOnce(&Understood) -> Result<T, String>,
+) -> Option<T> {
+    let answered = match elsewhere.remote() {
+        Ok(None) => files(&place.or_complain()?),
+        Ok(Some(remote)) => {
+            let answer = remote.ask(method, path, body).await.and_then(|answer| answer.read());
+            answer.map_err(|error| error.to_string())
+        }
+        Err(error) => Err(error.to_string()),
+    };
+    answered.map_err(trouble).ok()
+}
+
+/// The path with these parameters.
+fn with_query(path: &str, parameters: &[(&str, &str)]) -> String {
+    let query = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(parameters).finish();
+    format!("{path}?{query}")
+}
+
+impl ExplainArguments {
+    fn question(&self) -> Result<Question, String> {
+        let Object { server, name } = &self.object;
+        let given = self.arguments.clone().map(RawValue::from_string).transpose();
+        let meant = self.who.meant();
+        Ok(Question {
+            object: format!("{server}/{name}"),
+            action: self.action.to_string(),
+            arguments: given.map_err(|error| format!("the arguments are no JSON: {error}"))?,
+            at: self.at,
+            subject: meant.subject.map(|subject| subject.to_string()),
+            groups: meant.groups.iter().map(ToString::to_string).collect(),
+            agent: meant.agent,
+            scopes: meant.scopes,
+            client_proof: meant.client_proof.map(|proof| proof.as_str().to_owned()),
+        })
+    }
 }
 
 /// An object as rules write it, split once: what follows the first slash is the name, slashes and all.
@@ -187,16 +227,8 @@ pub struct Object {
 }
 
 fn object(text: &str) -> Result<Object, String> {
-    let (server, name) = text.split_once('/').ok_or("write SERVER/TOOL, such as notes/add_note")?;
-    if server.is_empty() || name.is_empty() {
-        return Err("write SERVER/TOOL, such as notes/add_note".to_owned());
-    }
+    let (server, name) = ask::object(text)?;
     Ok(Object { server: server.to_owned(), name: name.to_owned() })
-}
-
-fn action(text: &str) -> Result<Action, String> {
-    let known = "call, read, get, complete, subscribe, elicit, sample, roots, admin or method:NAME";
-    Action::parse(text).ok_or_else(|| format!("use {known}"))
 }
 
 fn json_object(text: &str) -> Result<String, String> {

@@ -19,6 +19,7 @@ use super::output::{GOOD, Output, WARNING, trouble};
 use super::state::State;
 use crate::config::replace::replace;
 use crate::limit;
+use crate::store::state::is_elsewhere;
 use crate::store::{StateDirectory, look};
 
 const EXAMPLES: &str = "\
@@ -94,12 +95,20 @@ pub async fn run(arguments: &StateArguments, output: Output) -> Ending {
         match &arguments.what {
             What::Backup { directory } => {
                 let note = backup(&state, directory).await?;
-                let text = format!(
+                let mut text = format!(
                     "{GOOD}backed up{GOOD:#} {} files into {}, at epoch {}\n",
                     note.files,
                     directory.display(),
                     note.epoch
                 );
+                if is_elsewhere(directory) {
+                    text = format!(
+                        "{GOOD}backed up{GOOD:#} {} files into {}; {WARNING}the store is on PostgreSQL and not among \
+                         them{WARNING:#}\n",
+                        note.files,
+                        directory.display()
+                    );
+                }
                 output.result(&note, text);
             }
             What::Restore { directory, force } => {
@@ -151,9 +160,20 @@ async fn backup(state: &Path, to: &Path) -> Result<Note, String> {
         copy_tree(state, to, limit::BACKUP_DEPTH_MAX, &mut |path| is_segment(path) == segments, &mut files)?;
     }
     let problem = |error: crate::store::StoreError| error.to_string();
-    look::copy(state, &to.join("store.sqlite")).await.map_err(problem)?;
-    let epoch = look::look(to).await.map_err(problem)?.epoch.0;
-    let note = Note { version: env!("CARGO_PKG_VERSION").to_owned(), at: Timestamp::now(), epoch, files: files + 1 };
+    // A store that replicas have in common is not this directory's to copy; whoever backs it up is told.
+    let elsewhere = is_elsewhere(state);
+    let epoch = if elsewhere {
+        0
+    } else {
+        look::copy(state, &to.join("store.sqlite")).await.map_err(problem)?;
+        look::look(to).await.map_err(problem)?.epoch.0
+    };
+    let note = Note {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        at: Timestamp::now(),
+        epoch,
+        files: files + usize::from(!elsewhere),
+    };
     let text = serde_json::to_string(&note).map_err(|error| error.to_string())?;
     replace(&to.join(NOTE), text.as_bytes(), 0o600).map_err(|error| format!("{}: {error}", to.display()))?;
     Ok(note)
@@ -178,10 +198,13 @@ async fn restore(state: &Path, from: &Path, force: bool) -> Result<Restored, Str
     make(&fresh)?;
     let mut files = 0;
     copy_tree(from, &fresh, limit::BACKUP_DEPTH_MAX, &mut |_| true, &mut files)?;
-    look::copy(from, &fresh.join("store.sqlite")).await.map_err(|error| error.to_string())?;
-    if files + 1 != note.files {
+    if !is_elsewhere(from) {
+        look::copy(from, &fresh.join("store.sqlite")).await.map_err(|error| error.to_string())?;
+        files += 1;
+    }
+    if files != note.files {
         let _ = std::fs::remove_dir_all(&fresh);
-        return Err(format!("{} has {} files, and {NOTE} says {}", from.display(), files + 1, note.files));
+        return Err(format!("{} has {} files, and {NOTE} says {}", from.display(), files, note.files));
     }
     let moved = |error: io::Error| format!("{}: {error}", state.display());
     let aside = beside(state, "before-restore")?;

@@ -29,12 +29,14 @@ Examples:
   bailiwick login --url https://mcp.example.com/mcp
   bailiwick login --url https://mcp.example.com/mcp --device
   bailiwick login --url https://mcp.example.com/mcp --client-id bailiwick-bridge
+  bailiwick login --admin https://mcp.example.com/admin --client-id bailiwick-admin
 
 The token is kept below ~/.local/state/bailiwick, readable by you alone; `stdio` and `call` use and renew it.";
 
 const LOGOUT_EXAMPLES: &str = "\
 Examples:
   bailiwick logout --url https://mcp.example.com/mcp
+  bailiwick logout --admin https://mcp.example.com/admin
 
 Gives the token back to the issuer, if that takes it, and removes it here.";
 
@@ -45,9 +47,9 @@ Gives the token back to the issuer, if that takes it, and removes it here.";
 #[derive(Debug, Args)]
 #[command(after_help = LOGIN_EXAMPLES)]
 pub struct LoginArguments {
-    /// The gateway's MCP endpoint
-    #[arg(long)]
-    pub url: Url,
+    /// What the login is for
+    #[command(flatten)]
+    pub resource: Resource,
     /// How to log in
     #[command(flatten)]
     pub options: LoginOptions,
@@ -57,9 +59,27 @@ pub struct LoginArguments {
 #[derive(Debug, Args)]
 #[command(after_help = LOGOUT_EXAMPLES)]
 pub struct LogoutArguments {
+    /// What the login is for
+    #[command(flatten)]
+    pub resource: Resource,
+}
+
+/// What a login is for.
+#[derive(Debug, Clone, Args)]
+#[group(required = true, multiple = false)]
+pub struct Resource {
     /// The gateway's MCP endpoint
     #[arg(long)]
-    pub url: Url,
+    pub url: Option<Url>,
+    /// The gateway's administrators' listener, for commands that operate it
+    #[arg(long, value_name = "URL")]
+    pub admin: Option<Url>,
+}
+
+impl Resource {
+    fn url(&self) -> Result<&Url, String> {
+        self.url.as_ref().or(self.admin.as_ref()).ok_or_else(|| "write --url or --admin".to_owned())
+    }
 }
 
 /// How to log in.
@@ -74,6 +94,9 @@ pub struct LoginOptions {
     /// Ask for these scopes, instead of those that the gateway names
     #[arg(long, value_name = "SCOPES")]
     pub scope: Option<String>,
+    /// Log in like this: an authentication context that the issuer knows (acr_values)
+    #[arg(long, value_name = "VALUES")]
+    pub acr: Option<String>,
     /// Log in on another device, by a code, where there is no browser
     #[arg(long)]
     pub device: bool,
@@ -115,9 +138,13 @@ pub async fn login(arguments: &LoginArguments, output: Output) -> Ending {
 }
 
 async fn logged_in(arguments: &LoginArguments, output: Output) -> Result<(), String> {
-    check(&arguments.url)?;
-    let kept = Login::new(&arguments.url, arguments.options.clone(), Asking::Allowed)?.anew().await?;
-    let file = Place::of(&arguments.url)?.file().display().to_string();
+    let url = arguments.resource.url()?;
+    check(url)?;
+    let login = Login::new(url, arguments.options.clone(), Asking::Allowed)?;
+    // What administrators give back needs a login of now, not a session that the browser still has.
+    let kept =
+        login.anew(&if arguments.resource.admin.is_some() { Challenge::fresh() } else { Challenge::default() }).await?;
+    let file = Place::of(url)?.file().display().to_string();
     let answer = LoggedIn {
         gateway: &kept.gateway,
         issuer: &kept.issuer,
@@ -149,7 +176,8 @@ pub async fn logout(arguments: &LogoutArguments, output: Output) -> Ending {
 }
 
 async fn logged_out(arguments: &LogoutArguments, output: Output) -> Result<(), String> {
-    let place = Place::of(&arguments.url)?;
+    let url = arguments.resource.url()?;
+    let place = Place::of(url)?;
     let turn = place.turn().await?;
     // What cannot be read can be removed all the same.
     let kept = place.read();
@@ -158,7 +186,7 @@ async fn logged_out(arguments: &LogoutArguments, output: Output) -> Result<(), S
         _ => false,
     };
     let was_logged_in = place.remove(&turn)?;
-    let gateway = arguments.url.as_str();
+    let gateway = url.as_str();
     let text = match (was_logged_in, given_back) {
         (false, _) => format!("there is no login to {gateway}\n"),
         (true, true) => format!("logged out of {gateway}; the issuer took its token back\n"),

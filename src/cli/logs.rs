@@ -10,20 +10,23 @@ use std::path::Path;
 use clap::Args;
 
 use super::Ending;
+use super::door::Elsewhere;
 use super::output::{Output, trouble};
 use super::state::State;
 use crate::limit;
+use crate::record::filter::Filter;
+use crate::record::join::Joiner;
 use crate::record::journal;
-use crate::record::read::{Reader, segments};
+use crate::record::read::Reader;
+use crate::record::tail;
 
-mod join;
+mod elsewhere;
 mod line;
 mod select;
 mod show;
 #[cfg(test)]
 mod tests;
 
-use join::{Joiner, Seen};
 use line::Look;
 use select::Select;
 
@@ -34,6 +37,7 @@ Examples:
   bailiwick logs --since 10m --server git   what happened to one server in the last ten minutes
   bailiwick logs -n 100 --json              the last 100 records as they are in the journal
   bailiwick logs show 9K2M4XQZ              everything about one call, by the id at the end of its line
+  bailiwick logs -f --admin https://mcp.example.com/admin    of a gateway elsewhere
 
 Bytes, digests and rules are in `logs show`; the files are in the state directory, under journal/.";
 
@@ -61,6 +65,8 @@ pub struct LogsArguments {
     #[arg(long)]
     no_color: bool,
     #[command(flatten)]
+    elsewhere: Elsewhere,
+    #[command(flatten)]
     state: State,
 }
 
@@ -74,7 +80,11 @@ enum LogsCommand {
 pub async fn run(arguments: &LogsArguments, output: Output, out: &mut impl Write) -> Ending {
     let printed = match &arguments.command {
         Some(LogsCommand::Show(show)) => show::run(show, output, out),
-        None => follow(arguments, output, out).await,
+        None => match arguments.elsewhere.remote() {
+            Ok(None) => follow(arguments, output, out).await,
+            Ok(Some(remote)) => elsewhere::run(&remote, arguments, output, out).await,
+            Err(error) => Err(io::Error::other(error)),
+        },
     };
     match printed {
         Ok(ending) => ending,
@@ -90,19 +100,14 @@ pub async fn run(arguments: &LogsArguments, output: Output, out: &mut impl Write
 async fn follow(arguments: &LogsArguments, output: Output, out: &mut impl Write) -> io::Result<Ending> {
     let state = arguments.state.directory().map_err(io::Error::other)?;
     let directory = journal::directory(&state);
-    let look = Look {
-        json: output.json,
-        wide: arguments.wide,
-        color: !arguments.no_color,
-        zone: jiff::tz::TimeZone::system(),
-    };
+    let look = arguments.look(output);
     let select = arguments.select.at(jiff::Timestamp::now());
     let (start, count) = begin(&directory, &select, arguments)?;
     if start == 0 && !arguments.follow {
         trouble(format_args!("there is no journal in {} yet; has a gateway run there?", directory.display()));
         return Ok(Ending::Trouble);
     }
-    let mut joiner = Joiner::default();
+    let mut joiner = Joiner::new(limit::LOGS_OPEN_CALLS_MAX);
     let mut reader = Reader::new(&directory, start);
     let mut last = VecDeque::new();
     collect(&mut reader, &mut joiner, &select, &look, count, &mut last)?;
@@ -132,11 +137,17 @@ async fn follow(arguments: &LogsArguments, output: Output, out: &mut impl Write)
     }
 }
 
+impl LogsArguments {
+    fn look(&self, output: Output) -> Look {
+        Look { json: output.json, wide: self.wide, color: !self.no_color, zone: jiff::tz::TimeZone::system() }
+    }
+}
+
 /// Everything that is there now, as far as it is selected; keeps the last `count`.
 fn collect(
     reader: &mut Reader,
     joiner: &mut Joiner,
-    select: &select::Selection<'_>,
+    select: &Filter,
     look: &Look,
     count: usize,
     last: &mut VecDeque<String>,
@@ -159,35 +170,17 @@ fn collect(
 }
 
 /// The segment to begin with, and how many events to print first.
-fn begin(directory: &Path, select: &select::Selection<'_>, arguments: &LogsArguments) -> io::Result<(u64, usize)> {
-    let all = segments(directory)?;
-    let count = match (arguments.lines, select.since) {
+fn begin(directory: &Path, select: &Filter, arguments: &LogsArguments) -> io::Result<(u64, usize)> {
+    let count = first_lines(select, arguments);
+    Ok((tail::start(directory, select, count, limit::LOGS_OPEN_CALLS_MAX)?, count))
+}
+
+/// How many events to print first.
+fn first_lines(select: &Filter, arguments: &LogsArguments) -> usize {
+    match (arguments.lines, select.since) {
         (Some(count), _) => count,
         (None, Some(_)) => usize::MAX,
         (None, None) if arguments.follow => 10,
         (None, None) => 20,
-    };
-    // Backwards until there is enough, and one more for the intents of the first results.
-    let mut found = 0;
-    let mut start = all.len();
-    while start > 0 && found < count {
-        start -= 1;
-        let Some(&first) = all.get(start) else { break };
-        let lines = Reader::new(directory, first).segment()?;
-        let mut joiner = Joiner::default();
-        let mut seen = lines.lines().filter_map(|line| joiner.see(line)).peekable();
-        let old = select.since.is_some_and(|since| seen.peek().is_some_and(|seen| seen.record.at < since));
-        found += seen.filter(|seen| seen.ends_something() && select.matches(seen)).count();
-        if old {
-            break;
-        }
-    }
-    Ok((all.get(start.saturating_sub(1)).copied().unwrap_or_default(), count))
-}
-
-impl Seen<'_> {
-    /// Whether it makes a line of its own.
-    fn ends_something(&self) -> bool {
-        self.record.kind != "intent"
     }
 }

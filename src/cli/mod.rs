@@ -17,9 +17,11 @@ pub mod completions;
 pub mod connect;
 pub mod demo;
 pub mod doctor;
+pub mod door;
 pub mod files;
 pub mod init;
 pub mod keys;
+pub mod lift;
 pub mod login;
 pub mod logs;
 pub mod man;
@@ -28,6 +30,7 @@ pub mod revoke;
 pub mod serve;
 pub mod shadow;
 pub mod state;
+pub mod status;
 pub mod stdio;
 pub mod store;
 pub mod tools;
@@ -90,7 +93,10 @@ enum Command {
     Token(use_it::TokenArguments),
     Logs(logs::LogsArguments),
     Audit(audit::AuditArguments),
+    Status(status::StatusArguments),
     Revoke(revoke::RevokeArguments),
+    Revocations(lift::RevocationsArguments),
+    Lift(lift::LiftArguments),
     Keys(keys::KeysArguments),
     State(backup::StateArguments),
     Store(store::StoreArguments),
@@ -145,6 +151,9 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Revoke(arguments) => {
             in_runtime(async { revoke::run(&arguments, output, &mut anstream::stdout()).await })
         }
+        Command::Status(arguments) => in_runtime(status::run(&arguments, output)),
+        Command::Revocations(arguments) => in_runtime(lift::revocations(&arguments, output)),
+        Command::Lift(arguments) => in_runtime(lift::lift(&arguments, output)),
         Command::Keys(arguments) => in_runtime(keys::run(&arguments, output)),
         Command::State(arguments) => in_runtime(backup::run(&arguments, output)),
         Command::Store(arguments) => in_runtime(store::run(&arguments, output)),
@@ -152,9 +161,9 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Check(arguments) => check::run(&arguments, output),
         Command::Doctor(arguments) => in_runtime(doctor::run(&arguments, output)),
         Command::Shadow(arguments) => in_runtime(shadow::run(&arguments, output)),
-        Command::Explain(arguments) => ask::explain(&arguments, output),
-        Command::WhoCan(arguments) => ask::who_can(&arguments, output),
-        Command::WhatCan(arguments) => ask::what_can(&arguments, output),
+        Command::Explain(arguments) => in_runtime(ask::explain(&arguments, output)),
+        Command::WhoCan(arguments) => in_runtime(ask::who_can(&arguments, output)),
+        Command::WhatCan(arguments) => in_runtime(ask::what_can(&arguments, output)),
         Command::Tools(arguments) => in_runtime(tools::run(&arguments, output)),
         Command::Connect(arguments) => connect::run(&arguments, output),
         Command::Completions(arguments) => completions::run(&arguments, Arguments::command()),

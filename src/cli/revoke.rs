@@ -14,12 +14,11 @@ use http::Method;
 use serde::Serialize;
 
 use super::Ending;
+use super::door::Door;
 use super::output::{BAD, Output, STRONG, complain, trouble};
-use super::state::State;
-use crate::config::Durability;
+use crate::config::{Durability, StoreConfig};
 use crate::control::client::{self, ClientError};
 use crate::control::{RevocationOrder, Revoked};
-use crate::identity::now_s;
 use crate::identity::revoked::RevocationStore as _;
 use crate::ids::{Digest, RevocationEpoch, Subject};
 use crate::limit;
@@ -38,6 +37,7 @@ Examples:
   bailiwick revoke owner user:corp/anna                   every agent and server she answers for
   bailiwick revoke server git                             nobody reaches it, its processes end
   bailiwick revoke everything                             until an administrator lifts it
+  bailiwick revoke agent build-bot --admin https://mcp.example.com/admin    at a gateway elsewhere
 
 Works while no gateway runs: then it is in force from the start.";
 
@@ -61,7 +61,7 @@ pub struct RevokeArguments {
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     note: String,
     #[command(flatten)]
-    state: State,
+    door: Door,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -115,8 +115,10 @@ struct Answer<'a> {
 pub async fn run(arguments: &RevokeArguments, output: Output, out: &mut impl Write) -> Ending {
     let revoked = async {
         let order = order(arguments, &mut io::stdin().lock())?;
-        let state = arguments.state.directory()?;
-        let (epoch, gateway) = revoke(&state, &order).await?;
+        let (epoch, gateway) = match arguments.door.directory()? {
+            Some(state) => revoke(&state, || arguments.door.store(), &order).await?,
+            None => (revoke_elsewhere(&arguments.door, &order).await?, "running"),
+        };
         Ok::<_, String>((order, epoch, gateway))
     };
     match revoked.await {
@@ -153,9 +155,20 @@ fn write_answer(answer: &Answer<'_>, output: Output, out: &mut impl Write) -> io
     )
 }
 
+/// Asks a gateway that is not on this machine.
+async fn revoke_elsewhere(door: &Door, order: &RevocationOrder) -> Result<RevocationEpoch, String> {
+    let answer = door.ask(Method::POST, "/revoke", Some(order)).await;
+    let revoked: Revoked = answer.and_then(|answer| answer.read()).map_err(|error| error.to_string())?;
+    Ok(revoked.epoch)
+}
+
 /// Asks the gateway, or does it where none runs. A gateway that is just starting or stopping holds the lock
 /// without a socket for a moment.
-async fn revoke(state: &Path, order: &RevocationOrder) -> Result<(RevocationEpoch, &'static str), String> {
+async fn revoke(
+    state: &Path,
+    store: impl Fn() -> Result<StoreConfig, String>,
+    order: &RevocationOrder,
+) -> Result<(RevocationEpoch, &'static str), String> {
     let started = std::time::Instant::now();
     loop {
         match client::request(state, Method::POST, "/revoke", Some(order)).await {
@@ -170,7 +183,7 @@ async fn revoke(state: &Path, order: &RevocationOrder) -> Result<(RevocationEpoc
             return Err(format!("there is no state directory {}; has a gateway run there?", state.display()));
         }
         match StateDirectory::open(state) {
-            Ok(held) => return Ok((revoke_offline(&held, order).await?, "stopped")),
+            Ok(held) => return Ok((revoke_offline(&held, &store()?, order).await?, "stopped")),
             Err(StateError::InUse { .. }) if started.elapsed() < limit::REVOKE_WAIT_MAX => {
                 tokio::time::sleep(limit::LOGS_POLL_INTERVAL).await;
             }
@@ -180,11 +193,16 @@ async fn revoke(state: &Path, order: &RevocationOrder) -> Result<(RevocationEpoc
 }
 
 /// Does what a running gateway would do: the store first, then the record.
-async fn revoke_offline(state: &StateDirectory, order: &RevocationOrder) -> Result<RevocationEpoch, String> {
+async fn revoke_offline(
+    state: &StateDirectory,
+    config: &StoreConfig,
+    order: &RevocationOrder,
+) -> Result<RevocationEpoch, String> {
     let actor = format!("host:{}", rustix::process::geteuid().as_raw());
-    let revocation = order.at(&actor, now_s())?;
-    let store = Store::open(state).await.map_err(|error| error.to_string())?;
+    let store = Store::open(state, config).await.map_err(|error| error.to_string())?;
     let replica = store.replica().await.map_err(|failure| failure.detail)?;
+    let now = store.now_s().await.map_err(|failure| failure.detail)?;
+    let revocation = order.at(&actor, now)?;
     let key = JournalKey::open(state.path()).map_err(|error| error.to_string())?;
     let settings = JournalSettings {
         state: state.path(),
@@ -322,7 +340,10 @@ mod tests {
     async fn revoking_works_while_no_gateway_runs() {
         let place = tempfile::tempdir().unwrap();
         let state = place.path().join("state");
-        assert!(revoke(&state, &ordered(&["everything"], "")).await.is_err(), "a typing mistake makes no directory");
+        assert!(
+            revoke(&state, || Ok(StoreConfig::Sqlite), &ordered(&["everything"], "")).await.is_err(),
+            "a typing mistake makes no directory"
+        );
         drop(StateDirectory::open(&state).unwrap());
         let mut out = Vec::new();
         let path = state.to_str().unwrap();
@@ -336,7 +357,7 @@ mod tests {
         insta::assert_snapshot!("revoked_offline_json", String::from_utf8(out).unwrap());
 
         let held = StateDirectory::open(&state).unwrap();
-        let store = Store::open(&held).await.unwrap();
+        let store = Store::open(&held, &StoreConfig::Sqlite).await.unwrap();
         let (epoch, all) = store.revocations().await.unwrap();
         assert_eq!((epoch, all.len()), (RevocationEpoch(2), 2));
         assert!(matches!(all[0].revocation.target, RevocationTarget::Subject(..)));
@@ -376,8 +397,18 @@ mod tests {
             fn ready(&self) -> BoxFuture<'_, Readiness> {
                 async { Readiness::default() }.boxed()
             }
+            fn now_s(&self) -> BoxFuture<'_, Result<i64, Failure>> {
+                async { Ok(0) }.boxed()
+            }
             fn metrics(&self) -> String {
                 String::new()
+            }
+            fn administered<'a>(
+                &'a self,
+                _note: &'a crate::record::event::AdminNote<'a>,
+                _who: Option<&'a crate::record::Who>,
+            ) -> BoxFuture<'a, Result<(), Failure>> {
+                async { Ok(()) }.boxed()
             }
         }
 
@@ -385,7 +416,7 @@ mod tests {
         let held = StateDirectory::open(&place.path().join("state")).unwrap();
         let control = Control::bind(held.path()).unwrap();
         tokio::spawn(control.serve(Arc::new(Seven), tokio_util::sync::CancellationToken::new()));
-        let revoked = revoke(held.path(), &ordered(&["everything"], "")).await.unwrap();
+        let revoked = revoke(held.path(), || Ok(StoreConfig::Sqlite), &ordered(&["everything"], "")).await.unwrap();
         assert_eq!(revoked, (RevocationEpoch(7), "running"));
         let answer = client::request(held.path(), Method::GET, "/revocations", None::<&()>).await.unwrap();
         assert_eq!(answer.read::<HeldRevocations>().unwrap().epoch, RevocationEpoch(7));

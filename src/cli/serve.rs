@@ -2,14 +2,17 @@
 
 use clap::Args;
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::Ending;
+use super::door::Door;
 use super::files::Files;
+use super::lift::refused;
 use super::output::{BAD, GOOD, Output, WARNING, complain, list, trouble};
-use super::state::State;
 use crate::config::Overrides;
-use crate::control;
+use crate::config::cluster::host_and_port;
 use crate::gateway::{Gateway, ReloadOrder, ReloadReport};
 use crate::record::operational;
 use crate::serve::{self, Options, StartError};
@@ -18,6 +21,8 @@ const SERVE_EXAMPLES: &str = "\
 Examples:
   bailiwick serve                       with ./servers.toml and ./policies
   bailiwick serve -c /etc/bailiwick/servers.toml --log-format json
+  bailiwick serve --listen 0.0.0.0:7800 --state /var/lib/bailiwick --advertise 10.0.0.7:7801
+                                        one of several replicas, with the same files at each
   bailiwick check && bailiwick serve    which serve does anyway: a file with a mistake never starts
 
 SIGTERM and Ctrl-C let calls in flight finish, SIGHUP reads the files again.";
@@ -32,12 +37,48 @@ pub struct ServeArguments {
     /// The files to serve
     #[command(flatten)]
     pub files: Files,
+    /// What differs between replicas
+    #[command(flatten)]
+    pub replica: Replica,
     /// How much to log: a filter such as info, debug, or bailiwick=debug,warn
     #[arg(long, value_name = "FILTER", default_value = "info", env = "BAILIWICK_LOG")]
     pub log: String,
     /// How log lines look
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
+}
+
+/// What differs between replicas that have the same files.
+#[derive(Debug, Args)]
+pub struct Replica {
+    /// Listen here, whatever the file says
+    #[arg(long, value_name = "ADDRESS:PORT", env = "BAILIWICK_LISTEN")]
+    listen: Option<SocketAddr>,
+    /// Keep the state here, whatever the file says; no two gateways have the same
+    #[arg(long, value_name = "DIRECTORY", env = "BAILIWICK_STATE")]
+    state: Option<PathBuf>,
+    /// Listen for other replicas here, whatever [cluster] says
+    #[arg(long, value_name = "ADDRESS:PORT", env = "BAILIWICK_CLUSTER_LISTEN")]
+    cluster_listen: Option<SocketAddr>,
+    /// Where other replicas reach this one, whatever [cluster] says
+    #[arg(long, value_name = "HOST:PORT", env = "BAILIWICK_ADVERTISE", value_parser = advertised)]
+    advertise: Option<String>,
+}
+
+fn advertised(text: &str) -> Result<String, String> {
+    host_and_port(text).map(|()| text.to_owned())
+}
+
+impl Replica {
+    fn overrides(&self) -> Overrides {
+        Overrides {
+            listen: self.listen,
+            state: self.state.clone(),
+            cluster_listen: self.cluster_listen,
+            advertise: self.advertise.clone(),
+            ..Overrides::default()
+        }
+    }
 }
 
 /// How log lines look.
@@ -54,6 +95,9 @@ Examples:
   bailiwick reload                    check the files, show what changes, swap them in
   bailiwick reload --allow-widening   also when more becomes allowed than before
   bailiwick check --seal              or: seal the reviewed files, then reload
+  bailiwick reload --admin https://mcp.example.com/admin --allow-widening
+
+Where servers.toml has [admin], widening is for its administrators: the socket refuses it.
 
 A set of files with a mistake never replaces the one that is served.";
 
@@ -61,9 +105,9 @@ A set of files with a mistake never replaces the one that is served.";
 #[derive(Debug, Args)]
 #[command(after_help = RELOAD_EXAMPLES)]
 pub struct ReloadArguments {
-    /// Where the running gateway keeps its state, which has the socket
+    /// Which gateway
     #[command(flatten)]
-    pub state: State,
+    pub door: Door,
     /// Accept files that remove a deny or add an allow
     #[arg(long)]
     pub allow_widening: bool,
@@ -79,7 +123,7 @@ pub fn run(arguments: &ServeArguments) -> Ending {
         trouble(error);
         return Ending::Trouble;
     }
-    let options = Options { file: arguments.files.config.clone(), overrides: Overrides::default() };
+    let options = Options { file: arguments.files.config.clone(), overrides: arguments.replica.overrides() };
     super::in_runtime(async {
         survive_file_limits();
         let served = match serve::start(options).await {
@@ -140,23 +184,13 @@ pub(super) async fn stop_signal(gateway: &Arc<Gateway>) -> &'static str {
 
 /// Asks the running gateway to read its files again.
 pub fn reload(arguments: &ReloadArguments, output: Output) -> Ending {
-    // The files may have mistakes, or be a demo's: the gateway says so, and where it is can be read all the same.
-    let state = match arguments.state.directory() {
-        Ok(state) => state,
-        Err(problem) => {
-            trouble(problem);
-            return Ending::Trouble;
-        }
-    };
     let order = ReloadOrder { allow_widening: arguments.allow_widening };
     super::in_runtime(async {
-        let answer = control::client::request(&state, http::Method::POST, "/reload", Some(&order)).await;
+        // The files may have mistakes, or be a demo's: the gateway says so, and where it is can be read all the same.
+        let answer = arguments.door.ask(http::Method::POST, "/reload", Some(&order)).await;
         let report: ReloadReport = match answer.and_then(|answer| answer.report()) {
             Ok(report) => report,
-            Err(error) => {
-                trouble(error);
-                return Ending::Trouble;
-            }
+            Err(error) => return refused(&error),
         };
         output.result(&report, told(&report));
         if report.problems.is_empty() { Ending::Done } else { Ending::Refused }

@@ -8,9 +8,9 @@ use clap::Args;
 use http::Method;
 
 use super::Ending;
-use super::output::{BAD, Output, QUIET, STRONG, WARNING, trouble};
-use super::state::State;
-use crate::control::client;
+use super::door::Door;
+use super::lift::refused;
+use super::output::{BAD, Output, QUIET, STRONG, WARNING};
 use crate::gateway::{Change, ShadowDifference, ShadowReport};
 
 const EXAMPLES: &str = "\
@@ -27,25 +27,18 @@ Lists are not evaluated. The counts begin anew when one of the two changes.";
 #[command(after_help = EXAMPLES)]
 pub struct ShadowArguments {
     #[command(flatten)]
-    state: State,
+    door: Door,
 }
 
 /// Asks and prints; refused where there is nothing to compare with.
 pub async fn run(arguments: &ShadowArguments, output: Output) -> Ending {
-    let asked = async {
-        let state = arguments.state.directory()?;
-        let answer = client::request(&state, Method::GET, "/shadow", None::<&()>).await;
-        answer.and_then(|answer| answer.read::<ShadowReport>()).map_err(|error| error.to_string())
-    };
-    match asked.await {
+    let answer = arguments.door.ask(Method::GET, "/shadow", None::<&()>).await;
+    match answer.and_then(|answer| answer.read::<ShadowReport>()) {
         Ok(report) => {
             output.result(&report, told(&report));
             if report.next.is_some() { Ending::Done } else { Ending::Refused }
         }
-        Err(problem) => {
-            trouble(problem);
-            Ending::Trouble
-        }
+        Err(error) => refused(&error),
     }
 }
 

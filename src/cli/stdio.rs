@@ -30,7 +30,7 @@ mod headers;
 mod lines;
 mod mirror;
 mod standalone;
-mod way;
+pub(in crate::cli) mod way;
 
 use exchange::Remote;
 pub(super) use standalone::user as local_user;

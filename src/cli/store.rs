@@ -12,8 +12,9 @@ use serde::{Deserialize, Serialize};
 use super::Ending;
 use super::output::{BAD, GOOD, Output, WARNING, complain, trouble};
 use super::state::State;
+use crate::config::StoreConfig;
 use crate::identity::described::Described;
-use crate::identity::revoked::{Revocation, RevocationMode};
+use crate::identity::revoked::{Revocation, RevocationMode, RevocationStore as _};
 use crate::ids::RevocationEpoch;
 use crate::limit;
 use crate::record::journal;
@@ -114,7 +115,7 @@ pub async fn run(arguments: &StoreArguments, output: Output) -> Ending {
         let state = arguments.state.directory()?;
         match arguments.what {
             What::Status => {
-                let looked = look::look(&state).await.map_err(|error| error.to_string())?;
+                let looked = Store::look(&arguments.state.store()?, &state).await.map_err(|error| error.to_string())?;
                 let look::Looked { version, version_known, epoch, revocations, replica } = looked;
                 let note = match version.cmp(&version_known) {
                     std::cmp::Ordering::Less => "; the next start upgrades it and keeps a copy",
@@ -128,7 +129,7 @@ pub async fn run(arguments: &StoreArguments, output: Output) -> Ending {
                 output.result(&Status { version, version_known, epoch: epoch.0, revocations, replica }, text);
                 Ok(Ending::Done)
             }
-            What::Reconcile { accept_gaps } => reconcile(&state, accept_gaps, output).await,
+            What::Reconcile { accept_gaps } => reconcile(&state, &arguments.state.store()?, accept_gaps, output).await,
         }
     };
     done.await.unwrap_or_else(|problem: String| {
@@ -137,14 +138,14 @@ pub async fn run(arguments: &StoreArguments, output: Output) -> Ending {
     })
 }
 
-async fn reconcile(state: &Path, accept_gaps: bool, output: Output) -> Result<Ending, String> {
+async fn reconcile(state: &Path, config: &StoreConfig, accept_gaps: bool, output: Output) -> Result<Ending, String> {
     if !state.is_dir() {
         return Err(format!("there is no state directory {}; has a gateway run there?", state.display()));
     }
     // As a gateway would hold it: none runs meanwhile.
     let held = StateDirectory::open(state).map_err(|error| error.to_string())?;
-    let store = Store::open(&held).await.map_err(|error| error.to_string())?;
-    let from = look::look(state).await.map_err(|error| error.to_string())?.epoch.0;
+    let store = Store::open(&held, config).await.map_err(|error| error.to_string())?;
+    let from = store.revocation_epoch().await.map_err(|failure| failure.detail)?.0;
     let journal = read(&journal::directory(state), from)?;
     let gap = |epoch: &u64| match journal.unreadable.get(epoch) {
         Some(why) => format!("epoch {epoch}: {why}"),

@@ -1,12 +1,11 @@
 //! Who is meant on a command line: `--as`, `--group`, `--agent`.
-//!
-//! Makes a [`Persona`], which proves nothing: it can be asked about, and no call can be made with it.
 
 use clap::Args;
 
-use crate::config::{AgentConfig, AgentKind, AgentState, Config, IssuerConfig};
-use crate::identity::{AgentFacts, ClientProof, Groups, Persona};
-use crate::ids::{AgentId, Subject};
+use crate::config::Config;
+use crate::gateway::ask::{Meant, client_proof, subject};
+use crate::identity::{ClientProof, Persona};
+use crate::ids::Subject;
 
 /// Who is meant.
 #[derive(Debug, Clone, Args)]
@@ -28,106 +27,25 @@ pub struct Who {
     pub client_proof: Option<ClientProof>,
 }
 
-fn client_proof(text: &str) -> Result<ClientProof, String> {
-    let known = [
-        ClientProof::None,
-        ClientProof::Public,
-        ClientProof::Secret,
-        ClientProof::PrivateKey,
-        ClientProof::Mtls,
-        ClientProof::Svid,
-    ];
-    let names: Vec<&str> = known.iter().map(|proof| proof.as_str()).collect();
-    known.into_iter().find(|proof| proof.as_str() == text).ok_or_else(|| format!("use {}", names.join(", ")))
-}
-
-/// Reads a subject as rules write it.
-///
-/// # Errors
-/// How one is spelled.
-pub fn subject(text: &str) -> Result<Subject, String> {
-    Subject::parse(text).map_err(|error| error.to_string())
-}
-
 impl Who {
     /// The persona that a token with these facts would become.
     ///
     /// # Errors
     /// A lower-case sentence: who is missing, unknown here, or may not act.
     pub fn persona(&self, config: &Config) -> Result<Persona, String> {
-        let agent = self.agent.as_deref().map(|id| registered(config, id)).transpose()?;
-        let issuer = self.issuer(config, agent)?;
-        for group in &self.groups {
-            if !group.as_str().starts_with(&format!("group:{}/", issuer.alias)) {
-                return Err(format!("{group} is not a group of `{}`, who vouches for the caller", issuer.alias));
-            }
-        }
-        let agent = match (agent, &issuer.interactive_default) {
-            (Some(agent), _) => Some(agent),
-            (None, Some(id)) if self.subject.is_some() => Some(registered(config, id.as_str())?),
-            (None, _) => None,
-        };
-        if let Some(agent) = agent.filter(|agent| agent.state != AgentState::Active) {
-            return Err(format!("agent `{}` is not active, so it is refused before any rule is looked at", agent.id));
-        }
-        let mut groups = self.groups.clone();
-        groups.sort();
-        groups.dedup();
-        let client = agent.and_then(|agent| agent.clients.iter().find(|client| client.issuer == issuer.alias));
-        // As a token would say it: software gets one for itself only after it has proven itself.
-        let declared = client.map_or(ClientProof::Public, |client| client.proof.into());
-        let proof = if self.subject.is_none() { declared.max(ClientProof::Secret) } else { declared };
-        let mut scopes = self.scopes.clone();
-        scopes.sort();
-        scopes.dedup();
-        Ok(Persona {
-            issuer: issuer.alias.clone(),
-            user: self.subject.clone(),
-            groups: Groups::Known(groups),
-            agent: agent.map(facts),
-            chain: Vec::new(),
-            default_roles: issuer.default_roles.clone(),
-            scopes,
-            client: client.map(|client| client.client_id.clone()),
-            client_proof: self.client_proof.unwrap_or(proof),
-            authenticated_at: None,
-            acr: None,
-        })
+        self.meant().persona(config)
     }
 
-    fn issuer<'a>(&self, config: &'a Config, agent: Option<&AgentConfig>) -> Result<&'a IssuerConfig, String> {
-        let alias = match (&self.subject, agent) {
-            (Some(subject), _) => {
-                let alias = subject.as_str().strip_prefix("user:").and_then(|rest| rest.split_once('/'));
-                alias.map(|(alias, _)| alias.to_owned()).ok_or_else(|| {
-                    format!("{subject} cannot call: write --as user:ISSUER/SUB, with --group and --agent beside it")
-                })?
-            }
-            (None, Some(agent)) => {
-                let client = agent.clients.first().map(|client| client.issuer.to_string());
-                client.ok_or_else(|| {
-                    format!("agent `{}` has no client that could call without a person: add --as", agent.id)
-                })?
-            }
-            (None, None) => return Err("nobody is named: write --as user:ISSUER/SUB or --agent ID".to_owned()),
-        };
-        config.issuers.iter().find(|issuer| issuer.alias.as_str() == alias).map(AsRef::as_ref).ok_or_else(|| {
-            let known: Vec<&str> = config.issuers.iter().map(|issuer| issuer.alias.as_str()).collect();
-            format!("there is no issuer `{alias}` here: {}", known.join(", "))
-        })
-    }
-}
-
-fn registered<'a>(config: &'a Config, id: &str) -> Result<&'a AgentConfig, String> {
-    let found = AgentId::new(id).ok().and_then(|id| config.agents.get(&id));
-    found.map(AsRef::as_ref).ok_or_else(|| format!("there is no agent `{id}` in policies/agents.toml"))
-}
-
-fn facts(agent: &AgentConfig) -> AgentFacts {
-    AgentFacts {
-        id: agent.id.clone(),
-        environments: agent.environments.clone(),
-        autonomous: agent.kind == AgentKind::Autonomous,
+    /// Who that is.
+    #[must_use]
+    pub fn meant(&self) -> Meant {
+        Meant {
+            subject: self.subject.clone(),
+            groups: self.groups.clone(),
+            agent: self.agent.clone(),
+            scopes: self.scopes.clone(),
+            client_proof: self.client_proof,
+        }
     }
 }
 
@@ -138,6 +56,7 @@ mod tests {
     use super::*;
     use crate::config::Overrides;
     use crate::config::file::{Text, parse};
+    use crate::identity::Groups;
 
     fn config() -> Config {
         let servers = r#"

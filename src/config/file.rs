@@ -13,14 +13,16 @@ use super::mistake::{Found, Mistake, Name, Source, did_you_mean};
 use super::process::plain;
 use super::reader::Table;
 use super::{
-    AgentConfig, Config, ExportConfig, IssuerConfig, KeysConfig, LocalUser, QuotaConfig, RecordConfig, ServerConfig,
-    TelemetryConfig,
+    AgentConfig, ClusterConfig, Config, ExportConfig, IssuerConfig, KeysConfig, LocalUser, QuotaConfig, RecordConfig,
+    ServerConfig, TelemetryConfig,
 };
 use crate::ids::{AgentId, Environment};
 use crate::limit;
 
 mod address;
+mod admin;
 mod agent;
+mod cluster;
 mod command;
 mod credential;
 mod export;
@@ -96,6 +98,12 @@ pub fn parse(
         if let Some(source) = &agents_source {
             declared.resolve(source, &mut found_agents);
         }
+        if let Some(Some(admin)) = &parts.admin
+            && let Some((span, message)) =
+                admin::shared_client(admin, &agents.iter().filter_map(|(_, agent)| agent.as_ref()))
+        {
+            found.mistakes.push(Mistake::at(&source.file, source.text, span.start, message));
+        }
     }
     for mistakes in [&mut found.mistakes, &mut found_agents.mistakes] {
         mistakes.sort_by_key(|mistake| (mistake.line, mistake.column));
@@ -118,10 +126,13 @@ pub fn parse(
 struct Parts {
     file: PathBuf,
     gateway: Option<gateway::Gateway>,
+    cluster: Option<Option<ClusterConfig>>,
     record: Option<RecordConfig>,
     keys: Option<KeysConfig>,
     telemetry: Option<Option<TelemetryConfig>>,
     exports: Vec<Option<ExportConfig>>,
+    /// Absent where there is none, `Some(None)` where it was reported.
+    admin: Option<Option<admin::Admin>>,
     quota: Option<QuotaConfig>,
     anonymous: bool,
     local: Option<LocalUser>,
@@ -138,7 +149,24 @@ fn read_top(mut top: Table<'_, '_>, file: &Path, base: &Path, overrides: &Overri
     }
     let gateway_table = top.table_or_empty("gateway", &keys::GATEWAY).filter(|_| written);
     let gateway = gateway_table.and_then(|table| gateway::read(table, base, overrides));
+    let cluster_place = top.place("cluster");
+    let cluster = if top.has("cluster") {
+        let read = top.table("cluster", &keys::CLUSTER).and_then(|table| cluster::read(table, base, overrides));
+        if gateway.as_ref().is_some_and(|gateway| !gateway.config.store.is_shared()) {
+            let message = "[cluster] is for replicas that have a store in common: write store = \"postgres://...\" below \
+                           [gateway], or remove it";
+            top.mistake(&cluster_place, message);
+        }
+        read.map(Some)
+    } else {
+        if gateway.as_ref().is_some_and(|gateway| gateway.config.store.is_shared()) {
+            let message = "no [cluster]: a session that was begun at one replica is unknown to all others";
+            top.source.warning(&cluster_place, message);
+        }
+        Some(None)
+    };
     let record = top.table_or_empty("record", &keys::RECORD).and_then(|table| record::read(table, base));
+    let keys_place = top.place("keys");
     let keys = top.table_or_empty("keys", &keys::KEYS).and_then(|table| key::read(table, base));
     let telemetry = if top.has("telemetry") {
         top.table("telemetry", &keys::TELEMETRY).and_then(|table| export::telemetry(table, base)).map(Some)
@@ -154,6 +182,15 @@ fn read_top(mut top: Table<'_, '_>, file: &Path, base: &Path, overrides: &Overri
     if exports.len() > limit::EXPORTS_MAX {
         top.mistake(&export_place, format!("{} exports are too many: at most {}", exports.len(), limit::EXPORTS_MAX));
     }
+    if let (Some(gateway), Some(keys)) = (&gateway, &keys)
+        && gateway.config.store.is_shared()
+    {
+        key::needed(keys).into_iter().for_each(|message| top.mistake(&keys_place, message));
+    }
+    let admin = top.has("admin").then(|| {
+        let table = top.table("admin", &keys::ADMIN)?;
+        admin::read(table, base, gateway.as_ref())
+    });
     let quota = top.table_or_empty("limits", &keys::LIMITS).and_then(gateway::read_quota);
     let anonymous = top.table("anonymous", &keys::ANONYMOUS).is_some_and(|mut table| {
         let enabled = table.at::<bool>("enabled");
@@ -195,9 +232,12 @@ fn read_top(mut top: Table<'_, '_>, file: &Path, base: &Path, overrides: &Overri
     }
     too_many(&top, "issuers", issuers.len(), limit::ISSUERS_MAX);
     let own = gateway.iter().flat_map(|gateway| {
-        let key = gateway.config.tls.iter().map(|tls| &tls.key);
+        let cluster = cluster.iter().flatten().map(|cluster| &cluster.tls);
+        let key = gateway.config.tls.iter().chain(cluster).map(|tls| &tls.key);
         [&gateway.config.state, &gateway.policies].into_iter().chain(key)
     });
+    let admin_key = admin.iter().flatten().flat_map(|admin| &admin.config.tls).map(|tls| &tls.key);
+    let own = own.chain(admin_key);
     let kept: Vec<_> = own.map(PathBuf::as_path).chain([file]).map(plain).collect();
     let places = process::Places { base, kept: &kept };
     let servers: Vec<_> = top
@@ -213,10 +253,12 @@ fn read_top(mut top: Table<'_, '_>, file: &Path, base: &Path, overrides: &Overri
     Parts {
         file: file.to_owned(),
         gateway,
+        cluster,
         record,
         keys,
         telemetry,
         exports,
+        admin,
         quota,
         anonymous,
         local: None,
@@ -254,10 +296,19 @@ impl Parts {
         }
         Some(Config {
             gateway: gateway.config,
+            cluster: self.cluster?,
             record: self.record?,
             keys: self.keys?,
             telemetry: self.telemetry?,
             exports: self.exports.into_iter().collect::<Option<_>>()?,
+            admin: match self.admin {
+                None => None,
+                Some(read) => {
+                    let mut admin = read?.config;
+                    admin.clients.retain(|client| issuers.iter().any(|issuer| issuer.alias == client.issuer));
+                    Some(admin)
+                }
+            },
             quota: self.quota?,
             anonymous: self.anonymous,
             local: self.local,

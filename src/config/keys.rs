@@ -57,6 +57,10 @@ pub const SECTIONS: &[&Section] = &[
     &TOP,
     &GATEWAY,
     &TLS,
+    &ADMIN,
+    &ADMIN_TLS,
+    &ADMIN_CLIENT,
+    &CLUSTER,
     &RECORD,
     &KEYS,
     &TELEMETRY,
@@ -80,6 +84,8 @@ pub const TOP: Section = servers(
     "top level",
     &[
         required("gateway", "table"),
+        optional("admin", "table"),
+        optional("cluster", "table"),
         optional("record", "table"),
         optional("keys", "table"),
         optional("telemetry", "table"),
@@ -99,6 +105,8 @@ pub const GATEWAY: Section = servers(
         defaulted("listen", "address and port", "\"127.0.0.1:7800\""),
         required("public_url", "URL"),
         defaulted("state", "path", "\"state\""),
+        defaulted("store", "`\"sqlite\"`, URL or secret reference", "\"sqlite\""),
+        optional("store_password", "secret reference"),
         defaulted("policies", "path", "\"policies\""),
         defaulted("allowed_origins", "list of origins", "[]"),
         defaulted("allowed_hosts", "list of host names", "[]"),
@@ -114,6 +122,41 @@ pub const GATEWAY: Section = servers(
 
 /// `[gateway.tls]`.
 pub const TLS: Section = servers("[gateway.tls]", &[required("certificate", "path"), required("key", "path")]);
+
+/// `[admin]`.
+pub const ADMIN: Section = servers(
+    "[admin]",
+    &[
+        required("listen", "address and port"),
+        optional("public_url", "URL"),
+        defaulted("allowed_hosts", "list of host names", "[]"),
+        optional("tls", "table"),
+        defaulted("allow_plain_http", "boolean", "false"),
+        optional("clients", "list of tables"),
+        defaulted("acr", "list of strings", "[]"),
+        // Long enough to log in, look and act; too short for a laptop that was left open.
+        defaulted("auth_age_max", "duration", "\"5m\""),
+    ],
+);
+
+/// `[admin.tls]`.
+pub const ADMIN_TLS: Section = servers("[admin.tls]", &[required("certificate", "path"), required("key", "path")]);
+
+/// `[[admin.clients]]`.
+pub const ADMIN_CLIENT: Section =
+    servers("[[admin.clients]]", &[required("issuer", "issuer alias"), required("client_id", "string")]);
+
+/// `[cluster]`.
+pub const CLUSTER: Section = servers(
+    "[cluster]",
+    &[
+        required("listen", "address and port"),
+        optional("advertise", "host and port"),
+        required("certificate", "path"),
+        required("key", "path"),
+        required("ca", "path"),
+    ],
+);
 
 /// `[record]`.
 pub const RECORD: Section = servers(
@@ -187,6 +230,7 @@ pub const ISSUER: Section = servers(
     &[
         required("issuer", "string"),
         defaulted("audiences", "list of strings", "[]"),
+        defaulted("admin_audiences", "list of strings", "[]"),
         defaulted("algorithms", "list of algorithms", "[\"RS256\", \"PS256\", \"ES256\", \"ES384\", \"EdDSA\"]"),
         defaulted("token_types", "list of strings", "[\"at+jwt\", \"application/at+jwt\"]"),
         // Providers mint for five minutes to an hour and a half; a day-long token is a standing privilege.

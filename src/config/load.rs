@@ -43,6 +43,10 @@ pub struct Overrides {
     pub listen: Option<SocketAddr>,
     /// Is called this instead.
     pub public_url: Option<Url>,
+    /// Listens for other replicas here instead.
+    pub cluster_listen: Option<SocketAddr>,
+    /// Tells other replicas this address instead.
+    pub advertise: Option<String>,
     /// Keeps its state here instead.
     pub state: Option<PathBuf>,
     /// Watches files, or does not.

@@ -14,6 +14,8 @@ use url::Url;
 
 use crate::ids::{AgentId, Environment, IssuerAlias, ServerId};
 
+pub mod admin;
+pub mod cluster;
 mod export;
 pub mod file;
 pub mod keyfile;
@@ -30,7 +32,10 @@ pub mod rows;
 pub mod seal;
 pub mod secret;
 pub mod set;
+pub mod store;
 
+pub use admin::{AdminClient, AdminConfig};
+pub use cluster::ClusterConfig;
 pub use export::{ExportConfig, ExportPlace, TelemetryConfig};
 pub use load::{Loaded, Overrides, issuer_with_defaults, load, load_set, load_with};
 pub use mistake::Mistake;
@@ -41,12 +46,15 @@ pub use rows::ChangedRows;
 pub use seal::Seal;
 pub use secret::SecretReference;
 pub use set::FileSet;
+pub use store::{PostgresConfig, StoreConfig};
 
 /// One complete configuration of the gateway.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// `[gateway]`.
     pub gateway: GatewayConfig,
+    /// `[cluster]`: how replicas reach each other.
+    pub cluster: Option<ClusterConfig>,
     /// `[record]`: how the record is signed and kept.
     pub record: RecordConfig,
     /// `[keys]`: keys that the gateway does not make for itself.
@@ -55,6 +63,8 @@ pub struct Config {
     pub telemetry: Option<TelemetryConfig>,
     /// `[export.NAME]`: the record for whoever watches it.
     pub exports: Vec<ExportConfig>,
+    /// `[admin]`: the administrators' listener; without it there is the control socket alone.
+    pub admin: Option<AdminConfig>,
     /// `[limits]`: what one principal may use at once.
     pub quota: QuotaConfig,
     /// `[issuers.ALIAS]`, in the order of the file.
@@ -79,7 +89,13 @@ impl Config {
     /// What is the gateway's own and no child may reach.
     #[must_use]
     pub fn kept(&self) -> Vec<PathBuf> {
-        let key = self.gateway.tls.iter().map(|tls| &tls.key);
+        let tls = self
+            .gateway
+            .tls
+            .iter()
+            .chain(self.admin.iter().flat_map(|admin| &admin.tls))
+            .chain(self.cluster.iter().map(|cluster| &cluster.tls));
+        let key = tls.map(|tls| &tls.key);
         [&self.gateway.state, &self.policies, &self.file].into_iter().chain(key).cloned().collect()
     }
 
@@ -99,6 +115,8 @@ pub struct GatewayConfig {
     pub public_url: Url,
     /// State directory: journal, store, keys, control socket. Mode 0700.
     pub state: PathBuf,
+    /// Where rows are kept.
+    pub store: StoreConfig,
     /// Browser origins that may call, beside `public_url`'s own and loopback ones on a loopback listener.
     pub allowed_origins: Vec<String>,
     /// Host names that requests may carry, beside `public_url`'s and the listener's own.
@@ -136,7 +154,7 @@ pub struct LocalUser {
 }
 
 /// TLS of a listener: PEM files.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsConfig {
     /// Certificate chain, leaf first.
     pub certificate: PathBuf,
@@ -184,6 +202,8 @@ pub struct IssuerConfig {
     pub issuer: String,
     /// Further values of `aud` that this provider writes for us; the resource itself is always accepted.
     pub audiences: Vec<String>,
+    /// Values of `aud` that this provider writes for the administrators' listener, beside its resource.
+    pub admin_audiences: Vec<String>,
     /// Signature algorithms accepted; never taken from the token.
     pub algorithms: Vec<Algorithm>,
     /// Values of the header's `typ` accepted, lower case; RFC 9068 says `at+jwt`.

@@ -72,7 +72,7 @@ impl Answer {
             detail: format!("it answered {} with {problem}; is it another version?", self.status),
         };
         if !self.status.is_success() {
-            let Ok(Problem { reason, detail }) = serde_json::from_slice(&self.body) else {
+            let Ok(Problem { reason, detail, .. }) = serde_json::from_slice(&self.body) else {
                 return Err(unreadable("something that is no problem description"));
             };
             return Err(ClientError::Refused { reason, detail });

@@ -1,21 +1,33 @@
-//! What can be asked over the control socket, and what is answered: the words of its JSON.
+//! What can be asked of a running gateway, and what is answered: the words of its JSON.
 //!
 //! Decides which orders make sense. Refuses to know who carries them out. Invariant: an order becomes a
 //! revocation only with an actor and a moment that its sender did not choose.
 
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
+use crate::config::Config;
+use crate::gateway::ask::{Question, WhatCanAnswer, WhoCanAnswer};
 use crate::gateway::{ReloadOrder, ReloadReport, ShadowReport};
+use crate::identity::Caller;
 use crate::identity::described::Described;
 use crate::identity::revoked::{Held, Revocation, RevocationMode, RevocationTarget};
-use crate::ids::RevocationEpoch;
+use crate::ids::{RevocationEpoch, Subject};
 use crate::limit;
-use crate::outcome::Failure;
-use crate::record::redact;
+use crate::outcome::{Failure, Reason, Refusal, Stop};
+use crate::policy::{AdminOperation, Explanation};
+use crate::record::event::AdminNote;
+use crate::record::{Who, redact};
 
 /// What the gateway does for its operators; `gateway.rs` implements it.
 pub trait Operations: Send + Sync + 'static {
+    /// The store's clock, by which revocations are dated: seconds since 1970.
+    fn now_s(&self) -> BoxFuture<'_, Result<i64, Failure>>;
     /// Takes access back: durable in the store, in force, on the record, in that order; answers the epoch
     /// that includes it.
     fn revoke(&self, revocation: Revocation) -> BoxFuture<'_, Result<RevocationEpoch, Failure>>;
@@ -36,6 +48,81 @@ pub trait Operations: Send + Sync + 'static {
     }
     /// The metrics as text.
     fn metrics(&self) -> String;
+    /// Every server, how it is, and why it is down.
+    fn servers(&self) -> Vec<ServerStatus> {
+        Vec::new()
+    }
+    /// The configuration in force.
+    fn config(&self) -> Option<Arc<Config>> {
+        None
+    }
+    /// Who presents this bearer token at the administrators' listener. Nobody, where there is none.
+    fn authenticate<'a>(&'a self, bearer: Option<&'a str>) -> BoxFuture<'a, Result<Caller, Stop>> {
+        let _nobody = bearer;
+        Box::pin(std::future::ready(Err(Refusal::new(Reason::TokenMissing).into())))
+    }
+    /// Counts a refusal of somebody who was not authenticated.
+    fn knocked(&self, reason: Reason, peer: IpAddr) {
+        let _uncounted = (reason, peer);
+    }
+    /// What the running policy says to a question; nothing is sent anywhere.
+    ///
+    /// # Errors
+    /// A lower-case sentence: what cannot be asked like this.
+    fn explain(&self, question: &Question) -> Result<Explanation, String> {
+        Err(format!("{} cannot be asked here", question.object))
+    }
+    /// Whom the running policy lets do this to that.
+    ///
+    /// # Errors
+    /// As [`Operations::explain`].
+    fn who_can(&self, object: &str, action: &str) -> Result<WhoCanAnswer, String> {
+        Err(format!("{action} {object} cannot be asked here"))
+    }
+    /// What the running policy says of somebody.
+    fn what_can(&self, subject: &Subject) -> WhatCanAnswer {
+        WhatCanAnswer { subject: subject.to_string(), rules: Vec::new() }
+    }
+    /// Where the record is.
+    fn journal(&self) -> Option<PathBuf> {
+        None
+    }
+    /// Fires when the gateway begins to stop.
+    fn stopping(&self) -> CancellationToken {
+        CancellationToken::new()
+    }
+    /// Whether the rules let somebody who was authenticated do this; answers those that do.
+    ///
+    /// # Errors
+    /// Why not.
+    fn authorize(&self, caller: &Caller, operation: AdminOperation) -> Result<Arc<[Arc<str>]>, Refusal> {
+        let _nobody = (caller, operation);
+        Err(Refusal::new(Reason::NotAllowed))
+    }
+    /// Records and counts what was done, or was not.
+    fn administered<'a>(&'a self, note: &'a AdminNote<'a>, who: Option<&'a Who>) -> BoxFuture<'a, Result<(), Failure>>;
+}
+
+/// One server, as `GET /servers` tells of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerStatus {
+    /// Its id.
+    pub server: String,
+    /// What people call it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub title: String,
+    /// Who answers for it.
+    pub owner: String,
+    /// Where its effects land.
+    pub environment: String,
+    /// `up`, `connecting`, `down` or `revoked`.
+    pub health: String,
+    /// Why it is down.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// Since when it is down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<jiff::Timestamp>,
 }
 
 /// Taking a revocation back.
@@ -71,6 +158,17 @@ pub struct RevocationOrder {
 }
 
 impl RevocationOrder {
+    /// What is named, for people and the record.
+    #[must_use]
+    pub fn about(&self) -> String {
+        let mode = if self.sign_out { ", sign-out" } else { "" };
+        match (self.issuer.is_empty(), self.value.is_empty()) {
+            (true, true) => format!("{}{mode}", self.target),
+            (true, false) => format!("{} {}{mode}", self.target, self.value),
+            (false, _) => format!("{} {}/{}{mode}", self.target, self.issuer, self.value),
+        }
+    }
+
     /// The revocation that the actor orders at this moment (seconds since 1970).
     ///
     /// # Errors
@@ -92,6 +190,22 @@ impl RevocationOrder {
         };
         Ok(Revocation { target, mode, actor: actor.to_owned(), note: redact::text(&self.note).into_owned(), at: now })
     }
+}
+
+/// `DELETE /revocations/{since}`; the body may be left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LiftOrder {
+    /// Why.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub note: String,
+}
+
+/// The answer to `DELETE /revocations/{since}`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lifted {
+    /// The epoch without it.
+    pub epoch: RevocationEpoch,
 }
 
 /// The answer to `POST /revoke`.
@@ -188,9 +302,18 @@ impl Readiness {
     }
 }
 
-/// What is answered where something went wrong.
+/// What is answered where something went wrong: problem details (RFC 9457) with a stable code.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
+    /// Nothing beyond the code, which says what kind it is.
+    #[serde(rename = "type", default)]
+    pub kind: String,
+    /// What the status means.
+    #[serde(default)]
+    pub title: String,
+    /// The status.
+    #[serde(default)]
+    pub status: u16,
     /// The stable code.
     pub reason: String,
     /// What happened.

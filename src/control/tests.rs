@@ -1,21 +1,33 @@
 //! The socket as the command line uses it, over a real socket.
 
-use std::sync::Mutex;
-
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use http::Method;
 
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::sync::{Arc, Mutex};
+
+use http::StatusCode;
+use tokio_util::sync::CancellationToken;
+
 use super::client::{ClientError, request};
+use super::socket::Peer;
 use super::*;
-use crate::gateway::ReloadReport;
+use crate::gateway::{ReloadOrder, ReloadReport};
 use crate::identity::revoked::{Held, Revocation, RevocationMode, RevocationTarget};
 use crate::ids::RevocationEpoch;
+use crate::limit;
+use crate::outcome::{Failure, Reason};
+use crate::policy::{AdminOperation, Weight};
+use crate::record::Who;
+use crate::record::event::AdminNote;
 
 #[derive(Default)]
 struct Recorder {
     revoked: Mutex<Vec<Revocation>>,
     reloads: Mutex<Vec<(String, ReloadOrder)>>,
+    administered: Mutex<Vec<String>>,
 }
 
 impl Operations for Recorder {
@@ -64,8 +76,23 @@ impl Operations for Recorder {
         .boxed()
     }
 
+    fn now_s(&self) -> BoxFuture<'_, Result<i64, Failure>> {
+        Box::pin(std::future::ready(Ok(crate::identity::now_s())))
+    }
+
     fn metrics(&self) -> String {
         "# EOF\n".to_owned()
+    }
+
+    fn administered<'a>(
+        &'a self,
+        note: &'a AdminNote<'a>,
+        _who: Option<&'a Who>,
+    ) -> BoxFuture<'a, Result<(), Failure>> {
+        let reason = note.reason.map_or(String::new(), |reason| format!(" ({reason})"));
+        let told = format!("{} {} by {}{reason}: {}", note.operation, note.outcome, note.actor, note.about);
+        self.administered.lock().unwrap().push(told);
+        std::future::ready(Ok(())).boxed()
     }
 }
 
@@ -110,7 +137,7 @@ async fn the_actor_is_who_the_kernel_says() {
 
     let forged = serde_json::json!({ "target": "everything", "actor": "user:corp/boss" });
     let answer = request(state, Method::POST, "/revoke", Some(&forged)).await.unwrap();
-    assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY, "an actor cannot be claimed");
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST, "an actor cannot be claimed");
     request(state, Method::POST, "/reload", Some(&ReloadOrder { allow_widening: true })).await.unwrap();
     assert_eq!(running.recorder.reloads.lock().unwrap()[0].0, ours);
 }
@@ -179,6 +206,72 @@ fn another_user_is_refused() {
     let ours = 1000;
     assert!(Peer { user: Some(1001), process: None }.actor(ours).is_none());
     assert!(Peer { user: None, process: None }.actor(ours).is_none());
-    assert_eq!(Peer { user: Some(0), process: None }.actor(ours).unwrap().0, "host:0");
-    assert_eq!(Peer { user: Some(1000), process: None }.actor(ours).unwrap().0, "host:1000");
+    assert_eq!(Peer { user: Some(0), process: None }.actor(ours).unwrap().name(), "host:0");
+    assert_eq!(Peer { user: Some(1000), process: None }.actor(ours).unwrap().name(), "host:1000");
+}
+
+/// Every operation of the document, as `VERB path`, with what it says of the operation.
+fn described() -> std::collections::BTreeMap<String, (String, String)> {
+    let document: serde_json::Value = serde_json::from_str(routes::DOCUMENT).unwrap();
+    let paths = document["paths"].as_object().unwrap().clone();
+    let operations = paths.into_iter().flat_map(|(path, verbs)| {
+        let verbs = verbs.as_object().unwrap().clone();
+        verbs.into_iter().map(move |(verb, operation)| {
+            let text = |name: &str| operation[name].as_str().unwrap().to_owned();
+            (format!("{} {path}", verb.to_uppercase()), (text("x-object"), text("x-weight")))
+        })
+    });
+    operations.collect()
+}
+
+#[test]
+fn every_path_is_described_with_its_object_and_no_other_is() {
+    let weight = |operation: AdminOperation| match operation.weight() {
+        Weight::Look => "look",
+        Weight::Brake => "brake",
+        Weight::Loosen => "loosen",
+    };
+    let served: std::collections::BTreeMap<_, _> = routes::ROUTES
+        .iter()
+        .map(|route| {
+            let told = (route.operation.object().to_owned(), weight(route.operation).to_owned());
+            (format!("{} {}", route.verb.as_str(), route.path), told)
+        })
+        .collect();
+    assert_eq!(described(), served, "src/control/openapi.json (left) and src/control/routes.rs (right) differ");
+    assert_eq!(served.len(), routes::ROUTES.len(), "a path stands twice in the table");
+    let used: Vec<_> = routes::ROUTES.iter().map(|route| route.operation).collect();
+    assert!(AdminOperation::ALL.iter().all(|operation| used.contains(operation)), "an operation that nobody can order");
+}
+
+#[tokio::test]
+async fn what_gives_something_back_is_refused_at_the_socket_and_everything_is_on_the_record() {
+    let running = run();
+    let state = running.place.path();
+    let ours = format!("host:{}", rustix::process::geteuid().as_raw());
+    let nothing = None::<&()>;
+    let lifted = request(state, Method::DELETE, "/api/v1/revocations/1", nothing).await.unwrap();
+    assert_eq!(lifted.status, StatusCode::FORBIDDEN);
+    request(state, Method::GET, "/api/v1/status", nothing).await.unwrap();
+    request(state, Method::POST, "/revoke", Some(&order("planet", "", "x"))).await.unwrap();
+    request(state, Method::GET, "/nowhere", nothing).await.unwrap();
+    assert_eq!(request(state, Method::POST, "/status", nothing).await.unwrap().status, StatusCode::METHOD_NOT_ALLOWED);
+    let expected = [
+        format!("lift refused by {ours} (administrator_required): the revocation since epoch 1"),
+        format!("status done by {ours}: "),
+        format!("revoke refused by {ours} (parameters_invalid): "),
+    ];
+    assert_eq!(*running.recorder.administered.lock().unwrap(), expected);
+}
+
+#[test]
+fn a_process_that_we_started_operates_nothing() {
+    let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+    let peer = Peer { user: Some(1000), process: i32::try_from(child.id()).ok() };
+    let actor = peer.actor(1000).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let refusal = actor.may(&Recorder::default(), AdminOperation::Status).unwrap_err();
+    assert_eq!(refusal.reason, Reason::NotAllowed);
+    assert!(actor.may_loosen(None, AdminOperation::Reload, 0).is_err());
 }

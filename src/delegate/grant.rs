@@ -8,7 +8,7 @@ use super::{Credential, Delegate};
 use crate::catalog::Target;
 use crate::guard::Cleared;
 use crate::identity::Caller;
-use crate::ids::{AuthorizationContext, CallId, LegId, PrincipalKey, ServerId};
+use crate::ids::{AuthorizationContext, CallId, LegId, PrincipalKey, ReplicaId, ServerId};
 use crate::outcome::{Refusal, Stop};
 use crate::policy::Permit;
 use crate::record::event::{ConditionValue, CredentialNote, Operation};
@@ -27,13 +27,21 @@ pub struct Leg {
     pub method: String,
     /// The client's protocol version.
     pub version: Version,
+    /// The replica that handed it on.
+    pub via: Option<ReplicaId>,
 }
 
 impl Leg {
     /// The first request of a call.
     #[must_use]
     pub fn new(method: &str, version: Version) -> Self {
-        Self { call: CallId::new(), leg: LegId::new(), method: method.to_owned(), version }
+        Self { call: CallId::new(), leg: LegId::new(), method: method.to_owned(), version, via: None }
+    }
+
+    /// The same request, handed on by that replica.
+    #[must_use]
+    pub fn through(self, via: Option<ReplicaId>) -> Self {
+        Self { via, ..self }
     }
 
     /// The same request, once it turns out to go on with an earlier call.
@@ -199,6 +207,7 @@ pub fn attempt<'a>(caller: &'a Caller, leg: &'a Leg, target: Option<&'a Target>,
             name: target.map(Target::name).or(name),
             definition: target.and_then(Target::definition).map(|definition| definition.digest),
         },
+        via: leg.via,
         revision: None,
         epoch: caller.epoch(),
     }

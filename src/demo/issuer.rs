@@ -165,6 +165,7 @@ impl DemoIssuer {
             alias: IssuerAlias::new(ALIAS).map_err(|error| error.to_string())?,
             issuer: self.state.url.clone(),
             audiences: Vec::new(),
+            admin_audiences: Vec::new(),
             algorithms: vec![Algorithm::Es256],
             token_types: vec!["at+jwt".to_owned()],
             token_life_max: limit::DEMO_TOKEN_LIFE_MAX,

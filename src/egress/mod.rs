@@ -6,6 +6,7 @@
 
 pub mod address;
 pub mod oauth;
+pub mod peer;
 pub mod resolver;
 pub mod tls;
 pub mod upstream;

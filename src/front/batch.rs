@@ -18,6 +18,7 @@ use super::answer::{self, About};
 use super::pipeline::Pipeline;
 use super::{Front, Inbound, Outside, legacy};
 use crate::call::Endpoint;
+use crate::ids::ReplicaId;
 use crate::limit;
 use crate::outcome::{Reason, Refusal};
 use crate::wire::mcp::{Era, Version};
@@ -30,6 +31,7 @@ pub(super) struct Posted<'a, P: Pipeline> {
     pub(super) headers: &'a HeaderMap,
     pub(super) version: Option<&'a str>,
     pub(super) peer: IpAddr,
+    pub(super) via: Option<ReplicaId>,
 }
 
 /// Answers a batch; `None` where batches are not spoken.
@@ -56,6 +58,7 @@ pub(super) async fn post<P: Pipeline>(
             caller: caller.clone(),
             endpoint: endpoint.clone(),
             peer: posted.peer,
+            via: posted.via,
             headers: posted.headers.clone(),
             id: message.id(),
             message,

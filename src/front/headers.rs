@@ -29,7 +29,8 @@ pub(super) fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'
 /// The token of an `Authorization: Bearer` header; tokens anywhere else are not looked at.
 ///
 /// Another scheme, two headers or bytes that are not text count as a token that nobody can read.
-pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
+#[must_use]
+pub fn bearer(headers: &HeaderMap) -> Option<&str> {
     let value = match single(headers, http::header::AUTHORIZATION.as_str()) {
         Ok(value) => value?,
         Err(Ambiguous) => return Some(""),

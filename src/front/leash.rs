@@ -44,7 +44,7 @@ struct Stream {
 struct Leashed(Arc<Held>);
 
 /// Puts a stream of events on a leash that is pulled once `fallen` is done; leaves any other response alone.
-pub(super) fn leash<F>(response: Response<Body>, fallen: impl FnOnce() -> F) -> Response<Body>
+pub fn leash<F>(response: Response<Body>, fallen: impl FnOnce() -> F) -> Response<Body>
 where
     F: Future<Output = ()> + Send + 'static,
 {

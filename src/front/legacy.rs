@@ -86,6 +86,7 @@ pub(super) async fn post<P: Pipeline>(
         header_parameters: Vec::new(),
         headers: outside.forwarded(&inbound.headers),
         peer: inbound.peer,
+        via: inbound.via,
     };
     if let Method::List(kind) = method {
         return match front.pipeline.list(&inbound.caller, &request, kind).await {
@@ -218,6 +219,7 @@ async fn initialize<P: Pipeline>(
         header_parameters: Vec::new(),
         headers: outside.forwarded(&inbound.headers),
         peer: inbound.peer,
+        via: inbound.via,
     };
     let result = front.pipeline.initialize(&inbound.caller, &request, version).await?;
     let session = front.sessions.begin(principal, &request.endpoint, &request.client)?;

@@ -7,6 +7,7 @@
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use http::Request;
@@ -27,16 +28,51 @@ use super::{Certificates, Front};
 use crate::lanes::Lanes;
 use crate::limit;
 
+/// What answers the requests of a listener.
+pub trait Answers: Send + Sync + 'static {
+    /// Answers one request that came from `peer`.
+    fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        peer: IpAddr,
+    ) -> impl Future<Output = http::Response<Body>> + Send;
+
+    /// How many connections there may be at once.
+    fn connections_max(&self) -> usize;
+
+    /// How many requests one HTTP/2 connection may have open.
+    fn http2_streams_max(&self) -> u32 {
+        limit::HTTP2_STREAMS_MAX
+    }
+
+    /// How long open connections may take to finish when it stops.
+    fn shutdown_grace(&self) -> Duration;
+}
+
+impl<P: Pipeline> Answers for Front<P> {
+    async fn answer(self: Arc<Self>, request: Request<Incoming>, peer: IpAddr) -> http::Response<Body> {
+        Self::answer(&self, request, peer).await
+    }
+
+    fn connections_max(&self) -> usize {
+        limit::CONNECTIONS_MAX
+    }
+
+    fn shutdown_grace(&self) -> Duration {
+        self.pipeline.config().gateway.shutdown_grace
+    }
+}
+
 /// Serves on the lanes until `shutdown` fires; then no connection is accepted, and those that are open finish what they
 /// answer, for at most `shutdown_grace`. Streams end by themselves when the gateway says that it stops.
-pub async fn serve<P: Pipeline>(
-    front: Arc<Front<P>>,
+pub async fn serve<A: Answers>(
+    front: Arc<A>,
     listener: TcpListener,
     certificates: Option<Arc<Certificates>>,
     lanes: Arc<Lanes>,
     shutdown: CancellationToken,
 ) {
-    let places = Arc::new(Semaphore::new(limit::CONNECTIONS_MAX));
+    let places = Arc::new(Semaphore::new(front.connections_max()));
     let graceful = GracefulShutdown::new();
     if let Some(certificates) = certificates.clone() {
         let stop = shutdown.clone();
@@ -64,7 +100,7 @@ pub async fn serve<P: Pipeline>(
         });
     }
     drop(listener);
-    let grace = front.pipeline.config().gateway.shutdown_grace;
+    let grace = front.shutdown_grace();
     if tokio::time::timeout(grace, graceful.shutdown()).await.is_err() {
         tracing::warn!("connections were still open when the shutdown grace was over");
     }
@@ -85,8 +121,8 @@ async fn accept(
     }
 }
 
-async fn connection<P: Pipeline>(
-    front: Arc<Front<P>>,
+async fn connection<A: Answers>(
+    front: Arc<A>,
     stream: TcpStream,
     peer: SocketAddr,
     certificates: Option<Arc<Certificates>>,
@@ -110,12 +146,12 @@ async fn connection<P: Pipeline>(
 }
 
 /// HTTP/2 is spoken where TLS has agreed on it: guessing from the first bytes would wait for them for ever.
-async fn requests<P, S>(front: Arc<Front<P>>, stream: S, peer: IpAddr, http2: bool, watcher: Watcher)
+async fn requests<A, S>(front: Arc<A>, stream: S, peer: IpAddr, http2: bool, watcher: Watcher)
 where
-    P: Pipeline,
+    A: Answers,
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let given_up = CancellationToken::new();
+    let (given_up, streams_max) = (CancellationToken::new(), front.http2_streams_max());
     let own = given_up.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let (front, own) = (Arc::clone(&front), own.clone());
@@ -139,7 +175,7 @@ where
         .http2()
         .timer(TokioTimer::new())
         .max_header_list_size(u32::try_from(limit::HEADER_BYTES_MAX).unwrap_or(u32::MAX))
-        .max_concurrent_streams(limit::HTTP2_STREAMS_MAX)
+        .max_concurrent_streams(streams_max)
         .keep_alive_interval(limit::HEADER_READ_TIMEOUT / 2)
         .keep_alive_timeout(limit::HEADER_READ_TIMEOUT / 2);
     let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();

@@ -38,6 +38,43 @@ pub fn advertised(config: &Config) -> Advertised {
     }
 }
 
+/// A resource of ours, as RFC 9728 describes one.
+#[derive(Debug, Clone, Copy)]
+pub struct Protected<'a> {
+    /// What tokens are for.
+    pub resource: &'a str,
+    /// Who issues them.
+    pub issuers: &'a [String],
+    /// Scopes that some operation needs.
+    pub scopes: &'a [String],
+    /// What people call it.
+    pub name: &'static str,
+}
+
+impl Protected<'_> {
+    /// The document.
+    #[must_use]
+    pub fn document(&self) -> Vec<u8> {
+        #[derive(Serialize)]
+        struct Document<'a> {
+            resource: &'a str,
+            authorization_servers: &'a [String],
+            #[serde(skip_serializing_if = "<[String]>::is_empty")]
+            scopes_supported: &'a [String],
+            bearer_methods_supported: [&'static str; 1],
+            resource_name: &'static str,
+        }
+        let document = Document {
+            resource: self.resource,
+            authorization_servers: self.issuers,
+            scopes_supported: self.scopes,
+            bearer_methods_supported: ["header"],
+            resource_name: self.name,
+        };
+        serde_json::to_vec(&document).unwrap_or_default()
+    }
+}
+
 /// The names of our resources, and the scopes that some operation needs.
 #[derive(Debug)]
 pub(super) struct Names {
@@ -86,23 +123,8 @@ impl Names {
 
     /// The RFC 9728 document of a resource.
     pub(super) fn document(&self, endpoint: &Endpoint) -> Vec<u8> {
-        #[derive(Serialize)]
-        struct Document<'a> {
-            resource: String,
-            authorization_servers: &'a [String],
-            #[serde(skip_serializing_if = "<[String]>::is_empty")]
-            scopes_supported: &'a [String],
-            bearer_methods_supported: [&'static str; 1],
-            resource_name: &'static str,
-        }
-        let document = Document {
-            resource: format!("{}{}{}", self.origin, self.base, path(endpoint)),
-            authorization_servers: &self.issuers,
-            scopes_supported: &self.scopes,
-            bearer_methods_supported: ["header"],
-            resource_name: "Bailiwick",
-        };
-        serde_json::to_vec(&document).unwrap_or_default()
+        let resource = format!("{}{}{}", self.origin, self.base, path(endpoint));
+        Protected { resource: &resource, issuers: &self.issuers, scopes: &self.scopes, name: "Bailiwick" }.document()
     }
 
     /// The value of `WWW-Authenticate`.
@@ -146,7 +168,8 @@ fn path(endpoint: &Endpoint) -> String {
 }
 
 /// RFC 6750 section 3: no quote, no backslash, no control, ASCII only.
-fn quotable(text: &str) -> String {
+#[must_use]
+pub fn quotable(text: &str) -> String {
     text.chars().filter(|c| matches!(c, ' ' | '!' | '#'..='[' | ']'..='~')).collect()
 }
 

@@ -45,6 +45,7 @@ mod origin;
 mod pipeline;
 mod proxy;
 mod questions;
+mod relay;
 mod resume;
 mod session;
 mod stream;
@@ -53,9 +54,14 @@ mod tests;
 mod tls;
 mod track;
 
-pub use listener::serve;
-pub use metadata::{Advertised, advertised};
+pub use headers::bearer;
+pub use leash::leash;
+pub use listener::{Answers, serve};
+pub use metadata::{Advertised, Protected, advertised, quotable};
+pub use origin::Guard;
 pub use pipeline::Pipeline;
+pub use proxy::client_address;
+pub use relay::{FromReplicas, Relay};
 pub use tls::{Certificates, TlsError};
 
 use answer::About;
@@ -91,6 +97,8 @@ pub struct Front<P: Pipeline = Gateway> {
     tracks: Tracks,
     haste: Haste,
     questions: Arc<Questions>,
+    replica: ReplicaId,
+    relay: Option<Relay>,
     outside: ArcSwap<Outside>,
 }
 
@@ -108,6 +116,7 @@ struct Inbound<P: Pipeline> {
     caller: P::Caller,
     endpoint: Endpoint,
     peer: IpAddr,
+    via: Option<ReplicaId>,
     headers: HeaderMap,
     message: Message,
     id: Option<Json>,
@@ -117,6 +126,12 @@ impl<P: Pipeline> Front<P> {
     /// A front for a pipeline. Sessions are sealed with `sealer` and name `replica`.
     #[must_use]
     pub fn new(pipeline: Arc<P>, sealer: Arc<Sealer>, replica: ReplicaId) -> Arc<Self> {
+        Self::with_relay(pipeline, sealer, replica, None)
+    }
+
+    /// The same for one of several replicas, which hands on what is bound to another.
+    #[must_use]
+    pub fn with_relay(pipeline: Arc<P>, sealer: Arc<Sealer>, replica: ReplicaId, relay: Option<Relay>) -> Arc<Self> {
         let outside = ArcSwap::from_pointee(Outside::new(pipeline.config()));
         let sessions = Arc::new(Sessions::new(sealer, replica));
         Arc::new(Self {
@@ -126,6 +141,8 @@ impl<P: Pipeline> Front<P> {
             tracks: Tracks::new(),
             haste: Haste::default(),
             questions: Arc::default(),
+            replica,
+            relay,
             outside,
         })
     }
@@ -157,7 +174,7 @@ impl<P: Pipeline> Front<P> {
             let mut response = if request.method() == Verb::OPTIONS {
                 preflight(request.headers())
             } else {
-                let response = self.endpoint(&outside, endpoint, request, peer).await;
+                let response = self.endpoint(&outside, endpoint, request, (peer, None)).await;
                 self.haste.slowed(response).await
             };
             if let Some(origin) = origin {
@@ -171,12 +188,30 @@ impl<P: Pipeline> Front<P> {
         }
     }
 
+    /// Answers one HTTP request that another replica handed on, which looked at `Host` and `Origin`.
+    pub async fn answer_replica<B>(self: &Arc<Self>, request: HttpRequest<B>) -> Response<Body>
+    where
+        B: http_body::Body<Data = Bytes> + Send + Unpin,
+    {
+        let outside = self.outside();
+        let Some(endpoint) = metadata::endpoint(outside.names.relative(request.uri().path())) else {
+            return answer::text(StatusCode::NOT_FOUND, "not found\n");
+        };
+        match relay::handed_on(request.headers()) {
+            Ok((replica, peer)) => self.endpoint(&outside, endpoint, request, (peer, Some(replica))).await,
+            Err(refusal) => {
+                let names = &outside.names;
+                About { names, endpoint: &endpoint, id: None, method: None, era: Era::Modern }.stopped(refusal)
+            }
+        }
+    }
+
     async fn endpoint<B>(
         self: &Arc<Self>,
         outside: &Arc<Outside>,
         endpoint: Endpoint,
         request: HttpRequest<B>,
-        peer: IpAddr,
+        (peer, via): (IpAddr, Option<ReplicaId>),
     ) -> Response<Body>
     where
         B: http_body::Body<Data = Bytes> + Send + Unpin,
@@ -190,6 +225,19 @@ impl<P: Pipeline> Front<P> {
             Ok(caller) => caller,
             Err(stop) => return about.stopped(stop),
         };
+        // What another replica handed on goes no further.
+        let elsewhere = match era {
+            Era::Legacy if via.is_none() => self.session_elsewhere(&caller, &endpoint, &parts.headers),
+            _ => None,
+        };
+        if let Some(there) = elsewhere {
+            let bytes = match read(body).await {
+                Ok(bytes) => bytes.into(),
+                Err(refusal) => return about.stopped(refusal),
+            };
+            let response = self.hand_on(&there, &caller, (&parts, bytes), peer, about).await;
+            return leash::leash(response, || self.pipeline.clone().fallen(caller));
+        }
         match (&parts.method, era) {
             (&Verb::POST, _) => {}
             (&Verb::GET, Era::Legacy) => {
@@ -212,7 +260,7 @@ impl<P: Pipeline> Front<P> {
             if headers::single(&parts.headers, header::PROTOCOL_VERSION).is_err() {
                 return about.stopped(headers::mismatch("the MCP-Protocol-Version header is not one text"));
             }
-            let posted = Posted { caller: &caller, endpoint: &endpoint, headers: &parts.headers, version, peer };
+            let posted = Posted { caller: &caller, endpoint: &endpoint, headers: &parts.headers, version, peer, via };
             if let Some(response) = batch::post(self, outside, &posted, &bytes).await {
                 let held = caller.clone();
                 return leash::leash(response, || self.pipeline.clone().fallen(held));
@@ -223,7 +271,13 @@ impl<P: Pipeline> Front<P> {
             Err(error) => return about.stopped(answer::unreadable(first, &error)),
         };
         let held = caller.clone();
-        let inbound = Inbound { caller, endpoint, peer, id: message.id(), headers: parts.headers, message };
+        if via.is_none()
+            && let Some(there) = self.content_elsewhere(&caller, &message)
+        {
+            let response = self.hand_on(&there, &caller, (&parts, message.as_bytes().clone()), peer, about).await;
+            return leash::leash(response, || self.pipeline.clone().fallen(held));
+        }
+        let inbound = Inbound { caller, endpoint, peer, via, id: message.id(), headers: parts.headers, message };
         let response = self.post(outside, inbound).await;
         leash::leash(response, || self.pipeline.clone().fallen(held))
     }

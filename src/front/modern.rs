@@ -68,6 +68,7 @@ pub(super) async fn post<P: Pipeline>(
         header_parameters,
         headers: outside.forwarded(&inbound.headers),
         peer: inbound.peer,
+        via: inbound.via,
     };
     let listed = match method {
         Method::CallTool

@@ -3,6 +3,8 @@
 //!
 //! Refuses to know who calls. Invariant: what is present and not on the list is refused.
 
+use std::net::{IpAddr, SocketAddr};
+
 use http::header::{HOST, HeaderMap, ORIGIN};
 use http::uri::Uri;
 use url::Url;
@@ -13,12 +15,28 @@ use crate::outcome::Reason;
 
 /// The hosts and origins of one configuration.
 #[derive(Debug)]
-pub(super) struct Guard {
+pub struct Guard {
     hosts: Vec<Host>,
     /// ASCII serialisations, lower case.
     origins: Vec<String>,
-    /// On a loopback listener any port of a loopback name is as good as ours.
-    loopback: bool,
+    loopback: LoopbackIs,
+}
+
+/// What names of this machine are, whatever the port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LoopbackIs {
+    /// Nothing special: the listener can be reached from elsewhere.
+    Foreign,
+    /// As good as our own `Host`, which no page elsewhere can be.
+    OurHost,
+    /// The same, and pages from there may call.
+    Trusted,
+}
+
+impl LoopbackIs {
+    fn of(listen: IpAddr, on_loopback: Self) -> Self {
+        if listen.is_loopback() { on_loopback } else { Self::Foreign }
+    }
 }
 
 /// A host name, and a port where only that one is meant.
@@ -32,22 +50,29 @@ const LOOPBACK_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
 
 impl Guard {
     pub(super) fn new(config: &GatewayConfig) -> Self {
-        let mut hosts: Vec<Host> = config.allowed_hosts.iter().filter_map(|host| Host::parse(host)).collect();
-        hosts.extend(config.public_url.host_str().and_then(Host::parse));
-        let own = config.listen.ip();
-        if !own.is_unspecified() {
-            hosts.extend(Host::parse(&if own.is_ipv6() { format!("[{own}]") } else { own.to_string() }));
-        }
+        let hosts = hosts(config.listen.ip(), &config.public_url, &config.allowed_hosts);
         let mut origins: Vec<String> = config.allowed_origins.iter().map(|origin| canonical(origin)).collect();
         origins.push(config.public_url.origin().ascii_serialization());
-        Self { hosts, origins, loopback: own.is_loopback() }
+        Self { hosts, origins, loopback: LoopbackIs::of(config.listen.ip(), LoopbackIs::Trusted) }
+    }
+
+    /// Where no other page may do anything, not even one on this machine: what is served here is its only origin.
+    #[must_use]
+    pub fn for_own_pages(listen: SocketAddr, public_url: &Url, allowed_hosts: &[String]) -> Self {
+        let mut origins = vec![public_url.origin().ascii_serialization()];
+        let loopback = LoopbackIs::of(listen.ip(), LoopbackIs::OurHost);
+        if loopback == LoopbackIs::OurHost {
+            let own = [listen.to_string(), format!("localhost:{}", listen.port())];
+            origins.extend(own.iter().flat_map(|own| [format!("http://{own}"), format!("https://{own}")]));
+        }
+        Self { hosts: hosts(listen.ip(), public_url, allowed_hosts), origins, loopback }
     }
 
     /// Checks both.
     ///
     /// # Errors
     /// [`Reason::HostRefused`] or [`Reason::OriginRefused`].
-    pub(super) fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Reason> {
+    pub fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Reason> {
         // HTTP/2 and absolute-form requests name the host in the URI, and that is what counts then.
         let host = match uri.authority() {
             Some(authority) => Some(authority.as_str()),
@@ -65,13 +90,13 @@ impl Guard {
 
     fn knows(&self, host: &Host) -> bool {
         self.hosts.iter().any(|own| own.name == host.name && (own.port.is_none() || own.port == host.port))
-            || (self.loopback && LOOPBACK_NAMES.contains(&host.name.as_str()))
+            || (self.loopback != LoopbackIs::Foreign && LOOPBACK_NAMES.contains(&host.name.as_str()))
     }
 
     fn allows(&self, origin: &str) -> bool {
         let origin = origin.to_ascii_lowercase();
         self.origins.contains(&origin)
-            || (self.loopback
+            || (self.loopback == LoopbackIs::Trusted
                 && origin
                     .strip_prefix("http://")
                     .or_else(|| origin.strip_prefix("https://"))
@@ -99,6 +124,16 @@ impl Host {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._[]:".contains(&byte);
         (!name.is_empty() && name.bytes().all(plain)).then(|| Self { name: name.to_ascii_lowercase(), port })
     }
+}
+
+/// The hosts that are ours: those that the files name, the public URL's, and the listener's own address.
+fn hosts(listen: IpAddr, public_url: &Url, allowed: &[String]) -> Vec<Host> {
+    let mut hosts: Vec<Host> = allowed.iter().filter_map(|host| Host::parse(host)).collect();
+    hosts.extend(public_url.host_str().and_then(Host::parse));
+    if !listen.is_unspecified() {
+        hosts.extend(Host::parse(&if listen.is_ipv6() { format!("[{listen}]") } else { listen.to_string() }));
+    }
+    hosts
 }
 
 /// An origin as browsers write it, whatever the file says.
@@ -172,6 +207,25 @@ mod tests {
         for bad in ["http://localhost.evil.example", "http://localhost@evil.example", "file://localhost", "null"] {
             assert_eq!(check("127.0.0.1:8080", "localhost", Some(bad)), Err(Reason::OriginRefused), "{bad}");
         }
+    }
+
+    #[test]
+    fn where_only_own_pages_may_call_no_other_page_of_this_machine_may() {
+        let url = Url::parse("http://127.0.0.1:9443").unwrap();
+        let guard = Guard::for_own_pages("127.0.0.1:9443".parse().unwrap(), &url, &[]);
+        let check = |host: &str, origin: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            headers.insert(HOST, host.parse().unwrap());
+            if let Some(origin) = origin {
+                headers.insert(ORIGIN, origin.parse().unwrap());
+            }
+            guard.check(&Uri::from_static("/"), &headers)
+        };
+        assert_eq!(check("localhost:9443", None), Ok(()));
+        assert_eq!(check("127.0.0.1:9443", Some("http://127.0.0.1:9443")), Ok(()));
+        assert_eq!(check("127.0.0.1:9443", Some("http://localhost:3000")), Err(Reason::OriginRefused));
+        assert_eq!(check("127.0.0.1:9443", Some("null")), Err(Reason::OriginRefused));
+        assert_eq!(check("rebound.example:9443", None), Err(Reason::HostRefused));
     }
 
     #[test]

@@ -6,19 +6,21 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use http::StatusCode;
 use tokio_util::sync::CancellationToken;
 
 use crate::call::{self, ClientFacts, Endpoint, Request, Running};
 use crate::config::Config;
 use crate::gateway::Gateway;
 use crate::identity::Caller;
-use crate::ids::{ParkId, PrincipalKey};
+use crate::ids::{ParkId, PrincipalKey, ReplicaId};
 use crate::list;
-use crate::outcome::{Outcome, Reason, Stop};
+use crate::outcome::{Failure, Outcome, Reason, Stop};
+use crate::record::event::RelayNote;
 use crate::upstream::Event;
 use crate::watch::{self, Interest, Watch, Watched};
-use crate::wire::Json;
 use crate::wire::mcp::{Kind, Version};
+use crate::wire::{Json, Message};
 
 /// The rooms behind the front.
 pub trait Pipeline: Send + Sync + 'static {
@@ -29,6 +31,16 @@ pub trait Pipeline: Send + Sync + 'static {
     /// An open watch; dropping it ends it.
     type Watch: Send + 'static;
 
+    /// Where the living replica of that name is reached.
+    fn peer(&self, _replica: ReplicaId) -> Option<String> {
+        None
+    }
+    /// The replica that a task or a waiting call which the message names is bound to.
+    fn home(&self, _caller: &Self::Caller, _message: &Message) -> Option<ReplicaId> {
+        None
+    }
+    /// Records that a request was handed to another replica, and how it answered.
+    fn handed_on(&self, _: &Self::Caller, _to: ReplicaId, _verb: &str, _answer: Result<StatusCode, &Failure>) {}
     /// The configuration in force.
     fn config(&self) -> Arc<Config>;
     /// Who presents this bearer token here; refusals are counted and recorded behind this.
@@ -179,6 +191,20 @@ impl Pipeline for Gateway {
 
     fn stopping(&self) -> CancellationToken {
         Self::stopping(self)
+    }
+
+    fn peer(&self, replica: ReplicaId) -> Option<String> {
+        self.standing().address_of(replica)
+    }
+
+    fn home(&self, caller: &Caller, message: &Message) -> Option<ReplicaId> {
+        call::home(self, caller, message)
+    }
+
+    fn handed_on(&self, caller: &Caller, to: ReplicaId, verb: &str, answer: Result<StatusCode, &Failure>) {
+        let status = answer.as_ref().ok().map(StatusCode::as_u16);
+        let note = RelayNote { to, verb, status, reason: answer.err().map(|failure| failure.reason) };
+        self.journal().handed_on(caller.who(), &note);
     }
 
     fn is_ready(&self) -> bool {

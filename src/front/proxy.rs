@@ -13,7 +13,8 @@ use crate::limit;
 const X_FORWARDED_FOR: &str = "x-forwarded-for";
 
 /// The address of the nearest party that is not one of our proxies.
-pub(super) fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> IpAddr {
+#[must_use]
+pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> IpAddr {
     let peer = peer.to_canonical();
     if !is_trusted(peer, trusted) {
         return peer;

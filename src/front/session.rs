@@ -131,7 +131,11 @@ impl Sessions {
         let content = self.sealer.open(&purpose(endpoint), principal, id)?;
         let (key, rest) = content.split_first_chunk::<KEY_LENGTH>()?;
         let (created, rest) = rest.split_first_chunk::<8>()?;
-        let (_replica, rest) = rest.split_first_chunk::<REPLICA_LENGTH>()?;
+        let (replica, rest) = rest.split_first_chunk::<REPLICA_LENGTH>()?;
+        // What goes on in it is known where it was begun, and nowhere else.
+        if *replica != *self.replica.to_string().as_bytes() {
+            return None;
+        }
         let (version, rest) = rest.split_first_chunk::<10>()?;
         let (place, rest) = rest.split_first()?;
         let key = SessionKey(*key);
@@ -142,6 +146,13 @@ impl Sessions {
         let version = Version::parse(std::str::from_utf8(version).ok()?)?;
         let said = if *place == KEPT { self.kept.get(&key)? } else { Said::read(rest)? };
         Some(Session { key, version, said })
+    }
+
+    /// The replica that began the session of that id, if it is this principal's at this endpoint.
+    pub(super) fn home(&self, principal: PrincipalKey, endpoint: &Endpoint, id: &str) -> Option<ReplicaId> {
+        let content = self.sealer.open(&purpose(endpoint), principal, id)?;
+        let replica = content.get(KEY_LENGTH + 8..KEY_LENGTH + 8 + REPLICA_LENGTH)?;
+        std::str::from_utf8(replica).ok()?.parse().ok()
     }
 
     /// Ends a session: its calls are cancelled, its stream ends, and its id is not accepted again.

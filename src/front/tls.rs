@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::TlsConfig;
@@ -18,13 +19,15 @@ use crate::limit;
 /// The certificate in force.
 pub struct Certificates {
     files: TlsConfig,
+    /// Who connects shows a certificate of this authority, where there is one.
+    ca: Option<PathBuf>,
     current: ArcSwap<ServerConfig>,
     /// Of the files that were looked at last, good or bad.
     seen: ArcSwap<Stamps>,
 }
 
 /// When the files were changed, and how long they are.
-type Stamps = [Option<(SystemTime, u64)>; 2];
+type Stamps = [Option<(SystemTime, u64)>; 3];
 
 /// Why a certificate cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -53,9 +56,21 @@ impl Certificates {
     /// # Errors
     /// [`TlsError`] names the file.
     pub fn load(files: TlsConfig) -> Result<Self, TlsError> {
-        let seen = ArcSwap::from_pointee(stamps(&files));
-        let current = ArcSwap::from_pointee(read(&files)?);
-        Ok(Self { files, current, seen })
+        Self::of(files, None)
+    }
+
+    /// The same for a listener that takes only those who show a certificate of this authority.
+    ///
+    /// # Errors
+    /// [`TlsError`] names the file.
+    pub fn load_mutual(files: TlsConfig, ca: PathBuf) -> Result<Self, TlsError> {
+        Self::of(files, Some(ca))
+    }
+
+    fn of(files: TlsConfig, ca: Option<PathBuf>) -> Result<Self, TlsError> {
+        let seen = ArcSwap::from_pointee(stamps(&files, ca.as_ref()));
+        let current = ArcSwap::from_pointee(read(&files, ca.as_ref())?);
+        Ok(Self { files, ca, current, seen })
     }
 
     /// Reads the files again; the certificate in force stays when they are bad.
@@ -63,8 +78,8 @@ impl Certificates {
     /// # Errors
     /// [`TlsError`] names the file.
     pub fn reload(&self) -> Result<(), TlsError> {
-        self.seen.store(Arc::new(stamps(&self.files)));
-        self.current.store(Arc::new(read(&self.files)?));
+        self.seen.store(Arc::new(stamps(&self.files, self.ca.as_ref())));
+        self.current.store(Arc::new(read(&self.files, self.ca.as_ref())?));
         Ok(())
     }
 
@@ -75,7 +90,7 @@ impl Certificates {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(limit::TLS_RELOAD_INTERVAL) => {}
             }
-            if stamps(&self.files) == **self.seen.load() {
+            if stamps(&self.files, self.ca.as_ref()) == **self.seen.load() {
                 continue;
             }
             if let Err(error) = self.reload() {
@@ -92,31 +107,39 @@ impl Certificates {
     }
 }
 
-fn read(files: &TlsConfig) -> Result<ServerConfig, TlsError> {
+fn read(files: &TlsConfig, ca: Option<&PathBuf>) -> Result<ServerConfig, TlsError> {
     let file =
         |path: &PathBuf, what: &dyn std::fmt::Display| TlsError::File { path: path.clone(), what: what.to_string() };
-    let chain = CertificateDer::pem_file_iter(&files.certificate)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| file(&files.certificate, &error))?;
-    if chain.is_empty() {
-        return Err(file(&files.certificate, &"it holds no certificate"));
-    }
+    let certificates = |path: &PathBuf| {
+        let found = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+        let found = found.map_err(|error| file(path, &error))?;
+        if found.is_empty() { Err(file(path, &"it holds no certificate")) } else { Ok(found) }
+    };
+    let chain = certificates(&files.certificate)?;
     let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| file(&files.key, &error))?;
     let pair = |error: rustls::Error| TlsError::Pair { path: files.certificate.clone(), what: error.to_string() };
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(pair)?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .map_err(pair)?;
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
+    let builder = builder.with_safe_default_protocol_versions().map_err(pair)?;
+    let builder = match ca {
+        None => builder.with_no_client_auth(),
+        Some(ca) => {
+            let mut roots = rustls::RootCertStore::empty();
+            for certificate in certificates(ca)? {
+                roots.add(certificate).map_err(|error| file(ca, &error))?;
+            }
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+            builder.with_client_cert_verifier(verifier.map_err(|error| file(ca, &error))?)
+        }
+    };
+    let mut config = builder.with_single_cert(chain, key).map_err(pair)?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }
 
-fn stamps(files: &TlsConfig) -> Stamps {
-    [&files.certificate, &files.key].map(|path| {
-        let metadata = std::fs::metadata(path).ok()?;
+fn stamps(files: &TlsConfig, ca: Option<&PathBuf>) -> Stamps {
+    [Some(&files.certificate), Some(&files.key), ca].map(|path| {
+        let metadata = std::fs::metadata(path?).ok()?;
         Some((metadata.modified().ok()?, metadata.len()))
     })
 }

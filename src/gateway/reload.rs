@@ -12,11 +12,13 @@ use serde::{Deserialize, Serialize};
 
 use super::understand::{Understood, understand};
 use super::{Gateway, Snapshot};
-use crate::config::{AgentState, Config, FileSet, Loaded, Mistake, Overrides, Seal, ServerConfig, keyfile};
+use crate::config::{
+    AdminConfig, AgentState, Config, FileSet, Loaded, Mistake, Overrides, Seal, ServerConfig, keyfile,
+};
 use crate::identity::Identity;
 use crate::ids::{PolicyRevision, ServerId};
 use crate::limit;
-use crate::outcome::Failure;
+use crate::outcome::{Failure, Reason};
 use crate::policy::{Difference, FailedTest};
 use crate::record::event::ReloadNote;
 use crate::record::redact;
@@ -137,16 +139,55 @@ impl Gateway {
     pub async fn reload(&self, actor: &str, order: ReloadOrder) -> Result<ReloadReport, Failure> {
         let _one = self.reloader.one_at_a_time.lock().await;
         let before = self.snapshot();
-        let files = self.reloader.files.clone();
-        let old = Arc::clone(&before);
-        // Reading, comparing and testing a large policy takes long; nobody's call waits for it.
-        let judged = tokio::task::spawn_blocking(move || files.read().map(|understood| Judged::new(&old, understood)))
+        let judged = self.judged(&before).await;
+        self.load(judged, &before, actor, order).await
+    }
+
+    /// Serves the files that all replicas are to serve, where they are here: an administrator said so at another
+    /// replica, of exactly these. Answers whether they are.
+    ///
+    /// # Errors
+    /// As [`Gateway::reload`], and when these files cannot be served here.
+    pub(super) async fn take_up(&self, active: PolicyRevision) -> Result<bool, Failure> {
+        let _one = self.reloader.one_at_a_time.lock().await;
+        let before = self.snapshot();
+        let judged = self.judged(&before).await;
+        if before.policy.revision() == active {
+            return Ok(true);
+        }
+        if !judged.as_ref().is_ok_and(|judged| judged.understood.policy.revision() == active) {
+            return Ok(false);
+        }
+        let report = self.load(judged, &before, "store", ReloadOrder { allow_widening: true }).await?;
+        match report.problems.into_iter().next() {
+            None => Ok(true),
+            Some(problem) => Err(Failure::before(Reason::Internal, problem)),
+        }
+    }
+
+    /// Reading, comparing and testing a large policy takes long; nobody's call waits for it.
+    async fn judged(&self, before: &Arc<Snapshot>) -> Result<Judged, Vec<Mistake>> {
+        let (files, old) = (self.reloader.files.clone(), Arc::clone(before));
+        tokio::task::spawn_blocking(move || files.read().map(|understood| Judged::new(&old, understood)))
             .await
-            .unwrap_or_else(|error| Err(vec![Mistake::whole("servers.toml", format!("reading it failed: {error}"))]));
+            .unwrap_or_else(|error| Err(vec![Mistake::whole("servers.toml", format!("reading it failed: {error}"))]))
+    }
+
+    async fn load(
+        &self,
+        judged: Result<Judged, Vec<Mistake>>,
+        before: &Snapshot,
+        actor: &str,
+        order: ReloadOrder,
+    ) -> Result<ReloadReport, Failure> {
         let mut report = ReloadReport { from: Some(before.policy.revision()), ..ReloadReport::default() };
         match judged {
             Err(mistakes) => report.problems = mistakes.iter().map(ToString::to_string).collect(),
             Ok(Judged { understood, difference, widens, failed }) => {
+                let (revision, active) = (understood.policy.revision(), self.standing.active());
+                // What the other replicas serve may be narrower than what was served here.
+                let widens = widens || active.is_some_and(|active| active != before.policy.revision());
+                let ordered = active == Some(revision);
                 report.added = difference.added;
                 report.removed = difference.removed;
                 for failed in failed {
@@ -160,6 +201,8 @@ impl Gateway {
                 let (seal, broken) = (understood.loaded.files.seal(), understood.loaded.files.seal_mistake());
                 match may_widen(seal, order) {
                     Ok(()) => {}
+                    // Somebody who may has said so at another replica.
+                    Err(_) if ordered && broken.is_none() => {}
                     Err(why) if widens => {
                         report.problems.push(broken.map_or(why.to_owned(), |broken| broken.to_string()));
                     }
@@ -172,11 +215,24 @@ impl Gateway {
                 if understood.config().keys.journal != before.written.keys.journal {
                     report.warnings.push("the journal keys that the files name are taken at the next start".to_owned());
                 }
+                let door =
+                    |config: &Config| config.admin.as_ref().map(|admin| format!("{:?}", (admin.listen, &admin.tls)));
+                if door(understood.config()) != door(&before.config) {
+                    report.warnings.push("where administrators connect is taken at the next start".to_owned());
+                }
                 // Last: what was refused changes no key.
                 if report.problems.is_empty()
                     && let Err(problem) = self.take_seal_keys(understood.config()).await
                 {
                     report.problems.push(problem);
+                }
+                if report.problems.is_empty()
+                    && !ordered
+                    && let Err(failure) = self.store.activate(revision, actor).await
+                {
+                    let problem = format!("the other replicas were not told: {}", failure.detail);
+                    // The brake works at each replica by itself.
+                    if widens { report.problems.push(problem) } else { report.warnings.push(problem) }
                 }
                 if report.problems.is_empty() {
                     report.seal_keys = self.sealer.key_ids();
@@ -280,7 +336,25 @@ fn trusts_more(before: &Config, after: &Config) -> bool {
         || (after.anonymous && !before.anonymous)
         || after.local != before.local
         || after.keys != before.keys
+        || administers_more(before.admin.as_ref(), after.admin.as_ref())
         || new_servers.iter().any(|(id, facts)| old_servers.get(id) != Some(facts))
+}
+
+/// Whether somebody may give something back who could not, or with a login that was not enough. A client that is taken
+/// off the list, a shorter time and a stricter kind of login are brakes. So is no listener at all, but for the socket:
+/// it may widen where there is none.
+fn administers_more(before: Option<&AdminConfig>, after: Option<&AdminConfig>) -> bool {
+    let (Some(before), Some(after)) = (before, after) else { return before.is_some() != after.is_some() };
+    let door = |admin: &AdminConfig| {
+        let AdminConfig { listen, public_url, allowed_hosts, tls, .. } = admin;
+        format!("{:?}", (listen, public_url, allowed_hosts, tls))
+    };
+    let weaker =
+        !before.acr.is_empty() && (after.acr.is_empty() || after.acr.iter().any(|value| !before.acr.contains(value)));
+    weaker
+        || after.auth_age_max > before.auth_age_max
+        || after.clients.iter().any(|client| !before.clients.contains(client))
+        || door(before) != door(after)
 }
 
 /// Reads the files again whenever one of them changes: for laptops and the demo.
@@ -339,5 +413,30 @@ mod tests {
         after.anonymous = true;
         assert!(trusts_more(&before, &after), "anybody");
         assert!(!trusts_more(&after, &before), "nobody any more");
+        let admin = AdminConfig {
+            listen: "127.0.0.1:9443".parse().unwrap(),
+            public_url: before.gateway.public_url.clone(),
+            allowed_hosts: Vec::new(),
+            tls: None,
+            clients: Vec::new(),
+            acr: vec!["strong".to_owned()],
+            auth_age_max: std::time::Duration::from_secs(300),
+        };
+        let (mut with, mut weaker) = (config(), config());
+        with.admin = Some(admin.clone());
+        weaker.admin = Some(AdminConfig { acr: Vec::new(), ..admin.clone() });
+        assert!(trusts_more(&before, &with) && trusts_more(&with, &weaker), "administrators");
+        assert!(!trusts_more(&weaker, &with), "a stricter login is a brake");
+        assert!(trusts_more(&with, &before), "the socket may widen where there are none");
+        let client =
+            crate::config::AdminClient { issuer: with.issuers[0].alias.clone(), client_id: "console".to_owned() };
+        let (mut another, mut slower, mut moved) = (config(), config(), config());
+        another.admin = Some(AdminConfig { clients: vec![client], ..admin.clone() });
+        slower.admin = Some(AdminConfig { auth_age_max: std::time::Duration::from_secs(301), ..admin.clone() });
+        moved.admin = Some(AdminConfig { allowed_hosts: vec!["evil.example".to_owned()], ..admin });
+        for wider in [&another, &slower, &moved] {
+            assert!(trusts_more(&with, wider), "{:?}", wider.admin);
+        }
+        assert!(!trusts_more(&another, &with) && !trusts_more(&slower, &with), "they are brakes");
     }
 }

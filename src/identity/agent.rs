@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use super::caller::Caller;
 use super::persona::AgentFacts;
-use crate::config::{AgentConfig, AgentKind, AgentState, Config, DeclaredProof, IssuerConfig};
+use crate::config::{AdminClient, AgentConfig, AgentKind, AgentState, Config, DeclaredProof, IssuerConfig};
 use crate::ids::{AgentId, IssuerAlias};
 use crate::limit;
 use crate::outcome::{Reason, Refusal};
@@ -23,12 +23,15 @@ pub(super) struct AgentIndex {
     by_id: HashMap<AgentId, Arc<AgentConfig>>,
     /// Alias by the exact `iss`.
     issuers: HashMap<String, IssuerAlias>,
+    /// With which clients people administer the gateway.
+    administrators: Vec<AdminClient>,
 }
 
 /// Who acts: the agent that calls, further actors outermost first, and until when all of them may.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Actors {
-    pub agent: AgentFacts,
+    /// None for a person with an administrators' client.
+    pub agent: Option<AgentFacts>,
     pub chain: Vec<AgentFacts>,
     /// What the files say of the client's proof.
     pub declared_proof: DeclaredProof,
@@ -45,6 +48,13 @@ struct Act<'a> {
     act: Option<&'a RawValue>,
 }
 
+impl Actors {
+    /// Nobody but the person.
+    pub const fn nobody() -> Self {
+        Self { agent: None, chain: Vec::new(), declared_proof: DeclaredProof::Public, until: i64::MAX }
+    }
+}
+
 impl AgentIndex {
     /// Indexes the agents of a configuration.
     pub fn new(config: &Config) -> Self {
@@ -58,7 +68,13 @@ impl AgentIndex {
         for issuer in &config.issuers {
             index.issuers.insert(issuer.issuer.clone(), issuer.alias.clone());
         }
+        index.administrators = config.admin.as_ref().map(|admin| admin.clients.clone()).unwrap_or_default();
         index
+    }
+
+    /// Whether people administer the gateway with this client.
+    pub fn is_administrators(&self, issuer: &IssuerConfig, client: Option<&str>) -> bool {
+        self.administrators.iter().any(|known| known.is(&issuer.alias, client))
     }
 
     /// Who acts with a token of that issuer; `now` in seconds since 1970.
@@ -95,7 +111,7 @@ impl AgentIndex {
             }
         }
         let declared_proof = client.map_or(DeclaredProof::Public, |client| declared(agent, &issuer.alias, client));
-        Ok(Actors { agent: facts(agent), chain, declared_proof, until })
+        Ok(Actors { agent: Some(facts(agent)), chain, declared_proof, until })
     }
 
     fn chain(
@@ -180,6 +196,12 @@ pub fn still_stands(config: &Config, caller: &Caller) -> Result<(), Refusal> {
             return Err(Refusal::new(Reason::ClientProofInsufficient));
         }
     }
+    if persona.agent.is_none() && ![super::ANONYMOUS, super::LOCAL].contains(&persona.issuer.as_str()) {
+        let admin = config.admin.as_ref();
+        if !admin.is_some_and(|admin| admin.has_client(&persona.issuer, persona.client.as_deref())) {
+            return Err(Refusal::new(Reason::AgentUnknown).hint("the client is not an administrators' client any more"));
+        }
+    }
     for known in persona.agent.iter().chain(&persona.chain) {
         let agent = config.agents.get(&known.id).ok_or_else(|| Refusal::new(Reason::AgentInactive))?;
         active(agent, super::now_s())?;
@@ -227,7 +249,10 @@ mod tests {
     }
 
     fn names(actors: &Actors) -> (String, Vec<String>) {
-        (actors.agent.id.to_string(), actors.chain.iter().map(|agent| agent.id.to_string()).collect())
+        (
+            actors.agent.as_ref().map(|agent| agent.id.to_string()).unwrap_or_default(),
+            actors.chain.iter().map(|agent| agent.id.to_string()).collect(),
+        )
     }
 
     #[test]

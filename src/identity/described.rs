@@ -81,6 +81,7 @@ impl Revocation {
             issued_before: self.mode.issued_before(),
             lifted: false,
             note: &self.note,
+            ordered_at: None,
             epoch,
         }
     }

@@ -257,7 +257,10 @@ impl Settings {
             .any(|server| exchanges(&server.credential) || server.tool_credentials.values().any(exchanges));
         Self {
             revision,
-            names: ResourceNames::new(&config.gateway.public_url),
+            names: match &config.admin {
+                Some(admin) => ResourceNames::new(&config.gateway.public_url).with_admin(admin.resource()),
+                None => ResourceNames::new(&config.gateway.public_url),
+            },
             issuers: HashMap::new(),
             agents: AgentIndex::default(),
             anonymous: anonymous(config, revision).map(Arc::new),
@@ -381,6 +384,7 @@ fn without_token(
         session: None,
         issued_at: None,
         expires_at: i64::MAX,
+        for_administrators: false,
     };
     Verified::new(persona, token, DeclaredProof::Public, settings_revision, None)
 }

@@ -42,14 +42,26 @@ impl ResourceNames {
         Self { gateway: format!("{base}/mcp"), admin: format!("{base}/admin") }
     }
 
-    /// What a list of audiences reaches; `further` are the issuer's own names for the gateway.
+    /// The same where the administrators' listener has a name of its own.
     #[must_use]
-    pub fn reach<'a>(&self, audiences: impl IntoIterator<Item = &'a str>, further: &[String]) -> Reach {
+    pub fn with_admin(self, resource: String) -> Self {
+        Self { admin: resource, ..self }
+    }
+
+    /// What a list of audiences reaches; `further` are the issuer's own names for the gateway, `admin` those for the
+    /// administrators' listener.
+    #[must_use]
+    pub fn reach<'a>(
+        &self,
+        audiences: impl IntoIterator<Item = &'a str>,
+        further: &[String],
+        admin: &[String],
+    ) -> Reach {
         let mut reach = Reach::default();
         for audience in audiences {
             if audience == self.gateway || further.iter().any(|name| name == audience) {
                 reach.gateway = true;
-            } else if audience == self.admin {
+            } else if audience == self.admin || admin.iter().any(|name| name == audience) {
                 reach.admin = true;
             } else if let Some(Ok(server)) =
                 audience.strip_prefix(self.gateway.as_str()).and_then(|rest| rest.strip_prefix('/')).map(ServerId::new)
@@ -70,6 +82,12 @@ impl Reach {
             Resource::Server(server) => self.gateway || self.servers.contains(server),
             Resource::Admin => self.admin,
         }
+    }
+
+    /// What an administrators' client is good for, where it was issued for that: for nothing else.
+    #[must_use]
+    pub fn for_administrators(&self) -> Option<Self> {
+        self.admin.then(|| Self { admin: true, ..Self::default() })
     }
 
     /// Whether it reaches nothing here.
@@ -94,7 +112,7 @@ mod tests {
     #[test]
     fn a_token_for_one_server_works_only_there() {
         let names = names("https://gw.example");
-        let reach = names.reach(["https://gw.example/mcp/git"], &[]);
+        let reach = names.reach(["https://gw.example/mcp/git"], &[], &[]);
         assert!(reach.covers(&server("git")));
         assert!(!reach.covers(&server("jira")) && !reach.covers(&Resource::Gateway) && !reach.covers(&Resource::Admin));
     }
@@ -102,12 +120,25 @@ mod tests {
     #[test]
     fn a_token_for_the_gateway_works_everywhere_but_at_the_administrators_listener() {
         let names = names("https://gw.example");
-        let reach = names.reach(["https://gw.example/mcp"], &[]);
+        let reach = names.reach(["https://gw.example/mcp"], &[], &[]);
         assert!(reach.covers(&server("git")) && reach.covers(&Resource::Gateway) && !reach.covers(&Resource::Admin));
-        let admin = names.reach(["https://gw.example/admin"], &[]);
+        let admin = names.reach(["https://gw.example/admin"], &[], &[]);
         assert!(admin.covers(&Resource::Admin) && !admin.covers(&Resource::Gateway) && !admin.covers(&server("git")));
-        let mapped = names.reach(["api://bailiwick"], &["api://bailiwick".to_owned()]);
+        let mapped = names.reach(["api://bailiwick"], &["api://bailiwick".to_owned()], &[]);
         assert!(mapped.covers(&Resource::Gateway) && !mapped.covers(&Resource::Admin));
+        let mapped = names.reach(["api://admin"], &[], &["api://admin".to_owned()]);
+        assert!(!mapped.covers(&Resource::Gateway) && mapped.covers(&Resource::Admin));
+    }
+
+    #[test]
+    fn a_listener_with_a_name_of_its_own_is_called_by_that_alone() {
+        let names = names("https://gw.example").with_admin("https://admin.example:9443/admin".to_owned());
+        assert!(names.reach(["https://gw.example/admin"], &[], &[]).is_empty());
+        let both = names.reach(["https://admin.example:9443/admin", "https://gw.example/mcp"], &[], &[]);
+        assert!(both.covers(&Resource::Admin) && both.covers(&Resource::Gateway));
+        let alone = both.for_administrators().unwrap();
+        assert!(alone.covers(&Resource::Admin) && !alone.covers(&Resource::Gateway) && !alone.covers(&server("git")));
+        assert_eq!(names.reach(["https://gw.example/mcp"], &[], &[]).for_administrators(), None);
     }
 
     #[test]
@@ -125,7 +156,7 @@ mod tests {
             "https://gw.example.evil/mcp",
             "",
         ] {
-            assert!(names.reach([near], &[]).is_empty(), "{near}");
+            assert!(names.reach([near], &[], &[]).is_empty(), "{near}");
         }
     }
 }

@@ -55,7 +55,7 @@ pub(super) fn verify(
     if audiences.len() > limit::TOKEN_AUDIENCES_MAX {
         return Err(Refusal::new(Reason::TokenMalformed).hint("the token has too many audiences"));
     }
-    let reach = names.reach(audiences.iter().map(String::as_str), &issuer.audiences);
+    let reach = names.reach(audiences.iter().map(String::as_str), &issuer.audiences, &issuer.admin_audiences);
     if reach.is_empty() {
         return Err(Refusal::new(Reason::AudienceMismatch));
     }
@@ -67,13 +67,20 @@ pub(super) fn verify(
     }
     let own = is_own_token(&subject, client.as_deref(), claims);
     let human = (!own).then_some(subject.as_str());
-    let Actors { agent, chain, declared_proof, until } =
-        agents.actors(issuer, client.as_deref(), human, &subject, claims.raw("act"), now)?;
+    // A person with an administrators' client: no agent stands between them and us, and none may use their token.
+    let administrators = human.filter(|_| !claims.has("act") && agents.is_administrators(issuer, client.as_deref()));
+    let alone = administrators.and_then(|_| reach.for_administrators());
+    let for_administrators = alone.is_some();
+    let (reach, actors) = match alone {
+        Some(alone) => (alone, Actors::nobody()),
+        None => (reach, agents.actors(issuer, client.as_deref(), human, &subject, claims.raw("act"), now)?),
+    };
+    let Actors { agent, chain, declared_proof, until } = actors;
     let persona = Persona {
         issuer: issuer.alias.clone(),
         user: Some(Subject::user(&issuer.alias, &subject)),
         groups: groups(issuer, claims, own),
-        agent: Some(agent),
+        agent,
         chain,
         default_roles: issuer.default_roles.clone(),
         scopes: scopes(issuer, claims)?,
@@ -96,6 +103,7 @@ pub(super) fn verify(
         session: claims.text("sid")?,
         issued_at,
         expires_at,
+        for_administrators,
     };
     Ok(Findings { persona, token, declared_proof, reach, until: until.min(expires_at) })
 }

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use serde::{Serialize, Serializer};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// How a reason reaches the client; the table in [`super::reply`] has the exact bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,6 +101,10 @@ reasons! {
     ClientProofInsufficient = "client_proof_insufficient", Channel::Forbidden, "an agent that acts on its own needs a client that proves itself to its issuer, and says how in policies/agents.toml";
     /// The delegation chain is too deep, loops or names somebody unknown.
     ChainRefused = "chain_refused", Channel::Unauthorized, "shorten the delegation chain and register each actor";
+    /// Giving something back needs a person with an administrators' client, at the administrators' listener.
+    AdministratorRequired = "administrator_required", Channel::Forbidden, "this gives something back: a person has to do it at the administrators' listener, with an administrators' client";
+    /// The login is too old, or not of the kind that giving something back needs (RFC 9470).
+    InsufficientUserAuthentication = "insufficient_user_authentication", Channel::Unauthorized, "log in again: this needs a login of a moment ago, of the kind that acr_values names";
     // === what is asked ===
     /// The body is not one JSON-RPC message within the limits.
     MessageMalformed = "message_malformed", Channel::BadRequest(-32700), "send one JSON-RPC 2.0 message";
@@ -167,6 +172,10 @@ reasons! {
     RecordUnavailable = "record_unavailable", Channel::Unavailable, "try again shortly";
     /// The store cannot be read; that refuses.
     StoreUnavailable = "store_unavailable", Channel::Unavailable, "try again shortly";
+    /// What was asked for is bound to another replica, which does not answer; nothing was sent.
+    ReplicaUnreachable = "replica_unreachable", Channel::Unavailable, "try again shortly";
+    /// The replica that what was asked for is bound to went away in the middle.
+    ReplicaLost = "replica_lost", Channel::ToolResult(-32603), "the replica that had this went away; it may have acted";
     /// No connection to the upstream.
     UpstreamUnreachable = "upstream_unreachable", Channel::ToolResult(-32603), "the server behind this tool is down; try again later";
     /// The upstream did not answer in time.
@@ -210,5 +219,12 @@ impl fmt::Display for Reason {
 impl Serialize for Reason {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.code())
+    }
+}
+
+impl<'de> Deserialize<'de> for Reason {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let code = String::deserialize(deserializer)?;
+        Self::from_code(&code).ok_or_else(|| D::Error::custom(format!("there is no reason `{code}`")))
     }
 }

@@ -12,11 +12,12 @@ use jiff::Timestamp;
 use super::class::Class;
 use super::condition::{Arguments, Facts, Quantifier, Truth};
 use super::model::{NoAnswer, applies};
+use super::operation::AdminOperation;
 use super::rule::{Effect, Rule};
 use super::verdict::{Cell, Part, Settled, Values, Verdict, rule_value};
 use super::world::GATEWAY_SERVER;
 use super::{Ask, Policy};
-use crate::identity::Persona;
+use crate::identity::{Caller, Persona};
 use crate::outcome::{Reason, Refusal};
 
 /// What was decided, and by what.
@@ -46,7 +47,7 @@ impl Decision {
 }
 
 /// One condition as a decision read it.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ConditionRecord {
     /// Its name.
     pub name: String,
@@ -197,6 +198,23 @@ impl Policy {
         }
         let refusal = self.missing_scopes(persona, ask);
         Decision { refusal, visible: true, rules: rules.into(), conditions: Vec::new() }
+    }
+
+    /// Decides whether somebody who was authenticated at the administrators' listener may do this; answers the rules
+    /// that allow it.
+    ///
+    /// # Errors
+    /// The refusal. An operation is never hidden: the list of them is public.
+    pub fn authorize_operation(
+        &self,
+        caller: &Caller,
+        operation: AdminOperation,
+        now: Timestamp,
+    ) -> Result<Arc<[Arc<str>]>, Refusal> {
+        let class = self.class_of(caller);
+        let ask = self.operation(operation.name());
+        let decision = self.decide(&class, caller.persona(), &ask, Arguments::None, now);
+        decision.refusal.map_or(Ok(decision.rules), Err)
     }
 
     #[expect(clippy::too_many_arguments, reason = "one decision reads this much")]

@@ -5,12 +5,13 @@
 use std::fmt;
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::class::{Class, SubjectKind};
 use super::condition::{Arguments, Facts, Quantifier, Truth};
 use super::model::applies;
 use super::object;
+use super::operation::AdminOperation;
 use super::rule::{Effect, Rule};
 use super::verdict::{Part, Verdict};
 use super::{Ask, ConditionRecord, Policy};
@@ -20,7 +21,7 @@ use crate::limit::NEAR_MISSES_MAX;
 use crate::outcome::Reason;
 
 /// Why a decision is what it is.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Explanation {
     /// What was asked, as a sentence.
     pub question: String,
@@ -41,7 +42,7 @@ pub struct Explanation {
 }
 
 /// What the rules say about one subject.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct SubjectExplanation {
     /// Who.
     pub subject: String,
@@ -52,7 +53,7 @@ pub struct SubjectExplanation {
 }
 
 /// One rule, and whether it applies.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct RuleExplanation {
     /// `file:line`.
     pub place: String,
@@ -67,7 +68,7 @@ pub struct RuleExplanation {
 }
 
 /// Somebody whom rules allow something, or might.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WhoCan {
     /// The subject, as rules name it; a token's groups add up.
     pub subject: String,
@@ -193,6 +194,9 @@ impl Policy {
     /// A lower-case fragment: there is no such server.
     pub fn ask_about<'a>(&'a self, server: &str, name: &'a str, action: &'a Action) -> Result<Ask<'a>, String> {
         if server == super::GATEWAY_SERVER {
+            if AdminOperation::named(name).is_none() {
+                return Err(format!("there is no operation `{name}`; write one of {}", AdminOperation::names()));
+            }
             return Ok(Ask { action, ..self.operation(name) });
         }
         let found = self.world.servers.iter().find(|(known, _): &&(ServerId, _)| known.as_str() == server);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::condition::Condition;
 use super::object::{self, ObjectPattern, PatternKind, RESERVED_SETS};
+use super::operation;
 use super::reader::{self, Row};
 use super::role::{EnvironmentSet, RoleGraph};
 use super::rule::{Effect, Rule};
@@ -216,6 +217,12 @@ impl Loader<'_> {
         if (action == Action::Admin) != is_gateway && (action == Action::Admin || owner.is_some()) {
             return Err((4, format!("admin is for the gateway's own operations; write {GATEWAY_SERVER}/NAME")));
         }
+        if is_gateway {
+            if action != Action::Admin {
+                return Err((4, format!("the gateway's own operations have one action; write admin, not {action}")));
+            }
+            operation::check(&object).map_err(|message| (3, message))?;
+        }
         if object::is_server_wide(&action) && !object::matches(&format!("{}/", object.server()), &object.text, false) {
             return Err((3, format!("{action} is about the whole server; write {}/*", object.server())));
         }
@@ -326,6 +333,9 @@ impl Loader<'_> {
         }
         if self.environments.of_server(member.server()).is_none() {
             return Err((1, format!("there is no server `{}`; write the id of a server", member.server())));
+        }
+        if member.server() == GATEWAY_SERVER {
+            operation::check(&member).map_err(|message| (1, message))?;
         }
         let everywhere: Arc<str> = Arc::from(format!("*/{}", set.name()));
         let sets = self.loaded.sets.entry(Arc::clone(&member.text)).or_default();

@@ -37,6 +37,7 @@ mod model;
 #[cfg(test)]
 mod mutation;
 mod object;
+pub mod operation;
 mod permit;
 mod persona;
 #[cfg(test)]
@@ -59,6 +60,7 @@ pub use difference::Difference;
 pub use expect::{FailedTest, TestReport};
 pub use explain::{Explanation, RuleExplanation, SubjectExplanation, WhoCan};
 pub use object::RESERVED_SETS;
+pub use operation::{AdminOperation, Weight};
 pub use permit::{Denied, Permit};
 pub use persona::Described;
 pub use rule::{Effect, Rule};

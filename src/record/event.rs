@@ -12,7 +12,8 @@ use serde_json::value::RawValue;
 
 use super::redact;
 use super::who::Who;
-use crate::ids::{CallId, DefinitionDigest, Digest, LegId, PolicyRevision, RevocationEpoch, ViewRevision};
+use crate::ids::{CallId, DefinitionDigest, Digest, LegId, PolicyRevision, ReplicaId, RevocationEpoch, ViewRevision};
+use crate::outcome::Reason;
 
 /// Who asked for what: the part that an intent, a refusal, a failure and a list have in common.
 #[derive(Debug, Clone)]
@@ -25,6 +26,8 @@ pub struct Attempt<'a> {
     pub who: &'a Who,
     /// What was asked.
     pub mcp: Operation<'a>,
+    /// The replica that handed it on, where one did.
+    pub via: Option<ReplicaId>,
     /// The policy that decided, where one did.
     pub revision: Option<PolicyRevision>,
     /// The revocation epoch that was looked at.
@@ -170,8 +173,60 @@ pub struct RevocationNote<'a> {
     /// Why.
     #[serde(skip_serializing_if = "str::is_empty", serialize_with = "redact::serialize")]
     pub note: &'a str,
+    /// The replica where it was ordered, where that is another one: its record tells by whom it was lifted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ordered_at: Option<ReplicaId>,
     /// The epoch that includes it.
     pub epoch: RevocationEpoch,
+}
+
+/// An administrator's operation as the record tells it.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct AdminNote<'a> {
+    /// What was done, or asked for.
+    pub operation: &'static str,
+    /// The object of its rules.
+    pub object: &'static str,
+    /// Who: `host:UID`, `user:...`, or `agent:...` where nobody stands behind it.
+    pub actor: &'a str,
+    /// `host`, `user` or `agent`.
+    #[serde(skip)]
+    pub actor_kind: &'static str,
+    /// It takes something back: that is told with the last room that there is.
+    #[serde(skip)]
+    pub brakes: bool,
+    /// The client id as the token has it.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "redact::serialize_option")]
+    pub client: Option<&'a str>,
+    /// `begun`, `done`, `refused` or `failed`.
+    pub outcome: &'static str,
+    /// Why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
+    /// The rule that decided, as `file:line`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<&'a str>,
+    /// What it was about.
+    #[serde(skip_serializing_if = "str::is_empty", serialize_with = "redact::serialize")]
+    pub about: &'a str,
+    /// What came of it.
+    #[serde(skip_serializing_if = "str::is_empty", serialize_with = "redact::serialize")]
+    pub detail: &'a str,
+}
+
+/// That a request was handed to another replica, as the record of the one that did tells it.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct RelayNote<'a> {
+    /// To which one; its record tells of the rest.
+    pub to: ReplicaId,
+    /// `GET`, `POST` or `DELETE`.
+    pub verb: &'a str,
+    /// The HTTP status of its answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// Why there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
 }
 
 /// A reload as the record tells it.

@@ -7,12 +7,12 @@
 use serde::Serialize;
 
 use super::event::{
-    Attempt, ConditionValue, CredentialNote, ExecutableNote, Intent, Listing, Operation, ReloadNote, RevocationNote,
-    StartNote,
+    AdminNote, Attempt, ConditionValue, CredentialNote, ExecutableNote, Intent, Listing, Operation, RelayNote,
+    ReloadNote, RevocationNote, StartNote,
 };
 use super::keys::{JournalKey, KeyedDigest};
 use super::redact;
-use crate::ids::{CallId, Digest, LegId, PolicyRevision, RevocationEpoch};
+use crate::ids::{CallId, Digest, LegId, PolicyRevision, ReplicaId, RevocationEpoch};
 use crate::limit;
 use crate::outcome::{Origin, Outcome, Reason, Stop};
 use crate::wire::{InputKind, Json, Value};
@@ -20,6 +20,8 @@ use crate::wire::{InputKind, Json, Value};
 /// The fields of a kind; who it is about ([`super::who`]) stands before them.
 #[derive(Serialize)]
 pub(super) struct CallFields<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    via: Option<ReplicaId>,
     mcp: &'a Operation<'a>,
     decision: DecisionFields<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -82,7 +84,7 @@ impl Serialize for Values<'_> {
 
 impl<'a> CallFields<'a> {
     fn new(attempt: &'a Attempt<'a>, decision: DecisionFields<'a>) -> Self {
-        Self { mcp: &attempt.mcp, decision, credential: None, arguments: None, list: None }
+        Self { via: attempt.via, mcp: &attempt.mcp, decision, credential: None, arguments: None, list: None }
     }
 
     pub(super) fn intent(intent: &'a Intent<'a>, key: &'a JournalKey) -> Self {
@@ -125,6 +127,12 @@ impl<'a> DecisionFields<'a> {
     ) -> Self {
         Self { effect, reason, rule, detail, revision: attempt.revision, epoch: attempt.epoch }
     }
+}
+
+/// That a request was handed on.
+#[derive(Serialize)]
+pub(super) struct RelayFields<'a> {
+    pub(super) relay: &'a RelayNote<'a>,
 }
 
 /// How one leg ended.
@@ -264,6 +272,11 @@ fn member<'a>(json: &'a Json, name: &str) -> Option<Value<'a>> {
 #[derive(Serialize)]
 pub(super) struct RevocationFields<'a> {
     pub(super) revocation: &'a RevocationNote<'a>,
+}
+
+#[derive(Serialize)]
+pub(super) struct AdminFields<'a> {
+    pub(super) admin: &'a AdminNote<'a>,
 }
 
 #[derive(Serialize)]

@@ -82,6 +82,7 @@ impl Proof {
                 name: Some("rollout"),
                 definition: Some(DefinitionDigest(Digest::sha256(b"definition"))),
             },
+            via: None,
             revision: Some(PolicyRevision(Digest::sha256(b"policy"))),
             epoch: RevocationEpoch(2),
         }
@@ -185,6 +186,7 @@ pub(crate) async fn write_every_type(state: &Path) {
         lifted: false,
         issued_before: Some(1_700_000_000),
         note: &format!("left; had {CANARY}"),
+        ordered_at: None,
         epoch: RevocationEpoch(3),
     };
     journal.revoked(&revocation).await.unwrap();

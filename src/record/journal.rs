@@ -17,10 +17,12 @@ use super::batch::{Settled, lock};
 use super::checkpoint::CheckpointKeys;
 use super::direct::Direct;
 use super::entry::unavailable;
-use super::event::{Attempt, ExecutableNote, Intent, Listing, ReloadNote, RevocationNote, StartNote};
+use super::event::{
+    AdminNote, Attempt, ExecutableNote, Intent, Listing, RelayNote, ReloadNote, RevocationNote, StartNote,
+};
 use super::fields::{
-    CallFields, ExecutableFields, NoiseFields, OpenLeg, ReloadFields, RepairFields, ResultFacts, ResultFields,
-    RevocationFields, StartFields, StopFacts, StopFields,
+    AdminFields, CallFields, ExecutableFields, NoiseFields, OpenLeg, RelayFields, ReloadFields, RepairFields,
+    ResultFacts, ResultFields, RevocationFields, StartFields, StopFacts, StopFields,
 };
 use super::keep::{Holds, Keeper};
 use super::keys::JournalKey;
@@ -30,6 +32,7 @@ use super::metrics::Metrics;
 use super::noise::Noise;
 use super::room::Room;
 use super::sink::Sinks;
+use super::who::Who;
 use super::writer::{Shared, Writer};
 use crate::config::{Durability, RecordConfig};
 use crate::ids::{CallId, LegId, ReplicaId, RevocationEpoch};
@@ -214,6 +217,31 @@ impl Journal {
         self.note_durably("reload", &ReloadFields::new(note), Mark::Plain).await
     }
 
+    /// Records and counts an administrator's operation; durable when it returns.
+    ///
+    /// # Errors
+    /// [`Reason::RecordUnavailable`].
+    pub async fn administered(&self, note: &AdminNote<'_>, who: Option<&Who>) -> Result<(), Failure> {
+        if note.outcome != "begun" {
+            self.metrics().administered(note);
+        }
+        if let Some(reason) = note.reason {
+            self.metrics().refused(reason);
+        }
+        if !note.brakes && self.0.shared.spares() {
+            let left = "what room is left is for taking something back and for the ends of calls";
+            return Err(Failure::before(Reason::RecordUnavailable, left));
+        }
+        let header = Header { who, ..self.header("admin", None) };
+        self.write_durably(header, &AdminFields { admin: note }, Mark::Plain).await
+    }
+
+    /// Records that a request was handed to another replica. Never waits.
+    pub fn handed_on(&self, who: &Who, note: &RelayNote<'_>) {
+        let header = Header { who: Some(who), ..self.header("relay", None) };
+        self.write(header, &RelayFields { relay: note }, Mark::Plain);
+    }
+
     /// Records a call that stops before it is forwarded, as `refusal` or `failure`. Never waits.
     pub fn stopped(&self, attempt: &Attempt<'_>, stop: &Stop) {
         self.metrics().refused(stop.reason());
@@ -326,7 +354,11 @@ impl Journal {
     }
 
     async fn note_durably(&self, kind: &'static str, fields: &impl Serialize, mark: Mark) -> Result<(), Failure> {
-        let header = self.header(kind, None);
+        self.write_durably(self.header(kind, None), fields, mark).await
+    }
+
+    async fn write_durably(&self, header: Header<'_>, fields: &impl Serialize, mark: Mark) -> Result<(), Failure> {
+        let kind = header.kind;
         let waiting = scratch(|body| match line::body(body, header, fields) {
             Ok(()) => self.0.shared.push_urgent(body, mark),
             Err(error) => {

@@ -16,6 +16,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use super::event::AdminNote;
 use crate::ids::ServerId;
 use crate::outcome::Reason;
 
@@ -72,6 +73,8 @@ pub struct Metrics {
     pub spans_sent: Counter,
     /// Spans that found no place in the queue, or that could not be sent.
     pub spans_dropped: Counter,
+    /// What administrators did, or were refused.
+    pub admin_operations: Family<AdminLabels, Counter>,
     /// The revocation epoch that is in force.
     pub revocation_epoch: Gauge<u64, AtomicU64>,
 }
@@ -113,6 +116,17 @@ pub struct ExportLabels {
 pub struct ChangeLabels {
     /// `newly_allowed` or `newly_refused`.
     pub change: &'static str,
+}
+
+/// Labels of an administrator's operation.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct AdminLabels {
+    /// The operation, of a closed list.
+    pub operation: &'static str,
+    /// `host`, `user` or `agent`.
+    pub actor_kind: &'static str,
+    /// `done`, `refused` or `failed`.
+    pub outcome: &'static str,
 }
 
 /// An upstream as a label.
@@ -164,6 +178,7 @@ impl Metrics {
             checkpoint_sink_failures: Counter::default(),
             shadow_differences: Family::default(),
             shadow_dropped: Counter::default(),
+            admin_operations: Family::default(),
             revocation_epoch: Gauge::default(),
             registry: Registry::default(),
         };
@@ -194,6 +209,7 @@ impl Metrics {
         registry.register("checkpoint_sink_failures", "checkpoints that could not be sent", failures);
         registry.register("shadow_differences", "decisions that policies.next changes", m.shadow_differences.clone());
         registry.register("shadow_dropped", "decisions that policies.next was not asked", m.shadow_dropped.clone());
+        registry.register("admin_operations", "what administrators did or were refused", m.admin_operations.clone());
         registry.register("revocation_epoch", "the revocation epoch in force", m.revocation_epoch.clone());
         Arc::new(Self { registry, ..metrics })
     }
@@ -201,6 +217,12 @@ impl Metrics {
     /// Counts one request that was not forwarded.
     pub fn refused(&self, reason: Reason) {
         self.refusals.get_or_create(&ReasonLabels { reason: ReasonLabel(reason) }).inc();
+    }
+
+    /// Counts one operation of an administrator.
+    pub fn administered(&self, note: &AdminNote<'_>) {
+        let AdminNote { operation, actor_kind, outcome, .. } = *note;
+        self.admin_operations.get_or_create(&AdminLabels { operation, actor_kind, outcome }).inc();
     }
 
     /// Counts one decision that the next policies would make otherwise.

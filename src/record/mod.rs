@@ -18,8 +18,10 @@ mod direct;
 pub mod entry;
 pub mod event;
 mod fields;
+pub mod filter;
 #[cfg(test)]
 pub(crate) mod fixture;
+pub mod join;
 pub mod journal;
 mod keep;
 pub mod keys;
@@ -33,6 +35,7 @@ pub mod redact;
 mod room;
 mod segment;
 mod sink;
+pub mod tail;
 #[cfg(test)]
 mod tests;
 mod tiles;

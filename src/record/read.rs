@@ -28,6 +28,8 @@ pub struct Record {
     pub call: Option<String>,
     /// The request of that call.
     pub leg: Option<String>,
+    /// The replica that handed it on.
+    pub via: Option<String>,
     /// Who.
     pub subject: Option<SubjectRead>,
     /// With which software.
@@ -44,6 +46,8 @@ pub struct Record {
     pub noise: Option<NoiseRead>,
     /// What was taken back.
     pub revocation: Option<RevocationRead>,
+    /// What an administrator did.
+    pub admin: Option<AdminRead>,
     /// What was loaded.
     pub reload: Option<ReloadRead>,
     /// What a server runs.
@@ -100,6 +104,16 @@ read! {
         mode: String,
         note: String,
         epoch: u64,
+    }
+    /// An administrator's operation.
+    AdminRead {
+        operation: String,
+        actor: String,
+        client: Option<String>,
+        outcome: String,
+        reason: Option<String>,
+        about: String,
+        detail: String,
     }
     /// The reload.
     ReloadRead {

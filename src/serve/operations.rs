@@ -1,23 +1,39 @@
-//! What operators ask of the running gateway over the control socket.
+//! What administrators ask of the running gateway, over the socket or at their listener.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
+use crate::config::{Config, ServerConfig};
+use crate::control::operations::ServerStatus;
 use crate::control::{Lifting, Operations, Readiness, ReadinessCheck};
-use crate::gateway::{Gateway, ReloadOrder, ReloadReport, ShadowReport};
+use crate::gateway::ask::{self, Question, WhatCanAnswer, WhoCanAnswer};
+use crate::gateway::{Gateway, ReloadOrder, ReloadReport, ShadowReport, Standing};
 use crate::identity::revoked::{Held, Revocation, RevocationStore as _};
-use crate::ids::RevocationEpoch;
-use crate::outcome::Failure;
+use crate::identity::{Caller, Presented, Resource};
+use crate::ids::{RevocationEpoch, Subject};
+use crate::outcome::{Failure, Reason, Refusal, Stop};
+use crate::policy::{AdminOperation, Explanation};
+use crate::record::event::AdminNote;
+use crate::record::{Who, journal};
 use crate::upstream::Health;
 
 impl Operations for Gateway {
+    fn now_s(&self) -> BoxFuture<'_, Result<i64, Failure>> {
+        Box::pin(self.store().now_s())
+    }
+
     fn revoke(&self, revocation: Revocation) -> BoxFuture<'_, Result<RevocationEpoch, Failure>> {
         Box::pin(async move {
             let epoch = self.store().revoke(&revocation).await?;
             // In force before it is on the record: a full disk must not keep a door open.
             self.take_revocations().await?;
             self.delegate().drop_for(&revocation.target).await;
-            self.journal().revoked(&revocation.noted(epoch)).await?;
+            Self::journal(self).revoked(&revocation.noted(epoch)).await?;
             Ok(epoch)
         })
     }
@@ -26,7 +42,7 @@ impl Operations for Gateway {
         Box::pin(async move {
             let Some((epoch, lifted)) = self.store().lift(lifting.since).await? else { return Ok(None) };
             // On the record before it is in force, unlike a revocation: nothing is loosened that nobody can read of.
-            let told = self.journal().revoked(&lifted.noted_lifted(&lifting.actor, &lifting.note, epoch)).await;
+            let told = Self::journal(self).revoked(&lifted.noted_lifted(&lifting.actor, &lifting.note, epoch)).await;
             if let Err(failure) = told {
                 self.store().revoke(&lifted).await?;
                 self.take_revocations().await?;
@@ -43,6 +59,77 @@ impl Operations for Gateway {
 
     fn reload(&self, actor: String, order: ReloadOrder) -> BoxFuture<'_, Result<ReloadReport, Failure>> {
         Box::pin(async move { Self::reload(self, &actor, order).await })
+    }
+
+    fn servers(&self) -> Vec<ServerStatus> {
+        let now = self.snapshot();
+        let health = self.upstreams().health();
+        let told = |server: &Arc<ServerConfig>| {
+            let known = health.iter().find(|(id, _)| *id == server.id).map(|(_, health)| health);
+            let (word, reason, since) = match known {
+                _ if now.config.server(&server.id).is_none() => ("revoked", "access to it was taken back", None),
+                Some(Health::Up) => ("up", "", None),
+                Some(Health::Down { reason, since }) => ("down", reason.as_str(), Some(*since)),
+                Some(Health::Connecting) | None => ("connecting", "", None),
+            };
+            ServerStatus {
+                server: server.id.to_string(),
+                title: server.title.clone().unwrap_or_default(),
+                owner: server.owner.clone(),
+                environment: server.environment.to_string(),
+                health: word.to_owned(),
+                reason: reason.to_owned(),
+                since: since.and_then(|since| jiff::Timestamp::try_from(since).ok()),
+            }
+        };
+        now.written.servers.iter().map(told).collect()
+    }
+
+    fn config(&self) -> Option<Arc<Config>> {
+        Some(Self::config(self))
+    }
+
+    fn authenticate<'a>(&'a self, bearer: Option<&'a str>) -> BoxFuture<'a, Result<Caller, Stop>> {
+        Box::pin(async move {
+            let presented = bearer.map_or(Presented::Nothing, Presented::Bearer);
+            let caller = self.identity().authenticate(presented, &Resource::Admin).await?;
+            self.quotas().request(caller.principal())?;
+            Ok(caller)
+        })
+    }
+
+    fn knocked(&self, reason: Reason, peer: IpAddr) {
+        self.refused_unauthenticated(reason, peer);
+    }
+
+    fn authorize(&self, caller: &Caller, operation: AdminOperation) -> Result<Arc<[Arc<str>]>, Refusal> {
+        self.still_trusted(caller)?;
+        self.snapshot().policy.authorize_operation(caller, operation, jiff::Timestamp::now())
+    }
+
+    fn explain(&self, question: &Question) -> Result<Explanation, String> {
+        let now = self.snapshot();
+        question.answer(&now.config, &now.policy, jiff::Timestamp::now())
+    }
+
+    fn who_can(&self, object: &str, action: &str) -> Result<WhoCanAnswer, String> {
+        ask::who_can(&self.snapshot().policy, object, action)
+    }
+
+    fn what_can(&self, subject: &Subject) -> WhatCanAnswer {
+        ask::what_can(&self.snapshot().policy, subject)
+    }
+
+    fn journal(&self) -> Option<PathBuf> {
+        Some(journal::directory(&Self::config(self).gateway.state))
+    }
+
+    fn stopping(&self) -> CancellationToken {
+        Self::stopping(self)
+    }
+
+    fn administered<'a>(&'a self, note: &'a AdminNote<'a>, who: Option<&'a Who>) -> BoxFuture<'a, Result<(), Failure>> {
+        Box::pin(Self::journal(self).administered(note, who))
     }
 
     fn status(&self) -> BoxFuture<'_, serde_json::Value> {
@@ -63,6 +150,7 @@ impl Operations for Gateway {
             "keys": { "seal": self.sealer().key_ids() },
             "servers": servers,
         });
+        let status = with_replicas(status, self.standing());
         Box::pin(std::future::ready(status))
     }
 
@@ -80,7 +168,7 @@ impl Operations for Gateway {
             };
             let mut checks = vec![check(
                 "journal".to_owned(),
-                self.journal().is_well(),
+                Self::journal(self).is_well(),
                 false,
                 "intents cannot be written: look at the disk of the state directory".to_owned(),
             )];
@@ -91,6 +179,11 @@ impl Operations for Gateway {
                 false,
                 store.err().map_or_else(String::new, |failure| failure.detail),
             ));
+            checks.extend(
+                self.standing().problems().into_iter().map(|(name, problem)| {
+                    check(name.to_owned(), problem.is_none(), false, problem.unwrap_or_default())
+                }),
+            );
             let issuers = self.identity().readiness();
             let some_issuer = self.identity().is_ready();
             checks.extend(issuers.into_iter().map(|issuer| {
@@ -119,11 +212,31 @@ impl Operations for Gateway {
     }
 
     fn metrics(&self) -> String {
-        let metrics = self.journal().metrics();
+        let metrics = Self::journal(self).metrics();
         for (server, health) in self.upstreams().health() {
             metrics.upstream(&server, matches!(health, Health::Up));
         }
         metrics.revocation_epoch.set(self.revocation_epoch().0);
         metrics.encode()
     }
+}
+
+/// The same with who else has the store, where somebody may.
+fn with_replicas(mut status: serde_json::Value, standing: &Standing) -> serde_json::Value {
+    if standing.is_shared()
+        && let Some(status) = status.as_object_mut()
+    {
+        let members = standing.members();
+        let replicas = members.iter().map(|member| {
+            json!({
+                "replica": member.replica,
+                "advertise": member.advertise,
+                "version": member.version,
+                "revision": member.revision,
+            })
+        });
+        status.insert("active".to_owned(), json!(standing.active()));
+        status.insert("replicas".to_owned(), replicas.collect());
+    }
+    status
 }

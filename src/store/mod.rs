@@ -1,37 +1,42 @@
-//! Decides how what happens at run time is kept: SQLite in the state directory. The only room that
-//! knows SQL, and it refuses to know anything else: each other room declares the store that it needs.
+//! Decides how what happens at run time is kept: SQLite in the state directory, or PostgreSQL for several replicas.
+//! The only room that knows SQL, and it refuses to know anything else: each other room declares the store that it
+//! needs.
 //!
-//! Invariant: what was acknowledged is on the disk (`synchronous = FULL`), and every change that may
-//! alter an answer raises the epoch in the same transaction.
+//! Each back end has a directory with one file for each concern; `tests.rs` holds both against the same tests.
+//! Invariant: what was acknowledged is durable, and every change that may alter an answer raises the epoch in the same
+//! transaction.
 
-mod executable;
-pub mod look;
-mod reconcile;
-mod revocation;
+mod postgres;
+mod row;
+mod sqlite;
 pub mod state;
+#[cfg(test)]
+mod tests;
 
-use std::fs::File;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::collections::BTreeMap;
 
-use sqlx::migrate::{Migration, MigrationType, Migrator};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Row as _, SqlSafeStr as _};
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 
-pub use reconcile::ToldChange;
+pub use postgres::Changes;
+pub use sqlite::look;
 pub use state::StateDirectory;
 
-use crate::ids::{ReplicaId, RevocationEpoch};
-use crate::limit;
+use crate::config::StoreConfig;
+use crate::identity::revoked::{Held, Revocation, RevocationMode, RevocationStore, RevocationTarget};
+use crate::ids::{Digest, PolicyRevision, ReplicaId, RevocationEpoch, ServerId};
 use crate::outcome::{Failure, Reason};
+use postgres::Postgres;
+use sqlite::Sqlite;
 
-const FILE: &str = "store.sqlite";
-
-/// The store of one gateway.
+/// The store of one gateway, or of all its replicas.
 #[derive(Debug, Clone)]
-pub struct Store {
-    /// SQLite has one writer; a pool of one makes everyone else wait here instead of failing there.
-    writer: SqlitePool,
-    readers: SqlitePool,
+pub struct Store(Backend);
+
+#[derive(Debug, Clone)]
+enum Backend {
+    Sqlite(Sqlite),
+    Postgres(Postgres),
 }
 
 /// Why the store cannot be used.
@@ -45,6 +50,9 @@ pub enum StoreError {
         /// What SQLite or the file system says.
         problem: String,
     },
+    /// The database cannot be reached, or refuses.
+    #[error("cannot use the store on PostgreSQL: {0}")]
+    Unreachable(String),
     /// It was restored from before the last revocations, which would silently come back to life.
     #[error(
         "the store is older than the journal: it knows revocations up to epoch {store}, the journal up to {journal}; \
@@ -62,7 +70,7 @@ pub enum StoreError {
          wrote it, or restore the copy that it kept beside the store before it upgraded"
     )]
     Newer {
-        /// The file.
+        /// The file, or `on PostgreSQL`.
         place: String,
         /// The version of its tables.
         version: i64,
@@ -71,60 +79,73 @@ pub enum StoreError {
     },
 }
 
+/// What a store says of one moment, all of it at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// How many changes it has seen that may alter an answer.
+    pub epoch: RevocationEpoch,
+    /// Its clock: microseconds since 1970.
+    pub now_us: i64,
+    /// The files that replicas are to serve, where they have a store in common.
+    pub active: Option<PolicyRevision>,
+}
+
+/// What the journal tells of one epoch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ToldChange {
+    /// It was taken back.
+    Revoked(Revocation),
+    /// Somebody lifted what had been taken back.
+    Lifted(RevocationTarget, RevocationMode),
+}
+
+/// What became of a revocation at some replica.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changed {
+    /// The epoch that includes it.
+    pub epoch: RevocationEpoch,
+    /// Where it was ordered, and where the record tells by whom.
+    pub replica: ReplicaId,
+    /// Whether it was lifted.
+    pub lifted: bool,
+    /// What it says.
+    pub revocation: Revocation,
+}
+
+/// A replica as the store knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Which one.
+    pub replica: ReplicaId,
+    /// Where others reach it, `host:port`; `None` where they do not.
+    pub advertise: Option<String>,
+    /// Which program it runs.
+    pub version: String,
+    /// Which files it serves.
+    pub revision: PolicyRevision,
+}
+
 impl Store {
-    /// Opens the store of a state directory that is ours, and brings its tables up to date.
+    /// Opens the store that the configuration names, and brings its tables up to date. The state directory is ours.
     ///
     /// # Errors
-    /// [`StoreError::Unusable`], or [`StoreError::Newer`].
-    pub async fn open(state: &StateDirectory) -> Result<Self, StoreError> {
-        Self::open_with(state, &migrations()).await
+    /// [`StoreError`].
+    pub async fn open(state: &StateDirectory, config: &StoreConfig) -> Result<Self, StoreError> {
+        Ok(Self(match config {
+            StoreConfig::Sqlite => Backend::Sqlite(Sqlite::open(state).await?),
+            StoreConfig::Postgres(config) => Backend::Postgres(Postgres::open(state, config).await?),
+        }))
     }
 
-    async fn open_with(state: &StateDirectory, migrations: &Migrator) -> Result<Self, StoreError> {
-        let path = state.path().join(FILE);
-        let unusable = |problem: String| StoreError::Unusable { place: path.display().to_string(), problem };
-        // SQLite would take the umask's mode; its -wal and -shm files take this file's.
-        File::options()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
-            .open(&path)
-            .map_err(|problem| unusable(problem.to_string()))?;
-        let options = SqliteConnectOptions::new()
-            .filename(&path)
-            .create_if_missing(false)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
-            .busy_timeout(limit::STORE_BUSY_TIMEOUT);
-        let writer = SqlitePoolOptions::new()
-            .max_connections(1)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .connect_with(options.clone())
-            .await
-            .map_err(|problem| unusable(problem.to_string()))?;
-        upgrade(&writer, state, migrations).await?;
-        let readers = SqlitePoolOptions::new().max_connections(limit::STORE_READERS_MAX).connect_lazy_with(options);
-        let store = Self { writer, readers };
-        sqlx::query("INSERT INTO meta (one, epoch, replica) VALUES (1, 0, ?) ON CONFLICT DO NOTHING")
-            .bind(ReplicaId::new().to_string())
-            .execute(&store.writer)
-            .await
-            .map_err(|problem| unusable(problem.to_string()))?;
-        Ok(store)
-    }
-
-    /// The name of this state directory: records and handles of every run carry it.
+    /// The name of the state directory: records and handles of every run carry it.
     ///
     /// # Errors
     /// [`Reason::StoreUnavailable`].
     pub async fn replica(&self) -> Result<ReplicaId, Failure> {
-        let row = sqlx::query("SELECT replica FROM meta").fetch_one(&self.readers).await.map_err(unavailable)?;
-        let text: String = row.try_get(0).map_err(unavailable)?;
-        text.parse().map_err(unavailable)
+        match &self.0 {
+            Backend::Sqlite(store) => store.replica().await,
+            Backend::Postgres(store) => Ok(store.replica()),
+        }
     }
 
     /// Refuses a store that has forgotten revocations which the journal remembers.
@@ -132,10 +153,10 @@ impl Store {
     /// # Errors
     /// [`StoreError::OlderThanJournal`], or [`StoreError::Unusable`] when it cannot be read.
     pub async fn check_not_older_than(&self, recorded: Option<RevocationEpoch>) -> Result<(), StoreError> {
-        let store = self
-            .epoch()
-            .await
-            .map_err(|problem| StoreError::Unusable { place: FILE.to_owned(), problem: problem.detail })?;
+        let store = self.revocation_epoch().await.map_err(|problem| match self.0 {
+            Backend::Sqlite(_) => StoreError::Unusable { place: sqlite::FILE.to_owned(), problem: problem.detail },
+            Backend::Postgres(_) => StoreError::Unreachable(problem.detail),
+        })?;
         match recorded {
             Some(journal) if journal > store => {
                 Err(StoreError::OlderThanJournal { store: store.0, journal: journal.0 })
@@ -144,54 +165,164 @@ impl Store {
         }
     }
 
+    /// What it says of this moment.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn moment(&self) -> Result<Moment, Failure> {
+        match &self.0 {
+            Backend::Sqlite(store) => Ok(Moment {
+                epoch: store.epoch().await?,
+                now_us: jiff::Timestamp::now().as_microsecond(),
+                active: None,
+            }),
+            Backend::Postgres(store) => store.moment().await,
+        }
+    }
+
+    /// Its clock, by which revocations are dated: seconds since 1970.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn now_s(&self) -> Result<i64, Failure> {
+        Ok(self.moment().await?.now_us.div_euclid(1_000_000))
+    }
+
+    /// What wakes whoever follows a store that replicas have in common; `None` where nobody else changes it.
+    #[must_use]
+    pub fn changes(&self) -> Option<Changes> {
+        match &self.0 {
+            Backend::Sqlite(_) => None,
+            Backend::Postgres(store) => Some(store.changes()),
+        }
+    }
+
+    /// What became of revocations since then, oldest first and as much as is remembered; nothing where nobody else
+    /// changes them.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn changed_since(&self, since: RevocationEpoch) -> Result<Vec<Changed>, Failure> {
+        match &self.0 {
+            Backend::Sqlite(_) => Ok(Vec::new()),
+            Backend::Postgres(store) => store.changed_since(since).await,
+        }
+    }
+
+    /// Remembers what a server runs; answers what it ran before, if anybody knows.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn remember_executable(&self, server: &ServerId, digest: Digest) -> Result<Option<Digest>, Failure> {
+        match &self.0 {
+            Backend::Sqlite(store) => store.remember_executable(server, digest).await,
+            Backend::Postgres(store) => store.remember_executable(server, digest).await,
+        }
+    }
+
+    /// Takes these changes over in their order, each under its epoch, and is at `to` afterwards.
+    ///
+    /// # Errors
+    /// `store_unavailable`; nothing is changed then.
+    pub async fn catch_up(&self, told: &BTreeMap<u64, ToldChange>, to: RevocationEpoch) -> Result<(), Failure> {
+        match &self.0 {
+            Backend::Sqlite(store) => store.catch_up(told, to).await,
+            Backend::Postgres(store) => store.catch_up(told, to).await,
+        }
+    }
+
+    /// Says that a replica lives and what it serves; answers all that live. Alone with the store, nobody is told.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn heartbeat(&self, own: &Member) -> Result<Vec<Member>, Failure> {
+        match &self.0 {
+            Backend::Sqlite(_) => Ok(vec![own.clone()]),
+            Backend::Postgres(store) => store.heartbeat(own).await,
+        }
+    }
+
+    /// Says that this replica stops: whatever is bound to it is gone.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn leave(&self) -> Result<(), Failure> {
+        match &self.0 {
+            Backend::Sqlite(_) => Ok(()),
+            Backend::Postgres(store) => store.leave().await,
+        }
+    }
+
+    /// Says that this replica starts. Answers which files it is to serve: its own, where no other replica lives.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn join(&self, own: &Member) -> Result<PolicyRevision, Failure> {
+        match &self.0 {
+            Backend::Sqlite(_) => Ok(own.revision),
+            Backend::Postgres(store) => store.join(own).await,
+        }
+    }
+
+    /// Makes these the files that all replicas are to serve, because this administrator said so.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn activate(&self, revision: PolicyRevision, actor: &str) -> Result<(), Failure> {
+        match &self.0 {
+            Backend::Sqlite(_) => Ok(()),
+            Backend::Postgres(store) => store.activate(revision, actor).await,
+        }
+    }
+
+    /// The version of its tables, what it holds, and whose it is.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn look(config: &StoreConfig, state: &std::path::Path) -> Result<look::Looked, StoreError> {
+        match config {
+            StoreConfig::Sqlite => look::look(state).await,
+            StoreConfig::Postgres(config) => postgres::look(config, state).await,
+        }
+    }
+
     /// Finishes what is being written and closes every connection.
     pub async fn close(&self) {
-        self.readers.close().await;
-        self.writer.close().await;
-    }
-
-    async fn epoch(&self) -> Result<RevocationEpoch, Failure> {
-        let row = sqlx::query("SELECT epoch FROM meta").fetch_one(&self.readers).await.map_err(unavailable)?;
-        row.try_get::<i64, _>(0).map(epoch).map_err(unavailable)
-    }
-}
-
-/// Brings the tables up to date, and keeps a copy of a store that has rows before it changes them.
-async fn upgrade(writer: &SqlitePool, state: &StateDirectory, migrations: &Migrator) -> Result<(), StoreError> {
-    let path = state.path().join(FILE);
-    let unusable = |problem: String| StoreError::Unusable { place: path.display().to_string(), problem };
-    let mut connection = writer.acquire().await.map_err(|problem| unusable(problem.to_string()))?;
-    let version = look::version(&mut connection).await.map_err(|problem| unusable(problem.to_string()))?;
-    let known = migrations.iter().map(|migration| migration.version).max().unwrap_or_default();
-    if version > known {
-        return Err(StoreError::Newer { place: path.display().to_string(), version, known });
-    }
-    if version > 0 && version < known {
-        let kept = state.path().join(format!("store.version-{version}.sqlite"));
-        // A copy of an upgrade that did not come to its end may be half a copy.
-        match std::fs::remove_file(&kept) {
-            Err(problem) if problem.kind() != std::io::ErrorKind::NotFound => {
-                return Err(unusable(problem.to_string()));
-            }
-            _ => {}
+        match &self.0 {
+            Backend::Sqlite(store) => store.close().await,
+            Backend::Postgres(store) => store.close().await,
         }
-        look::copy_from(&mut connection, &kept)
-            .await
-            .map_err(|problem| unusable(format!("a copy has to be kept before its tables are changed: {problem}")))?;
-        tracing::info!(from = version, to = known, kept = %kept.display(), "the store is upgraded");
     }
-    migrations.run(&mut *connection).await.map_err(|problem| unusable(problem.to_string()))
 }
 
-fn migrations() -> Migrator {
-    let migration = |version, description: &'static str, sql: &'static str| {
-        Migration::new(version, description.into(), MigrationType::Simple, sql.into_sql_str(), false)
-    };
-    Migrator::with_migrations(vec![
-        migration(1, "revocations", include_str!("migrations/0001_revocations.sql")),
-        migration(2, "executables", include_str!("migrations/0002_executables.sql")),
-        migration(3, "revoked names", include_str!("migrations/0003_revoked_names.sql")),
-    ])
+impl RevocationStore for Store {
+    fn revoke<'a>(&'a self, revocation: &'a Revocation) -> BoxFuture<'a, Result<RevocationEpoch, Failure>> {
+        match &self.0 {
+            Backend::Sqlite(store) => store.revoke(revocation).boxed(),
+            Backend::Postgres(store) => store.revoke(revocation).boxed(),
+        }
+    }
+
+    fn lift(&self, since: RevocationEpoch) -> BoxFuture<'_, Result<Option<(RevocationEpoch, Revocation)>, Failure>> {
+        match &self.0 {
+            Backend::Sqlite(store) => store.lift(since).boxed(),
+            Backend::Postgres(store) => store.lift(since).boxed(),
+        }
+    }
+
+    fn revocations(&self) -> BoxFuture<'_, Result<(RevocationEpoch, Vec<Held>), Failure>> {
+        match &self.0 {
+            Backend::Sqlite(store) => store.revocations().boxed(),
+            Backend::Postgres(store) => store.revocations().boxed(),
+        }
+    }
+
+    fn revocation_epoch(&self) -> BoxFuture<'_, Result<RevocationEpoch, Failure>> {
+        match &self.0 {
+            Backend::Sqlite(store) => store.epoch().boxed(),
+            Backend::Postgres(store) => store.epoch().boxed(),
+        }
+    }
 }
 
 const fn epoch(stored: i64) -> RevocationEpoch {
@@ -200,87 +331,4 @@ const fn epoch(stored: i64) -> RevocationEpoch {
 
 fn unavailable(problem: impl std::fmt::Display) -> Failure {
     Failure::before(Reason::StoreUnavailable, format!("the store cannot be used: {problem}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn a_store_that_is_older_than_the_journal_does_not_start() {
-        let place = tempfile::tempdir().unwrap();
-        let state = StateDirectory::open(&place.path().join("state")).unwrap();
-        let store = Store::open(&state).await.unwrap();
-        assert!(store.check_not_older_than(None).await.is_ok());
-        assert!(store.check_not_older_than(Some(RevocationEpoch(0))).await.is_ok());
-        let error = store.check_not_older_than(Some(RevocationEpoch(3))).await.unwrap_err();
-        assert!(matches!(error, StoreError::OlderThanJournal { store: 0, journal: 3 }), "{error}");
-    }
-
-    #[tokio::test]
-    async fn the_files_are_ours_alone_and_the_name_stays() {
-        let place = tempfile::tempdir().unwrap();
-        let state = StateDirectory::open(&place.path().join("state")).unwrap();
-        let store = Store::open(&state).await.unwrap();
-        let replica = store.replica().await.unwrap();
-        for entry in std::fs::read_dir(state.path()).unwrap() {
-            let entry = entry.unwrap();
-            let mode = entry.metadata().unwrap().permissions().mode() & 0o777;
-            assert_eq!(mode, 0o600, "{:?}", entry.path());
-        }
-        store.close().await;
-        let again = Store::open(&state).await.unwrap();
-        assert_eq!(again.replica().await.unwrap(), replica);
-    }
-
-    #[tokio::test]
-    async fn a_store_that_somebody_else_holds_is_waited_for_so_long() {
-        let place = tempfile::tempdir().unwrap();
-        let state = StateDirectory::open(&place.path().join("state")).unwrap();
-        let (store, other) = (Store::open(&state).await.unwrap(), Store::open(&state).await.unwrap());
-        let held = other.writer.begin_with("BEGIN IMMEDIATE").await.unwrap();
-        let began = std::time::Instant::now();
-        assert!(store.writer.begin_with("BEGIN IMMEDIATE").await.is_err());
-        let took = began.elapsed();
-        assert!(took >= limit::STORE_BUSY_TIMEOUT && took < 2 * limit::STORE_BUSY_TIMEOUT, "{took:?}");
-        drop(held);
-        assert!(store.writer.begin_with("BEGIN IMMEDIATE").await.is_ok());
-    }
-
-    #[tokio::test]
-    async fn an_upgrade_keeps_a_copy_and_the_older_program_refuses_the_result() {
-        let place = tempfile::tempdir().unwrap();
-        let state = StateDirectory::open(&place.path().join("state")).unwrap();
-        let store = Store::open(&state).await.unwrap();
-        let replica = store.replica().await.unwrap();
-        store.close().await;
-        let copy = state.path().join(format!("store.version-{}.sqlite", look::known()));
-        assert!(!copy.exists(), "nothing was changed");
-        std::fs::write(&copy, "half a copy").unwrap();
-
-        let mut all: Vec<Migration> = migrations().iter().cloned().collect();
-        let sql = "CREATE TABLE later (one INTEGER) STRICT";
-        let next = look::known() + 1;
-        all.push(Migration::new(next, "later".into(), MigrationType::Simple, sql.into_sql_str(), false));
-        let store = Store::open_with(&state, &Migrator::with_migrations(all)).await.unwrap();
-        assert_eq!(store.replica().await.unwrap(), replica);
-        store.close().await;
-        assert_eq!(std::fs::metadata(&copy).unwrap().permissions().mode() & 0o777, 0o600);
-
-        let error = Store::open(&state).await.unwrap_err();
-        assert!(matches!(error, StoreError::Newer { version, .. } if version == next), "{error}");
-        std::fs::rename(&copy, state.path().join(FILE)).unwrap();
-        let restored = Store::open(&state).await.unwrap();
-        assert_eq!(restored.replica().await.unwrap(), replica, "what was kept is a whole store");
-    }
-
-    #[tokio::test]
-    async fn a_link_in_place_of_the_store_is_refused() {
-        let place = tempfile::tempdir().unwrap();
-        let state = StateDirectory::open(&place.path().join("state")).unwrap();
-        std::os::unix::fs::symlink("/dev/null", state.path().join(FILE)).unwrap();
-        assert!(Store::open(&state).await.is_err());
-    }
 }

@@ -10,7 +10,12 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, OFlags, flock};
 
+use crate::config::replace::replace;
+use crate::ids::ReplicaId;
+
 const LOCK: &str = "lock";
+/// Whose directory it is, where no store in it says so.
+const REPLICA: &str = "replica";
 
 /// The state directory, held exclusively.
 #[derive(Debug)]
@@ -83,6 +88,33 @@ impl StateDirectory {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// The name of a state directory whose store is elsewhere: made once, and taken over from a store that it has had here.
+///
+/// # Errors
+/// A lower-case sentence that says why there is none.
+pub(super) async fn replica_of(state: &Path) -> Result<ReplicaId, String> {
+    let path = state.join(REPLICA);
+    let problem = |problem: &dyn std::fmt::Display| format!("{}: {problem}", path.display());
+    match std::fs::read_to_string(&path) {
+        Ok(text) => return text.trim().parse().map_err(|error| problem(&error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(problem(&error)),
+        Err(_) => {}
+    }
+    // Its journal names it already.
+    let replica = match super::look::look(state).await {
+        Ok(looked) => looked.replica.parse().map_err(|error| problem(&error))?,
+        Err(_) => ReplicaId::new(),
+    };
+    replace(&path, format!("{replica}\n").as_bytes(), 0o600).map_err(|error| problem(&error))?;
+    Ok(replica)
+}
+
+/// Whether a state directory belongs to a gateway whose store is elsewhere.
+#[must_use]
+pub fn is_elsewhere(state: &Path) -> bool {
+    state.join(REPLICA).exists()
 }
 
 fn prepare(path: &Path) -> Result<(), String> {

@@ -12,7 +12,7 @@ use crate::support::gateway::{Gateway, Setup};
 use crate::support::issuer::Issuer;
 
 /// A process of the legacy era: `form`, `sampling` and `roots` ask, `hang` is in flight until it is cancelled.
-const LEGACY: &str = r#"
+pub const LEGACY: &str = r#"
 import json, sys
 
 METHODS = {"form": "elicitation/create", "sampling": "sampling/createMessage", "roots": "roots/list"}

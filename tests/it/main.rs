@@ -11,6 +11,7 @@
 
 mod support;
 
+mod admin;
 mod audit;
 mod authenticate;
 mod authorize;
@@ -41,7 +42,9 @@ mod orphans;
 mod pages;
 mod patience;
 mod record;
+mod relay;
 mod reload;
+mod replicas;
 mod restart;
 mod revoke;
 mod roundtrip;

@@ -54,7 +54,7 @@ pub fn extension(request: &Reached, state: &Task) -> peer::Answer {
 }
 
 /// A server of 2025-11-25 with tasks of that version; `job` insists on them, `either` takes them.
-async fn experiment(state: &Task) -> Peer {
+pub async fn experiment(state: &Task) -> Peer {
     let state = Arc::clone(state);
     let with = |name: &str, support: &str| {
         let mut tool = tool(name);

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalog::{Target, TaskDialect};
 use crate::delegate::server_revision;
-use crate::ids::{CallId, Digest, PrincipalKey, ServerId};
+use crate::ids::{CallId, Digest, PrincipalKey, ReplicaId, ServerId};
 use crate::limit;
 use crate::outcome::{Failure, Reason};
 use crate::wire::handle::Sealer;
@@ -33,6 +33,9 @@ pub struct Handle {
     /// The server's own id of the task.
     #[serde(rename = "i")]
     task: String,
+    /// The replica that alone can ask for it.
+    #[serde(rename = "h", default, skip_serializing_if = "Option::is_none")]
+    home: Option<String>,
 }
 
 impl Handle {
@@ -40,7 +43,13 @@ impl Handle {
     ///
     /// # Errors
     /// When the server's own id is not one that can be carried.
-    pub fn new(target: &Target, call: CallId, dialect: TaskDialect, task: &str) -> Result<Self, Failure> {
+    pub fn new(
+        target: &Target,
+        call: CallId,
+        dialect: TaskDialect,
+        task: &str,
+        home: Option<ReplicaId>,
+    ) -> Result<Self, Failure> {
         if task.is_empty() || task.len() > limit::TASK_ID_BYTES_MAX {
             return Err(Failure::after(Reason::UpstreamGarbage, "its task id is missing or too long"));
         }
@@ -51,6 +60,7 @@ impl Handle {
             call: call.to_string(),
             dialect,
             task: task.to_owned(),
+            home: home.map(|replica| replica.to_string()),
         })
     }
 
@@ -80,6 +90,12 @@ impl Handle {
         *target.server_id() == self.server
             && target.name() == self.tool
             && server_revision(target.server()) == self.revision
+    }
+
+    /// The replica that alone can ask for it.
+    #[must_use]
+    pub fn home(&self) -> Option<ReplicaId> {
+        self.home.as_deref()?.parse().ok()
     }
 
     /// Whose task it is.
@@ -135,6 +151,7 @@ mod tests {
             call: CallId::new().to_string(),
             dialect: TaskDialect::Extension,
             task: task.to_owned(),
+            home: None,
         }
     }
 

@@ -17,6 +17,7 @@ pub use offer::{Augmented, check, offered};
 
 use std::sync::Arc;
 
+use super::bound;
 use super::input::{self, Asking};
 use super::retry::{self, Retry};
 use super::{Halt, Request, Then, Trail};
@@ -30,7 +31,7 @@ use crate::upstream::Exchange;
 use crate::wire::mcp::{Era, Method, code, meta};
 use crate::wire::{Edit, Json, Object, Value};
 use follow::Followed;
-use handle::Handle;
+pub use handle::Handle;
 use leg::{Answered, Bearer, Question, Told};
 use shape::Status;
 use translate::translated;
@@ -183,7 +184,8 @@ fn became(
     let offered = declared || dialect == TaskDialect::Experiment || request.client.version.era() == Era::Legacy;
     let Some(object) = task.value().as_object().filter(|_| offered) else { return After::Deliver(unoffered()) };
     let id = shape::id(object).unwrap_or_default();
-    let handle = match Handle::new(grant.target(), grant.leg().call, dialect, &id) {
+    let home = bound::here(gateway, grant.target().server(), dialect == TaskDialect::Experiment);
+    let handle = match Handle::new(grant.target(), grant.leg().call, dialect, &id, home) {
         Ok(handle) => handle,
         Err(failure) => return After::Deliver(Outcome::Failed(failure)),
     };
@@ -201,7 +203,8 @@ fn became(
 /// The task that a legacy client asked for, under our id.
 fn asked_for(gateway: &Gateway, grant: &Grant, result: &Json, task: Object<'_>) -> Result<Outcome, Failure> {
     let id = shape::id(task).unwrap_or_default();
-    let handle = Handle::new(grant.target(), grant.leg().call, TaskDialect::Experiment, &id)?;
+    let home = bound::here(gateway, grant.target().server(), true);
+    let handle = Handle::new(grant.target(), grant.leg().call, TaskDialect::Experiment, &id, home)?;
     let id = handle.seal(gateway.sealer(), grant.principal())?;
     let result = result.value().as_object().map(|all| all.edited(&[Edit::Set("task", shape::under(task, &id))]));
     result.map(Outcome::Complete).ok_or_else(|| Failure::after(Reason::UpstreamGarbage, "its result is no object"))

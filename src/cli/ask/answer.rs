@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 
 use crate::cli::output::{BAD, GOOD, QUIET, STRONG, WARNING};
-use crate::policy::{Ask, Effect, Explanation, Rule, RuleExplanation, SubjectExplanation, WhoCan};
+use crate::gateway::ask::{ToldRule, WhatCanAnswer, WhoCanAnswer};
+use crate::policy::{Explanation, RuleExplanation, SubjectExplanation};
 
 /// Everything is written into a string, which cannot fail.
 macro_rules! line {
@@ -63,9 +64,9 @@ fn rule(text: &mut String, told: &RuleExplanation) {
 }
 
 /// Who may do something.
-pub fn who_can(ask: &Ask<'_>, found: &[WhoCan]) -> String {
+pub fn who_can(answer: &WhoCanAnswer) -> String {
     let mut text = String::new();
-    let object = format!("{} {}/{} in {}", ask.action, ask.server, ask.name, ask.environment);
+    let WhoCanAnswer { question: object, who: found } = answer;
     if found.is_empty() {
         line!(text, "{BAD}nobody{BAD:#} may {object}");
         return text;
@@ -82,23 +83,16 @@ pub fn who_can(ask: &Ask<'_>, found: &[WhoCan]) -> String {
 }
 
 /// What somebody may do.
-pub fn what_can(subject: &str, rules: &[&Rule]) -> String {
+pub fn what_can(answer: &WhatCanAnswer) -> String {
     let mut text = String::new();
+    let WhatCanAnswer { subject, rules } = answer;
     if rules.is_empty() {
         line!(text, "no rule speaks about {subject}: nothing is allowed");
     }
     for rule in rules {
-        let style = match rule.effect() {
-            Effect::Allow => GOOD,
-            Effect::Deny => BAD,
-        };
-        line!(
-            text,
-            "{style}{:5}{style:#}  {}  {QUIET}{}{QUIET:#}",
-            rule.effect().as_str(),
-            rule.sentence(),
-            rule.place()
-        );
+        let ToldRule { place, effect, sentence } = rule;
+        let style = if effect == "allow" { GOOD } else { BAD };
+        line!(text, "{style}{effect:5}{style:#}  {sentence}  {QUIET}{place}{QUIET:#}");
     }
     text
 }
@@ -108,7 +102,8 @@ mod tests {
     use std::path::Path;
 
     use crate::cli::files::{Files, Understood};
-    use crate::cli::who::{Who, subject};
+    use crate::cli::who::Who;
+    use crate::gateway::ask::{self, WhatCanAnswer, subject};
     use crate::ids::Action;
     use crate::policy::Arguments;
 
@@ -149,11 +144,11 @@ mod tests {
     #[test]
     fn who_can_and_what_can_name_the_rules() {
         let understood = demo();
-        let ask = understood.policy.ask_about("deploy", "rollout", &Action::Call).unwrap();
-        insta::assert_snapshot!("who-can", plain(&super::who_can(&ask, &understood.policy.who_can(&ask))));
-        let auditors = subject("group:demo/auditors").unwrap();
-        let rules = understood.policy.what_can(&auditors);
-        insta::assert_snapshot!("what-can", plain(&super::what_can(auditors.as_str(), &rules)));
-        assert!(super::what_can("user:demo/nobody", &[]).contains("nothing is allowed"));
+        let found = ask::who_can(&understood.policy, "deploy/rollout", "call").unwrap();
+        insta::assert_snapshot!("who-can", plain(&super::who_can(&found)));
+        let auditors = ask::what_can(&understood.policy, &subject("group:demo/auditors").unwrap());
+        insta::assert_snapshot!("what-can", plain(&super::what_can(&auditors)));
+        let nobody = WhatCanAnswer { subject: "user:demo/nobody".to_owned(), rules: Vec::new() };
+        assert!(super::what_can(&nobody).contains("nothing is allowed"));
     }
 }

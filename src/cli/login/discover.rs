@@ -23,6 +23,11 @@ const OPENID: &str = "/.well-known/openid-configuration";
 pub(crate) struct Challenge {
     metadata: Option<Url>,
     scope: Option<String>,
+    /// Which kind of login is wanted (RFC 9470), separated by blanks.
+    acr_values: Option<String>,
+    /// How many seconds ago it may have been.
+    max_age_s: Option<String>,
+    step_up: bool,
 }
 
 /// Everything that a login needs to know.
@@ -69,10 +74,31 @@ impl Challenge {
         let values = headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
         let bearer = values.filter(|value| value.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("bearer ")));
         let Some(value) = bearer.into_iter().next() else { return Self::default() };
+        let max_age = parameter(value, "max_age").filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
         Self {
             metadata: parameter(value, "resource_metadata").and_then(|url| Url::parse(url).ok()),
             scope: parameter(value, "scope").map(str::to_owned),
+            acr_values: parameter(value, "acr_values").map(str::to_owned),
+            max_age_s: max_age.map(str::to_owned),
+            step_up: parameter(value, "error") == Some("insufficient_user_authentication"),
         }
+    }
+
+    /// Wants a login of now, whatever session the browser still has.
+    pub(super) fn fresh() -> Self {
+        Self { max_age_s: Some("0".to_owned()), ..Self::default() }
+    }
+
+    /// Whether the token is good, and only the login behind it is not.
+    pub(super) const fn is_step_up(&self) -> bool {
+        self.step_up
+    }
+
+    /// What of the login is asked of the issuer (OpenID Connect Core, section 3.1.2.1).
+    pub(super) fn wanted<'a>(&'a self, options: &'a LoginOptions) -> Vec<(&'static str, &'a str)> {
+        let acr = options.acr.as_ref().or(self.acr_values.as_ref()).map(|acr| ("acr_values", acr.as_str()));
+        let age = self.max_age_s.as_ref().map(|age| ("max_age", age.as_str()));
+        acr.into_iter().chain(age).collect()
     }
 }
 

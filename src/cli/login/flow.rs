@@ -66,8 +66,13 @@ struct Registration {
 /// A lower-case sentence that says what to do.
 pub(super) async fn log_in(url: &Url, options: &LoginOptions, challenge: &Challenge) -> Result<Kept, String> {
     let found = discover(url, options, challenge).await?;
+    let wanted = challenge.wanted(options);
     let attempt = async {
-        if options.device { by_device(url, options, &found).await } else { by_browser(url, options, &found).await }
+        if options.device {
+            by_device(url, options, &found, &wanted).await
+        } else {
+            by_browser(url, options, &found, &wanted).await
+        }
     };
     match tokio::time::timeout(limit::LOGIN_TIMEOUT, attempt).await {
         Ok(kept) => kept,
@@ -75,7 +80,12 @@ pub(super) async fn log_in(url: &Url, options: &LoginOptions, challenge: &Challe
     }
 }
 
-async fn by_browser(url: &Url, options: &LoginOptions, found: &Found) -> Result<Kept, String> {
+async fn by_browser(
+    url: &Url,
+    options: &LoginOptions,
+    found: &Found,
+    wanted: &[(&'static str, &str)],
+) -> Result<Kept, String> {
     let server = &found.server;
     let Some(endpoint) = server.authorization_endpoint.clone() else {
         return Err(format!("the issuer {} has no page to log in with; use --device", shown(&server.issuer)));
@@ -99,12 +109,13 @@ async fn by_browser(url: &Url, options: &LoginOptions, found: &Found) -> Result<
     };
     let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
     let flow = AuthenticationFlow::<CoreResponseType>::AuthorizationCode;
-    let (page, state, _) = client
+    let asked = client
         .authorize_url(flow, CsrfToken::new_random, Nonce::new_random)
         .set_pkce_challenge(challenge)
         .add_scopes(found.scopes.iter().cloned().map(Scope::new))
-        .add_extra_param("resource", found.resource.clone())
-        .url();
+        .add_extra_param("resource", found.resource.clone());
+    let asked = wanted.iter().fold(asked, |asked, (name, value)| asked.add_extra_param(*name, (*value).to_owned()));
+    let (page, state, _) = asked.url();
     complain(format_args!("Log in to {url} in the browser:\n\n  {page}\n\n"));
     if !options.no_browser {
         browser::open(&page);
@@ -126,7 +137,12 @@ async fn by_browser(url: &Url, options: &LoginOptions, found: &Found) -> Result<
     kept(url, found, registered, &answer)
 }
 
-async fn by_device(url: &Url, options: &LoginOptions, found: &Found) -> Result<Kept, String> {
+async fn by_device(
+    url: &Url,
+    options: &LoginOptions,
+    found: &Found,
+    wanted: &[(&'static str, &str)],
+) -> Result<Kept, String> {
     let server = &found.server;
     let Some(endpoint) = server.device_authorization_endpoint.clone() else {
         return Err(format!(
@@ -149,13 +165,13 @@ async fn by_device(url: &Url, options: &LoginOptions, found: &Found) -> Result<K
         None => client,
     };
     let asker = Asker(found.client.clone());
-    let device: CoreDeviceAuthorizationResponse = client
+    let asked = client
         .exchange_device_code()
         .add_scopes(found.scopes.iter().cloned().map(Scope::new))
-        .add_extra_param("resource", found.resource.clone())
-        .request_async(&asker)
-        .await
-        .map_err(|error| describe(&error))?;
+        .add_extra_param("resource", found.resource.clone());
+    let asked = wanted.iter().fold(asked, |asked, (name, value)| asked.add_extra_param(*name, (*value).to_owned()));
+    let device: CoreDeviceAuthorizationResponse =
+        asked.request_async(&asker).await.map_err(|error| describe(&error))?;
     let place = shown(device.verification_uri().as_str());
     let code = shown(device.user_code().secret());
     complain(format_args!("Log in to {url}: open {place} on any device and enter the code {code}\n"));

@@ -95,10 +95,11 @@ impl Login {
     async fn another(&self, refused: Option<&HeaderValue>, challenge: &Challenge) -> Result<HeaderValue, String> {
         let mut turn = self.turn.lock().await;
         // Somebody else has got one while we waited for our turn: here, or in another process.
-        if let Some(held) = self.held().filter(|held| Some(&held.header) != refused) {
+        if let Some(held) = self.held().filter(|held| Some(&held.header) != refused && !challenge.is_step_up()) {
             return Ok(held.header.clone());
         }
-        if let Some(kept) = self.place.read()? {
+        // A token that is renewed tells of the same login.
+        if let Some(kept) = self.place.read()?.filter(|_| !challenge.is_step_up()) {
             let header = header(&kept)?;
             if Some(&header) != refused && !kept.is_over() {
                 return self.hold(kept);
@@ -110,7 +111,8 @@ impl Login {
             }
         }
         if self.asking == Asking::Never {
-            return Err(format!("nobody is logged in: run `bailiwick login --url {}`", self.url));
+            let what = if challenge.is_step_up() { "this needs a fresh login" } else { "nobody is logged in" };
+            return Err(format!("{what}: run `{}`", self.command()));
         }
         if let Some((at, problem)) = &*turn
             && at.elapsed() < limit::LOGIN_PAUSE
@@ -121,25 +123,30 @@ impl Login {
             Ok(kept) => {
                 // A token that is refused at once is no reason to open the browser again at once.
                 let problem = format!(
-                    "the gateway refuses the login of a moment ago: ask its administrator why, or run \
-                     `bailiwick login --url {}`",
-                    self.url
+                    "the gateway refuses the login of a moment ago: ask its administrator why, or run `{}`",
+                    self.command()
                 );
                 *turn = Some((Instant::now(), problem));
                 self.hold(kept)
             }
             Err(problem) => {
-                let problem = format!("not logged in: {problem}; or run `bailiwick login --url {}`", self.url);
+                let problem = format!("not logged in: {problem}; or run `{}`", self.command());
                 *turn = Some((Instant::now(), problem.clone()));
                 Err(problem)
             }
         }
     }
 
+    /// What a person types to log in here.
+    fn command(&self) -> String {
+        let option = if self.url.path().trim_end_matches('/').ends_with("/admin") { "--admin" } else { "--url" };
+        format!("bailiwick login {option} {}", self.url)
+    }
+
     /// Logs in whatever is kept, and keeps the result.
-    pub(super) async fn anew(&self) -> Result<Kept, String> {
+    pub(super) async fn anew(&self, challenge: &Challenge) -> Result<Kept, String> {
         let turn = self.place.turn().await?;
-        let kept = log_in(&self.url, &self.options, &Challenge::default()).await?;
+        let kept = log_in(&self.url, &self.options, challenge).await?;
         self.place.write(&kept, &turn)?;
         Ok(kept)
     }
@@ -149,6 +156,7 @@ impl Login {
         // Another process may have logged in while this one waited.
         if let Some(kept) = self.place.read()?
             && kept.is_fresh()
+            && !challenge.is_step_up()
             && Some(&header(&kept)?) != refused
         {
             return Ok(kept);

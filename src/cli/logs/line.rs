@@ -6,7 +6,7 @@ use anstyle::Style;
 use jiff::tz::TimeZone;
 
 use super::super::output::{BAD, GOOD, QUIET, STRONG, WARNING};
-use super::join::Seen;
+use crate::record::join::Seen;
 
 /// How events are printed.
 #[derive(Debug)]
@@ -30,7 +30,9 @@ impl Look {
         }
         let (word, style, text) = match seen.record.kind.as_str() {
             "result" | "refusal" | "failure" | "list" | "noise" => return Some(self.finish(&self.call(seen))),
-            "start" | "stop" | "reload" | "revocation" | "repair" | "retention" | "executable" => describe(seen)?,
+            "start" | "stop" | "reload" | "admin" | "revocation" | "repair" | "retention" | "executable" => {
+                describe(seen)?
+            }
             _ => return None,
         };
         let width = if self.wide { usize::MAX } else { COLUMNS - LEAD };
@@ -102,6 +104,7 @@ impl Look {
         };
         add("environment", seen.fact(|record| record.mcp.as_ref()?.environment.as_deref()));
         add("rule", seen.fact(|record| record.decision.as_ref()?.rule.as_deref()));
+        add("via", seen.fact(|record| record.via.as_deref()));
         let record = &seen.record;
         add("detail", record.decision.as_ref().and_then(|decision| decision.detail.as_deref()));
         add("detail", record.result.as_ref().and_then(|result| result.detail.as_deref()));
@@ -174,6 +177,18 @@ fn describe(seen: &Seen<'_>) -> Option<(&'static str, Style, String)> {
             ),
         };
         return Some(("reload", if reload.problem.is_some() { BAD } else { STRONG }, text));
+    }
+    if let Some(admin) = &record.admin {
+        let mut text = format!("{} {} by {}", admin.operation, admin.outcome, admin.actor);
+        for (what, value) in [("", &admin.about), ("reason ", admin.reason.as_ref().unwrap_or(&String::new()))] {
+            if !value.is_empty() {
+                let _ = write!(text, ", {what}{value}");
+            }
+        }
+        if !admin.detail.is_empty() {
+            let _ = write!(text, ": {}", admin.detail);
+        }
+        return Some(("admin", if admin.outcome == "refused" { BAD } else { STRONG }, text));
     }
     if let Some(revocation) = &record.revocation {
         let mut text = revocation.target.clone();

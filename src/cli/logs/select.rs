@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::join::Seen;
+use crate::record::filter::Filter;
 
 /// What can be selected; all that is given must hold.
 #[derive(Debug, Args)]
@@ -50,52 +50,28 @@ enum Since {
     At(jiff::Timestamp),
 }
 
-/// A selection at a moment.
-#[derive(Debug)]
-pub(super) struct Selection<'a> {
-    select: &'a Select,
-    pub(super) since: Option<jiff::Timestamp>,
-}
-
 impl Select {
-    pub(super) fn at(&self, now: jiff::Timestamp) -> Selection<'_> {
+    /// What is selected, at a moment.
+    pub(super) fn at(&self, now: jiff::Timestamp) -> Filter {
         let since = self.since.map(|since| match since {
             Since::Ago(duration) => now.checked_sub(duration).unwrap_or(jiff::Timestamp::MIN),
             Since::At(moment) => moment,
         });
-        Selection { select: self, since }
-    }
-}
-
-impl Selection<'_> {
-    pub(super) fn matches(&self, seen: &Seen<'_>) -> bool {
-        let Select { subject, agent, server, tool, decision, reason, since: _, grep } = self.select;
-        let contains = |wanted: &Option<String>, found: Option<&str>| {
-            wanted.as_ref().is_none_or(|wanted| found.is_some_and(|found| found.contains(wanted.as_str())))
-        };
-        let equals = |wanted: &Option<String>, found: Option<&str>| {
-            wanted.as_ref().is_none_or(|wanted| found == Some(wanted.as_str()))
-        };
-        let decided = decision.is_none_or(|decision| {
-            seen.effect()
-                == Some(match decision {
-                    Decision::Allow => "allow",
-                    Decision::Deny => "deny",
-                    Decision::Fail => "fail",
-                })
+        let decision = self.decision.map(|decision| match decision {
+            Decision::Allow => "allow",
+            Decision::Deny => "deny",
+            Decision::Fail => "fail",
         });
-        let found = grep.as_ref().is_none_or(|text| {
-            seen.raw.contains(text.as_str())
-                || seen.intent.as_ref().is_some_and(|intent| intent.raw.contains(text.as_str()))
-        });
-        self.since.is_none_or(|since| seen.record.at >= since)
-            && decided
-            && found
-            && contains(subject, seen.subject())
-            && contains(agent, seen.agent())
-            && equals(server, seen.server())
-            && contains(tool, seen.name())
-            && equals(reason, seen.reason())
+        Filter {
+            subject: self.subject.clone(),
+            agent: self.agent.clone(),
+            server: self.server.clone(),
+            tool: self.tool.clone(),
+            decision: decision.map(str::to_owned),
+            reason: self.reason.clone(),
+            since,
+            grep: self.grep.clone(),
+        }
     }
 }
 

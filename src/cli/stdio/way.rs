@@ -18,9 +18,10 @@ use crate::cli::login::{self, Challenge, Login};
 use crate::egress::{EgressPolicy, UpstreamClient, upstream_client};
 use crate::front::Front;
 use crate::limit;
+use crate::wire::mcp::header;
 
 /// What comes back, wherever it was answered.
-pub(super) type Body = UnsyncBoxBody<Bytes, String>;
+pub(in crate::cli) type Body = UnsyncBoxBody<Bytes, String>;
 
 /// The way to one gateway.
 pub(in crate::cli) enum Way {
@@ -77,7 +78,7 @@ impl Way {
     ///
     /// # Errors
     /// Why there is no answer.
-    pub(super) async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Body>, String> {
+    pub(in crate::cli) async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Body>, String> {
         let (client, login) = match self {
             Self::There { client, token: Token::Login(login) } => (client, login),
             Self::There { client, token: Token::Given(token) } => return once(client, request, token.as_ref()).await,
@@ -90,7 +91,8 @@ impl Way {
         let again = request.clone();
         let response = once(client, request, carried.as_ref()).await?;
         // Nobody is asked to log in for the sake of a goodbye.
-        if response.status() != StatusCode::UNAUTHORIZED || again.method() == Verb::DELETE {
+        let is_goodbye = again.method() == Verb::DELETE && again.headers().contains_key(header::SESSION_ID);
+        if response.status() != StatusCode::UNAUTHORIZED || is_goodbye {
             return Ok(response);
         }
         let challenge = Challenge::read(response.headers());

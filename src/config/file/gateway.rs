@@ -8,11 +8,12 @@ use toml::Spanned;
 use url::Url;
 
 use super::address::{http_url, is_loopback};
+use super::credential::reference;
 use crate::config::keys;
 use crate::config::leaf::{Count, Period};
 use crate::config::load::Overrides;
 use crate::config::reader::Table;
-use crate::config::{Durability, GatewayConfig, Network, QuotaConfig, ReloadMode, TlsConfig};
+use crate::config::{Durability, GatewayConfig, Network, QuotaConfig, ReloadMode, StoreConfig, TlsConfig};
 
 /// `[gateway]`, and what the other sections are held against.
 pub struct Gateway {
@@ -43,14 +44,7 @@ enum Durable {
 
 /// Reads `[gateway]`.
 pub fn read(mut table: Table<'_, '_>, base: &Path, overrides: &Overrides) -> Option<Gateway> {
-    let listen = table.at::<String>("listen").and_then(|text| {
-        let address = text.get_ref().parse::<SocketAddr>();
-        if address.is_err() {
-            let message = format!("`{text}` is not an address: write an IP address and a port, such as 127.0.0.1:7800");
-            table.mistake(&text.span(), message);
-        }
-        Some(Spanned::new(text.span(), address.ok()?))
-    });
+    let listen = read_listen(&mut table);
     let listen = overrides.listen.map_or(listen, |address| Some(Spanned::new(table.span.clone(), address)));
     let public_url = match &overrides.public_url {
         Some(url) => {
@@ -60,6 +54,7 @@ pub fn read(mut table: Table<'_, '_>, base: &Path, overrides: &Overrides) -> Opt
         None => read_public_url(&mut table),
     };
     let state = table.get::<PathBuf>("state");
+    let store = read_store(&mut table, base);
     let policies = table.get::<PathBuf>("policies");
     let allowed_origins = read_origins(&mut table);
     let allowed_hosts = read_hosts(&mut table);
@@ -71,6 +66,7 @@ pub fn read(mut table: Table<'_, '_>, base: &Path, overrides: &Overrides) -> Opt
     };
     let plain = table.get::<bool>("allow_plain_http");
     let loopback_issuers = table.at::<bool>("allow_loopback_issuers");
+    let reload_place = table.place("reload");
     let reload = table.get::<Reload>("reload");
     let durability = table.get::<Durable>("durability");
     let shutdown_grace = table.get::<Period>("shutdown_grace");
@@ -95,10 +91,16 @@ pub fn read(mut table: Table<'_, '_>, base: &Path, overrides: &Overrides) -> Opt
         let message = "allow_loopback_issuers needs a loopback listener: listen on 127.0.0.1, or remove it";
         table.mistake(&loopback_issuers.span(), message);
     }
+    if matches!(reload, Some(Reload::Watch)) && store.as_ref().is_some_and(StoreConfig::is_shared) {
+        let message = "reload = \"watch\" is for one gateway: with this store, what one replica reloads all others serve, \
+                       so somebody has to say so with `bailiwick reload`";
+        table.mistake(&reload_place, message);
+    }
     let config = GatewayConfig {
         listen: listen.into_inner(),
         public_url: public_url.into_inner(),
         state: overrides.state.clone().unwrap_or(base.join(state?)),
+        store: store?,
         allowed_origins: allowed_origins?,
         allowed_hosts: allowed_hosts?,
         trusted_proxies,
@@ -121,7 +123,38 @@ pub fn read(mut table: Table<'_, '_>, base: &Path, overrides: &Overrides) -> Opt
     Some(Gateway { config, policies: base.join(policies?) })
 }
 
-fn read_public_url(table: &mut Table<'_, '_>) -> Option<Spanned<Url>> {
+fn read_store(table: &mut Table<'_, '_>, base: &Path) -> Option<StoreConfig> {
+    let written = table.at::<String>("store");
+    let password = table.at::<String>("store_password");
+    let password = match password.map(|text| (text.span(), reference(text.get_ref(), base))) {
+        None => None,
+        Some((_, Ok(reference))) => Some(reference),
+        Some((span, Err(message))) => {
+            table.mistake(&span, message);
+            return None;
+        }
+    };
+    let written = written?;
+    match StoreConfig::parse(written.get_ref(), password, base) {
+        Ok(store) => Some(store),
+        Err(message) => {
+            table.mistake(&written.span(), message);
+            None
+        }
+    }
+}
+
+pub(super) fn read_listen(table: &mut Table<'_, '_>) -> Option<Spanned<SocketAddr>> {
+    let text = table.at::<String>("listen")?;
+    let address = text.get_ref().parse::<SocketAddr>();
+    if address.is_err() {
+        let message = format!("`{text}` is not an address: write an IP address and a port, such as 127.0.0.1:7800");
+        table.mistake(&text.span(), message);
+    }
+    Some(Spanned::new(text.span(), address.ok()?))
+}
+
+pub(super) fn read_public_url(table: &mut Table<'_, '_>) -> Option<Spanned<Url>> {
     let text = table.at::<String>("public_url")?;
     let checked = http_url(text.get_ref()).and_then(|url| {
         if text.get_ref().ends_with('/') {
@@ -160,7 +193,7 @@ fn read_origins(table: &mut Table<'_, '_>) -> Option<Vec<String>> {
     Some(origins)
 }
 
-fn read_hosts(table: &mut Table<'_, '_>) -> Option<Vec<String>> {
+pub(super) fn read_hosts(table: &mut Table<'_, '_>) -> Option<Vec<String>> {
     let written = table.get::<Vec<Spanned<String>>>("allowed_hosts")?;
     for text in &written {
         let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-:[]".contains(&byte);
@@ -188,7 +221,7 @@ fn read_proxies(table: &mut Table<'_, '_>) -> Option<Vec<Network>> {
     Some(networks)
 }
 
-fn read_tls(mut table: Table<'_, '_>, base: &Path) -> Option<Option<TlsConfig>> {
+pub(super) fn read_tls(mut table: Table<'_, '_>, base: &Path) -> Option<Option<TlsConfig>> {
     let (certificate, key) = (table.get::<PathBuf>("certificate"), table.get::<PathBuf>("key"));
     Some(Some(TlsConfig { certificate: base.join(certificate?), key: base.join(key?) }))
 }

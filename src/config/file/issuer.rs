@@ -41,6 +41,13 @@ pub fn read(
 ) -> Option<IssuerConfig> {
     let issuer = read_issuer(&mut table, loopback_allowed, seen);
     let audiences = table.get::<Vec<String>>("audiences");
+    let admin_audiences = table.at::<Vec<String>>("admin_audiences");
+    if let (Some(own), Some(admin)) = (&audiences, &admin_audiences)
+        && let Some(both) = admin.get_ref().iter().find(|name| own.contains(name))
+    {
+        let message = format!("`{both}` is in audiences, too: a token for MCP would administer the gateway");
+        table.mistake(&admin.span(), message);
+    }
     let algorithms = read_algorithms(&mut table);
     let token_types = table.get::<Vec<String>>("token_types");
     let token_life_max = table.get::<Period>("token_life_max");
@@ -62,6 +69,7 @@ pub fn read(
         alias,
         issuer: issuer?,
         audiences: audiences?,
+        admin_audiences: admin_audiences?.into_inner(),
         algorithms: algorithms?,
         token_types: token_types?.iter().map(|text| text.to_ascii_lowercase()).collect(),
         token_life_max: token_life_max?.0,

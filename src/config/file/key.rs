@@ -11,6 +11,20 @@ use crate::config::KeysConfig;
 use crate::config::reader::Table;
 use crate::limit;
 
+/// What is missing where replicas have a store in common: what one of them sealed, all have to read.
+pub fn needed(keys: &KeysConfig) -> Vec<String> {
+    let all = [("seal", &keys.seal), ("journal", &keys.journal), ("checkpoint", &keys.checkpoint)];
+    let missing = all.into_iter().filter(|(_, references)| references.is_empty());
+    missing
+        .map(|(name, _)| {
+            format!(
+                "with this store all replicas need the same keys: write {name} = [\"env:NAME\"] or [\"file:PATH\"] below \
+                 [keys], a key of 64 hexadecimal digits (`openssl rand -hex 32`)"
+            )
+        })
+        .collect()
+}
+
 /// Reads `[keys]`.
 pub fn read(mut table: Table<'_, '_>, base: &Path) -> Option<KeysConfig> {
     let mut references = |key: &str| {

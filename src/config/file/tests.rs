@@ -11,7 +11,9 @@ use crate::config::{
 };
 use crate::ids::{AgentId, IssuerAlias, ServerId};
 
+mod admin;
 mod process;
+mod store;
 
 const AGENTS: &str = r#"
 [agents.assistant]
@@ -342,6 +344,8 @@ fn every_documented_key_is_read() {
         section(&keys::TLS, "[gateway.tls]", &[]),
         section(&keys::TELEMETRY, "[telemetry]", &[]),
         section(&keys::EXPORT, "[export.siem]", &[]),
+        section(&keys::KEYS, "[keys]", &[]),
+        section(&keys::CLUSTER, "[cluster]", &[]),
         section(&keys::LIMITS, "[limits]", &[]),
         section(&keys::ANONYMOUS, "[anonymous]", &[]),
         section(&keys::ISSUER, "[issuers.corp]", &[]),
@@ -375,6 +379,9 @@ const EXCHANGE: &[&str] = &["token_endpoint", "client_id", "client_secret", "aud
 fn value<'a>(name: &str, kind: &'a str) -> &'a str {
     match (name, kind) {
         ("listen", _) => "\"127.0.0.1:7800\"",
+        ("advertise", _) => "\"10.0.0.7:7801\"",
+        ("store", _) => "\"postgres://bailiwick@localhost/bailiwick\"",
+        ("seal" | "journal" | "checkpoint", _) => "[\"env:NAME\"]",
         ("public_url", _) => "\"https://mcp.example.com\"",
         ("issuer", "string") => "\"https://login.example.com\"",
         ("issuer" | "client_id", _) => "\"corp\"",

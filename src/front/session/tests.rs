@@ -98,9 +98,18 @@ fn what_a_client_says_of_itself_is_bounded() {
 /// The id of a session that began so long ago.
 fn begun_before(sessions: &Sessions, age: std::time::Duration) -> String {
     let began = now_seconds() - age.as_secs();
-    let replica = ReplicaId::new().to_string();
+    let replica = sessions.replica.to_string();
     let content = [&[7; KEY_LENGTH], &began.to_be_bytes()[..], replica.as_bytes(), b"2025-06-18", &[SEALED], b"{}\n"];
     sessions.sealer.seal(&purpose(&Endpoint::Merged), principal("a"), &content.concat()).unwrap()
+}
+
+#[test]
+fn a_session_opens_at_the_replica_that_began_it_and_others_know_which_that_is() {
+    let (sessions, others) = (sessions(), sessions());
+    let id = sessions.begin(principal("a"), &Endpoint::Merged, &client("{}", None)).unwrap();
+    assert!(others.open(principal("a"), &Endpoint::Merged, &id).is_none());
+    assert_eq!(others.home(principal("a"), &Endpoint::Merged, &id), Some(sessions.replica));
+    assert_eq!(others.home(principal("b"), &Endpoint::Merged, &id), None);
 }
 
 #[test]

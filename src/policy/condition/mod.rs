@@ -67,7 +67,7 @@ use crate::ids::ConditionName;
 use crate::limit::CONDITION_VALUES_MAX;
 
 /// The three values of Kleene's logic.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Truth {
     /// It surely does not hold.

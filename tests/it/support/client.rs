@@ -106,6 +106,24 @@ impl Client {
         self.send(request).await
     }
 
+    /// A modern tool call over a connection of its own: its status and its answer, or that there was no connection,
+    /// or none to the end.
+    #[expect(clippy::disallowed_methods, reason = "a test's client needs no SSRF guard")]
+    pub async fn try_tool(&self, name: &str, arguments: Value) -> Result<(u16, String), Lost> {
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let (headers, body) = modern_request("tools/call", json!({ "name": name, "arguments": arguments }));
+        let mut request = http.post(&self.url).header("content-type", "application/json").body(body.to_string());
+        request = request.header("accept", "application/json, text/event-stream");
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        let request = request.bearer_auth(self.token.as_deref().unwrap_or_default());
+        let sent = request.timeout(std::time::Duration::from_secs(20)).send().await;
+        let answer = sent.map_err(|error| if error.is_connect() { Lost::Unsent } else { Lost::Midway })?;
+        let status = answer.status().as_u16();
+        Ok((status, answer.text().await.map_err(|_| Lost::Midway)?))
+    }
+
     async fn send(&self, mut request: reqwest::RequestBuilder) -> Answer {
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
@@ -158,6 +176,13 @@ impl Client {
         let headers = [("mcp-session-id", session.to_owned()), ("mcp-protocol-version", "2025-11-25".to_owned())];
         self.post(&headers, body.to_string()).await
     }
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lost {
+    Unsent,
+    Midway,
 }
 
 /// An open stream of events.

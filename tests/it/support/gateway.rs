@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -16,6 +17,7 @@ pub struct Setup {
     directory: tempfile::TempDir,
     address: SocketAddr,
     limits: String,
+    gateway: String,
     record: String,
     disk: Option<&'static str>,
     bound: bool,
@@ -23,6 +25,7 @@ pub struct Setup {
     servers: String,
     issuer: String,
     policy: String,
+    admin: Option<(SocketAddr, String)>,
 }
 
 /// Rules under which developers may do everything on every server, and auditors nothing.
@@ -51,6 +54,7 @@ impl Setup {
             directory: tempfile::tempdir().unwrap(),
             address: free_address(),
             limits: "requests_per_second = 10000\nrequests_burst = 10000\n".to_owned(),
+            gateway: String::new(),
             record: String::new(),
             disk: None,
             bound: false,
@@ -58,7 +62,14 @@ impl Setup {
             servers: String::new(),
             issuer,
             policy: DEVELOPERS_MAY.to_owned(),
+            admin: None,
         }
+    }
+
+    /// Adds a listener for administrators, with these further lines of `[admin]` and its tables.
+    pub fn admin(mut self, lines: &str) -> Self {
+        self.admin = Some((free_address(), lines.to_owned()));
+        self
     }
 
     /// Adds an upstream over HTTP; `more` are further lines of its table.
@@ -150,20 +161,51 @@ impl Setup {
         format!("http://{}", self.address)
     }
 
+    /// Adds lines to `[gateway]`.
+    pub fn gateway(mut self, lines: &str) -> Self {
+        self.gateway.push_str(lines);
+        self
+    }
+
+    /// Adds sections to `servers.toml`.
+    pub fn sections(mut self, text: &str) -> Self {
+        self.servers.push_str(text);
+        self
+    }
+
+    /// Where the files are going to be.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
     /// Writes the files and starts the gateway; returns once it answers.
     pub async fn start(self) -> Gateway {
+        let mut gateway = self.written();
+        if gateway.clock.is_some() {
+            gateway.set_clock("+0");
+        }
+        gateway.launch().await;
+        gateway
+    }
+
+    /// Writes the files.
+    pub fn written(self) -> Gateway {
         let policies = self.directory.path().join("policies");
         std::fs::create_dir_all(&policies).unwrap();
         let servers = format!(
-            "[gateway]\nlisten = \"{}\"\npublic_url = \"{}\"\nallow_loopback_issuers = true\n[record]\n{}\n[limits]\n{}\n{}\n{}",
+            "[gateway]\nlisten = \"{}\"\npublic_url = \"{}\"\nallow_loopback_issuers = true\n{}\n[record]\n{}\n[limits]\n{}\n{}\n{}",
             self.address,
             self.url(),
+            self.gateway,
             self.record,
             self.limits,
             self.issuer,
             self.servers
         );
-        std::fs::write(self.directory.path().join("servers.toml"), servers).unwrap();
+        let admin = self.admin.as_ref().map_or_else(String::new, |(address, lines)| {
+            format!("\n[admin]\nlisten = \"{address}\"\npublic_url = \"http://{address}\"\n{lines}\n")
+        });
+        std::fs::write(self.directory.path().join("servers.toml"), format!("{servers}{admin}")).unwrap();
         std::fs::write(policies.join("policy.csv"), &self.policy).unwrap();
         std::fs::write(policies.join("model.conf"), include_str!("../../../policies/model.conf")).unwrap();
         if !policies.join("agents.toml").exists() {
@@ -173,26 +215,33 @@ impl Setup {
         if self.disk.is_some() {
             std::fs::create_dir(self.directory.path().join("state")).unwrap();
         }
-        let mut gateway = Gateway {
+        Gateway {
             url: self.url(),
-            directory: self.directory,
+            public_url: self.url(),
+            directory: Arc::new(self.directory),
+            state: "state".to_owned(),
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            admin: self.admin.map(|(address, _)| format!("http://{address}/admin")).unwrap_or_default(),
             disk: self.disk,
             bound: self.bound,
             clock: self.clock,
             process: None,
-        };
-        if gateway.clock.is_some() {
-            gateway.set_clock("+0");
         }
-        gateway.launch().await;
-        gateway
     }
 }
 
 /// A running gateway; it is killed when the test ends.
 pub struct Gateway {
     pub url: String,
-    directory: tempfile::TempDir,
+    public_url: String,
+    directory: Arc<tempfile::TempDir>,
+    /// The name of its state directory, after which its log is called, too.
+    state: String,
+    arguments: Vec<String>,
+    environment: Vec<(String, String)>,
+    /// The administrators' resource; empty where there is none.
+    pub admin: String,
     disk: Option<&'static str>,
     bound: bool,
     clock: Option<PathBuf>,
@@ -200,9 +249,30 @@ pub struct Gateway {
 }
 
 impl Gateway {
+    /// Another gateway with the same files: what differs stands on its command line and in its environment.
+    pub fn replica(&self, state: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let address = free_address();
+        let listen = address.to_string();
+        let arguments = ["--listen", &listen, "--state", state].into_iter().chain(arguments.iter().copied());
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        Self {
+            url: format!("http://{address}"),
+            public_url: self.public_url.clone(),
+            admin: String::new(),
+            directory: Arc::clone(&self.directory),
+            state: state.to_owned(),
+            arguments: arguments.map(str::to_owned).collect(),
+            environment: environment.iter().chain(&[("BAILIWICK_STATE", state)]).map(owned).collect(),
+            disk: None,
+            bound: false,
+            clock: None,
+            process: None,
+        }
+    }
+
     /// Starts the process and waits until it answers.
     pub async fn launch(&mut self) {
-        let log = std::fs::File::options().create(true).append(true).open(self.directory.path().join("log")).unwrap();
+        let log = std::fs::File::options().create(true).append(true).open(self.log_path()).unwrap();
         let binary = env!("CARGO_BIN_EXE_bailiwick");
         let mut command = match self.disk {
             None if self.bound => {
@@ -224,6 +294,8 @@ impl Gateway {
         }
         let process = command
             .args(["serve", "--config", "servers.toml"])
+            .args(&self.arguments)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .current_dir(self.directory.path())
             .env("RUST_LOG", "debug")
             .stdin(Stdio::null())
@@ -247,6 +319,11 @@ impl Gateway {
         panic!("the gateway did not answer:\n{}", self.log());
     }
 
+    /// Where the files are.
+    pub fn place(&self) -> &Path {
+        self.directory.path()
+    }
+
     /// Has the gateway's clock jump, so many seconds from the true time.
     pub fn set_clock(&self, seconds: &str) {
         // Whole or not at all: the clock is read at any moment.
@@ -257,21 +334,26 @@ impl Gateway {
 
     /// The resource that tokens must be for.
     pub fn resource(&self) -> String {
-        format!("{}/mcp", self.url)
+        format!("{}/mcp", self.public_url)
     }
 
     /// A client of the merged endpoint.
     pub fn client(&self, token: &str) -> Client {
-        Client::new(&self.resource(), Some(token))
+        Client::new(&format!("{}/mcp", self.url), Some(token))
     }
 
     /// A client of one server's endpoint.
     pub fn server_client(&self, server: &str, token: &str) -> Client {
-        Client::new(&format!("{}/{server}", self.resource()), Some(token))
+        Client::new(&format!("{}/mcp/{server}", self.url), Some(token))
+    }
+
+    /// Where its files are.
+    pub fn directory(&self) -> &std::path::Path {
+        self.directory.path()
     }
 
     pub fn state(&self) -> PathBuf {
-        let state = self.directory.path().join("state");
+        let state = self.directory.path().join(&self.state);
         match self.disk {
             None => state,
             // The disk is mounted for that process only.
@@ -286,7 +368,11 @@ impl Gateway {
 
     /// The operational log.
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+        std::fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.directory.path().join(self.state.replacen("state", "log", 1))
     }
 
     /// Every record of the journal, in order, compressed or not.
@@ -307,6 +393,7 @@ impl Gateway {
     pub fn command(&self, arguments: &[&str]) -> Output {
         Command::new(env!("CARGO_BIN_EXE_bailiwick"))
             .args(arguments)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .current_dir(self.directory.path())
             .stdin(Stdio::null())
             .output()

@@ -1,11 +1,13 @@
 //! An OIDC issuer on loopback that mints whatever a test needs, right and wrong.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
-use axum::Json;
-use axum::extract::State;
-use axum::routing::get;
+use axum::extract::{Query, State};
+use axum::response::Redirect;
+use axum::routing::{get, post};
+use axum::{Form, Json};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
@@ -20,6 +22,16 @@ pub struct Issuer {
 struct Keys {
     url: String,
     current: Mutex<Key>,
+    logins: Mutex<Logins>,
+}
+
+/// Who logs in when a page is opened, and what the pages were asked for.
+#[derive(Default)]
+struct Logins {
+    /// The claims of the person that they know, as far as it is not `aud` and `client_id`.
+    person: Value,
+    /// The parameters of every page that was opened, oldest first.
+    asked: Vec<HashMap<String, String>>,
 }
 
 #[derive(Clone)]
@@ -50,10 +62,13 @@ impl Issuer {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address: SocketAddr = listener.local_addr().unwrap();
         let url = format!("http://{address}");
-        let keys = Arc::new(Keys { url: url.clone(), current: Mutex::new(Key::generate("key-1")) });
+        let keys =
+            Arc::new(Keys { url: url.clone(), current: Mutex::new(Key::generate("key-1")), logins: Mutex::default() });
         let router = axum::Router::new()
             .route("/.well-known/openid-configuration", get(discovery))
             .route("/jwks", get(jwks))
+            .route("/authorize", get(authorize))
+            .route("/token", post(token))
             .with_state(Arc::clone(&keys));
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         Self { url, keys }
@@ -68,6 +83,15 @@ impl Issuer {
         })
     }
 
+    /// Claims of a person who logged in a moment ago with the administrators' client, for one resource.
+    pub fn administrator(&self, user: &str, groups: &[&str], resource: &str) -> Value {
+        let mut claims = self.claims(user, groups, resource);
+        claims["client_id"] = json!("test-admin");
+        claims["auth_time"] = json!(jiff::Timestamp::now().as_second());
+        claims["acr"] = json!("strong");
+        claims
+    }
+
     /// Signs claims as an access token.
     pub fn sign(&self, claims: &Value) -> String {
         self.sign_with(claims, |_| {})
@@ -75,17 +99,36 @@ impl Issuer {
 
     /// Signs claims under a header that the test spoils.
     pub fn sign_with(&self, claims: &Value, spoil: impl FnOnce(&mut Header)) -> String {
-        let key = self.keys.current.lock().unwrap().clone();
+        self.keys.sign_with(claims, spoil)
+    }
+}
+
+impl Keys {
+    fn sign_with(&self, claims: &Value, spoil: impl FnOnce(&mut Header)) -> String {
+        let key = self.current.lock().unwrap().clone();
         let mut header = Header::new(Algorithm::ES256);
         header.typ = Some("at+jwt".to_owned());
         header.kid = Some(key.id);
         spoil(&mut header);
         jsonwebtoken::encode(&header, claims, &EncodingKey::from_ec_der(&key.pkcs8)).unwrap()
     }
+}
 
+impl Issuer {
     /// A good access token of a person.
     pub fn token(&self, user: &str, groups: &[&str], resource: &str) -> String {
         self.sign(&self.claims(user, groups, resource))
+    }
+
+    /// Whoever opens the login page from now on is this person, without a click; what the token says of the login is
+    /// what was asked for.
+    pub fn logs_in(&self, person: Value) {
+        self.keys.logins.lock().unwrap().person = person;
+    }
+
+    /// What every login page was asked for, oldest first.
+    pub fn asked(&self) -> Vec<HashMap<String, String>> {
+        self.keys.logins.lock().unwrap().asked.clone()
     }
 
     /// Replaces the signing key; the old one is withdrawn.
@@ -101,6 +144,31 @@ async fn discovery(State(keys): State<Arc<Keys>>) -> Json<Value> {
         "response_types_supported": ["code"], "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": ["ES256"], "code_challenge_methods_supported": ["S256"],
     }))
+}
+
+/// The login page: whoever opens it is the person of the test, and goes back with a code.
+async fn authorize(State(keys): State<Arc<Keys>>, Query(asked): Query<HashMap<String, String>>) -> Redirect {
+    let mut logins = keys.logins.lock().unwrap();
+    let back = format!("{}?code={}&state={}", asked["redirect_uri"], logins.asked.len(), asked["state"]);
+    logins.asked.push(asked);
+    Redirect::to(&back)
+}
+
+/// A token for a code. PKCE is not looked at: the command line's own tests do that with the demo's issuer.
+async fn token(State(keys): State<Arc<Keys>>, Form(form): Form<HashMap<String, String>>) -> Json<Value> {
+    let (mut claims, asked) = {
+        let logins = keys.logins.lock().unwrap();
+        (logins.person.clone(), logins.asked[form["code"].parse::<usize>().unwrap()].clone())
+    };
+    claims["aud"] = json!(asked["resource"]);
+    claims["client_id"] = json!(asked["client_id"]);
+    // A session that the browser still has lies an hour back, unless another login is asked for.
+    let age = if asked.contains_key("max_age") { 0 } else { 3_600 };
+    claims["auth_time"] = json!(jiff::Timestamp::now().as_second() - age);
+    if let Some(acr) = asked.get("acr_values") {
+        claims["acr"] = json!(acr);
+    }
+    Json(json!({ "access_token": keys.sign_with(&claims, |_| {}), "token_type": "Bearer", "expires_in": 600 }))
 }
 
 async fn jwks(State(keys): State<Arc<Keys>>) -> Json<Value> {

@@ -6,6 +6,10 @@ pub mod issuer;
 pub mod old;
 pub mod oldest;
 pub mod peer;
+#[path = "../../support/postgres.rs"]
+pub mod postgres;
+pub mod replicas;
+pub mod schema;
 pub mod scripted;
 pub mod talkative;
 pub mod verbatim;

@@ -6,26 +6,18 @@
 use std::collections::BTreeMap;
 
 use super::revocation::{remove, upsert};
-use super::{Store, unavailable};
-use crate::identity::revoked::{Revocation, RevocationMode, RevocationTarget};
+use super::{Sqlite, unavailable};
 use crate::ids::RevocationEpoch;
 use crate::outcome::Failure;
+use crate::store::ToldChange;
 
-/// What the journal tells of one epoch.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ToldChange {
-    /// It was taken back.
-    Revoked(Revocation),
-    /// Somebody lifted what had been taken back.
-    Lifted(RevocationTarget, RevocationMode),
-}
-
-impl Store {
+impl Sqlite {
     /// Takes these changes over in their order, each under its epoch, and is at `to` afterwards.
-    ///
-    /// # Errors
-    /// `store_unavailable`; nothing is changed then.
-    pub async fn catch_up(&self, told: &BTreeMap<u64, ToldChange>, to: RevocationEpoch) -> Result<(), Failure> {
+    pub(in crate::store) async fn catch_up(
+        &self,
+        told: &BTreeMap<u64, ToldChange>,
+        to: RevocationEpoch,
+    ) -> Result<(), Failure> {
         let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(unavailable)?;
         for (epoch, change) in told {
             match change {

@@ -1,0 +1,127 @@
+//! Every path of the API: what it does, and how the order is understood. One table, from which both doors are made,
+//! and which `openapi.json` is held against.
+
+use std::sync::Arc;
+
+use axum::extract::{RawPathParams, Request};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{MethodFilter, on};
+use axum::{Extension, Router};
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, StatusCode};
+
+use super::actor::Actor;
+use super::desk::{self, Understand};
+use super::operations::Operations;
+use super::{handlers, problem, tail};
+use crate::policy::AdminOperation;
+
+/// What stands before every path at the administrators' listener.
+pub const API: &str = "/api/v1";
+
+/// Where the API describes itself, below [`API`]; the same for everybody, and no operation.
+pub const DOCUMENT_PATH: &str = "/openapi.json";
+
+/// The description of the API, OpenAPI 3.1.
+pub const DOCUMENT: &str = include_str!("openapi.json");
+
+/// What an HTTP request does to a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    /// `GET`.
+    Get,
+    /// `POST`.
+    Post,
+    /// `DELETE`.
+    Delete,
+}
+
+/// One path.
+#[derive(Debug, Clone, Copy)]
+pub struct Route {
+    /// What is done to it.
+    pub verb: Verb,
+    /// The path below [`API`].
+    pub path: &'static str,
+    /// Which operation that is.
+    pub operation: AdminOperation,
+    understand: Understand,
+}
+
+const fn get(path: &'static str, operation: AdminOperation, understand: Understand) -> Route {
+    Route { verb: Verb::Get, path, operation, understand }
+}
+
+const fn post(path: &'static str, operation: AdminOperation, understand: Understand) -> Route {
+    Route { verb: Verb::Post, path, operation, understand }
+}
+
+const fn delete(path: &'static str, operation: AdminOperation, understand: Understand) -> Route {
+    Route { verb: Verb::Delete, path, operation, understand }
+}
+
+/// Every path, in the order of the documentation.
+pub const ROUTES: &[Route] = &[
+    get("/status", AdminOperation::Status, handlers::status),
+    get("/readyz", AdminOperation::Status, handlers::ready),
+    get("/servers", AdminOperation::Servers, handlers::servers),
+    get("/metrics", AdminOperation::Metrics, handlers::metrics),
+    get("/shadow", AdminOperation::Shadow, handlers::shadow),
+    get("/logs", AdminOperation::Logs, tail::logs),
+    post("/explain", AdminOperation::Explain, handlers::explain),
+    get("/who-can", AdminOperation::Explain, handlers::who_can),
+    get("/what-can", AdminOperation::Explain, handlers::what_can),
+    get("/revocations", AdminOperation::Revocations, handlers::revocations),
+    delete("/revocations/{since}", AdminOperation::Lift, handlers::lift),
+    post("/revoke", AdminOperation::Revoke, handlers::revoke),
+    post("/reload", AdminOperation::Reload, handlers::reload),
+];
+
+impl Verb {
+    /// As HTTP spells it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Post => "POST",
+            Self::Delete => "DELETE",
+        }
+    }
+
+    const fn filter(self) -> MethodFilter {
+        match self {
+            Self::Get => MethodFilter::GET,
+            Self::Post => MethodFilter::POST,
+            Self::Delete => MethodFilter::DELETE,
+        }
+    }
+}
+
+/// The paths, for requests that carry their actor as an extension.
+pub(super) fn router(operations: &Arc<dyn Operations>) -> Router {
+    let add = |router: Router, route: &Route| {
+        let Route { operation, understand, .. } = *route;
+        let operations = Arc::clone(operations);
+        let handler = move |Extension(actor): Extension<Actor>, names: RawPathParams, request: Request| {
+            let name = names.iter().next().map(|(_, name)| name.to_owned());
+            desk::serve(Arc::clone(&operations), operation, understand, actor, name, request)
+        };
+        router.route(route.path, on(route.verb.filter(), handler))
+    };
+    let described = Router::new().route(DOCUMENT_PATH, axum::routing::get(document));
+    ROUTES.iter().fold(described, add).method_not_allowed_fallback(no_such_method).fallback(no_such_path)
+}
+
+/// The description of the API.
+pub(super) async fn document() -> Response {
+    ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], DOCUMENT).into_response()
+}
+
+async fn no_such_path() -> Response {
+    problem::problem(StatusCode::NOT_FOUND, "target_unknown", "there is no such path: openapi.json names them all")
+}
+
+async fn no_such_method() -> Response {
+    let detail = "nothing does that to this path: openapi.json names what does";
+    problem::problem(StatusCode::METHOD_NOT_ALLOWED, "method_unknown", detail)
+}

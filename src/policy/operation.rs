@@ -1,0 +1,102 @@
+//! The gateway's own operations: the objects `bailiwick/NAME` that rules may speak about, action `admin`.
+//!
+//! Decides which there are and how much each weighs: a name that a file spells wrongly is a mistake, because a rule
+//! that never matches loses a deny. Refuses to know how they are carried out. Invariant: no wildcard over servers
+//! means one of these; only a rule that spells `bailiwick/` does.
+
+use super::object::{self, ObjectPattern, PatternKind};
+use super::world::GATEWAY_SERVER;
+
+/// How much an operation weighs: braking is easy, loosening is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weight {
+    /// It shows something.
+    Look,
+    /// It takes something back.
+    Brake,
+    /// It gives something back: a person has to stand behind it who has just logged in.
+    Loosen,
+}
+
+macro_rules! operations {
+    ($($(#[$doc:meta])* $name:ident = $spelled:literal, $weight:ident;)*) => {
+        /// An operation of the gateway's own.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum AdminOperation { $($(#[$doc])* $name,)* }
+
+        impl AdminOperation {
+            /// Every operation, in the order of the documentation.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// Its name, as in `bailiwick/NAME`.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$name => $spelled,)* }
+            }
+
+            /// The object of its rules.
+            #[must_use]
+            pub const fn object(self) -> &'static str {
+                match self { $(Self::$name => concat!("bailiwick/", $spelled),)* }
+            }
+
+            /// How much it weighs where nothing of what is ordered makes it heavier.
+            #[must_use]
+            pub const fn weight(self) -> Weight {
+                match self { $(Self::$name => Weight::$weight,)* }
+            }
+        }
+    };
+}
+
+operations! {
+    /// The version, the revisions in force, and what is in the way of serving.
+    Status = "status", Look;
+    /// The servers, and why one is down.
+    Servers = "servers", Look;
+    /// The metrics.
+    Metrics = "metrics", Look;
+    /// What the next policies would change.
+    Shadow = "shadow", Look;
+    /// The record, as it is written.
+    Logs = "logs", Look;
+    /// Who may do what, and why; evaluates and never calls.
+    Explain = "explain", Look;
+    /// What has been taken back.
+    Revocations = "revocations", Look;
+    /// Takes access back.
+    Revoke = "revoke", Brake;
+    /// Gives access back that was taken.
+    Lift = "lift", Loosen;
+    /// Reads the files again; loading a set that widens is loosening.
+    Reload = "reload", Brake;
+}
+
+impl AdminOperation {
+    /// The operation of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|operation| operation.name() == name)
+    }
+
+    /// All names, for people.
+    #[must_use]
+    pub fn names() -> String {
+        Self::ALL.iter().map(|operation| operation.name()).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// Whether a pattern of the gateway's own objects means an operation that exists; a set is looked at where names are
+/// put into it.
+pub(super) fn check(pattern: &ObjectPattern) -> Result<(), String> {
+    let meant = match pattern.kind {
+        PatternKind::Set => true,
+        PatternKind::Exact => AdminOperation::named(pattern.name()).is_some(),
+        PatternKind::Glob => {
+            AdminOperation::ALL.iter().any(|operation| object::matches(operation.object(), &pattern.text, false))
+        }
+    };
+    let known = AdminOperation::names();
+    let refuse = || format!("there is no operation `{}`; write {GATEWAY_SERVER}/ and one of {known}", pattern.text);
+    if meant { Ok(()) } else { Err(refuse()) }
+}

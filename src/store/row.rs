@@ -1,0 +1,48 @@
+//! A revocation as the columns of a row, whichever database keeps it. The words for targets and modes are the ones
+//! that records and the control socket use as well.
+//!
+//! Invariant: a row that is not understood refuses; it is never skipped.
+
+use super::{epoch, unavailable};
+use crate::identity::described::Described;
+use crate::identity::revoked::{Held, Revocation, RevocationMode, RevocationTarget};
+use crate::limit;
+use crate::outcome::{Failure, Reason};
+
+/// The columns of a row.
+pub(super) struct Row {
+    pub(super) kind: String,
+    pub(super) issuer: String,
+    pub(super) value: String,
+    pub(super) mode: String,
+    pub(super) issued_before: Option<i64>,
+    pub(super) actor: String,
+    pub(super) note: String,
+    pub(super) at: i64,
+    pub(super) epoch: i64,
+}
+
+impl Row {
+    /// The revocation that it says; what cannot be understood would be a revocation that is lost.
+    pub(super) fn read(self) -> Result<Held, Failure> {
+        let words = Described { kind: &self.kind, issuer: &self.issuer, value: &self.value };
+        let mode = match (self.mode.as_str(), self.issued_before) {
+            ("block", None) => RevocationMode::Block,
+            ("sign_out", Some(issued_before)) => RevocationMode::SignOut { issued_before },
+            (mode, _) => return Err(unavailable(format!("a revocation has the mode `{mode}`"))),
+        };
+        let target = words.try_into().map_err(unavailable)?;
+        let revocation = Revocation { target, mode, actor: self.actor, note: self.note, at: self.at };
+        Ok(Held { since: epoch(self.epoch), revocation })
+    }
+}
+
+/// Whether one more has room among so many.
+pub(super) fn has_room(revocation: &Revocation, held: i64) -> Result<(), Failure> {
+    // The one that covers all others always has room.
+    if held >= limit::REVOCATIONS_MAX && revocation.target != RevocationTarget::Everything {
+        let detail = format!("{held} revocations are held; revoke a client or subject, or everything");
+        return Err(Failure::before(Reason::StoreUnavailable, detail));
+    }
+    Ok(())
+}

@@ -1,0 +1,241 @@
+//! What every store does, whichever database keeps it: each test runs against SQLite and PostgreSQL.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::config::{PostgresConfig, SecretReference};
+use crate::ids::{AgentId, IssuerAlias};
+use crate::limit;
+
+#[path = "../../tests/support/postgres.rs"]
+pub(super) mod server;
+
+/// A state directory, and where its store is.
+pub(super) struct Place {
+    directory: tempfile::TempDir,
+    pub(super) config: StoreConfig,
+    pub(super) database: Option<server::Database>,
+}
+
+impl Place {
+    fn sqlite() -> Self {
+        Self { directory: tempfile::tempdir().unwrap(), config: StoreConfig::Sqlite, database: None }
+    }
+
+    /// `None`, and the reason printed, where there is no PostgreSQL.
+    pub(super) async fn postgres() -> Option<Self> {
+        let database = server::Database::fresh().await?;
+        let config = reached(&database.url());
+        Some(Self { directory: tempfile::tempdir().unwrap(), config, database: Some(database) })
+    }
+
+    /// Another replica with the same store.
+    pub(super) fn another(&self) -> Self {
+        Self { directory: tempfile::tempdir().unwrap(), config: self.config.clone(), database: None }
+    }
+
+    pub(super) fn state(&self) -> StateDirectory {
+        StateDirectory::open(&self.directory.path().join("state")).unwrap()
+    }
+
+    pub(super) async fn open(&self) -> Store {
+        Store::open(&self.state(), &self.config).await.unwrap()
+    }
+}
+
+/// A database by its address, with the password of the tests.
+pub(super) fn reached(url: &str) -> StoreConfig {
+    StoreConfig::Postgres(PostgresConfig {
+        url: SecretReference::Plain(url.to_owned()),
+        password: Some(SecretReference::Plain(server::PASSWORD.to_owned())),
+    })
+}
+
+async fn on_both(test: impl AsyncFn(Place)) {
+    test(Place::sqlite()).await;
+    if let Some(place) = Place::postgres().await {
+        test(place).await;
+    }
+}
+
+impl Store {
+    /// Does something to the rows that nobody should.
+    pub(super) async fn spoil(&self, sql: &str) {
+        let sql = sqlx::AssertSqlSafe(sql.to_owned());
+        match &self.0 {
+            Backend::Sqlite(store) => sqlx::raw_sql(sql).execute(&store.writer).await.map(drop).unwrap(),
+            Backend::Postgres(store) => sqlx::raw_sql(sql).execute(&store.pool).await.map(drop).unwrap(),
+        }
+    }
+}
+
+pub(super) fn revocation(target: RevocationTarget, mode: RevocationMode) -> Revocation {
+    Revocation { target, mode, actor: "host:1000".to_owned(), note: "lost laptop".to_owned(), at: 1_700_000_000 }
+}
+
+#[tokio::test]
+async fn a_store_that_is_older_than_the_journal_does_not_start() {
+    on_both(async |place| {
+        let store = place.open().await;
+        assert!(store.check_not_older_than(None).await.is_ok());
+        assert!(store.check_not_older_than(Some(RevocationEpoch(0))).await.is_ok());
+        let error = store.check_not_older_than(Some(RevocationEpoch(3))).await.unwrap_err();
+        assert!(matches!(error, StoreError::OlderThanJournal { store: 0, journal: 3 }), "{error}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_name_of_a_state_directory_stays() {
+    on_both(async |place| {
+        let store = place.open().await;
+        let replica = store.replica().await.unwrap();
+        store.close().await;
+        assert_eq!(place.open().await.replica().await.unwrap(), replica);
+        assert_ne!(place.another().open().await.replica().await.unwrap(), replica);
+        let looked = Store::look(&place.config, place.state().path()).await.unwrap();
+        assert_eq!((looked.replica, looked.version), (replica.to_string(), looked.version_known));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_was_revoked_is_still_revoked_after_a_restart() {
+    on_both(async |place| {
+        let store = place.open().await;
+        assert_eq!(store.revocations().await.unwrap(), (RevocationEpoch(0), Vec::new()));
+        let corp = IssuerAlias::new("corp").unwrap();
+        let all = [
+            revocation(RevocationTarget::Token("jti-1".to_owned()), RevocationMode::Block),
+            revocation(RevocationTarget::Session("sid".to_owned()), RevocationMode::SignOut { issued_before: 5 }),
+            revocation(RevocationTarget::Subject(corp.clone(), "a'; DROP".to_owned()), RevocationMode::Block),
+            revocation(RevocationTarget::Client(corp, "app".to_owned()), RevocationMode::Block),
+            revocation(RevocationTarget::Agent(AgentId::new("bot").unwrap()), RevocationMode::Block),
+            revocation(RevocationTarget::Owner("user:corp/anna".to_owned()), RevocationMode::Block),
+            revocation(RevocationTarget::Server(ServerId::new("git").unwrap()), RevocationMode::Block),
+            revocation(RevocationTarget::Everything, RevocationMode::SignOut { issued_before: 7 }),
+        ];
+        for (index, revocation) in (1_u64..).zip(&all) {
+            assert_eq!(store.revoke(revocation).await.unwrap(), RevocationEpoch(index));
+        }
+        store.close().await;
+        let store = place.open().await;
+        let (epoch, held) = store.revocations().await.unwrap();
+        assert_eq!(epoch, RevocationEpoch(8));
+        let since = (1..).map(RevocationEpoch);
+        let expected: Vec<Held> = since.zip(all).map(|(since, revocation)| Held { since, revocation }).collect();
+        assert_eq!(held, expected);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn so_many_revocations_are_held_and_then_only_the_one_of_everything_has_room() {
+    on_both(async |place| {
+        let store = place.open().await;
+        let token = |name: &str| revocation(RevocationTarget::Token(name.to_owned()), RevocationMode::Block);
+        store.revoke(&token("first")).await.unwrap();
+        store
+            .spoil(&format!(
+                "WITH RECURSIVE number(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < {})
+                 INSERT INTO revocations (kind, issuer, value, mode, issued_before, actor, note, at, epoch)
+                 SELECT kind, issuer, value || n, mode, issued_before, actor, note, at, -n FROM revocations, number",
+                limit::REVOCATIONS_MAX - 2
+            ))
+            .await;
+        let before = store.revoke(&token("the last")).await.unwrap();
+        let error = store.revoke(&token("one too many")).await.unwrap_err();
+        assert!(error.detail.contains("revoke a client or subject, or everything"), "{}", error.detail);
+        assert_eq!(store.revocation_epoch().await.unwrap(), before, "what was refused changes nothing");
+        store.revoke(&revocation(RevocationTarget::Everything, RevocationMode::Block)).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn signing_out_again_never_lets_an_older_token_back_in() {
+    on_both(async |place| {
+        let store = place.open().await;
+        for issued_before in [9, 4] {
+            let mode = RevocationMode::SignOut { issued_before };
+            store.revoke(&revocation(RevocationTarget::Everything, mode)).await.unwrap();
+        }
+        let (epoch, held) = store.revocations().await.unwrap();
+        assert_eq!(epoch, RevocationEpoch(2), "each acknowledgement has an epoch of its own");
+        assert_eq!(held.len(), 1);
+        assert_eq!(held[0].revocation.mode, RevocationMode::SignOut { issued_before: 9 });
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_was_lifted_is_gone_for_good_and_what_was_renewed_since_is_not_lifted() {
+    on_both(async |place| {
+        let store = place.open().await;
+        let block = revocation(RevocationTarget::Token("jti".to_owned()), RevocationMode::Block);
+        let first = store.revoke(&block).await.unwrap();
+        let renewed = store.revoke(&block).await.unwrap();
+        assert_eq!(store.lift(first).await.unwrap(), None, "it was revoked again since");
+        assert_eq!(store.revocation_epoch().await.unwrap(), renewed, "nothing was changed");
+        assert_eq!(store.lift(renewed).await.unwrap(), Some((RevocationEpoch(3), block)));
+        assert_eq!(store.lift(renewed).await.unwrap(), None);
+        store.close().await;
+        assert_eq!(place.open().await.revocations().await.unwrap(), (RevocationEpoch(3), Vec::new()));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_row_that_is_not_understood_refuses_instead_of_being_skipped() {
+    on_both(async |place| {
+        let store = place.open().await;
+        store.revoke(&revocation(RevocationTarget::Everything, RevocationMode::Block)).await.unwrap();
+        store.spoil("UPDATE revocations SET kind = 'subject', issuer = 'NOT AN ALIAS', value = 'x'").await;
+        assert_eq!(store.revocations().await.unwrap_err().reason, Reason::StoreUnavailable);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_store_is_brought_up_to_what_a_journal_tells_and_never_back() {
+    on_both(async |place| {
+        let store = place.open().await;
+        let everything = revocation(RevocationTarget::Everything, RevocationMode::Block);
+        let token = revocation(RevocationTarget::Token("jti".to_owned()), RevocationMode::Block);
+        let told = BTreeMap::from([
+            (4, ToldChange::Revoked(everything.clone())),
+            (5, ToldChange::Revoked(token.clone())),
+            (6, ToldChange::Lifted(token.target, token.mode)),
+        ]);
+        store.catch_up(&told, RevocationEpoch(6)).await.unwrap();
+        let held = Held { since: RevocationEpoch(4), revocation: everything };
+        assert_eq!(store.revocations().await.unwrap(), (RevocationEpoch(6), vec![held]));
+        store.catch_up(&BTreeMap::new(), RevocationEpoch(2)).await.unwrap();
+        assert_eq!(store.revocation_epoch().await.unwrap(), RevocationEpoch(6));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_server_ran_is_known_to_the_next_gateway() {
+    on_both(async |place| {
+        let (one, other) = (Digest::sha256(b"one"), Digest::sha256(b"other"));
+        let server = ServerId::new("notes").unwrap();
+        let store = place.open().await;
+        assert_eq!(store.remember_executable(&server, one).await.unwrap(), None);
+        store.close().await;
+        let store = place.open().await;
+        assert_eq!(store.remember_executable(&server, other).await.unwrap(), Some(one));
+        assert_eq!(store.remember_executable(&server, other).await.unwrap(), Some(other));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn its_clock_tells_the_time() {
+    on_both(async |place| {
+        let difference = place.open().await.now_s().await.unwrap() - crate::identity::now_s();
+        assert!(difference.abs() <= 1, "{difference}");
+    })
+    .await;
+}

@@ -1,0 +1,124 @@
+//! The API as its document describes it: what a running gateway answers is held against the schemas.
+
+use serde_json::{Value, json};
+
+use super::{RULES, Running, start};
+use crate::support::client::Client;
+use crate::support::schema::problems;
+
+/// The document, and a check of an answer against what it says of that operation and status.
+struct Document(Value);
+
+impl Document {
+    async fn of(running: &Running) -> Self {
+        let url = format!("{}/api/v1/openapi.json", running.gateway.admin);
+        let answer = Client::new(&url, None).bare(reqwest::Method::GET, &[]).await;
+        assert_eq!(answer.status, 200, "whoever has no token may read what the API is");
+        Self(answer.response().clone())
+    }
+
+    fn problems(&self, pointer: &str, value: &Value) -> Vec<String> {
+        let schema = self.0.pointer(pointer).unwrap_or_else(|| panic!("no {pointer}"));
+        problems(&self.0, schema, value, "")
+    }
+
+    fn check(&self, operation: &str, status: u16, text: &str) {
+        let (verb, path) = operation.split_once(' ').unwrap();
+        let place = format!("/paths/{}/{verb}/responses/{status}/content", path.replace('/', "~1"));
+        let media = self.0.pointer(&place).unwrap_or_else(|| panic!("{operation} does not say what {status} is"));
+        let kind = media.as_object().unwrap().keys().next().unwrap();
+        let value: Value = if kind.contains("json") { serde_json::from_str(text).unwrap() } else { json!(text) };
+        let problems = self.problems(&format!("{place}/{}/schema", kind.replace('/', "~1")), &value);
+        assert!(problems.is_empty(), "{operation} {status}: {problems:?} in {text}");
+    }
+
+    /// An order, as the document describes it.
+    fn check_order(&self, operation: &str, order: &Value) {
+        let (verb, path) = operation.split_once(' ').unwrap();
+        let place = format!("/paths/{}/{verb}/requestBody/content/application~1json/schema", path.replace('/', "~1"));
+        let problems = self.problems(&place, order);
+        assert!(problems.is_empty(), "{operation}: {problems:?} in {order}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_answered_is_what_the_document_says() {
+    let running = start().await;
+    let document = Document::of(&running).await;
+    let ann = running.administrator("ann", &["admins"]);
+    let otto = running.administrator("otto", &["operators"]);
+    for path in ["/status", "/readyz", "/servers", "/metrics", "/shadow", "/revocations"] {
+        let answer = running.get(path, &ann).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text);
+        document.check(&format!("get {path}"), 200, &answer.text);
+    }
+    for (path, query) in [("/who-can", "?object=tools/echo"), ("/what-can", "?subject=group:test/developers")] {
+        let answer = running.get(&format!("{path}{query}"), &ann).await;
+        document.check(&format!("get {path}"), 200, &answer.text);
+        assert!(answer.text.contains("role:developer"), "{}", answer.text);
+        let wrong = running.get(&format!("{path}?x=1"), &ann).await;
+        document.check(&format!("get {path}"), 400, &wrong.text);
+        document.check(&format!("get {path}"), 403, &running.get(&format!("{path}{query}"), &otto).await.text);
+        let nobody = running.get(path, "no-token").await;
+        document.check(&format!("get {path}"), 401, &nobody.text);
+    }
+    let orders = [
+        (
+            "/explain",
+            json!({ "object": "tools/echo", "as": "user:test/dora", "groups": ["group:test/developers"] }),
+            200,
+        ),
+        ("/explain", json!({ "object": "tools/echo", "as": "user:test/otto", "arguments": { "a": 1 } }), 200),
+        ("/revoke", json!({ "target": "subject", "issuer": "test", "value": "alice", "note": "left" }), 200),
+        ("/revoke", json!({ "target": "session", "value": "s1", "sign_out": true }), 200),
+        ("/revoke", json!({ "target": "agent", "value": "assistant", "sign_out": true }), 400),
+        ("/reload", json!({}), 200),
+    ];
+    for (path, order, status) in orders {
+        document.check_order(&format!("post {path}"), &order);
+        let answer = running.post(path, &ann, order).await;
+        assert_eq!(answer.status, status, "{path}: {}", answer.text);
+        document.check(&format!("post {path}"), status, &answer.text);
+    }
+    let held = running.get("/revocations", &ann).await;
+    document.check("get /revocations", 200, &held.text);
+    let since = held.response()["revocations"][0]["since"].as_u64().unwrap();
+    let lift = async || running.at(&format!("/revocations/{since}"), &ann).bare(reqwest::Method::DELETE, &[]).await;
+    document.check("delete /revocations/{since}", 200, &lift().await.text);
+    document.check("delete /revocations/{since}", 404, &lift().await.text);
+    running.gateway.write_policy(&format!("{RULES}p, anyone, *, */*, call, -, allow\n"));
+    let answer = running.post("/reload", &ann, json!({})).await;
+    assert_eq!(answer.status, 409);
+    document.check("post /reload", 409, &answer.text);
+}
+
+#[tokio::test]
+async fn a_question_is_answered_by_the_running_policy_and_nothing_is_called() {
+    let running = start().await;
+    let ann = running.administrator("ann", &["admins"]);
+    let question = json!({ "object": "tools/echo", "as": "user:test/dora", "groups": ["group:test/developers"] });
+    let allowed = running.post("/explain", &ann, question.clone()).await;
+    assert_eq!(allowed.response()["allowed"], true, "{}", allowed.text);
+    // What stands in the files is not in force before it is reloaded.
+    running.gateway.write_policy(&format!(
+        "{RULES}p, role:developer, *, */*, read, -, allow\ng, group:test/developers, role:developer, *\n"
+    ));
+    assert_eq!(running.post("/explain", &ann, question.clone()).await.response()["allowed"], true);
+    assert_eq!(running.post("/reload", &ann, json!({ "allow_widening": true })).await.status, 200);
+    let refused = running.post("/explain", &ann, question).await;
+    assert_eq!((&refused.response()["allowed"], &refused.response()["reason"]), (&json!(false), &json!("not_allowed")));
+    assert!(running.upstream.calls().is_empty());
+    let record = running.ended().pop().unwrap();
+    assert_eq!(
+        (&record["operation"], &record["about"]),
+        (&json!("explain"), &json!("call tools/echo as user:test/dora"))
+    );
+    for wrong in [
+        json!({ "object": "echo" }),
+        json!({ "object": "tools/echo" }),
+        json!({ "object": "tools/echo", "as": "user:test/x", "arguments": [1] }),
+        json!({ "object": "bailiwick/revoek", "as": "user:test/x", "action": "admin" }),
+    ] {
+        assert_eq!(running.post("/explain", &ann, wrong.clone()).await.status, 400, "{wrong}");
+    }
+}

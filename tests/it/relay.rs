@@ -1,0 +1,242 @@
+//! What is bound to one replica, and asked for at another: handed on, with both records telling of it, once, and only
+//! among replicas.
+
+use std::net::SocketAddr;
+use std::process::Command;
+use std::sync::Mutex;
+
+use serde_json::{Value, json};
+
+use crate::input::{all_capabilities, call, may_ask, reason, retry};
+use crate::input_legacy::{arguments, told};
+use crate::input_stdio::LEGACY;
+use crate::support::client::Client;
+use crate::support::eventually;
+use crate::support::gateway::Setup;
+use crate::support::issuer::Issuer;
+use crate::support::replicas::Replicas;
+use crate::support::scripted::Scripted;
+use crate::support::talkative::{RULES, python};
+use crate::tasks::{Task, ask, begin, experiment, working};
+
+/// A client of each replica, all of the same caller.
+fn clients(issuer: &Issuer, replicas: &Replicas) -> Vec<Client> {
+    let token = issuer.token("alice", &["developers"], &replicas.resource());
+    replicas.all.iter().map(|gateway| gateway.client(&token)).collect()
+}
+
+async fn echoing() -> Option<(Issuer, Scripted, Replicas)> {
+    let issuer = Issuer::start().await;
+    let upstream = Scripted::echo().await;
+    let replicas = Replicas::start(Setup::new(&issuer).http_server("tools", &upstream.url, ""), 2).await?;
+    Some((issuer, upstream, replicas))
+}
+
+fn streaming(session: &str) -> [(&'static str, String); 2] {
+    [("mcp-session-id", session.to_owned()), ("accept", "text/event-stream".to_owned())]
+}
+
+/// A bare request to a replica's listener for others, as `curl` sends it with these files.
+fn knock(replicas: &Replicas, address: SocketAddr, files: &[&str], headers: &[String]) -> (bool, String) {
+    let url = format!("https://localhost:{}/mcp", address.port());
+    let headers = headers.iter().flat_map(|header| ["-H", header.as_str()]);
+    let output = Command::new("curl")
+        .args(["-s", "-w", "\n%{http_code}", "--cacert", "ca.crt", "-X", "DELETE"])
+        .args(files)
+        .args(headers)
+        .arg(&url)
+        .current_dir(replicas.place())
+        .output()
+        .unwrap();
+    (output.status.success(), String::from_utf8(output.stdout).unwrap())
+}
+
+#[tokio::test]
+async fn a_legacy_session_is_used_at_every_replica_and_goes_on_where_it_was_begun() {
+    let issuer = Issuer::start().await;
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/upstream.py");
+    let python = python();
+    let setup = Setup::new(&issuer).policy(RULES).stdio_server("up", &[&python, script, "modern", "stdio"], "");
+    let Some(replicas) = Replicas::start(setup, 3).await else { return };
+    let clients = clients(&issuer, &replicas);
+    eventually("the upstream's lists", async || {
+        let answer = clients[0].modern("resources/list", json!({})).await;
+        answer.result()["resources"].as_array().is_some_and(|resources| !resources.is_empty())
+    })
+    .await;
+    let (_, session) = clients[0].initialize("2025-11-25").await;
+    // The others learn of each other by and by.
+    eventually("the first to be known", async || clients[1].legacy(&session, "ping", json!({})).await.status == 200)
+        .await;
+    let subscribed = clients[1].legacy(&session, "resources/subscribe", json!({ "uri": "test://a" })).await;
+    assert_eq!(subscribed.result(), &json!({}), "{}", subscribed.text);
+    let mut stream = clients[2].stream(&streaming(&session), None).await;
+    let touch = json!({ "name": "up__touch", "arguments": { "uri": "test://a" } });
+    let touched = clients[1].legacy(&session, "tools/call", touch).await;
+    assert_eq!(touched.tool_text(), "done");
+    assert_eq!(stream.next().await["params"]["uri"], "test://a");
+
+    let intent = replicas.all[0].records("intent").pop().unwrap();
+    eventually("the hand-over on the record", async || replicas.all[1].records("relay").len() >= 2).await;
+    let relay = replicas.all[1].records("relay").pop().unwrap();
+    assert_eq!(intent["via"], relay["replica"]);
+    assert_eq!(relay["relay"], json!({ "to": intent["replica"], "verb": "POST", "status": 200 }));
+    assert_eq!((&relay["subject"], &relay["token"]), (&intent["subject"], &intent["token"]));
+    assert!(replicas.all[1].records("intent").is_empty());
+
+    let ended = clients[2].bare(reqwest::Method::DELETE, &[("mcp-session-id", session.clone())]).await;
+    assert_eq!(ended.status, 204);
+    tokio::time::timeout(std::time::Duration::from_secs(5), stream.end()).await.unwrap();
+    for client in &clients {
+        assert_eq!(client.legacy(&session, "ping", json!({})).await.status, 404);
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_waits_at_one_replica_goes_on_with_an_answer_that_comes_to_another() {
+    let issuer = Issuer::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let script = directory.path().join("child.py");
+    std::fs::write(&script, LEGACY).unwrap();
+    let python = python();
+    let more = format!("read = [\"{}\"]", directory.path().display());
+    let setup = Setup::new(&issuer).policy(&may_ask(&["elicit"])).stdio_server(
+        "tools",
+        &[&python, script.to_str().unwrap()],
+        &more,
+    );
+    let Some(mut replicas) = Replicas::start(setup, 2).await else { return };
+    let clients = clients(&issuer, &replicas);
+    let ask_at = async |client: &Client| call(client, &all_capabilities(), arguments("tools__form")).await;
+    let answer = json!({ "action": "accept", "content": { "name": "Ada" } });
+    let retried = |asked| retry("tools__form", &json!({}), asked, json!({ "elicitation": answer }));
+
+    let asked = ask_at(&clients[0]).await;
+    let mut done = call(&clients[1], &all_capabilities(), retried(&asked)).await;
+    for _ in 0..20 {
+        // Replicas learn of each other by and by; a state is good until it is used.
+        if reason(&done) != "input_expired" {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        done = call(&clients[1], &all_capabilities(), retried(&asked)).await;
+    }
+    assert_eq!(told(done.response()), answer, "{}", done.text);
+    eventually("the hand-over on the record", async || !replicas.all[1].records("relay").is_empty()).await;
+    let intents = replicas.all[0].records("intent");
+    assert_eq!((intents.len(), &intents[0]["call"]), (2, &intents[1]["call"]));
+    assert_eq!((intents[0].get("via"), &intents[1]["via"]), (None, &replicas.all[1].records("relay")[0]["replica"]));
+
+    // Of a replica that stopped nothing is left, and that is what its client is told.
+    let asked = ask_at(&clients[0]).await;
+    replicas.all[0].stop().await;
+    eventually("the replica to be gone", async || {
+        let done = call(&clients[1], &all_capabilities(), retried(&asked)).await;
+        assert!(["input_expired", "replica_unreachable", "replica_lost"].contains(&reason(&done)), "{}", done.text);
+        reason(&done) == "input_expired"
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_task_is_asked_for_where_it_was_begun() {
+    let issuer = Issuer::start().await;
+    let state = Task::new(Mutex::new(working()));
+    let upstream = experiment(&state).await;
+    let Some(replicas) = Replicas::start(Setup::new(&issuer).http_server("tools", &upstream.url, ""), 2).await else {
+        return;
+    };
+    let clients = clients(&issuer, &replicas);
+    let id = begin(&clients[0]).await;
+    eventually("the first to be known", async || {
+        let working = ask(&clients[1], "tasks/get", json!({ "taskId": id })).await;
+        assert_eq!(working.result()["status"], "working", "{}", working.text);
+        !replicas.all[1].records("relay").is_empty()
+    })
+    .await;
+    assert!(replicas.all[0].records("intent").iter().any(|intent| intent["via"].is_string()));
+}
+
+#[tokio::test]
+async fn a_session_of_a_replica_that_stopped_is_gone_and_one_that_does_not_answer_is_asked_for_again() {
+    let Some((issuer, _upstream, mut replicas)) = echoing().await else { return };
+    let clients = clients(&issuer, &replicas);
+    let (_, session) = clients[0].initialize("2025-11-25").await;
+    let ping = async || clients[1].legacy(&session, "ping", json!({})).await;
+    eventually("the first to be known", async || ping().await.status == 200).await;
+    replicas.all[0].signal("KILL");
+    replicas.all[0].wait().await;
+    let answer = ping().await;
+    assert_eq!(answer.status, 503, "{}", answer.text);
+    assert!(answer.text.contains("replica_unreachable"), "{}", answer.text);
+    let killed = std::time::Instant::now();
+    while ping().await.status != 404 {
+        assert!(killed.elapsed() < bailiwick::limit::MEMBER_GONE_AFTER + 3 * bailiwick::limit::HEARTBEAT_INTERVAL);
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+    replicas.all[0].launch().await;
+    eventually("the replica to be back, with its sessions", async || ping().await.status == 200).await;
+    replicas.all[0].stop().await;
+    let answer = ping().await;
+    assert!([404, 503].contains(&answer.status), "{}", answer.text);
+    eventually("the replica to be gone", async || ping().await.status == 404).await;
+}
+
+#[tokio::test]
+async fn only_replicas_are_listened_to_and_what_they_hand_on_goes_no_further() {
+    let Some((issuer, _upstream, replicas)) = echoing().await else { return };
+    let clients = clients(&issuer, &replicas);
+    let (_, session) = clients[0].initialize("2025-11-25").await;
+    eventually("the first to be known", async || clients[1].legacy(&session, "ping", json!({})).await.status == 200)
+        .await;
+    let openssl = |arguments: &[&str]| {
+        assert!(
+            Command::new("openssl").args(arguments).current_dir(replicas.place()).output().unwrap().status.success()
+        );
+    };
+    openssl(&[
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-subj",
+        "/CN=x",
+        "-keyout",
+        "stranger.key",
+        "-out",
+        "stranger.crt",
+    ]);
+    let token = clients[0].token.clone().unwrap();
+    let other = replicas.all[1].records("start")[0]["replica"].as_str().unwrap().to_owned();
+    let headers = [
+        format!("authorization: Bearer {token}"),
+        format!("mcp-session-id: {session}"),
+        format!("bailiwick-relayed-by: {other}"),
+        "bailiwick-relayed-for: 192.0.2.7".to_owned(),
+    ];
+    for files in [&[][..], &["--cert", "stranger.crt", "--key", "stranger.key"]] {
+        let (answered, text) = knock(&replicas, replicas.clusters[0], files, &headers);
+        assert!(!answered, "{files:?}: {text}");
+    }
+    let replica = ["--cert", "replica.crt", "--key", "replica.key"];
+    // The second does not have it, and does not look any further.
+    let (_, text) = knock(&replicas, replicas.clusters[1], &replica, &headers);
+    assert!(text.ends_with("\n404"), "{text}");
+    let relays = replicas.all[1].records("relay").len();
+    // Not even a replica is believed without the token.
+    let (_, text) = knock(&replicas, replicas.clusters[0], &replica, &headers[1..]);
+    assert!(text.ends_with("\n401"), "{text}");
+    let (_, text) = knock(&replicas, replicas.clusters[0], &replica, &headers[..2]);
+    assert!(text.contains("only replicas connect here"), "{text}");
+    let (_, text) = knock(&replicas, replicas.clusters[0], &replica, &headers);
+    assert!(text.ends_with("\n204"), "{text}");
+    assert_eq!(replicas.all[1].records("relay").len(), relays);
+    // Whoever is no replica says nothing with these headers.
+    let forged =
+        [("mcp-session-id", session), ("bailiwick-relayed-by", other), ("bailiwick-relayed-for", "x".to_owned())];
+    let answer: Value = json!(clients[0].bare(reqwest::Method::DELETE, &forged).await.status);
+    assert_eq!(answer, 404);
+}

@@ -1,0 +1,318 @@
+//! Several replicas with one store: what is taken back at one is taken back at all, and none decides by what it cannot
+//! see.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::support::client::{Client, Lost, modern_request};
+use crate::support::eventually;
+use crate::support::gateway::{DEVELOPERS_MAY, Gateway, Setup};
+use crate::support::issuer::Issuer;
+use crate::support::replicas::Replicas;
+use crate::support::scripted::{Scripted, raw, tool};
+
+/// Three replicas before one upstream.
+async fn three() -> Option<(Issuer, Scripted, Replicas)> {
+    let issuer = Issuer::start().await;
+    let upstream = Scripted::echo().await;
+    let replicas = Replicas::start(Setup::new(&issuer).http_server("tools", &upstream.url, ""), 3).await?;
+    Some((issuer, upstream, replicas))
+}
+
+fn run(gateway: &Gateway, arguments: &[&str]) -> String {
+    let arguments: Vec<_> = arguments.iter().chain(&["--config", "servers.toml"]).copied().collect();
+    let output = gateway.command(&arguments);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    text
+}
+
+async fn status(client: &Client) -> u16 {
+    client.call_tool("tools__echo", json!({})).await.status
+}
+
+/// The details of readiness.
+fn readiness(gateway: &Gateway, name: &str) -> Option<String> {
+    let socket = gateway.state().join("control.sock");
+    let output = std::process::Command::new("curl")
+        .args(["-s", "--unix-socket", socket.to_str().unwrap(), "http://localhost/readyz"])
+        .output()
+        .unwrap();
+    let all: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let check = all["checks"].as_array().unwrap().iter().find(|check| check["name"] == name).cloned();
+    let check = check.unwrap_or_else(|| panic!("no {name} in {all}"));
+    (check["well"] == false).then(|| check["detail"].as_str().unwrap().to_owned())
+}
+
+async fn ready(gateway: &Gateway) -> bool {
+    Client::new(&format!("{}/readyz", gateway.url), None).bare(reqwest::Method::GET, &[]).await.status == 200
+}
+
+#[tokio::test]
+async fn what_is_revoked_at_one_replica_is_refused_at_the_others_within_a_second() {
+    let Some((issuer, _upstream, replicas)) = three().await else { return };
+    let mut took = Vec::new();
+    for number in 0..30 {
+        let token = issuer.token(&format!("user-{number}"), &["developers"], &replicas.resource());
+        let clients: Vec<_> = replicas.all.iter().map(|gateway| gateway.client(&token)).collect();
+        for client in &clients {
+            assert_eq!(status(client).await, 200);
+        }
+        let began = Instant::now();
+        run(&replicas.all[number % 3], &["revoke", "subject", &format!("user:test/user-{number}")]);
+        assert_eq!(
+            status(&clients[number % 3]).await,
+            401,
+            "in force where it was ordered, when that was acknowledged"
+        );
+        let acknowledged = Instant::now();
+        for client in &clients {
+            while status(client).await != 401 {
+                assert!(began.elapsed() < Duration::from_secs(5));
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        }
+        took.push(acknowledged.elapsed());
+    }
+    took.sort();
+    eprintln!("revoked to refused at two other replicas: median {:?}, longest {:?}", took[15], took[29]);
+    assert!(took[29] < Duration::from_secs(1), "{took:?}");
+}
+
+#[tokio::test]
+async fn a_call_under_way_at_another_replica_ends_and_both_records_tell_of_the_revocation() {
+    let issuer = Issuer::start().await;
+    let silent = |_: &Value| {
+        let never = futures_util::stream::pending::<Result<axum::body::Bytes, std::convert::Infallible>>();
+        raw("text/event-stream", axum::body::Body::from_stream(never))
+    };
+    let upstream = Scripted::start(json!([tool("wait")]), silent).await;
+    let setup = Setup::new(&issuer).http_server("tools", &upstream.url, "");
+    let Some(replicas) = Replicas::start(setup, 2).await else { return };
+    let client = replicas.all[1].client(&issuer.token("alice", &["developers"], &replicas.resource()));
+    let call = tokio::spawn(async move { client.call_tool("tools__wait", json!({})).await });
+    eventually("the call to arrive", async || upstream.calls().len() == 1).await;
+    run(&replicas.all[0], &["revoke", "subject", "user:test/alice", "--note", "left"]);
+    let answer = tokio::time::timeout(Duration::from_secs(2), call).await.unwrap().unwrap();
+    assert_eq!(answer.status, 401, "{}", answer.text);
+    eventually("the revocation on the record", async || !replicas.all[1].records("revocation").is_empty()).await;
+    let (ordered, taken) = (&replicas.all[0].records("revocation")[0], &replicas.all[1].records("revocation")[0]);
+    assert!(ordered["revocation"].get("ordered_at").is_none(), "{ordered}");
+    assert_eq!(taken["revocation"]["ordered_at"], ordered["replica"]);
+    for key in ["actor", "target", "value", "note", "epoch"] {
+        assert_eq!(taken["revocation"][key], ordered["revocation"][key], "{key}");
+    }
+}
+
+#[tokio::test]
+async fn a_replica_that_was_away_has_the_revocations_on_its_record_before_it_serves() {
+    let Some((issuer, _upstream, mut replicas)) = three().await else { return };
+    assert!(replicas.all[2].stop().await.success());
+    run(&replicas.all[0], &["revoke", "subject", "user:test/alice"]);
+    run(&replicas.all[1], &["revoke", "subject", "user:test/bob"]);
+    replicas.all[2].launch().await;
+    let epochs = |gateway: &Gateway| -> Vec<u64> {
+        let records = gateway.records("revocation");
+        records.iter().map(|record| record["revocation"]["epoch"].as_u64().unwrap()).collect()
+    };
+    assert_eq!(epochs(&replicas.all[2]), [1, 2]);
+    let token = issuer.token("bob", &["developers"], &replicas.resource());
+    assert_eq!(status(&replicas.all[2].client(&token)).await, 401);
+    // A store that was restored from before is brought up to what this journal tells.
+    for gateway in &mut replicas.all {
+        gateway.stop().await;
+    }
+    replicas.database.execute("UPDATE meta SET epoch = 0; DELETE FROM revocations; DELETE FROM changes").await;
+    let refused = replicas.all[2].command(&["serve", "--config", "servers.toml", "--listen", "127.0.0.1:0"]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("store reconcile"), "{refused:?}");
+    let backup = tempfile::tempdir().unwrap();
+    let copied = run(&replicas.all[2], &["state", "backup", backup.path().join("copy").to_str().unwrap()]);
+    assert!(copied.contains("the store is on PostgreSQL"), "{copied}");
+    let told = run(&replicas.all[2], &["store", "reconcile"]);
+    assert!(told.contains("epoch 0 -> 2"), "{told}");
+    replicas.all[2].launch().await;
+    assert_eq!(status(&replicas.all[2].client(&token)).await, 401);
+}
+
+#[tokio::test]
+async fn a_replica_that_does_not_see_the_store_refuses_within_ten_seconds_and_recovers_by_itself() {
+    let Some((issuer, upstream, replicas)) = three().await else { return };
+    let token = issuer.token("alice", &["developers"], &replicas.resource());
+    let (cut, other) = (replicas.all[0].client(&token), replicas.all[1].client(&token));
+    assert_eq!((status(&cut).await, status(&other).await), (200, 200));
+    let listen = json!({ "notifications": { "toolsListChanged": true } });
+    let (headers, body) = modern_request("subscriptions/listen", listen);
+    let mut listening = cut.stream(&headers, Some(body.to_string())).await;
+    listening.next().await;
+    let began = Instant::now();
+    replicas.ways[0].cut();
+    let refused = loop {
+        let answer = cut.call_tool("tools__echo", json!({})).await;
+        if answer.status != 200 {
+            break answer;
+        }
+        assert!(began.elapsed() < Duration::from_secs(12));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert_eq!(refused.status, 503, "{}", refused.text);
+    assert!(refused.text.contains("store_unavailable"), "{}", refused.text);
+    assert!(!ready(&replicas.all[0]).await && ready(&replicas.all[1]).await);
+    assert!(readiness(&replicas.all[0], "replication").unwrap().contains("not heard of for too long"));
+    tokio::time::timeout(Duration::from_secs(3), listening.end()).await.expect("what only listens ends, too");
+    let calls = upstream.calls().len();
+    run(&replicas.all[1], &["revoke", "subject", "user:test/alice"]);
+    assert_eq!((status(&other).await, status(&cut).await), (401, 503));
+    assert_eq!(upstream.calls().len(), calls, "nothing was forwarded meanwhile");
+    replicas.ways[0].mend();
+    eventually("the replica to see the store again", async || status(&cut).await == 401).await;
+    eventually("the replica to be ready", async || ready(&replicas.all[0]).await).await;
+    let bob = replicas.all[0].client(&issuer.token("bob", &["developers"], &replicas.resource()));
+    assert_eq!(status(&bob).await, 200);
+}
+
+#[tokio::test]
+async fn a_replica_whose_clock_is_not_the_stores_is_not_ready() {
+    let Some((_issuer, _upstream, replicas)) = three().await else { return };
+    eventually("all to be ready", async || ready(&replicas.all[0]).await).await;
+    // The store's clock goes wrong, from where the replicas look.
+    let wrong = "CREATE SCHEMA wrong;
+        CREATE FUNCTION wrong.clock_timestamp() RETURNS timestamptz LANGUAGE sql
+            AS 'SELECT pg_catalog.clock_timestamp() + interval ''3 s''';";
+    replicas.database.execute(wrong).await;
+    let name = &replicas.database.name;
+    let path = format!("ALTER DATABASE {name} SET search_path = wrong, pg_catalog, public");
+    replicas.database.execute(&path).await;
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+               WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    replicas.database.execute(end).await;
+    eventually("none to be ready", async || !ready(&replicas.all[0]).await && !ready(&replicas.all[2]).await).await;
+    assert!(readiness(&replicas.all[0], "clock").unwrap().contains("behind the store's"));
+}
+
+#[tokio::test]
+async fn a_reload_at_one_replica_is_taken_up_by_all_and_a_start_changes_nothing() {
+    let Some((issuer, _upstream, mut replicas)) = three().await else { return };
+    let token = issuer.token("alice", &["developers"], &replicas.resource());
+    let clients: Vec<_> = replicas.all.iter().map(|gateway| gateway.client(&token)).collect();
+    replicas.write_policy(&format!("{DEVELOPERS_MAY}p, role:developer, *, tools/echo, call, -, deny\n"));
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    // Whoever starts with other files than the store names waits for somebody to say that they are right.
+    replicas.add().await;
+    assert!(!ready(&replicas.all[3]).await);
+    assert!(readiness(&replicas.all[3], "revision").unwrap().contains("bailiwick reload"));
+    assert_eq!(status(&clients[0]).await, 200);
+    assert!(ready(&replicas.all[0]).await);
+    run(&replicas.all[1], &["reload"]);
+    for client in &clients {
+        eventually("the denial", async || {
+            client.call_tool("tools__echo", json!({})).await.text.contains("Unknown tool")
+        })
+        .await;
+    }
+    for gateway in &replicas.all {
+        eventually("all to be ready", async || ready(gateway).await).await;
+    }
+    let taken = replicas.all[0].records("reload");
+    assert_eq!(taken.last().unwrap()["reload"]["actor"], "store", "{taken:?}");
+}
+
+/// What became of one client's calls.
+#[derive(Default)]
+struct Load {
+    /// The numbers of those that were answered with a result.
+    acknowledged: Vec<u64>,
+    /// Those that somebody else had to be asked for: nobody listened, or whoever did refused.
+    elsewhere: usize,
+    /// Those whose connection ended without an answer.
+    lost: Vec<u64>,
+}
+
+/// Calls round robin, with a connection for each call; goes to the next replica where one does not answer or says 503.
+async fn call_round(clients: Vec<Client>, stop: std::sync::Arc<std::sync::atomic::AtomicBool>, first: u64) -> Load {
+    let (mut load, mut number, mut turn) = (Load::default(), first, 0);
+    while !stop.load(std::sync::atomic::Ordering::SeqCst) {
+        number += 1;
+        let mut asked = 0;
+        loop {
+            turn += 1;
+            let answer = clients[turn % clients.len()].try_tool("tools__echo", json!({ "number": number })).await;
+            match answer {
+                Ok((200, text)) => {
+                    assert!(text.contains(&number.to_string()) && !text.contains("isError\":true"), "{text}");
+                    load.acknowledged.push(number);
+                    break;
+                }
+                Ok((503, _)) | Err(Lost::Unsent) => {
+                    load.elsewhere += 1;
+                    asked += 1;
+                    assert!(asked < 20, "no replica serves");
+                }
+                Ok((status, text)) => panic!("{status} {text}"),
+                Err(Lost::Midway) => {
+                    load.lost.push(number);
+                    break;
+                }
+            }
+        }
+    }
+    load
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rolling_restart_under_load_loses_no_call_that_was_acknowledged() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let Some((issuer, upstream, mut replicas)) = three().await else { return };
+    let token = issuer.token("alice", &["developers"], &replicas.resource());
+    let clients: Vec<_> = replicas.all.iter().map(|gateway| gateway.client(&token)).collect();
+    let stop = Arc::new(AtomicBool::new(false));
+    let calling: Vec<_> =
+        (0..6).map(|client| tokio::spawn(call_round(clients.clone(), Arc::clone(&stop), client * 1_000_000))).collect();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    for gateway in &mut replicas.all {
+        assert!(gateway.stop().await.success());
+        gateway.launch().await;
+        eventually("it to be ready again", async || ready(gateway).await).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    stop.store(true, Ordering::SeqCst);
+    let mut all = Load::default();
+    for load in calling {
+        let load = load.await.unwrap();
+        all.acknowledged.extend(load.acknowledged);
+        all.lost.extend(load.lost);
+        all.elsewhere += load.elsewhere;
+    }
+    eprintln!(
+        "{} acknowledged, {} asked elsewhere, {} without an answer",
+        all.acknowledged.len(),
+        all.elsewhere,
+        all.lost.len()
+    );
+    assert!(all.acknowledged.len() > 100 && all.elsewhere > 0, "there was load, and it met the restarts");
+    for gateway in &mut replicas.all {
+        gateway.stop().await;
+    }
+    // Each has an intent and its end, on the record of one replica, and the upstream saw each once. A connection that
+    // was closed before its request was read is no call: the upstream saw none of those.
+    let (mut intents, mut ends) = (0, 0);
+    for gateway in &replicas.all {
+        let (opened, closed) = (gateway.records("intent"), gateway.records("result"));
+        let legs: std::collections::BTreeSet<_> = opened.iter().map(|record| record["leg"].to_string()).collect();
+        for end in &closed {
+            assert!(legs.contains(&end["leg"].to_string()), "an end without its intent: {end}");
+            assert_ne!(end["result"]["outcome"], "unknown", "{end}");
+        }
+        assert_eq!(opened.len(), closed.len());
+        intents += opened.len();
+        ends += closed.len();
+    }
+    let mut seen: Vec<u64> =
+        upstream.calls().iter().map(|call| call.message["params"]["arguments"]["number"].as_u64().unwrap()).collect();
+    assert_eq!((intents, ends, seen.len()), (all.acknowledged.len(), all.acknowledged.len(), all.acknowledged.len()));
+    seen.sort_unstable();
+    all.acknowledged.sort_unstable();
+    assert_eq!(seen, all.acknowledged);
+}
