@@ -16,6 +16,7 @@ mod extension;
 mod input;
 mod retry;
 mod task;
+mod traced;
 
 use asked::Asked;
 pub use bound::home;
@@ -34,6 +35,7 @@ pub use crate::ids::Endpoint;
 use crate::ids::ReplicaId;
 use crate::outcome::{Failure, Outcome, Reason, Refusal, Resume, Stop, reply};
 use crate::record::Entry;
+use crate::telemetry::{Stage, Trace};
 use crate::upstream::{Event, Exchange};
 use crate::wire::mcp::{Method, Version, code};
 use crate::wire::{Askable, Json, Message, Value};
@@ -76,21 +78,26 @@ pub struct Request {
 pub async fn call(gateway: &Arc<Gateway>, caller: &Caller, request: Request) -> Running {
     // Subscribed before anything is decided, so that no revocation falls between the decision and the call.
     let decisions = gateway.decisions();
-    let mut trail = Trail {
-        leg: Leg::new(&request.message.method(), request.client.version).through(request.via),
-        target: None,
-        name: None,
-    };
+    let telemetry = gateway.telemetry();
+    let trace = if telemetry.is_on() { telemetry.begin(traced::context(&request)) } else { Trace::off() };
+    let leg = Leg::new(&request.message.method(), request.client.version).through(request.via);
+    let mut trail = Trail { leg, target: None, name: None, trace };
     let gateway = Arc::clone(gateway);
     match open(&gateway, caller, &request, &mut trail).await {
         Ok((entry, then, exchange)) => {
-            Running { gateway, entry: Some(entry), exchange, decisions, request, then, followed_for: None }
+            trail.about(caller);
+            trail.trace.forwarding();
+            let trace = trail.trace;
+            Running { gateway, entry: Some(entry), exchange, decisions, request, then, followed_for: None, trace }
         }
         Err(halt) => {
+            trail.about(caller);
+            trail.trace.end(traced::stopped(&halt.recorded));
             let attempt = attempt(caller, &trail.leg, trail.target.as_ref(), trail.name.as_deref());
             gateway.journal().stopped(&attempt, &halt.recorded);
             let exchange = Exchange::finished(told(halt.told, &request, trail.name.as_deref()));
-            Running { gateway, entry: None, exchange, decisions, request, then: Then::default(), followed_for: None }
+            let (then, trace) = (Then::default(), Trace::off());
+            Running { gateway, entry: None, exchange, decisions, request, then, followed_for: None, trace }
         }
     }
 }
@@ -161,9 +168,13 @@ async fn open(
         answers => answers,
     };
     let outgoing = asked.outgoing(request, permit.target(), capabilities, augmented, retry.as_ref(), answers.as_ref());
+    let outgoing = traced::carried(outgoing, trail.trace.traceparent().as_deref());
     let cleared = guard::guard(gateway.quotas(), permit)?;
+    trail.trace.stage(Stage::Delegate);
     let grant = gateway.delegate().delegate(cleared, trail.leg.clone(), arguments, gateway.recheck()).await?;
+    trail.trace.stage(Stage::Record);
     let mut entry = gateway.journal().open(grant, outgoing).await?;
+    trail.trace.stage(Stage::Forward);
     let exchange = match retry.as_ref().and_then(Retry::parked).zip(answers) {
         Some((parked, answers)) => gateway.upstreams().resume(&mut entry, parked, answers),
         None => gateway.upstreams().forward(&mut entry),
@@ -182,6 +193,8 @@ pub struct Running {
     then: Then,
     /// Whose call it is, once it goes on as a task that is followed for them.
     followed_for: Option<Caller>,
+    /// What is told of it; a call that is dropped is told of as cancelled.
+    trace: Trace,
 }
 
 /// What the end of a leg depends on besides its request.
@@ -219,9 +232,14 @@ impl Running {
                 Event::Done(outcome) => {
                     let Some(entry) = self.entry.take() else { return Event::Done(without_pages(outcome)) };
                     match task::after(&self.gateway, entry.proof(), &self.request, self.then, outcome) {
-                        After::Deliver(outcome) => return Event::Done(self.ended(entry, outcome)),
+                        After::Deliver(outcome) => {
+                            let outcome = self.ended(entry, outcome);
+                            self.trace.end(traced::ended(&outcome));
+                            return Event::Done(outcome);
+                        }
                         After::GoOn(recorded, exchange) => {
                             self.followed_for = Some(entry.proof().caller().clone());
+                            self.trace.end(traced::ended(&recorded));
                             entry.close(&recorded);
                             self.exchange = exchange;
                         }
@@ -284,6 +302,16 @@ struct Trail {
     target: Option<Target>,
     /// What the client asked for, in its own spelling.
     name: Option<String>,
+    trace: Trace,
+}
+
+impl Trail {
+    /// Says to whoever follows the call what it is about.
+    fn about(&mut self, caller: &Caller) {
+        let mut trace = std::mem::replace(&mut self.trace, Trace::off());
+        trace.about(|| traced::subject(self, caller));
+        self.trace = trace;
+    }
 }
 
 /// Why a call stopped: what the record says, and what the client is told, which may be less.

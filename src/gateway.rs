@@ -24,6 +24,7 @@ pub use crate::call::Endpoint;
 use crate::catalog::{Catalog, Target, View, Viewer};
 use crate::config::{Config, FileSet, ServerConfig};
 use crate::delegate::{Delegate, Recheck, server_revision};
+use crate::export::Exports;
 use crate::guard::Quotas;
 use crate::identity::revoked::{Barred, RevocationStore as _};
 use crate::identity::{Caller, Identity, Presented, Resource, Revocations, still_stands};
@@ -33,6 +34,7 @@ use crate::outcome::{Failure, Reason, Refusal, Stop};
 use crate::policy::{Arguments, Class, Denied, Permit, Policy};
 use crate::record::Journal;
 use crate::store::Store;
+use crate::telemetry::Telemetry;
 use crate::upstream::Upstreams;
 use crate::wire::handle::Sealer;
 use crate::wire::{Askable, Json};
@@ -88,6 +90,8 @@ pub struct Gateway {
     /// Held while a snapshot is put in force: two at once could each undo half of the other.
     putting: std::sync::Mutex<()>,
     shadow: Arc<Shadow>,
+    telemetry: Telemetry,
+    exports: Exports,
 }
 
 /// The rooms that a gateway is wired from.
@@ -114,6 +118,10 @@ pub struct Parts {
     pub stopping: CancellationToken,
     /// Reads the files again.
     pub reloader: Reloader,
+    /// Who is told how calls went.
+    pub telemetry: Telemetry,
+    /// Who is sent the record.
+    pub exports: Exports,
 }
 
 impl Gateway {
@@ -151,6 +159,8 @@ impl Gateway {
             reloader: parts.reloader,
             putting: std::sync::Mutex::new(()),
             shadow,
+            telemetry: parts.telemetry,
+            exports: parts.exports,
         })
     }
 
@@ -406,6 +416,18 @@ impl Gateway {
     #[must_use]
     pub const fn journal(&self) -> &Journal {
         &self.journal
+    }
+
+    /// Who is told how calls went.
+    #[must_use]
+    pub const fn telemetry(&self) -> &Telemetry {
+        &self.telemetry
+    }
+
+    /// Who is sent the record.
+    #[must_use]
+    pub const fn exports(&self) -> &Exports {
+        &self.exports
     }
 
     /// Pages of lists that were made.

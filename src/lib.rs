@@ -16,12 +16,14 @@ pub mod config;
 pub mod control;
 pub mod delegate;
 pub mod egress;
+pub mod export;
 pub mod front;
 pub mod guard;
 pub mod identity;
 pub mod policy;
 pub mod record;
 pub mod store;
+pub mod telemetry;
 pub mod upstream;
 
 // What composes them.

@@ -18,8 +18,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{Config, Durability, Mistake, Overrides, ReloadMode, TlsConfig, keyfile};
-use crate::control::{Administrators, Control};
+use crate::control::{Administrators, Control, Operations};
 use crate::delegate::Delegate;
+use crate::export::Exports;
 use crate::front::{self, Certificates, Front};
 use crate::gateway::{Along, Files, Gateway, Own, Parts, Reloader, Snapshot, follow_store, record_missed, watch_files};
 use crate::identity::revoked::RevocationStore as _;
@@ -30,6 +31,7 @@ use crate::policy::FailedTest;
 use crate::record::event::{ExecutableNote, StartNote};
 use crate::record::{CheckpointKeys, Journal, JournalKey, JournalSettings, Keeping, Metrics};
 use crate::store::{StateDirectory, Store};
+use crate::telemetry::Telemetry;
 use crate::upstream::{Change, Executable, Upstreams};
 use crate::wire::handle::Sealer;
 use replicas::{Cluster, stand};
@@ -85,6 +87,8 @@ struct Opened {
     control: CancellationToken,
     control_task: tokio::task::JoinHandle<()>,
     tasks: TaskTracker,
+    /// Ends what tells others, once calls in flight have finished.
+    late: CancellationToken,
     lanes: Arc<Lanes>,
     /// Holds the lock.
     _state: StateDirectory,
@@ -209,15 +213,17 @@ async fn open(
     let sealer = Arc::new(sealer(&config).await?);
     tracing::info!(keys = ?sealer.key_ids(), "handles are sealed with the first key, all are read");
     let metrics = Metrics::new();
+    let exports = Exports::open(state.path(), &config.exports).map_err(StartError::Trouble)?;
     let (journal, recovered) = Journal::start(JournalSettings {
         state: state.path(),
         replica,
         durability: config.gateway.durability,
         key: journal_key(&config).await?,
-        metrics,
+        metrics: Arc::clone(&metrics),
         keeping: Some(Keeping {
             config: config.record.clone(),
             keys: checkpoint_keys(&config, &state, replica).await?,
+            holds: exports.holds(),
         }),
     })
     .map_err(trouble)?;
@@ -238,6 +244,10 @@ async fn open(
     let identity = Arc::new(Identity::new(&config, Arc::clone(&revocations), tasks.clone(), stopping.clone()));
     let upstreams = Upstreams::new(&config);
     let delegate = Arc::new(Delegate::new(&written, Arc::clone(&identity), &tasks, stopping.clone()).await);
+    // What is told of calls and sent of the record goes on while calls in flight finish.
+    let late = CancellationToken::new();
+    let telemetry = Telemetry::start(config.telemetry.as_ref(), replica, &metrics, &tasks, &late);
+    exports.start(state.path(), &metrics, &tasks, &late);
     let gateway = Gateway::new(Parts {
         snapshot,
         revocations,
@@ -250,7 +260,12 @@ async fn open(
         sealer: Arc::clone(&sealer),
         stopping,
         reloader,
+        telemetry,
+        exports,
     });
+    let scraped = Arc::downgrade(&gateway);
+    let scrape = move || scraped.upgrade().map(|gateway| Operations::metrics(&*gateway)).unwrap_or_default();
+    gateway.telemetry().follow_metrics(scrape, &tasks, &late);
     gateway
         .journal()
         .started(&StartNote {
@@ -283,6 +298,7 @@ async fn open(
         control: control_stop,
         control_task,
         tasks,
+        late,
         lanes: Arc::new(lanes),
         _state: state,
     })
@@ -319,6 +335,7 @@ impl Opened {
         self.gateway.upstreams().shutdown().await;
         self.control.cancel();
         let _ = self.control_task.await;
+        self.late.cancel();
         self.tasks.close();
         if tokio::time::timeout(Duration::from_secs(5), self.tasks.wait()).await.is_err() {
             tracing::warn!("background tasks did not end in time");

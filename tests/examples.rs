@@ -1,11 +1,14 @@
 //! Every configuration in the repository can be loaded, so that none of them teaches something that is refused.
-#![expect(clippy::unwrap_used, reason = "a test that stumbles shall fail")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that stumbles shall fail")]
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use bailiwick::config::{FileSet, Mistake, Overrides};
 use bailiwick::gateway::understand::{Understood, understand};
+
+#[path = "examples/kubernetes.rs"]
+mod kubernetes;
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -246,4 +249,21 @@ fn the_systemd_unit_starts_what_there_is_and_is_one_that_systemd_reads() {
     let mistakes: Vec<&str> =
         said.lines().filter(|line| line.contains("bailiwick.service") && !line.contains("is not executable")).collect();
     assert!(mistakes.is_empty(), "{mistakes:?}");
+}
+
+#[test]
+fn every_manual_page_renders_without_a_complaint() {
+    let place = tempfile::tempdir().unwrap();
+    let directory = place.path().join("man1");
+    let (code, stdout, stderr) = bailiwick(&["man", directory.to_str().unwrap()]);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    let pages: Vec<&str> = stdout.lines().collect();
+    assert!(pages.len() > 30 && pages.iter().any(|page| page.ends_with("/bailiwick-audit-verify.1")), "{pages:?}");
+    let mut groff = std::process::Command::new("groff");
+    let Ok(rendered) = groff.args(["-man", "-Tutf8", "-ww", "-z"]).args(&pages).output() else {
+        eprintln!("skipped: there is no groff on this machine");
+        return;
+    };
+    assert!(rendered.status.success(), "{rendered:?}");
+    assert_eq!(String::from_utf8_lossy(&rendered.stderr), "");
 }

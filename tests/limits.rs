@@ -44,6 +44,12 @@ const PACE: &[&str] = &[
     "ADMIN_LOG_KEEPALIVE",
     "LOGIN_PAUSE",
     "LOGIN_TURN_POLL",
+    "DOCTOR_PROGRESS_AFTER",
+    "DOCTOR_CLEAR_PAUSE",
+    "DOCTOR_CLEAR_TRIES",
+    "EXPORT_LOOK_INTERVAL",
+    "EXPORT_RETRY_MAX",
+    "TRACES_PAUSE",
     "STORE_LOOK_INTERVAL",
     "STORE_LISTEN_RETRY",
     "STORE_LISTEN_LIFE",
@@ -82,6 +88,7 @@ const REMEMBERED: &[&str] = &[
 
 /// Of commands and of the demo on loopback: they bound what the person who started them does to themselves.
 const OF_ONES_OWN: &[&str] = &[
+    "DOCTOR_FILES_MAX",
     "BRIDGE_REQUESTS_MAX",
     "BRIDGE_LINES_MAX",
     "BRIDGE_CONNECT_TIMEOUT",

@@ -186,6 +186,8 @@ pub(super) fn config(servers: Vec<ServerConfig>) -> Arc<Config> {
         cluster: None,
         record: crate::config::RecordConfig::fixture(),
         keys: crate::config::KeysConfig::default(),
+        telemetry: None,
+        exports: Vec::new(),
         quota: QuotaConfig { requests_per_second: 1, requests_burst: 1, calls_in_flight_max: 1, streams_max: 1 },
         issuers: Vec::new(),
         anonymous: false,

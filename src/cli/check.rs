@@ -135,7 +135,8 @@ fn count(mistakes: usize, is_demo: bool) -> String {
     format!("{BAD}{mistakes}{BAD:#}{QUIET}: this would not start{hint}{QUIET:#}\n")
 }
 
-fn counted(count: usize, noun: &str) -> String {
+/// `1 rule`, `2 rules`.
+pub(super) fn counted(count: usize, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 

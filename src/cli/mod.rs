@@ -16,12 +16,15 @@ pub mod check;
 pub mod completions;
 pub mod connect;
 pub mod demo;
+pub mod doctor;
 pub mod door;
 pub mod files;
+pub mod init;
 pub mod keys;
 pub mod lift;
 pub mod login;
 pub mod logs;
+pub mod man;
 pub mod output;
 pub mod revoke;
 pub mod serve;
@@ -97,7 +100,9 @@ enum Command {
     Keys(keys::KeysArguments),
     State(backup::StateArguments),
     Store(store::StoreArguments),
+    Init(init::InitArguments),
     Check(check::CheckArguments),
+    Doctor(doctor::DoctorArguments),
     Shadow(shadow::ShadowArguments),
     Explain(ask::ExplainArguments),
     WhoCan(ask::WhoCanArguments),
@@ -105,6 +110,7 @@ enum Command {
     Tools(ask::ToolsArguments),
     Connect(connect::ConnectArguments),
     Completions(completions::CompletionsArguments),
+    Man(man::ManArguments),
     #[command(hide = true)]
     Supervise(SuperviseArguments),
 }
@@ -151,7 +157,9 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Keys(arguments) => in_runtime(keys::run(&arguments, output)),
         Command::State(arguments) => in_runtime(backup::run(&arguments, output)),
         Command::Store(arguments) => in_runtime(store::run(&arguments, output)),
+        Command::Init(arguments) => in_runtime(init::run(&arguments, output)),
         Command::Check(arguments) => check::run(&arguments, output),
+        Command::Doctor(arguments) => in_runtime(doctor::run(&arguments, output)),
         Command::Shadow(arguments) => in_runtime(shadow::run(&arguments, output)),
         Command::Explain(arguments) => in_runtime(ask::explain(&arguments, output)),
         Command::WhoCan(arguments) => in_runtime(ask::who_can(&arguments, output)),
@@ -159,6 +167,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Tools(arguments) => in_runtime(tools::run(&arguments, output)),
         Command::Connect(arguments) => connect::run(&arguments, output),
         Command::Completions(arguments) => completions::run(&arguments, Arguments::command()),
+        Command::Man(arguments) => man::run(&arguments, output, Arguments::command()),
         // Its standard streams belong to the command, and its exit code is the command's.
         Command::Supervise(arguments) => return crate::upstream::supervise(&arguments.command),
     };

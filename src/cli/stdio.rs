@@ -33,6 +33,7 @@ mod standalone;
 pub(in crate::cli) mod way;
 
 use exchange::Remote;
+pub(super) use standalone::user as local_user;
 use way::Way;
 
 /// The environment variable that is read when none is named.

@@ -13,7 +13,8 @@ use super::mistake::{Found, Mistake, Name, Source, did_you_mean};
 use super::process::plain;
 use super::reader::Table;
 use super::{
-    AgentConfig, ClusterConfig, Config, IssuerConfig, KeysConfig, LocalUser, QuotaConfig, RecordConfig, ServerConfig,
+    AgentConfig, ClusterConfig, Config, ExportConfig, IssuerConfig, KeysConfig, LocalUser, QuotaConfig, RecordConfig,
+    ServerConfig, TelemetryConfig,
 };
 use crate::ids::{AgentId, Environment};
 use crate::limit;
@@ -24,6 +25,7 @@ mod agent;
 mod cluster;
 mod command;
 mod credential;
+mod export;
 mod gateway;
 mod issuer;
 mod key;
@@ -33,6 +35,9 @@ mod record;
 mod server;
 #[cfg(test)]
 mod tests;
+
+pub use address::is_private;
+pub use credential::{looks_like_a_secret, names_a_secret};
 
 /// A text and the file that it came from.
 #[derive(Debug, Clone, Copy)]
@@ -124,6 +129,8 @@ struct Parts {
     cluster: Option<Option<ClusterConfig>>,
     record: Option<RecordConfig>,
     keys: Option<KeysConfig>,
+    telemetry: Option<Option<TelemetryConfig>>,
+    exports: Vec<Option<ExportConfig>>,
     /// Absent where there is none, `Some(None)` where it was reported.
     admin: Option<Option<admin::Admin>>,
     quota: Option<QuotaConfig>,
@@ -161,6 +168,20 @@ fn read_top(mut top: Table<'_, '_>, file: &Path, base: &Path, overrides: &Overri
     let record = top.table_or_empty("record", &keys::RECORD).and_then(|table| record::read(table, base));
     let keys_place = top.place("keys");
     let keys = top.table_or_empty("keys", &keys::KEYS).and_then(|table| key::read(table, base));
+    let telemetry = if top.has("telemetry") {
+        top.table("telemetry", &keys::TELEMETRY).and_then(|table| export::telemetry(table, base)).map(Some)
+    } else {
+        Some(None)
+    };
+    let export_place = top.place("export");
+    let exports: Vec<_> = top
+        .named_tables("export", &keys::EXPORT, export::name)
+        .into_iter()
+        .map(|(name, table)| export::export(table, name, base))
+        .collect();
+    if exports.len() > limit::EXPORTS_MAX {
+        top.mistake(&export_place, format!("{} exports are too many: at most {}", exports.len(), limit::EXPORTS_MAX));
+    }
     if let (Some(gateway), Some(keys)) = (&gateway, &keys)
         && gateway.config.store.is_shared()
     {
@@ -235,6 +256,8 @@ fn read_top(mut top: Table<'_, '_>, file: &Path, base: &Path, overrides: &Overri
         cluster,
         record,
         keys,
+        telemetry,
+        exports,
         admin,
         quota,
         anonymous,
@@ -276,6 +299,8 @@ impl Parts {
             cluster: self.cluster?,
             record: self.record?,
             keys: self.keys?,
+            telemetry: self.telemetry?,
+            exports: self.exports.into_iter().collect::<Option<_>>()?,
             admin: match self.admin {
                 None => None,
                 Some(read) => {

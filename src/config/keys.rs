@@ -63,6 +63,8 @@ pub const SECTIONS: &[&Section] = &[
     &CLUSTER,
     &RECORD,
     &KEYS,
+    &TELEMETRY,
+    &EXPORT,
     &LIMITS,
     &ANONYMOUS,
     &ISSUER,
@@ -86,6 +88,8 @@ pub const TOP: Section = servers(
         optional("cluster", "table"),
         optional("record", "table"),
         optional("keys", "table"),
+        optional("telemetry", "table"),
+        optional("export", "tables by name"),
         optional("limits", "table"),
         optional("anonymous", "table"),
         optional("issuers", "tables by alias"),
@@ -178,6 +182,30 @@ pub const KEYS: Section = servers(
         defaulted("seal", "list of secret references", "[]"),
         defaulted("journal", "list of secret references", "[]"),
         defaulted("checkpoint", "list of secret references", "[]"),
+    ],
+);
+
+/// `[telemetry]`.
+pub const TELEMETRY: Section = servers(
+    "[telemetry]",
+    &[
+        required("otlp", "URL"),
+        optional("headers", "table of secret references"),
+        // Whoever pays for traces by the span turns it down; nobody who looks for one call wants it missing.
+        defaulted("sample_percent", "integer", "100"),
+        defaulted("metrics_interval", "duration", "\"60s\""),
+    ],
+);
+
+/// `[export.NAME]`.
+pub const EXPORT: Section = servers(
+    "[export.NAME]",
+    &[
+        required("format", "`\"ocsf\"`"),
+        required("to", "URL or sink"),
+        defaulted("header", "header name", "\"authorization\""),
+        optional("prefix", "string"),
+        optional("secret", "secret reference"),
     ],
 );
 

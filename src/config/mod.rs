@@ -16,6 +16,7 @@ use crate::ids::{AgentId, Environment, IssuerAlias, ServerId};
 
 pub mod admin;
 pub mod cluster;
+mod export;
 pub mod file;
 pub mod keyfile;
 pub mod keys;
@@ -35,6 +36,7 @@ pub mod store;
 
 pub use admin::{AdminClient, AdminConfig};
 pub use cluster::ClusterConfig;
+pub use export::{ExportConfig, ExportPlace, TelemetryConfig};
 pub use load::{Loaded, Overrides, issuer_with_defaults, load, load_set, load_with};
 pub use mistake::Mistake;
 pub use net::Network;
@@ -57,6 +59,10 @@ pub struct Config {
     pub record: RecordConfig,
     /// `[keys]`: keys that the gateway does not make for itself.
     pub keys: KeysConfig,
+    /// `[telemetry]`: traces and metrics for a collector.
+    pub telemetry: Option<TelemetryConfig>,
+    /// `[export.NAME]`: the record for whoever watches it.
+    pub exports: Vec<ExportConfig>,
     /// `[admin]`: the administrators' listener; without it there is the control socket alone.
     pub admin: Option<AdminConfig>,
     /// `[limits]`: what one principal may use at once.

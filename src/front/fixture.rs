@@ -62,6 +62,8 @@ pub(crate) fn config() -> Config {
         cluster: None,
         record: crate::config::RecordConfig::fixture(),
         keys: crate::config::KeysConfig::default(),
+        telemetry: None,
+        exports: Vec::new(),
         quota: QuotaConfig { requests_per_second: 10, requests_burst: 10, calls_in_flight_max: 10, streams_max: 10 },
         issuers: vec![Arc::new(issuer)],
         anonymous: false,

@@ -12,6 +12,32 @@ use crate::outcome::reply::Challenge;
 
 const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";
 
+/// What clients are to find, and where: for whoever looks from outside whether they do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Advertised {
+    /// The endpoint that the document is about.
+    pub resource: String,
+    /// Where RFC 9728 has clients look: the well-known part between host and path.
+    pub place: String,
+    /// Where clients look that know nothing but the host.
+    pub root: String,
+    /// The document.
+    pub document: serde_json::Value,
+}
+
+/// What this configuration has the gateway tell of `/mcp`.
+#[must_use]
+pub fn advertised(config: &Config) -> Advertised {
+    let names = Names::new(config);
+    let resource = format!("{}/mcp", names.base);
+    Advertised {
+        place: format!("{}{WELL_KNOWN}{resource}", names.origin),
+        root: format!("{}{WELL_KNOWN}", names.origin),
+        document: serde_json::from_slice(&names.document(&Endpoint::Merged)).unwrap_or_default(),
+        resource: format!("{}{resource}", names.origin),
+    }
+}
+
 /// A resource of ours, as RFC 9728 describes one.
 #[derive(Debug, Clone, Copy)]
 pub struct Protected<'a> {

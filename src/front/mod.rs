@@ -57,7 +57,7 @@ mod track;
 pub use headers::bearer;
 pub use leash::leash;
 pub use listener::{Answers, serve};
-pub use metadata::{Protected, quotable};
+pub use metadata::{Advertised, Protected, advertised, quotable};
 pub use origin::Guard;
 pub use pipeline::Pipeline;
 pub use proxy::client_address;
@@ -318,7 +318,10 @@ impl<P: Pipeline> Front<P> {
 
 impl Outside {
     fn new(config: Arc<Config>) -> Self {
-        let forwarded = forwardable(config.servers.iter().flat_map(|server| &server.forward_headers));
+        // Where calls are followed, it says which trace they belong to; it goes on as our own.
+        let trace = config.telemetry.is_some().then(|| "traceparent".to_owned());
+        let named = config.servers.iter().flat_map(|server| &server.forward_headers);
+        let forwarded = forwardable(named.chain(&trace));
         Self { guard: origin::Guard::new(&config.gateway), names: metadata::Names::new(&config), forwarded, config }
     }
 

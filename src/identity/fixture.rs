@@ -154,6 +154,8 @@ pub fn config() -> Config {
         cluster: None,
         record: crate::config::RecordConfig::fixture(),
         keys: crate::config::KeysConfig::default(),
+        telemetry: None,
+        exports: Vec::new(),
         quota: QuotaConfig { requests_per_second: 100, requests_burst: 100, calls_in_flight_max: 10, streams_max: 10 },
         issuers: vec![Arc::new(issuer_config()), Arc::new(other)],
         anonymous: false,

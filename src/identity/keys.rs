@@ -61,6 +61,11 @@ impl KeySet {
         self.keys.len()
     }
 
+    /// How many can verify that algorithm.
+    pub fn fitting(&self, algorithm: Algorithm) -> usize {
+        self.keys.iter().filter(|key| key.fits(algorithm)).count()
+    }
+
     /// Whether the signature is one of these keys'.
     ///
     /// A token with a `kid` is looked at with the keys of that id only; one without it needs the choice to

@@ -23,6 +23,7 @@ mod keys;
 pub mod persona;
 pub mod resource;
 pub mod revoked;
+pub mod survey;
 mod token;
 mod verify;
 

@@ -401,6 +401,9 @@ pub(super) struct RetentionFacts<'a> {
     pub(super) root: Digest,
     /// `age` or `bytes`.
     pub(super) because: &'a str,
+    /// Records that an export had not read, and that went because the disk was nearly full.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(super) unread: u64,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands the field by reference")]

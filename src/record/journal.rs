@@ -24,7 +24,7 @@ use super::fields::{
     AdminFields, CallFields, ExecutableFields, NoiseFields, OpenLeg, RelayFields, ReloadFields, RepairFields,
     ResultFacts, ResultFields, RevocationFields, StartFields, StopFacts, StopFields,
 };
-use super::keep::Keeper;
+use super::keep::{Holds, Keeper};
 use super::keys::JournalKey;
 use super::ledger::{Follows, Ledger, Signal};
 use super::line::{self, Header};
@@ -61,6 +61,8 @@ pub struct Keeping {
     pub config: RecordConfig,
     /// Who signs.
     pub keys: CheckpointKeys,
+    /// Who reads it for somebody else, and how far they are.
+    pub holds: Arc<Holds>,
 }
 
 /// What a journal needs to start.
@@ -137,7 +139,7 @@ impl Journal {
         let ledger = Arc::<Signal>::default();
         let ledger_thread = match settings.keeping {
             None => None,
-            Some(Keeping { config, keys }) => {
+            Some(Keeping { config, keys, holds }) => {
                 let follower = Ledger {
                     directory: directory.clone(),
                     replica: settings.replica,
@@ -148,7 +150,7 @@ impl Journal {
                     position,
                     follows: Follows::Nothing,
                     sinks: Sinks::new(&config.sinks, &shared.metrics),
-                    keeper: Keeper::new(&directory, &config),
+                    keeper: Keeper::new(&directory, &config, holds),
                     room: Room::new(&directory, &config),
                 };
                 let signal = Arc::clone(&ledger);

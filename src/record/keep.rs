@@ -3,10 +3,12 @@
 //! Refuses to touch the segment that is written to, and anything that no checkpoint covers. Invariant: whatever is
 //! removed was signed, and the record says so before it goes; what the tree needs to go on from there stays.
 
+use std::collections::BTreeMap;
 use std::fs::{File, FileTimes};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use super::appender::Position;
@@ -20,9 +22,27 @@ use crate::config::RecordConfig;
 /// The level of compression: more of it costs processor time that calls need, and saves little.
 const LEVEL: i32 = 3;
 
+/// How far everybody is who reads the record for somebody else: what they have not read is not removed.
+#[derive(Debug, Default)]
+pub struct Holds(Mutex<BTreeMap<String, u64>>);
+
+impl Holds {
+    /// Notes the last record that a reader has done with.
+    pub fn read_up_to(&self, reader: &str, last: u64) {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        held.insert(reader.to_owned(), last);
+    }
+
+    /// The last record that all have done with; nothing where nobody reads.
+    fn last(&self) -> Option<u64> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).values().min().copied()
+    }
+}
+
 /// What happens to segments once they are closed.
 #[derive(Debug)]
 pub(super) struct Keeper {
+    holds: Arc<Holds>,
     directory: PathBuf,
     compress: bool,
     segment_age: Duration,
@@ -31,8 +51,9 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    pub(super) fn new(directory: &Path, config: &RecordConfig) -> Self {
+    pub(super) fn new(directory: &Path, config: &RecordConfig, holds: Arc<Holds>) -> Self {
         Self {
+            holds,
             directory: directory.to_owned(),
             compress: config.compress,
             segment_age: config.segment_age,
@@ -71,8 +92,15 @@ impl Keeper {
         Ok(all.iter().filter_map(|(_, path)| path.metadata().ok()).map(|metadata| metadata.len()).sum())
     }
 
-    /// The oldest segments that should go, if there are any that may.
-    pub(super) fn due(&self, signed: u64, keys: &[VerifierKey]) -> io::Result<Option<RetentionFacts<'static>>> {
+    /// The oldest segments that should go, if there are any that may. What somebody has yet to read stays, unless the
+    /// room for the last words is `at_stake`.
+    pub(super) fn due(
+        &self,
+        signed: u64,
+        keys: &[VerifierKey],
+        at_stake: bool,
+    ) -> io::Result<Option<RetentionFacts<'static>>> {
+        let held = self.holds.last();
         if self.keep_age.is_none() && self.keep_bytes.is_none() {
             return Ok(None);
         }
@@ -86,7 +114,8 @@ impl Keeper {
             let old = self.keep_age.is_some_and(|keep| age > keep);
             let much = self.keep_bytes.is_some_and(|keep| left > keep);
             let last = next - 1;
-            if last > signed || !(old || much) {
+            let unread = held.map_or(0, |held| last.saturating_sub(held));
+            if last > signed || !(old || much) || (unread > 0 && !at_stake) {
                 break;
             }
             segments += 1;
@@ -97,7 +126,7 @@ impl Keeper {
             if let Some(kept) = kept.filter(|kept| kept.standing(keys) == Standing::Signed) {
                 let root = kept.checkpoint.root;
                 let because = if old { "age" } else { "bytes" };
-                due = Some(RetentionFacts { first: *first, last, segments, bytes, root, because });
+                due = Some(RetentionFacts { first: *first, last, segments, bytes, root, because, unread });
             }
         }
         Ok(due)

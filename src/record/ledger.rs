@@ -294,9 +294,15 @@ impl Ledger {
         let Follows::Tree(reading) = &self.follows else { return Ok(()) };
         let signed = reading.signed;
         self.keeper.compress(signed)?;
-        if let Some(retention) = self.keeper.due(signed, self.keys.verifiers())? {
+        if let Some(retention) = self.keeper.due(signed, self.keys.verifiers(), self.room.is_at_stake())? {
             let last = retention.last;
             tracing::info!(first = retention.first, last, because = retention.because, "old records are removed");
+            if retention.unread > 0 {
+                tracing::error!(
+                    records = retention.unread,
+                    "the journal's disk is nearly full: records are removed that an export has not read"
+                );
+            }
             // On the record first, and signed: anybody could chain such a record to the end of what they cut.
             if self.put_durably("retention", &RetentionFields { retention }) {
                 self.look();

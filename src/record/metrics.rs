@@ -63,6 +63,16 @@ pub struct Metrics {
     pub shadow_differences: Family<ChangeLabels, Counter>,
     /// Decisions that were not evaluated under the next policies.
     pub shadow_dropped: Counter,
+    /// Records that were sent to an export.
+    pub exported: Family<ExportLabels, Counter>,
+    /// Batches that could not be sent.
+    pub export_failures: Family<ExportLabels, Counter>,
+    /// Records that were read for an export and are not sent yet.
+    pub export_waiting: Family<ExportLabels, Gauge>,
+    /// Spans that were sent.
+    pub spans_sent: Counter,
+    /// Spans that found no place in the queue, or that could not be sent.
+    pub spans_dropped: Counter,
     /// What administrators did, or were refused.
     pub admin_operations: Family<AdminLabels, Counter>,
     /// The revocation epoch that is in force.
@@ -92,6 +102,13 @@ pub struct ServerLabels {
 pub struct ReasonLabels {
     /// The reason.
     pub reason: ReasonLabel,
+}
+
+/// Labels of something that belongs to one export.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ExportLabels {
+    /// Its name in the files.
+    pub export: String,
 }
 
 /// Labels of a decision that would change.
@@ -153,6 +170,11 @@ impl Metrics {
             journal_disk_percent: Gauge::default(),
             checkpoint_records: Gauge::default(),
             checkpoint_well: Gauge::default(),
+            exported: Family::default(),
+            export_failures: Family::default(),
+            export_waiting: Family::default(),
+            spans_sent: Counter::default(),
+            spans_dropped: Counter::default(),
             checkpoint_sink_failures: Counter::default(),
             shadow_differences: Family::default(),
             shadow_dropped: Counter::default(),
@@ -178,6 +200,11 @@ impl Metrics {
         registry.register("journal_disk_percent", "use of the journal's disk", m.journal_disk_percent.clone());
         registry.register("checkpoint_records", "records that are signed", m.checkpoint_records.clone());
         registry.register("checkpoint_well", "whether checkpoints can be signed", m.checkpoint_well.clone());
+        registry.register("exported_records", "records that were sent to an export", m.exported.clone());
+        registry.register("export_failures", "batches that could not be sent", m.export_failures.clone());
+        registry.register("export_waiting_records", "records that wait for an export", m.export_waiting.clone());
+        registry.register("spans_sent", "spans that a collector took", m.spans_sent.clone());
+        registry.register("spans_dropped", "spans that were not sent", m.spans_dropped.clone());
         let failures = m.checkpoint_sink_failures.clone();
         registry.register("checkpoint_sink_failures", "checkpoints that could not be sent", failures);
         registry.register("shadow_differences", "decisions that policies.next changes", m.shadow_differences.clone());
@@ -209,6 +236,18 @@ impl Metrics {
         self.call_seconds.get_or_create(&labels).observe(took.as_secs_f64());
         let method = known_method(method);
         self.calls.get_or_create(&CallLabels { server: labels.server, method, outcome }).inc();
+    }
+
+    /// Counts records that were sent to an export, and says how many wait.
+    pub fn exported(&self, export: &str, sent: usize, waiting: usize) {
+        let labels = ExportLabels { export: export.to_owned() };
+        self.export_waiting.get_or_create(&labels).set(i64::try_from(waiting).unwrap_or(i64::MAX));
+        self.exported.get_or_create(&labels).inc_by(sent as u64);
+    }
+
+    /// Counts a batch that could not be sent.
+    pub fn export_failed(&self, export: &str) {
+        self.export_failures.get_or_create(&ExportLabels { export: export.to_owned() }).inc();
     }
 
     /// Says whether an upstream answers.

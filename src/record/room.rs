@@ -31,6 +31,8 @@ pub(super) struct Room {
     spent: bool,
     disk_told: bool,
     kept_told: bool,
+    /// Less is free than is held back for the last words.
+    at_stake: bool,
 }
 
 impl Room {
@@ -42,6 +44,7 @@ impl Room {
             spent: false,
             disk_told: false,
             kept_told: false,
+            at_stake: false,
         }
     }
 
@@ -55,6 +58,7 @@ impl Room {
             }
         };
         shared.metrics.journal_disk_percent.set(i64::try_from(percent).unwrap_or(100));
+        self.at_stake = free < self.reserve_bytes;
         if told(&mut self.disk_told, percent) {
             tracing::warn!(
                 percent,
@@ -92,6 +96,11 @@ impl Room {
             }
         }
         None
+    }
+
+    /// Whether the next records may take the room that is held back for the last words.
+    pub(super) const fn is_at_stake(&self) -> bool {
+        self.at_stake || self.spent
     }
 
     /// Looks at how much is kept of what may be kept.

@@ -51,9 +51,23 @@ pub struct Walk {
 /// # Errors
 /// When a file cannot be read.
 pub fn verify(directory: &Path) -> io::Result<Verdict> {
+    walk(directory, usize::MAX)
+}
+
+/// Walks the chain of the last segment alone: whether a start would find what it goes on from. Blocking.
+///
+/// # Errors
+/// When a file cannot be read.
+pub fn verify_end(directory: &Path) -> io::Result<Verdict> {
+    walk(directory, 1)
+}
+
+fn walk(directory: &Path, segments_max: usize) -> io::Result<Verdict> {
     let mut walk = Walk::default();
     let mut expected: Option<(u64, Digest)> = None;
-    for (first, path) in segment::segments(directory)? {
+    let all = segment::segments(directory)?;
+    let skipped = all.len().saturating_sub(segments_max);
+    for (first, path) in all.into_iter().skip(skipped) {
         let bytes = segment::read_whole(&path)?;
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         // Older segments may have been retired; the first that is left begins where its name says.

@@ -198,6 +198,9 @@ impl Operations for Gateway {
             checks.extend(self.upstreams().health().into_iter().map(|(server, health)| {
                 check(format!("server:{server}"), matches!(health, Health::Up), true, health.to_string())
             }));
+            checks.extend(self.exports().problems().into_iter().map(|(name, problem)| {
+                check(format!("export:{name}"), problem.is_none(), true, problem.unwrap_or_default())
+            }));
             let free =
                 self.config().servers.iter().filter(|server| server.is_unconfined()).cloned().collect::<Vec<_>>();
             checks.extend(free.iter().map(|server| {

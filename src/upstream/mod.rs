@@ -64,6 +64,7 @@ pub use executables::Executable;
 pub use health::Health;
 pub use hub::{Change, Dropped};
 pub use launch::Launcher;
+pub use sandbox::host::{HostFacts, host_facts};
 pub use subscription::{Subscription, Update, updated};
 pub use supervisor::supervise;
 

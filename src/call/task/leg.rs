@@ -18,6 +18,7 @@ use crate::identity::Caller;
 use crate::ids::ParkId;
 use crate::outcome::{Outcome, Reason, Refusal};
 use crate::record::Entry;
+use crate::telemetry::Trace;
 use crate::upstream::{Event, Exchange};
 use crate::wire::mcp::{Kind, meta};
 use crate::wire::{Askable, Edit, InputKind, Json, Object, Outgoing, Value};
@@ -123,7 +124,7 @@ impl Bearer {
     /// The same, and makes something of the end while its grant is at hand.
     pub async fn ask_and(&self, method: &'static str, make: impl FnOnce(&Grant, Outcome) -> Outcome + Send) -> Outcome {
         let leg = Leg::new(method, self.client.version).of_call(self.handle.call());
-        let mut trail = Trail { leg, target: None, name: Some(self.handle.tool().to_owned()) };
+        let mut trail = Trail { leg, target: None, name: Some(self.handle.tool().to_owned()), trace: Trace::off() };
         match self.open(&Question::plain(method), &mut trail).await {
             Ok((entry, mut exchange)) => loop {
                 if let Event::Done(outcome) = exchange.next().await {

@@ -19,6 +19,7 @@ use crate::gateway::Gateway;
 use crate::identity::Caller;
 use crate::limit;
 use crate::outcome::{Outcome, Reason};
+use crate::telemetry::Trace;
 use crate::upstream::{Event, Exchange};
 use crate::wire::{Edit, Json, Message, Value};
 
@@ -160,7 +161,8 @@ impl TaskTopic {
     /// Listens to the task; its server must say that it tells of it.
     async fn open(&self) -> Result<Open, Outcome> {
         let leg = Leg::new(LISTEN, self.bearer.client.version).of_call(self.bearer.handle.call());
-        let mut trail = Trail { leg, target: None, name: Some(self.bearer.handle.tool().to_owned()) };
+        let mut trail =
+            Trail { leg, target: None, name: Some(self.bearer.handle.tool().to_owned()), trace: Trace::off() };
         let wanted = Json::of(&serde_json::json!({ "notifications": { "taskIds": [self.bearer.handle.task()] } }));
         let question = Question { method: LISTEN, own: wanted.value().as_object(), ..Question::plain(LISTEN) };
         let (entry, mut exchange) = match self.bearer.open(&question, &mut trail).await {

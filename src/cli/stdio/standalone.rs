@@ -65,7 +65,7 @@ pub(super) async fn run(file: &Path, agent: Option<AgentId>, log: &str) -> Endin
 
 /// The operating system's name of the user that this process runs as. Not from the environment, which is whatever
 /// the one who starts us says.
-async fn user() -> Result<String, String> {
+pub(in crate::cli) async fn user() -> Result<String, String> {
     let id = rustix::process::geteuid().as_raw();
     // Names in a directory service or on macOS are not in the file; the system's own command knows them.
     let listed = tokio::fs::read_to_string("/etc/passwd").await.ok().and_then(|text| named(&text, id));

@@ -67,7 +67,8 @@ fn read_sinks(table: &mut Table<'_, '_>, base: &Path) -> Option<Vec<SinkConfig>>
     Some(sinks)
 }
 
-fn sink(text: &str, base: &Path) -> Option<SinkConfig> {
+/// A file or a log.
+pub(super) fn sink(text: &str, base: &Path) -> Option<SinkConfig> {
     if let Some(path) = text.strip_prefix("file:").filter(|path| !path.is_empty()) {
         return Some(SinkConfig::File(base.join(path)));
     }

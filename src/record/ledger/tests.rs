@@ -11,11 +11,17 @@ struct Place {
     state: tempfile::TempDir,
     replica: ReplicaId,
     config: RecordConfig,
+    holds: Arc<crate::record::Holds>,
 }
 
 impl Place {
     fn new() -> Self {
-        Self { state: tempfile::tempdir().unwrap(), replica: ReplicaId::new(), config: RecordConfig::fixture() }
+        Self {
+            state: tempfile::tempdir().unwrap(),
+            replica: ReplicaId::new(),
+            config: RecordConfig::fixture(),
+            holds: Arc::default(),
+        }
     }
 
     fn directory(&self) -> PathBuf {
@@ -37,7 +43,7 @@ impl Place {
             position,
             follows: Follows::Nothing,
             sinks: Sinks::new(&[], &Metrics::new()),
-            keeper: Keeper::new(&self.directory(), &self.config),
+            keeper: Keeper::new(&self.directory(), &self.config, Arc::clone(&self.holds)),
             room: Room::new(&self.directory(), &self.config),
         };
         (appender, ledger)
@@ -133,7 +139,7 @@ fn old_segments_go_when_they_are_signed_and_on_the_record_and_not_before() {
     let (mut appender, mut ledger) = place.open();
     write(&mut appender, 100);
     let before = segment::segments(&place.directory()).unwrap();
-    let due = |ledger: &Ledger, signed| ledger.keeper.due(signed, ledger.keys.verifiers()).unwrap();
+    let due = |ledger: &Ledger, signed| ledger.keeper.due(signed, ledger.keys.verifiers(), false).unwrap();
     assert!(due(&ledger, 100).is_none(), "no checkpoint explains it");
     assert!(content(&mut ledger));
     assert!(due(&ledger, 0).is_none(), "nothing is signed");
@@ -152,6 +158,26 @@ fn old_segments_go_when_they_are_signed_and_on_the_record_and_not_before() {
     write(&mut appender, 20);
     assert!(content(&mut ledger));
     assert!(!place.directory().join(KEPT).join(format!("{:020}", before[1].0 - 1)).exists());
+}
+
+#[test]
+fn what_somebody_has_yet_to_read_stays_unless_the_room_for_the_last_words_is_at_stake() {
+    let mut place = Place::new();
+    place.config.keep_bytes = Some(5_000);
+    place.holds.read_up_to("siem", 0);
+    let (mut appender, mut ledger) = place.open();
+    write(&mut appender, 100);
+    assert!(content(&mut ledger));
+    let due = |at_stake| ledger.keeper.due(101, ledger.keys.verifiers(), at_stake).unwrap();
+    assert!(due(false).is_none(), "nobody has read anything");
+    let all = due(true).unwrap();
+    assert_eq!((all.unread, all.first), (all.last, 1), "and it says how much was not read");
+    let first = segment::segments(&place.directory()).unwrap()[1].0 - 1;
+    place.holds.read_up_to("siem", first);
+    let read = due(false).unwrap();
+    assert_eq!((read.last, read.unread), (first, 0));
+    place.holds.read_up_to("other", 0);
+    assert!(due(false).is_none(), "the slowest counts");
 }
 
 #[test]

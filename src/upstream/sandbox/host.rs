@@ -25,6 +25,31 @@ pub(in crate::upstream) struct Host {
     pub namespaces: bool,
 }
 
+/// What this host can hold a child with, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostFacts {
+    /// The version of Landlock's interface; 0 where there is none.
+    pub landlock: u32,
+    /// Whether system calls can be refused.
+    pub filter: bool,
+    /// Whether a process gets namespaces of its own.
+    pub namespaces: bool,
+    /// Whether a process is kept from signalling those outside.
+    pub signals: bool,
+    /// Why no child can be confined here, and what to do about it.
+    pub lacks: Option<String>,
+}
+
+/// Tries what this host can hold a child with.
+///
+/// # Errors
+/// Where nothing could be found out.
+pub async fn host_facts(config: &crate::config::Config) -> Result<HostFacts, String> {
+    let host = Host::probe(&Launcher::of_this_executable(config)?).await?;
+    let Host { landlock, filter, namespaces } = host;
+    Ok(HostFacts { landlock, filter, namespaces, signals: landlock >= LANDLOCK_SCOPES, lacks: host.lacks() })
+}
+
 /// Since this version truncating a file needs the right to write it: before, a child could empty the journal.
 const LANDLOCK_NEEDED: u32 = 3;
 /// Since this version a process can be kept from signalling those outside.

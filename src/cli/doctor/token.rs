@@ -1,0 +1,235 @@
+//! A token from standard input: whether it would be accepted, and what to change where it would not.
+//!
+//! The decision is `identity`'s, taken as `serve` takes it. Invariant: the token is never printed, in whole or in
+//! part; what is shown of it are its claims that name issuer, audience, client and times.
+
+use std::io::BufRead as _;
+use std::sync::Arc;
+
+use secrecy::{ExposeSecret as _, SecretString};
+
+use super::finding::Finding;
+use super::running::Running;
+use crate::cli::check::counted;
+use crate::config::Config;
+use crate::gateway::understand::Understood;
+use crate::identity::revoked::{Held, Revocation, RevocationMode};
+use crate::identity::survey::TokenSays;
+use crate::identity::{Caller, Groups, Identity, Presented, Resource, Revocations};
+use crate::ids::ServerId;
+use crate::limit;
+use crate::outcome::{Reason, Stop};
+
+/// Reads the token: the first line of standard input.
+///
+/// # Errors
+/// A lower-case sentence that does not repeat any of it.
+pub fn read(given: &str) -> Result<SecretString, String> {
+    if given != "-" {
+        return Err(
+            "--token takes only `-`, and reads the token from standard input; one that is typed here stays in \
+                    the shell's history: revoke it if it was a real one"
+                .to_owned(),
+        );
+    }
+    let mut line = String::new();
+    let input = std::io::stdin().lock();
+    let length_max = u64::try_from(limit::TOKEN_BYTES_MAX).unwrap_or(u64::MAX).saturating_add(64);
+    std::io::Read::take(input, length_max)
+        .read_line(&mut line)
+        .map_err(|error| format!("standard input cannot be read: {error}"))?;
+    let token = line.trim();
+    let token = token.strip_prefix("Bearer ").unwrap_or(token).trim();
+    if token.is_empty() {
+        return Err("no token came on standard input: printf %s \"$TOKEN\" | bailiwick doctor --token -".to_owned());
+    }
+    Ok(SecretString::from(token))
+}
+
+/// What a gateway that runs has taken back, for the same decision.
+pub fn revocations(running: Option<&Running>) -> Arc<Revocations> {
+    let revocations = Arc::new(Revocations::default());
+    if let Some(held) = running.and_then(|running| running.revocations.as_ref().ok()) {
+        let known = held.revocations.iter().filter_map(|held| {
+            let words =
+                crate::identity::described::Described { kind: &held.target, issuer: &held.issuer, value: &held.value };
+            let mode = match held.issued_before {
+                Some(issued_before) => RevocationMode::SignOut { issued_before },
+                None => RevocationMode::Block,
+            };
+            let (actor, note) = (held.actor.clone(), held.note.clone());
+            let revocation = Revocation { target: words.try_into().ok()?, mode, actor, note, at: held.at };
+            Some(Held { since: held.since, revocation })
+        });
+        revocations.replace(held.epoch, known.collect());
+    }
+    revocations
+}
+
+/// What was decided about the token.
+#[derive(Clone)]
+pub struct Examined {
+    /// What is said of it.
+    pub findings: Vec<Finding>,
+    /// Whose it is, where it is accepted.
+    pub caller: Option<Caller>,
+}
+
+/// Decides as the gateway would.
+pub async fn examine(understood: &Understood, identity: &Identity, token: &SecretString) -> Examined {
+    let config = understood.config();
+    let says = match TokenSays::read(token.expose_secret()) {
+        Ok(says) => says,
+        Err(problem) => {
+            let fix = "have the issuer mint JWT access tokens (RFC 9068); opaque tokens are not accepted. A client that \
+                       sends its ID token, its refresh token or an API key has to send its access token";
+            return Examined { findings: vec![Finding::bad("token", problem, fix)], caller: None };
+        }
+    };
+    let mut findings = vec![shown(&says)];
+    let presented = Presented::Bearer(token.expose_secret());
+    let mut decided = (Resource::Gateway, identity.authenticate(presented, &Resource::Gateway).await);
+    let of_one = one_server(config, &says).filter(|_| is_mismatch(&decided.1));
+    if let Some(server) = of_one {
+        let resource = Resource::Server(server);
+        let again = identity.authenticate(presented, &resource).await;
+        decided = (resource, again);
+    }
+    match decided {
+        (resource, Ok(caller)) => {
+            findings.extend(accepted(understood, &resource, &caller, &says));
+            Examined { findings, caller: Some(caller) }
+        }
+        (_, Err(stop)) => {
+            findings.push(refused(config, &stop, &says));
+            Examined { findings, caller: None }
+        }
+    }
+}
+
+fn is_mismatch(decided: &Result<Caller, Stop>) -> bool {
+    decided.as_ref().is_err_and(|stop| stop.reason() == Reason::AudienceMismatch)
+}
+
+/// The server that the token is for, where it is for one alone.
+fn one_server(config: &Config, says: &TokenSays) -> Option<ServerId> {
+    let base = format!("{}/", config.gateway.resource(None));
+    let named = says.audiences.iter().find_map(|audience| audience.strip_prefix(&base));
+    named.and_then(|id| ServerId::new(id).ok()).filter(|id| config.server(id).is_some())
+}
+
+fn shown(says: &TokenSays) -> Finding {
+    let now = crate::identity::now_s();
+    let life = says.expires_at.map_or_else(
+        || "without an end".to_owned(),
+        |at| match at - now {
+            left if left >= 0 => format!("ends in {left} s"),
+            past => format!("ended {} s ago", past.unsigned_abs()),
+        },
+    );
+    let none = "(none)".to_owned();
+    Finding::ok(
+        "says",
+        format!(
+            "alg {}, typ {}, iss {}, aud {}, client {}, {life}",
+            says.algorithm,
+            says.kind.as_ref().unwrap_or(&none),
+            says.issuer.as_ref().unwrap_or(&none),
+            if says.audiences.is_empty() { none.clone() } else { says.audiences.join(", ") },
+            says.client.as_ref().unwrap_or(&none)
+        ),
+    )
+}
+
+fn accepted(understood: &Understood, resource: &Resource, caller: &Caller, says: &TokenSays) -> Vec<Finding> {
+    let config = understood.config();
+    let persona = caller.persona();
+    let who = persona.user.as_ref().map_or("nobody", crate::ids::Subject::as_str);
+    let agent = persona.agent.as_ref().map_or("(none)", |agent| agent.id.as_str());
+    let place = match resource {
+        Resource::Server(server) => config.gateway.resource(Some(server)),
+        _ => config.gateway.resource(None),
+    };
+    let groups = match &persona.groups {
+        Groups::Known(groups) => counted(groups.len(), "group"),
+        Groups::Unknown(_) => "groups unknown".to_owned(),
+    };
+    let mut findings = vec![Finding::ok("token", format!("accepted at {place}: {who} with agent {agent}, {groups}"))];
+    if let Some(refusal) = understood.policy.class(persona).blocked() {
+        findings.push(Finding::bad(
+            "rules",
+            format!("every call is refused: {}", refusal.reason),
+            refusal.hint.to_string(),
+        ));
+    }
+    // An audience that many gateways share lets any of them use the token at the others.
+    let own = config.gateway.resource(None);
+    let further = says.audiences.iter().filter(|audience| !audience.starts_with(&own)).count();
+    if further > 0 && says.audiences.len() > 1 {
+        findings.push(Finding::warn(
+            "audience",
+            format!("it is also for {further} others, who could use it here"),
+            format!("have the issuer mint it for {own} alone (RFC 8707)"),
+        ));
+    }
+    findings
+}
+
+fn refused(config: &Config, stop: &Stop, says: &TokenSays) -> Finding {
+    let reason = stop.reason();
+    let detail = match stop {
+        Stop::Refused(refusal) => refusal.hint.to_string(),
+        Stop::Failed(failure) => failure.detail.clone(),
+    };
+    let issuer = config.issuers.iter().find(|issuer| Some(&issuer.issuer) == says.issuer.as_ref());
+    let table = issuer.map_or_else(|| "[issuers.ALIAS]".to_owned(), |issuer| format!("[issuers.{}]", issuer.alias));
+    let resource = config.gateway.resource(None);
+    let fix = match reason {
+        Reason::IssuerUnknown => {
+            let known: Vec<&str> = config.issuers.iter().map(|issuer| issuer.issuer.as_str()).collect();
+            format!(
+                "the files believe {} (to the character); if this one is meant: [issuers.ALIAS] with issuer = \"{}\"",
+                known.join(", "),
+                says.issuer.as_deref().unwrap_or_default()
+            )
+        }
+        Reason::AudienceMismatch => {
+            let first = says.audiences.first().map_or("...", String::as_str);
+            format!(
+                "have the client ask for resource={resource} (RFC 8707); where the issuer cannot: audiences = \
+                 [\"{first}\"] in {table}, if no other service has that audience"
+            )
+        }
+        Reason::AlgorithmRefused => format!("add \"{}\" to algorithms in {table}, if it is asymmetric", says.algorithm),
+        Reason::TokenTypeRefused => format!(
+            "send the access token and not the ID token; where the issuer writes typ {} into access tokens: token_types \
+             = [\"at+jwt\", \"{}\"] in {table}",
+            says.kind.as_deref().unwrap_or("(none)"),
+            says.kind.as_deref().unwrap_or_default()
+        ),
+        Reason::TokenExpired => "get a new one; if it is new, compare the clocks below".to_owned(),
+        Reason::TokenNotYetValid => format!("compare the clocks below; leeway in {table} tolerates more"),
+        Reason::TokenLifetimeExceeded => format!("shorten it at the issuer, or raise token_life_max in {table}"),
+        Reason::ClaimMissing => format!("add the claim at the issuer, or list it under optional_claims in {table}"),
+        Reason::SignatureInvalid => format!(
+            "the token was changed, or the issuer signs with a key (kid {}) that its jwks_uri does not have",
+            says.key.as_deref().unwrap_or("none")
+        ),
+        Reason::AgentUnknown => format!(
+            "add the client `{}` to an agent in policies/agents.toml, or set interactive_default in {table}",
+            says.client.as_deref().unwrap_or("(none)")
+        ),
+        Reason::AgentInactive => "set state = \"active\" and a later expires for it in policies/agents.toml".to_owned(),
+        Reason::TokenBound => "have the issuer mint plain bearer tokens for this resource: DPoP and mTLS are not \
+                               understood here"
+            .to_owned(),
+        Reason::GroupsUnavailable => format!("have the issuer put all groups into the token, see claims in {table}"),
+        Reason::Revoked => format!(
+            "it was taken back: curl -s --unix-socket {} http://localhost/revocations",
+            crate::control::socket(&config.gateway.state).display()
+        ),
+        Reason::IssuerUnavailable => "see the issuer's group above".to_owned(),
+        other => other.hint().to_owned(),
+    };
+    Finding::bad("token", format!("refused: {reason}: {detail}"), fix)
+}

@@ -1,0 +1,414 @@
+//! What an assistant says of a server, as a server of ours.
+//!
+//! Decides what can be taken over and gives the reason where something cannot. Invariant: a value that may be a secret
+//! leaves only as a [`Secret`]; everything else in a [`Server`] may be shown.
+
+use std::path::{Path, PathBuf};
+
+use secrecy::SecretString;
+use serde_json::{Map, Value};
+use url::Url;
+
+use super::clients::Places;
+use crate::config::file::{looks_like_a_secret, names_a_secret};
+
+/// A server that can be taken over.
+#[derive(Debug)]
+pub struct Server {
+    /// How it is reached.
+    pub transport: Transport,
+    /// What a person should know about it.
+    pub notes: Vec<String>,
+}
+
+/// How it is reached.
+#[derive(Debug)]
+pub enum Transport {
+    /// Over HTTP, with at most one header that carries a secret.
+    Http {
+        /// Where.
+        url: String,
+        /// The header's name in lower case, what stands before the secret, the secret.
+        header: Option<(String, String, Secret)>,
+    },
+    /// As a process.
+    Stdio {
+        /// Program and arguments.
+        command: Vec<String>,
+        /// Its environment.
+        variables: Vec<(String, Variable)>,
+        /// Where it starts.
+        directory: Option<PathBuf>,
+        /// Paths among its arguments.
+        paths: Vec<PathBuf>,
+    },
+}
+
+/// A value of its environment.
+#[derive(Debug)]
+pub enum Variable {
+    /// Plainly no secret.
+    Plain(String),
+    /// Perhaps a secret.
+    Secret(Secret),
+}
+
+/// A value that may be a secret: where it should come from, and what it is.
+#[derive(Debug)]
+pub struct Secret {
+    /// The variable that is to hold it.
+    pub variable: String,
+    /// What the assistant's file has; nothing where that names a variable itself.
+    pub value: Option<SecretString>,
+}
+
+/// Values that are settings, whatever they are called.
+const SETTINGS: [&str; 16] = [
+    "true",
+    "false",
+    "0",
+    "1",
+    "yes",
+    "no",
+    "on",
+    "off",
+    "trace",
+    "debug",
+    "info",
+    "warn",
+    "error",
+    "production",
+    "development",
+    "C.UTF-8",
+];
+/// A part of a path that is longer, and mixes letters and digits, was not chosen by a person.
+const RANDOM_LENGTH_MIN: usize = 32;
+
+/// Understands one entry.
+///
+/// # Errors
+/// A lower-case fragment that says why it is not taken over; nothing of a value is in it.
+pub fn understand(entry: &Value, places: &Places) -> Result<Server, String> {
+    let entry = entry.as_object().ok_or("it is not an object")?;
+    if entry.get("disabled") == Some(&Value::Bool(true)) || entry.get("enabled") == Some(&Value::Bool(false)) {
+        return Err("it is disabled there".to_owned());
+    }
+    let mut notes = Vec::new();
+    for (key, what) in [
+        ("envFile", "its envFile is not read: set what is in there for the gateway"),
+        ("enabled_tools", "its list of enabled tools is not taken over: write rules into policies/policy.csv"),
+        ("disabled_tools", "its list of disabled tools is not taken over: write rules into policies/policy.csv"),
+        ("autoApprove", "what is approved without asking there is the assistant's business"),
+        ("alwaysAllow", "what is approved without asking there is the assistant's business"),
+    ] {
+        if entry.contains_key(key) {
+            notes.push(what.to_owned());
+        }
+    }
+    let url = ["url", "serverUrl", "httpUrl"].into_iter().find_map(|key| text(entry, key));
+    let transport = match (url, words(entry)?) {
+        (Some(url), _) => http(&url, headers(entry, "headers", "http_headers"), entry)?,
+        (None, Some(command)) if is_our_own(&command) => return Err("it is a Bailiwick already".to_owned()),
+        (None, Some(command)) => match remote(&command)? {
+            Some((url, headers)) => {
+                notes.push("mcp-remote is not needed: the gateway connects by itself".to_owned());
+                http(&url, headers, &Map::new())?
+            }
+            None => stdio(entry, &command, places)?,
+        },
+        (None, None) => return Err("it has neither a command nor a URL".to_owned()),
+    };
+    Ok(Server { transport, notes })
+}
+
+fn text(entry: &Map<String, Value>, key: &str) -> Option<String> {
+    entry.get(key).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned)
+}
+
+fn words(entry: &Map<String, Value>) -> Result<Option<Vec<String>>, String> {
+    let mut words: Vec<String> = match entry.get("command") {
+        None => return Ok(None),
+        Some(Value::String(program)) => vec![program.clone()],
+        Some(Value::Array(words)) => strings(words)?,
+        Some(_) => return Err("its command is not text".to_owned()),
+    };
+    if let Some(arguments) = entry.get("args") {
+        words.extend(strings(arguments.as_array().ok_or("its args are not a list")?)?);
+    }
+    Ok(Some(words))
+}
+
+fn strings(values: &[Value]) -> Result<Vec<String>, String> {
+    values
+        .iter()
+        .map(|value| value.as_str().map(str::to_owned).ok_or("a word of its command is not text".to_owned()))
+        .collect()
+}
+
+fn base(program: &str) -> &str {
+    program.rsplit(['/', '\\']).next().unwrap_or(program)
+}
+
+fn is_our_own(command: &[String]) -> bool {
+    command.first().is_some_and(|program| base(program) == "bailiwick") && command.iter().any(|word| word == "stdio")
+}
+
+type Headers = Vec<(String, String)>;
+
+/// `npx mcp-remote URL`: the address behind the bridge, and its headers.
+fn remote(command: &[String]) -> Result<Option<(String, Headers)>, String> {
+    let named = |word: &String| word == "mcp-remote" || word.starts_with("mcp-remote@") || base(word) == "mcp-remote";
+    let Some(position) = command.iter().position(named) else { return Ok(None) };
+    let mut rest = command.iter().skip(position + 1);
+    let url = rest.next().ok_or("its mcp-remote has no address")?.clone();
+    let mut headers = Vec::new();
+    while let Some(word) = rest.next() {
+        if word == "--header" {
+            let header = rest.next().and_then(|header| header.split_once(':'));
+            let (name, value) = header.ok_or("a header of its mcp-remote is not NAME: VALUE")?;
+            headers.push((name.trim().to_owned(), value.trim().to_owned()));
+        }
+    }
+    Ok(Some((url, headers)))
+}
+
+fn headers(entry: &Map<String, Value>, one: &str, other: &str) -> Headers {
+    let written = entry.get(one).or_else(|| entry.get(other)).and_then(Value::as_object);
+    let pair = |(name, value): (&String, &Value)| Some((name.clone(), value.as_str()?.to_owned()));
+    written.into_iter().flatten().filter_map(pair).collect()
+}
+
+fn http(url: &str, headers: Headers, entry: &Map<String, Value>) -> Result<Transport, String> {
+    let parsed = Url::parse(url).map_err(|_| "its address is not a URL, or has variables in it".to_owned())?;
+    if !matches!(parsed.scheme(), "http" | "https") || url.contains("${") {
+        return Err("its address is not a plain http URL".to_owned());
+    }
+    if !parsed.username().is_empty() || parsed.password().is_some() || parsed.fragment().is_some() {
+        return Err("its address has a user name, a password or a fragment in it".to_owned());
+    }
+    if parsed
+        .query_pairs()
+        .any(|(name, value)| names_a_secret(&name) || is_random(&value) || looks_like_a_secret(&value))
+    {
+        return Err(
+            "its address has a secret in its query, which would be in every log: ask for another way in".to_owned()
+        );
+    }
+    if parsed.path_segments().is_some_and(|mut parts| parts.any(|part| is_random(part) || looks_like_a_secret(part))) {
+        return Err("its address seems to be a secret itself (a long random path): ask for another way in".to_owned());
+    }
+    let mut secrets: Vec<(String, String, Secret)> = Vec::new();
+    for (name, value) in headers {
+        let name = name.to_ascii_lowercase();
+        // Every client sends these, and so do we.
+        if matches!(name.as_str(), "accept" | "content-type" | "user-agent" | "mcp-protocol-version") {
+            continue;
+        }
+        let (prefix, rest) = match value.split_once(' ') {
+            Some((scheme, rest)) if name == "authorization" => (format!("{scheme} "), rest.trim()),
+            _ => (String::new(), value.as_str()),
+        };
+        let secret = secret(&name.replace('-', "_"), rest);
+        secrets.push((name, prefix, secret));
+    }
+    if let Some(variable) = text(entry, "bearer_token_env_var") {
+        secrets.push(("authorization".to_owned(), "Bearer ".to_owned(), Secret { variable, value: None }));
+    }
+    for (name, variable) in headers_from_variables(entry) {
+        secrets.push((name.to_ascii_lowercase(), String::new(), Secret { variable, value: None }));
+    }
+    if secrets.len() > 1 {
+        let names: Vec<&str> = secrets.iter().map(|(name, ..)| name.as_str()).collect();
+        return Err(format!("it needs {} headers ({}), and a credential is one", names.len(), names.join(", ")));
+    }
+    Ok(Transport::Http { url: url.to_owned(), header: secrets.pop() })
+}
+
+fn headers_from_variables(entry: &Map<String, Value>) -> Headers {
+    headers(entry, "env_http_headers", "env_http_headers")
+}
+
+fn stdio(entry: &Map<String, Value>, command: &[String], places: &Places) -> Result<Transport, String> {
+    let command: Vec<String> = command.iter().map(|word| known(word, places)).collect();
+    if command.iter().any(|word| word.contains("${")) {
+        return Err("its command has variables in it, which nothing here puts in: write it by hand".to_owned());
+    }
+    if command
+        .first()
+        .is_some_and(|program| matches!(base(program), "sh" | "bash" | "zsh" | "cmd" | "cmd.exe" | "powershell"))
+    {
+        return Err("its command is a shell's: write the program and its words by hand".to_owned());
+    }
+    if let Some(name) = secret_argument(&command) {
+        return Err(format!(
+            "a secret stands in its command line ({name}), where every process can read it: hand it over in a variable"
+        ));
+    }
+    let mut variables: Vec<(String, Variable)> = Vec::new();
+    for (name, value) in entry.get("env").and_then(Value::as_object).into_iter().flatten() {
+        let value = match value {
+            Value::String(value) => value.clone(),
+            Value::Number(_) | Value::Bool(_) => value.to_string(),
+            _ => return Err(format!("its variable {name} is not text")),
+        };
+        let setting = SETTINGS.contains(&value.as_str()) || value.is_empty();
+        let variable = if setting && !names_a_secret(name) {
+            Variable::Plain(value)
+        } else {
+            Variable::Secret(secret(name, &value))
+        };
+        variables.push((name.clone(), variable));
+    }
+    for name in entry.get("env_vars").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
+        variables.push((name.to_owned(), Variable::Secret(Secret { variable: name.to_owned(), value: None })));
+    }
+    let spelled =
+        |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    if let Some((name, _)) = variables.iter().find(|(name, _)| !spelled(name)) {
+        return Err(format!("`{}` is not a variable's name", name.escape_default()));
+    }
+    // A program is found in the PATH of its process, which has nothing that is not written down.
+    if !variables.iter().any(|(name, _)| name == "PATH") {
+        let path = Secret { variable: "PATH".to_owned(), value: None };
+        variables.push(("PATH".to_owned(), Variable::Secret(path)));
+    }
+    let directory = text(entry, "cwd").map(|path| places.project.join(known(&path, places)));
+    let is_path = |word: &&String| word.starts_with('/') && Path::new(word.as_str()).exists();
+    let paths = command.iter().skip(1).filter(is_path).map(PathBuf::from).collect();
+    Ok(Transport::Stdio { command, variables, directory, paths })
+}
+
+/// Puts in what an editor knows and a gateway can know as well.
+fn known(word: &str, places: &Places) -> String {
+    let (home, project) = (places.home.display().to_string(), places.project.display().to_string());
+    let word = word.replace("${workspaceFolder}", &project).replace("${userHome}", &home).replace("${HOME}", &home);
+    match word.strip_prefix("~/") {
+        Some(rest) => format!("{home}/{rest}"),
+        None => word,
+    }
+}
+
+/// The name of an argument whose value may be a secret.
+fn secret_argument(command: &[String]) -> Option<String> {
+    let mut words = command.iter().skip(1).peekable();
+    let mut position = 1;
+    while let Some(word) = words.next() {
+        position += 1;
+        let (name, value) = word.split_once('=').map_or((word.as_str(), None), |(name, value)| (name, Some(value)));
+        let value = value.or_else(|| words.peek().map(|next| next.as_str())).unwrap_or_default();
+        let named = name.starts_with('-') && names_a_secret(name.trim_start_matches('-'));
+        if named && !value.is_empty() && !value.starts_with('-') {
+            return Some(name.to_owned());
+        }
+        if word.contains("://") && Url::parse(word).is_ok_and(|url| url.password().is_some()) {
+            return Some(format!("a password in the address in word {position}"));
+        }
+        if looks_like_a_secret(word) || looks_like_a_secret(value) {
+            return Some(format!("word {position}"));
+        }
+    }
+    None
+}
+
+/// A value that the assistant's file has, or the variable that it names: `${NAME}`, `${env:NAME}`, `${input:NAME}`.
+fn secret(name: &str, value: &str) -> Secret {
+    let inner = value.strip_prefix("${").and_then(|rest| rest.strip_suffix('}'));
+    let named = inner.map(|inner| inner.strip_prefix("env:").or_else(|| inner.strip_prefix("input:")).unwrap_or(inner));
+    // A default behind `:-` may be a secret itself, and is not looked at.
+    let named = named.map(|named| named.split(":-").next().unwrap_or(named));
+    let spelled = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte));
+    match named.filter(|named| !named.is_empty() && spelled(named)) {
+        Some(named) => Secret { variable: variable_name(named), value: None },
+        None => Secret { variable: variable_name(name), value: Some(SecretString::from(value)) },
+    }
+}
+
+/// A name that shells accept.
+pub fn variable_name(text: &str) -> String {
+    let plain = |character: char| if character.is_ascii_alphanumeric() { character } else { '_' };
+    let name: String = text.chars().map(plain).collect();
+    if name.starts_with(|first: char| first.is_ascii_digit()) { format!("_{name}") } else { name }
+}
+
+fn is_random(part: &str) -> bool {
+    let letters = part.bytes().filter(u8::is_ascii_alphabetic).count();
+    let digits = part.bytes().filter(u8::is_ascii_digit).count();
+    let dashes = part.matches('-').count();
+    // A UUID names a tenant more often than it opens a door.
+    part.len() >= RANDOM_LENGTH_MIN && letters > 4 && digits > 4 && !(part.len() == 36 && dashes == 4)
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::ExposeSecret as _;
+    use serde_json::json;
+
+    use super::*;
+
+    fn places() -> Places {
+        Places { home: "/home/me".into(), project: "/work".into() }
+    }
+
+    fn understood(entry: &Value) -> Result<Server, String> {
+        understand(entry, &places())
+    }
+
+    #[test]
+    fn what_cannot_be_taken_over_has_a_reason_that_shows_no_secret() {
+        let secret = "sk-0123456789abcdef0123";
+        for (entry, reason) in [
+            (json!({"command": "x", "disabled": true}), "disabled"),
+            (json!({"command": "x", "args": ["--api-key", "hunter2hunter2"]}), "--api-key"),
+            (json!({"command": "x", "args": [format!("--k={secret}")]}), "command line"),
+            (json!({"command": "x", "args": ["postgres://u:hunter2@h/db"]}), "command line"),
+            (json!({"command": "bash", "args": ["-c", "x"]}), "shell"),
+            (json!({"command": "${BIN}/x"}), "variables"),
+            (json!({"url": format!("https://h/mcp?api_key={secret}")}), "query"),
+            (json!({"url": "https://h/s/a1b2c3d4e5f6a7b8c9d0e1f2a3b4c5d6e7f8/mcp"}), "secret itself"),
+            (json!({"url": "https://u:hunter2@h/mcp"}), "password"),
+            (json!({"url": "https://h/mcp", "headers": {"A": secret, "B": secret}}), "2 headers"),
+            (json!({"command": "/opt/bailiwick", "args": ["stdio", "--url", "x"]}), "already"),
+            (json!({"type": "stdio"}), "neither"),
+            (json!("x"), "object"),
+        ] {
+            let problem = understood(&entry).unwrap_err();
+            assert!(problem.contains(reason) && !problem.contains("hunter2") && !problem.contains(secret), "{problem}");
+        }
+    }
+
+    #[test]
+    fn a_header_becomes_a_credential_and_a_bridge_becomes_its_address() {
+        for entry in [
+            json!({"type": "http", "url": "https://h/mcp", "headers": {"Authorization": "Bearer s3cret"}}),
+            json!({"command": "npx", "args": ["-y", "mcp-remote@1", "https://h/mcp", "--header", "Authorization: Bearer s3cret"]}),
+        ] {
+            let Transport::Http { url, header: Some((name, prefix, secret)) } = understood(&entry).unwrap().transport
+            else {
+                panic!("not http")
+            };
+            assert_eq!((url.as_str(), name.as_str(), prefix.as_str()), ("https://h/mcp", "authorization", "Bearer "));
+            assert_eq!(secret.value.unwrap().expose_secret(), "s3cret");
+        }
+        let named = understood(&json!({"url": "https://h/mcp", "headers": {"X-Key": "${env:MY_KEY}"}})).unwrap();
+        let Transport::Http { header: Some((_, _, secret)), .. } = named.transport else { panic!("not http") };
+        assert!(secret.variable == "MY_KEY" && secret.value.is_none());
+    }
+
+    #[test]
+    fn every_value_of_an_environment_may_be_a_secret_but_settings() {
+        let entry = json!({"command": "npx", "args": ["-y", "a@1.2.3", "${workspaceFolder}/x"],
+            "env": {"API": "hunter2", "DEBUG": "true", "TOKEN": "true", "PORT": 80, "U": "${input:u-1}"}});
+        let Transport::Stdio { command, variables, .. } = understood(&entry).unwrap().transport else {
+            panic!("no process")
+        };
+        assert_eq!(command.last().unwrap(), "/work/x");
+        let kind = |name: &str| match &variables.iter().find(|(own, _)| own == name).unwrap().1 {
+            Variable::Plain(value) => value.clone(),
+            Variable::Secret(secret) => format!("env:{} {}", secret.variable, secret.value.is_some()),
+        };
+        assert_eq!(
+            ["API", "DEBUG", "TOKEN", "PORT", "U", "PATH"].map(kind),
+            ["env:API true", "true", "env:TOKEN true", "env:PORT true", "env:u_1 false", "env:PATH false"]
+        );
+    }
+}

@@ -1,0 +1,417 @@
+//! The record in the words of OCSF: which class each kind of line becomes, and which of its fields.
+//!
+//! Decides what leaves: fields are named one by one, so that what is added to the record later does not leave by itself.
+//! Arguments, values that conditions read, digests of content and free text never do. `docs/export.md` has the table.
+//! Invariant: one record is at most one event, and its `metadata.uid` is the same whenever it is sent.
+
+use std::collections::{HashMap, VecDeque};
+
+use serde_json::{Map, Value, json};
+
+use crate::limit;
+
+/// The version whose fields are used.
+const VERSION: &str = "1.5.0";
+
+/// API Activity: a call, what was decided about it, and how it ended.
+const API_ACTIVITY: u32 = 6003;
+/// Authentication: somebody who was not let in, and a sign-out.
+const AUTHENTICATION: u32 = 3002;
+/// Account Change: a subject or client that is blocked, or is so no more.
+const ACCOUNT_CHANGE: u32 = 3001;
+/// Entity Management: a policy that was loaded, or not.
+const ENTITY_MANAGEMENT: u32 = 3004;
+/// Application Lifecycle: starts, stops, and what happens to the record itself.
+const APPLICATION_LIFECYCLE: u32 = 6002;
+
+const INFORMATIONAL: u32 = 1;
+const LOW: u32 = 2;
+const MEDIUM: u32 = 3;
+
+const OTHER: u32 = 99;
+
+/// What is known of calls that have not ended, for the records of their ends.
+#[derive(Debug, Default)]
+pub struct Open {
+    legs: HashMap<String, Map<String, Value>>,
+    order: VecDeque<String>,
+}
+
+impl Open {
+    fn begin(&mut self, leg: &str, facts: Map<String, Value>) {
+        if self.order.len() >= limit::EXPORT_OPEN_LEGS_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.legs.remove(&oldest);
+        }
+        if self.legs.insert(leg.to_owned(), facts).is_none() {
+            self.order.push_back(leg.to_owned());
+        }
+    }
+
+    fn end(&mut self, leg: &str) -> Option<Map<String, Value>> {
+        let facts = self.legs.remove(leg)?;
+        self.order.retain(|own| own != leg);
+        Some(facts)
+    }
+}
+
+/// What one record becomes; `None` for what nobody elsewhere needs.
+pub fn event(line: &Value, open: &mut Open) -> Option<Value> {
+    let kind = text(line, "type")?;
+    let mut event = match kind {
+        "intent" => {
+            let facts = call(line);
+            if let Some(leg) = text(line, "leg") {
+                open.begin(leg, facts.clone());
+            }
+            decided(facts, line, INFORMATIONAL)
+        }
+        "refusal" | "failure" => decided(call(line), line, LOW),
+        "list" => decided(call(line), line, INFORMATIONAL),
+        "result" => ended(line, open),
+        "noise" => noise(line),
+        "revocation" => revocation(line),
+        "reload" => reload(line),
+        "start" | "stop" | "repair" | "retention" | "executable" => lifecycle(line, kind),
+        _ => return None,
+    };
+    complete(&mut event, line, kind);
+    Some(Value::Object(event))
+}
+
+fn text<'a>(value: &'a Value, path: &str) -> Option<&'a str> {
+    path.split('/').try_fold(value, |value, member| value.get(member)).and_then(Value::as_str)
+}
+
+fn number(value: &Value, path: &str) -> Option<u64> {
+    path.split('/').try_fold(value, |value, member| value.get(member)).and_then(Value::as_u64)
+}
+
+fn object(members: Value) -> Map<String, Value> {
+    match members {
+        Value::Object(mut members) => {
+            members.retain(|_, value| !value.is_null());
+            members
+        }
+        _ => Map::new(),
+    }
+}
+
+/// What every event has.
+fn complete(event: &mut Map<String, Value>, line: &Value, kind: &str) {
+    let class = event.get("class_uid").and_then(Value::as_u64).unwrap_or_default();
+    let activity = event.get("activity_id").and_then(Value::as_u64).unwrap_or_default();
+    let at = text(line, "at").and_then(|at| at.parse::<jiff::Timestamp>().ok()).unwrap_or_default();
+    event.insert("category_uid".to_owned(), (class / 1000).into());
+    event.insert("type_uid".to_owned(), (class * 100 + activity).into());
+    event.insert("time".to_owned(), at.as_millisecond().into());
+    let (replica, sequence) = (text(line, "replica").unwrap_or_default(), number(line, "seq").unwrap_or_default());
+    let metadata = object(json!({
+        "version": VERSION,
+        "product": { "name": "Bailiwick", "vendor_name": "Bailiwick", "version": env!("CARGO_PKG_VERSION") },
+        "uid": format!("{replica}:{sequence}"),
+        "sequence": sequence,
+        "log_name": kind,
+        "log_provider": replica,
+        "correlation_uid": text(line, "call"),
+        "profiles": (class == u64::from(API_ACTIVITY)).then(|| json!(["security_control"])),
+    }));
+    event.insert("metadata".to_owned(), Value::Object(metadata));
+}
+
+/// Who called what: common to an intent, a refusal and the end that follows.
+fn call(line: &Value) -> Map<String, Value> {
+    let method = text(line, "mcp/method").unwrap_or("unknown");
+    // What a tool does nobody can say from its name; the others read.
+    let activity = if method == "tools/call" { OTHER } else { 2 };
+    let name = text(line, "mcp/name");
+    let server = text(line, "mcp/server");
+    object(json!({
+        "class_uid": API_ACTIVITY,
+        "activity_id": activity,
+        "activity_name": (activity == OTHER).then_some("Call"),
+        "actor": actor(line),
+        "api": object(json!({
+            "operation": method,
+            "version": text(line, "mcp/protocol"),
+            "service": server.map(|server| object(json!({ "name": server, "labels": text(line, "mcp/environment").map(|environment| vec![environment]) }))),
+        })),
+        "resources": name.map(|name| vec![object(json!({ "name": name, "type": resource_type(method), "uid": text(line, "mcp/definition") }))]),
+        // Where the request came from is not on the record; the client is what answers for it.
+        "src_endpoint": object(json!({ "name": text(line, "agent/client").or_else(|| text(line, "agent/id")).unwrap_or("unknown") })),
+    }))
+}
+
+fn resource_type(method: &str) -> &'static str {
+    match method {
+        "tools/call" => "tool",
+        "prompts/get" => "prompt",
+        _ => "resource",
+    }
+}
+
+fn actor(line: &Value) -> Value {
+    let user =
+        text(line, "subject/id").map(|id| object(json!({ "uid": id, "name": id, "type": "User", "type_id": 1 })));
+    let application = text(line, "agent/id").map(|id| object(json!({ "name": id, "uid": text(line, "agent/client") })));
+    let session = text(line, "token/digest").map(|digest| {
+        object(json!({
+            "uid": digest,
+            "issuer": text(line, "token/issuer"),
+            "uid_alt": text(line, "token/id"),
+            "expiration_time": number(line, "token/expires_at").map(|at| at.saturating_mul(1000)),
+        }))
+    });
+    let effect = text(line, "decision/effect");
+    let authorizations = effect.map(|effect| {
+        vec![object(json!({
+            "decision": effect,
+            "policy": object(json!({ "name": text(line, "decision/rule"), "uid": text(line, "decision/revision") })),
+        }))]
+    });
+    Value::Object(object(json!({
+        "user": user,
+        "app_name": text(line, "agent/id"),
+        "app_uid": application.and_then(|application| application.get("uid").cloned()),
+        "session": session,
+        "authorizations": authorizations,
+    })))
+}
+
+fn decided(mut event: Map<String, Value>, line: &Value, severity: u32) -> Map<String, Value> {
+    let (action, disposition, status) = match text(line, "decision/effect") {
+        Some("allow") => (1, 1, 0),
+        Some("deny") => (2, 2, 2),
+        _ => (0, 0, 2),
+    };
+    event.insert("severity_id".to_owned(), severity.into());
+    event.insert("action_id".to_owned(), action.into());
+    event.insert("disposition_id".to_owned(), disposition.into());
+    event.insert("status_id".to_owned(), status.into());
+    if let Some(reason) = text(line, "decision/reason") {
+        event.insert("status_code".to_owned(), reason.into());
+    }
+    if let Some(shown) = number(line, "list/shown") {
+        event.insert("count".to_owned(), shown.into());
+    }
+    event
+}
+
+fn ended(line: &Value, open: &mut Open) -> Map<String, Value> {
+    let known = text(line, "leg").and_then(|leg| open.end(leg));
+    let mut event = known.unwrap_or_else(|| call(line));
+    let is_error = line.get("result").and_then(|result| result.get("is_error")).and_then(Value::as_bool);
+    let outcome = text(line, "result/outcome").unwrap_or("unknown");
+    let status = match outcome {
+        _ if is_error == Some(true) => 2,
+        "complete" | "input_required" | "task" => 1,
+        "unknown" => 0,
+        _ => 2,
+    };
+    // It was allowed, or there would be no end.
+    event.insert("action_id".to_owned(), 1.into());
+    event.insert("disposition_id".to_owned(), 1.into());
+    event.insert("severity_id".to_owned(), (if status == 1 { INFORMATIONAL } else { LOW }).into());
+    event.insert("status_id".to_owned(), status.into());
+    event.insert("status".to_owned(), outcome.into());
+    let code = text(line, "result/reason").map(str::to_owned);
+    let code = code.or_else(|| line.get("result")?.get("code")?.as_i64().map(|code| code.to_string()));
+    if let Some(code) = code {
+        event.insert("status_code".to_owned(), code.into());
+    }
+    if let Some(latency) = number(line, "result/latency_us") {
+        event.insert("duration".to_owned(), (latency / 1000).into());
+    }
+    event
+}
+
+fn noise(line: &Value) -> Map<String, Value> {
+    object(json!({
+        "class_uid": AUTHENTICATION,
+        "activity_id": 1,
+        "severity_id": LOW,
+        "status_id": 2,
+        "status_code": text(line, "noise/reason"),
+        "count": number(line, "noise/count"),
+        "src_endpoint": object(json!({ "ip": text(line, "noise/source") })),
+        "user": object(json!({ "name": "unknown", "type_id": 0 })),
+        "is_remote": true,
+    }))
+}
+
+fn revocation(line: &Value) -> Map<String, Value> {
+    let target = text(line, "revocation/target").unwrap_or_default();
+    let value = text(line, "revocation/value");
+    let lifted = line.get("revocation").and_then(|own| own.get("lifted")).and_then(Value::as_bool).unwrap_or(false);
+    let signed_out = text(line, "revocation/mode") == Some("sign_out");
+    let is_account = matches!(target, "subject" | "client" | "agent" | "owner");
+    let uid = match (text(line, "revocation/issuer"), value) {
+        (Some(issuer), Some(value)) => Some(format!("{issuer}/{value}")),
+        (_, value) => value.map(str::to_owned),
+    };
+    if target == "server" {
+        // Nobody's account: a place that nobody reaches any more.
+        return object(json!({
+            "class_uid": ENTITY_MANAGEMENT,
+            "activity_id": if lifted { 8 } else { 9 },
+            "severity_id": MEDIUM,
+            "status_id": 1,
+            "actor": object(json!({ "user": object(json!({ "uid": text(line, "revocation/actor"), "name": text(line, "revocation/actor") })) })),
+            "entity": object(json!({ "name": value, "type": "Server", "uid": value })),
+        }));
+    }
+    let (class, activity) = match (is_account, signed_out) {
+        (true, false) => (ACCOUNT_CHANGE, if lifted { 2 } else { 5 }),
+        _ => (AUTHENTICATION, 2),
+    };
+    object(json!({
+        "class_uid": class,
+        "activity_id": activity,
+        "severity_id": MEDIUM,
+        "status_id": 1,
+        "status_detail": if lifted { format!("{target} lifted") } else { target.to_owned() },
+        "actor": object(json!({ "user": object(json!({ "uid": text(line, "revocation/actor"), "name": text(line, "revocation/actor") })) })),
+        "user": object(json!({ "uid": uid, "name": uid.clone().unwrap_or_else(|| target.to_owned()), "type": target, "type_id": OTHER })),
+    }))
+}
+
+fn reload(line: &Value) -> Map<String, Value> {
+    let loaded = text(line, "reload/outcome") == Some("loaded");
+    object(json!({
+        "class_uid": ENTITY_MANAGEMENT,
+        "activity_id": 3,
+        "severity_id": MEDIUM,
+        "status_id": if loaded { 1 } else { 2 },
+        "status": text(line, "reload/outcome"),
+        "actor": object(json!({ "user": object(json!({ "uid": text(line, "reload/actor"), "name": text(line, "reload/actor") })) })),
+        "entity": object(json!({ "name": "policy", "type": "Policy", "uid": text(line, "reload/from").or_else(|| text(line, "reload/to")) })),
+        "entity_result": text(line, "reload/to").map(|to| object(json!({ "name": "policy", "type": "Policy", "uid": to }))),
+    }))
+}
+
+fn lifecycle(line: &Value, kind: &str) -> Map<String, Value> {
+    let (activity, severity) = match kind {
+        "start" => (3, INFORMATIONAL),
+        "stop" => (4, INFORMATIONAL),
+        "retention" => (OTHER, INFORMATIONAL),
+        _ => (OTHER, MEDIUM),
+    };
+    let detail = match kind {
+        "repair" => text(line, "repair/problem").map(str::to_owned),
+        "executable" => text(line, "executable/server").map(str::to_owned),
+        "retention" => number(line, "retention/last").map(|last| format!("records up to {last} were removed")),
+        _ => None,
+    };
+    object(json!({
+        "class_uid": APPLICATION_LIFECYCLE,
+        "activity_id": activity,
+        "activity_name": (activity == OTHER).then_some(kind),
+        "severity_id": severity,
+        "status_id": 1,
+        "status_detail": detail,
+        "app": object(json!({ "name": "Bailiwick", "vendor_name": "Bailiwick", "version": text(line, "start/version").unwrap_or(env!("CARGO_PKG_VERSION")) })),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(kind: &str, more: &Value) -> Value {
+        let mut line = json!({"v": 1, "seq": 7, "prev": "p", "replica": "r", "at": "2026-11-27T07:00:00.5Z", "type": kind,
+            "call": "c1", "leg": "l1"});
+        line.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        line
+    }
+
+    fn intent() -> Value {
+        line(
+            "intent",
+            &json!({
+            "subject": {"id": "user:corp/alice"}, "agent": {"id": "assistant", "client": "cursor", "proof": "public"},
+            "token": {"issuer": "corp", "id": "j1", "digest": "abcdef", "expires_at": 1_764_000_000},
+            "mcp": {"method": "tools/call", "server": "crm", "environment": "production", "name": "search"},
+            "decision": {"effect": "allow", "rule": "policy.csv:3", "revision": "rev"},
+            "arguments": {"hmac": "argument-digest", "bytes": 9, "values": {"argument.amount": "hunter2"}}}),
+        )
+    }
+
+    #[test]
+    fn a_call_is_two_events_of_one_class_that_belong_together() {
+        let mut open = Open::default();
+        let began = event(&intent(), &mut open).unwrap();
+        let end = event(&line("result", &json!({"result": {"outcome": "complete", "latency_us": 12_345}})), &mut open)
+            .unwrap();
+        for event in [&began, &end] {
+            assert_eq!((event["class_uid"].as_u64(), event["type_uid"].as_u64()), (Some(6003), Some(600_399)));
+            assert_eq!(
+                (&event["api"]["operation"], &event["resources"][0]["name"]),
+                (&json!("tools/call"), &json!("search"))
+            );
+            assert_eq!(event["metadata"]["correlation_uid"], "c1");
+            assert_eq!(event["actor"]["user"]["uid"], "user:corp/alice");
+        }
+        assert_eq!((began["action_id"].as_u64(), began["status_id"].as_u64()), (Some(1), Some(0)));
+        assert_eq!((end["status_id"].as_u64(), end["duration"].as_u64()), (Some(1), Some(12)));
+        assert_eq!(began["time"], 1_795_762_800_500_u64);
+        assert!(open.legs.is_empty() && open.order.is_empty());
+    }
+
+    #[test]
+    fn no_argument_and_no_free_text_leaves() {
+        let mut open = Open::default();
+        let refused = line(
+            "refusal",
+            &json!({"mcp": {"method": "tools/call"},
+            "decision": {"effect": "deny", "reason": "condition_unmet", "detail": "hunter2 is too much"}}),
+        );
+        for line in [intent(), refused.clone()] {
+            let event = event(&line, &mut open).unwrap().to_string();
+            assert!(!event.contains("hunter2") && !event.contains("argument-digest"), "{event}");
+        }
+        let event = event(&refused, &mut open).unwrap();
+        assert_eq!((event["action_id"].as_u64(), event["disposition_id"].as_u64()), (Some(2), Some(2)));
+        assert_eq!(event["status_code"], "condition_unmet");
+    }
+
+    #[test]
+    fn every_kind_has_its_class() {
+        let class = |kind: &str, more: &Value| {
+            let event = event(&line(kind, more), &mut Open::default())?;
+            Some((event["class_uid"].as_u64().unwrap(), event["activity_id"].as_u64().unwrap()))
+        };
+        assert_eq!(
+            class("noise", &json!({"noise": {"reason": "token_missing", "source": "192.0.2.1", "count": 3}})),
+            Some((3002, 1))
+        );
+        let revoked = |target: &str, mode: &str, lifted: bool| {
+            class(
+                "revocation",
+                &json!({"revocation": {"target": target, "mode": mode, "lifted": lifted, "value": "x"}}),
+            )
+        };
+        assert_eq!(revoked("subject", "block", false), Some((3001, 5)));
+        assert_eq!(revoked("subject", "block", true), Some((3001, 2)));
+        assert_eq!(revoked("subject", "sign_out", false), Some((3002, 2)));
+        assert_eq!(revoked("everything", "block", false), Some((3002, 2)));
+        assert_eq!(
+            (revoked("server", "block", false), revoked("server", "block", true)),
+            (Some((3004, 9)), Some((3004, 8)))
+        );
+        assert_eq!(class("reload", &json!({"reload": {"outcome": "loaded"}})), Some((3004, 3)));
+        assert_eq!(class("start", &json!({})), Some((6002, 3)));
+        assert_eq!(class("repair", &json!({})), Some((6002, 99)));
+        assert_eq!(class("rotation", &json!({})), None);
+    }
+
+    #[test]
+    fn what_is_remembered_of_calls_under_way_is_bounded() {
+        let mut open = Open::default();
+        for number in 0..=limit::EXPORT_OPEN_LEGS_MAX {
+            open.begin(&number.to_string(), Map::new());
+        }
+        assert_eq!((open.legs.len(), open.order.len()), (limit::EXPORT_OPEN_LEGS_MAX, limit::EXPORT_OPEN_LEGS_MAX));
+        assert!(open.end("0").is_none() && open.end("1").is_some());
+    }
+}
