@@ -7,15 +7,17 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+pub mod access;
 pub mod ask;
 mod barred;
 mod reload;
 mod shadow;
 mod source;
+pub mod standing;
 pub mod understand;
 
 pub use crate::call::Endpoint;
@@ -82,6 +84,7 @@ pub struct Gateway {
     /// Held while a snapshot is put in force: two at once could each undo half of the other.
     putting: std::sync::Mutex<()>,
     shadow: Arc<Shadow>,
+    last_reload: ArcSwapOption<standing::LastReload>,
 }
 
 /// The rooms that a gateway is wired from.
@@ -138,6 +141,7 @@ impl Gateway {
             reloader: parts.reloader,
             putting: std::sync::Mutex::new(()),
             shadow,
+            last_reload: ArcSwapOption::empty(),
         })
     }
 

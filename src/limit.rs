@@ -8,6 +8,7 @@ use std::time::Duration;
 
 mod admin;
 mod bridge;
+mod console;
 mod demo;
 mod input;
 mod record;
@@ -17,6 +18,7 @@ mod tasks;
 
 pub use admin::*;
 pub use bridge::*;
+pub use console::*;
 pub use demo::*;
 pub use input::*;
 pub use record::*;

@@ -60,6 +60,7 @@ pub const SECTIONS: &[&Section] = &[
     &ADMIN,
     &ADMIN_TLS,
     &ADMIN_CLIENT,
+    &ADMIN_CONSOLE,
     &RECORD,
     &KEYS,
     &LIMITS,
@@ -128,6 +129,7 @@ pub const ADMIN: Section = servers(
         defaulted("acr", "list of strings", "[]"),
         // Long enough to log in, look and act; too short for a laptop that was left open.
         defaulted("auth_age_max", "duration", "\"5m\""),
+        optional("console", "table"),
     ],
 );
 
@@ -137,6 +139,17 @@ pub const ADMIN_TLS: Section = servers("[admin.tls]", &[required("certificate", 
 /// `[[admin.clients]]`.
 pub const ADMIN_CLIENT: Section =
     servers("[[admin.clients]]", &[required("issuer", "issuer alias"), required("client_id", "string")]);
+
+/// `[admin.console]`.
+pub const ADMIN_CONSOLE: Section = servers(
+    "[admin.console]",
+    &[
+        required("issuer", "issuer alias"),
+        required("client_id", "string"),
+        optional("client_secret", "secret reference"),
+        defaulted("scopes", "list of strings", "[]"),
+    ],
+);
 
 /// `[record]`.
 pub const RECORD: Section = servers(
@@ -226,6 +239,7 @@ pub const SERVER: Section = servers(
         optional("title", "string"),
         required("owner", "subject"),
         optional("review", "date"),
+        defaulted("discoverable", "boolean", "false"),
         required("environment", "environment"),
         optional("url", "URL"),
         defaulted("allow_private", "boolean", "false"),

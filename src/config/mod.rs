@@ -31,7 +31,7 @@ pub mod seal;
 pub mod secret;
 pub mod set;
 
-pub use admin::{AdminClient, AdminConfig};
+pub use admin::{AdminClient, AdminConfig, ConsoleConfig};
 pub use load::{Loaded, Overrides, issuer_with_defaults, load, load_set, load_with};
 pub use mistake::Mistake;
 pub use net::Network;
@@ -266,6 +266,8 @@ pub struct ServerConfig {
     pub owner: String,
     /// When that answer has to be given again.
     pub review: Option<jiff::civil::Date>,
+    /// Whether somebody who may use nothing of it may know that it exists, and whom to ask.
+    pub discoverable: bool,
     /// Where its effects land.
     pub environment: Environment,
     /// How it is reached.

@@ -23,6 +23,7 @@ pub struct Setup {
     issuer: String,
     policy: String,
     admin: Option<(SocketAddr, String)>,
+    admin_url: Option<String>,
 }
 
 /// Rules under which developers may do everything on every server, and auditors nothing.
@@ -58,7 +59,20 @@ impl Setup {
             issuer,
             policy: DEVELOPERS_MAY.to_owned(),
             admin: None,
+            admin_url: None,
         }
+    }
+
+    /// What administrators call their listener, where that is not its address.
+    pub fn admin_url(mut self, url: &str) -> Self {
+        self.admin_url = Some(url.to_owned());
+        self
+    }
+
+    /// The same with the port of their listener.
+    pub fn admin_host(self, host: &str) -> Self {
+        let port = self.admin.as_ref().unwrap().0.port();
+        self.admin_url(&format!("http://{host}:{port}"))
     }
 
     /// Adds a listener for administrators, with these further lines of `[admin]` and its tables.
@@ -156,8 +170,10 @@ impl Setup {
             self.issuer,
             self.servers
         );
+        let admin_url = self.admin.as_ref().map(|(address, _)| format!("http://{address}")).unwrap_or_default();
+        let admin_url = self.admin_url.clone().unwrap_or(admin_url);
         let admin = self.admin.as_ref().map_or_else(String::new, |(address, lines)| {
-            format!("\n[admin]\nlisten = \"{address}\"\npublic_url = \"http://{address}\"\n{lines}\n")
+            format!("\n[admin]\nlisten = \"{address}\"\npublic_url = \"{admin_url}\"\n{lines}\n")
         });
         std::fs::write(self.directory.path().join("servers.toml"), format!("{servers}{admin}")).unwrap();
         std::fs::write(policies.join("policy.csv"), &self.policy).unwrap();
@@ -171,7 +187,8 @@ impl Setup {
         }
         let mut gateway = Gateway {
             url: self.url(),
-            admin: self.admin.map(|(address, _)| format!("http://{address}/admin")).unwrap_or_default(),
+            admin: self.admin.as_ref().map(|_| format!("{admin_url}/admin")).unwrap_or_default(),
+            admin_address: self.admin.map(|(address, _)| address.to_string()).unwrap_or_default(),
             directory: self.directory,
             disk: self.disk,
             bound: self.bound,
@@ -187,6 +204,8 @@ pub struct Gateway {
     pub url: String,
     /// The administrators' resource; empty where there is none.
     pub admin: String,
+    /// Where that is.
+    pub admin_address: String,
     directory: tempfile::TempDir,
     disk: Option<&'static str>,
     bound: bool,
