@@ -209,8 +209,9 @@ const fn word(kind: Kind) -> &'static str {
 
 /// The assistants that people use.
 fn assistants(config: &Config) -> Vec<String> {
-    let usable = config.agents.values().filter(|agent| {
-        agent.state == AgentState::Active && agent.kind == AgentKind::Interactive
-    });
+    let usable = config
+        .agents
+        .values()
+        .filter(|agent| agent.state == AgentState::Active && agent.kind == AgentKind::Interactive);
     usable.map(|agent| agent.id.to_string()).take(limit::CONSOLE_ROWS_SHOWN_MAX).collect()
 }

@@ -152,20 +152,14 @@ fn reach(config: &Config, target: &RevocationTarget) -> Reach {
             (Vec::new(), Vec::new(), config.issuers.iter().any(|known| known.alias == *issuer))
         }
         RevocationTarget::Client(issuer, id) => {
-            let of = agents(&|agent| {
-                agent.clients.iter().any(|client| client.issuer == *issuer && client.client_id == *id)
-            });
+            let of =
+                agents(&|agent| agent.clients.iter().any(|client| client.issuer == *issuer && client.client_id == *id));
             (of, Vec::new(), config.issuers.iter().any(|known| known.alias == *issuer))
         }
-        RevocationTarget::Agent(id) => {
-            (agents(&|agent| agent.id == *id), Vec::new(), config.agents.contains_key(id))
-        }
-        RevocationTarget::Server(id) => {
-            (Vec::new(), servers(&|server| server.id == *id), config.server(id).is_some())
-        }
+        RevocationTarget::Agent(id) => (agents(&|agent| agent.id == *id), Vec::new(), config.agents.contains_key(id)),
+        RevocationTarget::Server(id) => (Vec::new(), servers(&|server| server.id == *id), config.server(id).is_some()),
         RevocationTarget::Owner(owner) => {
-            let (agents, servers) =
-                (agents(&|agent| agent.owner == *owner), servers(&|server| server.owner == *owner));
+            let (agents, servers) = (agents(&|agent| agent.owner == *owner), servers(&|server| server.owner == *owner));
             let known = !agents.is_empty() || !servers.is_empty();
             (agents, servers, known)
         }

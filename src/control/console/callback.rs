@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse as _, Response};
-use http::header::{HeaderMap, HeaderValue, LOCATION, SET_COOKIE};
 use http::StatusCode;
+use http::header::{HeaderMap, HeaderValue, LOCATION, SET_COOKIE};
 
 use super::login::{failed, pending};
 use super::provider::Returned;
@@ -19,11 +19,7 @@ use crate::limit;
 use crate::record::event::AdminNote;
 
 /// The page that the issuer sends browsers to.
-pub(super) async fn page(
-    State(console): State<Arc<Console>>,
-    RawQuery(raw): RawQuery,
-    headers: HeaderMap,
-) -> Response {
+pub(super) async fn page(State(console): State<Arc<Console>>, RawQuery(raw): RawQuery, headers: HeaderMap) -> Response {
     let Some(settings) = console.settings() else { return not_here() };
     let mut response = match come_back(&console, &settings, raw.as_deref(), &headers).await {
         Ok(response) => response,
@@ -56,8 +52,7 @@ async fn come_back(
     }
     let code = query(raw, "code").ok_or_else(|| wrong("the issuer's answer has no code"))?;
     let issuer = query(raw, "iss");
-    let returned =
-        Returned { code: &code, issuer: issuer.as_deref(), nonce: &kept.nonce, verifier: &kept.verifier };
+    let returned = Returned { code: &code, issuer: issuer.as_deref(), nonce: &kept.nonce, verifier: &kept.verifier };
     let logged_in = console.provider.finish(console.operations.as_ref(), returned).await;
     let logged_in = logged_in.map_err(|problem| (StatusCode::BAD_GATEWAY, problem))?;
     let caller = console.authenticate(&logged_in.granted.access).await.map_err(|stop| {

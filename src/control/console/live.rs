@@ -9,8 +9,8 @@ use std::sync::Arc;
 use axum::body::{Body, BodyDataStream};
 use axum::response::Response;
 use futures_util::{StreamExt as _, stream};
-use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::StatusCode;
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http_body_util::{BodyExt as _, Limited};
 use maud::{Markup, html};
 
@@ -99,10 +99,14 @@ async fn rows(visit: &Visit, filters: &str) -> Result<Vec<Markup>, Refused> {
     let body = Limited::new(response.into_body(), limit::CONTROL_ANSWER_BYTES_MAX).collect().await;
     let body = body.map(|body| body.to_bytes()).unwrap_or_default();
     let mut rows = Rows::default();
-    Ok(rows.read(&body).into_iter().filter_map(|event| match event {
-        Event::Row(_, markup) => Some(markup),
-        Event::End(_) | Event::Quiet => None,
-    }).collect())
+    Ok(rows
+        .read(&body)
+        .into_iter()
+        .filter_map(|event| match event {
+            Event::Row(_, markup) => Some(markup),
+            Event::End(_) | Event::Quiet => None,
+        })
+        .collect())
 }
 
 /// `GET /log/stream`: the rows as server-sent events.

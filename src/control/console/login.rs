@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse as _, Response};
-use http::header::{HeaderMap, HeaderValue, LOCATION, SET_COOKIE};
 use http::StatusCode;
+use http::header::{HeaderMap, HeaderValue, LOCATION, SET_COOKIE};
 use maud::html;
 use serde::{Deserialize, Serialize};
 
@@ -61,17 +61,14 @@ pub(super) async fn start(State(console): State<Arc<Console>>, RawQuery(raw): Ra
         Ok(begun) => begun,
         Err(problem) => return failed(&settings, StatusCode::BAD_GATEWAY, &problem),
     };
-    let pending =
-        Pending { state: begun.state, nonce: begun.nonce, verifier: begun.verifier, to, begun_at: now_s() };
+    let pending = Pending { state: begun.state, nonce: begun.nonce, verifier: begun.verifier, to, begun_at: now_s() };
     let sealed = serde_json::to_vec(&pending).ok();
     let sealed = sealed.and_then(|content| console.sealer.seal(PURPOSE, nobody(), &content).ok());
     let kept = sealed.and_then(|sealed| {
         cookie::set(cookie::LOGIN, &sealed, settings.is_secure(), Some(limit::CONSOLE_LOGIN_AGE_MAX))
     });
     match (kept, HeaderValue::from_str(begun.page.as_str())) {
-        (Some(kept), Ok(page)) => {
-            (StatusCode::SEE_OTHER, [(SET_COOKIE, kept), (LOCATION, page)]).into_response()
-        }
+        (Some(kept), Ok(page)) => (StatusCode::SEE_OTHER, [(SET_COOKIE, kept), (LOCATION, page)]).into_response(),
         _ => failed(&settings, StatusCode::INTERNAL_SERVER_ERROR, "the login cannot be begun"),
     }
 }
@@ -83,7 +80,8 @@ pub(super) async fn logout(posted: Posted) -> Response {
         visit.console.sessions.end(id);
     }
     visit.console.note(&visit.caller, "sign_out").await;
-    let mut response = ask_to_sign_in(&visit.settings, "/", Some("You are signed out here. Your issuer may still know you."));
+    let mut response =
+        ask_to_sign_in(&visit.settings, "/", Some("You are signed out here. Your issuer may still know you."));
     if let Some(gone) = cookie::clear(cookie::SESSION, visit.settings.is_secure()) {
         response.headers_mut().append(SET_COOKIE, gone);
     }

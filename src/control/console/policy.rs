@@ -46,7 +46,9 @@ pub(super) async fn page(visit: Visit) -> Response {
 fn seal(word: &str) -> Markup {
     match word {
         "fits" => html! { (pill("good", "fits")) " These are the files that were reviewed." },
-        "broken" => html! { (pill("bad", "broken")) " These are not the files that were sealed: the next start is refused." },
+        "broken" => {
+            html! { (pill("bad", "broken")) " These are not the files that were sealed: the next start is refused." }
+        }
         _ => html! { (pill("quiet", "none")) " A wider set needs somebody to say so." },
     }
 }

@@ -194,23 +194,14 @@ impl Provider {
             }
         }
         let (page, state, nonce) = asked.url();
-        Ok(Begun {
-            page,
-            state: state.into_secret(),
-            nonce: nonce.secret().clone(),
-            verifier: verifier.into_secret(),
-        })
+        Ok(Begun { page, state: state.into_secret(), nonce: nonce.secret().clone(), verifier: verifier.into_secret() })
     }
 
     /// Finishes a login.
     ///
     /// # Errors
     /// A lower-case sentence for whoever wants to sign in.
-    pub(super) async fn finish(
-        &self,
-        operations: &dyn Operations,
-        returned: Returned<'_>,
-    ) -> Result<LoggedIn, String> {
+    pub(super) async fn finish(&self, operations: &dyn Operations, returned: Returned<'_>) -> Result<LoggedIn, String> {
         let _place = self.places.try_acquire().map_err(|_| "too many people sign in just now: try again".to_owned())?;
         let written = Written::of(operations)?;
         let known = self.known(&written, limit::CONSOLE_METADATA_AGE_MAX).await?;
@@ -313,7 +304,8 @@ fn verified(written: &Written, client: &Client, answer: &CoreTokenResponse, nonc
     if let Some(expected) = claims.access_token_hash() {
         let algorithm = token.signing_alg().map_err(|error| failed(&error))?;
         let key = token.signing_key(&verifier).map_err(|error| failed(&error))?;
-        let found = AccessTokenHash::from_token(answer.access_token(), algorithm, key).map_err(|error| failed(&error))?;
+        let found =
+            AccessTokenHash::from_token(answer.access_token(), algorithm, key).map_err(|error| failed(&error))?;
         if found != *expected {
             return Err(failed(&"at_hash is another access token's"));
         }

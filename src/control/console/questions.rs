@@ -49,7 +49,13 @@ pub(super) async fn page(visit: Visit) -> Response {
 pub(super) async fn explain(posted: Posted) -> Response {
     let visit = &posted.visit;
     let words = |name: &str| -> Vec<String> {
-        posted.field(name).split([',', ' ', '\n']).map(str::trim).filter(|word| !word.is_empty()).map(str::to_owned).collect()
+        posted
+            .field(name)
+            .split([',', ' ', '\n'])
+            .map(str::trim)
+            .filter(|word| !word.is_empty())
+            .map(str::to_owned)
+            .collect()
     };
     let some = |name: &str| Some(posted.field(name)).filter(|text| !text.is_empty());
     let arguments = some("arguments").map(serde_json::value::RawValue::from_string).transpose();

@@ -81,7 +81,11 @@ pub(super) async fn confirm(posted: Posted) -> Response {
     let visit = &posted.visit;
     let order = order(&posted);
     if order.note.is_empty() {
-        return again(visit, &order, html! { p.problem role="alert" { "Say why: whoever reads the record will ask." } });
+        return again(
+            visit,
+            &order,
+            html! { p.problem role="alert" { "Say why: whoever reads the record will ask." } },
+        );
     }
     let reach = visit.send::<Reach>((Verb::Post, "/revocations/reach"), None, &order).await;
     let reach = match reach {
@@ -117,7 +121,11 @@ pub(super) async fn revoke(posted: Posted) -> Response {
     let visit = &posted.visit;
     let order = order(&posted);
     if order.note.is_empty() {
-        return again(visit, &order, html! { p.problem role="alert" { "Say why: whoever reads the record will ask." } });
+        return again(
+            visit,
+            &order,
+            html! { p.problem role="alert" { "Say why: whoever reads the record will ask." } },
+        );
     }
     match visit.send::<Revoked>((Verb::Post, "/revoke"), None, &order).await {
         Ok(revoked) => {

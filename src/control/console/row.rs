@@ -24,9 +24,8 @@ pub(super) fn row(seen: &Seen<'_>) -> Option<Markup> {
         None => ("quiet", record.kind.as_str()),
     };
     let (who, what, why) = told(seen);
-    let is_look = record.admin.as_ref().is_some_and(|admin| {
-        admin.outcome == "done" && LOOKS.contains(&admin.operation.as_str())
-    });
+    let is_look =
+        record.admin.as_ref().is_some_and(|admin| admin.outcome == "done" && LOOKS.contains(&admin.operation.as_str()));
     Some(html! {
         li data-look=[is_look.then_some("")] {
             details {
@@ -51,22 +50,38 @@ fn told(seen: &Seen<'_>) -> (String, String, String) {
     let record = &seen.record;
     if let Some(admin) = &record.admin {
         let what = join(&[&admin.operation, &admin.about]);
-        return (admin.actor.clone(), what, join(&[&admin.outcome, admin.reason.as_deref().unwrap_or_default(), &admin.detail]));
+        return (
+            admin.actor.clone(),
+            what,
+            join(&[&admin.outcome, admin.reason.as_deref().unwrap_or_default(), &admin.detail]),
+        );
     }
     if let Some(revocation) = &record.revocation {
         let name = [&revocation.issuer, &revocation.value].into_iter().flatten().map(String::as_str);
         let what = format!("revocation of {} {}", revocation.target, name.collect::<Vec<_>>().join("/"));
-        return (revocation.actor.clone(), what, join(&[&revocation.mode, &format!("epoch {}", revocation.epoch), &revocation.note]));
+        return (
+            revocation.actor.clone(),
+            what,
+            join(&[&revocation.mode, &format!("epoch {}", revocation.epoch), &revocation.note]),
+        );
     }
     if let Some(reload) = &record.reload {
         let rows = format!("rows +{} −{}", reload.added, reload.removed);
-        return (reload.actor.clone(), "reload".to_owned(), join(&[&reload.outcome, reload.problem.as_deref().unwrap_or(&rows)]));
+        return (
+            reload.actor.clone(),
+            "reload".to_owned(),
+            join(&[&reload.outcome, reload.problem.as_deref().unwrap_or(&rows)]),
+        );
     }
     if let Some(noise) = &record.noise {
         return (noise.source.clone(), "not authenticated".to_owned(), format!("{} ×{}", noise.reason, noise.count));
     }
     if let Some(executable) = &record.executable {
-        return (executable.server.clone(), format!("runs {}", executable.path), executable.digest.chars().take(12).collect());
+        return (
+            executable.server.clone(),
+            format!("runs {}", executable.path),
+            executable.digest.chars().take(12).collect(),
+        );
     }
     if let Some(start) = &record.start {
         return (String::new(), format!("start of {}", start.version), format!("epoch {}", start.epoch));
@@ -94,7 +109,9 @@ fn why(seen: &Seen<'_>) -> String {
     if let Some(list) = &record.list {
         return format!("{} shown", list.shown);
     }
-    let took = |latency_us: u64| if latency_us < 1_000 { format!("{latency_us} µs") } else { format!("{} ms", latency_us / 1_000) };
+    let took = |latency_us: u64| {
+        if latency_us < 1_000 { format!("{latency_us} µs") } else { format!("{} ms", latency_us / 1_000) }
+    };
     let Some(result) = &record.result else { return seen.reason().unwrap_or_default().to_owned() };
     let ended = match (&result.reason, result.code) {
         (Some(reason), _) => reason.clone(),

@@ -201,8 +201,9 @@ mod tests {
     #[test]
     fn whoever_was_idle_longest_makes_room() {
         let sessions = Sessions::default();
-        let ids: Vec<String> =
-            (0..=limit::CONSOLE_SESSIONS_MAX).map(|_| sessions.begin("user:corp/ann".to_owned(), granted(), 0)).collect();
+        let ids: Vec<String> = (0..=limit::CONSOLE_SESSIONS_MAX)
+            .map(|_| sessions.begin("user:corp/ann".to_owned(), granted(), 0))
+            .collect();
         assert_eq!(sessions.held().len(), limit::CONSOLE_SESSIONS_MAX);
         assert!(sessions.find(&ids[0]).is_none());
         assert!(sessions.find(&ids[limit::CONSOLE_SESSIONS_MAX]).is_some());

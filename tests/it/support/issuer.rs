@@ -40,7 +40,7 @@ pub struct Person {
 
 #[derive(Default)]
 struct Door {
-    person: Option<Person>,
+    people: Vec<Person>,
     codes: HashMap<String, Asked>,
     refresh: HashMap<String, Asked>,
     asked: Vec<HashMap<String, String>>,
@@ -118,11 +118,32 @@ impl Keys {
     }
 }
 
-/// The login page: whoever sits in front of it is sent back at once.
+/// The login page: whoever sits alone in front of it is sent back at once; several choose who they are.
 async fn authorize(State(keys): State<Arc<Keys>>, Query(query): Query<HashMap<String, String>>) -> Response {
     let mut door = keys.door.lock().unwrap();
     door.asked.push(query.clone());
-    let Some(person) = door.person.clone() else { return "nobody sits here".into_response() };
+    let chosen = query.get("chosen");
+    let person = match &door.people[..] {
+        [] => return "nobody sits here".into_response(),
+        [alone] => alone.clone(),
+        several => match several.iter().find(|person| chosen == Some(&person.name)) {
+            Some(person) => person.clone(),
+            None => {
+                let link = |person: &Person| {
+                    let query: String = url::form_urlencoded::Serializer::new(String::new())
+                        .extend_pairs(&query)
+                        .append_pair("chosen", &person.name)
+                        .finish();
+                    format!("<p><a href=\"/authorize?{}\">{}</a></p>", query.replace('&', "&amp;"), person.name)
+                };
+                let links: String = several.iter().map(link).collect();
+                let page = format!(
+                    "<!doctype html><html lang=\"en\"><link rel=\"icon\" href=\"data:,\"><title>Issuer</title><h1>Who are you?</h1>{links}"
+                );
+                return axum::response::Html(page).into_response();
+            }
+        },
+    };
     assert_eq!(query["response_type"], "code");
     assert_eq!(query["code_challenge_method"], "S256");
     let now = jiff::Timestamp::now().as_second();
@@ -223,7 +244,17 @@ impl Issuer {
 
     /// The same with everything said.
     pub fn seat_like(&self, person: Person) {
-        self.keys.door.lock().unwrap().person = Some(person);
+        self.keys.door.lock().unwrap().people = vec![person];
+    }
+
+    /// Lets whoever comes to the login page choose who they are.
+    pub fn seat_all(&self, people: &[(&str, &[&str])]) {
+        let all = people.iter().map(|(name, groups)| {
+            self.seat(name, groups);
+            self.keys.door.lock().unwrap().people.remove(0)
+        });
+        let all: Vec<Person> = all.collect();
+        self.keys.door.lock().unwrap().people = all;
     }
 
     /// What the login page was asked, the last time last.
