@@ -65,7 +65,7 @@ pub(super) async fn page(visit: Visit) -> Response {
             div { dt { "Policy" } dd { a href=(visit.settings.path("/policy")) { code { (short(&status.revision)) } } } }
             div { dt { "Revocation epoch" } dd { (status.epoch) } }
             div { dt { "Version" } dd { (status.version) } }
-            div.wide { dt { "Serves MCP at" } dd { code { (status.public_url) "/mcp" } } }
+            div.wide { dt { "Serves MCP at" } dd { code { (status.public_url.trim_end_matches('/')) "/mcp" } } }
         }
         div.columns {
             section aria-labelledby="ready" {
@@ -101,8 +101,8 @@ fn checks(ready: &Readiness) -> Markup {
             @for check in all.iter().take(limit::CONSOLE_ROWS_SHOWN_MAX) {
                 li {
                     @if check.well { (pill("good", "well")) }
-                    @else if check.optional { (pill("warn", "look")) }
-                    @else { (pill("bad", "bad")) }
+                    @else if check.optional { (pill("warn", "warning")) }
+                    @else { (pill("bad", "failing")) }
                     " " code { (shown(&check.name)) }
                     @if !check.detail.is_empty() { span.detail { (shown(&check.detail)) } }
                 }

@@ -26,7 +26,7 @@ pub(super) async fn page(visit: Visit) -> Response {
         dl.facts {
             div.wide { dt { "Revision" } dd { code.long { (revision) } } }
             div { dt { "Rules" } dd { (status.rules) } }
-            div { dt { "Seal" } dd { (seal(&status.seal)) } }
+            div.broad { dt { "Seal" } dd { (seal(&status.seal)) } }
         }
         section aria-labelledby="reload" {
             h2 #reload { "Last reload" }

@@ -25,7 +25,7 @@ async fn every_response_keeps_a_browser_from_running_framing_and_keeping_anythin
         assert!(!policy.contains("unsafe") && !policy.contains('*'), "{policy}");
         for (name, value) in [
             ("x-content-type-options", "nosniff"),
-            ("referrer-policy", "no-referrer"),
+            ("referrer-policy", "same-origin"),
             ("cross-origin-opener-policy", "same-origin"),
             ("cross-origin-resource-policy", "same-origin"),
             ("x-frame-options", "DENY"),
