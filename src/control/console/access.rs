@@ -106,7 +106,7 @@ fn usable_server(server: &AccessServer) -> Markup {
             @else if server.items.is_empty() { p.quiet { "It offers you nothing just now." } }
             @else {
                 table {
-                    thead { tr { th scope="col" { "Name" } th scope="col" { "Now" } th scope="col" { "What it says of itself" } } }
+                    thead { tr { th scope="col" { "Name" } th scope="col" { "Now" } th scope="col" { "Description" } } }
                     tbody { @for item in &server.items { (item_row(item)) } }
                 }
             }
@@ -126,7 +126,7 @@ fn item_row(item: &AccessItem) -> Markup {
                     Some(reason) => { (pill("bad", "refused")) span.detail { code { (reason.code()) } " " (shown(&item.hint)) } }
                 }
             }
-            td data-label="What it says of itself" { (shown(&item.description)) }
+            td data-label="Description" { (shown(&item.description)) }
         }
     }
 }

@@ -77,8 +77,12 @@ pub(super) async fn page(visit: Visit) -> Response {
 fn done(visit: &Visit) -> Markup {
     let epoch = visit.asked("epoch").and_then(|epoch| epoch.parse::<u64>().ok());
     match (visit.asked("done").as_deref(), epoch) {
-        (Some("revoked"), Some(epoch)) => html! { p.notice role="status" { "It holds from epoch " (epoch) " on." } },
-        (Some("lifted"), Some(epoch)) => html! { p.notice role="status" { "It was lifted with epoch " (epoch) "." } },
+        (Some("revoked"), Some(epoch)) => {
+            html! { p.notice.good role="status" { "It holds from epoch " (epoch) " on." } }
+        }
+        (Some("lifted"), Some(epoch)) => {
+            html! { p.notice.good role="status" { "It was lifted with epoch " (epoch) "." } }
+        }
         _ => html! {},
     }
 }
@@ -134,6 +138,7 @@ async fn lift_page(visit: &Visit, since: u64, status: StatusCode, told: Option<M
             div { dt { "When" } dd { (at(row.at)) } }
             div.wide { dt { "Why" } dd { @if row.note.is_empty() { span.quiet { "no reason given" } } @else { (shown(&row.note)) } } }
         }
+        section {
         p { "Once it is lifted, whatever it stopped goes on at once." }
         @match &recent {
             Ok(()) => {
@@ -148,6 +153,7 @@ async fn lift_page(visit: &Visit, since: u64, status: StatusCode, told: Option<M
             }
             Err(why) if why.reason == Reason::InsufficientUserAuthentication => (log_in_again(visit, since)),
             Err(why) => p.problem role="alert" { (shown(&why.hint)) " " code { (why.reason.code()) } },
+        }
         }
     };
     inside(visit, status, title, "/revocations", &body)

@@ -97,9 +97,10 @@ pub(super) async fn confirm(posted: Posted) -> Response {
         Err(refused) => return again(visit, &order, visit.refusal("bailiwick/revocations", &refused)),
     };
     let body = html! {
+        section {
         p { "You are about to take back: " b { (shown(&order.about())) } "." }
         (reach)
-        p { "Why: " (shown(&order.note)) }
+        p.quiet { "Why: " (shown(&order.note)) }
         form.confirm method="post" action=(visit.settings.path("/revocations")) {
             (csrf(visit))
             input type="hidden" name="target" value=(order.target);
@@ -111,6 +112,7 @@ pub(super) async fn confirm(posted: Posted) -> Response {
                 button.danger type="submit" { "Revoke" }
                 a href=(visit.settings.path("/revocations")) { "Leave it" }
             }
+        }
         }
     };
     inside(visit, StatusCode::OK, "Take access back?", "/revocations", &body)
@@ -137,7 +139,7 @@ pub(super) async fn revoke(posted: Posted) -> Response {
 }
 
 fn again(visit: &Visit, order: &RevocationOrder, told: Markup) -> Response {
-    let body = html! { (told) (fields(visit, order)) };
+    let body = html! { (told) section { (fields(visit, order)) } };
     inside(visit, StatusCode::BAD_REQUEST, "Take access back", "/revocations", &body)
 }
 
