@@ -10,6 +10,7 @@ mod admin;
 mod bridge;
 mod console;
 mod demo;
+mod front;
 mod input;
 mod record;
 mod state;
@@ -20,6 +21,7 @@ pub use admin::*;
 pub use bridge::*;
 pub use console::*;
 pub use demo::*;
+pub use front::*;
 pub use input::*;
 pub use record::*;
 pub use state::*;
@@ -89,56 +91,6 @@ pub const JWKS_WAIT: Duration = Duration::from_secs(5);
 pub const JWKS_WAITING_MAX: usize = 1_000;
 /// A verified token is looked at again after this, at the latest.
 pub const TOKEN_CACHE_LIFE_MAX: Duration = Duration::from_secs(300);
-
-// === front ===
-
-/// Connections at once; each costs about 20 KiB while idle.
-pub const CONNECTIONS_MAX: usize = 10_000;
-/// Headers of one request; clients send about 15, parameters may be mirrored into more.
-pub const HEADERS_MAX: usize = 100;
-/// All headers of one request: a token, a session and mirrored parameters fit.
-pub const HEADER_BYTES_MAX: usize = 64 * 1024;
-/// For all headers of a request to arrive, also on a kept connection: an idle one is closed after this.
-pub const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(60);
-/// For a body to arrive.
-pub const BODY_READ_TIMEOUT: Duration = Duration::from_secs(30);
-/// How much of a body that is too large is taken in and thrown away, so that its sender can read the answer.
-pub const BODY_DISCARDED_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// How long that may take.
-pub const BODY_DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
-/// Space set aside for a body before its bytes are here.
-pub const BODY_RESERVED_BYTES_MAX: usize = 64 * 1024;
-/// Requests of one HTTP/2 connection at once.
-pub const HTTP2_STREAMS_MAX: u32 = 256;
-/// For a TLS handshake.
-pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Certificate files are looked at this often.
-pub const TLS_RELOAD_INTERVAL: Duration = Duration::from_secs(5);
-/// After a failed accept (mostly: no file descriptors left).
-pub const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(50);
-/// Hops read from forwarding headers, nearest first.
-pub const FORWARDED_HOPS_MAX: usize = 32;
-/// What a stream of a caller whose access was taken back has to end by itself, before it is cut; and what it then
-/// has to be wound up. Both together are well under the second that is promised.
-pub const STREAM_FAREWELL: Duration = Duration::from_millis(250);
-/// A sealed handle as text; a legacy session with its client's capabilities is the largest.
-pub const HANDLE_BYTES_MAX: usize = 4 * 1024;
-/// A legacy session ends after this; clients then initialize again.
-pub const SESSION_AGE_MAX: Duration = Duration::from_secs(24 * 3600);
-/// What a client says of itself, inside of the session id; more is kept here.
-pub const SESSION_SEALED_BYTES_MAX: usize = 1024;
-/// What a client says of itself at `initialize`.
-pub const SESSION_CLIENT_BYTES_MAX: usize = 64 * 1024;
-/// A client's own description; a longer one is cut down to name and version.
-pub const SESSION_INFO_BYTES_MAX: usize = 512;
-/// Of all clients that say more than fits into their session id, together.
-pub const SESSIONS_KEPT_BYTES_MAX: u64 = 32 * 1024 * 1024;
-/// Ended sessions remembered until their age would have ended them.
-pub const SESSIONS_ENDED_MAX: u64 = 100_000;
-/// Sessions whose log level is remembered.
-pub const SESSION_LOG_LEVELS_MAX: u64 = 100_000;
-/// Calls in flight in one legacy session.
-pub const SESSION_CALLS_MAX: usize = 64;
 
 // === policy ===
 
@@ -257,7 +209,7 @@ pub const RECORD_TEXT_BYTES_MAX: usize = 512;
 pub const RECORD_VALUES_MAX: usize = 32;
 /// Rows of a reload that are listed in its record; the rest is counted.
 pub const RECORD_ROWS_MAX: usize = 200;
-/// Calls in flight that the first line of a new segment can name.
+/// Calls in flight that one line at the beginning of a segment names; there are as many lines as that takes.
 pub const JOURNAL_OPEN_LEGS_MAX: usize = 2_000;
 /// Unauthenticated refusals are counted for this long before they become one line.
 pub const NOISE_INTERVAL: Duration = Duration::from_secs(10);

@@ -4,6 +4,7 @@
 //! last.
 
 mod operations;
+mod process;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -91,6 +92,7 @@ struct Opened {
 /// # Errors
 /// [`StartError`].
 pub async fn start(options: Options) -> Result<Served, StartError> {
+    process::settle().map_err(trouble)?;
     let (files, snapshot) = understood(options)?;
     let config = Arc::clone(&snapshot.config);
     if config.local.is_some() {
@@ -161,6 +163,7 @@ impl Door {
 /// # Errors
 /// [`StartError`].
 pub async fn start_standalone(options: Options) -> Result<Standalone, StartError> {
+    process::settle().map_err(trouble)?;
     let (files, snapshot) = understood(options)?;
     if snapshot.config.local.is_none() {
         return Err(trouble("a gateway without a listener needs its user"));
@@ -190,7 +193,6 @@ fn understood(options: Options) -> Result<(Files, Snapshot), StartError> {
 /// Opens the rooms in order; nothing is served yet.
 async fn open(snapshot: Snapshot, reloader: Reloader, lanes: Lanes) -> Result<Opened, StartError> {
     let config = Arc::clone(&snapshot.config);
-    keep_to_ourselves()?;
     let state = StateDirectory::open(&config.gateway.state).map_err(trouble)?;
     let control = Control::bind(state.path()).map_err(trouble)?;
     let store = Store::open(&state).await.map_err(trouble)?;
@@ -399,20 +401,6 @@ async fn checkpoint_keys(
     } else {
         CheckpointKeys::named(state.path(), &replica, &named).map_err(trouble)
     }
-}
-
-/// Nobody of our user, no child least of all, may read our memory, our environment or our open files, and nothing
-/// of them lands in a core file.
-#[cfg(target_os = "linux")]
-fn keep_to_ourselves() -> Result<(), StartError> {
-    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
-    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(trouble)
-}
-
-/// Elsewhere it takes root, or a debugger's entitlement, to look into another process.
-#[cfg(not(target_os = "linux"))]
-fn keep_to_ourselves() -> Result<(), StartError> {
-    Ok(())
 }
 
 async fn sealer(config: &Config) -> Result<Sealer, StartError> {

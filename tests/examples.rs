@@ -185,6 +185,20 @@ fn alerts_and_dashboard_name_only_metrics_and_reasons_that_there_are() {
     metrics.upstream(&server, true);
     let server = bailiwick::record::ServerLabel(Some(server));
     metrics.ended(server, "tools/call", "complete", std::time::Duration::from_millis(1));
+    let revoke = bailiwick::policy::AdminOperation::Revoke;
+    metrics.administered(&bailiwick::record::event::AdminNote {
+        operation: revoke.name(),
+        object: revoke.object(),
+        actor: "host:0",
+        actor_kind: "host",
+        brakes: true,
+        client: None,
+        outcome: "done",
+        reason: None,
+        rule: None,
+        about: "",
+        detail: "",
+    });
     let known = metrics.encode();
     let reasons: BTreeSet<&str> = bailiwick::outcome::Reason::ALL.iter().map(|reason| reason.code()).collect();
     for file in ["alerts.yml", "dashboard.json"] {
@@ -193,6 +207,12 @@ fn alerts_and_dashboard_name_only_metrics_and_reasons_that_there_are() {
         assert!(named.len() >= 5, "{file} names {named:?}");
         for metric in named {
             assert!(words(&known).any(|word| word == metric), "{file}: there is no metric {metric}");
+        }
+        for matched in text.split("operation=~").skip(1) {
+            for operation in matched.split('"').nth(1).unwrap().split('|') {
+                let known = bailiwick::policy::AdminOperation::named(operation);
+                assert!(known.is_some(), "{file}: there is no operation {operation}");
+            }
         }
         for matched in text.split("reason=").skip(1) {
             let list = matched.split('"').nth(1).unwrap().trim_end_matches('\\');

@@ -53,6 +53,20 @@ pub struct Row {
 }
 
 impl Row {
+    /// Several rows as one.
+    pub fn of_all(rows: Vec<Self>) -> Self {
+        let mut all = Self { answers: 0, refused: 0, elapsed: Duration::ZERO, answer_bytes: 0, latencies: Vec::new() };
+        for row in rows {
+            all.answers += row.answers;
+            all.refused += row.refused;
+            all.elapsed += row.elapsed;
+            all.answer_bytes = all.answer_bytes.max(row.answer_bytes);
+            all.latencies.extend(row.latencies);
+        }
+        all.latencies.sort_unstable();
+        all
+    }
+
     /// Answers for each second.
     pub fn rate(&self) -> f64 {
         self.answers as f64 / self.elapsed.as_secs_f64()

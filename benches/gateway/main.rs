@@ -1,7 +1,9 @@
-//! What the gateway costs: calls, lists, memory, start, neighbours, sick servers. `docs/performance.md` says how it is measured.
+//! What the gateway costs: calls, lists, memory, start, neighbours, sick servers; and what a kill costs, when `crash` is
+//! named. `docs/performance.md` says how it is measured.
 //!
 //!     cargo bench --bench gateway
 //!     cargo bench --bench gateway -- calls list --seconds 10
+//!     cargo bench --bench gateway -- crash --kills 1000
 //!
 //! This process is the client and the issuer; the upstream and the gateway are child processes, so that the
 //! CPU time of each is its own.
@@ -13,6 +15,7 @@
 )]
 
 mod client;
+mod crash;
 mod issuer;
 mod load;
 mod parts;
@@ -32,11 +35,15 @@ struct Options {
     parts: Vec<String>,
     /// How long each row is driven.
     duration: Duration,
+    /// How often `crash` kills.
+    kills: usize,
     /// Leave the generated files.
     keep: bool,
 }
 
-const PARTS: [&str; 7] = ["direct", "calls", "list", "memory", "start", "noisy", "sick"];
+const PARTS: [&str; 8] = ["direct", "calls", "list", "memory", "start", "noisy", "sick", CRASH];
+/// Takes minutes, so it runs only when it is named.
+const CRASH: &str = "crash";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -78,11 +85,14 @@ async fn run(options: &Options) -> Result<()> {
     if wanted("sick") {
         parts::sick(&world, options.duration).await?;
     }
+    if options.parts.iter().any(|part| part == CRASH) {
+        crash::crash(&world, options.kills).await?;
+    }
     Ok(())
 }
 
 fn options(arguments: &[String]) -> Result<Options> {
-    let mut options = Options { parts: Vec::new(), duration: Duration::from_secs(5), keep: false };
+    let mut options = Options { parts: Vec::new(), duration: Duration::from_secs(5), kills: 100, keep: false };
     let mut words = arguments.iter();
     while let Some(word) = words.next() {
         match word.as_str() {
@@ -93,9 +103,14 @@ fn options(arguments: &[String]) -> Result<Options> {
                 let seconds: f64 = words.next().ok_or("--seconds needs a number")?.parse()?;
                 options.duration = Duration::try_from_secs_f64(seconds)?;
             }
+            "--kills" => options.kills = words.next().ok_or("--kills needs a number")?.parse()?,
             part if PARTS.contains(&part) => options.parts.push(part.to_owned()),
             other => {
-                return Err(format!("there is no part `{other}`: {}, --seconds N, --keep", PARTS.join(", ")).into());
+                return Err(format!(
+                    "there is no part `{other}`: {}, --seconds N, --kills N, --keep",
+                    PARTS.join(", ")
+                )
+                .into());
             }
         }
     }

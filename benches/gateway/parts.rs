@@ -115,10 +115,12 @@ async fn open_session(connection: &mut Connection, gateway: &Gateway, number: us
 pub async fn start(world: &World) -> Result<()> {
     // It accepts connections into its backlog and never says a word: upstreams that are still connecting.
     let mute = std::net::TcpListener::bind("127.0.0.1:0")?;
-    let mut first = Vec::new();
+    let (mut first, mut again) = (Vec::new(), Vec::new());
     for _ in 0..10 {
         let gateway = world.spawn(&Setup { mute: Some(mute.local_addr()?), ..Setup::default() })?;
         first.push(first_answer(&gateway).await?);
+        let gateway = gateway.again()?;
+        again.push(first_answer(&gateway).await?);
     }
     let mut governed = Vec::new();
     for _ in 0..5 {
@@ -126,7 +128,8 @@ pub async fn start(world: &World) -> Result<()> {
         governed.push(gateway.started.elapsed());
     }
     println!("\nstart, 1,000 rules");
-    println!("  to the first answer, upstreams still connecting: {}", spread(&mut first));
+    println!("  to the first answer, upstreams still connecting: {}", spread(&mut again));
+    println!("  the same on an empty state directory (keys and tables are made): {}", spread(&mut first));
     println!(
         "  to the first governed call (keys and lists fetched, 20 ms between attempts): {}",
         spread(&mut governed)
@@ -168,19 +171,55 @@ pub async fn noisy(world: &World, duration: Duration) -> Result<()> {
     };
     drive(Load { duration: WARM_UP, ..quiet() }).await?;
     heading("16 quiet connections beside one greedy caller (CPU of the gateway)", "");
-    let (alone, cpu) = measured(&gateway.process, drive(quiet())).await?;
-    print_row("alone", &alone, cpu);
-    let both = async { tokio::try_join!(drive(quiet()), drive(noise())) };
-    let start = gateway.process.cpu()?;
-    let (beside, greedy) = both.await?;
-    let cpu = gateway.process.cpu()?.saturating_sub(start);
-    print_row("beside", &beside, cpu);
-    let change = (beside.latency_ms(990) / alone.latency_ms(990) - 1.0) * 100.0;
-    println!(
-        "the others' p99 changed by {change:+.1} %; the greedy caller: {} answered, {} refused",
-        greedy.answers, greedy.refused
-    );
+    let (mut alone, mut beside) = (Both::default(), Both::default());
+    let (mut answered, mut refused) = (0, 0);
+    for _ in 0..TURNS {
+        alone.add(measured(&gateway.process, drive(quiet())).await?);
+        let start = gateway.process.cpu()?;
+        let (row, greedy) = tokio::try_join!(drive(quiet()), drive(noise()))?;
+        beside.add((row, gateway.process.cpu()?.saturating_sub(start)));
+        (answered, refused) = (answered + greedy.answers, refused + greedy.refused);
+    }
+    let change = compare("beside", &mut alone, &mut beside);
+    println!("the others' p99 changed by {change}; the greedy caller: {answered} answered, {refused} refused");
     Ok(())
+}
+
+/// How often a load is driven by itself and beside something else, in turn: what else happens on the machine falls on
+/// both.
+const TURNS: usize = 6;
+
+/// What was measured in all turns of one kind.
+#[derive(Default)]
+struct Both {
+    rows: Vec<Row>,
+    cpu: Duration,
+}
+
+impl Both {
+    fn add(&mut self, (row, cpu): (Row, Duration)) {
+        self.rows.push(row);
+        self.cpu += cpu;
+    }
+
+    fn print(&mut self, label: &str) -> (f64, Vec<f64>) {
+        let each: Vec<f64> = self.rows.iter().map(|row| row.latency_ms(990)).collect();
+        let row = Row::of_all(std::mem::take(&mut self.rows));
+        print_row(label, &row, self.cpu);
+        (row.latency_ms(990), each)
+    }
+}
+
+/// Prints both; answers the change of the p99 over all turns, with what it was in single turns.
+fn compare(label: &str, alone: &mut Both, beside: &mut Both) -> String {
+    let (before, each_before) = alone.print("alone");
+    let (after, each_after) = beside.print(label);
+    let percent = |before: f64, after: f64| (after / before - 1.0) * 100.0;
+    let mut each: Vec<f64> =
+        each_before.iter().zip(&each_after).map(|(before, after)| percent(*before, *after)).collect();
+    each.sort_by(f64::total_cmp);
+    let (low, high) = (each.first().copied().unwrap_or(f64::NAN), each.last().copied().unwrap_or(f64::NAN));
+    format!("{:+.1} % (single turns {low:+.1} to {high:+.1} %)", percent(before, after))
 }
 
 /// What sick servers do to the others: the same quiet load without, and beside, callers of each.
@@ -194,25 +233,23 @@ pub async fn sick(world: &World, duration: Duration) -> Result<()> {
     drive(Load { duration: WARM_UP, ..quiet() }).await?;
     heading("16 quiet connections beside callers of a sick server (CPU of the gateway)", "");
     for (index, illness) in ILLNESSES.into_iter().enumerate() {
-        let (alone, cpu) = measured(&gateway.process, drive(quiet())).await?;
-        print_row("alone", &alone, cpu);
         let tool = format!("s{}__{ECHO}", index + 1);
-        let callers: Vec<_> = (0..4)
-            .map(|caller| tokio::spawn(suffering(gateway.address, gateway.tokens[caller].clone(), tool.clone())))
-            .collect();
-        let beside = measured(&gateway.process, drive(quiet())).await;
-        let mut ended = 0;
-        for caller in callers {
-            ended += u64::from(caller.is_finished());
-            caller.abort();
+        let (mut alone, mut beside) = (Both::default(), Both::default());
+        for _ in 0..TURNS {
+            alone.add(measured(&gateway.process, drive(quiet())).await?);
+            let callers: Vec<_> = (0..4)
+                .map(|caller| tokio::spawn(suffering(gateway.address, gateway.tokens[caller].clone(), tool.clone())))
+                .collect();
+            let measured = measured(&gateway.process, drive(quiet())).await;
+            let ended = callers.iter().filter(|caller| caller.is_finished()).count();
+            callers.iter().for_each(tokio::task::JoinHandle::abort);
+            if ended > 0 {
+                return Err("a caller of a sick server could not go on".into());
+            }
+            beside.add(measured?);
         }
-        if ended > 0 {
-            return Err("a caller of a sick server could not go on".into());
-        }
-        let (beside, cpu) = beside?;
-        print_row(illness, &beside, cpu);
-        let change = (beside.latency_ms(990) / alone.latency_ms(990) - 1.0) * 100.0;
-        println!("a server that {illness}: the others' p99 changed by {change:+.1} %");
+        let change = compare(illness, &mut alone, &mut beside);
+        println!("a server that {illness}: the others' p99 changed by {change}");
     }
     Ok(())
 }

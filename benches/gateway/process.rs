@@ -50,6 +50,12 @@ impl Process {
         Ok(rustix::process::kill_process(id, rustix::process::Signal::HUP)?)
     }
 
+    /// Has it stop.
+    pub fn terminate(&self) -> Result<()> {
+        let id = rustix::process::Pid::from_child(&self.child);
+        Ok(rustix::process::kill_process(id, rustix::process::Signal::TERM)?)
+    }
+
     /// Whether it still runs.
     pub fn running(&mut self) -> Result<bool> {
         Ok(self.child.try_wait()?.is_none())

@@ -41,6 +41,7 @@ pub fn serve() -> Result<()> {
     })
 }
 
+/// Lists of so many tools.
 type Lists = Arc<[(usize, String); 3]>;
 
 #[derive(Deserialize)]
@@ -59,7 +60,13 @@ struct Params<'a> {
 }
 
 async fn answer(Path(count): Path<usize>, State(lists): State<Lists>, body: Bytes) -> Response {
-    let Ok(request) = serde_json::from_slice::<Envelope<'_>>(&body) else {
+    let list = lists.iter().find(|(own, _)| *own == count).map_or("", |(_, list)| list.as_str());
+    answered(list, &body)
+}
+
+/// The answer of a server with this list.
+pub fn answered(list: &str, body: &[u8]) -> Response {
+    let Ok(request) = serde_json::from_slice::<Envelope<'_>>(body) else {
         return axum::http::StatusCode::BAD_REQUEST.into_response();
     };
     let Some(id) = request.id else { return axum::http::StatusCode::ACCEPTED.into_response() };
@@ -72,7 +79,6 @@ async fn answer(Path(count): Path<usize>, State(lists): State<Lists>, body: Byte
             )
         }
         "tools/list" => {
-            let list = lists.iter().find(|(own, _)| *own == count).map_or("", |(_, list)| list.as_str());
             format!(
                 r#"{{"jsonrpc":"2.0","id":{id},"result":{{"resultType":"complete","tools":[{list}],"ttlMs":3600000,"cacheScope":"public"}}}}"#
             )
@@ -125,7 +131,7 @@ async fn suffer(Path(illness): Path<String>, lists: State<Lists>, body: Bytes) -
 }
 
 /// So many tools of about 600 bytes each, as one finds them in the field; the first is `echo`.
-fn tools(count: usize) -> String {
+pub fn tools(count: usize) -> String {
     let mut list = String::new();
     let verbs = ["list", "get", "create", "update", "search", "archive", "assign", "comment_on", "close", "export"];
     let things = ["issues", "projects", "milestones", "pipelines", "releases", "members", "branches", "labels"];

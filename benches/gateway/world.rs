@@ -49,13 +49,15 @@ pub struct Setup {
     pub limited: bool,
     /// Upstreams that accept connections and never answer.
     pub mute: Option<SocketAddr>,
+    /// Another upstream for server 0.
+    pub first: Option<SocketAddr>,
     /// Where servers 1, 2 and 3 hang, flood and flap.
     pub sick: Option<SocketAddr>,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { durability: "fsync", tools: 10, limited: false, mute: None, sick: None }
+        Self { durability: "fsync", tools: 10, limited: false, mute: None, first: None, sick: None }
     }
 }
 
@@ -70,6 +72,43 @@ pub struct Gateway {
     /// When it was started.
     pub started: Instant,
     policy: PathBuf,
+    servers: PathBuf,
+}
+
+/// Longer than a gateway waits for whoever may still be writing its files.
+const SETTLED: Duration = Duration::from_millis(150);
+
+fn serve(servers: &Path) -> Result<Process> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bailiwick"));
+    // Only what goes wrong is logged; a line for each call would be measured too.
+    Process::start(command.args(["serve", "--log", "warn", "--config"]).arg(servers))
+}
+
+impl Gateway {
+    /// Where its state is.
+    pub fn state(&self) -> PathBuf {
+        self.servers.with_file_name("state")
+    }
+
+    /// Has it stop, and waits for that.
+    pub async fn stop(mut self) -> Result<()> {
+        self.process.terminate()?;
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while self.process.running()? {
+            if Instant::now() > deadline {
+                return Err("the gateway does not stop".into());
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
+    }
+
+    /// Ends the process without a word and starts another one on the same files and state.
+    pub fn again(self) -> Result<Self> {
+        drop(self.process);
+        let started = Instant::now();
+        Ok(Self { process: serve(&self.servers)?, started, ..self })
+    }
 }
 
 impl World {
@@ -151,13 +190,13 @@ impl World {
         write("policies/agents.toml", AGENTS)?;
         let audience = format!("http://{address}/mcp");
         let tokens = (0..PEOPLE).map(|person| self.issuer.token(person, &audience)).collect::<Result<Vec<_>>>()?;
-        let mut command = Command::new(env!("CARGO_BIN_EXE_bailiwick"));
-        // Only what goes wrong is logged; a line for each call would be measured too.
-        command.args(["serve", "--log", "warn", "--config"]).arg(directory.join("servers.toml"));
+        let servers = directory.join("servers.toml");
+        // Files that were written a moment ago are read again later: what is measured is no such start.
+        std::thread::sleep(SETTLED);
         let started = Instant::now();
-        let process = Process::start(&mut command)?;
+        let process = serve(&servers)?;
         let policy = directory.join("policies/policy.csv");
-        Ok(Gateway { process, address, tokens: Arc::new(tokens), started, policy })
+        Ok(Gateway { process, address, tokens: Arc::new(tokens), started, policy, servers })
     }
 
     fn servers(&self, setup: &Setup, address: SocketAddr) -> Result<String> {
@@ -175,7 +214,8 @@ impl World {
         }
         for server in 0..SERVERS {
             let tools = if server == 0 { setup.tools } else { 10 };
-            let upstream = setup.mute.unwrap_or(self.upstream_address);
+            let first = setup.first.filter(|_| server == 0);
+            let upstream = setup.mute.or(first).unwrap_or(self.upstream_address);
             let (upstream, path) = match (setup.sick, ILLNESSES.get(server.wrapping_sub(1))) {
                 (Some(sick), Some(illness)) => (sick, format!("sick/{illness}")),
                 _ => (upstream, format!("mcp/{tools}")),
@@ -219,7 +259,7 @@ impl Gateway {
         }
         let row = format!("p, anyone, bench, s0/probe_{probe}, call, -, deny\n");
         let next = self.policy.with_extension("next");
-        private(&next, &(std::fs::read_to_string(&self.policy)? + &row))?;
+        private(&next, &format!("{}{row}", std::fs::read_to_string(&self.policy)?))?;
         std::fs::rename(next, &self.policy)?;
         let start = Instant::now();
         self.process.reload()?;

@@ -92,7 +92,7 @@ pub fn parse(
         }
         if let Some(Some(admin)) = &parts.admin
             && let Some((span, message)) =
-                admin::shared_client(admin, agents.iter().filter_map(|(_, agent)| agent.as_ref()))
+                admin::shared_client(admin, &agents.iter().filter_map(|(_, agent)| agent.as_ref()))
         {
             found.mistakes.push(Mistake::at(&source.file, source.text, span.start, message));
         }

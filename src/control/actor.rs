@@ -3,16 +3,15 @@
 //! Decides whether an order may be carried out, and whether it may give something back. Invariant: an [`Actor`] is
 //! made from what the kernel says or from a verified token, never from what stands in an order.
 
+use std::time::Duration;
+
+use super::operations::Operations;
 use crate::config::AdminConfig;
 use crate::identity::Caller;
+use crate::limit;
 use crate::outcome::{Reason, Refusal};
 use crate::policy::AdminOperation;
 use crate::record::Who;
-
-use super::operations::Operations;
-
-/// An actor's clock may be ahead of ours by this much.
-const CLOCK_AHEAD_S: i64 = 60;
 
 /// Who operates.
 #[derive(Debug, Clone)]
@@ -128,16 +127,56 @@ impl Actor {
             _ => return Err(required()),
         };
         let persona = caller.persona();
-        let alone = persona.agent.is_none() && persona.chain.is_empty() && persona.user.is_some();
+        let alone = caller.token().for_administrators && persona.agent.is_none() && persona.chain.is_empty();
         if !alone || !admin.has_client(&persona.issuer, persona.client.as_deref()) {
             return Err(required());
         }
-        let age_max = i64::try_from(admin.auth_age_max.as_secs()).unwrap_or(i64::MAX);
-        let recent = persona
-            .authenticated_at
-            .is_some_and(|at| now.saturating_sub(at) <= age_max && at <= now.saturating_add(CLOCK_AHEAD_S));
-        let strong = admin.acr.is_empty()
-            || persona.acr.as_ref().is_some_and(|acr| admin.acr.iter().any(|wanted| wanted == acr));
-        if recent && strong { Ok(()) } else { Err(Refusal::new(Reason::InsufficientUserAuthentication)) }
+        let enough = is_enough(admin, persona.authenticated_at, persona.acr.as_deref(), now);
+        if enough { Ok(()) } else { Err(Refusal::new(Reason::InsufficientUserAuthentication)) }
+    }
+}
+
+/// Whether a login at that moment and of that kind is recent and strong enough to give something back.
+fn is_enough(admin: &AdminConfig, authenticated_at: Option<i64>, acr: Option<&str>, now: i64) -> bool {
+    let seconds = |duration: Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
+    let ahead = now.saturating_add(seconds(limit::ADMIN_CLOCK_AHEAD_MAX));
+    let recent =
+        authenticated_at.is_some_and(|at| now.saturating_sub(at) <= seconds(admin.auth_age_max) && at <= ahead);
+    recent && (admin.acr.is_empty() || acr.is_some_and(|acr| admin.acr.iter().any(|wanted| wanted == acr)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_login_is_enough_to_the_second_and_of_the_named_kind_alone() {
+        let admin = |acr: &[&str]| AdminConfig {
+            listen: "127.0.0.1:9443".parse().unwrap(),
+            public_url: url::Url::parse("https://admin.example").unwrap(),
+            allowed_hosts: Vec::new(),
+            tls: None,
+            clients: Vec::new(),
+            acr: acr.iter().map(ToString::to_string).collect(),
+            auth_age_max: Duration::from_secs(300),
+        };
+        let (now, strict) = (1_000_000, admin(&["mfa", "hwk"]));
+        let ahead = i64::try_from(limit::ADMIN_CLOCK_AHEAD_MAX.as_secs()).unwrap();
+        for (at, acr, expected) in [
+            (Some(now), Some("mfa"), true),
+            (Some(now - 300), Some("hwk"), true),
+            (Some(now - 301), Some("mfa"), false),
+            (Some(now + ahead), Some("mfa"), true),
+            (Some(now + ahead + 1), Some("mfa"), false),
+            (Some(i64::MIN), Some("mfa"), false),
+            (None, Some("mfa"), false),
+            (Some(now), Some("mfa "), false),
+            (Some(now), Some("mfa hwk"), false),
+            (Some(now), None, false),
+        ] {
+            assert_eq!(is_enough(&strict, at, acr, now), expected, "{at:?} {acr:?}");
+        }
+        assert!(is_enough(&admin(&[]), Some(now), None, now));
+        assert!(!is_enough(&admin(&[]), Some(now - 301), None, now), "recent it must be in any case");
     }
 }

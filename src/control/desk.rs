@@ -67,6 +67,7 @@ struct Way<'a> {
     actor: &'a Actor,
     operation: AdminOperation,
     rule: Option<String>,
+    weight: Weight,
     about: String,
 }
 
@@ -79,7 +80,8 @@ pub(super) async fn serve(
     name: Option<String>,
     request: Request<Body>,
 ) -> Response {
-    let mut way = Way { operations: &operations, actor: &actor, operation, rule: None, about: String::new() };
+    let (rule, weight, about) = (None, operation.weight(), String::new());
+    let mut way = Way { operations: &operations, actor: &actor, operation, rule, weight, about };
     match way.walk(understand, name, request).await {
         Ok(response) => response,
         Err(stop) => {
@@ -110,7 +112,7 @@ impl Way<'_> {
             body: read(body).await?,
         };
         let Understood { weight, about, act } = understand(order)?;
-        self.about = about;
+        (self.about, self.weight) = (about, weight);
         if weight == Weight::Loosen {
             let config = self.operations.config();
             let admin = config.as_ref().and_then(|config| config.admin.as_ref());
@@ -157,6 +159,7 @@ impl Way<'_> {
             object: self.operation.object(),
             actor: &self.actor.name(),
             actor_kind: self.actor.kind(),
+            brakes: self.weight == Weight::Brake,
             client: self.actor.client(),
             outcome,
             reason: stop.map(Stop::reason),

@@ -15,7 +15,7 @@ use crate::gateway::ReloadOrder;
 use crate::gateway::ask::{self, Question};
 use crate::identity::now_s;
 use crate::ids::RevocationEpoch;
-use crate::outcome::{Reason, Refusal};
+use crate::outcome::{Failure, Reason, Refusal};
 use crate::policy::Weight;
 use crate::record::{metrics, redact};
 
@@ -152,7 +152,8 @@ pub(super) fn reload(order: Order) -> Taken {
 /// `POST /explain`.
 pub(super) fn explain(order: Order) -> Taken {
     let question: Question = json(&order)?;
-    answer(question.about(), order.operations.explain(&question))
+    let Order { operations, .. } = order;
+    Ok(answer(question.about(), move || operations.explain(&question)))
 }
 
 /// `GET /who-can`.
@@ -162,7 +163,8 @@ pub(super) fn who_can(order: Order) -> Taken {
     let Some(object) = object else {
         return Err(Refusal::new(Reason::ParametersInvalid).hint("name the object: ?object=SERVER/TOOL"));
     };
-    answer(format!("who can {action} {object}"), order.operations.who_can(&object, &action))
+    let Order { operations, .. } = order;
+    Ok(answer(format!("who can {action} {object}"), move || operations.who_can(&object, &action)))
 }
 
 /// `GET /what-can`.
@@ -171,15 +173,22 @@ pub(super) fn what_can(order: Order) -> Taken {
     let invalid = |hint: String| Refusal::new(Reason::ParametersInvalid).hint(hint);
     let subject = subject.ok_or_else(|| invalid("name the subject: ?subject=user:ISSUER/SUB".to_owned()))?;
     let subject = ask::subject(&subject).map_err(invalid)?;
-    answer(format!("what can {subject}"), Ok(order.operations.what_can(&subject)))
+    let Order { operations, .. } = order;
+    Ok(answer(format!("what can {subject}"), move || Ok(operations.what_can(&subject))))
 }
 
-/// An answer of the policy.
-fn answer(about: String, answered: Result<impl Serialize, String>) -> Taken {
-    let answered = answered.map_err(|problem| Refusal::new(Reason::ParametersInvalid).hint(problem))?;
-    let response = Json(answered).into_response();
-    let act = async move { Ok(Done::with(response)) };
-    Ok(Understood { weight: Weight::Look, about, act: Box::pin(act) })
+/// An answer of the policy. Going through all of a large one takes long; nobody's request waits for it.
+fn answer<T: Serialize + Send + 'static>(
+    about: String,
+    answered: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Understood {
+    let act = async move {
+        let answered = tokio::task::spawn_blocking(answered).await;
+        let answered = answered.map_err(|error| Failure::before(Reason::Internal, error.to_string()))?;
+        let told = answered.map_err(|problem| Refusal::new(Reason::ParametersInvalid).hint(problem))?;
+        Ok(Done::with(Json(told).into_response()))
+    };
+    Understood { weight: Weight::Look, about, act: Box::pin(act) }
 }
 
 /// The parameters of the query; any other, and one that comes twice, is a mistake.

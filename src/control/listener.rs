@@ -262,3 +262,132 @@ fn challenge(admin: &AdminConfig, stop: &Stop) -> Option<String> {
     }
     Some(value)
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::BoxFuture;
+    use http_body_util::BodyExt as _;
+
+    use super::super::operations::{Lifting, Readiness};
+    use super::*;
+    use crate::gateway::{ReloadOrder, ReloadReport};
+    use crate::identity::revoked::{Held, Revocation};
+    use crate::ids::RevocationEpoch;
+    use crate::outcome::Failure;
+    use crate::record::Who;
+    use crate::record::event::AdminNote;
+
+    /// A gateway that has a configuration and does nothing.
+    struct Idle(Option<Arc<Config>>);
+
+    impl Operations for Idle {
+        fn revoke(&self, _: Revocation) -> BoxFuture<'_, Result<RevocationEpoch, Failure>> {
+            panic!("nothing is ordered here")
+        }
+        fn lift(&self, _: Lifting) -> BoxFuture<'_, Result<Option<RevocationEpoch>, Failure>> {
+            panic!("nothing is ordered here")
+        }
+        fn revocations(&self) -> BoxFuture<'_, Result<(RevocationEpoch, Vec<Held>), Failure>> {
+            panic!("nothing is ordered here")
+        }
+        fn reload(&self, _: String, _: ReloadOrder) -> BoxFuture<'_, Result<ReloadReport, Failure>> {
+            panic!("nothing is ordered here")
+        }
+        fn status(&self) -> BoxFuture<'_, serde_json::Value> {
+            panic!("nothing is ordered here")
+        }
+        fn ready(&self) -> BoxFuture<'_, Readiness> {
+            panic!("nothing is ordered here")
+        }
+        fn metrics(&self) -> String {
+            panic!("nothing is ordered here")
+        }
+        fn config(&self) -> Option<Arc<Config>> {
+            self.0.clone()
+        }
+        fn administered<'a>(&'a self, _: &'a AdminNote<'a>, _: Option<&'a Who>) -> BoxFuture<'a, Result<(), Failure>> {
+            panic!("nothing is ordered here")
+        }
+    }
+
+    fn admin(public_url: &str) -> AdminConfig {
+        AdminConfig {
+            listen: "127.0.0.1:9443".parse().unwrap(),
+            public_url: url::Url::parse(public_url).unwrap(),
+            allowed_hosts: Vec::new(),
+            tls: None,
+            clients: Vec::new(),
+            acr: vec!["mfa".to_owned(), "hw\"k".to_owned()],
+            auth_age_max: Duration::from_secs(300),
+        }
+    }
+
+    fn administrators(admin: Option<AdminConfig>) -> Administrators {
+        let mut config = crate::front::fixture::config();
+        config.admin = admin;
+        let pages = Router::new().fallback(async |request: Request<Body>| request.uri().to_string());
+        Administrators::new(Arc::new(Idle(Some(Arc::new(config))))).with_pages(pages)
+    }
+
+    async fn asked(administrators: &Administrators, host: &str, target: &str) -> (StatusCode, String) {
+        let request = Request::get(target).header("host", host).body(Body::empty()).unwrap();
+        let response = administrators.answered(request, "127.0.0.1".parse().unwrap()).await;
+        let status = response.status();
+        (status, String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn pages_have_every_path_but_the_apis_with_or_without_what_a_proxy_takes_away() {
+        let administrators = administrators(Some(admin("https://gw.example/tools")));
+        for (target, seen) in [
+            ("/", "/"),
+            ("/servers?down=1", "/servers?down=1"),
+            ("/tools/admin", "/"),
+            ("/tools/admin/", "/"),
+            ("/tools/admin/servers?down=1", "/servers?down=1"),
+            ("/tools/administrators", "/tools/administrators"),
+            ("/api/v1x", "/api/v1x"),
+        ] {
+            assert_eq!(
+                asked(&administrators, "gw.example", target).await,
+                (StatusCode::OK, seen.to_owned()),
+                "{target}"
+            );
+        }
+        for target in ["/api/v1", "/api/v1/", "/api/v1/status", "/tools/admin/api/v1/status", "/api/v1/openapi.jso"] {
+            assert_eq!(asked(&administrators, "gw.example", target).await.0, StatusCode::UNAUTHORIZED, "{target}");
+        }
+        assert_eq!(
+            asked(&administrators, "evil.example", "/").await.0,
+            StatusCode::FORBIDDEN,
+            "no rebound name sees one"
+        );
+        let metadata = "/.well-known/oauth-protected-resource/tools/admin";
+        let (status, document) = asked(&administrators, "gw.example", metadata).await;
+        assert!(status == StatusCode::OK && document.contains("\"https://gw.example/tools/admin\""), "{document}");
+        let elsewhere = asked(&administrators, "gw.example", "/.well-known/oauth-protected-resource/mcp").await;
+        assert_eq!(elsewhere.0, StatusCode::NOT_FOUND);
+    }
+
+    #[tokio::test]
+    async fn without_the_section_nothing_is_answered() {
+        assert_eq!(asked(&administrators(None), "localhost", "/").await.0, StatusCode::SERVICE_UNAVAILABLE);
+    }
+
+    #[test]
+    fn a_challenge_says_what_would_help_and_stays_within_its_quotes() {
+        let admin = admin("https://gw.example");
+        let told = |refusal: Refusal| challenge(&admin, &refusal.into());
+        let start = "Bearer resource_metadata=\"https://gw.example/.well-known/oauth-protected-resource/admin\"";
+        assert_eq!(told(Refusal::new(Reason::TokenMissing)).unwrap(), start);
+        let invalid = told(Refusal::new(Reason::AudienceMismatch)).unwrap();
+        assert_eq!(invalid, format!("{start}, error=\"invalid_token\""));
+        let step_up = told(Refusal::new(Reason::InsufficientUserAuthentication)).unwrap();
+        let wanted = ", error=\"insufficient_user_authentication\", acr_values=\"mfa hwk\", max_age=\"300\"";
+        assert_eq!(step_up, format!("{start}{wanted}"));
+        let mut scope = Refusal::new(Reason::InsufficientScope);
+        scope.scopes = vec!["admin".to_owned()];
+        assert!(told(scope).unwrap().ends_with(", error=\"insufficient_scope\", scope=\"admin\""));
+        assert_eq!(told(Refusal::new(Reason::NotAllowed)), None);
+    }
+}

@@ -19,7 +19,7 @@ pub mod operations;
 mod problem;
 pub mod routes;
 mod socket;
-mod tail;
+pub mod tail;
 
 pub use listener::Administrators;
 pub use operations::{HeldRevocations, Lifting, Operations, Readiness, ReadinessCheck, RevocationOrder, Revoked};

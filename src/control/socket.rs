@@ -63,7 +63,7 @@ impl Control {
     /// # Errors
     /// When the listener fails.
     pub async fn serve(self, operations: Arc<dyn Operations>, stop: CancellationToken) -> io::Result<()> {
-        let service = router(operations).into_make_service_with_connect_info::<Peer>();
+        let service = router(&operations).into_make_service_with_connect_info::<Peer>();
         let served = axum::serve(self.listener, service).with_graceful_shutdown(stop.cancelled_owned()).await;
         let _ = std::fs::remove_file(&self.path);
         served
@@ -100,8 +100,8 @@ impl Peer {
 }
 
 /// The paths of the socket, which are those of the API, with and without what stands before them there.
-fn router(operations: Arc<dyn Operations>) -> Router {
-    let paths = routes::router(&operations);
+fn router(operations: &Arc<dyn Operations>) -> Router {
+    let paths = routes::router(operations);
     paths.clone().nest(routes::API, paths).layer(middleware::from_fn(only_us))
 }
 

@@ -26,6 +26,9 @@ use crate::policy::{AdminOperation, Weight};
 use crate::record::filter::Filter;
 use crate::record::tail::Tail;
 
+/// The comment between what was there and what comes.
+pub const LIVE: &str = ": live";
+
 /// Tails that may be open at once in this process.
 static PLACES: Semaphore = Semaphore::const_new(limit::ADMIN_LOG_STREAMS_MAX);
 
@@ -42,6 +45,8 @@ struct Open {
     tail: Option<Tail>,
     lines: VecDeque<String>,
     follow: bool,
+    /// What it begins with has been told.
+    live: bool,
     quiet_since: Instant,
     reader: Reader,
     _place: SemaphorePermit<'static>,
@@ -69,6 +74,7 @@ pub(super) fn logs(order: Order) -> Result<Understood, Refusal> {
             tail: Some(tail),
             lines,
             follow: asked.follow,
+            live: false,
             quiet_since: Instant::now(),
             reader: reader.clone(),
             _place: place,
@@ -107,6 +113,10 @@ impl Open {
             }
             if !self.follow {
                 return None;
+            }
+            if !self.live {
+                self.live = true;
+                return Some((Ok(format!("{LIVE}\n\n")), Some(self)));
             }
             if self.quiet_since.elapsed() >= limit::ADMIN_LOG_KEEPALIVE {
                 self.quiet_since = Instant::now();

@@ -32,6 +32,7 @@ mod body_tests;
 mod era;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod haste;
 mod headers;
 mod leash;
 mod legacy;
@@ -63,6 +64,7 @@ pub use tls::{Certificates, TlsError};
 
 use answer::About;
 use batch::Posted;
+use haste::Haste;
 use mailbox::Mailboxes;
 use questions::Questions;
 use session::Sessions;
@@ -91,6 +93,7 @@ pub struct Front<P: Pipeline = Gateway> {
     sessions: Arc<Sessions>,
     mailboxes: Arc<Mailboxes>,
     tracks: Tracks,
+    haste: Haste,
     questions: Arc<Questions>,
     outside: ArcSwap<Outside>,
 }
@@ -125,6 +128,7 @@ impl<P: Pipeline> Front<P> {
             sessions,
             mailboxes: Arc::default(),
             tracks: Tracks::new(),
+            haste: Haste::default(),
             questions: Arc::default(),
             outside,
         })
@@ -157,7 +161,8 @@ impl<P: Pipeline> Front<P> {
             let mut response = if request.method() == Verb::OPTIONS {
                 preflight(request.headers())
             } else {
-                self.endpoint(&outside, endpoint, request, peer).await
+                let response = self.endpoint(&outside, endpoint, request, peer).await;
+                self.haste.slowed(response).await
             };
             if let Some(origin) = origin {
                 share(response.headers_mut(), origin);

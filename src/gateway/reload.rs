@@ -12,7 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use super::understand::{Understood, understand};
 use super::{Gateway, Snapshot};
-use crate::config::{AgentState, Config, FileSet, Loaded, Mistake, Overrides, Seal, ServerConfig, keyfile};
+use crate::config::{
+    AdminConfig, AgentState, Config, FileSet, Loaded, Mistake, Overrides, Seal, ServerConfig, keyfile,
+};
 use crate::identity::Identity;
 use crate::ids::{PolicyRevision, ServerId};
 use crate::limit;
@@ -286,8 +288,25 @@ fn trusts_more(before: &Config, after: &Config) -> bool {
         || (after.anonymous && !before.anonymous)
         || after.local != before.local
         || after.keys != before.keys
-        || (after.admin.is_some() && text(&before.admin) != text(&after.admin))
+        || administers_more(before.admin.as_ref(), after.admin.as_ref())
         || new_servers.iter().any(|(id, facts)| old_servers.get(id) != Some(facts))
+}
+
+/// Whether somebody may give something back who could not, or with a login that was not enough. A client that is taken
+/// off the list, a shorter time and a stricter kind of login are brakes. So is no listener at all, but for the socket:
+/// it may widen where there is none.
+fn administers_more(before: Option<&AdminConfig>, after: Option<&AdminConfig>) -> bool {
+    let (Some(before), Some(after)) = (before, after) else { return before.is_some() != after.is_some() };
+    let door = |admin: &AdminConfig| {
+        let AdminConfig { listen, public_url, allowed_hosts, tls, .. } = admin;
+        format!("{:?}", (listen, public_url, allowed_hosts, tls))
+    };
+    let weaker =
+        !before.acr.is_empty() && (after.acr.is_empty() || after.acr.iter().any(|value| !before.acr.contains(value)));
+    weaker
+        || after.auth_age_max > before.auth_age_max
+        || after.clients.iter().any(|client| !before.clients.contains(client))
+        || door(before) != door(after)
 }
 
 /// Reads the files again whenever one of them changes: for laptops and the demo.
@@ -346,7 +365,7 @@ mod tests {
         after.anonymous = true;
         assert!(trusts_more(&before, &after), "anybody");
         assert!(!trusts_more(&after, &before), "nobody any more");
-        let admin = crate::config::AdminConfig {
+        let admin = AdminConfig {
             listen: "127.0.0.1:9443".parse().unwrap(),
             public_url: before.gateway.public_url.clone(),
             allowed_hosts: Vec::new(),
@@ -358,8 +377,19 @@ mod tests {
         };
         let (mut with, mut weaker) = (config(), config());
         with.admin = Some(admin.clone());
-        weaker.admin = Some(crate::config::AdminConfig { acr: Vec::new(), ..admin });
+        weaker.admin = Some(AdminConfig { acr: Vec::new(), ..admin.clone() });
         assert!(trusts_more(&before, &with) && trusts_more(&with, &weaker), "administrators");
-        assert!(!trusts_more(&with, &before), "no administrators any more");
+        assert!(!trusts_more(&weaker, &with), "a stricter login is a brake");
+        assert!(trusts_more(&with, &before), "the socket may widen where there are none");
+        let client =
+            crate::config::AdminClient { issuer: with.issuers[0].alias.clone(), client_id: "console".to_owned() };
+        let (mut another, mut slower, mut moved) = (config(), config(), config());
+        another.admin = Some(AdminConfig { clients: vec![client], ..admin.clone() });
+        slower.admin = Some(AdminConfig { auth_age_max: std::time::Duration::from_secs(301), ..admin.clone() });
+        moved.admin = Some(AdminConfig { allowed_hosts: vec!["evil.example".to_owned()], ..admin });
+        for wider in [&another, &slower, &moved] {
+            assert!(trusts_more(&with, wider), "{:?}", wider.admin);
+        }
+        assert!(!trusts_more(&another, &with) && !trusts_more(&slower, &with), "they are brakes");
     }
 }

@@ -45,6 +45,8 @@ pub(super) struct Entry {
 #[derive(Debug)]
 struct Refused {
     refusal: Refusal,
+    /// When, seconds since 1970.
+    at: i64,
     basis: Basis,
 }
 
@@ -74,9 +76,10 @@ impl TokenCache {
         self.verified.get(digest).filter(|entry| now < entry.until && entry.basis.holds(revision))
     }
 
-    /// Why it was refused moments ago.
-    pub fn refused(&self, digest: &Digest, revision: u64) -> Option<Refusal> {
-        let refused = self.refused.get(digest).filter(|refused| refused.basis.holds(revision))?;
+    /// Why it was refused moments ago. What a clock said that has been set back since says nothing.
+    pub fn refused(&self, digest: &Digest, revision: u64, now: i64) -> Option<Refusal> {
+        let holds = |refused: &Arc<Refused>| refused.basis.holds(revision) && refused.at <= now;
+        let refused = self.refused.get(digest).filter(holds)?;
         Some(refused.refusal.clone())
     }
 
@@ -86,8 +89,8 @@ impl TokenCache {
         }
     }
 
-    pub fn keep_refused(&self, digest: Digest, refusal: Refusal, basis: Basis) {
-        self.refused.insert(digest, Arc::new(Refused { refusal, basis }));
+    pub fn keep_refused(&self, digest: Digest, refusal: Refusal, basis: Basis, at: i64) {
+        self.refused.insert(digest, Arc::new(Refused { refusal, at, basis }));
     }
 }
 

@@ -97,6 +97,8 @@ pub struct TokenFacts {
     pub issued_at: Option<i64>,
     /// `exp`, seconds since 1970.
     pub expires_at: i64,
+    /// It is a person's with an administrators' client, and good for the administrators' listener alone.
+    pub for_administrators: bool,
 }
 
 impl Caller {

@@ -173,11 +173,11 @@ impl Identity {
 
     /// The answer for a token that was seen before, by its SHA-256: no lock, no allocation, no waiting.
     pub fn recall(&self, digest: &Digest, resource: &Resource) -> Option<Result<Caller, Stop>> {
-        let revision = self.settings.load().revision;
-        if let Some(entry) = self.cache.verified(digest, revision, now_s()) {
+        let (revision, now) = (self.settings.load().revision, now_s());
+        if let Some(entry) = self.cache.verified(digest, revision, now) {
             return Some(self.caller(&entry, resource));
         }
-        self.cache.refused(digest, revision).map(|refusal| Err(refusal.into()))
+        self.cache.refused(digest, revision, now).map(|refusal| Err(refusal.into()))
     }
 
     /// Whether anybody can be authenticated: some issuer's keys are here, or none is configured.
@@ -239,7 +239,7 @@ impl Identity {
             Ok(entry) => self.cache.keep(digest, Arc::clone(entry), now_s()),
             // A clock catches up, an issuer comes back: those are asked again each time.
             Err(Stop::Refused(refusal)) if refusal.reason != Reason::TokenNotYetValid => {
-                self.cache.keep_refused(digest, refusal.clone(), basis);
+                self.cache.keep_refused(digest, refusal.clone(), basis, now_s());
             }
             Err(_) => {}
         }
@@ -383,6 +383,7 @@ fn without_token(
         session: None,
         issued_at: None,
         expires_at: i64::MAX,
+        for_administrators: false,
     };
     Verified::new(persona, token, DeclaredProof::Public, settings_revision, None)
 }

@@ -148,6 +148,8 @@ struct Snapshot {
     epoch: RevocationEpoch,
     barred: Arc<Barred>,
     everything: Option<RevocationMode>,
+    /// What of that holds for administrators as well: whoever lifts the block on everything must get in.
+    signed_out: Option<RevocationMode>,
     tokens: HashMap<String, RevocationMode>,
     digests: HashMap<Digest, RevocationMode>,
     sessions: HashMap<String, RevocationMode>,
@@ -213,7 +215,11 @@ impl Snapshot {
             }
             RevocationTarget::Agent(_) | RevocationTarget::Owner(_) | RevocationTarget::Server(_) => {}
             RevocationTarget::Everything => {
-                self.everything = Some(self.everything.map_or(mode, |own| own.tighter(mode)));
+                let tightened = |own: Option<RevocationMode>| Some(own.map_or(mode, |own| own.tighter(mode)));
+                self.everything = tightened(self.everything);
+                if mode != RevocationMode::Block {
+                    self.signed_out = tightened(self.signed_out);
+                }
             }
         }
     }
@@ -224,7 +230,7 @@ impl Snapshot {
             map.get(&token.issuer).and_then(|names| names.get(name?))
         };
         [
-            self.everything.as_ref(),
+            if token.for_administrators { self.signed_out.as_ref() } else { self.everything.as_ref() },
             token.id.as_ref().and_then(|id| self.tokens.get(id)),
             self.digests.get(&token.digest),
             token.session.as_ref().and_then(|session| self.sessions.get(session)),
@@ -275,6 +281,7 @@ mod tests {
             session: Some("s1".into()),
             issued_at: Some(1_000),
             expires_at: 2_000,
+            for_administrators: false,
         }
     }
 
@@ -318,6 +325,27 @@ mod tests {
         ] {
             assert_eq!(refused(&token(), &[(target.clone(), RevocationMode::Block)]), expected, "{target:?}");
             assert_eq!(target.names(&token()), expected, "{target:?}");
+        }
+    }
+
+    #[test]
+    fn everything_leaves_administrators_in_who_alone_can_lift_it() {
+        let administrator = TokenFacts { for_administrators: true, ..token() };
+        let block = (RevocationTarget::Everything, RevocationMode::Block);
+        assert!(
+            refused(&token(), std::slice::from_ref(&block)) && !refused(&administrator, std::slice::from_ref(&block))
+        );
+        let sign_out = (RevocationTarget::Everything, RevocationMode::SignOut { issued_before: 1_000 });
+        assert!(refused(&administrator, &[block.clone(), sign_out.clone()]), "they log in anew");
+        let later = TokenFacts { issued_at: Some(1_001), ..administrator.clone() };
+        assert!(!refused(&later, &[sign_out, block]));
+        for target in [
+            RevocationTarget::Token("j1".into()),
+            RevocationTarget::Session("s1".into()),
+            RevocationTarget::Subject(IssuerAlias::new("corp").unwrap(), "alice".into()),
+            RevocationTarget::Client(IssuerAlias::new("corp").unwrap(), "desk".into()),
+        ] {
+            assert!(refused(&administrator, &[(target, RevocationMode::Block)]), "one of them is stopped like anybody");
         }
     }
 

@@ -518,3 +518,52 @@ async fn audiences_and_scopes_of_a_token_are_bounded() {
     );
     assert_eq!(room.ask(&scopes(limit::TOKEN_SCOPES_MAX + 1)).await.map(|_| ()), Err(Reason::TokenMalformed));
 }
+
+#[tokio::test]
+async fn a_person_with_an_administrators_client_is_alone_and_gets_in_at_their_listener_only() {
+    let signer = Signer::new("one");
+    let idp = Idp::start(vec![signer.jwk()]).await;
+    let mut config = config_at(&idp.url);
+    let corp = config.issuers[0].alias.clone();
+    Arc::make_mut(&mut config.issuers[0]).admin_audiences = vec!["api://admin".to_owned()];
+    let client = |client_id: &str| crate::config::AdminClient { issuer: corp.clone(), client_id: client_id.to_owned() };
+    config.admin = Some(crate::config::AdminConfig {
+        listen: "127.0.0.1:9443".parse().unwrap(),
+        public_url: Url::parse("https://admin.example").unwrap(),
+        allowed_hosts: Vec::new(),
+        tls: None,
+        clients: vec![client("admin-client")],
+        acr: Vec::new(),
+        auth_age_max: Duration::from_secs(300),
+    });
+    let room = room(&config);
+    let token = |changes: Value| signer.token(&with(claims(&idp.url), changes));
+    let ours = "https://admin.example/admin";
+    for audience in [json!(ours), json!([ours, "https://gw.example/mcp"]), json!("api://admin")] {
+        let token = token(json!({ "aud": audience, "client_id": "admin-client" }));
+        let caller = room.ask_at(&token, &Resource::Admin).await.unwrap();
+        assert_eq!((&caller.persona().agent, caller.persona().chain.len()), (&None, 0));
+        assert!(still_stands(&config, &caller).is_ok());
+        assert_eq!(room.ask(&token).await.map(|_| ()), Err(Reason::AudienceMismatch));
+        let mut without = config.clone();
+        without.admin.as_mut().unwrap().clients.clear();
+        assert_eq!(still_stands(&without, &caller).unwrap_err().reason, Reason::AgentUnknown);
+    }
+    // Where it was not issued for administrators, it is a client like any other.
+    let elsewhere = token(json!({ "client_id": "admin-client" }));
+    assert_eq!(room.ask(&elsewhere).await.unwrap().persona().agent.as_ref().unwrap().id.as_str(), "assistant");
+    assert_eq!(room.ask_at(&elsewhere, &Resource::Admin).await.map(|_| ()), Err(Reason::AudienceMismatch));
+    // Other software stays what it is, and so does the client where no person or another actor stands behind it.
+    for changes in [
+        json!({ "aud": ours, "client_id": "desk-client" }),
+        json!({ "aud": ours, "client_id": "admin-client", "act": { "sub": "h1" } }),
+    ] {
+        let caller = room.ask_at(&token(changes), &Resource::Admin).await.unwrap();
+        assert!(caller.persona().agent.is_some());
+    }
+    let own = token(json!({ "aud": ours, "client_id": "admin-client", "sub": "admin-client" }));
+    assert_eq!(room.ask_at(&own, &Resource::Admin).await.map(|_| ()), Err(Reason::AgentUnknown));
+    // The gateway's own public URL is not the listener's name.
+    let old = token(json!({ "aud": "https://gw.example/admin", "client_id": "admin-client" }));
+    assert_eq!(room.ask_at(&old, &Resource::Admin).await.map(|_| ()), Err(Reason::AudienceMismatch));
+}

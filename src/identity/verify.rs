@@ -69,7 +69,9 @@ pub(super) fn verify(
     let human = (!own).then_some(subject.as_str());
     // A person with an administrators' client: no agent stands between them and us, and none may use their token.
     let administrators = human.filter(|_| !claims.has("act") && agents.is_administrators(issuer, client.as_deref()));
-    let (reach, actors) = match administrators.and_then(|_| reach.for_administrators()) {
+    let alone = administrators.and_then(|_| reach.for_administrators());
+    let for_administrators = alone.is_some();
+    let (reach, actors) = match alone {
         Some(alone) => (alone, Actors::nobody()),
         None => (reach, agents.actors(issuer, client.as_deref(), human, &subject, claims.raw("act"), now)?),
     };
@@ -101,6 +103,7 @@ pub(super) fn verify(
         session: claims.text("sid")?,
         issued_at,
         expires_at,
+        for_administrators,
     };
     Ok(Findings { persona, token, declared_proof, reach, until: until.min(expires_at) })
 }

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 /// A login that lies further back is not recent, whatever the files say.
 pub const ADMIN_AUTH_AGE_MAX: Duration = Duration::from_secs(3_600);
+/// A login that an issuer's clock puts this far ahead of ours is one of now.
+pub const ADMIN_CLOCK_AHEAD_MAX: Duration = Duration::from_secs(60);
 /// Connections to the administrators' listener; a browser opens six, a command one.
 pub const ADMIN_CONNECTIONS_MAX: usize = 256;
 /// Live tails of the record at once: each reads files ten times a second.

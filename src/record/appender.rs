@@ -222,9 +222,10 @@ impl Appender {
         self.buffer.clear();
         let fresh = self.segment.is_none();
         if fresh && next > 1 {
-            let body = self.rotation()?;
-            digest = line::chain(&mut self.buffer, next, &digest, &body);
-            next += 1;
+            for body in self.rotation()? {
+                digest = line::chain(&mut self.buffer, next, &digest, &body);
+                next += 1;
+            }
         }
         for (body, _) in lines.iter() {
             digest = line::chain(&mut self.buffer, next, &digest, body);
@@ -322,14 +323,22 @@ impl Appender {
         Ok(Segment { file, path, identity: (metadata.dev(), metadata.ino()), length: 0, looked_at: None })
     }
 
-    fn rotation(&self) -> io::Result<Vec<u8>> {
-        let mut open: Vec<OpenLeg> = self.open.values().copied().take(limit::JOURNAL_OPEN_LEGS_MAX).collect();
+    /// What a segment begins with: all calls that are open, in as many records as that takes, one at least.
+    fn rotation(&self) -> io::Result<Vec<Vec<u8>>> {
+        let mut open: Vec<OpenLeg> = self.open.values().copied().collect();
         open.sort_unstable_by_key(|open| open.leg);
-        let fields = RotationFields { rotation: RotationFacts { epoch: self.epoch, open } };
-        let mut body = Vec::new();
-        let header = Header { replica: &self.replica, kind: "rotation", of: None, who: None };
-        line::body(&mut body, header, &fields).map_err(io::Error::other)?;
-        Ok(body)
+        let mut parts: Vec<Vec<OpenLeg>> = open.chunks(limit::JOURNAL_OPEN_LEGS_MAX).map(<[_]>::to_vec).collect();
+        if parts.is_empty() {
+            parts.push(Vec::new());
+        }
+        let record = |(part, open)| {
+            let fields = RotationFields { rotation: RotationFacts { epoch: self.epoch, part, open } };
+            let mut body = Vec::new();
+            let header = Header { replica: &self.replica, kind: "rotation", of: None, who: None };
+            line::body(&mut body, header, &fields).map_err(io::Error::other)?;
+            Ok(body)
+        };
+        (0..).zip(parts).map(record).collect()
     }
 }
 
@@ -356,7 +365,9 @@ impl Segment {
 
 fn follow(open: &mut HashMap<LegId, OpenLeg>, line: &Scanned<'_>) {
     if let Some(rotation) = &line.rotation {
-        open.clear();
+        if rotation.part == 0 {
+            open.clear();
+        }
         for names in &rotation.open {
             if let (Ok(call), Ok(leg)) = (names.call.parse(), names.leg.parse()) {
                 open.insert(leg, OpenLeg { call, leg });

@@ -111,6 +111,7 @@ impl Journal {
             (intent.attempt.call, intent.attempt.leg, self.intend(&intent)?)
         };
         let mut unforwarded = Unforwarded { journal: self, call, leg, armed: true };
+        self.write_here().await;
         let safe = waiting.await;
         // From here on there is no await: whoever gets the error records it.
         unforwarded.armed = false;

@@ -187,6 +187,9 @@ pub struct AdminNote<'a> {
     /// `host`, `user` or `agent`.
     #[serde(skip)]
     pub actor_kind: &'static str,
+    /// It takes something back: that is told with the last room that there is.
+    #[serde(skip)]
+    pub brakes: bool,
     /// The client id as the token has it.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "redact::serialize_option")]
     pub client: Option<&'a str>,

@@ -404,7 +404,7 @@ fn redact_string<S: serde::Serializer>(value: &str, serializer: S) -> Result<S::
     redact::serialize(value, serializer)
 }
 
-/// The first line of a segment that is not the first: what the writer knows and a reader of this
+/// The first lines of a segment that is not the first: what the writer knows and a reader of this
 /// segment alone would not.
 #[derive(Serialize)]
 pub(super) struct RotationFields {
@@ -414,6 +414,9 @@ pub(super) struct RotationFields {
 #[derive(Serialize)]
 pub(super) struct RotationFacts {
     pub(super) epoch: RevocationEpoch,
+    /// Goes on with what the line before has begun.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(super) part: u64,
     pub(super) open: Vec<OpenLeg>,
 }
 

@@ -60,6 +60,15 @@ impl Proof {
         }
     }
 
+    /// As if conditions had read so many values.
+    pub(crate) fn read_values(&mut self, count: usize) {
+        let value = |number: usize| ConditionValue {
+            name: format!("argument.a{number}"),
+            value: RawValue::from_string(number.to_string()).unwrap(),
+        };
+        self.values = (0..count).map(value).collect();
+    }
+
     pub(crate) fn attempt(&self) -> Attempt<'_> {
         Attempt {
             call: self.call,

@@ -147,3 +147,24 @@ impl Seen<'_> {
         self.record.kind != "intent"
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limit;
+
+    #[test]
+    fn so_many_intents_are_remembered_and_the_oldest_goes_first() {
+        let line = |kind: &str, leg: usize| {
+            format!(r#"{{"seq":{leg},"at":"2026-11-23T10:00:00Z","type":"{kind}","call":"c","leg":"{leg}"}}"#)
+        };
+        let mut joiner = Joiner::new(limit::ADMIN_LOG_OPEN_CALLS_MAX);
+        for leg in 0..=limit::ADMIN_LOG_OPEN_CALLS_MAX {
+            assert!(joiner.see(&line("intent", leg)).is_some());
+        }
+        assert!(joiner.see(&line("result", 0)).unwrap().intent.is_none());
+        assert!(joiner.see(&line("result", 1)).unwrap().intent.is_some());
+        assert!(joiner.see(&line("result", 1)).unwrap().intent.is_none(), "it ended");
+        assert!(joiner.see("no record").is_none());
+    }
+}

@@ -224,6 +224,10 @@ impl Journal {
         if let Some(reason) = note.reason {
             self.metrics().refused(reason);
         }
+        if !note.brakes && self.0.shared.spares() {
+            let left = "what room is left is for taking something back and for the ends of calls";
+            return Err(Failure::before(Reason::RecordUnavailable, left));
+        }
         let header = Header { who, ..self.header("admin", None) };
         self.write_durably(header, &AdminFields { admin: note }, Mark::Plain).await
     }
@@ -299,6 +303,11 @@ impl Journal {
         &self.0.shared.metrics
     }
 
+    /// Sees to it that what was intended is written.
+    pub(super) async fn write_here(&self) {
+        self.0.shared.write_here().await;
+    }
+
     pub(super) fn intend(&self, intent: &Intent<'_>) -> Result<Settled, Stop> {
         let open = OpenLeg { call: intent.attempt.call, leg: intent.attempt.leg };
         let header = self.header_of("intent", &intent.attempt);
@@ -348,7 +357,9 @@ impl Journal {
             }
         });
         let failed = || Failure::before(Reason::RecordUnavailable, format!("the record of type {kind} is not durable"));
-        if waiting.ok_or_else(failed)?.await { Ok(()) } else { Err(failed()) }
+        let waiting = waiting.ok_or_else(failed)?;
+        self.write_here().await;
+        if waiting.await { Ok(()) } else { Err(failed()) }
     }
 
     fn header(&self, kind: &'static str, of: Option<(CallId, LegId)>) -> Header<'_> {

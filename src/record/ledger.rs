@@ -330,6 +330,7 @@ impl Ledger {
         let mut body = Vec::new();
         let written = line::body(&mut body, self.header(kind), fields);
         let settled = written.ok().and_then(|()| self.shared.push_urgent(&body, Mark::Plain));
+        self.shared.write_at_once();
         settled.is_some_and(Settled::wait)
     }
 

@@ -70,6 +70,8 @@ struct Epoch {
 #[derive(Debug, Deserialize)]
 pub(super) struct Rotation<'a> {
     epoch: RevocationEpoch,
+    #[serde(default)]
+    pub(super) part: u64,
     #[serde(borrow)]
     pub(super) open: Vec<OpenNames<'a>>,
 }

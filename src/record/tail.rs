@@ -32,13 +32,13 @@ impl Tail {
     ) -> io::Result<(Self, VecDeque<String>)> {
         let reader = Reader::new(directory, start(directory, &filter, count, open_max)?);
         let mut tail = Self { reader, joiner: Joiner::new(open_max), filter };
-        let mut last = VecDeque::new();
-        while let Some(lines) = tail.next()? {
-            last.extend(lines);
+        let mut last: VecDeque<Vec<String>> = VecDeque::new();
+        while let Some(told) = tail.next()? {
+            last.extend(told);
             let excess = last.len().saturating_sub(count);
             last.drain(..excess);
         }
-        Ok((tail, last))
+        Ok((tail, last.into_iter().flatten().collect()))
     }
 
     /// The selected lines that have come since the last time.
@@ -46,17 +46,19 @@ impl Tail {
     /// # Errors
     /// When a file cannot be read.
     pub fn more(&mut self) -> io::Result<Vec<String>> {
-        Ok(self.next()?.unwrap_or_default())
+        Ok(self.next()?.into_iter().flatten().flatten().collect())
     }
 
-    fn next(&mut self) -> io::Result<Option<Vec<String>>> {
+    /// What is told now: each selected line, after the intent that it belongs to where that was not selected.
+    fn next(&mut self) -> io::Result<Option<Vec<Vec<String>>>> {
         let read = self.reader.more()?;
         if read.is_empty() {
             return Ok(None);
         }
-        let mut lines = Vec::new();
+        let mut told = Vec::new();
         for line in read.lines() {
             let Some(seen) = self.joiner.see(line).filter(|seen| self.filter.matches(seen)) else { continue };
+            let mut lines = Vec::with_capacity(2);
             if let Some(intent) = &seen.intent {
                 let own = Seen { raw: &intent.raw, record: std::sync::Arc::clone(&intent.record), intent: None };
                 // Otherwise it was told when it came.
@@ -65,8 +67,9 @@ impl Tail {
                 }
             }
             lines.push(line.to_owned());
+            told.push(lines);
         }
-        Ok(Some(lines))
+        Ok(Some(told))
     }
 }
 
@@ -91,4 +94,45 @@ pub fn start(directory: &Path, filter: &Filter, count: usize, open_max: usize) -
         }
     }
     Ok(all.get(start.saturating_sub(1)).copied().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_events_are_told_with_their_intents_and_then_what_comes() {
+        let place = tempfile::tempdir().unwrap();
+        let line = |seq: usize, kind: &str, leg: usize, more: &str| {
+            format!(
+                "{{\"seq\":{seq},\"at\":\"2026-11-23T10:00:00Z\",\"type\":\"{kind}\",\"call\":\"c\",\"leg\":\"{leg}\"{more}}}\n"
+            )
+        };
+        let (failed, done) = (r#","result":{"outcome":"failed"}"#, r#","result":{"outcome":"complete"}"#);
+        let mut text = String::new();
+        for (leg, ended) in [(1, failed), (2, done), (3, failed)] {
+            text.push_str(&line(leg * 2 - 1, "intent", leg, ""));
+            text.push_str(&line(leg * 2, "result", leg, ended));
+        }
+        let path = place.path().join("00000000000000000001.jsonl");
+        std::fs::write(&path, &text).unwrap();
+        assert_eq!(segments(place.path()).unwrap(), [1], "it is called like a segment");
+        let seqs = |lines: &[String]| -> Vec<u64> {
+            lines.iter().map(|line| super::super::read::Record::read(line).unwrap().seq).collect()
+        };
+        let filter = Filter { decision: Some("fail".to_owned()), ..Filter::default() };
+        let (mut tail, last) = Tail::begin(place.path(), filter.clone(), 1, 10).unwrap();
+        assert_eq!(seqs(&Vec::from(last)), [5, 6]);
+        assert!(tail.more().unwrap().is_empty());
+        text.push_str(&line(7, "intent", 4, ""));
+        std::fs::write(&path, &text).unwrap();
+        assert!(tail.more().unwrap().is_empty(), "nobody knows yet how it ends");
+        text.push_str(&line(8, "result", 4, failed));
+        std::fs::write(&path, &text).unwrap();
+        assert_eq!(seqs(&tail.more().unwrap()), [7, 8]);
+        let (_, last) = Tail::begin(place.path(), Filter::default(), 3, 10).unwrap();
+        assert_eq!(seqs(&Vec::from(last)), [6, 7, 8]);
+        let (_, last) = Tail::begin(place.path(), filter, 0, 10).unwrap();
+        assert!(last.is_empty());
+    }
 }

@@ -325,6 +325,61 @@ async fn what_was_written_to_a_file_without_a_name_is_not_taken_for_recorded() {
     assert_eq!(kinds(state.path())[..2], ["rotation", "repair"]);
 }
 
+#[tokio::test]
+async fn calls_in_flight_are_carried_over_to_the_next_segment_however_many_there_are() {
+    let state = tempfile::tempdir().unwrap();
+    let (journal, _) = start_with(state.path(), Durability::Os);
+    let count = limit::JOURNAL_OPEN_LEGS_MAX + 1;
+    let mut open = Vec::new();
+    for _ in 0..count {
+        open.push(journal.open(Proof::new(), outgoing()).await.unwrap());
+    }
+    // What was written so far is lost; only what the next segment begins with knows of them.
+    let place = directory(state.path());
+    std::fs::remove_dir_all(&place).unwrap();
+    assert!(journal.open(Proof::new(), outgoing()).await.is_err());
+    until("the journal is well again", || journal.is_well()).await;
+    let lines = lines(state.path());
+    let named: Vec<usize> = lines.iter().filter_map(|line| Some(line["rotation"]["open"].as_array()?.len())).collect();
+    assert_eq!(named, [limit::JOURNAL_OPEN_LEGS_MAX, 1]);
+    // As if it were killed: a copy is found by the next start.
+    let after = tempfile::tempdir().unwrap();
+    std::fs::create_dir(directory(after.path())).unwrap();
+    for (_, path) in segment::segments(&place).unwrap() {
+        std::fs::copy(&path, directory(after.path()).join(path.file_name().unwrap())).unwrap();
+    }
+    let (next, recovered) = start(after.path());
+    assert_eq!(recovered.unknown, count);
+    next.stop("test").await.unwrap();
+    drop(open);
+    journal.stop("test").await.unwrap();
+}
+
+#[test]
+fn what_nobody_waits_for_is_dropped_and_counted_once_so_much_of_it_is_queued() {
+    let metrics = Metrics::new();
+    let shared = writer::Shared::new(Arc::clone(&metrics), None);
+    let body = vec![b'x'; 1024 * 1024];
+    for _ in 0..limit::JOURNAL_QUEUE_BYTES_MAX / body.len() {
+        shared.push(&body, appender::Mark::Plain);
+    }
+    assert_eq!(metrics.journal_dropped.get(), 0);
+    shared.push(&body, appender::Mark::Plain);
+    assert_eq!(metrics.journal_dropped.get(), 1);
+}
+
+#[tokio::test]
+async fn an_intent_keeps_only_so_many_values_that_conditions_read() {
+    let state = tempfile::tempdir().unwrap();
+    let (journal, _) = start(state.path());
+    let mut proof = Proof::new();
+    proof.read_values(limit::RECORD_VALUES_MAX + 1);
+    journal.open(proof, outgoing()).await.unwrap().close(&Outcome::Complete(json("{}")));
+    journal.stop("test").await.unwrap();
+    let intent = &lines(state.path())[0];
+    assert_eq!(intent["arguments"]["values"].as_object().unwrap().len(), limit::RECORD_VALUES_MAX, "{intent}");
+}
+
 #[test]
 fn a_full_disk_writes_nothing_and_the_chain_goes_on_when_there_is_room() {
     let state = tempfile::tempdir().unwrap();
@@ -412,6 +467,7 @@ async fn who_waits_writes_and_no_line_is_left_behind_or_written_twice() {
                 for _ in 0..100 {
                     shared.push(br#","type":"stop"}"#, appender::Mark::Plain);
                     let waiting = shared.push_urgent(br#","type":"stop"}"#, appender::Mark::Plain).unwrap();
+                    shared.write_here().await;
                     assert!(waiting.await);
                 }
             })
@@ -429,18 +485,54 @@ async fn who_waits_writes_and_no_line_is_left_behind_or_written_twice() {
 }
 
 #[tokio::test]
+async fn intents_of_one_lane_are_written_together() {
+    let state = tempfile::tempdir().unwrap();
+    let (journal, _) = start_with(state.path(), Durability::Os);
+    let opened = futures_util::future::join_all((0..10).map(|_| {
+        let journal = journal.clone();
+        tokio::spawn(async move { journal.open(Proof::new(), outgoing()).await.map(drop) })
+    }));
+    assert!(opened.await.into_iter().all(|opened| opened.unwrap().is_ok()));
+    let text = journal.metrics().encode();
+    let count = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("bailiwick_journal_batch_lines_{name} ")));
+        line.unwrap().parse::<f64>().unwrap()
+    };
+    assert!(count("sum") >= 10.0 && count("count") < 5.0, "{} lines in {} writes", count("sum"), count("count"));
+    journal.stop("test").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_client_that_goes_while_its_intent_waits_for_others_leaves_an_end() {
+    let state = tempfile::tempdir().unwrap();
+    let (journal, _) = start_with(state.path(), Durability::Os);
+    {
+        let opening = journal.open(Proof::new(), outgoing());
+        tokio::pin!(opening);
+        assert!(futures_util::poll!(&mut opening).is_pending());
+    }
+    journal.stop("test").await.unwrap();
+    assert_eq!(kinds(state.path()), ["intent", "result", "stop"]);
+}
+
+#[tokio::test]
 async fn who_waits_is_refused_on_a_full_disk_until_the_thread_could_write_again() {
     let state = tempfile::tempdir().unwrap();
     let (shared, appender) = start_direct(state.path());
-    assert!(shared.push_urgent(br#","type":"stop"}"#, appender::Mark::Plain).unwrap().await);
+    let written = async || {
+        let waiting = shared.push_urgent(br#","type":"stop"}"#, appender::Mark::Plain).unwrap();
+        shared.write_here().await;
+        waiting.await
+    };
+    assert!(written().await);
     let full = std::fs::File::options().append(true).open("/dev/full").unwrap();
     appender.lock().unwrap().replace_file(full);
-    assert!(!shared.push_urgent(br#","type":"stop"}"#, appender::Mark::Plain).unwrap().await);
+    assert!(!written().await);
     let deadline = Instant::now() + Duration::from_secs(20);
     while !shared.is_well() && Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    assert!(shared.push_urgent(br#","type":"stop"}"#, appender::Mark::Plain).unwrap().await);
+    assert!(written().await);
     // A file that could not be cut is left alone; what was queued is kept behind the note of what happened.
     assert_eq!(kinds(state.path()), ["stop", "rotation", "repair", "stop", "stop"]);
 }

@@ -78,7 +78,8 @@ impl Shared {
         }
     }
 
-    /// Queues a line that somebody waits for; `None` where it cannot be taken now.
+    /// Queues a line that somebody waits for; `None` where it cannot be taken now. Where whoever waits writes, that
+    /// is still to be done: [`Shared::write_here`].
     pub(super) fn push_urgent(&self, body: &[u8], mark: Mark) -> Option<Settled> {
         let mut queue = lock(&self.queue);
         let room = queue.lines.bytes.len() + body.len() <= limit::JOURNAL_QUEUE_INTENT_BYTES_MAX;
@@ -92,11 +93,23 @@ impl Shared {
             queue.sleep = Sleep::Awake;
             self.work.notify_one();
         }
-        drop(queue);
+        Some(Settled::of(batch))
+    }
+
+    /// Writes what is waited for where that is not the thread's to do. Before, whatever else is ready on this lane
+    /// has its turn, so that its intents go along: a write costs as much as five of them.
+    pub(super) async fn write_here(&self) {
+        if let Some(direct) = &self.direct {
+            tokio::task::yield_now().await;
+            direct.write(self);
+        }
+    }
+
+    /// The same for a thread that has nothing else to do.
+    pub(super) fn write_at_once(&self) {
         if let Some(direct) = &self.direct {
             direct.write(self);
         }
-        Some(Settled::of(batch))
     }
 
     /// Whether somebody waits for a line of the queue.

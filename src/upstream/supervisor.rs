@@ -179,6 +179,8 @@ fn reap(child: Pid) -> Reaped {
 #[cfg(target_os = "linux")]
 fn prepare() -> Result<(), String> {
     use rustix::process::{DumpableBehavior, set_child_subreaper, set_dumpable_behavior};
+    // What we ask of the system for ourselves is not the command's.
+    let _ = rustix::thread::disable_transparent_huge_pages(false);
     // Its environment is the command's, which no other child may read.
     set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .and_then(|()| set_child_subreaper(Some(rustix::process::getpid())))

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use serde_json::json;
+use support::door::Person;
 use support::gateway::{DEVELOPERS_MAY, Setup};
 use support::issuer::Issuer;
 use support::scripted::Scripted;
@@ -77,7 +78,7 @@ fn chromium() -> Option<PathBuf> {
 async fn the_console_works_in_a_browser_by_keyboard_on_a_phone_and_in_the_dark() {
     let (Some(parts), Some(chromium)) = (parts::Parts::installed(), chromium()) else { return };
     let (issuer, upstream) = (Issuer::start().await, Scripted::echo().await);
-    issuer.seat_all(&[("ann", &["admins"]), ("dora", &["developers"])]);
+    issuer.seat(vec![Person::new("ann", &["admins"]), Person::new("dora", &["developers"])]);
     let hostile = "title = \"Payroll \\u202e<img src=x onerror=alert(1)> of a very-long-name-that-does-not-end-anywhere-soon-and-goes-on\"\ndiscoverable = true";
     let gateway = Setup::new(&issuer)
         .policy(&format!("{DEVELOPERS_MAY}{RULES}"))

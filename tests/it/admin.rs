@@ -9,6 +9,7 @@ use crate::support::scripted::Scripted;
 
 mod api;
 mod attack;
+mod cli;
 mod logs;
 
 /// What every listener of these tests has.
@@ -324,4 +325,42 @@ async fn a_revocation_is_lifted_by_an_administrator_and_by_nobody_at_the_socket(
         ("user:test/ann", "refused"),
     ];
     assert_eq!(lifts, expected.map(|(actor, outcome)| (json!(actor), json!(outcome))));
+}
+
+#[tokio::test]
+async fn everything_can_be_taken_back_and_an_administrator_can_lift_that() {
+    let running = start().await;
+    let alice = running.gateway.client(&running.issuer.token("alice", &["developers"], &running.gateway.resource()));
+    let agent = running.issuer.token("dora", &["operators"], &running.gateway.admin);
+    assert_eq!(running.get("/status", &agent).await.status, 200);
+    let revoked = command(&running.gateway, &["revoke", "everything"]);
+    assert!(revoked.status.success());
+    assert_eq!(alice.call_tool("tools__echo", json!({})).await.status, 401);
+    assert_eq!(running.get("/status", &agent).await.status, 401, "an assistant is no administrators' client");
+    let ann = running.administrator("ann", &["admins"]);
+    let held = running.get("/revocations", &ann).await;
+    let path = format!("/revocations/{}", held.response()["revocations"][0]["since"]);
+    assert_eq!(running.at(&path, &ann).bare(reqwest::Method::DELETE, &[]).await.status, 200);
+    assert_eq!(alice.call_tool("tools__echo", json!({})).await.status, 200);
+}
+
+#[tokio::test]
+async fn the_listener_cannot_be_taken_out_of_the_files_to_widen_over_the_socket() {
+    let running = start().await;
+    let file = running.gateway.directory().join("servers.toml");
+    let before = std::fs::read_to_string(&file).unwrap();
+    let without = before.split("\n[admin]\n").next().unwrap().to_owned();
+    std::fs::write(&file, without).unwrap();
+    let narrowed = command(&running.gateway, &["reload"]);
+    assert_eq!(narrowed.status.code(), Some(1), "{}", String::from_utf8_lossy(&narrowed.stdout));
+    let widened = command(&running.gateway, &["reload", "--allow-widening"]);
+    assert_eq!(widened.status.code(), Some(1), "{}", String::from_utf8_lossy(&widened.stdout));
+    assert_eq!(running.get("/status", &running.administrator("ann", &["admins"])).await.status, 200);
+    // A brake is loaded whoever asks.
+    std::fs::write(&file, before.replace("{ issuer = \"test\", client_id = \"test-admin\" }", "")).unwrap();
+    let narrowed = command(&running.gateway, &["reload"]);
+    assert!(narrowed.status.success(), "{}", String::from_utf8_lossy(&narrowed.stdout));
+    let ann = running.administrator("ann", &["admins"]);
+    let answer = running.post("/reload", &ann, json!({ "allow_widening": true })).await;
+    assert_ne!(answer.status, 200, "her client is an administrators' client no more: {}", answer.text);
 }

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
+use crate::support::door::Person;
 use crate::support::gateway::{DEVELOPERS_MAY, Gateway, Setup};
-use crate::support::issuer::{Issuer, Person};
+use crate::support::issuer::Issuer;
 use crate::support::scripted::Scripted;
 
 mod attack;
@@ -151,7 +152,7 @@ impl Browser {
 impl Running {
     /// A browser in which somebody is signed in.
     async fn signed_in(&self, user: &str, groups: &[&str]) -> Browser {
-        self.issuer.seat(user, groups);
+        self.issuer.seat(vec![Person::new(user, groups)]);
         let mut browser = Browser::of(&self.gateway);
         browser.sign_in().await;
         browser

@@ -22,6 +22,7 @@ mod bridge;
 mod changes;
 #[cfg(target_os = "linux")]
 mod children;
+mod clock;
 mod console;
 mod demo;
 mod extension;

@@ -2,6 +2,7 @@
 //!
 //! Invariant: what comes is text of somebody else's; it is read as records and shown as those are, never as it came.
 
+use std::collections::VecDeque;
 use std::io::{self, Write};
 
 use bytes::Buf as _;
@@ -14,6 +15,7 @@ use crate::cli::call::safe;
 use crate::cli::door::Remote;
 use crate::cli::output::{Output, trouble};
 use crate::control::client::{Answer, ClientError};
+use crate::control::tail::LIVE;
 use crate::limit;
 use crate::record::filter::Filter;
 use crate::record::join::Joiner;
@@ -26,7 +28,9 @@ pub(super) async fn run(
     out: &mut impl Write,
 ) -> io::Result<Ending> {
     let (look, select) = (arguments.look(output), arguments.select.at(jiff::Timestamp::now()));
-    let lines = first_lines(&select, arguments).min(limit::ADMIN_LOG_LINES_MAX);
+    let count = first_lines(&select, arguments);
+    // An intent is a line there, and none here before its end.
+    let lines = count.saturating_mul(2).min(limit::ADMIN_LOG_LINES_MAX);
     let path = format!("/logs?{}", query(&select, lines, arguments.follow));
     let response = match remote.open(Method::GET, &path, None::<&()>).await {
         Ok(response) => response,
@@ -43,16 +47,27 @@ pub(super) async fn run(
     }
     let mut joiner = Joiner::new(limit::LOGS_OPEN_CALLS_MAX);
     let mut rest: Vec<u8> = Vec::new();
+    let mut first = Some(VecDeque::new());
     while let Some(frame) = body.frame().await {
         let Ok(mut data) = frame.map_err(io::Error::other)?.into_data() else { continue };
         rest.extend_from_slice(&data.copy_to_bytes(data.remaining()));
         while let Some(end) = memchr::memchr(b'\n', &rest) {
             let line: Vec<u8> = rest.drain(..=end).collect();
             let line = String::from_utf8_lossy(&line);
+            if line.trim_end() == LIVE {
+                print(first.take(), out)?;
+            }
             let Some(record) = line.trim_end().strip_prefix("data: ") else { continue };
             let seen = joiner.see(record).filter(|seen| select.matches(seen));
-            if let Some(shown) = seen.and_then(|seen| look.line(&seen)) {
-                writeln!(out, "{shown}")?;
+            match (seen.and_then(|seen| look.line(&seen)), &mut first) {
+                (None, _) => {}
+                (Some(shown), Some(first)) => {
+                    first.push_back(shown);
+                    if first.len() > count {
+                        first.pop_front();
+                    }
+                }
+                (Some(shown), None) => writeln!(out, "{shown}")?,
             }
         }
         if rest.len() > limit::JOURNAL_LINE_BYTES_MAX.saturating_mul(2) {
@@ -60,7 +75,14 @@ pub(super) async fn run(
         }
         out.flush()?;
     }
+    print(first.take(), out)?;
+    out.flush()?;
     Ok(Ending::Done)
+}
+
+/// The last of what was there.
+fn print(lines: Option<VecDeque<String>>, out: &mut impl Write) -> io::Result<()> {
+    lines.into_iter().flatten().try_for_each(|line| writeln!(out, "{line}"))
 }
 
 /// The same selection, as the gateway reads it.

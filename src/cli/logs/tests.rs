@@ -52,7 +52,7 @@ fn at_a_fixed_time(lines: &str) -> String {
 
 fn rendered(lines: &str, wide: bool) -> String {
     let look = Look { json: false, wide, color: false, zone: jiff::tz::TimeZone::UTC };
-    let mut joiner = Joiner::new(crate::limit::LOGS_OPEN_CALLS_MAX);
+    let mut joiner = Joiner::new(100);
     let shown = lines.lines().filter_map(|line| joiner.see(line).and_then(|seen| look.line(&seen)));
     shown.map(|line| line + "\n").collect()
 }

@@ -146,7 +146,7 @@ fn read_console(mut table: Table<'_, '_>, base: &Path) -> Option<ConsoleConfig> 
 /// A client that is an agent's and an administrators': whose tokens those are nobody could tell.
 pub fn shared_client<'a>(
     admin: &Admin,
-    agents: impl Iterator<Item = &'a AgentConfig> + Clone,
+    agents: &(impl Iterator<Item = &'a AgentConfig> + Clone),
 ) -> Option<(Range<usize>, String)> {
     let clash = |client: &AdminClient| {
         let agent = agents.clone().find(|agent| {

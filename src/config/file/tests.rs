@@ -11,6 +11,7 @@ use crate::config::{
 };
 use crate::ids::{AgentId, IssuerAlias, ServerId};
 
+mod admin;
 mod process;
 
 const AGENTS: &str = r#"

@@ -168,3 +168,89 @@ async fn without_the_section_nothing_listens_and_the_socket_is_as_it_was() {
     let record = &gateway.records("admin").pop().unwrap()["admin"];
     assert_eq!((&record["operation"], &record["outcome"]), (&json!("reload"), &json!("done")));
 }
+
+#[tokio::test]
+async fn so_many_connections_are_served_at_once_and_more_wait() {
+    let running = start().await;
+    let ann = running.administrator("ann", &["admins"]);
+    let address = running.gateway.admin.trim_start_matches("http://").trim_end_matches("/admin").to_owned();
+    let mut idle = Vec::new();
+    for _ in 0..bailiwick::limit::ADMIN_CONNECTIONS_MAX {
+        idle.push(tokio::net::TcpStream::connect(&address).await.unwrap());
+    }
+    let client = running.at("/status", &ann);
+    let asked = tokio::spawn(async move { client.bare(reqwest::Method::GET, &[]).await.status });
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert!(!asked.is_finished(), "there was still a place");
+    let calls = running.gateway.client(&running.issuer.token("dora", &["developers"], &running.gateway.resource()));
+    assert_eq!(calls.call_tool("tools__echo", json!({})).await.status, 200, "no call waits for administrators");
+    drop(idle);
+    assert_eq!(tokio::time::timeout(Duration::from_secs(10), asked).await.unwrap().unwrap(), 200);
+}
+
+#[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "a test's client needs no SSRF guard")]
+async fn with_a_certificate_nothing_is_said_in_the_clear() {
+    let issuer = Issuer::start().await;
+    let upstream = Scripted::echo().await;
+    let fixture = format!("{}/src/front/fixture/localhost", env!("CARGO_MANIFEST_DIR"));
+    let tls = format!("{ADMIN}\n[admin.tls]\ncertificate = \"{fixture}.crt\"\nkey = \"{fixture}.key\"");
+    let gateway = Setup::new(&issuer)
+        .http_server("tools", &upstream.url, "")
+        .policy(&format!("{DEVELOPERS_MAY}{RULES}"))
+        .admin(&tls)
+        .start()
+        .await;
+    let token = issuer.sign(&issuer.administrator("ann", &["admins"], &gateway.admin));
+    let url = format!("{}/api/v1/status", gateway.admin);
+    let client = reqwest::Client::builder().no_proxy().tls_danger_accept_invalid_certs(true).build().unwrap();
+    let secure = client.get(url.replace("http://", "https://")).bearer_auth(&token).send().await.unwrap();
+    assert_eq!(secure.status(), 200);
+    assert!(client.get(&url).bearer_auth(&token).send().await.is_err(), "plain HTTP is not answered");
+}
+
+#[tokio::test]
+async fn with_a_full_disk_the_brake_works_and_one_sees_why_and_nothing_is_given_back() {
+    let issuer = Issuer::start().await;
+    let upstream = Scripted::echo().await;
+    let setup = Setup::new(&issuer)
+        .http_server("tools", &upstream.url, "")
+        .policy(&format!("{DEVELOPERS_MAY}{RULES}"))
+        .admin(ADMIN);
+    let Some(setup) = setup.record("reserve_bytes = \"256KiB\"\n").disk("4m") else { return };
+    let gateway = setup.start().await;
+    if std::fs::metadata(gateway.state()).is_err() {
+        eprintln!("skipped: the disk of another process cannot be looked at here");
+        return;
+    }
+    let running = Running { issuer, upstream, gateway };
+    let ann = running.administrator("ann", &["admins"]);
+    let dora = running.gateway.client(&running.issuer.token("dora", &["developers"], &running.gateway.resource()));
+    let order = json!({ "target": "session", "value": "s1" });
+    assert_eq!(running.post("/revoke", &ann, order).await.status, 200);
+    let reserve = running.gateway.state().join("reserve");
+    crate::support::eventually("the reserve", async || reserve.metadata().is_ok_and(|held| held.len() == 256 * 1024))
+        .await;
+    let mut file = std::fs::File::create(running.gateway.state().join("filler")).unwrap();
+    while std::io::Write::write_all(&mut file, &[1; 4096]).is_ok() {}
+    crate::support::eventually("calls to be refused", async || {
+        dora.call_tool("tools__echo", json!({})).await.status == 503
+    })
+    .await;
+    crate::support::eventually("the reserve to be given back", async || !reserve.exists()).await;
+    for path in ["/status", "/servers", "/metrics", "/revocations"] {
+        assert_eq!(running.get(path, &ann).await.status, 200, "{path}");
+    }
+    let question = json!({ "object": "tools/echo", "as": "user:test/dora" });
+    let answer = running.post("/explain", &ann, question).await;
+    assert_eq!((answer.status, reason(&answer).as_str()), (503, "record_unavailable"));
+    let answer = running.at("/revocations/1", &ann).bare(reqwest::Method::DELETE, &[]).await;
+    assert_eq!((answer.status, reason(&answer).as_str()), (503, "record_unavailable"));
+    assert_eq!(running.get("/revocations", &ann).await.response()["revocations"][0]["since"], 1, "it still holds");
+    let order = json!({ "target": "subject", "issuer": "test", "value": "dora" });
+    let answer = running.post("/revoke", &ann, order).await;
+    assert_eq!(answer.status, 200, "the brake works: {}", answer.text);
+    assert_eq!(dora.call_tool("tools__echo", json!({})).await.status, 401);
+    let last = running.ended().pop().unwrap();
+    assert_eq!((&last["operation"], &last["outcome"]), (&json!("revoke"), &json!("done")), "on the record, too");
+}

@@ -82,7 +82,7 @@ async fn a_form_from_anywhere_else_changes_nothing() {
 #[tokio::test]
 async fn nobody_is_signed_in_by_an_answer_that_their_browser_did_not_ask_for() {
     let running = start().await;
-    running.issuer.seat("mallory", &[]);
+    running.issuer.seat(vec![Person::new("mallory", &[])]);
     let mut mallory = Browser::of(&running.gateway);
     let planted = mallory.come_back("/admin/login/start").await;
     // Somebody else's browser is led to the answer of mallory's login: with nothing begun, and with another login begun.
@@ -106,7 +106,7 @@ async fn nobody_is_signed_in_by_an_answer_that_their_browser_did_not_ask_for() {
 #[tokio::test]
 async fn an_answer_of_another_issuer_and_tokens_that_do_not_fit_together_sign_nobody_in() {
     let running = start().await;
-    running.issuer.seat("ann", &["admins"]);
+    running.issuer.seat(vec![Person::new("ann", &["admins"])]);
     let mut browser = Browser::of(&running.gateway);
     let issuer: String = url::form_urlencoded::byte_serialize(running.issuer.url.as_bytes()).collect();
     for (other, said) in [("iss=https%3A%2F%2Fevil.example", "another issuer"), ("x=y", "does not say which issuer")] {
@@ -125,13 +125,7 @@ async fn an_answer_of_another_issuer_and_tokens_that_do_not_fit_together_sign_no
         ("sub", json!("bob")),
         ("at_hash", json!("AAAAAAAAAAAAAAAAAAAAAA")),
     ] {
-        running.issuer.seat_like(Person {
-            name: "ann".to_owned(),
-            groups: vec!["admins".to_owned()],
-            token_life_s: 600,
-            renewable: false,
-            spoilt: Some((claim, value)),
-        });
+        running.issuer.seat(vec![Person { spoilt: Some((claim, value)), ..Person::new("ann", &["admins"]) }]);
         let back = browser.come_back("/admin/login/start").await;
         let page = browser.get(&back).await;
         assert!(
@@ -150,7 +144,7 @@ async fn a_session_that_somebody_planted_is_not_the_one_that_a_login_gives() {
     let planted = mallory.cookies["bailiwick_session"].clone();
     let mut victim = Browser::of(&running.gateway);
     victim.cookies.insert("bailiwick_session".to_owned(), planted.clone());
-    running.issuer.seat("ann", &["admins"]);
+    running.issuer.seat(vec![Person::new("ann", &["admins"])]);
     victim.sign_in().await;
     assert_ne!(victim.cookies["bailiwick_session"], planted);
     assert!(victim.get("/admin/access").await.text.contains("user:test/ann"));
@@ -161,7 +155,7 @@ async fn a_session_that_somebody_planted_is_not_the_one_that_a_login_gives() {
 #[tokio::test]
 async fn wherever_one_is_sent_after_a_login_is_a_page_of_ours() {
     let running = start().await;
-    running.issuer.seat("ann", &["admins"]);
+    running.issuer.seat(vec![Person::new("ann", &["admins"])]);
     let mut browser = Browser::of(&running.gateway);
     for to in
         ["https://evil.example/", "//evil.example/", "/\\evil.example", "javascript:alert(1)", "evil", "/a%0d%0aX:1"]

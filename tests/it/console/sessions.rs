@@ -5,7 +5,7 @@ use super::*;
 #[tokio::test]
 async fn whoever_is_not_signed_in_is_asked_to_and_comes_back_to_the_page_they_wanted() {
     let running = start().await;
-    running.issuer.seat("ann", &["admins"]);
+    running.issuer.seat(vec![Person::new("ann", &["admins"])]);
     let mut browser = Browser::of(&running.gateway);
     let away = browser.get("/admin/log?decision=deny").await;
     assert_eq!((away.status, away.header("location")), (303, "/admin/login?to=%2Flog%3Fdecision%3Ddeny"));
@@ -30,14 +30,14 @@ async fn whoever_is_not_signed_in_is_asked_to_and_comes_back_to_the_page_they_wa
 #[tokio::test]
 async fn over_tls_the_cookie_is_bound_to_the_host_and_on_this_machine_it_works_without() {
     let running = start().await;
-    running.issuer.seat("ann", &["admins"]);
+    running.issuer.seat(vec![Person::new("ann", &["admins"])]);
     let plain = Browser::of(&running.gateway).sign_in().await.cookies();
     assert!(
         plain[0].starts_with("bailiwick_session=") && plain[0].ends_with("; Path=/; HttpOnly; SameSite=Lax"),
         "{plain:?}"
     );
     let (issuer, upstream) = (Issuer::start().await, Scripted::echo().await);
-    issuer.seat("ann", &["admins"]);
+    issuer.seat(vec![Person::new("ann", &["admins"])]);
     // As behind a proxy that speaks TLS.
     let gateway = setup(&issuer, &upstream).admin_url("https://admin.example.com").start().await;
     let mut browser = Browser::of(&gateway);
@@ -84,17 +84,11 @@ async fn a_session_is_renewed_where_the_issuer_renews_it_and_else_ends_with_its_
     let gateway = setup(&issuer, &upstream).issuer_lines("leeway = \"1ms\"\n").start().await;
     let running = Running { issuer, gateway, upstream };
     // Shorter than what is renewed early, so each page renews.
-    let person = |renewable| Person {
-        name: "ann".to_owned(),
-        groups: vec!["admins".to_owned()],
-        token_life_s: 3,
-        renewable,
-        spoilt: None,
-    };
-    running.issuer.seat_like(person(true));
+    let person = |renewable| Person { token_life_s: 3, renewable, ..Person::new("ann", &["admins"]) };
+    running.issuer.seat(vec![person(true)]);
     let mut renewed = Browser::of(&running.gateway);
     renewed.sign_in().await;
-    running.issuer.seat_like(person(false));
+    running.issuer.seat(vec![person(false)]);
     let mut other = Browser::of(&running.gateway);
     other.sign_in().await;
     assert_eq!(other.get("/admin/servers").await.status, 200);

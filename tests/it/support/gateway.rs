@@ -19,6 +19,7 @@ pub struct Setup {
     record: String,
     disk: Option<&'static str>,
     bound: bool,
+    clock: Option<PathBuf>,
     servers: String,
     issuer: String,
     policy: String,
@@ -55,6 +56,7 @@ impl Setup {
             record: String::new(),
             disk: None,
             bound: false,
+            clock: None,
             servers: String::new(),
             issuer,
             policy: DEVELOPERS_MAY.to_owned(),
@@ -139,6 +141,19 @@ impl Setup {
         Some(self)
     }
 
+    /// Lets the test set the gateway's clock; `None` with the reason printed where libfaketime is not there.
+    pub fn own_clock(mut self) -> Option<Self> {
+        let library = ["x86_64", "aarch64"]
+            .map(|machine| PathBuf::from(format!("/usr/lib/{machine}-linux-gnu/faketime/libfaketime.so.1")));
+        self.clock = library.into_iter().find(|library| library.exists());
+        if self.clock.is_none() {
+            assert!(std::env::var_os("CI").is_none(), "libfaketime is missing: install the package faketime");
+            eprintln!("skipped: libfaketime is not there; install the package faketime");
+            return None;
+        }
+        Some(self)
+    }
+
     /// Replaces `policy.csv`.
     pub fn policy(mut self, rows: &str) -> Self {
         rows.clone_into(&mut self.policy);
@@ -192,8 +207,12 @@ impl Setup {
             directory: self.directory,
             disk: self.disk,
             bound: self.bound,
+            clock: self.clock,
             process: None,
         };
+        if gateway.clock.is_some() {
+            gateway.set_clock("+0");
+        }
         gateway.launch().await;
         gateway
     }
@@ -209,6 +228,7 @@ pub struct Gateway {
     directory: tempfile::TempDir,
     disk: Option<&'static str>,
     bound: bool,
+    clock: Option<PathBuf>,
     process: Option<Child>,
 }
 
@@ -231,6 +251,10 @@ impl Gateway {
                 command
             }
         };
+        if let Some(library) = &self.clock {
+            command.env("LD_PRELOAD", library).env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+            command.env("FAKETIME_TIMESTAMP_FILE", self.directory.path().join("clock"));
+        }
         let process = command
             .args(["serve", "--config", "servers.toml"])
             .current_dir(self.directory.path())
@@ -256,6 +280,14 @@ impl Gateway {
         panic!("the gateway did not answer:\n{}", self.log());
     }
 
+    /// Has the gateway's clock jump, so many seconds from the true time.
+    pub fn set_clock(&self, seconds: &str) {
+        // Whole or not at all: the clock is read at any moment.
+        let next = self.directory.path().join("clock.next");
+        std::fs::write(&next, format!("{seconds}\n")).unwrap();
+        std::fs::rename(next, self.directory.path().join("clock")).unwrap();
+    }
+
     /// The resource that tokens must be for.
     pub fn resource(&self) -> String {
         format!("{}/mcp", self.url)
@@ -269,6 +301,11 @@ impl Gateway {
     /// A client of one server's endpoint.
     pub fn server_client(&self, server: &str, token: &str) -> Client {
         Client::new(&format!("{}/{server}", self.resource()), Some(token))
+    }
+
+    /// Where its files are.
+    pub fn directory(&self) -> &std::path::Path {
+        self.directory.path()
     }
 
     pub fn state(&self) -> PathBuf {

@@ -4,14 +4,16 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
-use axum::Json;
-use axum::extract::{Form, Query, State};
+use axum::extract::{Query, State};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::{get, post};
+use axum::{Form, Json};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
+
+use super::door::{Door, Person};
 
 /// A running issuer.
 pub struct Issuer {
@@ -22,36 +24,17 @@ pub struct Issuer {
 struct Keys {
     url: String,
     current: Mutex<Key>,
+    logins: Mutex<Logins>,
     door: Mutex<Door>,
 }
 
-/// Who sits in front of the login page, and what the issuer gives them.
-#[derive(Clone)]
-pub struct Person {
-    pub name: String,
-    pub groups: Vec<String>,
-    /// Seconds that an access token is good for.
-    pub token_life_s: i64,
-    /// Whether they get something to renew it with.
-    pub renewable: bool,
-    /// What is wrong with the ID token.
-    pub spoilt: Option<(&'static str, Value)>,
-}
-
+/// Who logs in when a page is opened, and what the pages were asked for.
 #[derive(Default)]
-struct Door {
-    people: Vec<Person>,
-    codes: HashMap<String, Asked>,
-    refresh: HashMap<String, Asked>,
+struct Logins {
+    /// The claims of the person that they know, as far as it is not `aud` and `client_id`.
+    person: Value,
+    /// The parameters of every page that was opened, oldest first.
     asked: Vec<HashMap<String, String>>,
-}
-
-/// A login that was asked for.
-#[derive(Clone)]
-struct Asked {
-    person: Person,
-    query: HashMap<String, String>,
-    authenticated_at: i64,
 }
 
 #[derive(Clone)]
@@ -77,117 +60,17 @@ impl Key {
     }
 }
 
-impl Keys {
-    fn sign_with(&self, claims: &Value, spoil: impl FnOnce(&mut Header)) -> String {
-        let key = self.current.lock().unwrap().clone();
-        let mut header = Header::new(Algorithm::ES256);
-        header.typ = Some("at+jwt".to_owned());
-        header.kid = Some(key.id);
-        spoil(&mut header);
-        jsonwebtoken::encode(&header, claims, &EncodingKey::from_ec_der(&key.pkcs8)).unwrap()
-    }
-
-    /// What somebody gets for a code or a refresh token.
-    fn tokens(&self, asked: Asked, resource: &str) -> Value {
-        let Asked { person, query, authenticated_at } = &asked;
-        let now = jiff::Timestamp::now().as_second();
-        let client = &query["client_id"];
-        let acr = if query.contains_key("acr_values") { "strong" } else { "weak" };
-        let access = json!({
-            "iss": self.url, "sub": person.name, "aud": resource, "client_id": client, "groups": person.groups,
-            "iat": now, "exp": now + person.token_life_s, "jti": ulid::Ulid::generate().to_string(),
-            "auth_time": authenticated_at, "acr": acr,
-        });
-        let mut id = json!({
-            "iss": self.url, "sub": person.name, "aud": client, "iat": now, "exp": now + 60,
-            "nonce": query.get("nonce"), "auth_time": authenticated_at, "acr": acr,
-        });
-        if let Some((claim, value)) = &person.spoilt {
-            id[*claim] = value.clone();
-        }
-        let mut answer = json!({
-            "access_token": self.sign_with(&access, |_| {}), "token_type": "Bearer", "expires_in": person.token_life_s,
-            "id_token": self.sign_with(&id, |header| header.typ = Some("JWT".to_owned())),
-        });
-        if person.renewable {
-            let refresh = ulid::Ulid::generate().to_string();
-            answer["refresh_token"] = json!(refresh);
-            self.door.lock().unwrap().refresh.insert(refresh, asked);
-        }
-        answer
-    }
-}
-
-/// The login page: whoever sits alone in front of it is sent back at once; several choose who they are.
-async fn authorize(State(keys): State<Arc<Keys>>, Query(query): Query<HashMap<String, String>>) -> Response {
-    let mut door = keys.door.lock().unwrap();
-    door.asked.push(query.clone());
-    let chosen = query.get("chosen");
-    let person = match &door.people[..] {
-        [] => return "nobody sits here".into_response(),
-        [alone] => alone.clone(),
-        several => match several.iter().find(|person| chosen == Some(&person.name)) {
-            Some(person) => person.clone(),
-            None => {
-                let link = |person: &Person| {
-                    let query: String = url::form_urlencoded::Serializer::new(String::new())
-                        .extend_pairs(&query)
-                        .append_pair("chosen", &person.name)
-                        .finish();
-                    format!("<p><a href=\"/authorize?{}\">{}</a></p>", query.replace('&', "&amp;"), person.name)
-                };
-                let links: String = several.iter().map(link).collect();
-                let page = format!(
-                    "<!doctype html><html lang=\"en\"><link rel=\"icon\" href=\"data:,\"><title>Issuer</title><h1>Who are you?</h1>{links}"
-                );
-                return axum::response::Html(page).into_response();
-            }
-        },
-    };
-    assert_eq!(query["response_type"], "code");
-    assert_eq!(query["code_challenge_method"], "S256");
-    let now = jiff::Timestamp::now().as_second();
-    let authenticated_at = if query.get("max_age").is_some_and(|age| age == "0") { now } else { now - 3_600 };
-    let code = ulid::Ulid::generate().to_string();
-    let mut back = url::Url::parse(&query["redirect_uri"]).unwrap();
-    back.query_pairs_mut()
-        .append_pair("code", &code)
-        .append_pair("state", &query["state"])
-        .append_pair("iss", &keys.url);
-    door.codes.insert(code, Asked { person, query, authenticated_at });
-    Redirect::to(back.as_str()).into_response()
-}
-
-/// The token endpoint for public clients.
-async fn token(State(keys): State<Arc<Keys>>, Form(form): Form<HashMap<String, String>>) -> Response {
-    let refused = || (axum::http::StatusCode::BAD_REQUEST, Json(json!({ "error": "invalid_grant" }))).into_response();
-    let of = |name: &str| form.get(name).cloned().unwrap_or_default();
-    let asked = {
-        let mut door = keys.door.lock().unwrap();
-        match of("grant_type").as_str() {
-            "authorization_code" => door.codes.remove(&of("code")).filter(|asked| {
-                let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, of("code_verifier").as_bytes());
-                asked.query["code_challenge"] == URL_SAFE_NO_PAD.encode(digest.as_ref())
-                    && asked.query["redirect_uri"] == of("redirect_uri")
-                    && asked.query["resource"] == of("resource")
-            }),
-            "refresh_token" => door.refresh.remove(&of("refresh_token")),
-            _ => None,
-        }
-    };
-    match asked {
-        Some(asked) => Json(keys.tokens(asked, &of("resource"))).into_response(),
-        None => refused(),
-    }
-}
-
 impl Issuer {
     pub async fn start() -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address: SocketAddr = listener.local_addr().unwrap();
         let url = format!("http://{address}");
-        let current = Mutex::new(Key::generate("key-1"));
-        let keys = Arc::new(Keys { url: url.clone(), current, door: Mutex::default() });
+        let keys = Arc::new(Keys {
+            url: url.clone(),
+            current: Mutex::new(Key::generate("key-1")),
+            logins: Mutex::default(),
+            door: Mutex::default(),
+        });
         let router = axum::Router::new()
             .route("/.well-known/openid-configuration", get(discovery))
             .route("/jwks", get(jwks))
@@ -225,41 +108,40 @@ impl Issuer {
     pub fn sign_with(&self, claims: &Value, spoil: impl FnOnce(&mut Header)) -> String {
         self.keys.sign_with(claims, spoil)
     }
+}
 
+impl Keys {
+    fn sign_with(&self, claims: &Value, spoil: impl FnOnce(&mut Header)) -> String {
+        let key = self.current.lock().unwrap().clone();
+        let mut header = Header::new(Algorithm::ES256);
+        header.typ = Some("at+jwt".to_owned());
+        header.kid = Some(key.id);
+        spoil(&mut header);
+        jsonwebtoken::encode(&header, claims, &EncodingKey::from_ec_der(&key.pkcs8)).unwrap()
+    }
+}
+
+impl Issuer {
     /// A good access token of a person.
     pub fn token(&self, user: &str, groups: &[&str], resource: &str) -> String {
         self.sign(&self.claims(user, groups, resource))
     }
 
-    /// Sits somebody in front of the login page, who logged in an hour ago and does so again only where that is asked.
-    pub fn seat(&self, name: &str, groups: &[&str]) {
-        self.seat_like(Person {
-            name: name.to_owned(),
-            groups: groups.iter().map(|group| (*group).to_owned()).collect(),
-            token_life_s: 600,
-            renewable: false,
-            spoilt: None,
-        });
+    /// Whoever opens the login page from now on is this person, without a click; what the token says of the login is
+    /// what was asked for.
+    pub fn logs_in(&self, person: Value) {
+        self.keys.logins.lock().unwrap().person = person;
     }
 
-    /// The same with everything said.
-    pub fn seat_like(&self, person: Person) {
-        self.keys.door.lock().unwrap().people = vec![person];
+    /// Sits people in front of the login page, who logged in an hour ago and do so again only where that is asked; they
+    /// get ID tokens as well, and several choose who they are.
+    pub fn seat(&self, people: Vec<Person>) {
+        self.keys.door.lock().unwrap().people = people;
     }
 
-    /// Lets whoever comes to the login page choose who they are.
-    pub fn seat_all(&self, people: &[(&str, &[&str])]) {
-        let all = people.iter().map(|(name, groups)| {
-            self.seat(name, groups);
-            self.keys.door.lock().unwrap().people.remove(0)
-        });
-        let all: Vec<Person> = all.collect();
-        self.keys.door.lock().unwrap().people = all;
-    }
-
-    /// What the login page was asked, the last time last.
+    /// What every login page was asked for, oldest first.
     pub fn asked(&self) -> Vec<HashMap<String, String>> {
-        self.keys.door.lock().unwrap().asked.clone()
+        self.keys.logins.lock().unwrap().asked.clone()
     }
 
     /// Replaces the signing key; the old one is withdrawn.
@@ -273,9 +155,43 @@ async fn discovery(State(keys): State<Arc<Keys>>) -> Json<Value> {
         "issuer": keys.url, "authorization_endpoint": format!("{}/authorize", keys.url),
         "token_endpoint": format!("{}/token", keys.url), "jwks_uri": format!("{}/jwks", keys.url),
         "response_types_supported": ["code"], "subject_types_supported": ["public"],
-        "id_token_signing_alg_values_supported": ["ES256"],
-        "authorization_response_iss_parameter_supported": true,
+        "id_token_signing_alg_values_supported": ["ES256"], "code_challenge_methods_supported": ["S256"],
+        "authorization_response_iss_parameter_supported": !keys.door.lock().unwrap().people.is_empty(),
     }))
+}
+
+/// The login page: whoever opens it is the person of the test, and goes back with a code.
+async fn authorize(State(keys): State<Arc<Keys>>, Query(asked): Query<HashMap<String, String>>) -> Response {
+    let opened = keys.door.lock().unwrap().open(&keys.url, &asked);
+    let mut logins = keys.logins.lock().unwrap();
+    let back = format!("{}?code={}&state={}", asked["redirect_uri"], logins.asked.len(), asked["state"]);
+    logins.asked.push(asked);
+    opened.unwrap_or_else(|| Redirect::to(&back).into_response())
+}
+
+/// A token for a code. PKCE is not looked at: the command line's own tests do that with the demo's issuer.
+async fn token(State(keys): State<Arc<Keys>>, Form(form): Form<HashMap<String, String>>) -> Response {
+    if let Some(answer) =
+        keys.door.lock().unwrap().token(&keys.url, &form, &|claims, kind| {
+            keys.sign_with(claims, |header| header.typ = Some(kind.to_owned()))
+        })
+    {
+        return answer;
+    }
+    let (mut claims, asked) = {
+        let logins = keys.logins.lock().unwrap();
+        (logins.person.clone(), logins.asked[form["code"].parse::<usize>().unwrap()].clone())
+    };
+    claims["aud"] = json!(asked["resource"]);
+    claims["client_id"] = json!(asked["client_id"]);
+    // A session that the browser still has lies an hour back, unless another login is asked for.
+    let age = if asked.contains_key("max_age") { 0 } else { 3_600 };
+    claims["auth_time"] = json!(jiff::Timestamp::now().as_second() - age);
+    if let Some(acr) = asked.get("acr_values") {
+        claims["acr"] = json!(acr);
+    }
+    let answer = json!({ "access_token": keys.sign_with(&claims, |_| {}), "token_type": "Bearer", "expires_in": 600 });
+    Json(answer).into_response()
 }
 
 async fn jwks(State(keys): State<Arc<Keys>>) -> Json<Value> {

@@ -1,0 +1,57 @@
+//! The bounds of the listener: connections, requests, sessions.
+//!
+//! Named like all others, see [`crate::limit`].
+
+use std::time::Duration;
+
+/// Connections at once; each costs about 20 KiB while idle.
+pub const CONNECTIONS_MAX: usize = 10_000;
+/// Headers of one request; clients send about 15, parameters may be mirrored into more.
+pub const HEADERS_MAX: usize = 100;
+/// All headers of one request: a token, a session and mirrored parameters fit.
+pub const HEADER_BYTES_MAX: usize = 64 * 1024;
+/// For all headers of a request to arrive, also on a kept connection: an idle one is closed after this.
+pub const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(60);
+/// For a body to arrive.
+pub const BODY_READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// How much of a body that is too large is taken in and thrown away, so that its sender can read the answer.
+pub const BODY_DISCARDED_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// How long that may take.
+pub const BODY_DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
+/// Space set aside for a body before its bytes are here.
+pub const BODY_RESERVED_BYTES_MAX: usize = 64 * 1024;
+/// Requests of one HTTP/2 connection at once.
+pub const HTTP2_STREAMS_MAX: u32 = 256;
+/// For a TLS handshake.
+pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Certificate files are looked at this often.
+pub const TLS_RELOAD_INTERVAL: Duration = Duration::from_secs(5);
+/// After a failed accept (mostly: no file descriptors left).
+pub const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(50);
+/// Hops read from forwarding headers, nearest first.
+pub const FORWARDED_HOPS_MAX: usize = 32;
+/// What a stream of a caller whose access was taken back has to end by itself, before it is cut; and what it then
+/// has to be wound up. Both together are well under the second that is promised.
+pub const STREAM_FAREWELL: Duration = Duration::from_millis(250);
+/// A sealed handle as text; a legacy session with its client's capabilities is the largest.
+pub const HANDLE_BYTES_MAX: usize = 4 * 1024;
+/// A legacy session ends after this; clients then initialize again.
+pub const SESSION_AGE_MAX: Duration = Duration::from_secs(24 * 3600);
+/// What a client says of itself, inside of the session id; more is kept here.
+pub const SESSION_SEALED_BYTES_MAX: usize = 1024;
+/// What a client says of itself at `initialize`.
+pub const SESSION_CLIENT_BYTES_MAX: usize = 64 * 1024;
+/// A client's own description; a longer one is cut down to name and version.
+pub const SESSION_INFO_BYTES_MAX: usize = 512;
+/// Of all clients that say more than fits into their session id, together.
+pub const SESSIONS_KEPT_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// Ended sessions remembered until their age would have ended them.
+pub const SESSIONS_ENDED_MAX: u64 = 100_000;
+/// Sessions whose log level is remembered.
+pub const SESSION_LOG_LEVELS_MAX: u64 = 100_000;
+/// Calls in flight in one legacy session.
+pub const SESSION_CALLS_MAX: usize = 64;
+/// How long an answer that says "slow down" is held.
+pub const HASTY_ANSWER_HOLD: Duration = Duration::from_millis(100);
+/// Answers that are held at once; more are given at once.
+pub const HASTY_ANSWERS_HELD_MAX: usize = 4_096;
