@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::support::door::Person;
 use crate::support::gateway::{DEVELOPERS_MAY, Gateway, Setup};
 use crate::support::issuer::Issuer;
-use crate::support::scripted::Scripted;
+use crate::support::scripted::{self, Scripted};
 
 mod attack;
 mod pages;

@@ -92,6 +92,7 @@ impl Console {
             object: "bailiwick/console",
             actor: &actor.name(),
             actor_kind: actor.kind(),
+            brakes: false,
             client: actor.client(),
             outcome: "done",
             reason: None,

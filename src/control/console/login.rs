@@ -93,8 +93,13 @@ pub(super) fn pending(console: &Console, settings: &Settings, headers: &HeaderMa
     let sealed = cookie::read(headers, cookie::LOGIN, settings.is_secure())?;
     let content = console.sealer.open(PURPOSE, nobody(), sealed)?;
     let pending: Pending = serde_json::from_slice(&content).ok()?;
+    is_current(pending.begun_at, now_s()).then_some(pending)
+}
+
+/// Whether a login that was begun then may still be finished.
+fn is_current(begun_at: i64, now: i64) -> bool {
     let age_max = i64::try_from(limit::CONSOLE_LOGIN_AGE_MAX.as_secs()).unwrap_or_default();
-    (now_s().saturating_sub(pending.begun_at) <= age_max).then_some(pending)
+    now.saturating_sub(begun_at) <= age_max
 }
 
 /// A login that came to nothing.
@@ -132,6 +137,12 @@ fn nobody() -> PrincipalKey {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_login_is_finished_in_time_or_begun_again() {
+        let age_max = i64::try_from(limit::CONSOLE_LOGIN_AGE_MAX.as_secs()).unwrap();
+        assert!(is_current(1_000, 1_000 + age_max) && !is_current(1_000, 1_001 + age_max));
+    }
 
     #[test]
     fn only_a_page_of_ours_is_wanted_afterwards() {

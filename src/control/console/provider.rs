@@ -342,3 +342,21 @@ fn describe<T: ErrorResponse + std::fmt::Display>(error: &RequestTokenError<Egre
         RequestTokenError::Other(_) => "the issuer's answer is no good".to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::tests::Recorder;
+
+    #[tokio::test]
+    async fn only_so_many_people_sign_in_at_once() {
+        let provider = Provider::default();
+        let most = u32::try_from(limit::CONSOLE_LOGINS_MAX).unwrap();
+        let held = provider.places.acquire_many(most - 1).await.unwrap();
+        let begin = async || provider.begin(&Recorder::default(), false).await.err().unwrap();
+        assert!(begin().await.contains("[admin.console]"), "the last place is one");
+        let last = provider.places.acquire().await.unwrap();
+        assert!(begin().await.contains("too many people"));
+        drop((held, last));
+    }
+}

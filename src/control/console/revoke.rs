@@ -84,7 +84,7 @@ pub(super) async fn confirm(posted: Posted) -> Response {
         return again(
             visit,
             &order,
-            html! { p.problem role="alert" { "Say why: whoever reads the record will ask." } },
+            &html! { p.problem role="alert" { "Say why: whoever reads the record will ask." } },
         );
     }
     let reach = visit.send::<Reach>((Verb::Post, "/revocations/reach"), None, &order).await;
@@ -94,7 +94,7 @@ pub(super) async fn confirm(posted: Posted) -> Response {
         Err(refused) if refused.status == StatusCode::FORBIDDEN => html! {
             p.notice { "What it stops is not shown to you." }
         },
-        Err(refused) => return again(visit, &order, visit.refusal("bailiwick/revocations", &refused)),
+        Err(refused) => return again(visit, &order, &visit.refusal("bailiwick/revocations", &refused)),
     };
     let body = html! {
         section {
@@ -126,7 +126,7 @@ pub(super) async fn revoke(posted: Posted) -> Response {
         return again(
             visit,
             &order,
-            html! { p.problem role="alert" { "Say why: whoever reads the record will ask." } },
+            &html! { p.problem role="alert" { "Say why: whoever reads the record will ask." } },
         );
     }
     match visit.send::<Revoked>((Verb::Post, "/revoke"), None, &order).await {
@@ -134,11 +134,11 @@ pub(super) async fn revoke(posted: Posted) -> Response {
             let page = format!("/revocations?done=revoked&epoch={}", revoked.epoch.0);
             Redirect::to(&visit.settings.path(&page)).into_response()
         }
-        Err(refused) => again(visit, &order, visit.refusal("bailiwick/revoke", &refused)),
+        Err(refused) => again(visit, &order, &visit.refusal("bailiwick/revoke", &refused)),
     }
 }
 
-fn again(visit: &Visit, order: &RevocationOrder, told: Markup) -> Response {
+fn again(visit: &Visit, order: &RevocationOrder, told: &Markup) -> Response {
     let body = html! { (told) section { (fields(visit, order)) } };
     inside(visit, StatusCode::BAD_REQUEST, "Take access back", "/revocations", &body)
 }
@@ -158,6 +158,7 @@ fn reached(order: &RevocationOrder, reach: &Reach) -> Markup {
     }
 }
 
+/// How many there are, and which.
 fn names(one: &str, many: &str, effect: &str, names: &[String]) -> Markup {
     html! {
         p {
@@ -172,5 +173,20 @@ fn names(one: &str, many: &str, effect: &str, names: &[String]) -> Markup {
             }
             "."
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_names_are_shown_and_the_number_of_all() {
+        let all: Vec<String> = (0..=limit::CONSOLE_ROWS_SHOWN_MAX).map(|number| format!("agent-{number}")).collect();
+        let html = names("agent", "agents", "cannot act any more", &all).into_string();
+        assert!(html.contains(&format!("<b>{} agents</b>", all.len())) && html.contains("and more"), "{html}");
+        assert!(!html.contains(&all[limit::CONSOLE_ROWS_SHOWN_MAX]), "{html}");
+        let some = names("agent", "agents", "cannot act any more", &all[1..]).into_string();
+        assert!(!some.contains("and more") && some.contains(&all[limit::CONSOLE_ROWS_SHOWN_MAX]), "{some}");
     }
 }

@@ -211,6 +211,8 @@ async fn the_policy_page_shows_who_changed_which_rows() {
 async fn the_live_log_sends_rows_as_they_are_written_and_text_stays_text() {
     let running = start().await;
     let mut ann = running.signed_in("ann", &["admins"]).await;
+    let rows = format!("data-rows=\"{}\"", bailiwick::limit::CONSOLE_LOG_ROWS_MAX);
+    assert!(ann.get("/admin/log").await.text.contains(&rows), "a page holds so many");
     let cookies: Vec<String> = ann.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let url = format!("{}/admin/log/stream?subject=dora", ann.origin);
     let request = ann.http.get(url).header("cookie", cookies.join("; ")).header("sec-fetch-site", "same-origin");
@@ -246,6 +248,30 @@ async fn refusals_of_the_last_minutes_are_counted_by_reason() {
     }
     let mut ann = running.signed_in("ann", &["admins"]).await;
     let page = ann.get("/admin/").await.text;
+    let minutes = bailiwick::limit::CONSOLE_REFUSALS_WINDOW.as_secs() / 60;
+    assert!(page.contains(&format!("Refused in the last {minutes} minutes")), "{page}");
     assert!(page.contains("/admin/log?decision=deny&amp;reason="), "{page}");
     assert!(page.contains("<td class=\"number\" data-label=\"Times\">3</td>"), "{page}");
+}
+
+#[tokio::test]
+async fn so_many_tools_are_on_one_page_and_the_others_are_counted() {
+    let most = bailiwick::limit::CONSOLE_ITEMS_SHOWN_MAX;
+    let tools: Vec<Value> = (0..=most).map(|number| scripted::tool(&format!("tool-{number}"))).collect();
+    let upstream = Scripted::start(json!(tools), |call| scripted::result(call, scripted::text("x"))).await;
+    let issuer = Issuer::start().await;
+    let gateway = setup(&issuer, &upstream).start().await;
+    let running = Running { issuer, gateway, upstream };
+    let mut dora = running.signed_in("dora", &["developers"]).await;
+    for _ in 0..100 {
+        let page = dora.get("/admin/access").await.text;
+        if page.contains("1 more are not shown") {
+            assert!(
+                page.contains(&format!("tool-{}</bdi>", most - 1)) && !page.contains(&format!("tool-{most}</bdi>"))
+            );
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    panic!("they were not listed");
 }
