@@ -150,12 +150,17 @@ impl Written {
         Ok(Self { config, admin, console, issuer })
     }
 
-    async fn client(&self, known: &Known) -> Result<Client, String> {
-        let secret = match &self.console.client_secret {
-            Some(reference) => Some(reference.read().await.map_err(|error| error.to_string())?),
-            None => None,
-        };
-        let secret = secret.map(|secret| ClientSecret::new(secret.expose_secret().to_owned()));
+    /// The client's secret, where it has one: read when it is needed, and never for somebody who only begins.
+    async fn secret(&self) -> Result<Option<ClientSecret>, String> {
+        let Some(reference) = &self.console.client_secret else { return Ok(None) };
+        let secret = reference.read().await.map_err(|error| {
+            tracing::error!(problem = %error, "nobody can sign in to the console");
+            "the console's client secret cannot be read; the gateway's log says why".to_owned()
+        })?;
+        Ok(Some(ClientSecret::new(secret.expose_secret().to_owned())))
+    }
+
+    fn client(&self, known: &Known, secret: Option<ClientSecret>) -> Result<Client, String> {
         let redirect = format!("{}/login/callback", self.admin.resource());
         let ways = known.metadata.token_endpoint_auth_methods_supported();
         let in_the_body = ways.is_some_and(|ways| {
@@ -178,7 +183,7 @@ impl Provider {
         let _place = self.places.try_acquire().map_err(|_| "too many people sign in just now: try again".to_owned())?;
         let written = Written::of(operations)?;
         let known = self.known(&written, limit::CONSOLE_METADATA_AGE_MAX).await?;
-        let client = written.client(&known).await?;
+        let client = written.client(&known, None)?;
         let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
         let flow = AuthenticationFlow::<CoreResponseType>::AuthorizationCode;
         let mut asked = client
@@ -213,7 +218,8 @@ impl Provider {
             }
             None => {}
         }
-        let client = written.client(&known).await?;
+        let secret = written.secret().await?;
+        let client = written.client(&known, secret.clone())?;
         let answer: CoreTokenResponse = client
             .exchange_code(AuthorizationCode::new(returned.code.to_owned()))
             .map_err(|error| error.to_string())?
@@ -228,7 +234,7 @@ impl Provider {
             // The issuer may have changed its keys since it was asked; then it is asked once more.
             Err(_) => {
                 let known = self.known(&written, limit::CONSOLE_METADATA_RETRY).await?;
-                verified(&written, &written.client(&known).await?, &answer, &nonce)?
+                verified(&written, &written.client(&known, secret)?, &answer, &nonce)?
             }
         };
         Ok(LoggedIn { granted: granted(&answer), subject })
@@ -245,7 +251,8 @@ impl Provider {
     ) -> Result<Granted, RenewError> {
         let written = Written::of(operations).map_err(|_| RenewError::Over)?;
         let known = self.known(&written, limit::CONSOLE_METADATA_AGE_MAX).await.map_err(RenewError::Unknown)?;
-        let client = written.client(&known).await.map_err(RenewError::Unknown)?;
+        let secret = written.secret().await.map_err(RenewError::Unknown)?;
+        let client = written.client(&known, secret).map_err(RenewError::Unknown)?;
         let refresh = RefreshToken::new(refresh.expose_secret().to_owned());
         let asked = client.exchange_refresh_token(&refresh).map_err(|error| RenewError::Unknown(error.to_string()))?;
         let asked = asked.add_extra_param("resource", written.admin.resource());

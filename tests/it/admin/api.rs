@@ -70,7 +70,7 @@ async fn what_is_answered_is_what_the_document_says() {
         ),
         ("/explain", json!({ "object": "tools/echo", "as": "user:test/otto", "arguments": { "a": 1 } }), 200),
         ("/revocations/reach", json!({ "target": "server", "value": "tools" }), 200),
-        ("/revocations/reach", json!({ "target": "planet", "value": "x" }), 400),
+        ("/revocations/reach", json!({ "target": "server", "value": "tools", "sign_out": true }), 400),
         ("/revoke", json!({ "target": "subject", "issuer": "test", "value": "alice", "note": "left" }), 200),
         ("/revoke", json!({ "target": "session", "value": "s1", "sign_out": true }), 200),
         ("/revoke", json!({ "target": "agent", "value": "assistant", "sign_out": true }), 400),
