@@ -7,13 +7,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+pub mod access;
 pub mod ask;
 mod barred;
 mod follow;
+pub mod glance;
 mod reload;
 mod shadow;
 mod source;
@@ -92,6 +94,7 @@ pub struct Gateway {
     shadow: Arc<Shadow>,
     telemetry: Telemetry,
     exports: Exports,
+    last_reload: ArcSwapOption<glance::LastReload>,
 }
 
 /// The rooms that a gateway is wired from.
@@ -161,6 +164,7 @@ impl Gateway {
             shadow,
             telemetry: parts.telemetry,
             exports: parts.exports,
+            last_reload: ArcSwapOption::empty(),
         })
     }
 

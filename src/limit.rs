@@ -8,6 +8,7 @@ use std::time::Duration;
 
 mod admin;
 mod bridge;
+mod console;
 mod demo;
 mod doctor;
 mod export;
@@ -21,6 +22,7 @@ mod tasks;
 
 pub use admin::*;
 pub use bridge::*;
+pub use console::*;
 pub use demo::*;
 pub use doctor::*;
 pub use export::*;

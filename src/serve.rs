@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{Config, Durability, Mistake, Overrides, ReloadMode, TlsConfig, keyfile};
-use crate::control::{Administrators, Control, Operations};
+use crate::control::{Administrators, Control, Operations, console};
 use crate::delegate::Delegate;
 use crate::export::Exports;
 use crate::front::{self, Certificates, Front};
@@ -134,10 +134,18 @@ pub async fn start(options: Options) -> Result<Served, StartError> {
     let cluster = cluster.map(|cluster| cluster.serve(Arc::clone(&front), lanes(), gateway.stopping()));
     let front = tokio::spawn(front::serve(front, listener, certificates, lanes(), gateway.stopping()));
     tracing::info!(%address, revision = %revision.0.short(), servers = config.servers.len(), "serving");
+    let pages = match &admin {
+        Some(_) => Some(console::pages(Arc::clone(&gateway) as _).map_err(trouble)?),
+        None => None,
+    };
     let admin_address = admin.as_ref().map(|admin| admin.address);
     let administrators = admin.map(|Door { listener, address, certificates }| {
         tracing::info!(%address, "serving administrators");
-        let administrators = Arc::new(Administrators::new(Arc::clone(&gateway) as _));
+        let administrators = Administrators::new(Arc::clone(&gateway) as _);
+        let administrators = Arc::new(match pages {
+            Some(pages) => administrators.with_pages(pages),
+            None => administrators,
+        });
         // On no lane: what administrators do never waits for a call, and no call for them.
         let lanes = Arc::new(Lanes::none());
         tokio::spawn(front::serve(administrators, listener, certificates, lanes, gateway.stopping()))

@@ -59,7 +59,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         ],
     ),
     // Its listener stands on the front's connections, certificates and `Host` and `Origin`: there is one of each.
-    ("control", &["limit", "ids", "outcome", "wire", "config", "identity", "policy", "record", "gateway", "front"]),
+    (
+        "control",
+        &["limit", "ids", "outcome", "wire", "config", "egress", "identity", "policy", "record", "gateway", "front"],
+    ),
     // Opens the rooms in order, and closes them.
     ("serve", EVERYTHING),
     ("cli", EVERYTHING),

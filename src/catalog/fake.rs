@@ -163,6 +163,7 @@ pub(crate) fn server(id: &str) -> ServerConfig {
             calls_in_flight_max: 8,
         },
         forward_headers: Vec::new(),
+        discoverable: false,
         elicit_url_hosts: Vec::new(),
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::TlsConfig;
+use super::{SecretReference, TlsConfig};
 use crate::ids::IssuerAlias;
 
 /// The administrators' listener.
@@ -27,6 +27,21 @@ pub struct AdminConfig {
     pub acr: Vec<String>,
     /// How long ago the person may have logged in for that.
     pub auth_age_max: Duration,
+    /// How people sign in to the console; without it there is none.
+    pub console: Option<ConsoleConfig>,
+}
+
+/// `[admin.console]`: how people sign in to the console.
+#[derive(Debug, Clone)]
+pub struct ConsoleConfig {
+    /// Where.
+    pub issuer: IssuerAlias,
+    /// The console's client there, which is an administrators' client as well.
+    pub client_id: String,
+    /// Its secret, where the client has one.
+    pub client_secret: Option<SecretReference>,
+    /// Scopes that are asked for beside `openid`.
+    pub scopes: Vec<String>,
 }
 
 /// A client with which people administer the gateway.

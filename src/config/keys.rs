@@ -61,6 +61,7 @@ pub const SECTIONS: &[&Section] = &[
     &ADMIN_TLS,
     &ADMIN_CLIENT,
     &CLUSTER,
+    &ADMIN_CONSOLE,
     &RECORD,
     &KEYS,
     &TELEMETRY,
@@ -136,6 +137,7 @@ pub const ADMIN: Section = servers(
         defaulted("acr", "list of strings", "[]"),
         // Long enough to log in, look and act; too short for a laptop that was left open.
         defaulted("auth_age_max", "duration", "\"5m\""),
+        optional("console", "table"),
     ],
 );
 
@@ -155,6 +157,17 @@ pub const CLUSTER: Section = servers(
         required("certificate", "path"),
         required("key", "path"),
         required("ca", "path"),
+    ],
+);
+
+/// `[admin.console]`.
+pub const ADMIN_CONSOLE: Section = servers(
+    "[admin.console]",
+    &[
+        required("issuer", "issuer alias"),
+        required("client_id", "string"),
+        optional("client_secret", "secret reference"),
+        defaulted("scopes", "list of strings", "[]"),
     ],
 );
 
@@ -270,6 +283,7 @@ pub const SERVER: Section = servers(
         optional("title", "string"),
         required("owner", "subject"),
         optional("review", "date"),
+        defaulted("discoverable", "boolean", "false"),
         required("environment", "environment"),
         optional("url", "URL"),
         defaulted("allow_private", "boolean", "false"),

@@ -34,7 +34,7 @@ pub mod secret;
 pub mod set;
 pub mod store;
 
-pub use admin::{AdminClient, AdminConfig};
+pub use admin::{AdminClient, AdminConfig, ConsoleConfig};
 pub use cluster::ClusterConfig;
 pub use export::{ExportConfig, ExportPlace, TelemetryConfig};
 pub use load::{Loaded, Overrides, issuer_with_defaults, load, load_set, load_with};
@@ -285,6 +285,8 @@ pub struct ServerConfig {
     pub owner: String,
     /// When that answer has to be given again.
     pub review: Option<jiff::civil::Date>,
+    /// Whether somebody who may use nothing of it may know that it exists, and whom to ask.
+    pub discoverable: bool,
     /// Where its effects land.
     pub environment: Environment,
     /// How it is reached.

@@ -159,6 +159,7 @@ mod tests {
             clients: Vec::new(),
             acr: acr.iter().map(ToString::to_string).collect(),
             auth_age_max: Duration::from_secs(300),
+            console: None,
         };
         let (now, strict) = (1_000_000, admin(&["mfa", "hwk"]));
         let ahead = i64::try_from(limit::ADMIN_CLOCK_AHEAD_MAX.as_secs()).unwrap();

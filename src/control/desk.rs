@@ -135,10 +135,12 @@ impl Way<'_> {
     /// Whether the answer is given although the record cannot be written: where it is needed to mend that, and where
     /// something was done that cannot be undone.
     fn goes_on_unrecorded(&self) -> bool {
-        use AdminOperation::{Explain, Lift, Logs, Metrics, Reload, Revocations, Revoke, Servers, Shadow, Status};
+        use AdminOperation::{
+            Agents, Explain, Lift, Logs, Metrics, Policy, Reload, Revocations, Revoke, Servers, Shadow, Status,
+        };
         match self.operation {
             Status | Servers | Metrics | Revoke | Revocations | Lift | Reload => true,
-            Shadow | Logs | Explain => false,
+            Shadow | Logs | Explain | Agents | Policy => false,
         }
     }
 

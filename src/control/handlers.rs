@@ -42,6 +42,18 @@ pub(super) fn servers(order: Order) -> Taken {
     look("", async move { Done::with(Json(operations.servers()).into_response()) })
 }
 
+/// `GET /agents`.
+pub(super) fn agents(order: Order) -> Taken {
+    let Order { operations, .. } = order;
+    look("", async move { Done::with(Json(operations.agents()).into_response()) })
+}
+
+/// `GET /policy`.
+pub(super) fn policy(order: Order) -> Taken {
+    let Order { operations, .. } = order;
+    look("", async move { Done::with(Json(operations.policy()).into_response()) })
+}
+
 /// `GET /metrics`.
 pub(super) fn metrics(order: Order) -> Taken {
     let Order { operations, .. } = order;
@@ -81,6 +93,17 @@ pub(super) fn revoke(order: Order) -> Taken {
         Ok(Done { detail, ..Done::with(Json(Revoked { epoch }).into_response()) })
     };
     Ok(Understood { weight: Weight::Brake, about, act: Box::pin(act) })
+}
+
+/// `POST /revocations/reach`: what a revocation would stop; nothing is taken back.
+pub(super) fn reach(order: Order) -> Taken {
+    let asked: RevocationOrder = json(&order)?;
+    // What it names does not depend on when.
+    let revocation = asked
+        .at(&order.actor.name(), 0)
+        .map_err(|mistake| Refusal::new(Reason::ParametersInvalid).hint(mistake))?;
+    let about = format!("what would be stopped by {}", asked.about());
+    look(&about, async move { Done::with(Json(order.operations.reach(&revocation.target)).into_response()) })
 }
 
 /// `DELETE /revocations/{since}`.

@@ -322,6 +322,7 @@ mod tests {
             clients: Vec::new(),
             acr: vec!["mfa".to_owned(), "hw\"k".to_owned()],
             auth_age_max: Duration::from_secs(300),
+            console: None,
         }
     }
 

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 mod actor;
 pub mod client;
+pub mod console;
 mod descent;
 mod desk;
 mod handlers;

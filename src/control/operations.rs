@@ -11,13 +11,16 @@ use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
+pub use crate::gateway::access::{AccessAnswer, AccessReport};
+pub use crate::gateway::glance::{AgentStatus, PolicyStatus, Reach};
+
 use crate::config::Config;
 use crate::gateway::ask::{Question, WhatCanAnswer, WhoCanAnswer};
 use crate::gateway::{ReloadOrder, ReloadReport, ShadowReport};
 use crate::identity::Caller;
 use crate::identity::described::Described;
 use crate::identity::revoked::{Held, Revocation, RevocationMode, RevocationTarget};
-use crate::ids::{RevocationEpoch, Subject};
+use crate::ids::{AgentId, RevocationEpoch, Subject};
 use crate::limit;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
 use crate::policy::{AdminOperation, Explanation};
@@ -51,6 +54,29 @@ pub trait Operations: Send + Sync + 'static {
     /// Every server, how it is, and why it is down.
     fn servers(&self) -> Vec<ServerStatus> {
         Vec::new()
+    }
+    /// Every agent of the files.
+    fn agents(&self) -> Vec<AgentStatus> {
+        Vec::new()
+    }
+    /// The policy in force, and how it came.
+    fn policy(&self) -> PolicyStatus {
+        PolicyStatus::default()
+    }
+    /// What a revocation would stop.
+    fn reach(&self, target: &RevocationTarget) -> Reach {
+        let _everything = target;
+        Reach::default()
+    }
+    /// What somebody may do through the gateway, with this agent or the usual one.
+    fn access(&self, caller: &Caller, agent: Option<&AgentId>) -> AccessReport {
+        let _nobody = (caller, agent);
+        AccessReport::default()
+    }
+    /// Why somebody may or may not do something; nothing where they may not know whether it exists.
+    fn access_to(&self, caller: &Caller, agent: Option<&AgentId>, object: &str, action: &str) -> Option<AccessAnswer> {
+        let _nobody = (caller, agent, object, action);
+        None
     }
     /// The configuration in force.
     fn config(&self) -> Option<Arc<Config>> {
@@ -123,6 +149,14 @@ pub struct ServerStatus {
     /// Since when it is down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<jiff::Timestamp>,
+    /// `http` or `stdio`.
+    pub transport: String,
+    /// For a child: `required` or `none`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub sandbox: String,
+    /// Which era of MCP it speaks: `modern` or `legacy`; absent until it was listed.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub era: String,
 }
 
 /// Taking a revocation back.

@@ -65,6 +65,8 @@ pub const ROUTES: &[Route] = &[
     get("/status", AdminOperation::Status, handlers::status),
     get("/readyz", AdminOperation::Status, handlers::ready),
     get("/servers", AdminOperation::Servers, handlers::servers),
+    get("/agents", AdminOperation::Agents, handlers::agents),
+    get("/policy", AdminOperation::Policy, handlers::policy),
     get("/metrics", AdminOperation::Metrics, handlers::metrics),
     get("/shadow", AdminOperation::Shadow, handlers::shadow),
     get("/logs", AdminOperation::Logs, tail::logs),
@@ -72,6 +74,7 @@ pub const ROUTES: &[Route] = &[
     get("/who-can", AdminOperation::Explain, handlers::who_can),
     get("/what-can", AdminOperation::Explain, handlers::what_can),
     get("/revocations", AdminOperation::Revocations, handlers::revocations),
+    post("/revocations/reach", AdminOperation::Revocations, handlers::reach),
     delete("/revocations/{since}", AdminOperation::Lift, handlers::lift),
     post("/revoke", AdminOperation::Revoke, handlers::revoke),
     post("/reload", AdminOperation::Reload, handlers::reload),
@@ -110,6 +113,22 @@ pub(super) fn router(operations: &Arc<dyn Operations>) -> Router {
     };
     let described = Router::new().route(DOCUMENT_PATH, axum::routing::get(document));
     ROUTES.iter().fold(described, add).method_not_allowed_fallback(no_such_method).fallback(no_such_path)
+}
+
+/// Carries out what a path of the table does, for somebody who came another way than through the API.
+pub(super) async fn order(
+    operations: &Arc<dyn Operations>,
+    (verb, path): (Verb, &'static str),
+    actor: Actor,
+    name: Option<String>,
+    request: Request,
+) -> Response {
+    match ROUTES.iter().find(|route| route.verb == verb && route.path == path) {
+        Some(Route { operation, understand, .. }) => {
+            desk::serve(Arc::clone(operations), *operation, *understand, actor, name, request).await
+        }
+        None => no_such_path().await,
+    }
 }
 
 /// The description of the API.

@@ -24,7 +24,7 @@ use crate::record::Who;
 use crate::record::event::AdminNote;
 
 #[derive(Default)]
-struct Recorder {
+pub(super) struct Recorder {
     revoked: Mutex<Vec<Revocation>>,
     reloads: Mutex<Vec<(String, ReloadOrder)>>,
     administered: Mutex<Vec<String>>,

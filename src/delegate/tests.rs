@@ -95,6 +95,7 @@ fn server(credential: CredentialConfig) -> ServerConfig {
             calls_in_flight_max: 10,
         },
         forward_headers: Vec::new(),
+        discoverable: false,
         elicit_url_hosts: Vec::new(),
     }
 }

@@ -253,6 +253,7 @@ impl Gateway {
             removed: &report.removed,
             problem,
         };
+        self.remember_reload(actor, &report);
         self.journal.reloaded(&note).await?;
         tracing::info!(actor, loaded = report.to.is_some(), problem, "reload");
         Ok(report)
@@ -421,6 +422,7 @@ mod tests {
             clients: Vec::new(),
             acr: vec!["strong".to_owned()],
             auth_age_max: std::time::Duration::from_secs(300),
+            console: None,
         };
         let (mut with, mut weaker) = (config(), config());
         with.admin = Some(admin.clone());

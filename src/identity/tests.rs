@@ -535,6 +535,7 @@ async fn a_person_with_an_administrators_client_is_alone_and_gets_in_at_their_li
         clients: vec![client("admin-client")],
         acr: Vec::new(),
         auth_age_max: Duration::from_secs(300),
+        console: None,
     });
     let room = room(&config);
     let token = |changes: Value| signer.token(&with(claims(&idp.url), changes));

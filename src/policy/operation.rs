@@ -54,6 +54,10 @@ operations! {
     Status = "status", Look;
     /// The servers, and why one is down.
     Servers = "servers", Look;
+    /// The agents of the files, and whether they may act.
+    Agents = "agents", Look;
+    /// The policy in force: its revision, its seal, and what the last reload changed.
+    Policy = "policy", Look;
     /// The metrics.
     Metrics = "metrics", Look;
     /// What the next policies would change.

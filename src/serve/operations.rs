@@ -8,14 +8,14 @@ use futures_util::future::BoxFuture;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, ServerConfig};
-use crate::control::operations::ServerStatus;
+use crate::config::{Config, ServerConfig, TransportConfig};
+use crate::control::operations::{AccessAnswer, AccessReport, AgentStatus, PolicyStatus, Reach, ServerStatus};
 use crate::control::{Lifting, Operations, Readiness, ReadinessCheck};
 use crate::gateway::ask::{self, Question, WhatCanAnswer, WhoCanAnswer};
 use crate::gateway::{Gateway, ReloadOrder, ReloadReport, ShadowReport, Standing};
-use crate::identity::revoked::{Held, Revocation, RevocationStore as _};
+use crate::identity::revoked::{Held, Revocation, RevocationStore as _, RevocationTarget};
 use crate::identity::{Caller, Presented, Resource};
-use crate::ids::{RevocationEpoch, Subject};
+use crate::ids::{AgentId, RevocationEpoch, Subject};
 use crate::outcome::{Failure, Reason, Refusal, Stop};
 use crate::policy::{AdminOperation, Explanation};
 use crate::record::event::AdminNote;
@@ -64,6 +64,7 @@ impl Operations for Gateway {
     fn servers(&self) -> Vec<ServerStatus> {
         let now = self.snapshot();
         let health = self.upstreams().health();
+        let eras = self.upstreams().eras();
         let told = |server: &Arc<ServerConfig>| {
             let known = health.iter().find(|(id, _)| *id == server.id).map(|(_, health)| health);
             let (word, reason, since) = match known {
@@ -80,9 +81,41 @@ impl Operations for Gateway {
                 health: word.to_owned(),
                 reason: reason.to_owned(),
                 since: since.and_then(|since| jiff::Timestamp::try_from(since).ok()),
+                transport: match &server.transport {
+                    TransportConfig::Http { .. } => "http",
+                    TransportConfig::Stdio { .. } => "stdio",
+                }
+                .to_owned(),
+                sandbox: match &server.transport {
+                    TransportConfig::Http { .. } => "",
+                    TransportConfig::Stdio { .. } if server.is_unconfined() => "none",
+                    TransportConfig::Stdio { .. } => "required",
+                }
+                .to_owned(),
+                era: eras.iter().find(|(id, _)| *id == server.id).map_or("", |(_, era)| era.word()).to_owned(),
             }
         };
         now.written.servers.iter().map(told).collect()
+    }
+
+    fn agents(&self) -> Vec<AgentStatus> {
+        Self::agents(self)
+    }
+
+    fn policy(&self) -> PolicyStatus {
+        self.policy_status()
+    }
+
+    fn reach(&self, target: &RevocationTarget) -> Reach {
+        Self::reach(self, target)
+    }
+
+    fn access(&self, caller: &Caller, agent: Option<&AgentId>) -> AccessReport {
+        Self::access(self, caller, agent)
+    }
+
+    fn access_to(&self, caller: &Caller, agent: Option<&AgentId>, object: &str, action: &str) -> Option<AccessAnswer> {
+        Self::access_to(self, caller, agent, object, action)
     }
 
     fn config(&self) -> Option<Arc<Config>> {

@@ -19,6 +19,7 @@ use crate::ids::{AuthorizationContext, ParkId, PrincipalKey, ServerId};
 use crate::limit;
 use crate::outcome::{Failure, Outcome, Reason};
 use crate::record::Entry;
+use crate::wire::mcp::Era;
 use crate::wire::{Json, Outgoing, mcp};
 
 mod answer;
@@ -338,6 +339,13 @@ impl Upstreams {
         let mut all: Vec<_> = servers.iter().map(|(id, server)| (id.clone(), server.health())).collect();
         all.sort_by(|one, other| one.0.cmp(&other.0));
         all
+    }
+
+    /// Which era of MCP each server speaks, as far as that is known.
+    #[must_use]
+    pub fn eras(&self) -> Vec<(ServerId, Era)> {
+        let servers = self.servers.load();
+        servers.iter().filter_map(|(id, server)| Some((id.clone(), server.link.era()?))).collect()
     }
 
     /// What was dropped of what servers said, by name.

@@ -67,6 +67,17 @@ pub enum Era {
     Legacy,
 }
 
+impl Era {
+    /// The word that people read.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Modern => "modern",
+            Self::Legacy => "legacy",
+        }
+    }
+}
+
 /// `_meta` keys of the specification.
 pub mod meta {
     /// The version of this request; required.

@@ -23,6 +23,7 @@ mod changes;
 #[cfg(target_os = "linux")]
 mod children;
 mod clock;
+mod console;
 mod demo;
 mod doctor;
 mod extension;

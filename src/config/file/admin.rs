@@ -7,11 +7,12 @@ use std::path::Path;
 use toml::Spanned;
 
 use super::address::is_loopback;
+use super::credential;
 use super::gateway::{Gateway, read_hosts, read_listen, read_public_url, read_tls};
 use crate::config::leaf::Period;
 use crate::config::mistake::Name;
 use crate::config::reader::Table;
-use crate::config::{AdminClient, AdminConfig, AgentConfig, keys};
+use crate::config::{AdminClient, AdminConfig, AgentConfig, ConsoleConfig, keys};
 use crate::ids::IssuerAlias;
 use crate::limit;
 
@@ -33,7 +34,12 @@ pub fn read(mut table: Table<'_, '_>, base: &Path, gateway: Option<&Gateway>) ->
         Some(Some(None))
     };
     let plain = table.get::<bool>("allow_plain_http");
-    let clients = read_clients(&mut table);
+    let mut clients = read_clients(&mut table);
+    let console = if table.has("console") {
+        Some(table.table("console", &keys::ADMIN_CONSOLE).map(|table| read_console(table, base)))
+    } else {
+        None
+    };
     let acr = table.at::<Vec<String>>("acr");
     let age = table.at::<Period>("auth_age_max");
 
@@ -57,6 +63,21 @@ pub fn read(mut table: Table<'_, '_>, base: &Path, gateway: Option<&Gateway>) ->
                        or allow_plain_http = true";
         table.mistake(&public_url.span(), message);
     }
+    let console = match console {
+        None => None,
+        Some(read) => Some(read??),
+    };
+    if console.is_some() && public_url.get_ref().scheme() == "http" && !is_loopback(public_url.get_ref()) {
+        // A session's cookie is as good as its token, and is sent with every click.
+        let message = "the console needs https: in the administrators' public_url, or a name of this machine";
+        table.mistake(&public_url.span(), message);
+    }
+    if let Some(console) = &console {
+        let own = AdminClient { issuer: console.issuer.clone(), client_id: console.client_id.clone() };
+        if !clients.contains(&own) {
+            clients.push(own);
+        }
+    }
     if age.get_ref().0 > limit::ADMIN_AUTH_AGE_MAX {
         table.mistake(&age.span(), "a login of more than 1h ago is not recent: write at most 1h");
     }
@@ -77,6 +98,7 @@ pub fn read(mut table: Table<'_, '_>, base: &Path, gateway: Option<&Gateway>) ->
         clients,
         acr: acr.into_inner(),
         auth_age_max: age.into_inner().0,
+        console,
     };
     Some(Admin { config, clients_at })
 }
@@ -104,6 +126,21 @@ fn read_clients(table: &mut Table<'_, '_>) -> Vec<AdminClient> {
         }
     }
     clients
+}
+
+fn read_console(mut table: Table<'_, '_>, base: &Path) -> Option<ConsoleConfig> {
+    let issuer = table.at::<IssuerAlias>("issuer");
+    if let Some(issuer) = &issuer {
+        table.source.refers(issuer.span(), Name::Issuer(issuer.get_ref().clone()));
+    }
+    let client_id = table.get::<String>("client_id");
+    let written = table.has("client_secret");
+    let client_secret = credential::secret(&mut table, "client_secret", base);
+    let scopes = table.get::<Vec<String>>("scopes");
+    if written && client_secret.is_none() {
+        return None;
+    }
+    Some(ConsoleConfig { issuer: issuer?.into_inner(), client_id: client_id?, client_secret, scopes: scopes? })
 }
 
 /// A client that is an agent's and an administrators': whose tokens those are nobody could tell.

@@ -113,7 +113,7 @@ fn read_exchange(mut table: Table<'_, '_>, base: &Path) -> Option<CredentialConf
     })))
 }
 
-fn secret(table: &mut Table<'_, '_>, key: &str, base: &Path) -> Option<SecretReference> {
+pub fn secret(table: &mut Table<'_, '_>, key: &str, base: &Path) -> Option<SecretReference> {
     let text = table.at::<String>(key)?;
     match reference(text.get_ref(), base) {
         Ok(reference) => Some(reference),

@@ -54,6 +54,7 @@ pub fn read(mut table: Table<'_, '_>, id: ServerId, places: Places<'_>, override
     let title = table.get::<String>("title");
     let owner = subject(&mut table, "owner", &["user:", "group:"]);
     let review = table.at::<Day>("review");
+    let discoverable = table.get::<bool>("discoverable");
     let environment = table.at::<Environment>("environment");
     if let Some(environment) = environment.as_ref().filter(|environment| environment.get_ref().as_str() == "gateway") {
         table.mistake(
@@ -97,6 +98,7 @@ pub fn read(mut table: Table<'_, '_>, id: ServerId, places: Places<'_>, override
         title,
         owner: owner?,
         review: review.map(|day| day.into_inner().0),
+        discoverable: discoverable?,
         environment: environment?,
         transport,
         credential,

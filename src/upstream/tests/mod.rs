@@ -181,6 +181,7 @@ fn entry(transport: TransportConfig) -> ServerConfig {
         uris: Vec::new(),
         health: patient(),
         forward_headers: Vec::new(),
+        discoverable: false,
         elicit_url_hosts: Vec::new(),
     }
 }

@@ -47,7 +47,7 @@ async fn what_is_answered_is_what_the_document_says() {
     let document = Document::of(&running).await;
     let ann = running.administrator("ann", &["admins"]);
     let otto = running.administrator("otto", &["operators"]);
-    for path in ["/status", "/readyz", "/servers", "/metrics", "/shadow", "/revocations"] {
+    for path in ["/status", "/readyz", "/servers", "/agents", "/policy", "/metrics", "/shadow", "/revocations"] {
         let answer = running.get(path, &ann).await;
         assert_eq!(answer.status, 200, "{path}: {}", answer.text);
         document.check(&format!("get {path}"), 200, &answer.text);
@@ -69,6 +69,8 @@ async fn what_is_answered_is_what_the_document_says() {
             200,
         ),
         ("/explain", json!({ "object": "tools/echo", "as": "user:test/otto", "arguments": { "a": 1 } }), 200),
+        ("/revocations/reach", json!({ "target": "server", "value": "tools" }), 200),
+        ("/revocations/reach", json!({ "target": "server", "value": "tools", "sign_out": true }), 400),
         ("/revoke", json!({ "target": "subject", "issuer": "test", "value": "alice", "note": "left" }), 200),
         ("/revoke", json!({ "target": "session", "value": "s1", "sign_out": true }), 200),
         ("/revoke", json!({ "target": "agent", "value": "assistant", "sign_out": true }), 400),

@@ -26,6 +26,7 @@ pub struct Setup {
     issuer: String,
     policy: String,
     admin: Option<(SocketAddr, String)>,
+    admin_url: Option<String>,
 }
 
 /// Rules under which developers may do everything on every server, and auditors nothing.
@@ -63,7 +64,20 @@ impl Setup {
             issuer,
             policy: DEVELOPERS_MAY.to_owned(),
             admin: None,
+            admin_url: None,
         }
+    }
+
+    /// What administrators call their listener, where that is not its address.
+    pub fn admin_url(mut self, url: &str) -> Self {
+        self.admin_url = Some(url.to_owned());
+        self
+    }
+
+    /// The same with the port of their listener.
+    pub fn admin_host(self, host: &str) -> Self {
+        let port = self.admin.as_ref().unwrap().0.port();
+        self.admin_url(&format!("http://{host}:{port}"))
     }
 
     /// Adds a listener for administrators, with these further lines of `[admin]` and its tables.
@@ -202,8 +216,10 @@ impl Setup {
             self.issuer,
             self.servers
         );
+        let admin_url = self.admin.as_ref().map(|(address, _)| format!("http://{address}")).unwrap_or_default();
+        let admin_url = self.admin_url.clone().unwrap_or(admin_url);
         let admin = self.admin.as_ref().map_or_else(String::new, |(address, lines)| {
-            format!("\n[admin]\nlisten = \"{address}\"\npublic_url = \"http://{address}\"\n{lines}\n")
+            format!("\n[admin]\nlisten = \"{address}\"\npublic_url = \"{admin_url}\"\n{lines}\n")
         });
         std::fs::write(self.directory.path().join("servers.toml"), format!("{servers}{admin}")).unwrap();
         std::fs::write(policies.join("policy.csv"), &self.policy).unwrap();
@@ -222,7 +238,8 @@ impl Setup {
             state: "state".to_owned(),
             arguments: Vec::new(),
             environment: Vec::new(),
-            admin: self.admin.map(|(address, _)| format!("http://{address}/admin")).unwrap_or_default(),
+            admin: self.admin.as_ref().map(|_| format!("{admin_url}/admin")).unwrap_or_default(),
+            admin_address: self.admin.map(|(address, _)| address.to_string()).unwrap_or_default(),
             disk: self.disk,
             bound: self.bound,
             clock: self.clock,
@@ -242,6 +259,8 @@ pub struct Gateway {
     environment: Vec<(String, String)>,
     /// The administrators' resource; empty where there is none.
     pub admin: String,
+    /// Where that is.
+    pub admin_address: String,
     disk: Option<&'static str>,
     bound: bool,
     clock: Option<PathBuf>,
@@ -259,6 +278,7 @@ impl Gateway {
             url: format!("http://{address}"),
             public_url: self.public_url.clone(),
             admin: String::new(),
+            admin_address: String::new(),
             directory: Arc::clone(&self.directory),
             state: state.to_owned(),
             arguments: arguments.map(str::to_owned).collect(),

@@ -5,13 +5,15 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use axum::extract::{Query, State};
-use axum::response::Redirect;
+use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::{get, post};
 use axum::{Form, Json};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
+
+use super::door::{Door, Person};
 
 /// A running issuer.
 pub struct Issuer {
@@ -23,6 +25,7 @@ struct Keys {
     url: String,
     current: Mutex<Key>,
     logins: Mutex<Logins>,
+    door: Mutex<Door>,
 }
 
 /// Who logs in when a page is opened, and what the pages were asked for.
@@ -62,8 +65,12 @@ impl Issuer {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address: SocketAddr = listener.local_addr().unwrap();
         let url = format!("http://{address}");
-        let keys =
-            Arc::new(Keys { url: url.clone(), current: Mutex::new(Key::generate("key-1")), logins: Mutex::default() });
+        let keys = Arc::new(Keys {
+            url: url.clone(),
+            current: Mutex::new(Key::generate("key-1")),
+            logins: Mutex::default(),
+            door: Mutex::default(),
+        });
         let router = axum::Router::new()
             .route("/.well-known/openid-configuration", get(discovery))
             .route("/jwks", get(jwks))
@@ -126,6 +133,12 @@ impl Issuer {
         self.keys.logins.lock().unwrap().person = person;
     }
 
+    /// Sits people in front of the login page, who logged in an hour ago and do so again only where that is asked; they
+    /// get ID tokens as well, and several choose who they are.
+    pub fn seat(&self, people: Vec<Person>) {
+        self.keys.door.lock().unwrap().people = people;
+    }
+
     /// What every login page was asked for, oldest first.
     pub fn asked(&self) -> Vec<HashMap<String, String>> {
         self.keys.logins.lock().unwrap().asked.clone()
@@ -143,19 +156,28 @@ async fn discovery(State(keys): State<Arc<Keys>>) -> Json<Value> {
         "token_endpoint": format!("{}/token", keys.url), "jwks_uri": format!("{}/jwks", keys.url),
         "response_types_supported": ["code"], "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": ["ES256"], "code_challenge_methods_supported": ["S256"],
+        "authorization_response_iss_parameter_supported": !keys.door.lock().unwrap().people.is_empty(),
     }))
 }
 
 /// The login page: whoever opens it is the person of the test, and goes back with a code.
-async fn authorize(State(keys): State<Arc<Keys>>, Query(asked): Query<HashMap<String, String>>) -> Redirect {
+async fn authorize(State(keys): State<Arc<Keys>>, Query(asked): Query<HashMap<String, String>>) -> Response {
+    let opened = keys.door.lock().unwrap().open(&keys.url, &asked);
     let mut logins = keys.logins.lock().unwrap();
     let back = format!("{}?code={}&state={}", asked["redirect_uri"], logins.asked.len(), asked["state"]);
     logins.asked.push(asked);
-    Redirect::to(&back)
+    opened.unwrap_or_else(|| Redirect::to(&back).into_response())
 }
 
 /// A token for a code. PKCE is not looked at: the command line's own tests do that with the demo's issuer.
-async fn token(State(keys): State<Arc<Keys>>, Form(form): Form<HashMap<String, String>>) -> Json<Value> {
+async fn token(State(keys): State<Arc<Keys>>, Form(form): Form<HashMap<String, String>>) -> Response {
+    if let Some(answer) =
+        keys.door.lock().unwrap().token(&keys.url, &form, &|claims, kind| {
+            keys.sign_with(claims, |header| header.typ = Some(kind.to_owned()))
+        })
+    {
+        return answer;
+    }
     let (mut claims, asked) = {
         let logins = keys.logins.lock().unwrap();
         (logins.person.clone(), logins.asked[form["code"].parse::<usize>().unwrap()].clone())
@@ -168,7 +190,8 @@ async fn token(State(keys): State<Arc<Keys>>, Form(form): Form<HashMap<String, S
     if let Some(acr) = asked.get("acr_values") {
         claims["acr"] = json!(acr);
     }
-    Json(json!({ "access_token": keys.sign_with(&claims, |_| {}), "token_type": "Bearer", "expires_in": 600 }))
+    let answer = json!({ "access_token": keys.sign_with(&claims, |_| {}), "token_type": "Bearer", "expires_in": 600 });
+    Json(answer).into_response()
 }
 
 async fn jwks(State(keys): State<Arc<Keys>>) -> Json<Value> {

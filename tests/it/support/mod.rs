@@ -1,6 +1,7 @@
 //! What the tests drive the real binary with: a real issuer, real upstreams, real sockets.
 
 pub mod client;
+pub mod door;
 pub mod gateway;
 pub mod issuer;
 pub mod old;

@@ -1,0 +1,145 @@
+//! *My access*: what somebody can call, why not, who answers for it and whom to ask. For everybody who signs in.
+//!
+//! Decides nothing: what may be known of a server is [`crate::gateway::access`]'s. Invariant: an object that somebody may
+//! not know of is answered as one that does not exist.
+
+use axum::response::Response;
+use http::StatusCode;
+use maud::{Markup, html};
+
+use super::super::operations::{AccessAnswer, AccessReport};
+use super::layout::{inside, pill};
+use super::questions;
+use super::text::shown;
+use super::visit::Visit;
+use crate::gateway::access::{AccessItem, AccessServer};
+use crate::ids::AgentId;
+use crate::outcome::Reason;
+
+/// `GET /access`.
+pub(super) async fn page(visit: Visit) -> Response {
+    let agent = visit.asked("agent").and_then(|agent| AgentId::new(&agent).ok());
+    let operations = &visit.console.operations;
+    let report = operations.access(&visit.caller, agent.as_ref());
+    let asked = visit.asked("object");
+    let answer = asked.as_deref().map(|object| {
+        let action = visit.asked("action").unwrap_or_else(|| "call".to_owned());
+        operations.access_to(&visit.caller, agent.as_ref(), object, &action)
+    });
+    let (usable, discoverable): (Vec<_>, Vec<_>) = report.servers.iter().partition(|server| server.usable);
+    let body = html! {
+        (with(&visit, &report))
+        section aria-labelledby="can" {
+            h2 #can { "What you can use" }
+            @if usable.is_empty() { p.quiet { "Nothing yet. Ask whoever runs this gateway, or the owner of a server below." } }
+            @for server in &usable { (usable_server(server)) }
+        }
+        section aria-labelledby="why" {
+            h2 #why { "Why can I not…?" }
+            form.ask method="get" action=(visit.settings.path("/access")) hx-get=(visit.settings.path("/access"))
+                hx-target="#answer" hx-select="#answer" hx-swap="outerHTML" {
+                @if let Some(agent) = &report.agent { input type="hidden" name="agent" value=(agent); }
+                label { span { "Tool, prompt or resource" }
+                    input name="object" required placeholder="server/tool" value=(asked.as_deref().unwrap_or_default()); }
+                (questions::actions(visit.asked("action").as_deref()))
+                button type="submit" { "Ask" }
+            }
+            div #answer aria-live="polite" {
+                @if let (Some(object), Some(answer)) = (&asked, &answer) { (told(object, answer.as_ref())) }
+            }
+        }
+        @if !discoverable.is_empty() {
+            section aria-labelledby="others" {
+                h2 #others { "What else there is" }
+                p.quiet { "You can use nothing of these. Their owners decide." }
+                table {
+                    thead { tr { th scope="col" { "Server" } th scope="col" { "Environment" } th scope="col" { "Ask" } } }
+                    tbody {
+                        @for server in &discoverable {
+                            tr {
+                                th scope="row" data-label="Server" { code { (server.server) } span.detail { (shown(&server.title)) } }
+                                td data-label="Environment" { (shown(&server.environment)) }
+                                td data-label="Ask" { (shown(&server.owner)) }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    };
+    inside(&visit, StatusCode::OK, "My access", "/access", &body)
+}
+
+/// With which assistant.
+fn with(visit: &Visit, report: &AccessReport) -> Markup {
+    html! {
+        p {
+            "You are " b { (shown(&visit.session.person)) } "."
+            @match &report.agent {
+                Some(agent) => { " This is what you can do with the assistant " b { (shown(agent)) } ": you and it must both be allowed." }
+                None => { " This is what you can do yourself; the assistant that you use must be allowed as well." }
+            }
+        }
+        @if report.agents.len() > 1 {
+            form.ask method="get" action=(visit.settings.path("/access")) {
+                label { span { "Assistant" }
+                    select name="agent" {
+                        @for agent in &report.agents {
+                            option value=(agent) selected[report.agent.as_ref() == Some(agent)] { (agent) }
+                        }
+                    }
+                }
+                button type="submit" { "Look" }
+            }
+        }
+    }
+}
+
+fn usable_server(server: &AccessServer) -> Markup {
+    html! {
+        details.server open {
+            summary {
+                code { (server.server) } " " (shown(&server.title))
+                span.quiet { " in " (shown(&server.environment)) ", owned by " (shown(&server.owner)) }
+            }
+            @if server.listed_for_each { p.quiet { "Its list is made for each caller: your assistant shows it." } }
+            @else if server.items.is_empty() { p.quiet { "It offers you nothing just now." } }
+            @else {
+                table {
+                    thead { tr { th scope="col" { "Name" } th scope="col" { "Now" } th scope="col" { "Description" } } }
+                    tbody { @for item in &server.items { (item_row(item)) } }
+                }
+            }
+            @if server.more > 0 { p.quiet { (server.more) " more are not shown." } }
+        }
+    }
+}
+
+fn item_row(item: &AccessItem) -> Markup {
+    html! {
+        tr {
+            th scope="row" data-label="Name" { code { (shown(&item.name)) } span.detail { (item.kind) } }
+            td data-label="Now" {
+                @match item.reason {
+                    None => (pill("good", "allowed")),
+                    Some(Reason::ConditionUnmet) => { (pill("warn", "depends")) span.detail { "on how it is called" } }
+                    Some(reason) => { (pill("bad", "refused")) span.detail { code { (reason.code()) } " " (shown(&item.hint)) } }
+                }
+            }
+            td data-label="Description" { (shown(&item.description)) }
+        }
+    }
+}
+
+fn told(object: &str, answer: Option<&AccessAnswer>) -> Markup {
+    match answer {
+        None => html! {
+            p.notice { "There is no " code { (shown(object)) } " that you may know of. Write SERVER/TOOL; if you are sure "
+                "of the name, ask whoever runs this gateway." }
+        },
+        Some(AccessAnswer { owner, explanation }) => html! {
+            (questions::explained(explanation))
+            @if !explanation.allowed { p { "To be allowed, ask the server's owner: " b { (shown(owner)) } "." } }
+        },
+    }
+}

@@ -1,0 +1,211 @@
+//! Who is signed in: sessions in memory, found by what the browser's cookie holds.
+//!
+//! Decides when a session is over: idle for too long, too old, ended, or its token neither good nor renewed. Refuses to
+//! know what anybody may do. Invariants: of a cookie only the digest is kept; tokens never leave this process except
+//! to the issuer; a session ends with whatever follows it ([`Session::over`]).
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use openidconnect::CsrfToken;
+use secrecy::{ExposeSecret as _, SecretString};
+use tokio_util::sync::CancellationToken;
+
+use super::Console;
+use super::provider::{Granted, RenewError};
+use crate::identity::{Caller, now_s};
+use crate::ids::Digest;
+use crate::limit;
+use crate::outcome::{Reason, Refusal, Stop};
+
+/// 256 random bits, as a cookie or a form carries them.
+pub(super) fn random() -> String {
+    CsrfToken::new_random_len(32).into_secret()
+}
+
+/// Somebody who signed in.
+pub(super) struct Session {
+    /// What every form carries.
+    pub(super) csrf: String,
+    /// Who, as rules spell them.
+    pub(super) person: String,
+    began: Instant,
+    used: Mutex<Instant>,
+    tokens: tokio::sync::Mutex<Tokens>,
+    over: CancellationToken,
+}
+
+struct Tokens {
+    access: SecretString,
+    refresh: Option<SecretString>,
+    expires_at: i64,
+}
+
+/// All sessions.
+#[derive(Default)]
+pub(super) struct Sessions {
+    held: Mutex<HashMap<Digest, Arc<Session>>>,
+}
+
+impl Sessions {
+    /// Begins a session; answers what the cookie holds.
+    pub(super) fn begin(&self, person: String, granted: Granted, expires_at: i64) -> String {
+        let now = Instant::now();
+        let session = Session {
+            csrf: random(),
+            person,
+            began: now,
+            used: Mutex::new(now),
+            tokens: tokio::sync::Mutex::new(Tokens { access: granted.access, refresh: granted.refresh, expires_at }),
+            over: CancellationToken::new(),
+        };
+        let id = random();
+        let mut held = self.held();
+        held.retain(|_, session| session.lives(now));
+        while held.len() >= limit::CONSOLE_SESSIONS_MAX {
+            let idlest = held.iter().min_by_key(|(_, session)| session.last_used()).map(|(digest, _)| *digest);
+            let Some(gone) = idlest.and_then(|digest| held.remove(&digest)) else { break };
+            gone.over.cancel();
+        }
+        held.insert(Digest::sha256(id.as_bytes()), Arc::new(session));
+        id
+    }
+
+    /// The session of a cookie, which is used by this.
+    pub(super) fn find(&self, id: &str) -> Option<Arc<Session>> {
+        let digest = Digest::sha256(id.as_bytes());
+        let now = Instant::now();
+        let mut held = self.held();
+        let session = Arc::clone(held.get(&digest)?);
+        if !session.lives(now) {
+            held.remove(&digest);
+            session.over.cancel();
+            return None;
+        }
+        *session.used.lock().unwrap_or_else(PoisonError::into_inner) = now;
+        Some(session)
+    }
+
+    /// Ends the session of a cookie.
+    pub(super) fn end(&self, id: &str) {
+        if let Some(session) = self.held().remove(&Digest::sha256(id.as_bytes())) {
+            session.over.cancel();
+        }
+    }
+
+    fn held(&self) -> MutexGuard<'_, HashMap<Digest, Arc<Session>>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Session {
+    fn last_used(&self) -> Instant {
+        *self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lives(&self, now: Instant) -> bool {
+        !self.over.is_cancelled()
+            && now.saturating_duration_since(self.began) < limit::CONSOLE_SESSION_AGE_MAX
+            && now.saturating_duration_since(self.last_used()) < limit::CONSOLE_SESSION_IDLE_MAX
+    }
+
+    /// Waits for the end: what follows a session, such as a live log, ends with it. Following is no use of it.
+    pub(super) async fn over(self: Arc<Self>) {
+        while self.lives(Instant::now()) {
+            tokio::select! {
+                () = self.over.cancelled() => return,
+                () = tokio::time::sleep(limit::STREAM_FAREWELL) => {}
+            }
+        }
+    }
+
+    /// Whether that is the token of this session's own pages; takes as long whatever is wrong with it.
+    pub(super) fn is_own(&self, csrf: &str) -> bool {
+        aws_lc_rs::constant_time::verify_slices_are_equal(self.csrf.as_bytes(), csrf.as_bytes()).is_ok()
+    }
+
+    /// Who it is, looked at again with every page: revocations hold at once, and a token that ends is renewed.
+    ///
+    /// # Errors
+    /// Why they are nobody any more, or that nobody knows now.
+    pub(super) async fn caller(&self, console: &Console) -> Result<Caller, Stop> {
+        let mut tokens = self.tokens.lock().await;
+        let early = i64::try_from(limit::CONSOLE_RENEW_BEFORE.as_secs()).unwrap_or_default();
+        if now_s() >= tokens.expires_at.saturating_sub(early)
+            && let Some(refresh) = tokens.refresh.clone()
+        {
+            match console.provider.renew(console.operations.as_ref(), &refresh).await {
+                Ok(granted) => {
+                    // What was renewed is somebody's only after it was verified, as everything else.
+                    let caller = console.authenticate(&granted.access).await?;
+                    if caller.persona().user.as_ref().is_none_or(|user| user.as_str() != self.person) {
+                        let hint = "the issuer renewed the token for somebody else";
+                        return Err(Refusal::new(Reason::TokenMalformed).hint(hint).into());
+                    }
+                    tokens.expires_at = caller.token().expires_at;
+                    tokens.access = granted.access;
+                    tokens.refresh = granted.refresh.or(Some(refresh));
+                    return Ok(caller);
+                }
+                Err(RenewError::Over) => tokens.refresh = None,
+                // The old one may be good for some seconds more.
+                Err(RenewError::Unknown(problem)) => tracing::warn!(problem, "a console session was not renewed"),
+            }
+        }
+        console.authenticate(&tokens.access).await
+    }
+}
+
+impl Console {
+    /// Whose access token this is, exactly as at the API.
+    pub(super) async fn authenticate(&self, token: &SecretString) -> Result<Caller, Stop> {
+        self.operations.authenticate(Some(token.expose_secret())).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn granted() -> Granted {
+        Granted { access: "a".to_owned().into(), refresh: None }
+    }
+
+    #[test]
+    fn a_session_is_found_by_its_cookie_until_it_ends() {
+        let sessions = Sessions::default();
+        let id = sessions.begin("user:corp/ann".to_owned(), granted(), 0);
+        let found = sessions.find(&id).unwrap();
+        assert!(found.is_own(&found.csrf.clone()) && !found.is_own("") && !found.is_own(&id));
+        assert!(sessions.find("x").is_none());
+        assert!(!sessions.held().keys().any(|digest| digest.to_string() == id), "the cookie is not kept");
+        sessions.end(&id);
+        assert!(sessions.find(&id).is_none() && found.over.is_cancelled());
+    }
+
+    #[test]
+    fn a_session_ends_idle_and_ends_old() {
+        let sessions = Sessions::default();
+        let id = sessions.begin("user:corp/ann".to_owned(), granted(), 0);
+        let session = sessions.find(&id).unwrap();
+        let soon = |of: std::time::Duration| of - std::time::Duration::from_secs(5);
+        let began = session.began;
+        assert!(session.lives(began + soon(limit::CONSOLE_SESSION_IDLE_MAX)));
+        assert!(!session.lives(began + limit::CONSOLE_SESSION_IDLE_MAX + std::time::Duration::from_secs(5)));
+        *session.used.lock().unwrap() = began + limit::CONSOLE_SESSION_AGE_MAX;
+        assert!(session.lives(began + soon(limit::CONSOLE_SESSION_AGE_MAX)));
+        assert!(!session.lives(began + limit::CONSOLE_SESSION_AGE_MAX), "however busy");
+    }
+
+    #[test]
+    fn whoever_was_idle_longest_makes_room() {
+        let sessions = Sessions::default();
+        let ids: Vec<String> = (0..=limit::CONSOLE_SESSIONS_MAX)
+            .map(|_| sessions.begin("user:corp/ann".to_owned(), granted(), 0))
+            .collect();
+        assert_eq!(sessions.held().len(), limit::CONSOLE_SESSIONS_MAX);
+        assert!(sessions.find(&ids[0]).is_none());
+        assert!(sessions.find(&ids[limit::CONSOLE_SESSIONS_MAX]).is_some());
+    }
+}
