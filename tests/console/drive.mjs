@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { chromium } from "playwright-core";
 
-const { base, chromium: executablePath, pictures, call } = JSON.parse(process.argv[2]);
+const { base, chromium: executablePath, pictures, call, tls } = JSON.parse(process.argv[2]);
 const PAGES = ["", "log", "servers", "agents", "ask?object=tools/echo&action=call", "revocations", "policy", "access"];
 const WIDE = { width: 1280, height: 900 };
 const NARROW = { width: 360, height: 740 };
@@ -89,7 +89,31 @@ async function fitsWidth(page, what) {
   assert(wide <= 0 && outside.length === 0, `${what} scrolls sideways by ${wide}: ${outside}`);
 }
 
+// Over TLS: the cookie is taken, sent with forms and streams, and forgotten.
+async function overTls() {
+  const page = await tab({ ignoreHTTPSErrors: true });
+  await go(page, "log");
+  await page.getByRole("link", { name: "Sign in with test" }).press("Enter");
+  await page.waitForURL(`${base}/log`);
+  await page.getByText("live", { exact: true }).waitFor();
+  const [cookie, ...others] = await page.context().cookies();
+  assert.deepEqual(
+    [others.length, cookie.name, cookie.secure, cookie.httpOnly, cookie.sameSite, cookie.path],
+    [0, "__Host-bailiwick_session", true, true, "Lax", "/"],
+  );
+  await page.getByRole("button", { name: "Sign out" }).press("Enter");
+  await page.getByText("You are signed out here.").waitFor();
+  assert.deepEqual(await page.context().cookies(), []);
+  assert.deepEqual(wrong, []);
+  step("all is well");
+}
+
 try {
+  if (tls) {
+    await overTls();
+    await browser.close();
+    process.exit(0);
+  }
   const page = await tab({ colorScheme: "light" });
   step("signing in, by keyboard");
   await go(page, "servers");

@@ -88,7 +88,7 @@ async fn the_console_works_in_a_browser_by_keyboard_on_a_phone_and_in_the_dark()
         .http_server("payroll", &upstream.url, hostile)
         .admin(CONSOLE)
         // Another site than the issuer's, as in life.
-        .admin_host("localhost")
+        .admin_origin("http://localhost")
         .start()
         .await;
     gateway.write_policy(&format!("{DEVELOPERS_MAY}{RULES}p, user:test/eve, *, */*, call, -, deny\n"));
@@ -104,6 +104,29 @@ async fn the_console_works_in_a_browser_by_keyboard_on_a_phone_and_in_the_dark()
         "base": gateway.admin, "chromium": chromium, "pictures": pictures,
         "call": { "url": gateway.resource(), "token": token, "headers": headers, "body": body.to_string() },
     });
+    drive(&parts, &told).await;
+}
+
+#[tokio::test]
+async fn over_tls_the_browser_keeps_the_cookie_for_this_host_alone() {
+    let (Some(parts), Some(chromium)) = (parts::Parts::installed(), chromium()) else { return };
+    let (issuer, upstream) = (Issuer::start().await, Scripted::echo().await);
+    issuer.seat(vec![Person::new("ann", &["admins"])]);
+    let fixture = format!("{}/src/front/fixture/localhost", env!("CARGO_MANIFEST_DIR"));
+    let tls = format!("{CONSOLE}\n[admin.tls]\ncertificate = \"{fixture}.crt\"\nkey = \"{fixture}.key\"");
+    let gateway = Setup::new(&issuer)
+        .policy(&format!("{DEVELOPERS_MAY}{RULES}"))
+        .http_server("tools", &upstream.url, "")
+        .admin(&tls)
+        .admin_origin("https://localhost")
+        .start()
+        .await;
+    let pictures = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/console");
+    drive(&parts, &json!({ "base": gateway.admin, "chromium": chromium, "pictures": pictures, "tls": true })).await;
+}
+
+/// Runs the script to its end.
+async fn drive(parts: &parts::Parts, told: &serde_json::Value) {
     // Beside the Node packages, where the script finds them; a copy of its own for each process.
     let script =
         Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("target/interop/{}-drive.mjs", ulid::Ulid::generate()));

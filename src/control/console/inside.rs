@@ -90,10 +90,12 @@ impl Visit {
         let missing = [Reason::NotAllowed.code(), Reason::InsufficientScope.code()].contains(&reason.as_str());
         html! {
             div.problem role="alert" {
-                p { b { (shown(detail)) } " " code { (shown(reason)) } }
                 @if missing {
-                    p { "No rule lets you do " code { (object) } ". Whoever owns the policy can add one, such as:" }
+                    p { b { "No rule lets you do " code { (object) } "." } " " code { (shown(reason)) } }
+                    p { "Whoever owns the policy can add one, such as:" }
                     pre { "p, " (shown(&self.session.person)) ", *, " (object) ", admin, -, allow" }
+                } @else {
+                    p { b { (shown(detail)) } " " code { (shown(reason)) } }
                 }
             }
         }

@@ -20,6 +20,7 @@ pub(super) fn row(seen: &Seen<'_>) -> Option<Markup> {
     let (kind, word) = match seen.effect() {
         Some("deny") => ("bad", "deny"),
         Some("fail") => ("warn", "fail"),
+        Some(_) if record.admin.is_some() => ("quiet", "admin"),
         Some(word) => ("good", word),
         None => ("quiet", record.kind.as_str()),
     };

@@ -109,7 +109,7 @@ async fn a_session_is_renewed_where_the_issuer_renews_it_and_else_ends_with_its_
 #[tokio::test]
 async fn without_a_client_for_it_there_is_no_console() {
     let (issuer, upstream) = (Issuer::start().await, Scripted::echo().await);
-    let gateway = setup(&issuer, &upstream).admin("acr = [\"strong\"]").admin_host("localhost").start().await;
+    let gateway = setup(&issuer, &upstream).admin("acr = [\"strong\"]").admin_origin("http://localhost").start().await;
     let mut browser = Browser::of(&gateway);
     for path in ["/", "/login", "/login/start", "/access", "/assets/x/console.css"] {
         let page = browser.get(path).await;

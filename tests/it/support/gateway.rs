@@ -75,9 +75,9 @@ impl Setup {
     }
 
     /// The same with the port of their listener.
-    pub fn admin_host(self, host: &str) -> Self {
+    pub fn admin_origin(self, origin: &str) -> Self {
         let port = self.admin.as_ref().unwrap().0.port();
-        self.admin_url(&format!("http://{host}:{port}"))
+        self.admin_url(&format!("{origin}:{port}"))
     }
 
     /// Adds a listener for administrators, with these further lines of `[admin]` and its tables.
