@@ -16,6 +16,7 @@ pub mod ask;
 mod barred;
 mod follow;
 pub mod glance;
+mod handles;
 mod reload;
 mod shadow;
 mod source;
@@ -420,30 +421,6 @@ impl Gateway {
     #[must_use]
     pub const fn journal(&self) -> &Journal {
         &self.journal
-    }
-
-    /// Who is told how calls went.
-    #[must_use]
-    pub const fn telemetry(&self) -> &Telemetry {
-        &self.telemetry
-    }
-
-    /// Who is sent the record.
-    #[must_use]
-    pub const fn exports(&self) -> &Exports {
-        &self.exports
-    }
-
-    /// Pages of lists that were made.
-    #[must_use]
-    pub const fn pages(&self) -> &Pages {
-        &self.pages
-    }
-
-    /// What handles are sealed with.
-    #[must_use]
-    pub fn sealer(&self) -> &Sealer {
-        &self.sealer
     }
 }
 
