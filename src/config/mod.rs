@@ -15,6 +15,7 @@ use url::Url;
 use crate::ids::{AgentId, Environment, IssuerAlias, ServerId};
 
 pub mod admin;
+mod agent;
 pub mod cluster;
 mod export;
 pub mod file;
@@ -35,6 +36,7 @@ pub mod set;
 pub mod store;
 
 pub use admin::{AdminClient, AdminConfig, ConsoleConfig};
+pub use agent::{AgentClient, AgentConfig, AgentKind, AgentState, DeclaredProof};
 pub use cluster::ClusterConfig;
 pub use export::{ExportConfig, ExportPlace, TelemetryConfig};
 pub use load::{Loaded, Overrides, issuer_with_defaults, load, load_set, load_with};
@@ -425,78 +427,4 @@ pub struct HealthConfig {
     pub input_timeout: Duration,
     /// Calls in flight at once; more wait in a queue of the same length.
     pub calls_in_flight_max: usize,
-}
-
-/// `policies/agents.toml`: software that calls on its own or for a person.
-#[derive(Debug, Clone)]
-pub struct AgentConfig {
-    /// Its name in rules: `agent:ID`.
-    pub id: AgentId,
-    /// The person who answers for it, as a subject.
-    pub owner: String,
-    /// The group that answers when the owner is gone.
-    pub sponsor_group: Option<String>,
-    /// What it is for.
-    pub purpose: String,
-    /// Used by a person, or on its own.
-    pub kind: AgentKind,
-    /// Where it may act.
-    pub environments: Vec<Environment>,
-    /// How it is recognised.
-    pub clients: Vec<AgentClient>,
-    /// Whether it may act at all.
-    pub state: AgentState,
-    /// After this day it may not act.
-    pub expires: Option<jiff::civil::Date>,
-    /// When its rights are looked at again.
-    pub review: Option<jiff::civil::Date>,
-}
-
-/// Used by a person, or on its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AgentKind {
-    /// An assistant used by a person.
-    Interactive,
-    /// Acts on its own; needs more proof than a public client id.
-    Autonomous,
-}
-
-/// How an agent is recognised: an issuer may name only agents that list it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AgentClient {
-    /// The issuer.
-    pub issuer: IssuerAlias,
-    /// The client id, CIMD URL or SPIFFE id there.
-    pub client_id: String,
-    /// What the issuer demands of this client before it gives it a token, as the administrator knows.
-    pub proof: DeclaredProof,
-}
-
-/// How a client proves itself to its issuer, weakest first; written by an administrator, because no token says it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum DeclaredProof {
-    /// By its id alone, which proves nothing.
-    #[default]
-    Public,
-    /// By a secret.
-    Secret,
-    /// By a signed assertion.
-    PrivateKey,
-    /// By a certificate.
-    Mtls,
-}
-
-/// Whether an agent may act.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AgentState {
-    /// Seen, not yet accepted.
-    Proposed,
-    /// May act.
-    Active,
-    /// Stopped for now.
-    Suspended,
-    /// Stopped for good.
-    Retired,
-    /// Taken back, it or whoever answers for it; never in a file.
-    Revoked,
 }

@@ -99,9 +99,8 @@ pub(super) fn revoke(order: Order) -> Taken {
 pub(super) fn reach(order: Order) -> Taken {
     let asked: RevocationOrder = json(&order)?;
     // What it names does not depend on when.
-    let revocation = asked
-        .at(&order.actor.name(), 0)
-        .map_err(|mistake| Refusal::new(Reason::ParametersInvalid).hint(mistake))?;
+    let revocation =
+        asked.at(&order.actor.name(), 0).map_err(|mistake| Refusal::new(Reason::ParametersInvalid).hint(mistake))?;
     let about = format!("what would be stopped by {}", asked.about());
     look(&about, async move { Done::with(Json(order.operations.reach(&revocation.target)).into_response()) })
 }

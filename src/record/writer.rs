@@ -83,7 +83,9 @@ impl Shared {
     pub(super) fn push_urgent(&self, body: &[u8], mark: Mark) -> Option<Settled> {
         let mut queue = lock(&self.queue);
         let room = queue.lines.bytes.len() + body.len() <= limit::JOURNAL_QUEUE_INTENT_BYTES_MAX;
-        if queue.closed || queue.broken || !room || (queue.spare && matches!(mark, Mark::Opens(_))) {
+        // What is no call waits for the next try: the brake works on a disk that is full at this moment.
+        let taken = !matches!(mark, Mark::Opens(_)) || !(queue.broken || queue.spare);
+        if queue.closed || !room || !taken {
             return None;
         }
         queue.lines.push(body, mark);
