@@ -333,9 +333,7 @@ impl Gateway {
     pub async fn take_revocations(&self) -> Result<(), Failure> {
         let (epoch, held) = self.store.revocations().await?;
         self.live.revocations.replace(epoch, held);
-        if self.snapshot().barred != self.live.revocations.barred() {
-            self.put(None);
-        }
+        self.put(None);
         self.decided_anew();
         Ok(())
     }
@@ -434,7 +432,10 @@ impl Live {
 
     /// Whether a permit's agents and server are left by what was taken back since.
     fn still_there(&self, permit: &Permit, now: &Snapshot) -> Result<(), Refusal> {
-        if self.revocations.epoch() == permit.caller().epoch() {
+        // Equal epochs alone do not say it: a caller may carry the new one and have been decided before what it took
+        // away was gone from the configuration.
+        let caller = permit.caller();
+        if self.revocations.epoch() == caller.epoch() && caller.settings_revision() == now.identity_revision {
             return Ok(());
         }
         still_stands(&now.config, permit.caller())?;

@@ -30,7 +30,12 @@ impl Gateway {
     pub(super) fn put(&self, read: Option<Snapshot>) {
         let _one_at_a_time = self.putting.lock().unwrap_or_else(PoisonError::into_inner);
         let now = self.snapshot();
-        let mut next = read.unwrap_or_else(|| Snapshot::clone(&now)).without(&self.live.revocations.barred());
+        // Compared under the lock: somebody may be putting in force what holds no more, and takes it for the latest.
+        let barred = self.live.revocations.barred();
+        if read.is_none() && now.barred == barred {
+            return;
+        }
+        let mut next = read.unwrap_or_else(|| Snapshot::clone(&now)).without(&barred);
         let config = Arc::clone(&next.config);
         self.upstreams.reconfigure(&config);
         next.identity_revision = self.identity.reload(&config);

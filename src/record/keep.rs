@@ -19,8 +19,9 @@ use super::read::Record;
 use super::{segment, tiles};
 use crate::config::RecordConfig;
 
-/// The level of compression: more of it costs processor time that calls need, and saves little.
-const LEVEL: i32 = 3;
+/// The level of compression: more of it costs processor time that calls need, and saves little. Records are mostly
+/// repetition, which the first level finds as well.
+const LEVEL: i32 = 1;
 
 /// How far everybody is who reads the record for somebody else: what they have not read is not removed.
 #[derive(Debug, Default)]

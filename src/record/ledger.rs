@@ -168,17 +168,25 @@ impl Ledger {
             sync(&self.directory, reading.segment)?;
             self.sign(&mut reading, LATEST.as_ref())?;
         }
+        if reading.signed > 0 {
+            self.publish()?;
+        }
         self.follows = Follows::Tree(reading);
         Ok(true)
     }
 
-    /// Takes up the tree where the last checkpoint left it.
-    fn open(&mut self) -> Result<Reading, Trouble> {
+    /// Says with which keys it is signed; only once something was, so that its absence says that nothing was.
+    fn publish(&self) -> io::Result<()> {
         let published: String = self.keys.verifiers().iter().map(|key| format!("{key}\n")).collect();
         let place = self.directory.join(checkpoint::PUBLISHED);
-        if std::fs::read_to_string(&place).ok().as_ref() != Some(&published) {
-            tiles::write_whole(&place, published.as_bytes())?;
+        if std::fs::read_to_string(&place).ok().as_ref() == Some(&published) {
+            return Ok(());
         }
+        tiles::write_whole(&place, published.as_bytes())
+    }
+
+    /// Takes up the tree where the last checkpoint left it.
+    fn open(&mut self) -> Result<Reading, Trouble> {
         let mut latest = read_checkpoint(&self.directory.join(LATEST))?;
         // Whoever puts an old one in its place may have forgotten these.
         let last_kept = last_kept(&self.directory)?;
@@ -186,8 +194,10 @@ impl Ledger {
             latest = last_kept.map(Some);
         }
         let Some(latest) = latest else {
+            // A gateway that was killed before its first checkpoint has records and none.
+            let published = self.directory.join(checkpoint::PUBLISHED).exists();
             let signed = self.shared.metrics.checkpoint_records.get() > 0;
-            if !signed && (self.found == 0 || self.keys.is_fresh()) {
+            if !signed && (self.found == 0 || self.keys.is_fresh() || !published) {
                 return self.begin();
             }
             return Err(Trouble::Contradiction("the last checkpoint is gone, although the key is not new".to_owned()));

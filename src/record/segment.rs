@@ -207,6 +207,9 @@ pub(super) fn read_from(path: &Path, position: u64) -> io::Result<Vec<u8>> {
         decoder.take(bytes_max + 1).read_to_end(&mut bytes).map_err(spoilt)?;
         bytes.drain(..usize::try_from(position).unwrap_or(usize::MAX).min(bytes.len()));
     } else {
+        // As much as is there: a buffer that grows by itself copies a segment twice over.
+        let there = file.metadata()?.len().saturating_sub(position).min(bytes_max);
+        bytes.reserve(usize::try_from(there).unwrap_or(0) + 1);
         file.seek(SeekFrom::Start(position))?;
         file.take(bytes_max + 1).read_to_end(&mut bytes)?;
     }

@@ -348,6 +348,27 @@ async fn a_changed_tile_is_named() {
 }
 
 #[tokio::test]
+async fn a_gateway_that_was_killed_before_its_first_checkpoint_signs_after_the_next_start() {
+    let mut gateway = served(2, "checkpoint_interval = \"100ms\"\n").await;
+    eventually("a checkpoint", async || gateway.state().join("journal/checkpoint.pub").exists()).await;
+    gateway.signal("KILL");
+    gateway.wait().await;
+    // As it was in the first half of a second.
+    let journal = gateway.state().join("journal");
+    for file in ["checkpoint", "checkpoint.pub"] {
+        std::fs::remove_file(journal.join(file)).unwrap();
+    }
+    std::fs::remove_dir_all(journal.join("tile")).unwrap();
+    gateway.launch().await;
+    eventually("a checkpoint", async || journal.join("checkpoint").exists()).await;
+    assert!(gateway.stop().await.success());
+    assert!(gateway.records("repair").iter().all(|record| record["repair"]["problem"] != "checkpoint_contradicted"));
+    let copy = Copy::of(&gateway);
+    let (code, printed) = copy.verify(&["--key", &copy.key]);
+    assert_eq!((code, &printed["signed"]), (0, &printed["last"]), "{printed}");
+}
+
+#[tokio::test]
 async fn a_tail_torn_by_a_kill_is_repaired_at_start_noted_and_verifies() {
     let mut gateway = served(2, "checkpoint_interval = \"100ms\"\n").await;
     eventually("a checkpoint", async || gateway.state().join("journal/checkpoint").exists()).await;
