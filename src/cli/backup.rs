@@ -157,7 +157,8 @@ async fn backup(state: &Path, to: &Path) -> Result<Note, String> {
     let mut files = 0;
     // What says how long the record is (checkpoints, cursors) before the record: it only grows meanwhile.
     for segments in [false, true] {
-        copy_tree(state, to, limit::BACKUP_DEPTH_MAX, &mut |path| is_segment(path) == segments, &mut files)?;
+        let mut wanted = |path: &Path| is_segment(path) == segments && !is_unfinished(path);
+        copy_tree(state, to, limit::BACKUP_DEPTH_MAX, &mut wanted, &mut files)?;
     }
     let problem = |error: crate::store::StoreError| error.to_string();
     // A store that replicas have in common is not this directory's to copy; whoever backs it up is told.
@@ -247,8 +248,15 @@ fn make(directory: &Path) -> Result<(), String> {
     }
 }
 
+/// In either form: it may be compressed at any moment.
 fn is_segment(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "jsonl")
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.ends_with(".jsonl") || name.ends_with(".jsonl.zst")
+}
+
+/// A compressed form that is being made; the segment is still there.
+fn is_unfinished(path: &Path) -> bool {
+    path.file_name().unwrap_or_default().to_string_lossy().ends_with(".jsonl.new")
 }
 
 /// Copies the plain files of a directory that are wanted, each as long as it is now. Links, sockets and hidden
@@ -270,6 +278,7 @@ fn copy_tree(
     let mut entries: Vec<_> =
         std::fs::read_dir(from).and_then(Iterator::collect::<io::Result<_>>).map_err(problem(from))?;
     entries.sort_by_key(std::fs::DirEntry::file_name);
+    let names: Vec<_> = entries.iter().map(std::fs::DirEntry::file_name).collect();
     for entry in entries {
         let (path, name) = (entry.path(), entry.file_name());
         let hidden = name.to_string_lossy().starts_with('.');
@@ -281,7 +290,21 @@ fn copy_tree(
             make(&to.join(&name))?;
             copy_tree(&path, &to.join(&name), depth - 1, wanted, files)?;
         } else if kind.is_file() && wanted(&path) {
-            copy_file(&path, &to.join(&name)).map_err(problem(&path))?;
+            match copy_file(&path, &to.join(&name)) {
+                Err(error)
+                    if error.kind() == io::ErrorKind::NotFound
+                        && path.extension().is_some_and(|end| end == "jsonl") =>
+                {
+                    // It was compressed meanwhile.
+                    let (path, mut name) = (path.with_extension("jsonl.zst"), name);
+                    name.push(".zst");
+                    if names.contains(&name) {
+                        continue;
+                    }
+                    copy_file(&path, &to.join(&name)).map_err(problem(&path))?;
+                }
+                copied => copied.map_err(problem(&path))?,
+            }
             *files += 1;
         }
     }
@@ -294,4 +317,46 @@ fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
     let mut copy = File::options().write(true).create_new(true).mode(0o600).open(to)?;
     io::copy(&mut source.take(length), &mut copy)?;
     copy.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SEGMENT: &str = "00000000000000000001.jsonl";
+
+    /// What of a state with one segment is copied when that is compressed as soon as a pass looks at a file.
+    fn copied(pass: bool, name: &str) -> Vec<String> {
+        let place = tempfile::tempdir().unwrap();
+        let (from, to) = (place.path().join("from"), place.path().join("to"));
+        make(&from).unwrap();
+        make(&to).unwrap();
+        for name in ["000.checkpoint", SEGMENT, "00000000000000000001.jsonl.new"] {
+            std::fs::write(from.join(name), "x").unwrap();
+        }
+        let mut files = 0;
+        for segments in [false, true] {
+            let mut wanted = |path: &Path| {
+                if segments == pass && path.ends_with(name) {
+                    let _made = std::fs::rename(from.join(SEGMENT), from.join(format!("{SEGMENT}.zst")));
+                    let _made = std::fs::remove_file(from.join(format!("{SEGMENT}.new")));
+                }
+                is_segment(path) == segments && !is_unfinished(path)
+            };
+            copy_tree(&from, &to, 1, &mut wanted, &mut files).unwrap();
+        }
+        let mut all: Vec<String> =
+            std::fs::read_dir(&to).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        all.sort();
+        assert_eq!(files, all.len());
+        all
+    }
+
+    #[test]
+    fn a_segment_that_is_compressed_meanwhile_is_copied_in_one_form_or_the_other() {
+        let compressed = format!("{SEGMENT}.zst");
+        assert_eq!(copied(false, SEGMENT), ["000.checkpoint", &compressed], "between the passes");
+        assert_eq!(copied(true, SEGMENT), ["000.checkpoint", &compressed], "while it is copied");
+        assert_eq!(copied(true, "none"), ["000.checkpoint", SEGMENT]);
+    }
 }

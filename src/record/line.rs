@@ -15,6 +15,26 @@ use crate::limit;
 /// What `prev` of the very first line says.
 pub(super) const GENESIS: Digest = Digest::from_bytes([0; 32]);
 
+/// Every kind of line that there is: whoever reads the record for somebody else is held against it.
+pub const KINDS: [&str; 16] = [
+    "intent",
+    "result",
+    "refusal",
+    "failure",
+    "list",
+    "noise",
+    "revocation",
+    "admin",
+    "relay",
+    "reload",
+    "executable",
+    "start",
+    "stop",
+    "repair",
+    "retention",
+    "rotation",
+];
+
 /// The header that every kind has.
 #[derive(Clone, Copy)]
 pub(super) struct Header<'a> {
@@ -32,6 +52,7 @@ pub(super) struct LineError(&'static str);
 /// Appends everything of a line but `v`, `seq` and `prev`: from the comma before `replica` to the brace
 /// that closes it, without the line break.
 pub(super) fn body(line: &mut Vec<u8>, header: Header<'_>, fields: &impl Serialize) -> Result<(), LineError> {
+    debug_assert!(KINDS.contains(&header.kind), "`{}` is not among KINDS", header.kind);
     let start = line.len();
     let result = write(line, header, fields);
     if result.is_err() {

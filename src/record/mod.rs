@@ -50,6 +50,7 @@ pub use event::{Attempt, Intent};
 pub use journal::{Journal, JournalSettings, Keeping, Recovered};
 pub use keep::Holds;
 pub use keys::JournalKey;
+pub use line::KINDS;
 pub use metrics::{Metrics, ServerLabel};
 pub use segment::read_text;
 pub use verify::{Verdict, verify, verify_end};

@@ -24,7 +24,11 @@ impl Home {
             &json!({"mcpServers": {
                 "GitHub": {"command": "npx", "args": ["-y", "@modelcontextprotocol/server-github@2026.8.31"], "env": {"GITHUB_TOKEN": SECRETS[0]}},
                 "files": {"command": "npx", "args": ["-y", "@modelcontextprotocol/server-filesystem@2026.8.31", home.path("shared").display().to_string()]},
-                "leaky": {"command": "server", "args": ["--api-key", SECRETS[3]]}}})
+                "leaky": {"command": "server", "args": ["--api-key", SECRETS[3]]},
+                "boxed": {"command": "docker", "args": ["run", "-e", format!("API_KEY={}", SECRETS[3]), "img"]},
+                "headed": {"command": "server", "args": ["--header", format!("X-Custom: {}", SECRETS[3])]},
+                "bridged": {"command": "npx", "args": ["mcp-remote", "https://b.example.com/mcp", "--static-oauth-client-info",
+                    json!({"client_secret": SECRETS[3]}).to_string()]}}})
             .to_string(),
         );
         std::fs::create_dir(home.path("shared")).unwrap();
@@ -94,6 +98,9 @@ fn what_assistants_have_becomes_files_that_check_accepts_and_no_secret_is_in_the
     holds_no_secret(&text);
     for hint in [
         "leaky: a secret stands in its command line (--api-key)",
+        "boxed: a secret stands in its command line (API_KEY)",
+        "headed: a secret stands in its command line (--header)",
+        "bridged: its mcp-remote has the option --static-oauth-client-info",
         "off: it is disabled there",
         "GITHUB_TOKEN",
         "SEARCH_KEY",

@@ -8,7 +8,7 @@ use std::path::Path;
 use super::finding::{Finding, Group};
 use crate::cli::check::counted;
 use crate::cli::files::{Files, Understood};
-use crate::config::{Config, CredentialConfig, Mistake, SecretReference, TransportConfig};
+use crate::config::{Config, CredentialConfig, ExportPlace, Mistake, SecretReference, StoreConfig, TransportConfig};
 
 /// The files as they would be served, if they would be.
 pub fn understood(files: &Files, demo: bool) -> (Option<Understood>, Vec<Finding>) {
@@ -104,9 +104,14 @@ pub fn permissions(config: &Config) -> Group {
             _ => {}
         }
     }
-    if let Some(tls) = &config.gateway.tls {
+    let pairs = [
+        ("gateway.tls", config.gateway.tls.as_ref()),
+        ("admin.tls", config.admin.as_ref().and_then(|admin| admin.tls.as_ref())),
+        ("cluster", config.cluster.as_ref().map(|cluster| &cluster.tls)),
+    ];
+    for (place, tls) in pairs.into_iter().filter_map(|(place, tls)| Some((place, tls?))) {
         secret_count += 1;
-        findings.extend(kept_private("gateway.tls", &tls.key));
+        findings.extend(kept_private(place, &tls.key));
     }
     if secret_count > 0 && findings.len() == 1 {
         findings.push(Finding::ok("secrets", format!("{secret_count} files with secrets are readable by us alone")));
@@ -160,6 +165,22 @@ fn references(config: &Config) -> Vec<(String, SecretReference)> {
     for (place, list) in keys.into_iter().chain([("keys.checkpoint", &config.keys.checkpoint)]) {
         all.extend(list.iter().map(|reference| (place.to_owned(), reference.clone())));
     }
+    if let StoreConfig::Postgres(postgres) = &config.gateway.store {
+        let (url, password) = (Some(&postgres.url), postgres.password.as_ref());
+        for (place, reference) in [("gateway.store", url), ("gateway.store_password", password)] {
+            all.extend(reference.map(|reference| (place.to_owned(), reference.clone())));
+        }
+    }
+    for export in &config.exports {
+        if let ExportPlace::Http { header: Some((_, _, secret)), .. } = &export.to {
+            all.push((format!("export.{}", export.name), secret.clone()));
+        }
+    }
+    let headers = config.telemetry.iter().flat_map(|telemetry| &telemetry.headers);
+    all.extend(headers.map(|(_, secret)| ("telemetry.headers".to_owned(), secret.clone())));
+    let console = config.admin.as_ref().and_then(|admin| admin.console.as_ref());
+    let client_secret = console.and_then(|console| console.client_secret.clone());
+    all.extend(client_secret.map(|secret| ("admin.console".to_owned(), secret)));
     all
 }
 
@@ -169,5 +190,32 @@ pub fn secret_of(credential: &CredentialConfig) -> Option<SecretReference> {
         CredentialConfig::None => None,
         CredentialConfig::Static { secret, .. } => Some(secret.clone()),
         CredentialConfig::Exchange(exchange) => exchange.client_secret.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::file::{Text, parse};
+    use crate::config::load::Overrides;
+
+    #[test]
+    fn every_secret_that_a_file_names_is_looked_at() {
+        let text = "[gateway]\npublic_url = \"https://mcp.example.com\"\nstore = \"file:s1\"\nstore_password = \"file:s2\"\n\
+                    [issuers.corp]\nissuer = \"https://idp.example.com\"\n\
+                    [keys]\nseal = [\"file:s6\"]\njournal = [\"file:s7\"]\ncheckpoint = [\"file:s8\"]\n\
+                    [telemetry]\notlp = \"https://c\"\nheaders = { a = \"file:s3\" }\n\
+                    [export.siem]\nformat = \"ocsf\"\nto = \"https://x\"\nsecret = \"file:s4\"\n\
+                    [admin]\nlisten = \"127.0.0.1:7802\"\npublic_url = \"https://admin.example.com\"\n\
+                    [admin.console]\nissuer = \"corp\"\nclient_id = \"console\"\nclient_secret = \"file:s5\"\n\
+                    [admin.tls]\ncertificate = \"c\"\nkey = \"k2\"\n\
+                    [cluster]\nlisten = \"127.0.0.1:7801\"\nadvertise = \"a:1\"\ncertificate = \"c\"\nkey = \"k1\"\nca = \"ca\"\n";
+        let text = Text { file: "servers.toml", text };
+        let (config, _) = parse(text, None, Path::new("/nowhere"), &Overrides::default()).unwrap();
+        let Group { findings, .. } = permissions(&config);
+        for missing in ["s1", "s2", "s3", "s4", "s5", "s6", "s7", "s8", "k1", "k2"] {
+            let path = format!("/nowhere/{missing}:");
+            assert!(findings.iter().any(|finding| finding.found.contains(&path)), "{missing}: {findings:?}");
+        }
     }
 }

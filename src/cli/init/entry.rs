@@ -62,6 +62,8 @@ pub struct Secret {
     pub value: Option<SecretString>,
 }
 
+/// Where an address may stand; the first that there is counts.
+pub const ADDRESSES: [&str; 3] = ["url", "serverUrl", "httpUrl"];
 /// Values that are settings, whatever they are called.
 const SETTINGS: [&str; 16] = [
     "true",
@@ -83,6 +85,8 @@ const SETTINGS: [&str; 16] = [
 ];
 /// A part of a path that is longer, and mixes letters and digits, was not chosen by a person.
 const RANDOM_LENGTH_MIN: usize = 32;
+/// What is longer is not shown as a name.
+const NAME_LENGTH_MAX: usize = 40;
 
 /// Understands one entry.
 ///
@@ -105,11 +109,11 @@ pub fn understand(entry: &Value, places: &Places) -> Result<Server, String> {
             notes.push(what.to_owned());
         }
     }
-    let url = ["url", "serverUrl", "httpUrl"].into_iter().find_map(|key| text(entry, key));
+    let url = ADDRESSES.into_iter().find_map(|key| text(entry, key));
     let transport = match (url, words(entry)?) {
         (Some(url), _) => http(&url, headers(entry, "headers", "http_headers"), entry)?,
         (None, Some(command)) if is_our_own(&command) => return Err("it is a Bailiwick already".to_owned()),
-        (None, Some(command)) => match remote(&command)? {
+        (None, Some(command)) => match remote(&command, &mut notes)? {
             Some((url, headers)) => {
                 notes.push("mcp-remote is not needed: the gateway connects by itself".to_owned());
                 http(&url, headers, &Map::new())?
@@ -155,21 +159,58 @@ fn is_our_own(command: &[String]) -> bool {
 
 type Headers = Vec<(String, String)>;
 
+/// Whether a word of a command is the bridge to a server over HTTP.
+pub fn is_mcp_remote(word: &str) -> bool {
+    word == "mcp-remote" || word.starts_with("mcp-remote@") || base(word) == "mcp-remote"
+}
+
 /// `npx mcp-remote URL`: the address behind the bridge, and its headers.
-fn remote(command: &[String]) -> Result<Option<(String, Headers)>, String> {
-    let named = |word: &String| word == "mcp-remote" || word.starts_with("mcp-remote@") || base(word) == "mcp-remote";
-    let Some(position) = command.iter().position(named) else { return Ok(None) };
+fn remote(command: &[String], notes: &mut Vec<String>) -> Result<Option<(String, Headers)>, String> {
+    let Some(position) = command.iter().position(|word| is_mcp_remote(word)) else { return Ok(None) };
+    if let Some(name) = command.get(..position).and_then(secret_argument) {
+        return Err(in_command_line(&name));
+    }
     let mut rest = command.iter().skip(position + 1);
     let url = rest.next().ok_or("its mcp-remote has no address")?.clone();
     let mut headers = Vec::new();
     while let Some(word) = rest.next() {
-        if word == "--header" {
-            let header = rest.next().and_then(|header| header.split_once(':'));
-            let (name, value) = header.ok_or("a header of its mcp-remote is not NAME: VALUE")?;
-            headers.push((name.trim().to_owned(), value.trim().to_owned()));
+        match word.as_str() {
+            "--header" => {
+                let header = rest.next().and_then(|header| header.split_once(':'));
+                let (name, value) = header.ok_or("a header of its mcp-remote is not NAME: VALUE")?;
+                headers.push((name.trim().to_owned(), value.trim().to_owned()));
+            }
+            "--ignore-tool" => {
+                let _its_value = rest.next();
+                let note = "its list of ignored tools is not taken over: write rules into policies/policy.csv";
+                if !notes.iter().any(|own| own == note) {
+                    notes.push(note.to_owned());
+                }
+            }
+            // How it connects and logs, and the port that it waits at for a login.
+            "--transport" | "--host" | "--auth-timeout" => {
+                let _its_value = rest.next();
+            }
+            "--allow-http" | "--debug" | "--silent" | "--enable-proxy" => {}
+            port if port.parse::<u16>().is_ok() => {}
+            // It may hold a secret, or change what the server is: neither gets lost on the way.
+            other => {
+                let name = other.split('=').next().filter(|name| name.starts_with("--") && is_spelled(name));
+                let what = name.map_or_else(|| "a word".to_owned(), |name| format!("the option {name}"));
+                return Err(format!("its mcp-remote has {what} that is not taken over: write the server by hand"));
+            }
         }
     }
     Ok(Some((url, headers)))
+}
+
+fn in_command_line(name: &str) -> String {
+    format!("a secret stands in its command line ({name}), where every process can read it: hand it over in a variable")
+}
+
+/// Whether it looks like a name, which may be shown.
+fn is_spelled(name: &str) -> bool {
+    name.len() <= NAME_LENGTH_MAX && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
 }
 
 fn headers(entry: &Map<String, Value>, one: &str, other: &str) -> Headers {
@@ -240,9 +281,7 @@ fn stdio(entry: &Map<String, Value>, command: &[String], places: &Places) -> Res
         return Err("its command is a shell's: write the program and its words by hand".to_owned());
     }
     if let Some(name) = secret_argument(&command) {
-        return Err(format!(
-            "a secret stands in its command line ({name}), where every process can read it: hand it over in a variable"
-        ));
+        return Err(in_command_line(&name));
     }
     let mut variables: Vec<(String, Variable)> = Vec::new();
     for (name, value) in entry.get("env").and_then(Value::as_object).into_iter().flatten() {
@@ -290,24 +329,92 @@ fn known(word: &str, places: &Places) -> String {
 
 /// The name of an argument whose value may be a secret.
 fn secret_argument(command: &[String]) -> Option<String> {
-    let mut words = command.iter().skip(1).peekable();
-    let mut position = 1;
-    while let Some(word) = words.next() {
-        position += 1;
-        let (name, value) = word.split_once('=').map_or((word.as_str(), None), |(name, value)| (name, Some(value)));
-        let value = value.or_else(|| words.peek().map(|next| next.as_str())).unwrap_or_default();
-        let named = name.starts_with('-') && names_a_secret(name.trim_start_matches('-'));
-        if named && !value.is_empty() && !value.starts_with('-') {
-            return Some(name.to_owned());
+    let mut words = command.iter().enumerate().skip(1).peekable();
+    while let Some((index, word)) = words.next() {
+        let next = words.peek().map(|(_, next)| next.as_str()).unwrap_or_default();
+        let shown = |name: &str| if is_spelled(name) { name.to_owned() } else { format!("word {}", index + 1) };
+        if let Some(name) = assigned(word) {
+            return Some(shown(name));
         }
-        if word.contains("://") && Url::parse(word).is_ok_and(|url| url.password().is_some()) {
-            return Some(format!("a password in the address in word {position}"));
+        let follows = !next.is_empty() && !next.starts_with('-');
+        if follows && !word.contains('=') && word.starts_with('-') && says_a_secret(word) {
+            return Some(shown(word));
         }
-        if looks_like_a_secret(word) || looks_like_a_secret(value) {
-            return Some(format!("word {position}"));
+        // A header on a command line is there because it lets somebody in.
+        let is_header = next.split_once(':').is_some_and(|(_, value)| !value.starts_with("//"));
+        if matches!(word.as_str(), "--header" | "--headers") && follows || word == "-H" && is_header {
+            return Some(shown(word));
+        }
+        let value = word.split_once('=').map_or("", |(_, value)| value);
+        if word.starts_with("--header=")
+            || word.starts_with("--headers=")
+            || holds_a_secret(word)
+            || holds_a_secret(value)
+        {
+            return Some(format!("word {}", index + 1));
         }
     }
     None
+}
+
+/// The name that says that what is assigned to it is a secret: `NAME=VALUE`, `--name=VALUE`, `--env=NAME=VALUE`.
+fn assigned(word: &str) -> Option<&str> {
+    let mut parts = word.split('=').peekable();
+    while let Some(name) = parts.next() {
+        if parts.peek().is_some_and(|value| !value.is_empty()) && says_a_secret(name) {
+            return Some(name);
+        }
+    }
+    None
+}
+
+/// Whether a name says so, in whichever way it is spelled: `apiKey`, `--api-key`, `-eAPI_KEY`.
+fn says_a_secret(name: &str) -> bool {
+    let plain = name.trim_start_matches('-');
+    let mut spelled = String::with_capacity(plain.len() + 4);
+    for character in plain.chars() {
+        if character.is_ascii_uppercase() && spelled.ends_with(|last: char| !last.is_ascii_uppercase()) {
+            spelled.push('_');
+        }
+        spelled.push(character);
+    }
+    let short = name.starts_with('-') && !name.starts_with("--");
+    names_a_secret(plain) || names_a_secret(&spelled) || short && plain.get(1..).is_some_and(names_a_secret)
+}
+
+/// Whether a word is a secret or has one in it: an address, a header, JSON.
+fn holds_a_secret(word: &str) -> bool {
+    if looks_like_a_secret(word) || word.to_ascii_lowercase().contains("bearer ") {
+        return true;
+    }
+    if word.contains("://")
+        && let Ok(url) = Url::parse(word)
+    {
+        let named = |(name, value): (std::borrow::Cow<'_, str>, std::borrow::Cow<'_, str>)| {
+            !value.is_empty() && says_a_secret(&name) || looks_like_a_secret(&value)
+        };
+        let user = url.scheme().contains("http") && !url.username().is_empty();
+        return user || url.password().is_some() || url.query_pairs().any(named);
+    }
+    if let Some((name, _)) = word.split_once(": ") {
+        let name = name.to_ascii_lowercase();
+        if name.ends_with("authorization") || name.ends_with("cookie") || says_a_secret(&name) {
+            return true;
+        }
+    }
+    word.starts_with(['{', '[']) && serde_json::from_str(word).is_ok_and(|value| is_told(&value))
+}
+
+fn is_told(value: &Value) -> bool {
+    match value {
+        Value::String(text) => holds_a_secret(text),
+        Value::Array(values) => values.iter().any(is_told),
+        Value::Object(members) => members.iter().any(|(name, value)| {
+            let is_value = value.is_number() || value.as_str().is_some_and(|text| !text.is_empty());
+            is_value && says_a_secret(name) || is_told(value)
+        }),
+        _ => false,
+    }
 }
 
 /// A value that the assistant's file has, or the variable that it names: `${NAME}`, `${env:NAME}`, `${input:NAME}`.
@@ -361,6 +468,24 @@ mod tests {
             (json!({"command": "x", "args": ["--api-key", "hunter2hunter2"]}), "--api-key"),
             (json!({"command": "x", "args": [format!("--k={secret}")]}), "command line"),
             (json!({"command": "x", "args": ["postgres://u:hunter2@h/db"]}), "command line"),
+            (json!({"command": "docker", "args": ["run", "-e", "API_KEY=hunter2hunter2", "img"]}), "API_KEY"),
+            (json!({"command": "docker", "args": ["run", "--env=TOKEN=hunter2", "img"]}), "TOKEN"),
+            (json!({"command": "docker", "args": ["run", "-eTOKEN=hunter2", "img"]}), "TOKEN"),
+            (json!({"command": "env", "args": ["githubToken=hunter2", "x"]}), "githubToken"),
+            (json!({"command": "x", "args": ["--header", "Authorization: Bearer hunter2"]}), "--header"),
+            (json!({"command": "x", "args": ["--header=X: hunter2"]}), "word 2"),
+            (json!({"command": "curl", "args": ["-H", "X-Custom: hunter2"]}), "-H"),
+            (json!({"command": "x", "args": ["Authorization: Basic hunter2"]}), "word 2"),
+            (json!({"command": "x", "args": ["--config", r#"{"a":{"apiKey":"hunter2"}}"#]}), "word 3"),
+            (json!({"command": "x", "args": ["https://h/mcp?token=hunter2"]}), "word 2"),
+            (
+                json!({"command": "npx", "args": ["mcp-remote", "https://h/mcp", "--static-oauth-client-info",
+                    r#"{"client_secret":"hunter2"}"#]}),
+                "--static-oauth-client-info",
+            ),
+            (json!({"command": "npx", "args": ["mcp-remote", "https://h/mcp", "--new=hunter2"]}), "the option --new "),
+            (json!({"command": "npx", "args": ["mcp-remote", "https://h/mcp", "hunter2"]}), "a word"),
+            (json!({"command": "env", "args": ["K_TOKEN=hunter2", "mcp-remote", "https://h/mcp"]}), "K_TOKEN"),
             (json!({"command": "bash", "args": ["-c", "x"]}), "shell"),
             (json!({"command": "${BIN}/x"}), "variables"),
             (json!({"url": format!("https://h/mcp?api_key={secret}")}), "query"),
@@ -373,6 +498,18 @@ mod tests {
         ] {
             let problem = understood(&entry).unwrap_err();
             assert!(problem.contains(reason) && !problem.contains("hunter2") && !problem.contains(secret), "{problem}");
+        }
+    }
+
+    #[test]
+    fn what_holds_no_secret_is_taken_over() {
+        for args in [
+            json!(["run", "-i", "--rm", "-e", "API_KEY", "-v", "/a:/b", "img/github-token:1.0"]),
+            json!(["-H", "tcp://127.0.0.1:2375", "run", "img"]),
+            json!(["--level=info", "--config", "{\"level\":\"info\"}", "postgres://me@localhost/db"]),
+            json!(["-y", "mcp-remote", "https://h/mcp", "3334", "--transport", "sse-only", "--debug"]),
+        ] {
+            understood(&json!({"command": "docker", "args": args})).unwrap();
         }
     }
 

@@ -13,6 +13,7 @@ use jsonc_parser::cst::{CstInputValue, CstObject, CstRootNode};
 use serde_json::{Map, Value, json};
 
 use super::clients::{Assistant, ClientFile};
+use super::entry::{ADDRESSES, is_mcp_remote};
 
 /// How the gateway is reached.
 #[derive(Debug, Clone)]
@@ -133,12 +134,20 @@ fn prefixed(mark: char, place: &str, name: &str, entry: &Value) -> String {
     format!("{place}.{name} = {pretty}").lines().map(|line| format!("{mark}{line}\n")).collect()
 }
 
-/// Only what tells a server from another is shown: how it is started, and where it is.
+/// Only what tells a server from another is shown: how it is started, or where it is. Whatever else stands there was
+/// not looked at.
 fn masked(entry: &Value) -> Value {
+    let address =
+        ADDRESSES.into_iter().find(|key| entry.get(key).and_then(Value::as_str).is_some_and(|url| !url.is_empty()));
     let members = entry.as_object().into_iter().flatten().map(|(name, value)| {
-        let value = match (name.as_str(), value) {
-            ("command" | "args" | "type" | "url" | "serverUrl" | "httpUrl" | "cwd", value) => value.clone(),
-            (_, Value::Object(inner)) => {
+        let told = match (name.as_str(), address) {
+            ("type", _) => true,
+            (key, Some(address)) => key == address,
+            (key, None) => matches!(key, "command" | "args" | "cwd"),
+        };
+        let value = match value {
+            value if told => value.clone(),
+            Value::Object(inner) => {
                 Value::Object(inner.keys().map(|name| (name.clone(), Value::from(KEPT_BACK))).collect())
             }
             _ => Value::from(KEPT_BACK),
@@ -146,14 +155,20 @@ fn masked(entry: &Value) -> Value {
         (name.clone(), value)
     });
     let mut shown: Map<String, Value> = members.collect();
-    // A header on the command line of mcp-remote is one that was taken over.
-    if let Some(Value::Array(words)) = shown.get_mut("args") {
-        let mut header = false;
-        for word in words.iter_mut() {
-            if header {
+    // What stands behind the address of mcp-remote is headers and credentials for the most part.
+    let (mut remote, mut behind) = (false, false);
+    for key in ["command", "args"] {
+        let words = match shown.get_mut(key) {
+            Some(Value::Array(words)) => words.as_mut_slice(),
+            Some(word) => std::slice::from_mut(word),
+            None => continue,
+        };
+        for word in words {
+            if behind {
                 *word = Value::from(KEPT_BACK);
             }
-            header = word.as_str() == Some("--header");
+            behind |= remote;
+            remote |= word.as_str().is_some_and(is_mcp_remote);
         }
     }
     Value::Object(shown)
@@ -281,9 +296,19 @@ mod tests {
 
     #[test]
     fn what_is_shown_holds_no_value_that_may_be_a_secret() {
-        let entry = json!({"command": "npx", "args": ["mcp-remote", "https://h", "--header", "K: hunter2"],
+        let entry = json!({"command": "npx", "args": ["mcp-remote", "https://h", "--header", "K: hunter2", "--x=hunter2"],
             "env": {"TOKEN": "hunter2"}, "headers": {"A": "hunter2"}, "other": "hunter2"});
         let shown = masked(&entry).to_string();
         assert!(!shown.contains("hunter2") && shown.contains("TOKEN") && shown.contains("npx"), "{shown}");
+        assert!(shown.contains("https://h"), "{shown}");
+        for entry in [
+            json!({"command": ["npx", "mcp-remote@1", "https://h"], "args": ["--secret", "hunter2"]}),
+            json!({"command": "/bin/mcp-remote", "args": ["https://h", "hunter2"]}),
+            // Only the first address is looked at, and no word beside it.
+            json!({"url": "https://h", "httpUrl": "https://hunter2", "args": ["hunter2"], "command": "hunter2"}),
+        ] {
+            let shown = masked(&entry).to_string();
+            assert!(!shown.contains("hunter2") && shown.contains("https://h"), "{shown}");
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde::Deserialize;
-use url::Url;
+use url::{Host, Url};
 
 use super::address::{http_url, is_private};
 use super::credential::{header_name, is_reserved, looks_like_a_secret, names_a_secret, reference};
@@ -110,7 +110,8 @@ fn address(text: &str) -> Result<Url, String> {
 
 /// A name without a dot, or one of a cluster's own, is nobody's on the internet.
 fn is_near(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default();
+    // An address is judged as one: those with colons have no dot either.
+    let Some(Host::Domain(host)) = url.host() else { return false };
     !host.contains('.') || [".local", ".internal", ".svc", ".svc.cluster.local"].iter().any(|end| host.ends_with(end))
 }
 
@@ -154,6 +155,8 @@ mod tests {
         assert_eq!(telemetry.headers[0].0, "api-key");
         for (wrong, hint) in [
             ("otlp = \"http://collector.example.com:4318\"", "in the clear"),
+            ("otlp = \"http://[2606:4700::1111]:4318\"", "in the clear"),
+            ("otlp = \"http://1.1.1.1:4318\"", "in the clear"),
             ("otlp = \"https://c?api_key=x\"", "secret in a URL"),
             ("otlp = \"https://c\"\nheaders = { a = \"hunter2\" }", "never written here"),
             ("otlp = \"https://c\"\nheaders = { Host = \"env:X\" }", "set by the transport"),
@@ -161,6 +164,9 @@ mod tests {
             ("sample_percent = 1", "otlp"),
         ] {
             assert!(message(&format!("[telemetry]\n{wrong}")).contains(hint), "{wrong}");
+        }
+        for near in ["[fd00::1]", "[::1]", "10.0.0.7", "collector.monitoring.svc"] {
+            assert!(config(&format!("[telemetry]\notlp = \"http://{near}:4318\"")).is_ok(), "{near}");
         }
         let often = config("[telemetry]\notlp = \"https://c\"\nmetrics_interval = \"1ms\"").unwrap().telemetry.unwrap();
         assert_eq!(often.metrics_interval, limit::METRICS_INTERVAL_MIN);
@@ -180,6 +186,7 @@ mod tests {
         assert_eq!((url.path(), name.as_str(), prefix.as_str()), ("/ocsf", "authorization", "Bearer "));
         for (wrong, hint) in [
             ("to = \"s3://b\"", "syslog"),
+            ("to = \"http://[2606:4700::1111]/\"", "in the clear"),
             ("to = \"file:x\"\nsecret = \"env:S\"", "only an http"),
             ("to = \"https://x\"\nheader = \"host\"", "transport"),
             ("to = \"https://x\"\nsecret = \"hunter2\"", "never written here"),

@@ -168,7 +168,8 @@ mod tests {
         let began = std::time::Instant::now();
         assert!(store.writer.begin_with("BEGIN IMMEDIATE").await.is_err());
         let took = began.elapsed();
-        assert!(took >= limit::STORE_BUSY_TIMEOUT && took < 2 * limit::STORE_BUSY_TIMEOUT, "{took:?}");
+        // Above, only that it is not waited for without end: a machine under load is slow.
+        assert!(took >= limit::STORE_BUSY_TIMEOUT && took < 15 * limit::STORE_BUSY_TIMEOUT, "{took:?}");
         drop(held);
         assert!(store.writer.begin_with("BEGIN IMMEDIATE").await.is_ok());
     }
