@@ -73,6 +73,16 @@ pub struct Reloader {
     one_at_a_time: tokio::sync::Mutex<()>,
 }
 
+/// On whose word a set is served.
+#[derive(Clone, Copy)]
+enum Word<'a> {
+    /// Of somebody here: the other replicas are told.
+    Given(&'a str, ReloadOrder),
+    /// Of somebody at another replica, as the store tells it: the store is told nothing, whoever has meanwhile said
+    /// otherwise is not overruled.
+    Heard,
+}
+
 /// A set of files that can be served, and what it would change.
 struct Judged {
     understood: Understood,
@@ -140,7 +150,7 @@ impl Gateway {
         let _one = self.reloader.one_at_a_time.lock().await;
         let before = self.snapshot();
         let judged = self.judged(&before).await;
-        self.load(judged, &before, actor, order).await
+        self.load(judged, &before, Word::Given(actor, order)).await
     }
 
     /// Serves the files that all replicas are to serve, where they are here: an administrator said so at another
@@ -158,7 +168,11 @@ impl Gateway {
         if !judged.as_ref().is_ok_and(|judged| judged.understood.policy.revision() == active) {
             return Ok(false);
         }
-        let report = self.load(judged, &before, "store", ReloadOrder { allow_widening: true }).await?;
+        // Reading and testing took its time.
+        if self.standing.active() != Some(active) {
+            return Ok(false);
+        }
+        let report = self.load(judged, &before, Word::Heard).await?;
         match report.problems.into_iter().next() {
             None => Ok(true),
             Some(problem) => Err(Failure::before(Reason::Internal, problem)),
@@ -177,9 +191,12 @@ impl Gateway {
         &self,
         judged: Result<Judged, Vec<Mistake>>,
         before: &Snapshot,
-        actor: &str,
-        order: ReloadOrder,
+        word: Word<'_>,
     ) -> Result<ReloadReport, Failure> {
+        let (actor, order, heard) = match word {
+            Word::Given(actor, order) => (actor, order, false),
+            Word::Heard => ("store", ReloadOrder::default(), true),
+        };
         let mut report = ReloadReport { from: Some(before.policy.revision()), ..ReloadReport::default() };
         match judged {
             Err(mistakes) => report.problems = mistakes.iter().map(ToString::to_string).collect(),
@@ -187,7 +204,7 @@ impl Gateway {
                 let (revision, active) = (understood.policy.revision(), self.standing.active());
                 // What the other replicas serve may be narrower than what was served here.
                 let widens = widens || active.is_some_and(|active| active != before.policy.revision());
-                let ordered = active == Some(revision);
+                let ordered = heard || active == Some(revision);
                 report.added = difference.added;
                 report.removed = difference.removed;
                 for failed in failed {
