@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 
 use super::understand::{Understood, understand};
@@ -22,6 +22,7 @@ use crate::outcome::{Failure, Reason};
 use crate::policy::{Difference, FailedTest};
 use crate::record::event::ReloadNote;
 use crate::record::redact;
+use crate::wire::handle::Sealer;
 
 /// How a reload is ordered.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -237,11 +238,12 @@ impl Gateway {
                 if door(understood.config()) != door(&before.config) {
                     report.warnings.push("where administrators connect is taken at the next start".to_owned());
                 }
-                // Last: what was refused changes no key.
-                if report.problems.is_empty()
-                    && let Err(problem) = self.take_seal_keys(understood.config()).await
-                {
-                    report.problems.push(problem);
+                let mut keys = Vec::new();
+                if report.problems.is_empty() {
+                    match self.seal_keys(understood.config()).await {
+                        Ok(read) => keys = read,
+                        Err(problem) => report.problems.push(problem),
+                    }
                 }
                 if report.problems.is_empty()
                     && !ordered
@@ -250,6 +252,12 @@ impl Gateway {
                     let problem = format!("the other replicas were not told: {}", failure.detail);
                     // The brake works at each replica by itself.
                     if widens { report.problems.push(problem) } else { report.warnings.push(problem) }
+                }
+                // Last: what was refused changes no key.
+                if report.problems.is_empty()
+                    && let Err(problem) = self.sealer.replace(bytes(&keys))
+                {
+                    report.problems.push(problem.to_string());
                 }
                 if report.problems.is_empty() {
                     report.seal_keys = self.sealer.key_ids();
@@ -306,19 +314,24 @@ impl Gateway {
         problem
     }
 
-    /// Reads the keys of handles again: whoever comes back with a handle is known by the older ones.
-    async fn take_seal_keys(&self, config: &Config) -> Result<(), String> {
+    /// Reads the keys of handles again, and looks whether they can be used: whoever comes back with a handle is known by
+    /// the older ones.
+    async fn seal_keys(&self, config: &Config) -> Result<Vec<SecretString>, String> {
         // Where the state is does not change while we have it.
         let state = self.config().gateway.state.clone();
         let keys = keyfile::load(&config.keys.seal, &state, "seal").await.map_err(|error| error.to_string())?;
-        let keys = keys.iter().map(|key| key.expose_secret().as_bytes());
-        self.sealer.replace(keys).map_err(|error| error.to_string())
+        Sealer::new(bytes(&keys)).map_err(|error| error.to_string())?;
+        Ok(keys)
     }
 
     /// Tells open streams that decisions may have changed.
     pub fn decided_anew(&self) {
         self.decisions.send_modify(|moved| *moved = moved.wrapping_add(1));
     }
+}
+
+fn bytes(keys: &[SecretString]) -> impl Iterator<Item = &[u8]> {
+    keys.iter().map(|key| key.expose_secret().as_bytes())
 }
 
 /// Whether a set may be loaded after which somebody may do more: it is what was reviewed, or somebody who looks at
