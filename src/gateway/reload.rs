@@ -346,8 +346,8 @@ const fn may_widen(seal: Seal, order: ReloadOrder) -> Result<(), &'static str> {
 }
 
 /// Whether a configuration may let in somebody, or run or reach something, that the old one did not: whose
-/// tokens are believed, which clients are which agent, where servers are and what they are presented with. An
-/// agent that may not act any more is a brake.
+/// tokens are believed, which clients are which agent, where servers are and what they are presented with, who may know
+/// that they exist. An agent that may not act any more is a brake.
 fn trusts_more(before: &Config, after: &Config) -> bool {
     let text = |value: &dyn std::fmt::Debug| format!("{value:?}");
     let servers = |config: &Config| -> BTreeMap<ServerId, String> {
@@ -362,7 +362,13 @@ fn trusts_more(before: &Config, after: &Config) -> bool {
     let agents = after.agents.iter().any(|(id, agent)| {
         agent.state == AgentState::Active && before.agents.get(id).is_none_or(|old| text(old) != text(agent))
     });
+    let discoverable = after.servers.iter().any(|server| {
+        server.discoverable && before.server(&server.id).is_none_or(|old| !old.discoverable)
+    });
     agents
+        || discoverable
+        // Tokens are for it, and clients are sent there.
+        || before.gateway.public_url != after.gateway.public_url
         || text(&before.issuers) != text(&after.issuers)
         || (after.anonymous && !before.anonymous)
         || after.local != before.local
@@ -444,6 +450,15 @@ mod tests {
         after.anonymous = true;
         assert!(trusts_more(&before, &after), "anybody");
         assert!(!trusts_more(&after, &before), "nobody any more");
+        let mut after = config();
+        after.gateway.public_url = "https://other.example/".parse().unwrap();
+        assert!(trusts_more(&before, &after), "tokens for another resource");
+        let (mut hidden, mut shown) = (config(), config());
+        let server = crate::catalog::fake::server("git");
+        shown.servers = vec![Arc::new(ServerConfig { discoverable: true, ..server.clone() })];
+        hidden.servers = vec![Arc::new(ServerConfig { discoverable: false, ..server })];
+        assert!(trusts_more(&hidden, &shown), "who may know that it exists");
+        assert!(!trusts_more(&shown, &hidden), "fewer know of it");
         let admin = AdminConfig {
             listen: "127.0.0.1:9443".parse().unwrap(),
             public_url: before.gateway.public_url.clone(),
