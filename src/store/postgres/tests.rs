@@ -163,6 +163,24 @@ async fn a_start_waits_so_long_for_a_replica_that_upgrades_the_tables() {
 }
 
 #[tokio::test]
+async fn a_standby_is_no_recent_store() {
+    let Some(place) = Place::postgres().await else { return };
+    let database = place.database.as_ref().unwrap();
+    let standby = format!(
+        "CREATE SCHEMA standby;
+         CREATE FUNCTION standby.pg_is_in_recovery() RETURNS boolean LANGUAGE sql AS 'SELECT true';
+         ALTER DATABASE {} SET search_path = standby, pg_catalog, public",
+        database.name
+    );
+    let store = place.open().await;
+    assert!(store.moment().await.is_ok());
+    store.spoil(&standby).await;
+    store.close().await;
+    let failure = place.another().open().await.moment().await.unwrap_err();
+    assert!(failure.detail.contains("standby"), "{}", failure.detail);
+}
+
+#[tokio::test]
 async fn a_newer_store_is_refused() {
     let Some(place) = Place::postgres().await else { return };
     let store = place.open().await;
