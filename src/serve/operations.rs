@@ -40,7 +40,7 @@ impl Operations for Gateway {
 
     fn lift(&self, lifting: Lifting) -> BoxFuture<'_, Result<Option<RevocationEpoch>, Failure>> {
         Box::pin(async move {
-            let Some((epoch, lifted)) = self.store().lift(lifting.since).await? else { return Ok(None) };
+            let Some((epoch, lifted)) = self.store().lift(lifting.since, &lifting.actor, &lifting.note).await? else { return Ok(None) };
             // On the record before it is in force, unlike a revocation: nothing is loosened that nobody can read of.
             let told = Self::journal(self).revoked(&lifted.noted_lifted(&lifting.actor, &lifting.note, epoch)).await;
             if let Err(failure) = told {

@@ -104,11 +104,11 @@ pub enum ToldChange {
 pub struct Changed {
     /// The epoch that includes it.
     pub epoch: RevocationEpoch,
-    /// Where it was ordered, and where the record tells by whom.
+    /// Where it was ordered.
     pub replica: ReplicaId,
     /// Whether it was lifted.
     pub lifted: bool,
-    /// What it says.
+    /// What it says; where it was lifted, by whom and why that was.
     pub revocation: Revocation,
 }
 
@@ -303,10 +303,16 @@ impl RevocationStore for Store {
         }
     }
 
-    fn lift(&self, since: RevocationEpoch) -> BoxFuture<'_, Result<Option<(RevocationEpoch, Revocation)>, Failure>> {
+    fn lift<'a>(
+        &'a self,
+        since: RevocationEpoch,
+        actor: &'a str,
+        note: &'a str,
+    ) -> BoxFuture<'a, Result<Option<(RevocationEpoch, Revocation)>, Failure>> {
         match &self.0 {
+            // It has no other replica to tell.
             Backend::Sqlite(store) => store.lift(since).boxed(),
-            Backend::Postgres(store) => store.lift(since).boxed(),
+            Backend::Postgres(store) => store.lift(since, actor, note).boxed(),
         }
     }
 

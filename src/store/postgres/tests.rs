@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 
-use crate::identity::revoked::{RevocationMode, RevocationStore as _, RevocationTarget};
+use crate::identity::revoked::{Revocation, RevocationMode, RevocationStore as _, RevocationTarget};
 use crate::ids::{Digest, PolicyRevision, RevocationEpoch};
 use crate::limit;
 use crate::store::tests::{Place, reached, revocation, server};
@@ -48,10 +48,13 @@ async fn what_became_of_revocations_at_one_replica_is_told_to_the_others_up_to_a
     let (here, there) = (place.open().await, place.another().open().await);
     let block = revocation(RevocationTarget::Token("jti".to_owned()), RevocationMode::Block);
     let since = here.revoke(&block).await.unwrap();
-    here.lift(since).await.unwrap();
+    let (_, lifted) = here.lift(since, "user:corp/ann", "found again").await.unwrap().unwrap();
+    assert_eq!(lifted, block, "what held");
     let all = there.changed_since(RevocationEpoch(0)).await.unwrap();
     assert_eq!(all.iter().map(|change| (change.epoch.0, change.lifted)).collect::<Vec<_>>(), [(1, false), (2, true)]);
-    assert!(all.iter().all(|change| change.revocation == block));
+    assert_eq!(all[0].revocation, block);
+    let lifting = Revocation { actor: "user:corp/ann".to_owned(), note: "found again".to_owned(), ..block.clone() };
+    assert_eq!(all[1].revocation, lifting, "who lifted it, and why");
     assert_eq!(all[0].replica, here.replica().await.unwrap());
     assert_eq!(there.changed_since(RevocationEpoch(1)).await.unwrap().len(), 1);
 
