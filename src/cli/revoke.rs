@@ -19,6 +19,7 @@ use super::output::{BAD, Output, STRONG, complain, trouble};
 use crate::config::{Durability, StoreConfig};
 use crate::control::client::{self, ClientError};
 use crate::control::{RevocationOrder, Revoked};
+use crate::gateway::record_missed;
 use crate::identity::revoked::RevocationStore as _;
 use crate::ids::{Digest, RevocationEpoch, Subject};
 use crate::limit;
@@ -215,7 +216,12 @@ async fn revoke_offline(
     let (journal, recovered) = Journal::start(settings).map_err(|error| error.to_string())?;
     store.check_not_older_than(recovered.epoch).await.map_err(|error| error.to_string())?;
     let epoch = store.revoke(&revocation).await.map_err(|failure| failure.detail)?;
-    if let Err(failure) = journal.revoked(&revocation.noted(epoch)).await {
+    // With everything that is not told there, this one among it: the next start asks for what is newer alone.
+    let told = match recovered.epoch {
+        Some(told) => record_missed(&store, &journal, replica, Some(told)).await.map(drop),
+        None => journal.revoked(&revocation.noted(epoch)).await,
+    };
+    if let Err(failure) = told {
         complain(format_args!("it is revoked, but the journal does not say so: {}\n", failure.detail));
     }
     store.close().await;

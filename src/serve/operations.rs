@@ -29,20 +29,24 @@ impl Operations for Gateway {
 
     fn revoke(&self, revocation: Revocation) -> BoxFuture<'_, Result<RevocationEpoch, Failure>> {
         Box::pin(async move {
+            self.standing().believed()?;
+            let known = self.revocation_epoch();
             let epoch = self.store().revoke(&revocation).await?;
+            self.standing().compare(RevocationEpoch(known.0.saturating_add(1)), epoch)?;
             // In force before it is on the record: a full disk must not keep a door open.
             self.take_revocations().await?;
             self.delegate().drop_for(&revocation.target).await;
-            Self::journal(self).revoked(&revocation.noted(epoch)).await?;
+            self.tell(&revocation.noted(epoch)).await?;
             Ok(epoch)
         })
     }
 
     fn lift(&self, lifting: Lifting) -> BoxFuture<'_, Result<Option<RevocationEpoch>, Failure>> {
         Box::pin(async move {
+            self.standing().believed()?;
             let Some((epoch, lifted)) = self.store().lift(lifting.since, &lifting.actor, &lifting.note).await? else { return Ok(None) };
             // On the record before it is in force, unlike a revocation: nothing is loosened that nobody can read of.
-            let told = Self::journal(self).revoked(&lifted.noted_lifted(&lifting.actor, &lifting.note, epoch)).await;
+            let told = self.tell(&lifted.noted_lifted(&lifting.actor, &lifting.note, epoch)).await;
             if let Err(failure) = told {
                 self.store().revoke(&lifted).await?;
                 self.take_revocations().await?;

@@ -197,14 +197,21 @@ impl Store {
         }
     }
 
-    /// What became of revocations since then, oldest first and as much as is remembered; nothing where nobody else
-    /// changes them.
+    /// What became of revocations since then, oldest first and as much as is remembered; where nobody else changes them,
+    /// what holds of it.
     ///
     /// # Errors
     /// `store_unavailable`.
     pub async fn changed_since(&self, since: RevocationEpoch) -> Result<Vec<Changed>, Failure> {
         match &self.0 {
-            Backend::Sqlite(_) => Ok(Vec::new()),
+            Backend::Sqlite(store) => {
+                let replica = store.replica().await?;
+                let changed = |held: Held| {
+                    Changed { epoch: held.since, replica, lifted: false, revocation: held.revocation }
+                };
+                let (_, held) = store.revocations().await?;
+                Ok(held.into_iter().filter(|held| held.since > since).map(changed).collect())
+            }
             Backend::Postgres(store) => store.changed_since(since).await,
         }
     }
