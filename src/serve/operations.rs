@@ -44,13 +44,25 @@ impl Operations for Gateway {
     fn lift(&self, lifting: Lifting) -> BoxFuture<'_, Result<Option<RevocationEpoch>, Failure>> {
         Box::pin(async move {
             self.standing().believed()?;
-            let Some((epoch, lifted)) = self.store().lift(lifting.since, &lifting.actor, &lifting.note).await? else { return Ok(None) };
-            // On the record before it is in force, unlike a revocation: nothing is loosened that nobody can read of.
-            let told = self.tell(&lifted.noted_lifted(&lifting.actor, &lifting.note, epoch)).await;
-            if let Err(failure) = told {
-                self.store().revoke(&lifted).await?;
+            // That it is going to be lifted, and by whom, is on the record already: nothing is loosened that nobody can
+            // read of.
+            let Some((epoch, lifted)) = self.store().lift(lifting.since, &lifting.actor, &lifting.note).await? else {
+                // Somebody has lifted it whose answer may not have come to the end.
                 self.take_revocations().await?;
-                return Err(failure);
+                return Ok(None);
+            };
+            if let Err(failure) = self.tell(&lifted.noted_lifted(&lifting.actor, &lifting.note, epoch)).await {
+                match self.store().revoke(&lifted).await {
+                    Ok(_) => {
+                        self.take_revocations().await?;
+                        return Err(failure);
+                    }
+                    // It is lifted, and an error would say that it is not.
+                    Err(again) => tracing::error!(
+                        %failure, %again,
+                        "a revocation was lifted, and the record tells no more of it than that it was going to be"
+                    ),
+                }
             }
             self.take_revocations().await?;
             Ok(Some(epoch))
