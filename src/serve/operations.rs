@@ -17,7 +17,7 @@ use crate::identity::revoked::{Held, Revocation, RevocationStore as _, Revocatio
 use crate::identity::{Caller, Presented, Resource};
 use crate::ids::{AgentId, RevocationEpoch, Subject};
 use crate::outcome::{Failure, Reason, Refusal, Stop};
-use crate::policy::{AdminOperation, Explanation};
+use crate::policy::{AdminOperation, Explanation, Weight};
 use crate::record::event::AdminNote;
 use crate::record::{Who, journal};
 use crate::upstream::Health;
@@ -153,6 +153,15 @@ impl Operations for Gateway {
 
     fn authorize(&self, caller: &Caller, operation: AdminOperation) -> Result<Arc<[Arc<str>]>, Refusal> {
         self.still_trusted(caller)?;
+        // What is wrong must be seen; the rest is not told to somebody who may have been revoked elsewhere.
+        let tells_what_is_wrong =
+            matches!(operation, AdminOperation::Status | AdminOperation::Servers | AdminOperation::Metrics);
+        if operation.weight() == Weight::Look
+            && !tells_what_is_wrong
+            && let Err(failure) = self.standing().current()
+        {
+            return Err(Refusal::new(failure.reason));
+        }
         self.snapshot().policy.authorize_operation(caller, operation, jiff::Timestamp::now())
     }
 
