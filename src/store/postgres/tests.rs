@@ -105,6 +105,26 @@ async fn the_first_of_the_living_says_which_files_are_served_and_then_an_adminis
 }
 
 #[tokio::test]
+async fn whoever_starts_first_after_an_outage_waits_for_those_that_live_and_could_not_say_so() {
+    let Some(place) = Place::postgres().await else { return };
+    let (living, starting) = (place.open().await, place.another().open().await);
+    let (old, new) = (member(&living, "old").await, member(&starting, "new").await);
+    living.join(&old).await.unwrap();
+    let silent = format!("UPDATE members SET seen_at = seen_at - interval '{} s'", limit::MEMBER_GONE_AFTER.as_secs());
+    living.spoil(&silent).await;
+    let beat = async {
+        tokio::time::sleep(limit::HEARTBEAT_INTERVAL).await;
+        living.heartbeat(&old).await.unwrap()
+    };
+    let (active, _) = tokio::join!(starting.join(&new), beat);
+    assert_eq!(active.unwrap(), old.revision);
+    living.leave().await.unwrap();
+    let began = Instant::now();
+    assert_eq!(starting.join(&new).await.unwrap(), new.revision);
+    assert!(began.elapsed() < limit::HEARTBEAT_INTERVAL, "nobody is waited for who said that they stop");
+}
+
+#[tokio::test]
 async fn a_replica_that_is_not_heard_of_is_gone_after_a_while_and_forgotten_much_later() {
     let Some(place) = Place::postgres().await else { return };
     let (first, second) = (place.open().await, place.another().open().await);
