@@ -374,6 +374,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_the_store_has_and_the_record_does_not_is_told_before_what_comes_next() {
+        let place = tempfile::tempdir().unwrap();
+        let state = place.path().join("state");
+        drop(StateDirectory::open(&state).unwrap());
+        let order = |name: &str| ordered(&["subject", name], "");
+        revoke(&state, || Ok(StoreConfig::Sqlite), &order("user:corp/ann")).await.unwrap();
+        let held = StateDirectory::open(&state).unwrap();
+        let store = Store::open(&held, &StoreConfig::Sqlite).await.unwrap();
+        // Whoever ordered it was killed before it was recorded.
+        store.revoke(&order("user:corp/bob").at("host:0", 0).unwrap()).await.unwrap();
+        store.close().await;
+        drop(held);
+        revoke(&state, || Ok(StoreConfig::Sqlite), &order("user:corp/eve")).await.unwrap();
+        let Verdict::Whole(walk) = verify(&crate::record::journal::directory(&state)).unwrap() else {
+            panic!("the chain broke")
+        };
+        assert_eq!(walk.records, 3);
+    }
+
+    #[tokio::test]
     async fn a_running_gateway_is_asked() {
         use futures_util::FutureExt as _;
         use futures_util::future::BoxFuture;
