@@ -362,9 +362,10 @@ fn trusts_more(before: &Config, after: &Config) -> bool {
     let agents = after.agents.iter().any(|(id, agent)| {
         agent.state == AgentState::Active && before.agents.get(id).is_none_or(|old| text(old) != text(agent))
     });
-    let discoverable = after.servers.iter().any(|server| {
-        server.discoverable && before.server(&server.id).is_none_or(|old| !old.discoverable)
-    });
+    let discoverable = after
+        .servers
+        .iter()
+        .any(|server| server.discoverable && before.server(&server.id).is_none_or(|old| !old.discoverable));
     agents
         || discoverable
         // Tokens are for it, and clients are sent there.

@@ -206,9 +206,8 @@ impl Store {
         match &self.0 {
             Backend::Sqlite(store) => {
                 let replica = store.replica().await?;
-                let changed = |held: Held| {
-                    Changed { epoch: held.since, replica, lifted: false, revocation: held.revocation }
-                };
+                let changed =
+                    |held: Held| Changed { epoch: held.since, replica, lifted: false, revocation: held.revocation };
                 let (_, held) = store.revocations().await?;
                 Ok(held.into_iter().filter(|held| held.since > since).map(changed).collect())
             }
