@@ -115,7 +115,7 @@ fn what_is_to_be_typed_in_a_pod_can_be_and_makes_new_rules_those_of_all() {
     for (_, command) in readme.lines().filter_map(|line| line.split_once("/usr/local/bin/bailiwick ")) {
         let words: Vec<&str> = command.split(' ').collect();
         let (code, help, _) = super::bailiwick(&[words[0], "--help"]);
-        let known = |word: &&str| !word.starts_with('-') || help.contains(&format!("{word}"));
+        let known = |word: &&str| !word.starts_with('-') || help.contains(*word);
         assert!(code == Some(0) && words.iter().skip(1).all(known), "{command}");
         commands.push(words);
     }
