@@ -239,7 +239,8 @@ async fn open(
     let own = Own { replica, advertise };
     let served = snapshot.policy.revision();
     let standing = stand(&store, own, &config, served).await?;
-    let recorded = record_missed(&store, &journal, &standing, recovered.epoch).await.map_err(trouble)?;
+    let recorded = record_missed(&store, &journal, replica, recovered.epoch).await.map_err(trouble)?;
+    standing.recorded(recorded).await;
     let (epoch, held) = store.revocations().await.map_err(trouble)?;
     let revocations = Arc::new(Revocations::default());
     revocations.replace(epoch, held);
@@ -279,7 +280,8 @@ async fn open(
         .started(&StartNote {
             version: env!("CARGO_PKG_VERSION"),
             revision: Some(revision),
-            epoch,
+            // What others took back since is told by the follower, also after an end before it came to that.
+            epoch: if gateway.standing().is_shared() { recorded } else { epoch },
             durability: match config.gateway.durability {
                 Durability::Fsync => "fsync",
                 Durability::Os => "os",
@@ -290,7 +292,7 @@ async fn open(
 
     // A mistake in them is logged, and is none of the files that are served.
     let _problem = gateway.read_next().await;
-    tasks.spawn(follow_store(Arc::clone(&gateway), recorded));
+    tasks.spawn(follow_store(Arc::clone(&gateway)));
     tasks.spawn(follow_upstreams(Arc::clone(&gateway)));
     tasks.spawn(follow_executables(Arc::clone(&gateway)));
     tasks.spawn(housekeeping(Arc::clone(&gateway)));

@@ -251,6 +251,43 @@ fn the_systemd_unit_starts_what_there_is_and_is_one_that_systemd_reads() {
     assert!(mistakes.is_empty(), "{mistakes:?}");
 }
 
+/// Every file of `src`, tests of their own and what follows `#[cfg(test)]` left out.
+fn compiled(directory: &std::path::Path, found: &mut Vec<(PathBuf, String)>) {
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        if path.is_dir() {
+            compiled(&path, found);
+        } else if name.ends_with(".rs") && name != "tests.rs" {
+            let source = std::fs::read_to_string(&path).unwrap();
+            found.push((path, source.split("#[cfg(test)]\nmod tests").next().unwrap().to_owned()));
+        }
+    }
+}
+
+#[test]
+fn what_is_compiled_in_from_elsewhere_is_copied_into_the_image() {
+    let dockerfile = deployed("Dockerfile");
+    let copied: Vec<&str> =
+        dockerfile.lines().filter_map(|line| line.strip_prefix("COPY ")?.split(' ').next()).collect();
+    let mut sources = Vec::new();
+    compiled(&root().join("src"), &mut sources);
+    let mut count = 0;
+    for (path, source) in &sources {
+        let places = ["include_str!(\"", "include_bytes!(\""].iter().flat_map(|macro_| source.split(macro_).skip(1));
+        for name in places.map(|rest| rest.split('"').next().unwrap()) {
+            let included = path.parent().unwrap().join(name).canonicalize().unwrap();
+            if included.starts_with(root().join("src")) {
+                continue;
+            }
+            count += 1;
+            let is_copied = copied.iter().any(|place| included.starts_with(root().join(place)));
+            assert!(is_copied, "{}: {name} is not copied by examples/deploy/Dockerfile", path.display());
+        }
+    }
+    assert!(count > 0, "nothing leads out of src any more");
+}
+
 #[test]
 fn every_manual_page_renders_without_a_complaint() {
     let place = tempfile::tempdir().unwrap();

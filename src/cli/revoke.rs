@@ -19,6 +19,7 @@ use super::output::{BAD, Output, STRONG, complain, trouble};
 use crate::config::{Durability, StoreConfig};
 use crate::control::client::{self, ClientError};
 use crate::control::{RevocationOrder, Revoked};
+use crate::gateway::record_missed;
 use crate::identity::revoked::RevocationStore as _;
 use crate::ids::{Digest, RevocationEpoch, Subject};
 use crate::limit;
@@ -215,7 +216,12 @@ async fn revoke_offline(
     let (journal, recovered) = Journal::start(settings).map_err(|error| error.to_string())?;
     store.check_not_older_than(recovered.epoch).await.map_err(|error| error.to_string())?;
     let epoch = store.revoke(&revocation).await.map_err(|failure| failure.detail)?;
-    if let Err(failure) = journal.revoked(&revocation.noted(epoch)).await {
+    // With everything that is not told there, this one among it: the next start asks for what is newer alone.
+    let told = match recovered.epoch {
+        Some(told) => record_missed(&store, &journal, replica, Some(told)).await.map(drop),
+        None => journal.revoked(&revocation.noted(epoch)).await,
+    };
+    if let Err(failure) = told {
         complain(format_args!("it is revoked, but the journal does not say so: {}\n", failure.detail));
     }
     store.close().await;
@@ -365,6 +371,34 @@ mod tests {
         let journal = crate::record::journal::directory(&state);
         let Verdict::Whole(walk) = verify(&journal).unwrap() else { panic!("the chain broke") };
         assert_eq!(walk.records, 2);
+    }
+
+    #[tokio::test]
+    async fn what_the_store_has_and_the_record_does_not_is_told_before_what_comes_next() {
+        let place = tempfile::tempdir().unwrap();
+        let state = place.path().join("state");
+        drop(StateDirectory::open(&state).unwrap());
+        let order = |name: &str| ordered(&["subject", name], "");
+        revoke(&state, || Ok(StoreConfig::Sqlite), &order("user:corp/ann")).await.unwrap();
+        // A process that another test starts has the lock until it is itself.
+        let mut held = StateDirectory::open(&state);
+        for _ in 0..100 {
+            if held.is_err() {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                held = StateDirectory::open(&state);
+            }
+        }
+        let held = held.unwrap();
+        let store = Store::open(&held, &StoreConfig::Sqlite).await.unwrap();
+        // Whoever ordered it was killed before it was recorded.
+        store.revoke(&order("user:corp/bob").at("host:0", 0).unwrap()).await.unwrap();
+        store.close().await;
+        drop(held);
+        revoke(&state, || Ok(StoreConfig::Sqlite), &order("user:corp/eve")).await.unwrap();
+        let Verdict::Whole(walk) = verify(&crate::record::journal::directory(&state)).unwrap() else {
+            panic!("the chain broke")
+        };
+        assert_eq!(walk.records, 3);
     }
 
     #[tokio::test]

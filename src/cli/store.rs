@@ -73,11 +73,13 @@ struct Line {
     seq: u64,
     at: jiff::Timestamp,
     revocation: Option<Told>,
-    start: Option<Started>,
+    start: Option<AtEpoch>,
+    rotation: Option<AtEpoch>,
 }
 
+/// A record that tells how far the store was.
 #[derive(Deserialize)]
-struct Started {
+struct AtEpoch {
     #[serde(default)]
     epoch: u64,
 }
@@ -199,7 +201,7 @@ fn read(directory: &Path, after: u64) -> Result<Journal, String> {
 impl Journal {
     fn take(&mut self, line: Line, after: u64) {
         let epoch = line.revocation.as_ref().map(|told| told.epoch);
-        let Some(epoch) = epoch.or(line.start.map(|start| start.epoch)) else { return };
+        let Some(epoch) = epoch.or(line.start.or(line.rotation).map(|at| at.epoch)) else { return };
         self.last = self.last.max(epoch);
         let Some(told) = line.revocation.filter(|told| told.epoch > after) else { return };
         match told.into_change(line.at.as_second()) {
@@ -227,5 +229,19 @@ impl Told {
             return Ok(ToldChange::Lifted(target, mode));
         }
         Ok(ToldChange::Revoked(Revocation { target, mode, actor: self.actor, note: self.note, at }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epoch_that_only_a_rotation_tells_is_known_to_be_missing() {
+        let mut journal = Journal { last: 2, ..Journal::default() };
+        // Segments that told of the third are gone.
+        let rotation = r#"{"seq":9,"at":"2026-11-27T09:00:00Z","rotation":{"epoch":3,"open":[]}}"#;
+        journal.take(serde_json::from_str(rotation).unwrap(), 2);
+        assert_eq!((journal.last, journal.told.len()), (3, 0));
     }
 }

@@ -9,18 +9,19 @@ use std::time::Instant;
 
 use tokio::task::JoinHandle;
 
-use super::{Gateway, Standing};
+use super::Gateway;
 use crate::identity::revoked::RevocationStore as _;
-use crate::ids::{PolicyRevision, RevocationEpoch};
+use crate::ids::{PolicyRevision, ReplicaId, RevocationEpoch};
 use crate::limit;
 use crate::outcome::Failure;
 use crate::record::Journal;
+use crate::record::event::RevocationNote;
 use crate::store::{Changed, Store};
 
 /// Follows the store until the gateway stops, and then says that this replica is gone.
-pub async fn follow_store(gateway: Arc<Gateway>, recorded: RevocationEpoch) {
+pub async fn follow_store(gateway: Arc<Gateway>) {
     let Some(changes) = gateway.store.changes() else { return };
-    let (stopping, mut follower) = (gateway.stopping(), Follower::new(recorded));
+    let (stopping, mut follower) = (gateway.stopping(), Follower::new());
     loop {
         follower.look(&gateway).await;
         let woken = tokio::select! {
@@ -39,23 +40,23 @@ pub async fn follow_store(gateway: Arc<Gateway>, recorded: RevocationEpoch) {
 
 /// What is remembered between two looks.
 struct Follower {
-    /// Up to which epoch our own record tells what became of revocations.
-    recorded: RevocationEpoch,
     beat: Option<Instant>,
     was_current: bool,
     /// The files that were looked for last.
     wanted: Option<PolicyRevision>,
     taking_up: Option<JoinHandle<()>>,
+    recording: Option<JoinHandle<bool>>,
+    is_recorded: bool,
 }
 
 impl Follower {
-    const fn new(recorded: RevocationEpoch) -> Self {
-        Self { recorded, beat: None, was_current: true, wanted: None, taking_up: None }
+    const fn new() -> Self {
+        Self { beat: None, was_current: true, wanted: None, taking_up: None, recording: None, is_recorded: true }
     }
 
     async fn look(&mut self, gateway: &Arc<Gateway>) {
         match self.seen(gateway).await {
-            Ok(()) => {}
+            Ok(()) => gateway.standing.well(),
             Err(failure) => {
                 if gateway.standing.missed(failure.detail.clone()) {
                     tracing::warn!(%failure, "the store cannot be seen");
@@ -73,6 +74,7 @@ impl Follower {
             // Open streams are decided again.
             gateway.decided_anew();
         }
+        self.record(gateway).await;
         // Files may take longer to read and to test than the store may be out of sight.
         if self.taking_up.as_ref().is_none_or(JoinHandle::is_finished)
             && let Some(active) = gateway.standing.wanted(Instant::now())
@@ -85,22 +87,17 @@ impl Follower {
     async fn seen(&mut self, gateway: &Arc<Gateway>) -> Result<(), Failure> {
         let began = Instant::now();
         let asked_us = jiff::Timestamp::now().as_microsecond();
+        // Before it is asked: what is taken back here meanwhile is no sign that it went back.
+        let in_force = gateway.revocation_epoch();
         let moment = gateway.store.moment().await?;
         // It said so at some moment in between.
         let half = i64::try_from(began.elapsed().as_micros() / 2).unwrap_or_default();
-        let in_force = gateway.revocation_epoch();
-        if moment.epoch < in_force {
-            let detail = format!("it went back from epoch {} to {}: was it restored?", in_force.0, moment.epoch.0);
-            return Err(Failure::before(crate::outcome::Reason::StoreUnavailable, detail));
-        }
+        gateway.standing.compare(in_force, moment.epoch)?;
         if moment.epoch > in_force {
             gateway.take_revocations().await?;
         }
         let served = gateway.snapshot().policy.revision();
         gateway.standing.saw(began, asked_us.saturating_add(half), &moment, served);
-        if moment.epoch > self.recorded {
-            self.record(gateway).await?;
-        }
         if self.beat.is_none_or(|last| last.elapsed() >= limit::HEARTBEAT_INTERVAL) {
             gateway.standing.met(gateway.store.heartbeat(&gateway.standing.own(served)).await?);
             self.beat = Some(began);
@@ -108,18 +105,71 @@ impl Follower {
         Ok(())
     }
 
-    /// Puts on the record what other replicas took back or lifted, and drops the credentials that it concerns.
-    async fn record(&mut self, gateway: &Gateway) -> Result<(), Failure> {
-        let changes = gateway.store.changed_since(self.recorded).await?;
-        for change in changes.iter().filter(|change| !change.lifted) {
-            gateway.delegate.drop_for(&change.revocation.target).await;
+    /// Has put on the record what is in force and not told there; a look waits neither for that nor for its end.
+    async fn record(&mut self, gateway: &Arc<Gateway>) {
+        if let Some(recording) = self.recording.take_if(|recording| recording.is_finished()) {
+            self.is_recorded = recording.await.unwrap_or(false);
         }
-        for change in changes {
-            record_one(&gateway.journal, &gateway.standing, &change).await?;
-            self.recorded = change.epoch;
+        // Where it is held, somebody is telling.
+        let behind = || gateway.standing.told.try_lock().is_ok_and(|told| *told < gateway.revocation_epoch());
+        if self.recording.is_none() && gateway.standing.believed().is_ok() && behind() {
+            self.recording = Some(tokio::spawn(record(Arc::clone(gateway), self.is_recorded)));
+        }
+    }
+}
+
+impl Gateway {
+    /// Puts on the record what was ordered here, and before it what was missed until then; nothing that is there.
+    ///
+    /// # Errors
+    /// When the record cannot be written, or the store not be read; it is tried again where replicas have the store in
+    /// common.
+    pub(crate) async fn tell(&self, note: &RevocationNote<'_>) -> Result<(), Failure> {
+        if !self.standing.is_shared() {
+            return self.journal.revoked(note).await;
+        }
+        let mut told = self.standing.told.lock().await;
+        if note.epoch.0 == told.0.saturating_add(1) {
+            self.journal.revoked(note).await?;
+            *told = note.epoch;
+        }
+        self.tell_up_to(&mut told, note.epoch).await
+    }
+
+    /// Puts on the record what became of revocations up to that epoch, and drops the credentials that it concerns.
+    async fn tell_up_to(&self, told: &mut RevocationEpoch, epoch: RevocationEpoch) -> Result<(), Failure> {
+        while *told < epoch {
+            let changes = self.store.changed_since(*told).await?;
+            if changes.is_empty() {
+                // Nobody remembers what that was.
+                *told = epoch;
+            }
+            for change in changes.iter().filter(|change| !change.lifted) {
+                self.delegate.drop_for(&change.revocation.target).await;
+            }
+            for change in changes {
+                record_one(&self.journal, self.standing.own.replica, &change).await?;
+                *told = change.epoch;
+            }
         }
         Ok(())
     }
+}
+
+/// Puts on the record what is in force; answers whether it is there. Whether it was the last time is known, so that
+/// trouble is said once.
+async fn record(gateway: Arc<Gateway>, was_recorded: bool) -> bool {
+    let recorded = {
+        let mut told = gateway.standing.told.lock().await;
+        gateway.tell_up_to(&mut told, gateway.revocation_epoch()).await
+    };
+    let Err(failure) = recorded else { return true };
+    if was_recorded {
+        tracing::error!(%failure, "what was taken back elsewhere is not on the record; it is tried again");
+    }
+    // Until it is worth another try.
+    tokio::time::sleep(limit::HEARTBEAT_INTERVAL).await;
+    false
 }
 
 /// Takes up the files that the store names, if they are here; says that they are not where that is news.
@@ -133,35 +183,32 @@ async fn take_up(gateway: Arc<Gateway>, active: PolicyRevision, first: bool) {
     }
 }
 
-/// Puts on the record what became of revocations while this replica was away; answers up to which epoch that is.
-/// A journal that is new has nothing to be brought up to.
+/// Puts on the record what became of revocations and is not told there: while this replica was away, or when it ended
+/// between the store and the record. Answers up to which epoch that is. A journal that is new has nothing to be brought
+/// up to.
 ///
 /// # Errors
 /// When the store cannot be read, or the record cannot be written.
 pub async fn record_missed(
     store: &Store,
     journal: &Journal,
-    standing: &Standing,
+    own: ReplicaId,
     told: Option<RevocationEpoch>,
 ) -> Result<RevocationEpoch, Failure> {
-    let Some(mut recorded) = told.filter(|_| standing.is_shared()) else { return store.revocation_epoch().await };
+    let Some(mut recorded) = told else { return store.revocation_epoch().await };
     loop {
         let changes = store.changed_since(recorded).await?;
         let Some(last) = changes.last().map(|change| change.epoch) else { return Ok(recorded) };
         for change in changes {
-            record_one(journal, standing, &change).await?;
+            record_one(journal, own, &change).await?;
         }
         recorded = last;
     }
 }
 
-async fn record_one(journal: &Journal, standing: &Standing, change: &Changed) -> Result<(), Failure> {
-    if change.replica == standing.own.replica {
-        // Recorded where it was ordered.
-        return Ok(());
-    }
+async fn record_one(journal: &Journal, own: ReplicaId, change: &Changed) -> Result<(), Failure> {
     let mut note = change.revocation.noted(change.epoch);
     note.lifted = change.lifted;
-    note.ordered_at = Some(change.replica);
+    note.ordered_at = Some(change.replica).filter(|replica| *replica != own);
     journal.revoked(&note).await
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 
 use super::understand::{Understood, understand};
@@ -22,6 +22,7 @@ use crate::outcome::{Failure, Reason};
 use crate::policy::{Difference, FailedTest};
 use crate::record::event::ReloadNote;
 use crate::record::redact;
+use crate::wire::handle::Sealer;
 
 /// How a reload is ordered.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,6 +72,16 @@ pub struct Reloader {
     files: Files,
     along: Vec<Along>,
     one_at_a_time: tokio::sync::Mutex<()>,
+}
+
+/// On whose word a set is served.
+#[derive(Clone, Copy)]
+enum Word<'a> {
+    /// Of somebody here: the other replicas are told.
+    Given(&'a str, ReloadOrder),
+    /// Of somebody at another replica, as the store tells it: the store is told nothing, whoever has meanwhile said
+    /// otherwise is not overruled.
+    Heard,
 }
 
 /// A set of files that can be served, and what it would change.
@@ -140,7 +151,7 @@ impl Gateway {
         let _one = self.reloader.one_at_a_time.lock().await;
         let before = self.snapshot();
         let judged = self.judged(&before).await;
-        self.load(judged, &before, actor, order).await
+        self.load(judged, &before, Word::Given(actor, order)).await
     }
 
     /// Serves the files that all replicas are to serve, where they are here: an administrator said so at another
@@ -158,7 +169,11 @@ impl Gateway {
         if !judged.as_ref().is_ok_and(|judged| judged.understood.policy.revision() == active) {
             return Ok(false);
         }
-        let report = self.load(judged, &before, "store", ReloadOrder { allow_widening: true }).await?;
+        // Reading and testing took its time.
+        if self.standing.active() != Some(active) {
+            return Ok(false);
+        }
+        let report = self.load(judged, &before, Word::Heard).await?;
         match report.problems.into_iter().next() {
             None => Ok(true),
             Some(problem) => Err(Failure::before(Reason::Internal, problem)),
@@ -177,9 +192,12 @@ impl Gateway {
         &self,
         judged: Result<Judged, Vec<Mistake>>,
         before: &Snapshot,
-        actor: &str,
-        order: ReloadOrder,
+        word: Word<'_>,
     ) -> Result<ReloadReport, Failure> {
+        let (actor, order, heard) = match word {
+            Word::Given(actor, order) => (actor, order, false),
+            Word::Heard => ("store", ReloadOrder::default(), true),
+        };
         let mut report = ReloadReport { from: Some(before.policy.revision()), ..ReloadReport::default() };
         match judged {
             Err(mistakes) => report.problems = mistakes.iter().map(ToString::to_string).collect(),
@@ -187,7 +205,7 @@ impl Gateway {
                 let (revision, active) = (understood.policy.revision(), self.standing.active());
                 // What the other replicas serve may be narrower than what was served here.
                 let widens = widens || active.is_some_and(|active| active != before.policy.revision());
-                let ordered = active == Some(revision);
+                let ordered = heard || active == Some(revision);
                 report.added = difference.added;
                 report.removed = difference.removed;
                 for failed in failed {
@@ -220,11 +238,12 @@ impl Gateway {
                 if door(understood.config()) != door(&before.config) {
                     report.warnings.push("where administrators connect is taken at the next start".to_owned());
                 }
-                // Last: what was refused changes no key.
-                if report.problems.is_empty()
-                    && let Err(problem) = self.take_seal_keys(understood.config()).await
-                {
-                    report.problems.push(problem);
+                let mut keys = Vec::new();
+                if report.problems.is_empty() {
+                    match self.seal_keys(understood.config()).await {
+                        Ok(read) => keys = read,
+                        Err(problem) => report.problems.push(problem),
+                    }
                 }
                 if report.problems.is_empty()
                     && !ordered
@@ -233,6 +252,12 @@ impl Gateway {
                     let problem = format!("the other replicas were not told: {}", failure.detail);
                     // The brake works at each replica by itself.
                     if widens { report.problems.push(problem) } else { report.warnings.push(problem) }
+                }
+                // Last: what was refused changes no key.
+                if report.problems.is_empty()
+                    && let Err(problem) = self.sealer.replace(bytes(&keys))
+                {
+                    report.problems.push(problem.to_string());
                 }
                 if report.problems.is_empty() {
                     report.seal_keys = self.sealer.key_ids();
@@ -289,19 +314,24 @@ impl Gateway {
         problem
     }
 
-    /// Reads the keys of handles again: whoever comes back with a handle is known by the older ones.
-    async fn take_seal_keys(&self, config: &Config) -> Result<(), String> {
+    /// Reads the keys of handles again, and looks whether they can be used: whoever comes back with a handle is known by
+    /// the older ones.
+    async fn seal_keys(&self, config: &Config) -> Result<Vec<SecretString>, String> {
         // Where the state is does not change while we have it.
         let state = self.config().gateway.state.clone();
         let keys = keyfile::load(&config.keys.seal, &state, "seal").await.map_err(|error| error.to_string())?;
-        let keys = keys.iter().map(|key| key.expose_secret().as_bytes());
-        self.sealer.replace(keys).map_err(|error| error.to_string())
+        Sealer::new(bytes(&keys)).map_err(|error| error.to_string())?;
+        Ok(keys)
     }
 
     /// Tells open streams that decisions may have changed.
     pub fn decided_anew(&self) {
         self.decisions.send_modify(|moved| *moved = moved.wrapping_add(1));
     }
+}
+
+fn bytes(keys: &[SecretString]) -> impl Iterator<Item = &[u8]> {
+    keys.iter().map(|key| key.expose_secret().as_bytes())
 }
 
 /// Whether a set may be loaded after which somebody may do more: it is what was reviewed, or somebody who looks at
@@ -316,8 +346,8 @@ const fn may_widen(seal: Seal, order: ReloadOrder) -> Result<(), &'static str> {
 }
 
 /// Whether a configuration may let in somebody, or run or reach something, that the old one did not: whose
-/// tokens are believed, which clients are which agent, where servers are and what they are presented with. An
-/// agent that may not act any more is a brake.
+/// tokens are believed, which clients are which agent, where servers are and what they are presented with, who may know
+/// that they exist. An agent that may not act any more is a brake.
 fn trusts_more(before: &Config, after: &Config) -> bool {
     let text = |value: &dyn std::fmt::Debug| format!("{value:?}");
     let servers = |config: &Config| -> BTreeMap<ServerId, String> {
@@ -332,7 +362,14 @@ fn trusts_more(before: &Config, after: &Config) -> bool {
     let agents = after.agents.iter().any(|(id, agent)| {
         agent.state == AgentState::Active && before.agents.get(id).is_none_or(|old| text(old) != text(agent))
     });
+    let discoverable = after
+        .servers
+        .iter()
+        .any(|server| server.discoverable && before.server(&server.id).is_none_or(|old| !old.discoverable));
     agents
+        || discoverable
+        // Tokens are for it, and clients are sent there.
+        || before.gateway.public_url != after.gateway.public_url
         || text(&before.issuers) != text(&after.issuers)
         || (after.anonymous && !before.anonymous)
         || after.local != before.local
@@ -414,6 +451,15 @@ mod tests {
         after.anonymous = true;
         assert!(trusts_more(&before, &after), "anybody");
         assert!(!trusts_more(&after, &before), "nobody any more");
+        let mut after = config();
+        after.gateway.public_url = "https://other.example/".parse().unwrap();
+        assert!(trusts_more(&before, &after), "tokens for another resource");
+        let (mut hidden, mut shown) = (config(), config());
+        let server = crate::catalog::fake::server("git");
+        shown.servers = vec![Arc::new(ServerConfig { discoverable: true, ..server.clone() })];
+        hidden.servers = vec![Arc::new(ServerConfig { discoverable: false, ..server })];
+        assert!(trusts_more(&hidden, &shown), "who may know that it exists");
+        assert!(!trusts_more(&shown, &hidden), "fewer know of it");
         let admin = AdminConfig {
             listen: "127.0.0.1:9443".parse().unwrap(),
             public_url: before.gateway.public_url.clone(),

@@ -5,12 +5,12 @@
 //! [`limit::STORE_AGE_MAX`], nothing is decided any more until it is heard of again.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
-use crate::ids::{PolicyRevision, ReplicaId};
+use crate::ids::{PolicyRevision, ReplicaId, RevocationEpoch};
 use crate::limit;
 use crate::outcome::{Failure, Reason};
 use crate::store::{Member, Moment};
@@ -28,6 +28,11 @@ pub struct Standing {
     ahead_us: AtomicI64,
     /// What keeps it from being seen, where something does.
     trouble: Mutex<Option<String>>,
+    /// That it went back, once that was seen.
+    went_back: OnceLock<String>,
+    /// Up to which epoch our own record tells what became of revocations. Held while it is told: epochs are on the
+    /// record in their order, and each of them once.
+    pub(super) told: tokio::sync::Mutex<RevocationEpoch>,
     files: Mutex<Files>,
     members: ArcSwap<Vec<Member>>,
 }
@@ -68,6 +73,8 @@ impl Standing {
             seen_us: AtomicU64::new(0),
             ahead_us: AtomicI64::new(0),
             trouble: Mutex::default(),
+            went_back: OnceLock::new(),
+            told: tokio::sync::Mutex::default(),
             files: Mutex::new(Files { active: Some(active).filter(|_| shared), differ }),
             members: ArcSwap::default(),
         })
@@ -108,7 +115,6 @@ impl Standing {
         let seen = u64::try_from(began.saturating_duration_since(self.began).as_micros()).unwrap_or(u64::MAX);
         self.seen_us.fetch_max(seen, Ordering::Relaxed);
         self.ahead_us.store(now_us.saturating_sub(moment.now_us), Ordering::Relaxed);
-        *lock(&self.trouble) = None;
         let mut files = lock(&self.files);
         files.active = moment.active;
         files.differ = match (moment.active, files.differ) {
@@ -124,6 +130,44 @@ impl Standing {
     /// Takes in that the store could not be seen; answers whether nobody knew.
     pub(super) fn missed(&self, trouble: String) -> bool {
         lock(&self.trouble).replace(trouble).is_none()
+    }
+
+    /// Takes in that nothing is in the way of seeing it.
+    pub(super) fn well(&self) {
+        *lock(&self.trouble) = None;
+    }
+
+    /// Takes in at which epoch the store is, and what it cannot be behind. One that went back is not believed any more,
+    /// not even when it has come to the same number with other revocations: a start holds it against the record.
+    ///
+    /// # Errors
+    /// As [`Standing::believed`].
+    pub fn compare(&self, known: RevocationEpoch, store: RevocationEpoch) -> Result<(), Failure> {
+        if self.shared && store < known {
+            let told = format!(
+                "the store went back from epoch {} to {}: was it restored? Restart this replica, which holds it against \
+                 the record",
+                known.0, store.0
+            );
+            // The first time is what there is to tell.
+            let _told_already = self.went_back.set(told);
+        }
+        self.believed()
+    }
+
+    /// Whether the store has never gone back since the start.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub fn believed(&self) -> Result<(), Failure> {
+        let told = self.went_back.get();
+        told.map_or(Ok(()), |told| Err(Failure::before(Reason::StoreUnavailable, told.clone())))
+    }
+
+    /// Takes in up to which epoch the record tells what became of revocations.
+    pub async fn recorded(&self, epoch: RevocationEpoch) {
+        let mut told = self.told.lock().await;
+        *told = epoch.max(*told);
     }
 
     /// The files that are to be served, where others are and it is time to look whether they are here by now.
@@ -273,6 +317,28 @@ mod tests {
         assert!(problem(&standing, "revision").is_some());
         standing.saw(now, 0, &moment("next"), revision("next"));
         assert_eq!((problem(&standing, "revision"), standing.wanted(now)), (None, None));
+    }
+
+    #[test]
+    fn a_store_that_went_back_is_not_believed_again_when_it_reaches_the_same_epoch() {
+        let standing = standing(true, "active");
+        assert!(standing.compare(RevocationEpoch(7), RevocationEpoch(7)).is_ok());
+        let failure = standing.compare(RevocationEpoch(7), RevocationEpoch(5)).unwrap_err();
+        assert!(failure.detail.contains("from epoch 7 to 5"), "{}", failure.detail);
+        for reached in [7, 8] {
+            assert!(standing.compare(RevocationEpoch(7), RevocationEpoch(reached)).is_err());
+        }
+        assert!(standing.believed().is_err());
+    }
+
+    #[test]
+    fn trouble_is_news_once_until_nothing_is_in_the_way_any_more() {
+        let standing = standing(true, "active");
+        assert!(standing.missed("no route".to_owned()));
+        standing.saw(Instant::now(), 0, &moment("active"), revision("active"));
+        assert!(!standing.missed("no heartbeat".to_owned()), "only half of the look succeeded");
+        standing.well();
+        assert!(standing.missed("no route".to_owned()));
     }
 
     #[test]

@@ -128,8 +128,14 @@ pub trait RevocationStore: Send + Sync {
     /// Adds one; durable when it returns. Answers the epoch that includes it.
     fn revoke<'a>(&'a self, revocation: &'a Revocation) -> BoxFuture<'a, Result<RevocationEpoch, Failure>>;
     /// Takes back the one that holds since then; durable when it returns. Answers the epoch without it and what it
-    /// said, or nothing where none holds since then: it was lifted already, or renewed meanwhile.
-    fn lift(&self, since: RevocationEpoch) -> BoxFuture<'_, Result<Option<(RevocationEpoch, Revocation)>, Failure>>;
+    /// said, or nothing where none holds since then: it was lifted already, or renewed meanwhile. Where replicas have
+    /// the store in common, their records tell who lifted it and why.
+    fn lift<'a>(
+        &'a self,
+        since: RevocationEpoch,
+        actor: &'a str,
+        note: &'a str,
+    ) -> BoxFuture<'a, Result<Option<(RevocationEpoch, Revocation)>, Failure>>;
     /// All that hold, oldest first, and the epoch that they belong to.
     fn revocations(&self) -> BoxFuture<'_, Result<(RevocationEpoch, Vec<Held>), Failure>>;
     /// The epoch alone, for polling.

@@ -173,7 +173,7 @@ pub struct RevocationNote<'a> {
     /// Why.
     #[serde(skip_serializing_if = "str::is_empty", serialize_with = "redact::serialize")]
     pub note: &'a str,
-    /// The replica where it was ordered, where that is another one: its record tells by whom it was lifted.
+    /// The replica where it was ordered, where that is another one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ordered_at: Option<ReplicaId>,
     /// The epoch that includes it.

@@ -17,7 +17,7 @@ use crate::identity::revoked::{Held, Revocation, RevocationStore as _, Revocatio
 use crate::identity::{Caller, Presented, Resource};
 use crate::ids::{AgentId, RevocationEpoch, Subject};
 use crate::outcome::{Failure, Reason, Refusal, Stop};
-use crate::policy::{AdminOperation, Explanation};
+use crate::policy::{AdminOperation, Explanation, Weight};
 use crate::record::event::AdminNote;
 use crate::record::{Who, journal};
 use crate::upstream::Health;
@@ -29,24 +29,40 @@ impl Operations for Gateway {
 
     fn revoke(&self, revocation: Revocation) -> BoxFuture<'_, Result<RevocationEpoch, Failure>> {
         Box::pin(async move {
+            self.standing().believed()?;
+            let known = self.revocation_epoch();
             let epoch = self.store().revoke(&revocation).await?;
+            self.standing().compare(RevocationEpoch(known.0.saturating_add(1)), epoch)?;
             // In force before it is on the record: a full disk must not keep a door open.
             self.take_revocations().await?;
             self.delegate().drop_for(&revocation.target).await;
-            Self::journal(self).revoked(&revocation.noted(epoch)).await?;
+            self.tell(&revocation.noted(epoch)).await?;
             Ok(epoch)
         })
     }
 
     fn lift(&self, lifting: Lifting) -> BoxFuture<'_, Result<Option<RevocationEpoch>, Failure>> {
         Box::pin(async move {
-            let Some((epoch, lifted)) = self.store().lift(lifting.since).await? else { return Ok(None) };
-            // On the record before it is in force, unlike a revocation: nothing is loosened that nobody can read of.
-            let told = Self::journal(self).revoked(&lifted.noted_lifted(&lifting.actor, &lifting.note, epoch)).await;
-            if let Err(failure) = told {
-                self.store().revoke(&lifted).await?;
+            self.standing().believed()?;
+            // That it is going to be lifted, and by whom, is on the record already: nothing is loosened that nobody can
+            // read of.
+            let Some((epoch, lifted)) = self.store().lift(lifting.since, &lifting.actor, &lifting.note).await? else {
+                // Somebody has lifted it whose answer may not have come to the end.
                 self.take_revocations().await?;
-                return Err(failure);
+                return Ok(None);
+            };
+            if let Err(failure) = self.tell(&lifted.noted_lifted(&lifting.actor, &lifting.note, epoch)).await {
+                match self.store().revoke(&lifted).await {
+                    Ok(_) => {
+                        self.take_revocations().await?;
+                        return Err(failure);
+                    }
+                    // It is lifted, and an error would say that it is not.
+                    Err(again) => tracing::error!(
+                        %failure, %again,
+                        "a revocation was lifted, and the record tells no more of it than that it was going to be"
+                    ),
+                }
             }
             self.take_revocations().await?;
             Ok(Some(epoch))
@@ -137,6 +153,15 @@ impl Operations for Gateway {
 
     fn authorize(&self, caller: &Caller, operation: AdminOperation) -> Result<Arc<[Arc<str>]>, Refusal> {
         self.still_trusted(caller)?;
+        // What is wrong must be seen; the rest is not told to somebody who may have been revoked elsewhere.
+        let tells_what_is_wrong =
+            matches!(operation, AdminOperation::Status | AdminOperation::Servers | AdminOperation::Metrics);
+        if operation.weight() == Weight::Look
+            && !tells_what_is_wrong
+            && let Err(failure) = self.standing().current()
+        {
+            return Err(Refusal::new(failure.reason));
+        }
         self.snapshot().policy.authorize_operation(caller, operation, jiff::Timestamp::now())
     }
 

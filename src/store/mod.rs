@@ -104,11 +104,11 @@ pub enum ToldChange {
 pub struct Changed {
     /// The epoch that includes it.
     pub epoch: RevocationEpoch,
-    /// Where it was ordered, and where the record tells by whom.
+    /// Where it was ordered.
     pub replica: ReplicaId,
     /// Whether it was lifted.
     pub lifted: bool,
-    /// What it says.
+    /// What it says; where it was lifted, by whom and why that was.
     pub revocation: Revocation,
 }
 
@@ -197,14 +197,20 @@ impl Store {
         }
     }
 
-    /// What became of revocations since then, oldest first and as much as is remembered; nothing where nobody else
-    /// changes them.
+    /// What became of revocations since then, oldest first and as much as is remembered; where nobody else changes them,
+    /// what holds of it.
     ///
     /// # Errors
     /// `store_unavailable`.
     pub async fn changed_since(&self, since: RevocationEpoch) -> Result<Vec<Changed>, Failure> {
         match &self.0 {
-            Backend::Sqlite(_) => Ok(Vec::new()),
+            Backend::Sqlite(store) => {
+                let replica = store.replica().await?;
+                let changed =
+                    |held: Held| Changed { epoch: held.since, replica, lifted: false, revocation: held.revocation };
+                let (_, held) = store.revocations().await?;
+                Ok(held.into_iter().filter(|held| held.since > since).map(changed).collect())
+            }
             Backend::Postgres(store) => store.changed_since(since).await,
         }
     }
@@ -303,10 +309,16 @@ impl RevocationStore for Store {
         }
     }
 
-    fn lift(&self, since: RevocationEpoch) -> BoxFuture<'_, Result<Option<(RevocationEpoch, Revocation)>, Failure>> {
+    fn lift<'a>(
+        &'a self,
+        since: RevocationEpoch,
+        actor: &'a str,
+        note: &'a str,
+    ) -> BoxFuture<'a, Result<Option<(RevocationEpoch, Revocation)>, Failure>> {
         match &self.0 {
+            // It has no other replica to tell.
             Backend::Sqlite(store) => store.lift(since).boxed(),
-            Backend::Postgres(store) => store.lift(since).boxed(),
+            Backend::Postgres(store) => store.lift(since, actor, note).boxed(),
         }
     }
 

@@ -175,10 +175,10 @@ async fn what_was_lifted_is_gone_for_good_and_what_was_renewed_since_is_not_lift
         let block = revocation(RevocationTarget::Token("jti".to_owned()), RevocationMode::Block);
         let first = store.revoke(&block).await.unwrap();
         let renewed = store.revoke(&block).await.unwrap();
-        assert_eq!(store.lift(first).await.unwrap(), None, "it was revoked again since");
+        assert_eq!(store.lift(first, "host:0", "").await.unwrap(), None, "it was revoked again since");
         assert_eq!(store.revocation_epoch().await.unwrap(), renewed, "nothing was changed");
-        assert_eq!(store.lift(renewed).await.unwrap(), Some((RevocationEpoch(3), block)));
-        assert_eq!(store.lift(renewed).await.unwrap(), None);
+        assert_eq!(store.lift(renewed, "host:0", "").await.unwrap(), Some((RevocationEpoch(3), block)));
+        assert_eq!(store.lift(renewed, "host:0", "").await.unwrap(), None);
         store.close().await;
         assert_eq!(place.open().await.revocations().await.unwrap(), (RevocationEpoch(3), Vec::new()));
     })

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use bailiwick::config::keys;
+use bailiwick::limit;
 use serde::Deserialize as _;
 use serde_json::Value;
 
@@ -108,6 +109,22 @@ fn the_configuration_in_the_config_map_is_one_that_check_accepts() {
 }
 
 #[test]
+fn what_is_to_be_typed_in_a_pod_can_be_and_makes_new_rules_those_of_all() {
+    let readme = deployed("kubernetes/README.md");
+    let mut commands = Vec::new();
+    for (_, command) in readme.lines().filter_map(|line| line.split_once("/usr/local/bin/bailiwick ")) {
+        let words: Vec<&str> = command.split(' ').collect();
+        let (code, help, _) = super::bailiwick(&[words[0], "--help"]);
+        let known = |word: &&str| !word.starts_with('-') || help.contains(*word);
+        assert!(code == Some(0) && words.iter().skip(1).all(known), "{command}");
+        commands.push(words);
+    }
+    assert!(commands.iter().any(|words| words[0] == "reload" && words.contains(&"--allow-widening")), "{commands:?}");
+    let tolerated = format!("{} s", limit::REVISION_DIFFERS_MAX.as_secs());
+    assert!(readme.contains(&tolerated), "how long the old pods stay ready");
+}
+
+#[test]
 fn ports_and_probes_are_those_of_the_gateway() {
     let (understood, _place) = understood();
     let (pod, gateway) = (pod(), documents("gateway.yaml"));
@@ -131,6 +148,10 @@ fn ports_and_probes_are_those_of_the_gateway() {
         assert_eq!(text(asked, "scheme"), if tls { "HTTPS" } else { "HTTP" }, "{probe}");
     }
     assert_eq!(text(&pod, "containers/0/readinessProbe/httpGet/path"), "/readyz");
+    let startup = at(&pod, "containers/0/startupProbe");
+    let waits = number(startup, "periodSeconds") * number(startup, "failureThreshold");
+    let upgrade = i64::try_from(limit::STORE_UPGRADE_WAIT_MAX.as_secs()).unwrap();
+    assert!(waits > upgrade, "a pod that waits for an upgrade of the tables is killed");
     for service in of_kind(&gateway, "Service") {
         for target in list(&service, "spec/ports") {
             named(text(target, "targetPort"));

@@ -133,6 +133,39 @@ async fn a_replica_that_was_away_has_the_revocations_on_its_record_before_it_ser
     assert_eq!(status(&replicas.all[2].client(&token)).await, 401);
 }
 
+/// The epochs that a replica's record tells, and whether they were ordered elsewhere.
+fn told(gateway: &Gateway) -> Vec<(u64, bool)> {
+    let told = |record: &Value| {
+        let revocation = &record["revocation"];
+        (revocation["epoch"].as_u64().unwrap(), revocation.get("ordered_at").is_some())
+    };
+    gateway.records("revocation").iter().map(told).collect()
+}
+
+#[tokio::test]
+async fn a_revocation_at_a_replica_that_is_stopped_puts_what_it_missed_on_its_record_first() {
+    let Some((_issuer, _upstream, mut replicas)) = three().await else { return };
+    assert!(replicas.all[2].stop().await.success());
+    run(&replicas.all[0], &["revoke", "subject", "user:test/alice"]);
+    run(&replicas.all[2], &["revoke", "subject", "user:test/bob"]);
+    assert_eq!(told(&replicas.all[2]), [(1, true), (2, false)]);
+    eventually("the other's record", async || told(&replicas.all[0]) == [(1, false), (2, true)]).await;
+}
+
+#[tokio::test]
+async fn what_was_ordered_here_and_not_recorded_any_more_is_on_the_record_after_the_next_start() {
+    let Some((_issuer, _upstream, mut replicas)) = three().await else { return };
+    run(&replicas.all[0], &["revoke", "subject", "user:test/alice"]);
+    assert!(replicas.all[0].stop().await.success());
+    // As if it had been killed after the store had it.
+    let ordered = "UPDATE meta SET epoch = 2;
+        INSERT INTO changes SELECT 2, replica, lifted, kind, issuer, 'bob', mode, issued_before, actor, note, at
+            FROM changes WHERE epoch = 1;";
+    replicas.database.execute(ordered).await;
+    replicas.all[0].launch().await;
+    assert_eq!(told(&replicas.all[0]), [(1, false), (2, false)]);
+}
+
 #[tokio::test]
 async fn a_replica_that_does_not_see_the_store_refuses_within_ten_seconds_and_recovers_by_itself() {
     let Some((issuer, upstream, replicas)) = three().await else { return };

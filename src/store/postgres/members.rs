@@ -17,7 +17,13 @@ const LIVES: &str = "NOT gone AND seen_at > clock_timestamp() - make_interval(se
 
 impl Postgres {
     /// Says that this replica starts. Answers which files it is to serve: its own, where no other replica lives.
+    /// Others that were not heard of and have not said that they stop are waited for: after an outage of the database
+    /// they live, and have had no chance to say so.
     pub(in crate::store) async fn join(&self, own: &Member) -> Result<PolicyRevision, Failure> {
+        if self.others_are_silent(own).await? {
+            tracing::info!("other replicas were not heard of: they are waited for");
+            tokio::time::sleep(2 * limit::HEARTBEAT_INTERVAL).await;
+        }
         let active = within(async {
             let mut transaction = self.pool.begin().await?;
             durable(&mut transaction).await?;
@@ -41,6 +47,24 @@ impl Postgres {
             Ok(active)
         });
         active.await?.as_deref().and_then(revision).ok_or_else(|| unavailable("the revision that it holds is not one"))
+    }
+
+    /// Whether there are other replicas that have not said that they stop, and none of them lives.
+    async fn others_are_silent(&self, own: &Member) -> Result<bool, Failure> {
+        within(async {
+            let others = format!(
+                "SELECT count(*) > 0 AND count(*) FILTER (WHERE {LIVES}) = 0 FROM members
+                 WHERE replica <> $2 AND NOT gone AND seen_at > clock_timestamp() - make_interval(secs => $3)"
+            );
+            sqlx::query(sqlx::AssertSqlSafe(others))
+                .bind(limit::MEMBER_GONE_AFTER.as_secs_f64())
+                .bind(own.replica.to_string())
+                .bind(limit::MEMBER_FORGOTTEN_AFTER.as_secs_f64())
+                .fetch_one(&self.pool)
+                .await?
+                .try_get(0)
+        })
+        .await
     }
 
     /// Says that this replica lives; answers all that do.

@@ -84,19 +84,25 @@ impl Postgres {
     }
 
     pub(super) async fn moment(&self) -> Result<Moment, Failure> {
-        within(async {
+        let seen = within(async {
             let row = sqlx::query(
-                "SELECT epoch, revision, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint FROM meta",
+                "SELECT epoch, revision, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, pg_is_in_recovery()
+                 FROM meta",
             )
             .fetch_one(&self.pool)
             .await?;
-            Ok(Moment {
+            let moment = Moment {
                 epoch: epoch(row.try_get(0)?),
                 active: row.try_get::<Option<String>, _>(1)?.as_deref().and_then(revision),
                 now_us: row.try_get(2)?,
-            })
-        })
-        .await
+            };
+            Ok((moment, row.try_get::<bool, _>(3)?))
+        });
+        match seen.await? {
+            (moment, false) => Ok(moment),
+            // It may lag for any time behind what was taken back.
+            (_, true) => Err(unavailable("the database is a standby, which may lag behind: reach the primary")),
+        }
     }
 
     pub(super) async fn epoch(&self) -> Result<RevocationEpoch, Failure> {

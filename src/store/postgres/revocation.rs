@@ -39,6 +39,8 @@ impl Postgres {
     pub(in crate::store) async fn lift(
         &self,
         since: RevocationEpoch,
+        actor: &str,
+        note: &str,
     ) -> Result<Option<(RevocationEpoch, Revocation)>, Failure> {
         let lifted = within(async {
             let mut transaction = self.pool.begin().await?;
@@ -59,7 +61,8 @@ impl Postgres {
                 Ok(_) => return Ok(Ok(None)),
                 Err(failure) => return Ok(Err(failure)),
             };
-            self.note(&mut transaction, next, &revocation, true).await?;
+            let told = Revocation { actor: actor.to_owned(), note: note.to_owned(), ..revocation.clone() };
+            self.note(&mut transaction, next, &told, true).await?;
             tell(&mut transaction).await?;
             transaction.commit().await?;
             Ok(Ok(Some((epoch(next), revocation))))

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 
-use crate::identity::revoked::{RevocationMode, RevocationStore as _, RevocationTarget};
+use crate::identity::revoked::{Revocation, RevocationMode, RevocationStore as _, RevocationTarget};
 use crate::ids::{Digest, PolicyRevision, RevocationEpoch};
 use crate::limit;
 use crate::store::tests::{Place, reached, revocation, server};
@@ -49,10 +49,13 @@ async fn what_became_of_revocations_at_one_replica_is_told_to_the_others_up_to_a
     let (here, there) = (place.open().await, place.another().open().await);
     let block = revocation(RevocationTarget::Token("jti".to_owned()), RevocationMode::Block);
     let since = here.revoke(&block).await.unwrap();
-    here.lift(since).await.unwrap();
+    let (_, lifted) = here.lift(since, "user:corp/ann", "found again").await.unwrap().unwrap();
+    assert_eq!(lifted, block, "what held");
     let all = there.changed_since(RevocationEpoch(0)).await.unwrap();
     assert_eq!(all.iter().map(|change| (change.epoch.0, change.lifted)).collect::<Vec<_>>(), [(1, false), (2, true)]);
-    assert!(all.iter().all(|change| change.revocation == block));
+    assert_eq!(all[0].revocation, block);
+    let lifting = Revocation { actor: "user:corp/ann".to_owned(), note: "found again".to_owned(), ..block.clone() };
+    assert_eq!(all[1].revocation, lifting, "who lifted it, and why");
     assert_eq!(all[0].replica, here.replica().await.unwrap());
     assert_eq!(there.changed_since(RevocationEpoch(1)).await.unwrap().len(), 1);
 
@@ -100,6 +103,26 @@ async fn the_first_of_the_living_says_which_files_are_served_and_then_an_adminis
     second.leave().await.unwrap();
     assert_eq!(first.heartbeat(&old).await.unwrap(), std::slice::from_ref(&old));
     assert_eq!(first.join(&old).await.unwrap(), old.revision, "nobody else lives");
+}
+
+#[tokio::test]
+async fn whoever_starts_first_after_an_outage_waits_for_those_that_live_and_could_not_say_so() {
+    let Some(place) = Place::postgres().await else { return };
+    let (living, starting) = (place.open().await, place.another().open().await);
+    let (old, new) = (member(&living, "old").await, member(&starting, "new").await);
+    living.join(&old).await.unwrap();
+    let silent = format!("UPDATE members SET seen_at = seen_at - interval '{} s'", limit::MEMBER_GONE_AFTER.as_secs());
+    living.spoil(&silent).await;
+    let beat = async {
+        tokio::time::sleep(limit::HEARTBEAT_INTERVAL).await;
+        living.heartbeat(&old).await.unwrap()
+    };
+    let (active, _) = tokio::join!(starting.join(&new), beat);
+    assert_eq!(active.unwrap(), old.revision);
+    living.leave().await.unwrap();
+    let began = Instant::now();
+    assert_eq!(starting.join(&new).await.unwrap(), new.revision);
+    assert!(began.elapsed() < limit::HEARTBEAT_INTERVAL, "nobody is waited for who said that they stop");
 }
 
 #[tokio::test]
@@ -161,6 +184,24 @@ async fn a_start_waits_so_long_for_a_replica_that_upgrades_the_tables() {
     assert!(error.contains("being upgraded"), "{error}");
     sqlx::raw_sql("COMMIT").execute(&mut upgrading).await.unwrap();
     super::Postgres::open_within(&place.state(), config, wait).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_standby_is_no_recent_store() {
+    let Some(place) = Place::postgres().await else { return };
+    let database = place.database.as_ref().unwrap();
+    let standby = format!(
+        "CREATE SCHEMA standby;
+         CREATE FUNCTION standby.pg_is_in_recovery() RETURNS boolean LANGUAGE sql AS 'SELECT true';
+         ALTER DATABASE {} SET search_path = standby, pg_catalog, public",
+        database.name
+    );
+    let store = place.open().await;
+    assert!(store.moment().await.is_ok());
+    store.spoil(&standby).await;
+    store.close().await;
+    let failure = place.another().open().await.moment().await.unwrap_err();
+    assert!(failure.detail.contains("standby"), "{}", failure.detail);
 }
 
 #[tokio::test]
