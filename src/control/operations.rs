@@ -89,6 +89,14 @@ pub trait Operations: Send + Sync + 'static {
     }
     /// Counts a refusal of somebody who was not authenticated.
     fn knocked(&self, reason: Reason, peer: IpAddr) {
+    /// Whether somebody who was authenticated earlier still may act: nothing was taken back from them since.
+    ///
+    /// # Errors
+    /// Why not.
+    fn still_trusted(&self, caller: &Caller) -> Result<(), Refusal> {
+        let _nobody = caller;
+        Err(Refusal::new(Reason::NotAllowed))
+    }
         let _uncounted = (reason, peer);
     }
     /// What the running policy says to a question; nothing is sent anywhere.
