@@ -44,6 +44,15 @@ struct Tokens {
     caller: Caller,
 }
 
+/// What finds a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Use {
+    /// Somebody opens a page or sends a form.
+    Click,
+    /// A page of theirs goes on by itself, which keeps no session alive.
+    Follow,
+}
+
 /// All sessions.
 #[derive(Default)]
 pub(super) struct Sessions {
@@ -74,8 +83,8 @@ impl Sessions {
         id
     }
 
-    /// The session of a cookie, which is used by this.
-    pub(super) fn find(&self, id: &str) -> Option<Arc<Session>> {
+    /// The session of a cookie, which is used by a click.
+    pub(super) fn find(&self, id: &str, how: Use) -> Option<Arc<Session>> {
         let digest = Digest::sha256(id.as_bytes());
         let now = Instant::now();
         let mut held = self.held();
@@ -85,7 +94,9 @@ impl Sessions {
             session.over.cancel();
             return None;
         }
-        *session.used.lock().unwrap_or_else(PoisonError::into_inner) = now;
+        if how == Use::Click {
+            *session.used.lock().unwrap_or_else(PoisonError::into_inner) = now;
+        }
         Some(session)
     }
 
@@ -203,19 +214,19 @@ mod tests {
     fn a_session_is_found_by_its_cookie_until_it_ends() {
         let sessions = Sessions::default();
         let id = begin(&sessions, "user:corp/ann");
-        let found = sessions.find(&id).unwrap();
+        let found = sessions.find(&id, Use::Click).unwrap();
         assert!(found.is_own(&found.csrf.clone()) && !found.is_own("") && !found.is_own(&id));
-        assert!(sessions.find("x").is_none());
+        assert!(sessions.find("x", Use::Click).is_none());
         assert!(!sessions.held().keys().any(|digest| digest.to_string() == id), "the cookie is not kept");
         sessions.end(&id);
-        assert!(sessions.find(&id).is_none() && found.over.is_cancelled());
+        assert!(sessions.find(&id, Use::Click).is_none() && found.over.is_cancelled());
     }
 
     #[test]
     fn a_session_ends_idle_and_ends_old() {
         let sessions = Sessions::default();
         let id = begin(&sessions, "user:corp/ann");
-        let session = sessions.find(&id).unwrap();
+        let session = sessions.find(&id, Use::Click).unwrap();
         let soon = |of: std::time::Duration| of - std::time::Duration::from_secs(5);
         let began = session.began;
         assert!(session.lives(began + soon(limit::CONSOLE_SESSION_IDLE_MAX)));
@@ -226,13 +237,24 @@ mod tests {
     }
 
     #[test]
+    fn following_is_no_use_of_a_session() {
+        let sessions = Sessions::default();
+        let id = begin(&sessions, "user:corp/ann");
+        let session = sessions.find(&id, Use::Click).unwrap();
+        let ahead = session.began + std::time::Duration::from_secs(60);
+        *session.used.lock().unwrap() = ahead;
+        assert_eq!(sessions.find(&id, Use::Follow).unwrap().last_used(), ahead);
+        assert_ne!(sessions.find(&id, Use::Click).unwrap().last_used(), ahead);
+    }
+
+    #[test]
     fn whoever_was_idle_longest_makes_room() {
         let sessions = Sessions::default();
         let ids: Vec<String> = (0..=limit::CONSOLE_SESSIONS_MAX)
             .map(|number| begin(&sessions, &format!("user:corp/ann-{number}")))
             .collect();
         assert_eq!(sessions.held().len(), limit::CONSOLE_SESSIONS_MAX);
-        assert!(sessions.find(&ids[0]).is_none());
-        assert!(sessions.find(&ids[limit::CONSOLE_SESSIONS_MAX]).is_some());
+        assert!(sessions.find(&ids[0], Use::Click).is_none());
+        assert!(sessions.find(&ids[limit::CONSOLE_SESSIONS_MAX], Use::Click).is_some());
     }
 }
