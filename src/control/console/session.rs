@@ -78,6 +78,11 @@ impl Sessions {
         let id = random();
         let mut held = self.held();
         held.retain(|_, session| session.lives(now));
+        // Whoever signs in again and again ends their own sessions, and nobody else's.
+        let is_own = |known: &Session| known.person == session.person;
+        while held.values().filter(|known| is_own(known)).count() >= limit::CONSOLE_SESSIONS_OF_ONE_MAX
+            && end_idlest(&mut held, is_own)
+        {}
         while held.len() >= limit::CONSOLE_SESSIONS_MAX && end_idlest(&mut held, |_| true) {}
         held.insert(Digest::sha256(id.as_bytes()), Arc::new(session));
         id
@@ -256,5 +261,16 @@ mod tests {
         assert_eq!(sessions.held().len(), limit::CONSOLE_SESSIONS_MAX);
         assert!(sessions.find(&ids[0], Use::Click).is_none());
         assert!(sessions.find(&ids[limit::CONSOLE_SESSIONS_MAX], Use::Click).is_some());
+    }
+
+    #[test]
+    fn whoever_signs_in_again_and_again_ends_their_own_sessions_and_nobody_elses() {
+        let sessions = Sessions::default();
+        let bob = begin(&sessions, "user:corp/bob");
+        let most = limit::CONSOLE_SESSIONS_OF_ONE_MAX;
+        let ids: Vec<String> = (0..=most).map(|_| begin(&sessions, "user:corp/ann")).collect();
+        assert_eq!(sessions.held().len(), most + 1);
+        assert!(sessions.find(&ids[0], Use::Click).is_none() && sessions.find(&ids[1], Use::Click).is_some());
+        assert!(sessions.find(&bob, Use::Click).is_some(), "idle for longer than all of hers");
     }
 }
