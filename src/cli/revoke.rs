@@ -18,6 +18,7 @@ use super::door::Door;
 use super::output::{BAD, Output, STRONG, complain, trouble};
 use crate::config::{Durability, StoreConfig};
 use crate::control::client::{self, ClientError};
+use crate::control::operations::{bare, named as named_safely};
 use crate::control::{RevocationOrder, Revoked};
 use crate::identity::revoked::RevocationStore as _;
 use crate::ids::{Digest, RevocationEpoch, Subject};
@@ -243,7 +244,7 @@ fn order(arguments: &RevokeArguments, stdin: &mut impl io::Read) -> Result<Revoc
 /// The `jti` or digest of what was typed; a whole token becomes its digest.
 fn token_named(typed: &str, stdin: &mut impl io::Read) -> Result<String, String> {
     if typed != "-" {
-        return Ok(if is_token(typed) { Digest::sha256(typed.as_bytes()).to_string() } else { typed.to_owned() });
+        return Ok(named_safely(typed).into_owned());
     }
     let mut text = String::new();
     let bytes_max = limit::TOKEN_BYTES_MAX as u64;
@@ -251,19 +252,11 @@ fn token_named(typed: &str, stdin: &mut impl io::Read) -> Result<String, String>
     if text.len() as u64 > bytes_max {
         return Err(format!("standard input: more than {bytes_max} bytes, which no token has"));
     }
-    // What is copied from a header often brings its scheme along.
-    let token = text.trim();
-    let token = token.strip_prefix("Authorization:").map_or(token, str::trim);
-    let token = token.strip_prefix("Bearer ").map_or(token, str::trim);
+    let token = bare(&text);
     if token.is_empty() || token.contains(char::is_whitespace) {
         return Err("standard input: that is not one token".to_owned());
     }
     Ok(Digest::sha256(token.as_bytes()).to_string())
-}
-
-/// Whether it has the shape of a JWT: then it is a secret and no name.
-fn is_token(text: &str) -> bool {
-    text.starts_with("eyJ") && text.bytes().filter(|byte| *byte == b'.').count() == 2
 }
 
 /// `user:ISSUER/SUB` with the encoding of rules and logs, or `ISSUER/SUB` verbatim.

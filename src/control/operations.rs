@@ -1,8 +1,10 @@
 //! What can be asked of a running gateway, and what is answered: the words of its JSON.
 //!
 //! Decides which orders make sense. Refuses to know who carries them out. Invariant: an order becomes a
-//! revocation only with an actor and a moment that its sender did not choose.
+//! revocation only with an actor and a moment that its sender did not choose, and a token that was pasted into one goes
+//! no further than its digest.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,7 +22,7 @@ use crate::gateway::{ReloadOrder, ReloadReport, ShadowReport};
 use crate::identity::Caller;
 use crate::identity::described::Described;
 use crate::identity::revoked::{Held, Revocation, RevocationMode, RevocationTarget};
-use crate::ids::{AgentId, RevocationEpoch, Subject};
+use crate::ids::{AgentId, Digest, RevocationEpoch, Subject};
 use crate::limit;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
 use crate::policy::{AdminOperation, Explanation};
@@ -204,10 +206,11 @@ impl RevocationOrder {
     #[must_use]
     pub fn about(&self) -> String {
         let mode = if self.sign_out { ", sign-out" } else { "" };
-        match (self.issuer.is_empty(), self.value.is_empty()) {
+        let value = named(&self.value);
+        match (self.issuer.is_empty(), value.is_empty()) {
             (true, true) => format!("{}{mode}", self.target),
-            (true, false) => format!("{} {}{mode}", self.target, self.value),
-            (false, _) => format!("{} {}/{}{mode}", self.target, self.issuer, self.value),
+            (true, false) => format!("{} {value}{mode}", self.target),
+            (false, _) => format!("{} {}/{value}{mode}", self.target, self.issuer),
         }
     }
 
@@ -216,10 +219,14 @@ impl RevocationOrder {
     /// # Errors
     /// A lower-case sentence that says what is wrong with the order.
     pub fn at(&self, actor: &str, now: i64) -> Result<Revocation, String> {
-        if self.value.len() > limit::REVOCATION_VALUE_BYTES_MAX {
+        let value = named(&self.value);
+        if self.target != "token" && matches!(value, Cow::Owned(_)) {
+            return Err(format!("that is a whole token, and no {}: revoke it as a token", self.target));
+        }
+        if value.len() > limit::REVOCATION_VALUE_BYTES_MAX {
             return Err(format!("what is named is longer than {} bytes", limit::REVOCATION_VALUE_BYTES_MAX));
         }
-        let words = Described { kind: &self.target, issuer: &self.issuer, value: &self.value };
+        let words = Described { kind: &self.target, issuer: &self.issuer, value: &value };
         let target = RevocationTarget::try_from(words).map_err(|error| format!("{error}"))?;
         if self.sign_out && !target.can_sign_out() {
             return Err(format!("nothing is issued to the {} as such: revoke it without signing out", self.target));
@@ -232,6 +239,24 @@ impl RevocationOrder {
         };
         Ok(Revocation { target, mode, actor: actor.to_owned(), note: redact::text(&self.note).into_owned(), at: now })
     }
+}
+
+/// What a revocation names, as it may be kept and shown: of a whole token only the SHA-256, by which it is found as well.
+pub(crate) fn named(value: &str) -> Cow<'_, str> {
+    let token = bare(value);
+    if is_token(token) { Cow::Owned(Digest::sha256(token.as_bytes()).to_string()) } else { Cow::Borrowed(value) }
+}
+
+/// What is copied from a header often brings its scheme along.
+pub(crate) fn bare(token: &str) -> &str {
+    let token = token.trim();
+    let token = token.strip_prefix("Authorization:").map_or(token, str::trim);
+    token.strip_prefix("Bearer ").map_or(token, str::trim)
+}
+
+/// Whether it has the shape of a JWT: then it is a secret and no name.
+fn is_token(text: &str) -> bool {
+    text.starts_with("eyJ") && text.bytes().filter(|byte| *byte == b'.').count() == 2
 }
 
 /// `DELETE /revocations/{since}`; the body may be left out.

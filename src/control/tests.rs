@@ -16,7 +16,7 @@ use super::socket::Peer;
 use super::*;
 use crate::gateway::{ReloadOrder, ReloadReport};
 use crate::identity::revoked::{Held, Revocation, RevocationMode, RevocationTarget};
-use crate::ids::RevocationEpoch;
+use crate::ids::{Digest, PolicyRevision, RevocationEpoch};
 use crate::limit;
 use crate::outcome::{Failure, Reason};
 use crate::policy::{AdminOperation, Weight};
@@ -187,6 +187,27 @@ async fn an_order_that_makes_no_sense_or_cannot_be_kept_is_not_acknowledged() {
 #[tokio::test]
 async fn a_gateway_that_does_not_run_is_told_apart() {
     let running = run();
+#[tokio::test]
+async fn a_token_that_was_pasted_is_kept_as_its_digest_alone() {
+    const TOKEN: &str = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhIn0.c2lnbmF0dXJl";
+    let running = run();
+    let state = running.place.path();
+    let digest = Digest::sha256(TOKEN.as_bytes()).to_string();
+    let long = format!("{TOKEN}{}", "x".repeat(limit::REVOCATION_VALUE_BYTES_MAX));
+    for pasted in [TOKEN, &format!(" Bearer {TOKEN}\n"), &long] {
+        let answer = request(state, Method::POST, "/revoke", Some(&order("token", "", pasted))).await.unwrap();
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.body.escape_ascii());
+    }
+    let misnamed = request(state, Method::POST, "/revoke", Some(&order("session", "", TOKEN))).await.unwrap();
+    assert_eq!(misnamed.status, StatusCode::BAD_REQUEST, "it would stop nothing");
+    let revoked = running.recorder.revoked.lock().unwrap().clone();
+    assert_eq!(revoked.len(), 3);
+    assert!(matches!(&revoked[0].target, RevocationTarget::Token(value) if *value == digest), "{revoked:?}");
+    assert_eq!(revoked[0].target, revoked[1].target);
+    let told = running.recorder.administered.lock().unwrap().join("\n");
+    assert!(!format!("{revoked:?}{told}").contains("eyJ") && told.contains(&digest), "{told}");
+}
+
     let state = running.place.path();
     let mode = std::fs::metadata(socket(state)).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
