@@ -88,9 +88,9 @@ pub(super) fn revoke(order: Order) -> Taken {
     let act = async move {
         let now = order.operations.now_s().await?;
         let revocation = asked.at(&order.actor.name(), now).map_err(invalid)?;
-        let epoch = order.operations.revoke(revocation).await?;
-        let detail = format!("epoch {}", epoch.0);
-        Ok(Done { detail, ..Done::with(Json(Revoked { epoch }).into_response()) })
+        let revoked: Revoked = order.operations.revoke(revocation).await?;
+        let detail = format!("epoch {}", revoked.epoch.0);
+        Ok(Done { detail, ..Done::with(Json(revoked).into_response()) })
     };
     Ok(Understood { weight: Weight::Brake, about, act: Box::pin(act) })
 }

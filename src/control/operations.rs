@@ -34,8 +34,8 @@ pub trait Operations: Send + Sync + 'static {
     /// The store's clock, by which revocations are dated: seconds since 1970.
     fn now_s(&self) -> BoxFuture<'_, Result<i64, Failure>>;
     /// Takes access back: durable in the store, in force, on the record, in that order; answers the epoch
-    /// that includes it.
-    fn revoke(&self, revocation: Revocation) -> BoxFuture<'_, Result<RevocationEpoch, Failure>>;
+    /// that includes it, also where the last of these failed.
+    fn revoke(&self, revocation: Revocation) -> BoxFuture<'_, Result<Revoked, Failure>>;
     /// Lifts a revocation: on the record, then in force; answers the epoch without it, or nothing where none holds
     /// since then. Loosening: nobody is asked here who may.
     fn lift(&self, lifting: Lifting) -> BoxFuture<'_, Result<Option<RevocationEpoch>, Failure>>;
@@ -89,8 +89,6 @@ pub trait Operations: Send + Sync + 'static {
         let _nobody = bearer;
         Box::pin(std::future::ready(Err(Refusal::new(Reason::TokenMissing).into())))
     }
-    /// Counts a refusal of somebody who was not authenticated.
-    fn knocked(&self, reason: Reason, peer: IpAddr) {
     /// Whether somebody who was authenticated earlier still may act: nothing was taken back from them since.
     ///
     /// # Errors
@@ -99,6 +97,8 @@ pub trait Operations: Send + Sync + 'static {
         let _nobody = caller;
         Err(Refusal::new(Reason::NotAllowed))
     }
+    /// Counts a refusal of somebody who was not authenticated.
+    fn knocked(&self, reason: Reason, peer: IpAddr) {
         let _uncounted = (reason, peer);
     }
     /// What the running policy says to a question; nothing is sent anywhere.
@@ -276,10 +276,21 @@ pub struct Lifted {
 }
 
 /// The answer to `POST /revoke`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Revoked {
     /// The epoch that includes it.
     pub epoch: RevocationEpoch,
+    /// What is wrong although it holds: the record does not say so.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub warning: String,
+}
+
+impl Revoked {
+    /// It holds and is on the record.
+    #[must_use]
+    pub const fn at(epoch: RevocationEpoch) -> Self {
+        Self { epoch, warning: String::new() }
+    }
 }
 
 /// The answer to `GET /revocations`.

@@ -31,13 +31,13 @@ pub(super) struct Recorder {
 }
 
 impl Operations for Recorder {
-    fn revoke(&self, revocation: Revocation) -> BoxFuture<'_, Result<RevocationEpoch, Failure>> {
+    fn revoke(&self, revocation: Revocation) -> BoxFuture<'_, Result<Revoked, Failure>> {
         let mut revoked = self.revoked.lock().unwrap();
         if revocation.note == "fail" {
             return std::future::ready(Err(Failure::before(Reason::StoreUnavailable, "disk full"))).boxed();
         }
         revoked.push(revocation);
-        std::future::ready(Ok(RevocationEpoch(revoked.len() as u64))).boxed()
+        std::future::ready(Ok(Revoked::at(RevocationEpoch(revoked.len() as u64)))).boxed()
     }
 
     fn lift(&self, _: Lifting) -> BoxFuture<'_, Result<Option<RevocationEpoch>, Failure>> {

@@ -133,7 +133,8 @@ pub(super) async fn revoke(posted: Posted) -> Response {
     }
     match visit.send::<Revoked>((Verb::Post, "/revoke"), None, &order).await {
         Ok(revoked) => {
-            let page = format!("/revocations?done=revoked&epoch={}", revoked.epoch.0);
+            let done = if revoked.warning.is_empty() { "revoked" } else { "revoked-unrecorded" };
+            let page = format!("/revocations?done={done}&epoch={}", revoked.epoch.0);
             Redirect::to(&visit.settings.path(&page)).into_response()
         }
         Err(refused) => again(visit, &order, &visit.refusal("bailiwick/revoke", &refused)),
