@@ -134,9 +134,9 @@ pub(super) fn reload(order: Order) -> Taken {
         if asked.allow_widening { (Weight::Loosen, "widening is allowed") } else { (Weight::Brake, "") };
     let act = async move {
         let report = order.operations.reload(order.actor.name(), asked).await?;
-        let done = match report.problems.first() {
-            None => {
-                let revision = report.to.map(|revision| revision.0.short()).unwrap_or_default();
+        let done = match report.to {
+            Some(revision) => {
+                let revision = revision.0.short();
                 let detail = format!("revision {revision}, rows +{} -{}", report.added.len(), report.removed.len());
                 Done { detail, ..Done::with(Json(report).into_response()) }
             }

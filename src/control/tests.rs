@@ -55,7 +55,8 @@ impl Operations for Recorder {
         self.reloads.lock().unwrap().push((actor, order));
         let problems =
             if order.allow_widening { Vec::new() } else { vec!["policies/policy.csv:3:1: wider".to_owned()] };
-        std::future::ready(Ok(ReloadReport { problems, ..ReloadReport::default() })).boxed()
+        let to = order.allow_widening.then(|| PolicyRevision(Digest::sha256(b"rows")));
+        std::future::ready(Ok(ReloadReport { problems, to, ..ReloadReport::default() })).boxed()
     }
 
     fn status(&self) -> BoxFuture<'_, serde_json::Value> {
