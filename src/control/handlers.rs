@@ -9,7 +9,7 @@ use http::{StatusCode, header};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::desk::{Done, Order, Understood};
+use super::desk::{Done, Order, REFUSED, Understood};
 use super::operations::{HeldRevocations, LiftOrder, Lifted, Lifting, RevocationOrder, Revoked};
 use crate::gateway::ReloadOrder;
 use crate::gateway::ask::{self, Question};
@@ -140,9 +140,9 @@ pub(super) fn reload(order: Order) -> Taken {
                 let detail = format!("revision {revision}, rows +{} -{}", report.added.len(), report.removed.len());
                 Done { detail, ..Done::with(Json(report).into_response()) }
             }
-            Some(problem) => {
-                let detail = problem.clone();
-                Done { response: (StatusCode::CONFLICT, Json(report)).into_response(), outcome: "refused", detail }
+            None => {
+                let detail = report.problems.first().cloned().unwrap_or_default();
+                Done { response: (StatusCode::CONFLICT, Json(report)).into_response(), outcome: REFUSED, detail }
             }
         };
         Ok(done)

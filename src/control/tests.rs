@@ -27,7 +27,8 @@ use crate::record::event::AdminNote;
 pub(super) struct Recorder {
     revoked: Mutex<Vec<Revocation>>,
     reloads: Mutex<Vec<(String, ReloadOrder)>>,
-    administered: Mutex<Vec<String>>,
+    pub(super) administered: Mutex<Vec<String>>,
+    pub(super) brakes: Mutex<Vec<bool>>,
 }
 
 impl Operations for Recorder {
@@ -93,6 +94,7 @@ impl Operations for Recorder {
         let reason = note.reason.map_or(String::new(), |reason| format!(" ({reason})"));
         let told = format!("{} {} by {}{reason}: {}", note.operation, note.outcome, note.actor, note.about);
         self.administered.lock().unwrap().push(told);
+        self.brakes.lock().unwrap().push(note.brakes);
         std::future::ready(Ok(())).boxed()
     }
 }
@@ -186,9 +188,6 @@ async fn an_order_that_makes_no_sense_or_cannot_be_kept_is_not_acknowledged() {
 }
 
 #[tokio::test]
-async fn a_gateway_that_does_not_run_is_told_apart() {
-    let running = run();
-#[tokio::test]
 async fn a_token_that_was_pasted_is_kept_as_its_digest_alone() {
     const TOKEN: &str = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhIn0.c2lnbmF0dXJl";
     let running = run();
@@ -209,6 +208,9 @@ async fn a_token_that_was_pasted_is_kept_as_its_digest_alone() {
     assert!(!format!("{revoked:?}{told}").contains("eyJ") && told.contains(&digest), "{told}");
 }
 
+#[tokio::test]
+async fn a_gateway_that_does_not_run_is_told_apart() {
+    let running = run();
     let state = running.place.path();
     let mode = std::fs::metadata(socket(state)).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
