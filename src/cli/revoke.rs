@@ -2,8 +2,8 @@
 //!
 //! A running gateway is asked over its control socket; where none runs, the store is changed under the
 //! lock that a gateway would hold. Decides nothing about who may be revoked: braking is easy. Invariant:
-//! what is printed as revoked is durable, and a token that was typed or piped in is digested at once and
-//! never shown.
+//! what is printed as revoked is durable, what may be is never said not to be, and a token that was typed or
+//! piped in is digested at once and never shown.
 
 use std::io::{self, Read as _, Write};
 use std::path::Path;
@@ -18,11 +18,13 @@ use super::door::Door;
 use super::output::{BAD, Output, STRONG, complain, trouble};
 use crate::config::{Durability, StoreConfig};
 use crate::control::client::{self, ClientError};
+use crate::control::operations::{bare, named as named_safely};
 use crate::control::{RevocationOrder, Revoked};
 use crate::gateway::record_missed;
 use crate::identity::revoked::RevocationStore as _;
 use crate::ids::{Digest, RevocationEpoch, Subject};
 use crate::limit;
+use crate::outcome::Failure;
 use crate::record::{Journal, JournalKey, JournalSettings, Metrics};
 use crate::store::state::StateError;
 use crate::store::{StateDirectory, Store};
@@ -110,28 +112,53 @@ struct Answer<'a> {
     #[serde(flatten)]
     order: &'a RevocationOrder,
     gateway: &'static str,
+    /// What is wrong although it holds.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    warning: &'a str,
+}
+
+/// Why nothing is printed as revoked.
+#[derive(Debug)]
+enum Unrevoked {
+    /// It was not: nothing was sent, or it was refused.
+    Nothing(String),
+    /// It was sent; nobody knows whether it holds.
+    Unconfirmed(String),
+}
+
+impl From<String> for Unrevoked {
+    fn from(problem: String) -> Self {
+        Self::Nothing(problem)
+    }
 }
 
 /// Revokes, and prints what is now in force.
 pub async fn run(arguments: &RevokeArguments, output: Output, out: &mut impl Write) -> Ending {
     let revoked = async {
         let order = order(arguments, &mut io::stdin().lock())?;
-        let (epoch, gateway) = match arguments.door.directory()? {
+        let (revoked, gateway) = match arguments.door.directory()? {
             Some(state) => revoke(&state, || arguments.door.store(), &order).await?,
-            None => (revoke_elsewhere(&arguments.door, &order).await?, "running"),
+            None => (answered(arguments.door.ask(Method::POST, "/revoke", Some(&order)).await)?, "running"),
         };
-        Ok::<_, String>((order, epoch, gateway))
+        Ok::<_, Unrevoked>((order, revoked, gateway))
     };
     match revoked.await {
-        Ok((order, epoch, gateway)) => {
+        Ok((order, Revoked { epoch, warning }, gateway)) => {
             let mode = if order.sign_out { "sign_out" } else { "block" };
-            let answer = Answer { epoch, mode, order: &order, gateway };
+            let answer = Answer { epoch, mode, order: &order, gateway, warning: &warning };
+            if !warning.is_empty() {
+                complain(format_args!("{warning}\n"));
+            }
             // Nobody may read, but it is revoked all the same.
             let _unread = write_answer(&answer, output, out);
             Ending::Done
         }
-        Err(problem) => {
+        Err(Unrevoked::Nothing(problem)) => {
             trouble(format_args!("{BAD}nothing was revoked:{BAD:#} {problem}"));
+            Ending::Trouble
+        }
+        Err(Unrevoked::Unconfirmed(problem)) => {
+            trouble(format_args!("{BAD}not confirmed, it may hold all the same:{BAD:#} {problem}"));
             Ending::Trouble
         }
     }
@@ -149,18 +176,18 @@ fn write_answer(answer: &Answer<'_>, output: Output, out: &mut impl Write) -> io
     };
     let until = if answer.order.sign_out { "what was issued before now" } else { "until an administrator lifts it" };
     let since = if answer.gateway == "running" { "in force" } else { "in force as soon as a gateway starts" };
-    writeln!(
-        out,
-        "{STRONG}revoked {target}{name}{STRONG:#}: {until}; {since}, on the record (epoch {})",
-        answer.epoch.0
-    )
+    let recorded = if answer.warning.is_empty() { "on the record" } else { "not on the record" };
+    writeln!(out, "{STRONG}revoked {target}{name}{STRONG:#}: {until}; {since}, {recorded} (epoch {})", answer.epoch.0)
 }
 
-/// Asks a gateway that is not on this machine.
-async fn revoke_elsewhere(door: &Door, order: &RevocationOrder) -> Result<RevocationEpoch, String> {
-    let answer = door.ask(Method::POST, "/revoke", Some(order)).await;
-    let revoked: Revoked = answer.and_then(|answer| answer.read()).map_err(|error| error.to_string())?;
-    Ok(revoked.epoch)
+/// What a gateway answered to the order. Only a refusal says that nothing was done.
+fn answered(answer: Result<client::Answer, ClientError>) -> Result<Revoked, Unrevoked> {
+    let answer = answer.map_err(|error| Unrevoked::Unconfirmed(error.to_string()))?;
+    let refused = answer.status.is_client_error();
+    answer.read().map_err(|error| {
+        let problem = error.to_string();
+        if refused { Unrevoked::Nothing(problem) } else { Unrevoked::Unconfirmed(problem) }
+    })
 }
 
 /// Asks the gateway, or does it where none runs. A gateway that is just starting or stopping holds the lock
@@ -169,26 +196,23 @@ async fn revoke(
     state: &Path,
     store: impl Fn() -> Result<StoreConfig, String>,
     order: &RevocationOrder,
-) -> Result<(RevocationEpoch, &'static str), String> {
+) -> Result<(Revoked, &'static str), Unrevoked> {
     let started = std::time::Instant::now();
     loop {
         match client::request(state, Method::POST, "/revoke", Some(order)).await {
-            Ok(answer) => {
-                let revoked: Revoked = answer.read().map_err(|error| error.to_string())?;
-                return Ok((revoked.epoch, "running"));
-            }
             Err(ClientError::NotRunning(_)) => {}
-            Err(error) => return Err(error.to_string()),
+            answer => return Ok((answered(answer)?, "running")),
         }
         if !state.is_dir() {
-            return Err(format!("there is no state directory {}; has a gateway run there?", state.display()));
+            let missing = format!("there is no state directory {}; has a gateway run there?", state.display());
+            return Err(missing.into());
         }
         match StateDirectory::open(state) {
             Ok(held) => return Ok((revoke_offline(&held, &store()?, order).await?, "stopped")),
             Err(StateError::InUse { .. }) if started.elapsed() < limit::REVOKE_WAIT_MAX => {
                 tokio::time::sleep(limit::LOGS_POLL_INTERVAL).await;
             }
-            Err(error) => return Err(error.to_string()),
+            Err(error) => return Err(error.to_string().into()),
         }
     }
 }
@@ -198,7 +222,7 @@ async fn revoke_offline(
     state: &StateDirectory,
     config: &StoreConfig,
     order: &RevocationOrder,
-) -> Result<RevocationEpoch, String> {
+) -> Result<Revoked, Unrevoked> {
     let actor = format!("host:{}", rustix::process::geteuid().as_raw());
     let store = Store::open(state, config).await.map_err(|error| error.to_string())?;
     let replica = store.replica().await.map_err(|failure| failure.detail)?;
@@ -215,17 +239,15 @@ async fn revoke_offline(
     };
     let (journal, recovered) = Journal::start(settings).map_err(|error| error.to_string())?;
     store.check_not_older_than(recovered.epoch).await.map_err(|error| error.to_string())?;
-    let epoch = store.revoke(&revocation).await.map_err(|failure| failure.detail)?;
+    let epoch = store.revoke(&revocation).await.map_err(|failure| Unrevoked::Unconfirmed(failure.detail))?;
     // With everything that is not told there, this one among it: the next start asks for what is newer alone.
-    let told = match recovered.epoch {
+    let recorded = match recovered.epoch {
         Some(told) => record_missed(&store, &journal, replica, Some(told)).await.map(drop),
         None => journal.revoked(&revocation.noted(epoch)).await,
     };
-    if let Err(failure) = told {
-        complain(format_args!("it is revoked, but the journal does not say so: {}\n", failure.detail));
-    }
     store.close().await;
-    Ok(epoch)
+    let warning = |failure: Failure| format!("it holds, but the record does not say so: {}", failure.detail);
+    Ok(Revoked { epoch, warning: recorded.err().map(warning).unwrap_or_default() })
 }
 
 fn order(arguments: &RevokeArguments, stdin: &mut impl io::Read) -> Result<RevocationOrder, String> {
@@ -249,7 +271,7 @@ fn order(arguments: &RevokeArguments, stdin: &mut impl io::Read) -> Result<Revoc
 /// The `jti` or digest of what was typed; a whole token becomes its digest.
 fn token_named(typed: &str, stdin: &mut impl io::Read) -> Result<String, String> {
     if typed != "-" {
-        return Ok(if is_token(typed) { Digest::sha256(typed.as_bytes()).to_string() } else { typed.to_owned() });
+        return Ok(named_safely(typed).into_owned());
     }
     let mut text = String::new();
     let bytes_max = limit::TOKEN_BYTES_MAX as u64;
@@ -257,19 +279,11 @@ fn token_named(typed: &str, stdin: &mut impl io::Read) -> Result<String, String>
     if text.len() as u64 > bytes_max {
         return Err(format!("standard input: more than {bytes_max} bytes, which no token has"));
     }
-    // What is copied from a header often brings its scheme along.
-    let token = text.trim();
-    let token = token.strip_prefix("Authorization:").map_or(token, str::trim);
-    let token = token.strip_prefix("Bearer ").map_or(token, str::trim);
+    let token = bare(&text);
     if token.is_empty() || token.contains(char::is_whitespace) {
         return Err("standard input: that is not one token".to_owned());
     }
     Ok(Digest::sha256(token.as_bytes()).to_string())
-}
-
-/// Whether it has the shape of a JWT: then it is a secret and no name.
-fn is_token(text: &str) -> bool {
-    text.starts_with("eyJ") && text.bytes().filter(|byte| *byte == b'.').count() == 2
 }
 
 /// `user:ISSUER/SUB` with the encoding of rules and logs, or `ISSUER/SUB` verbatim.
@@ -373,6 +387,19 @@ mod tests {
         assert_eq!(walk.records, 2);
     }
 
+    #[test]
+    fn only_a_refusal_says_that_nothing_was_revoked() {
+        use http::StatusCode;
+        let of = |status, reason: &str| {
+            let body = format!("{{\"reason\":\"{reason}\",\"detail\":\"x\"}}").into();
+            answered(Ok(client::Answer { status, body })).unwrap_err()
+        };
+        assert!(matches!(of(StatusCode::FORBIDDEN, "not_allowed"), Unrevoked::Nothing(_)));
+        assert!(matches!(of(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"), Unrevoked::Unconfirmed(_)));
+        let gone = ClientError::Unreachable { place: "there".to_owned(), problem: "it went away".to_owned() };
+        assert!(matches!(answered(Err(gone)), Err(Unrevoked::Unconfirmed(_))));
+    }
+
     #[tokio::test]
     async fn what_the_store_has_and_the_record_does_not_is_told_before_what_comes_next() {
         let place = tempfile::tempdir().unwrap();
@@ -409,12 +436,11 @@ mod tests {
         use crate::control::{Operations, Readiness};
         use crate::gateway::{ReloadOrder, ReloadReport};
         use crate::identity::revoked::{Held, Revocation};
-        use crate::outcome::Failure;
 
         struct Seven;
         impl Operations for Seven {
-            fn revoke(&self, _: Revocation) -> BoxFuture<'_, Result<RevocationEpoch, Failure>> {
-                async { Ok(RevocationEpoch(7)) }.boxed()
+            fn revoke(&self, _: Revocation) -> BoxFuture<'_, Result<Revoked, Failure>> {
+                async { Ok(Revoked::at(RevocationEpoch(7))) }.boxed()
             }
             fn lift(&self, _: crate::control::Lifting) -> BoxFuture<'_, Result<Option<RevocationEpoch>, Failure>> {
                 async { Ok(None) }.boxed()
@@ -451,7 +477,7 @@ mod tests {
         let control = Control::bind(held.path()).unwrap();
         tokio::spawn(control.serve(Arc::new(Seven), tokio_util::sync::CancellationToken::new()));
         let revoked = revoke(held.path(), || Ok(StoreConfig::Sqlite), &ordered(&["everything"], "")).await.unwrap();
-        assert_eq!(revoked, (RevocationEpoch(7), "running"));
+        assert_eq!(revoked, (Revoked::at(RevocationEpoch(7)), "running"));
         let answer = client::request(held.path(), Method::GET, "/revocations", None::<&()>).await.unwrap();
         assert_eq!(answer.read::<HeldRevocations>().unwrap().epoch, RevocationEpoch(7));
     }

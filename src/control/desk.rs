@@ -42,10 +42,13 @@ pub(super) struct Understood {
     pub(super) act: BoxFuture<'static, Result<Done, Stop>>,
 }
 
+/// Nothing was changed, and the answer says why.
+pub(super) const REFUSED: &str = "refused";
+
 /// What came of it.
 pub(super) struct Done {
     pub(super) response: Response,
-    /// `done`, or `refused` where nothing was changed and the answer says why.
+    /// `done`, or [`REFUSED`].
     pub(super) outcome: &'static str,
     /// What came of it, for the record.
     pub(super) detail: String,
@@ -62,9 +65,9 @@ impl Done {
 pub(super) type Understand = fn(Order) -> Result<Understood, Refusal>;
 
 /// What is known of an order while it goes its way.
-struct Way<'a> {
-    operations: &'a Arc<dyn Operations>,
-    actor: &'a Actor,
+struct Way {
+    operations: Arc<dyn Operations>,
+    actor: Actor,
     operation: AdminOperation,
     rule: Option<String>,
     weight: Weight,
@@ -81,31 +84,31 @@ pub(super) async fn serve(
     request: Request<Body>,
 ) -> Response {
     let (rule, weight, about) = (None, operation.weight(), String::new());
-    let mut way = Way { operations: &operations, actor: &actor, operation, rule, weight, about };
-    match way.walk(understand, name, request).await {
-        Ok(response) => response,
-        Err(stop) => {
-            let outcome = if matches!(stop, Stop::Refused(_)) { "refused" } else { "failed" };
-            if let Err(failure) = way.record(outcome, Some(&stop), "").await {
-                tracing::error!(%failure, operation = operation.name(), "an operation that was not done is not on the record");
-            }
-            let config = operations.config().filter(|_| actor.of_token().is_some());
-            listener::challenged(problem::stopped(&stop), &stop, config.as_ref())
+    let mut way = Way { operations, actor, operation, rule, weight, about };
+    match way.understood(understand, name, request).await {
+        Ok(act) => {
+            let ended = tokio::spawn(async move {
+                let done = way.walk(act).await;
+                way.answered(done).await
+            });
+            ended.await.unwrap_or_else(|error| problem::stopped(&broken(&error)))
         }
+        Err(stop) => way.answered(Err(stop)).await,
     }
 }
 
-impl Way<'_> {
-    async fn walk(
+impl Way {
+    /// What is ordered, once that may be known: nothing of it was done.
+    async fn understood(
         &mut self,
         understand: Understand,
         name: Option<String>,
         request: Request<Body>,
-    ) -> Result<Response, Stop> {
+    ) -> Result<BoxFuture<'static, Result<Done, Stop>>, Stop> {
         self.rule = self.actor.may(self.operations.as_ref(), self.operation)?;
         let (parts, body) = request.into_parts();
         let order = Order {
-            operations: Arc::clone(self.operations),
+            operations: Arc::clone(&self.operations),
             actor: self.actor.clone(),
             name,
             query: parts.uri.query().unwrap_or_default().to_owned(),
@@ -113,13 +116,20 @@ impl Way<'_> {
         };
         let Understood { weight, about, act } = understand(order)?;
         (self.about, self.weight) = (about, weight);
-        if weight == Weight::Loosen {
+        Ok(act)
+    }
+
+    /// From the first record to the last, whoever hangs up: half a reload serves two configurations, a revocation that
+    /// is stored and not in force is none, and what nobody can read of was done by nobody.
+    async fn walk(&self, act: BoxFuture<'static, Result<Done, Stop>>) -> Result<Response, Stop> {
+        if self.weight == Weight::Loosen {
             let config = self.operations.config();
             let admin = config.as_ref().and_then(|config| config.admin.as_ref());
             self.actor.may_loosen(admin, self.operation, now_s())?;
             self.record("begun", None, "").await?;
         }
-        let done = to_the_end(act).await?;
+        // A task of its own, so that a defect in it is told as well.
+        let done = tokio::spawn(act).await.unwrap_or_else(|error| Err(broken(&error)))?;
         let recorded = self.record(done.outcome, None, &done.detail).await;
         match recorded {
             Ok(()) => Ok(done.response),
@@ -130,6 +140,21 @@ impl Way<'_> {
             }
             Err(failure) => Err(failure.into()),
         }
+    }
+
+    /// The answer; what stopped on its way is on the record as well.
+    async fn answered(&self, walked: Result<Response, Stop>) -> Response {
+        let stop = match walked {
+            Ok(response) => return response,
+            Err(stop) => stop,
+        };
+        let outcome = if matches!(stop, Stop::Refused(_)) { REFUSED } else { "failed" };
+        if let Err(failure) = self.record(outcome, Some(&stop), "").await {
+            let operation = self.operation.name();
+            tracing::error!(%failure, operation, "an operation that was not done is not on the record");
+        }
+        let config = self.operations.config().filter(|_| self.actor.of_token().is_some());
+        listener::challenged(problem::stopped(&stop), &stop, config.as_ref())
     }
 
     /// Whether the answer is given although the record cannot be written: where it is needed to mend that, and where
@@ -159,7 +184,8 @@ impl Way<'_> {
             object: self.operation.object(),
             actor: &self.actor.name(),
             actor_kind: self.actor.kind(),
-            brakes: self.weight == Weight::Brake,
+            // What was refused takes nothing back, and whoever is refused fills no disk.
+            brakes: self.weight == Weight::Brake && outcome != REFUSED,
             client: self.actor.client(),
             outcome,
             reason: stop.map(Stop::reason),
@@ -182,11 +208,9 @@ async fn read(body: Body) -> Result<Bytes, Refusal> {
     }
 }
 
-/// Finishes what was begun even if whoever ordered it hangs up: half a reload serves two configurations, and a
-/// revocation that is stored and not in force is none.
-async fn to_the_end(act: BoxFuture<'static, Result<Done, Stop>>) -> Result<Done, Stop> {
-    let ended = tokio::spawn(act).await;
-    ended.unwrap_or_else(|error| Err(Failure::after(Reason::Internal, error.to_string()).into()))
+/// A defect, which ended what was begun.
+fn broken(error: &tokio::task::JoinError) -> Stop {
+    Failure::after(Reason::Internal, error.to_string()).into()
 }
 
 #[cfg(test)]
@@ -194,6 +218,53 @@ mod tests {
     use futures_util::StreamExt as _;
 
     use super::*;
+    use crate::control::tests::Recorder;
+
+    #[tokio::test]
+    async fn whoever_hangs_up_leaves_a_record_all_the_same() {
+        fn slow(_: Order) -> Result<Understood, Refusal> {
+            let act = async {
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                Ok(Done::with(Response::default()))
+            };
+            Ok(Understood { weight: Weight::Brake, about: "all".to_owned(), act: Box::pin(act) })
+        }
+        let recorder = Arc::new(Recorder::default());
+        let served = serve(
+            Arc::<Recorder>::clone(&recorder),
+            AdminOperation::Revoke,
+            slow,
+            Actor::host(0),
+            None,
+            Request::new(Body::empty()),
+        );
+        assert!(tokio::time::timeout(std::time::Duration::from_millis(20), served).await.is_err(), "hung up");
+        assert!(recorder.administered.lock().unwrap().is_empty());
+        tokio::time::sleep(std::time::Duration::from_millis(400)).await;
+        assert_eq!(*recorder.administered.lock().unwrap(), ["revoke done by host:0: all"]);
+    }
+
+    #[tokio::test]
+    async fn only_what_takes_something_back_is_told_with_the_last_room() {
+        fn order(_: Order) -> Result<Understood, Refusal> {
+            let act = async { Ok(Done { outcome: REFUSED, ..Done::with(Response::default()) }) };
+            Ok(Understood { weight: Weight::Brake, about: String::new(), act: Box::pin(act) })
+        }
+        fn mistake(_: Order) -> Result<Understood, Refusal> {
+            Err(Refusal::new(Reason::ParametersInvalid))
+        }
+        fn done(_: Order) -> Result<Understood, Refusal> {
+            let act = async { Ok(Done::with(Response::default())) };
+            Ok(Understood { weight: Weight::Brake, about: String::new(), act: Box::pin(act) })
+        }
+        let recorder = Arc::new(Recorder::default());
+        for understand in [order as Understand, mistake, done] {
+            let request = Request::new(Body::empty());
+            let operations = Arc::<Recorder>::clone(&recorder);
+            serve(operations, AdminOperation::Revoke, understand, Actor::host(0), None, request).await;
+        }
+        assert_eq!(*recorder.brakes.lock().unwrap(), [false, false, true]);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_body_that_does_not_come_is_waited_for_so_long() {

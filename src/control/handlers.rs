@@ -9,7 +9,7 @@ use http::{StatusCode, header};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::desk::{Done, Order, Understood};
+use super::desk::{Done, Order, REFUSED, Understood};
 use super::operations::{HeldRevocations, LiftOrder, Lifted, Lifting, RevocationOrder, Revoked};
 use crate::gateway::ReloadOrder;
 use crate::gateway::ask::{self, Question};
@@ -88,9 +88,9 @@ pub(super) fn revoke(order: Order) -> Taken {
     let act = async move {
         let now = order.operations.now_s().await?;
         let revocation = asked.at(&order.actor.name(), now).map_err(invalid)?;
-        let epoch = order.operations.revoke(revocation).await?;
-        let detail = format!("epoch {}", epoch.0);
-        Ok(Done { detail, ..Done::with(Json(Revoked { epoch }).into_response()) })
+        let revoked: Revoked = order.operations.revoke(revocation).await?;
+        let detail = format!("epoch {}", revoked.epoch.0);
+        Ok(Done { detail, ..Done::with(Json(revoked).into_response()) })
     };
     Ok(Understood { weight: Weight::Brake, about, act: Box::pin(act) })
 }
@@ -134,15 +134,15 @@ pub(super) fn reload(order: Order) -> Taken {
         if asked.allow_widening { (Weight::Loosen, "widening is allowed") } else { (Weight::Brake, "") };
     let act = async move {
         let report = order.operations.reload(order.actor.name(), asked).await?;
-        let done = match report.problems.first() {
-            None => {
-                let revision = report.to.map(|revision| revision.0.short()).unwrap_or_default();
+        let done = match report.to {
+            Some(revision) => {
+                let revision = revision.0.short();
                 let detail = format!("revision {revision}, rows +{} -{}", report.added.len(), report.removed.len());
                 Done { detail, ..Done::with(Json(report).into_response()) }
             }
-            Some(problem) => {
-                let detail = problem.clone();
-                Done { response: (StatusCode::CONFLICT, Json(report)).into_response(), outcome: "refused", detail }
+            None => {
+                let detail = report.problems.first().cloned().unwrap_or_default();
+                Done { response: (StatusCode::CONFLICT, Json(report)).into_response(), outcome: REFUSED, detail }
             }
         };
         Ok(done)

@@ -268,7 +268,7 @@ mod tests {
     use futures_util::future::BoxFuture;
     use http_body_util::BodyExt as _;
 
-    use super::super::operations::{Lifting, Readiness};
+    use super::super::operations::{Lifting, Readiness, Revoked};
     use super::*;
     use crate::gateway::{ReloadOrder, ReloadReport};
     use crate::identity::revoked::{Held, Revocation};
@@ -284,7 +284,7 @@ mod tests {
         fn now_s(&self) -> BoxFuture<'_, Result<i64, Failure>> {
             Box::pin(std::future::ready(Ok(0)))
         }
-        fn revoke(&self, _: Revocation) -> BoxFuture<'_, Result<RevocationEpoch, Failure>> {
+        fn revoke(&self, _: Revocation) -> BoxFuture<'_, Result<Revoked, Failure>> {
             panic!("nothing is ordered here")
         }
         fn lift(&self, _: Lifting) -> BoxFuture<'_, Result<Option<RevocationEpoch>, Failure>> {

@@ -1,8 +1,10 @@
 //! What can be asked of a running gateway, and what is answered: the words of its JSON.
 //!
 //! Decides which orders make sense. Refuses to know who carries them out. Invariant: an order becomes a
-//! revocation only with an actor and a moment that its sender did not choose.
+//! revocation only with an actor and a moment that its sender did not choose, and a token that was pasted into one goes
+//! no further than its digest.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,7 +22,7 @@ use crate::gateway::{ReloadOrder, ReloadReport, ShadowReport};
 use crate::identity::Caller;
 use crate::identity::described::Described;
 use crate::identity::revoked::{Held, Revocation, RevocationMode, RevocationTarget};
-use crate::ids::{AgentId, RevocationEpoch, Subject};
+use crate::ids::{AgentId, Digest, RevocationEpoch, Subject};
 use crate::limit;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
 use crate::policy::{AdminOperation, Explanation};
@@ -32,8 +34,8 @@ pub trait Operations: Send + Sync + 'static {
     /// The store's clock, by which revocations are dated: seconds since 1970.
     fn now_s(&self) -> BoxFuture<'_, Result<i64, Failure>>;
     /// Takes access back: durable in the store, in force, on the record, in that order; answers the epoch
-    /// that includes it.
-    fn revoke(&self, revocation: Revocation) -> BoxFuture<'_, Result<RevocationEpoch, Failure>>;
+    /// that includes it, also where the last of these failed.
+    fn revoke(&self, revocation: Revocation) -> BoxFuture<'_, Result<Revoked, Failure>>;
     /// Lifts a revocation: on the record, then in force; answers the epoch without it, or nothing where none holds
     /// since then. Loosening: nobody is asked here who may.
     fn lift(&self, lifting: Lifting) -> BoxFuture<'_, Result<Option<RevocationEpoch>, Failure>>;
@@ -86,6 +88,14 @@ pub trait Operations: Send + Sync + 'static {
     fn authenticate<'a>(&'a self, bearer: Option<&'a str>) -> BoxFuture<'a, Result<Caller, Stop>> {
         let _nobody = bearer;
         Box::pin(std::future::ready(Err(Refusal::new(Reason::TokenMissing).into())))
+    }
+    /// Whether somebody who was authenticated earlier still may act: nothing was taken back from them since.
+    ///
+    /// # Errors
+    /// Why not.
+    fn still_trusted(&self, caller: &Caller) -> Result<(), Refusal> {
+        let _nobody = caller;
+        Err(Refusal::new(Reason::NotAllowed))
     }
     /// Counts a refusal of somebody who was not authenticated.
     fn knocked(&self, reason: Reason, peer: IpAddr) {
@@ -196,10 +206,11 @@ impl RevocationOrder {
     #[must_use]
     pub fn about(&self) -> String {
         let mode = if self.sign_out { ", sign-out" } else { "" };
-        match (self.issuer.is_empty(), self.value.is_empty()) {
+        let value = named(&self.value);
+        match (self.issuer.is_empty(), value.is_empty()) {
             (true, true) => format!("{}{mode}", self.target),
-            (true, false) => format!("{} {}{mode}", self.target, self.value),
-            (false, _) => format!("{} {}/{}{mode}", self.target, self.issuer, self.value),
+            (true, false) => format!("{} {value}{mode}", self.target),
+            (false, _) => format!("{} {}/{value}{mode}", self.target, self.issuer),
         }
     }
 
@@ -208,10 +219,14 @@ impl RevocationOrder {
     /// # Errors
     /// A lower-case sentence that says what is wrong with the order.
     pub fn at(&self, actor: &str, now: i64) -> Result<Revocation, String> {
-        if self.value.len() > limit::REVOCATION_VALUE_BYTES_MAX {
+        let value = named(&self.value);
+        if self.target != "token" && matches!(value, Cow::Owned(_)) {
+            return Err(format!("that is a whole token, and no {}: revoke it as a token", self.target));
+        }
+        if value.len() > limit::REVOCATION_VALUE_BYTES_MAX {
             return Err(format!("what is named is longer than {} bytes", limit::REVOCATION_VALUE_BYTES_MAX));
         }
-        let words = Described { kind: &self.target, issuer: &self.issuer, value: &self.value };
+        let words = Described { kind: &self.target, issuer: &self.issuer, value: &value };
         let target = RevocationTarget::try_from(words).map_err(|error| format!("{error}"))?;
         if self.sign_out && !target.can_sign_out() {
             return Err(format!("nothing is issued to the {} as such: revoke it without signing out", self.target));
@@ -224,6 +239,24 @@ impl RevocationOrder {
         };
         Ok(Revocation { target, mode, actor: actor.to_owned(), note: redact::text(&self.note).into_owned(), at: now })
     }
+}
+
+/// What a revocation names, as it may be kept and shown: of a whole token only the SHA-256, by which it is found as well.
+pub(crate) fn named(value: &str) -> Cow<'_, str> {
+    let token = bare(value);
+    if is_token(token) { Cow::Owned(Digest::sha256(token.as_bytes()).to_string()) } else { Cow::Borrowed(value) }
+}
+
+/// What is copied from a header often brings its scheme along.
+pub(crate) fn bare(token: &str) -> &str {
+    let token = token.trim();
+    let token = token.strip_prefix("Authorization:").map_or(token, str::trim);
+    token.strip_prefix("Bearer ").map_or(token, str::trim)
+}
+
+/// Whether it has the shape of a JWT: then it is a secret and no name.
+fn is_token(text: &str) -> bool {
+    text.starts_with("eyJ") && text.bytes().filter(|byte| *byte == b'.').count() == 2
 }
 
 /// `DELETE /revocations/{since}`; the body may be left out.
@@ -243,10 +276,21 @@ pub struct Lifted {
 }
 
 /// The answer to `POST /revoke`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Revoked {
     /// The epoch that includes it.
     pub epoch: RevocationEpoch,
+    /// What is wrong although it holds: the record does not say so.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub warning: String,
+}
+
+impl Revoked {
+    /// It holds and is on the record.
+    #[must_use]
+    pub const fn at(epoch: RevocationEpoch) -> Self {
+        Self { epoch, warning: String::new() }
+    }
 }
 
 /// The answer to `GET /revocations`.

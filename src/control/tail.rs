@@ -19,7 +19,7 @@ use super::actor::Actor;
 use super::desk::{Done, Order, Understood};
 use super::operations::Operations;
 use crate::front::leash;
-use crate::identity::now_s;
+use crate::identity::{Caller, now_s};
 use crate::limit;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
 use crate::policy::{AdminOperation, Weight};
@@ -141,10 +141,19 @@ impl Reader {
         if self.operations.stopping().is_cancelled() {
             return Err(Reason::ShuttingDown);
         }
-        if self.actor.of_token().is_some_and(|caller| now_s() >= caller.token().expires_at) {
+        if self.actor.of_token().is_some_and(|caller| now_s() >= self.ends_at(caller)) {
             return Err(Reason::TokenExpired);
         }
         self.actor.may(self.operations.as_ref(), AdminOperation::Logs).map(|_| ()).map_err(|refusal| refusal.reason)
+    }
+
+    /// When their token is refused: whoever is let in until then is not cut off before.
+    fn ends_at(&self, caller: &Caller) -> i64 {
+        let config = self.operations.config();
+        let issuers = config.iter().flat_map(|config| &config.issuers);
+        let leeway = issuers.filter(|issuer| issuer.alias == caller.token().issuer).map(|issuer| issuer.leeway);
+        let leeway = leeway.max().and_then(|leeway| i64::try_from(leeway.as_secs()).ok()).unwrap_or_default();
+        caller.token().expires_at.saturating_add(leeway)
     }
 
     async fn fallen(self) {

@@ -16,7 +16,7 @@ use super::socket::Peer;
 use super::*;
 use crate::gateway::{ReloadOrder, ReloadReport};
 use crate::identity::revoked::{Held, Revocation, RevocationMode, RevocationTarget};
-use crate::ids::RevocationEpoch;
+use crate::ids::{Digest, PolicyRevision, RevocationEpoch};
 use crate::limit;
 use crate::outcome::{Failure, Reason};
 use crate::policy::{AdminOperation, Weight};
@@ -27,17 +27,18 @@ use crate::record::event::AdminNote;
 pub(super) struct Recorder {
     revoked: Mutex<Vec<Revocation>>,
     reloads: Mutex<Vec<(String, ReloadOrder)>>,
-    administered: Mutex<Vec<String>>,
+    pub(super) administered: Mutex<Vec<String>>,
+    pub(super) brakes: Mutex<Vec<bool>>,
 }
 
 impl Operations for Recorder {
-    fn revoke(&self, revocation: Revocation) -> BoxFuture<'_, Result<RevocationEpoch, Failure>> {
+    fn revoke(&self, revocation: Revocation) -> BoxFuture<'_, Result<Revoked, Failure>> {
         let mut revoked = self.revoked.lock().unwrap();
         if revocation.note == "fail" {
             return std::future::ready(Err(Failure::before(Reason::StoreUnavailable, "disk full"))).boxed();
         }
         revoked.push(revocation);
-        std::future::ready(Ok(RevocationEpoch(revoked.len() as u64))).boxed()
+        std::future::ready(Ok(Revoked::at(RevocationEpoch(revoked.len() as u64)))).boxed()
     }
 
     fn lift(&self, _: Lifting) -> BoxFuture<'_, Result<Option<RevocationEpoch>, Failure>> {
@@ -55,7 +56,8 @@ impl Operations for Recorder {
         self.reloads.lock().unwrap().push((actor, order));
         let problems =
             if order.allow_widening { Vec::new() } else { vec!["policies/policy.csv:3:1: wider".to_owned()] };
-        std::future::ready(Ok(ReloadReport { problems, ..ReloadReport::default() })).boxed()
+        let to = order.allow_widening.then(|| PolicyRevision(Digest::sha256(b"rows")));
+        std::future::ready(Ok(ReloadReport { problems, to, ..ReloadReport::default() })).boxed()
     }
 
     fn status(&self) -> BoxFuture<'_, serde_json::Value> {
@@ -92,6 +94,7 @@ impl Operations for Recorder {
         let reason = note.reason.map_or(String::new(), |reason| format!(" ({reason})"));
         let told = format!("{} {} by {}{reason}: {}", note.operation, note.outcome, note.actor, note.about);
         self.administered.lock().unwrap().push(told);
+        self.brakes.lock().unwrap().push(note.brakes);
         std::future::ready(Ok(())).boxed()
     }
 }
@@ -182,6 +185,27 @@ async fn an_order_that_makes_no_sense_or_cannot_be_kept_is_not_acknowledged() {
     let answer = request(state, Method::POST, "/revoke", Some(&huge)).await.unwrap();
     assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
     assert!(running.recorder.revoked.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_token_that_was_pasted_is_kept_as_its_digest_alone() {
+    const TOKEN: &str = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhIn0.c2lnbmF0dXJl";
+    let running = run();
+    let state = running.place.path();
+    let digest = Digest::sha256(TOKEN.as_bytes()).to_string();
+    let long = format!("{TOKEN}{}", "x".repeat(limit::REVOCATION_VALUE_BYTES_MAX));
+    for pasted in [TOKEN, &format!(" Bearer {TOKEN}\n"), &long] {
+        let answer = request(state, Method::POST, "/revoke", Some(&order("token", "", pasted))).await.unwrap();
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.body.escape_ascii());
+    }
+    let misnamed = request(state, Method::POST, "/revoke", Some(&order("session", "", TOKEN))).await.unwrap();
+    assert_eq!(misnamed.status, StatusCode::BAD_REQUEST, "it would stop nothing");
+    let revoked = running.recorder.revoked.lock().unwrap().clone();
+    assert_eq!(revoked.len(), 3);
+    assert!(matches!(&revoked[0].target, RevocationTarget::Token(value) if *value == digest), "{revoked:?}");
+    assert_eq!(revoked[0].target, revoked[1].target);
+    let told = running.recorder.administered.lock().unwrap().join("\n");
+    assert!(!format!("{revoked:?}{told}").contains("eyJ") && told.contains(&digest), "{told}");
 }
 
 #[tokio::test]

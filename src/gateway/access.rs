@@ -1,8 +1,8 @@
 //! What somebody can do through the gateway, why not, and whom to ask: told to themselves.
 //!
 //! Decides what of a server they may know of. Invariants: what is shown is what their lists would show; a server of
-//! which they see nothing is told of only where its entry says `discoverable`, and everything else is answered as if
-//! it did not exist; no rule about somebody else is told.
+//! which they see nothing is told of only where a rule about themselves names it or its entry says `discoverable`, and
+//! everything else is answered as if it did not exist; no rule about somebody else is told, nor one of an agent: whoever looks chooses which.
 
 use std::sync::Arc;
 
@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Gateway, Snapshot, ask};
 use crate::catalog::Slice;
-use crate::config::{AgentKind, AgentState, Config, ListAs, ServerConfig};
+use crate::config::{AgentConfig, AgentKind, AgentState, Config, ListAs, ServerConfig};
 use crate::identity::{AgentFacts, Caller, Persona};
-use crate::ids::{Action, AgentId};
+use crate::ids::{Action, AgentId, IssuerAlias, Subject};
 use crate::limit;
 use crate::outcome::Reason;
 use crate::policy::{Arguments, Ask, Class, Explanation};
@@ -71,7 +71,7 @@ pub struct AccessItem {
 pub struct AccessAnswer {
     /// Whom to ask.
     pub owner: String,
-    /// What their own rules say.
+    /// What is decided for them with their assistant, and what their own rules say of it.
     pub explanation: Explanation,
 }
 
@@ -80,6 +80,8 @@ struct Seen<'a> {
     now: &'a Snapshot,
     persona: Persona,
     class: Arc<Class>,
+    /// Themselves, without an assistant.
+    alone: Arc<Class>,
 }
 
 impl Gateway {
@@ -101,7 +103,7 @@ impl Gateway {
         });
         let servers = servers.collect();
         let agent = seen.persona.agent.as_ref().map(|agent| agent.id.to_string());
-        AccessReport { agent, agents: assistants(&now.config), servers }
+        AccessReport { agent, agents: assistants(&now.config, &seen.persona.issuer), servers }
     }
 
     /// Why somebody may or may not do something; nothing where they may not know whether it exists.
@@ -124,6 +126,8 @@ impl Gateway {
         let ask = Ask { environment: &server.environment, server: &server.id, name, action: &action };
         let mut explanation = now.policy.explain(&seen.persona, &ask, Arguments::None, Timestamp::now());
         explanation.near_misses.clear();
+        let person = seen.persona.user.as_ref().map(Subject::as_str);
+        explanation.subjects.retain(|told| Some(told.subject.as_str()) == person);
         Some(AccessAnswer { owner: server.owner.clone(), explanation })
     }
 }
@@ -134,8 +138,12 @@ impl<'a> Seen<'a> {
         if persona.agent.is_none() {
             let usual = now.config.issuers.iter().find(|issuer| issuer.alias == persona.issuer);
             let usual = usual.and_then(|issuer| issuer.interactive_default.as_ref());
-            let meant = agent.or(usual).and_then(|id| now.config.agents.get(id));
-            let meant = meant.filter(|agent| agent.state == AgentState::Active);
+            // Only one that they could come with: what others may do is none of their business.
+            let known = |id: &AgentId| {
+                let agent = now.config.agents.get(id);
+                agent.filter(|agent| is_assistant(&now.config, &persona.issuer, agent))
+            };
+            let meant = agent.and_then(known).or_else(|| usual.and_then(known));
             persona.agent = meant.map(|agent| AgentFacts {
                 id: agent.id.clone(),
                 environments: agent.environments.clone(),
@@ -143,17 +151,20 @@ impl<'a> Seen<'a> {
             });
         }
         let class = now.policy.class(&persona);
-        Self { now, persona, class }
+        let alone = now.policy.class(&Persona { agent: None, chain: Vec::new(), ..persona.clone() });
+        Self { now, persona, class, alone }
     }
 
     /// What they may know of a server; nothing where they may not know that it exists.
     fn server(&self, server: &ServerConfig, slice: Option<&Slice>, items_max: usize) -> Option<AccessServer> {
+        // By their own rules: those of an agent that they chose tell them nothing.
+        let is_named = self.now.policy.names(&self.alone, &server.id);
         let mut told = AccessServer {
             server: server.id.to_string(),
             title: server.title.clone().unwrap_or_default(),
             owner: server.owner.clone(),
             environment: server.environment.to_string(),
-            usable: self.now.policy.names(&self.class, &server.id),
+            usable: is_named && self.now.policy.may_see(&self.class, &server.id),
             listed_for_each: server.list_as == ListAs::Caller,
             items: Vec::new(),
             more: 0,
@@ -185,7 +196,7 @@ impl<'a> Seen<'a> {
                 });
             }
         }
-        let may_know = told.usable || server.discoverable;
+        let may_know = told.usable || is_named || server.discoverable;
         may_know.then_some(told)
     }
 }
@@ -207,11 +218,18 @@ const fn word(kind: Kind) -> &'static str {
     }
 }
 
-/// The assistants that people use.
-fn assistants(config: &Config) -> Vec<String> {
-    let usable = config
-        .agents
-        .values()
-        .filter(|agent| agent.state == AgentState::Active && agent.kind == AgentKind::Interactive);
+/// The assistants that people of an issuer use.
+fn assistants(config: &Config, issuer: &IssuerAlias) -> Vec<String> {
+    let usable = config.agents.values().filter(|agent| is_assistant(config, issuer, agent));
     usable.map(|agent| agent.id.to_string()).take(limit::CONSOLE_ROWS_SHOWN_MAX).collect()
+}
+
+/// Whether people of an issuer come with that agent: an assistant of one of its clients, or the one that it takes
+/// unregistered ones for.
+fn is_assistant(config: &Config, issuer: &IssuerAlias, agent: &AgentConfig) -> bool {
+    let usual = config.issuers.iter().find(|known| known.alias == *issuer);
+    let is_usual = usual.is_some_and(|issuer| issuer.interactive_default.as_ref() == Some(&agent.id));
+    agent.state == AgentState::Active
+        && agent.kind == AgentKind::Interactive
+        && (is_usual || agent.clients.iter().any(|client| client.issuer == *issuer))
 }

@@ -268,7 +268,9 @@ impl Gateway {
             }
         }
         report.warnings.extend(self.read_next().await);
-        report.problems.extend(self.reloader.along.iter().filter_map(|along| along().err()));
+        // What was loaded is in force, whatever is wrong with these.
+        let along = self.reloader.along.iter().filter_map(|along| along().err());
+        report.warnings.extend(along.inspect(|problem| tracing::error!("{problem}")));
         let problem = report.problems.first().map(String::as_str);
         let note = ReloadNote {
             actor,

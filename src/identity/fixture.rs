@@ -168,3 +168,10 @@ pub fn config() -> Config {
         file: PathBuf::from("/nonexistent/servers.toml"),
     }
 }
+
+/// Somebody of `corp` whose token never ends.
+pub fn somebody() -> super::Caller {
+    let alias = IssuerAlias::new("corp").unwrap();
+    let verified = super::without_token(alias, "ann", None, crate::ids::Digest::sha256(b"token"), 0);
+    super::Caller { verified: Arc::new(verified), epoch: crate::ids::RevocationEpoch(0) }
+}

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 /// People signed in at once; whoever was idle longest makes room for the next.
 pub const CONSOLE_SESSIONS_MAX: usize = 1_000;
+/// Sessions of one person: a few browsers on a few machines, so that nobody who signs in without end ends others'.
+pub const CONSOLE_SESSIONS_OF_ONE_MAX: usize = 10;
 /// A session that nobody used for so long is over: a browser left open over lunch.
 pub const CONSOLE_SESSION_IDLE_MAX: Duration = Duration::from_secs(30 * 60);
 /// A session that is this old is over however busy it was: a working day.

@@ -192,7 +192,7 @@ pub struct AdminNote<'a> {
     /// `host`, `user` or `agent`.
     #[serde(skip)]
     pub actor_kind: &'static str,
-    /// It takes something back: that is told with the last room that there is.
+    /// It took something back, or tried to: that is told with the last room that there is.
     #[serde(skip)]
     pub brakes: bool,
     /// The client id as the token has it.

@@ -327,7 +327,7 @@ impl<'a> ReloadFields<'a> {
         let rows = note.removed.iter().map(|text| row('-', text)).chain(note.added.iter().map(|text| row('+', text)));
         let reload = ReloadFacts {
             actor: note.actor,
-            outcome: if note.problem.is_some() { "refused" } else { "loaded" },
+            outcome: if note.to.is_some() { "loaded" } else { "refused" },
             from: note.from,
             to: note.to,
             added: note.added.len(),

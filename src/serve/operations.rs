@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, ServerConfig, TransportConfig};
 use crate::control::operations::{AccessAnswer, AccessReport, AgentStatus, PolicyStatus, Reach, ServerStatus};
-use crate::control::{Lifting, Operations, Readiness, ReadinessCheck};
+use crate::control::{Lifting, Operations, Readiness, ReadinessCheck, Revoked};
 use crate::gateway::ask::{self, Question, WhatCanAnswer, WhoCanAnswer};
 use crate::gateway::{Gateway, ReloadOrder, ReloadReport, ShadowReport, Standing};
 use crate::identity::revoked::{Held, Revocation, RevocationStore as _, RevocationTarget};
@@ -27,7 +27,7 @@ impl Operations for Gateway {
         Box::pin(self.store().now_s())
     }
 
-    fn revoke(&self, revocation: Revocation) -> BoxFuture<'_, Result<RevocationEpoch, Failure>> {
+    fn revoke(&self, revocation: Revocation) -> BoxFuture<'_, Result<Revoked, Failure>> {
         Box::pin(async move {
             self.standing().believed()?;
             let known = self.revocation_epoch();
@@ -36,8 +36,13 @@ impl Operations for Gateway {
             // In force before it is on the record: a full disk must not keep a door open.
             self.take_revocations().await?;
             self.delegate().drop_for(&revocation.target).await;
-            self.tell(&revocation.noted(epoch)).await?;
-            Ok(epoch)
+            let Err(failure) = self.tell(&revocation.noted(epoch)).await else {
+                return Ok(Revoked::at(epoch));
+            };
+            // It holds: to say that it failed would be wrong, and have whoever ordered it look elsewhere.
+            tracing::error!(%failure, epoch = epoch.0, "a revocation is in force and not on the record");
+            Self::journal(self).metrics().refused(failure.reason);
+            Ok(Revoked { epoch, warning: format!("it holds, but the record does not say so: {}", failure.detail) })
         })
     }
 
@@ -145,6 +150,10 @@ impl Operations for Gateway {
             self.quotas().request(caller.principal())?;
             Ok(caller)
         })
+    }
+
+    fn still_trusted(&self, caller: &Caller) -> Result<(), Refusal> {
+        Self::still_trusted(self, caller)
     }
 
     fn knocked(&self, reason: Reason, peer: IpAddr) {

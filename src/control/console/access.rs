@@ -139,6 +139,9 @@ fn told(object: &str, answer: Option<&AccessAnswer>) -> Markup {
         },
         Some(AccessAnswer { owner, explanation }) => html! {
             (questions::explained(explanation))
+            @if explanation.reason == Some(Reason::NotAllowed) && explanation.subjects.iter().any(|own| own.allowed) {
+                p { "Your own rules allow it; those of the assistant do not." }
+            }
             @if !explanation.allowed { p { "To be allowed, ask the server's owner: " b { (shown(owner)) } "." } }
         },
     }

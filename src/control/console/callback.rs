@@ -66,12 +66,11 @@ async fn come_back(
     let Some(person) = caller.persona().user.clone() else {
         return Err((StatusCode::FORBIDDEN, "nobody stands behind the issuer's access token".to_owned()));
     };
-    let expires_at = token.expires_at;
     if let Some(before) = cookie::read(headers, cookie::SESSION, settings.is_secure()) {
         console.sessions.end(before);
     }
     console.note(&caller, "sign_in").await;
-    let id = console.sessions.begin(person.to_string(), logged_in.granted, expires_at);
+    let id = console.sessions.begin(person.to_string(), logged_in.granted, caller);
     let session = cookie::set(cookie::SESSION, &id, settings.is_secure(), None);
     let page = HeaderValue::from_str(&settings.path(&kept.to)).ok();
     match (session, page) {

@@ -39,6 +39,17 @@ impl Refused {
         Self { status, problem }
     }
 
+    /// An answer that ended before it was told: the gateway stops, or whoever looks may not any more.
+    pub(super) fn ended(data: &str) -> Self {
+        let why = serde_json::from_str::<serde_json::Value>(data).ok();
+        let why = why.as_ref().and_then(|why| why.get("reason")).and_then(serde_json::Value::as_str);
+        let mut refused = Self::unreadable("the record cannot be shown now: load the page again");
+        refused.status = StatusCode::SERVICE_UNAVAILABLE;
+        refused.problem.status = refused.status.as_u16();
+        refused.problem.reason = why.unwrap_or_else(|| Reason::RecordUnavailable.code()).to_owned();
+        refused
+    }
+
     /// What an answer says that is no success.
     pub(super) async fn of(response: Response) -> Self {
         match answered::<serde_json::Value>(response).await {

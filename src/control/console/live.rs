@@ -98,15 +98,17 @@ async fn rows(visit: &Visit, filters: &str) -> Result<Vec<Markup>, Refused> {
     }
     let body = Limited::new(response.into_body(), limit::CONTROL_ANSWER_BYTES_MAX).collect().await;
     let body = body.map(|body| body.to_bytes()).unwrap_or_default();
-    let mut rows = Rows::default();
-    Ok(rows
-        .read(&body)
-        .into_iter()
-        .filter_map(|event| match event {
-            Event::Row(_, markup) => Some(markup),
-            Event::End(_) | Event::Quiet => None,
-        })
-        .collect())
+    told(&body)
+}
+
+/// The rows of all events; a refusal where they ended before all was told.
+fn told(events: &[u8]) -> Result<Vec<Markup>, Refused> {
+    let rows = Rows::default().read(events).into_iter().filter_map(|event| match event {
+        Event::Row(_, markup) => Some(Ok(markup)),
+        Event::End(data) => Some(Err(Refused::ended(&data))),
+        Event::Quiet => None,
+    });
+    rows.collect()
 }
 
 /// `GET /log/stream`: the rows as server-sent events.
@@ -230,6 +232,14 @@ mod tests {
         let text = told[0].text();
         assert!(text.starts_with("event: row\nid: 7\ndata: <li") && text.ends_with("\n\n"), "{text}");
         assert_eq!(text.matches("\n\n").count(), 1, "line breaks inside do not end it");
+    }
+
+    #[test]
+    fn a_record_that_was_not_told_to_its_end_is_not_one_without_rows() {
+        assert_eq!(told(format!("{LINE}\n\n: live\n\n").as_bytes()).ok().unwrap().len(), 1);
+        let end = "event: end\ndata: {\"reason\":\"token_expired\"}\n\n";
+        let ended = told(format!("{LINE}\n\n{end}").as_bytes()).err().unwrap();
+        assert_eq!(ended.problem.reason, "token_expired");
     }
 
     #[test]

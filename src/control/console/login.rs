@@ -47,7 +47,7 @@ pub(super) fn ask_to_sign_in(settings: &Settings, to: &str, because: Option<&str
         @if let Some(because) = because { p.notice role="status" { (because) } }
         p { "This console shows what the gateway at " b { (settings.name()) } " lets through, and why." }
         p { a.button href=(start) { "Sign in with " (settings.console.issuer) } }
-        p.quiet { "Everything that is looked at or changed here is on the record with your name." }
+        p.quiet { "What is looked at or changed here is on the record with your name, your own access aside." }
     };
     layout::outside(settings, StatusCode::OK, "Sign in", &body)
 }

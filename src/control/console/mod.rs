@@ -42,6 +42,9 @@ mod session;
 mod text;
 mod visit;
 
+/// Where the live log's rows come from; its page goes on asking without a click.
+const STREAM: &str = "/log/stream";
+
 /// What all pages have.
 pub(super) struct Console {
     operations: Arc<dyn Operations>,
@@ -67,7 +70,7 @@ pub fn pages(operations: Arc<dyn Operations>) -> Result<Router, String> {
     let router = Router::new()
         .route("/", get(overview::page))
         .route("/log", get(live::page))
-        .route("/log/stream", get(live::stream))
+        .route(STREAM, get(live::stream))
         .route("/servers", get(servers::page))
         .route("/agents", get(agents::page))
         .route("/ask", get(questions::page))

@@ -146,6 +146,15 @@ async fn refusals(visit: &Visit) -> Result<Refusals, Refused> {
     let body = Limited::new(response.into_body(), limit::CONTROL_ANSWER_BYTES_MAX).collect().await;
     let body = body.map(|body| body.to_bytes()).unwrap_or_default();
     let text = String::from_utf8_lossy(&body);
+    counted_of(&text, most)
+}
+
+/// The refusals of the API's events.
+fn counted_of(text: &str, most: usize) -> Result<Refusals, Refused> {
+    // Not all of it was told, perhaps nothing: that is not nothing that was refused.
+    if let Some(end) = text.split("\n\n").find_map(|block| block.strip_prefix("event: end\ndata: ")) {
+        return Err(Refused::ended(end));
+    }
     let lines = text.lines().filter_map(|line| line.strip_prefix("data: "));
     let mut joiner = Joiner::new(limit::ADMIN_LOG_OPEN_CALLS_MAX);
     let (mut counted, mut seen_lines) = (BTreeMap::<String, u64>::new(), 0);
@@ -159,4 +168,16 @@ async fn refusals(visit: &Visit) -> Result<Refusals, Refused> {
     by_reason.sort_by_key(|(_, times)| std::cmp::Reverse(*times));
     by_reason.truncate(limit::CONSOLE_ROWS_SHOWN_MAX);
     Ok(Refusals { by_reason, more: seen_lines >= most })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_that_was_not_told_to_its_end_is_not_one_without_refusals() {
+        assert!(counted_of(": live\n\n", 1).is_ok_and(|refusals| refusals.by_reason.is_empty()));
+        let ended = counted_of("event: end\ndata: {\"reason\":\"token_expired\"}\n\n", 1).err().unwrap();
+        assert_eq!((ended.status, ended.problem.reason.as_str()), (StatusCode::SERVICE_UNAVAILABLE, "token_expired"));
+    }
 }

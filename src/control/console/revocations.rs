@@ -80,6 +80,9 @@ fn done(visit: &Visit) -> Markup {
         (Some("revoked"), Some(epoch)) => {
             html! { p.notice.good role="status" { "It holds from epoch " (epoch) " on." } }
         }
+        (Some("revoked-unrecorded"), Some(epoch)) => html! {
+            p.notice role="status" { "It holds from epoch " (epoch) " on, but the record does not say so: look at the journal." }
+        },
         (Some("lifted"), Some(epoch)) => {
             html! { p.notice.good role="status" { "It was lifted with epoch " (epoch) "." } }
         }

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use http::StatusCode;
 use maud::{Markup, html};
 
-use super::super::operations::{Reach, RevocationOrder, Revoked};
+use super::super::operations::{Reach, RevocationOrder, Revoked, named};
 use super::super::routes::Verb;
 use super::layout::{csrf, inside, pill};
 use super::text::shown;
@@ -35,7 +35,7 @@ pub(super) fn form(visit: &Visit) -> Markup {
     let order = RevocationOrder {
         target: chosen,
         issuer: visit.asked("issuer").unwrap_or_default(),
-        value: visit.asked("value").unwrap_or_default(),
+        value: named(&visit.asked("value").unwrap_or_default()).into_owned(),
         sign_out: false,
         note: String::new(),
     };
@@ -73,6 +73,8 @@ fn order(posted: &Posted) -> RevocationOrder {
     // What is left in a field that means nothing for this target is nobody's intention.
     let issuer = if matches!(target.as_str(), "subject" | "client") { posted.field("issuer") } else { String::new() };
     let value = if target == "everything" { String::new() } else { posted.field("value") };
+    // A token that was pasted is on no page, and becomes the digest before anything else is known of it.
+    let value = if target == "token" { named(&value).into_owned() } else { value };
     RevocationOrder { issuer, value, sign_out: posted.field("sign_out") == "1", note: posted.field("note"), target }
 }
 
@@ -131,7 +133,8 @@ pub(super) async fn revoke(posted: Posted) -> Response {
     }
     match visit.send::<Revoked>((Verb::Post, "/revoke"), None, &order).await {
         Ok(revoked) => {
-            let page = format!("/revocations?done=revoked&epoch={}", revoked.epoch.0);
+            let done = if revoked.warning.is_empty() { "revoked" } else { "revoked-unrecorded" };
+            let page = format!("/revocations?done={done}&epoch={}", revoked.epoch.0);
             Redirect::to(&visit.settings.path(&page)).into_response()
         }
         Err(refused) => again(visit, &order, &visit.refusal("bailiwick/revoke", &refused)),

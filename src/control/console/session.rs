@@ -2,7 +2,8 @@
 //!
 //! Decides when a session is over: idle for too long, too old, ended, or its token neither good nor renewed. Refuses to
 //! know what anybody may do. Invariants: of a cookie only the digest is kept; tokens never leave this process except
-//! to the issuer; a session ends with whatever follows it ([`Session::over`]).
+//! to the issuer; nothing is renewed for somebody from whom access was taken; a session ends with whatever follows it
+//! ([`Session::over`]).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,7 +18,7 @@ use super::provider::{Granted, RenewError};
 use crate::identity::{Caller, now_s};
 use crate::ids::Digest;
 use crate::limit;
-use crate::outcome::{Reason, Refusal, Stop};
+use crate::outcome::{Failure, Reason, Refusal, Stop};
 
 /// 256 random bits, as a cookie or a form carries them.
 pub(super) fn random() -> String {
@@ -32,14 +33,24 @@ pub(super) struct Session {
     pub(super) person: String,
     began: Instant,
     used: Mutex<Instant>,
-    tokens: tokio::sync::Mutex<Tokens>,
+    tokens: Arc<tokio::sync::Mutex<Tokens>>,
     over: CancellationToken,
 }
 
 struct Tokens {
     access: SecretString,
     refresh: Option<SecretString>,
-    expires_at: i64,
+    /// Who they were when that was looked at last.
+    caller: Caller,
+}
+
+/// What finds a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Use {
+    /// Somebody opens a page or sends a form.
+    Click,
+    /// A page of theirs goes on by itself, which keeps no session alive.
+    Follow,
 }
 
 /// All sessions.
@@ -50,30 +61,35 @@ pub(super) struct Sessions {
 
 impl Sessions {
     /// Begins a session; answers what the cookie holds.
-    pub(super) fn begin(&self, person: String, granted: Granted, expires_at: i64) -> String {
+    pub(super) fn begin(&self, person: String, granted: Granted, caller: Caller) -> String {
         let now = Instant::now();
         let session = Session {
             csrf: random(),
             person,
             began: now,
             used: Mutex::new(now),
-            tokens: tokio::sync::Mutex::new(Tokens { access: granted.access, refresh: granted.refresh, expires_at }),
+            tokens: Arc::new(tokio::sync::Mutex::new(Tokens {
+                access: granted.access,
+                refresh: granted.refresh,
+                caller,
+            })),
             over: CancellationToken::new(),
         };
         let id = random();
         let mut held = self.held();
         held.retain(|_, session| session.lives(now));
-        while held.len() >= limit::CONSOLE_SESSIONS_MAX {
-            let idlest = held.iter().min_by_key(|(_, session)| session.last_used()).map(|(digest, _)| *digest);
-            let Some(gone) = idlest.and_then(|digest| held.remove(&digest)) else { break };
-            gone.over.cancel();
-        }
+        // Whoever signs in again and again ends their own sessions, and nobody else's.
+        let is_own = |known: &Session| known.person == session.person;
+        while held.values().filter(|known| is_own(known)).count() >= limit::CONSOLE_SESSIONS_OF_ONE_MAX
+            && end_idlest(&mut held, is_own)
+        {}
+        while held.len() >= limit::CONSOLE_SESSIONS_MAX && end_idlest(&mut held, |_| true) {}
         held.insert(Digest::sha256(id.as_bytes()), Arc::new(session));
         id
     }
 
-    /// The session of a cookie, which is used by this.
-    pub(super) fn find(&self, id: &str) -> Option<Arc<Session>> {
+    /// The session of a cookie, which is used by a click.
+    pub(super) fn find(&self, id: &str, how: Use) -> Option<Arc<Session>> {
         let digest = Digest::sha256(id.as_bytes());
         let now = Instant::now();
         let mut held = self.held();
@@ -83,7 +99,9 @@ impl Sessions {
             session.over.cancel();
             return None;
         }
-        *session.used.lock().unwrap_or_else(PoisonError::into_inner) = now;
+        if how == Use::Click {
+            *session.used.lock().unwrap_or_else(PoisonError::into_inner) = now;
+        }
         Some(session)
     }
 
@@ -97,6 +115,15 @@ impl Sessions {
     fn held(&self) -> MutexGuard<'_, HashMap<Digest, Arc<Session>>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Ends the one of these that was idle longest; whether there was one.
+fn end_idlest(held: &mut HashMap<Digest, Arc<Session>>, of: impl Fn(&Session) -> bool) -> bool {
+    let those = held.iter().filter(|(_, session)| of(session));
+    let idlest = those.min_by_key(|(_, session)| session.last_used()).map(|(digest, _)| *digest);
+    let gone = idlest.and_then(|digest| held.remove(&digest));
+    gone.iter().for_each(|gone| gone.over.cancel());
+    gone.is_some()
 }
 
 impl Session {
@@ -129,31 +156,46 @@ impl Session {
     ///
     /// # Errors
     /// Why they are nobody any more, or that nobody knows now.
-    pub(super) async fn caller(&self, console: &Console) -> Result<Caller, Stop> {
-        let mut tokens = self.tokens.lock().await;
+    pub(super) async fn caller(self: &Arc<Self>, console: &Arc<Console>) -> Result<Caller, Stop> {
+        let mut tokens = Arc::clone(&self.tokens).lock_owned().await;
+        // What a new token says is no answer to an order about the old one.
+        if let Err(refusal) = console.operations.still_trusted(&tokens.caller) {
+            self.over.cancel();
+            return Err(refusal.into());
+        }
         let early = i64::try_from(limit::CONSOLE_RENEW_BEFORE.as_secs()).unwrap_or_default();
-        if now_s() >= tokens.expires_at.saturating_sub(early)
-            && let Some(refresh) = tokens.refresh.clone()
-        {
+        let ends = now_s() >= tokens.caller.token().expires_at.saturating_sub(early);
+        let Some(refresh) = tokens.refresh.clone().filter(|_| ends) else {
+            return self.look(console, &mut tokens).await;
+        };
+        let (session, console) = (Arc::clone(self), Arc::clone(console));
+        // The issuer gives each of them once: whoever asked for the page may be gone before it answers.
+        let renewed = tokio::spawn(async move {
             match console.provider.renew(console.operations.as_ref(), &refresh).await {
+                // Kept before it is looked at, which may fail for reasons that pass.
                 Ok(granted) => {
-                    // What was renewed is somebody's only after it was verified, as everything else.
-                    let caller = console.authenticate(&granted.access).await?;
-                    if caller.persona().user.as_ref().is_none_or(|user| user.as_str() != self.person) {
-                        let hint = "the issuer renewed the token for somebody else";
-                        return Err(Refusal::new(Reason::TokenMalformed).hint(hint).into());
-                    }
-                    tokens.expires_at = caller.token().expires_at;
                     tokens.access = granted.access;
                     tokens.refresh = granted.refresh.or(Some(refresh));
-                    return Ok(caller);
                 }
                 Err(RenewError::Over) => tokens.refresh = None,
                 // The old one may be good for some seconds more.
                 Err(RenewError::Unknown(problem)) => tracing::warn!(problem, "a console session was not renewed"),
             }
+            session.look(&console, &mut tokens).await
+        });
+        renewed.await.unwrap_or_else(|error| Err(Failure::before(Reason::Internal, error.to_string()).into()))
+    }
+
+    /// Whose token it is now: what was renewed is somebody's only after it was verified, as everything else.
+    async fn look(&self, console: &Console, tokens: &mut Tokens) -> Result<Caller, Stop> {
+        let caller = console.authenticate(&tokens.access).await?;
+        if caller.persona().user.as_ref().is_none_or(|user| user.as_str() != self.person) {
+            self.over.cancel();
+            let hint = "the issuer renewed the token for somebody else";
+            return Err(Refusal::new(Reason::TokenMalformed).hint(hint).into());
         }
-        console.authenticate(&tokens.access).await
+        tokens.caller = caller.clone();
+        Ok(caller)
     }
 }
 
@@ -168,27 +210,28 @@ impl Console {
 mod tests {
     use super::*;
 
-    fn granted() -> Granted {
-        Granted { access: "a".to_owned().into(), refresh: None }
+    fn begin(sessions: &Sessions, person: &str) -> String {
+        let granted = Granted { access: "a".to_owned().into(), refresh: None };
+        sessions.begin(person.to_owned(), granted, crate::identity::fixture::somebody())
     }
 
     #[test]
     fn a_session_is_found_by_its_cookie_until_it_ends() {
         let sessions = Sessions::default();
-        let id = sessions.begin("user:corp/ann".to_owned(), granted(), 0);
-        let found = sessions.find(&id).unwrap();
+        let id = begin(&sessions, "user:corp/ann");
+        let found = sessions.find(&id, Use::Click).unwrap();
         assert!(found.is_own(&found.csrf.clone()) && !found.is_own("") && !found.is_own(&id));
-        assert!(sessions.find("x").is_none());
+        assert!(sessions.find("x", Use::Click).is_none());
         assert!(!sessions.held().keys().any(|digest| digest.to_string() == id), "the cookie is not kept");
         sessions.end(&id);
-        assert!(sessions.find(&id).is_none() && found.over.is_cancelled());
+        assert!(sessions.find(&id, Use::Click).is_none() && found.over.is_cancelled());
     }
 
     #[test]
     fn a_session_ends_idle_and_ends_old() {
         let sessions = Sessions::default();
-        let id = sessions.begin("user:corp/ann".to_owned(), granted(), 0);
-        let session = sessions.find(&id).unwrap();
+        let id = begin(&sessions, "user:corp/ann");
+        let session = sessions.find(&id, Use::Click).unwrap();
         let soon = |of: std::time::Duration| of - std::time::Duration::from_secs(5);
         let began = session.began;
         assert!(session.lives(began + soon(limit::CONSOLE_SESSION_IDLE_MAX)));
@@ -199,13 +242,35 @@ mod tests {
     }
 
     #[test]
+    fn following_is_no_use_of_a_session() {
+        let sessions = Sessions::default();
+        let id = begin(&sessions, "user:corp/ann");
+        let session = sessions.find(&id, Use::Click).unwrap();
+        let ahead = session.began + std::time::Duration::from_secs(60);
+        *session.used.lock().unwrap() = ahead;
+        assert_eq!(sessions.find(&id, Use::Follow).unwrap().last_used(), ahead);
+        assert_ne!(sessions.find(&id, Use::Click).unwrap().last_used(), ahead);
+    }
+
+    #[test]
     fn whoever_was_idle_longest_makes_room() {
         let sessions = Sessions::default();
         let ids: Vec<String> = (0..=limit::CONSOLE_SESSIONS_MAX)
-            .map(|_| sessions.begin("user:corp/ann".to_owned(), granted(), 0))
+            .map(|number| begin(&sessions, &format!("user:corp/ann-{number}")))
             .collect();
         assert_eq!(sessions.held().len(), limit::CONSOLE_SESSIONS_MAX);
-        assert!(sessions.find(&ids[0]).is_none());
-        assert!(sessions.find(&ids[limit::CONSOLE_SESSIONS_MAX]).is_some());
+        assert!(sessions.find(&ids[0], Use::Click).is_none());
+        assert!(sessions.find(&ids[limit::CONSOLE_SESSIONS_MAX], Use::Click).is_some());
+    }
+
+    #[test]
+    fn whoever_signs_in_again_and_again_ends_their_own_sessions_and_nobody_elses() {
+        let sessions = Sessions::default();
+        let bob = begin(&sessions, "user:corp/bob");
+        let most = limit::CONSOLE_SESSIONS_OF_ONE_MAX;
+        let ids: Vec<String> = (0..=most).map(|_| begin(&sessions, "user:corp/ann")).collect();
+        assert_eq!(sessions.held().len(), most + 1);
+        assert!(sessions.find(&ids[0], Use::Click).is_none() && sessions.find(&ids[1], Use::Click).is_some());
+        assert!(sessions.find(&bob, Use::Click).is_some(), "idle for longer than all of hers");
     }
 }

@@ -14,7 +14,7 @@ use http::request::Parts;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 
-use super::session::Session;
+use super::session::{Session, Use};
 use super::{Console, cookie, layout, login, not_here};
 use crate::config::{AdminConfig, ConsoleConfig};
 use crate::identity::Caller;
@@ -86,7 +86,8 @@ impl FromRequestParts<Arc<Console>> for Visit {
         let page = parts.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
         let page = if login::is_own(&page) { page } else { "/".to_owned() };
         let id = cookie::read(&parts.headers, cookie::SESSION, settings.is_secure()).map(str::to_owned);
-        let Some(session) = id.as_deref().and_then(|id| console.sessions.find(id)) else {
+        let how = if parts.uri.path() == super::STREAM { Use::Follow } else { Use::Click };
+        let Some(session) = id.as_deref().and_then(|id| console.sessions.find(id, how)) else {
             return Err(unknown(&settings, &parts.headers, &page, id.is_some()));
         };
         let caller = match session.caller(console).await {

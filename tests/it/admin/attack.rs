@@ -210,6 +210,29 @@ async fn with_a_certificate_nothing_is_said_in_the_clear() {
 }
 
 #[tokio::test]
+async fn a_reload_that_is_in_force_is_told_as_one_although_a_certificate_cannot_be_read() {
+    let issuer = Issuer::start().await;
+    let upstream = Scripted::echo().await;
+    let fixture = format!("{}/src/front/fixture/localhost", env!("CARGO_MANIFEST_DIR"));
+    let setup = Setup::new(&issuer).http_server("tools", &upstream.url, "").policy(&format!("{DEVELOPERS_MAY}{RULES}"));
+    let certificate = setup.directory().join("localhost.crt");
+    std::fs::copy(format!("{fixture}.crt"), &certificate).unwrap();
+    let tls = format!("{ADMIN}\n[admin.tls]\ncertificate = \"{}\"\nkey = \"{fixture}.key\"", certificate.display());
+    let gateway = setup.admin(&tls).start().await;
+    std::fs::write(&certificate, "nothing").unwrap();
+    gateway.write_policy(&format!("{DEVELOPERS_MAY}{RULES}p, user:test/mallory, *, */*, call, -, deny\n"));
+    let output = gateway.command(&["reload", "--json", "--config", "servers.toml"]);
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{told}{}", String::from_utf8_lossy(&output.stderr));
+    let report: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert!(report["to"].is_string() && report["warnings"].to_string().contains("localhost.crt"), "{report}");
+    let reload = gateway.records("reload").pop().unwrap();
+    assert_eq!(reload["reload"]["outcome"], "loaded", "{reload}");
+    let order = gateway.records("admin").pop().unwrap();
+    assert_eq!((&order["admin"]["operation"], &order["admin"]["outcome"]), (&json!("reload"), &json!("done")));
+}
+
+#[tokio::test]
 async fn with_a_full_disk_the_brake_works_and_one_sees_why_and_nothing_is_given_back() {
     let issuer = Issuer::start().await;
     let upstream = Scripted::echo().await;

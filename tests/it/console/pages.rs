@@ -93,6 +93,41 @@ async fn my_access_tells_what_i_can_call_whom_to_ask_and_of_what_is_hidden_nothi
 }
 
 #[tokio::test]
+async fn my_access_tells_nothing_of_what_an_agent_may_whom_somebody_chose() {
+    let issuer = Issuer::start().await;
+    let upstream = Scripted::echo().await;
+    let agent = |id: &str, kind: &str| {
+        format!(
+            "[agents.{id}]\nowner = \"user:test/owner\"\npurpose = \"tests\"\nkind = \"{kind}\"\nenvironments = [\"development\"]\n\
+             [[agents.{id}.clients]]\nissuer = \"test\"\nclient_id = \"client-of-{id}\"\nproof = \"private_key\"\n"
+        )
+    };
+    let agents = [("assistant", "interactive"), ("helper", "interactive"), ("payroll-bot", "autonomous")];
+    let agents: String = agents.iter().map(|(id, kind)| agent(id, kind)).collect();
+    let rules = "p, user:test/eve, *, tools/echo, call, -, allow\n\
+                 p, agent:assistant, *, secret/echo, call, -, allow\n\
+                 p, agent:helper, *, secret/echo, call, -, allow\n\
+                 p, agent:helper, *, tools/echo, call, -, allow\n\
+                 p, agent:payroll-bot, *, secret/echo, call, -, allow\n";
+    let gateway = setup(&issuer, &upstream).policy(rules).policy_file("agents.toml", &agents).start().await;
+    let running = Running { issuer, gateway, upstream };
+    let mut eve = running.signed_in("eve", &[]).await;
+    for agent in ["", "assistant", "helper", "payroll-bot", "nobody"] {
+        let page = eve.get(&format!("/admin/access?agent={agent}")).await.text;
+        assert!(!page.contains("secret") && !page.contains("business") && !page.contains("payroll-bot"), "{page}");
+        let asked = async |eve: &mut Browser, server: &str| {
+            let page = eve.get(&format!("/admin/access?agent={agent}&object={server}/echo&action=call")).await;
+            page.text.split("id=\"answer\"").nth(1).unwrap().replace(server, "X")
+        };
+        assert_eq!(asked(&mut eve, "secret").await, asked(&mut eve, "unknown").await, "{agent}");
+    }
+    let with = eve.get("/admin/access?agent=helper&object=tools/echo&action=call").await.text;
+    assert!(with.contains(">allowed<") && with.contains("policy.csv:1") && !with.contains("policy.csv:4"), "{with}");
+    let without = eve.get("/admin/access?agent=assistant&object=tools/echo&action=call").await.text;
+    assert!(without.contains(">refused<") && without.contains("those of the assistant do not"), "{without}");
+}
+
+#[tokio::test]
 async fn questions_are_answered_with_the_rules_that_say_so() {
     let running = start().await;
     let mut ann = running.signed_in("ann", &["admins"]).await;

@@ -107,6 +107,24 @@ async fn a_session_is_renewed_where_the_issuer_renews_it_and_else_ends_with_its_
 }
 
 #[tokio::test]
+async fn a_session_whose_token_was_taken_back_is_not_renewed_out_of_it() {
+    let running = start().await;
+    // Shorter than what is renewed early, so each page renews.
+    running.issuer.seat(vec![Person { token_life_s: 3, renewable: true, ..Person::new("ann", &["admins"]) }]);
+    let mut ann = Browser::of(&running.gateway);
+    ann.sign_in().await;
+    let signed_in = running.gateway.records("admin").pop().unwrap();
+    let token = signed_in["token"]["id"].as_str().unwrap_or_else(|| panic!("no token: {signed_in}"));
+    let revoked = running.gateway.command(&["revoke", "token", token, "--config", "servers.toml"]);
+    assert!(revoked.status.success(), "{}", String::from_utf8_lossy(&revoked.stderr));
+    let cookies = ann.cookies.clone();
+    let gone = ann.get("/admin/servers").await;
+    assert!(gone.status == 401 && gone.text.contains("revoked"), "{} {}", gone.status, gone.text);
+    ann.cookies = cookies;
+    assert_eq!(ann.get("/admin/servers").await.status, 303, "the session is gone, and not only the answer");
+}
+
+#[tokio::test]
 async fn without_a_client_for_it_there_is_no_console() {
     let (issuer, upstream) = (Issuer::start().await, Scripted::echo().await);
     let gateway = setup(&issuer, &upstream).admin("acr = [\"strong\"]").admin_origin("http://localhost").start().await;

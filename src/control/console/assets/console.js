@@ -14,6 +14,10 @@
   let paused = false;
   let source = null;
   let over = false;
+  let began = 0;
+  let again = 0;
+  // A stream that ended at once is not asked for at once.
+  const shortest = 5000;
 
   const say = (text) => {
     if (state.textContent !== text) {
@@ -33,6 +37,7 @@
   const told = () => say(paused ? `paused, ${waiting.length} new` : "live");
 
   const connect = () => {
+    began = Date.now();
     source = new EventSource(list.dataset.stream);
     source.addEventListener("open", () => {
       // A stream begins with the last rows, also when it begins again.
@@ -56,7 +61,8 @@
       source.close();
       const reason = JSON.parse(event.data).reason;
       if (reason === "token_expired") {
-        connect();
+        say("connecting again");
+        again = setTimeout(connect, Date.now() - began < shortest ? shortest : 0);
       } else {
         stop(`ended: ${reason}`);
       }
@@ -98,6 +104,9 @@
   looks.addEventListener("change", hide);
   hide();
 
-  window.addEventListener("pagehide", () => source.close());
+  window.addEventListener("pagehide", () => {
+    clearTimeout(again);
+    source.close();
+  });
   connect();
 })();
