@@ -188,7 +188,7 @@ impl Standing {
         lock(&self.files).active
     }
 
-    pub(super) fn met(&self, members: Vec<Member>) {
+    pub(crate) fn met(&self, members: Vec<Member>) {
         self.members.store(Arc::new(members));
     }
 

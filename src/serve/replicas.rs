@@ -84,5 +84,8 @@ pub(super) async fn stand(
             "the replicas are to serve other files: this one is not ready; bring those, or run `bailiwick reload` here"
         );
     }
-    Ok(Standing::new(own, shared, active, served))
+    let standing = Standing::new(own, shared, active, served);
+    // Known before the first request comes, which may belong to one of them: it would be told that its session is gone.
+    standing.met(store.heartbeat(&member).await.map_err(trouble)?);
+    Ok(standing)
 }
