@@ -183,6 +183,7 @@ impl Outside {
                     issuers: &issuers,
                     scopes: &scopes,
                     name: "Bailiwick administration",
+                    bound: None,
                 };
                 ([(CONTENT_TYPE, JSON)], document.document()).into_response()
             }

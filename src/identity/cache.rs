@@ -11,6 +11,7 @@ use moka::Expiry;
 use moka::sync::Cache;
 use secrecy::ExposeSecret;
 
+use super::binding::Binding;
 use super::caller::Verified;
 use super::issuer::Issuer;
 use super::resource::Reach;
@@ -37,6 +38,8 @@ pub(super) struct Basis {
 pub(super) struct Entry {
     pub verified: Arc<Verified>,
     pub reach: Reach,
+    /// What it has to come with, looked at on every hit.
+    pub binding: Binding,
     /// Not to be used from this second since 1970 on.
     pub until: i64,
     pub basis: Basis,

@@ -14,13 +14,18 @@ use tokio_util::task::TaskTracker;
 use url::Url;
 
 mod agent;
+mod binding;
 mod cache;
 pub mod caller;
 pub mod described;
+mod dpop;
 mod groups;
 mod issuer;
 mod keys;
+mod prove;
 pub mod persona;
+mod presented;
+mod replay;
 pub mod resource;
 pub mod revoked;
 pub mod survey;
@@ -34,8 +39,10 @@ mod tests;
 
 pub use agent::still_stands;
 pub use caller::{Caller, TokenFacts};
+pub use dpop::ALGORITHMS as PROOF_ALGORITHMS;
 pub use issuer::IssuerReadiness;
 pub use persona::{AgentFacts, ClientProof, Groups, Persona};
+pub use presented::{ClientCertificate, Presented, Shown};
 pub use resource::{Resource, ResourceNames};
 pub use revoked::Revocations;
 
@@ -44,33 +51,29 @@ use cache::{Basis, Entry, TokenCache};
 use caller::Verified;
 use issuer::Issuer;
 use keys::Verification;
+use replay::Replays;
 use token::Jwt;
 
-use crate::config::{AgentConfig, Config, CredentialConfig, DeclaredProof, IssuerConfig};
+use crate::config::{AgentConfig, Config, CredentialConfig, DeclaredProof, DpopMode, IssuerConfig};
 use crate::egress::EgressPolicy;
 use crate::ids::{Digest, IssuerAlias, Subject};
 use crate::limit;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
+use crate::wire::handle::Sealer;
 
 /// The alias and the name of somebody without a credential; no issuer may be called that.
 pub const ANONYMOUS: &str = crate::config::load::ANONYMOUS_ALIAS;
 /// The alias of the one user of a gateway in the assistant's own process; no issuer may be called that.
 pub const LOCAL: &str = crate::config::load::LOCAL_ALIAS;
 
-/// What came with a request.
-#[derive(Clone, Copy)]
-pub enum Presented<'a> {
-    /// No `Authorization` header.
-    Nothing,
-    /// The token of `Authorization: Bearer`.
-    Bearer(&'a str),
-}
-
 /// The room: issuers, their keys, and what is remembered of tokens.
 #[derive(Debug)]
 pub struct Identity {
     settings: ArcSwap<Settings>,
     cache: TokenCache,
+    replays: Replays,
+    /// With what nonces for proofs are made; without it there are none.
+    sealer: Option<Arc<Sealer>>,
     revocations: Arc<Revocations>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -90,6 +93,8 @@ struct Settings {
     local: Option<(Arc<Verified>, Arc<AgentConfig>)>,
     /// Whether any credential is made from the inbound token; if not, it is forgotten at once.
     keep_tokens: bool,
+    /// Whether a proof needs a nonce of ours.
+    needs_nonce: bool,
 }
 
 /// An issuer whose tokens are accepted: what is configured, and what it told us.
@@ -110,12 +115,20 @@ impl Identity {
         let identity = Self {
             settings: ArcSwap::from_pointee(Settings::empty(config, 0)),
             cache: TokenCache::new(),
+            replays: Replays::new(),
+            sealer: None,
             revocations,
             tasks,
             stop,
         };
         identity.reload(config);
         identity
+    }
+
+    /// The same with what nonces for DPoP proofs are made with.
+    #[must_use]
+    pub fn with_nonces(self, sealer: Arc<Sealer>) -> Self {
+        Self { sealer: Some(sealer), ..self }
     }
 
     /// Takes over another configuration. Issuers that did not change keep their keys; every remembered
@@ -159,24 +172,28 @@ impl Identity {
     ///
     /// # Errors
     /// Every refusal has its own [`Reason`]; [`Reason::IssuerUnavailable`] is a failure.
-    pub async fn authenticate(&self, presented: Presented<'_>, resource: &Resource) -> Result<Caller, Stop> {
-        let Presented::Bearer(text) = presented else { return self.anonymous(resource) };
+    pub async fn authenticate<'a>(&self, shown: impl Into<Shown<'a>>, resource: &Resource) -> Result<Caller, Stop> {
+        let shown = shown.into();
+        let (Presented::Bearer(text) | Presented::Dpop(text)) = shown.credential else {
+            return self.anonymous(resource);
+        };
         if text.len() > limit::TOKEN_BYTES_MAX {
             return Err(Refusal::new(Reason::TokenMalformed).hint("the token is larger than the limit").into());
         }
         let digest = Digest::sha256(text.as_bytes());
-        if let Some(known) = self.recall(&digest, resource) {
+        if let Some(known) = self.recall(&digest, &shown, resource) {
             return known;
         }
         let entry = Box::pin(self.examine(text, digest)).await?;
-        self.caller(&entry, resource)
+        self.caller(&entry, &shown, &digest, resource)
     }
 
-    /// The answer for a token that was seen before, by its SHA-256: no lock, no allocation, no waiting.
-    pub fn recall(&self, digest: &Digest, resource: &Resource) -> Option<Result<Caller, Stop>> {
+    /// The answer for a token that was seen before, by its SHA-256: no lock, no allocation, no waiting, unless it is
+    /// bound to a key and comes with a proof.
+    pub fn recall(&self, digest: &Digest, shown: &Shown<'_>, resource: &Resource) -> Option<Result<Caller, Stop>> {
         let (revision, now) = (self.settings.load().revision, now_s());
         if let Some(entry) = self.cache.verified(digest, revision, now) {
-            return Some(self.caller(&entry, resource));
+            return Some(self.caller(&entry, shown, digest, resource));
         }
         self.cache.refused(digest, revision, now).map(|refusal| Err(refusal.into()))
     }
@@ -220,9 +237,18 @@ impl Identity {
         }
     }
 
-    fn caller(&self, entry: &Entry, resource: &Resource) -> Result<Caller, Stop> {
+    fn caller(
+        &self,
+        entry: &Entry,
+        shown: &Shown<'_>,
+        digest: &Digest,
+        resource: &Resource,
+    ) -> Result<Caller, Stop> {
         if !entry.reach.covers(resource) {
             return Err(Refusal::new(Reason::AudienceMismatch).into());
+        }
+        if let Some(key) = entry.binding.check(shown)? {
+            self.prove(entry, shown, (digest, key), resource)?;
         }
         self.checked(&entry.verified)
     }
@@ -266,6 +292,7 @@ impl Settings {
             anonymous: anonymous(config, revision).map(Arc::new),
             local: local(config, revision).map(|(verified, agent)| (Arc::new(verified), agent)),
             keep_tokens,
+            needs_nonce: config.gateway.dpop == DpopMode::Nonce,
         }
     }
 
@@ -294,6 +321,7 @@ impl Settings {
         Ok(Arc::new(Entry {
             verified: Arc::new(verified),
             reach: found.reach,
+            binding: found.binding,
             until: found.until,
             basis: basis.clone(),
         }))

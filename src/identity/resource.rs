@@ -48,6 +48,16 @@ impl ResourceNames {
         Self { admin: resource, ..self }
     }
 
+    /// What a resource is called.
+    #[must_use]
+    pub fn of(&self, resource: &Resource) -> String {
+        match resource {
+            Resource::Gateway => self.gateway.clone(),
+            Resource::Server(server) => format!("{}/{server}", self.gateway),
+            Resource::Admin => self.admin.clone(),
+        }
+    }
+
     /// What a list of audiences reaches; `further` are the issuer's own names for the gateway, `admin` those for the
     /// administrators' listener.
     #[must_use]

@@ -11,7 +11,7 @@ use crate::config::leaf::Period;
 use crate::config::load::{ANONYMOUS_ALIAS, LOCAL_ALIAS};
 use crate::config::mistake::{Name, did_you_mean};
 use crate::config::reader::Table;
-use crate::config::{Algorithm, ClaimNames, IssuerConfig, ScopeMode, ScopeRule};
+use crate::config::{Algorithm, ClaimNames, IssuerConfig, ScopeMode, ScopeRule, SenderConstraint};
 use crate::ids::{Action, AgentId, IssuerAlias};
 
 /// What RFC 9068 requires and a provider may be known to leave out.
@@ -30,6 +30,15 @@ pub fn alias(text: &str) -> Result<IssuerAlias, String> {
 enum Scopes {
     Ignored,
     Required,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Constraint {
+    None,
+    Dpop,
+    Mtls,
+    Any,
 }
 
 /// Reads one issuer; `seen` has the `issuer` of those before it.
@@ -61,6 +70,7 @@ pub fn read(
         table.source.refers(agent.span(), Name::Agent(agent.get_ref().clone()));
     }
     let jwks_stale_max = table.get::<Period>("jwks_stale_max");
+    let sender_constraint = table.get::<Constraint>("sender_constraint");
     let leeway = leeway?;
     if leeway.get_ref().0 > crate::limit::LEEWAY_MAX {
         table.mistake(&leeway.span(), "a leeway above 5m keeps expired tokens alive: correct the clocks instead");
@@ -80,6 +90,12 @@ pub fn read(
         scopes: scopes?,
         interactive_default: interactive_default.map(Spanned::into_inner),
         jwks_stale_max: jwks_stale_max?.0,
+        sender_constraint: match sender_constraint? {
+            Constraint::None => SenderConstraint::None,
+            Constraint::Dpop => SenderConstraint::Dpop,
+            Constraint::Mtls => SenderConstraint::Mtls,
+            Constraint::Any => SenderConstraint::Any,
+        },
     })
 }
 
