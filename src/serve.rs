@@ -132,6 +132,9 @@ pub async fn start(options: Options) -> Result<Served, StartError> {
     let front = Front::with_relay(Arc::clone(&gateway), Arc::clone(&opened.sealer), opened.replica, relay);
     let lanes = || Arc::clone(&opened.lanes);
     let cluster = cluster.map(|cluster| cluster.serve(Arc::clone(&front), lanes(), gateway.stopping()));
+    if let Some(certificates) = &certificates {
+        certificates.trust(Arc::clone(&gateway) as _);
+    }
     let front = tokio::spawn(front::serve(front, listener, certificates, lanes(), gateway.stopping()));
     tracing::info!(%address, revision = %revision.0.short(), servers = config.servers.len(), "serving");
     let pages = match &admin {

@@ -246,7 +246,10 @@ pub const ANONYMOUS: Section = servers("[anonymous]", &[required("enabled", "boo
 pub const ISSUER: Section = servers(
     "[issuers.ALIAS]",
     &[
-        required("issuer", "string"),
+        defaulted("kind", "`\"oidc\"` or `\"spiffe\"`", "\"oidc\""),
+        optional("issuer", "string"),
+        optional("trust_domain", "string"),
+        optional("bundle", "`file:PATH` or URL"),
         defaulted("audiences", "list of strings", "[]"),
         defaulted("admin_audiences", "list of strings", "[]"),
         defaulted("algorithms", "list of algorithms", "[\"RS256\", \"PS256\", \"ES256\", \"ES384\", \"EdDSA\"]"),

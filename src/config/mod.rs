@@ -33,6 +33,7 @@ pub mod rows;
 pub mod seal;
 pub mod secret;
 pub mod set;
+pub mod spiffe;
 pub mod store;
 
 pub use admin::{AdminClient, AdminConfig, ConsoleConfig};
@@ -238,7 +239,9 @@ pub struct QuotaConfig {
 pub struct IssuerConfig {
     /// The name that subjects are spelled with.
     pub alias: IssuerAlias,
-    /// The exact `iss`, compared as a string.
+    /// What stands behind it.
+    pub kind: spiffe::IssuerKind,
+    /// The exact `iss`, compared as a string; `spiffe://` and its name for a trust domain.
     pub issuer: String,
     /// Further values of `aud` that this provider writes for us; the resource itself is always accepted.
     pub audiences: Vec<String>,

@@ -13,10 +13,11 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, SignatureScheme};
 
+use crate::gateway::Gateway;
 use crate::limit;
 
 /// Whose certificates name somebody, beside those of the configured authority.
-pub trait TrustDomains: Send + Sync + fmt::Debug {
+pub trait TrustDomains: Send + Sync {
     /// Whether there is any.
     fn is_any(&self) -> bool;
 
@@ -24,8 +25,36 @@ pub trait TrustDomains: Send + Sync + fmt::Debug {
     fn has_issued(&self, leaf: &CertificateDer<'_>, further: &[CertificateDer<'_>], now: UnixTime) -> bool;
 }
 
+impl TrustDomains for Gateway {
+    fn is_any(&self) -> bool {
+        self.identity().has_trust_domains()
+    }
+
+    fn has_issued(&self, leaf: &CertificateDer<'_>, further: &[CertificateDer<'_>], now: UnixTime) -> bool {
+        self.identity().has_issued(leaf, further, now)
+    }
+}
+
 /// The trust domains of the process, which are known a little later than its listeners.
-pub(super) type Domains = Arc<OnceLock<Arc<dyn TrustDomains>>>;
+#[derive(Clone, Default)]
+pub(super) struct Domains(Arc<OnceLock<Arc<dyn TrustDomains>>>);
+
+impl Domains {
+    /// Those of the process: there are no others.
+    pub(super) fn set(&self, domains: Arc<dyn TrustDomains>) {
+        let _known_already = self.0.set(domains);
+    }
+
+    fn get(&self) -> Option<&Arc<dyn TrustDomains>> {
+        self.0.get()
+    }
+}
+
+impl fmt::Debug for Domains {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Domains")
+    }
+}
 
 /// What a handshake asks of the client.
 #[derive(Debug)]

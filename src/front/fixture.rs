@@ -45,6 +45,7 @@ pub(crate) fn config() -> Config {
         interactive_default: None,
         jwks_stale_max: Duration::from_secs(3600),
         sender_constraint: crate::config::SenderConstraint::None,
+        kind: crate::config::spiffe::IssuerKind::Oidc,
     };
     Config {
         gateway: GatewayConfig {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::call::Endpoint;
+use crate::config::spiffe::IssuerKind;
 use crate::config::{Config, IssuerConfig, ScopeMode, SenderConstraint};
 use crate::identity::PROOF_ALGORITHMS;
 use crate::ids::ServerId;
@@ -73,7 +74,9 @@ impl Bound {
         let must = |issuer: &Arc<IssuerConfig>| issuer.sender_constraint == SenderConstraint::Dpop;
         Self {
             by_key_always: !config.issuers.is_empty() && config.issuers.iter().all(must),
-            by_certificate: gateway.client_ca.is_some() || gateway.client_certificate_header.is_some(),
+            by_certificate: gateway.client_ca.is_some()
+                || gateway.client_certificate_header.is_some()
+                || gateway.tls.is_some() && config.issuers.iter().any(|issuer| issuer.kind != IssuerKind::Oidc),
         }
     }
 }
@@ -139,7 +142,7 @@ impl Names {
         Self {
             origin: url.origin().ascii_serialization(),
             base: url.path().trim_end_matches('/').to_owned(),
-            issuers: config.issuers.iter().map(|issuer| issuer.issuer.clone()).collect(),
+            issuers: authorization_servers(config),
             scopes,
             bound: Bound::of(config),
         }
@@ -195,6 +198,13 @@ impl Names {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
 const fn is_false(value: &bool) -> bool {
     !*value
+}
+
+/// Those that clients can ask for tokens: a trust domain gives its workloads theirs in another way.
+#[must_use]
+pub fn authorization_servers(config: &Config) -> Vec<String> {
+    let issuers = config.issuers.iter().filter(|issuer| issuer.kind == IssuerKind::Oidc);
+    issuers.map(|issuer| issuer.issuer.clone()).collect()
 }
 
 /// `/mcp` and `/mcp/{server}`, without a query.

@@ -62,7 +62,7 @@ pub use clients::TrustDomains;
 pub use headers::bearer;
 pub use leash::leash;
 pub use listener::{Answers, serve};
-pub use metadata::{Advertised, Protected, advertised, quotable};
+pub use metadata::{Advertised, Protected, advertised, authorization_servers, quotable};
 pub use origin::Guard;
 pub use pipeline::Pipeline;
 pub use proxy::client_address;

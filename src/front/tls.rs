@@ -107,8 +107,7 @@ impl Certificates {
     /// Lets certificates of these trust domains in as well, where clients may show any.
     pub fn trust(&self, domains: Arc<dyn TrustDomains>) {
         if let WhoConnects::MayShow(_, known) = &self.clients {
-            // Those of the process: there are no others.
-            let _known_already = known.set(domains);
+            known.set(domains);
         }
     }
 
@@ -174,7 +173,7 @@ fn read(files: &TlsConfig, clients: &WhoConnects) -> Result<ServerConfig, TlsErr
         WhoConnects::Of(ca) => builder.with_client_cert_verifier(issued_by(ca)?),
         WhoConnects::MayShow(ca, domains) => {
             let authority = ca.as_ref().map(issued_by).transpose()?;
-            let domains = Arc::clone(domains);
+            let domains = domains.clone();
             builder.with_client_cert_verifier(Arc::new(Clients { authority, domains, algorithms }))
         }
     };

@@ -50,11 +50,6 @@ impl Binding {
         Ok(Self { key, certificate, demanded })
     }
 
-    /// No binding, and none demanded: an identity that was proven in another way.
-    pub fn none() -> Self {
-        Self::default()
-    }
-
     /// The same where no more is demanded than the token itself names.
     pub fn undemanded(self) -> Self {
         Self { demanded: SenderConstraint::None, ..self }

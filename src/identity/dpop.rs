@@ -209,7 +209,7 @@ mod tests {
             (Some(with(true, "alg", json!("HS256"))), "another algorithm"),
             (Some(with(true, "alg", json!("ES384"))), "not signed by the key"),
             (Some(with(true, "jwk", Value::Null)), "lacks alg or jwk"),
-            (Some(with(true, "jwk", json!({ "kty": "oct", "x": "c2VjcmV0" }))), "not a public key"),
+            (Some(with(true, "jwk", json!({ "kty": "oct", "x": "c2VjcmV0" }))), "not signed by the key"),
             (Some(with(true, "jwk.d", json!("AAAA"))), "private key"),
             (Some(with(true, "jwk.k", json!("AAAA"))), "private key"),
             (Some(with(true, "crit", json!(["b64"]))), "crit"),

@@ -94,6 +94,7 @@ pub fn issuer_config() -> IssuerConfig {
         interactive_default: Some(AgentId::new("assistant").unwrap()),
         jwks_stale_max: Duration::from_secs(86_400),
         sender_constraint: crate::config::SenderConstraint::None,
+        kind: crate::config::spiffe::IssuerKind::Oidc,
     }
 }
 

@@ -100,6 +100,13 @@ impl Reach {
         self.admin.then(|| Self { admin: true, ..Self::default() })
     }
 
+    /// What somebody reaches who was not given a token for anything in particular: everything but the administrators'
+    /// listener.
+    #[must_use]
+    pub fn for_mcp() -> Self {
+        Self { gateway: true, ..Self::default() }
+    }
+
     /// Whether it reaches nothing here.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -22,3 +22,11 @@ pub const DPOP_NONCE_BYTES_MAX: usize = 256;
 pub const CERTIFICATE_HEADER_BYTES_MAX: usize = 32 * 1024;
 /// Certificates of one chain.
 pub const CERTIFICATE_CHAIN_MAX: usize = 8;
+/// The bundle of a trust domain is read this often where it does not say how often itself (SPIFFE).
+pub const BUNDLE_REFRESH_USUAL: Duration = Duration::from_secs(300);
+/// However often it says, not more often.
+pub const BUNDLE_REFRESH_MIN: Duration = Duration::from_secs(1);
+/// And not less often, so that a key that was withdrawn leaves within the hour.
+pub const BUNDLE_REFRESH_MAX: Duration = Duration::from_secs(3600);
+/// Keys of a bundle that are tried for a token that names none.
+pub const BUNDLE_KEYS_TRIED_MAX: usize = 8;

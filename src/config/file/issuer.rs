@@ -1,6 +1,7 @@
 //! Reads `[issuers.ALIAS]`: whose tokens are believed, and how their claims are read.
 
 use std::collections::HashSet;
+use std::path::Path;
 
 use serde::Deserialize;
 use toml::Spanned;
@@ -11,6 +12,7 @@ use crate::config::leaf::Period;
 use crate::config::load::{ANONYMOUS_ALIAS, LOCAL_ALIAS};
 use crate::config::mistake::{Name, did_you_mean};
 use crate::config::reader::Table;
+use crate::config::spiffe::{IssuerKind, SpiffeConfig};
 use crate::config::{Algorithm, ClaimNames, IssuerConfig, ScopeMode, ScopeRule, SenderConstraint};
 use crate::ids::{Action, AgentId, IssuerAlias};
 
@@ -45,10 +47,14 @@ enum Constraint {
 pub fn read(
     mut table: Table<'_, '_>,
     alias: IssuerAlias,
-    loopback_allowed: bool,
+    (base, loopback_allowed): (&Path, bool),
     seen: &mut HashSet<String>,
 ) -> Option<IssuerConfig> {
-    let issuer = read_issuer(&mut table, loopback_allowed, seen);
+    let kind = super::spiffe::read(&mut table, base, loopback_allowed);
+    let issuer = match &kind {
+        Some(IssuerKind::Spiffe(spiffe)) => read_trust_domain(&mut table, spiffe, seen),
+        _ => read_issuer(&mut table, loopback_allowed, seen),
+    };
     let audiences = table.get::<Vec<String>>("audiences");
     let admin_audiences = table.at::<Vec<String>>("admin_audiences");
     if let (Some(own), Some(admin)) = (&audiences, &admin_audiences)
@@ -71,12 +77,19 @@ pub fn read(
     }
     let jwks_stale_max = table.get::<Period>("jwks_stale_max");
     let sender_constraint = table.get::<Constraint>("sender_constraint");
+    let (mut claims, mut optional_claims) = (claims, optional_claims);
+    if matches!(kind, Some(IssuerKind::Spiffe(_))) {
+        // An SVID says who it is, for whom and until when, and may say nothing else.
+        claims = Some(ClaimNames { client: vec!["sub".to_owned()], groups: None, scope: Vec::new(), person: None });
+        optional_claims = Some(OPTIONAL_CLAIMS.map(str::to_owned).to_vec());
+    }
     let leeway = leeway?;
     if leeway.get_ref().0 > crate::limit::LEEWAY_MAX {
         table.mistake(&leeway.span(), "a leeway above 5m keeps expired tokens alive: correct the clocks instead");
     }
     Some(IssuerConfig {
         alias,
+        kind: kind?,
         issuer: issuer?,
         audiences: audiences?,
         admin_audiences: admin_audiences?.into_inner(),
@@ -97,6 +110,15 @@ pub fn read(
             Constraint::Any => SenderConstraint::Any,
         },
     })
+}
+
+fn read_trust_domain(table: &mut Table<'_, '_>, spiffe: &SpiffeConfig, seen: &mut HashSet<String>) -> Option<String> {
+    let name = format!("spiffe://{}", spiffe.trust_domain);
+    if !seen.insert(name.clone()) {
+        table.mistake(&table.place("trust_domain"), "another alias has the same trust domain: each has one alias");
+        return None;
+    }
+    Some(name)
 }
 
 fn read_issuer(table: &mut Table<'_, '_>, loopback_allowed: bool, seen: &mut HashSet<String>) -> Option<String> {
