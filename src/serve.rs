@@ -106,8 +106,7 @@ pub async fn start(options: Options) -> Result<Served, StartError> {
         // Whoever could connect would be that user.
         return Err(trouble("a gateway for the local user alone is never served on an address"));
     }
-    let Door { listener, address, certificates } =
-        Door::open_to_clients(&config.gateway).await?;
+    let Door { listener, address, certificates } = Door::open_to_clients(&config.gateway).await?;
     let admin = match &config.admin {
         Some(admin) => Some(Door::open(admin.listen, admin.tls.as_ref()).await?),
         None => None,

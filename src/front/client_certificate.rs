@@ -58,7 +58,8 @@ fn client_cert(request_headers: &HeaderMap) -> Result<Option<ClientCertificate>,
 }
 
 fn forwarded(request_headers: &HeaderMap) -> Result<Option<ClientCertificate>, Refusal> {
-    let unreadable = || refused("the X-Forwarded-Client-Cert header of the proxy names no certificate: have it send Hash or Cert");
+    let unreadable =
+        || refused("the X-Forwarded-Client-Cert header of the proxy names no certificate: have it send Hash or Cert");
     let Some(line) = request_headers.get_all(XFCC).iter().next_back() else { return Ok(None) };
     let line = line.to_str().map_err(|_| unreadable())?;
     if line.len() > limit::CERTIFICATE_HEADER_BYTES_MAX {

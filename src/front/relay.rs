@@ -241,7 +241,8 @@ mod tests {
         let there = There { replica: ReplicaId::new(), address: "localhost:1".to_owned() };
         let (parts, ()) = Request::post("/mcp").body(()).unwrap().into_parts();
         let tried = async || {
-            let failure = front.answered(&there, &parts, Bytes::new(), (IpAddr::from([10, 0, 0, 1]), None)).await.unwrap_err();
+            let failure =
+                front.answered(&there, &parts, Bytes::new(), (IpAddr::from([10, 0, 0, 1]), None)).await.unwrap_err();
             assert_eq!(failure.reason, Reason::ReplicaUnreachable);
             failure.detail
         };

@@ -73,7 +73,8 @@ impl Binding {
         let due = match (shown.credential, &self.key) {
             (Presented::Dpop(_), Some(key)) => Some(key),
             (Presented::Dpop(_), None) => {
-                let hint = "the token came as DPoP and is bound to no key; send it as Bearer, or get one with a DPoP proof";
+                let hint =
+                    "the token came as DPoP and is bound to no key; send it as Bearer, or get one with a DPoP proof";
                 return Err(Refusal::new(Reason::TokenUnbound).hint(hint));
             }
             (_, Some(_)) => return Err(Refusal::new(Reason::TokenBound)),

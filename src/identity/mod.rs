@@ -22,9 +22,9 @@ mod dpop;
 mod groups;
 mod issuer;
 mod keys;
-mod prove;
 pub mod persona;
 mod presented;
+mod prove;
 mod replay;
 pub mod resource;
 pub mod revoked;
@@ -47,6 +47,7 @@ pub use persona::{AgentFacts, ClientProof, Groups, Persona};
 pub use presented::{ClientCertificate, Presented, Shown};
 pub use resource::{Resource, ResourceNames};
 pub use revoked::Revocations;
+pub use spiffe::{BundleFacts, look_at_bundle};
 
 use agent::AgentIndex;
 use cache::{Basis, Entry, TokenCache};

@@ -46,9 +46,10 @@ impl Identity {
     }
 
     fn is_fresh(&self, nonce: &str, now: i64) -> bool {
-        let opened = self.sealer.as_ref().and_then(|sealer| {
-            sealer.open_within(PURPOSE, anybody(), nonce, limit::DPOP_NONCE_BYTES_MAX)
-        });
+        let opened = self
+            .sealer
+            .as_ref()
+            .and_then(|sealer| sealer.open_within(PURPOSE, anybody(), nonce, limit::DPOP_NONCE_BYTES_MAX));
         let made = opened.and_then(|bytes| Some(i64::from_be_bytes(bytes.try_into().ok()?)));
         // Replicas' clocks may differ by a little.
         made.is_some_and(|made| made.abs_diff(now) <= limit::DPOP_NONCE_LIFE.as_secs())

@@ -59,7 +59,8 @@ impl Replays {
         let came = |span: &Span| span.by_principal.get(&principal).is_some_and(|proofs| proofs.contains(&proof));
         let answer = if came(&seen.now) || came(&seen.before) {
             Err(Refusal::new(Reason::DpopProofReplayed))
-        } else if of(&seen.now) + of(&seen.before) >= self.each_max || seen.now.count + seen.before.count >= self.all_max
+        } else if of(&seen.now) + of(&seen.before) >= self.each_max
+            || seen.now.count + seen.before.count >= self.all_max
         {
             Err(Refusal::new(Reason::DpopProofsLimited))
         } else {

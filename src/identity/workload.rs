@@ -154,7 +154,10 @@ impl Settings {
         let Some(id) = claims.text("sub")?.and_then(|sub| SpiffeId::parse(&sub)) else { return Ok(None) };
         match self.domains.get(&id.domain) {
             Some(known) => Ok(Some((known, id))),
-            None => Err(Refusal::new(Reason::IssuerUnknown).hint("the token is of a trust domain that is not declared here")),
+            None => {
+                Err(Refusal::new(Reason::IssuerUnknown)
+                    .hint("the token is of a trust domain that is not declared here"))
+            }
         }
     }
 
@@ -224,5 +227,6 @@ pub(super) fn still_listed(config: &crate::config::Config, verified: &Verified) 
     if known.is_some_and(|agent| agent::lists(agent, issuer, id)) {
         return Ok(());
     }
-    Err(Refusal::new(Reason::AgentInactive).hint("the agent's entry does not list this workload any more; connect again"))
+    Err(Refusal::new(Reason::AgentInactive)
+        .hint("the agent's entry does not list this workload any more; connect again"))
 }

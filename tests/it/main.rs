@@ -61,3 +61,4 @@ mod tasks_legacy;
 mod telemetry;
 mod updates;
 mod watch;
+mod workload;

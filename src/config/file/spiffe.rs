@@ -71,7 +71,9 @@ fn place(text: &str, base: &Path, loopback_allowed: bool) -> Result<BundlePlace,
         return Ok(BundlePlace::File(base.join(path)));
     }
     let url = http_url(text).map_err(|_| {
-        format!("`{text:.100}` is not a place of a bundle: write \"file:PATH\", or the https:// URL of a bundle endpoint")
+        format!(
+            "`{text:.100}` is not a place of a bundle: write \"file:PATH\", or the https:// URL of a bundle endpoint"
+        )
     })?;
     let on_this_machine = is_loopback(&url);
     if (url.scheme() == "http" || on_this_machine) && !(loopback_allowed && on_this_machine) {

@@ -113,8 +113,13 @@ impl Bundle {
     /// Whether the signature is that of one of the keys for JWT-SVIDs; nothing where there is none that could be it.
     pub fn verifies(&self, kid: Option<&str>, algorithm: Algorithm, signed: &str, signature: &str) -> Option<bool> {
         let named = |key: &&JwtKey| kid.is_none() || key.id.as_deref() == kid;
-        let mut candidates =
-            self.keys.iter().filter(|key| key.fits(algorithm)).filter(named).take(limit::BUNDLE_KEYS_TRIED_MAX).peekable();
+        let mut candidates = self
+            .keys
+            .iter()
+            .filter(|key| key.fits(algorithm))
+            .filter(named)
+            .take(limit::BUNDLE_KEYS_TRIED_MAX)
+            .peekable();
         candidates.peek()?;
         Some(candidates.any(|key| {
             jsonwebtoken::crypto::verify(signature, signed.as_bytes(), &key.key, algorithm).unwrap_or(false)

@@ -127,17 +127,9 @@ impl Domain {
     }
 
     async fn keep_fresh(&self) {
-        let client = match &self.config.bundle {
-            BundlePlace::File(_) => None,
-            BundlePlace::Web(_) => {
-                let policy = self.policy.clone();
-                // Reading the system's roots takes milliseconds; not on a worker that answers requests.
-                match tokio::task::spawn_blocking(move || oauth_client(policy)).await {
-                    Ok(Ok(client)) => Some(client),
-                    Ok(Err(error)) => return self.finished(Err(error.to_string())),
-                    Err(error) => return self.finished(Err(error.to_string())),
-                }
-            }
+        let client = match self.client().await {
+            Ok(client) => client,
+            Err(problem) => return self.finished(Err(problem)),
         };
         loop {
             self.finished(self.read(client.as_ref()).await);
@@ -145,6 +137,17 @@ impl Domain {
             let failed = self.attempts.borrow().problem.is_some();
             tokio::time::sleep(if failed { refresh.min(limit::JWKS_RETRY_MAX) } else { refresh }).await;
         }
+    }
+
+    /// What the bundle is asked for with, where it is not a file.
+    async fn client(&self) -> Result<Option<OauthClient>, String> {
+        if matches!(self.config.bundle, BundlePlace::File(_)) {
+            return Ok(None);
+        }
+        let policy = self.policy.clone();
+        // Reading the system's roots takes milliseconds; not on a worker that answers requests.
+        let built = tokio::task::spawn_blocking(move || oauth_client(policy)).await;
+        built.map_err(|error| error.to_string())?.map(Some).map_err(|error| error.to_string())
     }
 
     async fn read(&self, client: Option<&OauthClient>) -> Result<Bundle, String> {
@@ -159,9 +162,9 @@ impl Domain {
         let fresh = Bundle::read(&text)?;
         let had = self.known.load().as_ref().and_then(|known| known.sequence);
         match (had, fresh.sequence) {
-            (Some(had), Some(came)) if came < had => {
-                Err(format!("its sequence went back from {had} to {came}: somebody serves an old bundle, which is not taken"))
-            }
+            (Some(had), Some(came)) if came < had => Err(format!(
+                "its sequence went back from {had} to {came}: somebody serves an old bundle, which is not taken"
+            )),
             (Some(had), None) => Err(format!("it has lost its sequence, which was {had}: it is not taken")),
             _ => Ok(fresh),
         }
@@ -192,6 +195,31 @@ impl Domain {
             attempt.problem = problem;
         });
     }
+}
+
+/// What a bundle holds, for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BundleFacts {
+    /// Keys that verify JWT-SVIDs.
+    pub jwt_keys: usize,
+    /// Whether it has roots, which verify X.509-SVIDs.
+    pub roots: bool,
+    /// How often it wants to be read.
+    pub refresh: Duration,
+}
+
+/// Reads the bundle of a trust domain once, as a gateway with this listener would.
+///
+/// # Errors
+/// Why it cannot be had, in words.
+pub async fn look_at_bundle(
+    issuer: &IssuerConfig,
+    config: &SpiffeConfig,
+    listens_on_loopback: bool,
+) -> Result<BundleFacts, String> {
+    let domain = Domain::new(issuer, config, listens_on_loopback, CancellationToken::new());
+    let bundle = domain.read(domain.client().await?.as_ref()).await?;
+    Ok(BundleFacts { jwt_keys: bundle.len(), roots: bundle.roots.is_some(), refresh: bundle.refresh })
 }
 
 /// A file that nobody else can write.

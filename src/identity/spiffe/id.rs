@@ -23,8 +23,7 @@ impl SpiffeId {
         }
         let (domain, path) = text.strip_prefix("spiffe://")?.split_once('/')?;
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
-        let is_segment =
-            |segment: &str| !matches!(segment, "" | "." | "..") && segment.bytes().all(plain);
+        let is_segment = |segment: &str| !matches!(segment, "" | "." | "..") && segment.bytes().all(plain);
         let domain = TrustDomain::new(domain).ok()?;
         path.split('/').all(is_segment).then(|| Self { domain, text: text.to_owned() })
     }

@@ -27,8 +27,7 @@ pub(in crate::identity) fn svid(
         let hint = "a JWT-SVID has the typ JWT or JOSE, or none";
         return Err(Refusal::new(Reason::TokenTypeRefused).hint(hint).into());
     }
-    let algorithm: Algorithm =
-        algorithm_named(&header.alg).ok_or_else(|| Refusal::new(Reason::AlgorithmRefused))?;
+    let algorithm: Algorithm = algorithm_named(&header.alg).ok_or_else(|| Refusal::new(Reason::AlgorithmRefused))?;
     let bundle = domain.known().ok_or_else(|| {
         Failure::before(Reason::IssuerUnavailable, format!("no bundle of the trust domain of `{}`", issuer.alias))
     })?;

@@ -10,6 +10,7 @@ mod jwt;
 mod x509;
 
 pub(super) use domain::Domain;
+pub use domain::{BundleFacts, look_at_bundle};
 pub(super) use id::SpiffeId;
 pub(super) use jwt::svid;
 pub(super) use x509::named;

@@ -36,17 +36,21 @@ pub(in crate::identity) fn named(leaf: &CertificateDer<'_>) -> Result<Option<Nam
     });
     let (first, further) = (uris.next(), uris.next());
     let is_spiffe = |uri: &str| uri.get(..9).is_some_and(|scheme| scheme.eq_ignore_ascii_case("spiffe://"));
-    if !names.iter().any(|name| matches!(name, GeneralName::UniformResourceIdentifier(uri) if is_spiffe(uri.as_str()))) {
+    if !names.iter().any(|name| matches!(name, GeneralName::UniformResourceIdentifier(uri) if is_spiffe(uri.as_str())))
+    {
         return Ok(None);
     }
     if further.is_some() {
         return Err(refused("the client certificate has more than one URI: an X.509-SVID has exactly one"));
     }
-    let id = first.and_then(SpiffeId::parse).ok_or_else(|| refused("the URI in the client certificate is not a SPIFFE ID"))?;
+    let id = first
+        .and_then(SpiffeId::parse)
+        .ok_or_else(|| refused("the URI in the client certificate is not a SPIFFE ID"))?;
     if extension::<BasicConstraints>(&certificate)?.is_some_and(|constraints| constraints.ca) {
         return Err(refused("the client certificate is an authority's, and names no workload"));
     }
-    let usage = extension::<KeyUsage>(&certificate)?.ok_or_else(|| refused("the client certificate has no key usage"))?;
+    let usage =
+        extension::<KeyUsage>(&certificate)?.ok_or_else(|| refused("the client certificate has no key usage"))?;
     if !usage.digital_signature() || usage.key_cert_sign() || usage.crl_sign() {
         return Err(refused("the client certificate is not for signing alone: see its key usage"));
     }
@@ -60,7 +64,12 @@ impl Domain {
     ///
     /// # Errors
     /// [`Reason::CertificateRefused`], or [`Reason::IssuerUnavailable`] without a bundle.
-    pub fn issued(&self, leaf: &CertificateDer<'_>, further: &[CertificateDer<'_>], now: UnixTime) -> Result<(), Reason> {
+    pub fn issued(
+        &self,
+        leaf: &CertificateDer<'_>,
+        further: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), Reason> {
         let bundle = self.known().ok_or(Reason::IssuerUnavailable)?;
         let roots = bundle.roots.as_ref().ok_or(Reason::CertificateRefused)?;
         let verified = roots.verify_client_cert(leaf, further, now);

@@ -91,7 +91,8 @@ impl Setup {
     /// Speaks TLS with a certificate of this authority; clients may show one of the authority in that file.
     pub fn tls(mut self, authority: &super::authority::Authority, clients: &Path) -> Self {
         let (certificate, key) = authority.server();
-        let client_ca = if clients.as_os_str().is_empty() { String::new() } else { format!("client_ca = {clients:?}\n") };
+        let client_ca =
+            if clients.as_os_str().is_empty() { String::new() } else { format!("client_ca = {clients:?}\n") };
         self.tls = format!("[gateway.tls]\ncertificate = {certificate:?}\nkey = {key:?}\n{client_ca}");
         self
     }
