@@ -10,6 +10,7 @@ use super::{Identity, dpop, now_s};
 use crate::ids::{Digest, PrincipalKey};
 use crate::limit;
 use crate::outcome::{Reason, Refusal};
+use crate::wire::handle::Sealer;
 
 /// What nonces are sealed for.
 const PURPOSE: &str = "dpop-nonce";
@@ -21,7 +22,7 @@ impl Identity {
         if !self.settings.load().needs_nonce {
             return None;
         }
-        self.sealer.as_ref()?.seal(PURPOSE, anybody(), &now_s().to_be_bytes()).ok()
+        fresh(self.sealer.as_ref()?, now_s())
     }
 
     /// Whether the request comes with a new proof of the key that its token is bound to.
@@ -39,24 +40,48 @@ impl Identity {
         let now = now_s();
         let expected = dpop::Expected { method: shown.method, address: &address, token, key, now };
         let proof = dpop::check(shown.proof, &expected)?;
-        if needs_nonce && !proof.nonce.is_some_and(|nonce| self.is_fresh(&nonce, now)) {
+        let sealed = proof.nonce.zip(self.sealer.as_ref());
+        if needs_nonce && !sealed.is_some_and(|(nonce, sealer)| is_fresh(sealer, &nonce, now)) {
             return Err(Refusal::new(Reason::DpopNonceRequired));
         }
         self.replays.take(entry.verified.principal, proof.id)
     }
+}
 
-    fn is_fresh(&self, nonce: &str, now: i64) -> bool {
-        let opened = self
-            .sealer
-            .as_ref()
-            .and_then(|sealer| sealer.open_within(PURPOSE, anybody(), nonce, limit::DPOP_NONCE_BYTES_MAX));
-        let made = opened.and_then(|bytes| Some(i64::from_be_bytes(bytes.try_into().ok()?)));
-        // Replicas' clocks may differ by a little.
-        made.is_some_and(|made| made.abs_diff(now) <= limit::DPOP_NONCE_LIFE.as_secs())
-    }
+/// Whether a nonce is one of ours, of these minutes; replicas' clocks may differ by a little.
+fn is_fresh(sealer: &Sealer, nonce: &str, now: i64) -> bool {
+    let opened = sealer.open_within(PURPOSE, anybody(), nonce, limit::DPOP_NONCE_BYTES_MAX);
+    let made = opened.and_then(|bytes| Some(i64::from_be_bytes(bytes.try_into().ok()?)));
+    made.is_some_and(|made| made.abs_diff(now) <= limit::DPOP_NONCE_LIFE.as_secs())
+}
+
+fn fresh(sealer: &Sealer, now: i64) -> Option<String> {
+    sealer.seal(PURPOSE, anybody(), &now.to_be_bytes()).ok()
 }
 
 /// A nonce is good for whoever has it: that it is recent is all that it says.
 const fn anybody() -> PrincipalKey {
     PrincipalKey(Digest::from_bytes([0; 32]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nonce_is_good_for_some_minutes_and_only_where_it_was_made() {
+        let sealer = |key: u8| Sealer::new([&[key; 32][..]]).unwrap();
+        let (own, now) = (sealer(1), 1_800_000_000);
+        let nonce = fresh(&own, now).unwrap();
+        let life = i64::try_from(limit::DPOP_NONCE_LIFE.as_secs()).unwrap();
+        for (after, good) in [(0, true), (life, true), (-life, true), (life + 1, false), (-life - 1, false)] {
+            assert_eq!(is_fresh(&own, &nonce, now + after), good, "{after} s");
+        }
+        assert!(!is_fresh(&sealer(2), &nonce, now));
+        let other = own.seal("something-else", anybody(), &now.to_be_bytes()).unwrap();
+        assert!(!is_fresh(&own, &other, now), "sealed for something else");
+        let long = own.seal(PURPOSE, anybody(), &[0; limit::DPOP_NONCE_BYTES_MAX]).unwrap();
+        assert!(!is_fresh(&own, &long, 0));
+        assert!(nonce.len() <= limit::DPOP_NONCE_BYTES_MAX);
+    }
 }

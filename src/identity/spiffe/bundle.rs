@@ -172,3 +172,91 @@ fn verifier(roots: RootCertStore) -> Result<Option<Arc<dyn ClientCertVerifier>>,
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
     verifier.map(Some).map_err(|error| error.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::identity::fixture::Signer;
+
+    fn key(signer: &Signer, purpose: &str, id: &str) -> Value {
+        let mut key = signer.jwk();
+        key["use"] = json!(purpose);
+        key["kid"] = json!(id);
+        key
+    }
+
+    fn read(keys: &[Value]) -> Bundle {
+        Bundle::read(json!({ "keys": keys }).to_string().as_bytes()).unwrap()
+    }
+
+    fn verifies(bundle: &Bundle, signer: &Signer, kid: Option<&str>) -> Option<bool> {
+        bundle.verifies(kid, Algorithm::ES256, "a.b", &signer.signature("a.b"))
+    }
+
+    #[test]
+    fn only_keys_for_jwt_svids_verify_jwt_svids() {
+        let (own, other) = (Signer::new("a"), Signer::new("b"));
+        let bundle = read(&[key(&own, "jwt-svid", "one"), key(&other, "sig", "two")]);
+        assert_eq!(verifies(&bundle, &own, Some("one")), Some(true));
+        assert_eq!(verifies(&bundle, &own, None), Some(true));
+        assert_eq!(verifies(&bundle, &other, None), Some(false));
+        assert_eq!(verifies(&bundle, &other, Some("two")), None);
+        assert_eq!(bundle.verifies(None, Algorithm::RS256, "a.b", &own.signature("a.b")), None);
+        let mut without = key(&own, "jwt-svid", "one");
+        without.as_object_mut().unwrap().remove("use");
+        assert_eq!(verifies(&read(&[without]), &own, None), None);
+        assert_eq!(verifies(&read(&[]), &own, None), None, "all were withdrawn");
+    }
+
+    #[test]
+    fn only_so_many_keys_are_tried_for_a_token_that_names_none() {
+        let right = Signer::new("right");
+        let among = |before: usize| {
+            let mut keys: Vec<_> = (0..before).map(|_| key(&Signer::new("x"), "jwt-svid", "x")).collect();
+            keys.push(key(&right, "jwt-svid", "right"));
+            let bundle = read(&keys);
+            assert_eq!(verifies(&bundle, &right, Some("right")), Some(true));
+            verifies(&bundle, &right, None)
+        };
+        assert_eq!(among(limit::BUNDLE_KEYS_TRIED_MAX - 1), Some(true));
+        assert_eq!(among(limit::BUNDLE_KEYS_TRIED_MAX), Some(false));
+    }
+
+    #[test]
+    fn how_often_a_bundle_is_read_is_its_own_matter_within_bounds() {
+        let refresh = |hint: Value| {
+            let text = json!({ "keys": [], "spiffe_refresh_hint": hint }).to_string();
+            Bundle::read(text.as_bytes()).map(|bundle| bundle.refresh)
+        };
+        assert_eq!(refresh(Value::Null), Ok(limit::BUNDLE_REFRESH_USUAL));
+        assert_eq!(refresh(json!(60)), Ok(Duration::from_secs(60)));
+        assert_eq!(refresh(json!(0)), Ok(limit::BUNDLE_REFRESH_MIN));
+        assert_eq!(refresh(json!(u64::MAX)), Ok(limit::BUNDLE_REFRESH_MAX));
+        assert!(refresh(json!(-1)).is_err());
+    }
+
+    #[test]
+    fn what_is_no_bundle_is_not_taken() {
+        let own = Signer::new("a");
+        let many: Vec<Value> = vec![key(&own, "jwt-svid", "one"); limit::JWKS_KEYS_MAX + 1];
+        let mut root = key(&own, "x509-svid", "one");
+        let without = root.clone();
+        root["x5c"] = json!(["bm90IGEgY2VydGlmaWNhdGU="]);
+        let mut two = root.clone();
+        two["x5c"] = json!(["AAAA", "AAAA"]);
+        for bad in [
+            String::new(),
+            "[]".to_owned(),
+            "{}".to_owned(),
+            json!({ "keys": many }).to_string(),
+            json!({ "keys": [without] }).to_string(),
+            json!({ "keys": [root] }).to_string(),
+            json!({ "keys": [two] }).to_string(),
+            json!({ "keys": [], "spiffe_sequence": "7" }).to_string(),
+        ] {
+            assert!(Bundle::read(bad.as_bytes()).is_err(), "{bad:.100}");
+        }
+    }
+}
