@@ -195,10 +195,8 @@ impl Gateway {
             self.refused_unauthenticated(failure.reason, peer);
             return Err(failure.into());
         }
-        self.identity
-            .authenticate(shown, &resource)
-            .await
-            .inspect_err(|stop| self.refused_unauthenticated(stop.reason(), peer))
+        let found = self.identity.authenticate(shown, &resource).await;
+        found.inspect_err(|stop| self.refused_unauthenticated(stop.reason(), peer))
     }
 
     /// Counts and records a refusal of somebody who was not authenticated; never waits for the disk.

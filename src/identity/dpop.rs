@@ -185,8 +185,8 @@ mod tests {
         let with = |in_header: bool, name: &str, value: Value| {
             let (mut header, mut claims) = (header.clone(), claims.clone());
             let part = if in_header { &mut header } else { &mut claims };
-            if name.starts_with("jwk.") {
-                part["jwk"][&name[4..]] = value;
+            if let Some(member) = name.strip_prefix("jwk.") {
+                part["jwk"][member] = value;
             } else if value.is_null() {
                 part.as_object_mut().unwrap().remove(name);
             } else {
