@@ -33,6 +33,7 @@ mod input_legacy;
 mod input_stdio;
 mod keep;
 mod keys;
+mod labels;
 mod legacy;
 mod list;
 mod messages;
