@@ -48,6 +48,7 @@ mod relay;
 mod reload;
 mod replicas;
 mod restart;
+mod reviews;
 mod revoke;
 mod roundtrip;
 mod shadow;
