@@ -93,6 +93,13 @@ async fn a_grant_that_nobody_attests_ends_when_the_review_is_closed_and_can_be_r
     assert_eq!((status, said.as_str()), (200, "{\"grants\":2}"));
     assert!(may(&gateway.client(&token), "unused").await, "it is asked, and nothing has ended yet");
 
+    // A review that is open for longer than this is none.
+    let most = bailiwick::limit::REVIEW_OPEN_MAX.as_secs() / (24 * 3600);
+    for (days, expected) in [(most, 200), (most + 1, 400), (0, 400)] {
+        let (status, said) = post(&gateway, "/reviews", &ann, json!({ "deadline_days": days })).await;
+        assert_eq!(status, expected, "{days}: {said}");
+    }
+
     let closed = answered(&gateway, &["review", "close", &id]);
     assert_eq!(closed["grants"], 1);
     assert!(!may(&gateway.client(&token), "unused").await);
