@@ -27,6 +27,7 @@ use crate::gateway::{Along, Files, Gateway, Own, Parts, Reloader, Snapshot, foll
 use crate::identity::revoked::RevocationStore as _;
 use crate::identity::{Identity, Revocations};
 use crate::ids::ReplicaId;
+use crate::inversion;
 use crate::lanes::Lanes;
 use crate::policy::FailedTest;
 use crate::record::event::{ExecutableNote, StartNote};
@@ -106,6 +107,10 @@ pub async fn start(options: Options) -> Result<Served, StartError> {
     if config.local.is_some() {
         // Whoever could connect would be that user.
         return Err(trouble("a gateway for the local user alone is never served on an address"));
+    }
+    let listens = std::iter::once(config.gateway.listen).chain(config.admin.iter().map(|admin| admin.listen));
+    if !listens.into_iter().all(|listen| inversion::serves(listen.ip().is_loopback())) {
+        return Err(trouble("this build has controls that can be switched off: it serves this machine alone"));
     }
     let Door { listener, address, certificates } = Door::open_to_clients(&config.gateway).await?;
     let admin = match &config.admin {
