@@ -19,6 +19,7 @@ mod agent;
 pub mod cluster;
 mod export;
 pub mod file;
+pub mod introspection;
 pub mod keyfile;
 pub mod keys;
 mod leaf;
@@ -36,8 +37,11 @@ pub mod set;
 pub mod store;
 
 pub use admin::{AdminClient, AdminConfig, ConsoleConfig};
-pub use agent::{AgentClient, AgentConfig, AgentKind, AgentState, DeclaredProof};
+pub use agent::{
+    API_KEY_PREFIX, AgentClient, AgentConfig, AgentKind, AgentState, ApiKeyConfig, DeclaredProof, KnownBy,
+};
 pub use cluster::ClusterConfig;
+pub use introspection::{IntrospectionConfig, IntrospectionProof, Nameless};
 pub use export::{ExportConfig, ExportPlace, TelemetryConfig};
 pub use load::{Loaded, Overrides, issuer_with_defaults, load, load_set, load_with};
 pub use mistake::Mistake;
@@ -226,6 +230,8 @@ pub struct IssuerConfig {
     pub interactive_default: Option<AgentId>,
     /// How long keys may be used while the issuer is away.
     pub jwks_stale_max: Duration,
+    /// How it is asked about opaque tokens; without it, it has none.
+    pub introspection: Option<Arc<IntrospectionConfig>>,
 }
 
 /// Signature algorithms that may be allowed: asymmetric ones only.

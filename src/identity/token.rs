@@ -149,6 +149,17 @@ impl<'de: 'a, 'a> Deserialize<'de> for Claims<'a> {
     }
 }
 
+/// Whether a text has the form of a signed or encrypted JWT, however broken the rest of it is: parts with dots between
+/// them, of which the first is the base64url of a JSON object.
+pub(super) fn is_jose(text: &str) -> bool {
+    let Some((header, _)) = text.split_once('.') else { return false };
+    // Whole groups of characters are whole bytes; a blank or two may stand before the brace.
+    let start = header.get(..8).or_else(|| header.get(..4));
+    start
+        .and_then(|start| URL_SAFE_NO_PAD.decode(start).ok())
+        .is_some_and(|bytes| bytes.trim_ascii_start().first() == Some(&b'{'))
+}
+
 #[derive(Deserialize)]
 struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 

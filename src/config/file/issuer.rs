@@ -1,14 +1,17 @@
 //! Reads `[issuers.ALIAS]`: whose tokens are believed, and how their claims are read.
 
 use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
 
 use serde::Deserialize;
 use toml::Spanned;
 
 use super::address::{http_url, is_loopback};
+use super::introspection::{self, Prefixes};
 use crate::config::keys;
 use crate::config::leaf::Period;
-use crate::config::load::{ANONYMOUS_ALIAS, LOCAL_ALIAS};
+use crate::config::load::{ANONYMOUS_ALIAS, KEYS_ALIAS, LOCAL_ALIAS};
 use crate::config::mistake::{Name, did_you_mean};
 use crate::config::reader::Table;
 use crate::config::{Algorithm, ClaimNames, IssuerConfig, ScopeMode, ScopeRule};
@@ -19,7 +22,7 @@ const OPTIONAL_CLAIMS: [&str; 3] = ["iat", "jti", "client_id"];
 
 /// How an alias is spelled.
 pub fn alias(text: &str) -> Result<IssuerAlias, String> {
-    if [LOCAL_ALIAS, ANONYMOUS_ALIAS].contains(&text) {
+    if [LOCAL_ALIAS, ANONYMOUS_ALIAS, KEYS_ALIAS].contains(&text) {
         return Err(format!("the alias `{text}` is the gateway's own: use another one"));
     }
     IssuerAlias::new(text).map_err(|error| error.to_string())
@@ -32,14 +35,22 @@ enum Scopes {
     Required,
 }
 
-/// Reads one issuer; `seen` has the `issuer` of those before it.
+/// What no two issuers may have alike.
+#[derive(Debug, Default)]
+pub struct Seen {
+    issuers: HashSet<String>,
+    prefixes: Prefixes,
+}
+
+/// Reads one issuer; `seen` knows those before it.
 pub fn read(
     mut table: Table<'_, '_>,
     alias: IssuerAlias,
+    base: &Path,
     loopback_allowed: bool,
-    seen: &mut HashSet<String>,
+    seen: &mut Seen,
 ) -> Option<IssuerConfig> {
-    let issuer = read_issuer(&mut table, loopback_allowed, seen);
+    let issuer = read_issuer(&mut table, loopback_allowed, &mut seen.issuers);
     let audiences = table.get::<Vec<String>>("audiences");
     let admin_audiences = table.at::<Vec<String>>("admin_audiences");
     if let (Some(own), Some(admin)) = (&audiences, &admin_audiences)
@@ -61,6 +72,10 @@ pub fn read(
         table.source.refers(agent.span(), Name::Agent(agent.get_ref().clone()));
     }
     let jwks_stale_max = table.get::<Period>("jwks_stale_max");
+    let introspects = table.has("introspection");
+    let introspection = table.table("introspection", &keys::INTROSPECTION).and_then(|own| {
+        introspection::read(own, &alias, base, loopback_allowed, &mut seen.prefixes).map(Arc::new)
+    });
     let leeway = leeway?;
     if leeway.get_ref().0 > crate::limit::LEEWAY_MAX {
         table.mistake(&leeway.span(), "a leeway above 5m keeps expired tokens alive: correct the clocks instead");
@@ -80,6 +95,7 @@ pub fn read(
         scopes: scopes?,
         interactive_default: interactive_default.map(Spanned::into_inner),
         jwks_stale_max: jwks_stale_max?.0,
+        introspection: if introspects { Some(introspection?) } else { None },
     })
 }
 
