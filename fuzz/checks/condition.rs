@@ -23,6 +23,7 @@ pub fn check(data: &[u8]) {
         client_proof: ClientProof::Secret,
         authenticated_at: Some(1_700_000_000),
         acr: Some("mfa".to_owned()),
+        behind: Behind::Person,
         issuer,
     };
     for condition in &conditions {

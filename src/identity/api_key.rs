@@ -11,7 +11,7 @@ use secrecy::SecretString;
 use super::cache::{Basis, Entry};
 use super::caller::{TokenFacts, Verified};
 use super::chain::{Declined, Shown};
-use super::persona::{ClientProof, Groups, Persona};
+use super::persona::{Behind, ClientProof, Groups, Persona};
 use super::resource::Reach;
 use super::{KEYS, Settings, agent, now_s};
 use crate::config::{AgentConfig, ApiKeyConfig, Config, DeclaredProof};
@@ -84,6 +84,7 @@ pub(super) fn examine(settings: &Settings, shown: Shown<'_>, basis: &Basis) -> R
         client_proof: ClientProof::Secret,
         authenticated_at: None,
         acr: None,
+        behind: Behind::Nobody,
     };
     let token = TokenFacts {
         digest: shown.digest,

@@ -42,7 +42,7 @@ mod tests;
 pub use agent::still_stands;
 pub use caller::{Caller, TokenFacts};
 pub use issuer::IssuerReadiness;
-pub use persona::{AgentFacts, ClientProof, Groups, Persona};
+pub use persona::{AgentFacts, Behind, ClientProof, Groups, Persona};
 pub use resource::{Resource, ResourceNames};
 pub use revoked::Revocations;
 

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::caller::{TokenFacts, Verified};
-use super::persona::{AgentFacts, ClientProof, Groups, Persona};
+use super::persona::{AgentFacts, Behind, ClientProof, Groups, Persona};
 use super::{ANONYMOUS, LOCAL, agent};
 use crate::config::{AgentConfig, Config, DeclaredProof};
 use crate::ids::{Digest, IssuerAlias, Subject};
@@ -38,6 +38,8 @@ pub(super) fn without_token(
     digest: Digest,
     settings_revision: u64,
 ) -> Verified {
+    // The operating system knows the one user; whoever sends no credential may be anything.
+    let behind = if agent.is_some() { Behind::Person } else { Behind::Unknown };
     let persona = Persona {
         issuer: alias.clone(),
         user: Some(Subject::user(&alias, name)),
@@ -50,6 +52,7 @@ pub(super) fn without_token(
         client_proof: ClientProof::None,
         authenticated_at: None,
         acr: None,
+        behind,
     };
     let token = TokenFacts {
         digest,

@@ -6,7 +6,7 @@
 use super::TokenFacts;
 use super::agent::{Actors, AgentIndex};
 use super::groups::groups;
-use super::persona::{ClientProof, Persona};
+use super::persona::{Behind, ClientProof, Persona};
 use super::resource::{Reach, ResourceNames};
 use super::token::{Claims, Header, missing};
 use crate::config::{DeclaredProof, IntrospectionConfig, IssuerConfig, Nameless};
@@ -93,9 +93,11 @@ pub(super) fn verify(
         None => (reach, agents.actors(issuer, client.as_deref(), human, &subject, claims.raw("act"), now)?),
     };
     let Actors { agent, chain, declared_proof, until } = actors;
+    let user = Subject::user(&issuer.alias, &subject);
+    let behind = if own { Behind::Nobody } else { Behind::told_by(Some(&user), agent.as_ref()) };
     let persona = Persona {
         issuer: issuer.alias.clone(),
-        user: Some(Subject::user(&issuer.alias, &subject)),
+        user: Some(user),
         groups: groups(issuer, claims, own),
         agent,
         chain,
@@ -110,6 +112,7 @@ pub(super) fn verify(
         },
         authenticated_at: claims.date("auth_time")?,
         acr: claims.text("acr")?,
+        behind,
     };
     let token = TokenFacts {
         digest,
