@@ -2,7 +2,7 @@
 //!
 //! The text before the first NUL is `conditions.toml`, what follows are the arguments.
 
-use bailiwick::identity::{ClientProof, Groups, Persona};
+use bailiwick::identity::{Behind, ClientProof, Groups, Persona};
 use bailiwick::ids::{IssuerAlias, Subject};
 use bailiwick::policy::{Arguments, condition};
 

@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::config::{AgentConfig, AgentKind, AgentState, Config, IssuerConfig};
-use crate::identity::{AgentFacts, ClientProof, Groups, Persona};
-use crate::ids::{Action, AgentId, Subject};
+use crate::identity::{AgentFacts, Behind, ClientProof, Groups, KEYS, Persona};
+use crate::ids::{Action, AgentId, IssuerAlias, Subject};
+use crate::limit;
 use crate::policy::{Arguments, Explanation, Policy, WhoCan};
 
 /// Who is meant.
