@@ -76,6 +76,11 @@ impl<'a> Claims<'a> {
         self.0.iter().find(|(own, _)| own == name).map(|(_, value)| value.get()).filter(|text| *text != "null")
     }
 
+    /// The names of all.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(name, _)| name.as_ref())
+    }
+
     /// Whether it is there.
     pub fn has(&self, name: &str) -> bool {
         self.raw(name).is_some()

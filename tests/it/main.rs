@@ -19,6 +19,7 @@ mod backup;
 mod bad_input;
 mod batch;
 mod bridge;
+mod callers;
 mod changes;
 #[cfg(target_os = "linux")]
 mod children;
