@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 mod api_key;
+mod bad_input;
 mod opaque;
 mod workload;
 
