@@ -8,6 +8,7 @@ use std::time::Duration;
 
 mod admin;
 mod bridge;
+mod caller;
 mod console;
 mod demo;
 mod doctor;
@@ -24,6 +25,7 @@ mod tasks;
 
 pub use admin::*;
 pub use bridge::*;
+pub use caller::*;
 pub use console::*;
 pub use demo::*;
 pub use doctor::*;
@@ -99,22 +101,6 @@ pub const JWKS_RETRY_MAX: Duration = Duration::from_secs(30);
 pub const JWKS_WAIT: Duration = Duration::from_secs(5);
 /// Requests that wait for one issuer's keys at once.
 pub const JWKS_WAITING_MAX: usize = 1_000;
-/// What opaque tokens of one issuer begin with.
-pub const TOKEN_PREFIX_BYTES_MAX: usize = 32;
-/// What an issuer says of an opaque token is believed for so long.
-pub const INTROSPECTED_LIFE_MAX: Duration = Duration::from_secs(30);
-/// What an issuer says of one opaque token.
-pub const INTROSPECTED_BYTES_MAX: usize = 64 * 1024;
-/// Memory for what issuers said of opaque tokens a moment ago.
-pub const INTROSPECTED_CACHE_BYTES_MAX: u64 = 16 * 1024 * 1024;
-/// Opaque tokens that one issuer is asked about at once.
-pub const INTROSPECTIONS_MAX: usize = 64;
-/// API keys of all agents together; each unknown one is compared with all of them.
-pub const API_KEYS_MAX: usize = 1_000;
-/// An API key is good for so many days from the day on which it was made.
-pub const API_KEY_DAYS_MAX: i64 = 365;
-/// The gateway's own assertion to an issuer is good for so long.
-pub const ASSERTION_LIFE: Duration = Duration::from_secs(60);
 /// A verified token is looked at again after this, at the latest.
 pub const TOKEN_CACHE_LIFE_MAX: Duration = Duration::from_secs(300);
 

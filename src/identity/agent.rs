@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 use super::api_key;
 use super::caller::Caller;
 use super::persona::AgentFacts;
+use super::proposed::Sightings;
 use crate::config::{
     AdminClient, AgentConfig, AgentKind, AgentState, Config, DeclaredProof, IssuerConfig, KnownBy,
 };
@@ -28,6 +29,8 @@ pub(super) struct AgentIndex {
     issuers: HashMap<String, IssuerAlias>,
     /// With which clients people administer the gateway.
     administrators: Vec<AdminClient>,
+    /// Who hears of those that nobody registered.
+    sightings: Arc<Sightings>,
 }
 
 /// Who acts: the agent that calls, further actors outermost first, and until when all of them may.
@@ -60,8 +63,8 @@ impl Actors {
 
 impl AgentIndex {
     /// Indexes the agents of a configuration.
-    pub fn new(config: &Config) -> Self {
-        let mut index = Self::default();
+    pub fn new(config: &Config, sightings: Arc<Sightings>) -> Self {
+        let mut index = Self { sightings, ..Self::default() };
         for (id, agent) in &config.agents {
             index.by_id.insert(id.clone(), Arc::clone(agent));
             for client in &agent.clients {
@@ -125,6 +128,7 @@ impl AgentIndex {
                 self.by_id.get(default).ok_or_else(|| Refusal::new(Reason::AgentUnknown))?
             }
             (None, _, _) => {
+                self.sightings.note(&issuer.alias, client, subject, human.is_some());
                 let client: String = client.unwrap_or("?").chars().take(limit::HOST_SHOWN_CHARACTERS_MAX).collect();
                 return Err(Refusal::new(Reason::AgentUnknown).hint(format!(
                     "the client `{client}` is not registered; ask an administrator to add it to policies/agents.toml"
@@ -301,7 +305,7 @@ mod tests {
     const NOW: i64 = 1_800_000_000;
 
     fn actors(client: Option<&str>, human: Option<&str>, act: Option<&str>) -> Result<Actors, Reason> {
-        let index = AgentIndex::new(&config());
+        let index = AgentIndex::new(&config(), Arc::default());
         let subject = human.or(client).unwrap_or("nobody");
         index.actors(&issuer_config(), client, human, subject, act, NOW).map_err(|refusal| refusal.reason)
     }
@@ -326,7 +330,7 @@ mod tests {
     fn without_a_default_an_unregistered_client_is_unknown() {
         let mut issuer = issuer_config();
         issuer.interactive_default = None;
-        let refusal = AgentIndex::new(&config()).actors(&issuer, Some("x"), Some("alice"), "alice", None, NOW);
+        let refusal = AgentIndex::new(&config(), Arc::default()).actors(&issuer, Some("x"), Some("alice"), "alice", None, NOW);
         assert_eq!(refusal.unwrap_err().reason, Reason::AgentUnknown);
     }
 

@@ -28,6 +28,7 @@ mod keys;
 mod nobody;
 mod opaque;
 pub mod persona;
+pub mod proposed;
 pub mod resource;
 pub mod revoked;
 pub mod survey;
@@ -53,12 +54,14 @@ use caller::Verified;
 use chain::Shown;
 use introspect::Introspector;
 use issuer::Issuer;
+use proposed::Sightings;
 
 use crate::config::{AgentConfig, Config, CredentialConfig, IssuerConfig};
 use crate::egress::EgressPolicy;
 use crate::ids::{Digest, IssuerAlias};
 use crate::limit;
 use crate::outcome::{Reason, Refusal, Stop};
+use crate::shelf::Shelf;
 
 /// The alias and the name of somebody without a credential; no issuer may be called that.
 pub const ANONYMOUS: &str = crate::config::load::ANONYMOUS_ALIAS;
@@ -82,6 +85,7 @@ pub struct Identity {
     settings: ArcSwap<Settings>,
     cache: TokenCache,
     revocations: Arc<Revocations>,
+    sightings: Arc<Sightings>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -132,6 +136,7 @@ impl Identity {
             settings: ArcSwap::from_pointee(Settings::empty(config, 0)),
             cache: TokenCache::new(),
             revocations,
+            sightings: Arc::default(),
             tasks,
             stop,
         };
@@ -171,7 +176,8 @@ impl Identity {
                 old.issuer.retire();
             }
         }
-        let (agents, keys) = (AgentIndex::new(config), ApiKeys::new(config));
+        let agents = AgentIndex::new(config, Arc::clone(&self.sightings));
+        let keys = ApiKeys::new(config);
         let revision = before.revision + 1;
         self.settings.store(Arc::new(Settings { issuers, agents, keys, ..Settings::empty(config, revision) }));
         revision
@@ -204,6 +210,11 @@ impl Identity {
             return Some(self.caller(&entry, resource));
         }
         self.cache.refused(digest, revision, now).map(|refusal| Err(refusal.into()))
+    }
+
+    /// Writes software down that came without being registered, until it is dropped.
+    pub async fn keep_proposals(&self, shelf: &dyn Shelf) {
+        self.sightings.keep(shelf).await;
     }
 
     /// Whether anybody can be authenticated: some issuer's keys are here, or none is configured.

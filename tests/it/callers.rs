@@ -249,3 +249,42 @@ async fn two_rules_that_match_are_one_challenge_with_both_scopes() {
     assert_eq!(call(&gateway, &token("echo use")).await.status, 200);
     assert_eq!(upstream.calls().len(), 1);
 }
+
+#[tokio::test]
+async fn software_that_nobody_registered_is_denied_and_proposed_once() {
+    let issuer = Issuer::start().await;
+    let upstream = Scripted::echo().await;
+    let gateway = Setup::new(&issuer)
+        .http_server("tools", &upstream.url, "")
+        .policy("p, anyone, *, */*, call, -, allow\n")
+        .policy_file("agents.toml", ROBOT)
+        .start()
+        .await;
+    let own = |client: &str, sign: bool| {
+        let mut claims = issuer.claims(client, &[], &gateway.resource());
+        claims["client_id"] = json!(client);
+        if sign { issuer.sign(&claims) } else { issuer.sign(&claims).replace('.', ".A") }
+    };
+    for _ in 0..3 {
+        let answer = call(&gateway, &own("shadow-bot", true)).await;
+        assert_eq!((answer.status, reason(&answer).as_str()), (403, "agent_unknown"), "{}", answer.text);
+    }
+    // Whom no issuer vouches for is not proposed: anybody could fill the list.
+    assert_eq!(call(&gateway, &own("forged-bot", false)).await.status, 401);
+    let socket = gateway.state().join("control.sock");
+    let listed = async || -> Value {
+        let client = reqwest::Client::builder().unix_socket(socket.clone()).build().unwrap();
+        client.get("http://localhost/agents/proposed").send().await.unwrap().json().await.unwrap()
+    };
+    for _ in 0..200 {
+        if !listed().await.as_array().unwrap().is_empty() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let proposed = listed().await;
+    assert_eq!(proposed.as_array().unwrap().len(), 1, "{proposed}");
+    assert_eq!((&proposed[0]["issuer"], &proposed[0]["name"]), (&json!("test"), &json!("shadow-bot")));
+    assert_eq!((&proposed[0]["known_by"], &proposed[0]["for_person"]), (&json!("client_id"), &json!(false)));
+    assert!(upstream.calls().is_empty());
+}
