@@ -63,7 +63,9 @@ pub fn run(what: &ApiKeys, output: Output) -> Result<(), String> {
     let ApiKeys::New(asked) = what;
     let made = make(asked, Timestamp::now())?;
     let text = format!("{}\n\n{}", made.key, made.row);
-    complain(format_args!("{QUIET}the key is shown this once; the row below it goes into policies/agents.toml{QUIET:#}\n"));
+    complain(format_args!(
+        "{QUIET}the key is shown this once; the row below it goes into policies/agents.toml{QUIET:#}\n"
+    ));
     output.result(&made, text);
     Ok(())
 }
@@ -108,12 +110,7 @@ mod tests {
     use super::*;
 
     fn asked(days: i64) -> NewKey {
-        NewKey {
-            agent: AgentId::new("nightly").unwrap(),
-            owner: "user:corp/anna".to_owned(),
-            days,
-            id: None,
-        }
+        NewKey { agent: AgentId::new("nightly").unwrap(), owner: "user:corp/anna".to_owned(), days, id: None }
     }
 
     #[test]

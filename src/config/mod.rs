@@ -41,8 +41,8 @@ pub use agent::{
     API_KEY_PREFIX, AgentClient, AgentConfig, AgentKind, AgentState, ApiKeyConfig, DeclaredProof, KnownBy,
 };
 pub use cluster::ClusterConfig;
-pub use introspection::{IntrospectionConfig, IntrospectionProof, Nameless};
 pub use export::{ExportConfig, ExportPlace, TelemetryConfig};
+pub use introspection::{IntrospectionConfig, IntrospectionProof, Nameless};
 pub use load::{Loaded, Overrides, issuer_with_defaults, load, load_set, load_with};
 pub use mistake::Mistake;
 pub use net::Network;

@@ -164,9 +164,8 @@ fn reach(config: &Config, target: &RevocationTarget) -> Reach {
         RevocationTarget::Agent(id) => (agents(&|agent| agent.id == *id), Vec::new(), config.agents.contains_key(id)),
         RevocationTarget::Server(id) => (Vec::new(), servers(&|server| server.id == *id), config.server(id).is_some()),
         RevocationTarget::Owner(owner) => {
-            let answers = |agent: &AgentConfig| {
-                agent.owner == *owner || agent.keys.iter().any(|key| key.owner == *owner)
-            };
+            let answers =
+                |agent: &AgentConfig| agent.owner == *owner || agent.keys.iter().any(|key| key.owner == *owner);
             let (agents, servers) = (agents(&answers), servers(&|server| server.owner == *owner));
             let known = !agents.is_empty() || !servers.is_empty();
             (agents, servers, known)

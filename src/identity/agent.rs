@@ -13,9 +13,7 @@ use super::api_key;
 use super::caller::Caller;
 use super::persona::AgentFacts;
 use super::proposed::Sightings;
-use crate::config::{
-    AdminClient, AgentConfig, AgentKind, AgentState, Config, DeclaredProof, IssuerConfig, KnownBy,
-};
+use crate::config::{AdminClient, AgentConfig, AgentKind, AgentState, Config, DeclaredProof, IssuerConfig, KnownBy};
 use crate::ids::{AgentId, IssuerAlias};
 use crate::limit;
 use crate::outcome::{Reason, Refusal};
@@ -87,12 +85,7 @@ impl AgentIndex {
     ///
     /// # Errors
     /// Where the token's client is another agent: nobody can tell which of the two calls.
-    pub fn knows_subject(
-        &self,
-        issuer: &IssuerConfig,
-        client: Option<&str>,
-        subject: &str,
-    ) -> Result<bool, Refusal> {
+    pub fn knows_subject(&self, issuer: &IssuerConfig, client: Option<&str>, subject: &str) -> Result<bool, Refusal> {
         let Some(meant) = self.named(&issuer.alias, KnownBy::Subject, subject) else { return Ok(false) };
         match client.and_then(|client| self.named(&issuer.alias, KnownBy::Client, client)) {
             Some(other) if other.id != meant.id => Err(Refusal::new(Reason::AgentUnknown).hint(format!(
@@ -241,7 +234,8 @@ pub fn still_stands(config: &Config, caller: &Caller) -> Result<(), Refusal> {
         && persona.issuer.as_str() != super::KEYS
     {
         let subject = caller.token().subject.as_deref();
-        let declared_now = config.agents.get(&known.id).map(|agent| declared(agent, &persona.issuer, Some(client), subject));
+        let declared_now =
+            config.agents.get(&known.id).map(|agent| declared(agent, &persona.issuer, Some(client), subject));
         let declared_now = declared_now.unwrap_or_default();
         if declared_now < caller.verified.declared_proof {
             return Err(Refusal::new(Reason::ClientProofInsufficient));
@@ -269,12 +263,7 @@ pub(super) fn may_act(agent: &AgentConfig, now: i64) -> Result<(), Refusal> {
 }
 
 /// What an agent's entry says that its issuer demands of a client before it gives it a token.
-fn declared(
-    agent: &AgentConfig,
-    issuer: &IssuerAlias,
-    client: Option<&str>,
-    subject: Option<&str>,
-) -> DeclaredProof {
+fn declared(agent: &AgentConfig, issuer: &IssuerAlias, client: Option<&str>, subject: Option<&str>) -> DeclaredProof {
     let entry = agent.clients.iter().find(|known| {
         let name = match known.known_by {
             KnownBy::Client => client,
@@ -330,7 +319,8 @@ mod tests {
     fn without_a_default_an_unregistered_client_is_unknown() {
         let mut issuer = issuer_config();
         issuer.interactive_default = None;
-        let refusal = AgentIndex::new(&config(), Arc::default()).actors(&issuer, Some("x"), Some("alice"), "alice", None, NOW);
+        let refusal =
+            AgentIndex::new(&config(), Arc::default()).actors(&issuer, Some("x"), Some("alice"), "alice", None, NOW);
         assert_eq!(refusal.unwrap_err().reason, Reason::AgentUnknown);
     }
 

@@ -28,7 +28,9 @@ pub(super) struct ApiKeys(Vec<(Arc<AgentConfig>, ApiKeyConfig)>);
 impl ApiKeys {
     /// Those of a configuration.
     pub fn new(config: &Config) -> Self {
-        let of = |agent: &Arc<AgentConfig>| agent.keys.iter().map(|key| (Arc::clone(agent), key.clone())).collect::<Vec<_>>();
+        let of = |agent: &Arc<AgentConfig>| {
+            agent.keys.iter().map(|key| (Arc::clone(agent), key.clone())).collect::<Vec<_>>()
+        };
         Self(config.agents.values().flat_map(of).collect())
     }
 

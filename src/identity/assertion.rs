@@ -61,7 +61,10 @@ mod tests {
     use crate::identity::token::Jwt;
 
     fn pem(der: &[u8]) -> SecretString {
-        SecretString::from(format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", STANDARD.encode(der)))
+        SecretString::from(format!(
+            "-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n",
+            STANDARD.encode(der)
+        ))
     }
 
     #[test]

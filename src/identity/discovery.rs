@@ -89,8 +89,9 @@ async fn fetch<T: DeserializeOwned>(client: &OauthClient, place: &str) -> Result
         StatusCode::NOT_FOUND => return Err(Trouble::Missing),
         status => return Err(Trouble::Other(format!("{} answered {status}", cut(place)))),
     }
-    serde_json::from_slice(answer.body())
-        .map_err(|error| Trouble::Other(format!("the answer of {} cannot be read: {}", cut(place), cut(&error.to_string()))))
+    serde_json::from_slice(answer.body()).map_err(|error| {
+        Trouble::Other(format!("the answer of {} cannot be read: {}", cut(place), cut(&error.to_string())))
+    })
 }
 
 fn cut(text: &str) -> String {

@@ -78,8 +78,8 @@ impl Introspector {
         let own = config.endpoint.as_ref();
         let on_loopback = url.iter().chain(own).any(|url| url.scheme() == "http" || egress::is_loopback(url));
         let host = url.as_ref().and_then(Url::host_str);
-        let policy = EgressPolicy::issuer(host, allow_loopback && on_loopback)
-            .with_private_host(own.and_then(Url::host_str));
+        let policy =
+            EgressPolicy::issuer(host, allow_loopback && on_loopback).with_private_host(own.and_then(Url::host_str));
         let replies = moka::future::Cache::builder()
             .max_capacity(limit::INTROSPECTED_CACHE_BYTES_MAX)
             .weigher(|_, reply: &Arc<Reply>| u32::try_from(reply.body.len().saturating_add(256)).unwrap_or(u32::MAX))

@@ -47,8 +47,7 @@ pub(super) async fn examine(settings: &Settings, shown: Shown<'_>, basis: &mut B
     verify::check_type(config, &header)?;
     check_signature(issuer, header.kid.as_deref(), algorithm, &jwt, basis).await?;
     let source = Source::Signed(&header);
-    let found =
-        verify::verify(config, &settings.names, &settings.agents, source, &claims, shown.digest, now_s())?;
+    let found = verify::verify(config, &settings.names, &settings.agents, source, &claims, shown.digest, now_s())?;
     let raw = settings.keep_tokens.then(|| SecretString::from(shown.text));
     let verified = Verified::new(found.persona, found.token, found.declared_proof, settings.revision, raw);
     Ok(Entry { verified: Arc::new(verified), reach: found.reach, until: found.until, basis: basis.clone() })

@@ -202,10 +202,15 @@ mod tests {
         sightings.note(&alias("corp"), Some("robot"), "robot", false);
         settle(&sightings, &store).await;
         let found = listed(&store).await.unwrap();
-        let told: Vec<_> =
-            found.iter().map(|one| (one.issuer.as_str(), one.known_by.as_str(), one.name.as_str(), one.for_person)).collect();
+        let told: Vec<_> = found
+            .iter()
+            .map(|one| (one.issuer.as_str(), one.known_by.as_str(), one.name.as_str(), one.for_person))
+            .collect();
         assert_eq!(told.len(), 3, "{told:?}");
-        assert!(told.contains(&("corp", "client_id", "robot", false)) && told.contains(&("corp", "subject", "robot", false)));
+        assert!(
+            told.contains(&("corp", "client_id", "robot", false))
+                && told.contains(&("corp", "subject", "robot", false))
+        );
         assert_eq!(told[2], ("other", "client_id", "robot", true));
     }
 
@@ -268,8 +273,15 @@ mod tests {
         let mut before = read(&row).unwrap();
         before.last_seen -= i64::try_from(limit::PROPOSED_AGAIN.as_secs()).unwrap();
         before.first_seen = before.last_seen;
-        let action = Action::Put { owner: String::new(), body: serde_json::to_string(&before).unwrap(), expires_at_us: None };
-        assert!(store.change(vec![Change::new(SECTION, "k", Expect::Anything, action)], Tell::Nobody).await.unwrap().is_done());
+        let action =
+            Action::Put { owner: String::new(), body: serde_json::to_string(&before).unwrap(), expires_at_us: None };
+        assert!(
+            store
+                .change(vec![Change::new(SECTION, "k", Expect::Anything, action)], Tell::Nobody)
+                .await
+                .unwrap()
+                .is_done()
+        );
         assert_eq!(write(&store, "k", &seen).await.unwrap(), Written::Known);
         let again = listed(&store).await.unwrap().remove(0);
         assert_eq!(again.first_seen, before.first_seen);

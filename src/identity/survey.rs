@@ -136,7 +136,8 @@ async fn introspects(
         let Some(endpoint) = published.and_then(|place| url::Url::parse(place).ok()) else {
             return Some(Err("its metadata names no introspection_endpoint".to_owned()));
         };
-        asked.introspection = Some(Arc::new(IntrospectionConfig { endpoint: Some(endpoint), ..IntrospectionConfig::clone(own) }));
+        asked.introspection =
+            Some(Arc::new(IntrospectionConfig { endpoint: Some(endpoint), ..IntrospectionConfig::clone(own) }));
     }
     let issuer = Issuer::new(&asked, listens_on_loopback, CancellationToken::new());
     let introspector = Introspector::new(&asked, listens_on_loopback)?;
@@ -172,10 +173,7 @@ impl Metadata {
 }
 
 /// What it publishes as RFC 8414 has it.
-async fn oauth_document(
-    client: &OauthClient,
-    config: &IssuerConfig,
-) -> Result<(Value, Option<ClockFacts>), String> {
+async fn oauth_document(client: &OauthClient, config: &IssuerConfig) -> Result<(Value, Option<ClockFacts>), String> {
     let place = discovery::oauth_place(&config.issuer).ok_or("it is no URL")?;
     let found = ask(client, &place).await?;
     match found.0.get("issuer").and_then(Value::as_str) {

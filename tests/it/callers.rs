@@ -120,8 +120,18 @@ async fn whose_owner_is_revoked_has_no_key_any_more() {
     let setup = Setup::new(&issuer).http_server("tools", &upstream.url, "");
     let setup = setup.policy("p, agent:nightly, *, */*, call, -, allow\n").policy_file("agents.toml", ROBOT);
     let gateway = setup.written();
-    let made =
-        gateway.command(&["keys", "api", "new", "--agent", "nightly", "--owner", "user:test/anna", "--json", "--id", "n1"]);
+    let made = gateway.command(&[
+        "keys",
+        "api",
+        "new",
+        "--agent",
+        "nightly",
+        "--owner",
+        "user:test/anna",
+        "--json",
+        "--id",
+        "n1",
+    ]);
     let made: Value = serde_json::from_slice(&made.stdout).unwrap();
     let agents = gateway.directory().join("policies/agents.toml");
     std::fs::write(&agents, format!("{ROBOT}{}", made["row"].as_str().unwrap())).unwrap();
@@ -218,7 +228,9 @@ async fn every_agent_of_a_chain_must_be_allowed_and_the_record_has_them_all() {
         assert!(answer.text.contains(why), "{why}: {}", answer.text);
     }
     assert_eq!(upstream.calls().len(), 1);
-    let ask = |actor: &str| gateway.command(&["explain", "tools/echo", "--as", "user:test/alice", "--agent", "desk", "--actor", actor]);
+    let ask = |actor: &str| {
+        gateway.command(&["explain", "tools/echo", "--as", "user:test/alice", "--agent", "desk", "--actor", actor])
+    };
     assert!(ask("planner").status.success());
     let explained = ask("helper");
     let told = String::from_utf8_lossy(&explained.stdout).into_owned();
@@ -232,8 +244,14 @@ async fn two_rules_that_match_are_one_challenge_with_both_scopes() {
     let rule = |scope: &str, object: &str| {
         format!("[[issuers.test.scope_rules]]\nscope = \"{scope}\"\nobject = \"{object}\"\nactions = [\"call\"]\n")
     };
-    let lines = ["scopes = \"required\"\n".to_owned(), rule("use", "*/*"), rule("echo", "tools/echo"), rule("other", "tools/x")];
-    let gateway = Setup::new(&issuer).issuer_lines(&lines.concat()).http_server("tools", &upstream.url, "").start().await;
+    let lines = [
+        "scopes = \"required\"\n".to_owned(),
+        rule("use", "*/*"),
+        rule("echo", "tools/echo"),
+        rule("other", "tools/x"),
+    ];
+    let gateway =
+        Setup::new(&issuer).issuer_lines(&lines.concat()).http_server("tools", &upstream.url, "").start().await;
     let token = |scope: &str| {
         let mut claims = issuer.claims("alice", &["developers"], &gateway.resource());
         claims["scope"] = json!(scope);
@@ -273,8 +291,13 @@ async fn software_that_nobody_registered_is_denied_and_proposed_once() {
     assert_eq!(call(&gateway, &own("forged-bot", false)).await.status, 401);
     let socket = gateway.state().join("control.sock");
     let listed = async || -> Value {
-        let client = reqwest::Client::builder().unix_socket(socket.clone()).build().unwrap();
-        client.get("http://localhost/agents/proposed").send().await.unwrap().json().await.unwrap()
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let mut stream = tokio::net::UnixStream::connect(&socket).await.unwrap();
+        let request = "GET /agents/proposed HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
     };
     for _ in 0..200 {
         if !listed().await.as_array().unwrap().is_empty() {
@@ -287,4 +310,47 @@ async fn software_that_nobody_registered_is_denied_and_proposed_once() {
     assert_eq!((&proposed[0]["issuer"], &proposed[0]["name"]), (&json!("test"), &json!("shadow-bot")));
     assert_eq!((&proposed[0]["known_by"], &proposed[0]["for_person"]), (&json!("client_id"), &json!(false)));
     assert!(upstream.calls().is_empty());
+}
+
+#[tokio::test]
+async fn doctor_asks_about_tokens_and_says_where_the_groups_may_be() {
+    use std::io::Write as _;
+    let issuer = Issuer::start().await;
+    let upstream = Scripted::echo().await;
+    let setup = Setup::new(&issuer).http_server("tools", &upstream.url, "").sections(INTROSPECTION);
+    std::fs::write(setup.directory().join("introspection-secret"), "s3cret\n").unwrap();
+    let gateway = setup.start().await;
+    let doctor = async |token: Option<&str>| -> String {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_bailiwick"));
+        command.args(["doctor", "--json"]).current_dir(gateway.directory()).stdout(std::process::Stdio::piped());
+        if token.is_some() {
+            command.args(["--token", "-"]).stdin(std::process::Stdio::piped());
+        }
+        let mut child = command.stderr(std::process::Stdio::null()).spawn().unwrap();
+        if let (Some(token), Some(mut input)) = (token, child.stdin.take()) {
+            writeln!(input, "{token}").unwrap();
+        }
+        let output = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let claims = issuer.claims("alice", &["developers"], &gateway.resource());
+    let opaque = issuer.opaque(&claims);
+    let well = doctor(Some(&opaque)).await;
+    for said in ["it says what opaque tokens are to our client `gateway`", "it is opaque, and issuer `test` says"] {
+        assert!(well.contains(said), "{said}: {well}");
+    }
+    let mut elsewhere = claims.clone();
+    elsewhere.as_object_mut().unwrap().remove("groups");
+    elsewhere["roles"] = json!(["developers"]);
+    let told = doctor(Some(&issuer.sign(&elsewhere))).await;
+    assert!(told.contains("groups_unavailable") && told.contains("groups = \\\"roles\\\" below"), "{told}");
+    let unknown = doctor(Some("nobody-has-this")).await;
+    assert!(unknown.contains("token_inactive") && unknown.contains("see prefix"), "{unknown}");
+    issuer.goes_away(true);
+    let away = doctor(None).await;
+    assert!(
+        away.contains("introspection endpoint answered 503") && away.contains("[issuers.test.introspection]"),
+        "{away}"
+    );
+    assert!(!well.contains(&opaque), "a token is never shown");
 }

@@ -88,15 +88,14 @@ fn keys(issuer: &IssuerConfig, keys: &Result<KeyFacts, String>) -> Finding {
 }
 
 /// Whether it says what opaque tokens are, where it is asked.
-fn introspection(
-    issuer: &IssuerConfig,
-    metadata: &Metadata,
-    asked: Option<&Result<(), String>>,
-) -> Option<Finding> {
+fn introspection(issuer: &IssuerConfig, metadata: &Metadata, asked: Option<&Result<(), String>>) -> Option<Finding> {
     let name = issuer.alias.as_str();
     let Some(own) = &issuer.introspection else {
         return metadata.introspection.as_ref().map(|_| {
-            Finding::ok(name, "its JWTs are verified here; opaque tokens of its own would need introspection in its entry")
+            Finding::ok(
+                name,
+                "its JWTs are verified here; opaque tokens of its own would need introspection in its entry",
+            )
         });
     };
     let client = &own.client_id;
@@ -128,7 +127,8 @@ fn groups(issuer: &IssuerConfig, metadata: &Metadata) -> Option<Finding> {
     } else {
         format!("in [issuers.{name}.claims] write groups = \"{}\", if that has them", near.join("\" or \""))
     };
-    let found = format!("it does not say that it knows the claim `{claim}`: without it every call of a person is refused");
+    let found =
+        format!("it does not say that it knows the claim `{claim}`: without it every call of a person is refused");
     Some(Finding::warn(name, found, fix))
 }
 
@@ -269,7 +269,13 @@ mod tests {
         assert!(bad.fix.unwrap().contains("client `gateway`"));
         // It needs no keys then.
         let none = || Err("its metadata names no jwks_uri".to_owned());
-        let survey = |keys| Survey { metadata: Ok(whole()), oauth_document: Ok(()), keys, clock: None, introspection: Some(Ok(())) };
+        let survey = |keys| Survey {
+            metadata: Ok(whole()),
+            oauth_document: Ok(()),
+            keys,
+            clock: None,
+            introspection: Some(Ok(())),
+        };
         assert!(about(&issuer, &survey(none())).iter().all(|found| found.mark == Mark::Ok));
     }
 

@@ -116,12 +116,7 @@ fn takes_opaque(config: &Config) -> bool {
 }
 
 /// The same for what says nothing itself: an API key, or a token that its issuer is asked about.
-async fn without_words(
-    understood: &Understood,
-    identity: &Identity,
-    token: &SecretString,
-    problem: &str,
-) -> Examined {
+async fn without_words(understood: &Understood, identity: &Identity, token: &SecretString, problem: &str) -> Examined {
     let presented = Presented::Bearer(token.expose_secret());
     let says = TokenSays::default();
     match identity.authenticate(presented, &Resource::Gateway).await {
@@ -283,10 +278,14 @@ fn refused(config: &Config, stop: &Stop, says: &TokenSays) -> Finding {
             "it was taken back: curl -s --unix-socket {} http://localhost/revocations",
             crate::control::socket(&config.gateway.state).display()
         ),
-        Reason::TokenInactive => "get a new one; if it is new, the issuer that was asked is not the one that minted it: see \
+        Reason::TokenInactive => {
+            "get a new one; if it is new, the issuer that was asked is not the one that minted it: see \
                                   prefix in [issuers.ALIAS.introspection]"
-            .to_owned(),
-        Reason::KeyUnknown => "put its row into policies/agents.toml, or have one made: bailiwick keys api new".to_owned(),
+                .to_owned()
+        }
+        Reason::KeyUnknown => {
+            "put its row into policies/agents.toml, or have one made: bailiwick keys api new".to_owned()
+        }
         Reason::IssuerUnavailable => "see the issuer's group above".to_owned(),
         other => other.hint().to_owned(),
     };

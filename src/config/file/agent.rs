@@ -155,13 +155,17 @@ fn read_name(entry: &mut Table<'_, '_>, kind: Option<&Kind>) -> Option<(KnownBy,
         (Some(client_id), None) => Some((KnownBy::Client, client_id)),
         (None, Some(subject)) => {
             if matches!(kind, Some(Kind::Interactive)) {
-                let message = "a subject that is software acts on its own: write kind = \"autonomous\", or its client_id";
+                let message =
+                    "a subject that is software acts on its own: write kind = \"autonomous\", or its client_id";
                 entry.mistake(&subject.span(), message);
             }
             Some((KnownBy::Subject, subject))
         }
         (Some(_), Some(subject)) => {
-            entry.mistake(&subject.span(), "an agent is known by one name: keep client_id or subject, or write two entries");
+            entry.mistake(
+                &subject.span(),
+                "an agent is known by one name: keep client_id or subject, or write two entries",
+            );
             None
         }
         (None, None) => {

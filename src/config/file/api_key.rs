@@ -20,7 +20,12 @@ use crate::limit;
 pub type Taken = HashMap<String, AgentId>;
 
 /// Reads the keys of one agent; `None` where one was reported.
-pub fn read_all(table: &mut Table<'_, '_>, agent: &AgentId, today: Date, taken: &mut Taken) -> Option<Vec<ApiKeyConfig>> {
+pub fn read_all(
+    table: &mut Table<'_, '_>,
+    agent: &AgentId,
+    today: Date,
+    taken: &mut Taken,
+) -> Option<Vec<ApiKeyConfig>> {
     let place = table.place("keys");
     let read: Vec<_> =
         table.tables("keys", &keys::AGENT_KEY).into_iter().map(|own| read(own, agent, today, taken)).collect();
@@ -51,7 +56,10 @@ fn read(mut table: Table<'_, '_>, agent: &AgentId, today: Date, taken: &mut Take
     check_life(&table, id.get_ref(), created, &expires, today);
     for (name, span) in [(format!("id {id}"), id.span()), (format!("digest {digest}"), digest_at)] {
         if let Some(other) = taken.insert(name, agent.clone()) {
-            table.mistake(&span, format!("agent `{other}` has a key of this name or digest already: make one of its own"));
+            table.mistake(
+                &span,
+                format!("agent `{other}` has a key of this name or digest already: make one of its own"),
+            );
         }
     }
     Some(ApiKeyConfig { id: id.into_inner(), digest, owner: owner?, created, expires: expires.into_inner().0 })

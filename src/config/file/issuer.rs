@@ -73,9 +73,9 @@ pub fn read(
     }
     let jwks_stale_max = table.get::<Period>("jwks_stale_max");
     let introspects = table.has("introspection");
-    let introspection = table.table("introspection", &keys::INTROSPECTION).and_then(|own| {
-        introspection::read(own, &alias, base, loopback_allowed, &mut seen.prefixes).map(Arc::new)
-    });
+    let introspection = table
+        .table("introspection", &keys::INTROSPECTION)
+        .and_then(|own| introspection::read(own, &alias, base, loopback_allowed, &mut seen.prefixes).map(Arc::new));
     let leeway = leeway?;
     if leeway.get_ref().0 > crate::limit::LEEWAY_MAX {
         table.mistake(&leeway.span(), "a leeway above 5m keeps expired tokens alive: correct the clocks instead");

@@ -44,7 +44,8 @@ async fn a_key_id_is_compared_and_means_nothing_else() {
 async fn of_a_hundred_keys_the_named_one_counts_and_beyond_the_limit_none() {
     let signer = Signer::new("ours");
     let stranger = Signer::new("ours");
-    let noise = |count: usize| -> Vec<Value> { (0..count).map(|number| Signer::new(&format!("k{number}")).jwk()).collect() };
+    let noise =
+        |count: usize| -> Vec<Value> { (0..count).map(|number| Signer::new(&format!("k{number}")).jwk()).collect() };
     let mut keys = noise(100);
     // Keys of the same name that are for something else, or whose secret everybody knows, verify nothing.
     let mut encrypts = stranger.jwk();
@@ -89,7 +90,9 @@ async fn an_id_token_is_no_access_token_however_it_is_presented() {
         let token = signer.token_with(&plain, &with(id.clone(), telling.clone()));
         assert_eq!(answer(&room, &token).await, Err(Reason::TokenTypeRefused), "{telling}");
     }
-    for typ in ["id_token+jwt", "logout+jwt", "secevent+jwt", "dpop+jwt", "oauth-id-jag+jwt", "client-authentication+jwt"] {
+    for typ in
+        ["id_token+jwt", "logout+jwt", "secevent+jwt", "dpop+jwt", "oauth-id-jag+jwt", "client-authentication+jwt"]
+    {
         let token = signer.token_with(&json!({ "alg": "ES256", "typ": typ, "kid": "one" }), &claims(&idp.url));
         assert_eq!(answer(&room, &token).await, Err(Reason::TokenTypeRefused), "{typ}");
     }
@@ -139,7 +142,8 @@ async fn a_clock_that_is_off_is_tolerated_as_far_as_the_leeway_goes() {
     let signer = Signer::new("one");
     let idp = Idp::start(vec![signer.jwk()]).await;
     let room = room(&config_at(&idp.url));
-    let token = |there: i64| signer.token(&with(claims(&idp.url), json!({ "iat": there, "nbf": there, "exp": there + 300 })));
+    let token =
+        |there: i64| signer.token(&with(claims(&idp.url), json!({ "iat": there, "nbf": there, "exp": there + 300 })));
     let now = now_s();
     // The fixture's leeway is half a minute.
     assert!(answer(&room, &token(now + 25)).await.is_ok());

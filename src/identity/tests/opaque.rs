@@ -45,7 +45,7 @@ impl Oracle {
         Self { url, state }
     }
 
-    fn says(&self, token: &str, status: u16, body: impl ToString) {
+    fn says(&self, token: &str, status: u16, body: &(impl ToString + ?Sized)) {
         self.state.by_token.lock().unwrap().insert(token.to_owned(), (status, body.to_string()));
     }
 
@@ -70,7 +70,8 @@ async fn introspect(
     headers: HeaderMap,
     Form(form): Form<HashMap<String, String>>,
 ) -> Response {
-    let authorization = headers.get("authorization").map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default();
+    let authorization =
+        headers.get("authorization").map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default();
     let token = form["token"].clone();
     state.asked.lock().unwrap().push((form, authorization));
     let now = state.under_way.fetch_add(1, Ordering::SeqCst) + 1;
@@ -99,7 +100,7 @@ fn asks(prefix: Option<&str>) -> IntrospectionConfig {
 async fn an_opaque_token_is_what_its_issuer_says_and_is_asked_about_once() {
     let oracle = Oracle::start().await;
     let room = room(&oracle.config());
-    oracle.says("good", 200, with(oracle.good(), json!({ "sid": "s1" })));
+    oracle.says("good", 200, &with(oracle.good(), json!({ "sid": "s1" })));
     let caller = room.ask("good").await.unwrap();
     assert_eq!(caller.persona().user.as_ref().unwrap().as_str(), "user:corp/alice");
     assert_eq!(caller.persona().agent.as_ref().unwrap().id.as_str(), "desk");
@@ -146,7 +147,7 @@ async fn only_not_active_is_a_refusal_and_everything_else_is_trouble_that_lets_n
         oracle.says(&token, status, &body);
         assert_eq!(room.ask(&token).await.map(|_| ()), Err(reason), "{status} {body:.80}");
     }
-    oracle.says("largest", 200, padded(limit::INTROSPECTED_BYTES_MAX));
+    oracle.says("largest", 200, &padded(limit::INTROSPECTED_BYTES_MAX));
     assert!(room.ask("largest").await.is_ok());
 }
 
@@ -180,12 +181,12 @@ async fn what_the_issuer_says_is_held_against_the_rules_for_claims() {
     .enumerate()
     {
         let token = format!("token-{number}");
-        oracle.says(&token, 200, with(oracle.good(), changes.clone()));
+        oracle.says(&token, 200, &with(oracle.good(), changes.clone()));
         assert_eq!(room.ask(&token).await.map(|_| ()), Err(reason), "{changes}");
     }
     // RFC 7662 demands of an answer nothing but `active`; that the issuer said it is enough.
     for (token, changes) in [("no-iss", json!({ "iss": null })), ("no-type", json!({ "token_type": null }))] {
-        oracle.says(token, 200, with(oracle.good(), changes));
+        oracle.says(token, 200, &with(oracle.good(), changes));
         assert!(room.ask(token).await.is_ok(), "{token}");
     }
 }
@@ -195,8 +196,8 @@ async fn an_answer_without_a_subject_is_the_clients_own_only_where_the_files_say
     let oracle = Oracle::start().await;
     let mut config = oracle.config();
     let own = json!({ "sub": null, "client_id": "bot-client", "groups": null });
-    oracle.says("own", 200, with(oracle.good(), own.clone()));
-    oracle.says("named", 200, with(with(oracle.good(), own), json!({ "username": "alice" })));
+    oracle.says("own", 200, &with(oracle.good(), own.clone()));
+    oracle.says("named", 200, &with(with(oracle.good(), own), json!({ "username": "alice" })));
     let strict = room(&config);
     assert_eq!(strict.ask("own").await.map(|_| ()), Err(Reason::ClaimMissing));
     let introspection = IntrospectionConfig { nameless: Nameless::Client, ..asks(None) };
@@ -212,21 +213,21 @@ async fn an_answer_without_a_subject_is_the_clients_own_only_where_the_files_say
 async fn an_answer_is_believed_for_half_a_minute_and_a_revocation_holds_at_once() {
     let oracle = Oracle::start().await;
     let room = room(&oracle.config());
-    oracle.says("good", 200, oracle.good());
+    oracle.says("good", 200, &oracle.good());
     assert!(room.ask("good").await.is_ok());
     let digest = Digest::sha256(b"good");
-    let known_in = |seconds: i64| {
-        room.identity.cache.verified(&digest, Identity::FIRST_REVISION, now_s() + seconds).is_some()
-    };
+    let known_in =
+        |seconds: i64| room.identity.cache.verified(&digest, Identity::FIRST_REVISION, now_s() + seconds).is_some();
     let life = i64::try_from(limit::INTROSPECTED_LIFE_MAX.as_secs()).unwrap();
     assert!(known_in(life - 5) && !known_in(life));
     // The same holds where the token ends sooner.
-    oracle.says("short", 200, with(oracle.good(), json!({ "exp": now_s() + 10 })));
+    oracle.says("short", 200, &with(oracle.good(), json!({ "exp": now_s() + 10 })));
     assert!(room.ask("short").await.is_ok());
     let short = Digest::sha256(b"short");
     assert!(room.identity.cache.verified(&short, Identity::FIRST_REVISION, now_s() + 11).is_none());
     let target = RevocationTarget::Token(digest.to_string());
-    let revocation = Revocation { target, mode: RevocationMode::Block, actor: "host:0".into(), note: String::new(), at: 0 };
+    let revocation =
+        Revocation { target, mode: RevocationMode::Block, actor: "host:0".into(), note: String::new(), at: 0 };
     room.revocations.replace(RevocationEpoch(1), vec![Held { since: RevocationEpoch(1), revocation }]);
     assert_eq!(room.ask("good").await.map(|_| ()), Err(Reason::Revoked));
     assert_eq!(oracle.asked(), 2, "nobody was asked for that");
@@ -236,7 +237,7 @@ async fn an_answer_is_believed_for_half_a_minute_and_a_revocation_holds_at_once(
 async fn fifty_requests_with_one_token_ask_once_and_many_tokens_not_all_at_the_same_time() {
     let oracle = Oracle::start().await;
     let room = room(&oracle.config());
-    oracle.says("good", 200, oracle.good());
+    oracle.says("good", 200, &oracle.good());
     let gate = Arc::new(Semaphore::new(0));
     *oracle.state.held.lock().unwrap() = Some(Arc::clone(&gate));
     let ask = |token: String| {
@@ -270,7 +271,7 @@ async fn fifty_requests_with_one_token_ask_once_and_many_tokens_not_all_at_the_s
 async fn one_who_leaves_takes_nobody_elses_answer_along() {
     let oracle = Oracle::start().await;
     let room = room(&oracle.config());
-    oracle.says("good", 200, oracle.good());
+    oracle.says("good", 200, &oracle.good());
     let gate = Arc::new(Semaphore::new(0));
     *oracle.state.held.lock().unwrap() = Some(Arc::clone(&gate));
     let ask = || {
@@ -299,13 +300,17 @@ async fn a_token_is_shown_to_its_own_issuer_and_what_is_no_opaque_token_to_none(
     }
     let room = room(&config);
     for (oracle, token) in [(&oracle, "plain.with.dots"), (&other, "oth_1")] {
-        oracle.says(token, 200, oracle.good());
+        oracle.says(token, 200, &oracle.good());
     }
-    other.says("plain", 200, other.good());
+    other.says("plain", 200, &other.good());
     assert_eq!(room.ask("plain.with.dots").await.unwrap().persona().issuer.as_str(), "corp");
     let caller = room.ask("oth_1").await.unwrap();
     assert_eq!(caller.persona().issuer.as_str(), "other");
-    assert_eq!(caller.persona().agent.as_ref().unwrap().id.as_str(), "assistant", "`corp` knows the client, `other` does not");
+    assert_eq!(
+        caller.persona().agent.as_ref().unwrap().id.as_str(),
+        "assistant",
+        "`corp` knows the client, `other` does not"
+    );
     assert_eq!(room.ask("plain").await.map(|_| ()), Err(Reason::TokenInactive), "it is corp's, who does not know it");
     assert_eq!((oracle.asked(), other.asked()), (2, 1));
 
@@ -339,7 +344,7 @@ async fn an_issuer_that_is_away_lets_nobody_in_and_is_asked_again_when_it_is_bac
     Arc::make_mut(&mut config.issuers[0]).introspection = Some(Arc::new(elsewhere));
     let room = room(&config);
     assert_eq!(room.ask("good").await.map(|_| ()), Err(Reason::IssuerUnavailable));
-    oracle.says("good", 200, oracle.good());
+    oracle.says("good", 200, &oracle.good());
     Arc::make_mut(&mut config.issuers[0]).introspection = Some(Arc::new(asks(None)));
     room.identity.reload(&config);
     assert!(room.ask("good").await.is_ok());

@@ -105,7 +105,8 @@ async fn a_clients_own_token_is_recognised_as_each_provider_writes_it() {
         // Keycloak.
         json!({ "sub": "f1", "preferred_username": "service-account-bot-client" }),
     ] {
-        let own = with(claims(&idp.url), json!({ "client_id": "bot-client", "groups": null, "jti": changes.to_string() }));
+        let own =
+            with(claims(&idp.url), json!({ "client_id": "bot-client", "groups": null, "jti": changes.to_string() }));
         let caller = room.ask(&signer.token(&with(own, changes.clone()))).await.unwrap();
         assert!(caller.persona().agent.as_ref().unwrap().autonomous, "{changes}");
         assert_eq!(caller.persona().client_proof, ClientProof::Secret, "{changes}");
