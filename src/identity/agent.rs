@@ -122,9 +122,10 @@ impl AgentIndex {
             }
             (None, _, _) => {
                 self.sightings.note(&issuer.alias, client, subject, human.is_some());
-                let client: String = client.unwrap_or("?").chars().take(limit::HOST_SHOWN_CHARACTERS_MAX).collect();
+                let (what, name) = client.map_or(("subject", subject), |client| ("client", client));
+                let name: String = name.chars().take(limit::HOST_SHOWN_CHARACTERS_MAX).collect();
                 return Err(Refusal::new(Reason::AgentUnknown).hint(format!(
-                    "the client `{client}` is not registered; ask an administrator to add it to policies/agents.toml"
+                    "the {what} `{name}` is not registered; ask an administrator to add it to policies/agents.toml"
                 )));
             }
         };

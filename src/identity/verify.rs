@@ -253,6 +253,8 @@ fn is_own_token(subject: &str, client: Option<&str>, claims: &Claims<'_>) -> boo
                 .unwrap_or(false)
     }) || text("idtyp").as_deref() == Some("app")
         || matches!(text("gty").as_deref(), Some("client-credentials" | "client_credentials"))
+        // A workload of Kubernetes, registered or not, is nobody's assistant.
+        || claims.has("kubernetes.io")
 }
 
 fn optional(issuer: &IssuerConfig, claim: &str) -> bool {

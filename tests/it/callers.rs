@@ -172,9 +172,10 @@ async fn a_workload_of_kubernetes_calls_as_its_agent() {
     let answer = call(&gateway, &token(account)).await;
     assert_eq!((answer.status, answer.tool_text()), (200, "{}"), "{}", answer.text);
     assert_eq!(gateway.records("intent")[0]["agent"]["id"], "nightly");
-    // It names no client, so nothing else could be said of it: it is a person's assistant only where it is a person's.
+    // A workload that nobody registered is no person's assistant, whatever the issuer's default is.
     let other = call(&gateway, &token("system:serviceaccount:ci:other")).await;
-    assert_ne!(other.status, 200, "{}", other.text);
+    assert_eq!((other.status, reason(&other).as_str()), (403, "agent_unknown"), "{}", other.text);
+    assert!(other.text.contains("the subject `system:serviceaccount:ci:other` is not registered"), "{}", other.text);
     assert_eq!(upstream.calls().len(), 1);
 }
 

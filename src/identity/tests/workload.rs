@@ -84,10 +84,13 @@ async fn a_client_that_calls_itself_like_a_workload_is_not_taken_for_it() {
     let mut config = config_for(&idp);
     Arc::make_mut(&mut config.issuers[0]).interactive_default = Some(crate::ids::AgentId::new("assistant").unwrap());
     let room = room(&config);
-    let named = with(projected(&idp.url), json!({ "sub": "alice", "client_id": ACCOUNT }));
+    let named = with(projected(&idp.url), json!({ "sub": "alice", "client_id": ACCOUNT, "kubernetes.io": null }));
     let caller = room.ask(&bare(&signer, &named)).await.unwrap();
     assert_eq!(caller.persona().agent.as_ref().unwrap().id.as_str(), "assistant");
     assert_eq!(caller.persona().client_proof, ClientProof::Public);
+    // Nor is a workload that nobody registered taken for a person with an assistant.
+    let other = with(projected(&idp.url), json!({ "sub": "system:serviceaccount:ci:other" }));
+    assert_eq!(room.ask(&bare(&signer, &other)).await.map(|_| ()), Err(Reason::AgentUnknown));
 }
 
 #[tokio::test]
