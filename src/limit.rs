@@ -8,6 +8,7 @@ use std::time::Duration;
 
 mod admin;
 mod bridge;
+mod caller;
 mod console;
 mod demo;
 mod doctor;
@@ -26,6 +27,7 @@ mod tasks;
 
 pub use admin::*;
 pub use bridge::*;
+pub use caller::*;
 pub use console::*;
 pub use demo::*;
 pub use doctor::*;

@@ -318,6 +318,7 @@ async fn open(
     tasks.spawn(follow_upstreams(Arc::clone(&gateway)));
     tasks.spawn(follow_executables(Arc::clone(&gateway)));
     tasks.spawn(housekeeping(Arc::clone(&gateway)));
+    tasks.spawn(keep_proposals(Arc::clone(&gateway)));
     if config.gateway.reload == ReloadMode::Watch {
         tasks.spawn(watch_files(Arc::clone(&gateway)));
     }
@@ -435,6 +436,12 @@ async fn follow_executables(gateway: Arc<Gateway>) {
             tracing::error!(%failure, %server, "what it runs is not on the record");
         }
     }
+}
+
+/// Writes down software that came without being registered.
+async fn keep_proposals(gateway: Arc<Gateway>) {
+    let stopping = gateway.stopping();
+    stopping.run_until_cancelled(gateway.identity().keep_proposals(gateway.store())).await;
 }
 
 async fn housekeeping(gateway: Arc<Gateway>) {

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+pub mod api_key;
 pub mod ask;
 pub mod audit;
 pub mod backup;

@@ -3,7 +3,7 @@
 //! Decides which texts become a [`Config`] and which are mistakes; reads no file and asks nobody. Invariant:
 //! either everything was understood and every name that is used is declared, or there is no configuration.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,11 +22,13 @@ use crate::limit;
 mod address;
 mod admin;
 mod agent;
+mod api_key;
 mod cluster;
 mod command;
 mod credential;
 mod export;
 mod gateway;
+mod introspection;
 mod issuer;
 mod key;
 mod local;
@@ -208,7 +210,7 @@ fn read_top(mut top: Table<'_, '_>, file: &Path, base: &Path, overrides: &Overri
     let issuer_place = top.place("issuers");
     let (mut issuer_names, mut issuers) = (Vec::new(), Vec::new());
     let loopback_allowed = gateway.as_ref().is_none_or(|gateway| gateway.loopback_issuers_allowed());
-    let mut seen = HashSet::new();
+    let mut seen = issuer::Seen::default();
     for (alias, table) in top.named_tables("issuers", &keys::ISSUER, issuer::alias) {
         issuer_names.push(alias.as_str().to_owned());
         issuers.push(issuer::read(table, alias, (base, loopback_allowed), &mut seen));

@@ -71,6 +71,7 @@ pub const SECTIONS: &[&Section] = &[
     &ISSUER,
     &CLAIMS,
     &SCOPE_RULE,
+    &INTROSPECTION,
     &SERVER,
     &PROCESS,
     &CREDENTIAL,
@@ -78,6 +79,7 @@ pub const SECTIONS: &[&Section] = &[
     &AGENTS,
     &AGENT,
     &AGENT_CLIENT,
+    &AGENT_KEY,
 ];
 
 /// The top of `servers.toml`.
@@ -265,6 +267,21 @@ pub const ISSUER: Section = servers(
         optional("interactive_default", "agent id"),
         defaulted("jwks_stale_max", "duration", "\"24h\""),
         defaulted("sender_constraint", "`\"none\"`, `\"dpop\"`, `\"mtls\"` or `\"any\"`", "\"none\""),
+        optional("introspection", "table"),
+    ],
+);
+
+/// `[issuers.ALIAS.introspection]`.
+pub const INTROSPECTION: Section = servers(
+    "[issuers.ALIAS.introspection]",
+    &[
+        optional("endpoint", "URL"),
+        required("client_id", "string"),
+        optional("client_secret", "secret reference"),
+        optional("private_key", "secret reference"),
+        optional("key_id", "string"),
+        optional("prefix", "string"),
+        defaulted("without_sub", "`\"refused\"` or `\"client\"`", "\"refused\""),
     ],
 );
 
@@ -382,6 +399,7 @@ pub const AGENT: Section = agents(
         required("kind", "`\"interactive\"` or `\"autonomous\"`"),
         required("environments", "list of environments"),
         optional("clients", "list of tables"),
+        optional("keys", "list of tables"),
         defaulted("state", "`\"proposed\"`, `\"active\"`, `\"suspended\"` or `\"retired\"`", "\"active\""),
         optional("expires", "date"),
         optional("review", "date"),
@@ -393,8 +411,21 @@ pub const AGENT_CLIENT: Section = agents(
     "[[agents.ID.clients]]",
     &[
         required("issuer", "issuer alias"),
-        required("client_id", "string"),
+        optional("client_id", "string"),
+        optional("subject", "string"),
         defaulted("proof", "`\"public\"`, `\"secret\"`, `\"private_key\"` or `\"mtls\"`", "\"public\""),
+    ],
+);
+
+/// `[[agents.ID.keys]]`.
+pub const AGENT_KEY: Section = agents(
+    "[[agents.ID.keys]]",
+    &[
+        required("id", "string"),
+        required("sha256", "digest"),
+        required("owner", "subject"),
+        required("created", "timestamp"),
+        required("expires", "date"),
     ],
 );
 

@@ -19,6 +19,7 @@ mod agent;
 pub mod cluster;
 mod export;
 pub mod file;
+pub mod introspection;
 pub mod keyfile;
 pub mod keys;
 pub(crate) mod leaf;
@@ -37,9 +38,12 @@ pub mod spiffe;
 pub mod store;
 
 pub use admin::{AdminClient, AdminConfig, ConsoleConfig};
-pub use agent::{AgentClient, AgentConfig, AgentKind, AgentState, DeclaredProof};
+pub use agent::{
+    API_KEY_PREFIX, AgentClient, AgentConfig, AgentKind, AgentState, ApiKeyConfig, DeclaredProof, KnownBy,
+};
 pub use cluster::ClusterConfig;
 pub use export::{ExportConfig, ExportPlace, TelemetryConfig};
+pub use introspection::{IntrospectionConfig, IntrospectionProof, Nameless};
 pub use load::{Loaded, Overrides, issuer_with_defaults, load, load_set, load_with};
 pub use mistake::Mistake;
 pub use net::Network;
@@ -269,6 +273,8 @@ pub struct IssuerConfig {
     pub jwks_stale_max: Duration,
     /// What its tokens must be bound to.
     pub sender_constraint: SenderConstraint,
+    /// How it is asked about opaque tokens; without it, it has none.
+    pub introspection: Option<Arc<IntrospectionConfig>>,
 }
 
 /// Signature algorithms that may be allowed: asymmetric ones only.

@@ -66,6 +66,7 @@ pub const ROUTES: &[Route] = &[
     get("/readyz", AdminOperation::Status, handlers::ready),
     get("/servers", AdminOperation::Servers, handlers::servers),
     get("/agents", AdminOperation::Agents, handlers::agents),
+    get("/agents/proposed", AdminOperation::Agents, handlers::proposed_agents),
     get("/policy", AdminOperation::Policy, handlers::policy),
     get("/metrics", AdminOperation::Metrics, handlers::metrics),
     get("/shadow", AdminOperation::Shadow, handlers::shadow),

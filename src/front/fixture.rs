@@ -46,6 +46,7 @@ pub(crate) fn config() -> Config {
         jwks_stale_max: Duration::from_secs(3600),
         sender_constraint: crate::config::SenderConstraint::None,
         kind: crate::config::spiffe::IssuerKind::Oidc,
+        introspection: None,
     };
     Config {
         gateway: GatewayConfig {

@@ -105,6 +105,10 @@ reasons! {
     IdentityMismatch = "identity_mismatch", Channel::Unauthorized, "send the token of the agent that the client certificate names";
     /// The issuer's keys cannot be had.
     IssuerUnavailable = "issuer_unavailable", Channel::Unavailable, "try again shortly";
+    /// The issuer says that the opaque token is not active.
+    TokenInactive = "token_inactive", Channel::Unauthorized, "get a new access token; the issuer does not know this one, or not any more";
+    /// No agent has this API key.
+    KeyUnknown = "key_unknown", Channel::Unauthorized, "use an API key that stands in the agent's entry in policies/agents.toml";
     /// Token, session, subject, client, agent, its owner or everything has been revoked.
     Revoked = "revoked", Channel::Unauthorized, "access was taken back; ask an administrator";
     /// Groups are configured but the token does not have all of them.

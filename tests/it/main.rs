@@ -20,6 +20,7 @@ mod bad_input;
 mod batch;
 mod bound;
 mod bridge;
+mod callers;
 mod changes;
 #[cfg(target_os = "linux")]
 mod children;
