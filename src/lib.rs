@@ -17,6 +17,7 @@ pub mod control;
 pub mod delegate;
 pub mod egress;
 pub mod export;
+pub mod feeds;
 pub mod front;
 pub mod guard;
 pub mod identity;

@@ -3,6 +3,7 @@
 //! Invariant: nothing is served before the journal and the revocations are there, and the journal is closed
 //! last.
 
+mod feeds;
 mod operations;
 mod process;
 mod replicas;
@@ -21,6 +22,7 @@ use crate::config::{Config, Durability, Mistake, Overrides, ReloadMode, TlsConfi
 use crate::control::{Administrators, Control, Operations, console};
 use crate::delegate::Delegate;
 use crate::export::Exports;
+use crate::feeds::Feeds;
 use crate::front::{self, Certificates, Front};
 use crate::gateway::{Along, Files, Gateway, Own, Parts, Reloader, Snapshot, follow_store, record_missed, watch_files};
 use crate::identity::revoked::RevocationStore as _;
@@ -130,6 +132,9 @@ pub async fn start(options: Options) -> Result<Served, StartError> {
     let gateway = Arc::clone(&opened.gateway);
     let relay = cluster.as_ref().map(Cluster::relay);
     let front = Front::with_relay(Arc::clone(&gateway), Arc::clone(&opened.sealer), opened.replica, relay);
+    let feeds = Feeds::new(Arc::clone(&gateway) as _);
+    opened.tasks.spawn(Arc::clone(&feeds).run(gateway.stopping()));
+    front.hears(feeds);
     let lanes = || Arc::clone(&opened.lanes);
     let cluster = cluster.map(|cluster| cluster.serve(Arc::clone(&front), lanes(), gateway.stopping()));
     let front = tokio::spawn(front::serve(front, listener, certificates, lanes(), gateway.stopping()));

@@ -50,12 +50,14 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("list", PIPELINE),
     ("watch", PIPELINE),
     ("gateway", PIPELINE),
+    // What identity providers tell; how a revocation is carried out it leaves to whoever wires it.
+    ("feeds", &["limit", "ids", "outcome", "config", "egress", "record", "identity"]),
     // Toward the outside: through the pipeline, never past it.
     (
         "front",
         &[
             "limit", "lanes", "ids", "outcome", "wire", "config", "egress", "identity", "upstream", "record", "call",
-            "list", "watch", "gateway",
+            "list", "watch", "gateway", "feeds",
         ],
     ),
     // Its listener stands on the front's connections, certificates and `Host` and `Origin`: there is one of each.
@@ -116,6 +118,7 @@ const EVERYTHING: &[&str] = &[
     "list",
     "watch",
     "gateway",
+    "feeds",
     "front",
     "control",
     "serve",

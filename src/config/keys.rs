@@ -3,6 +3,10 @@
 //! The one place where a default is written. The reader takes it from here, suggests spellings from here,
 //! and `docs/configuration.md` is compared with it. Refuses to know what a value means.
 
+mod feed;
+
+pub use feed::{FEED, FEED_EVENTS, FEED_LOGOUT, FEED_POLL, FEED_SCIM};
+
 /// What a key has when nobody writes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Default {
@@ -71,6 +75,11 @@ pub const SECTIONS: &[&Section] = &[
     &ISSUER,
     &CLAIMS,
     &SCOPE_RULE,
+    &FEED,
+    &FEED_LOGOUT,
+    &FEED_EVENTS,
+    &FEED_POLL,
+    &FEED_SCIM,
     &SERVER,
     &PROCESS,
     &CREDENTIAL,
@@ -94,6 +103,7 @@ pub const TOP: Section = servers(
         optional("limits", "table"),
         optional("anonymous", "table"),
         optional("issuers", "tables by alias"),
+        optional("feeds", "tables by name"),
         optional("servers", "tables by id"),
         defaulted("environments", "list of environments", "[]"),
     ],

@@ -18,6 +18,7 @@ pub mod admin;
 mod agent;
 pub mod cluster;
 mod export;
+pub mod feed;
 pub mod file;
 pub mod keyfile;
 pub mod keys;
@@ -39,6 +40,7 @@ pub use admin::{AdminClient, AdminConfig, ConsoleConfig};
 pub use agent::{AgentClient, AgentConfig, AgentKind, AgentState, DeclaredProof};
 pub use cluster::ClusterConfig;
 pub use export::{ExportConfig, ExportPlace, TelemetryConfig};
+pub use feed::FeedConfig;
 pub use load::{Loaded, Overrides, issuer_with_defaults, load, load_set, load_with};
 pub use mistake::Mistake;
 pub use net::Network;
@@ -71,6 +73,8 @@ pub struct Config {
     pub quota: QuotaConfig,
     /// `[issuers.ALIAS]`, in the order of the file.
     pub issuers: Vec<Arc<IssuerConfig>>,
+    /// `[feeds.NAME]`, in the order of the file.
+    pub feeds: Vec<Arc<FeedConfig>>,
     /// `[anonymous]`: accepted on a loopback listener only.
     pub anonymous: bool,
     /// Whom a gateway in the assistant's own process serves, and nobody else; never in a file.

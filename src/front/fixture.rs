@@ -64,6 +64,7 @@ pub(crate) fn config() -> Config {
         keys: crate::config::KeysConfig::default(),
         telemetry: None,
         exports: Vec::new(),
+        feeds: Vec::new(),
         quota: QuotaConfig { requests_per_second: 10, requests_burst: 10, calls_in_flight_max: 10, streams_max: 10 },
         issuers: vec![Arc::new(issuer)],
         anonymous: false,

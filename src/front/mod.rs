@@ -6,7 +6,7 @@
 //! who was not authenticated beyond where to get a token.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use axum::body::Body;
@@ -17,6 +17,7 @@ use http_body_util::BodyExt as _;
 
 use crate::call::Endpoint;
 use crate::config::Config;
+use crate::feeds::Feeds;
 use crate::gateway::Gateway;
 use crate::ids::ReplicaId;
 use crate::limit;
@@ -100,6 +101,7 @@ pub struct Front<P: Pipeline = Gateway> {
     replica: ReplicaId,
     relay: Option<Relay>,
     outside: ArcSwap<Outside>,
+    feeds: OnceLock<Arc<Feeds>>,
 }
 
 /// What one configuration says about the outside.
@@ -144,7 +146,13 @@ impl<P: Pipeline> Front<P> {
             replica,
             relay,
             outside,
+            feeds: OnceLock::new(),
         })
+    }
+
+    /// Lets identity providers tell what is to be taken back, at `/feeds/`; the first to say so is heard.
+    pub fn hears(&self, feeds: Arc<Feeds>) {
+        let _before = self.feeds.set(feeds);
     }
 
     /// Answers one HTTP request that came from `peer`.
@@ -181,6 +189,10 @@ impl<P: Pipeline> Front<P> {
                 share(response.headers_mut(), origin);
             }
             return response;
+        }
+        if let (Some(feeds), Some(path)) = (self.feeds.get(), path.strip_prefix("/feeds/")) {
+            let path = path.to_owned();
+            return feeds.answer(&path, request, peer).await.map(Body::from);
         }
         match outside.names.resource(request.uri().path()) {
             Some(endpoint) => well_known(&outside, &endpoint, request.method(), request.headers()),

@@ -31,6 +31,7 @@ impl<'a> From<&'a RevocationTarget> for Described<'a> {
         let (kind, issuer, value) = match target {
             RevocationTarget::Token(token) => ("token", "", token.as_str()),
             RevocationTarget::Session(session) => ("session", "", session.as_str()),
+            RevocationTarget::SessionOf(issuer, session) => ("session", issuer.as_str(), session.as_str()),
             RevocationTarget::Subject(issuer, subject) => ("subject", issuer.as_str(), subject.as_str()),
             RevocationTarget::Client(issuer, client) => ("client", issuer.as_str(), client.as_str()),
             RevocationTarget::Agent(agent) => ("agent", "", agent.as_str()),
@@ -51,7 +52,8 @@ impl TryFrom<Described<'_>> for RevocationTarget {
         let value = || if words.value.is_empty() { Err(refuse()) } else { Ok(words.value.to_owned()) };
         Ok(match words.kind {
             "token" => Self::Token(value()?),
-            "session" => Self::Session(value()?),
+            "session" if words.issuer.is_empty() => Self::Session(value()?),
+            "session" => Self::SessionOf(issuer()?, value()?),
             "subject" => Self::Subject(issuer()?, value()?),
             "client" => Self::Client(issuer()?, value()?),
             "agent" => Self::Agent(AgentId::new(words.value).map_err(|_| refuse())?),
@@ -123,6 +125,7 @@ mod tests {
         for target in [
             RevocationTarget::Token("jti".to_owned()),
             RevocationTarget::Session("sid".to_owned()),
+            RevocationTarget::SessionOf(IssuerAlias::new("corp").unwrap(), "sid".to_owned()),
             RevocationTarget::Subject(corp.clone(), "a/b:c".to_owned()),
             RevocationTarget::Client(corp, "https://app.example/client".to_owned()),
             RevocationTarget::Agent(AgentId::new("build-bot").unwrap()),

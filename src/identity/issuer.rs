@@ -17,7 +17,9 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use super::keys::KeySet;
+use super::transmitter;
 use crate::config::IssuerConfig;
+use crate::config::feed::TransmitterConfig;
 use crate::egress::{self, EgressError, EgressPolicy, OauthClient, oauth_client};
 use crate::ids::IssuerAlias;
 use crate::limit;
@@ -30,6 +32,7 @@ pub(super) struct Issuer {
     url: String,
     stale_max: Duration,
     policy: EgressPolicy,
+    source: KeySource,
     known: ArcSwapOption<Known>,
     /// Rises whenever something that was verified before must be looked at again.
     generation: AtomicU64,
@@ -40,6 +43,15 @@ pub(super) struct Issuer {
     asked: Mutex<Option<Asked>>,
     attempts: watch::Sender<Attempt>,
     stop: CancellationToken,
+}
+
+/// Where an issuer says what its keys are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum KeySource {
+    /// In the metadata of OpenID Connect Discovery.
+    Discovery,
+    /// As a transmitter of events: in its own metadata, or at this place.
+    Transmitter(Option<Url>),
 }
 
 /// When somebody asked for new keys, and how many attempts there had been by then.
@@ -93,6 +105,7 @@ impl Issuer {
             url: config.issuer.clone(),
             stale_max: config.jwks_stale_max,
             policy: EgressPolicy::issuer(host.as_deref(), allow_loopback && on_loopback),
+            source: KeySource::Discovery,
             known: ArcSwapOption::empty(),
             generation: AtomicU64::new(0),
             nudge: Notify::new(),
@@ -103,12 +116,33 @@ impl Issuer {
         }
     }
 
+    /// The same for a transmitter of events, whose keys are kept like those of the issuer that it speaks of.
+    pub fn transmitter(
+        config: &TransmitterConfig,
+        speaks_of: &IssuerConfig,
+        allow_loopback: bool,
+        stop: CancellationToken,
+    ) -> Self {
+        let config_of_its_own = IssuerConfig { issuer: config.issuer.clone(), ..speaks_of.clone() };
+        let mut transmitter = Self::new(&config_of_its_own, allow_loopback, stop);
+        let keys_host = config.keys.as_ref().and_then(Url::host_str);
+        transmitter.policy = transmitter.policy.with_private_host(keys_host);
+        transmitter.source = KeySource::Transmitter(config.keys.clone());
+        transmitter
+    }
+
+    /// The exact `iss`.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
     /// Whether the other would be fetched alike, so that a reload may keep what this one knows.
     pub fn is_like(&self, other: &Self) -> bool {
         self.alias == other.alias
             && self.url == other.url
             && self.stale_max == other.stale_max
             && self.policy == other.policy
+            && self.source == other.source
     }
 
     /// Its name here.
@@ -242,6 +276,10 @@ impl Issuer {
     }
 
     async fn fetch(&self, client: &OauthClient) -> Result<Known, String> {
+        if let KeySource::Transmitter(place) = &self.source {
+            let keys = transmitter::keys(client, &self.url, place.as_ref()).await?;
+            return Ok(Known { keys, token_endpoint: None, fetched_at: Instant::now() });
+        }
         let issuer = IssuerUrl::new(self.url.clone()).map_err(|error| format!("not a URL: {error}"))?;
         let asker = Asker(client.clone());
         let metadata = CoreProviderMetadata::discover_async(issuer, &asker).await.map_err(|error| describe(&error))?;

@@ -23,8 +23,10 @@ mod keys;
 pub mod persona;
 pub mod resource;
 pub mod revoked;
+pub mod statement;
 pub mod survey;
 mod token;
+mod transmitter;
 mod verify;
 
 #[cfg(test)]
@@ -48,7 +50,7 @@ use token::Jwt;
 
 use crate::config::{AgentConfig, Config, CredentialConfig, DeclaredProof, IssuerConfig};
 use crate::egress::EgressPolicy;
-use crate::ids::{Digest, IssuerAlias, Subject};
+use crate::ids::{Digest, IssuerAlias, ServerId, Subject};
 use crate::limit;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
 
@@ -84,6 +86,8 @@ struct Settings {
     names: ResourceNames,
     /// By the exact `iss`.
     issuers: HashMap<String, Accepted>,
+    /// By feed: who signs its events, where that is not the issuer.
+    transmitters: HashMap<ServerId, Arc<Issuer>>,
     agents: AgentIndex,
     anonymous: Option<Arc<Verified>>,
     /// The user of a gateway in the assistant's own process, and the agent that the assistant is.
@@ -141,6 +145,7 @@ impl Identity {
                 (own.issuer.clone(), Accepted { config: Arc::clone(own), issuer })
             })
             .collect();
+        let transmitters = self.transmitters(config, &before);
         for (name, old) in &before.issuers {
             if !issuers.get(name).is_some_and(|kept| Arc::ptr_eq(&kept.issuer, &old.issuer)) {
                 old.issuer.retire();
@@ -148,8 +153,33 @@ impl Identity {
         }
         let agents = AgentIndex::new(config);
         let revision = before.revision + 1;
-        self.settings.store(Arc::new(Settings { issuers, agents, ..Settings::empty(config, revision) }));
+        self.settings.store(Arc::new(Settings { issuers, transmitters, agents, ..Settings::empty(config, revision) }));
         revision
+    }
+
+    /// Those who sign events of feeds and are no issuers; who did not change keeps its keys.
+    fn transmitters(&self, config: &Config, before: &Settings) -> HashMap<ServerId, Arc<Issuer>> {
+        let loopback = config.gateway.listen.ip().is_loopback();
+        let mut all = HashMap::new();
+        for feed in &config.feeds {
+            let named = feed.events.as_ref().and_then(|events| events.transmitter.as_ref());
+            let issuer = config.issuers.iter().find(|issuer| issuer.alias == feed.issuer);
+            let (Some(named), Some(issuer)) = (named, issuer) else { continue };
+            let fresh = Issuer::transmitter(named, issuer, loopback, self.stop.child_token());
+            let kept = before.transmitters.get(&feed.name).filter(|kept| kept.is_like(&fresh)).cloned();
+            let transmitter = kept.unwrap_or_else(|| {
+                let transmitter = Arc::new(fresh);
+                self.tasks.spawn(Arc::clone(&transmitter).run());
+                transmitter
+            });
+            all.insert(feed.name.clone(), transmitter);
+        }
+        for (name, old) in &before.transmitters {
+            if !all.get(name).is_some_and(|kept| Arc::ptr_eq(kept, old)) {
+                old.retire();
+            }
+        }
+        all
     }
 
     /// Who presents this, at this resource. The only maker of [`Caller`]s.
@@ -262,6 +292,7 @@ impl Settings {
                 None => ResourceNames::new(&config.gateway.public_url),
             },
             issuers: HashMap::new(),
+            transmitters: HashMap::new(),
             agents: AgentIndex::default(),
             anonymous: anonymous(config, revision).map(Arc::new),
             local: local(config, revision).map(|(verified, agent)| (Arc::new(verified), agent)),

@@ -22,6 +22,8 @@ pub enum RevocationTarget {
     Token(String),
     /// One login session, by `sid`.
     Session(String),
+    /// One login session of one issuer, by `sid`.
+    SessionOf(IssuerAlias, String),
     /// One subject of an issuer, by `sub`.
     Subject(IssuerAlias, String),
     /// One client of an issuer.
@@ -44,6 +46,7 @@ impl RevocationTarget {
         match self {
             Self::Token(id) => token.id.as_ref() == Some(id) || Digest::from_hex(id) == Some(token.digest),
             Self::Session(session) => token.session.as_ref() == Some(session),
+            Self::SessionOf(issuer, session) => token.issuer == *issuer && token.session.as_ref() == Some(session),
             Self::Subject(issuer, subject) => token.issuer == *issuer && token.subject.as_ref() == Some(subject),
             Self::Client(issuer, client) => token.issuer == *issuer && token.client.as_ref() == Some(client),
             Self::Agent(_) | Self::Owner(_) | Self::Server(_) => false,
@@ -159,6 +162,7 @@ struct Snapshot {
     tokens: HashMap<String, RevocationMode>,
     digests: HashMap<Digest, RevocationMode>,
     sessions: HashMap<String, RevocationMode>,
+    sessions_of: HashMap<IssuerAlias, HashMap<String, RevocationMode>>,
     subjects: HashMap<IssuerAlias, HashMap<String, RevocationMode>>,
     clients: HashMap<IssuerAlias, HashMap<String, RevocationMode>>,
 }
@@ -213,6 +217,9 @@ impl Snapshot {
                 tighten(self.tokens.entry(id), mode);
             }
             RevocationTarget::Session(session) => tighten(self.sessions.entry(session), mode),
+            RevocationTarget::SessionOf(issuer, session) => {
+                tighten(self.sessions_of.entry(issuer).or_default().entry(session), mode);
+            }
             RevocationTarget::Subject(issuer, name) => {
                 tighten(self.subjects.entry(issuer).or_default().entry(name), mode);
             }
@@ -240,6 +247,7 @@ impl Snapshot {
             token.id.as_ref().and_then(|id| self.tokens.get(id)),
             self.digests.get(&token.digest),
             token.session.as_ref().and_then(|session| self.sessions.get(session)),
+            of_issuer(&self.sessions_of, token.session.as_ref()),
             of_issuer(&self.subjects, token.subject.as_ref()),
             of_issuer(&self.clients, token.client.as_ref()),
         ]
@@ -322,6 +330,9 @@ mod tests {
             (RevocationTarget::Token("j2".into()), false),
             (RevocationTarget::Session("s1".into()), true),
             (RevocationTarget::Session("s2".into()), false),
+            (RevocationTarget::SessionOf(alias("corp"), "s1".into()), true),
+            (RevocationTarget::SessionOf(alias("other"), "s1".into()), false),
+            (RevocationTarget::SessionOf(alias("corp"), "s2".into()), false),
             (RevocationTarget::Subject(alias("corp"), "alice".into()), true),
             (RevocationTarget::Subject(alias("other"), "alice".into()), false),
             (RevocationTarget::Subject(alias("corp"), "bob".into()), false),

@@ -176,6 +176,9 @@ fn references(config: &Config) -> Vec<(String, SecretReference)> {
             all.push((format!("export.{}", export.name), secret.clone()));
         }
     }
+    for feed in &config.feeds {
+        all.extend(feed.references().map(|reference| (format!("feeds.{}", feed.name), reference.clone())));
+    }
     let headers = config.telemetry.iter().flat_map(|telemetry| &telemetry.headers);
     all.extend(headers.map(|(_, secret)| ("telemetry.headers".to_owned(), secret.clone())));
     let console = config.admin.as_ref().and_then(|admin| admin.console.as_ref());
