@@ -27,6 +27,7 @@ mod console;
 mod demo;
 mod doctor;
 mod extension;
+mod feeds;
 mod init;
 mod input;
 mod input_legacy;

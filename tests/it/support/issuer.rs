@@ -73,6 +73,7 @@ impl Issuer {
         });
         let router = axum::Router::new()
             .route("/.well-known/openid-configuration", get(discovery))
+            .route("/.well-known/ssf-configuration", get(transmitter))
             .route("/jwks", get(jwks))
             .route("/authorize", get(authorize))
             .route("/token", post(token))
@@ -158,6 +159,11 @@ async fn discovery(State(keys): State<Arc<Keys>>) -> Json<Value> {
         "id_token_signing_alg_values_supported": ["ES256"], "code_challenge_methods_supported": ["S256"],
         "authorization_response_iss_parameter_supported": !keys.door.lock().unwrap().people.is_empty(),
     }))
+}
+
+/// What a transmitter of security events says of itself.
+async fn transmitter(State(keys): State<Arc<Keys>>) -> Json<Value> {
+    Json(json!({ "spec_version": "1_0", "issuer": keys.url, "jwks_uri": format!("{}/jwks", keys.url) }))
 }
 
 /// The login page: whoever opens it is the person of the test, and goes back with a code.
