@@ -11,6 +11,7 @@ use super::order::Order;
 use super::{Feeds, subject};
 use crate::config::FeedConfig;
 use crate::identity::statement::{Statement, StatementKind};
+use crate::limit;
 use crate::outcome::{Reason, Refusal, Stop};
 
 const CAEP: &str = "https://schemas.openid.net/secevent/caep/event-type/";
@@ -59,10 +60,6 @@ impl Feeds {
         let Some(taking) = self.events.begin(feed, &id) else { return Ok((Taken::Before, id)) };
         if let Err(stop) = self.heed(feed, &statement).await {
             self.note(feed, "event", Some(&stop), "").await;
-            if matches!(&stop, Stop::Refused(_)) {
-                // It says the same when it comes again.
-                taking.keep();
-            }
             return Err(stop);
         }
         taking.keep();
@@ -127,7 +124,7 @@ fn meaning(kind: &str, event: &Value) -> Meaning {
 /// The last part of an event's URI, for people.
 fn short(kind: &str) -> &str {
     let name = kind.rsplit('/').next().unwrap_or_default();
-    name.get(..name.len().min(64)).unwrap_or("event")
+    name.get(..name.len().min(limit::FEED_EVENT_SHOWN_BYTES_MAX)).unwrap_or("event")
 }
 
 #[cfg(test)]
@@ -164,6 +161,8 @@ mod tests {
             assert!(matches!(of(&kind, json!({})), Meaning::Nothing(_)), "{kind}");
         }
         assert_eq!(short(&assurance), "assurance-level-change");
-        assert_eq!(short(&"é".repeat(65)), short("event"));
+        let longest = "x".repeat(limit::FEED_EVENT_SHOWN_BYTES_MAX);
+        assert_eq!(short(&format!("{longest}y")), longest);
+        assert_eq!(short(&format!("x{}", "é".repeat(longest.len()))), "event", "never half a character");
     }
 }

@@ -20,6 +20,8 @@ pub const FEED_ID_BYTES_MAX: usize = 256;
 pub const FEED_EVENTS_MAX: usize = 16;
 /// Messages that prove nothing and are looked at for one source in a minute.
 pub const FEED_KNOCKS_PER_MINUTE_MAX: u32 = 120;
+/// Of the name of an event, in the record.
+pub const FEED_EVENT_SHOWN_BYTES_MAX: usize = 64;
 /// Changes in one SCIM PATCH.
 pub const SCIM_CHANGES_MAX: usize = 64;
 /// Events that are fetched at once.

@@ -71,7 +71,6 @@ impl Brake for Gateway {
 
     fn noted<'a>(&'a self, note: &'a AdminNote<'a>) -> BoxFuture<'a, Result<(), Failure>> {
         if let Some(reason) = note.reason {
-            self.journal().metrics().refused(reason);
             tracing::warn!(actor = note.actor, about = note.about, reason = reason.code(), "a feed was refused");
         }
         Box::pin(Self::journal(self).administered(note, None))

@@ -174,9 +174,11 @@ async fn a_token_that_comes_again_does_nothing() {
     let fed = Fed::start(LINES).await;
     let token = signed(&fed, &claims(&fed));
     assert_eq!(deliver(&fed, &token).await.status, 200);
-    let again = deliver(&fed, &token).await;
-    assert_eq!(again.status, 400, "{}", again.text);
-    assert!(again.text.contains("feed_replayed"), "{}", again.text);
+    for _again in 0..3 {
+        let again = deliver(&fed, &token).await;
+        assert_eq!(again.status, 400, "{}", again.text);
+        assert!(again.text.contains("feed_replayed"), "{}", again.text);
+    }
     assert_eq!(fed.ordered().len(), 1);
     assert!(fed.gateway.records("admin").iter().any(|record| record.to_string().contains("feed_replayed")));
 }
