@@ -18,6 +18,7 @@ pub mod control;
 pub mod delegate;
 pub mod egress;
 pub mod export;
+pub mod facade;
 pub mod feeds;
 pub mod front;
 pub mod guard;

@@ -3,6 +3,7 @@
 //! Invariant: nothing is served before the journal and the revocations are there, and the journal is closed
 //! last.
 
+mod facade;
 mod feeds;
 mod operations;
 mod process;
@@ -22,6 +23,7 @@ use crate::config::{Config, Durability, Mistake, Overrides, ReloadMode, TlsConfi
 use crate::control::{Administrators, Control, Operations, console};
 use crate::delegate::Delegate;
 use crate::export::Exports;
+use crate::facade::Facade;
 use crate::feeds::Feeds;
 use crate::front::{self, Certificates, Front};
 use crate::gateway::{Along, Files, Gateway, Own, Parts, Reloader, Snapshot, follow_store, record_missed, watch_files};
@@ -135,6 +137,7 @@ pub async fn start(options: Options) -> Result<Served, StartError> {
     let feeds = Feeds::new(Arc::clone(&gateway) as _);
     opened.tasks.spawn(Arc::clone(&feeds).run(gateway.stopping()));
     front.hears(feeds);
+    front.registers(Facade::new(Arc::clone(&gateway) as _, Arc::clone(&opened.sealer)));
     let lanes = || Arc::clone(&opened.lanes);
     let cluster = cluster.map(|cluster| cluster.serve(Arc::clone(&front), lanes(), gateway.stopping()));
     let front = tokio::spawn(front::serve(front, listener, certificates, lanes(), gateway.stopping()));

@@ -5,7 +5,7 @@
 
 mod feed;
 
-pub use feed::{FEED, FEED_EVENTS, FEED_LOGOUT, FEED_POLL, FEED_SCIM};
+pub use feed::{FEED, FEED_EVENTS, FEED_LOGOUT, FEED_POLL, FEED_SCIM, REGISTRATION};
 
 /// What a key has when nobody writes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +74,7 @@ pub const SECTIONS: &[&Section] = &[
     &ANONYMOUS,
     &ISSUER,
     &CLAIMS,
+    &REGISTRATION,
     &SCOPE_RULE,
     &FEED,
     &FEED_LOGOUT,
@@ -266,6 +267,7 @@ pub const ISSUER: Section = servers(
         optional("scope_rules", "list of tables"),
         optional("interactive_default", "agent id"),
         defaulted("jwks_stale_max", "duration", "\"24h\""),
+        optional("registration", "table"),
     ],
 );
 

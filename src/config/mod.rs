@@ -19,6 +19,7 @@ mod agent;
 pub mod cluster;
 mod export;
 pub mod feed;
+pub mod fresh;
 pub mod file;
 pub mod keyfile;
 pub mod keys;
@@ -230,6 +231,23 @@ pub struct IssuerConfig {
     pub interactive_default: Option<AgentId>,
     /// How long keys may be used while the issuer is away.
     pub jwks_stale_max: Duration,
+    /// The client that is handed out where the provider registers none by itself.
+    pub registration: Option<RegistrationConfig>,
+}
+
+/// `[issuers.ALIAS.registration]`: assistants are registered here, and log in with a client of the administrator's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegistrationConfig {
+    /// The client that the provider knows.
+    pub client_id: String,
+    /// Its secret, where it has one.
+    pub client_secret: Option<SecretReference>,
+    /// Scopes that are asked for besides those of the assistant.
+    pub scopes: Vec<String>,
+    /// Whether the provider is told for which resource (RFC 8707).
+    pub sends_resource: bool,
+    /// Schemes of redirect URIs besides `https:` and `http:` on loopback.
+    pub schemes: Vec<String>,
 }
 
 /// Signature algorithms that may be allowed: asymmetric ones only.

@@ -25,6 +25,7 @@ mod spent;
 mod subject;
 mod taken;
 
+use crate::config::fresh::FreshSecrets;
 use crate::config::{Config, FeedConfig};
 use crate::egress::EgressPolicy;
 use crate::identity::revoked::{Held, Revocation};
@@ -68,7 +69,7 @@ pub trait Brake: Send + Sync + 'static {
 /// The room.
 pub struct Feeds {
     brake: Arc<dyn Brake>,
-    secrets: secret::Secrets,
+    secrets: FreshSecrets,
     rates: rate::Rates,
     logouts: taken::Taken,
     events: taken::Taken,
@@ -92,7 +93,7 @@ impl Feeds {
     pub fn new(brake: Arc<dyn Brake>) -> Arc<Self> {
         Arc::new(Self {
             brake,
-            secrets: secret::Secrets::default(),
+            secrets: FreshSecrets::default(),
             rates: rate::Rates::default(),
             logouts: taken::Taken::new(limit::LOGOUT_AGE_MAX),
             events: taken::Taken::new(limit::EVENT_AGE_MAX),
@@ -154,7 +155,7 @@ impl Feeds {
             _ => feed.scim.as_ref().map(|scim| &scim.secret),
         };
         let reference = reference.ok_or_else(|| Refusal::new(Reason::FeedRefused))?;
-        self.secrets.check(reference, headers).await?;
+        self.check_secret(reference, headers).await?;
         self.rates.admit(feed)?;
         Ok(())
     }

@@ -128,7 +128,7 @@ impl Feeds {
         poll: &PollConfig,
         outcome: &Outcome,
     ) -> Result<Answer, String> {
-        let token = self.secrets.get(&poll.token).await.map_err(|failure| failure.detail)?;
+        let token = self.secrets.get(&poll.token).await?;
         let mut bearer = HeaderValue::try_from(format!("Bearer {}", token.expose_secret()))
             .map_err(|_| "its token cannot stand in a header".to_owned())?;
         bearer.set_sensitive(true);

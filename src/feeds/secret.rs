@@ -1,84 +1,38 @@
-//! The secrets that senders present, and those that we present where events are fetched.
+//! The secrets that senders present.
 //!
-//! Decides when a secret is read again. Invariants: a request waits for at most one reading, and none of them starts
-//! a program of its own; secrets are compared in constant time.
-
-use std::sync::Arc;
-use std::time::Instant;
+//! Invariant: a secret is compared in constant time, whatever was guessed.
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
-use secrecy::{ExposeSecret as _, SecretString};
-use tokio::sync::Mutex;
+use secrecy::ExposeSecret as _;
 
+use super::Feeds;
 use crate::config::SecretReference;
+use crate::config::fresh::FreshSecrets;
 use crate::ids::Digest;
-use crate::limit;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
 
-/// What was read, one for each reference.
-#[derive(Default)]
-pub(super) struct Secrets {
-    /// Held while one is read: whoever comes meanwhile gets the same.
-    read: Mutex<Vec<Read>>,
-}
-
-struct Read {
-    reference: SecretReference,
-    at: Instant,
-    secret: Option<Arc<SecretString>>,
-    problem: String,
-}
-
-impl Secrets {
-    /// The secret, at most [`limit::FEED_SECRET_AGE_MAX`] old; the one before where it cannot be read now.
-    ///
-    /// # Errors
-    /// `credential_unavailable` where it never could.
-    pub(super) async fn get(&self, reference: &SecretReference) -> Result<Arc<SecretString>, Failure> {
-        let mut all = self.read.lock().await;
-        let known = all.iter().position(|read| read.reference == *reference);
-        let fresh = known.and_then(|place| all.get(place)).is_some_and(|read| read.at.elapsed() < limit::FEED_SECRET_AGE_MAX);
-        if !fresh {
-            let before = known.map(|place| all.swap_remove(place)).and_then(|read| read.secret);
-            let (secret, problem) = match reference.read().await {
-                Ok(secret) => (Some(Arc::new(secret)), String::new()),
-                Err(error) => {
-                    tracing::warn!(%error, "the secret of a feed could not be read");
-                    (before, error.to_string())
-                }
-            };
-            // References that no file names any more are forgotten with the oldest.
-            if all.len() >= limit::FEEDS_MAX * 3 {
-                all.remove(0);
-            }
-            all.push(Read { reference: reference.clone(), at: Instant::now(), secret, problem });
-        }
-        let read = all.iter().find(|read| read.reference == *reference);
-        let secret = read.and_then(|read| read.secret.clone());
-        secret.ok_or_else(|| {
-            let problem = read.map(|read| read.problem.clone()).unwrap_or_default();
-            Failure::before(Reason::CredentialUnavailable, problem)
-        })
-    }
-
+impl Feeds {
     /// Whether the request presents the secret as a bearer token.
     ///
     /// # Errors
     /// `feed_refused`, or a failure where there is nothing to compare it with.
-    pub(super) async fn check(&self, reference: &SecretReference, headers: &HeaderMap) -> Result<(), Stop> {
-        let mut values = headers.get_all(AUTHORIZATION).iter();
-        let (value, none) = (values.next(), values.next());
-        let presented = value.filter(|_| none.is_none()).and_then(|value| value.to_str().ok()).and_then(bearer);
-        let presented = presented.ok_or_else(|| Refusal::new(Reason::FeedRefused))?;
-        let secret = self.get(reference).await?;
-        // Of one length, whatever was guessed.
-        let (own, presented) =
-            (Digest::sha256(secret.expose_secret().as_bytes()), Digest::sha256(presented.as_bytes()));
-        verify_slices_are_equal(own.as_bytes(), presented.as_bytes())
-            .map_err(|_| Refusal::new(Reason::FeedRefused).into())
+    pub(super) async fn check_secret(&self, reference: &SecretReference, headers: &HeaderMap) -> Result<(), Stop> {
+        check(&self.secrets, reference, headers).await
     }
+}
+
+async fn check(secrets: &FreshSecrets, reference: &SecretReference, headers: &HeaderMap) -> Result<(), Stop> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let (value, none) = (values.next(), values.next());
+    let presented = value.filter(|_| none.is_none()).and_then(|value| value.to_str().ok()).and_then(bearer);
+    let presented = presented.ok_or_else(|| Refusal::new(Reason::FeedRefused))?;
+    let secret = secrets.get(reference).await;
+    let secret = secret.map_err(|problem| Failure::before(Reason::CredentialUnavailable, problem))?;
+    // Of one length, whatever was guessed.
+    let (own, presented) = (Digest::sha256(secret.expose_secret().as_bytes()), Digest::sha256(presented.as_bytes()));
+    verify_slices_are_equal(own.as_bytes(), presented.as_bytes()).map_err(|_| Refusal::new(Reason::FeedRefused).into())
 }
 
 fn bearer(value: &str) -> Option<&str> {
@@ -101,9 +55,9 @@ mod tests {
         let path = place.path().join("secret");
         std::fs::write(&path, "s3cret\n").unwrap();
         let reference = SecretReference::File(path.clone());
-        let secrets = Secrets::default();
+        let secrets = FreshSecrets::default();
         for right in ["Bearer s3cret", "bearer s3cret", "Bearer  s3cret"] {
-            assert!(secrets.check(&reference, &headers(&[right])).await.is_ok(), "{right}");
+            assert!(check(&secrets, &reference, &headers(&[right])).await.is_ok(), "{right}");
         }
         let wrong: [&[&str]; 8] = [
             &[],
@@ -116,14 +70,14 @@ mod tests {
             &["Bearer s3cret", "Bearer s3cret"],
         ];
         for wrong in wrong {
-            let stop = secrets.check(&reference, &headers(wrong)).await.unwrap_err();
+            let stop = check(&secrets, &reference, &headers(wrong)).await.unwrap_err();
             assert_eq!(stop.reason(), Reason::FeedRefused, "{wrong:?}");
         }
         // Read a moment ago: not again before its time.
         std::fs::remove_file(&path).unwrap();
-        assert!(secrets.check(&reference, &headers(&["Bearer s3cret"])).await.is_ok());
+        assert!(check(&secrets, &reference, &headers(&["Bearer s3cret"])).await.is_ok());
         let absent = SecretReference::File(place.path().join("absent"));
-        let stop = secrets.check(&absent, &headers(&["Bearer s3cret"])).await.unwrap_err();
+        let stop = check(&secrets, &absent, &headers(&["Bearer s3cret"])).await.unwrap_err();
         assert_eq!(stop.reason(), Reason::CredentialUnavailable);
     }
 }

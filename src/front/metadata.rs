@@ -6,7 +6,8 @@
 use serde::Serialize;
 
 use crate::call::Endpoint;
-use crate::config::{Config, ScopeMode};
+use crate::config::{Config, IssuerConfig, ScopeMode};
+use crate::facade;
 use crate::ids::ServerId;
 use crate::outcome::reply::Challenge;
 
@@ -102,7 +103,7 @@ impl Names {
         Self {
             origin: url.origin().ascii_serialization(),
             base: url.path().trim_end_matches('/').to_owned(),
-            issuers: config.issuers.iter().map(|issuer| issuer.issuer.clone()).collect(),
+            issuers: config.issuers.iter().map(|issuer| authorization_server(config, issuer)).collect(),
             scopes,
         }
     }
@@ -149,6 +150,14 @@ impl Names {
             value.push_str(&format!(", scope=\"{}\"", quotable(&scopes.join(" "))));
         }
         value
+    }
+}
+
+/// Where assistants get tokens of an issuer: there, or here where it registers nobody.
+fn authorization_server(config: &Config, issuer: &IssuerConfig) -> String {
+    match issuer.registration {
+        Some(_) => facade::issuer_url(&config.gateway.public_url, &issuer.alias),
+        None => issuer.issuer.clone(),
     }
 }
 

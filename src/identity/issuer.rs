@@ -66,6 +66,7 @@ struct Asked {
 pub(super) struct Known {
     pub keys: KeySet,
     pub token_endpoint: Option<Url>,
+    pub authorization_endpoint: Option<Url>,
     pub fetched_at: Instant,
 }
 
@@ -278,7 +279,7 @@ impl Issuer {
     async fn fetch(&self, client: &OauthClient) -> Result<Known, String> {
         if let KeySource::Transmitter(place) = &self.source {
             let keys = transmitter::keys(client, &self.url, place.as_ref()).await?;
-            return Ok(Known { keys, token_endpoint: None, fetched_at: Instant::now() });
+            return Ok(Known { keys, token_endpoint: None, authorization_endpoint: None, fetched_at: Instant::now() });
         }
         let issuer = IssuerUrl::new(self.url.clone()).map_err(|error| format!("not a URL: {error}"))?;
         let asker = Asker(client.clone());
@@ -292,7 +293,8 @@ impl Issuer {
         }
         let keys = KeySet::new(metadata.jwks()).map_err(|problem| format!("its key set cannot be used: {problem}"))?;
         let token_endpoint = metadata.token_endpoint().map(|endpoint| endpoint.url().clone());
-        Ok(Known { keys, token_endpoint, fetched_at: Instant::now() })
+        let authorization_endpoint = Some(metadata.authorization_endpoint().url().clone());
+        Ok(Known { keys, token_endpoint, authorization_endpoint, fetched_at: Instant::now() })
     }
 }
 

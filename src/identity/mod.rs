@@ -235,6 +235,16 @@ impl Identity {
         Some((issuer.known()?.token_endpoint.clone()?, issuer.policy().clone()))
     }
 
+    /// An issuer's `iss`, where it authorizes people and redeems codes, and how it may be reached.
+    #[must_use]
+    pub fn endpoints(&self, alias: &IssuerAlias) -> Option<(String, Url, Url, EgressPolicy)> {
+        let settings = self.settings.load();
+        let accepted = settings.issuers.values().find(|accepted| accepted.config.alias == *alias)?;
+        let known = accepted.issuer.known()?;
+        let (authorize, token) = (known.authorization_endpoint.clone()?, known.token_endpoint.clone()?);
+        Some((accepted.config.issuer.clone(), authorize, token, accepted.issuer.policy().clone()))
+    }
+
     fn anonymous(&self, resource: &Resource) -> Result<Caller, Stop> {
         let settings = self.settings.load();
         if let Some((verified, agent)) = &settings.local {

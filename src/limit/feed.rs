@@ -30,8 +30,10 @@ pub const FEED_POLL_EVENTS_MAX: usize = 50;
 pub const FEED_POLL_INTERVAL_MIN: Duration = Duration::from_secs(1);
 /// After so many failures in a row the pause has grown to this.
 pub const FEED_POLL_RETRY_MAX: Duration = Duration::from_secs(300);
-/// Secrets of feeds are read again this often.
-pub const FEED_SECRET_AGE_MAX: Duration = Duration::from_secs(30);
+/// Secrets that feeds and the registration of clients need are read again after this.
+pub const FRESH_SECRET_AGE_MAX: Duration = Duration::from_secs(30);
+/// How many of them are remembered.
+pub const FRESH_SECRETS_MAX: usize = 192;
 /// Sign-outs that feeds ordered and that refuse nothing any more are looked for this often.
 pub const FEED_SPENT_INTERVAL: Duration = Duration::from_secs(600);
 /// How many of them are lifted then.

@@ -44,6 +44,7 @@ mod orphans;
 mod pages;
 mod patience;
 mod record;
+mod registration;
 mod relay;
 mod reload;
 mod replicas;

@@ -176,6 +176,10 @@ fn references(config: &Config) -> Vec<(String, SecretReference)> {
             all.push((format!("export.{}", export.name), secret.clone()));
         }
     }
+    for issuer in &config.issuers {
+        let secret = issuer.registration.as_ref().and_then(|registration| registration.client_secret.clone());
+        all.extend(secret.map(|secret| (format!("issuers.{}.registration", issuer.alias), secret)));
+    }
     for feed in &config.feeds {
         all.extend(feed.references().map(|reference| (format!("feeds.{}", feed.name), reference.clone())));
     }

@@ -1,11 +1,13 @@
 //! Reads `[issuers.ALIAS]`: whose tokens are believed, and how their claims are read.
 
 use std::collections::HashSet;
+use std::path::Path;
 
 use serde::Deserialize;
 use toml::Spanned;
 
 use super::address::{http_url, is_loopback};
+use super::registration;
 use crate::config::keys;
 use crate::config::leaf::Period;
 use crate::config::load::{ANONYMOUS_ALIAS, LOCAL_ALIAS};
@@ -36,6 +38,7 @@ enum Scopes {
 pub fn read(
     mut table: Table<'_, '_>,
     alias: IssuerAlias,
+    base: &Path,
     loopback_allowed: bool,
     seen: &mut HashSet<String>,
 ) -> Option<IssuerConfig> {
@@ -61,6 +64,7 @@ pub fn read(
         table.source.refers(agent.span(), Name::Agent(agent.get_ref().clone()));
     }
     let jwks_stale_max = table.get::<Period>("jwks_stale_max");
+    let registration = registration::of(&mut table, base);
     let leeway = leeway?;
     if leeway.get_ref().0 > crate::limit::LEEWAY_MAX {
         table.mistake(&leeway.span(), "a leeway above 5m keeps expired tokens alive: correct the clocks instead");
@@ -80,6 +84,7 @@ pub fn read(
         scopes: scopes?,
         interactive_default: interactive_default.map(Spanned::into_inner),
         jwks_stale_max: jwks_stale_max?.0,
+        registration: registration?,
     })
 }
 

@@ -1,4 +1,4 @@
-//! The keys of `[feeds.NAME]`; named like all others, see [`super`].
+//! The keys of `[feeds.NAME]` and of the registration of clients; named like all others, see [`super`].
 
 use super::{Section, defaulted, optional, required, servers};
 
@@ -55,5 +55,17 @@ pub const FEED_SCIM: Section = servers(
     &[
         required("secret", "secret reference"),
         defaulted("subject", "`\"externalId\"` or `\"userName\"`", "\"externalId\""),
+    ],
+);
+
+/// `[issuers.ALIAS.registration]`.
+pub const REGISTRATION: Section = servers(
+    "[issuers.ALIAS.registration]",
+    &[
+        required("client_id", "string"),
+        optional("client_secret", "secret reference"),
+        defaulted("scopes", "list of strings", "[]"),
+        defaulted("send_resource", "boolean", "true"),
+        defaulted("redirect_schemes", "list of strings", "[]"),
     ],
 );

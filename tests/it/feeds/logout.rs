@@ -114,7 +114,7 @@ async fn what_fails_one_check_takes_nothing_back() {
         ("no exp", without("exp")),
         ("an exp that has passed", with("exp", json!(now - 120))),
         ("no jti", without("jti")),
-        ("a jti without an end", with("jti", json!("x".repeat(257)))),
+        ("a jti without an end", with("jti", json!("x".repeat(bailiwick::limit::FEED_ID_BYTES_MAX + 1)))),
         ("no events", without("events")),
         ("empty events", with("events", json!({}))),
         ("events that are a list", with("events", json!([event]))),
