@@ -25,9 +25,9 @@ pub(super) struct Login {
     pub(super) redirect: String,
     pub(super) state: Option<String>,
     pub(super) challenge: String,
-    scope: Option<String>,
-    resource: String,
-    until: Moment,
+    pub(super) scope: Option<String>,
+    pub(super) resource: String,
+    pub(super) until: Moment,
 }
 
 impl Facade {

@@ -17,8 +17,8 @@ use crate::limit;
 pub(super) struct Client {
     /// What it calls itself: nobody has looked whether that is true.
     pub(super) name: String,
-    redirects: Vec<String>,
-    until: Moment,
+    pub(super) redirects: Vec<String>,
+    pub(super) until: Moment,
 }
 
 impl Client {

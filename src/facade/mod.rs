@@ -30,7 +30,7 @@ mod token;
 use crate::config::fresh::FreshSecrets;
 use crate::config::{Config, IssuerConfig, RegistrationConfig};
 use crate::egress::EgressPolicy;
-use crate::ids::{Digest, IssuerAlias, PrincipalKey};
+use crate::ids::{Digest, IssuerAlias, PrincipalKey, ServerId};
 use crate::limit;
 use crate::outcome::Failure;
 use crate::record::event::AdminNote;
@@ -192,7 +192,8 @@ impl<'a> Desk<'a> {
     /// Whether the resource is one of ours.
     fn serves(&self, resource: &str) -> bool {
         let rest = resource.strip_prefix(&self.base).and_then(|rest| rest.strip_prefix("/mcp"));
-        rest.is_some_and(|rest| rest.is_empty() || crate::ids::ServerId::new(rest.trim_start_matches('/')).is_ok())
+        let server = |rest: &str| rest.strip_prefix('/').is_some_and(|name| ServerId::new(name).is_ok());
+        rest.is_some_and(|rest| rest.is_empty() || server(rest))
     }
 }
 
@@ -267,3 +268,6 @@ where
     };
     tokio::time::timeout(limit::BODY_READ_TIMEOUT, collect).await.ok().flatten()
 }
+
+#[cfg(test)]
+mod tests;

@@ -347,7 +347,8 @@ async fn a_registration_that_could_lead_elsewhere_is_refused() {
 #[tokio::test]
 async fn a_provider_that_registers_assistants_itself_is_named_and_nothing_is_registered_here() {
     let issuer = Issuer::start().await;
-    let gateway = Setup::new(&issuer).start().await;
+    let upstream = Scripted::echo().await;
+    let gateway = Setup::new(&issuer).http_server("tools", &upstream.url, "").start().await;
     let client = crate::support::client::Client::new(&format!("{}/.well-known/oauth-protected-resource", gateway.url), None);
     let protected = client.bare(Method::GET, &[]).await;
     assert!(protected.text.contains(&issuer.url), "{}", protected.text);
