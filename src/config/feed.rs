@@ -126,9 +126,10 @@ impl ScimSubject {
 impl FeedConfig {
     /// The secrets that it refers to.
     pub fn references(&self) -> impl Iterator<Item = &SecretReference> {
-        let events = self.events.iter().flat_map(|events| {
-            events.secret.iter().chain(events.poll.iter().map(|poll| &poll.token))
-        });
+        let events = self
+            .events
+            .iter()
+            .flat_map(|events| events.secret.iter().chain(events.poll.iter().map(|poll| &poll.token)));
         events.chain(self.scim.iter().map(|scim| &scim.secret))
     }
 }

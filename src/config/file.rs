@@ -13,8 +13,8 @@ use super::mistake::{Found, Mistake, Name, Source, did_you_mean};
 use super::process::plain;
 use super::reader::Table;
 use super::{
-    AgentConfig, ClusterConfig, Config, ExportConfig, FeedConfig, IssuerConfig, KeysConfig, LocalUser, QuotaConfig, RecordConfig,
-    ServerConfig, TelemetryConfig,
+    AgentConfig, ClusterConfig, Config, ExportConfig, FeedConfig, IssuerConfig, KeysConfig, LocalUser, QuotaConfig,
+    RecordConfig, ServerConfig, TelemetryConfig,
 };
 use crate::ids::{AgentId, Environment};
 use crate::limit;

@@ -52,14 +52,15 @@ impl Facade {
     fn login(&self, desk: &Desk<'_>, query: &str) -> Result<Login, &'static str> {
         let asked = Parameters::read(query.as_bytes()).ok_or("a parameter comes twice")?;
         let id = asked.get("client_id").ok_or("it names no client")?;
-        let client = self.client(desk, id).ok_or(
-            "this client is not registered here, or not any more: remove its saved login and try again",
-        )?;
+        let client = self
+            .client(desk, id)
+            .ok_or("this client is not registered here, or not any more: remove its saved login and try again")?;
         let redirect = asked.get("redirect_uri").ok_or("it names no redirect_uri")?;
         if !client.may_backto(redirect) {
             return Err("the redirect_uri is not one that the client registered");
         }
-        if asked.get("response_type") != Some("code") || asked.get("response_mode").is_some_and(|mode| mode != "query") {
+        if asked.get("response_type") != Some("code") || asked.get("response_mode").is_some_and(|mode| mode != "query")
+        {
             return Err("only response_type=code is supported");
         }
         let challenge = asked.get("code_challenge").unwrap_or_default();

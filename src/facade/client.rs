@@ -43,7 +43,10 @@ impl Facade {
             return refuse("invalid_redirect_uri", "register one to five redirect_uris");
         }
         if let Some(bad) = redirects.iter().find(|uri| !is_redirect(uri, &desk.registration.schemes)) {
-            let text = format!("{:.200} is not taken: use https:, http: on loopback, or a scheme that was allowed", printable(bad));
+            let text = format!(
+                "{:.200} is not taken: use https:, http: on loopback, or a scheme that was allowed",
+                printable(bad)
+            );
             return refuse("invalid_redirect_uri", &text);
         }
         let name = asked.get("client_name").and_then(Value::as_str).map(printable).unwrap_or_default();

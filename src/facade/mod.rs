@@ -20,11 +20,11 @@ use url::Url;
 
 mod answer;
 mod authorize;
+mod back;
 mod client;
 mod cookie;
 mod metadata;
 mod page;
-mod back;
 mod token;
 
 use crate::config::fresh::FreshSecrets;

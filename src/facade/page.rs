@@ -23,25 +23,28 @@ const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:36rem;mar
 
 pub(super) fn consent(asked: &Asked<'_>) -> Markup {
     let name = if asked.client.is_empty() { "A program without a name" } else { asked.client };
-    whole("Allow access?", &html! {
-        p { "A program wants to log you in at " b { (asked.issuer) } " and then call tools with your account." }
-        dl {
-            dt { "It calls itself" }
-            dd { bdi { (name) } " (nobody has checked that)" }
-            dt { "Your answer goes to" }
-            dd { bdi { (asked.redirect) } }
-            dt { "It wants to use" }
-            dd { bdi { (asked.resource) } }
-            @if !asked.scope.is_empty() { dt { "With the scopes" } dd { bdi { (asked.scope) } } }
-        }
-        p { "Allow this only if you have just started it yourself." }
-        form method="post" action=(asked.action) {
-            input type="hidden" name="nonce" value=(asked.nonce);
-            button type="submit" name="answer" value="deny" { "Do not allow" }
-            " "
-            button type="submit" name="answer" value="allow" { "Allow and log in" }
-        }
-    })
+    whole(
+        "Allow access?",
+        &html! {
+            p { "A program wants to log you in at " b { (asked.issuer) } " and then call tools with your account." }
+            dl {
+                dt { "It calls itself" }
+                dd { bdi { (name) } " (nobody has checked that)" }
+                dt { "Your answer goes to" }
+                dd { bdi { (asked.redirect) } }
+                dt { "It wants to use" }
+                dd { bdi { (asked.resource) } }
+                @if !asked.scope.is_empty() { dt { "With the scopes" } dd { bdi { (asked.scope) } } }
+            }
+            p { "Allow this only if you have just started it yourself." }
+            form method="post" action=(asked.action) {
+                input type="hidden" name="nonce" value=(asked.nonce);
+                button type="submit" name="answer" value="deny" { "Do not allow" }
+                " "
+                button type="submit" name="answer" value="allow" { "Allow and log in" }
+            }
+        },
+    )
 }
 
 /// That it does not go on; nobody is sent anywhere.

@@ -58,7 +58,8 @@ impl Facade {
             Err(problem) => return away(&problem),
         };
         if status != StatusCode::OK {
-            let code = told.get("error").and_then(Value::as_str).filter(|code| is_code(code)).unwrap_or("invalid_grant");
+            let code =
+                told.get("error").and_then(Value::as_str).filter(|code| is_code(code)).unwrap_or("invalid_grant");
             // That our own client is refused is nothing that the assistant could mend.
             let code = if code == "invalid_client" { "server_error" } else { code };
             return answer::error(StatusCode::BAD_REQUEST, code, "the identity provider refused");
@@ -66,14 +67,19 @@ impl Facade {
         let Some(granted) = self.granted(desk, &question, &told) else { return away("its answer has no bearer token") };
         let token = told.get("access_token").and_then(Value::as_str).unwrap_or_default();
         if !self.recorded(desk, &question, token).await {
-            return answer::error(StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable", "nothing can be recorded");
+            return answer::error(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "temporarily_unavailable",
+                "nothing can be recorded",
+            );
         }
         answer::json(StatusCode::OK, &granted)
     }
 
     fn question(&self, desk: &Desk<'_>, form: &Parameters) -> Result<Question, (&'static str, &'static str)> {
         let id = form.get("client_id").ok_or(("invalid_client", "it names no client"))?;
-        let client = self.client(desk, id).ok_or(("invalid_client", "this client is not registered here, or not any more"))?;
+        let client =
+            self.client(desk, id).ok_or(("invalid_client", "this client is not registered here, or not any more"))?;
         let short = client::short(id);
         if form.get("resource").is_some_and(|resource| !desk.serves(resource)) {
             return Err(("invalid_target", "the resource is not one of this gateway"));
@@ -131,7 +137,8 @@ impl Facade {
         };
         let request = request(desk, places, question, secret.as_deref())?;
         let policy = places.policy.clone();
-        let client = tokio::task::spawn_blocking(move || oauth_client(policy)).await.map_err(|error| error.to_string())?;
+        let client =
+            tokio::task::spawn_blocking(move || oauth_client(policy)).await.map_err(|error| error.to_string())?;
         let told = client.map_err(|error| error.to_string())?.send(request).await.map_err(|error| error.to_string())?;
         if told.status().is_server_error() {
             return Err(format!("it answered {}", told.status()));
@@ -153,11 +160,8 @@ impl Facade {
             object.extend(told.get(name).map(|value| (name.to_owned(), value.clone())));
         }
         if let Some(refresh) = told.get("refresh_token").and_then(Value::as_str) {
-            let refresh = Refresh {
-                token: refresh.to_owned(),
-                name: question.name.clone(),
-                redirect: question.redirect.clone(),
-            };
+            let refresh =
+                Refresh { token: refresh.to_owned(), name: question.name.clone(), redirect: question.redirect.clone() };
             let sealed = self.seal(Purpose::Refresh, desk, &question.client, &refresh)?;
             if sealed.len() <= limit::FACADE_SEALED_BYTES_MAX {
                 object.insert("refresh_token".to_owned(), json!(sealed));
@@ -185,7 +189,9 @@ impl Facade {
             detail: &detail,
         };
         let recorded = self.grounds.noted(&note).await;
-        recorded.inspect_err(|failure| tracing::error!(%failure, "a token that was issued is not on the record")).is_ok()
+        recorded
+            .inspect_err(|failure| tracing::error!(%failure, "a token that was issued is not on the record"))
+            .is_ok()
     }
 }
 

@@ -106,7 +106,10 @@ fn meaning(kind: &str, event: &Value) -> Meaning {
             "device-compliance-change" if says("current_status", "compliant") => {
                 Meaning::Nothing("a device that complies gives nothing back by itself")
             }
-            "session-revoked" | "credential-change" | "token-claims-change" | "assurance-level-change"
+            "session-revoked"
+            | "credential-change"
+            | "token-claims-change"
+            | "assurance-level-change"
             | "device-compliance-change" => Meaning::End,
             _ => Meaning::Nothing("an event of a kind that takes nothing back here"),
         };

@@ -27,7 +27,9 @@ impl Order {
     /// What ends where these are named; nothing where neither is.
     pub(super) fn end(feed: &FeedConfig, subject: Option<&str>, session: Option<&str>) -> Option<Self> {
         match (subject, session, feed.ends) {
-            (Some(subject), None, _) | (Some(subject), Some(_), Ends::Subject) => Some(Self::SignOut(subject.to_owned())),
+            (Some(subject), None, _) | (Some(subject), Some(_), Ends::Subject) => {
+                Some(Self::SignOut(subject.to_owned()))
+            }
             (_, Some(session), _) => Some(Self::EndSession(session.to_owned())),
             (None, None, _) => None,
         }

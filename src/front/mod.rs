@@ -375,7 +375,13 @@ impl Outside {
         let forwarded = forwardable(named.chain(&trace));
         let gateway = &config.gateway;
         let own_pages = origin::Guard::for_own_pages(gateway.listen, &gateway.public_url, &gateway.allowed_hosts);
-        Self { own_pages, guard: origin::Guard::new(&config.gateway), names: metadata::Names::new(&config), forwarded, config }
+        Self {
+            own_pages,
+            guard: origin::Guard::new(&config.gateway),
+            names: metadata::Names::new(&config),
+            forwarded,
+            config,
+        }
     }
 
     /// The values of the headers that some server's `forward_headers` names.

@@ -111,7 +111,9 @@ async fn examine(expected: &Expected<'_>, text: &str) -> Result<Statement, Stop>
     let jwt = Jwt::parse(text)?;
     let header = jwt.header()?;
     if header.crit.is_some() {
-        return Err(Refusal::new(Reason::TokenMalformed).hint("it needs extensions that are not understood here").into());
+        return Err(Refusal::new(Reason::TokenMalformed)
+            .hint("it needs extensions that are not understood here")
+            .into());
     }
     let claims = jwt.claims()?;
     if claims.required("iss")? != expected.signer.url() {
@@ -133,7 +135,11 @@ fn check_type(expected: &Expected<'_>, header: &Header) -> Result<(), Refusal> {
         (StatementKind::Logout, Some(logout)) => logout.types.iter().any(|allowed| plain_type(allowed) == typ),
         (StatementKind::Logout, None) => false,
     };
-    if is_known { Ok(()) } else { Err(Refusal::new(Reason::TokenTypeRefused).hint("the `typ` is not that of this feed")) }
+    if is_known {
+        Ok(())
+    } else {
+        Err(Refusal::new(Reason::TokenTypeRefused).hint("the `typ` is not that of this feed"))
+    }
 }
 
 /// What a signed token must say besides.
@@ -143,7 +149,9 @@ fn read(expected: &Expected<'_>, claims: &Claims<'_>, now: i64) -> Result<Statem
         StatementKind::Event => (expected.feed.events.as_ref().map(|events| &events.audiences), limit::EVENT_AGE_MAX),
     };
     let named = claims.texts("aud")?.ok_or_else(|| missing("aud"))?;
-    if named.len() > limit::TOKEN_AUDIENCES_MAX || !audiences.is_some_and(|own| named.iter().any(|aud| own.contains(aud))) {
+    if named.len() > limit::TOKEN_AUDIENCES_MAX
+        || !audiences.is_some_and(|own| named.iter().any(|aud| own.contains(aud)))
+    {
         return Err(Refusal::new(Reason::AudienceMismatch));
     }
     let leeway = i64::try_from(expected.issuer.leeway.as_secs()).unwrap_or_default();
@@ -185,7 +193,9 @@ fn read(expected: &Expected<'_>, claims: &Claims<'_>, now: i64) -> Result<Statem
         StatementKind::Logout if subject.is_none() && session.is_none() => {
             return Err(invalid("it names neither a subject nor a session"));
         }
-        StatementKind::Event if subject.is_some() => return Err(invalid("a security event names its subject as `sub_id`")),
+        StatementKind::Event if subject.is_some() => {
+            return Err(invalid("a security event names its subject as `sub_id`"));
+        }
         _ => {}
     }
     Ok(Statement { id, issued_at, subject, session, subject_id: claims.typed("sub_id")?, events })

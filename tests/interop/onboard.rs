@@ -34,7 +34,8 @@ async fn fastmcp_registers_at_the_provider_and_logs_in() {
 async fn fastmcp_registers_at_the_gateway_where_the_provider_has_one_client_for_all() {
     let Some(parts) = Parts::installed() else { return };
     let provider = Provider::start(&parts).await;
-    let (upstream, gateway) = start(&provider, "[issuers.test.registration]\nclient_id = \"shared\"\n").await;
+    let registration = "[issuers.test.registration]\nclient_id = \"shared\"\nscopes = [\"openid\", \"mcp\"]\n";
+    let (upstream, gateway) = start(&provider, registration).await;
     let said = onboard(&parts, &gateway).await;
     assert_eq!((&said["tools"], &said["text"]), (&json!(["tools__echo"]), &json!(r#"{"word":"hello"}"#)));
     let page = said["pages"][0].as_str().unwrap();

@@ -41,7 +41,8 @@ impl Answered {
     }
 
     fn nonce(&self) -> String {
-        let (_, rest) = self.text.split_once("name=\"nonce\" value=\"").unwrap_or_else(|| panic!("no form: {}", self.text));
+        let (_, rest) =
+            self.text.split_once("name=\"nonce\" value=\"").unwrap_or_else(|| panic!("no form: {}", self.text));
         rest.split_once('"').unwrap().0.to_owned()
     }
 }
@@ -77,7 +78,8 @@ impl Registered {
     }
 
     async fn register(&self, client: Value) -> Answered {
-        self.send(Method::POST, "/oauth/test/register", &[("content-type", "application/json")], client.to_string()).await
+        self.send(Method::POST, "/oauth/test/register", &[("content-type", "application/json")], client.to_string())
+            .await
     }
 
     /// A client that may be sent back to the usual place.
@@ -176,7 +178,10 @@ async fn an_assistant_finds_registers_asks_and_calls_and_the_record_says_which_o
     }
     let asked = here.issuer.asked();
     assert_eq!(asked.len(), 2);
-    assert_eq!((asked[0]["client_id"].as_str(), asked[0]["redirect_uri"].as_str()), ("shared", &*format!("{server}/callback")));
+    assert_eq!(
+        (asked[0]["client_id"].as_str(), asked[0]["redirect_uri"].as_str()),
+        ("shared", &*format!("{server}/callback"))
+    );
     assert_eq!(asked[0]["code_challenge"], here.asked("")[6].1, "PKCE is the client's own, to the end");
 }
 
@@ -290,9 +295,15 @@ async fn what_one_client_got_is_of_no_use_to_another() {
     let (client, thief) = (here.client("Assistant").await, here.client("Thief").await);
     let code = here.log_in(&client).await.parameter("code").unwrap();
     let form = |client: &str, code: &str, redirect: &str, verifier: &str| {
-        [("grant_type", "authorization_code"), ("client_id", client), ("code", code), ("redirect_uri", redirect), ("code_verifier", verifier)]
-            .map(|(name, value)| (name, value.to_owned()))
-            .to_vec()
+        [
+            ("grant_type", "authorization_code"),
+            ("client_id", client),
+            ("code", code),
+            ("redirect_uri", redirect),
+            ("code_verifier", verifier),
+        ]
+        .map(|(name, value)| (name, value.to_owned()))
+        .to_vec()
     };
     let other_verifier = "b".repeat(64);
     for (form, error) in [
@@ -304,22 +315,43 @@ async fn what_one_client_got_is_of_no_use_to_another() {
         (form(&client, &code, CALLBACK, &other_verifier), "invalid_grant"),
         (form(&client, &code, CALLBACK, ""), "invalid_grant"),
         (vec![("grant_type", "client_credentials".into()), ("client_id", client.clone())], "unsupported_grant_type"),
-        (vec![("grant_type", "refresh_token".into()), ("client_id", client.clone()), ("refresh_token", code.clone())], "invalid_grant"),
+        (
+            vec![
+                ("grant_type", "refresh_token".into()),
+                ("client_id", client.clone()),
+                ("refresh_token", code.clone()),
+            ],
+            "invalid_grant",
+        ),
     ] {
         let form: Vec<(&str, &str)> = form.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let answered = here.token(&form).await;
         assert_eq!(answered.json()["error"], error, "{form:?}");
         assert!(matches!(answered.status, 400 | 401), "{form:?}");
     }
-    let granted = here.redeem(&client, &code).await;
-    assert_eq!(granted.status, 200, "{}", granted.text);
-    assert!(granted.json().get("id_token").is_none());
+    let redeemed = here.redeem(&client, &code).await;
+    assert_eq!(redeemed.status, 200, "{}", redeemed.text);
+    let granted = redeemed.json();
+    assert!(granted.get("id_token").is_none() && !granted.to_string().contains("refresh-"), "{granted}");
+    let refresh = granted["refresh_token"].as_str().unwrap();
+    let again = |client: String| async {
+        let client = client;
+        here.token(&[("grant_type", "refresh_token"), ("client_id", &client), ("refresh_token", refresh)]).await
+    };
+    assert_eq!(again(thief).await.json()["error"], "invalid_grant");
+    let again = again(client).await;
+    assert_eq!(again.status, 200, "{}", again.text);
+    let token = again.json()["access_token"].as_str().unwrap().to_owned();
+    assert_eq!(here.gateway.client(&token).call_tool("tools__echo", json!({})).await.status, 200);
+    let issued = here.gateway.records("admin");
+    assert_eq!(issued.iter().filter(|record| record.to_string().contains("issued to Assistant")).count(), 2);
 }
 
 #[tokio::test]
 async fn a_registration_that_could_lead_elsewhere_is_refused() {
     let here = Registered::start("redirect_schemes = [\"cursor\"]\n").await;
-    let many: Vec<String> = (0..=bailiwick::limit::FACADE_REDIRECTS_MAX).map(|n| format!("https://a.example/{n}")).collect();
+    let many: Vec<String> =
+        (0..=bailiwick::limit::FACADE_REDIRECTS_MAX).map(|n| format!("https://a.example/{n}")).collect();
     for redirects in [
         json!(null),
         json!([]),
@@ -336,11 +368,15 @@ async fn a_registration_that_could_lead_elsewhere_is_refused() {
         assert_eq!((answered.status, &answered.json()["error"]), (400, &json!("invalid_redirect_uri")), "{redirects}");
     }
     assert_eq!(here.register(json!({ "redirect_uris": ["cursor://x/cb"] })).await.status, 201);
-    let registered = here.register(json!({ "redirect_uris": [CALLBACK], "token_endpoint_auth_method": "client_secret_basic",
-        "client_name": "x".repeat(bailiwick::limit::FACADE_NAME_CHARACTERS_MAX + 1) })).await.json();
+    let registered = here
+        .register(json!({ "redirect_uris": [CALLBACK], "token_endpoint_auth_method": "client_secret_basic",
+        "client_name": "x".repeat(bailiwick::limit::FACADE_NAME_CHARACTERS_MAX + 1) }))
+        .await
+        .json();
     assert_eq!(registered["token_endpoint_auth_method"], "none");
     assert_eq!(registered["client_name"].as_str().unwrap().len(), bailiwick::limit::FACADE_NAME_CHARACTERS_MAX);
-    let large = json!({ "redirect_uris": [CALLBACK], "client_uri": "x".repeat(bailiwick::limit::FACADE_BODY_BYTES_MAX) });
+    let large =
+        json!({ "redirect_uris": [CALLBACK], "client_uri": "x".repeat(bailiwick::limit::FACADE_BODY_BYTES_MAX) });
     assert_eq!(here.register(large).await.status, 413);
 }
 
@@ -349,10 +385,13 @@ async fn a_provider_that_registers_assistants_itself_is_named_and_nothing_is_reg
     let issuer = Issuer::start().await;
     let upstream = Scripted::echo().await;
     let gateway = Setup::new(&issuer).http_server("tools", &upstream.url, "").start().await;
-    let client = crate::support::client::Client::new(&format!("{}/.well-known/oauth-protected-resource", gateway.url), None);
+    let client =
+        crate::support::client::Client::new(&format!("{}/.well-known/oauth-protected-resource", gateway.url), None);
     let protected = client.bare(Method::GET, &[]).await;
     assert!(protected.text.contains(&issuer.url), "{}", protected.text);
-    for path in ["/.well-known/oauth-authorization-server/oauth/test", "/oauth/test/authorize", "/oauth/other/authorize"] {
+    for path in
+        ["/.well-known/oauth-authorization-server/oauth/test", "/oauth/test/authorize", "/oauth/other/authorize"]
+    {
         let client = crate::support::client::Client::new(&format!("{}{path}", gateway.url), None);
         assert_eq!(client.bare(Method::GET, &[]).await.status, 404, "{path}");
     }
@@ -366,4 +405,15 @@ async fn one_source_may_ask_so_often_in_a_minute() {
         slowed = here.register(json!({})).await.status == 429;
     }
     assert!(slowed);
+}
+
+#[tokio::test]
+async fn a_confidential_client_proves_itself_and_its_secret_is_seen_nowhere() {
+    let here = Registered::start("client_secret = \"file:client-secret\"\nsend_resource = false\n").await;
+    let client = here.client("Assistant").await;
+    let back = here.log_in(&client).await;
+    // The provider of the tests wants to be told the resource, and is not.
+    assert!(!here.issuer.asked()[0].contains_key("resource"));
+    let refused = here.redeem(&client, &back.parameter("code").unwrap()).await;
+    assert!(!refused.text.contains("the secret of") && !here.gateway.log().contains("the secret of"));
 }

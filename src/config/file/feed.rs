@@ -67,10 +67,7 @@ fn sub<'s, 'i, T>(
 fn logout(mut table: Table<'_, '_>) -> Option<LogoutConfig> {
     let audiences = audiences(&mut table);
     let types = table.get::<Vec<String>>("types");
-    Some(LogoutConfig {
-        audiences: audiences?,
-        types: types?.iter().map(|text| text.to_ascii_lowercase()).collect(),
-    })
+    Some(LogoutConfig { audiences: audiences?, types: types?.iter().map(|text| text.to_ascii_lowercase()).collect() })
 }
 
 fn events(mut table: Table<'_, '_>, base: &Path, http_allowed: bool) -> Option<EventsConfig> {
@@ -116,11 +113,7 @@ fn poll(mut table: Table<'_, '_>, base: &Path, http_allowed: bool) -> Option<Pol
     let endpoint = table.at::<String>("endpoint").and_then(|text| guarded(&mut table, text, http_allowed));
     let token = table.at::<String>("token").and_then(|text| secret(&mut table, text, base));
     let interval = table.get::<Period>("interval");
-    Some(PollConfig {
-        endpoint: endpoint?.1,
-        token: token?,
-        interval: interval?.0.max(limit::FEED_POLL_INTERVAL_MIN),
-    })
+    Some(PollConfig { endpoint: endpoint?.1, token: token?, interval: interval?.0.max(limit::FEED_POLL_INTERVAL_MIN) })
 }
 
 fn scim(mut table: Table<'_, '_>, base: &Path) -> Option<ScimConfig> {

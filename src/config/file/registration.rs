@@ -11,7 +11,18 @@ use crate::config::{RegistrationConfig, keys};
 /// Schemes that a browser would run or read instead of handing them to an assistant, and those that have rules of their
 /// own.
 const NEVER: [&str; 12] = [
-    "javascript", "data", "file", "blob", "about", "vbscript", "view-source", "filesystem", "ws", "wss", "http", "https",
+    "javascript",
+    "data",
+    "file",
+    "blob",
+    "about",
+    "vbscript",
+    "view-source",
+    "filesystem",
+    "ws",
+    "wss",
+    "http",
+    "https",
 ];
 
 /// The table of an issuer; `None` where it was reported, `Some(None)` where there is none.
@@ -42,7 +53,8 @@ fn read(mut table: Table<'_, '_>, base: &Path) -> Option<RegistrationConfig> {
         let spelled = text.starts_with(|first: char| first.is_ascii_lowercase())
             && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-.".contains(&byte));
         if !spelled || NEVER.contains(&text.as_str()) {
-            let message = format!("`{text}` is not a scheme of an assistant: write one such as \"cursor\", without `:`");
+            let message =
+                format!("`{text}` is not a scheme of an assistant: write one such as \"cursor\", without `:`");
             table.mistake(&scheme.span(), message);
         }
     }

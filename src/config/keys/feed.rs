@@ -20,10 +20,7 @@ pub const FEED: Section = servers(
 /// `[feeds.NAME.logout]`.
 pub const FEED_LOGOUT: Section = servers(
     "[feeds.NAME.logout]",
-    &[
-        required("audiences", "list of client ids"),
-        defaulted("types", "list of strings", "[\"logout+jwt\"]"),
-    ],
+    &[required("audiences", "list of client ids"), defaulted("types", "list of strings", "[\"logout+jwt\"]")],
 );
 
 /// `[feeds.NAME.events]`.
@@ -42,11 +39,7 @@ pub const FEED_EVENTS: Section = servers(
 /// `[feeds.NAME.events.poll]`.
 pub const FEED_POLL: Section = servers(
     "[feeds.NAME.events.poll]",
-    &[
-        required("endpoint", "URL"),
-        required("token", "secret reference"),
-        defaulted("interval", "duration", "\"10s\""),
-    ],
+    &[required("endpoint", "URL"), required("token", "secret reference"), defaulted("interval", "duration", "\"10s\"")],
 );
 
 /// `[feeds.NAME.scim]`.

@@ -9,7 +9,10 @@ use crate::outcome::{Reason, Refusal};
 /// # Errors
 /// `parameters_invalid`.
 pub(super) fn subject(text: &str, attribute: ScimSubject) -> Result<Option<String>, Refusal> {
-    let refuse = || Refusal::new(Reason::ParametersInvalid).hint("only `userName eq \"...\"` and `externalId eq \"...\"` are understood");
+    let refuse = || {
+        Refusal::new(Reason::ParametersInvalid)
+            .hint("only `userName eq \"...\"` and `externalId eq \"...\"` are understood")
+    };
     let (name, rest) = text.trim().split_once(char::is_whitespace).ok_or_else(refuse)?;
     let (operator, value) = rest.trim_start().split_once(char::is_whitespace).ok_or_else(refuse)?;
     let known = ["userName", "externalId"].iter().any(|known| name.eq_ignore_ascii_case(known));
@@ -31,8 +34,16 @@ mod tests {
         assert_eq!(of(" USERNAME  EQ  \"a \\\" b\" ").unwrap().as_deref(), Some("a \" b"));
         assert_eq!(of("externalId eq \"7\"").unwrap(), None, "that says nothing of the sub");
         assert_eq!(of("userName eq \"\"").unwrap(), None);
-        for wrong in ["", "userName", "userName eq", "userName eq ann", "userName sw \"a\"", "active eq true",
-            "userName eq \"a\" or userName eq \"b\"", "not (userName eq \"a\")"] {
+        for wrong in [
+            "",
+            "userName",
+            "userName eq",
+            "userName eq ann",
+            "userName sw \"a\"",
+            "active eq true",
+            "userName eq \"a\" or userName eq \"b\"",
+            "not (userName eq \"a\")",
+        ] {
             assert_eq!(of(wrong).unwrap_err().reason, Reason::ParametersInvalid, "{wrong}");
         }
     }

@@ -35,10 +35,15 @@ async fn push_of(fed: &Fed, claims: &Value) -> Answered {
 #[tokio::test]
 async fn every_event_that_means_less_signs_its_person_out_within_a_second() {
     let fed = Fed::start(LINES).await;
-    for (number, kind) in
-        ["session-revoked", "credential-change", "token-claims-change", "assurance-level-change", "device-compliance-change"]
-            .into_iter()
-            .enumerate()
+    for (number, kind) in [
+        "session-revoked",
+        "credential-change",
+        "token-claims-change",
+        "assurance-level-change",
+        "device-compliance-change",
+    ]
+    .into_iter()
+    .enumerate()
     {
         let name = format!("person-{number}");
         let (person, bob) = (fed.person(&name), fed.person("bob"));
@@ -150,13 +155,21 @@ async fn what_fails_one_check_takes_nothing_back_and_the_error_has_its_code() {
         ("no jti", without("jti"), "invalid_request"),
         ("no events", without("events"), "invalid_request"),
         ("empty events", with("events", json!({})), "invalid_request"),
-        ("too many events", {
-            let many: serde_json::Map<String, Value> =
-                (0..=bailiwick::limit::FEED_EVENTS_MAX).map(|n| (format!("{event}{n}"), json!({}))).collect();
-            with("events", Value::Object(many))
-        }, "invalid_request"),
+        (
+            "too many events",
+            {
+                let many: serde_json::Map<String, Value> =
+                    (0..=bailiwick::limit::FEED_EVENTS_MAX).map(|n| (format!("{event}{n}"), json!({}))).collect();
+                with("events", Value::Object(many))
+            },
+            "invalid_request",
+        ),
         ("nobody", without("sub_id"), "invalid_request"),
-        ("an address, which was not written", with("sub_id", json!({"format": "email", "email": "alice"})), "invalid_request"),
+        (
+            "an address, which was not written",
+            with("sub_id", json!({"format": "email", "email": "alice"})),
+            "invalid_request",
+        ),
         ("a device alone", with("sub_id", two), "invalid_request"),
         ("the type of a logout token", typed(Some("logout+jwt")), "invalid_request"),
         ("JWT", typed(Some("JWT")), "invalid_request"),

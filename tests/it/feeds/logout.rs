@@ -35,15 +35,20 @@ async fn a_logout_signs_a_person_out_and_nobody_else_and_a_new_login_is_not_refu
     refused_within_a_second(began, &alice).await;
     assert!(works(&bob).await);
     let record = &fed.ordered()[0]["revocation"];
-    assert_eq!((&record["actor"], &record["target"], &record["mode"]), (&json!("feed:corp"), &json!("subject"), &json!("sign_out")));
+    assert_eq!(
+        (&record["actor"], &record["target"], &record["mode"]),
+        (&json!("feed:corp"), &json!("subject"), &json!("sign_out"))
+    );
     // The gateway's clock is ours: a token of after the sign-out comes from one that runs ahead, as far as is tolerated.
     let issued_before = record["issued_before"].as_i64().unwrap();
     let mut fresh = fed.issuer.claims("alice", &["developers"], &fed.gateway.resource());
     assert!(issued_before >= fresh["iat"].as_i64().unwrap());
     fresh["iat"] = json!(issued_before + 1);
     let fresh = fed.gateway.client(&fed.issuer.sign(&fresh));
-    crate::support::eventually_within(Duration::from_secs(10), "the new token to be accepted", async || works(&fresh).await)
-        .await;
+    crate::support::eventually_within(Duration::from_secs(10), "the new token to be accepted", async || {
+        works(&fresh).await
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -66,7 +71,10 @@ async fn a_session_alone_ends_that_session_of_that_issuer() {
     assert_eq!(deliver(&fed, &signed(&fed, &claims)).await.status, 200);
     assert!(!works(&laptop).await && works(&phone).await);
     let record = &fed.ordered()[0]["revocation"];
-    assert_eq!((&record["target"], &record["issuer"], &record["value"]), (&json!("session"), &json!("test"), &json!("laptop")));
+    assert_eq!(
+        (&record["target"], &record["issuer"], &record["value"]),
+        (&json!("session"), &json!("test"), &json!("laptop"))
+    );
 }
 
 #[tokio::test]
@@ -128,7 +136,10 @@ async fn what_fails_one_check_takes_nothing_back() {
         ("the type of an event", typed(Some("secevent+jwt"))),
         ("no type where that was not written", typed(None)),
         ("JWT where that was not written", typed(Some("JWT"))),
-        ("an issuer that is not the feed's", other.sign_with(&foreign, |header| header.typ = Some("logout+jwt".into()))),
+        (
+            "an issuer that is not the feed's",
+            other.sign_with(&foreign, |header| header.typ = Some("logout+jwt".into())),
+        ),
         (
             "a key that is not the issuer's",
             other.sign_with(&claims(&fed), |header| header.typ = Some("logout+jwt".into())),

@@ -6,7 +6,8 @@ use reqwest::Method;
 
 use super::*;
 
-const LINES: &str = "[feeds.hr]\nissuer = \"test\"\n[feeds.hr.scim]\nsecret = \"file:feed-secret\"\nsubject = \"userName\"\n";
+const LINES: &str =
+    "[feeds.hr]\nissuer = \"test\"\n[feeds.hr.scim]\nsecret = \"file:feed-secret\"\nsubject = \"userName\"\n";
 const USERS: &str = "/feeds/hr/scim/v2/Users";
 
 /// The assistant is somebody's who may leave.
@@ -49,8 +50,10 @@ async fn whoever_is_deactivated_is_signed_out_and_their_agents_stop_within_a_sec
     }
     assert!(!works(&olga).await);
     let records = fed.ordered();
-    let told: Vec<_> =
-        records.iter().map(|record| (record["revocation"]["target"].clone(), record["revocation"]["mode"].clone())).collect();
+    let told: Vec<_> = records
+        .iter()
+        .map(|record| (record["revocation"]["target"].clone(), record["revocation"]["mode"].clone()))
+        .collect();
     assert_eq!(told, [(json!("subject"), json!("sign_out")), (json!("owner"), json!("block"))]);
     assert_eq!(records[1]["revocation"]["value"], "user:test/olga");
 
@@ -94,7 +97,10 @@ async fn every_way_to_say_that_somebody_has_left_is_understood() {
 async fn what_providers_ask_first_is_answered_and_changes_nothing() {
     let fed = start().await;
     let provider = ask(&fed, Method::GET, "/feeds/hr/scim/v2/ServiceProviderConfig", &Value::Null).await;
-    assert_eq!((&provider.json()["patch"]["supported"], &provider.json()["bulk"]["supported"]), (&json!(true), &json!(false)));
+    assert_eq!(
+        (&provider.json()["patch"]["supported"], &provider.json()["bulk"]["supported"]),
+        (&json!(true), &json!(false))
+    );
     let types = ask(&fed, Method::GET, "/feeds/hr/scim/v2/ResourceTypes", &Value::Null).await;
     assert_eq!(types.json()["Resources"][0]["id"], "User");
     let all = ask(&fed, Method::GET, USERS, &Value::Null).await;

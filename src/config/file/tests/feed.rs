@@ -53,7 +53,8 @@ fn nobody_is_asked_for_events_more_often_than_so() {
 #[test]
 fn the_number_of_feeds_is_bounded() {
     let all = |count: usize| {
-        let feed = |number| format!("[feeds.f{number}]\nissuer = \"corp\"\n[feeds.f{number}.scim]\nsecret = \"env:S\"\n");
+        let feed =
+            |number| format!("[feeds.f{number}]\nissuer = \"corp\"\n[feeds.f{number}.scim]\nsecret = \"env:S\"\n");
         format!("{SMALLEST}{}", (0..count).map(feed).collect::<String>())
     };
     assert_eq!(config(&all(crate::limit::FEEDS_MAX)).feeds.len(), crate::limit::FEEDS_MAX);
