@@ -36,7 +36,7 @@ impl FreshSecrets {
         let mut all = self.read.lock().await;
         let known = all.iter().position(|read| read.reference == *reference);
         let fresh = known.and_then(|place| all.get(place));
-        if !fresh.is_some_and(|read| read.at.elapsed() < limit::FRESH_SECRET_AGE_MAX) {
+        if fresh.is_none_or(|read| read.at.elapsed() >= limit::FRESH_SECRET_AGE_MAX) {
             let before = known.map(|place| all.swap_remove(place)).and_then(|read| read.secret);
             let (secret, problem) = match reference.read().await {
                 Ok(secret) => (Some(Arc::new(secret)), String::new()),

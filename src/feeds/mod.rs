@@ -132,7 +132,7 @@ impl Feeds {
             _ => self.admitted(feed, kind, &head.headers).await,
         };
         if let Err(stop) = admitted {
-            return self.unproven(stop, peer);
+            return self.unproven(&stop, peer);
         }
         let body = match read(body).await {
             Ok(body) => body,
@@ -161,9 +161,9 @@ impl Feeds {
     }
 
     /// An answer to somebody who has not proven that they may send this.
-    fn unproven(&self, stop: Stop, peer: IpAddr) -> Response<Bytes> {
-        self.knocked(&stop, peer);
-        answer::plain(&stop)
+    fn unproven(&self, stop: &Stop, peer: IpAddr) -> Response<Bytes> {
+        self.knocked(stop, peer);
+        answer::plain(stop)
     }
 
     /// Counts somebody who has not proven that they may send this.

@@ -77,14 +77,14 @@ impl Registered {
         }
     }
 
-    async fn register(&self, client: Value) -> Answered {
+    async fn register(&self, client: &Value) -> Answered {
         self.send(Method::POST, "/oauth/test/register", &[("content-type", "application/json")], client.to_string())
             .await
     }
 
     /// A client that may be sent back to the usual place.
     async fn client(&self, name: &str) -> String {
-        let registered = self.register(json!({ "client_name": name, "redirect_uris": [CALLBACK] })).await;
+        let registered = self.register(&json!({ "client_name": name, "redirect_uris": [CALLBACK] })).await;
         assert_eq!(registered.status, 201, "{}", registered.text);
         registered.json()["client_id"].as_str().unwrap().to_owned()
     }
@@ -364,10 +364,10 @@ async fn a_registration_that_could_lead_elsewhere_is_refused() {
         json!(["https://good.example/", "http://bad.example/"]),
         json!(many),
     ] {
-        let answered = here.register(json!({ "redirect_uris": redirects })).await;
+        let answered = here.register(&json!({ "redirect_uris": redirects })).await;
         assert_eq!((answered.status, &answered.json()["error"]), (400, &json!("invalid_redirect_uri")), "{redirects}");
     }
-    assert_eq!(here.register(json!({ "redirect_uris": ["cursor://x/cb"] })).await.status, 201);
+    assert_eq!(here.register(&json!({ "redirect_uris": ["cursor://x/cb"] })).await.status, 201);
     let registered = here
         .register(json!({ "redirect_uris": [CALLBACK], "token_endpoint_auth_method": "client_secret_basic",
         "client_name": "x".repeat(bailiwick::limit::FACADE_NAME_CHARACTERS_MAX + 1) }))
@@ -377,7 +377,7 @@ async fn a_registration_that_could_lead_elsewhere_is_refused() {
     assert_eq!(registered["client_name"].as_str().unwrap().len(), bailiwick::limit::FACADE_NAME_CHARACTERS_MAX);
     let large =
         json!({ "redirect_uris": [CALLBACK], "client_uri": "x".repeat(bailiwick::limit::FACADE_BODY_BYTES_MAX) });
-    assert_eq!(here.register(large).await.status, 413);
+    assert_eq!(here.register(&large).await.status, 413);
 }
 
 #[tokio::test]
@@ -402,7 +402,7 @@ async fn one_source_may_ask_so_often_in_a_minute() {
     let here = Registered::start("").await;
     let mut slowed = false;
     for _ in 0..=bailiwick::limit::FACADE_REQUESTS_PER_MINUTE_MAX {
-        slowed = here.register(json!({})).await.status == 429;
+        slowed = here.register(&json!({})).await.status == 429;
     }
     assert!(slowed);
 }

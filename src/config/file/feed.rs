@@ -92,7 +92,7 @@ fn events(mut table: Table<'_, '_>, base: &Path, http_allowed: bool) -> Option<E
     };
     let formats = table.get::<Vec<SubjectFormat>>("formats");
     let place = table.place("secret");
-    let secret = table.at::<String>("secret").map(|text| secret(&mut table, text, base));
+    let secret = table.at::<String>("secret").map(|text| secret(&mut table, &text, base));
     let poll = sub(&mut table, "poll", &keys::FEED_POLL, |table| poll(table, base, http_allowed));
     if secret.is_none() && matches!(poll, Some(None)) {
         table.mistake(&place, "events neither come nor are fetched: write secret, which a push presents, or poll");
@@ -111,13 +111,13 @@ fn events(mut table: Table<'_, '_>, base: &Path, http_allowed: bool) -> Option<E
 
 fn poll(mut table: Table<'_, '_>, base: &Path, http_allowed: bool) -> Option<PollConfig> {
     let endpoint = table.at::<String>("endpoint").and_then(|text| guarded(&mut table, text, http_allowed));
-    let token = table.at::<String>("token").and_then(|text| secret(&mut table, text, base));
+    let token = table.at::<String>("token").and_then(|text| secret(&mut table, &text, base));
     let interval = table.get::<Period>("interval");
     Some(PollConfig { endpoint: endpoint?.1, token: token?, interval: interval?.0.max(limit::FEED_POLL_INTERVAL_MIN) })
 }
 
 fn scim(mut table: Table<'_, '_>, base: &Path) -> Option<ScimConfig> {
-    let secret = table.at::<String>("secret").and_then(|text| secret(&mut table, text, base));
+    let secret = table.at::<String>("secret").and_then(|text| secret(&mut table, &text, base));
     let subject = table.get::<ScimSubject>("subject");
     Some(ScimConfig { secret: secret?, subject: subject? })
 }
@@ -131,7 +131,7 @@ fn audiences(table: &mut Table<'_, '_>) -> Option<Vec<String>> {
     Some(written.into_inner())
 }
 
-fn secret(table: &mut Table<'_, '_>, text: Spanned<String>, base: &Path) -> Option<SecretReference> {
+fn secret(table: &mut Table<'_, '_>, text: &Spanned<String>, base: &Path) -> Option<SecretReference> {
     reference(text.get_ref(), base).map_err(|message| table.mistake(&text.span(), message)).ok()
 }
 

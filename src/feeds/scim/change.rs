@@ -103,8 +103,8 @@ mod tests {
 
     use super::*;
 
-    fn patch(operations: Value) -> Result<Activity, Refusal> {
-        of_patch(json!({"Operations": operations}).as_object().unwrap())
+    fn patch(operations: &Value) -> Result<Activity, Refusal> {
+        of_patch(&json!({"Operations": operations}).as_object().unwrap())
     }
 
     #[test]
@@ -119,10 +119,10 @@ mod tests {
             json!([{"op": "replace", "path": "displayName", "value": "x"}, {"op": "replace", "path": "active", "value": false}]),
             json!([{"op": "replace", "path": "active", "value": false}, {"op": "replace", "path": "active", "value": true}]),
         ] {
-            assert_eq!(patch(operations.clone()).unwrap(), Activity::Ends, "{operations}");
+            assert_eq!(patch(&operations).unwrap(), Activity::Ends, "{operations}");
         }
-        assert_eq!(patch(json!([{"op": "replace", "path": "active", "value": true}])).unwrap(), Activity::Holds);
-        assert_eq!(patch(json!([{"op": "replace", "path": "emails", "value": []}])).unwrap(), Activity::Unsaid);
+        assert_eq!(patch(&json!([{"op": "replace", "path": "active", "value": true}])).unwrap(), Activity::Holds);
+        assert_eq!(patch(&json!([{"op": "replace", "path": "emails", "value": []}])).unwrap(), Activity::Unsaid);
     }
 
     #[test]
@@ -138,11 +138,11 @@ mod tests {
             json!([{"op": "replace", "value": false}]),
             json!([{"op": "remove"}]),
         ] {
-            assert!(patch(operations.clone()).is_err(), "{operations}");
+            assert!(patch(&operations).is_err(), "{operations}");
         }
         let many = |count| json!(vec![json!({"op": "replace", "path": "active", "value": false}); count]);
-        assert!(patch(many(limit::SCIM_CHANGES_MAX)).is_ok());
-        assert!(patch(many(limit::SCIM_CHANGES_MAX + 1)).is_err());
+        assert!(patch(&many(limit::SCIM_CHANGES_MAX)).is_ok());
+        assert!(patch(&many(limit::SCIM_CHANGES_MAX + 1)).is_err());
         assert!(object(b"[]").is_err() && object(b"").is_err());
         assert_eq!(of_user(json!({"active": true}).as_object().unwrap()).unwrap(), Activity::Holds);
         assert_eq!(of_user(json!({}).as_object().unwrap()).unwrap(), Activity::Unsaid);
