@@ -369,7 +369,7 @@ async fn a_registration_that_could_lead_elsewhere_is_refused() {
     }
     assert_eq!(here.register(&json!({ "redirect_uris": ["cursor://x/cb"] })).await.status, 201);
     let registered = here
-        .register(json!({ "redirect_uris": [CALLBACK], "token_endpoint_auth_method": "client_secret_basic",
+        .register(&json!({ "redirect_uris": [CALLBACK], "token_endpoint_auth_method": "client_secret_basic",
         "client_name": "x".repeat(bailiwick::limit::FACADE_NAME_CHARACTERS_MAX + 1) }))
         .await
         .json();

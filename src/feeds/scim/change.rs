@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     fn patch(operations: &Value) -> Result<Activity, Refusal> {
-        of_patch(&json!({"Operations": operations}).as_object().unwrap())
+        of_patch(json!({"Operations": operations}).as_object().unwrap())
     }
 
     #[test]
