@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 use arc_swap::ArcSwap;
 use axum::body::Body;
 use bytes::{Buf, Bytes};
-use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, HeaderMap, HeaderName, HeaderValue, ORIGIN, VARY};
+use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, HeaderMap, HeaderName, HeaderValue, ORIGIN};
 use http::{Method as Verb, Request as HttpRequest, Response, StatusCode};
 use http_body_util::BodyExt as _;
 
@@ -50,6 +50,7 @@ mod questions;
 mod relay;
 mod resume;
 mod session;
+mod share;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -72,6 +73,7 @@ use haste::Haste;
 use mailbox::Mailboxes;
 use questions::Questions;
 use session::Sessions;
+use share::{preflight, share};
 use track::Tracks;
 
 /// What a caller proves itself with never goes further, whatever a file says; neither does what belongs to
@@ -468,33 +470,6 @@ fn well_known(outside: &Outside, endpoint: &Endpoint, verb: &Verb, headers: &Hea
     };
     response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     response
-}
-
-/// The answer to a browser that asks what it may send: whatever it named, because the origin is allowed.
-fn preflight(request_headers: &HeaderMap) -> Response<Body> {
-    use http::header::{
-        ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_MAX_AGE,
-        ACCESS_CONTROL_REQUEST_HEADERS,
-    };
-    let mut response = answer::empty(StatusCode::NO_CONTENT);
-    let headers = response.headers_mut();
-    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, DELETE"));
-    if let Some(named) = request_headers.get(ACCESS_CONTROL_REQUEST_HEADERS) {
-        headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, named.clone());
-    }
-    headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
-    response
-}
-
-/// Lets a web page of an allowed origin read the response.
-fn share(headers: &mut HeaderMap, origin: HeaderValue) {
-    use http::header::ACCESS_CONTROL_EXPOSE_HEADERS;
-    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-    headers.insert(
-        ACCESS_CONTROL_EXPOSE_HEADERS,
-        HeaderValue::from_static("mcp-session-id, www-authenticate, retry-after"),
-    );
-    headers.insert(VARY, HeaderValue::from_static("origin"));
 }
 
 /// Whether a message is a request, for which there must be an answer.
