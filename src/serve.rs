@@ -3,6 +3,8 @@
 //! Invariant: nothing is served before the journal and the revocations are there, and the journal is closed
 //! last.
 
+mod facade;
+mod feeds;
 mod operations;
 mod process;
 mod replicas;
@@ -21,6 +23,8 @@ use crate::config::{Config, Durability, GatewayConfig, Mistake, Overrides, Reloa
 use crate::control::{Administrators, Control, Operations, console};
 use crate::delegate::Delegate;
 use crate::export::Exports;
+use crate::facade::Facade;
+use crate::feeds::Feeds;
 use crate::front::{self, Certificates, Front};
 use crate::gateway::review;
 use crate::gateway::{Along, Files, Gateway, Own, Parts, Reloader, Snapshot, follow_store, record_missed, watch_files};
@@ -135,6 +139,10 @@ pub async fn start(options: Options) -> Result<Served, StartError> {
     let gateway = Arc::clone(&opened.gateway);
     let relay = cluster.as_ref().map(Cluster::relay);
     let front = Front::with_relay(Arc::clone(&gateway), Arc::clone(&opened.sealer), opened.replica, relay);
+    let feeds = Feeds::new(Arc::clone(&gateway) as _);
+    opened.tasks.spawn(Arc::clone(&feeds).run(gateway.stopping()));
+    front.hears(feeds);
+    front.registers(Facade::new(Arc::clone(&gateway) as _, Arc::clone(&opened.sealer)));
     let lanes = || Arc::clone(&opened.lanes);
     let cluster = cluster.map(|cluster| cluster.serve(Arc::clone(&front), lanes(), gateway.stopping()));
     if let Some(certificates) = &certificates {

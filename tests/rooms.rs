@@ -64,12 +64,16 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("list", PIPELINE),
     ("watch", PIPELINE),
     ("gateway", PIPELINE),
+    // What identity providers tell; how a revocation is carried out it leaves to whoever wires it.
+    ("feeds", &["limit", "ids", "outcome", "config", "egress", "record", "identity"]),
+    // Registers assistants in the place of a provider, and issues nothing.
+    ("facade", &["limit", "ids", "outcome", "wire", "config", "egress", "record"]),
     // Toward the outside: through the pipeline, never past it.
     (
         "front",
         &[
             "limit", "lanes", "ids", "outcome", "shelf", "wire", "config", "egress", "identity", "upstream", "record",
-            "call", "list", "watch", "gateway",
+            "call", "list", "watch", "gateway", "facade", "feeds",
         ],
     ),
     // Its listener stands on the front's connections, certificates and `Host` and `Origin`: there is one of each.
@@ -139,6 +143,8 @@ const EVERYTHING: &[&str] = &[
     "list",
     "watch",
     "gateway",
+    "facade",
+    "feeds",
     "front",
     "control",
     "serve",

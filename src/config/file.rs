@@ -13,8 +13,8 @@ use super::mistake::{Found, Mistake, Name, Source, did_you_mean};
 use super::process::plain;
 use super::reader::Table;
 use super::{
-    AgentConfig, ClusterConfig, Config, ExportConfig, IssuerConfig, KeysConfig, LocalUser, QuotaConfig, RecordConfig,
-    ServerConfig, TelemetryConfig,
+    AgentConfig, ClusterConfig, Config, ExportConfig, FeedConfig, IssuerConfig, KeysConfig, LocalUser, QuotaConfig,
+    RecordConfig, ServerConfig, TelemetryConfig,
 };
 use crate::ids::{AgentId, Environment};
 use crate::limit;
@@ -27,6 +27,7 @@ mod cluster;
 mod command;
 mod credential;
 mod export;
+mod feed;
 mod gateway;
 mod introspection;
 mod issuer;
@@ -34,6 +35,7 @@ mod key;
 mod local;
 mod process;
 mod record;
+mod registration;
 mod server;
 mod spiffe;
 #[cfg(test)]
@@ -139,6 +141,7 @@ struct Parts {
     quota: Option<QuotaConfig>,
     anonymous: bool,
     local: Option<LocalUser>,
+    feeds: Vec<Option<FeedConfig>>,
     issuers: Vec<Option<IssuerConfig>>,
     issuer_names: Vec<String>,
     servers: Vec<Option<ServerConfig>>,
@@ -234,6 +237,12 @@ fn read_top(mut top: Table<'_, '_>, file: &Path, base: &Path, overrides: &Overri
         top.mistake(&issuer_place, message);
     }
     too_many(&top, "issuers", issuers.len(), limit::ISSUERS_MAX);
+    let feeds: Vec<_> = top
+        .named_tables("feeds", &keys::FEED, feed::name)
+        .into_iter()
+        .map(|(name, table)| feed::read(table, name, base, loopback_allowed))
+        .collect();
+    too_many(&top, "feeds", feeds.len(), limit::FEEDS_MAX);
     let own = gateway.iter().flat_map(|gateway| {
         let cluster = cluster.iter().flatten().map(|cluster| &cluster.tls);
         let key = gateway.config.tls.iter().chain(cluster).map(|tls| &tls.key);
@@ -265,6 +274,7 @@ fn read_top(mut top: Table<'_, '_>, file: &Path, base: &Path, overrides: &Overri
         quota,
         anonymous,
         local: None,
+        feeds,
         issuers,
         issuer_names,
         servers,
@@ -276,6 +286,13 @@ fn too_many(top: &Table<'_, '_>, what: &str, count: usize, count_max: usize) {
     if count > count_max {
         top.mistake(&top.place(what), format!("{count} {what} are too many: at most {count_max}"));
     }
+}
+
+/// What an undeclared issuer would say is nothing: its feeds do not exist here.
+fn feeds(read: Vec<Option<FeedConfig>>, issuers: &[Arc<IssuerConfig>]) -> Option<Vec<Arc<FeedConfig>>> {
+    let all: Vec<FeedConfig> = read.into_iter().collect::<Option<_>>()?;
+    let known = |feed: &FeedConfig| issuers.iter().any(|issuer| issuer.alias == feed.issuer);
+    Some(all.into_iter().filter(known).map(Arc::new).collect())
 }
 
 impl Parts {
@@ -315,6 +332,7 @@ impl Parts {
             quota: self.quota?,
             anonymous: self.anonymous,
             local: self.local,
+            feeds: feeds(self.feeds, &issuers)?,
             issuers,
             servers: self.servers.into_iter().map(|server| server.map(Arc::new)).collect::<Option<_>>()?,
             environments,

@@ -3,6 +3,10 @@
 //! The one place where a default is written. The reader takes it from here, suggests spellings from here,
 //! and `docs/configuration.md` is compared with it. Refuses to know what a value means.
 
+mod feed;
+
+pub use feed::{FEED, FEED_EVENTS, FEED_LOGOUT, FEED_POLL, FEED_SCIM, REGISTRATION};
+
 /// What a key has when nobody writes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Default {
@@ -70,8 +74,14 @@ pub const SECTIONS: &[&Section] = &[
     &ANONYMOUS,
     &ISSUER,
     &CLAIMS,
+    &REGISTRATION,
     &SCOPE_RULE,
     &INTROSPECTION,
+    &FEED,
+    &FEED_LOGOUT,
+    &FEED_EVENTS,
+    &FEED_POLL,
+    &FEED_SCIM,
     &SERVER,
     &PROCESS,
     &CREDENTIAL,
@@ -96,6 +106,7 @@ pub const TOP: Section = servers(
         optional("limits", "table"),
         optional("anonymous", "table"),
         optional("issuers", "tables by alias"),
+        optional("feeds", "tables by name"),
         optional("servers", "tables by id"),
         defaulted("environments", "list of environments", "[]"),
     ],
@@ -268,6 +279,7 @@ pub const ISSUER: Section = servers(
         defaulted("jwks_stale_max", "duration", "\"24h\""),
         defaulted("sender_constraint", "`\"none\"`, `\"dpop\"`, `\"mtls\"` or `\"any\"`", "\"none\""),
         optional("introspection", "table"),
+        optional("registration", "table"),
     ],
 );
 

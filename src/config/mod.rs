@@ -18,7 +18,9 @@ pub mod admin;
 mod agent;
 pub mod cluster;
 mod export;
+pub mod feed;
 pub mod file;
+pub mod fresh;
 pub mod introspection;
 pub mod keyfile;
 pub mod keys;
@@ -43,6 +45,7 @@ pub use agent::{
 };
 pub use cluster::ClusterConfig;
 pub use export::{ExportConfig, ExportPlace, TelemetryConfig};
+pub use feed::FeedConfig;
 pub use introspection::{IntrospectionConfig, IntrospectionProof, Nameless};
 pub use load::{Loaded, Overrides, issuer_with_defaults, load, load_set, load_with};
 pub use mistake::Mistake;
@@ -76,6 +79,8 @@ pub struct Config {
     pub quota: QuotaConfig,
     /// `[issuers.ALIAS]`, in the order of the file.
     pub issuers: Vec<Arc<IssuerConfig>>,
+    /// `[feeds.NAME]`, in the order of the file.
+    pub feeds: Vec<Arc<FeedConfig>>,
     /// `[anonymous]`: accepted on a loopback listener only.
     pub anonymous: bool,
     /// Whom a gateway in the assistant's own process serves, and nobody else; never in a file.
@@ -275,6 +280,23 @@ pub struct IssuerConfig {
     pub sender_constraint: SenderConstraint,
     /// How it is asked about opaque tokens; without it, it has none.
     pub introspection: Option<Arc<IntrospectionConfig>>,
+    /// The client that is handed out where the provider registers none by itself.
+    pub registration: Option<RegistrationConfig>,
+}
+
+/// `[issuers.ALIAS.registration]`: assistants are registered here, and log in with a client of the administrator's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegistrationConfig {
+    /// The client that the provider knows.
+    pub client_id: String,
+    /// Its secret, where it has one.
+    pub client_secret: Option<SecretReference>,
+    /// Scopes that are asked for besides those of the assistant.
+    pub scopes: Vec<String>,
+    /// Whether the provider is told for which resource (RFC 8707).
+    pub sends_resource: bool,
+    /// Schemes of redirect URIs besides `https:` and `http:` on loopback.
+    pub schemes: Vec<String>,
 }
 
 /// Signature algorithms that may be allowed: asymmetric ones only.

@@ -184,6 +184,7 @@ impl DemoIssuer {
             sender_constraint: crate::config::SenderConstraint::None,
             kind: crate::config::spiffe::IssuerKind::Oidc,
             introspection: None,
+            registration: None,
         })
     }
 

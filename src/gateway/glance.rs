@@ -148,7 +148,7 @@ fn reach(config: &Config, target: &RevocationTarget) -> Reach {
     };
     let (agents, servers, known) = match target {
         RevocationTarget::Token(_) | RevocationTarget::Session(_) => (Vec::new(), Vec::new(), true),
-        RevocationTarget::Subject(issuer, _) => {
+        RevocationTarget::Subject(issuer, _) | RevocationTarget::SessionOf(issuer, _) => {
             (Vec::new(), Vec::new(), config.issuers.iter().any(|known| known.alias == *issuer))
         }
         RevocationTarget::Key(id) => {

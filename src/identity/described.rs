@@ -32,6 +32,7 @@ impl<'a> From<&'a RevocationTarget> for Described<'a> {
             RevocationTarget::Token(token) => ("token", "", token.as_str()),
             RevocationTarget::Session(session) => ("session", "", session.as_str()),
             RevocationTarget::Key(key) => ("key", "", key.as_str()),
+            RevocationTarget::SessionOf(issuer, session) => ("session", issuer.as_str(), session.as_str()),
             RevocationTarget::Subject(issuer, subject) => ("subject", issuer.as_str(), subject.as_str()),
             RevocationTarget::Client(issuer, client) => ("client", issuer.as_str(), client.as_str()),
             RevocationTarget::Agent(agent) => ("agent", "", agent.as_str()),
@@ -52,7 +53,8 @@ impl TryFrom<Described<'_>> for RevocationTarget {
         let value = || if words.value.is_empty() { Err(refuse()) } else { Ok(words.value.to_owned()) };
         Ok(match words.kind {
             "token" => Self::Token(value()?),
-            "session" => Self::Session(value()?),
+            "session" if words.issuer.is_empty() => Self::Session(value()?),
+            "session" => Self::SessionOf(issuer()?, value()?),
             "key" => Self::Key(value()?),
             "subject" => Self::Subject(issuer()?, value()?),
             "client" => Self::Client(issuer()?, value()?),
@@ -126,6 +128,7 @@ mod tests {
             RevocationTarget::Token("jti".to_owned()),
             RevocationTarget::Session("sid".to_owned()),
             RevocationTarget::Key("nightly-1".to_owned()),
+            RevocationTarget::SessionOf(IssuerAlias::new("corp").unwrap(), "sid".to_owned()),
             RevocationTarget::Subject(corp.clone(), "a/b:c".to_owned()),
             RevocationTarget::Client(corp, "https://app.example/client".to_owned()),
             RevocationTarget::Agent(AgentId::new("build-bot").unwrap()),

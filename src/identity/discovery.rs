@@ -22,6 +22,8 @@ pub(super) struct Metadata {
     pub jwks_uri: Option<Url>,
     /// Where tokens are got and exchanged.
     pub token_endpoint: Option<Url>,
+    /// Where people log in; an issuer that signs for workloads alone has none.
+    pub authorization_endpoint: Option<Url>,
     /// Where one asks what a token is (RFC 7662).
     pub introspection_endpoint: Option<Url>,
 }

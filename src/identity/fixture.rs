@@ -96,6 +96,7 @@ pub fn issuer_config() -> IssuerConfig {
         sender_constraint: crate::config::SenderConstraint::None,
         kind: crate::config::spiffe::IssuerKind::Oidc,
         introspection: None,
+        registration: None,
     }
 }
 
@@ -164,6 +165,7 @@ pub fn config() -> Config {
         keys: crate::config::KeysConfig::default(),
         telemetry: None,
         exports: Vec::new(),
+        feeds: Vec::new(),
         quota: QuotaConfig { requests_per_second: 100, requests_burst: 100, calls_in_flight_max: 10, streams_max: 10 },
         issuers: vec![Arc::new(issuer_config()), Arc::new(other)],
         anonymous: false,

@@ -15,7 +15,9 @@ use url::Url;
 
 use super::discovery;
 use super::keys::KeySet;
+use super::transmitter;
 use crate::config::IssuerConfig;
+use crate::config::feed::TransmitterConfig;
 use crate::egress::{self, EgressPolicy, OauthClient, oauth_client};
 use crate::ids::IssuerAlias;
 use crate::limit;
@@ -29,6 +31,7 @@ pub(super) struct Issuer {
     stale_max: Duration,
     policy: EgressPolicy,
     signs: Signs,
+    source: KeySource,
     known: ArcSwapOption<Known>,
     /// Rises whenever something that was verified before must be looked at again.
     generation: AtomicU64,
@@ -50,6 +53,15 @@ enum Signs {
     Perhaps,
 }
 
+/// Where an issuer says what its keys are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum KeySource {
+    /// In the metadata of OpenID Connect Discovery.
+    Discovery,
+    /// As a transmitter of events: in its own metadata, or at this place.
+    Transmitter(Option<Url>),
+}
+
 /// When somebody asked for new keys, and how many attempts there had been by then.
 #[derive(Debug, Clone, Copy)]
 struct Asked {
@@ -63,6 +75,7 @@ pub(super) struct Known {
     pub keys: KeySet,
     pub token_endpoint: Option<Url>,
     pub introspection_endpoint: Option<Url>,
+    pub authorization_endpoint: Option<Url>,
     pub fetched_at: Instant,
 }
 
@@ -103,6 +116,7 @@ impl Issuer {
             stale_max: config.jwks_stale_max,
             policy: EgressPolicy::issuer(host.as_deref(), allow_loopback && on_loopback),
             signs: if config.introspection.is_some() { Signs::Perhaps } else { Signs::Always },
+            source: KeySource::Discovery,
             known: ArcSwapOption::empty(),
             generation: AtomicU64::new(0),
             nudge: Notify::new(),
@@ -113,6 +127,26 @@ impl Issuer {
         }
     }
 
+    /// The same for a transmitter of events, whose keys are kept like those of the issuer that it speaks of.
+    pub fn transmitter(
+        config: &TransmitterConfig,
+        speaks_of: &IssuerConfig,
+        allow_loopback: bool,
+        stop: CancellationToken,
+    ) -> Self {
+        let config_of_its_own = IssuerConfig { issuer: config.issuer.clone(), ..speaks_of.clone() };
+        let mut transmitter = Self::new(&config_of_its_own, allow_loopback, stop);
+        let keys_host = config.keys.as_ref().and_then(Url::host_str);
+        transmitter.policy = transmitter.policy.with_private_host(keys_host);
+        transmitter.source = KeySource::Transmitter(config.keys.clone());
+        transmitter
+    }
+
+    /// The exact `iss`.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
     /// Whether the other would be fetched alike, so that a reload may keep what this one knows.
     pub fn is_like(&self, other: &Self) -> bool {
         self.alias == other.alias
@@ -120,6 +154,7 @@ impl Issuer {
             && self.stale_max == other.stale_max
             && self.policy == other.policy
             && self.signs == other.signs
+            && self.source == other.source
     }
 
     /// Its name here.
@@ -253,6 +288,12 @@ impl Issuer {
     }
 
     async fn fetch(&self, client: &OauthClient) -> Result<Known, String> {
+        if let KeySource::Transmitter(place) = &self.source {
+            let keys = transmitter::keys(client, &self.url, place.as_ref()).await?;
+            let fetched_at = Instant::now();
+            let (token_endpoint, introspection_endpoint, authorization_endpoint) = (None, None, None);
+            return Ok(Known { keys, token_endpoint, introspection_endpoint, authorization_endpoint, fetched_at });
+        }
         let metadata = discovery::metadata(client, &self.url).await?;
         let keys = match &metadata.jwks_uri {
             Some(place) => KeySet::new(&discovery::keys(client, place).await?)
@@ -264,6 +305,7 @@ impl Issuer {
             keys,
             token_endpoint: metadata.token_endpoint,
             introspection_endpoint: metadata.introspection_endpoint,
+            authorization_endpoint: metadata.authorization_endpoint,
             fetched_at: Instant::now(),
         })
     }

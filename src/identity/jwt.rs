@@ -64,7 +64,7 @@ pub(super) async fn examine(settings: &Settings, shown: Fresh<'_>, basis: &mut B
     })
 }
 
-async fn check_signature(
+pub(super) async fn check_signature(
     issuer: &Arc<Issuer>,
     kid: Option<&str>,
     algorithm: Algorithm,

@@ -37,8 +37,10 @@ mod replay;
 pub mod resource;
 pub mod revoked;
 mod spiffe;
+pub mod statement;
 pub mod survey;
 mod token;
+mod transmitter;
 mod verify;
 mod workload;
 
@@ -72,7 +74,7 @@ use workload::{AcceptedDomain, Certified};
 use crate::config::spiffe::{IssuerKind, TrustDomain};
 use crate::config::{AgentConfig, Config, CredentialConfig, DpopMode, IssuerConfig};
 use crate::egress::EgressPolicy;
-use crate::ids::{Digest, IssuerAlias};
+use crate::ids::{Digest, IssuerAlias, ServerId};
 use crate::limit;
 use crate::outcome::{Reason, Refusal, Stop};
 use crate::shelf::Shelf;
@@ -109,6 +111,8 @@ struct Settings {
     issuers: HashMap<String, Accepted>,
     /// SPIFFE trust domains, by name.
     domains: HashMap<TrustDomain, AcceptedDomain>,
+    /// By feed: who signs its events, where that is not the issuer.
+    transmitters: HashMap<ServerId, Arc<Issuer>>,
     agents: AgentIndex,
     keys: ApiKeys,
     anonymous: Option<Arc<Verified>>,
@@ -199,6 +203,7 @@ impl Identity {
                 (own.issuer.clone(), Accepted { config: Arc::clone(own), issuer, introspector })
             })
             .collect();
+        let transmitters = self.transmitters(config, &before);
         for (name, old) in &before.issuers {
             if !issuers.get(name).is_some_and(|kept| Arc::ptr_eq(&kept.issuer, &old.issuer)) {
                 old.issuer.retire();
@@ -207,8 +212,34 @@ impl Identity {
         let agents = AgentIndex::new(config, Arc::clone(&self.sightings));
         let keys = ApiKeys::new(config);
         let revision = before.revision + 1;
-        self.settings.store(Arc::new(Settings { issuers, domains, agents, keys, ..Settings::empty(config, revision) }));
+        let made = Settings { issuers, domains, transmitters, agents, keys, ..Settings::empty(config, revision) };
+        self.settings.store(Arc::new(made));
         revision
+    }
+
+    /// Those who sign events of feeds and are no issuers; who did not change keeps its keys.
+    fn transmitters(&self, config: &Config, before: &Settings) -> HashMap<ServerId, Arc<Issuer>> {
+        let loopback = config.gateway.listen.ip().is_loopback();
+        let mut all = HashMap::new();
+        for feed in &config.feeds {
+            let named = feed.events.as_ref().and_then(|events| events.transmitter.as_ref());
+            let issuer = config.issuers.iter().find(|issuer| issuer.alias == feed.issuer);
+            let (Some(named), Some(issuer)) = (named, issuer) else { continue };
+            let fresh = Issuer::transmitter(named, issuer, loopback, self.stop.child_token());
+            let kept = before.transmitters.get(&feed.name).filter(|kept| kept.is_like(&fresh)).cloned();
+            let transmitter = kept.unwrap_or_else(|| {
+                let transmitter = Arc::new(fresh);
+                self.tasks.spawn(Arc::clone(&transmitter).run());
+                transmitter
+            });
+            all.insert(feed.name.clone(), transmitter);
+        }
+        for (name, old) in &before.transmitters {
+            if !all.get(name).is_some_and(|kept| Arc::ptr_eq(kept, old)) {
+                old.retire();
+            }
+        }
+        all
     }
 
     /// Who presents this, at this resource. The only maker of [`Caller`]s.
@@ -296,6 +327,16 @@ impl Identity {
         Some((issuer.known()?.token_endpoint.clone()?, issuer.policy().clone()))
     }
 
+    /// An issuer's `iss`, where it authorizes people and redeems codes, and how it may be reached.
+    #[must_use]
+    pub fn endpoints(&self, alias: &IssuerAlias) -> Option<(String, Url, Url, EgressPolicy)> {
+        let settings = self.settings.load();
+        let accepted = settings.issuers.values().find(|accepted| accepted.config.alias == *alias)?;
+        let known = accepted.issuer.known()?;
+        let (authorize, token) = (known.authorization_endpoint.clone()?, known.token_endpoint.clone()?);
+        Some((accepted.config.issuer.clone(), authorize, token, accepted.issuer.policy().clone()))
+    }
+
     fn anonymous(&self, resource: &Resource) -> Result<Caller, Stop> {
         let settings = self.settings.load();
         if let Some((verified, agent)) = &settings.local {
@@ -366,6 +407,7 @@ impl Settings {
             },
             issuers: HashMap::new(),
             domains: HashMap::new(),
+            transmitters: HashMap::new(),
             agents: AgentIndex::default(),
             keys: ApiKeys::default(),
             anonymous: nobody::anonymous(config, revision).map(Arc::new),

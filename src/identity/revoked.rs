@@ -23,6 +23,8 @@ pub enum RevocationTarget {
     Token(String),
     /// One login session, by `sid`.
     Session(String),
+    /// One login session of one issuer, by `sid`.
+    SessionOf(IssuerAlias, String),
     /// One subject of an issuer, by `sub`.
     Subject(IssuerAlias, String),
     /// One client of an issuer.
@@ -47,6 +49,7 @@ impl RevocationTarget {
         match self {
             Self::Token(id) => token.id.as_ref() == Some(id) || Digest::from_hex(id) == Some(token.digest),
             Self::Session(session) => token.session.as_ref() == Some(session),
+            Self::SessionOf(issuer, session) => token.issuer == *issuer && token.session.as_ref() == Some(session),
             Self::Subject(issuer, subject) => token.issuer == *issuer && token.subject.as_ref() == Some(subject),
             Self::Client(issuer, client) => token.issuer == *issuer && token.client.as_ref() == Some(client),
             Self::Key(key) => token.is_key() && token.client.as_ref() == Some(key),
@@ -164,6 +167,7 @@ struct Snapshot {
     digests: HashMap<Digest, RevocationMode>,
     sessions: HashMap<String, RevocationMode>,
     keys: HashMap<String, RevocationMode>,
+    sessions_of: HashMap<IssuerAlias, HashMap<String, RevocationMode>>,
     subjects: HashMap<IssuerAlias, HashMap<String, RevocationMode>>,
     clients: HashMap<IssuerAlias, HashMap<String, RevocationMode>>,
 }
@@ -219,6 +223,9 @@ impl Snapshot {
             }
             RevocationTarget::Session(session) => tighten(self.sessions.entry(session), mode),
             RevocationTarget::Key(key) => tighten(self.keys.entry(key), mode),
+            RevocationTarget::SessionOf(issuer, session) => {
+                tighten(self.sessions_of.entry(issuer).or_default().entry(session), mode);
+            }
             RevocationTarget::Subject(issuer, name) => {
                 tighten(self.subjects.entry(issuer).or_default().entry(name), mode);
             }
@@ -247,6 +254,7 @@ impl Snapshot {
             self.digests.get(&token.digest),
             token.session.as_ref().and_then(|session| self.sessions.get(session)),
             token.client.as_ref().filter(|_| token.is_key()).and_then(|key| self.keys.get(key)),
+            of_issuer(&self.sessions_of, token.session.as_ref()),
             of_issuer(&self.subjects, token.subject.as_ref()),
             of_issuer(&self.clients, token.client.as_ref()),
         ]
@@ -329,6 +337,9 @@ mod tests {
             (RevocationTarget::Token("j2".into()), false),
             (RevocationTarget::Session("s1".into()), true),
             (RevocationTarget::Session("s2".into()), false),
+            (RevocationTarget::SessionOf(alias("corp"), "s1".into()), true),
+            (RevocationTarget::SessionOf(alias("other"), "s1".into()), false),
+            (RevocationTarget::SessionOf(alias("corp"), "s2".into()), false),
             (RevocationTarget::Subject(alias("corp"), "alice".into()), true),
             (RevocationTarget::Subject(alias("other"), "alice".into()), false),
             (RevocationTarget::Subject(alias("corp"), "bob".into()), false),

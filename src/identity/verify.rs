@@ -265,7 +265,7 @@ fn optional(issuer: &IssuerConfig, claim: &str) -> bool {
 }
 
 /// RFC 9068 section 2.1: `application/` may stand before it; RFC 7515 section 4.1.9: case does not matter.
-fn plain_type(typ: &str) -> String {
+pub(super) fn plain_type(typ: &str) -> String {
     let typ = typ.to_ascii_lowercase();
     typ.strip_prefix("application/").map_or(typ.clone(), str::to_owned)
 }

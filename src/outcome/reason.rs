@@ -125,6 +125,14 @@ reasons! {
     AdministratorRequired = "administrator_required", Channel::Forbidden, "this gives something back: a person has to do it at the administrators' listener, with an administrators' client";
     /// The login is too old, or not of the kind that giving something back needs (RFC 9470).
     InsufficientUserAuthentication = "insufficient_user_authentication", Channel::Unauthorized, "log in again: this needs a login of a moment ago, of the kind that acr_values names";
+    /// Whoever sent news of an identity provider has not proven that it may.
+    FeedRefused = "feed_refused", Channel::Unauthorized, "present the secret of the feed as a bearer token";
+    /// News of an identity provider are not what the specification of the feed defines.
+    FeedMessageInvalid = "feed_message_invalid", Channel::BadRequest(-32600), "send what the specification of the feed defines";
+    /// News that were taken already.
+    FeedReplayed = "feed_replayed", Channel::BadRequest(-32600), "every message is taken once: send a new one";
+    /// News of an identity provider name somebody of another issuer.
+    FeedSubjectForeign = "feed_subject_foreign", Channel::Forbidden, "a feed may only name people of its own issuer";
     // === what is asked ===
     /// The body is not one JSON-RPC message within the limits.
     MessageMalformed = "message_malformed", Channel::BadRequest(-32700), "send one JSON-RPC 2.0 message";

@@ -176,6 +176,13 @@ fn references(config: &Config) -> Vec<(String, SecretReference)> {
             all.push((format!("export.{}", export.name), secret.clone()));
         }
     }
+    for issuer in &config.issuers {
+        let secret = issuer.registration.as_ref().and_then(|registration| registration.client_secret.clone());
+        all.extend(secret.map(|secret| (format!("issuers.{}.registration", issuer.alias), secret)));
+    }
+    for feed in &config.feeds {
+        all.extend(feed.references().map(|reference| (format!("feeds.{}", feed.name), reference.clone())));
+    }
     let headers = config.telemetry.iter().flat_map(|telemetry| &telemetry.headers);
     all.extend(headers.map(|(_, secret)| ("telemetry.headers".to_owned(), secret.clone())));
     let console = config.admin.as_ref().and_then(|admin| admin.console.as_ref());

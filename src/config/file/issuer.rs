@@ -9,6 +9,7 @@ use toml::Spanned;
 
 use super::address::{http_url, is_loopback};
 use super::introspection::{self, Prefixes};
+use super::registration;
 use crate::config::keys;
 use crate::config::leaf::Period;
 use crate::config::load::{ANONYMOUS_ALIAS, KEYS_ALIAS, LOCAL_ALIAS};
@@ -96,6 +97,7 @@ pub fn read(
     let introspection = table
         .table("introspection", &keys::INTROSPECTION)
         .and_then(|own| introspection::read(own, &alias, base, loopback_allowed, &mut seen.prefixes).map(Arc::new));
+    let registration = registration::of(&mut table, base);
     let leeway = leeway?;
     if leeway.get_ref().0 > crate::limit::LEEWAY_MAX {
         table.mistake(&leeway.span(), "a leeway above 5m keeps expired tokens alive: correct the clocks instead");
@@ -123,6 +125,7 @@ pub fn read(
             Constraint::Any => SenderConstraint::Any,
         },
         introspection: if introspects { Some(introspection?) } else { None },
+        registration: registration?,
     })
 }
 

@@ -13,6 +13,7 @@ use crate::ids::{AgentId, IssuerAlias, ServerId};
 
 mod admin;
 mod caller;
+mod feed;
 mod process;
 mod spiffe;
 mod store;

@@ -83,6 +83,7 @@ impl Issuer {
         });
         let router = axum::Router::new()
             .route("/.well-known/openid-configuration", get(discovery))
+            .route("/.well-known/ssf-configuration", get(transmitter))
             .route("/jwks", get(jwks))
             .route("/authorize", get(authorize))
             .route("/token", post(token))
@@ -196,6 +197,11 @@ async fn discovery(State(keys): State<Arc<Keys>>) -> Json<Value> {
     }))
 }
 
+/// What a transmitter of security events says of itself.
+async fn transmitter(State(keys): State<Arc<Keys>>) -> Json<Value> {
+    Json(json!({ "spec_version": "1_0", "issuer": keys.url, "jwks_uri": format!("{}/jwks", keys.url) }))
+}
+
 /// The login page: whoever opens it is the person of the test, and goes back with a code.
 async fn authorize(State(keys): State<Arc<Keys>>, Query(asked): Query<HashMap<String, String>>) -> Response {
     let opened = keys.door.lock().unwrap().open(&keys.url, &asked);
@@ -214,9 +220,11 @@ async fn token(State(keys): State<Arc<Keys>>, Form(form): Form<HashMap<String, S
     {
         return answer;
     }
+    let refreshed = form.get("refresh_token").map(|token| token.strip_prefix("refresh-").unwrap());
     let (mut claims, asked) = {
         let logins = keys.logins.lock().unwrap();
-        (logins.person.clone(), logins.asked[form["code"].parse::<usize>().unwrap()].clone())
+        let code = refreshed.unwrap_or_else(|| &form["code"]);
+        (logins.person.clone(), logins.asked[code.parse::<usize>().unwrap()].clone())
     };
     claims["aud"] = json!(asked["resource"]);
     claims["client_id"] = json!(asked["client_id"]);
@@ -226,7 +234,13 @@ async fn token(State(keys): State<Arc<Keys>>, Form(form): Form<HashMap<String, S
     if let Some(acr) = asked.get("acr_values") {
         claims["acr"] = json!(acr);
     }
-    let answer = json!({ "access_token": keys.sign_with(&claims, |_| {}), "token_type": "Bearer", "expires_in": 600 });
+    let mut answer =
+        json!({ "access_token": keys.sign_with(&claims, |_| {}), "token_type": "Bearer", "expires_in": 600 });
+    if asked["client_id"] == "shared" {
+        // Nobody but the gateway itself has this client; an ID token is nothing for those behind it.
+        answer["refresh_token"] = json!(format!("refresh-{}", refreshed.unwrap_or_else(|| &form["code"])));
+        answer["id_token"] = json!("not for an assistant");
+    }
     Json(answer).into_response()
 }
 
