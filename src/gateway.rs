@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 pub mod access;
 pub mod ask;
 mod barred;
+pub mod credentials;
 mod follow;
 pub mod glance;
 mod handles;
