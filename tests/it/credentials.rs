@@ -186,7 +186,7 @@ async fn the_use_of_a_credential_ends_in_time() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_issued_is_listed_and_taken_back_and_the_report_is_honest() {
     let issuer = Issuer::start().await;
     let (takes, fails, has_not) =
