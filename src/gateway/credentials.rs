@@ -1,13 +1,27 @@
-//! Which credentials there are, for operators.
+//! Who calls, and with which credentials: the rooms that know, and what operators see of them.
 //!
 //! Decides nothing: the room of credentials knows them. Invariant: none is in what is answered.
 
 pub use crate::delegate::{IssuedCredential, SecretStatus, Taken, TakenBack};
 
 use super::Gateway;
+use crate::delegate::Delegate;
+use crate::identity::Identity;
 use crate::outcome::Failure;
 
 impl Gateway {
+    /// Who calls.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Where credentials come from.
+    #[must_use]
+    pub fn delegate(&self) -> &Delegate {
+        &self.delegate
+    }
+
     /// What is in the ledger of issued credentials.
     ///
     /// # Errors
