@@ -196,6 +196,7 @@ pub fn still_stands(config: &Config, caller: &Caller) -> Result<(), Refusal> {
             return Err(Refusal::new(Reason::ClientProofInsufficient));
         }
     }
+    super::workload::still_listed(config, &caller.verified)?;
     if persona.agent.is_none() && ![super::ANONYMOUS, super::LOCAL].contains(&persona.issuer.as_str()) {
         let admin = config.admin.as_ref();
         if !admin.is_some_and(|admin| admin.has_client(&persona.issuer, persona.client.as_deref())) {
@@ -221,6 +222,11 @@ pub(super) fn may_act(agent: &AgentConfig, now: i64) -> Result<(), Refusal> {
 fn declared(agent: &AgentConfig, issuer: &IssuerAlias, client: &str) -> DeclaredProof {
     let entry = agent.clients.iter().find(|known| known.issuer == *issuer && known.client_id == client);
     entry.map(|known| known.proof).unwrap_or_default()
+}
+
+/// Whether the agent is known by that name at that issuer.
+pub(super) fn lists(agent: &AgentConfig, issuer: &IssuerAlias, client: &str) -> bool {
+    agent.clients.iter().any(|known| known.issuer == *issuer && known.client_id == client)
 }
 
 pub(super) fn facts(agent: &AgentConfig) -> AgentFacts {
