@@ -281,7 +281,8 @@ async fn open(
     let identity = Identity::new(&config, Arc::clone(&revocations), tasks.clone(), stopping.clone());
     let identity = Arc::new(identity.with_nonces(Arc::clone(&sealer)));
     let upstreams = Upstreams::new(&config);
-    let delegate = Arc::new(Delegate::new(&written, Arc::clone(&identity), &tasks, stopping.clone()).await);
+    let delegate = Delegate::new(&written, Arc::clone(&identity), &tasks, stopping.clone()).await;
+    let delegate = Arc::new(delegate.with_ledger(Arc::new(store.clone())));
     // What is told of calls and sent of the record goes on while calls in flight finish.
     let late = CancellationToken::new();
     let telemetry = Telemetry::start(config.telemetry.as_ref(), replica, &metrics, &tasks, &late);

@@ -16,6 +16,7 @@ pub mod call;
 pub mod check;
 pub mod completions;
 pub mod connect;
+pub mod credentials;
 pub mod demo;
 pub mod doctor;
 pub mod door;
@@ -100,6 +101,8 @@ enum Command {
     Revoke(revoke::RevokeArguments),
     Revocations(lift::RevocationsArguments),
     Lift(lift::LiftArguments),
+    Credentials(credentials::CredentialsArguments),
+    Secrets(credentials::SecretsArguments),
     Keys(keys::KeysArguments),
     State(backup::StateArguments),
     Store(store::StoreArguments),
@@ -159,6 +162,8 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Status(arguments) => in_runtime(status::run(&arguments, output)),
         Command::Revocations(arguments) => in_runtime(lift::revocations(&arguments, output)),
         Command::Lift(arguments) => in_runtime(lift::lift(&arguments, output)),
+        Command::Credentials(arguments) => in_runtime(credentials::credentials(&arguments, output)),
+        Command::Secrets(arguments) => in_runtime(credentials::secrets(&arguments, output)),
         Command::Keys(arguments) => in_runtime(keys::run(&arguments, output)),
         Command::State(arguments) => in_runtime(backup::run(&arguments, output)),
         Command::Store(arguments) => in_runtime(store::run(&arguments, output)),

@@ -40,6 +40,7 @@ mod server;
 mod spiffe;
 #[cfg(test)]
 mod tests;
+mod token_request;
 
 pub use address::is_private;
 pub use credential::{looks_like_a_secret, names_a_secret};

@@ -17,6 +17,7 @@ use crate::ids::{AgentId, Environment, IssuerAlias, ServerId};
 pub mod admin;
 mod agent;
 pub mod cluster;
+mod credential;
 mod export;
 pub mod feed;
 pub mod file;
@@ -44,6 +45,10 @@ pub use agent::{
     API_KEY_PREFIX, AgentClient, AgentConfig, AgentKind, AgentState, ApiKeyConfig, DeclaredProof, KnownBy,
 };
 pub use cluster::ClusterConfig;
+pub use credential::{
+    ActorToken, ClientAuthentication, CredentialConfig, ExchangeConfig, IdJagConfig, OnStale, PrivateKey,
+    SigningAlgorithm, StaticConfig, TokenRequest,
+};
 pub use export::{ExportConfig, ExportPlace, TelemetryConfig};
 pub use feed::FeedConfig;
 pub use introspection::{IntrospectionConfig, IntrospectionProof, Nameless};
@@ -417,43 +422,6 @@ pub enum TransportConfig {
         /// What it may use and reach.
         process: ProcessConfig,
     },
-}
-
-/// What is presented to an upstream.
-#[derive(Debug, Clone)]
-pub enum CredentialConfig {
-    /// Nothing.
-    None,
-    /// A secret of the gateway's.
-    Static {
-        /// Which header carries it, lower case.
-        header: String,
-        /// Written before the secret, such as `Bearer `.
-        prefix: String,
-        /// Where the secret is.
-        secret: SecretReference,
-    },
-    /// RFC 8693: the caller's token is exchanged for one that is good at this upstream only.
-    Exchange(Arc<ExchangeConfig>),
-}
-
-/// RFC 8693 token exchange.
-#[derive(Debug, Clone)]
-pub struct ExchangeConfig {
-    /// The token endpoint; found by discovery of the caller's issuer when absent.
-    pub token_endpoint: Option<Url>,
-    /// Our client id at the authorization server.
-    pub client_id: String,
-    /// Our client secret.
-    pub client_secret: Option<SecretReference>,
-    /// `audience` of the request.
-    pub audience: Option<String>,
-    /// `resource` of the request (RFC 8707).
-    pub resource: Option<String>,
-    /// `scope` of the request.
-    pub scope: Option<String>,
-    /// The exchanged token is used for no longer than this.
-    pub use_max: Duration,
 }
 
 /// How a server's names appear on `/mcp`.

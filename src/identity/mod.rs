@@ -74,7 +74,7 @@ use workload::{AcceptedDomain, Certified};
 use crate::config::spiffe::{IssuerKind, TrustDomain};
 use crate::config::{AgentConfig, Config, CredentialConfig, DpopMode, IssuerConfig};
 use crate::egress::EgressPolicy;
-use crate::ids::{Digest, IssuerAlias, ServerId};
+use crate::ids::{AgentId, Digest, IssuerAlias, ServerId};
 use crate::limit;
 use crate::outcome::{Reason, Refusal, Stop};
 use crate::shelf::Shelf;
@@ -337,6 +337,37 @@ impl Identity {
         Some((accepted.config.issuer.clone(), authorize, token, accepted.issuer.policy().clone()))
     }
 
+    /// Whether a credential that was issued to us was taken back by its name; for `delegate`.
+    #[must_use]
+    pub fn is_credential_revoked(&self, id: &str) -> bool {
+        self.revocations.names_credential(id)
+    }
+
+    /// Whether anything of this was taken back: the token, an agent, the server, or an owner who answers for one of
+    /// them; for `delegate`, whose questions to others take long enough for that.
+    #[must_use]
+    pub fn took_back(
+        &self,
+        token: Option<&TokenFacts>,
+        agents: &[AgentId],
+        server: &ServerId,
+        owns: impl Fn(&str) -> bool,
+    ) -> bool {
+        let barred = self.revocations.barred();
+        token.is_some_and(|token| self.revocations.check(token).is_err())
+            || agents.iter().any(|agent| barred.agents.contains(agent))
+            || barred.servers.contains(server)
+            || barred.owners.iter().any(|owner| owns(owner))
+    }
+
+    /// The exact `iss` of an issuer; for `delegate`.
+    #[must_use]
+    pub fn issuer_url(&self, alias: &IssuerAlias) -> Option<String> {
+        let settings = self.settings.load();
+        let accepted = settings.issuers.values().find(|accepted| accepted.config.alias == *alias)?;
+        Some(accepted.config.issuer.clone())
+    }
+
     fn anonymous(&self, resource: &Resource) -> Result<Caller, Stop> {
         let settings = self.settings.load();
         if let Some((verified, agent)) = &settings.local {
@@ -394,11 +425,10 @@ impl Identity {
 
 impl Settings {
     fn empty(config: &Config, revision: u64) -> Self {
-        let exchanges = |credential: &CredentialConfig| matches!(credential, CredentialConfig::Exchange(_));
-        let keep_tokens = config
-            .servers
-            .iter()
-            .any(|server| exchanges(&server.credential) || server.tool_credentials.values().any(exchanges));
+        let keep_tokens = config.servers.iter().any(|server| {
+            server.credential.needs_inbound_token()
+                || server.tool_credentials.values().any(CredentialConfig::needs_inbound_token)
+        });
         Self {
             revision,
             names: match &config.admin {

@@ -5,7 +5,7 @@
 //! Invariant: [`Revocations::epoch`] rises whenever any answer may have changed.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -37,6 +37,8 @@ pub enum RevocationTarget {
     Owner(String),
     /// One server behind the gateway.
     Server(ServerId),
+    /// One credential that was issued to the gateway, by its name in the ledger.
+    Credential(String),
     /// Everything and everyone.
     Everything,
 }
@@ -53,7 +55,7 @@ impl RevocationTarget {
             Self::Subject(issuer, subject) => token.issuer == *issuer && token.subject.as_ref() == Some(subject),
             Self::Client(issuer, client) => token.issuer == *issuer && token.client.as_ref() == Some(client),
             Self::Key(key) => token.is_key() && token.client.as_ref() == Some(key),
-            Self::Agent(_) | Self::Owner(_) | Self::Server(_) => false,
+            Self::Agent(_) | Self::Owner(_) | Self::Server(_) | Self::Credential(_) => false,
             Self::Everything => true,
         }
     }
@@ -62,7 +64,7 @@ impl RevocationTarget {
     /// an owner is stopped as such.
     #[must_use]
     pub const fn can_sign_out(&self) -> bool {
-        !matches!(self, Self::Key(_) | Self::Agent(_) | Self::Owner(_) | Self::Server(_))
+        !matches!(self, Self::Key(_) | Self::Agent(_) | Self::Owner(_) | Self::Server(_) | Self::Credential(_))
     }
 }
 
@@ -170,6 +172,7 @@ struct Snapshot {
     sessions_of: HashMap<IssuerAlias, HashMap<String, RevocationMode>>,
     subjects: HashMap<IssuerAlias, HashMap<String, RevocationMode>>,
     clients: HashMap<IssuerAlias, HashMap<String, RevocationMode>>,
+    credentials: HashSet<String>,
 }
 
 impl Revocations {
@@ -195,6 +198,12 @@ impl Revocations {
     #[must_use]
     pub fn barred(&self) -> Arc<Barred> {
         Arc::clone(&self.snapshot.load().barred)
+    }
+
+    /// Whether a credential that was issued to us was taken back by its name.
+    #[must_use]
+    pub fn names_credential(&self, id: &str) -> bool {
+        self.snapshot.load().credentials.contains(id)
     }
 
     /// Whether the token's bearer may still act; answers the epoch at which that was so.
@@ -233,6 +242,7 @@ impl Snapshot {
                 tighten(self.clients.entry(issuer).or_default().entry(name), mode);
             }
             RevocationTarget::Agent(_) | RevocationTarget::Owner(_) | RevocationTarget::Server(_) => {}
+            RevocationTarget::Credential(id) => drop(self.credentials.insert(id)),
             RevocationTarget::Everything => {
                 let tightened = |own: Option<RevocationMode>| Some(own.map_or(mode, |own| own.tighter(mode)));
                 self.everything = tightened(self.everything);

@@ -16,8 +16,6 @@ pub const INTROSPECTIONS_MAX: usize = 64;
 pub const API_KEYS_MAX: usize = 1_000;
 /// An API key is good for so many days from the day on which it was made.
 pub const API_KEY_DAYS_MAX: i64 = 365;
-/// The gateway's own assertion to an issuer is good for so long.
-pub const ASSERTION_LIFE: Duration = Duration::from_secs(60);
 /// Clients that nobody registered and that are proposed: more are denied all the same.
 pub const PROPOSED_AGENTS_MAX: u32 = 1_000;
 /// Those that came and were not written down yet.
