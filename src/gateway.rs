@@ -17,6 +17,7 @@ mod barred;
 mod follow;
 pub mod glance;
 mod handles;
+pub mod pins;
 mod reload;
 mod shadow;
 mod source;
@@ -43,6 +44,7 @@ use crate::wire::handle::Sealer;
 use crate::wire::{Askable, Json};
 pub use follow::{follow_store, record_missed};
 pub use reload::{Along, Files, ReloadOrder, ReloadReport, Reloader, watch_files};
+use pins::Keeper;
 use shadow::Shadow;
 pub use shadow::{Change, ShadowDifference, ShadowReport};
 use source::UpstreamSource;
@@ -79,6 +81,7 @@ pub struct Gateway {
     identity: Arc<Identity>,
     guard: Guard,
     catalog: Catalog<UpstreamSource>,
+    keeper: Arc<Keeper>,
     delegate: Arc<Delegate>,
     upstreams: Arc<Upstreams>,
     journal: Journal,
@@ -126,6 +129,8 @@ pub struct Parts {
     pub telemetry: Telemetry,
     /// Who is sent the record.
     pub exports: Exports,
+    /// Which definitions were accepted.
+    pub keeper: Arc<Keeper>,
 }
 
 impl Gateway {
@@ -142,8 +147,9 @@ impl Gateway {
             live: Arc::clone(&live),
             delegate: Arc::clone(&parts.delegate),
             upstreams: Arc::clone(&parts.upstreams),
+            keeper: Arc::clone(&parts.keeper),
         };
-        let catalog = Catalog::new(Arc::new(source));
+        let catalog = Catalog::with_pins(Arc::new(source), Arc::clone(parts.keeper.pins()));
         let shadow = Shadow::start(Arc::clone(parts.journal.metrics()), parts.stopping.clone());
         catalog.apply(&config);
         Arc::new(Self {
@@ -151,6 +157,7 @@ impl Gateway {
             identity: parts.identity,
             guard: Guard::new(Quotas::new(&config.quota), Arc::new(parts.store.clone())),
             catalog,
+            keeper: parts.keeper,
             delegate: parts.delegate,
             upstreams: parts.upstreams,
             journal: parts.journal,
@@ -335,6 +342,8 @@ impl Gateway {
         self.live.revocations.replace(epoch, held);
         self.put(None);
         self.decided_anew();
+        // After what was taken back is in force, which waits for nothing.
+        self.follow_pins().await;
         Ok(())
     }
 
@@ -455,6 +464,10 @@ impl Recheck for Live {
         // Not even an intent is written for somebody who may have been revoked since.
         self.standing.current().map_err(|failure| Refusal::new(failure.reason).hint(failure.detail))?;
         self.still_trusted(permit.caller())?;
+        // What is called is what was accepted and offered, or it is not called.
+        if !permit.target().definition().is_none_or(|definition| definition.stands()) {
+            return Err(Refusal::new(Reason::DefinitionQuarantined));
+        }
         let now = self.snapshot.load();
         self.still_there(permit, &now)?;
         if now.policy.revision() == permit.revision() {

@@ -151,6 +151,7 @@ pub(crate) fn server(id: &str) -> ServerConfig {
         prefix: Prefix::Server,
         list_as: ListAs::Gateway,
         isolation: Isolation::Principal,
+        pins: crate::config::PinMode::Off,
         on_down: Duration::from_secs(600),
         list_refresh_min: Duration::from_secs(60),
         uris: Vec::new(),
@@ -197,6 +198,7 @@ pub(super) fn config(servers: Vec<ServerConfig>) -> Arc<Config> {
         servers: servers.into_iter().map(Arc::new).collect(),
         environments: Vec::new(),
         agents: std::collections::BTreeMap::new(),
+        pins: Arc::default(),
         policies: PathBuf::from("policies"),
         file: PathBuf::from("/nonexistent/servers.toml"),
     })

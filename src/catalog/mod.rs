@@ -14,6 +14,7 @@ pub(crate) mod fake;
 mod header;
 mod memo;
 mod naming;
+pub mod pins;
 mod refresh;
 mod resolve;
 #[cfg(test)]
@@ -37,7 +38,8 @@ pub use naming::{Naming, public_name};
 pub use resolve::Wanted;
 pub use slice::{List, Slice};
 pub use slot::SliceState;
-pub use source::{Access, Facts, Listing, Source, Viewer};
+pub use pins::Pins;
+pub use source::{Access, Facts, Listed, Listing, Source, Viewer};
 pub use target::{Definition, HeaderParameter, Target, TaskSupport};
 pub use tasks::TaskDialect;
 pub use template::Template;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::pins::Seal;
 use crate::config::ServerConfig;
 use crate::ids::{Action, DefinitionDigest, Environment, ServerId};
 use crate::wire::Json;
@@ -28,6 +29,8 @@ pub struct Definition {
     pub header_parameters: Vec<HeaderParameter>,
     /// Whether a tool of 2025-11-25 is called as a task.
     pub task_support: TaskSupport,
+    /// Who accepted it; nobody has to where nothing is pinned.
+    pub(super) seal: Option<Seal>,
 }
 
 /// How a tool is called where its server has the tasks of 2025-11-25 (`execution.taskSupport`).
