@@ -18,5 +18,5 @@ pub const PIN_COMPARED_BYTES_MAX: usize = 8 * 1024;
 pub const PIN_ROW_TEXT_BYTES_MAX: usize = 48 * 1024;
 /// Lines of a definition that are compared for a diff; beyond them both are shown as they are.
 pub const PIN_DIFF_LINES_MAX: usize = 4_000;
-/// Pins that one order names.
-pub const PINS_ORDERED_MAX: usize = 6_000;
+/// Definitions that one order names; its digests fit into a body for administrators.
+pub const PINS_ORDERED_MAX: usize = 900;

@@ -72,6 +72,12 @@ operations! {
     Revoke = "revoke", Brake;
     /// Gives access back that was taken.
     Lift = "lift", Loosen;
+    /// Which definitions were accepted, which wait for somebody, and what changes with them.
+    Pins = "pins", Look;
+    /// Accepts definitions as they are listed now.
+    PinsAccept = "pins-accept", Loosen;
+    /// Rejects definitions, accepted or not.
+    PinsReject = "pins-reject", Brake;
     /// Reads the files again; loading a set that widens is loosening.
     Reload = "reload", Brake;
 }

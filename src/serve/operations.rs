@@ -9,7 +9,10 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, ServerConfig, TransportConfig};
-use crate::control::operations::{AccessAnswer, AccessReport, AgentStatus, PolicyStatus, Reach, ServerStatus};
+use crate::control::operations::{
+    AccessAnswer, AccessReport, AgentStatus, NamedPin, PinDiffs, PinLockText, PinOrder, PinsChanged, PinsReport,
+    PolicyStatus, Reach, ServerStatus,
+};
 use crate::control::{Lifting, Operations, Readiness, ReadinessCheck, Revoked};
 use crate::gateway::ask::{self, Question, WhatCanAnswer, WhoCanAnswer};
 use crate::gateway::{Gateway, ReloadOrder, ReloadReport, ShadowReport, Standing};
@@ -276,6 +279,22 @@ impl Operations for Gateway {
             }));
             Readiness { checks }
         })
+    }
+
+    fn pins(&self) -> BoxFuture<'_, Result<PinsReport, Failure>> {
+        Box::pin(self.pins_report())
+    }
+
+    fn pin_diffs(&self, named: NamedPin) -> BoxFuture<'_, Result<PinDiffs, Failure>> {
+        Box::pin(async move { Self::pin_diffs(self, &named).await })
+    }
+
+    fn pin_lock(&self) -> PinLockText {
+        Self::pin_lock(self)
+    }
+
+    fn pin(&self, order: PinOrder, accept: bool, actor: String) -> BoxFuture<'_, Result<PinsChanged, Stop>> {
+        Box::pin(async move { Self::pin(self, &order, accept, &actor).await })
     }
 
     fn metrics(&self) -> String {
