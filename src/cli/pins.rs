@@ -23,7 +23,7 @@ use crate::limit;
 const EXAMPLES: &str = "\
 Examples:
   bailiwick pins list                              every definition, and who accepted it
-  bailiwick pins list --state waiting              those that nobody has accepted
+  bailiwick pins list --only waiting               those that nobody has accepted
   bailiwick pins diff git/log                      what changes with it
   bailiwick pins accept git/log 3f9a1c77 --admin https://mcp.example.com/admin --note 'read it'
   bailiwick pins accept --all git --admin https://mcp.example.com/admin
@@ -50,8 +50,8 @@ enum What {
         #[arg(long, value_name = "SERVER")]
         server: Option<String>,
         /// In this state only
-        #[arg(long, value_enum)]
-        state: Option<State>,
+        #[arg(long, value_enum, value_name = "STATE")]
+        only: Option<Standing>,
         #[command(flatten)]
         door: Door,
     },
@@ -108,7 +108,7 @@ enum What {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum State {
+enum Standing {
     /// New or changed
     Waiting,
     /// Nobody has accepted anything of that name
@@ -123,7 +123,7 @@ enum State {
     Rejected,
 }
 
-impl State {
+impl Standing {
     fn is(self, pin: &PinStatus) -> bool {
         match self {
             Self::Waiting => waits(pin),
@@ -147,7 +147,7 @@ fn waits(pin: &PinStatus) -> bool {
 /// Asks and prints.
 pub async fn run(arguments: &PinsArguments, output: Output) -> Ending {
     match &arguments.what {
-        What::List { server, state, door } => list(door, server.as_deref(), *state, output).await,
+        What::List { server, only, door } => list(door, server.as_deref(), *only, output).await,
         What::Diff { object, kind, door } => diff(door, object, *kind, output).await,
         What::Accept { object: Some(object), digest: Some(digest), note, door, .. } => {
             order(door, "accept", object, digest, note, output).await
@@ -166,14 +166,14 @@ async fn ask(door: &Door) -> Result<PinsReport, ClientError> {
     door.ask(Method::GET, "/pins", None::<&()>).await?.read()
 }
 
-async fn list(door: &Door, server: Option<&str>, state: Option<State>, output: Output) -> Ending {
+async fn list(door: &Door, server: Option<&str>, only: Option<Standing>, output: Output) -> Ending {
     let mut report = match ask(door).await {
         Ok(report) => report,
         Err(error) => return refused(&error),
     };
     report.servers.retain(|of| server.is_none_or(|server| of.server == server));
     report.pins.retain(|pin| {
-        server.is_none_or(|server| pin.server == server) && state.is_none_or(|state| state.is(pin))
+        server.is_none_or(|server| pin.server == server) && only.is_none_or(|only| only.is(pin))
     });
     let mut text = String::new();
     for of in &report.servers {
@@ -387,6 +387,6 @@ mod tests {
         let shown = anstream::adapter::strip_str(&line(&pin)).to_string();
         assert_eq!(shown.lines().count(), 1);
         assert!(shown.contains(r"log\n\u{001b}[2J\u{202e}") && shown.contains(r"was called a\nb"), "{shown}");
-        assert!(State::Waiting.is(&pin) && State::Changed.is(&pin) && !State::New.is(&pin));
+        assert!(Standing::Waiting.is(&pin) && Standing::Changed.is(&pin) && !Standing::New.is(&pin));
     }
 }

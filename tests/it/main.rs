@@ -42,6 +42,7 @@ mod operate;
 mod orphans;
 mod pages;
 mod patience;
+mod pins;
 mod record;
 mod relay;
 mod reload;
