@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::mistake::{Mistake, did_you_mean};
 use super::{PinMode, ServerConfig};
-use crate::ids::{DefinitionDigest, Digest, PinKind, ServerId};
+use crate::ids::{Digest, PinKind, ServerId};
 use crate::limit;
 
 /// The file's name in the set.
@@ -80,7 +80,6 @@ impl PinLock {
         );
         for (server, kinds) in servers {
             for (kind, names) in kinds {
-                let quoted = |name: &str| toml::Value::String(name.to_owned()).to_string();
                 if kind == PinKind::Instructions {
                     let digests: Vec<String> = names.into_values().flatten().collect();
                     text.push_str(&format!("\n[{server}]\n{} = [{}]\n", kind.section(), digests.join(", ")));
@@ -214,10 +213,9 @@ impl Reading<'_> {
     }
 }
 
-impl From<DefinitionDigest> for Digest {
-    fn from(digest: DefinitionDigest) -> Self {
-        digest.0
-    }
+/// A name as a key of TOML, on one line whatever it holds: JSON escapes all but one character that TOML wants escaped.
+fn quoted(name: &str) -> String {
+    serde_json::Value::String(name.to_owned()).to_string().replace('\u{7f}', "\\u007F")
 }
 
 #[cfg(test)]
@@ -231,7 +229,7 @@ mod tests {
     #[test]
     fn what_is_written_is_read_back_whatever_the_names_are() {
         let mut lock = PinLock::default();
-        let odd = "x\" = []\n[git]\u{202e}";
+        let odd = "x\" = []\n[git]\u{202e}\u{7f}\u{1}";
         for (server, kind, name) in [
             ("git", PinKind::Tool, "log"),
             ("git", PinKind::Tool, odd),

@@ -11,6 +11,8 @@ use futures_util::{StreamExt as _, stream};
 
 mod rows;
 mod status;
+#[cfg(test)]
+mod tests;
 
 pub use status::{NamedPin, PinDiff, PinDiffs, PinLockText, PinOrder, PinStatus, PinnedServer, PinsChanged, PinsReport};
 
@@ -260,11 +262,13 @@ impl<'a> Seen<'a> {
         let others = accepted.pins().filter(|pin| pin.held.server != *server).map(|pin| &*pin.held.name);
         let neighbours = Neighbours::of(all.iter().map(|pinned| &*pinned.name).chain(others));
         let listed: HashSet<_> = all.iter().map(|pinned| (pinned.kind, &*pinned.name)).collect();
-        let removed: Vec<_> = accepted
+        let mut removed: Vec<_> = accepted
             .pins()
             .filter(|pin| pin.held.server == *server && !listed.contains(&(pin.held.kind, &*pin.held.name)))
             .filter_map(|pin| Some((pin, pin.held.copy.as_ref()?)))
             .collect();
+        // Which one is found does not depend on chance.
+        removed.sort_by_key(|(pin, _)| (Arc::clone(&pin.held.name), pin.held.digest.0));
         let mut comparisons = 0_usize;
         fresh
             .map(|pinned| {

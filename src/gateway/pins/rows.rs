@@ -201,7 +201,7 @@ fn whole(rows: Vec<Row>) -> impl Iterator<Item = (String, String)> {
 }
 
 /// All rows of a section, by name.
-async fn all(shelf: &dyn Shelf, section: Section) -> Result<Vec<Row>, Failure> {
+pub(super) async fn all(shelf: &dyn Shelf, section: Section) -> Result<Vec<Row>, Failure> {
     let mut rows: Vec<Row> = Vec::new();
     loop {
         let page = shelf.rows(section, None, rows.last().map(|row| row.key.as_str())).await?;
