@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::header::header_parameters;
 use super::pins::{digest, pin_kind};
-use super::target::{Definition, TaskSupport};
+use super::target::{Definition, Hints, TaskSupport};
 use super::uri::is_confusing;
 use crate::ids::{PinKind, ServerId};
 use crate::limit;
@@ -131,7 +131,14 @@ fn definition(server: &ServerId, kind: Kind, item: &Json) -> Result<Definition, 
     let name = Arc::from(name.as_ref());
     let spelled = pin_kind(kind).map_or("resource", PinKind::as_str);
     let digest = digest(server, spelled, &raw);
-    Ok(Definition { name, digest, raw, header_parameters, task_support, seal: None })
+    let hints = if kind == Kind::Tool { hints(object) } else { Hints::default() };
+    Ok(Definition { name, digest, raw, header_parameters, task_support, hints, seal: None })
+}
+
+fn hints(tool: Object<'_>) -> Hints {
+    let annotations = tool.get("annotations").and_then(Value::as_object);
+    let hint = |name| annotations.and_then(|annotations| annotations.get(name)).and_then(Value::as_bool) == Some(true);
+    Hints { destructive: hint("destructiveHint"), open_world: hint("openWorldHint") }
 }
 
 fn task_support(tool: Object<'_>) -> TaskSupport {
@@ -257,7 +264,8 @@ mod tests {
     fn the_digest_covers_all_that_is_said_and_not_how() {
         let digest = |text: &str| read(&[text]).items[0].digest;
         let one = digest(r#"{"name":"a","description":"x","inputSchema":{"type":"object","maxProperties":1}}"#);
-        let alike = r#"{ "inputSchema" : {"maxProperties":1.0, "type":"object"},"\u0064escription":"\u0078","name":"a"}"#;
+        let alike =
+            r#"{ "inputSchema" : {"maxProperties":1.0, "type":"object"},"\u0064escription":"\u0078","name":"a"}"#;
         assert_eq!(one, digest(alike));
         for other in [
             r#"{"name":"a","description":"y","inputSchema":{"type":"object","maxProperties":1}}"#,

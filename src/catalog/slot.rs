@@ -395,8 +395,7 @@ impl State {
         }
         let before = self.offered.as_ref().map(|offered| &*offered.slice);
         let slice = Arc::new(live.screened(&accepted, before));
-        self.offered =
-            Some(Offered { of: Arc::clone(live), version: accepted.version, slice: Arc::clone(&slice) });
+        self.offered = Some(Offered { of: Arc::clone(live), version: accepted.version, slice: Arc::clone(&slice) });
         Some(slice)
     }
 

@@ -172,9 +172,7 @@ async fn list(door: &Door, server: Option<&str>, only: Option<Standing>, output:
         Err(error) => return refused(&error),
     };
     report.servers.retain(|of| server.is_none_or(|server| of.server == server));
-    report.pins.retain(|pin| {
-        server.is_none_or(|server| pin.server == server) && only.is_none_or(|only| only.is(pin))
-    });
+    report.pins.retain(|pin| server.is_none_or(|server| pin.server == server) && only.is_none_or(|only| only.is(pin)));
     let mut text = String::new();
     for of in &report.servers {
         let first = match (of.pins.as_str(), of.first_use_taken) {
@@ -184,7 +182,8 @@ async fn list(door: &Door, server: Option<&str>, only: Option<Standing>, output:
         };
         let pins = report.pins.iter().filter(|pin| pin.server == of.server);
         // Writing to a string cannot fail.
-        let _infallible = writeln!(text, "{STRONG}{}{STRONG:#}  {QUIET}pins = {:?}{first}{QUIET:#}", of.server, of.pins);
+        let _infallible =
+            writeln!(text, "{STRONG}{}{STRONG:#}  {QUIET}pins = {:?}{first}{QUIET:#}", of.server, of.pins);
         pins.for_each(|pin| text.push_str(&line(pin)));
     }
     let undeclared = |pin: &&PinStatus| !report.servers.iter().any(|of| of.server == pin.server);
@@ -341,7 +340,11 @@ async fn export(door: &Door, file: Option<&PathBuf>, output: Output) -> Ending {
         Err(error) => return refused(&error),
     };
     let Some(file) = file else {
-        if output.json { output.result(&lock, "") } else { print(&lock.lock) }
+        if output.json {
+            output.result(&lock, "")
+        } else {
+            print(&lock.lock)
+        }
         return Ending::Done;
     };
     // Whole or not at all: half a lock is a lock that accepts less.

@@ -109,7 +109,10 @@ impl PinLock {
         unknown.sort_unstable();
         unknown.dedup();
         for server in unknown {
-            warnings.push(Mistake::whole(lock, format!("there is no server `{server}`: what is accepted of it has no effect")));
+            warnings.push(Mistake::whole(
+                lock,
+                format!("there is no server `{server}`: what is accepted of it has no effect"),
+            ));
         }
         for server in servers.iter().filter(|server| server.pins == PinMode::Strict && !self.names(&server.id)) {
             let offset = text.find(&format!("[servers.{}]", server.id)).unwrap_or_default();
@@ -176,7 +179,10 @@ impl Reading<'_> {
                     let near = did_you_mean(section.get_ref(), PinKind::ALL.map(PinKind::section));
                     let known = PinKind::ALL.map(PinKind::section).join(", ");
                     let hint = if near.is_empty() { format!(": write one of {known}") } else { near };
-                    self.mistake(section.span().start, format!("`{}` is no kind of definition{hint}", section.get_ref()));
+                    self.mistake(
+                        section.span().start,
+                        format!("`{}` is no kind of definition{hint}", section.get_ref()),
+                    );
                 }
                 (Some(PinKind::Instructions), _) => self.digests(server, PinKind::Instructions, "", value),
                 (Some(kind), Some(names)) => {

@@ -15,7 +15,9 @@ use tokio_util::sync::CancellationToken;
 
 pub use crate::gateway::access::{AccessAnswer, AccessReport};
 pub use crate::gateway::glance::{AgentStatus, PolicyStatus, Reach};
-pub use crate::gateway::pins::{NamedPin, PinDiff, PinDiffs, PinLockText, PinOrder, PinStatus, PinsChanged, PinsReport};
+pub use crate::gateway::pins::{
+    NamedPin, PinDiff, PinDiffs, PinLockText, PinOrder, PinStatus, PinsChanged, PinsReport,
+};
 
 use crate::config::Config;
 use crate::gateway::ask::{Question, WhatCanAnswer, WhoCanAnswer};

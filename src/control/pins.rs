@@ -11,8 +11,8 @@ use super::handlers::{json, query};
 use crate::gateway::pins::{NamedPin, PinOrder};
 use crate::ids::PinKind;
 use crate::limit;
-use crate::outcome::Refusal;
 use crate::outcome::Reason;
+use crate::outcome::Refusal;
 use crate::policy::Weight;
 use crate::record::redact;
 
@@ -33,7 +33,9 @@ pub(super) fn diff(order: Order) -> Taken {
         return Err(invalid("name the definition: ?server=SERVER&name=NAME"));
     };
     let kind = match kind {
-        Some(kind) => Some(PinKind::parse(&kind).ok_or_else(|| invalid("kind is tool, prompt, template or instructions"))?),
+        Some(kind) => {
+            Some(PinKind::parse(&kind).ok_or_else(|| invalid("kind is tool, prompt, template or instructions"))?)
+        }
         None => None,
     };
     let Order { operations, .. } = order;

@@ -14,7 +14,9 @@ mod status;
 #[cfg(test)]
 mod tests;
 
-pub use status::{NamedPin, PinDiff, PinDiffs, PinLockText, PinOrder, PinStatus, PinnedServer, PinsChanged, PinsReport};
+pub use status::{
+    NamedPin, PinDiff, PinDiffs, PinLockText, PinOrder, PinStatus, PinnedServer, PinsChanged, PinsReport,
+};
 
 use super::Gateway;
 use crate::catalog::Listed;
@@ -117,7 +119,8 @@ impl Keeper {
         let seen: Vec<Seen<'_>> = {
             let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
             let told = told.get(&server.id);
-            let fresh = unknown.into_iter().filter(|pinned| first || !told.is_some_and(|told| told.contains(&pinned.digest)));
+            let fresh =
+                unknown.into_iter().filter(|pinned| first || !told.is_some_and(|told| told.contains(&pinned.digest)));
             Seen::of(&server.id, &accepted, &all, fresh)
         };
         let (plain, odd): (Vec<_>, Vec<_>) = seen.into_iter().partition(|seen| first && seen.flags.is_empty());
@@ -212,7 +215,9 @@ impl Keeper {
         let server = server.clone();
         let told: Vec<Told> = seen.into_iter().map(|seen| seen.told(state)).collect();
         tokio::spawn(async move {
-            stream::iter(&told).for_each_concurrent(TOLD_TOGETHER, |told| told.tell(&journal, &server, actor, "")).await;
+            stream::iter(&told)
+                .for_each_concurrent(TOLD_TOGETHER, |told| told.tell(&journal, &server, actor, ""))
+                .await;
         });
     }
 
@@ -275,7 +280,9 @@ impl<'a> Seen<'a> {
                 let before = accepted.of_name(server, pinned.kind, &pinned.name).last().copied();
                 let renamed = removed.iter().filter(|_| before.is_none()).find(|(pin, copy)| {
                     comparisons += 1;
-                    pin.held.kind == pinned.kind && comparisons <= limit::PIN_COMPARISONS_MAX && similar(&pinned.text, copy)
+                    pin.held.kind == pinned.kind
+                        && comparisons <= limit::PIN_COMPARISONS_MAX
+                        && similar(&pinned.text, copy)
                 });
                 Self {
                     pinned,

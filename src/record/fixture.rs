@@ -8,15 +8,15 @@ use secrecy::SecretString;
 use serde_json::value::RawValue;
 
 use super::event::{
-    ActorFacts, ConditionValue, CredentialNote, ExecutableNote, Listing, Operation, PinNote, ReloadNote, RevocationNote,
-    StartNote, SubjectFacts, TokenNote,
+    ActorFacts, ConditionValue, CredentialNote, ExecutableNote, Listing, Operation, PinNote, ReloadNote,
+    RevocationNote, StartNote, SubjectFacts, TokenNote,
 };
 use super::journal::directory;
 use super::*;
 use crate::config::Durability;
 use crate::ids::{
-    PinKind,
-    CallId, DefinitionDigest, Digest, LegId, PolicyRevision, ReplicaId, RevocationEpoch, ServerId, ViewRevision,
+    CallId, DefinitionDigest, Digest, LegId, PinKind, PolicyRevision, ReplicaId, RevocationEpoch, ServerId,
+    ViewRevision,
 };
 use crate::outcome::{Failure, Origin, Outcome, Reason, Refusal, Resume};
 use crate::wire::{Json, Outgoing, Source};

@@ -21,8 +21,8 @@ use super::event::{
     AdminNote, Attempt, ExecutableNote, Intent, Listing, PinNote, RelayNote, ReloadNote, RevocationNote, StartNote,
 };
 use super::fields::{
-    AdminFields, CallFields, ExecutableFields, NoiseFields, OpenLeg, PinFields, RelayFields, ReloadFields, RepairFields,
-    ResultFacts, ResultFields, RevocationFields, StartFields, StopFacts, StopFields,
+    AdminFields, CallFields, ExecutableFields, NoiseFields, OpenLeg, PinFields, RelayFields, ReloadFields,
+    RepairFields, ResultFacts, ResultFields, RevocationFields, StartFields, StopFacts, StopFields,
 };
 use super::keep::{Holds, Keeper};
 use super::keys::JournalKey;

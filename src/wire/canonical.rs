@@ -183,7 +183,8 @@ mod tests {
                 assert_eq!(spelled(alike[0]), spelled(other), "{other}");
             }
         }
-        let different = ["9007199254740992", "9007199254740993", "0.1", "0.1000000000000000055511151231257827", "1e400"];
+        let different =
+            ["9007199254740992", "9007199254740993", "0.1", "0.1000000000000000055511151231257827", "1e400"];
         for (index, one) in different.iter().enumerate() {
             for other in &different[index + 1..] {
                 assert_ne!(spelled(one), spelled(other));

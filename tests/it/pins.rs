@@ -81,7 +81,8 @@ impl Running {
 
     async fn accept(&self, name: &str) {
         let pin = self.pins().into_iter().find(|pin| {
-            pin["name"].as_str().unwrap_or_default() == name && ["new", "changed"].contains(&pin["state"].as_str().unwrap())
+            pin["name"].as_str().unwrap_or_default() == name
+                && ["new", "changed"].contains(&pin["state"].as_str().unwrap())
         });
         let body = json!({ "server": "up", "pins": [pin.unwrap()["digest"]], "note": "read it" });
         let answer = self.order("accept", &body).await;
@@ -197,10 +198,8 @@ async fn only_somebody_with_a_fresh_login_accepts_and_the_socket_rejects() {
     let stale = {
         let mut claims = running.issuer.administrator("ann", &["admins"], &running.gateway.admin);
         claims["auth_time"] = json!(jiff::Timestamp::now().as_second() - 7_200);
-        let client = Client::new(
-            &format!("{}/api/v1/pins/accept", running.gateway.admin),
-            Some(&running.issuer.sign(&claims)),
-        );
+        let client =
+            Client::new(&format!("{}/api/v1/pins/accept", running.gateway.admin), Some(&running.issuer.sign(&claims)));
         client.post(&[], order.to_string()).await
     };
     assert_eq!(stale.status, 401, "{}", stale.text);
@@ -326,7 +325,9 @@ async fn a_definition_under_a_new_name_is_recognised() {
     let description = "Moves money from one account to another and tells both owners of it.";
     let running = start(tools(&[tool("transfer", description), tool("log", "Shows the log")]), "").await;
     running.shows(&["up__log", "up__transfer"]).await;
-    running.upstream.says(tools(&[tool("send_funds", &description.replace("tells", "told")), tool("log", "Shows the log")]));
+    running
+        .upstream
+        .says(tools(&[tool("send_funds", &description.replace("tells", "told")), tool("log", "Shows the log")]));
     running.shows(&["up__log"]).await;
     let pin = running.pin("send_funds", "new");
     assert_eq!(pin["renamed_from"], "transfer", "{pin}");
@@ -391,7 +392,8 @@ async fn instructions_and_templates_are_pinned_like_tools() {
     .await;
     assert!(!templates().await.contains("notes://"));
     running.shows(&["up__log"]).await;
-    let waiting = running.pins().into_iter().find(|pin| pin["kind"] == "instructions" && pin["state"] == "changed").unwrap();
+    let waiting =
+        running.pins().into_iter().find(|pin| pin["kind"] == "instructions" && pin["state"] == "changed").unwrap();
     let diff = words(&running.gateway, &["pins", "diff", "up/instructions"]);
     assert!(diff.contains("-  \"instructions\": \"Ask before you push.\""), "{diff}");
     let body = json!({ "server": "up", "pins": [waiting["digest"]] });
@@ -401,7 +403,8 @@ async fn instructions_and_templates_are_pinned_like_tools() {
 
 #[tokio::test]
 async fn a_lock_accepts_and_what_it_accepts_no_more_is_gone_at_once() {
-    let mut running = start(tools(&[tool("log", "Shows the log"), tool("diff", "Shows a diff")]), "pins = \"strict\"\n").await;
+    let mut running =
+        start(tools(&[tool("log", "Shows the log"), tool("diff", "Shows a diff")]), "pins = \"strict\"\n").await;
     eventually_within(SOON, "the first list", async || running.pins().len() == 2).await;
     let digest = running.pin("log", "new")["digest"].as_str().unwrap().to_owned();
     let lock = running.gateway.directory().join("policies/pins.lock");

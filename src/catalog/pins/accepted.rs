@@ -85,11 +85,7 @@ pub(in crate::catalog) struct Seal {
 
 impl Seal {
     pub(super) fn of(pin: &Pin) -> Self {
-        Self {
-            digest: pin.held.digest,
-            withdrawn: Arc::clone(&pin.withdrawn),
-            replaced: AtomicBool::new(false),
-        }
+        Self { digest: pin.held.digest, withdrawn: Arc::clone(&pin.withdrawn), replaced: AtomicBool::new(false) }
     }
 
     /// Whether it is a seal of this acceptance.

@@ -44,10 +44,8 @@ pub const fn pin_kind(kind: Kind) -> Option<PinKind> {
 #[must_use]
 pub fn digest(server: &ServerId, kind: &str, definition: &Json) -> DefinitionDigest {
     // The members stand in their canonical order.
-    let text = format!(
-        "{{\"definition\":{},\"kind\":\"{kind}\",\"server\":\"{server}\"}}",
-        canonical(definition.value())
-    );
+    let text =
+        format!("{{\"definition\":{},\"kind\":\"{kind}\",\"server\":\"{server}\"}}", canonical(definition.value()));
     DefinitionDigest(Digest::sha256_of(&[DOMAIN, text.as_bytes()]))
 }
 

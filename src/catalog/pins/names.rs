@@ -61,9 +61,10 @@ pub fn similar(one: &Json, other: &Json) -> bool {
 
 /// What a definition says apart from its name, cut.
 fn body(definition: &Json) -> String {
-    let nameless = definition.value().as_object().map(|object| {
-        object.edited(&[Edit::Remove("name"), Edit::Remove("title"), Edit::Remove("uriTemplate")])
-    });
+    let nameless = definition
+        .value()
+        .as_object()
+        .map(|object| object.edited(&[Edit::Remove("name"), Edit::Remove("title"), Edit::Remove("uriTemplate")]));
     let mut text = canonical(nameless.as_ref().unwrap_or(definition).value());
     let mut end = limit::PIN_COMPARED_BYTES_MAX.min(text.len());
     while !text.is_char_boundary(end) {

@@ -110,6 +110,7 @@ impl Slice {
                 raw: pin.held.copy.clone().unwrap_or_else(|| item.raw.clone()),
                 header_parameters: item.header_parameters.clone(),
                 task_support: item.task_support,
+                hints: item.hints,
                 seal: Some(Seal::of(pin)),
             }));
         }

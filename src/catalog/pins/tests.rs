@@ -90,7 +90,10 @@ fn a_rejection_wins_over_the_store_and_the_files() {
     pins.hold(Held { rejected: [digest].into(), ..held(&pinned) });
     assert!(pins.now().pin(digest).is_none() && pins.now().is_rejected(digest));
     let offered = live.screened(&pins.now(), None);
-    assert_eq!((offered.list(Kind::Tool).items.len(), offered.facts().instructions.as_deref()), (0, Some("Be careful.")));
+    assert_eq!(
+        (offered.list(Kind::Tool).items.len(), offered.facts().instructions.as_deref()),
+        (0, Some("Be careful."))
+    );
 }
 
 #[test]
@@ -114,7 +117,10 @@ fn a_pinned_list_is_looked_at_again_however_long_its_server_calls_it_good() {
         );
         assert!(slot.begin());
         let (_, seen, _) = slot.work();
-        slot.settle(seen, Ok(crate::catalog::fake::slice_for("git", &[&described("a", "a")], Duration::from_secs(3_600))));
+        slot.settle(
+            seen,
+            Ok(crate::catalog::fake::slice_for("git", &[&described("a", "a")], Duration::from_secs(3_600))),
+        );
         slot.end();
         let listed = Instant::now();
         let soon = listed + limit::PIN_LOOK_INTERVAL.checked_sub(Duration::from_secs(5)).unwrap();
@@ -184,7 +190,10 @@ fn nearly_the_same_under_another_name_is_similar_and_what_is_compared_is_bounded
     assert!(!similar(&definition(r#"{"name":"a","inputSchema":{}}"#), &definition(r#"{"name":"b","inputSchema":{}}"#)));
     // Beyond what is compared nothing is.
     let long = |end: &str| {
-        definition(&described("x", &format!("{}{}", "word ".repeat(limit::PIN_COMPARED_BYTES_MAX / 5), end.repeat(900))))
+        definition(&described(
+            "x",
+            &format!("{}{}", "word ".repeat(limit::PIN_COMPARED_BYTES_MAX / 5), end.repeat(900)),
+        ))
     };
     assert!(similar(&long("abc"), &long("xyz")));
 }

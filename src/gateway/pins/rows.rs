@@ -114,8 +114,7 @@ impl Shelved {
 
     /// What of it decides.
     pub(super) fn held(&self) -> Held {
-        let mut accepted: Vec<&Kept> =
-            self.pins.iter().filter(|kept| kept.says.state == PinState::Accepted).collect();
+        let mut accepted: Vec<&Kept> = self.pins.iter().filter(|kept| kept.says.state == PinState::Accepted).collect();
         accepted.sort_by_key(|kept| (kept.says.at, kept.digest.0));
         let rejected = self.pins.iter().filter(|kept| kept.says.state == PinState::Rejected);
         Held {

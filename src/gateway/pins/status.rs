@@ -274,11 +274,16 @@ impl Gateway {
     /// `store_unavailable`.
     pub async fn pins_report(&self) -> Result<PinsReport, Failure> {
         let known = self.known_pins().await?;
-        let servers = self.config().servers.iter().map(|server| PinnedServer {
-            server: server.id.to_string(),
-            pins: server.pins.as_str().to_owned(),
-            first_use_taken: known.accepted.is_used(&server.id),
-        }).collect();
+        let servers = self
+            .config()
+            .servers
+            .iter()
+            .map(|server| PinnedServer {
+                server: server.id.to_string(),
+                pins: server.pins.as_str().to_owned(),
+                first_use_taken: known.accepted.is_used(&server.id),
+            })
+            .collect();
         Ok(PinsReport { servers, pins: known.pins.iter().map(|kept| known.status(kept)).collect() })
     }
 
@@ -325,11 +330,8 @@ impl Gateway {
     pub fn pin_lock(&self) -> PinLockText {
         let accepted = self.keeper.pins.now();
         let pins = accepted.pins().map(|pin| {
-            let locked = LockedPin {
-                server: pin.held.server.clone(),
-                kind: pin.held.kind,
-                name: pin.held.name.to_string(),
-            };
+            let locked =
+                LockedPin { server: pin.held.server.clone(), kind: pin.held.kind, name: pin.held.name.to_string() };
             (pin.held.digest.0, locked)
         });
         PinLockText { lock: PinLock { pins: pins.collect() }.write() }

@@ -111,7 +111,10 @@ async fn a_long_definition_stands_in_several_rows_and_one_that_was_changed_there
     let long = tool("long", &"ü\"".repeat(limit::PIN_ROW_TEXT_BYTES_MAX));
     let text = Json::parse(long, Source::Client).unwrap();
     let own = digest(&server, "tool", &text);
-    let kept = Kept::unseen(&server, &Pinned { kind: PinKind::Tool, name: Arc::from("long"), digest: own, text: text.clone() });
+    let kept = Kept::unseen(
+        &server,
+        &Pinned { kind: PinKind::Tool, name: Arc::from("long"), digest: own, text: text.clone() },
+    );
     let kept = Kept { says: Stored { state: PinState::Accepted, ..kept.says }, ..kept };
     let changes = kept.changes(None);
     assert!(changes.len() > 3);

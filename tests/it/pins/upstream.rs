@@ -56,10 +56,8 @@ impl Changing {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let state = Arc::new(Shared::default());
-        let router = axum::Router::new()
-            .route("/mcp", post(answer))
-            .route("/token", post(token))
-            .with_state(Arc::clone(&state));
+        let router =
+            axum::Router::new().route("/mcp", post(answer)).route("/token", post(token)).with_state(Arc::clone(&state));
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         let changing = Self { url: format!("{base}/mcp"), token_url: format!("{base}/token"), state };
         changing.says(says);
