@@ -341,9 +341,9 @@ async fn export(door: &Door, file: Option<&PathBuf>, output: Output) -> Ending {
     };
     let Some(file) = file else {
         if output.json {
-            output.result(&lock, "")
+            output.result(&lock, "");
         } else {
-            print(&lock.lock)
+            print(&lock.lock);
         }
         return Ending::Done;
     };
