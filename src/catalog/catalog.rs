@@ -311,11 +311,17 @@ impl<S: Source> Catalog<S> {
     ) -> Arc<View> {
         let states = format!("{:?}", members.iter().map(|member| member.state).collect::<Vec<_>>());
         let principal = principal.map(|principal| principal.0);
+        // What was accepted again says the same, and whoever holds what was accepted before may not call it.
+        let serials: Vec<u8> = members
+            .iter()
+            .flat_map(|member| member.slice.as_ref().map_or(0, |slice| slice.serial()).to_be_bytes())
+            .collect();
         let key = Digest::of(
             "bailiwick composed view",
             &[
                 revision(config, endpoint, &members).0.as_bytes(),
                 states.as_bytes(),
+                &serials,
                 principal.as_ref().map_or(&[], |principal| principal.as_bytes().as_slice()),
             ],
         );

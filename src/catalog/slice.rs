@@ -29,6 +29,8 @@ pub struct Slice {
     lists: [Arc<List>; 4],
     digest: Digest,
     parts: [OnceLock<Part>; 2],
+    /// Another one wherever a definition was accepted anew, although it says the same; zero where nothing is pinned.
+    serial: u64,
     /// What the server lists and is not offered here.
     withheld: Vec<Withheld>,
     /// By kind and public name, for each naming.
@@ -162,12 +164,23 @@ impl Slice {
         let digest = Digest::of("bailiwick slice", &parts);
         let parts = [OnceLock::new(), OnceLock::new()];
         let withheld_names = [OnceLock::new(), OnceLock::new()];
-        Self { server, context, facts, lists, digest, parts, withheld: Vec::new(), withheld_names }
+        Self { server, context, facts, lists, digest, parts, serial: 0, withheld: Vec::new(), withheld_names }
     }
 
     /// The same slice as it is offered.
-    pub(super) fn offering(&self, facts: Arc<Facts>, lists: [Arc<List>; 4], withheld: Vec<Withheld>) -> Self {
-        Self { withheld, ..Self::new(self.server.clone(), self.context, facts, lists) }
+    pub(super) fn offering(
+        &self,
+        facts: Arc<Facts>,
+        lists: [Arc<List>; 4],
+        serial: u64,
+        withheld: Vec<Withheld>,
+    ) -> Self {
+        Self { serial, withheld, ..Self::new(self.server.clone(), self.context, facts, lists) }
+    }
+
+    /// Tells slices of one digest apart whose definitions were accepted at different times.
+    pub(super) const fn serial(&self) -> u64 {
+        self.serial
     }
 
     /// What the server lists under that public name and is not offered.

@@ -29,7 +29,7 @@ use crate::record::Journal;
 use crate::record::event::PinNote;
 use crate::shelf::{Action, Change, Changed, Expect, Shelf as _, Tell, Version};
 use crate::store::Store;
-use rows::{CHANGES, FIRST_USE, Kept, PINS, PinState, SERVERS, Shelved, Stored, Used, batches};
+use rows::{CHANGES, FIRST_USE, Kept, PINS, PinState, SERVERS, Shelved, Stored, Used, UsedPin, batches, is_rest_of};
 
 /// How many lines of the record are waited for at once.
 const TOLD_TOGETHER: usize = 32;
@@ -44,6 +44,8 @@ pub struct Keeper {
     told: Mutex<HashMap<ServerId, HashSet<DefinitionDigest>>>,
     /// Which change was taken up last; nothing where the store could not be read since.
     taken: Mutex<Option<Version>>,
+    /// Held while the store is read and put in force: what was read first must not be put in force last.
+    taking: tokio::sync::Mutex<()>,
     /// Held while something is accepted or rejected here.
     changing: tokio::sync::Mutex<()>,
 }
@@ -60,6 +62,7 @@ impl Keeper {
             journal,
             told: Mutex::default(),
             taken: Mutex::default(),
+            taking: tokio::sync::Mutex::default(),
             changing: tokio::sync::Mutex::default(),
         };
         keeper.take().await?;
@@ -74,6 +77,7 @@ impl Keeper {
 
     /// Puts what is stored in force.
     async fn take(&self) -> Result<Shelved, Failure> {
+        let _one_at_a_time = self.taking.lock().await;
         let version = self.version().await?;
         let shelved = Shelved::read(&self.store).await?;
         self.pins.hold(shelved.held());
@@ -101,7 +105,7 @@ impl Keeper {
     }
 
     /// What was just listed, before anything of it is offered.
-    pub(super) async fn listed(&self, listed: Listed<'_>) {
+    pub(super) async fn listed(self: &Arc<Self>, listed: Listed<'_>) {
         let server = listed.server;
         if server.pins == PinMode::Off {
             return;
@@ -138,7 +142,7 @@ impl Keeper {
     }
 
     /// Accepts a first list; answers whether it was this one.
-    async fn take_first(&self, server: &ServerId, seen: &[Seen<'_>]) -> Result<bool, Failure> {
+    async fn take_first(self: &Arc<Self>, server: &ServerId, seen: &[Seen<'_>]) -> Result<bool, Failure> {
         let _one_at_a_time = self.changing.lock().await;
         // Another replica, or another caller's list, may have been first.
         self.take().await?;
@@ -146,26 +150,30 @@ impl Keeper {
             return Ok(false);
         }
         let at = self.store.clock_us().await? / 1_000_000;
-        let kept = seen.iter().map(|seen| {
-            let says = seen.stored(server, PinState::Quarantined, at);
-            Kept { digest: seen.pinned.digest, says, text: Some(seen.pinned.text.clone()) }.changes(None)
+        let pins = seen.iter().map(|seen| UsedPin {
+            digest: seen.pinned.digest,
+            kind: seen.pinned.kind,
+            name: Arc::clone(&seen.pinned.name),
         });
-        // The words first, which accept nothing by themselves; then all of them at once.
-        for batch in batches(kept) {
-            self.done(batch, Tell::Nobody).await?;
+        let changes = Used { pins: pins.collect(), at }.changes(server);
+        if changes.len() > limit::SHELF_CHANGES_MAX {
+            return Err(Failure::before(Reason::StoreUnavailable, "its names are too long to be remembered together"));
         }
-        let used = Used { digests: seen.iter().map(|seen| seen.pinned.digest).collect(), at };
-        let taken = self.store.change(used.changes(server), Tell::Nobody).await?;
+        let taken = self.store.change(changes, Tell::Nobody).await?;
         self.take().await?;
         match taken {
-            Changed::Done { .. } => Ok(true),
+            Changed::Done { .. } => {
+                // The words are wanted for the next comparison, and nobody waits for them.
+                self.keep(seen.iter().map(|seen| seen.kept(server, at)).collect(), None);
+                Ok(true)
+            }
             Changed::Conflict(_) => Ok(false),
             Changed::Full(_) => Err(full()),
         }
     }
 
     /// Remembers and tells of definitions that nobody has accepted.
-    async fn keep_back(&self, server: &ServerId, seen: &[Seen<'_>]) {
+    async fn keep_back(self: &Arc<Self>, server: &ServerId, seen: &[Seen<'_>]) {
         let fresh: Vec<&Seen<'_>> = {
             let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
             let told = told.entry(server.clone()).or_default();
@@ -180,27 +188,54 @@ impl Keeper {
         }
         tracing::warn!(%server, count = fresh.len(), "definitions are kept back until somebody accepts them: bailiwick pins list");
         self.tell(server, fresh.iter().copied(), "quarantined", None);
-        let stored = async {
-            let now_us = self.store.clock_us().await?;
-            let life_us = i64::try_from(limit::PIN_WAITING_LIFE.as_micros()).unwrap_or(i64::MAX);
-            let kept = fresh.iter().map(|seen| {
-                let says = seen.stored(server, PinState::Quarantined, now_us / 1_000_000);
-                let kept = Kept { digest: seen.pinned.digest, says, text: Some(seen.pinned.text.clone()) };
-                let mut changes = kept.changes(Some(now_us.saturating_add(life_us)));
-                // What somebody has decided about meanwhile stays decided.
-                if let Some(first) = changes.first_mut() {
-                    first.expect = Expect::Absent;
-                }
-                changes
-            });
-            for changes in kept {
-                self.store.change(changes, Tell::Nobody).await?;
+        let now_us = match self.store.clock_us().await {
+            Ok(now_us) => now_us,
+            Err(failure) => {
+                tracing::error!(%server, %failure, "what is kept back is not in the store");
+                return;
             }
-            Ok::<(), Failure>(())
         };
-        if let Err(failure) = stored.await {
-            tracing::error!(%server, %failure, "what is kept back is not in the store");
+        let life_us = i64::try_from(limit::PIN_WAITING_LIFE.as_micros()).unwrap_or(i64::MAX);
+        let kept = fresh.iter().map(|seen| seen.kept(server, now_us / 1_000_000)).collect();
+        self.keep(kept, Some(now_us.saturating_add(life_us)));
+    }
+
+    /// Keeps what definitions say, without keeping anybody waiting. What is there already stays as it is.
+    fn keep(self: &Arc<Self>, kept: Vec<Kept>, expires_at_us: Option<i64>) {
+        let keeper = Arc::clone(self);
+        tokio::spawn(async move {
+            let stored = async {
+                let changes = kept.iter().map(|kept| {
+                    let mut changes = kept.changes(expires_at_us);
+                    if let Some(first) = changes.first_mut() {
+                        first.expect = Expect::Absent;
+                    }
+                    changes
+                });
+                for batch in batches(changes) {
+                    keeper.keep_batch(batch).await?;
+                }
+                keeper.take().await.map(|_| ())
+            };
+            if let Err(failure) = stored.await {
+                tracing::error!(%failure, "what definitions say is not in the store");
+            }
+        });
+    }
+
+    /// Keeps a batch but for what is there already.
+    async fn keep_batch(&self, mut batch: Vec<Change>) -> Result<(), Failure> {
+        while !batch.is_empty() {
+            match self.store.change(batch.clone(), Tell::Nobody).await? {
+                Changed::Done { .. } => return Ok(()),
+                Changed::Full(_) => return Err(full()),
+                Changed::Conflict(place) => {
+                    let Some(first) = batch.get(place).map(|change| change.key.clone()) else { return Ok(()) };
+                    batch.retain(|change| change.key != first && !is_rest_of(&change.key, &first));
+                }
+            }
         }
+        Ok(())
     }
 
     /// Puts it on the record, without keeping anybody waiting.
@@ -306,6 +341,11 @@ impl<'a> Seen<'a> {
             note: String::new(),
             at,
         }
+    }
+
+    fn kept(&self, server: &ServerId, at: i64) -> Kept {
+        let says = self.stored(server, PinState::Quarantined, at);
+        Kept { digest: self.pinned.digest, says, text: Some(self.pinned.text.clone()) }
     }
 
     fn told(&self, state: &'static str) -> Told {

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::accepted::{Accepted, Seal};
 use super::{digest, instructions, pin_kind};
@@ -14,6 +15,9 @@ use crate::catalog::target::Definition;
 use crate::ids::{DefinitionDigest, PinKind};
 use crate::wire::Json;
 use crate::wire::mcp::Kind;
+
+/// Counts slices in which something was accepted anew.
+static SERIAL: AtomicU64 = AtomicU64::new(0);
 
 /// One definition that a server lists and that can be pinned.
 #[derive(Debug, Clone)]
@@ -65,9 +69,10 @@ impl Slice {
     /// The same with only what is accepted. Whatever `before` offered and this does not, learns of it.
     pub(in crate::catalog) fn screened(&self, accepted: &Accepted, before: Option<&Self>) -> Self {
         let mut withheld = Vec::new();
+        let mut is_new = false;
         let lists = Kind::ALL.map(|kind| {
             let old = before.map(|before| before.list(kind));
-            Arc::new(self.screened_list(kind, accepted, old, &mut withheld))
+            Arc::new(self.screened_list(kind, accepted, old, &mut withheld, &mut is_new))
         });
         let said = self.pinned_instructions();
         let facts = match said {
@@ -76,7 +81,11 @@ impl Slice {
             }
             _ => Arc::clone(self.shared_facts()),
         };
-        self.offering(facts, lists, withheld)
+        let serial = match before {
+            Some(before) if !is_new => before.serial(),
+            _ => SERIAL.fetch_add(1, Ordering::Relaxed) + 1,
+        };
+        self.offering(facts, lists, serial, withheld)
     }
 
     fn screened_list(
@@ -85,6 +94,7 @@ impl Slice {
         accepted: &Accepted,
         before: Option<&List>,
         withheld: &mut Vec<Withheld>,
+        is_new: &mut bool,
     ) -> List {
         let live = self.list(kind);
         if pin_kind(kind).is_none() {
@@ -104,6 +114,7 @@ impl Slice {
                 old.remove(&*item.name);
                 continue;
             }
+            *is_new = true;
             items.push(Arc::new(Definition {
                 name: Arc::clone(&item.name),
                 digest: item.digest,

@@ -59,6 +59,7 @@ fn only_what_is_accepted_is_offered_and_whoever_holds_it_learns_when_it_is_not_a
     pins.hold(held(&live.pinned()));
     let both = live.screened(&pins.now(), Some(&offered));
     assert!(Arc::ptr_eq(&both.list(Kind::Tool).items[0], &kept) && kept.stands());
+    assert_eq!(live.screened(&pins.now(), Some(&both)).serial(), both.serial());
 
     // The server lists another one under its name.
     let other = described("log", "c");
@@ -73,6 +74,9 @@ fn only_what_is_accepted_is_offered_and_whoever_holds_it_learns_when_it_is_not_a
     // Whatever comes later is another acceptance.
     pins.hold(held(&live.pinned()));
     assert!(!diffs.stands());
+    let again = slice("git", &[&other, &diff], None).screened(&pins.now(), Some(&changed));
+    assert_eq!(again.digest(), changed.digest());
+    assert_ne!(again.serial(), changed.serial(), "views that hold the old ones are not used again");
 }
 
 #[test]

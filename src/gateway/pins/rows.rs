@@ -4,7 +4,7 @@
 //! once, so that a first list is taken whole, by one replica, or not at all; a text that does not have the digest that it
 //! stands under is no text.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -61,8 +61,19 @@ pub(super) struct Stored {
 /// What a server's row says: its first complete list.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Used {
-    pub(super) digests: HashSet<DefinitionDigest>,
+    pub(super) pins: Vec<UsedPin>,
     pub(super) at: i64,
+}
+
+/// One definition of it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct UsedPin {
+    #[serde(rename = "d")]
+    pub(super) digest: DefinitionDigest,
+    #[serde(rename = "k")]
+    pub(super) kind: PinKind,
+    #[serde(rename = "n", default, skip_serializing_if = "str::is_empty")]
+    pub(super) name: Arc<str>,
 }
 
 /// One pin as it is stored.
@@ -98,18 +109,25 @@ impl Shelved {
             };
             pins.push(kept);
         }
-        let mut shelved = Self { pins, used };
-        for kept in &mut shelved.pins {
-            let used = shelved.used.get(&kept.says.server);
-            if kept.says.state == PinState::Quarantined
-                && let Some(used) = used.filter(|used| used.digests.contains(&kept.digest))
-            {
-                kept.says.state = PinState::Accepted;
-                FIRST_USE.clone_into(&mut kept.says.by);
-                kept.says.at = used.at;
+        // What a first list names is accepted, whether its words are there yet or not, unless somebody decided otherwise.
+        let places: HashMap<_, _> = pins.iter().enumerate().map(|(place, kept)| (kept.digest, place)).collect();
+        for (server, Used { pins: named, at }) in &used {
+            for UsedPin { digest, kind, name } in named {
+                let mut bare = Kept::bare(server, *kind, name, *digest);
+                let place = places.get(digest).copied().and_then(|place| pins.get_mut(place));
+                let is_there = place.is_some();
+                let kept = place.unwrap_or(&mut bare);
+                if kept.says.state == PinState::Quarantined {
+                    kept.says.state = PinState::Accepted;
+                    FIRST_USE.clone_into(&mut kept.says.by);
+                    kept.says.at = *at;
+                }
+                if !is_there {
+                    pins.push(bare);
+                }
             }
         }
-        Ok(shelved)
+        Ok(Self { pins, used })
     }
 
     /// What of it decides.
@@ -213,7 +231,7 @@ pub(super) async fn all(shelf: &dyn Shelf, section: Section) -> Result<Vec<Row>,
 }
 
 /// Whether a row goes on with what another one begins.
-fn is_rest_of(key: &str, first: &str) -> bool {
+pub(super) fn is_rest_of(key: &str, first: &str) -> bool {
     key.strip_prefix(first).is_some_and(|rest| rest.starts_with('.'))
 }
 

@@ -140,7 +140,7 @@ impl Kept {
         Self { says, text: held.copy.clone(), ..bare }
     }
 
-    fn bare(server: &ServerId, kind: PinKind, name: &str, digest: DefinitionDigest) -> Self {
+    pub(super) fn bare(server: &ServerId, kind: PinKind, name: &str, digest: DefinitionDigest) -> Self {
         let says = Stored {
             server: server.clone(),
             kind,

@@ -27,10 +27,22 @@ impl Place {
         Self { directory, store, _state: state }
     }
 
-    async fn keeper(&self) -> Keeper {
+    /// The rows of definitions, once there are so many; there are never more.
+    async fn rows(&self, count: usize) -> Vec<Row> {
+        loop {
+            let rows = all(&self.store, PINS).await.unwrap();
+            assert!(rows.len() <= count);
+            if rows.len() == count {
+                return rows;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn keeper(&self) -> Arc<Keeper> {
         let place = self.directory.path().join(ulid::Ulid::generate().to_string());
         std::fs::create_dir(&place).unwrap();
-        Keeper::open(self.store.clone(), fixture::start(&place).0).await.unwrap()
+        Arc::new(Keeper::open(self.store.clone(), fixture::start(&place).0).await.unwrap())
     }
 }
 
@@ -57,8 +69,7 @@ async fn so_many_wait_and_are_remembered_for_so_long() {
     for _ in 0..2 {
         keeper.listed(Listed { server: &server, slice: &slice, complete: true }).await;
     }
-    let rows = all(&place.store, PINS).await.unwrap();
-    assert_eq!(rows.len(), limit::PINS_WAITING_MAX);
+    let rows = place.rows(limit::PINS_WAITING_MAX).await;
     let life_us = i64::try_from(limit::PIN_WAITING_LIFE.as_micros()).unwrap();
     let after_us = place.store.clock_us().await.unwrap();
     for row in &rows {
@@ -91,17 +102,25 @@ async fn a_first_list_is_taken_once_whoever_lists_and_survives_a_restart() {
 }
 
 #[tokio::test]
-async fn a_first_list_that_was_not_taken_to_its_end_accepts_nothing() {
+async fn a_first_list_is_accepted_before_its_words_are_kept_and_words_alone_accept_nothing() {
     let place = Place::new().await;
-    let keeper = place.keeper().await;
+    let server = ServerId::new("git").unwrap();
     let slice = listing(&[tool("log", "Shows the log")]);
     let pinned = slice.pinned();
-    let seen = Seen::of(&ServerId::new("git").unwrap(), &keeper.pins().now(), &pinned, pinned.iter());
-    let says = seen[0].stored(&ServerId::new("git").unwrap(), PinState::Quarantined, 1);
-    let kept = Kept { digest: pinned[0].digest, says, text: Some(pinned[0].text.clone()) };
-    // The words are there, and the process ended before the server's own row was.
-    place.store.change(kept.changes(None), Tell::Nobody).await.unwrap();
+    let keeper = place.keeper().await;
+    let seen = Seen::of(&server, &keeper.pins().now(), &pinned, pinned.iter());
+    let kept = seen[0].kept(&server, 1);
+    // The process ended after the words, or after the server's own row.
+    assert!(place.store.change(kept.changes(None), Tell::Nobody).await.unwrap().is_done());
     assert!(place.keeper().await.pins().now().pins().next().is_none());
+    let other = Place::new().await;
+    let named = UsedPin { digest: pinned[0].digest, kind: PinKind::Tool, name: Arc::from("log") };
+    let used = Used { pins: vec![named], at: 1 };
+    assert!(other.store.change(used.changes(&server), Tell::Nobody).await.unwrap().is_done());
+    let keeper = other.keeper().await;
+    let accepted = keeper.pins().now();
+    assert!(accepted.pin(pinned[0].digest).is_some_and(|pin| pin.held.copy.is_none()));
+    assert_eq!(accepted.of_name(&server, PinKind::Tool, "log"), [pinned[0].digest]);
 }
 
 #[tokio::test]
