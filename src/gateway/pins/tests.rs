@@ -142,7 +142,7 @@ async fn a_long_definition_stands_in_several_rows_and_one_that_was_changed_there
         assert!(body.len() <= limit::PIN_ROW_TEXT_BYTES_MAX && body.len() <= limit::SHELF_BODY_BYTES_MAX);
     }
     assert!(place.store.change(changes, Tell::Nobody).await.unwrap().is_done());
-    let copy = |keeper: &Keeper| keeper.pins().now().pin(own).unwrap().held.copy.clone();
+    let copy = |keeper: &Arc<Keeper>| keeper.pins().now().pin(own).unwrap().held.copy.clone();
     assert_eq!(copy(&place.keeper().await), Some(text));
     // Whoever writes into the store does not write what a model reads.
     let rows: Vec<Row> = all(&place.store, PINS).await.unwrap();
