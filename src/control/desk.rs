@@ -161,12 +161,12 @@ impl Way {
     /// something was done that cannot be undone.
     fn goes_on_unrecorded(&self) -> bool {
         use AdminOperation::{
-            Agents, Explain, Lift, Logs, Metrics, Pins, PinsAccept, PinsReject, Policy, Reload, Revocations, Revoke,
-            Servers, Shadow, Status,
+            Agents, Attest, Explain, Lift, Logs, Metrics, Pins, PinsAccept, PinsReject, Policy, Reload, Review,
+            Reviews, Revocations, Revoke, Servers, Shadow, Status,
         };
         match self.operation {
             Status | Servers | Metrics | Revoke | Revocations | Lift | Reload | PinsAccept | PinsReject => true,
-            Shadow | Logs | Explain | Agents | Policy | Pins => false,
+            Shadow | Logs | Explain | Agents | Policy | Pins | Reviews | Review | Attest => false,
         }
     }
 

@@ -18,7 +18,7 @@ use crate::outcome::{Failure, Reason, Refusal};
 use crate::policy::Weight;
 use crate::record::{metrics, redact};
 
-type Taken = Result<Understood, Refusal>;
+pub(super) type Taken = Result<Understood, Refusal>;
 
 /// `GET /status`.
 pub(super) fn status(order: Order) -> Taken {

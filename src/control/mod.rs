@@ -18,6 +18,7 @@ pub mod listener;
 pub mod operations;
 mod pins;
 mod problem;
+pub mod reviews;
 pub mod routes;
 mod socket;
 pub mod tail;

@@ -13,7 +13,7 @@ use http::{HeaderValue, StatusCode};
 use super::actor::Actor;
 use super::desk::{self, Understand};
 use super::operations::Operations;
-use super::{handlers, pins, problem, tail};
+use super::{handlers, pins, problem, reviews, tail};
 use crate::policy::AdminOperation;
 
 /// What stands before every path at the administrators' listener.
@@ -83,6 +83,13 @@ pub const ROUTES: &[Route] = &[
     get("/pins/export", AdminOperation::Pins, pins::export),
     post("/pins/accept", AdminOperation::PinsAccept, pins::accept),
     post("/pins/reject", AdminOperation::PinsReject, pins::reject),
+    get("/reviews", AdminOperation::Reviews, reviews::list),
+    post("/reviews", AdminOperation::Review, reviews::open),
+    get("/reviews/{id}", AdminOperation::Reviews, reviews::show),
+    post("/reviews/{id}/attest", AdminOperation::Attest, reviews::attest),
+    post("/reviews/{id}/end", AdminOperation::Review, reviews::end),
+    post("/reviews/{id}/close", AdminOperation::Review, reviews::close),
+    post("/grants/{id}/restore", AdminOperation::Attest, reviews::restore),
 ];
 
 impl Verb {
