@@ -119,14 +119,18 @@ impl Keeper {
         if unknown.is_empty() {
             return;
         }
-        let first = server.pins == PinMode::FirstUse && listed.complete && !accepted.is_used(&server.id);
-        let seen: Vec<Seen<'_>> = {
+        let first = server.pins == PinMode::FirstUse && !accepted.is_used(&server.id);
+        if first && !listed.complete {
+            // Nothing of it is offered, and nothing is remembered of what is going to be taken or not.
+            return;
+        }
+        let fresh: Vec<&Pinned> = {
             let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
             let told = told.get(&server.id);
-            let fresh =
-                unknown.into_iter().filter(|pinned| first || !told.is_some_and(|told| told.contains(&pinned.digest)));
-            Seen::of(&server.id, &accepted, &all, fresh)
+            let is_told = |pinned: &&Pinned| told.is_some_and(|told| told.contains(&pinned.digest));
+            unknown.into_iter().filter(|pinned| first || !is_told(pinned)).collect()
         };
+        let seen = Seen::of(&server.id, &accepted, &all, fresh.into_iter());
         let (plain, odd): (Vec<_>, Vec<_>) = seen.into_iter().partition(|seen| first && seen.flags.is_empty());
         if first {
             match self.take_first(&server.id, &plain).await {
