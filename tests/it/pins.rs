@@ -218,7 +218,7 @@ async fn only_somebody_with_a_fresh_login_accepts_and_the_socket_rejects() {
     for body in [json!({ "server": "up", "pins": [] }), json!({ "server": "up", "pins": ["0".repeat(64)] })] {
         assert!([400, 404].contains(&running.order("accept", &body).await.status));
     }
-    let many: Vec<String> = (0..901).map(|number| format!("{number:064x}")).collect();
+    let many: Vec<String> = (0..=bailiwick::limit::PINS_ORDERED_MAX).map(|number| format!("{number:064x}")).collect();
     let answer = running.order("reject", &json!({ "server": "up", "pins": many })).await;
     assert_eq!(answer.status, 400, "{}", answer.text);
     assert_eq!(running.upstream.calls(), 0);
