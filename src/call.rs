@@ -157,7 +157,14 @@ async fn open(
     let view = gateway.view(caller, &request.endpoint).await?;
     let target = match request.method {
         Method::Extension => extension::target(&gateway.snapshot(), caller, request, &view)?,
-        _ => view.resolve(asked.wanted())?,
+        _ => match view.resolve(asked.wanted()) {
+            Ok(target) => target,
+            Err(refusal) => {
+                trail.target = view.withheld(asked.wanted());
+                let withheld = trail.target.is_some().then(|| Refusal::new(Reason::DefinitionQuarantined));
+                return Err(withheld.unwrap_or(refusal).into());
+            }
+        },
     };
     trail.target = Some(target.clone());
 
@@ -386,7 +393,12 @@ impl Halt {
 impl<S: Into<Stop>> From<S> for Halt {
     fn from(stop: S) -> Self {
         let recorded = stop.into();
-        Self { told: recorded.clone(), recorded }
+        // What nobody has accepted is told like what does not exist.
+        let told = match recorded.reason() {
+            Reason::DefinitionQuarantined => Refusal::new(Reason::TargetUnknown).into(),
+            _ => recorded.clone(),
+        };
+        Self { told, recorded }
     }
 }
 

@@ -19,6 +19,8 @@ pub mod credentials;
 mod follow;
 pub mod glance;
 mod handles;
+mod look;
+pub mod pins;
 mod reload;
 pub mod review;
 mod shadow;
@@ -27,7 +29,7 @@ mod standing;
 pub mod understand;
 
 pub use crate::call::Endpoint;
-use crate::catalog::{Catalog, Target, View, Viewer};
+use crate::catalog::{Catalog, Target};
 use crate::config::{Config, FileSet, ServerConfig};
 use crate::delegate::{Delegate, Recheck, server_revision};
 use crate::export::Exports;
@@ -37,7 +39,7 @@ use crate::identity::{Caller, Identity, Resource, Revocations, Shown, still_stan
 use crate::ids::RevocationEpoch;
 use crate::list::{self, Pages};
 use crate::outcome::{Failure, Reason, Refusal, Stop};
-use crate::policy::{Arguments, Class, Denied, GrantId, Permit, Policy};
+use crate::policy::{Arguments, Denied, GrantId, Permit, Policy};
 use crate::record::Journal;
 use crate::store::Store;
 use crate::telemetry::Telemetry;
@@ -45,6 +47,7 @@ use crate::upstream::Upstreams;
 use crate::wire::handle::Sealer;
 use crate::wire::{Askable, Json};
 pub use follow::{follow_store, record_missed};
+use pins::Keeper;
 pub use reload::{Along, Files, ReloadOrder, ReloadReport, Reloader, watch_files};
 use shadow::Shadow;
 pub use shadow::{Change, ShadowDifference, ShadowReport};
@@ -84,6 +87,7 @@ pub struct Gateway {
     identity: Arc<Identity>,
     guard: Guard,
     catalog: Catalog<UpstreamSource>,
+    keeper: Arc<Keeper>,
     delegate: Arc<Delegate>,
     upstreams: Arc<Upstreams>,
     journal: Journal,
@@ -133,6 +137,8 @@ pub struct Parts {
     pub telemetry: Telemetry,
     /// Who is sent the record.
     pub exports: Exports,
+    /// Which definitions were accepted.
+    pub keeper: Arc<Keeper>,
     /// The grants that have ended, as the policy that is served first knows them.
     pub ended: BTreeSet<GrantId>,
 }
@@ -151,8 +157,9 @@ impl Gateway {
             live: Arc::clone(&live),
             delegate: Arc::clone(&parts.delegate),
             upstreams: Arc::clone(&parts.upstreams),
+            keeper: Arc::clone(&parts.keeper),
         };
-        let catalog = Catalog::new(Arc::new(source));
+        let catalog = Catalog::with_pins(Arc::new(source), Arc::clone(parts.keeper.pins()));
         let shadow = Shadow::start(Arc::clone(parts.journal.metrics()), parts.stopping.clone());
         catalog.apply(&config);
         Arc::new(Self {
@@ -160,6 +167,7 @@ impl Gateway {
             identity: parts.identity,
             guard: Guard::new(Quotas::new(&config.quota), Arc::new(parts.store.clone())),
             catalog,
+            keeper: parts.keeper,
             delegate: parts.delegate,
             upstreams: parts.upstreams,
             journal: parts.journal,
@@ -282,50 +290,6 @@ impl Gateway {
         self.live.snapshot.load().policy.askable(caller, server, declared, jiff::Timestamp::now())
     }
 
-    /// The catalog as it stands for this caller at this endpoint, before policy; waits for servers that were
-    /// never listed, but not for long.
-    ///
-    /// # Errors
-    /// `target_unknown` for a server that the caller cannot see anything of, existing or not;
-    /// `catalog_unavailable` where no server has anything to show, `exchange_refused` or `credential_unavailable`
-    /// where that is because this caller got no credential there.
-    pub async fn view(&self, caller: &Caller, endpoint: &Endpoint) -> Result<Arc<View>, Stop> {
-        let now = self.live.snapshot.load();
-        let class = decidable(now.policy.class_of(caller))?;
-        let included = |server: &ServerConfig| now.policy.may_see(&class, &server.id);
-        let looked = self.catalog.view(&now.config, endpoint, viewer(caller), included).await;
-        looked.map_err(|stop| self.told(&now, &class, caller, endpoint, stop))
-    }
-
-    /// As [`Gateway::view`], without waiting.
-    ///
-    /// # Errors
-    /// As [`Gateway::view`].
-    pub fn view_now(&self, caller: &Caller, endpoint: &Endpoint) -> Result<Arc<View>, Stop> {
-        let now = self.live.snapshot.load();
-        let class = decidable(now.policy.class_of(caller))?;
-        let included = |server: &ServerConfig| now.policy.may_see(&class, &server.id);
-        let looked = self.catalog.view_now(&now.config, endpoint, viewer(caller), included);
-        looked.map_err(|stop| self.told(&now, &class, caller, endpoint, stop))
-    }
-
-    /// That a server has nothing to show now is told only to those who had something there, or whom a rule names
-    /// it to; to everybody else it is one that does not exist, as it is while it is up.
-    fn told(&self, now: &Snapshot, class: &Class, caller: &Caller, endpoint: &Endpoint, stop: Stop) -> Stop {
-        let Endpoint::Server(id) = endpoint else { return stop };
-        let Some(server) = now.config.server(id).filter(|_| list::is_nothing_to_show(stop.reason())) else {
-            return stop;
-        };
-        if now.policy.names(class, id) {
-            return stop;
-        }
-        let slice = self.catalog.last_slice(server, viewer(caller));
-        if slice.is_some_and(|slice| list::shows_anything(now, class, server, &slice)) {
-            return stop;
-        }
-        Refusal::new(Reason::TargetUnknown).into()
-    }
-
     /// Whether calls can be served: somebody can be authenticated, and intents can be written.
     #[must_use]
     pub fn is_ready(&self) -> bool {
@@ -342,6 +306,8 @@ impl Gateway {
         self.live.revocations.replace(epoch, held);
         self.put(None);
         self.decided_anew();
+        // After what was taken back is in force, which waits for nothing.
+        self.follow_pins().await;
         Ok(())
     }
 
@@ -450,6 +416,10 @@ impl Recheck for Live {
         // Not even an intent is written for somebody who may have been revoked since.
         self.standing.current().map_err(|failure| Refusal::new(failure.reason).hint(failure.detail))?;
         self.still_trusted(permit.caller())?;
+        // What is called is what was accepted and offered, or it is not called.
+        if !permit.target().definition().is_none_or(|definition| definition.stands()) {
+            return Err(Refusal::new(Reason::DefinitionQuarantined));
+        }
         let now = self.snapshot.load();
         self.still_there(permit, &now)?;
         if now.policy.revision() == permit.revision() {
@@ -471,19 +441,6 @@ impl Recheck for Live {
         };
         again.map(|_| ()).map_err(|denied| denied.refusal)
     }
-}
-
-/// The class, or why nothing can be decided for it: told before anything is looked up, so that what exists is
-/// refused like what does not.
-fn decidable(class: Arc<Class>) -> Result<Arc<Class>, Stop> {
-    if let Some(refusal) = class.blocked() {
-        return Err(refusal.clone().into());
-    }
-    Ok(class)
-}
-
-fn viewer(caller: &Caller) -> Viewer<'_, Caller> {
-    Viewer { principal: caller.principal(), caller }
 }
 
 fn arguments_of(arguments: Option<&Json>) -> Arguments<'_> {

@@ -314,7 +314,7 @@ digest!(
     PrincipalKey
 );
 digest!(
-    /// One primitive's definition as the upstream sent it.
+    /// One primitive's definition: of its server, its kind and all that it says, in whatever order and spelling.
     DefinitionDigest
 );
 digest!(
@@ -380,6 +380,59 @@ impl fmt::Display for Action {
             Self::Admin => formatter.pad("admin"),
             Self::Method(name) => write!(formatter, "method:{name}"),
         }
+    }
+}
+
+/// What can be pinned.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PinKind {
+    /// A tool.
+    Tool,
+    /// A prompt.
+    Prompt,
+    /// A resource template.
+    Template,
+    /// What a server says to the model of itself.
+    Instructions,
+}
+
+impl PinKind {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Tool, Self::Prompt, Self::Template, Self::Instructions];
+
+    /// As records and commands spell it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tool => "tool",
+            Self::Prompt => "prompt",
+            Self::Template => "template",
+            Self::Instructions => "instructions",
+        }
+    }
+
+    /// The table of `pins.lock` that it stands in.
+    #[must_use]
+    pub const fn section(self) -> &'static str {
+        match self {
+            Self::Tool => "tools",
+            Self::Prompt => "prompts",
+            Self::Template => "templates",
+            Self::Instructions => "instructions",
+        }
+    }
+
+    /// The kind of that name.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text)
+    }
+}
+
+impl fmt::Display for PinKind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(self.as_str())
     }
 }
 

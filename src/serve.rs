@@ -26,6 +26,7 @@ use crate::export::Exports;
 use crate::facade::Facade;
 use crate::feeds::Feeds;
 use crate::front::{self, Certificates, Front};
+use crate::gateway::pins::Keeper;
 use crate::gateway::review;
 use crate::gateway::{Along, Files, Gateway, Own, Parts, Reloader, Snapshot, follow_store, record_missed, watch_files};
 use crate::identity::revoked::RevocationStore as _;
@@ -287,6 +288,7 @@ async fn open(
     let late = CancellationToken::new();
     let telemetry = Telemetry::start(config.telemetry.as_ref(), replica, &metrics, &tasks, &late);
     exports.start(state.path(), &metrics, &tasks, &late);
+    let keeper = Arc::new(Keeper::open(store.clone(), journal.clone()).await.map_err(trouble)?);
     let gateway = Gateway::new(Parts {
         snapshot,
         ended,
@@ -302,6 +304,7 @@ async fn open(
         reloader,
         telemetry,
         exports,
+        keeper,
     });
     let scraped = Arc::downgrade(&gateway);
     let scrape = move || scraped.upgrade().map(|gateway| Operations::metrics(&*gateway)).unwrap_or_default();

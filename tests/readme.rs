@@ -47,7 +47,7 @@ fn shell_words(line: &str) -> Vec<String> {
 }
 
 fn pages() -> Vec<PathBuf> {
-    ["README.md", "docs/operations.md", "examples/README.md", "SECURITY.md", "CONTRIBUTING.md"]
+    ["README.md", "docs/operations.md", "docs/pins.md", "examples/README.md", "SECURITY.md", "CONTRIBUTING.md"]
         .into_iter()
         .map(|page| root().join(page))
         .filter(|page| page.is_file())

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::compose::revision;
 use super::memo::{Choice, Generation, Memo, MemoKey};
+use super::pins::Pins;
 use super::refresh;
 use super::slice::Slice;
 use super::slot::{Pace, Shared, SliceState, Slot, fingerprint};
@@ -45,6 +46,7 @@ struct Inner<S> {
     reported: moka::sync::Cache<Digest, ()>,
     generation: Arc<Generation>,
     pace: Pace,
+    pins: Arc<Pins>,
 }
 
 /// A view, and what would be worth waiting for.
@@ -57,10 +59,16 @@ impl<S: Source> Catalog<S> {
     /// An empty catalog.
     #[must_use]
     pub fn new(source: Arc<S>) -> Self {
-        Self::with_pace(source, Pace::default())
+        Self::with_pins(source, Arc::default())
     }
 
-    pub(super) fn with_pace(source: Arc<S>, pace: Pace) -> Self {
+    /// An empty catalog that offers what is accepted there.
+    #[must_use]
+    pub fn with_pins(source: Arc<S>, pins: Arc<Pins>) -> Self {
+        Self::with_pace(source, Pace::default(), pins)
+    }
+
+    pub(super) fn with_pace(source: Arc<S>, pace: Pace, pins: Arc<Pins>) -> Self {
         let inner = Inner {
             source,
             servers: RwLock::default(),
@@ -80,6 +88,7 @@ impl<S: Source> Catalog<S> {
                 .build(),
             reported: moka::sync::Cache::new(limit::CONFLICTS_REMEMBERED_MAX),
             pace,
+            pins,
             generation: Arc::default(),
         };
         Self { inner: Arc::new(inner) }
@@ -88,6 +97,7 @@ impl<S: Source> Catalog<S> {
     /// Takes a configuration in: forgets servers that are gone or became others, and begins to list those
     /// that are listed with the gateway's credential. Call it before the snapshot is swapped; needs a runtime.
     pub fn apply(&self, config: &Config) {
+        self.inner.pins.lock(&config.pins);
         let mut begun = Vec::new();
         {
             let mut servers = self.inner.servers.write().unwrap_or_else(PoisonError::into_inner);
@@ -213,6 +223,24 @@ impl<S: Source> Catalog<S> {
         status.collect()
     }
 
+    /// What every server lists that is listed with the gateway's credential, offered or not; in no order.
+    #[must_use]
+    pub fn live(&self) -> Vec<Arc<Slice>> {
+        let servers = self.inner.servers.read().unwrap_or_else(PoisonError::into_inner);
+        servers.values().filter_map(|slot| slot.live()).collect()
+    }
+
+    /// Something else is accepted than before: offers that, and tells those who watch.
+    pub fn repin(&self) {
+        let now = Instant::now();
+        let servers: Vec<_> =
+            self.inner.servers.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        for slot in servers {
+            slot.look(now);
+        }
+        self.inner.generation.bump(true);
+    }
+
     /// Moves whenever some view may have changed; compare [`View::revision`] or [`View::digest`] then.
     #[must_use]
     pub fn revisions(&self) -> watch::Receiver<u64> {
@@ -283,11 +311,17 @@ impl<S: Source> Catalog<S> {
     ) -> Arc<View> {
         let states = format!("{:?}", members.iter().map(|member| member.state).collect::<Vec<_>>());
         let principal = principal.map(|principal| principal.0);
+        // What was accepted again says the same, and whoever holds what was accepted before may not call it.
+        let serials: Vec<u8> = members
+            .iter()
+            .flat_map(|member| member.slice.as_ref().map_or(0, |slice| slice.serial()).to_be_bytes())
+            .collect();
         let key = Digest::of(
             "bailiwick composed view",
             &[
                 revision(config, endpoint, &members).0.as_bytes(),
                 states.as_bytes(),
+                &serials,
                 principal.as_ref().map_or(&[], |principal| principal.as_bytes().as_slice()),
             ],
         );
@@ -357,7 +391,7 @@ impl<S: Source> Catalog<S> {
     }
 
     fn new_slot(&self, server: &Arc<ServerConfig>) -> Arc<Slot> {
-        let shared = Arc::new(Shared::new(Arc::clone(server), self.inner.pace));
+        let shared = Arc::new(Shared::new(Arc::clone(server), self.inner.pace, Arc::clone(&self.inner.pins)));
         Arc::new(Slot::new(shared, AuthorizationContext::Gateway))
     }
 

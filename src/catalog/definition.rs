@@ -8,9 +8,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::header::header_parameters;
+use super::pins::{digest, pin_kind};
 use super::target::{Definition, Hints, TaskSupport};
 use super::uri::is_confusing;
-use crate::ids::{DefinitionDigest, Digest};
+use crate::ids::{PinKind, ServerId};
 use crate::limit;
 use crate::wire::mcp::Kind;
 use crate::wire::{Json, Object, Source, Value};
@@ -74,7 +75,7 @@ pub(super) struct Definitions {
 
 impl Definitions {
     /// Reads a list in its order.
-    pub(super) fn read(kind: Kind, items: &[Json]) -> Self {
+    pub(super) fn read(server: &ServerId, kind: Kind, items: &[Json]) -> Self {
         let mut read = Self::default();
         let mut names: HashSet<Arc<str>> = HashSet::with_capacity(items.len());
         let mut bytes = 0_usize;
@@ -83,7 +84,7 @@ impl Definitions {
                 read.drop_item(kind, item, DropReason::TooMany);
                 continue;
             }
-            match definition(kind, item) {
+            match definition(server, kind, item) {
                 Ok(definition) if !names.insert(Arc::clone(&definition.name)) => {
                     read.drop_item(kind, item, DropReason::Duplicate);
                 }
@@ -107,12 +108,7 @@ impl Definitions {
     }
 }
 
-/// The digest that pins a definition: over all of its text, by kind.
-pub(super) fn digest(kind: Kind, raw: &Json) -> DefinitionDigest {
-    DefinitionDigest(Digest::of("bailiwick definition", &[kind.list_member().as_bytes(), raw.as_bytes()]))
-}
-
-fn definition(kind: Kind, item: &Json) -> Result<Definition, DropReason> {
+fn definition(server: &ServerId, kind: Kind, item: &Json) -> Result<Definition, DropReason> {
     if item.as_bytes().len() > limit::DEFINITION_BYTES_MAX {
         return Err(DropReason::TooLarge);
     }
@@ -133,9 +129,10 @@ fn definition(kind: Kind, item: &Json) -> Result<Definition, DropReason> {
     };
     let task_support = if kind == Kind::Tool { task_support(object) } else { TaskSupport::Forbidden };
     let name = Arc::from(name.as_ref());
-    let digest = digest(kind, &raw);
+    let spelled = pin_kind(kind).map_or("resource", PinKind::as_str);
+    let digest = digest(server, spelled, &raw);
     let hints = if kind == Kind::Tool { hints(object) } else { Hints::default() };
-    Ok(Definition { name, digest, raw, header_parameters, task_support, hints })
+    Ok(Definition { name, digest, raw, header_parameters, task_support, hints, seal: None })
 }
 
 fn hints(tool: Object<'_>) -> Hints {
@@ -167,6 +164,10 @@ fn input_schema(tool: Object<'_>) -> Result<Object<'_>, DropReason> {
 mod tests {
     use super::*;
 
+    fn git() -> ServerId {
+        ServerId::new("git").unwrap()
+    }
+
     fn upstream(text: &str) -> Json {
         // As the upstream room cuts items out of a result: deep enough that duplicate keys are let through.
         let message = Json::parse(format!(r#"[[[{text}]]]"#), Source::Upstream).unwrap();
@@ -178,7 +179,7 @@ mod tests {
     }
 
     fn read(items: &[&str]) -> Definitions {
-        Definitions::read(Kind::Tool, &items.iter().map(|text| upstream(text)).collect::<Vec<_>>())
+        Definitions::read(&git(), Kind::Tool, &items.iter().map(|text| upstream(text)).collect::<Vec<_>>())
     }
 
     #[test]
@@ -219,20 +220,20 @@ mod tests {
         let many: Vec<Json> = (0..=limit::LISTED_ITEMS_MAX)
             .map(|n| Json::of(&serde_json::json!({"name": format!("t{n}"), "inputSchema": {}})))
             .collect();
-        let read = Definitions::read(Kind::Tool, &many);
+        let read = Definitions::read(&git(), Kind::Tool, &many);
         assert_eq!((read.items.len(), read.dropped_count), (limit::LISTED_ITEMS_MAX, 1));
         assert_eq!(read.dropped[0].reason, DropReason::TooMany);
 
         let large = |name: &str, bytes: usize| {
             Json::of(&serde_json::json!({"name": name, "description": "x".repeat(bytes), "inputSchema": {}}))
         };
-        let read = Definitions::read(Kind::Tool, &[large("a", limit::DEFINITION_BYTES_MAX), large("b", 10)]);
+        let read = Definitions::read(&git(), Kind::Tool, &[large("a", limit::DEFINITION_BYTES_MAX), large("b", 10)]);
         assert_eq!(read.items.len(), 1);
         assert_eq!(read.dropped[0].reason, DropReason::TooLarge);
 
         let almost = limit::DEFINITION_BYTES_MAX - 100;
         let heavy: Vec<_> = (0..40).map(|n| large(&format!("t{n}"), almost)).collect();
-        let read = Definitions::read(Kind::Tool, &heavy);
+        let read = Definitions::read(&git(), Kind::Tool, &heavy);
         assert!(read.dropped_count > 0 && read.items.len() * almost <= limit::LISTED_BYTES_MAX + almost);
     }
 
@@ -240,7 +241,7 @@ mod tests {
     fn a_resource_that_could_not_be_read_is_not_listed() {
         let items = ["x://h/a", "x://h/../a", "x://user@h/a", "x://h/{id}"]
             .map(|uri| Json::of(&serde_json::json!({"uri": uri})));
-        let read = Definitions::read(Kind::Resource, &items);
+        let read = Definitions::read(&git(), Kind::Resource, &items);
         assert_eq!(read.items.len(), 2);
         assert!(read.dropped.iter().all(|dropped| dropped.reason == DropReason::UriConfusing));
     }
@@ -249,19 +250,34 @@ mod tests {
     fn names_and_reports_are_bounded() {
         let named = |length: usize| Json::of(&serde_json::json!({"name": "n".repeat(length), "inputSchema": {}}));
         let read = Definitions::read(
+            &git(),
             Kind::Tool,
             &[named(limit::LISTED_NAME_BYTES_MAX), named(limit::LISTED_NAME_BYTES_MAX + 1)],
         );
         assert_eq!((read.items.len(), read.dropped[0].reason), (1, DropReason::NameMissing));
         let bad = vec![Json::of(&7); limit::DROPPED_REPORTED_MAX + 10];
-        let read = Definitions::read(Kind::Tool, &bad);
+        let read = Definitions::read(&git(), Kind::Tool, &bad);
         assert_eq!((read.dropped.len(), read.dropped_count), (limit::DROPPED_REPORTED_MAX, bad.len()));
     }
 
     #[test]
-    fn the_digest_covers_every_byte() {
-        let one = read(&[r#"{"name":"a","description":"x","inputSchema":{}}"#]);
-        let two = read(&[r#"{"name":"a","description":"y","inputSchema":{}}"#]);
-        assert_ne!(one.items[0].digest, two.items[0].digest);
+    fn the_digest_covers_all_that_is_said_and_not_how() {
+        let digest = |text: &str| read(&[text]).items[0].digest;
+        let one = digest(r#"{"name":"a","description":"x","inputSchema":{"type":"object","maxProperties":1}}"#);
+        let alike =
+            r#"{ "inputSchema" : {"maxProperties":1.0, "type":"object"},"\u0064escription":"\u0078","name":"a"}"#;
+        assert_eq!(one, digest(alike));
+        for other in [
+            r#"{"name":"a","description":"y","inputSchema":{"type":"object","maxProperties":1}}"#,
+            r#"{"name":"a","description":"x","inputSchema":{"type":"object","maxProperties":2}}"#,
+            r#"{"name":"a","description":"x","title":"","inputSchema":{"type":"object","maxProperties":1}}"#,
+            r#"{"name":"a","description":"x","inputSchema":{"type":"object","maxProperties":1},"annotations":{}}"#,
+            r#"{"name":"a","description":"x","inputSchema":{"type":"object","maxProperties":1},"_meta":{"x":1}}"#,
+            r#"{"name":"a","description":"x","inputSchema":{"type":"object","maxProperties":1},"outputSchema":{}}"#,
+        ] {
+            assert_ne!(one, digest(other), "{other}");
+        }
+        let elsewhere = Definitions::read(&ServerId::new("hub").unwrap(), Kind::Tool, &[upstream(alike)]);
+        assert_ne!(one, elsewhere.items[0].digest, "of another server");
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
+use super::slice::{List, Slice};
 use super::source::{Access, Facts, Listing, Source};
 use crate::config::{
     Config, CredentialConfig, Durability, GatewayConfig, HealthConfig, Isolation, ListAs, Prefix, QuotaConfig,
@@ -151,6 +152,7 @@ pub(crate) fn server(id: &str) -> ServerConfig {
         prefix: Prefix::Server,
         list_as: ListAs::Gateway,
         isolation: Isolation::Principal,
+        pins: crate::config::PinMode::Off,
         on_down: Duration::from_secs(600),
         list_refresh_min: Duration::from_secs(60),
         uris: Vec::new(),
@@ -201,7 +203,32 @@ pub(super) fn config(servers: Vec<ServerConfig>) -> Arc<Config> {
         servers: servers.into_iter().map(Arc::new).collect(),
         environments: Vec::new(),
         agents: std::collections::BTreeMap::new(),
+        pins: Arc::default(),
         policies: PathBuf::from("policies"),
         file: PathBuf::from("/nonexistent/servers.toml"),
     })
+}
+
+/// A slice with these tools, as if a server had listed them.
+pub(crate) fn slice(server: &str, tools: &[&str], instructions: Option<&str>) -> Slice {
+    listed(server, tools, instructions, None)
+}
+
+/// The same, called fresh for so long.
+pub(super) fn slice_for(server: &str, tools: &[&str], ttl: Duration) -> Slice {
+    listed(server, tools, None, Some(ttl))
+}
+
+fn listed(server: &str, tools: &[&str], instructions: Option<&str>, ttl: Option<Duration>) -> Slice {
+    let server = ServerId::new(server).unwrap();
+    let items = tools.iter().map(|text| Json::parse(*text, crate::wire::Source::Upstream).unwrap()).collect();
+    let list = List::read(&server, Kind::Tool, &Listing { items, ttl, public: false });
+    let facts = Facts {
+        capabilities: Json::of(&serde_json::json!({ "tools": {} })),
+        instructions: instructions.map(str::to_owned),
+        info: None,
+    };
+    let empty = Arc::new(List::empty());
+    let lists = [Arc::new(list), Arc::clone(&empty), Arc::clone(&empty), empty];
+    Slice::new(server, AuthorizationContext::Gateway, Arc::new(facts), lists)
 }

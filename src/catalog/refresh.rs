@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::slice::{List, Slice, announces};
 use super::slot::{Slot, Work};
-use super::source::{Access, Facts, Listing, Source};
+use super::source::{Access, Facts, Listed, Listing, Source};
 use crate::ids::ServerId;
 use crate::outcome::{Failure, Reason};
 use crate::wire::mcp::Kind;
@@ -88,19 +88,23 @@ async fn woken(slot: &Slot) -> bool {
 
 /// Fetches once and stores the result; answers whether anybody could see a difference.
 async fn attempt<S: Source>(source: &S, slot: &Slot, access: &Access<S::Caller>) -> bool {
-    let server = slot.shared.config.load().id.clone();
+    let config = slot.shared.config.load_full();
+    let server = config.id.clone();
     let (work, seen, old) = slot.work();
     let fetched = fetch(source, &server, access, work, old.as_deref());
     let result = tokio::time::timeout(slot.shared.pace.refresh_timeout, fetched)
         .await
         .unwrap_or_else(|_| Err(Failure::before(Reason::UpstreamTimeout, "listing took too long")));
     match &result {
-        Ok(slice) => report(slice, old.as_deref()),
+        Ok((slice, complete)) => {
+            report(slice, old.as_deref());
+            source.listed(Listed { server: &config, slice, complete: *complete }).await;
+        }
         Err(failure) => {
             tracing::warn!(%server, reason = failure.reason.code(), detail = %failure.detail, "cannot list");
         }
     }
-    slot.settle(seen, result)
+    slot.settle(seen, result.map(|(slice, _)| slice))
 }
 
 async fn fetch<S: Source>(
@@ -109,7 +113,7 @@ async fn fetch<S: Source>(
     access: &Access<S::Caller>,
     work: Work,
     old: Option<&Slice>,
-) -> Result<Slice, Failure> {
+) -> Result<(Slice, bool), Failure> {
     let (facts, wanted) = match (work, old) {
         (Work::Kinds(kinds), Some(old)) => (Arc::clone(old.shared_facts()), kinds),
         _ => (Arc::new(source.facts(server, access).await?), [true; 4]),
@@ -130,8 +134,9 @@ async fn fetch<S: Source>(
     {
         return Err(failure.clone());
     }
+    let complete = wanted == [true; 4] && tried().all(Result::is_ok);
     let lists = fetched.map(|fetched| fetched.list);
-    Ok(Slice::new(server.clone(), access.context(), facts, lists))
+    Ok((Slice::new(server.clone(), access.context(), facts, lists), complete))
 }
 
 /// A list as it will be kept, and how fetching it went where it was tried.
@@ -160,7 +165,7 @@ async fn list<S: Source>(
         return Fetched { list: kept(), outcome: None };
     }
     let read = match source.list(server, access, kind).await {
-        Ok(listing) => read(kind, listing).await,
+        Ok(listing) => read(server.clone(), kind, listing).await,
         Err(failure) => Err(failure),
     };
     match read {
@@ -170,11 +175,11 @@ async fn list<S: Source>(
 }
 
 /// Reads a listing off the event loop where it is long: megabytes of schemas take milliseconds.
-async fn read(kind: Kind, listing: Listing) -> Result<List, Failure> {
+async fn read(server: ServerId, kind: Kind, listing: Listing) -> Result<List, Failure> {
     if listing.items.len() < 64 {
-        return Ok(List::read(kind, &listing));
+        return Ok(List::read(&server, kind, &listing));
     }
-    let reading = tokio::task::spawn_blocking(move || List::read(kind, &listing));
+    let reading = tokio::task::spawn_blocking(move || List::read(&server, kind, &listing));
     reading.await.map_err(|_| Failure::before(Reason::Internal, "reading a list failed"))
 }
 

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::compose::Claim;
+use super::compose::{Claim, naming_on};
 use super::target::{Definition, Target};
 use super::uri;
 use super::view::{Item, Member, View};
@@ -63,6 +63,22 @@ impl View {
         let mut target = target.ok_or_else(unknown)?;
         target.action = wanted.action();
         Ok(target)
+    }
+
+    /// What a server lists under the name that is wanted, and nobody has accepted; for the record. To whoever asked it is
+    /// not there.
+    #[must_use]
+    pub fn withheld(&self, wanted: Wanted<'_>) -> Option<Target> {
+        let (kind, name) = match wanted {
+            Wanted::Call(name) => (Kind::Tool, name),
+            Wanted::Get(name) | Wanted::CompletePrompt(name) => (Kind::Prompt, name),
+            Wanted::CompleteResource(name) => (Kind::ResourceTemplate, name),
+            Wanted::Read(_) | Wanted::Subscribe(_) => return None,
+        };
+        self.listed().find_map(|(member, slice)| {
+            let definition = slice.withheld(kind, name, naming_on(&self.endpoint, &member.server))?;
+            Some(routed(member, wanted.action(), &definition.name, Some(Arc::clone(definition))))
+        })
     }
 
     /// The server itself, for actions that are about no primitive: `elicit`, `sample`, `roots`, `method:NAME`.

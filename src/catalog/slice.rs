@@ -3,6 +3,7 @@
 //! Knows one server and nothing of the others, of configuration or of callers. Invariant: equal digests
 //! mean equal items in equal order, and equal facts.
 
+use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use tokio::time::Instant;
 
 use super::definition::{Definitions, Dropped};
 use super::naming::{self, Naming};
+use super::pins::Withheld;
 use super::source::{Facts, Listing};
 use super::target::Definition;
 use crate::ids::{AuthorizationContext, Digest, ServerId};
@@ -27,6 +29,12 @@ pub struct Slice {
     lists: [Arc<List>; 4],
     digest: Digest,
     parts: [OnceLock<Part>; 2],
+    /// Another one wherever a definition was accepted anew, although it says the same; zero where nothing is pinned.
+    serial: u64,
+    /// What the server lists and is not offered here.
+    withheld: Vec<Withheld>,
+    /// By kind and public name, for each naming.
+    withheld_names: [OnceLock<HashMap<(Kind, String), usize>>; 2],
 }
 
 /// One kind of a slice.
@@ -80,12 +88,11 @@ pub(super) fn of_kind<T>(array: &[T; 4], kind: Kind) -> &T {
 }
 
 impl List {
-    /// Reads a listing.
-    pub(super) fn read(kind: Kind, listing: &Listing) -> Self {
-        let Definitions { items, dropped, dropped_count } = Definitions::read(kind, &listing.items);
-        let digests: Vec<&[u8]> = items.iter().map(|item| item.digest.0.as_bytes().as_slice()).collect();
+    /// Reads a listing of a server.
+    pub(super) fn read(server: &ServerId, kind: Kind, listing: &Listing) -> Self {
+        let Definitions { items, dropped, dropped_count } = Definitions::read(server, kind, &listing.items);
         Self {
-            digest: Digest::of("bailiwick list", &digests),
+            digest: digest(&items),
             fetched_at: Instant::now(),
             ttl: listing.ttl.filter(|ttl| !ttl.is_zero()).map(|ttl| ttl.min(limit::LIST_TTL_MAX)),
             public: listing.public,
@@ -98,7 +105,30 @@ impl List {
 
     /// The list of a server that does not have this kind.
     pub(super) fn empty() -> Self {
-        Self::read(Kind::Tool, &Listing { items: Vec::new(), ttl: None, public: true })
+        Self {
+            items: Vec::new(),
+            digest: digest(&[]),
+            fetched_at: Instant::now(),
+            ttl: None,
+            public: true,
+            dropped: Vec::new(),
+            dropped_count: 0,
+            failure: None,
+        }
+    }
+
+    /// The same list with these items.
+    pub(super) fn with(&self, items: Vec<Arc<Definition>>) -> Self {
+        Self {
+            digest: digest(&items),
+            fetched_at: self.fetched_at,
+            ttl: self.ttl,
+            public: self.public,
+            dropped: self.dropped.clone(),
+            dropped_count: self.dropped_count,
+            failure: self.failure,
+            items,
+        }
     }
 
     /// The same items, after an attempt to fetch them again failed.
@@ -116,6 +146,11 @@ impl List {
     }
 }
 
+fn digest(items: &[Arc<Definition>]) -> Digest {
+    let digests: Vec<&[u8]> = items.iter().map(|item| item.digest.0.as_bytes().as_slice()).collect();
+    Digest::of("bailiwick list", &digests)
+}
+
 impl Slice {
     pub(super) fn new(
         server: ServerId,
@@ -127,7 +162,51 @@ impl Slice {
         let mut parts: Vec<&[u8]> = vec![facts.capabilities.as_bytes(), instructions];
         parts.extend(lists.iter().map(|list| list.digest.as_bytes().as_slice()));
         let digest = Digest::of("bailiwick slice", &parts);
-        Self { server, context, facts, lists, digest, parts: [OnceLock::new(), OnceLock::new()] }
+        let parts = [OnceLock::new(), OnceLock::new()];
+        let withheld_names = [OnceLock::new(), OnceLock::new()];
+        Self { server, context, facts, lists, digest, parts, serial: 0, withheld: Vec::new(), withheld_names }
+    }
+
+    /// The same slice as it is offered.
+    pub(super) fn offering(
+        &self,
+        facts: Arc<Facts>,
+        lists: [Arc<List>; 4],
+        serial: u64,
+        withheld: Vec<Withheld>,
+    ) -> Self {
+        Self { serial, withheld, ..Self::new(self.server.clone(), self.context, facts, lists) }
+    }
+
+    /// Tells slices of one digest apart whose definitions were accepted at different times.
+    pub(super) const fn serial(&self) -> u64 {
+        self.serial
+    }
+
+    /// What the server lists under that public name and is not offered.
+    pub(super) fn withheld(&self, kind: Kind, public_name: &str, naming: Naming) -> Option<&Arc<Definition>> {
+        if self.withheld.is_empty() {
+            return None;
+        }
+        let [prefixed, verbatim] = &self.withheld_names;
+        let names = match naming {
+            Naming::Prefixed => prefixed,
+            Naming::Verbatim => verbatim,
+        };
+        let names = names.get_or_init(|| {
+            let named = self.withheld.iter().enumerate();
+            named
+                .map(|(place, Withheld { kind, definition })| {
+                    let name = match kind {
+                        Kind::Tool | Kind::Prompt => naming::public_name(&self.server, naming, &definition.name),
+                        Kind::Resource | Kind::ResourceTemplate => definition.name.to_string(),
+                    };
+                    ((*kind, name), place)
+                })
+                .collect()
+        });
+        let place = names.get(&(kind, public_name.to_owned()))?;
+        self.withheld.get(*place).map(|withheld| &withheld.definition)
     }
 
     /// Whose it is.
@@ -263,7 +342,7 @@ mod tests {
 
     fn slice(tools: &[&str]) -> Slice {
         let items = tools.iter().map(|text| Json::parse(*text, Source::Upstream).unwrap()).collect();
-        let list = List::read(Kind::Tool, &Listing { items, ttl: None, public: false });
+        let list = List::read(&ServerId::new("git").unwrap(), Kind::Tool, &Listing { items, ttl: None, public: false });
         let facts = Facts { capabilities: Json::of(&serde_json::json!({"tools": {}})), instructions: None, info: None };
         let empty = Arc::new(List::empty());
         Slice::new(

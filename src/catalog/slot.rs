@@ -12,8 +12,9 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::pins::Pins;
 use super::slice::Slice;
-use crate::config::ServerConfig;
+use crate::config::{PinMode, ServerConfig};
 use crate::ids::{AuthorizationContext, Digest};
 use crate::limit;
 use crate::outcome::{Failure, Reason};
@@ -75,6 +76,8 @@ pub(super) struct Shared {
     /// Digest of what makes it the same server: where it is and with whose credential it is listed.
     pub(super) fingerprint: Digest,
     pub(super) pace: Pace,
+    /// What may be offered.
+    pub(super) pins: Arc<Pins>,
     /// Counts what each kind was said to have changed.
     changes: [AtomicU64; 4],
     doubt: Mutex<Doubt>,
@@ -106,7 +109,10 @@ pub(super) struct Slot {
 
 #[derive(Default)]
 struct State {
+    /// What the server lists.
     slice: Option<Arc<Slice>>,
+    /// What is offered of it, where something is pinned.
+    offered: Option<Offered>,
     down: Option<(Instant, Reason)>,
     failures: u32,
     begun_at: Option<Instant>,
@@ -114,6 +120,13 @@ struct State {
     running: bool,
     /// Which changes the slice has seen.
     seen: [u64; 4],
+}
+
+/// What is offered of a slice, and as long as what it was made from.
+struct Offered {
+    of: Arc<Slice>,
+    version: u64,
+    slice: Arc<Slice>,
 }
 
 /// What a view may know of a slot at one moment.
@@ -140,11 +153,12 @@ pub(super) enum Work {
 }
 
 impl Shared {
-    pub(super) fn new(config: Arc<ServerConfig>, pace: Pace) -> Self {
+    pub(super) fn new(config: Arc<ServerConfig>, pace: Pace, pins: Arc<Pins>) -> Self {
         Self {
             fingerprint: fingerprint(&config),
             config: ArcSwap::new(config),
             pace,
+            pins,
             changes: Default::default(),
             doubt: Mutex::default(),
             announcing: AtomicBool::new(false),
@@ -218,11 +232,14 @@ impl Slot {
     /// What a view may know now.
     pub(super) fn look(&self, now: Instant) -> Seen {
         let config = self.shared.config.load();
-        let state = self.lock();
+        let mut state = self.lock();
+        let offered = state.offer(&self.shared);
         let dirty = state.seen != self.shared.changes();
         let fresh_until = state.slice.as_ref().map(|slice| {
-            let ttl = slice.ttl().unwrap_or_default().max(config.list_refresh_min);
-            slice.fetched_at() + ttl
+            let ttl = slice.ttl().unwrap_or_default();
+            // What a pinned server lists is compared with what was accepted, however long it calls it good.
+            let ttl = if config.pins == PinMode::Off { ttl } else { ttl.min(limit::PIN_LOOK_INTERVAL) };
+            slice.fetched_at() + ttl.max(config.list_refresh_min)
         });
         let due_at = match (state.ended_at, state.down) {
             (None, _) => now,
@@ -241,7 +258,7 @@ impl Slot {
         let begun_at = state.begun_at.unwrap_or(now);
         Seen {
             listed: state.slice.is_some() && vanishes_at.is_none_or(|at| at > now),
-            slice: state.slice.clone(),
+            slice: offered,
             state: slice_state,
             until: [Some(due_at).filter(|_| !state.running), vanishes_at].into_iter().flatten().filter(later).min(),
             due: !state.running && due_at <= now,
@@ -279,14 +296,16 @@ impl Slot {
             match result {
                 Ok(slice) => {
                     let was_down = state.down.take().is_some();
-                    let same = state.slice.as_ref().is_some_and(|old| old.digest() == slice.digest());
-                    if state.slice.is_some() && !same {
+                    let before = state.offer(&self.shared).map(|old| old.digest());
+                    if state.slice.as_ref().is_some_and(|old| old.digest() != slice.digest()) {
                         self.shared.was_right_to_doubt();
                     }
                     state.failures = 0;
                     state.seen = seen;
                     state.slice = Some(Arc::new(slice));
-                    first || was_down || !same
+                    // At once: whoever was about to call what it listed before learns of it here.
+                    let after = state.offer(&self.shared).map(|new| new.digest());
+                    first || was_down || before != after
                 }
                 Err(failure) => {
                     state.failures = state.failures.saturating_add(1);
@@ -338,6 +357,11 @@ impl Slot {
         self.lock().slice.as_ref().map_or(1_024, |slice| slice.weight())
     }
 
+    /// What the server lists, offered or not.
+    pub(super) fn live(&self) -> Option<Arc<Slice>> {
+        self.lock().slice.clone()
+    }
+
     /// When the last attempt ended.
     pub(super) fn ended_at(&self) -> Option<Instant> {
         self.lock().ended_at
@@ -358,6 +382,23 @@ impl Slot {
 }
 
 impl State {
+    /// What is offered of what the server lists, under what is accepted now.
+    fn offer(&mut self, shared: &Shared) -> Option<Arc<Slice>> {
+        let live = self.slice.as_ref()?;
+        if shared.config.load().pins == PinMode::Off {
+            return Some(Arc::clone(live));
+        }
+        let accepted = shared.pins.now();
+        let current = |offered: &&Offered| offered.version == accepted.version && Arc::ptr_eq(&offered.of, live);
+        if let Some(offered) = self.offered.as_ref().filter(current) {
+            return Some(Arc::clone(&offered.slice));
+        }
+        let before = self.offered.as_ref().map(|offered| &*offered.slice);
+        let slice = Arc::new(live.screened(&accepted, before));
+        self.offered = Some(Offered { of: Arc::clone(live), version: accepted.version, slice: Arc::clone(&slice) });
+        Some(slice)
+    }
+
     fn go_down(&mut self, reason: Reason) -> bool {
         let news = self.down.is_none_or(|(_, old)| old != reason);
         let since = self.down.map_or_else(Instant::now, |(since, _)| since);
@@ -380,7 +421,7 @@ mod tests {
     }
     #[test]
     fn a_doubt_waits_twice_as_long_each_time_up_to_a_bound() {
-        let shared = Shared::new(Arc::new(super::super::fake::server("one")), Pace::default());
+        let shared = Shared::new(Arc::new(super::super::fake::server("one")), Pace::default(), Arc::default());
         let mut now = Instant::now();
         assert!(shared.doubt(now) && !shared.doubt(now));
         let mut waited = Vec::new();

@@ -3,10 +3,12 @@
 //! The gateway's wiring implements [`Source`]; the catalog never sees a connection, a token or a caller.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
+use super::slice::Slice;
 use crate::config::{ListAs, ServerConfig};
 use crate::ids::{AuthorizationContext, PrincipalKey, ServerId};
 use crate::outcome::Failure;
@@ -119,4 +121,21 @@ pub trait Source: Send + Sync + 'static {
         access: &'a Access<Self::Caller>,
         kind: Kind,
     ) -> BoxFuture<'a, Result<Listing, Failure>>;
+
+    /// A server was listed; what is answered is waited for before anything of it is offered.
+    fn listed<'a>(&'a self, listed: Listed<'a>) -> BoxFuture<'a, ()> {
+        let _nothing_to_do = listed;
+        Box::pin(std::future::ready(()))
+    }
+}
+
+/// What came of listing a server.
+#[derive(Debug, Clone, Copy)]
+pub struct Listed<'a> {
+    /// The server.
+    pub server: &'a Arc<ServerConfig>,
+    /// What it lists.
+    pub slice: &'a Slice,
+    /// Whether that is everything: all kinds, all pages, without a failure.
+    pub complete: bool,
 }

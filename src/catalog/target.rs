@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::pins::Seal;
 use crate::config::ServerConfig;
 use crate::ids::{Action, DefinitionDigest, Environment, ServerId};
 use crate::wire::Json;
@@ -30,6 +31,8 @@ pub struct Definition {
     pub task_support: TaskSupport,
     /// What its upstream says that raises the risk of calling it.
     pub hints: Hints,
+    /// Who accepted it; nobody has to where nothing is pinned.
+    pub(super) seal: Option<Seal>,
 }
 
 /// What an upstream says of its own tool (`annotations`): nothing that it says can make a tool more harmless.

@@ -23,7 +23,7 @@ const QUICK: Pace = Pace {
 
 fn start(config: &Arc<Config>) -> (Arc<Fake>, Catalog<Fake>) {
     let fake = Arc::new(Fake::default());
-    let catalog = Catalog::with_pace(Arc::clone(&fake), QUICK);
+    let catalog = Catalog::with_pace(Arc::clone(&fake), QUICK, Arc::default());
     catalog.apply(config);
     (fake, catalog)
 }
@@ -94,7 +94,7 @@ async fn a_server_that_hangs_is_waited_for_and_tried_again_as_the_limits_say() {
     let fake = Arc::new(Fake::default());
     fake.set("slow", Script { slow: Duration::from_secs(3_600), ..Script::tools(&["s"]) });
     fake.set("fast", Script::tools(&["f"]));
-    let catalog = Catalog::with_pace(Arc::clone(&fake), Pace::default());
+    let catalog = Catalog::with_pace(Arc::clone(&fake), Pace::default(), Arc::default());
     let begun = tokio::time::Instant::now();
     catalog.apply(&config);
     assert_eq!(names(&*view(&catalog, &config).await, Kind::Tool), ["fast__f"]);

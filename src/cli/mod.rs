@@ -28,6 +28,7 @@ pub mod login;
 pub mod logs;
 pub mod man;
 pub mod output;
+pub mod pins;
 pub mod policy;
 pub mod review;
 pub mod revoke;
@@ -103,6 +104,7 @@ enum Command {
     Lift(lift::LiftArguments),
     Credentials(credentials::CredentialsArguments),
     Secrets(credentials::SecretsArguments),
+    Pins(pins::PinsArguments),
     Keys(keys::KeysArguments),
     State(backup::StateArguments),
     Store(store::StoreArguments),
@@ -164,6 +166,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Lift(arguments) => in_runtime(lift::lift(&arguments, output)),
         Command::Credentials(arguments) => in_runtime(credentials::credentials(&arguments, output)),
         Command::Secrets(arguments) => in_runtime(credentials::secrets(&arguments, output)),
+        Command::Pins(arguments) => in_runtime(pins::run(&arguments, output)),
         Command::Keys(arguments) => in_runtime(keys::run(&arguments, output)),
         Command::State(arguments) => in_runtime(backup::run(&arguments, output)),
         Command::Store(arguments) => in_runtime(store::run(&arguments, output)),

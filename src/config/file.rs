@@ -338,6 +338,8 @@ impl Parts {
             servers: self.servers.into_iter().map(|server| server.map(Arc::new)).collect::<Option<_>>()?,
             environments,
             agents: by_id,
+            // Another file of the set, which is read beside this one.
+            pins: Arc::default(),
             policies: gateway.policies,
             file: self.file,
         })

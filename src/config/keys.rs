@@ -340,6 +340,7 @@ pub const SERVER: Section = servers(
         defaulted("prefix", "`\"server\"` or `\"none\"`", "\"server\""),
         optional("list_as", "`\"gateway\"` or `\"caller\"`"),
         defaulted("isolation", "`\"principal\"` or `\"shared\"`", "\"principal\""),
+        optional("pins", "`\"strict\"`, `\"first_use\"` or `\"off\"`"),
         defaulted("on_down", "duration", "\"10m\""),
         defaulted("list_refresh_min", "duration", "\"10s\""),
         defaulted("uris", "list of URI prefixes", "[]"),

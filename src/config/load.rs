@@ -6,10 +6,12 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use url::Url;
 
 use super::file::{Text, parse};
+use super::pins::{self, PinLock};
 use super::set::{FileSet, SERVERS_FILE};
 use super::{Config, IssuerConfig, Mistake, ReloadMode, ServerConfig};
 use crate::ids::{AgentId, IssuerAlias, ServerId};
@@ -141,7 +143,17 @@ pub fn load_set(files: FileSet, overrides: &Overrides) -> Result<Loaded, Vec<Mis
     let agents_name = files.shown("agents.toml");
     let servers = files.text(SERVERS_FILE)?.unwrap_or("");
     let agents = files.text("agents.toml")?.map(|text| Text { file: &agents_name, text });
-    let (config, warnings) = parse(Text { file: &servers_name, text: servers }, agents, files.base(), overrides)?;
+    let pins_name = files.shown(pins::FILE);
+    let lock = files.text(pins::FILE)?.map_or_else(|| Ok(PinLock::default()), |text| PinLock::read(&pins_name, text));
+    let parsed = parse(Text { file: &servers_name, text: servers }, agents, files.base(), overrides);
+    let ((mut config, mut warnings), lock) = match (parsed, lock) {
+        (Ok(parsed), Ok(lock)) => (parsed, lock),
+        (parsed, lock) => {
+            return Err([parsed.err(), lock.err()].into_iter().flatten().flatten().collect());
+        }
+    };
+    warnings.extend(lock.warnings(&pins_name, (&servers_name, servers), &config.servers));
+    config.pins = Arc::new(lock);
     Ok(Loaded { config, warnings, files })
 }
 

@@ -29,6 +29,7 @@ pub(crate) mod leaf;
 pub mod load;
 pub mod mistake;
 pub mod net;
+pub mod pins;
 pub mod process;
 mod reader;
 pub mod record;
@@ -55,6 +56,7 @@ pub use introspection::{IntrospectionConfig, IntrospectionProof, Nameless};
 pub use load::{Loaded, Overrides, issuer_with_defaults, load, load_set, load_with};
 pub use mistake::Mistake;
 pub use net::Network;
+pub use pins::PinLock;
 pub use process::ProcessConfig;
 pub use record::{KeysConfig, RecordConfig, SinkConfig};
 pub use rows::ChangedRows;
@@ -96,6 +98,8 @@ pub struct Config {
     pub environments: Vec<Environment>,
     /// `policies/agents.toml`.
     pub agents: BTreeMap<AgentId, Arc<AgentConfig>>,
+    /// `policies/pins.lock`.
+    pub pins: Arc<PinLock>,
     /// Where the policy files are.
     pub policies: PathBuf,
     /// The file that this was read from.
@@ -379,6 +383,8 @@ pub struct ServerConfig {
     pub list_as: ListAs,
     /// Whether callers share upstream sessions.
     pub isolation: Isolation,
+    /// Which of its definitions are shown before somebody has accepted them.
+    pub pins: PinMode,
     /// How long its tools stay listed while it is down.
     pub on_down: Duration,
     /// Lists are fetched again at most this often.
@@ -440,6 +446,29 @@ pub enum ListAs {
     Gateway,
     /// The caller's: never shown to another.
     Caller,
+}
+
+/// Which definitions of a server are shown before somebody has accepted them, from none to all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PinMode {
+    /// None.
+    Strict,
+    /// Those of its first complete list, where nothing about them is odd.
+    FirstUse,
+    /// All: nothing is pinned.
+    Off,
+}
+
+impl PinMode {
+    /// As the file spells it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Strict => "strict",
+            Self::FirstUse => "first_use",
+            Self::Off => "off",
+        }
+    }
 }
 
 /// Whether callers share upstream sessions.

@@ -161,12 +161,13 @@ impl Way {
     /// something was done that cannot be undone.
     fn goes_on_unrecorded(&self) -> bool {
         use AdminOperation::{
-            Agents, Attest, Credentials, Explain, Lift, Logs, Metrics, Policy, Reload, Review, Reviews, Revocations,
-            Revoke, Secrets, Servers, Shadow, Status,
+            Agents, Attest, Credentials, Explain, Lift, Logs, Metrics, Pins, PinsAccept, PinsReject, Policy, Reload,
+            Review, Reviews, Revocations, Revoke, Secrets, Servers, Shadow, Status,
         };
         match self.operation {
-            Status | Servers | Metrics | Revoke | Revocations | Credentials | Lift | Reload => true,
-            Shadow | Logs | Explain | Agents | Policy | Secrets | Reviews | Review | Attest => false,
+            Status | Servers | Metrics | Revoke | Revocations | Credentials | Lift | Reload | PinsAccept
+            | PinsReject => true,
+            Shadow | Logs | Explain | Agents | Policy | Pins | Secrets | Reviews | Review | Attest => false,
         }
     }
 

@@ -16,6 +16,7 @@ mod desk;
 mod handlers;
 pub mod listener;
 pub mod operations;
+mod pins;
 mod problem;
 pub mod reviews;
 pub mod routes;

@@ -16,6 +16,9 @@ use tokio_util::sync::CancellationToken;
 pub use crate::gateway::access::{AccessAnswer, AccessReport};
 pub use crate::gateway::credentials::{IssuedCredential, SecretStatus, TakenBack};
 pub use crate::gateway::glance::{AgentStatus, PolicyStatus, Reach};
+pub use crate::gateway::pins::{
+    NamedPin, PinDiff, PinDiffs, PinLockText, PinOrder, PinStatus, PinsChanged, PinsReport,
+};
 
 use super::reviews::Reviews;
 use crate::config::Config;
@@ -53,6 +56,25 @@ pub trait Operations: Send + Sync + 'static {
     /// What the next policies would decide otherwise; nothing where there are none.
     fn shadow(&self) -> ShadowReport {
         ShadowReport::default()
+    }
+    /// How definitions stand.
+    fn pins(&self) -> BoxFuture<'_, Result<PinsReport, Failure>> {
+        Box::pin(std::future::ready(Ok(PinsReport::default())))
+    }
+    /// What changes with the definitions of a name.
+    fn pin_diffs(&self, named: NamedPin) -> BoxFuture<'_, Result<PinDiffs, Failure>> {
+        let _nothing = named;
+        Box::pin(std::future::ready(Ok(PinDiffs::default())))
+    }
+    /// The file that accepts what is accepted now.
+    fn pin_lock(&self) -> PinLockText {
+        PinLockText { lock: String::new() }
+    }
+    /// Accepts or rejects definitions: durable, in force, on the record, in that order. Accepting is loosening: nobody
+    /// is asked here who may.
+    fn pin(&self, order: PinOrder, accept: bool, actor: String) -> BoxFuture<'_, Result<PinsChanged, Stop>> {
+        let _nothing = (order, accept, actor);
+        Box::pin(std::future::ready(Ok(PinsChanged { changed: 0 })))
     }
     /// The metrics as text.
     fn metrics(&self) -> String;

@@ -13,7 +13,7 @@ use http::{HeaderValue, StatusCode};
 use super::actor::Actor;
 use super::desk::{self, Understand};
 use super::operations::Operations;
-use super::{handlers, problem, reviews, tail};
+use super::{handlers, pins, problem, reviews, tail};
 use crate::policy::AdminOperation;
 
 /// What stands before every path at the administrators' listener.
@@ -81,6 +81,11 @@ pub const ROUTES: &[Route] = &[
     delete("/revocations/{since}", AdminOperation::Lift, handlers::lift),
     post("/revoke", AdminOperation::Revoke, handlers::revoke),
     post("/reload", AdminOperation::Reload, handlers::reload),
+    get("/pins", AdminOperation::Pins, pins::pins),
+    get("/pins/diff", AdminOperation::Pins, pins::diff),
+    get("/pins/export", AdminOperation::Pins, pins::export),
+    post("/pins/accept", AdminOperation::PinsAccept, pins::accept),
+    post("/pins/reject", AdminOperation::PinsReject, pins::reject),
     get("/reviews", AdminOperation::Reviews, reviews::list),
     post("/reviews", AdminOperation::Review, reviews::open),
     get("/reviews/{id}", AdminOperation::Reviews, reviews::show),

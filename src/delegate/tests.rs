@@ -107,6 +107,7 @@ fn server(credential: CredentialConfig) -> ServerConfig {
         prefix: Prefix::Server,
         list_as: ListAs::Caller,
         isolation: Isolation::Principal,
+        pins: crate::config::PinMode::Off,
         on_down: long,
         list_refresh_min: long,
         uris: Vec::new(),

@@ -74,6 +74,7 @@ pub fn event(line: &Value, open: &mut Open) -> Option<Value> {
         "revocation" => revocation(line),
         "admin" => administered(line),
         "reload" => reload(line),
+        "pin" => pin(line),
         "start" | "stop" | "repair" | "retention" | "executable" => lifecycle(line, kind),
         _ => return None,
     };
@@ -325,6 +326,25 @@ fn reload(line: &Value) -> Map<String, Value> {
     }))
 }
 
+/// What became of a definition; its name and why are texts of others.
+fn pin(line: &Value) -> Map<String, Value> {
+    let state = text(line, "pin/state");
+    let (activity, severity) = match state {
+        Some("accepted") => (8, INFORMATIONAL),
+        Some("rejected") => (9, MEDIUM),
+        _ => (3, if text(line, "pin/before").is_some() { MEDIUM } else { LOW }),
+    };
+    object(json!({
+        "class_uid": ENTITY_MANAGEMENT,
+        "activity_id": activity,
+        "severity_id": severity,
+        "status_id": 1,
+        "status_detail": state,
+        "actor": object(json!({ "user": object(json!({ "uid": text(line, "pin/actor"), "name": text(line, "pin/actor").unwrap_or("bailiwick") })) })),
+        "entity": object(json!({ "name": text(line, "pin/server"), "type": text(line, "pin/kind"), "uid": text(line, "pin/digest") })),
+    }))
+}
+
 fn lifecycle(line: &Value, kind: &str) -> Map<String, Value> {
     let (activity, severity) = match kind {
         "start" => (3, INFORMATIONAL),
@@ -439,6 +459,9 @@ mod tests {
             );
         }
         assert_eq!(class("reload", &json!({"reload": {"outcome": "loaded"}})), Some((3004, 3)));
+        for (state, activity) in [("accepted", 8), ("rejected", 9), ("quarantined", 3)] {
+            assert_eq!(class("pin", &json!({"pin": {"state": state}})), Some((3004, activity)));
+        }
         assert_eq!(class("start", &json!({})), Some((6002, 3)));
         assert_eq!(class("repair", &json!({})), Some((6002, 99)));
     }

@@ -81,6 +81,7 @@ pub(crate) fn config() -> Config {
         servers: Vec::new(),
         environments: Vec::new(),
         agents: std::collections::BTreeMap::new(),
+        pins: Arc::default(),
         policies: "/nonexistent".into(),
         file: std::path::PathBuf::from("/nonexistent/servers.toml"),
     }

@@ -74,6 +74,7 @@ impl Follower {
             // Open streams are decided again.
             gateway.decided_anew();
         }
+        gateway.follow_pins().await;
         self.record(gateway).await;
         // Files may take longer to read and to test than the store may be out of sight.
         if self.taking_up.as_ref().is_none_or(JoinHandle::is_finished)

@@ -387,6 +387,8 @@ fn trusts_more(before: &Config, after: &Config) -> bool {
         || (after.anonymous && !before.anonymous)
         || after.local != before.local
         || after.keys != before.keys
+        || after.pins.accepts_more_than(&before.pins)
+        || after.servers.iter().any(|server| before.server(&server.id).is_some_and(|old| old.pins < server.pins))
         || administers_more(before.admin.as_ref(), after.admin.as_ref())
         || new_servers.iter().any(|(id, facts)| old_servers.get(id) != Some(facts))
 }
@@ -459,6 +461,7 @@ pub async fn watch_files(gateway: Arc<Gateway>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::PinMode;
     use crate::front::fixture::config;
 
     #[test]
@@ -491,6 +494,17 @@ mod tests {
         hidden.servers = vec![Arc::new(ServerConfig { discoverable: false, ..server })];
         assert!(trusts_more(&hidden, &shown), "who may know that it exists");
         assert!(!trusts_more(&shown, &hidden), "fewer know of it");
+        let (mut strict, mut loose) = (config(), config());
+        let server = crate::catalog::fake::server("git");
+        strict.servers = vec![Arc::new(ServerConfig { pins: PinMode::Strict, ..server.clone() })];
+        loose.servers = vec![Arc::new(ServerConfig { pins: PinMode::FirstUse, ..server })];
+        assert!(trusts_more(&strict, &loose), "what nobody has accepted");
+        assert!(!trusts_more(&loose, &strict), "less is shown");
+        let text = format!("version = 1\n[git]\ninstructions = [\"{}\"]\n", "0".repeat(64));
+        loose.servers.clone_from(&strict.servers);
+        loose.pins = Arc::new(crate::config::PinLock::read("pins.lock", &text).unwrap());
+        assert!(trusts_more(&strict, &loose), "a definition");
+        assert!(!trusts_more(&loose, &strict), "one less is accepted");
         let admin = AdminConfig {
             listen: "127.0.0.1:9443".parse().unwrap(),
             public_url: before.gateway.public_url.clone(),

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 
 use super::Live;
-use crate::catalog::{Access, Facts, Listing, Source};
+use super::pins::Keeper;
+use crate::catalog::{Access, Facts, Listed, Listing, Source};
 use crate::config::ServerConfig;
 use crate::delegate::{Bound, CredentialHeader, Delegate};
 use crate::identity::Caller;
@@ -19,6 +20,7 @@ pub struct UpstreamSource {
     pub(super) live: Arc<Live>,
     pub(super) delegate: Arc<Delegate>,
     pub(super) upstreams: Arc<Upstreams>,
+    pub(super) keeper: Arc<Keeper>,
 }
 
 impl UpstreamSource {
@@ -82,5 +84,9 @@ impl Source for UpstreamSource {
             let listing = self.upstreams.list_for(&server, &access, kind).await?;
             Ok(Listing { items: listing.items, ttl: listing.ttl, public: listing.public })
         })
+    }
+
+    fn listed<'a>(&'a self, listed: Listed<'a>) -> BoxFuture<'a, ()> {
+        Box::pin(self.keeper.listed(listed))
     }
 }

@@ -174,6 +174,7 @@ pub fn config() -> Config {
         servers: Vec::new(),
         environments: vec![Environment::new("development").unwrap()],
         agents: agents.into_iter().map(|agent| (agent.id.clone(), Arc::new(agent))).collect::<BTreeMap<_, _>>(),
+        pins: Arc::default(),
         policies: PathBuf::from("/nonexistent"),
         file: PathBuf::from("/nonexistent/servers.toml"),
     }

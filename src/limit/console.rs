@@ -24,6 +24,8 @@ pub const CONSOLE_RENEW_BEFORE: Duration = Duration::from_secs(20);
 pub const CONSOLE_FORM_BYTES_MAX: usize = 16 * 1_024;
 /// Rows of one table; what is beyond is counted.
 pub const CONSOLE_ROWS_SHOWN_MAX: usize = 200;
+/// Lines of what changes with a definition.
+pub const CONSOLE_DIFF_LINES_SHOWN_MAX: usize = 2_000;
 /// Rows that a live log keeps in the page.
 pub const CONSOLE_LOG_ROWS_MAX: usize = 100;
 /// Tools, prompts and resources on one page of *my access*.

@@ -162,6 +162,8 @@ reasons! {
     TargetUnknown = "target_unknown", Channel::RpcError(-32602), "list again";
     /// The URI is spelled in a way that could confuse the matcher.
     UriRefused = "uri_refused", Channel::RpcError(-32602), "send a plain URI without dot segments, encoded separators or userinfo";
+    /// It is listed, and nobody has accepted its definition as it is now; told like what does not exist.
+    DefinitionQuarantined = "definition_quarantined", Channel::RpcError(-32602), "an administrator looks at it: bailiwick pins list";
     // === whether it may ===
     /// A deny rule matches.
     DeniedByRule = "denied_by_rule", Channel::ToolResult(-32602), "this is not allowed here; ask the server's owner";

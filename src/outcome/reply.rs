@@ -64,7 +64,8 @@ pub fn stopped(stop: &Stop, id: Option<&Json>, method: Option<Method>, era: Era)
 
 fn refused(refusal: &Refusal, id: Option<&Json>, method: Option<Method>, era: Era) -> Reply {
     let reason = refusal.reason;
-    if reason == Reason::TargetUnknown {
+    // What nobody has accepted is not there.
+    if matches!(reason, Reason::TargetUnknown | Reason::DefinitionQuarantined) {
         return plain(200, Message::error(id, &unknown_target(method, era)));
     }
     if let Some(needed) = &refusal.capabilities {
@@ -254,13 +255,19 @@ mod tests {
     fn a_hidden_target_says_nothing_of_why() {
         let id = Json::of(&1);
         let hidden = Stop::from(Refusal::new(Reason::TargetUnknown).rule("policy.csv:3").hint("secret"));
+        let quarantined = Stop::from(Refusal::new(Reason::DefinitionQuarantined));
         let absent = Stop::from(Refusal::new(Reason::TargetUnknown));
         for era in [Era::Modern, Era::Legacy] {
             for method in [Method::CallTool, Method::GetPrompt, Method::ReadResource, Method::Complete] {
-                let hidden = stopped(&hidden, Some(&id), Some(method), era);
                 let absent = stopped(&absent, Some(&id), Some(method), era);
-                assert_eq!(hidden.message.as_bytes(), absent.message.as_bytes());
-                assert_eq!((hidden.status, hidden.retry_after_seconds), (absent.status, absent.retry_after_seconds));
+                for hidden in [&hidden, &quarantined] {
+                    let hidden = stopped(hidden, Some(&id), Some(method), era);
+                    assert_eq!(hidden.message.as_bytes(), absent.message.as_bytes());
+                    assert_eq!(
+                        (hidden.status, hidden.retry_after_seconds),
+                        (absent.status, absent.retry_after_seconds)
+                    );
+                }
             }
         }
     }

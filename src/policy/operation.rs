@@ -76,6 +76,12 @@ operations! {
     Revoke = "revoke", Brake;
     /// Gives access back that was taken.
     Lift = "lift", Loosen;
+    /// Which definitions were accepted, which wait for somebody, and what changes with them.
+    Pins = "pins", Look;
+    /// Accepts definitions as they are listed now.
+    PinsAccept = "pins-accept", Loosen;
+    /// Rejects definitions, accepted or not.
+    PinsReject = "pins-reject", Brake;
     /// What reviews ask, and what was answered.
     Reviews = "reviews", Look;
     /// Opens and closes reviews, and ends grants.

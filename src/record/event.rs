@@ -12,7 +12,9 @@ use serde_json::value::RawValue;
 
 use super::redact;
 use super::who::Who;
-use crate::ids::{CallId, DefinitionDigest, Digest, LegId, PolicyRevision, ReplicaId, RevocationEpoch, ViewRevision};
+use crate::ids::{
+    CallId, DefinitionDigest, Digest, LegId, PinKind, PolicyRevision, ReplicaId, RevocationEpoch, ViewRevision,
+};
 use crate::outcome::Reason;
 
 /// Who asked for what: the part that an intent, a refusal, a failure and a list have in common.
@@ -282,6 +284,37 @@ pub struct ExecutableNote<'a> {
     /// What it ran before, where that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub before: Option<Digest>,
+}
+
+/// That a definition is accepted, rejected or kept back from now on, as the record tells it.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct PinNote<'a> {
+    /// The server that lists it.
+    pub server: &'a str,
+    /// `tool`, `prompt`, `template` or `instructions`.
+    pub kind: PinKind,
+    /// Its name.
+    #[serde(skip_serializing_if = "str::is_empty", serialize_with = "redact::serialize")]
+    pub name: &'a str,
+    /// Its digest.
+    pub digest: DefinitionDigest,
+    /// `accepted`, `rejected` or `quarantined`.
+    pub state: &'static str,
+    /// What was accepted under this name before; a definition that changed has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub before: Option<DefinitionDigest>,
+    /// The name that nearly the same had before.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "redact::serialize_option")]
+    pub renamed_from: Option<&'a str>,
+    /// What is odd about it.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub flags: &'a [&'static str],
+    /// Who accepted or rejected it: `user:...`, `host:UID`, `first_use`; nobody keeps it back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub actor: Option<&'a str>,
+    /// Why.
+    #[serde(skip_serializing_if = "str::is_empty", serialize_with = "redact::serialize")]
+    pub note: &'a str,
 }
 
 /// The circumstances of a start.

@@ -7,7 +7,7 @@
 use serde::Serialize;
 
 use super::event::{
-    AdminNote, Attempt, ConditionValue, CredentialNote, ExecutableNote, Intent, LabelNote, Listing, Operation,
+    AdminNote, Attempt, ConditionValue, CredentialNote, ExecutableNote, Intent, LabelNote, Listing, Operation, PinNote,
     RelayNote, ReloadNote, RevocationNote, StartNote,
 };
 use super::keys::{JournalKey, KeyedDigest};
@@ -293,6 +293,11 @@ pub(super) struct AdminFields<'a> {
 #[derive(Serialize)]
 pub(super) struct ExecutableFields<'a> {
     pub(super) executable: &'a ExecutableNote<'a>,
+}
+
+#[derive(Serialize)]
+pub(super) struct PinFields<'a> {
+    pub(super) pin: &'a PinNote<'a>,
 }
 
 #[derive(Serialize)]

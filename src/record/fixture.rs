@@ -8,14 +8,15 @@ use secrecy::SecretString;
 use serde_json::value::RawValue;
 
 use super::event::{
-    ActorFacts, ConditionValue, CredentialNote, ExecutableNote, Listing, Operation, ReloadNote, RevocationNote,
-    StartNote, SubjectFacts, TokenNote,
+    ActorFacts, ConditionValue, CredentialNote, ExecutableNote, Listing, Operation, PinNote, ReloadNote,
+    RevocationNote, StartNote, SubjectFacts, TokenNote,
 };
 use super::journal::directory;
 use super::*;
 use crate::config::Durability;
 use crate::ids::{
-    CallId, DefinitionDigest, Digest, LegId, PolicyRevision, ReplicaId, RevocationEpoch, ServerId, ViewRevision,
+    CallId, DefinitionDigest, Digest, LegId, PinKind, PolicyRevision, ReplicaId, RevocationEpoch, ServerId,
+    ViewRevision,
 };
 use crate::outcome::{Failure, Origin, Outcome, Reason, Refusal, Resume};
 use crate::wire::{Json, Outgoing, Source};
@@ -212,5 +213,20 @@ pub(crate) async fn write_every_type(state: &Path) {
         before: Some(Digest::sha256(b"wiki 1")),
     };
     journal.executable(&executable).await.unwrap();
+    let pin = PinNote {
+        server: "wiki",
+        kind: PinKind::Tool,
+        name: "search",
+        digest: DefinitionDigest(Digest::sha256(b"search 2")),
+        state: "quarantined",
+        before: Some(DefinitionDigest(Digest::sha256(b"search 1"))),
+        renamed_from: None,
+        flags: &["invisible"],
+        actor: None,
+        note: "",
+    };
+    journal.pinned(&pin).await.unwrap();
+    let accepted = PinNote { state: "accepted", actor: Some("user:corp/anna"), note: "read it", ..pin };
+    journal.pinned(&accepted).await.unwrap();
     journal.stop("terminated").await.unwrap();
 }

@@ -18,11 +18,11 @@ use super::checkpoint::CheckpointKeys;
 use super::direct::Direct;
 use super::entry::unavailable;
 use super::event::{
-    AdminNote, Attempt, ExecutableNote, Intent, Listing, RelayNote, ReloadNote, RevocationNote, StartNote,
+    AdminNote, Attempt, ExecutableNote, Intent, Listing, PinNote, RelayNote, ReloadNote, RevocationNote, StartNote,
 };
 use super::fields::{
-    AdminFields, CallFields, ExecutableFields, NoiseFields, OpenLeg, RelayFields, ReloadFields, RepairFields,
-    ResultFacts, ResultFields, RevocationFields, StartFields, StopFacts, StopFields,
+    AdminFields, CallFields, ExecutableFields, NoiseFields, OpenLeg, PinFields, RelayFields, ReloadFields,
+    RepairFields, ResultFacts, ResultFields, RevocationFields, StartFields, StopFacts, StopFields,
 };
 use super::keep::{Holds, Keeper};
 use super::keys::JournalKey;
@@ -201,6 +201,15 @@ impl Journal {
     /// [`Reason::RecordUnavailable`].
     pub async fn executable(&self, note: &ExecutableNote<'_>) -> Result<(), Failure> {
         self.note_durably("executable", &ExecutableFields { executable: note }, Mark::Plain).await
+    }
+
+    /// Records and counts that a definition is accepted, rejected or kept back; durable when it returns.
+    ///
+    /// # Errors
+    /// [`Reason::RecordUnavailable`].
+    pub async fn pinned(&self, note: &PinNote<'_>) -> Result<(), Failure> {
+        self.metrics().pinned(note);
+        self.note_durably("pin", &PinFields { pin: note }, Mark::Plain).await
     }
 
     /// Records a revocation; durable when it returns.

@@ -16,7 +16,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use super::event::AdminNote;
+use super::event::{AdminNote, PinNote};
 use crate::ids::ServerId;
 use crate::outcome::Reason;
 
@@ -73,6 +73,8 @@ pub struct Metrics {
     pub spans_sent: Counter,
     /// Spans that found no place in the queue, or that could not be sent.
     pub spans_dropped: Counter,
+    /// Definitions that were accepted, rejected or kept back.
+    pub pins: Family<PinLabels, Counter>,
     /// What administrators did, or were refused.
     pub admin_operations: Family<AdminLabels, Counter>,
     /// The revocation epoch that is in force.
@@ -109,6 +111,15 @@ pub struct ReasonLabels {
 pub struct ExportLabels {
     /// Its name in the files.
     pub export: String,
+}
+
+/// Labels of what became of a definition.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PinLabels {
+    /// The upstream.
+    pub server: String,
+    /// `accepted`, `rejected`, `changed` where something else was accepted before, or `new`.
+    pub state: &'static str,
 }
 
 /// Labels of a decision that would change.
@@ -178,6 +189,7 @@ impl Metrics {
             checkpoint_sink_failures: Counter::default(),
             shadow_differences: Family::default(),
             shadow_dropped: Counter::default(),
+            pins: Family::default(),
             admin_operations: Family::default(),
             revocation_epoch: Gauge::default(),
             registry: Registry::default(),
@@ -185,6 +197,7 @@ impl Metrics {
         metrics.journal_well.set(1);
         metrics.checkpoint_well.set(1);
         let m = &metrics;
+        registry.register("pins", "definitions by what became of them", m.pins.clone());
         registry.register("calls", "forwarded requests by how they ended", m.calls.clone());
         registry.register("call_duration_seconds", "from the durable intent to the end", m.call_seconds.clone());
         registry.register("calls_in_flight", "requests being forwarded", m.calls_in_flight.clone());
@@ -223,6 +236,16 @@ impl Metrics {
     pub fn administered(&self, note: &AdminNote<'_>) {
         let AdminNote { operation, actor_kind, outcome, .. } = *note;
         self.admin_operations.get_or_create(&AdminLabels { operation, actor_kind, outcome }).inc();
+    }
+
+    /// Counts what became of a definition. One that changed after it was accepted is worth waking somebody.
+    pub fn pinned(&self, note: &PinNote<'_>) {
+        let state = match (note.state, note.before.is_some() || note.renamed_from.is_some()) {
+            ("quarantined", true) => "changed",
+            ("quarantined", false) => "new",
+            (state, _) => state,
+        };
+        self.pins.get_or_create(&PinLabels { server: note.server.to_owned(), state }).inc();
     }
 
     /// Counts one decision that the next policies would make otherwise.

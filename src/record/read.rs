@@ -52,6 +52,8 @@ pub struct Record {
     pub reload: Option<ReloadRead>,
     /// What a server runs.
     pub executable: Option<ExecutableRead>,
+    /// What became of a definition.
+    pub pin: Option<PinRead>,
     /// What started.
     pub start: Option<StartRead>,
     /// Why it stopped.
@@ -134,6 +136,19 @@ read! {
     StartRead { version: String, revision: Option<String>, epoch: u64, }
     /// What a server runs.
     ExecutableRead { server: String, path: String, digest: String, before: Option<String>, }
+    /// What became of a definition.
+    PinRead {
+        server: String,
+        kind: String,
+        name: String,
+        digest: String,
+        state: String,
+        before: Option<String>,
+        renamed_from: Option<String>,
+        flags: Vec<String>,
+        actor: Option<String>,
+        note: String,
+    }
     /// The stop.
     StopRead { cause: String, }
     /// The retention.

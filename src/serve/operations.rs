@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, ServerConfig, TransportConfig};
 use crate::control::operations::{
-    AccessAnswer, AccessReport, AgentStatus, IssuedCredential, PolicyStatus, Reach, SecretStatus, ServerStatus,
+    AccessAnswer, AccessReport, AgentStatus, IssuedCredential, NamedPin, PinDiffs, PinLockText, PinOrder, PinsChanged,
+    PinsReport, PolicyStatus, Reach, SecretStatus, ServerStatus,
 };
 use crate::control::reviews::Reviews;
 use crate::control::{Lifting, Operations, Readiness, ReadinessCheck, Revoked};
@@ -308,6 +309,22 @@ impl Operations for Gateway {
             }));
             Readiness { checks }
         })
+    }
+
+    fn pins(&self) -> BoxFuture<'_, Result<PinsReport, Failure>> {
+        Box::pin(self.pins_report())
+    }
+
+    fn pin_diffs(&self, named: NamedPin) -> BoxFuture<'_, Result<PinDiffs, Failure>> {
+        Box::pin(async move { Self::pin_diffs(self, &named).await })
+    }
+
+    fn pin_lock(&self) -> PinLockText {
+        Self::pin_lock(self)
+    }
+
+    fn pin(&self, order: PinOrder, accept: bool, actor: String) -> BoxFuture<'_, Result<PinsChanged, Stop>> {
+        Box::pin(async move { Self::pin(self, &order, accept, &actor).await })
     }
 
     fn metrics(&self) -> String {

@@ -4,6 +4,7 @@
 //! routing fields stand, and nothing of identity, policy or transport. Invariant: one [`Message`] is
 //! exactly one line and exactly one SSE event; unknown fields, key order and number spelling survive.
 
+mod canonical;
 mod edit;
 pub mod handle;
 mod input;
@@ -15,6 +16,7 @@ mod scan;
 pub mod sse;
 mod value;
 
+pub use canonical::canonical;
 pub use edit::Edit;
 pub use input::{Askable, InputKind};
 pub use message::{Kind, Message};

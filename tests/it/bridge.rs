@@ -345,7 +345,10 @@ async fn governed(region_is_annotated: bool) -> (Issuer, Scripted, Gateway, Proc
         scripted::result(call, scripted::text(&call["params"]["arguments"].to_string()))
     })
     .await;
-    let gateway = Setup::new(&issuer).http_server("ops", &upstream.url, "list_refresh_min = \"1ms\"").start().await;
+    let gateway = Setup::new(&issuer)
+        .http_server("ops", &upstream.url, "list_refresh_min = \"1ms\"\npins = \"off\"")
+        .start()
+        .await;
     let mut command = bailiwick(&gateway.state(), &["stdio", "--url", &gateway.resource()]);
     command.env("BAILIWICK_TOKEN", issuer.token("alice", &["developers"], &gateway.resource()));
     let bridge = Process::start(command);

@@ -10,6 +10,7 @@ use crate::support::issuer::Issuer;
 use crate::support::scripted::{self, Scripted};
 
 mod attack;
+mod definitions;
 mod pages;
 mod sessions;
 

@@ -47,6 +47,7 @@ mod operate;
 mod orphans;
 mod pages;
 mod patience;
+mod pins;
 mod record;
 mod registration;
 mod relay;

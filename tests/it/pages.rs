@@ -187,8 +187,10 @@ async fn a_cursor_is_good_for_its_own_principal_list_and_endpoint_only() {
 async fn a_cursor_of_a_list_that_has_changed_begins_nothing_in_the_middle() {
     let issuer = Issuer::start().await;
     let upstream = heavy().await;
-    let gateway =
-        Setup::new(&issuer).http_server("tools", &upstream.url, "list_refresh_min = \"100ms\"\n").start().await;
+    let gateway = Setup::new(&issuer)
+        .http_server("tools", &upstream.url, "list_refresh_min = \"100ms\"\npins = \"off\"\n")
+        .start()
+        .await;
     let client = client_of(&issuer, &gateway, "alice").await;
     let first = first_page(&client).await;
     upstream.set_tools(json!([tool("only")]));

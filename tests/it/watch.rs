@@ -19,7 +19,8 @@ async fn start() -> (Issuer, Scripted, Gateway) {
     })
     .await;
     let rules = format!("{DEVELOPERS_MAY}{TESTERS_MAY}");
-    let gateway = Setup::new(&issuer).http_server("tools", &upstream.url, "").policy(&rules).start().await;
+    let gateway =
+        Setup::new(&issuer).http_server("tools", &upstream.url, "pins = \"off\"").policy(&rules).start().await;
     (issuer, upstream, gateway)
 }
 

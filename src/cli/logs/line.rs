@@ -30,7 +30,7 @@ impl Look {
         }
         let (word, style, text) = match seen.record.kind.as_str() {
             "result" | "refusal" | "failure" | "list" | "noise" => return Some(self.finish(&self.call(seen))),
-            "start" | "stop" | "reload" | "admin" | "revocation" | "repair" | "retention" | "executable" => {
+            "start" | "stop" | "reload" | "admin" | "revocation" | "repair" | "retention" | "executable" | "pin" => {
                 describe(seen)?
             }
             _ => return None,
@@ -159,6 +159,18 @@ fn describe(seen: &Seen<'_>) -> Option<(&'static str, Style, String)> {
             None => (format!("is {now}"), STRONG),
         };
         return Some(("child", style, format!("{} runs {}, which {what}", executable.server, executable.path)));
+    }
+    if let Some(pin) = &record.pin {
+        let style = if pin.state == "quarantined" { BAD } else { STRONG };
+        let now = pin.digest.get(..12).unwrap_or(&pin.digest);
+        let name = if pin.name.is_empty() { &pin.kind } else { &pin.name };
+        let mut text = format!("{} {}/{name} is {} as {now}", pin.kind, pin.server, pin.state);
+        let before = pin.before.as_deref().map(|before| format!(", was {}", before.get(..12).unwrap_or(before)));
+        let renamed = pin.renamed_from.as_deref().map(|name| format!(", was called {name}"));
+        let flags = (!pin.flags.is_empty()).then(|| format!(", flags: {}", pin.flags.join(" ")));
+        let actor = pin.actor.as_deref().map(|actor| format!(", by {actor}"));
+        text.extend([before, renamed, flags, actor].into_iter().flatten());
+        return Some(("pin", style, text));
     }
     if let Some(stop) = &record.stop {
         return Some(("stop", STRONG, stop.cause.clone()));

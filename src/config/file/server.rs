@@ -11,12 +11,15 @@ use super::address::{http_url, is_loopback, is_private};
 use super::agent::subject;
 use super::command::{Pinned, pinned, secret_word};
 use super::credential::{self, header_name, is_reserved, looks_like_a_secret, names_a_secret, variable};
+use super::local::PRODUCTION;
 use super::process::{self, Places};
 use crate::config::keys;
 use crate::config::leaf::{Count, Day, Period};
 use crate::config::load::Overrides;
 use crate::config::reader::Table;
-use crate::config::{CredentialConfig, HealthConfig, Isolation, ListAs, Prefix, ServerConfig, TransportConfig};
+use crate::config::{
+    CredentialConfig, HealthConfig, Isolation, ListAs, PinMode, Prefix, ServerConfig, TransportConfig,
+};
 use crate::ids::{Environment, ServerId};
 
 /// How a server's id is spelled; one is the gateway's own.
@@ -39,6 +42,14 @@ enum PrefixText {
 enum ListAsText {
     Gateway,
     Caller,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum PinsText {
+    Strict,
+    FirstUse,
+    Off,
 }
 
 #[derive(Deserialize)]
@@ -75,6 +86,8 @@ pub fn read(mut table: Table<'_, '_>, id: ServerId, places: Places<'_>, override
     let list_as_written = table.has("list_as");
     let list_as = table.get::<ListAsText>("list_as");
     let isolation = table.get::<IsolationText>("isolation");
+    let pins_written = table.has("pins");
+    let pins = table.get::<PinsText>("pins");
     let on_down = table.get::<Period>("on_down");
     let list_refresh_min = table.get::<Period>("list_refresh_min");
     let uris = read_uris(&mut table);
@@ -94,6 +107,7 @@ pub fn read(mut table: Table<'_, '_>, id: ServerId, places: Places<'_>, override
         }
     }
     let per_caller = credential.is_per_caller();
+    let is_production = environment.as_ref().is_some_and(|environment| environment.as_str() == PRODUCTION);
     Some(ServerConfig {
         title,
         owner: owner?,
@@ -118,6 +132,14 @@ pub fn read(mut table: Table<'_, '_>, id: ServerId, places: Places<'_>, override
         isolation: match isolation? {
             IsolationText::Principal => Isolation::Principal,
             IsolationText::Shared => Isolation::Shared,
+        },
+        pins: match pins {
+            Some(PinsText::Strict) => PinMode::Strict,
+            Some(PinsText::FirstUse) => PinMode::FirstUse,
+            Some(PinsText::Off) => PinMode::Off,
+            None if pins_written => return None,
+            None if is_production => PinMode::Strict,
+            None => PinMode::FirstUse,
         },
         on_down: on_down?.0,
         list_refresh_min: list_refresh_min?.0,
@@ -252,7 +274,7 @@ fn check_command(
         let message = format!(
             "`{package}` has no exact version, so what runs can change overnight: write {package}@1.2.3 (npx) or {package}==1.2.3 (uvx)"
         );
-        if environment.is_some_and(|environment| environment.as_str() == "production") {
+        if environment.is_some_and(|environment| environment.as_str() == PRODUCTION) {
             table.mistake(&span, message);
         } else {
             table.source.warning(&span, message);

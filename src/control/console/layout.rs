@@ -24,6 +24,7 @@ const PAGES: &[(&str, &str, Option<AdminOperation>)] = &[
     ("/ask", "Who can what", Some(AdminOperation::Explain)),
     ("/revocations", "Revocations", Some(AdminOperation::Revocations)),
     ("/policy", "Policy", Some(AdminOperation::Policy)),
+    ("/definitions", "Definitions", Some(AdminOperation::Pins)),
     ("/access", "My access", None),
 ];
 

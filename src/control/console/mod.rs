@@ -25,6 +25,7 @@ mod agents;
 mod assets;
 mod callback;
 mod cookie;
+mod definitions;
 mod headers;
 mod inside;
 mod layout;
@@ -79,6 +80,10 @@ pub fn pages(operations: Arc<dyn Operations>) -> Result<Router, String> {
         .route("/revocations/new", post(revoke::confirm))
         .route("/revocations/{since}/lift", get(revocations::confirm_lift).post(revocations::lift))
         .route("/policy", get(policy::page))
+        .route("/definitions", get(definitions::page))
+        .route("/definitions/{digest}", get(definitions::one))
+        .route("/definitions/{digest}/accept", post(definitions::accept))
+        .route("/definitions/{digest}/reject", post(definitions::reject))
         .route("/access", get(access::page))
         .route("/login", get(login::page))
         .route("/login/start", get(login::start))

@@ -7,8 +7,8 @@ use super::text::{shown, whole};
 use crate::record::join::Seen;
 
 /// What an administrator's look is called in the record; everything else is shown even where looks are hidden.
-const LOOKS: [&str; 9] =
-    ["status", "servers", "agents", "policy", "metrics", "shadow", "logs", "explain", "revocations"];
+const LOOKS: [&str; 10] =
+    ["pins", "status", "servers", "agents", "policy", "metrics", "shadow", "logs", "explain", "revocations"];
 
 /// The row of a record; nothing for an intent, whose end makes one.
 pub(super) fn row(seen: &Seen<'_>) -> Option<Markup> {
@@ -82,6 +82,15 @@ fn told(seen: &Seen<'_>) -> (String, String, String) {
             executable.server.clone(),
             format!("runs {}", executable.path),
             executable.digest.chars().take(12).collect(),
+        );
+    }
+    if let Some(pin) = &record.pin {
+        let name = if pin.name.is_empty() { &pin.kind } else { &pin.name };
+        let digest: String = pin.digest.chars().take(12).collect();
+        return (
+            pin.actor.clone().unwrap_or_else(|| pin.server.clone()),
+            format!("{} {}/{name} {}", pin.kind, pin.server, pin.state),
+            join(&[&digest, &pin.flags.join(" "), &pin.note]),
         );
     }
     if let Some(start) = &record.start {

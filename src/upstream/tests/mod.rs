@@ -177,6 +177,7 @@ fn entry(transport: TransportConfig) -> ServerConfig {
         prefix: Prefix::Server,
         list_as: ListAs::Gateway,
         isolation: Isolation::Principal,
+        pins: crate::config::PinMode::Off,
         on_down: Duration::from_secs(600),
         list_refresh_min: Duration::from_secs(1),
         uris: Vec::new(),
@@ -220,6 +221,7 @@ fn config(servers: Vec<ServerConfig>) -> Config {
         servers: servers.into_iter().map(Arc::new).collect(),
         environments: Vec::new(),
         agents: BTreeMap::new(),
+        pins: Arc::default(),
         policies: PathBuf::new(),
         file: PathBuf::from("/nonexistent/servers.toml"),
     }

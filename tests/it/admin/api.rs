@@ -88,6 +88,24 @@ async fn what_is_answered_is_what_the_document_says() {
     let lift = async || running.at(&format!("/revocations/{since}"), &ann).bare(reqwest::Method::DELETE, &[]).await;
     document.check("delete /revocations/{since}", 200, &lift().await.text);
     document.check("delete /revocations/{since}", 404, &lift().await.text);
+    let pins = running.get("/pins", &ann).await;
+    document.check("get /pins", 200, &pins.text);
+    let digest = pins.response()["pins"][0]["digest"].as_str().unwrap().to_owned();
+    document.check("get /pins/diff", 200, &running.get("/pins/diff?server=tools&name=echo", &ann).await.text);
+    document.check("get /pins/diff", 400, &running.get("/pins/diff?server=tools", &ann).await.text);
+    let kind = running.get("/pins/diff?server=tools&name=echo&kind=resource", &ann).await;
+    assert_eq!(kind.status, 400, "{}", kind.text);
+    document.check("get /pins/export", 200, &running.get("/pins/export", &ann).await.text);
+    let order = json!({ "server": "tools", "pins": [digest], "note": "no" });
+    for what in ["reject", "accept"] {
+        document.check_order(&format!("post /pins/{what}"), &order);
+        let done = running.post(&format!("/pins/{what}"), &ann, order.clone()).await;
+        assert_eq!(done.status, 200, "{what}: {}", done.text);
+        document.check(&format!("post /pins/{what}"), 200, &done.text);
+        let unknown = json!({ "server": "tools", "pins": ["0".repeat(64)] });
+        let absent = running.post(&format!("/pins/{what}"), &ann, unknown).await;
+        document.check(&format!("post /pins/{what}"), 404, &absent.text);
+    }
     running.gateway.write_policy(&format!("{RULES}p, anyone, *, */*, call, -, allow\n"));
     let answer = running.post("/reload", &ann, json!({})).await;
     assert_eq!(answer.status, 409);

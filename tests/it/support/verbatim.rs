@@ -117,9 +117,10 @@ impl Verbatim {
     pub fn served(&self, setup: Setup, transport: &str) -> Setup {
         match transport {
             "stdio" => {
-                setup.stdio_server("up", &[&super::talkative::python(), "-c", PIPE, &self.url], "network = true")
+                let more = "network = true\npins = \"off\"";
+                setup.stdio_server("up", &[&super::talkative::python(), "-c", PIPE, &self.url], more)
             }
-            _ => setup.http_server("up", &self.url, ""),
+            _ => setup.http_server("up", &self.url, "pins = \"off\""),
         }
     }
 

@@ -1,0 +1,22 @@
+//! Bounds of pinned definitions: what is remembered of them, and how long an upstream may keep us comparing.
+
+use std::time::Duration;
+
+/// Definitions that are remembered in all, accepted or not, and digests in `pins.lock`.
+pub const PIN_ROWS_MAX: u32 = 20_000;
+/// Definitions of one server that wait for somebody; more are hidden all the same and not remembered.
+pub const PINS_WAITING_MAX: usize = 2_000;
+/// How long one that waits is remembered in the store.
+pub const PIN_WAITING_LIFE: Duration = Duration::from_secs(30 * 24 * 3_600);
+/// A pinned list is looked at again at least so often, whatever its server says of how long it is good.
+pub const PIN_LOOK_INTERVAL: Duration = Duration::from_secs(300);
+/// Comparisons of a new definition with removed ones, for each list.
+pub const PIN_COMPARISONS_MAX: usize = 512;
+/// So much of two definitions is compared.
+pub const PIN_COMPARED_BYTES_MAX: usize = 8 * 1024;
+/// So much of one row's text; the rest stands in further rows.
+pub const PIN_ROW_TEXT_BYTES_MAX: usize = 48 * 1024;
+/// Lines of a definition that are compared for a diff; beyond them both are shown as they are.
+pub const PIN_DIFF_LINES_MAX: usize = 4_000;
+/// Definitions that one order names; its digests fit into a body for administrators.
+pub const PINS_ORDERED_MAX: usize = 900;
