@@ -20,6 +20,7 @@ pub mod export;
 pub mod front;
 pub mod guard;
 pub mod identity;
+pub mod oauth;
 pub mod policy;
 pub mod record;
 pub mod store;

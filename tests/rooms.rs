@@ -24,6 +24,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("config", &["limit", "ids"]),
     ("egress", &["limit", "lanes", "ids", "outcome", "config"]),
     ("record", &["limit", "lanes", "ids", "outcome", "wire", "config"]),
+    // How we are somebody's client is one thing, whoever asks.
+    ("oauth", &["limit", "ids", "config", "egress"]),
     // They tell others what was recorded and how calls went, and know no call.
     ("export", &["limit", "ids", "config", "egress", "record"]),
     ("telemetry", &["limit", "ids", "config", "egress", "record"]),
@@ -34,7 +36,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("guard", &["limit", "ids", "outcome", "wire", "config", "record", "identity", "catalog", "policy"]),
     (
         "delegate",
-        &["limit", "ids", "outcome", "wire", "config", "egress", "record", "identity", "catalog", "policy", "guard"],
+        &[
+            "limit", "ids", "outcome", "wire", "config", "egress", "oauth", "record", "identity", "catalog", "policy",
+            "guard",
+        ],
     ),
     // It takes an entry and bytes, and never learns who asked.
     ("upstream", &["limit", "ids", "outcome", "wire", "config", "egress", "record", "catalog", "delegate"]),
@@ -61,7 +66,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // Its listener stands on the front's connections, certificates and `Host` and `Origin`: there is one of each.
     (
         "control",
-        &["limit", "ids", "outcome", "wire", "config", "egress", "identity", "policy", "record", "gateway", "front"],
+        &[
+            "limit", "ids", "outcome", "wire", "config", "egress", "oauth", "identity", "policy", "record", "gateway",
+            "front",
+        ],
     ),
     // Opens the rooms in order, and closes them.
     ("serve", EVERYTHING),
@@ -77,6 +85,7 @@ const PIPELINE: &[&str] = &[
     "wire",
     "config",
     "egress",
+    "oauth",
     "record",
     "identity",
     "catalog",
@@ -101,6 +110,7 @@ const EVERYTHING: &[&str] = &[
     "wire",
     "config",
     "egress",
+    "oauth",
     "record",
     "identity",
     "catalog",

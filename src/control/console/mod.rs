@@ -18,6 +18,7 @@ use http::StatusCode;
 use super::operations::Operations;
 use super::problem;
 use crate::ids::Digest;
+use crate::oauth::person::Provider;
 use crate::wire::handle::Sealer;
 
 mod access;
@@ -32,7 +33,6 @@ mod live;
 mod login;
 mod overview;
 mod policy;
-mod provider;
 mod questions;
 mod revocations;
 mod revoke;
@@ -49,7 +49,7 @@ const STREAM: &str = "/log/stream";
 pub(super) struct Console {
     operations: Arc<dyn Operations>,
     sessions: session::Sessions,
-    provider: provider::Provider,
+    provider: Provider,
     /// Seals what a browser keeps for us between the first step of a login and the last. Good for this process only.
     sealer: Sealer,
 }
@@ -61,12 +61,8 @@ pub(super) struct Console {
 pub fn pages(operations: Arc<dyn Operations>) -> Result<Router, String> {
     let secret = Digest::sha256(session::random().as_bytes());
     let sealer = Sealer::new([secret.as_bytes().as_slice()]).map_err(|error| error.to_string())?;
-    let console = Arc::new(Console {
-        operations,
-        sessions: session::Sessions::default(),
-        provider: provider::Provider::default(),
-        sealer,
-    });
+    let console =
+        Arc::new(Console { operations, sessions: session::Sessions::default(), provider: Provider::default(), sealer });
     let router = Router::new()
         .route("/", get(overview::page))
         .route("/log", get(live::page))

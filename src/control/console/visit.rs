@@ -16,9 +16,10 @@ use http_body_util::{BodyExt as _, Limited};
 
 use super::session::{Session, Use};
 use super::{Console, cookie, layout, login, not_here};
-use crate::config::{AdminConfig, ConsoleConfig};
+use crate::config::{AdminConfig, ConsoleConfig, IssuerConfig};
 use crate::identity::Caller;
 use crate::limit;
+use crate::oauth::person::SignIn;
 use crate::outcome::{Reason, Stop};
 use crate::policy::AdminOperation;
 
@@ -29,6 +30,8 @@ const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 pub(super) struct Settings {
     pub(super) admin: AdminConfig,
     pub(super) console: ConsoleConfig,
+    issuer: Arc<IssuerConfig>,
+    allow_loopback: bool,
     /// What browsers see before every path.
     base: String,
 }
@@ -57,11 +60,28 @@ impl Console {
         let admin = config.admin.clone()?;
         let console = admin.console.clone()?;
         let base = format!("{}/admin", admin.public_url.path().trim_end_matches('/'));
-        Some(Settings { admin, console, base })
+        let issuer = config.issuers.iter().find(|issuer| issuer.alias == console.issuer).cloned()?;
+        // As for its keys: what may listen on other interfaces never talks to an issuer on this machine.
+        let allow_loopback = config.gateway.listen.ip().is_loopback();
+        Some(Settings { admin, console, issuer, allow_loopback, base })
     }
 }
 
 impl Settings {
+    /// Where people sign in, and what for.
+    pub(super) fn sign_in(&self) -> SignIn {
+        SignIn {
+            issuer: Arc::clone(&self.issuer),
+            client_id: self.console.client_id.clone(),
+            client_secret: self.console.client_secret.clone(),
+            redirect: format!("{}/login/callback", self.admin.resource()),
+            scopes: self.console.scopes.clone(),
+            resource: Some(self.admin.resource()),
+            acr: self.admin.acr.clone(),
+            allow_loopback: self.allow_loopback,
+        }
+    }
+
     /// The address of a page, as browsers see it.
     pub(super) fn path(&self, page: &str) -> String {
         format!("{}{page}", self.base)
