@@ -29,7 +29,7 @@ pub use task::{TaskTopic, check as check_tasks, offered};
 use crate::catalog::Target;
 use crate::delegate::{Grant, Leg, attempt};
 use crate::gateway::Gateway;
-use crate::guard;
+use crate::guard::Wanted;
 use crate::identity::Caller;
 pub use crate::ids::Endpoint;
 use crate::ids::ReplicaId;
@@ -169,7 +169,8 @@ async fn open(
     };
     let outgoing = asked.outgoing(request, permit.target(), capabilities, augmented, retry.as_ref(), answers.as_ref());
     let outgoing = traced::carried(outgoing, trail.trace.traceparent().as_deref());
-    let cleared = guard::guard(gateway.quotas(), permit)?;
+    let wanted = Wanted { call: trail.leg.call, arguments: arguments.as_ref() };
+    let cleared = gateway.guard().clear(permit, wanted).await?;
     trail.trace.stage(Stage::Delegate);
     let grant = gateway.delegate().delegate(cleared, trail.leg.clone(), arguments, gateway.recheck()).await?;
     trail.trace.stage(Stage::Record);

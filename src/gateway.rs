@@ -28,7 +28,7 @@ use crate::catalog::{Catalog, Target, View, Viewer};
 use crate::config::{Config, FileSet, ServerConfig};
 use crate::delegate::{Delegate, Recheck, server_revision};
 use crate::export::Exports;
-use crate::guard::Quotas;
+use crate::guard::{Guard, Quotas};
 use crate::identity::revoked::{Barred, RevocationStore as _};
 use crate::identity::{Caller, Identity, Presented, Resource, Revocations, still_stands};
 use crate::ids::RevocationEpoch;
@@ -77,7 +77,7 @@ struct Live {
 pub struct Gateway {
     live: Arc<Live>,
     identity: Arc<Identity>,
-    quotas: Quotas,
+    guard: Guard,
     catalog: Catalog<UpstreamSource>,
     delegate: Arc<Delegate>,
     upstreams: Arc<Upstreams>,
@@ -149,7 +149,7 @@ impl Gateway {
         Arc::new(Self {
             live,
             identity: parts.identity,
-            quotas: Quotas::new(&config.quota),
+            guard: Guard::new(Quotas::new(&config.quota), Arc::new(parts.store.clone())),
             catalog,
             delegate: parts.delegate,
             upstreams: parts.upstreams,
@@ -388,7 +388,13 @@ impl Gateway {
     /// What principals use.
     #[must_use]
     pub const fn quotas(&self) -> &Quotas {
-        &self.quotas
+        self.guard.quotas()
+    }
+
+    /// What calls reserve and consume.
+    #[must_use]
+    pub const fn guard(&self) -> &Guard {
+        &self.guard
     }
 
     /// What exists.

@@ -8,6 +8,7 @@ pub mod ids;
 pub mod lanes;
 pub mod limit;
 pub mod outcome;
+pub mod shelf;
 pub mod wire;
 
 // The rooms, which import downwards only; `ARCHITECTURE.md` has the order.

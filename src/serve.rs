@@ -420,7 +420,12 @@ async fn housekeeping(gateway: Arc<Gateway>) {
     loop {
         tokio::select! {
             () = stopping.cancelled() => return,
-            () = tokio::time::sleep(crate::limit::HOUSEKEEPING_INTERVAL) => gateway.quotas().forget_idle(),
+            () = tokio::time::sleep(crate::limit::HOUSEKEEPING_INTERVAL) => {
+                gateway.quotas().forget_idle();
+                if let Err(failure) = gateway.store().sweep().await {
+                    tracing::debug!(%failure, "rows that have expired stay for now");
+                }
+            }
         }
     }
 }

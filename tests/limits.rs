@@ -57,6 +57,7 @@ const PACE: &[&str] = &[
     "STORE_LISTEN_RETRY",
     "STORE_LISTEN_LIFE",
     "RELAY_PING",
+    "SHELF_SWEPT_MAX",
 ];
 
 /// The size or the idle time of something that is remembered only to be faster: beyond it the same answer is

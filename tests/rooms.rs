@@ -21,6 +21,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("ids", &["limit"]),
     ("wire", &["limit", "ids"]),
     ("outcome", &["limit", "ids", "wire"]),
+    ("shelf", &["limit", "ids", "outcome"]),
     ("config", &["limit", "ids"]),
     ("egress", &["limit", "lanes", "ids", "outcome", "config"]),
     ("record", &["limit", "lanes", "ids", "outcome", "wire", "config"]),
@@ -30,15 +31,15 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("export", &["limit", "ids", "config", "egress", "record"]),
     ("telemetry", &["limit", "ids", "config", "egress", "record"]),
     // The stages of a call: each may name the proofs of the stages before it.
-    ("identity", &["limit", "ids", "outcome", "wire", "config", "egress", "record"]),
-    ("catalog", &["limit", "ids", "outcome", "wire", "config", "record", "identity"]),
-    ("policy", &["limit", "ids", "outcome", "wire", "config", "record", "identity", "catalog"]),
-    ("guard", &["limit", "ids", "outcome", "wire", "config", "record", "identity", "catalog", "policy"]),
+    ("identity", &["limit", "ids", "outcome", "shelf", "wire", "config", "egress", "record"]),
+    ("catalog", &["limit", "ids", "outcome", "shelf", "wire", "config", "record", "identity"]),
+    ("policy", &["limit", "ids", "outcome", "shelf", "wire", "config", "record", "identity", "catalog"]),
+    ("guard", &["limit", "ids", "outcome", "shelf", "wire", "config", "record", "identity", "catalog", "policy"]),
     (
         "delegate",
         &[
-            "limit", "ids", "outcome", "wire", "config", "egress", "oauth", "record", "identity", "catalog", "policy",
-            "guard",
+            "limit", "ids", "outcome", "shelf", "wire", "config", "egress", "oauth", "record", "identity", "catalog",
+            "policy", "guard",
         ],
     ),
     // It takes an entry and bytes, and never learns who asked.
@@ -46,7 +47,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // The traits that the rooms above declare are implemented here.
     (
         "store",
-        &["limit", "ids", "outcome", "wire", "config", "record", "identity", "catalog", "policy", "guard", "delegate"],
+        &[
+            "limit", "ids", "outcome", "shelf", "wire", "config", "record", "identity", "catalog", "policy", "guard",
+            "delegate",
+        ],
     ),
     // `bailiwick token` asks the running issuer over its guarded client.
     ("demo", &["limit", "ids", "config", "egress"]),
@@ -59,16 +63,16 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "front",
         &[
-            "limit", "lanes", "ids", "outcome", "wire", "config", "egress", "identity", "upstream", "record", "call",
-            "list", "watch", "gateway",
+            "limit", "lanes", "ids", "outcome", "shelf", "wire", "config", "egress", "identity", "upstream", "record",
+            "call", "list", "watch", "gateway",
         ],
     ),
     // Its listener stands on the front's connections, certificates and `Host` and `Origin`: there is one of each.
     (
         "control",
         &[
-            "limit", "ids", "outcome", "wire", "config", "egress", "oauth", "identity", "policy", "record", "gateway",
-            "front",
+            "limit", "ids", "outcome", "shelf", "wire", "config", "egress", "oauth", "identity", "policy", "record",
+            "gateway", "front",
         ],
     ),
     // Opens the rooms in order, and closes them.
@@ -81,6 +85,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 const PIPELINE: &[&str] = &[
     "limit",
     "ids",
+    "shelf",
     "outcome",
     "wire",
     "config",
@@ -106,6 +111,7 @@ const EVERYTHING: &[&str] = &[
     "limit",
     "lanes",
     "ids",
+    "shelf",
     "outcome",
     "wire",
     "config",

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::{Credential, Delegate};
@@ -167,6 +169,11 @@ impl Grant {
 impl Evidence for Grant {
     fn recheck(&self) -> Result<(), Refusal> {
         self.recheck.recheck(self.cleared.permit(), self.arguments.as_ref())
+    }
+
+    fn consume(&self) -> Option<BoxFuture<'_, Result<(), Stop>>> {
+        let reservations = self.cleared.reservations();
+        reservations.is_any().then(|| reservations.consume().boxed())
     }
 
     fn intent(&self) -> Intent<'_> {

@@ -291,7 +291,7 @@ impl Gateway {
         // Reads secrets, which takes its time; those of servers that were taken back, too, which may be lifted.
         self.delegate.reload(&written).await;
         self.put(Some(snapshot));
-        self.quotas.reconfigure(&written.quota);
+        self.guard.quotas().reconfigure(&written.quota);
         self.decided_anew();
     }
 

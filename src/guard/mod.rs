@@ -1,21 +1,79 @@
 //! Decides what a permitted call may use right now: a slot among the caller's calls in flight.
 //! Refuses to know rules and tokens.
 //!
-//! Mandates, budgets, labels and approvals reserve here too; what is reserved is consumed in
-//! `record.open`. Invariant: a [`Cleared`] holds everything that was reserved for it, and gives it back
-//! when it is dropped.
+//! Mandates, budgets, labels and approvals reserve here too, one after the other; what is reserved is consumed in
+//! `record.open`, all of it in one operation of the store, between the durable intent and the first byte that goes out.
+//! Invariant: a [`Cleared`] holds everything that was reserved for it, and gives it back when it is dropped.
 
+mod consume;
 pub mod quota;
 
-use crate::outcome::Refusal;
+use std::sync::Arc;
+
+use crate::ids::CallId;
+use crate::outcome::Stop;
 use crate::policy::Permit;
+use crate::shelf::Shelf;
+use crate::wire::Json;
+pub use consume::Reservations;
 pub use quota::{Quotas, Slot};
+
+/// The room: what callers use, and what is kept of it.
+#[derive(Debug)]
+pub struct Guard {
+    quotas: Quotas,
+    shelf: Arc<dyn Shelf>,
+}
+
+/// What a permitted call is about, beside what the permit says.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// The call; its legs have it in common.
+    pub call: CallId,
+    /// Its arguments.
+    pub arguments: Option<&'a Json>,
+}
 
 /// The proof of the fourth stage: permitted, and what it needs is reserved.
 #[derive(Debug)]
 pub struct Cleared {
     permit: Permit,
     slot: Slot,
+    reservations: Reservations,
+}
+
+impl Guard {
+    /// Nobody uses anything yet.
+    #[must_use]
+    pub fn new(quotas: Quotas, shelf: Arc<dyn Shelf>) -> Self {
+        Self { quotas, shelf }
+    }
+
+    /// What principals use.
+    #[must_use]
+    pub const fn quotas(&self) -> &Quotas {
+        &self.quotas
+    }
+
+    /// Reserves what a permitted call needs. Only a call that needs what is kept in the store waits for it.
+    ///
+    /// # Errors
+    /// `concurrency_limited`.
+    #[expect(clippy::unused_async, reason = "what is kept in the store is waited for")]
+    pub async fn clear(&self, permit: Permit, _wanted: Wanted<'_>) -> Result<Cleared, Stop> {
+        let slot = self.quotas.call(permit.caller().principal())?;
+        let reservations = Reservations::none(Arc::clone(&self.shelf));
+        Ok(Cleared { permit, slot, reservations })
+    }
+
+    /// Reserves what following a task needs, which is no call of its own: a slot.
+    ///
+    /// # Errors
+    /// `concurrency_limited`.
+    pub fn clear_following(&self, permit: Permit) -> Result<Cleared, Stop> {
+        let slot = self.quotas.call(permit.caller().principal())?;
+        Ok(Cleared { permit, slot, reservations: Reservations::none(Arc::clone(&self.shelf)) })
+    }
 }
 
 impl Cleared {
@@ -30,13 +88,10 @@ impl Cleared {
     pub const fn slot(&self) -> &Slot {
         &self.slot
     }
-}
 
-/// Reserves what a permitted call needs.
-///
-/// # Errors
-/// `concurrency_limited`.
-pub fn guard(quotas: &Quotas, permit: Permit) -> Result<Cleared, Refusal> {
-    let slot = quotas.call(permit.caller().principal())?;
-    Ok(Cleared { permit, slot })
+    /// What is consumed when it is sent.
+    #[must_use]
+    pub const fn reservations(&self) -> &Reservations {
+        &self.reservations
+    }
 }

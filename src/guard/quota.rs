@@ -52,6 +52,12 @@ enum SlotKind {
     Task,
 }
 
+impl std::fmt::Debug for Quotas {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Quotas").finish_non_exhaustive()
+    }
+}
+
 /// Whoever comes last finds a place, whatever others have filled: somebody who is not remembered has no limits.
 fn remembered(principals_max: u64) -> moka::sync::Cache<PrincipalKey, Arc<Usage>> {
     moka::sync::Cache::builder()

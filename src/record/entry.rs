@@ -6,6 +6,8 @@
 
 use std::time::Instant;
 
+use futures_util::future::BoxFuture;
+
 use super::event::Intent;
 use super::fields::ResultFacts;
 use super::journal::Journal;
@@ -21,6 +23,11 @@ pub trait Evidence: Send {
     /// # Errors
     /// The refusal that has come up since.
     fn recheck(&self) -> Result<(), Refusal>;
+
+    /// Consumes what was reserved, once the intent is durable and before anything goes out; `None` where nothing was.
+    fn consume(&self) -> Option<BoxFuture<'_, Result<(), Stop>>> {
+        None
+    }
 
     /// What is about to be done, as the record tells it.
     fn intent(&self) -> Intent<'_>;
@@ -98,7 +105,8 @@ impl<P: Evidence> Drop for Entry<P> {
 }
 
 impl Journal {
-    /// Seals a proof: rechecks it, writes the intent, waits until that is durable, rechecks it again.
+    /// Seals a proof: rechecks it, writes the intent, waits until that is durable, consumes what was reserved, rechecks
+    /// it again.
     ///
     /// # Errors
     /// The refusal of the recheck, or [`Reason::RecordUnavailable`]. Like every other stop of a call they
@@ -113,11 +121,17 @@ impl Journal {
         let mut unforwarded = Unforwarded { journal: self, call, leg, armed: true };
         self.write_here().await;
         let safe = waiting.await;
+        // Dying in between leaves an intent whose end nobody knows, and what it consumed is never consumed again.
+        let consumed = match proof.consume() {
+            Some(consumed) if safe => consumed.await,
+            _ => Ok(()),
+        };
         // From here on there is no await: whoever gets the error records it.
         unforwarded.armed = false;
         if !safe {
             return Err(unavailable("the intent could not be written"));
         }
+        consumed?;
         self.metrics().journal_wait_seconds.observe(started.elapsed().as_secs_f64());
         proof.recheck()?;
         self.metrics().calls_in_flight.inc();

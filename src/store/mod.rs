@@ -8,6 +8,9 @@
 
 mod postgres;
 mod row;
+mod shelf;
+#[cfg(test)]
+mod shelf_tests;
 mod sqlite;
 pub mod state;
 #[cfg(test)]
@@ -26,6 +29,7 @@ use crate::config::StoreConfig;
 use crate::identity::revoked::{Held, Revocation, RevocationMode, RevocationStore, RevocationTarget};
 use crate::ids::{Digest, PolicyRevision, ReplicaId, RevocationEpoch, ServerId};
 use crate::outcome::{Failure, Reason};
+use crate::shelf::{Change, Changed as Batch, Row, Section, Shelf, Tell};
 use postgres::Postgres;
 use sqlite::Sqlite;
 
@@ -281,6 +285,17 @@ impl Store {
         }
     }
 
+    /// Removes rows of rooms that have expired; answers how many. To be called now and then.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn sweep(&self) -> Result<u64, Failure> {
+        match &self.0 {
+            Backend::Sqlite(store) => store.sweep().await,
+            Backend::Postgres(store) => store.sweep().await,
+        }
+    }
+
     /// The version of its tables, what it holds, and whose it is.
     ///
     /// # Errors
@@ -334,6 +349,41 @@ impl RevocationStore for Store {
             Backend::Sqlite(store) => store.epoch().boxed(),
             Backend::Postgres(store) => store.epoch().boxed(),
         }
+    }
+}
+
+impl Shelf for Store {
+    fn row<'a>(&'a self, section: Section, key: &'a str) -> BoxFuture<'a, Result<Option<Row>, Failure>> {
+        match &self.0 {
+            Backend::Sqlite(store) => store.row(section, key).boxed(),
+            Backend::Postgres(store) => store.row(section, key).boxed(),
+        }
+    }
+
+    fn rows<'a>(
+        &'a self,
+        section: Section,
+        owner: Option<&'a str>,
+        after: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<Vec<Row>, Failure>> {
+        match &self.0 {
+            Backend::Sqlite(store) => store.rows(section, owner, after).boxed(),
+            Backend::Postgres(store) => store.rows(section, owner, after).boxed(),
+        }
+    }
+
+    fn change(&self, changes: Vec<Change>, tell: Tell) -> BoxFuture<'_, Result<Batch, Failure>> {
+        async move {
+            match &self.0 {
+                Backend::Sqlite(store) => store.change(&changes, tell).await,
+                Backend::Postgres(store) => store.change(&changes, tell).await,
+            }
+        }
+        .boxed()
+    }
+
+    fn clock_us(&self) -> BoxFuture<'_, Result<i64, Failure>> {
+        async move { Ok(self.moment().await?.now_us) }.boxed()
     }
 }
 

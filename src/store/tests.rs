@@ -51,7 +51,7 @@ pub(super) fn reached(url: &str) -> StoreConfig {
     })
 }
 
-async fn on_both(test: impl AsyncFn(Place)) {
+pub(super) async fn on_both(test: impl AsyncFn(Place)) {
     test(Place::sqlite()).await;
     if let Some(place) = Place::postgres().await {
         test(place).await;

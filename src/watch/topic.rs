@@ -13,7 +13,7 @@ use crate::catalog::{Target, Wanted, is_confusing};
 use crate::config::ServerConfig;
 use crate::delegate::{Leg, attempt};
 use crate::gateway::Gateway;
-use crate::guard::{self, Slot};
+use crate::guard::Slot;
 use crate::identity::Caller;
 use crate::ids::Action;
 use crate::limit;
@@ -168,7 +168,7 @@ impl Topic {
             let told = if visible { recorded.clone() } else { Refusal::new(Reason::TargetUnknown).into() };
             Halt { recorded, told }
         })?;
-        let cleared = guard::guard(gateway.quotas(), permit)?;
+        let cleared = gateway.guard().clear_following(permit)?;
         let grant = gateway.delegate().delegate(cleared, leg.clone(), None, gateway.recheck()).await?;
         let mut entry = gateway.journal().open(grant, self.outgoing(target.server())).await?;
         let mut subscription = gateway.upstreams().subscribe(&mut entry);

@@ -13,7 +13,6 @@ use super::offer;
 use crate::config::ServerConfig;
 use crate::delegate::{Grant, Leg, attempt};
 use crate::gateway::Gateway;
-use crate::guard;
 use crate::identity::Caller;
 use crate::ids::ParkId;
 use crate::outcome::{Outcome, Reason, Refusal};
@@ -103,7 +102,7 @@ impl Bearer {
             return Err(Refusal::new(Reason::InputRefused).into());
         }
         let outgoing = self.outgoing(question, permit.target().server());
-        let cleared = guard::guard(gateway.quotas(), permit)?;
+        let cleared = gateway.guard().clear_following(permit)?;
         let (leg, arguments) = (trail.leg.clone(), self.arguments.clone());
         let grant = gateway.delegate().delegate(cleared, leg, arguments, gateway.recheck()).await?;
         let mut entry = gateway.journal().open(grant, outgoing).await?;

@@ -9,6 +9,7 @@ mod executable;
 mod members;
 mod reconcile;
 mod revocation;
+mod shelf;
 #[cfg(test)]
 mod tests;
 
@@ -190,7 +191,10 @@ fn migrations() -> Migrator {
     let migration = |version, description: &'static str, sql: &'static str| {
         Migration::new(version, description.into(), MigrationType::Simple, sql.into_sql_str(), false)
     };
-    Migrator::with_migrations(vec![migration(1, "replicas", include_str!("migrations/0001_replicas.sql"))])
+    Migrator::with_migrations(vec![
+        migration(1, "replicas", include_str!("migrations/0001_replicas.sql")),
+        migration(2, "shelf", include_str!("migrations/0002_shelf.sql")),
+    ])
 }
 
 /// A statement, or several, that are not waited for any longer than that.

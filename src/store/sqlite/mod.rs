@@ -8,6 +8,7 @@ pub mod look;
 mod executable;
 mod reconcile;
 mod revocation;
+mod shelf;
 
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -134,6 +135,7 @@ fn migrations() -> Migrator {
         migration(1, "revocations", include_str!("migrations/0001_revocations.sql")),
         migration(2, "executables", include_str!("migrations/0002_executables.sql")),
         migration(3, "revoked names", include_str!("migrations/0003_revoked_names.sql")),
+        migration(4, "shelf", include_str!("migrations/0004_shelf.sql")),
     ])
 }
 

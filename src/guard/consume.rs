@@ -1,0 +1,52 @@
+//! What a call consumes when it is sent: all of it or nothing, in one operation of the store.
+//!
+//! Decides which refusal a conflict is. Refuses to know what is consumed. Invariant: what somebody else has consumed
+//! meanwhile, or changed, stops the call before anything of it goes out.
+
+use std::sync::Arc;
+
+use crate::outcome::{Failure, Reason, Refusal, Stop};
+use crate::shelf::{Change, Changed, Shelf, Tell};
+
+/// What was reserved for one call.
+#[derive(Debug)]
+pub struct Reservations {
+    shelf: Arc<dyn Shelf>,
+    changes: Vec<(Change, Reason)>,
+}
+
+impl Reservations {
+    /// Nothing is consumed: the store is not asked.
+    #[must_use]
+    pub const fn none(shelf: Arc<dyn Shelf>) -> Self {
+        Self { shelf, changes: Vec::new() }
+    }
+
+    /// One more change; where it cannot be made, the call is refused with this reason.
+    pub fn reserve(&mut self, change: Change, otherwise: Reason) {
+        self.changes.push((change, otherwise));
+    }
+
+    /// Whether anything is consumed.
+    #[must_use]
+    pub const fn is_any(&self) -> bool {
+        !self.changes.is_empty()
+    }
+
+    /// Consumes it.
+    ///
+    /// # Errors
+    /// The refusal of the change that could not be made; `store_unavailable`. Nothing was consumed then, or nobody
+    /// knows.
+    pub async fn consume(&self) -> Result<(), Stop> {
+        let changes = self.changes.iter().map(|(change, _)| change.clone()).collect();
+        match self.shelf.change(changes, Tell::Nobody).await? {
+            Changed::Done { .. } => Ok(()),
+            Changed::Conflict(index) => {
+                let reason = self.changes.get(index).map_or(Reason::StoreUnavailable, |(_, reason)| *reason);
+                Err(Refusal::new(reason).into())
+            }
+            Changed::Full(_) => Err(Failure::before(Reason::StoreUnavailable, "no more rows of that kind fit").into()),
+        }
+    }
+}

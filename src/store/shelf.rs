@@ -1,0 +1,100 @@
+//! What a change does to a row, whichever database keeps it.
+//!
+//! Decides whether an expectation holds and what the row is afterwards. Refuses to know SQL: a database reads the row,
+//! asks here, and does the step. Invariant: where this says conflict, nothing of the batch happens.
+
+use crate::limit;
+use crate::outcome::Failure;
+use crate::shelf::{Action, Change, Expect, Version};
+
+use super::unavailable;
+
+/// The row that a change finds, as far as it matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) version: Version,
+    pub(super) number: i64,
+    pub(super) expires_at_us: Option<i64>,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Step<'a> {
+    /// Nothing of the batch.
+    Conflict,
+    /// The row stays as it is.
+    Keep { number: i64 },
+    /// The row goes.
+    Delete,
+    /// The row says this; where there was none, there is one.
+    Write { owner: Option<&'a str>, body: Option<&'a str>, number: i64, expires_at_us: Option<i64> },
+}
+
+/// What a change does to the row that it finds.
+pub(super) fn step<'a>(change: &'a Change, found: Option<Found>) -> Step<'a> {
+    let expected = match change.expect {
+        Expect::Absent => found.is_none(),
+        Expect::Version(version) => found.is_some_and(|found| found.version == version),
+        Expect::Anything => true,
+    };
+    if !expected {
+        return Step::Conflict;
+    }
+    let number = found.map_or(0, |found| found.number);
+    // Whoever counts or raises may not shorten what somebody else relies on.
+    let later = |own: Option<i64>| match (found, own) {
+        (Some(Found { expires_at_us: Some(theirs), .. }), Some(own)) => Some(theirs.max(own)),
+        (Some(_), _) => None,
+        (None, own) => own,
+    };
+    match &change.action {
+        Action::Check => Step::Keep { number },
+        Action::Remove if found.is_none() => Step::Keep { number },
+        Action::Remove => Step::Delete,
+        Action::Put { owner, body, expires_at_us } => {
+            Step::Write { owner: Some(owner), body: Some(body), number, expires_at_us: *expires_at_us }
+        }
+        Action::Count { by, at_most, expires_at_us } => {
+            let counted = number.saturating_add(*by).max(0);
+            if *by > 0 && counted > *at_most {
+                return Step::Conflict;
+            }
+            Step::Write { owner: None, body: None, number: counted, expires_at_us: later(*expires_at_us) }
+        }
+        Action::Raise { bits, expires_at_us } => {
+            Step::Write { owner: None, body: None, number: number | bits, expires_at_us: later(*expires_at_us) }
+        }
+    }
+}
+
+/// Refuses what is out of bounds, and answers in which order the changes are made: one order for everybody, so that two
+/// batches never wait for each other.
+pub(super) fn order(changes: &[Change]) -> Result<Vec<usize>, Failure> {
+    if changes.len() > limit::SHELF_CHANGES_MAX {
+        return Err(unavailable(format!("{} rows are changed together; the most is less", changes.len())));
+    }
+    for change in changes {
+        if change.key.len() > limit::SHELF_KEY_BYTES_MAX {
+            return Err(unavailable(format!("a name in `{}` is too long", change.section.name)));
+        }
+        if let Action::Put { owner, body, .. } = &change.action
+            && (body.len() > limit::SHELF_BODY_BYTES_MAX || owner.len() > limit::SHELF_KEY_BYTES_MAX)
+        {
+            return Err(unavailable(format!("a row of `{}` is too large", change.section.name)));
+        }
+    }
+    let mut order: Vec<usize> = (0..changes.len()).collect();
+    order.sort_by_key(|index| changes.get(*index).map(|change| (change.section.name, change.key.as_str())));
+    Ok(order)
+}
+
+/// Puts the numbers back into the order of the changes.
+pub(super) fn in_order(count: usize, numbers: &[(usize, i64)]) -> Vec<i64> {
+    let mut ordered = vec![0; count];
+    for (index, number) in numbers {
+        if let Some(place) = ordered.get_mut(*index) {
+            *place = *number;
+        }
+    }
+    ordered
+}
