@@ -19,6 +19,7 @@ use super::{
 use crate::ids::{AgentId, Environment};
 use crate::limit;
 
+mod account;
 mod address;
 mod admin;
 mod agent;
@@ -210,7 +211,7 @@ fn read_top(mut top: Table<'_, '_>, file: &Path, base: &Path, overrides: &Overri
     let mut seen = HashSet::new();
     for (alias, table) in top.named_tables("issuers", &keys::ISSUER, issuer::alias) {
         issuer_names.push(alias.as_str().to_owned());
-        issuers.push(issuer::read(table, alias, loopback_allowed, &mut seen));
+        issuers.push(issuer::read(table, alias, loopback_allowed, base, &mut seen));
     }
     for injected in &overrides.issuers {
         if issuer_names.iter().any(|name| name == injected.alias.as_str()) {
@@ -247,6 +248,13 @@ fn read_top(mut top: Table<'_, '_>, file: &Path, base: &Path, overrides: &Overri
         .chain(overrides.servers.iter().cloned().map(Some))
         .collect();
     too_many(&top, "servers", servers.len(), limit::SERVERS_MAX);
+    let accounts = servers.iter().flatten().any(ServerConfig::has_accounts);
+    if let (Some(gateway), Some(keys), true) = (&gateway, &keys, accounts)
+        && gateway.config.store.is_shared()
+        && keys.vault.is_empty()
+    {
+        top.mistake(&keys_place, key::missing("vault"));
+    }
     if servers.is_empty() {
         top.source.warning(&(0..0), "no [servers.ID]: there is nothing to call");
     }

@@ -195,6 +195,7 @@ pub const KEYS: Section = servers(
         defaulted("seal", "list of secret references", "[]"),
         defaulted("journal", "list of secret references", "[]"),
         defaulted("checkpoint", "list of secret references", "[]"),
+        defaulted("vault", "list of secret references", "[]"),
     ],
 );
 
@@ -256,6 +257,8 @@ pub const ISSUER: Section = servers(
         optional("scope_rules", "list of tables"),
         optional("interactive_default", "agent id"),
         defaulted("jwks_stale_max", "duration", "\"24h\""),
+        optional("link_client_id", "string"),
+        optional("link_client_secret", "secret reference"),
     ],
 );
 
@@ -327,11 +330,12 @@ pub const PROCESS: Section = servers(
 pub const CREDENTIAL: Section = servers(
     "[servers.ID.credential]",
     &[
-        required("kind", "`\"none\"`, `\"static\"` or `\"exchange\"`"),
+        required("kind", "`\"none\"`, `\"static\"`, `\"exchange\"` or `\"oauth\"`"),
         defaulted("header", "header name", "\"authorization\""),
         optional("prefix", "string"),
         optional("secret", "secret reference"),
         optional("token_endpoint", "URL"),
+        optional("authorization_server", "URL"),
         optional("client_id", "string"),
         optional("client_secret", "secret reference"),
         optional("audience", "string"),

@@ -14,6 +14,7 @@ use url::Url;
 
 use crate::ids::{AgentId, Environment, IssuerAlias, ServerId};
 
+mod account;
 pub mod admin;
 mod agent;
 pub mod cluster;
@@ -35,6 +36,7 @@ pub mod secret;
 pub mod set;
 pub mod store;
 
+pub use account::{LinkClient, OauthConfig};
 pub use admin::{AdminClient, AdminConfig, ConsoleConfig};
 pub use agent::{AgentClient, AgentConfig, AgentKind, AgentState, DeclaredProof};
 pub use cluster::ClusterConfig;
@@ -226,6 +228,8 @@ pub struct IssuerConfig {
     pub interactive_default: Option<AgentId>,
     /// How long keys may be used while the issuer is away.
     pub jwks_stale_max: Duration,
+    /// Our client there for people who link an account.
+    pub link: Option<LinkClient>,
 }
 
 /// Signature algorithms that may be allowed: asymmetric ones only.
@@ -318,6 +322,13 @@ pub struct ServerConfig {
 }
 
 impl ServerConfig {
+    /// Whether some of its calls are made with an account that its caller has linked.
+    #[must_use]
+    pub fn has_accounts(&self) -> bool {
+        let all = std::iter::once(&self.credential).chain(self.tool_credentials.values());
+        all.into_iter().any(|credential| matches!(credential, CredentialConfig::Oauth(_)))
+    }
+
     /// Whether its process is held by nothing but its limits.
     #[must_use]
     pub const fn is_unconfined(&self) -> bool {
@@ -364,6 +375,8 @@ pub enum CredentialConfig {
     },
     /// RFC 8693: the caller's token is exchanged for one that is good at this upstream only.
     Exchange(Arc<ExchangeConfig>),
+    /// The caller's own account at the upstream, which they have linked.
+    Oauth(Arc<OauthConfig>),
 }
 
 /// RFC 8693 token exchange.

@@ -101,6 +101,7 @@ pub fn server_revision(server: &ServerConfig) -> Digest {
                 exchange.scope,
                 exchange.use_max
             ),
+            CredentialConfig::Oauth(account) => format!("oauth {account:?}"),
         });
     }
     let parts: Vec<&[u8]> = parts.iter().map(String::as_bytes).collect();

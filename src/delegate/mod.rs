@@ -21,14 +21,16 @@ mod key;
 mod secrets;
 #[cfg(test)]
 mod tests;
+pub mod vault;
 
 pub use grant::{Grant, Leg, Recheck, attempt};
 pub use key::server_revision;
 
 use exchange::Exchanges;
 use secrets::Secrets;
+use vault::Vault;
 
-use crate::config::{Config, CredentialConfig, SecretReference, ServerConfig};
+use crate::config::{Config, CredentialConfig, OauthConfig, SecretReference, ServerConfig};
 use crate::identity::revoked::RevocationTarget;
 use crate::identity::{Caller, Identity};
 use crate::ids::{AuthorizationContext, Digest, ServerId};
@@ -69,6 +71,8 @@ pub enum CredentialKind {
     Static,
     /// A token that was exchanged for the caller's (RFC 8693).
     Exchange,
+    /// A token of the caller's own account at the upstream.
+    Oauth,
 }
 
 impl CredentialKind {
@@ -79,6 +83,7 @@ impl CredentialKind {
             Self::None => "none",
             Self::Static => "static",
             Self::Exchange => "exchange",
+            Self::Oauth => "oauth",
         }
     }
 }
@@ -90,6 +95,7 @@ pub struct Delegate {
     secrets: Arc<Secrets>,
     exchanges: Exchanges,
     revisions: ArcSwap<HashMap<ServerId, Revision>>,
+    vault: Option<Arc<Vault>>,
     none: Arc<CredentialFacts>,
     fixed: Arc<CredentialFacts>,
 }
@@ -116,11 +122,24 @@ impl Delegate {
             secrets,
             exchanges: Exchanges::new(),
             revisions: ArcSwap::default(),
+            vault: None,
             none: plain(CredentialKind::None),
             fixed: plain(CredentialKind::Static),
         };
         delegate.reload(config).await;
         delegate
+    }
+
+    /// The same, with accounts that callers have linked.
+    #[must_use]
+    pub fn with_vault(self, vault: Arc<Vault>) -> Self {
+        Self { vault: Some(vault), ..self }
+    }
+
+    /// The vault of linked accounts; a gateway that only looks has none.
+    #[must_use]
+    pub const fn vault(&self) -> Option<&Arc<Vault>> {
+        self.vault.as_ref()
     }
 
     /// Takes over another configuration: every secret is read again, credentials of servers that changed
@@ -155,8 +174,12 @@ impl Delegate {
         server: &Arc<ServerConfig>,
         tool: Option<&str>,
     ) -> Result<Credential, Stop> {
-        let CredentialConfig::Exchange(exchange) = configured(server, tool) else {
-            return self.gateway_credential(server, tool).await;
+        let exchange = match configured(server, tool) {
+            CredentialConfig::Exchange(exchange) => exchange,
+            CredentialConfig::Oauth(account) => return self.account(caller, server, account).await,
+            CredentialConfig::None | CredentialConfig::Static { .. } => {
+                return self.gateway_credential(server, tool).await;
+            }
         };
         let secret = match &exchange.client_secret {
             Some(reference) => Some(self.secret(reference, server).await?),
@@ -169,6 +192,27 @@ impl Delegate {
             header: Some((AUTHORIZATION, prefixed("Bearer ", token.secret()))),
             context: AuthorizationContext::Principal(caller.principal()),
             facts: Arc::clone(token.facts()),
+        })
+    }
+
+    /// The caller's own account.
+    async fn account(
+        &self,
+        caller: &Caller,
+        server: &Arc<ServerConfig>,
+        account: &Arc<OauthConfig>,
+    ) -> Result<Credential, Stop> {
+        let vault = self.vault.as_ref().ok_or_else(|| unavailable(&server.id, "there is no vault here"))?;
+        let held = vault.account(caller, server, account).await?;
+        let ends = caller.token().expires_at;
+        let facts = match held.facts.used_until.filter(|until| *until > ends) {
+            None => Arc::clone(&held.facts),
+            Some(_) => Arc::new(CredentialFacts { used_until: Some(ends), ..CredentialFacts::clone(&held.facts) }),
+        };
+        Ok(Credential {
+            header: Some((AUTHORIZATION, prefixed("Bearer ", &held.secret))),
+            context: AuthorizationContext::Principal(caller.principal()),
+            facts,
         })
     }
 
@@ -186,10 +230,10 @@ impl Delegate {
                 let value = self.secret(secret, server).await?;
                 (Some((name, prefixed(prefix, &value))), &self.fixed)
             }
-            CredentialConfig::Exchange(_) => {
+            CredentialConfig::Exchange(_) | CredentialConfig::Oauth(_) => {
                 return Err(unavailable(
                     &server.id,
-                    "it is exchanged for a caller, and there is none; set list_as = \"caller\"",
+                    "it is made for a caller, and there is none; set list_as = \"caller\"",
                 ));
             }
         };
@@ -201,7 +245,9 @@ impl Delegate {
     pub fn context(caller: &Caller, server: &ServerConfig, tool: Option<&str>) -> AuthorizationContext {
         match configured(server, tool) {
             CredentialConfig::None | CredentialConfig::Static { .. } => AuthorizationContext::Gateway,
-            CredentialConfig::Exchange(_) => AuthorizationContext::Principal(caller.principal()),
+            CredentialConfig::Exchange(_) | CredentialConfig::Oauth(_) => {
+                AuthorizationContext::Principal(caller.principal())
+            }
         }
     }
 
@@ -238,8 +284,13 @@ fn references(config: &Config) -> Vec<SecretReference> {
             CredentialConfig::None => None,
             CredentialConfig::Static { secret, .. } => Some(secret.clone()),
             CredentialConfig::Exchange(exchange) => exchange.client_secret.clone(),
+            CredentialConfig::Oauth(account) => account.client_secret.clone(),
         })
         .collect()
+}
+
+fn seconds(duration: std::time::Duration) -> i64 {
+    i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
 }
 
 fn prefixed(prefix: &str, secret: &SecretString) -> SecretString {

@@ -43,6 +43,7 @@ pub(crate) fn config() -> Config {
         }]),
         interactive_default: None,
         jwks_stale_max: Duration::from_secs(3600),
+        link: None,
     };
     Config {
         gateway: GatewayConfig {

@@ -93,6 +93,7 @@ pub fn issuer_config() -> IssuerConfig {
         }]),
         interactive_default: Some(AgentId::new("assistant").unwrap()),
         jwks_stale_max: Duration::from_secs(86_400),
+        link: None,
     }
 }
 

@@ -11,7 +11,7 @@ use openidconnect::core::{CoreClient, CoreErrorResponseType, CoreJsonWebKeySet, 
 use openidconnect::{
     AuthUrl, AuthenticationFlow, AuthorizationCode, ClientId, CsrfToken, EndpointNotSet, EndpointSet, IssuerUrl, Nonce,
     OAuth2TokenResponse as _, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, RefreshToken, RequestTokenError, Scope,
-    StandardErrorResponse, TokenUrl,
+    StandardErrorResponse, TokenResponse as _, TokenUrl,
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
@@ -44,6 +44,8 @@ pub struct Tokens {
     pub life: Option<Duration>,
     /// What was granted, where that was said.
     pub scope: Option<String>,
+    /// What it says of whose account it is; not verified.
+    pub id_token: Option<String>,
 }
 
 /// Why there are no tokens.
@@ -135,14 +137,12 @@ impl Party<'_> {
 
     /// Gives a token back (RFC 7009); whether the server took it.
     pub async fn give_back(&self, asker: &OauthClient, endpoint: &Url, token: &SecretString) -> bool {
-        let mut form = url::form_urlencoded::Serializer::new(String::new());
-        form.append_pair("token", token.expose_secret()).append_pair("client_id", &self.client.id);
-        if let Some(secret) = &self.client.secret {
-            form.append_pair("client_secret", secret.expose_secret());
-        }
+        let mut pairs = vec![("token", token.expose_secret()), ("client_id", self.client.id.as_str())];
+        pairs.extend(self.client.secret.as_ref().map(|secret| ("client_secret", secret.expose_secret())));
+        let form = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
         let request = http::Request::post(endpoint.as_str())
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
-            .body(form.finish().into_bytes());
+            .body(form.into_bytes());
         let Ok(request) = request else { return false };
         asker.send(request).await.is_ok_and(|answer| answer.status().is_success())
     }
@@ -178,5 +178,6 @@ fn read(answer: &CoreTokenResponse) -> Result<Tokens, TokenError> {
         refresh: refresh.map(SecretString::from),
         life: answer.expires_in(),
         scope: scopes,
+        id_token: answer.id_token().map(ToString::to_string),
     })
 }

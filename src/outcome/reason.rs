@@ -168,6 +168,8 @@ reasons! {
     CredentialUnavailable = "credential_unavailable", Channel::ToolResult(-32603), "tell an administrator";
     /// The authorization server refused the exchange.
     ExchangeRefused = "exchange_refused", Channel::ToolResult(-32603), "the authorization server refused a token for this upstream; ask an administrator";
+    /// The caller has no account at the server that could be used, and has to link one.
+    AccountLinkRequired = "account_link_required", Channel::ToolResult(-32603), "this server is called with your own account there: link it first, and then call again";
     /// The intent could not be recorded; that refuses.
     RecordUnavailable = "record_unavailable", Channel::Unavailable, "try again shortly";
     /// The store cannot be read; that refuses.

@@ -426,6 +426,7 @@ fn is_same_place(one: &ServerConfig, other: &ServerConfig) -> bool {
     let credential = match (&one.credential, &other.credential) {
         (CredentialConfig::None, CredentialConfig::None)
         | (CredentialConfig::Exchange(_), CredentialConfig::Exchange(_)) => true,
+        (CredentialConfig::Oauth(one), CredentialConfig::Oauth(other)) => one.resource == other.resource,
         (
             CredentialConfig::Static { header, prefix, secret },
             CredentialConfig::Static { header: other_header, prefix: other_prefix, secret: other_secret },

@@ -190,6 +190,7 @@ pub fn secret_of(credential: &CredentialConfig) -> Option<SecretReference> {
         CredentialConfig::None => None,
         CredentialConfig::Static { secret, .. } => Some(secret.clone()),
         CredentialConfig::Exchange(exchange) => exchange.client_secret.clone(),
+        CredentialConfig::Oauth(account) => account.client_secret.clone(),
     }
 }
 

@@ -58,6 +58,9 @@ impl Bench {
     /// Looks at one server.
     pub async fn look(&self, server: &Arc<ServerConfig>, caller: Option<&Caller>) -> Vec<Finding> {
         let name = server.id.as_str();
+        if matches!(server.credential, CredentialConfig::Oauth(_)) {
+            return vec![Finding::ok(name, "it is called with accounts that callers link: `bailiwick vault list`")];
+        }
         let needs_caller = matches!(server.credential, CredentialConfig::Exchange(_));
         if needs_caller && caller.is_none() {
             return vec![Finding::ok(
@@ -105,6 +108,7 @@ const fn presented(server: &ServerConfig) -> &'static str {
         CredentialConfig::None => "nothing presented",
         CredentialConfig::Static { .. } => "with the gateway's credential",
         CredentialConfig::Exchange(_) => "with a credential exchanged for this token",
+        CredentialConfig::Oauth(_) => "with the caller's own account",
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::account::{OAUTH_KEYS, read_oauth};
 use super::address::{http_url, is_loopback};
 use crate::config::leaf::Period;
 use crate::config::reader::Table;
@@ -20,6 +21,7 @@ enum Kind {
     None,
     Static,
     Exchange,
+    Oauth,
 }
 
 /// Which keys mean something for which kind.
@@ -31,9 +33,10 @@ const EXCHANGE_KEYS: [&str; 7] =
 pub fn read(mut table: Table<'_, '_>, base: &Path) -> Option<CredentialConfig> {
     let kind = table.get::<Kind>("kind")?;
     let foreign: &[&[&str]] = match kind {
-        Kind::None => &[&STATIC_KEYS, &EXCHANGE_KEYS],
-        Kind::Static => &[&EXCHANGE_KEYS],
-        Kind::Exchange => &[&STATIC_KEYS],
+        Kind::None => &[&STATIC_KEYS, &EXCHANGE_KEYS, &OAUTH_KEYS],
+        Kind::Static => &[&EXCHANGE_KEYS, &OAUTH_KEYS],
+        Kind::Exchange => &[&STATIC_KEYS, &["authorization_server"]],
+        Kind::Oauth => &[&STATIC_KEYS, &["token_endpoint", "audience"]],
     };
     for key in foreign.iter().copied().flatten().filter(|key| table.has(key)) {
         table.mistake(&table.place(key), format!("`{key}` means nothing for this kind of credential: remove it"));
@@ -42,6 +45,7 @@ pub fn read(mut table: Table<'_, '_>, base: &Path) -> Option<CredentialConfig> {
         Kind::None => Some(CredentialConfig::None),
         Kind::Static => read_static(table, base),
         Kind::Exchange => read_exchange(table, base),
+        Kind::Oauth => read_oauth(table, base),
     }
 }
 

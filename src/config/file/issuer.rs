@@ -1,10 +1,12 @@
 //! Reads `[issuers.ALIAS]`: whose tokens are believed, and how their claims are read.
 
 use std::collections::HashSet;
+use std::path::Path;
 
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::account;
 use super::address::{http_url, is_loopback};
 use crate::config::keys;
 use crate::config::leaf::Period;
@@ -37,6 +39,7 @@ pub fn read(
     mut table: Table<'_, '_>,
     alias: IssuerAlias,
     loopback_allowed: bool,
+    base: &Path,
     seen: &mut HashSet<String>,
 ) -> Option<IssuerConfig> {
     let issuer = read_issuer(&mut table, loopback_allowed, seen);
@@ -60,6 +63,7 @@ pub fn read(
     if let Some(agent) = &interactive_default {
         table.source.refers(agent.span(), Name::Agent(agent.get_ref().clone()));
     }
+    let link = account::read_link_client(&mut table, base);
     let jwks_stale_max = table.get::<Period>("jwks_stale_max");
     let leeway = leeway?;
     if leeway.get_ref().0 > crate::limit::LEEWAY_MAX {
@@ -80,6 +84,7 @@ pub fn read(
         scopes: scopes?,
         interactive_default: interactive_default.map(Spanned::into_inner),
         jwks_stale_max: jwks_stale_max?.0,
+        link,
     })
 }
 
