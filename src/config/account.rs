@@ -10,7 +10,7 @@ use super::SecretReference;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OauthConfig {
     /// The authorization server, where the upstream names several, or must name this one.
-    pub authorization_server: Option<String>,
+    pub issuer: Option<String>,
     /// Our client id there, where an administrator registered us.
     pub client_id: Option<String>,
     /// Its secret.

@@ -36,6 +36,7 @@ mod record;
 mod server;
 #[cfg(test)]
 mod tests;
+mod token_request;
 
 pub use address::is_private;
 pub use credential::{looks_like_a_secret, names_a_secret};

@@ -74,6 +74,7 @@ pub const SECTIONS: &[&Section] = &[
     &SERVER,
     &PROCESS,
     &CREDENTIAL,
+    &IDENTITY_PROVIDER,
     &HEALTH,
     &AGENTS,
     &AGENT,
@@ -330,18 +331,54 @@ pub const PROCESS: Section = servers(
 pub const CREDENTIAL: Section = servers(
     "[servers.ID.credential]",
     &[
-        required("kind", "`\"none\"`, `\"static\"`, `\"exchange\"` or `\"oauth\"`"),
+        required(
+            "kind",
+            "`\"none\"`, `\"static\"`, `\"exchange\"`, `\"client_credentials\"`, `\"id_jag\"` or `\"oauth\"`",
+        ),
         defaulted("header", "header name", "\"authorization\""),
         optional("prefix", "string"),
-        optional("secret", "secret reference"),
+        optional("secret", "secret reference, or two"),
+        optional("max_age", "duration"),
+        optional("rotated_at", "date"),
+        defaulted("on_stale", "`\"warn\"` or `\"refuse\"`", "\"warn\""),
+        optional("issuer", "issuer URL"),
         optional("token_endpoint", "URL"),
-        optional("authorization_server", "URL"),
+        optional("revocation_endpoint", "URL"),
         optional("client_id", "string"),
         optional("client_secret", "secret reference"),
+        optional("client_auth", CLIENT_AUTH),
+        optional("private_key", "secret reference"),
+        defaulted("private_key_algorithm", SIGNED_WITH, "\"ES256\""),
+        optional("private_key_id", "string"),
         optional("audience", "string"),
         optional("resource", "URL"),
         optional("scope", "string"),
+        optional("extra", "table of strings"),
         defaulted("use_max", "duration", "\"5m\""),
+        optional("token_life_max", "duration"),
+        optional("actor_token", "`\"agent\"`, `\"gateway\"` or secret reference"),
+        defaulted("actor_token_type", "string", "\"urn:ietf:params:oauth:token-type:jwt\""),
+        optional("identity_provider", "table"),
+    ],
+);
+
+const CLIENT_AUTH: &str = "`\"none\"`, `\"client_secret_basic\"`, `\"client_secret_post\"` or `\"private_key_jwt\"`";
+const SIGNED_WITH: &str = "`\"ES256\"`, `\"ES384\"`, `\"RS256\"`, `\"PS256\"` or `\"EdDSA\"`";
+
+/// `[servers.ID.credential.identity_provider]`.
+pub const IDENTITY_PROVIDER: Section = servers(
+    "[servers.ID.credential.identity_provider]",
+    &[
+        optional("issuer", "issuer URL"),
+        optional("token_endpoint", "URL"),
+        optional("client_id", "string"),
+        optional("client_secret", "secret reference"),
+        optional("client_auth", CLIENT_AUTH),
+        optional("private_key", "secret reference"),
+        defaulted("private_key_algorithm", SIGNED_WITH, "\"ES256\""),
+        optional("private_key_id", "string"),
+        defaulted("subject_token_type", "string", "\"urn:ietf:params:oauth:token-type:access_token\""),
+        optional("extra", "table of strings"),
     ],
 );
 

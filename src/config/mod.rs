@@ -18,6 +18,7 @@ mod account;
 pub mod admin;
 mod agent;
 pub mod cluster;
+mod credential;
 mod export;
 pub mod file;
 pub mod keyfile;
@@ -40,6 +41,10 @@ pub use account::{LinkClient, OauthConfig};
 pub use admin::{AdminClient, AdminConfig, ConsoleConfig};
 pub use agent::{AgentClient, AgentConfig, AgentKind, AgentState, DeclaredProof};
 pub use cluster::ClusterConfig;
+pub use credential::{
+    ActorToken, ClientAuthentication, CredentialConfig, ExchangeConfig, IdJagConfig, OnStale, PrivateKey,
+    SigningAlgorithm, StaticConfig, TokenRequest,
+};
 pub use export::{ExportConfig, ExportPlace, TelemetryConfig};
 pub use load::{Loaded, Overrides, issuer_with_defaults, load, load_set, load_with};
 pub use mistake::Mistake;
@@ -357,45 +362,6 @@ pub enum TransportConfig {
         /// What it may use and reach.
         process: ProcessConfig,
     },
-}
-
-/// What is presented to an upstream.
-#[derive(Debug, Clone)]
-pub enum CredentialConfig {
-    /// Nothing.
-    None,
-    /// A secret of the gateway's.
-    Static {
-        /// Which header carries it, lower case.
-        header: String,
-        /// Written before the secret, such as `Bearer `.
-        prefix: String,
-        /// Where the secret is.
-        secret: SecretReference,
-    },
-    /// RFC 8693: the caller's token is exchanged for one that is good at this upstream only.
-    Exchange(Arc<ExchangeConfig>),
-    /// The caller's own account at the upstream, which they have linked.
-    Oauth(Arc<OauthConfig>),
-}
-
-/// RFC 8693 token exchange.
-#[derive(Debug, Clone)]
-pub struct ExchangeConfig {
-    /// The token endpoint; found by discovery of the caller's issuer when absent.
-    pub token_endpoint: Option<Url>,
-    /// Our client id at the authorization server.
-    pub client_id: String,
-    /// Our client secret.
-    pub client_secret: Option<SecretReference>,
-    /// `audience` of the request.
-    pub audience: Option<String>,
-    /// `resource` of the request (RFC 8707).
-    pub resource: Option<String>,
-    /// `scope` of the request.
-    pub scope: Option<String>,
-    /// The exchanged token is used for no longer than this.
-    pub use_max: Duration,
 }
 
 /// How a server's names appear on `/mcp`.

@@ -6,7 +6,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::{Credential, Delegate};
+use super::{Bound, Credential, Delegate};
 use crate::catalog::Target;
 use crate::guard::Cleared;
 use crate::identity::Caller;
@@ -90,7 +90,9 @@ impl Delegate {
         recheck: Arc<dyn Recheck>,
     ) -> Result<Grant, Stop> {
         let target = cleared.permit().target();
-        let credential = self.credential_for(cleared.permit().caller(), target.server(), Some(target.name())).await?;
+        let credential = self
+            .credential_for(cleared.permit().caller(), target.server(), Some(target.name()), Bound::default())
+            .await?;
         Ok(Grant::new(cleared, credential, leg, arguments, recheck))
     }
 }

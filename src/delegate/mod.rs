@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::HeaderName;
@@ -15,22 +16,36 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+mod answer;
+mod assertion;
+mod cache;
+mod client_credentials;
+mod endpoint;
 mod exchange;
 mod grant;
+mod id_jag;
+mod issued;
 mod key;
+mod metadata;
 mod secrets;
 #[cfg(test)]
 mod tests;
 pub mod vault;
+mod wanted;
 
 pub use grant::{Grant, Leg, Recheck, attempt};
 pub use key::server_revision;
+pub use wanted::Bound;
 
-use exchange::Exchanges;
+use cache::Cache;
+use endpoint::Endpoints;
+use issued::Issued;
+use key::Inputs;
 use secrets::Secrets;
 use vault::Vault;
+use wanted::Wanted;
 
-use crate::config::{Config, CredentialConfig, OauthConfig, SecretReference, ServerConfig};
+use crate::config::{Config, CredentialConfig, OauthConfig, SecretReference, ServerConfig, StaticConfig};
 use crate::identity::revoked::RevocationTarget;
 use crate::identity::{Caller, Identity};
 use crate::ids::{AuthorizationContext, Digest, ServerId};
@@ -71,6 +86,10 @@ pub enum CredentialKind {
     Static,
     /// A token that was exchanged for the caller's (RFC 8693).
     Exchange,
+    /// A token of the gateway's own.
+    ClientCredentials,
+    /// A token for a caller whom an identity provider vouched for.
+    IdJag,
     /// A token of the caller's own account at the upstream.
     Oauth,
 }
@@ -83,17 +102,19 @@ impl CredentialKind {
             Self::None => "none",
             Self::Static => "static",
             Self::Exchange => "exchange",
+            Self::ClientCredentials => "client_credentials",
+            Self::IdJag => "id_jag",
             Self::Oauth => "oauth",
         }
     }
 }
 
-/// The room: secrets that were read, tokens that were exchanged.
+/// The room: secrets that were read, tokens that were issued.
 #[derive(Debug)]
 pub struct Delegate {
-    identity: Arc<Identity>,
     secrets: Arc<Secrets>,
-    exchanges: Exchanges,
+    endpoints: Endpoints,
+    issued: Cache,
     revisions: ArcSwap<HashMap<ServerId, Revision>>,
     vault: Option<Arc<Vault>>,
     none: Arc<CredentialFacts>,
@@ -118,9 +139,9 @@ impl Delegate {
         let watched = Arc::clone(&secrets);
         tasks.spawn(async move { stop.run_until_cancelled(watched.keep_fresh()).await });
         let delegate = Self {
-            identity,
+            endpoints: Endpoints::new(identity, Arc::clone(&secrets)),
             secrets,
-            exchanges: Exchanges::new(),
+            issued: Cache::new(),
             revisions: ArcSwap::default(),
             vault: None,
             none: plain(CredentialKind::None),
@@ -166,45 +187,27 @@ impl Delegate {
     /// The credential for a call of that caller's to one tool of a server, or to the server itself.
     ///
     /// # Errors
-    /// [`Reason::ExchangeRefused`] when the authorization server refuses; [`Reason::CredentialUnavailable`]
+    /// [`Reason::ExchangeRefused`] when the authorization server refuses; [`Reason::MayActRefused`] when the caller's
+    /// token does; [`Reason::CredentialLifeExceeded`] when it would live too long; [`Reason::CredentialUnavailable`]
     /// when a secret cannot be read or the authorization server does not answer as it should.
     pub async fn credential_for(
         &self,
         caller: &Caller,
         server: &Arc<ServerConfig>,
         tool: Option<&str>,
+        bound: Bound<'_>,
     ) -> Result<Credential, Stop> {
-        let exchange = match configured(server, tool) {
-            CredentialConfig::Exchange(exchange) => exchange,
-            CredentialConfig::Oauth(account) => return self.account(caller, server, account).await,
-            CredentialConfig::None | CredentialConfig::Static { .. } => {
-                return self.gateway_credential(server, tool).await;
-            }
-        };
-        let secret = match &exchange.client_secret {
-            Some(reference) => Some(self.secret(reference, server).await?),
-            None => None,
-        };
-        let question =
-            exchange::Question { caller, server: &server.id, revision: self.revision(server), exchange, secret };
-        let token = self.exchanges.token(&self.identity, question).await?;
-        Ok(Credential {
-            header: Some((AUTHORIZATION, prefixed("Bearer ", token.secret()))),
-            context: AuthorizationContext::Principal(caller.principal()),
-            facts: Arc::clone(token.facts()),
-        })
+        let wanted = Wanted { caller: Some(caller), server, revision: self.revision(server), bound };
+        self.credential(configured(server, tool), wanted).await
     }
 
     /// The caller's own account.
-    async fn account(
-        &self,
-        caller: &Caller,
-        server: &Arc<ServerConfig>,
-        account: &Arc<OauthConfig>,
-    ) -> Result<Credential, Stop> {
-        let vault = self.vault.as_ref().ok_or_else(|| unavailable(&server.id, "there is no vault here"))?;
-        let held = vault.account(caller, server, account).await?;
-        let ends = caller.token().expires_at;
+    async fn account(&self, account: &Arc<OauthConfig>, wanted: &Wanted<'_>) -> Result<Credential, Stop> {
+        let missing = |what: &str| unavailable(wanted.id(), what);
+        let caller = wanted.caller.ok_or_else(|| missing("it is a caller's, and there is none"))?;
+        let vault = self.vault.as_ref().ok_or_else(|| missing("there is no vault here"))?;
+        let held = vault.account(caller, wanted.server, account).await?;
+        let ends = wanted.bound.ends_at.unwrap_or(i64::MAX).min(caller.token().expires_at);
         let facts = match held.facts.used_until.filter(|until| *until > ends) {
             None => Arc::clone(&held.facts),
             Some(_) => Arc::new(CredentialFacts { used_until: Some(ends), ..CredentialFacts::clone(&held.facts) }),
@@ -222,43 +225,79 @@ impl Delegate {
     /// # Errors
     /// [`Reason::CredentialUnavailable`], also where the server's credential is made for a caller.
     pub async fn gateway_credential(&self, server: &Arc<ServerConfig>, tool: Option<&str>) -> Result<Credential, Stop> {
-        let (header, facts) = match configured(server, tool) {
-            CredentialConfig::None => (None, &self.none),
-            CredentialConfig::Static { header, prefix, secret } => {
-                let name = HeaderName::try_from(header.as_str())
-                    .map_err(|_| unavailable(&server.id, &format!("`{header:.80}` is not a header name")))?;
-                let value = self.secret(secret, server).await?;
-                (Some((name, prefixed(prefix, &value))), &self.fixed)
+        let credential = configured(server, tool);
+        if credential.is_per_caller() {
+            return Err(unavailable(
+                &server.id,
+                "it is made for a caller, and there is none; set list_as = \"caller\"",
+            ));
+        }
+        let wanted = Wanted { caller: None, server, revision: self.revision(server), bound: Bound::default() };
+        self.credential(credential, wanted).await
+    }
+
+    async fn credential(&self, config: &CredentialConfig, wanted: Wanted<'_>) -> Result<Credential, Stop> {
+        let issued = match config {
+            CredentialConfig::None => {
+                let (context, facts) = (AuthorizationContext::Gateway, Arc::clone(&self.none));
+                return Ok(Credential { header: None, context, facts });
             }
-            CredentialConfig::Exchange(_) | CredentialConfig::Oauth(_) => {
-                return Err(unavailable(
-                    &server.id,
-                    "it is made for a caller, and there is none; set list_as = \"caller\"",
-                ));
+            CredentialConfig::Static(fixed) => return self.fixed(fixed, &wanted).await,
+            CredentialConfig::Oauth(account) => return self.account(account, &wanted).await,
+            CredentialConfig::Exchange(exchange) => {
+                let key = Inputs::new(&wanted, config, &exchange.asks).key();
+                self.issued.get_or(key, shared(exchange::issue(&self.endpoints, exchange, &wanted))).await?
+            }
+            CredentialConfig::ClientCredentials(asks) => {
+                let key = Inputs::new(&wanted, config, asks).key();
+                self.issued.get_or(key, shared(client_credentials::issue(&self.endpoints, asks, &wanted))).await?
+            }
+            CredentialConfig::IdJag(both) => {
+                let key = Inputs::new(&wanted, config, &both.asks).key();
+                self.issued.get_or(key, shared(id_jag::issue(&self.endpoints, both, &wanted))).await?
             }
         };
-        Ok(Credential { header, context: AuthorizationContext::Gateway, facts: Arc::clone(facts) })
+        Ok(Credential {
+            header: Some((AUTHORIZATION, prefixed("Bearer ", issued.secret()))),
+            context: match wanted.caller.filter(|_| config.is_per_caller()) {
+                Some(caller) => AuthorizationContext::Principal(caller.principal()),
+                None => AuthorizationContext::Gateway,
+            },
+            facts: issued.facts(wanted.bound.ends_at),
+        })
+    }
+
+    async fn fixed(&self, fixed: &StaticConfig, wanted: &Wanted<'_>) -> Result<Credential, Stop> {
+        let server = wanted.id();
+        let name = HeaderName::try_from(fixed.header.as_str())
+            .map_err(|_| unavailable(server, &format!("`{:.80}` is not a header name", fixed.header)))?;
+        let slot = fixed.slots.first().ok_or_else(|| unavailable(server, "no secret is configured"))?;
+        let value = self.secrets.get(slot).await.map_err(|problem| unavailable(server, &problem))?;
+        Ok(Credential {
+            header: Some((name, prefixed(&fixed.prefix, &value))),
+            context: AuthorizationContext::Gateway,
+            facts: Arc::clone(&self.fixed),
+        })
     }
 
     /// Whose credential calls of that caller's to the server are made with; needs no credential.
     #[must_use]
     pub fn context(caller: &Caller, server: &ServerConfig, tool: Option<&str>) -> AuthorizationContext {
-        match configured(server, tool) {
-            CredentialConfig::None | CredentialConfig::Static { .. } => AuthorizationContext::Gateway,
-            CredentialConfig::Exchange(_) | CredentialConfig::Oauth(_) => {
-                AuthorizationContext::Principal(caller.principal())
-            }
+        match configured(server, tool).is_per_caller() {
+            false => AuthorizationContext::Gateway,
+            true => AuthorizationContext::Principal(caller.principal()),
         }
     }
 
-    /// Forgets the exchanged credentials of everyone whom a revocation names. They could not be used any
+    /// Forgets the credentials that were issued for everyone whom a revocation names. They could not be used any
     /// more (their callers are refused); this frees them at once. Answers how many there were.
     pub async fn drop_for(&self, target: &RevocationTarget) -> usize {
-        self.exchanges.drop_for(target).await
-    }
-
-    async fn secret(&self, reference: &SecretReference, server: &ServerConfig) -> Result<Arc<SecretString>, Stop> {
-        self.secrets.get(reference).await.map_err(|problem| unavailable(&server.id, &problem))
+        let of_configuration = matches!(target, RevocationTarget::Agent(_) | RevocationTarget::Owner(_));
+        let named = |token: &Issued| match target {
+            RevocationTarget::Server(server) => token.server == *server,
+            _ => of_configuration || token.inbound.as_ref().is_none_or(|inbound| target.names(inbound)),
+        };
+        self.issued.take(named).await.len()
     }
 
     fn revision(&self, server: &Arc<ServerConfig>) -> Digest {
@@ -279,17 +318,15 @@ fn references(config: &Config) -> Vec<SecretReference> {
         .servers
         .iter()
         .flat_map(|server| std::iter::once(&server.credential).chain(server.tool_credentials.values()));
-    credentials
-        .filter_map(|credential| match credential {
-            CredentialConfig::None => None,
-            CredentialConfig::Static { secret, .. } => Some(secret.clone()),
-            CredentialConfig::Exchange(exchange) => exchange.client_secret.clone(),
-            CredentialConfig::Oauth(account) => account.client_secret.clone(),
-        })
-        .collect()
+    credentials.flat_map(CredentialConfig::secrets).cloned().collect()
 }
 
-fn seconds(duration: std::time::Duration) -> i64 {
+/// What is issued may be waited for by many.
+async fn shared(issue: impl Future<Output = Result<Issued, Stop>>) -> Result<Arc<Issued>, Stop> {
+    issue.await.map(Arc::new)
+}
+
+fn seconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
 }
 

@@ -13,7 +13,10 @@ use serde_json::{Value, json};
 use url::Url;
 
 use super::*;
-use crate::config::{ExchangeConfig, HealthConfig, Isolation, ListAs, Prefix, TransportConfig};
+use crate::config::{
+    ClientAuthentication, ExchangeConfig, HealthConfig, Isolation, ListAs, OnStale, Prefix, TokenRequest,
+    TransportConfig,
+};
 use crate::identity::fixture::{Signer, config};
 use crate::identity::{Presented, Resource, Revocations, now_s};
 use crate::ids::{Environment, IssuerAlias};
@@ -57,16 +60,24 @@ fn good(token: &str, expires_in: Value) -> Value {
     })
 }
 
-fn exchange(scope: &str) -> ExchangeConfig {
-    ExchangeConfig {
+fn asks(scope: &str) -> TokenRequest {
+    TokenRequest {
+        issuer: None,
         token_endpoint: None,
+        revocation_endpoint: None,
         client_id: "gate way".into(),
-        client_secret: Some(SecretReference::Plain("s:cret".into())),
+        client: ClientAuthentication::Basic(SecretReference::Plain("s:cret".into())),
         audience: Some("https://up.example".into()),
         resource: None,
         scope: Some(scope.into()),
+        extra: BTreeMap::new(),
         use_max: Duration::from_secs(300),
+        token_life_max: None,
     }
+}
+
+fn exchange(scope: &str) -> ExchangeConfig {
+    ExchangeConfig { asks: asks(scope), actor: None }
 }
 
 fn server(credential: CredentialConfig) -> ServerConfig {
@@ -139,7 +150,7 @@ impl World {
     }
 
     async fn ask(&self, caller: &Caller, tool: Option<&str>) -> Result<Credential, Stop> {
-        self.delegate.credential_for(caller, &self.config.servers[0], tool).await
+        self.delegate.credential_for(caller, &self.config.servers[0], tool, Bound::default()).await
     }
 
     fn answers(&self, status: u16, body: Value) {
@@ -279,7 +290,7 @@ async fn every_wrong_answer_is_told_apart_and_nothing_is_kept_of_it() {
 #[tokio::test]
 async fn use_ends_at_the_least_of_all_ends() {
     let mut short = exchange("read");
-    short.use_max = Duration::from_secs(40);
+    short.asks.use_max = Duration::from_secs(40);
     let world = world(server(CredentialConfig::Exchange(Arc::new(short)))).await;
     let until = async |life_s: i64, expires_in: Value| {
         let (caller, _) = world.caller("alice", life_s).await;
@@ -312,7 +323,16 @@ async fn a_server_that_changed_does_not_find_old_tokens() {
 
 #[tokio::test]
 async fn a_static_secret_is_the_gateways_own() {
-    let fixed = |secret| CredentialConfig::Static { header: "x-api-key".into(), prefix: "Key ".into(), secret };
+    let fixed = |secret| {
+        CredentialConfig::Static(Arc::new(StaticConfig {
+            header: "x-api-key".into(),
+            prefix: "Key ".into(),
+            slots: vec![secret],
+            max_age: None,
+            rotated_at: None,
+            on_stale: OnStale::Warn,
+        }))
+    };
     let world = world(server(fixed(SecretReference::Plain("k".into())))).await;
     let (alice, _) = world.caller("alice", 600).await;
     let credential = world.ask(&alice, None).await.unwrap();

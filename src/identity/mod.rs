@@ -205,6 +205,14 @@ impl Identity {
         Some((issuer.known()?.token_endpoint.clone()?, issuer.policy().clone()))
     }
 
+    /// The exact `iss` of an issuer; for `delegate`.
+    #[must_use]
+    pub fn issuer_url(&self, alias: &IssuerAlias) -> Option<String> {
+        let settings = self.settings.load();
+        let accepted = settings.issuers.values().find(|accepted| accepted.config.alias == *alias)?;
+        Some(accepted.config.issuer.clone())
+    }
+
     fn anonymous(&self, resource: &Resource) -> Result<Caller, Stop> {
         let settings = self.settings.load();
         if let Some((verified, agent)) = &settings.local {
@@ -250,11 +258,10 @@ impl Identity {
 
 impl Settings {
     fn empty(config: &Config, revision: u64) -> Self {
-        let exchanges = |credential: &CredentialConfig| matches!(credential, CredentialConfig::Exchange(_));
-        let keep_tokens = config
-            .servers
-            .iter()
-            .any(|server| exchanges(&server.credential) || server.tool_credentials.values().any(exchanges));
+        let keep_tokens = config.servers.iter().any(|server| {
+            server.credential.needs_inbound_token()
+                || server.tool_credentials.values().any(CredentialConfig::needs_inbound_token)
+        });
         Self {
             revision,
             names: match &config.admin {

@@ -13,7 +13,7 @@ use secrecy::SecretString;
 use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, CredentialConfig, ServerConfig, TransportConfig};
+use crate::config::{Config, ServerConfig, TransportConfig};
 use crate::delegate::Grant;
 use crate::ids::{AuthorizationContext, ParkId, PrincipalKey, ServerId};
 use crate::limit;
@@ -423,17 +423,7 @@ fn is_same_place(one: &ServerConfig, other: &ServerConfig) -> bool {
         ) => (command, environment, directory, process) == (other_command, other_env, other_directory, other_process),
         _ => false,
     };
-    let credential = match (&one.credential, &other.credential) {
-        (CredentialConfig::None, CredentialConfig::None)
-        | (CredentialConfig::Exchange(_), CredentialConfig::Exchange(_)) => true,
-        (CredentialConfig::Oauth(one), CredentialConfig::Oauth(other)) => one.resource == other.resource,
-        (
-            CredentialConfig::Static { header, prefix, secret },
-            CredentialConfig::Static { header: other_header, prefix: other_prefix, secret: other_secret },
-        ) => header == other_header && prefix == other_prefix && secret == other_secret,
-        _ => false,
-    };
-    transport && credential
+    transport && one.credential.presents_alike(&other.credential)
 }
 
 fn unknown(server: &ServerId) -> Failure {

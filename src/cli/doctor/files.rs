@@ -156,7 +156,7 @@ fn references(config: &Config) -> Vec<(String, SecretReference)> {
     for server in &config.servers {
         let place = format!("servers.{}", server.id);
         let credentials = std::iter::once(&server.credential).chain(server.tool_credentials.values());
-        all.extend(credentials.filter_map(|credential| Some((place.clone(), secret_of(credential)?))));
+        all.extend(credentials.flat_map(CredentialConfig::secrets).map(|secret| (place.clone(), secret.clone())));
         if let TransportConfig::Stdio { environment, .. } = &server.transport {
             all.extend(environment.values().map(|value| (place.clone(), value.clone())));
         }
@@ -182,16 +182,6 @@ fn references(config: &Config) -> Vec<(String, SecretReference)> {
     let client_secret = console.and_then(|console| console.client_secret.clone());
     all.extend(client_secret.map(|secret| ("admin.console".to_owned(), secret)));
     all
-}
-
-/// Where the secret of a credential is.
-pub fn secret_of(credential: &CredentialConfig) -> Option<SecretReference> {
-    match credential {
-        CredentialConfig::None => None,
-        CredentialConfig::Static { secret, .. } => Some(secret.clone()),
-        CredentialConfig::Exchange(exchange) => exchange.client_secret.clone(),
-        CredentialConfig::Oauth(account) => account.client_secret.clone(),
-    }
 }
 
 #[cfg(test)]

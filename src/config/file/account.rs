@@ -14,19 +14,18 @@ use crate::config::reader::Table;
 use crate::config::{CredentialConfig, LinkClient, OauthConfig};
 
 /// Which keys mean something for an account.
-pub const OAUTH_KEYS: [&str; 6] =
-    ["authorization_server", "client_id", "client_secret", "resource", "scope", "use_max"];
+pub const OAUTH_KEYS: &[&str] = &["issuer", "client_id", "client_secret", "resource", "scope", "use_max"];
 
 /// Reads a credential of the kind `oauth`.
 pub fn read_oauth(mut table: Table<'_, '_>, base: &Path) -> Option<CredentialConfig> {
-    let authorization_server = table.at::<String>("authorization_server");
+    let issuer = table.at::<String>("issuer");
     let client_id = table.at::<String>("client_id");
     let has_secret = table.has("client_secret").then(|| table.place("client_secret"));
     let client_secret = secret(&mut table, "client_secret", base);
     let resource = table.at::<String>("resource");
     let scope = table.get::<String>("scope");
     let use_max = table.get::<Period>("use_max");
-    if let Some(text) = &authorization_server {
+    if let Some(text) = &issuer {
         let message = match http_url(text.get_ref()) {
             Ok(url) if url.scheme() == "http" && !is_loopback(&url) => {
                 Some("tokens would travel in the clear: write https://".to_owned())
@@ -44,8 +43,8 @@ pub fn read_oauth(mut table: Table<'_, '_>, base: &Path) -> Option<CredentialCon
     if let (Some(place), None) = (has_secret, &client_id) {
         table.mistake(&place, "a secret without a client: write the `client_id` that it belongs to");
     }
-    if let (Some(client), None) = (&client_id, &authorization_server) {
-        let message = "a client is registered at one authorization server: write which as `authorization_server`, so \
+    if let (Some(client), None) = (&client_id, &issuer) {
+        let message = "a client is registered at one authorization server: write which as `issuer`, so \
                        that no other is ever told of it";
         table.mistake(&client.span(), message);
     }
@@ -59,7 +58,7 @@ pub fn read_oauth(mut table: Table<'_, '_>, base: &Path) -> Option<CredentialCon
         }
     }
     Some(CredentialConfig::Oauth(Arc::new(OauthConfig {
-        authorization_server: authorization_server.map(Spanned::into_inner),
+        issuer: issuer.map(Spanned::into_inner),
         client_id: client_id.map(Spanned::into_inner),
         client_secret,
         resource: resource.map(Spanned::into_inner),

@@ -233,7 +233,7 @@ fn an_exchange_fetches_lists_for_each_caller() {
     let server = config.servers.first().unwrap();
     assert_eq!(server.list_as, ListAs::Caller);
     let CredentialConfig::Exchange(exchange) = &server.credential else { panic!("not an exchange") };
-    assert_eq!((exchange.audience.as_deref(), exchange.use_max), (Some("notes"), Duration::from_secs(300)));
+    assert_eq!((exchange.asks.audience.as_deref(), exchange.asks.use_max), (Some("notes"), Duration::from_secs(300)));
 }
 
 #[test]
@@ -244,10 +244,8 @@ fn a_static_credential_is_a_bearer_token_unless_it_has_a_header_of_its_own() {
         ("credential = { kind = \"static\", secret = \"env:T\", prefix = \"Token \" }", ("authorization", "Token ")),
     ] {
         let config = config(&server_with(text));
-        let CredentialConfig::Static { header, prefix, .. } = &config.servers.first().unwrap().credential else {
-            panic!("not static")
-        };
-        assert_eq!((header.as_str(), prefix.as_str()), expected);
+        let CredentialConfig::Static(fixed) = &config.servers.first().unwrap().credential else { panic!("not static") };
+        assert_eq!((fixed.header.as_str(), fixed.prefix.as_str()), expected);
     }
 }
 
@@ -337,7 +335,12 @@ fn every_documented_key_is_read() {
         format!("{header}\n{lines}")
     };
     let http = ["command", "variables", "directory", "sandbox", "read", "write", "network"];
-    let exchange = ["kind", "header", "prefix", "secret"];
+    let fixed = ["kind", "header", "prefix", "secret", "max_age", "rotated_at", "on_stale"];
+    let signed = ["private_key", "private_key_algorithm", "private_key_id"];
+    let actor = ["actor_token", "actor_token_type"];
+    let exchange = [&fixed[..], &signed].concat();
+    let own = [&fixed[..], &actor, &["client_secret", "client_auth"]].concat();
+    let vouched = [&fixed[..], &actor, &signed, &["audience"]].concat();
     let servers = [
         section(&keys::TOP, "", &[]),
         section(&keys::GATEWAY, "[gateway]", &[]),
@@ -356,7 +359,14 @@ fn every_documented_key_is_read() {
         section(
             &keys::CREDENTIAL,
             "[servers.notes.tool_credentials.t]\nkind = \"static\"",
-            &[&["kind"][..], EXCHANGE].concat(),
+            &[&["kind"][..], ASKED].concat(),
+        ),
+        section(&keys::CREDENTIAL, "[servers.notes.tool_credentials.own]\nkind = \"client_credentials\"", &own),
+        section(&keys::CREDENTIAL, "[servers.notes.tool_credentials.vouched]\nkind = \"id_jag\"", &vouched),
+        section(
+            &keys::IDENTITY_PROVIDER,
+            "[servers.notes.tool_credentials.vouched.identity_provider]",
+            &["client_secret", "client_auth"],
         ),
         section(&keys::HEALTH, "[servers.notes.health]", &[]),
         section(&keys::SERVER, "[servers.local]", &["url", "allow_private", "allow_plain_http"]),
@@ -373,7 +383,25 @@ fn every_documented_key_is_read() {
     }
 }
 
-const EXCHANGE: &[&str] = &["token_endpoint", "client_id", "client_secret", "audience", "resource", "scope", "use_max"];
+/// What means nothing for a static secret.
+const ASKED: &[&str] = &[
+    "issuer",
+    "token_endpoint",
+    "revocation_endpoint",
+    "client_id",
+    "client_secret",
+    "client_auth",
+    "private_key",
+    "private_key_algorithm",
+    "private_key_id",
+    "audience",
+    "resource",
+    "scope",
+    "use_max",
+    "token_life_max",
+    "actor_token",
+    "actor_token_type",
+];
 
 /// A value that the key accepts.
 fn value<'a>(name: &str, kind: &'a str) -> &'a str {
@@ -383,9 +411,11 @@ fn value<'a>(name: &str, kind: &'a str) -> &'a str {
         ("store", _) => "\"postgres://bailiwick@localhost/bailiwick\"",
         ("seal" | "journal" | "checkpoint", _) => "[\"env:NAME\"]",
         ("public_url", _) => "\"https://mcp.example.com\"",
-        ("issuer", "string") => "\"https://login.example.com\"",
+        ("issuer", "string" | "issuer URL") => "\"https://login.example.com\"",
         ("issuer" | "client_id", _) => "\"corp\"",
-        ("url" | "resource" | "token_endpoint" | "otlp" | "to", _) => "\"https://notes.example.com/mcp\"",
+        ("url" | "resource" | "token_endpoint" | "revocation_endpoint" | "otlp" | "to", _) => {
+            "\"https://notes.example.com/mcp\""
+        }
         ("owner", _) => "\"user:corp/anna\"",
         ("sponsor_group", _) => "\"group:corp/platform\"",
         ("environments", _) => "[\"production\"]",
@@ -406,7 +436,10 @@ fn value<'a>(name: &str, kind: &'a str) -> &'a str {
         (_, "integer") => "7",
         (_, "duration") => "\"4m\"",
         (_, "date") => "2027-01-01",
-        (_, "secret reference") => "\"env:NAME\"",
+        // Two keys of one table that fit each other.
+        ("client_auth", _) => "\"client_secret_post\"",
+        ("actor_token", _) => "\"env:ACTOR\"",
+        (_, "secret reference" | "secret reference, or two") => "\"env:NAME\"",
         (_, kind) if kind.starts_with("list of") => "[]",
         (_, kind) if kind.starts_with('`') => kind.split('`').nth(1).unwrap_or_default(),
         (_, "environment") => "\"production\"",

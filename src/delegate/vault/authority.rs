@@ -139,17 +139,17 @@ impl Authorities {
     }
 
     async fn ask(&self, server: &ServerConfig, account: &OauthConfig, sealer: &Sealer) -> Result<Authority, String> {
-        let resource = resource(server, account)
-            .ok_or("nothing says what it calls itself: write `resource` and `authorization_server`")?;
+        let resource =
+            resource(server, account).ok_or("nothing says what it calls itself: write `resource` and `issuer`")?;
         let (protected, challenge) = described(server, account, &resource).await?;
         let named = protected.as_ref().map(|protected| protected.authorization_servers.as_slice()).unwrap_or_default();
-        let issuer = match (&account.authorization_server, named.first()) {
+        let issuer = match (&account.issuer, named.first()) {
             (Some(written), Some(_)) if !named.contains(written) => {
                 return Err(format!("the server does not accept tokens of {written}, which the files name"));
             }
             (Some(written), _) => written.clone(),
             (None, Some(first)) => first.clone(),
-            (None, None) => return Err("the server names no authorization server: write `authorization_server`".into()),
+            (None, None) => return Err("the server names no authorization server: write `issuer`".into()),
         };
         let url = Url::parse(&issuer).map_err(|_| format!("the issuer {} is no URL", shown(&issuer)))?;
         let (found, asker) = discover::server(&issuer, &policy(server, account, &issuer, &url)).await?;
@@ -202,7 +202,7 @@ impl Authorities {
         let Some(endpoint) = &server.registration_endpoint else {
             return Err(format!(
                 "the issuer {} registers no clients by itself: have one registered there with the redirect URI {}, and \
-                 write its client_id and authorization_server",
+                 write its client_id and issuer",
                 shown(&server.issuer),
                 self.ourselves.redirect
             ));
@@ -234,7 +234,7 @@ impl Authorities {
         let made = register(asker, endpoint, &self.ourselves.described()).await.map_err(|problem| match problem {
             RegisterError::Refused(status) => format!(
                 "the issuer {issuer} does not register us ({status}): have a client registered there, and write its \
-                 client_id and authorization_server"
+                 client_id and issuer"
             ),
             RegisterError::Unreadable => format!("the issuer {issuer} answers a registration with something else"),
             RegisterError::Unknown(problem) => problem,
@@ -271,7 +271,7 @@ async fn described(
             "the server calls itself {named} and not {resource}: a token for another name is good somewhere else; write \
              its name as `resource` if it is meant"
         )),
-        Err(NoDocument::None(_)) if account.authorization_server.is_some() => Ok((None, challenge)),
+        Err(NoDocument::None(_)) if account.issuer.is_some() => Ok((None, challenge)),
         Err(NoDocument::None(problem)) => Err(format!("the server does not say where to link an account: {problem}")),
     }
 }
@@ -300,7 +300,7 @@ fn policy(server: &ServerConfig, account: &OauthConfig, issuer: &str, url: &Url)
         TransportConfig::Http { url, allow_private: true } => (url.host_str(), is_loopback(url)),
         _ => (None, false),
     };
-    let written = account.authorization_server.as_deref() == Some(issuer);
+    let written = account.issuer.as_deref() == Some(issuer);
     let policy = EgressPolicy::named_by_another(own, on_this_machine || (written && is_loopback(url)));
     if written { policy.with_private_host(url.host_str()) } else { policy }
 }
