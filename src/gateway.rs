@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub mod access;
+mod accounts;
 pub mod ask;
 mod barred;
 mod follow;
@@ -32,6 +33,7 @@ use crate::guard::{Guard, Quotas};
 use crate::identity::revoked::{Barred, RevocationStore as _};
 use crate::identity::{Caller, Identity, Presented, Resource, Revocations, still_stands};
 use crate::ids::RevocationEpoch;
+use crate::link::Linking;
 use crate::list::{self, Pages};
 use crate::outcome::{Failure, Reason, Refusal, Stop};
 use crate::policy::{Arguments, Class, Denied, Permit, Policy};
@@ -85,6 +87,7 @@ pub struct Gateway {
     store: Store,
     standing: Arc<Standing>,
     pages: Pages,
+    linking: Linking,
     sealer: Arc<Sealer>,
     stopping: CancellationToken,
     /// Moves with every reload and revocation.
@@ -157,6 +160,7 @@ impl Gateway {
             store: parts.store,
             standing: parts.standing,
             pages: list::pages(),
+            linking: Linking::default(),
             sealer: parts.sealer,
             stopping: parts.stopping,
             decisions: watch::Sender::new(0),

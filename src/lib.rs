@@ -31,6 +31,7 @@ pub mod upstream;
 // What composes them.
 pub mod call;
 pub mod gateway;
+pub mod link;
 pub mod list;
 pub mod watch;
 

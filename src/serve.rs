@@ -20,6 +20,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::{Config, Durability, Mistake, Overrides, ReloadMode, TlsConfig, keyfile};
 use crate::control::{Administrators, Control, Operations, console};
 use crate::delegate::Delegate;
+use crate::delegate::vault::{Ourselves, Vault};
 use crate::export::Exports;
 use crate::front::{self, Certificates, Front};
 use crate::gateway::{Along, Files, Gateway, Own, Parts, Reloader, Snapshot, follow_store, record_missed, watch_files};
@@ -252,7 +253,10 @@ async fn open(
     let revision = snapshot.policy.revision();
     let identity = Arc::new(Identity::new(&config, Arc::clone(&revocations), tasks.clone(), stopping.clone()));
     let upstreams = Upstreams::new(&config);
-    let delegate = Arc::new(Delegate::new(&written, Arc::clone(&identity), &tasks, stopping.clone()).await);
+    let delegate = Delegate::new(&written, Arc::clone(&identity), &tasks, stopping.clone()).await;
+    let ourselves = Ourselves::at(&config.gateway.public_url);
+    let delegate =
+        Arc::new(delegate.with_vault(Vault::new(Arc::new(store.clone()), vault_sealer(&config).await?, ourselves)));
     // What is told of calls and sent of the record goes on while calls in flight finish.
     let late = CancellationToken::new();
     let telemetry = Telemetry::start(config.telemetry.as_ref(), replica, &metrics, &tasks, &late);
@@ -455,6 +459,14 @@ async fn checkpoint_keys(
 
 async fn sealer(config: &Config) -> Result<Sealer, StartError> {
     let secrets = keyfile::load(&config.keys.seal, &config.gateway.state, "seal").await.map_err(trouble)?;
+    let secrets: Vec<&[u8]> = secrets.iter().map(|secret| secret.expose_secret().as_bytes()).collect();
+    Sealer::new(secrets).map_err(trouble)
+}
+
+/// Made where it is missing, whether somebody links an account or not: a server that is called with accounts may come
+/// with a reload.
+async fn vault_sealer(config: &Config) -> Result<Sealer, StartError> {
+    let secrets = keyfile::load(&config.keys.vault, &config.gateway.state, "vault").await.map_err(trouble)?;
     let secrets: Vec<&[u8]> = secrets.iter().map(|secret| secret.expose_secret().as_bytes()).collect();
     Sealer::new(secrets).map_err(trouble)
 }

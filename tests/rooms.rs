@@ -59,6 +59,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("list", PIPELINE),
     ("watch", PIPELINE),
     ("gateway", PIPELINE),
+    // Pages for people, who link their accounts there: composed like a call, of the same rooms.
+    ("link", PIPELINE),
     // Toward the outside: through the pipeline, never past it.
     (
         "front",
@@ -102,6 +104,7 @@ const PIPELINE: &[&str] = &[
     "export",
     "telemetry",
     "call",
+    "link",
     "list",
     "watch",
     "gateway",
@@ -129,6 +132,7 @@ const EVERYTHING: &[&str] = &[
     "telemetry",
     "demo",
     "call",
+    "link",
     "list",
     "watch",
     "gateway",

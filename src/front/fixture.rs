@@ -226,6 +226,14 @@ impl Pipeline for Scripted {
         CancellationToken::new()
     }
 
+    fn has_page(&self, _: &str) -> bool {
+        false
+    }
+
+    async fn page(self: &Arc<Self>, _: &http::Method, _: crate::link::Visit<'_>) -> http::Response<String> {
+        http::Response::new(String::new())
+    }
+
     fn is_ready(&self) -> bool {
         self.ready
     }

@@ -11,6 +11,7 @@ use openidconnect::{AsyncHttpClient, ErrorResponse, HttpRequest, HttpResponse, R
 use crate::egress::{EgressError, OauthClient};
 use crate::limit;
 
+pub mod browser;
 pub mod challenge;
 pub mod discover;
 pub mod person;

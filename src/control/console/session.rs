@@ -9,7 +9,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use openidconnect::CsrfToken;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio_util::sync::CancellationToken;
 
@@ -17,13 +16,9 @@ use super::Console;
 use crate::identity::{Caller, now_s};
 use crate::ids::Digest;
 use crate::limit;
+pub(super) use crate::oauth::browser::random;
 use crate::oauth::person::{Granted, RenewError};
 use crate::outcome::{Failure, Reason, Refusal, Stop};
-
-/// 256 random bits, as a cookie or a form carries them.
-pub(super) fn random() -> String {
-    CsrfToken::new_random_len(32).into_secret()
-}
 
 /// Somebody who signed in.
 pub(super) struct Session {

@@ -19,6 +19,7 @@ use super::{Console, cookie, layout, login, not_here};
 use crate::config::{AdminConfig, ConsoleConfig, IssuerConfig};
 use crate::identity::Caller;
 use crate::limit;
+pub(super) use crate::oauth::browser::query;
 use crate::oauth::person::SignIn;
 use crate::outcome::{Reason, Stop};
 use crate::policy::AdminOperation;
@@ -189,15 +190,6 @@ fn is_from_our_page(headers: &HeaderMap) -> bool {
 /// Whether another site had the browser fetch this.
 pub(super) fn is_foreign_fetch(headers: &HeaderMap) -> bool {
     headers.get(FETCH_SITE).is_some_and(|site| !matches!(site.as_bytes(), b"same-origin" | b"none"))
-}
-
-/// A value of a query; nothing where it comes twice.
-pub(super) fn query(raw: Option<&str>, name: &str) -> Option<String> {
-    let mut found = url::form_urlencoded::parse(raw?.as_bytes()).filter(|(own, _)| own == name);
-    match (found.next(), found.next()) {
-        (Some((_, value)), None) => Some(value.into_owned()),
-        _ => None,
-    }
 }
 
 /// Nobody is signed in: they are asked to, and come back to the page that they wanted.
