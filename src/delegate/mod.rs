@@ -267,6 +267,26 @@ impl Delegate {
         })
     }
 
+    /// Whether calls there are made with an account of the caller's.
+    #[must_use]
+    pub fn is_with_account(&self, server: &ServerConfig, tool: Option<&str>) -> bool {
+        matches!(configured(server, tool), CredentialConfig::Oauth(_))
+    }
+
+    /// Whether the caller has linked the account that a call there is made with.
+    ///
+    /// # Errors
+    /// [`Reason::AccountLinkRequired`] where not; [`Reason::CredentialUnavailable`] and `store_unavailable` where nobody
+    /// knows.
+    pub async fn has_account(
+        &self,
+        caller: &Caller,
+        server: &Arc<ServerConfig>,
+        tool: Option<&str>,
+    ) -> Result<(), Stop> {
+        self.credential_for(caller, server, tool, Bound::default()).await.map(|_| ())
+    }
+
     async fn fixed(&self, fixed: &StaticConfig, wanted: &Wanted<'_>) -> Result<Credential, Stop> {
         let server = wanted.id();
         let name = HeaderName::try_from(fixed.header.as_str())

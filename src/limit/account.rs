@@ -28,6 +28,8 @@ pub const LINK_AGE_MAX: Duration = Duration::from_secs(10 * 60);
 pub const LINK_WAIT_MAX: Duration = Duration::from_secs(2 * 60);
 /// How often it looks.
 pub const LINK_LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// The list of somebody without an account is looked at again after so long.
+pub const LINK_LIST_TTL: Duration = Duration::from_secs(5);
 /// Answers of issuers that were taken, each once.
 pub const LINK_STATES_MAX: u32 = 100_000;
 /// Links that somebody else opened, and that their owners were not told of yet.

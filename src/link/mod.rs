@@ -15,6 +15,7 @@ mod pages;
 mod person;
 mod stage;
 mod ticket;
+pub mod tool;
 
 pub use ticket::{Ticket, address};
 
