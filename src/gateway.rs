@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub mod access;
-mod accounts;
+pub mod accounts;
 pub mod ask;
 mod barred;
 mod follow;

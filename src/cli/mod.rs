@@ -35,6 +35,7 @@ pub mod stdio;
 pub mod store;
 pub mod tools;
 pub mod use_it;
+pub mod vault;
 pub mod who;
 
 use output::Output;
@@ -97,6 +98,7 @@ enum Command {
     Revoke(revoke::RevokeArguments),
     Revocations(lift::RevocationsArguments),
     Lift(lift::LiftArguments),
+    Vault(vault::VaultArguments),
     Keys(keys::KeysArguments),
     State(backup::StateArguments),
     Store(store::StoreArguments),
@@ -154,6 +156,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Status(arguments) => in_runtime(status::run(&arguments, output)),
         Command::Revocations(arguments) => in_runtime(lift::revocations(&arguments, output)),
         Command::Lift(arguments) => in_runtime(lift::lift(&arguments, output)),
+        Command::Vault(arguments) => in_runtime(vault::run(&arguments, output)),
         Command::Keys(arguments) => in_runtime(keys::run(&arguments, output)),
         Command::State(arguments) => in_runtime(backup::run(&arguments, output)),
         Command::Store(arguments) => in_runtime(store::run(&arguments, output)),

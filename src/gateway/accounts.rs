@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use super::Gateway;
 use crate::config::OauthConfig;
-use crate::delegate::vault::{Entry, Linked, Owner, Removed, oauth};
+use crate::delegate::vault::{Entry, Owner, oauth};
+pub use crate::delegate::vault::{Linked, Removed};
 use crate::identity::revoked::RevocationTarget;
 use crate::ids::{Digest, IssuerAlias, ServerId};
 use crate::limit;

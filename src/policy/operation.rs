@@ -72,6 +72,10 @@ operations! {
     Revoke = "revoke", Brake;
     /// Gives access back that was taken.
     Lift = "lift", Loosen;
+    /// Which accounts people have linked.
+    Vault = "vault", Look;
+    /// Takes a linked account back.
+    Unlink = "unlink", Brake;
     /// Reads the files again; loading a set that widens is loosening.
     Reload = "reload", Brake;
 }

@@ -11,11 +11,13 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Config, ServerConfig, TransportConfig};
 use crate::control::operations::{AccessAnswer, AccessReport, AgentStatus, PolicyStatus, Reach, ServerStatus};
 use crate::control::{Lifting, Operations, Readiness, ReadinessCheck, Revoked};
+use crate::delegate::vault::{Linked, Owner, Removed};
 use crate::gateway::ask::{self, Question, WhatCanAnswer, WhoCanAnswer};
 use crate::gateway::{Gateway, ReloadOrder, ReloadReport, ShadowReport, Standing};
-use crate::identity::revoked::{Held, Revocation, RevocationStore as _, RevocationTarget};
+use crate::identity::revoked::{Held, Revocation, RevocationMode, RevocationStore as _, RevocationTarget};
 use crate::identity::{Caller, Presented, Resource};
-use crate::ids::{AgentId, RevocationEpoch, Subject};
+use crate::ids::{AgentId, RevocationEpoch, ServerId, Subject};
+use crate::link;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
 use crate::policy::{AdminOperation, Explanation, Weight};
 use crate::record::event::AdminNote;
@@ -36,6 +38,9 @@ impl Operations for Gateway {
             // In force before it is on the record: a full disk must not keep a door open.
             self.take_revocations().await?;
             self.delegate().drop_for(&revocation.target).await;
+            if revocation.mode == RevocationMode::Block {
+                self.remove_accounts_for(&revocation.target).await;
+            }
             let Err(failure) = self.tell(&revocation.noted(epoch)).await else {
                 return Ok(Revoked::at(epoch));
             };
@@ -44,6 +49,19 @@ impl Operations for Gateway {
             Self::journal(self).metrics().refused(failure.reason);
             Ok(Revoked { epoch, warning: format!("it holds, but the record does not say so: {}", failure.detail) })
         })
+    }
+
+    fn accounts<'a>(&'a self, owner: Option<&'a str>) -> BoxFuture<'a, Result<Vec<Linked>, Failure>> {
+        Box::pin(Self::accounts(self, owner))
+    }
+
+    fn unlink<'a>(&'a self, owner: &'a str, server: &'a ServerId) -> BoxFuture<'a, Result<Option<Removed>, Failure>> {
+        Box::pin(self.remove_account(owner, server))
+    }
+
+    fn link(&self, caller: &Caller, server: &ServerId) -> Option<String> {
+        self.account_config(server)?;
+        link::address(self, &Owner::of(caller)?, server)
     }
 
     fn lift(&self, lifting: Lifting) -> BoxFuture<'_, Result<Option<RevocationEpoch>, Failure>> {

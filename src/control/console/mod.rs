@@ -22,6 +22,7 @@ use crate::oauth::person::Provider;
 use crate::wire::handle::Sealer;
 
 mod access;
+mod accounts;
 mod agents;
 mod assets;
 mod callback;
@@ -76,6 +77,7 @@ pub fn pages(operations: Arc<dyn Operations>) -> Result<Router, String> {
         .route("/revocations/{since}/lift", get(revocations::confirm_lift).post(revocations::lift))
         .route("/policy", get(policy::page))
         .route("/access", get(access::page))
+        .route("/access/unlink", post(accounts::unlink))
         .route("/login", get(login::page))
         .route("/login/start", get(login::start))
         .route("/login/callback", get(callback::page))

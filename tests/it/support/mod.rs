@@ -4,6 +4,7 @@ pub mod client;
 pub mod door;
 pub mod gateway;
 pub mod issuer;
+pub mod linked;
 pub mod old;
 pub mod oldest;
 pub mod peer;
