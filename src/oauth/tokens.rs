@@ -7,13 +7,17 @@
 use std::time::Duration;
 
 use http::header::CONTENT_TYPE;
-use openidconnect::core::{CoreClient, CoreErrorResponseType, CoreJsonWebKeySet, CoreResponseType, CoreTokenResponse};
-use openidconnect::{
-    AuthUrl, AuthenticationFlow, AuthorizationCode, ClientId, CsrfToken, EndpointNotSet, EndpointSet, IssuerUrl, Nonce,
-    OAuth2TokenResponse as _, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, RefreshToken, RequestTokenError, Scope,
-    StandardErrorResponse, TokenResponse as _, TokenUrl,
+use oauth2::basic::{
+    BasicErrorResponse, BasicErrorResponseType, BasicRevocationErrorResponse, BasicTokenIntrospectionResponse,
+    BasicTokenType,
+};
+use oauth2::{
+    AuthUrl, AuthorizationCode, ClientId, CsrfToken, EndpointNotSet, EndpointSet, ExtraTokenFields, PkceCodeChallenge,
+    PkceCodeVerifier, RedirectUrl, RefreshToken, RequestTokenError, Scope, StandardRevocableToken,
+    StandardTokenResponse, TokenResponse as _, TokenUrl,
 };
 use secrecy::{ExposeSecret as _, SecretString};
+use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::{Asker, Registered, Server, describe};
@@ -68,17 +72,37 @@ pub struct Begun {
     pub verifier: String,
 }
 
-type Client = CoreClient<EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointSet>;
+/// What an answer has besides tokens. An ID token is not verified, and need not be one that could be.
+#[derive(Debug, Serialize, Deserialize)]
+struct Extra {
+    id_token: Option<String>,
+}
+
+impl ExtraTokenFields for Extra {}
+
+type Answer = StandardTokenResponse<Extra, BasicTokenType>;
+
+type Client = oauth2::Client<
+    BasicErrorResponse,
+    Answer,
+    BasicTokenIntrospectionResponse,
+    StandardRevocableToken,
+    BasicRevocationErrorResponse,
+    EndpointNotSet,
+    EndpointNotSet,
+    EndpointNotSet,
+    EndpointNotSet,
+    EndpointSet,
+>;
 
 impl Party<'_> {
-    fn at_token_endpoint(&self) -> Result<Client, String> {
-        let issuer = IssuerUrl::new(self.issuer.to_owned()).map_err(|error| error.to_string())?;
-        let client = CoreClient::new(ClientId::new(self.client.id.clone()), issuer, CoreJsonWebKeySet::default())
+    fn at_token_endpoint(&self) -> Client {
+        let client = oauth2::Client::new(ClientId::new(self.client.id.clone()))
             .set_token_uri(TokenUrl::from_url(self.token_endpoint.clone()));
-        Ok(match self.client.proof() {
+        match self.client.proof() {
             Some((secret, how)) => client.set_client_secret(secret).set_auth_type(how),
             None => client,
-        })
+        }
     }
 
     /// Begins a grant.
@@ -88,16 +112,14 @@ impl Party<'_> {
     pub fn begin(&self, server: &Server, redirect: &str, scopes: &[String]) -> Result<Begun, String> {
         let page = server.authorization_endpoint.clone().ok_or("the issuer has no page to log in with")?;
         let redirect = RedirectUrl::new(redirect.to_owned()).map_err(|error| error.to_string())?;
-        let client = self.at_token_endpoint()?.set_auth_uri(AuthUrl::from_url(page)).set_redirect_uri(redirect);
+        let client = self.at_token_endpoint().set_auth_uri(AuthUrl::from_url(page)).set_redirect_uri(redirect);
         let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
-        let flow = AuthenticationFlow::<CoreResponseType>::AuthorizationCode;
-        let client = client.disable_openid_scope();
         let asked = client
-            .authorize_url(flow, || CsrfToken::new_random_len(32), || Nonce::new_random_len(32))
+            .authorize_url(|| CsrfToken::new_random_len(32))
             .set_pkce_challenge(challenge)
             .add_scopes(scopes.iter().cloned().map(Scope::new))
             .add_extra_param("resource", self.resource.to_owned());
-        let (page, state, _) = asked.url();
+        let (page, state) = asked.url();
         Ok(Begun { page, state: state.into_secret(), verifier: verifier.into_secret() })
     }
 
@@ -114,7 +136,7 @@ impl Party<'_> {
     ) -> Result<Tokens, TokenError> {
         let unknown = TokenError::Unknown;
         let redirect = RedirectUrl::new(redirect.to_owned()).map_err(|error| unknown(error.to_string()))?;
-        let client = self.at_token_endpoint().map_err(unknown)?.set_redirect_uri(redirect);
+        let client = self.at_token_endpoint().set_redirect_uri(redirect);
         let asked = client
             .exchange_code(AuthorizationCode::new(code.to_owned()))
             .set_pkce_verifier(PkceCodeVerifier::new(verifier.to_owned()))
@@ -128,7 +150,7 @@ impl Party<'_> {
     /// # Errors
     /// [`TokenError`].
     pub async fn renew(&self, asker: &OauthClient, refresh: &SecretString) -> Result<Tokens, TokenError> {
-        let client = self.at_token_endpoint().map_err(TokenError::Unknown)?;
+        let client = self.at_token_endpoint();
         let refresh = RefreshToken::new(refresh.expose_secret().to_owned());
         let asked = client.exchange_refresh_token(&refresh).add_extra_param("resource", self.resource.to_owned());
         let answer = asked.request_async(&Asker(asker.clone())).await.map_err(|error| failed(&error))?;
@@ -148,16 +170,16 @@ impl Party<'_> {
     }
 }
 
-fn failed(error: &RequestTokenError<EgressError, StandardErrorResponse<CoreErrorResponseType>>) -> TokenError {
+fn failed(error: &RequestTokenError<EgressError, BasicErrorResponse>) -> TokenError {
     match error {
-        RequestTokenError::ServerResponse(answer) if *answer.error() == CoreErrorResponseType::InvalidGrant => {
+        RequestTokenError::ServerResponse(answer) if *answer.error() == BasicErrorResponseType::InvalidGrant => {
             TokenError::Over(describe(error))
         }
         _ => TokenError::Unknown(describe(error)),
     }
 }
 
-fn read(answer: &CoreTokenResponse) -> Result<Tokens, TokenError> {
+fn read(answer: &Answer) -> Result<Tokens, TokenError> {
     let no_good = |what: &str| TokenError::Unknown(format!("the issuer answers {what}"));
     let token = answer.access_token().secret();
     let plain =
@@ -178,6 +200,6 @@ fn read(answer: &CoreTokenResponse) -> Result<Tokens, TokenError> {
         refresh: refresh.map(SecretString::from),
         life: answer.expires_in(),
         scope: scopes,
-        id_token: answer.id_token().map(ToString::to_string),
+        id_token: answer.extra_fields().id_token.clone(),
     })
 }
