@@ -15,6 +15,7 @@ pub mod access;
 pub mod accounts;
 pub mod ask;
 mod barred;
+pub mod credentials;
 mod follow;
 pub mod glance;
 mod handles;

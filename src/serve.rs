@@ -255,8 +255,8 @@ async fn open(
     let upstreams = Upstreams::new(&config);
     let delegate = Delegate::new(&written, Arc::clone(&identity), &tasks, stopping.clone()).await;
     let ourselves = Ourselves::at(&config.gateway.public_url);
-    let delegate =
-        Arc::new(delegate.with_vault(Vault::new(Arc::new(store.clone()), vault_sealer(&config).await?, ourselves)));
+    let vault = Vault::new(Arc::new(store.clone()), vault_sealer(&config).await?, ourselves);
+    let delegate = Arc::new(delegate.with_ledger(Arc::new(store.clone())).with_vault(vault));
     // What is told of calls and sent of the record goes on while calls in flight finish.
     let late = CancellationToken::new();
     let telemetry = Telemetry::start(config.telemetry.as_ref(), replica, &metrics, &tasks, &late);

@@ -15,6 +15,7 @@ pub mod call;
 pub mod check;
 pub mod completions;
 pub mod connect;
+pub mod credentials;
 pub mod demo;
 pub mod doctor;
 pub mod door;
@@ -99,6 +100,8 @@ enum Command {
     Revocations(lift::RevocationsArguments),
     Lift(lift::LiftArguments),
     Vault(vault::VaultArguments),
+    Credentials(credentials::CredentialsArguments),
+    Secrets(credentials::SecretsArguments),
     Keys(keys::KeysArguments),
     State(backup::StateArguments),
     Store(store::StoreArguments),
@@ -157,6 +160,8 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Revocations(arguments) => in_runtime(lift::revocations(&arguments, output)),
         Command::Lift(arguments) => in_runtime(lift::lift(&arguments, output)),
         Command::Vault(arguments) => in_runtime(vault::run(&arguments, output)),
+        Command::Credentials(arguments) => in_runtime(credentials::credentials(&arguments, output)),
+        Command::Secrets(arguments) => in_runtime(credentials::secrets(&arguments, output)),
         Command::Keys(arguments) => in_runtime(keys::run(&arguments, output)),
         Command::State(arguments) => in_runtime(backup::run(&arguments, output)),
         Command::Store(arguments) => in_runtime(store::run(&arguments, output)),

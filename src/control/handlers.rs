@@ -68,6 +68,19 @@ pub(super) fn shadow(order: Order) -> Taken {
     look("", async move { Done::with(Json(operations.shadow()).into_response()) })
 }
 
+/// `GET /credentials`.
+pub(super) fn credentials(order: Order) -> Taken {
+    let Order { operations, .. } = order;
+    let act = async move { Ok(Done::with(Json(operations.credentials().await?).into_response())) };
+    Ok(Understood { weight: Weight::Look, about: String::new(), act: Box::pin(act) })
+}
+
+/// `GET /secrets`.
+pub(super) fn secrets(order: Order) -> Taken {
+    let Order { operations, .. } = order;
+    look("", async move { Done::with(Json(operations.secrets().await).into_response()) })
+}
+
 /// `GET /revocations`.
 pub(super) fn revocations(order: Order) -> Taken {
     let Order { operations, .. } = order;

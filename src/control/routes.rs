@@ -73,6 +73,8 @@ pub const ROUTES: &[Route] = &[
     post("/explain", AdminOperation::Explain, handlers::explain),
     get("/who-can", AdminOperation::Explain, handlers::who_can),
     get("/what-can", AdminOperation::Explain, handlers::what_can),
+    get("/credentials", AdminOperation::Credentials, handlers::credentials),
+    get("/secrets", AdminOperation::Secrets, handlers::secrets),
     get("/revocations", AdminOperation::Revocations, handlers::revocations),
     post("/revocations/reach", AdminOperation::Revocations, handlers::reach),
     delete("/revocations/{since}", AdminOperation::Lift, handlers::lift),

@@ -31,13 +31,13 @@ impl Cache {
         Self { tokens }
     }
 
-    /// The token of that key, or the one that is issued now.
-    pub async fn get_or<F>(&self, key: Digest, issue: F) -> Result<Arc<Issued>, Stop>
+    /// The token of that key that is still good, or the one that is issued now.
+    pub async fn get_or<F>(&self, key: Digest, good: impl Fn(&Issued) -> bool, issue: F) -> Result<Arc<Issued>, Stop>
     where
         F: Future<Output = Result<Arc<Issued>, Stop>>,
     {
         if let Some(token) = self.tokens.get(&key).await {
-            if now_s() < token.used_until() {
+            if now_s() < token.used_until() && good(&token) {
                 return Ok(token);
             }
             self.tokens.invalidate(&key).await;
@@ -45,15 +45,9 @@ impl Cache {
         self.tokens.try_get_with(key, issue).await.map_err(|stop| Stop::clone(&stop))
     }
 
-    /// Takes out everything that fits, and answers it.
-    pub async fn take(&self, fits: impl Fn(&Issued) -> bool) -> Vec<Arc<Issued>> {
-        let found: Vec<(Arc<Digest>, Arc<Issued>)> = self.tokens.iter().filter(|(_, token)| fits(token)).collect();
-        let mut taken = Vec::with_capacity(found.len());
-        for (key, token) in found {
-            self.tokens.invalidate(key.as_ref()).await;
-            taken.push(token);
-        }
-        taken
+    /// Forgets the token of that key.
+    pub async fn forget(&self, key: &Digest) {
+        self.tokens.invalidate(key).await;
     }
 }
 

@@ -59,6 +59,13 @@ pub(super) enum Problem {
     Unavailable(String),
 }
 
+impl AuthorizationServer {
+    /// What it is called: its issuer, or else where it is.
+    pub fn name(&self) -> String {
+        self.issuer.clone().unwrap_or_else(|| self.token_endpoint.to_string())
+    }
+}
+
 impl Form {
     /// A request for a token by that grant, with what is configured for it.
     pub fn new(grant: &str, asks: &TokenRequest) -> Self {
@@ -72,11 +79,6 @@ impl Form {
             form = form.with(name, value);
         }
         form
-    }
-
-    /// The same form without anything configured.
-    pub fn plain() -> Self {
-        Self::default()
     }
 
     pub fn with(mut self, name: &str, value: &str) -> Self {
@@ -101,7 +103,8 @@ impl Form {
         form.finish().into_bytes()
     }
 
-    fn secrets(&self) -> Vec<SecretString> {
+    /// What of it is secret.
+    pub fn secrets(&self) -> Vec<SecretString> {
         self.secret_fields.iter().map(|(_, value)| value.clone()).collect()
     }
 }

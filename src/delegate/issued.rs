@@ -14,7 +14,7 @@ use super::wanted::Wanted;
 use super::{CredentialFacts, CredentialKind, seconds, unavailable};
 use crate::config::TokenRequest;
 use crate::identity::TokenFacts;
-use crate::ids::ServerId;
+use crate::ids::{AgentId, Digest, ServerId};
 use crate::limit;
 use crate::outcome::{Failure, Reason, Stop};
 
@@ -25,12 +25,23 @@ pub(super) struct Issued {
     facts: Arc<CredentialFacts>,
     /// Not to be used from this second since 1970 on.
     used_until: i64,
+    /// Its name in the ledger.
+    pub id: String,
+    /// Where the cache has it.
+    pub key: Digest,
+    pub issued_at: i64,
     /// For whom; nobody, where it is the gateway's own.
     pub inbound: Option<TokenFacts>,
+    /// The agents that act, outermost first.
+    pub agents: Vec<AgentId>,
+    /// The governed task that it is for.
+    pub mandate: Option<String>,
     /// For which server.
     pub server: ServerId,
     /// Who issued it, and takes it back.
     pub from: AuthorizationServer,
+    /// As whom it was asked for.
+    pub asks: Arc<TokenRequest>,
 }
 
 impl Issued {
@@ -70,14 +81,31 @@ impl Issued {
         }
         let shown = |text: String| text.chars().take(limit::ERROR_SHOWN_CHARACTERS_MAX).collect::<String>();
         let audience = token.said.aud.map(|aud| aud.as_str().map_or_else(|| aud.to_string(), str::to_owned));
+        let id = ulid::Ulid::generate().to_string();
         let facts = CredentialFacts {
             kind,
+            issue: Some(id.clone()),
             id: token.said.jti.map(shown),
             audience: audience.or_else(|| asks.audience.clone().or_else(|| asks.resource.clone())).map(shown),
             expires_at: last,
             used_until: Some(used_until),
         };
-        Ok(Self { secret: token.secret, facts: Arc::new(facts), used_until, inbound, server: server.clone(), from })
+        let persona = wanted.caller.map(crate::identity::Caller::persona);
+        let agents = persona.map(|persona| persona.agent.iter().chain(&persona.chain).map(|agent| agent.id.clone()));
+        Ok(Self {
+            secret: token.secret,
+            facts: Arc::new(facts),
+            used_until,
+            id,
+            key: wanted.key,
+            issued_at: asked_at,
+            inbound,
+            agents: agents.into_iter().flatten().collect(),
+            mandate: wanted.bound.mandate.map(str::to_owned),
+            server: server.clone(),
+            from,
+            asks: Arc::new(asks.clone()),
+        })
     }
 
     pub const fn secret(&self) -> &SecretString {
@@ -94,6 +122,11 @@ impl Issued {
             None => Arc::clone(&self.facts),
             sooner => Arc::new(CredentialFacts { used_until: sooner, ..CredentialFacts::clone(&self.facts) }),
         }
+    }
+
+    /// Its SHA-256.
+    pub fn digest(&self) -> Digest {
+        Digest::sha256(self.secret.expose_secret().as_bytes())
     }
 
     /// What it costs the cache.

@@ -29,7 +29,7 @@ pub(super) struct Inputs<'a> {
 
 impl<'a> Inputs<'a> {
     /// The inputs of one question; `asks` is what the issuing authorization server is asked.
-    pub fn new(wanted: &Wanted<'a>, credential: &CredentialConfig, asks: &'a TokenRequest) -> Self {
+    pub fn new(wanted: &'a Wanted<'_>, credential: &CredentialConfig, asks: &'a TokenRequest) -> Self {
         let caller = wanted.caller.filter(|_| credential.is_per_caller());
         let persona = caller.map(crate::identity::Caller::persona);
         Self {

@@ -7,7 +7,8 @@
 
 use std::sync::Arc;
 
-use crate::config::ServerConfig;
+use super::key::Inputs;
+use crate::config::{CredentialConfig, ServerConfig, TokenRequest};
 use crate::identity::Caller;
 use crate::ids::{Digest, ServerId};
 
@@ -31,9 +32,17 @@ pub(super) struct Wanted<'a> {
     pub revision: Digest,
     /// What else ends its use.
     pub bound: Bound<'a>,
+    /// Where the cache has the answer; nowhere yet, while the key is made.
+    pub key: Digest,
 }
 
 impl<'a> Wanted<'a> {
+    /// The same with its key.
+    pub fn keyed(self, credential: &CredentialConfig, asks: &TokenRequest) -> Self {
+        let key = Inputs::new(&self, credential, asks).key();
+        Self { key, ..self }
+    }
+
     /// The name of the server.
     pub fn id(&self) -> &'a ServerId {
         &self.server.id

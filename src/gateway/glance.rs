@@ -147,7 +147,9 @@ fn reach(config: &Config, target: &RevocationTarget) -> Reach {
         config.servers.iter().filter(|server| means(server)).map(|server| server.id.to_string()).collect::<Vec<_>>()
     };
     let (agents, servers, known) = match target {
-        RevocationTarget::Token(_) | RevocationTarget::Session(_) => (Vec::new(), Vec::new(), true),
+        RevocationTarget::Token(_) | RevocationTarget::Session(_) | RevocationTarget::Credential(_) => {
+            (Vec::new(), Vec::new(), true)
+        }
         RevocationTarget::Subject(issuer, _) => {
             (Vec::new(), Vec::new(), config.issuers.iter().any(|known| known.alias == *issuer))
         }

@@ -10,7 +10,7 @@ use crate::record::event::RevocationNote;
 /// What a revocation is about, in words: kind, issuer and value, empty where they do not apply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Described<'a> {
-    /// `token`, `session`, `subject`, `client`, `agent`, `owner`, `server` or `everything`.
+    /// `token`, `session`, `subject`, `client`, `agent`, `owner`, `server`, `credential` or `everything`.
     pub kind: &'a str,
     /// The issuer's alias.
     pub issuer: &'a str,
@@ -21,8 +21,8 @@ pub struct Described<'a> {
 /// Why words do not describe a target.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` cannot be revoked: write token, session, subject, client, agent, owner, server or everything, with an issuer \
-     for subjects and clients, and an owner as files spell it (user:ISSUER/SUB or group:ISSUER/NAME)"
+    "`{0}` cannot be revoked: write token, session, subject, client, agent, owner, server, credential or everything, with an \
+     issuer for subjects and clients, and an owner as files spell it (user:ISSUER/SUB or group:ISSUER/NAME)"
 )]
 pub struct DescriptionError(String);
 
@@ -36,6 +36,7 @@ impl<'a> From<&'a RevocationTarget> for Described<'a> {
             RevocationTarget::Agent(agent) => ("agent", "", agent.as_str()),
             RevocationTarget::Owner(owner) => ("owner", "", owner.as_str()),
             RevocationTarget::Server(server) => ("server", "", server.as_str()),
+            RevocationTarget::Credential(id) => ("credential", "", id.as_str()),
             RevocationTarget::Everything => ("everything", "", ""),
         };
         Self { kind, issuer, value }
@@ -61,6 +62,7 @@ impl TryFrom<Described<'_>> for RevocationTarget {
                 if answers { Self::Owner(value()?) } else { return Err(refuse()) }
             }
             "server" => Self::Server(ServerId::new(words.value).map_err(|_| refuse())?),
+            "credential" => Self::Credential(value()?),
             "everything" => Self::Everything,
             _ => return Err(refuse()),
         })

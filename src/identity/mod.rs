@@ -205,6 +205,12 @@ impl Identity {
         Some((issuer.known()?.token_endpoint.clone()?, issuer.policy().clone()))
     }
 
+    /// Whether a credential that was issued to us was taken back by its name; for `delegate`.
+    #[must_use]
+    pub fn is_credential_revoked(&self, id: &str) -> bool {
+        self.revocations.names_credential(id)
+    }
+
     /// The exact `iss` of an issuer; for `delegate`.
     #[must_use]
     pub fn issuer_url(&self, alias: &IssuerAlias) -> Option<String> {

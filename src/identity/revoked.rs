@@ -5,7 +5,7 @@
 //! Invariant: [`Revocations::epoch`] rises whenever any answer may have changed.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -32,6 +32,8 @@ pub enum RevocationTarget {
     Owner(String),
     /// One server behind the gateway.
     Server(ServerId),
+    /// One credential that was issued to the gateway, by its name in the ledger.
+    Credential(String),
     /// Everything and everyone.
     Everything,
 }
@@ -46,7 +48,7 @@ impl RevocationTarget {
             Self::Session(session) => token.session.as_ref() == Some(session),
             Self::Subject(issuer, subject) => token.issuer == *issuer && token.subject.as_ref() == Some(subject),
             Self::Client(issuer, client) => token.issuer == *issuer && token.client.as_ref() == Some(client),
-            Self::Agent(_) | Self::Owner(_) | Self::Server(_) => false,
+            Self::Agent(_) | Self::Owner(_) | Self::Server(_) | Self::Credential(_) => false,
             Self::Everything => true,
         }
     }
@@ -55,7 +57,7 @@ impl RevocationTarget {
     /// an owner is stopped as such.
     #[must_use]
     pub const fn can_sign_out(&self) -> bool {
-        !matches!(self, Self::Agent(_) | Self::Owner(_) | Self::Server(_))
+        !matches!(self, Self::Agent(_) | Self::Owner(_) | Self::Server(_) | Self::Credential(_))
     }
 }
 
@@ -161,6 +163,7 @@ struct Snapshot {
     sessions: HashMap<String, RevocationMode>,
     subjects: HashMap<IssuerAlias, HashMap<String, RevocationMode>>,
     clients: HashMap<IssuerAlias, HashMap<String, RevocationMode>>,
+    credentials: HashSet<String>,
 }
 
 impl Revocations {
@@ -207,6 +210,12 @@ impl Revocations {
         Arc::clone(&self.snapshot.load().barred)
     }
 
+    /// Whether a credential that was issued to us was taken back by its name.
+    #[must_use]
+    pub fn names_credential(&self, id: &str) -> bool {
+        self.snapshot.load().credentials.contains(id)
+    }
+
     /// Whether the token's bearer may still act; answers the epoch at which that was so.
     ///
     /// # Errors
@@ -239,6 +248,7 @@ impl Snapshot {
                 tighten(self.clients.entry(issuer).or_default().entry(name), mode);
             }
             RevocationTarget::Agent(_) | RevocationTarget::Owner(_) | RevocationTarget::Server(_) => {}
+            RevocationTarget::Credential(id) => drop(self.credentials.insert(id)),
             RevocationTarget::Everything => {
                 let tightened = |own: Option<RevocationMode>| Some(own.map_or(mode, |own| own.tighter(mode)));
                 self.everything = tightened(self.everything);

@@ -174,6 +174,8 @@ reasons! {
     MayActRefused = "may_act_refused", Channel::ToolResult(-32603), "your token does not let this gateway act for you; ask whoever issues it";
     /// A token for the upstream would live longer than `token_life_max` of its credential.
     CredentialLifeExceeded = "credential_life_exceeded", Channel::ToolResult(-32603), "tell an administrator: the authorization server issues tokens that live too long";
+    /// The secret for the upstream is older than its `max_age`, and is to be refused then.
+    CredentialStale = "credential_stale", Channel::ToolResult(-32603), "tell an administrator: the secret for this server has to be replaced";
     /// The intent could not be recorded; that refuses.
     RecordUnavailable = "record_unavailable", Channel::Unavailable, "try again shortly";
     /// The store cannot be read; that refuses.

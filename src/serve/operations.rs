@@ -9,7 +9,9 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, ServerConfig, TransportConfig};
-use crate::control::operations::{AccessAnswer, AccessReport, AgentStatus, PolicyStatus, Reach, ServerStatus};
+use crate::control::operations::{
+    AccessAnswer, AccessReport, AgentStatus, IssuedCredential, PolicyStatus, Reach, SecretStatus, ServerStatus,
+};
 use crate::control::{Lifting, Operations, Readiness, ReadinessCheck, Revoked};
 use crate::delegate::vault::{Linked, Owner, Removed};
 use crate::gateway::ask::{self, Question, WhatCanAnswer, WhoCanAnswer};
@@ -37,17 +39,27 @@ impl Operations for Gateway {
             self.standing().compare(RevocationEpoch(known.0.saturating_add(1)), epoch)?;
             // In force before it is on the record: a full disk must not keep a door open.
             self.take_revocations().await?;
-            self.delegate().drop_for(&revocation.target).await;
-            if revocation.mode == RevocationMode::Block {
-                self.remove_accounts_for(&revocation.target).await;
+            let note = revocation.noted(epoch);
+            let (taken, told) = tokio::join!(self.delegate().take_back(&revocation.target), self.tell(&note));
+            let mut revoked = Revoked::at(epoch);
+            match taken {
+                Ok(upstreams) => revoked.upstreams = upstreams,
+                Err(failure) => {
+                    tracing::error!(%failure, epoch = epoch.0, "which credentials a revocation names is not known");
+                    revoked.warning =
+                        format!("it holds, but which credentials it names is not known: {}", failure.detail);
+                }
             }
-            let Err(failure) = self.tell(&revocation.noted(epoch)).await else {
-                return Ok(Revoked::at(epoch));
-            };
+            if revocation.mode == RevocationMode::Block {
+                let accounts = self.remove_accounts_for(&revocation.target).await;
+                revoked.upstreams.extend(accounts.iter().map(Removed::taken_back));
+            }
+            let Err(failure) = told else { return Ok(revoked) };
             // It holds: to say that it failed would be wrong, and have whoever ordered it look elsewhere.
             tracing::error!(%failure, epoch = epoch.0, "a revocation is in force and not on the record");
             Self::journal(self).metrics().refused(failure.reason);
-            Ok(Revoked { epoch, warning: format!("it holds, but the record does not say so: {}", failure.detail) })
+            revoked.warning = format!("it holds, but the record does not say so: {}", failure.detail);
+            Ok(revoked)
         })
     }
 
@@ -90,6 +102,14 @@ impl Operations for Gateway {
             self.take_revocations().await?;
             Ok(Some(epoch))
         })
+    }
+
+    fn credentials(&self) -> BoxFuture<'_, Result<Vec<IssuedCredential>, Failure>> {
+        Box::pin(self.issued_credentials())
+    }
+
+    fn secrets(&self) -> BoxFuture<'_, Vec<SecretStatus>> {
+        Box::pin(Self::secrets(self))
     }
 
     fn revocations(&self) -> BoxFuture<'_, Result<(RevocationEpoch, Vec<Held>), Failure>> {
@@ -286,6 +306,7 @@ impl Operations for Gateway {
             checks.extend(self.exports().problems().into_iter().map(|(name, problem)| {
                 check(format!("export:{name}"), problem.is_none(), true, problem.unwrap_or_default())
             }));
+            checks.extend(self.secrets().await.into_iter().filter_map(secret_check));
             let free =
                 self.config().servers.iter().filter(|server| server.is_unconfined()).cloned().collect::<Vec<_>>();
             checks.extend(free.iter().map(|server| {
@@ -304,6 +325,17 @@ impl Operations for Gateway {
         metrics.revocation_epoch.set(self.revocation_epoch().0);
         metrics.encode()
     }
+}
+
+/// What is wrong with a secret for an upstream: only calls that need it are refused, at most.
+fn secret_check(secret: SecretStatus) -> Option<ReadinessCheck> {
+    let detail = match (secret.problem.is_empty(), secret.stale) {
+        (true, false) => return None,
+        (true, true) => "it is older than its max_age: replace it".to_owned(),
+        (false, _) => secret.problem,
+    };
+    let name = format!("secret:{} {}", secret.server, secret.place);
+    Some(ReadinessCheck { name, well: false, optional: true, detail })
 }
 
 /// The same with who else has the store, where somebody may.

@@ -149,6 +149,7 @@ impl Vault {
         let used_until = now.saturating_add(seconds(sought.account.use_max)).min(used_up_at(entry, now));
         let facts = CredentialFacts {
             kind: CredentialKind::Oauth,
+            issue: None,
             id: None,
             audience: Some(entry.resource.clone()),
             expires_at: entry.expires_at,

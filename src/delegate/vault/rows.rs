@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::super::{Taken, TakenBack};
 use super::entry::Kept;
 use super::renew::put;
 use super::{ACCOUNTS, Entry, Owner, Vault};
@@ -52,6 +53,20 @@ pub struct Removed {
     /// Until when the access token may work for whoever has it, seconds since 1970, where it was not revoked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<i64>,
+}
+
+impl Removed {
+    /// The same as a revocation tells of it.
+    #[must_use]
+    pub fn taken_back(&self) -> TakenBack {
+        let (state, detail) = match self.upstream.as_str() {
+            "revoked" => (Taken::Revoked, ""),
+            "unsupported" => (Taken::Unsupported, "a linked account, whose authorization server takes nothing back"),
+            _ => (Taken::ExpiresAt, "a linked account, whose authorization server did not say that it took it back"),
+        };
+        let (server, detail) = (self.server.clone(), detail.to_owned());
+        TakenBack { server, state, credentials: 1, expires_at: self.expires_at, detail }
+    }
 }
 
 impl Vault {

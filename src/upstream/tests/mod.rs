@@ -18,6 +18,7 @@ use crate::config::{
     Config, CredentialConfig, Durability, GatewayConfig, HealthConfig, Isolation, ListAs, Prefix, QuotaConfig,
     ReloadMode, ServerConfig, TransportConfig,
 };
+use crate::delegate::CredentialHeader;
 use crate::ids::{AuthorizationContext, Digest, Environment, PrincipalKey, ServerId};
 use crate::outcome::{Failure, Outcome, Reason};
 use crate::wire::{Json, Message, Outgoing};
