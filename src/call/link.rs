@@ -57,7 +57,7 @@ pub(super) async fn sought(
     if agreed && waited(gateway, caller, seeking).await? {
         return Ok(());
     }
-    let Some(address) = link::address(gateway, &owner, target.server_id()) else { return Err(missing.into()) };
+    let Some(address) = link::address(gateway, caller, target.server_id()) else { return Err(missing.into()) };
     let mut message = format!("to go on, link your account at `{}`", target.server_id());
     if gateway.was_opened_by_another(&owner, target.server_id()).await {
         message.push_str("; somebody else opened your last link, and nothing was stored for them");

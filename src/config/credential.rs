@@ -172,6 +172,15 @@ impl CredentialConfig {
         }
     }
 
+    /// What is written of the caller's own account, where it is one.
+    #[must_use]
+    pub const fn account(&self) -> Option<&Arc<OauthConfig>> {
+        match self {
+            Self::Oauth(account) => Some(account),
+            _ => None,
+        }
+    }
+
     /// Whether it is made for one caller, and nothing can be done with it on the gateway's own account.
     #[must_use]
     pub const fn is_per_caller(&self) -> bool {

@@ -256,6 +256,16 @@ fn read_top(mut top: Table<'_, '_>, file: &Path, base: &Path, overrides: &Overri
     {
         top.mistake(&keys_place, key::missing("vault"));
     }
+    let console = admin.iter().flatten().filter_map(|admin| admin.config.console.as_ref()).next();
+    let signs_in =
+        |issuer: &IssuerConfig| issuer.link.is_some() || console.is_some_and(|console| console.issuer == issuer.alias);
+    for issuer in issuers.iter().flatten().filter(|issuer| accounts && !signs_in(issuer)) {
+        let message = format!(
+            "nobody of issuer `{}` can link an account: write link_client_id below [issuers.{}]",
+            issuer.alias, issuer.alias
+        );
+        top.source.warning(&issuer_place, message);
+    }
     if servers.is_empty() {
         top.source.warning(&(0..0), "no [servers.ID]: there is nothing to call");
     }

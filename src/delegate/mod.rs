@@ -31,16 +31,18 @@ mod ledger;
 mod metadata;
 mod owners;
 mod secrets;
+mod spare;
 mod takeback;
 #[cfg(test)]
 mod tests;
 pub mod vault;
 mod wanted;
 
-pub use fixed::{CredentialHeader, SecretStatus, Spare};
+pub use fixed::{CredentialHeader, SecretStatus};
 pub use grant::{Grant, Leg, Recheck, attempt};
 pub use key::server_revision;
 pub use ledger::IssuedCredential;
+pub use spare::Spare;
 pub use takeback::{Taken, TakenBack};
 pub use wanted::Bound;
 
@@ -255,7 +257,7 @@ impl Delegate {
         let missing = |what: &str| unavailable(wanted.id(), what);
         let caller = wanted.caller.ok_or_else(|| missing("it is a caller's, and there is none"))?;
         let vault = self.vault.as_ref().ok_or_else(|| missing("there is no vault here"))?;
-        let held = vault.account(caller, wanted.server, account).await?;
+        let (held, spare) = vault.account(caller, wanted.server, account).await?;
         let ends = wanted.bound.ends_at.unwrap_or(i64::MAX).min(caller.token().expires_at);
         let facts = match held.facts.used_until.filter(|until| *until > ends) {
             None => Arc::clone(&held.facts),
@@ -265,7 +267,7 @@ impl Delegate {
             header: Some(CredentialHeader {
                 name: AUTHORIZATION,
                 value: prefixed("Bearer ", &held.secret),
-                spare: None,
+                spare: Some(Spare::Account(spare)),
             }),
             context: AuthorizationContext::Principal(caller.principal()),
             facts,

@@ -14,6 +14,8 @@ pub const VAULT_HELD_MAX: u64 = 10_000;
 pub const VAULT_LEASE: Duration = Duration::from_secs(30);
 /// How often somebody looks whether another replica has renewed a token.
 pub const VAULT_LEASE_POLL: Duration = Duration::from_millis(200);
+/// An account whose token a server does not take is renewed for that at most this often.
+pub const VAULT_REFUSED_PAUSE: Duration = Duration::from_secs(60);
 /// Registrations of ours at authorization servers.
 pub const VAULT_CLIENTS_MAX: u32 = 1_000;
 /// What authorization servers say of themselves is asked again after so long.

@@ -17,6 +17,7 @@ use crate::config::{OauthConfig, ServerConfig, TransportConfig};
 use crate::delegate::vault::{self, Authority, Entry, Ourselves, Vault};
 use crate::gateway::Gateway;
 use crate::identity::now_s;
+use crate::ids::PrincipalKey;
 use crate::oauth::browser::{equal, query};
 use crate::oauth::shown;
 use crate::oauth::tokens::{Party, TokenError};
@@ -141,6 +142,9 @@ pub(super) async fn come_back(gateway: &Arc<Gateway>, visit: &Visit<'_>) -> Resu
     gateway.may_link(&ticket.owner, ticket.made_at).map_err(|refusal| wrong(&format!("{}.", refusal.hint)))?;
     let kept = gateway.keep_account(&ticket.owner, &ticket.server, &entry).await;
     kept.map_err(|failure| Page::problem(StatusCode::SERVICE_UNAVAILABLE, &failure.to_string()))?;
+    if let Some(principal) = ticket.principal {
+        gateway.catalog().relist(&ticket.server, PrincipalKey(principal));
+    }
     let body = html! {
         p { "Your account " @if let Some(account) = &entry.account { b { (account) } " " } "at "
             b { (at.server.title.as_deref().unwrap_or(at.server.id.as_str())) } " is linked." }

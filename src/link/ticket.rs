@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::delegate::vault::Owner;
 use crate::gateway::Gateway;
-use crate::identity::now_s;
+use crate::identity::{Caller, now_s};
 use crate::ids::{Digest, PrincipalKey, ServerId};
 use crate::limit;
 
@@ -25,12 +25,16 @@ pub struct Ticket {
     /// When it was asked for, seconds since 1970.
     #[serde(rename = "m")]
     pub made_at: i64,
+    /// Whose list of tools becomes another one.
+    #[serde(rename = "p", default, skip_serializing_if = "Option::is_none")]
+    pub principal: Option<Digest>,
 }
 
 /// The address of a page where this person links an account at this server.
 #[must_use]
-pub fn address(gateway: &Gateway, owner: &Owner, server: &ServerId) -> Option<String> {
-    let ticket = Ticket { owner: owner.clone(), server: server.clone(), made_at: now_s() };
+pub fn address(gateway: &Gateway, caller: &Caller, server: &ServerId) -> Option<String> {
+    let (owner, principal) = (Owner::of(caller)?, Some(caller.principal().0));
+    let ticket = Ticket { owner, server: server.clone(), made_at: now_s(), principal };
     let sealed = gateway.sealer().seal(PURPOSE, nobody(), &serde_json::to_vec(&ticket).ok()?).ok()?;
     Some(format!("{}{sealed}", base(gateway)))
 }
@@ -69,7 +73,7 @@ mod tests {
     fn a_link_is_good_for_ten_minutes() {
         let age_max = i64::try_from(limit::LINK_AGE_MAX.as_secs()).unwrap();
         let owner = Owner { issuer: IssuerAlias::new("corp").unwrap(), subject: "ann".to_owned() };
-        let ticket = Ticket { owner, server: ServerId::new("notes").unwrap(), made_at: 1_000 };
+        let ticket = Ticket { owner, server: ServerId::new("notes").unwrap(), made_at: 1_000, principal: None };
         assert!(ticket.is_current(1_000 + age_max) && !ticket.is_current(1_001 + age_max));
     }
 }

@@ -13,7 +13,7 @@ use crate::control::operations::{
     AccessAnswer, AccessReport, AgentStatus, IssuedCredential, PolicyStatus, Reach, SecretStatus, ServerStatus,
 };
 use crate::control::{Lifting, Operations, Readiness, ReadinessCheck, Revoked};
-use crate::delegate::vault::{Linked, Owner, Removed};
+use crate::delegate::vault::{Linked, Removed};
 use crate::gateway::ask::{self, Question, WhatCanAnswer, WhoCanAnswer};
 use crate::gateway::{Gateway, ReloadOrder, ReloadReport, ShadowReport, Standing};
 use crate::identity::revoked::{Held, Revocation, RevocationMode, RevocationStore as _, RevocationTarget};
@@ -73,7 +73,7 @@ impl Operations for Gateway {
 
     fn link(&self, caller: &Caller, server: &ServerId) -> Option<String> {
         self.account_config(server)?;
-        link::address(self, &Owner::of(caller)?, server)
+        link::address(self, caller, server)
     }
 
     fn lift(&self, lifting: Lifting) -> BoxFuture<'_, Result<Option<RevocationEpoch>, Failure>> {

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::Mutex;
 
 mod authority;
@@ -39,6 +39,8 @@ pub struct Vault {
     /// One request at a time looks after an account.
     turns: moka::sync::Cache<Digest, Arc<Mutex<()>>>,
     authorities: Authorities,
+    /// Accounts that were renewed because their token was refused, a moment ago.
+    refused: moka::sync::Cache<Digest, ()>,
 }
 
 /// An account that can be used.
@@ -67,6 +69,28 @@ struct Sought {
     server: Arc<ServerConfig>,
     account: Arc<OauthConfig>,
     epoch: RevocationEpoch,
+    /// An access token that the upstream does not take, whatever is said of its life.
+    refused: Option<SecretString>,
+}
+
+/// A linked account, renewed.
+#[derive(Debug, Clone)]
+pub struct AccountSpare {
+    vault: Arc<Vault>,
+    sought: Sought,
+    presented: Arc<Held>,
+}
+
+impl AccountSpare {
+    /// The account's token after this one was refused: one that came meanwhile, or a new one.
+    pub(super) async fn other(&self) -> Option<SecretString> {
+        let place = self.sought.owner.place(&self.sought.server.id);
+        // A server that takes nothing is no reason to ask for a token with every call.
+        let first = self.vault.refused.entry(place).or_insert(()).is_fresh();
+        let sought = Sought { refused: Some(self.presented.secret.clone()), ..self.sought.clone() };
+        let found = if first { self.vault.seek(sought).await.ok()? } else { self.vault.usable(&place, &sought)? };
+        Some(super::prefixed("Bearer ", &found.secret))
+    }
 }
 
 impl Vault {
@@ -79,6 +103,10 @@ impl Vault {
             held: moka::sync::Cache::new(limit::VAULT_HELD_MAX),
             turns: moka::sync::Cache::new(limit::VAULT_HELD_MAX),
             authorities: Authorities::new(shelf, ourselves),
+            refused: moka::sync::Cache::builder()
+                .max_capacity(limit::VAULT_HELD_MAX)
+                .time_to_live(limit::VAULT_REFUSED_PAUSE)
+                .build(),
         })
     }
 
@@ -102,13 +130,26 @@ impl Vault {
         caller: &Caller,
         server: &Arc<ServerConfig>,
         account: &Arc<OauthConfig>,
-    ) -> Result<Arc<Held>, Stop> {
+    ) -> Result<(Arc<Held>, AccountSpare), Stop> {
         let owner = Owner::of(caller).ok_or_else(|| {
             let hint = "this server is called with a person's account there, and nobody stands behind this call";
             Refusal::new(Reason::AccountLinkRequired).hint(hint)
         })?;
-        let sought = Sought { owner, server: Arc::clone(server), account: Arc::clone(account), epoch: caller.epoch() };
-        let place = sought.owner.place(&server.id);
+        let sought = Sought {
+            owner,
+            server: Arc::clone(server),
+            account: Arc::clone(account),
+            epoch: caller.epoch(),
+            refused: None,
+        };
+        let held = self.seek(sought.clone()).await?;
+        let spare = AccountSpare { vault: Arc::clone(self), sought, presented: Arc::clone(&held) };
+        Ok((held, spare))
+    }
+
+    /// The account: as it is remembered, or else as its row has it.
+    async fn seek(self: &Arc<Self>, sought: Sought) -> Result<Arc<Held>, Stop> {
+        let place = sought.owner.place(&sought.server.id);
         if let Some(held) = self.usable(&place, &sought) {
             return Ok(held);
         }
@@ -131,16 +172,12 @@ impl Vault {
         looked.await.unwrap_or_else(|error| Err(Failure::before(Reason::Internal, error.to_string()).into()))
     }
 
-    /// Forgets what is remembered of an account: its token was refused, so that it is looked at again.
-    pub fn doubted(&self, owner: &Owner, server: &ServerConfig) {
-        self.held.invalidate(&owner.place(&server.id));
-    }
-
     fn usable(&self, place: &Digest, sought: &Sought) -> Option<Arc<Held>> {
         let held = self.held.get(place)?;
         let own =
             held.epoch == sought.epoch && Some(&held.resource) == resource(&sought.server, &sought.account).as_ref();
-        (own && now_s() < held.used_until).then_some(held)
+        let good = own && now_s() < held.used_until && !sought.refuses(&held.secret);
+        good.then_some(held)
     }
 
     /// What may be used of an entry for a while.
@@ -176,6 +213,12 @@ fn renewed_at(entry: &Entry) -> i64 {
 fn used_up_at(entry: &Entry, now: i64) -> i64 {
     let at = renewed_at(entry);
     if at > now { at } else { entry.expires_at.unwrap_or(i64::MAX) }
+}
+
+impl Sought {
+    fn refuses(&self, secret: &SecretString) -> bool {
+        self.refused.as_ref().is_some_and(|refused| refused.expose_secret() == secret.expose_secret())
+    }
 }
 
 /// What a server calls itself, as far as the files say.

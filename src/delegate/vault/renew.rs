@@ -37,15 +37,17 @@ impl Vault {
             let wanted = resource(&sought.server, &sought.account);
             let entry = found.entry.as_ref().filter(|entry| Some(&entry.resource) == wanted.as_ref());
             let Some(entry) = entry.filter(|_| !found.kept.dead) else { return Err(link_required()) };
-            if now_s() < renewed_at(entry) {
+            let refused = sought.refuses(&entry.access);
+            let good = !refused && entry.expires_at.is_none_or(|ends| now_s() < ends);
+            if !refused && now_s() < renewed_at(entry) {
                 return Ok(self.hold(sought, entry));
             }
             let Some(refresh) = &entry.refresh else {
-                return if entry.expires_at.is_some_and(|ends| now_s() < ends) {
-                    Ok(self.hold(sought, entry))
-                } else {
-                    Err(link_required())
-                };
+                if good {
+                    return Ok(self.hold(sought, entry));
+                }
+                self.put(sought, found.version, &found.kept.buried()).await?;
+                return Err(link_required());
             };
             let now_us = self.shelf.clock_us().await?;
             if found.kept.renewed_until_us.is_some_and(|until| now_us < until) {
@@ -68,7 +70,7 @@ impl Vault {
                 Err(TokenError::Unknown(problem)) => {
                     self.put(sought, version, &Kept { renewed_until_us: None, ..found.kept.clone() }).await?;
                     // It may be good for some seconds more.
-                    return if entry.expires_at.is_some_and(|ends| now_s() < ends) {
+                    return if good {
                         tracing::warn!(server = %sought.server.id, problem, "a linked account was not renewed");
                         Ok(self.hold(sought, entry))
                     } else {

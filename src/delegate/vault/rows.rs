@@ -209,8 +209,5 @@ impl Vault {
 #[must_use]
 pub fn oauth(server: &ServerConfig) -> Option<&std::sync::Arc<OauthConfig>> {
     let all = std::iter::once(&server.credential).chain(server.tool_credentials.values());
-    all.into_iter().find_map(|credential| match credential {
-        CredentialConfig::Oauth(account) => Some(account),
-        _ => None,
-    })
+    all.into_iter().find_map(CredentialConfig::account)
 }

@@ -49,6 +49,21 @@ async fn an_account_that_cannot_be_renewed_is_asked_for_anew_and_not_tried_again
 }
 
 #[tokio::test]
+async fn a_token_that_the_service_took_back_is_renewed_in_the_middle_of_a_call_and_not_with_every_call() {
+    let running = start().await;
+    running.linked("ann").await;
+    assert_eq!(running.whoami("ann").await.tool_text(), "ann@service");
+    running.service.state().access.clear();
+    assert_eq!(running.whoami("ann").await.tool_text(), "ann@service");
+    assert_eq!(running.service.renewals(), 1);
+    running.service.state().access.clear();
+    for _ in 0..3 {
+        assert_eq!(reason(&running.whoami("ann").await), "upstream_status");
+    }
+    assert_eq!(running.service.renewals(), 1, "a service that takes nothing is no reason to renew again and again");
+}
+
+#[tokio::test]
 async fn nothing_of_an_account_rests_in_the_open() {
     let running = start().await;
     running.linked("ann").await;
