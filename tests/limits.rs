@@ -58,6 +58,11 @@ const PACE: &[&str] = &[
     "STORE_LISTEN_LIFE",
     "RELAY_PING",
     "SHELF_SWEPT_MAX",
+    "VAULT_LEASE_POLL",
+    "VAULT_AUTHORITY_AGE_MAX",
+    "VAULT_REFUSED_PAUSE",
+    "LINK_LOOK_INTERVAL",
+    "LINK_LIST_TTL",
 ];
 
 /// The size or the idle time of something that is remembered only to be faster: beyond it the same answer is
@@ -88,6 +93,8 @@ const REMEMBERED: &[&str] = &[
     "OAUTH_IDLE_CONNECTIONS_MAX",
     "UPSTREAM_IDLE_TIMEOUT",
     "UPSTREAM_IDLE_CONNECTIONS_MAX",
+    "VAULT_HELD_MAX",
+    "VAULT_AUTHORITIES_MAX",
 ];
 
 /// Of commands and of the demo on loopback: they bound what the person who started them does to themselves.

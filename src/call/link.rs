@@ -5,6 +5,7 @@
 //! caller alone and stands in no record; nothing is reserved while a person is waited for.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -108,9 +109,8 @@ pub(super) async fn tool(
 
 /// Waits for the person who has the page open; whether the account is there.
 async fn waited(gateway: &Arc<Gateway>, caller: &Caller, seeking: &Seeking<'_>) -> Result<bool, Stop> {
-    let target = seeking.target;
-    let until = tokio::time::Instant::now() + limit::LINK_WAIT_MAX;
-    while tokio::time::Instant::now() < until {
+    let (target, began) = (seeking.target, Instant::now());
+    while is_waited_for(began.elapsed()) {
         tokio::time::sleep(limit::LINK_LOOK_INTERVAL).await;
         gateway.still_trusted(caller)?;
         match gateway.delegate().has_account(caller, target.server(), Some(target.name())).await {
@@ -120,6 +120,11 @@ async fn waited(gateway: &Arc<Gateway>, caller: &Caller, seeking: &Seeking<'_>) 
         }
     }
     Ok(false)
+}
+
+/// Whether a person who has had a page open for so long is waited for.
+fn is_waited_for(since: Duration) -> bool {
+    since < limit::LINK_WAIT_MAX
 }
 
 /// Our question, in the shape that servers ask in.
@@ -160,6 +165,12 @@ fn is_agreed(answers: &Json) -> bool {
 mod tests {
     use super::*;
     use crate::wire::Source;
+
+    #[test]
+    fn a_person_is_waited_for_so_long_and_no_longer() {
+        assert!(is_waited_for(limit::LINK_WAIT_MAX - Duration::from_millis(1)) && !is_waited_for(limit::LINK_WAIT_MAX));
+        assert!(limit::LINK_WAIT_MAX < limit::LINK_AGE_MAX, "the link outlives the call");
+    }
 
     #[test]
     fn only_whoever_agrees_is_waited_for() {

@@ -78,9 +78,15 @@ impl Gateway {
         let about = format!("server {server}, {account} at {}", shown(&entry.authority));
         let detail = format!("scopes: {}", entry.scope.as_deref().unwrap_or_default());
         let actor = owner.spelled();
-        self.journal.administered(&note("link_account", &actor, "done", &about, &detail), None).await?;
+        // That it is going to be there, and whose, is on the record before it can be used.
+        self.journal.administered(&note("link_account", &actor, "begun", &about, &detail), None).await?;
         vault.keep(owner, server, entry).await?;
         self.take_revocations().await?;
+        if let Err(failure) =
+            self.journal.administered(&note("link_account", &actor, "done", &about, &detail), None).await
+        {
+            tracing::error!(%failure, owner = actor, %server, "that an account is linked is on the record as begun only");
+        }
         if let Some(server) = self.config().server(server) {
             self.catalog.changed(&server.id, None);
         }
@@ -98,10 +104,7 @@ impl Gateway {
             tracing::error!(%failure, "that a link was opened by somebody else is not on the record");
         }
         let remembered = async {
-            let age_max = i64::try_from(limit::LINK_FOREIGN_AGE_MAX.as_micros()).unwrap_or(i64::MAX);
-            let expires_at_us = Some(self.store.clock_us().await?.saturating_add(age_max));
-            let action = Action::Put { owner: actor.clone(), body: String::new(), expires_at_us };
-            let change = Change::new(FOREIGN, owner.place(server).to_string(), Expect::Anything, action);
+            let change = opened_by_another(owner, server, self.store.clock_us().await?);
             self.store.change(vec![change], Tell::Nobody).await
         };
         if let Err(failure) = remembered.await {
@@ -167,6 +170,13 @@ impl Gateway {
     }
 }
 
+fn opened_by_another(owner: &Owner, server: &ServerId, now_us: i64) -> Change {
+    let age_max = i64::try_from(limit::LINK_FOREIGN_AGE_MAX.as_micros()).unwrap_or(i64::MAX);
+    let expires_at_us = Some(now_us.saturating_add(age_max));
+    let action = Action::Put { owner: owner.spelled(), body: String::new(), expires_at_us };
+    Change::new(FOREIGN, owner.place(server).to_string(), Expect::Anything, action)
+}
+
 fn note<'a>(
     operation: &'static str,
     actor: &'a str,
@@ -186,5 +196,19 @@ fn note<'a>(
         rule: None,
         about,
         detail,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn that_somebody_else_opened_a_link_is_told_within_a_day_or_not_at_all() {
+        let owner = Owner { issuer: IssuerAlias::new("corp").unwrap(), subject: "ann".to_owned() };
+        let change = opened_by_another(&owner, &ServerId::new("notes").unwrap(), 5);
+        assert_eq!(change.section.rows_max, limit::LINK_FOREIGN_MAX);
+        let age_max = i64::try_from(limit::LINK_FOREIGN_AGE_MAX.as_micros()).unwrap();
+        assert!(matches!(change.action, Action::Put { expires_at_us: Some(at), .. } if at == 5 + age_max));
     }
 }

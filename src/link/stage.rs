@@ -68,15 +68,32 @@ pub(super) fn forget(gateway: &Gateway) -> Option<HeaderValue> {
 
 /// Takes an answer with that state; whether it was the first time.
 pub(super) async fn take(gateway: &Arc<Gateway>, state: &str) -> Result<bool, Failure> {
-    let age_max = i64::try_from(limit::LINK_AGE_MAX.as_micros()).unwrap_or(i64::MAX);
     let store = gateway.store();
-    let expires_at_us = Some(store.clock_us().await?.saturating_add(age_max));
-    let action = Action::Put { owner: String::new(), body: String::new(), expires_at_us };
-    let key = Digest::sha256(state.as_bytes()).to_string();
-    let change = Change::new(TAKEN, key, Expect::Absent, action);
+    let change = taken(state, store.clock_us().await?);
     Ok(matches!(store.change(vec![change], Tell::Nobody).await?, Changed::Done { .. }))
+}
+
+fn taken(state: &str, now_us: i64) -> Change {
+    let age_max = i64::try_from(limit::LINK_AGE_MAX.as_micros()).unwrap_or(i64::MAX);
+    let expires_at_us = Some(now_us.saturating_add(age_max));
+    let action = Action::Put { owner: String::new(), body: String::new(), expires_at_us };
+    Change::new(TAKEN, Digest::sha256(state.as_bytes()).to_string(), Expect::Absent, action)
 }
 
 fn is_secure(gateway: &Gateway) -> bool {
     gateway.config().gateway.public_url.scheme() == "https"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_remembered_by_its_digest_for_as_long_as_it_could_come_back() {
+        let change = taken("secret-state", 5);
+        assert!(!format!("{change:?}").contains("secret-state"));
+        assert_eq!((change.section.rows_max, change.expect), (limit::LINK_STATES_MAX, Expect::Absent));
+        let age_max = i64::try_from(limit::LINK_AGE_MAX.as_micros()).unwrap();
+        assert!(matches!(change.action, Action::Put { expires_at_us: Some(at), .. } if at == 5 + age_max));
+    }
 }

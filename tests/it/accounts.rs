@@ -170,7 +170,7 @@ async fn a_client_that_cannot_be_asked_gets_the_link_in_the_refusal_and_goes_on_
     );
     // On the record with whose it is, and without anything of it.
     let admin: Vec<Value> = running.gateway.records("admin").iter().map(|line| line["admin"].clone()).collect();
-    let linked = admin.iter().find(|admin| admin["operation"] == "link_account").unwrap();
+    let linked = admin.iter().rfind(|admin| admin["operation"] == "link_account").unwrap();
     assert_eq!((&linked["actor"], &linked["outcome"]), (&json!("user:test/ann"), &json!("done")), "{linked}");
     assert!(linked["about"].as_str().unwrap().contains("ann@service"), "{linked}");
     // Nobody else has it.

@@ -13,6 +13,8 @@ mod authority;
 mod entry;
 mod renew;
 mod rows;
+#[cfg(test)]
+mod tests;
 
 pub use authority::{Authorities, Authority, Ourselves, account_of};
 pub use entry::{Entry, Owner};

@@ -3,7 +3,10 @@
 //! Decides what is told of an account, none of it secret. Invariant: whoever links or takes back an account tells
 //! everybody, so that no replica uses what it remembers of it.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 
 use super::super::{Taken, TakenBack};
 use super::entry::Kept;
@@ -12,6 +15,7 @@ use super::{ACCOUNTS, Entry, Owner, Vault};
 use crate::config::{Config, CredentialConfig, OauthConfig, ServerConfig};
 use crate::identity::revoked::RevocationTarget;
 use crate::ids::ServerId;
+use crate::limit;
 use crate::oauth::tokens::Party;
 use crate::outcome::{Failure, Reason};
 use crate::shelf::{Action, Change, Changed, Expect, Row, Tell};
@@ -113,49 +117,75 @@ impl Vault {
     ///
     /// # Errors
     /// `store_unavailable`; nobody knows then.
-    pub async fn remove(&self, config: &Config, owner: &str, server: &ServerId) -> Result<Option<Removed>, Failure> {
-        let rows = self.all(Some(owner)).await?;
-        match rows.into_iter().find(|(_, kept)| kept.server == *server) {
-            Some((row, kept)) => self.take(config, &row, &kept).await,
-            None => Ok(None),
-        }
+    pub async fn remove(
+        self: &Arc<Self>,
+        config: &Arc<Config>,
+        owner: &str,
+        server: &ServerId,
+    ) -> Result<Option<Removed>, Failure> {
+        let mut rows = self.all(Some(owner)).await?;
+        rows.retain(|(_, kept)| kept.server == *server);
+        Ok(self.take(config, rows).await?.pop())
     }
 
     /// Takes back every account that a revocation names: of a subject, at a server, or all.
     ///
     /// # Errors
     /// `store_unavailable`; some of them may be left.
-    pub async fn remove_for(&self, config: &Config, target: &RevocationTarget) -> Result<Vec<Removed>, Failure> {
+    pub async fn remove_for(
+        self: &Arc<Self>,
+        config: &Arc<Config>,
+        target: &RevocationTarget,
+    ) -> Result<Vec<Removed>, Failure> {
         let owner = match target {
             RevocationTarget::Subject(issuer, subject) => Some(format!("user:{issuer}/{subject}")),
             RevocationTarget::Server(_) | RevocationTarget::Everything => None,
             _ => return Ok(Vec::new()),
         };
-        let mut removed = Vec::new();
-        for (row, kept) in self.all(owner.as_deref()).await? {
-            if matches!(target, RevocationTarget::Server(server) if kept.server != *server) {
-                continue;
-            }
-            removed.extend(self.take(config, &row, &kept).await?);
-        }
-        Ok(removed)
+        let mut rows = self.all(owner.as_deref()).await?;
+        rows.retain(|(_, kept)| !matches!(target, RevocationTarget::Server(server) if kept.server != *server));
+        self.take(config, rows).await
     }
 
-    async fn take(&self, config: &Config, row: &Row, kept: &Kept) -> Result<Option<Removed>, Failure> {
-        let change = Change::new(ACCOUNTS, row.key.clone(), Expect::Anything, Action::Remove);
-        self.shelf.change(vec![change], Tell::Everybody).await?;
-        self.held.invalidate(&kept.owner.place(&kept.server));
-        let entry = kept.open(&self.sealer, &kept.owner, &kept.server);
-        let upstream = match &entry {
-            Some(entry) => self.taken_back(config, kept, entry).await,
-            None => "unknown",
-        };
-        Ok(Some(Removed {
-            owner: kept.owner.spelled(),
-            server: kept.server.to_string(),
-            upstream: upstream.to_owned(),
-            expires_at: entry.filter(|_| upstream != "revoked").and_then(|entry| entry.expires_at),
-        }))
+    /// Removes these rows, and then gives their tokens back: nobody waits for that before they are used no more.
+    async fn take(self: &Arc<Self>, config: &Arc<Config>, rows: Vec<(Row, Kept)>) -> Result<Vec<Removed>, Failure> {
+        for some in rows.chunks(limit::SHELF_CHANGES_MAX) {
+            let gone =
+                |(row, _): &(Row, Kept)| Change::new(ACCOUNTS, row.key.clone(), Expect::Anything, Action::Remove);
+            self.shelf.change(some.iter().map(gone).collect(), Tell::Everybody).await?;
+        }
+        let at_once = Arc::new(Semaphore::new(limit::CREDENTIALS_REVOKED_AT_ONCE_MAX));
+        let deadline = tokio::time::Instant::now() + limit::REVOKE_REPORT_WAIT;
+        let mut asked = Vec::with_capacity(rows.len());
+        for (_, kept) in rows {
+            self.held.invalidate(&kept.owner.place(&kept.server));
+            let entry = kept.open(&self.sealer, &kept.owner, &kept.server);
+            let ends = entry.as_ref().and_then(|entry| entry.expires_at);
+            let (vault, config, of, turn) = (Arc::clone(self), Arc::clone(config), kept.clone(), Arc::clone(&at_once));
+            // Goes on although nobody waits for it any more.
+            let asking = tokio::spawn(async move {
+                let _turn = turn.acquire().await;
+                match &entry {
+                    Some(entry) => vault.taken_back(&config, &of, entry).await,
+                    None => "unknown",
+                }
+            });
+            asked.push((kept, ends, asking));
+        }
+        let mut removed = Vec::with_capacity(asked.len());
+        for (kept, ends, asking) in asked {
+            let upstream = match tokio::time::timeout_at(deadline, asking).await {
+                Ok(Ok(upstream)) => upstream,
+                Ok(Err(_)) | Err(_) => "unknown",
+            };
+            removed.push(Removed {
+                owner: kept.owner.spelled(),
+                server: kept.server.to_string(),
+                upstream: upstream.to_owned(),
+                expires_at: ends.filter(|_| upstream != "revoked"),
+            });
+        }
+        Ok(removed)
     }
 
     /// What the authorization server says when the tokens are given back (RFC 7009).
@@ -207,7 +237,7 @@ impl Vault {
 
 /// What the files say of accounts at a server: of the server itself, or else of the first of its tools.
 #[must_use]
-pub fn oauth(server: &ServerConfig) -> Option<&std::sync::Arc<OauthConfig>> {
+pub fn oauth(server: &ServerConfig) -> Option<&Arc<OauthConfig>> {
     let all = std::iter::once(&server.credential).chain(server.tool_credentials.values());
     all.into_iter().find_map(CredentialConfig::account)
 }

@@ -4,7 +4,10 @@ use super::*;
 
 #[tokio::test]
 async fn fifty_calls_at_once_renew_an_account_once() {
-    let running = start().await;
+    let (issuer, service) = (Issuer::start().await, Linked::start().await);
+    let limits = "requests_per_second = 10000\nrequests_burst = 10000\ncalls_in_flight_max = 64\n";
+    let gateway = setup(&issuer, &service).limits(limits).start().await;
+    let running = Running { issuer, service, gateway };
     running.service.state().life_s = 2;
     running.linked("ann").await;
     assert_eq!(running.whoami("ann").await.tool_text(), "ann@service");

@@ -9,7 +9,7 @@ fn listed(running: &Running) -> Vec<Value> {
     listed["accounts"].as_array().unwrap().clone()
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_account_that_is_taken_back_is_used_by_nobody_and_given_back_to_the_service() {
     let running = start().await;
     running.linked("ann").await;
@@ -34,7 +34,7 @@ async fn an_account_that_is_taken_back_is_used_by_nobody_and_given_back_to_the_s
     assert!(told[0]["about"].as_str().unwrap().contains("user:test/ann"), "{told:?}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_is_revoked_loses_their_accounts_and_nobody_else_does() {
     let running = start().await;
     running.linked("ann").await;
