@@ -63,7 +63,7 @@ use crate::identity::revoked::RevocationTarget;
 use crate::identity::{Caller, Identity, now_s};
 use crate::ids::{AuthorizationContext, Digest, ServerId};
 use crate::limit;
-use crate::outcome::{Failure, Reason, Stop};
+use crate::outcome::{Failure, Reason, Refusal, Stop};
 use crate::shelf::Shelf;
 
 /// What is presented to an upstream for one call, and what the record says about it.
@@ -364,6 +364,14 @@ impl Delegate {
                 return Err(failure.into());
             }
             self.held.hold(&issued);
+            // Whoever took something back while it was asked for did not find it here.
+            let owners = self.owners.load();
+            let agents: Vec<String> = issued.agents.iter().map(ToString::to_string).collect();
+            let owns = |owner: &str| owners.owns(owner, &agents, issued.server.as_str());
+            if self.identity.took_back(issued.inbound.as_ref(), &issued.agents, &issued.server, owns) {
+                let _unreported = self.begin(|one| one.id == issued.id).await;
+                return Err(Refusal::new(Reason::Revoked).into());
+            }
             Ok(issued)
         };
         self.issued.get_or(key, good, kept).await

@@ -48,7 +48,7 @@ use token::Jwt;
 
 use crate::config::{AgentConfig, Config, CredentialConfig, DeclaredProof, IssuerConfig};
 use crate::egress::EgressPolicy;
-use crate::ids::{Digest, IssuerAlias, Subject};
+use crate::ids::{AgentId, Digest, IssuerAlias, ServerId, Subject};
 use crate::limit;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
 
@@ -209,6 +209,23 @@ impl Identity {
     #[must_use]
     pub fn is_credential_revoked(&self, id: &str) -> bool {
         self.revocations.names_credential(id)
+    }
+
+    /// Whether anything of this was taken back: the token, an agent, the server, or an owner who answers for one of
+    /// them; for `delegate`, whose questions to others take long enough for that.
+    #[must_use]
+    pub fn took_back(
+        &self,
+        token: Option<&TokenFacts>,
+        agents: &[AgentId],
+        server: &ServerId,
+        owns: impl Fn(&str) -> bool,
+    ) -> bool {
+        let barred = self.revocations.barred();
+        token.is_some_and(|token| self.revocations.check(token).is_err())
+            || agents.iter().any(|agent| barred.agents.contains(agent))
+            || barred.servers.contains(server)
+            || barred.owners.iter().any(|owner| owns(owner))
     }
 
     /// The exact `iss` of an issuer; for `delegate`.

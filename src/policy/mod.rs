@@ -28,6 +28,7 @@ mod explain;
 mod fixture;
 mod index;
 mod input;
+pub mod label;
 mod lint;
 mod load;
 mod lookup;
@@ -59,6 +60,7 @@ pub use decide::{ConditionRecord, Decision};
 pub use difference::Difference;
 pub use expect::{FailedTest, TestReport};
 pub use explain::{Explanation, RuleExplanation, SubjectExplanation, WhoCan};
+pub use label::{Judged, Labelled, Seen};
 pub use object::RESERVED_SETS;
 pub use operation::{AdminOperation, Weight};
 pub use permit::{Denied, Permit};
@@ -94,6 +96,7 @@ pub struct Policy {
     casbin: Arc<Casbin>,
     scopes: HashMap<IssuerAlias, Vec<ScopeNeed>>,
     tests: Vec<expect::Expected>,
+    labels: Option<label::Labels>,
     operations: (ServerId, Environment),
     classes: moka::sync::Cache<crate::ids::ClassKey, Arc<Class>>,
     lookups: moka::sync::Cache<Digest, Arc<Lookup>>,
@@ -152,6 +155,8 @@ impl Policy {
         let environments = Environments::of(world, &mut mistakes);
         let mut loaded = load::load(sources, world, &environments, &conditions, &mut mistakes);
         lint::lint(&loaded, &conditions, &mut mistakes, &mut warnings);
+        let labels = text("labels.toml", &mut mistakes)
+            .and_then(|text| label::labels(&text, &environments, &conditions, &loaded.sets, &mut mistakes));
         let scopes = scope::scope_needs(world, &mut mistakes);
         let tests_text = text("tests.toml", &mut mistakes).unwrap_or_default();
         let tests = expect::read(&tests_text, &mut mistakes);
@@ -202,6 +207,7 @@ impl Policy {
             casbin,
             scopes,
             tests,
+            labels,
             operations,
             classes: moka::sync::Cache::new(CLASSES_MAX),
             lookups: moka::sync::Cache::new(CLASS_LOOKUPS_MAX),

@@ -25,6 +25,7 @@ mod changes;
 mod children;
 mod clock;
 mod console;
+mod credentials;
 mod demo;
 mod doctor;
 mod extension;

@@ -250,6 +250,56 @@ fn a_static_credential_is_a_bearer_token_unless_it_has_a_header_of_its_own() {
 }
 
 #[test]
+fn a_secret_has_as_many_places_as_its_change_needs() {
+    let with = |slots: &[&str]| {
+        let slots = slots.iter().map(|slot| format!("\"{slot}\"")).collect::<Vec<_>>().join(", ");
+        server_with(&format!("credential = {{ kind = \"static\", secret = [{slots}] }}"))
+    };
+    let config = config(&with(&["env:NEW", "env:OLD"]));
+    let CredentialConfig::Static(fixed) = &config.servers.first().unwrap().credential else { panic!("not static") };
+    assert_eq!(fixed.slots.len(), crate::limit::SECRET_SLOTS_MAX);
+    for slots in [&["env:A", "env:B", "env:C"][..], &[]] {
+        assert!(mistakes(&with(slots)).contains("one place, or two"), "{slots:?}");
+    }
+    assert!(mistakes(&with(&["env:A", "env:A"])).contains("are the same"));
+    assert!(mistakes(&with(&["env:A", "hunter2"])).contains("never written here"));
+    let aged = "credential = { kind = \"static\", secret = \"env:A\", max_age = \"30d\" }";
+    assert!(mistakes(&server_with(aged)).contains("nobody knows how old"));
+    let unaged = "credential = { kind = \"static\", secret = \"env:A\", on_stale = \"refuse\" }";
+    assert!(mistakes(&server_with(unaged)).contains("without a `max_age`"));
+}
+
+#[test]
+fn what_is_asked_of_an_authorization_server_is_checked_before_it_is() {
+    let with = |text: &str| server_with(&format!("credential = {{ client_id = \"c\", {text} }}"));
+    let own = "kind = \"client_credentials\", issuer = \"https://as.example\", audience = \"a\"";
+    assert!(config(&with(&format!("{own}, client_secret = \"env:S\""))).servers.first().is_some());
+    for (text, said) in [
+        (own.to_owned(), "prove nothing"),
+        (own.replace("issuer = \"https://as.example\"", "client_secret = \"env:S\""), "which authorization server"),
+        (format!("{own}, client_secret = \"env:S\", private_key = \"env:K\""), "one way"),
+        (format!("{own}, client_secret = \"env:S\", client_auth = \"private_key_jwt\""), "do not fit"),
+        (format!("{own}, client_secret = \"env:S\", actor_token = \"agent\""), "means nothing"),
+        (format!("{own}, client_secret = \"env:S\", extra = {{ scope = \"x\" }}"), "has its own place"),
+        (format!("{own}, client_secret = \"env:S\", extra = {{ api_key = \"x\" }}"), "looks like a secret"),
+        (own.replace("https", "http") + ", client_secret = \"env:S\"", "in the clear"),
+        (
+            "kind = \"exchange\", audience = \"a\", token_endpoint = \"https://as.example/t\", private_key = \"env:K\""
+                .to_owned(),
+            "write the `issuer` of token_endpoint",
+        ),
+        ("kind = \"exchange\", audience = \"a\", actor_token = \"agent\"".to_owned(), "client's private_key"),
+        ("kind = \"exchange\", audience = \"a\", actor_token = \"eyJ\"".to_owned(), "is kept somewhere"),
+        ("kind = \"id_jag\", issuer = \"https://as.example\"".to_owned(), "no `resource`"),
+        ("kind = \"id_jag\", resource = \"https://up.example/mcp\"".to_owned(), "no `issuer`"),
+        ("kind = \"id_jag\", issuer = \"https://as.example\"".to_owned(), "no `identity_provider`"),
+    ] {
+        let found = mistakes(&with(&text));
+        assert!(found.contains(said), "{text}: {found}");
+    }
+}
+
+#[test]
 fn two_aliases_cannot_have_one_issuer_and_two_agents_not_one_client() {
     let twice = format!("{SMALLEST}[issuers.other]\nissuer = \"https://login.example.com\"\n");
     assert!(mistakes(&twice).contains("another alias has the same issuer"));

@@ -365,3 +365,30 @@ async fn a_secret_that_is_too_old_is_said_to_be_or_refused() {
     assert_eq!(value(&world.ask(&alice, Some("strict")).await.unwrap()), "Bearer two");
     assert!(world.delegate.static_secrets(&world.config).await.iter().all(|one| !one.stale));
 }
+
+#[tokio::test]
+async fn a_place_that_a_refused_secret_cannot_be_read_from_is_waited_for_so_long() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("secret");
+    std::fs::write(&path, "one").unwrap();
+    let fixed = StaticConfig {
+        header: "authorization".into(),
+        prefix: "Bearer ".into(),
+        slots: vec![SecretReference::File(path.clone())],
+        max_age: None,
+        rotated_at: None,
+        on_stale: OnStale::Warn,
+    };
+    let world = world(server(CredentialConfig::Static(Arc::new(fixed)))).await;
+    let (alice, _) = world.caller("alice", 600).await;
+    let spare = world.ask(&alice, None).await.unwrap().header.unwrap().spare.unwrap();
+    // A pipe into which nobody writes.
+    std::fs::remove_file(&path).unwrap();
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let began = std::time::Instant::now();
+    assert!(spare.other().await.is_none());
+    assert!(began.elapsed() >= limit::SECRET_REREAD_TIMEOUT && began.elapsed() < 5 * limit::SECRET_REREAD_TIMEOUT);
+    // Lets go of whoever reads it.
+    drop(std::fs::File::options().write(true).open(&path).unwrap());
+}

@@ -174,6 +174,23 @@ async fn an_authorization_server_that_is_away_is_asked_again_until_it_takes_it_b
 }
 
 #[tokio::test]
+async fn a_ledger_is_listed_as_far_as_a_list_goes_and_keeps_what_does_not_say_when_it_ends() {
+    let (world, rows) = with_ledger().await;
+    let (alice, _) = world.caller("alice", 600).await;
+    world.answers(200, good("t", Value::Null));
+    world.ask(&alice, None).await.unwrap();
+    let row = rows.rows.lock().unwrap().values().next().unwrap().clone();
+    let entry: IssuedCredential = serde_json::from_str(&row.body).unwrap();
+    let kept = i64::try_from(limit::CREDENTIAL_UNKNOWN_LIFE_KEPT.as_secs()).unwrap();
+    assert_eq!((entry.expires_at, row.expires_at_us), (None, Some((entry.issued_at + kept) * 1_000_000)));
+    for number in 0..=limit::CREDENTIALS_LISTED_MAX {
+        let key = format!("n{number:06}");
+        rows.rows.lock().unwrap().insert(key.clone(), Row { key, ..row.clone() });
+    }
+    assert_eq!(world.delegate.ledger().await.unwrap().len(), limit::CREDENTIALS_LISTED_MAX);
+}
+
+#[tokio::test]
 async fn many_are_taken_back_a_few_at_a_time() {
     let (world, _) = with_ledger().await;
     let many = limit::CREDENTIALS_REVOKED_AT_ONCE_MAX * 3;
@@ -187,6 +204,34 @@ async fn many_are_taken_back_a_few_at_a_time() {
     assert_eq!((told[0].state, told[0].credentials), (Taken::Revoked, many));
     // Each answer takes 20 ms: all at once would be over after the first.
     assert!(began.elapsed() >= Duration::from_millis(60), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn what_is_issued_while_its_caller_is_revoked_is_taken_back_at_once() {
+    let (world, _) = with_ledger().await;
+    let (alice, _) = world.caller("alice", 600).await;
+    world.answers_at("/revoke", 200, json!({}));
+    let revocation = crate::identity::revoked::Revocation {
+        target: subject("alice"),
+        mode: crate::identity::revoked::RevocationMode::Block,
+        actor: "host:0".into(),
+        note: String::new(),
+        at: now_s(),
+    };
+    let revoked = async {
+        while world.script.count.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+        let epoch = crate::ids::RevocationEpoch(1);
+        world.revocations.replace(epoch, vec![crate::identity::revoked::Held { since: epoch, revocation }]);
+        assert!(world.delegate.take_back(&subject("alice")).await.unwrap().is_empty(), "it is not here yet");
+    };
+    let (issued, ()) = tokio::join!(world.ask(&alice, None), revoked);
+    assert_eq!(issued.unwrap_err().reason(), Reason::Revoked);
+    while world.asked_at("/revoke").is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(world.asked_at("/revoke")[0]["token"], "exchanged-0");
 }
 
 #[tokio::test]
