@@ -175,6 +175,8 @@ impl Place {
 pub(super) mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
+    use secrecy::ExposeSecret as _;
+
     use super::*;
 
     /// A login that ends at that time.
