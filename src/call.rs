@@ -31,6 +31,7 @@ use crate::catalog::Target;
 use crate::delegate::{Grant, Leg, attempt};
 use crate::gateway::Gateway;
 use crate::guard::Wanted;
+use crate::guard::label::LabelUse;
 use crate::identity::Caller;
 pub use crate::ids::Endpoint;
 use crate::ids::ReplicaId;
@@ -90,7 +91,17 @@ pub async fn call(gateway: &Arc<Gateway>, caller: &Caller, request: Request) -> 
             trail.about(caller);
             trail.trace.forwarding();
             let trace = trail.trace;
-            Running { gateway, entry: Some(entry), exchange, decisions, request, then, followed_for: None, trace }
+            Running {
+                gateway,
+                entry: Some(entry),
+                exchange,
+                decisions,
+                request,
+                then,
+                followed_for: None,
+                trace,
+                settling: None,
+            }
         }
         Err(halt) => {
             trail.about(caller);
@@ -100,7 +111,17 @@ pub async fn call(gateway: &Arc<Gateway>, caller: &Caller, request: Request) -> 
             let told = halt.asks.map_or_else(|| told(halt.told, &request, trail.name.as_deref()), |asks| *asks);
             let exchange = Exchange::finished(told);
             let (then, trace) = (Then::default(), Trace::off());
-            Running { gateway, entry: None, exchange, decisions, request, then, followed_for: None, trace }
+            Running {
+                gateway,
+                entry: None,
+                exchange,
+                decisions,
+                request,
+                then,
+                followed_for: None,
+                trace,
+                settling: None,
+            }
         }
     }
 }
@@ -182,7 +203,8 @@ async fn open(
     };
     let outgoing = asked.outgoing(request, permit.target(), capabilities, augmented, retry.as_ref(), answers.as_ref());
     let outgoing = traced::carried(outgoing, trail.trace.traceparent().as_deref());
-    let wanted = Wanted { call: trail.leg.call, arguments: arguments.as_ref() };
+    let now = gateway.snapshot();
+    let wanted = Wanted { call: trail.leg.call, arguments: arguments.as_ref(), policy: &now.policy, mandate: None };
     let cleared = gateway.guard().clear(permit, wanted).await?;
     trail.trace.stage(Stage::Delegate);
     let grant = gateway.delegate().delegate(cleared, trail.leg.clone(), arguments, gateway.recheck()).await?;
@@ -207,6 +229,8 @@ pub struct Running {
     then: Then,
     /// Whose call it is, once it goes on as a task that is followed for them.
     followed_for: Option<Caller>,
+    /// How it ended, where something has to be looked at before anybody is told.
+    settling: Option<(Entry<Grant>, Outcome)>,
     /// What is told of it; a call that is dropped is told of as cancelled.
     trace: Trace,
 }
@@ -225,6 +249,9 @@ impl Running {
     /// Cancel-safe.
     pub async fn next(&mut self) -> Event {
         loop {
+            if self.settling.is_some() {
+                return Event::Done(self.settled().await);
+            }
             // What streams without a pause must not keep this from being noticed.
             if self.answers_to().is_some() && self.decisions.has_changed().unwrap_or(false) {
                 self.decisions.mark_unchanged();
@@ -247,6 +274,10 @@ impl Running {
                     let Some(entry) = self.entry.take() else { return Event::Done(without_pages(outcome)) };
                     match task::after(&self.gateway, entry.proof(), &self.request, self.then, outcome) {
                         After::Deliver(outcome) => {
+                            if entry.proof().labels().is_some_and(LabelUse::has_to_settle) {
+                                self.settling = Some((entry, outcome));
+                                continue;
+                            }
                             let outcome = self.ended(entry, outcome);
                             self.trace.end(traced::ended(&outcome));
                             return Event::Done(outcome);
@@ -261,6 +292,24 @@ impl Running {
                 }
             }
         }
+    }
+
+    /// The end of a call that read from a store, once what others have put there meanwhile counts for its caller.
+    /// Begun anew where nobody waited for it.
+    async fn settled(&mut self) -> Outcome {
+        let labels = self.settling.as_ref().and_then(|(entry, _)| entry.proof().labels());
+        let settled = match labels {
+            Some(labels) => labels.settle().await,
+            None => Ok(()),
+        };
+        let Some((entry, outcome)) = self.settling.take() else { return Refusal::new(Reason::Internal).into() };
+        let outcome = match settled {
+            Ok(()) => outcome,
+            Err(failure) => Outcome::Failed(failure),
+        };
+        let outcome = self.ended(entry, outcome);
+        self.trace.end(traced::ended(&outcome));
+        outcome
     }
 
     fn ended(&self, entry: Entry<Grant>, outcome: Outcome) -> Outcome {

@@ -3,6 +3,7 @@
 //! Invariant: one [`Snapshot`] serves one decision, and whatever may have changed since is looked at again
 //! before anything is forwarded.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -19,7 +20,9 @@ pub mod credentials;
 mod follow;
 pub mod glance;
 mod handles;
+mod live;
 mod reload;
+pub mod review;
 mod shadow;
 mod source;
 mod standing;
@@ -28,7 +31,7 @@ pub mod understand;
 pub use crate::call::Endpoint;
 use crate::catalog::{Catalog, Target, View, Viewer};
 use crate::config::{Config, FileSet, ServerConfig};
-use crate::delegate::{Delegate, Recheck, server_revision};
+use crate::delegate::{Delegate, Recheck};
 use crate::export::Exports;
 use crate::guard::{Guard, Quotas};
 use crate::identity::revoked::{Barred, RevocationStore as _};
@@ -37,7 +40,7 @@ use crate::ids::RevocationEpoch;
 use crate::link::Linking;
 use crate::list::{self, Pages};
 use crate::outcome::{Failure, Reason, Refusal, Stop};
-use crate::policy::{Arguments, Class, Denied, Permit, Policy};
+use crate::policy::{Arguments, Class, Denied, GrantId, Permit, Policy};
 use crate::record::Journal;
 use crate::store::Store;
 use crate::telemetry::Telemetry;
@@ -60,8 +63,10 @@ pub struct Snapshot {
     pub written: Arc<Config>,
     /// What was taken back of it.
     pub(crate) barred: Arc<Barred>,
-    /// Who may do what.
+    /// Who may do what, without grants that have ended.
     pub policy: Arc<Policy>,
+    /// Who may do what as the files say it.
+    pub(crate) written_policy: Arc<Policy>,
     /// The files that both were read from: what the next ones are compared with.
     pub(crate) files: Arc<FileSet>,
     /// Under which settings `identity` verifies callers for it.
@@ -100,6 +105,8 @@ pub struct Gateway {
     telemetry: Telemetry,
     exports: Exports,
     last_reload: ArcSwapOption<glance::LastReload>,
+    /// The grants that have ended, as the policy in force knows them.
+    ended: ArcSwap<BTreeSet<GrantId>>,
 }
 
 /// The rooms that a gateway is wired from.
@@ -130,6 +137,8 @@ pub struct Parts {
     pub telemetry: Telemetry,
     /// Who is sent the record.
     pub exports: Exports,
+    /// The grants that have ended, as the policy that is served first knows them.
+    pub ended: BTreeSet<GrantId>,
 }
 
 impl Gateway {
@@ -171,6 +180,7 @@ impl Gateway {
             telemetry: parts.telemetry,
             exports: parts.exports,
             last_reload: ArcSwapOption::empty(),
+            ended: ArcSwap::from_pointee(parts.ended),
         })
     }
 
@@ -430,56 +440,6 @@ impl Gateway {
     #[must_use]
     pub const fn journal(&self) -> &Journal {
         &self.journal
-    }
-}
-
-impl Live {
-    fn still_trusted(&self, caller: &Caller) -> Result<(), Refusal> {
-        if self.revocations.epoch() == caller.epoch() {
-            return Ok(());
-        }
-        self.revocations.check(caller.token()).map(|_| ())
-    }
-
-    /// Whether a permit's agents and server are left by what was taken back since.
-    fn still_there(&self, permit: &Permit, now: &Snapshot) -> Result<(), Refusal> {
-        // Equal epochs alone do not say it: a caller may carry the new one and have been decided before what it took
-        // away was gone from the configuration.
-        let caller = permit.caller();
-        if self.revocations.epoch() == caller.epoch() && caller.settings_revision() == now.identity_revision {
-            return Ok(());
-        }
-        still_stands(&now.config, permit.caller())?;
-        let server = now.config.server(permit.target().server_id());
-        server.map(|_| ()).ok_or_else(|| Refusal::new(Reason::TargetUnknown))
-    }
-}
-
-impl Recheck for Live {
-    fn recheck(&self, permit: &Permit, arguments: Option<&Json>) -> Result<(), Refusal> {
-        // Not even an intent is written for somebody who may have been revoked since.
-        self.standing.current().map_err(|failure| Refusal::new(failure.reason).hint(failure.detail))?;
-        self.still_trusted(permit.caller())?;
-        let now = self.snapshot.load();
-        self.still_there(permit, &now)?;
-        if now.policy.revision() == permit.revision() {
-            return Ok(());
-        }
-        still_stands(&now.config, permit.caller())?;
-        // The credential was made for the server as it was: it never goes to another one of the same name.
-        let decided = permit.target().server();
-        let same = |server: &Arc<ServerConfig>| server_revision(server) == server_revision(decided);
-        if !now.config.server(&decided.id).is_some_and(same) {
-            return Err(Refusal::new(Reason::TargetUnknown));
-        }
-        // An edit that does not concern this call changes nothing for it; one that does is obeyed.
-        let (caller, target) = (permit.caller().clone(), permit.target().clone());
-        let again = if permit.is_following() {
-            now.policy.authorize_following(caller, target)
-        } else {
-            now.policy.authorize(caller, target, arguments_of(arguments), jiff::Timestamp::now())
-        };
-        again.map(|_| ()).map_err(|denied| denied.refusal)
     }
 }
 

@@ -30,6 +30,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // They tell others what was recorded and how calls went, and know no call.
     ("export", &["limit", "ids", "config", "egress", "record"]),
     ("telemetry", &["limit", "ids", "config", "egress", "record"]),
+    // It holds the record against the policy.
+    ("evidence", &["limit", "ids", "record", "policy"]),
     // The stages of a call: each may name the proofs of the stages before it.
     ("identity", &["limit", "ids", "outcome", "shelf", "wire", "config", "egress", "record"]),
     ("catalog", &["limit", "ids", "outcome", "shelf", "wire", "config", "record", "identity"]),
@@ -66,7 +68,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "front",
         &[
             "limit", "lanes", "ids", "outcome", "shelf", "wire", "config", "egress", "identity", "upstream", "record",
-            "call", "list", "watch", "gateway",
+            "call", "link", "list", "watch", "gateway",
         ],
     ),
     // Its listener stands on the front's connections, certificates and `Host` and `Origin`: there is one of each.
@@ -103,6 +105,7 @@ const PIPELINE: &[&str] = &[
     "store",
     "export",
     "telemetry",
+    "evidence",
     "call",
     "link",
     "list",
@@ -130,6 +133,7 @@ const EVERYTHING: &[&str] = &[
     "store",
     "export",
     "telemetry",
+    "evidence",
     "demo",
     "call",
     "link",

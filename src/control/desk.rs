@@ -161,12 +161,12 @@ impl Way {
     /// something was done that cannot be undone.
     fn goes_on_unrecorded(&self) -> bool {
         use AdminOperation::{
-            Agents, Credentials, Explain, Lift, Logs, Metrics, Policy, Reload, Revocations, Revoke, Secrets, Servers,
-            Shadow, Status, Unlink, Vault,
+            Agents, Attest, Credentials, Explain, Lift, Logs, Metrics, Policy, Reload, Review, Reviews, Revocations,
+            Revoke, Secrets, Servers, Shadow, Status, Unlink, Vault,
         };
         match self.operation {
             Status | Servers | Metrics | Revoke | Revocations | Credentials | Lift | Reload | Unlink => true,
-            Shadow | Logs | Explain | Agents | Policy | Secrets | Vault => false,
+            Shadow | Logs | Explain | Agents | Policy | Secrets | Vault | Reviews | Review | Attest => false,
         }
     }
 

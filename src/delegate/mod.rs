@@ -15,6 +15,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+mod account;
 mod answer;
 mod assertion;
 mod cache;
@@ -58,7 +59,7 @@ use takeback::{Taking, TakingBack};
 use vault::Vault;
 use wanted::Wanted;
 
-use crate::config::{Config, CredentialConfig, OauthConfig, SecretReference, ServerConfig};
+use crate::config::{Config, CredentialConfig, SecretReference, ServerConfig};
 use crate::identity::revoked::RevocationTarget;
 use crate::identity::{Caller, Identity, now_s};
 use crate::ids::{AuthorizationContext, Digest, ServerId};
@@ -190,18 +191,6 @@ impl Delegate {
         delegate
     }
 
-    /// The same, with accounts that callers have linked.
-    #[must_use]
-    pub fn with_vault(self, vault: Arc<Vault>) -> Self {
-        Self { vault: Some(vault), ..self }
-    }
-
-    /// The vault of linked accounts; a gateway that only looks has none.
-    #[must_use]
-    pub const fn vault(&self) -> Option<&Arc<Vault>> {
-        self.vault.as_ref()
-    }
-
     /// Writes down what is issued from now on, where it outlives this process.
     #[must_use]
     pub fn with_ledger(mut self, shelf: Arc<dyn Shelf>) -> Self {
@@ -250,28 +239,6 @@ impl Delegate {
         }
         let wanted = Wanted { caller: Some(caller), server, revision: self.revision(server), bound, key: NO_KEY };
         self.credential(configured(server, tool), wanted).await
-    }
-
-    /// The caller's own account.
-    async fn account(&self, account: &Arc<OauthConfig>, wanted: &Wanted<'_>) -> Result<Credential, Stop> {
-        let missing = |what: &str| unavailable(wanted.id(), what);
-        let caller = wanted.caller.ok_or_else(|| missing("it is a caller's, and there is none"))?;
-        let vault = self.vault.as_ref().ok_or_else(|| missing("there is no vault here"))?;
-        let (held, spare) = vault.account(caller, wanted.server, account).await?;
-        let ends = wanted.bound.ends_at.unwrap_or(i64::MAX).min(caller.token().expires_at);
-        let facts = match held.facts.used_until.filter(|until| *until > ends) {
-            None => Arc::clone(&held.facts),
-            Some(_) => Arc::new(CredentialFacts { used_until: Some(ends), ..CredentialFacts::clone(&held.facts) }),
-        };
-        Ok(Credential {
-            header: Some(CredentialHeader {
-                name: AUTHORIZATION,
-                value: prefixed("Bearer ", &held.secret),
-                spare: Some(Spare::Account(spare)),
-            }),
-            context: AuthorizationContext::Principal(caller.principal()),
-            facts,
-        })
     }
 
     /// The gateway's own credential for a server: for calls where it does not depend on the caller, and for
@@ -325,26 +292,6 @@ impl Delegate {
             },
             facts: issued.facts(wanted.bound.ends_at),
         })
-    }
-
-    /// Whether calls there are made with an account of the caller's.
-    #[must_use]
-    pub fn is_with_account(&self, server: &ServerConfig, tool: Option<&str>) -> bool {
-        matches!(configured(server, tool), CredentialConfig::Oauth(_))
-    }
-
-    /// Whether the caller has linked the account that a call there is made with.
-    ///
-    /// # Errors
-    /// [`Reason::AccountLinkRequired`] where not; [`Reason::CredentialUnavailable`] and `store_unavailable` where nobody
-    /// knows.
-    pub async fn has_account(
-        &self,
-        caller: &Caller,
-        server: &Arc<ServerConfig>,
-        tool: Option<&str>,
-    ) -> Result<(), Stop> {
-        self.credential_for(caller, server, tool, Bound::default()).await.map(|_| ())
     }
 
     /// What was issued for that key and is still good, or is issued now: written down first, then used.

@@ -6,22 +6,28 @@
 //! Invariant: a [`Cleared`] holds everything that was reserved for it, and gives it back when it is dropped.
 
 mod consume;
+pub mod label;
 pub mod quota;
 
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+
 use crate::ids::CallId;
 use crate::outcome::Stop;
-use crate::policy::Permit;
+use crate::policy::{Permit, Policy};
 use crate::shelf::Shelf;
 use crate::wire::Json;
 pub use consume::Reservations;
+use label::{LabelUse, Labels};
 pub use quota::{Quotas, Slot};
 
 /// The room: what callers use, and what is kept of it.
 #[derive(Debug)]
 pub struct Guard {
     quotas: Quotas,
+    labels: Labels,
     shelf: Arc<dyn Shelf>,
 }
 
@@ -32,6 +38,10 @@ pub struct Wanted<'a> {
     pub call: CallId,
     /// Its arguments.
     pub arguments: Option<&'a Json>,
+    /// The policy in force, which says what tools do.
+    pub policy: &'a Policy,
+    /// The mandate that it belongs to.
+    pub mandate: Option<&'a str>,
 }
 
 /// The proof of the fourth stage: permitted, and what it needs is reserved.
@@ -39,6 +49,7 @@ pub struct Wanted<'a> {
 pub struct Cleared {
     permit: Permit,
     slot: Slot,
+    labels: Option<LabelUse>,
     reservations: Reservations,
 }
 
@@ -46,7 +57,7 @@ impl Guard {
     /// Nobody uses anything yet.
     #[must_use]
     pub fn new(quotas: Quotas, shelf: Arc<dyn Shelf>) -> Self {
-        Self { quotas, shelf }
+        Self { quotas, labels: Labels::new(Arc::clone(&shelf)), shelf }
     }
 
     /// What principals use.
@@ -58,12 +69,12 @@ impl Guard {
     /// Reserves what a permitted call needs. Only a call that needs what is kept in the store waits for it.
     ///
     /// # Errors
-    /// `concurrency_limited`.
-    #[expect(clippy::unused_async, reason = "what is kept in the store is waited for")]
-    pub async fn clear(&self, permit: Permit, _wanted: Wanted<'_>) -> Result<Cleared, Stop> {
+    /// `concurrency_limited`, `flow_refused`, `store_unavailable`.
+    pub async fn clear(&self, permit: Permit, wanted: Wanted<'_>) -> Result<Cleared, Stop> {
         let slot = self.quotas.call(permit.caller().principal())?;
-        let reservations = Reservations::none(Arc::clone(&self.shelf));
-        Ok(Cleared { permit, slot, reservations })
+        let mut reservations = Reservations::none(Arc::clone(&self.shelf));
+        let labels = self.labels.clear(&permit, &wanted, &mut reservations).await?;
+        Ok(Cleared { permit, slot, labels, reservations })
     }
 
     /// Reserves what following a task needs, which is no call of its own: a slot.
@@ -72,7 +83,7 @@ impl Guard {
     /// `concurrency_limited`.
     pub fn clear_following(&self, permit: Permit) -> Result<Cleared, Stop> {
         let slot = self.quotas.call(permit.caller().principal())?;
-        Ok(Cleared { permit, slot, reservations: Reservations::none(Arc::clone(&self.shelf)) })
+        Ok(Cleared { permit, slot, labels: None, reservations: Reservations::none(Arc::clone(&self.shelf)) })
     }
 }
 
@@ -89,9 +100,24 @@ impl Cleared {
         &self.slot
     }
 
-    /// What is consumed when it is sent.
+    /// What it does to the labels of its caller.
     #[must_use]
-    pub const fn reservations(&self) -> &Reservations {
-        &self.reservations
+    pub const fn labels(&self) -> Option<&LabelUse> {
+        self.labels.as_ref()
+    }
+
+    /// Consumes what was reserved; `None` where nothing was.
+    pub fn consume(&self) -> Option<BoxFuture<'_, Result<(), Stop>>> {
+        if !self.reservations.is_any() {
+            return None;
+        }
+        let consume = async {
+            self.reservations.consume().await?;
+            if let Some(labels) = &self.labels {
+                labels.consumed();
+            }
+            Ok(())
+        };
+        Some(consume.boxed())
     }
 }

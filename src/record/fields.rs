@@ -7,8 +7,8 @@
 use serde::Serialize;
 
 use super::event::{
-    AdminNote, Attempt, ConditionValue, CredentialNote, ExecutableNote, Intent, Listing, Operation, RelayNote,
-    ReloadNote, RevocationNote, StartNote,
+    AdminNote, Attempt, ConditionValue, CredentialNote, ExecutableNote, Intent, LabelNote, Listing, Operation,
+    RelayNote, ReloadNote, RevocationNote, StartNote,
 };
 use super::keys::{JournalKey, KeyedDigest};
 use super::redact;
@@ -28,6 +28,8 @@ pub(super) struct CallFields<'a> {
     credential: Option<&'a CredentialNote<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     arguments: Option<ArgumentFields<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    labels: Option<&'a LabelNote<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     list: Option<&'a Listing>,
 }
@@ -84,7 +86,15 @@ impl Serialize for Values<'_> {
 
 impl<'a> CallFields<'a> {
     fn new(attempt: &'a Attempt<'a>, decision: DecisionFields<'a>) -> Self {
-        Self { via: attempt.via, mcp: &attempt.mcp, decision, credential: None, arguments: None, list: None }
+        Self {
+            via: attempt.via,
+            mcp: &attempt.mcp,
+            decision,
+            credential: None,
+            arguments: None,
+            labels: None,
+            list: None,
+        }
     }
 
     pub(super) fn intent(intent: &'a Intent<'a>, key: &'a JournalKey) -> Self {
@@ -96,7 +106,8 @@ impl<'a> CallFields<'a> {
             values: Values(intent.values),
         });
         let decision = DecisionFields::of(attempt, "allow", None, intent.rule, None);
-        Self { credential: Some(&intent.credential), arguments, ..Self::new(attempt, decision) }
+        let labels = intent.labels.as_ref();
+        Self { credential: Some(&intent.credential), arguments, labels, ..Self::new(attempt, decision) }
     }
 
     pub(super) fn stopped(attempt: &'a Attempt<'a>, stop: &'a Stop) -> Self {

@@ -108,6 +108,7 @@ impl Evidence for Proof {
             },
             arguments: Some(br#"{"replicas":3}"#),
             values: &self.values,
+            labels: None,
         }
     }
 
