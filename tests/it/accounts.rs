@@ -16,7 +16,7 @@ mod attack;
 mod renew;
 mod taken_back;
 
-const OAUTH: &str = "title = \"Notes\"\n[servers.notes.credential]\nkind = \"oauth\"\n";
+pub const OAUTH: &str = "title = \"Notes\"\n[servers.notes.credential]\nkind = \"oauth\"\n";
 
 struct Running {
     issuer: Issuer,
@@ -78,16 +78,16 @@ fn address(text: &str) -> String {
         .to_owned()
 }
 
-struct Page {
-    status: u16,
+pub struct Page {
+    pub status: u16,
     url: String,
     headers: reqwest::header::HeaderMap,
-    text: String,
+    pub text: String,
 }
 
 impl Page {
     /// Where its button leads.
-    fn button(&self) -> Option<String> {
+    pub fn button(&self) -> Option<String> {
         let after = self.text.split("class=\"button\" href=\"").nth(1)?;
         Some(after.split('"').next()?.replace("&amp;", "&"))
     }
@@ -95,13 +95,13 @@ impl Page {
 
 /// A browser with cookies, which cookies of different ports share as everywhere.
 #[derive(Default)]
-struct Browser {
+pub struct Browser {
     cookies: HashMap<String, String>,
 }
 
 impl Browser {
     #[expect(clippy::disallowed_methods, reason = "a test's client needs no SSRF guard")]
-    async fn get(&mut self, url: &str) -> Page {
+    pub async fn get(&mut self, url: &str) -> Page {
         let http = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
         let mut request = http.get(url);
         if !self.cookies.is_empty() {
@@ -123,7 +123,7 @@ impl Browser {
     }
 
     /// Follows redirects to the first page.
-    async fn follow(&mut self, url: &str) -> Page {
+    pub async fn follow(&mut self, url: &str) -> Page {
         self.follow_until(url, "\u{0}").await
     }
 
