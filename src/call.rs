@@ -14,6 +14,7 @@ mod bound;
 pub mod declared;
 mod extension;
 mod input;
+mod link;
 mod retry;
 mod task;
 mod traced;
@@ -35,6 +36,7 @@ use crate::identity::Caller;
 pub use crate::ids::Endpoint;
 use crate::ids::ReplicaId;
 use crate::inversion::{self, Control};
+use crate::link::tool;
 use crate::outcome::{Failure, Outcome, Reason, Refusal, Resume, Stop, reply};
 use crate::record::Entry;
 use crate::telemetry::{Stage, Trace};
@@ -107,7 +109,8 @@ pub async fn call(gateway: &Arc<Gateway>, caller: &Caller, request: Request) -> 
             trail.trace.end(traced::stopped(&halt.recorded));
             let attempt = attempt(caller, &trail.leg, trail.target.as_ref(), trail.name.as_deref());
             gateway.journal().stopped(&attempt, &halt.recorded);
-            let exchange = Exchange::finished(told(halt.told, &request, trail.name.as_deref()));
+            let told = halt.asks.map_or_else(|| told(halt.told, &request, trail.name.as_deref()), |asks| *asks);
+            let exchange = Exchange::finished(told);
             let (then, trace) = (Then::default(), Trace::off());
             Running {
                 gateway,
@@ -169,6 +172,9 @@ async fn open(
     trail.target = Some(target.clone());
 
     let arguments = asked.arguments.map(|arguments| request.message.cut(arguments));
+    if tool::is(&target) {
+        return Err(Box::pin(link::tool(gateway, caller, request, trail, (&asked, retry.as_ref()))).await);
+    }
     let permit = gateway.authorize(caller, target, arguments.as_ref()).map_err(Halt::denied)?;
     asked.check_headers(permit.target(), request)?;
 
@@ -180,6 +186,13 @@ async fn open(
         None => None,
     };
     let declared = Askable::declared(&request.client.capabilities);
+    let (sent, retried, answered) = (arguments.as_ref(), retry.as_ref(), answers.as_ref());
+    let target = permit.target();
+    let seeking = link::Seeking { target, arguments: sent, retry: retried, answers: answered, declared };
+    link::sought(gateway, caller, trail, &seeking).await?;
+    // What the gateway itself asked is answered here, and is no server's business.
+    let is_own = retry.as_ref().is_some_and(Retry::is_own);
+    let answers = answers.filter(|_| !is_own);
     let askable = gateway.askable(caller, permit.target().server(), declared);
     let capabilities = declared::declared(&request.client.capabilities, askable);
     let capabilities = task::offered(&request.client, capabilities);
@@ -193,7 +206,7 @@ async fn open(
     }
     let answers = match answers {
         // A client may know beforehand what a server asks; where nothing may be asked there is nothing to answer.
-        None if askable.is_any() => retry::unasked(asked.params())?,
+        None if askable.is_any() && !is_own => retry::unasked(asked.params())?,
         answers => answers,
     };
     let outgoing = asked.outgoing(request, permit.target(), capabilities, augmented, retry.as_ref(), answers.as_ref());
@@ -379,14 +392,21 @@ impl Trail {
 struct Halt {
     recorded: Stop,
     told: Stop,
+    /// What they are told instead: a question, or what no record has.
+    asks: Option<Box<Outcome>>,
 }
 
 impl Halt {
+    /// A call that stops until its caller has done something.
+    fn asking(recorded: Stop, asks: Outcome) -> Self {
+        Self { asks: Some(Box::new(asks)), ..Self::from(recorded) }
+    }
+
     /// A denial of something that lists do not show is told like something that does not exist.
     fn denied(denied: Box<crate::policy::Denied>) -> Self {
         let recorded = Stop::from(denied.refusal);
         let told = if denied.visible { recorded.clone() } else { Refusal::new(Reason::TargetUnknown).into() };
-        Self { recorded, told }
+        Self { recorded, told, asks: None }
     }
 }
 
@@ -398,7 +418,7 @@ impl<S: Into<Stop>> From<S> for Halt {
             Reason::DefinitionQuarantined => Refusal::new(Reason::TargetUnknown).into(),
             _ => recorded.clone(),
         };
-        Self { told, recorded }
+        Self { told, recorded, asks: None }
     }
 }
 

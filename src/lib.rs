@@ -25,6 +25,7 @@ pub mod feeds;
 pub mod front;
 pub mod guard;
 pub mod identity;
+pub mod oauth;
 pub mod policy;
 pub mod record;
 pub mod store;
@@ -34,6 +35,7 @@ pub mod upstream;
 // What composes them.
 pub mod call;
 pub mod gateway;
+pub mod link;
 pub mod list;
 pub mod watch;
 

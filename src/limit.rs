@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+mod account;
 mod admin;
 mod bridge;
 mod caller;
@@ -29,6 +30,7 @@ mod state;
 mod streams;
 mod tasks;
 
+pub use account::*;
 pub use admin::*;
 pub use bridge::*;
 pub use caller::*;

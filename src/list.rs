@@ -15,6 +15,7 @@ use crate::gateway::{Gateway, Snapshot};
 use crate::identity::Caller;
 use crate::ids::{Action, ClassKey, Digest, PrincipalKey, ServerId, ViewRevision};
 use crate::limit;
+use crate::link;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
 use crate::policy::{Ask, Class};
 use crate::record::event::Listing;
@@ -170,7 +171,14 @@ fn shown<'a>(now: &Snapshot, class: &Class, view: &'a View, kind: Kind) -> impl 
     let items = view.items(kind);
     let asks: Vec<Ask<'_>> = items.iter().map(ask).collect();
     let visible = now.policy.list(class, &asks);
-    items.iter().zip(visible).filter_map(|(item, visible)| visible.then_some(item))
+    let links = |item: &Item| link::tool::is(item.target()) && may_link(now, class, item.target().server_id());
+    items.iter().zip(visible).filter_map(move |(item, visible)| (visible || links(item)).then_some(item))
+}
+
+/// Whether somebody is told that they can link an account at a server although no rule lets them call the tool for it:
+/// a rule names the server to them, so that what they may use there is behind it.
+pub fn may_link(now: &Snapshot, class: &Class, server: &ServerId) -> bool {
+    now.policy.names(class, server)
 }
 
 fn ask(item: &Item) -> Ask<'_> {

@@ -22,6 +22,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::{Config, Durability, GatewayConfig, Mistake, Overrides, ReloadMode, TlsConfig, keyfile};
 use crate::control::{Administrators, Control, Operations, console};
 use crate::delegate::Delegate;
+use crate::delegate::vault::{Ourselves, Vault};
 use crate::export::Exports;
 use crate::facade::Facade;
 use crate::feeds::Feeds;
@@ -283,7 +284,9 @@ async fn open(
     let identity = Arc::new(identity.with_nonces(Arc::clone(&sealer)));
     let upstreams = Upstreams::new(&config);
     let delegate = Delegate::new(&written, Arc::clone(&identity), &tasks, stopping.clone()).await;
-    let delegate = Arc::new(delegate.with_ledger(Arc::new(store.clone())));
+    let ourselves = Ourselves::at(&config.gateway.public_url);
+    let vault = Vault::new(Arc::new(store.clone()), vault_sealer(&config).await?, ourselves);
+    let delegate = Arc::new(delegate.with_ledger(Arc::new(store.clone())).with_vault(vault));
     // What is told of calls and sent of the record goes on while calls in flight finish.
     let late = CancellationToken::new();
     let telemetry = Telemetry::start(config.telemetry.as_ref(), replica, &metrics, &tasks, &late);
@@ -498,6 +501,14 @@ async fn checkpoint_keys(
 
 async fn sealer(config: &Config) -> Result<Sealer, StartError> {
     let secrets = keyfile::load(&config.keys.seal, &config.gateway.state, "seal").await.map_err(trouble)?;
+    let secrets: Vec<&[u8]> = secrets.iter().map(|secret| secret.expose_secret().as_bytes()).collect();
+    Sealer::new(secrets).map_err(trouble)
+}
+
+/// Made where it is missing, whether somebody links an account or not: a server that is called with accounts may come
+/// with a reload.
+async fn vault_sealer(config: &Config) -> Result<Sealer, StartError> {
+    let secrets = keyfile::load(&config.keys.vault, &config.gateway.state, "vault").await.map_err(trouble)?;
     let secrets: Vec<&[u8]> = secrets.iter().map(|secret| secret.expose_secret().as_bytes()).collect();
     Sealer::new(secrets).map_err(trouble)
 }

@@ -27,6 +27,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("config", &["limit", "ids"]),
     ("egress", &["limit", "lanes", "ids", "outcome", "config"]),
     ("record", &["limit", "inversion", "lanes", "ids", "outcome", "wire", "config"]),
+    // How we are somebody's client is one thing, whoever asks.
+    ("oauth", &["limit", "ids", "config", "egress"]),
     // They tell others what was recorded and how calls went, and know no call.
     ("export", &["limit", "ids", "config", "egress", "record"]),
     ("telemetry", &["limit", "ids", "config", "egress", "record"]),
@@ -43,8 +45,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "delegate",
         &[
-            "limit", "ids", "outcome", "shelf", "wire", "config", "egress", "record", "identity", "catalog", "policy",
-            "guard",
+            "limit", "ids", "outcome", "shelf", "wire", "config", "egress", "oauth", "record", "identity", "catalog",
+            "policy", "guard",
         ],
     ),
     // It takes an entry and bytes, and never learns who asked.
@@ -68,20 +70,22 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("feeds", &["limit", "ids", "outcome", "config", "egress", "record", "identity"]),
     // Registers assistants in the place of a provider, and issues nothing.
     ("facade", &["limit", "ids", "outcome", "wire", "config", "egress", "record"]),
+    // Pages for people, who link their accounts there: composed like a call, of the same rooms.
+    ("link", PIPELINE),
     // Toward the outside: through the pipeline, never past it.
     (
         "front",
         &[
             "limit", "lanes", "ids", "outcome", "shelf", "wire", "config", "egress", "identity", "upstream", "record",
-            "call", "list", "watch", "gateway", "facade", "feeds",
+            "call", "link", "list", "watch", "gateway", "facade", "feeds",
         ],
     ),
     // Its listener stands on the front's connections, certificates and `Host` and `Origin`: there is one of each.
     (
         "control",
         &[
-            "limit", "ids", "outcome", "shelf", "wire", "config", "egress", "identity", "policy", "record", "gateway",
-            "front",
+            "limit", "ids", "outcome", "shelf", "wire", "config", "egress", "oauth", "identity", "policy", "record",
+            "gateway", "front",
         ],
     ),
     // Opens the rooms in order, and closes them.
@@ -100,6 +104,7 @@ const PIPELINE: &[&str] = &[
     "wire",
     "config",
     "egress",
+    "oauth",
     "record",
     "identity",
     "catalog",
@@ -112,6 +117,7 @@ const PIPELINE: &[&str] = &[
     "telemetry",
     "evidence",
     "call",
+    "link",
     "list",
     "watch",
     "gateway",
@@ -127,6 +133,7 @@ const EVERYTHING: &[&str] = &[
     "wire",
     "config",
     "egress",
+    "oauth",
     "record",
     "identity",
     "catalog",
@@ -140,6 +147,7 @@ const EVERYTHING: &[&str] = &[
     "evidence",
     "demo",
     "call",
+    "link",
     "list",
     "watch",
     "gateway",

@@ -41,6 +41,9 @@ pub struct State {
     /// The replica where it waits.
     #[serde(rename = "h", default, skip_serializing_if = "Option::is_none")]
     home: Option<String>,
+    /// The gateway itself asked.
+    #[serde(rename = "o", default, skip_serializing_if = "std::ops::Not::not")]
+    own: bool,
     /// The upstream's own state.
     #[serde(rename = "i", default, skip_serializing_if = "Option::is_none")]
     inner: Option<String>,
@@ -110,6 +113,11 @@ impl Retry {
     /// Which round of questions was answered.
     pub const fn round(&self) -> u32 {
         self.state.round
+    }
+
+    /// Whether the gateway itself asked: the answer is no server's.
+    pub const fn is_own(&self) -> bool {
+        self.state.own
     }
 
     /// The exchange that waits, where one does.
@@ -185,7 +193,34 @@ pub fn seal(
         keys,
         parked: parked.map(|id| id.to_string()),
         home: about.home.map(|replica| replica.to_string()),
+        own: false,
         inner,
+    };
+    sealer.seal(PURPOSE, principal, &serde_json::to_vec(&state).ok()?).ok()
+}
+
+/// Seals the state of a question of the gateway's own.
+pub fn seal_own(
+    sealer: &Sealer,
+    principal: PrincipalKey,
+    about: &About<'_>,
+    key: &str,
+    within: Duration,
+) -> Option<String> {
+    if about.round > limit::INPUT_ROUNDS_MAX {
+        return None;
+    }
+    let state = State {
+        server: about.target.server_id().clone(),
+        call: about.call.to_string(),
+        asked_for: digest(about.method, about.target, about.arguments),
+        until: (since_epoch() + within).as_secs(),
+        round: about.round,
+        keys: vec![key.to_owned()],
+        parked: None,
+        home: None,
+        own: true,
+        inner: None,
     };
     sealer.seal(PURPOSE, principal, &serde_json::to_vec(&state).ok()?).ok()
 }
@@ -255,6 +290,7 @@ mod tests {
             keys: vec!["name".to_owned(), "a\"b".to_owned()],
             home: None,
             parked: None,
+            own: false,
             inner: Some("theirs".to_owned()),
         };
         sealer.seal(PURPOSE, principal("alice"), &serde_json::to_vec(&state).unwrap()).unwrap()

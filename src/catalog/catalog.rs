@@ -188,6 +188,12 @@ impl<S: Source> Catalog<S> {
         }
     }
 
+    /// One caller's own list is of no use any more: it is listed anew, and waited for, when it is next looked at.
+    pub fn relist(&self, server: &ServerId, principal: PrincipalKey) {
+        self.inner.principals.invalidate(&(server.clone(), principal));
+        self.inner.generation.bump(true);
+    }
+
     /// An upstream said that it does not know what it listed, or that its parameters are wrong, which it says alike.
     /// Lists it again, ever more rarely as long as that finds nothing new: callers choose what they send.
     pub fn doubted(&self, server: &ServerId) {

@@ -40,6 +40,7 @@ pub mod stdio;
 pub mod store;
 pub mod tools;
 pub mod use_it;
+pub mod vault;
 pub mod who;
 
 use output::Output;
@@ -102,6 +103,7 @@ enum Command {
     Revoke(revoke::RevokeArguments),
     Revocations(lift::RevocationsArguments),
     Lift(lift::LiftArguments),
+    Vault(vault::VaultArguments),
     Credentials(credentials::CredentialsArguments),
     Secrets(credentials::SecretsArguments),
     Pins(pins::PinsArguments),
@@ -164,6 +166,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Status(arguments) => in_runtime(status::run(&arguments, output)),
         Command::Revocations(arguments) => in_runtime(lift::revocations(&arguments, output)),
         Command::Lift(arguments) => in_runtime(lift::lift(&arguments, output)),
+        Command::Vault(arguments) => in_runtime(vault::run(&arguments, output)),
         Command::Credentials(arguments) => in_runtime(credentials::credentials(&arguments, output)),
         Command::Secrets(arguments) => in_runtime(credentials::secrets(&arguments, output)),
         Command::Pins(arguments) => in_runtime(pins::run(&arguments, output)),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::SecretReference;
+use super::{OauthConfig, SecretReference};
 
 /// What is presented to an upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub enum CredentialConfig {
     /// Enterprise-managed authorization: the identity provider vouches for the caller (ID-JAG), the upstream's own
     /// authorization server gives a token for that.
     IdJag(Arc<IdJagConfig>),
+    /// The caller's own account at the upstream, which they have linked.
+    Oauth(Arc<OauthConfig>),
 }
 
 /// A secret that is presented as it is.
@@ -166,6 +168,16 @@ impl CredentialConfig {
             Self::Exchange(_) => "exchange",
             Self::ClientCredentials(_) => "client_credentials",
             Self::IdJag(_) => "id_jag",
+            Self::Oauth(_) => "oauth",
+        }
+    }
+
+    /// What is written of the caller's own account, where it is one.
+    #[must_use]
+    pub const fn account(&self) -> Option<&Arc<OauthConfig>> {
+        match self {
+            Self::Oauth(account) => Some(account),
+            _ => None,
         }
     }
 
@@ -174,7 +186,7 @@ impl CredentialConfig {
     pub const fn is_per_caller(&self) -> bool {
         match self {
             Self::None | Self::Static(_) | Self::ClientCredentials(_) => false,
-            Self::Exchange(_) | Self::IdJag(_) => true,
+            Self::Exchange(_) | Self::IdJag(_) | Self::Oauth(_) => true,
         }
     }
 
@@ -198,6 +210,7 @@ impl CredentialConfig {
                 exchange.asks.client.secret().into_iter().chain(kept).collect()
             }
             Self::ClientCredentials(asks) => asks.client.secret().into_iter().collect(),
+            Self::Oauth(account) => account.client_secret.iter().collect(),
             Self::IdJag(both) => both.provider.client.secret().into_iter().chain(both.asks.client.secret()).collect(),
         }
     }
@@ -206,7 +219,7 @@ impl CredentialConfig {
     #[must_use]
     pub fn asks(&self) -> Vec<&TokenRequest> {
         match self {
-            Self::None | Self::Static(_) => Vec::new(),
+            Self::None | Self::Static(_) | Self::Oauth(_) => Vec::new(),
             Self::Exchange(exchange) => vec![&exchange.asks],
             Self::ClientCredentials(asks) => vec![asks],
             Self::IdJag(both) => vec![&both.asks, &both.provider],
@@ -218,7 +231,9 @@ impl CredentialConfig {
     #[must_use]
     pub fn presents_alike(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Exchange(_), Self::Exchange(_)) | (Self::IdJag(_), Self::IdJag(_)) => true,
+            (Self::Exchange(_), Self::Exchange(_))
+            | (Self::IdJag(_), Self::IdJag(_))
+            | (Self::Oauth(_), Self::Oauth(_)) => true,
             _ => self == other,
         }
     }

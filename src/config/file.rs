@@ -19,6 +19,7 @@ use super::{
 use crate::ids::{AgentId, Environment};
 use crate::limit;
 
+mod account;
 mod address;
 mod admin;
 mod agent;
@@ -260,6 +261,23 @@ fn read_top(mut top: Table<'_, '_>, file: &Path, base: &Path, overrides: &Overri
         .chain(overrides.servers.iter().cloned().map(Some))
         .collect();
     too_many(&top, "servers", servers.len(), limit::SERVERS_MAX);
+    let accounts = servers.iter().flatten().any(ServerConfig::has_accounts);
+    if let (Some(gateway), Some(keys), true) = (&gateway, &keys, accounts)
+        && gateway.config.store.is_shared()
+        && keys.vault.is_empty()
+    {
+        top.mistake(&keys_place, key::missing("vault"));
+    }
+    let console = admin.iter().flatten().filter_map(|admin| admin.config.console.as_ref()).next();
+    let signs_in =
+        |issuer: &IssuerConfig| issuer.link.is_some() || console.is_some_and(|console| console.issuer == issuer.alias);
+    for issuer in issuers.iter().flatten().filter(|issuer| accounts && !signs_in(issuer)) {
+        let message = format!(
+            "nobody of issuer `{}` can link an account: write link_client_id below [issuers.{}]",
+            issuer.alias, issuer.alias
+        );
+        top.source.warning(&issuer_place, message);
+    }
     if servers.is_empty() {
         top.source.warning(&(0..0), "no [servers.ID]: there is nothing to call");
     }

@@ -214,6 +214,7 @@ pub const KEYS: Section = servers(
         defaulted("seal", "list of secret references", "[]"),
         defaulted("journal", "list of secret references", "[]"),
         defaulted("checkpoint", "list of secret references", "[]"),
+        defaulted("vault", "list of secret references", "[]"),
     ],
 );
 
@@ -281,6 +282,8 @@ pub const ISSUER: Section = servers(
         defaulted("sender_constraint", "`\"none\"`, `\"dpop\"`, `\"mtls\"` or `\"any\"`", "\"none\""),
         optional("introspection", "table"),
         optional("registration", "table"),
+        optional("link_client_id", "string"),
+        optional("link_client_secret", "secret reference"),
     ],
 );
 
@@ -367,7 +370,10 @@ pub const PROCESS: Section = servers(
 pub const CREDENTIAL: Section = servers(
     "[servers.ID.credential]",
     &[
-        required("kind", "`\"none\"`, `\"static\"`, `\"exchange\"`, `\"client_credentials\"` or `\"id_jag\"`"),
+        required(
+            "kind",
+            "`\"none\"`, `\"static\"`, `\"exchange\"`, `\"client_credentials\"`, `\"id_jag\"` or `\"oauth\"`",
+        ),
         defaulted("header", "header name", "\"authorization\""),
         optional("prefix", "string"),
         optional("secret", "secret reference, or two"),

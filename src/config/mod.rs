@@ -14,6 +14,7 @@ use url::Url;
 
 use crate::ids::{AgentId, Environment, IssuerAlias, ServerId};
 
+mod account;
 pub mod admin;
 mod agent;
 pub mod cluster;
@@ -41,6 +42,7 @@ pub mod set;
 pub mod spiffe;
 pub mod store;
 
+pub use account::{LinkClient, OauthConfig};
 pub use admin::{AdminClient, AdminConfig, ConsoleConfig};
 pub use agent::{
     API_KEY_PREFIX, AgentClient, AgentConfig, AgentKind, AgentState, ApiKeyConfig, DeclaredProof, KnownBy,
@@ -291,6 +293,8 @@ pub struct IssuerConfig {
     pub introspection: Option<Arc<IntrospectionConfig>>,
     /// The client that is handed out where the provider registers none by itself.
     pub registration: Option<RegistrationConfig>,
+    /// Our client there for people who link an account.
+    pub link: Option<LinkClient>,
 }
 
 /// `[issuers.ALIAS.registration]`: assistants are registered here, and log in with a client of the administrator's.
@@ -400,6 +404,13 @@ pub struct ServerConfig {
 }
 
 impl ServerConfig {
+    /// Whether some of its calls are made with an account that its caller has linked.
+    #[must_use]
+    pub fn has_accounts(&self) -> bool {
+        let all = std::iter::once(&self.credential).chain(self.tool_credentials.values());
+        all.into_iter().any(|credential| matches!(credential, CredentialConfig::Oauth(_)))
+    }
+
     /// Whether its process is held by nothing but its limits.
     #[must_use]
     pub const fn is_unconfined(&self) -> bool {

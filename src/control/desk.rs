@@ -162,12 +162,12 @@ impl Way {
     fn goes_on_unrecorded(&self) -> bool {
         use AdminOperation::{
             Agents, Attest, Credentials, Explain, Lift, Logs, Metrics, Pins, PinsAccept, PinsReject, Policy, Reload,
-            Review, Reviews, Revocations, Revoke, Secrets, Servers, Shadow, Status,
+            Review, Reviews, Revocations, Revoke, Secrets, Servers, Shadow, Status, Unlink, Vault,
         };
         match self.operation {
             Status | Servers | Metrics | Revoke | Revocations | Credentials | Lift | Reload | PinsAccept
-            | PinsReject => true,
-            Shadow | Logs | Explain | Agents | Policy | Pins | Secrets | Reviews | Review | Attest => false,
+            | PinsReject | Unlink => true,
+            Shadow | Logs | Explain | Agents | Policy | Pins | Secrets | Vault | Reviews | Review | Attest => false,
         }
     }
 

@@ -22,10 +22,12 @@ pub mod reviews;
 pub mod routes;
 mod socket;
 pub mod tail;
+mod vault;
 
 pub use listener::Administrators;
 pub use operations::{HeldRevocations, Lifting, Operations, Readiness, ReadinessCheck, RevocationOrder, Revoked};
 pub use socket::{Control, ControlError};
+pub use vault::{LinkedAccounts, UnlinkOrder};
 
 /// Where the socket is.
 #[must_use]

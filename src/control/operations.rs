@@ -22,13 +22,14 @@ pub use crate::gateway::pins::{
 
 use super::reviews::Reviews;
 use crate::config::Config;
+use crate::gateway::accounts::{Linked, Removed};
 use crate::gateway::ask::{Question, WhatCanAnswer, WhoCanAnswer};
 use crate::gateway::{ReloadOrder, ReloadReport, ShadowReport};
 use crate::identity::Caller;
 use crate::identity::described::Described;
 use crate::identity::proposed::Proposed;
 use crate::identity::revoked::{Held, Revocation, RevocationMode, RevocationTarget};
-use crate::ids::{AgentId, Digest, RevocationEpoch, Subject};
+use crate::ids::{AgentId, Digest, RevocationEpoch, ServerId, Subject};
 use crate::limit;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
 use crate::policy::{AdminOperation, Explanation};
@@ -93,6 +94,21 @@ pub trait Operations: Send + Sync + 'static {
     /// The policy in force, and how it came.
     fn policy(&self) -> PolicyStatus {
         PolicyStatus::default()
+    }
+    /// Accounts that people have linked, of one person where one is named.
+    fn accounts<'a>(&'a self, owner: Option<&'a str>) -> BoxFuture<'a, Result<Vec<Linked>, Failure>> {
+        let _nobodys = owner;
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+    /// Takes a linked account back; nothing, where there is none.
+    fn unlink<'a>(&'a self, owner: &'a str, server: &'a ServerId) -> BoxFuture<'a, Result<Option<Removed>, Failure>> {
+        let _nobodys = (owner, server);
+        Box::pin(std::future::ready(Ok(None)))
+    }
+    /// Where somebody links an account at a server which they may know of and which is called with one.
+    fn link(&self, caller: &Caller, server: &ServerId) -> Option<String> {
+        let _nobody = (caller, server);
+        None
     }
     /// What a revocation would stop.
     fn reach(&self, target: &RevocationTarget) -> Reach {

@@ -13,7 +13,7 @@ use http::{HeaderValue, StatusCode};
 use super::actor::Actor;
 use super::desk::{self, Understand};
 use super::operations::Operations;
-use super::{handlers, pins, problem, reviews, tail};
+use super::{handlers, pins, problem, reviews, tail, vault};
 use crate::policy::AdminOperation;
 
 /// What stands before every path at the administrators' listener.
@@ -80,6 +80,8 @@ pub const ROUTES: &[Route] = &[
     post("/revocations/reach", AdminOperation::Revocations, handlers::reach),
     delete("/revocations/{since}", AdminOperation::Lift, handlers::lift),
     post("/revoke", AdminOperation::Revoke, handlers::revoke),
+    get("/vault", AdminOperation::Vault, vault::list),
+    post("/vault/revoke", AdminOperation::Unlink, vault::revoke),
     post("/reload", AdminOperation::Reload, handlers::reload),
     get("/pins", AdminOperation::Pins, pins::pins),
     get("/pins/diff", AdminOperation::Pins, pins::diff),

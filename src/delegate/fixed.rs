@@ -13,6 +13,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
 use super::secrets::{Known, Secrets};
+use super::spare::Spare;
 use super::{prefixed, seconds, unavailable};
 use crate::config::{Config, CredentialConfig, OnStale, SecretReference, StaticConfig};
 use crate::identity::now_s;
@@ -31,9 +32,9 @@ pub struct CredentialHeader {
     pub spare: Option<Spare>,
 }
 
-/// Another value for a header whose value was refused.
+/// The other place of a secret.
 #[derive(Clone)]
-pub struct Spare {
+pub struct SecretSpare {
     fixed: Arc<Fixed>,
     config: Arc<StaticConfig>,
     /// Which of the places was presented, and what stood there.
@@ -109,13 +110,17 @@ impl Fixed {
         for index in std::iter::once(first).chain((0..config.slots.len()).filter(|index| *index != first)) {
             match self.value(config, index, server).await {
                 Ok(value) => {
-                    let spare = Spare {
+                    let spare = SecretSpare {
                         fixed: Arc::clone(self),
                         config: Arc::clone(config),
                         presented: index,
                         value: Arc::clone(&value),
                     };
-                    return Ok(CredentialHeader { name, value: prefixed(&config.prefix, &value), spare: Some(spare) });
+                    return Ok(CredentialHeader {
+                        name,
+                        value: prefixed(&config.prefix, &value),
+                        spare: Some(Spare::Secret(spare)),
+                    });
                 }
                 Err(stop) => drop(problem.get_or_insert(stop)),
             }
@@ -196,7 +201,7 @@ fn places(config: &StaticConfig) -> String {
     config.slots.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
-impl Spare {
+impl SecretSpare {
     /// Another value for the header: what is in the other place, or what has come to stand in the only one. Nothing,
     /// where that is what was refused.
     pub async fn other(&self) -> Option<SecretString> {
@@ -226,9 +231,9 @@ impl Spare {
     }
 }
 
-impl fmt::Debug for Spare {
+impl fmt::Debug for SecretSpare {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Spare").field("slots", &self.config.slots).finish_non_exhaustive()
+        formatter.debug_struct("SecretSpare").field("slots", &self.config.slots).finish_non_exhaustive()
     }
 }
 

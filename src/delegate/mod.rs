@@ -15,6 +15,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+mod account;
 mod answer;
 mod assertion;
 mod cache;
@@ -31,15 +32,18 @@ mod ledger;
 mod metadata;
 mod owners;
 mod secrets;
+mod spare;
 mod takeback;
 #[cfg(test)]
 mod tests;
+pub mod vault;
 mod wanted;
 
-pub use fixed::{CredentialHeader, SecretStatus, Spare};
+pub use fixed::{CredentialHeader, SecretStatus};
 pub use grant::{Grant, Leg, Recheck, attempt};
 pub use key::server_revision;
 pub use ledger::IssuedCredential;
+pub use spare::Spare;
 pub use takeback::{Taken, TakenBack};
 pub use wanted::Bound;
 
@@ -52,6 +56,7 @@ use ledger::Ledger;
 use owners::Owners;
 use secrets::Secrets;
 use takeback::{Taking, TakingBack};
+use vault::Vault;
 use wanted::Wanted;
 
 use crate::config::{Config, CredentialConfig, SecretReference, ServerConfig};
@@ -103,6 +108,8 @@ pub enum CredentialKind {
     ClientCredentials,
     /// A token for a caller whom an identity provider vouched for.
     IdJag,
+    /// A token of the caller's own account at the upstream.
+    Oauth,
 }
 
 impl CredentialKind {
@@ -115,6 +122,7 @@ impl CredentialKind {
             Self::Exchange => "exchange",
             Self::ClientCredentials => "client_credentials",
             Self::IdJag => "id_jag",
+            Self::Oauth => "oauth",
         }
     }
 }
@@ -132,6 +140,7 @@ pub struct Delegate {
     taking: TakingBack,
     owners: ArcSwap<Owners>,
     revisions: ArcSwap<HashMap<ServerId, Revision>>,
+    vault: Option<Arc<Vault>>,
     none: Arc<CredentialFacts>,
     fixed: Arc<CredentialFacts>,
 }
@@ -174,6 +183,7 @@ impl Delegate {
             ledger: None,
             owners: ArcSwap::default(),
             revisions: ArcSwap::default(),
+            vault: None,
             none: plain(CredentialKind::None),
             fixed: plain(CredentialKind::Static),
         };
@@ -260,6 +270,7 @@ impl Delegate {
                 let (context, facts) = (AuthorizationContext::Gateway, Arc::clone(&self.fixed));
                 return Ok(Credential { header, context, facts });
             }
+            CredentialConfig::Oauth(account) => return self.account(account, &wanted).await,
             CredentialConfig::Exchange(exchange) => {
                 let wanted = wanted.keyed(config, &exchange.asks);
                 self.issued(wanted.key, exchange::issue(&self.endpoints, exchange, &wanted)).await?

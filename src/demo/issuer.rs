@@ -185,6 +185,7 @@ impl DemoIssuer {
             kind: crate::config::spiffe::IssuerKind::Oidc,
             introspection: None,
             registration: None,
+            link: None,
         })
     }
 

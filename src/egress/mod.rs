@@ -21,6 +21,8 @@ pub use upstream::{UpstreamClient, upstream_client};
 pub struct EgressPolicy {
     private_everywhere: bool,
     private_hosts: Vec<String>,
+    /// This machine, and no other private place.
+    loopback: bool,
 }
 
 /// Why nothing was sent.
@@ -68,7 +70,7 @@ impl EgressPolicy {
     /// For an upstream server, as `allow_private` of its entry says.
     #[must_use]
     pub fn server(allow_private: bool) -> Self {
-        Self { private_everywhere: allow_private, private_hosts: Vec::new() }
+        Self { private_everywhere: allow_private, ..Self::default() }
     }
 
     /// For an issuer, and for what its metadata names.
@@ -81,7 +83,17 @@ impl EgressPolicy {
         Self {
             private_everywhere: allow_loopback,
             private_hosts: host.map(str::to_ascii_lowercase).into_iter().collect(),
+            loopback: false,
         }
+    }
+
+    /// For what a server names that is none of ours, such as its authorization server: public addresses, and the
+    /// private one of the server's own host where that is allowed; this machine only where the server is on it, or an
+    /// administrator wrote the place. No other private address: the server could name any.
+    #[must_use]
+    pub fn named_by_another(own_host: Option<&str>, loopback: bool) -> Self {
+        let private_hosts = own_host.map(str::to_ascii_lowercase).into_iter().collect();
+        Self { private_everywhere: false, private_hosts, loopback }
     }
 
     /// The same, with another host that an administrator wrote.
@@ -99,6 +111,7 @@ impl EgressPolicy {
         let problem = match class {
             AddressClass::Public => return Ok(()),
             AddressClass::Private | AddressClass::Loopback if self.private_everywhere => return Ok(()),
+            AddressClass::Loopback if self.loopback => return Ok(()),
             AddressClass::Private if self.private_hosts.iter().any(|own| own.eq_ignore_ascii_case(host)) => {
                 return Ok(());
             }
@@ -153,6 +166,7 @@ impl EgressPolicy {
         match scheme {
             "https" => {}
             "http" if self.private_everywhere => {}
+            "http" if self.loopback && is_loopback_host(host, literal) => {}
             "http" => {
                 let problem = "plain HTTP; use https:, or allow private addresses for it if it is on this machine";
                 return Err(EgressError::Refused { host: bounded(host), problem });
@@ -161,6 +175,14 @@ impl EgressPolicy {
         }
         literal.map_or(Ok(()), |address| self.check(host, AddressClass::of(address)))
     }
+}
+
+/// Whether a host is this machine, as far as its name says.
+fn is_loopback_host(host: &str, literal: Option<std::net::IpAddr>) -> bool {
+    literal.map_or_else(
+        || host.eq_ignore_ascii_case("localhost"),
+        |address| AddressClass::of(address) == AddressClass::Loopback,
+    )
 }
 
 /// Hosts come from outside and land in logs.
@@ -220,6 +242,21 @@ mod tests {
         assert!(policy.check("elsewhere.example", AddressClass::Private).is_err());
         assert!(policy.check("idp.corp.example", AddressClass::Loopback).is_err());
         assert!(policy.check_uri(&uri("http://idp.corp.example/")).is_err());
+    }
+
+    #[test]
+    fn what_a_server_on_this_machine_names_may_be_here_and_in_no_other_private_place() {
+        let here = EgressPolicy::named_by_another(Some("127.0.0.1"), true);
+        for good in ["http://127.0.0.1:7000/", "http://localhost:7000/", "https://[::1]/", "https://as.example/"] {
+            assert!(here.check_url(&good.parse().unwrap()).is_ok(), "{good}");
+        }
+        for bad in ["http://10.0.0.1/", "https://10.0.0.1/", "https://169.254.169.254/", "http://as.example/"] {
+            assert!(here.check_url(&bad.parse().unwrap()).is_err(), "{bad}");
+        }
+        let inside = EgressPolicy::named_by_another(Some("wiki.corp.example"), false);
+        assert!(inside.check("wiki.corp.example", AddressClass::Private).is_ok());
+        assert!(inside.check("db.corp.example", AddressClass::Private).is_err());
+        assert!(inside.check_url(&"https://127.0.0.1/".parse().unwrap()).is_err());
     }
 
     #[test]

@@ -48,6 +48,7 @@ pub(crate) fn config() -> Config {
         kind: crate::config::spiffe::IssuerKind::Oidc,
         introspection: None,
         registration: None,
+        link: None,
     };
     Config {
         gateway: GatewayConfig {
@@ -237,6 +238,14 @@ impl Pipeline for Scripted {
 
     fn stopping(&self) -> CancellationToken {
         CancellationToken::new()
+    }
+
+    fn has_page(&self, _: &str) -> bool {
+        false
+    }
+
+    async fn page(self: &Arc<Self>, _: &http::Method, _: crate::link::Visit<'_>) -> http::Response<String> {
+        http::Response::new(String::new())
     }
 
     fn is_ready(&self) -> bool {

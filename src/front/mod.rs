@@ -23,6 +23,7 @@ use crate::gateway::Gateway;
 use crate::identity::ClientCertificate;
 use crate::ids::ReplicaId;
 use crate::limit;
+use crate::link;
 use crate::outcome::{Reason, Refusal};
 use crate::wire::handle::Sealer;
 use crate::wire::mcp::{Era, header};
@@ -233,6 +234,12 @@ impl<P: Pipeline> Front<P> {
         if let Some(mut response) = self.authorization_server(&outside, request.uri().path(), request.method()) {
             response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
             return response;
+        }
+        if self.pipeline.has_page(path) {
+            let (parts, _) = request.into_parts();
+            let path = outside.names.relative(parts.uri.path());
+            let visit = link::Visit { path, query: parts.uri.query(), headers: &parts.headers };
+            return self.pipeline.page(&parts.method, visit).await.map(Body::from);
         }
         match outside.names.resource(request.uri().path()) {
             Some(endpoint) => well_known(&outside, &endpoint, request.method(), request.headers()),

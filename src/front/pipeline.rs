@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::gateway::Gateway;
 use crate::identity::{Caller, Shown};
 use crate::ids::{ParkId, PrincipalKey, ReplicaId};
+use crate::link;
 use crate::list;
 use crate::outcome::{Failure, Outcome, Reason, Stop};
 use crate::record::event::RelayNote;
@@ -108,6 +109,16 @@ pub trait Pipeline: Send + Sync + 'static {
     fn fallen(self: Arc<Self>, caller: Self::Caller) -> impl Future<Output = ()> + Send + 'static;
     /// Fires when the gateway begins to stop.
     fn stopping(&self) -> CancellationToken;
+    /// Whether a path below the public URL is a page for people.
+    fn has_page(&self, path: &str) -> bool {
+        link::is_own(path)
+    }
+    /// A page for people.
+    fn page(
+        self: &Arc<Self>,
+        method: &http::Method,
+        visit: link::Visit<'_>,
+    ) -> impl Future<Output = http::Response<String>> + Send;
     /// Whether calls can be served: policy loaded, journal and store writable.
     fn is_ready(&self) -> bool;
 }
@@ -199,6 +210,10 @@ impl Pipeline for Gateway {
 
     fn stopping(&self) -> CancellationToken {
         Self::stopping(self)
+    }
+
+    async fn page(self: &Arc<Self>, method: &http::Method, visit: link::Visit<'_>) -> http::Response<String> {
+        link::answer(self, method, visit).await
     }
 
     fn peer(&self, replica: ReplicaId) -> Option<String> {

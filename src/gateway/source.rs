@@ -11,8 +11,11 @@ use crate::config::ServerConfig;
 use crate::delegate::{Bound, CredentialHeader, Delegate};
 use crate::identity::Caller;
 use crate::ids::{AuthorizationContext, ServerId};
+use crate::limit;
+use crate::link::tool;
 use crate::outcome::{Failure, Reason, Stop};
 use crate::upstream::{self, Upstreams};
+use crate::wire::Json;
 use crate::wire::mcp::Kind;
 
 /// Lists for the catalog.
@@ -62,12 +65,27 @@ impl UpstreamSource {
     }
 }
 
+/// What a server is to somebody who has no account there yet.
+fn unlinked() -> Facts {
+    let capabilities = Json::of(&serde_json::json!({ "tools": { "listChanged": true } }));
+    Facts { capabilities, instructions: None, info: None }
+}
+
+/// The tool that links one. Looked at again soon: another replica may have stored the account.
+fn unlinked_list(kind: Kind) -> Listing {
+    let items = if kind == Kind::Tool { vec![tool::definition()] } else { Vec::new() };
+    Listing { items, ttl: Some(limit::LINK_LIST_TTL), public: false }
+}
+
 impl Source for UpstreamSource {
     type Caller = Caller;
 
     fn facts<'a>(&'a self, server: &'a ServerId, access: &'a Access<Caller>) -> BoxFuture<'a, Result<Facts, Failure>> {
         Box::pin(async move {
-            let (server, access) = self.access(server, access).await?;
+            let (server, access) = match self.access(server, access).await {
+                Err(failure) if failure.reason == Reason::AccountLinkRequired => return Ok(unlinked()),
+                access => access?,
+            };
             let facts = self.upstreams.facts_for(&server, &access).await?;
             Ok(Facts { capabilities: facts.capabilities, instructions: facts.instructions, info: facts.info })
         })
@@ -80,7 +98,10 @@ impl Source for UpstreamSource {
         kind: Kind,
     ) -> BoxFuture<'a, Result<Listing, Failure>> {
         Box::pin(async move {
-            let (server, access) = self.access(server, access).await?;
+            let (server, access) = match self.access(server, access).await {
+                Err(failure) if failure.reason == Reason::AccountLinkRequired => return Ok(unlinked_list(kind)),
+                access => access?,
+            };
             let listing = self.upstreams.list_for(&server, &access, kind).await?;
             Ok(Listing { items: listing.items, ttl: listing.ttl, public: listing.public })
         })

@@ -97,6 +97,7 @@ pub fn issuer_config() -> IssuerConfig {
         kind: crate::config::spiffe::IssuerKind::Oidc,
         introspection: None,
         registration: None,
+        link: None,
     }
 }
 

@@ -194,6 +194,25 @@ impl Revocations {
         self.snapshot.rcu(|old| if old.epoch > new.epoch { Arc::clone(old) } else { Arc::clone(&new) });
     }
 
+    /// Whether somebody may act who is known by issuer and subject alone, and signed in then.
+    ///
+    /// # Errors
+    /// [`Reason::Revoked`].
+    pub fn check_subject(&self, issuer: &IssuerAlias, subject: &str, since_s: i64) -> Result<(), Refusal> {
+        let facts = TokenFacts {
+            digest: Digest::sha256(b""),
+            issuer: issuer.clone(),
+            subject: Some(subject.to_owned()),
+            client: None,
+            id: None,
+            session: None,
+            issued_at: Some(since_s),
+            expires_at: i64::MAX,
+            for_administrators: false,
+        };
+        self.check(&facts).map(|_| ())
+    }
+
     /// What of a configuration was taken back.
     #[must_use]
     pub fn barred(&self) -> Arc<Barred> {

@@ -200,6 +200,8 @@ reasons! {
     CredentialUnavailable = "credential_unavailable", Channel::ToolResult(-32603), "tell an administrator";
     /// The authorization server refused the exchange.
     ExchangeRefused = "exchange_refused", Channel::ToolResult(-32603), "the authorization server refused a token for this upstream; ask an administrator";
+    /// The caller has no account at the server that could be used, and has to link one.
+    AccountLinkRequired = "account_link_required", Channel::ToolResult(-32603), "this server is called with your own account there: link it first, and then call again";
     /// The caller's token says who may act for its subject (`may_act`), and that is not us.
     MayActRefused = "may_act_refused", Channel::ToolResult(-32603), "your token does not let this gateway act for you; ask whoever issues it";
     /// A token for the upstream would live longer than `token_life_max` of its credential.

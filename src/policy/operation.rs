@@ -82,6 +82,10 @@ operations! {
     PinsAccept = "pins-accept", Loosen;
     /// Rejects definitions, accepted or not.
     PinsReject = "pins-reject", Brake;
+    /// Which accounts people have linked.
+    Vault = "vault", Look;
+    /// Takes a linked account back.
+    Unlink = "unlink", Brake;
     /// What reviews ask, and what was answered.
     Reviews = "reviews", Look;
     /// Opens and closes reviews, and ends grants.

@@ -16,13 +16,15 @@ use crate::control::operations::{
 };
 use crate::control::reviews::Reviews;
 use crate::control::{Lifting, Operations, Readiness, ReadinessCheck, Revoked};
+use crate::delegate::vault::{Linked, Removed};
 use crate::gateway::ask::{self, Question, WhatCanAnswer, WhoCanAnswer};
 use crate::gateway::review::{Review, ReviewReport, Which};
 use crate::gateway::{Gateway, ReloadOrder, ReloadReport, ShadowReport, Standing};
 use crate::identity::proposed::Proposed;
-use crate::identity::revoked::{Held, Revocation, RevocationStore as _, RevocationTarget};
+use crate::identity::revoked::{Held, Revocation, RevocationMode, RevocationStore as _, RevocationTarget};
 use crate::identity::{Caller, Presented, Resource};
-use crate::ids::{AgentId, RevocationEpoch, Subject};
+use crate::ids::{AgentId, RevocationEpoch, ServerId, Subject};
+use crate::link;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
 use crate::policy::{AdminOperation, Explanation, GrantId, Weight};
 use crate::record::event::AdminNote;
@@ -53,6 +55,10 @@ impl Operations for Gateway {
                         format!("it holds, but which credentials it names is not known: {}", failure.detail);
                 }
             }
+            if revocation.mode == RevocationMode::Block {
+                let accounts = self.remove_accounts_for(&revocation.target).await;
+                revoked.upstreams.extend(accounts.iter().map(Removed::taken_back));
+            }
             let Err(failure) = told else { return Ok(revoked) };
             // It holds: to say that it failed would be wrong, and have whoever ordered it look elsewhere.
             tracing::error!(%failure, epoch = epoch.0, "a revocation is in force and not on the record");
@@ -60,6 +66,19 @@ impl Operations for Gateway {
             revoked.warning = format!("it holds, but the record does not say so: {}", failure.detail);
             Ok(revoked)
         })
+    }
+
+    fn accounts<'a>(&'a self, owner: Option<&'a str>) -> BoxFuture<'a, Result<Vec<Linked>, Failure>> {
+        Box::pin(Self::accounts(self, owner))
+    }
+
+    fn unlink<'a>(&'a self, owner: &'a str, server: &'a ServerId) -> BoxFuture<'a, Result<Option<Removed>, Failure>> {
+        Box::pin(self.remove_account(owner, server))
+    }
+
+    fn link(&self, caller: &Caller, server: &ServerId) -> Option<String> {
+        self.account_config(server)?;
+        link::address(self, caller, server)
     }
 
     fn lift(&self, lifting: Lifting) -> BoxFuture<'_, Result<Option<RevocationEpoch>, Failure>> {
@@ -337,6 +356,17 @@ impl Operations for Gateway {
     }
 }
 
+/// What is wrong with a secret for an upstream: only calls that need it are refused, at most.
+fn secret_check(secret: SecretStatus) -> Option<ReadinessCheck> {
+    let detail = match (secret.problem.is_empty(), secret.stale) {
+        (true, false) => return None,
+        (true, true) => "it is older than its max_age: replace it".to_owned(),
+        (false, _) => secret.problem,
+    };
+    let name = format!("secret:{} {}", secret.server, secret.place);
+    Some(ReadinessCheck { name, well: false, optional: true, detail })
+}
+
 impl Reviews for Gateway {
     fn open(&self, actor: String, since: Timestamp, deadline: Timestamp) -> BoxFuture<'_, Result<Review, Stop>> {
         Box::pin(async move { self.open_review(&actor, since, deadline).await })
@@ -365,17 +395,6 @@ impl Reviews for Gateway {
     fn restore(&self, grant: GrantId) -> BoxFuture<'_, Result<bool, Stop>> {
         Box::pin(async move { self.restore_grant(&grant).await })
     }
-}
-
-/// What is wrong with a secret for an upstream: only calls that need it are refused, at most.
-fn secret_check(secret: SecretStatus) -> Option<ReadinessCheck> {
-    let detail = match (secret.problem.is_empty(), secret.stale) {
-        (true, false) => return None,
-        (true, true) => "it is older than its max_age: replace it".to_owned(),
-        (false, _) => secret.problem,
-    };
-    let name = format!("secret:{} {}", secret.server, secret.place);
-    Some(ReadinessCheck { name, well: false, optional: true, detail })
 }
 
 /// The same with who else has the store, where somebody may.

@@ -9,6 +9,7 @@ use crate::support::gateway::{DEVELOPERS_MAY, Gateway, Setup};
 use crate::support::issuer::Issuer;
 use crate::support::scripted::{self, Scripted};
 
+mod accounts;
 mod attack;
 mod definitions;
 mod pages;

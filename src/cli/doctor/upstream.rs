@@ -57,6 +57,9 @@ impl Bench {
     /// Looks at one server.
     pub async fn look(&self, server: &Arc<ServerConfig>, caller: Option<&Caller>) -> Vec<Finding> {
         let name = server.id.as_str();
+        if matches!(server.credential, CredentialConfig::Oauth(_)) {
+            return vec![Finding::ok(name, "it is called with accounts that callers link: `bailiwick vault list`")];
+        }
         let needs_caller = server.credential.is_per_caller();
         if needs_caller && caller.is_none() {
             return vec![Finding::ok(
@@ -105,6 +108,7 @@ const fn presented(server: &ServerConfig) -> &'static str {
         CredentialConfig::Static(_) => "with the gateway's credential",
         CredentialConfig::ClientCredentials(_) => "with a token of the gateway's own",
         CredentialConfig::Exchange(_) => "with a credential exchanged for this token",
+        CredentialConfig::Oauth(_) => "with the caller's own account",
         CredentialConfig::IdJag(_) => "with a credential that the identity provider vouched for",
     }
 }

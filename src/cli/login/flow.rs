@@ -6,19 +6,16 @@
 
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
-use http::StatusCode;
-use http::header::{ACCEPT, CONTENT_TYPE};
+use http::header::CONTENT_TYPE;
 use openidconnect::core::{
     CoreClient, CoreDeviceAuthorizationResponse, CoreJsonWebKeySet, CoreResponseType, CoreTokenResponse,
 };
 use openidconnect::{
-    AsyncHttpClient, AuthType, AuthUrl, AuthenticationFlow, AuthorizationCode, ClientId, ClientSecret, CsrfToken,
-    DeviceAuthorizationUrl, ErrorResponse, HttpRequest, HttpResponse, IssuerUrl, Nonce, OAuth2TokenResponse as _,
-    PkceCodeChallenge, RedirectUrl, RefreshToken, RequestTokenError, Scope, TokenUrl,
+    AuthUrl, AuthenticationFlow, AuthorizationCode, ClientId, CsrfToken, DeviceAuthorizationUrl, ErrorResponse,
+    IssuerUrl, Nonce, OAuth2TokenResponse as _, PkceCodeChallenge, RedirectUrl, RefreshToken, RequestTokenError, Scope,
+    TokenUrl,
 };
 use secrecy::{ExposeSecret as _, SecretString};
-use serde::Deserialize;
 use serde_json::json;
 use url::Url;
 
@@ -27,9 +24,11 @@ use super::kept::{Kept, Registered};
 use super::redirect::{Expected, Redirect};
 use super::{LoginOptions, browser};
 use crate::cli::output::complain;
-use crate::egress::{EgressError, EgressPolicy, OauthClient, is_loopback, oauth_client};
+use crate::egress::{EgressError, EgressPolicy, is_loopback, oauth_client};
 use crate::identity;
 use crate::limit;
+use crate::oauth::Asker;
+use crate::oauth::register::{RegisterError, register};
 
 /// Why a token could not be renewed.
 #[derive(Debug)]
@@ -40,33 +39,13 @@ pub(super) enum RenewError {
     Unknown(String),
 }
 
-/// Lends our guarded client to `openidconnect`.
-struct Asker(OauthClient);
-
-impl<'c> AsyncHttpClient<'c> for Asker {
-    type Error = EgressError;
-    type Future = BoxFuture<'c, Result<HttpResponse, EgressError>>;
-
-    fn call(&'c self, request: HttpRequest) -> Self::Future {
-        Box::pin(self.0.send(request))
-    }
-}
-
-/// What RFC 7591 answers, as far as we look at it.
-#[derive(Deserialize)]
-struct Registration {
-    client_id: String,
-    client_secret: Option<String>,
-    token_endpoint_auth_method: Option<String>,
-}
-
 /// Logs in at the gateway's issuer. Bounded in time; somebody sits in front of it.
 ///
 /// # Errors
 /// A lower-case sentence that says what to do.
 pub(super) async fn log_in(url: &Url, options: &LoginOptions, challenge: &Challenge) -> Result<Kept, String> {
     let found = discover(url, options, challenge).await?;
-    let wanted = challenge.wanted(options);
+    let wanted = challenge.wanted(options.acr.as_ref());
     let attempt = async {
         if options.device {
             by_device(url, options, &found, &wanted).await
@@ -103,7 +82,7 @@ async fn by_browser(
     .set_token_uri(TokenUrl::from_url(server.token_endpoint.clone()))
     .set_redirect_uri(RedirectUrl::new(redirect.uri()).map_err(failed)?)
     .disable_openid_scope();
-    let client = match secret(&registered) {
+    let client = match registered.proof() {
         Some((secret, how)) => client.set_client_secret(secret).set_auth_type(how),
         None => client,
     };
@@ -160,7 +139,7 @@ async fn by_device(
     .set_token_uri(TokenUrl::from_url(server.token_endpoint.clone()))
     .set_device_authorization_url(DeviceAuthorizationUrl::from_url(endpoint))
     .disable_openid_scope();
-    let client = match secret(&registered) {
+    let client = match registered.proof() {
         Some((secret, how)) => client.set_client_secret(secret).set_auth_type(how),
         None => client,
     };
@@ -200,7 +179,7 @@ pub(super) async fn renew(before: &Kept) -> Result<Kept, RenewError> {
         CoreJsonWebKeySet::default(),
     )
     .set_token_uri(TokenUrl::from_url(before.token_endpoint.clone()));
-    let client = match secret(&before.client) {
+    let client = match before.client.proof() {
         Some((secret, how)) => client.set_client_secret(secret).set_auth_type(how),
         None => client,
     };
@@ -275,32 +254,14 @@ async fn registered(options: &LoginOptions, found: &Found, redirect: Option<&str
         }
         (_, None) => {}
     }
-    let request = http::Request::post(endpoint.as_str())
-        .header(CONTENT_TYPE, "application/json")
-        .header(ACCEPT, "application/json")
-        .body(asked.to_string().into_bytes())
-        .map_err(|error| error.to_string())?;
-    let answer = found.client.send(request).await.map_err(|error| error.to_string())?;
-    if !matches!(answer.status(), StatusCode::CREATED | StatusCode::OK) {
-        return Err(format!(
-            "the issuer {issuer} does not register us ({}); have a public client registered there and name it with \
-             --client-id",
-            answer.status()
-        ));
-    }
-    let read: Registration = serde_json::from_slice(answer.body())
-        .map_err(|_| format!("the issuer {issuer} answers a registration with something else"))?;
-    Ok(Registered {
-        id: read.client_id,
-        secret: read.client_secret.map(SecretString::from),
-        secret_in_body: read.token_endpoint_auth_method.as_deref() == Some("client_secret_post"),
+    register(&found.client, endpoint, &asked).await.map_err(|problem| match problem {
+        RegisterError::Refused(status) => format!(
+            "the issuer {issuer} does not register us ({status}); have a public client registered there and name it \
+             with --client-id"
+        ),
+        RegisterError::Unknown(problem) => problem,
+        RegisterError::Unreadable => format!("the issuer {issuer} answers a registration with something else"),
     })
-}
-
-fn secret(client: &Registered) -> Option<(ClientSecret, AuthType)> {
-    let secret = client.secret.as_ref()?.expose_secret().to_owned();
-    let how = if client.secret_in_body { AuthType::RequestBody } else { AuthType::BasicAuth };
-    Some((ClientSecret::new(secret), how))
 }
 
 fn kept(url: &Url, found: &Found, client: Registered, answer: &CoreTokenResponse) -> Result<Kept, String> {

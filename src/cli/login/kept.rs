@@ -9,13 +9,15 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as 
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, OFlags, flock};
-use secrecy::{ExposeSecret as _, SecretString};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::identity;
 use crate::ids::Digest;
 use crate::limit;
+pub(super) use crate::oauth::Registered;
+use crate::oauth::register::{close, close_optional, open, open_optional};
 
 /// What is kept of one login.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -41,18 +43,6 @@ pub(super) struct Kept {
     pub expires_at: Option<i64>,
     /// What was granted, as far as the issuer said.
     pub scope: Option<String>,
-}
-
-/// Who we are at an authorization server.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Registered {
-    pub id: String,
-    /// Some servers give every client a secret, asked or not.
-    #[serde(serialize_with = "open_optional", deserialize_with = "close_optional")]
-    pub secret: Option<SecretString>,
-    /// The secret stands in the body, not in a header.
-    pub secret_in_body: bool,
 }
 
 /// Where the login at one gateway is kept.
@@ -181,25 +171,11 @@ impl Place {
     }
 }
 
-fn open<S: Serializer>(secret: &SecretString, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(secret.expose_secret())
-}
-
-fn open_optional<S: Serializer>(secret: &Option<SecretString>, serializer: S) -> Result<S::Ok, S::Error> {
-    secret.as_ref().map(|secret| secret.expose_secret()).serialize(serializer)
-}
-
-fn close<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SecretString, D::Error> {
-    String::deserialize(deserializer).map(SecretString::from)
-}
-
-fn close_optional<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SecretString>, D::Error> {
-    Ok(Option::<String>::deserialize(deserializer)?.map(SecretString::from))
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use std::os::unix::fs::PermissionsExt as _;
+
+    use secrecy::ExposeSecret as _;
 
     use super::*;
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::token_request;
+use super::{account, token_request};
 use crate::config::leaf::{Day, Period};
 use crate::config::reader::Table;
 use crate::config::{CredentialConfig, OnStale, SecretReference, StaticConfig, keys};
@@ -22,6 +22,7 @@ enum Kind {
     Exchange,
     ClientCredentials,
     IdJag,
+    Oauth,
 }
 
 /// Which keys mean something for a static secret.
@@ -53,6 +54,7 @@ impl Kind {
             Self::Exchange => (ASKED_KEYS, &["audience", "actor_token", "actor_token_type"]),
             Self::ClientCredentials => (ASKED_KEYS, &["audience"]),
             Self::IdJag => (ASKED_KEYS, &["identity_provider"]),
+            Self::Oauth => (account::OAUTH_KEYS, &[]),
         };
         shared.iter().chain(own).copied().collect()
     }
@@ -72,6 +74,7 @@ pub fn read(mut table: Table<'_, '_>, base: &Path) -> Option<CredentialConfig> {
         Kind::Exchange => token_request::read_exchange(table, base),
         Kind::ClientCredentials => token_request::read_client_credentials(table, base),
         Kind::IdJag => token_request::read_id_jag(table, base),
+        Kind::Oauth => account::read_oauth(table, base),
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::account;
 use super::address::{http_url, is_loopback};
 use super::introspection::{self, Prefixes};
 use super::registration;
@@ -85,6 +86,7 @@ pub fn read(
     if let Some(agent) = &interactive_default {
         table.source.refers(agent.span(), Name::Agent(agent.get_ref().clone()));
     }
+    let link = account::read_link_client(&mut table, base);
     let jwks_stale_max = table.get::<Period>("jwks_stale_max");
     let sender_constraint = table.get::<Constraint>("sender_constraint");
     let (mut claims, mut optional_claims) = (claims, optional_claims);
@@ -126,6 +128,7 @@ pub fn read(
         },
         introspection: if introspects { Some(introspection?) } else { None },
         registration: registration?,
+        link,
     })
 }
 

@@ -15,14 +15,15 @@ use crate::limit;
 pub fn needed(keys: &KeysConfig) -> Vec<String> {
     let all = [("seal", &keys.seal), ("journal", &keys.journal), ("checkpoint", &keys.checkpoint)];
     let missing = all.into_iter().filter(|(_, references)| references.is_empty());
-    missing
-        .map(|(name, _)| {
-            format!(
-                "with this store all replicas need the same keys: write {name} = [\"env:NAME\"] or [\"file:PATH\"] below \
-                 [keys], a key of 64 hexadecimal digits (`openssl rand -hex 32`)"
-            )
-        })
-        .collect()
+    missing.map(|(name, _)| self::missing(name)).collect()
+}
+
+/// That a key is missing which all replicas need.
+pub fn missing(name: &str) -> String {
+    format!(
+        "with this store all replicas need the same keys: write {name} = [\"env:NAME\"] or [\"file:PATH\"] below \
+         [keys], a key of 64 hexadecimal digits (`openssl rand -hex 32`)"
+    )
 }
 
 /// Reads `[keys]`.
@@ -43,5 +44,6 @@ pub fn read(mut table: Table<'_, '_>, base: &Path) -> Option<KeysConfig> {
         Some(references)
     };
     let (seal, journal, checkpoint) = (references("seal"), references("journal"), references("checkpoint"));
-    Some(KeysConfig { seal: seal?, journal: journal?, checkpoint: checkpoint? })
+    let vault = references("vault");
+    Some(KeysConfig { seal: seal?, journal: journal?, checkpoint: checkpoint?, vault: vault? })
 }

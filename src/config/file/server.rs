@@ -106,6 +106,14 @@ pub fn read(mut table: Table<'_, '_>, id: ServerId, places: Places<'_>, override
             table.mistake(&table.span, message);
         }
     }
+    let mut accounts =
+        std::iter::once(&credential).chain(tool_credentials.values()).filter_map(CredentialConfig::account);
+    if let Some(first) = accounts.next()
+        && accounts.any(|other| other != first)
+    {
+        let message = "a caller has one account at a server: write the same `oauth` credential for each of its tools";
+        table.mistake(&table.span, message);
+    }
     let per_caller = credential.is_per_caller();
     let is_production = environment.as_ref().is_some_and(|environment| environment.as_str() == PRODUCTION);
     Some(ServerConfig {

@@ -8,6 +8,7 @@ use http::StatusCode;
 use maud::{Markup, html};
 
 use super::super::operations::{AccessAnswer, AccessReport};
+use super::accounts;
 use super::layout::{inside, pill};
 use super::questions;
 use super::text::shown;
@@ -27,8 +28,10 @@ pub(super) async fn page(visit: Visit) -> Response {
         operations.access_to(&visit.caller, agent.as_ref(), object, &action)
     });
     let (usable, discoverable): (Vec<_>, Vec<_>) = report.servers.iter().partition(|server| server.usable);
+    let own_accounts = accounts::section(&visit, &report).await;
     let body = html! {
         (with(&visit, &report))
+        (own_accounts)
         section aria-labelledby="can" {
             h2 #can { "What you can use" }
             @if usable.is_empty() { p.quiet { "Nothing yet. Ask whoever runs this gateway, or the owner of a server below." } }

@@ -11,11 +11,11 @@ use http::StatusCode;
 use http::header::{HeaderMap, HeaderValue, LOCATION, SET_COOKIE};
 
 use super::login::{failed, pending};
-use super::provider::Returned;
 use super::visit::{Settings, query};
 use super::{Console, cookie, not_here};
 use crate::identity::Caller;
 use crate::limit;
+use crate::oauth::person::Returned;
 use crate::record::event::AdminNote;
 
 /// The page that the issuer sends browsers to.
@@ -53,7 +53,7 @@ async fn come_back(
     let code = query(raw, "code").ok_or_else(|| wrong("the issuer's answer has no code"))?;
     let issuer = query(raw, "iss");
     let returned = Returned { code: &code, issuer: issuer.as_deref(), nonce: &kept.nonce, verifier: &kept.verifier };
-    let logged_in = console.provider.finish(console.operations.as_ref(), returned).await;
+    let logged_in = console.provider.finish(&settings.sign_in(), returned).await;
     let logged_in = logged_in.map_err(|problem| (StatusCode::BAD_GATEWAY, problem))?;
     let caller = console.authenticate(&logged_in.granted.access).await.map_err(|stop| {
         let problem = format!("the issuer's access token is refused here: {stop} ({})", stop.reason().code());

@@ -57,7 +57,7 @@ pub(super) async fn start(State(console): State<Arc<Console>>, RawQuery(raw): Ra
     let Some(settings) = console.settings() else { return not_here() };
     let to = wanted(raw.as_deref());
     let fresh = query(raw.as_deref(), "fresh").as_deref() == Some("1");
-    let begun = match console.provider.begin(console.operations.as_ref(), fresh).await {
+    let begun = match console.provider.begin(&settings.sign_in(), fresh).await {
         Ok(begun) => begun,
         Err(problem) => return failed(&settings, StatusCode::BAD_GATEWAY, &problem),
     };

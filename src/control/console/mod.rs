@@ -18,9 +18,11 @@ use http::StatusCode;
 use super::operations::Operations;
 use super::problem;
 use crate::ids::Digest;
+use crate::oauth::person::Provider;
 use crate::wire::handle::Sealer;
 
 mod access;
+mod accounts;
 mod agents;
 mod assets;
 mod callback;
@@ -33,7 +35,6 @@ mod live;
 mod login;
 mod overview;
 mod policy;
-mod provider;
 mod questions;
 mod revocations;
 mod revoke;
@@ -50,7 +51,7 @@ const STREAM: &str = "/log/stream";
 pub(super) struct Console {
     operations: Arc<dyn Operations>,
     sessions: session::Sessions,
-    provider: provider::Provider,
+    provider: Provider,
     /// Seals what a browser keeps for us between the first step of a login and the last. Good for this process only.
     sealer: Sealer,
 }
@@ -62,12 +63,8 @@ pub(super) struct Console {
 pub fn pages(operations: Arc<dyn Operations>) -> Result<Router, String> {
     let secret = Digest::sha256(session::random().as_bytes());
     let sealer = Sealer::new([secret.as_bytes().as_slice()]).map_err(|error| error.to_string())?;
-    let console = Arc::new(Console {
-        operations,
-        sessions: session::Sessions::default(),
-        provider: provider::Provider::default(),
-        sealer,
-    });
+    let console =
+        Arc::new(Console { operations, sessions: session::Sessions::default(), provider: Provider::default(), sealer });
     let router = Router::new()
         .route("/", get(overview::page))
         .route("/log", get(live::page))
@@ -85,6 +82,7 @@ pub fn pages(operations: Arc<dyn Operations>) -> Result<Router, String> {
         .route("/definitions/{digest}/accept", post(definitions::accept))
         .route("/definitions/{digest}/reject", post(definitions::reject))
         .route("/access", get(access::page))
+        .route("/access/unlink", post(accounts::unlink))
         .route("/login", get(login::page))
         .route("/login/start", get(login::start))
         .route("/login/callback", get(callback::page))

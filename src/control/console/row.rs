@@ -7,8 +7,22 @@ use super::text::{shown, whole};
 use crate::record::join::Seen;
 
 /// What an administrator's look is called in the record; everything else is shown even where looks are hidden.
-const LOOKS: [&str; 10] =
-    ["pins", "status", "servers", "agents", "policy", "metrics", "shadow", "logs", "explain", "revocations"];
+const LOOKS: [&str; 14] = [
+    "pins",
+    "status",
+    "servers",
+    "agents",
+    "policy",
+    "metrics",
+    "shadow",
+    "logs",
+    "explain",
+    "revocations",
+    "vault",
+    "credentials",
+    "secrets",
+    "reviews",
+];
 
 /// The row of a record; nothing for an intent, whose end makes one.
 pub(super) fn row(seen: &Seen<'_>) -> Option<Markup> {

@@ -9,21 +9,16 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use openidconnect::CsrfToken;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio_util::sync::CancellationToken;
 
 use super::Console;
-use super::provider::{Granted, RenewError};
 use crate::identity::{Caller, now_s};
 use crate::ids::Digest;
 use crate::limit;
+pub(super) use crate::oauth::browser::random;
+use crate::oauth::person::{Granted, RenewError};
 use crate::outcome::{Failure, Reason, Refusal, Stop};
-
-/// 256 random bits, as a cookie or a form carries them.
-pub(super) fn random() -> String {
-    CsrfToken::new_random_len(32).into_secret()
-}
 
 /// Somebody who signed in.
 pub(super) struct Session {
@@ -171,7 +166,11 @@ impl Session {
         let (session, console) = (Arc::clone(self), Arc::clone(console));
         // The issuer gives each of them once: whoever asked for the page may be gone before it answers.
         let renewed = tokio::spawn(async move {
-            match console.provider.renew(console.operations.as_ref(), &refresh).await {
+            let renewed = match console.settings() {
+                Some(settings) => console.provider.renew(&settings.sign_in(), &refresh).await,
+                None => Err(RenewError::Over),
+            };
+            match renewed {
                 // Kept before it is looked at, which may fail for reasons that pass.
                 Ok(granted) => {
                     tokens.access = granted.access;

@@ -16,9 +16,11 @@ use http_body_util::{BodyExt as _, Limited};
 
 use super::session::{Session, Use};
 use super::{Console, cookie, layout, login, not_here};
-use crate::config::{AdminConfig, ConsoleConfig};
+use crate::config::{AdminConfig, ConsoleConfig, IssuerConfig};
 use crate::identity::Caller;
 use crate::limit;
+pub(super) use crate::oauth::browser::query;
+use crate::oauth::person::SignIn;
 use crate::outcome::{Reason, Stop};
 use crate::policy::AdminOperation;
 
@@ -29,6 +31,8 @@ const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 pub(super) struct Settings {
     pub(super) admin: AdminConfig,
     pub(super) console: ConsoleConfig,
+    issuer: Arc<IssuerConfig>,
+    allow_loopback: bool,
     /// What browsers see before every path.
     base: String,
 }
@@ -57,11 +61,28 @@ impl Console {
         let admin = config.admin.clone()?;
         let console = admin.console.clone()?;
         let base = format!("{}/admin", admin.public_url.path().trim_end_matches('/'));
-        Some(Settings { admin, console, base })
+        let issuer = config.issuers.iter().find(|issuer| issuer.alias == console.issuer).cloned()?;
+        // As for its keys: what may listen on other interfaces never talks to an issuer on this machine.
+        let allow_loopback = config.gateway.listen.ip().is_loopback();
+        Some(Settings { admin, console, issuer, allow_loopback, base })
     }
 }
 
 impl Settings {
+    /// Where people sign in, and what for.
+    pub(super) fn sign_in(&self) -> SignIn {
+        SignIn {
+            issuer: Arc::clone(&self.issuer),
+            client_id: self.console.client_id.clone(),
+            client_secret: self.console.client_secret.clone(),
+            redirect: format!("{}/login/callback", self.admin.resource()),
+            scopes: self.console.scopes.clone(),
+            resource: Some(self.admin.resource()),
+            acr: self.admin.acr.clone(),
+            allow_loopback: self.allow_loopback,
+        }
+    }
+
     /// The address of a page, as browsers see it.
     pub(super) fn path(&self, page: &str) -> String {
         format!("{}{page}", self.base)
@@ -169,15 +190,6 @@ fn is_from_our_page(headers: &HeaderMap) -> bool {
 /// Whether another site had the browser fetch this.
 pub(super) fn is_foreign_fetch(headers: &HeaderMap) -> bool {
     headers.get(FETCH_SITE).is_some_and(|site| !matches!(site.as_bytes(), b"same-origin" | b"none"))
-}
-
-/// A value of a query; nothing where it comes twice.
-pub(super) fn query(raw: Option<&str>, name: &str) -> Option<String> {
-    let mut found = url::form_urlencoded::parse(raw?.as_bytes()).filter(|(own, _)| own == name);
-    match (found.next(), found.next()) {
-        (Some((_, value)), None) => Some(value.into_owned()),
-        _ => None,
-    }
 }
 
 /// Nobody is signed in: they are asked to, and come back to the page that they wanted.

@@ -83,7 +83,7 @@ impl Door {
                 let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, of("code_verifier").as_bytes());
                 asked.query["code_challenge"] == URL_SAFE_NO_PAD.encode(digest.as_ref())
                     && asked.query["redirect_uri"] == of("redirect_uri")
-                    && asked.query["resource"] == of("resource")
+                    && asked.query.get("resource").cloned().unwrap_or_default() == of("resource")
             }),
             "refresh_token" => self.refresh.remove(&of("refresh_token")),
             _ => None,

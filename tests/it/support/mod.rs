@@ -6,6 +6,7 @@ pub mod door;
 pub mod gateway;
 pub mod holder;
 pub mod issuer;
+pub mod linked;
 pub mod old;
 pub mod oldest;
 pub mod peer;

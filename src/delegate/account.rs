@@ -1,0 +1,72 @@
+//! Calls that are made with the caller's own account at the upstream.
+//!
+//! Decides for how long one use of an account may last. Refuses to know how an account is kept ([`super::vault`]).
+//! Invariant: an account is its owner's, and a use of it ends with the token of the caller who uses it.
+
+use std::sync::Arc;
+
+use http::header::AUTHORIZATION;
+
+use super::vault::Vault;
+use super::wanted::Wanted;
+use super::{Bound, Credential, CredentialFacts, CredentialHeader, Delegate, Spare, configured, prefixed, unavailable};
+use crate::config::{CredentialConfig, OauthConfig, ServerConfig};
+use crate::identity::Caller;
+use crate::ids::AuthorizationContext;
+use crate::outcome::Stop;
+
+impl Delegate {
+    /// The same, with accounts that callers have linked.
+    #[must_use]
+    pub fn with_vault(self, vault: Arc<Vault>) -> Self {
+        Self { vault: Some(vault), ..self }
+    }
+
+    /// The vault of linked accounts; a gateway that only looks has none.
+    #[must_use]
+    pub const fn vault(&self) -> Option<&Arc<Vault>> {
+        self.vault.as_ref()
+    }
+
+    /// The caller's own account.
+    pub(super) async fn account(&self, account: &Arc<OauthConfig>, wanted: &Wanted<'_>) -> Result<Credential, Stop> {
+        let missing = |what: &str| unavailable(wanted.id(), what);
+        let caller = wanted.caller.ok_or_else(|| missing("it is a caller's, and there is none"))?;
+        let vault = self.vault.as_ref().ok_or_else(|| missing("there is no vault here"))?;
+        let (held, spare) = vault.account(caller, wanted.server, account).await?;
+        let ends = wanted.bound.ends_at.unwrap_or(i64::MAX).min(caller.token().expires_at);
+        let facts = match held.facts.used_until.filter(|until| *until > ends) {
+            None => Arc::clone(&held.facts),
+            Some(_) => Arc::new(CredentialFacts { used_until: Some(ends), ..CredentialFacts::clone(&held.facts) }),
+        };
+        Ok(Credential {
+            header: Some(CredentialHeader {
+                name: AUTHORIZATION,
+                value: prefixed("Bearer ", &held.secret),
+                spare: Some(Spare::Account(spare)),
+            }),
+            context: AuthorizationContext::Principal(caller.principal()),
+            facts,
+        })
+    }
+
+    /// Whether calls there are made with an account of the caller's.
+    #[must_use]
+    pub fn is_with_account(&self, server: &ServerConfig, tool: Option<&str>) -> bool {
+        matches!(configured(server, tool), CredentialConfig::Oauth(_))
+    }
+
+    /// Whether the caller has linked the account that a call there is made with.
+    ///
+    /// # Errors
+    /// [`Reason::AccountLinkRequired`] where not; [`Reason::CredentialUnavailable`] and `store_unavailable` where nobody
+    /// knows.
+    pub async fn has_account(
+        &self,
+        caller: &Caller,
+        server: &Arc<ServerConfig>,
+        tool: Option<&str>,
+    ) -> Result<(), Stop> {
+        self.credential_for(caller, server, tool, Bound::default()).await.map(|_| ())
+    }
+}

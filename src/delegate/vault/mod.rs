@@ -1,0 +1,243 @@
+//! The vault: accounts at upstreams that callers have linked, each at one server, each its owner's alone.
+//!
+//! Decides which of them can be used and when one is renewed. Refuses to know how one is linked. Invariants: tokens are
+//! sealed wherever they rest; one replica at a time renews an account; what is remembered counts for one epoch, so that
+//! an account that was taken back is not used again; an account that cannot be renewed is dead, and asked for anew.
+
+use std::sync::Arc;
+
+use secrecy::{ExposeSecret as _, SecretString};
+use tokio::sync::Mutex;
+
+mod authority;
+mod entry;
+mod renew;
+mod rows;
+#[cfg(test)]
+mod tests;
+
+pub use authority::{Authorities, Authority, Ourselves, account_of};
+pub use entry::{Entry, Owner};
+pub use rows::{Linked, Removed, oauth};
+
+use super::{CredentialFacts, CredentialKind, seconds};
+use crate::config::{OauthConfig, ServerConfig};
+use crate::identity::{Caller, now_s};
+use crate::ids::{Digest, RevocationEpoch};
+use crate::limit;
+use crate::outcome::{Failure, Reason, Refusal, Stop};
+use crate::shelf::{Section, Shelf, Version};
+use crate::wire::handle::Sealer;
+
+/// Where linked accounts are.
+const ACCOUNTS: Section = Section { name: "account", rows_max: limit::VAULT_ENTRIES_MAX };
+
+/// The vault.
+#[derive(Debug)]
+pub struct Vault {
+    shelf: Arc<dyn Shelf>,
+    sealer: Sealer,
+    held: moka::sync::Cache<Digest, Arc<Held>>,
+    /// One request at a time looks after an account.
+    turns: moka::sync::Cache<Digest, Arc<Mutex<()>>>,
+    authorities: Authorities,
+    /// Accounts that were renewed because their token was refused, a moment ago.
+    refused: moka::sync::Cache<Digest, ()>,
+}
+
+/// An account that can be used.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub secret: SecretString,
+    pub facts: Arc<CredentialFacts>,
+    /// Not without another look from this second since 1970 on.
+    used_until: i64,
+    /// Of which epoch that is known.
+    epoch: RevocationEpoch,
+    resource: String,
+}
+
+/// A row that was read, and what it held.
+struct Found {
+    version: Version,
+    kept: entry::Kept,
+    entry: Option<Entry>,
+}
+
+/// For whom an account is wanted, and what the files say of it.
+#[derive(Debug, Clone)]
+struct Sought {
+    owner: Owner,
+    server: Arc<ServerConfig>,
+    account: Arc<OauthConfig>,
+    epoch: RevocationEpoch,
+    /// An access token that the upstream does not take, whatever is said of its life.
+    refused: Option<SecretString>,
+}
+
+/// A linked account, renewed.
+#[derive(Debug, Clone)]
+pub struct AccountSpare {
+    vault: Arc<Vault>,
+    sought: Sought,
+    presented: Arc<Held>,
+}
+
+impl AccountSpare {
+    /// The account's token after this one was refused: one that came meanwhile, or a new one.
+    pub(super) async fn other(&self) -> Option<SecretString> {
+        let place = self.sought.owner.place(&self.sought.server.id);
+        // A server that takes nothing is no reason to ask for a token with every call.
+        let first = self.vault.refused.entry(place).or_insert(()).is_fresh();
+        let sought = Sought { refused: Some(self.presented.secret.clone()), ..self.sought.clone() };
+        let found = if first { self.vault.seek(sought).await.ok()? } else { self.vault.usable(&place, &sought)? };
+        Some(super::prefixed("Bearer ", &found.secret))
+    }
+}
+
+impl Vault {
+    /// A vault of these rows, whose first key seals and whose every key opens.
+    #[must_use]
+    pub fn new(shelf: Arc<dyn Shelf>, sealer: Sealer, ourselves: Ourselves) -> Arc<Self> {
+        Arc::new(Self {
+            shelf: Arc::clone(&shelf),
+            sealer,
+            held: moka::sync::Cache::new(limit::VAULT_HELD_MAX),
+            turns: moka::sync::Cache::new(limit::VAULT_HELD_MAX),
+            authorities: Authorities::new(shelf, ourselves),
+            refused: moka::sync::Cache::builder()
+                .max_capacity(limit::VAULT_HELD_MAX)
+                .time_to_live(limit::VAULT_REFUSED_PAUSE)
+                .build(),
+        })
+    }
+
+    /// Who we are toward authorization servers, and what they say of themselves.
+    #[must_use]
+    pub const fn authorities(&self) -> &Authorities {
+        &self.authorities
+    }
+
+    /// The authorization server of an upstream.
+    ///
+    /// # Errors
+    /// A lower-case sentence: why nobody can link an account there.
+    pub async fn authority(&self, server: &ServerConfig, account: &OauthConfig) -> Result<Arc<Authority>, String> {
+        self.authorities.of(server, account, &self.sealer).await
+    }
+
+    /// The caller's account at the server.
+    pub(super) async fn account(
+        self: &Arc<Self>,
+        caller: &Caller,
+        server: &Arc<ServerConfig>,
+        account: &Arc<OauthConfig>,
+    ) -> Result<(Arc<Held>, AccountSpare), Stop> {
+        let owner = Owner::of(caller).ok_or_else(|| {
+            let hint = "this server is called with a person's account there, and nobody stands behind this call";
+            Refusal::new(Reason::AccountLinkRequired).hint(hint)
+        })?;
+        let sought = Sought {
+            owner,
+            server: Arc::clone(server),
+            account: Arc::clone(account),
+            epoch: caller.epoch(),
+            refused: None,
+        };
+        let held = self.seek(sought.clone()).await?;
+        let spare = AccountSpare { vault: Arc::clone(self), sought, presented: Arc::clone(&held) };
+        Ok((held, spare))
+    }
+
+    /// The account: as it is remembered, or else as its row has it.
+    async fn seek(self: &Arc<Self>, sought: Sought) -> Result<Arc<Held>, Stop> {
+        let place = sought.owner.place(&sought.server.id);
+        if let Some(held) = self.usable(&place, &sought) {
+            return Ok(held);
+        }
+        let turn = self.turns.get_with(place, Arc::default);
+        let turn = turn.lock_owned().await;
+        if let Some(held) = self.usable(&place, &sought) {
+            return Ok(held);
+        }
+        // An authorization server gives each refresh token once: whoever wanted the call may be gone when it answers.
+        let vault = Arc::clone(self);
+        let looked = tokio::spawn(async move {
+            let looked = vault.look(&sought).await;
+            match &looked {
+                Ok(held) => vault.held.insert(place, Arc::clone(held)),
+                Err(_) => vault.held.invalidate(&place),
+            }
+            drop(turn);
+            looked
+        });
+        looked.await.unwrap_or_else(|error| Err(Failure::before(Reason::Internal, error.to_string()).into()))
+    }
+
+    fn usable(&self, place: &Digest, sought: &Sought) -> Option<Arc<Held>> {
+        let held = self.held.get(place)?;
+        let own =
+            held.epoch == sought.epoch && Some(&held.resource) == resource(&sought.server, &sought.account).as_ref();
+        let good = own && now_s() < held.used_until && !sought.refuses(&held.secret);
+        good.then_some(held)
+    }
+
+    /// What may be used of an entry for a while.
+    fn hold(&self, sought: &Sought, entry: &Entry) -> Arc<Held> {
+        let now = now_s();
+        let used_until = now.saturating_add(seconds(sought.account.use_max)).min(used_up_at(entry, now));
+        let facts = CredentialFacts {
+            kind: CredentialKind::Oauth,
+            issue: None,
+            id: None,
+            audience: Some(entry.resource.clone()),
+            expires_at: entry.expires_at,
+            used_until: Some(used_until),
+        };
+        Arc::new(Held {
+            secret: entry.access.clone(),
+            facts: Arc::new(facts),
+            used_until,
+            epoch: sought.epoch,
+            resource: entry.resource.clone(),
+        })
+    }
+}
+
+/// When an access token is renewed, or would have to be.
+fn renewed_at(entry: &Entry) -> i64 {
+    let Some(ends) = entry.expires_at else { return i64::MAX };
+    let life = ends.saturating_sub(entry.given_at).max(0);
+    ends.saturating_sub(seconds(limit::EXCHANGED_MARGIN).min(life / 2))
+}
+
+/// Until when it may be used: what cannot be renewed is used to its end.
+fn used_up_at(entry: &Entry, now: i64) -> i64 {
+    let at = renewed_at(entry);
+    if at > now { at } else { entry.expires_at.unwrap_or(i64::MAX) }
+}
+
+impl Sought {
+    fn refuses(&self, secret: &SecretString) -> bool {
+        self.refused.as_ref().is_some_and(|refused| refused.expose_secret() == secret.expose_secret())
+    }
+}
+
+/// What a server calls itself, as far as the files say.
+#[must_use]
+pub fn resource(server: &ServerConfig, account: &OauthConfig) -> Option<String> {
+    let written = account.resource.clone();
+    written.or_else(|| match &server.transport {
+        crate::config::TransportConfig::Http { url, .. } => Some(url.to_string()),
+        crate::config::TransportConfig::Stdio { .. } => None,
+    })
+}
+
+fn unavailable(sought: &Sought, problem: &str) -> Stop {
+    super::unavailable(&sought.server.id, problem)
+}
+
+/// Nothing of theirs can be used there.
+fn link_required() -> Stop {
+    Refusal::new(Reason::AccountLinkRequired).into()
+}

@@ -1,0 +1,185 @@
+//! Then the person sees which account is asked for, is sent to its authorization server, and comes back with it.
+//!
+//! Decides what is stored. Invariants: the page names upstream, scopes and account before anybody goes on; the answer
+//! is that authorization server's and no other's (RFC 9207); what is stored is the owner's of the link.
+
+use std::sync::Arc;
+
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{Response, StatusCode};
+use maud::html;
+
+use super::Visit;
+use super::pages::{Page, plain};
+use super::stage::{self, Stage, Way};
+use super::ticket::{Ticket, base};
+use crate::config::{OauthConfig, ServerConfig, TransportConfig};
+use crate::delegate::vault::{self, Authority, Entry, Ourselves, Vault};
+use crate::gateway::Gateway;
+use crate::identity::now_s;
+use crate::ids::PrincipalKey;
+use crate::oauth::browser::{equal, query};
+use crate::oauth::shown;
+use crate::oauth::tokens::{Party, TokenError};
+
+/// Our own document, which is our client id where authorization servers read it.
+pub(super) fn document(ourselves: &Ourselves) -> Response<String> {
+    let mut described = ourselves.described();
+    if let Some(members) = described.as_object_mut() {
+        members.insert("client_id".to_owned(), ourselves.document.clone().into());
+    }
+    let mut response = plain(StatusCode::OK, &described.to_string());
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// The page that names upstream, scopes and account.
+pub(super) async fn show(gateway: &Arc<Gateway>, visit: &Visit<'_>) -> Result<Page, Page> {
+    let Some(Stage { ticket, way: Way::Known { check } }) = Stage::of(gateway, visit.headers) else {
+        return Err(Page::problem(StatusCode::BAD_REQUEST, "This was begun in another browser, or too long ago."));
+    };
+    let at = At::of(gateway, &ticket).await?;
+    let (server, authority) = (&at.server, &at.authority);
+    let host = match &server.transport {
+        TransportConfig::Http { url, .. } => url.host_str().unwrap_or_default(),
+        TransportConfig::Stdio { .. } => "this gateway's own machine",
+    };
+    let body = html! {
+        p { "Your assistants will be able to use this account of yours through this gateway, as far as its rules let "
+            "them." }
+        dl {
+            dt { "Service" } dd { (server.title.as_deref().unwrap_or(server.id.as_str())) " (" code { (server.id) } " at "
+                code { (host) } ")" }
+            dt { "Where you sign in there" } dd { code { (shown(&authority.server.issuer)) } }
+            dt { "What is asked for" } dd {
+                @if authority.scopes.is_empty() { "what the service gives without asking" }
+                @for scope in &authority.scopes { code { (shown(scope)) } " " }
+            }
+            dt { "For whom" } dd { code { (shown(&ticket.owner.spelled())) } }
+        }
+        p { a.button href=(format!("{}go?check={check}", base(gateway))) { "Go on to the service" } }
+        p { "You can take this back at any time, on the page " i { "my access" } " of the console or with "
+            code { "bailiwick vault revoke" } "." }
+    };
+    Ok(Page::new(StatusCode::OK, "Link this account?", body))
+}
+
+/// To the authorization server.
+pub(super) async fn go(gateway: &Arc<Gateway>, visit: &Visit<'_>) -> Result<Page, Page> {
+    let Some(Stage { ticket, way: Way::Known { check } }) = Stage::of(gateway, visit.headers) else {
+        return Err(Page::problem(StatusCode::BAD_REQUEST, "This was begun in another browser, or too long ago."));
+    };
+    if !equal(&query(visit.query, "check").unwrap_or_default(), &check) {
+        return Err(Page::problem(StatusCode::FORBIDDEN, "This did not come from our own page."));
+    }
+    let at = At::of(gateway, &ticket).await?;
+    let begun = at.party().begin(&at.authority.server, &at.redirect, &at.authority.scopes);
+    let begun = begun.map_err(|problem| Page::problem(StatusCode::BAD_GATEWAY, &problem))?;
+    let (issuer, client) = (at.authority.server.issuer.clone(), at.authority.client.id.clone());
+    let way = Way::Away { state: begun.state, verifier: begun.verifier, issuer, client };
+    let cookie = Stage { ticket, way }.cookie(gateway);
+    Ok(Page::on_to(begun.page).keeping(cookie))
+}
+
+/// Somebody comes back from the authorization server.
+pub(super) async fn come_back(gateway: &Arc<Gateway>, visit: &Visit<'_>) -> Result<Page, Page> {
+    let wrong = |problem: &str| Page::problem(StatusCode::BAD_REQUEST, problem).keeping(stage::forget(gateway));
+    let Some(Stage { ticket, way: Way::Away { state, verifier, issuer, client } }) = Stage::of(gateway, visit.headers)
+    else {
+        return Err(wrong("This was begun in another browser, or too long ago."));
+    };
+    if !equal(&query(visit.query, "state").unwrap_or_default(), &state) {
+        return Err(wrong("This is the answer to another request than the one that this browser made last."));
+    }
+    let taken = stage::take(gateway, &state).await;
+    if !taken.map_err(|failure| Page::problem(StatusCode::SERVICE_UNAVAILABLE, &failure.to_string()))? {
+        return Err(wrong("This answer was taken already."));
+    }
+    let at = At::of(gateway, &ticket).await?;
+    if at.authority.server.issuer != issuer || at.authority.client.id != client {
+        return Err(wrong("The service has another authorization server now than when this was begun."));
+    }
+    match query(visit.query, "iss") {
+        Some(named) if named == issuer => {}
+        Some(_) => {
+            return Err(wrong("This is the answer of another authorization server than the one that was asked."));
+        }
+        None if at.authority.server.authorization_response_iss_parameter_supported => {
+            return Err(wrong("The answer does not say whose it is, although this authorization server always does."));
+        }
+        None => {}
+    }
+    if let Some(code) = query(visit.query, "error") {
+        return Err(wrong(&format!("The service refuses: {}", shown(&code))));
+    }
+    let code = query(visit.query, "code").ok_or_else(|| wrong("The service's answer has no code."))?;
+    let tokens = at.party().exchange(&at.authority.asker, &at.redirect, &code, &verifier).await;
+    let tokens = tokens.map_err(|error| match error {
+        TokenError::Over(problem) | TokenError::Unknown(problem) => Page::problem(StatusCode::BAD_GATEWAY, &problem),
+    })?;
+    let now = now_s();
+    let life = tokens.life.map(|life| i64::try_from(life.as_secs()).unwrap_or(i64::MAX));
+    let mut client = at.authority.client.clone();
+    if at.authority.client_is_written {
+        client.secret = None;
+    }
+    let entry = Entry {
+        account: vault::account_of(tokens.id_token.as_deref(), &tokens.access),
+        access: tokens.access,
+        refresh: tokens.refresh,
+        given_at: now,
+        expires_at: life.map(|life| now.saturating_add(life)),
+        scope: tokens.scope.or_else(|| Some(at.authority.scopes.join(" "))),
+        authority: issuer,
+        token_endpoint: at.authority.server.token_endpoint.clone(),
+        revocation_endpoint: at.authority.server.revocation_endpoint.clone(),
+        client,
+        client_is_written: at.authority.client_is_written,
+        resource: at.authority.resource.clone(),
+        linked_at: now,
+    };
+    // Who was locked out meanwhile links nothing.
+    gateway.may_link(&ticket.owner, ticket.made_at).map_err(|refusal| wrong(&format!("{}.", refusal.hint)))?;
+    let kept = gateway.keep_account(&ticket.owner, &ticket.server, &entry).await;
+    kept.map_err(|failure| Page::problem(StatusCode::SERVICE_UNAVAILABLE, &failure.to_string()))?;
+    if let Some(principal) = ticket.principal {
+        gateway.catalog().relist(&ticket.server, PrincipalKey(principal));
+    }
+    let body = html! {
+        p { "Your account " @if let Some(account) = &entry.account { b { (account) } " " } "at "
+            b { (at.server.title.as_deref().unwrap_or(at.server.id.as_str())) } " is linked." }
+        p { "You can close this page and go back to your assistant. If it does not go on by itself, ask it again." }
+    };
+    Ok(Page::new(StatusCode::OK, "Linked", body).keeping(stage::forget(gateway)))
+}
+
+/// What a link is about, as the files and the upstream have it now.
+struct At {
+    server: Arc<ServerConfig>,
+    authority: Arc<Authority>,
+    redirect: String,
+}
+
+impl At {
+    async fn of(gateway: &Arc<Gateway>, ticket: &Ticket) -> Result<Self, Page> {
+        let gone = || Page::problem(StatusCode::NOT_FOUND, "The service is not behind this gateway any more.");
+        let server = gateway.config().server(&ticket.server).cloned().ok_or_else(gone)?;
+        let account: Arc<OauthConfig> = vault::oauth(&server).cloned().ok_or_else(gone)?;
+        let vault: &Arc<Vault> = gateway.delegate().vault().ok_or_else(gone)?;
+        let authority = vault.authority(&server, &account).await.map_err(|problem| {
+            tracing::warn!(server = %server.id, problem, "nobody can link an account there");
+            let told = "The service does not say properly where to sign in; the gateway's log says why.";
+            Page::problem(StatusCode::BAD_GATEWAY, told)
+        })?;
+        Ok(Self { server, authority, redirect: vault.authorities().ourselves().redirect.clone() })
+    }
+
+    fn party(&self) -> Party<'_> {
+        Party {
+            issuer: &self.authority.server.issuer,
+            token_endpoint: &self.authority.server.token_endpoint,
+            client: &self.authority.client,
+            resource: &self.authority.resource,
+        }
+    }
+}

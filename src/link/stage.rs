@@ -1,0 +1,99 @@
+//! How far a browser has come: kept by the browser itself, sealed, and good for one step.
+//!
+//! Decides what a step needs to know of the one before. Invariants: what one browser keeps is of no use in another
+//! without its cookie; an answer of an issuer is taken once, whichever replica it comes to.
+
+use std::sync::Arc;
+
+use http::header::{HeaderMap, HeaderValue};
+use serde::{Deserialize, Serialize};
+
+use super::ticket::{Ticket, nobody};
+use crate::gateway::Gateway;
+use crate::identity::now_s;
+use crate::ids::Digest;
+use crate::limit;
+use crate::oauth::browser;
+use crate::outcome::Failure;
+use crate::shelf::{Action, Change, Changed, Expect, Section, Shelf as _, Tell};
+
+const COOKIE: &str = "bailiwick_link";
+const PURPOSE: &str = "link stage";
+/// Answers that were taken.
+const TAKEN: Section = Section { name: "link state", rows_max: limit::LINK_STATES_MAX };
+
+/// How far a browser has come.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Stage {
+    #[serde(rename = "t")]
+    pub ticket: Ticket,
+    #[serde(rename = "w")]
+    pub way: Way,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) enum Way {
+    /// It is at the person's own issuer.
+    #[serde(rename = "i")]
+    SigningIn { state: String, nonce: String, verifier: String },
+    /// It is the person's own; the page that names upstream, scopes and account carries `check`.
+    #[serde(rename = "c")]
+    Known { check: String },
+    /// It is at the upstream's authorization server.
+    #[serde(rename = "a")]
+    Away { state: String, verifier: String, issuer: String, client: String },
+}
+
+impl Stage {
+    /// The cookie that keeps it.
+    pub(super) fn cookie(&self, gateway: &Gateway) -> Option<HeaderValue> {
+        let content = serde_json::to_vec(self).ok()?;
+        let sealed = gateway.sealer().seal(PURPOSE, nobody(), &content).ok()?;
+        browser::set(COOKIE, &sealed, is_secure(gateway), Some(limit::LINK_AGE_MAX))
+    }
+
+    /// What this browser kept, if it is ours and the link is good.
+    pub(super) fn of(gateway: &Gateway, headers: &HeaderMap) -> Option<Self> {
+        let sealed = browser::read(headers, COOKIE, is_secure(gateway))?;
+        let content = gateway.sealer().open(PURPOSE, nobody(), sealed)?;
+        let stage: Self = serde_json::from_slice(&content).ok()?;
+        stage.ticket.is_current(now_s()).then_some(stage)
+    }
+}
+
+/// Makes the browser forget how far it has come.
+pub(super) fn forget(gateway: &Gateway) -> Option<HeaderValue> {
+    browser::clear(COOKIE, is_secure(gateway))
+}
+
+/// Takes an answer with that state; whether it was the first time.
+pub(super) async fn take(gateway: &Arc<Gateway>, state: &str) -> Result<bool, Failure> {
+    let store = gateway.store();
+    let change = taken(state, store.clock_us().await?);
+    Ok(matches!(store.change(vec![change], Tell::Nobody).await?, Changed::Done { .. }))
+}
+
+fn taken(state: &str, now_us: i64) -> Change {
+    let age_max = i64::try_from(limit::LINK_AGE_MAX.as_micros()).unwrap_or(i64::MAX);
+    let expires_at_us = Some(now_us.saturating_add(age_max));
+    let action = Action::Put { owner: String::new(), body: String::new(), expires_at_us };
+    Change::new(TAKEN, Digest::sha256(state.as_bytes()).to_string(), Expect::Absent, action)
+}
+
+fn is_secure(gateway: &Gateway) -> bool {
+    gateway.config().gateway.public_url.scheme() == "https"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_remembered_by_its_digest_for_as_long_as_it_could_come_back() {
+        let change = taken("secret-state", 5);
+        assert!(!format!("{change:?}").contains("secret-state"));
+        assert_eq!((change.section.rows_max, change.expect), (limit::LINK_STATES_MAX, Expect::Absent));
+        let age_max = i64::try_from(limit::LINK_AGE_MAX.as_micros()).unwrap();
+        assert!(matches!(change.action, Action::Put { expires_at_us: Some(at), .. } if at == 5 + age_max));
+    }
+}
