@@ -17,6 +17,8 @@ mod barred;
 mod follow;
 pub mod glance;
 mod handles;
+pub mod lifecycle;
+pub mod mandates;
 mod reload;
 mod shadow;
 mod source;
@@ -42,6 +44,7 @@ use crate::upstream::Upstreams;
 use crate::wire::handle::Sealer;
 use crate::wire::{Askable, Json};
 pub use follow::{follow_store, record_missed};
+pub use lifecycle::Lifecycle;
 pub use reload::{Along, Files, ReloadOrder, ReloadReport, Reloader, watch_files};
 use shadow::Shadow;
 pub use shadow::{Change, ShadowDifference, ShadowReport};
@@ -96,6 +99,8 @@ pub struct Gateway {
     telemetry: Telemetry,
     exports: Exports,
     last_reload: ArcSwapOption<glance::LastReload>,
+    /// What became of agents while the gateway runs.
+    lifecycle: ArcSwap<Lifecycle>,
 }
 
 /// The rooms that a gateway is wired from.
@@ -126,6 +131,8 @@ pub struct Parts {
     pub telemetry: Telemetry,
     /// Who is sent the record.
     pub exports: Exports,
+    /// What became of agents before the start.
+    pub lifecycle: Lifecycle,
 }
 
 impl Gateway {
@@ -166,6 +173,7 @@ impl Gateway {
             telemetry: parts.telemetry,
             exports: parts.exports,
             last_reload: ArcSwapOption::empty(),
+            lifecycle: ArcSwap::from_pointee(parts.lifecycle),
         })
     }
 
@@ -196,10 +204,13 @@ impl Gateway {
             self.refused_unauthenticated(failure.reason, peer);
             return Err(failure.into());
         }
-        self.identity
+        let caller = self
+            .identity
             .authenticate(presented, &resource)
             .await
-            .inspect_err(|stop| self.refused_unauthenticated(stop.reason(), peer))
+            .inspect_err(|stop| self.refused_unauthenticated(stop.reason(), peer))?;
+        self.lifecycle.load().may_use(&caller)?;
+        Ok(caller)
     }
 
     /// Counts and records a refusal of somebody who was not authenticated; never waits for the disk.
@@ -214,6 +225,7 @@ impl Gateway {
     /// `revoked`, `issuer_unknown`, `agent_inactive`.
     pub fn still_trusted(&self, caller: &Caller) -> Result<(), Refusal> {
         self.live.still_trusted(caller)?;
+        self.lifecycle.load().may_use(caller)?;
         still_stands(&self.live.snapshot.load().config, caller)
     }
 
@@ -332,7 +344,10 @@ impl Gateway {
     /// `store_unavailable`; what was in force stays so.
     pub async fn take_revocations(&self) -> Result<(), Failure> {
         let (epoch, held) = self.store.revocations().await?;
-        self.live.revocations.replace(epoch, held);
+        let lifecycle = Lifecycle::read(&self.store).await?;
+        let stopped = lifecycle.stopped(&self.snapshot().written, since_epoch());
+        self.lifecycle.store(Arc::new(lifecycle));
+        self.live.revocations.replace_with(epoch, held, stopped);
         self.put(None);
         self.decided_anew();
         Ok(())

@@ -3,6 +3,7 @@
 //! Invariant: nothing is served before the journal and the revocations are there, and the journal is closed
 //! last.
 
+mod governs;
 mod operations;
 mod process;
 mod replicas;
@@ -22,7 +23,9 @@ use crate::control::{Administrators, Control, Operations, console};
 use crate::delegate::Delegate;
 use crate::export::Exports;
 use crate::front::{self, Certificates, Front};
-use crate::gateway::{Along, Files, Gateway, Own, Parts, Reloader, Snapshot, follow_store, record_missed, watch_files};
+use crate::gateway::{
+    Along, Files, Gateway, Lifecycle, Own, Parts, Reloader, Snapshot, follow_store, record_missed, watch_files,
+};
 use crate::identity::revoked::RevocationStore as _;
 use crate::identity::{Identity, Revocations};
 use crate::ids::ReplicaId;
@@ -243,7 +246,8 @@ async fn open(
     standing.recorded(recorded).await;
     let (epoch, held) = store.revocations().await.map_err(trouble)?;
     let revocations = Arc::new(Revocations::default());
-    revocations.replace(epoch, held);
+    let lifecycle = Lifecycle::read(&store).await.map_err(trouble)?;
+    revocations.replace_with(epoch, held, lifecycle.stopped(&snapshot.written, crate::gateway::since_epoch()));
     let snapshot = snapshot.without(&revocations.barred());
     let (written, config) = (config, Arc::clone(&snapshot.config));
 
@@ -271,6 +275,7 @@ async fn open(
         reloader,
         telemetry,
         exports,
+        lifecycle,
     });
     let scraped = Arc::downgrade(&gateway);
     let scrape = move || scraped.upgrade().map(|gateway| Operations::metrics(&*gateway)).unwrap_or_default();
@@ -290,6 +295,7 @@ async fn open(
         .await
         .map_err(trouble)?;
 
+    gateway.look_after_attestations().await;
     // A mistake in them is logged, and is none of the files that are served.
     let _problem = gateway.read_next().await;
     tasks.spawn(follow_store(Arc::clone(&gateway)));
@@ -422,6 +428,7 @@ async fn housekeeping(gateway: Arc<Gateway>) {
             () = stopping.cancelled() => return,
             () = tokio::time::sleep(crate::limit::HOUSEKEEPING_INTERVAL) => {
                 gateway.quotas().forget_idle();
+                gateway.look_after_attestations().await;
                 if let Err(failure) = gateway.store().sweep().await {
                     tracing::debug!(%failure, "rows that have expired stay for now");
                 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalog::Target;
 use crate::gateway::since_epoch;
-use crate::ids::{CallId, Digest, ParkId, PrincipalKey, ReplicaId, ServerId};
+use crate::ids::{CallId, Digest, MandateId, ParkId, PrincipalKey, ReplicaId, ServerId};
 use crate::limit;
 use crate::outcome::{Reason, Refusal};
 use crate::wire::handle::Sealer;
@@ -41,6 +41,9 @@ pub struct State {
     /// The replica where it waits.
     #[serde(rename = "h", default, skip_serializing_if = "Option::is_none")]
     home: Option<String>,
+    /// The mandate that the call is part of.
+    #[serde(rename = "m", default, skip_serializing_if = "Option::is_none")]
+    mandate: Option<MandateId>,
     /// The upstream's own state.
     #[serde(rename = "i", default, skip_serializing_if = "Option::is_none")]
     inner: Option<String>,
@@ -53,6 +56,8 @@ pub struct About<'a> {
     pub target: &'a Target,
     pub arguments: Option<&'a Json>,
     pub round: u32,
+    /// The mandate that it is part of.
+    pub mandate: Option<&'a MandateId>,
     /// The replica that alone can go on with it.
     pub home: Option<ReplicaId>,
 }
@@ -105,6 +110,11 @@ impl Retry {
     /// The call that goes on.
     pub const fn call(&self) -> CallId {
         self.call
+    }
+
+    /// The mandate that the call is part of.
+    pub const fn mandate(&self) -> Option<&MandateId> {
+        self.state.mandate.as_ref()
     }
 
     /// Which round of questions was answered.
@@ -185,6 +195,7 @@ pub fn seal(
         keys,
         parked: parked.map(|id| id.to_string()),
         home: about.home.map(|replica| replica.to_string()),
+        mandate: about.mandate.cloned(),
         inner,
     };
     sealer.seal(PURPOSE, principal, &serde_json::to_vec(&state).ok()?).ok()
@@ -254,6 +265,7 @@ mod tests {
             round: 1,
             keys: vec!["name".to_owned(), "a\"b".to_owned()],
             home: None,
+            mandate: None,
             parked: None,
             inner: Some("theirs".to_owned()),
         };

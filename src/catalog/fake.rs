@@ -197,6 +197,8 @@ pub(super) fn config(servers: Vec<ServerConfig>) -> Arc<Config> {
         servers: servers.into_iter().map(Arc::new).collect(),
         environments: Vec::new(),
         agents: std::collections::BTreeMap::new(),
+        attest_every: crate::limit::ATTEST_EVERY,
+        templates: std::collections::BTreeMap::new(),
         policies: PathBuf::from("policies"),
         file: PathBuf::from("/nonexistent/servers.toml"),
     })

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+pub mod agents;
 pub mod ask;
 pub mod audit;
 pub mod backup;
@@ -25,6 +26,7 @@ pub mod lift;
 pub mod login;
 pub mod logs;
 pub mod man;
+pub mod mandates;
 pub mod output;
 pub mod revoke;
 pub mod serve;
@@ -97,6 +99,8 @@ enum Command {
     Revoke(revoke::RevokeArguments),
     Revocations(lift::RevocationsArguments),
     Lift(lift::LiftArguments),
+    Mandates(mandates::MandatesArguments),
+    Agents(agents::AgentsArguments),
     Keys(keys::KeysArguments),
     State(backup::StateArguments),
     Store(store::StoreArguments),
@@ -154,6 +158,8 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Status(arguments) => in_runtime(status::run(&arguments, output)),
         Command::Revocations(arguments) => in_runtime(lift::revocations(&arguments, output)),
         Command::Lift(arguments) => in_runtime(lift::lift(&arguments, output)),
+        Command::Mandates(arguments) => in_runtime(async { mandates::run(arguments, output).await }),
+        Command::Agents(arguments) => in_runtime(agents::run(&arguments, output)),
         Command::Keys(arguments) => in_runtime(keys::run(&arguments, output)),
         Command::State(arguments) => in_runtime(backup::run(&arguments, output)),
         Command::Store(arguments) => in_runtime(store::run(&arguments, output)),

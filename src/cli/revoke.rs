@@ -39,6 +39,7 @@ Examples:
   bailiwick revoke agent build-bot                        whichever client it calls with
   bailiwick revoke owner user:corp/anna                   every agent and server she answers for
   bailiwick revoke server git                             nobody reaches it, its processes end
+  bailiwick revoke mandate 01KNXS5V5R8W0E9Q0V4VJ2T3AB     one task and those below it
   bailiwick revoke everything                             until an administrator lifts it
   bailiwick revoke agent build-bot --admin https://mcp.example.com/admin    at a gateway elsewhere
 
@@ -83,12 +84,14 @@ enum What {
     Owner,
     /// A server behind the gateway
     Server,
+    /// A mandate and those below it, by its id
+    Mandate,
     /// Everyone and everything
     Everything,
 }
 
 /// Everything but everything has a name.
-const NAMED: [(&str, &str); 7] = [
+const NAMED: [(&str, &str); 8] = [
     ("what", "token"),
     ("what", "subject"),
     ("what", "client"),
@@ -96,6 +99,7 @@ const NAMED: [(&str, &str); 7] = [
     ("what", "agent"),
     ("what", "owner"),
     ("what", "server"),
+    ("what", "mandate"),
 ];
 
 /// Something of an issuer.
@@ -129,6 +133,13 @@ enum Unrevoked {
 impl From<String> for Unrevoked {
     fn from(problem: String) -> Self {
         Self::Nothing(problem)
+    }
+}
+
+impl RevokeArguments {
+    /// Takes one mandate back.
+    pub(super) fn of_mandate(id: String, note: String, door: Door) -> Self {
+        Self { what: What::Mandate, name: Some(id), sign_out: false, note, door }
     }
 }
 
@@ -261,6 +272,7 @@ fn order(arguments: &RevokeArguments, stdin: &mut impl io::Read) -> Result<Revoc
         What::Agent => ("agent", alone(name.to_owned())),
         What::Owner => ("owner", alone(name.to_owned())),
         What::Server => ("server", alone(name.to_owned())),
+        What::Mandate => ("mandate", alone(name.to_owned())),
         What::Everything if !name.is_empty() => return Err("everything has no name".to_owned()),
         What::Everything => ("everything", alone(String::new())),
     };
@@ -438,6 +450,8 @@ mod tests {
         use crate::identity::revoked::{Held, Revocation};
 
         struct Seven;
+        impl crate::control::governs::Governs for Seven {}
+
         impl Operations for Seven {
             fn revoke(&self, _: Revocation) -> BoxFuture<'_, Result<Revoked, Failure>> {
                 async { Ok(Revoked::at(RevocationEpoch(7))) }.boxed()

@@ -30,6 +30,7 @@ mod gateway;
 mod issuer;
 mod key;
 mod local;
+pub(super) mod mandate;
 mod process;
 mod record;
 mod server;
@@ -70,8 +71,12 @@ pub fn parse(
         Table::parse(&source, &keys::TOP).map(|top| read_top(top, Path::new(servers.file), base, overrides));
     let agents_source = agents.map(|agents| Source::new(agents.file, agents.text));
     let read_agents = match &agents_source {
-        None => Some(Vec::new()),
+        None => Some(agent::Agents::default()),
         Some(source) => Table::parse(source, &keys::AGENTS).map(|top| agent::read_all(top, overrides.today())),
+    };
+    let (read_agents, attest_every) = match read_agents {
+        Some(read) => (Some(read.agents), read.attest_every),
+        None => (None, limit::ATTEST_EVERY),
     };
     let mut found = source.take();
     let mut found_agents = agents_source.as_ref().map(Source::take).unwrap_or_default();
@@ -112,7 +117,7 @@ pub fn parse(
     found.warnings.extend(found_agents.warnings);
     match (parts, read_agents) {
         (Some(parts), Some(agents)) if found.mistakes.is_empty() => match parts.complete(agents) {
-            Some(config) => Ok((config, found.warnings)),
+            Some(config) => Ok((Config { attest_every, ..config }, found.warnings)),
             // Unreachable as long as every missing part was reported; a defect there must not serve.
             None => {
                 Err(vec![Mistake::whole(servers.file, "cannot be read, and why was not noted; please report this")])
@@ -316,6 +321,10 @@ impl Parts {
             servers: self.servers.into_iter().map(|server| server.map(Arc::new)).collect::<Option<_>>()?,
             environments,
             agents: by_id,
+            // The file of the agents is read beside this one.
+            attest_every: limit::ATTEST_EVERY,
+            // Read once it is known what else there is.
+            templates: BTreeMap::new(),
             policies: gateway.policies,
             file: self.file,
         })

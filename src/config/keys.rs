@@ -52,6 +52,10 @@ const fn servers(title: &'static str, keys: &'static [Key]) -> Section {
     Section { file: "servers.toml", title, keys }
 }
 
+mod mandate;
+
+pub use mandate::{AGENT_BUDGET, MANDATES, TEMPLATE, TEMPLATE_BUDGET};
+
 /// Every section of every file that this room reads.
 pub const SECTIONS: &[&Section] = &[
     &TOP,
@@ -78,6 +82,10 @@ pub const SECTIONS: &[&Section] = &[
     &AGENTS,
     &AGENT,
     &AGENT_CLIENT,
+    &AGENT_BUDGET,
+    &MANDATES,
+    &TEMPLATE,
+    &TEMPLATE_BUDGET,
 ];
 
 /// The top of `servers.toml`.
@@ -361,7 +369,14 @@ const fn agents(title: &'static str, keys: &'static [Key]) -> Section {
 }
 
 /// The top of `policies/agents.toml`.
-pub const AGENTS: Section = agents("top level", &[optional("agents", "tables by id")]);
+pub const AGENTS: Section = agents(
+    "top level",
+    &[
+        optional("agents", "tables by id"),
+        // A quarter: whoever answers for something looks at it four times a year.
+        defaulted("attest_every", "duration", "\"90d\""),
+    ],
+);
 
 /// `[agents.ID]`.
 pub const AGENT: Section = agents(
@@ -376,6 +391,8 @@ pub const AGENT: Section = agents(
         defaulted("state", "`\"proposed\"`, `\"active\"`, `\"suspended\"` or `\"retired\"`", "\"active\""),
         optional("expires", "date"),
         optional("review", "date"),
+        optional("mandates", "`\"required\"` or `\"optional\"`"),
+        optional("budget", "table"),
     ],
 );
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use url::Url;
 
-use super::file::{Text, parse};
+use super::file::{Text, mandate, parse};
 use super::set::{FileSet, SERVERS_FILE};
 use super::{Config, IssuerConfig, Mistake, ReloadMode, ServerConfig};
 use crate::ids::{AgentId, IssuerAlias, ServerId};
@@ -139,7 +139,14 @@ pub fn load_set(files: FileSet, overrides: &Overrides) -> Result<Loaded, Vec<Mis
     let agents_name = files.shown("agents.toml");
     let servers = files.text(SERVERS_FILE)?.unwrap_or("");
     let agents = files.text("agents.toml")?.map(|text| Text { file: &agents_name, text });
-    let (config, warnings) = parse(Text { file: &servers_name, text: servers }, agents, files.base(), overrides)?;
+    let (mut config, mut warnings) =
+        parse(Text { file: &servers_name, text: servers }, agents, files.base(), overrides)?;
+    let mandates_name = files.shown("mandates.toml");
+    if let Some(text) = files.text("mandates.toml")? {
+        let (templates, more) = mandate::read_all(Text { file: &mandates_name, text }, &config)?;
+        config.templates = templates;
+        warnings.extend(more);
+    }
     Ok(Loaded { config, warnings, files })
 }
 

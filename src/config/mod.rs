@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use url::Url;
 
-use crate::ids::{AgentId, Environment, IssuerAlias, ServerId};
+use crate::ids::{AgentId, Environment, IssuerAlias, ServerId, TemplateName};
 
 pub mod admin;
 mod agent;
@@ -23,6 +23,7 @@ pub mod keyfile;
 pub mod keys;
 mod leaf;
 pub mod load;
+pub mod mandate;
 pub mod mistake;
 pub mod net;
 pub mod process;
@@ -40,6 +41,7 @@ pub use agent::{AgentClient, AgentConfig, AgentKind, AgentState, DeclaredProof};
 pub use cluster::ClusterConfig;
 pub use export::{ExportConfig, ExportPlace, TelemetryConfig};
 pub use load::{Loaded, Overrides, issuer_with_defaults, load, load_set, load_with};
+pub use mandate::{AgentBudget, Budget, MandateNeed, Placed, TemplateConfig};
 pub use mistake::Mistake;
 pub use net::Network;
 pub use process::ProcessConfig;
@@ -81,6 +83,10 @@ pub struct Config {
     pub environments: Vec<Environment>,
     /// `policies/agents.toml`.
     pub agents: BTreeMap<AgentId, Arc<AgentConfig>>,
+    /// How often owners say that agents and servers are still needed.
+    pub attest_every: Duration,
+    /// `policies/mandates.toml`.
+    pub templates: BTreeMap<TemplateName, Arc<TemplateConfig>>,
     /// Where the policy files are.
     pub policies: PathBuf,
     /// The file that this was read from.

@@ -18,7 +18,7 @@ use crate::outcome::{Failure, Reason, Refusal};
 use crate::policy::Weight;
 use crate::record::{metrics, redact};
 
-type Taken = Result<Understood, Refusal>;
+pub(super) type Taken = Result<Understood, Refusal>;
 
 /// `GET /status`.
 pub(super) fn status(order: Order) -> Taken {
@@ -215,7 +215,7 @@ fn look(about: &str, shown: impl Future<Output = Done> + Send + 'static) -> Take
 }
 
 /// The body as what it should be.
-fn json<T: DeserializeOwned>(order: &Order) -> Result<T, Refusal> {
+pub(super) fn json<T: DeserializeOwned>(order: &Order) -> Result<T, Refusal> {
     serde_json::from_slice(&order.body).map_err(|error| {
         Refusal::new(Reason::ParametersInvalid).hint(format!("the body is not what is asked: {error}"))
     })

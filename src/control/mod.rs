@@ -13,12 +13,14 @@ pub mod client;
 pub mod console;
 mod descent;
 mod desk;
+pub mod governs;
 mod handlers;
 pub mod listener;
 pub mod operations;
 mod problem;
 pub mod routes;
 mod socket;
+mod stewards;
 pub mod tail;
 
 pub use listener::Administrators;

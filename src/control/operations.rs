@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 pub use crate::gateway::access::{AccessAnswer, AccessReport};
 pub use crate::gateway::glance::{AgentStatus, PolicyStatus, Reach};
 
+use super::governs::Governs;
 use crate::config::Config;
 use crate::gateway::ask::{Question, WhatCanAnswer, WhoCanAnswer};
 use crate::gateway::{ReloadOrder, ReloadReport, ShadowReport};
@@ -30,7 +31,7 @@ use crate::record::event::AdminNote;
 use crate::record::{Who, redact};
 
 /// What the gateway does for its operators; `gateway.rs` implements it.
-pub trait Operations: Send + Sync + 'static {
+pub trait Operations: Governs {
     /// The store's clock, by which revocations are dated: seconds since 1970.
     fn now_s(&self) -> BoxFuture<'_, Result<i64, Failure>>;
     /// Takes access back: durable in the store, in force, on the record, in that order; answers the epoch

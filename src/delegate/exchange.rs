@@ -105,8 +105,13 @@ impl Exchanges {
     }
 
     pub async fn drop_for(&self, target: &RevocationTarget) -> usize {
-        let of_configuration =
-            matches!(target, RevocationTarget::Agent(_) | RevocationTarget::Owner(_) | RevocationTarget::Server(_));
+        let of_configuration = matches!(
+            target,
+            RevocationTarget::Agent(_)
+                | RevocationTarget::Owner(_)
+                | RevocationTarget::Server(_)
+                | RevocationTarget::Mandate(_)
+        );
         let names = |token: &TokenFacts| of_configuration || target.names(token);
         let named: Vec<Arc<Digest>> =
             self.tokens.iter().filter(|(_, token)| names(&token.inbound)).map(|(key, _)| key).collect();

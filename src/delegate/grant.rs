@@ -9,11 +9,13 @@ use serde_json::value::{RawValue, to_raw_value};
 use super::{Credential, Delegate};
 use crate::catalog::Target;
 use crate::guard::Cleared;
+use crate::guard::mandate::Held;
 use crate::identity::Caller;
 use crate::ids::{AuthorizationContext, CallId, LegId, PrincipalKey, ReplicaId, ServerId};
 use crate::outcome::{Refusal, Stop};
 use crate::policy::Permit;
 use crate::record::event::{ConditionValue, CredentialNote, Operation};
+use crate::record::mandated::OwnerFacts;
 use crate::record::{Attempt, Evidence, Intent};
 use crate::wire::Json;
 use crate::wire::mcp::Version;
@@ -129,6 +131,12 @@ impl Grant {
         self.cleared.permit().caller()
     }
 
+    /// The mandate that it is part of.
+    #[must_use]
+    pub const fn mandate(&self) -> Option<&Held> {
+        self.cleared.mandate()
+    }
+
     /// Whether it is about a task, and no call.
     #[must_use]
     pub const fn is_following(&self) -> bool {
@@ -180,6 +188,8 @@ impl Evidence for Grant {
         let permit = self.cleared.permit();
         let mut attempt = attempt(permit.caller(), &self.leg, Some(permit.target()), None);
         attempt.revision = Some(permit.revision());
+        attempt.mandate = self.cleared.mandate().map(Held::facts);
+        attempt.owners.agent = self.cleared.agent_owner();
         Intent {
             attempt,
             rule: Some(&self.rules),
@@ -215,6 +225,8 @@ pub fn attempt<'a>(caller: &'a Caller, leg: &'a Leg, target: Option<&'a Target>,
             definition: target.and_then(Target::definition).map(|definition| definition.digest),
         },
         via: leg.via,
+        mandate: None,
+        owners: OwnerFacts { agent: None, server: target.map(|target| target.server().owner.as_str()) },
         revision: None,
         epoch: caller.epoch(),
     }

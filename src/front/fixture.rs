@@ -72,6 +72,8 @@ pub(crate) fn config() -> Config {
         servers: Vec::new(),
         environments: Vec::new(),
         agents: std::collections::BTreeMap::new(),
+        attest_every: crate::limit::ATTEST_EVERY,
+        templates: std::collections::BTreeMap::new(),
         policies: "/nonexistent".into(),
         file: std::path::PathBuf::from("/nonexistent/servers.toml"),
     }

@@ -5,14 +5,19 @@
 //! `record.open`, all of it in one operation of the store, between the durable intent and the first byte that goes out.
 //! Invariant: a [`Cleared`] holds everything that was reserved for it, and gives it back when it is dropped.
 
+mod budget;
 mod consume;
+pub mod mandate;
 pub mod quota;
 
 use std::sync::Arc;
 
-use crate::ids::CallId;
-use crate::outcome::Stop;
-use crate::policy::Permit;
+pub use budget::Left;
+
+use crate::config::{AgentConfig, Config};
+use crate::ids::{CallId, ServerId};
+use crate::outcome::{Failure, Stop};
+use crate::policy::{Permit, Policy};
 use crate::shelf::Shelf;
 use crate::wire::Json;
 pub use consume::Reservations;
@@ -23,15 +28,33 @@ pub use quota::{Quotas, Slot};
 pub struct Guard {
     quotas: Quotas,
     shelf: Arc<dyn Shelf>,
+    mandates: mandate::Mandates,
 }
 
 /// What a permitted call is about, beside what the permit says.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Wanted<'a> {
     /// The call; its legs have it in common.
     pub call: CallId,
     /// Its arguments.
     pub arguments: Option<&'a Json>,
+    /// The mandate that it names.
+    pub mandate: Option<&'a mandate::Held>,
+    /// What the files say of agents and templates.
+    pub config: &'a Config,
+    /// What objects and conditions mean.
+    pub policy: &'a Policy,
+    /// Whether it is counted.
+    pub charge: Charge,
+}
+
+/// Whether a request is counted against budgets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Charge {
+    /// It begins a call.
+    Now,
+    /// The call that it goes on with was counted when it began.
+    Before,
 }
 
 /// The proof of the fourth stage: permitted, and what it needs is reserved.
@@ -40,13 +63,16 @@ pub struct Cleared {
     permit: Permit,
     slot: Slot,
     reservations: Reservations,
+    mandate: Option<mandate::Held>,
+    /// Who answers for the agent that calls.
+    agent: Option<Arc<AgentConfig>>,
 }
 
 impl Guard {
     /// Nobody uses anything yet.
     #[must_use]
     pub fn new(quotas: Quotas, shelf: Arc<dyn Shelf>) -> Self {
-        Self { quotas, shelf }
+        Self { quotas, mandates: mandate::Mandates::new(Arc::clone(&shelf)), shelf }
     }
 
     /// What principals use.
@@ -58,25 +84,71 @@ impl Guard {
     /// Reserves what a permitted call needs. Only a call that needs what is kept in the store waits for it.
     ///
     /// # Errors
-    /// `concurrency_limited`.
+    /// `concurrency_limited`; `mandate_required`, `mandate_ended`, `mandate_scope`.
     #[expect(clippy::unused_async, reason = "what is kept in the store is waited for")]
-    pub async fn clear(&self, permit: Permit, _wanted: Wanted<'_>) -> Result<Cleared, Stop> {
+    pub async fn clear(&self, permit: Permit, wanted: Wanted<'_>) -> Result<Cleared, Stop> {
+        mandate::check(&permit, &wanted)?;
         let slot = self.quotas.call(permit.caller().principal())?;
-        let reservations = Reservations::none(Arc::clone(&self.shelf));
-        Ok(Cleared { permit, slot, reservations })
+        let mut reservations = Reservations::none(Arc::clone(&self.shelf));
+        budget::reserve(&mut reservations, &permit, &wanted);
+        Ok(Cleared::new(permit, slot, reservations, &wanted))
     }
 
-    /// Reserves what following a task needs, which is no call of its own: a slot.
+    /// Reserves what following a task needs, which is no call of its own: a slot. Its mandate still has to stand.
     ///
     /// # Errors
-    /// `concurrency_limited`.
-    pub fn clear_following(&self, permit: Permit) -> Result<Cleared, Stop> {
+    /// As [`Guard::clear`].
+    pub fn clear_following(&self, permit: Permit, wanted: &Wanted<'_>) -> Result<Cleared, Stop> {
+        mandate::check(&permit, wanted)?;
         let slot = self.quotas.call(permit.caller().principal())?;
-        Ok(Cleared { permit, slot, reservations: Reservations::none(Arc::clone(&self.shelf)) })
+        let reservations = Reservations::none(Arc::clone(&self.shelf));
+        Ok(Cleared::new(permit, slot, reservations, wanted))
+    }
+
+    /// Mandates, as they are kept.
+    #[must_use]
+    pub const fn mandates(&self) -> &mandate::Mandates {
+        &self.mandates
+    }
+
+    /// Counts a call under a mandate that is over, and the bytes of its result.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn came(&self, held: &mandate::Held, server: &ServerId, bytes: usize) -> Result<(), Failure> {
+        budget::came(self.shelf.as_ref(), held, server, i64::try_from(bytes).unwrap_or(i64::MAX)).await
+    }
+
+    /// How many calls were made under a mandate and those below it, by server.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn by_server(&self, mandate: &mandate::Mandate) -> Result<Vec<(String, i64)>, Failure> {
+        budget::by_server(self.shelf.as_ref(), mandate).await
+    }
+
+    /// What is left of a mandate's own budget.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn left(&self, mandate: &mandate::Mandate) -> Result<Left, Failure> {
+        budget::left(self.shelf.as_ref(), mandate).await
     }
 }
 
 impl Cleared {
+    fn new(permit: Permit, slot: Slot, reservations: Reservations, wanted: &Wanted<'_>) -> Self {
+        let agent = permit.caller().persona().agent.as_ref();
+        let agent = agent.and_then(|agent| wanted.config.agents.get(&agent.id)).cloned();
+        Self { permit, slot, reservations, mandate: wanted.mandate.cloned(), agent }
+    }
+
+    /// Who answers for the agent that calls, as files spell them.
+    #[must_use]
+    pub fn agent_owner(&self) -> Option<&str> {
+        self.agent.as_ref().map(|agent| agent.owner.as_str())
+    }
+
     /// The decision that this rests on.
     #[must_use]
     pub const fn permit(&self) -> &Permit {
@@ -87,6 +159,12 @@ impl Cleared {
     #[must_use]
     pub const fn slot(&self) -> &Slot {
         &self.slot
+    }
+
+    /// The mandate that it is part of.
+    #[must_use]
+    pub const fn mandate(&self) -> Option<&mandate::Held> {
+        self.mandate.as_ref()
     }
 
     /// What is consumed when it is sent.

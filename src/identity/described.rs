@@ -4,13 +4,13 @@
 //! description that is not understood is refused, never guessed.
 
 use super::revoked::{Revocation, RevocationMode, RevocationTarget};
-use crate::ids::{AgentId, IssuerAlias, RevocationEpoch, ServerId, Subject};
+use crate::ids::{AgentId, IssuerAlias, MandateId, RevocationEpoch, ServerId, Subject};
 use crate::record::event::RevocationNote;
 
 /// What a revocation is about, in words: kind, issuer and value, empty where they do not apply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Described<'a> {
-    /// `token`, `session`, `subject`, `client`, `agent`, `owner`, `server` or `everything`.
+    /// `token`, `session`, `subject`, `client`, `agent`, `owner`, `server`, `mandate` or `everything`.
     pub kind: &'a str,
     /// The issuer's alias.
     pub issuer: &'a str,
@@ -21,7 +21,7 @@ pub struct Described<'a> {
 /// Why words do not describe a target.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` cannot be revoked: write token, session, subject, client, agent, owner, server or everything, with an issuer \
+    "`{0}` cannot be revoked: write token, session, subject, client, agent, owner, server, mandate or everything, with an issuer \
      for subjects and clients, and an owner as files spell it (user:ISSUER/SUB or group:ISSUER/NAME)"
 )]
 pub struct DescriptionError(String);
@@ -36,6 +36,7 @@ impl<'a> From<&'a RevocationTarget> for Described<'a> {
             RevocationTarget::Agent(agent) => ("agent", "", agent.as_str()),
             RevocationTarget::Owner(owner) => ("owner", "", owner.as_str()),
             RevocationTarget::Server(server) => ("server", "", server.as_str()),
+            RevocationTarget::Mandate(mandate) => ("mandate", "", mandate.as_str()),
             RevocationTarget::Everything => ("everything", "", ""),
         };
         Self { kind, issuer, value }
@@ -61,6 +62,7 @@ impl TryFrom<Described<'_>> for RevocationTarget {
                 if answers { Self::Owner(value()?) } else { return Err(refuse()) }
             }
             "server" => Self::Server(ServerId::new(words.value).map_err(|_| refuse())?),
+            "mandate" => Self::Mandate(MandateId::new(words.value).map_err(|_| refuse())?),
             "everything" => Self::Everything,
             _ => return Err(refuse()),
         })
@@ -128,6 +130,7 @@ mod tests {
             RevocationTarget::Agent(AgentId::new("build-bot").unwrap()),
             RevocationTarget::Owner("group:corp/platform".to_owned()),
             RevocationTarget::Server(ServerId::new("git").unwrap()),
+            RevocationTarget::Mandate(MandateId::fresh()),
             RevocationTarget::Everything,
         ] {
             assert_eq!(RevocationTarget::try_from(Described::from(&target)).unwrap(), target);
@@ -145,6 +148,7 @@ mod tests {
             ("owner", "", "anna"),
             ("owner", "", "agent:bot"),
             ("server", "", "not/a/server"),
+            ("mandate", "", "not-a-mandate"),
             ("all", "", ""),
         ] {
             assert!(RevocationTarget::try_from(Described { kind, issuer, value }).is_err(), "{kind} {issuer} {value}");

@@ -113,6 +113,8 @@ pub fn agent(id: &str, client: &str) -> AgentConfig {
         state: AgentState::Active,
         expires: None,
         review: None,
+        mandates: None,
+        budget: crate::config::AgentBudget::default(),
     }
 }
 
@@ -164,6 +166,8 @@ pub fn config() -> Config {
         servers: Vec::new(),
         environments: vec![Environment::new("development").unwrap()],
         agents: agents.into_iter().map(|agent| (agent.id.clone(), Arc::new(agent))).collect::<BTreeMap<_, _>>(),
+        attest_every: crate::limit::ATTEST_EVERY,
+        templates: BTreeMap::new(),
         policies: PathBuf::from("/nonexistent"),
         file: PathBuf::from("/nonexistent/servers.toml"),
     }

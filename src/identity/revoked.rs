@@ -5,14 +5,15 @@
 //! Invariant: [`Revocations::epoch`] rises whenever any answer may have changed.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 
 use super::caller::TokenFacts;
-use crate::ids::{AgentId, Digest, IssuerAlias, RevocationEpoch, ServerId};
+use crate::config::AgentState;
+use crate::ids::{AgentId, Digest, IssuerAlias, MandateId, RevocationEpoch, ServerId};
 use crate::outcome::{Failure, Reason, Refusal};
 
 /// What a revocation is about.
@@ -32,6 +33,8 @@ pub enum RevocationTarget {
     Owner(String),
     /// One server behind the gateway.
     Server(ServerId),
+    /// One mandate, and those below it.
+    Mandate(MandateId),
     /// Everything and everyone.
     Everything,
 }
@@ -46,7 +49,7 @@ impl RevocationTarget {
             Self::Session(session) => token.session.as_ref() == Some(session),
             Self::Subject(issuer, subject) => token.issuer == *issuer && token.subject.as_ref() == Some(subject),
             Self::Client(issuer, client) => token.issuer == *issuer && token.client.as_ref() == Some(client),
-            Self::Agent(_) | Self::Owner(_) | Self::Server(_) => false,
+            Self::Agent(_) | Self::Owner(_) | Self::Server(_) | Self::Mandate(_) => false,
             Self::Everything => true,
         }
     }
@@ -55,7 +58,7 @@ impl RevocationTarget {
     /// an owner is stopped as such.
     #[must_use]
     pub const fn can_sign_out(&self) -> bool {
-        !matches!(self, Self::Agent(_) | Self::Owner(_) | Self::Server(_))
+        !matches!(self, Self::Agent(_) | Self::Owner(_) | Self::Server(_) | Self::Mandate(_))
     }
 }
 
@@ -68,6 +71,8 @@ pub struct Barred {
     pub owners: BTreeSet<String>,
     /// Servers that nobody reaches.
     pub servers: BTreeSet<ServerId>,
+    /// Agents that were suspended or retired while the gateway runs.
+    pub stopped: BTreeMap<AgentId, AgentState>,
 }
 
 impl Barred {
@@ -161,6 +166,7 @@ struct Snapshot {
     sessions: HashMap<String, RevocationMode>,
     subjects: HashMap<IssuerAlias, HashMap<String, RevocationMode>>,
     clients: HashMap<IssuerAlias, HashMap<String, RevocationMode>>,
+    mandates: BTreeSet<MandateId>,
 }
 
 impl Revocations {
@@ -173,7 +179,12 @@ impl Revocations {
     /// Replaces the snapshot, unless the one there is newer: two revocations at once may read the store in one
     /// order and come here in the other.
     pub fn replace(&self, epoch: RevocationEpoch, held: Vec<Held>) {
-        let barred = Arc::new(Barred::of(&held));
+        self.replace_with(epoch, held, BTreeMap::new());
+    }
+
+    /// The same with the agents that were stopped while the gateway runs.
+    pub fn replace_with(&self, epoch: RevocationEpoch, held: Vec<Held>, stopped: BTreeMap<AgentId, AgentState>) {
+        let barred = Arc::new(Barred { stopped, ..Barred::of(&held) });
         let mut snapshot = Snapshot { epoch, barred, ..Snapshot::default() };
         for held in held {
             snapshot.add(held.revocation);
@@ -186,6 +197,12 @@ impl Revocations {
     #[must_use]
     pub fn barred(&self) -> Arc<Barred> {
         Arc::clone(&self.snapshot.load().barred)
+    }
+
+    /// Whether a mandate was taken back.
+    #[must_use]
+    pub fn is_mandate_revoked(&self, mandate: &MandateId) -> bool {
+        self.snapshot.load().mandates.contains(mandate)
     }
 
     /// Whether the token's bearer may still act; answers the epoch at which that was so.
@@ -219,6 +236,7 @@ impl Snapshot {
             RevocationTarget::Client(issuer, name) => {
                 tighten(self.clients.entry(issuer).or_default().entry(name), mode);
             }
+            RevocationTarget::Mandate(mandate) => drop(self.mandates.insert(mandate)),
             RevocationTarget::Agent(_) | RevocationTarget::Owner(_) | RevocationTarget::Server(_) => {}
             RevocationTarget::Everything => {
                 let tightened = |own: Option<RevocationMode>| Some(own.map_or(mode, |own| own.tighter(mode)));
@@ -372,7 +390,8 @@ mod tests {
         );
         assert!(revocations.check(&token()).is_ok());
         assert!(targets.iter().all(|target| !target.names(&token()) && !target.can_sign_out()));
-        let expected = Barred { agents: [agent].into(), owners: [owner].into(), servers: [server].into() };
+        let expected =
+            Barred { agents: [agent].into(), owners: [owner].into(), servers: [server].into(), ..Barred::default() };
         assert_eq!(*revocations.barred(), expected);
     }
 

@@ -31,6 +31,7 @@ mod input;
 mod lint;
 mod load;
 mod lookup;
+mod means;
 #[cfg(test)]
 mod mistakes;
 mod model;

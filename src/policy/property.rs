@@ -176,6 +176,7 @@ fn world() -> World {
             scopes: ScopeMode::Ignored,
         }],
         agents: vec![agent()],
+        templates: Vec::new(),
         strictness: Strictness::Serve,
     }
 }

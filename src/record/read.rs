@@ -52,6 +52,10 @@ pub struct Record {
     pub reload: Option<ReloadRead>,
     /// What a server runs.
     pub executable: Option<ExecutableRead>,
+    /// The mandate of a call, or what became of one.
+    pub mandate: Option<MandateRead>,
+    /// What became of an agent.
+    pub lifecycle: Option<LifecycleRead>,
     /// What started.
     pub start: Option<StartRead>,
     /// Why it stopped.
@@ -128,6 +132,10 @@ read! {
     StartRead { version: String, revision: Option<String>, epoch: u64, }
     /// What a server runs.
     ExecutableRead { server: String, path: String, digest: String, before: Option<String>, }
+    /// The mandate, and what became of it.
+    MandateRead { event: String, id: String, template: Option<String>, actor: String, agent: Option<String>, purpose_declared: String, }
+    /// What became of an agent or a server.
+    LifecycleRead { event: String, kind: String, id: String, owner: String, actor: String, subject: Option<String>, note: String, }
     /// The stop.
     StopRead { cause: String, }
     /// The retention.

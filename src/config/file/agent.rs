@@ -1,15 +1,16 @@
 //! Reads `policies/agents.toml`: which software may act, who answers for it, how it is recognised.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use serde::Deserialize;
 use toml::Spanned;
 
 use crate::config::keys;
-use crate::config::leaf::Day;
+use crate::config::leaf::{Count, Day, Period};
 use crate::config::mistake::Name;
 use crate::config::reader::Table;
-use crate::config::{AgentClient, AgentConfig, AgentKind, AgentState, DeclaredProof};
+use crate::config::{AgentBudget, AgentClient, AgentConfig, AgentKind, AgentState, DeclaredProof, MandateNeed};
 use crate::ids::{AgentId, Environment, IssuerAlias, Subject};
 use crate::limit;
 
@@ -38,17 +39,40 @@ enum Proof {
     Mtls,
 }
 
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Mandates {
+    Required,
+    Optional,
+}
+
 type Clients = HashMap<(IssuerAlias, String), AgentId>;
 
-/// Reads every agent; a `None` was reported.
-pub fn read_all(mut top: Table<'_, '_>, today: jiff::civil::Date) -> Vec<(AgentId, Option<AgentConfig>)> {
+/// What the file says.
+pub struct Agents {
+    /// Every agent; a `None` was reported.
+    pub agents: Vec<(AgentId, Option<AgentConfig>)>,
+    /// How often owners say that what they answer for is still needed.
+    pub attest_every: Duration,
+}
+
+impl Default for Agents {
+    fn default() -> Self {
+        Self { agents: Vec::new(), attest_every: limit::ATTEST_EVERY }
+    }
+}
+
+/// Reads the whole file.
+pub fn read_all(mut top: Table<'_, '_>, today: jiff::civil::Date) -> Agents {
+    let attest_every = top.get::<Period>("attest_every").map_or(limit::ATTEST_EVERY, |period| period.0);
     let place = top.place("agents");
     let tables = top.named_tables("agents", &keys::AGENT, |text| AgentId::new(text).map_err(|error| error.to_string()));
     if tables.len() > limit::AGENTS_MAX {
         top.mistake(&place, format!("{} agents are too many: at most {}", tables.len(), limit::AGENTS_MAX));
     }
     let mut clients = Clients::new();
-    tables.into_iter().map(|(id, table)| (id.clone(), read(table, id, today, &mut clients))).collect()
+    let agents = tables.into_iter().map(|(id, table)| (id.clone(), read(table, id, today, &mut clients))).collect();
+    Agents { agents, attest_every }
 }
 
 fn read(mut table: Table<'_, '_>, id: AgentId, today: jiff::civil::Date, taken: &mut Clients) -> Option<AgentConfig> {
@@ -61,6 +85,15 @@ fn read(mut table: Table<'_, '_>, id: AgentId, today: jiff::civil::Date, taken: 
     let state = table.get::<State>("state");
     let expires = table.at::<Day>("expires");
     let review = table.at::<Day>("review");
+    let mandates = table.get::<Mandates>("mandates").map(|written| match written {
+        Mandates::Required => MandateNeed::Required,
+        Mandates::Optional => MandateNeed::Optional,
+    });
+    let mut budget = AgentBudget::default();
+    if let Some(mut written) = table.table("budget", &keys::AGENT_BUDGET) {
+        budget.calls_per_minute = written.get::<Count>("calls_per_minute").map(|count| count.0);
+        budget.calls_per_day = written.get::<Count>("calls_per_day").map(|count| count.0);
+    }
     if let Some(purpose) = purpose.as_ref().filter(|purpose| purpose.get_ref().trim().is_empty()) {
         table.mistake(&purpose.span(), "an agent has a purpose: say in one line what it is for");
     }
@@ -95,6 +128,8 @@ fn read(mut table: Table<'_, '_>, id: AgentId, today: jiff::civil::Date, taken: 
         },
         expires: expires.map(|day| day.into_inner().0),
         review: review.map(|day| day.into_inner().0),
+        mandates,
+        budget,
         id,
     })
 }

@@ -215,6 +215,8 @@ fn config(servers: Vec<ServerConfig>) -> Config {
         servers: servers.into_iter().map(Arc::new).collect(),
         environments: Vec::new(),
         agents: BTreeMap::new(),
+        attest_every: crate::limit::ATTEST_EVERY,
+        templates: std::collections::BTreeMap::new(),
         policies: PathBuf::new(),
         file: PathBuf::from("/nonexistent/servers.toml"),
     }
