@@ -153,7 +153,13 @@ impl Gateway {
                     return Err(refused("the agent has no such client").into());
                 }
             }
-            (holder.principal(), holder.agent.map(|agent| agent.id), wish.subject.clone())
+            // Software that calls for nobody is its own subject, and most issuers name that like the client (RFC 9068).
+            if holder.user.is_none() {
+                let own = |client: &String| Subject::user(&holder.issuer, client);
+                holder.user = holder.client.as_ref().map(own);
+            }
+            let subject = holder.user.as_ref().map(Subject::to_string);
+            (holder.principal(), holder.agent.map(|agent| agent.id), subject)
         };
         let mandate = Opening {
             wish,

@@ -12,6 +12,7 @@
 mod support;
 
 mod admin;
+mod agents;
 mod audit;
 mod authenticate;
 mod authorize;
@@ -35,6 +36,7 @@ mod keep;
 mod keys;
 mod legacy;
 mod list;
+mod mandates;
 mod messages;
 mod modern;
 mod oldest;
