@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 mod asked;
 mod bound;
+mod breaker;
 pub mod declared;
 mod extension;
 mod input;
@@ -101,6 +102,7 @@ pub async fn call(gateway: &Arc<Gateway>, caller: &Caller, request: Request) -> 
             trail.trace.forwarding();
             let trace = trail.trace;
             let mandate = entry.proof().mandate().map(Mandated::new);
+            breaker::sent(&gateway, entry.proof());
             let entry = Some(entry);
             Running { gateway, entry, exchange, decisions, request, then, followed_for: None, mandate, trace }
         }
@@ -110,6 +112,7 @@ pub async fn call(gateway: &Arc<Gateway>, caller: &Caller, request: Request) -> 
             let mut attempt = attempt(caller, &trail.leg, trail.target.as_ref(), trail.name.as_deref());
             attempt.mandate = trail.mandate.as_ref().map(Held::facts);
             gateway.journal().stopped(&attempt, &halt.recorded);
+            breaker::stopped(&gateway, caller, &halt.recorded);
             let outcome = told(halt.told, &request, trail.name.as_deref());
             Running::over(gateway, decisions, request, outcome)
         }
@@ -285,6 +288,7 @@ impl Running {
     fn ended(&self, entry: Entry<Grant>, outcome: Outcome) -> Outcome {
         let outcome = self.relayed(entry.proof(), outcome);
         mandate::count(&self.gateway, entry.proof(), &outcome);
+        breaker::ended(&self.gateway, entry.proof(), &outcome);
         let is_listed = !self.request.method.is_about_task() && self.request.method != Method::Extension;
         if is_listed && is_unknown_target(&outcome) {
             self.gateway.catalog().doubted(entry.proof().target().server_id());

@@ -176,6 +176,7 @@ pub async fn call(
             attempt.mcp.server = Some(GATEWAY_SERVER);
             attempt.mandate = trail.mandate.as_ref().map(Held::facts);
             gateway.journal().stopped(&attempt, &stop);
+            super::breaker::stopped(gateway, caller, &stop);
             stop.into()
         }
     };
@@ -221,7 +222,10 @@ async fn passed(
     let entry = gateway.journal().open(proof, outgoing).await?;
     let outcome = match entry.proof().done().await {
         Ok(result) => Outcome::Complete(told(&result)),
-        Err(stop) => stop.into(),
+        Err(stop) => {
+            super::breaker::stopped(gateway, caller, &stop);
+            stop.into()
+        }
     };
     entry.close(&outcome);
     Ok(outcome)

@@ -13,8 +13,8 @@ use super::mistake::{Found, Mistake, Name, Source, did_you_mean};
 use super::process::plain;
 use super::reader::Table;
 use super::{
-    AgentConfig, ClusterConfig, Config, ExportConfig, IssuerConfig, KeysConfig, LocalUser, QuotaConfig, RecordConfig,
-    ServerConfig, TelemetryConfig,
+    AgentConfig, BreakerConfig, ClusterConfig, Config, ExportConfig, IssuerConfig, KeysConfig, LocalUser, QuotaConfig,
+    RecordConfig, ServerConfig, TelemetryConfig,
 };
 use crate::ids::{AgentId, Environment};
 use crate::limit;
@@ -74,10 +74,11 @@ pub fn parse(
         None => Some(agent::Agents::default()),
         Some(source) => Table::parse(source, &keys::AGENTS).map(|top| agent::read_all(top, overrides.today())),
     };
-    let (read_agents, attest_every) = match read_agents {
-        Some(read) => (Some(read.agents), read.attest_every),
-        None => (None, limit::ATTEST_EVERY),
+    let agent::Agents { agents, attest_every, breaker } = match read_agents {
+        Some(read) => read,
+        None => agent::Agents { agents: None, ..agent::Agents::default() },
     };
+    let read_agents = agents;
     let mut found = source.take();
     let mut found_agents = agents_source.as_ref().map(Source::take).unwrap_or_default();
     // Names are looked up only in files that were understood: otherwise every use of a server that has
@@ -117,7 +118,7 @@ pub fn parse(
     found.warnings.extend(found_agents.warnings);
     match (parts, read_agents) {
         (Some(parts), Some(agents)) if found.mistakes.is_empty() => match parts.complete(agents) {
-            Some(config) => Ok((Config { attest_every, ..config }, found.warnings)),
+            Some(config) => Ok((Config { attest_every, breaker, ..config }, found.warnings)),
             // Unreachable as long as every missing part was reported; a defect there must not serve.
             None => {
                 Err(vec![Mistake::whole(servers.file, "cannot be read, and why was not noted; please report this")])
@@ -323,6 +324,7 @@ impl Parts {
             agents: by_id,
             // The file of the agents is read beside this one.
             attest_every: limit::ATTEST_EVERY,
+            breaker: BreakerConfig::default(),
             // Read once it is known what else there is.
             templates: BTreeMap::new(),
             policies: gateway.policies,

@@ -54,7 +54,7 @@ const fn servers(title: &'static str, keys: &'static [Key]) -> Section {
 
 mod mandate;
 
-pub use mandate::{AGENT_BUDGET, MANDATES, TEMPLATE, TEMPLATE_BUDGET};
+pub use mandate::{AGENT_BUDGET, BREAKER, MANDATES, TEMPLATE, TEMPLATE_BUDGET};
 
 /// Every section of every file that this room reads.
 pub const SECTIONS: &[&Section] = &[
@@ -80,6 +80,7 @@ pub const SECTIONS: &[&Section] = &[
     &CREDENTIAL,
     &HEALTH,
     &AGENTS,
+    &BREAKER,
     &AGENT,
     &AGENT_CLIENT,
     &AGENT_BUDGET,
@@ -375,6 +376,7 @@ pub const AGENTS: Section = agents(
         optional("agents", "tables by id"),
         // A quarter: whoever answers for something looks at it four times a year.
         defaulted("attest_every", "duration", "\"90d\""),
+        optional("breaker", "table"),
     ],
 );
 

@@ -69,6 +69,36 @@ pub struct AgentBudget {
     pub calls_per_day: Option<u32>,
 }
 
+/// `[breaker]`: when an agent is suspended without anybody asking for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BreakerConfig {
+    /// Refused calls within a minute.
+    pub denials_per_minute: u32,
+    /// Tools that it has never called before, after it was known for a while.
+    pub new_tools: u32,
+    /// Within so long.
+    pub new_tools_within: Duration,
+    /// It is known after so long.
+    pub learning: Duration,
+    /// Of its last calls, how many in a hundred were errors.
+    pub errors_percent: u32,
+    /// How many last calls that are.
+    pub errors_of: u32,
+}
+
+impl Default for BreakerConfig {
+    fn default() -> Self {
+        Self {
+            denials_per_minute: 20,
+            new_tools: 5,
+            new_tools_within: Duration::from_secs(600),
+            learning: Duration::from_secs(86_400),
+            errors_percent: 50,
+            errors_of: 20,
+        }
+    }
+}
+
 /// Whether an agent needs a mandate for what it calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MandateNeed {

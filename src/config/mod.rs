@@ -41,7 +41,7 @@ pub use agent::{AgentClient, AgentConfig, AgentKind, AgentState, DeclaredProof};
 pub use cluster::ClusterConfig;
 pub use export::{ExportConfig, ExportPlace, TelemetryConfig};
 pub use load::{Loaded, Overrides, issuer_with_defaults, load, load_set, load_with};
-pub use mandate::{AgentBudget, Budget, MandateNeed, Placed, TemplateConfig};
+pub use mandate::{AgentBudget, BreakerConfig, Budget, MandateNeed, Placed, TemplateConfig};
 pub use mistake::Mistake;
 pub use net::Network;
 pub use process::ProcessConfig;
@@ -85,6 +85,8 @@ pub struct Config {
     pub agents: BTreeMap<AgentId, Arc<AgentConfig>>,
     /// How often owners say that agents and servers are still needed.
     pub attest_every: Duration,
+    /// `[breaker]` of `policies/agents.toml`.
+    pub breaker: BreakerConfig,
     /// `policies/mandates.toml`.
     pub templates: BTreeMap<TemplateName, Arc<TemplateConfig>>,
     /// Where the policy files are.

@@ -73,6 +73,7 @@ pub(crate) fn config() -> Config {
         environments: Vec::new(),
         agents: std::collections::BTreeMap::new(),
         attest_every: crate::limit::ATTEST_EVERY,
+        breaker: crate::config::BreakerConfig::default(),
         templates: std::collections::BTreeMap::new(),
         policies: "/nonexistent".into(),
         file: std::path::PathBuf::from("/nonexistent/servers.toml"),

@@ -5,6 +5,7 @@
 //! `record.open`, all of it in one operation of the store, between the durable intent and the first byte that goes out.
 //! Invariant: a [`Cleared`] holds everything that was reserved for it, and gives it back when it is dropped.
 
+pub mod breaker;
 mod budget;
 mod consume;
 pub mod mandate;
@@ -29,6 +30,7 @@ pub struct Guard {
     quotas: Quotas,
     shelf: Arc<dyn Shelf>,
     mandates: mandate::Mandates,
+    breaker: breaker::Breaker,
 }
 
 /// What a permitted call is about, beside what the permit says.
@@ -72,7 +74,9 @@ impl Guard {
     /// Nobody uses anything yet.
     #[must_use]
     pub fn new(quotas: Quotas, shelf: Arc<dyn Shelf>) -> Self {
-        Self { quotas, mandates: mandate::Mandates::new(Arc::clone(&shelf)), shelf }
+        let mandates = mandate::Mandates::new(Arc::clone(&shelf));
+        let breaker = breaker::Breaker::new(Arc::clone(&shelf));
+        Self { quotas, shelf, mandates, breaker }
     }
 
     /// What principals use.
@@ -103,6 +107,12 @@ impl Guard {
         let slot = self.quotas.call(permit.caller().principal())?;
         let reservations = Reservations::none(Arc::clone(&self.shelf));
         Ok(Cleared::new(permit, slot, reservations, wanted))
+    }
+
+    /// What happens to agents.
+    #[must_use]
+    pub const fn breaker(&self) -> &breaker::Breaker {
+        &self.breaker
     }
 
     /// Mandates, as they are kept.

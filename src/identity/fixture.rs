@@ -167,6 +167,7 @@ pub fn config() -> Config {
         environments: vec![Environment::new("development").unwrap()],
         agents: agents.into_iter().map(|agent| (agent.id.clone(), Arc::new(agent))).collect::<BTreeMap<_, _>>(),
         attest_every: crate::limit::ATTEST_EVERY,
+        breaker: crate::config::BreakerConfig::default(),
         templates: BTreeMap::new(),
         policies: PathBuf::from("/nonexistent"),
         file: PathBuf::from("/nonexistent/servers.toml"),

@@ -19,6 +19,7 @@ mod authorize;
 mod backup;
 mod bad_input;
 mod batch;
+mod breaker;
 mod bridge;
 mod changes;
 #[cfg(target_os = "linux")]

@@ -10,7 +10,9 @@ use crate::config::keys;
 use crate::config::leaf::{Count, Day, Period};
 use crate::config::mistake::Name;
 use crate::config::reader::Table;
-use crate::config::{AgentBudget, AgentClient, AgentConfig, AgentKind, AgentState, DeclaredProof, MandateNeed};
+use crate::config::{
+    AgentBudget, AgentClient, AgentConfig, AgentKind, AgentState, BreakerConfig, DeclaredProof, MandateNeed,
+};
 use crate::ids::{AgentId, Environment, IssuerAlias, Subject};
 use crate::limit;
 
@@ -50,21 +52,24 @@ type Clients = HashMap<(IssuerAlias, String), AgentId>;
 
 /// What the file says.
 pub struct Agents {
-    /// Every agent; a `None` was reported.
-    pub agents: Vec<(AgentId, Option<AgentConfig>)>,
+    /// Every agent, where the file could be read; a `None` in it was reported.
+    pub agents: Option<Vec<(AgentId, Option<AgentConfig>)>>,
     /// How often owners say that what they answer for is still needed.
     pub attest_every: Duration,
+    /// When an agent is suspended without anybody asking for it.
+    pub breaker: BreakerConfig,
 }
 
 impl Default for Agents {
     fn default() -> Self {
-        Self { agents: Vec::new(), attest_every: limit::ATTEST_EVERY }
+        Self { agents: Some(Vec::new()), attest_every: limit::ATTEST_EVERY, breaker: BreakerConfig::default() }
     }
 }
 
 /// Reads the whole file.
 pub fn read_all(mut top: Table<'_, '_>, today: jiff::civil::Date) -> Agents {
     let attest_every = top.get::<Period>("attest_every").map_or(limit::ATTEST_EVERY, |period| period.0);
+    let breaker = top.table("breaker", &keys::BREAKER).and_then(read_breaker).unwrap_or_default();
     let place = top.place("agents");
     let tables = top.named_tables("agents", &keys::AGENT, |text| AgentId::new(text).map_err(|error| error.to_string()));
     if tables.len() > limit::AGENTS_MAX {
@@ -72,7 +77,34 @@ pub fn read_all(mut top: Table<'_, '_>, today: jiff::civil::Date) -> Agents {
     }
     let mut clients = Clients::new();
     let agents = tables.into_iter().map(|(id, table)| (id.clone(), read(table, id, today, &mut clients))).collect();
-    Agents { agents, attest_every }
+    Agents { agents: Some(agents), attest_every, breaker }
+}
+
+fn read_breaker(mut table: Table<'_, '_>) -> Option<BreakerConfig> {
+    let denials = table.at::<Count>("denials_per_minute");
+    let new_tools = table.at::<Count>("new_tools");
+    let within = table.get::<Period>("new_tools_within");
+    let learning = table.get::<Period>("learning");
+    let percent = table.at::<Count>("errors_percent");
+    let of = table.at::<Count>("errors_of");
+    for (count, most) in [
+        (&denials, limit::BREAKER_EVENTS_MAX),
+        (&new_tools, limit::BREAKER_EVENTS_MAX),
+        (&of, limit::BREAKER_EVENTS_MAX),
+        (&percent, 100),
+    ] {
+        if let Some(count) = count.as_ref().filter(|count| count.get_ref().0 > most) {
+            table.mistake(&count.span(), format!("{} is out of range: write 1 to {most}", count.get_ref().0));
+        }
+    }
+    Some(BreakerConfig {
+        denials_per_minute: denials?.into_inner().0,
+        new_tools: new_tools?.into_inner().0,
+        new_tools_within: within?.0,
+        learning: learning?.0,
+        errors_percent: percent?.into_inner().0,
+        errors_of: of?.into_inner().0,
+    })
 }
 
 fn read(mut table: Table<'_, '_>, id: AgentId, today: jiff::civil::Date, taken: &mut Clients) -> Option<AgentConfig> {

@@ -32,6 +32,22 @@ pub const TEMPLATE_BUDGET: Section = mandates(
     &[optional("calls", "integer"), optional("calls_per_minute", "integer"), optional("bytes", "size")],
 );
 
+/// `[breaker]`.
+pub const BREAKER: Section = Section {
+    file: "policies/agents.toml",
+    title: "[breaker]",
+    keys: &[
+        // A model that was told no a few times does something else; one that was turned tries on and on.
+        defaulted("denials_per_minute", "integer", "20"),
+        defaulted("new_tools", "integer", "5"),
+        defaulted("new_tools_within", "duration", "\"10m\""),
+        // Whoever begins to work calls everything for the first time.
+        defaulted("learning", "duration", "\"24h\""),
+        defaulted("errors_percent", "integer", "50"),
+        defaulted("errors_of", "integer", "20"),
+    ],
+};
+
 /// `[agents.ID.budget]`.
 pub const AGENT_BUDGET: Section = Section {
     file: "policies/agents.toml",
