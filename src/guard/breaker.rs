@@ -225,7 +225,6 @@ const fn is_denial(reason: Reason) -> bool {
             | Reason::MandateScope
             | Reason::MandateEnded
             | Reason::MandateRefused
-            | Reason::BudgetExhausted
     )
 }
 
