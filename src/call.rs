@@ -35,6 +35,7 @@ pub use task::{TaskTopic, check as check_tasks, offered};
 use crate::catalog::Target;
 use crate::delegate::{Grant, Leg, attempt};
 use crate::gateway::Gateway;
+use crate::guard::label::LabelUse;
 use crate::guard::mandate::Held;
 use crate::guard::{Charge, Wanted};
 use crate::identity::Caller;
@@ -104,7 +105,8 @@ pub async fn call(gateway: &Arc<Gateway>, caller: &Caller, request: Request) -> 
             let mandate = entry.proof().mandate().map(Mandated::new);
             breaker::sent(&gateway, entry.proof());
             let entry = Some(entry);
-            Running { gateway, entry, exchange, decisions, request, then, followed_for: None, mandate, trace }
+            let (followed_for, settling) = (None, None);
+            Running { gateway, entry, exchange, decisions, request, then, followed_for, mandate, settling, trace }
         }
         Err(halt) => {
             trail.about(caller);
@@ -223,6 +225,8 @@ pub struct Running {
     followed_for: Option<Caller>,
     /// The mandate that it is part of.
     mandate: Option<Mandated>,
+    /// How it ended, where something has to be looked at before anybody is told.
+    settling: Option<(Entry<Grant>, Outcome)>,
     /// What is told of it; a call that is dropped is told of as cancelled.
     trace: Trace,
 }
@@ -241,6 +245,9 @@ impl Running {
     /// Cancel-safe.
     pub async fn next(&mut self) -> Event {
         loop {
+            if self.settling.is_some() {
+                return Event::Done(self.settled().await);
+            }
             // What streams without a pause must not keep this from being noticed.
             if self.answers_to().is_some() && self.decisions.has_changed().unwrap_or(false) {
                 self.decisions.mark_unchanged();
@@ -269,6 +276,10 @@ impl Running {
                     let Some(entry) = self.entry.take() else { return Event::Done(without_pages(outcome)) };
                     match task::after(&self.gateway, entry.proof(), &self.request, self.then, outcome) {
                         After::Deliver(outcome) => {
+                            if entry.proof().labels().is_some_and(LabelUse::has_to_settle) {
+                                self.settling = Some((entry, outcome));
+                                continue;
+                            }
                             let outcome = self.ended(entry, outcome);
                             self.trace.end(traced::ended(&outcome));
                             return Event::Done(outcome);
@@ -283,6 +294,24 @@ impl Running {
                 }
             }
         }
+    }
+
+    /// The end of a call that read from a store, once what others have put there meanwhile counts for its caller.
+    /// Begun anew where nobody waited for it.
+    async fn settled(&mut self) -> Outcome {
+        let labels = self.settling.as_ref().and_then(|(entry, _)| entry.proof().labels());
+        let settled = match labels {
+            Some(labels) => labels.settle().await,
+            None => Ok(()),
+        };
+        let Some((entry, outcome)) = self.settling.take() else { return Refusal::new(Reason::Internal).into() };
+        let outcome = match settled {
+            Ok(()) => outcome,
+            Err(failure) => Outcome::Failed(failure),
+        };
+        let outcome = self.ended(entry, outcome);
+        self.trace.end(traced::ended(&outcome));
+        outcome
     }
 
     fn ended(&self, entry: Entry<Grant>, outcome: Outcome) -> Outcome {
@@ -330,6 +359,7 @@ impl Running {
             then: Then::default(),
             followed_for: None,
             mandate: None,
+            settling: None,
             trace: Trace::off(),
         }
     }

@@ -3,6 +3,7 @@
 //! Invariant: one [`Snapshot`] serves one decision, and whatever may have changed since is looked at again
 //! before anything is forwarded.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -20,6 +21,7 @@ mod handles;
 pub mod lifecycle;
 pub mod mandates;
 mod reload;
+pub mod review;
 mod shadow;
 mod source;
 mod standing;
@@ -36,7 +38,7 @@ use crate::identity::{Caller, Identity, Presented, Resource, Revocations, still_
 use crate::ids::RevocationEpoch;
 use crate::list::{self, Pages};
 use crate::outcome::{Failure, Reason, Refusal, Stop};
-use crate::policy::{Arguments, Class, Denied, Permit, Policy};
+use crate::policy::{Arguments, Class, Denied, GrantId, Permit, Policy};
 use crate::record::Journal;
 use crate::store::Store;
 use crate::telemetry::Telemetry;
@@ -60,8 +62,10 @@ pub struct Snapshot {
     pub written: Arc<Config>,
     /// What was taken back of it.
     pub(crate) barred: Arc<Barred>,
-    /// Who may do what.
+    /// Who may do what, without grants that have ended.
     pub policy: Arc<Policy>,
+    /// Who may do what as the files say it.
+    pub(crate) written_policy: Arc<Policy>,
     /// The files that both were read from: what the next ones are compared with.
     pub(crate) files: Arc<FileSet>,
     /// Under which settings `identity` verifies callers for it.
@@ -101,6 +105,8 @@ pub struct Gateway {
     last_reload: ArcSwapOption<glance::LastReload>,
     /// What became of agents while the gateway runs.
     lifecycle: ArcSwap<Lifecycle>,
+    /// The grants that have ended, as the policy in force knows them.
+    ended: ArcSwap<BTreeSet<GrantId>>,
 }
 
 /// The rooms that a gateway is wired from.
@@ -133,6 +139,8 @@ pub struct Parts {
     pub exports: Exports,
     /// What became of agents before the start.
     pub lifecycle: Lifecycle,
+    /// The grants that have ended, as the policy that is served first knows them.
+    pub ended: BTreeSet<GrantId>,
 }
 
 impl Gateway {
@@ -174,6 +182,7 @@ impl Gateway {
             exports: parts.exports,
             last_reload: ArcSwapOption::empty(),
             lifecycle: ArcSwap::from_pointee(parts.lifecycle),
+            ended: ArcSwap::from_pointee(parts.ended),
         })
     }
 
@@ -400,40 +409,10 @@ impl Gateway {
         self.decisions.subscribe()
     }
 
-    /// What principals use.
-    #[must_use]
-    pub const fn quotas(&self) -> &Quotas {
-        self.guard.quotas()
-    }
-
-    /// What calls reserve and consume.
-    #[must_use]
-    pub const fn guard(&self) -> &Guard {
-        &self.guard
-    }
-
-    /// What exists.
-    #[must_use]
-    pub const fn catalog(&self) -> &Catalog<UpstreamSource> {
-        &self.catalog
-    }
-
     /// What a grant is rechecked with before it is forwarded.
     #[must_use]
     pub fn recheck(&self) -> Arc<dyn Recheck> {
         Arc::clone(&self.live) as _
-    }
-
-    /// Where credentials come from.
-    #[must_use]
-    pub fn delegate(&self) -> &Delegate {
-        &self.delegate
-    }
-
-    /// How servers are reached.
-    #[must_use]
-    pub fn upstreams(&self) -> &Upstreams {
-        &self.upstreams
     }
 
     /// The record.

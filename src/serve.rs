@@ -24,7 +24,7 @@ use crate::delegate::Delegate;
 use crate::export::Exports;
 use crate::front::{self, Certificates, Front};
 use crate::gateway::{
-    Along, Files, Gateway, Lifecycle, Own, Parts, Reloader, Snapshot, follow_store, record_missed, watch_files,
+    Along, Files, Gateway, Lifecycle, Own, Parts, Reloader, Snapshot, follow_store, record_missed, review, watch_files,
 };
 use crate::identity::revoked::RevocationStore as _;
 use crate::identity::{Identity, Revocations};
@@ -248,6 +248,8 @@ async fn open(
     let revocations = Arc::new(Revocations::default());
     let lifecycle = Lifecycle::read(&store).await.map_err(trouble)?;
     revocations.replace_with(epoch, held, lifecycle.stopped(&snapshot.written, crate::gateway::since_epoch()));
+    let ended = review::ended(&store).await.map_err(trouble)?;
+    let snapshot = snapshot.with_ended(&ended, reloader.strictness()).map_err(trouble)?;
     let snapshot = snapshot.without(&revocations.barred());
     let (written, config) = (config, Arc::clone(&snapshot.config));
 
@@ -263,6 +265,7 @@ async fn open(
     exports.start(state.path(), &metrics, &tasks, &late);
     let gateway = Gateway::new(Parts {
         snapshot,
+        ended,
         revocations,
         identity,
         delegate,
@@ -424,6 +427,8 @@ async fn follow_executables(gateway: Arc<Gateway>) {
 async fn housekeeping(gateway: Arc<Gateway>) {
     let stopping = gateway.stopping();
     loop {
+        // At once: a deadline may have passed while nobody was here.
+        gateway.close_overdue_reviews().await;
         tokio::select! {
             () = stopping.cancelled() => return,
             () = tokio::time::sleep(crate::limit::HOUSEKEEPING_INTERVAL) => {

@@ -312,6 +312,7 @@ impl Evidence for OwnCall {
             credential: CredentialNote { kind: "none", ..CredentialNote::default() },
             arguments: self.arguments.as_ref().map(|arguments| arguments.as_bytes().as_ref()),
             values: &[],
+            labels: None,
         }
     }
 

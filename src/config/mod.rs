@@ -21,7 +21,7 @@ mod export;
 pub mod file;
 pub mod keyfile;
 pub mod keys;
-mod leaf;
+pub(crate) mod leaf;
 pub mod load;
 pub mod mandate;
 pub mod mistake;

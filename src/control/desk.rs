@@ -161,12 +161,12 @@ impl Way {
     /// something was done that cannot be undone.
     fn goes_on_unrecorded(&self) -> bool {
         use AdminOperation::{
-            Agent, Agents, Explain, Lift, Logs, Mandate, Mandates, Metrics, Policy, Reload, Revocations, Revoke,
-            Servers, Shadow, Status,
+            Agent, Agents, Attest, Explain, Lift, Logs, Mandate, Mandates, Metrics, Policy, Reload, Review, Reviews,
+            Revocations, Revoke, Servers, Shadow, Status,
         };
         match self.operation {
             Status | Servers | Metrics | Revoke | Revocations | Lift | Reload | Agent | Mandate => true,
-            Shadow | Logs | Explain | Agents | Policy | Mandates => false,
+            Shadow | Logs | Explain | Agents | Policy | Mandates | Reviews | Review | Attest => false,
         }
     }
 

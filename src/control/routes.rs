@@ -13,7 +13,7 @@ use http::{HeaderValue, StatusCode};
 use super::actor::Actor;
 use super::desk::{self, Understand};
 use super::operations::Operations;
-use super::{handlers, problem, stewards, tail};
+use super::{handlers, problem, reviews, stewards, tail};
 use crate::policy::AdminOperation;
 
 /// What stands before every path at the administrators' listener.
@@ -85,6 +85,13 @@ pub const ROUTES: &[Route] = &[
     delete("/revocations/{since}", AdminOperation::Lift, handlers::lift),
     post("/revoke", AdminOperation::Revoke, handlers::revoke),
     post("/reload", AdminOperation::Reload, handlers::reload),
+    get("/reviews", AdminOperation::Reviews, reviews::list),
+    post("/reviews", AdminOperation::Review, reviews::open),
+    get("/reviews/{id}", AdminOperation::Reviews, reviews::show),
+    post("/reviews/{id}/attest", AdminOperation::Attest, reviews::attest),
+    post("/reviews/{id}/end", AdminOperation::Review, reviews::end),
+    post("/reviews/{id}/close", AdminOperation::Review, reviews::close),
+    post("/grants/{id}/restore", AdminOperation::Attest, reviews::restore),
 ];
 
 impl Verb {

@@ -261,7 +261,7 @@ impl Gateway {
     ///
     /// # Errors
     /// `store_unavailable`, `record_unavailable`.
-    pub async fn attest(&self, key: &str, owner: &str, by: &str) -> Result<(), Stop> {
+    pub async fn attest_owned(&self, key: &str, owner: &str, by: &str) -> Result<(), Stop> {
         let at = i64::try_from(since_epoch().as_secs()).unwrap_or_default();
         let action = put(&Attestation { by: by.to_owned(), at })?;
         let change = Change::new(ATTESTED, key, Expect::Anything, action);

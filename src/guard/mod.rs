@@ -8,10 +8,14 @@
 pub mod breaker;
 mod budget;
 mod consume;
+pub mod label;
 pub mod mandate;
 pub mod quota;
 
 use std::sync::Arc;
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 
 pub use budget::Left;
 
@@ -22,12 +26,14 @@ use crate::policy::{Permit, Policy};
 use crate::shelf::Shelf;
 use crate::wire::Json;
 pub use consume::Reservations;
+use label::{LabelUse, Labels};
 pub use quota::{Quotas, Slot};
 
 /// The room: what callers use, and what is kept of it.
 #[derive(Debug)]
 pub struct Guard {
     quotas: Quotas,
+    labels: Labels,
     shelf: Arc<dyn Shelf>,
     mandates: mandate::Mandates,
     breaker: breaker::Breaker,
@@ -64,6 +70,7 @@ pub enum Charge {
 pub struct Cleared {
     permit: Permit,
     slot: Slot,
+    labels: Option<LabelUse>,
     reservations: Reservations,
     mandate: Option<mandate::Held>,
     /// Who answers for the agent that calls.
@@ -74,9 +81,10 @@ impl Guard {
     /// Nobody uses anything yet.
     #[must_use]
     pub fn new(quotas: Quotas, shelf: Arc<dyn Shelf>) -> Self {
+        let labels = Labels::new(Arc::clone(&shelf));
         let mandates = mandate::Mandates::new(Arc::clone(&shelf));
         let breaker = breaker::Breaker::new(Arc::clone(&shelf));
-        Self { quotas, shelf, mandates, breaker }
+        Self { quotas, labels, shelf, mandates, breaker }
     }
 
     /// What principals use.
@@ -88,14 +96,14 @@ impl Guard {
     /// Reserves what a permitted call needs. Only a call that needs what is kept in the store waits for it.
     ///
     /// # Errors
-    /// `concurrency_limited`; `mandate_required`, `mandate_ended`, `mandate_scope`.
-    #[expect(clippy::unused_async, reason = "what is kept in the store is waited for")]
+    /// `concurrency_limited`, `flow_refused`, `store_unavailable`; `mandate_required`, `mandate_ended`, `mandate_scope`.
     pub async fn clear(&self, permit: Permit, wanted: Wanted<'_>) -> Result<Cleared, Stop> {
         mandate::check(&permit, &wanted)?;
         let slot = self.quotas.call(permit.caller().principal())?;
         let mut reservations = Reservations::none(Arc::clone(&self.shelf));
+        let labels = self.labels.clear(&permit, &wanted, &mut reservations).await?;
         budget::reserve(&mut reservations, &permit, &wanted);
-        Ok(Cleared::new(permit, slot, reservations, &wanted))
+        Ok(Cleared { labels, ..Cleared::new(permit, slot, reservations, &wanted) })
     }
 
     /// Reserves what following a task needs, which is no call of its own: a slot. Its mandate still has to stand.
@@ -150,7 +158,7 @@ impl Cleared {
     fn new(permit: Permit, slot: Slot, reservations: Reservations, wanted: &Wanted<'_>) -> Self {
         let agent = permit.caller().persona().agent.as_ref();
         let agent = agent.and_then(|agent| wanted.config.agents.get(&agent.id)).cloned();
-        Self { permit, slot, reservations, mandate: wanted.mandate.cloned(), agent }
+        Self { permit, slot, labels: None, reservations, mandate: wanted.mandate.cloned(), agent }
     }
 
     /// Who answers for the agent that calls, as files spell them.
@@ -177,9 +185,24 @@ impl Cleared {
         self.mandate.as_ref()
     }
 
-    /// What is consumed when it is sent.
+    /// What it does to the labels of its caller.
     #[must_use]
-    pub const fn reservations(&self) -> &Reservations {
-        &self.reservations
+    pub const fn labels(&self) -> Option<&LabelUse> {
+        self.labels.as_ref()
+    }
+
+    /// Consumes what was reserved; `None` where nothing was.
+    pub fn consume(&self) -> Option<BoxFuture<'_, Result<(), Stop>>> {
+        if !self.reservations.is_any() {
+            return None;
+        }
+        let consume = async {
+            self.reservations.consume().await?;
+            if let Some(labels) = &self.labels {
+                labels.consumed();
+            }
+            Ok(())
+        };
+        Some(consume.boxed())
     }
 }

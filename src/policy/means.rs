@@ -54,7 +54,7 @@ impl Policy {
 
     /// Whether everything that one pattern means is surely meant by another one, too.
     #[must_use]
-    pub fn covers(&self, wide: &str, narrow: &str) -> bool {
+    pub fn pattern_covers(&self, wide: &str, narrow: &str) -> bool {
         let Ok((wide, narrow)) = pair(wide, narrow) else { return false };
         let member = || {
             wide.kind == PatternKind::Set

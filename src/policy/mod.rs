@@ -26,8 +26,10 @@ mod expect;
 mod explain;
 #[cfg(test)]
 mod fixture;
+pub mod grant;
 mod index;
 mod input;
+pub mod label;
 mod lint;
 mod load;
 mod lookup;
@@ -60,6 +62,8 @@ pub use decide::{ConditionRecord, Decision};
 pub use difference::Difference;
 pub use expect::{FailedTest, TestReport};
 pub use explain::{Explanation, RuleExplanation, SubjectExplanation, WhoCan};
+pub use grant::{Grant, GrantId};
+pub use label::{Judged, Labelled, Seen};
 pub use object::RESERVED_SETS;
 pub use operation::{AdminOperation, Weight};
 pub use permit::{Denied, Permit};
@@ -95,6 +99,7 @@ pub struct Policy {
     casbin: Arc<Casbin>,
     scopes: HashMap<IssuerAlias, Vec<ScopeNeed>>,
     tests: Vec<expect::Expected>,
+    labels: Option<label::Labels>,
     operations: (ServerId, Environment),
     classes: moka::sync::Cache<crate::ids::ClassKey, Arc<Class>>,
     lookups: moka::sync::Cache<Digest, Arc<Lookup>>,
@@ -129,12 +134,21 @@ impl Policy {
     /// # Errors
     /// Every mistake in the files, in the order of the files, at most [`POLICY_MISTAKES_MAX`].
     pub fn build(sources: &Sources, world: &World) -> Result<Built, Vec<Mistake>> {
-        Self::build_with(sources, world, |model| Casbin::load(model).map(Arc::new))
+        Self::build_without(sources, world, &BTreeSet::new())
+    }
+
+    /// The same without grants that have ended: allows that nobody has attested in a review.
+    ///
+    /// # Errors
+    /// As [`Policy::build`].
+    pub fn build_without(sources: &Sources, world: &World, ended: &BTreeSet<GrantId>) -> Result<Built, Vec<Mistake>> {
+        Self::build_with(sources, world, ended, |model| Casbin::load(model).map(Arc::new))
     }
 
     fn build_with(
         sources: &Sources,
         world: &World,
+        ended: &BTreeSet<GrantId>,
         load_casbin: impl FnOnce(&str) -> Result<Arc<Casbin>, NoAnswer>,
     ) -> Result<Built, Vec<Mistake>> {
         let mut mistakes = Vec::new();
@@ -153,6 +167,11 @@ impl Policy {
         let environments = Environments::of(world, &mut mistakes);
         let mut loaded = load::load(sources, world, &environments, &conditions, &mut mistakes);
         lint::lint(&loaded, &conditions, &mut mistakes, &mut warnings);
+        loaded.rules.retain(|rule| !ended.contains(&GrantId::of(rule)));
+        let labels_text = text("labels.toml", &mut mistakes);
+        let labels = labels_text
+            .as_deref()
+            .and_then(|text| label::labels(text, &environments, &conditions, &loaded.sets, &mut mistakes));
         let scopes = scope::scope_needs(world, &mut mistakes);
         let tests_text = text("tests.toml", &mut mistakes).unwrap_or_default();
         let tests = expect::read(&tests_text, &mut mistakes);
@@ -177,7 +196,7 @@ impl Policy {
         let names = loaded.graph.names().count();
         let index = Index::of(&loaded.rules, names, loaded.sets);
         let revision = sources.revision();
-        let mut words: Vec<&[u8]> = vec![conditions_text.as_bytes()];
+        let mut words: Vec<&[u8]> = vec![conditions_text.as_bytes(), labels_text.as_deref().unwrap_or("").as_bytes()];
         let links: BTreeSet<&[u8]> = sources
             .files()
             .filter(|(name, _)| name.ends_with(".csv"))
@@ -188,7 +207,10 @@ impl Policy {
             .collect();
         words.extend(links);
         let words = Digest::of("bailiwick/policy-words/v1", &words);
-        let base = Digest::of("bailiwick/policy-base/v1", &[revision.0.as_bytes(), format!("{world:?}").as_bytes()]);
+        let base = Digest::of(
+            "bailiwick/policy-base/v1",
+            &[revision.0.as_bytes(), format!("{world:?}").as_bytes(), format!("{ended:?}").as_bytes()],
+        );
         let policy = Self {
             revision,
             base,
@@ -203,6 +225,7 @@ impl Policy {
             casbin,
             scopes,
             tests,
+            labels,
             operations,
             classes: moka::sync::Cache::new(CLASSES_MAX),
             lookups: moka::sync::Cache::new(CLASS_LOOKUPS_MAX),

@@ -80,6 +80,12 @@ operations! {
     /// Suspends, retires and resumes agents, and attests that they and servers are still needed; resuming and attesting
     /// are loosening.
     Agent = "agent", Brake;
+    /// What reviews ask, and what was answered.
+    Reviews = "reviews", Look;
+    /// Opens and closes reviews, and ends grants.
+    Review = "review", Brake;
+    /// Says that a grant is still needed, also one that has ended.
+    Attest = "attest", Loosen;
     /// Reads the files again; loading a set that widens is loosening.
     Reload = "reload", Brake;
 }

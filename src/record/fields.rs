@@ -7,8 +7,8 @@
 use serde::Serialize;
 
 use super::event::{
-    AdminNote, Attempt, ConditionValue, CredentialNote, ExecutableNote, Intent, Listing, Operation, RelayNote,
-    ReloadNote, RevocationNote, StartNote,
+    AdminNote, Attempt, ConditionValue, CredentialNote, ExecutableNote, Intent, LabelNote, Listing, Operation,
+    RelayNote, ReloadNote, RevocationNote, StartNote,
 };
 use super::keys::{JournalKey, KeyedDigest};
 use super::mandated::{MandateFacts, OwnerFacts};
@@ -33,6 +33,8 @@ pub(super) struct CallFields<'a> {
     credential: Option<&'a CredentialNote<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     arguments: Option<ArgumentFields<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    labels: Option<&'a LabelNote<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     list: Option<&'a Listing>,
 }
@@ -98,6 +100,7 @@ impl<'a> CallFields<'a> {
             decision,
             credential: None,
             arguments: None,
+            labels: None,
             list: None,
         }
     }
@@ -111,7 +114,8 @@ impl<'a> CallFields<'a> {
             values: Values(intent.values),
         });
         let decision = DecisionFields::of(attempt, "allow", None, intent.rule, None);
-        Self { credential: Some(&intent.credential), arguments, ..Self::new(attempt, decision) }
+        let labels = intent.labels.as_ref();
+        Self { credential: Some(&intent.credential), arguments, labels, ..Self::new(attempt, decision) }
     }
 
     pub(super) fn stopped(attempt: &'a Attempt<'a>, stop: &'a Stop) -> Self {

@@ -109,6 +109,7 @@ impl Evidence for Proof {
             },
             arguments: Some(br#"{"replicas":3}"#),
             values: &self.values,
+            labels: None,
         }
     }
 

@@ -67,7 +67,7 @@ impl Governs for Gateway {
                 let hint = format!("only {owner} attests this, who answers for it");
                 return Err(Refusal::new(Reason::NotAllowed).hint(hint).into());
             }
-            Self::attest(self, &key, &owner, user.unwrap_or_default()).await
+            Self::attest_owned(self, &key, &owner, user.unwrap_or_default()).await
         })
     }
 }

@@ -410,7 +410,10 @@ async fn tools_of_the_gateway_are_there_for_whom_the_rules_name_and_for_nobody_e
 #[tokio::test]
 async fn a_person_opens_one_freely_and_the_socket_only_ends_it() {
     let running = start().await;
-    let wish = json!({ "agent": "bot", "tools": ["tools/other"], "environments": ["development"], "seconds": 60 });
+    let mut wish = json!({ "agent": "bot", "tools": ["tools/other"], "environments": ["development"] });
+    wish["seconds"] = json!(bailiwick::limit::MANDATE_FREE_LIFE_MAX.as_secs() + 1);
+    assert_eq!(running.order("/mandates", wish.clone()).await.response()["reason"], "mandate_refused");
+    wish["seconds"] = json!(60);
     let opened = running.order("/mandates", wish.clone()).await;
     assert_eq!(opened.status, 200, "{}", opened.text);
     let (id, handle) = (&opened.response()["mandate"]["id"], opened.response()["handle"].as_str().unwrap());

@@ -147,4 +147,10 @@ impl Held {
     pub fn facts(&self) -> MandateFacts<'_> {
         self.own.facts()
     }
+
+    /// Whether it began without the labels of what went before: what is below one begins like it.
+    #[must_use]
+    pub fn is_isolated(&self) -> bool {
+        self.chain.first().is_some_and(|(outermost, _)| outermost.isolated)
+    }
 }

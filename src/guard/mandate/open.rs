@@ -140,8 +140,9 @@ impl Opening<'_> {
         }
         for tool in wish.tools.iter().flatten() {
             self.policy.check_pattern(tool).map_err(refused)?;
-            let covered =
-                |template: &TemplateConfig| template.tools.iter().any(|wide| self.policy.covers(&wide.text, tool));
+            let covered = |template: &TemplateConfig| {
+                template.tools.iter().any(|wide| self.policy.pattern_covers(&wide.text, tool))
+            };
             if template.is_some_and(|template| !covered(template)) {
                 return Err(refused(format!("`{tool}` is not among the tools of the template")));
             }
