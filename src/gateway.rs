@@ -34,7 +34,7 @@ use crate::delegate::{Delegate, Recheck, server_revision};
 use crate::export::Exports;
 use crate::guard::{Guard, Quotas};
 use crate::identity::revoked::{Barred, RevocationStore as _};
-use crate::identity::{Caller, Identity, Presented, Resource, Revocations, still_stands};
+use crate::identity::{Caller, Identity, Resource, Revocations, Shown, still_stands};
 use crate::ids::RevocationEpoch;
 use crate::list::{self, Pages};
 use crate::outcome::{Failure, Reason, Refusal, Stop};
@@ -198,12 +198,11 @@ impl Gateway {
         Arc::clone(&self.live.snapshot.load().config)
     }
 
-    /// Who presents this bearer token at this endpoint; a refusal is counted and recorded here.
+    /// Who shows this at this endpoint; a refusal is counted and recorded here.
     ///
     /// # Errors
     /// A 401 refusal, or a failure where the issuer's keys cannot be had.
-    pub async fn authenticate(&self, bearer: Option<&str>, endpoint: &Endpoint, peer: IpAddr) -> Result<Caller, Stop> {
-        let presented = bearer.map_or(Presented::Nothing, Presented::Bearer);
+    pub async fn authenticate(&self, shown: Shown<'_>, endpoint: &Endpoint, peer: IpAddr) -> Result<Caller, Stop> {
         let resource = match endpoint {
             Endpoint::Merged => Resource::Gateway,
             Endpoint::Server(server) => Resource::Server(server.clone()),
@@ -215,7 +214,7 @@ impl Gateway {
         }
         let caller = self
             .identity
-            .authenticate(presented, &resource)
+            .authenticate(shown, &resource)
             .await
             .inspect_err(|stop| self.refused_unauthenticated(stop.reason(), peer))?;
         self.lifecycle.load().may_use(&caller)?;

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 pub mod agents;
+pub mod api_key;
 pub mod ask;
 pub mod audit;
 pub mod backup;

@@ -36,6 +36,7 @@ Examples:
   bailiwick revoke client corp/build-bot                  one client of one issuer
   bailiwick revoke token -                                reads it from standard input, keeps its digest
   bailiwick revoke session 4f1c                           a login session, the sid of its tokens
+  bailiwick revoke key nightly-20261127                   one API key, by the id of its row
   bailiwick revoke agent build-bot                        whichever client it calls with
   bailiwick revoke owner user:corp/anna                   every agent and server she answers for
   bailiwick revoke server git                             nobody reaches it, its processes end
@@ -78,6 +79,8 @@ enum What {
     Client,
     /// One login session, by the sid of its tokens
     Session,
+    /// One API key, by its id
+    Key,
     /// A registered agent, whichever client it calls with
     Agent,
     /// Every agent and every server that a person or group answers for
@@ -96,6 +99,7 @@ const NAMED: [(&str, &str); 8] = [
     ("what", "subject"),
     ("what", "client"),
     ("what", "session"),
+    ("what", "key"),
     ("what", "agent"),
     ("what", "owner"),
     ("what", "server"),
@@ -269,6 +273,7 @@ fn order(arguments: &RevokeArguments, stdin: &mut impl io::Read) -> Result<Revoc
         What::Subject => ("subject", subject(name)?),
         What::Client => ("client", client(name)?),
         What::Session => ("session", alone(name.to_owned())),
+        What::Key => ("key", alone(name.to_owned())),
         What::Agent => ("agent", alone(name.to_owned())),
         What::Owner => ("owner", alone(name.to_owned())),
         What::Server => ("server", alone(name.to_owned())),

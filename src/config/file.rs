@@ -3,7 +3,7 @@
 //! Decides which texts become a [`Config`] and which are mistakes; reads no file and asks nobody. Invariant:
 //! either everything was understood and every name that is used is declared, or there is no configuration.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,11 +22,13 @@ use crate::limit;
 mod address;
 mod admin;
 mod agent;
+mod api_key;
 mod cluster;
 mod command;
 mod credential;
 mod export;
 mod gateway;
+mod introspection;
 mod issuer;
 mod key;
 mod local;
@@ -34,6 +36,7 @@ pub(super) mod mandate;
 mod process;
 mod record;
 mod server;
+mod spiffe;
 #[cfg(test)]
 mod tests;
 
@@ -213,10 +216,10 @@ fn read_top(mut top: Table<'_, '_>, file: &Path, base: &Path, overrides: &Overri
     let issuer_place = top.place("issuers");
     let (mut issuer_names, mut issuers) = (Vec::new(), Vec::new());
     let loopback_allowed = gateway.as_ref().is_none_or(|gateway| gateway.loopback_issuers_allowed());
-    let mut seen = HashSet::new();
+    let mut seen = issuer::Seen::default();
     for (alias, table) in top.named_tables("issuers", &keys::ISSUER, issuer::alias) {
         issuer_names.push(alias.as_str().to_owned());
-        issuers.push(issuer::read(table, alias, loopback_allowed, &mut seen));
+        issuers.push(issuer::read(table, alias, (base, loopback_allowed), &mut seen));
     }
     for injected in &overrides.issuers {
         if issuer_names.iter().any(|name| name == injected.alias.as_str()) {

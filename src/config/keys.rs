@@ -75,6 +75,7 @@ pub const SECTIONS: &[&Section] = &[
     &ISSUER,
     &CLAIMS,
     &SCOPE_RULE,
+    &INTROSPECTION,
     &SERVER,
     &PROCESS,
     &CREDENTIAL,
@@ -83,6 +84,7 @@ pub const SECTIONS: &[&Section] = &[
     &BREAKER,
     &AGENT,
     &AGENT_CLIENT,
+    &AGENT_KEY,
     &AGENT_BUDGET,
     &MANDATES,
     &TEMPLATE,
@@ -122,6 +124,8 @@ pub const GATEWAY: Section = servers(
         defaulted("allowed_hosts", "list of host names", "[]"),
         defaulted("trusted_proxies", "list of networks", "[]"),
         optional("tls", "table"),
+        optional("client_certificate_header", "`\"client-cert\"` or `\"x-forwarded-client-cert\"`"),
+        defaulted("dpop", "`\"proof\"` or `\"nonce\"`", "\"proof\""),
         defaulted("allow_plain_http", "boolean", "false"),
         defaulted("allow_loopback_issuers", "boolean", "false"),
         defaulted("reload", "`\"signal\"` or `\"watch\"`", "\"signal\""),
@@ -131,7 +135,10 @@ pub const GATEWAY: Section = servers(
 );
 
 /// `[gateway.tls]`.
-pub const TLS: Section = servers("[gateway.tls]", &[required("certificate", "path"), required("key", "path")]);
+pub const TLS: Section = servers(
+    "[gateway.tls]",
+    &[required("certificate", "path"), required("key", "path"), optional("client_ca", "path")],
+);
 
 /// `[admin]`.
 pub const ADMIN: Section = servers(
@@ -250,7 +257,10 @@ pub const ANONYMOUS: Section = servers("[anonymous]", &[required("enabled", "boo
 pub const ISSUER: Section = servers(
     "[issuers.ALIAS]",
     &[
-        required("issuer", "string"),
+        defaulted("kind", "`\"oidc\"` or `\"spiffe\"`", "\"oidc\""),
+        optional("issuer", "string"),
+        optional("trust_domain", "string"),
+        optional("bundle", "`file:PATH` or URL"),
         defaulted("audiences", "list of strings", "[]"),
         defaulted("admin_audiences", "list of strings", "[]"),
         defaulted("algorithms", "list of algorithms", "[\"RS256\", \"PS256\", \"ES256\", \"ES384\", \"EdDSA\"]"),
@@ -265,6 +275,22 @@ pub const ISSUER: Section = servers(
         optional("scope_rules", "list of tables"),
         optional("interactive_default", "agent id"),
         defaulted("jwks_stale_max", "duration", "\"24h\""),
+        defaulted("sender_constraint", "`\"none\"`, `\"dpop\"`, `\"mtls\"` or `\"any\"`", "\"none\""),
+        optional("introspection", "table"),
+    ],
+);
+
+/// `[issuers.ALIAS.introspection]`.
+pub const INTROSPECTION: Section = servers(
+    "[issuers.ALIAS.introspection]",
+    &[
+        optional("endpoint", "URL"),
+        required("client_id", "string"),
+        optional("client_secret", "secret reference"),
+        optional("private_key", "secret reference"),
+        optional("key_id", "string"),
+        optional("prefix", "string"),
+        defaulted("without_sub", "`\"refused\"` or `\"client\"`", "\"refused\""),
     ],
 );
 
@@ -390,6 +416,7 @@ pub const AGENT: Section = agents(
         required("kind", "`\"interactive\"` or `\"autonomous\"`"),
         required("environments", "list of environments"),
         optional("clients", "list of tables"),
+        optional("keys", "list of tables"),
         defaulted("state", "`\"proposed\"`, `\"active\"`, `\"suspended\"` or `\"retired\"`", "\"active\""),
         optional("expires", "date"),
         optional("review", "date"),
@@ -403,8 +430,21 @@ pub const AGENT_CLIENT: Section = agents(
     "[[agents.ID.clients]]",
     &[
         required("issuer", "issuer alias"),
-        required("client_id", "string"),
+        optional("client_id", "string"),
+        optional("subject", "string"),
         defaulted("proof", "`\"public\"`, `\"secret\"`, `\"private_key\"` or `\"mtls\"`", "\"public\""),
+    ],
+);
+
+/// `[[agents.ID.keys]]`.
+pub const AGENT_KEY: Section = agents(
+    "[[agents.ID.keys]]",
+    &[
+        required("id", "string"),
+        required("sha256", "digest"),
+        required("owner", "subject"),
+        required("created", "timestamp"),
+        required("expires", "date"),
     ],
 );
 

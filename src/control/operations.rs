@@ -23,6 +23,7 @@ use crate::gateway::ask::{Question, WhatCanAnswer, WhoCanAnswer};
 use crate::gateway::{ReloadOrder, ReloadReport, ShadowReport};
 use crate::identity::Caller;
 use crate::identity::described::Described;
+use crate::identity::proposed::Proposed;
 use crate::identity::revoked::{Held, Revocation, RevocationMode, RevocationTarget};
 use crate::ids::{AgentId, Digest, RevocationEpoch, Subject};
 use crate::limit;
@@ -62,6 +63,10 @@ pub trait Operations: Governs {
     /// Every agent of the files.
     fn agents(&self) -> Vec<AgentStatus> {
         Vec::new()
+    }
+    /// Software that nobody registered, and that was denied.
+    fn proposed_agents(&self) -> BoxFuture<'_, Result<Vec<Proposed>, Failure>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
     }
     /// The policy in force, and how it came.
     fn policy(&self) -> PolicyStatus {

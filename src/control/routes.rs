@@ -73,6 +73,7 @@ pub const ROUTES: &[Route] = &[
     post("/mandates", AdminOperation::Mandate, stewards::open),
     get("/mandates/{id}", AdminOperation::Mandates, stewards::mandate),
     post("/mandates/{id}/complete", AdminOperation::Mandate, stewards::complete),
+    get("/agents/proposed", AdminOperation::Agents, handlers::proposed_agents),
     get("/policy", AdminOperation::Policy, handlers::policy),
     get("/metrics", AdminOperation::Metrics, handlers::metrics),
     get("/shadow", AdminOperation::Shadow, handlers::shadow),

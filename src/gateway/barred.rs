@@ -10,6 +10,7 @@ use super::{Gateway, Snapshot};
 use crate::config::{AgentConfig, AgentState, Config};
 use crate::identity::revoked::Barred;
 use crate::ids::ServerId;
+use crate::inversion::{self, Control};
 
 impl Snapshot {
     /// The same with what revocations leave of its configuration.
@@ -52,7 +53,7 @@ impl Gateway {
 }
 
 fn left(written: &Arc<Config>, barred: &Barred) -> Arc<Config> {
-    if *barred == Barred::default() {
+    if *barred == Barred::default() || inversion::is_off(Control::Owner) {
         return Arc::clone(written);
     }
     let mut config = Config::clone(written);
@@ -64,6 +65,9 @@ fn left(written: &Arc<Config>, barred: &Barred) -> Arc<Config> {
         }
         if barred.agents.contains(id) || barred.owners.contains(&agent.owner) {
             *agent = Arc::new(AgentConfig { state: AgentState::Revoked, ..AgentConfig::clone(agent) });
+        }
+        if agent.keys.iter().any(|key| barred.owners.contains(&key.owner)) {
+            Arc::make_mut(agent).keys.retain(|key| !barred.owners.contains(&key.owner));
         }
     }
     Arc::new(config)

@@ -189,6 +189,11 @@ fn reach(config: &Config, target: &RevocationTarget) -> Reach {
         RevocationTarget::Subject(issuer, _) => {
             (Vec::new(), Vec::new(), config.issuers.iter().any(|known| known.alias == *issuer))
         }
+        RevocationTarget::Key(id) => {
+            let of = agents(&|agent| agent.keys.iter().any(|key| key.id == *id));
+            let known = config.agents.values().any(|agent| agent.keys.iter().any(|key| key.id == *id));
+            (of, Vec::new(), known)
+        }
         RevocationTarget::Client(issuer, id) => {
             let of =
                 agents(&|agent| agent.clients.iter().any(|client| client.issuer == *issuer && client.client_id == *id));
@@ -197,7 +202,9 @@ fn reach(config: &Config, target: &RevocationTarget) -> Reach {
         RevocationTarget::Agent(id) => (agents(&|agent| agent.id == *id), Vec::new(), config.agents.contains_key(id)),
         RevocationTarget::Server(id) => (Vec::new(), servers(&|server| server.id == *id), config.server(id).is_some()),
         RevocationTarget::Owner(owner) => {
-            let (agents, servers) = (agents(&|agent| agent.owner == *owner), servers(&|server| server.owner == *owner));
+            let answers =
+                |agent: &AgentConfig| agent.owner == *owner || agent.keys.iter().any(|key| key.owner == *owner);
+            let (agents, servers) = (agents(&answers), servers(&|server| server.owner == *owner));
             let known = !agents.is_empty() || !servers.is_empty();
             (agents, servers, known)
         }

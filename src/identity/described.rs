@@ -10,7 +10,7 @@ use crate::record::event::RevocationNote;
 /// What a revocation is about, in words: kind, issuer and value, empty where they do not apply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Described<'a> {
-    /// `token`, `session`, `subject`, `client`, `agent`, `owner`, `server`, `mandate` or `everything`.
+    /// `token`, `session`, `key`, `subject`, `client`, `agent`, `owner`, `server`, `mandate` or `everything`.
     pub kind: &'a str,
     /// The issuer's alias.
     pub issuer: &'a str,
@@ -21,7 +21,7 @@ pub struct Described<'a> {
 /// Why words do not describe a target.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` cannot be revoked: write token, session, subject, client, agent, owner, server, mandate or everything, with an issuer \
+    "`{0}` cannot be revoked: write token, session, key, subject, client, agent, owner, server, mandate or everything, with an issuer \
      for subjects and clients, and an owner as files spell it (user:ISSUER/SUB or group:ISSUER/NAME)"
 )]
 pub struct DescriptionError(String);
@@ -31,6 +31,7 @@ impl<'a> From<&'a RevocationTarget> for Described<'a> {
         let (kind, issuer, value) = match target {
             RevocationTarget::Token(token) => ("token", "", token.as_str()),
             RevocationTarget::Session(session) => ("session", "", session.as_str()),
+            RevocationTarget::Key(key) => ("key", "", key.as_str()),
             RevocationTarget::Subject(issuer, subject) => ("subject", issuer.as_str(), subject.as_str()),
             RevocationTarget::Client(issuer, client) => ("client", issuer.as_str(), client.as_str()),
             RevocationTarget::Agent(agent) => ("agent", "", agent.as_str()),
@@ -53,6 +54,7 @@ impl TryFrom<Described<'_>> for RevocationTarget {
         Ok(match words.kind {
             "token" => Self::Token(value()?),
             "session" => Self::Session(value()?),
+            "key" => Self::Key(value()?),
             "subject" => Self::Subject(issuer()?, value()?),
             "client" => Self::Client(issuer()?, value()?),
             "agent" => Self::Agent(AgentId::new(words.value).map_err(|_| refuse())?),
@@ -125,6 +127,7 @@ mod tests {
         for target in [
             RevocationTarget::Token("jti".to_owned()),
             RevocationTarget::Session("sid".to_owned()),
+            RevocationTarget::Key("nightly-1".to_owned()),
             RevocationTarget::Subject(corp.clone(), "a/b:c".to_owned()),
             RevocationTarget::Client(corp, "https://app.example/client".to_owned()),
             RevocationTarget::Agent(AgentId::new("build-bot").unwrap()),
@@ -141,6 +144,7 @@ mod tests {
     fn half_a_description_is_refused() {
         for (kind, issuer, value) in [
             ("token", "", ""),
+            ("key", "", ""),
             ("subject", "", "ann"),
             ("subject", "corp", ""),
             ("client", "NO", "x"),

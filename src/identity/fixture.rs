@@ -13,7 +13,7 @@ use url::Url;
 
 use crate::config::{
     AgentClient, AgentConfig, AgentKind, AgentState, Algorithm, ClaimNames, Config, DeclaredProof, Durability,
-    GatewayConfig, IssuerConfig, QuotaConfig, ReloadMode, ScopeMode, ScopeRule,
+    GatewayConfig, IssuerConfig, KnownBy, QuotaConfig, ReloadMode, ScopeMode, ScopeRule,
 };
 use crate::ids::{AgentId, Environment, IssuerAlias};
 
@@ -93,6 +93,9 @@ pub fn issuer_config() -> IssuerConfig {
         }]),
         interactive_default: Some(AgentId::new("assistant").unwrap()),
         jwks_stale_max: Duration::from_secs(86_400),
+        sender_constraint: crate::config::SenderConstraint::None,
+        kind: crate::config::spiffe::IssuerKind::Oidc,
+        introspection: None,
     }
 }
 
@@ -107,9 +110,11 @@ pub fn agent(id: &str, client: &str) -> AgentConfig {
         environments: vec![Environment::new("development").unwrap()],
         clients: vec![AgentClient {
             issuer: IssuerAlias::new("corp").unwrap(),
+            known_by: KnownBy::Client,
             client_id: client.into(),
             proof: DeclaredProof::Public,
         }],
+        keys: Vec::new(),
         state: AgentState::Active,
         expires: None,
         review: None,
@@ -148,6 +153,9 @@ pub fn config() -> Config {
             allowed_hosts: Vec::new(),
             trusted_proxies: Vec::new(),
             tls: None,
+            client_ca: None,
+            client_certificate_header: None,
+            dpop: crate::config::DpopMode::Proof,
             allow_loopback_issuers: true,
             reload: ReloadMode::Signal,
             durability: Durability::Fsync,
@@ -177,6 +185,6 @@ pub fn config() -> Config {
 /// Somebody of `corp` whose token never ends.
 pub fn somebody() -> super::Caller {
     let alias = IssuerAlias::new("corp").unwrap();
-    let verified = super::without_token(alias, "ann", None, crate::ids::Digest::sha256(b"token"), 0);
+    let verified = super::nobody::without_token(alias, "ann", None, crate::ids::Digest::sha256(b"token"), 0);
     super::Caller { verified: Arc::new(verified), epoch: crate::ids::RevocationEpoch(0) }
 }

@@ -56,6 +56,11 @@ impl KeySet {
         Ok(Self { keys, digest: Digest::sha256(&text) })
     }
 
+    /// No keys: of an issuer that signs nothing.
+    pub fn none() -> Self {
+        Self { keys: Vec::new(), digest: Digest::of("bailiwick/no-keys/v1", &[]) }
+    }
+
     /// How many there are.
     pub const fn len(&self) -> usize {
         self.keys.len()
@@ -92,6 +97,15 @@ impl KeySet {
         });
         if verified { Verification::Verified } else { Verification::Invalid }
     }
+}
+
+/// Whether the signature is that of the key which the text itself brings: proves that whoever made it has the key, and
+/// says nothing of whose it is.
+pub(super) fn verify_with(jwk: &Jwk, algorithm: Algorithm, signed: &str, signature: &str) -> bool {
+    let found = Key::new(jwk).filter(|key| key.fits(algorithm)).map(|key| {
+        jsonwebtoken::crypto::verify(signature, signed.as_bytes(), &key.key, algorithm_of(algorithm)).unwrap_or(false)
+    });
+    found.unwrap_or(false)
 }
 
 /// What looking at a signature found.

@@ -8,24 +8,39 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
-use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use url::Url;
 
 mod agent;
+pub mod api_key;
+mod assertion;
+mod binding;
 mod cache;
 pub mod caller;
+mod chain;
 pub mod described;
+mod discovery;
+mod dpop;
 mod groups;
+mod introspect;
 mod issuer;
+mod jwt;
 mod keys;
+mod nobody;
+mod opaque;
 pub mod persona;
+mod presented;
+pub mod proposed;
+mod prove;
+mod replay;
 pub mod resource;
 pub mod revoked;
+mod spiffe;
 pub mod survey;
 mod token;
 mod verify;
+mod workload;
 
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -34,44 +49,52 @@ mod tests;
 
 pub use agent::still_stands;
 pub use caller::{Caller, TokenFacts};
+pub use dpop::ALGORITHMS as PROOF_ALGORITHMS;
 pub use issuer::IssuerReadiness;
-pub use persona::{AgentFacts, ClientProof, Groups, Persona};
+pub use persona::{AgentFacts, Behind, ClientProof, Groups, Persona};
+pub use presented::{ClientCertificate, Presented, Shown};
 pub use resource::{Resource, ResourceNames};
 pub use revoked::Revocations;
+pub use spiffe::{BundleFacts, look_at_bundle};
 
 use agent::AgentIndex;
+use api_key::ApiKeys;
 use cache::{Basis, Entry, TokenCache};
 use caller::Verified;
+use chain::Fresh;
+use introspect::Introspector;
 use issuer::Issuer;
-use keys::Verification;
-use token::Jwt;
+use proposed::Sightings;
+use replay::Replays;
+use spiffe::Domain;
+use workload::{AcceptedDomain, Certified};
 
-use crate::config::{AgentConfig, Config, CredentialConfig, DeclaredProof, IssuerConfig};
+use crate::config::spiffe::{IssuerKind, TrustDomain};
+use crate::config::{AgentConfig, Config, CredentialConfig, DpopMode, IssuerConfig};
 use crate::egress::EgressPolicy;
-use crate::ids::{Digest, IssuerAlias, Subject};
+use crate::ids::{Digest, IssuerAlias};
 use crate::limit;
-use crate::outcome::{Failure, Reason, Refusal, Stop};
+use crate::outcome::{Reason, Refusal, Stop};
+use crate::shelf::Shelf;
+use crate::wire::handle::Sealer;
 
 /// The alias and the name of somebody without a credential; no issuer may be called that.
 pub const ANONYMOUS: &str = crate::config::load::ANONYMOUS_ALIAS;
 /// The alias of the one user of a gateway in the assistant's own process; no issuer may be called that.
 pub const LOCAL: &str = crate::config::load::LOCAL_ALIAS;
-
-/// What came with a request.
-#[derive(Clone, Copy)]
-pub enum Presented<'a> {
-    /// No `Authorization` header.
-    Nothing,
-    /// The token of `Authorization: Bearer`.
-    Bearer(&'a str),
-}
+/// The alias that vouches for API keys: ours; no issuer may be called that.
+pub const KEYS: &str = crate::config::load::KEYS_ALIAS;
 
 /// The room: issuers, their keys, and what is remembered of tokens.
 #[derive(Debug)]
 pub struct Identity {
     settings: ArcSwap<Settings>,
     cache: TokenCache,
+    replays: Replays,
+    /// With what nonces for proofs are made; without it there are none.
+    sealer: Option<Arc<Sealer>>,
     revocations: Arc<Revocations>,
+    sightings: Arc<Sightings>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -84,12 +107,17 @@ struct Settings {
     names: ResourceNames,
     /// By the exact `iss`.
     issuers: HashMap<String, Accepted>,
+    /// SPIFFE trust domains, by name.
+    domains: HashMap<TrustDomain, AcceptedDomain>,
     agents: AgentIndex,
+    keys: ApiKeys,
     anonymous: Option<Arc<Verified>>,
     /// The user of a gateway in the assistant's own process, and the agent that the assistant is.
     local: Option<(Arc<Verified>, Arc<AgentConfig>)>,
     /// Whether any credential is made from the inbound token; if not, it is forgotten at once.
     keep_tokens: bool,
+    /// Whether a proof needs a nonce of ours.
+    needs_nonce: bool,
 }
 
 /// An issuer whose tokens are accepted: what is configured, and what it told us.
@@ -97,6 +125,16 @@ struct Settings {
 struct Accepted {
     config: Arc<IssuerConfig>,
     issuer: Arc<Issuer>,
+    /// Who asks it about opaque tokens, where it has any.
+    introspector: Option<Arc<Introspector>>,
+}
+
+impl Accepted {
+    /// Whether it can say now whose a token is.
+    fn is_ready(&self) -> bool {
+        let asks = self.introspector.as_ref().is_some_and(|own| own.config().endpoint.is_some());
+        asks || self.issuer.known().is_some()
+    }
 }
 
 impl Identity {
@@ -110,12 +148,21 @@ impl Identity {
         let identity = Self {
             settings: ArcSwap::from_pointee(Settings::empty(config, 0)),
             cache: TokenCache::new(),
+            replays: Replays::new(),
+            sealer: None,
             revocations,
+            sightings: Arc::default(),
             tasks,
             stop,
         };
         identity.reload(config);
         identity
+    }
+
+    /// The same with what nonces for DPoP proofs are made with.
+    #[must_use]
+    pub fn with_nonces(self, sealer: Arc<Sealer>) -> Self {
+        Self { sealer: Some(sealer), ..self }
     }
 
     /// Takes over another configuration. Issuers that did not change keep their keys; every remembered
@@ -125,12 +172,19 @@ impl Identity {
         let before = self.settings.load_full();
         // A gateway without a listener is presented no tokens, and asks nobody for keys.
         let believed = if config.local.is_some() { &[][..] } else { config.issuers.as_slice() };
+        let loopback = config.gateway.listen.ip().is_loopback();
+        let domains = workload::domains(
+            believed,
+            &before,
+            |own, spiffe| Domain::new(own, spiffe, loopback, self.stop.child_token()),
+            |domain| drop(self.tasks.spawn(domain.run())),
+        );
         let issuers: HashMap<String, Accepted> = believed
             .iter()
+            .filter(|own| own.kind == IssuerKind::Oidc)
             .map(|own| {
                 // The configuration has refused loopback issuers where they are not allowed; what may listen
                 // on other interfaces never talks to one, whatever the configuration says.
-                let loopback = config.gateway.listen.ip().is_loopback();
                 let fresh = Issuer::new(own, loopback, self.stop.child_token());
                 let kept = before.issuers.get(&own.issuer).filter(|kept| kept.issuer.is_like(&fresh));
                 let issuer = kept.map(|kept| Arc::clone(&kept.issuer)).unwrap_or_else(|| {
@@ -138,7 +192,11 @@ impl Identity {
                     self.tasks.spawn(Arc::clone(&issuer).run());
                     issuer
                 });
-                (own.issuer.clone(), Accepted { config: Arc::clone(own), issuer })
+                let introspector = Introspector::new(own, loopback).map(|fresh| {
+                    let before = before.issuers.get(&own.issuer).and_then(|kept| kept.introspector.as_ref());
+                    before.filter(|kept| kept.is_like(&fresh)).map(Arc::clone).unwrap_or_else(|| Arc::new(fresh))
+                });
+                (own.issuer.clone(), Accepted { config: Arc::clone(own), issuer, introspector })
             })
             .collect();
         for (name, old) in &before.issuers {
@@ -146,9 +204,10 @@ impl Identity {
                 old.issuer.retire();
             }
         }
-        let agents = AgentIndex::new(config);
+        let agents = AgentIndex::new(config, Arc::clone(&self.sightings));
+        let keys = ApiKeys::new(config);
         let revision = before.revision + 1;
-        self.settings.store(Arc::new(Settings { issuers, agents, ..Settings::empty(config, revision) }));
+        self.settings.store(Arc::new(Settings { issuers, domains, agents, keys, ..Settings::empty(config, revision) }));
         revision
     }
 
@@ -159,40 +218,72 @@ impl Identity {
     ///
     /// # Errors
     /// Every refusal has its own [`Reason`]; [`Reason::IssuerUnavailable`] is a failure.
-    pub async fn authenticate(&self, presented: Presented<'_>, resource: &Resource) -> Result<Caller, Stop> {
-        let Presented::Bearer(text) = presented else { return self.anonymous(resource) };
+    pub async fn authenticate<'a>(&self, shown: impl Into<Shown<'a>>, resource: &Resource) -> Result<Caller, Stop> {
+        let shown = shown.into();
+        let certified = match shown.certificate {
+            Some(certificate) => Box::pin(self.certified(certificate)).await?,
+            None => Certified::Nobody,
+        };
+        let (Presented::Bearer(text) | Presented::Dpop(text)) = shown.credential else {
+            return match &certified {
+                Certified::Nobody => self.anonymous(resource),
+                Certified::Stranger => Err(Refusal::new(Reason::CertificateRefused).into()),
+                Certified::Agent(entry) if entry.reach.covers(resource) => self.checked(&entry.verified),
+                Certified::Agent(_) => Err(Refusal::new(Reason::TokenMissing).into()),
+            };
+        };
+        let by = match &certified {
+            Certified::Agent(by) => Some(by.as_ref()),
+            Certified::Nobody | Certified::Stranger => None,
+        };
         if text.len() > limit::TOKEN_BYTES_MAX {
             return Err(Refusal::new(Reason::TokenMalformed).hint("the token is larger than the limit").into());
         }
         let digest = Digest::sha256(text.as_bytes());
-        if let Some(known) = self.recall(&digest, resource) {
+        if let Some(known) = self.recall(&digest, (&shown, by), resource) {
             return known;
         }
         let entry = Box::pin(self.examine(text, digest)).await?;
-        self.caller(&entry, resource)
+        self.caller(&entry, (&shown, by), &digest, resource)
     }
 
-    /// The answer for a token that was seen before, by its SHA-256: no lock, no allocation, no waiting.
-    pub fn recall(&self, digest: &Digest, resource: &Resource) -> Option<Result<Caller, Stop>> {
+    /// The answer for a token that was seen before, by its SHA-256: no lock, no allocation, no waiting, unless it is
+    /// bound to a key and comes with a proof.
+    fn recall(
+        &self,
+        digest: &Digest,
+        shown: (&Shown<'_>, Option<&Entry>),
+        resource: &Resource,
+    ) -> Option<Result<Caller, Stop>> {
         let (revision, now) = (self.settings.load().revision, now_s());
         if let Some(entry) = self.cache.verified(digest, revision, now) {
-            return Some(self.caller(&entry, resource));
+            return Some(self.caller(&entry, shown, digest, resource));
         }
         self.cache.refused(digest, revision, now).map(|refusal| Err(refusal.into()))
+    }
+
+    /// Writes software down that came without being registered, until it is dropped.
+    pub async fn keep_proposals(&self, shelf: &dyn Shelf) {
+        self.sightings.keep(shelf).await;
     }
 
     /// Whether anybody can be authenticated: some issuer's keys are here, or none is configured.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         let settings = self.settings.load();
-        settings.issuers.is_empty() || settings.issuers.values().any(|accepted| accepted.issuer.known().is_some())
+        let nobody = settings.issuers.is_empty() && settings.domains.is_empty();
+        nobody
+            || settings.issuers.values().any(Accepted::is_ready)
+            || settings.domains.values().any(|accepted| accepted.domain.is_known())
     }
 
     /// How each issuer is, by alias.
     #[must_use]
     pub fn readiness(&self) -> Vec<IssuerReadiness> {
+        let settings = self.settings.load();
+        let domains = settings.domains.values().map(|accepted| accepted.domain.readiness());
         let mut all: Vec<_> =
-            self.settings.load().issuers.values().map(|accepted| accepted.issuer.readiness()).collect();
+            settings.issuers.values().map(|accepted| accepted.issuer.readiness()).chain(domains).collect();
         all.sort_by(|one, other| one.alias.cmp(&other.alias));
         all
     }
@@ -220,11 +311,23 @@ impl Identity {
         }
     }
 
-    fn caller(&self, entry: &Entry, resource: &Resource) -> Result<Caller, Stop> {
+    fn caller(
+        &self,
+        entry: &Entry,
+        (shown, by): (&Shown<'_>, Option<&Entry>),
+        digest: &Digest,
+        resource: &Resource,
+    ) -> Result<Caller, Stop> {
         if !entry.reach.covers(resource) {
             return Err(Refusal::new(Reason::AudienceMismatch).into());
         }
-        self.checked(&entry.verified)
+        if let Some(key) = entry.binding.check(shown)? {
+            self.prove(entry, shown, (digest, key), resource)?;
+        }
+        match by {
+            Some(by) => self.checked(self.agreed(entry, by)?),
+            None => self.checked(&entry.verified),
+        }
     }
 
     fn checked(&self, verified: &Arc<Verified>) -> Result<Caller, Stop> {
@@ -234,8 +337,8 @@ impl Identity {
 
     async fn examine(&self, text: &str, digest: Digest) -> Result<Arc<Entry>, Stop> {
         let settings = self.settings.load_full();
-        let mut basis = Basis { issuer: None, revision: settings.revision };
-        let found = settings.examine(text, digest, &mut basis).await;
+        let mut basis = Basis { issuer: None, bundle: None, revision: settings.revision };
+        let found = chain::examine(&settings, Fresh { text, digest }, &mut basis).await;
         match &found {
             Ok(entry) => self.cache.keep(digest, Arc::clone(entry), now_s()),
             // A clock catches up, an issuer comes back: those are asked again each time.
@@ -262,131 +365,15 @@ impl Settings {
                 None => ResourceNames::new(&config.gateway.public_url),
             },
             issuers: HashMap::new(),
+            domains: HashMap::new(),
             agents: AgentIndex::default(),
-            anonymous: anonymous(config, revision).map(Arc::new),
-            local: local(config, revision).map(|(verified, agent)| (Arc::new(verified), agent)),
+            keys: ApiKeys::default(),
+            anonymous: nobody::anonymous(config, revision).map(Arc::new),
+            local: nobody::local(config, revision).map(|(verified, agent)| (Arc::new(verified), agent)),
             keep_tokens,
+            needs_nonce: config.gateway.dpop == DpopMode::Nonce,
         }
     }
-
-    async fn examine(&self, text: &str, digest: Digest, basis: &mut Basis) -> Result<Arc<Entry>, Stop> {
-        let jwt = Jwt::parse(text)?;
-        let header = jwt.header()?;
-        if header.crit.is_some() {
-            let hint = "the token needs extensions (`crit`) that are not understood here";
-            return Err(Refusal::new(Reason::TokenMalformed).hint(hint).into());
-        }
-        let claims = jwt.claims()?;
-        let named = claims.required("iss")?;
-        let Accepted { config, issuer } =
-            self.issuers.get(&named).ok_or_else(|| Refusal::new(Reason::IssuerUnknown))?;
-        // Read before the keys: keys that change in between make the entry useless, not wrong.
-        basis.issuer = Some((Arc::clone(issuer), issuer.generation()));
-        let algorithm = keys::algorithm_named(&header.alg)
-            .filter(|algorithm| config.algorithms.contains(algorithm))
-            .ok_or_else(|| Refusal::new(Reason::AlgorithmRefused))?;
-        verify::check_type(config, &header)?;
-        check_signature(issuer, header.kid.as_deref(), algorithm, &jwt, basis).await?;
-        let now = now_s();
-        let found = verify::verify(config, &self.names, &self.agents, &header, &claims, digest, now)?;
-        let raw = self.keep_tokens.then(|| SecretString::from(text));
-        let verified = Verified::new(found.persona, found.token, found.declared_proof, self.revision, raw);
-        Ok(Arc::new(Entry {
-            verified: Arc::new(verified),
-            reach: found.reach,
-            until: found.until,
-            basis: basis.clone(),
-        }))
-    }
-}
-
-async fn check_signature(
-    issuer: &Arc<Issuer>,
-    kid: Option<&str>,
-    algorithm: crate::config::Algorithm,
-    jwt: &Jwt<'_>,
-    basis: &mut Basis,
-) -> Result<(), Stop> {
-    let unavailable = || Failure::before(Reason::IssuerUnavailable, format!("no keys of issuer `{}`", issuer.alias()));
-    if issuer.known().is_none() {
-        issuer.first_attempt().await;
-        basis.issuer = Some((Arc::clone(issuer), issuer.generation()));
-    }
-    let known = issuer.known().ok_or_else(unavailable)?;
-    let mut found = known.keys.verify(kid, algorithm, jwt.signed, jwt.signature);
-    if found == Verification::KeyUnknown {
-        let fresh = issuer.refresh_for_unknown_key().await;
-        basis.issuer = Some((Arc::clone(issuer), issuer.generation()));
-        let known = issuer.known().ok_or_else(unavailable)?;
-        found = known.keys.verify(kid, algorithm, jwt.signed, jwt.signature);
-        if found == Verification::KeyUnknown && !fresh {
-            // The issuer may have such a key by now; it did not say.
-            return Err(unavailable().into());
-        }
-    }
-    let refused = |hint: &'static str| Err(Refusal::new(Reason::SignatureInvalid).hint(hint).into());
-    match found {
-        Verification::Verified => Ok(()),
-        Verification::Invalid => Err(Refusal::new(Reason::SignatureInvalid).into()),
-        Verification::KeyUnknown => refused("the issuer has no key of that `kid` and algorithm"),
-        Verification::Ambiguous => {
-            refused("the token has no `kid` and the issuer has several keys; have it name the key")
-        }
-    }
-}
-
-/// Somebody without a credential, where the configuration allows that: on a loopback listener only.
-fn anonymous(config: &Config, settings_revision: u64) -> Option<Verified> {
-    let alias = IssuerAlias::new(ANONYMOUS).ok()?;
-    let named_alike = config.issuers.iter().any(|issuer| issuer.alias == alias);
-    if !config.anonymous || named_alike || !config.gateway.listen.ip().is_loopback() {
-        return None;
-    }
-    Some(without_token(alias, ANONYMOUS, None, Digest::of("bailiwick/anonymous/v1", &[]), settings_revision))
-}
-
-/// The user of a gateway in the assistant's own process: what the operating system says, through the agent that the
-/// files name. No client has proven anything, and nobody has authenticated.
-fn local(config: &Config, settings_revision: u64) -> Option<(Verified, Arc<AgentConfig>)> {
-    let user = config.local.as_ref()?;
-    let alias = IssuerAlias::new(LOCAL).ok()?;
-    let agent = Arc::clone(config.agents.get(&user.agent)?);
-    let digest = Digest::of("bailiwick/local/v1", &[user.name.as_bytes()]);
-    Some((without_token(alias, &user.name, Some(agent::facts(&agent)), digest, settings_revision), agent))
-}
-
-fn without_token(
-    alias: IssuerAlias,
-    name: &str,
-    agent: Option<AgentFacts>,
-    digest: Digest,
-    settings_revision: u64,
-) -> Verified {
-    let persona = Persona {
-        issuer: alias.clone(),
-        user: Some(Subject::user(&alias, name)),
-        groups: Groups::Known(Vec::new()),
-        agent,
-        chain: Vec::new(),
-        default_roles: Vec::new(),
-        scopes: Vec::new(),
-        client: None,
-        client_proof: ClientProof::None,
-        authenticated_at: None,
-        acr: None,
-    };
-    let token = TokenFacts {
-        digest,
-        issuer: alias,
-        subject: Some(name.to_owned()),
-        client: None,
-        id: None,
-        session: None,
-        issued_at: None,
-        expires_at: i64::MAX,
-        for_administrators: false,
-    };
-    Verified::new(persona, token, DeclaredProof::Public, settings_revision, None)
 }
 
 /// Seconds since 1970 by this machine's clock.

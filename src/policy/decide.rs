@@ -19,6 +19,7 @@ use super::world::GATEWAY_SERVER;
 use super::{Ask, Policy};
 use crate::identity::{Caller, Persona};
 use crate::ids::TemplateName;
+use crate::inversion::{self, Control};
 use crate::outcome::{Reason, Refusal};
 
 /// What was decided, and by what.
@@ -158,6 +159,14 @@ impl Policy {
                 Err(error) => unavailable(&error, false),
             },
         };
+        let refused_by_default =
+            |refusal: &Refusal| matches!(refusal.reason, Reason::NotAllowed | Reason::ConditionUnmet);
+        if inversion::is_off(Control::DefaultDeny) && decision.refusal.as_ref().is_some_and(refused_by_default)
+            || inversion::is_off(Control::DenyWins)
+                && decision.refusal.as_ref().is_some_and(|refusal| refusal.reason == Reason::DeniedByRule)
+        {
+            decision.refusal = None;
+        }
         if decision.is_allowed()
             && let Some(refusal) = self.missing_scopes(persona, ask)
         {

@@ -16,6 +16,7 @@ use crate::control::{Lifting, Operations, Readiness, ReadinessCheck, Revoked};
 use crate::gateway::ask::{self, Question, WhatCanAnswer, WhoCanAnswer};
 use crate::gateway::review::{Review, ReviewReport, Which};
 use crate::gateway::{Gateway, ReloadOrder, ReloadReport, ShadowReport, Standing};
+use crate::identity::proposed::Proposed;
 use crate::identity::revoked::{Held, Revocation, RevocationStore as _, RevocationTarget};
 use crate::identity::{Caller, Presented, Resource};
 use crate::ids::{AgentId, RevocationEpoch, Subject};
@@ -124,6 +125,10 @@ impl Operations for Gateway {
 
     fn agents(&self) -> Vec<AgentStatus> {
         Self::agents(self)
+    }
+
+    fn proposed_agents(&self) -> BoxFuture<'_, Result<Vec<Proposed>, Failure>> {
+        Box::pin(crate::identity::proposed::listed(self.store()))
     }
 
     fn policy(&self) -> PolicyStatus {

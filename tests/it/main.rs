@@ -19,8 +19,10 @@ mod authorize;
 mod backup;
 mod bad_input;
 mod batch;
+mod bound;
 mod breaker;
 mod bridge;
+mod callers;
 mod changes;
 #[cfg(target_os = "linux")]
 mod children;
@@ -65,3 +67,4 @@ mod tasks_legacy;
 mod telemetry;
 mod updates;
 mod watch;
+mod workload;

@@ -170,7 +170,8 @@ pub fn names_a_secret(name: &str) -> bool {
 
 /// Whether a text has the form of a credential: a known prefix, a private key, a JWT.
 pub fn looks_like_a_secret(text: &str) -> bool {
-    const PREFIXES: [&str; 18] = [
+    const PREFIXES: [&str; 19] = [
+        "bwk_",
         "ghp_",
         "gho_",
         "ghs_",

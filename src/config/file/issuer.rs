@@ -1,17 +1,21 @@
 //! Reads `[issuers.ALIAS]`: whose tokens are believed, and how their claims are read.
 
 use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
 
 use serde::Deserialize;
 use toml::Spanned;
 
 use super::address::{http_url, is_loopback};
+use super::introspection::{self, Prefixes};
 use crate::config::keys;
 use crate::config::leaf::Period;
-use crate::config::load::{ANONYMOUS_ALIAS, LOCAL_ALIAS};
+use crate::config::load::{ANONYMOUS_ALIAS, KEYS_ALIAS, LOCAL_ALIAS};
 use crate::config::mistake::{Name, did_you_mean};
 use crate::config::reader::Table;
-use crate::config::{Algorithm, ClaimNames, IssuerConfig, ScopeMode, ScopeRule};
+use crate::config::spiffe::{IssuerKind, SpiffeConfig};
+use crate::config::{Algorithm, ClaimNames, IssuerConfig, ScopeMode, ScopeRule, SenderConstraint};
 use crate::ids::{Action, AgentId, IssuerAlias};
 
 /// What RFC 9068 requires and a provider may be known to leave out.
@@ -19,7 +23,7 @@ const OPTIONAL_CLAIMS: [&str; 3] = ["iat", "jti", "client_id"];
 
 /// How an alias is spelled.
 pub fn alias(text: &str) -> Result<IssuerAlias, String> {
-    if [LOCAL_ALIAS, ANONYMOUS_ALIAS].contains(&text) {
+    if [LOCAL_ALIAS, ANONYMOUS_ALIAS, KEYS_ALIAS].contains(&text) {
         return Err(format!("the alias `{text}` is the gateway's own: use another one"));
     }
     IssuerAlias::new(text).map_err(|error| error.to_string())
@@ -32,14 +36,34 @@ enum Scopes {
     Required,
 }
 
-/// Reads one issuer; `seen` has the `issuer` of those before it.
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Constraint {
+    None,
+    Dpop,
+    Mtls,
+    Any,
+}
+
+/// What no two issuers may have alike.
+#[derive(Debug, Default)]
+pub struct Seen {
+    issuers: HashSet<String>,
+    prefixes: Prefixes,
+}
+
+/// Reads one issuer; `seen` knows those before it.
 pub fn read(
     mut table: Table<'_, '_>,
     alias: IssuerAlias,
-    loopback_allowed: bool,
-    seen: &mut HashSet<String>,
+    (base, loopback_allowed): (&Path, bool),
+    seen: &mut Seen,
 ) -> Option<IssuerConfig> {
-    let issuer = read_issuer(&mut table, loopback_allowed, seen);
+    let kind = super::spiffe::read(&mut table, base, loopback_allowed);
+    let issuer = match &kind {
+        Some(IssuerKind::Spiffe(spiffe)) => read_trust_domain(&mut table, spiffe, &mut seen.issuers),
+        _ => read_issuer(&mut table, loopback_allowed, &mut seen.issuers),
+    };
     let audiences = table.get::<Vec<String>>("audiences");
     let admin_audiences = table.at::<Vec<String>>("admin_audiences");
     if let (Some(own), Some(admin)) = (&audiences, &admin_audiences)
@@ -61,12 +85,24 @@ pub fn read(
         table.source.refers(agent.span(), Name::Agent(agent.get_ref().clone()));
     }
     let jwks_stale_max = table.get::<Period>("jwks_stale_max");
+    let sender_constraint = table.get::<Constraint>("sender_constraint");
+    let (mut claims, mut optional_claims) = (claims, optional_claims);
+    if matches!(kind, Some(IssuerKind::Spiffe(_))) {
+        // An SVID says who it is, for whom and until when, and may say nothing else.
+        claims = Some(ClaimNames { client: vec!["sub".to_owned()], groups: None, scope: Vec::new(), person: None });
+        optional_claims = Some(OPTIONAL_CLAIMS.map(str::to_owned).to_vec());
+    }
+    let introspects = table.has("introspection");
+    let introspection = table
+        .table("introspection", &keys::INTROSPECTION)
+        .and_then(|own| introspection::read(own, &alias, base, loopback_allowed, &mut seen.prefixes).map(Arc::new));
     let leeway = leeway?;
     if leeway.get_ref().0 > crate::limit::LEEWAY_MAX {
         table.mistake(&leeway.span(), "a leeway above 5m keeps expired tokens alive: correct the clocks instead");
     }
     Some(IssuerConfig {
         alias,
+        kind: kind?,
         issuer: issuer?,
         audiences: audiences?,
         admin_audiences: admin_audiences?.into_inner(),
@@ -80,7 +116,23 @@ pub fn read(
         scopes: scopes?,
         interactive_default: interactive_default.map(Spanned::into_inner),
         jwks_stale_max: jwks_stale_max?.0,
+        sender_constraint: match sender_constraint? {
+            Constraint::None => SenderConstraint::None,
+            Constraint::Dpop => SenderConstraint::Dpop,
+            Constraint::Mtls => SenderConstraint::Mtls,
+            Constraint::Any => SenderConstraint::Any,
+        },
+        introspection: if introspects { Some(introspection?) } else { None },
     })
+}
+
+fn read_trust_domain(table: &mut Table<'_, '_>, spiffe: &SpiffeConfig, seen: &mut HashSet<String>) -> Option<String> {
+    let name = format!("spiffe://{}", spiffe.trust_domain);
+    if !seen.insert(name.clone()) {
+        table.mistake(&table.place("trust_domain"), "another alias has the same trust domain: each has one alias");
+        return None;
+    }
+    Some(name)
 }
 
 fn read_issuer(table: &mut Table<'_, '_>, loopback_allowed: bool, seen: &mut HashSet<String>) -> Option<String> {

@@ -12,7 +12,9 @@ use crate::config::{
 use crate::ids::{AgentId, IssuerAlias, ServerId};
 
 mod admin;
+mod caller;
 mod process;
+mod spiffe;
 mod store;
 
 const AGENTS: &str = r#"
@@ -348,9 +350,13 @@ fn every_documented_key_is_read() {
         section(&keys::CLUSTER, "[cluster]", &[]),
         section(&keys::LIMITS, "[limits]", &[]),
         section(&keys::ANONYMOUS, "[anonymous]", &[]),
-        section(&keys::ISSUER, "[issuers.corp]", &[]),
+        section(&keys::ISSUER, "[issuers.corp]", &["trust_domain", "bundle"]),
+        spiffe::every_key(&section),
         section(&keys::CLAIMS, "[issuers.corp.claims]", &[]),
         section(&keys::SCOPE_RULE, "[[issuers.corp.scope_rules]]", &[]),
+        section(&keys::INTROSPECTION, "[issuers.corp.introspection]", &["client_secret"]),
+        "[issuers.other]\nissuer = \"https://other.example.com\"\n".to_owned(),
+        section(&keys::INTROSPECTION, "[issuers.other.introspection]", &["private_key", "key_id", "prefix"]),
         section(&keys::SERVER, "[servers.notes]", &http),
         section(&keys::CREDENTIAL, "[servers.notes.credential]\nkind = \"exchange\"", &exchange),
         section(
@@ -365,7 +371,10 @@ fn every_documented_key_is_read() {
     let agents = [
         section(&keys::AGENTS, "", &[]),
         section(&keys::AGENT, "[agents.assistant]", &[]),
-        section(&keys::AGENT_CLIENT, "[[agents.assistant.clients]]", &[]),
+        section(&keys::AGENT_CLIENT, "[[agents.assistant.clients]]", &["subject"]),
+        section(&keys::AGENT, "[agents.robot]", &["kind"]) + "kind = \"autonomous\"\n",
+        section(&keys::AGENT_CLIENT, "[[agents.robot.clients]]", &["client_id"]),
+        section(&keys::AGENT_KEY, "[[agents.robot.keys]]", &[]),
     ];
     match read_with(&servers.concat(), &agents.concat(), &today()) {
         Ok((config, _)) => assert_eq!(config.servers.len(), 2),
@@ -394,6 +403,7 @@ fn value<'a>(name: &str, kind: &'a str) -> &'a str {
         ("default_roles", _) => "[\"role:employee\"]",
         ("token_types", _) => "[\"JWT\"]",
         ("actions", _) => "[\"call\"]",
+        ("trusted_proxies", _) => "[\"10.0.0.0/8\"]",
         ("object", _) => "\"notes/@read\"",
         ("scopes", _) => "\"required\"",
         ("interactive_default", _) => "\"assistant\"",
@@ -402,6 +412,9 @@ fn value<'a>(name: &str, kind: &'a str) -> &'a str {
         ("directory", _) => "\"work\"",
         ("uris", _) => "[\"note://\"]",
         ("variables", _) => "{ LANG = \"C\" }",
+        ("endpoint", _) => "\"https://login.example.com/introspect\"",
+        ("created", _) => "\"2026-11-20T10:00:00Z\"",
+        (_, "digest") => "\"a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1\"",
         (_, "boolean") => "true",
         (_, "integer") => "7",
         (_, "duration") => "\"4m\"",
