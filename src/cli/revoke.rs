@@ -94,7 +94,7 @@ enum What {
 }
 
 /// Everything but everything has a name.
-const NAMED: [(&str, &str); 8] = [
+const NAMED: [(&str, &str); 9] = [
     ("what", "token"),
     ("what", "subject"),
     ("what", "client"),
