@@ -4,6 +4,7 @@
 //! last.
 
 mod governs;
+mod keys;
 mod operations;
 mod process;
 mod replicas;
@@ -13,12 +14,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use secrecy::ExposeSecret as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Config, Durability, GatewayConfig, Mistake, Overrides, ReloadMode, TlsConfig, keyfile};
+use crate::config::{Durability, GatewayConfig, Mistake, Overrides, ReloadMode, TlsConfig};
 use crate::control::{Administrators, Control, Operations, console};
 use crate::delegate::Delegate;
 use crate::export::Exports;
@@ -33,7 +33,7 @@ use crate::inversion;
 use crate::lanes::Lanes;
 use crate::policy::FailedTest;
 use crate::record::event::{ExecutableNote, StartNote};
-use crate::record::{CheckpointKeys, Journal, JournalKey, JournalSettings, Keeping, Metrics};
+use crate::record::{Journal, JournalSettings, Keeping, Metrics};
 use crate::store::{StateDirectory, Store};
 use crate::telemetry::Telemetry;
 use crate::upstream::{Change, Executable, Upstreams};
@@ -238,7 +238,7 @@ async fn open(
     let control = Control::bind(state.path()).map_err(trouble)?;
     let store = Store::open(&state, &config.gateway.store).await.map_err(trouble)?;
     let replica = store.replica().await.map_err(trouble)?;
-    let sealer = Arc::new(sealer(&config).await?);
+    let sealer = Arc::new(keys::sealer(&config).await?);
     tracing::info!(keys = ?sealer.key_ids(), "handles are sealed with the first key, all are read");
     let metrics = Metrics::new();
     let exports = Exports::open(state.path(), &config.exports).map_err(StartError::Trouble)?;
@@ -246,11 +246,11 @@ async fn open(
         state: state.path(),
         replica,
         durability: config.gateway.durability,
-        key: journal_key(&config).await?,
+        key: keys::journal_key(&config).await?,
         metrics: Arc::clone(&metrics),
         keeping: Some(Keeping {
             config: config.record.clone(),
-            keys: checkpoint_keys(&config, &state, replica).await?,
+            keys: keys::checkpoint_keys(&config, &state, replica).await?,
             holds: exports.holds(),
         }),
     })
@@ -471,35 +471,6 @@ async fn serve_control(control: Control, gateway: Arc<Gateway>, stop: Cancellati
     if let Err(error) = control.serve(gateway, stop).await {
         tracing::error!(%error, "the control socket failed");
     }
-}
-
-/// The keys that the files name, or else our own.
-async fn checkpoint_keys(
-    config: &Config,
-    state: &StateDirectory,
-    replica: ReplicaId,
-) -> Result<CheckpointKeys, StartError> {
-    let mut named = Vec::new();
-    for reference in &config.keys.checkpoint {
-        named.push(reference.read().await.map_err(trouble)?);
-    }
-    if named.is_empty() {
-        CheckpointKeys::open(state.path(), &replica).map_err(trouble)
-    } else {
-        CheckpointKeys::named(state.path(), &replica, &named).map_err(trouble)
-    }
-}
-
-async fn sealer(config: &Config) -> Result<Sealer, StartError> {
-    let secrets = keyfile::load(&config.keys.seal, &config.gateway.state, "seal").await.map_err(trouble)?;
-    let secrets: Vec<&[u8]> = secrets.iter().map(|secret| secret.expose_secret().as_bytes()).collect();
-    Sealer::new(secrets).map_err(trouble)
-}
-
-async fn journal_key(config: &Config) -> Result<JournalKey, StartError> {
-    let secrets = keyfile::load(&config.keys.journal, &config.gateway.state, "journal").await.map_err(trouble)?;
-    let key = secrets.first().and_then(JournalKey::from_hex);
-    key.ok_or_else(|| trouble("the journal key cannot be derived"))
 }
 
 fn trouble(error: impl std::fmt::Display) -> StartError {
