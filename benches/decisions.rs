@@ -112,6 +112,7 @@ impl Names {
         let environments = vec![environment.clone()];
         let agent = AgentFacts { id: AgentId::new("bench")?, environments: environments.clone(), autonomous: false };
         let world = World {
+            templates: Vec::new(),
             environments,
             servers: servers.iter().map(|server| (server.clone(), environment.clone())).collect(),
             issuers: vec![Issuer { alias: issuer.clone(), default_roles: Vec::new(), scopes: ScopeMode::Ignored }],

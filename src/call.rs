@@ -11,10 +11,13 @@ use tokio::sync::watch;
 
 mod asked;
 mod bound;
+mod breaker;
 pub mod declared;
 mod extension;
 mod input;
 mod link;
+mod mandate;
+mod own;
 mod retry;
 mod task;
 mod traced;
@@ -23,6 +26,9 @@ use asked::Asked;
 pub use bound::home;
 pub use extension::is_routed;
 use input::Asking;
+use mandate::Mandated;
+pub use mandate::named;
+pub use own::shown as own_tools;
 use retry::Retry;
 use task::{After, Augmented};
 pub use task::{TaskTopic, check as check_tasks, offered};
@@ -30,8 +36,9 @@ pub use task::{TaskTopic, check as check_tasks, offered};
 use crate::catalog::Target;
 use crate::delegate::{Grant, Leg, attempt};
 use crate::gateway::Gateway;
-use crate::guard::Wanted;
 use crate::guard::label::LabelUse;
+use crate::guard::mandate::Held;
+use crate::guard::{Charge, Wanted};
 use crate::identity::Caller;
 pub use crate::ids::Endpoint;
 use crate::ids::ReplicaId;
@@ -74,6 +81,8 @@ pub struct Request {
     pub headers: Vec<(String, String)>,
     /// The address it came from, behind trusted proxies.
     pub peer: IpAddr,
+    /// The handle of the mandate that it is part of, where a header or `_meta` has one.
+    pub mandate: Option<String>,
     /// The replica that handed it on.
     pub via: Option<ReplicaId>,
 }
@@ -85,44 +94,32 @@ pub async fn call(gateway: &Arc<Gateway>, caller: &Caller, request: Request) -> 
     let telemetry = gateway.telemetry();
     let trace = if telemetry.is_on() { telemetry.begin(traced::context(&request)) } else { Trace::off() };
     let leg = Leg::new(&request.message.method(), request.client.version).through(request.via);
-    let mut trail = Trail { leg, target: None, name: None, trace };
+    let mut trail = Trail { leg, target: None, name: None, mandate: None, trace };
     let gateway = Arc::clone(gateway);
+    if let Some(tool) = own::named(&request) {
+        let outcome = Box::pin(own::call(&gateway, caller, &request, tool, trail)).await;
+        return Running::over(gateway, decisions, request, outcome);
+    }
     match open(&gateway, caller, &request, &mut trail).await {
         Ok((entry, then, exchange)) => {
             trail.about(caller);
             trail.trace.forwarding();
             let trace = trail.trace;
-            Running {
-                gateway,
-                entry: Some(entry),
-                exchange,
-                decisions,
-                request,
-                then,
-                followed_for: None,
-                trace,
-                settling: None,
-            }
+            let mandate = entry.proof().mandate().map(Mandated::new);
+            breaker::sent(&gateway, entry.proof());
+            let entry = Some(entry);
+            let (followed_for, settling) = (None, None);
+            Running { gateway, entry, exchange, decisions, request, then, followed_for, mandate, settling, trace }
         }
         Err(halt) => {
             trail.about(caller);
             trail.trace.end(traced::stopped(&halt.recorded));
-            let attempt = attempt(caller, &trail.leg, trail.target.as_ref(), trail.name.as_deref());
+            let mut attempt = attempt(caller, &trail.leg, trail.target.as_ref(), trail.name.as_deref());
+            attempt.mandate = trail.mandate.as_ref().map(Held::facts);
             gateway.journal().stopped(&attempt, &halt.recorded);
-            let told = halt.asks.map_or_else(|| told(halt.told, &request, trail.name.as_deref()), |asks| *asks);
-            let exchange = Exchange::finished(told);
-            let (then, trace) = (Then::default(), Trace::off());
-            Running {
-                gateway,
-                entry: None,
-                exchange,
-                decisions,
-                request,
-                then,
-                followed_for: None,
-                trace,
-                settling: None,
-            }
+            breaker::stopped(&gateway, caller, &halt.recorded);
+            let outcome = halt.asks.map_or_else(|| told(halt.told, &request, trail.name.as_deref()), |asks| *asks);
+            Running::over(gateway, decisions, request, outcome)
         }
     }
 }
@@ -156,6 +153,8 @@ async fn open(
     if let Some(retry) = &retry {
         trail.leg = trail.leg.clone().of_call(retry.call());
     }
+    let bound = retry.as_ref().and_then(Retry::mandate);
+    trail.mandate = gateway.mandate(caller, request.mandate.as_deref(), bound).await?;
 
     let view = gateway.view(caller, &request.endpoint).await?;
     let target = match request.method {
@@ -212,7 +211,14 @@ async fn open(
     let outgoing = asked.outgoing(request, permit.target(), capabilities, augmented, retry.as_ref(), answers.as_ref());
     let outgoing = traced::carried(outgoing, trail.trace.traceparent().as_deref());
     let now = gateway.snapshot();
-    let wanted = Wanted { call: trail.leg.call, arguments: arguments.as_ref(), policy: &now.policy, mandate: None };
+    let wanted = Wanted {
+        call: trail.leg.call,
+        arguments: arguments.as_ref(),
+        mandate: trail.mandate.as_ref(),
+        config: &now.config,
+        policy: &now.policy,
+        charge: if retry.is_some() { Charge::Before } else { Charge::Now },
+    };
     let cleared = gateway.guard().clear(permit, wanted).await?;
     trail.trace.stage(Stage::Delegate);
     let grant = gateway.delegate().delegate(cleared, trail.leg.clone(), arguments, gateway.recheck()).await?;
@@ -237,6 +243,8 @@ pub struct Running {
     then: Then,
     /// Whose call it is, once it goes on as a task that is followed for them.
     followed_for: Option<Caller>,
+    /// The mandate that it is part of.
+    mandate: Option<Mandated>,
     /// How it ended, where something has to be looked at before anybody is told.
     settling: Option<(Entry<Grant>, Outcome)>,
     /// What is told of it; a call that is dropped is told of as cancelled.
@@ -265,12 +273,18 @@ impl Running {
                 self.decisions.mark_unchanged();
                 self.stop_if_revoked();
             }
+            self.stop_if_over().await;
             let watched = self.answers_to().is_some();
+            let ends = self.mandate.as_ref().map(Mandated::ends);
             let event = tokio::select! {
                 biased;
                 event = self.exchange.next() => event,
                 Ok(()) = self.decisions.changed(), if watched => {
                     self.stop_if_revoked();
+                    continue;
+                }
+                () = mandate::at(ends), if watched && ends.is_some() => {
+                    self.stop(Reason::MandateEnded);
                     continue;
                 }
             };
@@ -322,6 +336,8 @@ impl Running {
 
     fn ended(&self, entry: Entry<Grant>, outcome: Outcome) -> Outcome {
         let outcome = self.relayed(entry.proof(), outcome);
+        mandate::count(&self.gateway, entry.proof(), &outcome);
+        breaker::ended(&self.gateway, entry.proof(), &outcome);
         let is_listed = !self.request.method.is_about_task() && self.request.method != Method::Extension;
         if is_listed && is_unknown_target(&outcome) {
             self.gateway.catalog().doubted(entry.proof().target().server_id());
@@ -352,8 +368,45 @@ impl Running {
         self.entry.as_ref().map(|entry| entry.proof().caller()).or(self.followed_for.as_ref())
     }
 
+    /// What has its end already.
+    fn over(gateway: Arc<Gateway>, decisions: watch::Receiver<u64>, request: Request, outcome: Outcome) -> Self {
+        Self {
+            gateway,
+            entry: None,
+            exchange: Exchange::finished(outcome),
+            decisions,
+            request,
+            then: Then::default(),
+            followed_for: None,
+            mandate: None,
+            settling: None,
+            trace: Trace::off(),
+        }
+    }
+
+    /// The same once its mandate is over, wherever it was ended. Cancel-safe: what was not found out is looked for again.
+    async fn stop_if_over(&mut self) {
+        let Some(mandate) = self.mandate.as_ref().filter(|mandate| mandate.is_doubted()) else { return };
+        let stands = self.gateway.still_mandated(mandate.held()).await;
+        if let Some(mandate) = &mut self.mandate {
+            mandate.looked();
+        }
+        if let Err(stop) = stands {
+            self.stop(stop.reason());
+        }
+    }
+
+    fn stop(&mut self, reason: Reason) {
+        self.mandate = None;
+        let failure = Failure::after(reason, "access was taken back while the call was under way");
+        self.exchange = Exchange::finished(Outcome::Failed(failure));
+    }
+
     /// Drops the exchange, which cancels it upstream, once its caller may not act any more, or nobody may there.
     fn stop_if_revoked(&mut self) {
+        if let Some(mandate) = &mut self.mandate {
+            mandate.doubt();
+        }
         let Some(caller) = self.answers_to() else { return };
         let barred =
             || self.entry.as_ref().is_some_and(|entry| self.gateway.is_barred(entry.proof().target().server_id()));
@@ -365,8 +418,7 @@ impl Running {
             Ok(()) if barred() => Reason::ServerRevoked,
             Ok(()) => return,
         };
-        let failure = Failure::after(revoked, "access was taken back while the call was under way");
-        self.exchange = Exchange::finished(Outcome::Failed(failure));
+        self.stop(revoked);
     }
 }
 
@@ -376,6 +428,7 @@ struct Trail {
     target: Option<Target>,
     /// What the client asked for, in its own spelling.
     name: Option<String>,
+    mandate: Option<Held>,
     trace: Trace,
 }
 

@@ -20,8 +20,10 @@ pub mod credentials;
 mod follow;
 pub mod glance;
 mod handles;
+pub mod lifecycle;
 mod live;
 mod look;
+pub mod mandates;
 pub mod pins;
 mod reload;
 pub mod review;
@@ -50,6 +52,7 @@ use crate::upstream::Upstreams;
 use crate::wire::handle::Sealer;
 use crate::wire::{Askable, Json};
 pub use follow::{follow_store, record_missed};
+pub use lifecycle::Lifecycle;
 use pins::Keeper;
 pub use reload::{Along, Files, ReloadOrder, ReloadReport, Reloader, watch_files};
 use shadow::Shadow;
@@ -109,6 +112,8 @@ pub struct Gateway {
     telemetry: Telemetry,
     exports: Exports,
     last_reload: ArcSwapOption<glance::LastReload>,
+    /// What became of agents while the gateway runs.
+    lifecycle: ArcSwap<Lifecycle>,
     /// The grants that have ended, as the policy in force knows them.
     ended: ArcSwap<BTreeSet<GrantId>>,
 }
@@ -143,6 +148,8 @@ pub struct Parts {
     pub exports: Exports,
     /// Which definitions were accepted.
     pub keeper: Arc<Keeper>,
+    /// What became of agents before the start.
+    pub lifecycle: Lifecycle,
     /// The grants that have ended, as the policy that is served first knows them.
     pub ended: BTreeSet<GrantId>,
 }
@@ -188,6 +195,7 @@ impl Gateway {
             telemetry: parts.telemetry,
             exports: parts.exports,
             last_reload: ArcSwapOption::empty(),
+            lifecycle: ArcSwap::from_pointee(parts.lifecycle),
             ended: ArcSwap::from_pointee(parts.ended),
         })
     }
@@ -218,8 +226,13 @@ impl Gateway {
             self.refused_unauthenticated(failure.reason, peer);
             return Err(failure.into());
         }
-        let found = self.identity.authenticate(shown, &resource).await;
-        found.inspect_err(|stop| self.refused_unauthenticated(stop.reason(), peer))
+        let caller = self
+            .identity
+            .authenticate(shown, &resource)
+            .await
+            .inspect_err(|stop| self.refused_unauthenticated(stop.reason(), peer))?;
+        self.lifecycle.load().may_use(&caller)?;
+        Ok(caller)
     }
 
     /// Counts and records a refusal of somebody who was not authenticated; never waits for the disk.
@@ -234,6 +247,7 @@ impl Gateway {
     /// `revoked`, `issuer_unknown`, `agent_inactive`.
     pub fn still_trusted(&self, caller: &Caller) -> Result<(), Refusal> {
         self.live.still_trusted(caller)?;
+        self.lifecycle.load().may_use(caller)?;
         still_stands(&self.live.snapshot.load().config, caller)
     }
 
@@ -308,7 +322,10 @@ impl Gateway {
     /// `store_unavailable`; what was in force stays so.
     pub async fn take_revocations(&self) -> Result<(), Failure> {
         let (epoch, held) = self.store.revocations().await?;
-        self.live.revocations.replace(epoch, held);
+        let lifecycle = Lifecycle::read(&self.store).await?;
+        let stopped = lifecycle.stopped(&self.snapshot().written, since_epoch());
+        self.lifecycle.store(Arc::new(lifecycle));
+        self.live.revocations.replace_with(epoch, held, stopped);
         self.put(None);
         self.decided_anew();
         // After what was taken back is in force, which waits for nothing.
@@ -357,34 +374,10 @@ impl Gateway {
         self.decisions.subscribe()
     }
 
-    /// What principals use.
-    #[must_use]
-    pub const fn quotas(&self) -> &Quotas {
-        self.guard.quotas()
-    }
-
-    /// What calls reserve and consume.
-    #[must_use]
-    pub const fn guard(&self) -> &Guard {
-        &self.guard
-    }
-
-    /// What exists.
-    #[must_use]
-    pub const fn catalog(&self) -> &Catalog<UpstreamSource> {
-        &self.catalog
-    }
-
     /// What a grant is rechecked with before it is forwarded.
     #[must_use]
     pub fn recheck(&self) -> Arc<dyn Recheck> {
         Arc::clone(&self.live) as _
-    }
-
-    /// How servers are reached.
-    #[must_use]
-    pub fn upstreams(&self) -> &Upstreams {
-        &self.upstreams
     }
 
     /// The record.

@@ -60,6 +60,14 @@ macro_rules! name {
             }
         }
 
+        impl std::str::FromStr for $name {
+            type Err = SpellingError;
+
+            fn from_str(text: &str) -> Result<Self, SpellingError> {
+                Self::new(text)
+            }
+        }
+
         impl std::borrow::Borrow<str> for $name {
             fn borrow(&self) -> &str {
                 &self.0
@@ -98,9 +106,27 @@ name!(
     AgentId, "agent id", "use 1 to 64 characters of a-z, 0-9 and -", |value| is_slug(value, 64)
 );
 name!(
+    /// A template of `policies/mandates.toml`.
+    TemplateName, "template name", "use 1 to 64 characters of a-z, 0-9 and -", |value| is_slug(value, 64)
+);
+name!(
     /// A named condition of `policies/conditions.toml`.
     ConditionName, "condition name", "use 1 to 64 characters of a-z, 0-9 and -", |value| is_slug(value, 64)
 );
+
+name!(
+    /// A mandate: a task that somebody has given to a caller; a ULID, so that names sort by age and nobody guesses one.
+    MandateId, "mandate id", "use the 26 characters that opening it gave", |value| ulid::Ulid::from_string(value)
+        .is_ok_and(|ulid| ulid.to_string() == value)
+);
+
+impl MandateId {
+    /// A fresh one.
+    #[must_use]
+    pub fn fresh() -> Self {
+        Self(ulid::Ulid::generate().to_string().into())
+    }
+}
 
 /// Claims are percent-encoded except for these, so that no `sub` can spell another kind of subject.
 const CLAIM: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'@');

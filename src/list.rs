@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use crate::call::{Endpoint, Request, is_routed};
+use crate::call::{Endpoint, Request, is_routed, own_tools};
 use crate::catalog::{Item, Slice, TaskDialect, View, is_known_capability};
 use crate::config::ServerConfig;
 use crate::delegate::{Leg, attempt};
@@ -94,7 +94,11 @@ async fn page_of(
         };
     let key = PageKey { class: class.key(), view: view.revision(), kind, era: request.client.version.era(), offset };
     // Single flight: a thousand callers of one class ask at once after a reload.
-    let page = gateway.pages().get_with_by_ref(&key, || Arc::new(Page::make(&now, &class, &view, &key)));
+    let own = || match kind {
+        Kind::Tool => own_tools(&now, &class, caller, &request.endpoint),
+        _ => Vec::new(),
+    };
+    let page = gateway.pages().get_with_by_ref(&key, || Arc::new(Page::make(&now, &class, &view, &key, own())));
     if page.shown == 0 && is_hidden(&now, &class, &view) {
         return Err(Refusal::new(Reason::TargetUnknown).into());
     }
@@ -187,7 +191,7 @@ fn ask(item: &Item) -> Ask<'_> {
 }
 
 impl Page {
-    fn make(now: &Snapshot, class: &Class, view: &View, key: &PageKey) -> Self {
+    fn make(now: &Snapshot, class: &Class, view: &View, key: &PageKey, own: Vec<&Json>) -> Self {
         let mut result = String::new();
         if key.era == Era::Modern {
             result.push_str("{\"resultType\":\"complete\",");
@@ -195,7 +199,8 @@ impl Page {
             result.push('{');
         }
         let _ = write!(result, "\"{}\":[", key.kind.list_member());
-        let mut shown_items = shown(now, class, view, key.kind).skip(key.offset);
+        let raws = shown(now, class, view, key.kind).map(|item| item.raw().as_str());
+        let mut shown_items = raws.chain(own.into_iter().map(Json::as_str)).skip(key.offset);
         let mut count = 0;
         let mut next = None;
         for item in shown_items.by_ref() {
@@ -207,7 +212,7 @@ impl Page {
             if count > 0 {
                 result.push(',');
             }
-            result.push_str(item.raw().as_str());
+            result.push_str(item);
             count += 1;
         }
         result.push(']');

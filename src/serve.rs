@@ -5,6 +5,8 @@
 
 mod facade;
 mod feeds;
+mod governs;
+mod keys;
 mod operations;
 mod process;
 mod replicas;
@@ -14,12 +16,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use secrecy::ExposeSecret as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Config, Durability, GatewayConfig, Mistake, Overrides, ReloadMode, TlsConfig, keyfile};
+use crate::config::{Durability, GatewayConfig, Mistake, Overrides, ReloadMode, TlsConfig};
 use crate::control::{Administrators, Control, Operations, console};
 use crate::delegate::Delegate;
 use crate::delegate::vault::{Ourselves, Vault};
@@ -28,8 +29,9 @@ use crate::facade::Facade;
 use crate::feeds::Feeds;
 use crate::front::{self, Certificates, Front};
 use crate::gateway::pins::Keeper;
-use crate::gateway::review;
-use crate::gateway::{Along, Files, Gateway, Own, Parts, Reloader, Snapshot, follow_store, record_missed, watch_files};
+use crate::gateway::{
+    Along, Files, Gateway, Lifecycle, Own, Parts, Reloader, Snapshot, follow_store, record_missed, review, watch_files,
+};
 use crate::identity::revoked::RevocationStore as _;
 use crate::identity::{Identity, Revocations};
 use crate::ids::ReplicaId;
@@ -37,7 +39,7 @@ use crate::inversion;
 use crate::lanes::Lanes;
 use crate::policy::FailedTest;
 use crate::record::event::{ExecutableNote, StartNote};
-use crate::record::{CheckpointKeys, Journal, JournalKey, JournalSettings, Keeping, Metrics};
+use crate::record::{Journal, JournalSettings, Keeping, Metrics};
 use crate::store::{StateDirectory, Store};
 use crate::telemetry::Telemetry;
 use crate::upstream::{Change, Executable, Upstreams};
@@ -246,7 +248,7 @@ async fn open(
     let control = Control::bind(state.path()).map_err(trouble)?;
     let store = Store::open(&state, &config.gateway.store).await.map_err(trouble)?;
     let replica = store.replica().await.map_err(trouble)?;
-    let sealer = Arc::new(sealer(&config).await?);
+    let sealer = Arc::new(keys::sealer(&config).await?);
     tracing::info!(keys = ?sealer.key_ids(), "handles are sealed with the first key, all are read");
     let metrics = Metrics::new();
     let exports = Exports::open(state.path(), &config.exports).map_err(StartError::Trouble)?;
@@ -254,11 +256,11 @@ async fn open(
         state: state.path(),
         replica,
         durability: config.gateway.durability,
-        key: journal_key(&config).await?,
+        key: keys::journal_key(&config).await?,
         metrics: Arc::clone(&metrics),
         keeping: Some(Keeping {
             config: config.record.clone(),
-            keys: checkpoint_keys(&config, &state, replica).await?,
+            keys: keys::checkpoint_keys(&config, &state, replica).await?,
             holds: exports.holds(),
         }),
     })
@@ -271,7 +273,8 @@ async fn open(
     standing.recorded(recorded).await;
     let (epoch, held) = store.revocations().await.map_err(trouble)?;
     let revocations = Arc::new(Revocations::default());
-    revocations.replace(epoch, held);
+    let lifecycle = Lifecycle::read(&store).await.map_err(trouble)?;
+    revocations.replace_with(epoch, held, lifecycle.stopped(&snapshot.written, crate::gateway::since_epoch()));
     let ended = review::ended(&store).await.map_err(trouble)?;
     let snapshot = snapshot.with_ended(&ended, reloader.strictness()).map_err(trouble)?;
     let snapshot = snapshot.without(&revocations.barred());
@@ -285,7 +288,7 @@ async fn open(
     let upstreams = Upstreams::new(&config);
     let delegate = Delegate::new(&written, Arc::clone(&identity), &tasks, stopping.clone()).await;
     let ourselves = Ourselves::at(&config.gateway.public_url);
-    let vault = Vault::new(Arc::new(store.clone()), vault_sealer(&config).await?, ourselves);
+    let vault = Vault::new(Arc::new(store.clone()), keys::vault_sealer(&config).await?, ourselves);
     let delegate = Arc::new(delegate.with_ledger(Arc::new(store.clone())).with_vault(vault));
     // What is told of calls and sent of the record goes on while calls in flight finish.
     let late = CancellationToken::new();
@@ -308,6 +311,7 @@ async fn open(
         telemetry,
         exports,
         keeper,
+        lifecycle,
     });
     let scraped = Arc::downgrade(&gateway);
     let scrape = move || scraped.upgrade().map(|gateway| Operations::metrics(&*gateway)).unwrap_or_default();
@@ -327,6 +331,7 @@ async fn open(
         .await
         .map_err(trouble)?;
 
+    gateway.look_after_attestations().await;
     // A mistake in them is logged, and is none of the files that are served.
     let _problem = gateway.read_next().await;
     tasks.spawn(follow_store(Arc::clone(&gateway)));
@@ -468,6 +473,7 @@ async fn housekeeping(gateway: Arc<Gateway>) {
             () = stopping.cancelled() => return,
             () = tokio::time::sleep(crate::limit::HOUSEKEEPING_INTERVAL) => {
                 gateway.quotas().forget_idle();
+                gateway.look_after_attestations().await;
                 if let Err(failure) = gateway.store().sweep().await {
                     tracing::debug!(%failure, "rows that have expired stay for now");
                 }
@@ -480,43 +486,6 @@ async fn serve_control(control: Control, gateway: Arc<Gateway>, stop: Cancellati
     if let Err(error) = control.serve(gateway, stop).await {
         tracing::error!(%error, "the control socket failed");
     }
-}
-
-/// The keys that the files name, or else our own.
-async fn checkpoint_keys(
-    config: &Config,
-    state: &StateDirectory,
-    replica: ReplicaId,
-) -> Result<CheckpointKeys, StartError> {
-    let mut named = Vec::new();
-    for reference in &config.keys.checkpoint {
-        named.push(reference.read().await.map_err(trouble)?);
-    }
-    if named.is_empty() {
-        CheckpointKeys::open(state.path(), &replica).map_err(trouble)
-    } else {
-        CheckpointKeys::named(state.path(), &replica, &named).map_err(trouble)
-    }
-}
-
-async fn sealer(config: &Config) -> Result<Sealer, StartError> {
-    let secrets = keyfile::load(&config.keys.seal, &config.gateway.state, "seal").await.map_err(trouble)?;
-    let secrets: Vec<&[u8]> = secrets.iter().map(|secret| secret.expose_secret().as_bytes()).collect();
-    Sealer::new(secrets).map_err(trouble)
-}
-
-/// Made where it is missing, whether somebody links an account or not: a server that is called with accounts may come
-/// with a reload.
-async fn vault_sealer(config: &Config) -> Result<Sealer, StartError> {
-    let secrets = keyfile::load(&config.keys.vault, &config.gateway.state, "vault").await.map_err(trouble)?;
-    let secrets: Vec<&[u8]> = secrets.iter().map(|secret| secret.expose_secret().as_bytes()).collect();
-    Sealer::new(secrets).map_err(trouble)
-}
-
-async fn journal_key(config: &Config) -> Result<JournalKey, StartError> {
-    let secrets = keyfile::load(&config.keys.journal, &config.gateway.state, "journal").await.map_err(trouble)?;
-    let key = secrets.first().and_then(JournalKey::from_hex);
-    key.ok_or_else(|| trouble("the journal key cannot be derived"))
 }
 
 fn trouble(error: impl std::fmt::Display) -> StartError {

@@ -67,6 +67,8 @@ const PACE: &[&str] = &[
     "LINK_LIST_TTL",
     "LABELS_RENEWED_AFTER_MAX",
     "LABELS_OF_MANDATE_KEPT",
+    "MANDATE_KEPT",
+    "COUNT_KEPT",
 ];
 
 /// The size or the idle time of something that is remembered only to be faster: beyond it the same answer is
@@ -100,6 +102,7 @@ const REMEMBERED: &[&str] = &[
     "VAULT_HELD_MAX",
     "VAULT_AUTHORITIES_MAX",
     "LABELS_REMEMBERED_MAX",
+    "MANDATES_REMEMBERED_MAX",
 ];
 
 /// Of commands and of the demo on loopback: they bound what the person who started them does to themselves.
@@ -141,11 +144,23 @@ const OF_ONES_OWN: &[&str] = &[
     "BACKUP_DEPTH_MAX",
     "RECONCILE_GAPS_SHOWN_MAX",
     "EVIDENCE_ROWS_MAX",
+    "MANDATES_LISTED_MAX",
 ];
 
 /// How many rows fit into a section of the store. Whatever its size, a full section is full in the same way, which the
 /// store's own tests reach with a small one.
-const SECTIONS: &[&str] = &["LABELS_MAX", "LABEL_STORES_MAX", "REVIEWS_MAX", "REVIEW_GRANTS_MAX", "ENDED_GRANTS_MAX"];
+const SECTIONS: &[&str] = &[
+    "LABELS_MAX",
+    "LABEL_STORES_MAX",
+    "REVIEWS_MAX",
+    "REVIEW_GRANTS_MAX",
+    "ENDED_GRANTS_MAX",
+    "MANDATES_MAX",
+    "COUNTS_MAX",
+    "STOPPED_MAX",
+    "ATTESTATIONS_MAX",
+    "TOOLS_SEEN_MAX",
+];
 
 /// Bounds of what comes from outside that no test reaches. Each is a gap, and this is where it is written down.
 const NOT_REACHED: &[&str] = &[
@@ -155,6 +170,7 @@ const NOT_REACHED: &[&str] = &[
     "PROCESS_IDLE",
     "WATCH_TOLD_MAX",
     "CHANGES_QUEUED_MAX",
+    "BREAKER_WATCHED_MAX",
 ];
 
 /// The names of all bounds.

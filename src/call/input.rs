@@ -156,6 +156,7 @@ fn question(gateway: &Gateway, grant: &Grant, asking: Asking, result: &Json, res
         target: grant.target(),
         arguments: grant.arguments(),
         round: asking.round + 1,
+        mandate: grant.mandate().map(|held| &held.mandate().id),
         home: bound::here(gateway, server, resume.parked.is_some() || grant.is_following()),
     };
     let state = retry::seal(gateway.sealer(), grant.principal(), &about, keys, (resume.parked, inner), within);

@@ -145,6 +145,7 @@ fn question(
         arguments: seeking.arguments,
         round: seeking.retry.map_or(0, Retry::round) + 1,
         home: None,
+        mandate: trail.mandate.as_ref().map(|held| &held.mandate().id),
     };
     let state = retry::seal_own(gateway.sealer(), caller.principal(), &about, KEY, within)?;
     let params = json!({ "mode": "url", "url": address, "message": format!("[bailiwick] {message}") });

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalog::Target;
 use crate::gateway::since_epoch;
-use crate::ids::{CallId, Digest, ParkId, PrincipalKey, ReplicaId, ServerId};
+use crate::ids::{CallId, Digest, MandateId, ParkId, PrincipalKey, ReplicaId, ServerId};
 use crate::limit;
 use crate::outcome::{Reason, Refusal};
 use crate::wire::handle::Sealer;
@@ -44,6 +44,9 @@ pub struct State {
     /// The gateway itself asked.
     #[serde(rename = "o", default, skip_serializing_if = "std::ops::Not::not")]
     own: bool,
+    /// The mandate that the call is part of.
+    #[serde(rename = "m", default, skip_serializing_if = "Option::is_none")]
+    mandate: Option<MandateId>,
     /// The upstream's own state.
     #[serde(rename = "i", default, skip_serializing_if = "Option::is_none")]
     inner: Option<String>,
@@ -56,6 +59,8 @@ pub struct About<'a> {
     pub target: &'a Target,
     pub arguments: Option<&'a Json>,
     pub round: u32,
+    /// The mandate that it is part of.
+    pub mandate: Option<&'a MandateId>,
     /// The replica that alone can go on with it.
     pub home: Option<ReplicaId>,
 }
@@ -108,6 +113,11 @@ impl Retry {
     /// The call that goes on.
     pub const fn call(&self) -> CallId {
         self.call
+    }
+
+    /// The mandate that the call is part of.
+    pub const fn mandate(&self) -> Option<&MandateId> {
+        self.state.mandate.as_ref()
     }
 
     /// Which round of questions was answered.
@@ -194,6 +204,7 @@ pub fn seal(
         parked: parked.map(|id| id.to_string()),
         home: about.home.map(|replica| replica.to_string()),
         own: false,
+        mandate: about.mandate.cloned(),
         inner,
     };
     sealer.seal(PURPOSE, principal, &serde_json::to_vec(&state).ok()?).ok()
@@ -220,6 +231,7 @@ pub fn seal_own(
         parked: None,
         home: None,
         own: true,
+        mandate: about.mandate.cloned(),
         inner: None,
     };
     sealer.seal(PURPOSE, principal, &serde_json::to_vec(&state).ok()?).ok()
@@ -289,6 +301,7 @@ mod tests {
             round: 1,
             keys: vec!["name".to_owned(), "a\"b".to_owned()],
             home: None,
+            mandate: None,
             parked: None,
             own: false,
             inner: Some("theirs".to_owned()),

@@ -204,6 +204,9 @@ pub(super) fn config(servers: Vec<ServerConfig>) -> Arc<Config> {
         environments: Vec::new(),
         agents: std::collections::BTreeMap::new(),
         pins: Arc::default(),
+        attest_every: crate::limit::ATTEST_EVERY,
+        breaker: crate::config::BreakerConfig::default(),
+        templates: std::collections::BTreeMap::new(),
         policies: PathBuf::from("policies"),
         file: PathBuf::from("/nonexistent/servers.toml"),
     })

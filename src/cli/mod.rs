@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+pub mod agents;
 pub mod api_key;
 pub mod ask;
 pub mod audit;
@@ -27,6 +28,7 @@ pub mod lift;
 pub mod login;
 pub mod logs;
 pub mod man;
+pub mod mandates;
 pub mod output;
 pub mod pins;
 pub mod policy;
@@ -107,6 +109,8 @@ enum Command {
     Credentials(credentials::CredentialsArguments),
     Secrets(credentials::SecretsArguments),
     Pins(pins::PinsArguments),
+    Mandates(mandates::MandatesArguments),
+    Agents(agents::AgentsArguments),
     Keys(keys::KeysArguments),
     State(backup::StateArguments),
     Store(store::StoreArguments),
@@ -170,6 +174,8 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Credentials(arguments) => in_runtime(credentials::credentials(&arguments, output)),
         Command::Secrets(arguments) => in_runtime(credentials::secrets(&arguments, output)),
         Command::Pins(arguments) => in_runtime(pins::run(&arguments, output)),
+        Command::Mandates(arguments) => in_runtime(async { mandates::run(arguments, output).await }),
+        Command::Agents(arguments) => in_runtime(agents::run(&arguments, output)),
         Command::Keys(arguments) => in_runtime(keys::run(&arguments, output)),
         Command::State(arguments) => in_runtime(backup::run(&arguments, output)),
         Command::Store(arguments) => in_runtime(store::run(&arguments, output)),

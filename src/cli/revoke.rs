@@ -43,6 +43,7 @@ Examples:
   bailiwick revoke owner user:corp/anna                   every agent and server she answers for
   bailiwick revoke server git                             nobody reaches it, its processes end
   bailiwick revoke credential 01KD3Z6Q0V5W8Y1T4R7N2M9HXB  one that was issued to the gateway
+  bailiwick revoke mandate 01KNXS5V5R8W0E9Q0V4VJ2T3AB     one task and those below it
   bailiwick revoke everything                             until an administrator lifts it
   bailiwick revoke agent build-bot --admin https://mcp.example.com/admin    at a gateway elsewhere
 
@@ -91,12 +92,14 @@ enum What {
     Server,
     /// One credential that was issued to the gateway, as `bailiwick credentials list` names it
     Credential,
+    /// A mandate and those below it, by its id
+    Mandate,
     /// Everyone and everything
     Everything,
 }
 
 /// Everything but everything has a name.
-const NAMED: [(&str, &str); 9] = [
+const NAMED: [(&str, &str); 10] = [
     ("what", "token"),
     ("what", "subject"),
     ("what", "client"),
@@ -106,6 +109,7 @@ const NAMED: [(&str, &str); 9] = [
     ("what", "owner"),
     ("what", "server"),
     ("what", "credential"),
+    ("what", "mandate"),
 ];
 
 /// Something of an issuer.
@@ -142,6 +146,13 @@ enum Unrevoked {
 impl From<String> for Unrevoked {
     fn from(problem: String) -> Self {
         Self::Nothing(problem)
+    }
+}
+
+impl RevokeArguments {
+    /// Takes one mandate back.
+    pub(super) fn of_mandate(id: String, note: String, door: Door) -> Self {
+        Self { what: What::Mandate, name: Some(id), sign_out: false, note, door }
     }
 }
 
@@ -295,6 +306,7 @@ fn order(arguments: &RevokeArguments, stdin: &mut impl io::Read) -> Result<Revoc
         What::Owner => ("owner", alone(name.to_owned())),
         What::Server => ("server", alone(name.to_owned())),
         What::Credential => ("credential", alone(name.to_owned())),
+        What::Mandate => ("mandate", alone(name.to_owned())),
         What::Everything if !name.is_empty() => return Err("everything has no name".to_owned()),
         What::Everything => ("everything", alone(String::new())),
     };
@@ -472,6 +484,8 @@ mod tests {
         use crate::identity::revoked::{Held, Revocation};
 
         struct Seven;
+        impl crate::control::governs::Governs for Seven {}
+
         impl Operations for Seven {
             fn revoke(&self, _: Revocation) -> BoxFuture<'_, Result<Revoked, Failure>> {
                 async { Ok(Revoked::at(RevocationEpoch(7))) }.boxed()

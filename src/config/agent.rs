@@ -2,6 +2,7 @@
 //!
 //! Decides nothing. Invariant: every agent has an owner and a purpose.
 
+use super::mandate::{AgentBudget, MandateNeed};
 use crate::ids::{AgentId, Digest, Environment, IssuerAlias};
 
 /// What an API key of ours begins with.
@@ -32,6 +33,21 @@ pub struct AgentConfig {
     pub expires: Option<jiff::civil::Date>,
     /// When its rights are looked at again.
     pub review: Option<jiff::civil::Date>,
+    /// Whether it needs a mandate, where that is not what its kind says.
+    pub mandates: Option<MandateNeed>,
+    /// What it may use up over all its mandates.
+    pub budget: AgentBudget,
+}
+
+impl AgentConfig {
+    /// Whether its calls need a mandate: those of an agent that acts on its own do, unless its entry says otherwise.
+    #[must_use]
+    pub fn mandate_need(&self) -> MandateNeed {
+        self.mandates.unwrap_or(match self.kind {
+            AgentKind::Interactive => MandateNeed::Optional,
+            AgentKind::Autonomous => MandateNeed::Required,
+        })
+    }
 }
 
 /// Used by a person, or on its own.

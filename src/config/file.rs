@@ -13,8 +13,8 @@ use super::mistake::{Found, Mistake, Name, Source, did_you_mean};
 use super::process::plain;
 use super::reader::Table;
 use super::{
-    AgentConfig, ClusterConfig, Config, ExportConfig, FeedConfig, IssuerConfig, KeysConfig, LocalUser, QuotaConfig,
-    RecordConfig, ServerConfig, TelemetryConfig,
+    AgentConfig, BreakerConfig, ClusterConfig, Config, ExportConfig, FeedConfig, IssuerConfig, KeysConfig, LocalUser,
+    QuotaConfig, RecordConfig, ServerConfig, TelemetryConfig,
 };
 use crate::ids::{AgentId, Environment};
 use crate::limit;
@@ -34,6 +34,7 @@ mod introspection;
 mod issuer;
 mod key;
 mod local;
+pub(super) mod mandate;
 mod process;
 mod record;
 mod registration;
@@ -77,9 +78,14 @@ pub fn parse(
         Table::parse(&source, &keys::TOP).map(|top| read_top(top, Path::new(servers.file), base, overrides));
     let agents_source = agents.map(|agents| Source::new(agents.file, agents.text));
     let read_agents = match &agents_source {
-        None => Some(Vec::new()),
+        None => Some(agent::Agents::default()),
         Some(source) => Table::parse(source, &keys::AGENTS).map(|top| agent::read_all(top, overrides.today())),
     };
+    let agent::Agents { agents, attest_every, breaker } = match read_agents {
+        Some(read) => read,
+        None => agent::Agents { agents: None, ..agent::Agents::default() },
+    };
+    let read_agents = agents;
     let mut found = source.take();
     let mut found_agents = agents_source.as_ref().map(Source::take).unwrap_or_default();
     // Names are looked up only in files that were understood: otherwise every use of a server that has
@@ -119,7 +125,7 @@ pub fn parse(
     found.warnings.extend(found_agents.warnings);
     match (parts, read_agents) {
         (Some(parts), Some(agents)) if found.mistakes.is_empty() => match parts.complete(agents) {
-            Some(config) => Ok((config, found.warnings)),
+            Some(config) => Ok((Config { attest_every, breaker, ..config }, found.warnings)),
             // Unreachable as long as every missing part was reported; a defect there must not serve.
             None => {
                 Err(vec![Mistake::whole(servers.file, "cannot be read, and why was not noted; please report this")])
@@ -358,6 +364,11 @@ impl Parts {
             agents: by_id,
             // Another file of the set, which is read beside this one.
             pins: Arc::default(),
+            // The file of the agents is read beside this one.
+            attest_every: limit::ATTEST_EVERY,
+            breaker: BreakerConfig::default(),
+            // Read once it is known what else there is.
+            templates: BTreeMap::new(),
             policies: gateway.policies,
             file: self.file,
         })

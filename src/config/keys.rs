@@ -56,6 +56,10 @@ const fn servers(title: &'static str, keys: &'static [Key]) -> Section {
     Section { file: "servers.toml", title, keys }
 }
 
+mod mandate;
+
+pub use mandate::{AGENT_BUDGET, BREAKER, MANDATES, TEMPLATE, TEMPLATE_BUDGET};
+
 /// Every section of every file that this room reads.
 pub const SECTIONS: &[&Section] = &[
     &TOP,
@@ -88,9 +92,14 @@ pub const SECTIONS: &[&Section] = &[
     &IDENTITY_PROVIDER,
     &HEALTH,
     &AGENTS,
+    &BREAKER,
     &AGENT,
     &AGENT_CLIENT,
     &AGENT_KEY,
+    &AGENT_BUDGET,
+    &MANDATES,
+    &TEMPLATE,
+    &TEMPLATE_BUDGET,
 ];
 
 /// The top of `servers.toml`.
@@ -441,7 +450,15 @@ const fn agents(title: &'static str, keys: &'static [Key]) -> Section {
 }
 
 /// The top of `policies/agents.toml`.
-pub const AGENTS: Section = agents("top level", &[optional("agents", "tables by id")]);
+pub const AGENTS: Section = agents(
+    "top level",
+    &[
+        optional("agents", "tables by id"),
+        // A quarter: whoever answers for something looks at it four times a year.
+        defaulted("attest_every", "duration", "\"90d\""),
+        optional("breaker", "table"),
+    ],
+);
 
 /// `[agents.ID]`.
 pub const AGENT: Section = agents(
@@ -457,6 +474,8 @@ pub const AGENT: Section = agents(
         defaulted("state", "`\"proposed\"`, `\"active\"`, `\"suspended\"` or `\"retired\"`", "\"active\""),
         optional("expires", "date"),
         optional("review", "date"),
+        optional("mandates", "`\"required\"` or `\"optional\"`"),
+        optional("budget", "table"),
     ],
 );
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use url::Url;
 
-use super::file::{Text, parse};
+use super::file::{Text, mandate, parse};
 use super::pins::{self, PinLock};
 use super::set::{FileSet, SERVERS_FILE};
 use super::{Config, IssuerConfig, Mistake, ReloadMode, ServerConfig};
@@ -154,6 +154,12 @@ pub fn load_set(files: FileSet, overrides: &Overrides) -> Result<Loaded, Vec<Mis
     };
     warnings.extend(lock.warnings(&pins_name, (&servers_name, servers), &config.servers));
     config.pins = Arc::new(lock);
+    let mandates_name = files.shown("mandates.toml");
+    if let Some(text) = files.text("mandates.toml")? {
+        let (templates, more) = mandate::read_all(Text { file: &mandates_name, text }, &config)?;
+        config.templates = templates;
+        warnings.extend(more);
+    }
     Ok(Loaded { config, warnings, files })
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use url::Url;
 
-use crate::ids::{AgentId, Environment, IssuerAlias, ServerId};
+use crate::ids::{AgentId, Environment, IssuerAlias, ServerId, TemplateName};
 
 mod account;
 pub mod admin;
@@ -28,6 +28,7 @@ pub mod keyfile;
 pub mod keys;
 pub(crate) mod leaf;
 pub mod load;
+pub mod mandate;
 pub mod mistake;
 pub mod net;
 pub mod pins;
@@ -56,6 +57,7 @@ pub use export::{ExportConfig, ExportPlace, TelemetryConfig};
 pub use feed::FeedConfig;
 pub use introspection::{IntrospectionConfig, IntrospectionProof, Nameless};
 pub use load::{Loaded, Overrides, issuer_with_defaults, load, load_set, load_with};
+pub use mandate::{AgentBudget, BreakerConfig, Budget, MandateNeed, Placed, TemplateConfig};
 pub use mistake::Mistake;
 pub use net::Network;
 pub use pins::PinLock;
@@ -102,6 +104,12 @@ pub struct Config {
     pub agents: BTreeMap<AgentId, Arc<AgentConfig>>,
     /// `policies/pins.lock`.
     pub pins: Arc<PinLock>,
+    /// How often owners say that agents and servers are still needed.
+    pub attest_every: Duration,
+    /// `[breaker]` of `policies/agents.toml`.
+    pub breaker: BreakerConfig,
+    /// `policies/mandates.toml`.
+    pub templates: BTreeMap<TemplateName, Arc<TemplateConfig>>,
     /// Where the policy files are.
     pub policies: PathBuf,
     /// The file that this was read from.

@@ -161,13 +161,15 @@ impl Way {
     /// something was done that cannot be undone.
     fn goes_on_unrecorded(&self) -> bool {
         use AdminOperation::{
-            Agents, Attest, Credentials, Explain, Lift, Logs, Metrics, Pins, PinsAccept, PinsReject, Policy, Reload,
-            Review, Reviews, Revocations, Revoke, Secrets, Servers, Shadow, Status, Unlink, Vault,
+            Agent, Agents, Attest, Credentials, Explain, Lift, Logs, Mandate, Mandates, Metrics, Pins, PinsAccept,
+            PinsReject, Policy, Reload, Review, Reviews, Revocations, Revoke, Secrets, Servers, Shadow, Status, Unlink,
+            Vault,
         };
         match self.operation {
             Status | Servers | Metrics | Revoke | Revocations | Credentials | Lift | Reload | PinsAccept
-            | PinsReject | Unlink => true,
-            Shadow | Logs | Explain | Agents | Policy | Pins | Secrets | Vault | Reviews | Review | Attest => false,
+            | PinsReject | Unlink | Agent | Mandate => true,
+            Shadow | Logs | Explain | Agents | Policy | Pins | Secrets | Vault | Mandates | Reviews | Review
+            | Attest => false,
         }
     }
 

@@ -281,6 +281,8 @@ mod tests {
     /// A gateway that has a configuration and does nothing.
     struct Idle(Option<Arc<Config>>);
 
+    impl crate::control::governs::Governs for Idle {}
+
     impl Operations for Idle {
         fn now_s(&self) -> BoxFuture<'_, Result<i64, Failure>> {
             Box::pin(std::future::ready(Ok(0)))

@@ -13,6 +13,7 @@ pub mod client;
 pub mod console;
 mod descent;
 mod desk;
+pub mod governs;
 mod handlers;
 pub mod listener;
 pub mod operations;
@@ -21,6 +22,7 @@ mod problem;
 pub mod reviews;
 pub mod routes;
 mod socket;
+mod stewards;
 pub mod tail;
 mod vault;
 

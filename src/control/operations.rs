@@ -20,6 +20,7 @@ pub use crate::gateway::pins::{
     NamedPin, PinDiff, PinDiffs, PinLockText, PinOrder, PinStatus, PinsChanged, PinsReport,
 };
 
+use super::governs::Governs;
 use super::reviews::Reviews;
 use crate::config::Config;
 use crate::gateway::accounts::{Linked, Removed};
@@ -37,7 +38,7 @@ use crate::record::event::AdminNote;
 use crate::record::{Who, redact};
 
 /// What the gateway does for its operators; `gateway.rs` implements it.
-pub trait Operations: Send + Sync + 'static {
+pub trait Operations: Governs {
     /// The store's clock, by which revocations are dated: seconds since 1970.
     fn now_s(&self) -> BoxFuture<'_, Result<i64, Failure>>;
     /// Takes access back: durable in the store, in force, on the record, in that order; answers the epoch

@@ -13,7 +13,7 @@ use http::{HeaderValue, StatusCode};
 use super::actor::Actor;
 use super::desk::{self, Understand};
 use super::operations::Operations;
-use super::{handlers, pins, problem, reviews, tail, vault};
+use super::{handlers, pins, problem, reviews, stewards, tail, vault};
 use crate::policy::AdminOperation;
 
 /// What stands before every path at the administrators' listener.
@@ -67,6 +67,13 @@ pub const ROUTES: &[Route] = &[
     get("/servers", AdminOperation::Servers, handlers::servers),
     get("/agents", AdminOperation::Agents, handlers::agents),
     get("/agents/proposed", AdminOperation::Agents, handlers::proposed_agents),
+    post("/agents/{agent}", AdminOperation::Agent, stewards::agent),
+    post("/agents/{agent}/attest", AdminOperation::Agent, stewards::attest_agent),
+    post("/servers/{server}/attest", AdminOperation::Agent, stewards::attest_server),
+    get("/mandates", AdminOperation::Mandates, stewards::mandates),
+    post("/mandates", AdminOperation::Mandate, stewards::open),
+    get("/mandates/{id}", AdminOperation::Mandates, stewards::mandate),
+    post("/mandates/{id}/complete", AdminOperation::Mandate, stewards::complete),
     get("/policy", AdminOperation::Policy, handlers::policy),
     get("/metrics", AdminOperation::Metrics, handlers::metrics),
     get("/shadow", AdminOperation::Shadow, handlers::shadow),

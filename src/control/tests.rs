@@ -31,6 +31,8 @@ pub(super) struct Recorder {
     pub(super) brakes: Mutex<Vec<bool>>,
 }
 
+impl governs::Governs for Recorder {}
+
 impl Operations for Recorder {
     fn revoke(&self, revocation: Revocation) -> BoxFuture<'_, Result<Revoked, Failure>> {
         let mut revoked = self.revoked.lock().unwrap();

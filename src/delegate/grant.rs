@@ -9,11 +9,13 @@ use super::{Bound, Credential, Delegate};
 use crate::catalog::Target;
 use crate::guard::Cleared;
 use crate::guard::label::LabelUse;
+use crate::guard::mandate::Held;
 use crate::identity::Caller;
 use crate::ids::{AuthorizationContext, CallId, LegId, PrincipalKey, ReplicaId, ServerId};
 use crate::outcome::{Refusal, Stop};
 use crate::policy::Permit;
 use crate::record::event::{ConditionValue, CredentialNote, LabelNote, Operation};
+use crate::record::mandated::OwnerFacts;
 use crate::record::{Attempt, Evidence, Intent};
 use crate::wire::Json;
 use crate::wire::mcp::Version;
@@ -90,9 +92,16 @@ impl Delegate {
         recheck: Arc<dyn Recheck>,
     ) -> Result<Grant, Stop> {
         let target = cleared.permit().target();
-        let credential = self
-            .credential_for(cleared.permit().caller(), target.server(), Some(target.name()), Bound::default())
-            .await?;
+        let mandate = cleared.mandate().map(|held| {
+            let names: Vec<&str> = held.all().map(|mandate| mandate.id.as_str()).collect();
+            (names.join("/"), held.ends_us().div_euclid(1_000_000))
+        });
+        let bound = Bound {
+            mandate: mandate.as_ref().map(|(names, _)| names.as_str()),
+            ends_at: mandate.as_ref().map(|(_, ends_at)| *ends_at),
+        };
+        let credential =
+            self.credential_for(cleared.permit().caller(), target.server(), Some(target.name()), bound).await?;
         Ok(Grant::new(cleared, credential, leg, arguments, recheck))
     }
 }
@@ -129,6 +138,12 @@ impl Grant {
     #[must_use]
     pub fn caller(&self) -> &Caller {
         self.cleared.permit().caller()
+    }
+
+    /// The mandate that it is part of.
+    #[must_use]
+    pub const fn mandate(&self) -> Option<&Held> {
+        self.cleared.mandate()
     }
 
     /// Whether it is about a task, and no call.
@@ -187,6 +202,8 @@ impl Evidence for Grant {
         let permit = self.cleared.permit();
         let mut attempt = attempt(permit.caller(), &self.leg, Some(permit.target()), None);
         attempt.revision = Some(permit.revision());
+        attempt.mandate = self.cleared.mandate().map(Held::facts);
+        attempt.owners.agent = self.cleared.agent_owner();
         Intent {
             attempt,
             rule: Some(&self.rules),
@@ -230,6 +247,8 @@ pub fn attempt<'a>(caller: &'a Caller, leg: &'a Leg, target: Option<&'a Target>,
             definition: target.and_then(Target::definition).map(|definition| definition.digest),
         },
         via: leg.via,
+        mandate: None,
+        owners: OwnerFacts { agent: None, server: target.map(|target| target.server().owner.as_str()) },
         revision: None,
         epoch: caller.epoch(),
     }

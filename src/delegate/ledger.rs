@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::issued::Issued;
 use super::takeback::{Taken, TakenBack, grouped};
+use super::wanted::is_within;
 use crate::identity::revoked::RevocationTarget;
 use crate::limit;
 use crate::outcome::{Failure, Reason};
@@ -197,6 +198,7 @@ impl IssuedCredential {
             RevocationTarget::Owner(owner) => owned(owner, &self.agents, &self.server),
             RevocationTarget::Server(server) => self.server == server.as_str(),
             RevocationTarget::Credential(id) => self.id == *id,
+            RevocationTarget::Mandate(mandate) => is_within(self.mandate.as_deref(), mandate.as_str()),
             RevocationTarget::Everything => true,
         }
     }

@@ -359,7 +359,7 @@ impl Delegate {
 
     /// Takes back what was issued for a governed task that has ended.
     pub async fn take_back_mandate(&self, mandate: &str) -> Vec<TakenBack> {
-        takeback::report(self.begin(|issued| issued.mandate.as_deref() == Some(mandate)).await).await
+        takeback::report(self.begin(|issued| wanted::is_within(issued.mandate.as_deref(), mandate)).await).await
     }
 
     /// The secrets that are presented as they are, and how old they are.

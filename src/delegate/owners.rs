@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use super::issued::Issued;
 use super::takeback::{Taken, TakenBack};
+use super::wanted::is_within;
 use crate::config::{Config, CredentialConfig};
 use crate::identity::revoked::RevocationTarget;
 
@@ -48,6 +49,7 @@ impl Owners {
             }
             RevocationTarget::Server(server) => issued.server == *server,
             RevocationTarget::Credential(id) => issued.id == *id,
+            RevocationTarget::Mandate(mandate) => is_within(issued.mandate.as_deref(), mandate.as_str()),
             RevocationTarget::Everything => true,
             RevocationTarget::Token(_)
             | RevocationTarget::Session(_)

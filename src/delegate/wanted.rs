@@ -15,7 +15,8 @@ use crate::ids::{Digest, ServerId};
 /// What bounds the use of a credential beside its own life, its caller's and the configured time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Bound<'a> {
-    /// The governed task that it is for: another task gets another credential.
+    /// The mandate that it is for, with those above it, the outermost first and a `/` between two: another mandate gets
+    /// another credential.
     pub mandate: Option<&'a str>,
     /// When the task, or the approval of the call, ends; seconds since 1970.
     pub ends_at: Option<i64>,
@@ -47,4 +48,10 @@ impl<'a> Wanted<'a> {
     pub fn id(&self) -> &'a ServerId {
         &self.server.id
     }
+}
+
+/// Whether a credential was issued for that mandate or one below it: a mandate is named with those above it, the
+/// outermost first.
+pub(super) fn is_within(path: Option<&str>, mandate: &str) -> bool {
+    path.is_some_and(|path| path.split('/').any(|name| name == mandate))
 }

@@ -75,7 +75,7 @@ pub fn event(line: &Value, open: &mut Open) -> Option<Value> {
         "admin" => administered(line),
         "reload" => reload(line),
         "pin" => pin(line),
-        "start" | "stop" | "repair" | "retention" | "executable" => lifecycle(line, kind),
+        "start" | "stop" | "repair" | "retention" | "executable" | "mandate" | "lifecycle" => lifecycle(line, kind),
         _ => return None,
     };
     complete(&mut event, line, kind);
@@ -345,6 +345,12 @@ fn pin(line: &Value) -> Map<String, Value> {
     }))
 }
 
+/// What became of something, and by whom.
+fn sentence(line: &Value, of: &str, what: &str) -> Option<String> {
+    let part = |name: &str| text(line, &format!("{of}/{name}"));
+    Some(format!("{what} {} {} by {}", part("id")?, part("event")?, part("actor").unwrap_or("nobody")))
+}
+
 fn lifecycle(line: &Value, kind: &str) -> Map<String, Value> {
     let (activity, severity) = match kind {
         "start" => (3, INFORMATIONAL),
@@ -355,6 +361,8 @@ fn lifecycle(line: &Value, kind: &str) -> Map<String, Value> {
     let detail = match kind {
         "repair" => text(line, "repair/problem").map(str::to_owned),
         "executable" => text(line, "executable/server").map(str::to_owned),
+        "mandate" => sentence(line, "mandate", "mandate"),
+        "lifecycle" => sentence(line, "lifecycle", text(line, "lifecycle/kind").unwrap_or_default()),
         "retention" => number(line, "retention/last").map(|last| format!("records up to {last} were removed")),
         _ => None,
     };

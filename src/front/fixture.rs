@@ -83,6 +83,9 @@ pub(crate) fn config() -> Config {
         environments: Vec::new(),
         agents: std::collections::BTreeMap::new(),
         pins: Arc::default(),
+        attest_every: crate::limit::ATTEST_EVERY,
+        breaker: crate::config::BreakerConfig::default(),
+        templates: std::collections::BTreeMap::new(),
         policies: "/nonexistent".into(),
         file: std::path::PathBuf::from("/nonexistent/servers.toml"),
     }

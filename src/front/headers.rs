@@ -9,8 +9,8 @@ use base64::engine::general_purpose::STANDARD;
 use http::header::HeaderMap;
 
 use crate::outcome::{Reason, Refusal};
-use crate::wire::Object;
 use crate::wire::mcp::{Method, header};
+use crate::wire::{Message, Object};
 
 /// A header came more than once, or is not text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +83,16 @@ pub(super) fn parameters(headers: &HeaderMap) -> Result<Vec<(String, String)>, R
         found.push((name.as_str().to_owned(), value));
     }
     Ok(found)
+}
+
+/// The handle of the mandate that a request is part of.
+///
+/// # Errors
+/// [`Reason::HeaderMismatch`] where the header comes twice or differs from the body.
+pub(super) fn mandate(headers: &HeaderMap, message: &Message) -> Result<Option<String>, Refusal> {
+    let header =
+        single(headers, header::MANDATE).map_err(|_| mismatch("the Bailiwick-Mandate header is not one text"))?;
+    crate::call::named(message, header.filter(|text| !text.is_empty()))
 }
 
 /// The refusal of a header that does not equal the body.

@@ -78,6 +78,10 @@ pub(super) async fn post<P: Pipeline>(
         let outcome = subscription(front, &inbound, &session, method).await;
         return answer::reply(&reply::reply(&outcome, &id, method, Era::Legacy), &outside.names, &endpoint);
     }
+    let mandate = match headers::mandate(&inbound.headers, &inbound.message) {
+        Ok(mandate) => mandate,
+        Err(refusal) => return about.stopped(refusal),
+    };
     let request = Request {
         message: inbound.message,
         method,
@@ -86,6 +90,7 @@ pub(super) async fn post<P: Pipeline>(
         header_parameters: Vec::new(),
         headers: outside.forwarded(&inbound.headers),
         peer: inbound.peer,
+        mandate,
         via: inbound.via,
     };
     if let Method::List(kind) = method {
@@ -219,6 +224,7 @@ async fn initialize<P: Pipeline>(
         header_parameters: Vec::new(),
         headers: outside.forwarded(&inbound.headers),
         peer: inbound.peer,
+        mandate: None,
         via: inbound.via,
     };
     let result = front.pipeline.initialize(&inbound.caller, &request, version).await?;

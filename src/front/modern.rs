@@ -60,6 +60,10 @@ pub(super) async fn post<P: Pipeline>(
         Ok(parameters) => parameters,
         Err(refusal) => return about.stopped(refusal),
     };
+    let mandate = match headers::mandate(&inbound.headers, &inbound.message) {
+        Ok(mandate) => mandate,
+        Err(refusal) => return about.stopped(refusal),
+    };
     let request = Request {
         message: inbound.message,
         method,
@@ -68,6 +72,7 @@ pub(super) async fn post<P: Pipeline>(
         header_parameters,
         headers: outside.forwarded(&inbound.headers),
         peer: inbound.peer,
+        mandate,
         via: inbound.via,
     };
     let listed = match method {

@@ -59,6 +59,10 @@ fn left(written: &Arc<Config>, barred: &Barred) -> Arc<Config> {
     let mut config = Config::clone(written);
     config.servers.retain(|server| !barred.servers.contains(&server.id) && !barred.owners.contains(&server.owner));
     for (id, agent) in &mut config.agents {
+        // What is decided while the gateway runs never lets an agent act that the files stop.
+        if let Some(state) = barred.stopped.get(id).filter(|_| agent.state == AgentState::Active) {
+            *agent = Arc::new(AgentConfig { state: *state, ..AgentConfig::clone(agent) });
+        }
         if barred.agents.contains(id) || barred.owners.contains(&agent.owner) {
             *agent = Arc::new(AgentConfig { state: AgentState::Revoked, ..AgentConfig::clone(agent) });
         }

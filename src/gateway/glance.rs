@@ -39,6 +39,18 @@ pub struct AgentStatus {
     pub review: Option<jiff::civil::Date>,
     /// How it is recognised: `ISSUER/CLIENT`.
     pub clients: Vec<String>,
+    /// Why it is stopped, where that was decided while the gateway runs.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub because: String,
+    /// For whom alone it is stopped.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stopped_for: Vec<String>,
+    /// Who said last that it is still needed; `files` when it was new.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub attested_by: String,
+    /// Until when that is good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attest_until: Option<Timestamp>,
 }
 
 /// The policy in force: the answer to `GET /policy`.
@@ -82,7 +94,29 @@ impl Gateway {
     #[must_use]
     pub fn agents(&self) -> Vec<AgentStatus> {
         let today = jiff::tz::TimeZone::UTC.to_datetime(Timestamp::now()).date();
-        self.snapshot().config.agents.values().map(|agent| told(agent, today)).collect()
+        let (now, lifecycle) = (self.snapshot(), self.lifecycle());
+        let every = i64::try_from(now.written.attest_every.as_secs()).unwrap_or(i64::MAX);
+        let told = |agent: &Arc<AgentConfig>| {
+            let mut told = told(agent, today);
+            if let Some(halted) = lifecycle.halted(&agent.id) {
+                told.because = format!("by {}", halted.by);
+                if !halted.note.is_empty() {
+                    told.because = format!("{}: {}", told.because, halted.note);
+                }
+            }
+            told.stopped_for = lifecycle.halted_for(&agent.id).map(|(user, _)| user.to_owned()).collect();
+            if let Some(attested) = lifecycle.attested(&super::lifecycle::agent_key(&agent.id)) {
+                told.attested_by.clone_from(&attested.by);
+                told.attest_until = Timestamp::from_second(attested.at.saturating_add(every)).ok();
+                let written = now.written.agents.get(&agent.id);
+                let by_files = written.is_none_or(|written| written.state == AgentState::Suspended);
+                if told.state == "suspended" && told.because.is_empty() && !by_files {
+                    "nobody attested in time that it is still needed".clone_into(&mut told.because);
+                }
+            }
+            told
+        };
+        now.config.agents.values().map(told).collect()
     }
 
     /// The policy in force, and how it came.
@@ -135,6 +169,10 @@ fn told(agent: &AgentConfig, today: jiff::civil::Date) -> AgentStatus {
         expires: agent.expires,
         review: agent.review,
         clients: agent.clients.iter().map(|client| format!("{}/{}", client.issuer, client.client_id)).collect(),
+        because: String::new(),
+        stopped_for: Vec::new(),
+        attested_by: String::new(),
+        attest_until: None,
     }
 }
 
@@ -172,6 +210,8 @@ fn reach(config: &Config, target: &RevocationTarget) -> Reach {
             let known = !agents.is_empty() || !servers.is_empty();
             (agents, servers, known)
         }
+        // The files know templates, and not what was opened from them.
+        RevocationTarget::Mandate(_) => (Vec::new(), Vec::new(), true),
         RevocationTarget::Everything => (agents(&|_| true), servers(&|_| true), true),
     };
     Reach { known, agents, servers }

@@ -3,9 +3,13 @@
 //! Decides nothing. Invariant: what is lent here was wired once, at the start.
 
 use super::Gateway;
+use super::source::UpstreamSource;
+use crate::catalog::Catalog;
 use crate::export::Exports;
+use crate::guard::{Guard, Quotas};
 use crate::list::Pages;
 use crate::telemetry::Telemetry;
+use crate::upstream::Upstreams;
 use crate::wire::handle::Sealer;
 
 impl Gateway {
@@ -31,5 +35,29 @@ impl Gateway {
     #[must_use]
     pub fn sealer(&self) -> &Sealer {
         &self.sealer
+    }
+
+    /// What principals use.
+    #[must_use]
+    pub const fn quotas(&self) -> &Quotas {
+        self.guard.quotas()
+    }
+
+    /// What calls reserve and consume.
+    #[must_use]
+    pub const fn guard(&self) -> &Guard {
+        &self.guard
+    }
+
+    /// What exists.
+    #[must_use]
+    pub const fn catalog(&self) -> &Catalog<UpstreamSource> {
+        &self.catalog
+    }
+
+    /// How servers are reached.
+    #[must_use]
+    pub fn upstreams(&self) -> &Upstreams {
+        &self.upstreams
     }
 }

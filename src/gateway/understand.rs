@@ -3,7 +3,7 @@
 //! Decides nothing about when they are read. Invariant: a policy that is asked was built in the world of the
 //! configuration beside it.
 
-use crate::config::{Config, FileSet, Loaded, Mistake, Overrides, load_set};
+use crate::config::{Config, FileSet, Loaded, Mistake, Overrides, Placed, load_set};
 use crate::limit;
 use crate::policy::{self, Policy, Sources, Strictness, World};
 
@@ -60,9 +60,36 @@ pub fn understand(files: FileSet, overrides: &Overrides) -> Result<Understood, V
         mistakes.into_iter().map(place).collect::<Vec<_>>()
     };
     let built = Policy::build(&sources, &world).map_err(&shown)?;
+    let mistakes = unknown_words(&loaded, &built.policy);
+    if !mistakes.is_empty() {
+        return Err(mistakes);
+    }
     let mut warnings = loaded.warnings.clone();
     warnings.extend(shown(built.warnings));
     Ok(Understood { policy: built.policy, warnings, loaded })
+}
+
+/// What templates of mandates name that rules do not know.
+fn unknown_words(loaded: &Loaded, policy: &Policy) -> Vec<Mistake> {
+    let file = loaded.files.shown("mandates.toml");
+    let at = |placed: &Placed, message: String| Mistake {
+        file: file.clone(),
+        line: placed.line,
+        column: placed.column,
+        message,
+    };
+    let mut mistakes = Vec::new();
+    for template in loaded.config.templates.values() {
+        mistakes
+            .extend(template.tools.iter().filter_map(|tool| Some(at(tool, policy.check_pattern(&tool.text).err()?))));
+        mistakes.extend(
+            template.conditions.iter().filter(|named| !policy.has_condition(&named.text)).map(|named| {
+                at(named, format!("there is no condition `{}`; write one of conditions.toml", named.text))
+            }),
+        );
+    }
+    mistakes.sort_by_key(|mistake| (mistake.line, mistake.column));
+    mistakes
 }
 
 #[cfg(test)]

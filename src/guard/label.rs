@@ -85,13 +85,14 @@ impl Labels {
         let arguments = wanted.arguments.map_or(Arguments::None, |arguments| Arguments::Json(arguments.as_str()));
         let hints = target.definition().map(|definition| definition.hints).unwrap_or_default();
         let Some(labelled) = policy.labelled(caller.persona(), &ask, hints, arguments, now) else { return Ok(None) };
-        let (key, memory, epoch) = (key(permit, wanted.mandate), policy.label_memory(), caller.epoch());
+        let mandate = wanted.mandate.map(|held| held.mandate().id.as_str());
+        let (key, memory, epoch) = (key(permit, mandate), policy.label_memory(), caller.epoch());
         let known = self.remembered.get(&key).filter(|known| known.epoch >= epoch);
         let is_judged = policy.is_judged(&labelled);
         // What is remembered may be less than what holds: whoever is judged is judged by the rows.
         let asked = is_judged || known.is_none() || !labelled.stores.is_empty();
         let before = if asked {
-            self.seen(&key, wanted.mandate.map(|_| permit)).await?
+            self.seen(&key, wanted.mandate.filter(|held| !held.is_isolated()).map(|_| permit)).await?
         } else {
             known.map_or(Seen::NOTHING, |known| known.seen)
         };
@@ -113,11 +114,11 @@ impl Labels {
         let adds = after.beyond(known.map_or(Seen::NOTHING, |known| known.seen)).is_any();
         if after.is_any() && (adds || !fresh) {
             // What is seen in a mandate is seen outside as well: nobody opens one to forget.
-            if wanted.mandate.is_some() {
+            if mandate.is_some() {
                 let outside = self::key(permit, None);
                 reservations.reserve(raise(CALLERS, &outside, after, Some(memory)), Reason::StoreUnavailable);
             }
-            let kept = if wanted.mandate.is_some() { limit::LABELS_OF_MANDATE_KEPT } else { memory };
+            let kept = if mandate.is_some() { limit::LABELS_OF_MANDATE_KEPT } else { memory };
             reservations.reserve(raise(CALLERS, &key, after, Some(kept)), Reason::StoreUnavailable);
         }
         if labelled.writes_stores() {

@@ -5,8 +5,11 @@
 //! `record.open`, all of it in one operation of the store, between the durable intent and the first byte that goes out.
 //! Invariant: a [`Cleared`] holds everything that was reserved for it, and gives it back when it is dropped.
 
+pub mod breaker;
+mod budget;
 mod consume;
 pub mod label;
+pub mod mandate;
 pub mod quota;
 
 use std::sync::Arc;
@@ -14,8 +17,11 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
-use crate::ids::CallId;
-use crate::outcome::Stop;
+pub use budget::Left;
+
+use crate::config::{AgentConfig, Config};
+use crate::ids::{CallId, ServerId};
+use crate::outcome::{Failure, Stop};
 use crate::policy::{Permit, Policy};
 use crate::shelf::Shelf;
 use crate::wire::Json;
@@ -29,19 +35,34 @@ pub struct Guard {
     quotas: Quotas,
     labels: Labels,
     shelf: Arc<dyn Shelf>,
+    mandates: mandate::Mandates,
+    breaker: breaker::Breaker,
 }
 
 /// What a permitted call is about, beside what the permit says.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Wanted<'a> {
     /// The call; its legs have it in common.
     pub call: CallId,
     /// Its arguments.
     pub arguments: Option<&'a Json>,
-    /// The policy in force, which says what tools do.
+    /// The mandate that it names.
+    pub mandate: Option<&'a mandate::Held>,
+    /// What the files say of agents and templates.
+    pub config: &'a Config,
+    /// What objects and conditions mean.
     pub policy: &'a Policy,
-    /// The mandate that it belongs to.
-    pub mandate: Option<&'a str>,
+    /// Whether it is counted.
+    pub charge: Charge,
+}
+
+/// Whether a request is counted against budgets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Charge {
+    /// It begins a call.
+    Now,
+    /// The call that it goes on with was counted when it began.
+    Before,
 }
 
 /// The proof of the fourth stage: permitted, and what it needs is reserved.
@@ -51,13 +72,19 @@ pub struct Cleared {
     slot: Slot,
     labels: Option<LabelUse>,
     reservations: Reservations,
+    mandate: Option<mandate::Held>,
+    /// Who answers for the agent that calls.
+    agent: Option<Arc<AgentConfig>>,
 }
 
 impl Guard {
     /// Nobody uses anything yet.
     #[must_use]
     pub fn new(quotas: Quotas, shelf: Arc<dyn Shelf>) -> Self {
-        Self { quotas, labels: Labels::new(Arc::clone(&shelf)), shelf }
+        let labels = Labels::new(Arc::clone(&shelf));
+        let mandates = mandate::Mandates::new(Arc::clone(&shelf));
+        let breaker = breaker::Breaker::new(Arc::clone(&shelf));
+        Self { quotas, labels, shelf, mandates, breaker }
     }
 
     /// What principals use.
@@ -69,25 +96,77 @@ impl Guard {
     /// Reserves what a permitted call needs. Only a call that needs what is kept in the store waits for it.
     ///
     /// # Errors
-    /// `concurrency_limited`, `flow_refused`, `store_unavailable`.
+    /// `concurrency_limited`, `flow_refused`, `store_unavailable`; `mandate_required`, `mandate_ended`, `mandate_scope`.
     pub async fn clear(&self, permit: Permit, wanted: Wanted<'_>) -> Result<Cleared, Stop> {
+        mandate::check(&permit, &wanted)?;
         let slot = self.quotas.call(permit.caller().principal())?;
         let mut reservations = Reservations::none(Arc::clone(&self.shelf));
         let labels = self.labels.clear(&permit, &wanted, &mut reservations).await?;
-        Ok(Cleared { permit, slot, labels, reservations })
+        budget::reserve(&mut reservations, &permit, &wanted);
+        Ok(Cleared { labels, ..Cleared::new(permit, slot, reservations, &wanted) })
     }
 
-    /// Reserves what following a task needs, which is no call of its own: a slot.
+    /// Reserves what following a task needs, which is no call of its own: a slot. Its mandate still has to stand.
     ///
     /// # Errors
-    /// `concurrency_limited`.
-    pub fn clear_following(&self, permit: Permit) -> Result<Cleared, Stop> {
+    /// As [`Guard::clear`].
+    pub fn clear_following(&self, permit: Permit, wanted: &Wanted<'_>) -> Result<Cleared, Stop> {
+        mandate::check(&permit, wanted)?;
         let slot = self.quotas.call(permit.caller().principal())?;
-        Ok(Cleared { permit, slot, labels: None, reservations: Reservations::none(Arc::clone(&self.shelf)) })
+        let reservations = Reservations::none(Arc::clone(&self.shelf));
+        Ok(Cleared::new(permit, slot, reservations, wanted))
+    }
+
+    /// What happens to agents.
+    #[must_use]
+    pub const fn breaker(&self) -> &breaker::Breaker {
+        &self.breaker
+    }
+
+    /// Mandates, as they are kept.
+    #[must_use]
+    pub const fn mandates(&self) -> &mandate::Mandates {
+        &self.mandates
+    }
+
+    /// Counts a call under a mandate that is over, and the bytes of its result.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn came(&self, held: &mandate::Held, server: &ServerId, bytes: usize) -> Result<(), Failure> {
+        budget::came(self.shelf.as_ref(), held, server, i64::try_from(bytes).unwrap_or(i64::MAX)).await
+    }
+
+    /// How many calls were made under a mandate and those below it, by server.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn by_server(&self, mandate: &mandate::Mandate) -> Result<Vec<(String, i64)>, Failure> {
+        budget::by_server(self.shelf.as_ref(), mandate).await
+    }
+
+    /// What is left of a mandate's own budget.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn left(&self, mandate: &mandate::Mandate) -> Result<Left, Failure> {
+        budget::left(self.shelf.as_ref(), mandate).await
     }
 }
 
 impl Cleared {
+    fn new(permit: Permit, slot: Slot, reservations: Reservations, wanted: &Wanted<'_>) -> Self {
+        let agent = permit.caller().persona().agent.as_ref();
+        let agent = agent.and_then(|agent| wanted.config.agents.get(&agent.id)).cloned();
+        Self { permit, slot, labels: None, reservations, mandate: wanted.mandate.cloned(), agent }
+    }
+
+    /// Who answers for the agent that calls, as files spell them.
+    #[must_use]
+    pub fn agent_owner(&self) -> Option<&str> {
+        self.agent.as_ref().map(|agent| agent.owner.as_str())
+    }
+
     /// The decision that this rests on.
     #[must_use]
     pub const fn permit(&self) -> &Permit {
@@ -98,6 +177,12 @@ impl Cleared {
     #[must_use]
     pub const fn slot(&self) -> &Slot {
         &self.slot
+    }
+
+    /// The mandate that it is part of.
+    #[must_use]
+    pub const fn mandate(&self) -> Option<&mandate::Held> {
+        self.mandate.as_ref()
     }
 
     /// What it does to the labels of its caller.

@@ -4,13 +4,14 @@
 //! description that is not understood is refused, never guessed.
 
 use super::revoked::{Revocation, RevocationMode, RevocationTarget};
-use crate::ids::{AgentId, IssuerAlias, RevocationEpoch, ServerId, Subject};
+use crate::ids::{AgentId, IssuerAlias, MandateId, RevocationEpoch, ServerId, Subject};
 use crate::record::event::RevocationNote;
 
 /// What a revocation is about, in words: kind, issuer and value, empty where they do not apply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Described<'a> {
-    /// `token`, `session`, `key`, `subject`, `client`, `agent`, `owner`, `server`, `credential` or `everything`.
+    /// `token`, `session`, `key`, `subject`, `client`, `agent`, `owner`, `server`, `credential`, `mandate` or
+    /// `everything`.
     pub kind: &'a str,
     /// The issuer's alias.
     pub issuer: &'a str,
@@ -21,8 +22,9 @@ pub struct Described<'a> {
 /// Why words do not describe a target.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` cannot be revoked: write token, session, key, subject, client, agent, owner, server, credential or everything, \
-     with an issuer for subjects and clients, and an owner as files spell it (user:ISSUER/SUB or group:ISSUER/NAME)"
+    "`{0}` cannot be revoked: write token, session, key, subject, client, agent, owner, server, credential, mandate or \
+     everything, with an issuer for subjects and clients, and an owner as files spell it (user:ISSUER/SUB or \
+     group:ISSUER/NAME)"
 )]
 pub struct DescriptionError(String);
 
@@ -39,6 +41,7 @@ impl<'a> From<&'a RevocationTarget> for Described<'a> {
             RevocationTarget::Owner(owner) => ("owner", "", owner.as_str()),
             RevocationTarget::Server(server) => ("server", "", server.as_str()),
             RevocationTarget::Credential(id) => ("credential", "", id.as_str()),
+            RevocationTarget::Mandate(mandate) => ("mandate", "", mandate.as_str()),
             RevocationTarget::Everything => ("everything", "", ""),
         };
         Self { kind, issuer, value }
@@ -67,6 +70,7 @@ impl TryFrom<Described<'_>> for RevocationTarget {
             }
             "server" => Self::Server(ServerId::new(words.value).map_err(|_| refuse())?),
             "credential" => Self::Credential(value()?),
+            "mandate" => Self::Mandate(MandateId::new(words.value).map_err(|_| refuse())?),
             "everything" => Self::Everything,
             _ => return Err(refuse()),
         })
@@ -136,6 +140,7 @@ mod tests {
             RevocationTarget::Agent(AgentId::new("build-bot").unwrap()),
             RevocationTarget::Owner("group:corp/platform".to_owned()),
             RevocationTarget::Server(ServerId::new("git").unwrap()),
+            RevocationTarget::Mandate(MandateId::fresh()),
             RevocationTarget::Everything,
         ] {
             assert_eq!(RevocationTarget::try_from(Described::from(&target)).unwrap(), target);
@@ -154,6 +159,7 @@ mod tests {
             ("owner", "", "anna"),
             ("owner", "", "agent:bot"),
             ("server", "", "not/a/server"),
+            ("mandate", "", "not-a-mandate"),
             ("all", "", ""),
         ] {
             assert!(RevocationTarget::try_from(Described { kind, issuer, value }).is_err(), "{kind} {issuer} {value}");

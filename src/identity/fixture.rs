@@ -120,6 +120,8 @@ pub fn agent(id: &str, client: &str) -> AgentConfig {
         state: AgentState::Active,
         expires: None,
         review: None,
+        mandates: None,
+        budget: crate::config::AgentBudget::default(),
     }
 }
 
@@ -176,6 +178,9 @@ pub fn config() -> Config {
         environments: vec![Environment::new("development").unwrap()],
         agents: agents.into_iter().map(|agent| (agent.id.clone(), Arc::new(agent))).collect::<BTreeMap<_, _>>(),
         pins: Arc::default(),
+        attest_every: crate::limit::ATTEST_EVERY,
+        breaker: crate::config::BreakerConfig::default(),
+        templates: BTreeMap::new(),
         policies: PathBuf::from("/nonexistent"),
         file: PathBuf::from("/nonexistent/servers.toml"),
     }

@@ -5,14 +5,15 @@
 //! Invariant: [`Revocations::epoch`] rises whenever any answer may have changed.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 
 use super::caller::TokenFacts;
-use crate::ids::{AgentId, Digest, IssuerAlias, RevocationEpoch, ServerId};
+use crate::config::AgentState;
+use crate::ids::{AgentId, Digest, IssuerAlias, MandateId, RevocationEpoch, ServerId};
 use crate::inversion::{self, Control};
 use crate::outcome::{Failure, Reason, Refusal};
 
@@ -39,6 +40,8 @@ pub enum RevocationTarget {
     Server(ServerId),
     /// One credential that was issued to the gateway, by its name in the ledger.
     Credential(String),
+    /// One mandate, and those below it.
+    Mandate(MandateId),
     /// Everything and everyone.
     Everything,
 }
@@ -55,7 +58,7 @@ impl RevocationTarget {
             Self::Subject(issuer, subject) => token.issuer == *issuer && token.subject.as_ref() == Some(subject),
             Self::Client(issuer, client) => token.issuer == *issuer && token.client.as_ref() == Some(client),
             Self::Key(key) => token.is_key() && token.client.as_ref() == Some(key),
-            Self::Agent(_) | Self::Owner(_) | Self::Server(_) | Self::Credential(_) => false,
+            Self::Agent(_) | Self::Owner(_) | Self::Server(_) | Self::Credential(_) | Self::Mandate(_) => false,
             Self::Everything => true,
         }
     }
@@ -64,7 +67,10 @@ impl RevocationTarget {
     /// an owner is stopped as such.
     #[must_use]
     pub const fn can_sign_out(&self) -> bool {
-        !matches!(self, Self::Key(_) | Self::Agent(_) | Self::Owner(_) | Self::Server(_) | Self::Credential(_))
+        !matches!(
+            self,
+            Self::Key(_) | Self::Agent(_) | Self::Owner(_) | Self::Server(_) | Self::Credential(_) | Self::Mandate(_)
+        )
     }
 }
 
@@ -77,6 +83,8 @@ pub struct Barred {
     pub owners: BTreeSet<String>,
     /// Servers that nobody reaches.
     pub servers: BTreeSet<ServerId>,
+    /// Agents that were suspended or retired while the gateway runs.
+    pub stopped: BTreeMap<AgentId, AgentState>,
 }
 
 impl Barred {
@@ -173,6 +181,7 @@ struct Snapshot {
     subjects: HashMap<IssuerAlias, HashMap<String, RevocationMode>>,
     clients: HashMap<IssuerAlias, HashMap<String, RevocationMode>>,
     credentials: HashSet<String>,
+    mandates: BTreeSet<MandateId>,
 }
 
 impl Revocations {
@@ -185,7 +194,12 @@ impl Revocations {
     /// Replaces the snapshot, unless the one there is newer: two revocations at once may read the store in one
     /// order and come here in the other.
     pub fn replace(&self, epoch: RevocationEpoch, held: Vec<Held>) {
-        let barred = Arc::new(Barred::of(&held));
+        self.replace_with(epoch, held, BTreeMap::new());
+    }
+
+    /// The same with the agents that were stopped while the gateway runs.
+    pub fn replace_with(&self, epoch: RevocationEpoch, held: Vec<Held>, stopped: BTreeMap<AgentId, AgentState>) {
+        let barred = Arc::new(Barred { stopped, ..Barred::of(&held) });
         let mut snapshot = Snapshot { epoch, barred, ..Snapshot::default() };
         for held in held {
             snapshot.add(held.revocation);
@@ -225,6 +239,12 @@ impl Revocations {
         self.snapshot.load().credentials.contains(id)
     }
 
+    /// Whether a mandate was taken back.
+    #[must_use]
+    pub fn is_mandate_revoked(&self, mandate: &MandateId) -> bool {
+        self.snapshot.load().mandates.contains(mandate)
+    }
+
     /// Whether the token's bearer may still act; answers the epoch at which that was so.
     ///
     /// # Errors
@@ -260,6 +280,7 @@ impl Snapshot {
             RevocationTarget::Client(issuer, name) => {
                 tighten(self.clients.entry(issuer).or_default().entry(name), mode);
             }
+            RevocationTarget::Mandate(mandate) => drop(self.mandates.insert(mandate)),
             RevocationTarget::Agent(_) | RevocationTarget::Owner(_) | RevocationTarget::Server(_) => {}
             RevocationTarget::Credential(id) => drop(self.credentials.insert(id)),
             RevocationTarget::Everything => {
@@ -419,7 +440,8 @@ mod tests {
         );
         assert!(revocations.check(&token()).is_ok());
         assert!(targets.iter().all(|target| !target.names(&token()) && !target.can_sign_out()));
-        let expected = Barred { agents: [agent].into(), owners: [owner].into(), servers: [server].into() };
+        let expected =
+            Barred { agents: [agent].into(), owners: [owner].into(), servers: [server].into(), ..Barred::default() };
         assert_eq!(*revocations.barred(), expected);
     }
 

@@ -177,6 +177,18 @@ reasons! {
     InsufficientScope = "insufficient_scope", Channel::InsufficientScope, "authorize again with the scopes that are named";
     /// The policy could not decide; that refuses.
     PolicyUnavailable = "policy_unavailable", Channel::ToolResult(-32603), "tell an administrator";
+    /// The agent acts on its own, and the call names no mandate.
+    MandateRequired = "mandate_required", Channel::ToolResult(-32602), "open a mandate for this task, and send its handle with each call";
+    /// The handle is not ours, another caller's, or of a mandate that is not there any more.
+    MandateUnknown = "mandate_unknown", Channel::ToolResult(-32602), "send the handle that opening the mandate gave to this caller";
+    /// The mandate is not for this tool, environment or these arguments.
+    MandateScope = "mandate_scope", Channel::ToolResult(-32602), "this lies outside of the mandate; open one that it is part of";
+    /// The mandate was completed, has expired or was taken back.
+    MandateEnded = "mandate_ended", Channel::ToolResult(-32602), "the mandate is over; open another one if the task goes on";
+    /// The mandate that is asked for is wider than whoever asks may open.
+    MandateRefused = "mandate_refused", Channel::ToolResult(-32602), "ask for what a template and the mandate above it leave";
+    /// The mandate's or the agent's budget is used up.
+    BudgetExhausted = "budget_exhausted", Channel::ToolResult(-32602), "the budget is used up; ask whoever gave it";
     /// What its caller has seen may not go where it goes.
     FlowRefused = "flow_refused", Channel::ToolResult(-32602), "what was seen before may not go there; finish without it, or ask an administrator to declassify it";
     /// Too many requests a second.

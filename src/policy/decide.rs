@@ -12,12 +12,13 @@ use jiff::Timestamp;
 use super::class::Class;
 use super::condition::{Arguments, Facts, Quantifier, Truth};
 use super::model::{NoAnswer, applies};
-use super::operation::AdminOperation;
+use super::operation::{AdminOperation, mandate_operation};
 use super::rule::{Effect, Rule};
 use super::verdict::{Cell, Part, Settled, Values, Verdict, rule_value};
 use super::world::GATEWAY_SERVER;
 use super::{Ask, Policy};
 use crate::identity::{Caller, Persona};
+use crate::ids::TemplateName;
 use crate::inversion::{self, Control};
 use crate::outcome::{Reason, Refusal};
 
@@ -223,6 +224,22 @@ impl Policy {
         let class = self.class_of(caller);
         let ask = self.operation(operation.name());
         let decision = self.decide(&class, caller.persona(), &ask, Arguments::None, now);
+        decision.refusal.map_or(Ok(decision.rules), Err)
+    }
+
+    /// Whether a caller may open a mandate of this template; answers the rules that allow it.
+    ///
+    /// # Errors
+    /// The refusal. Templates are not hidden from whoever knows their name.
+    pub fn authorize_mandate(
+        &self,
+        caller: &Caller,
+        template: &TemplateName,
+        now: Timestamp,
+    ) -> Result<Arc<[Arc<str>]>, Refusal> {
+        let class = self.class_of(caller);
+        let operation = mandate_operation(template);
+        let decision = self.decide(&class, caller.persona(), &self.operation(&operation), Arguments::None, now);
         decision.refusal.map_or(Ok(decision.rules), Err)
     }
 

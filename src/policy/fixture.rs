@@ -56,6 +56,7 @@ pub(super) fn world() -> World {
             scopes: ScopeMode::Ignored,
         }],
         agents: vec![agent(&["staging", "production"])],
+        templates: Vec::new(),
         strictness: Strictness::Serve,
     }
 }

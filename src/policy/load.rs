@@ -221,7 +221,7 @@ impl Loader<'_> {
             if action != Action::Admin {
                 return Err((4, format!("the gateway's own operations have one action; write admin, not {action}")));
             }
-            operation::check(&object).map_err(|message| (3, message))?;
+            operation::check(&object, &self.world.templates).map_err(|message| (3, message))?;
         }
         if object::is_server_wide(&action) && !object::matches(&format!("{}/", object.server()), &object.text, false) {
             return Err((3, format!("{action} is about the whole server; write {}/*", object.server())));
@@ -335,7 +335,7 @@ impl Loader<'_> {
             return Err((1, format!("there is no server `{}`; write the id of a server", member.server())));
         }
         if member.server() == GATEWAY_SERVER {
-            operation::check(&member).map_err(|message| (1, message))?;
+            operation::check(&member, &self.world.templates).map_err(|message| (1, message))?;
         }
         let everywhere: Arc<str> = Arc::from(format!("*/{}", set.name()));
         let sets = self.loaded.sets.entry(Arc::clone(&member.text)).or_default();

@@ -33,6 +33,7 @@ pub mod label;
 mod lint;
 mod load;
 mod lookup;
+mod means;
 #[cfg(test)]
 mod mistakes;
 mod model;

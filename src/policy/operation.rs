@@ -6,6 +6,7 @@
 
 use super::object::{self, ObjectPattern, PatternKind};
 use super::world::GATEWAY_SERVER;
+use crate::ids::TemplateName;
 
 /// How much an operation weighs: braking is easy, loosening is not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +87,13 @@ operations! {
     Vault = "vault", Look;
     /// Takes a linked account back.
     Unlink = "unlink", Brake;
+    /// Mandates: who has which, and what is left of them.
+    Mandates = "mandates", Look;
+    /// Opens, completes and takes back mandates; opening is loosening, and is decided for its template as well.
+    Mandate = "mandate", Brake;
+    /// Suspends, retires and resumes agents, and attests that they and servers are still needed; resuming and attesting
+    /// are loosening.
+    Agent = "agent", Brake;
     /// What reviews ask, and what was answered.
     Reviews = "reviews", Look;
     /// Opens and closes reviews, and ends grants.
@@ -110,9 +118,28 @@ impl AdminOperation {
     }
 }
 
+/// What stands before the name of a template where rules say who may open it.
+const MANDATE_PREFIX: &str = "mandate:";
+
+/// The operation of opening a mandate of a template, as in `bailiwick/NAME`.
+#[must_use]
+pub fn mandate_operation(template: &TemplateName) -> String {
+    format!("{MANDATE_PREFIX}{template}")
+}
+
+fn mandate_object(template: &str) -> String {
+    format!("{GATEWAY_SERVER}/{MANDATE_PREFIX}{template}")
+}
+
 /// Whether a pattern of the gateway's own objects means an operation that exists; a set is looked at where names are
 /// put into it.
-pub(super) fn check(pattern: &ObjectPattern) -> Result<(), String> {
+pub(super) fn check(pattern: &ObjectPattern, templates: &[TemplateName]) -> Result<(), String> {
+    if let Some(template) = pattern.name().strip_prefix(MANDATE_PREFIX) {
+        let mandate = |name: &TemplateName| object::matches(&mandate_object(name.as_str()), &pattern.text, false);
+        let meant = templates.iter().any(mandate);
+        let refuse = || format!("there is no template `{template}`; write one of policies/mandates.toml");
+        return if meant || pattern.kind == PatternKind::Glob { Ok(()) } else { Err(refuse()) };
+    }
     let meant = match pattern.kind {
         PatternKind::Set => true,
         PatternKind::Exact => AdminOperation::named(pattern.name()).is_some(),

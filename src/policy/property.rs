@@ -177,6 +177,7 @@ fn world() -> World {
             scopes: ScopeMode::Ignored,
         }],
         agents: vec![agent()],
+        templates: Vec::new(),
         strictness: Strictness::Serve,
     }
 }

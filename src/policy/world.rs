@@ -5,7 +5,7 @@
 
 use crate::config::{AgentKind, Config, ScopeMode};
 use crate::identity::{AgentFacts, LOCAL};
-use crate::ids::{Environment, IssuerAlias, ServerId};
+use crate::ids::{Environment, IssuerAlias, ServerId, TemplateName};
 
 /// The environment of the gateway's own operations, `bailiwick/...`; it always exists.
 pub const GATEWAY_ENVIRONMENT: &str = "gateway";
@@ -23,6 +23,8 @@ pub struct World {
     pub issuers: Vec<Issuer>,
     /// The registered agents.
     pub agents: Vec<AgentFacts>,
+    /// The templates of mandates: each is an operation of the gateway's own.
+    pub templates: Vec<TemplateName>,
     /// What a row that names an undeclared issuer is.
     pub strictness: Strictness,
 }
@@ -75,6 +77,7 @@ impl World {
                     autonomous: agent.kind == AgentKind::Autonomous,
                 })
                 .collect(),
+            templates: config.templates.keys().cloned().collect(),
             strictness,
         }
     }

@@ -10,6 +10,7 @@
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::mandated::{MandateFacts, OwnerFacts};
 use super::redact;
 use super::who::Who;
 use crate::ids::{
@@ -30,6 +31,10 @@ pub struct Attempt<'a> {
     pub mcp: Operation<'a>,
     /// The replica that handed it on, where one did.
     pub via: Option<ReplicaId>,
+    /// The mandate that it names.
+    pub mandate: Option<MandateFacts<'a>>,
+    /// Who answers for agent and server.
+    pub owners: OwnerFacts<'a>,
     /// The policy that decided, where one did.
     pub revision: Option<PolicyRevision>,
     /// The revocation epoch that was looked at.

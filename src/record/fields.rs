@@ -11,6 +11,7 @@ use super::event::{
     RelayNote, ReloadNote, RevocationNote, StartNote,
 };
 use super::keys::{JournalKey, KeyedDigest};
+use super::mandated::{MandateFacts, OwnerFacts};
 use super::redact;
 use crate::ids::{CallId, Digest, LegId, PolicyRevision, ReplicaId, RevocationEpoch};
 use crate::limit;
@@ -23,6 +24,10 @@ pub(super) struct CallFields<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     via: Option<ReplicaId>,
     mcp: &'a Operation<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mandate: Option<MandateFacts<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    owners: Option<OwnerFacts<'a>>,
     decision: DecisionFields<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     credential: Option<&'a CredentialNote<'a>>,
@@ -86,9 +91,12 @@ impl Serialize for Values<'_> {
 
 impl<'a> CallFields<'a> {
     fn new(attempt: &'a Attempt<'a>, decision: DecisionFields<'a>) -> Self {
+        let owners = Some(attempt.owners).filter(|owners| owners.agent.is_some() || owners.server.is_some());
         Self {
             via: attempt.via,
             mcp: &attempt.mcp,
+            mandate: attempt.mandate,
+            owners,
             decision,
             credential: None,
             arguments: None,

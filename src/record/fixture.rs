@@ -12,6 +12,7 @@ use super::event::{
     RevocationNote, StartNote, SubjectFacts, TokenNote,
 };
 use super::journal::directory;
+use super::mandated::{LifecycleNote, MandateFacts, MandateNote, OwnerFacts};
 use super::*;
 use crate::config::Durability;
 use crate::ids::{
@@ -84,6 +85,8 @@ impl Proof {
                 definition: Some(DefinitionDigest(Digest::sha256(b"definition"))),
             },
             via: None,
+            mandate: None,
+            owners: OwnerFacts::default(),
             revision: Some(PolicyRevision(Digest::sha256(b"policy"))),
             epoch: RevocationEpoch(2),
         }
@@ -228,5 +231,33 @@ pub(crate) async fn write_every_type(state: &Path) {
     journal.pinned(&pin).await.unwrap();
     let accepted = PinNote { state: "accepted", actor: Some("user:corp/anna"), note: "read it", ..pin };
     journal.pinned(&accepted).await.unwrap();
+    let facts = MandateFacts {
+        id: "01KNMANDATE0000000000000000",
+        template: Some("nightly"),
+        parent: None,
+        purpose: "reads notes",
+    };
+    let mandate = MandateNote {
+        event: "completed",
+        mandate: facts,
+        actor: "user:corp/anna",
+        agent: Some("bot"),
+        subject: None,
+        ends_at: 1_800_000_000,
+        calls: &[("notes".to_owned(), 3)],
+        epoch: Some(RevocationEpoch(3)),
+    };
+    journal.mandated(&mandate).await.unwrap();
+    let life = LifecycleNote {
+        event: "suspended",
+        kind: "agent",
+        id: "bot",
+        owner: "user:corp/anna",
+        actor: "breaker",
+        subject: None,
+        note: "20 refusals in a minute",
+        epoch: None,
+    };
+    journal.lived(&life).await.unwrap();
     journal.stop("terminated").await.unwrap();
 }

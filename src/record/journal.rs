@@ -28,6 +28,7 @@ use super::keep::{Holds, Keeper};
 use super::keys::JournalKey;
 use super::ledger::{Follows, Ledger, Signal};
 use super::line::{self, Header};
+use super::mandated::{LifecycleFields, LifecycleNote, MandateFields, MandateNote};
 use super::metrics::Metrics;
 use super::noise::Noise;
 use super::room::Room;
@@ -210,6 +211,22 @@ impl Journal {
     pub async fn pinned(&self, note: &PinNote<'_>) -> Result<(), Failure> {
         self.metrics().pinned(note);
         self.note_durably("pin", &PinFields { pin: note }, Mark::Plain).await
+    }
+
+    /// Records what became of a mandate; durable when it returns.
+    ///
+    /// # Errors
+    /// [`Reason::RecordUnavailable`].
+    pub async fn mandated(&self, note: &MandateNote<'_>) -> Result<(), Failure> {
+        self.note_durably("mandate", &MandateFields { mandate: note }, Mark::Plain).await
+    }
+
+    /// Records what became of an agent or an attestation; durable when it returns.
+    ///
+    /// # Errors
+    /// [`Reason::RecordUnavailable`].
+    pub async fn lived(&self, note: &LifecycleNote<'_>) -> Result<(), Failure> {
+        self.note_durably("lifecycle", &LifecycleFields { lifecycle: note }, Mark::Plain).await
     }
 
     /// Records a revocation; durable when it returns.

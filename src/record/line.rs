@@ -16,7 +16,7 @@ use crate::limit;
 pub(super) const GENESIS: Digest = Digest::from_bytes([0; 32]);
 
 /// Every kind of line that there is: whoever reads the record for somebody else is held against it.
-pub const KINDS: [&str; 17] = [
+pub const KINDS: [&str; 19] = [
     "intent",
     "result",
     "refusal",
@@ -29,6 +29,8 @@ pub const KINDS: [&str; 17] = [
     "reload",
     "executable",
     "pin",
+    "mandate",
+    "lifecycle",
     "start",
     "stop",
     "repair",

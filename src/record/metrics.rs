@@ -77,6 +77,8 @@ pub struct Metrics {
     pub pins: Family<PinLabels, Counter>,
     /// What administrators did, or were refused.
     pub admin_operations: Family<AdminLabels, Counter>,
+    /// Agents, and agents for one person, that the breaker has stopped.
+    pub breaker_trips: Counter,
     /// The revocation epoch that is in force.
     pub revocation_epoch: Gauge<u64, AtomicU64>,
 }
@@ -191,6 +193,7 @@ impl Metrics {
             shadow_dropped: Counter::default(),
             pins: Family::default(),
             admin_operations: Family::default(),
+            breaker_trips: Counter::default(),
             revocation_epoch: Gauge::default(),
             registry: Registry::default(),
         };
@@ -223,6 +226,7 @@ impl Metrics {
         registry.register("shadow_differences", "decisions that policies.next changes", m.shadow_differences.clone());
         registry.register("shadow_dropped", "decisions that policies.next was not asked", m.shadow_dropped.clone());
         registry.register("admin_operations", "what administrators did or were refused", m.admin_operations.clone());
+        registry.register("breaker_trips", "agents that the breaker has stopped", m.breaker_trips.clone());
         registry.register("revocation_epoch", "the revocation epoch in force", m.revocation_epoch.clone());
         Arc::new(Self { registry, ..metrics })
     }

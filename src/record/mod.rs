@@ -27,6 +27,7 @@ mod keep;
 pub mod keys;
 mod ledger;
 mod line;
+pub mod mandated;
 pub mod metrics;
 mod noise;
 pub mod operational;

@@ -54,6 +54,10 @@ pub struct Record {
     pub executable: Option<ExecutableRead>,
     /// What became of a definition.
     pub pin: Option<PinRead>,
+    /// The mandate of a call, or what became of one.
+    pub mandate: Option<MandateRead>,
+    /// What became of an agent.
+    pub lifecycle: Option<LifecycleRead>,
     /// What started.
     pub start: Option<StartRead>,
     /// Why it stopped.
@@ -149,6 +153,10 @@ read! {
         actor: Option<String>,
         note: String,
     }
+    /// The mandate, and what became of it.
+    MandateRead { event: String, id: String, template: Option<String>, actor: String, agent: Option<String>, purpose_declared: String, }
+    /// What became of an agent or a server.
+    LifecycleRead { event: String, kind: String, id: String, owner: String, actor: String, subject: Option<String>, note: String, }
     /// The stop.
     StopRead { cause: String, }
     /// The retention.

@@ -113,6 +113,7 @@ async fn what_was_revoked_is_still_revoked_after_a_restart() {
             revocation(RevocationTarget::Agent(AgentId::new("bot").unwrap()), RevocationMode::Block),
             revocation(RevocationTarget::Owner("user:corp/anna".to_owned()), RevocationMode::Block),
             revocation(RevocationTarget::Server(ServerId::new("git").unwrap()), RevocationMode::Block),
+            revocation(RevocationTarget::Mandate(crate::ids::MandateId::fresh()), RevocationMode::Block),
             revocation(RevocationTarget::Key("nightly-1".to_owned()), RevocationMode::Block),
             revocation(RevocationTarget::Everything, RevocationMode::SignOut { issued_before: 7 }),
         ];

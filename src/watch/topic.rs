@@ -168,7 +168,17 @@ impl Topic {
             let told = if visible { recorded.clone() } else { Refusal::new(Reason::TargetUnknown).into() };
             Halt { recorded, told }
         })?;
-        let cleared = gateway.guard().clear_following(permit)?;
+        let now = gateway.snapshot();
+        // A stream is no task that ends: whoever needs a mandate for what it does hears of nothing without one.
+        let wanted = crate::guard::Wanted {
+            call: leg.call,
+            arguments: None,
+            mandate: None,
+            config: &now.config,
+            policy: &now.policy,
+            charge: crate::guard::Charge::Before,
+        };
+        let cleared = gateway.guard().clear_following(permit, &wanted)?;
         let grant = gateway.delegate().delegate(cleared, leg.clone(), None, gateway.recheck()).await?;
         let mut entry = gateway.journal().open(grant, self.outgoing(target.server())).await?;
         let mut subscription = gateway.upstreams().subscribe(&mut entry);

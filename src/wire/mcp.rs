@@ -98,6 +98,8 @@ pub mod meta {
     pub const RELATED_TASK: &str = "io.modelcontextprotocol/related-task";
     /// In an answer of the gateway's own making: the error that a legacy client answered with instead.
     pub const ANSWER_ERROR: &str = "dev.bailiwick/error";
+    /// In a request: the handle of the mandate that it is part of.
+    pub const MANDATE: &str = "dev.bailiwick/mandate";
     /// Our own keys; removed in both directions and added again only by us.
     pub const OWN_PREFIX: &str = "dev.bailiwick/";
 }
@@ -117,6 +119,8 @@ pub mod header {
     pub const PARAMETER_PREFIX: &str = "mcp-param-";
     /// The legacy session.
     pub const SESSION_ID: &str = "mcp-session-id";
+    /// The handle of the mandate that a request is part of, where `_meta` cannot carry it.
+    pub const MANDATE: &str = "bailiwick-mandate";
     /// Where a legacy stream broke off.
     pub const LAST_EVENT_ID: &str = "last-event-id";
 }

@@ -146,7 +146,7 @@ async fn an_agent_that_acts_on_its_own_needs_more_than_a_public_client_id() {
     let agent = |name: &str, kind: &str, clients: &str| {
         format!(
             "[agents.{name}]\nowner = \"user:test/owner\"\npurpose = \"tests\"\nkind = \"{kind}\"\n\
-             environments = [\"development\"]\nclients = [{clients}]\n"
+             environments = [\"development\"]\nclients = [{clients}]\nmandates = \"optional\"\n"
         )
     };
     let agents = [

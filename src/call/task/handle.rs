@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalog::{Target, TaskDialect};
 use crate::delegate::server_revision;
-use crate::ids::{CallId, Digest, PrincipalKey, ReplicaId, ServerId};
+use crate::ids::{CallId, Digest, MandateId, PrincipalKey, ReplicaId, ServerId};
 use crate::limit;
 use crate::outcome::{Failure, Reason};
 use crate::wire::handle::Sealer;
@@ -36,6 +36,9 @@ pub struct Handle {
     /// The replica that alone can ask for it.
     #[serde(rename = "h", default, skip_serializing_if = "Option::is_none")]
     home: Option<String>,
+    /// The mandate that the call was part of.
+    #[serde(rename = "m", default, skip_serializing_if = "Option::is_none")]
+    mandate: Option<MandateId>,
 }
 
 impl Handle {
@@ -61,7 +64,20 @@ impl Handle {
             dialect,
             task: task.to_owned(),
             home: home.map(|replica| replica.to_string()),
+            mandate: None,
         })
+    }
+
+    /// The same of a call that was part of a mandate.
+    #[must_use]
+    pub fn under(self, mandate: Option<&MandateId>) -> Self {
+        Self { mandate: mandate.cloned(), ..self }
+    }
+
+    /// The mandate that the call was part of.
+    #[must_use]
+    pub const fn mandate(&self) -> Option<&MandateId> {
+        self.mandate.as_ref()
     }
 
     /// The id as its principal gets it.
@@ -152,6 +168,7 @@ mod tests {
             dialect: TaskDialect::Extension,
             task: task.to_owned(),
             home: None,
+            mandate: None,
         }
     }
 

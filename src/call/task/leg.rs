@@ -13,6 +13,7 @@ use super::offer;
 use crate::config::ServerConfig;
 use crate::delegate::{Grant, Leg, attempt};
 use crate::gateway::Gateway;
+use crate::guard::{Charge, Wanted};
 use crate::identity::Caller;
 use crate::ids::ParkId;
 use crate::outcome::{Outcome, Reason, Refusal};
@@ -102,7 +103,18 @@ impl Bearer {
             return Err(Refusal::new(Reason::InputRefused).into());
         }
         let outgoing = self.outgoing(question, permit.target().server());
-        let cleared = gateway.guard().clear_following(permit)?;
+        let held = gateway.mandate(caller, None, self.handle.mandate()).await?;
+        let now = gateway.snapshot();
+        let wanted = Wanted {
+            call: trail.leg.call,
+            arguments: None,
+            mandate: held.as_ref(),
+            config: &now.config,
+            policy: &now.policy,
+            charge: Charge::Before,
+        };
+        let cleared = gateway.guard().clear_following(permit, &wanted)?;
+        trail.mandate = held;
         let (leg, arguments) = (trail.leg.clone(), self.arguments.clone());
         let grant = gateway.delegate().delegate(cleared, leg, arguments, gateway.recheck()).await?;
         let mut entry = gateway.journal().open(grant, outgoing).await?;
@@ -123,7 +135,8 @@ impl Bearer {
     /// The same, and makes something of the end while its grant is at hand.
     pub async fn ask_and(&self, method: &'static str, make: impl FnOnce(&Grant, Outcome) -> Outcome + Send) -> Outcome {
         let leg = Leg::new(method, self.client.version).of_call(self.handle.call());
-        let mut trail = Trail { leg, target: None, name: Some(self.handle.tool().to_owned()), trace: Trace::off() };
+        let mut trail =
+            Trail { leg, target: None, name: Some(self.handle.tool().to_owned()), mandate: None, trace: Trace::off() };
         match self.open(&Question::plain(method), &mut trail).await {
             Ok((entry, mut exchange)) => loop {
                 if let Event::Done(outcome) = exchange.next().await {

@@ -161,8 +161,13 @@ impl TaskTopic {
     /// Listens to the task; its server must say that it tells of it.
     async fn open(&self) -> Result<Open, Outcome> {
         let leg = Leg::new(LISTEN, self.bearer.client.version).of_call(self.bearer.handle.call());
-        let mut trail =
-            Trail { leg, target: None, name: Some(self.bearer.handle.tool().to_owned()), trace: Trace::off() };
+        let mut trail = Trail {
+            leg,
+            target: None,
+            name: Some(self.bearer.handle.tool().to_owned()),
+            mandate: None,
+            trace: Trace::off(),
+        };
         let wanted = Json::of(&serde_json::json!({ "notifications": { "taskIds": [self.bearer.handle.task()] } }));
         let question = Question { method: LISTEN, own: wanted.value().as_object(), ..Question::plain(LISTEN) };
         let (entry, mut exchange) = match self.bearer.open(&question, &mut trail).await {

@@ -186,7 +186,7 @@ fn became(
     let id = shape::id(object).unwrap_or_default();
     let home = bound::here(gateway, grant.target().server(), dialect == TaskDialect::Experiment);
     let handle = match Handle::new(grant.target(), grant.leg().call, dialect, &id, home) {
-        Ok(handle) => handle,
+        Ok(handle) => handle.under(grant.mandate().map(|held| &held.mandate().id)),
         Err(failure) => return After::Deliver(Outcome::Failed(failure)),
     };
     if declared {
@@ -204,7 +204,8 @@ fn became(
 fn asked_for(gateway: &Gateway, grant: &Grant, result: &Json, task: Object<'_>) -> Result<Outcome, Failure> {
     let id = shape::id(task).unwrap_or_default();
     let home = bound::here(gateway, grant.target().server(), true);
-    let handle = Handle::new(grant.target(), grant.leg().call, TaskDialect::Experiment, &id, home)?;
+    let handle = Handle::new(grant.target(), grant.leg().call, TaskDialect::Experiment, &id, home)?
+        .under(grant.mandate().map(|held| &held.mandate().id));
     let id = handle.seal(gateway.sealer(), grant.principal())?;
     let result = result.value().as_object().map(|all| all.edited(&[Edit::Set("task", shape::under(task, &id))]));
     result.map(Outcome::Complete).ok_or_else(|| Failure::after(Reason::UpstreamGarbage, "its result is no object"))

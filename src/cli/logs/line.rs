@@ -30,9 +30,8 @@ impl Look {
         }
         let (word, style, text) = match seen.record.kind.as_str() {
             "result" | "refusal" | "failure" | "list" | "noise" => return Some(self.finish(&self.call(seen))),
-            "start" | "stop" | "reload" | "admin" | "revocation" | "repair" | "retention" | "executable" | "pin" => {
-                describe(seen)?
-            }
+            "start" | "stop" | "reload" | "admin" | "revocation" | "repair" | "retention" | "executable" | "pin"
+            | "mandate" | "lifecycle" => describe(seen)?,
             _ => return None,
         };
         let width = if self.wide { usize::MAX } else { COLUMNS - LEAD };
@@ -171,6 +170,20 @@ fn describe(seen: &Seen<'_>) -> Option<(&'static str, Style, String)> {
         let actor = pin.actor.as_deref().map(|actor| format!(", by {actor}"));
         text.extend([before, renamed, flags, actor].into_iter().flatten());
         return Some(("pin", style, text));
+    }
+    if let Some(mandate) = record.mandate.as_ref().filter(|_| record.kind == "mandate") {
+        let template = mandate.template.as_deref().unwrap_or("no template");
+        let agent = mandate.agent.as_deref().unwrap_or("nobody");
+        let text = format!("{} {} of {template} for {agent} by {}", mandate.id, mandate.event, mandate.actor);
+        return Some(("task", STRONG, text));
+    }
+    if let Some(life) = &record.lifecycle {
+        let style = if life.event == "suspended" || life.event == "retired" { BAD } else { STRONG };
+        let note = if life.note.is_empty() { String::new() } else { format!(": {}", life.note) };
+        let whom = life.subject.as_deref().map(|subject| format!(" for {subject}")).unwrap_or_default();
+        let text =
+            format!("{} {}{whom} {} by {}, owner {}{note}", life.kind, life.id, life.event, life.actor, life.owner);
+        return Some(("agent", style, text));
     }
     if let Some(stop) = &record.stop {
         return Some(("stop", STRONG, stop.cause.clone()));

@@ -1,16 +1,19 @@
 //! Reads `policies/agents.toml`: which software may act, who answers for it, how it is recognised.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use serde::Deserialize;
 use toml::Spanned;
 
 use super::api_key;
 use crate::config::keys;
-use crate::config::leaf::Day;
+use crate::config::leaf::{Count, Day, Period};
 use crate::config::mistake::Name;
 use crate::config::reader::Table;
-use crate::config::{AgentClient, AgentConfig, AgentKind, AgentState, DeclaredProof, KnownBy};
+use crate::config::{
+    AgentBudget, AgentClient, AgentConfig, AgentKind, AgentState, BreakerConfig, DeclaredProof, KnownBy, MandateNeed,
+};
 use crate::ids::{AgentId, Environment, IssuerAlias, Subject};
 use crate::limit;
 
@@ -39,6 +42,13 @@ enum Proof {
     Mtls,
 }
 
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Mandates {
+    Required,
+    Optional,
+}
+
 /// What is one agent's already.
 #[derive(Default)]
 struct Taken {
@@ -46,15 +56,61 @@ struct Taken {
     keys: api_key::Taken,
 }
 
-/// Reads every agent; a `None` was reported.
-pub fn read_all(mut top: Table<'_, '_>, today: jiff::civil::Date) -> Vec<(AgentId, Option<AgentConfig>)> {
+/// What the file says.
+pub struct Agents {
+    /// Every agent, where the file could be read; a `None` in it was reported.
+    pub agents: Option<Vec<(AgentId, Option<AgentConfig>)>>,
+    /// How often owners say that what they answer for is still needed.
+    pub attest_every: Duration,
+    /// When an agent is suspended without anybody asking for it.
+    pub breaker: BreakerConfig,
+}
+
+impl Default for Agents {
+    fn default() -> Self {
+        Self { agents: Some(Vec::new()), attest_every: limit::ATTEST_EVERY, breaker: BreakerConfig::default() }
+    }
+}
+
+/// Reads the whole file.
+pub fn read_all(mut top: Table<'_, '_>, today: jiff::civil::Date) -> Agents {
+    let attest_every = top.get::<Period>("attest_every").map_or(limit::ATTEST_EVERY, |period| period.0);
+    let breaker = top.table("breaker", &keys::BREAKER).and_then(read_breaker).unwrap_or_default();
     let place = top.place("agents");
     let tables = top.named_tables("agents", &keys::AGENT, |text| AgentId::new(text).map_err(|error| error.to_string()));
     if tables.len() > limit::AGENTS_MAX {
         top.mistake(&place, format!("{} agents are too many: at most {}", tables.len(), limit::AGENTS_MAX));
     }
     let mut taken = Taken::default();
-    tables.into_iter().map(|(id, table)| (id.clone(), read(table, id, today, &mut taken))).collect()
+    let agents = tables.into_iter().map(|(id, table)| (id.clone(), read(table, id, today, &mut taken))).collect();
+    Agents { agents: Some(agents), attest_every, breaker }
+}
+
+fn read_breaker(mut table: Table<'_, '_>) -> Option<BreakerConfig> {
+    let denials = table.at::<Count>("denials_per_minute");
+    let new_tools = table.at::<Count>("new_tools");
+    let within = table.get::<Period>("new_tools_within");
+    let learning = table.get::<Period>("learning");
+    let percent = table.at::<Count>("errors_percent");
+    let of = table.at::<Count>("errors_of");
+    for (count, most) in [
+        (&denials, limit::BREAKER_EVENTS_MAX),
+        (&new_tools, limit::BREAKER_EVENTS_MAX),
+        (&of, limit::BREAKER_EVENTS_MAX),
+        (&percent, 100),
+    ] {
+        if let Some(count) = count.as_ref().filter(|count| count.get_ref().0 > most) {
+            table.mistake(&count.span(), format!("{} is out of range: write 1 to {most}", count.get_ref().0));
+        }
+    }
+    Some(BreakerConfig {
+        denials_per_minute: denials?.into_inner().0,
+        new_tools: new_tools?.into_inner().0,
+        new_tools_within: within?.0,
+        learning: learning?.0,
+        errors_percent: percent?.into_inner().0,
+        errors_of: of?.into_inner().0,
+    })
 }
 
 fn read(mut table: Table<'_, '_>, id: AgentId, today: jiff::civil::Date, taken: &mut Taken) -> Option<AgentConfig> {
@@ -68,6 +124,15 @@ fn read(mut table: Table<'_, '_>, id: AgentId, today: jiff::civil::Date, taken: 
     let state = table.get::<State>("state");
     let expires = table.at::<Day>("expires");
     let review = table.at::<Day>("review");
+    let mandates = table.get::<Mandates>("mandates").map(|written| match written {
+        Mandates::Required => MandateNeed::Required,
+        Mandates::Optional => MandateNeed::Optional,
+    });
+    let mut budget = AgentBudget::default();
+    if let Some(mut written) = table.table("budget", &keys::AGENT_BUDGET) {
+        budget.calls_per_minute = written.get::<Count>("calls_per_minute").map(|count| count.0);
+        budget.calls_per_day = written.get::<Count>("calls_per_day").map(|count| count.0);
+    }
     if let Some(purpose) = purpose.as_ref().filter(|purpose| purpose.get_ref().trim().is_empty()) {
         table.mistake(&purpose.span(), "an agent has a purpose: say in one line what it is for");
     }
@@ -103,6 +168,8 @@ fn read(mut table: Table<'_, '_>, id: AgentId, today: jiff::civil::Date, taken: 
         },
         expires: expires.map(|day| day.into_inner().0),
         review: review.map(|day| day.into_inner().0),
+        mandates,
+        budget,
         id,
     })
 }

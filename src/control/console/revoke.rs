@@ -18,6 +18,7 @@ use crate::policy::AdminOperation;
 const TARGETS: &[(&str, &str)] = &[
     ("agent", "an agent"),
     ("server", "a server"),
+    ("mandate", "a mandate (id)"),
     ("subject", "a person"),
     ("client", "a client"),
     ("owner", "all that an owner answers for"),

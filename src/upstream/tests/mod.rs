@@ -222,6 +222,9 @@ fn config(servers: Vec<ServerConfig>) -> Config {
         environments: Vec::new(),
         agents: BTreeMap::new(),
         pins: Arc::default(),
+        attest_every: crate::limit::ATTEST_EVERY,
+        breaker: crate::config::BreakerConfig::default(),
+        templates: std::collections::BTreeMap::new(),
         policies: PathBuf::new(),
         file: PathBuf::from("/nonexistent/servers.toml"),
     }

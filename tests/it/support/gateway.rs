@@ -238,7 +238,8 @@ impl Setup {
         std::fs::write(policies.join("policy.csv"), &self.policy).unwrap();
         std::fs::write(policies.join("model.conf"), include_str!("../../../policies/model.conf")).unwrap();
         if !policies.join("agents.toml").exists() {
-            let agents = "[agents.assistant]\nowner = \"user:test/owner\"\npurpose = \"tests\"\nkind = \"interactive\"\nenvironments = [\"development\"]\n";
+            // Tests are refused and fail as often as they like; those of the breaker write their own file.
+            let agents = "[breaker]\ndenials_per_minute = 1000\nerrors_of = 1000\nerrors_percent = 100\n[agents.assistant]\nowner = \"user:test/owner\"\npurpose = \"tests\"\nkind = \"interactive\"\nenvironments = [\"development\"]\n";
             std::fs::write(policies.join("agents.toml"), agents).unwrap();
         }
         if self.disk.is_some() {

@@ -1,0 +1,61 @@
+//! Tells the breaker how calls go, and stops whoever trips it.
+//!
+//! Decides nothing. Invariant: no call waits for it.
+
+use std::sync::Arc;
+
+use crate::delegate::Grant;
+use crate::gateway::Gateway;
+use crate::gateway::lifecycle::{BREAKER, Step};
+use crate::guard::breaker::Watched;
+use crate::identity::Caller;
+use crate::outcome::{Outcome, Stop};
+
+/// A call was stopped before it was sent.
+pub fn stopped(gateway: &Arc<Gateway>, caller: &Caller, stop: &Stop) {
+    let Stop::Refused(refusal) = stop else { return };
+    let config = gateway.config();
+    let Some(who) = Watched::of(caller.persona(), &config) else { return };
+    if let Some(why) = gateway.guard().breaker().refused(&who, refusal.reason, &config.breaker) {
+        trip(gateway, who, why);
+    }
+}
+
+/// A call was sent.
+pub fn sent(gateway: &Arc<Gateway>, grant: &Grant) {
+    let config = gateway.config();
+    let Some(who) = Watched::of(grant.caller().persona(), &config).filter(|who| who.subject.is_none()) else { return };
+    let tool = format!("{}/{}", grant.target().server_id(), grant.target().name());
+    let gateway = Arc::clone(gateway);
+    tokio::spawn(async move {
+        match gateway.guard().breaker().called(&who, &tool, &config.breaker).await {
+            Ok(Some(why)) => trip(&gateway, who, why),
+            Ok(None) => {}
+            Err(failure) => tracing::warn!(%failure, "whether a tool is new to an agent is not known"),
+        }
+    });
+}
+
+/// A call is over.
+pub fn ended(gateway: &Arc<Gateway>, grant: &Grant, outcome: &Outcome) {
+    if grant.is_following() {
+        return;
+    }
+    let config = gateway.config();
+    let Some(who) = Watched::of(grant.caller().persona(), &config) else { return };
+    if let Some(why) = gateway.guard().breaker().ended(&who, outcome, &config.breaker) {
+        trip(gateway, who, why);
+    }
+}
+
+fn trip(gateway: &Arc<Gateway>, who: Watched, why: String) {
+    let gateway = Arc::clone(gateway);
+    tokio::spawn(async move {
+        gateway.journal().metrics().breaker_trips.inc();
+        let stepped = gateway.step(&who.agent, who.subject.as_ref(), Step::Suspend, BREAKER, &why).await;
+        // Somebody may have stopped it a moment before.
+        if let Err(stop) = stepped {
+            tracing::warn!(agent = %who.agent, why, %stop, "the breaker tripped, and the agent was not suspended by it");
+        }
+    });
+}

@@ -1,0 +1,122 @@
+//! The mandate of a call: how a request names it, and what its end means for what is under way.
+//!
+//! Decides that a header and `_meta` must agree. Refuses to know what a mandate allows. Invariant: what is under way
+//! under a mandate is looked at again with every decision, and is over when the mandate is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::delegate::Grant;
+use crate::gateway::{Gateway, since_epoch};
+use crate::guard::mandate::Held;
+use crate::outcome::{Outcome, Reason, Refusal};
+use crate::wire::Message;
+use crate::wire::mcp::meta;
+
+/// The handle that a request names: in `_meta`, in a header, or the same in both.
+///
+/// # Errors
+/// `header_mismatch`; `parameters_invalid` where it is no text.
+pub fn named(message: &Message, header: Option<&str>) -> Result<Option<String>, Refusal> {
+    let written = message.params().and_then(|params| params.get("_meta")?.as_object()?.get(meta::MANDATE));
+    let in_body =
+        match written.filter(|written| !written.is_null()) {
+            None => None,
+            Some(written) => Some(written.as_str().ok_or_else(|| {
+                Refusal::new(Reason::ParametersInvalid).hint("send the handle of the mandate as a text")
+            })?),
+        };
+    match (in_body, header) {
+        (Some(body), Some(header)) if body != header => {
+            Err(Refusal::new(Reason::HeaderMismatch).hint("the Bailiwick-Mandate header differs from _meta"))
+        }
+        (body, header) => Ok(body.map(std::borrow::Cow::into_owned).or_else(|| header.map(str::to_owned))),
+    }
+}
+
+/// The mandate of something that is under way.
+pub struct Mandated {
+    held: Held,
+    ends: Instant,
+    /// Something was decided since it was looked at.
+    doubted: bool,
+}
+
+impl Mandated {
+    pub fn new(held: &Held) -> Self {
+        let ends_us = u64::try_from(held.ends_us()).unwrap_or_default();
+        let left = Duration::from_micros(ends_us).saturating_sub(since_epoch());
+        Self { held: held.clone(), ends: Instant::now() + left, doubted: false }
+    }
+
+    pub const fn held(&self) -> &Held {
+        &self.held
+    }
+
+    /// When it is over by itself.
+    pub const fn ends(&self) -> Instant {
+        self.ends
+    }
+
+    /// Something was decided, and it may be over.
+    pub const fn doubt(&mut self) {
+        self.doubted = true;
+    }
+
+    pub const fn is_doubted(&self) -> bool {
+        self.doubted
+    }
+
+    /// It was looked at.
+    pub const fn looked(&mut self) {
+        self.doubted = false;
+    }
+}
+
+/// Waits for that moment; for ever where there is none.
+pub async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Counts a call that is over, in the background: its end waits for nobody.
+pub fn count(gateway: &Arc<Gateway>, grant: &Grant, outcome: &Outcome) {
+    let Some(held) = grant.mandate().filter(|_| !grant.is_following()) else { return };
+    let bytes = match outcome {
+        Outcome::Complete(json) | Outcome::Task(json) | Outcome::Error(json) => json.as_bytes().len(),
+        _ => 0,
+    };
+    let (gateway, held, server) = (Arc::clone(gateway), held.clone(), grant.target().server_id().clone());
+    tokio::spawn(async move {
+        if let Err(failure) = gateway.guard().came(&held, &server, bytes).await {
+            tracing::warn!(%failure, mandate = %held.mandate().id, "a call that is over was not counted");
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Source;
+
+    fn of(meta: &str, header: Option<&str>) -> Result<Option<String>, Reason> {
+        let text = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"_meta":{{{meta}}}}}}}"#);
+        named(&Message::parse(text, Source::Client).unwrap(), header).map_err(|refusal| refusal.reason)
+    }
+
+    #[test]
+    fn a_handle_stands_in_meta_in_the_header_or_the_same_in_both() {
+        let own = r#""dev.bailiwick/mandate":"a""#;
+        assert_eq!(of("", None), Ok(None));
+        assert_eq!(of(r#""dev.bailiwick/mandate":null"#, None), Ok(None));
+        assert_eq!(of(own, None), Ok(Some("a".into())));
+        assert_eq!(of("", Some("a")), Ok(Some("a".into())));
+        assert_eq!(of(own, Some("a")), Ok(Some("a".into())));
+        assert_eq!(of(own, Some("b")), Err(Reason::HeaderMismatch));
+        assert_eq!(of(r#""dev.bailiwick/mandate":1"#, None), Err(Reason::ParametersInvalid));
+    }
+}

@@ -1,0 +1,357 @@
+//! What becomes of agents while the gateway runs: suspended, retired, resumed, attested.
+//!
+//! Decides which agents are stopped beside those that the files stop, and when an attestation is due. Refuses to know
+//! who orders it. Invariants: nothing here lets an agent act that the files stop; each step is a row with its actor, on the
+//! record, and in force at every replica with the epoch that it raised.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Gateway, since_epoch};
+use crate::config::{AgentState, Config};
+use crate::identity::Caller;
+use crate::ids::{AgentId, Subject};
+use crate::limit;
+use crate::outcome::{Failure, Reason, Refusal, Stop};
+use crate::record::mandated::LifecycleNote;
+use crate::shelf::{Action, Change, Changed, Expect, Row, Section, Shelf, Tell};
+
+const STOPPED: Section = Section { name: "stopped", rows_max: limit::STOPPED_MAX };
+const ATTESTED: Section = Section { name: "attested", rows_max: limit::ATTESTATIONS_MAX };
+
+/// Who the breaker is, as the record names it.
+pub const BREAKER: &str = "breaker";
+
+/// That an agent, or its use by one person, is stopped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Halted {
+    /// Suspended, or retired for good.
+    pub retired: bool,
+    /// By whom.
+    pub by: String,
+    /// Why.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub note: String,
+    /// When, seconds since 1970.
+    pub at: i64,
+}
+
+/// That somebody said that something is still needed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attestation {
+    /// Who; `files` for the first time that the files were read with it.
+    pub by: String,
+    /// When, seconds since 1970.
+    pub at: i64,
+}
+
+/// What became of agents and servers, as the store has it.
+#[derive(Debug, Clone, Default)]
+pub struct Lifecycle {
+    /// By agent, or by agent and person.
+    halted: BTreeMap<String, Halted>,
+    /// By kind and name.
+    attested: BTreeMap<String, Attestation>,
+}
+
+/// What is due of an attestation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Due {
+    /// Nothing yet.
+    Later,
+    /// Its owner is reminded.
+    Soon,
+    /// It is too late.
+    Over,
+}
+
+/// What is done to an agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// It may not act for now.
+    Suspend,
+    /// It may not act any more.
+    Retire,
+    /// It may act again.
+    Resume,
+}
+
+impl Lifecycle {
+    /// What the store has.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn read(shelf: &dyn Shelf) -> Result<Self, Failure> {
+        Ok(Self { halted: all(shelf, STOPPED).await?, attested: all(shelf, ATTESTED).await? })
+    }
+
+    /// The agents that are stopped as such, and how.
+    #[must_use]
+    pub fn stopped(&self, config: &Config, now: Duration) -> BTreeMap<AgentId, AgentState> {
+        let overdue = |id: &AgentId| self.due(&agent_key(id), config.attest_every, now) == Due::Over;
+        let state = |id: &AgentId| match self.halted.get(id.as_str()) {
+            Some(halted) if halted.retired => Some(AgentState::Retired),
+            Some(_) => Some(AgentState::Suspended),
+            None if overdue(id) => Some(AgentState::Suspended),
+            None => None,
+        };
+        config.agents.keys().filter_map(|id| Some((id.clone(), state(id)?))).collect()
+    }
+
+    /// Whether somebody may use the agent that they come with.
+    ///
+    /// # Errors
+    /// `agent_inactive`.
+    pub fn may_use(&self, caller: &Caller) -> Result<(), Refusal> {
+        if self.halted.is_empty() {
+            return Ok(());
+        }
+        let persona = caller.persona();
+        let (Some(agent), Some(user)) = (&persona.agent, &persona.user) else { return Ok(()) };
+        match self.halted.get(&use_key(&agent.id, user)) {
+            None => Ok(()),
+            Some(_) => Err(Refusal::new(Reason::AgentInactive)
+                .hint(format!("the agent `{}` is suspended for you; ask its owner", agent.id))),
+        }
+    }
+
+    /// How an agent is stopped, if it is.
+    #[must_use]
+    pub fn halted(&self, agent: &AgentId) -> Option<&Halted> {
+        self.halted.get(agent.as_str())
+    }
+
+    /// For whom else an agent is stopped.
+    pub fn halted_for(&self, agent: &AgentId) -> impl Iterator<Item = (&str, &Halted)> {
+        let prefix = format!("{agent}/");
+        self.halted.iter().filter_map(move |(key, halted)| Some((key.strip_prefix(&prefix)?, halted)))
+    }
+
+    /// Who said last that something is still needed.
+    #[must_use]
+    pub fn attested(&self, key: &str) -> Option<&Attestation> {
+        self.attested.get(key)
+    }
+
+    /// What is due of an attestation; what was never attested is new.
+    #[must_use]
+    pub fn due(&self, key: &str, every: Duration, now: Duration) -> Due {
+        let Some(attested) = self.attested.get(key) else { return Due::Later };
+        let at = Duration::from_secs(u64::try_from(attested.at).unwrap_or_default());
+        let end = at.saturating_add(every);
+        if now >= end {
+            Due::Over
+        } else if now.saturating_add(limit::ATTEST_REMINDED_BEFORE) >= end {
+            Due::Soon
+        } else {
+            Due::Later
+        }
+    }
+}
+
+/// The name of an agent's attestation.
+#[must_use]
+pub fn agent_key(agent: &AgentId) -> String {
+    format!("agent/{agent}")
+}
+
+/// The name of a server's attestation.
+#[must_use]
+pub fn server_key(server: &crate::ids::ServerId) -> String {
+    format!("server/{server}")
+}
+
+fn use_key(agent: &AgentId, user: &Subject) -> String {
+    format!("{agent}/{user}")
+}
+
+async fn all<T: serde::de::DeserializeOwned>(
+    shelf: &dyn Shelf,
+    section: Section,
+) -> Result<BTreeMap<String, T>, Failure> {
+    let mut found = BTreeMap::new();
+    let mut after: Option<String> = None;
+    loop {
+        let rows = shelf.rows(section, None, after.as_deref()).await?;
+        let full = rows.len() >= limit::SHELF_ROWS_READ_MAX;
+        for Row { key, body, .. } in rows {
+            let read = serde_json::from_str(&body).map_err(|error| {
+                Failure::before(Reason::StoreUnavailable, format!("{} {key} cannot be read: {error}", section.name))
+            })?;
+            after = Some(key.clone());
+            found.insert(key, read);
+        }
+        if !full {
+            return Ok(found);
+        }
+    }
+}
+
+impl Gateway {
+    /// What became of agents and servers.
+    #[must_use]
+    pub fn lifecycle(&self) -> std::sync::Arc<Lifecycle> {
+        self.lifecycle.load_full()
+    }
+
+    /// Does something to an agent, or to its use by one person; durable, in force and on the record when it returns.
+    ///
+    /// # Errors
+    /// `target_unknown`, `parameters_invalid` where the agent is not in a state for it, `store_unavailable`,
+    /// `record_unavailable`.
+    pub async fn step(
+        &self,
+        agent: &AgentId,
+        subject: Option<&Subject>,
+        step: Step,
+        by: &str,
+        note: &str,
+    ) -> Result<(), Stop> {
+        let now = self.snapshot();
+        let unknown = || Refusal::new(Reason::TargetUnknown).hint(format!("there is no agent `{agent}`"));
+        let known = now.written.agents.get(agent).ok_or_else(unknown)?;
+        let key = subject.map_or_else(|| agent.to_string(), |user| use_key(agent, user));
+        let invalid = |hint: String| Stop::from(Refusal::new(Reason::ParametersInvalid).hint(hint));
+        if step == Step::Retire && subject.is_some() {
+            return Err(invalid("an agent is retired for everybody".to_owned()));
+        }
+        let row = self.store.row(STOPPED, &key).await?;
+        let before: Option<Halted> = row.as_ref().and_then(|row| serde_json::from_str(&row.body).ok());
+        let expect = row.map_or(Expect::Absent, |row| Expect::Version(row.version));
+        let action = match (step, before) {
+            (Step::Resume, None) => {
+                return Err(invalid(format!("`{key}` is not suspended here; the files may stop it")));
+            }
+            (Step::Resume, Some(before)) if before.retired => {
+                return Err(invalid(format!("`{agent}` is retired for good; register another one")));
+            }
+            (Step::Suspend, Some(_)) => return Err(invalid(format!("`{key}` is stopped already"))),
+            (Step::Resume, Some(_)) => Action::Remove,
+            (Step::Suspend | Step::Retire, _) => {
+                let at = i64::try_from(since_epoch().as_secs()).unwrap_or_default();
+                let retired = step == Step::Retire;
+                put(&Halted { retired, by: by.to_owned(), note: note.to_owned(), at })?
+            }
+        };
+        let epoch = match self.store.change(vec![Change::new(STOPPED, key, expect, action)], Tell::Everybody).await? {
+            Changed::Done { epoch, .. } => epoch,
+            Changed::Conflict(_) => return Err(invalid("somebody else changed it just now: look again".to_owned())),
+            Changed::Full(_) => {
+                return Err(Failure::before(Reason::StoreUnavailable, "no more stopped agents fit").into());
+            }
+        };
+        self.take_revocations().await?;
+        let event = match step {
+            Step::Suspend => "suspended",
+            Step::Retire => "retired",
+            Step::Resume => "resumed",
+        };
+        let subject = subject.map(Subject::as_str);
+        let owner = known.owner.as_str();
+        let told = LifecycleNote { event, kind: "agent", id: agent.as_str(), owner, actor: by, subject, note, epoch };
+        tracing::warn!(%agent, subject, owner, by, note, "the agent was {event}");
+        self.journal.lived(&told).await?;
+        Ok(())
+    }
+
+    /// Keeps that somebody said that something is still needed; durable, in force and on the record when it returns.
+    ///
+    /// # Errors
+    /// `store_unavailable`, `record_unavailable`.
+    pub async fn attest_owned(&self, key: &str, owner: &str, by: &str) -> Result<(), Stop> {
+        let at = i64::try_from(since_epoch().as_secs()).unwrap_or_default();
+        let action = put(&Attestation { by: by.to_owned(), at })?;
+        let change = Change::new(ATTESTED, key, Expect::Anything, action);
+        let epoch = match self.store.change(vec![change], Tell::Everybody).await? {
+            Changed::Done { epoch, .. } => epoch,
+            _ => return Err(Failure::before(Reason::StoreUnavailable, "no more attestations fit").into()),
+        };
+        self.take_revocations().await?;
+        let (kind, id) = key.split_once('/').unwrap_or(("agent", key));
+        let kind = if kind == "server" { "server" } else { "agent" };
+        let told = LifecycleNote { event: "attested", kind, id, owner, actor: by, subject: None, note: "", epoch };
+        self.journal.lived(&told).await?;
+        Ok(())
+    }
+
+    /// Notes what is new in the files, reminds owners, and stops what was not attested in time.
+    pub async fn look_after_attestations(&self) {
+        if let Err(failure) = self.attestations().await {
+            tracing::warn!(%failure, "attestations are looked at later");
+        }
+    }
+
+    async fn attestations(&self) -> Result<(), Failure> {
+        let now = self.snapshot();
+        let lifecycle = Lifecycle::read(&self.store).await?;
+        let agents = now.written.agents.values().map(|agent| (agent_key(&agent.id), agent.owner.clone()));
+        let servers = now.written.servers.iter().map(|server| (server_key(&server.id), server.owner.clone()));
+        let known: Vec<(String, String)> = agents.chain(servers).collect();
+        let at = i64::try_from(since_epoch().as_secs()).unwrap_or_default();
+        for (key, owner) in known {
+            match lifecycle.due(&key, now.written.attest_every, since_epoch()) {
+                Due::Later if lifecycle.attested(&key).is_none() => {
+                    let action = put(&Attestation { by: "files".to_owned(), at })?;
+                    // Another replica may have noted it just now.
+                    let change = vec![Change::new(ATTESTED, key, Expect::Absent, action)];
+                    let _noted_by_somebody = self.store.change(change, Tell::Nobody).await?;
+                }
+                Due::Later => {}
+                Due::Soon => tracing::warn!(%key, owner, "its owner has to attest soon that it is still needed"),
+                Due::Over => tracing::warn!(%key, owner, "its owner has not attested that it is still needed"),
+            }
+        }
+        let fresh = Lifecycle::read(&self.store).await?;
+        let stopped = fresh.stopped(&now.written, since_epoch());
+        self.lifecycle.store(std::sync::Arc::new(fresh));
+        if stopped != self.live.revocations.barred().stopped {
+            self.take_revocations().await?;
+        }
+        Ok(())
+    }
+}
+
+fn put<T: Serialize>(body: &T) -> Result<Action, Failure> {
+    let body = serde_json::to_string(body).map_err(|error| Failure::before(Reason::Internal, error.to_string()))?;
+    Ok(Action::Put { owner: String::new(), body, expires_at_us: None })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::fixture;
+
+    fn lifecycle(attested_at: i64) -> Lifecycle {
+        let attestation = Attestation { by: "user:corp/anna".into(), at: attested_at };
+        Lifecycle { attested: [("agent/bot".to_owned(), attestation)].into(), ..Lifecycle::default() }
+    }
+
+    #[test]
+    fn an_attestation_is_reminded_of_and_then_too_late() {
+        let (lifecycle, every) = (lifecycle(1_000), limit::ATTEST_EVERY);
+        let at = |seconds: u64| lifecycle.due("agent/bot", every, Duration::from_secs(1_000 + seconds));
+        let (end, reminded) = (every.as_secs(), limit::ATTEST_REMINDED_BEFORE.as_secs());
+        assert_eq!([at(0), at(end - reminded - 1)], [Due::Later; 2]);
+        assert_eq!([at(end - reminded), at(end - 1)], [Due::Soon; 2]);
+        assert_eq!(at(end), Due::Over);
+        assert_eq!(lifecycle.due("agent/new", every, Duration::MAX), Due::Later, "what is new was just read");
+    }
+
+    #[test]
+    fn what_is_not_attested_is_suspended_and_what_is_retired_stays_so() {
+        let config = fixture::config();
+        let bot = AgentId::new("bot").unwrap();
+        let late = Duration::from_secs(1_000) + config.attest_every;
+        assert_eq!(lifecycle(1_000).stopped(&config, late), BTreeMap::from([(bot.clone(), AgentState::Suspended)]));
+        let mut halted = lifecycle(1_000);
+        let retired = Halted { retired: true, by: "host:0".into(), note: String::new(), at: 0 };
+        halted.halted.insert("bot".into(), retired.clone());
+        halted.halted.insert("desk/user:corp/anna".into(), Halted { retired: false, ..retired });
+        assert_eq!(halted.stopped(&config, late), BTreeMap::from([(bot, AgentState::Retired)]));
+        let desk = AgentId::new("desk").unwrap();
+        assert_eq!(halted.halted_for(&desk).map(|(user, _)| user).collect::<Vec<_>>(), ["user:corp/anna"]);
+    }
+}

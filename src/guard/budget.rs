@@ -1,0 +1,164 @@
+//! What a call uses up of the budgets of its mandates and its agents.
+//!
+//! Decides which counts a call adds to. Refuses to know how they are kept: they are changes among its reservations, made
+//! together with all others when the call is sent. Invariants: what a mandate uses up counts for every mandate above it
+//! too; of two calls that would both be the last one, one is refused. Minutes and days are those of the clock, in UTC, so
+//! that replicas agree about them; around the turn of one, twice as many calls fit.
+
+use super::consume::Reservations;
+use super::mandate::{Held, Mandate};
+use super::{Charge, Wanted};
+use crate::config::AgentConfig;
+use crate::ids::{AgentId, ServerId};
+use crate::limit;
+use crate::outcome::{Failure, Reason};
+use crate::policy::Permit;
+use crate::shelf::{Action, Change, Expect, Section, Shelf, Tell};
+
+/// The rows of counts.
+const COUNTS: Section = Section { name: "count", rows_max: limit::COUNTS_MAX };
+
+const MINUTE_US: i64 = 60_000_000;
+const DAY_US: i64 = 86_400_000_000;
+
+/// What is left of a budget.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Left {
+    /// Calls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calls: Option<i64>,
+    /// Bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<i64>,
+}
+
+/// Reserves what a call uses up.
+pub(super) fn reserve(reservations: &mut Reservations, permit: &Permit, wanted: &Wanted<'_>) {
+    // Whoever follows a task, or answers what its call was asked, goes on with a call that was counted.
+    if permit.is_following() || wanted.charge == Charge::Before {
+        return;
+    }
+    let now_us = jiff::Timestamp::now().as_microsecond();
+    let bytes = wanted.arguments.map_or(0, |arguments| arguments.as_bytes().len());
+    let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+    for mandate in wanted.mandate.into_iter().flat_map(Held::all) {
+        of_mandate(reservations, mandate, bytes, now_us);
+    }
+    let persona = permit.caller().persona();
+    let mut counted: Vec<&AgentId> = Vec::new();
+    for agent in persona.agent.iter().chain(&persona.chain) {
+        if let Some(config) = wanted.config.agents.get(&agent.id).filter(|_| !counted.contains(&&agent.id)) {
+            of_agent(reservations, config, now_us);
+            counted.push(&agent.id);
+        }
+    }
+    // Where the store is asked anyway, it is also asked whether the mandate is still what it was.
+    if reservations.is_any()
+        && let Some(held) = wanted.mandate
+    {
+        super::mandate::unchanged(held).for_each(|change| reservations.reserve(change, Reason::MandateEnded));
+    }
+}
+
+fn of_mandate(reservations: &mut Reservations, mandate: &Mandate, bytes: i64, now_us: i64) {
+    let kept = i64::try_from(limit::MANDATE_KEPT.as_micros()).unwrap_or(i64::MAX);
+    let gone_us = mandate.ends_us.saturating_add(kept);
+    let budget = mandate.budget;
+    if let Some(calls) = budget.calls {
+        let change = counted(calls_of(mandate.id.as_str()), 1, i64::from(calls), gone_us);
+        reservations.reserve(change, Reason::BudgetExhausted);
+    }
+    if let Some(rate) = budget.calls_per_minute {
+        reservations.reserve(in_turn(&format!("mandate/{}", mandate.id), MINUTE_US, rate, now_us), Reason::RateLimited);
+    }
+    if let Some(most) = budget.bytes {
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        // Results are counted when they come. At least one, so that what has used up everything may call no more.
+        let change = counted(bytes_of(mandate.id.as_str()), bytes.max(1), most, gone_us);
+        reservations.reserve(change, Reason::BudgetExhausted);
+    }
+}
+
+fn of_agent(reservations: &mut Reservations, agent: &AgentConfig, now_us: i64) {
+    let key = format!("agent/{}", agent.id);
+    if let Some(rate) = agent.budget.calls_per_minute {
+        reservations.reserve(in_turn(&key, MINUTE_US, rate, now_us), Reason::RateLimited);
+    }
+    if let Some(most) = agent.budget.calls_per_day {
+        reservations.reserve(in_turn(&key, DAY_US, most, now_us), Reason::BudgetExhausted);
+    }
+}
+
+/// One more in the minute or day that it is.
+fn in_turn(key: &str, length_us: i64, most: u32, now_us: i64) -> Change {
+    let turn = now_us.div_euclid(length_us);
+    let kept = i64::try_from(limit::COUNT_KEPT.as_micros()).unwrap_or(i64::MAX);
+    let gone_us = turn.saturating_add(1).saturating_mul(length_us).saturating_add(kept);
+    let name = if length_us == MINUTE_US { "minute" } else { "day" };
+    counted(format!("{key}/{name}/{turn}"), 1, i64::from(most), gone_us)
+}
+
+fn counted(key: String, by: i64, at_most: i64, gone_us: i64) -> Change {
+    Change::new(COUNTS, key, Expect::Anything, Action::Count { by, at_most, expires_at_us: Some(gone_us) })
+}
+
+fn calls_of(id: &str) -> String {
+    format!("mandate/{id}/calls")
+}
+
+fn bytes_of(id: &str) -> String {
+    format!("mandate/{id}/bytes")
+}
+
+/// Counts a call that is over, for the report, and the bytes of its result, which is there whatever is left: the next
+/// call is refused.
+///
+/// # Errors
+/// `store_unavailable`.
+pub(super) async fn came(shelf: &dyn Shelf, held: &Held, server: &ServerId, bytes: i64) -> Result<(), Failure> {
+    let kept = i64::try_from(limit::MANDATE_KEPT.as_micros()).unwrap_or(i64::MAX);
+    let mut changes = Vec::new();
+    for mandate in held.all() {
+        let (id, gone_us) = (mandate.id.as_str(), mandate.ends_us.saturating_add(kept));
+        changes.push(counted(format!("{}{server}", at(id)), 1, i64::MAX, gone_us));
+        if mandate.budget.bytes.is_some() && bytes > 0 {
+            changes.push(counted(bytes_of(id), bytes, i64::MAX, gone_us));
+        }
+    }
+    shelf.change(changes, Tell::Nobody).await.map(drop)
+}
+
+/// How many calls were made under a mandate and those below it, by server.
+///
+/// # Errors
+/// `store_unavailable`.
+pub(super) async fn by_server(shelf: &dyn Shelf, mandate: &Mandate) -> Result<Vec<(String, i64)>, Failure> {
+    let prefix = at(mandate.id.as_str());
+    let rows = shelf.rows(COUNTS, None, Some(&prefix)).await?;
+    let own = rows.into_iter().map_while(|row| Some((row.key.strip_prefix(&prefix)?.to_owned(), row.number)));
+    Ok(own.collect())
+}
+
+fn at(id: &str) -> String {
+    format!("mandate/{id}/at/")
+}
+
+/// What is left of a mandate's own budget.
+///
+/// # Errors
+/// `store_unavailable`.
+pub(super) async fn left(shelf: &dyn Shelf, mandate: &Mandate) -> Result<Left, Failure> {
+    let mut left = Left::default();
+    if let Some(calls) = mandate.budget.calls {
+        left.calls = Some(i64::from(calls) - used(shelf, &calls_of(mandate.id.as_str())).await?);
+    }
+    if let Some(bytes) = mandate.budget.bytes {
+        let most = i64::try_from(bytes).unwrap_or(i64::MAX);
+        left.bytes = Some(most.saturating_sub(used(shelf, &bytes_of(mandate.id.as_str())).await?).max(0));
+    }
+    Ok(left)
+}
+
+async fn used(shelf: &dyn Shelf, key: &str) -> Result<i64, Failure> {
+    Ok(shelf.row(COUNTS, key).await?.map_or(0, |row| row.number))
+}

@@ -1,0 +1,171 @@
+//! Where mandates are kept: rows on the shelf, and copies in memory that are good for one epoch.
+//!
+//! Decides when the store is asked. Refuses to know what a mandate allows. Invariant: a mandate that was completed
+//! anywhere is read again before the next call that names it, because completing it raises the epoch.
+
+use std::sync::Arc;
+
+use super::{Ended, Held, Mandate};
+use crate::ids::{MandateId, RevocationEpoch};
+use crate::limit;
+use crate::outcome::{Failure, Reason};
+use crate::shelf::{Action, Change, Changed, Expect, Row, Section, Shelf, Tell, Version};
+
+/// The rows of mandates; looked up by whoever holds them, too.
+pub(in crate::guard) const MANDATES: Section = Section { name: "mandate", rows_max: limit::MANDATES_MAX };
+
+/// Mandates, as they are kept.
+#[derive(Debug)]
+pub struct Mandates {
+    shelf: Arc<dyn Shelf>,
+    known: moka::sync::Cache<MandateId, Known>,
+}
+
+#[derive(Debug, Clone)]
+struct Known {
+    epoch: RevocationEpoch,
+    mandate: Arc<Mandate>,
+    version: Version,
+}
+
+/// What became of completing one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Completion {
+    /// It is over now; so is everything below it, from this epoch on.
+    Done(RevocationEpoch),
+    /// It was over.
+    Over,
+    /// There is none of that name.
+    Unknown,
+}
+
+impl Mandates {
+    pub(in crate::guard) fn new(shelf: Arc<dyn Shelf>) -> Self {
+        Self { shelf, known: moka::sync::Cache::new(limit::MANDATES_REMEMBERED_MAX) }
+    }
+
+    /// The mandate of that name with those above it, as they are in that epoch; nothing where one is gone.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn find(&self, id: &MandateId, epoch: RevocationEpoch) -> Result<Option<Held>, Failure> {
+        let Some(own) = self.one(id, epoch).await? else { return Ok(None) };
+        let mut chain = Vec::with_capacity(own.mandate.above.len() + 1);
+        for above in &own.mandate.above {
+            let Some(known) = self.one(above, epoch).await? else { return Ok(None) };
+            chain.push((known.mandate, known.version));
+        }
+        chain.push((own.mandate, own.version));
+        Ok(Held::new(chain))
+    }
+
+    async fn one(&self, id: &MandateId, epoch: RevocationEpoch) -> Result<Option<Known>, Failure> {
+        if let Some(known) = self.known.get(id).filter(|known| known.epoch == epoch) {
+            return Ok(Some(known));
+        }
+        let Some(row) = self.shelf.row(MANDATES, id.as_str()).await? else { return Ok(None) };
+        let known = Known { epoch, version: row.version, mandate: Arc::new(read(&row)?) };
+        self.known.insert(id.clone(), known.clone());
+        Ok(Some(known))
+    }
+
+    /// Keeps a new one, durable when it is done. Those above it must still be as they were read.
+    ///
+    /// # Errors
+    /// `store_unavailable`, also where no more fit; `mandate_ended` where one above has changed meanwhile.
+    pub async fn keep(&self, mandate: &Mandate, above: Option<&Held>) -> Result<(), crate::outcome::Stop> {
+        let mut changes: Vec<Change> = above.into_iter().flat_map(|held| unchanged(held)).collect();
+        let put = Action::Put {
+            owner: mandate.holder.to_string(),
+            body: body(mandate)?,
+            expires_at_us: Some(gone_us(mandate)),
+        };
+        changes.push(Change::new(MANDATES, mandate.id.as_str(), Expect::Absent, put));
+        match self.shelf.change(changes, Tell::Nobody).await? {
+            Changed::Done { .. } => Ok(()),
+            Changed::Conflict(_) => Err(crate::outcome::Refusal::new(Reason::MandateEnded).into()),
+            Changed::Full(_) => Err(full("mandates").into()),
+        }
+    }
+
+    /// Ends one before its time.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn complete(&self, id: &MandateId, by: &str) -> Result<Completion, Failure> {
+        for _ in 0..limit::SHELF_TRIES_MAX {
+            let Some(row) = self.shelf.row(MANDATES, id.as_str()).await? else { return Ok(Completion::Unknown) };
+            let mut mandate = read(&row)?;
+            let now_us = self.shelf.clock_us().await?;
+            if mandate.is_over(now_us) {
+                return Ok(Completion::Over);
+            }
+            mandate.ended = Some(Ended { at_us: now_us, by: by.to_owned() });
+            let put = Action::Put { owner: row.owner, body: body(&mandate)?, expires_at_us: Some(gone_us(&mandate)) };
+            let change = Change::new(MANDATES, row.key, Expect::Version(row.version), put);
+            if let Changed::Done { epoch: Some(epoch), .. } = self.shelf.change(vec![change], Tell::Everybody).await? {
+                return Ok(Completion::Done(epoch));
+            }
+        }
+        Err(Failure::before(Reason::StoreUnavailable, "the mandate changes all the time"))
+    }
+
+    /// So many mandates after that name, by name, which is by age.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn list(&self, holder: Option<&str>) -> Result<Vec<Mandate>, Failure> {
+        let mut found = Vec::new();
+        let mut after: Option<String> = None;
+        loop {
+            let rows = self.shelf.rows(MANDATES, holder, after.as_deref()).await?;
+            let last = rows.last().map(|row| row.key.clone());
+            let full = rows.len() >= limit::SHELF_ROWS_READ_MAX;
+            for row in rows {
+                found.push(read(&row)?);
+            }
+            if !full || last.is_none() {
+                break;
+            }
+            after = last;
+        }
+        // The youngest are what is looked for.
+        let skipped = found.len().saturating_sub(limit::MANDATES_LISTED_MAX);
+        Ok(found.split_off(skipped))
+    }
+
+    /// The store's clock, microseconds since 1970.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn clock_us(&self) -> Result<i64, Failure> {
+        self.shelf.clock_us().await
+    }
+}
+
+/// That each of them is as it was read.
+pub(in crate::guard) fn unchanged(held: &Held) -> impl Iterator<Item = Change> + '_ {
+    held.chain
+        .iter()
+        .map(|(mandate, version)| Change::new(MANDATES, mandate.id.as_str(), Expect::Version(*version), Action::Check))
+}
+
+fn gone_us(mandate: &Mandate) -> i64 {
+    let kept = i64::try_from(limit::MANDATE_KEPT.as_micros()).unwrap_or(i64::MAX);
+    mandate.ends_us.saturating_add(kept)
+}
+
+fn read(row: &Row) -> Result<Mandate, Failure> {
+    // A row that nobody understands allows nothing.
+    serde_json::from_str(&row.body).map_err(|error| {
+        Failure::before(Reason::StoreUnavailable, format!("the mandate {} cannot be read: {error}", row.key))
+    })
+}
+
+fn body(mandate: &Mandate) -> Result<String, Failure> {
+    serde_json::to_string(mandate).map_err(|error| Failure::before(Reason::Internal, error.to_string()))
+}
+
+fn full(what: &str) -> Failure {
+    Failure::before(Reason::StoreUnavailable, format!("no more {what} fit"))
+}

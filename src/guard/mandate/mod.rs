@@ -1,0 +1,156 @@
+//! Mandates: tasks that were given to a caller, narrower than what the rules allow.
+//!
+//! Decides what a mandate says and what it leaves of a call. Refuses to know how its handle travels and who may open
+//! one. Invariants: a call passes only where the mandate, every mandate above it and their templates as they are now all
+//! let it; what a mandate says never grows after it was opened.
+
+mod book;
+mod open;
+mod scope;
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+pub(super) use book::unchanged;
+pub use book::{Completion, Mandates};
+pub use open::{Opening, Wish};
+pub(super) use scope::check;
+
+use crate::config::Budget;
+use crate::ids::{AgentId, Digest, Environment, MandateId, TemplateName};
+use crate::record::mandated::MandateFacts;
+use crate::shelf::Version;
+
+/// What a mandate says, as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mandate {
+    /// Its name in the record and on command lines.
+    pub id: MandateId,
+    /// Its template; absent where somebody who may has written it freely.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template: Option<TemplateName>,
+    /// The digest of the one caller who may use it.
+    pub holder: Digest,
+    /// The agent that the holder is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<AgentId>,
+    /// For whom the agent acts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    /// Who opened it, as the record names them.
+    pub opener: String,
+    /// The digest of the caller who opened it, where that was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opener_key: Option<Digest>,
+    /// What it is for, as its opener declared.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub purpose: String,
+    /// The mandates above it, the outermost first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub above: Vec<MandateId>,
+    /// What its opener has left of the tools; nothing where they were not narrowed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tools: Option<Vec<String>>,
+    /// Conditions beside those of the template.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<String>,
+    /// What its opener has left of the environments.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environments: Option<Vec<Environment>>,
+    /// What it may use up.
+    #[serde(default, skip_serializing_if = "Budget::is_open")]
+    pub budget: Budget,
+    /// Whether it began without the labels of what went before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub isolated: bool,
+    /// When it was opened, microseconds since 1970 by the store's clock.
+    pub opened_us: i64,
+    /// When it is over by itself.
+    pub ends_us: i64,
+    /// How it was ended before that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Ended>,
+}
+
+/// How a mandate was ended before its time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// When, microseconds since 1970 by the store's clock.
+    pub at_us: i64,
+    /// By whom.
+    pub by: String,
+}
+
+/// A mandate that a call was found to be part of, and those above it.
+#[derive(Debug, Clone)]
+pub struct Held {
+    /// Each with the version in which it was read, the outermost first and the call's own last.
+    pub(super) chain: Arc<[(Arc<Mandate>, Version)]>,
+    own: Arc<Mandate>,
+}
+
+impl Mandate {
+    /// As the record tells of it.
+    #[must_use]
+    pub fn facts(&self) -> MandateFacts<'_> {
+        MandateFacts {
+            id: self.id.as_str(),
+            template: self.template.as_ref().map(TemplateName::as_str),
+            parent: self.above.last().map(MandateId::as_str),
+            purpose: &self.purpose,
+        }
+    }
+
+    /// Whether it is over at that moment.
+    #[must_use]
+    pub const fn is_over(&self, now_us: i64) -> bool {
+        self.ended.is_some() || self.ends_us <= now_us
+    }
+
+    /// `active`, `completed` or `expired`.
+    #[must_use]
+    pub const fn state(&self, now_us: i64) -> &'static str {
+        match &self.ended {
+            Some(_) => "completed",
+            None if self.ends_us <= now_us => "expired",
+            None => "active",
+        }
+    }
+}
+
+impl Held {
+    pub(super) fn new(chain: Vec<(Arc<Mandate>, Version)>) -> Option<Self> {
+        let own = Arc::clone(&chain.last()?.0);
+        Some(Self { chain: chain.into(), own })
+    }
+
+    /// The call's own mandate.
+    #[must_use]
+    pub fn mandate(&self) -> &Mandate {
+        &self.own
+    }
+
+    /// Every mandate that counts, the outermost first.
+    pub fn all(&self) -> impl Iterator<Item = &Mandate> {
+        self.chain.iter().map(|(mandate, _)| &**mandate)
+    }
+
+    /// When the first of them is over by itself, microseconds since 1970.
+    #[must_use]
+    pub fn ends_us(&self) -> i64 {
+        self.all().map(|mandate| mandate.ends_us).min().unwrap_or(i64::MIN)
+    }
+
+    /// As the record tells of it.
+    #[must_use]
+    pub fn facts(&self) -> MandateFacts<'_> {
+        self.own.facts()
+    }
+
+    /// Whether it began without the labels of what went before: what is below one begins like it.
+    #[must_use]
+    pub fn is_isolated(&self) -> bool {
+        self.chain.first().is_some_and(|(outermost, _)| outermost.isolated)
+    }
+}

@@ -1,0 +1,99 @@
+//! Whether a call is part of the mandate that it names, or needs one and names none.
+//!
+//! Decides it after the rules have allowed: a mandate only ever narrows. Refuses to know how arguments are read; the
+//! policy's conditions do that. Invariant: what a template in force does not say any more is no part of its mandates.
+
+use super::Mandate;
+use crate::config::MandateNeed;
+use crate::guard::Wanted;
+use crate::outcome::{Reason, Refusal};
+use crate::policy::{Arguments, Ask, Permit};
+
+/// Checks a call against its mandate.
+///
+/// # Errors
+/// `mandate_required`, `mandate_ended`, `mandate_scope`.
+pub fn check(permit: &Permit, wanted: &Wanted<'_>) -> Result<(), Refusal> {
+    let Some(held) = wanted.mandate else { return needed(permit, wanted) };
+    let now = jiff::Timestamp::now();
+    for mandate in held.all() {
+        if mandate.is_over(now.as_microsecond()) {
+            return Err(ended(mandate, now.as_microsecond()));
+        }
+        within(permit, wanted, mandate, now)?;
+    }
+    Ok(())
+}
+
+/// The refusal of a mandate that is over.
+pub(super) fn ended(mandate: &Mandate, now_us: i64) -> Refusal {
+    let how = match mandate.state(now_us) {
+        "completed" => "was completed",
+        _ => "has expired",
+    };
+    Refusal::new(Reason::MandateEnded)
+        .hint(format!("the mandate {} {how}; open another one if the task goes on", mandate.id))
+}
+
+fn needed(permit: &Permit, wanted: &Wanted<'_>) -> Result<(), Refusal> {
+    let persona = permit.caller().persona();
+    let needs = |id: &crate::ids::AgentId| {
+        wanted.config.agents.get(id).is_none_or(|agent| agent.mandate_need() == MandateNeed::Required)
+    };
+    let agent = persona.agent.iter().chain(&persona.chain).find(|agent| needs(&agent.id));
+    agent.map_or(Ok(()), |agent| {
+        Err(Refusal::new(Reason::MandateRequired).hint(format!(
+            "the agent `{}` needs a mandate for what it calls: open one with bailiwick__mandate_open, and send its \
+             handle with each call",
+            agent.id
+        )))
+    })
+}
+
+fn within(permit: &Permit, wanted: &Wanted<'_>, mandate: &Mandate, now: jiff::Timestamp) -> Result<(), Refusal> {
+    let outside = |what: &str| {
+        Refusal::new(Reason::MandateScope)
+            .hint(format!("{what} lies outside of the mandate {}; open one that it is part of", mandate.id))
+    };
+    let (target, persona) = (permit.target(), permit.caller().persona());
+    let ask = Ask {
+        environment: target.environment(),
+        server: target.server_id(),
+        name: target.name(),
+        action: target.action(),
+    };
+    let template = match &mandate.template {
+        None => None,
+        Some(name) => {
+            Some(wanted.config.templates.get(name).ok_or_else(|| outside("its template is not there any more: this"))?)
+        }
+    };
+    let means = |pattern: &str| wanted.policy.means(pattern, &ask);
+    let of_template = template.is_none_or(|template| template.tools.iter().any(|tool| means(&tool.text)));
+    let narrowed = mandate.tools.as_ref().map_or(template.is_some(), |tools| tools.iter().any(|tool| means(tool)));
+    if !of_template || !narrowed {
+        return Err(outside("this tool"));
+    }
+    let environment = target.environment();
+    let of_template = template.is_none_or(|template| template.environments.contains(environment));
+    let narrowed = mandate.environments.as_ref().map_or(template.is_some(), |left| left.contains(environment));
+    if !of_template || !narrowed {
+        return Err(outside("this environment"));
+    }
+    if template.zip(mandate.agent.as_ref()).is_some_and(|(template, agent)| !template.agents.contains(agent)) {
+        return Err(outside("this agent"));
+    }
+    // A task that is followed has no arguments any more; its call had them.
+    if permit.is_following() {
+        return Ok(());
+    }
+    let arguments = wanted.arguments.map_or(Arguments::None, |arguments| Arguments::Json(arguments.as_str()));
+    let of_template = template.into_iter().flat_map(|template| &template.conditions).map(|named| named.text.as_str());
+    for condition in of_template.chain(mandate.conditions.iter().map(String::as_str)) {
+        // A condition that is gone from the files holds for nothing.
+        if wanted.policy.holds(condition, persona, arguments, now) != Some(true) {
+            return Err(outside(&format!("what `{condition}` does not hold for")));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,20 @@
+//! Bounds of what happens to agents while the gateway runs: states, attestations, the breaker.
+
+use std::time::Duration;
+
+/// Owners attest this often, where the files do not say otherwise.
+pub const ATTEST_EVERY: Duration = Duration::from_secs(90 * 86_400);
+/// They are reminded so long before it is too late.
+pub const ATTEST_REMINDED_BEFORE: Duration = Duration::from_secs(14 * 86_400);
+/// Agents, and agents for one person, that are stopped at once.
+pub const STOPPED_MAX: u32 = 20_000;
+/// Attestations that are kept: of agents and of servers.
+pub const ATTESTATIONS_MAX: u32 = 20_000;
+/// Events that the breaker counts of one agent at the most, whatever the files say.
+pub const BREAKER_EVENTS_MAX: u32 = 1_000;
+/// Agents, and agents for one person, that the breaker watches at once; whoever is idle longest is forgotten.
+pub const BREAKER_WATCHED_MAX: u64 = 20_000;
+/// Tools that agents were seen to call, all of them together.
+pub const TOOLS_SEEN_MAX: u32 = 200_000;
+/// What somebody writes about why.
+pub const LIFECYCLE_NOTE_BYTES_MAX: usize = 1_000;

@@ -1,0 +1,73 @@
+//! What administrators ask of the running gateway about mandates and agents.
+
+use futures_util::future::BoxFuture;
+
+use crate::control::governs::{Attested, Governs, OpenedMandate};
+use crate::gateway::Gateway;
+use crate::gateway::lifecycle::{Step, agent_key, server_key};
+use crate::gateway::mandates::{MandateStatus, Opener, Wish};
+use crate::identity::{Caller, Groups};
+use crate::ids::{AgentId, MandateId, ServerId, Subject};
+use crate::outcome::{Failure, Reason, Refusal, Stop};
+
+impl Governs for Gateway {
+    fn mandates(&self) -> BoxFuture<'_, Result<Vec<MandateStatus>, Failure>> {
+        Box::pin(Self::mandates(self, None))
+    }
+
+    fn mandate<'a>(&'a self, id: &'a MandateId) -> BoxFuture<'a, Result<MandateStatus, Stop>> {
+        Box::pin(self.mandate_status(id))
+    }
+
+    fn open_mandate<'a>(&'a self, by: &'a Caller, wish: &'a Wish) -> BoxFuture<'a, Result<OpenedMandate, Stop>> {
+        Box::pin(async move {
+            let opened = Self::open_mandate(self, by, Opener::Person, wish, None).await?;
+            Ok(OpenedMandate { handle: opened.handle, mandate: opened.mandate })
+        })
+    }
+
+    fn complete_mandate<'a>(&'a self, id: &'a MandateId, by: &'a str) -> BoxFuture<'a, Result<MandateStatus, Stop>> {
+        Box::pin(Self::complete_mandate(self, id, by))
+    }
+
+    fn step<'a>(
+        &'a self,
+        agent: &'a AgentId,
+        subject: Option<&'a Subject>,
+        step: Step,
+        by: &'a str,
+        note: &'a str,
+    ) -> BoxFuture<'a, Result<(), Stop>> {
+        Box::pin(Self::step(self, agent, subject, step, by, note))
+    }
+
+    fn attest<'a>(&'a self, by: &'a Caller, kind: Attested, id: &'a str) -> BoxFuture<'a, Result<(), Stop>> {
+        Box::pin(async move {
+            let now = self.snapshot();
+            let unknown = || Refusal::new(Reason::TargetUnknown).hint(format!("there is no `{id:.80}`"));
+            let (key, owner, sponsors) = match kind {
+                Attested::Agent => {
+                    let id = AgentId::new(id).map_err(|_| unknown())?;
+                    let agent = now.written.agents.get(&id).ok_or_else(unknown)?;
+                    (agent_key(&id), agent.owner.clone(), agent.sponsor_group.clone())
+                }
+                Attested::Server => {
+                    let id = ServerId::new(id).map_err(|_| unknown())?;
+                    let server = now.written.server(&id).ok_or_else(unknown)?;
+                    (server_key(&id), server.owner.clone(), None)
+                }
+            };
+            let user = by.persona().user.as_ref().map(Subject::as_str);
+            let answers = |name: &str| match &by.persona().groups {
+                _ if user == Some(name) => true,
+                Groups::Known(groups) => groups.iter().any(|group| group.as_str() == name),
+                Groups::Unknown(_) => false,
+            };
+            if !answers(&owner) && !sponsors.as_deref().is_some_and(answers) {
+                let hint = format!("only {owner} attests this, who answers for it");
+                return Err(Refusal::new(Reason::NotAllowed).hint(hint).into());
+            }
+            Self::attest_owned(self, &key, &owner, user.unwrap_or_default()).await
+        })
+    }
+}

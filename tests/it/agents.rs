@@ -1,0 +1,212 @@
+//! Agents while the gateway runs: suspended, resumed, retired, attested, and always with their actor on the record.
+
+use serde_json::{Value, json};
+
+use crate::support::client::{Answer, Client, modern_request};
+use crate::support::gateway::{DEVELOPERS_MAY, Gateway, Setup};
+use crate::support::issuer::Issuer;
+use crate::support::scripted::Scripted;
+
+const ADMIN: &str = "acr = [\"strong\"]\nclients = [{ issuer = \"test\", client_id = \"test-admin\" }]";
+
+const RULES: &str = "\
+g, group:test/admins, role:admin, *
+p, role:admin, *, bailiwick/*, admin, -, allow
+p, agent:bot, *, tools/*, call, -, allow
+p, user:test/bot, *, tools/*, call, -, allow
+";
+
+const AGENTS: &str = "\
+[agents.assistant]
+owner = \"user:test/owner\"
+purpose = \"tests\"
+kind = \"interactive\"
+environments = [\"development\"]
+[agents.bot]
+owner = \"user:test/owner\"
+purpose = \"works at night\"
+kind = \"autonomous\"
+environments = [\"development\"]
+mandates = \"optional\"
+clients = [{ issuer = \"test\", client_id = \"bot\", proof = \"private_key\" }]
+";
+
+struct Running {
+    issuer: Issuer,
+    upstream: Scripted,
+    gateway: Gateway,
+}
+
+async fn start_with(agents: &str) -> Running {
+    let (issuer, upstream) = (Issuer::start().await, Scripted::echo().await);
+    let gateway = Setup::new(&issuer)
+        .policy(&format!("{DEVELOPERS_MAY}{RULES}"))
+        .policy_file("agents.toml", agents)
+        .http_server("tools", &upstream.url, "")
+        .admin(ADMIN)
+        .start()
+        .await;
+    Running { issuer, upstream, gateway }
+}
+
+async fn start() -> Running {
+    start_with(AGENTS).await
+}
+
+impl Running {
+    fn bot(&self) -> Client {
+        let mut claims = self.issuer.claims("bot", &[], &self.gateway.resource());
+        claims["client_id"] = json!("bot");
+        self.gateway.client(&self.issuer.sign(&claims))
+    }
+
+    fn person(&self, user: &str) -> Client {
+        self.gateway.client(&self.issuer.token(user, &["developers"], &self.gateway.resource()))
+    }
+
+    async fn order(&self, user: &str, path: &str, body: Value) -> Answer {
+        let token = self.issuer.sign(&self.issuer.administrator(user, &["admins"], &self.gateway.admin));
+        Client::new(&format!("{}/api/v1{path}", self.gateway.admin), Some(&token)).post(&[], body.to_string()).await
+    }
+
+    fn command(&self, arguments: &[&str]) -> std::process::Output {
+        self.gateway.command(&[arguments, &["--config", "servers.toml"]].concat())
+    }
+
+    fn shown(&self, agent: &str) -> Value {
+        let shown = self.command(&["agents", "show", agent, "--json"]);
+        serde_json::from_slice(&shown.stdout).unwrap()
+    }
+
+    /// What became of agents, as the record tells it.
+    fn told(&self) -> Vec<(String, String)> {
+        let lines = self.gateway.records("lifecycle").into_iter().map(|line| line["lifecycle"].clone());
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        lines.map(|life| (text(&life["event"]), text(&life["actor"]))).collect()
+    }
+}
+
+async fn called(client: &Client) -> (u16, String) {
+    let answer = client.call_tool("tools__echo", json!({})).await;
+    (answer.status, answer.response()["error"]["data"]["reason"].as_str().unwrap_or_default().to_owned())
+}
+
+#[tokio::test]
+async fn a_suspended_agent_acts_no_more_until_a_person_resumes_it() {
+    let mut running = start().await;
+    assert_eq!(called(&running.bot()).await.0, 200);
+    let (headers, body) =
+        modern_request("subscriptions/listen", json!({ "notifications": { "toolsListChanged": true } }));
+    let mut stream = running.bot().stream(&headers, Some(body.to_string())).await;
+    let suspended = running.command(&["agents", "suspend", "bot", "--note", "odd calls"]);
+    assert!(suspended.status.success(), "{}", String::from_utf8_lossy(&suspended.stderr));
+    assert_eq!(called(&running.bot()).await, (403, "agent_inactive".to_owned()));
+    tokio::time::timeout(std::time::Duration::from_secs(1), stream.end()).await.expect("its streams end");
+    assert_eq!(called(&running.person("alice")).await.0, 200, "others go on");
+    let shown = running.shown("bot");
+    assert_eq!(shown["state"], "suspended");
+    assert!(shown["because"].as_str().unwrap().ends_with(": odd calls"), "{shown}");
+    // Also after a restart and a reload: it is a row, and no file.
+    assert!(running.gateway.stop().await.success());
+    running.gateway.launch().await;
+    assert!(running.command(&["reload"]).status.success());
+    assert_eq!(called(&running.bot()).await.0, 403);
+    // Giving back is for a person.
+    let at_socket = running.command(&["agents", "resume", "bot"]);
+    assert_eq!(at_socket.status.code(), Some(1), "{}", String::from_utf8_lossy(&at_socket.stderr));
+    assert_eq!(called(&running.bot()).await.0, 403);
+    let resumed = running.order("ann", "/agents/bot", json!({ "step": "resume" })).await;
+    assert_eq!(resumed.status, 200, "{}", resumed.text);
+    assert_eq!(called(&running.bot()).await.0, 200);
+    let told = running.told();
+    assert_eq!((told[0].0.as_str(), told[1].clone()), ("suspended", ("resumed".into(), "user:test/ann".into())));
+    assert!(told[0].1.starts_with("host:"), "{told:?}");
+    let again = running.order("ann", "/agents/bot", json!({ "step": "resume" })).await;
+    assert_eq!(again.response()["reason"], "parameters_invalid", "{}", again.text);
+}
+
+#[tokio::test]
+async fn a_retired_agent_stays_retired_and_what_the_files_stop_is_not_resumed() {
+    let running =
+        start_with(&AGENTS.replace("kind = \"autonomous\"", "kind = \"autonomous\"\nstate = \"suspended\"")).await;
+    let resumed = running.order("ann", "/agents/bot", json!({ "step": "resume" })).await;
+    assert_eq!(resumed.response()["reason"], "parameters_invalid", "{}", resumed.text);
+    assert_eq!(called(&running.bot()).await.0, 403);
+    assert!(running.command(&["agents", "retire", "assistant"]).status.success());
+    assert_eq!(called(&running.person("alice")).await, (403, "agent_inactive".to_owned()));
+    assert_eq!(running.shown("assistant")["state"], "retired");
+    let resumed = running.order("ann", "/agents/assistant", json!({ "step": "resume" })).await;
+    assert_eq!(resumed.response()["reason"], "parameters_invalid", "{}", resumed.text);
+    let unknown = running.order("ann", "/agents/nobody", json!({ "step": "suspend" })).await;
+    assert_eq!(unknown.status, 404, "{}", unknown.text);
+    let long = "x".repeat(bailiwick::limit::LIFECYCLE_NOTE_BYTES_MAX + 1);
+    let wordy = running.order("ann", "/agents/bot", json!({ "step": "suspend", "note": long })).await;
+    assert_eq!(wordy.status, 400, "{}", wordy.text);
+}
+
+#[tokio::test]
+async fn an_assistant_is_stopped_for_one_person_and_serves_the_others() {
+    let running = start().await;
+    assert_eq!(called(&running.person("alice")).await.0, 200);
+    let stopped = running.command(&["agents", "suspend", "assistant", "--for", "user:test/alice"]);
+    assert!(stopped.status.success(), "{}", String::from_utf8_lossy(&stopped.stderr));
+    assert_eq!(called(&running.person("alice")).await, (403, "agent_inactive".to_owned()));
+    assert_eq!(called(&running.person("bob")).await.0, 200);
+    assert_eq!(running.shown("assistant")["stopped_for"], json!(["user:test/alice"]));
+    let order = json!({ "step": "resume", "subject": "user:test/alice" });
+    assert_eq!(running.order("ann", "/agents/assistant", order).await.status, 200);
+    assert_eq!(called(&running.person("alice")).await.0, 200);
+}
+
+#[tokio::test]
+async fn an_agent_that_nobody_attests_is_suspended_until_its_owner_does() {
+    let (issuer, upstream) = (Issuer::start().await, Scripted::echo().await);
+    let Some(setup) = Setup::new(&issuer)
+        .policy(&format!("{DEVELOPERS_MAY}{RULES}"))
+        .policy_file("agents.toml", &format!("attest_every = \"30d\"\n{AGENTS}"))
+        .http_server("tools", &upstream.url, "")
+        .admin(ADMIN)
+        .own_clock()
+    else {
+        return;
+    };
+    let mut running = Running { gateway: setup.start().await, issuer, upstream };
+    assert_eq!(called(&running.bot()).await.0, 200);
+    assert_eq!(running.shown("bot")["attested_by"], "files");
+    let stopped = running.gateway.stop().await;
+    assert!(stopped.success());
+    // A month later, by the gateway's clock; tokens of the test are of now, and last as long as it believes.
+    running.gateway.set_clock(&format!("+{}", 31 * 86_400));
+    running.gateway.launch().await;
+    let shown = running.shown("bot");
+    assert_eq!(shown["state"], "suspended", "{shown}");
+    assert!(shown["because"].as_str().unwrap().contains("attested"), "{shown}");
+    running.gateway.set_clock("+0");
+    let stranger = running.order("ann", "/agents/bot/attest", json!({})).await;
+    assert_eq!(stranger.response()["reason"], "not_allowed", "{}", stranger.text);
+    assert_eq!(called(&running.bot()).await.0, 403);
+    let attested = running.order("owner", "/agents/bot/attest", json!({})).await;
+    assert_eq!(attested.status, 200, "{}", attested.text);
+    assert_eq!(called(&running.bot()).await.0, 200);
+    assert_eq!(running.shown("bot")["attested_by"], "user:test/owner");
+    assert_eq!(running.order("owner", "/servers/tools/attest", json!({})).await.status, 200);
+    assert_eq!(running.told(), vec![("attested".to_owned(), "user:test/owner".to_owned()); 2]);
+    assert!(!running.upstream.calls().is_empty());
+}
+
+#[tokio::test]
+async fn an_agents_own_budget_counts_over_all_that_it_does() {
+    let budget = "mandates = \"optional\"\nbudget = { calls_per_day = 3 }";
+    let running = start_with(&AGENTS.replace("mandates = \"optional\"", budget)).await;
+    let mut done = 0;
+    for _ in 0..8 {
+        let answer = running.bot().call_tool("tools__echo", json!({})).await;
+        let exhausted = answer.text.contains("budget_exhausted");
+        assert!(exhausted || answer.tool_text() == "{}", "{}", answer.text);
+        done += usize::from(!exhausted);
+    }
+    // Midnight may pass in between, once.
+    assert!(done == 3 || done == 6, "{done} calls were let through");
+    assert_eq!(running.upstream.calls().len(), done);
+    assert_eq!(called(&running.person("alice")).await.0, 200, "others have their own");
+}

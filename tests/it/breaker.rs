@@ -1,0 +1,161 @@
+//! The breaker: who is refused, fails or tries new things too often is stopped, and the owner can read why.
+
+use serde_json::{Value, json};
+
+use crate::support::client::Client;
+use crate::support::eventually;
+use crate::support::gateway::{Gateway, Setup};
+use crate::support::issuer::Issuer;
+use crate::support::scripted::{Scripted, result, text, tool};
+
+const RULES: &str = "\
+p, agent:assistant, *, tools/good, call, -, allow
+p, agent:assistant, *, tools/bad, call, -, allow
+p, user:test/alice, *, tools/good, call, -, allow
+p, user:test/alice, *, tools/bad, call, -, allow
+p, user:test/bob, *, tools/good, call, -, allow
+p, agent:bot, *, tools/*, call, -, allow
+p, user:test/bot, *, tools/*, call, -, allow
+p, anyone, *, tools/never, call, -, deny
+";
+
+const AGENTS: &str = "\
+[agents.assistant]
+owner = \"user:test/owner\"
+purpose = \"tests\"
+kind = \"interactive\"
+environments = [\"development\"]
+[agents.bot]
+owner = \"user:test/owner\"
+purpose = \"works at night\"
+kind = \"autonomous\"
+environments = [\"development\"]
+mandates = \"optional\"
+clients = [{ issuer = \"test\", client_id = \"bot\", proof = \"private_key\" }]
+";
+
+struct Running {
+    issuer: Issuer,
+    _upstream: Scripted,
+    gateway: Gateway,
+}
+
+async fn start(breaker: &str) -> Running {
+    let issuer = Issuer::start().await;
+    let names = ["good", "bad", "never", "t1", "t2", "t3", "t4", "t5", "t6"];
+    let upstream = Scripted::start(json!(names.map(tool)), |request| {
+        let mut answer = text("done");
+        if request["params"]["name"] == "bad" {
+            answer["isError"] = json!(true);
+        }
+        result(request, answer)
+    })
+    .await;
+    let gateway = Setup::new(&issuer)
+        .policy(RULES)
+        .policy_file("agents.toml", &format!("{breaker}{AGENTS}"))
+        .http_server("tools", &upstream.url, "")
+        .start()
+        .await;
+    Running { issuer, _upstream: upstream, gateway }
+}
+
+impl Running {
+    fn person(&self, user: &str) -> Client {
+        self.gateway.client(&self.issuer.token(user, &[], &self.gateway.resource()))
+    }
+
+    fn bot(&self) -> Client {
+        let mut claims = self.issuer.claims("bot", &[], &self.gateway.resource());
+        claims["client_id"] = json!("bot");
+        self.gateway.client(&self.issuer.sign(&claims))
+    }
+
+    /// What the record says of whom the breaker stopped.
+    fn told(&self) -> Vec<Value> {
+        self.gateway.records("lifecycle").into_iter().map(|line| line["lifecycle"].clone()).collect()
+    }
+}
+
+async fn status(client: &Client, tool: &str) -> u16 {
+    client.call_tool(tool, json!({})).await.status
+}
+
+#[tokio::test]
+async fn whoever_is_refused_twenty_times_a_minute_is_stopped_for_themselves_alone() {
+    let running = start("").await;
+    let (alice, bob) = (running.person("alice"), running.person("bob"));
+    for _ in 0..19 {
+        assert_eq!(status(&alice, "tools__never").await, 200, "a refusal is told as a result");
+    }
+    assert!(running.told().is_empty());
+    assert_eq!(status(&alice, "tools__good").await, 200);
+    status(&alice, "tools__never").await;
+    eventually("alice to be stopped", async || status(&alice, "tools__good").await == 403).await;
+    assert_eq!(status(&bob, "tools__good").await, 200, "the assistant serves the others");
+    eventually("the record to say so", async || running.told().len() == 1).await;
+    let told = running.told().remove(0);
+    let expected = json!({ "event": "suspended", "kind": "agent", "id": "assistant", "owner": "user:test/owner",
+        "actor": "breaker", "subject": "user:test/alice", "note": "20 calls were refused within a minute",
+        "epoch": told["epoch"] });
+    assert_eq!(told, expected);
+    let shown = running.gateway.command(&["agents", "show", "assistant", "--config", "servers.toml"]);
+    assert!(String::from_utf8_lossy(&shown.stdout).contains("user:test/alice"), "{shown:?}");
+}
+
+#[tokio::test]
+async fn an_agent_whose_calls_fail_half_of_the_time_is_stopped() {
+    let running = start("").await;
+    let bot = running.bot();
+    for _ in 0..10 {
+        assert_eq!(status(&bot, "tools__good").await, 200);
+    }
+    for _ in 0..9 {
+        assert_eq!(status(&bot, "tools__bad").await, 200);
+    }
+    assert!(running.told().is_empty(), "nine of nineteen");
+    status(&bot, "tools__bad").await;
+    eventually("the agent to be stopped", async || status(&bot, "tools__good").await == 403).await;
+    eventually("the record to say so", async || running.told().len() == 1).await;
+    assert_eq!(running.told()[0]["note"], "10 of the last 20 calls were errors");
+    assert_eq!(running.told()[0]["subject"], Value::Null, "it acts on its own");
+}
+
+#[tokio::test]
+async fn an_agent_that_is_known_and_calls_five_new_tools_is_stopped() {
+    let running = start("[breaker]\nlearning = \"1ms\"\n").await;
+    let bot = running.bot();
+    // With the first one it may still have been learning.
+    for tool in ["good", "t1", "t2", "t3"] {
+        assert_eq!(status(&bot, &format!("tools__{tool}")).await, 200, "{tool}");
+    }
+    for _ in 0..3 {
+        assert_eq!(status(&bot, "tools__t1").await, 200, "nothing new");
+    }
+    for tool in ["t4", "t5"] {
+        status(&bot, &format!("tools__{tool}")).await;
+    }
+    eventually("the agent to be stopped", async || status(&bot, "tools__good").await == 403).await;
+    eventually("the record to say so", async || running.told().len() == 1).await;
+    assert_eq!(running.told()[0]["note"], "5 tools were called for the first time within 600 seconds");
+}
+
+#[tokio::test]
+async fn each_threshold_is_what_the_files_say_and_a_new_agent_may_learn() {
+    let breaker = "[breaker]\ndenials_per_minute = 2\nnew_tools = 1\nerrors_percent = 100\nerrors_of = 3\n";
+    let running = start(breaker).await;
+    let bot = running.bot();
+    for tool in ["t1", "t2", "t3", "t4", "t5", "t6"] {
+        assert_eq!(status(&bot, &format!("tools__{tool}")).await, 200, "it has a day to learn");
+    }
+    for tool in ["bad", "bad", "good", "bad", "bad"] {
+        assert_eq!(status(&bot, &format!("tools__{tool}")).await, 200);
+    }
+    status(&bot, "tools__bad").await;
+    eventually("three errors in a row", async || status(&bot, "tools__good").await == 403).await;
+    let alice = running.person("alice");
+    status(&alice, "tools__never").await;
+    assert_eq!(status(&alice, "tools__good").await, 200);
+    status(&alice, "tools__never").await;
+    eventually("two refusals", async || status(&alice, "tools__good").await == 403).await;
+}
