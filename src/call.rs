@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+mod approval;
 mod asked;
 mod bound;
 pub mod declared;
@@ -95,7 +96,9 @@ pub async fn call(gateway: &Arc<Gateway>, caller: &Caller, request: Request) -> 
             trail.trace.end(traced::stopped(&halt.recorded));
             let attempt = attempt(caller, &trail.leg, trail.target.as_ref(), trail.name.as_deref());
             gateway.journal().stopped(&attempt, &halt.recorded);
-            let exchange = Exchange::finished(told(halt.told, &request, trail.name.as_deref()));
+            let asked = approval::asked(&gateway, caller, &request, &trail, &halt.told);
+            let told = asked.unwrap_or_else(|| told(halt.told, &request, trail.name.as_deref()));
+            let exchange = Exchange::finished(told);
             let (then, trace) = (Then::default(), Trace::off());
             Running { gateway, entry: None, exchange, decisions, request, then, followed_for: None, trace }
         }
@@ -156,7 +159,12 @@ async fn open(
     let capabilities = task::offered(&request.client, capabilities);
     let augmented = Augmented::of(request, &view, permit.target());
     let asking = Asking { declared, round: retry.as_ref().map_or(0, Retry::round), own_task: false };
-    let retried = retry.as_ref().zip(answers.as_ref());
+    let config = approval::config(gateway, &permit);
+    let gated = approval::gated(config.as_ref(), &trail.leg, arguments.as_ref(), retry.as_ref(), answers.as_ref());
+    // What the gateway has asked itself is nothing that the server asked.
+    let own = retry.as_ref().is_some_and(|retry| retry.approval().is_some());
+    let (upstreams, answers) = if own { (None, None) } else { (retry.as_ref(), answers) };
+    let retried = upstreams.zip(answers.as_ref());
     if retried.is_some()
         && let Some((entry, exchange)) = Box::pin(task::resume(gateway, caller, request, retried, trail)).await?
     {
@@ -164,19 +172,20 @@ async fn open(
     }
     let answers = match answers {
         // A client may know beforehand what a server asks; where nothing may be asked there is nothing to answer.
-        None if askable.is_any() => retry::unasked(asked.params())?,
+        None if askable.is_any() && !own => retry::unasked(asked.params())?,
         answers => answers,
     };
-    let outgoing = asked.outgoing(request, permit.target(), capabilities, augmented, retry.as_ref(), answers.as_ref());
+    let outgoing = asked.outgoing(request, permit.target(), capabilities, augmented, upstreams, answers.as_ref());
     let outgoing = traced::carried(outgoing, trail.trace.traceparent().as_deref());
-    let wanted = Wanted { call: trail.leg.call, arguments: arguments.as_ref() };
+    let wanted = Wanted { call: trail.leg.call, arguments: arguments.as_ref(), gated };
     let cleared = gateway.guard().clear(permit, wanted).await?;
     trail.trace.stage(Stage::Delegate);
     let grant = gateway.delegate().delegate(cleared, trail.leg.clone(), arguments, gateway.recheck()).await?;
     trail.trace.stage(Stage::Record);
     let mut entry = gateway.journal().open(grant, outgoing).await?;
+    approval::used(gateway, &entry);
     trail.trace.stage(Stage::Forward);
-    let exchange = match retry.as_ref().and_then(Retry::parked).zip(answers) {
+    let exchange = match upstreams.and_then(Retry::parked).zip(answers) {
         Some((parked, answers)) => gateway.upstreams().resume(&mut entry, parked, answers),
         None => gateway.upstreams().forward(&mut entry),
     };

@@ -28,7 +28,7 @@ use crate::catalog::{Catalog, Target, View, Viewer};
 use crate::config::{Config, FileSet, ServerConfig};
 use crate::delegate::{Delegate, Recheck, server_revision};
 use crate::export::Exports;
-use crate::guard::{Guard, Quotas};
+use crate::guard::{Approvals, Guard, Quotas, Used};
 use crate::identity::revoked::{Barred, RevocationStore as _};
 use crate::identity::{Caller, Identity, Presented, Resource, Revocations, still_stands};
 use crate::ids::RevocationEpoch;
@@ -146,10 +146,12 @@ impl Gateway {
         let catalog = Catalog::new(Arc::new(source));
         let shadow = Shadow::start(Arc::clone(parts.journal.metrics()), parts.stopping.clone());
         catalog.apply(&config);
+        let approvals =
+            Approvals::new(Arc::new(parts.store.clone()), parts.journal.clone(), Arc::clone(&live.revocations));
         Arc::new(Self {
             live,
             identity: parts.identity,
-            guard: Guard::new(Quotas::new(&config.quota), Arc::new(parts.store.clone())),
+            guard: Guard::new(Quotas::new(&config.quota), Arc::new(parts.store.clone()), approvals),
             catalog,
             delegate: parts.delegate,
             upstreams: parts.upstreams,
@@ -474,7 +476,13 @@ impl Recheck for Live {
         } else {
             now.policy.authorize(caller, target, arguments_of(arguments), jiff::Timestamp::now())
         };
-        again.map(|_| ()).map_err(|denied| denied.refusal)
+        let again = again.map_err(|denied| denied.refusal)?;
+        // What was approved was approved for other gates.
+        if again.gates() == permit.gates() { Ok(()) } else { Err(Refusal::new(Reason::ApprovalVoid)) }
+    }
+
+    fn approved(&self, approval: &Used) -> Result<(), Refusal> {
+        approval.stands(&self.snapshot.load().config, &self.revocations)
     }
 }
 

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 mod admin;
+mod approvals;
 mod bridge;
 mod console;
 mod demo;
@@ -22,6 +23,7 @@ mod streams;
 mod tasks;
 
 pub use admin::*;
+pub use approvals::*;
 pub use bridge::*;
 pub use console::*;
 pub use demo::*;

@@ -44,6 +44,9 @@ pub struct State {
     /// The upstream's own state.
     #[serde(rename = "i", default, skip_serializing_if = "Option::is_none")]
     inner: Option<String>,
+    /// The request for approval that we asked about ourselves.
+    #[serde(rename = "a", default, skip_serializing_if = "Option::is_none")]
+    approval: Option<String>,
 }
 
 /// What a question belongs to.
@@ -117,6 +120,16 @@ impl Retry {
         self.parked
     }
 
+    /// The request for approval that the gateway asked about itself; no upstream hears of such a round.
+    pub fn approval(&self) -> Option<&str> {
+        self.state.approval.as_deref()
+    }
+
+    /// Whether a question of that name was asked.
+    pub fn was_asked(&self, key: &str) -> bool {
+        self.state.approval.is_some() && self.state.keys.iter().any(|asked| asked == key)
+    }
+
     /// The upstream's own state.
     pub fn inner(&self) -> Option<&str> {
         self.state.inner.as_deref()
@@ -176,18 +189,36 @@ pub fn seal(
     within: Duration,
 ) -> Option<String> {
     let (parked, inner) = resume;
-    let state = State {
+    let state = State { parked: parked.map(|id| id.to_string()), inner, ..state(about, keys, within) };
+    sealer.seal(PURPOSE, principal, &serde_json::to_vec(&state).ok()?).ok()
+}
+
+/// Seals the state of a question that the gateway asks itself, about a request for approval.
+pub fn seal_own(
+    sealer: &Sealer,
+    principal: PrincipalKey,
+    about: &About<'_>,
+    key: &str,
+    approval: &str,
+    within: Duration,
+) -> Option<String> {
+    let own = State { approval: Some(approval.to_owned()), ..state(about, vec![key.to_owned()], within) };
+    sealer.seal(PURPOSE, principal, &serde_json::to_vec(&own).ok()?).ok()
+}
+
+fn state(about: &About<'_>, keys: Vec<String>, within: Duration) -> State {
+    State {
         server: about.target.server_id().clone(),
         call: about.call.to_string(),
         asked_for: digest(about.method, about.target, about.arguments),
         until: (since_epoch() + within).as_secs(),
         round: about.round,
         keys,
-        parked: parked.map(|id| id.to_string()),
+        parked: None,
         home: about.home.map(|replica| replica.to_string()),
-        inner,
-    };
-    sealer.seal(PURPOSE, principal, &serde_json::to_vec(&state).ok()?).ok()
+        inner: None,
+        approval: None,
+    }
 }
 
 /// What a request asks for, however it is spelled: the order of members and escapes make no difference.
@@ -256,6 +287,7 @@ mod tests {
             home: None,
             parked: None,
             inner: Some("theirs".to_owned()),
+            approval: None,
         };
         sealer.seal(PURPOSE, principal("alice"), &serde_json::to_vec(&state).unwrap()).unwrap()
     }

@@ -197,6 +197,7 @@ pub(super) fn config(servers: Vec<ServerConfig>) -> Arc<Config> {
         servers: servers.into_iter().map(Arc::new).collect(),
         environments: Vec::new(),
         agents: std::collections::BTreeMap::new(),
+        gates: Vec::new(),
         policies: PathBuf::from("policies"),
         file: PathBuf::from("/nonexistent/servers.toml"),
     })

@@ -26,6 +26,7 @@ mod cluster;
 mod command;
 mod credential;
 mod export;
+pub(super) mod gate;
 mod gateway;
 mod issuer;
 mod key;
@@ -316,6 +317,7 @@ impl Parts {
             servers: self.servers.into_iter().map(|server| server.map(Arc::new)).collect::<Option<_>>()?,
             environments,
             agents: by_id,
+            gates: Vec::new(),
             policies: gateway.policies,
             file: self.file,
         })
@@ -332,7 +334,18 @@ struct Declared<'a> {
     inert: bool,
 }
 
-impl Declared<'_> {
+impl<'a> Declared<'a> {
+    /// What a configuration declares that was understood as a whole.
+    fn of(config: &'a Config, overrides: &Overrides) -> Self {
+        Self {
+            issuers: config.issuers.iter().map(|issuer| issuer.alias.as_str()).collect(),
+            agents: config.agents.keys().map(AgentId::as_str).collect(),
+            environments: config.environments.iter().map(Environment::as_str).collect(),
+            whole: true,
+            inert: overrides.undeclared_issuers_are_inert,
+        }
+    }
+
     fn resolve(&self, source: &Source<'_>, found: &mut Found) {
         for (span, name) in std::mem::take(&mut found.references) {
             let (what, written, known, add) = match &name {

@@ -3,6 +3,8 @@
 //! The one place where a default is written. The reader takes it from here, suggests spellings from here,
 //! and `docs/configuration.md` is compared with it. Refuses to know what a value means.
 
+pub mod gates;
+
 /// What a key has when nobody writes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Default {
@@ -78,6 +80,8 @@ pub const SECTIONS: &[&Section] = &[
     &AGENTS,
     &AGENT,
     &AGENT_CLIENT,
+    &gates::GATES,
+    &gates::GATE,
 ];
 
 /// The top of `servers.toml`.

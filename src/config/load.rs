@@ -6,10 +6,11 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use url::Url;
 
-use super::file::{Text, parse};
+use super::file::{Text, gate, parse};
 use super::set::{FileSet, SERVERS_FILE};
 use super::{Config, IssuerConfig, Mistake, ReloadMode, ServerConfig};
 use crate::ids::{AgentId, IssuerAlias, ServerId};
@@ -139,7 +140,14 @@ pub fn load_set(files: FileSet, overrides: &Overrides) -> Result<Loaded, Vec<Mis
     let agents_name = files.shown("agents.toml");
     let servers = files.text(SERVERS_FILE)?.unwrap_or("");
     let agents = files.text("agents.toml")?.map(|text| Text { file: &agents_name, text });
-    let (config, warnings) = parse(Text { file: &servers_name, text: servers }, agents, files.base(), overrides)?;
+    let (mut config, mut warnings) =
+        parse(Text { file: &servers_name, text: servers }, agents, files.base(), overrides)?;
+    let gates_name = files.shown("gates.toml");
+    if let Some(text) = files.text("gates.toml")? {
+        let (gates, warned) = gate::parse(Text { file: &gates_name, text }, &config, overrides)?;
+        config.gates = gates.into_iter().map(Arc::new).collect();
+        warnings.extend(warned);
+    }
     Ok(Loaded { config, warnings, files })
 }
 

@@ -19,6 +19,7 @@ mod agent;
 pub mod cluster;
 mod export;
 pub mod file;
+pub mod gate;
 pub mod keyfile;
 pub mod keys;
 mod leaf;
@@ -39,6 +40,7 @@ pub use admin::{AdminClient, AdminConfig, ConsoleConfig};
 pub use agent::{AgentClient, AgentConfig, AgentKind, AgentState, DeclaredProof};
 pub use cluster::ClusterConfig;
 pub use export::{ExportConfig, ExportPlace, TelemetryConfig};
+pub use gate::{Approvers, GateConfig, GateKind};
 pub use load::{Loaded, Overrides, issuer_with_defaults, load, load_set, load_with};
 pub use mistake::Mistake;
 pub use net::Network;
@@ -81,6 +83,8 @@ pub struct Config {
     pub environments: Vec<Environment>,
     /// `policies/agents.toml`.
     pub agents: BTreeMap<AgentId, Arc<AgentConfig>>,
+    /// `policies/gates.toml`, in the order of their names.
+    pub gates: Vec<Arc<GateConfig>>,
     /// Where the policy files are.
     pub policies: PathBuf,
     /// The file that this was read from.

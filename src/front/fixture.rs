@@ -72,6 +72,7 @@ pub(crate) fn config() -> Config {
         servers: Vec::new(),
         environments: Vec::new(),
         agents: std::collections::BTreeMap::new(),
+        gates: Vec::new(),
         policies: "/nonexistent".into(),
         file: std::path::PathBuf::from("/nonexistent/servers.toml"),
     }

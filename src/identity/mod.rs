@@ -33,7 +33,7 @@ pub(crate) mod fixture;
 mod tests;
 
 pub use agent::still_stands;
-pub use caller::{Caller, TokenFacts};
+pub use caller::{Caller, Person, TokenFacts};
 pub use issuer::IssuerReadiness;
 pub use persona::{AgentFacts, ClientProof, Groups, Persona};
 pub use resource::{Resource, ResourceNames};
@@ -385,6 +385,7 @@ fn without_token(
         issued_at: None,
         expires_at: i64::MAX,
         for_administrators: false,
+        person: Person::Unknown,
     };
     Verified::new(persona, token, DeclaredProof::Public, settings_revision, None)
 }

@@ -288,6 +288,7 @@ mod tests {
             issued_at: Some(1_000),
             expires_at: 2_000,
             for_administrators: false,
+            person: crate::identity::Person::Unknown,
         }
     }
 

@@ -3,8 +3,8 @@
 //! Decides after the signature was verified. Refuses to know keys and caches. Invariant: everything that
 //! ends up in a [`Persona`] was in the signed claims or in our own configuration.
 
-use super::TokenFacts;
 use super::agent::{Actors, AgentIndex};
+use super::caller::{Person, TokenFacts};
 use super::groups::groups;
 use super::persona::{ClientProof, Persona};
 use super::resource::{Reach, ResourceNames};
@@ -104,6 +104,7 @@ pub(super) fn verify(
         issued_at,
         expires_at,
         for_administrators,
+        person: person(issuer, claims, own),
     };
     Ok(Findings { persona, token, declared_proof, reach, until: until.min(expires_at) })
 }
@@ -190,6 +191,16 @@ fn is_own_token(subject: &str, client: Option<&str>, claims: &Claims<'_>) -> boo
                 .unwrap_or(false)
     }) || text("idtyp").as_deref() == Some("app")
         || matches!(text("gty").as_deref(), Some("client-credentials" | "client_credentials"))
+}
+
+/// A claim that is missing or malformed is nobody's: then this token approves nothing.
+fn person(issuer: &IssuerConfig, claims: &Claims<'_>, own: bool) -> Person {
+    let said = issuer.claims.person.as_deref().and_then(|claim| claims.text(claim).ok().flatten());
+    match said {
+        _ if own => Person::Nobody,
+        Some(person) if person.len() <= limit::PERSON_BYTES_MAX => Person::Known(person),
+        _ => Person::Unknown,
+    }
 }
 
 fn optional(issuer: &IssuerConfig, claim: &str) -> bool {

@@ -57,6 +57,7 @@ pub(super) fn world() -> World {
         }],
         agents: vec![agent(&["staging", "production"])],
         strictness: Strictness::Serve,
+        gates: Vec::new(),
     }
 }
 

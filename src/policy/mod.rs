@@ -26,6 +26,7 @@ mod expect;
 mod explain;
 #[cfg(test)]
 mod fixture;
+mod gate;
 mod index;
 mod input;
 mod lint;
@@ -91,6 +92,7 @@ pub struct Policy {
     anyone: NameId,
     index: Index,
     conditions: Vec<Condition>,
+    gates: gate::Gates,
     casbin: Arc<Casbin>,
     scopes: HashMap<IssuerAlias, Vec<ScopeNeed>>,
     tests: Vec<expect::Expected>,
@@ -151,7 +153,8 @@ impl Policy {
         let conditions = condition::conditions("conditions.toml", &conditions_text, &mut mistakes);
         let environments = Environments::of(world, &mut mistakes);
         let mut loaded = load::load(sources, world, &environments, &conditions, &mut mistakes);
-        lint::lint(&loaded, &conditions, &mut mistakes, &mut warnings);
+        let gates = gate::Gates::of(world, &conditions, &loaded.sets, &mut mistakes, &mut warnings);
+        lint::lint(&loaded, &conditions, gates.conditions(), &mut mistakes, &mut warnings);
         let scopes = scope::scope_needs(world, &mut mistakes);
         let tests_text = text("tests.toml", &mut mistakes).unwrap_or_default();
         let tests = expect::read(&tests_text, &mut mistakes);
@@ -199,6 +202,7 @@ impl Policy {
             anyone,
             index,
             conditions,
+            gates,
             casbin,
             scopes,
             tests,

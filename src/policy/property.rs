@@ -177,6 +177,7 @@ fn world() -> World {
         }],
         agents: vec![agent()],
         strictness: Strictness::Serve,
+        gates: Vec::new(),
     }
 }
 

@@ -3,7 +3,9 @@
 //! Decides nothing. Invariant: a rule that names something outside of the world is a mistake, never a rule
 //! that silently does nothing.
 
-use crate::config::{AgentKind, Config, ScopeMode};
+use std::sync::Arc;
+
+use crate::config::{AgentKind, Config, GateConfig, ScopeMode};
 use crate::identity::{AgentFacts, LOCAL};
 use crate::ids::{Environment, IssuerAlias, ServerId};
 
@@ -25,6 +27,8 @@ pub struct World {
     pub agents: Vec<AgentFacts>,
     /// What a row that names an undeclared issuer is.
     pub strictness: Strictness,
+    /// Which calls need a person.
+    pub gates: Vec<Arc<GateConfig>>,
 }
 
 /// An issuer as the policy sees it.
@@ -76,6 +80,7 @@ impl World {
                 })
                 .collect(),
             strictness,
+            gates: config.gates.clone(),
         }
     }
 

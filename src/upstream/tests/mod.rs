@@ -215,6 +215,7 @@ fn config(servers: Vec<ServerConfig>) -> Config {
         servers: servers.into_iter().map(Arc::new).collect(),
         environments: Vec::new(),
         agents: BTreeMap::new(),
+        gates: Vec::new(),
         policies: PathBuf::new(),
         file: PathBuf::from("/nonexistent/servers.toml"),
     }
