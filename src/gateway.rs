@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub mod access;
+pub mod approvals;
 pub mod ask;
 mod barred;
 mod follow;

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+pub mod approvals;
 pub mod ask;
 pub mod audit;
 pub mod backup;
@@ -97,6 +98,7 @@ enum Command {
     Revoke(revoke::RevokeArguments),
     Revocations(lift::RevocationsArguments),
     Lift(lift::LiftArguments),
+    Approvals(approvals::ApprovalsArguments),
     Keys(keys::KeysArguments),
     State(backup::StateArguments),
     Store(store::StoreArguments),
@@ -153,6 +155,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
         Command::Status(arguments) => in_runtime(status::run(&arguments, output)),
         Command::Revocations(arguments) => in_runtime(lift::revocations(&arguments, output)),
+        Command::Approvals(arguments) => in_runtime(approvals::run(&arguments, output)),
         Command::Lift(arguments) => in_runtime(lift::lift(&arguments, output)),
         Command::Keys(arguments) => in_runtime(keys::run(&arguments, output)),
         Command::State(arguments) => in_runtime(backup::run(&arguments, output)),

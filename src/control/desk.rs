@@ -161,11 +161,12 @@ impl Way {
     /// something was done that cannot be undone.
     fn goes_on_unrecorded(&self) -> bool {
         use AdminOperation::{
-            Agents, Explain, Lift, Logs, Metrics, Policy, Reload, Revocations, Revoke, Servers, Shadow, Status,
+            Agents, Approvals, Approve, Deny, Explain, Lift, Logs, Metrics, Policy, Reload, Revocations, Revoke,
+            Servers, Shadow, Status,
         };
         match self.operation {
-            Status | Servers | Metrics | Revoke | Revocations | Lift | Reload => true,
-            Shadow | Logs | Explain | Agents | Policy => false,
+            Status | Servers | Metrics | Revoke | Revocations | Lift | Reload | Approve | Deny => true,
+            Shadow | Logs | Explain | Agents | Policy | Approvals => false,
         }
     }
 

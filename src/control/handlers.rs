@@ -18,7 +18,7 @@ use crate::outcome::{Failure, Reason, Refusal};
 use crate::policy::Weight;
 use crate::record::{metrics, redact};
 
-type Taken = Result<Understood, Refusal>;
+pub(super) type Taken = Result<Understood, Refusal>;
 
 /// `GET /status`.
 pub(super) fn status(order: Order) -> Taken {
@@ -193,7 +193,7 @@ fn answer<T: Serialize + Send + 'static>(
 }
 
 /// The parameters of the query; any other, and one that comes twice, is a mistake.
-fn query<const COUNT: usize>(order: &Order, names: [&str; COUNT]) -> Result<[Option<String>; COUNT], Refusal> {
+pub(super) fn query<const COUNT: usize>(order: &Order, names: [&str; COUNT]) -> Result<[Option<String>; COUNT], Refusal> {
     let mut values = [const { None }; COUNT];
     for (name, value) in url::form_urlencoded::parse(order.query.as_bytes()) {
         let place = names.iter().position(|known| *known == name).and_then(|place| values.get_mut(place));
@@ -215,7 +215,7 @@ fn look(about: &str, shown: impl Future<Output = Done> + Send + 'static) -> Take
 }
 
 /// The body as what it should be.
-fn json<T: DeserializeOwned>(order: &Order) -> Result<T, Refusal> {
+pub(super) fn json<T: DeserializeOwned>(order: &Order) -> Result<T, Refusal> {
     serde_json::from_slice(&order.body).map_err(|error| {
         Refusal::new(Reason::ParametersInvalid).hint(format!("the body is not what is asked: {error}"))
     })

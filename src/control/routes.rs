@@ -13,7 +13,7 @@ use http::{HeaderValue, StatusCode};
 use super::actor::Actor;
 use super::desk::{self, Understand};
 use super::operations::Operations;
-use super::{handlers, problem, tail};
+use super::{approvals, handlers, problem, tail};
 use crate::policy::AdminOperation;
 
 /// What stands before every path at the administrators' listener.
@@ -77,6 +77,10 @@ pub const ROUTES: &[Route] = &[
     post("/revocations/reach", AdminOperation::Revocations, handlers::reach),
     delete("/revocations/{since}", AdminOperation::Lift, handlers::lift),
     post("/revoke", AdminOperation::Revoke, handlers::revoke),
+    get("/approvals", AdminOperation::Approvals, approvals::list),
+    get("/approvals/{id}", AdminOperation::Approvals, approvals::show),
+    post("/approvals/{id}/approve", AdminOperation::Approve, approvals::approve),
+    post("/approvals/{id}/deny", AdminOperation::Deny, approvals::deny),
     post("/reload", AdminOperation::Reload, handlers::reload),
 ];
 

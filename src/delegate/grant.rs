@@ -204,6 +204,7 @@ impl Evidence for Grant {
             },
             arguments: self.arguments.as_ref().map(|arguments| arguments.as_bytes().as_ref()),
             values: &self.values,
+            approval: self.approval().map(|used| used.kept.id.as_str()),
         }
     }
 

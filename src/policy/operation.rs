@@ -72,6 +72,12 @@ operations! {
     Revoke = "revoke", Brake;
     /// Gives access back that was taken.
     Lift = "lift", Loosen;
+    /// Calls that wait for a person, and what became of them.
+    Approvals = "approvals", Look;
+    /// Lets one of them happen; its gates say who may.
+    Approve = "approve", Loosen;
+    /// Refuses one of them.
+    Deny = "deny", Brake;
     /// Reads the files again; loading a set that widens is loosening.
     Reload = "reload", Brake;
 }

@@ -112,6 +112,8 @@ pub struct Intent<'a> {
     pub arguments: Option<&'a [u8]>,
     /// The values that conditions read.
     pub values: &'a [ConditionValue],
+    /// The request for approval that it uses up.
+    pub approval: Option<&'a str>,
 }
 
 /// What is kept of an upstream credential.

@@ -29,6 +29,8 @@ pub(super) struct CallFields<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     arguments: Option<ArgumentFields<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    approval: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     list: Option<&'a Listing>,
 }
 
@@ -84,7 +86,7 @@ impl Serialize for Values<'_> {
 
 impl<'a> CallFields<'a> {
     fn new(attempt: &'a Attempt<'a>, decision: DecisionFields<'a>) -> Self {
-        Self { via: attempt.via, mcp: &attempt.mcp, decision, credential: None, arguments: None, list: None }
+        Self { via: attempt.via, mcp: &attempt.mcp, decision, credential: None, arguments: None, approval: None, list: None }
     }
 
     pub(super) fn intent(intent: &'a Intent<'a>, key: &'a JournalKey) -> Self {
@@ -96,7 +98,12 @@ impl<'a> CallFields<'a> {
             values: Values(intent.values),
         });
         let decision = DecisionFields::of(attempt, "allow", None, intent.rule, None);
-        Self { credential: Some(&intent.credential), arguments, ..Self::new(attempt, decision) }
+        Self {
+            credential: Some(&intent.credential),
+            arguments,
+            approval: intent.approval,
+            ..Self::new(attempt, decision)
+        }
     }
 
     pub(super) fn stopped(attempt: &'a Attempt<'a>, stop: &'a Stop) -> Self {

@@ -12,6 +12,7 @@
 mod support;
 
 mod admin;
+mod approvals;
 mod audit;
 mod authenticate;
 mod authorize;

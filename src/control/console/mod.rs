@@ -22,6 +22,7 @@ use crate::wire::handle::Sealer;
 
 mod access;
 mod agents;
+mod approvals;
 mod assets;
 mod callback;
 mod cookie;
@@ -78,6 +79,10 @@ pub fn pages(operations: Arc<dyn Operations>) -> Result<Router, String> {
         .route("/revocations", get(revocations::page).post(revoke::revoke))
         .route("/revocations/new", post(revoke::confirm))
         .route("/revocations/{since}/lift", get(revocations::confirm_lift).post(revocations::lift))
+        .route("/approvals", get(approvals::page))
+        .route("/approvals/{id}", get(approvals::one))
+        .route("/approvals/{id}/approve", post(approvals::approve))
+        .route("/approvals/{id}/deny", post(approvals::deny))
         .route("/policy", get(policy::page))
         .route("/access", get(access::page))
         .route("/login", get(login::page))

@@ -182,13 +182,13 @@ impl Approvals {
         if kept.waits_at(gated.config, gates).is_none() {
             return Ok(Self::reserve(kept, version, gated, reservations)?);
         }
-        if voided {
+        if voided || kept.approved_until_us.is_some() {
             // What is left of it waits again, for as long as a new one would.
             let now_us = self.shelf.clock_us().await?;
             kept.approved_until_us = None;
             kept.pending_until_us = now_us.saturating_add(pending_us(permit));
             self.put(&kept, Expect::Version(version), Some(now_us)).await?;
-            self.tell(&kept, "voided", Some(gated.of()), None, "an approver could not approve it any more");
+            self.tell(&kept, "voided", Some(gated.of()), None, "who has approved it is not enough any more");
         }
         Err(waits(&kept, PendingKind::Approve, gated.config).into())
     }
