@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::header::header_parameters;
-use super::target::{Definition, TaskSupport};
+use super::target::{Definition, Hints, TaskSupport};
 use super::uri::is_confusing;
 use crate::ids::{DefinitionDigest, Digest};
 use crate::limit;
@@ -134,7 +134,14 @@ fn definition(kind: Kind, item: &Json) -> Result<Definition, DropReason> {
     let task_support = if kind == Kind::Tool { task_support(object) } else { TaskSupport::Forbidden };
     let name = Arc::from(name.as_ref());
     let digest = digest(kind, &raw);
-    Ok(Definition { name, digest, raw, header_parameters, task_support })
+    let hints = if kind == Kind::Tool { hints(object) } else { Hints::default() };
+    Ok(Definition { name, digest, raw, header_parameters, task_support, hints })
+}
+
+fn hints(tool: Object<'_>) -> Hints {
+    let annotations = tool.get("annotations").and_then(Value::as_object);
+    let hint = |name| annotations.and_then(|annotations| annotations.get(name)).and_then(Value::as_bool) == Some(true);
+    Hints { destructive: hint("destructiveHint"), open_world: hint("openWorldHint") }
 }
 
 fn task_support(tool: Object<'_>) -> TaskSupport {

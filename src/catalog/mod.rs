@@ -38,7 +38,7 @@ pub use resolve::Wanted;
 pub use slice::{List, Slice};
 pub use slot::SliceState;
 pub use source::{Access, Facts, Listing, Source, Viewer};
-pub use target::{Definition, HeaderParameter, Target, TaskSupport};
+pub use target::{Definition, HeaderParameter, Hints, Target, TaskSupport};
 pub use tasks::TaskDialect;
 pub use template::Template;
 pub use uri::is_confusing;

@@ -28,6 +28,17 @@ pub struct Definition {
     pub header_parameters: Vec<HeaderParameter>,
     /// Whether a tool of 2025-11-25 is called as a task.
     pub task_support: TaskSupport,
+    /// What its upstream says that raises the risk of calling it.
+    pub hints: Hints,
+}
+
+/// What an upstream says of its own tool (`annotations`): nothing that it says can make a tool more harmless.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Hints {
+    /// `destructiveHint` is written, and true.
+    pub destructive: bool,
+    /// `openWorldHint` is written, and true.
+    pub open_world: bool,
 }
 
 /// How a tool is called where its server has the tasks of 2025-11-25 (`execution.taskSupport`).

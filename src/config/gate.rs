@@ -14,6 +14,8 @@ pub struct GateConfig {
     pub name: String,
     /// Object patterns as in rules; none means every object.
     pub objects: Vec<Written>,
+    /// Labels that a call has, one of them; none means whatever it does with data.
+    pub labels: Vec<Written>,
     /// Where effects land; none means everywhere.
     pub environments: Vec<Environment>,
     /// What is done, as rules spell it.

@@ -22,7 +22,7 @@ pub mod file;
 pub mod gate;
 pub mod keyfile;
 pub mod keys;
-mod leaf;
+pub(crate) mod leaf;
 pub mod load;
 pub mod mistake;
 pub mod net;

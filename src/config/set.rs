@@ -26,13 +26,14 @@ pub const SERVERS_FILE: &str = "servers.toml";
 const NEXT: &str = ".next";
 
 /// The policy files that exist, apart from `servers/NAME.csv`.
-const POLICY_FILES: [&str; 8] = [
+const POLICY_FILES: [&str; 9] = [
     "model.conf",
     "policy.csv",
     "conditions.toml",
     "agents.toml",
     "mandates.toml",
     "gates.toml",
+    "labels.toml",
     "tests.toml",
     "pins.lock",
 ];

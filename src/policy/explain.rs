@@ -15,6 +15,7 @@ use super::operation::AdminOperation;
 use super::rule::{Effect, Rule};
 use super::verdict::{Part, Verdict};
 use super::{Ask, ConditionRecord, Policy};
+use crate::catalog::Hints;
 use crate::config::{GateConfig, GateKind};
 use crate::identity::{Groups, Persona};
 use crate::ids::{Action, ServerId, Subject};
@@ -104,7 +105,7 @@ impl Policy {
         if let (Groups::Unknown(why), Some(hint)) = (&persona.groups, &mut hint) {
             *hint = format!("{hint} ({why})");
         }
-        let gates = if decision.is_allowed() { self.gates_of(ask, persona, arguments, now) } else { Vec::new() };
+        let gates = if decision.is_allowed() { self.gates_of(ask, Hints::default(), persona, arguments, now) } else { Vec::new() };
         Explanation {
             gates: gates.iter().map(|gate| gate_told(gate)).collect(),
             question: format!("{} {}/{} in {}", ask.action, ask.server, ask.name, ask.environment),

@@ -8,12 +8,14 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::label::Labelled;
 use super::condition::{Arguments, Condition, Facts, Quantifier, Truth};
 use super::load::set_exists;
 use super::object::{self, ObjectPattern, PatternKind};
 use super::source::Mistake;
 use super::world::{GATEWAY_SERVER, World};
 use super::{Ask, Policy};
+use crate::catalog::Hints;
 use crate::config::GateConfig;
 use crate::identity::Persona;
 use crate::ids::{Action, ServerId};
@@ -38,17 +40,36 @@ struct Compiled {
     condition: Option<usize>,
 }
 
+/// What gates are written with.
+#[derive(Clone, Copy)]
+pub(super) struct Words<'a> {
+    pub(super) conditions: &'a [Condition],
+    pub(super) sets: &'a HashMap<Arc<str>, Vec<Arc<str>>>,
+    /// Whether labels are kept.
+    pub(super) labels: bool,
+}
+
 impl Gates {
     /// Holds the gates of a world against its servers and its conditions.
     pub(super) fn of(
         world: &World,
-        conditions: &[Condition],
-        sets: &HashMap<Arc<str>, Vec<Arc<str>>>,
+        words: Words<'_>,
         mistakes: &mut Vec<Mistake>,
         warnings: &mut Vec<Mistake>,
     ) -> Self {
+        let Words { conditions, sets, labels } = words;
         let mut gates = Self::default();
         for gate in &world.gates {
+            for label in &gate.labels {
+                let message = if !Labelled::NAMES.contains(&label.text.as_str()) {
+                    format!("there is no label `{}`; write one of {}", label.text, Labelled::NAMES.join(", "))
+                } else if !labels {
+                    "labels are not kept: write policies/labels.toml".to_owned()
+                } else {
+                    continue;
+                };
+                mistakes.push(at(label.line, label.column, message));
+            }
             let condition = gate.when.as_ref().and_then(|when| {
                 let found = conditions.iter().position(|condition| condition.name().as_str() == when.text);
                 if found.is_none() {
@@ -115,6 +136,7 @@ impl Policy {
     pub fn gates_of(
         &self,
         ask: &Ask<'_>,
+        hints: Hints,
         persona: &Persona,
         arguments: Arguments<'_>,
         now: Timestamp,
@@ -137,7 +159,23 @@ impl Policy {
                 condition.is_none_or(|condition| condition.value(&facts, Quantifier::Any) != Truth::False)
             })
         };
-        candidates.filter(holds).map(|compiled| Arc::clone(&compiled.gate)).collect()
+        let mut labelled: Option<Option<Labelled>> = None;
+        let mut labels = |compiled: &&Compiled| {
+            let wanted = &compiled.gate.labels;
+            if wanted.is_empty() {
+                return true;
+            }
+            let labelled = labelled.get_or_insert_with(|| self.labelled(persona, ask, hints, arguments, now));
+            // Where nobody knows what a call does with data, it may do anything.
+            labelled.as_ref().is_none_or(|own| own.names().any(|name| wanted.iter().any(|label| label.text == name)))
+        };
+        let mut met = Vec::new();
+        for compiled in candidates {
+            if holds(&compiled) && labels(&compiled) {
+                met.push(Arc::clone(&compiled.gate));
+            }
+        }
+        met
     }
 
     /// Whether every gate of this policy stands in that one as it is.

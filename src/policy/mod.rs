@@ -29,6 +29,7 @@ mod fixture;
 mod gate;
 mod index;
 mod input;
+pub mod label;
 mod lint;
 mod load;
 mod lookup;
@@ -60,6 +61,7 @@ pub use decide::{ConditionRecord, Decision};
 pub use difference::Difference;
 pub use expect::{FailedTest, TestReport};
 pub use explain::{Explanation, RuleExplanation, SubjectExplanation, WhoCan};
+pub use label::{Judged, Labelled, Seen};
 pub use object::RESERVED_SETS;
 pub use operation::{AdminOperation, Weight};
 pub use permit::{Denied, Permit};
@@ -96,6 +98,7 @@ pub struct Policy {
     casbin: Arc<Casbin>,
     scopes: HashMap<IssuerAlias, Vec<ScopeNeed>>,
     tests: Vec<expect::Expected>,
+    labels: Option<label::Labels>,
     operations: (ServerId, Environment),
     classes: moka::sync::Cache<crate::ids::ClassKey, Arc<Class>>,
     lookups: moka::sync::Cache<Digest, Arc<Lookup>>,
@@ -153,7 +156,10 @@ impl Policy {
         let conditions = condition::conditions("conditions.toml", &conditions_text, &mut mistakes);
         let environments = Environments::of(world, &mut mistakes);
         let mut loaded = load::load(sources, world, &environments, &conditions, &mut mistakes);
-        let gates = gate::Gates::of(world, &conditions, &loaded.sets, &mut mistakes, &mut warnings);
+        let labels = text("labels.toml", &mut mistakes)
+            .and_then(|text| label::labels(&text, &environments, &conditions, &loaded.sets, &mut mistakes));
+        let words = gate::Words { conditions: &conditions, sets: &loaded.sets, labels: labels.is_some() };
+        let gates = gate::Gates::of(world, words, &mut mistakes, &mut warnings);
         lint::lint(&loaded, &conditions, gates.conditions(), &mut mistakes, &mut warnings);
         let scopes = scope::scope_needs(world, &mut mistakes);
         let tests_text = text("tests.toml", &mut mistakes).unwrap_or_default();
@@ -206,6 +212,7 @@ impl Policy {
             casbin,
             scopes,
             tests,
+            labels,
             operations,
             classes: moka::sync::Cache::new(CLASSES_MAX),
             lookups: moka::sync::Cache::new(CLASS_LOOKUPS_MAX),

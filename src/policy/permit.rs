@@ -80,8 +80,12 @@ impl Policy {
             self.remember(&class, &ask);
         }
         let decision = self.decide(&class, caller.persona(), &ask, arguments, now);
-        let gates =
-            if decision.is_allowed() { self.gates_of(&ask, caller.persona(), arguments, now) } else { Vec::new() };
+        let hints = target.definition().map(|definition| definition.hints).unwrap_or_default();
+        let gates = if decision.is_allowed() {
+            self.gates_of(&ask, hints, caller.persona(), arguments, now)
+        } else {
+            Vec::new()
+        };
         self.permit(caller, target, &class, decision, false).map(|permit| Permit { gates, ..permit })
     }
 

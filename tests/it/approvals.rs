@@ -256,7 +256,8 @@ async fn what_is_denied_stays_denied_for_as_long_as_it_would_have_waited() {
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
     assert_ne!(next, id, "then it can be asked for again");
-    assert_eq!((running.calls(), running.events(&id).last().unwrap().as_str()), (0, "denied"));
+    assert_eq!(running.calls(), 0);
+    assert!(running.events(&id).contains(&"denied".to_owned()));
 }
 
 #[tokio::test]

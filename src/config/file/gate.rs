@@ -87,11 +87,12 @@ fn read(mut table: Table<'_, '_>, name: String) -> Option<Placed> {
         let at = Mistake::at("", table.source.text, text.span().start, "");
         Written { text: text.into_inner(), line: at.line, column: at.column }
     };
-    let selects = ["objects", "environments"].iter().any(|key| table.has(key));
+    let selects = ["objects", "labels", "environments"].iter().any(|key| table.has(key));
     if !selects {
-        table.mistake(&span, format!("gate `{name}` stops nothing: write objects = [\"SERVER/NAME\"] or environments = [...]"));
+        table.mistake(&span, format!("gate `{name}` stops nothing: write objects = [\"SERVER/NAME\"], labels = [...] or environments = [...]"));
     }
     let objects = table.get::<Vec<Spanned<String>>>("objects");
+    let labels = table.get::<Vec<Spanned<String>>>("labels");
     let environments = table.at::<Vec<Spanned<Environment>>>("environments");
     let actions = table.get::<Vec<Spanned<String>>>("actions");
     let when = table.get::<Spanned<String>>("when");
@@ -136,6 +137,7 @@ fn read(mut table: Table<'_, '_>, name: String) -> Option<Placed> {
     let gate = GateConfig {
         name,
         objects: objects.unwrap_or_default().into_iter().map(|text| written(&table, text)).collect(),
+        labels: labels.unwrap_or_default().into_iter().map(|text| written(&table, text)).collect(),
         environments: environments.into_iter().flat_map(Spanned::into_inner).map(Spanned::into_inner).collect(),
         actions: actions.into_iter().map(Spanned::into_inner).collect(),
         when: when.map(|text| written(&table, text)),

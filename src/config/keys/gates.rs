@@ -14,6 +14,7 @@ pub const GATE: Section = gates(
     "[gates.NAME]",
     &[
         optional("objects", "list of object patterns"),
+        optional("labels", "list of labels"),
         optional("environments", "list of environments"),
         defaulted("actions", "list of `\"call\"`, `\"get\"`, `\"read\"`", "[\"call\"]"),
         optional("when", "condition name"),

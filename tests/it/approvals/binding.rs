@@ -93,6 +93,19 @@ async fn a_gate_with_a_condition_stops_what_it_cannot_decide() {
 }
 
 #[tokio::test]
+async fn a_gate_can_name_what_a_call_does_with_data() {
+    let labels = "[[label]]\nobjects = [\"tools/echo\"]\neffect = \"irreversible\"\n[[label]]\nobjects = [\"tools/look\"]\nreads = \"internal\"\n";
+    let gates = "[gates.irreversible]\nlabels = [\"irreversible\", \"external\"]\napprovers = [\"group:test/approvers\"]\n";
+    let (issuer, upstream) = (Issuer::start().await, upstream().await);
+    let gateway = setup(&issuer, &upstream, gates).policy_file("labels.toml", labels).start().await;
+    let running = Running { issuer, upstream, gateway };
+    let id = running.asks("alice", json!({ "n": 1 })).await;
+    assert_eq!(running.view(&id, &running.bob()).await["gates"], json!(["irreversible"]));
+    let look = running.caller("alice").call_tool("tools__look", json!({})).await;
+    assert_eq!((look.tool_text(), running.calls()), ("{}", 1));
+}
+
+#[tokio::test]
 async fn explain_names_the_gates_and_check_the_mistakes_in_their_file() {
     let running = start(GATES).await;
     let words = ["explain", "tools/echo", "--as", "user:test/alice", "--group", "group:test/developers", "--agent", "assistant"];
@@ -121,7 +134,7 @@ async fn explain_names_the_gates_and_check_the_mistakes_in_their_file() {
     ] {
         assert!(told.lines().any(|line| line.contains(place) && line.contains(what)), "{place} {what}: {told}");
     }
-    let wrong = "[gates.a]\nobjects = [\"tools\", \"tools/@none\", \"bailiwick/revoke\", \"nobody/x\"]\nwhen = \"nothing\"\napprovers = [\"owner\"]\n";
+    let wrong = "[gates.a]\nobjects = [\"tools\", \"tools/@none\", \"bailiwick/revoke\", \"nobody/x\"]\nwhen = \"nothing\"\napprovers = [\"owner\"]\nlabels = [\"secret\", \"private\"]\n";
     std::fs::write(running.gateway.directory().join("policies/gates.toml"), wrong).unwrap();
     let checked = running.gateway.command(&["check", "--config", "servers.toml"]);
     let told = format!("{}{}", String::from_utf8_lossy(&checked.stdout), String::from_utf8_lossy(&checked.stderr));
@@ -131,6 +144,8 @@ async fn explain_names_the_gates_and_check_the_mistakes_in_their_file() {
         ("gates.toml:2:36", "own operations"),
         ("gates.toml:2:56", "no server is"),
         ("gates.toml:3:8", "no condition"),
+        ("gates.toml:5:11", "there is no label `secret`"),
+        ("gates.toml:5:21", "labels are not kept"),
     ] {
         assert!(told.lines().any(|line| line.contains(place) && line.contains(what)), "{place} {what}: {told}");
     }
