@@ -18,6 +18,7 @@ mod input;
 mod retry;
 mod task;
 mod traced;
+mod waiting;
 
 use asked::Asked;
 pub use bound::home;
@@ -84,6 +85,12 @@ pub async fn call(gateway: &Arc<Gateway>, caller: &Caller, request: Request) -> 
     let leg = Leg::new(&request.message.method(), request.client.version).through(request.via);
     let mut trail = Trail { leg, target: None, name: None, trace };
     let gateway = Arc::clone(gateway);
+    if request.method.is_about_task()
+        && let Some(outcome) = waiting::about(&gateway, caller, &request).await
+    {
+        let (exchange, then, trace) = (Exchange::finished(outcome), Then::default(), Trace::off());
+        return Running { gateway, entry: None, exchange, decisions, request, then, followed_for: None, trace };
+    }
     match open(&gateway, caller, &request, &mut trail).await {
         Ok((entry, then, exchange)) => {
             trail.about(caller);
@@ -96,7 +103,7 @@ pub async fn call(gateway: &Arc<Gateway>, caller: &Caller, request: Request) -> 
             trail.trace.end(traced::stopped(&halt.recorded));
             let attempt = attempt(caller, &trail.leg, trail.target.as_ref(), trail.name.as_deref());
             gateway.journal().stopped(&attempt, &halt.recorded);
-            let asked = approval::asked(&gateway, caller, &request, &trail, &halt.told);
+            let asked = approval::asked(&gateway, caller, &request, &trail, &halt.told).await;
             let told = asked.unwrap_or_else(|| told(halt.told, &request, trail.name.as_deref()));
             let exchange = Exchange::finished(told);
             let (then, trace) = (Then::default(), Trace::off());

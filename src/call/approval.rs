@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::asked::Asked;
 use super::bound;
 use super::retry::{self, About, Retry};
-use super::{Request, Trail};
+use super::{Request, Trail, waiting};
 use crate::config::Config;
 use crate::delegate::{Grant, Leg};
 use crate::gateway::Gateway;
@@ -60,9 +60,20 @@ pub fn used(gateway: &Gateway, entry: &Entry<Grant>) {
 }
 
 /// What the client is asked in the place of a call that waits; nothing where it can be asked nothing of the kind.
-pub fn asked(gateway: &Gateway, caller: &Caller, request: &Request, trail: &Trail, stop: &Stop) -> Option<Outcome> {
+pub async fn asked(
+    gateway: &Gateway,
+    caller: &Caller,
+    request: &Request,
+    trail: &Trail,
+    stop: &Stop,
+) -> Option<Outcome> {
     let Stop::Refused(refusal) = stop else { return None };
     let (pending, target) = (refusal.pending.as_deref()?, trail.target.as_ref()?);
+    if pending.kind == PendingKind::Approve
+        && let Some(task) = waiting::created(gateway, caller, request, pending).await
+    {
+        return Some(task);
+    }
     let asked = Asked::read(request).ok()?;
     let retry = Retry::read(asked.params(), gateway.sealer(), caller.principal()).ok().flatten();
     let round = retry.as_ref().map_or(0, Retry::round);

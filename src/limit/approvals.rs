@@ -32,3 +32,15 @@ pub const APPROVAL_SCHEMAS_MAX: usize = 256;
 pub const APPROVAL_TRIES_MAX: usize = 4;
 /// What somebody who denies says of it; the caller reads it.
 pub const APPROVAL_NOTE_CHARACTERS_MAX: usize = 500;
+/// Calls of one principal that wait as tasks; whoever has more is told otherwise that they wait.
+pub const APPROVAL_TASKS_PER_PRINCIPAL_MAX: usize = 40;
+/// How long such a task is kept after nobody can approve it any more, so that its end can be fetched: two hours.
+pub const APPROVAL_TASK_KEPT_FOR_US: i64 = 2 * 60 * 60 * 1_000_000;
+/// How often whoever follows one is asked to look.
+pub const APPROVAL_TASK_POLL_MS: u64 = 5_000;
+/// How long whoever asks waits for the end of the call that this begins.
+pub const APPROVAL_TASK_WAIT: Duration = Duration::from_secs(10);
+/// A piece of how such a call ended, as one row keeps it.
+pub const APPROVAL_TASK_PIECE_BYTES: usize = 60 * 1_024;
+/// Pieces that are kept of one; what is larger is lost to its task, and was made all the same.
+pub const APPROVAL_TASK_PIECES_MAX: usize = 60;

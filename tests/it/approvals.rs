@@ -13,6 +13,7 @@ mod binding;
 mod console;
 mod delivery;
 mod meanwhile;
+mod tasks;
 
 const ADMIN: &str = "acr = [\"strong\"]\nclients = [{ issuer = \"test\", client_id = \"test-admin\" }]\n\
                      [admin.console]\nissuer = \"test\"\nclient_id = \"test-console\"";
