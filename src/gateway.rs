@@ -23,6 +23,7 @@ mod shadow;
 mod source;
 mod standing;
 pub mod understand;
+mod webhooks;
 
 pub use crate::call::Endpoint;
 use crate::catalog::{Catalog, Target, View, Viewer};
@@ -48,6 +49,7 @@ use shadow::Shadow;
 pub use shadow::{Change, ShadowDifference, ShadowReport};
 use source::UpstreamSource;
 pub use standing::{Own, Standing};
+pub use webhooks::send_messages;
 
 /// One configuration with the policy that was built for it.
 #[derive(Debug, Clone)]

@@ -7,6 +7,7 @@
 pub mod ids;
 pub mod lanes;
 pub mod limit;
+pub mod outbox;
 pub mod outcome;
 pub mod shelf;
 pub mod wire;

@@ -22,6 +22,7 @@ mod shelf;
 mod state;
 mod streams;
 mod tasks;
+mod webhooks;
 
 pub use admin::*;
 pub use approvals::*;
@@ -39,6 +40,7 @@ pub use shelf::*;
 pub use state::*;
 pub use streams::*;
 pub use tasks::*;
+pub use webhooks::*;
 
 // === secrets ===
 

@@ -61,7 +61,14 @@ impl Refusal {
     /// A refusal with the reason's own hint.
     #[must_use]
     pub fn new(reason: Reason) -> Self {
-        Self { reason, rule: None, hint: Cow::Borrowed(reason.hint()), scopes: Vec::new(), capabilities: None, pending: None }
+        Self {
+            reason,
+            rule: None,
+            hint: Cow::Borrowed(reason.hint()),
+            scopes: Vec::new(),
+            capabilities: None,
+            pending: None,
+        }
     }
 
     /// Replaces the hint.

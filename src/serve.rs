@@ -22,7 +22,9 @@ use crate::control::{Administrators, Control, Operations, console};
 use crate::delegate::Delegate;
 use crate::export::Exports;
 use crate::front::{self, Certificates, Front};
-use crate::gateway::{Along, Files, Gateway, Own, Parts, Reloader, Snapshot, follow_store, record_missed, watch_files};
+use crate::gateway::{
+    Along, Files, Gateway, Own, Parts, Reloader, Snapshot, follow_store, record_missed, send_messages, watch_files,
+};
 use crate::identity::revoked::RevocationStore as _;
 use crate::identity::{Identity, Revocations};
 use crate::ids::ReplicaId;
@@ -293,6 +295,7 @@ async fn open(
     // A mistake in them is logged, and is none of the files that are served.
     let _problem = gateway.read_next().await;
     tasks.spawn(follow_store(Arc::clone(&gateway)));
+    tasks.spawn(send_messages(Arc::clone(&gateway)));
     tasks.spawn(follow_upstreams(Arc::clone(&gateway)));
     tasks.spawn(follow_executables(Arc::clone(&gateway)));
     tasks.spawn(housekeeping(Arc::clone(&gateway)));

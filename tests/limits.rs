@@ -58,6 +58,14 @@ const PACE: &[&str] = &[
     "STORE_LISTEN_LIFE",
     "RELAY_PING",
     "SHELF_SWEPT_MAX",
+    "APPROVAL_KEPT_FOR",
+    "APPROVAL_TASK_KEPT_FOR_US",
+    "APPROVAL_TASK_POLL_MS",
+    "WEBHOOK_KEPT_FOR_US",
+    "WEBHOOK_LOOK_INTERVAL",
+    "WEBHOOK_RETRY_MIN_US",
+    "WEBHOOK_RETRY_MAX_US",
+    "WEBHOOK_SENT_AT_ONCE_MAX",
 ];
 
 /// The size or the idle time of something that is remembered only to be faster: beyond it the same answer is
@@ -139,6 +147,11 @@ const NOT_REACHED: &[&str] = &[
     "PROCESS_IDLE",
     "WATCH_TOLD_MAX",
     "CHANGES_QUEUED_MAX",
+    "APPROVALS_KEPT_MAX",
+    "APPROVALS_LISTED_MAX",
+    "APPROVAL_TRIES_MAX",
+    "APPROVAL_TASK_PIECES_MAX",
+    "WEBHOOK_MESSAGES_MAX",
 ];
 
 /// The names of all bounds.

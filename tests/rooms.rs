@@ -23,6 +23,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("outcome", &["limit", "ids", "wire"]),
     ("shelf", &["limit", "ids", "outcome"]),
     ("config", &["limit", "ids"]),
+    // What is to be told elsewhere, in the change that it tells of.
+    ("outbox", &["limit", "config", "shelf"]),
     ("egress", &["limit", "lanes", "ids", "outcome", "config"]),
     ("record", &["limit", "lanes", "ids", "outcome", "wire", "config"]),
     // They tell others what was recorded and how calls went, and know no call.
@@ -32,7 +34,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("identity", &["limit", "ids", "outcome", "shelf", "wire", "config", "egress", "record"]),
     ("catalog", &["limit", "ids", "outcome", "shelf", "wire", "config", "record", "identity"]),
     ("policy", &["limit", "ids", "outcome", "shelf", "wire", "config", "record", "identity", "catalog"]),
-    ("guard", &["limit", "ids", "outcome", "shelf", "wire", "config", "record", "identity", "catalog", "policy"]),
+    (
+        "guard",
+        &["limit", "ids", "outcome", "shelf", "outbox", "wire", "config", "record", "identity", "catalog", "policy"],
+    ),
     (
         "delegate",
         &[
@@ -84,6 +89,7 @@ const PIPELINE: &[&str] = &[
     "limit",
     "ids",
     "shelf",
+    "outbox",
     "outcome",
     "wire",
     "config",
@@ -109,6 +115,7 @@ const EVERYTHING: &[&str] = &[
     "lanes",
     "ids",
     "shelf",
+    "outbox",
     "outcome",
     "wire",
     "config",

@@ -144,12 +144,7 @@ struct Task<'a> {
     version: Version,
 }
 
-async fn get(
-    gateway: &Arc<Gateway>,
-    caller: &Caller,
-    request: &Request,
-    task: Task<'_>,
-) -> Result<Outcome, Stop> {
+async fn get(gateway: &Arc<Gateway>, caller: &Caller, request: &Request, task: Task<'_>) -> Result<Outcome, Stop> {
     let Task { id, key, mut own, version } = task;
     let refused = |own: &Own, reason: Reason| {
         let outcome = Outcome::from(Refusal::new(reason));
@@ -227,13 +222,7 @@ fn made(request: &Request, wanted: Wanted) -> Option<Request> {
     let message = Message::request(&Json::of(&1), "tools/call", &params);
     let mut client = request.client.clone();
     client.capabilities = Json::of(&serde_json::Map::new());
-    Some(Request {
-        message,
-        method: Method::CallTool,
-        client,
-        header_parameters: wanted.parameters,
-        ..request.clone()
-    })
+    Some(Request { message, method: Method::CallTool, client, header_parameters: wanted.parameters, ..request.clone() })
 }
 
 /// How a call ended: `result` or `error`, and that.
@@ -256,13 +245,18 @@ async fn keep(
     let content = serde_json::to_vec(end).map_err(|error| internal(&error.to_string()))?;
     let sealed = gateway.sealer().seal(CONTENT, principal, &content);
     let sealed = sealed.map_err(|error| internal(&error.to_string()))?;
-    let mut pieces: Vec<&str> =
-        sealed.as_bytes().chunks(limit::APPROVAL_TASK_PIECE_BYTES).filter_map(|piece| std::str::from_utf8(piece).ok()).collect();
-    let large = serde_json::to_vec(&end_of(&Outcome::Failed(Failure::after(Reason::UpstreamGarbage, "too large to keep"))));
+    let mut pieces: Vec<&str> = sealed
+        .as_bytes()
+        .chunks(limit::APPROVAL_TASK_PIECE_BYTES)
+        .filter_map(|piece| std::str::from_utf8(piece).ok())
+        .collect();
+    let large =
+        serde_json::to_vec(&end_of(&Outcome::Failed(Failure::after(Reason::UpstreamGarbage, "too large to keep"))));
     let replacement;
     if pieces.len() > limit::APPROVAL_TASK_PIECES_MAX {
         let large = large.map_err(|error| internal(&error.to_string()))?;
-        replacement = gateway.sealer().seal(CONTENT, principal, &large).map_err(|error| internal(&error.to_string()))?;
+        replacement =
+            gateway.sealer().seal(CONTENT, principal, &large).map_err(|error| internal(&error.to_string()))?;
         pieces = vec![&replacement];
     }
     own.stage = Stage::Ended(pieces.len());

@@ -198,6 +198,7 @@ pub(super) fn config(servers: Vec<ServerConfig>) -> Arc<Config> {
         environments: Vec::new(),
         agents: std::collections::BTreeMap::new(),
         gates: Vec::new(),
+        webhooks: Vec::new(),
         policies: PathBuf::from("policies"),
         file: PathBuf::from("/nonexistent/servers.toml"),
     })

@@ -14,7 +14,7 @@ use super::process::plain;
 use super::reader::Table;
 use super::{
     AgentConfig, ClusterConfig, Config, ExportConfig, IssuerConfig, KeysConfig, LocalUser, QuotaConfig, RecordConfig,
-    ServerConfig, TelemetryConfig,
+    ServerConfig, TelemetryConfig, WebhookConfig,
 };
 use crate::ids::{AgentId, Environment};
 use crate::limit;
@@ -36,6 +36,7 @@ mod record;
 mod server;
 #[cfg(test)]
 mod tests;
+mod webhook;
 
 pub use address::is_private;
 pub use credential::{looks_like_a_secret, names_a_secret};
@@ -132,6 +133,7 @@ struct Parts {
     keys: Option<KeysConfig>,
     telemetry: Option<Option<TelemetryConfig>>,
     exports: Vec<Option<ExportConfig>>,
+    webhooks: Vec<Option<WebhookConfig>>,
     /// Absent where there is none, `Some(None)` where it was reported.
     admin: Option<Option<admin::Admin>>,
     quota: Option<QuotaConfig>,
@@ -182,6 +184,20 @@ fn read_top(mut top: Table<'_, '_>, file: &Path, base: &Path, overrides: &Overri
         .collect();
     if exports.len() > limit::EXPORTS_MAX {
         top.mistake(&export_place, format!("{} exports are too many: at most {}", exports.len(), limit::EXPORTS_MAX));
+    }
+    let webhook_place = top.place("webhooks");
+    let spell = |text: &str| export::name(text).map(|name| name.to_string());
+    let webhooks = top.named_tables("webhooks", &keys::gates::WEBHOOK, spell);
+    let webhooks: Vec<_> = webhooks.into_iter().map(|(name, table)| webhook::read(table, name)).collect();
+    too_many(&top, "webhooks", webhooks.len(), limit::WEBHOOKS_MAX);
+    if let (Some(gateway), Some(keys)) = (&gateway, &keys)
+        && gateway.config.store.is_shared()
+        && !webhooks.is_empty()
+        && keys.webhook.is_empty()
+    {
+        let message =
+            "all replicas sign with the same key: write webhook = [\"env:NAME\"] or [\"file:PATH\"] below [keys]";
+        top.mistake(&webhook_place, message);
     }
     if let (Some(gateway), Some(keys)) = (&gateway, &keys)
         && gateway.config.store.is_shared()
@@ -259,6 +275,7 @@ fn read_top(mut top: Table<'_, '_>, file: &Path, base: &Path, overrides: &Overri
         keys,
         telemetry,
         exports,
+        webhooks,
         admin,
         quota,
         anonymous,
@@ -302,6 +319,7 @@ impl Parts {
             keys: self.keys?,
             telemetry: self.telemetry?,
             exports: self.exports.into_iter().collect::<Option<_>>()?,
+            webhooks: self.webhooks.into_iter().collect::<Option<_>>()?,
             admin: match self.admin {
                 None => None,
                 Some(read) => {

@@ -68,6 +68,7 @@ pub const SECTIONS: &[&Section] = &[
     &KEYS,
     &TELEMETRY,
     &EXPORT,
+    &gates::WEBHOOK,
     &LIMITS,
     &ANONYMOUS,
     &ISSUER,
@@ -95,6 +96,7 @@ pub const TOP: Section = servers(
         optional("keys", "table"),
         optional("telemetry", "table"),
         optional("export", "tables by name"),
+        optional("webhooks", "tables by name"),
         optional("limits", "table"),
         optional("anonymous", "table"),
         optional("issuers", "tables by alias"),
@@ -199,6 +201,7 @@ pub const KEYS: Section = servers(
         defaulted("seal", "list of secret references", "[]"),
         defaulted("journal", "list of secret references", "[]"),
         defaulted("checkpoint", "list of secret references", "[]"),
+        defaulted("webhook", "list of secret references", "[]"),
     ],
 );
 

@@ -35,6 +35,7 @@ pub mod seal;
 pub mod secret;
 pub mod set;
 pub mod store;
+pub mod webhook;
 
 pub use admin::{AdminClient, AdminConfig, ConsoleConfig};
 pub use agent::{AgentClient, AgentConfig, AgentKind, AgentState, DeclaredProof};
@@ -51,6 +52,7 @@ pub use seal::Seal;
 pub use secret::SecretReference;
 pub use set::FileSet;
 pub use store::{PostgresConfig, StoreConfig};
+pub use webhook::WebhookConfig;
 
 /// One complete configuration of the gateway.
 #[derive(Debug, Clone)]
@@ -83,6 +85,8 @@ pub struct Config {
     pub environments: Vec<Environment>,
     /// `policies/agents.toml`.
     pub agents: BTreeMap<AgentId, Arc<AgentConfig>>,
+    /// `[webhooks.NAME]`: who is told that something happened.
+    pub webhooks: Vec<WebhookConfig>,
     /// `policies/gates.toml`, in the order of their names.
     pub gates: Vec<Arc<GateConfig>>,
     /// Where the policy files are.

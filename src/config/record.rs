@@ -39,6 +39,8 @@ pub struct KeysConfig {
     pub journal: Vec<SecretReference>,
     /// What checkpoints are signed with.
     pub checkpoint: Vec<SecretReference>,
+    /// What messages to others are signed with.
+    pub webhook: Vec<SecretReference>,
 }
 
 /// A place that checkpoints are sent to.

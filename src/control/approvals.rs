@@ -53,7 +53,7 @@ pub(super) fn deny(order: Order) -> Taken {
     let (id, about) = named(&order)?;
     let DenyOrder { note } = if order.body.is_empty() { DenyOrder::default() } else { json(&order)? };
     let act = async move {
-        let note = redact::text(&note).into_owned();
+        let note = redact::secrets(&note).into_owned();
         let view = order.operations.deny(&id, &order.actor.name(), &note, order.actor.who()).await?;
         Ok(Done::with(Json(view).into_response()))
     };

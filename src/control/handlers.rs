@@ -193,7 +193,10 @@ fn answer<T: Serialize + Send + 'static>(
 }
 
 /// The parameters of the query; any other, and one that comes twice, is a mistake.
-pub(super) fn query<const COUNT: usize>(order: &Order, names: [&str; COUNT]) -> Result<[Option<String>; COUNT], Refusal> {
+pub(super) fn query<const COUNT: usize>(
+    order: &Order,
+    names: [&str; COUNT],
+) -> Result<[Option<String>; COUNT], Refusal> {
     let mut values = [const { None }; COUNT];
     for (name, value) in url::form_urlencoded::parse(order.query.as_bytes()) {
         let place = names.iter().position(|known| *known == name).and_then(|place| values.get_mut(place));

@@ -73,6 +73,7 @@ pub(crate) fn config() -> Config {
         environments: Vec::new(),
         agents: std::collections::BTreeMap::new(),
         gates: Vec::new(),
+        webhooks: Vec::new(),
         policies: "/nonexistent".into(),
         file: std::path::PathBuf::from("/nonexistent/servers.toml"),
     }

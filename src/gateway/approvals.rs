@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Gateway;
 use crate::config::{GateConfig, GateKind};
-use crate::guard::approval::{Denier, Filter, Kept};
+use crate::guard::approval::{Denier, Filter, Kept, page};
 use crate::identity::{Caller, now_s};
 use crate::ids::Digest;
 use crate::outcome::{Reason, Refusal, Stop};
@@ -168,9 +168,7 @@ impl Gateway {
             denied_by: kept.denied.as_ref().map(|denied| denied.by.clone()),
             note: kept.denied.as_ref().map(|denied| denied.note.clone()).unwrap_or_default(),
             call: kept.call.clone(),
-            url: config.admin.as_ref().filter(|admin| admin.console.is_some()).map(|admin| {
-                format!("{}/approvals/{}", admin.resource(), kept.id)
-            }),
+            url: page(kept, &config),
         }
     }
 }

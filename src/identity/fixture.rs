@@ -165,6 +165,7 @@ pub fn config() -> Config {
         environments: vec![Environment::new("development").unwrap()],
         agents: agents.into_iter().map(|agent| (agent.id.clone(), Arc::new(agent))).collect::<BTreeMap<_, _>>(),
         gates: Vec::new(),
+        webhooks: Vec::new(),
         policies: PathBuf::from("/nonexistent"),
         file: PathBuf::from("/nonexistent/servers.toml"),
     }

@@ -39,7 +39,7 @@ pub const APPROVAL_TASK_KEPT_FOR_US: i64 = 2 * 60 * 60 * 1_000_000;
 /// How often whoever follows one is asked to look.
 pub const APPROVAL_TASK_POLL_MS: u64 = 5_000;
 /// How long whoever asks waits for the end of the call that this begins.
-pub const APPROVAL_TASK_WAIT: Duration = Duration::from_secs(10);
+pub const APPROVAL_TASK_WAIT: Duration = Duration::from_secs(5);
 /// A piece of how such a call ended, as one row keeps it.
 pub const APPROVAL_TASK_PIECE_BYTES: usize = 60 * 1_024;
 /// Pieces that are kept of one; what is larger is lost to its task, and was made all the same.

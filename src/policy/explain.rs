@@ -105,7 +105,11 @@ impl Policy {
         if let (Groups::Unknown(why), Some(hint)) = (&persona.groups, &mut hint) {
             *hint = format!("{hint} ({why})");
         }
-        let gates = if decision.is_allowed() { self.gates_of(ask, Hints::default(), persona, arguments, now) } else { Vec::new() };
+        let gates = if decision.is_allowed() {
+            self.gates_of(ask, Hints::default(), persona, arguments, now)
+        } else {
+            Vec::new()
+        };
         Explanation {
             gates: gates.iter().map(|gate| gate_told(gate)).collect(),
             question: format!("{} {}/{} in {}", ask.action, ask.server, ask.name, ask.environment),
@@ -216,8 +220,12 @@ fn gate_told(gate: &GateConfig) -> String {
     let who: Vec<String> = gate.approvers.iter().map(ToString::to_string).collect();
     match gate.kind {
         GateKind::Confirm => format!("{}: whoever calls has to confirm it", gate.name),
-        GateKind::Approve if gate.approvals == 1 => format!("{}: somebody of {} has to approve it", gate.name, who.join(", ")),
-        GateKind::Approve => format!("{}: {} persons of {} have to approve it", gate.name, gate.approvals, who.join(", ")),
+        GateKind::Approve if gate.approvals == 1 => {
+            format!("{}: somebody of {} has to approve it", gate.name, who.join(", "))
+        }
+        GateKind::Approve => {
+            format!("{}: {} persons of {} have to approve it", gate.name, gate.approvals, who.join(", "))
+        }
     }
 }
 

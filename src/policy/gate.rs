@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::label::Labelled;
 use super::condition::{Arguments, Condition, Facts, Quantifier, Truth};
+use super::label::Labelled;
 use super::load::set_exists;
 use super::object::{self, ObjectPattern, PatternKind};
 use super::source::Mistake;
@@ -100,7 +100,8 @@ impl Gates {
             }
             for (pattern, written) in &patterns {
                 if !world.servers.iter().any(|(server, _)| may_mean(pattern, server.as_str())) {
-                    let message = format!("gate `{}` stops nothing here: no server is `{}`", gate.name, pattern.server());
+                    let message =
+                        format!("gate `{}` stops nothing here: no server is `{}`", gate.name, pattern.server());
                     let known = world.strictness == super::Strictness::Demo;
                     let warning = at(written.line, written.column, message);
                     if known { warnings.push(warning) } else { mistakes.push(warning) }

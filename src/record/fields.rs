@@ -86,7 +86,15 @@ impl Serialize for Values<'_> {
 
 impl<'a> CallFields<'a> {
     fn new(attempt: &'a Attempt<'a>, decision: DecisionFields<'a>) -> Self {
-        Self { via: attempt.via, mcp: &attempt.mcp, decision, credential: None, arguments: None, approval: None, list: None }
+        Self {
+            via: attempt.via,
+            mcp: &attempt.mcp,
+            decision,
+            credential: None,
+            arguments: None,
+            approval: None,
+            list: None,
+        }
     }
 
     pub(super) fn intent(intent: &'a Intent<'a>, key: &'a JournalKey) -> Self {

@@ -9,7 +9,9 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, ServerConfig, TransportConfig};
-use crate::control::operations::{AccessAnswer, AccessReport, AgentStatus, ApprovalView, PolicyStatus, Reach, ServerStatus};
+use crate::control::operations::{
+    AccessAnswer, AccessReport, AgentStatus, ApprovalView, PolicyStatus, Reach, ServerStatus,
+};
 use crate::control::{Lifting, Operations, Readiness, ReadinessCheck, Revoked};
 use crate::gateway::ask::{self, Question, WhatCanAnswer, WhoCanAnswer};
 use crate::gateway::{Gateway, ReloadOrder, ReloadReport, ShadowReport, Standing};

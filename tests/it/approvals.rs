@@ -14,6 +14,7 @@ mod console;
 mod delivery;
 mod meanwhile;
 mod tasks;
+mod webhooks;
 
 const ADMIN: &str = "acr = [\"strong\"]\nclients = [{ issuer = \"test\", client_id = \"test-admin\" }]\n\
                      [admin.console]\nissuer = \"test\"\nclient_id = \"test-console\"";
@@ -73,7 +74,8 @@ async fn start_shared(gates: &str) -> Option<Running> {
     }
     let store = database.url_by("127.0.0.1", database.port);
     let keys = "[keys]\nseal = [\"file:key\"]\njournal = [\"file:key\"]\ncheckpoint = [\"file:key\"]\n";
-    let setup = setup.gateway(&format!("store = \"{store}\"\nstore_password = \"file:store-password\"\n")).sections(keys);
+    let setup =
+        setup.gateway(&format!("store = \"{store}\"\nstore_password = \"file:store-password\"\n")).sections(keys);
     let gateway = setup.start().await;
     Some(Running { issuer, upstream, gateway })
 }
@@ -125,7 +127,9 @@ impl Running {
     /// What happened to a request, as the record tells it.
     fn events(&self, id: &str) -> Vec<String> {
         let all = self.gateway.records("approval").into_iter().map(|record| record["approval"].clone());
-        all.filter(|approval| approval["id"] == id).map(|approval| approval["event"].as_str().unwrap().to_owned()).collect()
+        all.filter(|approval| approval["id"] == id)
+            .map(|approval| approval["event"].as_str().unwrap().to_owned())
+            .collect()
     }
 
     fn calls(&self) -> usize {

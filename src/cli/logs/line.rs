@@ -31,9 +31,8 @@ impl Look {
         }
         let (word, style, text) = match seen.record.kind.as_str() {
             "result" | "refusal" | "failure" | "list" | "noise" => return Some(self.finish(&self.call(seen))),
-            "start" | "stop" | "reload" | "admin" | "approval" | "revocation" | "repair" | "retention" | "executable" => {
-                describe(seen)?
-            }
+            "start" | "stop" | "reload" | "admin" | "approval" | "revocation" | "repair" | "retention"
+            | "executable" => describe(seen)?,
             _ => return None,
         };
         let width = if self.wide { usize::MAX } else { COLUMNS - LEAD };

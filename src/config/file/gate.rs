@@ -10,11 +10,11 @@ use toml::Spanned;
 
 use super::{Declared, Text};
 use crate::config::gate::{Approvers, GateConfig, GateKind, Written};
+use crate::config::keys::gates as keys;
 use crate::config::leaf::Period;
 use crate::config::load::Overrides;
 use crate::config::mistake::{Name, Source};
 use crate::config::reader::Table;
-use crate::config::keys::gates as keys;
 use crate::config::{Config, Mistake};
 use crate::ids::{Environment, IssuerAlias, Subject};
 use crate::limit;
@@ -89,15 +89,21 @@ fn read(mut table: Table<'_, '_>, name: String) -> Option<Placed> {
     };
     let selects = ["objects", "labels", "environments"].iter().any(|key| table.has(key));
     if !selects {
-        table.mistake(&span, format!("gate `{name}` stops nothing: write objects = [\"SERVER/NAME\"], labels = [...] or environments = [...]"));
+        table.mistake(
+            &span,
+            format!(
+                "gate `{name}` stops nothing: write objects = [\"SERVER/NAME\"], labels = [...] or environments = [...]"
+            ),
+        );
     }
     let objects = table.get::<Vec<Spanned<String>>>("objects");
     let labels = table.get::<Vec<Spanned<String>>>("labels");
     let environments = table.at::<Vec<Spanned<Environment>>>("environments");
+    let actions_place = table.place("actions");
     let actions = table.get::<Vec<Spanned<String>>>("actions");
     let when = table.get::<Spanned<String>>("when");
     let kind = table.get::<Kind>("kind");
-    let has_approvers = table.has("approvers");
+    let (has_approvers, approvers_place) = (table.has("approvers"), table.place("approvers"));
     let approvers = approvers(&mut table);
     let approvals = table.at::<u32>("approvals");
     let pending_for = period(&mut table, "pending_for", limit::GATE_PENDING_MAX);
@@ -114,7 +120,7 @@ fn read(mut table: Table<'_, '_>, name: String) -> Option<Placed> {
         table.mistake(&action.span(), message);
     }
     if actions.is_empty() {
-        table.mistake(&table.place("actions"), "a gate without actions stops nothing: write actions = [\"call\"]");
+        table.mistake(&actions_place, "a gate without actions stops nothing: write actions = [\"call\"]");
     }
     let kind = match kind? {
         Kind::Approve => GateKind::Approve,
@@ -122,11 +128,14 @@ fn read(mut table: Table<'_, '_>, name: String) -> Option<Placed> {
     };
     match kind {
         GateKind::Approve if !has_approvers => {
-            table.mistake(&span, format!("gate `{name}` has no `approvers`: write approvers = [\"owner\"] or [\"group:ISSUER/NAME\"]"));
+            table.mistake(
+                &span,
+                format!("gate `{name}` has no `approvers`: write approvers = [\"owner\"] or [\"group:ISSUER/NAME\"]"),
+            );
         }
         GateKind::Confirm if has_approvers => {
             let message = "whoever calls confirms, and nobody else: remove approvers, or write kind = \"approve\"";
-            table.mistake(&table.place("approvers"), message);
+            table.mistake(&approvers_place, message);
         }
         _ => {}
     }

@@ -43,5 +43,6 @@ pub fn read(mut table: Table<'_, '_>, base: &Path) -> Option<KeysConfig> {
         Some(references)
     };
     let (seal, journal, checkpoint) = (references("seal"), references("journal"), references("checkpoint"));
-    Some(KeysConfig { seal: seal?, journal: journal?, checkpoint: checkpoint? })
+    let webhook = references("webhook");
+    Some(KeysConfig { seal: seal?, journal: journal?, checkpoint: checkpoint?, webhook: webhook? })
 }

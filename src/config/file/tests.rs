@@ -12,6 +12,7 @@ use crate::config::{
 use crate::ids::{AgentId, IssuerAlias, ServerId};
 
 mod admin;
+mod gate;
 mod process;
 mod store;
 

@@ -1,6 +1,6 @@
 //! The keys of `policies/gates.toml`.
 
-use super::{Key, Section, defaulted, optional};
+use super::{Key, Section, defaulted, optional, required};
 
 const fn gates(title: &'static str, keys: &'static [Key]) -> Section {
     Section { file: "policies/gates.toml", title, keys }
@@ -30,3 +30,14 @@ pub const GATE: Section = gates(
         optional("auth_age_max", "duration"),
     ],
 );
+
+/// `[webhooks.NAME]`.
+pub const WEBHOOK: Section = Section {
+    file: "servers.toml",
+    title: "[webhooks.NAME]",
+    keys: &[
+        required("url", "URL"),
+        required("events", "list of `\"approval.requested\"`, `\"agent.suspended\"`, `\"pin.changed\"`"),
+        defaulted("allow_private", "boolean", "false"),
+    ],
+};

@@ -31,7 +31,9 @@ pub fn decision(
         return Err(Refusal::new(Reason::AdministratorRequired));
     };
     let Some(person) = approver.token().person.known() else {
-        return Err(refused("your issuer does not say which person you are: its `person` claim has to be configured, and in your token"));
+        return Err(refused(
+            "your issuer does not say which person you are: its `person` claim has to be configured, and in your token",
+        ));
     };
     let groups = match &persona.groups {
         Groups::Known(groups) => groups.iter().map(ToString::to_string).collect(),
@@ -119,7 +121,9 @@ fn part_in(decision: &Decision, issuer: &IssuerAlias, requester: &Requester, con
     }
     // Of an account elsewhere nobody knows whose it is.
     if requester.human && requester.person.is_none() && requester.issuer != issuer.as_str() {
-        return Some("nobody can tell whether this is your own call: the caller's issuer does not say which person it is");
+        return Some(
+            "nobody can tell whether this is your own call: the caller's issuer does not say which person it is",
+        );
     }
     let answers = |subject: &str| is_account_of(subject, &decision.user, &person, issuer, config);
     for id in &requester.agents {
@@ -128,7 +132,9 @@ fn part_in(decision: &Decision, issuer: &IssuerAlias, requester: &Requester, con
             Some(Same::No) => {}
             Some(Same::Yes) => return Some("you answer for an agent of this call: somebody else has to approve it"),
             Some(Same::Unknown) => {
-                return Some("nobody can tell whether you answer for an agent of this call: its owner is known to another issuer");
+                return Some(
+                    "nobody can tell whether you answer for an agent of this call: its owner is known to another issuer",
+                );
             }
             None => return Some("an agent of this call is not registered any more"),
         }

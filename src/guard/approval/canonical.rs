@@ -187,7 +187,8 @@ mod tests {
         let (one, other) = (of(r#"{"n":1}"#), of(r#"{"n":1.0}"#));
         assert_eq!(one.text, other.text);
         assert_ne!(one, other);
-        for (one, other) in [("[]", "{}"), ("[[]]", "[[],[]]"), ("\"1\"", "1"), ("null", "\"null\""), ("[1,2]", "[12]")] {
+        for (one, other) in [("[]", "{}"), ("[[]]", "[[],[]]"), ("\"1\"", "1"), ("null", "\"null\""), ("[1,2]", "[12]")]
+        {
             assert_ne!(of(one), of(other), "{one} {other}");
         }
     }

@@ -4,7 +4,7 @@
 //! who decide at once the second sees what the first has done.
 
 use super::kept::{Denial, Kept, State};
-use super::{Approvals, NAMED, LIVE, approver, asks_somebody, gates_of, micros, noted, read};
+use super::{Approvals, LIVE, NAMED, approver, asks_somebody, gates_of, micros, noted, read};
 use crate::config::Config;
 use crate::identity::Caller;
 use crate::ids::Digest;

@@ -17,8 +17,8 @@ use std::time::Duration;
 
 pub use approver::is_trusted;
 pub use decide::{Denier, Filter};
-pub use preview::{escaped, preview as shown};
 pub use kept::{Decision, Kept, State, server};
+pub use preview::{escaped, preview as shown};
 
 use kept::{Consumption, Requester};
 
@@ -27,6 +27,7 @@ use crate::config::{Config, GateConfig, GateKind};
 use crate::identity::Revocations;
 use crate::ids::{CallId, Digest, LegId};
 use crate::limit;
+use crate::outbox;
 use crate::outcome::{Failure, Pending, PendingKind, Reason, Refusal, Stop};
 use crate::policy::Permit;
 use crate::record::Journal;
@@ -254,8 +255,24 @@ impl Approvals {
             expiry_told: false,
         };
         let until_us = kept.pending_until_us;
-        let changes = changes(&kept, expect, until_us, until_us.saturating_add(micros(limit::APPROVAL_KEPT_FOR)))?;
-        match self.shelf.change(changes, Tell::Nobody).await? {
+        let own = changes(&kept, expect, until_us, until_us.saturating_add(micros(limit::APPROVAL_KEPT_FOR)))?;
+        // Nothing of the arguments: whoever reads it has to come and look.
+        let about = serde_json::json!({
+            "approval_id": kept.id,
+            "server": kept.server,
+            "name": kept.name,
+            "environment": kept.environment,
+            "gates": kept.gates,
+            "url": page(&kept, gated.config),
+        });
+        let told = outbox::told(&gated.config.webhooks, outbox::Event::ApprovalRequested, &about, now_us);
+        let count = own.len();
+        let mut changed = self.shelf.change([own.clone(), told].concat(), Tell::Nobody).await?;
+        if matches!(changed, Changed::Full(index) if index >= count) {
+            // Where messages have not been taken for days, people find the request all the same.
+            changed = self.shelf.change(own, Tell::Nobody).await?;
+        }
+        match changed {
             Changed::Done { version, .. } => {
                 self.tell(&kept, "requested", Some(gated.of()), Some(permit.caller().who()), "");
                 Ok((kept, version))
@@ -341,9 +358,7 @@ fn noted(decision: &Decision) -> ApproverNote<'_> {
 
 /// A call that waits, and for what.
 fn waits(kept: &Kept, kind: PendingKind, config: &Config) -> Refusal {
-    let url = config.admin.as_ref().filter(|admin| admin.console.is_some()).map(|admin| {
-        format!("{}/approvals/{}", admin.resource(), kept.id)
-    });
+    let url = page(kept, config);
     let refusal = Refusal::new(match kind {
         PendingKind::Approve => Reason::ApprovalRequired,
         PendingKind::Confirm => Reason::ConfirmationRequired,
@@ -353,6 +368,13 @@ fn waits(kept: &Kept, kind: PendingKind, config: &Config) -> Refusal {
     refusal.pending(Pending { approval: kept.id.clone(), binding, kind, expires_at, url })
 }
 
+/// The page of the console that says how it stands.
+#[must_use]
+pub fn page(kept: &Kept, config: &Config) -> Option<String> {
+    let admin = config.admin.as_ref().filter(|admin| admin.console.is_some())?;
+    Some(format!("{}/approvals/{}", admin.resource(), kept.id))
+}
+
 /// The rows of a request in its new state.
 fn changes(kept: &Kept, expect: Expect, until_us: i64, named_until_us: i64) -> Result<Vec<Change>, Refusal> {
     let body = serde_json::to_string(kept).unwrap_or_default();
@@ -360,8 +382,10 @@ fn changes(kept: &Kept, expect: Expect, until_us: i64, named_until_us: i64) -> R
         let hint = "the call is more than can be kept until somebody approves it: split it";
         return Err(Refusal::new(Reason::ArgumentsUnfit).hint(hint));
     }
-    let put = |owner: &str, body: String, until_us: i64| {
-        Action::Put { owner: owner.to_owned(), body, expires_at_us: Some(until_us) }
+    let put = |owner: &str, body: String, until_us: i64| Action::Put {
+        owner: owner.to_owned(),
+        body,
+        expires_at_us: Some(until_us),
     };
     let live = Change::new(LIVE, kept.binding.to_string(), expect, put(&kept.id, body.clone(), until_us));
     let named = put(&kept.requester.principal, body, named_until_us);
@@ -370,7 +394,8 @@ fn changes(kept: &Kept, expect: Expect, until_us: i64, named_until_us: i64) -> R
 
 fn read(row: Row) -> Result<(Kept, Version), Failure> {
     let kept = serde_json::from_str(&row.body);
-    let kept = kept.map_err(|error| Failure::before(Reason::StoreUnavailable, format!("an approval is unreadable: {error}")))?;
+    let kept =
+        kept.map_err(|error| Failure::before(Reason::StoreUnavailable, format!("an approval is unreadable: {error}")))?;
     Ok((kept, row.version))
 }
 

@@ -216,6 +216,7 @@ fn config(servers: Vec<ServerConfig>) -> Config {
         environments: Vec::new(),
         agents: BTreeMap::new(),
         gates: Vec::new(),
+        webhooks: Vec::new(),
         policies: PathBuf::new(),
         file: PathBuf::from("/nonexistent/servers.toml"),
     }

@@ -173,3 +173,22 @@ async fn the_socket_denies_and_approves_nothing() {
     let view = running.view(&id, &running.bob()).await;
     assert!(view["state"] == "denied" && view["denied_by"].as_str().unwrap().starts_with("host:"), "{view}");
 }
+
+#[tokio::test]
+async fn a_person_claim_that_is_no_name_is_nobodys_and_a_long_reason_is_cut() {
+    let running = start(GATES).await;
+    let id = running.asks("alice", json!({ "n": 1 })).await;
+    let with = |person: Value| {
+        let mut claims = running.issuer.administrator("bob", &["approvers"], &running.gateway.admin);
+        claims["person"] = person;
+        running.issuer.sign(&claims)
+    };
+    let long = "b".repeat(bailiwick::limit::PERSON_BYTES_MAX + 1);
+    for odd in [json!(long), json!(7), json!(null), json!("")] {
+        assert_eq!(refused(&running, &id, &with(odd.clone())).await, (403, "approver_refused".to_owned()), "{odd}");
+    }
+    let most = bailiwick::limit::APPROVAL_NOTE_CHARACTERS_MAX;
+    let note = json!({ "note": "n".repeat(most + 5) }).to_string();
+    let denied = running.at(&format!("/approvals/{id}/deny"), &running.bob()).post(&[], note).await;
+    assert_eq!(denied.response()["note"].as_str().unwrap().chars().count(), most, "{}", denied.text);
+}

@@ -95,7 +95,8 @@ async fn a_gate_with_a_condition_stops_what_it_cannot_decide() {
 #[tokio::test]
 async fn a_gate_can_name_what_a_call_does_with_data() {
     let labels = "[[label]]\nobjects = [\"tools/echo\"]\neffect = \"irreversible\"\n[[label]]\nobjects = [\"tools/look\"]\nreads = \"internal\"\n";
-    let gates = "[gates.irreversible]\nlabels = [\"irreversible\", \"external\"]\napprovers = [\"group:test/approvers\"]\n";
+    let gates =
+        "[gates.irreversible]\nlabels = [\"irreversible\", \"external\"]\napprovers = [\"group:test/approvers\"]\n";
     let (issuer, upstream) = (Issuer::start().await, upstream().await);
     let gateway = setup(&issuer, &upstream, gates).policy_file("labels.toml", labels).start().await;
     let running = Running { issuer, upstream, gateway };
@@ -108,7 +109,16 @@ async fn a_gate_can_name_what_a_call_does_with_data() {
 #[tokio::test]
 async fn explain_names_the_gates_and_check_the_mistakes_in_their_file() {
     let running = start(GATES).await;
-    let words = ["explain", "tools/echo", "--as", "user:test/alice", "--group", "group:test/developers", "--agent", "assistant"];
+    let words = [
+        "explain",
+        "tools/echo",
+        "--as",
+        "user:test/alice",
+        "--group",
+        "group:test/developers",
+        "--agent",
+        "assistant",
+    ];
     let explained = running.gateway.command(&[&words[..], &["--config", "servers.toml"]].concat());
     let told = String::from_utf8_lossy(&explained.stdout).into_owned();
     assert!(told.contains("gate deploy: somebody of group:test/approvers has to approve it"), "{told}");
@@ -126,8 +136,8 @@ async fn explain_names_the_gates_and_check_the_mistakes_in_their_file() {
         ("gates.toml:7:14", "elsewhere"),
         ("gates.toml:10:1", "remove approvers"),
         ("gates.toml:11:17", "nowhere"),
-        ("gates.toml:12:1", "stops nothing"),
-        ("gates.toml:14:1", "has no `approvers`"),
+        ("gates.toml:12:8", "stops nothing"),
+        ("gates.toml:14:8", "has no `approvers`"),
         ("gates.toml:19:13", "1 to 5"),
         ("gates.toml:20:15", "too long"),
         ("gates.toml:21:12", "no gate can stop `admin`"),

@@ -30,7 +30,8 @@ async fn a_second_person_approves_in_the_console_after_a_login_of_a_moment_ago()
     let csrf = stale.csrf();
     let early = bob.post(&format!("{page}/approve"), &[("csrf", &csrf), ("shown", &shown)]).await;
     assert_eq!(early.status, 401, "{}", early.text);
-    let mut bob = signed_in(&running, "bob", &["approvers"], &format!("/admin/login/start?fresh=1&to=/approvals/{id}")).await;
+    let mut bob =
+        signed_in(&running, "bob", &["approvers"], &format!("/admin/login/start?fresh=1&to=/approvals/{id}")).await;
     let fresh = bob.get(&page).await;
     assert!(fresh.text.contains("Approve this call"), "{}", fresh.text);
     let csrf = fresh.csrf();
@@ -55,7 +56,11 @@ async fn whoever_called_sees_how_their_own_call_stands_and_decides_nothing() {
     let fresh = "/admin/login/start?fresh=1";
     let mut alice = signed_in(&running, "alice", &["developers"], fresh).await;
     let own = alice.get(&format!("/admin/approvals/{id}")).await;
-    assert!(own.status == 200 && own.text.contains("pending") && !own.text.contains("Approve this call"), "{}", own.text);
+    assert!(
+        own.status == 200 && own.text.contains("pending") && !own.text.contains("Approve this call"),
+        "{}",
+        own.text
+    );
     assert_eq!(alice.get("/admin/approvals").await.status, 403);
     let mut dora = signed_in(&running, "dora", &["developers"], fresh).await;
     let theirs = dora.get(&format!("/admin/approvals/{id}")).await;
@@ -67,7 +72,8 @@ async fn whoever_called_sees_how_their_own_call_stands_and_decides_nothing() {
     let path = format!("/admin/approvals/{id}/approve");
     let refused = alice.post(&path, &[("csrf", &page.csrf()), ("shown", &shown)]).await;
     assert!(refused.status == 403 && refused.text.contains("approver_refused"), "{}", refused.text);
-    let denied = alice.post(&format!("/admin/approvals/{id}/deny"), &[("csrf", &page.csrf()), ("note", "never mind")]).await;
+    let denied =
+        alice.post(&format!("/admin/approvals/{id}/deny"), &[("csrf", &page.csrf()), ("note", "never mind")]).await;
     assert_eq!(denied.status, 303, "they may take it back: {}", denied.text);
     assert!(running.call("alice", json!({ "n": 1 })).await.tool_text().contains("never mind"));
     assert_eq!(running.calls(), 0);

@@ -137,7 +137,10 @@ async fn a_legacy_client_confirms_on_the_stream_of_its_own_call() {
     assert_eq!(question["method"], "elicitation/create", "{question}");
     respond(&alice, &session, &question, json!({ "action": "decline" })).await;
     let declined = stream.next().await;
-    assert!(declined["result"]["isError"] == true && declined.to_string().contains("confirmation_declined"), "{declined}");
+    assert!(
+        declined["result"]["isError"] == true && declined.to_string().contains("confirmation_declined"),
+        "{declined}"
+    );
     let mut stream = begin(2).await;
     let question = stream.next().await;
     respond(&alice, &session, &question, yes()["confirm"].clone()).await;

@@ -41,7 +41,11 @@ async fn a_rule_that_denies_meanwhile_wins_and_an_edit_that_does_not_concern_the
     assert!(answer.status == 200 && running.calls() == 0 && !answer.text.contains("approval"), "{}", answer.text);
     let unrelated = format!("{rules}p, user:test/zoe, *, tools/look, call, -, deny\n");
     write(&running.gateway, "policy.csv", &unrelated);
-    write(&running.gateway, "gates.toml", &format!("{GATES}[gates.other]\nobjects = [\"tools/look\"]\napprovers = [\"owner\"]\n"));
+    write(
+        &running.gateway,
+        "gates.toml",
+        &format!("{GATES}[gates.other]\nobjects = [\"tools/look\"]\napprovers = [\"owner\"]\n"),
+    );
     reload(&running).await;
     assert_eq!(running.call("alice", json!({ "n": 1 })).await.tool_text(), r#"{"n":1}"#, "what was approved still is");
 }
@@ -101,7 +105,11 @@ async fn an_approver_whom_the_gate_names_no_more_has_approved_nothing_and_neithe
 #[tokio::test]
 async fn one_gate_more_is_another_call_and_needs_no_leave_to_widen() {
     let (running, id) = approved(GATES).await;
-    write(&running.gateway, "gates.toml", &format!("{GATES}[gates.second]\nobjects = [\"*/echo\"]\napprovers = [\"group:test/managers\"]\n"));
+    write(
+        &running.gateway,
+        "gates.toml",
+        &format!("{GATES}[gates.second]\nobjects = [\"*/echo\"]\napprovers = [\"group:test/managers\"]\n"),
+    );
     let reloaded = running.gateway.command(&["reload", "--config", "servers.toml"]);
     assert!(reloaded.status.success(), "a gate more is a brake: {}", String::from_utf8_lossy(&reloaded.stdout));
     assert_ne!(running.asks("alice", json!({ "n": 1 })).await, id);

@@ -3,6 +3,7 @@
 use super::*;
 use crate::input::call;
 use crate::support::client::modern_request;
+use crate::support::eventually;
 use crate::tasks::EXTENSION;
 
 fn tasks() -> Value {
@@ -50,8 +51,7 @@ async fn the_call_is_made_when_its_client_asks_after_the_approval_and_once() {
     assert_eq!(done.result()["result"]["content"][0]["text"], r#"{"n":1}"#);
     assert_eq!(about(&alice, "tasks/get", &task).await.result()["result"], done.result()["result"], "it is kept");
     assert_eq!(running.calls(), 1);
-    let consumed = running.gateway.records("approval").into_iter().find(|record| record["approval"]["event"] == "consumed");
-    assert_eq!(consumed.unwrap()["approval"]["id"], json!(id));
+    eventually("the record", async || running.events(&id).contains(&"consumed".to_owned())).await;
 }
 
 #[tokio::test]
@@ -81,4 +81,44 @@ async fn a_task_is_decided_anew_when_its_call_is_made() {
     let done = about(&alice, "tasks/get", &task).await;
     assert!(done.result()["result"]["isError"] == true && done.text.contains("approval_required"), "{}", done.text);
     assert_eq!(running.calls(), 0);
+}
+
+#[tokio::test]
+async fn a_call_that_takes_long_goes_on_and_its_end_is_kept_however_long_it_is() {
+    let long = "y".repeat(2 * bailiwick::limit::APPROVAL_TASK_PIECE_BYTES);
+    let answer = long.clone();
+    let upstream = Scripted::start(json!([tool("echo")]), move |call| result(call, text(&answer))).await;
+    let issuer = Issuer::start().await;
+    let gateway = setup(&issuer, &upstream, GATES).start().await;
+    let running = Running { issuer, upstream, gateway };
+    running.upstream.mute("echo");
+    let (task, id) = began(&running, "alice", json!({ "n": 1 })).await;
+    assert_eq!(running.approve(&id, &running.bob()).await.status, 200);
+    let alice = running.caller("alice");
+    let asked = std::time::Instant::now();
+    let working = about(&alice, "tasks/get", &task).await;
+    assert_eq!(working.result()["status"], "working", "{}", working.text);
+    assert!(asked.elapsed() >= bailiwick::limit::APPROVAL_TASK_WAIT);
+    running.upstream.mute("");
+    let mut done = working;
+    for _ in 0..200 {
+        done = about(&alice, "tasks/get", &task).await;
+        if done.result()["status"] == "completed" {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert_eq!(done.result()["result"]["content"][0]["text"], json!(long), "{:.300}", done.text);
+    assert_eq!(running.calls(), 1);
+}
+
+#[tokio::test]
+async fn so_many_calls_of_one_caller_wait_as_tasks_and_others_are_told_otherwise() {
+    let running = start(GATES).await;
+    let alice = running.caller("alice");
+    let params = || json!({ "name": "tools__echo", "arguments": { "n": 1 } });
+    for _ in 0..bailiwick::limit::APPROVAL_TASKS_PER_PRINCIPAL_MAX {
+        assert_eq!(call(&alice, &tasks(), params()).await.result()["resultType"], "task");
+    }
+    waits(&call(&alice, &tasks(), params()).await);
 }
