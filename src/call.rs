@@ -32,6 +32,7 @@ use crate::catalog::Target;
 use crate::delegate::{Grant, Leg, attempt};
 use crate::gateway::Gateway;
 use crate::guard::Wanted;
+use crate::guard::label::LabelUse;
 use crate::identity::Caller;
 pub use crate::ids::Endpoint;
 use crate::ids::ReplicaId;
@@ -89,14 +90,35 @@ pub async fn call(gateway: &Arc<Gateway>, caller: &Caller, request: Request) -> 
         && let Some(outcome) = waiting::about(&gateway, caller, &request).await
     {
         let (exchange, then, trace) = (Exchange::finished(outcome), Then::default(), Trace::off());
-        return Running { gateway, entry: None, exchange, decisions, request, then, followed_for: None, trace };
+        let settling = None;
+        return Running {
+            gateway,
+            entry: None,
+            exchange,
+            decisions,
+            request,
+            then,
+            followed_for: None,
+            trace,
+            settling,
+        };
     }
     match open(&gateway, caller, &request, &mut trail).await {
         Ok((entry, then, exchange)) => {
             trail.about(caller);
             trail.trace.forwarding();
             let trace = trail.trace;
-            Running { gateway, entry: Some(entry), exchange, decisions, request, then, followed_for: None, trace }
+            Running {
+                gateway,
+                entry: Some(entry),
+                exchange,
+                decisions,
+                request,
+                then,
+                followed_for: None,
+                trace,
+                settling: None,
+            }
         }
         Err(halt) => {
             trail.about(caller);
@@ -107,7 +129,17 @@ pub async fn call(gateway: &Arc<Gateway>, caller: &Caller, request: Request) -> 
             let told = asked.unwrap_or_else(|| told(halt.told, &request, trail.name.as_deref()));
             let exchange = Exchange::finished(told);
             let (then, trace) = (Then::default(), Trace::off());
-            Running { gateway, entry: None, exchange, decisions, request, then, followed_for: None, trace }
+            Running {
+                gateway,
+                entry: None,
+                exchange,
+                decisions,
+                request,
+                then,
+                followed_for: None,
+                trace,
+                settling: None,
+            }
         }
     }
 }
@@ -184,7 +216,9 @@ async fn open(
     };
     let outgoing = asked.outgoing(request, permit.target(), capabilities, augmented, upstreams, answers.as_ref());
     let outgoing = traced::carried(outgoing, trail.trace.traceparent().as_deref());
-    let wanted = Wanted { call: trail.leg.call, arguments: arguments.as_ref(), gated };
+    let now = gateway.snapshot();
+    let wanted =
+        Wanted { call: trail.leg.call, arguments: arguments.as_ref(), policy: &now.policy, mandate: None, gated };
     let cleared = gateway.guard().clear(permit, wanted).await?;
     trail.trace.stage(Stage::Delegate);
     let grant = gateway.delegate().delegate(cleared, trail.leg.clone(), arguments, gateway.recheck()).await?;
@@ -210,6 +244,8 @@ pub struct Running {
     then: Then,
     /// Whose call it is, once it goes on as a task that is followed for them.
     followed_for: Option<Caller>,
+    /// How it ended, where something has to be looked at before anybody is told.
+    settling: Option<(Entry<Grant>, Outcome)>,
     /// What is told of it; a call that is dropped is told of as cancelled.
     trace: Trace,
 }
@@ -228,6 +264,9 @@ impl Running {
     /// Cancel-safe.
     pub async fn next(&mut self) -> Event {
         loop {
+            if self.settling.is_some() {
+                return Event::Done(self.settled().await);
+            }
             // What streams without a pause must not keep this from being noticed.
             if self.answers_to().is_some() && self.decisions.has_changed().unwrap_or(false) {
                 self.decisions.mark_unchanged();
@@ -250,6 +289,10 @@ impl Running {
                     let Some(entry) = self.entry.take() else { return Event::Done(without_pages(outcome)) };
                     match task::after(&self.gateway, entry.proof(), &self.request, self.then, outcome) {
                         After::Deliver(outcome) => {
+                            if entry.proof().labels().is_some_and(LabelUse::has_to_settle) {
+                                self.settling = Some((entry, outcome));
+                                continue;
+                            }
                             let outcome = self.ended(entry, outcome);
                             self.trace.end(traced::ended(&outcome));
                             return Event::Done(outcome);
@@ -264,6 +307,24 @@ impl Running {
                 }
             }
         }
+    }
+
+    /// The end of a call that read from a store, once what others have put there meanwhile counts for its caller.
+    /// Begun anew where nobody waited for it.
+    async fn settled(&mut self) -> Outcome {
+        let labels = self.settling.as_ref().and_then(|(entry, _)| entry.proof().labels());
+        let settled = match labels {
+            Some(labels) => labels.settle().await,
+            None => Ok(()),
+        };
+        let Some((entry, outcome)) = self.settling.take() else { return Refusal::new(Reason::Internal).into() };
+        let outcome = match settled {
+            Ok(()) => outcome,
+            Err(failure) => Outcome::Failed(failure),
+        };
+        let outcome = self.ended(entry, outcome);
+        self.trace.end(traced::ended(&outcome));
+        outcome
     }
 
     fn ended(&self, entry: Entry<Grant>, outcome: Outcome) -> Outcome {

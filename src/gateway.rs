@@ -3,6 +3,7 @@
 //! Invariant: one [`Snapshot`] serves one decision, and whatever may have changed since is looked at again
 //! before anything is forwarded.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -19,6 +20,7 @@ mod follow;
 pub mod glance;
 mod handles;
 mod reload;
+pub mod review;
 mod shadow;
 mod source;
 mod standing;
@@ -36,7 +38,7 @@ use crate::identity::{Caller, Identity, Presented, Resource, Revocations, still_
 use crate::ids::RevocationEpoch;
 use crate::list::{self, Pages};
 use crate::outcome::{Failure, Reason, Refusal, Stop};
-use crate::policy::{Arguments, Class, Denied, Permit, Policy};
+use crate::policy::{Arguments, Class, Denied, GrantId, Permit, Policy};
 use crate::record::Journal;
 use crate::store::Store;
 use crate::telemetry::Telemetry;
@@ -60,8 +62,10 @@ pub struct Snapshot {
     pub written: Arc<Config>,
     /// What was taken back of it.
     pub(crate) barred: Arc<Barred>,
-    /// Who may do what.
+    /// Who may do what, without grants that have ended.
     pub policy: Arc<Policy>,
+    /// Who may do what as the files say it.
+    pub(crate) written_policy: Arc<Policy>,
     /// The files that both were read from: what the next ones are compared with.
     pub(crate) files: Arc<FileSet>,
     /// Under which settings `identity` verifies callers for it.
@@ -99,6 +103,8 @@ pub struct Gateway {
     telemetry: Telemetry,
     exports: Exports,
     last_reload: ArcSwapOption<glance::LastReload>,
+    /// The grants that have ended, as the policy in force knows them.
+    ended: ArcSwap<BTreeSet<GrantId>>,
 }
 
 /// The rooms that a gateway is wired from.
@@ -129,6 +135,8 @@ pub struct Parts {
     pub telemetry: Telemetry,
     /// Who is sent the record.
     pub exports: Exports,
+    /// The grants that have ended, as the policy that is served first knows them.
+    pub ended: BTreeSet<GrantId>,
 }
 
 impl Gateway {
@@ -171,6 +179,7 @@ impl Gateway {
             telemetry: parts.telemetry,
             exports: parts.exports,
             last_reload: ArcSwapOption::empty(),
+            ended: ArcSwap::from_pointee(parts.ended),
         })
     }
 

@@ -18,6 +18,7 @@ pub mod config;
 pub mod control;
 pub mod delegate;
 pub mod egress;
+pub mod evidence;
 pub mod export;
 pub mod front;
 pub mod guard;

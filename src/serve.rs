@@ -22,6 +22,7 @@ use crate::control::{Administrators, Control, Operations, console};
 use crate::delegate::Delegate;
 use crate::export::Exports;
 use crate::front::{self, Certificates, Front};
+use crate::gateway::review;
 use crate::gateway::{
     Along, Files, Gateway, Own, Parts, Reloader, Snapshot, follow_store, record_missed, send_messages, watch_files,
 };
@@ -246,6 +247,8 @@ async fn open(
     let (epoch, held) = store.revocations().await.map_err(trouble)?;
     let revocations = Arc::new(Revocations::default());
     revocations.replace(epoch, held);
+    let ended = review::ended(&store).await.map_err(trouble)?;
+    let snapshot = snapshot.with_ended(&ended, reloader.strictness()).map_err(trouble)?;
     let snapshot = snapshot.without(&revocations.barred());
     let (written, config) = (config, Arc::clone(&snapshot.config));
 
@@ -261,6 +264,7 @@ async fn open(
     exports.start(state.path(), &metrics, &tasks, &late);
     let gateway = Gateway::new(Parts {
         snapshot,
+        ended,
         revocations,
         identity,
         delegate,
@@ -421,6 +425,8 @@ async fn follow_executables(gateway: Arc<Gateway>) {
 async fn housekeeping(gateway: Arc<Gateway>) {
     let stopping = gateway.stopping();
     loop {
+        // At once: a deadline may have passed while nobody was here.
+        gateway.close_overdue_reviews().await;
         tokio::select! {
             () = stopping.cancelled() => return,
             () = tokio::time::sleep(crate::limit::HOUSEKEEPING_INTERVAL) => {

@@ -30,6 +30,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // They tell others what was recorded and how calls went, and know no call.
     ("export", &["limit", "ids", "config", "egress", "record"]),
     ("telemetry", &["limit", "ids", "config", "egress", "record"]),
+    // It holds the record against the policy.
+    ("evidence", &["limit", "ids", "record", "policy"]),
     // The stages of a call: each may name the proofs of the stages before it.
     ("identity", &["limit", "ids", "outcome", "shelf", "wire", "config", "egress", "record"]),
     ("catalog", &["limit", "ids", "outcome", "shelf", "wire", "config", "record", "identity"]),
@@ -104,6 +106,7 @@ const PIPELINE: &[&str] = &[
     "store",
     "export",
     "telemetry",
+    "evidence",
     "call",
     "list",
     "watch",
@@ -130,6 +133,7 @@ const EVERYTHING: &[&str] = &[
     "store",
     "export",
     "telemetry",
+    "evidence",
     "demo",
     "call",
     "list",

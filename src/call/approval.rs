@@ -46,6 +46,7 @@ pub fn gated<'a>(
         call: leg.call,
         leg: leg.leg,
         arguments,
+        mandate: None,
         round: retry.map_or(0, Retry::round),
         answers: own,
         said: if own.is_some() { answers } else { Said::Nothing },

@@ -27,6 +27,8 @@ pub mod login;
 pub mod logs;
 pub mod man;
 pub mod output;
+pub mod policy;
+pub mod review;
 pub mod revoke;
 pub mod serve;
 pub mod shadow;
@@ -106,6 +108,8 @@ enum Command {
     Check(check::CheckArguments),
     Doctor(doctor::DoctorArguments),
     Shadow(shadow::ShadowArguments),
+    Policy(policy::PolicyArguments),
+    Review(review::ReviewArguments),
     Explain(ask::ExplainArguments),
     WhoCan(ask::WhoCanArguments),
     WhatCan(ask::WhatCanArguments),
@@ -163,6 +167,8 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Init(arguments) => in_runtime(init::run(&arguments, output)),
         Command::Check(arguments) => check::run(&arguments, output),
         Command::Doctor(arguments) => in_runtime(doctor::run(&arguments, output)),
+        Command::Review(arguments) => in_runtime(review::run(&arguments, output)),
+        Command::Policy(arguments) => policy::run(&arguments, output),
         Command::Shadow(arguments) => in_runtime(shadow::run(&arguments, output)),
         Command::Explain(arguments) => in_runtime(ask::explain(&arguments, output)),
         Command::WhoCan(arguments) => in_runtime(ask::who_can(&arguments, output)),

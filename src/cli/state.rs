@@ -22,6 +22,12 @@ pub struct State {
 }
 
 impl State {
+    /// The configuration that names it.
+    #[must_use]
+    pub const fn files(&self) -> &Files {
+        &self.files
+    }
+
     /// The state directory.
     ///
     /// # Errors

@@ -67,17 +67,34 @@ impl Answer {
     /// # Errors
     /// [`ClientError::Refused`] with what the gateway says, where the status is not a success.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, ClientError> {
-        let unreadable = |problem: &str| ClientError::Refused {
+        self.good()?;
+        serde_json::from_slice(&self.body).map_err(|error| self.unreadable(&error.to_string()))
+    }
+
+    /// The text of a good answer that is no JSON.
+    ///
+    /// # Errors
+    /// As [`Answer::read`].
+    pub fn text(&self) -> Result<String, ClientError> {
+        self.good()?;
+        Ok(String::from_utf8_lossy(&self.body).into_owned())
+    }
+
+    fn good(&self) -> Result<(), ClientError> {
+        if self.status.is_success() {
+            return Ok(());
+        }
+        let Ok(Problem { reason, detail, .. }) = serde_json::from_slice(&self.body) else {
+            return Err(self.unreadable("something that is no problem description"));
+        };
+        Err(ClientError::Refused { reason, detail })
+    }
+
+    fn unreadable(&self, problem: &str) -> ClientError {
+        ClientError::Refused {
             reason: "unreadable".to_owned(),
             detail: format!("it answered {} with {problem}; is it another version?", self.status),
-        };
-        if !self.status.is_success() {
-            let Ok(Problem { reason, detail, .. }) = serde_json::from_slice(&self.body) else {
-                return Err(unreadable("something that is no problem description"));
-            };
-            return Err(ClientError::Refused { reason, detail });
         }
-        serde_json::from_slice(&self.body).map_err(|error| unreadable(&error.to_string()))
     }
 }
 

@@ -161,12 +161,12 @@ impl Way {
     /// something was done that cannot be undone.
     fn goes_on_unrecorded(&self) -> bool {
         use AdminOperation::{
-            Agents, Approvals, Approve, Deny, Explain, Lift, Logs, Metrics, Policy, Reload, Revocations, Revoke,
-            Servers, Shadow, Status,
+            Agents, Approvals, Approve, Attest, Deny, Explain, Lift, Logs, Metrics, Policy, Reload, Review, Reviews,
+            Revocations, Revoke, Servers, Shadow, Status,
         };
         match self.operation {
             Status | Servers | Metrics | Revoke | Revocations | Lift | Reload | Approve | Deny => true,
-            Shadow | Logs | Explain | Agents | Policy | Approvals => false,
+            Shadow | Logs | Explain | Agents | Policy | Reviews | Review | Attest | Approvals => false,
         }
     }
 

@@ -18,6 +18,7 @@ mod handlers;
 pub mod listener;
 pub mod operations;
 mod problem;
+pub mod reviews;
 pub mod routes;
 mod socket;
 pub mod tail;

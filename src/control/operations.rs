@@ -17,6 +17,7 @@ pub use crate::gateway::access::{AccessAnswer, AccessReport};
 pub use crate::gateway::approvals::{ApprovalView, ApproveOrder, DenyOrder};
 pub use crate::gateway::glance::{AgentStatus, PolicyStatus, Reach};
 
+use super::reviews::Reviews;
 use crate::config::Config;
 use crate::gateway::ask::{Question, WhatCanAnswer, WhoCanAnswer};
 use crate::gateway::{ReloadOrder, ReloadReport, ShadowReport};
@@ -176,6 +177,13 @@ pub trait Operations: Send + Sync + 'static {
     fn authorize(&self, caller: &Caller, operation: AdminOperation) -> Result<Arc<[Arc<str>]>, Refusal> {
         let _nobody = (caller, operation);
         Err(Refusal::new(Reason::NotAllowed))
+    }
+    /// What it does with reviews.
+    ///
+    /// # Errors
+    /// Where there are none.
+    fn reviews(&self) -> Result<&dyn Reviews, Stop> {
+        Err(Refusal::new(Reason::NotAllowed).into())
     }
     /// Records and counts what was done, or was not.
     fn administered<'a>(&'a self, note: &'a AdminNote<'a>, who: Option<&'a Who>) -> BoxFuture<'a, Result<(), Failure>>;

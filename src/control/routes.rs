@@ -13,7 +13,7 @@ use http::{HeaderValue, StatusCode};
 use super::actor::Actor;
 use super::desk::{self, Understand};
 use super::operations::Operations;
-use super::{approvals, handlers, problem, tail};
+use super::{approvals, handlers, problem, reviews, tail};
 use crate::policy::AdminOperation;
 
 /// What stands before every path at the administrators' listener.
@@ -82,6 +82,13 @@ pub const ROUTES: &[Route] = &[
     post("/approvals/{id}/approve", AdminOperation::Approve, approvals::approve),
     post("/approvals/{id}/deny", AdminOperation::Deny, approvals::deny),
     post("/reload", AdminOperation::Reload, handlers::reload),
+    get("/reviews", AdminOperation::Reviews, reviews::list),
+    post("/reviews", AdminOperation::Review, reviews::open),
+    get("/reviews/{id}", AdminOperation::Reviews, reviews::show),
+    post("/reviews/{id}/attest", AdminOperation::Attest, reviews::attest),
+    post("/reviews/{id}/end", AdminOperation::Review, reviews::end),
+    post("/reviews/{id}/close", AdminOperation::Review, reviews::close),
+    post("/grants/{id}/restore", AdminOperation::Attest, reviews::restore),
 ];
 
 impl Verb {

@@ -2,18 +2,18 @@
 
 use std::sync::Arc;
 
-use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::{Credential, Delegate};
 use crate::catalog::Target;
+use crate::guard::label::LabelUse;
 use crate::guard::{Cleared, Used};
 use crate::identity::Caller;
 use crate::ids::{AuthorizationContext, CallId, LegId, PrincipalKey, ReplicaId, ServerId};
 use crate::outcome::{Refusal, Stop};
 use crate::policy::Permit;
-use crate::record::event::{ConditionValue, CredentialNote, Operation};
+use crate::record::event::{ConditionValue, CredentialNote, LabelNote, Operation};
 use crate::record::{Attempt, Evidence, Intent};
 use crate::wire::Json;
 use crate::wire::mcp::Version;
@@ -171,6 +171,12 @@ impl Grant {
         self.credential.context
     }
 
+    /// What it does to the labels of its caller.
+    #[must_use]
+    pub const fn labels(&self) -> Option<&LabelUse> {
+        self.cleared.labels()
+    }
+
     /// Whose sessions and processes it may use.
     #[must_use]
     pub fn principal(&self) -> PrincipalKey {
@@ -185,8 +191,7 @@ impl Evidence for Grant {
     }
 
     fn consume(&self) -> Option<BoxFuture<'_, Result<(), Stop>>> {
-        let reservations = self.cleared.reservations();
-        reservations.is_any().then(|| reservations.consume().boxed())
+        self.cleared.consume()
     }
 
     fn intent(&self) -> Intent<'_> {
@@ -205,6 +210,12 @@ impl Evidence for Grant {
             arguments: self.arguments.as_ref().map(|arguments| arguments.as_bytes().as_ref()),
             values: &self.values,
             approval: self.approval().map(|used| used.kept.id.as_str()),
+            labels: self.cleared.labels().map(|labels| LabelNote {
+                before: labels.before().names().collect(),
+                after: labels.after().names().collect(),
+                tool: labels.labelled().names().collect(),
+                observed: labels.observed(),
+            }),
         }
     }
 

@@ -95,6 +95,14 @@ impl Follower {
         gateway.standing.compare(in_force, moment.epoch)?;
         if moment.epoch > in_force {
             gateway.take_revocations().await?;
+            // Building a policy anew takes longer than the store may be out of sight.
+            let gateway = Arc::clone(gateway);
+            tokio::spawn(async move {
+                while let Err(failure) = gateway.take_ended().await {
+                    tracing::error!(%failure, "grants that have ended may still be in force; it is tried again");
+                    tokio::time::sleep(limit::HEARTBEAT_INTERVAL).await;
+                }
+            });
         }
         let served = gateway.snapshot().policy.revision();
         gateway.standing.saw(began, asked_us.saturating_add(half), &moment, served);

@@ -3,7 +3,7 @@
 //! Decides whether a new set may replace the old one without somebody saying that it may widen. Invariant:
 //! what is served was read twice alike, linted and tested.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::identity::Identity;
 use crate::ids::{PolicyRevision, ServerId};
 use crate::limit;
 use crate::outcome::{Failure, Reason};
-use crate::policy::{Difference, FailedTest};
+use crate::policy::{Difference, FailedTest, Strictness};
 use crate::record::event::ReloadNote;
 use crate::record::redact;
 use crate::wire::handle::Sealer;
@@ -71,7 +71,8 @@ pub type Along = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
 pub struct Reloader {
     files: Files,
     along: Vec<Along>,
-    one_at_a_time: tokio::sync::Mutex<()>,
+    /// Held while what is in force is built anew, from other files or without grants that have ended.
+    pub(super) one_at_a_time: tokio::sync::Mutex<()>,
 }
 
 /// On whose word a set is served.
@@ -95,7 +96,7 @@ struct Judged {
 
 impl Judged {
     fn new(before: &Snapshot, understood: Understood) -> Self {
-        let mut difference = before.policy.difference(&understood.policy);
+        let mut difference = before.written_policy.difference(&understood.policy);
         let rows = before.files.changed_rows(&understood.loaded.files);
         let widens = difference.widens || trusts_more(&before.written, understood.config()) || rows.runs_something_else;
         let shown = |rows: Vec<String>| rows.into_iter().map(|row| redact::secrets(&row).into_owned());
@@ -130,7 +131,9 @@ impl From<Understood> for Snapshot {
         let Loaded { config, files, .. } = understood.loaded;
         let written = Arc::new(config);
         let (policy, files) = (Arc::new(understood.policy), Arc::new(files));
-        Self { config: Arc::clone(&written), written, barred: Arc::default(), policy, files, identity_revision }
+        let written_policy = Arc::clone(&policy);
+        let (config, barred) = (Arc::clone(&written), Arc::default());
+        Self { config, written, barred, policy, written_policy, files, identity_revision }
     }
 }
 
@@ -139,6 +142,12 @@ impl Reloader {
     #[must_use]
     pub fn new(files: Files, along: Vec<Along>) -> Self {
         Self { files, along, one_at_a_time: tokio::sync::Mutex::new(()) }
+    }
+
+    /// How strictly its files are read.
+    #[must_use]
+    pub const fn strictness(&self) -> Strictness {
+        if self.files.overrides.undeclared_issuers_are_inert { Strictness::Demo } else { Strictness::Serve }
     }
 }
 
@@ -263,7 +272,7 @@ impl Gateway {
                     report.seal_keys = self.sealer.key_ids();
                     report.to = Some(understood.policy.revision());
                     understood.log_warnings();
-                    self.swap(understood.into()).await;
+                    self.swap(self.left_of(understood.into(), BTreeSet::clone(&self.ended.load())).await?).await;
                 }
             }
         }

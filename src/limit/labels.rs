@@ -8,3 +8,13 @@ pub const LABEL_ENTRIES_MAX: usize = 1_000;
 pub const LABEL_MEMORY_DEFAULT: Duration = Duration::from_secs(24 * 3600);
 /// The shortest time that may be written for it.
 pub const LABEL_MEMORY_MIN: Duration = Duration::from_secs(60);
+/// Callers whose labels are remembered in memory; the store has all of them.
+pub const LABELS_REMEMBERED_MAX: u64 = 20_000;
+/// Callers whose labels are kept.
+pub const LABELS_MAX: u32 = 200_000;
+/// Stores whose labels are kept.
+pub const LABEL_STORES_MAX: u32 = 10_000;
+/// Labels of a caller who goes on calling are renewed after half of their life, and after half of this.
+pub const LABELS_RENEWED_AFTER_MAX: Duration = Duration::from_secs(3600);
+/// How long the labels of a mandate are kept after they were last added to: longer than any mandate is open.
+pub const LABELS_OF_MANDATE_KEPT: Duration = Duration::from_secs(90 * 24 * 3600);

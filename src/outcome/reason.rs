@@ -147,6 +147,8 @@ reasons! {
     InsufficientScope = "insufficient_scope", Channel::InsufficientScope, "authorize again with the scopes that are named";
     /// The policy could not decide; that refuses.
     PolicyUnavailable = "policy_unavailable", Channel::ToolResult(-32603), "tell an administrator";
+    /// What its caller has seen may not go where it goes.
+    FlowRefused = "flow_refused", Channel::ToolResult(-32602), "what was seen before may not go there; finish without it, or ask an administrator to declassify it";
     /// Too many requests a second.
     RateLimited = "rate_limited", Channel::TooManyRequests, "slow down";
     /// Too many calls in flight.

@@ -27,6 +27,7 @@ mod explain;
 #[cfg(test)]
 mod fixture;
 mod gate;
+pub mod grant;
 mod index;
 mod input;
 pub mod label;
@@ -61,6 +62,7 @@ pub use decide::{ConditionRecord, Decision};
 pub use difference::Difference;
 pub use expect::{FailedTest, TestReport};
 pub use explain::{Explanation, RuleExplanation, SubjectExplanation, WhoCan};
+pub use grant::{Grant, GrantId};
 pub use label::{Judged, Labelled, Seen};
 pub use object::RESERVED_SETS;
 pub use operation::{AdminOperation, Weight};
@@ -133,12 +135,21 @@ impl Policy {
     /// # Errors
     /// Every mistake in the files, in the order of the files, at most [`POLICY_MISTAKES_MAX`].
     pub fn build(sources: &Sources, world: &World) -> Result<Built, Vec<Mistake>> {
-        Self::build_with(sources, world, |model| Casbin::load(model).map(Arc::new))
+        Self::build_without(sources, world, &BTreeSet::new())
+    }
+
+    /// The same without grants that have ended: allows that nobody has attested in a review.
+    ///
+    /// # Errors
+    /// As [`Policy::build`].
+    pub fn build_without(sources: &Sources, world: &World, ended: &BTreeSet<GrantId>) -> Result<Built, Vec<Mistake>> {
+        Self::build_with(sources, world, ended, |model| Casbin::load(model).map(Arc::new))
     }
 
     fn build_with(
         sources: &Sources,
         world: &World,
+        ended: &BTreeSet<GrantId>,
         load_casbin: impl FnOnce(&str) -> Result<Arc<Casbin>, NoAnswer>,
     ) -> Result<Built, Vec<Mistake>> {
         let mut mistakes = Vec::new();
@@ -156,11 +167,14 @@ impl Policy {
         let conditions = condition::conditions("conditions.toml", &conditions_text, &mut mistakes);
         let environments = Environments::of(world, &mut mistakes);
         let mut loaded = load::load(sources, world, &environments, &conditions, &mut mistakes);
-        let labels = text("labels.toml", &mut mistakes)
-            .and_then(|text| label::labels(&text, &environments, &conditions, &loaded.sets, &mut mistakes));
-        let words = gate::Words { conditions: &conditions, sets: &loaded.sets, labels: labels.is_some() };
-        let gates = gate::Gates::of(world, words, &mut mistakes, &mut warnings);
+        let labels_text = text("labels.toml", &mut mistakes);
+        let labels = labels_text
+            .as_deref()
+            .and_then(|text| label::labels(text, &environments, &conditions, &loaded.sets, &mut mistakes));
+        let written = gate::Words { conditions: &conditions, sets: &loaded.sets, labels: labels.is_some() };
+        let gates = gate::Gates::of(world, written, &mut mistakes, &mut warnings);
         lint::lint(&loaded, &conditions, gates.conditions(), &mut mistakes, &mut warnings);
+        loaded.rules.retain(|rule| !ended.contains(&GrantId::of(rule)));
         let scopes = scope::scope_needs(world, &mut mistakes);
         let tests_text = text("tests.toml", &mut mistakes).unwrap_or_default();
         let tests = expect::read(&tests_text, &mut mistakes);
@@ -185,7 +199,7 @@ impl Policy {
         let names = loaded.graph.names().count();
         let index = Index::of(&loaded.rules, names, loaded.sets);
         let revision = sources.revision();
-        let mut words: Vec<&[u8]> = vec![conditions_text.as_bytes()];
+        let mut words: Vec<&[u8]> = vec![conditions_text.as_bytes(), labels_text.as_deref().unwrap_or("").as_bytes()];
         let links: BTreeSet<&[u8]> = sources
             .files()
             .filter(|(name, _)| name.ends_with(".csv"))
@@ -196,7 +210,10 @@ impl Policy {
             .collect();
         words.extend(links);
         let words = Digest::of("bailiwick/policy-words/v1", &words);
-        let base = Digest::of("bailiwick/policy-base/v1", &[revision.0.as_bytes(), format!("{world:?}").as_bytes()]);
+        let base = Digest::of(
+            "bailiwick/policy-base/v1",
+            &[revision.0.as_bytes(), format!("{world:?}").as_bytes(), format!("{ended:?}").as_bytes()],
+        );
         let policy = Self {
             revision,
             base,

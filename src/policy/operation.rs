@@ -78,6 +78,12 @@ operations! {
     Approve = "approve", Loosen;
     /// Refuses one of them.
     Deny = "deny", Brake;
+    /// What reviews ask, and what was answered.
+    Reviews = "reviews", Look;
+    /// Opens and closes reviews, and ends grants.
+    Review = "review", Brake;
+    /// Says that a grant is still needed, also one that has ended.
+    Attest = "attest", Loosen;
     /// Reads the files again; loading a set that widens is loosening.
     Reload = "reload", Brake;
 }

@@ -257,7 +257,7 @@ impl Full {
 
 /// What a case decides: by the full enforcer, by the slice, by the table; and what lists show.
 fn agreement(case: &Case) -> Result<(), TestCaseError> {
-    let built = Policy::build_with(&case.sources(), &world(), |_| Ok(casbin()));
+    let built = Policy::build_with(&case.sources(), &world(), &std::collections::BTreeSet::new(), |_| Ok(casbin()));
     let policy = built.map_err(|mistakes| TestCaseError::fail(format!("{mistakes:?}")))?.policy;
     let persona = case.persona();
     let class = policy.class(&persona);

@@ -114,6 +114,23 @@ pub struct Intent<'a> {
     pub values: &'a [ConditionValue],
     /// The request for approval that it uses up.
     pub approval: Option<&'a str>,
+    /// What it does to the labels of its caller, where they are kept.
+    pub labels: Option<LabelNote<'a>>,
+}
+
+/// What a call does to the labels of its caller.
+#[derive(Debug, Clone, Serialize)]
+pub struct LabelNote<'a> {
+    /// What the caller had seen.
+    pub before: Vec<&'static str>,
+    /// What the caller has seen once it came back.
+    pub after: Vec<&'static str>,
+    /// What the tool does, as administrators have said.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tool: Vec<&'static str>,
+    /// The entry that speaks against it, as `file:line`, where that is only written down.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed: Option<&'a str>,
 }
 
 /// What is kept of an upstream credential.

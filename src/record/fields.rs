@@ -7,8 +7,8 @@
 use serde::Serialize;
 
 use super::event::{
-    AdminNote, Attempt, ConditionValue, CredentialNote, ExecutableNote, Intent, Listing, Operation, RelayNote,
-    ReloadNote, RevocationNote, StartNote,
+    AdminNote, Attempt, ConditionValue, CredentialNote, ExecutableNote, Intent, LabelNote, Listing, Operation,
+    RelayNote, ReloadNote, RevocationNote, StartNote,
 };
 use super::keys::{JournalKey, KeyedDigest};
 use super::redact;
@@ -30,6 +30,8 @@ pub(super) struct CallFields<'a> {
     arguments: Option<ArgumentFields<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     approval: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    labels: Option<&'a LabelNote<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     list: Option<&'a Listing>,
 }
@@ -93,6 +95,7 @@ impl<'a> CallFields<'a> {
             credential: None,
             arguments: None,
             approval: None,
+            labels: None,
             list: None,
         }
     }
@@ -106,10 +109,12 @@ impl<'a> CallFields<'a> {
             values: Values(intent.values),
         });
         let decision = DecisionFields::of(attempt, "allow", None, intent.rule, None);
+        let labels = intent.labels.as_ref();
         Self {
             credential: Some(&intent.credential),
             arguments,
             approval: intent.approval,
+            labels,
             ..Self::new(attempt, decision)
         }
     }

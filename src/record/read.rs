@@ -84,7 +84,13 @@ read! {
     /// The operation.
     OperationRead { method: String, server: Option<String>, name: Option<String>, environment: Option<String>, }
     /// The decision.
-    DecisionRead { effect: String, reason: Option<String>, rule: Option<String>, detail: Option<String>, }
+    DecisionRead {
+        effect: String,
+        reason: Option<String>,
+        rule: Option<String>,
+        detail: Option<String>,
+        revision: Option<String>,
+    }
     /// The result.
     ResultRead {
         outcome: String,

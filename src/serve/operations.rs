@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
+use jiff::Timestamp;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -12,14 +13,16 @@ use crate::config::{Config, ServerConfig, TransportConfig};
 use crate::control::operations::{
     AccessAnswer, AccessReport, AgentStatus, ApprovalView, PolicyStatus, Reach, ServerStatus,
 };
+use crate::control::reviews::Reviews;
 use crate::control::{Lifting, Operations, Readiness, ReadinessCheck, Revoked};
 use crate::gateway::ask::{self, Question, WhatCanAnswer, WhoCanAnswer};
+use crate::gateway::review::{Review, ReviewReport, Which};
 use crate::gateway::{Gateway, ReloadOrder, ReloadReport, ShadowReport, Standing};
 use crate::identity::revoked::{Held, Revocation, RevocationStore as _, RevocationTarget};
 use crate::identity::{Caller, Presented, Resource};
 use crate::ids::{AgentId, Digest, RevocationEpoch, Subject};
 use crate::outcome::{Failure, Reason, Refusal, Stop};
-use crate::policy::{AdminOperation, Explanation, Weight};
+use crate::policy::{AdminOperation, Explanation, GrantId, Weight};
 use crate::record::event::AdminNote;
 use crate::record::{Who, journal};
 use crate::upstream::Health;
@@ -233,6 +236,10 @@ impl Operations for Gateway {
         Self::stopping(self)
     }
 
+    fn reviews(&self) -> Result<&dyn Reviews, Stop> {
+        Ok(self)
+    }
+
     fn administered<'a>(&'a self, note: &'a AdminNote<'a>, who: Option<&'a Who>) -> BoxFuture<'a, Result<(), Failure>> {
         Box::pin(Self::journal(self).administered(note, who))
     }
@@ -323,6 +330,36 @@ impl Operations for Gateway {
         }
         metrics.revocation_epoch.set(self.revocation_epoch().0);
         metrics.encode()
+    }
+}
+
+impl Reviews for Gateway {
+    fn open(&self, actor: String, since: Timestamp, deadline: Timestamp) -> BoxFuture<'_, Result<Review, Stop>> {
+        Box::pin(async move { self.open_review(&actor, since, deadline).await })
+    }
+
+    fn all(&self) -> BoxFuture<'_, Result<Vec<Review>, Stop>> {
+        Box::pin(async move { Ok(Self::reviews(self).await?) })
+    }
+
+    fn one(&self, id: String) -> BoxFuture<'_, Result<ReviewReport, Stop>> {
+        Box::pin(async move { self.review(&id).await })
+    }
+
+    fn attest(&self, id: String, which: Which, actor: String) -> BoxFuture<'_, Result<usize, Stop>> {
+        Box::pin(async move { Self::attest(self, &id, &which, &actor).await })
+    }
+
+    fn end(&self, id: String, which: Which, actor: String) -> BoxFuture<'_, Result<usize, Stop>> {
+        Box::pin(async move { self.end_grants(&id, &which, &actor).await })
+    }
+
+    fn close(&self, id: String, actor: String) -> BoxFuture<'_, Result<usize, Stop>> {
+        Box::pin(async move { self.close_review(&id, &actor).await })
+    }
+
+    fn restore(&self, grant: GrantId) -> BoxFuture<'_, Result<bool, Stop>> {
+        Box::pin(async move { self.restore_grant(&grant).await })
     }
 }
 

@@ -59,6 +59,8 @@ pub struct Gated<'a> {
     pub leg: LegId,
     /// Its arguments.
     pub arguments: Option<&'a Json>,
+    /// The mandate that it belongs to.
+    pub mandate: Option<&'a str>,
     /// Which round of questions it answers; zero where it is the first request.
     pub round: u32,
     /// The request that this answers a question about.
@@ -117,7 +119,7 @@ impl Approvals {
         gated: Gated<'_>,
         reservations: &mut Reservations,
     ) -> Result<Used, Stop> {
-        let binding = binding::binding(permit, None, gated.arguments)?;
+        let binding = binding::binding(permit, gated.mandate, gated.arguments)?;
         let key = binding.to_string();
         let found = self.shelf.row(LIVE, &key).await?;
         let (mut kept, version) = match found.map(read).transpose()? {
@@ -234,7 +236,7 @@ impl Approvals {
             binding,
             gates: permit.gates().iter().map(|gate| gate.name.clone()).collect(),
             requester,
-            mandate: None,
+            mandate: gated.mandate.map(str::to_owned),
             server: target.server_id().to_string(),
             action: target.action().to_string(),
             name: target.name().to_owned(),

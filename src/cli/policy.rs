@@ -1,0 +1,159 @@
+//! `policy`: what the record says about the rules: which were never used, and which would have been enough.
+//!
+//! Decides nothing and changes nothing. Invariant: what is told of a window says since when the record goes back.
+
+use std::fmt::Write as _;
+
+use clap::{Args, Subcommand};
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+
+use super::Ending;
+use super::output::{GOOD, Output, QUIET, STRONG, WARNING, trouble};
+use super::state::State;
+use crate::evidence::{Confidence, GrantUse, Usage, suggest};
+use crate::record::journal;
+
+const EXAMPLES: &str = "\
+Examples:
+  bailiwick policy unused                        allows that nobody has used for 90 days
+  bailiwick policy unused --since 30d --all      every allow, and when it was used last
+  bailiwick policy suggest --agent release-bot   rules that would have been enough for what it did
+  bailiwick policy suggest --json
+
+Both read the files and the record of this machine; nothing is changed.";
+
+/// Ask the record about the rules: which are not used, which would be enough
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct PolicyArguments {
+    #[command(subcommand)]
+    command: PolicyCommand,
+    #[command(flatten)]
+    state: State,
+}
+
+#[derive(Debug, Subcommand)]
+enum PolicyCommand {
+    /// List allows that nobody has used
+    Unused {
+        /// How far back: 30d, 90d
+        #[arg(long, value_name = "DAYS", default_value = "90d", value_parser = days)]
+        since: SignedDuration,
+        /// Also those that were used, with how often and when for the last time
+        #[arg(long)]
+        all: bool,
+    },
+    /// Print the smallest rules that would have allowed what was done; they are never applied
+    Suggest {
+        /// Only of this agent
+        #[arg(long, value_name = "ID")]
+        agent: Option<String>,
+        /// How far back: 30d, 90d
+        #[arg(long, value_name = "DAYS", default_value = "90d", value_parser = days)]
+        since: SignedDuration,
+    },
+}
+
+#[derive(Serialize)]
+struct Unused<'a> {
+    since: Timestamp,
+    until: Timestamp,
+    oldest_record: Option<Timestamp>,
+    grants: Vec<&'a GrantUse>,
+}
+
+#[derive(Serialize)]
+struct Suggested {
+    since: Timestamp,
+    until: Timestamp,
+    oldest_record: Option<Timestamp>,
+    rows: Vec<String>,
+}
+
+/// Reads and prints.
+pub fn run(arguments: &PolicyArguments, output: Output) -> Ending {
+    let until = Timestamp::now();
+    let since = match &arguments.command {
+        PolicyCommand::Unused { since, .. } | PolicyCommand::Suggest { since, .. } => *since,
+    };
+    let since = until.checked_sub(since).unwrap_or(Timestamp::MIN);
+    let usage = match arguments.state.directory() {
+        Ok(state) => Usage::read(&journal::directory(&state), since, until).map_err(|error| error.to_string()),
+        Err(problem) => Err(problem),
+    };
+    let usage = match usage {
+        Ok(usage) => usage,
+        Err(problem) => {
+            trouble(problem);
+            return Ending::Trouble;
+        }
+    };
+    match &arguments.command {
+        PolicyCommand::Unused { all, .. } => {
+            let Some(understood) = arguments.state.files().or_complain() else { return Ending::Refused };
+            unused(&usage, &usage.of_grants(&understood.policy), *all, output);
+        }
+        PolicyCommand::Suggest { agent, .. } => {
+            let rows = suggest(&usage, agent.as_deref());
+            let text = suggested(&usage, &rows);
+            let oldest_record = usage.oldest;
+            output.result(&Suggested { since: usage.since, until: usage.until, oldest_record, rows }, text);
+        }
+    }
+    Ending::Done
+}
+
+fn unused(usage: &Usage, grants: &[GrantUse], all: bool, output: Output) {
+    let grants: Vec<_> = grants.iter().filter(|grant| all || grant.used.is_none()).collect();
+    let mut text = window(usage);
+    if grants.is_empty() {
+        let _infallible = writeln!(text, "{GOOD}every allow was used{GOOD:#}");
+    }
+    for GrantUse { grant, used, confidence } in &grants {
+        let last = match used {
+            None => format!("{WARNING}never{WARNING:#}"),
+            Some(used) => format!("{} times, last {}", used.count, used.last.strftime("%F")),
+        };
+        let sure = if *confidence == Confidence::ByObject { ", told from acts under earlier policies" } else { "" };
+        let condition = grant.condition.as_deref().map(|name| format!(" when {name}")).unwrap_or_default();
+        let _infallible = writeln!(
+            text,
+            "{STRONG}{}{STRONG:#}  {} may {} {} in {}{condition}  {last}  {QUIET}{}{sure}{QUIET:#}",
+            grant.id, grant.subject, grant.action, grant.object, grant.environment, grant.place
+        );
+    }
+    let told = Unused { since: usage.since, until: usage.until, oldest_record: usage.oldest, grants };
+    output.result(&told, text);
+}
+
+fn suggested(usage: &Usage, rows: &[String]) -> String {
+    let mut text = String::new();
+    for line in window(usage).lines() {
+        let _infallible = writeln!(text, "# {line}");
+    }
+    text.push_str("# what was done, name by name; conditions and roles are yours to add\n");
+    for row in rows {
+        let _infallible = writeln!(text, "{row}");
+    }
+    text
+}
+
+/// The window, and how much of it the record holds.
+fn window(usage: &Usage) -> String {
+    let since = usage.since.strftime("%F");
+    let mut text = match usage.oldest {
+        None => format!("no record since {since}\n"),
+        Some(oldest) => format!("since {since}; the record goes back to {}\n", oldest.strftime("%F %T")),
+    };
+    if usage.not_kept > 0 {
+        let _infallible = writeln!(text, "{} more acts did not fit and are counted nowhere", usage.not_kept);
+    }
+    text
+}
+
+fn days(text: &str) -> Result<SignedDuration, String> {
+    let days = text.strip_suffix('d').unwrap_or(text).parse::<i64>().ok().filter(|days| (1..=3_650).contains(days));
+    let days = days.ok_or_else(|| format!("`{text}` is not a number of days: write 30d or 90d"))?;
+    Ok(SignedDuration::from_hours(days.saturating_mul(24)))
+}

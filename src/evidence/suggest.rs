@@ -1,0 +1,81 @@
+//! The smallest rules that would have allowed what was done.
+//!
+//! Decides nothing and applies nothing: it writes rows that a person reads. Invariant: one row for each subject or agent
+//! and each thing that was done, with the name as it is; no wildcard, no condition that nobody wrote.
+
+use std::collections::BTreeSet;
+
+use super::Usage;
+use crate::ids::Action;
+
+/// Rows of `policy.csv` for one agent, or for everybody whose acts are known.
+#[must_use]
+pub fn suggest(usage: &Usage, agent: Option<&str>) -> Vec<String> {
+    let mut rows = BTreeSet::new();
+    for act in usage.acts.keys().filter(|act| agent.is_none_or(|agent| act.agent == agent)) {
+        // A rule that cannot be read back would be worse than none.
+        let spelled = Action::parse(&act.action).is_some() && [&act.name, &act.server].iter().all(|text| plain(text));
+        if !spelled || act.environment.is_empty() {
+            continue;
+        }
+        let object = if act.name.starts_with(['@', '\\']) { format!("\\{}", act.name) } else { act.name.clone() };
+        let mut row = |subject: &str| {
+            rows.insert(format!(
+                "p, {subject}, {}, {}/{object}, {}, -, allow",
+                act.environment, act.server, act.action
+            ));
+        };
+        if !act.agent.is_empty() {
+            row(&format!("agent:{}", act.agent));
+        }
+        // Whoever is told of with an agent has to be allowed, too; an agent of its own is told as both.
+        if agent.is_none() && act.subject != "anyone" && !act.subject.is_empty() {
+            row(&act.subject);
+        }
+    }
+    rows.into_iter().collect()
+}
+
+/// Whether a name means itself in a row: no wildcard, no separator of cells.
+fn plain(text: &str) -> bool {
+    !text.is_empty() && !text.contains(['*', ',', '"', '\n', '\r', '#']) && text.trim() == text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::evidence::{Act, Used};
+
+    #[test]
+    fn each_thing_that_was_done_becomes_a_row_and_what_would_mean_more_becomes_none() {
+        let act = |subject: &str, agent: &str, name: &str, action: &str| Act {
+            subject: subject.to_owned(),
+            agent: agent.to_owned(),
+            environment: "production".to_owned(),
+            server: "git".to_owned(),
+            name: name.to_owned(),
+            action: action.to_owned(),
+        };
+        let used = Used { count: 1, last: jiff::Timestamp::UNIX_EPOCH };
+        let acts = [
+            act("user:corp/anna", "claude", "list", "call"),
+            act("user:corp/bert", "claude", "list", "call"),
+            act("user:corp/anna", "claude", "del*te", "call"),
+            act("user:corp/anna", "claude", "a, -, allow", "call"),
+            act("user:corp/anna", "claude", "@read", "call"),
+            act("user:corp/ci", "ci", "file:///srv/a", "read"),
+        ];
+        let usage = Usage::of(acts.into_iter().map(|act| (act, used)).collect::<BTreeMap<_, _>>());
+        assert_eq!(
+            suggest(&usage, Some("claude")),
+            [
+                "p, agent:claude, production, git/\\@read, call, -, allow",
+                "p, agent:claude, production, git/list, call, -, allow"
+            ]
+        );
+        assert_eq!(suggest(&usage, None).len(), 7);
+        assert!(suggest(&usage, Some("nobody")).is_empty());
+    }
+}

@@ -1,0 +1,392 @@
+//! Reviews: whether what the policy grants is still needed, and what becomes of grants that nobody answers for.
+//!
+//! Decides which grants end: those that somebody ends, and at the deadline those that nobody attested. Refuses to know
+//! who may say so. Invariant: a grant that has ended allows nothing at any replica, whatever the files say, until
+//! somebody restores it; a review that nobody closes is closed at its deadline.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{Gateway, Snapshot};
+use crate::evidence::{GrantUse, Usage};
+use crate::ids::{PolicyRevision, ServerId};
+use crate::limit;
+use crate::outcome::{Failure, Reason, Refusal, Stop};
+use crate::policy::{GrantId, Policy, Sources, Strictness, World};
+use crate::record::journal;
+use crate::shelf::{Action, Change, Changed, Expect, Row, Section, Shelf, Tell};
+
+const REVIEWS: Section = Section { name: "review", rows_max: limit::REVIEWS_MAX };
+const GRANTS: Section = Section { name: "review_grant", rows_max: limit::REVIEW_GRANTS_MAX };
+const ENDED: Section = Section { name: "ended_grant", rows_max: limit::ENDED_GRANTS_MAX };
+
+/// One review.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Review {
+    /// Its name.
+    pub id: String,
+    /// Who opened it.
+    pub opened_by: String,
+    /// When.
+    pub opened_at: Timestamp,
+    /// Since when use was counted.
+    pub since: Timestamp,
+    /// How far back the record of the replica that counted goes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest_record: Option<Timestamp>,
+    /// Until when grants can be attested; what is not ends then.
+    pub deadline: Timestamp,
+    /// The policy whose grants it has.
+    pub revision: PolicyRevision,
+    /// Who closed it, and when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closed: Option<Said>,
+}
+
+/// Who said so, and when.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Said {
+    /// Who: `user:...`, `host:UID`, or `deadline`.
+    pub by: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// What became of a grant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Answer {
+    /// Nobody has answered yet.
+    Open,
+    /// Somebody says that it is still needed.
+    Attested,
+    /// It allows nothing any more.
+    Ended,
+}
+
+/// One grant of a review.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReviewedGrant {
+    /// The grant, and whether it was used.
+    #[serde(flatten)]
+    pub usage: GrantUse,
+    /// Who answers for the server that it is about.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub owner: String,
+    /// What became of it.
+    pub answer: Answer,
+    /// Who said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub said: Option<Said>,
+}
+
+/// A review with its grants.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReviewReport {
+    /// The review.
+    #[serde(flatten)]
+    pub review: Review,
+    /// Every grant, in the order of the files.
+    pub grants: Vec<ReviewedGrant>,
+}
+
+/// Which grants are meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Which {
+    /// These.
+    Named(Vec<GrantId>),
+    /// All that nobody has answered for yet.
+    Open,
+}
+
+impl Snapshot {
+    /// The same without grants that have ended.
+    ///
+    /// # Errors
+    /// A policy that cannot be built without them: then it is not served.
+    pub fn with_ended(self, ended: &BTreeSet<GrantId>, strictness: Strictness) -> Result<Self, Failure> {
+        if ended.is_empty() {
+            return Ok(Self { policy: Arc::clone(&self.written_policy), ..self });
+        }
+        let sources = Sources::from_files(self.files.policy_files()).of_set(self.files.revision());
+        let built = Policy::build_without(&sources, &World::of(&self.written, strictness), ended);
+        let problem = |mistakes: Vec<crate::policy::Mistake>| {
+            let first = mistakes.first().map(ToString::to_string).unwrap_or_default();
+            Failure::before(Reason::PolicyUnavailable, format!("without the grants that have ended: {first}"))
+        };
+        Ok(Self { policy: Arc::new(built.map_err(problem)?.policy), ..self })
+    }
+}
+
+/// Every grant that has ended.
+///
+/// # Errors
+/// `store_unavailable`, also for a row that is not understood: nothing comes back to life because of it.
+pub async fn ended(shelf: &dyn Shelf) -> Result<BTreeSet<GrantId>, Failure> {
+    let mut ended = BTreeSet::new();
+    for row in all(shelf, ENDED, None).await? {
+        ended.insert(row.key.parse().map_err(|problem: String| Failure::before(Reason::StoreUnavailable, problem))?);
+    }
+    Ok(ended)
+}
+
+impl Gateway {
+    /// Opens a review of every grant: reads the record since then, and writes down what it says.
+    ///
+    /// # Errors
+    /// When the record or the store cannot be read, or there is no room.
+    pub async fn open_review(&self, actor: &str, since: Timestamp, deadline: Timestamp) -> Result<Review, Stop> {
+        let now = self.snapshot();
+        let journal = journal::directory(&now.config.gateway.state);
+        let (policy, at) = (Arc::clone(&now.policy), self.store_now().await?);
+        let read = tokio::task::spawn_blocking(move || {
+            let usage = Usage::read(&journal, since, at)?;
+            let grants = usage.of_grants(&policy);
+            Ok::<_, std::io::Error>((usage.oldest, grants))
+        });
+        let unreadable = |problem: String| Failure::before(Reason::RecordUnavailable, problem);
+        let (oldest_record, grants) = read
+            .await
+            .map_err(|error| unreadable(error.to_string()))?
+            .map_err(|error| unreadable(error.to_string()))?;
+        let review = Review {
+            id: ulid::Ulid::generate().to_string().to_ascii_lowercase(),
+            opened_by: actor.to_owned(),
+            opened_at: at,
+            since,
+            oldest_record,
+            deadline,
+            revision: now.policy.revision(),
+            closed: None,
+        };
+        let mut rows = Vec::new();
+        for (number, usage) in grants.into_iter().enumerate() {
+            let server = usage.grant.object.split_once('/').and_then(|(server, _)| ServerId::new(server).ok());
+            let owner = server.and_then(|server| now.written.server(&server).map(|server| server.owner.clone()));
+            let key = key(&review.id, number, &usage.grant.id);
+            let grant = ReviewedGrant { usage, owner: owner.unwrap_or_default(), answer: Answer::Open, said: None };
+            rows.push(put(GRANTS, key, Expect::Absent, &review.id, &grant)?);
+        }
+        // The review itself comes last: one that is there is whole.
+        for batch in rows.chunks(limit::SHELF_CHANGES_MAX) {
+            self.change_rows(batch.to_vec(), Tell::Nobody).await?;
+        }
+        self.change_rows(vec![put(REVIEWS, review.id.clone(), Expect::Absent, "", &review)?], Tell::Nobody).await?;
+        Ok(review)
+    }
+
+    /// Every review, oldest first.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn reviews(&self) -> Result<Vec<Review>, Failure> {
+        all(self.store(), REVIEWS, None).await?.iter().map(read).collect()
+    }
+
+    /// One review with its grants.
+    ///
+    /// # Errors
+    /// `target_unknown`; `store_unavailable`.
+    pub async fn review(&self, id: &str) -> Result<ReviewReport, Stop> {
+        let (_, review) = self.find_review(id).await?;
+        let rows = all(self.store(), GRANTS, Some(id)).await?;
+        Ok(ReviewReport { review, grants: rows.iter().map(read).collect::<Result<_, _>>()? })
+    }
+
+    /// Says that grants are still needed. Answers how many.
+    ///
+    /// # Errors
+    /// `target_unknown` for a review that is not there or is over, and for a grant that it does not have or that has
+    /// ended; `store_unavailable`.
+    pub async fn attest(&self, id: &str, which: &Which, actor: &str) -> Result<usize, Stop> {
+        let changes = self.answers(id, which, Answer::Attested, actor).await?;
+        let count = changes.len();
+        for batch in changes.chunks(limit::SHELF_CHANGES_MAX) {
+            self.change_rows(batch.to_vec(), Tell::Nobody).await?;
+        }
+        Ok(count)
+    }
+
+    /// Ends grants of a review. Answers how many.
+    ///
+    /// # Errors
+    /// As [`Gateway::attest`].
+    pub async fn end_grants(&self, id: &str, which: &Which, actor: &str) -> Result<usize, Stop> {
+        let changes = self.answers(id, which, Answer::Ended, actor).await?;
+        let at = self.store_now().await?;
+        let said = Said { by: actor.to_owned(), at };
+        let mut rows = Vec::new();
+        for change in &changes {
+            let grant = change.key.rsplit_once('/').map_or("", |(_, grant)| grant);
+            rows.push(put(ENDED, grant.to_owned(), Expect::Anything, id, &said)?);
+        }
+        // What ends comes first: a crash in between leaves a grant that has ended and a review that does not say so.
+        for batch in rows.chunks(limit::SHELF_CHANGES_MAX) {
+            self.change_rows(batch.to_vec(), Tell::Everybody).await?;
+        }
+        for batch in changes.chunks(limit::SHELF_CHANGES_MAX) {
+            self.change_rows(batch.to_vec(), Tell::Nobody).await?;
+        }
+        self.take_ended().await?;
+        Ok(changes.len())
+    }
+
+    /// Ends what nobody has attested, and closes the review. Answers how many grants ended.
+    ///
+    /// # Errors
+    /// As [`Gateway::attest`].
+    pub async fn close_review(&self, id: &str, actor: &str) -> Result<usize, Stop> {
+        let count = self.end_grants(id, &Which::Open, actor).await?;
+        let (row, mut review) = self.find_review(id).await?;
+        review.closed = Some(Said { by: actor.to_owned(), at: self.store_now().await? });
+        let change = put(REVIEWS, id.to_owned(), Expect::Version(row.version), "", &review)?;
+        self.change_rows(vec![change], Tell::Nobody).await?;
+        Ok(count)
+    }
+
+    /// Lets a grant that has ended allow again. Answers whether it had ended.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn restore_grant(&self, grant: &GrantId) -> Result<bool, Stop> {
+        if self.store().row(ENDED, grant.as_str()).await?.is_none() {
+            return Ok(false);
+        }
+        let change = Change::new(ENDED, grant.as_str(), Expect::Anything, Action::Remove);
+        self.change_rows(vec![change], Tell::Everybody).await?;
+        self.take_ended().await?;
+        Ok(true)
+    }
+
+    /// Closes every review whose deadline has passed; to be called now and then.
+    pub async fn close_overdue_reviews(&self) {
+        let due = async {
+            let now = self.store_now().await?;
+            Ok::<_, Failure>((now, self.reviews().await?))
+        };
+        let (now, reviews) = match due.await {
+            Ok(due) => due,
+            Err(failure) => return tracing::warn!(%failure, "whether a review is over cannot be seen"),
+        };
+        for review in reviews.iter().filter(|review| review.closed.is_none() && review.deadline <= now) {
+            match self.close_review(&review.id, "deadline").await {
+                Ok(count) => tracing::warn!(review = review.id, ended = count, "a review is over: grants have ended"),
+                Err(stop) => tracing::error!(review = review.id, ?stop, "a review is over, and could not be closed"),
+            }
+        }
+    }
+
+    /// Serves the policy without the grants that have ended, as the store says it.
+    ///
+    /// # Errors
+    /// `store_unavailable`; `policy_unavailable`. What was in force stays so.
+    pub async fn take_ended(&self) -> Result<(), Failure> {
+        let _one = self.reloader.one_at_a_time.lock().await;
+        let ended = ended(self.store()).await?;
+        if **self.ended.load() == ended {
+            return Ok(());
+        }
+        let next = self.left_of(Snapshot::clone(&self.snapshot()), ended.clone()).await?;
+        self.ended.store(Arc::new(ended));
+        self.put(Some(next));
+        self.take_revocations().await
+    }
+
+    /// A snapshot without the grants that have ended.
+    pub(super) async fn left_of(&self, snapshot: Snapshot, ended: BTreeSet<GrantId>) -> Result<Snapshot, Failure> {
+        let strictness = self.reloader.strictness();
+        tokio::task::spawn_blocking(move || snapshot.with_ended(&ended, strictness))
+            .await
+            .unwrap_or_else(|error| Err(Failure::before(Reason::PolicyUnavailable, error.to_string())))
+    }
+
+    async fn answers(&self, id: &str, which: &Which, answer: Answer, actor: &str) -> Result<Vec<Change>, Stop> {
+        let unknown = |hint: String| Stop::from(Refusal::new(Reason::TargetUnknown).hint(hint));
+        let (_, review) = self.find_review(id).await?;
+        let at = self.store_now().await?;
+        if review.closed.is_some() || (answer == Answer::Attested && review.deadline <= at) {
+            return Err(unknown("this review is over: open another one, or restore the grant".to_owned()));
+        }
+        let rows = all(self.store(), GRANTS, Some(id)).await?;
+        let mut left: Vec<&GrantId> = match which {
+            Which::Named(named) => named.iter().collect(),
+            Which::Open => Vec::new(),
+        };
+        let mut changes = Vec::new();
+        for row in &rows {
+            let mut grant: ReviewedGrant = read(row)?;
+            let named = left.iter().position(|named| **named == grant.usage.grant.id);
+            let meant = match which {
+                Which::Named(_) => named.map(|place| left.remove(place)).is_some(),
+                Which::Open => grant.answer == Answer::Open,
+            };
+            if !meant || grant.answer == answer {
+                continue;
+            }
+            if grant.answer == Answer::Ended {
+                return Err(unknown(format!("grant {} has ended: restore it instead", grant.usage.grant.id)));
+            }
+            grant.answer = answer;
+            grant.said = Some(Said { by: actor.to_owned(), at });
+            changes.push(put(GRANTS, row.key.clone(), Expect::Version(row.version), id, &grant)?);
+        }
+        match left.first() {
+            Some(missing) => Err(unknown(format!("this review has no grant {missing}"))),
+            None => Ok(changes),
+        }
+    }
+
+    async fn find_review(&self, id: &str) -> Result<(Row, Review), Stop> {
+        let row = self.store().row(REVIEWS, id).await?;
+        let row = row.ok_or_else(|| Refusal::new(Reason::TargetUnknown).hint("there is no such review"))?;
+        let review = read(&row)?;
+        Ok((row, review))
+    }
+
+    async fn store_now(&self) -> Result<Timestamp, Failure> {
+        let now = self.store().clock_us().await?;
+        Timestamp::from_microsecond(now).map_err(|error| Failure::before(Reason::StoreUnavailable, error.to_string()))
+    }
+
+    async fn change_rows(&self, changes: Vec<Change>, tell: Tell) -> Result<(), Stop> {
+        match self.store().change(changes, tell).await? {
+            Changed::Done { .. } => Ok(()),
+            Changed::Conflict(_) => {
+                let hint = "somebody else has just answered: look at the review again";
+                Err(Refusal::new(Reason::TargetUnknown).hint(hint).into())
+            }
+            Changed::Full(_) => Err(Failure::before(Reason::StoreUnavailable, "no more reviews fit").into()),
+        }
+    }
+}
+
+/// In the order of the files, and told apart where a grant is written twice.
+fn key(review: &str, number: usize, grant: &GrantId) -> String {
+    format!("{review}/{number:06}/{grant}")
+}
+
+fn put(section: Section, key: String, expect: Expect, owner: &str, said: &impl Serialize) -> Result<Change, Failure> {
+    let body = serde_json::to_string(said).map_err(|error| Failure::before(Reason::Internal, error.to_string()))?;
+    Ok(Change::new(section, key, expect, Action::Put { owner: owner.to_owned(), body, expires_at_us: None }))
+}
+
+fn read<T: serde::de::DeserializeOwned>(row: &Row) -> Result<T, Failure> {
+    serde_json::from_str(&row.body).map_err(|error| {
+        Failure::before(Reason::StoreUnavailable, format!("the row {} is not understood: {error}", row.key))
+    })
+}
+
+/// All rows of a section, page by page.
+async fn all(shelf: &dyn Shelf, section: Section, owner: Option<&str>) -> Result<Vec<Row>, Failure> {
+    let mut rows: Vec<Row> = Vec::new();
+    loop {
+        let page = shelf.rows(section, owner, rows.last().map(|row| row.key.as_str())).await?;
+        if page.is_empty() {
+            return Ok(rows);
+        }
+        rows.extend(page);
+    }
+}

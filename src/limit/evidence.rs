@@ -1,0 +1,12 @@
+//! Bounds of what the record is asked about the policy.
+
+/// Different acts, and different rules, that are counted.
+pub const EVIDENCE_ROWS_MAX: usize = 200_000;
+/// Reviews that are kept.
+pub const REVIEWS_MAX: u32 = 1_000;
+/// Grants of all reviews that are kept.
+pub const REVIEW_GRANTS_MAX: u32 = 200_000;
+/// Grants that have ended.
+pub const ENDED_GRANTS_MAX: u32 = 20_000;
+/// The longest time until a review is over.
+pub const REVIEW_OPEN_MAX: std::time::Duration = std::time::Duration::from_secs(90 * 24 * 3600);

@@ -1,0 +1,203 @@
+//! Reviews: what was never used shows, what nobody answers for ends, and what was used is suggested.
+
+use serde_json::{Value, json};
+
+use crate::support::client::Client;
+use crate::support::eventually;
+use crate::support::gateway::{Gateway, Setup};
+use crate::support::issuer::Issuer;
+use crate::support::replicas::Replicas;
+use crate::support::scripted::{Scripted, result, text, tool};
+
+const RULES: &str = "\
+p, anyone, *, tools/used, call, -, allow
+p, anyone, *, tools/unused, call, -, allow
+p, agent:assistant, *, tools/*, call, -, allow
+p, group:test/admins, *, bailiwick/*, admin, -, allow
+";
+
+const ADMIN: &str = "clients = [{ issuer = \"test\", client_id = \"test-admin\" }]";
+
+async fn upstream() -> Scripted {
+    Scripted::start(json!([tool("used"), tool("unused")]), |call| result(call, text("done"))).await
+}
+
+fn setup(issuer: &Issuer, upstream: &Scripted) -> Setup {
+    bare(issuer, upstream).admin(ADMIN)
+}
+
+/// Without a listener for administrators: whoever is at the machine may widen.
+fn bare(issuer: &Issuer, upstream: &Scripted) -> Setup {
+    Setup::new(issuer).http_server("tools", &upstream.url, "").policy(RULES)
+}
+
+fn printed(gateway: &Gateway, arguments: &[&str]) -> String {
+    let output = gateway.command(&[arguments, &["--config", "servers.toml"]].concat());
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn answered(gateway: &Gateway, arguments: &[&str]) -> Value {
+    serde_json::from_str(&printed(gateway, &[arguments, &["--json"]].concat())).unwrap()
+}
+
+async fn may(client: &Client, name: &str) -> bool {
+    let answer = client.call_tool(&format!("tools__{name}"), json!({})).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    answer.response()["error"].is_null() && !answer.result()["isError"].as_bool().unwrap_or(false)
+}
+
+/// The name of the grant of that row of the rules, in a review.
+fn grant(report: &Value, object: &str) -> String {
+    let grants = report["grants"].as_array().unwrap();
+    let found = grants.iter().find(|reviewed| reviewed["grant"]["object"] == object).unwrap();
+    found["grant"]["id"].as_str().unwrap().to_owned()
+}
+
+async fn post(gateway: &Gateway, path: &str, token: &str, body: Value) -> (u16, String) {
+    let client = Client::new(&format!("{}/api/v1{path}", gateway.admin), Some(token));
+    let answer = client.post(&[], body.to_string()).await;
+    (answer.status, answer.text)
+}
+
+#[tokio::test]
+async fn a_grant_that_nobody_attests_ends_when_the_review_is_closed_and_can_be_restored() {
+    let issuer = Issuer::start().await;
+    let upstream = upstream().await;
+    let mut gateway = setup(&issuer, &upstream).start().await;
+    let token = issuer.token("alice", &[], &gateway.resource());
+    assert!(may(&gateway.client(&token), "used").await);
+
+    let review = answered(&gateway, &["review", "open"]);
+    let id = review["id"].as_str().unwrap().to_owned();
+    let report = answered(&gateway, &["review", "show", &id]);
+    let of = |object: &str| {
+        let grants = report["grants"].as_array().unwrap();
+        grants.iter().find(|reviewed| reviewed["grant"]["object"] == object).unwrap().clone()
+    };
+    assert_eq!(report["grants"].as_array().unwrap().len(), 3, "the gateway's own operations are nobody's calls");
+    assert_eq!(of("tools/used")["used"]["count"], 1);
+    assert_eq!(of("tools/used")["confidence"], "exact");
+    assert_eq!(of("tools/unused")["used"], Value::Null);
+    let csv = printed(&gateway, &["review", "show", &id, "--format", "csv"]);
+    assert!(csv.starts_with("grant,place,subject") && csv.contains("tools/unused,call,,"), "{csv}");
+    let html = printed(&gateway, &["review", "show", &id, "--format", "html"]);
+    assert!(html.contains("anyone may call tools/unused in *") && html.contains("never used"), "{html}");
+
+    // Somebody at the machine may end, and may not say that something is needed.
+    let (used, all) = (grant(&report, "tools/used"), grant(&report, "tools/*"));
+    let refused = gateway.command(&["review", "attest", &id, &used, "--config", "servers.toml"]);
+    assert_eq!(refused.status.code(), Some(1), "{}", String::from_utf8_lossy(&refused.stderr));
+    let ann = issuer.sign(&issuer.administrator("ann", &["admins"], &gateway.admin));
+    let (status, said) = post(&gateway, &format!("/reviews/{id}/attest"), &ann, json!({ "grants": [used, all] })).await;
+    assert_eq!((status, said.as_str()), (200, "{\"grants\":2}"));
+    assert!(may(&gateway.client(&token), "unused").await, "it is asked, and nothing has ended yet");
+
+    // A review that is open for longer than this is none.
+    let most = bailiwick::limit::REVIEW_OPEN_MAX.as_secs() / (24 * 3600);
+    for (days, expected) in [(most, 200), (most + 1, 400), (0, 400)] {
+        let (status, said) = post(&gateway, "/reviews", &ann, json!({ "deadline_days": days })).await;
+        assert_eq!(status, expected, "{days}: {said}");
+    }
+
+    let closed = answered(&gateway, &["review", "close", &id]);
+    assert_eq!(closed["grants"], 1);
+    assert!(!may(&gateway.client(&token), "unused").await);
+    assert!(may(&gateway.client(&token), "used").await);
+    assert!(!gateway.client(&token).tool_names().await.contains(&"tools__unused".to_owned()));
+
+    // The same files again give nothing back, nor does another start.
+    assert!(gateway.command(&["reload", "--config", "servers.toml"]).status.success());
+    assert!(!may(&gateway.client(&token), "unused").await);
+    assert!(gateway.stop().await.success());
+    gateway.launch().await;
+    assert!(!may(&gateway.client(&token), "unused").await);
+
+    let unused = grant(&report, "tools/unused");
+    let late = post(&gateway, &format!("/reviews/{id}/attest"), &ann, json!({ "grants": [unused] })).await;
+    assert_eq!(late.0, 404, "{}", late.1);
+    let restored = post(&gateway, &format!("/grants/{unused}/restore"), &ann, json!({})).await;
+    assert_eq!(restored.0, 200, "{}", restored.1);
+    assert!(may(&gateway.client(&token), "unused").await);
+
+    let told: Vec<_> = gateway.records("admin").into_iter().map(|record| record["admin"].clone()).collect();
+    let done = |operation: &str| told.iter().any(|told| told["operation"] == operation && told["outcome"] == "done");
+    assert!(done("review") && done("attest"), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_review_that_misses_its_deadline_is_closed_by_itself() {
+    let issuer = Issuer::start().await;
+    let upstream = upstream().await;
+    let Some(setup) = setup(&issuer, &upstream).issuer_lines("token_life_max = \"60d\"\n").own_clock() else { return };
+    let mut gateway = setup.start().await;
+    let mut claims = issuer.claims("alice", &[], &gateway.resource());
+    claims["exp"] = json!(claims["exp"].as_i64().unwrap() + 30 * 24 * 3600);
+    let alice = gateway.client(&issuer.sign(&claims));
+    assert!(may(&alice, "unused").await);
+    let review = answered(&gateway, &["review", "open", "--deadline", "14"]);
+    let report = answered(&gateway, &["review", "show", review["id"].as_str().unwrap()]);
+    let ann = issuer.sign(&issuer.administrator("ann", &["admins"], &gateway.admin));
+    let attested = json!({ "grants": [grant(&report, "tools/used"), grant(&report, "tools/*")] });
+    let path = format!("/reviews/{}/attest", review["id"].as_str().unwrap());
+    assert_eq!(post(&gateway, &path, &ann, attested).await.0, 200);
+    assert!(gateway.stop().await.success());
+    gateway.set_clock(&format!("+{}", 15 * 24 * 3600));
+    gateway.launch().await;
+    eventually("the grant has ended", async || !may(&alice, "unused").await).await;
+    assert!(may(&alice, "used").await);
+    let reviews = answered(&gateway, &["review", "list"]);
+    assert_eq!(reviews[0]["closed"]["by"], "deadline", "{reviews}");
+}
+
+#[tokio::test]
+async fn a_grant_that_ended_at_one_replica_has_ended_at_all() {
+    let issuer = Issuer::start().await;
+    let upstream = upstream().await;
+    let Some(replicas) = Replicas::start(bare(&issuer, &upstream), 2).await else { return };
+    let token = issuer.token("alice", &[], &replicas.resource());
+    let [here, there] = [0, 1].map(|index: usize| &replicas.all[index]);
+    assert!(may(&there.client(&token), "unused").await);
+    let review = answered(here, &["review", "open"]);
+    let id = review["id"].as_str().unwrap();
+    let report = answered(here, &["review", "show", id]);
+    answered(here, &["review", "end", id, &grant(&report, "tools/unused")]);
+    assert!(!may(&here.client(&token), "unused").await);
+    eventually("it has ended at the other", async || !may(&there.client(&token), "unused").await).await;
+    assert!(may(&there.client(&token), "used").await);
+}
+
+#[tokio::test]
+async fn the_record_says_which_allows_nobody_used_and_which_rules_would_be_enough() {
+    let issuer = Issuer::start().await;
+    let upstream = upstream().await;
+    let gateway = bare(&issuer, &upstream).start().await;
+    let alice = gateway.client(&issuer.token("alice", &[], &gateway.resource()));
+    for _ in 0..3 {
+        assert!(may(&alice, "used").await);
+    }
+    let unused = answered(&gateway, &["policy", "unused"]);
+    let unused: Vec<_> =
+        unused["grants"].as_array().unwrap().iter().map(|use_| use_["grant"]["object"].clone()).collect();
+    assert_eq!(unused, ["tools/unused"]);
+    let all = answered(&gateway, &["policy", "unused", "--all"]);
+    assert_eq!(all["grants"][0]["used"]["count"], 3, "{all}");
+
+    let suggested = answered(&gateway, &["policy", "suggest"]);
+    let rows: Vec<_> =
+        suggested["rows"].as_array().unwrap().iter().map(|row| row.as_str().unwrap().to_owned()).collect();
+    assert_eq!(
+        rows,
+        [
+            "p, agent:assistant, development, tools/used, call, -, allow",
+            "p, user:test/alice, development, tools/used, call, -, allow"
+        ]
+    );
+    // They would be enough: the same call under these alone.
+    let only = format!("{}\np, group:test/admins, *, bailiwick/*, admin, -, allow\n", rows.join("\n"));
+    gateway.write_policy(&only);
+    let reloaded = gateway.command(&["reload", "--allow-widening", "--config", "servers.toml"]);
+    assert!(reloaded.status.success(), "{}", String::from_utf8_lossy(&reloaded.stderr));
+    assert!(may(&alice, "used").await);
+    assert!(!may(&alice, "unused").await);
+}
