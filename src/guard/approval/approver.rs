@@ -53,17 +53,19 @@ pub fn decision(
     };
     stands(&decision, kept, config)?;
     let server = super::kept::server(config, &kept.server);
-    let mut named = gates.iter().filter(|gate| gate.kind == GateKind::Approve && is_named(&decision, gate, server));
+    let named: Vec<_> = gates
+        .iter()
+        .filter(|gate| gate.kind == GateKind::Approve && is_named(&decision, gate, server))
+        .collect();
     let age_s = now_s.saturating_sub(authenticated_at);
-    let well = |gate: &&&GateConfig| {
-        let acr = gate.acr.is_empty() || decision.acr.as_ref().is_some_and(|acr| gate.acr.contains(acr));
-        acr && gate.auth_age_max.is_none_or(|most| age_s <= seconds(most))
-    };
-    match (named.clone().count(), named.all(|gate| well(&gate))) {
-        (0, _) => Err(refused("no gate of this call names you, or a group of yours, as an approver")),
-        (_, false) => Err(Refusal::new(Reason::InsufficientUserAuthentication)),
-        (_, true) => Ok(decision),
+    let recent = |gate: &GateConfig| gate.auth_age_max.is_none_or(|most| age_s <= seconds(most));
+    if named.is_empty() {
+        return Err(refused("no gate of this call names you, or a group of yours, as an approver"));
     }
+    if !named.iter().all(|gate| counts(&decision, gate, server) && recent(gate)) {
+        return Err(Refusal::new(Reason::InsufficientUserAuthentication));
+    }
+    Ok(decision)
 }
 
 /// Whether a decision still counts under this configuration: its approver has no part in the call, and is still somebody
@@ -96,9 +98,16 @@ pub fn is_trusted(decision: &Decision, revocations: &Revocations) -> bool {
     decision.token.facts().is_some_and(|facts| revocations.check(&facts).is_ok())
 }
 
+/// Whether a decision counts at a gate: it names whoever decided, who had logged in as it wants.
+#[must_use]
+pub fn counts(decision: &Decision, gate: &GateConfig, server: Option<&ServerConfig>) -> bool {
+    let acr = gate.acr.is_empty() || decision.acr.as_ref().is_some_and(|acr| gate.acr.contains(acr));
+    acr && is_named(decision, gate, server)
+}
+
 /// Whether a gate names whoever decided.
 #[must_use]
-pub fn is_named(decision: &Decision, gate: &GateConfig, server: Option<&ServerConfig>) -> bool {
+fn is_named(decision: &Decision, gate: &GateConfig, server: Option<&ServerConfig>) -> bool {
     let is = |subject: &str| decision.user == subject || decision.groups.iter().any(|group| group == subject);
     gate.approvers.iter().any(|approvers| match approvers {
         Approvers::Owner => server.is_some_and(|server| is(&server.owner)),

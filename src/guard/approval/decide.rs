@@ -38,7 +38,7 @@ impl Approvals {
     /// `store_unavailable`.
     pub async fn list(&self, filter: Filter) -> Result<(Vec<Kept>, i64), Stop> {
         let now_us = self.shelf.clock_us().await?;
-        let mut found = Vec::new();
+        let mut found: Vec<Kept> = Vec::new();
         let mut after: Option<String> = None;
         loop {
             let rows = self.shelf.rows(NAMED, None, after.as_deref()).await?;
@@ -51,12 +51,13 @@ impl Approvals {
                     found.push(kept);
                 }
             }
+            // Never more at once than are listed, and one page.
+            found.sort_by_key(|kept| std::cmp::Reverse(kept.requested_at_us));
+            found.truncate(limit::APPROVALS_LISTED_MAX);
             if count < limit::SHELF_ROWS_READ_MAX {
                 break;
             }
         }
-        found.sort_by_key(|kept| std::cmp::Reverse(kept.requested_at_us));
-        found.truncate(limit::APPROVALS_LISTED_MAX);
         Ok((found, now_us))
     }
 

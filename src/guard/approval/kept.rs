@@ -218,7 +218,7 @@ impl Kept {
             let mut persons: Vec<String> = self
                 .decisions
                 .iter()
-                .filter(|decision| approver::is_named(decision, gate, server))
+                .filter(|decision| approver::counts(decision, gate, server))
                 .map(|decision| approver::folded(&decision.person))
                 .collect();
             persons.sort_unstable();
