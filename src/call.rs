@@ -36,6 +36,7 @@ use crate::guard::label::LabelUse;
 use crate::identity::Caller;
 pub use crate::ids::Endpoint;
 use crate::ids::ReplicaId;
+use crate::inversion::{self, Control};
 use crate::outcome::{Failure, Outcome, Reason, Refusal, Resume, Stop, reply};
 use crate::record::Entry;
 use crate::telemetry::{Stage, Trace};
@@ -364,6 +365,9 @@ impl Running {
         let Some(caller) = self.answers_to() else { return };
         let barred =
             || self.entry.as_ref().is_some_and(|entry| self.gateway.is_barred(entry.proof().target().server_id()));
+        if inversion::is_off(Control::Continuous) {
+            return;
+        }
         let revoked = match self.gateway.still_trusted(caller) {
             Err(refusal) => refusal.reason,
             Ok(()) if barred() => Reason::ServerRevoked,

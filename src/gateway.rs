@@ -34,7 +34,7 @@ use crate::delegate::{Delegate, Recheck, server_revision};
 use crate::export::Exports;
 use crate::guard::{Approvals, Guard, Quotas, Used};
 use crate::identity::revoked::{Barred, RevocationStore as _};
-use crate::identity::{Caller, Identity, Presented, Resource, Revocations, still_stands};
+use crate::identity::{Caller, Identity, Resource, Revocations, Shown, still_stands};
 use crate::ids::RevocationEpoch;
 use crate::list::{self, Pages};
 use crate::outcome::{Failure, Reason, Refusal, Stop};
@@ -195,12 +195,11 @@ impl Gateway {
         Arc::clone(&self.live.snapshot.load().config)
     }
 
-    /// Who presents this bearer token at this endpoint; a refusal is counted and recorded here.
+    /// Who shows this at this endpoint; a refusal is counted and recorded here.
     ///
     /// # Errors
     /// A 401 refusal, or a failure where the issuer's keys cannot be had.
-    pub async fn authenticate(&self, bearer: Option<&str>, endpoint: &Endpoint, peer: IpAddr) -> Result<Caller, Stop> {
-        let presented = bearer.map_or(Presented::Nothing, Presented::Bearer);
+    pub async fn authenticate(&self, shown: Shown<'_>, endpoint: &Endpoint, peer: IpAddr) -> Result<Caller, Stop> {
         let resource = match endpoint {
             Endpoint::Merged => Resource::Gateway,
             Endpoint::Server(server) => Resource::Server(server.clone()),
@@ -210,10 +209,8 @@ impl Gateway {
             self.refused_unauthenticated(failure.reason, peer);
             return Err(failure.into());
         }
-        self.identity
-            .authenticate(presented, &resource)
-            .await
-            .inspect_err(|stop| self.refused_unauthenticated(stop.reason(), peer))
+        let found = self.identity.authenticate(shown, &resource).await;
+        found.inspect_err(|stop| self.refused_unauthenticated(stop.reason(), peer))
     }
 
     /// Counts and records a refusal of somebody who was not authenticated; never waits for the disk.

@@ -5,6 +5,7 @@
 
 // The ground: knows nothing else of ours.
 pub mod ids;
+pub mod inversion;
 pub mod lanes;
 pub mod limit;
 pub mod outbox;

@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Config, Durability, Mistake, Overrides, ReloadMode, TlsConfig, keyfile};
+use crate::config::{Config, Durability, GatewayConfig, Mistake, Overrides, ReloadMode, TlsConfig, keyfile};
 use crate::control::{Administrators, Control, Operations, console};
 use crate::delegate::Delegate;
 use crate::export::Exports;
@@ -29,6 +29,7 @@ use crate::gateway::{
 use crate::identity::revoked::RevocationStore as _;
 use crate::identity::{Identity, Revocations};
 use crate::ids::ReplicaId;
+use crate::inversion;
 use crate::lanes::Lanes;
 use crate::policy::FailedTest;
 use crate::record::event::{ExecutableNote, StartNote};
@@ -109,8 +110,11 @@ pub async fn start(options: Options) -> Result<Served, StartError> {
         // Whoever could connect would be that user.
         return Err(trouble("a gateway for the local user alone is never served on an address"));
     }
-    let Door { listener, address, certificates } =
-        Door::open(config.gateway.listen, config.gateway.tls.as_ref()).await?;
+    let listens = std::iter::once(config.gateway.listen).chain(config.admin.iter().map(|admin| admin.listen));
+    if !listens.into_iter().all(|listen| inversion::serves(listen.ip().is_loopback())) {
+        return Err(trouble("this build has controls that can be switched off: it serves this machine alone"));
+    }
+    let Door { listener, address, certificates } = Door::open_to_clients(&config.gateway).await?;
     let admin = match &config.admin {
         Some(admin) => Some(Door::open(admin.listen, admin.tls.as_ref()).await?),
         None => None,
@@ -135,6 +139,9 @@ pub async fn start(options: Options) -> Result<Served, StartError> {
     let front = Front::with_relay(Arc::clone(&gateway), Arc::clone(&opened.sealer), opened.replica, relay);
     let lanes = || Arc::clone(&opened.lanes);
     let cluster = cluster.map(|cluster| cluster.serve(Arc::clone(&front), lanes(), gateway.stopping()));
+    if let Some(certificates) = &certificates {
+        certificates.trust(Arc::clone(&gateway) as _);
+    }
     let front = tokio::spawn(front::serve(front, listener, certificates, lanes(), gateway.stopping()));
     tracing::info!(%address, revision = %revision.0.short(), servers = config.servers.len(), "serving");
     let pages = match &admin {
@@ -164,6 +171,16 @@ struct Door {
 }
 
 impl Door {
+    /// A listener whose clients may show certificates, where it has TLS.
+    async fn open_to_clients(gateway: &GatewayConfig) -> Result<Self, StartError> {
+        let mut door = Self::open(gateway.listen, None).await?;
+        if let Some(files) = gateway.tls.clone() {
+            let certificates = Certificates::load_optional(files, gateway.client_ca.clone()).map_err(trouble)?;
+            door.certificates = Some(Arc::new(certificates));
+        }
+        Ok(door)
+    }
+
     async fn open(listen: SocketAddr, tls: Option<&TlsConfig>) -> Result<Self, StartError> {
         let listener =
             TcpListener::bind(listen).await.map_err(|error| trouble(format!("cannot listen on {listen}: {error}")))?;
@@ -255,7 +272,8 @@ async fn open(
     let stopping = CancellationToken::new();
     let tasks = TaskTracker::new();
     let revision = snapshot.policy.revision();
-    let identity = Arc::new(Identity::new(&config, Arc::clone(&revocations), tasks.clone(), stopping.clone()));
+    let identity = Identity::new(&config, Arc::clone(&revocations), tasks.clone(), stopping.clone());
+    let identity = Arc::new(identity.with_nonces(Arc::clone(&sealer)));
     let upstreams = Upstreams::new(&config);
     let delegate = Arc::new(Delegate::new(&written, Arc::clone(&identity), &tasks, stopping.clone()).await);
     // What is told of calls and sent of the record goes on while calls in flight finish.

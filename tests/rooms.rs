@@ -17,6 +17,8 @@ mod source;
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     // The ground knows nothing else of ours.
     ("limit", &[]),
+    // Nothing, but in a build that no release has.
+    ("inversion", &[]),
     ("lanes", &["limit"]),
     ("ids", &["limit"]),
     ("wire", &["limit", "ids"]),
@@ -26,19 +28,32 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // What is to be told elsewhere, in the change that it tells of.
     ("outbox", &["limit", "config", "shelf"]),
     ("egress", &["limit", "lanes", "ids", "outcome", "config"]),
-    ("record", &["limit", "lanes", "ids", "outcome", "wire", "config"]),
+    ("record", &["limit", "inversion", "lanes", "ids", "outcome", "wire", "config"]),
     // They tell others what was recorded and how calls went, and know no call.
     ("export", &["limit", "ids", "config", "egress", "record"]),
     ("telemetry", &["limit", "ids", "config", "egress", "record"]),
     // It holds the record against the policy.
     ("evidence", &["limit", "ids", "record", "policy"]),
     // The stages of a call: each may name the proofs of the stages before it.
-    ("identity", &["limit", "ids", "outcome", "shelf", "wire", "config", "egress", "record"]),
+    ("identity", &["limit", "inversion", "ids", "outcome", "shelf", "wire", "config", "egress", "record"]),
     ("catalog", &["limit", "ids", "outcome", "shelf", "wire", "config", "record", "identity"]),
-    ("policy", &["limit", "ids", "outcome", "shelf", "wire", "config", "record", "identity", "catalog"]),
+    ("policy", &["limit", "inversion", "ids", "outcome", "shelf", "wire", "config", "record", "identity", "catalog"]),
     (
         "guard",
-        &["limit", "ids", "outcome", "shelf", "outbox", "wire", "config", "record", "identity", "catalog", "policy"],
+        &[
+            "limit",
+            "inversion",
+            "ids",
+            "outcome",
+            "shelf",
+            "outbox",
+            "wire",
+            "config",
+            "record",
+            "identity",
+            "catalog",
+            "policy",
+        ],
     ),
     (
         "delegate",
@@ -89,6 +104,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 
 const PIPELINE: &[&str] = &[
     "limit",
+    "inversion",
     "ids",
     "shelf",
     "outbox",
@@ -115,6 +131,7 @@ const PIPELINE: &[&str] = &[
 
 const EVERYTHING: &[&str] = &[
     "limit",
+    "inversion",
     "lanes",
     "ids",
     "shelf",

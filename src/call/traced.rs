@@ -5,6 +5,7 @@
 
 use super::{Request, Trail};
 use crate::identity::Caller;
+use crate::inversion::{self, Control};
 use crate::outcome::{Outcome, Stop};
 use crate::telemetry::{Context, Ended, HEADER, Subject};
 use crate::wire::{Edit, Json, Outgoing, Value};
@@ -20,7 +21,7 @@ pub(super) fn context(request: &Request) -> Option<Context> {
 
 /// The request with what goes on with it: in `_meta`, and in the header for those who look there.
 pub(super) fn carried(mut outgoing: Outgoing, traceparent: Option<&str>) -> Outgoing {
-    let Some(traceparent) = traceparent else { return outgoing };
+    let Some(traceparent) = traceparent.filter(|_| !inversion::is_off(Control::Trace)) else { return outgoing };
     let edited = outgoing.params.value().as_object().and_then(|params| {
         let meta = params.get("_meta")?.as_object()?.edited(&[Edit::Set(HEADER, Json::of(traceparent))]);
         Some(params.edited(&[Edit::Set("_meta", meta)]))

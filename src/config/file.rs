@@ -34,6 +34,7 @@ mod local;
 mod process;
 mod record;
 mod server;
+mod spiffe;
 #[cfg(test)]
 mod tests;
 mod webhook;
@@ -227,7 +228,7 @@ fn read_top(mut top: Table<'_, '_>, file: &Path, base: &Path, overrides: &Overri
     let mut seen = HashSet::new();
     for (alias, table) in top.named_tables("issuers", &keys::ISSUER, issuer::alias) {
         issuer_names.push(alias.as_str().to_owned());
-        issuers.push(issuer::read(table, alias, loopback_allowed, &mut seen));
+        issuers.push(issuer::read(table, alias, (base, loopback_allowed), &mut seen));
     }
     for injected in &overrides.issuers {
         if issuer_names.iter().any(|name| name == injected.alias.as_str()) {

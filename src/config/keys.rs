@@ -119,6 +119,8 @@ pub const GATEWAY: Section = servers(
         defaulted("allowed_hosts", "list of host names", "[]"),
         defaulted("trusted_proxies", "list of networks", "[]"),
         optional("tls", "table"),
+        optional("client_certificate_header", "`\"client-cert\"` or `\"x-forwarded-client-cert\"`"),
+        defaulted("dpop", "`\"proof\"` or `\"nonce\"`", "\"proof\""),
         defaulted("allow_plain_http", "boolean", "false"),
         defaulted("allow_loopback_issuers", "boolean", "false"),
         defaulted("reload", "`\"signal\"` or `\"watch\"`", "\"signal\""),
@@ -128,7 +130,10 @@ pub const GATEWAY: Section = servers(
 );
 
 /// `[gateway.tls]`.
-pub const TLS: Section = servers("[gateway.tls]", &[required("certificate", "path"), required("key", "path")]);
+pub const TLS: Section = servers(
+    "[gateway.tls]",
+    &[required("certificate", "path"), required("key", "path"), optional("client_ca", "path")],
+);
 
 /// `[admin]`.
 pub const ADMIN: Section = servers(
@@ -248,7 +253,10 @@ pub const ANONYMOUS: Section = servers("[anonymous]", &[required("enabled", "boo
 pub const ISSUER: Section = servers(
     "[issuers.ALIAS]",
     &[
-        required("issuer", "string"),
+        defaulted("kind", "`\"oidc\"` or `\"spiffe\"`", "\"oidc\""),
+        optional("issuer", "string"),
+        optional("trust_domain", "string"),
+        optional("bundle", "`file:PATH` or URL"),
         defaulted("audiences", "list of strings", "[]"),
         defaulted("admin_audiences", "list of strings", "[]"),
         defaulted("algorithms", "list of algorithms", "[\"RS256\", \"PS256\", \"ES256\", \"ES384\", \"EdDSA\"]"),
@@ -263,6 +271,7 @@ pub const ISSUER: Section = servers(
         optional("scope_rules", "list of tables"),
         optional("interactive_default", "agent id"),
         defaulted("jwks_stale_max", "duration", "\"24h\""),
+        defaulted("sender_constraint", "`\"none\"`, `\"dpop\"`, `\"mtls\"` or `\"any\"`", "\"none\""),
     ],
 );
 

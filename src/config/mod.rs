@@ -34,6 +34,7 @@ pub mod rows;
 pub mod seal;
 pub mod secret;
 pub mod set;
+pub mod spiffe;
 pub mod store;
 pub mod webhook;
 
@@ -135,6 +136,12 @@ pub struct GatewayConfig {
     pub trusted_proxies: Vec<Network>,
     /// TLS certificate and key, reloaded when the files change.
     pub tls: Option<TlsConfig>,
+    /// Whose certificates clients may show there, PEM; they may also show none.
+    pub client_ca: Option<PathBuf>,
+    /// In which header a trusted proxy tells of the client's certificate.
+    pub client_certificate_header: Option<CertificateHeader>,
+    /// What a DPoP proof needs.
+    pub dpop: DpopMode,
     /// `http:` and loopback issuers are accepted; only together with a loopback listener.
     pub allow_loopback_issuers: bool,
     /// When changed files are read again.
@@ -181,6 +188,38 @@ pub enum ReloadMode {
     Watch,
 }
 
+/// In which header a trusted proxy tells of the client's certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CertificateHeader {
+    /// `Client-Cert` and `Client-Cert-Chain` (RFC 9440).
+    ClientCert,
+    /// `X-Forwarded-Client-Cert`, as Envoy writes it.
+    Xfcc,
+}
+
+/// What a DPoP proof needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DpopMode {
+    /// To be fresh and new.
+    Proof,
+    /// To be made with a nonce of ours as well.
+    Nonce,
+}
+
+/// What a token must be bound to, so that whoever steals it can do nothing with it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SenderConstraint {
+    /// To nothing; one that is bound still needs its proof.
+    #[default]
+    None,
+    /// To a key (RFC 9449).
+    Dpop,
+    /// To a client certificate (RFC 8705).
+    Mtls,
+    /// To either.
+    Any,
+}
+
 /// How sure an intent is to survive before its call is forwarded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
@@ -208,7 +247,9 @@ pub struct QuotaConfig {
 pub struct IssuerConfig {
     /// The name that subjects are spelled with.
     pub alias: IssuerAlias,
-    /// The exact `iss`, compared as a string.
+    /// What stands behind it.
+    pub kind: spiffe::IssuerKind,
+    /// The exact `iss`, compared as a string; `spiffe://` and its name for a trust domain.
     pub issuer: String,
     /// Further values of `aud` that this provider writes for us; the resource itself is always accepted.
     pub audiences: Vec<String>,
@@ -234,6 +275,8 @@ pub struct IssuerConfig {
     pub interactive_default: Option<AgentId>,
     /// How long keys may be used while the issuer is away.
     pub jwks_stale_max: Duration,
+    /// What its tokens must be bound to.
+    pub sender_constraint: SenderConstraint,
 }
 
 /// Signature algorithms that may be allowed: asymmetric ones only.

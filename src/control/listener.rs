@@ -175,7 +175,7 @@ impl Outside {
         }
         let mut response = match *request.method() {
             Method::GET | Method::HEAD => {
-                let issuers: Vec<String> = self.config.issuers.iter().map(|issuer| issuer.issuer.clone()).collect();
+                let issuers = crate::front::authorization_servers(&self.config);
                 let resource = self.admin.resource();
                 let scopes = scopes(&self.config);
                 let document = Protected {
@@ -183,6 +183,7 @@ impl Outside {
                     issuers: &issuers,
                     scopes: &scopes,
                     name: "Bailiwick administration",
+                    bound: None,
                 };
                 ([(CONTENT_TYPE, JSON)], document.document()).into_response()
             }

@@ -181,6 +181,8 @@ impl DemoIssuer {
             scopes: ScopeMode::Ignored,
             interactive_default: self.state.options.interactive_default.clone(),
             jwks_stale_max: Duration::from_secs(3600),
+            sender_constraint: crate::config::SenderConstraint::None,
+            kind: crate::config::spiffe::IssuerKind::Oidc,
         })
     }
 

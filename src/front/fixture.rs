@@ -15,6 +15,7 @@ use crate::config::{
     Algorithm, ClaimNames, Config, Durability, GatewayConfig, IssuerConfig, QuotaConfig, ReloadMode, ScopeMode,
     ScopeRule,
 };
+use crate::identity::{Presented, Shown};
 use crate::ids::{Digest, IssuerAlias, PrincipalKey};
 use crate::outcome::{Outcome, Reason, Refusal, Stop};
 use crate::upstream::Event;
@@ -43,6 +44,8 @@ pub(crate) fn config() -> Config {
         }]),
         interactive_default: None,
         jwks_stale_max: Duration::from_secs(3600),
+        sender_constraint: crate::config::SenderConstraint::None,
+        kind: crate::config::spiffe::IssuerKind::Oidc,
     };
     Config {
         gateway: GatewayConfig {
@@ -54,6 +57,9 @@ pub(crate) fn config() -> Config {
             allowed_hosts: Vec::new(),
             trusted_proxies: Vec::new(),
             tls: None,
+            client_ca: None,
+            client_certificate_header: None,
+            dpop: crate::config::DpopMode::Proof,
             allow_loopback_issuers: true,
             reload: ReloadMode::Signal,
             durability: Durability::Os,
@@ -135,8 +141,12 @@ impl Pipeline for Scripted {
         Arc::clone(&self.config)
     }
 
-    async fn authenticate(&self, bearer: Option<&str>, _: &Endpoint, _: IpAddr) -> Result<String, Stop> {
-        match bearer {
+    async fn authenticate(&self, shown: Shown<'_>, _: &Endpoint, _: IpAddr) -> Result<String, Stop> {
+        let token = match shown.credential {
+            Presented::Nothing => None,
+            Presented::Bearer(token) | Presented::Dpop(token) => Some(token),
+        };
+        match token {
             None => Err(Refusal::new(Reason::TokenMissing).into()),
             Some("" | "bad") => Err(Refusal::new(Reason::TokenMalformed).into()),
             Some(name) => Ok(name.to_owned()),

@@ -24,7 +24,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::leash::Leash;
 use super::pipeline::Pipeline;
+use super::proof::OfConnection;
 use super::{Certificates, Front};
+use crate::identity::ClientCertificate;
 use crate::lanes::Lanes;
 use crate::limit;
 
@@ -132,13 +134,17 @@ async fn connection<A: Answers>(
         tracing::debug!(%error, "TCP_NODELAY could not be set");
     }
     let Some(certificates) = certificates else {
-        return requests(front, stream, peer.ip(), false, watcher).await;
+        return requests(front, stream, (peer.ip(), None), false, watcher).await;
     };
     let handshake = TlsAcceptor::from(certificates.current()).accept(stream);
     match tokio::time::timeout(limit::TLS_HANDSHAKE_TIMEOUT, handshake).await {
         Ok(Ok(stream)) => {
-            let two = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-            requests(front, stream, peer.ip(), two, watcher).await;
+            let session = stream.get_ref().1;
+            let two = session.alpn_protocol() == Some(b"h2");
+            let chain = session.peer_certificates().map(|chain| chain.iter().map(|one| one.clone().into_owned()));
+            let shown = chain.and_then(|chain| ClientCertificate::of_chain(chain.collect()));
+            let shown = shown.map(|certificate| OfConnection(Arc::new(certificate)));
+            requests(front, stream, (peer.ip(), shown), two, watcher).await;
         }
         Ok(Err(error)) => tracing::debug!(%error, peer = %peer.ip(), "a TLS handshake failed"),
         Err(_) => tracing::debug!(peer = %peer.ip(), "a TLS handshake took too long"),
@@ -146,14 +152,22 @@ async fn connection<A: Answers>(
 }
 
 /// HTTP/2 is spoken where TLS has agreed on it: guessing from the first bytes would wait for them for ever.
-async fn requests<A, S>(front: Arc<A>, stream: S, peer: IpAddr, http2: bool, watcher: Watcher)
-where
+async fn requests<A, S>(
+    front: Arc<A>,
+    stream: S,
+    (peer, certificate): (IpAddr, Option<OfConnection>),
+    http2: bool,
+    watcher: Watcher,
+) where
     A: Answers,
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (given_up, streams_max) = (CancellationToken::new(), front.http2_streams_max());
     let own = given_up.clone();
-    let service = service_fn(move |request: Request<Incoming>| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        if let Some(certificate) = &certificate {
+            request.extensions_mut().insert(certificate.clone());
+        }
         let (front, own) = (Arc::clone(&front), own.clone());
         async move {
             let response = front.answer(request, peer).await;

@@ -3,10 +3,14 @@
 //! `public_url` is the only source of names, never `Host`. Refuses to know which servers exist: any
 //! well-formed name is answered alike. Invariant: no value can leave its quotes.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 
 use crate::call::Endpoint;
-use crate::config::{Config, ScopeMode};
+use crate::config::spiffe::IssuerKind;
+use crate::config::{Config, IssuerConfig, ScopeMode, SenderConstraint};
+use crate::identity::PROOF_ALGORITHMS;
 use crate::ids::ServerId;
 use crate::outcome::reply::Challenge;
 
@@ -49,6 +53,32 @@ pub struct Protected<'a> {
     pub scopes: &'a [String],
     /// What people call it.
     pub name: &'static str,
+    /// How tokens may be bound to whoever they were issued to; nothing where that is not looked at.
+    pub bound: Option<Bound>,
+}
+
+/// How tokens may be bound to whoever they were issued to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bound {
+    /// No token is taken without a DPoP proof (RFC 9449).
+    pub by_key_always: bool,
+    /// Client certificates are seen here (RFC 8705).
+    pub by_certificate: bool,
+}
+
+impl Bound {
+    /// What a configuration has of it.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        let gateway = &config.gateway;
+        let must = |issuer: &Arc<IssuerConfig>| issuer.sender_constraint == SenderConstraint::Dpop;
+        Self {
+            by_key_always: !config.issuers.is_empty() && config.issuers.iter().all(must),
+            by_certificate: gateway.client_ca.is_some()
+                || gateway.client_certificate_header.is_some()
+                || gateway.tls.is_some() && config.issuers.iter().any(|issuer| issuer.kind != IssuerKind::Oidc),
+        }
+    }
 }
 
 impl Protected<'_> {
@@ -63,6 +93,12 @@ impl Protected<'_> {
             scopes_supported: &'a [String],
             bearer_methods_supported: [&'static str; 1],
             resource_name: &'static str,
+            #[serde(skip_serializing_if = "<[&'static str]>::is_empty")]
+            dpop_signing_alg_values_supported: &'a [&'static str],
+            #[serde(skip_serializing_if = "is_false")]
+            dpop_bound_access_tokens_required: bool,
+            #[serde(skip_serializing_if = "is_false")]
+            tls_client_certificate_bound_access_tokens: bool,
         }
         let document = Document {
             resource: self.resource,
@@ -70,6 +106,9 @@ impl Protected<'_> {
             scopes_supported: self.scopes,
             bearer_methods_supported: ["header"],
             resource_name: self.name,
+            dpop_signing_alg_values_supported: self.bound.map_or(&[][..], |_| &PROOF_ALGORITHMS),
+            dpop_bound_access_tokens_required: self.bound.is_some_and(|bound| bound.by_key_always),
+            tls_client_certificate_bound_access_tokens: self.bound.is_some_and(|bound| bound.by_certificate),
         };
         serde_json::to_vec(&document).unwrap_or_default()
     }
@@ -84,6 +123,7 @@ pub(super) struct Names {
     base: String,
     issuers: Vec<String>,
     scopes: Vec<String>,
+    bound: Bound,
 }
 
 impl Names {
@@ -102,8 +142,9 @@ impl Names {
         Self {
             origin: url.origin().ascii_serialization(),
             base: url.path().trim_end_matches('/').to_owned(),
-            issuers: config.issuers.iter().map(|issuer| issuer.issuer.clone()).collect(),
+            issuers: authorization_servers(config),
             scopes,
+            bound: Bound::of(config),
         }
     }
 
@@ -124,7 +165,9 @@ impl Names {
     /// The RFC 9728 document of a resource.
     pub(super) fn document(&self, endpoint: &Endpoint) -> Vec<u8> {
         let resource = format!("{}{}{}", self.origin, self.base, path(endpoint));
-        Protected { resource: &resource, issuers: &self.issuers, scopes: &self.scopes, name: "Bailiwick" }.document()
+        let bound = Some(self.bound);
+        Protected { resource: &resource, issuers: &self.issuers, scopes: &self.scopes, name: "Bailiwick", bound }
+            .document()
     }
 
     /// The value of `WWW-Authenticate`.
@@ -150,6 +193,18 @@ impl Names {
         }
         value
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+const fn is_false(value: &bool) -> bool {
+    !*value
+}
+
+/// Those that clients can ask for tokens: a trust domain gives its workloads theirs in another way.
+#[must_use]
+pub fn authorization_servers(config: &Config) -> Vec<String> {
+    let issuers = config.issuers.iter().filter(|issuer| issuer.kind == IssuerKind::Oidc);
+    issuers.map(|issuer| issuer.issuer.clone()).collect()
 }
 
 /// `/mcp` and `/mcp/{server}`, without a query.

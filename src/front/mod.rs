@@ -18,6 +18,7 @@ use http_body_util::BodyExt as _;
 use crate::call::Endpoint;
 use crate::config::Config;
 use crate::gateway::Gateway;
+use crate::identity::ClientCertificate;
 use crate::ids::ReplicaId;
 use crate::limit;
 use crate::outcome::{Reason, Refusal};
@@ -29,6 +30,8 @@ mod answer;
 mod batch;
 #[cfg(test)]
 mod body_tests;
+mod client_certificate;
+mod clients;
 mod era;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -43,6 +46,7 @@ mod modern;
 mod ongoing;
 mod origin;
 mod pipeline;
+mod proof;
 mod proxy;
 mod questions;
 mod relay;
@@ -54,10 +58,11 @@ mod tests;
 mod tls;
 mod track;
 
+pub use clients::TrustDomains;
 pub use headers::bearer;
 pub use leash::leash;
 pub use listener::{Answers, serve};
-pub use metadata::{Advertised, Protected, advertised, quotable};
+pub use metadata::{Advertised, Protected, advertised, authorization_servers, quotable};
 pub use origin::Guard;
 pub use pipeline::Pipeline;
 pub use proxy::client_address;
@@ -74,11 +79,14 @@ use track::Tracks;
 
 /// What a caller proves itself with never goes further, whatever a file says; neither does what belongs to
 /// this connection or is computed anew.
-const NEVER_FORWARDED: [&str; 12] = [
+const NEVER_FORWARDED: [&str; 15] = [
     "authorization",
     "proxy-authorization",
     "cookie",
     "dpop",
+    "client-cert",
+    "client-cert-chain",
+    "x-forwarded-client-cert",
     "host",
     "connection",
     "transfer-encoding",
@@ -160,6 +168,7 @@ impl<P: Pipeline> Front<P> {
             _ => {}
         }
         let outside = self.outside();
+        let certificate = proof::certificate(&request, peer, &outside.config.gateway);
         let peer = proxy::client_address(peer, request.headers(), &outside.config.gateway.trusted_proxies);
         if let Err(reason) = outside.guard.check(request.uri(), request.headers()) {
             self.pipeline.refused_unauthenticated(reason, peer);
@@ -174,7 +183,7 @@ impl<P: Pipeline> Front<P> {
             let mut response = if request.method() == Verb::OPTIONS {
                 preflight(request.headers())
             } else {
-                let response = self.endpoint(&outside, endpoint, request, (peer, None)).await;
+                let response = self.endpoint(&outside, endpoint, request, (peer, None), certificate).await;
                 self.haste.slowed(response).await
             };
             if let Some(origin) = origin {
@@ -198,7 +207,10 @@ impl<P: Pipeline> Front<P> {
             return answer::text(StatusCode::NOT_FOUND, "not found\n");
         };
         match relay::handed_on(request.headers()) {
-            Ok((replica, peer)) => self.endpoint(&outside, endpoint, request, (peer, Some(replica))).await,
+            Ok((replica, peer)) => {
+                let certificate = relay::handed_certificate(request.headers());
+                self.endpoint(&outside, endpoint, request, (peer, Some(replica)), certificate).await
+            }
             Err(refusal) => {
                 let names = &outside.names;
                 About { names, endpoint: &endpoint, id: None, method: None, era: Era::Modern }.stopped(refusal)
@@ -212,6 +224,7 @@ impl<P: Pipeline> Front<P> {
         endpoint: Endpoint,
         request: HttpRequest<B>,
         (peer, via): (IpAddr, Option<ReplicaId>),
+        certificate: Result<Option<Arc<ClientCertificate>>, Refusal>,
     ) -> Response<Body>
     where
         B: http_body::Body<Data = Bytes> + Send + Unpin,
@@ -220,10 +233,22 @@ impl<P: Pipeline> Front<P> {
         let version = headers::single(&parts.headers, header::PROTOCOL_VERSION).ok().flatten();
         let era = if version.is_some_and(era::is_modern) { Era::Modern } else { Era::Legacy };
         let about = About { names: &outside.names, endpoint: &endpoint, id: None, method: None, era };
-        let bearer = headers::bearer(&parts.headers);
-        let caller = match self.pipeline.authenticate(bearer, &endpoint, peer).await {
+        let certificate = match certificate {
+            Ok(certificate) => certificate,
+            Err(refusal) => {
+                self.pipeline.refused_unauthenticated(refusal.reason, peer);
+                return about.stopped(refusal);
+            }
+        };
+        let shown = proof::shown(&parts, certificate.as_deref());
+        let caller = match self.pipeline.authenticate(shown, &endpoint, peer).await {
             Ok(caller) => caller,
-            Err(stop) => return about.stopped(stop),
+            Err(stop) => {
+                let reason = stop.reason();
+                let mut response = about.stopped(stop);
+                proof::challenge(&mut response, reason, self.pipeline.proof_nonce());
+                return response;
+            }
         };
         // What another replica handed on goes no further.
         let elsewhere = match era {
@@ -235,7 +260,7 @@ impl<P: Pipeline> Front<P> {
                 Ok(bytes) => bytes.into(),
                 Err(refusal) => return about.stopped(refusal),
             };
-            let response = self.hand_on(&there, &caller, (&parts, bytes), peer, about).await;
+            let response = self.hand_on(&there, &caller, (&parts, bytes), (peer, certificate.as_deref()), about).await;
             return leash::leash(response, || self.pipeline.clone().fallen(caller));
         }
         match (&parts.method, era) {
@@ -274,7 +299,8 @@ impl<P: Pipeline> Front<P> {
         if via.is_none()
             && let Some(there) = self.content_elsewhere(&caller, &message)
         {
-            let response = self.hand_on(&there, &caller, (&parts, message.as_bytes().clone()), peer, about).await;
+            let body = message.as_bytes().clone();
+            let response = self.hand_on(&there, &caller, (&parts, body), (peer, certificate.as_deref()), about).await;
             return leash::leash(response, || self.pipeline.clone().fallen(held));
         }
         let inbound = Inbound { caller, endpoint, peer, via, id: message.id(), headers: parts.headers, message };
@@ -433,7 +459,7 @@ fn share(headers: &mut HeaderMap, origin: HeaderValue) {
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     headers.insert(
         ACCESS_CONTROL_EXPOSE_HEADERS,
-        HeaderValue::from_static("mcp-session-id, www-authenticate, retry-after"),
+        HeaderValue::from_static("mcp-session-id, www-authenticate, retry-after, dpop-nonce"),
     );
     headers.insert(VARY, HeaderValue::from_static("origin"));
 }

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::call::{self, ClientFacts, Endpoint, Request, Running};
 use crate::config::Config;
 use crate::gateway::Gateway;
-use crate::identity::Caller;
+use crate::identity::{Caller, Shown};
 use crate::ids::{ParkId, PrincipalKey, ReplicaId};
 use crate::list;
 use crate::outcome::{Failure, Outcome, Reason, Stop};
@@ -43,10 +43,14 @@ pub trait Pipeline: Send + Sync + 'static {
     fn handed_on(&self, _: &Self::Caller, _to: ReplicaId, _verb: &str, _answer: Result<StatusCode, &Failure>) {}
     /// The configuration in force.
     fn config(&self) -> Arc<Config>;
-    /// Who presents this bearer token here; refusals are counted and recorded behind this.
+    /// A nonce for the next proofs of possession, where they need one.
+    fn proof_nonce(&self) -> Option<String> {
+        None
+    }
+    /// Who shows this here; refusals are counted and recorded behind this.
     fn authenticate(
         &self,
-        bearer: Option<&str>,
+        shown: Shown<'_>,
         endpoint: &Endpoint,
         peer: IpAddr,
     ) -> impl Future<Output = Result<Self::Caller, Stop>> + Send;
@@ -117,8 +121,12 @@ impl Pipeline for Gateway {
         Self::config(self)
     }
 
-    async fn authenticate(&self, bearer: Option<&str>, endpoint: &Endpoint, peer: IpAddr) -> Result<Caller, Stop> {
-        Self::authenticate(self, bearer, endpoint, peer).await
+    fn proof_nonce(&self) -> Option<String> {
+        self.identity().proof_nonce()
+    }
+
+    async fn authenticate(&self, shown: Shown<'_>, endpoint: &Endpoint, peer: IpAddr) -> Result<Caller, Stop> {
+        Self::authenticate(self, shown, endpoint, peer).await
     }
 
     fn refused_unauthenticated(&self, reason: Reason, peer: IpAddr) {

@@ -31,7 +31,8 @@ pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) ->
     }
 }
 
-fn is_trusted(address: IpAddr, trusted: &[Network]) -> bool {
+/// Whether that is one of our proxies.
+pub(super) fn is_trusted(address: IpAddr, trusted: &[Network]) -> bool {
     trusted.iter().any(|network| network.contains(address))
 }
 

@@ -20,9 +20,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::answer::About;
 use super::listener::Answers;
 use super::pipeline::Pipeline;
-use super::{Front, headers};
+use super::{Front, client_certificate, headers};
 use crate::call::Endpoint;
 use crate::egress::peer::{PeerClient, PeerError};
+use crate::identity::ClientCertificate;
 use crate::ids::ReplicaId;
 use crate::limit;
 use crate::outcome::{Failure, Reason, Refusal};
@@ -34,8 +35,11 @@ const RELAYED_BY: HeaderName = HeaderName::from_static("bailiwick-relayed-by");
 /// Where it came from there.
 const RELAYED_FOR: HeaderName = HeaderName::from_static("bailiwick-relayed-for");
 
+/// The certificate of the client there, if it has one: its chain as the `Client-Cert` header spells it, or its SHA-256.
+const RELAYED_CERTIFICATE: HeaderName = HeaderName::from_static("bailiwick-relayed-certificate");
+
 /// What belongs to one connection, and what the next one says for itself.
-const OF_A_CONNECTION: [HeaderName; 11] = [
+const OF_A_CONNECTION: [HeaderName; 15] = [
     header::CONNECTION,
     header::TRANSFER_ENCODING,
     header::TE,
@@ -47,6 +51,10 @@ const OF_A_CONNECTION: [HeaderName; 11] = [
     header::FORWARDED,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("x-forwarded-for"),
+    HeaderName::from_static(client_certificate::HEADERS[0]),
+    HeaderName::from_static(client_certificate::HEADERS[1]),
+    HeaderName::from_static(client_certificate::HEADERS[2]),
+    RELAYED_CERTIFICATE,
 ];
 
 /// How other replicas are reached.
@@ -104,6 +112,17 @@ pub(super) fn handed_on(headers: &HeaderMap) -> Result<(ReplicaId, IpAddr), Refu
     by.zip(from).ok_or_else(|| Refusal::new(Reason::RequestInvalid).hint("only replicas connect here"))
 }
 
+/// The certificate of the client at the replica that handed the request on.
+///
+/// # Errors
+/// When it is not said as replicas say it.
+pub(super) fn handed_certificate(headers: &HeaderMap) -> Result<Option<Arc<ClientCertificate>>, Refusal> {
+    let said = headers::single(headers, RELAYED_CERTIFICATE.as_str());
+    let refused = || Refusal::new(Reason::RequestInvalid).hint("only replicas connect here");
+    let Some(text) = said.map_err(|_| refused())? else { return Ok(None) };
+    client_certificate::from_spelled(text).map(|certificate| Some(Arc::new(certificate))).ok_or_else(refused)
+}
+
 impl<P: Pipeline> Front<P> {
     /// The living replica that the session of these headers is bound to, where that is another one.
     pub(super) fn session_elsewhere(
@@ -138,10 +157,10 @@ impl<P: Pipeline> Front<P> {
         there: &There,
         caller: &P::Caller,
         (parts, body): (&Parts, Bytes),
-        peer: IpAddr,
+        origin: (IpAddr, Option<&ClientCertificate>),
         about: About<'_>,
     ) -> Response<Body> {
-        let answered = self.answered(there, parts, body, peer).await;
+        let answered = self.answered(there, parts, body, origin).await;
         let told = match &answered {
             Ok(response) => Ok(response.status()),
             Err(failure) => Err(failure),
@@ -155,7 +174,7 @@ impl<P: Pipeline> Front<P> {
         there: &There,
         parts: &Parts,
         body: Bytes,
-        peer: IpAddr,
+        (peer, certificate): (IpAddr, Option<&ClientCertificate>),
     ) -> Result<Response<Body>, Failure> {
         let unreachable = |detail: String| Failure::before(Reason::ReplicaUnreachable, detail);
         let relay = self.relay.as_ref().ok_or_else(|| unreachable("there is no [cluster]".to_owned()))?;
@@ -170,6 +189,9 @@ impl<P: Pipeline> Front<P> {
         let own = |text: String| HeaderValue::from_str(&text).map_err(|error| unreachable(error.to_string()));
         request.headers_mut().insert(RELAYED_BY, own(self.replica.to_string())?);
         request.headers_mut().insert(RELAYED_FOR, own(peer.to_string())?);
+        if let Some(certificate) = certificate {
+            request.headers_mut().insert(RELAYED_CERTIFICATE, own(client_certificate::spelled(certificate))?);
+        }
         match relay.client.request(request).await {
             Ok(response) => {
                 let (mut head, body) = response.into_parts();
@@ -219,7 +241,8 @@ mod tests {
         let there = There { replica: ReplicaId::new(), address: "localhost:1".to_owned() };
         let (parts, ()) = Request::post("/mcp").body(()).unwrap().into_parts();
         let tried = async || {
-            let failure = front.answered(&there, &parts, Bytes::new(), IpAddr::from([10, 0, 0, 1])).await.unwrap_err();
+            let failure =
+                front.answered(&there, &parts, Bytes::new(), (IpAddr::from([10, 0, 0, 1]), None)).await.unwrap_err();
             assert_eq!(failure.reason, Reason::ReplicaUnreachable);
             failure.detail
         };

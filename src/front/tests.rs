@@ -128,7 +128,8 @@ async fn metadata_is_the_same_for_every_well_formed_name_and_open_to_every_page(
         assert_eq!(
             document,
             json!({ "resource": format!("http://127.0.0.1:8080{resource}"), "authorization_servers": ["https://idp.example"],
-                "scopes_supported": ["deploy"], "bearer_methods_supported": ["header"], "resource_name": "Bailiwick" })
+                "scopes_supported": ["deploy"], "bearer_methods_supported": ["header"], "resource_name": "Bailiwick",
+                "dpop_signing_alg_values_supported": ["ES256", "ES384", "EdDSA", "PS256", "RS256"] })
         );
     }
     assert_eq!(send(&front, "GET", "/.well-known/oauth-protected-resource/other", &[], "").await.status(), 404);

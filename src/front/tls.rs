@@ -13,17 +13,39 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use tokio_util::sync::CancellationToken;
 
+use super::clients::{Clients, Domains, TrustDomains};
 use crate::config::TlsConfig;
 use crate::limit;
 
 /// The certificate in force.
 pub struct Certificates {
     files: TlsConfig,
-    /// Who connects shows a certificate of this authority, where there is one.
-    ca: Option<PathBuf>,
+    /// Whether who connects shows a certificate.
+    clients: WhoConnects,
     current: ArcSwap<ServerConfig>,
     /// Of the files that were looked at last, good or bad.
     seen: ArcSwap<Stamps>,
+}
+
+/// Whether who connects shows a certificate.
+#[derive(Clone)]
+enum WhoConnects {
+    /// Nobody is asked for one.
+    Anybody,
+    /// Nobody gets in without one of this authority.
+    Of(PathBuf),
+    /// Who has one of this authority, if there is one, or of a trust domain, may show it.
+    MayShow(Option<PathBuf>, Domains),
+}
+
+impl WhoConnects {
+    const fn authority(&self) -> Option<&PathBuf> {
+        match self {
+            Self::Anybody => None,
+            Self::Of(authority) => Some(authority),
+            Self::MayShow(authority, _) => authority.as_ref(),
+        }
+    }
 }
 
 /// When the files were changed, and how long they are.
@@ -56,7 +78,7 @@ impl Certificates {
     /// # Errors
     /// [`TlsError`] names the file.
     pub fn load(files: TlsConfig) -> Result<Self, TlsError> {
-        Self::of(files, None)
+        Self::of(files, WhoConnects::Anybody)
     }
 
     /// The same for a listener that takes only those who show a certificate of this authority.
@@ -64,13 +86,29 @@ impl Certificates {
     /// # Errors
     /// [`TlsError`] names the file.
     pub fn load_mutual(files: TlsConfig, ca: PathBuf) -> Result<Self, TlsError> {
-        Self::of(files, Some(ca))
+        Self::of(files, WhoConnects::Of(ca))
     }
 
-    fn of(files: TlsConfig, ca: Option<PathBuf>) -> Result<Self, TlsError> {
-        let seen = ArcSwap::from_pointee(stamps(&files, ca.as_ref()));
-        let current = ArcSwap::from_pointee(read(&files, ca.as_ref())?);
-        Ok(Self { files, ca, current, seen })
+    /// The same for a listener whose clients may show a certificate of this authority, or of a trust domain once those
+    /// are known.
+    ///
+    /// # Errors
+    /// [`TlsError`] names the file.
+    pub fn load_optional(files: TlsConfig, ca: Option<PathBuf>) -> Result<Self, TlsError> {
+        Self::of(files, WhoConnects::MayShow(ca, Domains::default()))
+    }
+
+    fn of(files: TlsConfig, clients: WhoConnects) -> Result<Self, TlsError> {
+        let seen = ArcSwap::from_pointee(stamps(&files, clients.authority()));
+        let current = ArcSwap::from_pointee(read(&files, &clients)?);
+        Ok(Self { files, clients, current, seen })
+    }
+
+    /// Lets certificates of these trust domains in as well, where clients may show any.
+    pub fn trust(&self, domains: Arc<dyn TrustDomains>) {
+        if let WhoConnects::MayShow(_, known) = &self.clients {
+            known.set(domains);
+        }
     }
 
     /// Reads the files again; the certificate in force stays when they are bad.
@@ -78,8 +116,8 @@ impl Certificates {
     /// # Errors
     /// [`TlsError`] names the file.
     pub fn reload(&self) -> Result<(), TlsError> {
-        self.seen.store(Arc::new(stamps(&self.files, self.ca.as_ref())));
-        self.current.store(Arc::new(read(&self.files, self.ca.as_ref())?));
+        self.seen.store(Arc::new(stamps(&self.files, self.clients.authority())));
+        self.current.store(Arc::new(read(&self.files, &self.clients)?));
         Ok(())
     }
 
@@ -90,7 +128,7 @@ impl Certificates {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(limit::TLS_RELOAD_INTERVAL) => {}
             }
-            if stamps(&self.files, self.ca.as_ref()) == **self.seen.load() {
+            if stamps(&self.files, self.clients.authority()) == **self.seen.load() {
                 continue;
             }
             if let Err(error) = self.reload() {
@@ -107,7 +145,7 @@ impl Certificates {
     }
 }
 
-fn read(files: &TlsConfig, ca: Option<&PathBuf>) -> Result<ServerConfig, TlsError> {
+fn read(files: &TlsConfig, clients: &WhoConnects) -> Result<ServerConfig, TlsError> {
     let file =
         |path: &PathBuf, what: &dyn std::fmt::Display| TlsError::File { path: path.clone(), what: what.to_string() };
     let certificates = |path: &PathBuf| {
@@ -121,15 +159,22 @@ fn read(files: &TlsConfig, ca: Option<&PathBuf>) -> Result<ServerConfig, TlsErro
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
     let builder = builder.with_safe_default_protocol_versions().map_err(pair)?;
-    let builder = match ca {
-        None => builder.with_no_client_auth(),
-        Some(ca) => {
-            let mut roots = rustls::RootCertStore::empty();
-            for certificate in certificates(ca)? {
-                roots.add(certificate).map_err(|error| file(ca, &error))?;
-            }
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
-            builder.with_client_cert_verifier(verifier.map_err(|error| file(ca, &error))?)
+    let algorithms = provider.signature_verification_algorithms;
+    let issued_by = |ca: &PathBuf| {
+        let mut roots = rustls::RootCertStore::empty();
+        for certificate in certificates(ca)? {
+            roots.add(certificate).map_err(|error| file(ca, &error))?;
+        }
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build();
+        verifier.map_err(|error| file(ca, &error))
+    };
+    let builder = match clients {
+        WhoConnects::Anybody => builder.with_no_client_auth(),
+        WhoConnects::Of(ca) => builder.with_client_cert_verifier(issued_by(ca)?),
+        WhoConnects::MayShow(ca, domains) => {
+            let authority = ca.as_ref().map(issued_by).transpose()?;
+            let domains = domains.clone();
+            builder.with_client_cert_verifier(Arc::new(Clients { authority, domains, algorithms }))
         }
     };
     let mut config = builder.with_single_cert(chain, key).map_err(pair)?;

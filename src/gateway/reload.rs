@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use super::understand::{Understood, understand};
 use super::{Gateway, Snapshot};
 use crate::config::{
-    AdminConfig, AgentState, Config, FileSet, Loaded, Mistake, Overrides, Seal, ServerConfig, keyfile,
+    AdminConfig, AgentState, Config, DpopMode, FileSet, GatewayConfig, Loaded, Mistake, Overrides, Seal, ServerConfig,
+    keyfile,
 };
 use crate::identity::Identity;
 use crate::ids::{PolicyRevision, ServerId};
@@ -382,11 +383,21 @@ fn trusts_more(before: &Config, after: &Config) -> bool {
         // Tokens are for it, and clients are sent there.
         || before.gateway.public_url != after.gateway.public_url
         || text(&before.issuers) != text(&after.issuers)
+        || believes_more(&before.gateway, &after.gateway)
         || (after.anonymous && !before.anonymous)
         || after.local != before.local
         || after.keys != before.keys
         || administers_more(before.admin.as_ref(), after.admin.as_ref())
         || new_servers.iter().any(|(id, facts)| old_servers.get(id) != Some(facts))
+}
+
+/// Whether another proxy, or another of its headers, may say which certificate a client has, or an older proof of a key
+/// is enough.
+fn believes_more(before: &GatewayConfig, after: &GatewayConfig) -> bool {
+    let vouched = after.client_certificate_header.is_some()
+        && (after.client_certificate_header != before.client_certificate_header
+            || after.trusted_proxies != before.trusted_proxies);
+    vouched || (before.dpop == DpopMode::Nonce && after.dpop != DpopMode::Nonce)
 }
 
 /// Whether somebody may give something back who could not, or with a login that was not enough. A client that is taken
@@ -465,6 +476,15 @@ mod tests {
         let mut after = config();
         after.gateway.public_url = "https://other.example/".parse().unwrap();
         assert!(trusts_more(&before, &after), "tokens for another resource");
+        let (mut vouched, mut other) = (config(), config());
+        vouched.gateway.client_certificate_header = Some(crate::config::CertificateHeader::Xfcc);
+        other.gateway.client_certificate_header = vouched.gateway.client_certificate_header;
+        other.gateway.trusted_proxies = vec!["10.0.0.1".parse().unwrap()];
+        assert!(trusts_more(&before, &vouched) && trusts_more(&vouched, &other), "who tells of certificates");
+        assert!(!trusts_more(&vouched, &before), "nobody tells of any");
+        let mut strict = config();
+        strict.gateway.dpop = DpopMode::Nonce;
+        assert!(trusts_more(&strict, &before) && !trusts_more(&before, &strict), "older proofs");
         let (mut hidden, mut shown) = (config(), config());
         let server = crate::catalog::fake::server("git");
         shown.servers = vec![Arc::new(ServerConfig { discoverable: true, ..server.clone() })];

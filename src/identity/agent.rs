@@ -13,6 +13,7 @@ use super::caller::Caller;
 use super::persona::AgentFacts;
 use crate::config::{AdminClient, AgentConfig, AgentKind, AgentState, Config, DeclaredProof, IssuerConfig};
 use crate::ids::{AgentId, IssuerAlias};
+use crate::inversion::{self, Control};
 use crate::limit;
 use crate::outcome::{Reason, Refusal};
 
@@ -94,6 +95,9 @@ impl AgentIndex {
             (None, Some(_), Some(default)) => {
                 self.by_id.get(default).ok_or_else(|| Refusal::new(Reason::AgentUnknown))?
             }
+            (None, _, Some(default)) if inversion::is_off(Control::RegisteredAgent) => {
+                self.by_id.get(default).ok_or_else(|| Refusal::new(Reason::AgentUnknown))?
+            }
             (None, _, _) => {
                 let client: String = client.unwrap_or("?").chars().take(limit::HOST_SHOWN_CHARACTERS_MAX).collect();
                 return Err(Refusal::new(Reason::AgentUnknown).hint(format!(
@@ -155,6 +159,9 @@ impl AgentIndex {
 
 /// Whether the agent may act now; answers until when (seconds since 1970).
 fn active(agent: &AgentConfig, now: i64) -> Result<i64, Refusal> {
+    if inversion::is_off(Control::Lifecycle) {
+        return Ok(i64::MAX);
+    }
     let inactive = |what: &str| {
         Err(Refusal::new(Reason::AgentInactive).hint(format!("the agent `{}` {what}; ask its owner", agent.id)))
     };
@@ -196,6 +203,7 @@ pub fn still_stands(config: &Config, caller: &Caller) -> Result<(), Refusal> {
             return Err(Refusal::new(Reason::ClientProofInsufficient));
         }
     }
+    super::workload::still_listed(config, &caller.verified)?;
     if persona.agent.is_none() && ![super::ANONYMOUS, super::LOCAL].contains(&persona.issuer.as_str()) {
         let admin = config.admin.as_ref();
         if !admin.is_some_and(|admin| admin.has_client(&persona.issuer, persona.client.as_deref())) {
@@ -221,6 +229,11 @@ pub(super) fn may_act(agent: &AgentConfig, now: i64) -> Result<(), Refusal> {
 fn declared(agent: &AgentConfig, issuer: &IssuerAlias, client: &str) -> DeclaredProof {
     let entry = agent.clients.iter().find(|known| known.issuer == *issuer && known.client_id == client);
     entry.map(|known| known.proof).unwrap_or_default()
+}
+
+/// Whether the agent is known by that name at that issuer.
+pub(super) fn lists(agent: &AgentConfig, issuer: &IssuerAlias, client: &str) -> bool {
+    agent.clients.iter().any(|known| known.issuer == *issuer && known.client_id == client)
 }
 
 pub(super) fn facts(agent: &AgentConfig) -> AgentFacts {

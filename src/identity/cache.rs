@@ -4,13 +4,15 @@
 //! the issuer's keys are those that it was made with; junk cannot push out what is good, because refused
 //! tokens are remembered elsewhere. Revocation is not looked at here but on every hit.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use moka::Expiry;
 use moka::sync::Cache;
 use secrecy::ExposeSecret;
 
+use super::binding::Binding;
 use super::caller::Verified;
 use super::issuer::Issuer;
 use super::resource::Reach;
@@ -29,6 +31,8 @@ pub(super) struct TokenCache {
 #[derive(Debug, Clone)]
 pub(super) struct Basis {
     pub issuer: Option<(Arc<Issuer>, u64)>,
+    /// The changes of a trust domain's bundle, and how many there had been.
+    pub bundle: Option<(Arc<AtomicU64>, u64)>,
     pub revision: u64,
 }
 
@@ -37,9 +41,13 @@ pub(super) struct Basis {
 pub(super) struct Entry {
     pub verified: Arc<Verified>,
     pub reach: Reach,
+    /// What it has to come with, looked at on every hit.
+    pub binding: Binding,
     /// Not to be used from this second since 1970 on.
     pub until: i64,
     pub basis: Basis,
+    /// The same where a certificate of its agent came along.
+    pub with_certificate: OnceLock<Arc<Verified>>,
 }
 
 #[derive(Debug)]
@@ -54,6 +62,7 @@ impl Basis {
     fn holds(&self, revision: u64) -> bool {
         self.revision == revision
             && self.issuer.as_ref().is_none_or(|(issuer, generation)| issuer.generation() == *generation)
+            && self.bundle.as_ref().is_none_or(|(changes, count)| changes.load(Ordering::Acquire) == *count)
     }
 }
 

@@ -36,6 +36,8 @@ pub struct Verified {
     pub(super) settings_revision: u64,
     /// The token itself, for exchange only.
     pub(super) raw: Option<SecretString>,
+    /// The issuer and the name under which the agent has to list the workload, where it is known by that.
+    listed: Option<(IssuerAlias, String)>,
     /// All of this as the record writes it.
     who: Who,
 }
@@ -50,7 +52,25 @@ impl Verified {
         raw: Option<SecretString>,
     ) -> Self {
         let who = who(&persona, &token);
-        Self { principal: persona.principal(), persona, token, declared_proof, settings_revision, raw, who }
+        let listed = None;
+        Self { principal: persona.principal(), persona, token, declared_proof, settings_revision, raw, listed, who }
+    }
+
+    /// The same for as long as its agent lists a workload of that name.
+    pub(super) fn listed_as(self, issuer: IssuerAlias, id: String) -> Self {
+        Self { listed: Some((issuer, id)), ..self }
+    }
+
+    /// The workload that its agent has to list, where it is known by that.
+    pub(super) const fn listed(&self) -> Option<&(IssuerAlias, String)> {
+        self.listed.as_ref()
+    }
+
+    /// The same token of somebody who has proven more.
+    pub(super) fn proven(&self, persona: Persona) -> Self {
+        let fresh =
+            Self::new(persona, self.token.clone(), self.declared_proof, self.settings_revision, self.raw.clone());
+        Self { listed: self.listed.clone(), ..fresh }
     }
 }
 

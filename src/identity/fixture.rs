@@ -93,6 +93,8 @@ pub fn issuer_config() -> IssuerConfig {
         }]),
         interactive_default: Some(AgentId::new("assistant").unwrap()),
         jwks_stale_max: Duration::from_secs(86_400),
+        sender_constraint: crate::config::SenderConstraint::None,
+        kind: crate::config::spiffe::IssuerKind::Oidc,
     }
 }
 
@@ -146,6 +148,9 @@ pub fn config() -> Config {
             allowed_hosts: Vec::new(),
             trusted_proxies: Vec::new(),
             tls: None,
+            client_ca: None,
+            client_certificate_header: None,
+            dpop: crate::config::DpopMode::Proof,
             allow_loopback_issuers: true,
             reload: ReloadMode::Signal,
             durability: Durability::Fsync,

@@ -94,6 +94,15 @@ impl KeySet {
     }
 }
 
+/// Whether the signature is that of the key which the text itself brings: proves that whoever made it has the key, and
+/// says nothing of whose it is.
+pub(super) fn verify_with(jwk: &Jwk, algorithm: Algorithm, signed: &str, signature: &str) -> bool {
+    let found = Key::new(jwk).filter(|key| key.fits(algorithm)).map(|key| {
+        jsonwebtoken::crypto::verify(signature, signed.as_bytes(), &key.key, algorithm_of(algorithm)).unwrap_or(false)
+    });
+    found.unwrap_or(false)
+}
+
 /// What looking at a signature found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verification {

@@ -4,7 +4,7 @@
 //! for which the revocations of the moment were looked at.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
@@ -14,18 +14,25 @@ use tokio_util::task::TaskTracker;
 use url::Url;
 
 mod agent;
+mod binding;
 mod cache;
 pub mod caller;
 pub mod described;
+mod dpop;
 mod groups;
 mod issuer;
 mod keys;
 pub mod persona;
+mod presented;
+mod prove;
+mod replay;
 pub mod resource;
 pub mod revoked;
+mod spiffe;
 pub mod survey;
 mod token;
 mod verify;
+mod workload;
 
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -34,43 +41,45 @@ mod tests;
 
 pub use agent::still_stands;
 pub use caller::{Caller, Person, TokenFacts};
+pub use dpop::ALGORITHMS as PROOF_ALGORITHMS;
 pub use issuer::IssuerReadiness;
 pub use persona::{AgentFacts, ClientProof, Groups, Persona};
+pub use presented::{ClientCertificate, Presented, Shown};
 pub use resource::{Resource, ResourceNames};
 pub use revoked::Revocations;
+pub use spiffe::{BundleFacts, look_at_bundle};
 
 use agent::AgentIndex;
 use cache::{Basis, Entry, TokenCache};
 use caller::Verified;
 use issuer::Issuer;
 use keys::Verification;
+use replay::Replays;
+use spiffe::Domain;
 use token::Jwt;
+use workload::{AcceptedDomain, Certified};
 
-use crate::config::{AgentConfig, Config, CredentialConfig, DeclaredProof, IssuerConfig};
+use crate::config::spiffe::{IssuerKind, TrustDomain};
+use crate::config::{AgentConfig, Config, CredentialConfig, DeclaredProof, DpopMode, IssuerConfig};
 use crate::egress::EgressPolicy;
 use crate::ids::{Digest, IssuerAlias, Subject};
 use crate::limit;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
+use crate::wire::handle::Sealer;
 
 /// The alias and the name of somebody without a credential; no issuer may be called that.
 pub const ANONYMOUS: &str = crate::config::load::ANONYMOUS_ALIAS;
 /// The alias of the one user of a gateway in the assistant's own process; no issuer may be called that.
 pub const LOCAL: &str = crate::config::load::LOCAL_ALIAS;
 
-/// What came with a request.
-#[derive(Clone, Copy)]
-pub enum Presented<'a> {
-    /// No `Authorization` header.
-    Nothing,
-    /// The token of `Authorization: Bearer`.
-    Bearer(&'a str),
-}
-
 /// The room: issuers, their keys, and what is remembered of tokens.
 #[derive(Debug)]
 pub struct Identity {
     settings: ArcSwap<Settings>,
     cache: TokenCache,
+    replays: Replays,
+    /// With what nonces for proofs are made; without it there are none.
+    sealer: Option<Arc<Sealer>>,
     revocations: Arc<Revocations>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -84,12 +93,16 @@ struct Settings {
     names: ResourceNames,
     /// By the exact `iss`.
     issuers: HashMap<String, Accepted>,
+    /// SPIFFE trust domains, by name.
+    domains: HashMap<TrustDomain, AcceptedDomain>,
     agents: AgentIndex,
     anonymous: Option<Arc<Verified>>,
     /// The user of a gateway in the assistant's own process, and the agent that the assistant is.
     local: Option<(Arc<Verified>, Arc<AgentConfig>)>,
     /// Whether any credential is made from the inbound token; if not, it is forgotten at once.
     keep_tokens: bool,
+    /// Whether a proof needs a nonce of ours.
+    needs_nonce: bool,
 }
 
 /// An issuer whose tokens are accepted: what is configured, and what it told us.
@@ -110,12 +123,20 @@ impl Identity {
         let identity = Self {
             settings: ArcSwap::from_pointee(Settings::empty(config, 0)),
             cache: TokenCache::new(),
+            replays: Replays::new(),
+            sealer: None,
             revocations,
             tasks,
             stop,
         };
         identity.reload(config);
         identity
+    }
+
+    /// The same with what nonces for DPoP proofs are made with.
+    #[must_use]
+    pub fn with_nonces(self, sealer: Arc<Sealer>) -> Self {
+        Self { sealer: Some(sealer), ..self }
     }
 
     /// Takes over another configuration. Issuers that did not change keep their keys; every remembered
@@ -125,12 +146,19 @@ impl Identity {
         let before = self.settings.load_full();
         // A gateway without a listener is presented no tokens, and asks nobody for keys.
         let believed = if config.local.is_some() { &[][..] } else { config.issuers.as_slice() };
+        let loopback = config.gateway.listen.ip().is_loopback();
+        let domains = workload::domains(
+            believed,
+            &before,
+            |own, spiffe| Domain::new(own, spiffe, loopback, self.stop.child_token()),
+            |domain| drop(self.tasks.spawn(domain.run())),
+        );
         let issuers: HashMap<String, Accepted> = believed
             .iter()
+            .filter(|own| own.kind == IssuerKind::Oidc)
             .map(|own| {
                 // The configuration has refused loopback issuers where they are not allowed; what may listen
                 // on other interfaces never talks to one, whatever the configuration says.
-                let loopback = config.gateway.listen.ip().is_loopback();
                 let fresh = Issuer::new(own, loopback, self.stop.child_token());
                 let kept = before.issuers.get(&own.issuer).filter(|kept| kept.issuer.is_like(&fresh));
                 let issuer = kept.map(|kept| Arc::clone(&kept.issuer)).unwrap_or_else(|| {
@@ -148,7 +176,7 @@ impl Identity {
         }
         let agents = AgentIndex::new(config);
         let revision = before.revision + 1;
-        self.settings.store(Arc::new(Settings { issuers, agents, ..Settings::empty(config, revision) }));
+        self.settings.store(Arc::new(Settings { issuers, domains, agents, ..Settings::empty(config, revision) }));
         revision
     }
 
@@ -159,24 +187,46 @@ impl Identity {
     ///
     /// # Errors
     /// Every refusal has its own [`Reason`]; [`Reason::IssuerUnavailable`] is a failure.
-    pub async fn authenticate(&self, presented: Presented<'_>, resource: &Resource) -> Result<Caller, Stop> {
-        let Presented::Bearer(text) = presented else { return self.anonymous(resource) };
+    pub async fn authenticate<'a>(&self, shown: impl Into<Shown<'a>>, resource: &Resource) -> Result<Caller, Stop> {
+        let shown = shown.into();
+        let certified = match shown.certificate {
+            Some(certificate) => Box::pin(self.certified(certificate)).await?,
+            None => Certified::Nobody,
+        };
+        let (Presented::Bearer(text) | Presented::Dpop(text)) = shown.credential else {
+            return match &certified {
+                Certified::Nobody => self.anonymous(resource),
+                Certified::Stranger => Err(Refusal::new(Reason::CertificateRefused).into()),
+                Certified::Agent(entry) if entry.reach.covers(resource) => self.checked(&entry.verified),
+                Certified::Agent(_) => Err(Refusal::new(Reason::TokenMissing).into()),
+            };
+        };
+        let by = match &certified {
+            Certified::Agent(by) => Some(by.as_ref()),
+            Certified::Nobody | Certified::Stranger => None,
+        };
         if text.len() > limit::TOKEN_BYTES_MAX {
             return Err(Refusal::new(Reason::TokenMalformed).hint("the token is larger than the limit").into());
         }
         let digest = Digest::sha256(text.as_bytes());
-        if let Some(known) = self.recall(&digest, resource) {
+        if let Some(known) = self.recall(&digest, (&shown, by), resource) {
             return known;
         }
         let entry = Box::pin(self.examine(text, digest)).await?;
-        self.caller(&entry, resource)
+        self.caller(&entry, (&shown, by), &digest, resource)
     }
 
-    /// The answer for a token that was seen before, by its SHA-256: no lock, no allocation, no waiting.
-    pub fn recall(&self, digest: &Digest, resource: &Resource) -> Option<Result<Caller, Stop>> {
+    /// The answer for a token that was seen before, by its SHA-256: no lock, no allocation, no waiting, unless it is
+    /// bound to a key and comes with a proof.
+    fn recall(
+        &self,
+        digest: &Digest,
+        shown: (&Shown<'_>, Option<&Entry>),
+        resource: &Resource,
+    ) -> Option<Result<Caller, Stop>> {
         let (revision, now) = (self.settings.load().revision, now_s());
         if let Some(entry) = self.cache.verified(digest, revision, now) {
-            return Some(self.caller(&entry, resource));
+            return Some(self.caller(&entry, shown, digest, resource));
         }
         self.cache.refused(digest, revision, now).map(|refusal| Err(refusal.into()))
     }
@@ -185,14 +235,19 @@ impl Identity {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         let settings = self.settings.load();
-        settings.issuers.is_empty() || settings.issuers.values().any(|accepted| accepted.issuer.known().is_some())
+        let nobody = settings.issuers.is_empty() && settings.domains.is_empty();
+        nobody
+            || settings.issuers.values().any(|accepted| accepted.issuer.known().is_some())
+            || settings.domains.values().any(|accepted| accepted.domain.is_known())
     }
 
     /// How each issuer is, by alias.
     #[must_use]
     pub fn readiness(&self) -> Vec<IssuerReadiness> {
+        let settings = self.settings.load();
+        let domains = settings.domains.values().map(|accepted| accepted.domain.readiness());
         let mut all: Vec<_> =
-            self.settings.load().issuers.values().map(|accepted| accepted.issuer.readiness()).collect();
+            settings.issuers.values().map(|accepted| accepted.issuer.readiness()).chain(domains).collect();
         all.sort_by(|one, other| one.alias.cmp(&other.alias));
         all
     }
@@ -220,11 +275,23 @@ impl Identity {
         }
     }
 
-    fn caller(&self, entry: &Entry, resource: &Resource) -> Result<Caller, Stop> {
+    fn caller(
+        &self,
+        entry: &Entry,
+        (shown, by): (&Shown<'_>, Option<&Entry>),
+        digest: &Digest,
+        resource: &Resource,
+    ) -> Result<Caller, Stop> {
         if !entry.reach.covers(resource) {
             return Err(Refusal::new(Reason::AudienceMismatch).into());
         }
-        self.checked(&entry.verified)
+        if let Some(key) = entry.binding.check(shown)? {
+            self.prove(entry, shown, (digest, key), resource)?;
+        }
+        match by {
+            Some(by) => self.checked(self.agreed(entry, by)?),
+            None => self.checked(&entry.verified),
+        }
     }
 
     fn checked(&self, verified: &Arc<Verified>) -> Result<Caller, Stop> {
@@ -234,7 +301,7 @@ impl Identity {
 
     async fn examine(&self, text: &str, digest: Digest) -> Result<Arc<Entry>, Stop> {
         let settings = self.settings.load_full();
-        let mut basis = Basis { issuer: None, revision: settings.revision };
+        let mut basis = Basis { issuer: None, bundle: None, revision: settings.revision };
         let found = settings.examine(text, digest, &mut basis).await;
         match &found {
             Ok(entry) => self.cache.keep(digest, Arc::clone(entry), now_s()),
@@ -262,10 +329,12 @@ impl Settings {
                 None => ResourceNames::new(&config.gateway.public_url),
             },
             issuers: HashMap::new(),
+            domains: HashMap::new(),
             agents: AgentIndex::default(),
             anonymous: anonymous(config, revision).map(Arc::new),
             local: local(config, revision).map(|(verified, agent)| (Arc::new(verified), agent)),
             keep_tokens,
+            needs_nonce: config.gateway.dpop == DpopMode::Nonce,
         }
     }
 
@@ -277,6 +346,9 @@ impl Settings {
             return Err(Refusal::new(Reason::TokenMalformed).hint(hint).into());
         }
         let claims = jwt.claims()?;
+        if let Some(workload) = self.workload(&claims)? {
+            return Box::pin(self.examine_svid(workload, (&header, &claims, &jwt), (text, digest), basis)).await;
+        }
         let named = claims.required("iss")?;
         let Accepted { config, issuer } =
             self.issuers.get(&named).ok_or_else(|| Refusal::new(Reason::IssuerUnknown))?;
@@ -294,8 +366,10 @@ impl Settings {
         Ok(Arc::new(Entry {
             verified: Arc::new(verified),
             reach: found.reach,
+            binding: found.binding,
             until: found.until,
             basis: basis.clone(),
+            with_certificate: OnceLock::new(),
         }))
     }
 }

@@ -48,6 +48,16 @@ impl ResourceNames {
         Self { admin: resource, ..self }
     }
 
+    /// What a resource is called.
+    #[must_use]
+    pub fn of(&self, resource: &Resource) -> String {
+        match resource {
+            Resource::Gateway => self.gateway.clone(),
+            Resource::Server(server) => format!("{}/{server}", self.gateway),
+            Resource::Admin => self.admin.clone(),
+        }
+    }
+
     /// What a list of audiences reaches; `further` are the issuer's own names for the gateway, `admin` those for the
     /// administrators' listener.
     #[must_use]
@@ -88,6 +98,13 @@ impl Reach {
     #[must_use]
     pub fn for_administrators(&self) -> Option<Self> {
         self.admin.then(|| Self { admin: true, ..Self::default() })
+    }
+
+    /// What somebody reaches who was not given a token for anything in particular: everything but the administrators'
+    /// listener.
+    #[must_use]
+    pub fn for_mcp() -> Self {
+        Self { gateway: true, ..Self::default() }
     }
 
     /// Whether it reaches nothing here.

@@ -64,6 +64,11 @@ impl<'a> Jwt<'a> {
         serde_json::from_slice(&self.header).map_err(|_| malformed("the token's header is not a JOSE header"))
     }
 
+    /// The header of a JWT that is no token, with the members that such have.
+    pub fn header_as<T: serde::de::DeserializeOwned>(&self) -> Option<T> {
+        serde_json::from_slice(&self.header).ok()
+    }
+
     /// Its claims.
     pub fn claims(&self) -> Result<Claims<'_>, Refusal> {
         serde_json::from_slice(&self.claims).map_err(|_| malformed("the token's claims are not one JSON object"))

@@ -87,6 +87,22 @@ reasons! {
     ClaimMissing = "claim_missing", Channel::Unauthorized, "have the issuer follow RFC 9068, or list the claim under optional_claims";
     /// The token is bound to a key and came as a plain bearer.
     TokenBound = "token_bound", Channel::Unauthorized, "present the token with its proof of possession";
+    /// The token is bound to nothing, and its issuer's tokens have to be, or it came as DPoP.
+    TokenUnbound = "token_unbound", Channel::Unauthorized, "get a token that is bound to a key of the client (DPoP) or to its certificate (mutual TLS)";
+    /// There is no DPoP proof, or it was not made for this request, this token and its key.
+    DpopProofInvalid = "dpop_proof_invalid", Channel::Unauthorized, "send a fresh DPoP proof for this request, signed with the key that the token is bound to";
+    /// The DPoP proof came before.
+    DpopProofReplayed = "dpop_proof_replayed", Channel::Unauthorized, "make a new DPoP proof for each request";
+    /// The DPoP proof has no nonce of this gateway, or an old one.
+    DpopNonceRequired = "dpop_nonce_required", Channel::Unauthorized, "make the DPoP proof with the nonce of the DPoP-Nonce header";
+    /// More DPoP proofs than can be told apart.
+    DpopProofsLimited = "dpop_proofs_limited", Channel::TooManyRequests, "slow down";
+    /// The token is bound to another client certificate, or came without one.
+    CertificateMismatch = "certificate_mismatch", Channel::Unauthorized, "connect with the client certificate that the token is bound to";
+    /// The client certificate cannot be read, or is no identity that is known here.
+    CertificateRefused = "certificate_refused", Channel::Unauthorized, "connect with a certificate of a declared trust domain, or send a token";
+    /// The client certificate and the token name different agents.
+    IdentityMismatch = "identity_mismatch", Channel::Unauthorized, "send the token of the agent that the client certificate names";
     /// The issuer's keys cannot be had.
     IssuerUnavailable = "issuer_unavailable", Channel::Unavailable, "try again shortly";
     /// Token, session, subject, client, agent, its owner or everything has been revoked.

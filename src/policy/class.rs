@@ -16,6 +16,7 @@ use super::verdict::{Cell, Shape};
 use super::world::role_name;
 use crate::identity::{Groups, Persona};
 use crate::ids::{Action, AgentId, ClassKey, Digest, Environment, Subject};
+use crate::inversion::{self, Control};
 use crate::limit::TABLE_ITEMS_MAX;
 use crate::outcome::{Reason, Refusal};
 
@@ -160,7 +161,8 @@ impl Class {
             starts.extend(persona.default_roles.iter().map(|role| role_name(role)));
             slices.push(Slice::of(policy, SubjectKind::User, &starts));
         }
-        for (position, agent) in persona.agent.iter().chain(&persona.chain).enumerate() {
+        let chain = if inversion::is_off(Control::Chain) { &[][..] } else { &persona.chain };
+        for (position, agent) in persona.agent.iter().chain(chain).enumerate() {
             let kind = if position == 0 && persona.agent.is_some() { SubjectKind::Agent } else { SubjectKind::Actor };
             let starts = [Subject::agent(&agent.id).as_str().to_owned()];
             slices.push(Slice::of(policy, kind(agent.id.clone()), &starts));

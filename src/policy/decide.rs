@@ -18,6 +18,7 @@ use super::verdict::{Cell, Part, Settled, Values, Verdict, rule_value};
 use super::world::GATEWAY_SERVER;
 use super::{Ask, Policy};
 use crate::identity::{Caller, Persona};
+use crate::inversion::{self, Control};
 use crate::outcome::{Reason, Refusal};
 
 /// What was decided, and by what.
@@ -157,6 +158,14 @@ impl Policy {
                 Err(error) => unavailable(&error, false),
             },
         };
+        let refused_by_default =
+            |refusal: &Refusal| matches!(refusal.reason, Reason::NotAllowed | Reason::ConditionUnmet);
+        if inversion::is_off(Control::DefaultDeny) && decision.refusal.as_ref().is_some_and(refused_by_default)
+            || inversion::is_off(Control::DenyWins)
+                && decision.refusal.as_ref().is_some_and(|refusal| refusal.reason == Reason::DeniedByRule)
+        {
+            decision.refusal = None;
+        }
         if decision.is_allowed()
             && let Some(refusal) = self.missing_scopes(persona, ask)
         {

@@ -13,6 +13,7 @@ use super::fields::ResultFacts;
 use super::journal::Journal;
 use super::metrics::ServerLabel;
 use crate::ids::{CallId, LegId, ServerId};
+use crate::inversion::{self, Control};
 use crate::outcome::{Failure, Outcome, Reason, Refusal, Stop};
 use crate::wire::Outgoing;
 
@@ -128,7 +129,7 @@ impl Journal {
         };
         // From here on there is no await: whoever gets the error records it.
         unforwarded.armed = false;
-        if !safe {
+        if !safe && !inversion::is_off(Control::RecordFirst) {
             return Err(unavailable("the intent could not be written"));
         }
         consumed?;

@@ -19,6 +19,7 @@ mod authorize;
 mod backup;
 mod bad_input;
 mod batch;
+mod bound;
 mod bridge;
 mod changes;
 #[cfg(target_os = "linux")]
@@ -63,3 +64,4 @@ mod tasks_legacy;
 mod telemetry;
 mod updates;
 mod watch;
+mod workload;

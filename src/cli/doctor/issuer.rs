@@ -2,15 +2,50 @@
 //! is there.
 
 use super::finding::Finding;
+use crate::config::spiffe::{IssuerKind, SpiffeConfig};
 use crate::config::{Config, IssuerConfig};
 use crate::identity::survey::{ALGORITHMS, ClockFacts, KeyFacts, Metadata, Survey, survey};
+use crate::identity::{BundleFacts, look_at_bundle};
 
 /// What one issuer says, in findings about it and about its clock.
 pub async fn findings(config: &Config, issuer: &IssuerConfig) -> (Vec<Finding>, Vec<Finding>) {
+    if let IssuerKind::Spiffe(spiffe) = &issuer.kind {
+        let looked = look_at_bundle(issuer, spiffe, config.gateway.listen.ip().is_loopback()).await;
+        return (vec![bundle(issuer, spiffe, &looked)], Vec::new());
+    }
     let survey = survey(issuer, config.gateway.listen.ip().is_loopback()).await;
     // One that does not answer has no clock either.
     let clock = survey.metadata.is_ok().then(|| clock(issuer, survey.clock));
     (about(issuer, &survey), clock.into_iter().collect())
+}
+
+fn bundle(issuer: &IssuerConfig, spiffe: &SpiffeConfig, looked: &Result<BundleFacts, String>) -> Finding {
+    let name = issuer.alias.as_str();
+    match looked {
+        Err(problem) => Finding::bad(
+            name,
+            format!("no bundle of {}: {problem}", spiffe.trust_domain),
+            format!("have the trust domain's server write its bundle in SPIFFE's format to {}", spiffe.bundle),
+        ),
+        Ok(facts) if facts.jwt_keys == 0 && !facts.roots => Finding::bad(
+            name,
+            format!("the bundle of {} is empty: none of its workloads gets in", spiffe.trust_domain),
+            "keys in it need use = \"jwt-svid\" or \"x509-svid\"; a plain JWKS has neither",
+        ),
+        Ok(facts) => Finding::ok(
+            name,
+            format!(
+                "the bundle of {} verifies {}, and is read every {} s",
+                spiffe.trust_domain,
+                match (facts.jwt_keys, facts.roots) {
+                    (0, _) => "X.509-SVIDs".to_owned(),
+                    (keys, false) => format!("JWT-SVIDs ({keys} of its keys)"),
+                    (keys, true) => format!("JWT-SVIDs ({keys} of its keys) and X.509-SVIDs"),
+                },
+                facts.refresh.as_secs()
+            ),
+        ),
+    }
 }
 
 fn about(issuer: &IssuerConfig, survey: &Survey) -> Vec<Finding> {

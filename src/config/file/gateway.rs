@@ -13,7 +13,9 @@ use crate::config::keys;
 use crate::config::leaf::{Count, Period};
 use crate::config::load::Overrides;
 use crate::config::reader::Table;
-use crate::config::{Durability, GatewayConfig, Network, QuotaConfig, ReloadMode, StoreConfig, TlsConfig};
+use crate::config::{
+    CertificateHeader, DpopMode, Durability, GatewayConfig, Network, QuotaConfig, ReloadMode, StoreConfig, TlsConfig,
+};
 
 /// `[gateway]`, and what the other sections are held against.
 pub struct Gateway {
@@ -42,6 +44,20 @@ enum Durable {
     Os,
 }
 
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Header {
+    ClientCert,
+    XForwardedClientCert,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Dpop {
+    Proof,
+    Nonce,
+}
+
 /// Reads `[gateway]`.
 pub fn read(mut table: Table<'_, '_>, base: &Path, overrides: &Overrides) -> Option<Gateway> {
     let listen = read_listen(&mut table);
@@ -59,11 +75,17 @@ pub fn read(mut table: Table<'_, '_>, base: &Path, overrides: &Overrides) -> Opt
     let allowed_origins = read_origins(&mut table);
     let allowed_hosts = read_hosts(&mut table);
     let trusted_proxies = read_proxies(&mut table);
+    let mut client_ca = None;
     let tls = if table.has("tls") {
-        table.table("tls", &keys::TLS).map(|table| read_tls(table, base))
+        table.table("tls", &keys::TLS).map(|mut table| {
+            client_ca = table.get::<PathBuf>("client_ca").map(|path| base.join(path));
+            read_tls(table, base)
+        })
     } else {
         Some(Some(None))
     };
+    let certificate_header = table.at::<Header>("client_certificate_header");
+    let dpop = table.get::<Dpop>("dpop");
     let plain = table.get::<bool>("allow_plain_http");
     let loopback_issuers = table.at::<bool>("allow_loopback_issuers");
     let reload_place = table.place("reload");
@@ -73,6 +95,11 @@ pub fn read(mut table: Table<'_, '_>, base: &Path, overrides: &Overrides) -> Opt
 
     let (listen, public_url, plain, tls) = (listen?, public_url?, plain?, tls??);
     let (trusted_proxies, loopback_issuers) = (trusted_proxies?, loopback_issuers?);
+    if let Some(header) = certificate_header.as_ref().filter(|_| trusted_proxies.is_empty()) {
+        let message = "client_certificate_header is believed from trusted proxies only, and there is none: write \
+                       trusted_proxies = [...], or remove it";
+        table.mistake(&header.span(), message);
+    }
     let open = !listen.get_ref().ip().is_loopback();
     if open && tls.is_none() && trusted_proxies.is_empty() && !plain {
         let message = format!(
@@ -105,6 +132,15 @@ pub fn read(mut table: Table<'_, '_>, base: &Path, overrides: &Overrides) -> Opt
         allowed_hosts: allowed_hosts?,
         trusted_proxies,
         tls,
+        client_ca,
+        client_certificate_header: certificate_header.map(|header| match header.into_inner() {
+            Header::ClientCert => CertificateHeader::ClientCert,
+            Header::XForwardedClientCert => CertificateHeader::Xfcc,
+        }),
+        dpop: match dpop? {
+            Dpop::Proof => DpopMode::Proof,
+            Dpop::Nonce => DpopMode::Nonce,
+        },
         allow_loopback_issuers: loopback_issuers.into_inner() || !overrides.issuers.is_empty(),
         reload: overrides.reload.unwrap_or(match reload? {
             Reload::Signal => ReloadMode::Signal,

@@ -1,6 +1,7 @@
 //! Reads `[issuers.ALIAS]`: whose tokens are believed, and how their claims are read.
 
 use std::collections::HashSet;
+use std::path::Path;
 
 use serde::Deserialize;
 use toml::Spanned;
@@ -11,7 +12,8 @@ use crate::config::leaf::Period;
 use crate::config::load::{ANONYMOUS_ALIAS, LOCAL_ALIAS};
 use crate::config::mistake::{Name, did_you_mean};
 use crate::config::reader::Table;
-use crate::config::{Algorithm, ClaimNames, IssuerConfig, ScopeMode, ScopeRule};
+use crate::config::spiffe::{IssuerKind, SpiffeConfig};
+use crate::config::{Algorithm, ClaimNames, IssuerConfig, ScopeMode, ScopeRule, SenderConstraint};
 use crate::ids::{Action, AgentId, IssuerAlias};
 
 /// What RFC 9068 requires and a provider may be known to leave out.
@@ -32,14 +34,27 @@ enum Scopes {
     Required,
 }
 
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Constraint {
+    None,
+    Dpop,
+    Mtls,
+    Any,
+}
+
 /// Reads one issuer; `seen` has the `issuer` of those before it.
 pub fn read(
     mut table: Table<'_, '_>,
     alias: IssuerAlias,
-    loopback_allowed: bool,
+    (base, loopback_allowed): (&Path, bool),
     seen: &mut HashSet<String>,
 ) -> Option<IssuerConfig> {
-    let issuer = read_issuer(&mut table, loopback_allowed, seen);
+    let kind = super::spiffe::read(&mut table, base, loopback_allowed);
+    let issuer = match &kind {
+        Some(IssuerKind::Spiffe(spiffe)) => read_trust_domain(&mut table, spiffe, seen),
+        _ => read_issuer(&mut table, loopback_allowed, seen),
+    };
     let audiences = table.get::<Vec<String>>("audiences");
     let admin_audiences = table.at::<Vec<String>>("admin_audiences");
     if let (Some(own), Some(admin)) = (&audiences, &admin_audiences)
@@ -61,12 +76,20 @@ pub fn read(
         table.source.refers(agent.span(), Name::Agent(agent.get_ref().clone()));
     }
     let jwks_stale_max = table.get::<Period>("jwks_stale_max");
+    let sender_constraint = table.get::<Constraint>("sender_constraint");
+    let (mut claims, mut optional_claims) = (claims, optional_claims);
+    if matches!(kind, Some(IssuerKind::Spiffe(_))) {
+        // An SVID says who it is, for whom and until when, and may say nothing else.
+        claims = Some(ClaimNames { client: vec!["sub".to_owned()], groups: None, scope: Vec::new(), person: None });
+        optional_claims = Some(OPTIONAL_CLAIMS.map(str::to_owned).to_vec());
+    }
     let leeway = leeway?;
     if leeway.get_ref().0 > crate::limit::LEEWAY_MAX {
         table.mistake(&leeway.span(), "a leeway above 5m keeps expired tokens alive: correct the clocks instead");
     }
     Some(IssuerConfig {
         alias,
+        kind: kind?,
         issuer: issuer?,
         audiences: audiences?,
         admin_audiences: admin_audiences?.into_inner(),
@@ -80,7 +103,22 @@ pub fn read(
         scopes: scopes?,
         interactive_default: interactive_default.map(Spanned::into_inner),
         jwks_stale_max: jwks_stale_max?.0,
+        sender_constraint: match sender_constraint? {
+            Constraint::None => SenderConstraint::None,
+            Constraint::Dpop => SenderConstraint::Dpop,
+            Constraint::Mtls => SenderConstraint::Mtls,
+            Constraint::Any => SenderConstraint::Any,
+        },
     })
+}
+
+fn read_trust_domain(table: &mut Table<'_, '_>, spiffe: &SpiffeConfig, seen: &mut HashSet<String>) -> Option<String> {
+    let name = format!("spiffe://{}", spiffe.trust_domain);
+    if !seen.insert(name.clone()) {
+        table.mistake(&table.place("trust_domain"), "another alias has the same trust domain: each has one alias");
+        return None;
+    }
+    Some(name)
 }
 
 fn read_issuer(table: &mut Table<'_, '_>, loopback_allowed: bool, seen: &mut HashSet<String>) -> Option<String> {

@@ -14,6 +14,7 @@ use crate::ids::{AgentId, IssuerAlias, ServerId};
 mod admin;
 mod gate;
 mod process;
+mod spiffe;
 mod store;
 
 const AGENTS: &str = r#"
@@ -349,7 +350,8 @@ fn every_documented_key_is_read() {
         section(&keys::CLUSTER, "[cluster]", &[]),
         section(&keys::LIMITS, "[limits]", &[]),
         section(&keys::ANONYMOUS, "[anonymous]", &[]),
-        section(&keys::ISSUER, "[issuers.corp]", &[]),
+        section(&keys::ISSUER, "[issuers.corp]", &["trust_domain", "bundle"]),
+        spiffe::every_key(&section),
         section(&keys::CLAIMS, "[issuers.corp.claims]", &[]),
         section(&keys::SCOPE_RULE, "[[issuers.corp.scope_rules]]", &[]),
         section(&keys::SERVER, "[servers.notes]", &http),
@@ -395,6 +397,7 @@ fn value<'a>(name: &str, kind: &'a str) -> &'a str {
         ("default_roles", _) => "[\"role:employee\"]",
         ("token_types", _) => "[\"JWT\"]",
         ("actions", _) => "[\"call\"]",
+        ("trusted_proxies", _) => "[\"10.0.0.0/8\"]",
         ("object", _) => "\"notes/@read\"",
         ("scopes", _) => "\"required\"",
         ("interactive_default", _) => "\"assistant\"",

@@ -113,7 +113,7 @@ fn in_memory(pipeline: Scripted, http2: bool) -> (tokio::io::DuplexStream, Arc<S
     let front = Front::new(Arc::clone(&pipeline), sealer, ReplicaId::new());
     let (client, server) = tokio::io::duplex(1024 * 1024);
     let graceful = GracefulShutdown::new();
-    tokio::spawn(requests(front, server, [127, 0, 0, 1].into(), http2, graceful.watcher()));
+    tokio::spawn(requests(front, server, ([127, 0, 0, 1].into(), None), http2, graceful.watcher()));
     (client, pipeline, graceful)
 }
 

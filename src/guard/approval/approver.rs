@@ -53,10 +53,8 @@ pub fn decision(
     };
     stands(&decision, kept, config)?;
     let server = super::kept::server(config, &kept.server);
-    let named: Vec<_> = gates
-        .iter()
-        .filter(|gate| gate.kind == GateKind::Approve && is_named(&decision, gate, server))
-        .collect();
+    let named: Vec<_> =
+        gates.iter().filter(|gate| gate.kind == GateKind::Approve && is_named(&decision, gate, server)).collect();
     let age_s = now_s.saturating_sub(authenticated_at);
     let recent = |gate: &GateConfig| gate.auth_age_max.is_none_or(|most| age_s <= seconds(most));
     if named.is_empty() {

@@ -1,3 +1,5 @@
+//! What labels say of calls, and what flows say of what was seen.
+
 use super::super::fixture::{build_with, environment, user, world};
 use super::*;
 use crate::ids::ServerId;

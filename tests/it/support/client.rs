@@ -47,8 +47,21 @@ pub struct Client {
 impl Client {
     #[expect(clippy::disallowed_methods, reason = "a test's client needs no SSRF guard")]
     pub fn new(url: &str, token: Option<&str>) -> Self {
-        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let http = reqwest::Client::builder().no_proxy().tls_danger_accept_invalid_certs(true).build().unwrap();
         Self { http, url: url.to_owned(), token: token.map(str::to_owned) }
+    }
+
+    /// A client that shows a certificate: its PEM, and that of its key.
+    #[expect(clippy::disallowed_methods, reason = "a test's client needs no SSRF guard")]
+    pub fn with_certificate(url: &str, pem: &str) -> Self {
+        let identity = reqwest::Identity::from_pem(pem.as_bytes()).unwrap();
+        let http = reqwest::Client::builder().no_proxy().tls_danger_accept_invalid_certs(true).identity(identity);
+        Self { http: http.build().unwrap(), url: url.to_owned(), token: None }
+    }
+
+    /// Whether no answer comes at all.
+    pub async fn refused(&self) -> bool {
+        self.http.get(&self.url).send().await.is_err()
     }
 
     /// A modern request with everything that the specification wants.

@@ -27,6 +27,7 @@ pub struct Setup {
     policy: String,
     admin: Option<(SocketAddr, String)>,
     admin_url: Option<String>,
+    tls: String,
 }
 
 /// Rules under which developers may do everything on every server, and auditors nothing.
@@ -65,6 +66,7 @@ impl Setup {
             policy: DEVELOPERS_MAY.to_owned(),
             admin: None,
             admin_url: None,
+            tls: String::new(),
         }
     }
 
@@ -83,6 +85,15 @@ impl Setup {
     /// Adds a listener for administrators, with these further lines of `[admin]` and its tables.
     pub fn admin(mut self, lines: &str) -> Self {
         self.admin = Some((free_address(), lines.to_owned()));
+        self
+    }
+
+    /// Speaks TLS with a certificate of this authority; clients may show one of the authority in that file.
+    pub fn tls(mut self, authority: &super::authority::Authority, clients: &Path) -> Self {
+        let (certificate, key) = authority.server();
+        let client_ca =
+            if clients.as_os_str().is_empty() { String::new() } else { format!("client_ca = {clients:?}\n") };
+        self.tls = format!("[gateway.tls]\ncertificate = {certificate:?}\nkey = {key:?}\n{client_ca}");
         self
     }
 
@@ -178,7 +189,8 @@ impl Setup {
     }
 
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        let scheme = if self.tls.is_empty() { "http" } else { "https" };
+        format!("{scheme}://{}", self.address)
     }
 
     /// Adds lines to `[gateway]`.
@@ -213,10 +225,11 @@ impl Setup {
         let policies = self.directory.path().join("policies");
         std::fs::create_dir_all(&policies).unwrap();
         let servers = format!(
-            "[gateway]\nlisten = \"{}\"\npublic_url = \"{}\"\nallow_loopback_issuers = true\n{}\n[record]\n{}\n[limits]\n{}\n{}\n{}",
+            "[gateway]\nlisten = \"{}\"\npublic_url = \"{}\"\nallow_loopback_issuers = true\n{}\n{}\n[record]\n{}\n[limits]\n{}\n{}\n{}",
             self.address,
             self.url(),
             self.gateway,
+            self.tls,
             self.record,
             self.limits,
             self.issuer,
@@ -332,7 +345,7 @@ impl Gateway {
         self.process = Some(process);
         let health = Client::new(&format!("{}/healthz", self.url), None);
         for _ in 0..500 {
-            if tokio::net::TcpStream::connect(self.url.trim_start_matches("http://")).await.is_ok()
+            if tokio::net::TcpStream::connect(self.url.rsplit('/').next().unwrap()).await.is_ok()
                 && health.bare(reqwest::Method::GET, &[]).await.status == 200
             {
                 return;

@@ -1,8 +1,10 @@
 //! What the tests drive the real binary with: a real issuer, real upstreams, real sockets.
 
+pub mod authority;
 pub mod client;
 pub mod door;
 pub mod gateway;
+pub mod holder;
 pub mod issuer;
 pub mod old;
 pub mod oldest;

@@ -1,0 +1,85 @@
+//! Reads the keys of `[issuers.ALIAS]` that say what kind of issuer it is.
+//!
+//! Invariant: a key that means nothing for the kind is a mistake, so no one believes that it does something.
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::address::{http_url, is_loopback};
+use crate::config::reader::Table;
+use crate::config::spiffe::{BundlePlace, IssuerKind, SpiffeConfig, TrustDomain};
+
+#[derive(Deserialize, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+enum Kind {
+    Oidc,
+    Spiffe,
+}
+
+const SPIFFE_KEYS: [&str; 2] = ["trust_domain", "bundle"];
+/// What is the issuer's own matter, or is said by no SVID.
+const OIDC_KEYS: [&str; 9] = [
+    "issuer",
+    "admin_audiences",
+    "algorithms",
+    "token_types",
+    "claims",
+    "optional_claims",
+    "interactive_default",
+    "scopes",
+    "scope_rules",
+];
+
+/// Reads the kind, before any other key is.
+pub fn read(table: &mut Table<'_, '_>, base: &Path, loopback_allowed: bool) -> Option<IssuerKind> {
+    let kind = table.get::<Kind>("kind")?;
+    let (foreign, called): (&[&str], _) = match kind {
+        Kind::Oidc => (&SPIFFE_KEYS, "oidc"),
+        Kind::Spiffe => (&OIDC_KEYS, "spiffe"),
+    };
+    for key in foreign.iter().copied().filter(|key| table.has(key)) {
+        table.mistake(&table.place(key), format!("`{key}` means nothing for an issuer of kind {called}: remove it"));
+    }
+    let domain = table.at::<String>("trust_domain");
+    let bundle = table.at::<String>("bundle");
+    let needed: &[(&str, bool, &str)] = match kind {
+        Kind::Oidc => &[("issuer", table.has("issuer"), "issuer = \"https://...\"")],
+        Kind::Spiffe => &[
+            ("trust_domain", domain.is_some(), "trust_domain = \"prod.example.org\""),
+            ("bundle", bundle.is_some(), "bundle = \"file:PATH\" or \"https://...\""),
+        ],
+    };
+    for (key, _, example) in needed.iter().filter(|(_, written, _)| !written) {
+        table.mistake(&table.span, format!("{} has no `{key}`: write {example}", table.path));
+    }
+    if kind == Kind::Oidc {
+        return Some(IssuerKind::Oidc);
+    }
+    let (domain, bundle) = (domain?, bundle?);
+    let trust_domain = TrustDomain::new(domain.get_ref()).map_err(|message| table.mistake(&domain.span(), message));
+    let place = place(bundle.get_ref(), base, loopback_allowed);
+    let place = place.map_err(|message| table.mistake(&bundle.span(), message));
+    Some(IssuerKind::Spiffe(SpiffeConfig { trust_domain: trust_domain.ok()?, bundle: place.ok()? }))
+}
+
+fn place(text: &str, base: &Path, loopback_allowed: bool) -> Result<BundlePlace, String> {
+    if let Some(path) = text.strip_prefix("file:") {
+        if path.is_empty() {
+            return Err("`file:` names no file: write file:PATH".to_owned());
+        }
+        return Ok(BundlePlace::File(base.join(path)));
+    }
+    let url = http_url(text).map_err(|_| {
+        format!(
+            "`{text:.100}` is not a place of a bundle: write \"file:PATH\", or the https:// URL of a bundle endpoint"
+        )
+    })?;
+    let on_this_machine = is_loopback(&url);
+    if (url.scheme() == "http" || on_this_machine) && !(loopback_allowed && on_this_machine) {
+        return Err("a bundle from this machine or over plain HTTP can be replaced by somebody else's keys: write \
+                    https:// and a public name, or file:PATH"
+            .to_owned());
+    }
+    Ok(BundlePlace::Web(url))
+}

@@ -1,0 +1,76 @@
+//! Trust domains, and what tokens must be bound to.
+
+use super::*;
+use crate::config::spiffe::{BundlePlace, IssuerKind};
+use crate::config::{CertificateHeader, DpopMode, SenderConstraint};
+
+/// What an issuer of this kind has of the keys of an OIDC one is a mistake, and everything else is read.
+pub(super) fn every_key(section: &dyn Fn(&keys::Section, &str, &[&str]) -> String) -> String {
+    let foreign = [
+        "kind",
+        "issuer",
+        "admin_audiences",
+        "algorithms",
+        "token_types",
+        "optional_claims",
+        "interactive_default",
+        "scopes",
+        "trust_domain",
+        "bundle",
+    ];
+    let own = "[issuers.mesh]\nkind = \"spiffe\"\ntrust_domain = \"mesh.test\"\nbundle = \"file:b.json\"";
+    section(&keys::ISSUER, own, &foreign)
+}
+
+fn mesh(lines: &str) -> String {
+    format!("{SMALLEST}\n[issuers.mesh]\nkind = \"spiffe\"\n{lines}\n")
+}
+
+#[test]
+fn a_trust_domain_has_a_name_and_a_bundle() {
+    let config = config(&mesh("trust_domain = \"mesh.test\"\nbundle = \"file:mesh.json\""));
+    let mesh = config.issuers.iter().find(|issuer| issuer.alias.as_str() == "mesh").unwrap();
+    let IssuerKind::Spiffe(spiffe) = &mesh.kind else { panic!("not a trust domain") };
+    assert_eq!((spiffe.trust_domain.as_str(), mesh.issuer.as_str()), ("mesh.test", "spiffe://mesh.test"));
+    assert!(matches!(&spiffe.bundle, BundlePlace::File(path) if path.ends_with("mesh.json")));
+    assert_eq!(mesh.sender_constraint, SenderConstraint::None);
+}
+
+#[test]
+fn what_would_let_a_stranger_in_is_a_mistake() {
+    let good = "trust_domain = \"mesh.test\"\nbundle = \"file:mesh.json\"\n";
+    for (lines, told) in [
+        ("bundle = \"file:mesh.json\"", "has no `trust_domain`"),
+        ("trust_domain = \"mesh.test\"", "has no `bundle`"),
+        ("trust_domain = \"spiffe://mesh.test\"\nbundle = \"file:b\"", "is not a trust domain"),
+        ("trust_domain = \"mesh.test\"\nbundle = \"file:\"", "names no file"),
+        ("trust_domain = \"mesh.test\"\nbundle = \"mesh.json\"", "is not a place of a bundle"),
+        ("trust_domain = \"mesh.test\"\nbundle = \"http://mesh.test/bundle\"", "somebody else's keys"),
+        ("trust_domain = \"mesh.test\"\nbundle = \"https://127.0.0.1/bundle\"", "somebody else's keys"),
+        (&format!("{good}issuer = \"https://a.example\""), "`issuer` means nothing for an issuer of kind spiffe"),
+        (&format!("{good}algorithms = [\"ES256\"]"), "`algorithms` means nothing"),
+        (
+            &format!("{good}[issuers.two]\nkind = \"spiffe\"\ntrust_domain = \"mesh.test\"\nbundle = \"file:b\""),
+            "another alias has the same trust domain",
+        ),
+    ] {
+        let found = mistakes(&mesh(lines));
+        assert!(found.contains(told), "{lines}: {found}");
+    }
+    let oidc = SMALLEST.replace("issuer = \"https", "trust_domain = \"mesh.test\"\nissuer = \"https");
+    assert!(mistakes(&oidc).contains("`trust_domain` means nothing for an issuer of kind oidc"));
+    let none = SMALLEST.replace("issuer = \"https://login.example.com\"\n", "");
+    assert!(mistakes(&none).contains("issuers.corp has no `issuer`: write issuer ="));
+}
+
+#[test]
+fn a_header_with_a_certificate_needs_a_proxy_to_believe() {
+    let with = |lines: &str| SMALLEST.replace("public_url", &format!("{lines}\npublic_url"));
+    assert!(mistakes(&with("client_certificate_header = \"client-cert\"")).contains("there is none"));
+    let config = config(&with(
+        "trusted_proxies = [\"10.0.0.1\"]\nclient_certificate_header = \"x-forwarded-client-cert\"\ndpop = \"nonce\"",
+    ));
+    assert_eq!(config.gateway.client_certificate_header, Some(CertificateHeader::Xfcc));
+    assert_eq!(config.gateway.dpop, DpopMode::Nonce);
+    assert!(mistakes(&with("dpop = \"off\"")).contains("dpop"));
+}

@@ -1,0 +1,233 @@
+//! Workloads as callers: by a JWT-SVID, by the certificate of their connection, or by a token with a certificate.
+//!
+//! Decides whom a certificate makes the caller, and whether it and a token agree. Refuses to know how SVIDs are
+//! verified. Invariant: where both name somebody both name the same agent, or nobody gets in.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use rustls::pki_types::{CertificateDer, UnixTime};
+use secrecy::SecretString;
+
+use super::binding::Binding;
+use super::cache::{Basis, Entry};
+use super::caller::Verified;
+use super::persona::{ClientProof, Groups, Persona};
+use super::presented::ClientCertificate;
+use super::resource::Reach;
+use super::spiffe::{Domain, SpiffeId, named, svid};
+use super::token::{Claims, Header, Jwt};
+use super::{Identity, Settings, TokenFacts, agent, now_s, verify};
+use crate::config::spiffe::IssuerKind;
+use crate::config::{DeclaredProof, IssuerConfig};
+use crate::ids::{Digest, Subject};
+use crate::outcome::{Failure, Reason, Refusal, Stop};
+
+/// A trust domain whose SVIDs are accepted: what is configured, and its bundle.
+#[derive(Debug, Clone)]
+pub(super) struct AcceptedDomain {
+    pub config: Arc<IssuerConfig>,
+    pub domain: Arc<Domain>,
+}
+
+/// Whom a client certificate names.
+pub(super) enum Certified {
+    /// Nobody: it is no SVID.
+    Nobody,
+    /// A workload of a trust domain that is not declared.
+    Stranger,
+    /// An agent.
+    Agent(Arc<Entry>),
+}
+
+impl Identity {
+    /// Whether there is any trust domain.
+    #[must_use]
+    pub fn has_trust_domains(&self) -> bool {
+        !self.settings.load().domains.is_empty()
+    }
+
+    /// Whether a trust domain issued this certificate, by the name in it.
+    #[must_use]
+    pub fn has_issued(&self, leaf: &CertificateDer<'_>, further: &[CertificateDer<'_>], now: UnixTime) -> bool {
+        let Ok(Some(named)) = named(leaf) else { return false };
+        let settings = self.settings.load();
+        settings.domains.get(&named.id.domain).is_some_and(|known| known.domain.issued(leaf, further, now).is_ok())
+    }
+
+    /// Whom the certificate of the connection names.
+    pub(super) async fn certified(&self, certificate: &ClientCertificate) -> Result<Certified, Stop> {
+        let settings = self.settings.load_full();
+        let [leaf, further @ ..] = certificate.chain() else { return Ok(Certified::Nobody) };
+        if settings.domains.is_empty() {
+            return Ok(Certified::Nobody);
+        }
+        let digest = Digest::of("bailiwick/certificate/v1", &[certificate.thumbprint().as_bytes()]);
+        if let Some(known) = self.cache.verified(&digest, settings.revision, now_s()) {
+            return Ok(Certified::Agent(known));
+        }
+        let Some(named) = named(leaf)? else { return Ok(Certified::Nobody) };
+        let Some(AcceptedDomain { config, domain }) = settings.domains.get(&named.id.domain) else {
+            return Ok(Certified::Stranger);
+        };
+        domain.wait().await;
+        let generation = domain.generation().load(Ordering::Acquire);
+        domain.issued(leaf, further, UnixTime::now()).map_err(|reason| match reason {
+            Reason::IssuerUnavailable => {
+                Stop::from(Failure::before(reason, format!("no bundle of the trust domain of `{}`", config.alias)))
+            }
+            _ => Refusal::new(reason).hint("the trust domain in the client certificate did not issue it").into(),
+        })?;
+        let id = named.id.text;
+        let actors = settings.agents.actors(config, Some(&id), None, &id, None, now_s())?;
+        let persona = Persona {
+            issuer: config.alias.clone(),
+            user: Some(Subject::user(&config.alias, &id)),
+            groups: Groups::Known(Vec::new()),
+            agent: actors.agent,
+            chain: actors.chain,
+            default_roles: config.default_roles.clone(),
+            scopes: Vec::new(),
+            client: Some(id.clone()),
+            client_proof: ClientProof::Svid,
+            authenticated_at: None,
+            acr: None,
+        };
+        let token = TokenFacts {
+            digest,
+            issuer: config.alias.clone(),
+            subject: Some(id.clone()),
+            client: Some(id.clone()),
+            id: None,
+            session: None,
+            issued_at: Some(named.not_before),
+            expires_at: named.not_after,
+            for_administrators: false,
+            person: super::Person::Nobody,
+        };
+        let verified = Verified::new(persona, token, DeclaredProof::Public, settings.revision, None);
+        let entry = Arc::new(Entry {
+            verified: Arc::new(verified.listed_as(config.alias.clone(), id)),
+            reach: Reach::for_mcp(),
+            binding: Binding::default(),
+            until: named.not_after.min(actors.until),
+            basis: Basis {
+                issuer: None,
+                bundle: Some((Arc::clone(domain.generation()), generation)),
+                revision: settings.revision,
+            },
+            with_certificate: std::sync::OnceLock::new(),
+        });
+        self.cache.keep(digest, Arc::clone(&entry), now_s());
+        Ok(Certified::Agent(entry))
+    }
+
+    /// Who calls with a token over a connection whose certificate names an agent: whoever the token says, if that is the
+    /// same agent, and with the proof that the certificate is.
+    pub(super) fn agreed<'e>(&self, token: &'e Entry, by: &Entry) -> Result<&'e Arc<Verified>, Refusal> {
+        // Who was taken back by the name in the certificate is not let in by another.
+        self.revocations.check(&by.verified.token)?;
+        let (own, shown) = (&token.verified.persona, &by.verified.persona);
+        let same = own.agent.as_ref().zip(shown.agent.as_ref()).is_some_and(|(own, shown)| own.id == shown.id);
+        if !same {
+            return Err(Refusal::new(Reason::IdentityMismatch));
+        }
+        if own.client_proof >= ClientProof::Mtls {
+            return Ok(&token.verified);
+        }
+        Ok(token.with_certificate.get_or_init(|| {
+            let persona = Persona { client_proof: ClientProof::Mtls, ..own.clone() };
+            let raised = token.verified.proven(persona);
+            Arc::new(match by.verified.listed() {
+                Some((issuer, id)) => raised.listed_as(issuer.clone(), id.clone()),
+                None => raised,
+            })
+        }))
+    }
+}
+
+impl Settings {
+    /// The trust domain of a token that is a JWT-SVID by its `sub`, and by no `iss` of another issuer.
+    pub(super) fn workload(&self, claims: &Claims<'_>) -> Result<Option<(&AcceptedDomain, SpiffeId)>, Refusal> {
+        if self.domains.is_empty() || claims.text("iss")?.is_some_and(|iss| self.issuers.contains_key(&iss)) {
+            return Ok(None);
+        }
+        let Some(id) = claims.text("sub")?.and_then(|sub| SpiffeId::parse(&sub)) else { return Ok(None) };
+        match self.domains.get(&id.domain) {
+            Some(known) => Ok(Some((known, id))),
+            None => {
+                Err(Refusal::new(Reason::IssuerUnknown)
+                    .hint("the token is of a trust domain that is not declared here"))
+            }
+        }
+    }
+
+    /// Looks at everything that a JWT-SVID says.
+    pub(super) async fn examine_svid(
+        &self,
+        (accepted, id): (&AcceptedDomain, SpiffeId),
+        (header, claims, jwt): (&Header, &Claims<'_>, &Jwt<'_>),
+        (text, digest): (&str, Digest),
+        basis: &mut Basis,
+    ) -> Result<Arc<Entry>, Stop> {
+        let AcceptedDomain { config, domain } = accepted;
+        domain.wait().await;
+        // Read before the keys: a bundle that changes in between makes the entry useless, not wrong.
+        basis.bundle = Some((Arc::clone(domain.generation()), domain.generation().load(Ordering::Acquire)));
+        svid(config, domain, header, jwt)?;
+        let mut found = verify::verify(config, &self.names, &self.agents, header, claims, digest, now_s())?;
+        found.persona.client_proof = ClientProof::Svid;
+        let raw = self.keep_tokens.then(|| SecretString::from(text));
+        let verified = Verified::new(found.persona, found.token, found.declared_proof, self.revision, raw);
+        Ok(Arc::new(Entry {
+            verified: Arc::new(verified.listed_as(config.alias.clone(), id.text)),
+            reach: found.reach,
+            binding: found.binding,
+            until: found.until,
+            basis: basis.clone(),
+            with_certificate: std::sync::OnceLock::new(),
+        }))
+    }
+}
+
+/// The trust domains of a configuration; those that are read alike keep their bundles.
+pub(super) fn domains(
+    believed: &[Arc<IssuerConfig>],
+    before: &Settings,
+    mut start: impl FnMut(&Arc<IssuerConfig>, &crate::config::spiffe::SpiffeConfig) -> Domain,
+    mut run: impl FnMut(Arc<Domain>),
+) -> std::collections::HashMap<crate::config::spiffe::TrustDomain, AcceptedDomain> {
+    let declared = believed.iter().filter_map(|config| match &config.kind {
+        IssuerKind::Spiffe(spiffe) => Some((config, spiffe)),
+        IssuerKind::Oidc => None,
+    });
+    let domains: std::collections::HashMap<_, _> = declared
+        .map(|(config, spiffe)| {
+            let fresh = start(config, spiffe);
+            let kept = before.domains.get(&spiffe.trust_domain).filter(|kept| kept.domain.is_like(&fresh));
+            let domain = kept.map(|kept| Arc::clone(&kept.domain)).unwrap_or_else(|| {
+                let domain = Arc::new(fresh);
+                run(Arc::clone(&domain));
+                domain
+            });
+            (spiffe.trust_domain.clone(), AcceptedDomain { config: Arc::clone(config), domain })
+        })
+        .collect();
+    for (name, old) in &before.domains {
+        if !domains.get(name).is_some_and(|kept| Arc::ptr_eq(&kept.domain, &old.domain)) {
+            old.domain.retire();
+        }
+    }
+    domains
+}
+
+/// Whether a workload is still one of the agent's.
+pub(super) fn still_listed(config: &crate::config::Config, verified: &Verified) -> Result<(), Refusal> {
+    let Some((issuer, id)) = verified.listed() else { return Ok(()) };
+    let known = verified.persona.agent.as_ref().and_then(|agent| config.agents.get(&agent.id));
+    if known.is_some_and(|agent| agent::lists(agent, issuer, id)) {
+        return Ok(());
+    }
+    Err(Refusal::new(Reason::AgentInactive)
+        .hint("the agent's entry does not list this workload any more; connect again"))
+}

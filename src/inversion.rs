@@ -1,0 +1,107 @@
+//! Switches a control off, so that somebody can see that its test fails without it.
+//!
+//! Exists only in a build with the feature `inversion`, which no release has: without it [`is_off`] is `false` for the
+//! compiler, and what hangs on it is gone. A build with the feature serves nobody but this machine ([`serves`]).
+//!
+//! `docs/controls.md` has a row for each control with the tests that prove it; `.ci/run inversion` runs each of them
+//! twice, and a test that passes with its control switched off fails the run.
+
+/// A control of `docs/controls.md` that can be switched off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Control {
+    /// C1: a client that nobody registered may not call.
+    RegisteredAgent,
+    /// C2: what an owner answers for stops when the owner is gone.
+    Owner,
+    /// C3: what no rule allows is refused.
+    DefaultDeny,
+    /// C5: a token that lives too long is refused.
+    TokenLife,
+    /// C8: a deny wins.
+    DenyWins,
+    /// C9: what cannot be recorded is not forwarded.
+    RecordFirst,
+    /// C11: a call that nobody saw end is recorded as unknown.
+    UnknownOutcome,
+    /// C14: a call under way ends when its caller's access does.
+    Continuous,
+    /// C15: a grant that nobody attests ends.
+    Reviews,
+    /// C17: what was taken back is refused.
+    Revocation,
+    /// C19: every actor of a chain has to be allowed.
+    Chain,
+    /// C20: what was seen keeps a call back.
+    Flow,
+    /// C21: a store hands on what its writers had seen.
+    Stores,
+    /// C23: an agent that is suspended, retired or expired may not act.
+    Lifecycle,
+    /// C25: the trace goes on at the upstream.
+    Trace,
+}
+
+impl Control {
+    /// Every control that can be switched off.
+    pub const ALL: &'static [Self] = &[
+        Self::RegisteredAgent,
+        Self::Owner,
+        Self::DefaultDeny,
+        Self::TokenLife,
+        Self::DenyWins,
+        Self::RecordFirst,
+        Self::UnknownOutcome,
+        Self::Continuous,
+        Self::Reviews,
+        Self::Revocation,
+        Self::Chain,
+        Self::Flow,
+        Self::Stores,
+        Self::Lifecycle,
+        Self::Trace,
+    ];
+
+    /// Its name in `docs/controls.md` and in the environment.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::RegisteredAgent => "registered-agent",
+            Self::Owner => "owner",
+            Self::DefaultDeny => "default-deny",
+            Self::TokenLife => "token-life",
+            Self::DenyWins => "deny-wins",
+            Self::RecordFirst => "record-first",
+            Self::UnknownOutcome => "unknown-outcome",
+            Self::Continuous => "continuous",
+            Self::Reviews => "reviews",
+            Self::Revocation => "revocation",
+            Self::Chain => "chain",
+            Self::Flow => "flow",
+            Self::Stores => "stores",
+            Self::Lifecycle => "lifecycle",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+/// Whether a control is switched off.
+#[cfg(not(feature = "inversion"))]
+#[must_use]
+pub const fn is_off(_: Control) -> bool {
+    false
+}
+
+/// Whether a control is switched off.
+#[cfg(feature = "inversion")]
+#[must_use]
+pub fn is_off(control: Control) -> bool {
+    static OFF: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    let off = OFF.get_or_init(|| std::env::var("BAILIWICK_SWITCHED_OFF").unwrap_or_default());
+    off.split(',').any(|name| name == control.name())
+}
+
+/// Whether this build may listen there: one whose controls can be switched off only on this machine.
+#[must_use]
+pub const fn serves(loopback: bool) -> bool {
+    loopback || !cfg!(feature = "inversion")
+}
