@@ -45,7 +45,7 @@ impl Approvals {
             let count = rows.len();
             after = rows.last().map(|row| row.key.clone());
             for row in rows {
-                let Ok((kept, version)) = read(row) else { continue };
+                let Ok((kept, version)) = read(&row) else { continue };
                 self.notice(&kept, version, now_us).await;
                 if filter == Filter::All || kept.state(now_us) == State::Pending {
                     found.push(kept);
@@ -163,14 +163,14 @@ impl Approvals {
     async fn find(&self, id: &str) -> Result<(Kept, Version), Stop> {
         let row = self.shelf.row(NAMED, id).await?;
         let row = row.ok_or_else(|| Refusal::new(Reason::TargetUnknown).hint("there is no such request"))?;
-        Ok(read(row)?)
+        Ok(read(&row)?)
     }
 
     /// A request that can still be decided.
     async fn live(&self, id: &str, now_us: i64) -> Result<(Kept, Version), Stop> {
         let (named, _) = self.find(id).await?;
         let row = self.shelf.row(LIVE, &named.binding.to_string()).await?;
-        let live = row.map(read).transpose()?.filter(|(kept, _)| kept.id == id);
+        let live = row.as_ref().map(read).transpose()?.filter(|(kept, _)| kept.id == id);
         let over = |state: State| {
             let hint = format!("it is over: {}", state.as_str());
             Stop::from(Refusal::new(Reason::ApprovalOver).hint(hint))

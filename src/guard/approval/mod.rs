@@ -122,7 +122,7 @@ impl Approvals {
         let binding = binding::binding(permit, gated.mandate, gated.arguments)?;
         let key = binding.to_string();
         let found = self.shelf.row(LIVE, &key).await?;
-        let (mut kept, version) = match found.map(read).transpose()? {
+        let (mut kept, version) = match found.as_ref().map(read).transpose()? {
             Some((kept, version)) => match &kept.consumed {
                 None => (kept, version),
                 // A call goes on that was let through: each of its rounds once.
@@ -155,7 +155,7 @@ impl Approvals {
                     self.put(&kept, Expect::Version(version), None).await?;
                     self.tell(&kept, "confirmed", Some(gated.of()), None, "");
                     let row = self.shelf.row(LIVE, &key).await?;
-                    let again = row.map(read).transpose()?;
+                    let again = row.as_ref().map(read).transpose()?;
                     let Some((again, version)) = again.filter(|(again, _)| again.id == kept.id) else {
                         return Err(Refusal::new(Reason::ApprovalConsumed).into());
                     };
@@ -224,7 +224,7 @@ impl Approvals {
         let requester = Requester::of(permit);
         let now_us = self.shelf.clock_us().await?;
         let own = self.shelf.rows(NAMED, Some(&requester.principal), None).await?;
-        let waiting = own.into_iter().filter_map(|row| read(row).ok());
+        let waiting = own.into_iter().filter_map(|row| read(&row).ok());
         let waiting = waiting.filter(|(kept, _)| matches!(kept.state(now_us), State::Pending | State::Approved));
         if waiting.count() >= limit::APPROVALS_PENDING_PER_PRINCIPAL_MAX {
             return Err(Refusal::new(Reason::ApprovalsLimited).into());
@@ -282,7 +282,7 @@ impl Approvals {
             // The same call, at the same moment: one of them has asked.
             Changed::Conflict(_) => {
                 let row = self.shelf.row(LIVE, &binding.to_string()).await?;
-                row.map(read).transpose()?.ok_or_else(|| Refusal::new(Reason::ApprovalConsumed).into())
+                row.as_ref().map(read).transpose()?.ok_or_else(|| Refusal::new(Reason::ApprovalConsumed).into())
             }
             Changed::Full(_) => Err(Refusal::new(Reason::ApprovalsLimited).into()),
         }
@@ -394,7 +394,7 @@ fn changes(kept: &Kept, expect: Expect, until_us: i64, named_until_us: i64) -> R
     Ok(vec![live, Change::new(NAMED, kept.id.clone(), Expect::Anything, named)])
 }
 
-fn read(row: Row) -> Result<(Kept, Version), Failure> {
+fn read(row: &Row) -> Result<(Kept, Version), Failure> {
     let kept = serde_json::from_str(&row.body);
     let kept =
         kept.map_err(|error| Failure::before(Reason::StoreUnavailable, format!("an approval is unreadable: {error}")))?;
