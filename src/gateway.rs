@@ -19,6 +19,7 @@ mod barred;
 mod follow;
 pub mod glance;
 mod handles;
+mod recheck;
 mod reload;
 pub mod review;
 mod shadow;
@@ -30,9 +31,9 @@ mod webhooks;
 pub use crate::call::Endpoint;
 use crate::catalog::{Catalog, Target, View, Viewer};
 use crate::config::{Config, FileSet, ServerConfig};
-use crate::delegate::{Delegate, Recheck, server_revision};
+use crate::delegate::{Delegate, Recheck};
 use crate::export::Exports;
-use crate::guard::{Approvals, Guard, Quotas, Used};
+use crate::guard::{Approvals, Guard, Quotas};
 use crate::identity::revoked::{Barred, RevocationStore as _};
 use crate::identity::{Caller, Identity, Resource, Revocations, Shown, still_stands};
 use crate::ids::RevocationEpoch;
@@ -458,40 +459,6 @@ impl Live {
         still_stands(&now.config, permit.caller())?;
         let server = now.config.server(permit.target().server_id());
         server.map(|_| ()).ok_or_else(|| Refusal::new(Reason::TargetUnknown))
-    }
-}
-
-impl Recheck for Live {
-    fn recheck(&self, permit: &Permit, arguments: Option<&Json>) -> Result<(), Refusal> {
-        // Not even an intent is written for somebody who may have been revoked since.
-        self.standing.current().map_err(|failure| Refusal::new(failure.reason).hint(failure.detail))?;
-        self.still_trusted(permit.caller())?;
-        let now = self.snapshot.load();
-        self.still_there(permit, &now)?;
-        if now.policy.revision() == permit.revision() {
-            return Ok(());
-        }
-        still_stands(&now.config, permit.caller())?;
-        // The credential was made for the server as it was: it never goes to another one of the same name.
-        let decided = permit.target().server();
-        let same = |server: &Arc<ServerConfig>| server_revision(server) == server_revision(decided);
-        if !now.config.server(&decided.id).is_some_and(same) {
-            return Err(Refusal::new(Reason::TargetUnknown));
-        }
-        // An edit that does not concern this call changes nothing for it; one that does is obeyed.
-        let (caller, target) = (permit.caller().clone(), permit.target().clone());
-        let again = if permit.is_following() {
-            now.policy.authorize_following(caller, target)
-        } else {
-            now.policy.authorize(caller, target, arguments_of(arguments), jiff::Timestamp::now())
-        };
-        let again = again.map_err(|denied| denied.refusal)?;
-        // What was approved was approved for other gates.
-        if again.gates() == permit.gates() { Ok(()) } else { Err(Refusal::new(Reason::ApprovalVoid)) }
-    }
-
-    fn approved(&self, approval: &Used) -> Result<(), Refusal> {
-        approval.stands(&self.snapshot.load().config, &self.revocations)
     }
 }
 
