@@ -147,6 +147,7 @@ impl Names {
             client_proof: ClientProof::Public,
             authenticated_at: None,
             acr: None,
+            behind: bailiwick::identity::Behind::Person,
         }
     }
 }

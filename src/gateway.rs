@@ -16,6 +16,7 @@ pub mod access;
 pub mod approvals;
 pub mod ask;
 mod barred;
+pub mod credentials;
 mod follow;
 pub mod glance;
 mod handles;
@@ -362,12 +363,6 @@ impl Gateway {
         self.live.revocations.epoch()
     }
 
-    /// Who calls.
-    #[must_use]
-    pub fn identity(&self) -> &Identity {
-        &self.identity
-    }
-
     /// Rows.
     #[must_use]
     pub const fn store(&self) -> &Store {
@@ -419,12 +414,6 @@ impl Gateway {
     #[must_use]
     pub fn recheck(&self) -> Arc<dyn Recheck> {
         Arc::clone(&self.live) as _
-    }
-
-    /// Where credentials come from.
-    #[must_use]
-    pub fn delegate(&self) -> &Delegate {
-        &self.delegate
     }
 
     /// How servers are reached.

@@ -21,6 +21,8 @@ pub mod delegate;
 pub mod egress;
 pub mod evidence;
 pub mod export;
+pub mod facade;
+pub mod feeds;
 pub mod front;
 pub mod guard;
 pub mod identity;

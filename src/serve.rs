@@ -3,6 +3,8 @@
 //! Invariant: nothing is served before the journal and the revocations are there, and the journal is closed
 //! last.
 
+mod facade;
+mod feeds;
 mod operations;
 mod process;
 mod replicas;
@@ -21,6 +23,8 @@ use crate::config::{Config, Durability, GatewayConfig, Mistake, Overrides, Reloa
 use crate::control::{Administrators, Control, Operations, console};
 use crate::delegate::Delegate;
 use crate::export::Exports;
+use crate::facade::Facade;
+use crate::feeds::Feeds;
 use crate::front::{self, Certificates, Front};
 use crate::gateway::review;
 use crate::gateway::{
@@ -137,6 +141,10 @@ pub async fn start(options: Options) -> Result<Served, StartError> {
     let gateway = Arc::clone(&opened.gateway);
     let relay = cluster.as_ref().map(Cluster::relay);
     let front = Front::with_relay(Arc::clone(&gateway), Arc::clone(&opened.sealer), opened.replica, relay);
+    let feeds = Feeds::new(Arc::clone(&gateway) as _);
+    opened.tasks.spawn(Arc::clone(&feeds).run(gateway.stopping()));
+    front.hears(feeds);
+    front.registers(Facade::new(Arc::clone(&gateway) as _, Arc::clone(&opened.sealer)));
     let lanes = || Arc::clone(&opened.lanes);
     let cluster = cluster.map(|cluster| cluster.serve(Arc::clone(&front), lanes(), gateway.stopping()));
     if let Some(certificates) = &certificates {
@@ -275,7 +283,8 @@ async fn open(
     let identity = Identity::new(&config, Arc::clone(&revocations), tasks.clone(), stopping.clone());
     let identity = Arc::new(identity.with_nonces(Arc::clone(&sealer)));
     let upstreams = Upstreams::new(&config);
-    let delegate = Arc::new(Delegate::new(&written, Arc::clone(&identity), &tasks, stopping.clone()).await);
+    let delegate = Delegate::new(&written, Arc::clone(&identity), &tasks, stopping.clone()).await;
+    let delegate = Arc::new(delegate.with_ledger(Arc::new(store.clone())));
     // What is told of calls and sent of the record goes on while calls in flight finish.
     let late = CancellationToken::new();
     let telemetry = Telemetry::start(config.telemetry.as_ref(), replica, &metrics, &tasks, &late);
@@ -321,6 +330,7 @@ async fn open(
     tasks.spawn(follow_upstreams(Arc::clone(&gateway)));
     tasks.spawn(follow_executables(Arc::clone(&gateway)));
     tasks.spawn(housekeeping(Arc::clone(&gateway)));
+    tasks.spawn(keep_proposals(Arc::clone(&gateway)));
     if config.gateway.reload == ReloadMode::Watch {
         tasks.spawn(watch_files(Arc::clone(&gateway)));
     }
@@ -438,6 +448,12 @@ async fn follow_executables(gateway: Arc<Gateway>) {
             tracing::error!(%failure, %server, "what it runs is not on the record");
         }
     }
+}
+
+/// Writes down software that came without being registered.
+async fn keep_proposals(gateway: Arc<Gateway>) {
+    let stopping = gateway.stopping();
+    stopping.run_until_cancelled(gateway.identity().keep_proposals(gateway.store())).await;
 }
 
 async fn housekeeping(gateway: Arc<Gateway>) {

@@ -79,12 +79,16 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("list", PIPELINE),
     ("watch", PIPELINE),
     ("gateway", PIPELINE),
+    // What identity providers tell; how a revocation is carried out it leaves to whoever wires it.
+    ("feeds", &["limit", "ids", "outcome", "config", "egress", "record", "identity"]),
+    // Registers assistants in the place of a provider, and issues nothing.
+    ("facade", &["limit", "ids", "outcome", "wire", "config", "egress", "record"]),
     // Toward the outside: through the pipeline, never past it.
     (
         "front",
         &[
             "limit", "lanes", "ids", "outcome", "shelf", "wire", "config", "egress", "identity", "upstream", "record",
-            "call", "list", "watch", "gateway",
+            "call", "list", "watch", "gateway", "facade", "feeds",
         ],
     ),
     // Its listener stands on the front's connections, certificates and `Host` and `Origin`: there is one of each.
@@ -156,6 +160,8 @@ const EVERYTHING: &[&str] = &[
     "list",
     "watch",
     "gateway",
+    "facade",
+    "feeds",
     "front",
     "control",
     "serve",
@@ -165,7 +171,8 @@ const EVERYTHING: &[&str] = &[
 /// Which rooms alone may name a crate.
 const OWNED_CRATES: &[(&str, &[&str])] = &[
     ("casbin", &["policy"]),
-    ("jsonwebtoken", &["identity", "demo"]),
+    // `delegate` signs what the gateway says of itself to authorization servers, and verifies nothing.
+    ("jsonwebtoken", &["identity", "delegate", "demo"]),
     ("sqlx", &["store"]),
     ("axum", &["front", "control", "demo"]),
 ];

@@ -2,7 +2,7 @@
 //!
 //! The text before the first NUL is `conditions.toml`, what follows are the arguments.
 
-use bailiwick::identity::{ClientProof, Groups, Persona};
+use bailiwick::identity::{Behind, ClientProof, Groups, Persona};
 use bailiwick::ids::{IssuerAlias, Subject};
 use bailiwick::policy::{Arguments, condition};
 
@@ -23,6 +23,7 @@ pub fn check(data: &[u8]) {
         client_proof: ClientProof::Secret,
         authenticated_at: Some(1_700_000_000),
         acr: Some("mfa".to_owned()),
+        behind: Behind::Person,
         issuer,
     };
     for condition in &conditions {

@@ -192,6 +192,7 @@ pub(super) fn config(servers: Vec<ServerConfig>) -> Arc<Config> {
         keys: crate::config::KeysConfig::default(),
         telemetry: None,
         exports: Vec::new(),
+        feeds: Vec::new(),
         quota: QuotaConfig { requests_per_second: 1, requests_burst: 1, calls_in_flight_max: 1, streams_max: 1 },
         issuers: Vec::new(),
         anonymous: false,

@@ -213,6 +213,7 @@ impl ExplainArguments {
             agent: meant.agent,
             scopes: meant.scopes,
             client_proof: meant.client_proof.map(|proof| proof.as_str().to_owned()),
+            actors: meant.actors,
         })
     }
 }

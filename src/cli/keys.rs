@@ -12,6 +12,7 @@ use secrecy::ExposeSecret as _;
 use serde::Serialize;
 
 use super::Ending;
+use super::api_key::{self, ApiKeys};
 use super::output::{GOOD, Output, trouble};
 use super::state::State;
 use crate::config::keyfile;
@@ -24,12 +25,13 @@ const EXAMPLES: &str = "\
 Examples:
   bailiwick keys rotate seal && bailiwick reload   a new key for handles, without a restart
   bailiwick keys rotate journal                    a new key for digests of arguments, from the next start
+  bailiwick keys api new --agent nightly --owner user:corp/anna   an API key, for an agent that no issuer knows
   bailiwick keys show                              the names of the keys, as handles and records carry them
 
 What was sealed with an older key of the file is accepted for a week after it was exchanged. Keys that servers.toml
 names under [keys] are exchanged there: put the new reference before the old one, and reload.";
 
-/// Show and exchange the keys that the gateway made for itself
+/// Show and exchange the keys that the gateway made for itself, and make API keys for agents
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct KeysArguments {
@@ -48,6 +50,9 @@ enum What {
     },
     /// Name the keys of the key files, the one that writes first
     Show,
+    /// Make an API key for an agent that no issuer knows
+    #[command(subcommand)]
+    Api(ApiKeys),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -84,8 +89,12 @@ struct Shown {
 /// Shows or exchanges keys.
 pub async fn run(arguments: &KeysArguments, output: Output) -> Ending {
     let done = async {
+        if let What::Api(what) = &arguments.what {
+            return api_key::run(what, output);
+        }
         let state = arguments.state.directory()?;
         match arguments.what {
+            What::Api(_) => {}
             What::Rotate { purpose } => {
                 if arguments.state.names_keys(purpose.name()) {
                     let purpose = purpose.name();

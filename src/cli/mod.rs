@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+pub mod api_key;
 pub mod approvals;
 pub mod ask;
 pub mod audit;
@@ -16,6 +17,7 @@ pub mod call;
 pub mod check;
 pub mod completions;
 pub mod connect;
+pub mod credentials;
 pub mod demo;
 pub mod doctor;
 pub mod door;
@@ -101,6 +103,8 @@ enum Command {
     Revocations(lift::RevocationsArguments),
     Lift(lift::LiftArguments),
     Approvals(approvals::ApprovalsArguments),
+    Credentials(credentials::CredentialsArguments),
+    Secrets(credentials::SecretsArguments),
     Keys(keys::KeysArguments),
     State(backup::StateArguments),
     Store(store::StoreArguments),
@@ -161,6 +165,8 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Revocations(arguments) => in_runtime(lift::revocations(&arguments, output)),
         Command::Approvals(arguments) => in_runtime(approvals::run(&arguments, output)),
         Command::Lift(arguments) => in_runtime(lift::lift(&arguments, output)),
+        Command::Credentials(arguments) => in_runtime(credentials::credentials(&arguments, output)),
+        Command::Secrets(arguments) => in_runtime(credentials::secrets(&arguments, output)),
         Command::Keys(arguments) => in_runtime(keys::run(&arguments, output)),
         Command::State(arguments) => in_runtime(backup::run(&arguments, output)),
         Command::Store(arguments) => in_runtime(store::run(&arguments, output)),

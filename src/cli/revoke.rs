@@ -16,10 +16,12 @@ use serde::Serialize;
 use super::Ending;
 use super::door::Door;
 use super::output::{BAD, Output, STRONG, complain, trouble};
+use crate::cli::call::safe;
 use crate::config::{Durability, StoreConfig};
 use crate::control::client::{self, ClientError};
 use crate::control::operations::{bare, named as named_safely};
 use crate::control::{RevocationOrder, Revoked};
+use crate::delegate::{Taken, TakenBack, left_behind};
 use crate::gateway::record_missed;
 use crate::identity::revoked::RevocationStore as _;
 use crate::ids::{Digest, RevocationEpoch, Subject};
@@ -36,9 +38,11 @@ Examples:
   bailiwick revoke client corp/build-bot                  one client of one issuer
   bailiwick revoke token -                                reads it from standard input, keeps its digest
   bailiwick revoke session 4f1c                           a login session, the sid of its tokens
+  bailiwick revoke key nightly-20261127                   one API key, by the id of its row
   bailiwick revoke agent build-bot                        whichever client it calls with
   bailiwick revoke owner user:corp/anna                   every agent and server she answers for
   bailiwick revoke server git                             nobody reaches it, its processes end
+  bailiwick revoke credential 01KD3Z6Q0V5W8Y1T4R7N2M9HXB  one that was issued to the gateway
   bailiwick revoke everything                             until an administrator lifts it
   bailiwick revoke agent build-bot --admin https://mcp.example.com/admin    at a gateway elsewhere
 
@@ -77,25 +81,31 @@ enum What {
     Client,
     /// One login session, by the sid of its tokens
     Session,
+    /// One API key, by its id
+    Key,
     /// A registered agent, whichever client it calls with
     Agent,
     /// Every agent and every server that a person or group answers for
     Owner,
     /// A server behind the gateway
     Server,
+    /// One credential that was issued to the gateway, as `bailiwick credentials list` names it
+    Credential,
     /// Everyone and everything
     Everything,
 }
 
 /// Everything but everything has a name.
-const NAMED: [(&str, &str); 7] = [
+const NAMED: [(&str, &str); 9] = [
     ("what", "token"),
     ("what", "subject"),
     ("what", "client"),
     ("what", "session"),
+    ("what", "key"),
     ("what", "agent"),
     ("what", "owner"),
     ("what", "server"),
+    ("what", "credential"),
 ];
 
 /// Something of an issuer.
@@ -115,6 +125,9 @@ struct Answer<'a> {
     /// What is wrong although it holds.
     #[serde(skip_serializing_if = "str::is_empty")]
     warning: &'a str,
+    /// What became of issued credentials, for each upstream.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    upstreams: &'a [TakenBack],
 }
 
 /// Why nothing is printed as revoked.
@@ -143,9 +156,9 @@ pub async fn run(arguments: &RevokeArguments, output: Output, out: &mut impl Wri
         Ok::<_, Unrevoked>((order, revoked, gateway))
     };
     match revoked.await {
-        Ok((order, Revoked { epoch, warning }, gateway)) => {
+        Ok((order, Revoked { epoch, warning, upstreams }, gateway)) => {
             let mode = if order.sign_out { "sign_out" } else { "block" };
-            let answer = Answer { epoch, mode, order: &order, gateway, warning: &warning };
+            let answer = Answer { epoch, mode, order: &order, gateway, warning: &warning, upstreams: &upstreams };
             if !warning.is_empty() {
                 complain(format_args!("{warning}\n"));
             }
@@ -177,7 +190,25 @@ fn write_answer(answer: &Answer<'_>, output: Output, out: &mut impl Write) -> io
     let until = if answer.order.sign_out { "what was issued before now" } else { "until an administrator lifts it" };
     let since = if answer.gateway == "running" { "in force" } else { "in force as soon as a gateway starts" };
     let recorded = if answer.warning.is_empty() { "on the record" } else { "not on the record" };
-    writeln!(out, "{STRONG}revoked {target}{name}{STRONG:#}: {until}; {since}, {recorded} (epoch {})", answer.epoch.0)
+    writeln!(out, "{STRONG}revoked {target}{name}{STRONG:#}: {until}; {since}, {recorded} (epoch {})", answer.epoch.0)?;
+    answer.upstreams.iter().try_for_each(|upstream| writeln!(out, "{}", told_of(upstream)))
+}
+
+/// What became of the credentials for one upstream.
+fn told_of(upstream: &TakenBack) -> String {
+    let count = match upstream.credentials {
+        1 => "1 credential".to_owned(),
+        more => format!("{more} credentials"),
+    };
+    let ends = upstream.expires_at.and_then(|at| jiff::Timestamp::from_second(at).ok());
+    let ends = ends.map_or_else(String::new, |ends| format!(", ends by itself at {ends}"));
+    let what = match upstream.state {
+        Taken::Revoked => return safe(&format!("  {}: {count} revoked", upstream.server)),
+        Taken::Pending => "not taken back yet, is tried again",
+        Taken::ExpiresAt => "not held here",
+        Taken::Unsupported => "cannot be taken back",
+    };
+    safe(&format!("  {}: {count} {what}{ends}: {}", upstream.server, upstream.detail))
 }
 
 /// What a gateway answered to the order. Only a refusal says that nothing was done.
@@ -245,9 +276,10 @@ async fn revoke_offline(
         Some(told) => record_missed(&store, &journal, replica, Some(told)).await.map(drop),
         None => journal.revoked(&revocation.noted(epoch)).await,
     };
+    let upstreams = left_behind(Arc::new(store.clone()), &revocation.target).await.unwrap_or_default();
     store.close().await;
     let warning = |failure: Failure| format!("it holds, but the record does not say so: {}", failure.detail);
-    Ok(Revoked { epoch, warning: recorded.err().map(warning).unwrap_or_default() })
+    Ok(Revoked { epoch, warning: recorded.err().map(warning).unwrap_or_default(), upstreams })
 }
 
 fn order(arguments: &RevokeArguments, stdin: &mut impl io::Read) -> Result<RevocationOrder, String> {
@@ -258,9 +290,11 @@ fn order(arguments: &RevokeArguments, stdin: &mut impl io::Read) -> Result<Revoc
         What::Subject => ("subject", subject(name)?),
         What::Client => ("client", client(name)?),
         What::Session => ("session", alone(name.to_owned())),
+        What::Key => ("key", alone(name.to_owned())),
         What::Agent => ("agent", alone(name.to_owned())),
         What::Owner => ("owner", alone(name.to_owned())),
         What::Server => ("server", alone(name.to_owned())),
+        What::Credential => ("credential", alone(name.to_owned())),
         What::Everything if !name.is_empty() => return Err("everything has no name".to_owned()),
         What::Everything => ("everything", alone(String::new())),
     };

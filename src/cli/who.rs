@@ -25,6 +25,9 @@ pub struct Who {
     /// How the client would prove itself: none, public, secret, private_key, mtls or svid
     #[arg(long, value_name = "PROOF", value_parser = client_proof)]
     pub client_proof: Option<ClientProof>,
+    /// A further agent in the chain of delegation, the nearest first; repeatable
+    #[arg(long = "actor", value_name = "ID")]
+    pub actors: Vec<String>,
 }
 
 impl Who {
@@ -45,6 +48,7 @@ impl Who {
             agent: self.agent.clone(),
             scopes: self.scopes.clone(),
             client_proof: self.client_proof,
+            actors: self.actors.clone(),
         }
     }
 }
@@ -104,6 +108,7 @@ state = "retired"
             agent: agent.map(str::to_owned),
             scopes: Vec::new(),
             client_proof: None,
+            actors: Vec::new(),
         };
         who.persona(&config())
     }

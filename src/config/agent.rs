@@ -2,7 +2,10 @@
 //!
 //! Decides nothing. Invariant: every agent has an owner and a purpose.
 
-use crate::ids::{AgentId, Environment, IssuerAlias};
+use crate::ids::{AgentId, Digest, Environment, IssuerAlias};
+
+/// What an API key of ours begins with.
+pub const API_KEY_PREFIX: &str = "bwk_";
 
 /// `policies/agents.toml`: software that calls on its own or for a person.
 #[derive(Debug, Clone)]
@@ -21,6 +24,8 @@ pub struct AgentConfig {
     pub environments: Vec<Environment>,
     /// How it is recognised.
     pub clients: Vec<AgentClient>,
+    /// Its API keys, where no issuer knows it.
+    pub keys: Vec<ApiKeyConfig>,
     /// Whether it may act at all.
     pub state: AgentState,
     /// After this day it may not act.
@@ -38,15 +43,42 @@ pub enum AgentKind {
     Autonomous,
 }
 
+/// An API key of an agent: never the key, which nobody has but whoever it was made for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiKeyConfig {
+    /// Its name in the record and in revocations.
+    pub id: String,
+    /// The SHA-256 of the key.
+    pub digest: Digest,
+    /// The person who answers for it.
+    pub owner: String,
+    /// When it was made.
+    pub created: jiff::Timestamp,
+    /// The last day on which it is good.
+    pub expires: jiff::civil::Date,
+}
+
 /// How an agent is recognised: an issuer may name only agents that list it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentClient {
     /// The issuer.
     pub issuer: IssuerAlias,
-    /// The client id, CIMD URL or SPIFFE id there.
+    /// What the name is there.
+    pub known_by: KnownBy,
+    /// The client id, CIMD URL or SPIFFE id there, or the subject of software whose tokens name no client.
     pub client_id: String,
     /// What the issuer demands of this client before it gives it a token, as the administrator knows.
     pub proof: DeclaredProof,
+}
+
+/// Which claim names an agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum KnownBy {
+    /// The client.
+    Client,
+    /// The subject: software that has tokens of its own without being anybody's client, such as a workload of
+    /// Kubernetes.
+    Subject,
 }
 
 /// How a client proves itself to its issuer, weakest first; written by an administrator, because no token says it.

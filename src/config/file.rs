@@ -3,7 +3,7 @@
 //! Decides which texts become a [`Config`] and which are mistakes; reads no file and asks nobody. Invariant:
 //! either everything was understood and every name that is used is declared, or there is no configuration.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,8 +13,8 @@ use super::mistake::{Found, Mistake, Name, Source, did_you_mean};
 use super::process::plain;
 use super::reader::Table;
 use super::{
-    AgentConfig, ClusterConfig, Config, ExportConfig, IssuerConfig, KeysConfig, LocalUser, QuotaConfig, RecordConfig,
-    ServerConfig, TelemetryConfig, WebhookConfig,
+    AgentConfig, ClusterConfig, Config, ExportConfig, FeedConfig, IssuerConfig, KeysConfig, LocalUser, QuotaConfig,
+    RecordConfig, ServerConfig, TelemetryConfig, WebhookConfig,
 };
 use crate::ids::{AgentId, Environment};
 use crate::limit;
@@ -22,21 +22,26 @@ use crate::limit;
 mod address;
 mod admin;
 mod agent;
+mod api_key;
 mod cluster;
 mod command;
 mod credential;
 mod export;
+mod feed;
 pub(super) mod gate;
 mod gateway;
+mod introspection;
 mod issuer;
 mod key;
 mod local;
 mod process;
 mod record;
+mod registration;
 mod server;
 mod spiffe;
 #[cfg(test)]
 mod tests;
+mod token_request;
 mod webhook;
 
 pub use address::is_private;
@@ -140,6 +145,7 @@ struct Parts {
     quota: Option<QuotaConfig>,
     anonymous: bool,
     local: Option<LocalUser>,
+    feeds: Vec<Option<FeedConfig>>,
     issuers: Vec<Option<IssuerConfig>>,
     issuer_names: Vec<String>,
     servers: Vec<Option<ServerConfig>>,
@@ -225,7 +231,7 @@ fn read_top(mut top: Table<'_, '_>, file: &Path, base: &Path, overrides: &Overri
     let issuer_place = top.place("issuers");
     let (mut issuer_names, mut issuers) = (Vec::new(), Vec::new());
     let loopback_allowed = gateway.as_ref().is_none_or(|gateway| gateway.loopback_issuers_allowed());
-    let mut seen = HashSet::new();
+    let mut seen = issuer::Seen::default();
     for (alias, table) in top.named_tables("issuers", &keys::ISSUER, issuer::alias) {
         issuer_names.push(alias.as_str().to_owned());
         issuers.push(issuer::read(table, alias, (base, loopback_allowed), &mut seen));
@@ -249,6 +255,12 @@ fn read_top(mut top: Table<'_, '_>, file: &Path, base: &Path, overrides: &Overri
         top.mistake(&issuer_place, message);
     }
     too_many(&top, "issuers", issuers.len(), limit::ISSUERS_MAX);
+    let feeds: Vec<_> = top
+        .named_tables("feeds", &keys::FEED, feed::name)
+        .into_iter()
+        .map(|(name, table)| feed::read(table, name, base, loopback_allowed))
+        .collect();
+    too_many(&top, "feeds", feeds.len(), limit::FEEDS_MAX);
     let own = gateway.iter().flat_map(|gateway| {
         let cluster = cluster.iter().flatten().map(|cluster| &cluster.tls);
         let key = gateway.config.tls.iter().chain(cluster).map(|tls| &tls.key);
@@ -281,6 +293,7 @@ fn read_top(mut top: Table<'_, '_>, file: &Path, base: &Path, overrides: &Overri
         quota,
         anonymous,
         local: None,
+        feeds,
         issuers,
         issuer_names,
         servers,
@@ -292,6 +305,13 @@ fn too_many(top: &Table<'_, '_>, what: &str, count: usize, count_max: usize) {
     if count > count_max {
         top.mistake(&top.place(what), format!("{count} {what} are too many: at most {count_max}"));
     }
+}
+
+/// What an undeclared issuer would say is nothing: its feeds do not exist here.
+fn feeds(read: Vec<Option<FeedConfig>>, issuers: &[Arc<IssuerConfig>]) -> Option<Vec<Arc<FeedConfig>>> {
+    let all: Vec<FeedConfig> = read.into_iter().collect::<Option<_>>()?;
+    let known = |feed: &FeedConfig| issuers.iter().any(|issuer| issuer.alias == feed.issuer);
+    Some(all.into_iter().filter(known).map(Arc::new).collect())
 }
 
 impl Parts {
@@ -332,6 +352,7 @@ impl Parts {
             quota: self.quota?,
             anonymous: self.anonymous,
             local: self.local,
+            feeds: feeds(self.feeds, &issuers)?,
             issuers,
             servers: self.servers.into_iter().map(|server| server.map(Arc::new)).collect::<Option<_>>()?,
             environments,

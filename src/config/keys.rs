@@ -3,7 +3,10 @@
 //! The one place where a default is written. The reader takes it from here, suggests spellings from here,
 //! and `docs/configuration.md` is compared with it. Refuses to know what a value means.
 
+mod feed;
 pub mod gates;
+
+pub use feed::{FEED, FEED_EVENTS, FEED_LOGOUT, FEED_POLL, FEED_SCIM, REGISTRATION};
 
 /// What a key has when nobody writes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,14 +76,23 @@ pub const SECTIONS: &[&Section] = &[
     &ANONYMOUS,
     &ISSUER,
     &CLAIMS,
+    &REGISTRATION,
     &SCOPE_RULE,
+    &INTROSPECTION,
+    &FEED,
+    &FEED_LOGOUT,
+    &FEED_EVENTS,
+    &FEED_POLL,
+    &FEED_SCIM,
     &SERVER,
     &PROCESS,
     &CREDENTIAL,
+    &IDENTITY_PROVIDER,
     &HEALTH,
     &AGENTS,
     &AGENT,
     &AGENT_CLIENT,
+    &AGENT_KEY,
     &gates::GATES,
     &gates::GATE,
 ];
@@ -100,6 +112,7 @@ pub const TOP: Section = servers(
         optional("limits", "table"),
         optional("anonymous", "table"),
         optional("issuers", "tables by alias"),
+        optional("feeds", "tables by name"),
         optional("servers", "tables by id"),
         defaulted("environments", "list of environments", "[]"),
     ],
@@ -272,6 +285,22 @@ pub const ISSUER: Section = servers(
         optional("interactive_default", "agent id"),
         defaulted("jwks_stale_max", "duration", "\"24h\""),
         defaulted("sender_constraint", "`\"none\"`, `\"dpop\"`, `\"mtls\"` or `\"any\"`", "\"none\""),
+        optional("introspection", "table"),
+        optional("registration", "table"),
+    ],
+);
+
+/// `[issuers.ALIAS.introspection]`.
+pub const INTROSPECTION: Section = servers(
+    "[issuers.ALIAS.introspection]",
+    &[
+        optional("endpoint", "URL"),
+        required("client_id", "string"),
+        optional("client_secret", "secret reference"),
+        optional("private_key", "secret reference"),
+        optional("key_id", "string"),
+        optional("prefix", "string"),
+        defaulted("without_sub", "`\"refused\"` or `\"client\"`", "\"refused\""),
     ],
 );
 
@@ -343,17 +372,51 @@ pub const PROCESS: Section = servers(
 pub const CREDENTIAL: Section = servers(
     "[servers.ID.credential]",
     &[
-        required("kind", "`\"none\"`, `\"static\"` or `\"exchange\"`"),
+        required("kind", "`\"none\"`, `\"static\"`, `\"exchange\"`, `\"client_credentials\"` or `\"id_jag\"`"),
         defaulted("header", "header name", "\"authorization\""),
         optional("prefix", "string"),
-        optional("secret", "secret reference"),
+        optional("secret", "secret reference, or two"),
+        optional("max_age", "duration"),
+        optional("rotated_at", "date"),
+        defaulted("on_stale", "`\"warn\"` or `\"refuse\"`", "\"warn\""),
+        optional("issuer", "issuer URL"),
         optional("token_endpoint", "URL"),
+        optional("revocation_endpoint", "URL"),
         optional("client_id", "string"),
         optional("client_secret", "secret reference"),
+        optional("client_auth", CLIENT_AUTH),
+        optional("private_key", "secret reference"),
+        defaulted("private_key_algorithm", SIGNED_WITH, "\"ES256\""),
+        optional("private_key_id", "string"),
         optional("audience", "string"),
         optional("resource", "URL"),
         optional("scope", "string"),
+        optional("extra", "table of strings"),
         defaulted("use_max", "duration", "\"5m\""),
+        optional("token_life_max", "duration"),
+        optional("actor_token", "`\"agent\"`, `\"gateway\"` or secret reference"),
+        defaulted("actor_token_type", "string", "\"urn:ietf:params:oauth:token-type:jwt\""),
+        optional("identity_provider", "table"),
+    ],
+);
+
+const CLIENT_AUTH: &str = "`\"none\"`, `\"client_secret_basic\"`, `\"client_secret_post\"` or `\"private_key_jwt\"`";
+const SIGNED_WITH: &str = "`\"ES256\"`, `\"ES384\"`, `\"RS256\"`, `\"PS256\"` or `\"EdDSA\"`";
+
+/// `[servers.ID.credential.identity_provider]`.
+pub const IDENTITY_PROVIDER: Section = servers(
+    "[servers.ID.credential.identity_provider]",
+    &[
+        optional("issuer", "issuer URL"),
+        optional("token_endpoint", "URL"),
+        optional("client_id", "string"),
+        optional("client_secret", "secret reference"),
+        optional("client_auth", CLIENT_AUTH),
+        optional("private_key", "secret reference"),
+        defaulted("private_key_algorithm", SIGNED_WITH, "\"ES256\""),
+        optional("private_key_id", "string"),
+        defaulted("subject_token_type", "string", "\"urn:ietf:params:oauth:token-type:access_token\""),
+        optional("extra", "table of strings"),
     ],
 );
 
@@ -389,6 +452,7 @@ pub const AGENT: Section = agents(
         required("kind", "`\"interactive\"` or `\"autonomous\"`"),
         required("environments", "list of environments"),
         optional("clients", "list of tables"),
+        optional("keys", "list of tables"),
         defaulted("state", "`\"proposed\"`, `\"active\"`, `\"suspended\"` or `\"retired\"`", "\"active\""),
         optional("expires", "date"),
         optional("review", "date"),
@@ -400,8 +464,21 @@ pub const AGENT_CLIENT: Section = agents(
     "[[agents.ID.clients]]",
     &[
         required("issuer", "issuer alias"),
-        required("client_id", "string"),
+        optional("client_id", "string"),
+        optional("subject", "string"),
         defaulted("proof", "`\"public\"`, `\"secret\"`, `\"private_key\"` or `\"mtls\"`", "\"public\""),
+    ],
+);
+
+/// `[[agents.ID.keys]]`.
+pub const AGENT_KEY: Section = agents(
+    "[[agents.ID.keys]]",
+    &[
+        required("id", "string"),
+        required("sha256", "digest"),
+        required("owner", "subject"),
+        required("created", "timestamp"),
+        required("expires", "date"),
     ],
 );
 

@@ -21,6 +21,8 @@ pub const DEMO_ALIAS: &str = "demo";
 pub const LOCAL_ALIAS: &str = "local";
 /// The alias of somebody without a credential; no file may declare it.
 pub const ANONYMOUS_ALIAS: &str = "anonymous";
+/// The alias that vouches for API keys; no file may declare it.
+pub const KEYS_ALIAS: &str = "keys";
 /// The agent that every client of the development issuer becomes.
 pub const DEMO_AGENT: &str = "assistant";
 /// Where the development issuer would be if nobody said otherwise.

@@ -17,9 +17,13 @@ use crate::ids::{AgentId, Environment, IssuerAlias, ServerId};
 pub mod admin;
 mod agent;
 pub mod cluster;
+mod credential;
 mod export;
+pub mod feed;
 pub mod file;
+pub mod fresh;
 pub mod gate;
+pub mod introspection;
 pub mod keyfile;
 pub mod keys;
 pub(crate) mod leaf;
@@ -39,10 +43,18 @@ pub mod store;
 pub mod webhook;
 
 pub use admin::{AdminClient, AdminConfig, ConsoleConfig};
-pub use agent::{AgentClient, AgentConfig, AgentKind, AgentState, DeclaredProof};
+pub use agent::{
+    API_KEY_PREFIX, AgentClient, AgentConfig, AgentKind, AgentState, ApiKeyConfig, DeclaredProof, KnownBy,
+};
 pub use cluster::ClusterConfig;
+pub use credential::{
+    ActorToken, ClientAuthentication, CredentialConfig, ExchangeConfig, IdJagConfig, OnStale, PrivateKey,
+    SigningAlgorithm, StaticConfig, TokenRequest,
+};
 pub use export::{ExportConfig, ExportPlace, TelemetryConfig};
+pub use feed::FeedConfig;
 pub use gate::{Approvers, GateConfig, GateKind};
+pub use introspection::{IntrospectionConfig, IntrospectionProof, Nameless};
 pub use load::{Loaded, Overrides, issuer_with_defaults, load, load_set, load_with};
 pub use mistake::Mistake;
 pub use net::Network;
@@ -76,6 +88,8 @@ pub struct Config {
     pub quota: QuotaConfig,
     /// `[issuers.ALIAS]`, in the order of the file.
     pub issuers: Vec<Arc<IssuerConfig>>,
+    /// `[feeds.NAME]`, in the order of the file.
+    pub feeds: Vec<Arc<FeedConfig>>,
     /// `[anonymous]`: accepted on a loopback listener only.
     pub anonymous: bool,
     /// Whom a gateway in the assistant's own process serves, and nobody else; never in a file.
@@ -277,6 +291,25 @@ pub struct IssuerConfig {
     pub jwks_stale_max: Duration,
     /// What its tokens must be bound to.
     pub sender_constraint: SenderConstraint,
+    /// How it is asked about opaque tokens; without it, it has none.
+    pub introspection: Option<Arc<IntrospectionConfig>>,
+    /// The client that is handed out where the provider registers none by itself.
+    pub registration: Option<RegistrationConfig>,
+}
+
+/// `[issuers.ALIAS.registration]`: assistants are registered here, and log in with a client of the administrator's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegistrationConfig {
+    /// The client that the provider knows.
+    pub client_id: String,
+    /// Its secret, where it has one.
+    pub client_secret: Option<SecretReference>,
+    /// Scopes that are asked for besides those of the assistant.
+    pub scopes: Vec<String>,
+    /// Whether the provider is told for which resource (RFC 8707).
+    pub sends_resource: bool,
+    /// Schemes of redirect URIs besides `https:` and `http:` on loopback.
+    pub schemes: Vec<String>,
 }
 
 /// Signature algorithms that may be allowed: asymmetric ones only.
@@ -397,43 +430,6 @@ pub enum TransportConfig {
         /// What it may use and reach.
         process: ProcessConfig,
     },
-}
-
-/// What is presented to an upstream.
-#[derive(Debug, Clone)]
-pub enum CredentialConfig {
-    /// Nothing.
-    None,
-    /// A secret of the gateway's.
-    Static {
-        /// Which header carries it, lower case.
-        header: String,
-        /// Written before the secret, such as `Bearer `.
-        prefix: String,
-        /// Where the secret is.
-        secret: SecretReference,
-    },
-    /// RFC 8693: the caller's token is exchanged for one that is good at this upstream only.
-    Exchange(Arc<ExchangeConfig>),
-}
-
-/// RFC 8693 token exchange.
-#[derive(Debug, Clone)]
-pub struct ExchangeConfig {
-    /// The token endpoint; found by discovery of the caller's issuer when absent.
-    pub token_endpoint: Option<Url>,
-    /// Our client id at the authorization server.
-    pub client_id: String,
-    /// Our client secret.
-    pub client_secret: Option<SecretReference>,
-    /// `audience` of the request.
-    pub audience: Option<String>,
-    /// `resource` of the request (RFC 8707).
-    pub resource: Option<String>,
-    /// `scope` of the request.
-    pub scope: Option<String>,
-    /// The exchanged token is used for no longer than this.
-    pub use_max: Duration,
 }
 
 /// How a server's names appear on `/mcp`.

@@ -161,12 +161,12 @@ impl Way {
     /// something was done that cannot be undone.
     fn goes_on_unrecorded(&self) -> bool {
         use AdminOperation::{
-            Agents, Approvals, Approve, Attest, Deny, Explain, Lift, Logs, Metrics, Policy, Reload, Review, Reviews,
-            Revocations, Revoke, Servers, Shadow, Status,
+            Agents, Approvals, Approve, Attest, Credentials, Deny, Explain, Lift, Logs, Metrics, Policy, Reload,
+            Review, Reviews, Revocations, Revoke, Secrets, Servers, Shadow, Status,
         };
         match self.operation {
-            Status | Servers | Metrics | Revoke | Revocations | Lift | Reload | Approve | Deny => true,
-            Shadow | Logs | Explain | Agents | Policy | Reviews | Review | Attest | Approvals => false,
+            Status | Servers | Metrics | Revoke | Revocations | Credentials | Lift | Reload | Approve | Deny => true,
+            Shadow | Logs | Explain | Agents | Policy | Secrets | Reviews | Review | Attest | Approvals => false,
         }
     }
 

@@ -48,6 +48,16 @@ pub(super) fn agents(order: Order) -> Taken {
     look("", async move { Done::with(Json(operations.agents()).into_response()) })
 }
 
+/// `GET /agents/proposed`.
+pub(super) fn proposed_agents(order: Order) -> Taken {
+    let Order { operations, .. } = order;
+    let act = async move {
+        let proposed = operations.proposed_agents().await?;
+        Ok(Done::with(Json(proposed).into_response()))
+    };
+    Ok(Understood { weight: Weight::Look, about: String::new(), act: Box::pin(act) })
+}
+
 /// `GET /policy`.
 pub(super) fn policy(order: Order) -> Taken {
     let Order { operations, .. } = order;
@@ -66,6 +76,19 @@ pub(super) fn metrics(order: Order) -> Taken {
 pub(super) fn shadow(order: Order) -> Taken {
     let Order { operations, .. } = order;
     look("", async move { Done::with(Json(operations.shadow()).into_response()) })
+}
+
+/// `GET /credentials`.
+pub(super) fn credentials(order: Order) -> Taken {
+    let Order { operations, .. } = order;
+    let act = async move { Ok(Done::with(Json(operations.credentials().await?).into_response())) };
+    Ok(Understood { weight: Weight::Look, about: String::new(), act: Box::pin(act) })
+}
+
+/// `GET /secrets`.
+pub(super) fn secrets(order: Order) -> Taken {
+    let Order { operations, .. } = order;
+    look("", async move { Done::with(Json(operations.secrets().await).into_response()) })
 }
 
 /// `GET /revocations`.

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use crate::gateway::access::{AccessAnswer, AccessReport};
 pub use crate::gateway::approvals::{ApprovalView, ApproveOrder, DenyOrder};
+pub use crate::gateway::credentials::{IssuedCredential, SecretStatus, TakenBack};
 pub use crate::gateway::glance::{AgentStatus, PolicyStatus, Reach};
 
 use super::reviews::Reviews;
@@ -23,6 +24,7 @@ use crate::gateway::ask::{Question, WhatCanAnswer, WhoCanAnswer};
 use crate::gateway::{ReloadOrder, ReloadReport, ShadowReport};
 use crate::identity::Caller;
 use crate::identity::described::Described;
+use crate::identity::proposed::Proposed;
 use crate::identity::revoked::{Held, Revocation, RevocationMode, RevocationTarget};
 use crate::ids::{AgentId, Digest, RevocationEpoch, Subject};
 use crate::limit;
@@ -63,6 +65,10 @@ pub trait Operations: Send + Sync + 'static {
     fn agents(&self) -> Vec<AgentStatus> {
         Vec::new()
     }
+    /// Software that nobody registered, and that was denied.
+    fn proposed_agents(&self) -> BoxFuture<'_, Result<Vec<Proposed>, Failure>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
     /// The policy in force, and how it came.
     fn policy(&self) -> PolicyStatus {
         PolicyStatus::default()
@@ -85,6 +91,17 @@ pub trait Operations: Send + Sync + 'static {
     /// The configuration in force.
     fn config(&self) -> Option<Arc<Config>> {
         None
+    }
+    /// What is in the ledger of issued credentials, oldest first.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn credentials(&self) -> BoxFuture<'_, Result<Vec<IssuedCredential>, Failure>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+    /// The secrets that are presented to upstreams, and how old they are.
+    fn secrets(&self) -> BoxFuture<'_, Vec<SecretStatus>> {
+        Box::pin(std::future::ready(Vec::new()))
     }
     /// Who presents this bearer token at the administrators' listener. Nobody, where there is none.
     fn authenticate<'a>(&'a self, bearer: Option<&'a str>) -> BoxFuture<'a, Result<Caller, Stop>> {
@@ -234,7 +251,7 @@ pub struct Lifting {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RevocationOrder {
-    /// `token`, `session`, `subject`, `client`, `agent`, `owner`, `server` or `everything`.
+    /// `token`, `session`, `subject`, `client`, `agent`, `owner`, `server`, `credential` or `everything`.
     pub target: String,
     /// The issuer's alias, for subjects and clients.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -333,13 +350,16 @@ pub struct Revoked {
     /// What is wrong although it holds: the record does not say so.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub warning: String,
+    /// What became of the credentials that were issued to the gateway, for each upstream.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub upstreams: Vec<TakenBack>,
 }
 
 impl Revoked {
     /// It holds and is on the record.
     #[must_use]
     pub const fn at(epoch: RevocationEpoch) -> Self {
-        Self { epoch, warning: String::new() }
+        Self { epoch, warning: String::new(), upstreams: Vec::new() }
     }
 }
 
@@ -357,7 +377,7 @@ pub struct HeldRevocations {
 pub struct HeldRevocation {
     /// The epoch since which it holds: what it is lifted by.
     pub since: RevocationEpoch,
-    /// `token`, `session`, `subject`, `client`, `agent`, `owner`, `server` or `everything`.
+    /// `token`, `session`, `subject`, `client`, `agent`, `owner`, `server`, `credential` or `everything`.
     pub target: String,
     /// The issuer's alias.
     #[serde(default, skip_serializing_if = "String::is_empty")]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::{Credential, Delegate};
+use super::{Bound, Credential, Delegate};
 use crate::catalog::Target;
 use crate::guard::label::LabelUse;
 use crate::guard::{Cleared, Used};
@@ -96,7 +96,9 @@ impl Delegate {
         recheck: Arc<dyn Recheck>,
     ) -> Result<Grant, Stop> {
         let target = cleared.permit().target();
-        let credential = self.credential_for(cleared.permit().caller(), target.server(), Some(target.name())).await?;
+        let credential = self
+            .credential_for(cleared.permit().caller(), target.server(), Some(target.name()), Bound::default())
+            .await?;
         Ok(Grant::new(cleared, credential, leg, arguments, recheck))
     }
 }
@@ -205,7 +207,9 @@ impl Evidence for Grant {
                 kind: self.credential.facts.kind.as_str(),
                 audience: self.credential.facts.audience.as_deref(),
                 id: self.credential.facts.id.as_deref(),
+                issue: self.credential.facts.issue.as_deref(),
                 expires_at: self.credential.facts.expires_at,
+                used_until: self.credential.facts.used_until,
             },
             arguments: self.arguments.as_ref().map(|arguments| arguments.as_bytes().as_ref()),
             values: &self.values,

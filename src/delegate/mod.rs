@@ -7,38 +7,66 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::HeaderName;
 use http::header::AUTHORIZATION;
 use secrecy::{ExposeSecret, SecretString};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+mod answer;
+mod assertion;
+mod cache;
+mod client_credentials;
+mod endpoint;
 mod exchange;
+mod fixed;
 mod grant;
+mod held;
+mod id_jag;
+mod issued;
 mod key;
+mod ledger;
+mod metadata;
+mod owners;
 mod secrets;
+mod takeback;
 #[cfg(test)]
 mod tests;
+mod wanted;
 
+pub use fixed::{CredentialHeader, SecretStatus, Spare};
 pub use grant::{Grant, Leg, Recheck, attempt};
 pub use key::server_revision;
+pub use ledger::IssuedCredential;
+pub use takeback::{Taken, TakenBack};
+pub use wanted::Bound;
 
-use exchange::Exchanges;
+use cache::Cache;
+use endpoint::Endpoints;
+use fixed::Fixed;
+use held::Held;
+use issued::Issued;
+use ledger::Ledger;
+use owners::Owners;
 use secrets::Secrets;
+use takeback::{Taking, TakingBack};
+use wanted::Wanted;
 
 use crate::config::{Config, CredentialConfig, SecretReference, ServerConfig};
 use crate::identity::revoked::RevocationTarget;
-use crate::identity::{Caller, Identity};
+use crate::identity::{Caller, Identity, now_s};
 use crate::ids::{AuthorizationContext, Digest, ServerId};
-use crate::outcome::{Failure, Reason, Stop};
+use crate::limit;
+use crate::outcome::{Failure, Reason, Refusal, Stop};
+use crate::shelf::Shelf;
 
 /// What is presented to an upstream for one call, and what the record says about it.
 #[derive(Debug, Clone)]
 pub struct Credential {
     /// The header that carries it; absent where nothing is presented.
-    pub header: Option<(HeaderName, SecretString)>,
+    pub header: Option<CredentialHeader>,
     /// Whose it is: sessions and lists made with it are kept apart by this.
     pub context: AuthorizationContext,
     /// What the record says about it.
@@ -50,6 +78,8 @@ pub struct Credential {
 pub struct CredentialFacts {
     /// What it is.
     pub kind: CredentialKind,
+    /// Its name in the ledger of issued credentials.
+    pub issue: Option<String>,
     /// Its `jti`, where it is a JWT that has one.
     pub id: Option<String>,
     /// Whom it is for, as it says itself or as it was asked for.
@@ -69,6 +99,10 @@ pub enum CredentialKind {
     Static,
     /// A token that was exchanged for the caller's (RFC 8693).
     Exchange,
+    /// A token of the gateway's own.
+    ClientCredentials,
+    /// A token for a caller whom an identity provider vouched for.
+    IdJag,
 }
 
 impl CredentialKind {
@@ -79,16 +113,24 @@ impl CredentialKind {
             Self::None => "none",
             Self::Static => "static",
             Self::Exchange => "exchange",
+            Self::ClientCredentials => "client_credentials",
+            Self::IdJag => "id_jag",
         }
     }
 }
 
-/// The room: secrets that were read, tokens that were exchanged.
+/// The room: secrets that were read, tokens that were issued.
 #[derive(Debug)]
 pub struct Delegate {
     identity: Arc<Identity>,
     secrets: Arc<Secrets>,
-    exchanges: Exchanges,
+    static_secrets: Arc<Fixed>,
+    endpoints: Arc<Endpoints>,
+    issued: Cache,
+    held: Held,
+    ledger: Option<Arc<Ledger>>,
+    taking: TakingBack,
+    owners: ArcSwap<Owners>,
     revisions: ArcSwap<HashMap<ServerId, Revision>>,
     none: Arc<CredentialFacts>,
     fixed: Arc<CredentialFacts>,
@@ -106,15 +148,31 @@ impl Delegate {
     ///
     /// A secret that cannot be read stops only the calls that need it ([`Self::problems`]).
     pub async fn new(config: &Config, identity: Arc<Identity>, tasks: &TaskTracker, stop: CancellationToken) -> Self {
-        let plain =
-            |kind| Arc::new(CredentialFacts { kind, id: None, audience: None, expires_at: None, used_until: None });
+        let plain = |kind| {
+            Arc::new(CredentialFacts {
+                kind,
+                issue: None,
+                id: None,
+                audience: None,
+                expires_at: None,
+                used_until: None,
+            })
+        };
         let secrets = Arc::new(Secrets::default());
         let watched = Arc::clone(&secrets);
-        tasks.spawn(async move { stop.run_until_cancelled(watched.keep_fresh()).await });
+        let watching = stop.clone();
+        tasks.spawn(async move { watching.run_until_cancelled(watched.keep_fresh()).await });
+        let endpoints = Arc::new(Endpoints::new(Arc::clone(&identity), Arc::clone(&secrets)));
         let delegate = Self {
             identity,
+            static_secrets: Arc::new(Fixed::new(Arc::clone(&secrets))),
             secrets,
-            exchanges: Exchanges::new(),
+            taking: TakingBack::new(Arc::clone(&endpoints), tasks.clone(), stop),
+            endpoints,
+            issued: Cache::new(),
+            held: Held::new(),
+            ledger: None,
+            owners: ArcSwap::default(),
             revisions: ArcSwap::default(),
             none: plain(CredentialKind::None),
             fixed: plain(CredentialKind::Static),
@@ -123,10 +181,18 @@ impl Delegate {
         delegate
     }
 
+    /// Writes down what is issued from now on, where it outlives this process.
+    #[must_use]
+    pub fn with_ledger(mut self, shelf: Arc<dyn Shelf>) -> Self {
+        self.ledger = Some(Arc::new(Ledger::new(shelf)));
+        self
+    }
+
     /// Takes over another configuration: every secret is read again, credentials of servers that changed
     /// are not found again.
     pub async fn reload(&self, config: &Config) {
         self.secrets.replace(references(config)).await;
+        self.static_secrets.forget();
         let revisions = config
             .servers
             .iter()
@@ -136,6 +202,7 @@ impl Delegate {
             })
             .collect();
         self.revisions.store(Arc::new(revisions));
+        self.owners.store(Arc::new(Owners::of(config)));
     }
 
     /// Secrets that could not be read, for readiness and people: where they are and what is wrong.
@@ -147,29 +214,21 @@ impl Delegate {
     /// The credential for a call of that caller's to one tool of a server, or to the server itself.
     ///
     /// # Errors
-    /// [`Reason::ExchangeRefused`] when the authorization server refuses; [`Reason::CredentialUnavailable`]
+    /// [`Reason::ExchangeRefused`] when the authorization server refuses; [`Reason::MayActRefused`] when the caller's
+    /// token does; [`Reason::CredentialLifeExceeded`] when it would live too long; [`Reason::CredentialUnavailable`]
     /// when a secret cannot be read or the authorization server does not answer as it should.
     pub async fn credential_for(
         &self,
         caller: &Caller,
         server: &Arc<ServerConfig>,
         tool: Option<&str>,
+        bound: Bound<'_>,
     ) -> Result<Credential, Stop> {
-        let CredentialConfig::Exchange(exchange) = configured(server, tool) else {
-            return self.gateway_credential(server, tool).await;
-        };
-        let secret = match &exchange.client_secret {
-            Some(reference) => Some(self.secret(reference, server).await?),
-            None => None,
-        };
-        let question =
-            exchange::Question { caller, server: &server.id, revision: self.revision(server), exchange, secret };
-        let token = self.exchanges.token(&self.identity, question).await?;
-        Ok(Credential {
-            header: Some((AUTHORIZATION, prefixed("Bearer ", token.secret()))),
-            context: AuthorizationContext::Principal(caller.principal()),
-            facts: Arc::clone(token.facts()),
-        })
+        if bound.ends_at.is_some_and(|ends_at| ends_at <= now_s()) {
+            return Err(unavailable(&server.id, "what it would be used for has ended"));
+        }
+        let wanted = Wanted { caller: Some(caller), server, revision: self.revision(server), bound, key: NO_KEY };
+        self.credential(configured(server, tool), wanted).await
     }
 
     /// The gateway's own credential for a server: for calls where it does not depend on the caller, and for
@@ -178,41 +237,160 @@ impl Delegate {
     /// # Errors
     /// [`Reason::CredentialUnavailable`], also where the server's credential is made for a caller.
     pub async fn gateway_credential(&self, server: &Arc<ServerConfig>, tool: Option<&str>) -> Result<Credential, Stop> {
-        let (header, facts) = match configured(server, tool) {
-            CredentialConfig::None => (None, &self.none),
-            CredentialConfig::Static { header, prefix, secret } => {
-                let name = HeaderName::try_from(header.as_str())
-                    .map_err(|_| unavailable(&server.id, &format!("`{header:.80}` is not a header name")))?;
-                let value = self.secret(secret, server).await?;
-                (Some((name, prefixed(prefix, &value))), &self.fixed)
+        let credential = configured(server, tool);
+        if credential.is_per_caller() {
+            return Err(unavailable(
+                &server.id,
+                "it is made for a caller, and there is none; set list_as = \"caller\"",
+            ));
+        }
+        let (revision, bound) = (self.revision(server), Bound::default());
+        let wanted = Wanted { caller: None, server, revision, bound, key: NO_KEY };
+        self.credential(credential, wanted).await
+    }
+
+    async fn credential(&self, config: &CredentialConfig, wanted: Wanted<'_>) -> Result<Credential, Stop> {
+        let issued = match config {
+            CredentialConfig::None => {
+                let (context, facts) = (AuthorizationContext::Gateway, Arc::clone(&self.none));
+                return Ok(Credential { header: None, context, facts });
             }
-            CredentialConfig::Exchange(_) => {
-                return Err(unavailable(
-                    &server.id,
-                    "it is exchanged for a caller, and there is none; set list_as = \"caller\"",
-                ));
+            CredentialConfig::Static(fixed) => {
+                let header = Some(self.static_secrets.header(fixed, wanted.id()).await?);
+                let (context, facts) = (AuthorizationContext::Gateway, Arc::clone(&self.fixed));
+                return Ok(Credential { header, context, facts });
+            }
+            CredentialConfig::Exchange(exchange) => {
+                let wanted = wanted.keyed(config, &exchange.asks);
+                self.issued(wanted.key, exchange::issue(&self.endpoints, exchange, &wanted)).await?
+            }
+            CredentialConfig::ClientCredentials(asks) => {
+                let wanted = wanted.keyed(config, asks);
+                self.issued(wanted.key, client_credentials::issue(&self.endpoints, asks, &wanted)).await?
+            }
+            CredentialConfig::IdJag(both) => {
+                let wanted = wanted.keyed(config, &both.asks);
+                self.issued(wanted.key, id_jag::issue(&self.endpoints, both, &wanted)).await?
             }
         };
-        Ok(Credential { header, context: AuthorizationContext::Gateway, facts: Arc::clone(facts) })
+        Ok(Credential {
+            header: Some(CredentialHeader::new(AUTHORIZATION, prefixed("Bearer ", issued.secret()))),
+            context: match wanted.caller.filter(|_| config.is_per_caller()) {
+                Some(caller) => AuthorizationContext::Principal(caller.principal()),
+                None => AuthorizationContext::Gateway,
+            },
+            facts: issued.facts(wanted.bound.ends_at),
+        })
+    }
+
+    /// What was issued for that key and is still good, or is issued now: written down first, then used.
+    async fn issued(
+        &self,
+        key: Digest,
+        issue: impl Future<Output = Result<Issued, Stop>>,
+    ) -> Result<Arc<Issued>, Stop> {
+        let good = |issued: &Issued| !self.identity.is_credential_revoked(&issued.id);
+        let kept = async {
+            let issued = Arc::new(issue.await?);
+            if let Some(ledger) = &self.ledger
+                && let Err(failure) = ledger.enter(&issued).await
+            {
+                // Nobody would know of it, so nobody has it.
+                let _unreported = self.taking.begin(issued, None);
+                return Err(failure.into());
+            }
+            self.held.hold(&issued);
+            // Whoever took something back while it was asked for did not find it here.
+            let owners = self.owners.load();
+            let agents: Vec<String> = issued.agents.iter().map(ToString::to_string).collect();
+            let owns = |owner: &str| owners.owns(owner, &agents, issued.server.as_str());
+            if self.identity.took_back(issued.inbound.as_ref(), &issued.agents, &issued.server, owns) {
+                let _unreported = self.begin(|one| one.id == issued.id).await;
+                return Err(Refusal::new(Reason::Revoked).into());
+            }
+            Ok(issued)
+        };
+        self.issued.get_or(key, good, kept).await
     }
 
     /// Whose credential calls of that caller's to the server are made with; needs no credential.
     #[must_use]
     pub fn context(caller: &Caller, server: &ServerConfig, tool: Option<&str>) -> AuthorizationContext {
-        match configured(server, tool) {
-            CredentialConfig::None | CredentialConfig::Static { .. } => AuthorizationContext::Gateway,
-            CredentialConfig::Exchange(_) => AuthorizationContext::Principal(caller.principal()),
+        match configured(server, tool).is_per_caller() {
+            false => AuthorizationContext::Gateway,
+            true => AuthorizationContext::Principal(caller.principal()),
         }
     }
 
-    /// Forgets the exchanged credentials of everyone whom a revocation names. They could not be used any
-    /// more (their callers are refused); this frees them at once. Answers how many there were.
+    /// Forgets the credentials that were issued for everyone whom a revocation names, and begins to take them back.
+    /// They could not be used any more (their callers are refused). Answers how many there were.
     pub async fn drop_for(&self, target: &RevocationTarget) -> usize {
-        self.exchanges.drop_for(target).await
+        self.begin_to_take(target).await.len()
     }
 
-    async fn secret(&self, reference: &SecretReference, server: &ServerConfig) -> Result<Arc<SecretString>, Stop> {
-        self.secrets.get(reference).await.map_err(|problem| unavailable(&server.id, &problem))
+    /// The same, and answers what became of them for each upstream, with those that the ledger has and this process
+    /// does not hold.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read; the credentials that are held here are being taken back all the same.
+    pub async fn take_back(&self, target: &RevocationTarget) -> Result<Vec<TakenBack>, Failure> {
+        let taking = self.begin_to_take(target).await;
+        let held: Vec<String> = taking.iter().map(|taking| taking.issued.id.clone()).collect();
+        let owners = self.owners.load_full();
+        let mut told = takeback::report(taking).await;
+        if let Some(ledger) = &self.ledger {
+            let owns = |owner: &str, agents: &[String], server: &str| owners.owns(owner, agents, server);
+            told.extend(ledger.left_behind(target, &held, owns).await?);
+        }
+        told.extend(owners.fixed(target));
+        Ok(told)
+    }
+
+    /// Takes back what was issued for a governed task that has ended.
+    pub async fn take_back_mandate(&self, mandate: &str) -> Vec<TakenBack> {
+        takeback::report(self.begin(|issued| issued.mandate.as_deref() == Some(mandate)).await).await
+    }
+
+    /// The secrets that are presented as they are, and how old they are.
+    pub async fn static_secrets(&self, config: &Config) -> Vec<SecretStatus> {
+        self.static_secrets.list(config).await
+    }
+
+    /// What is in the ledger, the oldest first.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn ledger(&self) -> Result<Vec<IssuedCredential>, Failure> {
+        let Some(ledger) = &self.ledger else { return Ok(Vec::new()) };
+        let now = now_s();
+        let mut listed = ledger.list(|_| true, limit::CREDENTIALS_LISTED_MAX).await?;
+        for entry in &mut listed {
+            // What is tried no more, because nobody holds it, ends by itself.
+            let state = match entry.state.as_str() {
+                "in_use" if entry.used_until > now => "in_use",
+                "in_use" if self.held.holds(&entry.id) => "use_ended",
+                "pending" if self.taking.is_under_way(&entry.id) => "pending",
+                "in_use" | "pending" => "expires_at",
+                _ => continue,
+            };
+            state.clone_into(&mut entry.state);
+        }
+        Ok(listed)
+    }
+
+    async fn begin_to_take(&self, target: &RevocationTarget) -> Vec<Taking> {
+        let owners = self.owners.load_full();
+        self.begin(|issued| owners.names(target, issued)).await
+    }
+
+    async fn begin(&self, fits: impl Fn(&Issued) -> bool) -> Vec<Taking> {
+        let taken = self.held.take(fits);
+        let mut taking = Vec::with_capacity(taken.len());
+        for issued in taken {
+            self.issued.forget(&issued.key).await;
+            taking.push(self.taking.begin(issued, self.ledger.clone()));
+        }
+        taking
     }
 
     fn revision(&self, server: &Arc<ServerConfig>) -> Digest {
@@ -222,6 +400,18 @@ impl Delegate {
         known.map_or_else(|| key::server_revision(server), |known| known.digest)
     }
 }
+
+/// What a revocation names in a ledger whose gateway does not run: all of it ends by itself. Owners are names of the
+/// configuration, and nothing is known of them here.
+///
+/// # Errors
+/// When the ledger cannot be read.
+pub async fn left_behind(shelf: Arc<dyn Shelf>, target: &RevocationTarget) -> Result<Vec<TakenBack>, Failure> {
+    Ledger::new(shelf).left_behind(target, &[], |_, _, _| false).await
+}
+
+/// What a question has before its key is made.
+const NO_KEY: Digest = Digest::from_bytes([0; 32]);
 
 /// The credential of a tool, or of its server.
 fn configured<'a>(server: &'a ServerConfig, tool: Option<&str>) -> &'a CredentialConfig {
@@ -233,13 +423,11 @@ fn references(config: &Config) -> Vec<SecretReference> {
         .servers
         .iter()
         .flat_map(|server| std::iter::once(&server.credential).chain(server.tool_credentials.values()));
-    credentials
-        .filter_map(|credential| match credential {
-            CredentialConfig::None => None,
-            CredentialConfig::Static { secret, .. } => Some(secret.clone()),
-            CredentialConfig::Exchange(exchange) => exchange.client_secret.clone(),
-        })
-        .collect()
+    credentials.flat_map(CredentialConfig::secrets).cloned().collect()
+}
+
+fn seconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
 }
 
 fn prefixed(prefix: &str, secret: &SecretString) -> SecretString {

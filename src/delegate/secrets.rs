@@ -4,6 +4,7 @@
 //! cannot be read any more is used on as it was, because rotation replaces files in more than one step.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Instant, SystemTime};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -23,6 +24,19 @@ struct Slot {
     reference: SecretReference,
     value: ArcSwapOption<SecretString>,
     state: ArcSwap<SlotState>,
+    /// When it was presented last, seconds since 1970; 0 for not yet.
+    used_at: AtomicI64,
+}
+
+/// What is known of one secret.
+#[derive(Debug)]
+pub(super) struct Known {
+    /// The secret, or why it could not be read.
+    pub value: Result<Arc<SecretString>, String>,
+    /// When its file was changed last, seconds since 1970.
+    pub changed_at: Option<i64>,
+    /// When it was presented last.
+    pub used_at: Option<i64>,
 }
 
 #[derive(Debug)]
@@ -50,13 +64,43 @@ impl Secrets {
 
     /// The secret. Waits only for one that the configuration in force does not refer to (any more).
     pub async fn get(&self, reference: &SecretReference) -> Result<Arc<SecretString>, String> {
-        let found = self.slots.load().iter().find(|slot| slot.reference == *reference).cloned();
-        let slot = match found {
+        self.known(reference).await.value
+    }
+
+    /// The secret, with what is known of it.
+    pub async fn known(&self, reference: &SecretReference) -> Known {
+        let slot = match self.find(reference) {
             Some(slot) => slot,
             None => Arc::new(Slot::read(reference.clone()).await),
         };
-        let value = slot.value.load_full();
-        value.ok_or_else(|| slot.state.load().problem.clone().unwrap_or_else(|| "the secret was not read".to_owned()))
+        let state = slot.state.load_full();
+        let unread = || state.problem.clone().unwrap_or_else(|| "the secret was not read".to_owned());
+        let since = state.changed_at.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
+        Known {
+            value: slot.value.load_full().ok_or_else(unread),
+            changed_at: since.and_then(|since| i64::try_from(since.as_secs()).ok()),
+            used_at: Some(slot.used_at.load(Ordering::Relaxed)).filter(|at| *at > 0),
+        }
+    }
+
+    /// Reads one again at once, because it was refused; answers what stands there now.
+    pub async fn read_again(&self, reference: &SecretReference) -> Option<Arc<SecretString>> {
+        let slot = self.find(reference)?;
+        if slot.may_have_changed().await {
+            slot.read_again().await;
+        }
+        slot.value.load_full()
+    }
+
+    /// Remembers that one was presented.
+    pub fn used(&self, reference: &SecretReference, now: i64) {
+        if let Some(slot) = self.find(reference) {
+            slot.used_at.store(now, Ordering::Relaxed);
+        }
+    }
+
+    fn find(&self, reference: &SecretReference) -> Option<Arc<Slot>> {
+        self.slots.load().iter().find(|slot| slot.reference == *reference).cloned()
     }
 
     /// What could not be read.
@@ -80,7 +124,12 @@ impl Secrets {
 impl Slot {
     async fn read(reference: SecretReference) -> Self {
         let state = SlotState { read_at: Instant::now(), changed_at: None, problem: None };
-        let slot = Self { reference, value: ArcSwapOption::empty(), state: ArcSwap::from_pointee(state) };
+        let slot = Self {
+            reference,
+            value: ArcSwapOption::empty(),
+            state: ArcSwap::from_pointee(state),
+            used_at: AtomicI64::new(0),
+        };
         slot.read_again().await;
         slot
     }

@@ -12,8 +12,14 @@ use axum::{Json, Router};
 use serde_json::{Value, json};
 use url::Url;
 
+mod strategies;
+mod taken;
+
 use super::*;
-use crate::config::{ExchangeConfig, HealthConfig, Isolation, ListAs, Prefix, TransportConfig};
+use crate::config::{
+    ClientAuthentication, ExchangeConfig, HealthConfig, Isolation, ListAs, OnStale, Prefix, StaticConfig, TokenRequest,
+    TransportConfig,
+};
 use crate::identity::fixture::{Signer, config};
 use crate::identity::{Presented, Resource, Revocations, now_s};
 use crate::ids::{Environment, IssuerAlias};
@@ -26,6 +32,8 @@ type Asked = (Option<String>, BTreeMap<String, String>);
 struct Script {
     asked: Mutex<Vec<Asked>>,
     answer: Mutex<Option<(u16, Value)>>,
+    /// What one of the endpoints answers instead.
+    answers_at: Mutex<BTreeMap<String, (u16, Value)>>,
     count: AtomicUsize,
 }
 
@@ -34,17 +42,25 @@ struct World {
     identity: Arc<Identity>,
     script: Arc<Script>,
     signer: Signer,
+    revocations: Arc<Revocations>,
     url: String,
     config: Config,
 }
 
-async fn answer(State(script): State<Arc<Script>>, headers: HeaderMap, body: String) -> (StatusCode, Json<Value>) {
-    let form = url::form_urlencoded::parse(body.as_bytes()).into_owned().collect();
+async fn answer(
+    State(script): State<Arc<Script>>,
+    uri: axum::http::Uri,
+    headers: HeaderMap,
+    body: String,
+) -> (StatusCode, Json<Value>) {
+    let mut form: BTreeMap<_, _> = url::form_urlencoded::parse(body.as_bytes()).into_owned().collect();
+    form.insert("(path)".to_owned(), uri.path().to_owned());
     let authorization = headers.get("authorization").map(|value| value.to_str().unwrap().to_owned());
     script.asked.lock().unwrap().push((authorization, form));
     let number = script.count.fetch_add(1, Ordering::SeqCst);
     tokio::time::sleep(Duration::from_millis(20)).await;
-    let scripted = script.answer.lock().unwrap().clone();
+    let here = script.answers_at.lock().unwrap().get(uri.path()).cloned();
+    let scripted = here.or_else(|| script.answer.lock().unwrap().clone());
     let (status, body) = scripted.unwrap_or_else(|| (200, good(&format!("exchanged-{number}"), json!(600))));
     (StatusCode::from_u16(status).unwrap(), Json(body))
 }
@@ -57,16 +73,24 @@ fn good(token: &str, expires_in: Value) -> Value {
     })
 }
 
-fn exchange(scope: &str) -> ExchangeConfig {
-    ExchangeConfig {
+fn asks(scope: &str) -> TokenRequest {
+    TokenRequest {
+        issuer: None,
         token_endpoint: None,
+        revocation_endpoint: None,
         client_id: "gate way".into(),
-        client_secret: Some(SecretReference::Plain("s:cret".into())),
+        client: ClientAuthentication::Basic(SecretReference::Plain("s:cret".into())),
         audience: Some("https://up.example".into()),
         resource: None,
         scope: Some(scope.into()),
+        extra: BTreeMap::new(),
         use_max: Duration::from_secs(300),
+        token_life_max: None,
     }
+}
+
+fn exchange(scope: &str) -> ExchangeConfig {
+    ExchangeConfig { asks: asks(scope), actor: None }
 }
 
 fn server(credential: CredentialConfig) -> ServerConfig {
@@ -101,30 +125,46 @@ fn server(credential: CredentialConfig) -> ServerConfig {
 }
 
 async fn world(server: ServerConfig) -> World {
+    world_with(|_| server, |delegate| delegate).await
+}
+
+/// A world whose server is made for the address of its authorization servers.
+async fn world_with(server: impl FnOnce(&str) -> ServerConfig, more: impl FnOnce(Delegate) -> Delegate) -> World {
     let signer = Signer::new("one");
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let metadata = json!({
         "issuer": url, "authorization_endpoint": format!("{url}/authorize"), "token_endpoint": format!("{url}/token"),
-        "jwks_uri": format!("{url}/jwks"), "response_types_supported": ["code"],
+        "jwks_uri": format!("{url}/jwks"), "revocation_endpoint": format!("{url}/revoke"),
+        "response_types_supported": ["code"],
         "subject_types_supported": ["public"], "id_token_signing_alg_values_supported": ["ES256"],
+    });
+    let other = json!({
+        "issuer": format!("{url}/as"), "token_endpoint": format!("{url}/as/token"),
+        "revocation_endpoint": format!("{url}/as/revoke"),
     });
     let (keys, script) = (json!({ "keys": [signer.jwk()] }), Arc::new(Script::default()));
     let router = Router::new()
         .route("/.well-known/openid-configuration", get(move || async move { Json(metadata) }))
         .route("/jwks", get(move || async move { Json(keys) }))
         .route("/token", post(answer))
+        .route("/revoke", post(answer))
+        // Another authorization server.
+        .route("/.well-known/oauth-authorization-server/as", get(move || async move { Json(other) }))
+        .route("/as/token", post(answer))
+        .route("/as/revoke", post(answer))
         .with_state(Arc::clone(&script));
     tokio::spawn(async move { axum::serve(listener, router).await });
     let mut config = config();
     config.issuers.truncate(1);
     Arc::make_mut(&mut config.issuers[0]).issuer.clone_from(&url);
-    config.servers = vec![Arc::new(server)];
+    config.servers = vec![Arc::new(server(&url))];
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-    let identity = Identity::new(&config, Arc::new(Revocations::default()), tasks.clone(), stop.clone());
+    let revocations = Arc::new(Revocations::default());
+    let identity = Identity::new(&config, Arc::clone(&revocations), tasks.clone(), stop.clone());
     let identity = Arc::new(identity);
-    let delegate = Arc::new(Delegate::new(&config, Arc::clone(&identity), &tasks, stop).await);
-    World { delegate, identity, script, signer, url, config }
+    let delegate = Arc::new(more(Delegate::new(&config, Arc::clone(&identity), &tasks, stop).await));
+    World { delegate, identity, script, signer, revocations, url, config }
 }
 
 impl World {
@@ -139,7 +179,18 @@ impl World {
     }
 
     async fn ask(&self, caller: &Caller, tool: Option<&str>) -> Result<Credential, Stop> {
-        self.delegate.credential_for(caller, &self.config.servers[0], tool).await
+        self.delegate.credential_for(caller, &self.config.servers[0], tool, Bound::default()).await
+    }
+
+    /// What one of the endpoints answers.
+    fn answers_at(&self, path: &str, status: u16, body: Value) {
+        self.script.answers_at.lock().unwrap().insert(path.to_owned(), (status, body));
+    }
+
+    /// The forms that one of the endpoints was sent.
+    fn asked_at(&self, path: &str) -> Vec<BTreeMap<String, String>> {
+        let asked = self.script.asked.lock().unwrap();
+        asked.iter().map(|(_, form)| form.clone()).filter(|form| form["(path)"] == path).collect()
     }
 
     fn answers(&self, status: u16, body: Value) {
@@ -148,7 +199,7 @@ impl World {
 }
 
 fn value(credential: &Credential) -> String {
-    credential.header.as_ref().unwrap().1.expose_secret().to_owned()
+    credential.header.as_ref().unwrap().value.expose_secret().to_owned()
 }
 
 #[tokio::test]
@@ -158,7 +209,7 @@ async fn the_callers_token_is_exchanged_and_never_presented() {
     let before = now_s();
     let credential = world.ask(&alice, None).await.unwrap();
     assert_eq!(value(&credential), "Bearer exchanged-0");
-    assert_eq!(credential.header.as_ref().unwrap().0, "authorization");
+    assert_eq!(credential.header.as_ref().unwrap().name, "authorization");
     assert_eq!(credential.context, AuthorizationContext::Principal(alice.principal()));
     let facts = &credential.facts;
     assert_eq!((facts.kind, facts.audience.as_deref()), (CredentialKind::Exchange, Some("https://up.example")));
@@ -279,7 +330,7 @@ async fn every_wrong_answer_is_told_apart_and_nothing_is_kept_of_it() {
 #[tokio::test]
 async fn use_ends_at_the_least_of_all_ends() {
     let mut short = exchange("read");
-    short.use_max = Duration::from_secs(40);
+    short.asks.use_max = Duration::from_secs(40);
     let world = world(server(CredentialConfig::Exchange(Arc::new(short)))).await;
     let until = async |life_s: i64, expires_in: Value| {
         let (caller, _) = world.caller("alice", life_s).await;
@@ -312,11 +363,23 @@ async fn a_server_that_changed_does_not_find_old_tokens() {
 
 #[tokio::test]
 async fn a_static_secret_is_the_gateways_own() {
-    let fixed = |secret| CredentialConfig::Static { header: "x-api-key".into(), prefix: "Key ".into(), secret };
+    let fixed = |secret| {
+        CredentialConfig::Static(Arc::new(StaticConfig {
+            header: "x-api-key".into(),
+            prefix: "Key ".into(),
+            slots: vec![secret],
+            max_age: None,
+            rotated_at: None,
+            on_stale: OnStale::Warn,
+        }))
+    };
     let world = world(server(fixed(SecretReference::Plain("k".into())))).await;
     let (alice, _) = world.caller("alice", 600).await;
     let credential = world.ask(&alice, None).await.unwrap();
-    assert_eq!((credential.header.as_ref().unwrap().0.as_str(), value(&credential).as_str()), ("x-api-key", "Key k"));
+    assert_eq!(
+        (credential.header.as_ref().unwrap().name.as_str(), value(&credential).as_str()),
+        ("x-api-key", "Key k")
+    );
     assert_eq!(credential.context, AuthorizationContext::Gateway);
     assert_eq!(credential.facts.kind, CredentialKind::Static);
     let missing = Arc::new(server(fixed(SecretReference::File("/nonexistent/secret".into()))));

@@ -183,6 +183,8 @@ impl DemoIssuer {
             jwks_stale_max: Duration::from_secs(3600),
             sender_constraint: crate::config::SenderConstraint::None,
             kind: crate::config::spiffe::IssuerKind::Oidc,
+            introspection: None,
+            registration: None,
         })
     }
 

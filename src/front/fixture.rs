@@ -46,6 +46,8 @@ pub(crate) fn config() -> Config {
         jwks_stale_max: Duration::from_secs(3600),
         sender_constraint: crate::config::SenderConstraint::None,
         kind: crate::config::spiffe::IssuerKind::Oidc,
+        introspection: None,
+        registration: None,
     };
     Config {
         gateway: GatewayConfig {
@@ -70,6 +72,7 @@ pub(crate) fn config() -> Config {
         keys: crate::config::KeysConfig::default(),
         telemetry: None,
         exports: Vec::new(),
+        feeds: Vec::new(),
         quota: QuotaConfig { requests_per_second: 10, requests_burst: 10, calls_in_flight_max: 10, streams_max: 10 },
         issuers: vec![Arc::new(issuer)],
         anonymous: false,

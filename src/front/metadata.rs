@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::call::Endpoint;
 use crate::config::spiffe::IssuerKind;
 use crate::config::{Config, IssuerConfig, ScopeMode, SenderConstraint};
+use crate::facade;
 use crate::identity::PROOF_ALGORITHMS;
 use crate::ids::ServerId;
 use crate::outcome::reply::Challenge;
@@ -204,7 +205,15 @@ const fn is_false(value: &bool) -> bool {
 #[must_use]
 pub fn authorization_servers(config: &Config) -> Vec<String> {
     let issuers = config.issuers.iter().filter(|issuer| issuer.kind == IssuerKind::Oidc);
-    issuers.map(|issuer| issuer.issuer.clone()).collect()
+    issuers.map(|issuer| authorization_server(config, issuer)).collect()
+}
+
+/// Where assistants get tokens of an issuer: there, or here where it registers nobody.
+fn authorization_server(config: &Config, issuer: &IssuerConfig) -> String {
+    match issuer.registration {
+        Some(_) => facade::issuer_url(&config.gateway.public_url, &issuer.alias),
+        None => issuer.issuer.clone(),
+    }
 }
 
 /// `/mcp` and `/mcp/{server}`, without a query.

@@ -6,17 +6,19 @@
 //! who was not authenticated beyond where to get a token.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use axum::body::Body;
 use bytes::{Buf, Bytes};
-use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, HeaderMap, HeaderName, HeaderValue, ORIGIN, VARY};
+use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, HeaderMap, HeaderName, HeaderValue, ORIGIN};
 use http::{Method as Verb, Request as HttpRequest, Response, StatusCode};
 use http_body_util::BodyExt as _;
 
 use crate::call::Endpoint;
 use crate::config::Config;
+use crate::facade::{self, Facade};
+use crate::feeds::Feeds;
 use crate::gateway::Gateway;
 use crate::identity::ClientCertificate;
 use crate::ids::ReplicaId;
@@ -52,6 +54,7 @@ mod questions;
 mod relay;
 mod resume;
 mod session;
+mod share;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -75,6 +78,7 @@ use haste::Haste;
 use mailbox::Mailboxes;
 use questions::Questions;
 use session::Sessions;
+use share::{preflight, share};
 use track::Tracks;
 
 /// What a caller proves itself with never goes further, whatever a file says; neither does what belongs to
@@ -108,12 +112,15 @@ pub struct Front<P: Pipeline = Gateway> {
     replica: ReplicaId,
     relay: Option<Relay>,
     outside: ArcSwap<Outside>,
+    feeds: OnceLock<Arc<Feeds>>,
+    facade: OnceLock<Arc<Facade>>,
 }
 
 /// What one configuration says about the outside.
 struct Outside {
     config: Arc<Config>,
     guard: origin::Guard,
+    own_pages: origin::Guard,
     names: metadata::Names,
     /// Every header that some server's `forward_headers` names.
     forwarded: Vec<HeaderName>,
@@ -152,7 +159,19 @@ impl<P: Pipeline> Front<P> {
             replica,
             relay,
             outside,
+            feeds: OnceLock::new(),
+            facade: OnceLock::new(),
         })
+    }
+
+    /// Lets identity providers tell what is to be taken back, at `/feeds/`; the first to say so is heard.
+    pub fn hears(&self, feeds: Arc<Feeds>) {
+        let _before = self.feeds.set(feeds);
+    }
+
+    /// Lets assistants register where their provider does not, at `/oauth/`; the first to say so is asked.
+    pub fn registers(&self, facade: Arc<Facade>) {
+        let _before = self.facade.set(facade);
     }
 
     /// Answers one HTTP request that came from `peer`.
@@ -170,7 +189,12 @@ impl<P: Pipeline> Front<P> {
         let outside = self.outside();
         let certificate = proof::certificate(&request, peer, &outside.config.gateway);
         let peer = proxy::client_address(peer, request.headers(), &outside.config.gateway.trusted_proxies);
-        if let Err(reason) = outside.guard.check(request.uri(), request.headers()) {
+        let path = outside.names.relative(request.uri().path());
+        let registering = path.strip_prefix("/oauth/").map(str::to_owned);
+        // A page on another port of this machine may call tools, and may not answer for the person who is asked.
+        let is_page = registering.as_deref().is_some_and(Facade::is_page);
+        let guard = if is_page { &outside.own_pages } else { &outside.guard };
+        if let Err(reason) = guard.check(request.uri(), request.headers()) {
             self.pipeline.refused_unauthenticated(reason, peer);
             let about =
                 About { names: &outside.names, endpoint: &Endpoint::Merged, id: None, method: None, era: Era::Modern };
@@ -191,10 +215,39 @@ impl<P: Pipeline> Front<P> {
             }
             return response;
         }
+        if let (Some(facade), Some(path)) = (self.facade.get(), registering) {
+            let origin = request.headers().get(ORIGIN).cloned().filter(|_| !is_page);
+            let mut response = match *request.method() {
+                Verb::OPTIONS if !is_page => preflight(request.headers()),
+                _ => facade.answer(&path, request, peer).await.map(Body::from),
+            };
+            if let Some(origin) = origin {
+                share(response.headers_mut(), origin);
+            }
+            return response;
+        }
+        if let (Some(feeds), Some(path)) = (self.feeds.get(), path.strip_prefix("/feeds/")) {
+            let path = path.to_owned();
+            return feeds.answer(&path, request, peer).await.map(Body::from);
+        }
+        if let Some(mut response) = self.authorization_server(&outside, request.uri().path(), request.method()) {
+            response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+            return response;
+        }
         match outside.names.resource(request.uri().path()) {
             Some(endpoint) => well_known(&outside, &endpoint, request.method(), request.headers()),
             None => answer::text(StatusCode::NOT_FOUND, "not found\n"),
         }
+    }
+
+    /// RFC 8414, where we stand for a provider that registers nobody.
+    fn authorization_server(&self, outside: &Outside, path: &str, verb: &Verb) -> Option<Response<Body>> {
+        let path = outside.names.relative(path.strip_prefix(facade::WELL_KNOWN)?);
+        let document = self.facade.get()?.metadata(path.strip_prefix("/oauth/")?)?;
+        Some(match *verb {
+            Verb::GET | Verb::HEAD => document.map(Body::from),
+            _ => answer::method_not_allowed("GET, HEAD"),
+        })
     }
 
     /// Answers one HTTP request that another replica handed on, which looked at `Host` and `Origin`.
@@ -348,7 +401,15 @@ impl Outside {
         let trace = config.telemetry.is_some().then(|| "traceparent".to_owned());
         let named = config.servers.iter().flat_map(|server| &server.forward_headers);
         let forwarded = forwardable(named.chain(&trace));
-        Self { guard: origin::Guard::new(&config.gateway), names: metadata::Names::new(&config), forwarded, config }
+        let gateway = &config.gateway;
+        let own_pages = origin::Guard::for_own_pages(gateway.listen, &gateway.public_url, &gateway.allowed_hosts);
+        Self {
+            own_pages,
+            guard: origin::Guard::new(&config.gateway),
+            names: metadata::Names::new(&config),
+            forwarded,
+            config,
+        }
     }
 
     /// The values of the headers that some server's `forward_headers` names.
@@ -435,33 +496,6 @@ fn well_known(outside: &Outside, endpoint: &Endpoint, verb: &Verb, headers: &Hea
     };
     response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     response
-}
-
-/// The answer to a browser that asks what it may send: whatever it named, because the origin is allowed.
-fn preflight(request_headers: &HeaderMap) -> Response<Body> {
-    use http::header::{
-        ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_MAX_AGE,
-        ACCESS_CONTROL_REQUEST_HEADERS,
-    };
-    let mut response = answer::empty(StatusCode::NO_CONTENT);
-    let headers = response.headers_mut();
-    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, DELETE"));
-    if let Some(named) = request_headers.get(ACCESS_CONTROL_REQUEST_HEADERS) {
-        headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, named.clone());
-    }
-    headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
-    response
-}
-
-/// Lets a web page of an allowed origin read the response.
-fn share(headers: &mut HeaderMap, origin: HeaderValue) {
-    use http::header::ACCESS_CONTROL_EXPOSE_HEADERS;
-    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-    headers.insert(
-        ACCESS_CONTROL_EXPOSE_HEADERS,
-        HeaderValue::from_static("mcp-session-id, www-authenticate, retry-after, dpop-nonce"),
-    );
-    headers.insert(VARY, HeaderValue::from_static("origin"));
 }
 
 /// Whether a message is a request, for which there must be an answer.

@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::config::{AgentConfig, AgentKind, AgentState, Config, IssuerConfig};
-use crate::identity::{AgentFacts, ClientProof, Groups, Persona};
-use crate::ids::{Action, AgentId, Subject};
+use crate::identity::{AgentFacts, Behind, ClientProof, Groups, KEYS, Persona};
+use crate::ids::{Action, AgentId, IssuerAlias, Subject};
+use crate::limit;
 use crate::policy::{Arguments, Explanation, Policy, WhoCan};
 
 /// Who is meant.
@@ -25,6 +26,8 @@ pub struct Meant {
     pub scopes: Vec<String>,
     /// How the client would prove itself, where that is not what its entry says.
     pub client_proof: Option<ClientProof>,
+    /// Further agents that act, outermost first.
+    pub actors: Vec<String>,
 }
 
 /// Whether somebody may do something, and why: `POST /explain`.
@@ -57,6 +60,9 @@ pub struct Question {
     /// How the client would prove itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_proof: Option<String>,
+    /// Further agents that act, outermost first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub actors: Vec<String>,
 }
 
 /// Who may do something: the answer to `GET /who-can`.
@@ -114,6 +120,7 @@ impl Question {
             agent: self.agent.clone(),
             scopes: self.scopes.clone(),
             client_proof: proof,
+            actors: self.actors.clone(),
         };
         let persona = meant.persona(config)?;
         let ask = policy.ask_about(server, name, &action)?;
@@ -201,6 +208,11 @@ impl Meant {
     /// A lower-case sentence: who is missing, unknown here, or may not act.
     pub fn persona(&self, config: &Config) -> Result<Persona, String> {
         let agent = self.agent.as_deref().map(|id| registered(config, id)).transpose()?;
+        if let Some(agent) = agent.filter(|_| self.subject.is_none() && self.groups.is_empty())
+            && let (true, Some(key)) = (agent.clients.is_empty(), agent.keys.first())
+        {
+            return self.with_key(config, agent, &key.id);
+        }
         let issuer = self.issuer(config, agent)?;
         for group in &self.groups {
             if !group.as_str().starts_with(&format!("group:{}/", issuer.alias)) {
@@ -225,12 +237,14 @@ impl Meant {
         let mut scopes = self.scopes.clone();
         scopes.sort();
         scopes.dedup();
+        let agent = agent.map(facts);
         Ok(Persona {
+            behind: Behind::told_by(self.subject.as_ref(), agent.as_ref()),
             issuer: issuer.alias.clone(),
             user: self.subject.clone(),
             groups: Groups::Known(groups),
-            agent: agent.map(facts),
-            chain: Vec::new(),
+            agent,
+            chain: self.chain(config)?,
             default_roles: issuer.default_roles.clone(),
             scopes,
             client: client.map(|client| client.client_id.clone()),
@@ -238,6 +252,34 @@ impl Meant {
             authenticated_at: None,
             acr: None,
         })
+    }
+
+    /// What an agent would be that comes with an API key, and that no issuer knows.
+    fn with_key(&self, config: &Config, agent: &AgentConfig, key: &str) -> Result<Persona, String> {
+        if agent.state != AgentState::Active {
+            return Err(format!("agent `{}` is not active, so it is refused before any rule is looked at", agent.id));
+        }
+        Ok(Persona {
+            issuer: IssuerAlias::new(KEYS).map_err(|error| error.to_string())?,
+            user: None,
+            groups: Groups::Known(Vec::new()),
+            agent: Some(facts(agent)),
+            chain: self.chain(config)?,
+            default_roles: Vec::new(),
+            scopes: Vec::new(),
+            client: Some(key.to_owned()),
+            client_proof: self.client_proof.unwrap_or(ClientProof::Secret),
+            authenticated_at: None,
+            acr: None,
+            behind: Behind::Nobody,
+        })
+    }
+
+    fn chain(&self, config: &Config) -> Result<Vec<AgentFacts>, String> {
+        if self.actors.len() > limit::ACTOR_DEPTH_MAX {
+            return Err(format!("a chain has at most {} actors", limit::ACTOR_DEPTH_MAX));
+        }
+        self.actors.iter().map(|id| registered(config, id).map(facts)).collect()
     }
 
     fn issuer<'a>(&self, config: &'a Config, agent: Option<&AgentConfig>) -> Result<&'a IssuerConfig, String> {

@@ -62,6 +62,9 @@ fn left(written: &Arc<Config>, barred: &Barred) -> Arc<Config> {
         if barred.agents.contains(id) || barred.owners.contains(&agent.owner) {
             *agent = Arc::new(AgentConfig { state: AgentState::Revoked, ..AgentConfig::clone(agent) });
         }
+        if agent.keys.iter().any(|key| barred.owners.contains(&key.owner)) {
+            Arc::make_mut(agent).keys.retain(|key| !barred.owners.contains(&key.owner));
+        }
     }
     Arc::new(config)
 }

@@ -147,9 +147,16 @@ fn reach(config: &Config, target: &RevocationTarget) -> Reach {
         config.servers.iter().filter(|server| means(server)).map(|server| server.id.to_string()).collect::<Vec<_>>()
     };
     let (agents, servers, known) = match target {
-        RevocationTarget::Token(_) | RevocationTarget::Session(_) => (Vec::new(), Vec::new(), true),
-        RevocationTarget::Subject(issuer, _) => {
+        RevocationTarget::Token(_) | RevocationTarget::Session(_) | RevocationTarget::Credential(_) => {
+            (Vec::new(), Vec::new(), true)
+        }
+        RevocationTarget::Subject(issuer, _) | RevocationTarget::SessionOf(issuer, _) => {
             (Vec::new(), Vec::new(), config.issuers.iter().any(|known| known.alias == *issuer))
+        }
+        RevocationTarget::Key(id) => {
+            let of = agents(&|agent| agent.keys.iter().any(|key| key.id == *id));
+            let known = config.agents.values().any(|agent| agent.keys.iter().any(|key| key.id == *id));
+            (of, Vec::new(), known)
         }
         RevocationTarget::Client(issuer, id) => {
             let of =
@@ -159,7 +166,9 @@ fn reach(config: &Config, target: &RevocationTarget) -> Reach {
         RevocationTarget::Agent(id) => (agents(&|agent| agent.id == *id), Vec::new(), config.agents.contains_key(id)),
         RevocationTarget::Server(id) => (Vec::new(), servers(&|server| server.id == *id), config.server(id).is_some()),
         RevocationTarget::Owner(owner) => {
-            let (agents, servers) = (agents(&|agent| agent.owner == *owner), servers(&|server| server.owner == *owner));
+            let answers =
+                |agent: &AgentConfig| agent.owner == *owner || agent.keys.iter().any(|key| key.owner == *owner);
+            let (agents, servers) = (agents(&answers), servers(&|server| server.owner == *owner));
             let known = !agents.is_empty() || !servers.is_empty();
             (agents, servers, known)
         }

@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use super::Live;
 use crate::catalog::{Access, Facts, Listing, Source};
 use crate::config::ServerConfig;
-use crate::delegate::Delegate;
+use crate::delegate::{Bound, CredentialHeader, Delegate};
 use crate::identity::Caller;
 use crate::ids::{AuthorizationContext, ServerId};
 use crate::outcome::{Failure, Reason, Stop};
@@ -47,9 +47,9 @@ impl UpstreamSource {
         &self,
         server: &Arc<ServerConfig>,
         caller: Option<&Caller>,
-    ) -> Result<Option<(http::HeaderName, secrecy::SecretString)>, Failure> {
+    ) -> Result<Option<CredentialHeader>, Failure> {
         let credential = match caller {
-            Some(caller) => self.delegate.credential_for(caller, server, None).await,
+            Some(caller) => self.delegate.credential_for(caller, server, None, Bound::default()).await,
             None => self.delegate.gateway_credential(server, None).await,
         };
         match credential {

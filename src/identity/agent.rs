@@ -9,9 +9,11 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::api_key;
 use super::caller::Caller;
 use super::persona::AgentFacts;
-use crate::config::{AdminClient, AgentConfig, AgentKind, AgentState, Config, DeclaredProof, IssuerConfig};
+use super::proposed::Sightings;
+use crate::config::{AdminClient, AgentConfig, AgentKind, AgentState, Config, DeclaredProof, IssuerConfig, KnownBy};
 use crate::ids::{AgentId, IssuerAlias};
 use crate::inversion::{self, Control};
 use crate::limit;
@@ -20,12 +22,14 @@ use crate::outcome::{Reason, Refusal};
 /// The agents of `agents.toml`, by how they are recognised.
 #[derive(Debug, Default)]
 pub(super) struct AgentIndex {
-    by_client: HashMap<(IssuerAlias, String), Arc<AgentConfig>>,
+    by_name: HashMap<IssuerAlias, HashMap<(KnownBy, String), Arc<AgentConfig>>>,
     by_id: HashMap<AgentId, Arc<AgentConfig>>,
     /// Alias by the exact `iss`.
     issuers: HashMap<String, IssuerAlias>,
     /// With which clients people administer the gateway.
     administrators: Vec<AdminClient>,
+    /// Who hears of those that nobody registered.
+    sightings: Arc<Sightings>,
 }
 
 /// Who acts: the agent that calls, further actors outermost first, and until when all of them may.
@@ -58,12 +62,13 @@ impl Actors {
 
 impl AgentIndex {
     /// Indexes the agents of a configuration.
-    pub fn new(config: &Config) -> Self {
-        let mut index = Self::default();
+    pub fn new(config: &Config, sightings: Arc<Sightings>) -> Self {
+        let mut index = Self { sightings, ..Self::default() };
         for (id, agent) in &config.agents {
             index.by_id.insert(id.clone(), Arc::clone(agent));
             for client in &agent.clients {
-                index.by_client.insert((client.issuer.clone(), client.client_id.clone()), Arc::clone(agent));
+                let own = index.by_name.entry(client.issuer.clone()).or_default();
+                own.insert((client.known_by, client.client_id.clone()), Arc::clone(agent));
             }
         }
         for issuer in &config.issuers {
@@ -71,6 +76,25 @@ impl AgentIndex {
         }
         index.administrators = config.admin.as_ref().map(|admin| admin.clients.clone()).unwrap_or_default();
         index
+    }
+
+    fn named(&self, issuer: &IssuerAlias, known_by: KnownBy, name: &str) -> Option<&Arc<AgentConfig>> {
+        self.by_name.get(issuer)?.get(&(known_by, name.to_owned()))
+    }
+
+    /// Whether the subject of a token is software that an entry names, rather than somebody whom software serves.
+    ///
+    /// # Errors
+    /// Where the token's client is another agent: nobody can tell which of the two calls.
+    pub fn knows_subject(&self, issuer: &IssuerConfig, client: Option<&str>, subject: &str) -> Result<bool, Refusal> {
+        let Some(meant) = self.named(&issuer.alias, KnownBy::Subject, subject) else { return Ok(false) };
+        match client.and_then(|client| self.named(&issuer.alias, KnownBy::Client, client)) {
+            Some(other) if other.id != meant.id => Err(Refusal::new(Reason::AgentUnknown).hint(format!(
+                "the client is the agent `{}` and the subject is the agent `{}`; ask an administrator which one it is",
+                other.id, meant.id
+            ))),
+            _ => Ok(true),
+        }
     }
 
     /// Whether people administer the gateway with this client.
@@ -88,7 +112,9 @@ impl AgentIndex {
         act: Option<&str>,
         now: i64,
     ) -> Result<Actors, Refusal> {
-        let registered = client.and_then(|client| self.by_client.get(&(issuer.alias.clone(), client.to_owned())));
+        let by_subject = || self.named(&issuer.alias, KnownBy::Subject, subject).filter(|_| human.is_none());
+        let registered =
+            client.and_then(|client| self.named(&issuer.alias, KnownBy::Client, client)).or_else(by_subject);
         let agent = match (registered, human, &issuer.interactive_default) {
             (Some(agent), _, _) => agent,
             // A person's unregistered assistant gets the ceiling that the issuer's entry names.
@@ -99,9 +125,11 @@ impl AgentIndex {
                 self.by_id.get(default).ok_or_else(|| Refusal::new(Reason::AgentUnknown))?
             }
             (None, _, _) => {
-                let client: String = client.unwrap_or("?").chars().take(limit::HOST_SHOWN_CHARACTERS_MAX).collect();
+                self.sightings.note(&issuer.alias, client, subject, human.is_some());
+                let (what, name) = client.map_or(("subject", subject), |client| ("client", client));
+                let name: String = name.chars().take(limit::HOST_SHOWN_CHARACTERS_MAX).collect();
                 return Err(Refusal::new(Reason::AgentUnknown).hint(format!(
-                    "the client `{client}` is not registered; ask an administrator to add it to policies/agents.toml"
+                    "the {what} `{name}` is not registered; ask an administrator to add it to policies/agents.toml"
                 )));
             }
         };
@@ -114,7 +142,7 @@ impl AgentIndex {
                 chain.push(facts(actor));
             }
         }
-        let declared_proof = client.map_or(DeclaredProof::Public, |client| declared(agent, &issuer.alias, client));
+        let declared_proof = declared(agent, &issuer.alias, client, Some(subject));
         Ok(Actors { agent: Some(facts(agent)), chain, declared_proof, until })
     }
 
@@ -144,7 +172,10 @@ impl AgentIndex {
             if seen.contains(&hop) {
                 return Err(refused("the delegation chain loops"));
             }
-            let actor = self.by_client.get(&hop).ok_or_else(|| refused("an actor is not a registered agent"))?;
+            let actor = [KnownBy::Client, KnownBy::Subject]
+                .into_iter()
+                .find_map(|known_by| self.named(&hop.0, known_by, &hop.1))
+                .ok_or_else(|| refused("an actor is not a registered agent"))?;
             // An issuer can name only agents that list it, whoever the agent's own issuer is.
             if !actor.clients.iter().any(|client| client.issuer == issuer.alias) {
                 return Err(refused("an actor's entry does not list the issuer that names it"));
@@ -158,7 +189,7 @@ impl AgentIndex {
 }
 
 /// Whether the agent may act now; answers until when (seconds since 1970).
-fn active(agent: &AgentConfig, now: i64) -> Result<i64, Refusal> {
+pub(super) fn active(agent: &AgentConfig, now: i64) -> Result<i64, Refusal> {
     if inversion::is_off(Control::Lifecycle) {
         return Ok(i64::MAX);
     }
@@ -173,12 +204,15 @@ fn active(agent: &AgentConfig, now: i64) -> Result<i64, Refusal> {
         AgentState::Revoked => return Err(Refusal::new(Reason::Revoked)),
     }
     let Some(last_day) = agent.expires else { return Ok(i64::MAX) };
-    // It may act to the end of that day, in UTC. A day whose end cannot be computed counts as past.
-    let end = last_day
-        .tomorrow()
-        .and_then(|day| jiff::tz::TimeZone::UTC.to_timestamp(day.to_datetime(jiff::civil::Time::midnight())))
-        .map_or(i64::MIN, |moment| moment.as_second());
+    let end = end_of(last_day);
     if now >= end { inactive("has expired") } else { Ok(end) }
+}
+
+/// The end of a day in UTC, seconds since 1970. A day whose end cannot be computed counts as past.
+pub(super) fn end_of(day: jiff::civil::Date) -> i64 {
+    day.tomorrow()
+        .and_then(|day| jiff::tz::TimeZone::UTC.to_timestamp(day.to_datetime(jiff::civil::Time::midnight())))
+        .map_or(i64::MIN, |moment| moment.as_second())
 }
 
 /// Whether the configuration in force still knows whom an earlier one let in: open streams and calls under way
@@ -191,14 +225,26 @@ pub fn still_stands(config: &Config, caller: &Caller) -> Result<(), Refusal> {
     let vouched = match persona.issuer.as_str() {
         super::ANONYMOUS => config.anonymous,
         super::LOCAL => config.local.is_some(),
+        super::KEYS => {
+            let own = persona.agent.as_ref();
+            let still = own.is_some_and(|agent| api_key::still_there(config, caller.token(), &agent.id));
+            if !still {
+                return Err(Refusal::new(Reason::KeyUnknown).hint("the key is not in the agent's entry any more"));
+            }
+            true
+        }
         _ => config.issuers.iter().any(|issuer| issuer.alias == persona.issuer),
     };
     if !vouched {
         return Err(Refusal::new(Reason::IssuerUnknown));
     }
-    if let (Some(known), Some(client)) = (&persona.agent, &persona.client) {
+    if let (Some(known), Some(client)) = (&persona.agent, &persona.client)
+        && persona.issuer.as_str() != super::KEYS
+    {
+        let subject = caller.token().subject.as_deref();
         let declared_now =
-            config.agents.get(&known.id).map(|agent| declared(agent, &persona.issuer, client)).unwrap_or_default();
+            config.agents.get(&known.id).map(|agent| declared(agent, &persona.issuer, Some(client), subject));
+        let declared_now = declared_now.unwrap_or_default();
         if declared_now < caller.verified.declared_proof {
             return Err(Refusal::new(Reason::ClientProofInsufficient));
         }
@@ -226,8 +272,14 @@ pub(super) fn may_act(agent: &AgentConfig, now: i64) -> Result<(), Refusal> {
 }
 
 /// What an agent's entry says that its issuer demands of a client before it gives it a token.
-fn declared(agent: &AgentConfig, issuer: &IssuerAlias, client: &str) -> DeclaredProof {
-    let entry = agent.clients.iter().find(|known| known.issuer == *issuer && known.client_id == client);
+fn declared(agent: &AgentConfig, issuer: &IssuerAlias, client: Option<&str>, subject: Option<&str>) -> DeclaredProof {
+    let entry = agent.clients.iter().find(|known| {
+        let name = match known.known_by {
+            KnownBy::Client => client,
+            KnownBy::Subject => subject,
+        };
+        known.issuer == *issuer && name == Some(known.client_id.as_str())
+    });
     entry.map(|known| known.proof).unwrap_or_default()
 }
 
@@ -256,7 +308,7 @@ mod tests {
     const NOW: i64 = 1_800_000_000;
 
     fn actors(client: Option<&str>, human: Option<&str>, act: Option<&str>) -> Result<Actors, Reason> {
-        let index = AgentIndex::new(&config());
+        let index = AgentIndex::new(&config(), Arc::default());
         let subject = human.or(client).unwrap_or("nobody");
         index.actors(&issuer_config(), client, human, subject, act, NOW).map_err(|refusal| refusal.reason)
     }
@@ -281,7 +333,8 @@ mod tests {
     fn without_a_default_an_unregistered_client_is_unknown() {
         let mut issuer = issuer_config();
         issuer.interactive_default = None;
-        let refusal = AgentIndex::new(&config()).actors(&issuer, Some("x"), Some("alice"), "alice", None, NOW);
+        let refusal =
+            AgentIndex::new(&config(), Arc::default()).actors(&issuer, Some("x"), Some("alice"), "alice", None, NOW);
         assert_eq!(refusal.unwrap_err().reason, Reason::AgentUnknown);
     }
 

@@ -145,6 +145,14 @@ impl Person {
     }
 }
 
+impl TokenFacts {
+    /// Whether it is an API key of ours, and no token of an issuer.
+    #[must_use]
+    pub fn is_key(&self) -> bool {
+        self.issuer.as_str() == super::KEYS
+    }
+}
+
 impl Caller {
     /// Who it is.
     #[must_use]

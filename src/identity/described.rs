@@ -10,7 +10,7 @@ use crate::record::event::RevocationNote;
 /// What a revocation is about, in words: kind, issuer and value, empty where they do not apply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Described<'a> {
-    /// `token`, `session`, `subject`, `client`, `agent`, `owner`, `server` or `everything`.
+    /// `token`, `session`, `key`, `subject`, `client`, `agent`, `owner`, `server`, `credential` or `everything`.
     pub kind: &'a str,
     /// The issuer's alias.
     pub issuer: &'a str,
@@ -21,8 +21,8 @@ pub struct Described<'a> {
 /// Why words do not describe a target.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` cannot be revoked: write token, session, subject, client, agent, owner, server or everything, with an issuer \
-     for subjects and clients, and an owner as files spell it (user:ISSUER/SUB or group:ISSUER/NAME)"
+    "`{0}` cannot be revoked: write token, session, key, subject, client, agent, owner, server, credential or everything, \
+     with an issuer for subjects and clients, and an owner as files spell it (user:ISSUER/SUB or group:ISSUER/NAME)"
 )]
 pub struct DescriptionError(String);
 
@@ -31,11 +31,14 @@ impl<'a> From<&'a RevocationTarget> for Described<'a> {
         let (kind, issuer, value) = match target {
             RevocationTarget::Token(token) => ("token", "", token.as_str()),
             RevocationTarget::Session(session) => ("session", "", session.as_str()),
+            RevocationTarget::Key(key) => ("key", "", key.as_str()),
+            RevocationTarget::SessionOf(issuer, session) => ("session", issuer.as_str(), session.as_str()),
             RevocationTarget::Subject(issuer, subject) => ("subject", issuer.as_str(), subject.as_str()),
             RevocationTarget::Client(issuer, client) => ("client", issuer.as_str(), client.as_str()),
             RevocationTarget::Agent(agent) => ("agent", "", agent.as_str()),
             RevocationTarget::Owner(owner) => ("owner", "", owner.as_str()),
             RevocationTarget::Server(server) => ("server", "", server.as_str()),
+            RevocationTarget::Credential(id) => ("credential", "", id.as_str()),
             RevocationTarget::Everything => ("everything", "", ""),
         };
         Self { kind, issuer, value }
@@ -51,7 +54,9 @@ impl TryFrom<Described<'_>> for RevocationTarget {
         let value = || if words.value.is_empty() { Err(refuse()) } else { Ok(words.value.to_owned()) };
         Ok(match words.kind {
             "token" => Self::Token(value()?),
-            "session" => Self::Session(value()?),
+            "session" if words.issuer.is_empty() => Self::Session(value()?),
+            "session" => Self::SessionOf(issuer()?, value()?),
+            "key" => Self::Key(value()?),
             "subject" => Self::Subject(issuer()?, value()?),
             "client" => Self::Client(issuer()?, value()?),
             "agent" => Self::Agent(AgentId::new(words.value).map_err(|_| refuse())?),
@@ -61,6 +66,7 @@ impl TryFrom<Described<'_>> for RevocationTarget {
                 if answers { Self::Owner(value()?) } else { return Err(refuse()) }
             }
             "server" => Self::Server(ServerId::new(words.value).map_err(|_| refuse())?),
+            "credential" => Self::Credential(value()?),
             "everything" => Self::Everything,
             _ => return Err(refuse()),
         })
@@ -123,6 +129,8 @@ mod tests {
         for target in [
             RevocationTarget::Token("jti".to_owned()),
             RevocationTarget::Session("sid".to_owned()),
+            RevocationTarget::Key("nightly-1".to_owned()),
+            RevocationTarget::SessionOf(IssuerAlias::new("corp").unwrap(), "sid".to_owned()),
             RevocationTarget::Subject(corp.clone(), "a/b:c".to_owned()),
             RevocationTarget::Client(corp, "https://app.example/client".to_owned()),
             RevocationTarget::Agent(AgentId::new("build-bot").unwrap()),
@@ -138,6 +146,7 @@ mod tests {
     fn half_a_description_is_refused() {
         for (kind, issuer, value) in [
             ("token", "", ""),
+            ("key", "", ""),
             ("subject", "", "ann"),
             ("subject", "corp", ""),
             ("client", "NO", "x"),

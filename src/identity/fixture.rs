@@ -13,7 +13,7 @@ use url::Url;
 
 use crate::config::{
     AgentClient, AgentConfig, AgentKind, AgentState, Algorithm, ClaimNames, Config, DeclaredProof, Durability,
-    GatewayConfig, IssuerConfig, QuotaConfig, ReloadMode, ScopeMode, ScopeRule,
+    GatewayConfig, IssuerConfig, KnownBy, QuotaConfig, ReloadMode, ScopeMode, ScopeRule,
 };
 use crate::ids::{AgentId, Environment, IssuerAlias};
 
@@ -95,6 +95,8 @@ pub fn issuer_config() -> IssuerConfig {
         jwks_stale_max: Duration::from_secs(86_400),
         sender_constraint: crate::config::SenderConstraint::None,
         kind: crate::config::spiffe::IssuerKind::Oidc,
+        introspection: None,
+        registration: None,
     }
 }
 
@@ -109,9 +111,11 @@ pub fn agent(id: &str, client: &str) -> AgentConfig {
         environments: vec![Environment::new("development").unwrap()],
         clients: vec![AgentClient {
             issuer: IssuerAlias::new("corp").unwrap(),
+            known_by: KnownBy::Client,
             client_id: client.into(),
             proof: DeclaredProof::Public,
         }],
+        keys: Vec::new(),
         state: AgentState::Active,
         expires: None,
         review: None,
@@ -161,6 +165,7 @@ pub fn config() -> Config {
         keys: crate::config::KeysConfig::default(),
         telemetry: None,
         exports: Vec::new(),
+        feeds: Vec::new(),
         quota: QuotaConfig { requests_per_second: 100, requests_burst: 100, calls_in_flight_max: 10, streams_max: 10 },
         issuers: vec![Arc::new(issuer_config()), Arc::new(other)],
         anonymous: false,
@@ -179,6 +184,6 @@ pub fn config() -> Config {
 /// Somebody of `corp` whose token never ends.
 pub fn somebody() -> super::Caller {
     let alias = IssuerAlias::new("corp").unwrap();
-    let verified = super::without_token(alias, "ann", None, crate::ids::Digest::sha256(b"token"), 0);
+    let verified = super::nobody::without_token(alias, "ann", None, crate::ids::Digest::sha256(b"token"), 0);
     super::Caller { verified: Arc::new(verified), epoch: crate::ids::RevocationEpoch(0) }
 }

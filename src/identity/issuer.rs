@@ -9,16 +9,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
-use futures_util::future::BoxFuture;
-use openidconnect::core::CoreProviderMetadata;
-use openidconnect::{AsyncHttpClient, HttpRequest, HttpResponse, IssuerUrl};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
+use super::discovery;
 use super::keys::KeySet;
+use super::transmitter;
 use crate::config::IssuerConfig;
-use crate::egress::{self, EgressError, EgressPolicy, OauthClient, oauth_client};
+use crate::config::feed::TransmitterConfig;
+use crate::egress::{self, EgressPolicy, OauthClient, oauth_client};
 use crate::ids::IssuerAlias;
 use crate::limit;
 
@@ -30,6 +30,8 @@ pub(super) struct Issuer {
     url: String,
     stale_max: Duration,
     policy: EgressPolicy,
+    signs: Signs,
+    source: KeySource,
     known: ArcSwapOption<Known>,
     /// Rises whenever something that was verified before must be looked at again.
     generation: AtomicU64,
@@ -40,6 +42,24 @@ pub(super) struct Issuer {
     asked: Mutex<Option<Asked>>,
     attempts: watch::Sender<Attempt>,
     stop: CancellationToken,
+}
+
+/// Whether an issuer is of use only with keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Signs {
+    /// Its tokens are JWTs.
+    Always,
+    /// It can be asked about tokens, and may sign none.
+    Perhaps,
+}
+
+/// Where an issuer says what its keys are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum KeySource {
+    /// In the metadata of OpenID Connect Discovery.
+    Discovery,
+    /// As a transmitter of events: in its own metadata, or at this place.
+    Transmitter(Option<Url>),
 }
 
 /// When somebody asked for new keys, and how many attempts there had been by then.
@@ -54,6 +74,8 @@ struct Asked {
 pub(super) struct Known {
     pub keys: KeySet,
     pub token_endpoint: Option<Url>,
+    pub introspection_endpoint: Option<Url>,
+    pub authorization_endpoint: Option<Url>,
     pub fetched_at: Instant,
 }
 
@@ -93,6 +115,8 @@ impl Issuer {
             url: config.issuer.clone(),
             stale_max: config.jwks_stale_max,
             policy: EgressPolicy::issuer(host.as_deref(), allow_loopback && on_loopback),
+            signs: if config.introspection.is_some() { Signs::Perhaps } else { Signs::Always },
+            source: KeySource::Discovery,
             known: ArcSwapOption::empty(),
             generation: AtomicU64::new(0),
             nudge: Notify::new(),
@@ -103,12 +127,34 @@ impl Issuer {
         }
     }
 
+    /// The same for a transmitter of events, whose keys are kept like those of the issuer that it speaks of.
+    pub fn transmitter(
+        config: &TransmitterConfig,
+        speaks_of: &IssuerConfig,
+        allow_loopback: bool,
+        stop: CancellationToken,
+    ) -> Self {
+        let config_of_its_own = IssuerConfig { issuer: config.issuer.clone(), ..speaks_of.clone() };
+        let mut transmitter = Self::new(&config_of_its_own, allow_loopback, stop);
+        let keys_host = config.keys.as_ref().and_then(Url::host_str);
+        transmitter.policy = transmitter.policy.with_private_host(keys_host);
+        transmitter.source = KeySource::Transmitter(config.keys.clone());
+        transmitter
+    }
+
+    /// The exact `iss`.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
     /// Whether the other would be fetched alike, so that a reload may keep what this one knows.
     pub fn is_like(&self, other: &Self) -> bool {
         self.alias == other.alias
             && self.url == other.url
             && self.stale_max == other.stale_max
             && self.policy == other.policy
+            && self.signs == other.signs
+            && self.source == other.source
     }
 
     /// Its name here.
@@ -242,45 +288,27 @@ impl Issuer {
     }
 
     async fn fetch(&self, client: &OauthClient) -> Result<Known, String> {
-        let issuer = IssuerUrl::new(self.url.clone()).map_err(|error| format!("not a URL: {error}"))?;
-        let asker = Asker(client.clone());
-        let metadata = CoreProviderMetadata::discover_async(issuer, &asker).await.map_err(|error| describe(&error))?;
-        if metadata.issuer().as_str() != self.url {
-            return Err(format!(
-                "its metadata says issuer `{:.200}`, the configuration says `{}`; they must be equal to the character",
-                metadata.issuer().as_str(),
-                self.url
-            ));
+        if let KeySource::Transmitter(place) = &self.source {
+            let keys = transmitter::keys(client, &self.url, place.as_ref()).await?;
+            let fetched_at = Instant::now();
+            let (token_endpoint, introspection_endpoint, authorization_endpoint) = (None, None, None);
+            return Ok(Known { keys, token_endpoint, introspection_endpoint, authorization_endpoint, fetched_at });
         }
-        let keys = KeySet::new(metadata.jwks()).map_err(|problem| format!("its key set cannot be used: {problem}"))?;
-        let token_endpoint = metadata.token_endpoint().map(|endpoint| endpoint.url().clone());
-        Ok(Known { keys, token_endpoint, fetched_at: Instant::now() })
+        let metadata = discovery::metadata(client, &self.url).await?;
+        let keys = match &metadata.jwks_uri {
+            Some(place) => KeySet::new(&discovery::keys(client, place).await?)
+                .map_err(|problem| format!("its key set cannot be used: {problem}"))?,
+            None if self.signs == Signs::Perhaps => KeySet::none(),
+            None => return Err("its metadata names no jwks_uri, so nobody can verify what it signs".to_owned()),
+        };
+        Ok(Known {
+            keys,
+            token_endpoint: metadata.token_endpoint,
+            introspection_endpoint: metadata.introspection_endpoint,
+            authorization_endpoint: metadata.authorization_endpoint,
+            fetched_at: Instant::now(),
+        })
     }
-}
-
-/// Lends our guarded client to `openidconnect`.
-struct Asker(OauthClient);
-
-impl<'c> AsyncHttpClient<'c> for Asker {
-    type Error = EgressError;
-    type Future = BoxFuture<'c, Result<HttpResponse, EgressError>>;
-
-    fn call(&'c self, request: HttpRequest) -> Self::Future {
-        Box::pin(self.0.send(request))
-    }
-}
-
-/// The error with its causes; bodies of answers are not repeated.
-fn describe(error: &openidconnect::DiscoveryError<EgressError>) -> String {
-    use openidconnect::DiscoveryError;
-    let text = match error {
-        DiscoveryError::Request(error) => error.to_string(),
-        DiscoveryError::Response(status, _, problem) => format!("it answered {status}: {problem}"),
-        DiscoveryError::Parse(error) => format!("its answer cannot be read: {error}"),
-        DiscoveryError::Validation(problem) => problem.clone(),
-        other => other.to_string(),
-    };
-    text.chars().take(limit::ERROR_SHOWN_CHARACTERS_MAX).collect()
 }
 
 #[cfg(test)]
@@ -344,11 +372,5 @@ mod tests {
         asked_before(limit::JWKS_UNKNOWN_KEY_INTERVAL_MIN);
         assert_eq!(issuer.ask(4), 4);
         assert!(nudged());
-    }
-
-    #[test]
-    fn what_an_issuer_says_of_its_troubles_is_cut() {
-        let error = openidconnect::DiscoveryError::Validation("x".repeat(limit::ERROR_SHOWN_CHARACTERS_MAX + 1));
-        assert_eq!(describe(&error).len(), limit::ERROR_SHOWN_CHARACTERS_MAX);
     }
 }

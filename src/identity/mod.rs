@@ -4,33 +4,43 @@
 //! for which the revocations of the moment were looked at.
 
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
-use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use url::Url;
 
 mod agent;
+pub mod api_key;
+mod assertion;
 mod binding;
 mod cache;
 pub mod caller;
+mod chain;
 pub mod described;
+mod discovery;
 mod dpop;
 mod groups;
+mod introspect;
 mod issuer;
+mod jwt;
 mod keys;
+mod nobody;
+mod opaque;
 pub mod persona;
 mod presented;
+pub mod proposed;
 mod prove;
 mod replay;
 pub mod resource;
 pub mod revoked;
 mod spiffe;
+pub mod statement;
 pub mod survey;
 mod token;
+mod transmitter;
 mod verify;
 mod workload;
 
@@ -43,34 +53,39 @@ pub use agent::still_stands;
 pub use caller::{Caller, Person, TokenFacts};
 pub use dpop::ALGORITHMS as PROOF_ALGORITHMS;
 pub use issuer::IssuerReadiness;
-pub use persona::{AgentFacts, ClientProof, Groups, Persona};
+pub use persona::{AgentFacts, Behind, ClientProof, Groups, Persona};
 pub use presented::{ClientCertificate, Presented, Shown};
 pub use resource::{Resource, ResourceNames};
 pub use revoked::Revocations;
 pub use spiffe::{BundleFacts, look_at_bundle};
 
 use agent::AgentIndex;
+use api_key::ApiKeys;
 use cache::{Basis, Entry, TokenCache};
 use caller::Verified;
+use chain::Fresh;
+use introspect::Introspector;
 use issuer::Issuer;
-use keys::Verification;
+use proposed::Sightings;
 use replay::Replays;
 use spiffe::Domain;
-use token::Jwt;
 use workload::{AcceptedDomain, Certified};
 
 use crate::config::spiffe::{IssuerKind, TrustDomain};
-use crate::config::{AgentConfig, Config, CredentialConfig, DeclaredProof, DpopMode, IssuerConfig};
+use crate::config::{AgentConfig, Config, CredentialConfig, DpopMode, IssuerConfig};
 use crate::egress::EgressPolicy;
-use crate::ids::{Digest, IssuerAlias, Subject};
+use crate::ids::{AgentId, Digest, IssuerAlias, ServerId};
 use crate::limit;
-use crate::outcome::{Failure, Reason, Refusal, Stop};
+use crate::outcome::{Reason, Refusal, Stop};
+use crate::shelf::Shelf;
 use crate::wire::handle::Sealer;
 
 /// The alias and the name of somebody without a credential; no issuer may be called that.
 pub const ANONYMOUS: &str = crate::config::load::ANONYMOUS_ALIAS;
 /// The alias of the one user of a gateway in the assistant's own process; no issuer may be called that.
 pub const LOCAL: &str = crate::config::load::LOCAL_ALIAS;
+/// The alias that vouches for API keys: ours; no issuer may be called that.
+pub const KEYS: &str = crate::config::load::KEYS_ALIAS;
 
 /// The room: issuers, their keys, and what is remembered of tokens.
 #[derive(Debug)]
@@ -81,6 +96,7 @@ pub struct Identity {
     /// With what nonces for proofs are made; without it there are none.
     sealer: Option<Arc<Sealer>>,
     revocations: Arc<Revocations>,
+    sightings: Arc<Sightings>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -95,7 +111,10 @@ struct Settings {
     issuers: HashMap<String, Accepted>,
     /// SPIFFE trust domains, by name.
     domains: HashMap<TrustDomain, AcceptedDomain>,
+    /// By feed: who signs its events, where that is not the issuer.
+    transmitters: HashMap<ServerId, Arc<Issuer>>,
     agents: AgentIndex,
+    keys: ApiKeys,
     anonymous: Option<Arc<Verified>>,
     /// The user of a gateway in the assistant's own process, and the agent that the assistant is.
     local: Option<(Arc<Verified>, Arc<AgentConfig>)>,
@@ -110,6 +129,16 @@ struct Settings {
 struct Accepted {
     config: Arc<IssuerConfig>,
     issuer: Arc<Issuer>,
+    /// Who asks it about opaque tokens, where it has any.
+    introspector: Option<Arc<Introspector>>,
+}
+
+impl Accepted {
+    /// Whether it can say now whose a token is.
+    fn is_ready(&self) -> bool {
+        let asks = self.introspector.as_ref().is_some_and(|own| own.config().endpoint.is_some());
+        asks || self.issuer.known().is_some()
+    }
 }
 
 impl Identity {
@@ -126,6 +155,7 @@ impl Identity {
             replays: Replays::new(),
             sealer: None,
             revocations,
+            sightings: Arc::default(),
             tasks,
             stop,
         };
@@ -166,18 +196,50 @@ impl Identity {
                     self.tasks.spawn(Arc::clone(&issuer).run());
                     issuer
                 });
-                (own.issuer.clone(), Accepted { config: Arc::clone(own), issuer })
+                let introspector = Introspector::new(own, loopback).map(|fresh| {
+                    let before = before.issuers.get(&own.issuer).and_then(|kept| kept.introspector.as_ref());
+                    before.filter(|kept| kept.is_like(&fresh)).map(Arc::clone).unwrap_or_else(|| Arc::new(fresh))
+                });
+                (own.issuer.clone(), Accepted { config: Arc::clone(own), issuer, introspector })
             })
             .collect();
+        let transmitters = self.transmitters(config, &before);
         for (name, old) in &before.issuers {
             if !issuers.get(name).is_some_and(|kept| Arc::ptr_eq(&kept.issuer, &old.issuer)) {
                 old.issuer.retire();
             }
         }
-        let agents = AgentIndex::new(config);
+        let agents = AgentIndex::new(config, Arc::clone(&self.sightings));
+        let keys = ApiKeys::new(config);
         let revision = before.revision + 1;
-        self.settings.store(Arc::new(Settings { issuers, domains, agents, ..Settings::empty(config, revision) }));
+        let made = Settings { issuers, domains, transmitters, agents, keys, ..Settings::empty(config, revision) };
+        self.settings.store(Arc::new(made));
         revision
+    }
+
+    /// Those who sign events of feeds and are no issuers; who did not change keeps its keys.
+    fn transmitters(&self, config: &Config, before: &Settings) -> HashMap<ServerId, Arc<Issuer>> {
+        let loopback = config.gateway.listen.ip().is_loopback();
+        let mut all = HashMap::new();
+        for feed in &config.feeds {
+            let named = feed.events.as_ref().and_then(|events| events.transmitter.as_ref());
+            let issuer = config.issuers.iter().find(|issuer| issuer.alias == feed.issuer);
+            let (Some(named), Some(issuer)) = (named, issuer) else { continue };
+            let fresh = Issuer::transmitter(named, issuer, loopback, self.stop.child_token());
+            let kept = before.transmitters.get(&feed.name).filter(|kept| kept.is_like(&fresh)).cloned();
+            let transmitter = kept.unwrap_or_else(|| {
+                let transmitter = Arc::new(fresh);
+                self.tasks.spawn(Arc::clone(&transmitter).run());
+                transmitter
+            });
+            all.insert(feed.name.clone(), transmitter);
+        }
+        for (name, old) in &before.transmitters {
+            if !all.get(name).is_some_and(|kept| Arc::ptr_eq(kept, old)) {
+                old.retire();
+            }
+        }
+        all
     }
 
     /// Who presents this, at this resource. The only maker of [`Caller`]s.
@@ -231,13 +293,18 @@ impl Identity {
         self.cache.refused(digest, revision, now).map(|refusal| Err(refusal.into()))
     }
 
+    /// Writes software down that came without being registered, until it is dropped.
+    pub async fn keep_proposals(&self, shelf: &dyn Shelf) {
+        self.sightings.keep(shelf).await;
+    }
+
     /// Whether anybody can be authenticated: some issuer's keys are here, or none is configured.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         let settings = self.settings.load();
         let nobody = settings.issuers.is_empty() && settings.domains.is_empty();
         nobody
-            || settings.issuers.values().any(|accepted| accepted.issuer.known().is_some())
+            || settings.issuers.values().any(Accepted::is_ready)
             || settings.domains.values().any(|accepted| accepted.domain.is_known())
     }
 
@@ -258,6 +325,47 @@ impl Identity {
         let settings = self.settings.load();
         let issuer = &settings.issuers.values().find(|accepted| accepted.config.alias == *alias)?.issuer;
         Some((issuer.known()?.token_endpoint.clone()?, issuer.policy().clone()))
+    }
+
+    /// An issuer's `iss`, where it authorizes people and redeems codes, and how it may be reached.
+    #[must_use]
+    pub fn endpoints(&self, alias: &IssuerAlias) -> Option<(String, Url, Url, EgressPolicy)> {
+        let settings = self.settings.load();
+        let accepted = settings.issuers.values().find(|accepted| accepted.config.alias == *alias)?;
+        let known = accepted.issuer.known()?;
+        let (authorize, token) = (known.authorization_endpoint.clone()?, known.token_endpoint.clone()?);
+        Some((accepted.config.issuer.clone(), authorize, token, accepted.issuer.policy().clone()))
+    }
+
+    /// Whether a credential that was issued to us was taken back by its name; for `delegate`.
+    #[must_use]
+    pub fn is_credential_revoked(&self, id: &str) -> bool {
+        self.revocations.names_credential(id)
+    }
+
+    /// Whether anything of this was taken back: the token, an agent, the server, or an owner who answers for one of
+    /// them; for `delegate`, whose questions to others take long enough for that.
+    #[must_use]
+    pub fn took_back(
+        &self,
+        token: Option<&TokenFacts>,
+        agents: &[AgentId],
+        server: &ServerId,
+        owns: impl Fn(&str) -> bool,
+    ) -> bool {
+        let barred = self.revocations.barred();
+        token.is_some_and(|token| self.revocations.check(token).is_err())
+            || agents.iter().any(|agent| barred.agents.contains(agent))
+            || barred.servers.contains(server)
+            || barred.owners.iter().any(|owner| owns(owner))
+    }
+
+    /// The exact `iss` of an issuer; for `delegate`.
+    #[must_use]
+    pub fn issuer_url(&self, alias: &IssuerAlias) -> Option<String> {
+        let settings = self.settings.load();
+        let accepted = settings.issuers.values().find(|accepted| accepted.config.alias == *alias)?;
+        Some(accepted.config.issuer.clone())
     }
 
     fn anonymous(&self, resource: &Resource) -> Result<Caller, Stop> {
@@ -302,7 +410,7 @@ impl Identity {
     async fn examine(&self, text: &str, digest: Digest) -> Result<Arc<Entry>, Stop> {
         let settings = self.settings.load_full();
         let mut basis = Basis { issuer: None, bundle: None, revision: settings.revision };
-        let found = settings.examine(text, digest, &mut basis).await;
+        let found = chain::examine(&settings, Fresh { text, digest }, &mut basis).await;
         match &found {
             Ok(entry) => self.cache.keep(digest, Arc::clone(entry), now_s()),
             // A clock catches up, an issuer comes back: those are asked again each time.
@@ -317,11 +425,10 @@ impl Identity {
 
 impl Settings {
     fn empty(config: &Config, revision: u64) -> Self {
-        let exchanges = |credential: &CredentialConfig| matches!(credential, CredentialConfig::Exchange(_));
-        let keep_tokens = config
-            .servers
-            .iter()
-            .any(|server| exchanges(&server.credential) || server.tool_credentials.values().any(exchanges));
+        let keep_tokens = config.servers.iter().any(|server| {
+            server.credential.needs_inbound_token()
+                || server.tool_credentials.values().any(CredentialConfig::needs_inbound_token)
+        });
         Self {
             revision,
             names: match &config.admin {
@@ -330,138 +437,15 @@ impl Settings {
             },
             issuers: HashMap::new(),
             domains: HashMap::new(),
+            transmitters: HashMap::new(),
             agents: AgentIndex::default(),
-            anonymous: anonymous(config, revision).map(Arc::new),
-            local: local(config, revision).map(|(verified, agent)| (Arc::new(verified), agent)),
+            keys: ApiKeys::default(),
+            anonymous: nobody::anonymous(config, revision).map(Arc::new),
+            local: nobody::local(config, revision).map(|(verified, agent)| (Arc::new(verified), agent)),
             keep_tokens,
             needs_nonce: config.gateway.dpop == DpopMode::Nonce,
         }
     }
-
-    async fn examine(&self, text: &str, digest: Digest, basis: &mut Basis) -> Result<Arc<Entry>, Stop> {
-        let jwt = Jwt::parse(text)?;
-        let header = jwt.header()?;
-        if header.crit.is_some() {
-            let hint = "the token needs extensions (`crit`) that are not understood here";
-            return Err(Refusal::new(Reason::TokenMalformed).hint(hint).into());
-        }
-        let claims = jwt.claims()?;
-        if let Some(workload) = self.workload(&claims)? {
-            return Box::pin(self.examine_svid(workload, (&header, &claims, &jwt), (text, digest), basis)).await;
-        }
-        let named = claims.required("iss")?;
-        let Accepted { config, issuer } =
-            self.issuers.get(&named).ok_or_else(|| Refusal::new(Reason::IssuerUnknown))?;
-        // Read before the keys: keys that change in between make the entry useless, not wrong.
-        basis.issuer = Some((Arc::clone(issuer), issuer.generation()));
-        let algorithm = keys::algorithm_named(&header.alg)
-            .filter(|algorithm| config.algorithms.contains(algorithm))
-            .ok_or_else(|| Refusal::new(Reason::AlgorithmRefused))?;
-        verify::check_type(config, &header)?;
-        check_signature(issuer, header.kid.as_deref(), algorithm, &jwt, basis).await?;
-        let now = now_s();
-        let found = verify::verify(config, &self.names, &self.agents, &header, &claims, digest, now)?;
-        let raw = self.keep_tokens.then(|| SecretString::from(text));
-        let verified = Verified::new(found.persona, found.token, found.declared_proof, self.revision, raw);
-        Ok(Arc::new(Entry {
-            verified: Arc::new(verified),
-            reach: found.reach,
-            binding: found.binding,
-            until: found.until,
-            basis: basis.clone(),
-            with_certificate: OnceLock::new(),
-        }))
-    }
-}
-
-async fn check_signature(
-    issuer: &Arc<Issuer>,
-    kid: Option<&str>,
-    algorithm: crate::config::Algorithm,
-    jwt: &Jwt<'_>,
-    basis: &mut Basis,
-) -> Result<(), Stop> {
-    let unavailable = || Failure::before(Reason::IssuerUnavailable, format!("no keys of issuer `{}`", issuer.alias()));
-    if issuer.known().is_none() {
-        issuer.first_attempt().await;
-        basis.issuer = Some((Arc::clone(issuer), issuer.generation()));
-    }
-    let known = issuer.known().ok_or_else(unavailable)?;
-    let mut found = known.keys.verify(kid, algorithm, jwt.signed, jwt.signature);
-    if found == Verification::KeyUnknown {
-        let fresh = issuer.refresh_for_unknown_key().await;
-        basis.issuer = Some((Arc::clone(issuer), issuer.generation()));
-        let known = issuer.known().ok_or_else(unavailable)?;
-        found = known.keys.verify(kid, algorithm, jwt.signed, jwt.signature);
-        if found == Verification::KeyUnknown && !fresh {
-            // The issuer may have such a key by now; it did not say.
-            return Err(unavailable().into());
-        }
-    }
-    let refused = |hint: &'static str| Err(Refusal::new(Reason::SignatureInvalid).hint(hint).into());
-    match found {
-        Verification::Verified => Ok(()),
-        Verification::Invalid => Err(Refusal::new(Reason::SignatureInvalid).into()),
-        Verification::KeyUnknown => refused("the issuer has no key of that `kid` and algorithm"),
-        Verification::Ambiguous => {
-            refused("the token has no `kid` and the issuer has several keys; have it name the key")
-        }
-    }
-}
-
-/// Somebody without a credential, where the configuration allows that: on a loopback listener only.
-fn anonymous(config: &Config, settings_revision: u64) -> Option<Verified> {
-    let alias = IssuerAlias::new(ANONYMOUS).ok()?;
-    let named_alike = config.issuers.iter().any(|issuer| issuer.alias == alias);
-    if !config.anonymous || named_alike || !config.gateway.listen.ip().is_loopback() {
-        return None;
-    }
-    Some(without_token(alias, ANONYMOUS, None, Digest::of("bailiwick/anonymous/v1", &[]), settings_revision))
-}
-
-/// The user of a gateway in the assistant's own process: what the operating system says, through the agent that the
-/// files name. No client has proven anything, and nobody has authenticated.
-fn local(config: &Config, settings_revision: u64) -> Option<(Verified, Arc<AgentConfig>)> {
-    let user = config.local.as_ref()?;
-    let alias = IssuerAlias::new(LOCAL).ok()?;
-    let agent = Arc::clone(config.agents.get(&user.agent)?);
-    let digest = Digest::of("bailiwick/local/v1", &[user.name.as_bytes()]);
-    Some((without_token(alias, &user.name, Some(agent::facts(&agent)), digest, settings_revision), agent))
-}
-
-fn without_token(
-    alias: IssuerAlias,
-    name: &str,
-    agent: Option<AgentFacts>,
-    digest: Digest,
-    settings_revision: u64,
-) -> Verified {
-    let persona = Persona {
-        issuer: alias.clone(),
-        user: Some(Subject::user(&alias, name)),
-        groups: Groups::Known(Vec::new()),
-        agent,
-        chain: Vec::new(),
-        default_roles: Vec::new(),
-        scopes: Vec::new(),
-        client: None,
-        client_proof: ClientProof::None,
-        authenticated_at: None,
-        acr: None,
-    };
-    let token = TokenFacts {
-        digest,
-        issuer: alias,
-        subject: Some(name.to_owned()),
-        client: None,
-        id: None,
-        session: None,
-        issued_at: None,
-        expires_at: i64::MAX,
-        for_administrators: false,
-        person: Person::Unknown,
-    };
-    Verified::new(persona, token, DeclaredProof::Public, settings_revision, None)
 }
 
 /// Seconds since 1970 by this machine's clock.

@@ -31,6 +31,41 @@ pub struct Persona {
     pub authenticated_at: Option<i64>,
     /// Authentication context class.
     pub acr: Option<String>,
+    /// Whether a person stands behind it.
+    pub behind: Behind,
+}
+
+/// Whether a person stands behind a caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Behind {
+    /// Somebody for whom software calls.
+    Person,
+    /// Nobody: software has the credential for itself.
+    Nobody,
+    /// Nothing says it: whoever acts on its own with another's name may or may not act for somebody.
+    Unknown,
+}
+
+impl Behind {
+    /// Behind a caller with that subject that calls through that agent, as far as the two tell.
+    #[must_use]
+    pub fn told_by(user: Option<&Subject>, agent: Option<&AgentFacts>) -> Self {
+        match (user, agent) {
+            (None, _) => Self::Nobody,
+            (Some(_), Some(agent)) if agent.autonomous => Self::Unknown,
+            (Some(_), _) => Self::Person,
+        }
+    }
+
+    /// The spelling in digests.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Person => "person",
+            Self::Nobody => "nobody",
+            Self::Unknown => "unknown",
+        }
+    }
 }
 
 /// An agent as a decision sees it.

@@ -84,6 +84,12 @@ impl ResourceNames {
 }
 
 impl Reach {
+    /// Everything but the administrators' listener.
+    #[must_use]
+    pub fn gateway() -> Self {
+        Self { gateway: true, ..Self::default() }
+    }
+
     /// Whether a token with that reach may be used at the resource.
     #[must_use]
     pub fn covers(&self, resource: &Resource) -> bool {

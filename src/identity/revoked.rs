@@ -5,7 +5,7 @@
 //! Invariant: [`Revocations::epoch`] rises whenever any answer may have changed.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -23,16 +23,22 @@ pub enum RevocationTarget {
     Token(String),
     /// One login session, by `sid`.
     Session(String),
+    /// One login session of one issuer, by `sid`.
+    SessionOf(IssuerAlias, String),
     /// One subject of an issuer, by `sub`.
     Subject(IssuerAlias, String),
     /// One client of an issuer.
     Client(IssuerAlias, String),
+    /// One API key, by its name.
+    Key(String),
     /// A registered agent, by whichever client it calls and wherever it stands in a chain.
     Agent(AgentId),
     /// Every agent and every server that this subject answers for, as files spell it: `user:corp/anna`.
     Owner(String),
     /// One server behind the gateway.
     Server(ServerId),
+    /// One credential that was issued to the gateway, by its name in the ledger.
+    Credential(String),
     /// Everything and everyone.
     Everything,
 }
@@ -45,9 +51,11 @@ impl RevocationTarget {
         match self {
             Self::Token(id) => token.id.as_ref() == Some(id) || Digest::from_hex(id) == Some(token.digest),
             Self::Session(session) => token.session.as_ref() == Some(session),
+            Self::SessionOf(issuer, session) => token.issuer == *issuer && token.session.as_ref() == Some(session),
             Self::Subject(issuer, subject) => token.issuer == *issuer && token.subject.as_ref() == Some(subject),
             Self::Client(issuer, client) => token.issuer == *issuer && token.client.as_ref() == Some(client),
-            Self::Agent(_) | Self::Owner(_) | Self::Server(_) => false,
+            Self::Key(key) => token.is_key() && token.client.as_ref() == Some(key),
+            Self::Agent(_) | Self::Owner(_) | Self::Server(_) | Self::Credential(_) => false,
             Self::Everything => true,
         }
     }
@@ -56,7 +64,7 @@ impl RevocationTarget {
     /// an owner is stopped as such.
     #[must_use]
     pub const fn can_sign_out(&self) -> bool {
-        !matches!(self, Self::Agent(_) | Self::Owner(_) | Self::Server(_))
+        !matches!(self, Self::Key(_) | Self::Agent(_) | Self::Owner(_) | Self::Server(_) | Self::Credential(_))
     }
 }
 
@@ -160,8 +168,11 @@ struct Snapshot {
     tokens: HashMap<String, RevocationMode>,
     digests: HashMap<Digest, RevocationMode>,
     sessions: HashMap<String, RevocationMode>,
+    keys: HashMap<String, RevocationMode>,
+    sessions_of: HashMap<IssuerAlias, HashMap<String, RevocationMode>>,
     subjects: HashMap<IssuerAlias, HashMap<String, RevocationMode>>,
     clients: HashMap<IssuerAlias, HashMap<String, RevocationMode>>,
+    credentials: HashSet<String>,
 }
 
 impl Revocations {
@@ -189,6 +200,12 @@ impl Revocations {
         Arc::clone(&self.snapshot.load().barred)
     }
 
+    /// Whether a credential that was issued to us was taken back by its name.
+    #[must_use]
+    pub fn names_credential(&self, id: &str) -> bool {
+        self.snapshot.load().credentials.contains(id)
+    }
+
     /// Whether the token's bearer may still act; answers the epoch at which that was so.
     ///
     /// # Errors
@@ -214,6 +231,10 @@ impl Snapshot {
                 tighten(self.tokens.entry(id), mode);
             }
             RevocationTarget::Session(session) => tighten(self.sessions.entry(session), mode),
+            RevocationTarget::Key(key) => tighten(self.keys.entry(key), mode),
+            RevocationTarget::SessionOf(issuer, session) => {
+                tighten(self.sessions_of.entry(issuer).or_default().entry(session), mode);
+            }
             RevocationTarget::Subject(issuer, name) => {
                 tighten(self.subjects.entry(issuer).or_default().entry(name), mode);
             }
@@ -221,6 +242,7 @@ impl Snapshot {
                 tighten(self.clients.entry(issuer).or_default().entry(name), mode);
             }
             RevocationTarget::Agent(_) | RevocationTarget::Owner(_) | RevocationTarget::Server(_) => {}
+            RevocationTarget::Credential(id) => drop(self.credentials.insert(id)),
             RevocationTarget::Everything => {
                 let tightened = |own: Option<RevocationMode>| Some(own.map_or(mode, |own| own.tighter(mode)));
                 self.everything = tightened(self.everything);
@@ -241,6 +263,8 @@ impl Snapshot {
             token.id.as_ref().and_then(|id| self.tokens.get(id)),
             self.digests.get(&token.digest),
             token.session.as_ref().and_then(|session| self.sessions.get(session)),
+            token.client.as_ref().filter(|_| token.is_key()).and_then(|key| self.keys.get(key)),
+            of_issuer(&self.sessions_of, token.session.as_ref()),
             of_issuer(&self.subjects, token.subject.as_ref()),
             of_issuer(&self.clients, token.client.as_ref()),
         ]
@@ -324,6 +348,9 @@ mod tests {
             (RevocationTarget::Token("j2".into()), false),
             (RevocationTarget::Session("s1".into()), true),
             (RevocationTarget::Session("s2".into()), false),
+            (RevocationTarget::SessionOf(alias("corp"), "s1".into()), true),
+            (RevocationTarget::SessionOf(alias("other"), "s1".into()), false),
+            (RevocationTarget::SessionOf(alias("corp"), "s2".into()), false),
             (RevocationTarget::Subject(alias("corp"), "alice".into()), true),
             (RevocationTarget::Subject(alias("other"), "alice".into()), false),
             (RevocationTarget::Subject(alias("corp"), "bob".into()), false),

@@ -3,6 +3,7 @@
 //! Decides nothing: no [`super::Caller`] is made here, and nothing that is read here lets anybody in. Invariant: a
 //! token leaves this file as facts about it, never as text that could be presented.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, StatusCode, header};
@@ -10,12 +11,17 @@ use openidconnect::core::CoreJsonWebKeySet;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use super::chain::Fresh;
+use super::discovery;
+use super::introspect::Introspector;
 use super::issuer::Issuer;
 use super::keys::KeySet;
 use super::token::Jwt;
-use crate::config::{Algorithm, IssuerConfig};
+use crate::config::{Algorithm, IntrospectionConfig, IssuerConfig};
 use crate::egress::{OauthClient, oauth_client};
+use crate::ids::Digest;
 use crate::limit;
+use crate::outcome::Stop;
 
 /// What an issuer says of itself.
 #[derive(Debug)]
@@ -29,6 +35,8 @@ pub struct Survey {
     pub keys: Result<KeyFacts, String>,
     /// How far its clock is ahead of ours, where it said what time it is.
     pub clock: Option<ClockFacts>,
+    /// What becomes of our question about a token that nobody has, where it is asked about tokens at all.
+    pub introspection: Option<Result<(), String>>,
 }
 
 /// What its metadata says.
@@ -48,6 +56,10 @@ pub struct Metadata {
     pub token: bool,
     /// Whether it says that it knows `resource` (RFC 8707), which few do.
     pub resource: Option<bool>,
+    /// Where it can be asked about opaque tokens (RFC 7662).
+    pub introspection: Option<String>,
+    /// `claims_supported`; `None` where it is not said.
+    pub claims: Option<Vec<String>>,
 }
 
 /// What its key set says.
@@ -87,6 +99,7 @@ pub async fn survey(config: &IssuerConfig, listens_on_loopback: bool) -> Survey 
         oauth_document: Err(problem.clone()),
         keys: Err(problem),
         clock: None,
+        introspection: None,
     };
     // Reading the system's roots takes milliseconds; not on a worker that waits for others.
     let client = match tokio::task::spawn_blocking(move || oauth_client(policy)).await {
@@ -94,9 +107,11 @@ pub async fn survey(config: &IssuerConfig, listens_on_loopback: bool) -> Survey 
         Ok(Err(error)) => return failed(error.to_string()),
         Err(error) => return failed(error.to_string()),
     };
-    let discovery = format!("{}/.well-known/openid-configuration", config.issuer.trim_end_matches('/'));
-    let (found, oauth_document) = tokio::join!(ask(&client, &discovery), oauth_document(&client, config));
-    let (document, clock) = match found {
+    let openid = discovery::openid_place(&config.issuer);
+    let (found, oauth) = tokio::join!(ask(&client, &openid), oauth_document(&client, config));
+    let oauth_document = oauth.as_ref().map(|_| ()).map_err(String::clone);
+    // As for the gateway, either of the two is enough.
+    let (document, clock) = match found.or_else(|problem| oauth.map_err(|_| problem)) {
         Ok(found) => found,
         Err(problem) => return Survey { oauth_document, ..failed(problem) },
     };
@@ -104,7 +119,35 @@ pub async fn survey(config: &IssuerConfig, listens_on_loopback: bool) -> Survey 
         None => Err("its metadata names no jwks_uri".to_owned()),
         Some(uri) => keys(&client, uri).await,
     };
-    Survey { metadata: Ok(Metadata::of(&document)), oauth_document, keys, clock }
+    let metadata = Metadata::of(&document);
+    let introspection = introspects(config, listens_on_loopback, metadata.introspection.as_deref()).await;
+    Survey { metadata: Ok(metadata), oauth_document, keys, clock, introspection }
+}
+
+/// Asks about a token that nobody has, as the gateway would.
+async fn introspects(
+    config: &IssuerConfig,
+    listens_on_loopback: bool,
+    published: Option<&str>,
+) -> Option<Result<(), String>> {
+    let own = config.introspection.as_ref()?;
+    let mut asked = config.clone();
+    if own.endpoint.is_none() {
+        let Some(endpoint) = published.and_then(|place| url::Url::parse(place).ok()) else {
+            return Some(Err("its metadata names no introspection_endpoint".to_owned()));
+        };
+        asked.introspection =
+            Some(Arc::new(IntrospectionConfig { endpoint: Some(endpoint), ..IntrospectionConfig::clone(own) }));
+    }
+    let issuer = Issuer::new(&asked, listens_on_loopback, CancellationToken::new());
+    let introspector = Introspector::new(&asked, listens_on_loopback)?;
+    let text = format!("{}doctor-{}", own.prefix.as_deref().unwrap_or_default(), ulid::Ulid::generate());
+    let shown = Fresh { text: &text, digest: Digest::sha256(text.as_bytes()) };
+    Some(match introspector.ask(&issuer, shown).await {
+        Err(Stop::Refused(_)) => Ok(()),
+        Err(Stop::Failed(failure)) => Err(failure.detail),
+        Ok(_) => Err("it says that a token is active which nobody has".to_owned()),
+    })
 }
 
 impl Metadata {
@@ -119,19 +162,22 @@ impl Metadata {
             client_documents: is("client_id_metadata_document_supported").unwrap_or(false),
             authorization: text("authorization_endpoint").is_some(),
             token: text("token_endpoint").is_some(),
+            introspection: text("introspection_endpoint").map(str::to_owned),
+            claims: document
+                .get("claims_supported")
+                .and_then(Value::as_array)
+                .map(|all| all.iter().filter_map(Value::as_str).map(cut).collect()),
             resource: is("resource_indicators_supported").or_else(|| is("resource_parameter_supported")),
         }
     }
 }
 
-/// RFC 8414: the well-known part stands between host and path.
-async fn oauth_document(client: &OauthClient, config: &IssuerConfig) -> Result<(), String> {
-    let url = url::Url::parse(&config.issuer).map_err(|error| error.to_string())?;
-    let path = url.path().trim_end_matches('/');
-    let place = format!("{}/.well-known/oauth-authorization-server{path}", url.origin().ascii_serialization());
-    let (document, _) = ask(client, &place).await?;
-    match document.get("issuer").and_then(Value::as_str) {
-        Some(issuer) if issuer == config.issuer => Ok(()),
+/// What it publishes as RFC 8414 has it.
+async fn oauth_document(client: &OauthClient, config: &IssuerConfig) -> Result<(Value, Option<ClockFacts>), String> {
+    let place = discovery::oauth_place(&config.issuer).ok_or("it is no URL")?;
+    let found = ask(client, &place).await?;
+    match found.0.get("issuer").and_then(Value::as_str) {
+        Some(issuer) if issuer == config.issuer => Ok(found),
         other => Err(format!("it names issuer `{}`", cut(other.unwrap_or_default()))),
     }
 }
@@ -197,6 +243,8 @@ pub struct TokenSays {
     pub issued_at: Option<i64>,
     /// The client, under the names that providers have for it.
     pub client: Option<String>,
+    /// Claims that are lists of texts and could name groups.
+    pub lists: Vec<String>,
 }
 
 impl TokenSays {
@@ -224,6 +272,13 @@ impl TokenSays {
             expires_at: claims.date("exp").ok().flatten(),
             issued_at: claims.date("iat").ok().flatten(),
             client: ["client_id", "azp", "appid", "cid"].into_iter().find_map(text),
+            lists: claims
+                .names()
+                .filter(|name| !["aud", "amr", "scp", "scope"].contains(name))
+                .filter(|name| claims.typed::<Vec<String>>(name).is_ok_and(|list| list.is_some()))
+                .take(limit::TOKEN_AUDIENCES_MAX)
+                .map(cut)
+                .collect(),
         })
     }
 }
@@ -271,10 +326,11 @@ mod tests {
         let text = format!(
             "{}.{}.c2lnbmF0dXJl",
             part(r#"{"alg":"ES256","kid":"k"}"#),
-            part(r#"{"iss":"https://i","aud":["a","b"],"azp":"c","exp":5}"#)
+            part(r#"{"iss":"https://i","aud":["a","b"],"azp":"c","exp":5,"roles":["x"],"amr":["pwd"],"n":[1]}"#)
         );
         let says = TokenSays::read(&text).unwrap();
         assert_eq!((says.audiences.len(), says.client.as_deref(), says.expires_at), (2, Some("c"), Some(5)));
+        assert_eq!(says.lists, ["roles"]);
         assert!(!format!("{says:?}").contains("c2lnbmF0dXJl"));
         assert!(TokenSays::read("opaque").unwrap_err().contains("not a JWT"));
     }

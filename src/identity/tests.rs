@@ -11,10 +11,15 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+mod api_key;
+mod bad_input;
+mod opaque;
+mod workload;
+
 use super::fixture::{Signer, config};
 use super::revoked::{Held, Revocation, RevocationMode, RevocationTarget};
 use super::*;
-use crate::config::ScopeMode;
+use crate::config::{DeclaredProof, ScopeMode};
 use crate::ids::{RevocationEpoch, ServerId};
 
 /// An issuer on loopback whose key set and health the test changes.
@@ -26,15 +31,24 @@ struct Idp {
 
 impl Idp {
     async fn start(keys: Vec<Value>) -> Self {
+        Self::start_with(keys, &|url| {
+            json!({
+                "issuer": url, "authorization_endpoint": format!("{url}/authorize"),
+                "token_endpoint": format!("{url}/token"), "jwks_uri": format!("{url}/jwks"),
+                "response_types_supported": ["code"], "subject_types_supported": ["public"],
+                "id_token_signing_alg_values_supported": ["ES256"],
+            })
+        })
+        .await
+    }
+
+    /// The same with metadata of the test's own, for the URL that it gets.
+    async fn start_with(keys: Vec<Value>, metadata: &dyn Fn(&str) -> Value) -> Self {
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let keys = Arc::new(Mutex::new(Some(keys)));
         let fetches = Arc::new(AtomicU64::new(0));
-        let metadata = json!({
-            "issuer": url, "authorization_endpoint": format!("{url}/authorize"), "token_endpoint": format!("{url}/token"),
-            "jwks_uri": format!("{url}/jwks"), "response_types_supported": ["code"],
-            "subject_types_supported": ["public"], "id_token_signing_alg_values_supported": ["ES256"],
-        });
+        let metadata = metadata(&url);
         let (served, counted) = (Arc::clone(&keys), Arc::clone(&fetches));
         let router = axum::Router::new()
             .route("/.well-known/openid-configuration", get(move || async move { Json(metadata) }))

@@ -81,6 +81,11 @@ impl<'a> Claims<'a> {
         self.0.iter().find(|(own, _)| own == name).map(|(_, value)| value.get()).filter(|text| *text != "null")
     }
 
+    /// The names of all.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(name, _)| name.as_ref())
+    }
+
     /// Whether it is there.
     pub fn has(&self, name: &str) -> bool {
         self.raw(name).is_some()
@@ -152,6 +157,17 @@ impl<'de: 'a, 'a> Deserialize<'de> for Claims<'a> {
         }
         deserializer.deserialize_map(Members)
     }
+}
+
+/// Whether a text has the form of a signed or encrypted JWT, however broken the rest of it is: parts with dots between
+/// them, of which the first is the base64url of a JSON object.
+pub(super) fn is_jose(text: &str) -> bool {
+    let Some((header, _)) = text.split_once('.') else { return false };
+    // Whole groups of characters are whole bytes; a blank or two may stand before the brace.
+    let start = header.get(..8).or_else(|| header.get(..4));
+    start
+        .and_then(|start| URL_SAFE_NO_PAD.decode(start).ok())
+        .is_some_and(|bytes| bytes.trim_ascii_start().first() == Some(&b'{'))
 }
 
 #[derive(Deserialize)]

@@ -7,10 +7,10 @@ use super::agent::{Actors, AgentIndex};
 use super::binding::Binding;
 use super::caller::{Person, TokenFacts};
 use super::groups::groups;
-use super::persona::{ClientProof, Persona};
+use super::persona::{Behind, ClientProof, Persona};
 use super::resource::{Reach, ResourceNames};
 use super::token::{Claims, Header, missing};
-use crate::config::{DeclaredProof, IssuerConfig};
+use crate::config::{DeclaredProof, IntrospectionConfig, IssuerConfig, Nameless};
 use crate::ids::{Digest, Subject};
 use crate::inversion::{self, Control};
 use crate::limit;
@@ -31,6 +31,15 @@ pub(super) struct Findings {
     pub until: i64,
 }
 
+/// Where the claims come from.
+#[derive(Clone, Copy)]
+pub(super) enum Source<'a> {
+    /// The issuer signed them, below this header.
+    Signed(&'a Header),
+    /// The issuer said them when it was asked, which is configured so.
+    Introspected(&'a IntrospectionConfig),
+}
+
 /// Whether the header's media type says that this is an access token of that issuer's kind.
 ///
 /// # Errors
@@ -48,12 +57,13 @@ pub(super) fn verify(
     issuer: &IssuerConfig,
     names: &ResourceNames,
     agents: &AgentIndex,
-    header: &Header,
+    source: Source<'_>,
     claims: &Claims<'_>,
     digest: Digest,
     now: i64,
 ) -> Result<Findings, Refusal> {
-    refuse_other_kinds(header, claims)?;
+    refuse_other_kinds(source, claims)?;
+    refuse_others_issuer(issuer, claims)?;
     let binding = Binding::read(claims, issuer.sender_constraint)?;
     let (issued_at, expires_at) = check_times(issuer, claims, now)?;
     let audiences = claims.texts("aud")?.ok_or_else(|| missing("aud"))?;
@@ -64,13 +74,20 @@ pub(super) fn verify(
     if reach.is_empty() {
         return Err(Refusal::new(Reason::AudienceMismatch));
     }
-    let subject = claims.required("sub")?;
     let client = client(issuer, claims)?;
+    let subject = subject(source, client.as_deref(), claims)?;
     let id = claims.text("jti")?;
-    if id.is_none() && !optional(issuer, "jti") {
+    // An opaque token is its own id; RFC 7662 demands no other.
+    if id.is_none() && matches!(source, Source::Signed(_)) && !optional(issuer, "jti") {
         return Err(missing("jti"));
     }
-    let own = is_own_token(&subject, client.as_deref(), claims);
+    // What has a token of its own and is nobody's client is its own client.
+    let by_subject = agents.knows_subject(issuer, client.as_deref(), &subject)?;
+    let client = match client {
+        None if by_subject => Some(subject.clone()),
+        client => client_or_missing(issuer, client)?,
+    };
+    let own = by_subject || is_own_token(&subject, client.as_deref(), claims);
     let human = (!own).then_some(subject.as_str());
     // A person with an administrators' client: no agent stands between them and us, and none may use their token.
     let administrators = human.filter(|_| !claims.has("act") && agents.is_administrators(issuer, client.as_deref()));
@@ -81,9 +98,11 @@ pub(super) fn verify(
         None => (reach, agents.actors(issuer, client.as_deref(), human, &subject, claims.raw("act"), now)?),
     };
     let Actors { agent, chain, declared_proof, until } = actors;
+    let user = Subject::user(&issuer.alias, &subject);
+    let behind = if own { Behind::Nobody } else { Behind::told_by(Some(&user), agent.as_ref()) };
     let persona = Persona {
         issuer: issuer.alias.clone(),
-        user: Some(Subject::user(&issuer.alias, &subject)),
+        user: Some(user),
         groups: groups(issuer, claims, own),
         agent,
         chain,
@@ -98,6 +117,7 @@ pub(super) fn verify(
         },
         authenticated_at: claims.date("auth_time")?,
         acr: claims.text("acr")?,
+        behind,
     };
     let token = TokenFacts {
         digest,
@@ -117,18 +137,34 @@ pub(super) fn verify(
 }
 
 /// Tokens that are signed by the same key and mean something else.
-fn refuse_other_kinds(header: &Header, claims: &Claims<'_>) -> Result<(), Refusal> {
+fn refuse_other_kinds(source: Source<'_>, claims: &Claims<'_>) -> Result<(), Refusal> {
     // `at+jwt` says what it is. A plain `JWT` may be an ID token, a logout token, a security event.
-    let says_so = plain_type(header.typ.as_deref().unwrap_or("")) == "at+jwt";
+    let says_so = match source {
+        Source::Signed(header) => plain_type(header.typ.as_deref().unwrap_or("")) == "at+jwt",
+        Source::Introspected(_) => false,
+    };
     let telling = ["nonce", "at_hash", "c_hash", "events"];
     if !says_so && telling.iter().any(|name| claims.has(name)) {
         return Err(Refusal::new(Reason::TokenTypeRefused));
     }
-    // Keycloak writes the kind into a claim as well.
-    match claims.raw("typ") {
-        Some("\"ID\"" | "\"Refresh\"" | "\"Offline\"" | "\"Logout\"") => Err(Refusal::new(Reason::TokenTypeRefused)),
-        _ => Ok(()),
+    // Keycloak writes the kind into a claim as well, and Cognito and Hydra into another.
+    let other = |name: &str, kinds: &[&str]| {
+        let kind = claims.raw(name).map(|kind| kind.trim_matches('"').to_ascii_lowercase());
+        kind.is_some_and(|kind| kinds.contains(&kind.as_str()))
+    };
+    let kinds = ["id", "id_token", "refresh", "refresh_token", "offline", "logout"];
+    if other("typ", &kinds) || other("token_use", &kinds) {
+        return Err(Refusal::new(Reason::TokenTypeRefused));
     }
+    if matches!(source, Source::Introspected(_)) {
+        // RFC 7662: the type as the token endpoint said it (RFC 6749, section 5.1).
+        match claims.text("token_type")?.map(|kind| kind.to_ascii_lowercase()).as_deref() {
+            None | Some("bearer" | "access_token") => {}
+            Some("dpop" | "pop" | "mac") => return Err(Refusal::new(Reason::TokenBound)),
+            Some(_) => return Err(Refusal::new(Reason::TokenTypeRefused)),
+        }
+    }
+    Ok(())
 }
 
 fn check_times(issuer: &IssuerConfig, claims: &Claims<'_>, now: i64) -> Result<(Option<i64>, i64), Refusal> {
@@ -162,7 +198,34 @@ fn client(issuer: &IssuerConfig, claims: &Claims<'_>) -> Result<Option<String>, 
             return Ok(Some(client));
         }
     }
-    if optional(issuer, "client_id") { Ok(None) } else { Err(missing("client_id")) }
+    Ok(None)
+}
+
+fn client_or_missing(issuer: &IssuerConfig, client: Option<String>) -> Result<Option<String>, Refusal> {
+    if client.is_some() || optional(issuer, "client_id") { Ok(client) } else { Err(missing("client_id")) }
+}
+
+fn subject(source: Source<'_>, client: Option<&str>, claims: &Claims<'_>) -> Result<String, Refusal> {
+    let nameless = match source {
+        Source::Signed(_) => Nameless::Refused,
+        Source::Introspected(config) => config.nameless,
+    };
+    match (claims.text("sub")?, client, nameless) {
+        (Some(subject), _, _) => Ok(subject),
+        // One who is named some other way is somebody else than the client.
+        (None, Some(client), Nameless::Client) if !claims.has("username") => Ok(client.to_owned()),
+        _ => Err(missing("sub")),
+    }
+}
+
+/// A JWT was found by its `iss`; an answer of an issuer may speak of a token that is another's.
+fn refuse_others_issuer(issuer: &IssuerConfig, claims: &Claims<'_>) -> Result<(), Refusal> {
+    match claims.text("iss")? {
+        Some(named) if named != issuer.issuer => {
+            Err(Refusal::new(Reason::IssuerUnknown).hint("its issuer says that the token is another issuer's"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn scopes(issuer: &IssuerConfig, claims: &Claims<'_>) -> Result<Vec<String>, Refusal> {
@@ -194,6 +257,8 @@ fn is_own_token(subject: &str, client: Option<&str>, claims: &Claims<'_>) -> boo
                 .unwrap_or(false)
     }) || text("idtyp").as_deref() == Some("app")
         || matches!(text("gty").as_deref(), Some("client-credentials" | "client_credentials"))
+        // A workload of Kubernetes, registered or not, is nobody's assistant.
+        || claims.has("kubernetes.io")
 }
 
 /// A claim that is missing or malformed is nobody's: then this token approves nothing.
@@ -211,11 +276,11 @@ fn optional(issuer: &IssuerConfig, claim: &str) -> bool {
 }
 
 /// RFC 9068 section 2.1: `application/` may stand before it; RFC 7515 section 4.1.9: case does not matter.
-fn plain_type(typ: &str) -> String {
+pub(super) fn plain_type(typ: &str) -> String {
     let typ = typ.to_ascii_lowercase();
     typ.strip_prefix("application/").map_or(typ.clone(), str::to_owned)
 }
 
-fn seconds(duration: std::time::Duration) -> i64 {
+pub(super) fn seconds(duration: std::time::Duration) -> i64 {
     i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
 }

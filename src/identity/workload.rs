@@ -12,7 +12,7 @@ use secrecy::SecretString;
 use super::binding::Binding;
 use super::cache::{Basis, Entry};
 use super::caller::Verified;
-use super::persona::{ClientProof, Groups, Persona};
+use super::persona::{Behind, ClientProof, Groups, Persona};
 use super::presented::ClientCertificate;
 use super::resource::Reach;
 use super::spiffe::{Domain, SpiffeId, named, svid};
@@ -90,6 +90,7 @@ impl Identity {
             scopes: Vec::new(),
             client: Some(id.clone()),
             client_proof: ClientProof::Svid,
+            behind: Behind::Nobody,
             authenticated_at: None,
             acr: None,
         };
@@ -169,24 +170,25 @@ impl Settings {
         (header, claims, jwt): (&Header, &Claims<'_>, &Jwt<'_>),
         (text, digest): (&str, Digest),
         basis: &mut Basis,
-    ) -> Result<Arc<Entry>, Stop> {
+    ) -> Result<Entry, Stop> {
         let AcceptedDomain { config, domain } = accepted;
         domain.wait().await;
         // Read before the keys: a bundle that changes in between makes the entry useless, not wrong.
         basis.bundle = Some((Arc::clone(domain.generation()), domain.generation().load(Ordering::Acquire)));
         svid(config, domain, header, jwt)?;
-        let mut found = verify::verify(config, &self.names, &self.agents, header, claims, digest, now_s())?;
+        let mut found =
+            verify::verify(config, &self.names, &self.agents, verify::Source::Signed(header), claims, digest, now_s())?;
         found.persona.client_proof = ClientProof::Svid;
         let raw = self.keep_tokens.then(|| SecretString::from(text));
         let verified = Verified::new(found.persona, found.token, found.declared_proof, self.revision, raw);
-        Ok(Arc::new(Entry {
+        Ok(Entry {
             verified: Arc::new(verified.listed_as(config.alias.clone(), id.text)),
             reach: found.reach,
             binding: found.binding,
             until: found.until,
             basis: basis.clone(),
             with_certificate: std::sync::OnceLock::new(),
-        }))
+        })
     }
 }
 

@@ -105,6 +105,10 @@ reasons! {
     IdentityMismatch = "identity_mismatch", Channel::Unauthorized, "send the token of the agent that the client certificate names";
     /// The issuer's keys cannot be had.
     IssuerUnavailable = "issuer_unavailable", Channel::Unavailable, "try again shortly";
+    /// The issuer says that the opaque token is not active.
+    TokenInactive = "token_inactive", Channel::Unauthorized, "get a new access token; the issuer does not know this one, or not any more";
+    /// No agent has this API key.
+    KeyUnknown = "key_unknown", Channel::Unauthorized, "use an API key that stands in the agent's entry in policies/agents.toml";
     /// Token, session, subject, client, agent, its owner or everything has been revoked.
     Revoked = "revoked", Channel::Unauthorized, "access was taken back; ask an administrator";
     /// Groups are configured but the token does not have all of them.
@@ -121,6 +125,14 @@ reasons! {
     AdministratorRequired = "administrator_required", Channel::Forbidden, "this gives something back: a person has to do it at the administrators' listener, with an administrators' client";
     /// The login is too old, or not of the kind that giving something back needs (RFC 9470).
     InsufficientUserAuthentication = "insufficient_user_authentication", Channel::Unauthorized, "log in again: this needs a login of a moment ago, of the kind that acr_values names";
+    /// Whoever sent news of an identity provider has not proven that it may.
+    FeedRefused = "feed_refused", Channel::Unauthorized, "present the secret of the feed as a bearer token";
+    /// News of an identity provider are not what the specification of the feed defines.
+    FeedMessageInvalid = "feed_message_invalid", Channel::BadRequest(-32600), "send what the specification of the feed defines";
+    /// News that were taken already.
+    FeedReplayed = "feed_replayed", Channel::BadRequest(-32600), "every message is taken once: send a new one";
+    /// News of an identity provider name somebody of another issuer.
+    FeedSubjectForeign = "feed_subject_foreign", Channel::Forbidden, "a feed may only name people of its own issuer";
     // === what is asked ===
     /// The body is not one JSON-RPC message within the limits.
     MessageMalformed = "message_malformed", Channel::BadRequest(-32700), "send one JSON-RPC 2.0 message";
@@ -209,6 +221,12 @@ reasons! {
     CredentialUnavailable = "credential_unavailable", Channel::ToolResult(-32603), "tell an administrator";
     /// The authorization server refused the exchange.
     ExchangeRefused = "exchange_refused", Channel::ToolResult(-32603), "the authorization server refused a token for this upstream; ask an administrator";
+    /// The caller's token says who may act for its subject (`may_act`), and that is not us.
+    MayActRefused = "may_act_refused", Channel::ToolResult(-32603), "your token does not let this gateway act for you; ask whoever issues it";
+    /// A token for the upstream would live longer than `token_life_max` of its credential.
+    CredentialLifeExceeded = "credential_life_exceeded", Channel::ToolResult(-32603), "tell an administrator: the authorization server issues tokens that live too long";
+    /// The secret for the upstream is older than its `max_age`, and is to be refused then.
+    CredentialStale = "credential_stale", Channel::ToolResult(-32603), "tell an administrator: the secret for this server has to be replaced";
     /// The intent could not be recorded; that refuses.
     RecordUnavailable = "record_unavailable", Channel::Unavailable, "try again shortly";
     /// The store cannot be read; that refuses.

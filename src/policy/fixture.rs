@@ -107,6 +107,7 @@ pub(super) fn user(name: &str, groups: &[&str]) -> Persona {
         client_proof: ClientProof::Public,
         authenticated_at: None,
         acr: None,
+        behind: crate::identity::Behind::Person,
         issuer,
     }
 }

@@ -50,6 +50,7 @@ fn persona_digest(persona: &Persona) -> Digest {
         persona.client.as_deref().unwrap_or("\0").into(),
         persona.client_proof.as_str().into(),
         persona.acr.as_deref().unwrap_or("\0").into(),
+        persona.behind.as_str().into(),
         persona.authenticated_at.map(i64::to_be_bytes).map_or_else(Vec::new, |bytes| bytes.to_vec()),
         u64::from(matches!(persona.groups, Groups::Unknown(_))).to_be_bytes().into(),
     ];
@@ -86,4 +87,5 @@ fn is_same(one: &Persona, other: &Persona) -> bool {
         && one.client_proof == other.client_proof
         && one.authenticated_at == other.authenticated_at
         && one.acr == other.acr
+        && one.behind == other.behind
 }

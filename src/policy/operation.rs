@@ -68,6 +68,10 @@ operations! {
     Explain = "explain", Look;
     /// What has been taken back.
     Revocations = "revocations", Look;
+    /// Which credentials were issued for whom, and until when.
+    Credentials = "credentials", Look;
+    /// Where the secrets for upstreams are, and how old.
+    Secrets = "secrets", Look;
     /// Takes access back.
     Revoke = "revoke", Brake;
     /// Gives access back that was taken.

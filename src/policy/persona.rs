@@ -5,7 +5,7 @@
 
 use super::Policy;
 use super::world::Strictness;
-use crate::identity::{ClientProof, Groups, Persona};
+use crate::identity::{Behind, ClientProof, Groups, Persona};
 use crate::ids::{AgentId, IssuerAlias, Subject};
 
 /// Somebody as a command line or a test describes them.
@@ -57,7 +57,7 @@ impl Policy {
         if known.is_none() && self.world.strictness == Strictness::Serve {
             return Err(format!("there is no issuer `{issuer}` in servers.toml"));
         }
-        let agent = |id: &AgentId| {
+        let known_agent = |id: &AgentId| {
             let found = self.world.agents.iter().find(|agent| agent.id == *id);
             found.cloned().ok_or_else(|| format!("there is no agent `{id}` in agents.toml"))
         };
@@ -68,13 +68,15 @@ impl Policy {
         groups.sort();
         let mut scopes = described.scopes.clone();
         scopes.sort();
+        let agent = described.agent.as_ref().map(known_agent).transpose()?;
         Ok(Persona {
+            behind: Behind::told_by(described.user.as_ref(), agent.as_ref()),
             default_roles: known.map(|issuer| issuer.default_roles.clone()).unwrap_or_default(),
             issuer,
             user: described.user.clone(),
             groups: Groups::Known(groups),
-            agent: described.agent.as_ref().map(agent).transpose()?,
-            chain: described.chain.iter().map(agent).collect::<Result<_, _>>()?,
+            agent,
+            chain: described.chain.iter().map(known_agent).collect::<Result<_, _>>()?,
             scopes,
             client: None,
             client_proof: described.client_proof,

@@ -143,6 +143,7 @@ impl Case {
             client_proof: ClientProof::Secret,
             authenticated_at: None,
             acr: None,
+            behind: crate::identity::Behind::Person,
             issuer,
         }
     }

@@ -136,17 +136,23 @@ pub struct LabelNote<'a> {
 /// What is kept of an upstream credential.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub struct CredentialNote<'a> {
-    /// `none`, `static`, `exchange`.
+    /// `none`, `static`, `exchange`, `client_credentials`, `id_jag`.
     pub kind: &'a str,
+    /// Its name in the ledger of issued credentials.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub issue: Option<&'a str>,
     /// The audience that it is good for.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "redact::serialize_option")]
     pub audience: Option<&'a str>,
     /// Its `jti`.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "redact::serialize_option")]
     pub id: Option<&'a str>,
-    /// When its use ends, seconds since 1970.
+    /// When it expires by itself, seconds since 1970.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<i64>,
+    /// When its use ends, seconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub used_until: Option<i64>,
 }
 
 /// One value that a condition read.

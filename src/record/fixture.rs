@@ -101,8 +101,10 @@ impl Evidence for Proof {
             credential: CredentialNote {
                 kind: "exchange",
                 audience: Some("https://deploy.example"),
+                issue: Some("01KD0000000000000000000000"),
                 id: Some("jti-2"),
-                expires_at: Some(1_700_000_300),
+                expires_at: Some(1_700_003_600),
+                used_until: Some(1_700_000_300),
             },
             arguments: Some(br#"{"replicas":3}"#),
             values: &self.values,

@@ -117,6 +117,7 @@ const PATTERNS: &[Pattern] = &[
     keep("bearer%20", is_token),
     keep("basic ", is_token),
     keep("dpop ", is_token),
+    pattern("bwk_", is_word, 16),
     pattern("ghp_", is_word, 16),
     pattern("gho_", is_word, 16),
     pattern("ghu_", is_word, 16),

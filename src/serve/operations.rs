@@ -11,13 +11,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, ServerConfig, TransportConfig};
 use crate::control::operations::{
-    AccessAnswer, AccessReport, AgentStatus, ApprovalView, PolicyStatus, Reach, ServerStatus,
+    AccessAnswer, AccessReport, AgentStatus, ApprovalView, IssuedCredential, PolicyStatus, Reach, SecretStatus,
+    ServerStatus,
 };
 use crate::control::reviews::Reviews;
 use crate::control::{Lifting, Operations, Readiness, ReadinessCheck, Revoked};
 use crate::gateway::ask::{self, Question, WhatCanAnswer, WhoCanAnswer};
 use crate::gateway::review::{Review, ReviewReport, Which};
 use crate::gateway::{Gateway, ReloadOrder, ReloadReport, ShadowReport, Standing};
+use crate::identity::proposed::Proposed;
 use crate::identity::revoked::{Held, Revocation, RevocationStore as _, RevocationTarget};
 use crate::identity::{Caller, Presented, Resource};
 use crate::ids::{AgentId, Digest, RevocationEpoch, Subject};
@@ -40,14 +42,23 @@ impl Operations for Gateway {
             self.standing().compare(RevocationEpoch(known.0.saturating_add(1)), epoch)?;
             // In force before it is on the record: a full disk must not keep a door open.
             self.take_revocations().await?;
-            self.delegate().drop_for(&revocation.target).await;
-            let Err(failure) = self.tell(&revocation.noted(epoch)).await else {
-                return Ok(Revoked::at(epoch));
-            };
+            let note = revocation.noted(epoch);
+            let (taken, told) = tokio::join!(self.delegate().take_back(&revocation.target), self.tell(&note));
+            let mut revoked = Revoked::at(epoch);
+            match taken {
+                Ok(upstreams) => revoked.upstreams = upstreams,
+                Err(failure) => {
+                    tracing::error!(%failure, epoch = epoch.0, "which credentials a revocation names is not known");
+                    revoked.warning =
+                        format!("it holds, but which credentials it names is not known: {}", failure.detail);
+                }
+            }
+            let Err(failure) = told else { return Ok(revoked) };
             // It holds: to say that it failed would be wrong, and have whoever ordered it look elsewhere.
             tracing::error!(%failure, epoch = epoch.0, "a revocation is in force and not on the record");
             Self::journal(self).metrics().refused(failure.reason);
-            Ok(Revoked { epoch, warning: format!("it holds, but the record does not say so: {}", failure.detail) })
+            revoked.warning = format!("it holds, but the record does not say so: {}", failure.detail);
+            Ok(revoked)
         })
     }
 
@@ -77,6 +88,14 @@ impl Operations for Gateway {
             self.take_revocations().await?;
             Ok(Some(epoch))
         })
+    }
+
+    fn credentials(&self) -> BoxFuture<'_, Result<Vec<IssuedCredential>, Failure>> {
+        Box::pin(self.issued_credentials())
+    }
+
+    fn secrets(&self) -> BoxFuture<'_, Vec<SecretStatus>> {
+        Box::pin(Self::secrets(self))
     }
 
     fn revocations(&self) -> BoxFuture<'_, Result<(RevocationEpoch, Vec<Held>), Failure>> {
@@ -126,6 +145,10 @@ impl Operations for Gateway {
 
     fn agents(&self) -> Vec<AgentStatus> {
         Self::agents(self)
+    }
+
+    fn proposed_agents(&self) -> BoxFuture<'_, Result<Vec<Proposed>, Failure>> {
+        Box::pin(crate::identity::proposed::listed(self.store()))
     }
 
     fn policy(&self) -> PolicyStatus {
@@ -313,6 +336,7 @@ impl Operations for Gateway {
             checks.extend(self.exports().problems().into_iter().map(|(name, problem)| {
                 check(format!("export:{name}"), problem.is_none(), true, problem.unwrap_or_default())
             }));
+            checks.extend(self.secrets().await.into_iter().filter_map(secret_check));
             let free =
                 self.config().servers.iter().filter(|server| server.is_unconfined()).cloned().collect::<Vec<_>>();
             checks.extend(free.iter().map(|server| {
@@ -361,6 +385,17 @@ impl Reviews for Gateway {
     fn restore(&self, grant: GrantId) -> BoxFuture<'_, Result<bool, Stop>> {
         Box::pin(async move { self.restore_grant(&grant).await })
     }
+}
+
+/// What is wrong with a secret for an upstream: only calls that need it are refused, at most.
+fn secret_check(secret: SecretStatus) -> Option<ReadinessCheck> {
+    let detail = match (secret.problem.is_empty(), secret.stale) {
+        (true, false) => return None,
+        (true, true) => "it is older than its max_age: replace it".to_owned(),
+        (false, _) => secret.problem,
+    };
+    let name = format!("secret:{} {}", secret.server, secret.place);
+    Some(ReadinessCheck { name, well: false, optional: true, detail })
 }
 
 /// The same with who else has the store, where somebody may.

@@ -113,6 +113,7 @@ async fn what_was_revoked_is_still_revoked_after_a_restart() {
             revocation(RevocationTarget::Agent(AgentId::new("bot").unwrap()), RevocationMode::Block),
             revocation(RevocationTarget::Owner("user:corp/anna".to_owned()), RevocationMode::Block),
             revocation(RevocationTarget::Server(ServerId::new("git").unwrap()), RevocationMode::Block),
+            revocation(RevocationTarget::Key("nightly-1".to_owned()), RevocationMode::Block),
             revocation(RevocationTarget::Everything, RevocationMode::SignOut { issued_before: 7 }),
         ];
         for (index, revocation) in (1_u64..).zip(&all) {
@@ -121,7 +122,7 @@ async fn what_was_revoked_is_still_revoked_after_a_restart() {
         store.close().await;
         let store = place.open().await;
         let (epoch, held) = store.revocations().await.unwrap();
-        assert_eq!(epoch, RevocationEpoch(8));
+        assert_eq!(epoch, RevocationEpoch(9));
         let since = (1..).map(RevocationEpoch);
         let expected: Vec<Held> = since.zip(all).map(|(since, revocation)| Held { since, revocation }).collect();
         assert_eq!(held, expected);

@@ -4,13 +4,14 @@
 //! calls. Invariant: no redirect is followed, no body is read beyond its limit, and a header that names
 //! a caller's own credential is never passed on.
 
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 
 use super::answer::{Heard, Waiting, error_code, garbage};
 use super::drive::{self, Patience};
@@ -24,6 +25,7 @@ use super::pool::Pool;
 use super::server::{Parcel, Trouble};
 use super::shape::Believed;
 use super::{Access, shape};
+use crate::delegate::CredentialHeader;
 use crate::egress::UpstreamClient;
 use crate::limit;
 use crate::outcome::{Failure, Outcome, Reason};
@@ -52,6 +54,36 @@ pub(super) enum Reply {
     Empty,
     /// Refused; the JSON-RPC error that came along, if one did.
     Refused(StatusCode, Option<Message>),
+}
+
+/// The headers of one request, and the credential among them.
+#[derive(Debug, Clone)]
+pub(super) struct Outfit {
+    headers: HeaderMap,
+    credential: Option<CredentialHeader>,
+}
+
+impl Deref for Outfit {
+    type Target = HeaderMap;
+
+    fn deref(&self) -> &HeaderMap {
+        &self.headers
+    }
+}
+
+impl DerefMut for Outfit {
+    fn deref_mut(&mut self) -> &mut HeaderMap {
+        &mut self.headers
+    }
+}
+
+/// A credential as a header carries it.
+fn presentable(secret: &SecretString) -> Result<HeaderValue, Failure> {
+    let unsendable =
+        |_| Failure::before(Reason::CredentialUnavailable, "the credential cannot travel in an HTTP header");
+    let mut value = HeaderValue::from_str(secret.expose_secret()).map_err(unsendable)?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -143,7 +175,7 @@ impl Http {
     }
 
     /// The headers of a request: passed on, mirrored, and the credential.
-    pub(super) fn headers(&self, parcel: &Parcel, era: Era) -> Result<HeaderMap, Failure> {
+    pub(super) fn headers(&self, parcel: &Parcel, era: Era) -> Result<Outfit, Failure> {
         let outgoing = &parcel.outgoing;
         let mut headers = self.bare_headers(&parcel.access)?;
         for (name, value) in &outgoing.headers {
@@ -176,25 +208,21 @@ impl Http {
     }
 
     /// What every request has: the content types and the credential.
-    pub(super) fn bare_headers(&self, access: &Access) -> Result<HeaderMap, Failure> {
+    pub(super) fn bare_headers(&self, access: &Access) -> Result<Outfit, Failure> {
         let mut headers = HeaderMap::with_capacity(12);
         headers.insert(header::CONTENT_TYPE, JSON);
         headers.insert(header::ACCEPT, JSON_OR_EVENTS);
-        if let Some((name, secret)) = &access.credential {
-            let mut value = HeaderValue::from_str(secret.expose_secret()).map_err(|_| {
-                Failure::before(Reason::CredentialUnavailable, "the credential cannot travel in an HTTP header")
-            })?;
-            value.set_sensitive(true);
-            headers.insert(name.clone(), value);
+        if let Some(CredentialHeader { name, value, .. }) = &access.credential {
+            headers.insert(name.clone(), presentable(value)?);
         }
-        Ok(headers)
+        Ok(Outfit { headers, credential: access.credential.clone() })
     }
 
     /// Sends one message; answers when the head of the answer is there.
     pub(super) async fn post(
         &self,
         message: &Message,
-        headers: HeaderMap,
+        headers: Outfit,
         patience: Patience,
     ) -> Result<Response<Incoming>, Failure> {
         self.request(http::Method::POST, message.as_bytes().clone(), headers, patience).await
@@ -205,7 +233,7 @@ impl Http {
         &self,
         method: http::Method,
         body: Bytes,
-        headers: HeaderMap,
+        headers: Outfit,
         patience: Patience,
     ) -> Result<Response<Incoming>, Failure> {
         self.request_at(self.uri.clone(), method, body, headers, patience).await
@@ -213,6 +241,31 @@ impl Http {
 
     /// Sends one HTTP request to another place at the same origin.
     pub(super) async fn request_at(
+        &self,
+        uri: Uri,
+        method: http::Method,
+        body: Bytes,
+        headers: Outfit,
+        patience: Patience,
+    ) -> Result<Response<Incoming>, Failure> {
+        let Outfit { mut headers, credential } = headers;
+        let spare = credential.as_ref().and_then(|credential| Some((&credential.name, credential.spare.as_ref()?)));
+        let Some((name, spare)) = spare else { return self.once(uri, method, body, headers, patience).await };
+        let response = self.once(uri.clone(), method.clone(), body.clone(), headers.clone(), patience).await?;
+        if response.status() != StatusCode::UNAUTHORIZED {
+            return Ok(response);
+        }
+        // Whoever does not let us in has done nothing yet; while a secret is changed the other one may be right.
+        let Some(other) = spare.other().await else { return Ok(response) };
+        headers.insert(name, presentable(&other)?);
+        let again = self.once(uri, method, body, headers, patience).await?;
+        if again.status() != StatusCode::UNAUTHORIZED {
+            spare.accepted();
+        }
+        Ok(again)
+    }
+
+    async fn once(
         &self,
         uri: Uri,
         method: http::Method,

@@ -21,7 +21,7 @@ use super::errand::{Errand, ServerFacts};
 use super::events::Events;
 use super::exchange::Opened;
 use super::gate::Permit;
-use super::http::{Http, Reply, refusal, refused, single};
+use super::http::{Http, Outfit, Reply, refusal, refused, single};
 use super::logging::{self, SessionLevel};
 use super::parked::Replies;
 use super::pool::{Key, Lease, PoolFull};
@@ -194,7 +194,7 @@ impl Http {
     }
 
     /// Sends a message; what its answer is.
-    async fn posted(&self, message: &Message, headers: HeaderMap, patience: Patience) -> Result<Reply, Failure> {
+    async fn posted(&self, message: &Message, headers: Outfit, patience: Patience) -> Result<Reply, Failure> {
         let response = self.post(message, headers, patience).await?;
         self.reply(response, patience).await
     }
@@ -321,7 +321,7 @@ impl Http {
 }
 
 impl Session {
-    fn headers(&self, http: &Http) -> Result<HeaderMap, Failure> {
+    fn headers(&self, http: &Http) -> Result<Outfit, Failure> {
         let mut headers = http.bare_headers(&self.access)?;
         self.mark(&mut headers)?;
         Ok(headers)
@@ -342,7 +342,7 @@ impl Conversation {
         Self { http: Arc::clone(http), session: Arc::new(session), access }
     }
 
-    fn headers(&self) -> Result<HeaderMap, Failure> {
+    fn headers(&self) -> Result<Outfit, Failure> {
         let mut headers = self.http.bare_headers(&self.access)?;
         self.session.mark(&mut headers)?;
         Ok(headers)
@@ -371,7 +371,7 @@ impl Http {
         self.stream(session.headers(self)?, None).await
     }
 
-    async fn say(&self, message: &Message, headers: Result<HeaderMap, Failure>) -> bool {
+    async fn say(&self, message: &Message, headers: Result<Outfit, Failure>) -> bool {
         let Ok(headers) = headers else { return false };
         let said = self.post(message, headers, Patience::connect(&self.link.config.health)).await;
         let taken = said.is_ok_and(|response| response.status().is_success());
@@ -379,7 +379,7 @@ impl Http {
         taken
     }
 
-    async fn stream(&self, mut headers: HeaderMap, last_event_id: Option<&str>) -> Result<Option<Incoming>, Failure> {
+    async fn stream(&self, mut headers: Outfit, last_event_id: Option<&str>) -> Result<Option<Incoming>, Failure> {
         headers.remove(http::header::CONTENT_TYPE);
         headers.insert(http::header::ACCEPT, HeaderValue::from_static("text/event-stream"));
         if let Some(value) = last_event_id.and_then(|id| HeaderValue::from_str(id).ok()) {

@@ -167,7 +167,8 @@ impl Link {
             return;
         }
         let shown = |access: &Access| {
-            access.credential.as_ref().map(|(name, secret)| (name.clone(), secret.expose_secret().to_owned()))
+            let header = access.credential.as_ref();
+            header.map(|header| (header.name.clone(), header.value.expose_secret().to_owned()))
         };
         let known = self.gateway_access.load();
         if known.as_ref().is_none_or(|known| shown(known) != shown(access)) {

@@ -7,14 +7,12 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ::http::HeaderName;
 use arc_swap::ArcSwap;
-use secrecy::SecretString;
 use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, CredentialConfig, ServerConfig, TransportConfig};
-use crate::delegate::Grant;
+use crate::config::{Config, ServerConfig, TransportConfig};
+use crate::delegate::{CredentialHeader, Grant};
 use crate::ids::{AuthorizationContext, ParkId, PrincipalKey, ServerId};
 use crate::limit;
 use crate::outcome::{Failure, Outcome, Reason};
@@ -80,7 +78,7 @@ pub struct Access {
     /// Whose session or process may be used; `None` for the gateway's own.
     pub principal: Option<PrincipalKey>,
     /// The header that carries the credential, and its whole value.
-    pub credential: Option<(HeaderName, SecretString)>,
+    pub credential: Option<CredentialHeader>,
 }
 
 impl Access {
@@ -99,7 +97,7 @@ struct Dispatch {
     made_for: Option<Arc<ServerConfig>>,
     context: AuthorizationContext,
     principal: PrincipalKey,
-    credential: Option<(HeaderName, SecretString)>,
+    credential: Option<CredentialHeader>,
     outgoing: Outgoing,
 }
 
@@ -423,16 +421,7 @@ fn is_same_place(one: &ServerConfig, other: &ServerConfig) -> bool {
         ) => (command, environment, directory, process) == (other_command, other_env, other_directory, other_process),
         _ => false,
     };
-    let credential = match (&one.credential, &other.credential) {
-        (CredentialConfig::None, CredentialConfig::None)
-        | (CredentialConfig::Exchange(_), CredentialConfig::Exchange(_)) => true,
-        (
-            CredentialConfig::Static { header, prefix, secret },
-            CredentialConfig::Static { header: other_header, prefix: other_prefix, secret: other_secret },
-        ) => header == other_header && prefix == other_prefix && secret == other_secret,
-        _ => false,
-    };
-    transport && credential
+    transport && one.credential.presents_alike(&other.credential)
 }
 
 fn unknown(server: &ServerId) -> Failure {

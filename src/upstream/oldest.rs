@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use http::{HeaderValue, Method, StatusCode, Uri, header};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::DropGuard;
@@ -20,7 +20,7 @@ use super::duplex::{Duplex, DuplexAnswers, Holder, Outlet, failed};
 use super::errand::{Errand, ServerFacts};
 use super::exchange::{Opened, Signal};
 use super::gate::Permit;
-use super::http::{Http, Reply, read, refused};
+use super::http::{Http, Outfit, Reply, read, refused};
 use super::legacy::Session;
 use super::logging::{self, SessionLevel};
 use super::parked::Replies;
@@ -53,7 +53,7 @@ struct Poster {
     /// What the stream said where messages go.
     endpoint: Uri,
     /// What was presented last; for what is said beside a call.
-    headers: Mutex<HeaderMap>,
+    headers: Mutex<Outfit>,
     /// A tool call was carried, so there may be state that a new session would not have, and nobody was told yet
     /// that it is gone.
     carried: AtomicBool,
@@ -286,7 +286,7 @@ impl Http {
     }
 
     /// Posts one message; what answers it comes on the stream.
-    async fn post_up(&self, endpoint: &Uri, message: &Message, headers: HeaderMap) -> Result<(), Failure> {
+    async fn post_up(&self, endpoint: &Uri, message: &Message, headers: Outfit) -> Result<(), Failure> {
         let patience = Patience::call(&self.link.config.health);
         let body = message.as_bytes().clone();
         let response = self.request_at(endpoint.clone(), Method::POST, body, headers, patience).await?;
@@ -312,7 +312,7 @@ impl Stream {
 }
 
 impl Poster {
-    fn present(&self, headers: HeaderMap) {
+    fn present(&self, headers: Outfit) {
         *self.headers.lock().unwrap_or_else(PoisonError::into_inner) = headers;
     }
 

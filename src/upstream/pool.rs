@@ -31,8 +31,8 @@ pub(super) struct Key {
 impl Key {
     pub(super) fn of(access: &Access, isolation: Isolation, askable: Askable) -> Self {
         let credential = match (access.context, &access.credential) {
-            (AuthorizationContext::Gateway, Some((name, secret))) => {
-                let parts = [name.as_str().as_bytes(), secret.expose_secret().as_bytes()];
+            (AuthorizationContext::Gateway, Some(header)) => {
+                let parts = [header.name.as_str().as_bytes(), header.value.expose_secret().as_bytes()];
                 Some(Digest::of("bailiwick/upstream-credential/v1", &parts))
             }
             _ => None,
@@ -190,6 +190,7 @@ impl<T> Slot<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::delegate::CredentialHeader;
     use crate::wire::InputKind;
 
     fn access(principal: u8, context: AuthorizationContext) -> Access {
@@ -217,7 +218,7 @@ mod tests {
             Key::of(&own(2), Isolation::Shared, Askable::NOTHING)
         );
         let with = |secret: &str| Access {
-            credential: Some((http::header::AUTHORIZATION, secret.to_owned().into())),
+            credential: Some(CredentialHeader::new(http::header::AUTHORIZATION, secret.to_owned().into())),
             ..access(1, AuthorizationContext::Gateway)
         };
         let declaring = |isolation, kind| Key::of(&one, isolation, Askable::NOTHING.with(kind));

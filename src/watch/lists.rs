@@ -10,7 +10,7 @@ use tokio::task::AbortHandle;
 
 use super::Watch;
 use crate::config::{ListAs, ServerConfig};
-use crate::delegate::Delegate;
+use crate::delegate::{Bound, Delegate};
 use crate::gateway::Gateway;
 use crate::identity::Caller;
 use crate::ids::ServerId;
@@ -55,7 +55,7 @@ async fn keep_listening(gateway: Arc<Gateway>, caller: Caller, server: Arc<Serve
     let mut pause = limit::RETRY_PAUSE_MIN;
     while gateway.still_trusted(&caller).is_ok() {
         let began = tokio::time::Instant::now();
-        if let Ok(credential) = gateway.delegate().credential_for(&caller, &server, None).await {
+        if let Ok(credential) = gateway.delegate().credential_for(&caller, &server, None, Bound::default()).await {
             let access = Access {
                 context: Delegate::context(&caller, &server, None),
                 principal: Some(caller.principal()),

@@ -93,6 +93,13 @@ impl Provider {
         answer["access_token"].as_str().unwrap_or_else(|| panic!("no token: {answer}")).to_owned()
     }
 
+    /// Tells somebody that a person has logged out; whether they took it.
+    pub async fn logs_out(&self, name: &str, uri: &str) -> bool {
+        let url = format!("{}/test/logout", self.url);
+        let url = url::Url::parse_with_params(&url, [("sub", name), ("uri", uri)]).unwrap();
+        self.http.get(url).send().await.unwrap().text().await.unwrap() == "told"
+    }
+
     /// How many tokens were exchanged.
     pub async fn exchanges(&self) -> usize {
         let text = self.http.get(format!("{}/test/exchanges", self.url)).send().await.unwrap().text().await.unwrap();

@@ -129,6 +129,7 @@ mod tests {
             agent: None,
             scopes: Vec::new(),
             client_proof: None,
+            actors: Vec::new(),
         };
         let persona = who.persona(understood.config()).unwrap();
         for (name, server, tool, arguments) in [

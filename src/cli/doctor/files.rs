@@ -156,7 +156,7 @@ fn references(config: &Config) -> Vec<(String, SecretReference)> {
     for server in &config.servers {
         let place = format!("servers.{}", server.id);
         let credentials = std::iter::once(&server.credential).chain(server.tool_credentials.values());
-        all.extend(credentials.filter_map(|credential| Some((place.clone(), secret_of(credential)?))));
+        all.extend(credentials.flat_map(CredentialConfig::secrets).map(|secret| (place.clone(), secret.clone())));
         if let TransportConfig::Stdio { environment, .. } = &server.transport {
             all.extend(environment.values().map(|value| (place.clone(), value.clone())));
         }
@@ -176,21 +176,19 @@ fn references(config: &Config) -> Vec<(String, SecretReference)> {
             all.push((format!("export.{}", export.name), secret.clone()));
         }
     }
+    for issuer in &config.issuers {
+        let secret = issuer.registration.as_ref().and_then(|registration| registration.client_secret.clone());
+        all.extend(secret.map(|secret| (format!("issuers.{}.registration", issuer.alias), secret)));
+    }
+    for feed in &config.feeds {
+        all.extend(feed.references().map(|reference| (format!("feeds.{}", feed.name), reference.clone())));
+    }
     let headers = config.telemetry.iter().flat_map(|telemetry| &telemetry.headers);
     all.extend(headers.map(|(_, secret)| ("telemetry.headers".to_owned(), secret.clone())));
     let console = config.admin.as_ref().and_then(|admin| admin.console.as_ref());
     let client_secret = console.and_then(|console| console.client_secret.clone());
     all.extend(client_secret.map(|secret| ("admin.console".to_owned(), secret)));
     all
-}
-
-/// Where the secret of a credential is.
-pub fn secret_of(credential: &CredentialConfig) -> Option<SecretReference> {
-    match credential {
-        CredentialConfig::None => None,
-        CredentialConfig::Static { secret, .. } => Some(secret.clone()),
-        CredentialConfig::Exchange(exchange) => exchange.client_secret.clone(),
-    }
 }
 
 #[cfg(test)]

@@ -57,9 +57,16 @@ fn about(issuer: &IssuerConfig, survey: &Survey) -> Vec<Finding> {
             return vec![Finding::bad(name, format!("no metadata: {problem}"), format!("curl -sS {place}"))];
         }
     };
-    let mut findings = vec![itself(issuer, metadata), keys(issuer, &survey.keys)];
+    let mut findings = vec![itself(issuer, metadata)];
+    // One whose tokens are all opaque signs nothing.
+    if survey.keys.is_ok() || issuer.introspection.is_none() {
+        findings.push(keys(issuer, &survey.keys));
+    }
+    findings.extend(introspection(issuer, metadata, survey.introspection.as_ref()));
+    findings.extend(groups(issuer, metadata));
     findings.extend(clients(name, metadata));
-    if let Err(problem) = &survey.oauth_document {
+    // Nobody logs in at an issuer of workloads, and so nobody looks for where to.
+    if let (Err(problem), true) = (&survey.oauth_document, metadata.authorization) {
         findings.push(Finding::warn(
             name,
             format!("clients that ask /.well-known/oauth-authorization-server first (RFC 8414) get none: {problem}"),
@@ -113,6 +120,51 @@ fn keys(issuer: &IssuerConfig, keys: &Result<KeyFacts, String>) -> Finding {
         );
     }
     Finding::ok(name, format!("{} of {} keys verify {}", keys.usable, keys.count, accepted.join(", ")))
+}
+
+/// Whether it says what opaque tokens are, where it is asked.
+fn introspection(issuer: &IssuerConfig, metadata: &Metadata, asked: Option<&Result<(), String>>) -> Option<Finding> {
+    let name = issuer.alias.as_str();
+    let Some(own) = &issuer.introspection else {
+        return metadata.introspection.as_ref().map(|_| {
+            Finding::ok(
+                name,
+                "its JWTs are verified here; opaque tokens of its own would need introspection in its entry",
+            )
+        });
+    };
+    let client = &own.client_id;
+    Some(match asked {
+        Some(Ok(())) => Finding::ok(name, format!("it says what opaque tokens are to our client `{client}`")),
+        Some(Err(problem)) => Finding::bad(
+            name,
+            format!("it does not say what opaque tokens are: {problem}"),
+            format!(
+                "let the client `{client}` introspect there (RFC 7662), and see endpoint, client_secret and private_key in \
+                 [issuers.{name}.introspection]"
+            ),
+        ),
+        None => Finding::warn(name, "it was not asked about opaque tokens", "run this again"),
+    })
+}
+
+/// Whether its tokens can have the claim that groups are read from, where it says which claims there are.
+fn groups(issuer: &IssuerConfig, metadata: &Metadata) -> Option<Finding> {
+    let name = issuer.alias.as_str();
+    let (claim, claims) = (issuer.claims.groups.as_ref()?, metadata.claims.as_ref()?);
+    if claims.contains(claim) {
+        return Some(Finding::ok(name, format!("it knows the claim `{claim}`, which has the groups")));
+    }
+    let near: Vec<&str> =
+        claims.iter().map(String::as_str).filter(|known| known.contains("group") || known.contains("role")).collect();
+    let fix = if near.is_empty() {
+        format!("have it put `{claim}` into access tokens (a mapper, a scope), and look at one: doctor --token -")
+    } else {
+        format!("in [issuers.{name}.claims] write groups = \"{}\", if that has them", near.join("\" or \""))
+    };
+    let found =
+        format!("it does not say that it knows the claim `{claim}`: without it every call of a person is refused");
+    Some(Finding::warn(name, found, fix))
 }
 
 /// What clients need to log in by themselves.
@@ -205,11 +257,13 @@ mod tests {
             authorization: true,
             token: true,
             resource: None,
+            introspection: None,
+            claims: None,
         }
     }
 
     fn marks(metadata: Metadata, keys: Result<KeyFacts, String>) -> Vec<(Mark, String)> {
-        let survey = Survey { metadata: Ok(metadata), oauth_document: Ok(()), keys, clock: None };
+        let survey = Survey { metadata: Ok(metadata), oauth_document: Ok(()), keys, clock: None, introspection: None };
         about(&issuer(), &survey).into_iter().map(|found| (found.mark, found.fix.unwrap_or_default())).collect()
     }
 
@@ -230,6 +284,50 @@ mod tests {
         bad(Metadata { registration: false, ..whole() }, one(Algorithm::Es256), "by hand");
         bad(Metadata { resource: Some(false), ..whole() }, one(Algorithm::Es256), "audiences = ");
         bad(whole(), Err("none of its 1 keys".to_owned()), "jwks_uri");
+    }
+
+    #[test]
+    fn an_issuer_that_is_asked_about_tokens_has_to_answer() {
+        use crate::config::{IntrospectionConfig, IntrospectionProof, Nameless, SecretReference};
+        let mut issuer = issuer();
+        assert!(introspection(&issuer, &whole(), None).is_none());
+        issuer.introspection = Some(std::sync::Arc::new(IntrospectionConfig {
+            endpoint: None,
+            client_id: "gateway".to_owned(),
+            proof: IntrospectionProof::Secret(SecretReference::Environment("S".to_owned())),
+            prefix: None,
+            nameless: Nameless::Refused,
+        }));
+        assert_eq!(introspection(&issuer, &whole(), Some(&Ok(()))).unwrap().mark, Mark::Ok);
+        let bad = introspection(&issuer, &whole(), Some(&Err("it answered 401".to_owned()))).unwrap();
+        assert_eq!(bad.mark, Mark::Bad);
+        assert!(bad.fix.unwrap().contains("client `gateway`"));
+        // It needs no keys then.
+        let none = || Err("its metadata names no jwks_uri".to_owned());
+        let survey = |keys| Survey {
+            metadata: Ok(whole()),
+            oauth_document: Ok(()),
+            keys,
+            clock: None,
+            introspection: Some(Ok(())),
+        };
+        assert!(about(&issuer, &survey(none())).iter().all(|found| found.mark == Mark::Ok));
+    }
+
+    #[test]
+    fn the_claim_for_groups_is_held_against_those_that_it_says_it_knows() {
+        let mut issuer = issuer();
+        let knows = |claims: &[&str]| Metadata {
+            claims: Some(claims.iter().map(|claim| (*claim).to_owned()).collect()),
+            ..whole()
+        };
+        assert!(groups(&issuer, &knows(&["sub"])).is_none());
+        issuer.claims.groups = Some("groups".to_owned());
+        assert!(groups(&issuer, &whole()).is_none(), "it does not say");
+        assert_eq!(groups(&issuer, &knows(&["sub", "groups"])).unwrap().mark, Mark::Ok);
+        let near = groups(&issuer, &knows(&["sub", "roles"])).unwrap();
+        assert!(near.mark == Mark::Warn && near.fix.unwrap().contains("groups = \"roles\""));
+        assert!(groups(&issuer, &knows(&["sub"])).unwrap().fix.unwrap().contains("mapper"));
     }
 
     #[test]

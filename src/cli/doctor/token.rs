@@ -11,7 +11,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use super::finding::Finding;
 use super::running::Running;
 use crate::cli::check::counted;
-use crate::config::Config;
+use crate::config::{API_KEY_PREFIX, Config};
 use crate::gateway::understand::Understood;
 use crate::identity::revoked::{Held, Revocation, RevocationMode};
 use crate::identity::survey::TokenSays;
@@ -80,9 +80,13 @@ pub async fn examine(understood: &Understood, identity: &Identity, token: &Secre
     let config = understood.config();
     let says = match TokenSays::read(token.expose_secret()) {
         Ok(says) => says,
+        Err(problem) if token.expose_secret().starts_with(API_KEY_PREFIX) || takes_opaque(config) => {
+            return without_words(understood, identity, token, &problem).await;
+        }
         Err(problem) => {
-            let fix = "have the issuer mint JWT access tokens (RFC 9068); opaque tokens are not accepted. A client that \
-                       sends its ID token, its refresh token or an API key has to send its access token";
+            let fix = "have the issuer mint JWT access tokens (RFC 9068), or write [issuers.ALIAS.introspection] to ask it \
+                       about opaque ones (RFC 7662). A client that sends its ID token or its refresh token has to send its \
+                       access token";
             return Examined { findings: vec![Finding::bad("token", problem, fix)], caller: None };
         }
     };
@@ -102,6 +106,32 @@ pub async fn examine(understood: &Understood, identity: &Identity, token: &Secre
         }
         (_, Err(stop)) => {
             findings.push(refused(config, &stop, &says));
+            Examined { findings, caller: None }
+        }
+    }
+}
+
+fn takes_opaque(config: &Config) -> bool {
+    config.issuers.iter().any(|issuer| issuer.introspection.is_some())
+}
+
+/// The same for what says nothing itself: an API key, or a token that its issuer is asked about.
+async fn without_words(understood: &Understood, identity: &Identity, token: &SecretString, problem: &str) -> Examined {
+    let presented = Presented::Bearer(token.expose_secret());
+    let says = TokenSays::default();
+    match identity.authenticate(presented, &Resource::Gateway).await {
+        Ok(caller) => {
+            let by = match caller.token().is_key() {
+                true => format!("it is the API key `{}`", caller.token().id.as_deref().unwrap_or_default()),
+                false => format!("it is opaque, and issuer `{}` says whose it is", caller.token().issuer),
+            };
+            let mut findings = vec![Finding::ok("says", by)];
+            findings.extend(accepted(understood, &Resource::Gateway, &caller, &says));
+            Examined { findings, caller: Some(caller) }
+        }
+        Err(stop) => {
+            let mut findings = vec![Finding::ok("says", format!("nothing itself ({problem})"))];
+            findings.push(refused(understood.config(), &stop, &says));
             Examined { findings, caller: None }
         }
     }
@@ -156,11 +186,11 @@ fn accepted(understood: &Understood, resource: &Resource, caller: &Caller, says:
     };
     let mut findings = vec![Finding::ok("token", format!("accepted at {place}: {who} with agent {agent}, {groups}"))];
     if let Some(refusal) = understood.policy.class(persona).blocked() {
-        findings.push(Finding::bad(
-            "rules",
-            format!("every call is refused: {}", refusal.reason),
-            refusal.hint.to_string(),
-        ));
+        let (found, fix) = match &persona.groups {
+            Groups::Unknown(why) => (format!("{}: {why}", refusal.reason), groups_fix(config, caller, says)),
+            Groups::Known(_) => (refusal.reason.to_string(), refusal.hint.to_string()),
+        };
+        findings.push(Finding::bad("rules", format!("every call is refused: {found}"), fix));
     }
     // An audience that many gateways share lets any of them use the token at the others.
     let own = config.gateway.resource(None);
@@ -173,6 +203,26 @@ fn accepted(understood: &Understood, resource: &Resource, caller: &Caller, says:
         ));
     }
     findings
+}
+
+/// What to change where groups are missing from a token.
+fn groups_fix(config: &Config, caller: &Caller, says: &TokenSays) -> String {
+    let alias = &caller.token().issuer;
+    let issuer = config.issuers.iter().find(|issuer| issuer.alias == *alias);
+    let claim = issuer.and_then(|issuer| issuer.claims.groups.as_deref()).unwrap_or("groups");
+    let others: Vec<&str> = says.lists.iter().map(String::as_str).filter(|name| *name != claim).collect();
+    if others.is_empty() {
+        format!(
+            "have `{alias}` put all groups into `{claim}` of access tokens as a list of texts; where there are too many, \
+             let it put in only those that are assigned to this application"
+        )
+    } else {
+        format!(
+            "have `{alias}` put all groups into `{claim}`; or, if one of these has them: groups = \"{}\" below \
+             [issuers.{alias}.claims]",
+            others.join("\" or \"")
+        )
+    }
 }
 
 fn refused(config: &Config, stop: &Stop, says: &TokenSays) -> Finding {
@@ -228,6 +278,14 @@ fn refused(config: &Config, stop: &Stop, says: &TokenSays) -> Finding {
             "it was taken back: curl -s --unix-socket {} http://localhost/revocations",
             crate::control::socket(&config.gateway.state).display()
         ),
+        Reason::TokenInactive => {
+            "get a new one; if it is new, the issuer that was asked is not the one that minted it: see \
+                                  prefix in [issuers.ALIAS.introspection]"
+                .to_owned()
+        }
+        Reason::KeyUnknown => {
+            "put its row into policies/agents.toml, or have one made: bailiwick keys api new".to_owned()
+        }
         Reason::IssuerUnavailable => "see the issuer's group above".to_owned(),
         other => other.hint().to_owned(),
     };

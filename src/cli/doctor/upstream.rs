@@ -10,10 +10,9 @@ use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::files::secret_of;
 use super::finding::Finding;
 use crate::config::{Config, CredentialConfig, ListAs, ServerConfig, TransportConfig};
-use crate::delegate::Delegate;
+use crate::delegate::{Bound, Delegate};
 use crate::identity::{Caller, Identity};
 use crate::ids::AuthorizationContext;
 use crate::limit;
@@ -58,7 +57,7 @@ impl Bench {
     /// Looks at one server.
     pub async fn look(&self, server: &Arc<ServerConfig>, caller: Option<&Caller>) -> Vec<Finding> {
         let name = server.id.as_str();
-        let needs_caller = matches!(server.credential, CredentialConfig::Exchange(_));
+        let needs_caller = server.credential.is_per_caller();
         if needs_caller && caller.is_none() {
             return vec![Finding::ok(
                 name,
@@ -88,7 +87,7 @@ impl Bench {
     async fn access(&self, server: &Arc<ServerConfig>, caller: Option<&Caller>) -> Result<Access, Stop> {
         match caller {
             Some(caller) if server.list_as == ListAs::Caller => {
-                let credential = self.delegate.credential_for(caller, server, None).await?.header;
+                let credential = self.delegate.credential_for(caller, server, None, Bound::default()).await?.header;
                 let context = Delegate::context(caller, server, None);
                 Ok(Access { context, principal: Some(caller.principal()), credential })
             }
@@ -103,8 +102,10 @@ impl Bench {
 const fn presented(server: &ServerConfig) -> &'static str {
     match server.credential {
         CredentialConfig::None => "nothing presented",
-        CredentialConfig::Static { .. } => "with the gateway's credential",
+        CredentialConfig::Static(_) => "with the gateway's credential",
+        CredentialConfig::ClientCredentials(_) => "with a token of the gateway's own",
         CredentialConfig::Exchange(_) => "with a credential exchanged for this token",
+        CredentialConfig::IdJag(_) => "with a credential that the identity provider vouched for",
     }
 }
 
@@ -113,7 +114,7 @@ fn without_credential(server: &ServerConfig, stop: &Stop) -> Finding {
         Stop::Failed(failure) => failure.detail.clone(),
         Stop::Refused(refusal) => refusal.hint.to_string(),
     };
-    let fix = match (stop.reason(), secret_of(&server.credential)) {
+    let fix = match (stop.reason(), server.credential.secrets().first()) {
         (Reason::ExchangeRefused, _) => format!(
             "at the authorization server let client_id of [servers.{}.credential] exchange this token (RFC 8693), for \
              its audience and scope",

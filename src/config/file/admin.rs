@@ -9,6 +9,7 @@ use toml::Spanned;
 use super::address::is_loopback;
 use super::credential;
 use super::gateway::{Gateway, read_hosts, read_listen, read_public_url, read_tls};
+use crate::config::KnownBy;
 use crate::config::leaf::Period;
 use crate::config::mistake::Name;
 use crate::config::reader::Table;
@@ -151,7 +152,7 @@ pub fn shared_client<'a>(
     let clash = |client: &AdminClient| {
         let agent = agents.clone().find(|agent| {
             let mut own = agent.clients.iter();
-            own.any(|own| client.is(&own.issuer, Some(&own.client_id)))
+            own.any(|own| own.known_by == KnownBy::Client && client.is(&own.issuer, Some(&own.client_id)))
         });
         agent.map(|agent| {
             format!(

@@ -5,11 +5,12 @@ use std::collections::HashMap;
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::api_key;
 use crate::config::keys;
 use crate::config::leaf::Day;
 use crate::config::mistake::Name;
 use crate::config::reader::Table;
-use crate::config::{AgentClient, AgentConfig, AgentKind, AgentState, DeclaredProof};
+use crate::config::{AgentClient, AgentConfig, AgentKind, AgentState, DeclaredProof, KnownBy};
 use crate::ids::{AgentId, Environment, IssuerAlias, Subject};
 use crate::limit;
 
@@ -38,7 +39,12 @@ enum Proof {
     Mtls,
 }
 
-type Clients = HashMap<(IssuerAlias, String), AgentId>;
+/// What is one agent's already.
+#[derive(Default)]
+struct Taken {
+    clients: HashMap<(IssuerAlias, KnownBy, String), AgentId>,
+    keys: api_key::Taken,
+}
 
 /// Reads every agent; a `None` was reported.
 pub fn read_all(mut top: Table<'_, '_>, today: jiff::civil::Date) -> Vec<(AgentId, Option<AgentConfig>)> {
@@ -47,17 +53,18 @@ pub fn read_all(mut top: Table<'_, '_>, today: jiff::civil::Date) -> Vec<(AgentI
     if tables.len() > limit::AGENTS_MAX {
         top.mistake(&place, format!("{} agents are too many: at most {}", tables.len(), limit::AGENTS_MAX));
     }
-    let mut clients = Clients::new();
-    tables.into_iter().map(|(id, table)| (id.clone(), read(table, id, today, &mut clients))).collect()
+    let mut taken = Taken::default();
+    tables.into_iter().map(|(id, table)| (id.clone(), read(table, id, today, &mut taken))).collect()
 }
 
-fn read(mut table: Table<'_, '_>, id: AgentId, today: jiff::civil::Date, taken: &mut Clients) -> Option<AgentConfig> {
+fn read(mut table: Table<'_, '_>, id: AgentId, today: jiff::civil::Date, taken: &mut Taken) -> Option<AgentConfig> {
     let owner = subject(&mut table, "owner", &["user:"]);
     let sponsor_group = subject(&mut table, "sponsor_group", &["group:"]);
     let purpose = table.at::<String>("purpose");
     let kind = table.get::<Kind>("kind");
     let environments = table.at::<Vec<Spanned<Environment>>>("environments");
-    let clients = read_clients(&mut table, &id, taken);
+    let clients = read_clients(&mut table, &id, kind.as_ref(), taken);
+    let keys = api_key::read_all(&mut table, &id, today, &mut taken.keys);
     let state = table.get::<State>("state");
     let expires = table.at::<Day>("expires");
     let review = table.at::<Day>("review");
@@ -87,6 +94,7 @@ fn read(mut table: Table<'_, '_>, id: AgentId, today: jiff::civil::Date, taken: 
         },
         environments: environments.into_inner().into_iter().map(Spanned::into_inner).collect(),
         clients: clients?,
+        keys: keys?,
         state: match state? {
             State::Proposed => AgentState::Proposed,
             State::Active => AgentState::Active,
@@ -99,13 +107,18 @@ fn read(mut table: Table<'_, '_>, id: AgentId, today: jiff::civil::Date, taken: 
     })
 }
 
-fn read_clients(table: &mut Table<'_, '_>, id: &AgentId, taken: &mut Clients) -> Option<Vec<AgentClient>> {
+fn read_clients(
+    table: &mut Table<'_, '_>,
+    id: &AgentId,
+    kind: Option<&Kind>,
+    taken: &mut Taken,
+) -> Option<Vec<AgentClient>> {
     let mut clients = Vec::new();
     for mut entry in table.tables("clients", &keys::AGENT_CLIENT) {
         let issuer = entry.at::<IssuerAlias>("issuer");
-        let client_id = entry.at::<String>("client_id");
+        let name = read_name(&mut entry, kind);
         let proof = entry.get::<Proof>("proof");
-        let (issuer, client_id) = (issuer?, client_id?);
+        let (issuer, (known_by, client_id)) = (issuer?, name?);
         entry.source.refers(issuer.span(), Name::Issuer(issuer.get_ref().clone()));
         let proof = match proof? {
             Proof::Public => DeclaredProof::Public,
@@ -113,13 +126,19 @@ fn read_clients(table: &mut Table<'_, '_>, id: &AgentId, taken: &mut Clients) ->
             Proof::PrivateKey => DeclaredProof::PrivateKey,
             Proof::Mtls => DeclaredProof::Mtls,
         };
-        let client = AgentClient { issuer: issuer.into_inner(), client_id: client_id.get_ref().clone(), proof };
+        let client =
+            AgentClient { issuer: issuer.into_inner(), known_by, client_id: client_id.get_ref().clone(), proof };
         if client.client_id.is_empty() {
             entry.mistake(&client_id.span(), "a client id is not empty: write the one that the issuer gave it");
         }
-        if let Some(other) = taken.insert((client.issuer.clone(), client.client_id.clone()), id.clone()) {
+        let name = (client.issuer.clone(), known_by, client.client_id.clone());
+        if let Some(other) = taken.clients.insert(name, id.clone()) {
+            let what = match known_by {
+                KnownBy::Client => "client",
+                KnownBy::Subject => "subject",
+            };
             let message = format!(
-                "client `{client_id}` of `{}` is agent `{other}` already: a client is one agent",
+                "{what} `{client_id}` of `{}` is agent `{other}` already: a {what} is one agent",
                 client.issuer
             );
             entry.mistake(&client_id.span(), message);
@@ -127,6 +146,35 @@ fn read_clients(table: &mut Table<'_, '_>, id: &AgentId, taken: &mut Clients) ->
         clients.push(client);
     }
     Some(clients)
+}
+
+/// By which name an entry recognises the agent: one, and not two.
+fn read_name(entry: &mut Table<'_, '_>, kind: Option<&Kind>) -> Option<(KnownBy, Spanned<String>)> {
+    let (client_id, subject) = (entry.at::<String>("client_id"), entry.at::<String>("subject"));
+    match (client_id, subject) {
+        (Some(client_id), None) => Some((KnownBy::Client, client_id)),
+        (None, Some(subject)) => {
+            if matches!(kind, Some(Kind::Interactive)) {
+                let message =
+                    "a subject that is software acts on its own: write kind = \"autonomous\", or its client_id";
+                entry.mistake(&subject.span(), message);
+            }
+            Some((KnownBy::Subject, subject))
+        }
+        (Some(_), Some(subject)) => {
+            entry.mistake(
+                &subject.span(),
+                "an agent is known by one name: keep client_id or subject, or write two entries",
+            );
+            None
+        }
+        (None, None) => {
+            let message = "nothing tells by what the agent is known: write client_id = \"...\"; or subject = \"...\" where \
+                           its tokens name no client, such as \"system:serviceaccount:NAMESPACE:NAME\"";
+            entry.mistake(&entry.span, message);
+            None
+        }
+    }
 }
 
 /// Reads a key that names a person or a group, as rules spell them.

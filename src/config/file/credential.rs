@@ -7,12 +7,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde::Deserialize;
-use toml::Spanned;
 
-use super::address::{http_url, is_loopback};
-use crate::config::leaf::Period;
+use super::token_request;
+use crate::config::leaf::{Day, Period};
 use crate::config::reader::Table;
-use crate::config::{CredentialConfig, ExchangeConfig, SecretReference};
+use crate::config::{CredentialConfig, OnStale, SecretReference, StaticConfig, keys};
+use crate::limit;
 
 #[derive(Deserialize, Clone, Copy, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
@@ -20,97 +20,144 @@ enum Kind {
     None,
     Static,
     Exchange,
+    ClientCredentials,
+    IdJag,
 }
 
-/// Which keys mean something for which kind.
-const STATIC_KEYS: [&str; 3] = ["header", "prefix", "secret"];
-const EXCHANGE_KEYS: [&str; 7] =
-    ["token_endpoint", "client_id", "client_secret", "audience", "resource", "scope", "use_max"];
+/// Which keys mean something for a static secret.
+const STATIC_KEYS: &[&str] = &["header", "prefix", "secret", "max_age", "rotated_at", "on_stale"];
+/// Which do for everything that is asked of an authorization server.
+const ASKED_KEYS: &[&str] = &[
+    "issuer",
+    "token_endpoint",
+    "revocation_endpoint",
+    "client_id",
+    "client_secret",
+    "client_auth",
+    "private_key",
+    "private_key_algorithm",
+    "private_key_id",
+    "resource",
+    "scope",
+    "extra",
+    "use_max",
+    "token_life_max",
+];
+
+impl Kind {
+    /// Which keys mean something for it, besides `kind`.
+    fn keys(self) -> Vec<&'static str> {
+        let (shared, own): (&[&str], &[&str]) = match self {
+            Self::None => (&[], &[]),
+            Self::Static => (STATIC_KEYS, &[]),
+            Self::Exchange => (ASKED_KEYS, &["audience", "actor_token", "actor_token_type"]),
+            Self::ClientCredentials => (ASKED_KEYS, &["audience"]),
+            Self::IdJag => (ASKED_KEYS, &["identity_provider"]),
+        };
+        shared.iter().chain(own).copied().collect()
+    }
+}
 
 /// Reads one credential.
 pub fn read(mut table: Table<'_, '_>, base: &Path) -> Option<CredentialConfig> {
     let kind = table.get::<Kind>("kind")?;
-    let foreign: &[&[&str]] = match kind {
-        Kind::None => &[&STATIC_KEYS, &EXCHANGE_KEYS],
-        Kind::Static => &[&EXCHANGE_KEYS],
-        Kind::Exchange => &[&STATIC_KEYS],
-    };
-    for key in foreign.iter().copied().flatten().filter(|key| table.has(key)) {
+    let meant = kind.keys();
+    let foreign = keys::CREDENTIAL.keys.iter().map(|key| key.name).filter(|key| *key != "kind" && !meant.contains(key));
+    for key in foreign.filter(|key| table.has(key)) {
         table.mistake(&table.place(key), format!("`{key}` means nothing for this kind of credential: remove it"));
     }
     match kind {
         Kind::None => Some(CredentialConfig::None),
         Kind::Static => read_static(table, base),
-        Kind::Exchange => read_exchange(table, base),
+        Kind::Exchange => token_request::read_exchange(table, base),
+        Kind::ClientCredentials => token_request::read_client_credentials(table, base),
+        Kind::IdJag => token_request::read_id_jag(table, base),
     }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum OnStaleText {
+    Warn,
+    Refuse,
+}
+
+/// One reference, or two of which the second is the one before or after.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Slots {
+    One(String),
+    Many(Vec<String>),
 }
 
 fn read_static(mut table: Table<'_, '_>, base: &Path) -> Option<CredentialConfig> {
     let header = table.at::<String>("header");
     let prefix = table.get::<String>("prefix");
     let written = table.has("secret");
-    let secret = secret(&mut table, "secret", base);
+    let slots = read_slots(&mut table, base);
+    let max_age = table.get::<Period>("max_age");
+    let rotated_at = table.at::<Day>("rotated_at");
+    let on_stale_written = table.has("on_stale").then(|| table.place("on_stale"));
+    let on_stale = table.get::<OnStaleText>("on_stale");
     if !written {
         table.mistake(&table.span, "a static credential has no `secret`: write secret = \"env:NAME\" or \"file:PATH\"");
+    }
+    if max_age.is_none()
+        && let Some(place) = &on_stale_written
+    {
+        table.mistake(place, "nothing is stale without a `max_age`: write one, or remove on_stale");
     }
     let header = header?;
     let name = header.get_ref().to_ascii_lowercase();
     if let Err(message) = header_name(&name).and_then(|()| free_for_a_credential(&name)) {
         table.mistake(&header.span(), message);
     }
-    let usual = if name == "authorization" { "Bearer " } else { "" };
-    Some(CredentialConfig::Static { prefix: prefix.unwrap_or_else(|| usual.to_owned()), header: name, secret: secret? })
-}
-
-fn read_exchange(mut table: Table<'_, '_>, base: &Path) -> Option<CredentialConfig> {
-    let token_endpoint = table.at::<String>("token_endpoint");
-    let client_id = table.get::<String>("client_id");
-    let client_secret = secret(&mut table, "client_secret", base);
-    let audience = table.get::<String>("audience");
-    let resource = table.at::<String>("resource");
-    let scope = table.get::<String>("scope");
-    let use_max = table.get::<Period>("use_max");
-    if client_id.is_none() {
-        table.mistake(&table.span, "an exchange has no `client_id`: write our client id at the authorization server");
-    }
-    if audience.is_none() && resource.is_none() {
-        let message = "an exchange names neither audience nor resource: the token would be good anywhere; write the \
-                       `audience` or `resource` of this server";
+    let slots = slots?;
+    if max_age.is_some()
+        && rotated_at.is_none()
+        && let Some(slot) = slots.iter().find(|slot| !matches!(slot, SecretReference::File(_)))
+    {
+        let message = format!("nobody knows how old {slot} is: write rotated_at = 2027-03-31, or keep it in a file");
         table.mistake(&table.span, message);
     }
-    let token_endpoint = match token_endpoint {
-        None => None,
-        Some(text) => match http_url(text.get_ref()) {
-            Ok(url) if url.scheme() == "http" && !is_loopback(&url) => {
-                table.mistake(&text.span(), "tokens would travel in the clear: write https://");
-                None
-            }
-            Ok(url) => Some(url),
-            Err(message) => {
-                table.mistake(&text.span(), message);
-                None
-            }
+    let usual = if name == "authorization" { "Bearer " } else { "" };
+    Some(CredentialConfig::Static(Arc::new(StaticConfig {
+        prefix: prefix.unwrap_or_else(|| usual.to_owned()),
+        header: name,
+        slots,
+        max_age: max_age.map(|age| age.0),
+        rotated_at: rotated_at.and_then(|day| start_of(day.get_ref().0)),
+        on_stale: match on_stale? {
+            OnStaleText::Warn => OnStale::Warn,
+            OnStaleText::Refuse => OnStale::Refuse,
         },
+    })))
+}
+
+fn start_of(day: jiff::civil::Date) -> Option<i64> {
+    Some(jiff::tz::Offset::UTC.to_timestamp(day.to_datetime(jiff::civil::Time::midnight())).ok()?.as_second())
+}
+
+fn read_slots(table: &mut Table<'_, '_>, base: &Path) -> Option<Vec<SecretReference>> {
+    let written = table.at::<Slots>("secret")?;
+    let place = written.span();
+    let texts = match written.into_inner() {
+        Slots::One(text) => vec![text],
+        Slots::Many(texts) => texts,
     };
-    if let Some(resource) = resource.as_ref() {
-        // RFC 8707, section 2: an absolute URI without a fragment.
-        let absolute = url::Url::parse(resource.get_ref()).is_ok_and(|url| url.fragment().is_none());
-        if !absolute {
-            table.mistake(
-                &resource.span(),
-                "a resource is an absolute URI without a fragment (RFC 8707): write https://...",
-            );
+    if texts.is_empty() || texts.len() > limit::SECRET_SLOTS_MAX {
+        table.mistake(&place, "a secret has one place, or two while it is changed: write [\"env:NEW\", \"env:OLD\"]");
+        return None;
+    }
+    let mut slots = Vec::with_capacity(texts.len());
+    for text in &texts {
+        match reference(text, base) {
+            Ok(slot) if slots.contains(&slot) => table.mistake(&place, "both places of the secret are the same"),
+            Ok(slot) => slots.push(slot),
+            Err(message) => table.mistake(&place, message),
         }
     }
-    Some(CredentialConfig::Exchange(Arc::new(ExchangeConfig {
-        token_endpoint,
-        client_id: client_id?,
-        client_secret,
-        audience,
-        resource: resource.map(Spanned::into_inner),
-        scope,
-        use_max: use_max?.0,
-    })))
+    (slots.len() == texts.len()).then_some(slots)
 }
 
 pub fn secret(table: &mut Table<'_, '_>, key: &str, base: &Path) -> Option<SecretReference> {
@@ -170,7 +217,8 @@ pub fn names_a_secret(name: &str) -> bool {
 
 /// Whether a text has the form of a credential: a known prefix, a private key, a JWT.
 pub fn looks_like_a_secret(text: &str) -> bool {
-    const PREFIXES: [&str; 18] = [
+    const PREFIXES: [&str; 19] = [
+        "bwk_",
         "ghp_",
         "gho_",
         "ghs_",

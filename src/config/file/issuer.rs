@@ -2,14 +2,17 @@
 
 use std::collections::HashSet;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::Deserialize;
 use toml::Spanned;
 
 use super::address::{http_url, is_loopback};
+use super::introspection::{self, Prefixes};
+use super::registration;
 use crate::config::keys;
 use crate::config::leaf::Period;
-use crate::config::load::{ANONYMOUS_ALIAS, LOCAL_ALIAS};
+use crate::config::load::{ANONYMOUS_ALIAS, KEYS_ALIAS, LOCAL_ALIAS};
 use crate::config::mistake::{Name, did_you_mean};
 use crate::config::reader::Table;
 use crate::config::spiffe::{IssuerKind, SpiffeConfig};
@@ -21,7 +24,7 @@ const OPTIONAL_CLAIMS: [&str; 3] = ["iat", "jti", "client_id"];
 
 /// How an alias is spelled.
 pub fn alias(text: &str) -> Result<IssuerAlias, String> {
-    if [LOCAL_ALIAS, ANONYMOUS_ALIAS].contains(&text) {
+    if [LOCAL_ALIAS, ANONYMOUS_ALIAS, KEYS_ALIAS].contains(&text) {
         return Err(format!("the alias `{text}` is the gateway's own: use another one"));
     }
     IssuerAlias::new(text).map_err(|error| error.to_string())
@@ -43,17 +46,24 @@ enum Constraint {
     Any,
 }
 
-/// Reads one issuer; `seen` has the `issuer` of those before it.
+/// What no two issuers may have alike.
+#[derive(Debug, Default)]
+pub struct Seen {
+    issuers: HashSet<String>,
+    prefixes: Prefixes,
+}
+
+/// Reads one issuer; `seen` knows those before it.
 pub fn read(
     mut table: Table<'_, '_>,
     alias: IssuerAlias,
     (base, loopback_allowed): (&Path, bool),
-    seen: &mut HashSet<String>,
+    seen: &mut Seen,
 ) -> Option<IssuerConfig> {
     let kind = super::spiffe::read(&mut table, base, loopback_allowed);
     let issuer = match &kind {
-        Some(IssuerKind::Spiffe(spiffe)) => read_trust_domain(&mut table, spiffe, seen),
-        _ => read_issuer(&mut table, loopback_allowed, seen),
+        Some(IssuerKind::Spiffe(spiffe)) => read_trust_domain(&mut table, spiffe, &mut seen.issuers),
+        _ => read_issuer(&mut table, loopback_allowed, &mut seen.issuers),
     };
     let audiences = table.get::<Vec<String>>("audiences");
     let admin_audiences = table.at::<Vec<String>>("admin_audiences");
@@ -83,6 +93,11 @@ pub fn read(
         claims = Some(ClaimNames { client: vec!["sub".to_owned()], groups: None, scope: Vec::new(), person: None });
         optional_claims = Some(OPTIONAL_CLAIMS.map(str::to_owned).to_vec());
     }
+    let introspects = table.has("introspection");
+    let introspection = table
+        .table("introspection", &keys::INTROSPECTION)
+        .and_then(|own| introspection::read(own, &alias, base, loopback_allowed, &mut seen.prefixes).map(Arc::new));
+    let registration = registration::of(&mut table, base);
     let leeway = leeway?;
     if leeway.get_ref().0 > crate::limit::LEEWAY_MAX {
         table.mistake(&leeway.span(), "a leeway above 5m keeps expired tokens alive: correct the clocks instead");
@@ -109,6 +124,8 @@ pub fn read(
             Constraint::Mtls => SenderConstraint::Mtls,
             Constraint::Any => SenderConstraint::Any,
         },
+        introspection: if introspects { Some(introspection?) } else { None },
+        registration: registration?,
     })
 }
 

@@ -93,7 +93,7 @@ pub fn read(mut table: Table<'_, '_>, id: ServerId, places: Places<'_>, override
             table.mistake(&table.span, message);
         }
     }
-    let per_caller = matches!(credential, CredentialConfig::Exchange(_));
+    let per_caller = credential.is_per_caller();
     Some(ServerConfig {
         title,
         owner: owner?,

@@ -12,6 +12,8 @@ use crate::config::{
 use crate::ids::{AgentId, IssuerAlias, ServerId};
 
 mod admin;
+mod caller;
+mod feed;
 mod gate;
 mod process;
 mod spiffe;
@@ -235,7 +237,7 @@ fn an_exchange_fetches_lists_for_each_caller() {
     let server = config.servers.first().unwrap();
     assert_eq!(server.list_as, ListAs::Caller);
     let CredentialConfig::Exchange(exchange) = &server.credential else { panic!("not an exchange") };
-    assert_eq!((exchange.audience.as_deref(), exchange.use_max), (Some("notes"), Duration::from_secs(300)));
+    assert_eq!((exchange.asks.audience.as_deref(), exchange.asks.use_max), (Some("notes"), Duration::from_secs(300)));
 }
 
 #[test]
@@ -246,10 +248,58 @@ fn a_static_credential_is_a_bearer_token_unless_it_has_a_header_of_its_own() {
         ("credential = { kind = \"static\", secret = \"env:T\", prefix = \"Token \" }", ("authorization", "Token ")),
     ] {
         let config = config(&server_with(text));
-        let CredentialConfig::Static { header, prefix, .. } = &config.servers.first().unwrap().credential else {
-            panic!("not static")
-        };
-        assert_eq!((header.as_str(), prefix.as_str()), expected);
+        let CredentialConfig::Static(fixed) = &config.servers.first().unwrap().credential else { panic!("not static") };
+        assert_eq!((fixed.header.as_str(), fixed.prefix.as_str()), expected);
+    }
+}
+
+#[test]
+fn a_secret_has_as_many_places_as_its_change_needs() {
+    let with = |slots: &[&str]| {
+        let slots = slots.iter().map(|slot| format!("\"{slot}\"")).collect::<Vec<_>>().join(", ");
+        server_with(&format!("credential = {{ kind = \"static\", secret = [{slots}] }}"))
+    };
+    let config = config(&with(&["env:NEW", "env:OLD"]));
+    let CredentialConfig::Static(fixed) = &config.servers.first().unwrap().credential else { panic!("not static") };
+    assert_eq!(fixed.slots.len(), crate::limit::SECRET_SLOTS_MAX);
+    for slots in [&["env:A", "env:B", "env:C"][..], &[]] {
+        assert!(mistakes(&with(slots)).contains("one place, or two"), "{slots:?}");
+    }
+    assert!(mistakes(&with(&["env:A", "env:A"])).contains("are the same"));
+    assert!(mistakes(&with(&["env:A", "hunter2"])).contains("never written here"));
+    let aged = "credential = { kind = \"static\", secret = \"env:A\", max_age = \"30d\" }";
+    assert!(mistakes(&server_with(aged)).contains("nobody knows how old"));
+    let unaged = "credential = { kind = \"static\", secret = \"env:A\", on_stale = \"refuse\" }";
+    assert!(mistakes(&server_with(unaged)).contains("without a `max_age`"));
+}
+
+#[test]
+fn what_is_asked_of_an_authorization_server_is_checked_before_it_is() {
+    let with = |text: &str| server_with(&format!("credential = {{ client_id = \"c\", {text} }}"));
+    let own = "kind = \"client_credentials\", issuer = \"https://as.example\", audience = \"a\"";
+    assert!(config(&with(&format!("{own}, client_secret = \"env:S\""))).servers.first().is_some());
+    for (text, said) in [
+        (own.to_owned(), "prove nothing"),
+        (own.replace("issuer = \"https://as.example\"", "client_secret = \"env:S\""), "which authorization server"),
+        (format!("{own}, client_secret = \"env:S\", private_key = \"env:K\""), "one way"),
+        (format!("{own}, client_secret = \"env:S\", client_auth = \"private_key_jwt\""), "do not fit"),
+        (format!("{own}, client_secret = \"env:S\", actor_token = \"agent\""), "means nothing"),
+        (format!("{own}, client_secret = \"env:S\", extra = {{ scope = \"x\" }}"), "has its own place"),
+        (format!("{own}, client_secret = \"env:S\", extra = {{ api_key = \"x\" }}"), "looks like a secret"),
+        (own.replace("https", "http") + ", client_secret = \"env:S\"", "in the clear"),
+        (
+            "kind = \"exchange\", audience = \"a\", token_endpoint = \"https://as.example/t\", private_key = \"env:K\""
+                .to_owned(),
+            "write the `issuer` of token_endpoint",
+        ),
+        ("kind = \"exchange\", audience = \"a\", actor_token = \"agent\"".to_owned(), "client's private_key"),
+        ("kind = \"exchange\", audience = \"a\", actor_token = \"eyJ\"".to_owned(), "is kept somewhere"),
+        ("kind = \"id_jag\", issuer = \"https://as.example\"".to_owned(), "no `resource`"),
+        ("kind = \"id_jag\", resource = \"https://up.example/mcp\"".to_owned(), "no `issuer`"),
+        ("kind = \"id_jag\", issuer = \"https://as.example\"".to_owned(), "no `identity_provider`"),
+    ] {
+        let found = mistakes(&with(&text));
+        assert!(found.contains(said), "{text}: {found}");
     }
 }
 
@@ -339,7 +389,12 @@ fn every_documented_key_is_read() {
         format!("{header}\n{lines}")
     };
     let http = ["command", "variables", "directory", "sandbox", "read", "write", "network"];
-    let exchange = ["kind", "header", "prefix", "secret"];
+    let fixed = ["kind", "header", "prefix", "secret", "max_age", "rotated_at", "on_stale"];
+    let signed = ["private_key", "private_key_algorithm", "private_key_id"];
+    let actor = ["actor_token", "actor_token_type"];
+    let exchange = [&fixed[..], &signed].concat();
+    let own = [&fixed[..], &actor, &["client_secret", "client_auth"]].concat();
+    let vouched = [&fixed[..], &actor, &signed, &["audience"]].concat();
     let servers = [
         section(&keys::TOP, "", &[]),
         section(&keys::GATEWAY, "[gateway]", &[]),
@@ -354,12 +409,22 @@ fn every_documented_key_is_read() {
         spiffe::every_key(&section),
         section(&keys::CLAIMS, "[issuers.corp.claims]", &[]),
         section(&keys::SCOPE_RULE, "[[issuers.corp.scope_rules]]", &[]),
+        section(&keys::INTROSPECTION, "[issuers.corp.introspection]", &["client_secret"]),
+        "[issuers.other]\nissuer = \"https://other.example.com\"\n".to_owned(),
+        section(&keys::INTROSPECTION, "[issuers.other.introspection]", &["private_key", "key_id", "prefix"]),
         section(&keys::SERVER, "[servers.notes]", &http),
         section(&keys::CREDENTIAL, "[servers.notes.credential]\nkind = \"exchange\"", &exchange),
         section(
             &keys::CREDENTIAL,
             "[servers.notes.tool_credentials.t]\nkind = \"static\"",
-            &[&["kind"][..], EXCHANGE].concat(),
+            &[&["kind"][..], ASKED].concat(),
+        ),
+        section(&keys::CREDENTIAL, "[servers.notes.tool_credentials.own]\nkind = \"client_credentials\"", &own),
+        section(&keys::CREDENTIAL, "[servers.notes.tool_credentials.vouched]\nkind = \"id_jag\"", &vouched),
+        section(
+            &keys::IDENTITY_PROVIDER,
+            "[servers.notes.tool_credentials.vouched.identity_provider]",
+            &["client_secret", "client_auth"],
         ),
         section(&keys::HEALTH, "[servers.notes.health]", &[]),
         section(&keys::SERVER, "[servers.local]", &["url", "allow_private", "allow_plain_http"]),
@@ -368,7 +433,10 @@ fn every_documented_key_is_read() {
     let agents = [
         section(&keys::AGENTS, "", &[]),
         section(&keys::AGENT, "[agents.assistant]", &[]),
-        section(&keys::AGENT_CLIENT, "[[agents.assistant.clients]]", &[]),
+        section(&keys::AGENT_CLIENT, "[[agents.assistant.clients]]", &["subject"]),
+        section(&keys::AGENT, "[agents.robot]", &["kind"]) + "kind = \"autonomous\"\n",
+        section(&keys::AGENT_CLIENT, "[[agents.robot.clients]]", &["client_id"]),
+        section(&keys::AGENT_KEY, "[[agents.robot.keys]]", &[]),
     ];
     match read_with(&servers.concat(), &agents.concat(), &today()) {
         Ok((config, _)) => assert_eq!(config.servers.len(), 2),
@@ -376,7 +444,25 @@ fn every_documented_key_is_read() {
     }
 }
 
-const EXCHANGE: &[&str] = &["token_endpoint", "client_id", "client_secret", "audience", "resource", "scope", "use_max"];
+/// What means nothing for a static secret.
+const ASKED: &[&str] = &[
+    "issuer",
+    "token_endpoint",
+    "revocation_endpoint",
+    "client_id",
+    "client_secret",
+    "client_auth",
+    "private_key",
+    "private_key_algorithm",
+    "private_key_id",
+    "audience",
+    "resource",
+    "scope",
+    "use_max",
+    "token_life_max",
+    "actor_token",
+    "actor_token_type",
+];
 
 /// A value that the key accepts.
 fn value<'a>(name: &str, kind: &'a str) -> &'a str {
@@ -386,9 +472,11 @@ fn value<'a>(name: &str, kind: &'a str) -> &'a str {
         ("store", _) => "\"postgres://bailiwick@localhost/bailiwick\"",
         ("seal" | "journal" | "checkpoint", _) => "[\"env:NAME\"]",
         ("public_url", _) => "\"https://mcp.example.com\"",
-        ("issuer", "string") => "\"https://login.example.com\"",
+        ("issuer", "string" | "issuer URL") => "\"https://login.example.com\"",
         ("issuer" | "client_id", _) => "\"corp\"",
-        ("url" | "resource" | "token_endpoint" | "otlp" | "to", _) => "\"https://notes.example.com/mcp\"",
+        ("url" | "resource" | "token_endpoint" | "revocation_endpoint" | "otlp" | "to", _) => {
+            "\"https://notes.example.com/mcp\""
+        }
         ("owner", _) => "\"user:corp/anna\"",
         ("sponsor_group", _) => "\"group:corp/platform\"",
         ("environments", _) => "[\"production\"]",
@@ -406,11 +494,17 @@ fn value<'a>(name: &str, kind: &'a str) -> &'a str {
         ("directory", _) => "\"work\"",
         ("uris", _) => "[\"note://\"]",
         ("variables", _) => "{ LANG = \"C\" }",
+        ("endpoint", _) => "\"https://login.example.com/introspect\"",
+        ("created", _) => "\"2026-11-20T10:00:00Z\"",
+        (_, "digest") => "\"a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1\"",
         (_, "boolean") => "true",
         (_, "integer") => "7",
         (_, "duration") => "\"4m\"",
         (_, "date") => "2027-01-01",
-        (_, "secret reference") => "\"env:NAME\"",
+        // Two keys of one table that fit each other.
+        ("client_auth", _) => "\"client_secret_post\"",
+        ("actor_token", _) => "\"env:ACTOR\"",
+        (_, "secret reference" | "secret reference, or two") => "\"env:NAME\"",
         (_, kind) if kind.starts_with("list of") => "[]",
         (_, kind) if kind.starts_with('`') => kind.split('`').nth(1).unwrap_or_default(),
         (_, "environment") => "\"production\"",

@@ -9,6 +9,7 @@ use super::layout::{beyond, inside, pill};
 use super::login::encoded;
 use super::text::shown;
 use super::visit::Visit;
+use crate::identity::proposed::Proposed;
 use crate::limit;
 use crate::policy::AdminOperation;
 
@@ -21,6 +22,8 @@ pub(super) async fn page(visit: Visit) -> Response {
             return inside(&visit, refused.status, "Agents", "/agents", &body);
         }
     };
+    // The agents of the files are there, whatever became of the others.
+    let proposed = visit.look::<Vec<Proposed>>("/agents/proposed", "").await.unwrap_or_default();
     let revokes = visit.may(AdminOperation::Revoke);
     let body = html! {
         @if agents.is_empty() { p.quiet { "policies/agents.toml has none." } }
@@ -37,8 +40,35 @@ pub(super) async fn page(visit: Visit) -> Response {
             }
             (beyond(agents.len(), limit::CONSOLE_ROWS_SHOWN_MAX))
         }
+        @if !proposed.is_empty() { (strangers(&proposed)) }
     };
     inside(&visit, StatusCode::OK, "Agents", "/agents", &body)
+}
+
+/// Software that came without being registered, and was denied.
+fn strangers(proposed: &[Proposed]) -> Markup {
+    html! {
+        h2 { "Not registered, and denied" }
+        p.quiet { "Its issuer vouched for it. It calls once an agent in policies/agents.toml lists it." }
+        table {
+            thead { tr {
+                th scope="col" { "Name" } th scope="col" { "Issuer" } th scope="col" { "For" } th scope="col" { "Last seen" }
+            } }
+            tbody {
+                @for one in proposed.iter().take(limit::CONSOLE_ROWS_SHOWN_MAX) {
+                    tr {
+                        th scope="row" data-label="Name" { code { (shown(&one.name)) } span.detail { (one.known_by) } }
+                        td data-label="Issuer" { (one.issuer) }
+                        td data-label="For" { @if one.for_person { "a person" } @else { "itself" } }
+                        td data-label="Last seen" {
+                            @match jiff::Timestamp::from_second(one.last_seen) { Ok(at) => (at), Err(_) => "?" }
+                        }
+                    }
+                }
+            }
+        }
+        (beyond(proposed.len(), limit::CONSOLE_ROWS_SHOWN_MAX))
+    }
 }
 
 fn row(visit: &Visit, agent: &AgentStatus, revokes: bool) -> Markup {

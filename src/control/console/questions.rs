@@ -72,6 +72,7 @@ pub(super) async fn explain(posted: Posted) -> Response {
                 agent: some("agent"),
                 scopes: words("scopes"),
                 client_proof: None,
+                actors: Vec::new(),
             };
             match visit.send::<Explanation>((Verb::Post, "/explain"), None, &question).await {
                 Ok(answer) => explained(&answer),

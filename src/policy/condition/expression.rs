@@ -10,8 +10,7 @@ use rust_decimal::Decimal;
 use super::arguments::{Json, Member, Members, Parsed, decimal};
 use super::clock::Window;
 use super::{Facts, Quantifier, Truth, place};
-use crate::identity::{ClientProof, Persona};
-use crate::ids::Subject;
+use crate::identity::{Behind, ClientProof, Persona};
 use crate::limit::CONDITION_VALUE_CHARACTERS_MAX;
 
 /// What can be asked.
@@ -78,14 +77,13 @@ pub(super) enum Scalar {
     Boolean(bool),
 }
 
-/// Whether a person stands behind the caller. A service's own token (its subject is its client) has none;
-/// an autonomous agent with another subject may or may not act for somebody.
-fn human(persona: &Persona) -> Truth {
-    let Some(user) = &persona.user else { return Truth::False };
-    if persona.client.as_deref().is_some_and(|client| *user == Subject::user(&persona.issuer, client)) {
-        return Truth::False;
+/// Whether a person stands behind the caller.
+const fn human(persona: &Persona) -> Truth {
+    match persona.behind {
+        Behind::Person => Truth::True,
+        Behind::Nobody => Truth::False,
+        Behind::Unknown => Truth::Unknown,
     }
-    if persona.agent.as_ref().is_some_and(|agent| agent.autonomous) { Truth::Unknown } else { Truth::True }
 }
 
 impl Expression {

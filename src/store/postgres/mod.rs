@@ -194,6 +194,7 @@ fn migrations() -> Migrator {
     Migrator::with_migrations(vec![
         migration(1, "replicas", include_str!("migrations/0001_replicas.sql")),
         migration(2, "shelf", include_str!("migrations/0002_shelf.sql")),
+        migration(4, "revoked kinds", include_str!("migrations/0004_revoked_kinds.sql")),
     ])
 }
 

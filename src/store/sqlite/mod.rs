@@ -136,6 +136,7 @@ fn migrations() -> Migrator {
         migration(2, "executables", include_str!("migrations/0002_executables.sql")),
         migration(3, "revoked names", include_str!("migrations/0003_revoked_names.sql")),
         migration(4, "shelf", include_str!("migrations/0004_shelf.sql")),
+        migration(6, "revoked kinds", include_str!("migrations/0006_revoked_kinds.sql")),
     ])
 }
 

@@ -18,6 +18,7 @@ use crate::config::{
     Config, CredentialConfig, Durability, GatewayConfig, HealthConfig, Isolation, ListAs, Prefix, QuotaConfig,
     ReloadMode, ServerConfig, TransportConfig,
 };
+use crate::delegate::CredentialHeader;
 use crate::ids::{AuthorizationContext, Digest, Environment, PrincipalKey, ServerId};
 use crate::outcome::{Failure, Outcome, Reason};
 use crate::wire::{Json, Message, Outgoing};
@@ -210,6 +211,7 @@ fn config(servers: Vec<ServerConfig>) -> Config {
         keys: crate::config::KeysConfig::default(),
         telemetry: None,
         exports: Vec::new(),
+        feeds: Vec::new(),
         quota: QuotaConfig { requests_per_second: 1, requests_burst: 1, calls_in_flight_max: 1, streams_max: 1 },
         issuers: Vec::new(),
         anonymous: false,

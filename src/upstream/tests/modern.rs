@@ -21,7 +21,7 @@ async fn a_json_answer_comes_back_as_it_was_and_the_request_has_all_that_it_must
         ("mcp-session-id".to_owned(), "inbound".to_owned()),
     ];
     outgoing.header_parameters = vec![("mcp-param-region".to_owned(), "eu".to_owned())];
-    let credential = Some((http::header::AUTHORIZATION, "Bearer ours".to_owned().into()));
+    let credential = Some(CredentialHeader::new(http::header::AUTHORIZATION, "Bearer ours".to_owned().into()));
     let exchange = upstreams.send(Dispatch { credential, ..dispatch(1, outgoing) });
     let Outcome::Complete(result) = outcome(exchange).await else { panic!() };
     assert_eq!(result.as_str(), r#"{"z":1.50,"content":[],"a":{"k":"é"},"resultType":"complete"}"#);
@@ -440,7 +440,8 @@ async fn what_was_made_for_a_server_goes_to_no_other_of_its_name() {
     let (old_entry, new_entry) = (Arc::new(entry(old.transport())), Arc::new(entry(new.transport())));
     let upstreams = upstreams((*old_entry).clone());
     let call_for = async |entry: &Arc<ServerConfig>| {
-        let credential = Some((http::header::AUTHORIZATION, "Bearer of this server".to_owned().into()));
+        let value = "Bearer of this server".to_owned().into();
+        let credential = Some(CredentialHeader::new(http::header::AUTHORIZATION, value));
         let made_for = Some(Arc::clone(entry));
         let exchange = upstreams.send(Dispatch { credential, made_for, ..dispatch(1, tool_call("t", json!({}))) });
         outcome(exchange).await

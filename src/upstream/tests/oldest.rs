@@ -148,7 +148,7 @@ async fn the_credential_goes_on_the_stream_and_on_each_message() {
     let fake = plain().await;
     let upstreams = upstreams(entry(fake.transport()));
     let mut dispatch = dispatch(1, tool_call("t", json!({})));
-    dispatch.credential = Some((http::header::AUTHORIZATION, "Bearer theirs".to_owned().into()));
+    dispatch.credential = Some(CredentialHeader::new(http::header::AUTHORIZATION, "Bearer theirs".to_owned().into()));
     let session = completed(outcome(upstreams.send(dispatch)).await)["session"].clone();
     let target = format!("/messages?session={session}");
     for seen in fake.seen.lock().unwrap().iter().filter(|seen| seen.target == target) {

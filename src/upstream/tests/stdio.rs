@@ -372,7 +372,7 @@ async fn a_secret_that_cannot_be_read_starts_nothing_and_a_credential_for_a_proc
     assert_eq!(told(call(&place.upstreams, 1).await), (Reason::CredentialUnavailable, false));
     place.upstreams.shutdown().await;
     let place = serve(&script(LEGACY), |_| {});
-    let credential = Some((http::header::AUTHORIZATION, "Bearer x".to_owned().into()));
+    let credential = Some(CredentialHeader::new(http::header::AUTHORIZATION, "Bearer x".to_owned().into()));
     let exchange = place.upstreams.send(Dispatch { credential, ..dispatch(1, tool_call("t", json!({}))) });
     assert_eq!(told(outcome(exchange).await), (Reason::CredentialUnavailable, false));
     place.upstreams.shutdown().await;

@@ -3,7 +3,8 @@
 //
 // What it speaks: discovery, JWKS, client credentials, authorization code with PKCE (the person is whoever
 // `login_hint` names, no browser), RFC 9068 access tokens for RFC 8707 resources, RFC 8693 exchange.
-// `/test/exchanges` tells how many tokens were exchanged.
+// `/test/exchanges` tells how many tokens were exchanged; `/test/logout?sub=NAME&uri=URI` has a person logged out there.
+// Whoever comes without a `login_hint` is alice.
 
 import http from 'node:http';
 import { generateKeyPairSync } from 'node:crypto';
@@ -55,6 +56,15 @@ const provider = new Provider(issuer, {
       redirect_uris: ['http://127.0.0.1/callback'],
     },
     {
+      // The one client of a provider that lets nobody register.
+      client_id: 'shared',
+      application_type: 'native',
+      token_endpoint_auth_method: 'none',
+      grant_types: ['authorization_code', 'refresh_token'],
+      response_types: ['code'],
+      redirect_uris: ['http://127.0.0.1/oauth/test/callback'],
+    },
+    {
       client_id: 'nightly',
       client_secret: 'nightly-secret-of-the-tests-0123456789',
       grant_types: ['client_credentials'],
@@ -85,6 +95,8 @@ const provider = new Provider(issuer, {
   interactions: { url: (ctx, interaction) => `/login/${interaction.uid}`, policy: loginOnly() },
   features: {
     devInteractions: { enabled: false },
+    backchannelLogout: { enabled: true },
+    registration: { enabled: true },
     clientCredentials: { enabled: true },
     resourceIndicators: {
       enabled: true,
@@ -92,6 +104,9 @@ const provider = new Provider(issuer, {
       useGrantedResource: () => true,
     },
   },
+  // Everything here is on this machine, which the provider's own guard would not reach.
+  fetch: (url, { dispatcher, ...options }) => globalThis.fetch(url, options),
+  issueRefreshToken: (ctx, client) => client.grantTypeAllowed('refresh_token'),
   extraTokenClaims: (ctx, token) => ({
     groups: GROUPS[token.accountId] ?? CLIENT_GROUPS[token.clientId] ?? [],
     ...(ctx.state.actor && { act: { sub: ctx.state.actor } }),
@@ -146,9 +161,15 @@ server.on('request', async (request, response) => {
   try {
     if (request.url === '/test/exchanges') {
       response.end(String(exchanges));
+    } else if (request.url.startsWith('/test/logout?')) {
+      const asked = new URL(request.url, issuer).searchParams;
+      const client = await provider.Client.find('assistant');
+      client.backchannelLogoutUri = asked.get('uri');
+      await client.backchannelLogout(asked.get('sub'));
+      response.end('told');
     } else if (request.url.startsWith('/login/')) {
       const { params } = await provider.interactionDetails(request, response);
-      await provider.interactionFinished(request, response, { login: { accountId: params.login_hint } });
+      await provider.interactionFinished(request, response, { login: { accountId: params.login_hint ?? 'alice' } });
     } else {
       // RFC 8414 clients ask here first; the document is the same.
       if (request.url === '/.well-known/oauth-authorization-server') {

@@ -26,6 +26,15 @@ struct Keys {
     current: Mutex<Key>,
     logins: Mutex<Logins>,
     door: Mutex<Door>,
+    opaque: Mutex<Opaque>,
+}
+
+/// Tokens that it can be asked about, and who asked.
+#[derive(Default)]
+struct Opaque {
+    claims: HashMap<String, Value>,
+    asked: Vec<(String, String)>,
+    away: bool,
 }
 
 /// Who logs in when a page is opened, and what the pages were asked for.
@@ -70,12 +79,15 @@ impl Issuer {
             current: Mutex::new(Key::generate("key-1")),
             logins: Mutex::default(),
             door: Mutex::default(),
+            opaque: Mutex::default(),
         });
         let router = axum::Router::new()
             .route("/.well-known/openid-configuration", get(discovery))
+            .route("/.well-known/ssf-configuration", get(transmitter))
             .route("/jwks", get(jwks))
             .route("/authorize", get(authorize))
             .route("/token", post(token))
+            .route("/introspect", post(introspect))
             .with_state(Arc::clone(&keys));
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         Self { url, keys }
@@ -128,6 +140,30 @@ impl Issuer {
         self.sign(&self.claims(user, groups, resource))
     }
 
+    /// Mints a token that says nothing; whoever asks is told these claims.
+    pub fn opaque(&self, claims: &Value) -> String {
+        let token = format!("opaque-{}", ulid::Ulid::generate());
+        let mut told = claims.clone();
+        told["active"] = json!(true);
+        self.keys.opaque.lock().unwrap().claims.insert(token.clone(), told);
+        token
+    }
+
+    /// A token is none any more.
+    pub fn forgets(&self, token: &str) {
+        self.keys.opaque.lock().unwrap().claims.remove(token);
+    }
+
+    /// Whoever asks about a token from now on gets an error.
+    pub fn goes_away(&self, away: bool) {
+        self.keys.opaque.lock().unwrap().away = away;
+    }
+
+    /// The tokens that it was asked about, and the `Authorization` that came along, oldest first.
+    pub fn introspected(&self) -> Vec<(String, String)> {
+        self.keys.opaque.lock().unwrap().asked.clone()
+    }
+
     /// Whoever opens the login page from now on is this person, without a click; what the token says of the login is
     /// what was asked for.
     pub fn logs_in(&self, person: Value) {
@@ -155,10 +191,16 @@ async fn discovery(State(keys): State<Arc<Keys>>) -> Json<Value> {
     Json(json!({
         "issuer": keys.url, "authorization_endpoint": format!("{}/authorize", keys.url),
         "token_endpoint": format!("{}/token", keys.url), "jwks_uri": format!("{}/jwks", keys.url),
+        "introspection_endpoint": format!("{}/introspect", keys.url),
         "response_types_supported": ["code"], "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": ["ES256"], "code_challenge_methods_supported": ["S256"],
         "authorization_response_iss_parameter_supported": !keys.door.lock().unwrap().people.is_empty(),
     }))
+}
+
+/// What a transmitter of security events says of itself.
+async fn transmitter(State(keys): State<Arc<Keys>>) -> Json<Value> {
+    Json(json!({ "spec_version": "1_0", "issuer": keys.url, "jwks_uri": format!("{}/jwks", keys.url) }))
 }
 
 /// The login page: whoever opens it is the person of the test, and goes back with a code.
@@ -179,9 +221,11 @@ async fn token(State(keys): State<Arc<Keys>>, Form(form): Form<HashMap<String, S
     {
         return answer;
     }
+    let refreshed = form.get("refresh_token").map(|token| token.strip_prefix("refresh-").unwrap());
     let (mut claims, asked) = {
         let logins = keys.logins.lock().unwrap();
-        (logins.person.clone(), logins.asked[form["code"].parse::<usize>().unwrap()].clone())
+        let code = refreshed.unwrap_or_else(|| &form["code"]);
+        (logins.person.clone(), logins.asked[code.parse::<usize>().unwrap()].clone())
     };
     claims["aud"] = json!(asked["resource"]);
     claims["client_id"] = json!(asked["client_id"]);
@@ -191,8 +235,30 @@ async fn token(State(keys): State<Arc<Keys>>, Form(form): Form<HashMap<String, S
     if let Some(acr) = asked.get("acr_values") {
         claims["acr"] = json!(acr);
     }
-    let answer = json!({ "access_token": keys.sign_with(&claims, |_| {}), "token_type": "Bearer", "expires_in": 600 });
+    let mut answer =
+        json!({ "access_token": keys.sign_with(&claims, |_| {}), "token_type": "Bearer", "expires_in": 600 });
+    if asked["client_id"] == "shared" {
+        // Nobody but the gateway itself has this client; an ID token is nothing for those behind it.
+        answer["refresh_token"] = json!(format!("refresh-{}", refreshed.unwrap_or_else(|| &form["code"])));
+        answer["id_token"] = json!("not for an assistant");
+    }
     Json(answer).into_response()
+}
+
+/// RFC 7662.
+async fn introspect(
+    State(keys): State<Arc<Keys>>,
+    headers: axum::http::HeaderMap,
+    Form(form): Form<HashMap<String, String>>,
+) -> Response {
+    let mut opaque = keys.opaque.lock().unwrap();
+    let authorization = headers.get("authorization").map(|value| value.to_str().unwrap().to_owned());
+    opaque.asked.push((form["token"].clone(), authorization.unwrap_or_default()));
+    if opaque.away {
+        return axum::http::StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
+    let told = opaque.claims.get(&form["token"]).cloned();
+    Json(told.unwrap_or_else(|| json!({ "active": false }))).into_response()
 }
 
 async fn jwks(State(keys): State<Arc<Keys>>) -> Json<Value> {

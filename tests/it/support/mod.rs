@@ -14,6 +14,7 @@ pub mod postgres;
 pub mod replicas;
 pub mod schema;
 pub mod scripted;
+pub mod sts;
 pub mod talkative;
 pub mod verbatim;
 

@@ -1,0 +1,146 @@
+//! A token that an authorization server issued to us, and until when it is used.
+//!
+//! Decides when use ends: at the least of the configured time, the token's own end and the caller's. Refuses to know
+//! how the token was asked for. Invariants: what may live longer than allowed is refused; of what a token says of
+//! itself nothing is believed that would prolong its use.
+
+use std::sync::Arc;
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::answer::Token;
+use super::endpoint::AuthorizationServer;
+use super::wanted::Wanted;
+use super::{CredentialFacts, CredentialKind, seconds, unavailable};
+use crate::config::TokenRequest;
+use crate::identity::TokenFacts;
+use crate::ids::{AgentId, Digest, ServerId};
+use crate::limit;
+use crate::outcome::{Failure, Reason, Stop};
+
+/// One token that was issued.
+#[derive(Debug)]
+pub(super) struct Issued {
+    secret: SecretString,
+    facts: Arc<CredentialFacts>,
+    /// Not to be used from this second since 1970 on.
+    used_until: i64,
+    /// Its name in the ledger.
+    pub id: String,
+    /// Where the cache has it.
+    pub key: Digest,
+    pub issued_at: i64,
+    /// For whom; nobody, where it is the gateway's own.
+    pub inbound: Option<TokenFacts>,
+    /// The agents that act, outermost first.
+    pub agents: Vec<AgentId>,
+    /// The governed task that it is for.
+    pub mandate: Option<String>,
+    /// For which server.
+    pub server: ServerId,
+    /// Who issued it, and takes it back.
+    pub from: AuthorizationServer,
+    /// As whom it was asked for.
+    pub asks: Arc<TokenRequest>,
+}
+
+impl Issued {
+    /// Takes over what an authorization server answered to a question that was asked at that second.
+    ///
+    /// # Errors
+    /// [`Reason::CredentialLifeExceeded`] where it lives too long, [`Reason::CredentialUnavailable`] where it ends too
+    /// soon to be used.
+    pub fn new(
+        kind: CredentialKind,
+        token: Token,
+        asks: &TokenRequest,
+        wanted: &Wanted<'_>,
+        from: AuthorizationServer,
+        asked_at: i64,
+    ) -> Result<Self, Stop> {
+        let server = wanted.id();
+        // What the server says and what the token says may differ: use ends at the earlier one, and the record tells
+        // the later one, because until then it may work for whoever has it.
+        let told = token.life.map(|life| asked_at.saturating_add(life));
+        let ends = [told, token.said.exp];
+        let (first, last) = (ends.into_iter().flatten().min(), ends.into_iter().flatten().max());
+        if let Some(most) = asks.token_life_max
+            && last.is_none_or(|last| last.saturating_sub(asked_at) > seconds(most))
+        {
+            return Err(too_long(server, last.map(|last| last.saturating_sub(asked_at)), seconds(most)));
+        }
+        // Without a word about its life a token is used for a minute.
+        let life = first.map_or(seconds(limit::EXCHANGED_UNKNOWN_LIFE), |at| at.saturating_sub(asked_at));
+        let margin = seconds(limit::EXCHANGED_MARGIN).min(life / 2);
+        let inbound = wanted.caller.map(|caller| caller.token().clone());
+        let used_until = asked_at
+            .saturating_add(life.saturating_sub(margin).min(seconds(asks.use_max)))
+            .min(inbound.as_ref().map_or(i64::MAX, |token| token.expires_at));
+        if used_until <= asked_at {
+            return Err(unavailable(server, "the token that was issued, or the caller's, expires too soon to be used"));
+        }
+        let shown = |text: String| text.chars().take(limit::ERROR_SHOWN_CHARACTERS_MAX).collect::<String>();
+        let audience = token.said.aud.map(|aud| aud.as_str().map_or_else(|| aud.to_string(), str::to_owned));
+        let id = ulid::Ulid::generate().to_string();
+        let facts = CredentialFacts {
+            kind,
+            issue: Some(id.clone()),
+            id: token.said.jti.map(shown),
+            audience: audience.or_else(|| asks.audience.clone().or_else(|| asks.resource.clone())).map(shown),
+            expires_at: last,
+            used_until: Some(used_until),
+        };
+        let persona = wanted.caller.map(crate::identity::Caller::persona);
+        let agents = persona.map(|persona| persona.agent.iter().chain(&persona.chain).map(|agent| agent.id.clone()));
+        Ok(Self {
+            secret: token.secret,
+            facts: Arc::new(facts),
+            used_until,
+            id,
+            key: wanted.key,
+            issued_at: asked_at,
+            inbound,
+            agents: agents.into_iter().flatten().collect(),
+            mandate: wanted.bound.mandate.map(str::to_owned),
+            server: server.clone(),
+            from,
+            asks: Arc::new(asks.clone()),
+        })
+    }
+
+    pub const fn secret(&self) -> &SecretString {
+        &self.secret
+    }
+
+    pub const fn used_until(&self) -> i64 {
+        self.used_until
+    }
+
+    /// What the record says of its use under that bound.
+    pub fn facts(&self, ends_at: Option<i64>) -> Arc<CredentialFacts> {
+        match ends_at.filter(|ends_at| *ends_at < self.used_until) {
+            None => Arc::clone(&self.facts),
+            sooner => Arc::new(CredentialFacts { used_until: sooner, ..CredentialFacts::clone(&self.facts) }),
+        }
+    }
+
+    /// Its SHA-256.
+    pub fn digest(&self) -> Digest {
+        Digest::sha256(self.secret.expose_secret().as_bytes())
+    }
+
+    /// What it costs the cache.
+    pub fn weight(&self) -> u32 {
+        u32::try_from(self.secret.expose_secret().len().saturating_add(limit::EXCHANGED_ENTRY_BYTES_MIN))
+            .unwrap_or(u32::MAX)
+    }
+}
+
+fn too_long(server: &ServerId, life: Option<i64>, most: i64) -> Stop {
+    let life = life.map_or_else(|| "nobody says how long".to_owned(), |life| format!("{life} s"));
+    let detail = format!(
+        "the token for server `{server}` lives longer than token_life_max allows ({life}, at most {most} s): have the \
+         authorization server issue shorter ones"
+    );
+    Failure::before(Reason::CredentialLifeExceeded, detail).into()
+}

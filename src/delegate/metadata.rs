@@ -1,0 +1,164 @@
+//! What an authorization server says of itself (RFC 8414).
+//!
+//! Decides where it is asked and how long that holds. Invariants: the metadata names exactly the issuer that was asked
+//! for, or it is nobody's; while an issuer is away its last word holds.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::header::ACCEPT;
+use http::{Request, StatusCode};
+use serde::Deserialize;
+use url::Url;
+
+use crate::egress::{OauthClient, is_loopback};
+use crate::limit;
+
+/// What is used of an authorization server's metadata.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Metadata {
+    /// Its own name.
+    pub issuer: String,
+    pub token_endpoint: Url,
+    pub revocation_endpoint: Option<Url>,
+}
+
+/// The metadata of issuers, by issuer.
+#[derive(Debug)]
+pub(super) struct MetadataCache {
+    known: moka::future::Cache<String, Known>,
+}
+
+#[derive(Debug, Clone)]
+struct Known {
+    metadata: Arc<Metadata>,
+    read_at: Instant,
+}
+
+impl MetadataCache {
+    pub fn new() -> Self {
+        Self { known: moka::future::Cache::new(limit::TOKEN_ENDPOINTS_MAX) }
+    }
+
+    /// What that issuer says of itself; `url` is its name, read.
+    pub async fn get(&self, issuer: &str, url: &Url, client: &OauthClient) -> Result<Arc<Metadata>, String> {
+        let before = self.known.get(issuer).await;
+        if let Some(known) = before.as_ref().filter(|known| known.read_at.elapsed() < limit::JWKS_REFRESH) {
+            return Ok(Arc::clone(&known.metadata));
+        }
+        match fetch(issuer, url, client).await {
+            Ok(metadata) => {
+                let metadata = Arc::new(metadata);
+                let known = Known { metadata: Arc::clone(&metadata), read_at: Instant::now() };
+                self.known.insert(issuer.to_owned(), known).await;
+                Ok(metadata)
+            }
+            Err(problem) => match before {
+                Some(known) => {
+                    tracing::warn!(issuer, problem, "an authorization server's metadata could not be fetched again");
+                    Ok(known.metadata)
+                }
+                None => Err(problem),
+            },
+        }
+    }
+}
+
+async fn fetch(issuer: &str, url: &Url, client: &OauthClient) -> Result<Metadata, String> {
+    let mut problem = String::new();
+    for place in places(url) {
+        let request = Request::get(place.as_str())
+            .header(ACCEPT, "application/json")
+            .body(Vec::new())
+            .map_err(|error| error.to_string())?;
+        let answer = client.send(request).await.map_err(|error| format!("no metadata of `{issuer}`: {error}"))?;
+        if answer.status() != StatusCode::OK {
+            problem = format!("no metadata of `{issuer}`: {place} answered {}", answer.status());
+            continue;
+        }
+        let metadata: Metadata = serde_json::from_slice(answer.body())
+            .map_err(|_| format!("the metadata of `{issuer}` at {place} is not that of an authorization server"))?;
+        return checked(metadata, issuer, url);
+    }
+    Err(problem)
+}
+
+fn checked(metadata: Metadata, issuer: &str, url: &Url) -> Result<Metadata, String> {
+    if metadata.issuer != issuer {
+        let named: String = metadata.issuer.chars().take(limit::ERROR_SHOWN_CHARACTERS_MAX).collect();
+        return Err(format!(
+            "the metadata of `{issuer}` is that of `{named}`: write issuer exactly as the authorization server does"
+        ));
+    }
+    let endpoints = [Some(&metadata.token_endpoint), metadata.revocation_endpoint.as_ref()];
+    for endpoint in endpoints.into_iter().flatten() {
+        if endpoint.scheme() != "https" && !(is_loopback(endpoint) && is_loopback(url)) {
+            return Err(format!("the metadata of `{issuer}` names an endpoint without TLS"));
+        }
+    }
+    Ok(metadata)
+}
+
+/// Where the metadata may be: as RFC 8414 says, and as OpenID Connect does, with the path of the issuer behind the
+/// well-known one or before it.
+fn places(issuer: &Url) -> Vec<Url> {
+    let path = issuer.path().trim_end_matches('/');
+    let mut paths = vec![
+        format!("/.well-known/oauth-authorization-server{path}"),
+        format!("/.well-known/openid-configuration{path}"),
+    ];
+    if !path.is_empty() {
+        paths.push(format!("{path}/.well-known/openid-configuration"));
+    }
+    let place = |path: String| {
+        let mut url = issuer.clone();
+        url.set_path(&path);
+        url.set_query(None);
+        url.set_fragment(None);
+        url
+    };
+    paths.into_iter().map(place).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metadata_is_looked_for_behind_the_well_known_path_and_before_it() {
+        let at = |issuer: &str| {
+            places(&Url::parse(issuer).unwrap()).iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(
+            at("https://as.example"),
+            "https://as.example/.well-known/oauth-authorization-server \
+             https://as.example/.well-known/openid-configuration"
+        );
+        assert_eq!(
+            at("https://as.example/tenant/"),
+            "https://as.example/.well-known/oauth-authorization-server/tenant \
+             https://as.example/.well-known/openid-configuration/tenant \
+             https://as.example/tenant/.well-known/openid-configuration"
+        );
+    }
+
+    #[test]
+    fn metadata_of_another_issuer_counts_for_nobody() {
+        let url = Url::parse("https://as.example").unwrap();
+        let metadata = |issuer: &str, endpoint: &str| Metadata {
+            issuer: issuer.to_owned(),
+            token_endpoint: Url::parse(endpoint).unwrap(),
+            revocation_endpoint: None,
+        };
+        assert!(checked(metadata("https://as.example", "https://as.example/t"), "https://as.example", &url).is_ok());
+        for (issuer, endpoint, said) in [
+            ("https://as.example/", "https://as.example/t", "write issuer exactly"),
+            ("https://evil.example", "https://as.example/t", "write issuer exactly"),
+            ("https://as.example", "http://as.example/t", "without TLS"),
+            ("https://as.example", "http://127.0.0.1/t", "without TLS"),
+        ] {
+            let problem = checked(metadata(issuer, endpoint), "https://as.example", &url).unwrap_err();
+            assert!(problem.contains(said), "{issuer} {endpoint}: {problem}");
+        }
+    }
+}

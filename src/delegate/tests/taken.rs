@@ -1,0 +1,278 @@
+//! The ledger and taking back, with rows in memory and an authorization server on loopback.
+
+use std::collections::BTreeMap as Map;
+
+use futures_util::future::BoxFuture;
+
+use super::*;
+use crate::outcome::Failure;
+use crate::shelf::{Action, Change, Changed, Expect, Row, Section, Shelf, Tell, Version};
+
+/// Rows in memory, in the order of their names.
+#[derive(Debug, Default)]
+struct Rows {
+    rows: Mutex<Map<String, Row>>,
+    /// Whether no more fit.
+    full: std::sync::atomic::AtomicBool,
+}
+
+impl Shelf for Rows {
+    fn row<'a>(&'a self, _: Section, key: &'a str) -> BoxFuture<'a, Result<Option<Row>, Failure>> {
+        Box::pin(std::future::ready(Ok(self.rows.lock().unwrap().get(key).cloned())))
+    }
+
+    fn rows<'a>(
+        &'a self,
+        _: Section,
+        _: Option<&'a str>,
+        after: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<Vec<Row>, Failure>> {
+        let rows = self.rows.lock().unwrap();
+        let after = rows.values().filter(|row| after.is_none_or(|after| row.key.as_str() > after));
+        Box::pin(std::future::ready(Ok(after.take(limit::SHELF_ROWS_READ_MAX).cloned().collect())))
+    }
+
+    fn change(&self, changes: Vec<Change>, _: Tell) -> BoxFuture<'_, Result<Changed, Failure>> {
+        let mut rows = self.rows.lock().unwrap();
+        if self.full.load(Ordering::SeqCst) {
+            return Box::pin(std::future::ready(Ok(Changed::Full(0))));
+        }
+        for change in changes {
+            let Action::Put { owner, body, expires_at_us } = change.action else { panic!() };
+            assert_eq!(change.section.rows_max, limit::CREDENTIALS_LEDGER_MAX);
+            let before = rows.get(&change.key).map(|row| row.version);
+            match change.expect {
+                Expect::Absent => assert!(before.is_none()),
+                Expect::Version(version) => assert_eq!(before, Some(version)),
+                Expect::Anything => {}
+            }
+            let version = Version(before.map_or(1, |version| version.0 + 1));
+            let row = Row { key: change.key.clone(), version, owner, body, number: 0, expires_at_us };
+            rows.insert(change.key, row);
+        }
+        let done = Changed::Done { numbers: vec![0], version: Version(1), epoch: None };
+        Box::pin(std::future::ready(Ok(done)))
+    }
+
+    fn clock_us(&self) -> BoxFuture<'_, Result<i64, Failure>> {
+        Box::pin(std::future::ready(Ok(now_s() * 1_000_000)))
+    }
+}
+
+async fn with_ledger() -> (World, Arc<Rows>) {
+    let rows = Arc::new(Rows::default());
+    let shelf = Arc::clone(&rows);
+    let world = world_with(
+        |_| server(CredentialConfig::Exchange(Arc::new(exchange("read")))),
+        |delegate| delegate.with_ledger(shelf),
+    )
+    .await;
+    (world, rows)
+}
+
+fn subject(name: &str) -> RevocationTarget {
+    RevocationTarget::Subject(IssuerAlias::new("corp").unwrap(), name.into())
+}
+
+#[tokio::test]
+async fn what_was_issued_is_in_the_ledger_without_being_there_itself() {
+    let (world, rows) = with_ledger().await;
+    let (alice, _) = world.caller("alice", 600).await;
+    for _ in 0..3 {
+        world.ask(&alice, None).await.unwrap();
+    }
+    let entries = world.delegate.ledger().await.unwrap();
+    let [entry] = entries.as_slice() else { panic!("{entries:?}") };
+    assert_eq!((entry.server.as_str(), entry.kind.as_str(), entry.state.as_str()), ("git", "exchange", "in_use"));
+    assert_eq!((entry.issuer.as_deref(), entry.subject.as_deref()), (Some("corp"), Some("alice")));
+    assert_eq!(entry.digest, Digest::sha256(b"exchanged-0").to_string());
+    assert_eq!(entry.agents, [alice.persona().agent.as_ref().unwrap().id.to_string()]);
+    let row = rows.rows.lock().unwrap().values().next().unwrap().clone();
+    assert_eq!(row.version, Version(1), "once for each credential, and for no call");
+    assert!(!row.body.contains("exchanged-0"), "{}", row.body);
+    assert_eq!(row.expires_at_us, entry.expires_at.map(|at| at * 1_000_000));
+    let facts = world.ask(&alice, None).await.unwrap().facts;
+    assert_eq!(facts.issue.as_deref(), Some(entry.id.as_str()), "the record names it");
+}
+
+#[tokio::test]
+async fn a_credential_that_cannot_be_written_down_is_used_by_nobody() {
+    let (world, rows) = with_ledger().await;
+    let (alice, _) = world.caller("alice", 600).await;
+    rows.full.store(true, Ordering::SeqCst);
+    let stop = world.ask(&alice, None).await.unwrap_err();
+    assert_eq!(stop.reason(), Reason::CredentialUnavailable);
+    assert!(stop.to_string().contains("ledger"), "{stop}");
+    rows.full.store(false, Ordering::SeqCst);
+    assert_eq!(value(&world.ask(&alice, None).await.unwrap()), "Bearer exchanged-1");
+}
+
+#[tokio::test]
+async fn what_is_taken_back_is_taken_back_at_its_authorization_server_and_told_as_it_is() {
+    let (world, rows) = with_ledger().await;
+    let (alice, _) = world.caller("alice", 600).await;
+    let (bob, _) = world.caller("bob", 600).await;
+    world.ask(&alice, None).await.unwrap();
+    world.ask(&bob, None).await.unwrap();
+    world.answers_at("/revoke", 200, json!({}));
+    let told = world.delegate.take_back(&subject("alice")).await.unwrap();
+    let [line] = told.as_slice() else { panic!("{told:?}") };
+    assert_eq!((line.server.as_str(), line.state, line.credentials), ("git", Taken::Revoked, 1));
+    let asked = world.asked_at("/revoke");
+    assert_eq!((asked.len(), asked[0]["token"].as_str()), (1, "exchanged-0"));
+    assert_eq!(asked[0]["token_type_hint"], "access_token");
+    let states = async || -> Vec<String> {
+        world.delegate.ledger().await.unwrap().into_iter().map(|entry| entry.state).collect()
+    };
+    assert_eq!(states().await, ["revoked", "in_use"]);
+    assert_eq!(value(&world.ask(&bob, None).await.unwrap()), "Bearer exchanged-1", "his is his");
+    assert!(world.delegate.take_back(&subject("alice")).await.unwrap().is_empty(), "there is nothing left of it");
+
+    // One that does not take it back, one that has no place for it, one that this process does not hold.
+    world.answers_at("/revoke", 400, json!({"error": "unsupported_token_type"}));
+    let told = world.delegate.take_back(&subject("bob")).await.unwrap();
+    assert_eq!((told[0].state, told[0].expires_at.is_some()), (Taken::Unsupported, true));
+    let lost = IssuedCredential {
+        id: "lost".into(),
+        state: "in_use".into(),
+        ..world.delegate.ledger().await.unwrap()[1].clone()
+    };
+    let row = Row {
+        key: "lost".into(),
+        version: Version(1),
+        owner: "git".into(),
+        body: serde_json::to_string(&lost).unwrap(),
+        number: 0,
+        expires_at_us: None,
+    };
+    rows.rows.lock().unwrap().insert("lost".into(), row);
+    let told = world.delegate.take_back(&RevocationTarget::Credential("lost".into())).await.unwrap();
+    assert_eq!(told.iter().map(|line| line.state).collect::<Vec<_>>(), [Taken::ExpiresAt]);
+    assert!(told[0].detail.contains("ends by itself"));
+    let offline = left_behind(rows, &RevocationTarget::Agent(alice.persona().agent.as_ref().unwrap().id.clone())).await;
+    assert_eq!(offline.unwrap()[0].credentials, 2, "all but the one that is revoked");
+}
+
+#[tokio::test]
+async fn an_authorization_server_that_is_away_is_asked_again_until_it_takes_it_back() {
+    let (world, _) = with_ledger().await;
+    let (alice, _) = world.caller("alice", 600).await;
+    world.ask(&alice, None).await.unwrap();
+    world.answers_at("/revoke", 503, json!("down"));
+    let began = std::time::Instant::now();
+    let told = world.delegate.take_back(&subject("alice")).await.unwrap();
+    assert!(began.elapsed() < limit::REVOKE_REPORT_WAIT);
+    assert_eq!((told[0].state, told[0].expires_at.is_some()), (Taken::Pending, true));
+    assert!(told[0].detail.contains("503"), "{}", told[0].detail);
+    assert_eq!(world.delegate.ledger().await.unwrap()[0].state, "pending");
+    world.answers_at("/revoke", 200, json!({}));
+    while world.delegate.ledger().await.unwrap()[0].state != "revoked" {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(began.elapsed() >= limit::CREDENTIAL_REVOKE_RETRY_MIN);
+    assert!(world.asked_at("/revoke").len() >= 2);
+}
+
+#[tokio::test]
+async fn a_ledger_is_listed_as_far_as_a_list_goes_and_keeps_what_does_not_say_when_it_ends() {
+    let (world, rows) = with_ledger().await;
+    let (alice, _) = world.caller("alice", 600).await;
+    world.answers(200, good("t", Value::Null));
+    world.ask(&alice, None).await.unwrap();
+    let row = rows.rows.lock().unwrap().values().next().unwrap().clone();
+    let entry: IssuedCredential = serde_json::from_str(&row.body).unwrap();
+    let kept = i64::try_from(limit::CREDENTIAL_UNKNOWN_LIFE_KEPT.as_secs()).unwrap();
+    assert_eq!((entry.expires_at, row.expires_at_us), (None, Some((entry.issued_at + kept) * 1_000_000)));
+    for number in 0..=limit::CREDENTIALS_LISTED_MAX {
+        let key = format!("n{number:06}");
+        rows.rows.lock().unwrap().insert(key.clone(), Row { key, ..row.clone() });
+    }
+    assert_eq!(world.delegate.ledger().await.unwrap().len(), limit::CREDENTIALS_LISTED_MAX);
+}
+
+#[tokio::test]
+async fn many_are_taken_back_a_few_at_a_time() {
+    let (world, _) = with_ledger().await;
+    let many = limit::CREDENTIALS_REVOKED_AT_ONCE_MAX * 3;
+    for number in 0..many {
+        let (caller, _) = world.caller("alice", 600 + i64::try_from(number).unwrap()).await;
+        world.ask(&caller, None).await.unwrap();
+    }
+    world.answers_at("/revoke", 200, json!({}));
+    let began = std::time::Instant::now();
+    let told = world.delegate.take_back(&RevocationTarget::Everything).await.unwrap();
+    assert_eq!((told[0].state, told[0].credentials), (Taken::Revoked, many));
+    // Each answer takes 20 ms: all at once would be over after the first.
+    assert!(began.elapsed() >= Duration::from_millis(60), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn what_is_issued_while_its_caller_is_revoked_is_taken_back_at_once() {
+    let (world, _) = with_ledger().await;
+    let (alice, _) = world.caller("alice", 600).await;
+    world.answers_at("/revoke", 200, json!({}));
+    let revocation = crate::identity::revoked::Revocation {
+        target: subject("alice"),
+        mode: crate::identity::revoked::RevocationMode::Block,
+        actor: "host:0".into(),
+        note: String::new(),
+        at: now_s(),
+    };
+    let revoked = async {
+        while world.script.count.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+        let epoch = crate::ids::RevocationEpoch(1);
+        world.revocations.replace(epoch, vec![crate::identity::revoked::Held { since: epoch, revocation }]);
+        assert!(world.delegate.take_back(&subject("alice")).await.unwrap().is_empty(), "it is not here yet");
+    };
+    let (issued, ()) = tokio::join!(world.ask(&alice, None), revoked);
+    assert_eq!(issued.unwrap_err().reason(), Reason::Revoked);
+    while world.asked_at("/revoke").is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(world.asked_at("/revoke")[0]["token"], "exchanged-0");
+}
+
+#[tokio::test]
+async fn a_task_that_ends_takes_its_own_credentials_with_it() {
+    let (world, _) = with_ledger().await;
+    let (alice, _) = world.caller("alice", 600).await;
+    let server = &world.config.servers[0];
+    for mandate in ["m1", "m2"] {
+        let bound = Bound { mandate: Some(mandate), ends_at: None };
+        world.delegate.credential_for(&alice, server, None, bound).await.unwrap();
+    }
+    world.answers_at("/revoke", 200, json!({}));
+    let told = world.delegate.take_back_mandate("m1").await;
+    assert_eq!((told[0].state, told[0].credentials), (Taken::Revoked, 1));
+    let states: Vec<_> =
+        world.delegate.ledger().await.unwrap().into_iter().map(|entry| (entry.mandate.unwrap(), entry.state)).collect();
+    assert_eq!(states, [("m1".to_owned(), "revoked".to_owned()), ("m2".to_owned(), "in_use".to_owned())]);
+}
+
+#[tokio::test]
+async fn a_credential_that_was_revoked_by_its_name_is_not_found_again_on_any_replica() {
+    let rows = Arc::new(Rows::default());
+    let shelf = Arc::clone(&rows);
+    let world = world_with(
+        |_| server(CredentialConfig::Exchange(Arc::new(exchange("read")))),
+        |delegate| delegate.with_ledger(shelf),
+    )
+    .await;
+    let (alice, _) = world.caller("alice", 600).await;
+    let first = world.ask(&alice, None).await.unwrap();
+    let revocation = crate::identity::revoked::Revocation {
+        target: RevocationTarget::Credential(first.facts.issue.clone().unwrap()),
+        mode: crate::identity::revoked::RevocationMode::Block,
+        actor: "host:0".into(),
+        note: String::new(),
+        at: now_s(),
+    };
+    let epoch = crate::ids::RevocationEpoch(1);
+    let held = crate::identity::revoked::Held { since: epoch, revocation };
+    // As a replica hears of it: the epoch comes before anything is dropped.
+    world.revocations.replace(epoch, vec![held]);
+    let (alice, _) = world.caller("alice", 600).await;
+    assert_ne!(value(&world.ask(&alice, None).await.unwrap()), value(&first));
+}

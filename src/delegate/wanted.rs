@@ -1,0 +1,50 @@
+//! What a strategy is asked: a credential for whom, for which server, and for how long at most.
+//!
+//! The interface of this room's strategies. A strategy is a file with a function that answers a [`Wanted`] and a
+//! configuration of its own with an [`super::issued::Issued`]; it asks authorization servers through
+//! [`super::endpoint::Endpoints`] and keeps nothing, because the cache does. Invariant: whatever a credential depends
+//! on is in here or in the strategy's configuration, and so in the key ([`super::key::Inputs`]).
+
+use std::sync::Arc;
+
+use super::key::Inputs;
+use crate::config::{CredentialConfig, ServerConfig, TokenRequest};
+use crate::identity::Caller;
+use crate::ids::{Digest, ServerId};
+
+/// What bounds the use of a credential beside its own life, its caller's and the configured time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Bound<'a> {
+    /// The governed task that it is for: another task gets another credential.
+    pub mandate: Option<&'a str>,
+    /// When the task, or the approval of the call, ends; seconds since 1970.
+    pub ends_at: Option<i64>,
+}
+
+/// What a strategy is asked.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    /// For whom; nobody, where the gateway asks for itself.
+    pub caller: Option<&'a Caller>,
+    /// For which server.
+    pub server: &'a Arc<ServerConfig>,
+    /// Its configuration, as far as credentials depend on it.
+    pub revision: Digest,
+    /// What else ends its use.
+    pub bound: Bound<'a>,
+    /// Where the cache has the answer; nowhere yet, while the key is made.
+    pub key: Digest,
+}
+
+impl<'a> Wanted<'a> {
+    /// The same with its key.
+    pub fn keyed(self, credential: &CredentialConfig, asks: &TokenRequest) -> Self {
+        let key = Inputs::new(&self, credential, asks).key();
+        Self { key, ..self }
+    }
+
+    /// The name of the server.
+    pub fn id(&self) -> &'a ServerId {
+        &self.server.id
+    }
+}

@@ -1,0 +1,122 @@
+//! What ends by itself, and what is bounded, without a provider.
+
+use http::header::{COOKIE, HeaderMap, HeaderValue};
+
+use super::authorize::Login;
+use super::client::Client;
+use super::*;
+
+struct Nowhere(Arc<Config>);
+
+impl Grounds for Nowhere {
+    fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.0)
+    }
+
+    fn places(&self, _: &IssuerAlias) -> Option<Places> {
+        None
+    }
+
+    fn noted<'a>(&'a self, _: &'a AdminNote<'a>) -> BoxFuture<'a, Result<(), Failure>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
+fn config() -> Arc<Config> {
+    let mut config = crate::identity::fixture::config();
+    let registration = RegistrationConfig {
+        client_id: "shared".into(),
+        client_secret: None,
+        scopes: Vec::new(),
+        sends_resource: true,
+        schemes: Vec::new(),
+    };
+    let first = IssuerConfig { registration: Some(registration), ..crate::identity::fixture::issuer_config() };
+    config.issuers = vec![Arc::new(first)];
+    Arc::new(config)
+}
+
+fn facade(config: &Arc<Config>) -> Arc<Facade> {
+    let sealer = Sealer::new([&[7_u8; 32][..]]).unwrap();
+    Facade::new(Arc::new(Nowhere(Arc::clone(config))), Arc::new(sealer))
+}
+
+/// As it would be once so much time has passed.
+fn sealed_before(facade: &Facade, desk: &Desk<'_>, life: Duration, left: i64) -> String {
+    let registered = facade.register(desk, br#"{"client_name":"x","redirect_uris":["https://a.example/"]}"#);
+    let registered: serde_json::Value = serde_json::from_slice(registered.body()).unwrap();
+    let id = registered["client_id"].as_str().unwrap();
+    let client: Client = facade.open(Purpose::Client, desk, "", id).unwrap();
+    assert!(client.until <= Moment::now().after(life), "it lives longer than it may");
+    let aged = Client { until: Moment(Moment::now().0 + left), ..client };
+    facade.seal(Purpose::Client, desk, "", &aged).unwrap()
+}
+
+#[test]
+fn a_registration_ends_by_itself_and_is_of_no_use_elsewhere() {
+    let config = config();
+    let (facade, desk) = (facade(&config), Desk::of(&config, "corp").unwrap());
+    let life = limit::FACADE_CLIENT_LIFE;
+    assert!(facade.client(&desk, &sealed_before(&facade, &desk, life, 60)).is_some());
+    assert!(facade.client(&desk, &sealed_before(&facade, &desk, life, 0)).is_none());
+    let mut other = Config::clone(&config);
+    let mut issuer = IssuerConfig::clone(&other.issuers[0]);
+    issuer.registration.as_mut().unwrap().client_id = "another".into();
+    other.issuers = vec![Arc::new(issuer)];
+    let elsewhere = Desk::of(&other, "corp").unwrap();
+    assert!(facade.client(&elsewhere, &sealed_before(&facade, &desk, life, 60)).is_none());
+    assert!(Desk::of(&config, "nobody").is_none());
+}
+
+#[test]
+fn a_login_and_a_code_end_by_themselves() {
+    let config = config();
+    let (facade, desk) = (facade(&config), Desk::of(&config, "corp").unwrap());
+    let client = sealed_before(&facade, &desk, limit::FACADE_CLIENT_LIFE, 60);
+    let challenge = "c".repeat(limit::PKCE_S256_CHARACTERS);
+    let query = format!(
+        "response_type=code&client_id={client}&redirect_uri=https%3A%2F%2Fa.example%2F&code_challenge={challenge}\
+         &code_challenge_method=S256"
+    );
+    let page = facade.authorize(&desk, &query);
+    let cookie = page.headers()[http::header::SET_COOKIE].to_str().unwrap();
+    assert!(cookie.starts_with("__Host-bailiwick_oauth=") && cookie.contains("; Secure"), "{cookie}");
+    assert!(cookie.ends_with(&format!("Max-Age={}", limit::FACADE_LOGIN_LIFE.as_secs())), "{cookie}");
+    let headers = |cookie: &str| {
+        let pair = HeaderValue::from_str(cookie.split(';').next().unwrap()).unwrap();
+        HeaderMap::from_iter([(COOKIE, pair)])
+    };
+    let login = facade.login_of(&desk, &headers(cookie)).unwrap();
+    assert!(login.until <= Moment::now().after(limit::FACADE_LOGIN_LIFE));
+    let aged = |left: i64| {
+        let aged = Login { until: Moment(Moment::now().0 + left), is_agreed: true, ..login.clone() };
+        format!("__Host-bailiwick_oauth={}", facade.seal(Purpose::Login, &desk, "", &aged).unwrap())
+    };
+    assert!(facade.login_of(&desk, &headers(&aged(0))).is_none(), "it is over");
+    let back = facade.come_back(&desk, &format!("code=x&state={}", login.nonce), &headers(&aged(60)));
+    let to = Url::parse(back.headers()[http::header::LOCATION].to_str().unwrap()).unwrap();
+    let sealed = to.query_pairs().find(|(name, _)| name == "code").unwrap().1.into_owned();
+    let code: back::Code = facade.open(Purpose::Code, &desk, &login.client, &sealed).unwrap();
+    assert!(code.until <= Moment::now().after(limit::FACADE_CODE_LIFE));
+    assert!(facade.open::<back::Code>(Purpose::Refresh, &desk, &login.client, &sealed).is_none());
+    assert!(facade.open::<back::Code>(Purpose::Code, &desk, "another client", &sealed).is_none());
+}
+
+#[test]
+fn what_is_sealed_and_what_is_asked_is_bounded() {
+    let config = config();
+    let (facade, desk) = (facade(&config), Desk::of(&config, "corp").unwrap());
+    let long = facade.seal(Purpose::Refresh, &desk, "", &"x".repeat(limit::FACADE_SEALED_BYTES_MAX)).unwrap();
+    assert!(facade.open::<String>(Purpose::Refresh, &desk, "", &long).is_none());
+    for (resource, ours) in [
+        ("https://gw.example/mcp", true),
+        ("https://gw.example/mcp/git", true),
+        ("https://gw.example/mcpx", false),
+        ("https://gw.example.evil/mcp", false),
+        ("https://gw.example/mcp/../x", false),
+        ("", false),
+    ] {
+        assert_eq!(desk.serves(resource), ours, "{resource}");
+    }
+    assert!(Parameters::read(b"a=1&b=2").is_some() && Parameters::read(b"a=1&a=1").is_none());
+}

@@ -1,0 +1,24 @@
+//! Bounds of what the gateway presents to others.
+
+use std::time::Duration;
+
+/// What the gateway says of itself to an authorization server is good for so long: it is said once, at once.
+pub const ASSERTION_LIFE: Duration = Duration::from_secs(60);
+/// A secret has its place, and another one while it is changed.
+pub const SECRET_SLOTS_MAX: usize = 2;
+/// Issued credentials in the ledger, which has each until it ends by itself.
+pub const CREDENTIALS_LEDGER_MAX: u32 = 100_000;
+/// How long a credential is remembered that does not say when it ends.
+pub const CREDENTIAL_UNKNOWN_LIFE_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+/// Credentials that are taken back at once; others wait for their turn.
+pub const CREDENTIALS_REVOKED_AT_ONCE_MAX: usize = 8;
+/// An authorization server that did not take a credential back is asked again after this, then ever more seldom.
+pub const CREDENTIAL_REVOKE_RETRY_MIN: Duration = Duration::from_secs(1);
+/// But not more seldom than this.
+pub const CREDENTIAL_REVOKE_RETRY_MAX: Duration = Duration::from_secs(60);
+/// Whoever revokes waits so long for authorization servers; what has not been answered by then is `pending`.
+pub const REVOKE_REPORT_WAIT: Duration = Duration::from_secs(3);
+/// Issued credentials that are listed at once.
+pub const CREDENTIALS_LISTED_MAX: usize = 1_000;
+/// A file whose secret was refused is looked at again for so long.
+pub const SECRET_REREAD_TIMEOUT: Duration = Duration::from_secs(2);
