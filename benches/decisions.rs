@@ -118,6 +118,7 @@ impl Names {
             issuers: vec![Issuer { alias: issuer.clone(), default_roles: Vec::new(), scopes: ScopeMode::Ignored }],
             agents: vec![agent.clone()],
             strictness: Strictness::Serve,
+            gates: Vec::new(),
         };
         let tools = (0..TOOLS).map(|tool| format!("tool_{tool}")).collect();
         Ok(Self { world, issuer, environment, agent, servers, tools })

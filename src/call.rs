@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+mod approval;
 mod asked;
 mod bound;
 mod breaker;
@@ -21,6 +22,7 @@ mod own;
 mod retry;
 mod task;
 mod traced;
+mod waiting;
 
 use asked::Asked;
 pub use bound::home;
@@ -100,6 +102,11 @@ pub async fn call(gateway: &Arc<Gateway>, caller: &Caller, request: Request) -> 
         let outcome = Box::pin(own::call(&gateway, caller, &request, tool, trail)).await;
         return Running::over(gateway, decisions, request, outcome);
     }
+    if request.method.is_about_task()
+        && let Some(outcome) = waiting::about(&gateway, caller, &request).await
+    {
+        return Running::over(gateway, decisions, request, outcome);
+    }
     match open(&gateway, caller, &request, &mut trail).await {
         Ok((entry, then, exchange)) => {
             trail.about(caller);
@@ -118,7 +125,11 @@ pub async fn call(gateway: &Arc<Gateway>, caller: &Caller, request: Request) -> 
             attempt.mandate = trail.mandate.as_ref().map(Held::facts);
             gateway.journal().stopped(&attempt, &halt.recorded);
             breaker::stopped(&gateway, caller, &halt.recorded);
-            let outcome = halt.asks.map_or_else(|| told(halt.told, &request, trail.name.as_deref()), |asks| *asks);
+            let asked = match halt.asks {
+                Some(asks) => Some(*asks),
+                None => approval::asked(&gateway, caller, &request, &trail, &halt.told).await,
+            };
+            let outcome = asked.unwrap_or_else(|| told(halt.told, &request, trail.name.as_deref()));
             Running::over(gateway, decisions, request, outcome)
         }
     }
@@ -197,7 +208,12 @@ async fn open(
     let capabilities = task::offered(&request.client, capabilities);
     let augmented = Augmented::of(request, &view, permit.target());
     let asking = Asking { declared, round: retry.as_ref().map_or(0, Retry::round), own_task: false };
-    let retried = retry.as_ref().zip(answers.as_ref());
+    let config = approval::config(gateway, &permit);
+    let gated = approval::gated(config.as_ref(), &trail.leg, arguments.as_ref(), retry.as_ref(), answers.as_ref());
+    // What the gateway has asked itself is nothing that the server asked.
+    let own = retry.as_ref().is_some_and(|retry| retry.approval().is_some());
+    let (upstreams, answers) = if own { (None, None) } else { (retry.as_ref(), answers) };
+    let retried = upstreams.zip(answers.as_ref());
     if retried.is_some()
         && let Some((entry, exchange)) = Box::pin(task::resume(gateway, caller, request, retried, trail)).await?
     {
@@ -208,13 +224,14 @@ async fn open(
         None if askable.is_any() && !is_own => retry::unasked(asked.params())?,
         answers => answers,
     };
-    let outgoing = asked.outgoing(request, permit.target(), capabilities, augmented, retry.as_ref(), answers.as_ref());
+    let outgoing = asked.outgoing(request, permit.target(), capabilities, augmented, upstreams, answers.as_ref());
     let outgoing = traced::carried(outgoing, trail.trace.traceparent().as_deref());
     let now = gateway.snapshot();
     let wanted = Wanted {
         call: trail.leg.call,
         arguments: arguments.as_ref(),
         mandate: trail.mandate.as_ref(),
+        gated,
         config: &now.config,
         policy: &now.policy,
         charge: if retry.is_some() { Charge::Before } else { Charge::Now },
@@ -224,8 +241,9 @@ async fn open(
     let grant = gateway.delegate().delegate(cleared, trail.leg.clone(), arguments, gateway.recheck()).await?;
     trail.trace.stage(Stage::Record);
     let mut entry = gateway.journal().open(grant, outgoing).await?;
+    approval::used(gateway, &entry);
     trail.trace.stage(Stage::Forward);
-    let exchange = match retry.as_ref().and_then(Retry::parked).zip(answers) {
+    let exchange = match upstreams.and_then(Retry::parked).zip(answers) {
         Some((parked, answers)) => gateway.upstreams().resume(&mut entry, parked, answers),
         None => gateway.upstreams().forward(&mut entry),
     };

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 pub mod access;
 pub mod accounts;
+pub mod approvals;
 pub mod ask;
 mod barred;
 pub mod credentials;
@@ -31,13 +32,14 @@ mod shadow;
 mod source;
 mod standing;
 pub mod understand;
+mod webhooks;
 
 pub use crate::call::Endpoint;
 use crate::catalog::{Catalog, Target};
 use crate::config::{Config, FileSet, ServerConfig};
 use crate::delegate::{Delegate, Recheck};
 use crate::export::Exports;
-use crate::guard::{Guard, Quotas};
+use crate::guard::{Approvals, Guard, Quotas};
 use crate::identity::revoked::{Barred, RevocationStore as _};
 use crate::identity::{Caller, Identity, Resource, Revocations, Shown, still_stands};
 use crate::ids::RevocationEpoch;
@@ -59,6 +61,7 @@ use shadow::Shadow;
 pub use shadow::{Change, ShadowDifference, ShadowReport};
 use source::UpstreamSource;
 pub use standing::{Own, Standing};
+pub use webhooks::send_messages;
 
 /// One configuration with the policy that was built for it.
 #[derive(Debug, Clone)]
@@ -173,10 +176,12 @@ impl Gateway {
         let catalog = Catalog::with_pins(Arc::new(source), Arc::clone(parts.keeper.pins()));
         let shadow = Shadow::start(Arc::clone(parts.journal.metrics()), parts.stopping.clone());
         catalog.apply(&config);
+        let approvals =
+            Approvals::new(Arc::new(parts.store.clone()), parts.journal.clone(), Arc::clone(&live.revocations));
         Arc::new(Self {
             live,
             identity: parts.identity,
-            guard: Guard::new(Quotas::new(&config.quota), Arc::new(parts.store.clone())),
+            guard: Guard::new(Quotas::new(&config.quota), Arc::new(parts.store.clone()), approvals),
             catalog,
             keeper: parts.keeper,
             delegate: parts.delegate,

@@ -8,6 +8,7 @@ pub mod ids;
 pub mod inversion;
 pub mod lanes;
 pub mod limit;
+pub mod outbox;
 pub mod outcome;
 pub mod shelf;
 pub mod wire;

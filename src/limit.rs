@@ -8,6 +8,7 @@ use std::time::Duration;
 
 mod account;
 mod admin;
+mod approvals;
 mod bridge;
 mod caller;
 mod console;
@@ -31,9 +32,11 @@ mod shelf;
 mod state;
 mod streams;
 mod tasks;
+mod webhooks;
 
 pub use account::*;
 pub use admin::*;
+pub use approvals::*;
 pub use bridge::*;
 pub use caller::*;
 pub use console::*;
@@ -57,6 +60,7 @@ pub use shelf::*;
 pub use state::*;
 pub use streams::*;
 pub use tasks::*;
+pub use webhooks::*;
 
 // === secrets ===
 

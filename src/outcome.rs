@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
-use crate::ids::ParkId;
+use crate::ids::{Digest, ParkId};
 use crate::wire::Json;
 
 pub mod reason;
@@ -29,13 +29,46 @@ pub struct Refusal {
     pub scopes: Vec<String>,
     /// The client capabilities that it needs, where the client lacks them.
     pub capabilities: Option<Json>,
+    /// What it waits for, where a person can still say yes.
+    pub pending: Option<Box<Pending>>,
+}
+
+/// A call that waits for a person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pending {
+    /// The request for approval.
+    pub approval: String,
+    /// What that is good for.
+    pub binding: Digest,
+    /// What is missing.
+    pub kind: PendingKind,
+    /// Until when it waits.
+    pub expires_at: jiff::Timestamp,
+    /// Where people see how it stands.
+    pub url: Option<String>,
+}
+
+/// What a call that waits is missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PendingKind {
+    /// Another person approves.
+    Approve,
+    /// Whoever calls confirms.
+    Confirm,
 }
 
 impl Refusal {
     /// A refusal with the reason's own hint.
     #[must_use]
     pub fn new(reason: Reason) -> Self {
-        Self { reason, rule: None, hint: Cow::Borrowed(reason.hint()), scopes: Vec::new(), capabilities: None }
+        Self {
+            reason,
+            rule: None,
+            hint: Cow::Borrowed(reason.hint()),
+            scopes: Vec::new(),
+            capabilities: None,
+            pending: None,
+        }
     }
 
     /// Replaces the hint.
@@ -49,6 +82,13 @@ impl Refusal {
     #[must_use]
     pub fn needs(mut self, capabilities: Json) -> Self {
         self.capabilities = Some(capabilities);
+        self
+    }
+
+    /// Says what it waits for.
+    #[must_use]
+    pub fn pending(mut self, pending: Pending) -> Self {
+        self.pending = Some(Box::new(pending));
         self
     }
 

@@ -30,7 +30,8 @@ use crate::feeds::Feeds;
 use crate::front::{self, Certificates, Front};
 use crate::gateway::pins::Keeper;
 use crate::gateway::{
-    Along, Files, Gateway, Lifecycle, Own, Parts, Reloader, Snapshot, follow_store, record_missed, review, watch_files,
+    Along, Files, Gateway, Lifecycle, Own, Parts, Reloader, Snapshot, follow_store, record_missed, review,
+    send_messages, watch_files,
 };
 use crate::identity::revoked::RevocationStore as _;
 use crate::identity::{Identity, Revocations};
@@ -335,6 +336,7 @@ async fn open(
     // A mistake in them is logged, and is none of the files that are served.
     let _problem = gateway.read_next().await;
     tasks.spawn(follow_store(Arc::clone(&gateway)));
+    tasks.spawn(send_messages(Arc::clone(&gateway)));
     tasks.spawn(follow_upstreams(Arc::clone(&gateway)));
     tasks.spawn(follow_executables(Arc::clone(&gateway)));
     tasks.spawn(housekeeping(Arc::clone(&gateway)));

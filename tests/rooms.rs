@@ -25,6 +25,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("outcome", &["limit", "ids", "wire"]),
     ("shelf", &["limit", "ids", "outcome"]),
     ("config", &["limit", "ids"]),
+    // What is to be told elsewhere, in the change that it tells of.
+    ("outbox", &["limit", "config", "shelf"]),
     ("egress", &["limit", "lanes", "ids", "outcome", "config"]),
     ("record", &["limit", "inversion", "lanes", "ids", "outcome", "wire", "config"]),
     // How we are somebody's client is one thing, whoever asks.
@@ -40,7 +42,20 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("policy", &["limit", "inversion", "ids", "outcome", "shelf", "wire", "config", "record", "identity", "catalog"]),
     (
         "guard",
-        &["limit", "inversion", "ids", "outcome", "shelf", "wire", "config", "record", "identity", "catalog", "policy"],
+        &[
+            "limit",
+            "inversion",
+            "ids",
+            "outcome",
+            "shelf",
+            "outbox",
+            "wire",
+            "config",
+            "record",
+            "identity",
+            "catalog",
+            "policy",
+        ],
     ),
     (
         "delegate",
@@ -100,6 +115,7 @@ const PIPELINE: &[&str] = &[
     "inversion",
     "ids",
     "shelf",
+    "outbox",
     "outcome",
     "wire",
     "config",
@@ -129,6 +145,7 @@ const EVERYTHING: &[&str] = &[
     "lanes",
     "ids",
     "shelf",
+    "outbox",
     "outcome",
     "wire",
     "config",

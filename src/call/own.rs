@@ -307,6 +307,7 @@ impl Evidence for OwnCall {
         attempt.revision = Some(self.gateway.snapshot().policy.revision());
         attempt.mandate = self.mandate.as_ref().map(Held::facts);
         Intent {
+            approval: None,
             attempt,
             rule: None,
             credential: CredentialNote { kind: "none", ..CredentialNote::default() },

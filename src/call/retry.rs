@@ -50,6 +50,9 @@ pub struct State {
     /// The upstream's own state.
     #[serde(rename = "i", default, skip_serializing_if = "Option::is_none")]
     inner: Option<String>,
+    /// The request for approval that we asked about ourselves.
+    #[serde(rename = "a", default, skip_serializing_if = "Option::is_none")]
+    approval: Option<String>,
 }
 
 /// What a question belongs to.
@@ -135,6 +138,16 @@ impl Retry {
         self.parked
     }
 
+    /// The request for approval that the gateway asked about itself; no upstream hears of such a round.
+    pub fn approval(&self) -> Option<&str> {
+        self.state.approval.as_deref()
+    }
+
+    /// Whether a question of that name was asked.
+    pub fn was_asked(&self, key: &str) -> bool {
+        self.state.approval.is_some() && self.state.keys.iter().any(|asked| asked == key)
+    }
+
     /// The upstream's own state.
     pub fn inner(&self) -> Option<&str> {
         self.state.inner.as_deref()
@@ -194,20 +207,38 @@ pub fn seal(
     within: Duration,
 ) -> Option<String> {
     let (parked, inner) = resume;
-    let state = State {
+    let state = State { parked: parked.map(|id| id.to_string()), inner, ..state(about, keys, within) };
+    sealer.seal(PURPOSE, principal, &serde_json::to_vec(&state).ok()?).ok()
+}
+
+/// Seals the state of a question that the gateway asks itself, about a request for approval.
+pub fn seal_approval(
+    sealer: &Sealer,
+    principal: PrincipalKey,
+    about: &About<'_>,
+    key: &str,
+    approval: &str,
+    within: Duration,
+) -> Option<String> {
+    let own = State { approval: Some(approval.to_owned()), ..state(about, vec![key.to_owned()], within) };
+    sealer.seal(PURPOSE, principal, &serde_json::to_vec(&own).ok()?).ok()
+}
+
+fn state(about: &About<'_>, keys: Vec<String>, within: Duration) -> State {
+    State {
         server: about.target.server_id().clone(),
         call: about.call.to_string(),
         asked_for: digest(about.method, about.target, about.arguments),
         until: (since_epoch() + within).as_secs(),
         round: about.round,
         keys,
-        parked: parked.map(|id| id.to_string()),
+        parked: None,
         home: about.home.map(|replica| replica.to_string()),
         own: false,
         mandate: about.mandate.cloned(),
-        inner,
-    };
-    sealer.seal(PURPOSE, principal, &serde_json::to_vec(&state).ok()?).ok()
+        inner: None,
+        approval: None,
+    }
 }
 
 /// Seals the state of a question of the gateway's own.
@@ -221,19 +252,8 @@ pub fn seal_own(
     if about.round > limit::INPUT_ROUNDS_MAX {
         return None;
     }
-    let state = State {
-        server: about.target.server_id().clone(),
-        call: about.call.to_string(),
-        asked_for: digest(about.method, about.target, about.arguments),
-        until: (since_epoch() + within).as_secs(),
-        round: about.round,
-        keys: vec![key.to_owned()],
-        parked: None,
-        home: None,
-        own: true,
-        mandate: about.mandate.cloned(),
-        inner: None,
-    };
+    // It is asked and answered at any replica.
+    let state = State { own: true, home: None, ..state(about, vec![key.to_owned()], within) };
     sealer.seal(PURPOSE, principal, &serde_json::to_vec(&state).ok()?).ok()
 }
 
@@ -305,6 +325,7 @@ mod tests {
             parked: None,
             own: false,
             inner: Some("theirs".to_owned()),
+            approval: None,
         };
         sealer.seal(PURPOSE, principal("alice"), &serde_json::to_vec(&state).unwrap()).unwrap()
     }

@@ -207,6 +207,8 @@ pub(super) fn config(servers: Vec<ServerConfig>) -> Arc<Config> {
         attest_every: crate::limit::ATTEST_EVERY,
         breaker: crate::config::BreakerConfig::default(),
         templates: std::collections::BTreeMap::new(),
+        gates: Vec::new(),
+        webhooks: Vec::new(),
         policies: PathBuf::from("policies"),
         file: PathBuf::from("/nonexistent/servers.toml"),
     })

@@ -24,6 +24,11 @@ pub(crate) use session::{Asking, Login};
 
 use kept::Place;
 
+/// Tries to open an address in the user's browser.
+pub(super) fn open_page(url: &Url) {
+    browser::open(url);
+}
+
 const LOGIN_EXAMPLES: &str = "\
 Examples:
   bailiwick login --url https://mcp.example.com/mcp

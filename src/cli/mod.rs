@@ -10,6 +10,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 pub mod agents;
 pub mod api_key;
+pub mod approvals;
 pub mod ask;
 pub mod audit;
 pub mod backup;
@@ -106,6 +107,7 @@ enum Command {
     Revocations(lift::RevocationsArguments),
     Lift(lift::LiftArguments),
     Vault(vault::VaultArguments),
+    Approvals(approvals::ApprovalsArguments),
     Credentials(credentials::CredentialsArguments),
     Secrets(credentials::SecretsArguments),
     Pins(pins::PinsArguments),
@@ -169,6 +171,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
         Command::Status(arguments) => in_runtime(status::run(&arguments, output)),
         Command::Revocations(arguments) => in_runtime(lift::revocations(&arguments, output)),
+        Command::Approvals(arguments) => in_runtime(approvals::run(&arguments, output)),
         Command::Lift(arguments) => in_runtime(lift::lift(&arguments, output)),
         Command::Vault(arguments) => in_runtime(vault::run(&arguments, output)),
         Command::Credentials(arguments) => in_runtime(credentials::credentials(&arguments, output)),

@@ -14,7 +14,7 @@ use super::process::plain;
 use super::reader::Table;
 use super::{
     AgentConfig, BreakerConfig, ClusterConfig, Config, ExportConfig, FeedConfig, IssuerConfig, KeysConfig, LocalUser,
-    QuotaConfig, RecordConfig, ServerConfig, TelemetryConfig,
+    QuotaConfig, RecordConfig, ServerConfig, TelemetryConfig, WebhookConfig,
 };
 use crate::ids::{AgentId, Environment};
 use crate::limit;
@@ -29,6 +29,7 @@ mod command;
 mod credential;
 mod export;
 mod feed;
+pub(super) mod gate;
 mod gateway;
 mod introspection;
 mod issuer;
@@ -43,6 +44,7 @@ mod spiffe;
 #[cfg(test)]
 mod tests;
 mod token_request;
+mod webhook;
 
 pub use address::is_private;
 pub use credential::{looks_like_a_secret, names_a_secret};
@@ -144,6 +146,7 @@ struct Parts {
     keys: Option<KeysConfig>,
     telemetry: Option<Option<TelemetryConfig>>,
     exports: Vec<Option<ExportConfig>>,
+    webhooks: Vec<Option<WebhookConfig>>,
     /// Absent where there is none, `Some(None)` where it was reported.
     admin: Option<Option<admin::Admin>>,
     quota: Option<QuotaConfig>,
@@ -195,6 +198,20 @@ fn read_top(mut top: Table<'_, '_>, file: &Path, base: &Path, overrides: &Overri
         .collect();
     if exports.len() > limit::EXPORTS_MAX {
         top.mistake(&export_place, format!("{} exports are too many: at most {}", exports.len(), limit::EXPORTS_MAX));
+    }
+    let webhook_place = top.place("webhooks");
+    let spell = |text: &str| export::name(text).map(|name| name.to_string());
+    let webhooks = top.named_tables("webhooks", &keys::gates::WEBHOOK, spell);
+    let webhooks: Vec<_> = webhooks.into_iter().map(|(name, table)| webhook::read(table, name)).collect();
+    too_many(&top, "webhooks", webhooks.len(), limit::WEBHOOKS_MAX);
+    if let (Some(gateway), Some(keys)) = (&gateway, &keys)
+        && gateway.config.store.is_shared()
+        && !webhooks.is_empty()
+        && keys.webhook.is_empty()
+    {
+        let message =
+            "all replicas sign with the same key: write webhook = [\"env:NAME\"] or [\"file:PATH\"] below [keys]";
+        top.mistake(&webhook_place, message);
     }
     if let (Some(gateway), Some(keys)) = (&gateway, &keys)
         && gateway.config.store.is_shared()
@@ -295,6 +312,7 @@ fn read_top(mut top: Table<'_, '_>, file: &Path, base: &Path, overrides: &Overri
         keys,
         telemetry,
         exports,
+        webhooks,
         admin,
         quota,
         anonymous,
@@ -346,6 +364,7 @@ impl Parts {
             keys: self.keys?,
             telemetry: self.telemetry?,
             exports: self.exports.into_iter().collect::<Option<_>>()?,
+            webhooks: self.webhooks.into_iter().collect::<Option<_>>()?,
             admin: match self.admin {
                 None => None,
                 Some(read) => {
@@ -369,6 +388,7 @@ impl Parts {
             breaker: BreakerConfig::default(),
             // Read once it is known what else there is.
             templates: BTreeMap::new(),
+            gates: Vec::new(),
             policies: gateway.policies,
             file: self.file,
         })
@@ -385,7 +405,18 @@ struct Declared<'a> {
     inert: bool,
 }
 
-impl Declared<'_> {
+impl<'a> Declared<'a> {
+    /// What a configuration declares that was understood as a whole.
+    fn of(config: &'a Config, overrides: &Overrides) -> Self {
+        Self {
+            issuers: config.issuers.iter().map(|issuer| issuer.alias.as_str()).collect(),
+            agents: config.agents.keys().map(AgentId::as_str).collect(),
+            environments: config.environments.iter().map(Environment::as_str).collect(),
+            whole: true,
+            inert: overrides.undeclared_issuers_are_inert,
+        }
+    }
+
     fn resolve(&self, source: &Source<'_>, found: &mut Found) {
         for (span, name) in std::mem::take(&mut found.references) {
             let (what, written, known, add) = match &name {

@@ -4,6 +4,7 @@
 //! and `docs/configuration.md` is compared with it. Refuses to know what a value means.
 
 mod feed;
+pub mod gates;
 
 pub use feed::{FEED, FEED_EVENTS, FEED_LOGOUT, FEED_POLL, FEED_SCIM, REGISTRATION};
 
@@ -74,6 +75,7 @@ pub const SECTIONS: &[&Section] = &[
     &KEYS,
     &TELEMETRY,
     &EXPORT,
+    &gates::WEBHOOK,
     &LIMITS,
     &ANONYMOUS,
     &ISSUER,
@@ -100,6 +102,8 @@ pub const SECTIONS: &[&Section] = &[
     &MANDATES,
     &TEMPLATE,
     &TEMPLATE_BUDGET,
+    &gates::GATES,
+    &gates::GATE,
 ];
 
 /// The top of `servers.toml`.
@@ -113,6 +117,7 @@ pub const TOP: Section = servers(
         optional("keys", "table"),
         optional("telemetry", "table"),
         optional("export", "tables by name"),
+        optional("webhooks", "tables by name"),
         optional("limits", "table"),
         optional("anonymous", "table"),
         optional("issuers", "tables by alias"),
@@ -224,6 +229,7 @@ pub const KEYS: Section = servers(
         defaulted("journal", "list of secret references", "[]"),
         defaulted("checkpoint", "list of secret references", "[]"),
         defaulted("vault", "list of secret references", "[]"),
+        defaulted("webhook", "list of secret references", "[]"),
     ],
 );
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use url::Url;
 
-use super::file::{Text, mandate, parse};
+use super::file::{Text, gate, mandate, parse};
 use super::pins::{self, PinLock};
 use super::set::{FileSet, SERVERS_FILE};
 use super::{Config, IssuerConfig, Mistake, ReloadMode, ServerConfig};
@@ -159,6 +159,12 @@ pub fn load_set(files: FileSet, overrides: &Overrides) -> Result<Loaded, Vec<Mis
         let (templates, more) = mandate::read_all(Text { file: &mandates_name, text }, &config)?;
         config.templates = templates;
         warnings.extend(more);
+    }
+    let gates_name = files.shown("gates.toml");
+    if let Some(text) = files.text("gates.toml")? {
+        let (gates, warned) = gate::parse(Text { file: &gates_name, text }, &config, overrides)?;
+        config.gates = gates.into_iter().map(Arc::new).collect();
+        warnings.extend(warned);
     }
     Ok(Loaded { config, warnings, files })
 }

@@ -23,6 +23,7 @@ mod export;
 pub mod feed;
 pub mod file;
 pub mod fresh;
+pub mod gate;
 pub mod introspection;
 pub mod keyfile;
 pub mod keys;
@@ -42,6 +43,7 @@ pub mod secret;
 pub mod set;
 pub mod spiffe;
 pub mod store;
+pub mod webhook;
 
 pub use account::{LinkClient, OauthConfig};
 pub use admin::{AdminClient, AdminConfig, ConsoleConfig};
@@ -55,6 +57,7 @@ pub use credential::{
 };
 pub use export::{ExportConfig, ExportPlace, TelemetryConfig};
 pub use feed::FeedConfig;
+pub use gate::{Approvers, GateConfig, GateKind};
 pub use introspection::{IntrospectionConfig, IntrospectionProof, Nameless};
 pub use load::{Loaded, Overrides, issuer_with_defaults, load, load_set, load_with};
 pub use mandate::{AgentBudget, BreakerConfig, Budget, MandateNeed, Placed, TemplateConfig};
@@ -68,6 +71,7 @@ pub use seal::Seal;
 pub use secret::SecretReference;
 pub use set::FileSet;
 pub use store::{PostgresConfig, StoreConfig};
+pub use webhook::WebhookConfig;
 
 /// One complete configuration of the gateway.
 #[derive(Debug, Clone)]
@@ -110,6 +114,10 @@ pub struct Config {
     pub breaker: BreakerConfig,
     /// `policies/mandates.toml`.
     pub templates: BTreeMap<TemplateName, Arc<TemplateConfig>>,
+    /// `[webhooks.NAME]`: who is told that something happened.
+    pub webhooks: Vec<WebhookConfig>,
+    /// `policies/gates.toml`, in the order of their names.
+    pub gates: Vec<Arc<GateConfig>>,
     /// Where the policy files are.
     pub policies: PathBuf,
     /// The file that this was read from.

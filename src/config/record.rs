@@ -41,6 +41,8 @@ pub struct KeysConfig {
     pub checkpoint: Vec<SecretReference>,
     /// What tokens of linked accounts are sealed with.
     pub vault: Vec<SecretReference>,
+    /// What messages to others are signed with.
+    pub webhook: Vec<SecretReference>,
 }
 
 /// A place that checkpoints are sent to.

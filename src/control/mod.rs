@@ -9,6 +9,7 @@
 use std::path::{Path, PathBuf};
 
 mod actor;
+mod approvals;
 pub mod client;
 pub mod console;
 mod descent;

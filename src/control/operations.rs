@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 pub use crate::gateway::access::{AccessAnswer, AccessReport};
+pub use crate::gateway::approvals::{ApprovalView, ApproveOrder, DenyOrder};
 pub use crate::gateway::credentials::{IssuedCredential, SecretStatus, TakenBack};
 pub use crate::gateway::glance::{AgentStatus, PolicyStatus, Reach};
 pub use crate::gateway::pins::{
@@ -175,6 +176,47 @@ pub trait Operations: Governs {
     /// What the running policy says of somebody.
     fn what_can(&self, subject: &Subject) -> WhatCanAnswer {
         WhatCanAnswer { subject: subject.to_string(), rules: Vec::new() }
+    }
+    /// Calls that wait for a person, or all that are kept.
+    fn approvals(&self, all: bool) -> BoxFuture<'_, Result<Vec<ApprovalView>, Stop>> {
+        let _none = all;
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+    /// One of them, looked at by somebody of that name.
+    fn approval<'a>(
+        &'a self,
+        id: &'a str,
+        name: &'a str,
+        who: Option<&'a Who>,
+    ) -> BoxFuture<'a, Result<ApprovalView, Stop>> {
+        let _none = (id, name, who);
+        Box::pin(std::future::ready(Err(Refusal::new(Reason::TargetUnknown).into())))
+    }
+    /// One of somebody's own.
+    fn own_approval<'a>(&'a self, caller: &'a Caller, id: &'a str) -> BoxFuture<'a, Result<ApprovalView, Stop>> {
+        let _none = (caller, id);
+        Box::pin(std::future::ready(Err(Refusal::new(Reason::TargetUnknown).into())))
+    }
+    /// Approves what was shown; the gates say who may.
+    fn approve<'a>(
+        &'a self,
+        id: &'a str,
+        approver: &'a Caller,
+        shown: Digest,
+    ) -> BoxFuture<'a, Result<ApprovalView, Stop>> {
+        let _none = (id, approver, shown);
+        Box::pin(std::future::ready(Err(Refusal::new(Reason::TargetUnknown).into())))
+    }
+    /// Denies it.
+    fn deny<'a>(
+        &'a self,
+        id: &'a str,
+        name: &'a str,
+        note: &'a str,
+        who: Option<&'a Who>,
+    ) -> BoxFuture<'a, Result<ApprovalView, Stop>> {
+        let _none = (id, name, note, who);
+        Box::pin(std::future::ready(Err(Refusal::new(Reason::TargetUnknown).into())))
     }
     /// Where the record is.
     fn journal(&self) -> Option<PathBuf> {

@@ -13,7 +13,7 @@ use http::{HeaderValue, StatusCode};
 use super::actor::Actor;
 use super::desk::{self, Understand};
 use super::operations::Operations;
-use super::{handlers, pins, problem, reviews, stewards, tail, vault};
+use super::{approvals, handlers, pins, problem, reviews, stewards, tail, vault};
 use crate::policy::AdminOperation;
 
 /// What stands before every path at the administrators' listener.
@@ -89,6 +89,10 @@ pub const ROUTES: &[Route] = &[
     post("/revoke", AdminOperation::Revoke, handlers::revoke),
     get("/vault", AdminOperation::Vault, vault::list),
     post("/vault/revoke", AdminOperation::Unlink, vault::revoke),
+    get("/approvals", AdminOperation::Approvals, approvals::list),
+    get("/approvals/{id}", AdminOperation::Approvals, approvals::show),
+    post("/approvals/{id}/approve", AdminOperation::Approve, approvals::approve),
+    post("/approvals/{id}/deny", AdminOperation::Deny, approvals::deny),
     post("/reload", AdminOperation::Reload, handlers::reload),
     get("/pins", AdminOperation::Pins, pins::pins),
     get("/pins/diff", AdminOperation::Pins, pins::diff),

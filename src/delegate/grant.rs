@@ -7,9 +7,9 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use super::{Bound, Credential, Delegate};
 use crate::catalog::Target;
-use crate::guard::Cleared;
 use crate::guard::label::LabelUse;
 use crate::guard::mandate::Held;
+use crate::guard::{Cleared, Used};
 use crate::identity::Caller;
 use crate::ids::{AuthorizationContext, CallId, LegId, PrincipalKey, ReplicaId, ServerId};
 use crate::outcome::{Refusal, Stop};
@@ -62,6 +62,12 @@ pub trait Recheck: Send + Sync {
     /// # Errors
     /// The refusal that has come up since.
     fn recheck(&self, permit: &Permit, arguments: Option<&Json>) -> Result<(), Refusal>;
+
+    /// Whether everybody could still approve what is going to be used.
+    ///
+    /// # Errors
+    /// `approval_void`.
+    fn approved(&self, approval: &Used) -> Result<(), Refusal>;
 }
 
 /// The proof of the fifth stage: cleared, and with a credential for this upstream only.
@@ -146,6 +152,12 @@ impl Grant {
         self.cleared.mandate()
     }
 
+    /// What it uses of what persons said.
+    #[must_use]
+    pub fn approval(&self) -> Option<&Used> {
+        self.cleared.approval()
+    }
+
     /// Whether it is about a task, and no call.
     #[must_use]
     pub const fn is_following(&self) -> bool {
@@ -191,7 +203,8 @@ impl Grant {
 
 impl Evidence for Grant {
     fn recheck(&self) -> Result<(), Refusal> {
-        self.recheck.recheck(self.cleared.permit(), self.arguments.as_ref())
+        self.recheck.recheck(self.cleared.permit(), self.arguments.as_ref())?;
+        self.cleared.approval().map_or(Ok(()), |approval| self.recheck.approved(approval))
     }
 
     fn consume(&self) -> Option<BoxFuture<'_, Result<(), Stop>>> {
@@ -217,6 +230,7 @@ impl Evidence for Grant {
             },
             arguments: self.arguments.as_ref().map(|arguments| arguments.as_bytes().as_ref()),
             values: &self.values,
+            approval: self.approval().map(|used| used.kept.id.as_str()),
             labels: self.cleared.labels().map(|labels| LabelNote {
                 before: labels.before().names().collect(),
                 after: labels.after().names().collect(),

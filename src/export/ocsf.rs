@@ -73,6 +73,7 @@ pub fn event(line: &Value, open: &mut Open) -> Option<Value> {
         "noise" => noise(line),
         "revocation" => revocation(line),
         "admin" => administered(line),
+        "approval" => approval(line),
         "reload" => reload(line),
         "pin" => pin(line),
         "start" | "stop" | "repair" | "retention" | "executable" | "mandate" | "lifecycle" => lifecycle(line, kind),
@@ -275,6 +276,43 @@ fn administered(line: &Value) -> Map<String, Value> {
         "api": object(json!({ "operation": text(line, "admin/operation"), "service": { "name": "bailiwick" } })),
         "resources": text(line, "admin/object").map(|object| json!([{ "name": object, "type": "operation" }])),
         "src_endpoint": object(json!({ "name": text(line, "admin/client").or_else(|| text(line, "agent/id")).unwrap_or("unknown") })),
+    }))
+}
+
+/// What happened to a request for approval: whose it is, never what for.
+fn approval(line: &Value) -> Map<String, Value> {
+    let event = text(line, "approval/event");
+    let (action, severity) = match event {
+        Some("denied" | "refused" | "voided" | "expired") => (2, LOW),
+        _ => (1, INFORMATIONAL),
+    };
+    let approvers = line.get("approval").and_then(|own| own.get("approvers")).and_then(Value::as_array);
+    let approvers = approvers.into_iter().flatten().filter_map(|approver| text(approver, "id"));
+    let authorizations: Vec<Value> =
+        approvers.map(|id| json!({ "decision": "approved", "policy": { "name": id } })).collect();
+    let mut own = actor(line);
+    if let Some(own) = own.as_object_mut()
+        && !authorizations.is_empty()
+    {
+        own.insert("authorizations".to_owned(), authorizations.into());
+    }
+    object(json!({
+        "class_uid": API_ACTIVITY,
+        "activity_id": OTHER,
+        "activity_name": "Approve",
+        "severity_id": severity,
+        "action_id": action,
+        "disposition_id": action,
+        "status_id": 1,
+        "status": event,
+        "actor": own,
+        "api": object(json!({
+            "operation": event.map(|event| format!("approval/{event}")),
+            "service": { "name": "bailiwick" },
+            "request": { "uid": text(line, "approval/id") },
+        })),
+        "resources": text(line, "approval/name").map(|name| json!([{ "name": name, "type": "tool" }])),
+        "src_endpoint": { "name": text(line, "agent/id").unwrap_or("unknown") },
     }))
 }
 

@@ -86,6 +86,8 @@ pub(crate) fn config() -> Config {
         attest_every: crate::limit::ATTEST_EVERY,
         breaker: crate::config::BreakerConfig::default(),
         templates: std::collections::BTreeMap::new(),
+        gates: Vec::new(),
+        webhooks: Vec::new(),
         policies: "/nonexistent".into(),
         file: std::path::PathBuf::from("/nonexistent/servers.toml"),
     }

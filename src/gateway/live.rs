@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::{Live, Snapshot, arguments_of};
 use crate::config::ServerConfig;
 use crate::delegate::{Recheck, server_revision};
+use crate::guard::Used;
 use crate::identity::{Caller, still_stands};
 use crate::outcome::{Reason, Refusal};
 use crate::policy::Permit;
@@ -62,6 +63,12 @@ impl Recheck for Live {
         } else {
             now.policy.authorize(caller, target, arguments_of(arguments), jiff::Timestamp::now())
         };
-        again.map(|_| ()).map_err(|denied| denied.refusal)
+        let again = again.map_err(|denied| denied.refusal)?;
+        // What was approved was approved for other gates.
+        if again.gates() == permit.gates() { Ok(()) } else { Err(Refusal::new(Reason::ApprovalVoid)) }
+    }
+
+    fn approved(&self, approval: &Used) -> Result<(), Refusal> {
+        approval.stands(&self.snapshot.load().config, &self.revocations)
     }
 }

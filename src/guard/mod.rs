@@ -5,6 +5,7 @@
 //! `record.open`, all of it in one operation of the store, between the durable intent and the first byte that goes out.
 //! Invariant: a [`Cleared`] holds everything that was reserved for it, and gives it back when it is dropped.
 
+pub mod approval;
 pub mod breaker;
 mod budget;
 mod consume;
@@ -21,10 +22,11 @@ pub use budget::Left;
 
 use crate::config::{AgentConfig, Config};
 use crate::ids::{CallId, ServerId};
-use crate::outcome::{Failure, Stop};
+use crate::outcome::{Failure, Reason, Refusal, Stop};
 use crate::policy::{Permit, Policy};
 use crate::shelf::Shelf;
 use crate::wire::Json;
+pub use approval::{Approvals, Gated, Said, Used};
 pub use consume::Reservations;
 use label::{LabelUse, Labels};
 pub use quota::{Quotas, Slot};
@@ -37,6 +39,7 @@ pub struct Guard {
     shelf: Arc<dyn Shelf>,
     mandates: mandate::Mandates,
     breaker: breaker::Breaker,
+    approvals: Approvals,
 }
 
 /// What a permitted call is about, beside what the permit says.
@@ -48,6 +51,8 @@ pub struct Wanted<'a> {
     pub arguments: Option<&'a Json>,
     /// The mandate that it names.
     pub mandate: Option<&'a mandate::Held>,
+    /// What the gates need that it meets; a call that meets some and brings nothing is refused.
+    pub gated: Option<Gated<'a>>,
     /// What the files say of agents and templates.
     pub config: &'a Config,
     /// What objects and conditions mean.
@@ -75,16 +80,23 @@ pub struct Cleared {
     mandate: Option<mandate::Held>,
     /// Who answers for the agent that calls.
     agent: Option<Arc<AgentConfig>>,
+    approval: Option<Box<Used>>,
 }
 
 impl Guard {
     /// Nobody uses anything yet.
     #[must_use]
-    pub fn new(quotas: Quotas, shelf: Arc<dyn Shelf>) -> Self {
+    pub fn new(quotas: Quotas, shelf: Arc<dyn Shelf>, approvals: Approvals) -> Self {
         let labels = Labels::new(Arc::clone(&shelf));
         let mandates = mandate::Mandates::new(Arc::clone(&shelf));
         let breaker = breaker::Breaker::new(Arc::clone(&shelf));
-        Self { quotas, labels, shelf, mandates, breaker }
+        Self { quotas, labels, shelf, mandates, breaker, approvals }
+    }
+
+    /// What waits for a person, and what was approved.
+    #[must_use]
+    pub const fn approvals(&self) -> &Approvals {
+        &self.approvals
     }
 
     /// What principals use.
@@ -96,14 +108,28 @@ impl Guard {
     /// Reserves what a permitted call needs. Only a call that needs what is kept in the store waits for it.
     ///
     /// # Errors
-    /// `concurrency_limited`, `flow_refused`, `store_unavailable`; `mandate_required`, `mandate_ended`, `mandate_scope`.
+    /// `concurrency_limited`, `flow_refused`, `store_unavailable`; `mandate_required`, `mandate_ended`, `mandate_scope`;
+    /// what [`Approvals::clear`] says of a call that meets gates.
     pub async fn clear(&self, permit: Permit, wanted: Wanted<'_>) -> Result<Cleared, Stop> {
         mandate::check(&permit, &wanted)?;
         let slot = self.quotas.call(permit.caller().principal())?;
         let mut reservations = Reservations::none(Arc::clone(&self.shelf));
         let labels = self.labels.clear(&permit, &wanted, &mut reservations).await?;
         budget::reserve(&mut reservations, &permit, &wanted);
-        Ok(Cleared { labels, ..Cleared::new(permit, slot, reservations, &wanted) })
+        // Last: nobody is asked about what is refused all the same.
+        let approval = match (permit.gates(), wanted.gated) {
+            ([], _) => None,
+            (_, Some(gated)) => {
+                let gated = Gated {
+                    mandate: wanted.mandate.map(|held| held.mandate().id.as_str()),
+                    opener: wanted.mandate.and_then(|held| held.opened_by_another(&permit)),
+                    ..gated
+                };
+                Some(Box::new(self.approvals.clear(&permit, gated, &mut reservations).await?))
+            }
+            (_, None) => return Err(Refusal::new(Reason::ApprovalRequired).into()),
+        };
+        Ok(Cleared { labels, approval, ..Cleared::new(permit, slot, reservations, &wanted) })
     }
 
     /// Reserves what following a task needs, which is no call of its own: a slot. Its mandate still has to stand.
@@ -158,7 +184,7 @@ impl Cleared {
     fn new(permit: Permit, slot: Slot, reservations: Reservations, wanted: &Wanted<'_>) -> Self {
         let agent = permit.caller().persona().agent.as_ref();
         let agent = agent.and_then(|agent| wanted.config.agents.get(&agent.id)).cloned();
-        Self { permit, slot, labels: None, reservations, mandate: wanted.mandate.cloned(), agent }
+        Self { permit, slot, labels: None, reservations, mandate: wanted.mandate.cloned(), agent, approval: None }
     }
 
     /// Who answers for the agent that calls, as files spell them.
@@ -183,6 +209,12 @@ impl Cleared {
     #[must_use]
     pub const fn mandate(&self) -> Option<&mandate::Held> {
         self.mandate.as_ref()
+    }
+
+    /// What it uses of what persons said.
+    #[must_use]
+    pub fn approval(&self) -> Option<&Used> {
+        self.approval.as_deref()
     }
 
     /// What it does to the labels of its caller.

@@ -99,6 +99,7 @@ pub(super) fn examine(settings: &Settings, shown: Fresh<'_>, basis: &Basis) -> R
         issued_at: Some(key.created.as_second()),
         expires_at: ends,
         for_administrators: false,
+        person: crate::identity::Person::Nobody,
     };
     let verified = Verified::new(persona, token, DeclaredProof::Secret, settings.revision, None);
     Ok(Entry {

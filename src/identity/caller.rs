@@ -119,6 +119,30 @@ pub struct TokenFacts {
     pub expires_at: i64,
     /// It is a person's with an administrators' client, and good for the administrators' listener alone.
     pub for_administrators: bool,
+    /// Which human stands behind it, whatever their account is called. No rule reads this.
+    pub person: Person,
+}
+
+/// Which human stands behind a token, across accounts and issuers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Person {
+    /// Nobody: software got it for itself.
+    Nobody,
+    /// A human of whom the token does not say which.
+    Unknown,
+    /// What the issuer's `person` claim says.
+    Known(String),
+}
+
+impl Person {
+    /// What the claim says, where there is one.
+    #[must_use]
+    pub fn known(&self) -> Option<&str> {
+        match self {
+            Self::Known(person) => Some(person),
+            Self::Nobody | Self::Unknown => None,
+        }
+    }
 }
 
 impl TokenFacts {

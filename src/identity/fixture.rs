@@ -181,6 +181,8 @@ pub fn config() -> Config {
         attest_every: crate::limit::ATTEST_EVERY,
         breaker: crate::config::BreakerConfig::default(),
         templates: BTreeMap::new(),
+        gates: Vec::new(),
+        webhooks: Vec::new(),
         policies: PathBuf::from("/nonexistent"),
         file: PathBuf::from("/nonexistent/servers.toml"),
     }

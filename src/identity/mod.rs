@@ -50,7 +50,7 @@ pub(crate) mod fixture;
 mod tests;
 
 pub use agent::still_stands;
-pub use caller::{Caller, TokenFacts};
+pub use caller::{Caller, Person, TokenFacts};
 pub use dpop::ALGORITHMS as PROOF_ALGORITHMS;
 pub use issuer::IssuerReadiness;
 pub use persona::{AgentFacts, Behind, ClientProof, Groups, Persona};

@@ -64,6 +64,7 @@ pub(super) fn without_token(
         issued_at: None,
         expires_at: i64::MAX,
         for_administrators: false,
+        person: crate::identity::Person::Unknown,
     };
     Verified::new(persona, token, DeclaredProof::Public, settings_revision, None)
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 
-use super::caller::TokenFacts;
+use super::caller::{Person, TokenFacts};
 use crate::config::AgentState;
 use crate::ids::{AgentId, Digest, IssuerAlias, MandateId, RevocationEpoch, ServerId};
 use crate::inversion::{self, Control};
@@ -222,6 +222,7 @@ impl Revocations {
             session: None,
             issued_at: Some(since_s),
             expires_at: i64::MAX,
+            person: Person::Unknown,
             for_administrators: false,
         };
         self.check(&facts).map(|_| ())
@@ -353,6 +354,7 @@ mod tests {
             issued_at: Some(1_000),
             expires_at: 2_000,
             for_administrators: false,
+            person: crate::identity::Person::Unknown,
         }
     }
 

@@ -3,9 +3,9 @@
 //! Decides after the signature was verified. Refuses to know keys and caches. Invariant: everything that
 //! ends up in a [`Persona`] was in the signed claims or in our own configuration.
 
-use super::TokenFacts;
 use super::agent::{Actors, AgentIndex};
 use super::binding::Binding;
+use super::caller::{Person, TokenFacts};
 use super::groups::groups;
 use super::persona::{Behind, ClientProof, Persona};
 use super::resource::{Reach, ResourceNames};
@@ -129,6 +129,7 @@ pub(super) fn verify(
         issued_at,
         expires_at,
         for_administrators,
+        person: person(issuer, claims, own),
     };
     // The administrators' listener has no proof to look at: what is demanded of tokens for MCP is not demanded there.
     let binding = if for_administrators { binding.undemanded() } else { binding };
@@ -258,6 +259,16 @@ fn is_own_token(subject: &str, client: Option<&str>, claims: &Claims<'_>) -> boo
         || matches!(text("gty").as_deref(), Some("client-credentials" | "client_credentials"))
         // A workload of Kubernetes, registered or not, is nobody's assistant.
         || claims.has("kubernetes.io")
+}
+
+/// A claim that is missing or malformed is nobody's: then this token approves nothing.
+fn person(issuer: &IssuerConfig, claims: &Claims<'_>, own: bool) -> Person {
+    let said = issuer.claims.person.as_deref().and_then(|claim| claims.text(claim).ok().flatten());
+    match said {
+        _ if own => Person::Nobody,
+        Some(person) if person.len() <= limit::PERSON_BYTES_MAX => Person::Known(person),
+        _ => Person::Unknown,
+    }
 }
 
 fn optional(issuer: &IssuerConfig, claim: &str) -> bool {

@@ -104,6 +104,7 @@ impl Identity {
             issued_at: Some(named.not_before),
             expires_at: named.not_after,
             for_administrators: false,
+            person: super::Person::Nobody,
         };
         let verified = Verified::new(persona, token, DeclaredProof::Public, settings.revision, None);
         let entry = Arc::new(Entry {

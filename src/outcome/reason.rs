@@ -207,6 +207,29 @@ reasons! {
     InputDeclined = "input_declined", Channel::ToolResult(-32602), "the client did not give the input that the server asked for";
     /// Too many calls wait for input.
     InputLimited = "input_limited", Channel::ToolResult(-32603), "answer or cancel earlier calls that wait for input first";
+    // === what people say ===
+    /// A gate wants somebody else's approval of this very call.
+    ApprovalRequired = "approval_required", Channel::ToolResult(-32602), "a person has to approve this call: wait, then repeat the identical call";
+    /// A gate wants whoever calls to confirm this very call.
+    ConfirmationRequired = "confirmation_required", Channel::ToolResult(-32602), "this call has to be confirmed by its user, whom this client cannot ask: use a client that declares elicitation";
+    /// Whoever calls has said no.
+    ConfirmationDeclined = "confirmation_declined", Channel::ToolResult(-32602), "the user did not confirm this call";
+    /// Somebody who may has said no.
+    ApprovalDenied = "approval_denied", Channel::ToolResult(-32602), "somebody who may has denied this call";
+    /// What was approved has been used, or was at this moment.
+    ApprovalConsumed = "approval_consumed", Channel::ToolResult(-32602), "what was approved has been used once: call again to ask for another approval";
+    /// Gates or approvers have changed since it was approved.
+    ApprovalVoid = "approval_void", Channel::ToolResult(-32602), "what this call needs has changed since it was approved: call again";
+    /// Too many requests of one caller wait for somebody.
+    ApprovalsLimited = "approvals_limited", Channel::ToolResult(-32603), "wait until earlier calls were approved, denied or have expired";
+    /// Arguments that nobody can approve: too much to look at, or numbers that two readers could read differently.
+    ArgumentsUnfit = "arguments_unfit", Channel::ToolResult(-32602), "these arguments cannot be shown to whoever approves";
+    /// Somebody cannot approve this call: they have a part in it, no gate names them, or nobody knows which person they are.
+    ApproverRefused = "approver_refused", Channel::Forbidden, "somebody else has to approve this";
+    /// A request that was used, denied or has expired.
+    ApprovalOver = "approval_over", Channel::RpcError(-32602), "there is nothing left to decide";
+    /// A request that changed while somebody looked at it.
+    ApprovalChanged = "approval_changed", Channel::RpcError(-32602), "look at the request again";
     // === what went wrong ===
     /// The credential for the upstream could not be had.
     CredentialUnavailable = "credential_unavailable", Channel::ToolResult(-32603), "tell an administrator";

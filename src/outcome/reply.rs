@@ -6,7 +6,7 @@
 use serde_json::json;
 
 use super::reason::Channel;
-use super::{Failure, Outcome, Reason, Refusal, Stop};
+use super::{Failure, Outcome, Pending, Reason, Refusal, Stop};
 use crate::wire::mcp::{Era, Method, code};
 use crate::wire::{Edit, Json, Message, Value};
 
@@ -70,6 +70,10 @@ fn refused(refusal: &Refusal, id: Option<&Json>, method: Option<Method>, era: Er
     }
     if let Some(needed) = &refusal.capabilities {
         return plain(400, Message::error(id, &capability_missing(&refusal.hint, needed)));
+    }
+    if let (Some(pending), Some(Method::CallTool), Some(id)) = (&refusal.pending, method, id) {
+        let waits = waiting(reason, &refusal.hint, pending);
+        return plain(200, Message::result(id, &shaped(&waits, era)));
     }
     let mut reply = render(reason, &refusal.hint, id, method, era);
     if reason.channel() == Channel::InsufficientScope {
@@ -157,6 +161,28 @@ fn tool_error(reason: Reason, hint: &str) -> Json {
     Json::of(&json!({
         "resultType": "complete",
         "content": [{ "type": "text", "text": format!("{reason}: {hint}") }],
+        "isError": true,
+        "_meta": { "dev.bailiwick/reason": reason.code() },
+    }))
+}
+
+/// A tool's answer that says what the call waits for.
+fn waiting(reason: Reason, hint: &str, pending: &Pending) -> Json {
+    let url = pending.url.as_ref().map(|url| format!(" Its state: {url}")).unwrap_or_default();
+    let text = format!("{reason}: {hint} (request {}, until {}).{url}", pending.approval, pending.expires_at);
+    let mut content = json!({
+        "status": reason.code(),
+        "approval_id": pending.approval,
+        "expires_at": pending.expires_at.to_string(),
+        "hint": hint,
+    });
+    if let (Some(content), Some(url)) = (content.as_object_mut(), &pending.url) {
+        content.insert("url".to_owned(), json!(url));
+    }
+    Json::of(&json!({
+        "resultType": "complete",
+        "content": [{ "type": "text", "text": text }],
+        "structuredContent": content,
         "isError": true,
         "_meta": { "dev.bailiwick/reason": reason.code() },
     }))

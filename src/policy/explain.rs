@@ -15,6 +15,8 @@ use super::operation::AdminOperation;
 use super::rule::{Effect, Rule};
 use super::verdict::{Part, Verdict};
 use super::{Ask, ConditionRecord, Policy};
+use crate::catalog::Hints;
+use crate::config::{GateConfig, GateKind};
 use crate::identity::{Groups, Persona};
 use crate::ids::{Action, ServerId, Subject};
 use crate::limit::NEAR_MISSES_MAX;
@@ -39,6 +41,9 @@ pub struct Explanation {
     pub subjects: Vec<SubjectExplanation>,
     /// Rules that would allow somebody else.
     pub near_misses: Vec<String>,
+    /// The gates that the call meets: what it needs beside the rules.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gates: Vec<String>,
 }
 
 /// What the rules say about one subject.
@@ -100,7 +105,13 @@ impl Policy {
         if let (Groups::Unknown(why), Some(hint)) = (&persona.groups, &mut hint) {
             *hint = format!("{hint} ({why})");
         }
+        let gates = if decision.is_allowed() {
+            self.gates_of(ask, Hints::default(), persona, arguments, now)
+        } else {
+            Vec::new()
+        };
         Explanation {
+            gates: gates.iter().map(|gate| gate_told(gate)).collect(),
             question: format!("{} {}/{} in {}", ask.action, ask.server, ask.name, ask.environment),
             allowed: decision.is_allowed(),
             visible: decision.visible,
@@ -205,6 +216,19 @@ impl Policy {
     }
 }
 
+fn gate_told(gate: &GateConfig) -> String {
+    let who: Vec<String> = gate.approvers.iter().map(ToString::to_string).collect();
+    match gate.kind {
+        GateKind::Confirm => format!("{}: whoever calls has to confirm it", gate.name),
+        GateKind::Approve if gate.approvals == 1 => {
+            format!("{}: somebody of {} has to approve it", gate.name, who.join(", "))
+        }
+        GateKind::Approve => {
+            format!("{}: {} persons of {} have to approve it", gate.name, gate.approvals, who.join(", "))
+        }
+    }
+}
+
 fn told(rule: &Rule) -> String {
     format!("{}: {rule}", rule.place)
 }
@@ -244,6 +268,9 @@ impl fmt::Display for Explanation {
                     }
                 }
             }
+        }
+        for gate in &self.gates {
+            write!(formatter, "\ngate {gate}")?;
         }
         for near in &self.near_misses {
             write!(formatter, "\nsomebody else: {near}")?;

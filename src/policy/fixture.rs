@@ -58,6 +58,7 @@ pub(super) fn world() -> World {
         agents: vec![agent(&["staging", "production"])],
         templates: Vec::new(),
         strictness: Strictness::Serve,
+        gates: Vec::new(),
     }
 }
 

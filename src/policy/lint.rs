@@ -18,6 +18,7 @@ use crate::limit::ROLE_DEPTH_MAX;
 pub(super) fn lint(
     loaded: &Loaded,
     conditions: &[Condition],
+    of_gates: &[usize],
     mistakes: &mut Vec<Mistake>,
     warnings: &mut Vec<Mistake>,
 ) {
@@ -46,7 +47,8 @@ pub(super) fn lint(
     roles_without_rules(loaded, warnings);
     repeated_and_shadowed(&loaded.rules, warnings);
     open_arguments(loaded, conditions, warnings);
-    let used: HashSet<usize> = loaded.rules.iter().filter_map(|rule| rule.condition).collect();
+    let used: HashSet<usize> =
+        loaded.rules.iter().filter_map(|rule| rule.condition).chain(of_gates.iter().copied()).collect();
     for (index, condition) in conditions.iter().enumerate() {
         if !used.contains(&index) && loaded.inert == 0 && !condition.is_part_of_another() {
             let message = format!("no rule uses the condition `{}`", condition.name);

@@ -26,6 +26,7 @@ mod expect;
 mod explain;
 #[cfg(test)]
 mod fixture;
+mod gate;
 pub mod grant;
 mod index;
 mod input;
@@ -96,6 +97,7 @@ pub struct Policy {
     anyone: NameId,
     index: Index,
     conditions: Vec<Condition>,
+    gates: gate::Gates,
     casbin: Arc<Casbin>,
     scopes: HashMap<IssuerAlias, Vec<ScopeNeed>>,
     tests: Vec<expect::Expected>,
@@ -166,12 +168,14 @@ impl Policy {
         let conditions = condition::conditions("conditions.toml", &conditions_text, &mut mistakes);
         let environments = Environments::of(world, &mut mistakes);
         let mut loaded = load::load(sources, world, &environments, &conditions, &mut mistakes);
-        lint::lint(&loaded, &conditions, &mut mistakes, &mut warnings);
-        loaded.rules.retain(|rule| !ended.contains(&GrantId::of(rule)));
         let labels_text = text("labels.toml", &mut mistakes);
         let labels = labels_text
             .as_deref()
             .and_then(|text| label::labels(text, &environments, &conditions, &loaded.sets, &mut mistakes));
+        let written = gate::Words { conditions: &conditions, sets: &loaded.sets, labels: labels.is_some() };
+        let gates = gate::Gates::of(world, written, &mut mistakes, &mut warnings);
+        lint::lint(&loaded, &conditions, gates.conditions(), &mut mistakes, &mut warnings);
+        loaded.rules.retain(|rule| !ended.contains(&GrantId::of(rule)));
         let scopes = scope::scope_needs(world, &mut mistakes);
         let tests_text = text("tests.toml", &mut mistakes).unwrap_or_default();
         let tests = expect::read(&tests_text, &mut mistakes);
@@ -222,6 +226,7 @@ impl Policy {
             anyone,
             index,
             conditions,
+            gates,
             casbin,
             scopes,
             tests,

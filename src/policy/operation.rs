@@ -94,6 +94,12 @@ operations! {
     /// Suspends, retires and resumes agents, and attests that they and servers are still needed; resuming and attesting
     /// are loosening.
     Agent = "agent", Brake;
+    /// Calls that wait for a person, and what became of them.
+    Approvals = "approvals", Look;
+    /// Lets one of them happen; its gates say who may.
+    Approve = "approve", Loosen;
+    /// Refuses one of them.
+    Deny = "deny", Brake;
     /// What reviews ask, and what was answered.
     Reviews = "reviews", Look;
     /// Opens and closes reviews, and ends grants.

@@ -9,6 +9,7 @@ use super::condition::Arguments;
 use super::decide::{ConditionRecord, Decision};
 use super::{Ask, Policy};
 use crate::catalog::Target;
+use crate::config::GateConfig;
 use crate::identity::Caller;
 use crate::ids::{ClassKey, PolicyRevision};
 use crate::outcome::Refusal;
@@ -24,6 +25,7 @@ pub struct Permit {
     rules: Arc<[Arc<str>]>,
     conditions: Vec<ConditionRecord>,
     following: bool,
+    gates: Vec<Arc<GateConfig>>,
 }
 
 /// A refusal with what the record and the answer need.
@@ -78,7 +80,13 @@ impl Policy {
             self.remember(&class, &ask);
         }
         let decision = self.decide(&class, caller.persona(), &ask, arguments, now);
-        self.permit(caller, target, &class, decision, false)
+        let hints = target.definition().map(|definition| definition.hints).unwrap_or_default();
+        let gates = if decision.is_allowed() {
+            self.gates_of(&ask, hints, caller.persona(), arguments, now)
+        } else {
+            Vec::new()
+        };
+        self.permit(caller, target, &class, decision, false).map(|permit| Permit { gates, ..permit })
     }
 
     /// Decides whether a caller may ask about, answer and cancel a task that its call of `target` became:
@@ -108,7 +116,16 @@ impl Policy {
     ) -> Result<Permit, Box<Denied>> {
         let (revision, rules, conditions) = (self.revision, decision.rules, decision.conditions);
         match decision.refusal {
-            None => Ok(Permit { caller, target, class: class.key(), revision, rules, conditions, following }),
+            None => Ok(Permit {
+                caller,
+                target,
+                class: class.key(),
+                revision,
+                rules,
+                conditions,
+                following,
+                gates: Vec::new(),
+            }),
             Some(refusal) => Err(Box::new(Denied {
                 refusal,
                 visible: decision.visible,
@@ -157,6 +174,12 @@ impl Permit {
     #[must_use]
     pub const fn is_following(&self) -> bool {
         self.following
+    }
+
+    /// The gates that it met, in the order of their names.
+    #[must_use]
+    pub fn gates(&self) -> &[Arc<GateConfig>] {
+        &self.gates
     }
 
     /// The conditions that were read, with what they read.

@@ -179,6 +179,7 @@ fn world() -> World {
         agents: vec![agent()],
         templates: Vec::new(),
         strictness: Strictness::Serve,
+        gates: Vec::new(),
     }
 }
 

@@ -3,7 +3,9 @@
 //! Decides nothing. Invariant: a rule that names something outside of the world is a mistake, never a rule
 //! that silently does nothing.
 
-use crate::config::{AgentKind, Config, ScopeMode};
+use std::sync::Arc;
+
+use crate::config::{AgentKind, Config, GateConfig, ScopeMode};
 use crate::identity::{AgentFacts, LOCAL};
 use crate::ids::{Environment, IssuerAlias, ServerId, TemplateName};
 
@@ -27,6 +29,8 @@ pub struct World {
     pub templates: Vec<TemplateName>,
     /// What a row that names an undeclared issuer is.
     pub strictness: Strictness,
+    /// Which calls need a person.
+    pub gates: Vec<Arc<GateConfig>>,
 }
 
 /// An issuer as the policy sees it.
@@ -79,6 +83,7 @@ impl World {
                 .collect(),
             templates: config.templates.keys().cloned().collect(),
             strictness,
+            gates: config.gates.clone(),
         }
     }
 

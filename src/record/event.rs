@@ -119,6 +119,8 @@ pub struct Intent<'a> {
     pub arguments: Option<&'a [u8]>,
     /// The values that conditions read.
     pub values: &'a [ConditionValue],
+    /// The request for approval that it uses up.
+    pub approval: Option<&'a str>,
     /// What it does to the labels of its caller, where they are kept.
     pub labels: Option<LabelNote<'a>>,
 }
@@ -242,6 +244,48 @@ pub struct AdminNote<'a> {
     /// What came of it.
     #[serde(skip_serializing_if = "str::is_empty", serialize_with = "redact::serialize")]
     pub detail: &'a str,
+}
+
+/// What happened to a request for approval, as the record tells it.
+#[derive(Debug, Clone, Copy)]
+pub struct ApprovalNote<'a> {
+    /// `requested`, `confirmed`, `viewed`, `approved`, `refused`, `denied`, `voided`, `expired` or `consumed`.
+    pub event: &'static str,
+    /// The request.
+    pub id: &'a str,
+    /// What it is good for; only a keyed digest is kept.
+    pub binding: Digest,
+    /// The gates that asked for it.
+    pub gates: &'a [String],
+    /// The server.
+    pub server: &'a str,
+    /// The primitive, in the server's spelling.
+    pub name: &'a str,
+    /// Where its effects land.
+    pub environment: &'a str,
+    /// Who called.
+    pub requester: &'a str,
+    /// Who has approved.
+    pub approvers: &'a [ApproverNote<'a>],
+    /// The policy of the first call.
+    pub revision: PolicyRevision,
+    /// The digest of what approvers were shown; only a keyed digest is kept.
+    pub shown: Digest,
+    /// What is to be said beside that.
+    pub detail: &'a str,
+}
+
+/// Who has approved.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct ApproverNote<'a> {
+    /// As rules spell them.
+    #[serde(serialize_with = "redact::serialize")]
+    pub id: &'a str,
+    /// When they logged in, seconds since 1970.
+    pub authenticated_at: i64,
+    /// How.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "redact::serialize_option")]
+    pub acr: Option<&'a str>,
 }
 
 /// That a request was handed to another replica, as the record of the one that did tells it.

@@ -34,6 +34,8 @@ pub(super) struct CallFields<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     arguments: Option<ArgumentFields<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    approval: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     labels: Option<&'a LabelNote<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     list: Option<&'a Listing>,
@@ -100,6 +102,7 @@ impl<'a> CallFields<'a> {
             decision,
             credential: None,
             arguments: None,
+            approval: None,
             labels: None,
             list: None,
         }
@@ -115,7 +118,13 @@ impl<'a> CallFields<'a> {
         });
         let decision = DecisionFields::of(attempt, "allow", None, intent.rule, None);
         let labels = intent.labels.as_ref();
-        Self { credential: Some(&intent.credential), arguments, labels, ..Self::new(attempt, decision) }
+        Self {
+            credential: Some(&intent.credential),
+            arguments,
+            approval: intent.approval,
+            labels,
+            ..Self::new(attempt, decision)
+        }
     }
 
     pub(super) fn stopped(attempt: &'a Attempt<'a>, stop: &'a Stop) -> Self {

@@ -112,6 +112,7 @@ impl Evidence for Proof {
             },
             arguments: Some(br#"{"replicas":3}"#),
             values: &self.values,
+            approval: None,
             labels: None,
         }
     }

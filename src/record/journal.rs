@@ -367,6 +367,18 @@ impl Journal {
         self.note("result", Some((call, leg)), &ResultFields { result }, Mark::Closes(leg));
     }
 
+    /// Writes a line about whoever did something. Never waits.
+    pub(super) fn tell(
+        &self,
+        kind: &'static str,
+        of: Option<(CallId, LegId)>,
+        who: Option<&Who>,
+        fields: &impl Serialize,
+        mark: Mark,
+    ) {
+        self.write(Header { who, ..self.header(kind, of) }, fields, mark);
+    }
+
     fn note(&self, kind: &'static str, of: Option<(CallId, LegId)>, fields: &impl Serialize, mark: Mark) {
         self.write(self.header(kind, of), fields, mark);
     }

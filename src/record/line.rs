@@ -16,7 +16,7 @@ use crate::limit;
 pub(super) const GENESIS: Digest = Digest::from_bytes([0; 32]);
 
 /// Every kind of line that there is: whoever reads the record for somebody else is held against it.
-pub const KINDS: [&str; 19] = [
+pub const KINDS: [&str; 20] = [
     "intent",
     "result",
     "refusal",
@@ -25,6 +25,7 @@ pub const KINDS: [&str; 19] = [
     "noise",
     "revocation",
     "admin",
+    "approval",
     "relay",
     "reload",
     "executable",

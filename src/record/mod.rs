@@ -11,6 +11,7 @@
 //! [`verify`] walks the chain back, [`audit`] holds all of it against what was signed.
 
 mod appender;
+mod approval;
 pub mod audit;
 mod batch;
 pub mod checkpoint;

@@ -48,6 +48,8 @@ pub struct Record {
     pub revocation: Option<RevocationRead>,
     /// What an administrator did.
     pub admin: Option<AdminRead>,
+    /// What happened to a request for approval.
+    pub approval: Option<ApprovalRead>,
     /// What was loaded.
     pub reload: Option<ReloadRead>,
     /// What a server runs.
@@ -81,6 +83,8 @@ macro_rules! read {
 read! {
     /// The subject.
     SubjectRead { id: String, }
+    /// What happened to a request for approval.
+    ApprovalRead { event: String, id: String, gates: Vec<String>, server: String, name: String, requester: String, approvers: Vec<SubjectRead>, detail: String, }
     /// The agent and its client.
     AgentRead { id: Option<String>, client: Option<String>, }
     /// The operation.

@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, ServerConfig, TransportConfig};
 use crate::control::operations::{
-    AccessAnswer, AccessReport, AgentStatus, IssuedCredential, NamedPin, PinDiffs, PinLockText, PinOrder, PinsChanged,
-    PinsReport, PolicyStatus, Reach, SecretStatus, ServerStatus,
+    AccessAnswer, AccessReport, AgentStatus, ApprovalView, IssuedCredential, NamedPin, PinDiffs, PinLockText, PinOrder,
+    PinsChanged, PinsReport, PolicyStatus, Reach, SecretStatus, ServerStatus,
 };
 use crate::control::reviews::Reviews;
 use crate::control::{Lifting, Operations, Readiness, ReadinessCheck, Revoked};
@@ -23,7 +23,7 @@ use crate::gateway::{Gateway, ReloadOrder, ReloadReport, ShadowReport, Standing}
 use crate::identity::proposed::Proposed;
 use crate::identity::revoked::{Held, Revocation, RevocationMode, RevocationStore as _, RevocationTarget};
 use crate::identity::{Caller, Presented, Resource};
-use crate::ids::{AgentId, RevocationEpoch, ServerId, Subject};
+use crate::ids::{AgentId, Digest, RevocationEpoch, ServerId, Subject};
 use crate::link;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
 use crate::policy::{AdminOperation, Explanation, GrantId, Weight};
@@ -232,6 +232,42 @@ impl Operations for Gateway {
 
     fn what_can(&self, subject: &Subject) -> WhatCanAnswer {
         ask::what_can(&self.snapshot().policy, subject)
+    }
+
+    fn approvals(&self, all: bool) -> BoxFuture<'_, Result<Vec<ApprovalView>, Stop>> {
+        Box::pin(Self::approvals(self, all))
+    }
+
+    fn approval<'a>(
+        &'a self,
+        id: &'a str,
+        name: &'a str,
+        who: Option<&'a Who>,
+    ) -> BoxFuture<'a, Result<ApprovalView, Stop>> {
+        Box::pin(Self::approval(self, id, name, who))
+    }
+
+    fn own_approval<'a>(&'a self, caller: &'a Caller, id: &'a str) -> BoxFuture<'a, Result<ApprovalView, Stop>> {
+        Box::pin(Self::own_approval(self, caller, id))
+    }
+
+    fn approve<'a>(
+        &'a self,
+        id: &'a str,
+        approver: &'a Caller,
+        shown: Digest,
+    ) -> BoxFuture<'a, Result<ApprovalView, Stop>> {
+        Box::pin(Self::approve(self, id, approver, shown))
+    }
+
+    fn deny<'a>(
+        &'a self,
+        id: &'a str,
+        name: &'a str,
+        note: &'a str,
+        who: Option<&'a Who>,
+    ) -> BoxFuture<'a, Result<ApprovalView, Stop>> {
+        Box::pin(Self::deny(self, id, name, note, who))
     }
 
     fn journal(&self) -> Option<PathBuf> {

@@ -173,6 +173,7 @@ impl Topic {
         let wanted = crate::guard::Wanted {
             call: leg.call,
             arguments: None,
+            gated: None,
             mandate: None,
             config: &now.config,
             policy: &now.policy,

@@ -48,14 +48,14 @@ async fn start() -> Running {
 }
 
 /// One page, as a browser gets it.
-struct Page {
-    status: u16,
+pub struct Page {
+    pub status: u16,
     headers: reqwest::header::HeaderMap,
-    text: String,
+    pub text: String,
 }
 
 impl Page {
-    fn header(&self, name: &str) -> &str {
+    pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
@@ -64,7 +64,7 @@ impl Page {
     }
 
     /// The CSRF token of its forms.
-    fn csrf(&self) -> String {
+    pub fn csrf(&self) -> String {
         let after =
             self.text.split("name=\"csrf\" value=\"").nth(1).unwrap_or_else(|| panic!("no form: {}", self.text));
         after.split('"').next().unwrap().to_owned()
@@ -72,7 +72,7 @@ impl Page {
 }
 
 /// A browser with cookies that follows nothing by itself.
-struct Browser {
+pub struct Browser {
     http: reqwest::Client,
     /// Where the listener is.
     origin: String,
@@ -83,13 +83,13 @@ struct Browser {
 
 impl Browser {
     #[expect(clippy::disallowed_methods, reason = "a test's client needs no SSRF guard")]
-    fn of(gateway: &Gateway) -> Self {
+    pub fn of(gateway: &Gateway) -> Self {
         let http = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
         let host = gateway.admin.split('/').nth(2).unwrap().to_owned();
         Self { http, origin: format!("http://{}", gateway.admin_address), host, cookies: HashMap::new() }
     }
 
-    async fn get(&mut self, path: &str) -> Page {
+    pub async fn get(&mut self, path: &str) -> Page {
         self.get_with(path, &[]).await
     }
 
@@ -99,12 +99,12 @@ impl Browser {
     }
 
     /// A form as one of our own pages sends it.
-    async fn post(&mut self, path: &str, fields: &[(&str, &str)]) -> Page {
+    pub async fn post(&mut self, path: &str, fields: &[(&str, &str)]) -> Page {
         let origin = self.origin.clone();
         self.post_with(path, fields, &[("origin", &origin), ("sec-fetch-site", "same-origin")]).await
     }
 
-    async fn post_with(&mut self, path: &str, fields: &[(&str, &str)], headers: &[(&str, &str)]) -> Page {
+    pub async fn post_with(&mut self, path: &str, fields: &[(&str, &str)], headers: &[(&str, &str)]) -> Page {
         let request = self.http.post(format!("{}{path}", self.origin)).form(&fields);
         self.send(request, headers).await
     }
@@ -134,7 +134,7 @@ impl Browser {
     }
 
     /// Goes to the issuer and comes back; the page with the code, not yet loaded.
-    async fn come_back(&mut self, start: &str) -> String {
+    pub async fn come_back(&mut self, start: &str) -> String {
         let away = self.get(start).await;
         assert_eq!(away.status, 303, "{}", away.text);
         let back = self.http.get(away.header("location")).send().await.unwrap();
@@ -143,7 +143,7 @@ impl Browser {
     }
 
     /// Signs in whoever sits in front of the issuer.
-    async fn sign_in(&mut self) -> Page {
+    pub async fn sign_in(&mut self) -> Page {
         let back = self.come_back("/admin/login/start").await;
         let page = self.get(&back).await;
         assert_eq!(page.status, 303, "{}", page.text);

@@ -14,6 +14,7 @@ mod support;
 mod accounts;
 mod admin;
 mod agents;
+mod approvals;
 mod audit;
 mod authenticate;
 mod authorize;

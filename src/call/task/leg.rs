@@ -108,6 +108,7 @@ impl Bearer {
         let wanted = Wanted {
             call: trail.leg.call,
             arguments: None,
+            gated: None,
             mandate: held.as_ref(),
             config: &now.config,
             policy: &now.policy,

@@ -13,7 +13,7 @@ mod shape;
 mod translate;
 
 pub use listen::TaskTopic;
-pub use offer::{Augmented, check, offered};
+pub use offer::{Augmented, check, is_declared, offered};
 
 use std::sync::Arc;
 

@@ -32,6 +32,9 @@ pub fn explanation(explanation: &Explanation) -> String {
     for told in &explanation.subjects {
         subject(&mut text, told);
     }
+    for gate in &explanation.gates {
+        line!(text, "\n{STRONG}gate{STRONG:#} {gate}");
+    }
     if !explanation.near_misses.is_empty() {
         line!(text, "\n{QUIET}it is allowed to others:{QUIET:#}");
         for near in &explanation.near_misses {

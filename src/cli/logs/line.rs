@@ -7,6 +7,7 @@ use jiff::tz::TimeZone;
 
 use super::super::output::{BAD, GOOD, QUIET, STRONG, WARNING};
 use crate::record::join::Seen;
+use crate::record::read::ApprovalRead;
 
 /// How events are printed.
 #[derive(Debug)]
@@ -30,8 +31,8 @@ impl Look {
         }
         let (word, style, text) = match seen.record.kind.as_str() {
             "result" | "refusal" | "failure" | "list" | "noise" => return Some(self.finish(&self.call(seen))),
-            "start" | "stop" | "reload" | "admin" | "revocation" | "repair" | "retention" | "executable" | "pin"
-            | "mandate" | "lifecycle" => describe(seen)?,
+            "start" | "stop" | "reload" | "admin" | "approval" | "revocation" | "repair" | "retention"
+            | "executable" | "pin" | "mandate" | "lifecycle" => describe(seen)?,
             _ => return None,
         };
         let width = if self.wide { usize::MAX } else { COLUMNS - LEAD };
@@ -214,6 +215,23 @@ fn describe(seen: &Seen<'_>) -> Option<(&'static str, Style, String)> {
             let _ = write!(text, ": {}", admin.detail);
         }
         return Some(("admin", if admin.outcome == "refused" { BAD } else { STRONG }, text));
+    }
+    if let Some(approval) = &record.approval {
+        let style = match approval.event.as_str() {
+            "denied" | "refused" | "voided" => BAD,
+            "requested" | "expired" => WARNING,
+            _ => STRONG,
+        };
+        let ApprovalRead { event, id, gates, server, name, requester, approvers, detail } = approval;
+        let mut text = format!("{event} {server}/{name} for {requester}, gates {}, request {id}", gates.join(" "));
+        if !approvers.is_empty() {
+            let approvers: Vec<&str> = approvers.iter().map(|approver| approver.id.as_str()).collect();
+            let _ = write!(text, ", approved by {}", approvers.join(" "));
+        }
+        if !detail.is_empty() {
+            let _ = write!(text, ": {detail}");
+        }
+        return Some(("gate", style, text));
     }
     if let Some(revocation) = &record.revocation {
         let mut text = revocation.target.clone();

@@ -44,6 +44,6 @@ pub fn read(mut table: Table<'_, '_>, base: &Path) -> Option<KeysConfig> {
         Some(references)
     };
     let (seal, journal, checkpoint) = (references("seal"), references("journal"), references("checkpoint"));
-    let vault = references("vault");
-    Some(KeysConfig { seal: seal?, journal: journal?, checkpoint: checkpoint?, vault: vault? })
+    let (vault, webhook) = (references("vault"), references("webhook"));
+    Some(KeysConfig { seal: seal?, journal: journal?, checkpoint: checkpoint?, vault: vault?, webhook: webhook? })
 }

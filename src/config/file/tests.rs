@@ -14,6 +14,7 @@ use crate::ids::{AgentId, IssuerAlias, ServerId};
 mod admin;
 mod caller;
 mod feed;
+mod gate;
 mod process;
 mod spiffe;
 mod store;

@@ -22,6 +22,7 @@ const PAGES: &[(&str, &str, Option<AdminOperation>)] = &[
     ("/servers", "Servers", Some(AdminOperation::Servers)),
     ("/agents", "Agents", Some(AdminOperation::Agents)),
     ("/ask", "Who can what", Some(AdminOperation::Explain)),
+    ("/approvals", "Approvals", Some(AdminOperation::Approvals)),
     ("/revocations", "Revocations", Some(AdminOperation::Revocations)),
     ("/policy", "Policy", Some(AdminOperation::Policy)),
     ("/definitions", "Definitions", Some(AdminOperation::Pins)),

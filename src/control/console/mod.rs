@@ -24,6 +24,7 @@ use crate::wire::handle::Sealer;
 mod access;
 mod accounts;
 mod agents;
+mod approvals;
 mod assets;
 mod callback;
 mod cookie;
@@ -76,6 +77,10 @@ pub fn pages(operations: Arc<dyn Operations>) -> Result<Router, String> {
         .route("/revocations", get(revocations::page).post(revoke::revoke))
         .route("/revocations/new", post(revoke::confirm))
         .route("/revocations/{since}/lift", get(revocations::confirm_lift).post(revocations::lift))
+        .route("/approvals", get(approvals::page))
+        .route("/approvals/{id}", get(approvals::one))
+        .route("/approvals/{id}/approve", post(approvals::approve))
+        .route("/approvals/{id}/deny", post(approvals::deny))
         .route("/policy", get(policy::page))
         .route("/definitions", get(definitions::page))
         .route("/definitions/{digest}", get(definitions::one))

@@ -19,6 +19,7 @@ pub(super) use scope::check;
 
 use crate::config::Budget;
 use crate::ids::{AgentId, Digest, Environment, MandateId, TemplateName};
+use crate::policy::Permit;
 use crate::record::mandated::MandateFacts;
 use crate::shelf::Version;
 
@@ -134,6 +135,14 @@ impl Held {
     /// Every mandate that counts, the outermost first.
     pub fn all(&self) -> impl Iterator<Item = &Mandate> {
         self.chain.iter().map(|(mandate, _)| &**mandate)
+    }
+
+    /// The person who opened it, or one above it, and is not the caller.
+    #[must_use]
+    pub fn opened_by_another(&self, permit: &Permit) -> Option<&str> {
+        let caller = permit.caller().persona().user.as_ref();
+        let mut openers = self.all().map(|mandate| mandate.opener.as_str());
+        openers.find(|opener| opener.starts_with("user:") && caller.is_none_or(|caller| caller.as_str() != *opener))
     }
 
     /// When the first of them is over by itself, microseconds since 1970.

@@ -225,6 +225,8 @@ fn config(servers: Vec<ServerConfig>) -> Config {
         attest_every: crate::limit::ATTEST_EVERY,
         breaker: crate::config::BreakerConfig::default(),
         templates: std::collections::BTreeMap::new(),
+        gates: Vec::new(),
+        webhooks: Vec::new(),
         policies: PathBuf::new(),
         file: PathBuf::from("/nonexistent/servers.toml"),
     }

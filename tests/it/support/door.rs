@@ -102,7 +102,7 @@ impl Door {
         let access = json!({
             "iss": issuer, "sub": person.name, "aud": resource, "client_id": client, "groups": person.groups,
             "iat": now, "exp": now + person.token_life_s, "jti": ulid::Ulid::generate().to_string(),
-            "auth_time": authenticated_at, "acr": acr,
+            "auth_time": authenticated_at, "acr": acr, "person": person.name,
         });
         let mut id = json!({
             "iss": issuer, "sub": person.name, "aud": client, "iat": now, "exp": now + 60,

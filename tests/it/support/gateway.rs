@@ -122,6 +122,12 @@ impl Setup {
         self
     }
 
+    /// Adds lines to the names of the issuer's claims.
+    pub fn claims(mut self, lines: &str) -> Self {
+        self.issuer.push_str(lines);
+        self
+    }
+
     pub fn limits(mut self, lines: &str) -> Self {
         lines.clone_into(&mut self.limits);
         self

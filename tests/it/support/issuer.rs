@@ -99,6 +99,7 @@ impl Issuer {
         json!({
             "iss": self.url, "sub": user, "aud": resource, "client_id": "test-assistant", "groups": groups,
             "iat": now, "exp": now + 600, "jti": format!("{user}-{}", ulid::Ulid::generate()), "scope": "mcp",
+            "person": user,
         })
     }
 

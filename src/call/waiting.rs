@@ -1,0 +1,361 @@
+//! The gateway's own tasks: a call that waits for an approval, for a client that follows tasks.
+//!
+//! Decides what such a task is when it is asked about. The call itself is made when its client asks for the first time
+//! after the approval, with the identity that asks then, and decided in full like every other; its end is kept until the
+//! task is over. Invariants: a task belongs to the principal whose call it is; of two who ask at once one makes the
+//! call; what is kept of it is sealed.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{Request, call, task};
+use crate::gateway::Gateway;
+use crate::guard::approval::{Denier, Kept, State};
+use crate::identity::Caller;
+use crate::ids::PrincipalKey;
+use crate::limit;
+use crate::outcome::{Failure, Outcome, Pending, Reason, Refusal, Stop, reply};
+use crate::shelf::{Action, Change, Expect, Section, Shelf as _, Tell, Version};
+use crate::upstream::Event;
+use crate::wire::mcp::{Era, Method};
+use crate::wire::{Edit, Json, Kind, Message, Source, Value};
+
+/// Tasks, and the calls that they are.
+const TASKS: Section = Section { name: "approval-task", rows_max: limit::APPROVALS_KEPT_MAX };
+/// How calls ended, in pieces.
+const ENDS: Section = Section { name: "approval-task-end", rows_max: limit::APPROVALS_KEPT_MAX };
+
+const ID: &str = "own-task";
+const CONTENT: &str = "own-task-content";
+
+/// One task, as it is kept.
+#[derive(Clone, Serialize, Deserialize)]
+struct Own {
+    approval: String,
+    created_at: jiff::Timestamp,
+    /// When it is over, microseconds since 1970 by the store's clock.
+    until_us: i64,
+    /// What is called, sealed; nothing once that was done.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    call: String,
+    stage: Stage,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Stage {
+    /// For the approval.
+    Waits,
+    /// The call was made by that replica.
+    Called(String),
+    /// It has ended, and that is in so many pieces.
+    Ended(usize),
+    /// Its client wants it no more.
+    Cancelled,
+}
+
+/// What a task calls.
+#[derive(Serialize, Deserialize)]
+struct Wanted {
+    params: String,
+    parameters: Vec<(String, String)>,
+}
+
+/// A task in the place of a call that waits for an approval; nothing where this client follows none.
+pub async fn created(gateway: &Gateway, caller: &Caller, request: &Request, pending: &Pending) -> Option<Outcome> {
+    if request.method != Method::CallTool || !task::is_declared(&request.client) {
+        return None;
+    }
+    // A state is good for one round, and this is none.
+    let gone = [Edit::Remove("requestState"), Edit::Remove("inputResponses")];
+    let params = request.message.params()?.edited(&gone).as_str().to_owned();
+    let wanted = Wanted { params, parameters: request.header_parameters.clone() };
+    let principal = caller.principal();
+    let call = gateway.sealer().seal(CONTENT, principal, &serde_json::to_vec(&wanted).ok()?).ok()?;
+    let store = gateway.store();
+    let now_us = store.clock_us().await.ok()?;
+    let until_us = pending.expires_at.as_microsecond().saturating_add(limit::APPROVAL_TASK_KEPT_FOR_US);
+    let created_at = jiff::Timestamp::from_microsecond(now_us).ok()?;
+    let own = Own { approval: pending.approval.clone(), created_at, until_us, call, stage: Stage::Waits };
+    let owner = principal.0.to_string();
+    let body = serde_json::to_string(&own).ok().filter(|body| body.len() <= limit::SHELF_BODY_BYTES_MAX)?;
+    // Whoever asks again and again without following is told otherwise.
+    let others = store.rows(TASKS, Some(&owner), None).await.ok()?;
+    if others.len() >= limit::APPROVAL_TASKS_PER_PRINCIPAL_MAX {
+        return None;
+    }
+    let key = ulid::Ulid::generate().to_string();
+    let put = Action::Put { owner, body, expires_at_us: Some(until_us) };
+    let change = Change::new(TASKS, key.clone(), Expect::Absent, put);
+    if !store.change(vec![change], Tell::Nobody).await.ok()?.is_done() {
+        return None;
+    }
+    let id = gateway.sealer().seal(ID, principal, key.as_bytes()).ok()?;
+    let mut shown = told(&own, &id, "working", Some("waits for somebody's approval"));
+    shown.insert("resultType".to_owned(), json!("task"));
+    Some(Outcome::Task(Json::of(&shown)))
+}
+
+/// The answer to a request about one of the gateway's own tasks; nothing where it is about another.
+pub fn about<'a>(
+    gateway: &'a Arc<Gateway>,
+    caller: &'a Caller,
+    request: &'a Request,
+) -> BoxFuture<'a, Option<Outcome>> {
+    // A call may be made on the way, which is what this is part of: its size has to be known.
+    Box::pin(async move {
+        let id = request.message.params()?.get("taskId").and_then(Value::as_str)?.into_owned();
+        let key = gateway.sealer().open(ID, caller.principal(), &id)?;
+        let key = String::from_utf8(key).ok()?;
+        Some(answered(gateway, caller, request, &id, &key).await.unwrap_or_else(Outcome::from))
+    })
+}
+
+async fn answered(
+    gateway: &Arc<Gateway>,
+    caller: &Caller,
+    request: &Request,
+    id: &str,
+    key: &str,
+) -> Result<Outcome, Stop> {
+    gateway.quotas().request(caller.principal())?;
+    gateway.still_heard(caller)?;
+    task::check(&request.client)?;
+    let unknown = || Stop::from(Refusal::new(Reason::TargetUnknown));
+    let row = gateway.store().row(TASKS, key).await?.ok_or_else(unknown)?;
+    let own: Own = serde_json::from_str(&row.body)
+        .map_err(|error| Failure::before(Reason::StoreUnavailable, format!("a task is unreadable: {error}")))?;
+    match request.method {
+        Method::TaskGet => get(gateway, caller, request, Task { id, key, own, version: row.version }).await,
+        Method::TaskCancel => cancel(gateway, caller, key, own, row.version).await,
+        // It asks nothing.
+        Method::TaskUpdate => Ok(Outcome::Complete(Json::of(&json!({ "resultType": "complete" })))),
+        _ => Err(unknown()),
+    }
+}
+
+struct Task<'a> {
+    id: &'a str,
+    key: &'a str,
+    own: Own,
+    version: Version,
+}
+
+async fn get(gateway: &Arc<Gateway>, caller: &Caller, request: &Request, task: Task<'_>) -> Result<Outcome, Stop> {
+    let Task { id, key, mut own, version } = task;
+    let refused = |own: &Own, reason: Reason| {
+        let outcome = Outcome::from(Refusal::new(reason));
+        shown(own, id, &end_of(&outcome))
+    };
+    match own.stage.clone() {
+        Stage::Cancelled => Ok(complete(told(&own, id, "cancelled", None))),
+        Stage::Ended(pieces) => ended(gateway, caller.principal(), id, key, &own, pieces).await,
+        Stage::Called(replica) => {
+            let standing = gateway.standing();
+            let here = replica == standing.replica().to_string();
+            let elsewhere = standing.members().iter().any(|member| member.replica.to_string() == replica);
+            if here || elsewhere {
+                return Ok(complete(told(&own, id, "working", None)));
+            }
+            // Whoever made the call is gone, and it is never made again.
+            let gone = Outcome::Failed(Failure::after(Reason::ReplicaLost, "whoever made the call is gone"));
+            Ok(shown(&own, id, &end_of(&gone)))
+        }
+        Stage::Waits => match gateway.guard().approvals().named(&own.approval).await {
+            Err(stop) if stop.reason() == Reason::TargetUnknown => Ok(refused(&own, Reason::ApprovalOver)),
+            Err(stop) => Err(stop),
+            Ok((kept, now_us)) => match kept.state(now_us) {
+                State::Pending => Ok(complete(told(&own, id, "working", Some(&waiting(&kept))))),
+                State::Denied => Ok(refused(&own, Reason::ApprovalDenied)),
+                State::Consumed => Ok(refused(&own, Reason::ApprovalConsumed)),
+                State::Expired => Ok(refused(&own, Reason::ApprovalOver)),
+                State::Approved => {
+                    let wanted = gateway.sealer().open_within(CONTENT, caller.principal(), &own.call, usize::MAX);
+                    let wanted = wanted.and_then(|wanted| serde_json::from_slice::<Wanted>(&wanted).ok());
+                    let Some(made) = wanted.and_then(|wanted| made(request, wanted)) else {
+                        return Ok(refused(&own, Reason::ApprovalOver));
+                    };
+                    own.call.clear();
+                    own.stage = Stage::Called(gateway.standing().replica().to_string());
+                    let put = put(&own, caller.principal(), key, Expect::Version(version));
+                    if !gateway.store().change(vec![put], Tell::Nobody).await?.is_done() {
+                        // Somebody else has just asked the same.
+                        return Ok(complete(told(&own, id, "working", None)));
+                    }
+                    Ok(run(gateway, caller, made, id, key, own).await)
+                }
+            },
+        },
+    }
+}
+
+/// Makes the call, and keeps how it ended; whoever asks is told if that is soon.
+async fn run(gateway: &Arc<Gateway>, caller: &Caller, made: Request, id: &str, key: &str, own: Own) -> Outcome {
+    let (gateway, caller, key_of, kept) = (Arc::clone(gateway), caller.clone(), key.to_owned(), own.clone());
+    // Whoever asked may be gone before it ends.
+    let running = tokio::spawn(async move {
+        let mut running = call(&gateway, &caller, made).await;
+        let outcome = loop {
+            if let Event::Done(outcome) = running.next().await {
+                break outcome;
+            }
+        };
+        let end = end_of(&outcome);
+        if let Err(failure) = keep(&gateway, caller.principal(), &key_of, kept, &end).await {
+            tracing::error!(%failure, "how a call ended that was approved is not kept for its task");
+        }
+        end
+    });
+    match tokio::time::timeout(limit::APPROVAL_TASK_WAIT, running).await {
+        Ok(Ok(end)) => shown(&own, id, &end),
+        Ok(Err(error)) => Outcome::Failed(Failure::after(Reason::Internal, error.to_string())),
+        Err(_) => complete(told(&own, id, "working", None)),
+    }
+}
+
+/// The call that is made: as it was asked, by whoever asks about the task. It can ask its user nothing: nobody listens.
+fn made(request: &Request, wanted: Wanted) -> Option<Request> {
+    let params = Json::parse(wanted.params, Source::Client).ok()?;
+    let message = Message::request(&Json::of(&1), "tools/call", &params);
+    let mut client = request.client.clone();
+    client.capabilities = Json::of(&serde_json::Map::new());
+    Some(Request { message, method: Method::CallTool, client, header_parameters: wanted.parameters, ..request.clone() })
+}
+
+/// How a call ended: `result` or `error`, and that.
+fn end_of(outcome: &Outcome) -> (String, String) {
+    let reply = reply::reply(outcome, &Json::of(&1), Method::CallTool, Era::Modern);
+    let body = reply.message.body().unwrap_or_else(|| Json::of(&serde_json::Map::new()));
+    let member = if reply.message.kind() == Kind::Error { "error" } else { "result" };
+    (member.to_owned(), body.as_str().to_owned())
+}
+
+/// Keeps an end in pieces that fit.
+async fn keep(
+    gateway: &Gateway,
+    principal: PrincipalKey,
+    key: &str,
+    mut own: Own,
+    end: &(String, String),
+) -> Result<(), Stop> {
+    let internal = |detail: &str| Stop::from(Failure::after(Reason::Internal, detail));
+    let content = serde_json::to_vec(end).map_err(|error| internal(&error.to_string()))?;
+    let sealed = gateway.sealer().seal(CONTENT, principal, &content);
+    let sealed = sealed.map_err(|error| internal(&error.to_string()))?;
+    let mut pieces: Vec<&str> = sealed
+        .as_bytes()
+        .chunks(limit::APPROVAL_TASK_PIECE_BYTES)
+        .filter_map(|piece| std::str::from_utf8(piece).ok())
+        .collect();
+    let large =
+        serde_json::to_vec(&end_of(&Outcome::Failed(Failure::after(Reason::UpstreamGarbage, "too large to keep"))));
+    let replacement;
+    if pieces.len() > limit::APPROVAL_TASK_PIECES_MAX {
+        let large = large.map_err(|error| internal(&error.to_string()))?;
+        replacement =
+            gateway.sealer().seal(CONTENT, principal, &large).map_err(|error| internal(&error.to_string()))?;
+        pieces = vec![&replacement];
+    }
+    own.stage = Stage::Ended(pieces.len());
+    let owner = principal.0.to_string();
+    let mut changes: Vec<Change> = pieces
+        .iter()
+        .enumerate()
+        .map(|(number, piece)| {
+            let body = (*piece).to_owned();
+            let put = Action::Put { owner: owner.clone(), body, expires_at_us: Some(own.until_us) };
+            Change::new(ENDS, format!("{key}/{number}"), Expect::Anything, put)
+        })
+        .collect();
+    changes.push(put(&own, principal, key, Expect::Anything));
+    gateway.store().change(changes, Tell::Nobody).await?;
+    Ok(())
+}
+
+async fn ended(
+    gateway: &Gateway,
+    principal: PrincipalKey,
+    id: &str,
+    key: &str,
+    own: &Own,
+    pieces: usize,
+) -> Result<Outcome, Stop> {
+    let mut sealed = String::new();
+    for number in 0..pieces.min(limit::APPROVAL_TASK_PIECES_MAX) {
+        let piece = gateway.store().row(ENDS, &format!("{key}/{number}")).await?;
+        sealed.push_str(&piece.map(|row| row.body).unwrap_or_default());
+    }
+    let content = gateway.sealer().open_within(CONTENT, principal, &sealed, usize::MAX);
+    let end = content.and_then(|content| serde_json::from_slice::<(String, String)>(&content).ok());
+    let lost = || end_of(&Outcome::Failed(Failure::after(Reason::Internal, "how it ended is not readable any more")));
+    Ok(shown(own, id, &end.unwrap_or_else(lost)))
+}
+
+async fn cancel(
+    gateway: &Gateway,
+    caller: &Caller,
+    key: &str,
+    mut own: Own,
+    version: Version,
+) -> Result<Outcome, Stop> {
+    if matches!(own.stage, Stage::Waits) {
+        own.stage = Stage::Cancelled;
+        own.call.clear();
+        let put = put(&own, caller.principal(), key, Expect::Version(version));
+        if gateway.store().change(vec![put], Tell::Nobody).await?.is_done() {
+            let name = caller.persona().user.as_ref().map_or_else(String::new, ToString::to_string);
+            let denier = Denier { name, note: "whoever called wants it no more".to_owned() };
+            // What is over already needs no word more.
+            let _over = gateway.guard().approvals().deny(&own.approval, &denier, Some(caller.who())).await;
+        }
+    }
+    Ok(Outcome::Complete(Json::of(&json!({ "resultType": "complete" }))))
+}
+
+fn put(own: &Own, principal: PrincipalKey, key: &str, expect: Expect) -> Change {
+    let body = serde_json::to_string(own).unwrap_or_default();
+    let put = Action::Put { owner: principal.0.to_string(), body, expires_at_us: Some(own.until_us) };
+    Change::new(TASKS, key, expect, put)
+}
+
+fn waiting(kept: &Kept) -> String {
+    match kept.decisions.len() {
+        0 => "waits for somebody's approval".to_owned(),
+        count => format!("waits for somebody's approval; {count} approved so far"),
+    }
+}
+
+/// What every state of a task says.
+fn told(own: &Own, id: &str, status: &str, message: Option<&str>) -> serde_json::Map<String, serde_json::Value> {
+    let created_us = own.created_at.as_microsecond();
+    let mut task = serde_json::Map::new();
+    task.insert("taskId".to_owned(), json!(id));
+    task.insert("status".to_owned(), json!(status));
+    task.insert("createdAt".to_owned(), json!(own.created_at.to_string()));
+    task.insert("lastUpdatedAt".to_owned(), json!(own.created_at.to_string()));
+    task.insert("ttlMs".to_owned(), json!(own.until_us.saturating_sub(created_us) / 1_000));
+    task.insert("pollIntervalMs".to_owned(), json!(limit::APPROVAL_TASK_POLL_MS));
+    if let Some(message) = message {
+        task.insert("statusMessage".to_owned(), json!(message));
+    }
+    task
+}
+
+fn complete(mut task: serde_json::Map<String, serde_json::Value>) -> Outcome {
+    task.insert("resultType".to_owned(), json!("complete"));
+    Outcome::Complete(Json::of(&task))
+}
+
+/// A task with its end: an error of the protocol is a failure, a tool's own is a result.
+fn shown(own: &Own, id: &str, (member, end): &(String, String)) -> Outcome {
+    let status = if member == "error" { "failed" } else { "completed" };
+    let mut task = told(own, id, status, None);
+    task.insert("resultType".to_owned(), json!("complete"));
+    let task = Json::of(&task);
+    let end = Json::joined(end.clone());
+    let with = task.value().as_object().map(|task| task.edited(&[Edit::Set(member, end)]));
+    Outcome::Complete(with.unwrap_or(task))
+}

@@ -1,0 +1,66 @@
+//! What gates can be.
+
+use super::super::{Text, gate};
+use super::{AGENTS, Mistake, SMALLEST, config, lines, mistakes, today};
+use crate::config::GateConfig;
+use crate::limit;
+
+fn read(text: &str) -> Result<(Vec<GateConfig>, Vec<Mistake>), String> {
+    let text = Text { file: "policies/gates.toml", text };
+    gate::parse(text, &config(SMALLEST), &today()).map_err(|mistakes| lines(&mistakes))
+}
+
+fn gate(more: &str) -> String {
+    format!("[gates.a]\nobjects = [\"notes/*\"]\napprovers = [\"owner\"]\n{more}\n")
+}
+
+#[test]
+fn what_is_not_written_has_its_default() {
+    assert!(AGENTS.contains("assistant"));
+    let (gates, warnings) = read(&gate("")).unwrap();
+    let gate = &gates[0];
+    assert_eq!((gate.approvals, gate.pending_for.as_secs(), gate.approved_for.as_secs()), (1, 900, 300));
+    assert_eq!((gate.actions.as_slice(), gate.irreversible), (["call".to_owned()].as_slice(), false));
+    assert!(warnings[0].message.contains("no [admin]"), "{warnings:?}");
+}
+
+#[test]
+fn every_number_of_a_gate_has_its_most() {
+    let seconds = |most: std::time::Duration, more: u64| format!("\"{}s\"", most.as_secs() + more);
+    for (key, well, too_much) in [
+        ("approvals", limit::GATE_APPROVALS_MAX.to_string(), (limit::GATE_APPROVALS_MAX + 1).to_string()),
+        ("pending_for", seconds(limit::GATE_PENDING_MAX, 0), seconds(limit::GATE_PENDING_MAX, 1)),
+        ("approved_for", seconds(limit::GATE_APPROVED_MAX, 0), seconds(limit::GATE_APPROVED_MAX, 1)),
+    ] {
+        assert!(read(&gate(&format!("{key} = {well}"))).is_ok(), "{key}");
+        assert!(read(&gate(&format!("{key} = {too_much}"))).is_err(), "{key}");
+    }
+    assert!(read(&gate("approvals = 0")).is_err());
+    let name = |bytes: usize| gate("").replace("gates.a", &format!("gates.{}", "a".repeat(bytes)));
+    assert!(read(&name(limit::GATE_NAME_BYTES_MAX)).is_ok());
+    assert!(read(&name(limit::GATE_NAME_BYTES_MAX + 1)).unwrap_err().contains("no name of a gate"));
+    let many = |count: usize| {
+        (0..count).map(|number| gate("").replace("gates.a", &format!("gates.g{number}"))).collect::<String>()
+    };
+    assert!(read(&many(limit::GATES_MAX)).is_ok());
+    assert!(read(&many(limit::GATES_MAX + 1)).unwrap_err().contains("too many"));
+}
+
+#[test]
+fn a_webhook_is_https_and_wants_to_hear_of_something() {
+    let with = |more: &str| format!("{SMALLEST}[webhooks.chat]\n{more}\n");
+    let read = config(&with("url = \"https://chat.example/hook\"\nevents = [\"approval.requested\"]"));
+    assert_eq!((read.webhooks[0].name.as_str(), read.webhooks[0].allow_private), ("chat", false));
+    for (more, told) in [
+        ("url = \"http://chat.example/hook\"\nevents = [\"approval.requested\"]", "in the clear"),
+        ("url = \"http://chat.example/hook\"\nevents = [\"approval.requested\"]\nallow_private = true", "in the clear"),
+        ("url = \"https://chat.example/hook\"\nevents = []", "told nothing"),
+        ("url = \"https://chat.example/hook\"\nevents = [\"lunch\"]", "nothing tells of `lunch`"),
+    ] {
+        assert!(mistakes(&with(more)).contains(told), "{more}");
+    }
+    let one = "[webhooks.wN]\nurl = \"https://chat.example/hook\"\nevents = [\"pin.changed\"]\n";
+    let many = |count: usize| (0..count).map(|number| one.replace("wN", &format!("w{number}"))).collect::<String>();
+    config(&format!("{SMALLEST}{}", many(limit::WEBHOOKS_MAX)));
+    assert!(mistakes(&format!("{SMALLEST}{}", many(limit::WEBHOOKS_MAX + 1))).contains("too many"));
+}

@@ -1,0 +1,43 @@
+//! The keys of `policies/gates.toml`.
+
+use super::{Key, Section, defaulted, optional, required};
+
+const fn gates(title: &'static str, keys: &'static [Key]) -> Section {
+    Section { file: "policies/gates.toml", title, keys }
+}
+
+/// The top of `policies/gates.toml`.
+pub const GATES: Section = gates("top level", &[optional("gates", "tables by name")]);
+
+/// `[gates.NAME]`.
+pub const GATE: Section = gates(
+    "[gates.NAME]",
+    &[
+        optional("objects", "list of object patterns"),
+        optional("labels", "list of labels"),
+        optional("environments", "list of environments"),
+        defaulted("actions", "list of `\"call\"`, `\"get\"`, `\"read\"`", "[\"call\"]"),
+        optional("when", "condition name"),
+        defaulted("kind", "`\"approve\"` or `\"confirm\"`", "\"approve\""),
+        optional("approvers", "list of `\"owner\"` or subjects"),
+        defaulted("approvals", "number", "1"),
+        // Somebody has to see the request, and to understand it.
+        defaulted("pending_for", "duration", "\"15m\""),
+        // Long enough for the retry of an assistant that waits; what lies longer was approved in another world.
+        defaulted("approved_for", "duration", "\"5m\""),
+        defaulted("irreversible", "boolean", "false"),
+        defaulted("acr", "list of strings", "[]"),
+        optional("auth_age_max", "duration"),
+    ],
+);
+
+/// `[webhooks.NAME]`.
+pub const WEBHOOK: Section = Section {
+    file: "servers.toml",
+    title: "[webhooks.NAME]",
+    keys: &[
+        required("url", "URL"),
+        required("events", "list of `\"approval.requested\"`, `\"agent.suspended\"`, `\"pin.changed\"`"),
+        defaulted("allow_private", "boolean", "false"),
+    ],
+};

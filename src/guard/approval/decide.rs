@@ -1,0 +1,201 @@
+//! What persons do with a request: look at it, approve it, deny it.
+//!
+//! Decides what their word changes. Refuses to know doors and pages. Invariant: an approval is of what was shown; of two
+//! who decide at once the second sees what the first has done.
+
+use super::kept::{Denial, Kept, State};
+use super::{Approvals, LIVE, NAMED, approver, asks_somebody, gates_of, micros, noted, read};
+use crate::config::Config;
+use crate::identity::Caller;
+use crate::ids::Digest;
+use crate::limit;
+use crate::outcome::{Reason, Refusal, Stop};
+use crate::record::Who;
+use crate::shelf::{Action, Change, Expect, Tell, Version};
+
+/// Who denies.
+#[derive(Debug, Clone)]
+pub struct Denier {
+    /// As the record names them.
+    pub name: String,
+    /// Why.
+    pub note: String,
+}
+
+/// Which requests are listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Filter {
+    /// Those that wait for somebody.
+    Pending,
+    /// All that are kept.
+    All,
+}
+
+impl Approvals {
+    /// Requests, newest first, and the store's clock. What ran out is told on the record, once.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn list(&self, filter: Filter) -> Result<(Vec<Kept>, i64), Stop> {
+        let now_us = self.shelf.clock_us().await?;
+        let mut found: Vec<Kept> = Vec::new();
+        let mut after: Option<String> = None;
+        loop {
+            let rows = self.shelf.rows(NAMED, None, after.as_deref()).await?;
+            let count = rows.len();
+            after = rows.last().map(|row| row.key.clone());
+            for row in rows {
+                let Ok((kept, version)) = read(&row) else { continue };
+                self.notice(&kept, version, now_us).await;
+                if filter == Filter::All || kept.state(now_us) == State::Pending {
+                    found.push(kept);
+                }
+            }
+            // Never more at once than are listed, and one page.
+            found.sort_by_key(|kept| std::cmp::Reverse(kept.requested_at_us));
+            found.truncate(limit::APPROVALS_LISTED_MAX);
+            if count < limit::SHELF_ROWS_READ_MAX {
+                break;
+            }
+        }
+        Ok((found, now_us))
+    }
+
+    /// One request, and the store's clock.
+    ///
+    /// # Errors
+    /// `target_unknown`, `store_unavailable`.
+    pub async fn named(&self, id: &str) -> Result<(Kept, i64), Stop> {
+        let now_us = self.shelf.clock_us().await?;
+        let (kept, version) = self.find(id).await?;
+        self.notice(&kept, version, now_us).await;
+        Ok((kept, now_us))
+    }
+
+    /// That somebody who could decide has looked at it.
+    pub fn viewed(&self, kept: &Kept, who: Option<&Who>, name: &str) {
+        self.tell(kept, "viewed", None, who, name);
+    }
+
+    /// Approves a request as it was shown; `now_s` in seconds since 1970, by which logins are dated.
+    ///
+    /// # Errors
+    /// As [`approver::decision`]; `target_unknown`, `approval_over`, `approval_changed`, `store_unavailable`.
+    pub async fn approve(
+        &self,
+        id: &str,
+        approver: &Caller,
+        shown: Digest,
+        config: &Config,
+        now_s: i64,
+    ) -> Result<(Kept, i64), Stop> {
+        for _ in 0..limit::APPROVAL_TRIES_MAX {
+            let now_us = self.shelf.clock_us().await?;
+            let (mut kept, version) = self.live(id, now_us).await?;
+            if kept.shown != shown {
+                let hint = "that is not what was shown: look at it again";
+                return Err(Refusal::new(Reason::ApprovalChanged).hint(hint).into());
+            }
+            let gates = gates_of(&kept, config).filter(|gates| asks_somebody(gates));
+            let Some(gates) = gates else {
+                let hint = "no gate of this call asks for an approval any more: call again";
+                return Err(Refusal::new(Reason::ApprovalOver).hint(hint).into());
+            };
+            let decision = match approver::decision(approver, &kept, &gates, config, (now_s, now_us)) {
+                Ok(decision) => decision,
+                Err(refusal) => {
+                    self.tell(&kept, "refused", None, Some(approver.who()), &refusal.hint);
+                    return Err(refusal.into());
+                }
+            };
+            let person = approver::folded(&decision.person);
+            if kept.decisions.iter().any(|known| approver::folded(&known.person) == person) {
+                return Err(Refusal::new(Reason::ApproverRefused).hint("you have approved this already").into());
+            }
+            kept.decisions.push(decision);
+            kept.decisions = self.standing(&kept, config);
+            let complete = kept.waits_at(config, gates.iter().copied()).is_none();
+            if complete {
+                kept.approved_until_us = Some(now_us.saturating_add(kept.approved_for_us));
+            }
+            match self.put(&kept, Expect::Version(version), Some(now_us)).await {
+                Ok(()) => {
+                    let last: Vec<_> = kept.decisions.last().map(noted).into_iter().collect();
+                    let detail = if complete { "" } else { "others have to approve it as well" };
+                    let told = super::note(&kept, "approved", &last, detail);
+                    self.journal.approval(&told, None, Some(approver.who()));
+                    return Ok((kept, now_us));
+                }
+                Err(stop) if stop.reason() == Reason::ApprovalChanged => {}
+                Err(stop) => return Err(stop),
+            }
+        }
+        Err(Refusal::new(Reason::ApprovalChanged).into())
+    }
+
+    /// Denies a request: the same call is refused for as long as it would have waited.
+    ///
+    /// # Errors
+    /// `target_unknown`, `approval_over`, `approval_changed`, `store_unavailable`.
+    pub async fn deny(&self, id: &str, denier: &Denier, who: Option<&Who>) -> Result<(Kept, i64), Stop> {
+        for _ in 0..limit::APPROVAL_TRIES_MAX {
+            let now_us = self.shelf.clock_us().await?;
+            let (mut kept, version) = self.live(id, now_us).await?;
+            let waits_us = kept.pending_until_us.saturating_sub(kept.requested_at_us);
+            kept.denied = Some(Denial {
+                by: denier.name.clone(),
+                at_us: now_us,
+                until_us: now_us.saturating_add(waits_us),
+                note: denier.note.chars().take(limit::APPROVAL_NOTE_CHARACTERS_MAX).collect(),
+            });
+            match self.put(&kept, Expect::Version(version), Some(now_us)).await {
+                Ok(()) => {
+                    self.tell(&kept, "denied", None, who, &denier.name);
+                    return Ok((kept, now_us));
+                }
+                Err(stop) if stop.reason() == Reason::ApprovalChanged => {}
+                Err(stop) => return Err(stop),
+            }
+        }
+        Err(Refusal::new(Reason::ApprovalChanged).into())
+    }
+
+    async fn find(&self, id: &str) -> Result<(Kept, Version), Stop> {
+        let row = self.shelf.row(NAMED, id).await?;
+        let row = row.ok_or_else(|| Refusal::new(Reason::TargetUnknown).hint("there is no such request"))?;
+        Ok(read(&row)?)
+    }
+
+    /// A request that can still be decided.
+    async fn live(&self, id: &str, now_us: i64) -> Result<(Kept, Version), Stop> {
+        let (named, _) = self.find(id).await?;
+        let row = self.shelf.row(LIVE, &named.binding.to_string()).await?;
+        let live = row.as_ref().map(read).transpose()?.filter(|(kept, _)| kept.id == id);
+        let over = |state: State| {
+            let hint = format!("it is over: {}", state.as_str());
+            Stop::from(Refusal::new(Reason::ApprovalOver).hint(hint))
+        };
+        let (kept, version) = live.ok_or_else(|| over(named.state(i64::MAX)))?;
+        match kept.state(now_us) {
+            State::Pending | State::Approved => Ok((kept, version)),
+            state => Err(over(state)),
+        }
+    }
+
+    /// Tells on the record that a request ran out, once.
+    async fn notice(&self, kept: &Kept, version: Version, now_us: i64) {
+        if kept.expiry_told || kept.state(now_us) != State::Expired {
+            return;
+        }
+        let told = Kept { expiry_told: true, ..kept.clone() };
+        let body = serde_json::to_string(&told).unwrap_or_default();
+        let until_us = kept.until_us().saturating_add(micros(limit::APPROVAL_KEPT_FOR));
+        let owner = kept.requester.principal.clone();
+        let put = Action::Put { owner, body, expires_at_us: Some(until_us) };
+        let change = Change::new(NAMED, kept.id.clone(), Expect::Version(version), put);
+        // Of several who see it at once, one tells it.
+        if matches!(self.shelf.change(vec![change], Tell::Nobody).await, Ok(changed) if changed.is_done()) {
+            self.tell(kept, "expired", None, None, "");
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! One request for approval as the store keeps it, from the first call to the one that used it.
+//!
+//! Decides in which state it is, and who has said yes to what. Refuses to know the store. Invariant: of the arguments
+//! it holds only what an approver may see.
+
+use serde::{Deserialize, Serialize};
+
+use super::approver;
+use crate::config::{Config, GateConfig, GateKind, ServerConfig};
+use crate::identity::{Caller, Person, TokenFacts};
+use crate::ids::{Digest, IssuerAlias, PolicyRevision};
+use crate::policy::Permit;
+
+/// One request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// Its name: 128 random bits.
+    pub id: String,
+    /// What it is good for.
+    pub binding: Digest,
+    /// The gates that stopped the call.
+    pub gates: Vec<String>,
+    /// Who called.
+    pub requester: Requester,
+    /// The mandate that it was made under.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mandate: Option<String>,
+    /// The server.
+    pub server: String,
+    /// What is done.
+    pub action: String,
+    /// To what, in the server's spelling.
+    pub name: String,
+    /// The digest of its definition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub definition: Option<String>,
+    /// Where its effects land.
+    pub environment: String,
+    /// The arguments as an approver sees them: JSON.
+    pub preview: String,
+    /// The digest of that.
+    pub shown: Digest,
+    /// The policy of the first call; evidence, and no part of what it is good for.
+    pub revision: PolicyRevision,
+    /// The first call.
+    pub call: String,
+    /// Microseconds since 1970 by the store's clock, as all moments here.
+    pub requested_at_us: i64,
+    /// Until when it waits.
+    pub pending_until_us: i64,
+    /// How long it can be used once everybody has approved.
+    pub approved_for_us: i64,
+    /// Whoever called has confirmed it.
+    #[serde(default)]
+    pub confirmed: bool,
+    /// Who has approved.
+    #[serde(default)]
+    pub decisions: Vec<Decision>,
+    /// Until when it can be used; set when the last one has approved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approved_until_us: Option<i64>,
+    /// Who has denied it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub denied: Option<Denial>,
+    /// Which call has used it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consumed: Option<Consumption>,
+    /// That it ran out stands on the record.
+    #[serde(default)]
+    pub expiry_told: bool,
+}
+
+/// Who called.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Requester {
+    /// As rules spell it.
+    pub user: String,
+    /// Who vouches.
+    pub issuer: String,
+    /// Whether a human stands behind it.
+    pub human: bool,
+    /// Which one, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub person: Option<String>,
+    /// The agent that called, and further actors.
+    pub agents: Vec<String>,
+    /// Whose requests are counted.
+    pub principal: String,
+    /// Whoever opened the mandate, as rules spell them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opener: Option<String>,
+}
+
+/// One person's yes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decision {
+    /// As rules spell them.
+    pub user: String,
+    /// Which human, whatever the account is called.
+    pub person: String,
+    /// The groups of the token.
+    pub groups: Vec<String>,
+    /// When they logged in.
+    pub authenticated_at: i64,
+    /// How.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acr: Option<String>,
+    /// By which token: it may be taken back.
+    pub token: Token,
+    /// When.
+    pub at_us: i64,
+}
+
+/// What is kept of an approver's token: enough to see that it was taken back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Token {
+    digest: Digest,
+    issuer: String,
+    subject: Option<String>,
+    client: Option<String>,
+    id: Option<String>,
+    session: Option<String>,
+    issued_at: Option<i64>,
+    expires_at: i64,
+}
+
+/// Somebody's no.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Denial {
+    /// Who.
+    pub by: String,
+    /// When.
+    pub at_us: i64,
+    /// Until when the same call is refused.
+    pub until_us: i64,
+    /// Why.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub note: String,
+}
+
+/// The call that used it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Consumption {
+    /// Which.
+    pub call: String,
+    /// The last of its rounds of questions that was let through.
+    pub round: u32,
+}
+
+/// In which state a request is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// It waits for somebody.
+    Pending,
+    /// It can be used.
+    Approved,
+    /// Somebody said no.
+    Denied,
+    /// A call has used it.
+    Consumed,
+    /// Nobody said yes in time, or nobody used it.
+    Expired,
+}
+
+impl State {
+    /// As records and lists spell it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Approved => "approved",
+            Self::Denied => "denied",
+            Self::Consumed => "consumed",
+            Self::Expired => "expired",
+        }
+    }
+}
+
+impl Kept {
+    /// Its state at that moment.
+    #[must_use]
+    pub fn state(&self, now_us: i64) -> State {
+        match (&self.consumed, &self.denied, self.approved_until_us) {
+            (Some(_), _, _) => State::Consumed,
+            (None, Some(_), _) => State::Denied,
+            (None, None, Some(until_us)) if now_us < until_us => State::Approved,
+            (None, None, None) if now_us < self.pending_until_us => State::Pending,
+            _ => State::Expired,
+        }
+    }
+
+    /// When it is over in the state that it is in.
+    #[must_use]
+    pub fn until_us(&self) -> i64 {
+        match (&self.denied, self.approved_until_us) {
+            (Some(denied), _) => denied.until_us,
+            (None, Some(until_us)) => until_us,
+            (None, None) => self.pending_until_us,
+        }
+    }
+
+    /// Whether whoever called has still to confirm it.
+    #[must_use]
+    pub fn waits_for_confirmation(&self, gates: &[impl AsRef<GateConfig>]) -> bool {
+        !self.confirmed && gates.iter().any(|gate| gate.as_ref().kind == GateKind::Confirm)
+    }
+
+    /// The first gate that waits for another person, counting only these decisions.
+    #[must_use]
+    pub fn waits_at<'g>(
+        &self,
+        config: &Config,
+        gates: impl IntoIterator<Item = &'g GateConfig>,
+    ) -> Option<&'g GateConfig> {
+        let server = server(config, &self.server);
+        gates.into_iter().find(|gate| {
+            let mut persons: Vec<String> = self
+                .decisions
+                .iter()
+                .filter(|decision| approver::counts(decision, gate, server))
+                .map(|decision| approver::folded(&decision.person))
+                .collect();
+            persons.sort_unstable();
+            persons.dedup();
+            gate.kind == GateKind::Approve && persons.len() < usize::try_from(gate.approvals).unwrap_or(usize::MAX)
+        })
+    }
+}
+
+/// The server of that name.
+pub fn server<'c>(config: &'c Config, id: &str) -> Option<&'c ServerConfig> {
+    config.servers.iter().find(|server| server.id.as_str() == id).map(AsRef::as_ref)
+}
+
+impl Requester {
+    /// Whoever made a permitted call.
+    #[must_use]
+    pub fn of(permit: &Permit) -> Self {
+        let caller = permit.caller();
+        let (persona, person) = (caller.persona(), &caller.token().person);
+        Self {
+            user: persona.user.as_ref().map_or_else(|| "anyone".to_owned(), ToString::to_string),
+            issuer: persona.issuer.to_string(),
+            human: *person != Person::Nobody,
+            person: person.known().map(str::to_owned),
+            agents: persona.agent.iter().chain(&persona.chain).map(|agent| agent.id.to_string()).collect(),
+            principal: caller.principal().0.to_string(),
+            opener: None,
+        }
+    }
+}
+
+impl Token {
+    /// Of somebody who approves.
+    #[must_use]
+    pub fn of(caller: &Caller) -> Self {
+        let TokenFacts { digest, issuer, subject, client, id, session, issued_at, expires_at, .. } =
+            caller.token().clone();
+        Self { digest, issuer: issuer.to_string(), subject, client, id, session, issued_at, expires_at }
+    }
+
+    /// As revocations look at it; nothing where its issuer cannot be spelled.
+    #[must_use]
+    pub fn facts(&self) -> Option<TokenFacts> {
+        Some(TokenFacts {
+            digest: self.digest,
+            issuer: IssuerAlias::new(&self.issuer).ok()?,
+            subject: self.subject.clone(),
+            client: self.client.clone(),
+            id: self.id.clone(),
+            session: self.session.clone(),
+            issued_at: self.issued_at,
+            expires_at: self.expires_at,
+            for_administrators: true,
+            person: Person::Unknown,
+        })
+    }
+
+    /// The client that it was got with.
+    #[must_use]
+    pub fn client(&self) -> Option<&str> {
+        self.client.as_deref()
+    }
+}

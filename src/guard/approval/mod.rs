@@ -1,0 +1,430 @@
+//! Approvals: a call that meets gates waits for persons, and uses what they said once.
+//!
+//! Decides, for a call that the rules allow, whether everybody has said yes whom its gates ask for. Refuses to know how a
+//! client is told, and what pages show. Invariants: what is used was approved for this very call ([`binding`]), by
+//! persons who could approve it now ([`approver`]); it is used up by the change that the reservation holds, and by no
+//! other; whatever is not approved is refused.
+
+mod approver;
+mod binding;
+mod canonical;
+mod decide;
+mod kept;
+mod preview;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use approver::is_trusted;
+pub use decide::{Denier, Filter};
+pub use kept::{Decision, Kept, State, server};
+pub use preview::{escaped, preview as shown};
+
+use kept::{Consumption, Requester};
+
+use super::consume::Reservations;
+use crate::config::{Config, GateConfig, GateKind};
+use crate::identity::Revocations;
+use crate::ids::{CallId, Digest, LegId};
+use crate::limit;
+use crate::outbox;
+use crate::outcome::{Failure, Pending, PendingKind, Reason, Refusal, Stop};
+use crate::policy::Permit;
+use crate::record::Journal;
+use crate::record::event::{ApprovalNote, ApproverNote};
+use crate::shelf::{Action, Change, Changed, Expect, Row, Section, Shelf, Tell, Version};
+use crate::wire::Json;
+
+/// Requests by what they are good for; a row is there for as long as its state holds.
+const LIVE: Section = Section { name: "approval", rows_max: limit::APPROVALS_KEPT_MAX };
+/// The same by their names, for people, and for some time after they are over.
+const NAMED: Section = Section { name: "approval-named", rows_max: limit::APPROVALS_KEPT_MAX };
+
+/// What waits for a person, and what was approved.
+#[derive(Debug)]
+pub struct Approvals {
+    shelf: Arc<dyn Shelf>,
+    journal: Journal,
+    revocations: Arc<Revocations>,
+}
+
+/// What the stage needs of a call that meets gates.
+#[derive(Debug, Clone, Copy)]
+pub struct Gated<'a> {
+    /// The configuration of the decision.
+    pub config: &'a Config,
+    /// The call; its legs have it in common.
+    pub call: CallId,
+    /// This request of it.
+    pub leg: LegId,
+    /// Its arguments.
+    pub arguments: Option<&'a Json>,
+    /// The mandate that it belongs to.
+    pub mandate: Option<&'a str>,
+    /// Whoever opened the mandate, where that was a person and not the caller.
+    pub opener: Option<&'a str>,
+    /// Which round of questions it answers; zero where it is the first request.
+    pub round: u32,
+    /// The request that this answers a question about.
+    pub answers: Option<&'a str>,
+    /// What whoever called said to it.
+    pub said: Said,
+}
+
+/// What whoever called said to the question whether they mean it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Said {
+    /// They were not asked, or did not answer.
+    #[default]
+    Nothing,
+    /// Yes, to the request of that name.
+    Yes,
+    /// No.
+    No,
+}
+
+/// What a cleared call is going to use.
+#[derive(Debug)]
+pub struct Used {
+    /// The request, as it was found.
+    pub kept: Kept,
+}
+
+impl Used {
+    /// Whether everybody who approved could still do so.
+    ///
+    /// # Errors
+    /// `approval_void`.
+    pub fn stands(&self, config: &Config, revocations: &Revocations) -> Result<(), Refusal> {
+        let stands = |decision: &Decision| {
+            approver::stands(decision, &self.kept, config).is_ok() && is_trusted(decision, revocations)
+        };
+        if self.kept.decisions.iter().all(stands) { Ok(()) } else { Err(Refusal::new(Reason::ApprovalVoid)) }
+    }
+}
+
+impl Approvals {
+    /// Where they are kept, and what is told of them.
+    #[must_use]
+    pub fn new(shelf: Arc<dyn Shelf>, journal: Journal, revocations: Arc<Revocations>) -> Self {
+        Self { shelf, journal, revocations }
+    }
+
+    /// Reserves what a permitted call uses that meets gates, or says what it waits for.
+    ///
+    /// # Errors
+    /// `approval_required` with what is waited for, `approval_denied`, `approval_consumed`, `confirmation_declined`,
+    /// `arguments_unfit`, `approvals_limited`, `store_unavailable`.
+    pub async fn clear(
+        &self,
+        permit: &Permit,
+        gated: Gated<'_>,
+        reservations: &mut Reservations,
+    ) -> Result<Used, Stop> {
+        let binding = binding::binding(permit, gated.mandate, gated.arguments)?;
+        let key = binding.to_string();
+        let found = self.shelf.row(LIVE, &key).await?;
+        let (mut kept, version) = match found.as_ref().map(read).transpose()? {
+            Some((kept, version)) => match &kept.consumed {
+                None => (kept, version),
+                // A call goes on that was let through: each of its rounds once.
+                Some(used) if used.call == gated.call.to_string() => {
+                    if gated.round <= used.round {
+                        return Err(Refusal::new(Reason::ApprovalConsumed).into());
+                    }
+                    return Ok(Self::reserve(kept, version, gated, reservations)?);
+                }
+                Some(_) => self.request(permit, gated, binding, Expect::Version(version)).await?,
+            },
+            None => self.request(permit, gated, binding, Expect::Absent).await?,
+        };
+        if let Some(denied) = &kept.denied {
+            let hint = if denied.note.is_empty() {
+                "somebody who may has denied this call".to_owned()
+            } else {
+                format!("somebody who may has denied this call: {}", denied.note)
+            };
+            return Err(Refusal::new(Reason::ApprovalDenied).hint(hint).into());
+        }
+        let before = kept.decisions.len();
+        kept.decisions = self.standing(&kept, gated.config);
+        let voided = kept.decisions.len() < before;
+        let said = if gated.answers == Some(kept.id.as_str()) { gated.said } else { Said::Nothing };
+        if kept.waits_for_confirmation(permit.gates()) {
+            match said {
+                Said::Yes => {
+                    kept.confirmed = true;
+                    self.put(&kept, Expect::Version(version), None).await?;
+                    self.tell(&kept, "confirmed", Some(gated.of()), None, "");
+                    let row = self.shelf.row(LIVE, &key).await?;
+                    let again = row.as_ref().map(read).transpose()?;
+                    let Some((again, version)) = again.filter(|(again, _)| again.id == kept.id) else {
+                        return Err(Refusal::new(Reason::ApprovalConsumed).into());
+                    };
+                    return self.settle(again, version, permit, gated, voided, reservations).await;
+                }
+                Said::No => return Err(Refusal::new(Reason::ConfirmationDeclined).into()),
+                Said::Nothing => return Err(waits(&kept, PendingKind::Confirm, gated.config).into()),
+            }
+        }
+        self.settle(kept, version, permit, gated, voided, reservations).await
+    }
+
+    /// Uses what is approved, or waits for whoever is missing.
+    async fn settle(
+        &self,
+        mut kept: Kept,
+        version: Version,
+        permit: &Permit,
+        gated: Gated<'_>,
+        voided: bool,
+        reservations: &mut Reservations,
+    ) -> Result<Used, Stop> {
+        if voided {
+            kept.decisions = self.standing(&kept, gated.config);
+        }
+        let gates = permit.gates().iter().map(AsRef::as_ref);
+        if kept.waits_at(gated.config, gates).is_none() {
+            return Ok(Self::reserve(kept, version, gated, reservations)?);
+        }
+        if voided || kept.approved_until_us.is_some() {
+            // What is left of it waits again, for as long as a new one would.
+            let now_us = self.shelf.clock_us().await?;
+            kept.approved_until_us = None;
+            kept.pending_until_us = now_us.saturating_add(pending_us(permit));
+            self.put(&kept, Expect::Version(version), Some(now_us)).await?;
+            self.tell(&kept, "voided", Some(gated.of()), None, "who has approved it is not enough any more");
+        }
+        Err(waits(&kept, PendingKind::Approve, gated.config).into())
+    }
+
+    /// Adds the change that uses it up.
+    fn reserve(
+        kept: Kept,
+        version: Version,
+        gated: Gated<'_>,
+        reservations: &mut Reservations,
+    ) -> Result<Used, Refusal> {
+        let mut consumed = kept.clone();
+        consumed.consumed = Some(Consumption { call: gated.call.to_string(), round: gated.round });
+        let until_us = kept.until_us().saturating_add(micros(limit::APPROVAL_KEPT_FOR));
+        for change in changes(&consumed, Expect::Version(version), until_us, until_us)? {
+            reservations.reserve(change, Reason::ApprovalConsumed);
+        }
+        Ok(Used { kept })
+    }
+
+    /// Asks for an approval, unless somebody has just done so for the same call.
+    async fn request(
+        &self,
+        permit: &Permit,
+        gated: Gated<'_>,
+        binding: Digest,
+        expect: Expect,
+    ) -> Result<(Kept, Version), Stop> {
+        let preview = preview::preview(permit.target(), gated.arguments)?;
+        let requester = Requester { opener: gated.opener.map(str::to_owned), ..Requester::of(permit) };
+        let now_us = self.shelf.clock_us().await?;
+        let own = self.shelf.rows(NAMED, Some(&requester.principal), None).await?;
+        let waiting = own.into_iter().filter_map(|row| read(&row).ok());
+        let waiting = waiting.filter(|(kept, _)| matches!(kept.state(now_us), State::Pending | State::Approved));
+        if waiting.count() >= limit::APPROVALS_PENDING_PER_PRINCIPAL_MAX {
+            return Err(Refusal::new(Reason::ApprovalsLimited).into());
+        }
+        let target = permit.target();
+        let approved_for = permit.gates().iter().map(|gate| gate.approved_for).min().unwrap_or_default();
+        let kept = Kept {
+            id: random()?,
+            binding,
+            gates: permit.gates().iter().map(|gate| gate.name.clone()).collect(),
+            requester,
+            mandate: gated.mandate.map(str::to_owned),
+            server: target.server_id().to_string(),
+            action: target.action().to_string(),
+            name: target.name().to_owned(),
+            definition: target.definition().map(|definition| definition.digest.to_string()),
+            environment: target.environment().to_string(),
+            shown: Digest::sha256(preview.as_bytes()),
+            preview,
+            revision: permit.revision(),
+            call: gated.call.to_string(),
+            requested_at_us: now_us,
+            pending_until_us: now_us.saturating_add(pending_us(permit)),
+            approved_for_us: micros(approved_for),
+            confirmed: false,
+            decisions: Vec::new(),
+            approved_until_us: None,
+            denied: None,
+            consumed: None,
+            expiry_told: false,
+        };
+        let until_us = kept.pending_until_us;
+        let own = changes(&kept, expect, until_us, until_us.saturating_add(micros(limit::APPROVAL_KEPT_FOR)))?;
+        // Nothing of the arguments: whoever reads it has to come and look.
+        let about = serde_json::json!({
+            "approval_id": kept.id,
+            "server": kept.server,
+            "name": kept.name,
+            "environment": kept.environment,
+            "gates": kept.gates,
+            "url": page(&kept, gated.config),
+        });
+        let told = outbox::told(&gated.config.webhooks, outbox::Event::ApprovalRequested, &about, now_us);
+        let count = own.len();
+        let mut changed = self.shelf.change([own.clone(), told].concat(), Tell::Nobody).await?;
+        if matches!(changed, Changed::Full(index) if index >= count) {
+            // Where messages have not been taken for days, people find the request all the same.
+            changed = self.shelf.change(own, Tell::Nobody).await?;
+        }
+        match changed {
+            Changed::Done { version, .. } => {
+                self.tell(&kept, "requested", Some(gated.of()), Some(permit.caller().who()), "");
+                Ok((kept, version))
+            }
+            // The same call, at the same moment: one of them has asked.
+            Changed::Conflict(_) => {
+                let row = self.shelf.row(LIVE, &binding.to_string()).await?;
+                row.as_ref().map(read).transpose()?.ok_or_else(|| Refusal::new(Reason::ApprovalConsumed).into())
+            }
+            Changed::Full(_) => Err(Refusal::new(Reason::ApprovalsLimited).into()),
+        }
+    }
+
+    /// The decisions of those who could still make them.
+    fn standing(&self, kept: &Kept, config: &Config) -> Vec<Decision> {
+        let stands = |decision: &&Decision| {
+            approver::stands(decision, kept, config).is_ok() && is_trusted(decision, &self.revocations)
+        };
+        kept.decisions.iter().filter(stands).cloned().collect()
+    }
+
+    /// Writes a request down in its new state.
+    async fn put(&self, kept: &Kept, expect: Expect, now_us: Option<i64>) -> Result<(), Stop> {
+        let until_us = kept.until_us();
+        let named_until_us = now_us.unwrap_or(until_us).max(until_us).saturating_add(micros(limit::APPROVAL_KEPT_FOR));
+        match self.shelf.change(changes(kept, expect, until_us, named_until_us)?, Tell::Nobody).await? {
+            Changed::Done { .. } => Ok(()),
+            Changed::Conflict(_) => Err(Refusal::new(Reason::ApprovalChanged).into()),
+            Changed::Full(_) => Err(Refusal::new(Reason::ApprovalsLimited).into()),
+        }
+    }
+
+    /// That a call has used it, once its intent is durable and the change was made.
+    pub fn used(&self, used: &Used, call: CallId, leg: LegId) {
+        self.tell(&used.kept, "consumed", Some((call, leg)), None, "");
+    }
+
+    fn tell(
+        &self,
+        kept: &Kept,
+        event: &'static str,
+        of: Option<(CallId, LegId)>,
+        who: Option<&crate::record::Who>,
+        detail: &str,
+    ) {
+        let approvers: Vec<ApproverNote<'_>> = kept.decisions.iter().map(noted).collect();
+        self.journal.approval(&note(kept, event, &approvers, detail), of, who);
+    }
+}
+
+impl Gated<'_> {
+    const fn of(&self) -> (CallId, LegId) {
+        (self.call, self.leg)
+    }
+}
+
+/// What the record tells of a request.
+fn note<'k>(
+    kept: &'k Kept,
+    event: &'static str,
+    approvers: &'k [ApproverNote<'k>],
+    detail: &'k str,
+) -> ApprovalNote<'k> {
+    ApprovalNote {
+        event,
+        id: &kept.id,
+        binding: kept.binding,
+        gates: &kept.gates,
+        server: &kept.server,
+        name: &kept.name,
+        environment: &kept.environment,
+        requester: &kept.requester.user,
+        approvers,
+        revision: kept.revision,
+        shown: kept.shown,
+        detail,
+    }
+}
+
+fn noted(decision: &Decision) -> ApproverNote<'_> {
+    ApproverNote { id: &decision.user, authenticated_at: decision.authenticated_at, acr: decision.acr.as_deref() }
+}
+
+/// A call that waits, and for what.
+fn waits(kept: &Kept, kind: PendingKind, config: &Config) -> Refusal {
+    let url = page(kept, config);
+    let refusal = Refusal::new(match kind {
+        PendingKind::Approve => Reason::ApprovalRequired,
+        PendingKind::Confirm => Reason::ConfirmationRequired,
+    });
+    let expires_at = jiff::Timestamp::from_microsecond(kept.pending_until_us).unwrap_or_default();
+    let binding = kept.binding;
+    refusal.pending(Pending { approval: kept.id.clone(), binding, kind, expires_at, url })
+}
+
+/// The page of the console that says how it stands.
+#[must_use]
+pub fn page(kept: &Kept, config: &Config) -> Option<String> {
+    let admin = config.admin.as_ref().filter(|admin| admin.console.is_some())?;
+    Some(format!("{}/approvals/{}", admin.resource(), kept.id))
+}
+
+/// The rows of a request in its new state.
+fn changes(kept: &Kept, expect: Expect, until_us: i64, named_until_us: i64) -> Result<Vec<Change>, Refusal> {
+    let body = serde_json::to_string(kept).unwrap_or_default();
+    if body.len() > limit::SHELF_BODY_BYTES_MAX {
+        let hint = "the call is more than can be kept until somebody approves it: split it";
+        return Err(Refusal::new(Reason::ArgumentsUnfit).hint(hint));
+    }
+    let put = |owner: &str, body: String, until_us: i64| Action::Put {
+        owner: owner.to_owned(),
+        body,
+        expires_at_us: Some(until_us),
+    };
+    let live = Change::new(LIVE, kept.binding.to_string(), expect, put(&kept.id, body.clone(), until_us));
+    let named = put(&kept.requester.principal, body, named_until_us);
+    Ok(vec![live, Change::new(NAMED, kept.id.clone(), Expect::Anything, named)])
+}
+
+fn read(row: &Row) -> Result<(Kept, Version), Failure> {
+    let kept = serde_json::from_str(&row.body);
+    let kept =
+        kept.map_err(|error| Failure::before(Reason::StoreUnavailable, format!("an approval is unreadable: {error}")))?;
+    Ok((kept, row.version))
+}
+
+fn pending_us(permit: &Permit) -> i64 {
+    micros(permit.gates().iter().map(|gate| gate.pending_for).min().unwrap_or_default())
+}
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// 128 random bits.
+fn random() -> Result<String, Failure> {
+    let mut bytes = [0_u8; 16];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Failure::before(Reason::Internal, "no random numbers"))?;
+    Ok(data_encoding::HEXLOWER.encode(&bytes))
+}
+
+/// The gates of a request that this configuration has; nothing where one is gone.
+fn gates_of<'c>(kept: &Kept, config: &'c Config) -> Option<Vec<&'c GateConfig>> {
+    let of = |name: &String| config.gates.iter().find(|gate| gate.name == *name).map(AsRef::as_ref);
+    kept.gates.iter().map(of).collect()
+}
+
+/// Whether one of them asks for another person.
+fn asks_somebody(gates: &[&GateConfig]) -> bool {
+    gates.iter().any(|gate| gate.kind == GateKind::Approve)
+}

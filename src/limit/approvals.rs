@@ -1,0 +1,46 @@
+//! Bounds of approvals: gates, what waits for a person, what they are shown.
+
+use std::time::Duration;
+
+/// Gates of one policy; each call of a server looks through those that may stop it.
+pub const GATES_MAX: usize = 256;
+/// A gate's name.
+pub const GATE_NAME_BYTES_MAX: usize = 48;
+/// Different persons that one gate can ask for.
+pub const GATE_APPROVALS_MAX: u32 = 5;
+/// A request waits for a person at most this long: whoever asked has given up, and the world has changed.
+pub const GATE_PENDING_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// What was approved can be used at most this long.
+pub const GATE_APPROVED_MAX: Duration = Duration::from_secs(60 * 60);
+/// Requests of one principal that wait for somebody; a loop must not bury those of everybody else.
+pub const APPROVALS_PENDING_PER_PRINCIPAL_MAX: usize = 20;
+/// All requests that are kept, those that are over as well.
+pub const APPROVALS_KEPT_MAX: u32 = 20_000;
+/// How long one that is over is shown.
+pub const APPROVAL_KEPT_FOR: Duration = Duration::from_secs(24 * 60 * 60);
+/// What an approver is shown of the arguments, as JSON; a call with more cannot be approved.
+pub const APPROVAL_PREVIEW_BYTES_MAX: usize = 32 * 1024;
+/// What they are shown of one text; how much is hidden is said.
+pub const APPROVAL_TEXT_CHARACTERS_MAX: usize = 2_000;
+/// Requests that the console and the API list at once, newest first.
+pub const APPROVALS_LISTED_MAX: usize = 500;
+/// What an issuer's `person` claim may say: an address, a number, a name.
+pub const PERSON_BYTES_MAX: usize = 320;
+/// Parts of one schema that are looked through for what is a secret.
+pub const APPROVAL_SCHEMAS_MAX: usize = 256;
+/// How often a decision begins anew because somebody else has changed the request meanwhile.
+pub const APPROVAL_TRIES_MAX: usize = 4;
+/// What somebody who denies says of it; the caller reads it.
+pub const APPROVAL_NOTE_CHARACTERS_MAX: usize = 500;
+/// Calls of one principal that wait as tasks; whoever has more is told otherwise that they wait.
+pub const APPROVAL_TASKS_PER_PRINCIPAL_MAX: usize = 40;
+/// How long such a task is kept after nobody can approve it any more, so that its end can be fetched: two hours.
+pub const APPROVAL_TASK_KEPT_FOR_US: i64 = 2 * 60 * 60 * 1_000_000;
+/// How often whoever follows one is asked to look.
+pub const APPROVAL_TASK_POLL_MS: u64 = 5_000;
+/// How long whoever asks waits for the end of the call that this begins.
+pub const APPROVAL_TASK_WAIT: Duration = Duration::from_secs(5);
+/// A piece of how such a call ended, as one row keeps it.
+pub const APPROVAL_TASK_PIECE_BYTES: usize = 60 * 1_024;
+/// Pieces that are kept of one; what is larger is lost to its task, and was made all the same.
+pub const APPROVAL_TASK_PIECES_MAX: usize = 60;

@@ -1,0 +1,102 @@
+//! What is to be told to others elsewhere, until they have taken it: rows of the shelf.
+//!
+//! Decides what a message says: that something happened, and a link. Refuses to know who sends it. Invariant: a message is
+//! written in the very change that it tells of, so that what happened is told, and what did not is not; it holds no
+//! argument and no secret.
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::config::WebhookConfig;
+use crate::limit;
+use crate::shelf::{Action, Change, Expect, Section};
+
+/// Messages that wait to be taken.
+pub const OUTBOX: Section = Section { name: "webhook", rows_max: limit::WEBHOOK_MESSAGES_MAX };
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// A call waits for a person.
+    ApprovalRequested,
+    /// An agent may not act any more.
+    AgentSuspended,
+    /// A definition is not the one that was accepted.
+    PinChanged,
+}
+
+impl Event {
+    /// Every event, in the order of the documentation.
+    pub const ALL: [Self; 3] = [Self::ApprovalRequested, Self::AgentSuspended, Self::PinChanged];
+
+    /// As files and messages spell it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ApprovalRequested => "approval.requested",
+            Self::AgentSuspended => "agent.suspended",
+            Self::PinChanged => "pin.changed",
+        }
+    }
+}
+
+/// A message that waits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// To whom: `[webhooks.NAME]`.
+    pub to: String,
+    /// What is sent, as it is sent every time.
+    pub body: String,
+    /// How often that was tried.
+    #[serde(default)]
+    pub tries: u32,
+    /// Not before this, microseconds since 1970 by the store's clock.
+    #[serde(default)]
+    pub not_before_us: i64,
+}
+
+/// The changes that tell everybody who wants to hear of it; `about` names what it is about. At most so many as there are
+/// webhooks.
+#[must_use]
+pub fn told(hooks: &[WebhookConfig], event: Event, about: &serde_json::Value, now_us: i64) -> Vec<Change> {
+    let wants = |hook: &&WebhookConfig| hook.events.iter().any(|wanted| wanted == event.as_str());
+    let at = jiff::Timestamp::from_microsecond(now_us).unwrap_or_default();
+    let until_us = now_us.saturating_add(limit::WEBHOOK_KEPT_FOR_US);
+    hooks
+        .iter()
+        .filter(wants)
+        .map(|hook| {
+            let body = json!({ "type": event.as_str(), "timestamp": at.to_string(), "data": about }).to_string();
+            let message = Message { to: hook.name.clone(), body, tries: 0, not_before_us: 0 };
+            let body = serde_json::to_string(&message).unwrap_or_default();
+            let put = Action::Put { owner: hook.name.clone(), body, expires_at_us: Some(until_us) };
+            Change::new(OUTBOX, format!("msg_{}", ulid::Ulid::generate()), Expect::Absent, put)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_wants_to_hear_of_it_is_told() {
+        let hook = |name: &str, events: &[&str]| WebhookConfig {
+            name: name.to_owned(),
+            url: url::Url::parse("https://hooks.example/x").unwrap(),
+            events: events.iter().map(ToString::to_string).collect(),
+            allow_private: false,
+        };
+        let hooks =
+            [hook("a", &["approval.requested"]), hook("b", &["pin.changed"]), hook("c", &["approval.requested"])];
+        let told = told(&hooks, Event::ApprovalRequested, &json!({ "id": "x" }), 1_000_000);
+        let owners: Vec<_> = told
+            .iter()
+            .map(|change| match &change.action {
+                Action::Put { owner, body, .. } => (owner.as_str(), body.contains("1970-01-01T00:00:01Z")),
+                _ => panic!("a message is put"),
+            })
+            .collect();
+        assert_eq!(owners, [("a", true), ("c", true)]);
+    }
+}

@@ -1,0 +1,80 @@
+//! The console's pages: a second person sees exactly what is going to happen, and says yes or no.
+
+use super::*;
+use crate::console::Browser;
+use crate::support::door::Person;
+
+async fn signed_in(running: &Running, user: &str, groups: &[&str], start: &str) -> Browser {
+    running.issuer.seat(vec![Person::new(user, groups)]);
+    let mut browser = Browser::of(&running.gateway);
+    let back = browser.come_back(start).await;
+    assert_eq!(browser.get(&back).await.status, 303);
+    browser
+}
+
+#[tokio::test]
+async fn a_second_person_approves_in_the_console_after_a_login_of_a_moment_ago() {
+    let running = start(GATES).await;
+    let arguments = json!({ "to": "main\u{202e}", "script": "<script>alert(1)</script>" });
+    let id = running.asks("alice", arguments.clone()).await;
+    let page = format!("/admin/approvals/{id}");
+    let mut bob = signed_in(&running, "bob", &["approvers"], "/admin/login/start").await;
+    let list = bob.get("/admin/approvals").await;
+    assert!(list.text.contains(&id) && list.text.contains("user:test/alice"), "{}", list.text);
+    let stale = bob.get(&page).await;
+    assert!(stale.text.contains("Log in again") && !stale.text.contains("Approve this call"), "{}", stale.text);
+    assert!(stale.text.contains("U+202E") && !stale.text.contains('\u{202e}'), "{}", stale.text);
+    assert!(stale.text.contains("&lt;script&gt;") && !stale.text.contains("<script>alert"), "{}", stale.text);
+    let view = running.view(&id, &running.bob()).await;
+    let shown = view["shown"].as_str().unwrap().to_owned();
+    let csrf = stale.csrf();
+    let early = bob.post(&format!("{page}/approve"), &[("csrf", &csrf), ("shown", &shown)]).await;
+    assert_eq!(early.status, 401, "{}", early.text);
+    let mut bob =
+        signed_in(&running, "bob", &["approvers"], &format!("/admin/login/start?fresh=1&to=/approvals/{id}")).await;
+    let fresh = bob.get(&page).await;
+    assert!(fresh.text.contains("Approve this call"), "{}", fresh.text);
+    let csrf = fresh.csrf();
+    let forged = bob.post(&format!("{page}/approve"), &[("csrf", "x"), ("shown", &shown)]).await;
+    assert_eq!(forged.status, 403);
+    let other = "0".repeat(64);
+    let changed = bob.post(&format!("{page}/approve"), &[("csrf", &csrf), ("shown", &other)]).await;
+    assert_eq!(changed.status, 409, "what was shown is what is approved: {}", changed.text);
+    assert_eq!(running.view(&id, &running.bob()).await["state"], "pending");
+    let approved = bob.post(&format!("{page}/approve"), &[("csrf", &csrf), ("shown", &shown)]).await;
+    assert_eq!(approved.status, 303, "{}", approved.text);
+    assert_eq!(running.view(&id, &running.bob()).await["state"], "approved");
+    let answer = running.call("alice", arguments).await;
+    assert!(answer.tool_text().contains("script") && running.calls() == 1, "{}", answer.text);
+    assert!(bob.get("/admin/approvals?state=all").await.text.contains("consumed"));
+}
+
+#[tokio::test]
+async fn whoever_called_sees_how_their_own_call_stands_and_decides_nothing() {
+    let running = start(GATES).await;
+    let id = running.asks("alice", json!({ "n": 1 })).await;
+    let fresh = "/admin/login/start?fresh=1";
+    let mut alice = signed_in(&running, "alice", &["developers"], fresh).await;
+    let own = alice.get(&format!("/admin/approvals/{id}")).await;
+    assert!(
+        own.status == 200 && own.text.contains("pending") && !own.text.contains("Approve this call"),
+        "{}",
+        own.text
+    );
+    assert_eq!(alice.get("/admin/approvals").await.status, 403);
+    let mut dora = signed_in(&running, "dora", &["developers"], fresh).await;
+    let theirs = dora.get(&format!("/admin/approvals/{id}")).await;
+    assert!(theirs.status == 404 && !theirs.text.contains("alice"), "{}", theirs.text);
+    // Alice as an approver is still alice.
+    let mut alice = signed_in(&running, "alice", &["approvers"], fresh).await;
+    let page = alice.get(&format!("/admin/approvals/{id}")).await;
+    let shown = running.view(&id, &running.bob()).await["shown"].as_str().unwrap().to_owned();
+    let path = format!("/admin/approvals/{id}/approve");
+    let refused = alice.post(&path, &[("csrf", &page.csrf()), ("shown", &shown)]).await;
+    assert!(refused.status == 403 && refused.text.contains("approver_refused"), "{}", refused.text);
+    let denied =
+        alice.post(&format!("/admin/approvals/{id}/deny"), &[("csrf", &page.csrf()), ("note", "never mind")]).await;
+    assert_eq!(denied.status, 303, "they may take it back: {}", denied.text);
+    assert!(running.call("alice", json!({ "n": 1 })).await.tool_text().contains("never mind"));
+    assert_eq!(running.calls(), 0);
+}

@@ -1,0 +1,154 @@
+//! What changes between the approval and the call that uses it.
+
+use std::path::Path;
+
+use super::*;
+use crate::support::eventually;
+
+fn write(gateway: &Gateway, name: &str, text: &str) {
+    std::fs::write(Path::new(gateway.directory()).join("policies").join(name), text).unwrap();
+}
+
+async fn reload(running: &Running) {
+    let mut admin = running.issuer.administrator("root", &["roots"], &running.gateway.admin);
+    admin["person"] = json!("root");
+    let order = json!({ "allow_widening": true }).to_string();
+    let answer = running.at("/reload", &running.issuer.sign(&admin)).post(&[], order).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+}
+
+const ROOTS: &str = "g, group:test/roots, role:root, *\np, role:root, *, bailiwick/reload, admin, -, allow\n";
+
+async fn approved(gates: &str) -> (Running, String) {
+    let (issuer, upstream) = (Issuer::start().await, upstream().await);
+    let rules = format!("{DEVELOPERS_MAY}{RULES}{ROOTS}");
+    let gateway = setup(&issuer, &upstream, gates).policy(&rules).start().await;
+    let running = Running { issuer, upstream, gateway };
+    let id = running.asks("alice", json!({ "n": 1 })).await;
+    let answer = running.approve(&id, &running.bob()).await;
+    assert_eq!(answer.response()["state"], "approved", "{}", answer.text);
+    (running, id)
+}
+
+#[tokio::test]
+async fn a_rule_that_denies_meanwhile_wins_and_an_edit_that_does_not_concern_the_call_voids_nothing() {
+    let (running, _) = approved(GATES).await;
+    let rules = format!("{DEVELOPERS_MAY}{RULES}{ROOTS}");
+    let denied = format!("{rules}p, user:test/alice, *, tools/echo, call, -, deny\n");
+    write(&running.gateway, "policy.csv", &denied);
+    reload(&running).await;
+    let answer = running.call("alice", json!({ "n": 1 })).await;
+    assert!(answer.status == 200 && running.calls() == 0 && !answer.text.contains("approval"), "{}", answer.text);
+    let unrelated = format!("{rules}p, user:test/zoe, *, tools/look, call, -, deny\n");
+    write(&running.gateway, "policy.csv", &unrelated);
+    write(
+        &running.gateway,
+        "gates.toml",
+        &format!("{GATES}[gates.other]\nobjects = [\"tools/look\"]\napprovers = [\"owner\"]\n"),
+    );
+    reload(&running).await;
+    assert_eq!(running.call("alice", json!({ "n": 1 })).await.tool_text(), r#"{"n":1}"#, "what was approved still is");
+}
+
+#[tokio::test]
+async fn another_definition_is_another_call() {
+    let (issuer, upstream) = (Issuer::start().await, upstream().await);
+    let gateway = setup(&issuer, &upstream, GATES).start().await;
+    let running = Running { issuer, upstream, gateway };
+    let id = running.asks("alice", json!({ "n": 1 })).await;
+    assert_eq!(running.approve(&id, &running.bob()).await.status, 200);
+    let mut changed = tool("echo");
+    changed["description"] = json!("the tool echo, which now also deletes");
+    running.upstream.set_tools(json!([changed, tool("look")]));
+    // A tool that its server does not know any more makes the gateway list again.
+    running.upstream.forget("look");
+    running.caller("alice").call_tool("tools__look", json!({})).await;
+    eventually("the new definition", async || {
+        running.caller("alice").modern("tools/list", json!({})).await.text.contains("also deletes")
+    })
+    .await;
+    let before = running.calls();
+    assert_ne!(running.asks("alice", json!({ "n": 1 })).await, id);
+    assert_eq!(running.calls(), before);
+}
+
+#[tokio::test]
+async fn an_approver_from_whom_access_was_taken_has_approved_nothing() {
+    let (running, id) = approved(GATES).await;
+    let revoked = running.gateway.command(&["revoke", "subject", "user:test/bob", "--config", "servers.toml"]);
+    assert!(revoked.status.success(), "{}", String::from_utf8_lossy(&revoked.stderr));
+    assert_eq!(running.asks("alice", json!({ "n": 1 })).await, id, "it waits again");
+    assert_eq!(running.calls(), 0);
+    let carol = running.person("carol", &["approvers"]);
+    assert!(running.view(&id, &carol).await["approvers"].as_array().unwrap().is_empty());
+    assert!(running.events(&id).contains(&"voided".to_owned()), "{:?}", running.events(&id));
+    assert_eq!(running.approve(&id, &carol).await.status, 200);
+    assert_eq!(running.call("alice", json!({ "n": 1 })).await.tool_text(), r#"{"n":1}"#);
+}
+
+#[tokio::test]
+async fn an_approver_whom_the_gate_names_no_more_has_approved_nothing_and_neither_are_too_few_enough() {
+    for changed in [
+        "[gates.deploy]\nobjects = [\"tools/echo\"]\napprovers = [\"group:test/managers\"]\n",
+        "[gates.deploy]\nobjects = [\"tools/echo\"]\napprovers = [\"group:test/approvers\", \"group:test/managers\"]\napprovals = 2\n",
+    ] {
+        let (running, id) = approved(GATES).await;
+        write(&running.gateway, "gates.toml", changed);
+        reload(&running).await;
+        assert_eq!(running.asks("alice", json!({ "n": 1 })).await, id, "it waits again");
+        assert_eq!(running.calls(), 0);
+        assert_eq!(running.approve(&id, &running.person("mia", &["managers"])).await.response()["state"], "approved");
+        assert_eq!(running.call("alice", json!({ "n": 1 })).await.tool_text(), r#"{"n":1}"#);
+    }
+}
+
+#[tokio::test]
+async fn one_gate_more_is_another_call_and_needs_no_leave_to_widen() {
+    let (running, id) = approved(GATES).await;
+    write(
+        &running.gateway,
+        "gates.toml",
+        &format!("{GATES}[gates.second]\nobjects = [\"*/echo\"]\napprovers = [\"group:test/managers\"]\n"),
+    );
+    let reloaded = running.gateway.command(&["reload", "--config", "servers.toml"]);
+    assert!(reloaded.status.success(), "a gate more is a brake: {}", String::from_utf8_lossy(&reloaded.stdout));
+    assert_ne!(running.asks("alice", json!({ "n": 1 })).await, id);
+    assert_eq!(running.calls(), 0);
+    write(&running.gateway, "gates.toml", GATES);
+    let reloaded = running.gateway.command(&["reload", "--config", "servers.toml"]);
+    assert!(!reloaded.status.success(), "a gate less lets somebody do more");
+}
+
+#[tokio::test]
+async fn a_kill_after_it_was_used_leaves_unknown_and_it_is_never_run_again() {
+    let (mut running, id) = approved(GATES).await;
+    running.upstream.mute("echo");
+    let alice = running.caller("alice");
+    let call = tokio::spawn(async move { alice.try_tool("tools__echo", json!({ "n": 1 })).await });
+    eventually("the call to reach the upstream", async || running.calls() == 1).await;
+    running.gateway.signal("KILL");
+    running.gateway.wait().await;
+    assert!(call.await.unwrap().is_err(), "nobody was told how it ended");
+    running.upstream.mute("");
+    running.gateway.launch().await;
+    let intents = running.gateway.records("intent");
+    let intent = intents.iter().find(|intent| intent["approval"] == *id).unwrap();
+    let ends = running.gateway.records("result");
+    let end = ends.iter().find(|end| end["leg"] == intent["leg"]).unwrap();
+    assert_eq!(end["result"]["outcome"], "unknown");
+    let next = running.asks("alice", json!({ "n": 1 })).await;
+    assert_ne!(next, id, "what was used is used");
+    assert_eq!(running.calls(), 1, "nothing ran again by itself");
+}
+
+#[tokio::test]
+async fn what_waits_and_what_was_approved_survives_a_kill() {
+    let (mut running, _) = approved(GATES).await;
+    let waiting = running.asks("alice", json!({ "n": 2 })).await;
+    running.gateway.signal("KILL");
+    running.gateway.wait().await;
+    running.gateway.launch().await;
+    assert_eq!(running.asks("alice", json!({ "n": 2 })).await, waiting);
+    assert_eq!(running.call("alice", json!({ "n": 1 })).await.tool_text(), r#"{"n":1}"#);
+    assert_eq!(running.calls(), 1);
+}

@@ -1,0 +1,74 @@
+//! Outgoing webhooks: a link and no arguments, signed, until somebody takes it.
+
+use std::sync::{Arc, Mutex};
+
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::*;
+use crate::support::eventually_within;
+
+#[derive(Clone)]
+struct Taken {
+    headers: HeaderMap,
+    body: String,
+}
+
+/// Refuses the first, and takes all others.
+async fn receiver() -> (String, Arc<Mutex<Vec<Taken>>>) {
+    let taken = Arc::<Mutex<Vec<Taken>>>::default();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/hook", listener.local_addr().unwrap());
+    let hook = async |State(taken): State<Arc<Mutex<Vec<Taken>>>>, headers: HeaderMap, body: String| {
+        let mut taken = taken.lock().unwrap();
+        taken.push(Taken { headers, body });
+        if taken.len() == 1 { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::NO_CONTENT }
+    };
+    let router = axum::Router::new().route("/hook", axum::routing::post(hook)).with_state(Arc::clone(&taken));
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    (url, taken)
+}
+
+#[tokio::test]
+async fn whoever_wants_to_know_is_told_where_to_look_signed_and_until_they_take_it() {
+    let (url, taken) = receiver().await;
+    let (issuer, upstream) = (Issuer::start().await, upstream().await);
+    let hook = |name: &str, event: &str| {
+        format!("[webhooks.{name}]\nurl = \"{url}\"\nevents = [\"{event}\"]\nallow_private = true\n")
+    };
+    let hooks = [hook("chat", "approval.requested"), hook("other", "pin.changed")].concat();
+    let key = "7b".repeat(32);
+    let setup = setup(&issuer, &upstream, GATES).sections(&format!("{hooks}[keys]\nwebhook = [\"file:hook-key\"]\n"));
+    let path = setup.directory().join("hook-key");
+    std::fs::write(&path, &key).unwrap();
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let mut gateway = setup.start().await;
+    let token = issuer.token("alice", &["developers"], &gateway.resource());
+    let answer = gateway.client(&token).call_tool("tools__echo", json!({ "to": "canary-argument" })).await;
+    let id = waits(&answer);
+    let limit = std::time::Duration::from_secs(20);
+    eventually_within(limit, "the first try", async || !taken.lock().unwrap().is_empty()).await;
+    gateway.signal("KILL");
+    gateway.wait().await;
+    gateway.launch().await;
+    eventually_within(limit, "another try after a restart", async || taken.lock().unwrap().len() >= 2).await;
+    let all = taken.lock().unwrap().clone();
+    let (first, second) = (&all[0], &all[1]);
+    assert_eq!(first.headers["webhook-id"], second.headers["webhook-id"], "it is the same message");
+    assert_eq!(first.body, second.body);
+    let body: Value = serde_json::from_str(&second.body).unwrap();
+    assert_eq!((&body["type"], &body["data"]["approval_id"]), (&json!("approval.requested"), &json!(id)));
+    assert_eq!(body["data"]["url"], json!(format!("{}/approvals/{id}", gateway.admin)));
+    assert!(!second.body.contains("canary"), "{}", second.body);
+    let text = |name: &str| second.headers[name].to_str().unwrap().to_owned();
+    let signed = format!("{}.{}.{}", text("webhook-id"), text("webhook-timestamp"), second.body);
+    let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &[0x7b; 32]);
+    let signature = STANDARD.decode(text("webhook-signature").strip_prefix("v1,").unwrap()).unwrap();
+    aws_lc_rs::hmac::verify(&key, signed.as_bytes(), &signature).unwrap();
+    let now = jiff::Timestamp::now().as_second();
+    assert!((now - 60..=now + 5).contains(&text("webhook-timestamp").parse::<i64>().unwrap()));
+    tokio::time::sleep(std::time::Duration::from_secs(4)).await;
+    assert_eq!(taken.lock().unwrap().len(), 2, "what was taken is not sent again, and nobody else is told");
+}
