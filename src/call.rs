@@ -15,6 +15,7 @@ mod bound;
 mod breaker;
 pub mod declared;
 mod extension;
+mod halt;
 mod input;
 mod link;
 mod mandate;
@@ -27,6 +28,7 @@ mod waiting;
 use asked::Asked;
 pub use bound::home;
 pub use extension::is_routed;
+use halt::Halt;
 use input::Asking;
 use mandate::Mandated;
 pub use mandate::named;
@@ -456,40 +458,6 @@ impl Trail {
         let mut trace = std::mem::replace(&mut self.trace, Trace::off());
         trace.about(|| traced::subject(self, caller));
         self.trace = trace;
-    }
-}
-
-/// Why a call stopped: what the record says, and what the client is told, which may be less.
-struct Halt {
-    recorded: Stop,
-    told: Stop,
-    /// What they are told instead: a question, or what no record has.
-    asks: Option<Box<Outcome>>,
-}
-
-impl Halt {
-    /// A call that stops until its caller has done something.
-    fn asking(recorded: Stop, asks: Outcome) -> Self {
-        Self { asks: Some(Box::new(asks)), ..Self::from(recorded) }
-    }
-
-    /// A denial of something that lists do not show is told like something that does not exist.
-    fn denied(denied: Box<crate::policy::Denied>) -> Self {
-        let recorded = Stop::from(denied.refusal);
-        let told = if denied.visible { recorded.clone() } else { Refusal::new(Reason::TargetUnknown).into() };
-        Self { recorded, told, asks: None }
-    }
-}
-
-impl<S: Into<Stop>> From<S> for Halt {
-    fn from(stop: S) -> Self {
-        let recorded = stop.into();
-        // What nobody has accepted is told like what does not exist.
-        let told = match recorded.reason() {
-            Reason::DefinitionQuarantined => Refusal::new(Reason::TargetUnknown).into(),
-            _ => recorded.clone(),
-        };
-        Self { told, recorded, asks: None }
     }
 }
 

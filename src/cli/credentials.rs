@@ -30,6 +30,7 @@ Examples:
 
 /// List the credentials that were issued to the gateway for callers
 #[derive(Debug, Args)]
+#[command(after_help = CREDENTIALS_EXAMPLES)]
 pub struct CredentialsArguments {
     #[command(subcommand)]
     command: CredentialsCommand,
@@ -50,6 +51,7 @@ struct CredentialsListArguments {
 
 /// List the gateway's own secrets for upstreams
 #[derive(Debug, Args)]
+#[command(after_help = SECRETS_EXAMPLES)]
 pub struct SecretsArguments {
     #[command(subcommand)]
     command: SecretsCommand,

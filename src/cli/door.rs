@@ -30,7 +30,7 @@ pub const TOKEN_VARIABLE: &str = "BAILIWICK_ADMIN_TOKEN";
 #[derive(Debug, Clone, Args)]
 pub struct Elsewhere {
     /// Ask the gateway at this administrators' listener, https://HOST/admin, instead of one on this machine
-    #[arg(long, value_name = "URL", env = "BAILIWICK_ADMIN")]
+    #[arg(long, global = true, value_name = "URL", env = "BAILIWICK_ADMIN")]
     pub admin: Option<Url>,
 }
 

@@ -3,9 +3,11 @@
 //! The one place where a default is written. The reader takes it from here, suggests spellings from here,
 //! and `docs/configuration.md` is compared with it. Refuses to know what a value means.
 
+mod agent;
 mod feed;
 pub mod gates;
 
+pub use agent::{AGENT, AGENT_CLIENT, AGENT_KEY, AGENTS};
 pub use feed::{FEED, FEED_EVENTS, FEED_LOGOUT, FEED_POLL, FEED_SCIM, REGISTRATION};
 
 /// What a key has when nobody writes it.
@@ -448,63 +450,6 @@ pub const HEALTH: Section = servers(
         // A person reads, thinks and types, and may have to sign in somewhere first.
         defaulted("input_timeout", "duration", "\"10m\""),
         defaulted("calls_in_flight_max", "integer", "64"),
-    ],
-);
-
-const fn agents(title: &'static str, keys: &'static [Key]) -> Section {
-    Section { file: "policies/agents.toml", title, keys }
-}
-
-/// The top of `policies/agents.toml`.
-pub const AGENTS: Section = agents(
-    "top level",
-    &[
-        optional("agents", "tables by id"),
-        // A quarter: whoever answers for something looks at it four times a year.
-        defaulted("attest_every", "duration", "\"90d\""),
-        optional("breaker", "table"),
-    ],
-);
-
-/// `[agents.ID]`.
-pub const AGENT: Section = agents(
-    "[agents.ID]",
-    &[
-        required("owner", "subject"),
-        optional("sponsor_group", "subject"),
-        required("purpose", "string"),
-        required("kind", "`\"interactive\"` or `\"autonomous\"`"),
-        required("environments", "list of environments"),
-        optional("clients", "list of tables"),
-        optional("keys", "list of tables"),
-        defaulted("state", "`\"proposed\"`, `\"active\"`, `\"suspended\"` or `\"retired\"`", "\"active\""),
-        optional("expires", "date"),
-        optional("review", "date"),
-        optional("mandates", "`\"required\"` or `\"optional\"`"),
-        optional("budget", "table"),
-    ],
-);
-
-/// `[[agents.ID.clients]]`.
-pub const AGENT_CLIENT: Section = agents(
-    "[[agents.ID.clients]]",
-    &[
-        required("issuer", "issuer alias"),
-        optional("client_id", "string"),
-        optional("subject", "string"),
-        defaulted("proof", "`\"public\"`, `\"secret\"`, `\"private_key\"` or `\"mtls\"`", "\"public\""),
-    ],
-);
-
-/// `[[agents.ID.keys]]`.
-pub const AGENT_KEY: Section = agents(
-    "[[agents.ID.keys]]",
-    &[
-        required("id", "string"),
-        required("sha256", "digest"),
-        required("owner", "subject"),
-        required("created", "timestamp"),
-        required("expires", "date"),
     ],
 );
 

@@ -20,6 +20,7 @@ pub mod listener;
 pub mod operations;
 mod pins;
 mod problem;
+mod readiness;
 pub mod reviews;
 pub mod routes;
 mod socket;

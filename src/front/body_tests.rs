@@ -13,7 +13,7 @@ use http_body::Frame;
 use http_body_util::StreamBody;
 use tokio::time::Instant;
 
-use super::read;
+use super::body::read;
 use crate::limit;
 use crate::outcome::{Reason, Refusal};
 

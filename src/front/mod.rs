@@ -10,10 +10,9 @@ use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use axum::body::Body;
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, HeaderMap, HeaderName, HeaderValue, ORIGIN};
 use http::{Method as Verb, Request as HttpRequest, Response, StatusCode};
-use http_body_util::BodyExt as _;
 
 use crate::call::Endpoint;
 use crate::config::Config;
@@ -22,15 +21,15 @@ use crate::feeds::Feeds;
 use crate::gateway::Gateway;
 use crate::identity::ClientCertificate;
 use crate::ids::ReplicaId;
-use crate::limit;
 use crate::link;
-use crate::outcome::{Reason, Refusal};
+use crate::outcome::Refusal;
 use crate::wire::handle::Sealer;
 use crate::wire::mcp::{Era, header};
 use crate::wire::{Json, Kind, Message, Source};
 
 mod answer;
 mod batch;
+mod body;
 #[cfg(test)]
 mod body_tests;
 mod client_certificate;
@@ -316,7 +315,7 @@ impl<P: Pipeline> Front<P> {
             _ => None,
         };
         if let Some(there) = elsewhere {
-            let bytes = match read(body).await {
+            let bytes = match body::read(body).await {
                 Ok(bytes) => bytes.into(),
                 Err(refusal) => return about.stopped(refusal),
             };
@@ -335,7 +334,7 @@ impl<P: Pipeline> Front<P> {
             (_, Era::Modern) => return answer::method_not_allowed("POST"),
             (_, Era::Legacy) => return answer::method_not_allowed("GET, POST, DELETE"),
         }
-        let bytes = match read(body).await {
+        let bytes = match body::read(body).await {
             Ok(bytes) => bytes,
             Err(refusal) => return about.stopped(refusal),
         };
@@ -441,57 +440,6 @@ fn forwardable<'a>(names: impl Iterator<Item = &'a String>) -> Vec<HeaderName> {
     names.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
     names.dedup();
     names
-}
-
-/// The whole body, bounded in bytes and time.
-async fn read<B>(mut body: B) -> Result<Vec<u8>, Refusal>
-where
-    B: http_body::Body<Data = Bytes> + Send + Unpin,
-{
-    let expected = body.size_hint().lower();
-    if expected > limit::REQUEST_BYTES_MAX as u64 {
-        discard(&mut body).await;
-        return Err(Refusal::new(Reason::BodyTooLarge));
-    }
-    let collect = async {
-        let reserved = usize::try_from(expected).unwrap_or(0).min(limit::BODY_RESERVED_BYTES_MAX);
-        let mut bytes: Vec<u8> = Vec::with_capacity(reserved);
-        while let Some(frame) = body.frame().await {
-            let Ok(frame) = frame else {
-                return Err(Refusal::new(Reason::RequestInvalid).hint("the body ended too early"));
-            };
-            let Ok(data) = frame.into_data() else { continue };
-            if bytes.len() + data.remaining() > limit::REQUEST_BYTES_MAX {
-                discard(&mut body).await;
-                return Err(Refusal::new(Reason::BodyTooLarge));
-            }
-            bytes.extend_from_slice(&data);
-        }
-        Ok(bytes)
-    };
-    match tokio::time::timeout(limit::BODY_READ_TIMEOUT, collect).await {
-        Ok(result) => result,
-        Err(_) => Err(Refusal::new(Reason::RequestInvalid).hint("the body did not arrive in time")),
-    }
-}
-
-/// Takes in some more of a body that is too large and keeps none of it: a client that is still writing when the
-/// connection closes never reads why.
-async fn discard<B>(body: &mut B)
-where
-    B: http_body::Body<Data = Bytes> + Send + Unpin,
-{
-    let some = async {
-        let mut left = limit::BODY_DISCARDED_BYTES_MAX;
-        while let Some(Ok(frame)) = body.frame().await {
-            let length = frame.data_ref().map_or(0, Bytes::len);
-            left = left.saturating_sub(length);
-            if left == 0 {
-                break;
-            }
-        }
-    };
-    let _ = tokio::time::timeout(limit::BODY_DISCARD_TIMEOUT, some).await;
 }
 
 /// RFC 9728, readable by any web page: it is public and the same for everybody.

@@ -123,7 +123,7 @@ async fn what_was_revoked_is_still_revoked_after_a_restart() {
         store.close().await;
         let store = place.open().await;
         let (epoch, held) = store.revocations().await.unwrap();
-        assert_eq!(epoch, RevocationEpoch(9));
+        assert_eq!(epoch, RevocationEpoch(10));
         let since = (1..).map(RevocationEpoch);
         let expected: Vec<Held> = since.zip(all).map(|(since, revocation)| Held { since, revocation }).collect();
         assert_eq!(held, expected);
