@@ -126,7 +126,7 @@ impl Source for Fake {
             }
             let items = script.lists.get(&kind).cloned().unwrap_or_default();
             let items = items.into_iter().map(|item| Json::parse(item, crate::wire::Source::Upstream).unwrap());
-            Ok(Listing { items: items.collect(), ttl: script.ttl, public: false })
+            Ok(Listing { items: items.collect(), ttl: script.ttl, public: false, own: false })
         })
     }
 }
@@ -227,7 +227,7 @@ pub(super) fn slice_for(server: &str, tools: &[&str], ttl: Duration) -> Slice {
 fn listed(server: &str, tools: &[&str], instructions: Option<&str>, ttl: Option<Duration>) -> Slice {
     let server = ServerId::new(server).unwrap();
     let items = tools.iter().map(|text| Json::parse(*text, crate::wire::Source::Upstream).unwrap()).collect();
-    let list = List::read(&server, Kind::Tool, &Listing { items, ttl, public: false });
+    let list = List::read(&server, Kind::Tool, &Listing { items, ttl, public: false, own: false });
     let facts = Facts {
         capabilities: Json::of(&serde_json::json!({ "tools": {} })),
         instructions: instructions.map(str::to_owned),

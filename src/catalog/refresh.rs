@@ -134,7 +134,8 @@ async fn fetch<S: Source>(
     {
         return Err(failure.clone());
     }
-    let complete = wanted == [true; 4] && tried().all(Result::is_ok);
+    let upstream_said = fetched.iter().all(|fetched| !fetched.list.own);
+    let complete = wanted == [true; 4] && upstream_said && tried().all(Result::is_ok);
     let lists = fetched.map(|fetched| fetched.list);
     Ok((Slice::new(server.clone(), access.context(), facts, lists), complete))
 }

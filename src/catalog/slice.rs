@@ -50,6 +50,8 @@ pub struct List {
     pub ttl: Option<Duration>,
     /// Whether the upstream said `public`.
     pub public: bool,
+    /// Whether it is the gateway that said it.
+    pub own: bool,
     /// What was left out, the first few.
     pub dropped: Vec<Dropped>,
     /// How much was left out.
@@ -96,6 +98,7 @@ impl List {
             fetched_at: Instant::now(),
             ttl: listing.ttl.filter(|ttl| !ttl.is_zero()).map(|ttl| ttl.min(limit::LIST_TTL_MAX)),
             public: listing.public,
+            own: listing.own,
             failure: None,
             items,
             dropped,
@@ -111,6 +114,7 @@ impl List {
             fetched_at: Instant::now(),
             ttl: None,
             public: true,
+            own: false,
             dropped: Vec::new(),
             dropped_count: 0,
             failure: None,
@@ -124,6 +128,7 @@ impl List {
             fetched_at: self.fetched_at,
             ttl: self.ttl,
             public: self.public,
+            own: self.own,
             dropped: self.dropped.clone(),
             dropped_count: self.dropped_count,
             failure: self.failure,
@@ -139,6 +144,7 @@ impl List {
             fetched_at: Instant::now(),
             ttl: None,
             public: self.public,
+            own: self.own,
             dropped: self.dropped.clone(),
             dropped_count: self.dropped_count,
             failure: Some(reason),
@@ -342,7 +348,11 @@ mod tests {
 
     fn slice(tools: &[&str]) -> Slice {
         let items = tools.iter().map(|text| Json::parse(*text, Source::Upstream).unwrap()).collect();
-        let list = List::read(&ServerId::new("git").unwrap(), Kind::Tool, &Listing { items, ttl: None, public: false });
+        let list = List::read(
+            &ServerId::new("git").unwrap(),
+            Kind::Tool,
+            &Listing { items, ttl: None, public: false, own: false },
+        );
         let facts = Facts { capabilities: Json::of(&serde_json::json!({"tools": {}})), instructions: None, info: None };
         let empty = Arc::new(List::empty());
         Slice::new(

@@ -89,6 +89,8 @@ pub struct Listing {
     pub ttl: Option<Duration>,
     /// Whether `cacheScope` was `public` on every page.
     pub public: bool,
+    /// Whether it is the gateway that says it and not the upstream: then nobody has to accept it.
+    pub own: bool,
 }
 
 /// What a server says of itself (`server/discover` or `initialize`).

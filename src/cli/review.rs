@@ -22,10 +22,10 @@ Examples:
   bailiwick review open --deadline 14              every allow, and whether it was used for 90 days
   bailiwick review show ID                         what is asked, and what was answered
   bailiwick review show ID --format html > review.html   a page that prints well
-  bailiwick review attest ID GRANT --admin https://mcp.example.com/admin
-  bailiwick review end ID GRANT                    it allows nothing any more
+  bailiwick review attest ID 6b1f0c2d9ae47583 --admin https://mcp.example.com/admin
+  bailiwick review end ID 6b1f0c2d9ae47583         it allows nothing any more
   bailiwick review close ID                        what nobody attested ends; so it does at the deadline
-  bailiwick review restore GRANT --admin https://mcp.example.com/admin
+  bailiwick review restore 6b1f0c2d9ae47583 --admin https://mcp.example.com/admin
 
 To say that something is still needed is to give it anew: it needs a person who has just logged in.";
 

@@ -74,7 +74,7 @@ fn unlinked() -> Facts {
 /// The tool that links one. Looked at again soon: another replica may have stored the account.
 fn unlinked_list(kind: Kind) -> Listing {
     let items = if kind == Kind::Tool { vec![tool::definition()] } else { Vec::new() };
-    Listing { items, ttl: Some(limit::LINK_LIST_TTL), public: false }
+    Listing { items, ttl: Some(limit::LINK_LIST_TTL), public: false, own: true }
 }
 
 impl Source for UpstreamSource {
@@ -103,7 +103,7 @@ impl Source for UpstreamSource {
                 access => access?,
             };
             let listing = self.upstreams.list_for(&server, &access, kind).await?;
-            Ok(Listing { items: listing.items, ttl: listing.ttl, public: listing.public })
+            Ok(Listing { items: listing.items, ttl: listing.ttl, public: listing.public, own: false })
         })
     }
 

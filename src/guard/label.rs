@@ -242,8 +242,6 @@ fn raise(section: Section, key: &str, seen: Seen, memory: Option<Duration>) -> C
 }
 
 fn refused(rule: &str, from: Seen) -> Stop {
-    let hint = format!(
-        "what was seen before ({from}) may not go there; finish without it, or ask an administrator to declassify it"
-    );
+    let hint = format!("what was seen before ({from}) may not go there; finish without it");
     Refusal::new(Reason::FlowRefused).rule(rule).hint(hint).into()
 }

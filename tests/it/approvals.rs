@@ -43,7 +43,7 @@ fn setup(issuer: &Issuer, upstream: &Scripted, gates: &str) -> Setup {
         .claims("person = \"person\"\n")
         .policy(&format!("{DEVELOPERS_MAY}{RULES}"))
         .policy_file("gates.toml", gates)
-        .http_server("tools", &upstream.url, "title = \"Tools\"")
+        .http_server("tools", &upstream.url, "title = \"Tools\"\npins = \"off\"")
         .admin(ADMIN)
 }
 

@@ -12,7 +12,7 @@ const INTROSPECTION: &str =
 
 const ROBOT: &str = "[agents.assistant]\nowner = \"user:test/owner\"\npurpose = \"tests\"\nkind = \"interactive\"\n\
                      environments = [\"development\"]\n[agents.nightly]\nowner = \"user:test/owner\"\npurpose = \"tests\"\n\
-                     kind = \"autonomous\"\nenvironments = [\"development\"]\n";
+                     kind = \"autonomous\"\nmandates = \"optional\"\nenvironments = [\"development\"]\n";
 
 fn reason(answer: &Answer) -> String {
     answer.response()["error"]["data"]["reason"].as_str().unwrap_or_default().to_owned()

@@ -56,7 +56,8 @@ async fn a_legacy_session_is_used_at_every_replica_and_goes_on_where_it_was_begu
     let issuer = Issuer::start().await;
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/upstream.py");
     let python = python();
-    let setup = Setup::new(&issuer).policy(RULES).stdio_server("up", &[&python, script, "modern", "stdio"], "");
+    let setup =
+        Setup::new(&issuer).policy(RULES).stdio_server("up", &[&python, script, "modern", "stdio"], "pins = \"off\"");
     let Some(replicas) = Replicas::start(setup, 3).await else { return };
     let clients = clients(&issuer, &replicas);
     eventually("the upstream's lists", async || {

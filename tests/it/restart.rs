@@ -116,7 +116,7 @@ fn recorded(journal: &[Value]) -> BTreeMap<String, usize> {
 async fn an_upstream_that_restarts_under_load_loses_no_call_and_recovers_without_help() {
     for (era, transport) in crate::support::talkative::UPSTREAMS {
         let issuer = Issuer::start().await;
-        let more = "on_down = \"10m\"\n[servers.up.health]\nfirst_byte_timeout = \"3s\"\nconnect_timeout = \"3s\"\n";
+        let more = "pins = \"off\"\non_down = \"10m\"\n[servers.up.health]\nfirst_byte_timeout = \"3s\"\nconnect_timeout = \"3s\"\n";
         let setup = Setup::new(&issuer).policy(RULES);
         let (setup, mut up) = if transport == "stdio" {
             let mark = format!("mark={}", ulid::Ulid::generate());

@@ -20,7 +20,7 @@ fn agents() -> String {
     let agent = |name: &str, kind: &str, clients: &str| {
         format!(
             "[agents.{name}]\nowner = \"user:test/owner\"\npurpose = \"tests\"\nkind = \"{kind}\"\n\
-             environments = [\"development\"]\nclients = [{clients}]\n"
+             mandates = \"optional\"\nenvironments = [\"development\"]\nclients = [{clients}]\n"
         )
     };
     let bot =

@@ -48,7 +48,11 @@ impl Slice {
         let mut pinned = Vec::new();
         for kind in Kind::ALL {
             let Some(of) = pin_kind(kind) else { continue };
-            pinned.extend(self.list(kind).items.iter().map(|item| Pinned {
+            let list = self.list(kind);
+            if list.own {
+                continue;
+            }
+            pinned.extend(list.items.iter().map(|item| Pinned {
                 kind: of,
                 name: Arc::clone(&item.name),
                 digest: item.digest,
@@ -104,6 +108,12 @@ impl Slice {
             before.iter().flat_map(|before| &before.items).map(|item| (&*item.name, item)).collect();
         let mut items = Vec::with_capacity(live.items.len());
         for item in &live.items {
+            if live.own {
+                let was = old.get(&*item.name).is_some_and(|old| old.digest == item.digest && old.seal.is_none());
+                *is_new |= !was;
+                items.push(Arc::clone(item));
+                continue;
+            }
             let Some(pin) = accepted.pin(item.digest) else {
                 withheld.push(Withheld { kind, definition: Arc::clone(item) });
                 continue;
