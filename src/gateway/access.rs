@@ -15,6 +15,7 @@ use crate::config::{AgentConfig, AgentKind, AgentState, Config, ListAs, ServerCo
 use crate::identity::{AgentFacts, Caller, Persona};
 use crate::ids::{Action, AgentId, IssuerAlias, Subject};
 use crate::limit;
+use crate::link;
 use crate::outcome::Reason;
 use crate::policy::{Arguments, Ask, Class, Explanation};
 use crate::wire::mcp::Kind;
@@ -196,6 +197,14 @@ impl<'a> Seen<'a> {
                 });
             }
         }
+        // Its list is each caller's own. Everybody who may call the tool that links their account is told of the server.
+        let links = Ask {
+            environment: &server.environment,
+            server: &server.id,
+            name: link::tool::NAME,
+            action: action_of(Kind::Tool),
+        };
+        told.usable |= server.has_accounts() && self.now.policy.list(&self.class, &[links]).into_iter().any(|may| may);
         let may_know = told.usable || is_named || server.discoverable;
         may_know.then_some(told)
     }

@@ -265,9 +265,8 @@ impl Gateway {
         let at = i64::try_from(since_epoch().as_secs()).unwrap_or_default();
         let action = put(&Attestation { by: by.to_owned(), at })?;
         let change = Change::new(ATTESTED, key, Expect::Anything, action);
-        let epoch = match self.store.change(vec![change], Tell::Everybody).await? {
-            Changed::Done { epoch, .. } => epoch,
-            _ => return Err(Failure::before(Reason::StoreUnavailable, "no more attestations fit").into()),
+        let Changed::Done { epoch, .. } = self.store.change(vec![change], Tell::Everybody).await? else {
+            return Err(Failure::before(Reason::StoreUnavailable, "no more attestations fit").into());
         };
         self.take_revocations().await?;
         let (kind, id) = key.split_once('/').unwrap_or(("agent", key));

@@ -74,7 +74,7 @@ impl Mandates {
     /// # Errors
     /// `store_unavailable`, also where no more fit; `mandate_ended` where one above has changed meanwhile.
     pub async fn keep(&self, mandate: &Mandate, above: Option<&Held>) -> Result<(), crate::outcome::Stop> {
-        let mut changes: Vec<Change> = above.into_iter().flat_map(|held| unchanged(held)).collect();
+        let mut changes: Vec<Change> = above.into_iter().flat_map(unchanged).collect();
         let put = Action::Put {
             owner: mandate.holder.to_string(),
             body: body(mandate)?,
