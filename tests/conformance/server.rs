@@ -150,7 +150,7 @@ async fn nothing_is_lost_on_the_endpoint_of_one_server() {
     let start = || async {
         let fixture = Fixture::start(false);
         // With the prefix that it has on the merged endpoint.
-        let gateway = gateway(|setup| setup.http_server("fixture", &fixture.url, "")).await;
+        let gateway = gateway(|setup| setup.http_server("fixture", &fixture.url, "pins = \"off\"")).await;
         let url = format!("{}/fixture", gateway.resource());
         Front { url, _gateway: gateway, _behind: vec![Box::new(fixture)] }
     };
@@ -176,12 +176,12 @@ async fn nothing_is_lost_on_an_endpoint_with_three_servers_behind_it() {
     through(&parts, "merged", false, &REQUIRED, start).await;
 }
 
-/// The suite asks for its fixtures by their own names.
-const VERBATIM: &str = "prefix = \"none\"";
+/// The suite asks for its fixtures by their own names. It adds definitions as it goes, and nobody is there to accept them.
+const VERBATIM: &str = "prefix = \"none\"\npins = \"off\"";
 
 fn stdio_server(setup: Setup, legacy_only: bool) -> Setup {
     let command = stdio(legacy_only);
     let command: Vec<_> = command.iter().map(String::as_str).collect();
     // A process for each caller, whose list is that process's own.
-    setup.stdio_server("fixture", &command, "prefix = \"none\"\nlist_as = \"caller\"")
+    setup.stdio_server("fixture", &command, &format!("{VERBATIM}\nlist_as = \"caller\""))
 }

@@ -33,7 +33,7 @@ async fn a_machines_token_is_its_agent() {
     let provider = Provider::start(&parts).await;
     let upstream = Scripted::echo().await;
     let agents = "[agents.assistant]\nowner = \"user:test/owner\"\npurpose = \"tests\"\nkind = \"interactive\"\nenvironments = [\"development\"]\n\
-                  [agents.nightly]\nowner = \"user:test/owner\"\npurpose = \"tests\"\nkind = \"autonomous\"\nenvironments = [\"development\"]\n\
+                  [agents.nightly]\nowner = \"user:test/owner\"\npurpose = \"tests\"\nkind = \"autonomous\"\nmandates = \"optional\"\nenvironments = [\"development\"]\n\
                   [[agents.nightly.clients]]\nissuer = \"test\"\nclient_id = \"nightly\"\n";
     let gateway = Setup::with_issuer(&provider.url)
         .http_server("tools", &upstream.url, "")
