@@ -482,5 +482,9 @@ pub const LOGS_POLL_INTERVAL: Duration = Duration::from_millis(100);
 pub const LOGS_OPEN_CALLS_MAX: usize = 20_000;
 /// Calls that `logs show` names when an id is not unique.
 pub const LOGS_CANDIDATES_MAX: usize = 10;
+/// Calls of one mandate that `logs show` prints; of the others it says how many there are.
+pub const LOGS_TREE_CALLS_MAX: usize = 200;
+/// Ids that `logs show` looks for together: beyond that it shows less, and takes no more memory.
+pub const LOGS_RELATED_MAX: usize = 20_000;
 /// How long `revoke` waits for a gateway that is just starting or stopping.
 pub const REVOKE_WAIT_MAX: Duration = Duration::from_secs(5);

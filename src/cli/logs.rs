@@ -22,10 +22,12 @@ use crate::record::tail;
 
 mod elsewhere;
 mod line;
+mod related;
 mod select;
 mod show;
 #[cfg(test)]
 mod tests;
+mod tree;
 
 use line::Look;
 use select::Select;
@@ -36,7 +38,7 @@ Examples:
   bailiwick logs -f --decision deny         refusals as they happen
   bailiwick logs --since 10m --server git   what happened to one server in the last ten minutes
   bailiwick logs -n 100 --json              the last 100 records as they are in the journal
-  bailiwick logs show 9K2M4XQZ              everything about one call, by the id at the end of its line
+  bailiwick logs show 9K2M4XQZ              what led to what in one call, by the id at the end of its line
   bailiwick logs -f --admin https://mcp.example.com/admin    of a gateway elsewhere
 
 Bytes, digests and rules are in `logs show`; the files are in the state directory, under journal/.";

@@ -273,7 +273,7 @@ fn ending(id: &str) -> String {
     safe(id.get(id.len().saturating_sub(8)..).unwrap_or(id), 8)
 }
 
-fn duration(micros: u64) -> String {
+pub(super) fn duration(micros: u64) -> String {
     #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
     let millis = micros as f64 / 1000.0;
     match micros {

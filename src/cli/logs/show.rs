@@ -1,31 +1,38 @@
-//! `logs show`: everything that the record has about one call.
+//! `logs show`: everything that the record has about one call, one mandate or one approval.
 
-use std::collections::BTreeSet;
 use std::io::{self, Write};
 
 use clap::Args;
+use jiff::tz::TimeZone;
 use serde_json::Value;
 
 use super::super::output::{Output, QUIET, STRONG, trouble};
 use super::super::state::State;
 use super::Ending;
 use super::line::safe;
+use super::related::{self, Root};
+use super::tree::Records;
 use crate::limit;
 use crate::record::journal;
-use crate::record::read::{Reader, segments};
 
 const EXAMPLES: &str = "\
 Examples:
-  bailiwick logs show 9K2M4XQZ                     the id as `logs` shows it
-  bailiwick logs show 01KAXP --json                or the beginning of the whole id; as records";
+  bailiwick logs show 9K2M4XQZ                     the id of a call as `logs` shows it
+  bailiwick logs show 01KAXP --records             or the beginning of the whole id; every field of every record
+  bailiwick logs show 01KN7C5W2E8Q --json          a mandate and its calls, as records
 
-/// Show every record of one call
+Only the record of this gateway is read: what another replica did stands in its own.";
+
+/// Show what led to what: a call with its decision, approvals, credential and outcome, or a mandate with its calls
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct ShowArguments {
-    /// The call's id, or so much of its beginning or end that no other call has
+    /// The id of a call, a mandate or a request for approval, or so much of its beginning or end that no other has
     #[arg(value_name = "ID", value_parser = id)]
     id: String,
+    /// Print every field of every record instead of the tree
+    #[arg(long)]
+    records: bool,
     #[command(flatten)]
     state: State,
 }
@@ -33,37 +40,40 @@ pub(super) struct ShowArguments {
 pub(super) fn run(arguments: &ShowArguments, output: Output, out: &mut impl Write) -> io::Result<Ending> {
     let state = arguments.state.directory().map_err(io::Error::other)?;
     let directory = journal::directory(&state);
-    let mut calls = BTreeSet::new();
-    let mut records = Vec::new();
-    for first in segments(&directory)? {
-        let lines = Reader::new(&directory, first).segment()?;
-        // Most lines do not have it anywhere: those are not parsed.
-        for line in lines.lines().filter(|line| line.contains(&arguments.id)) {
-            let Ok(record) = serde_json::from_str::<Value>(line) else { continue };
-            let Some(call) = record.get("call").and_then(Value::as_str) else { continue };
-            if call.starts_with(&arguments.id) || call.ends_with(&arguments.id) {
-                calls.insert(call.to_owned());
-                if calls.len() == 1 {
-                    records.push((line.to_owned(), record));
-                }
-            }
-        }
-    }
-    if calls.is_empty() {
-        trouble(format_args!("no call has the id {}; `bailiwick logs` shows what there is", arguments.id));
+    let roots = related::find(&directory, &arguments.id)?;
+    let Some(root) = roots.first() else {
+        trouble(format_args!(
+            "nothing on the record has the id {}; `bailiwick logs` shows what there is",
+            arguments.id
+        ));
+        return Ok(Ending::Refused);
+    };
+    if roots.len() > 1 {
+        let shown = roots.iter().take(limit::LOGS_CANDIDATES_MAX).map(|root| format!("{} {}", root.kind(), root.id()));
+        let more = if roots.len() > limit::LOGS_CANDIDATES_MAX { " and more" } else { "" };
+        let shown = shown.collect::<Vec<_>>().join(", ");
+        trouble(format_args!("several things have the id {}: {shown}{more}; write more of it", arguments.id));
         return Ok(Ending::Refused);
     }
-    if calls.len() > 1 {
-        let shown: Vec<&str> = calls.iter().take(limit::LOGS_CANDIDATES_MAX).map(String::as_str).collect();
-        trouble(format_args!("{} calls match {}: {}", calls.len(), arguments.id, shown.join(", ")));
-        return Ok(Ending::Refused);
-    }
-    for (line, record) in records {
-        if output.json {
+    let found = related::records(&directory, root)?;
+    if output.json {
+        for (line, _) in &found {
             writeln!(out, "{line}")?;
-        } else {
-            write_record(&record, out)?;
         }
+    } else if arguments.records {
+        for (_, record) in &found {
+            write_record(record, out)?;
+        }
+    } else {
+        let all: Vec<Value> = found.into_iter().map(|(_, record)| record).collect();
+        let zone = TimeZone::system();
+        let records = Records { all: &all, zone: &zone };
+        let tree = match root {
+            Root::Call(id) => records.call(id),
+            Root::Mandate(id) => records.mandate(id, limit::LOGS_TREE_CALLS_MAX),
+            Root::Approval(id) => records.approval(id),
+        };
+        tree.write(out)?;
     }
     out.flush()?;
     Ok(Ending::Done)
@@ -101,12 +111,11 @@ fn plain(value: &Value) -> String {
     }
 }
 
-/// Upper case, as ids are; long enough to mean something.
+/// Letters and digits, as ids are; long enough to mean something.
 fn id(text: &str) -> Result<String, String> {
-    let id = text.to_ascii_uppercase();
-    if (4..=26).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
-        Ok(id)
+    if (4..=32).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        Ok(text.to_owned())
     } else {
-        Err("write 4 to 26 letters and digits of the id that `bailiwick logs` shows".to_owned())
+        Err("write 4 to 32 letters and digits of the id that `bailiwick logs` shows".to_owned())
     }
 }

@@ -109,7 +109,7 @@ async fn show_finds_a_call_by_either_end_of_its_id() {
     let record: serde_json::Value = serde_json::from_str(lines.lines().nth(1).unwrap()).unwrap();
     let call = record["call"].as_str().unwrap();
     for id in [call, &call[18..], &call[18..].to_lowercase()] {
-        let shown = printed(&["show", id, "--state", &path], false).await;
+        let shown = printed(&["show", id, "--records", "--state", &path], false).await;
         assert!(shown.contains("decision.rule"), "{shown}");
         assert!(shown.contains("result.outcome"), "{shown}");
         assert!(shown.contains("argument.replicas"), "{shown}");
@@ -120,6 +120,72 @@ async fn show_finds_a_call_by_either_end_of_its_id() {
     let ambiguous = run(&typed(&["show", &call[..4], "--state", &path]), Output { json: false }, &mut out).await;
     assert_eq!(ambiguous, Ending::Refused, "several calls begin like that");
     assert!(out.is_empty());
+}
+
+/// A mandate with a call that was approved, run and retried, a call of another kind beside it, and what was taken back.
+const GOVERNED: &str = r#"{"v":1,"seq":1,"at":"2026-11-23T10:00:00Z","type":"mandate","mandate":{"event":"opened","id":"01KAA00000000000000000000A","template":"nightly","purpose_declared":"close the books","actor":"user:corp/anna","agent":"bot","ends_at":1795431600}}
+{"v":1,"seq":2,"at":"2026-11-23T10:01:00Z","type":"mandate","mandate":{"event":"opened","id":"01KBB00000000000000000000B","template":"refund","parent":"01KAA00000000000000000000A","purpose_declared":"one refund","actor":"agent:bot","agent":"bot","ends_at":1795429800}}
+{"v":1,"seq":3,"at":"2026-11-23T10:02:00Z","type":"refusal","call":"01KCC00000000000000000000C","leg":"01KL100000000000000000000L","subject":{"id":"agent:bot"},"mcp":{"method":"tools/call","server":"billing","environment":"production","name":"refund"},"mandate":{"id":"01KBB00000000000000000000B","template":"refund","parent":"01KAA00000000000000000000A","purpose_declared":"one refund"},"decision":{"effect":"deny","reason":"approval_pending","epoch":7}}
+{"v":1,"seq":4,"at":"2026-11-23T10:02:00.010Z","type":"approval","call":"01KCC00000000000000000000C","leg":"01KL100000000000000000000L","approval":{"event":"requested","id":"00112233445566778899aabbccddeeff","gates":["production","regulated"],"server":"billing","name":"refund","requester":"agent:bot"}}
+{"v":1,"seq":5,"at":"2026-11-23T10:03:00Z","type":"approval","approval":{"event":"approved","id":"00112233445566778899aabbccddeeff","gates":["production"],"server":"billing","name":"refund","requester":"agent:bot","approvers":[{"id":"user:corp/bo","authenticated_at":1795428120,"acr":"mfa"}]}}
+{"v":1,"seq":6,"at":"2026-11-23T10:04:00Z","type":"intent","call":"01KCC00000000000000000000C","leg":"01KL200000000000000000000L","subject":{"id":"agent:bot"},"agent":{"id":"bot","client":"bot-client","proof":"private_key"},"chain":["agent:planner"],"token":{"issuer":"corp","digest":"3c469e9d6c58"},"mcp":{"method":"tools/call","server":"billing","environment":"production","name":"refund","definition":"4c4ed1afbfdaa1e4c3bf7bbb82d730cecb7e384da91eea4f3cc093fd545524d6"},"mandate":{"id":"01KBB00000000000000000000B","template":"refund","parent":"01KAA00000000000000000000A","purpose_declared":"one refund"},"owners":{"agent":"user:corp/kim","server":"user:corp/lee"},"decision":{"effect":"allow","rule":"policies/policy.csv:12","revision":"823412d1eacb67956220e532959f0104603057c88704863ca38e7cd188fda812","epoch":7},"credential":{"kind":"exchange","issue":"01KDD00000000000000000000D","audience":"https://billing.example","expires_at":1795428540,"used_until":1795428480},"arguments":{"hmac":"937be347fec13d2da1656be7578944afc50926efd3a7a80416d278c717e00743","key":"893ce2a0","bytes":29,"values":{"argument.amount":120}},"approval":"00112233445566778899aabbccddeeff","labels":{"before":["private"],"after":["private","untrusted"],"tool":["external"]}}
+{"v":1,"seq":7,"at":"2026-11-23T10:04:00.200Z","type":"result","call":"01KCC00000000000000000000C","leg":"01KL200000000000000000000L","result":{"outcome":"complete","hmac":"e3dd7b004b6829f32b3609887338bbd256930e5f591e90e450af271e5d4d1da7","key":"893ce2a0","bytes":40,"latency_us":200000}}
+{"v":1,"seq":8,"at":"2026-11-23T10:05:00Z","type":"intent","call":"01KEE00000000000000000000E","leg":"01KL300000000000000000000L","subject":{"id":"agent:bot"},"mcp":{"method":"tools/call","server":"billing","name":"balance"},"mandate":{"id":"01KAA00000000000000000000A","template":"nightly","purpose_declared":"close the books"},"decision":{"effect":"allow","rule":"policies/policy.csv:9","epoch":7}}
+{"v":1,"seq":9,"at":"2026-11-23T10:06:00Z","type":"revocation","revocation":{"actor":"user:corp/anna","target":"credential","value":"01KDD00000000000000000000D","mode":"block","note":"wrong account","epoch":8}}
+{"v":1,"seq":10,"at":"2026-11-23T10:07:00Z","type":"mandate","mandate":{"event":"completed","id":"01KAA00000000000000000000A","template":"nightly","purpose_declared":"close the \u001b[2Jbooks","actor":"user:corp/anna","ends_at":1795431600,"calls":[["billing",2]],"epoch":9}}
+"#;
+
+fn governed() -> tempfile::TempDir {
+    let state = tempfile::tempdir().unwrap();
+    let directory = journal::directory(state.path());
+    std::fs::create_dir_all(&directory).unwrap();
+    std::fs::write(directory.join("00000000000000000001.jsonl"), GOVERNED).unwrap();
+    state
+}
+
+fn tree(id: &str) -> String {
+    let state = governed();
+    let directory = journal::directory(state.path());
+    let root = related::find(&directory, id).unwrap().into_iter().next().unwrap();
+    let all: Vec<_> = related::records(&directory, &root).unwrap().into_iter().map(|(_, record)| record).collect();
+    let records = tree::Records { all: &all, zone: &jiff::tz::TimeZone::UTC };
+    let mut out = Vec::new();
+    let node = match &root {
+        related::Root::Call(id) => records.call(id),
+        related::Root::Mandate(id) => records.mandate(id, 10),
+        related::Root::Approval(id) => records.approval(id),
+    };
+    node.write(&mut out).unwrap();
+    anstream::adapter::strip_str(std::str::from_utf8(&out).unwrap()).to_string()
+}
+
+#[test]
+fn a_call_is_shown_with_what_led_to_it_and_what_became_of_it() {
+    let shown = tree("01KCC");
+    assert!(!shown.contains("balance"), "what else was done under the mandate is not part of the call: {shown}");
+    insta::assert_snapshot!("tree_of_a_call", shown);
+}
+
+#[test]
+fn a_mandate_is_shown_with_those_below_it_and_their_calls() {
+    insta::assert_snapshot!("tree_of_a_mandate", tree("01KAA"));
+}
+
+#[test]
+fn an_approval_is_shown_with_the_call_that_used_it() {
+    insta::assert_snapshot!("tree_of_an_approval", tree("00112233"));
+}
+
+#[tokio::test]
+async fn what_belongs_to_a_call_is_printed_as_records_too() {
+    let state = governed();
+    let path = state.path().to_str().unwrap().to_owned();
+    let shown = printed(&["show", "01KCC00000000000000000000C", "--state", &path], true).await;
+    let numbers: Vec<i64> = shown
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["seq"].as_i64().unwrap())
+        .collect();
+    assert_eq!(numbers, [1, 2, 3, 4, 5, 6, 7, 9, 10]);
 }
 
 #[test]
