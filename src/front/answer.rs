@@ -2,7 +2,9 @@
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{
+    ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use http::{Response, StatusCode};
 use serde_json::json;
 
@@ -102,6 +104,28 @@ pub(super) fn events(body: Body) -> Response<Body> {
     headers.insert(CONTENT_TYPE, EVENT_STREAM);
     headers.insert(CACHE_CONTROL, NO_STORE);
     headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
+    response
+}
+
+/// Whether a client would rather have a stream than a document: it names that first. Clients that take what comes name
+/// JSON first.
+pub(super) fn prefers_events(headers: &HeaderMap) -> bool {
+    let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok());
+    accept.and_then(|accept| accept.split(',').next()).is_some_and(|first| first.trim() == "text/event-stream")
+}
+
+/// A message as the only event of a stream, with everything else of its answer. What is not a message stays as it is.
+pub(super) async fn as_events(answer: Response<Body>) -> Response<Body> {
+    if answer.status() != StatusCode::OK || answer.headers().get(CONTENT_TYPE) != Some(&JSON) {
+        return answer;
+    }
+    let (parts, body) = answer.into_parts();
+    // It is in memory already, and one message is one line.
+    let Ok(document) = axum::body::to_bytes(body, usize::MAX).await else { return empty(StatusCode::BAD_GATEWAY) };
+    let mut response = events(Body::from([b"event: message\ndata: ", document.as_ref(), b"\n\n"].concat()));
+    for (name, value) in parts.headers.iter().filter(|(name, _)| **name != CONTENT_TYPE) {
+        response.headers_mut().insert(name, value.clone());
+    }
     response
 }
 

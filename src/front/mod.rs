@@ -362,8 +362,12 @@ impl<P: Pipeline> Front<P> {
             let response = self.hand_on(&there, &caller, (&parts, body), (peer, certificate.as_deref()), about).await;
             return leash::leash(response, || self.pipeline.clone().fallen(held));
         }
+        let streamed = answer::prefers_events(&parts.headers);
         let inbound = Inbound { caller, endpoint, peer, via, id: message.id(), headers: parts.headers, message };
-        let response = self.post(outside, inbound).await;
+        let mut response = self.post(outside, inbound).await;
+        if streamed {
+            response = answer::as_events(response).await;
+        }
         leash::leash(response, || self.pipeline.clone().fallen(held))
     }
 

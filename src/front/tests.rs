@@ -193,6 +193,29 @@ async fn a_call_that_just_ends_is_answered_as_json() {
 }
 
 #[tokio::test]
+async fn a_client_that_names_the_stream_first_gets_its_answer_as_the_only_event_of_one() {
+    let front = front(Scripted::new([]));
+    for (accept, streams) in [
+        ("text/event-stream, application/json", true),
+        ("text/event-stream", true),
+        ("application/json, text/event-stream", false),
+        ("text/event-stream;q=0.5, application/json", false),
+        ("*/*", false),
+    ] {
+        let named = [("mcp-name", "add"), ("accept", accept)];
+        let response = post_modern(&front, "tools/call", json!({ "name": "add" }), &named).await;
+        assert_eq!(response.status(), 200);
+        let kind = if streams { "text/event-stream" } else { "application/json" };
+        assert_eq!(response.headers()["content-type"], kind, "{accept}");
+        if streams {
+            let events = events(&text(response).await);
+            assert_eq!(events.len(), 1);
+            assert_eq!((&events[0]["id"], &events[0]["result"]["resultType"]), (&json!(7), &json!("complete")));
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_call_that_says_something_first_is_answered_as_events() {
     let front = front(Scripted::new([notification(), notification()]));
     let response = post_modern(&front, "tools/call", json!({ "name": "add" }), &[("mcp-name", "add")]).await;
