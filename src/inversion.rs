@@ -15,28 +15,48 @@ pub enum Control {
     Owner,
     /// C3: what no rule allows is refused.
     DefaultDeny,
+    /// C4: a workload is who its trust domain says it is.
+    Workload,
     /// C5: a token that lives too long is refused.
     TokenLife,
+    /// C6: the use of a credential ends in time.
+    CredentialLife,
+    /// C7: what was given for a task ends with it.
+    TaskEnd,
     /// C8: a deny wins.
     DenyWins,
     /// C9: what cannot be recorded is not forwarded.
     RecordFirst,
+    /// C10: a task says what it is for where its template wants to know.
+    Purpose,
     /// C11: a call that nobody saw end is recorded as unknown.
     UnknownOutcome,
+    /// C12: a call passes every gate that it meets.
+    Gates,
+    /// C13: a call has to be part of its task.
+    TaskScope,
     /// C14: a call under way ends when its caller's access does.
     Continuous,
     /// C15: a grant that nobody attests ends.
     Reviews,
+    /// C16: a secret changes without a failed call.
+    Rotation,
     /// C17: what was taken back is refused.
     Revocation,
+    /// C18: what became of each credential is told.
+    Report,
     /// C19: every actor of a chain has to be allowed.
     Chain,
     /// C20: what was seen keeps a call back.
     Flow,
     /// C21: a store hands on what its writers had seen.
     Stores,
+    /// C22: a server whose owner is gone is there for nobody.
+    ServerOwner,
     /// C23: an agent that is suspended, retired or expired may not act.
     Lifecycle,
+    /// C24: nobody in time is a no, and an approval does not keep.
+    ApprovalExpiry,
     /// C25: the trace goes on at the upstream.
     Trace,
 }
@@ -47,17 +67,27 @@ impl Control {
         Self::RegisteredAgent,
         Self::Owner,
         Self::DefaultDeny,
+        Self::Workload,
         Self::TokenLife,
+        Self::CredentialLife,
+        Self::TaskEnd,
         Self::DenyWins,
         Self::RecordFirst,
+        Self::Purpose,
         Self::UnknownOutcome,
+        Self::Gates,
+        Self::TaskScope,
         Self::Continuous,
         Self::Reviews,
+        Self::Rotation,
         Self::Revocation,
+        Self::Report,
         Self::Chain,
         Self::Flow,
         Self::Stores,
+        Self::ServerOwner,
         Self::Lifecycle,
+        Self::ApprovalExpiry,
         Self::Trace,
     ];
 
@@ -68,17 +98,27 @@ impl Control {
             Self::RegisteredAgent => "registered-agent",
             Self::Owner => "owner",
             Self::DefaultDeny => "default-deny",
+            Self::Workload => "workload",
             Self::TokenLife => "token-life",
+            Self::CredentialLife => "credential-life",
+            Self::TaskEnd => "task-end",
             Self::DenyWins => "deny-wins",
             Self::RecordFirst => "record-first",
+            Self::Purpose => "purpose",
             Self::UnknownOutcome => "unknown-outcome",
+            Self::Gates => "gates",
+            Self::TaskScope => "task-scope",
             Self::Continuous => "continuous",
             Self::Reviews => "reviews",
+            Self::Rotation => "rotation",
             Self::Revocation => "revocation",
+            Self::Report => "report",
             Self::Chain => "chain",
             Self::Flow => "flow",
             Self::Stores => "stores",
+            Self::ServerOwner => "server-owner",
             Self::Lifecycle => "lifecycle",
+            Self::ApprovalExpiry => "approval-expiry",
             Self::Trace => "trace",
         }
     }

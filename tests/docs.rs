@@ -1,6 +1,9 @@
 //! The papers say what the code does: checked in both directions.
 
-use std::collections::BTreeSet;
+#![expect(clippy::unwrap_used, reason = "a test says what must hold, and fails where it does not")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use bailiwick::outcome::Reason;
 
@@ -20,4 +23,47 @@ fn every_documented_hint_is_the_one_that_clients_get() {
         let row = page.lines().find(|line| line.starts_with(&format!("| `{}` |", reason.code())));
         assert!(row.is_some_and(|row| row.contains(reason.hint())), "the row of {reason} lacks its hint");
     }
+}
+
+/// The rows of `docs/controls.md`: the control, its switch and the tests.
+#[test]
+fn every_control_has_a_row_with_a_switch_of_its_own_and_tests_that_exist() {
+    let page = std::fs::read_to_string("docs/controls.md").unwrap();
+    let sources: BTreeMap<String, String> = rust_files("tests/it");
+    let mut switches: BTreeSet<&str> = BTreeSet::new();
+    let mut rows: BTreeSet<u32> = BTreeSet::new();
+    for line in page.lines().filter(|line| line.starts_with("| C")) {
+        let cells: Vec<&str> = line.trim_matches('|').split(" | ").map(str::trim).collect();
+        let [control, _, _, shown] = cells[..] else { panic!("four cells: {line}") };
+        rows.insert(control[1..].parse().unwrap());
+        let (switch, tests) = shown.split_once(": ").unwrap_or_else(|| panic!("no switch: {line}"));
+        assert!(switches.insert(switch.trim_matches('`')), "{switch} stands twice");
+        for test in tests.split(", ") {
+            let (module, name) = test.trim_matches('`').rsplit_once("::").unwrap();
+            let file = sources.get(module).unwrap_or_else(|| panic!("no tests in {module}"));
+            assert!(file.contains(&format!("fn {name}(")), "no test {test}");
+        }
+    }
+    assert_eq!(rows, (1..=25).collect(), "C1 to C25");
+    let known: BTreeSet<&str> = bailiwick::inversion::Control::ALL.iter().map(|control| control.name()).collect();
+    assert_eq!(switches, known);
+}
+
+/// The tests of a folder, by the name of their module.
+fn rust_files(root: &str) -> BTreeMap<String, String> {
+    fn collect(directory: &Path, module: &str, found: &mut BTreeMap<String, String>) {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            let stem = path.file_stem().unwrap().to_str().unwrap().to_owned();
+            let name = if module.is_empty() { stem } else { format!("{module}::{stem}") };
+            if path.is_dir() {
+                collect(&path, &name, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.insert(name, std::fs::read_to_string(&path).unwrap());
+            }
+        }
+    }
+    let mut found = BTreeMap::new();
+    collect(Path::new(root), "", &mut found);
+    found
 }

@@ -15,6 +15,7 @@ use super::{CredentialFacts, CredentialKind, seconds, unavailable};
 use crate::config::TokenRequest;
 use crate::identity::TokenFacts;
 use crate::ids::{AgentId, Digest, ServerId};
+use crate::inversion::{self, Control};
 use crate::limit;
 use crate::outcome::{Failure, Reason, Stop};
 
@@ -73,8 +74,9 @@ impl Issued {
         let life = first.map_or(seconds(limit::EXCHANGED_UNKNOWN_LIFE), |at| at.saturating_sub(asked_at));
         let margin = seconds(limit::EXCHANGED_MARGIN).min(life / 2);
         let inbound = wanted.caller.map(|caller| caller.token().clone());
+        let use_max = if inversion::is_off(Control::CredentialLife) { life } else { seconds(asks.use_max) };
         let used_until = asked_at
-            .saturating_add(life.saturating_sub(margin).min(seconds(asks.use_max)))
+            .saturating_add(life.saturating_sub(margin).min(use_max))
             .min(inbound.as_ref().map_or(i64::MAX, |token| token.expires_at));
         if used_until <= asked_at {
             return Err(unavailable(server, "the token that was issued, or the caller's, expires too soon to be used"));

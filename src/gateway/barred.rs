@@ -57,7 +57,8 @@ fn left(written: &Arc<Config>, barred: &Barred) -> Arc<Config> {
         return Arc::clone(written);
     }
     let mut config = Config::clone(written);
-    config.servers.retain(|server| !barred.servers.contains(&server.id) && !barred.owners.contains(&server.owner));
+    let of_gone = |owner: &String| barred.owners.contains(owner) && !inversion::is_off(Control::ServerOwner);
+    config.servers.retain(|server| !barred.servers.contains(&server.id) && !of_gone(&server.owner));
     for (id, agent) in &mut config.agents {
         // What is decided while the gateway runs never lets an agent act that the files stop.
         if let Some(state) = barred.stopped.get(id).filter(|_| agent.state == AgentState::Active) {

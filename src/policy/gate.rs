@@ -19,6 +19,7 @@ use crate::catalog::Hints;
 use crate::config::GateConfig;
 use crate::identity::Persona;
 use crate::ids::{Action, ServerId};
+use crate::inversion::{self, Control};
 
 const FILE: &str = "gates.toml";
 
@@ -172,6 +173,9 @@ impl Policy {
         };
         let mut met = Vec::new();
         for compiled in candidates {
+            if inversion::is_off(Control::Gates) && !met.is_empty() {
+                break;
+            }
             if holds(&compiled) && labels(&compiled) {
                 met.push(Arc::clone(&compiled.gate));
             }

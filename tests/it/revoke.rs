@@ -147,6 +147,33 @@ async fn a_revoked_agent_and_the_agents_of_a_revoked_owner_act_no_more() {
 }
 
 #[tokio::test]
+async fn a_server_whose_owner_is_gone_is_there_for_nobody() {
+    let (issuer, upstream) = (Issuer::start().await, Scripted::echo().await);
+    let mut gateway = Setup::new(&issuer).http_server("tools", &upstream.url, "").start().await;
+    let config = gateway.directory().join("servers.toml");
+    let written = std::fs::read_to_string(&config).unwrap();
+    let (before, server) = written.split_once("[servers.tools]").unwrap();
+    // The agent is somebody else's, so that only the server goes.
+    let server = server.replacen("user:test/owner", "user:test/lee", 1);
+    std::fs::write(&config, format!("{before}[servers.tools]{server}")).unwrap();
+    assert!(gateway.stop().await.success());
+    gateway.launch().await;
+    let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
+    assert_eq!(client.call_tool("tools__echo", json!({})).await.status, 200);
+    revoke(&gateway, &["owner", "user:test/lee"]);
+    assert!(client.tool_names().await.is_empty());
+    let refused = client.call_tool("tools__echo", json!({})).await;
+    assert_eq!(refused.response()["error"]["code"], -32602, "{}", refused.text);
+    assert_eq!(upstream.calls().len(), 1);
+    // And a server that nobody answers for is no server.
+    let unowned = std::fs::read_to_string(&config).unwrap().replace("owner = \"user:test/lee\"\n", "");
+    std::fs::write(&config, unowned).unwrap();
+    let checked = gateway.command(&["check"]);
+    let said = format!("{}{}", String::from_utf8_lossy(&checked.stdout), String::from_utf8_lossy(&checked.stderr));
+    assert!(!checked.status.success() && said.contains("owner"), "{said}");
+}
+
+#[tokio::test]
 async fn a_revoked_server_is_there_for_nobody_and_the_others_go_on() {
     let issuer = Issuer::start().await;
     let silent = |request: &serde_json::Value| {

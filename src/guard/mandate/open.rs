@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{Held, Mandate};
 use crate::config::{Budget, TemplateConfig};
 use crate::ids::{AgentId, Digest, Environment, MandateId, TemplateName};
+use crate::inversion::{self, Control};
 use crate::limit;
 use crate::outcome::{Reason, Refusal};
 use crate::policy::Policy;
@@ -126,7 +127,10 @@ impl Opening<'_> {
         if wish.purpose.len() > limit::MANDATE_PURPOSE_BYTES_MAX {
             return Err(refused(format!("the purpose is longer than {} bytes", limit::MANDATE_PURPOSE_BYTES_MAX)));
         }
-        if wish.purpose.trim().is_empty() && template.is_some_and(|template| template.purpose_required) {
+        if wish.purpose.trim().is_empty()
+            && template.is_some_and(|template| template.purpose_required)
+            && !inversion::is_off(Control::Purpose)
+        {
             return Err(refused("the template wants to know what it is for: say so in `purpose`".to_owned()));
         }
         let named = wish.tools.iter().flatten().chain(&wish.conditions);
