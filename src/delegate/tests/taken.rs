@@ -244,7 +244,8 @@ async fn a_task_that_ends_takes_its_own_credentials_with_it() {
         world.delegate.credential_for(&alice, server, None, bound).await.unwrap();
     }
     world.answers_at("/revoke", 200, json!({}));
-    let told = world.delegate.take_back_mandate("m1").await;
+    let told =
+        world.delegate.take_back(&RevocationTarget::Mandate(crate::ids::MandateId::new("m1").unwrap())).await.unwrap();
     assert_eq!((told[0].state, told[0].credentials), (Taken::Revoked, 1));
     let states: Vec<_> =
         world.delegate.ledger().await.unwrap().into_iter().map(|entry| (entry.mandate.unwrap(), entry.state)).collect();
