@@ -277,7 +277,11 @@ const fn is_denial(reason: Reason) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+    use futures_util::future::BoxFuture;
+
     use super::*;
+    use crate::shelf::{Changed, Row, Version};
 
     #[test]
     fn events_count_within_their_time_and_no_more_than_fit_are_kept() {
@@ -319,6 +323,53 @@ mod tests {
         let late = circuits.get_with(agent(1_000), Arc::default);
         circuits.run_pending_tasks();
         assert!(Arc::ptr_eq(&late, &circuits.get_with(agent(1_000), Arc::default)), "and not forgotten at once");
+    }
+
+    /// A shelf that keeps nothing and counts what it was given.
+    #[derive(Debug, Default)]
+    struct Counting(std::sync::atomic::AtomicUsize);
+
+    impl Shelf for Counting {
+        fn row<'a>(&'a self, _: Section, _: &'a str) -> BoxFuture<'a, Result<Option<Row>, Failure>> {
+            async { Ok(None) }.boxed()
+        }
+
+        fn rows<'a>(
+            &'a self,
+            _: Section,
+            _: Option<&'a str>,
+            _: Option<&'a str>,
+        ) -> BoxFuture<'a, Result<Vec<Row>, Failure>> {
+            async { Ok(Vec::new()) }.boxed()
+        }
+
+        fn change(&self, changes: Vec<Change>, _: Tell) -> BoxFuture<'_, Result<Changed, Failure>> {
+            self.0.fetch_add(changes.len(), std::sync::atomic::Ordering::Relaxed);
+            async { Ok(Changed::Done { numbers: Vec::new(), version: Version(1), epoch: None }) }.boxed()
+        }
+
+        fn clock_us(&self) -> BoxFuture<'_, Result<i64, Failure>> {
+            async { Ok(0) }.boxed()
+        }
+    }
+
+    #[tokio::test]
+    async fn so_many_tools_of_one_agent_are_remembered_and_further_ones_are_new_each_time() {
+        let shelf = Arc::new(Counting::default());
+        let breaker = Breaker::new(Arc::clone(&shelf) as Arc<dyn Shelf>);
+        let who = Watched { agent: AgentId::new("bot").unwrap(), subject: None };
+        let learning = BreakerConfig { new_tools: 3, ..BreakerConfig::default() };
+        for number in 0..limit::TOOLS_SEEN_PER_AGENT_MAX + 100 {
+            assert_eq!(breaker.called(&who, &format!("git/{number}"), &learning).await.unwrap(), None);
+        }
+        assert_eq!(shelf.0.load(std::sync::atomic::Ordering::Relaxed), limit::TOOLS_SEEN_PER_AGENT_MAX);
+        let known = BreakerConfig { learning: Duration::ZERO, ..learning };
+        assert_eq!(breaker.called(&who, "git/0", &known).await.unwrap(), None, "it was seen");
+        let mut tripped = Vec::new();
+        for number in 0..3 {
+            tripped.push(breaker.called(&who, &format!("other/{number}"), &known).await.unwrap().is_some());
+        }
+        assert_eq!(tripped, [false, false, true]);
     }
 
     #[test]
