@@ -114,7 +114,7 @@ pub async fn call(gateway: &Arc<Gateway>, caller: &Caller, request: Request) -> 
             trail.about(caller);
             trail.trace.forwarding();
             let trace = trail.trace;
-            let mandate = entry.proof().mandate().map(Mandated::new);
+            let mandate = entry.proof().mandate().map(|held| Mandated::new(held, gateway.standing().now_us()));
             breaker::sent(&gateway, entry.proof());
             let entry = Some(entry);
             let (followed_for, settling) = (None, None);
@@ -219,7 +219,7 @@ async fn open(
     if retried.is_some()
         && let Some((entry, exchange)) = Box::pin(task::resume(gateway, caller, request, retried, trail)).await?
     {
-        return Ok((entry, Then { asking, augmented, resumed: true }, exchange));
+        return Ok((entry, Then { asking, augmented, resumed: true, is_first: false }, exchange));
     }
     let answers = match answers {
         // A client may know beforehand what a server asks; where nothing may be asked there is nothing to answer.
@@ -228,6 +228,7 @@ async fn open(
     };
     let outgoing = asked.outgoing(request, permit.target(), capabilities, augmented, upstreams, answers.as_ref());
     let outgoing = traced::carried(outgoing, trail.trace.traceparent().as_deref());
+    let charge = retry.as_ref().map_or(Charge::Now, Retry::charge);
     let now = gateway.snapshot();
     let wanted = Wanted {
         call: trail.leg.call,
@@ -236,7 +237,8 @@ async fn open(
         gated,
         config: &now.config,
         policy: &now.policy,
-        charge: if retry.is_some() { Charge::Before } else { Charge::Now },
+        charge,
+        now_us: gateway.standing().now_us(),
     };
     let cleared = gateway.guard().clear(permit, wanted).await?;
     trail.trace.stage(Stage::Delegate);
@@ -249,7 +251,7 @@ async fn open(
         Some((parked, answers)) => gateway.upstreams().resume(&mut entry, parked, answers),
         None => gateway.upstreams().forward(&mut entry),
     };
-    Ok((entry, Then { asking, augmented, resumed: false }, exchange))
+    Ok((entry, Then { asking, augmented, resumed: false, is_first: charge == Charge::Now }, exchange))
 }
 
 /// A call under way. Dropping it cancels the call, and records that nobody knows its end.
@@ -278,6 +280,8 @@ struct Then {
     augmented: Augmented,
     /// It answers what a task had asked that the gateway follows.
     resumed: bool,
+    /// Nothing of its call was sent before.
+    is_first: bool,
 }
 
 impl Running {
@@ -327,6 +331,7 @@ impl Running {
                         After::GoOn(recorded, exchange) => {
                             self.followed_for = Some(entry.proof().caller().clone());
                             self.trace.end(traced::ended(&recorded));
+                            mandate::count(&self.gateway, entry.proof(), &recorded, self.then.is_first);
                             entry.close(&recorded);
                             self.exchange = exchange;
                         }
@@ -356,7 +361,7 @@ impl Running {
 
     fn ended(&self, entry: Entry<Grant>, outcome: Outcome) -> Outcome {
         let outcome = self.relayed(entry.proof(), outcome);
-        mandate::count(&self.gateway, entry.proof(), &outcome);
+        mandate::count(&self.gateway, entry.proof(), &outcome, self.then.is_first);
         breaker::ended(&self.gateway, entry.proof(), &outcome);
         let is_listed = !self.request.method.is_about_task() && self.request.method != Method::Extension;
         if is_listed && is_unknown_target(&outcome) {
@@ -406,6 +411,9 @@ impl Running {
 
     /// The same once its mandate is over, wherever it was ended. Cancel-safe: what was not found out is looked for again.
     async fn stop_if_over(&mut self) {
+        if inversion::is_off(Control::TaskEnd) {
+            return;
+        }
         let Some(mandate) = self.mandate.as_ref().filter(|mandate| mandate.is_doubted()) else { return };
         let stands = self.gateway.still_mandated(mandate.held()).await;
         if let Some(mandate) = &mut self.mandate {

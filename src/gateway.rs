@@ -33,6 +33,7 @@ mod source;
 mod standing;
 pub mod understand;
 mod webhooks;
+mod wider;
 
 pub use crate::call::Endpoint;
 use crate::catalog::{Catalog, Target};

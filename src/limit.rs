@@ -317,6 +317,8 @@ pub const AGENTS_MAX: usize = 10_000;
 
 /// Principals whose use is counted at once; about 200 bytes each.
 pub const PRINCIPALS_REMEMBERED_MAX: u64 = 1_000_000;
+/// How often a place is looked for while the principal is being forgotten, which takes a moment.
+pub const SLOT_TRIES_MAX: usize = 1_000;
 
 // === lists and watches ===
 

@@ -340,6 +340,7 @@ async fn open(
     tasks.spawn(follow_upstreams(Arc::clone(&gateway)));
     tasks.spawn(follow_executables(Arc::clone(&gateway)));
     tasks.spawn(housekeeping(Arc::clone(&gateway)));
+    tasks.spawn(crate::gateway::mandates::follow_mandates(Arc::clone(&gateway)));
     tasks.spawn(keep_proposals(Arc::clone(&gateway)));
     if config.gateway.reload == ReloadMode::Watch {
         tasks.spawn(watch_files(Arc::clone(&gateway)));

@@ -9,6 +9,8 @@ use crate::gateway::Gateway;
 use crate::gateway::lifecycle::{BREAKER, Step};
 use crate::guard::breaker::Watched;
 use crate::identity::Caller;
+use crate::ids::Action;
+use crate::limit;
 use crate::outcome::{Outcome, Stop};
 
 /// A call was stopped before it was sent.
@@ -23,9 +25,15 @@ pub fn stopped(gateway: &Arc<Gateway>, caller: &Caller, stop: &Stop) {
 
 /// A call was sent.
 pub fn sent(gateway: &Arc<Gateway>, grant: &Grant) {
+    let target = grant.target();
+    // Servers list their tools and prompts. Resources they need not list: to read another one is nothing new.
+    if !matches!(target.action(), Action::Call | Action::Get) {
+        return;
+    }
     let config = gateway.config();
-    let Some(who) = Watched::of(grant.caller().persona(), &config).filter(|who| who.subject.is_none()) else { return };
-    let tool = format!("{}/{}", grant.target().server_id(), grant.target().name());
+    let who = Watched::of(grant.caller().persona(), &config).filter(|who| who.tries_nothing(&config));
+    let Some(who) = who else { return };
+    let tool = format!("{}/{}", target.server_id(), target.name());
     let gateway = Arc::clone(gateway);
     tokio::spawn(async move {
         match gateway.guard().breaker().called(&who, &tool, &config.breaker).await {
@@ -43,7 +51,7 @@ pub fn ended(gateway: &Arc<Gateway>, grant: &Grant, outcome: &Outcome) {
     }
     let config = gateway.config();
     let Some(who) = Watched::of(grant.caller().persona(), &config) else { return };
-    if let Some(why) = gateway.guard().breaker().ended(&who, outcome, &config.breaker) {
+    if let Some(why) = gateway.guard().breaker().ended(&who, grant.target().server_id(), outcome, &config.breaker) {
         trip(gateway, who, why);
     }
 }
@@ -52,10 +60,20 @@ fn trip(gateway: &Arc<Gateway>, who: Watched, why: String) {
     let gateway = Arc::clone(gateway);
     tokio::spawn(async move {
         gateway.journal().metrics().breaker_trips.inc();
-        let stepped = gateway.step(&who.agent, who.subject.as_ref(), Step::Suspend, BREAKER, &why).await;
-        // Somebody may have stopped it a moment before.
-        if let Err(stop) = stepped {
-            tracing::warn!(agent = %who.agent, why, %stop, "the breaker tripped, and the agent was not suspended by it");
+        // What the breaker counted is forgotten: what cannot be kept now is tried again.
+        for pause in limit::BREAKER_RETRY_PAUSES {
+            match gateway.step(&who.agent, who.subject.as_ref(), Step::Suspend, BREAKER, &why).await {
+                Ok(()) => return,
+                // Somebody may have stopped it a moment before.
+                Err(stop @ Stop::Refused(_)) => {
+                    tracing::warn!(agent = %who.agent, why, %stop, "the breaker tripped, and suspended nobody");
+                    return;
+                }
+                Err(stop @ Stop::Failed(_)) => {
+                    tracing::error!(agent = %who.agent, why, %stop, "the breaker tripped; the agent is not suspended yet");
+                }
+            }
+            tokio::time::sleep(pause).await;
         }
     });
 }

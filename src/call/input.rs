@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use super::bound;
+use super::mandate::{self, Mandated};
 use super::retry::{self, About};
 use crate::config::ServerConfig;
 use crate::delegate::Grant;
@@ -70,8 +71,10 @@ pub fn required(error: &Json) -> Option<Json> {
 fn watch(gateway: &Arc<Gateway>, grant: &Grant, parked: ParkId) {
     let Some(gone) = gateway.upstreams().until_unparked(parked) else { return };
     let (mut decisions, within) = (gateway.decisions(), grant.target().server().health.input_timeout);
+    let now_us = gateway.standing().now_us();
     let (gateway, following) = (Arc::downgrade(gateway), grant.is_following());
     let (caller, target, arguments) = (grant.caller().clone(), grant.target().clone(), grant.arguments().cloned());
+    let mandated = grant.mandate().map(|held| Mandated::new(held, now_us));
     let watching = async move {
         loop {
             let Some(gateway) = gateway.upgrade().filter(|_| !gone.is_cancelled()) else { return };
@@ -81,13 +84,19 @@ fn watch(gateway: &Arc<Gateway>, grant: &Grant, parked: ParkId) {
                 } else {
                     gateway.authorize(&caller, target.clone(), arguments.as_ref()).is_ok()
                 };
-            if !stands {
+            // That nobody could look is no end of it.
+            let is_over = match &mandated {
+                Some(mandated) => matches!(gateway.still_mandated(mandated.held()).await, Err(Stop::Refused(_))),
+                None => false,
+            };
+            if !stands || is_over {
                 return gateway.upstreams().abandon(parked);
             }
             drop(gateway);
             tokio::select! {
                 // What was answered must not be held until it would have expired.
                 () = gone.cancelled() => return,
+                () = mandate::at(mandated.as_ref().map(Mandated::ends)) => {}
                 changed = decisions.changed() => if changed.is_err() { return },
             }
         }

@@ -9,11 +9,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::delegate::Grant;
-use crate::gateway::{Gateway, since_epoch};
+use crate::gateway::Gateway;
 use crate::guard::mandate::Held;
 use crate::outcome::{Outcome, Reason, Refusal};
-use crate::wire::Message;
 use crate::wire::mcp::meta;
+use crate::wire::{Json, Message};
 
 /// The handle that a request names: in `_meta`, in a header, or the same in both.
 ///
@@ -45,9 +45,10 @@ pub struct Mandated {
 }
 
 impl Mandated {
-    pub fn new(held: &Held) -> Self {
-        let ends_us = u64::try_from(held.ends_us()).unwrap_or_default();
-        let left = Duration::from_micros(ends_us).saturating_sub(since_epoch());
+    /// At that moment by the store's clock.
+    pub fn new(held: &Held, now_us: i64) -> Self {
+        let left_us = u64::try_from(held.ends_us().saturating_sub(now_us)).unwrap_or_default();
+        let left = Duration::from_micros(left_us);
         Self { held: held.clone(), ends: Instant::now() + left, doubted: false }
     }
 
@@ -83,25 +84,48 @@ pub async fn at(moment: Option<Instant>) {
     }
 }
 
-/// Counts a call that is over, in the background: its end waits for nobody.
-pub fn count(gateway: &Arc<Gateway>, grant: &Grant, outcome: &Outcome) {
-    let Some(held) = grant.mandate().filter(|_| !grant.is_following()) else { return };
+/// Counts what a leg of a call has brought, in the background: its end waits for nobody. The call itself is counted with
+/// the first leg that was sent; the rest of it goes on with that.
+pub fn count(gateway: &Arc<Gateway>, grant: &Grant, outcome: &Outcome, is_first: bool) {
+    let Some(held) = grant.mandate() else { return };
+    let is_new = is_first && !grant.is_following();
     let bytes = match outcome {
+        // How a task stands is asked again and again; what counts is what came of it.
+        Outcome::Complete(json) if grant.is_following() => result_bytes(&grant.leg().method, json),
         Outcome::Complete(json) | Outcome::Task(json) | Outcome::Error(json) => json.as_bytes().len(),
         _ => 0,
     };
+    if !is_new && bytes == 0 {
+        return;
+    }
     let (gateway, held, server) = (Arc::clone(gateway), held.clone(), grant.target().server_id().clone());
     tokio::spawn(async move {
-        if let Err(failure) = gateway.guard().came(&held, &server, bytes).await {
+        if let Err(failure) = gateway.guard().came(&held, &server, is_new, bytes).await {
             tracing::warn!(%failure, mandate = %held.mandate().id, "a call that is over was not counted");
         }
     });
+}
+
+/// The bytes of a task's result, where the answer to a request about it has one.
+fn result_bytes(method: &str, answer: &Json) -> usize {
+    let has_result = || answer.value().as_object().is_some_and(|answer| answer.get("result").is_some());
+    if method == "tasks/result" || has_result() { answer.as_bytes().len() } else { 0 }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::wire::Source;
+
+    #[test]
+    fn the_state_of_a_task_is_no_result_of_it() {
+        let json = |text: &str| Json::parse(text, Source::Upstream).unwrap();
+        assert_eq!(result_bytes("tasks/get", &json(r#"{"status":"working"}"#)), 0);
+        let done = json(r#"{"status":"completed","result":{"content":[]}}"#);
+        assert_eq!(result_bytes("tasks/get", &done), done.as_bytes().len());
+        let result = json(r#"{"content":[]}"#);
+        assert_eq!(result_bytes("tasks/result", &result), result.as_bytes().len());
+    }
 
     fn of(meta: &str, header: Option<&str>) -> Result<Option<String>, Reason> {
         let text = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"_meta":{{{meta}}}}}}}"#);

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalog::Target;
 use crate::gateway::since_epoch;
+use crate::guard::Charge;
 use crate::ids::{CallId, Digest, MandateId, ParkId, PrincipalKey, ReplicaId, ServerId};
 use crate::limit;
 use crate::outcome::{Reason, Refusal};
@@ -44,6 +45,9 @@ pub struct State {
     /// The gateway itself asked.
     #[serde(rename = "o", default, skip_serializing_if = "std::ops::Not::not")]
     own: bool,
+    /// The call was sent, and so it was counted.
+    #[serde(rename = "x", default, skip_serializing_if = "std::ops::Not::not")]
+    charged: bool,
     /// The mandate that the call is part of.
     #[serde(rename = "m", default, skip_serializing_if = "Option::is_none")]
     mandate: Option<MandateId>,
@@ -133,6 +137,17 @@ impl Retry {
         self.state.own
     }
 
+    /// Whether it is counted against budgets: a call is counted once, when it is first sent, and what the gateway
+    /// itself asks is asked before that.
+    pub fn charge(&self) -> Charge {
+        match (self.state.charged, self.parked) {
+            (false, _) => Charge::Now,
+            // What waits is answered once anyway.
+            (true, Some(_)) => Charge::Before,
+            (true, None) => Charge::Answer { round: self.state.round, until: Duration::from_secs(self.state.until) },
+        }
+    }
+
     /// The exchange that waits, where one does.
     pub const fn parked(&self) -> Option<ParkId> {
         self.parked
@@ -194,7 +209,7 @@ fn answers(params: Object<'_>, taken: impl Fn(&str) -> bool) -> Result<Option<Js
     Ok(Some(Json::joined(text)))
 }
 
-/// Seals the state of a question.
+/// Seals the state of a question that a server asks, in the middle of a call that was sent to it.
 ///
 /// # Errors
 /// When the cipher fails, or too many rounds were asked.
@@ -207,7 +222,8 @@ pub fn seal(
     within: Duration,
 ) -> Option<String> {
     let (parked, inner) = resume;
-    let state = State { parked: parked.map(|id| id.to_string()), inner, ..state(about, keys, within) };
+    let parked = parked.map(|id| id.to_string());
+    let state = State { parked, inner, charged: true, ..state(about, keys, within) };
     sealer.seal(PURPOSE, principal, &serde_json::to_vec(&state).ok()?).ok()
 }
 
@@ -235,6 +251,7 @@ fn state(about: &About<'_>, keys: Vec<String>, within: Duration) -> State {
         parked: None,
         home: about.home.map(|replica| replica.to_string()),
         own: false,
+        charged: false,
         mandate: about.mandate.cloned(),
         inner: None,
         approval: None,
@@ -324,6 +341,7 @@ mod tests {
             mandate: None,
             parked: None,
             own: false,
+            charged: false,
             inner: Some("theirs".to_owned()),
             approval: None,
         };

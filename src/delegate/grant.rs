@@ -11,7 +11,7 @@ use crate::guard::label::LabelUse;
 use crate::guard::mandate::Held;
 use crate::guard::{Cleared, Used};
 use crate::identity::Caller;
-use crate::ids::{AuthorizationContext, CallId, LegId, PrincipalKey, ReplicaId, ServerId};
+use crate::ids::{AuthorizationContext, CallId, LegId, PrincipalKey, ReplicaId, RevocationEpoch, ServerId};
 use crate::outcome::{Refusal, Stop};
 use crate::policy::Permit;
 use crate::record::event::{ConditionValue, CredentialNote, LabelNote, Operation};
@@ -62,6 +62,15 @@ pub trait Recheck: Send + Sync {
     /// # Errors
     /// The refusal that has come up since.
     fn recheck(&self, permit: &Permit, arguments: Option<&Json>) -> Result<(), Refusal>;
+
+    /// Whether the mandate that it is part of was neither taken back nor is over by itself.
+    ///
+    /// # Errors
+    /// `mandate_ended`.
+    fn mandated(&self, held: &Held) -> Result<(), Refusal>;
+
+    /// The epoch of the revocations in force.
+    fn epoch(&self) -> RevocationEpoch;
 
     /// Whether everybody could still approve what is going to be used.
     ///
@@ -204,11 +213,12 @@ impl Grant {
 impl Evidence for Grant {
     fn recheck(&self) -> Result<(), Refusal> {
         self.recheck.recheck(self.cleared.permit(), self.arguments.as_ref())?;
+        self.cleared.mandate().map_or(Ok(()), |held| self.recheck.mandated(held))?;
         self.cleared.approval().map_or(Ok(()), |approval| self.recheck.approved(approval))
     }
 
     fn consume(&self) -> Option<BoxFuture<'_, Result<(), Stop>>> {
-        self.cleared.consume()
+        self.cleared.consume(self.recheck.epoch())
     }
 
     fn intent(&self) -> Intent<'_> {

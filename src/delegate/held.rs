@@ -3,6 +3,7 @@
 //! Decides for how long a credential is remembered so that it can be taken back: until it ends by itself. Invariant:
 //! nothing of this outlives the process.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -34,6 +35,11 @@ impl Held {
 
     pub fn holds(&self, id: &str) -> bool {
         self.credentials.contains_key(id)
+    }
+
+    /// For which governed tasks something is held.
+    pub fn mandates(&self) -> BTreeSet<String> {
+        self.credentials.iter().filter_map(|(_, issued)| issued.mandate.clone()).collect()
     }
 
     /// Takes out what fits.

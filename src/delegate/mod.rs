@@ -5,7 +5,7 @@
 //! two callers share a credential only where everything that it depends on is equal; no credential is
 //! used past its own end, its caller's, or the configured time.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -357,9 +357,11 @@ impl Delegate {
         Ok(told)
     }
 
-    /// Takes back what was issued for a governed task that has ended.
-    pub async fn take_back_mandate(&self, mandate: &str) -> Vec<TakenBack> {
-        takeback::report(self.begin(|issued| wanted::is_within(issued.mandate.as_deref(), mandate)).await).await
+    /// The governed tasks for which something was issued that is held here: each with those above it, the outermost
+    /// first.
+    #[must_use]
+    pub fn mandates_held(&self) -> BTreeSet<String> {
+        self.held.mandates()
     }
 
     /// The secrets that are presented as they are, and how old they are.

@@ -255,7 +255,7 @@ impl Meant {
     }
 
     /// What an agent would be that comes with an API key, and that no issuer knows.
-    fn with_key(&self, config: &Config, agent: &AgentConfig, key: &str) -> Result<Persona, String> {
+    pub(super) fn with_key(&self, config: &Config, agent: &AgentConfig, key: &str) -> Result<Persona, String> {
         if agent.state != AgentState::Active {
             return Err(format!("agent `{}` is not active, so it is refused before any rule is looked at", agent.id));
         }

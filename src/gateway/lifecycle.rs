@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{Gateway, since_epoch};
 use crate::config::{AgentState, Config};
 use crate::identity::Caller;
-use crate::ids::{AgentId, Subject};
+use crate::ids::{AgentId, Digest, Subject};
 use crate::limit;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
 use crate::record::mandated::LifecycleNote;
@@ -29,6 +29,9 @@ pub const BREAKER: &str = "breaker";
 pub struct Halted {
     /// Suspended, or retired for good.
     pub retired: bool,
+    /// For whom, where its name is too long to stand in the row's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
     /// By whom.
     pub by: String,
     /// Why.
@@ -110,10 +113,12 @@ impl Lifecycle {
             return Ok(());
         }
         let persona = caller.persona();
-        let (Some(agent), Some(user)) = (&persona.agent, &persona.user) else { return Ok(()) };
-        match self.halted.get(&use_key(&agent.id, user)) {
+        let Some(user) = &persona.user else { return Ok(()) };
+        // Whoever has another agent act for them acts, too.
+        let mut agents = persona.agent.iter().chain(&persona.chain);
+        match agents.find(|agent| self.halted.contains_key(&use_key(&agent.id, user))) {
             None => Ok(()),
-            Some(_) => Err(Refusal::new(Reason::AgentInactive)
+            Some(agent) => Err(Refusal::new(Reason::AgentInactive)
                 .hint(format!("the agent `{}` is suspended for you; ask its owner", agent.id))),
         }
     }
@@ -127,7 +132,10 @@ impl Lifecycle {
     /// For whom else an agent is stopped.
     pub fn halted_for(&self, agent: &AgentId) -> impl Iterator<Item = (&str, &Halted)> {
         let prefix = format!("{agent}/");
-        self.halted.iter().filter_map(move |(key, halted)| Some((key.strip_prefix(&prefix)?, halted)))
+        self.halted.iter().filter_map(move |(key, halted)| {
+            let named = key.strip_prefix(&prefix)?;
+            Some((halted.subject.as_deref().unwrap_or(named), halted))
+        })
     }
 
     /// Who said last that something is still needed.
@@ -165,7 +173,12 @@ pub fn server_key(server: &crate::ids::ServerId) -> String {
 }
 
 fn use_key(agent: &AgentId, user: &Subject) -> String {
-    format!("{agent}/{user}")
+    let key = format!("{agent}/{user}");
+    if key.len() <= limit::SHELF_KEY_BYTES_MAX {
+        key
+    } else {
+        format!("{agent}/{}", Digest::sha256(user.as_str().as_bytes()))
+    }
 }
 
 async fn all<T: serde::de::DeserializeOwned>(
@@ -233,7 +246,8 @@ impl Gateway {
             (Step::Suspend | Step::Retire, _) => {
                 let at = i64::try_from(since_epoch().as_secs()).unwrap_or_default();
                 let retired = step == Step::Retire;
-                put(&Halted { retired, by: by.to_owned(), note: note.to_owned(), at })?
+                let long = subject.map(Subject::to_string).filter(|subject| !key.ends_with(subject.as_str()));
+                put(&Halted { retired, subject: long, by: by.to_owned(), note: note.to_owned(), at })?
             }
         };
         let epoch = match self.store.change(vec![Change::new(STOPPED, key, expect, action)], Tell::Everybody).await? {
@@ -346,11 +360,23 @@ mod tests {
         let late = Duration::from_secs(1_000) + config.attest_every;
         assert_eq!(lifecycle(1_000).stopped(&config, late), BTreeMap::from([(bot.clone(), AgentState::Suspended)]));
         let mut halted = lifecycle(1_000);
-        let retired = Halted { retired: true, by: "host:0".into(), note: String::new(), at: 0 };
+        let retired = Halted { retired: true, subject: None, by: "host:0".into(), note: String::new(), at: 0 };
         halted.halted.insert("bot".into(), retired.clone());
         halted.halted.insert("desk/user:corp/anna".into(), Halted { retired: false, ..retired });
         assert_eq!(halted.stopped(&config, late), BTreeMap::from([(bot, AgentState::Retired)]));
         let desk = AgentId::new("desk").unwrap();
         assert_eq!(halted.halted_for(&desk).map(|(user, _)| user).collect::<Vec<_>>(), ["user:corp/anna"]);
+    }
+
+    #[test]
+    fn a_long_name_can_be_stopped_and_is_told_in_full() {
+        let (desk, long) = (AgentId::new("desk").unwrap(), Subject::parse(&format!("user:corp/{}", "a".repeat(600))));
+        let long = long.unwrap();
+        let key = use_key(&desk, &long);
+        assert!(key.len() <= limit::SHELF_KEY_BYTES_MAX && key.starts_with("desk/"), "{key}");
+        let subject = Some(long.to_string());
+        let stopped = Halted { retired: false, subject, by: "breaker".into(), note: String::new(), at: 0 };
+        let lifecycle = Lifecycle { halted: [(key, stopped)].into(), ..Lifecycle::default() };
+        assert_eq!(lifecycle.halted_for(&desk).map(|(user, _)| user).collect::<Vec<_>>(), [long.as_str()]);
     }
 }

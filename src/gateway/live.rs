@@ -8,7 +8,9 @@ use super::{Live, Snapshot, arguments_of};
 use crate::config::ServerConfig;
 use crate::delegate::{Recheck, server_revision};
 use crate::guard::Used;
+use crate::guard::mandate::Held;
 use crate::identity::{Caller, still_stands};
+use crate::ids::RevocationEpoch;
 use crate::outcome::{Reason, Refusal};
 use crate::policy::Permit;
 use crate::wire::Json;
@@ -19,6 +21,15 @@ impl Live {
             return Ok(());
         }
         self.revocations.check(caller.token()).map(|_| ())
+    }
+
+    /// Whether nobody took back a mandate, or one above it.
+    pub(super) fn not_revoked(&self, held: &Held) -> Result<(), Refusal> {
+        let revoked = held.all().find(|mandate| self.revocations.is_mandate_revoked(&mandate.id));
+        revoked.map_or(Ok(()), |mandate| {
+            let hint = format!("the mandate {} was taken back; ask whoever did", mandate.id);
+            Err(Refusal::new(Reason::MandateEnded).hint(hint))
+        })
     }
 
     /// Whether a permit's agents and server are left by what was taken back since.
@@ -66,6 +77,16 @@ impl Recheck for Live {
         let again = again.map_err(|denied| denied.refusal)?;
         // What was approved was approved for other gates.
         if again.gates() == permit.gates() { Ok(()) } else { Err(Refusal::new(Reason::ApprovalVoid)) }
+    }
+
+    fn mandated(&self, held: &Held) -> Result<(), Refusal> {
+        self.not_revoked(held)?;
+        let now_us = self.standing.now_us();
+        if held.ends_us() > now_us { Ok(()) } else { Err(Refusal::new(Reason::MandateEnded)) }
+    }
+
+    fn epoch(&self) -> RevocationEpoch {
+        self.revocations.epoch()
     }
 
     fn approved(&self, approval: &Used) -> Result<(), Refusal> {

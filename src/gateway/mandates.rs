@@ -13,7 +13,8 @@ use crate::delegate::TakenBack;
 use crate::guard::Left;
 use crate::guard::mandate::{Completion, Held, Opening};
 pub use crate::guard::mandate::{Mandate, Wish};
-use crate::identity::Caller;
+use crate::identity::revoked::RevocationTarget;
+use crate::identity::{Caller, KEYS};
 use crate::ids::{MandateId, PrincipalKey, Subject};
 use crate::limit;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
@@ -81,7 +82,7 @@ impl Gateway {
         let held = self.guard.mandates().find(id, self.revocation_epoch()).await?;
         let held = held.filter(|held| held.mandate().holder == caller.principal().0);
         let held = held.ok_or_else(|| Refusal::new(Reason::MandateUnknown))?;
-        self.not_revoked(&held)?;
+        self.live.not_revoked(&held)?;
         Ok(Some(held))
     }
 
@@ -92,21 +93,13 @@ impl Gateway {
         MandateId::new(&id).map_err(|_| unknown())
     }
 
-    fn not_revoked(&self, held: &Held) -> Result<(), Refusal> {
-        let revoked = held.all().find(|mandate| self.live.revocations.is_mandate_revoked(&mandate.id));
-        revoked.map_or(Ok(()), |mandate| {
-            let hint = format!("the mandate {} was taken back; ask whoever did", mandate.id);
-            Err(Refusal::new(Reason::MandateEnded).hint(hint))
-        })
-    }
-
     /// Whether a mandate under which something is under way still stands.
     ///
     /// # Errors
     /// `mandate_ended`, `store_unavailable`.
     pub async fn still_mandated(&self, held: &Held) -> Result<(), Stop> {
-        self.not_revoked(held)?;
-        let now_us = jiff::Timestamp::now().as_microsecond();
+        self.live.not_revoked(held)?;
+        let now_us = self.standing.now_us();
         let again = self.guard.mandates().find(&held.mandate().id, self.revocation_epoch()).await?;
         let over = again.as_ref().is_none_or(|held| held.all().any(|mandate| mandate.is_over(now_us)));
         if over { Err(Refusal::new(Reason::MandateEnded).into()) } else { Ok(()) }
@@ -146,9 +139,15 @@ impl Gateway {
                 agent: wish.agent.as_ref().map(ToString::to_string),
                 ..Meant::default()
             };
-            let mut holder = meant.persona(&now.config).map_err(|hint| refused(&hint))?;
-            if let Some(client) = &wish.client {
-                let agent = wish.agent.as_ref().and_then(|agent| now.config.agents.get(agent));
+            let agent = wish.agent.as_ref().and_then(|agent| now.config.agents.get(agent));
+            let key = agent.filter(|_| wish.subject.is_none()).and_then(|agent| {
+                let key = agent.keys.iter().find(|key| wish.client.as_ref() == Some(&key.id))?;
+                Some(meant.with_key(&now.config, agent, &key.id))
+            });
+            let with_key = key.is_some();
+            let holder = key.unwrap_or_else(|| meant.persona(&now.config));
+            let mut holder = holder.map_err(|hint| refused(&hint))?;
+            if let Some(client) = wish.client.as_ref().filter(|_| !with_key) {
                 let known = agent.is_some_and(|agent| {
                     agent.clients.iter().any(|known| known.issuer == holder.issuer && known.client_id == *client)
                 });
@@ -158,7 +157,8 @@ impl Gateway {
                 }
             }
             // Software that calls for nobody is its own subject, and most issuers name that like the client (RFC 9068).
-            if holder.user.is_none() {
+            // An API key names nobody but its agent.
+            if holder.user.is_none() && holder.issuer.as_str() != KEYS {
                 let own = |client: &String| Subject::user(&holder.issuer, client);
                 holder.user = holder.client.as_ref().map(own);
             }
@@ -179,11 +179,11 @@ impl Gateway {
         }
         .mandate()?;
         if let Some(above) = above {
-            self.not_revoked(above)?;
+            self.live.not_revoked(above)?;
         }
         let handle = self.sealer.seal(PURPOSE, holder, mandate.id.as_str().as_bytes());
         let handle = handle.map_err(|error| Failure::before(Reason::Internal, error.to_string()))?;
-        self.guard.mandates().keep(&mandate, above).await?;
+        self.guard.mandates().keep(&mandate, above, by.principal().0).await?;
         let note = MandateNote { actor: &mandate.opener, ..noted("opened", &mandate, &[]) };
         self.journal.mandated(&note).await?;
         Ok(Opened { mandate, handle })
@@ -194,21 +194,71 @@ impl Gateway {
     /// # Errors
     /// `mandate_unknown`, `mandate_ended` where it was over, `store_unavailable`, `record_unavailable`.
     pub async fn complete_mandate(&self, id: &MandateId, by: &str) -> Result<MandateStatus, Stop> {
+        // What a store acknowledges that went back is not kept.
+        self.standing.believed()?;
+        let known = self.revocation_epoch();
         let epoch = match self.guard.mandates().complete(id, by).await? {
-            Completion::Done(epoch) => epoch,
+            Completion::Done(epoch) => Some(epoch),
+            Completion::Untold => None,
             Completion::Over => {
                 let hint = format!("the mandate {id} was over already");
                 return Err(Refusal::new(Reason::MandateEnded).hint(hint).into());
             }
             Completion::Unknown => return Err(Refusal::new(Reason::MandateUnknown).into()),
         };
+        self.standing.compare(known, epoch.unwrap_or(known))?;
         // In force before it is on the record: what is under way is cut off now.
         self.take_revocations().await?;
+        let epoch = epoch.unwrap_or_else(|| self.revocation_epoch());
         let mut status = self.mandate_status(id).await?;
-        status.upstreams = self.delegate.take_back_mandate(id.as_str()).await;
+        // With those that other replicas hold: they take them back as soon as they hear of it.
+        status.upstreams = self.delegate.take_back(&RevocationTarget::Mandate(id.clone())).await?;
         let note = MandateNote { actor: by, epoch: Some(epoch), ..noted("completed", &status.mandate, &status.calls) };
         self.journal.mandated(&note).await?;
+        // Whoever could not come to here completes it again, and it goes on from there.
+        if let Err(failure) = self.guard.mandates().tell(id).await {
+            tracing::warn!(%failure, mandate = %id, "that its end is on the record is not remembered");
+        }
         Ok(status)
+    }
+
+    /// Takes back the credentials of mandates that are over, wherever and however they ended.
+    pub(super) async fn drop_ended_mandates(&self) {
+        for path in self.delegate.mandates_held() {
+            let Some(id) = path.rsplit('/').next().and_then(|id| MandateId::new(id).ok()) else { continue };
+            let now_us = self.standing.now_us();
+            match self.guard.mandates().find(&id, self.revocation_epoch()).await {
+                Ok(Some(held))
+                    if self.live.not_revoked(&held).is_ok() && !held.all().any(|one| one.is_over(now_us)) => {}
+                Ok(_) => {
+                    let taken = self.delegate.drop_for(&RevocationTarget::Mandate(id.clone())).await;
+                    tracing::info!(mandate = %id, taken, "credentials of a mandate that is over are taken back");
+                }
+                Err(failure) => tracing::debug!(%failure, mandate = %id, "whether it is over is looked at later"),
+            }
+        }
+    }
+
+    /// Tells of mandates that are over and of which nobody told, one page of them; answers where to go on.
+    pub(super) async fn tell_of_ended(&self, after: Option<&str>) -> Result<Option<String>, Failure> {
+        let (untold, next) = self.guard.mandates().untold(after).await?;
+        for mandate in untold {
+            // One replica tells, whoever comes first.
+            if !self.guard.mandates().tell(&mandate.id).await? {
+                continue;
+            }
+            let calls = self.guard.by_server(&mandate).await?;
+            let note = match &mandate.ended {
+                Some(ended) => MandateNote {
+                    actor: &ended.by,
+                    epoch: Some(self.revocation_epoch()),
+                    ..noted("completed", &mandate, &calls)
+                },
+                None => MandateNote { actor: "clock", ..noted("expired", &mandate, &calls) },
+            };
+            self.journal.mandated(&note).await?;
+        }
+        Ok(next)
     }
 
     /// A mandate as it is told of.
@@ -219,15 +269,15 @@ impl Gateway {
         let held = self.guard.mandates().find(id, self.revocation_epoch()).await?;
         let held = held.ok_or_else(|| Refusal::new(Reason::MandateUnknown))?;
         let mandate = held.mandate();
-        let now_us = jiff::Timestamp::now().as_microsecond();
+        let now_us = self.standing.now_us();
         let state = self.state_of(&held, now_us).to_owned();
         let left = self.guard.left(mandate).await?;
         let calls = self.guard.by_server(mandate).await?;
-        Ok(MandateStatus { mandate: mandate.clone(), state, left, calls, upstreams: Vec::new() })
+        Ok(MandateStatus { mandate: mandate.as_told(), state, left, calls, upstreams: Vec::new() })
     }
 
     fn state_of(&self, held: &Held, now_us: i64) -> &'static str {
-        if self.not_revoked(held).is_err() {
+        if self.live.not_revoked(held).is_err() {
             return "revoked";
         }
         let mut states = held.all().map(|mandate| mandate.state(now_us));
@@ -240,7 +290,7 @@ impl Gateway {
     /// `store_unavailable`.
     pub async fn mandates(&self, holder: Option<PrincipalKey>) -> Result<Vec<MandateStatus>, Failure> {
         let holder = holder.map(|holder| holder.0.to_string());
-        let now_us = jiff::Timestamp::now().as_microsecond();
+        let now_us = self.standing.now_us();
         let listed = self.guard.mandates().list(holder.as_deref()).await?;
         let told = |mandate: Mandate| {
             let names = || std::iter::once(&mandate.id).chain(&mandate.above);
@@ -249,6 +299,34 @@ impl Gateway {
             MandateStatus { state, left: Left::default(), calls: Vec::new(), upstreams: Vec::new(), mandate }
         };
         Ok(listed.into_iter().map(told).collect())
+    }
+}
+
+/// Looks after the ends of mandates that nobody ordered here: what expired, and what ended at another replica.
+pub async fn follow_mandates(gateway: Arc<Gateway>) {
+    let (stopping, mut decisions) = (gateway.stopping(), gateway.decisions());
+    let mut after: Option<String> = None;
+    loop {
+        let is_time = tokio::select! {
+            () = stopping.cancelled() => return,
+            changed = decisions.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                false
+            }
+            () = tokio::time::sleep(limit::MANDATES_LOOK_INTERVAL) => true,
+        };
+        gateway.drop_ended_mandates().await;
+        if is_time {
+            after = match gateway.tell_of_ended(after.as_deref()).await {
+                Ok(next) => next,
+                Err(failure) => {
+                    tracing::debug!(%failure, "mandates that expired are looked for later");
+                    None
+                }
+            };
+        }
     }
 }
 

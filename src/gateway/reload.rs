@@ -11,10 +11,9 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 
 use super::understand::{Understood, understand};
-use super::{Gateway, Snapshot};
+use super::{Gateway, Snapshot, wider};
 use crate::config::{
-    AdminConfig, AgentState, Config, DpopMode, FileSet, GatewayConfig, Loaded, Mistake, Overrides, Seal, ServerConfig,
-    keyfile,
+    AdminConfig, Config, DpopMode, FileSet, GatewayConfig, Loaded, Mistake, Overrides, Seal, ServerConfig, keyfile,
 };
 use crate::identity::Identity;
 use crate::ids::{PolicyRevision, ServerId};
@@ -359,7 +358,7 @@ const fn may_widen(seal: Seal, order: ReloadOrder) -> Result<(), &'static str> {
 
 /// Whether a configuration may let in somebody, or run or reach something, that the old one did not: whose
 /// tokens are believed, which clients are which agent, where servers are and what they are presented with, who may know
-/// that they exist. An agent that may not act any more is a brake.
+/// that they exist; and what agents may do beside the rules.
 fn trusts_more(before: &Config, after: &Config) -> bool {
     let text = |value: &dyn std::fmt::Debug| format!("{value:?}");
     let servers = |config: &Config| -> BTreeMap<ServerId, String> {
@@ -371,14 +370,11 @@ fn trusts_more(before: &Config, after: &Config) -> bool {
         config.servers.iter().map(|server| (server.id.clone(), facts(server))).collect()
     };
     let (old_servers, new_servers) = (servers(before), servers(after));
-    let agents = after.agents.iter().any(|(id, agent)| {
-        agent.state == AgentState::Active && before.agents.get(id).is_none_or(|old| text(old) != text(agent))
-    });
     let discoverable = after
         .servers
         .iter()
         .any(|server| server.discoverable && before.server(&server.id).is_none_or(|old| !old.discoverable));
-    agents
+    wider::lets_agents_do_more(before, after)
         || discoverable
         // Tokens are for it, and clients are sent there.
         || before.gateway.public_url != after.gateway.public_url

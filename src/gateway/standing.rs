@@ -210,6 +210,13 @@ impl Standing {
         Err(Failure::before(Reason::StoreUnavailable, detail))
     }
 
+    /// The moment by the store's clock, as far as that is known, microseconds since 1970: mandates are opened by it, and
+    /// so they end by it at every replica.
+    #[must_use]
+    pub fn now_us(&self) -> i64 {
+        jiff::Timestamp::now().as_microsecond().saturating_sub(self.ahead_us.load(Ordering::Relaxed))
+    }
+
     fn age(&self, now: Instant) -> Duration {
         let seen = Duration::from_micros(self.seen_us.load(Ordering::Relaxed));
         now.saturating_duration_since(self.began).saturating_sub(seen)
@@ -257,6 +264,22 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
     use crate::ids::{Digest, RevocationEpoch};
+
+    #[test]
+    fn the_moment_is_that_of_the_store_whatever_our_clock_says() {
+        let revision = PolicyRevision(Digest::sha256(b"1"));
+        let own = Own { replica: ReplicaId::new(), advertise: None };
+        let standing = Standing::new(own, true, revision, revision);
+        let ours = || jiff::Timestamp::now().as_microsecond();
+        let hour = 3_600_000_000;
+        for ahead in [hour, -hour] {
+            let asked_us = ours();
+            let moment = Moment { epoch: RevocationEpoch(1), active: Some(revision), now_us: asked_us - ahead };
+            standing.saw(Instant::now(), asked_us, &moment, revision);
+            let off = standing.now_us() - (ours() - ahead);
+            assert!(off.abs() < 60_000_000, "{off} us beside the store's clock");
+        }
+    }
 
     fn revision(name: &str) -> PolicyRevision {
         PolicyRevision(Digest::sha256(name.as_bytes()))

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::{AgentKind, BreakerConfig, Config};
 use crate::identity::Persona;
-use crate::ids::{AgentId, Subject};
+use crate::ids::{AgentId, ServerId, Subject};
 use crate::limit;
 use crate::outcome::{Failure, Outcome, Reason};
 use crate::shelf::{Action, Change, Expect, Section, Shelf, Tell};
@@ -38,8 +38,8 @@ pub struct Watched {
 #[derive(Debug, Default)]
 struct Circuit {
     denials: VecDeque<Instant>,
-    /// Whether each of the last calls was an error.
-    ends: VecDeque<bool>,
+    /// Of each of the last calls, the server as a number, and whether it was an error.
+    ends: VecDeque<(u64, bool)>,
     fresh: VecDeque<Instant>,
     /// The tools that it has called; nothing until the store was asked.
     seen: Option<HashSet<String>>,
@@ -59,15 +59,30 @@ impl Watched {
     #[must_use]
     pub fn of(persona: &Persona, config: &Config) -> Option<Self> {
         let agent = &persona.agent.as_ref()?.id;
-        let alone = config.agents.get(agent).is_some_and(|agent| agent.kind == AgentKind::Autonomous);
-        let subject = if alone { None } else { Some(persona.user.clone()?) };
+        // Whoever calls for nobody, with an API key for example, is watched as the agent that it is.
+        let subject = persona.user.clone().filter(|_| !is_alone(agent, config));
         Some(Self { agent: agent.clone(), subject })
     }
+
+    /// Whether what it calls for the first time counts.
+    #[must_use]
+    pub fn tries_nothing(&self, config: &Config) -> bool {
+        is_alone(&self.agent, config)
+    }
+}
+
+fn is_alone(agent: &AgentId, config: &Config) -> bool {
+    config.agents.get(agent).is_some_and(|agent| agent.kind == AgentKind::Autonomous)
+}
+
+/// Whoever comes last is watched, whatever others have filled.
+fn circuits(watched_max: u64) -> moka::sync::Cache<Watched, Arc<Mutex<Circuit>>> {
+    moka::sync::Cache::builder().eviction_policy(moka::policy::EvictionPolicy::lru()).max_capacity(watched_max).build()
 }
 
 impl Breaker {
     pub(super) fn new(shelf: Arc<dyn Shelf>) -> Self {
-        Self { shelf, circuits: moka::sync::Cache::new(limit::BREAKER_WATCHED_MAX) }
+        Self { shelf, circuits: circuits(limit::BREAKER_WATCHED_MAX) }
     }
 
     /// A call was refused; answers why that was once too often.
@@ -83,9 +98,9 @@ impl Breaker {
     }
 
     /// A call is over; answers why that was one error too many. That a server could not be reached says nothing about who
-    /// called it.
+    /// called it; and that one server answers with errors says more about that server, as long as others do not.
     #[must_use]
-    pub fn ended(&self, who: &Watched, outcome: &Outcome, config: &BreakerConfig) -> Option<String> {
+    pub fn ended(&self, who: &Watched, server: &ServerId, outcome: &Outcome, config: &BreakerConfig) -> Option<String> {
         let is_error = match outcome {
             Outcome::Complete(result) => result
                 .value()
@@ -95,15 +110,16 @@ impl Breaker {
             Outcome::InputRequired { .. } | Outcome::Task(_) | Outcome::Refused(_) | Outcome::Failed(_) => return None,
         };
         self.with(who, |circuit| {
-            circuit.ends.push_back(is_error);
+            circuit.ends.push_back((number(server), is_error));
             let of = usize::try_from(config.errors_of).unwrap_or(usize::MAX);
             while circuit.ends.len() > of {
                 circuit.ends.pop_front();
             }
-            let errors = circuit.ends.iter().filter(|error| **error).count();
             let full = circuit.ends.len() == of;
             let percent = usize::try_from(config.errors_percent).unwrap_or(usize::MAX);
-            (full && errors * 100 >= percent * of).then(|| format!("{errors} of the last {of} calls were errors"))
+            let errors = circuit.ends.iter().filter(|(_, error)| *error).count();
+            (full && are_its_own(&circuit.ends, percent.saturating_mul(of).div_ceil(100)))
+                .then(|| format!("{errors} of the last {of} calls were errors"))
         })
     }
 
@@ -126,17 +142,21 @@ impl Breaker {
             circuit.since_us = since_us;
             circuit.seen.get_or_insert(seen);
         }
-        let (fresh, learning) = {
+        let (fresh, fits, learning) = {
             let mut circuit = lock(&known);
-            let fresh = circuit.seen.as_mut().is_some_and(|seen| seen.insert(tool.to_owned()));
+            let fits = circuit.seen.as_ref().is_some_and(|seen| seen.len() < limit::TOOLS_SEEN_PER_AGENT_MAX);
+            // Whoever has called so many tools goes on with new ones; those are not remembered.
+            let fresh = !fits || circuit.seen.as_mut().is_some_and(|seen| seen.insert(tool.to_owned()));
             let learnt = i64::try_from(config.learning.as_micros()).unwrap_or(i64::MAX);
             let now_us = jiff::Timestamp::now().as_microsecond();
-            (fresh, circuit.since_us.saturating_add(learnt) > now_us)
+            (fresh, fits, circuit.since_us.saturating_add(learnt) > now_us)
         };
         if !fresh {
             return Ok(None);
         }
-        self.remember(&who.agent, tool).await?;
+        if fits {
+            self.remember(&who.agent, tool).await?;
+        }
         if learning {
             return Ok(None);
         }
@@ -200,6 +220,33 @@ fn lock(circuit: &Mutex<Circuit>) -> std::sync::MutexGuard<'_, Circuit> {
     circuit.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A server among those that one agent calls.
+fn number(server: &ServerId) -> u64 {
+    use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+    let mut hasher = DefaultHasher::new();
+    server.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Whether there are so many errors that they say something about whoever called: where several servers were called, at
+/// most half of them count from any one. A server that answers with nothing else must not be able to stop its callers
+/// everywhere.
+fn are_its_own(ends: &VecDeque<(u64, bool)>, errors_min: usize) -> bool {
+    let first = ends.front().map(|(server, _)| *server);
+    let is_only = ends.iter().all(|(server, _)| Some(*server) == first);
+    let most = if is_only { usize::MAX } else { errors_min / 2 };
+    let mut counted = 0_usize;
+    let mut seen: Vec<u64> = Vec::new();
+    for (server, _) in ends.iter().filter(|(_, error)| *error) {
+        if !seen.contains(server) {
+            seen.push(*server);
+            let errors = ends.iter().filter(|(of, error)| *error && of == server).count();
+            counted = counted.saturating_add(errors.min(most));
+        }
+    }
+    counted >= errors_min
+}
+
 /// One more now; how many there were within that time.
 fn counted(events: &mut VecDeque<Instant>, within: Duration, now: Instant) -> u32 {
     events.push_back(now);
@@ -230,7 +277,11 @@ const fn is_denial(reason: Reason) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+    use futures_util::future::BoxFuture;
+
     use super::*;
+    use crate::shelf::{Changed, Row, Version};
 
     #[test]
     fn events_count_within_their_time_and_no_more_than_fit_are_kept() {
@@ -243,6 +294,82 @@ mod tests {
             counted(&mut events, MINUTE, began + Duration::from_secs(64));
         }
         assert_eq!(counted(&mut events, MINUTE, began + Duration::from_secs(64)), limit::BREAKER_EVENTS_MAX);
+    }
+
+    #[test]
+    fn one_server_that_fails_stops_nobody_who_calls_others_and_errors_of_several_do() {
+        let ends = |all: &[(u64, bool, usize)]| -> VecDeque<(u64, bool)> {
+            all.iter().flat_map(|(server, error, times)| std::iter::repeat_n((*server, *error), *times)).collect()
+        };
+        assert!(are_its_own(&ends(&[(1, true, 10), (1, false, 10)]), 10), "nothing else was called");
+        assert!(!are_its_own(&ends(&[(1, true, 9), (1, false, 11)]), 10));
+        assert!(!are_its_own(&ends(&[(1, true, 19), (2, false, 1)]), 10), "one that always fails");
+        assert!(!are_its_own(&ends(&[(1, true, 16), (2, true, 4)]), 10), "and a few errors elsewhere");
+        assert!(are_its_own(&ends(&[(1, true, 5), (2, true, 5), (3, false, 10)]), 10), "both fail");
+        assert!(are_its_own(&ends(&[(1, true, 4), (2, true, 3), (3, true, 3), (4, false, 10)]), 10));
+    }
+
+    #[test]
+    fn whoever_comes_last_is_watched_whatever_others_have_filled() {
+        let agent = |number: usize| Watched { agent: AgentId::new(&format!("agent-{number}")).unwrap(), subject: None };
+        let circuits = circuits(8);
+        for number in 0..100 {
+            // Those that are there are used often.
+            for _ in 0..5 {
+                circuits.get_with(agent(number % 8), Arc::default);
+            }
+            circuits.run_pending_tasks();
+        }
+        let late = circuits.get_with(agent(1_000), Arc::default);
+        circuits.run_pending_tasks();
+        assert!(Arc::ptr_eq(&late, &circuits.get_with(agent(1_000), Arc::default)), "and not forgotten at once");
+    }
+
+    /// A shelf that keeps nothing and counts what it was given.
+    #[derive(Debug, Default)]
+    struct Counting(std::sync::atomic::AtomicUsize);
+
+    impl Shelf for Counting {
+        fn row<'a>(&'a self, _: Section, _: &'a str) -> BoxFuture<'a, Result<Option<Row>, Failure>> {
+            async { Ok(None) }.boxed()
+        }
+
+        fn rows<'a>(
+            &'a self,
+            _: Section,
+            _: Option<&'a str>,
+            _: Option<&'a str>,
+        ) -> BoxFuture<'a, Result<Vec<Row>, Failure>> {
+            async { Ok(Vec::new()) }.boxed()
+        }
+
+        fn change(&self, changes: Vec<Change>, _: Tell) -> BoxFuture<'_, Result<Changed, Failure>> {
+            self.0.fetch_add(changes.len(), std::sync::atomic::Ordering::Relaxed);
+            async { Ok(Changed::Done { numbers: Vec::new(), version: Version(1), epoch: None }) }.boxed()
+        }
+
+        fn clock_us(&self) -> BoxFuture<'_, Result<i64, Failure>> {
+            async { Ok(0) }.boxed()
+        }
+    }
+
+    #[tokio::test]
+    async fn so_many_tools_of_one_agent_are_remembered_and_further_ones_are_new_each_time() {
+        let shelf = Arc::new(Counting::default());
+        let breaker = Breaker::new(Arc::clone(&shelf) as Arc<dyn Shelf>);
+        let who = Watched { agent: AgentId::new("bot").unwrap(), subject: None };
+        let learning = BreakerConfig { new_tools: 3, ..BreakerConfig::default() };
+        for number in 0..limit::TOOLS_SEEN_PER_AGENT_MAX + 100 {
+            assert_eq!(breaker.called(&who, &format!("git/{number}"), &learning).await.unwrap(), None);
+        }
+        assert_eq!(shelf.0.load(std::sync::atomic::Ordering::Relaxed), limit::TOOLS_SEEN_PER_AGENT_MAX);
+        let known = BreakerConfig { learning: Duration::ZERO, ..learning };
+        assert_eq!(breaker.called(&who, "git/0", &known).await.unwrap(), None, "it was seen");
+        let mut tripped = Vec::new();
+        for number in 0..3 {
+            tripped.push(breaker.called(&who, &format!("other/{number}"), &known).await.unwrap().is_some());
+        }
+        assert_eq!(tripped, [false, false, true]);
     }
 
     #[test]

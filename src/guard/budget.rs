@@ -5,11 +5,13 @@
 //! too; of two calls that would both be the last one, one is refused. Minutes and days are those of the clock, in UTC, so
 //! that replicas agree about them; around the turn of one, twice as many calls fit.
 
+use std::time::Duration;
+
 use super::consume::Reservations;
 use super::mandate::{Held, Mandate};
 use super::{Charge, Wanted};
-use crate::config::AgentConfig;
-use crate::ids::{AgentId, ServerId};
+use crate::config::{AgentBudget, AgentConfig, Budget, Config};
+use crate::ids::{AgentId, Digest, ServerId};
 use crate::limit;
 use crate::outcome::{Failure, Reason};
 use crate::policy::Permit;
@@ -35,14 +37,19 @@ pub struct Left {
 /// Reserves what a call uses up.
 pub(super) fn reserve(reservations: &mut Reservations, permit: &Permit, wanted: &Wanted<'_>) {
     // Whoever follows a task, or answers what its call was asked, goes on with a call that was counted.
-    if permit.is_following() || wanted.charge == Charge::Before {
+    if permit.is_following() {
         return;
     }
-    let now_us = jiff::Timestamp::now().as_microsecond();
+    match wanted.charge {
+        Charge::Now => {}
+        Charge::Before => return,
+        Charge::Answer { round, until } => return once(reservations, permit, wanted, round, until),
+    }
+    let now_us = wanted.now_us;
     let bytes = wanted.arguments.map_or(0, |arguments| arguments.as_bytes().len());
     let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
     for mandate in wanted.mandate.into_iter().flat_map(Held::all) {
-        of_mandate(reservations, mandate, bytes, now_us);
+        of_mandate(reservations, mandate, budget_of(mandate, wanted.config), bytes, now_us);
     }
     let persona = permit.caller().persona();
     let mut counted: Vec<&AgentId> = Vec::new();
@@ -52,18 +59,35 @@ pub(super) fn reserve(reservations: &mut Reservations, permit: &Permit, wanted: 
             counted.push(&agent.id);
         }
     }
-    // Where the store is asked anyway, it is also asked whether the mandate is still what it was.
-    if reservations.is_any()
-        && let Some(held) = wanted.mandate
-    {
-        super::mandate::unchanged(held).for_each(|change| reservations.reserve(change, Reason::MandateEnded));
+}
+
+/// Answers to what a server asked are good for one request, where requests are counted: a state that could be played
+/// again would be as many calls as fit into its time.
+fn once(reservations: &mut Reservations, permit: &Permit, wanted: &Wanted<'_>, round: u32, until: Duration) {
+    let persona = permit.caller().persona();
+    let of_agent = |agent: &crate::identity::AgentFacts| {
+        wanted.config.agents.get(&agent.id).is_some_and(|config| config.budget != AgentBudget::default())
+    };
+    let is_counted =
+        wanted.mandate.into_iter().flat_map(Held::all).any(|mandate| !budget_of(mandate, wanted.config).is_open())
+            || persona.agent.iter().chain(&persona.chain).any(of_agent);
+    if is_counted {
+        let gone = until.saturating_add(limit::COUNT_KEPT);
+        let gone_us = i64::try_from(gone.as_micros()).unwrap_or(i64::MAX);
+        let change = counted(format!("call/{}/{round}", wanted.call), 1, 1, gone_us);
+        reservations.reserve(change, Reason::InputStateInvalid);
     }
 }
 
-fn of_mandate(reservations: &mut Reservations, mandate: &Mandate, bytes: i64, now_us: i64) {
+/// What a mandate may use up: what it was opened with, and no more than its template gives now.
+fn budget_of(mandate: &Mandate, config: &Config) -> Budget {
+    let template = mandate.template.as_ref().and_then(|name| config.templates.get(name));
+    template.map_or(mandate.budget, |template| mandate.budget.within(template.budget))
+}
+
+fn of_mandate(reservations: &mut Reservations, mandate: &Mandate, budget: Budget, bytes: i64, now_us: i64) {
     let kept = i64::try_from(limit::MANDATE_KEPT.as_micros()).unwrap_or(i64::MAX);
     let gone_us = mandate.ends_us.saturating_add(kept);
-    let budget = mandate.budget;
     if let Some(calls) = budget.calls {
         let change = counted(calls_of(mandate.id.as_str()), 1, i64::from(calls), gone_us);
         reservations.reserve(change, Reason::BudgetExhausted);
@@ -98,6 +122,11 @@ fn in_turn(key: &str, length_us: i64, most: u32, now_us: i64) -> Change {
     counted(format!("{key}/{name}/{turn}"), 1, i64::from(most), gone_us)
 }
 
+/// One more mandate that somebody opens, in the day that it is; no more than so many fit into it.
+pub(super) fn opening(opener: Digest, now_us: i64) -> Change {
+    in_turn(&format!("opener/{opener}"), DAY_US, limit::MANDATES_OPENED_PER_DAY_MAX, now_us)
+}
+
 fn counted(key: String, by: i64, at_most: i64, gone_us: i64) -> Change {
     Change::new(COUNTS, key, Expect::Anything, Action::Count { by, at_most, expires_at_us: Some(gone_us) })
 }
@@ -110,20 +139,30 @@ fn bytes_of(id: &str) -> String {
     format!("mandate/{id}/bytes")
 }
 
-/// Counts a call that is over, for the report, and the bytes of its result, which is there whatever is left: the next
+/// Counts a call that was sent, for the report, and the bytes of a result, which is there whatever is left: the next
 /// call is refused.
 ///
 /// # Errors
 /// `store_unavailable`.
-pub(super) async fn came(shelf: &dyn Shelf, held: &Held, server: &ServerId, bytes: i64) -> Result<(), Failure> {
+pub(super) async fn came(
+    shelf: &dyn Shelf,
+    held: &Held,
+    server: &ServerId,
+    (calls, bytes): (i64, i64),
+) -> Result<(), Failure> {
     let kept = i64::try_from(limit::MANDATE_KEPT.as_micros()).unwrap_or(i64::MAX);
     let mut changes = Vec::new();
     for mandate in held.all() {
         let (id, gone_us) = (mandate.id.as_str(), mandate.ends_us.saturating_add(kept));
-        changes.push(counted(format!("{}{server}", at(id)), 1, i64::MAX, gone_us));
+        if calls > 0 {
+            changes.push(counted(format!("{}{server}", at(id)), calls, i64::MAX, gone_us));
+        }
         if mandate.budget.bytes.is_some() && bytes > 0 {
             changes.push(counted(bytes_of(id), bytes, i64::MAX, gone_us));
         }
+    }
+    if changes.is_empty() {
+        return Ok(());
     }
     shelf.change(changes, Tell::Nobody).await.map(drop)
 }

@@ -33,17 +33,18 @@ impl Reservations {
         !self.changes.is_empty()
     }
 
-    /// Consumes it.
+    /// Consumes it, where that also holds.
     ///
     /// # Errors
     /// The refusal of the change that could not be made; `store_unavailable`. Nothing was consumed then, or nobody
     /// knows.
-    pub async fn consume(&self) -> Result<(), Stop> {
-        let changes = self.changes.iter().map(|(change, _)| change.clone()).collect();
+    pub async fn consume(&self, also: Vec<(Change, Reason)>) -> Result<(), Stop> {
+        let changes = self.changes.iter().chain(&also).map(|(change, _)| change.clone()).collect();
         match self.shelf.change(changes, Tell::Nobody).await? {
             Changed::Done { .. } => Ok(()),
             Changed::Conflict(index) => {
-                let reason = self.changes.get(index).map_or(Reason::StoreUnavailable, |(_, reason)| *reason);
+                let reason = self.changes.iter().chain(&also).nth(index);
+                let reason = reason.map_or(Reason::StoreUnavailable, |(_, reason)| *reason);
                 Err(Refusal::new(reason).into())
             }
             Changed::Full(_) => Err(Failure::before(Reason::StoreUnavailable, "no more rows of that kind fit").into()),

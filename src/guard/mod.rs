@@ -14,6 +14,7 @@ pub mod mandate;
 pub mod quota;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -21,7 +22,7 @@ use futures_util::future::BoxFuture;
 pub use budget::Left;
 
 use crate::config::{AgentConfig, Config};
-use crate::ids::{CallId, ServerId};
+use crate::ids::{CallId, RevocationEpoch, ServerId};
 use crate::outcome::{Failure, Reason, Refusal, Stop};
 use crate::policy::{Permit, Policy};
 use crate::shelf::Shelf;
@@ -59,6 +60,8 @@ pub struct Wanted<'a> {
     pub policy: &'a Policy,
     /// Whether it is counted.
     pub charge: Charge,
+    /// The moment by the store's clock.
+    pub now_us: i64,
 }
 
 /// Whether a request is counted against budgets.
@@ -68,6 +71,14 @@ pub enum Charge {
     Now,
     /// The call that it goes on with was counted when it began.
     Before,
+    /// The same, with answers to what a server asked in that round, which can be given until then (since 1970). Nothing
+    /// waits for them that could be answered only once, so that is seen to where something is counted.
+    Answer {
+        /// Which round of questions.
+        round: u32,
+        /// Until when.
+        until: Duration,
+    },
 }
 
 /// The proof of the fourth stage: permitted, and what it needs is reserved.
@@ -143,6 +154,16 @@ impl Guard {
         Ok(Cleared::new(permit, slot, reservations, wanted))
     }
 
+    /// The same for what only stops a task: it needs no mandate, because whoever ends one wants exactly that.
+    ///
+    /// # Errors
+    /// `concurrency_limited`.
+    pub fn clear_stopping(&self, permit: Permit, wanted: &Wanted<'_>) -> Result<Cleared, Stop> {
+        let slot = self.quotas.call(permit.caller().principal())?;
+        let reservations = Reservations::none(Arc::clone(&self.shelf));
+        Ok(Cleared::new(permit, slot, reservations, &Wanted { mandate: None, ..*wanted }))
+    }
+
     /// What happens to agents.
     #[must_use]
     pub const fn breaker(&self) -> &breaker::Breaker {
@@ -155,12 +176,19 @@ impl Guard {
         &self.mandates
     }
 
-    /// Counts a call under a mandate that is over, and the bytes of its result.
+    /// Counts a call that was sent under a mandate, where it was not counted before, and the bytes of a result.
     ///
     /// # Errors
     /// `store_unavailable`.
-    pub async fn came(&self, held: &mandate::Held, server: &ServerId, bytes: usize) -> Result<(), Failure> {
-        budget::came(self.shelf.as_ref(), held, server, i64::try_from(bytes).unwrap_or(i64::MAX)).await
+    pub async fn came(
+        &self,
+        held: &mandate::Held,
+        server: &ServerId,
+        is_new: bool,
+        bytes: usize,
+    ) -> Result<(), Failure> {
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        budget::came(self.shelf.as_ref(), held, server, (i64::from(is_new), bytes)).await
     }
 
     /// How many calls were made under a mandate and those below it, by server.
@@ -223,13 +251,17 @@ impl Cleared {
         self.labels.as_ref()
     }
 
-    /// Consumes what was reserved; `None` where nothing was.
-    pub fn consume(&self) -> Option<BoxFuture<'_, Result<(), Stop>>> {
-        if !self.reservations.is_any() {
+    /// Consumes what was reserved; `None` where nothing was. Where the store is asked anyway, it is also asked whether
+    /// the mandate is still what it was; and so it is once another epoch is in force than the mandate was read as.
+    pub fn consume(&self, epoch: RevocationEpoch) -> Option<BoxFuture<'_, Result<(), Stop>>> {
+        let moved = self.mandate.as_ref().is_some_and(|held| held.epoch() != epoch);
+        if !moved && !self.reservations.is_any() {
             return None;
         }
+        let held = self.mandate.iter().flat_map(mandate::unchanged);
+        let unchanged: Vec<_> = held.map(|change| (change, Reason::MandateEnded)).collect();
         let consume = async {
-            self.reservations.consume().await?;
+            self.reservations.consume(unchanged).await?;
             if let Some(labels) = &self.labels {
                 labels.consumed();
             }

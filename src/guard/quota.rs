@@ -4,7 +4,7 @@
 //! principal is bounded, and forgotten when idle.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use governor::clock::DefaultClock;
@@ -35,6 +35,9 @@ struct Usage {
     streams: AtomicUsize,
     subscriptions: AtomicUsize,
     tasks: AtomicUsize,
+    mandated: AtomicUsize,
+    /// Places here are no longer counted with those of the same principal.
+    is_forgotten: AtomicBool,
 }
 
 /// A place among a principal's calls or streams; free again when it is dropped.
@@ -50,6 +53,7 @@ enum SlotKind {
     Stream,
     Subscription,
     Task,
+    Mandated,
 }
 
 impl std::fmt::Debug for Quotas {
@@ -128,23 +132,46 @@ impl Quotas {
         taken.ok_or_else(|| Refusal::new(Reason::ConcurrencyLimited))
     }
 
+    /// Takes a place among the tasks of the principal that are cancelled with their mandates.
+    ///
+    /// # Errors
+    /// `concurrency_limited`.
+    pub fn mandated(&self, principal: PrincipalKey) -> Result<Slot, Refusal> {
+        let taken = self.take(principal, SlotKind::Mandated, limit::TASKS_MANDATED_MAX);
+        taken.ok_or_else(|| Refusal::new(Reason::ConcurrencyLimited))
+    }
+
     /// Forgets principals that use nothing and have recovered; to be called now and then.
     pub fn forget_idle(&self) {
         self.rules.load().rates.retain_recent();
         for (principal, usage) in &self.usage {
-            let counters = [SlotKind::Call, SlotKind::Stream, SlotKind::Subscription, SlotKind::Task];
-            let unused = counters.iter().all(|kind| kind.counter(&usage).load(Ordering::Acquire) == 0);
+            let counters =
+                [SlotKind::Call, SlotKind::Stream, SlotKind::Subscription, SlotKind::Task, SlotKind::Mandated];
+            // First forgotten and then looked at: whoever takes a place meanwhile sees the one or is seen by the other.
+            usage.is_forgotten.store(true, Ordering::SeqCst);
+            let unused = counters.iter().all(|kind| kind.counter(&usage).load(Ordering::SeqCst) == 0);
             if unused {
                 self.usage.invalidate(principal.as_ref());
+            } else {
+                usage.is_forgotten.store(false, Ordering::SeqCst);
             }
         }
     }
 
     fn take(&self, principal: PrincipalKey, kind: SlotKind, max: usize) -> Option<Slot> {
-        let usage = self.usage.get_with(principal, Arc::default);
-        let counter = kind.counter(&usage);
-        let taken = counter.fetch_update(Ordering::AcqRel, Ordering::Acquire, |used| (used < max).then_some(used + 1));
-        taken.is_ok().then(|| Slot { usage: Arc::clone(&usage), kind })
+        for _ in 0..limit::SLOT_TRIES_MAX {
+            let usage = self.usage.get_with(principal, Arc::default);
+            let one_more = |used: usize| (used < max).then_some(used + 1);
+            kind.counter(&usage).fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more).ok()?;
+            let slot = Slot { usage: Arc::clone(&usage), kind };
+            if !usage.is_forgotten.load(Ordering::SeqCst) {
+                return Some(slot);
+            }
+            // It is being forgotten at this moment: the next one is another.
+            drop(slot);
+            std::thread::yield_now();
+        }
+        None
     }
 }
 
@@ -164,6 +191,7 @@ impl SlotKind {
             Self::Stream => &usage.streams,
             Self::Subscription => &usage.subscriptions,
             Self::Task => &usage.tasks,
+            Self::Mandated => &usage.mandated,
         }
     }
 }
@@ -220,6 +248,9 @@ mod tests {
         let slots: Vec<_> = (0..limit::TASKS_FOLLOWED_MAX).map(|_| quotas.task(principal("a")).unwrap()).collect();
         assert_eq!(quotas.task(principal("a")).unwrap_err().reason, Reason::ConcurrencyLimited);
         assert!(quotas.task(principal("b")).is_ok());
+        let _mandated: Vec<_> =
+            (0..limit::TASKS_MANDATED_MAX).map(|_| quotas.mandated(principal("a")).unwrap()).collect();
+        assert!(quotas.mandated(principal("a")).is_err() && quotas.mandated(principal("b")).is_ok());
         drop(slots);
         assert!(quotas.task(principal("a")).is_ok());
     }
@@ -233,6 +264,34 @@ mod tests {
         drop(stream);
         quotas.forget_idle();
         assert!(quotas.stream(principal("a")).is_ok());
+    }
+
+    #[test]
+    fn forgetting_meanwhile_gives_nobody_more_places() {
+        let (quotas, used) = (quotas(), AtomicUsize::new(0));
+        let taking = AtomicUsize::new(4);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..20_000 {
+                        if let Ok(slot) = quotas.call(principal("a")) {
+                            assert!(
+                                used.fetch_add(1, Ordering::SeqCst) < 2,
+                                "more calls at once than there are places"
+                            );
+                            std::thread::yield_now();
+                            used.fetch_sub(1, Ordering::SeqCst);
+                            drop(slot);
+                        }
+                    }
+                    taking.fetch_sub(1, Ordering::SeqCst);
+                });
+            }
+            while taking.load(Ordering::SeqCst) > 0 {
+                quotas.forget_idle();
+            }
+        });
+        assert!(quotas.call(principal("a")).is_ok(), "and takes none away");
     }
 
     #[test]

@@ -16,5 +16,18 @@ pub const BREAKER_EVENTS_MAX: u32 = 1_000;
 pub const BREAKER_WATCHED_MAX: u64 = 20_000;
 /// Tools that agents were seen to call, all of them together.
 pub const TOOLS_SEEN_MAX: u32 = 200_000;
+/// Tools that one agent was seen to call; further ones are new each time.
+pub const TOOLS_SEEN_PER_AGENT_MAX: usize = 5_000;
+/// What the breaker waits before it tries again to suspend an agent, while the store or the record is away.
+pub const BREAKER_RETRY_PAUSES: [Duration; 8] = [
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(5),
+    Duration::from_secs(10),
+    Duration::from_secs(30),
+    Duration::from_secs(60),
+    Duration::from_secs(120),
+    Duration::from_secs(300),
+];
 /// What somebody writes about why.
 pub const LIFECYCLE_NOTE_BYTES_MAX: usize = 1_000;

@@ -8,6 +8,14 @@ pub const TEMPLATES_MAX: usize = 500;
 pub const MANDATE_PATTERNS_MAX: usize = 256;
 /// Mandates that are kept at once, those that ended a while ago included.
 pub const MANDATES_MAX: u32 = 100_000;
+/// Mandates that one caller opens in a day of the clock: nobody fills the store for everybody else.
+pub const MANDATES_OPENED_PER_DAY_MAX: u32 = 2_000;
+/// All that one mandate says, as it is kept: lists of it are read into memory.
+pub const MANDATE_BYTES_MAX: usize = 16 * 1024;
+/// Mandates that have ended are looked for this often.
+pub const MANDATES_LOOK_INTERVAL: Duration = Duration::from_secs(10);
+/// Whoever ends a mandate tells of it within this time, or somebody else does.
+pub const MANDATE_TOLD_WITHIN: Duration = Duration::from_secs(60);
 /// Mandates that stand above one another, the last one included.
 pub const MANDATE_DEPTH_MAX: usize = 4;
 /// A mandate that no template bounds lasts no longer.
@@ -17,7 +25,7 @@ pub const MANDATE_PURPOSE_BYTES_MAX: usize = 1_000;
 /// Mandates that are remembered without asking the store.
 pub const MANDATES_REMEMBERED_MAX: u64 = 10_000;
 /// A mandate that is over is told of for so long.
-pub const MANDATE_KEPT: Duration = Duration::from_secs(30 * 86_400);
+pub const MANDATE_KEPT: Duration = Duration::from_secs(7 * 86_400);
 /// Counts of mandates and agents that are kept at once.
 pub const COUNTS_MAX: u32 = 1_000_000;
 /// A count of a minute or a day is kept so much longer than that lasts: clocks of replicas differ.

@@ -19,3 +19,7 @@ pub const TASK_QUESTION_WAIT: Duration = Duration::from_secs(5);
 pub const TASK_LIFE_ASKED: Duration = Duration::from_secs(3_600);
 /// Tasks that one listen hears of; each is a stream to its server, and counts like a resource that is heard of.
 pub const TASKS_PER_STREAM_MAX: usize = 32;
+/// Tasks of one principal that are cancelled with their mandates, while their clients follow them.
+pub const TASKS_MANDATED_MAX: usize = 100;
+/// How often that is tried while its principal has as many calls under way as it may; a second apart.
+pub const TASK_CANCEL_TRIES_MAX: usize = 60;

@@ -199,7 +199,7 @@ reasons! {
     StreamsLimited = "streams_limited", Channel::TooManyRequests, "close a stream first";
     /// The server asked for something that rules or its list of hosts do not let it ask.
     InputRefused = "input_refused", Channel::ToolResult(-32602), "the server asked for input that it may not ask for here; ask its owner";
-    /// The `requestState` is not ours, another caller's, or another call's.
+    /// The `requestState` is not ours, another caller's, or another call's; or it was used, where calls are counted.
     InputStateInvalid = "input_state_invalid", Channel::RpcError(-32602), "retry with the requestState and the arguments of the call, unchanged, or start over";
     /// The call that asked waited too long, was ended, or was answered already.
     InputExpired = "input_expired", Channel::ToolResult(-32602), "the call that asked for this input is over; start it again";

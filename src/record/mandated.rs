@@ -37,7 +37,7 @@ pub struct OwnerFacts<'a> {
 /// What became of a mandate.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct MandateNote<'a> {
-    /// `opened` or `completed`.
+    /// `opened`, `completed` or `expired`.
     pub event: &'static str,
     /// Which.
     #[serde(flatten)]

@@ -178,6 +178,7 @@ impl Topic {
             config: &now.config,
             policy: &now.policy,
             charge: crate::guard::Charge::Before,
+            now_us: gateway.standing().now_us(),
         };
         let cleared = gateway.guard().clear_following(permit, &wanted)?;
         let grant = gateway.delegate().delegate(cleared, leg.clone(), None, gateway.recheck()).await?;

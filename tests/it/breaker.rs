@@ -159,3 +159,52 @@ async fn each_threshold_is_what_the_files_say_and_a_new_agent_may_learn() {
     status(&alice, "tools__never").await;
     eventually("two refusals", async || status(&alice, "tools__good").await == 403).await;
 }
+
+/// Server `broken` answers nothing but errors, `tools` is well.
+#[tokio::test]
+async fn a_server_that_fails_stops_nobody_who_also_calls_others() {
+    let issuer = Issuer::start().await;
+    let well = Scripted::start(json!([tool("good")]), |request| result(request, text("done"))).await;
+    let broken = Scripted::start(json!([tool("bad")]), |request| {
+        let mut answer = text("no");
+        answer["isError"] = json!(true);
+        result(request, answer)
+    })
+    .await;
+    let gateway = Setup::new(&issuer)
+        .policy("p, agent:bot, *, */*, call, -, allow\np, user:test/bot, *, */*, call, -, allow\n")
+        .policy_file("agents.toml", AGENTS)
+        .http_server("tools", &well.url, "")
+        .http_server("broken", &broken.url, "")
+        .start()
+        .await;
+    let running = Running { issuer, _upstream: well, gateway };
+    let bot = running.bot();
+    for _ in 0..20 {
+        assert_eq!(status(&bot, "tools__good").await, 200);
+        assert_eq!(status(&bot, "broken__bad").await, 200);
+    }
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    assert_eq!(status(&bot, "tools__good").await, 200);
+    assert!(running.told().is_empty(), "{:?}", running.told());
+    // Whoever calls nothing else fails by their own doing, as far as anybody can tell.
+    for _ in 0..20 {
+        status(&bot, "broken__bad").await;
+    }
+    eventually("the agent to be stopped", async || status(&bot, "tools__good").await == 403).await;
+}
+
+#[tokio::test]
+async fn a_person_with_a_very_long_name_is_stopped_like_everybody_else() {
+    let running = start("").await;
+    let name = "/".repeat(300);
+    let mallory = running.person(&name);
+    for _ in 0..20 {
+        status(&mallory, "tools__never").await;
+    }
+    eventually("them to be stopped", async || status(&mallory, "tools__never").await == 403).await;
+    assert_eq!(status(&running.person("alice"), "tools__good").await, 200);
+    eventually("the record to say so", async || running.told().len() == 1).await;
+    let shown = running.gateway.command(&["agents", "show", "assistant", "--config", "servers.toml"]);
+    assert!(String::from_utf8_lossy(&shown.stdout).contains(&"%2F".repeat(300)), "{shown:?}");
+}

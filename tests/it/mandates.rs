@@ -8,6 +8,9 @@ use crate::support::issuer::Issuer;
 use crate::support::replicas::Replicas;
 use crate::support::scripted::{Scripted, raw, result, text, tool};
 
+mod counted;
+mod over;
+
 const ADMIN: &str = "acr = [\"strong\"]\nclients = [{ issuer = \"test\", client_id = \"test-admin\" }]";
 
 const AGENTS: &str = "\

@@ -24,7 +24,7 @@ pub fn working() -> Value {
 }
 
 /// A server of 2026-07-28 whose tool `job` becomes a task in the state that the test sets; `plain` answers at once.
-async fn modern(state: &Task) -> Peer {
+pub async fn modern(state: &Task) -> Peer {
     let state = Arc::clone(state);
     let tools = json!([tool("job"), tool("plain")]);
     Peer::modern(json!({ "extensions": { EXTENSION: {} } }), tools, move |request| extension(request, &state)).await

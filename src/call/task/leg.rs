@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::super::declared::declared;
 use super::super::retry::Retry;
-use super::super::{ClientFacts, Endpoint, Halt, Request, Trail};
+use super::super::{ClientFacts, Endpoint, Halt, Request, Trail, mandate};
 use super::handle::Handle;
 use super::offer;
 use crate::config::ServerConfig;
@@ -103,7 +103,9 @@ impl Bearer {
             return Err(Refusal::new(Reason::InputRefused).into());
         }
         let outgoing = self.outgoing(question, permit.target().server());
-        let held = gateway.mandate(caller, None, self.handle.mandate()).await?;
+        // A brake works whatever became of the mandate.
+        let stops = question.method == "tasks/cancel";
+        let held = if stops { None } else { gateway.mandate(caller, None, self.handle.mandate()).await? };
         let now = gateway.snapshot();
         let wanted = Wanted {
             call: trail.leg.call,
@@ -113,8 +115,11 @@ impl Bearer {
             config: &now.config,
             policy: &now.policy,
             charge: Charge::Before,
+            now_us: gateway.standing().now_us(),
         };
-        let cleared = gateway.guard().clear_following(permit, &wanted)?;
+        let guard = gateway.guard();
+        let cleared =
+            if stops { guard.clear_stopping(permit, &wanted) } else { guard.clear_following(permit, &wanted) }?;
         trail.mandate = held;
         let (leg, arguments) = (trail.leg.clone(), self.arguments.clone());
         let grant = gateway.delegate().delegate(cleared, leg, arguments, gateway.recheck()).await?;
@@ -141,6 +146,7 @@ impl Bearer {
         match self.open(&Question::plain(method), &mut trail).await {
             Ok((entry, mut exchange)) => loop {
                 if let Event::Done(outcome) = exchange.next().await {
+                    mandate::count(&self.gateway, entry.proof(), &outcome, false);
                     let outcome = make(entry.proof(), outcome);
                     entry.close(&outcome);
                     return outcome;

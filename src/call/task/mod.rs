@@ -8,6 +8,7 @@ mod follow;
 mod handle;
 mod leg;
 mod listen;
+mod mandated;
 mod offer;
 mod shape;
 mod translate;
@@ -160,7 +161,9 @@ pub fn after(gateway: &Arc<Gateway>, grant: &Grant, request: &Request, then: The
                     Some(object) => shape::unrelated(object),
                     None => result,
                 })),
-                (Some(task), Augmented::ByClient) => After::Deliver(ended(asked_for(gateway, grant, &result, task))),
+                (Some(task), Augmented::ByClient) => {
+                    After::Deliver(ended(asked_for(gateway, grant, request, &result, task)))
+                }
                 (Some(task), _) => {
                     let task = shape::modern(task, "task", &shape::id(task).unwrap_or_default(), None);
                     became(gateway, grant, request, then, TaskDialect::Experiment, &task)
@@ -190,6 +193,7 @@ fn became(
         Err(failure) => return After::Deliver(Outcome::Failed(failure)),
     };
     if declared {
+        mandated::watch(Bearer::new(gateway, grant.caller(), request, handle.clone()), grant);
         let sealed = handle.seal(gateway.sealer(), grant.principal());
         return After::Deliver(ended(sealed.map(|id| Outcome::Task(shape::unasked(object, &id)))));
     }
@@ -201,12 +205,19 @@ fn became(
 }
 
 /// The task that a legacy client asked for, under our id.
-fn asked_for(gateway: &Gateway, grant: &Grant, result: &Json, task: Object<'_>) -> Result<Outcome, Failure> {
+fn asked_for(
+    gateway: &Arc<Gateway>,
+    grant: &Grant,
+    request: &Request,
+    result: &Json,
+    task: Object<'_>,
+) -> Result<Outcome, Failure> {
     let id = shape::id(task).unwrap_or_default();
     let home = bound::here(gateway, grant.target().server(), true);
     let handle = Handle::new(grant.target(), grant.leg().call, TaskDialect::Experiment, &id, home)?
         .under(grant.mandate().map(|held| &held.mandate().id));
     let id = handle.seal(gateway.sealer(), grant.principal())?;
+    mandated::watch(Bearer::new(gateway, grant.caller(), request, handle), grant);
     let result = result.value().as_object().map(|all| all.edited(&[Edit::Set("task", shape::under(task, &id))]));
     result.map(Outcome::Complete).ok_or_else(|| Failure::after(Reason::UpstreamGarbage, "its result is no object"))
 }

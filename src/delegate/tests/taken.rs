@@ -239,16 +239,18 @@ async fn a_task_that_ends_takes_its_own_credentials_with_it() {
     let (world, _) = with_ledger().await;
     let (alice, _) = world.caller("alice", 600).await;
     let server = &world.config.servers[0];
-    for mandate in ["m1", "m2"] {
-        let bound = Bound { mandate: Some(mandate), ends_at: None };
+    let ids = [crate::ids::MandateId::fresh(), crate::ids::MandateId::fresh()];
+    for mandate in &ids {
+        let bound = Bound { mandate: Some(mandate.as_str()), ends_at: None };
         world.delegate.credential_for(&alice, server, None, bound).await.unwrap();
     }
     world.answers_at("/revoke", 200, json!({}));
-    let told = world.delegate.take_back_mandate("m1").await;
+    let told = world.delegate.take_back(&RevocationTarget::Mandate(ids[0].clone())).await.unwrap();
     assert_eq!((told[0].state, told[0].credentials), (Taken::Revoked, 1));
     let states: Vec<_> =
         world.delegate.ledger().await.unwrap().into_iter().map(|entry| (entry.mandate.unwrap(), entry.state)).collect();
-    assert_eq!(states, [("m1".to_owned(), "revoked".to_owned()), ("m2".to_owned(), "in_use".to_owned())]);
+    let expected: Vec<_> = ids.iter().map(ToString::to_string).zip(["revoked", "in_use"].map(str::to_owned)).collect();
+    assert_eq!(states, expected);
 }
 
 #[tokio::test]

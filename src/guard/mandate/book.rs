@@ -6,9 +6,9 @@
 use std::sync::Arc;
 
 use super::{Ended, Held, Mandate};
-use crate::ids::{MandateId, RevocationEpoch};
+use crate::ids::{Digest, MandateId, RevocationEpoch};
 use crate::limit;
-use crate::outcome::{Failure, Reason};
+use crate::outcome::{Failure, Reason, Refusal, Stop};
 use crate::shelf::{Action, Change, Changed, Expect, Row, Section, Shelf, Tell, Version};
 
 /// The rows of mandates; looked up by whoever holds them, too.
@@ -33,6 +33,8 @@ struct Known {
 pub enum Completion {
     /// It is over now; so is everything below it, from this epoch on.
     Done(RevocationEpoch),
+    /// It was ended before, and whoever did that was stopped before it was told of.
+    Untold,
     /// It was over.
     Over,
     /// There is none of that name.
@@ -56,7 +58,7 @@ impl Mandates {
             chain.push((known.mandate, known.version));
         }
         chain.push((own.mandate, own.version));
-        Ok(Held::new(chain))
+        Ok(Held::new(chain, epoch))
     }
 
     async fn one(&self, id: &MandateId, epoch: RevocationEpoch) -> Result<Option<Known>, Failure> {
@@ -72,8 +74,9 @@ impl Mandates {
     /// Keeps a new one, durable when it is done. Those above it must still be as they were read.
     ///
     /// # Errors
-    /// `store_unavailable`, also where no more fit; `mandate_ended` where one above has changed meanwhile.
-    pub async fn keep(&self, mandate: &Mandate, above: Option<&Held>) -> Result<(), crate::outcome::Stop> {
+    /// `store_unavailable`, also where no more fit; `mandate_ended` where one above has changed meanwhile;
+    /// `mandate_refused` where its opener has opened so many today.
+    pub async fn keep(&self, mandate: &Mandate, above: Option<&Held>, opener: Digest) -> Result<(), Stop> {
         let mut changes: Vec<Change> = above.into_iter().flat_map(unchanged).collect();
         let put = Action::Put {
             owner: mandate.holder.to_string(),
@@ -81,9 +84,17 @@ impl Mandates {
             expires_at_us: Some(gone_us(mandate)),
         };
         changes.push(Change::new(MANDATES, mandate.id.as_str(), Expect::Absent, put));
+        let last = changes.len();
+        changes.push(crate::guard::budget::opening(opener, mandate.opened_us));
         match self.shelf.change(changes, Tell::Nobody).await? {
             Changed::Done { .. } => Ok(()),
-            Changed::Conflict(_) => Err(crate::outcome::Refusal::new(Reason::MandateEnded).into()),
+            Changed::Conflict(index) if index == last => Err(Refusal::new(Reason::MandateRefused)
+                .hint(format!(
+                    "{} mandates were opened today: go on with one of them",
+                    limit::MANDATES_OPENED_PER_DAY_MAX
+                ))
+                .into()),
+            Changed::Conflict(_) => Err(Refusal::new(Reason::MandateEnded).into()),
             Changed::Full(_) => Err(full("mandates").into()),
         }
     }
@@ -98,7 +109,8 @@ impl Mandates {
             let mut mandate = read(&row)?;
             let now_us = self.shelf.clock_us().await?;
             if mandate.is_over(now_us) {
-                return Ok(Completion::Over);
+                let untold = mandate.ended.is_some() && !mandate.told;
+                return Ok(if untold { Completion::Untold } else { Completion::Over });
             }
             mandate.ended = Some(Ended { at_us: now_us, by: by.to_owned() });
             let put = Action::Put { owner: row.owner, body: body(&mandate)?, expires_at_us: Some(gone_us(&mandate)) };
@@ -122,16 +134,51 @@ impl Mandates {
             let last = rows.last().map(|row| row.key.clone());
             let full = rows.len() >= limit::SHELF_ROWS_READ_MAX;
             for row in rows {
-                found.push(read(&row)?);
+                found.push(Mandate { told: false, ..read(&row)? });
             }
+            // The youngest are what is looked for; the others are not held in memory until the end.
+            let skipped = found.len().saturating_sub(limit::MANDATES_LISTED_MAX);
+            found.drain(..skipped);
             if !full || last.is_none() {
-                break;
+                return Ok(found);
             }
             after = last;
         }
-        // The youngest are what is looked for.
-        let skipped = found.len().saturating_sub(limit::MANDATES_LISTED_MAX);
-        Ok(found.split_off(skipped))
+    }
+
+    /// Keeps that the end of one is told of; answers whether this is who tells. Nobody remembers what is over, so nobody
+    /// has to forget it.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn tell(&self, id: &MandateId) -> Result<bool, Failure> {
+        let Some(row) = self.shelf.row(MANDATES, id.as_str()).await? else { return Ok(false) };
+        let mandate = read(&row)?;
+        if mandate.told {
+            return Ok(false);
+        }
+        let mandate = Mandate { told: true, ..mandate };
+        let put = Action::Put { owner: row.owner, body: body(&mandate)?, expires_at_us: Some(gone_us(&mandate)) };
+        let change = Change::new(MANDATES, row.key, Expect::Version(row.version), put);
+        Ok(self.shelf.change(vec![change], Tell::Nobody).await?.is_done())
+    }
+
+    /// Those among the next mandates after that name that are over and not told of: expired ones, and those whose end
+    /// was cut off before it was told; and after which name to go on, where there are more.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn untold(&self, after: Option<&str>) -> Result<(Vec<Mandate>, Option<String>), Failure> {
+        let rows = self.shelf.rows(MANDATES, None, after).await?;
+        let last = rows.last().map(|row| row.key.clone()).filter(|_| rows.len() >= limit::SHELF_ROWS_READ_MAX);
+        let now_us = self.shelf.clock_us().await?;
+        let found = rows.iter().filter_map(|row| read(row).ok());
+        // Whoever ends one may be about to tell.
+        let within_us = i64::try_from(limit::MANDATE_TOLD_WITHIN.as_micros()).unwrap_or(i64::MAX);
+        let is_late = |ended: &Ended| ended.at_us.saturating_add(within_us) < now_us;
+        let untold = found
+            .filter(|mandate| !mandate.told && mandate.is_over(now_us) && mandate.ended.as_ref().is_none_or(is_late));
+        Ok((untold.collect(), last))
     }
 
     /// The store's clock, microseconds since 1970.

@@ -2,7 +2,7 @@
 //!
 //! Decides what a mandate says and what it leaves of a call. Refuses to know how its handle travels and who may open
 //! one. Invariants: a call passes only where the mandate, every mandate above it and their templates as they are now all
-//! let it; what a mandate says never grows after it was opened.
+//! let it; what a mandate says never grows after it was opened, and what it leaves open is what its templates say now.
 
 mod book;
 mod open;
@@ -18,7 +18,7 @@ pub use open::{Opening, Wish};
 pub(super) use scope::check;
 
 use crate::config::Budget;
-use crate::ids::{AgentId, Digest, Environment, MandateId, TemplateName};
+use crate::ids::{AgentId, Digest, Environment, MandateId, RevocationEpoch, TemplateName};
 use crate::policy::Permit;
 use crate::record::mandated::MandateFacts;
 use crate::shelf::Version;
@@ -72,6 +72,9 @@ pub struct Mandate {
     /// How it was ended before that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<Ended>,
+    /// Its end is on the record.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) told: bool,
 }
 
 /// How a mandate was ended before its time.
@@ -89,6 +92,8 @@ pub struct Held {
     /// Each with the version in which it was read, the outermost first and the call's own last.
     pub(super) chain: Arc<[(Arc<Mandate>, Version)]>,
     own: Arc<Mandate>,
+    /// The epoch as which it was read.
+    epoch: RevocationEpoch,
 }
 
 impl Mandate {
@@ -101,6 +106,12 @@ impl Mandate {
             parent: self.above.last().map(MandateId::as_str),
             purpose: &self.purpose,
         }
+    }
+
+    /// The same without what is kept of it for ourselves.
+    #[must_use]
+    pub fn as_told(&self) -> Self {
+        Self { told: false, ..self.clone() }
     }
 
     /// Whether it is over at that moment.
@@ -121,9 +132,15 @@ impl Mandate {
 }
 
 impl Held {
-    pub(super) fn new(chain: Vec<(Arc<Mandate>, Version)>) -> Option<Self> {
+    pub(super) fn new(chain: Vec<(Arc<Mandate>, Version)>, epoch: RevocationEpoch) -> Option<Self> {
         let own = Arc::clone(&chain.last()?.0);
-        Some(Self { chain: chain.into(), own })
+        Some(Self { chain: chain.into(), own, epoch })
+    }
+
+    /// The epoch as which it was read: once another is in force, it may have been completed since.
+    #[must_use]
+    pub const fn epoch(&self) -> RevocationEpoch {
+        self.epoch
     }
 
     /// The call's own mandate.

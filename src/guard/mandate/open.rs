@@ -101,7 +101,7 @@ impl Opening<'_> {
         let life_us = self.life_us()?;
         let ends_us = self.now_us.saturating_add(life_us);
         let ends_us = above.map_or(ends_us, |held| held.ends_us().min(ends_us));
-        Ok(Mandate {
+        let mandate = Mandate {
             id: MandateId::fresh(),
             template: wish.template.clone(),
             holder: self.holder,
@@ -119,7 +119,13 @@ impl Opening<'_> {
             opened_us: self.now_us,
             ends_us,
             ended: None,
-        })
+            told: false,
+        };
+        let length = serde_json::to_string(&mandate).map_or(usize::MAX, |written| written.len());
+        if length > limit::MANDATE_BYTES_MAX {
+            return Err(refused(format!("all that it says is longer than {} bytes", limit::MANDATE_BYTES_MAX)));
+        }
+        Ok(mandate)
     }
 
     fn check_words(&self) -> Result<(), Refusal> {

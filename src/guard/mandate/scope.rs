@@ -4,8 +4,9 @@
 //! policy's conditions do that. Invariant: what a template in force does not say any more is no part of its mandates.
 
 use super::Mandate;
-use crate::config::MandateNeed;
+use crate::config::{Config, MandateNeed};
 use crate::guard::Wanted;
+use crate::ids::AgentId;
 use crate::inversion::{self, Control};
 use crate::outcome::{Reason, Refusal};
 use crate::policy::{Arguments, Ask, Permit};
@@ -15,17 +16,33 @@ use crate::policy::{Arguments, Ask, Permit};
 /// # Errors
 /// `mandate_required`, `mandate_ended`, `mandate_scope`.
 pub fn check(permit: &Permit, wanted: &Wanted<'_>) -> Result<(), Refusal> {
-    let Some(held) = wanted.mandate else { return needed(permit, wanted) };
+    let Some(held) = wanted.mandate else { return needed(permit, wanted, |_| false) };
+    // One agent's mandate is none for another that acts along with it.
+    needed(permit, wanted, |agent| held.all().any(|mandate| is_for(mandate, agent, wanted.config)))?;
     let now = jiff::Timestamp::now();
     for mandate in held.all() {
-        if mandate.is_over(now.as_microsecond()) && !inversion::is_off(Control::TaskEnd) {
-            return Err(ended(mandate, now.as_microsecond()));
+        if mandate.is_over(wanted.now_us) {
+            return Err(ended(mandate, wanted.now_us));
         }
+        in_time(wanted, mandate)?;
         if !inversion::is_off(Control::TaskScope) {
             within(permit, wanted, mandate, now)?;
         }
     }
     Ok(())
+}
+
+/// A template that lasts less long than when a mandate was opened ends it then.
+fn in_time(wanted: &Wanted<'_>, mandate: &Mandate) -> Result<(), Refusal> {
+    let Some(template) = mandate.template.as_ref().and_then(|name| wanted.config.templates.get(name)) else {
+        return Ok(());
+    };
+    let wall_time_us = i64::try_from(template.wall_time.as_micros()).unwrap_or(i64::MAX);
+    if mandate.opened_us.saturating_add(wall_time_us) > wanted.now_us {
+        return Ok(());
+    }
+    let hint = format!("the mandate {} has expired, its template lasts no longer; open another one", mandate.id);
+    Err(Refusal::new(Reason::MandateEnded).hint(hint))
 }
 
 /// The refusal of a mandate that is over.
@@ -38,10 +55,16 @@ pub(super) fn ended(mandate: &Mandate, now_us: i64) -> Refusal {
         .hint(format!("the mandate {} {how}; open another one if the task goes on", mandate.id))
 }
 
-fn needed(permit: &Permit, wanted: &Wanted<'_>) -> Result<(), Refusal> {
+/// Whether a mandate was given to that agent.
+fn is_for(mandate: &Mandate, agent: &AgentId, config: &Config) -> bool {
+    let template = mandate.template.as_ref().and_then(|name| config.templates.get(name));
+    mandate.agent.as_ref() == Some(agent) || template.is_some_and(|template| template.agents.contains(agent))
+}
+
+fn needed(permit: &Permit, wanted: &Wanted<'_>, has: impl Fn(&AgentId) -> bool) -> Result<(), Refusal> {
     let persona = permit.caller().persona();
-    let needs = |id: &crate::ids::AgentId| {
-        wanted.config.agents.get(id).is_none_or(|agent| agent.mandate_need() == MandateNeed::Required)
+    let needs = |id: &AgentId| {
+        wanted.config.agents.get(id).is_none_or(|agent| agent.mandate_need() == MandateNeed::Required) && !has(id)
     };
     let agent = persona.agent.iter().chain(&persona.chain).find(|agent| needs(&agent.id));
     agent.map_or(Ok(()), |agent| {

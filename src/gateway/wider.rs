@@ -1,0 +1,255 @@
+//! Whether another set of files lets agents do more: as agents, under mandates, or before the breaker stops them.
+//!
+//! Decides it field by field, because what only takes something away is a brake and has to work without anybody's word.
+//! Refuses to know rules, which are compared by the policy. Invariant: a field that this does not know widens.
+
+use crate::config::{AgentClient, AgentConfig, AgentState, ApiKeyConfig, Budget, Config, MandateNeed, TemplateConfig};
+
+/// Whether some agent may do more, or is stopped later.
+pub(super) fn lets_agents_do_more(before: &Config, after: &Config) -> bool {
+    let agent = |agent: &AgentConfig| match before.agents.get(&agent.id) {
+        _ if agent.state != AgentState::Active => false,
+        Some(old) => is_wider_agent(old, agent),
+        None => true,
+    };
+    after.agents.values().any(|one| agent(one))
+        || after
+            .templates
+            .iter()
+            .any(|(name, template)| before.templates.get(name).is_none_or(|old| is_wider_template(old, template)))
+        || is_later(before, after)
+}
+
+fn is_wider_agent(before: &AgentConfig, after: &AgentConfig) -> bool {
+    // Named one by one, so that a new field is not forgotten here.
+    let AgentConfig {
+        id: _,
+        owner,
+        sponsor_group,
+        purpose: _,
+        kind,
+        environments,
+        clients,
+        keys,
+        state: _,
+        expires,
+        review,
+        mandates: _,
+        budget,
+    } = after;
+    let known = |client: &AgentClient| {
+        let same = |old: &AgentClient| {
+            let AgentClient { issuer, known_by, client_id, proof } = old;
+            // A weaker proof reaches less.
+            (issuer, known_by, client_id) == (&client.issuer, &client.known_by, &client.client_id)
+                && client.proof <= *proof
+        };
+        before.clients.iter().any(same)
+    };
+    let known_key = |key: &ApiKeyConfig| {
+        let same = |old: &ApiKeyConfig| {
+            let ApiKeyConfig { id, digest, owner, created: _, expires } = old;
+            (id, digest, owner) == (&key.id, &key.digest, &key.owner) && key.expires <= *expires
+        };
+        before.keys.iter().any(same)
+    };
+    let needs_less = before.mandate_need() == MandateNeed::Required && after.mandate_need() == MandateNeed::Optional;
+    before.state != AgentState::Active
+        || *owner != before.owner
+        || *sponsor_group != before.sponsor_group
+        || *kind != before.kind
+        || needs_less
+        || environments.iter().any(|environment| !before.environments.contains(environment))
+        || !clients.iter().all(known)
+        || !keys.iter().all(known_key)
+        || grew(before.expires, *expires)
+        || grew(before.review, *review)
+        || grew(before.budget.calls_per_minute, budget.calls_per_minute)
+        || grew(before.budget.calls_per_day, budget.calls_per_day)
+}
+
+fn is_wider_template(before: &TemplateConfig, after: &TemplateConfig) -> bool {
+    let TemplateConfig {
+        name: _,
+        title: _,
+        tools,
+        conditions,
+        environments,
+        agents,
+        wall_time,
+        budget,
+        may_isolate,
+        purpose_required,
+    } = after;
+    let Budget { calls, calls_per_minute, bytes } = *budget;
+    // Where they stand in their file makes no difference.
+    tools.iter().any(|tool| !before.tools.iter().any(|old| old.text == tool.text))
+        || before.conditions.iter().any(|old| !conditions.iter().any(|left| left.text == old.text))
+        || environments.iter().any(|environment| !before.environments.contains(environment))
+        || agents.iter().any(|agent| !before.agents.contains(agent))
+        || *wall_time > before.wall_time
+        || grew(before.budget.calls, calls)
+        || grew(before.budget.calls_per_minute, calls_per_minute)
+        || grew(before.budget.bytes, bytes)
+        || (*may_isolate && !before.may_isolate)
+        || (before.purpose_required && !*purpose_required)
+}
+
+/// Whether an agent is stopped later than it was.
+fn is_later(before: &Config, after: &Config) -> bool {
+    let (old, new) = (before.breaker, after.breaker);
+    after.attest_every > before.attest_every
+        || new.denials_per_minute > old.denials_per_minute
+        || new.new_tools > old.new_tools
+        || new.new_tools_within < old.new_tools_within
+        || new.learning > old.learning
+        || new.errors_percent > old.errors_percent
+        || new.errors_of > old.errors_of
+}
+
+/// Whether a bound was raised or is gone.
+fn grew<T: Ord>(before: Option<T>, after: Option<T>) -> bool {
+    match (before, after) {
+        (Some(before), Some(after)) => after > before,
+        (before, None) => before.is_some(),
+        (None, Some(_)) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::{AgentBudget, AgentKind, KnownBy, Placed};
+    use crate::front::fixture::config;
+    use crate::identity::fixture;
+    use crate::ids::{AgentId, Environment, IssuerAlias, TemplateName};
+
+    fn placed(text: &str) -> Placed {
+        Placed { text: text.to_owned(), line: 1, column: 1 }
+    }
+
+    fn template() -> TemplateConfig {
+        TemplateConfig {
+            name: TemplateName::new("nightly").unwrap(),
+            title: "nightly".to_owned(),
+            tools: vec![placed("git/push")],
+            conditions: vec![placed("small")],
+            environments: vec![Environment::new("development").unwrap()],
+            agents: vec![AgentId::new("bot").unwrap()],
+            wall_time: Duration::from_secs(60),
+            budget: Budget { calls: Some(5), calls_per_minute: Some(5), bytes: Some(5) },
+            may_isolate: false,
+            purpose_required: true,
+        }
+    }
+
+    fn with(template: TemplateConfig) -> Config {
+        Config { templates: [(template.name.clone(), Arc::new(template))].into(), ..config() }
+    }
+
+    fn check(what: &str, narrow: &Config, wide: &Config) {
+        assert!(lets_agents_do_more(narrow, wide), "{what} lets do more");
+        assert!(!lets_agents_do_more(wide, narrow), "{what} taken back is a brake");
+    }
+
+    #[test]
+    fn every_field_of_a_template_that_grows_widens_and_the_same_taken_back_does_not() {
+        let narrow = with(template());
+        let budget = template().budget;
+        let changes: [(&str, TemplateConfig); 13] = [
+            ("a tool", TemplateConfig { tools: vec![placed("git/push"), placed("*/*")], ..template() }),
+            ("a condition", TemplateConfig { conditions: Vec::new(), ..template() }),
+            (
+                "an environment",
+                TemplateConfig {
+                    environments: ["development", "production"].map(|name| Environment::new(name).unwrap()).to_vec(),
+                    ..template()
+                },
+            ),
+            (
+                "an agent",
+                TemplateConfig {
+                    agents: ["bot", "intern"].map(|name| AgentId::new(name).unwrap()).to_vec(),
+                    ..template()
+                },
+            ),
+            ("its time", TemplateConfig { wall_time: Duration::from_secs(61), ..template() }),
+            ("calls", TemplateConfig { budget: Budget { calls: Some(6), ..budget }, ..template() }),
+            ("all calls", TemplateConfig { budget: Budget { calls: None, ..budget }, ..template() }),
+            ("a rate", TemplateConfig { budget: Budget { calls_per_minute: Some(6), ..budget }, ..template() }),
+            ("any rate", TemplateConfig { budget: Budget { calls_per_minute: None, ..budget }, ..template() }),
+            ("bytes", TemplateConfig { budget: Budget { bytes: Some(6), ..budget }, ..template() }),
+            ("all bytes", TemplateConfig { budget: Budget { bytes: None, ..budget }, ..template() }),
+            ("isolation", TemplateConfig { may_isolate: true, ..template() }),
+            ("silence", TemplateConfig { purpose_required: false, ..template() }),
+        ];
+        for (what, wide) in changes {
+            check(what, &narrow, &with(wide));
+        }
+        check("a template", &config(), &narrow);
+        let moved = Placed { line: 9, ..placed("git/push") };
+        let moved = with(TemplateConfig { tools: vec![moved], title: "other".to_owned(), ..template() });
+        assert!(!lets_agents_do_more(&narrow, &moved), "where it stands makes no difference");
+    }
+
+    fn agents(change: impl Fn(&mut AgentConfig)) -> Config {
+        let mut config = Config { agents: fixture::config().agents, ..config() };
+        let bot = config.agents.get_mut(&AgentId::new("bot").unwrap()).unwrap();
+        let bot = Arc::make_mut(bot);
+        bot.kind = AgentKind::Autonomous;
+        bot.budget = AgentBudget { calls_per_minute: Some(5), calls_per_day: Some(5) };
+        bot.expires = Some(jiff::civil::date(2030, 1, 1));
+        change(bot);
+        config
+    }
+
+    #[test]
+    fn every_field_of_an_agent_that_grows_widens_and_the_same_taken_back_does_not() {
+        let narrow = agents(|_| ());
+        let client = || AgentClient {
+            issuer: IssuerAlias::new("corp").unwrap(),
+            known_by: KnownBy::Client,
+            client_id: "another".to_owned(),
+            proof: crate::config::DeclaredProof::Public,
+        };
+        check("a client", &narrow, &agents(|bot| bot.clients.push(client())));
+        let proven = || AgentClient { proof: crate::config::DeclaredProof::Mtls, ..client() };
+        check("its proof", &agents(|bot| bot.clients.push(client())), &agents(|bot| bot.clients.push(proven())));
+        check("an environment", &narrow, &agents(|bot| bot.environments.push(Environment::new("other").unwrap())));
+        check("no mandate", &narrow, &agents(|bot| bot.mandates = Some(MandateNeed::Optional)));
+        check("calls", &narrow, &agents(|bot| bot.budget.calls_per_day = Some(6)));
+        check("any rate", &narrow, &agents(|bot| bot.budget.calls_per_minute = None));
+        check("a later end", &narrow, &agents(|bot| bot.expires = None));
+        check("its state", &agents(|bot| bot.state = AgentState::Suspended), &narrow);
+        check("an agent", &config(), &narrow);
+        let owned = agents(|bot| bot.owner = "user:corp/mallory".to_owned());
+        assert!(lets_agents_do_more(&narrow, &owned) && lets_agents_do_more(&owned, &narrow), "who answers for it");
+        assert!(!lets_agents_do_more(&narrow, &agents(|bot| bot.purpose = "another".to_owned())));
+    }
+
+    #[test]
+    fn a_breaker_that_trips_later_widens() {
+        let narrow = config();
+        let mut wide = config();
+        wide.breaker.denials_per_minute += 1;
+        check("denials", &narrow, &wide);
+        let mut wide = config();
+        wide.breaker.errors_percent += 1;
+        check("errors", &narrow, &wide);
+        let mut wide = config();
+        wide.breaker.new_tools += 1;
+        check("new tools", &narrow, &wide);
+        let mut wide = config();
+        wide.breaker.new_tools_within = Duration::from_secs(1);
+        check("their time", &narrow, &wide);
+        let mut wide = config();
+        wide.breaker.learning += Duration::from_secs(1);
+        check("learning", &narrow, &wide);
+        let mut wide = config();
+        wide.attest_every += Duration::from_secs(1);
+        check("attestations", &narrow, &wide);
+    }
+}

@@ -1,0 +1,240 @@
+//! How a mandate ends: its credentials go with it, the record says so, and what grows afterwards needs somebody's word.
+
+use super::*;
+use crate::support::eventually;
+use crate::support::sts::{Revocation, Sts};
+
+fn exchange(sts: &Sts) -> String {
+    format!(
+        "credential = {{ kind = \"exchange\", issuer = \"{}\", client_id = \"gateway\", \
+         audience = \"https://tools.example\", scope = \"read\" }}",
+        sts.url
+    )
+}
+
+async fn with_credentials(sts: &Sts) -> Running {
+    let (issuer, upstream) = (Issuer::start().await, upstream().await);
+    let gateway = Setup::new(&issuer)
+        .policy(RULES)
+        .policy_file("agents.toml", AGENTS)
+        .policy_file("mandates.toml", TEMPLATES)
+        .policy_file("conditions.toml", CONDITIONS)
+        .http_server("tools", &upstream.url, &exchange(sts))
+        .admin(ADMIN)
+        .start()
+        .await;
+    Running { issuer, upstream, gateway }
+}
+
+#[tokio::test]
+async fn what_expires_takes_its_credentials_along_and_is_told_once() {
+    let sts = Sts::start(Revocation::Has).await;
+    let running = with_credentials(&sts).await;
+    let bot = running.bot();
+    let (id, handle) = open(&bot, json!({ "template": "nightly", "seconds": 3 })).await;
+    assert_eq!(call(&bot, &handle, "tools__echo", json!({})).await.tool_text(), "done");
+    assert!(sts.revoked().is_empty());
+    let presented = running.upstream.calls()[0].headers["authorization"].clone();
+    let within = bailiwick::limit::MANDATES_LOOK_INTERVAL + std::time::Duration::from_secs(20);
+    let told = || running.gateway.records("mandate").into_iter().map(|line| line["mandate"].clone());
+    let began = std::time::Instant::now();
+    while sts.revoked().is_empty() || !told().any(|line| line["event"] == "expired") {
+        assert!(began.elapsed() < within, "{:?} {:?}", sts.revoked(), told().collect::<Vec<_>>());
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    assert_eq!(format!("Bearer {}", sts.revoked()[0]["token"]), presented);
+    let line = told().find(|line| line["event"] == "expired").unwrap();
+    assert_eq!((&line["id"], &line["calls"]), (&json!(id), &json!([["tools", 1]])), "{line}");
+    tokio::time::sleep(bailiwick::limit::MANDATES_LOOK_INTERVAL).await;
+    assert_eq!(told().filter(|line| line["event"] == "expired").count(), 1);
+    assert_eq!(sts.revoked().len(), 1);
+}
+
+#[tokio::test]
+async fn what_ends_while_a_credential_is_waited_for_is_not_sent() {
+    let sts = Sts::start(Revocation::Has).await;
+    let running = with_credentials(&sts).await;
+    let bot = running.bot();
+    for ends in ["complete", "revoke"] {
+        let before = sts.asked().len();
+        sts.hold(true);
+        let (id, handle) = open(&bot, json!({ "template": "nightly" })).await;
+        let calling = {
+            let (bot, handle) = (bot.clone(), handle.clone());
+            tokio::spawn(async move { call(&bot, &handle, "tools__echo", json!({})).await })
+        };
+        eventually("the credential to be asked for", async || sts.asked().len() > before).await;
+        match ends {
+            "complete" => {
+                let done = bot.call_tool("bailiwick__mandate_complete", json!({ "id": id })).await;
+                assert_eq!(done.result()["structuredContent"]["state"], "completed", "{}", done.text);
+            }
+            _ => {
+                let revoked = running.gateway.command(&["revoke", "mandate", &id, "--config", "servers.toml"]);
+                assert!(revoked.status.success(), "{}", String::from_utf8_lossy(&revoked.stderr));
+            }
+        }
+        sts.hold(false);
+        let answer = calling.await.unwrap();
+        assert_eq!((reason(&answer).as_str(), running.upstream.calls().len()), ("mandate_ended", 0), "{}", answer.text);
+    }
+    // It was refused, and not sent and cut.
+    eventually("both refusals on the record", async || {
+        let refused = running.gateway.records("refusal");
+        refused.iter().filter(|line| line["decision"]["reason"] == "mandate_ended").count() == 2
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_template_that_grows_needs_somebodys_word_and_one_that_shrinks_does_not() {
+    let running = start().await;
+    let bot = running.bot();
+    let (_, handle) = open(&bot, json!({ "template": "nightly" })).await;
+    let (_, counted) = open(&bot, json!({ "template": "counted" })).await;
+    let file = running.gateway.place().join("policies/mandates.toml");
+    let reload = |words: &[&str]| running.gateway.command(&[&["reload", "--config", "servers.toml"], words].concat());
+    let written = |text: &str| std::fs::write(&file, text).unwrap();
+    let wider = TEMPLATES.replace("\"tools/echo\", \"tools/wait\", \"tools/small\"", "\"*/*\"");
+    assert_ne!(wider, TEMPLATES);
+    written(&wider);
+    let refused = reload(&[]);
+    let said = String::from_utf8_lossy(&refused.stdout).into_owned();
+    assert!(refused.status.code() == Some(1) && said.contains("--allow-widening"), "{said}");
+    assert_eq!(reason(&call(&bot, &handle, "tools__other", json!({})).await), "mandate_scope");
+    // A seal that it does not fit is no way around it.
+    written(TEMPLATES);
+    assert!(running.gateway.command(&["check", "--seal", "--config", "servers.toml"]).status.success());
+    written(&wider);
+    for words in [&[][..], &["--allow-widening"]] {
+        let refused = reload(words);
+        assert_eq!(refused.status.code(), Some(1), "{}", String::from_utf8_lossy(&refused.stdout));
+        assert_eq!(reason(&call(&bot, &handle, "tools__other", json!({})).await), "mandate_scope");
+    }
+    // A budget that shrinks counts for what is open.
+    assert_eq!(call(&bot, &counted, "tools__echo", json!({})).await.tool_text(), "done");
+    written(&TEMPLATES.replace("calls = 7", "calls = 1"));
+    let narrowed = reload(&[]);
+    assert!(narrowed.status.success(), "{}", String::from_utf8_lossy(&narrowed.stdout));
+    assert_eq!(reason(&call(&bot, &counted, "tools__echo", json!({})).await), "budget_exhausted");
+    // And so does a shorter time.
+    let shorter = TEMPLATES.replace("calls = 7", "calls = 1").replace("wall_time = \"10m\"", "wall_time = \"1s\"");
+    written(&shorter);
+    assert!(reload(&[]).status.success());
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    assert_eq!(reason(&call(&bot, &handle, "tools__echo", json!({})).await), "mandate_ended");
+}
+
+#[tokio::test]
+async fn so_many_are_opened_in_a_day_by_one_caller_and_others_open_theirs() {
+    use sqlx::Connection as _;
+    let mut running = start().await;
+    open(&running.bot(), json!({ "template": "nightly" })).await;
+    assert!(running.gateway.stop().await.success());
+    let file = running.gateway.state().join("store.sqlite");
+    let mut store = sqlx::SqliteConnection::connect(file.to_str().unwrap()).await.unwrap();
+    let filled = sqlx::query("UPDATE shelf SET number = ? WHERE section = 'count' AND key LIKE 'opener/%'")
+        .bind(i64::from(bailiwick::limit::MANDATES_OPENED_PER_DAY_MAX) - 1)
+        .execute(&mut store)
+        .await
+        .unwrap();
+    assert_eq!(filled.rows_affected(), 1);
+    drop(store);
+    running.gateway.launch().await;
+    open(&running.bot(), json!({ "template": "nightly" })).await;
+    let refused = running.bot().call_tool("bailiwick__mandate_open", json!({ "template": "nightly" })).await;
+    assert_eq!(reason(&refused), "mandate_refused", "{}", refused.text);
+    open(&running.software("chief"), json!({ "template": "nightly", "agent": "bot" })).await;
+    // Nor is one of them as long as its opener likes.
+    let long: Vec<String> = (0..200).map(|number| format!("tools/{number}{}", "x".repeat(100))).collect();
+    let wish = json!({ "agent": "bot", "tools": long, "environments": ["development"] });
+    let refused = running.order("/mandates", wish).await;
+    assert_eq!(refused.response()["reason"], "mandate_refused", "{}", refused.text);
+    assert!(refused.text.contains(&bailiwick::limit::MANDATE_BYTES_MAX.to_string()), "{}", refused.text);
+}
+
+#[tokio::test]
+async fn a_person_opens_one_for_an_agent_that_has_an_api_key_and_nothing_else() {
+    let running = start().await;
+    let robot = "[agents.robot]\nowner = \"user:test/owner\"\npurpose = \"has a key\"\nkind = \"autonomous\"\n\
+                 environments = [\"development\"]\n";
+    let agents = running.gateway.place().join("policies/agents.toml");
+    std::fs::write(&agents, format!("{AGENTS}{robot}")).unwrap();
+    let made = running.gateway.command(&[
+        "keys",
+        "api",
+        "new",
+        "--agent",
+        "robot",
+        "--owner",
+        "user:test/owner",
+        "--json",
+        "--config",
+        "servers.toml",
+    ]);
+    let made: Value = serde_json::from_slice(&made.stdout).unwrap_or_else(|_| panic!("{made:?}"));
+    std::fs::write(&agents, format!("{AGENTS}{robot}{}", made["row"].as_str().unwrap())).unwrap();
+    let rules = format!("{RULES}p, agent:robot, *, tools/*, call, -, allow\n");
+    std::fs::write(running.gateway.place().join("policies/policy.csv"), rules).unwrap();
+    for words in [&["check", "--seal"][..], &["reload"]] {
+        let ran = running.gateway.command(&[words, &["--config", "servers.toml"]].concat());
+        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stdout));
+    }
+    let client = running.gateway.client(made["key"].as_str().unwrap());
+    assert_eq!(reason(&client.call_tool("tools__echo", json!({})).await), "mandate_required");
+    let mut wish = json!({ "agent": "robot", "tools": ["tools/echo"], "environments": ["development"] });
+    for named in [None, made["id"].as_str()] {
+        if let Some(key) = named {
+            wish["client"] = json!(key);
+        }
+        let opened = running.order("/mandates", wish.clone()).await;
+        assert_eq!(opened.status, 200, "{}", opened.text);
+        let handle = opened.response()["handle"].as_str().unwrap();
+        let answer = call(&client, handle, "tools__echo", json!({})).await;
+        assert_eq!(answer.tool_text(), "done", "{named:?}: {}", answer.text);
+    }
+    wish["client"] = json!("another");
+    let unknown = running.order("/mandates", wish).await;
+    assert_eq!(unknown.response()["reason"], "mandate_refused", "{}", unknown.text);
+}
+
+#[tokio::test]
+async fn an_end_that_was_cut_off_before_it_was_told_is_taken_up_again() {
+    use sqlx::Connection as _;
+    let mut running = start().await;
+    let mut ids = Vec::new();
+    for _ in 0..2 {
+        let (id, _) = open(&running.bot(), json!({ "template": "nightly" })).await;
+        running.bot().call_tool("bailiwick__mandate_complete", json!({ "id": id })).await;
+        ids.push(id);
+    }
+    let told = |running: &Running, id: &str| {
+        let all = running.gateway.records("mandate").into_iter().map(|line| line["mandate"].clone());
+        all.filter(|line| line["event"] == "completed" && line["id"] == json!(id)).count()
+    };
+    assert_eq!([told(&running, &ids[0]), told(&running, &ids[1])], [1, 1]);
+    assert!(running.gateway.stop().await.success());
+    // As if the process had died in between, for the second one a while ago.
+    let file = running.gateway.state().join("store.sqlite");
+    let mut store = sqlx::SqliteConnection::connect(file.to_str().unwrap()).await.unwrap();
+    let cut = "UPDATE shelf SET body = json_remove(body, '$.told') WHERE section = 'mandate'";
+    assert_eq!(sqlx::query(cut).execute(&mut store).await.unwrap().rows_affected(), 2);
+    let earlier = "UPDATE shelf SET body = json_set(body, '$.ended.at_us', 1) WHERE section = 'mandate' AND key = ?";
+    assert_eq!(sqlx::query(earlier).bind(&ids[1]).execute(&mut store).await.unwrap().rows_affected(), 1);
+    drop(store);
+    running.gateway.launch().await;
+    let complete = async || running.bot().call_tool("bailiwick__mandate_complete", json!({ "id": ids[0] })).await;
+    let again = complete().await;
+    assert_eq!(again.result()["structuredContent"]["state"], "completed", "{}", again.text);
+    assert_eq!(told(&running, &ids[0]), 2);
+    assert_eq!(reason(&complete().await), "mandate_ended", "it is told of now");
+    let began = std::time::Instant::now();
+    while told(&running, &ids[1]) < 2 {
+        assert!(
+            began.elapsed() < bailiwick::limit::MANDATES_LOOK_INTERVAL * 3,
+            "{:?}",
+            running.gateway.records("mandate")
+        );
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+}
