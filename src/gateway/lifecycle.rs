@@ -110,10 +110,12 @@ impl Lifecycle {
             return Ok(());
         }
         let persona = caller.persona();
-        let (Some(agent), Some(user)) = (&persona.agent, &persona.user) else { return Ok(()) };
-        match self.halted.get(&use_key(&agent.id, user)) {
+        let Some(user) = &persona.user else { return Ok(()) };
+        // Nobody goes around it with another agent in front.
+        let mut agents = persona.agent.iter().chain(&persona.chain);
+        match agents.find(|agent| self.halted.contains_key(&use_key(&agent.id, user))) {
             None => Ok(()),
-            Some(_) => Err(Refusal::new(Reason::AgentInactive)
+            Some(agent) => Err(Refusal::new(Reason::AgentInactive)
                 .hint(format!("the agent `{}` is suspended for you; ask its owner", agent.id))),
         }
     }
