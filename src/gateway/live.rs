@@ -18,7 +18,7 @@ impl Live {
         if self.revocations.epoch() == caller.epoch() {
             return Ok(());
         }
-        self.revocations.check(caller.token()).map(|_| ())
+        caller.credentials().try_for_each(|token| self.revocations.check(token).map(|_| ()))
     }
 
     /// Whether a permit's agents and server are left by what was taken back since.
