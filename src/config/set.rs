@@ -325,8 +325,8 @@ fn read_file(path: &Path) -> Result<(Vec<u8>, Option<SystemTime>), String> {
 #[must_use]
 pub fn replaceable(path: &Path) -> Option<String> {
     let target = std::fs::canonicalize(path).ok();
-    let directories = std::iter::once(path).chain(target.as_deref()).filter_map(Path::parent);
-    directories.filter_map(|directory| told_of(directory)).next()
+    let mut directories = std::iter::once(path).chain(target.as_deref()).filter_map(Path::parent);
+    directories.find_map(told_of)
 }
 
 fn told_of(directory: &Path) -> Option<String> {
