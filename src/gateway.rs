@@ -54,7 +54,7 @@ use crate::telemetry::Telemetry;
 use crate::upstream::Upstreams;
 use crate::wire::handle::Sealer;
 use crate::wire::{Askable, Json};
-pub use follow::{follow_store, record_missed};
+pub use follow::{follow_keys, follow_store, record_missed};
 pub use lifecycle::Lifecycle;
 use pins::Keeper;
 pub use reload::{Along, Files, ReloadOrder, ReloadReport, Reloader, watch_files};
@@ -237,7 +237,8 @@ impl Gateway {
             .authenticate(shown, &resource)
             .await
             .inspect_err(|stop| self.refused_unauthenticated(stop.reason(), peer))?;
-        self.lifecycle.load().may_use(&caller)?;
+        let usable = self.lifecycle.load().may_use(&caller);
+        usable.inspect_err(|refusal| self.refused_unauthenticated(refusal.reason, peer))?;
         Ok(caller)
     }
 
@@ -246,14 +247,15 @@ impl Gateway {
         self.journal.knocked(reason, peer);
     }
 
-    /// Whether somebody who was authenticated earlier still may act: not revoked, and known to the
-    /// configuration in force.
+    /// Whether somebody who was authenticated earlier still may act: not revoked, known to the configuration in
+    /// force, and by a key or root that has not been withdrawn.
     ///
     /// # Errors
-    /// `revoked`, `issuer_unknown`, `agent_inactive`.
+    /// `revoked`, `issuer_unknown`, `agent_inactive`, `signature_invalid`, `certificate_refused`.
     pub fn still_trusted(&self, caller: &Caller) -> Result<(), Refusal> {
         self.live.still_trusted(caller)?;
         self.lifecycle.load().may_use(caller)?;
+        caller.still_verified()?;
         still_stands(&self.live.snapshot.load().config, caller)
     }
 

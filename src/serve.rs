@@ -30,7 +30,7 @@ use crate::feeds::Feeds;
 use crate::front::{self, Certificates, Front};
 use crate::gateway::pins::Keeper;
 use crate::gateway::{
-    Along, Files, Gateway, Lifecycle, Own, Parts, Reloader, Snapshot, follow_store, record_missed, review,
+    Along, Files, Gateway, Lifecycle, Own, Parts, Reloader, Snapshot, follow_keys, follow_store, record_missed, review,
     send_messages, watch_files,
 };
 use crate::identity::revoked::RevocationStore as _;
@@ -336,6 +336,7 @@ async fn open(
     // A mistake in them is logged, and is none of the files that are served.
     let _problem = gateway.read_next().await;
     tasks.spawn(follow_store(Arc::clone(&gateway)));
+    tasks.spawn(follow_keys(Arc::clone(&gateway)));
     tasks.spawn(send_messages(Arc::clone(&gateway)));
     tasks.spawn(follow_upstreams(Arc::clone(&gateway)));
     tasks.spawn(follow_executables(Arc::clone(&gateway)));

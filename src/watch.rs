@@ -58,6 +58,8 @@ pub struct Watch {
     told: mpsc::Receiver<Message>,
     tell: mpsc::Sender<Message>,
     topics: HashMap<String, AbortHandle>,
+    /// Why an issuer that has to be asked about the token does not vouch for it any more.
+    disowned: Option<oneshot::Receiver<Reason>>,
     listening: lists::Listening,
     /// How many of them may be asked for at once.
     opening: Arc<Semaphore>,
@@ -116,6 +118,7 @@ pub async fn watch(
         told,
         tell,
         topics: HashMap::new(),
+        disowned: None,
         listening: HashMap::new(),
         opening: Arc::new(Semaphore::new(limit::SUBSCRIPTIONS_OPENING_MAX)),
         following: JoinSet::new(),
@@ -124,6 +127,7 @@ pub async fn watch(
         _slot: slot,
     };
     watch.shown = watch.look();
+    watch.ask_on();
     watch.listen_for_lists();
     let asked: Vec<_> = updates.into_iter().map(|uri| (watch.add(uri.clone()), uri)).collect();
     let refused = join_all(asked.into_iter().map(|(asking, uri)| async move {
@@ -156,6 +160,17 @@ impl Watch {
         let mut updates: Vec<String> = self.topics.keys().cloned().collect();
         updates.sort_unstable();
         Interest { updates, ..self.interest.clone() }
+    }
+
+    /// Has the issuer asked about the token for as long as the stream is open, where requests would.
+    fn ask_on(&mut self) {
+        let Some(asking) = self.caller.disowned() else { return };
+        let (tell, told) = oneshot::channel();
+        self.disowned = Some(told);
+        self.following.spawn(async move {
+            // Nobody hears it where the stream is over.
+            let _ = tell.send(asking.await);
+        });
     }
 
     /// Hears of a resource from now on; the answer is how its upstream took it. Asking twice is asking once.
@@ -265,11 +280,14 @@ impl Watch {
         ]
     }
 
-    fn over(&self) -> Option<Reason> {
+    fn over(&mut self) -> Option<Reason> {
+        if let Some(Ok(reason)) = self.disowned.as_mut().map(oneshot::Receiver::try_recv) {
+            return Some(reason);
+        }
         if let Err(stop) = self.gateway.still_heard(&self.caller) {
             return Some(stop.reason());
         }
-        let left = Duration::from_secs(u64::try_from(self.caller.token().expires_at).unwrap_or(0));
+        let left = Duration::from_secs(u64::try_from(self.caller.expires_at()).unwrap_or(0));
         (crate::gateway::since_epoch() > left).then_some(Reason::TokenExpired)
     }
 }

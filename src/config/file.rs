@@ -20,7 +20,7 @@ use crate::ids::{AgentId, Environment};
 use crate::limit;
 
 mod account;
-mod address;
+pub(super) mod address;
 mod admin;
 mod agent;
 mod api_key;
@@ -225,11 +225,11 @@ fn read_top(mut top: Table<'_, '_>, file: &Path, base: &Path, overrides: &Overri
     let quota = top.table_or_empty("limits", &keys::LIMITS).and_then(gateway::read_quota);
     let anonymous = top.table("anonymous", &keys::ANONYMOUS).is_some_and(|mut table| {
         let enabled = table.at::<bool>("enabled");
-        let loopback = gateway.as_ref().is_none_or(|gateway| gateway.config.listen.ip().is_loopback());
-        let refused = enabled.as_ref().filter(|enabled| *enabled.get_ref() && !loopback);
+        let alone = gateway.as_ref().is_none_or(|gateway| gateway.config.is_for_this_machine());
+        let refused = enabled.as_ref().filter(|enabled| *enabled.get_ref() && !alone);
         if let Some(enabled) = refused {
-            let message = "anonymous callers are accepted on a loopback listener only: \
-                           listen on 127.0.0.1, or remove [anonymous]";
+            let message = "anonymous callers are accepted on a loopback listener only, and behind no proxy: listen on \
+                           127.0.0.1 with a public_url on this machine and without trusted_proxies, or remove [anonymous]";
             table.mistake(&enabled.span(), message);
         }
         enabled.is_some_and(toml::Spanned::into_inner)
@@ -284,6 +284,9 @@ fn read_top(mut top: Table<'_, '_>, file: &Path, base: &Path, overrides: &Overri
         .chain(overrides.servers.iter().cloned().map(Some))
         .collect();
     too_many(&top, "servers", servers.len(), limit::SERVERS_MAX);
+    if let Some(gateway) = &gateway {
+        gateway.check_header(&top, servers.iter().flatten());
+    }
     let accounts = servers.iter().flatten().any(ServerConfig::has_accounts);
     if let (Some(gateway), Some(keys), true) = (&gateway, &keys, accounts)
         && gateway.config.store.is_shared()

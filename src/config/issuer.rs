@@ -35,6 +35,8 @@ pub struct IssuerConfig {
     pub claims: ClaimNames,
     /// Claims of RFC 9068 that this provider is known to leave out; never `aud`, `iss`, `exp` or `sub`.
     pub optional_claims: Vec<String>,
+    /// By which signs of its own it shows that software got a token for itself.
+    pub own_tokens: Vec<OwnSign>,
     /// Roles that everyone from here has.
     pub default_roles: Vec<String>,
     /// Whether calls need token scopes; scopes narrow and never widen.
@@ -51,6 +53,53 @@ pub struct IssuerConfig {
     pub registration: Option<RegistrationConfig>,
     /// Our client there for people who link an account.
     pub link: Option<LinkClient>,
+}
+
+impl IssuerConfig {
+    /// How long a certificate of this trust domain may live; nothing for an issuer of tokens alone.
+    #[must_use]
+    pub const fn svid_life_max(&self) -> Option<Duration> {
+        match &self.kind {
+            IssuerKind::Oidc => None,
+            IssuerKind::Spiffe(spiffe) => Some(spiffe.svid_life_max),
+        }
+    }
+
+    /// Whether a token that one entry accepts means the same to the other: what differs is about logins of ours, or
+    /// about how keys are fetched, or is asked of the agents' entries.
+    #[must_use]
+    pub fn verifies_like(&self, other: &Self) -> bool {
+        let Self {
+            alias,
+            kind,
+            issuer,
+            audiences,
+            admin_audiences,
+            algorithms,
+            token_types,
+            token_life_max,
+            leeway,
+            claims,
+            optional_claims,
+            own_tokens,
+            default_roles,
+            scopes,
+            interactive_default: _,
+            jwks_stale_max: _,
+            sender_constraint,
+            introspection,
+            registration: _,
+            link: _,
+        } = self;
+        (alias, kind, issuer) == (&other.alias, &other.kind, &other.issuer)
+            && (audiences, admin_audiences) == (&other.audiences, &other.admin_audiences)
+            && (algorithms, token_types) == (&other.algorithms, &other.token_types)
+            && (token_life_max, leeway) == (&other.token_life_max, &other.leeway)
+            && (claims, optional_claims) == (&other.claims, &other.optional_claims)
+            && (own_tokens, default_roles) == (&other.own_tokens, &other.default_roles)
+            && (scopes, sender_constraint) == (&other.scopes, &other.sender_constraint)
+            && *introspection == other.introspection
+    }
 }
 
 /// `[issuers.ALIAS.registration]`: assistants are registered here, and log in with a client of the administrator's.
@@ -83,8 +132,42 @@ pub enum Algorithm {
     EdDsa,
 }
 
+/// By which sign an issuer shows that software got a token for itself (client credentials).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OwnSign {
+    /// `sub` is the client (RFC 9068, section 2.2).
+    Subject,
+    /// `sub` is the client and `@clients`, or `gty` says so: Auth0.
+    Auth0,
+    /// `idtyp` is `app`: Entra.
+    Entra,
+    /// The user name of a client's service account, with `clientHost` or `clientAddress`: Keycloak.
+    Keycloak,
+    /// `kubernetes.io` is there.
+    Kubernetes,
+}
+
+impl OwnSign {
+    /// All of them.
+    pub const ALL: &'static [Self] = &[Self::Subject, Self::Auth0, Self::Entra, Self::Keycloak, Self::Kubernetes];
+    /// Those that are believed where nothing is written.
+    pub const USUAL: &'static [Self] = &[Self::Subject, Self::Entra, Self::Kubernetes];
+
+    /// The spelling in files.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Subject => "sub",
+            Self::Auth0 => "auth0",
+            Self::Entra => "entra",
+            Self::Keycloak => "keycloak",
+            Self::Kubernetes => "kubernetes",
+        }
+    }
+}
+
 /// Which claims say what, where a provider does not follow RFC 9068.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClaimNames {
     /// Client: `client_id`, `azp`, `appid`, tried in order.
     pub client: Vec<String>,

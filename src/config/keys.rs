@@ -282,6 +282,8 @@ pub const ISSUER: Section = servers(
         optional("issuer", "string"),
         optional("trust_domain", "string"),
         optional("bundle", "`file:PATH` or URL"),
+        // SPIRE issues for an hour, Istio for a day and two minutes.
+        defaulted("svid_life_max", "duration", "\"25h\""),
         defaulted("audiences", "list of strings", "[]"),
         defaulted("admin_audiences", "list of strings", "[]"),
         defaulted("algorithms", "list of algorithms", "[\"RS256\", \"PS256\", \"ES256\", \"ES384\", \"EdDSA\"]"),
@@ -291,6 +293,7 @@ pub const ISSUER: Section = servers(
         defaulted("leeway", "duration", "\"60s\""),
         optional("claims", "table"),
         defaulted("optional_claims", "list of claims", "[]"),
+        defaulted("own_tokens", "list of signs", "[\"sub\", \"entra\", \"kubernetes\"]"),
         defaulted("default_roles", "list of roles", "[]"),
         defaulted("scopes", "`\"ignored\"` or `\"required\"`", "\"ignored\""),
         optional("scope_rules", "list of tables"),

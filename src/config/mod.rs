@@ -60,7 +60,7 @@ pub use export::{ExportConfig, ExportPlace, TelemetryConfig};
 pub use feed::FeedConfig;
 pub use gate::{Approvers, GateConfig, GateKind};
 pub use introspection::{IntrospectionConfig, IntrospectionProof, Nameless};
-pub use issuer::{Algorithm, ClaimNames, IssuerConfig, RegistrationConfig, ScopeMode, ScopeRule};
+pub use issuer::{Algorithm, ClaimNames, IssuerConfig, OwnSign, RegistrationConfig, ScopeMode, ScopeRule};
 pub use load::{Loaded, Overrides, issuer_with_defaults, load, load_set, load_with};
 pub use mandate::{AgentBudget, BreakerConfig, Budget, MandateNeed, Placed, TemplateConfig};
 pub use mistake::Mistake;
@@ -188,6 +188,19 @@ impl GatewayConfig {
     pub fn resource(&self, server: Option<&ServerId>) -> String {
         let base = self.public_url.as_str().trim_end_matches('/');
         server.map_or_else(|| format!("{base}/mcp"), |server| format!("{base}/mcp/{server}"))
+    }
+
+    /// Whether nobody but this machine is served, a proxy in front of it included.
+    #[must_use]
+    pub fn is_for_this_machine(&self) -> bool {
+        self.listen.ip().is_loopback() && self.is_named_for_this_machine() && self.trusted_proxies.is_empty()
+    }
+
+    /// Whether its name is one of this machine's: what others call otherwise is reached from elsewhere, wherever it
+    /// listens.
+    #[must_use]
+    pub fn is_named_for_this_machine(&self) -> bool {
+        file::address::is_loopback(&self.public_url)
     }
 }
 
@@ -327,6 +340,13 @@ impl ServerConfig {
     #[must_use]
     pub const fn is_unconfined(&self) -> bool {
         matches!(&self.transport, TransportConfig::Stdio { process, .. } if matches!(process.sandbox, process::Sandbox::None))
+    }
+
+    /// Whether its process was given the network, and with it this machine's own addresses.
+    #[must_use]
+    pub fn reaches_this_machine(&self) -> bool {
+        let TransportConfig::Stdio { process, .. } = &self.transport else { return false };
+        matches!(&process.sandbox, process::Sandbox::Required(reach) if reach.network == process::Network::On)
     }
 }
 

@@ -282,10 +282,8 @@ impl Reading {
     fn check_directory(&mut self, directory: &Path) -> bool {
         match std::fs::metadata(directory) {
             Ok(metadata) if metadata.is_dir() => {
-                // In a sticky directory nobody can replace another's file.
-                let sticky = metadata.mode() & 0o1000 != 0;
                 match writable_by_others(&metadata) {
-                    Some(message) if !sticky => self.mistake(directory, message),
+                    Some(message) if !is_sticky(&metadata) => self.mistake(directory, message),
                     _ => {}
                 }
                 true
@@ -320,6 +318,28 @@ fn read_file(path: &Path) -> Result<(Vec<u8>, Option<SystemTime>), String> {
         return Err(format!("is larger than {} bytes", limit::CONFIG_FILE_BYTES_MAX));
     }
     Ok((bytes, metadata.modified().ok()))
+}
+
+/// Why somebody else could put another file in the place of this one, through the directory that it is in: the one that
+/// its path names, and the one that it leads to.
+#[must_use]
+pub fn replaceable(path: &Path) -> Option<String> {
+    let target = std::fs::canonicalize(path).ok();
+    let mut directories = std::iter::once(path).chain(target.as_deref()).filter_map(Path::parent);
+    directories.find_map(told_of)
+}
+
+fn told_of(directory: &Path) -> Option<String> {
+    let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+    // What cannot be looked at cannot be opened either.
+    let metadata = std::fs::metadata(directory).ok()?;
+    let message = writable_by_others(&metadata).filter(|_| !is_sticky(&metadata))?;
+    Some(format!("its directory {}: {message}", directory.display()))
+}
+
+/// In such a directory nobody can replace another's file.
+fn is_sticky(metadata: &Metadata) -> bool {
+    metadata.mode() & 0o1000 != 0
 }
 
 /// Who can write it that should not: everyone, or a group that is not the owner's or our own.

@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use url::Url;
 
@@ -59,6 +60,8 @@ pub struct SpiffeConfig {
     pub trust_domain: TrustDomain,
     /// Where its keys are.
     pub bundle: BundlePlace,
+    /// A certificate that is valid for longer than this is refused.
+    pub svid_life_max: Duration,
 }
 
 /// Where the bundle of a trust domain is.

@@ -90,7 +90,7 @@ pub trait Operations: Governs {
     fn agents(&self) -> Vec<AgentStatus> {
         Vec::new()
     }
-    /// Software that nobody registered, and that was denied.
+    /// Software that nobody registered: denied, or let in as its issuer's default agent.
     fn proposed_agents(&self) -> BoxFuture<'_, Result<Vec<Proposed>, Failure>> {
         Box::pin(std::future::ready(Ok(Vec::new())))
     }

@@ -177,6 +177,7 @@ impl DemoIssuer {
                 person: Some("sub".to_owned()),
             },
             optional_claims: Vec::new(),
+            own_tokens: vec![crate::config::OwnSign::Subject],
             default_roles: self.state.options.default_roles.clone(),
             scopes: ScopeMode::Ignored,
             interactive_default: self.state.options.interactive_default.clone(),

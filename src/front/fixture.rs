@@ -36,6 +36,7 @@ pub(crate) fn config() -> Config {
         leeway: Duration::from_secs(30),
         claims: ClaimNames { client: Vec::new(), groups: None, scope: Vec::new(), person: None },
         optional_claims: Vec::new(),
+        own_tokens: Vec::new(),
         default_roles: Vec::new(),
         scopes: ScopeMode::Required(vec![ScopeRule {
             scope: "deploy".into(),

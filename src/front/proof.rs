@@ -45,11 +45,14 @@ pub(super) fn certificate<B>(
 
 /// What the request shows.
 pub(super) fn shown<'a>(parts: &'a Parts, certificate: Option<&'a ClientCertificate>) -> Shown<'a> {
+    let credential = credential(&parts.headers);
     Shown {
-        credential: credential(&parts.headers),
+        credential,
         proof: headers::single(&parts.headers, DPOP).unwrap_or(Some("")),
         method: parts.method.as_str(),
         certificate,
+        // Of interest where nothing else says who it is.
+        forwarded: matches!(credential, Presented::Nothing) && proxy::says_forwarded(&parts.headers),
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use http::header::{FORWARDED, HeaderMap};
+use http::header::{FORWARDED, HeaderMap, VIA};
 
 use crate::config::Network;
 use crate::limit;
@@ -34,6 +34,14 @@ pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) ->
 /// Whether that is one of our proxies.
 pub(super) fn is_trusted(address: IpAddr, trusted: &[Network]) -> bool {
     trusted.iter().any(|network| network.contains(address))
+}
+
+/// Whether some proxy, ours or not, says that it passed the request on. Who connects directly may write it, too, and
+/// gains nothing by that.
+pub(super) fn says_forwarded(headers: &HeaderMap) -> bool {
+    let told =
+        [FORWARDED.as_str(), VIA.as_str(), X_FORWARDED_FOR, "x-forwarded-host", "x-forwarded-proto", "x-real-ip"];
+    told.iter().any(|name| headers.contains_key(*name))
 }
 
 /// Walks from the nearest hop outwards; stops at the first that is not ours, or that cannot be read.
@@ -112,6 +120,15 @@ mod tests {
         for (peer, lines, expected) in table {
             assert_eq!(seen(peer, lines), *expected, "{peer} {lines:?}");
         }
+    }
+
+    #[test]
+    fn any_trace_of_a_proxy_says_that_there_was_one() {
+        for name in ["forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"] {
+            let headers = HeaderMap::from_iter([(name.parse().unwrap(), "x".parse().unwrap())]);
+            assert!(says_forwarded(&headers), "{name}");
+        }
+        assert!(!says_forwarded(&HeaderMap::from_iter([(http::header::HOST, "x".parse().unwrap())])));
     }
 
     #[test]

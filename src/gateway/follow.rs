@@ -38,6 +38,15 @@ pub async fn follow_store(gateway: Arc<Gateway>) {
     }
 }
 
+/// Has everybody who acts looked at again whenever an issuer's keys or a trust domain's bundle change: what carried
+/// them may be gone.
+pub async fn follow_keys(gateway: Arc<Gateway>) {
+    let (stopping, mut news) = (gateway.stopping(), gateway.identity.news());
+    while let Some(Ok(())) = stopping.run_until_cancelled(news.changed()).await {
+        gateway.decided_anew();
+    }
+}
+
 /// What is remembered between two looks.
 struct Follower {
     beat: Option<Instant>,

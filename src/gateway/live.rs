@@ -20,7 +20,7 @@ impl Live {
         if self.revocations.epoch() == caller.epoch() {
             return Ok(());
         }
-        self.revocations.check(caller.token()).map(|_| ())
+        caller.credentials().try_for_each(|token| self.revocations.check(token).map(|_| ()))
     }
 
     /// Whether nobody took back a mandate, or one above it.

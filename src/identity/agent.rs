@@ -9,10 +9,9 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::api_key;
-use super::caller::Caller;
 use super::persona::AgentFacts;
 use super::proposed::Sightings;
+use super::standing::{KnownAs, Rests};
 use crate::config::{AdminClient, AgentConfig, AgentKind, AgentState, Config, DeclaredProof, IssuerConfig, KnownBy};
 use crate::ids::{AgentId, IssuerAlias};
 use crate::inversion::{self, Control};
@@ -40,6 +39,8 @@ pub(super) struct Actors {
     pub chain: Vec<AgentFacts>,
     /// What the files say of the client's proof.
     pub declared_proof: DeclaredProof,
+    /// What the files have to go on saying.
+    pub rests: Rests,
     /// The first moment (seconds since 1970) at which one of them will have expired.
     pub until: i64,
 }
@@ -56,7 +57,13 @@ struct Act<'a> {
 impl Actors {
     /// Nobody but the person.
     pub const fn nobody() -> Self {
-        Self { agent: None, chain: Vec::new(), declared_proof: DeclaredProof::Public, until: i64::MAX }
+        Self {
+            agent: None,
+            chain: Vec::new(),
+            declared_proof: DeclaredProof::Public,
+            rests: Rests::none(),
+            until: i64::MAX,
+        }
     }
 }
 
@@ -112,13 +119,29 @@ impl AgentIndex {
         act: Option<&str>,
         now: i64,
     ) -> Result<Actors, Refusal> {
+        let by_client = client.and_then(|client| Some((self.named(&issuer.alias, KnownBy::Client, client)?, client)));
         let by_subject = || self.named(&issuer.alias, KnownBy::Subject, subject).filter(|_| human.is_none());
-        let registered =
-            client.and_then(|client| self.named(&issuer.alias, KnownBy::Client, client)).or_else(by_subject);
+        let mut rests = Rests::default();
+        let registered = match by_client {
+            Some((agent, client)) => {
+                rests.named.push(KnownAs::new(agent, &issuer.alias, KnownBy::Client, client));
+                Some(agent)
+            }
+            None => {
+                rests.unregistered = client.map(str::to_owned);
+                let agent = by_subject();
+                rests.named.extend(agent.map(|agent| KnownAs::new(agent, &issuer.alias, KnownBy::Subject, subject)));
+                rests.by_default = agent.is_none();
+                agent
+            }
+        };
         let agent = match (registered, human, &issuer.interactive_default) {
             (Some(agent), _, _) => agent,
             // A person's unregistered assistant gets the ceiling that the issuer's entry names.
             (None, Some(_), Some(default)) => {
+                if let Some(client) = client {
+                    self.sightings.note_let_in(&issuer.alias, client);
+                }
                 self.by_id.get(default).ok_or_else(|| Refusal::new(Reason::AgentUnknown))?
             }
             (None, _, Some(default)) if inversion::is_off(Control::RegisteredAgent) => {
@@ -135,7 +158,8 @@ impl AgentIndex {
         };
         let mut until = active(agent, now)?;
         let mut chain = Vec::new();
-        for (position, actor) in self.chain(issuer, subject, act)?.into_iter().enumerate() {
+        for (position, (actor, known_as)) in self.chain(issuer, subject, act)?.into_iter().enumerate() {
+            rests.named.push(known_as);
             until = until.min(active(actor, now)?);
             // The outermost actor is usually the client itself: one hop, not two.
             if position > 0 || actor.id != agent.id {
@@ -143,7 +167,7 @@ impl AgentIndex {
             }
         }
         let declared_proof = declared(agent, &issuer.alias, client, Some(subject));
-        Ok(Actors { agent: Some(facts(agent)), chain, declared_proof, until })
+        Ok(Actors { agent: Some(facts(agent)), chain, declared_proof, rests, until })
     }
 
     fn chain(
@@ -151,7 +175,7 @@ impl AgentIndex {
         issuer: &IssuerConfig,
         subject: &str,
         act: Option<&str>,
-    ) -> Result<Vec<&Arc<AgentConfig>>, Refusal> {
+    ) -> Result<Vec<(&Arc<AgentConfig>, KnownAs)>, Refusal> {
         let mut seen = vec![(issuer.alias.clone(), subject.to_owned())];
         let mut actors = Vec::new();
         let mut next = act;
@@ -172,16 +196,16 @@ impl AgentIndex {
             if seen.contains(&hop) {
                 return Err(refused("the delegation chain loops"));
             }
-            let actor = [KnownBy::Client, KnownBy::Subject]
+            let (actor, known_by) = [KnownBy::Client, KnownBy::Subject]
                 .into_iter()
-                .find_map(|known_by| self.named(&hop.0, known_by, &hop.1))
+                .find_map(|known_by| Some((self.named(&hop.0, known_by, &hop.1)?, known_by)))
                 .ok_or_else(|| refused("an actor is not a registered agent"))?;
             // An issuer can name only agents that list it, whoever the agent's own issuer is.
             if !actor.clients.iter().any(|client| client.issuer == issuer.alias) {
                 return Err(refused("an actor's entry does not list the issuer that names it"));
             }
+            actors.push((actor, KnownAs::new(actor, &hop.0, known_by, &hop.1)));
             seen.push(hop);
-            actors.push(actor);
             next = level.act.map(RawValue::get);
         }
         Ok(actors)
@@ -215,64 +239,18 @@ pub(super) fn end_of(day: jiff::civil::Date) -> i64 {
         .map_or(i64::MIN, |moment| moment.as_second())
 }
 
-/// Whether the configuration in force still knows whom an earlier one let in: open streams and calls under way
-/// outlive reloads.
-///
-/// # Errors
-/// `issuer_unknown`, or `agent_inactive` where an agent is gone, may not act any more, or has become another.
-pub fn still_stands(config: &Config, caller: &Caller) -> Result<(), Refusal> {
-    let persona = caller.persona();
-    let vouched = match persona.issuer.as_str() {
-        super::ANONYMOUS => config.anonymous,
-        super::LOCAL => config.local.is_some(),
-        super::KEYS => {
-            let own = persona.agent.as_ref();
-            let still = own.is_some_and(|agent| api_key::still_there(config, caller.token(), &agent.id));
-            if !still {
-                return Err(Refusal::new(Reason::KeyUnknown).hint("the key is not in the agent's entry any more"));
-            }
-            true
-        }
-        _ => config.issuers.iter().any(|issuer| issuer.alias == persona.issuer),
-    };
-    if !vouched {
-        return Err(Refusal::new(Reason::IssuerUnknown));
-    }
-    if let (Some(known), Some(client)) = (&persona.agent, &persona.client)
-        && persona.issuer.as_str() != super::KEYS
-    {
-        let subject = caller.token().subject.as_deref();
-        let declared_now =
-            config.agents.get(&known.id).map(|agent| declared(agent, &persona.issuer, Some(client), subject));
-        let declared_now = declared_now.unwrap_or_default();
-        if declared_now < caller.verified.declared_proof {
-            return Err(Refusal::new(Reason::ClientProofInsufficient));
-        }
-    }
-    super::workload::still_listed(config, &caller.verified)?;
-    if persona.agent.is_none() && ![super::ANONYMOUS, super::LOCAL].contains(&persona.issuer.as_str()) {
-        let admin = config.admin.as_ref();
-        if !admin.is_some_and(|admin| admin.has_client(&persona.issuer, persona.client.as_deref())) {
-            return Err(Refusal::new(Reason::AgentUnknown).hint("the client is not an administrators' client any more"));
-        }
-    }
-    for known in persona.agent.iter().chain(&persona.chain) {
-        let agent = config.agents.get(&known.id).ok_or_else(|| Refusal::new(Reason::AgentInactive))?;
-        active(agent, super::now_s())?;
-        if facts(agent) != *known {
-            return Err(Refusal::new(Reason::AgentInactive).hint("the agent's entry has changed; connect again"));
-        }
-    }
-    Ok(())
-}
-
 /// Whether the agent may act now.
 pub(super) fn may_act(agent: &AgentConfig, now: i64) -> Result<(), Refusal> {
     active(agent, now).map(|_| ())
 }
 
 /// What an agent's entry says that its issuer demands of a client before it gives it a token.
-fn declared(agent: &AgentConfig, issuer: &IssuerAlias, client: Option<&str>, subject: Option<&str>) -> DeclaredProof {
+pub(super) fn declared(
+    agent: &AgentConfig,
+    issuer: &IssuerAlias,
+    client: Option<&str>,
+    subject: Option<&str>,
+) -> DeclaredProof {
     let entry = agent.clients.iter().find(|known| {
         let name = match known.known_by {
             KnownBy::Client => client,
@@ -281,11 +259,6 @@ fn declared(agent: &AgentConfig, issuer: &IssuerAlias, client: Option<&str>, sub
         known.issuer == *issuer && name == Some(known.client_id.as_str())
     });
     entry.map(|known| known.proof).unwrap_or_default()
-}
-
-/// Whether the agent is known by that name at that issuer.
-pub(super) fn lists(agent: &AgentConfig, issuer: &IssuerAlias, client: &str) -> bool {
-    agent.clients.iter().any(|known| known.issuer == *issuer && known.client_id == client)
 }
 
 pub(super) fn facts(agent: &AgentConfig) -> AgentFacts {

@@ -50,6 +50,11 @@ impl Binding {
         Ok(Self { key, certificate, demanded })
     }
 
+    /// Whether it is a key of which each request brings a proof.
+    pub const fn names_key(&self) -> bool {
+        self.key.is_some()
+    }
+
     /// The same where no more is demanded than the token itself names.
     pub fn undemanded(self) -> Self {
         Self { demanded: SenderConstraint::None, ..self }

@@ -113,7 +113,8 @@ impl Entry {
         };
         let scopes: usize = persona.scopes.iter().map(|scope| scope.len() + 24).sum();
         let raw = self.verified.raw.as_ref().map_or(0, |raw| raw.expose_secret().len());
-        u32::try_from(groups + scopes + raw + limit::TOKEN_CACHE_ENTRY_BYTES_MIN).unwrap_or(u32::MAX)
+        u32::try_from(groups + scopes + raw + self.verified.ground.weight() + limit::TOKEN_CACHE_ENTRY_BYTES_MIN)
+            .unwrap_or(u32::MAX)
     }
 }
 

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use secrecy::SecretString;
 
+use super::ground::Ground;
 use super::persona::Persona;
-use crate::config::DeclaredProof;
+use super::standing::Rests;
+use crate::config::{DeclaredProof, IssuerConfig};
 use crate::ids::{Digest, IssuerAlias, PrincipalKey, RevocationEpoch, Subject};
 use crate::record::Who;
 use crate::record::event::{ActorFacts, SubjectFacts, TokenNote};
@@ -17,6 +19,8 @@ use crate::record::event::{ActorFacts, SubjectFacts, TokenNote};
 #[derive(Debug, Clone)]
 pub struct Caller {
     pub(super) verified: Arc<Verified>,
+    /// Whom the certificate of the connection names, where it came along with a token.
+    pub(super) by: Option<Arc<Verified>>,
     /// The epoch at which revocations were looked at.
     pub(super) epoch: RevocationEpoch,
 }
@@ -36,8 +40,12 @@ pub struct Verified {
     pub(super) settings_revision: u64,
     /// The token itself, for exchange only.
     pub(super) raw: Option<SecretString>,
-    /// The issuer and the name under which the agent has to list the workload, where it is known by that.
-    listed: Option<(IssuerAlias, String)>,
+    /// The issuer's entry as it was then; none for what is ours.
+    pub(super) issuer: Option<Arc<IssuerConfig>>,
+    /// What the files have to go on saying.
+    pub(super) rests: Rests,
+    /// What the credential rests on.
+    pub(super) ground: Arc<Ground>,
     /// All of this as the record writes it.
     who: Who,
 }
@@ -52,25 +60,22 @@ impl Verified {
         raw: Option<SecretString>,
     ) -> Self {
         let who = who(&persona, &token);
-        let listed = None;
-        Self { principal: persona.principal(), persona, token, declared_proof, settings_revision, raw, listed, who }
+        let (issuer, rests, ground) = (None, Rests::default(), Arc::default());
+        let principal = persona.principal();
+        Self { principal, persona, token, declared_proof, settings_revision, raw, issuer, rests, ground, who }
     }
 
-    /// The same for as long as its agent lists a workload of that name.
-    pub(super) fn listed_as(self, issuer: IssuerAlias, id: String) -> Self {
-        Self { listed: Some((issuer, id)), ..self }
-    }
-
-    /// The workload that its agent has to list, where it is known by that.
-    pub(super) const fn listed(&self) -> Option<&(IssuerAlias, String)> {
-        self.listed.as_ref()
+    /// The same for as long as the files and the issuer stand by it.
+    pub(super) fn resting_on(self, issuer: &Arc<IssuerConfig>, rests: Rests, ground: Ground) -> Self {
+        Self { issuer: Some(Arc::clone(issuer)), rests, ground: Arc::new(ground), ..self }
     }
 
     /// The same token of somebody who has proven more.
     pub(super) fn proven(&self, persona: Persona) -> Self {
         let fresh =
             Self::new(persona, self.token.clone(), self.declared_proof, self.settings_revision, self.raw.clone());
-        Self { listed: self.listed.clone(), ..fresh }
+        let (issuer, rests, ground) = (self.issuer.clone(), self.rests.clone(), Arc::clone(&self.ground));
+        Self { issuer, rests, ground, ..fresh }
     }
 }
 
@@ -113,7 +118,8 @@ pub struct TokenFacts {
     pub id: Option<String>,
     /// `sid`.
     pub session: Option<String>,
-    /// `iat`, seconds since 1970; a token without one counts as issued before everything.
+    /// `iat`, seconds since 1970, less what its issuer's clock may be ahead of ours beyond what a sign-out allows for; a
+    /// token without one counts as issued before everything.
     pub issued_at: Option<i64>,
     /// `exp`, seconds since 1970.
     pub expires_at: i64,
@@ -146,6 +152,12 @@ impl Person {
 }
 
 impl TokenFacts {
+    /// Whose it is, with whatever client: who registers many of them remains one.
+    pub(super) fn bearer(&self) -> Digest {
+        let subject = self.subject.as_deref().or(self.client.as_deref()).unwrap_or_default();
+        Digest::of("bailiwick/bearer/v1", &[self.issuer.as_str().as_bytes(), subject.as_bytes()])
+    }
+
     /// Whether it is an API key of ours, and no token of an issuer.
     #[must_use]
     pub fn is_key(&self) -> bool {
@@ -170,6 +182,22 @@ impl Caller {
     #[must_use]
     pub fn token(&self) -> &TokenFacts {
         &self.verified.token
+    }
+
+    /// The facts of everything that they came with: the token, and the certificate beside it.
+    pub fn credentials(&self) -> impl Iterator<Item = &TokenFacts> {
+        self.all_verified().map(|verified| &verified.token)
+    }
+
+    /// From which second since 1970 on they are nobody any more.
+    #[must_use]
+    pub fn expires_at(&self) -> i64 {
+        self.credentials().map(|token| token.expires_at).min().unwrap_or(i64::MIN)
+    }
+
+    /// Everything that was verified of them.
+    pub(super) fn all_verified(&self) -> impl Iterator<Item = &Verified> {
+        std::iter::once(&self.verified).chain(&self.by).map(Arc::as_ref)
     }
 
     /// Who it is and by which token, as the record tells it.

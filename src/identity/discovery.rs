@@ -5,11 +5,11 @@
 //! (Kubernetes) has no place to log in.
 
 use http::{Request, StatusCode, header};
-use openidconnect::core::CoreJsonWebKeySet;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use url::Url;
 
+use super::keys::Jwks;
 use crate::egress::OauthClient;
 use crate::limit;
 
@@ -61,7 +61,7 @@ pub(super) async fn metadata(client: &OauthClient, issuer: &str) -> Result<Metad
 }
 
 /// The key set at a place.
-pub(super) async fn keys(client: &OauthClient, place: &Url) -> Result<CoreJsonWebKeySet, String> {
+pub(super) async fn keys(client: &OauthClient, place: &Url) -> Result<Jwks, String> {
     fetch(client, place.as_str()).await.map_err(|trouble| match trouble {
         Trouble::Missing => format!("there is no key set at {}", cut(place.as_str())),
         Trouble::Other(problem) => problem,

@@ -8,7 +8,6 @@ use std::time::Duration;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use openidconnect::core::CoreJsonWebKeySet;
 use url::Url;
 
 use crate::config::{
@@ -63,7 +62,7 @@ impl Signer {
 }
 
 /// A JWKS of these keys.
-pub fn jwks(keys: &[serde_json::Value]) -> CoreJsonWebKeySet {
+pub(super) fn jwks(keys: &[serde_json::Value]) -> super::keys::Jwks {
     serde_json::from_value(serde_json::json!({ "keys": keys })).unwrap()
 }
 
@@ -85,6 +84,7 @@ pub fn issuer_config() -> IssuerConfig {
             person: None,
         },
         optional_claims: Vec::new(),
+        own_tokens: crate::config::OwnSign::USUAL.to_vec(),
         default_roles: vec!["employee".into()],
         scopes: ScopeMode::Required(vec![ScopeRule {
             scope: "deploy".into(),
@@ -192,5 +192,5 @@ pub fn config() -> Config {
 pub fn somebody() -> super::Caller {
     let alias = IssuerAlias::new("corp").unwrap();
     let verified = super::nobody::without_token(alias, "ann", None, crate::ids::Digest::sha256(b"token"), 0);
-    super::Caller { verified: Arc::new(verified), epoch: crate::ids::RevocationEpoch(0) }
+    super::Caller { verified: Arc::new(verified), by: None, epoch: crate::ids::RevocationEpoch(0) }
 }

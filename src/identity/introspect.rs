@@ -2,10 +2,11 @@
 //!
 //! Decides which answers can be read. Refuses to know what they must say. Invariants: `"active": false` alone says that
 //! a token is none; whatever else goes wrong is trouble, and trouble lets nobody in, however good the token was a
-//! minute ago. One question at a time for one token, and not many at a time for all.
+//! minute ago. One question at a time for one token, and not many at a time for all; tokens that nobody has seen
+//! active keep no place from those that were.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
@@ -17,7 +18,7 @@ use url::form_urlencoded::{Serializer, byte_serialize};
 
 use super::assertion;
 use super::chain::Fresh;
-use super::issuer::Issuer;
+use super::issuer::{Issuer, pause_after};
 use super::now_s;
 use super::token::Claims;
 use crate::config::{IntrospectionConfig, IntrospectionProof, IssuerConfig, SecretReference};
@@ -37,10 +38,32 @@ pub(super) struct Introspector {
     client: OnceCell<OauthClient>,
     secret: Mutex<Option<Kept>>,
     replies: moka::future::Cache<Digest, Arc<Reply>>,
+    /// Tokens that were active lately: somebody uses them.
+    lately: moka::sync::Cache<Digest, ()>,
+    /// Questions about those.
+    known: Lane,
+    /// Questions about all others, which anybody can make up.
+    unknown: Lane,
+    /// Since when, and how many times in a row, our own client has been refused.
+    refused: std::sync::Mutex<Option<(Instant, u32)>>,
+}
+
+/// Some places to ask, and some to wait for one.
+#[derive(Debug)]
+struct Lane {
     /// Questions under way.
     asking: Semaphore,
     /// Requests that wait to ask; more are answered at once, or junk tokens could pile them up.
     waiting: Semaphore,
+}
+
+impl Lane {
+    const fn new() -> Self {
+        Self {
+            asking: Semaphore::const_new(limit::INTROSPECTIONS_MAX),
+            waiting: Semaphore::const_new(limit::JWKS_WAITING_MAX),
+        }
+    }
 }
 
 /// Our secret, and when it was read.
@@ -93,8 +116,13 @@ impl Introspector {
             client: OnceCell::new(),
             secret: Mutex::new(None),
             replies,
-            asking: Semaphore::new(limit::INTROSPECTIONS_MAX),
-            waiting: Semaphore::new(limit::JWKS_WAITING_MAX),
+            lately: moka::sync::Cache::builder()
+                .max_capacity(limit::INTROSPECTED_LATELY_MAX)
+                .time_to_live(limit::INTROSPECTED_LATELY)
+                .build(),
+            known: Lane::new(),
+            unknown: Lane::new(),
+            refused: std::sync::Mutex::new(None),
         })
     }
 
@@ -114,20 +142,23 @@ impl Introspector {
     /// What the issuer says of the token, or said moments ago.
     pub async fn ask(&self, issuer: &Issuer, shown: Fresh<'_>) -> Result<Arc<Reply>, Stop> {
         // The one who comes first asks for all who come meanwhile; if that one leaves, the next one does.
-        let asked = self.replies.try_get_with(shown.digest, self.ask_now(issuer, shown.text)).await;
+        let asked = self.replies.try_get_with(shown.digest, self.ask_now(issuer, shown)).await;
         asked.map_err(|stop| Stop::clone(&stop))
     }
 
-    async fn ask_now(&self, issuer: &Issuer, token: &str) -> Result<Arc<Reply>, Stop> {
+    async fn ask_now(&self, issuer: &Issuer, shown: Fresh<'_>) -> Result<Arc<Reply>, Stop> {
+        self.is_welcome()?;
         let endpoint = self.endpoint(issuer).await?;
         let busy = || self.unavailable("too many tokens are asked about at once");
-        let _waiting = self.waiting.try_acquire().map_err(|_| busy())?;
-        let place = tokio::time::timeout(limit::JWKS_WAIT, self.asking.acquire()).await.map_err(|_| busy())?;
+        let lane = if self.lately.contains_key(&shown.digest) { &self.known } else { &self.unknown };
+        let _waiting = lane.waiting.try_acquire().map_err(|_| busy())?;
+        let place = tokio::time::timeout(limit::JWKS_WAIT, lane.asking.acquire()).await.map_err(|_| busy())?;
         let _place = place.map_err(|_| busy())?;
-        let request = self.request(&endpoint, token).await.map_err(|problem| self.unavailable(&problem))?;
+        let request = self.request(&endpoint, shown.text).await.map_err(|problem| self.unavailable(&problem))?;
         let client = self.client().await.map_err(|problem| self.unavailable(&problem))?;
         let asked_at = now_s();
         let answer = client.send(request).await.map_err(|error| self.unavailable(&error.to_string()))?;
+        self.took_us_for(answer.status());
         match answer.status() {
             StatusCode::OK => {}
             status @ (StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
@@ -153,10 +184,37 @@ impl Introspector {
             Err(_) => None,
         };
         match active.as_deref() {
-            Some("true") => Ok(Arc::new(reply)),
+            Some("true") => {
+                self.lately.insert(shown.digest, ());
+                Ok(Arc::new(reply))
+            }
             Some("false") => Err(Refusal::new(Reason::TokenInactive).into()),
             _ => Err(self.unavailable("its answer does not say whether the token is active").into()),
         }
+    }
+
+    /// Whether we may ask: an issuer that does not know our client is not asked with it again and again, which many
+    /// answer with a lock.
+    fn is_welcome(&self) -> Result<(), Failure> {
+        let refused = *self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        match refused {
+            Some((since, times)) if since.elapsed() < pause_after(times) => {
+                Err(self.unavailable("it refused our client a moment ago"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes down whether our client was known. An odd token may be answered otherwise; 401 is about us (RFC 7662).
+    fn took_us_for(&self, status: StatusCode) {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        *refused = match (status, *refused) {
+            (StatusCode::UNAUTHORIZED, before) => {
+                Some((Instant::now(), before.map_or(0, |(_, times)| times).saturating_add(1)))
+            }
+            (StatusCode::OK, _) => None,
+            (_, before) => before,
+        };
     }
 
     async fn endpoint(&self, issuer: &Issuer) -> Result<Url, Failure> {
@@ -247,6 +305,12 @@ impl Introspector {
         }
     }
 
+    /// As if everything that was said had been said too long ago.
+    #[cfg(test)]
+    pub fn forget_replies(&self) {
+        self.replies.invalidate_all();
+    }
+
     fn unavailable(&self, problem: &str) -> Failure {
         trouble(&format!("issuer `{}` does not say what an opaque token is: {problem}", self.alias))
     }
@@ -294,6 +358,16 @@ mod tests {
         introspector.replies.run_pending_tasks().await;
         assert!(introspector.replies.weighted_size() <= limit::INTROSPECTED_CACHE_BYTES_MAX);
         assert!(introspector.replies.entry_count() > 10);
+    }
+
+    #[test]
+    fn tokens_that_were_active_lately_take_bounded_memory() {
+        let introspector = introspector(IntrospectionProof::Secret(SecretReference::Plain("x".to_owned())));
+        for number in 0..limit::INTROSPECTED_LATELY_MAX + 1_000 {
+            introspector.lately.insert(Digest::sha256(&number.to_be_bytes()), ());
+        }
+        introspector.lately.run_pending_tasks();
+        assert!(introspector.lately.entry_count() <= limit::INTROSPECTED_LATELY_MAX);
     }
 
     #[tokio::test]

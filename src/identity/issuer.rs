@@ -4,7 +4,7 @@
 //! at a time (this task's); an issuer that is down slows nobody but its own tokens, and its last keys
 //! leave after `jwks_stale_max`; keys that it withdrew leave with the next fetch.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -41,8 +41,15 @@ pub(super) struct Issuer {
     /// When somebody last asked for new keys, which anybody with a made-up key id can do.
     asked: Mutex<Option<Asked>>,
     attempts: watch::Sender<Attempt>,
+    /// Moves whenever what was verified has to be looked at again; one for all issuers.
+    news: News,
+    /// It is configured no longer, or in another way.
+    retired: AtomicBool,
     stop: CancellationToken,
 }
+
+/// Tells whoever acts on what was verified that an issuer's keys changed.
+pub(super) type News = Arc<watch::Sender<u64>>;
 
 /// Whether an issuer is of use only with keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +90,8 @@ pub(super) struct Known {
 #[derive(Debug, Clone, Default)]
 struct Attempt {
     count: u64,
+    /// The issuer said which keys it has, were it none.
+    answered: bool,
     problem: Option<String>,
 }
 
@@ -123,6 +132,8 @@ impl Issuer {
             waiting: Semaphore::new(limit::JWKS_WAITING_MAX),
             asked: Mutex::new(None),
             attempts: watch::Sender::new(Attempt::default()),
+            news: News::default(),
+            retired: AtomicBool::new(false),
             stop,
         }
     }
@@ -140,6 +151,11 @@ impl Issuer {
         transmitter.policy = transmitter.policy.with_private_host(keys_host);
         transmitter.source = KeySource::Transmitter(config.keys.clone());
         transmitter
+    }
+
+    /// The same, which tells others when its keys change.
+    pub fn telling(self, news: &News) -> Self {
+        Self { news: Arc::clone(news), ..self }
     }
 
     /// The exact `iss`.
@@ -205,7 +221,7 @@ impl Issuer {
         let after = self.ask(attempts.borrow_and_update().count);
         let newer = attempts.wait_for(|attempt| attempt.count > after);
         match tokio::time::timeout(limit::JWKS_WAIT, newer).await {
-            Ok(Ok(attempt)) => attempt.problem.is_none(),
+            Ok(Ok(attempt)) => attempt.answered,
             _ => false,
         }
     }
@@ -223,7 +239,13 @@ impl Issuer {
 
     /// Ends the task of an issuer that is configured no longer.
     pub fn retire(&self) {
+        self.retired.store(true, Ordering::Release);
         self.stop.cancel();
+    }
+
+    /// Whether nobody keeps its keys fresh any more, because the configuration has another one or none.
+    pub fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Acquire)
     }
 
     /// Fetches now and then until it is stopped.
@@ -239,50 +261,67 @@ impl Issuer {
     }
 
     async fn keep_fresh(&self) {
-        let policy = self.policy.clone();
-        // Reading the system's roots takes milliseconds; not on a worker that answers requests.
-        let client = match tokio::task::spawn_blocking(move || oauth_client(policy)).await {
-            Ok(Ok(client)) => client,
-            Ok(Err(error)) => return self.finished(Err(error.to_string())),
-            Err(error) => return self.finished(Err(error.to_string())),
-        };
-        let mut failures = 0_u32;
+        let (mut client, mut failures) = (None, 0_u32);
         loop {
-            let outcome = self.fetch(&client).await;
+            let outcome = match &client {
+                Some(client) => self.fetch(client).await,
+                // What was in the way, such as roots that could not be read, may be gone.
+                None => match self.client().await {
+                    Ok(built) => self.fetch(client.insert(built)).await,
+                    Err(problem) => Err(problem),
+                },
+            };
             failures = if outcome.is_ok() { 0 } else { failures.saturating_add(1) };
             self.finished(outcome);
             let pause = if failures == 0 {
                 limit::JWKS_REFRESH.min(self.stale_max / 2).max(limit::JWKS_RETRY_MIN)
             } else {
-                let doubled = limit::JWKS_RETRY_MIN.saturating_mul(1_u32.checked_shl(failures - 1).unwrap_or(u32::MAX));
-                doubled.min(limit::JWKS_RETRY_MAX)
+                pause_after(failures)
             };
             let _nudged = tokio::time::timeout(pause, self.nudge.notified()).await;
         }
     }
 
+    async fn client(&self) -> Result<OauthClient, String> {
+        let policy = self.policy.clone();
+        // Reading the system's roots takes milliseconds; not on a worker that answers requests.
+        let built = tokio::task::spawn_blocking(move || oauth_client(policy)).await;
+        built.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+    }
+
+    fn moved(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.news.send_modify(|news| *news = news.wrapping_add(1));
+    }
+
     fn finished(&self, outcome: Result<Known, String>) {
+        let answered = outcome.is_ok();
         let problem = match outcome {
             Ok(known) => {
+                let problem = known.keys.problem().filter(|_| self.signs == Signs::Always);
                 let before = self.known.swap(Some(Arc::new(known)));
                 let now = self.known.load();
                 if before.as_ref().map(|known| known.keys.digest) != now.as_ref().map(|known| known.keys.digest) {
-                    self.generation.fetch_add(1, Ordering::AcqRel);
+                    self.moved();
                     tracing::info!(issuer = %self.alias, keys = now.as_ref().map_or(0, |known| known.keys.len()), "keys of the issuer changed");
                 }
-                None
+                if let Some(problem) = &problem {
+                    tracing::warn!(issuer = %self.alias, problem, "the issuer has no key that can be used");
+                }
+                problem
             }
             Err(problem) => {
                 tracing::warn!(issuer = %self.alias, problem, "the issuer's metadata or keys could not be fetched");
                 if self.known.load().is_some() && self.known().is_none() {
                     self.known.store(None);
-                    self.generation.fetch_add(1, Ordering::AcqRel);
+                    self.moved();
                 }
                 Some(problem)
             }
         };
         self.attempts.send_modify(|attempt| {
             attempt.count += 1;
+            attempt.answered = answered;
             attempt.problem = problem;
         });
     }
@@ -296,8 +335,7 @@ impl Issuer {
         }
         let metadata = discovery::metadata(client, &self.url).await?;
         let keys = match &metadata.jwks_uri {
-            Some(place) => KeySet::new(&discovery::keys(client, place).await?)
-                .map_err(|problem| format!("its key set cannot be used: {problem}"))?,
+            Some(place) => KeySet::new(&discovery::keys(client, place).await?),
             None if self.signs == Signs::Perhaps => KeySet::none(),
             None => return Err("its metadata names no jwks_uri, so nobody can verify what it signs".to_owned()),
         };
@@ -309,6 +347,13 @@ impl Issuer {
             fetched_at: Instant::now(),
         })
     }
+}
+
+/// How long nobody is asked after so many failures in a row.
+pub(super) fn pause_after(failures: u32) -> Duration {
+    let doublings = failures.saturating_sub(1);
+    let doubled = limit::JWKS_RETRY_MIN.saturating_mul(1_u32.checked_shl(doublings).unwrap_or(u32::MAX));
+    doubled.min(limit::JWKS_RETRY_MAX)
 }
 
 #[cfg(test)]

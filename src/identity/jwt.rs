@@ -10,12 +10,14 @@ use secrecy::SecretString;
 use super::cache::{Basis, Entry};
 use super::caller::Verified;
 use super::chain::{Declined, Fresh};
+use super::ground::{Ground, Seen};
 use super::issuer::Issuer;
 use super::keys::{self, Verification};
 use super::token::{self, Jwt};
 use super::verify::{self, Source};
 use super::{Accepted, Settings, now_s};
 use crate::config::Algorithm;
+use crate::ids::Digest;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
 
 /// What this way says of a credential.
@@ -49,13 +51,15 @@ pub(super) async fn examine(settings: &Settings, shown: Fresh<'_>, basis: &mut B
         .filter(|algorithm| config.algorithms.contains(algorithm))
         .ok_or_else(|| Refusal::new(Reason::AlgorithmRefused))?;
     verify::check_type(config, &header)?;
-    check_signature(issuer, header.kid.as_deref(), algorithm, &jwt, basis).await?;
+    let key = check_signature(issuer, header.kid.as_deref(), algorithm, &jwt, basis).await?;
+    let generation = basis.issuer.as_ref().map_or(0, |(_, generation)| *generation);
     let source = Source::Signed(&header);
     let found = verify::verify(config, &settings.names, &settings.agents, source, &claims, shown.digest, now_s())?;
     let raw = settings.keep_tokens.then(|| SecretString::from(shown.text));
     let verified = Verified::new(found.persona, found.token, found.declared_proof, settings.revision, raw);
+    let ground = Ground::Key { issuer: Arc::clone(issuer), key, seen: Seen::at(generation) };
     Ok(Entry {
-        verified: Arc::new(verified),
+        verified: Arc::new(verified.resting_on(config, found.rests, ground)),
         reach: found.reach,
         binding: found.binding,
         until: found.until,
@@ -64,13 +68,14 @@ pub(super) async fn examine(settings: &Settings, shown: Fresh<'_>, basis: &mut B
     })
 }
 
+/// Answers which key it was.
 pub(super) async fn check_signature(
     issuer: &Arc<Issuer>,
     kid: Option<&str>,
     algorithm: Algorithm,
     jwt: &Jwt<'_>,
     basis: &mut Basis,
-) -> Result<(), Stop> {
+) -> Result<Digest, Stop> {
     let unavailable = || Failure::before(Reason::IssuerUnavailable, format!("no keys of issuer `{}`", issuer.alias()));
     if issuer.known().is_none() {
         issuer.first_attempt().await;
@@ -90,7 +95,7 @@ pub(super) async fn check_signature(
     }
     let refused = |hint: &'static str| Err(Refusal::new(Reason::SignatureInvalid).hint(hint).into());
     match found {
-        Verification::Verified => Ok(()),
+        Verification::Verified(key) => Ok(key),
         Verification::Invalid => Err(Refusal::new(Reason::SignatureInvalid).into()),
         Verification::KeyUnknown => refused("the issuer has no key of that `kid` and algorithm"),
         Verification::Ambiguous => {

@@ -5,22 +5,36 @@
 
 use jsonwebtoken::DecodingKey;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, PublicKeyUse};
-use openidconnect::core::CoreJsonWebKeySet;
+use serde::Deserialize;
+use serde_json::Value;
 
 use crate::config::Algorithm;
 use crate::ids::Digest;
 use crate::limit;
 
+/// What an issuer publishes (RFC 7517, section 5).
+#[derive(Debug, Deserialize)]
+pub(super) struct Jwks {
+    keys: Vec<Value>,
+}
+
+/// What of a key says which it is and how it is used; whatever else stands there may have any shape.
+const MEMBERS: [&str; 9] = ["kty", "use", "alg", "kid", "n", "e", "crv", "x", "y"];
+
 /// An issuer's public keys.
 #[derive(Debug)]
 pub(super) struct KeySet {
     keys: Vec<Key>,
+    /// How many the issuer lists, usable or not.
+    listed: usize,
     /// Changes whenever any key does.
     pub digest: Digest,
 }
 
 #[derive(Debug)]
 struct Key {
+    /// Its own digest: the same key with the same id, use and algorithm is the same one.
+    digest: Digest,
     id: Option<String>,
     /// The one algorithm that the key names, where it names one.
     only: Option<KeyAlgorithm>,
@@ -37,28 +51,23 @@ enum KeyKind {
 }
 
 impl KeySet {
-    /// The usable keys of a JWKS, at most [`limit::JWKS_KEYS_MAX`]; others are left out.
-    ///
-    /// # Errors
-    /// When the set cannot be represented, or none of its keys can verify anything.
-    pub fn new(jwks: &CoreJsonWebKeySet) -> Result<Self, String> {
-        let text = serde_json::to_vec(jwks).map_err(|error| error.to_string())?;
-        let parsed: serde_json::Value = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
-        let list = parsed.get("keys").and_then(serde_json::Value::as_array).map(Vec::as_slice).unwrap_or_default();
-        let keys: Vec<Key> = list
-            .iter()
-            .filter_map(|key| Key::new(&serde_json::from_value(key.clone()).ok()?))
-            .take(limit::JWKS_KEYS_MAX)
-            .collect();
-        if keys.is_empty() {
-            return Err(format!("none of its {} keys can verify a signature", list.len()));
-        }
-        Ok(Self { keys, digest: Digest::sha256(&text) })
+    /// The usable keys of a JWKS, at most [`limit::JWKS_KEYS_MAX`]; others are left out. One without any is a set as
+    /// well: the issuer has withdrawn them all.
+    pub fn new(jwks: &Jwks) -> Self {
+        let keys: Vec<Key> = jwks.keys.iter().filter_map(Key::read).take(limit::JWKS_KEYS_MAX).collect();
+        let digests: Vec<&[u8]> = keys.iter().map(|key| key.digest.as_bytes().as_slice()).collect();
+        let digest = Digest::of("bailiwick/key-set/v1", &digests);
+        Self { keys, listed: jwks.keys.len(), digest }
     }
 
     /// No keys: of an issuer that signs nothing.
     pub fn none() -> Self {
-        Self { keys: Vec::new(), digest: Digest::of("bailiwick/no-keys/v1", &[]) }
+        Self { keys: Vec::new(), listed: 0, digest: Digest::of("bailiwick/no-keys/v1", &[]) }
+    }
+
+    /// What is wrong with a set that nothing can be verified with.
+    pub fn problem(&self) -> Option<String> {
+        self.keys.is_empty().then(|| format!("none of its {} keys can verify a signature", self.listed))
     }
 
     /// How many there are.
@@ -91,18 +100,24 @@ impl KeySet {
         if candidates.is_empty() {
             return Verification::KeyUnknown;
         }
-        let verified = candidates.iter().any(|key| {
+        let signer = candidates.iter().find(|key| {
             jsonwebtoken::crypto::verify(signature, signed.as_bytes(), &key.key, algorithm_of(algorithm))
                 .unwrap_or(false)
         });
-        if verified { Verification::Verified } else { Verification::Invalid }
+        signer.map_or(Verification::Invalid, |key| Verification::Verified(key.digest))
+    }
+
+    /// Whether a key is one of these.
+    pub fn has(&self, key: &Digest) -> bool {
+        self.keys.iter().any(|known| known.digest == *key)
     }
 }
 
 /// Whether the signature is that of the key which the text itself brings: proves that whoever made it has the key, and
 /// says nothing of whose it is.
 pub(super) fn verify_with(jwk: &Jwk, algorithm: Algorithm, signed: &str, signature: &str) -> bool {
-    let found = Key::new(jwk).filter(|key| key.fits(algorithm)).map(|key| {
+    let unnamed = Digest::from_bytes([0; 32]);
+    let found = Key::new(jwk, unnamed).filter(|key| key.fits(algorithm)).map(|key| {
         jsonwebtoken::crypto::verify(signature, signed.as_bytes(), &key.key, algorithm_of(algorithm)).unwrap_or(false)
     });
     found.unwrap_or(false)
@@ -111,8 +126,8 @@ pub(super) fn verify_with(jwk: &Jwk, algorithm: Algorithm, signed: &str, signatu
 /// What looking at a signature found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verification {
-    /// It is the signature of a key of the issuer.
-    Verified,
+    /// It is the signature of this key of the issuer.
+    Verified(Digest),
     /// It is not.
     Invalid,
     /// The issuer has no such key, as far as we know.
@@ -122,7 +137,22 @@ pub(super) enum Verification {
 }
 
 impl Key {
-    fn new(jwk: &Jwk) -> Option<Self> {
+    /// One of a set.
+    fn read(published: &Value) -> Option<Self> {
+        let mut plain = serde_json::Map::new();
+        for name in MEMBERS {
+            plain.extend(published.get(name).map(|value| (name.to_owned(), value.clone())));
+        }
+        // RFC 9864 names the curve, as `algorithm_named` knows; the reader of keys does not.
+        if plain.get("alg").and_then(Value::as_str) == Some("Ed25519") {
+            plain.remove("alg");
+            plain.get("crv").filter(|curve| *curve == "Ed25519")?;
+        }
+        let digest = Digest::sha256(Value::Object(plain.clone()).to_string().as_bytes());
+        Self::new(&serde_json::from_value(Value::Object(plain)).ok()?, digest)
+    }
+
+    fn new(jwk: &Jwk, digest: Digest) -> Option<Self> {
         // `use` may be absent; other uses (enc, jwt-svid, x509-svid) are for something else.
         if !matches!(jwk.common.public_key_use, None | Some(PublicKeyUse::Signature)) {
             return None;
@@ -135,7 +165,7 @@ impl Key {
             _ => return None,
         };
         let key = DecodingKey::from_jwk(jwk).ok()?;
-        Some(Self { id: jwk.common.key_id.clone(), only: jwk.common.key_algorithm, kind, key })
+        Some(Self { digest, id: jwk.common.key_id.clone(), only: jwk.common.key_algorithm, kind, key })
     }
 
     fn fits(&self, algorithm: Algorithm) -> bool {
@@ -178,8 +208,12 @@ mod tests {
     use super::*;
     use crate::identity::fixture::{Signer, jwks};
 
-    fn set(keys: &[serde_json::Value]) -> Result<KeySet, String> {
+    fn set(keys: &[Value]) -> KeySet {
         KeySet::new(&jwks(keys))
+    }
+
+    fn is_verified(found: Verification) -> bool {
+        matches!(found, Verification::Verified(_))
     }
 
     fn verify(set: &KeySet, signer: &Signer, kid: Option<&str>) -> Verification {
@@ -189,8 +223,8 @@ mod tests {
     #[test]
     fn a_token_with_a_key_id_is_looked_at_with_that_key_only() {
         let (one, two) = (Signer::new("one"), Signer::new("two"));
-        let set = set(&[one.jwk(), two.jwk()]).unwrap();
-        assert_eq!(verify(&set, &one, Some("one")), Verification::Verified);
+        let set = set(&[one.jwk(), two.jwk()]);
+        assert!(is_verified(verify(&set, &one, Some("one"))));
         assert_eq!(verify(&set, &one, Some("two")), Verification::Invalid);
         assert_eq!(verify(&set, &one, Some("three")), Verification::KeyUnknown);
         assert_eq!(verify(&set, &one, None), Verification::Ambiguous);
@@ -199,8 +233,8 @@ mod tests {
     #[test]
     fn without_a_key_id_a_single_key_is_enough() {
         let one = Signer::new("one");
-        let set = set(&[one.jwk()]).unwrap();
-        assert_eq!(verify(&set, &one, None), Verification::Verified);
+        let set = set(&[one.jwk()]);
+        assert!(is_verified(verify(&set, &one, None)));
         assert_eq!(verify(&set, &Signer::new("one"), None), Verification::Invalid);
     }
 
@@ -229,14 +263,16 @@ mod tests {
         let p384_point = p384_pair.public_key().as_ref().to_vec();
         let ed = Ed25519KeyPair::generate_pkcs8(&random).unwrap();
         let ed_pair = Ed25519KeyPair::from_pkcs8(ed.as_ref()).unwrap();
+        let other_ed = Ed25519KeyPair::generate_pkcs8(&random).unwrap();
+        let other_ed_pair = Ed25519KeyPair::from_pkcs8(other_ed.as_ref()).unwrap();
         let p256 = Signer::new("p256");
         let all = set(&[
             json!({"kty": "RSA", "kid": "rsa", "n": encode(&rsa_public.n), "e": encode(&rsa_public.e), "x5c": ["AAAA"], "x5t": "a"}),
             json!({"kty": "EC", "crv": "P-384", "kid": "p384", "x": encode(&p384_point[1..49]), "y": encode(&p384_point[49..])}),
             json!({"kty": "OKP", "crv": "Ed25519", "kid": "ed", "alg": "EdDSA", "x": encode(ed_pair.public_key().as_ref())}),
+            json!({"kty": "OKP", "crv": "Ed25519", "kid": "ed-9864", "alg": "Ed25519", "x": encode(other_ed_pair.public_key().as_ref())}),
             p256.jwk(),
-        ])
-        .unwrap();
+        ]);
         let sign =
             |key: &EncodingKey, algorithm| jsonwebtoken::crypto::sign(b"a.b", key, algorithm_of(algorithm)).unwrap();
         let signatures = [
@@ -244,12 +280,13 @@ mod tests {
             ("rsa", Algorithm::Ps256, rsa_sign(&RSA_PSS_SHA256)),
             ("p384", Algorithm::Es384, sign(&EncodingKey::from_ec_der(p384.as_ref()), Algorithm::Es384)),
             ("ed", Algorithm::EdDsa, sign(&EncodingKey::from_ed_der(ed.as_ref()), Algorithm::EdDsa)),
+            ("ed-9864", Algorithm::EdDsa, sign(&EncodingKey::from_ed_der(other_ed.as_ref()), Algorithm::EdDsa)),
             ("p256", Algorithm::Es256, p256.signature("a.b")),
         ];
         for (kid, algorithm, signature) in &signatures {
             for (other, _, _) in &signatures {
                 let found = all.verify(Some(other), *algorithm, "a.b", signature);
-                assert_eq!(found == Verification::Verified, kid == other, "{algorithm:?} with {other}: {found:?}");
+                assert_eq!(is_verified(found), kid == other, "{algorithm:?} with {other}: {found:?}");
             }
             let found = all.verify(Some(kid), *algorithm, "a.c", signature);
             assert_eq!(found, Verification::Invalid, "{algorithm:?}");
@@ -259,9 +296,9 @@ mod tests {
     #[test]
     fn a_duplicate_key_id_hides_neither_key() {
         let (old, new) = (Signer::new("same"), Signer::new("same"));
-        let set = set(&[old.jwk(), new.jwk()]).unwrap();
-        assert_eq!(verify(&set, &old, Some("same")), Verification::Verified);
-        assert_eq!(verify(&set, &new, Some("same")), Verification::Verified);
+        let set = set(&[old.jwk(), new.jwk()]);
+        assert!(is_verified(verify(&set, &old, Some("same"))));
+        assert!(is_verified(verify(&set, &new, Some("same"))));
         assert_eq!(verify(&set, &Signer::new("same"), Some("same")), Verification::Invalid);
     }
 
@@ -269,10 +306,10 @@ mod tests {
     fn a_hundred_keys_are_all_found_and_no_more_than_the_limit_are_kept() {
         let signers: Vec<Signer> = (0..100).map(|n| Signer::new(&format!("k{n}"))).collect();
         let all: Vec<_> = signers.iter().map(Signer::jwk).collect();
-        let hundred = set(&all).unwrap();
-        assert_eq!(verify(&hundred, &signers[99], Some("k99")), Verification::Verified);
+        let hundred = set(&all);
+        assert!(is_verified(verify(&hundred, &signers[99], Some("k99"))));
         let many: Vec<_> = all.iter().cycle().take(limit::JWKS_KEYS_MAX + 50).cloned().collect();
-        assert_eq!(set(&many).unwrap().len(), limit::JWKS_KEYS_MAX);
+        assert_eq!(set(&many).len(), limit::JWKS_KEYS_MAX);
     }
 
     #[test]
@@ -283,15 +320,21 @@ mod tests {
             jwk[name] = value;
             jwk
         };
-        assert!(set(&[with("use", "enc".into())]).is_err());
-        assert!(set(&[with("use", "jwt-svid".into())]).is_err());
-        assert!(set(&[serde_json::json!({"kty": "oct", "k": "c2VjcmV0", "kid": "one"})]).is_err());
-        assert!(set(&[]).is_err());
-        let other = set(&[with("alg", "ES384".into())]).unwrap();
+        for unusable in [
+            vec![with("use", "enc".into())],
+            vec![with("use", "jwt-svid".into())],
+            vec![serde_json::json!({"kty": "oct", "k": "c2VjcmV0", "kid": "one"})],
+            Vec::new(),
+        ] {
+            let set = set(&unusable);
+            assert_eq!((set.len(), set.problem().is_some()), (0, true));
+            assert_eq!(verify(&set, &one, Some("one")), Verification::KeyUnknown);
+        }
+        assert!(serde_json::from_str::<Jwks>("{}").is_err(), "what is no set withdraws nothing");
+        let other = set(&[with("alg", "ES384".into())]);
         assert_eq!(verify(&other, &one, Some("one")), Verification::KeyUnknown);
-        let unreadable =
-            set(&[serde_json::json!({"kty": "EC"}), one.jwk(), serde_json::json!({"kty": "PQC"})]).unwrap();
-        assert_eq!(verify(&unreadable, &one, Some("one")), Verification::Verified);
+        let unreadable = set(&[serde_json::json!({"kty": "EC"}), one.jwk(), serde_json::json!({"kty": "PQC"})]);
+        assert!(is_verified(verify(&unreadable, &one, Some("one"))));
     }
 
     #[test]
@@ -300,9 +343,21 @@ mod tests {
         let among = |before: usize| {
             let mut keys: Vec<_> = (0..before).map(|_| Signer::new("same").jwk()).collect();
             keys.push(right.jwk());
-            verify(&set(&keys).unwrap(), &right, Some("same"))
+            verify(&set(&keys), &right, Some("same"))
         };
-        assert_eq!(among(limit::JWKS_SAME_ID_MAX - 1), Verification::Verified);
+        assert!(is_verified(among(limit::JWKS_SAME_ID_MAX - 1)));
         assert_eq!(among(limit::JWKS_SAME_ID_MAX), Verification::Invalid);
+    }
+
+    #[test]
+    fn a_set_knows_its_keys_again_whatever_else_comes_or_goes() {
+        let (one, two) = (Signer::new("one"), Signer::new("two"));
+        let Verification::Verified(key) = verify(&set(&[one.jwk()]), &one, None) else { panic!("not verified") };
+        let mut dressed = one.jwk();
+        dressed["x5c"] = "not a list".into();
+        for with in [set(&[two.jwk(), one.jwk()]), set(&[dressed])] {
+            assert!(with.has(&key) && is_verified(verify(&with, &one, Some("one"))));
+        }
+        assert!(!set(&[two.jwk()]).has(&key));
     }
 }

@@ -22,6 +22,7 @@ mod chain;
 pub mod described;
 mod discovery;
 mod dpop;
+mod ground;
 mod groups;
 mod introspect;
 mod issuer;
@@ -29,6 +30,7 @@ mod jwt;
 mod keys;
 mod nobody;
 mod opaque;
+mod own;
 pub mod persona;
 mod presented;
 pub mod proposed;
@@ -37,6 +39,7 @@ mod replay;
 pub mod resource;
 pub mod revoked;
 mod spiffe;
+mod standing;
 pub mod statement;
 pub mod survey;
 mod token;
@@ -49,7 +52,6 @@ pub(crate) mod fixture;
 #[cfg(test)]
 mod tests;
 
-pub use agent::still_stands;
 pub use caller::{Caller, Person, TokenFacts};
 pub use dpop::ALGORITHMS as PROOF_ALGORITHMS;
 pub use issuer::IssuerReadiness;
@@ -58,6 +60,7 @@ pub use presented::{ClientCertificate, Presented, Shown};
 pub use resource::{Resource, ResourceNames};
 pub use revoked::Revocations;
 pub use spiffe::{BundleFacts, look_at_bundle};
+pub use standing::still_stands;
 
 use agent::AgentIndex;
 use api_key::ApiKeys;
@@ -65,7 +68,7 @@ use cache::{Basis, Entry, TokenCache};
 use caller::Verified;
 use chain::Fresh;
 use introspect::Introspector;
-use issuer::Issuer;
+use issuer::{Issuer, News};
 use proposed::Sightings;
 use replay::Replays;
 use spiffe::Domain;
@@ -97,6 +100,8 @@ pub struct Identity {
     sealer: Option<Arc<Sealer>>,
     revocations: Arc<Revocations>,
     sightings: Arc<Sightings>,
+    /// Moves whenever an issuer's keys or a trust domain's bundle change.
+    news: News,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -137,7 +142,7 @@ impl Accepted {
     /// Whether it can say now whose a token is.
     fn is_ready(&self) -> bool {
         let asks = self.introspector.as_ref().is_some_and(|own| own.config().endpoint.is_some());
-        asks || self.issuer.known().is_some()
+        asks || self.issuer.known().is_some_and(|known| self.introspector.is_some() || known.keys.len() > 0)
     }
 }
 
@@ -156,6 +161,7 @@ impl Identity {
             sealer: None,
             revocations,
             sightings: Arc::default(),
+            news: News::default(),
             tasks,
             stop,
         };
@@ -180,6 +186,7 @@ impl Identity {
         let domains = workload::domains(
             believed,
             &before,
+            &self.news,
             |own, spiffe| Domain::new(own, spiffe, loopback, self.stop.child_token()),
             |domain| drop(self.tasks.spawn(domain.run())),
         );
@@ -189,7 +196,7 @@ impl Identity {
             .map(|own| {
                 // The configuration has refused loopback issuers where they are not allowed; what may listen
                 // on other interfaces never talks to one, whatever the configuration says.
-                let fresh = Issuer::new(own, loopback, self.stop.child_token());
+                let fresh = Issuer::new(own, loopback, self.stop.child_token()).telling(&self.news);
                 let kept = before.issuers.get(&own.issuer).filter(|kept| kept.issuer.is_like(&fresh));
                 let issuer = kept.map(|kept| Arc::clone(&kept.issuer)).unwrap_or_else(|| {
                     let issuer = Arc::new(fresh);
@@ -257,9 +264,9 @@ impl Identity {
         };
         let (Presented::Bearer(text) | Presented::Dpop(text)) = shown.credential else {
             return match &certified {
-                Certified::Nobody => self.anonymous(resource),
+                Certified::Nobody => self.anonymous(&shown, resource),
                 Certified::Stranger => Err(Refusal::new(Reason::CertificateRefused).into()),
-                Certified::Agent(entry) if entry.reach.covers(resource) => self.checked(&entry.verified),
+                Certified::Agent(entry) if entry.reach.covers(resource) => self.checked(&entry.verified, None),
                 Certified::Agent(_) => Err(Refusal::new(Reason::TokenMissing).into()),
             };
         };
@@ -368,17 +375,21 @@ impl Identity {
         Some(accepted.config.issuer.clone())
     }
 
-    fn anonymous(&self, resource: &Resource) -> Result<Caller, Stop> {
+    fn anonymous(&self, shown: &Shown<'_>, resource: &Resource) -> Result<Caller, Stop> {
         let settings = self.settings.load();
         if let Some((verified, agent)) = &settings.local {
             if *resource == Resource::Admin {
                 return Err(Refusal::new(Reason::TokenMissing).into());
             }
             agent::may_act(agent, now_s())?;
-            return self.checked(verified);
+            return self.checked(verified, None);
         }
         match &settings.anonymous {
-            Some(verified) if *resource != Resource::Admin => self.checked(verified),
+            Some(_) if shown.forwarded => {
+                let hint = "this came through a proxy, and callers without a token are accepted from this machine only";
+                Err(Refusal::new(Reason::TokenMissing).hint(hint).into())
+            }
+            Some(verified) if *resource != Resource::Admin => self.checked(verified, None),
             _ => Err(Refusal::new(Reason::TokenMissing).into()),
         }
     }
@@ -397,14 +408,27 @@ impl Identity {
             self.prove(entry, shown, (digest, key), resource)?;
         }
         match by {
-            Some(by) => self.checked(self.agreed(entry, by)?),
-            None => self.checked(&entry.verified),
+            Some(by) => {
+                // Who was taken back by the name in the certificate is not let in by another.
+                self.revocations.check(&by.verified.token)?;
+                self.checked(Self::agreed(entry, by)?, Some(&by.verified))
+            }
+            None => self.checked(&entry.verified, None),
         }
     }
 
-    fn checked(&self, verified: &Arc<Verified>) -> Result<Caller, Stop> {
-        let epoch = self.revocations.check(&verified.token)?;
-        Ok(Caller { verified: Arc::clone(verified), epoch })
+    fn checked(&self, verified: &Arc<Verified>, by: Option<&Arc<Verified>>) -> Result<Caller, Stop> {
+        // The lower of both: what is taken back in between is looked at again before anything is forwarded.
+        let epoch = by.map(|by| self.revocations.check(&by.token)).transpose()?;
+        let own = self.revocations.check(&verified.token)?;
+        let epoch = epoch.map_or(own, |by| by.min(own));
+        Ok(Caller { verified: Arc::clone(verified), by: by.map(Arc::clone), epoch })
+    }
+
+    /// Moves whenever callers who were verified may not stand any more, because keys have changed.
+    #[must_use]
+    pub fn news(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.news.subscribe()
     }
 
     async fn examine(&self, text: &str, digest: Digest) -> Result<Arc<Entry>, Stop> {

@@ -11,11 +11,11 @@ use super::{ANONYMOUS, LOCAL, agent};
 use crate::config::{AgentConfig, Config, DeclaredProof};
 use crate::ids::{Digest, IssuerAlias, Subject};
 
-/// Somebody without a credential, where the configuration allows that: on a loopback listener only.
+/// Somebody without a credential, where the configuration allows that: on a gateway for this machine only.
 pub(super) fn anonymous(config: &Config, settings_revision: u64) -> Option<Verified> {
     let alias = IssuerAlias::new(ANONYMOUS).ok()?;
     let named_alike = config.issuers.iter().any(|issuer| issuer.alias == alias);
-    if !config.anonymous || named_alike || !config.gateway.listen.ip().is_loopback() {
+    if !config.anonymous || named_alike || !config.gateway.is_for_this_machine() {
         return None;
     }
     Some(without_token(alias, ANONYMOUS, None, Digest::of("bailiwick/anonymous/v1", &[]), settings_revision))

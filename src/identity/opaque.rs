@@ -10,6 +10,7 @@ use secrecy::SecretString;
 use super::cache::{Basis, Entry};
 use super::caller::Verified;
 use super::chain::{Declined, Fresh};
+use super::ground::Ground;
 use super::introspect::Introspector;
 use super::verify::{self, Source};
 use super::{Accepted, Settings, now_s, token};
@@ -35,8 +36,14 @@ pub(super) async fn examine(settings: &Settings, shown: Fresh<'_>, basis: &mut B
     let raw = settings.keep_tokens.then(|| SecretString::from(shown.text));
     let verified = Verified::new(found.persona, found.token, found.declared_proof, settings.revision, raw);
     let believed = reply.asked_at.saturating_add(verify::seconds(limit::INTROSPECTED_LIFE_MAX));
+    let ground = Ground::Word {
+        issuer: Arc::clone(issuer),
+        introspector: Arc::clone(introspector),
+        token: SecretString::from(shown.text),
+        asked_at: reply.asked_at,
+    };
     Ok(Entry {
-        verified: Arc::new(verified),
+        verified: Arc::new(verified.resting_on(config, found.rests, ground)),
         reach: found.reach,
         binding: found.binding,
         until: found.until.min(believed),
@@ -46,12 +53,12 @@ pub(super) async fn examine(settings: &Settings, shown: Fresh<'_>, basis: &mut B
 }
 
 /// The issuer whose prefix the token has, or else the one that takes what has none.
-fn owner<'a>(settings: &'a Settings, text: &str) -> Option<(&'a Accepted, &'a Introspector)> {
+fn owner<'a>(settings: &'a Settings, text: &str) -> Option<(&'a Accepted, &'a Arc<Introspector>)> {
     let introspecting = || {
         let all = settings.issuers.values();
-        all.filter_map(|accepted| Some((accepted, accepted.introspector.as_deref()?)))
+        all.filter_map(|accepted| Some((accepted, accepted.introspector.as_ref()?)))
     };
-    let prefix = |introspector: &'a Introspector| introspector.config().prefix.as_deref();
+    let prefix = |introspector: &'a Arc<Introspector>| introspector.config().prefix.as_deref();
     // The configuration has seen to it that no two fit.
     introspecting()
         .find(|(_, own)| prefix(own).is_some_and(|prefix| text.starts_with(prefix)))

@@ -29,6 +29,8 @@ pub struct Shown<'a> {
     pub method: &'a str,
     /// The certificate of the client's TLS connection.
     pub certificate: Option<&'a ClientCertificate>,
+    /// A header says that it came through a proxy.
+    pub forwarded: bool,
 }
 
 impl<'a> From<Presented<'a>> for Shown<'a> {

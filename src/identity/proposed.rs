@@ -1,8 +1,10 @@
-//! Software that nobody registered and that came all the same: proposed to administrators, and never let in.
+//! Software that nobody registered and that came all the same: denied and proposed to administrators, or let in as the
+//! agent that is its issuer's default, and listed.
 //!
-//! Decides what is written down of it. Refuses to know how an administrator accepts it. Invariants: it is proposed only
-//! after its issuer vouched for its token; each is there once, under its issuer and its name; there are not more of them
-//! than an administrator can look through, and one that stays away is forgotten. Nobody waits for any of it.
+//! Decides what is written down of it. Refuses to know whether it is let in, and how an administrator accepts it.
+//! Invariants: it is listed only after its issuer vouched for its token; each is there once, under its issuer and its
+//! name; there are not more of them than an administrator can look through, no issuer's take the place of another's, and
+//! one that stays away is forgotten. Nobody waits for any of it.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -16,8 +18,10 @@ use crate::limit;
 use crate::outcome::Failure;
 use crate::shelf::{Action, Change, Changed, Expect, Row, Section, Shelf, Tell};
 
-/// Where they are kept.
+/// Where those are kept that were denied.
 pub const SECTION: Section = Section { name: "proposed_agent", rows_max: limit::PROPOSED_AGENTS_MAX };
+/// Where those are kept that were let in: people's assistants are many, and hide nobody who was denied.
+pub const LET_IN: Section = Section { name: "unregistered_agent", rows_max: limit::PROPOSED_AGENTS_MAX };
 
 /// Software that came without being registered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +34,9 @@ pub struct Proposed {
     pub name: String,
     /// Whether it called for a person.
     pub for_person: bool,
+    /// Whether it was let in, as the agent that is its issuer's default.
+    #[serde(default)]
+    pub let_in: bool,
     /// When it came first, seconds since 1970 by the store's clock.
     pub first_seen: i64,
     /// When it came last, give or take an hour.
@@ -37,10 +44,22 @@ pub struct Proposed {
 }
 
 /// What came and was not written down yet, by issuer, claim and the digest of the name.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Sightings {
     seen: Mutex<BTreeMap<String, Seen>>,
+    /// What was written down lately: who comes with each request is not looked up with each.
+    lately: moka::sync::Cache<String, ()>,
     any: Notify,
+}
+
+impl Default for Sightings {
+    fn default() -> Self {
+        let lately = moka::sync::Cache::builder()
+            .max_capacity(2 * u64::from(limit::PROPOSED_AGENTS_MAX))
+            .time_to_live(limit::PROPOSED_AGAIN)
+            .build();
+        Self { seen: Mutex::default(), lately, any: Notify::new() }
+    }
 }
 
 #[derive(Debug)]
@@ -49,18 +68,37 @@ struct Seen {
     known_by: KnownBy,
     name: String,
     for_person: bool,
+    let_in: bool,
+}
+
+impl Seen {
+    const fn section(&self) -> Section {
+        if self.let_in { LET_IN } else { SECTION }
+    }
 }
 
 impl Sightings {
-    /// Takes down that such software came; forgets it where there are many already.
+    /// Takes down that such software was denied; forgets it where there are many already.
     pub fn note(&self, issuer: &IssuerAlias, client: Option<&str>, subject: &str, for_person: bool) {
         let (known_by, name) = client.map_or((KnownBy::Subject, subject), |client| (KnownBy::Client, client));
+        self.took_down(issuer, (known_by, name), for_person, false);
+    }
+
+    /// Takes down that a person's assistant was let in as the issuer's default.
+    pub fn note_let_in(&self, issuer: &IssuerAlias, client: &str) {
+        self.took_down(issuer, (KnownBy::Client, software(client)), true, true);
+    }
+
+    fn took_down(&self, issuer: &IssuerAlias, (known_by, name): (KnownBy, &str), for_person: bool, let_in: bool) {
         let key = key(issuer.as_str(), word(known_by), name);
+        if self.lately.contains_key(&key) {
+            return;
+        }
         let plain = name.chars().map(|character| if character.is_control() { '\u{fffd}' } else { character });
         let name = plain.take(limit::PROPOSED_NAME_CHARACTERS_MAX).collect();
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if seen.len() < limit::PROPOSED_WAITING_MAX || seen.contains_key(&key) {
-            seen.insert(key, Seen { issuer: issuer.clone(), known_by, name, for_person });
+            seen.insert(key, Seen { issuer: issuer.clone(), known_by, name, for_person, let_in });
             self.any.notify_one();
         }
     }
@@ -71,12 +109,19 @@ impl Sightings {
             self.any.notified().await;
             let seen = std::mem::take(&mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner));
             for (key, seen) in seen {
-                match write(shelf, &key, &seen).await {
+                let written = write(shelf, &key, &seen).await;
+                if written.is_ok() {
+                    self.lately.insert(key, ());
+                }
+                match written {
+                    Ok(Written::New) if seen.let_in => {
+                        tracing::info!(issuer = %seen.issuer, name = seen.name, "software that nobody registered was let in as the issuer's default agent");
+                    }
                     Ok(Written::New) => {
                         tracing::info!(issuer = %seen.issuer, name = seen.name, "software that nobody registered was denied, and is proposed");
                     }
                     Ok(Written::Full) => {
-                        tracing::warn!(issuer = %seen.issuer, "more unregistered software than can be proposed was denied");
+                        tracing::warn!(issuer = %seen.issuer, "more unregistered software came than can be listed");
                     }
                     Ok(Written::Known) => {}
                     Err(failure) => tracing::warn!(%failure, "unregistered software could not be proposed"),
@@ -97,7 +142,8 @@ enum Written {
 async fn write(shelf: &dyn Shelf, key: &str, seen: &Seen) -> Result<Written, Failure> {
     let now_us = shelf.clock_us().await?;
     let now = now_us / 1_000_000;
-    let before = shelf.row(SECTION, key).await?;
+    let section = seen.section();
+    let before = shelf.row(section, key).await?;
     let known = before.as_ref().and_then(read);
     let again = i64::try_from(limit::PROPOSED_AGAIN.as_secs()).unwrap_or(i64::MAX);
     if known.as_ref().is_some_and(|known| now.saturating_sub(known.last_seen) < again) {
@@ -108,6 +154,7 @@ async fn write(shelf: &dyn Shelf, key: &str, seen: &Seen) -> Result<Written, Fai
         known_by: word(seen.known_by).to_owned(),
         name: seen.name.clone(),
         for_person: seen.for_person,
+        let_in: seen.let_in,
         first_seen: known.map_or(now, |known| known.first_seen),
         last_seen: now,
     };
@@ -118,32 +165,69 @@ async fn write(shelf: &dyn Shelf, key: &str, seen: &Seen) -> Result<Written, Fai
         body: serde_json::to_string(&proposed).unwrap_or_default(),
         expires_at_us: Some(now_us.saturating_add(life)),
     };
+    let change = Change::new(section, key, expect, action);
+    let mut done = shelf.change(vec![change.clone()], Tell::Nobody).await?;
+    if matches!(done, Changed::Full(_))
+        && let Some(gives_way) = who_gives_way(&all(shelf, section).await?, &proposed.issuer)
+    {
+        let gone = Change::new(section, gives_way, Expect::Anything, Action::Remove);
+        done = shelf.change(vec![gone, change], Tell::Nobody).await?;
+    }
     // Where another replica was faster, it is there.
-    Ok(match shelf.change(vec![Change::new(SECTION, key, expect, action)], Tell::Nobody).await? {
+    Ok(match done {
         Changed::Done { .. } if before.is_none() => Written::New,
         Changed::Full(_) => Written::Full,
         Changed::Done { .. } | Changed::Conflict(_) => Written::Known,
     })
 }
 
-/// All that are proposed, by issuer and name.
+/// Whose row makes room for one of that issuer: of the issuer that has the most, the one seen longest ago. Nobody's
+/// where that is its own issuer, or has no more than that.
+fn who_gives_way(rows: &[(String, Proposed)], issuer: &str) -> Option<String> {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for (_, row) in rows {
+        *counts.entry(row.issuer.as_str()).or_default() += 1;
+    }
+    let own = counts.get(issuer).copied().unwrap_or_default();
+    let (greatest, count) = counts.into_iter().max_by_key(|(_, count)| *count)?;
+    if greatest == issuer || count <= own.saturating_add(1) {
+        return None;
+    }
+    let theirs = rows.iter().filter(|(_, row)| row.issuer == greatest);
+    theirs.min_by_key(|(_, row)| row.last_seen).map(|(key, _)| key.clone())
+}
+
+/// The software that a client is: each installation of it may add something to the address of its metadata document.
+fn software(client: &str) -> &str {
+    let is_document = client.starts_with("https://");
+    let end = client.find(['?', '#']).filter(|_| is_document).unwrap_or(client.len());
+    client.get(..end).unwrap_or(client)
+}
+
+/// All that came without being registered, by issuer and name.
 ///
 /// # Errors
 /// `store_unavailable`.
 pub async fn listed(shelf: &dyn Shelf) -> Result<Vec<Proposed>, Failure> {
-    let mut found: Vec<Proposed> = Vec::new();
-    let mut after: Option<String> = None;
-    loop {
-        let rows = shelf.rows(SECTION, None, after.as_deref()).await?;
-        let Some(last) = rows.last() else { break };
-        after = Some(last.key.clone());
-        found.extend(rows.iter().filter_map(read));
-        if found.len() >= limit::PROPOSED_AGENTS_MAX as usize {
-            break;
-        }
-    }
+    let (denied, let_in) = (all(shelf, SECTION).await?, all(shelf, LET_IN).await?);
+    let mut found: Vec<Proposed> = denied.into_iter().chain(let_in).map(|(_, row)| row).collect();
     found.sort_by(|one, other| (&one.issuer, &one.name).cmp(&(&other.issuer, &other.name)));
     Ok(found)
+}
+
+/// The rows of a section that are understood, each with its name.
+async fn all(shelf: &dyn Shelf, section: Section) -> Result<Vec<(String, Proposed)>, Failure> {
+    let mut found = Vec::new();
+    let mut after: Option<String> = None;
+    loop {
+        let rows = shelf.rows(section, None, after.as_deref()).await?;
+        let Some(last) = rows.last() else { return Ok(found) };
+        after = Some(last.key.clone());
+        found.extend(rows.iter().filter_map(|row| Some((row.key.clone(), read(row)?))));
+        if found.len() >= section.rows_max as usize {
+            return Ok(found);
+        }
+    }
 }
 
 fn read(row: &Row) -> Option<Proposed> {
@@ -177,6 +261,11 @@ mod tests {
 
     fn alias(name: &str) -> IssuerAlias {
         IssuerAlias::new(name).unwrap()
+    }
+
+    fn seen_of(issuer: &str, name: &str) -> Seen {
+        let (issuer, name) = (alias(issuer), name.to_owned());
+        Seen { issuer, known_by: KnownBy::Client, name, for_person: false, let_in: false }
     }
 
     /// Writes down what came, and comes back when there is nothing more.
@@ -240,7 +329,7 @@ mod tests {
     async fn there_are_so_many_and_the_next_one_is_denied_without_being_listed() {
         let place = tempfile::tempdir().unwrap();
         let store = store(&place).await;
-        let seen = |name: String| Seen { issuer: alias("corp"), known_by: KnownBy::Client, name, for_person: false };
+        let seen = |name: String| seen_of("corp", &name);
         let mut rows = (0..limit::PROPOSED_AGENTS_MAX).map(|number| {
             let action = Action::Put { owner: "corp".to_owned(), body: "{}".to_owned(), expires_at_us: None };
             Change::new(SECTION, format!("row-{number}"), Expect::Absent, action)
@@ -258,10 +347,57 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn one_issuers_software_leaves_room_for_anothers() {
+        let place = tempfile::tempdir().unwrap();
+        let store = store(&place).await;
+        let row = |number: u32| Proposed {
+            issuer: "corp".to_owned(),
+            known_by: "client_id".to_owned(),
+            name: format!("c{number}"),
+            for_person: false,
+            let_in: false,
+            first_seen: 0,
+            last_seen: i64::from(number),
+        };
+        let mut rows = (0..limit::PROPOSED_AGENTS_MAX).map(|number| {
+            let body = serde_json::to_string(&row(number)).unwrap();
+            let action = Action::Put { owner: "corp".to_owned(), body, expires_at_us: None };
+            Change::new(SECTION, format!("row-{number}"), Expect::Absent, action)
+        });
+        loop {
+            let some: Vec<Change> = rows.by_ref().take(limit::SHELF_CHANGES_MAX).collect();
+            if some.is_empty() {
+                break;
+            }
+            assert!(store.change(some, Tell::Nobody).await.unwrap().is_done());
+        }
+        assert_eq!(write(&store, "one", &seen_of("corp", "one")).await.unwrap(), Written::Full, "it has its share");
+        assert_eq!(write(&store, "two", &seen_of("other", "two")).await.unwrap(), Written::New);
+        let found = listed(&store).await.unwrap();
+        assert_eq!(found.len(), limit::PROPOSED_AGENTS_MAX as usize);
+        assert!(found.iter().any(|one| one.issuer == "other"));
+        assert!(found.iter().all(|one| one.name != "c0"), "the one that was seen longest ago");
+    }
+
+    #[tokio::test]
+    async fn an_assistant_that_was_let_in_is_listed_once_for_all_that_its_document_is_asked_with() {
+        let place = tempfile::tempdir().unwrap();
+        let (store, sightings) = (store(&place).await, Sightings::default());
+        for client in ["https://app.example/client", "https://app.example/client?install=1", "dynamic?7"] {
+            sightings.note_let_in(&alias("corp"), client);
+        }
+        sightings.note(&alias("corp"), Some("robot"), "robot", false);
+        settle(&sightings, &store).await;
+        let found = listed(&store).await.unwrap();
+        let told: Vec<_> = found.iter().map(|one| (one.name.as_str(), one.let_in)).collect();
+        assert_eq!(told, [("dynamic?7", true), ("https://app.example/client", true), ("robot", false)]);
+    }
+
+    #[tokio::test]
     async fn one_that_comes_again_is_written_down_again_after_a_while_and_kept_for_a_month() {
         let place = tempfile::tempdir().unwrap();
         let store = store(&place).await;
-        let seen = Seen { issuer: alias("corp"), known_by: KnownBy::Client, name: "n".to_owned(), for_person: false };
+        let seen = seen_of("corp", "n");
         assert_eq!(write(&store, "k", &seen).await.unwrap(), Written::New);
         assert_eq!(write(&store, "k", &seen).await.unwrap(), Written::Known);
         let row = store.row(SECTION, "k").await.unwrap().unwrap();

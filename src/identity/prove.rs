@@ -44,7 +44,7 @@ impl Identity {
         if needs_nonce && !sealed.is_some_and(|(nonce, sealer)| is_fresh(sealer, &nonce, now)) {
             return Err(Refusal::new(Reason::DpopNonceRequired));
         }
-        self.replays.take(entry.verified.principal, proof.id)
+        self.replays.take(entry.verified.token.bearer(), proof.id, now)
     }
 }
 

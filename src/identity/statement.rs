@@ -125,7 +125,7 @@ async fn examine(expected: &Expected<'_>, text: &str) -> Result<Statement, Stop>
         .ok_or_else(|| Refusal::new(Reason::AlgorithmRefused))?;
     check_type(expected, &header)?;
     let mut basis = Basis { issuer: None, bundle: None, revision: 0 };
-    check_signature(expected.signer, header.kid.as_deref(), algorithm, &jwt, &mut basis).await?;
+    let _key = check_signature(expected.signer, header.kid.as_deref(), algorithm, &jwt, &mut basis).await?;
     Ok(read(expected, &claims, now_s())?)
 }
 

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, StatusCode, header};
-use openidconnect::core::CoreJsonWebKeySet;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -15,7 +14,7 @@ use super::chain::Fresh;
 use super::discovery;
 use super::introspect::Introspector;
 use super::issuer::Issuer;
-use super::keys::KeySet;
+use super::keys::{Jwks, KeySet};
 use super::token::Jwt;
 use crate::config::{Algorithm, IntrospectionConfig, IssuerConfig};
 use crate::egress::{OauthClient, oauth_client};
@@ -185,9 +184,11 @@ async fn oauth_document(client: &OauthClient, config: &IssuerConfig) -> Result<(
 async fn keys(client: &OauthClient, uri: &str) -> Result<KeyFacts, String> {
     let (document, _) = ask(client, uri).await?;
     let count = document.get("keys").and_then(Value::as_array).map_or(0, Vec::len);
-    let set: CoreJsonWebKeySet =
-        serde_json::from_value(document).map_err(|error| format!("its key set cannot be read: {error}"))?;
-    let set = KeySet::new(&set)?;
+    let set: Jwks = serde_json::from_value(document).map_err(|error| format!("its key set cannot be read: {error}"))?;
+    let set = KeySet::new(&set);
+    if let Some(problem) = set.problem() {
+        return Err(problem);
+    }
     let by_algorithm = ALGORITHMS.map(|(algorithm, _)| (algorithm, set.fitting(algorithm))).to_vec();
     Ok(KeyFacts { count, usable: set.len(), by_algorithm })
 }

@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 mod api_key;
 mod bad_input;
 mod opaque;
+mod standing;
 mod workload;
 
 use super::fixture::{Signer, config};
@@ -109,6 +110,11 @@ fn with(mut claims: Value, changes: Value) -> Value {
 impl Room {
     async fn ask(&self, token: &str) -> Result<Caller, Reason> {
         self.ask_at(token, &Resource::Gateway).await
+    }
+
+    async fn ask_once(&self, token: &str) -> Result<Caller, Reason> {
+        let answer = self.identity.authenticate(Presented::Bearer(token), &Resource::Gateway).await;
+        answer.map_err(|stop| stop.reason())
     }
 
     async fn ask_at(&self, token: &str, resource: &Resource) -> Result<Caller, Reason> {
@@ -463,6 +469,22 @@ async fn nobody_is_anonymous_unless_that_is_configured_on_loopback() {
     };
     assert_eq!(nothing(room(&config), Resource::Gateway).await.map(|_| ()), Err(Reason::TokenMissing));
     config.anonymous = true;
+    assert_eq!(
+        nothing(room(&config), Resource::Gateway).await.map(|_| ()),
+        Err(Reason::TokenMissing),
+        "under a public name"
+    );
+    config.gateway.public_url = Url::parse("http://127.0.0.1:7800").unwrap();
+    config.gateway.trusted_proxies = vec!["10.0.0.1".parse().unwrap()];
+    assert_eq!(
+        nothing(room(&config), Resource::Gateway).await.map(|_| ()),
+        Err(Reason::TokenMissing),
+        "behind a proxy"
+    );
+    config.gateway.trusted_proxies.clear();
+    let passed_on = Shown { forwarded: true, ..Shown::default() };
+    let refused = room(&config).identity.authenticate(passed_on, &Resource::Gateway).await;
+    assert_eq!(refused.map(|_| ()).map_err(|stop| stop.reason()), Err(Reason::TokenMissing), "through a proxy");
     let caller = nothing(room(&config), Resource::Gateway).await.unwrap();
     assert_eq!(caller.persona().user.as_ref().unwrap().as_str(), "user:anonymous/anonymous");
     assert!(caller.persona().agent.is_none());

@@ -4,11 +4,10 @@
 //! transmitter to the character.
 
 use http::{Request, StatusCode};
-use openidconnect::core::CoreJsonWebKeySet;
 use serde::Deserialize;
 use url::Url;
 
-use super::keys::KeySet;
+use super::keys::{Jwks, KeySet};
 use crate::egress::OauthClient;
 
 /// What of `/.well-known/ssf-configuration` is needed.
@@ -37,8 +36,8 @@ pub(super) async fn keys(client: &OauthClient, issuer: &str, place: Option<&Url>
             Url::parse(&metadata.jwks_uri).map_err(|error| format!("its jwks_uri is not a URL: {error}"))?
         }
     };
-    let keys: CoreJsonWebKeySet = get(client, &place).await?;
-    KeySet::new(&keys).map_err(|problem| format!("its key set cannot be used: {problem}"))
+    let keys: Jwks = get(client, &place).await?;
+    Ok(KeySet::new(&keys))
 }
 
 /// Between host and path (RFC 8615), as Shared Signals 1.0 has it.

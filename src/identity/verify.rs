@@ -7,9 +7,12 @@ use super::agent::{Actors, AgentIndex};
 use super::binding::Binding;
 use super::caller::{Person, TokenFacts};
 use super::groups::groups;
+use super::own::Own;
 use super::persona::{Behind, ClientProof, Persona};
 use super::resource::{Reach, ResourceNames};
+use super::standing::Rests;
 use super::token::{Claims, Header, missing};
+use crate::config::spiffe::IssuerKind;
 use crate::config::{DeclaredProof, IntrospectionConfig, IssuerConfig, Nameless};
 use crate::ids::{Digest, Subject};
 use crate::inversion::{self, Control};
@@ -23,6 +26,8 @@ pub(super) struct Findings {
     pub token: TokenFacts,
     /// What the files say of the client's proof.
     pub declared_proof: DeclaredProof,
+    /// What the files have to go on saying.
+    pub rests: Rests,
     /// Which of our resources it is for.
     pub reach: Reach,
     /// What it has to come with.
@@ -65,6 +70,9 @@ pub(super) fn verify(
     refuse_other_kinds(source, claims)?;
     refuse_others_issuer(issuer, claims)?;
     let binding = Binding::read(claims, issuer.sender_constraint)?;
+    if matches!(source, Source::Introspected(_)) {
+        check_introspected_type(claims, &binding)?;
+    }
     let (issued_at, expires_at) = check_times(issuer, claims, now)?;
     let audiences = claims.texts("aud")?.ok_or_else(|| missing("aud"))?;
     if audiences.len() > limit::TOKEN_AUDIENCES_MAX {
@@ -75,7 +83,7 @@ pub(super) fn verify(
         return Err(Refusal::new(Reason::AudienceMismatch));
     }
     let client = client(issuer, claims)?;
-    let subject = subject(source, client.as_deref(), claims)?;
+    let (subject, nameless) = subject(source, client.as_deref(), claims)?;
     let id = claims.text("jti")?;
     // An opaque token is its own id; RFC 7662 demands no other.
     if id.is_none() && matches!(source, Source::Signed(_)) && !optional(issuer, "jti") {
@@ -87,8 +95,8 @@ pub(super) fn verify(
         None if by_subject => Some(subject.clone()),
         client => client_or_missing(issuer, client)?,
     };
-    let own = by_subject || is_own_token(&subject, client.as_deref(), claims);
-    let human = (!own).then_some(subject.as_str());
+    let own = if by_subject || nameless { Own::Yes } else { Own::told(issuer, &subject, client.as_deref(), claims) };
+    let human = (own == Own::No).then_some(subject.as_str());
     // A person with an administrators' client: no agent stands between them and us, and none may use their token.
     let administrators = human.filter(|_| !claims.has("act") && agents.is_administrators(issuer, client.as_deref()));
     let alone = administrators.and_then(|_| reach.for_administrators());
@@ -97,19 +105,23 @@ pub(super) fn verify(
         Some(alone) => (alone, Actors::nobody()),
         None => (reach, agents.actors(issuer, client.as_deref(), human, &subject, claims.raw("act"), now)?),
     };
-    let Actors { agent, chain, declared_proof, until } = actors;
+    let Actors { agent, chain, declared_proof, rests, until } = actors;
     let user = Subject::user(&issuer.alias, &subject);
-    let behind = if own { Behind::Nobody } else { Behind::told_by(Some(&user), agent.as_ref()) };
+    let behind = match own {
+        Own::Yes => Behind::Nobody,
+        Own::Perhaps => Behind::Unknown,
+        Own::No => Behind::told_by(Some(&user), agent.as_ref()),
+    };
     let persona = Persona {
         issuer: issuer.alias.clone(),
         user: Some(user),
-        groups: groups(issuer, claims, own),
+        groups: groups(issuer, claims, own.is_certain()),
         agent,
         chain,
         default_roles: issuer.default_roles.clone(),
         scopes: scopes(issuer, claims)?,
         client: client.clone(),
-        client_proof: match (&client, own) {
+        client_proof: match (&client, own.is_certain()) {
             (None, _) => ClientProof::None,
             // Software gets a token for itself only after it has proven itself at the token endpoint.
             (Some(_), true) => ClientProof::Secret.max(declared_proof.into()),
@@ -126,14 +138,14 @@ pub(super) fn verify(
         client,
         id,
         session: claims.text("sid")?,
-        issued_at,
+        issued_at: issued_at.map(|moment| earliest(issuer, moment)),
         expires_at,
         for_administrators,
-        person: person(issuer, claims, own),
+        person: person(issuer, claims, own.is_certain()),
     };
     // The administrators' listener has no proof to look at: what is demanded of tokens for MCP is not demanded there.
     let binding = if for_administrators { binding.undemanded() } else { binding };
-    Ok(Findings { persona, token, declared_proof, reach, binding, until: until.min(expires_at) })
+    Ok(Findings { persona, token, declared_proof, rests, reach, binding, until: until.min(expires_at) })
 }
 
 /// Tokens that are signed by the same key and mean something else.
@@ -156,15 +168,21 @@ fn refuse_other_kinds(source: Source<'_>, claims: &Claims<'_>) -> Result<(), Ref
     if other("typ", &kinds) || other("token_use", &kinds) {
         return Err(Refusal::new(Reason::TokenTypeRefused));
     }
-    if matches!(source, Source::Introspected(_)) {
-        // RFC 7662: the type as the token endpoint said it (RFC 6749, section 5.1).
-        match claims.text("token_type")?.map(|kind| kind.to_ascii_lowercase()).as_deref() {
-            None | Some("bearer" | "access_token") => {}
-            Some("dpop" | "pop" | "mac") => return Err(Refusal::new(Reason::TokenBound)),
-            Some(_) => return Err(Refusal::new(Reason::TokenTypeRefused)),
-        }
-    }
     Ok(())
+}
+
+/// RFC 7662: the type as the token endpoint said it (RFC 6749, section 5.1); RFC 9449, section 6.2: `DPoP` where it is
+/// bound to a key, and only there.
+fn check_introspected_type(claims: &Claims<'_>, binding: &Binding) -> Result<(), Refusal> {
+    match (claims.text("token_type")?.map(|kind| kind.to_ascii_lowercase()).as_deref(), binding.names_key()) {
+        (None, _) | (Some("bearer" | "access_token"), false) | (Some("dpop"), true) => Ok(()),
+        (Some("dpop"), false) => Err(Refusal::new(Reason::TokenBound)
+            .hint("its issuer calls the token DPoP and does not say to which key it is bound (cnf.jkt)")),
+        (Some("pop" | "mac"), _) => Err(Refusal::new(Reason::TokenBound)),
+        (Some(_), true) => Err(Refusal::new(Reason::TokenBound)
+            .hint("its issuer says that the token is bound to a key, and calls it something else than DPoP")),
+        (Some(_), false) => Err(Refusal::new(Reason::TokenTypeRefused)),
+    }
 }
 
 fn check_times(issuer: &IssuerConfig, claims: &Claims<'_>, now: i64) -> Result<(Option<i64>, i64), Refusal> {
@@ -192,6 +210,12 @@ fn check_times(issuer: &IssuerConfig, claims: &Claims<'_>, now: i64) -> Result<(
     Ok((issued_at, expires_at))
 }
 
+/// By our clock a token may be older than it says by as much as its issuer's clock may be ahead. A sign-out allows for
+/// [`limit::SIGN_OUT_SKEW`] of that already.
+fn earliest(issuer: &IssuerConfig, issued_at: i64) -> i64 {
+    issued_at.saturating_sub(seconds(issuer.leeway.saturating_sub(limit::SIGN_OUT_SKEW)))
+}
+
 fn client(issuer: &IssuerConfig, claims: &Claims<'_>) -> Result<Option<String>, Refusal> {
     for name in &issuer.claims.client {
         if let Some(client) = claims.text(name)? {
@@ -205,21 +229,26 @@ fn client_or_missing(issuer: &IssuerConfig, client: Option<String>) -> Result<Op
     if client.is_some() || optional(issuer, "client_id") { Ok(client) } else { Err(missing("client_id")) }
 }
 
-fn subject(source: Source<'_>, client: Option<&str>, claims: &Claims<'_>) -> Result<String, Refusal> {
+/// Whom the token is about, and whether that is its client because it names nobody.
+fn subject(source: Source<'_>, client: Option<&str>, claims: &Claims<'_>) -> Result<(String, bool), Refusal> {
     let nameless = match source {
         Source::Signed(_) => Nameless::Refused,
         Source::Introspected(config) => config.nameless,
     };
     match (claims.text("sub")?, client, nameless) {
-        (Some(subject), _, _) => Ok(subject),
+        (Some(subject), _, _) => Ok((subject, false)),
         // One who is named some other way is somebody else than the client.
-        (None, Some(client), Nameless::Client) if !claims.has("username") => Ok(client.to_owned()),
+        (None, Some(client), Nameless::Client) if !claims.has("username") => Ok((client.to_owned(), true)),
         _ => Err(missing("sub")),
     }
 }
 
-/// A JWT was found by its `iss`; an answer of an issuer may speak of a token that is another's.
+/// A JWT was found by its `iss`; an answer of an issuer may speak of a token that is another's. In a JWT-SVID it means
+/// nothing: the key of the trust domain in `sub` has verified that, and SPIRE writes the URL of its discovery document.
 fn refuse_others_issuer(issuer: &IssuerConfig, claims: &Claims<'_>) -> Result<(), Refusal> {
+    if matches!(issuer.kind, IssuerKind::Spiffe(_)) {
+        return Ok(());
+    }
     match claims.text("iss")? {
         Some(named) if named != issuer.issuer => {
             Err(Refusal::new(Reason::IssuerUnknown).hint("its issuer says that the token is another issuer's"))
@@ -242,23 +271,6 @@ fn scopes(issuer: &IssuerConfig, claims: &Claims<'_>) -> Result<Vec<String>, Ref
         }
     }
     Ok(Vec::new())
-}
-
-/// Whether software got this token for itself (client credentials): it has no human subject.
-///
-/// RFC 9068 section 2.2 has `sub` equal the client then; the others are how Auth0, Entra and Keycloak say it.
-fn is_own_token(subject: &str, client: Option<&str>, claims: &Claims<'_>) -> bool {
-    let text = |name: &str| claims.text(name).ok().flatten();
-    client.is_some_and(|client| {
-        subject == client
-            || subject.strip_suffix("@clients") == Some(client)
-            || text("preferred_username")
-                .and_then(|name| name.strip_prefix("service-account-").map(|name| name.eq_ignore_ascii_case(client)))
-                .unwrap_or(false)
-    }) || text("idtyp").as_deref() == Some("app")
-        || matches!(text("gty").as_deref(), Some("client-credentials" | "client_credentials"))
-        // A workload of Kubernetes, registered or not, is nobody's assistant.
-        || claims.has("kubernetes.io")
 }
 
 /// A claim that is missing or malformed is nobody's: then this token approves nothing.

@@ -12,15 +12,18 @@ use secrecy::SecretString;
 use super::binding::Binding;
 use super::cache::{Basis, Entry};
 use super::caller::Verified;
+use super::ground::{Ground, Seen};
+use super::issuer::News;
 use super::persona::{Behind, ClientProof, Groups, Persona};
 use super::presented::ClientCertificate;
 use super::resource::Reach;
 use super::spiffe::{Domain, SpiffeId, named, svid};
 use super::token::{Claims, Header, Jwt};
-use super::{Identity, Settings, TokenFacts, agent, now_s, verify};
+use super::{Identity, Settings, TokenFacts, now_s, verify};
 use crate::config::spiffe::IssuerKind;
 use crate::config::{DeclaredProof, IssuerConfig};
 use crate::ids::{Digest, Subject};
+use crate::inversion::{self, Control};
 use crate::outcome::{Failure, Reason, Refusal, Stop};
 
 /// A trust domain whose SVIDs are accepted: what is configured, and its bundle.
@@ -78,6 +81,16 @@ impl Identity {
             }
             _ => Refusal::new(reason).hint("the trust domain in the client certificate did not issue it").into(),
         })?;
+        let life = named.not_after.saturating_sub(named.not_before);
+        let life_max = config.svid_life_max().map_or(i64::MAX, verify::seconds);
+        if life > life_max && !inversion::is_off(Control::TokenLife) {
+            let hint = format!(
+                "the client certificate lives {life} s and at most {life_max} s are accepted: have shorter ones issued, \
+                 or raise svid_life_max of `{}`",
+                config.alias
+            );
+            return Err(Refusal::new(Reason::TokenLifetimeExceeded).hint(hint).into());
+        }
         let id = named.id.text;
         let actors = settings.agents.actors(config, Some(&id), None, &id, None, now_s())?;
         let persona = Persona {
@@ -107,8 +120,10 @@ impl Identity {
             person: super::Person::Nobody,
         };
         let verified = Verified::new(persona, token, DeclaredProof::Public, settings.revision, None);
+        let chain = certificate.chain().to_vec();
+        let ground = Ground::Root { domain: Arc::clone(domain), chain, seen: Seen::at(generation) };
         let entry = Arc::new(Entry {
-            verified: Arc::new(verified.listed_as(config.alias.clone(), id)),
+            verified: Arc::new(verified.resting_on(config, actors.rests, ground)),
             reach: Reach::for_mcp(),
             binding: Binding::default(),
             until: named.not_after.min(actors.until),
@@ -125,9 +140,7 @@ impl Identity {
 
     /// Who calls with a token over a connection whose certificate names an agent: whoever the token says, if that is the
     /// same agent, and with the proof that the certificate is.
-    pub(super) fn agreed<'e>(&self, token: &'e Entry, by: &Entry) -> Result<&'e Arc<Verified>, Refusal> {
-        // Who was taken back by the name in the certificate is not let in by another.
-        self.revocations.check(&by.verified.token)?;
+    pub(super) fn agreed<'e>(token: &'e Entry, by: &Entry) -> Result<&'e Arc<Verified>, Refusal> {
         let (own, shown) = (&token.verified.persona, &by.verified.persona);
         let same = own.agent.as_ref().zip(shown.agent.as_ref()).is_some_and(|(own, shown)| own.id == shown.id);
         if !same {
@@ -137,25 +150,20 @@ impl Identity {
             return Ok(&token.verified);
         }
         Ok(token.with_certificate.get_or_init(|| {
-            let persona = Persona { client_proof: ClientProof::Mtls, ..own.clone() };
-            let raised = token.verified.proven(persona);
-            Arc::new(match by.verified.listed() {
-                Some((issuer, id)) => raised.listed_as(issuer.clone(), id.clone()),
-                None => raised,
-            })
+            Arc::new(token.verified.proven(Persona { client_proof: ClientProof::Mtls, ..own.clone() }))
         }))
     }
 }
 
 impl Settings {
     /// The trust domain of a token that is a JWT-SVID by its `sub`, and by no `iss` of another issuer.
-    pub(super) fn workload(&self, claims: &Claims<'_>) -> Result<Option<(&AcceptedDomain, SpiffeId)>, Refusal> {
+    pub(super) fn workload(&self, claims: &Claims<'_>) -> Result<Option<&AcceptedDomain>, Refusal> {
         if self.domains.is_empty() || claims.text("iss")?.is_some_and(|iss| self.issuers.contains_key(&iss)) {
             return Ok(None);
         }
         let Some(id) = claims.text("sub")?.and_then(|sub| SpiffeId::parse(&sub)) else { return Ok(None) };
         match self.domains.get(&id.domain) {
-            Some(known) => Ok(Some((known, id))),
+            Some(known) => Ok(Some(known)),
             None => {
                 Err(Refusal::new(Reason::IssuerUnknown)
                     .hint("the token is of a trust domain that is not declared here"))
@@ -166,7 +174,7 @@ impl Settings {
     /// Looks at everything that a JWT-SVID says.
     pub(super) async fn examine_svid(
         &self,
-        (accepted, id): (&AcceptedDomain, SpiffeId),
+        accepted: &AcceptedDomain,
         (header, claims, jwt): (&Header, &Claims<'_>, &Jwt<'_>),
         (text, digest): (&str, Digest),
         basis: &mut Basis,
@@ -174,15 +182,17 @@ impl Settings {
         let AcceptedDomain { config, domain } = accepted;
         domain.wait().await;
         // Read before the keys: a bundle that changes in between makes the entry useless, not wrong.
-        basis.bundle = Some((Arc::clone(domain.generation()), domain.generation().load(Ordering::Acquire)));
-        svid(config, domain, header, jwt)?;
+        let generation = domain.generation().load(Ordering::Acquire);
+        basis.bundle = Some((Arc::clone(domain.generation()), generation));
+        let key = svid(config, domain, header, jwt)?;
         let mut found =
             verify::verify(config, &self.names, &self.agents, verify::Source::Signed(header), claims, digest, now_s())?;
         found.persona.client_proof = ClientProof::Svid;
         let raw = self.keep_tokens.then(|| SecretString::from(text));
         let verified = Verified::new(found.persona, found.token, found.declared_proof, self.revision, raw);
+        let ground = Ground::SvidKey { domain: Arc::clone(domain), key, seen: Seen::at(generation) };
         Ok(Entry {
-            verified: Arc::new(verified.listed_as(config.alias.clone(), id.text)),
+            verified: Arc::new(verified.resting_on(config, found.rests, ground)),
             reach: found.reach,
             binding: found.binding,
             until: found.until,
@@ -196,7 +206,8 @@ impl Settings {
 pub(super) fn domains(
     believed: &[Arc<IssuerConfig>],
     before: &Settings,
-    mut start: impl FnMut(&Arc<IssuerConfig>, &crate::config::spiffe::SpiffeConfig) -> Domain,
+    news: &News,
+    start: impl Fn(&Arc<IssuerConfig>, &crate::config::spiffe::SpiffeConfig) -> Domain,
     mut run: impl FnMut(Arc<Domain>),
 ) -> std::collections::HashMap<crate::config::spiffe::TrustDomain, AcceptedDomain> {
     let declared = believed.iter().filter_map(|config| match &config.kind {
@@ -205,8 +216,14 @@ pub(super) fn domains(
     });
     let domains: std::collections::HashMap<_, _> = declared
         .map(|(config, spiffe)| {
-            let fresh = start(config, spiffe);
-            let kept = before.domains.get(&spiffe.trust_domain).filter(|kept| kept.domain.is_like(&fresh));
+            let old = before.domains.get(&spiffe.trust_domain);
+            let fresh = start(config, spiffe).telling(news);
+            // However it is read from now on: it never goes back.
+            let fresh = match old {
+                Some(old) => fresh.after(&old.domain),
+                None => fresh,
+            };
+            let kept = old.filter(|kept| kept.domain.is_like(&fresh));
             let domain = kept.map(|kept| Arc::clone(&kept.domain)).unwrap_or_else(|| {
                 let domain = Arc::new(fresh);
                 run(Arc::clone(&domain));
@@ -221,15 +238,4 @@ pub(super) fn domains(
         }
     }
     domains
-}
-
-/// Whether a workload is still one of the agent's.
-pub(super) fn still_listed(config: &crate::config::Config, verified: &Verified) -> Result<(), Refusal> {
-    let Some((issuer, id)) = verified.listed() else { return Ok(()) };
-    let known = verified.persona.agent.as_ref().and_then(|agent| config.agents.get(&agent.id));
-    if known.is_some_and(|agent| agent::lists(agent, issuer, id)) {
-        return Ok(());
-    }
-    Err(Refusal::new(Reason::AgentInactive)
-        .hint("the agent's entry does not list this workload any more; connect again"))
 }

@@ -12,6 +12,10 @@ pub const INTROSPECTED_BYTES_MAX: usize = 64 * 1024;
 pub const INTROSPECTED_CACHE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// Opaque tokens that one issuer is asked about at once.
 pub const INTROSPECTIONS_MAX: usize = 64;
+/// For so long a token that was active is asked about before those that never were.
+pub const INTROSPECTED_LATELY: Duration = Duration::from_secs(15 * 60);
+/// Tokens of one issuer that are known to have been active; some 100 bytes each.
+pub const INTROSPECTED_LATELY_MAX: u64 = 100_000;
 /// API keys of all agents together; each unknown one is compared with all of them.
 pub const API_KEYS_MAX: usize = 1_000;
 /// An API key is good for so many days from the day on which it was made.

@@ -8,9 +8,9 @@ pub const DPOP_PROOF_BYTES_MAX: usize = 8 * 1024;
 pub const DPOP_AGE_MAX: Duration = Duration::from_secs(60);
 /// How long a proof's id is remembered at least: as long as the proof could be shown again.
 pub const DPOP_MEMORY: Duration = Duration::from_secs(121);
-/// Proofs of one principal that are remembered at once; above the rate that most are allowed.
-pub const DPOP_PROOFS_PER_PRINCIPAL_MAX: usize = 16_384;
-/// Proofs of all principals that are remembered at once, which takes about 20 MiB.
+/// Proofs of one subject of one issuer that are remembered at once; above the rate that most are allowed.
+pub const DPOP_PROOFS_PER_BEARER_MAX: usize = 16_384;
+/// Proofs of everybody that are remembered at once, which takes about 20 MiB.
 pub const DPOP_PROOFS_MAX: usize = 262_144;
 /// The id that a proof gives itself.
 pub const DPOP_ID_BYTES_MAX: usize = 512;

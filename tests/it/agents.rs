@@ -1,5 +1,6 @@
 //! Agents while the gateway runs: suspended, resumed, retired, attested, and always with their actor on the record.
 
+use bailiwick::control::client::request;
 use serde_json::{Value, json};
 
 use crate::support::client::{Answer, Client, modern_request};
@@ -156,6 +157,27 @@ async fn an_assistant_is_stopped_for_one_person_and_serves_the_others() {
     let order = json!({ "step": "resume", "subject": "user:test/alice" });
     assert_eq!(running.order("ann", "/agents/assistant", order).await.status, 200);
     assert_eq!(called(&running.person("alice")).await.0, 200);
+}
+
+#[tokio::test]
+async fn a_suspension_for_one_person_holds_behind_another_agent_and_is_counted() {
+    let planner = AGENTS.replace("[agents.bot]", "[agents.desk]").replace("autonomous", "interactive");
+    let planner = planner.replace("client_id = \"bot\", proof = \"private_key\"", "client_id = \"desk\"");
+    let desk = planner.split_once("[agents.desk]").unwrap().1.replace("mandates = \"optional\"\n", "");
+    let running = start_with(&format!("{AGENTS}[agents.desk]{desk}")).await;
+    let token = |user: &str| {
+        let mut claims = running.issuer.claims(user, &["developers"], &running.gateway.resource());
+        claims["act"] = json!({ "sub": "desk" });
+        running.gateway.client(&running.issuer.sign(&claims))
+    };
+    let stopped = running.command(&["agents", "suspend", "desk", "--for", "user:test/alice"]);
+    assert!(stopped.status.success(), "{}", String::from_utf8_lossy(&stopped.stderr));
+    assert_eq!(called(&token("alice")).await, (403, "agent_inactive".to_owned()));
+    assert_ne!(called(&token("bob")).await.0, 403, "for others it acts on");
+    let metrics = request::<()>(&running.gateway.state(), http::Method::GET, "/metrics", None).await.unwrap();
+    let metrics = String::from_utf8(metrics.body.to_vec()).unwrap();
+    let counted = metrics.lines().find(|line| line.contains("refusals_total") && line.contains("agent_inactive"));
+    assert!(counted.is_some_and(|line| line.ends_with(" 1")), "{counted:?}");
 }
 
 #[tokio::test]

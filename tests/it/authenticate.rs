@@ -33,6 +33,28 @@ async fn a_good_token_gets_in() {
 }
 
 #[tokio::test]
+async fn who_is_anonymous_comes_from_this_machine_and_through_no_proxy() {
+    let issuer = Issuer::start().await;
+    let upstream = Scripted::echo().await;
+    let gateway = Setup::new(&issuer)
+        .http_server("tools", &upstream.url, "")
+        .sections("[anonymous]\nenabled = true\n")
+        .policy("p, anyone, *, */*, call, -, allow\n")
+        .start()
+        .await;
+    let call = async |further: &[(&'static str, String)]| {
+        crate::support::holder::call_as(&gateway.resource(), "", further).await
+    };
+    let answer = call(&[]).await;
+    assert_eq!((answer.status, answer.tool_text()), (200, "{}"), "{}", answer.text);
+    for header in ["x-forwarded-for", "forwarded", "via"] {
+        let answer = call(&[(header, "for=203.0.113.7".to_owned())]).await;
+        assert_eq!((answer.status, reason(&answer)), (401, "token_missing"), "{header}: {}", answer.text);
+    }
+    assert_eq!(upstream.calls().len(), 1);
+}
+
+#[tokio::test]
 async fn each_bad_token_is_refused_with_its_own_reason() {
     let (issuer, upstream, gateway) = start().await;
     let good = issuer.claims("alice", &["developers"], &gateway.resource());

@@ -54,6 +54,16 @@ async fn an_opaque_token_is_asked_about_and_lets_its_bearer_in() {
     let intent = &gateway.records("intent")[0];
     assert_eq!((&intent["subject"]["id"], &intent["token"]["issuer"]), (&json!("user:test/alice"), &json!("test")));
 
+    // A stream is asked about like a request, and ends when the token is none any more.
+    let (headers, body) = crate::support::client::modern_request(
+        "subscriptions/listen",
+        json!({ "notifications": { "toolsListChanged": true } }),
+    );
+    let mut stream = gateway.client(&token).stream(&headers, Some(body.to_string())).await;
+    stream.next().await;
+    issuer.forgets(&token);
+    tokio::time::timeout(std::time::Duration::from_secs(35), stream.end()).await.expect("the stream ends");
+
     // What is for somebody else, is none, or cannot be asked about gets nobody in.
     let mut elsewhere = claims.clone();
     elsewhere["aud"] = json!("https://elsewhere.example/mcp");

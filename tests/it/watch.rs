@@ -80,6 +80,27 @@ async fn a_revoked_callers_stream_ends_within_a_second() {
 }
 
 #[tokio::test]
+async fn a_stream_ends_with_the_key_that_let_it_in_and_with_the_entry_of_its_client() {
+    let (issuer, _upstream, gateway) = start().await;
+    let mut old = listen(&gateway, &issuer.token("alice", &["developers"], &gateway.resource())).await;
+    old.next().await;
+    issuer.rotate("key-2");
+    let fresh = issuer.token("bob", &["developers"], &gateway.resource());
+    // A key that nobody knows makes the gateway ask for the keys, and the first one is withdrawn.
+    gateway.client(&fresh).tool_names().await;
+    tokio::time::timeout(Duration::from_secs(2), old.end()).await.expect("a stream ends with its key");
+    let mut stream = listen(&gateway, &fresh).await;
+    stream.next().await;
+    // The client that was the issuer's default agent is nobody's any more.
+    let servers = gateway.directory().join("servers.toml");
+    let text = std::fs::read_to_string(&servers).unwrap();
+    std::fs::write(&servers, text.replace("interactive_default = \"assistant\"\n", "")).unwrap();
+    let reloaded = gateway.command(&["reload", "--allow-widening"]);
+    assert!(reloaded.status.success(), "{}", String::from_utf8_lossy(&reloaded.stderr));
+    tokio::time::timeout(Duration::from_secs(2), stream.end()).await.expect("a stream ends with the entry");
+}
+
+#[tokio::test]
 async fn a_stopping_gateway_ends_streams_and_lets_calls_finish() {
     let issuer = Issuer::start().await;
     let slow = Scripted::start(json!([tool("slow")]), |call| {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use crate::support::authority::{Authority, Leaf};
-use crate::support::client::{Answer, Client};
+use crate::support::client::{Answer, Client, Stream, modern_request};
 use crate::support::eventually;
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::holder::{Holder, call_as, call_over};
@@ -50,6 +50,22 @@ fn jwt_key(holder: &Holder, id: &str) -> Value {
     key["use"] = json!("jwt-svid");
     key["kid"] = json!(id);
     key
+}
+
+/// Opens a stream with an `Authorization` header as given.
+async fn listen(client: &Client, authorization: &str) -> Stream {
+    let (mut headers, body) =
+        modern_request("subscriptions/listen", json!({ "notifications": { "toolsListChanged": true } }));
+    if !authorization.is_empty() {
+        headers.push(("authorization", authorization.to_owned()));
+    }
+    let mut stream = client.stream_as_given(&headers, body.to_string()).await;
+    stream.next().await;
+    stream
+}
+
+async fn ends(stream: &mut Stream, seconds: u64, why: &str) {
+    tokio::time::timeout(std::time::Duration::from_secs(seconds), stream.end()).await.expect(why);
 }
 
 /// A gateway with the trust domains `mesh.test` and `other.test`, each with one key.
@@ -109,6 +125,12 @@ async fn a_workload_gets_in_with_a_jwt_svid_and_the_record_says_how() {
         (json!({ "alg": "ES256", "kid": "one", "typ": "JWT" }), mesh.claims()),
         (json!({ "alg": "ES256", "kid": "one", "typ": "JOSE" }), mesh.claims()),
         (json!({ "alg": "ES256" }), without_time),
+        // SPIRE writes the place of its discovery document there, which is no name of a trust domain.
+        (json!({ "alg": "ES256", "kid": "one" }), {
+            let mut claims = mesh.claims();
+            claims["iss"] = json!("https://oidc.example.org");
+            claims
+        }),
     ] {
         let answer = mesh.call(&mesh.key.sign(&(header, claims))).await;
         assert_eq!((answer.status, answer.tool_text()), (200, "{}"), "{}", answer.text);
@@ -203,7 +225,13 @@ async fn a_key_that_a_domain_withdraws_is_refused_and_a_new_one_works_within_its
     .await;
     assert_eq!(mesh.call(&old).await.status, 200);
     assert_eq!(reason(&mesh.call(&new).await), "signature_invalid");
-    write_bundle(&mesh.bundle, &[jwt_key(&fresh, "two")], 6);
+    let mut stream = listen(&Client::new(&mesh.gateway.resource(), None), &format!("Bearer {old}")).await;
+    write_bundle(&mesh.bundle, &[jwt_key(&mesh.key, "one"), jwt_key(&fresh, "two")], 6);
+    eventually("the key beside it", async || mesh.call(&new).await.status == 200).await;
+    assert_eq!(stream.next_within(std::time::Duration::from_secs(1)).await, None::<Value>);
+    assert!(!stream.is_over(), "what comes beside the key that counts disturbs nobody");
+    write_bundle(&mesh.bundle, &[jwt_key(&fresh, "two")], 7);
+    ends(&mut stream, 3, "a stream ends with its key").await;
     let another = fresh.sign(&(json!({ "alg": "ES256", "kid": "two", "typ": "JWT" }), mesh.claims()));
     eventually("the new key", async || mesh.call(&another).await.status == 200).await;
     let refused = mesh.call(&old).await;
@@ -331,6 +359,10 @@ async fn a_certificate_that_is_no_svid_of_a_registered_workload_names_nobody() {
     ] {
         assert!(tls.client(&leaf).refused().await, "{}", leaf.pem);
     }
+    let old = tls.authority.issue_for("400", "old", &[&uri, SVID[0], SVID[1]]);
+    let old = call_over(&tls.client(&old), "", &[]).await;
+    assert_eq!((old.status, reason(&old)), (401, "token_lifetime_exceeded"), "{}", old.text);
+    assert!(old.text.contains("svid_life_max"), "{}", old.text);
     let unregistered = call_over(&tls.client(&tls.svid("URI:spiffe://mesh.test/nobody")), "", &[]).await;
     assert_eq!((unregistered.status, reason(&unregistered)), (403, "agent_unknown"), "{}", unregistered.text);
     let nobody = call_over(&Client::new(&tls.gateway.resource(), None), "", &[]).await;
@@ -366,13 +398,50 @@ async fn a_certificate_and_a_token_name_the_same_agent_or_nobody_gets_in() {
 }
 
 #[tokio::test]
+async fn what_is_taken_back_of_a_certificate_that_came_with_a_token_ends_what_it_raised() {
+    let tls = Tls::start().await;
+    let (own, second) = (
+        tls.svid(&format!("URI:{BOT}")),
+        tls.authority.issue("second", &["subjectAltName=URI:spiffe://mesh.test/second", SVID[0], SVID[1]]),
+    );
+    eventually("the bundle", async || !tls.client(&own).refused().await).await;
+    let mut claims = tls.issuer.claims("alice", &["developers"], &tls.gateway.resource());
+    claims["client_id"] = json!("bot-client");
+    let bot = format!("Bearer {}", tls.issuer.sign(&claims));
+    // Two workloads of one agent with one token.
+    let listed = agents().replace(
+        "{ issuer = \"test\", client_id = \"bot-client\" }",
+        "{ issuer = \"test\", client_id = \"bot-client\" }, { issuer = \"mesh\", client_id = \"spiffe://mesh.test/second\" }",
+    );
+    let reload = |content: &str| {
+        std::fs::write(tls.gateway.directory().join("policies/agents.toml"), content).unwrap();
+        let output = tls.gateway.command(&["reload", "--allow-widening"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    reload(&listed);
+    let mut first = listen(&tls.client(&own), &bot).await;
+    let mut other = listen(&tls.client(&second), &bot).await;
+    reload(&agents());
+    ends(&mut other, 2, "the second workload is not the agent's any more").await;
+    assert_eq!(first.next_within(std::time::Duration::from_millis(1_500)).await, None::<Value>);
+    assert!(!first.is_over(), "the first one is");
+    let revoked = tls.gateway.command(&["revoke", "client", &format!("mesh/{BOT}"), "--config", "servers.toml"]);
+    assert!(revoked.status.success(), "{}", String::from_utf8_lossy(&revoked.stderr));
+    ends(&mut first, 1, "a stream ends with the workload that opened it").await;
+    let answer = call_over(&tls.client(&own), &bot, &[]).await;
+    assert_eq!((answer.status, reason(&answer)), (401, "revoked"), "{}", answer.text);
+}
+
+#[tokio::test]
 async fn a_root_that_a_domain_withdraws_ends_what_it_vouched_for_on_open_connections_as_well() {
     let tls = Tls::start().await;
     let leaf = tls.svid(&format!("URI:{BOT}"));
     eventually("the bundle", async || !tls.client(&leaf).refused().await).await;
     let client = tls.client(&leaf);
     assert_eq!(call_over(&client, "", &[]).await.status, 200);
+    let mut stream = listen(&client, "").await;
     write_bundle(&tls.bundle, &[root(&Authority::new())], 2);
+    ends(&mut stream, 3, "a stream ends with its root").await;
     eventually("the root to be withdrawn", async || {
         let answer = call_over(&client, "", &[]).await;
         answer.status == 401 && reason(&answer) == "certificate_refused"

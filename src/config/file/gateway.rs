@@ -1,6 +1,7 @@
 //! Reads `[gateway]` and `[limits]`: where it listens, and how plain a connection may be.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -14,19 +15,46 @@ use crate::config::leaf::{Count, Period};
 use crate::config::load::Overrides;
 use crate::config::reader::Table;
 use crate::config::{
-    CertificateHeader, DpopMode, Durability, GatewayConfig, Network, QuotaConfig, ReloadMode, StoreConfig, TlsConfig,
+    CertificateHeader, DpopMode, Durability, GatewayConfig, Network, QuotaConfig, ReloadMode, ServerConfig,
+    StoreConfig, TlsConfig,
 };
 
 /// `[gateway]`, and what the other sections are held against.
 pub struct Gateway {
     pub config: GatewayConfig,
     pub policies: PathBuf,
+    /// Where the header that tells of certificates is named.
+    header: Option<Range<usize>>,
 }
 
 impl Gateway {
-    /// Issuers on this machine need the switch and a listener that nobody else can reach.
+    /// Issuers on this machine need the switch, and a listener that nobody else can reach.
     pub fn loopback_issuers_allowed(&self) -> bool {
-        self.config.allow_loopback_issuers && self.config.listen.ip().is_loopback()
+        let named = self.config.is_named_for_this_machine();
+        self.config.allow_loopback_issuers && self.config.listen.ip().is_loopback() && named
+    }
+
+    /// Who can connect from a trusted proxy's address writes into its header what it likes: that is to be the proxy, and
+    /// no process that the gateway starts itself.
+    pub fn check_header<'s>(&self, top: &Table<'_, '_>, servers: impl Iterator<Item = &'s ServerConfig>) {
+        let local = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+        let is_local = |network: &Network| local.iter().any(|address| network.contains(*address));
+        let Some(place) = self.header.as_ref().filter(|_| self.config.trusted_proxies.iter().any(is_local)) else {
+            return;
+        };
+        top.source.warning(
+            place,
+            "every process of this machine can say here whose certificate it has, because a trusted proxy connects from \
+             it: let nobody else run here, or have the proxy connect from an address of its own",
+        );
+        for server in servers.filter(|server| server.reaches_this_machine()) {
+            let message = format!(
+                "server `{}` has network = true and could say here that it is any workload: have the proxy connect from \
+                 another machine or container, or remove one of the two",
+                server.id
+            );
+            top.mistake(place, message);
+        }
     }
 }
 
@@ -84,6 +112,7 @@ pub fn read(mut table: Table<'_, '_>, base: &Path, overrides: &Overrides) -> Opt
     } else {
         Some(Some(None))
     };
+    let header = table.has("client_certificate_header").then(|| table.place("client_certificate_header"));
     let certificate_header = table.at::<Header>("client_certificate_header");
     let dpop = table.get::<Dpop>("dpop");
     let plain = table.get::<bool>("allow_plain_http");
@@ -116,6 +145,12 @@ pub fn read(mut table: Table<'_, '_>, base: &Path, overrides: &Overrides) -> Opt
     }
     if *loopback_issuers.get_ref() && open {
         let message = "allow_loopback_issuers needs a loopback listener: listen on 127.0.0.1, or remove it";
+        table.mistake(&loopback_issuers.span(), message);
+    }
+    if *loopback_issuers.get_ref() && !open && !is_loopback(public_url.get_ref()) {
+        let message = "allow_loopback_issuers needs a public_url on this machine: under the name of another one the gateway \
+                       is reached through a proxy, and whoever gets a port here could mint tokens for it; remove it, or \
+                       write public_url = \"http://127.0.0.1:PORT\"";
         table.mistake(&loopback_issuers.span(), message);
     }
     if matches!(reload, Some(Reload::Watch)) && store.as_ref().is_some_and(StoreConfig::is_shared) {
@@ -156,7 +191,7 @@ pub fn read(mut table: Table<'_, '_>, base: &Path, overrides: &Overrides) -> Opt
         // The caller of `load_with` is at fault, but the answer has to be a refusal all the same.
         table.mistake(&table.span.clone(), "a development issuer needs a loopback listener: listen on 127.0.0.1");
     }
-    Some(Gateway { config, policies: base.join(policies?) })
+    Some(Gateway { config, policies: base.join(policies?), header })
 }
 
 fn read_store(table: &mut Table<'_, '_>, base: &Path) -> Option<StoreConfig> {

@@ -17,7 +17,7 @@ use crate::config::load::{ANONYMOUS_ALIAS, KEYS_ALIAS, LOCAL_ALIAS};
 use crate::config::mistake::{Name, did_you_mean};
 use crate::config::reader::Table;
 use crate::config::spiffe::{IssuerKind, SpiffeConfig};
-use crate::config::{Algorithm, ClaimNames, IssuerConfig, ScopeMode, ScopeRule, SenderConstraint};
+use crate::config::{Algorithm, ClaimNames, IssuerConfig, OwnSign, ScopeMode, ScopeRule, SenderConstraint};
 use crate::ids::{Action, AgentId, IssuerAlias};
 
 /// What RFC 9068 requires and a provider may be known to leave out.
@@ -80,6 +80,7 @@ pub fn read(
     let leeway = table.at::<Period>("leeway");
     let claims = table.table_or_empty("claims", &keys::CLAIMS).and_then(read_claims);
     let optional_claims = read_optional_claims(&mut table);
+    let own_tokens = read_own_tokens(&mut table);
     let default_roles = read_roles(&mut table);
     let scopes = read_scopes(&mut table);
     let interactive_default = table.at::<AgentId>("interactive_default");
@@ -89,11 +90,12 @@ pub fn read(
     let link = account::read_link_client(&mut table, base);
     let jwks_stale_max = table.get::<Period>("jwks_stale_max");
     let sender_constraint = table.get::<Constraint>("sender_constraint");
-    let (mut claims, mut optional_claims) = (claims, optional_claims);
+    let (mut claims, mut optional_claims, mut own_tokens) = (claims, optional_claims, own_tokens);
     if matches!(kind, Some(IssuerKind::Spiffe(_))) {
         // An SVID says who it is, for whom and until when, and may say nothing else.
         claims = Some(ClaimNames { client: vec!["sub".to_owned()], groups: None, scope: Vec::new(), person: None });
         optional_claims = Some(OPTIONAL_CLAIMS.map(str::to_owned).to_vec());
+        own_tokens = Some(vec![OwnSign::Subject]);
     }
     let introspects = table.has("introspection");
     let introspection = table
@@ -116,6 +118,7 @@ pub fn read(
         leeway: leeway.into_inner().0,
         claims: claims?,
         optional_claims: optional_claims?,
+        own_tokens: own_tokens?,
         default_roles: default_roles?,
         scopes: scopes?,
         interactive_default: interactive_default.map(Spanned::into_inner),
@@ -220,6 +223,25 @@ fn read_optional_claims(table: &mut Table<'_, '_>) -> Option<Vec<String>> {
         table.mistake(&claim.span(), message);
     }
     Some(written.into_iter().map(Spanned::into_inner).collect())
+}
+
+fn read_own_tokens(table: &mut Table<'_, '_>) -> Option<Vec<OwnSign>> {
+    let written = table.get::<Vec<Spanned<String>>>("own_tokens")?;
+    let mut signs = Vec::new();
+    for text in &written {
+        match OwnSign::ALL.iter().find(|sign| sign.as_str() == text.get_ref()) {
+            Some(sign) => signs.push(*sign),
+            None => {
+                let known = OwnSign::ALL.iter().map(|sign| sign.as_str());
+                let near = did_you_mean(text.get_ref(), known.clone());
+                let known: Vec<&str> = known.collect();
+                let message =
+                    format!("`{text}` is no sign of a token that software got: use {}{near}", known.join(", "));
+                table.mistake(&text.span(), message);
+            }
+        }
+    }
+    Some(signs)
 }
 
 fn read_roles(table: &mut Table<'_, '_>) -> Option<Vec<String>> {

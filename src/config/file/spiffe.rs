@@ -7,6 +7,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::address::{http_url, is_loopback};
+use crate::config::leaf::Period;
 use crate::config::reader::Table;
 use crate::config::spiffe::{BundlePlace, IssuerKind, SpiffeConfig, TrustDomain};
 
@@ -17,15 +18,16 @@ enum Kind {
     Spiffe,
 }
 
-const SPIFFE_KEYS: [&str; 2] = ["trust_domain", "bundle"];
+const SPIFFE_KEYS: [&str; 3] = ["trust_domain", "bundle", "svid_life_max"];
 /// What is the issuer's own matter, or is said by no SVID.
-const OIDC_KEYS: [&str; 9] = [
+const OIDC_KEYS: [&str; 10] = [
     "issuer",
     "admin_audiences",
     "algorithms",
     "token_types",
     "claims",
     "optional_claims",
+    "own_tokens",
     "interactive_default",
     "scopes",
     "scope_rules",
@@ -43,6 +45,7 @@ pub fn read(table: &mut Table<'_, '_>, base: &Path, loopback_allowed: bool) -> O
     }
     let domain = table.at::<String>("trust_domain");
     let bundle = table.at::<String>("bundle");
+    let svid_life_max = table.get::<Period>("svid_life_max");
     let needed: &[(&str, bool, &str)] = match kind {
         Kind::Oidc => &[("issuer", table.has("issuer"), "issuer = \"https://...\"")],
         Kind::Spiffe => &[
@@ -60,7 +63,8 @@ pub fn read(table: &mut Table<'_, '_>, base: &Path, loopback_allowed: bool) -> O
     let trust_domain = TrustDomain::new(domain.get_ref()).map_err(|message| table.mistake(&domain.span(), message));
     let place = place(bundle.get_ref(), base, loopback_allowed);
     let place = place.map_err(|message| table.mistake(&bundle.span(), message));
-    Some(IssuerKind::Spiffe(SpiffeConfig { trust_domain: trust_domain.ok()?, bundle: place.ok()? }))
+    let svid_life_max = svid_life_max?.0;
+    Some(IssuerKind::Spiffe(SpiffeConfig { trust_domain: trust_domain.ok()?, bundle: place.ok()?, svid_life_max }))
 }
 
 fn place(text: &str, base: &Path, loopback_allowed: bool) -> Result<BundlePlace, String> {

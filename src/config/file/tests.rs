@@ -195,19 +195,29 @@ fn a_loopback_issuer_needs_the_switch_and_a_loopback_listener() {
     for issuer in ["http://127.0.0.1:9000", "https://localhost:9000", "http://[::1]:9000"] {
         let without = SMALLEST.replace("https://login.example.com", issuer);
         assert!(mistakes(&without).contains("can be impersonated"), "{issuer}");
-        let with = without.replace("[issuers.corp]", "allow_loopback_issuers = true\n[issuers.corp]");
+        let public = without.replace("[issuers.corp]", "allow_loopback_issuers = true\n[issuers.corp]");
+        let found = mistakes(&public);
+        assert!(found.contains("allow_loopback_issuers needs a public_url on this machine"), "{issuer}: {found}");
+        let with = public.replace("https://mcp.example.com", "http://127.0.0.1:7800");
         config(&with);
         let open = with.replace("[issuers.corp]", "listen = \"0.0.0.0:1\"\nallow_plain_http = true\n[issuers.corp]");
         assert!(mistakes(&open).contains("allow_loopback_issuers needs a loopback listener"), "{issuer}");
     }
     let remote = SMALLEST.replace("https://login", "http://login");
     let remote = remote.replace("[issuers.corp]", "allow_loopback_issuers = true\n[issuers.corp]");
+    let remote = remote.replace("https://mcp.example.com", "http://127.0.0.1:7800");
     assert!(mistakes(&remote).contains("over plain HTTP can be impersonated"), "the switch is for this machine only");
 }
 
 #[test]
 fn anonymous_callers_are_for_loopback_listeners() {
-    assert!(config(&format!("{SMALLEST}[anonymous]\nenabled = true\n")).anonymous);
+    let here = SMALLEST.replace("https://mcp.example.com", "http://127.0.0.1:7800");
+    assert!(config(&format!("{here}[anonymous]\nenabled = true\n")).anonymous);
+    let proxied = here.replace("[issuers.corp]", "trusted_proxies = [\"127.0.0.1\"]\n[issuers.corp]");
+    for reached_from_elsewhere in [SMALLEST, &proxied] {
+        let found = mistakes(&format!("{reached_from_elsewhere}[anonymous]\nenabled = true\n"));
+        assert!(found.contains("behind no proxy") && found.starts_with("servers.toml:"), "{found}");
+    }
     let open = SMALLEST.replace("[issuers.corp]", "listen = \"0.0.0.0:1\"\nallow_plain_http = true\n[issuers.corp]");
     assert!(mistakes(&format!("{open}[anonymous]\nenabled = true\n")).contains("on a loopback listener only"));
     config(&format!("{open}[anonymous]\nenabled = false\n"));
@@ -404,8 +414,9 @@ fn every_documented_key_is_read() {
         section(&keys::KEYS, "[keys]", &[]),
         section(&keys::CLUSTER, "[cluster]", &[]),
         section(&keys::LIMITS, "[limits]", &[]),
-        section(&keys::ANONYMOUS, "[anonymous]", &[]),
-        section(&keys::ISSUER, "[issuers.corp]", &["trust_domain", "bundle"]),
+        // Not behind the proxies above.
+        "[anonymous]\nenabled = false\n".to_owned(),
+        section(&keys::ISSUER, "[issuers.corp]", &["trust_domain", "bundle", "svid_life_max"]),
         spiffe::every_key(&section),
         section(&keys::CLAIMS, "[issuers.corp.claims]", &[]),
         section(&keys::SCOPE_RULE, "[[issuers.corp.scope_rules]]", &[]),
@@ -471,7 +482,8 @@ fn value<'a>(name: &str, kind: &'a str) -> &'a str {
         ("advertise", _) => "\"10.0.0.7:7801\"",
         ("store", _) => "\"postgres://bailiwick@localhost/bailiwick\"",
         ("seal" | "journal" | "checkpoint", _) => "[\"env:NAME\"]",
-        ("public_url", _) => "\"https://mcp.example.com\"",
+        // Loopback issuers are for this machine.
+        ("public_url", _) => "\"http://127.0.0.1:7800\"",
         ("issuer", "string" | "issuer URL") => "\"https://login.example.com\"",
         ("issuer" | "client_id", _) => "\"corp\"",
         ("url" | "resource" | "token_endpoint" | "revocation_endpoint" | "otlp" | "to", _) => {

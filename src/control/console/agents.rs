@@ -40,16 +40,25 @@ pub(super) async fn page(visit: Visit) -> Response {
             }
             (beyond(agents.len(), limit::CONSOLE_ROWS_SHOWN_MAX))
         }
-        @if !proposed.is_empty() { (strangers(&proposed)) }
+        @let (let_in, denied): (Vec<&Proposed>, Vec<&Proposed>) = proposed.iter().partition(|one| one.let_in);
+        @if !denied.is_empty() { (strangers(&denied, DENIED)) }
+        @if !let_in.is_empty() { (strangers(&let_in, LET_IN)) }
     };
     inside(&visit, StatusCode::OK, "Agents", "/agents", &body)
 }
 
-/// Software that came without being registered, and was denied.
-fn strangers(proposed: &[Proposed]) -> Markup {
+const DENIED: (&str, &str) = (
+    "Not registered, and denied",
+    "Its issuer vouched for it. It calls once an agent in policies/agents.toml lists it.",
+);
+const LET_IN: (&str, &str) =
+    ("Not registered, and let in", "People use it. It calls as the agent that its issuer's interactive_default names.");
+
+/// Software that came without being registered.
+fn strangers(proposed: &[&Proposed], (title, meaning): (&str, &str)) -> Markup {
     html! {
-        h2 { "Not registered, and denied" }
-        p.quiet { "Its issuer vouched for it. It calls once an agent in policies/agents.toml lists it." }
+        h2 { (title) }
+        p.quiet { (meaning) }
         table {
             thead { tr {
                 th scope="col" { "Name" } th scope="col" { "Issuer" } th scope="col" { "For" } th scope="col" { "Last seen" }

@@ -35,6 +35,7 @@ pub(super) struct Bundle {
 
 #[derive(Debug)]
 struct JwtKey {
+    digest: Digest,
     id: Option<String>,
     kind: KeyKind,
     /// The one algorithm that the key names, where it names one.
@@ -110,8 +111,19 @@ impl Bundle {
         self.keys.len()
     }
 
-    /// Whether the signature is that of one of the keys for JWT-SVIDs; nothing where there is none that could be it.
-    pub fn verifies(&self, kid: Option<&str>, algorithm: Algorithm, signed: &str, signature: &str) -> Option<bool> {
+    /// Whether a key for JWT-SVIDs is in it.
+    pub fn has(&self, key: &Digest) -> bool {
+        self.keys.iter().any(|known| known.digest == *key)
+    }
+
+    /// Which of the keys for JWT-SVIDs made the signature, if one did; nothing where there is none that could have.
+    pub fn signer(
+        &self,
+        kid: Option<&str>,
+        algorithm: Algorithm,
+        signed: &str,
+        signature: &str,
+    ) -> Option<Option<Digest>> {
         let named = |key: &&JwtKey| kid.is_none() || key.id.as_deref() == kid;
         let mut candidates = self
             .keys
@@ -121,15 +133,16 @@ impl Bundle {
             .take(limit::BUNDLE_KEYS_TRIED_MAX)
             .peekable();
         candidates.peek()?;
-        Some(candidates.any(|key| {
+        let signer = candidates.find(|key| {
             jsonwebtoken::crypto::verify(signature, signed.as_bytes(), &key.key, algorithm).unwrap_or(false)
-        }))
+        });
+        Some(signer.map(|key| key.digest))
     }
 }
 
 impl JwtKey {
-    fn read(key: &serde_json::Value) -> Option<Self> {
-        let jwk: Jwk = serde_json::from_value(key.clone()).ok()?;
+    fn read(published: &serde_json::Value) -> Option<Self> {
+        let jwk: Jwk = serde_json::from_value(published.clone()).ok()?;
         let kind = match &jwk.algorithm {
             AlgorithmParameters::RSA(_) => KeyKind::Rsa,
             AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P256 => KeyKind::P256,
@@ -141,7 +154,8 @@ impl JwtKey {
             Some(algorithm) => Some(algorithm_named(&algorithm.to_string())?),
         };
         let key = DecodingKey::from_jwk(&jwk).ok()?;
-        Some(Self { id: jwk.common.key_id, kind, only, key })
+        let digest = Digest::sha256(published.to_string().as_bytes());
+        Some(Self { digest, id: jwk.common.key_id, kind, only, key })
     }
 
     fn fits(&self, algorithm: Algorithm) -> bool {
@@ -192,7 +206,7 @@ mod tests {
     }
 
     fn verifies(bundle: &Bundle, signer: &Signer, kid: Option<&str>) -> Option<bool> {
-        bundle.verifies(kid, Algorithm::ES256, "a.b", &signer.signature("a.b"))
+        bundle.signer(kid, Algorithm::ES256, "a.b", &signer.signature("a.b")).map(|signer| signer.is_some())
     }
 
     #[test]
@@ -203,7 +217,7 @@ mod tests {
         assert_eq!(verifies(&bundle, &own, None), Some(true));
         assert_eq!(verifies(&bundle, &other, None), Some(false));
         assert_eq!(verifies(&bundle, &other, Some("two")), None);
-        assert_eq!(bundle.verifies(None, Algorithm::RS256, "a.b", &own.signature("a.b")), None);
+        assert_eq!(bundle.signer(None, Algorithm::RS256, "a.b", &own.signature("a.b")), None);
         let mut without = key(&own, "jwt-svid", "one");
         without.as_object_mut().unwrap().remove("use");
         assert_eq!(verifies(&read(&[without]), &own, None), None);

@@ -7,8 +7,8 @@
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -17,10 +17,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::bundle::Bundle;
 use crate::config::IssuerConfig;
+use crate::config::set::replaceable;
 use crate::config::spiffe::{BundlePlace, SpiffeConfig};
 use crate::egress::{self, EgressPolicy, OauthClient, oauth_client};
-use crate::identity::issuer::IssuerReadiness;
-use crate::ids::IssuerAlias;
+use crate::identity::issuer::{IssuerReadiness, News, pause_after};
+use crate::ids::{Digest, IssuerAlias};
 use crate::limit;
 
 /// One trust domain as we know it.
@@ -36,6 +37,11 @@ pub(in crate::identity) struct Domain {
     /// Requests that wait for the bundle; more are answered at once.
     waiting: Semaphore,
     attempts: watch::Sender<Attempt>,
+    /// The highest sequence that there ever was; outlives the bundle that had it, and reloads.
+    highest: Arc<Mutex<Option<u64>>>,
+    news: News,
+    /// It is configured no longer, or in another way.
+    retired: AtomicBool,
     stop: CancellationToken,
 }
 
@@ -65,8 +71,21 @@ impl Domain {
             generation: Arc::default(),
             waiting: Semaphore::new(limit::JWKS_WAITING_MAX),
             attempts: watch::Sender::new(Attempt::default()),
+            highest: Arc::default(),
+            news: News::default(),
+            retired: AtomicBool::new(false),
             stop,
         }
+    }
+
+    /// The same, which tells others when its bundle changes.
+    pub fn telling(self, news: &News) -> Self {
+        Self { news: Arc::clone(news), ..self }
+    }
+
+    /// The same in the place of another one, which knows how far the trust domain had come.
+    pub fn after(self, before: &Self) -> Self {
+        Self { highest: Arc::clone(&before.highest), ..self }
     }
 
     /// Whether the other would be read alike, so that a reload may keep what this one knows.
@@ -102,6 +121,11 @@ impl Domain {
         self.known().is_some()
     }
 
+    /// Whether a key for JWT-SVIDs is in the bundle; nothing where there is no bundle.
+    pub fn has_key(&self, key: &Digest) -> Option<bool> {
+        Some(self.known()?.has(key))
+    }
+
     /// How it is.
     pub fn readiness(&self) -> IssuerReadiness {
         let known = self.known();
@@ -117,7 +141,13 @@ impl Domain {
 
     /// Ends the task of a domain that is configured no longer.
     pub fn retire(&self) {
+        self.retired.store(true, Ordering::Release);
         self.stop.cancel();
+    }
+
+    /// Whether nobody keeps its bundle fresh any more.
+    pub fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Acquire)
     }
 
     /// Reads the bundle now and then until it is stopped.
@@ -127,16 +157,32 @@ impl Domain {
     }
 
     async fn keep_fresh(&self) {
-        let client = match self.client().await {
-            Ok(client) => client,
-            Err(problem) => return self.finished(Err(problem)),
-        };
+        let (mut client, mut failures) = (None, 0_u32);
         loop {
-            self.finished(self.read(client.as_ref()).await);
-            let refresh = self.known.load().as_ref().map_or(limit::BUNDLE_REFRESH_MIN, |known| known.refresh);
-            let failed = self.attempts.borrow().problem.is_some();
-            tokio::time::sleep(if failed { refresh.min(limit::JWKS_RETRY_MAX) } else { refresh }).await;
+            let outcome = match &client {
+                Some(client) => self.read(Option::as_ref(client)).await,
+                // What was in the way, such as roots that could not be read, may be gone.
+                None => match self.client().await {
+                    Ok(built) => self.read(client.insert(built).as_ref()).await,
+                    Err(problem) => Err(problem),
+                },
+            };
+            failures = if outcome.is_ok() { 0 } else { failures.saturating_add(1) };
+            self.finished(outcome);
+            let refresh = self.known.load().as_ref().map(|known| known.refresh);
+            let pause = match (failures, refresh) {
+                (0, refresh) => refresh.unwrap_or(limit::BUNDLE_REFRESH_MIN),
+                // While the last one holds, the next is looked for as its hint says.
+                (_, Some(refresh)) => refresh.min(limit::JWKS_RETRY_MAX),
+                (failures, None) => pause_after(failures),
+            };
+            tokio::time::sleep(pause).await;
         }
+    }
+
+    fn moved(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.news.send_modify(|news| *news = news.wrapping_add(1));
     }
 
     /// What the bundle is asked for with, where it is not a file.
@@ -160,7 +206,7 @@ impl Domain {
             (BundlePlace::Web(_), None) => return Err("there is no client to ask with".to_owned()),
         };
         let fresh = Bundle::read(&text)?;
-        let had = self.known.load().as_ref().and_then(|known| known.sequence);
+        let had = *self.highest.lock().unwrap_or_else(PoisonError::into_inner);
         match (had, fresh.sequence) {
             (Some(had), Some(came)) if came < had => Err(format!(
                 "its sequence went back from {had} to {came}: somebody serves an old bundle, which is not taken"
@@ -174,9 +220,12 @@ impl Domain {
         let problem = match outcome {
             Ok(bundle) => {
                 let digest = bundle.digest;
+                let mut highest = self.highest.lock().unwrap_or_else(PoisonError::into_inner);
+                *highest = (*highest).max(bundle.sequence);
+                drop(highest);
                 let before = self.known.swap(Some(Arc::new(bundle)));
                 if before.is_none_or(|before| before.digest != digest) {
-                    self.generation.fetch_add(1, Ordering::AcqRel);
+                    self.moved();
                     tracing::info!(issuer = %self.alias, trust_domain = %self.config.trust_domain, "the bundle changed");
                 }
                 None
@@ -185,7 +234,7 @@ impl Domain {
                 tracing::warn!(issuer = %self.alias, bundle = %self.config.bundle, problem, "the bundle of a trust domain was not read");
                 if self.known.load().is_some() && self.known().is_none() {
                     self.known.store(None);
-                    self.generation.fetch_add(1, Ordering::AcqRel);
+                    self.moved();
                 }
                 Some(problem)
             }
@@ -222,12 +271,15 @@ pub async fn look_at_bundle(
     Ok(BundleFacts { jwt_keys: bundle.len(), roots: bundle.roots.is_some(), refresh: bundle.refresh })
 }
 
-/// A file that nobody else can write.
+/// A file that nobody else can write or replace.
 fn file(path: &PathBuf) -> Result<Vec<u8>, String> {
     let told = |error: std::io::Error| format!("{}: {error}", path.display());
     let opened = std::fs::File::open(path).map_err(told)?;
     if opened.metadata().map_err(told)?.mode() & 0o022 != 0 {
         return Err(format!("{}: others can write it: chmod go-w", path.display()));
+    }
+    if let Some(message) = replaceable(path) {
+        return Err(format!("{}: others can replace it: {message}", path.display()));
     }
     let mut text = Vec::new();
     opened.take(limit::OAUTH_RESPONSE_BYTES_MAX as u64 + 1).read_to_end(&mut text).map_err(told)?;
@@ -244,4 +296,89 @@ async fn web(client: &OauthClient, url: &str) -> Result<Vec<u8>, String> {
         return Err(format!("it answered {}", answer.status()));
     }
     Ok(answer.into_body())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::spiffe::{IssuerKind, TrustDomain};
+    use crate::identity::fixture::issuer_config;
+
+    fn domain(bundle: &Path, stale_max: Duration) -> Arc<Domain> {
+        let spiffe = SpiffeConfig {
+            trust_domain: TrustDomain::new("mesh.test").unwrap(),
+            bundle: BundlePlace::File(bundle.to_owned()),
+            svid_life_max: Duration::from_secs(3600),
+        };
+        let kind = IssuerKind::Spiffe(spiffe.clone());
+        let issuer = IssuerConfig { kind, jwks_stale_max: stale_max, ..issuer_config() };
+        Arc::new(Domain::new(&issuer, &spiffe, false, CancellationToken::new()))
+    }
+
+    fn write(bundle: &Path, sequence: u64) {
+        let text = serde_json::json!({ "keys": [], "spiffe_sequence": sequence, "spiffe_refresh_hint": 1 });
+        std::fs::write(bundle, text.to_string()).unwrap();
+    }
+
+    async fn looked(domain: &Domain) -> Option<String> {
+        domain.finished(domain.read(None).await);
+        domain.attempts.borrow().problem.clone()
+    }
+
+    #[tokio::test]
+    async fn an_old_bundle_is_not_taken_however_long_the_new_one_has_been_away_and_whatever_is_reloaded() {
+        let place = tempfile::tempdir().unwrap();
+        let bundle = place.path().join("bundle.json");
+        let domain = domain(&bundle, Duration::from_millis(50));
+        write(&bundle, 5);
+        assert_eq!(looked(&domain).await, None);
+        tokio::time::sleep(Duration::from_millis(80)).await;
+        write(&bundle, 4);
+        for _ in 0..3 {
+            assert!(looked(&domain).await.unwrap().contains("went back from 5 to 4"));
+            assert!(domain.known().is_none(), "there is none left, and the old one is none");
+        }
+        // One that is read in another way since a reload knows as well.
+        let other = place.path().join("other.json");
+        write(&other, 4);
+        let moved = self::domain(&other, Duration::from_secs(60));
+        let moved = Arc::into_inner(moved).unwrap().after(&domain);
+        assert!(looked(&moved).await.unwrap().contains("went back from 5 to 4"));
+        write(&other, 6);
+        assert_eq!(looked(&moved).await, None);
+        write(&bundle, 5);
+        assert!(looked(&domain).await.unwrap().contains("went back from 6 to 5"), "they are one domain");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_bundle_that_was_never_there_is_not_looked_for_each_second() {
+        let place = tempfile::tempdir().unwrap();
+        let domain = domain(&place.path().join("missing.json"), Duration::from_secs(60));
+        let running = tokio::spawn(Arc::clone(&domain).run());
+        tokio::time::sleep(Duration::from_secs(3_600)).await;
+        let count = domain.attempts.borrow().count;
+        assert!((100..=130).contains(&count), "{count}");
+        domain.retire();
+        running.await.unwrap();
+    }
+
+    #[test]
+    fn a_bundle_that_others_could_replace_is_not_read() {
+        let place = tempfile::tempdir().unwrap();
+        let shared = place.path().join("shared");
+        std::fs::create_dir(&shared).unwrap();
+        let bundle = shared.join("bundle.json");
+        write(&bundle, 1);
+        let link = place.path().join("link.json");
+        std::os::unix::fs::symlink(&bundle, &link).unwrap();
+        for (mode, good) in [(0o755, true), (0o777, false), (0o1777, true), (0o757, false)] {
+            std::fs::set_permissions(&shared, std::fs::Permissions::from_mode(mode)).unwrap();
+            for path in [&bundle, &link] {
+                assert_eq!(file(path).is_ok(), good, "{mode:o} {}", path.display());
+            }
+        }
+    }
 }

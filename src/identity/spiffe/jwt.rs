@@ -10,10 +10,12 @@ use super::bundle::algorithm_named;
 use super::domain::Domain;
 use crate::config::IssuerConfig;
 use crate::identity::token::{Header, Jwt};
+use crate::ids::Digest;
 use crate::inversion::{self, Control};
 use crate::outcome::{Failure, Reason, Refusal, Stop};
 
-/// Whether header and signature are those of a JWT-SVID of this domain; its claims have not been looked at.
+/// Whether header and signature are those of a JWT-SVID of this domain; its claims have not been looked at. Answers
+/// which key it was.
 ///
 /// # Errors
 /// `token_type_refused`, `algorithm_refused`, `signature_invalid`; `issuer_unavailable` without a bundle.
@@ -22,7 +24,7 @@ pub(in crate::identity) fn svid(
     domain: &Domain,
     header: &Header,
     jwt: &Jwt<'_>,
-) -> Result<(), Stop> {
+) -> Result<Digest, Stop> {
     let is_type = |typ: &String| typ.eq_ignore_ascii_case("JWT") || typ.eq_ignore_ascii_case("JOSE");
     if !header.typ.as_ref().is_none_or(is_type) {
         let hint = "a JWT-SVID has the typ JWT or JOSE, or none";
@@ -32,10 +34,10 @@ pub(in crate::identity) fn svid(
     let bundle = domain.known().ok_or_else(|| {
         Failure::before(Reason::IssuerUnavailable, format!("no bundle of the trust domain of `{}`", issuer.alias))
     })?;
-    match bundle.verifies(header.kid.as_deref(), algorithm, jwt.signed, jwt.signature) {
-        Some(true) => Ok(()),
-        Some(false) if inversion::is_off(Control::Workload) => Ok(()),
-        Some(false) => Err(Refusal::new(Reason::SignatureInvalid).into()),
+    match bundle.signer(header.kid.as_deref(), algorithm, jwt.signed, jwt.signature) {
+        Some(Some(key)) => Ok(key),
+        Some(None) if inversion::is_off(Control::Workload) => Ok(Digest::sha256(jwt.signature)),
+        Some(None) => Err(Refusal::new(Reason::SignatureInvalid).into()),
         None => {
             let hint = "the trust domain's bundle has no key of that `kid` and algorithm for JWT-SVIDs";
             Err(Refusal::new(Reason::SignatureInvalid).hint(hint).into())

@@ -127,7 +127,6 @@ async fn only_not_active_is_a_refusal_and_everything_else_is_trouble_that_lets_n
     for (number, (status, body, reason)) in [
         (200, r#"{"active":false}"#.to_owned(), Reason::TokenInactive),
         (200, r#"{"active":false,"sub":"alice"}"#.to_owned(), Reason::TokenInactive),
-        (401, r#"{"error":"invalid_client"}"#.to_owned(), Reason::IssuerUnavailable),
         (400, r#"{"active":false}"#.to_owned(), Reason::IssuerUnavailable),
         (500, r#"{"active":false}"#.to_owned(), Reason::IssuerUnavailable),
         (302, good.clone(), Reason::IssuerUnavailable),
@@ -156,6 +155,7 @@ async fn what_the_issuer_says_is_held_against_the_rules_for_claims() {
     let oracle = Oracle::start().await;
     let room = room(&oracle.config());
     let now = now_s();
+    let key = "A".repeat(43);
     for (number, (changes, reason)) in [
         (json!({ "aud": "https://elsewhere.example" }), Reason::AudienceMismatch),
         (json!({ "aud": "https://gw.example/mcp/" }), Reason::AudienceMismatch),
@@ -171,6 +171,9 @@ async fn what_the_issuer_says_is_held_against_the_rules_for_claims() {
         (json!({ "client_id": "suspended-client" }), Reason::AgentInactive),
         (json!({ "cnf": { "jkt": "x" } }), Reason::TokenBound),
         (json!({ "token_type": "DPoP" }), Reason::TokenBound),
+        (json!({ "token_type": "DPoP", "cnf": { "x5t#S256": &key } }), Reason::TokenBound),
+        (json!({ "token_type": "DPoP", "cnf": { "jkt": &key } }), Reason::TokenBound),
+        (json!({ "token_type": "Bearer", "cnf": { "jkt": &key } }), Reason::TokenBound),
         (json!({ "token_type": "refresh_token" }), Reason::TokenTypeRefused),
         (json!({ "token_use": "refresh_token" }), Reason::TokenTypeRefused),
         (json!({ "typ": "Refresh" }), Reason::TokenTypeRefused),
@@ -353,4 +356,117 @@ async fn an_issuer_that_is_away_lets_nobody_in_and_is_asked_again_when_it_is_bac
     room.identity.reload(&config);
     assert!(room.ask("good").await.is_ok());
     assert_eq!(oracle.asked(), 1);
+}
+
+#[tokio::test]
+async fn a_token_that_is_bound_to_a_key_is_called_dpop_and_comes_with_its_proof() {
+    use base64::Engine as _;
+    let oracle = Oracle::start().await;
+    let room = room(&oracle.config());
+    let holder = Signer::new("holder");
+    let mut jwk = holder.jwk();
+    for member in ["use", "alg", "kid"] {
+        jwk.as_object_mut().unwrap().remove(member);
+    }
+    let spelled = |text: &str| {
+        base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(Digest::sha256(text.as_bytes()).as_bytes())
+    };
+    let canonical = format!(
+        r#"{{"crv":"P-256","kty":"EC","x":"{}","y":"{}"}}"#,
+        jwk["x"].as_str().unwrap(),
+        jwk["y"].as_str().unwrap()
+    );
+    let bound = json!({ "cnf": { "jkt": spelled(&canonical) } });
+    for (token, kind) in [("dpop", json!("DPoP")), ("silent", json!(null)), ("bearer", json!("Bearer"))] {
+        oracle.says(token, 200, &with(with(oracle.good(), bound.clone()), json!({ "token_type": kind })));
+        let claims = json!({
+            "htm": "POST", "htu": "https://gw.example/mcp", "iat": now_s(), "jti": token, "ath": spelled(token),
+        });
+        let proof = holder.token_with(&json!({ "typ": "dpop+jwt", "alg": "ES256", "jwk": jwk }), &claims);
+        let shown =
+            Shown { credential: Presented::Dpop(token), proof: Some(&proof), method: "POST", ..Shown::default() };
+        let came =
+            room.identity.authenticate(shown, &Resource::Gateway).await.map(|_| ()).map_err(|stop| stop.reason());
+        // RFC 9449, section 6.2: what is bound is not called a bearer token.
+        let expected = if token == "bearer" { Err(Reason::TokenBound) } else { Ok(()) };
+        assert_eq!(came, expected, "{token}");
+        assert_eq!(room.ask(token).await.map(|_| ()), Err(Reason::TokenBound), "{token}");
+    }
+}
+
+#[tokio::test]
+async fn junk_takes_no_place_from_tokens_that_are_used() {
+    let oracle = Oracle::start().await;
+    let room = room(&oracle.config());
+    oracle.says("good", 200, &oracle.good());
+    assert!(room.ask("good").await.is_ok());
+    assert!(
+        limit::INTROSPECTED_LATELY > limit::INTROSPECTED_LIFE_MAX,
+        "it is known when it has to be asked about again"
+    );
+    let gate = Arc::new(Semaphore::new(0));
+    *oracle.state.held.lock().unwrap() = Some(Arc::clone(&gate));
+    let ask = |token: String| {
+        let identity = Arc::clone(&room.identity);
+        tokio::spawn(async move {
+            let presented = Presented::Bearer(&token);
+            identity.authenticate(presented, &Resource::Gateway).await.map(|_| ()).map_err(|stop| stop.reason())
+        })
+    };
+    let junk: Vec<_> = (0..limit::INTROSPECTIONS_MAX * 2).map(|number| ask(format!("junk-{number}"))).collect();
+    while oracle.state.under_way.load(Ordering::SeqCst) < limit::INTROSPECTIONS_MAX {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    // As if the half minute had passed for which the answer is believed.
+    let introspector = Arc::clone(room.identity.settings.load().issuers[&oracle.url].introspector.as_ref().unwrap());
+    introspector.forget_replies();
+    room.identity.reload(&oracle.config());
+    let asked = oracle.asked();
+    let good = ask("good".to_owned());
+    while oracle.asked() == asked {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    gate.add_permits(limit::INTROSPECTIONS_MAX * 2 + 1);
+    assert_eq!(good.await.unwrap(), Ok(()));
+    for junk in junk {
+        assert_eq!(junk.await.unwrap(), Err(Reason::TokenInactive));
+    }
+}
+
+#[tokio::test]
+async fn an_issuer_that_refuses_our_client_is_not_asked_with_each_request() {
+    let oracle = Oracle::start().await;
+    let room = room(&oracle.config());
+    let refused = json!({ "error": "invalid_client" });
+    for number in 0..20 {
+        let token = format!("token-{number}");
+        oracle.says(&token, 401, &refused);
+        assert_eq!(room.ask(&token).await.map(|_| ()), Err(Reason::IssuerUnavailable));
+    }
+    assert!(oracle.asked() <= 2, "{}", oracle.asked());
+    oracle.says("good", 200, &oracle.good());
+    for _ in 0..100 {
+        if room.ask_once("good").await.is_ok() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("our client was put right, and nobody asks");
+}
+
+#[tokio::test]
+async fn whoever_acts_with_an_opaque_token_is_asked_about_for_as_long_as_they_do() {
+    let oracle = Oracle::start().await;
+    let room = room(&oracle.config());
+    oracle.says("good", 200, &oracle.good());
+    let caller = room.ask("good").await.unwrap();
+    assert!(caller.still_verified().is_ok());
+    let disowned = caller.disowned().expect("its issuer has to be asked");
+    let signer = Signer::new("one");
+    let idp = Idp::start(vec![signer.jwk()]).await;
+    let signed = super::room(&config_at(&idp.url)).ask(&signer.token(&claims(&idp.url))).await.unwrap();
+    assert!(signed.disowned().is_none(), "a key says it");
+    oracle.state.by_token.lock().unwrap().clear();
+    let life = limit::INTROSPECTED_LIFE_MAX + Duration::from_secs(10);
+    assert_eq!(tokio::time::timeout(life, disowned).await, Ok(Reason::TokenInactive));
 }

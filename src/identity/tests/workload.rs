@@ -1,7 +1,7 @@
 //! Software that has tokens of its own: workloads of Kubernetes, and clients as several providers write them.
 
 use super::*;
-use crate::config::{AgentClient, KnownBy};
+use crate::config::{AgentClient, KnownBy, OwnSign};
 
 const ACCOUNT: &str = "system:serviceaccount:ci:builder";
 
@@ -97,7 +97,9 @@ async fn a_client_that_calls_itself_like_a_workload_is_not_taken_for_it() {
 async fn a_clients_own_token_is_recognised_as_each_provider_writes_it() {
     let signer = Signer::new("one");
     let idp = Idp::start(vec![signer.jwk()]).await;
-    let room = room(&config_at(&idp.url));
+    let mut config = config_at(&idp.url);
+    Arc::make_mut(&mut config.issuers[0]).own_tokens = OwnSign::ALL.to_vec();
+    let room = room(&config);
     for changes in [
         // RFC 9068, Okta, oidc-provider.
         json!({ "sub": "bot-client" }),
@@ -106,7 +108,7 @@ async fn a_clients_own_token_is_recognised_as_each_provider_writes_it() {
         // Entra.
         json!({ "sub": "0b5f-object", "client_id": null, "azp": "bot-client", "idtyp": "app" }),
         // Keycloak.
-        json!({ "sub": "f1", "preferred_username": "service-account-bot-client" }),
+        json!({ "sub": "f1", "preferred_username": "service-account-bot-client", "clientHost": "10.0.0.1" }),
     ] {
         let own =
             with(claims(&idp.url), json!({ "client_id": "bot-client", "groups": null, "jti": changes.to_string() }));
@@ -115,4 +117,30 @@ async fn a_clients_own_token_is_recognised_as_each_provider_writes_it() {
         assert_eq!(caller.persona().client_proof, ClientProof::Secret, "{changes}");
         assert_eq!(caller.persona().groups, Groups::Known(Vec::new()), "{changes}");
     }
+}
+
+#[tokio::test]
+async fn a_person_who_is_called_like_a_service_account_is_neither_software_nor_believed_to_be_a_person() {
+    let signer = Signer::new("one");
+    let idp = Idp::start(vec![signer.jwk()]).await;
+    let room = room(&config_at(&idp.url));
+    let named = |client: &str| {
+        let name = format!("service-account-{client}");
+        let changes = json!({ "client_id": client, "preferred_username": name, "groups": null, "jti": name });
+        signer.token(&with(claims(&idp.url), changes))
+    };
+    let caller = room.ask(&named("bot-client")).await.unwrap();
+    let persona = caller.persona();
+    assert_eq!((persona.client_proof, persona.behind), (ClientProof::Public, Behind::Unknown));
+    assert!(persona.lacks_proof(), "a user name proves nothing of a client");
+    assert!(matches!(persona.groups, Groups::Unknown(_)), "{:?}", persona.groups);
+    assert_eq!(
+        caller.token().person,
+        Person::Unknown,
+        "somebody may stand behind it, and approves nothing of their own"
+    );
+    // Nor is it an assistant of somebody's, where it is nobody's registered client.
+    assert_eq!(room.ask(&named("unregistered")).await.map(|_| ()), Err(Reason::AgentUnknown));
+    let plain = room.ask(&signer.token(&with(claims(&idp.url), json!({ "client_id": "bot-client" })))).await.unwrap();
+    assert_ne!(plain.persona().behind, Behind::Nobody);
 }

@@ -55,12 +55,17 @@ impl Authority {
         (self.directory.path().join("server.crt"), self.directory.path().join("server.key"))
     }
 
-    /// A certificate with exactly these extensions.
+    /// A certificate with exactly these extensions, for a day.
     pub fn issue(&self, name: &str, extensions: &[&str]) -> Leaf {
+        self.issue_for("1", name, extensions)
+    }
+
+    /// The same for so many days.
+    pub fn issue_for(&self, days: &str, name: &str, extensions: &[&str]) -> Leaf {
         let (subject, key, certificate) = (format!("/CN={name}"), format!("{name}.key"), format!("{name}.crt"));
         let mut arguments = vec!["req", "-x509"];
         arguments.extend(CURVE);
-        arguments.extend(["2", "-subj", &subject, "-keyout", &key, "-out", &certificate]);
+        arguments.extend([days, "-subj", &subject, "-keyout", &key, "-out", &certificate]);
         arguments.extend(["-CA", "ca.crt", "-CAkey", "ca.key"]);
         extensions.iter().for_each(|extension| arguments.extend(["-addext", extension]));
         self.openssl(&arguments);

@@ -170,7 +170,19 @@ impl Client {
         }
         let response = request.bearer_auth(self.token.as_deref().unwrap_or_default()).send().await.unwrap();
         assert_eq!(response.status(), 200);
-        Stream { response, rest: String::new() }
+        Stream { response, rest: String::new(), over: false }
+    }
+
+    /// An open stream after a POST exactly as given, without the token.
+    pub async fn stream_as_given(&self, headers: &[(&str, String)], body: String) -> Stream {
+        let mut request = self.http.post(&self.url).header("content-type", "application/json");
+        request = request.header("accept", "application/json, text/event-stream");
+        for (name, value) in headers {
+            request = request.header(*name, value);
+        }
+        let response = request.body(body).send().await.unwrap();
+        assert_eq!(response.status(), 200);
+        Stream { response, rest: String::new(), over: false }
     }
 
     /// Begins a legacy session; the second value is its id.
@@ -202,6 +214,7 @@ pub enum Lost {
 pub struct Stream {
     response: reqwest::Response,
     rest: String,
+    over: bool,
 }
 
 impl Stream {
@@ -222,13 +235,19 @@ impl Stream {
                         return message;
                     }
                 }
-                let chunk = self.response.chunk().await.unwrap()?;
-                self.rest.push_str(std::str::from_utf8(&chunk).unwrap());
+                let chunk = self.response.chunk().await.unwrap();
+                self.over = chunk.is_none();
+                self.rest.push_str(std::str::from_utf8(&chunk?).unwrap());
             }
         })
         .await
         .ok()
         .flatten()
+    }
+
+    /// Whether the end was seen.
+    pub const fn is_over(&self) -> bool {
+        self.over
     }
 
     /// The next event or comment as it stands, without the empty line behind it.

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::spiffe::{BundlePlace, IssuerKind};
-use crate::config::{CertificateHeader, DpopMode, SenderConstraint};
+use crate::config::{CertificateHeader, DpopMode, OwnSign, SenderConstraint};
 
 /// What an issuer of this kind has of the keys of an OIDC one is a mistake, and everything else is read.
 pub(super) fn every_key(section: &dyn Fn(&keys::Section, &str, &[&str]) -> String) -> String {
@@ -13,6 +13,7 @@ pub(super) fn every_key(section: &dyn Fn(&keys::Section, &str, &[&str]) -> Strin
         "algorithms",
         "token_types",
         "optional_claims",
+        "own_tokens",
         "interactive_default",
         "scopes",
         "trust_domain",
@@ -34,6 +35,10 @@ fn a_trust_domain_has_a_name_and_a_bundle() {
     assert_eq!((spiffe.trust_domain.as_str(), mesh.issuer.as_str()), ("mesh.test", "spiffe://mesh.test"));
     assert!(matches!(&spiffe.bundle, BundlePlace::File(path) if path.ends_with("mesh.json")));
     assert_eq!(mesh.sender_constraint, SenderConstraint::None);
+    assert_eq!(
+        (mesh.svid_life_max(), &mesh.own_tokens[..]),
+        (Some(Duration::from_secs(25 * 3600)), &[OwnSign::Subject][..])
+    );
 }
 
 #[test]
@@ -73,4 +78,38 @@ fn a_header_with_a_certificate_needs_a_proxy_to_believe() {
     assert_eq!(config.gateway.client_certificate_header, Some(CertificateHeader::Xfcc));
     assert_eq!(config.gateway.dpop, DpopMode::Nonce);
     assert!(mistakes(&with("dpop = \"off\"")).contains("dpop"));
+}
+
+#[test]
+fn a_header_with_a_certificate_is_believed_from_no_child_of_the_gateway() {
+    let with = |proxy: &str, server: &str| {
+        let lines = format!("trusted_proxies = [\"{proxy}\"]\nclient_certificate_header = \"client-cert\"\npublic_url");
+        let text = SMALLEST.replace("public_url", &lines);
+        let stdio = format!(
+            "[servers.tool]\nowner = \"group:corp/knowledge\"\nenvironment = \"production\"\ncommand = [\"/bin/tool\"]\n{server}\n"
+        );
+        format!("{text}{stdio}")
+    };
+    for proxy in ["127.0.0.1", "::1", "127.0.0.0/8"] {
+        let found = mistakes(&with(proxy, "network = true"));
+        assert!(
+            found.contains("server `tool` has network = true and could say here that it is any workload"),
+            "{found}"
+        );
+        let (_, warnings) = read_with(&with(proxy, ""), AGENTS, &today()).unwrap();
+        assert!(lines(&warnings).contains("every process of this machine can say here"), "{}", lines(&warnings));
+    }
+    let (_, warnings) = read_with(&with("10.0.0.7", "network = true"), AGENTS, &today()).unwrap();
+    assert!(!lines(&warnings).contains("every process of this machine"), "{}", lines(&warnings));
+}
+
+#[test]
+fn signs_of_tokens_that_software_got_are_those_that_are_known() {
+    let with = |signs: &str| SMALLEST.replace("[servers.notes]", &format!("own_tokens = {signs}\n[servers.notes]"));
+    let signs = |text: &str| config(text).issuers[0].own_tokens.clone();
+    assert_eq!(signs(SMALLEST), OwnSign::USUAL);
+    assert_eq!(signs(&with("[]")), []);
+    assert_eq!(signs(&with("[\"sub\", \"keycloak\"]")), [OwnSign::Subject, OwnSign::Keycloak]);
+    let found = mistakes(&with("[\"keyclock\"]"));
+    assert!(found.contains("use sub, auth0, entra, keycloak, kubernetes") && found.contains("did you mean"), "{found}");
 }
