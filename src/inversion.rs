@@ -27,6 +27,8 @@ pub enum Control {
     Continuous,
     /// C15: a grant that nobody attests ends.
     Reviews,
+    /// C16: what is called is what was accepted.
+    Pins,
     /// C17: what was taken back is refused.
     Revocation,
     /// C19: every actor of a chain has to be allowed.
@@ -53,6 +55,7 @@ impl Control {
         Self::UnknownOutcome,
         Self::Continuous,
         Self::Reviews,
+        Self::Pins,
         Self::Revocation,
         Self::Chain,
         Self::Flow,
@@ -74,6 +77,7 @@ impl Control {
             Self::UnknownOutcome => "unknown-outcome",
             Self::Continuous => "continuous",
             Self::Reviews => "reviews",
+            Self::Pins => "pins",
             Self::Revocation => "revocation",
             Self::Chain => "chain",
             Self::Flow => "flow",
