@@ -41,6 +41,8 @@ pub enum Control {
     Reviews,
     /// C16: a secret changes without a failed call.
     Rotation,
+    /// F2: what is called is what was accepted.
+    Pins,
     /// C17: what was taken back is refused.
     Revocation,
     /// C18: what became of each credential is told.
@@ -80,6 +82,7 @@ impl Control {
         Self::Continuous,
         Self::Reviews,
         Self::Rotation,
+        Self::Pins,
         Self::Revocation,
         Self::Report,
         Self::Chain,
@@ -111,6 +114,7 @@ impl Control {
             Self::Continuous => "continuous",
             Self::Reviews => "reviews",
             Self::Rotation => "rotation",
+            Self::Pins => "pins",
             Self::Revocation => "revocation",
             Self::Report => "report",
             Self::Chain => "chain",

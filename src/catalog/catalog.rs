@@ -52,7 +52,8 @@ struct Inner<S> {
 /// A view, and what would be worth waiting for.
 struct Looked {
     view: Arc<View>,
-    unsettled: Vec<(Arc<Slot>, Instant)>,
+    /// Slots, how many attempts have ended there, and until when the next one is waited for.
+    unsettled: Vec<(Arc<Slot>, u64, Instant)>,
 }
 
 impl<S: Source> Catalog<S> {
@@ -140,8 +141,9 @@ impl<S: Source> Catalog<S> {
         available(self.look(config, endpoint, viewer, &included)?.view)
     }
 
-    /// As [`Catalog::view_now`], but waits for servers that were never listed, each for at most
-    /// [`limit::CATALOG_FIRST_WAIT`] from when listing it began; then goes on with what there is.
+    /// As [`Catalog::view_now`], but waits for servers that were never listed, and for pinned ones at which nobody has
+    /// looked for long, each for at most [`limit::CATALOG_FIRST_WAIT`] from when listing it began; then goes on with what
+    /// there is.
     ///
     /// # Errors
     /// As [`Catalog::view_now`].
@@ -156,8 +158,8 @@ impl<S: Source> Catalog<S> {
         if looked.unsettled.is_empty() {
             return available(looked.view);
         }
-        for (slot, until) in &looked.unsettled {
-            slot.settled(*until).await;
+        for (slot, ended, until) in &looked.unsettled {
+            slot.settled(*ended, *until).await;
         }
         available(self.look(config, endpoint, viewer, &included)?.view)
     }
@@ -291,7 +293,7 @@ impl<S: Source> Catalog<S> {
                 seen = slot.look(now);
             }
             until = [until, seen.until].into_iter().flatten().min();
-            unsettled.extend(seen.wait_until.map(|until| (slot, until)));
+            unsettled.extend(seen.wait_until.map(|until| (slot, seen.attempts, until)));
             let server = Arc::clone(server);
             members.push(Member { server, slice: seen.slice, state: seen.state, listed: seen.listed });
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use super::slice::{List, Slice};
-use super::source::{Access, Facts, Listing, Source};
+use super::source::{Access, Facts, Listed, Listing, Source};
 use crate::config::{
     Config, CredentialConfig, Durability, GatewayConfig, HealthConfig, Isolation, ListAs, Prefix, QuotaConfig,
     ReloadMode, ServerConfig, TransportConfig,
@@ -64,6 +64,8 @@ pub(super) struct Fake {
     pub(super) scripts: Mutex<HashMap<(String, Option<PrincipalKey>), Script>>,
     /// Every fetch.
     pub(super) log: Mutex<Vec<Fetch>>,
+    /// Where whatever is listed whole is accepted.
+    pub(super) accepts: Mutex<Option<Arc<super::pins::Pins>>>,
 }
 
 impl Fake {
@@ -127,6 +129,21 @@ impl Source for Fake {
             let items = script.lists.get(&kind).cloned().unwrap_or_default();
             let items = items.into_iter().map(|item| Json::parse(item, crate::wire::Source::Upstream).unwrap());
             Ok(Listing { items: items.collect(), ttl: script.ttl, public: false, own: false })
+        })
+    }
+
+    fn listed<'a>(&'a self, listed: Listed<'a>) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            let Some(pins) = self.accepts.lock().unwrap().clone().filter(|_| listed.complete) else { return };
+            let held = |pinned: super::pins::Pinned| super::pins::HeldPin {
+                digest: pinned.digest,
+                server: listed.server.id.clone(),
+                kind: pinned.kind,
+                name: pinned.name,
+                copy: None,
+            };
+            let accepted = listed.slice.pinned().into_iter().map(held).collect();
+            pins.hold(super::pins::Held { accepted, ..super::pins::Held::default() });
         })
     }
 }

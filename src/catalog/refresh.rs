@@ -98,6 +98,8 @@ async fn attempt<S: Source>(source: &S, slot: &Slot, access: &Access<S::Caller>)
     match &result {
         Ok((slice, complete)) => {
             report(slice, old.as_deref());
+            // As it is pinned now: the files may have become stricter while it was listed.
+            let config = slot.shared.config.load_full();
             source.listed(Listed { server: &config, slice, complete: *complete }).await;
         }
         Err(failure) => {

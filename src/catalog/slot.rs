@@ -118,6 +118,10 @@ struct State {
     begun_at: Option<Instant>,
     ended_at: Option<Instant>,
     running: bool,
+    /// When the refresh that runs began.
+    running_since: Option<Instant>,
+    /// What was offered when somebody was last told of it.
+    announced: Option<Digest>,
     /// Which changes the slice has seen.
     seen: [u64; 4],
 }
@@ -139,8 +143,10 @@ pub(super) struct Seen {
     pub(super) until: Option<Instant>,
     /// Whether a refresh should be started.
     pub(super) due: bool,
-    /// A first attempt that is still worth waiting for, and how long.
+    /// An attempt that is still worth waiting for, and how long: the first one, or one that looks at a pinned list at last.
     pub(super) wait_until: Option<Instant>,
+    /// How many attempts have ended.
+    pub(super) attempts: u64,
 }
 
 /// What a refresh has to fetch.
@@ -232,20 +238,22 @@ impl Slot {
     /// What a view may know now.
     pub(super) fn look(&self, now: Instant) -> Seen {
         let config = self.shared.config.load();
+        // Before the state: an attempt that ends in between is not waited for.
+        let attempts = *self.attempts.borrow();
         let mut state = self.lock();
         let offered = state.offer(&self.shared);
+        let is_pinned = config.pins != PinMode::Off;
+        // What a pinned server lists is compared with what was accepted, however long it calls it good.
+        let at_most = if is_pinned { limit::PIN_LOOK_INTERVAL } else { Duration::MAX };
         let dirty = state.seen != self.shared.changes();
         let fresh_until = state.slice.as_ref().map(|slice| {
-            let ttl = slice.ttl().unwrap_or_default();
-            // What a pinned server lists is compared with what was accepted, however long it calls it good.
-            let ttl = if config.pins == PinMode::Off { ttl } else { ttl.min(limit::PIN_LOOK_INTERVAL) };
-            slice.fetched_at() + ttl.max(config.list_refresh_min)
+            slice.fetched_at() + slice.ttl().unwrap_or_default().max(config.list_refresh_min).min(at_most)
         });
         let due_at = match (state.ended_at, state.down) {
             (None, _) => now,
             (Some(ended_at), Some(_)) => ended_at + self.shared.pace.backoff(state.failures),
             (Some(_), None) if dirty => now,
-            (Some(ended_at), None) => fresh_until.unwrap_or(ended_at + config.list_refresh_min),
+            (Some(ended_at), None) => fresh_until.unwrap_or(ended_at + config.list_refresh_min.min(at_most)),
         };
         let vanishes_at = state.down.map(|(since, _)| since + config.on_down);
         let slice_state = match (&state.slice, state.down) {
@@ -255,14 +263,23 @@ impl Slot {
             (Some(_), None) => SliceState::Fresh,
         };
         let later = |at: &Instant| *at > now;
-        let begun_at = state.begun_at.unwrap_or(now);
+        // Nobody has asked for a long time: what is called now is not what was listed then.
+        let unseen = |ended_at: Instant| now >= ended_at + limit::PIN_LOOK_INTERVAL + limit::PIN_LOOK_DELAY_MAX;
+        let began_at = match state.ended_at {
+            None => Some(state.begun_at.unwrap_or(now)),
+            Some(ended_at) if is_pinned && state.down.is_none() && unseen(ended_at) => {
+                state.running_since.filter(|_| state.running)
+            }
+            Some(_) => None,
+        };
         Seen {
             listed: state.slice.is_some() && vanishes_at.is_none_or(|at| at > now),
             slice: offered,
             state: slice_state,
             until: [Some(due_at).filter(|_| !state.running), vanishes_at].into_iter().flatten().filter(later).min(),
             due: !state.running && due_at <= now,
-            wait_until: Some(begun_at + self.shared.pace.first_wait).filter(|at| state.ended_at.is_none() && later(at)),
+            wait_until: began_at.map(|began_at| began_at + self.shared.pace.first_wait).filter(later),
+            attempts,
         }
     }
 
@@ -270,6 +287,9 @@ impl Slot {
     pub(super) fn begin(&self) -> bool {
         let mut state = self.lock();
         let begins = !state.running;
+        if begins {
+            state.running_since = Some(Instant::now());
+        }
         state.running = true;
         state.begun_at.get_or_insert_with(Instant::now);
         begins
@@ -296,7 +316,6 @@ impl Slot {
             match result {
                 Ok(slice) => {
                     let was_down = state.down.take().is_some();
-                    let before = state.offer(&self.shared).map(|old| old.digest());
                     if state.slice.as_ref().is_some_and(|old| old.digest() != slice.digest()) {
                         self.shared.was_right_to_doubt();
                     }
@@ -305,6 +324,8 @@ impl Slot {
                     state.slice = Some(Arc::new(slice));
                     // At once: whoever was about to call what it listed before learns of it here.
                     let after = state.offer(&self.shared).map(|new| new.digest());
+                    // Not what was offered a moment ago: what is accepted with this very list is news as well.
+                    let before = std::mem::replace(&mut state.announced, after);
                     first || was_down || before != after
                 }
                 Err(failure) => {
@@ -367,11 +388,11 @@ impl Slot {
         self.lock().ended_at
     }
 
-    /// Waits until the first attempt has ended, or that moment.
-    pub(super) async fn settled(&self, until: Instant) {
+    /// Waits until more attempts have ended than there were, or that moment.
+    pub(super) async fn settled(&self, ended: u64, until: Instant) {
         let mut attempts = self.attempts.subscribe();
         // The sender lives as long as we do; running out of time is as good as having waited.
-        let _ = tokio::time::timeout_at(until, attempts.wait_for(|attempts| *attempts > 0)).await;
+        let _ = tokio::time::timeout_at(until, attempts.wait_for(|attempts| *attempts > ended)).await;
     }
 
     /// When its items vanish if it stays down.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::fake::{Fake, Script, config, principal, server};
 use super::slot::Pace;
 use super::{Catalog, SliceState, View, Viewer, Wanted};
-use crate::config::{Config, ListAs, ServerConfig, TransportConfig};
+use crate::config::{Config, ListAs, PinMode, ServerConfig, TransportConfig};
 use crate::ids::{Endpoint, PrincipalKey, ServerId};
 use crate::limit;
 use crate::outcome::{Reason, Stop};
@@ -56,6 +56,27 @@ async fn eventually(mut holds: impl FnMut() -> bool) {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     panic!("it never came true");
+}
+
+#[tokio::test]
+async fn what_is_accepted_with_the_very_list_that_shows_it_is_announced() {
+    let config = config(vec![ServerConfig { pins: PinMode::FirstUse, ..server("git") }]);
+    let (fake, pins) = (Arc::new(Fake::default()), Arc::new(super::Pins::default()));
+    let script = Script::tools(&["log"]).with(Kind::Prompt, []);
+    fake.set("git", Script { broken: Some(Kind::Prompt), ..script.clone() });
+    *fake.accepts.lock().unwrap() = Some(Arc::clone(&pins));
+    let catalog = Catalog::with_pace(Arc::clone(&fake), QUICK, pins);
+    catalog.apply(&config);
+    let broken = view(&catalog, &config).await;
+    assert!(names(&broken, Kind::Tool).is_empty(), "its first list broke off");
+    let mut revisions = catalog.revisions();
+    revisions.mark_unchanged();
+    fake.set("git", script);
+    catalog.changed(&ServerId::new("git").unwrap(), None);
+    // Nobody looks meanwhile: whoever listens is told all the same.
+    tokio::time::timeout(Duration::from_secs(5), revisions.changed()).await.unwrap().unwrap();
+    let whole = view(&catalog, &config).await;
+    assert_eq!(names(&whole, Kind::Tool), ["git__log"]);
 }
 
 #[tokio::test]

@@ -25,14 +25,18 @@ Examples:
   bailiwick pins list                              every definition, and who accepted it
   bailiwick pins list --only waiting               those that nobody has accepted
   bailiwick pins diff git/log                      what changes with it
-  bailiwick pins accept git/log 3f9a1c77 --admin https://mcp.example.com/admin --note 'read it'
+  bailiwick pins accept git/log \
+    3f9a1c77d2e04b5a8c6f1e0d9b7a3c5e2f4d6b8a0c1e3f5a7b9d0c2e4f6a8b1d --admin https://mcp.example.com/admin --note 'read it'
   bailiwick pins accept --all git --admin https://mcp.example.com/admin
   bailiwick pins reject git/log 3f9a1c77           it is not shown, whatever else is accepted
   bailiwick pins export --file policies/pins.lock  what is accepted, to be reviewed like code
 
 Accepting needs [admin] in servers.toml, a person with an administrators' client, and a login of a moment ago. Without an
-administrators' listener, digests are accepted by writing them into policies/pins.lock. A digest may be cut short, as long
-as it names one definition.";
+administrators' listener, digests are accepted by writing them into policies/pins.lock. What is accepted is named by its whole
+digest, which `pins diff` prints; to reject, its beginning is enough, as long as it names one definition.";
+
+/// Hexadecimal digits of a whole digest.
+const DIGEST_DIGITS: usize = 64;
 
 /// See, accept and reject the definitions that servers list
 #[derive(Debug, Args)]
@@ -70,7 +74,7 @@ enum What {
         /// SERVER/NAME; SERVER/instructions for what the server says of itself
         #[arg(required_unless_present = "all")]
         object: Option<String>,
-        /// Its digest, or how it begins
+        /// Its whole digest, as `pins diff` prints it
         #[arg(required_unless_present = "all")]
         digest: Option<String>,
         /// Everything of this server that waits and has no flag, after it was shown
@@ -220,11 +224,26 @@ fn one_line(text: &str) -> String {
     visible(text).replace('\n', "\\n").replace('\t', "\\t")
 }
 
+/// Whether somebody names that definition: as its server does, or as it was printed.
+fn is_named(pin: &PinStatus, object: &str) -> bool {
+    let name = if pin.name.is_empty() { pin.kind.as_str() } else { &pin.name };
+    object.split_once('/').is_some_and(|(server, own)| server == pin.server && (own == name || own == one_line(name)))
+}
+
 async fn diff(door: &Door, object: &str, kind: Option<PinKind>, output: Output) -> Ending {
     let Some((server, name)) = object.split_once('/') else {
         trouble(format_args!("`{}` is no definition: write SERVER/NAME", one_line(object)));
         return Ending::Trouble;
     };
+    let report = match ask(door).await {
+        Ok(report) => report,
+        Err(error) => return refused(&error),
+    };
+    // As the server writes it, whoever copied it from what was printed.
+    let is_meant = |pin: &&PinStatus| is_named(pin, object) && !pin.name.is_empty() && pin.name != name;
+    let exact = report.pins.iter().any(|pin| pin.server == server && pin.name == name);
+    let printed = report.pins.iter().find(is_meant).filter(|_| !exact);
+    let name = printed.map_or(name, |pin| &pin.name);
     let mut query = url::form_urlencoded::Serializer::new(String::new());
     query.append_pair("server", server).append_pair("name", name);
     if let Some(kind) = kind {
@@ -239,7 +258,7 @@ async fn diff(door: &Door, object: &str, kind: Option<PinKind>, output: Output) 
     let mut text = String::new();
     for diff in &diffs.diffs {
         text.push_str(&line(&diff.pin));
-        let _infallible = writeln!(text, "  {QUIET}{}{QUIET:#}", diff.pin.digest);
+        let _infallible = writeln!(text, "  {QUIET}whole digest{QUIET:#} {}", diff.pin.digest);
         for line in diff.text.lines() {
             let style = match line.chars().next() {
                 Some('+') => GOOD,
@@ -262,11 +281,16 @@ async fn order(door: &Door, what: &str, object: &str, digest: &str, note: &str, 
         Ok(report) => report,
         Err(error) => return refused(&error),
     };
+    // Whoever lists definitions can choose how their digests begin: what is accepted is what was shown, to the last digit.
+    let digits_min = if what == "accept" { DIGEST_DIGITS } else { 6 };
     let meant = |pin: &&PinStatus| {
-        let name = if pin.name.is_empty() { pin.kind.as_str() } else { &pin.name };
-        let named = object.split_once('/').is_some_and(|(server, own)| server == pin.server && own == name);
-        named && digest.len() >= 6 && pin.digest.to_string().starts_with(digest)
+        is_named(pin, object) && digest.len() >= digits_min && pin.digest.to_string().starts_with(digest)
     };
+    if what == "accept" && digest.len() < DIGEST_DIGITS {
+        let object = one_line(object);
+        trouble(format_args!("accepting wants the whole digest: `bailiwick pins diff {object}` prints it"));
+        return Ending::Refused;
+    }
     let found: Vec<&PinStatus> = report.pins.iter().filter(meant).collect();
     let [pin] = found[..] else {
         let problem = if found.is_empty() { "no definition" } else { "more than one definition" };

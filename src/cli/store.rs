@@ -13,6 +13,7 @@ use super::Ending;
 use super::output::{BAD, GOOD, Output, WARNING, complain, trouble};
 use super::state::State;
 use crate::config::StoreConfig;
+use crate::gateway::pins::replay::{PinOrders, ToldPin};
 use crate::identity::described::Described;
 use crate::identity::revoked::{Revocation, RevocationMode, RevocationStore as _};
 use crate::ids::RevocationEpoch;
@@ -75,6 +76,7 @@ struct Line {
     revocation: Option<Told>,
     start: Option<AtEpoch>,
     rotation: Option<AtEpoch>,
+    pin: Option<ToldPin>,
 }
 
 /// A record that tells how far the store was.
@@ -106,6 +108,7 @@ struct Told {
 #[derive(Default)]
 struct Journal {
     told: BTreeMap<u64, ToldChange>,
+    pins: PinOrders,
     last: u64,
     /// Why an epoch is not among them, where that is known.
     unreadable: BTreeMap<u64, String>,
@@ -153,7 +156,8 @@ async fn reconcile(state: &Path, config: &StoreConfig, accept_gaps: bool, output
         Some(why) => format!("epoch {epoch}: {why}"),
         None => format!("epoch {epoch}: the journal does not tell it"),
     };
-    let missing = (from + 1..=journal.last).filter(|epoch| !journal.told.contains_key(epoch));
+    let missing =
+        (from + 1..=journal.last).filter(|epoch| !journal.told.contains_key(epoch) && !journal.pins.tells(*epoch));
     let gaps: Vec<String> = missing.take(limit::RECONCILE_GAPS_SHOWN_MAX).map(|epoch| gap(&epoch)).collect();
     for gap in &gaps {
         complain(format_args!("{BAD}{gap}{BAD:#}\n"));
@@ -165,9 +169,11 @@ async fn reconcile(state: &Path, config: &StoreConfig, accept_gaps: bool, output
         );
         return Ok(Ending::Refused);
     }
+    // Before the store counts as brought up; it can be done again where that fails.
+    let rejected = journal.pins.apply(&store).await.map_err(|failure| failure.detail)?;
     store.catch_up(&journal.told, RevocationEpoch(journal.last)).await.map_err(|failure| failure.detail)?;
     store.close().await;
-    let reconciled = Reconciled { from, to: journal.last.max(from), taken: journal.told.len(), gaps };
+    let reconciled = Reconciled { from, to: journal.last.max(from), taken: journal.told.len() + rejected, gaps };
     let text = match (reconciled.to, &reconciled.gaps[..]) {
         (to, _) if to == from => format!("the store is as new as the journal: epoch {from}\n"),
         (to, []) => {
@@ -189,7 +195,9 @@ fn read(directory: &Path, after: u64) -> Result<Journal, String> {
     let mut found = Journal { last: after, ..Journal::default() };
     for first in segments(directory).map_err(problem)? {
         let lines = Reader::new(directory, first).segment().map_err(problem)?;
-        for line in lines.lines().filter(|line| line.contains("\"epoch\"")) {
+        // What was accepted on first use raised no epoch, and is not accepted anew.
+        let counts = |line: &&str| line.contains("\"epoch\"") || line.contains("\"first_use\"");
+        for line in lines.lines().filter(counts) {
             if let Ok(line) = serde_json::from_str::<Line>(line) {
                 found.take(line, after);
             }
@@ -200,6 +208,13 @@ fn read(directory: &Path, after: u64) -> Result<Journal, String> {
 
 impl Journal {
     fn take(&mut self, line: Line, after: u64) {
+        if let Some(told) = line.pin {
+            self.last = self.last.max(told.epoch().unwrap_or_default());
+            if told.epoch().is_none_or(|epoch| epoch > after) {
+                self.pins.take(told, line.at.as_second());
+            }
+            return;
+        }
         let epoch = line.revocation.as_ref().map(|told| told.epoch);
         let Some(epoch) = epoch.or(line.start.or(line.rotation).map(|at| at.epoch)) else { return };
         self.last = self.last.max(epoch);

@@ -9,7 +9,7 @@ use axum::response::IntoResponse as _;
 use super::desk::{Done, Order, Understood};
 use super::handlers::{json, query};
 use crate::gateway::pins::{NamedPin, PinOrder};
-use crate::ids::PinKind;
+use crate::ids::{DefinitionDigest, Digest, PinKind};
 use crate::limit;
 use crate::outcome::Reason;
 use crate::outcome::Refusal;
@@ -27,7 +27,7 @@ pub(super) fn pins(order: Order) -> Taken {
 
 /// `GET /pins/diff`.
 pub(super) fn diff(order: Order) -> Taken {
-    let [server, name, kind] = query(&order, ["server", "name", "kind"])?;
+    let [server, name, kind, digest] = query(&order, ["server", "name", "kind", "digest"])?;
     let invalid = |hint: &'static str| Refusal::new(Reason::ParametersInvalid).hint(hint);
     let (Some(server), Some(name)) = (server, name) else {
         return Err(invalid("name the definition: ?server=SERVER&name=NAME"));
@@ -38,10 +38,17 @@ pub(super) fn diff(order: Order) -> Taken {
         }
         None => None,
     };
+    let digest = match digest {
+        Some(digest) => {
+            let read = Digest::from_hex(&digest).map(DefinitionDigest);
+            Some(read.ok_or_else(|| invalid("digest is 64 lower-case hexadecimal digits"))?)
+        }
+        None => None,
+    };
     let Order { operations, .. } = order;
     let about = format!("what changes with {server}/{name}");
     let act = async move {
-        let named = NamedPin { server, name, kind };
+        let named = NamedPin { server, name, kind, digest };
         Ok(Done::with(Json(operations.pin_diffs(named).await?).into_response()))
     };
     Ok(Understood { weight: Weight::Look, about, act: Box::pin(act) })

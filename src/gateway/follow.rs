@@ -155,7 +155,7 @@ impl Gateway {
     }
 
     /// Puts on the record what became of revocations up to that epoch, and drops the credentials that it concerns.
-    async fn tell_up_to(&self, told: &mut RevocationEpoch, epoch: RevocationEpoch) -> Result<(), Failure> {
+    pub(super) async fn tell_up_to(&self, told: &mut RevocationEpoch, epoch: RevocationEpoch) -> Result<(), Failure> {
         while *told < epoch {
             let changes = self.store.changed_since(*told).await?;
             if changes.is_empty() {

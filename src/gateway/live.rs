@@ -5,12 +5,13 @@
 use std::sync::Arc;
 
 use super::{Live, Snapshot, arguments_of};
-use crate::config::ServerConfig;
+use crate::config::{PinMode, ServerConfig};
 use crate::delegate::{Recheck, server_revision};
 use crate::guard::Used;
 use crate::guard::mandate::Held;
 use crate::identity::{Caller, still_stands};
 use crate::ids::RevocationEpoch;
+use crate::inversion::{self, Control};
 use crate::outcome::{Reason, Refusal};
 use crate::policy::Permit;
 use crate::wire::Json;
@@ -52,7 +53,8 @@ impl Recheck for Live {
         self.standing.current().map_err(|failure| Refusal::new(failure.reason).hint(failure.detail))?;
         self.still_trusted(permit.caller())?;
         // What is called is what was accepted and offered, or it is not called.
-        if !permit.target().definition().is_none_or(|definition| definition.stands()) {
+        let definition = permit.target().definition();
+        if !inversion::is_off(Control::Pins) && !definition.is_none_or(|definition| definition.stands()) {
             return Err(Refusal::new(Reason::DefinitionQuarantined));
         }
         let now = self.snapshot.load();
@@ -66,6 +68,11 @@ impl Recheck for Live {
         let same = |server: &Arc<ServerConfig>| server_revision(server) == server_revision(decided);
         if !now.config.server(&decided.id).is_some_and(same) {
             return Err(Refusal::new(Reason::TargetUnknown));
+        }
+        // Nobody had to accept it when it was offered, and somebody has to now: it is offered again once it is accepted.
+        let is_pinned = |server: &Arc<ServerConfig>| server.pins != PinMode::Off;
+        if definition.is_some() && !is_pinned(decided) && now.config.server(&decided.id).is_some_and(is_pinned) {
+            return Err(Refusal::new(Reason::DefinitionQuarantined));
         }
         // An edit that does not concern this call changes nothing for it; one that does is obeyed.
         let (caller, target) = (permit.caller().clone(), permit.target().clone());

@@ -1,18 +1,25 @@
 //! Who accepts definitions, and where that is kept: the first complete list of a server, and administrators.
 //!
 //! Decides when a first list is taken, and tells the record of every definition that is accepted, rejected or kept back.
-//! Refuses to know what may be offered: `catalog::pins` does, from what is handed to it here. Invariant: what was
-//! accepted is durable before it is offered.
+//! Refuses to know what may be offered: `catalog::pins` does, from what is handed to it here. Invariants: what was
+//! accepted is durable before it is offered; a store that went back decides nothing any more.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
+use tokio::time::Instant;
 
+mod order;
+pub mod replay;
 mod rows;
+mod seen;
 mod status;
 #[cfg(test)]
 mod tests;
+mod waits;
+mod words;
 
 pub use status::{
     NamedPin, PinDiff, PinDiffs, PinLockText, PinOrder, PinStatus, PinnedServer, PinsChanged, PinsReport,
@@ -20,16 +27,20 @@ pub use status::{
 
 use super::Gateway;
 use crate::catalog::Listed;
-use crate::catalog::pins::{Accepted, Flag, Neighbours, Pinned, Pins, flags, similar};
+use crate::catalog::pins::{Accepted, Pinned, Pins};
 use crate::config::PinMode;
-use crate::ids::{DefinitionDigest, ServerId};
+use crate::identity::revoked::RevocationStore as _;
+use crate::ids::{AuthorizationContext, DefinitionDigest, RevocationEpoch, ServerId};
 use crate::limit;
-use crate::outcome::{Failure, Reason, Refusal, Stop};
+use crate::outcome::{Failure, Reason};
 use crate::record::Journal;
-use crate::record::event::PinNote;
-use crate::shelf::{Action, Change, Changed, Expect, Shelf as _, Tell, Version};
+use crate::shelf::{Changed, Section, Shelf as _, Tell, Version};
 use crate::store::Store;
-use rows::{CHANGES, FIRST_USE, Kept, PINS, PinState, SERVERS, Shelved, Stored, Used, UsedPin, batches, is_rest_of};
+use crate::wire::Json;
+use rows::{CHANGES, FIRST_USE, Kept, SERVERS, Shelved, Used, UsedPin, WAITING, batches, counted};
+use seen::{Decided, Seen, Told, look};
+use waits::Waits;
+use words::{Of, WAITING_WORDS, WORDS};
 
 /// How many lines of the record are waited for at once.
 const TOLD_TOGETHER: usize = 32;
@@ -41,13 +52,26 @@ pub struct Keeper {
     store: Store,
     journal: Journal,
     /// Definitions that wait and were told of, by server.
-    told: Mutex<HashMap<ServerId, HashSet<DefinitionDigest>>>,
-    /// Which change was taken up last; nothing where the store could not be read since.
-    taken: Mutex<Option<Version>>,
+    waits: Mutex<HashMap<ServerId, Waits>>,
+    taken: Mutex<Taken>,
+    /// That the store went back, once that was seen.
+    went_back: OnceLock<String>,
     /// Held while the store is read and put in force: what was read first must not be put in force last.
     taking: tokio::sync::Mutex<()>,
     /// Held while something is accepted or rejected here.
     changing: tokio::sync::Mutex<()>,
+}
+
+/// What was read of the store last.
+#[derive(Debug, Default)]
+struct Taken {
+    /// With which change; nothing where it could not be read since.
+    version: Option<Version>,
+    /// At which epoch it was.
+    epoch: RevocationEpoch,
+    shelved: Arc<Shelved>,
+    /// Accepted, and their words were looked for in vain.
+    wordless: HashSet<DefinitionDigest>,
 }
 
 impl Keeper {
@@ -60,12 +84,20 @@ impl Keeper {
             pins: Arc::default(),
             store,
             journal,
-            told: Mutex::default(),
+            waits: Mutex::default(),
             taken: Mutex::default(),
+            went_back: OnceLock::new(),
             taking: tokio::sync::Mutex::default(),
             changing: tokio::sync::Mutex::default(),
         };
         keeper.take().await?;
+        let now_us = keeper.store.clock_us().await?;
+        for row in rows::all(&keeper.store, WAITING).await? {
+            let good_us = row.expires_at_us.unwrap_or(now_us).saturating_sub(now_us);
+            let Some(Kept { digest, says, .. }) = Kept::read(&row) else { continue };
+            let good_until = Instant::now() + Duration::from_micros(u64::try_from(good_us).unwrap_or_default());
+            keeper.waits().entry(says.server).or_default().remember(digest, says.at, says.bytes, good_until);
+        }
         Ok(keeper)
     }
 
@@ -75,19 +107,70 @@ impl Keeper {
         &self.pins
     }
 
+    fn waits(&self) -> MutexGuard<'_, HashMap<ServerId, Waits>> {
+        self.waits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was decided, as it was read last.
+    fn shelved(&self) -> Arc<Shelved> {
+        Arc::clone(&self.taken().shelved)
+    }
+
     /// Puts what is stored in force.
-    async fn take(&self) -> Result<Shelved, Failure> {
+    async fn take(&self) -> Result<(), Failure> {
         let _one_at_a_time = self.taking.lock().await;
         let version = self.version().await?;
-        let shelved = Shelved::read(&self.store).await?;
-        self.pins.hold(shelved.held());
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        for kept in shelved.pins.iter().filter(|kept| kept.says.state == PinState::Quarantined) {
-            told.entry(kept.says.server.clone()).or_default().insert(kept.digest);
+        let shelved = Arc::new(Shelved::read(&self.store).await?);
+        // After it was read: a store that went back meanwhile is at an older epoch now.
+        let epoch = self.store.revocation_epoch().await?;
+        let mut wordless = {
+            let taken = self.taken();
+            if epoch < taken.epoch {
+                let told = format!("the store went back from epoch {} to {}", taken.epoch.0, epoch.0);
+                let _told_already = self.went_back.set(told);
+            }
+            if taken.version == Some(version) { taken.wordless.clone() } else { HashSet::new() }
+        };
+        if let Some(told) = self.went_back.get() {
+            return Err(Failure::before(Reason::StoreUnavailable, told.clone()));
         }
-        drop(told);
-        *self.taken.lock().unwrap_or_else(PoisonError::into_inner) = Some(version);
-        Ok(shelved)
+        let words = self.words_of(&shelved, &mut wordless).await;
+        self.pins.hold(shelved.held(&words));
+        *self.taken() = Taken { version: Some(version), epoch, shelved, wordless };
+        Ok(())
+    }
+
+    /// The accepted words: what is in memory is not read again. Nothing waits for words that cannot be read.
+    async fn words_of(
+        &self,
+        shelved: &Shelved,
+        wordless: &mut HashSet<DefinitionDigest>,
+    ) -> HashMap<DefinitionDigest, Json> {
+        let now = self.pins.now();
+        let (mut words, mut wanted) = (HashMap::new(), Vec::new());
+        for kept in shelved.accepted() {
+            match now.pin(kept.digest).and_then(|pin| pin.held.copy.clone()) {
+                Some(copy) => drop(words.insert(kept.digest, copy)),
+                None if wordless.contains(&kept.digest) => {}
+                None => wanted.push(Of::from(kept)),
+            }
+        }
+        if wanted.is_empty() {
+            return words;
+        }
+        let digests: Vec<_> = wanted.iter().map(|of| of.digest).collect();
+        match words::find(&self.store, WORDS, wanted).await {
+            Ok(found) => {
+                wordless.extend(digests.into_iter().filter(|digest| !found.contains_key(digest)));
+                words.extend(found);
+            }
+            Err(failure) => tracing::warn!(%failure, "accepted definitions are offered in their servers' spelling"),
+        }
+        words
     }
 
     async fn version(&self) -> Result<Version, Failure> {
@@ -97,7 +180,7 @@ impl Keeper {
     /// Takes up what was accepted or rejected elsewhere; answers whether there was anything.
     async fn follow(&self) -> Result<bool, Failure> {
         let version = self.version().await?;
-        if *self.taken.lock().unwrap_or_else(PoisonError::into_inner) == Some(version) {
+        if self.taken().version == Some(version) {
             return Ok(false);
         }
         self.take().await?;
@@ -110,48 +193,40 @@ impl Keeper {
         if server.pins == PinMode::Off {
             return;
         }
+        let all: Arc<[Pinned]> = listed.slice.pinned().into();
         let accepted = self.pins.now();
-        let all = listed.slice.pinned();
-        let unknown: Vec<&Pinned> = all
-            .iter()
-            .filter(|pinned| accepted.pin(pinned.digest).is_none() && !accepted.is_rejected(pinned.digest))
-            .collect();
-        if unknown.is_empty() {
-            return;
-        }
-        let first = server.pins == PinMode::FirstUse && !accepted.is_used(&server.id);
-        if first && !listed.complete {
-            // Nothing of it is offered, and nothing is remembered of what is going to be taken or not.
-            return;
-        }
-        let fresh: Vec<&Pinned> = {
-            let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-            let told = told.get(&server.id);
-            let is_told = |pinned: &&Pinned| told.is_some_and(|told| told.contains(&pinned.digest));
-            unknown.into_iter().filter(|pinned| first || !is_told(pinned)).collect()
-        };
-        let seen = Seen::of(&server.id, &accepted, &all, fresh.into_iter());
-        let (plain, odd): (Vec<_>, Vec<_>) = seen.into_iter().partition(|seen| first && seen.flags.is_empty());
-        if first {
-            match self.take_first(&server.id, &plain).await {
-                Ok(true) => self.tell(&server.id, &plain, "accepted", Some(FIRST_USE)),
-                Ok(false) => {}
-                Err(failure) => {
+        if server.pins == PinMode::FirstUse && !accepted.is_used(&server.id) {
+            if listed.complete && !all.is_empty() {
+                if let Err(failure) = self.take_first(&server.id, &all).await {
                     tracing::error!(server = %server.id, %failure, "its first list is not taken: nothing new of it is shown");
                     return;
                 }
+            } else if !accepted.is_decided(&server.id) {
+                // Nothing of it is offered, and nothing is remembered of what is going to be taken or not.
+                return;
             }
         }
-        self.keep_back(&server.id, &odd).await;
+        let whole = listed.complete && listed.slice.context() == AuthorizationContext::Gateway;
+        self.keep_back(&server.id, &all, whole).await;
     }
 
-    /// Accepts a first list; answers whether it was this one.
-    async fn take_first(self: &Arc<Self>, server: &ServerId, seen: &[Seen<'_>]) -> Result<bool, Failure> {
+    /// Takes a first list: once, whatever of it is accepted already. Where somebody has begun to decide of a server,
+    /// nothing of it is accepted by itself.
+    async fn take_first(self: &Arc<Self>, server: &ServerId, all: &Arc<[Pinned]>) -> Result<(), Failure> {
         let _one_at_a_time = self.changing.lock().await;
-        // Another replica, or another caller's list, may have been first.
+        // Another replica, or another caller's list, may have been first; and names that others have are looked at.
         self.take().await?;
-        if self.pins.now().is_used(server) {
-            return Ok(false);
+        let accepted = self.pins.now();
+        if accepted.is_used(server) {
+            return Ok(());
+        }
+        if !self.journal.is_well() {
+            return Err(Failure::before(Reason::RecordUnavailable, "what is accepted would not be on the record"));
+        }
+        let mut seen = Vec::new();
+        if !accepted.is_decided(server) {
+            seen = look(server, &accepted, all, all.to_vec()).await?;
+            seen.retain(|seen| seen.flags.is_empty());
         }
         let at = self.store.clock_us().await? / 1_000_000;
         let pins = seen.iter().map(|seen| UsedPin {
@@ -159,7 +234,8 @@ impl Keeper {
             kind: seen.pinned.kind,
             name: Arc::clone(&seen.pinned.name),
         });
-        let changes = Used { pins: pins.collect(), at }.changes(server);
+        let mut changes = Used { pins: pins.collect(), at }.changes(server);
+        changes.push(counted());
         if changes.len() > limit::SHELF_CHANGES_MAX {
             return Err(Failure::before(Reason::StoreUnavailable, "its names are too long to be remembered together"));
         }
@@ -167,290 +243,134 @@ impl Keeper {
         self.take().await?;
         match taken {
             Changed::Done { .. } => {
-                // The words are wanted for the next comparison, and nobody waits for them.
-                self.keep(seen.iter().map(|seen| seen.kept(server, at)).collect(), None);
-                Ok(true)
+                self.tell(server, seen.iter().map(|seen| seen.told("accepted")).collect(), Some(FIRST_USE));
+                self.keep_words(server, &seen);
+                Ok(())
             }
-            Changed::Conflict(_) => Ok(false),
-            Changed::Full(_) => Err(full()),
+            Changed::Conflict(_) => Ok(()),
+            Changed::Full(_) => Err(full(SERVERS)),
         }
     }
 
-    /// Remembers and tells of definitions that nobody has accepted.
-    async fn keep_back(self: &Arc<Self>, server: &ServerId, seen: &[Seen<'_>]) {
-        let fresh: Vec<&Seen<'_>> = {
-            let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-            let told = told.entry(server.clone()).or_default();
-            let place = |seen: &&Seen<'_>| told.len() < limit::PINS_WAITING_MAX && told.insert(seen.pinned.digest);
-            seen.iter().filter(place).collect()
+    /// Keeps the words of a first list, which are wanted for the next comparison; nobody waits for them.
+    fn keep_words(self: &Arc<Self>, server: &ServerId, seen: &[Seen]) {
+        let keeper = Arc::clone(self);
+        let words = seen.iter().map(|seen| {
+            let Pinned { digest, kind, text, .. } = &seen.pinned;
+            (Of { digest: *digest, server: server.clone(), kind: *kind }, text.clone())
+        });
+        let words: Vec<_> = words.collect();
+        tokio::spawn(async move {
+            let stored = async {
+                words::keep(&keeper.store, WORDS, words, None).await?;
+                // Others have looked for them already.
+                keeper.store.change(vec![counted()], Tell::Nobody).await?;
+                keeper.take().await
+            };
+            if let Err(failure) = stored.await {
+                tracing::error!(%failure, "what accepted definitions say is not in the store");
+            }
+        });
+    }
+
+    /// Remembers and tells of definitions that nobody has accepted; `whole` is said of all that a server lists.
+    async fn keep_back(self: &Arc<Self>, server: &ServerId, all: &Arc<[Pinned]>, whole: bool) {
+        let accepted = self.pins.now();
+        let unknown: Vec<&Pinned> = all.iter().filter(|pinned| is_unknown(&accepted, server, pinned)).collect();
+        let (due, without_place) = {
+            let mut waits = self.waits();
+            if unknown.is_empty() && !waits.contains_key(server) {
+                return;
+            }
+            let listed: HashSet<_> = all.iter().map(|pinned| pinned.digest).collect();
+            let waiting: HashSet<_> = unknown.iter().map(|pinned| pinned.digest).collect();
+            let is_decided =
+                |digest| !waiting.contains(&digest) && (accepted.pin(digest).is_some() || accepted.is_rejected(digest));
+            let now = Instant::now();
+            waits.entry(server.clone()).or_default().due(&unknown, whole.then_some(&listed), is_decided, now)
         };
-        if fresh.len() < seen.len() {
+        if without_place > 0 {
             tracing::warn!(%server, waiting = limit::PINS_WAITING_MAX, "too many definitions wait for somebody: more are hidden and not remembered");
         }
-        if fresh.is_empty() {
+        if due.is_empty() {
             return;
         }
-        tracing::warn!(%server, count = fresh.len(), "definitions are kept back until somebody accepts them: bailiwick pins list");
-        self.tell(server, fresh.iter().copied(), "quarantined", None);
-        let now_us = match self.store.clock_us().await {
-            Ok(now_us) => now_us,
+        let fresh = due.iter().map(|due| due.pinned.clone()).collect();
+        let seen = match look(server, &accepted, all, fresh).await {
+            Ok(seen) => seen,
             Err(failure) => {
-                tracing::error!(%server, %failure, "what is kept back is not in the store");
+                tracing::error!(%server, %failure, "what is kept back was not looked at");
                 return;
             }
         };
-        let life_us = i64::try_from(limit::PIN_WAITING_LIFE.as_micros()).unwrap_or(i64::MAX);
-        let kept = fresh.iter().map(|seen| seen.kept(server, now_us / 1_000_000)).collect();
-        self.keep(kept, Some(now_us.saturating_add(life_us)));
-    }
-
-    /// Keeps what definitions say, without keeping anybody waiting. What is there already stays as it is.
-    fn keep(self: &Arc<Self>, kept: Vec<Kept>, expires_at_us: Option<i64>) {
-        let keeper = Arc::clone(self);
-        tokio::spawn(async move {
-            let stored = async {
-                let changes = kept.iter().map(|kept| {
-                    let mut changes = kept.changes(expires_at_us);
-                    if let Some(first) = changes.first_mut() {
-                        first.expect = Expect::Absent;
-                    }
-                    changes
-                });
-                for batch in batches(changes) {
-                    keeper.keep_batch(batch).await?;
-                }
-                keeper.take().await.map(|_| ())
-            };
-            if let Err(failure) = stored.await {
-                tracing::error!(%failure, "what definitions say is not in the store");
-            }
-        });
-    }
-
-    /// Keeps a batch but for what is there already.
-    async fn keep_batch(&self, mut batch: Vec<Change>) -> Result<(), Failure> {
-        while !batch.is_empty() {
-            match self.store.change(batch.clone(), Tell::Nobody).await? {
-                Changed::Done { .. } => return Ok(()),
-                Changed::Full(_) => return Err(full()),
-                Changed::Conflict(place) => {
-                    let Some(first) = batch.get(place).map(|change| change.key.clone()) else { return Ok(()) };
-                    batch.retain(|change| change.key != first && !is_rest_of(&change.key, &first));
-                }
-            }
+        let told: Vec<Told> =
+            seen.iter().zip(&due).filter(|(_, due)| due.tell).map(|(seen, _)| seen.told("quarantined")).collect();
+        if !told.is_empty() {
+            tracing::warn!(%server, count = told.len(), "definitions are kept back until somebody accepts them: bailiwick pins list");
+            self.tell(server, told, None);
         }
-        Ok(())
+        let keeper = Arc::clone(self);
+        let server = server.clone();
+        tokio::spawn(async move { keeper.keep_waiting(server, seen, due).await });
+    }
+
+    /// Keeps what waits in the store, until it was not listed for so long.
+    async fn keep_waiting(&self, server: ServerId, seen: Vec<Seen>, due: Vec<waits::Due>) {
+        let mut digests = Vec::new();
+        let stored = async {
+            let now_us = self.store.clock_us().await?;
+            let life_us = i64::try_from(limit::PIN_WAITING_LIFE.as_micros()).unwrap_or(i64::MAX);
+            let expires_at_us = Some(now_us.saturating_add(life_us));
+            let mut words = Vec::new();
+            let mut changes = Vec::new();
+            for (seen, due) in seen.iter().zip(&due) {
+                let kept = seen.kept(&server, due.at.unwrap_or(now_us / 1_000_000), due.bytes);
+                digests.push((kept.digest, kept.says.at));
+                changes.push(vec![kept.change(WAITING, expires_at_us)]);
+                if due.bytes > 0 {
+                    words.push((Of::from(&kept), seen.pinned.text.clone()));
+                }
+            }
+            for batch in batches(changes) {
+                if let Changed::Full(_) = self.store.change(batch, Tell::Nobody).await? {
+                    return Err(full(WAITING));
+                }
+            }
+            if let Err(failure) = words::keep(&self.store, WAITING_WORDS, words, expires_at_us).await {
+                tracing::warn!(%server, %failure, "what waiting definitions say is not in the store");
+            }
+            Ok::<(), Failure>(())
+        };
+        let done = stored.await;
+        if let Err(failure) = &done {
+            tracing::error!(%server, %failure, "what is kept back is not in the store");
+        }
+        if let Some(waits) = self.waits().get_mut(&server) {
+            waits.kept(&digests, done.is_ok());
+        }
     }
 
     /// Puts it on the record, without keeping anybody waiting.
-    fn tell<'a>(
-        &self,
-        server: &ServerId,
-        seen: impl IntoIterator<Item = &'a Seen<'a>>,
-        state: &'static str,
-        actor: Option<&'static str>,
-    ) {
-        let journal = self.journal.clone();
-        let server = server.clone();
-        let told: Vec<Told> = seen.into_iter().map(|seen| seen.told(state)).collect();
+    fn tell(&self, server: &ServerId, told: Vec<Told>, actor: Option<&'static str>) {
+        let (journal, server) = (self.journal.clone(), server.clone());
         tokio::spawn(async move {
+            let decided = Decided { actor, ..Decided::default() };
             stream::iter(&told)
-                .for_each_concurrent(TOLD_TOGETHER, |told| told.tell(&journal, &server, actor, ""))
+                .for_each_concurrent(TOLD_TOGETHER, |told| async {
+                    // Where that fails, it is said there.
+                    let _told = told.tell(&journal, &server, decided).await;
+                })
                 .await;
         });
     }
-
-    /// Does a batch that expects nothing.
-    async fn done(&self, batch: Vec<Change>, tell: Tell) -> Result<(), Failure> {
-        match self.store.change(batch, tell).await? {
-            Changed::Done { .. } => Ok(()),
-            Changed::Full(_) => Err(full()),
-            Changed::Conflict(_) => Err(Failure::before(Reason::StoreUnavailable, "a pin was changed meanwhile")),
-        }
-    }
 }
 
-fn full() -> Failure {
-    Failure::before(Reason::StoreUnavailable, format!("more than {} definitions are remembered", PINS.rows_max))
+/// Whether nobody has accepted or rejected it.
+fn is_unknown(accepted: &Accepted, server: &ServerId, pinned: &Pinned) -> bool {
+    accepted.pin_of(server, pinned.kind, &pinned.name, pinned.digest).is_none() && !accepted.is_rejected(pinned.digest)
 }
 
-/// A definition that nobody has accepted, looked at.
-struct Seen<'a> {
-    pinned: &'a Pinned,
-    flags: BTreeSet<Flag>,
-    before: Option<DefinitionDigest>,
-    renamed_from: Option<Arc<str>>,
-}
-
-/// The same, to be told.
-struct Told {
-    pinned: Pinned,
-    state: &'static str,
-    flags: Vec<&'static str>,
-    before: Option<DefinitionDigest>,
-    renamed_from: Option<Arc<str>>,
-}
-
-impl<'a> Seen<'a> {
-    /// Looks at what is new of a list.
-    fn of(
-        server: &ServerId,
-        accepted: &Accepted,
-        all: &[Pinned],
-        fresh: impl Iterator<Item = &'a Pinned>,
-    ) -> Vec<Self> {
-        let mut fresh = fresh.peekable();
-        if fresh.peek().is_none() {
-            return Vec::new();
-        }
-        let others = accepted.pins().filter(|pin| pin.held.server != *server).map(|pin| &*pin.held.name);
-        let neighbours = Neighbours::of(all.iter().map(|pinned| &*pinned.name).chain(others));
-        let listed: HashSet<_> = all.iter().map(|pinned| (pinned.kind, &*pinned.name)).collect();
-        let mut removed: Vec<_> = accepted
-            .pins()
-            .filter(|pin| pin.held.server == *server && !listed.contains(&(pin.held.kind, &*pin.held.name)))
-            .filter_map(|pin| Some((pin, pin.held.copy.as_ref()?)))
-            .collect();
-        // Which one is found does not depend on chance.
-        removed.sort_by_key(|(pin, _)| (Arc::clone(&pin.held.name), pin.held.digest.0));
-        let mut comparisons = 0_usize;
-        fresh
-            .map(|pinned| {
-                let before = accepted.of_name(server, pinned.kind, &pinned.name).last().copied();
-                let renamed = removed.iter().filter(|_| before.is_none()).find(|(pin, copy)| {
-                    comparisons += 1;
-                    pin.held.kind == pinned.kind
-                        && comparisons <= limit::PIN_COMPARISONS_MAX
-                        && similar(&pinned.text, copy)
-                });
-                Self {
-                    pinned,
-                    flags: flags(&pinned.name, &pinned.text, &neighbours),
-                    before,
-                    renamed_from: renamed.map(|(pin, _)| Arc::clone(&pin.held.name)),
-                }
-            })
-            .collect()
-    }
-
-    fn stored(&self, server: &ServerId, state: PinState, at: i64) -> Stored {
-        Stored {
-            server: server.clone(),
-            kind: self.pinned.kind,
-            name: self.pinned.name.to_string(),
-            state,
-            flags: self.flags.clone(),
-            renamed_from: self.renamed_from.as_deref().map(str::to_owned),
-            by: String::new(),
-            note: String::new(),
-            at,
-        }
-    }
-
-    fn kept(&self, server: &ServerId, at: i64) -> Kept {
-        let says = self.stored(server, PinState::Quarantined, at);
-        Kept { digest: self.pinned.digest, says, text: Some(self.pinned.text.clone()) }
-    }
-
-    fn told(&self, state: &'static str) -> Told {
-        Told {
-            pinned: self.pinned.clone(),
-            state,
-            flags: self.flags.iter().map(|flag| flag.as_str()).collect(),
-            before: self.before,
-            renamed_from: self.renamed_from.clone(),
-        }
-    }
-}
-
-impl Told {
-    async fn tell(&self, journal: &Journal, server: &ServerId, actor: Option<&str>, note: &str) {
-        let note = PinNote {
-            server: server.as_str(),
-            kind: self.pinned.kind,
-            name: &self.pinned.name,
-            digest: self.pinned.digest,
-            state: self.state,
-            before: self.before,
-            renamed_from: self.renamed_from.as_deref(),
-            flags: &self.flags,
-            actor,
-            note,
-        };
-        if let Err(failure) = journal.pinned(&note).await {
-            tracing::error!(%server, %failure, "what became of a definition is not on the record");
-        }
-    }
-}
-
-impl Gateway {
-    /// Takes up what was accepted or rejected at another replica.
-    pub(super) async fn follow_pins(&self) {
-        match self.keeper.follow().await {
-            Ok(true) => self.catalog.repin(),
-            Ok(false) => {}
-            Err(failure) => tracing::warn!(%failure, "what was accepted elsewhere is not known yet"),
-        }
-    }
-
-    /// Accepts or rejects definitions: durable, in force, on the record, in that order.
-    ///
-    /// # Errors
-    /// `target_unknown` where nobody has seen one of them; `store_unavailable`.
-    pub async fn pin(&self, order: &PinOrder, accept: bool, actor: &str) -> Result<PinsChanged, Stop> {
-        let (state, word) = if accept { (PinState::Accepted, "accepted") } else { (PinState::Rejected, "rejected") };
-        let _one_at_a_time = self.keeper.changing.lock().await;
-        self.standing().believed()?;
-        let mut known = Shelved::read(&self.keeper.store).await?.by_digest();
-        let accepted = self.keeper.pins.now();
-        for pinned in self.catalog.live().iter().flat_map(|slice| {
-            slice.pinned().into_iter().map(|pinned| (slice.server().clone(), pinned)).collect::<Vec<_>>()
-        }) {
-            let (server, pinned) = pinned;
-            known.entry(pinned.digest).or_insert_with(|| Kept::unseen(&server, &pinned));
-        }
-        for locked in accepted.pins().filter(|pin| pin.locked) {
-            known.entry(locked.held.digest).or_insert_with(|| Kept::locked(&locked.held));
-        }
-        let at = self.keeper.store.clock_us().await? / 1_000_000;
-        let mut chosen = Vec::new();
-        for digest in &order.pins {
-            let found = known.remove(digest).filter(|kept| kept.says.server.as_str() == order.server);
-            let Some(mut kept) = found else {
-                let hint = format!("{} lists nothing with the digest {digest}: look at the pins again", order.server);
-                return Err(Refusal::new(Reason::TargetUnknown).hint(hint).into());
-            };
-            kept.says.state = state;
-            actor.clone_into(&mut kept.says.by);
-            order.note.clone_into(&mut kept.says.note);
-            kept.says.at = at;
-            chosen.push(kept);
-        }
-        let mut batches = batches(chosen.iter().map(|kept| kept.changes(None)));
-        let counted = Action::Count { by: 1, at_most: i64::MAX, expires_at_us: None };
-        if let Some(last) = batches.last_mut() {
-            last.push(Change::new(SERVERS, CHANGES, Expect::Anything, counted));
-        }
-        let count = batches.len();
-        for (number, batch) in batches.into_iter().enumerate() {
-            let tell = if number + 1 == count { Tell::Everybody } else { Tell::Nobody };
-            self.keeper.done(batch, tell).await?;
-        }
-        self.keeper.take().await?;
-        self.catalog.repin();
-        // The others were told by the epoch; this one is taken up, and everybody who listens is decided anew.
-        self.take_revocations().await?;
-        for kept in &chosen {
-            let before = accepted.of_name(&kept.says.server, kept.says.kind, &kept.says.name).last().copied();
-            let told = Told {
-                pinned: kept.pinned(),
-                state: word,
-                flags: kept.says.flags.iter().map(|flag| flag.as_str()).collect(),
-                before: before.filter(|before| *before != kept.digest),
-                renamed_from: kept.says.renamed_from.as_deref().map(Arc::from),
-            };
-            told.tell(&self.journal, &kept.says.server, Some(actor), &order.note).await;
-        }
-        Ok(PinsChanged { changed: chosen.len() })
-    }
+fn full(section: Section) -> Failure {
+    let told = format!("there is room for {} rows of `{}`", section.rows_max, section.name);
+    Failure::before(Reason::StoreUnavailable, told)
 }

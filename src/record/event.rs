@@ -364,6 +364,12 @@ pub struct PinNote<'a> {
     /// Why.
     #[serde(skip_serializing_if = "str::is_empty", serialize_with = "redact::serialize")]
     pub note: &'a str,
+    /// The epoch that includes it, where an administrator decided.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<RevocationEpoch>,
+    /// How many definitions were decided with that epoch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub together: Option<usize>,
 }
 
 /// The circumstances of a start.

@@ -228,9 +228,18 @@ pub(crate) async fn write_every_type(state: &Path) {
         flags: &["invisible"],
         actor: None,
         note: "",
+        epoch: None,
+        together: None,
     };
     journal.pinned(&pin).await.unwrap();
-    let accepted = PinNote { state: "accepted", actor: Some("user:corp/anna"), note: "read it", ..pin };
+    let accepted = PinNote {
+        state: "accepted",
+        actor: Some("user:corp/anna"),
+        note: "read it",
+        epoch: Some(RevocationEpoch(4)),
+        together: Some(1),
+        ..pin
+    };
     journal.pinned(&accepted).await.unwrap();
     let facts = MandateFacts {
         id: "01KNMANDATE0000000000000000",

@@ -210,7 +210,8 @@ impl Journal {
     /// [`Reason::RecordUnavailable`].
     pub async fn pinned(&self, note: &PinNote<'_>) -> Result<(), Failure> {
         self.metrics().pinned(note);
-        self.note_durably("pin", &PinFields { pin: note }, Mark::Plain).await
+        let mark = note.epoch.map_or(Mark::Plain, Mark::Epoch);
+        self.note_durably("pin", &PinFields { pin: note }, mark).await
     }
 
     /// Records what became of a mandate; durable when it returns.

@@ -51,6 +51,7 @@ pub(super) struct Scanned<'a> {
     pub(super) leg: Option<&'a str>,
     start: Option<Epoch>,
     revocation: Option<Epoch>,
+    pin: Option<PinEpoch>,
     #[serde(borrow)]
     pub(super) rotation: Option<Rotation<'a>>,
     pub(super) retention: Option<Removed>,
@@ -65,6 +66,12 @@ pub(super) struct Removed {
 #[derive(Debug, Deserialize)]
 struct Epoch {
     epoch: RevocationEpoch,
+}
+
+/// A pin that an administrator decided has one.
+#[derive(Debug, Deserialize)]
+struct PinEpoch {
+    epoch: Option<RevocationEpoch>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -86,6 +93,7 @@ impl Scanned<'_> {
     /// The store's epoch, where the line tells it.
     pub(super) fn epoch(&self) -> Option<RevocationEpoch> {
         let told = self.start.as_ref().or(self.revocation.as_ref()).map(|told| told.epoch);
+        let told = told.or_else(|| self.pin.as_ref().and_then(|pin| pin.epoch));
         told.or_else(|| self.rotation.as_ref().map(|rotation| rotation.epoch))
     }
 }

@@ -193,7 +193,13 @@ impl ServerFacts {
         Self {
             version,
             capabilities: capabilities.unwrap_or_else(|| Json::of(&json!({}))),
-            instructions: text(result, "instructions"),
+            instructions: text(result, "instructions").filter(|said| {
+                let fits = said.len() <= limit::DEFINITION_BYTES_MAX;
+                if !fits {
+                    tracing::warn!(bytes = said.len(), "a server's instructions are too long: they are left out");
+                }
+                fits
+            }),
             info: info.filter(|info| info.value().as_object().is_some()),
         }
     }
@@ -362,6 +368,16 @@ mod tests {
 
     fn page(value: &str) -> Json {
         Json::parse(value, Source::Upstream).unwrap()
+    }
+
+    #[test]
+    fn instructions_that_are_longer_than_a_definition_are_left_out() {
+        let said = |length: usize| {
+            let result = json!({ "capabilities": {}, "instructions": "x".repeat(length) });
+            ServerFacts::read(&Json::of(&result), Version::V2026_07_28, None).instructions.map(|said| said.len())
+        };
+        assert_eq!(said(limit::DEFINITION_BYTES_MAX), Some(limit::DEFINITION_BYTES_MAX));
+        assert_eq!(said(limit::DEFINITION_BYTES_MAX + 1), None);
     }
 
     #[test]

@@ -35,6 +35,8 @@ pub struct Held {
     pub rejected: HashSet<DefinitionDigest>,
     /// Servers whose first complete list was taken.
     pub used: HashSet<ServerId>,
+    /// Servers of which something was accepted or rejected.
+    pub decided: HashSet<ServerId>,
 }
 
 /// An accepted definition, as the store holds it.
@@ -61,6 +63,7 @@ pub struct Accepted {
     names: HashMap<(ServerId, PinKind, Arc<str>), Vec<DefinitionDigest>>,
     rejected: HashSet<DefinitionDigest>,
     used: HashSet<ServerId>,
+    decided: HashSet<ServerId>,
 }
 
 /// One accepted definition.
@@ -132,10 +135,13 @@ impl Pins {
             version: before.version + 1,
             rejected: held.rejected.clone(),
             used: held.used.clone(),
+            decided: held.decided.clone(),
             ..Accepted::default()
         };
         for pin in &held.accepted {
-            next.accept(&before, pin.clone(), lock.pins.contains_key(&pin.digest.0));
+            let locked = lock.pins.get(&pin.digest.0);
+            let locked = locked.is_some_and(|locked| pin.is_of(&locked.server, locked.kind, &locked.name));
+            next.accept(&before, pin.clone(), locked);
         }
         for (digest, locked) in &lock.pins {
             let pin = HeldPin {
@@ -145,6 +151,7 @@ impl Pins {
                 name: Arc::from(locked.name.as_str()),
                 copy: None,
             };
+            next.decided.insert(locked.server.clone());
             next.accept(&before, pin, true);
         }
         let next = Arc::new(next);
@@ -155,6 +162,12 @@ impl Pins {
                 pin.withdrawn.store(true, Ordering::Release);
             }
         }
+    }
+}
+
+impl HeldPin {
+    fn is_of(&self, server: &ServerId, kind: PinKind, name: &str) -> bool {
+        self.server == *server && self.kind == kind && &*self.name == name
     }
 }
 
@@ -170,7 +183,13 @@ impl Accepted {
         self.pins.insert(digest, Arc::new(Pin { held, locked, withdrawn }));
     }
 
-    /// The acceptance of a digest.
+    /// The acceptance of a definition. A digest alone is not enough: whoever reviews `pins.lock` reviews the heading, too.
+    #[must_use]
+    pub fn pin_of(&self, server: &ServerId, kind: PinKind, name: &str, digest: DefinitionDigest) -> Option<&Arc<Pin>> {
+        self.pin(digest).filter(|pin| pin.held.is_of(server, kind, name))
+    }
+
+    /// The acceptance of a digest, whatever it is said to be of.
     #[must_use]
     pub fn pin(&self, digest: DefinitionDigest) -> Option<&Arc<Pin>> {
         self.pins.get(&digest)
@@ -186,6 +205,12 @@ impl Accepted {
     #[must_use]
     pub fn is_used(&self, server: &ServerId) -> bool {
         self.used.contains(server)
+    }
+
+    /// Whether anything of a server was accepted or rejected by somebody, in the store or in the files.
+    #[must_use]
+    pub fn is_decided(&self, server: &ServerId) -> bool {
+        self.decided.contains(server)
     }
 
     /// What is accepted under a name, oldest first.

@@ -53,7 +53,8 @@ impl fmt::Display for Flag {
     }
 }
 
-/// Words that a description has no use for; compared without regard to case, with every run of blanks as one.
+/// Words that a description has no use for; compared without regard to case, with every run of blanks as one and every
+/// apostrophe as the plain one.
 /// `docs/pins.md` lists them.
 pub(super) const PHRASES: &[&str] = &[
     "ignore previous instructions",
@@ -136,7 +137,7 @@ fn look_at(text: &str, flags: &mut BTreeSet<Flag>) {
     if flags.contains(&Flag::Instructions) {
         return;
     }
-    let plain = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let plain = text.split_whitespace().collect::<Vec<_>>().join(" ").replace(['\u{2019}', '\u{2bc}'], "'");
     // Without the list nothing can be said for a text.
     if SEARCH.as_ref().is_none_or(|search| search.is_match(&plain)) {
         flags.insert(Flag::Instructions);

@@ -17,7 +17,9 @@ pub(in crate::catalog) use accepted::Seal;
 pub use accepted::{Accepted, Held, HeldPin, Pin, Pins};
 pub use diff::{diff, pretty};
 pub use flags::{Flag, flags};
-pub use names::{Neighbours, similar};
+#[cfg(test)]
+pub(crate) use names::SKETCHED;
+pub use names::{Neighbours, Sketch};
 pub use screen::{Pinned, Withheld};
 pub use text::visible;
 

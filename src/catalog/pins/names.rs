@@ -47,16 +47,58 @@ pub(super) fn is_mixed(name: &str) -> bool {
     !name.is_ascii() && name.split(|character: char| !character.is_alphanumeric()).any(|word| !word.is_single_script())
 }
 
-/// Whether two definitions say nearly the same, their names aside: nine of ten pairs of neighbouring characters.
-#[must_use]
-pub fn similar(one: &Json, other: &Json) -> bool {
-    let (one, other) = (body(one), body(other));
-    let (longer, shorter) = (one.len().max(other.len()), one.len().min(other.len()));
-    // Too different in length to be that alike; and next to nothing is like next to nothing.
-    if shorter.saturating_mul(5) < longer.saturating_mul(4) || !one.contains("\"description\"") {
-        return false;
+#[cfg(test)]
+thread_local! {
+    /// How many definitions this thread has read to compare them.
+    pub(crate) static SKETCHED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+/// What a definition says apart from its name, cut, as it is compared with others: pairs of neighbouring characters.
+#[derive(Debug)]
+pub struct Sketch {
+    /// How long it is.
+    bytes: usize,
+    /// Next to nothing is like next to nothing.
+    is_described: bool,
+    /// In their order, each as often as it is there.
+    pairs: Vec<(char, char)>,
+}
+
+impl Sketch {
+    /// Of a definition. It takes as long as the definition is; comparing takes little.
+    #[must_use]
+    pub fn of(definition: &Json) -> Self {
+        #[cfg(test)]
+        SKETCHED.with(|count| count.set(count.get() + 1));
+        let text = body(definition);
+        let mut characters = text.chars().filter(|character| !character.is_whitespace());
+        let mut last = characters.next();
+        let mut pairs: Vec<(char, char)> = characters.filter_map(|next| Some((last.replace(next)?, next))).collect();
+        pairs.sort_unstable();
+        Self { bytes: text.len(), is_described: text.contains("\"description\""), pairs }
     }
-    strsim::sorensen_dice(&one, &other) >= 0.9
+
+    /// Whether two definitions say nearly the same, their names aside: nine of ten pairs of neighbouring characters.
+    #[must_use]
+    pub fn is_like(&self, other: &Self) -> bool {
+        let (longer, shorter) = (self.bytes.max(other.bytes), self.bytes.min(other.bytes));
+        // Too different in length to be that alike.
+        if shorter.saturating_mul(5) < longer.saturating_mul(4) || !self.is_described {
+            return false;
+        }
+        let all = self.pairs.len() + other.pairs.len();
+        20 * self.shared_with(other) >= 9 * all
+    }
+
+    /// How many pairs are in both.
+    fn shared_with(&self, other: &Self) -> usize {
+        let mut others = other.pairs.iter().peekable();
+        let is_there = |pair: &&(char, char)| {
+            while others.next_if(|other| other < pair).is_some() {}
+            others.next_if_eq(pair).is_some()
+        };
+        self.pairs.iter().filter(is_there).count()
+    }
 }
 
 /// What a definition says apart from its name, cut.

@@ -1,6 +1,6 @@
 //! From what a server lists to what is offered of it.
 //!
-//! Decides nothing but whether a digest is accepted. Invariant: what is offered has the words that were accepted; what is
+//! Decides nothing but whether a digest is accepted as what it is. Invariant: what is offered has the words that were accepted; what is
 //! not offered is kept beside it, so that the record can say why it was not there.
 
 use std::collections::HashMap;
@@ -80,7 +80,7 @@ impl Slice {
         });
         let said = self.pinned_instructions();
         let facts = match said {
-            Some(said) if accepted.pin(said.digest).is_none() => {
+            Some(said) if accepted.pin_of(self.server(), said.kind, &said.name, said.digest).is_none() => {
                 Arc::new(Facts { instructions: None, ..self.facts().clone() })
             }
             _ => Arc::clone(self.shared_facts()),
@@ -101,9 +101,7 @@ impl Slice {
         is_new: &mut bool,
     ) -> List {
         let live = self.list(kind);
-        if pin_kind(kind).is_none() {
-            return live.with(live.items.clone());
-        }
+        let Some(of) = pin_kind(kind) else { return live.with(live.items.clone()) };
         let mut old: HashMap<&str, &Arc<Definition>> =
             before.iter().flat_map(|before| &before.items).map(|item| (&*item.name, item)).collect();
         let mut items = Vec::with_capacity(live.items.len());
@@ -114,7 +112,7 @@ impl Slice {
                 items.push(Arc::clone(item));
                 continue;
             }
-            let Some(pin) = accepted.pin(item.digest) else {
+            let Some(pin) = accepted.pin_of(self.server(), of, &item.name, item.digest) else {
                 withheld.push(Withheld { kind, definition: Arc::clone(item) });
                 continue;
             };

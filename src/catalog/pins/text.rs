@@ -41,6 +41,8 @@ pub(super) fn odd(character: char) -> Option<Odd> {
         | '\u{feff}'
         | '\u{ffa0}'
         | '\u{fff0}'..='\u{fffb}'
+        | '\u{13430}'..='\u{1343f}'
+        | '\u{1bca0}'..='\u{1bca3}'
         | '\u{1d173}'..='\u{1d17a}'
         | '\u{e0000}'..='\u{e0fff}' => Some(Odd::Invisible),
         control if control.is_control() => Some(Odd::Control),

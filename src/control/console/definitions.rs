@@ -163,11 +163,11 @@ async fn found(visit: &Visit, digest: &str) -> Result<Option<PinDiff>, Refused> 
     let report = visit.look::<PinsReport>("/pins", "").await?;
     let Some(pin) = report.pins.into_iter().find(|pin| pin.digest.to_string() == digest) else { return Ok(None) };
     let name = if pin.kind == PinKind::Instructions { pin.kind.as_str() } else { &pin.name };
-    let query = format!("server={}&name={}&kind={}", encoded(&pin.server), encoded(name), pin.kind);
+    let (server, name) = (encoded(&pin.server), encoded(name));
+    let query = format!("server={server}&name={name}&kind={}&digest={}", pin.kind, pin.digest);
     let diffs = visit.look::<PinDiffs>("/pins/diff", &query).await?;
-    let own = diffs.diffs.into_iter().find(|diff| diff.pin.digest == pin.digest);
-    // Beside one that waits, what was decided is not shown again.
-    Ok(Some(own.unwrap_or(PinDiff { pin, against: None, text: String::new() })))
+    // It may be gone since.
+    Ok(Some(diffs.diffs.into_iter().next().unwrap_or(PinDiff { pin, against: None, text: String::new() })))
 }
 
 async fn one_page(visit: &Visit, digest: &str, status: StatusCode, told: Option<Markup>) -> Response {
@@ -201,10 +201,12 @@ async fn one_page(visit: &Visit, digest: &str, status: StatusCode, told: Option<
         }
         section aria-labelledby="text" {
             h2 #text { @if diff.against.is_some() { "What changes" } @else { "What it says" } }
-            @if diff.text.is_empty() { p.quiet { "It is not listed now, and another one of its name waits." } }
+            @if diff.text.is_empty() {
+                p.quiet { "Nobody knows what it says: it is not listed now, and its words were not kept." }
+            }
             @else { pre.difference { (lines(&diff.text)) } }
         }
-        (forms(visit, pin, digest))
+        (forms(visit, &diff, digest))
     };
     inside(visit, status, title, PAGE, &body)
 }
@@ -223,7 +225,9 @@ fn lines(text: &str) -> Markup {
     }
 }
 
-fn forms(visit: &Visit, pin: &PinStatus, digest: &str) -> Markup {
+fn forms(visit: &Visit, PinDiff { pin, text, .. }: &PinDiff, digest: &str) -> Markup {
+    // Nobody accepts what they were not shown.
+    let may_accept = !text.is_empty() && !matches!(pin.state.as_str(), "accepted" | "removed");
     let recent = visit.actor().may_loosen(Some(&visit.settings.admin), AdminOperation::PinsAccept, now_s());
     let form = |what: &str, word: &str, class: &str| {
         html! {
@@ -236,7 +240,7 @@ fn forms(visit: &Visit, pin: &PinStatus, digest: &str) -> Markup {
         }
     };
     html! {
-        @if visit.may(AdminOperation::PinsAccept) && !matches!(pin.state.as_str(), "accepted" | "removed") {
+        @if visit.may(AdminOperation::PinsAccept) && may_accept {
             section aria-labelledby="accept" {
                 h2 #accept { "Accept it" }
                 p { "Whoever the rules allow is shown it as it stands here, and can call it." }

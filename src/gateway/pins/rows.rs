@@ -1,28 +1,30 @@
-//! Pins as rows of the store: what each says, and how a long definition is spread over several.
+//! Pins as rows of the store: what each says, and how much is spread over several.
 //!
-//! Decides which rows count. Invariant: what was accepted on first use is named by its server's own row, which is made
-//! once, so that a first list is taken whole, by one replica, or not at all; a text that does not have the digest that it
-//! stands under is no text.
+//! Decides which rows count. Invariants: what an administrator decided stands in a section of its own, which no server
+//! can fill, and says nothing that a server wrote but a name; what was accepted on first use is named by its server's own
+//! row, which is made once, so that a first list is taken whole, by one replica, or not at all.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::catalog::pins::{Flag, Held, HeldPin, digest};
+use crate::catalog::pins::{Flag, Held, HeldPin};
 use crate::ids::{DefinitionDigest, Digest, PinKind, ServerId};
 use crate::limit;
 use crate::outcome::Failure;
 use crate::shelf::{Action, Change, Expect, Row, Section, Shelf};
-use crate::wire::{Json, Source};
+use crate::wire::Json;
 
-/// Definitions, by their digest.
-pub(super) const PINS: Section = Section { name: "pin", rows_max: limit::PIN_ROWS_MAX };
+/// What administrators accepted or rejected, by digest.
+pub(super) const DECIDED: Section = Section { name: "pin-decided", rows_max: limit::PIN_ROWS_MAX };
+/// What waits for somebody, by digest.
+pub(super) const WAITING: Section = Section { name: "pin-waiting", rows_max: limit::PIN_ROWS_MAX };
 /// Servers whose first complete list was taken, and [`CHANGES`].
 pub(super) const SERVERS: Section = Section { name: "pin-server", rows_max: limit::PIN_ROWS_MAX };
 /// Who accepts a first list.
 pub(super) const FIRST_USE: &str = "first_use";
-/// Counts what administrators accept and reject; no server is called that.
+/// Counts whatever others have to read again; no server is called that.
 pub(super) const CHANGES: &str = "~changes";
 
 /// What became of a definition.
@@ -56,6 +58,14 @@ pub(super) struct Stored {
     pub(super) note: String,
     /// Since when, seconds since 1970.
     pub(super) at: i64,
+    /// How much of its words is kept while it waits.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(super) bytes: usize,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+const fn is_zero(bytes: &usize) -> bool {
+    *bytes == 0
 }
 
 /// What a server's row says: its first complete list.
@@ -81,12 +91,14 @@ pub(super) struct UsedPin {
 pub(super) struct Kept {
     pub(super) digest: DefinitionDigest,
     pub(super) says: Stored,
+    /// What it says, where whoever asks has it.
     pub(super) text: Option<Json>,
 }
 
-/// Everything that is stored.
+/// Everything that was decided.
 #[derive(Debug, Default)]
 pub(super) struct Shelved {
+    /// By administrators, or on first use.
     pub(super) pins: Vec<Kept>,
     pub(super) used: BTreeMap<ServerId, Used>,
 }
@@ -96,83 +108,96 @@ impl Shelved {
     pub(super) async fn read(shelf: &dyn Shelf) -> Result<Self, Failure> {
         let mut used: BTreeMap<ServerId, Used> = BTreeMap::new();
         for (key, body) in whole(all(shelf, SERVERS).await?) {
-            if let (Ok(server), Ok(says)) = (ServerId::new(&key), serde_json::from_str(&body)) {
-                used.insert(server, says);
+            if key == CHANGES {
+                continue;
+            }
+            match (ServerId::new(&key), serde_json::from_str(&body)) {
+                (Ok(server), Ok(says)) => drop(used.insert(server, says)),
+                _ => tracing::error!(
+                    server = key,
+                    "what its first list was cannot be read from the store: nothing of it counts"
+                ),
             }
         }
-        let mut pins = Vec::new();
-        for (key, body) in whole(all(shelf, PINS).await?) {
-            let Some(digest) = Digest::from_hex(&key).map(DefinitionDigest) else { continue };
-            let Some(kept) = Kept::read(digest, &body) else {
-                tracing::warn!(%digest, "a pin in the store cannot be read: it counts for nothing");
-                continue;
-            };
-            pins.push(kept);
-        }
-        // What a first list names is accepted, whether its words are there yet or not, unless somebody decided otherwise.
-        let places: HashMap<_, _> = pins.iter().enumerate().map(|(place, kept)| (kept.digest, place)).collect();
+        let mut pins = read_kept(&all(shelf, DECIDED).await?);
+        // What a first list names is accepted unless somebody decided otherwise.
+        let decided: HashSet<_> = pins.iter().map(|kept| kept.digest).collect();
         for (server, Used { pins: named, at }) in &used {
-            for UsedPin { digest, kind, name } in named {
-                let mut bare = Kept::bare(server, *kind, name, *digest);
-                let place = places.get(digest).copied().and_then(|place| pins.get_mut(place));
-                let is_there = place.is_some();
-                let kept = place.unwrap_or(&mut bare);
-                if kept.says.state == PinState::Quarantined {
-                    kept.says.state = PinState::Accepted;
-                    FIRST_USE.clone_into(&mut kept.says.by);
-                    kept.says.at = *at;
-                }
-                if !is_there {
-                    pins.push(bare);
-                }
+            for UsedPin { digest, kind, name } in named.iter().filter(|named| !decided.contains(&named.digest)) {
+                let mut kept = Kept::bare(server, *kind, name, *digest);
+                kept.says.state = PinState::Accepted;
+                FIRST_USE.clone_into(&mut kept.says.by);
+                kept.says.at = *at;
+                pins.push(kept);
             }
         }
         Ok(Self { pins, used })
     }
 
-    /// What of it decides.
-    pub(super) fn held(&self) -> Held {
-        let mut accepted: Vec<&Kept> = self.pins.iter().filter(|kept| kept.says.state == PinState::Accepted).collect();
+    /// What of it decides, with the words that are known.
+    pub(super) fn held(&self, words: &HashMap<DefinitionDigest, Json>) -> Held {
+        let mut accepted: Vec<&Kept> = self.accepted().collect();
         accepted.sort_by_key(|kept| (kept.says.at, kept.digest.0));
         let rejected = self.pins.iter().filter(|kept| kept.says.state == PinState::Rejected);
         Held {
-            accepted: accepted.into_iter().map(Kept::held).collect(),
+            accepted: accepted.into_iter().map(|kept| kept.held(words.get(&kept.digest).cloned())).collect(),
             rejected: rejected.map(|kept| kept.digest).collect(),
             used: self.used.keys().cloned().collect(),
+            decided: self.pins.iter().map(|kept| kept.says.server.clone()).collect(),
         }
     }
 
-    /// By digest.
-    pub(super) fn by_digest(self) -> HashMap<DefinitionDigest, Kept> {
-        self.pins.into_iter().map(|kept| (kept.digest, kept)).collect()
+    /// What is accepted.
+    pub(super) fn accepted(&self) -> impl Iterator<Item = &Kept> {
+        self.pins.iter().filter(|kept| kept.says.state == PinState::Accepted)
     }
 }
 
+/// Everything that waits for somebody.
+pub(super) async fn waiting(shelf: &dyn Shelf) -> Result<Vec<Kept>, Failure> {
+    Ok(read_kept(&all(shelf, WAITING).await?))
+}
+
+/// The row of that digest.
+pub(super) async fn kept(
+    shelf: &dyn Shelf,
+    section: Section,
+    digest: DefinitionDigest,
+) -> Result<Option<Kept>, Failure> {
+    Ok(shelf.row(section, &digest.to_string()).await?.and_then(|row| Kept::read(&row)))
+}
+
+fn read_kept(rows: &[Row]) -> Vec<Kept> {
+    rows.iter().filter_map(Kept::read).collect()
+}
+
 impl Kept {
-    fn read(own: DefinitionDigest, body: &str) -> Option<Self> {
-        let (says, text) = body.split_once('\n').unwrap_or((body, ""));
-        let says: Stored = serde_json::from_str(says).ok()?;
-        // Whoever can write the store does not write what a model reads.
-        let text = Json::parse(text, Source::Client).ok();
-        let text = text.filter(|text| digest(&says.server, says.kind.as_str(), text) == own);
-        Some(Self { digest: own, says, text })
+    pub(super) fn read(row: &Row) -> Option<Self> {
+        let digest = Digest::from_hex(&row.key).map(DefinitionDigest)?;
+        match serde_json::from_str(&row.body) {
+            Ok(says) => Some(Self { digest, says, text: None }),
+            Err(error) => {
+                tracing::error!(%digest, %error, "a pin in the store cannot be read: it counts for nothing");
+                None
+            }
+        }
     }
 
-    fn held(&self) -> HeldPin {
+    fn held(&self, copy: Option<Json>) -> HeldPin {
         HeldPin {
             digest: self.digest,
             server: self.says.server.clone(),
             kind: self.says.kind,
             name: Arc::from(self.says.name.as_str()),
-            copy: self.text.clone(),
+            copy,
         }
     }
 
-    /// The rows that say this, in place of whatever is there.
-    pub(super) fn changes(&self, expires_at_us: Option<i64>) -> Vec<Change> {
-        let says = serde_json::to_string(&self.says).unwrap_or_default();
-        let body = format!("{says}\n{}", self.text.as_ref().map_or("", Json::as_str));
-        spread(PINS, &self.digest.to_string(), self.says.server.as_str(), &body, expires_at_us)
+    /// The row that says this, in place of whatever is there.
+    pub(super) fn change(&self, section: Section, expires_at_us: Option<i64>) -> Change {
+        let body = serde_json::to_string(&self.says).unwrap_or_default();
+        let put = Action::Put { owner: self.says.server.to_string(), body, expires_at_us };
+        Change::new(section, self.digest.to_string(), Expect::Anything, put)
     }
 }
 
@@ -186,8 +211,13 @@ impl Used {
     }
 }
 
+/// Tells others to read again.
+pub(super) fn counted() -> Change {
+    Change::new(SERVERS, CHANGES, Expect::Anything, Action::Count { by: 1, at_most: i64::MAX, expires_at_us: None })
+}
+
 /// A body over as many rows as it takes.
-fn spread(section: Section, key: &str, owner: &str, body: &str, expires_at_us: Option<i64>) -> Vec<Change> {
+pub(super) fn spread(section: Section, key: &str, owner: &str, body: &str, expires_at_us: Option<i64>) -> Vec<Change> {
     let mut rest = body;
     let mut changes = Vec::new();
     while !rest.is_empty() {
@@ -196,25 +226,30 @@ fn spread(section: Section, key: &str, owner: &str, body: &str, expires_at_us: O
             end -= 1;
         }
         let (part, after) = rest.split_at_checked(end).unwrap_or((rest, ""));
-        let number = changes.len();
-        let key = if number == 0 { key.to_owned() } else { format!("{key}.{number:02}") };
         let put = Action::Put { owner: owner.to_owned(), body: part.to_owned(), expires_at_us };
-        changes.push(Change::new(section, key, Expect::Anything, put));
+        changes.push(Change::new(section, part_key(key, changes.len()), Expect::Anything, put));
         rest = after;
     }
     changes
 }
 
-/// Rows with what they were spread over put together again, by name.
-fn whole(rows: Vec<Row>) -> impl Iterator<Item = (String, String)> {
-    let mut rows = rows.into_iter().peekable();
-    std::iter::from_fn(move || {
-        let Row { key, mut body, .. } = rows.next()?;
-        while let Some(more) = rows.next_if(|next| is_rest_of(&next.key, &key)) {
-            body.push_str(&more.body);
+/// The name of the row that has that part.
+pub(super) fn part_key(key: &str, number: usize) -> String {
+    if number == 0 { key.to_owned() } else { format!("{key}.{number:02}") }
+}
+
+/// Rows with what they were spread over put together again. Parts are found by name: between those of one server, another
+/// one may stand whose name begins alike.
+pub(super) fn whole(rows: Vec<Row>) -> BTreeMap<String, String> {
+    let mut bodies: BTreeMap<String, String> = BTreeMap::new();
+    for Row { key, body, .. } in rows {
+        let first = key.split_once('.').map_or(key.as_str(), |(first, _)| first);
+        match bodies.get_mut(first) {
+            Some(begun) => begun.push_str(&body),
+            None => drop(bodies.insert(first.to_owned(), body)),
         }
-        Some((key, body))
-    })
+    }
+    bodies
 }
 
 /// All rows of a section, by name.
@@ -230,18 +265,12 @@ pub(super) async fn all(shelf: &dyn Shelf, section: Section) -> Result<Vec<Row>,
     }
 }
 
-/// Whether a row goes on with what another one begins.
-pub(super) fn is_rest_of(key: &str, first: &str) -> bool {
-    key.strip_prefix(first).is_some_and(|rest| rest.starts_with('.'))
-}
-
 /// In batches that happen together, as large as the shelf takes.
 pub(super) fn batches(pins: impl IntoIterator<Item = Vec<Change>>) -> Vec<Vec<Change>> {
     let mut batches: Vec<Vec<Change>> = Vec::new();
     for changes in pins {
-        // One place is left for what tells of the batch.
         match batches.last_mut() {
-            Some(last) if last.len() + changes.len() < limit::SHELF_CHANGES_MAX => last.extend(changes),
+            Some(last) if last.len() + changes.len() <= limit::SHELF_CHANGES_MAX => last.extend(changes),
             _ => batches.push(changes),
         }
     }

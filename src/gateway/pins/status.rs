@@ -1,13 +1,17 @@
 //! How definitions stand, for administrators: what waits, what is accepted, what changed and how.
 //!
-//! Decides nothing. Invariant: what a server lists now and nobody has accepted is told, whether it was remembered or not.
+//! Decides nothing. Invariant: what a server lists now and nobody has accepted is told with its flags, whether it was
+//! remembered or not.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::rows::{Kept, PinState, Shelved, Stored};
+use super::rows::{Kept, PinState, Stored, waiting};
+use super::seen::look;
+use super::words::{self, Of, WAITING_WORDS, WORDS};
+use super::{Shelved, is_unknown};
 use crate::catalog::Slice;
 use crate::catalog::pins::{Accepted, Flag, HeldPin, Pinned, diff};
 use crate::config::pins::LockedPin;
@@ -73,7 +77,8 @@ pub struct PinStatus {
 /// The answer to `GET /pins/diff`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PinDiffs {
-    /// One for each definition of that name that waits; where none does, for each that is accepted.
+    /// The one that was asked for by its digest; else one for each definition of that name that waits, and where none
+    /// does, for each that was decided.
     pub diffs: Vec<PinDiff>,
 }
 
@@ -98,6 +103,8 @@ pub struct NamedPin {
     pub name: String,
     /// Of what kind, where it is said.
     pub kind: Option<PinKind>,
+    /// Which one of that name, where it is said.
+    pub digest: Option<DefinitionDigest>,
 }
 
 /// `POST /pins/accept` and `POST /pins/reject`.
@@ -128,11 +135,6 @@ pub struct PinLockText {
 }
 
 impl Kept {
-    /// What a server lists and the store does not remember.
-    pub(super) fn unseen(server: &ServerId, pinned: &Pinned) -> Self {
-        Self { text: Some(pinned.text.clone()), ..Self::bare(server, pinned.kind, &pinned.name, pinned.digest) }
-    }
-
     /// What the files alone accept.
     pub(super) fn locked(held: &HeldPin) -> Self {
         let bare = Self::bare(&held.server, held.kind, &held.name, held.digest);
@@ -151,6 +153,7 @@ impl Kept {
             by: String::new(),
             note: String::new(),
             at: 0,
+            bytes: 0,
         };
         Self { digest, says, text: None }
     }
@@ -166,8 +169,8 @@ impl Kept {
 }
 
 /// Everything that is known of definitions at one moment.
-struct Known {
-    pins: Vec<Kept>,
+pub(super) struct Known {
+    pub(super) pins: Vec<Kept>,
     accepted: Arc<Accepted>,
     /// What is listed now, and by servers whose list the gateway has.
     listed: HashSet<DefinitionDigest>,
@@ -176,43 +179,54 @@ struct Known {
 }
 
 impl Known {
-    fn of(shelved: Shelved, accepted: Arc<Accepted>, live: &[Arc<Slice>]) -> Self {
+    pub(super) async fn of(
+        shelved: &Shelved,
+        waiting: Vec<Kept>,
+        accepted: Arc<Accepted>,
+        live: &[Arc<Slice>],
+    ) -> Result<Self, Failure> {
         let mut pins: BTreeMap<_, Kept> = BTreeMap::new();
         let key = |kept: &Kept| {
             (kept.says.server.clone(), kept.says.kind, kept.says.name.clone(), kept.says.at, kept.digest.0)
         };
         let mut known = HashSet::new();
         let (mut listed, mut names, mut seen) = (HashSet::new(), HashSet::new(), HashSet::new());
-        for kept in shelved.pins {
-            known.insert(kept.digest);
-            pins.insert(key(&kept), kept);
-        }
-        for slice in live {
-            seen.insert(slice.server().clone());
-            for pinned in slice.pinned() {
-                listed.insert(pinned.digest);
-                names.insert((slice.server().clone(), pinned.kind, Arc::clone(&pinned.name)));
-                if known.contains(&pinned.digest) || accepted.pin(pinned.digest).is_some() {
-                    continue;
-                }
-                known.insert(pinned.digest);
-                let kept = Kept::unseen(slice.server(), &pinned);
+        // What was decided comes before what waited.
+        for kept in shelved.pins.iter().cloned().chain(waiting) {
+            if known.insert(kept.digest) {
                 pins.insert(key(&kept), kept);
             }
         }
+        for slice in live {
+            let server = slice.server();
+            seen.insert(server.clone());
+            let all: Arc<[Pinned]> = slice.pinned().into();
+            for pinned in all.iter() {
+                listed.insert(pinned.digest);
+                names.insert((server.clone(), pinned.kind, Arc::clone(&pinned.name)));
+            }
+            let unknown = all.iter().filter(|pinned| is_unknown(&accepted, server, pinned));
+            let fresh = unknown.filter(|pinned| known.insert(pinned.digest)).cloned().collect();
+            for seen in look(server, &accepted, &all, fresh).await? {
+                let kept = seen.kept(server, 0, 0);
+                pins.insert(key(&kept), kept);
+            }
+        }
+        let names_of: HashSet<_> = pins.values().map(|kept| (kept.digest, kept.says.server.clone())).collect();
         for pin in accepted.pins().filter(|pin| pin.locked) {
-            if known.insert(pin.held.digest) {
+            // Under a heading that is not its own it is told as well, beside what it is of.
+            if !names_of.contains(&(pin.held.digest, pin.held.server.clone())) {
                 let kept = Kept::locked(&pin.held);
                 pins.insert(key(&kept), kept);
             }
         }
-        Self { pins: pins.into_values().collect(), accepted, listed, names, seen }
+        Ok(Self { pins: pins.into_values().collect(), accepted, listed, names, seen })
     }
 
     fn status(&self, kept: &Kept) -> PinStatus {
         let says = &kept.says;
         let name: Arc<str> = Arc::from(says.name.as_str());
-        let pin = self.accepted.pin(kept.digest);
+        let pin = self.accepted.pin_of(&says.server, says.kind, &name, kept.digest);
         let gone = self.seen.contains(&says.server)
             && !self.names.contains(&(says.server.clone(), says.kind, Arc::clone(&name)));
         let state = match says.state {
@@ -243,21 +257,20 @@ impl Known {
     }
 
     /// What a definition is compared with: what was accepted under its name last, or under the one that it had.
-    fn against(&self, kept: &Kept) -> Option<(DefinitionDigest, Option<&Json>)> {
+    fn against(&self, kept: &Kept) -> Option<&Kept> {
         let says = &kept.says;
         let names = [Some(&says.name), says.renamed_from.as_ref()];
         let before = names.into_iter().flatten().find_map(|name| {
             let digests = self.accepted.of_name(&says.server, says.kind, name);
             digests.iter().rev().find(|digest| **digest != kept.digest)
         })?;
-        let copy = self.pins.iter().find(|other| other.digest == *before).and_then(|other| other.text.as_ref());
-        Some((*before, copy))
+        self.pins.iter().find(|other| other.digest == *before)
     }
 }
 
 impl Gateway {
     async fn known_pins(&self) -> Result<Known, Failure> {
-        let shelved = Shelved::read(&self.keeper.store).await?;
+        let waiting = waiting(&self.keeper.store).await?;
         let config = self.config();
         let mut live = self.catalog.live();
         // Of a server without pins nothing waits, and lists of callers' own are nobody else's.
@@ -265,7 +278,7 @@ impl Gateway {
             let server = config.server(slice.server());
             server.is_some_and(|server| server.pins != PinMode::Off && server.list_as == ListAs::Gateway)
         });
-        Ok(Known::of(shelved, self.keeper.pins.now(), &live))
+        Known::of(&self.keeper.shelved(), waiting, self.keeper.pins.now(), &live).await
     }
 
     /// How all definitions stand.
@@ -300,29 +313,54 @@ impl Gateway {
                 let says = &kept.says;
                 let kind = named.kind.is_none_or(|kind| kind == says.kind);
                 let instructions = says.kind == PinKind::Instructions && named.name == PinKind::Instructions.as_str();
-                kind && says.server.as_str() == named.server && (says.name == named.name || instructions)
+                let digest = named.digest.is_none_or(|digest| digest == kept.digest);
+                digest && kind && says.server.as_str() == named.server && (says.name == named.name || instructions)
             })
             .map(|kept| (kept, known.status(kept)))
             .collect();
         let waits = |status: &PinStatus| matches!(status.state.as_str(), "new" | "changed");
         let some_wait = meant.iter().any(|(_, status)| waits(status));
-        let shown = meant.into_iter().filter(|(_, status)| !some_wait || waits(status));
-        // A definition that only the files accept is shown as its server lists it.
-        let live: HashMap<_, _> = self
-            .catalog
-            .live()
-            .iter()
-            .flat_map(|slice| slice.pinned())
-            .map(|pinned| (pinned.digest, pinned.text))
-            .collect();
-        let diffs = shown.map(|(kept, pin)| {
-            let against = if some_wait { known.against(kept) } else { None };
-            let text = kept.text.as_ref().or_else(|| live.get(&kept.digest));
-            let before = against.and_then(|(digest, copy)| copy.or_else(|| live.get(&digest)));
-            let text = text.map_or_else(String::new, |text| diff(before, text));
-            PinDiff { pin, against: against.map(|(digest, _)| digest), text }
+        let shown: Vec<_> =
+            meant.into_iter().filter(|(_, status)| named.digest.is_some() || !some_wait || waits(status)).collect();
+        // What was decided is shown as it is, and whatever waits beside what it changes.
+        let against =
+            |kept: &Kept, pin: &PinStatus| (waits(pin) || pin.state == "rejected").then(|| known.against(kept))?;
+        let mut wanted: HashMap<DefinitionDigest, Of> = HashMap::new();
+        for kept in shown.iter().flat_map(|(kept, pin)| std::iter::once(*kept).chain(against(kept, pin))) {
+            wanted.insert(kept.digest, Of::from(kept));
+        }
+        let texts = self.texts(&wanted).await?;
+        let diffs = shown.iter().map(|(kept, pin)| {
+            let before = against(kept, pin);
+            let text = texts
+                .get(&kept.digest)
+                .map_or_else(String::new, |text| diff(before.and_then(|before| texts.get(&before.digest)), text));
+            PinDiff { pin: pin.clone(), against: before.map(|before| before.digest), text }
         });
         Ok(PinDiffs { diffs: diffs.collect() })
+    }
+
+    /// What definitions say: as they are listed now, as they were accepted, or as they are remembered.
+    async fn texts(&self, wanted: &HashMap<DefinitionDigest, Of>) -> Result<HashMap<DefinitionDigest, Json>, Failure> {
+        let mut texts = self.texts_at_hand(wanted);
+        for section in [WORDS, WAITING_WORDS] {
+            let missing: Vec<Of> = wanted.values().filter(|of| !texts.contains_key(&of.digest)).cloned().collect();
+            if !missing.is_empty() {
+                texts.extend(words::find(&self.keeper.store, section, missing).await?);
+            }
+        }
+        Ok(texts)
+    }
+
+    fn texts_at_hand(&self, wanted: &HashMap<DefinitionDigest, Of>) -> HashMap<DefinitionDigest, Json> {
+        let accepted = self.keeper.pins.now();
+        let copy = |digest: &DefinitionDigest| Some((*digest, accepted.pin(*digest)?.held.copy.clone()?));
+        let mut texts: HashMap<_, _> = wanted.keys().filter_map(copy).collect();
+        for slice in self.catalog.live() {
+            let listed = slice.pinned().into_iter().filter(|pinned| wanted.contains_key(&pinned.digest));
+            texts.extend(listed.map(|pinned| (pinned.digest, pinned.text)));
+        }
+        texts
     }
 
     /// A `pins.lock` that accepts what is accepted now.

@@ -2,8 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::{Running, start};
-use crate::support::eventually;
+use super::{Running, setup, start};
+use crate::pins::upstream::{Changing, tool, tools};
+use crate::support::issuer::Issuer;
+use crate::support::scripted::Scripted;
+use crate::support::{eventually, eventually_within};
 
 impl Running {
     /// What a call of the tool is answered with.
@@ -65,4 +68,41 @@ async fn a_definition_is_rejected_with_a_click_and_accepted_with_another_login()
     let refused = otto.get("/admin/definitions").await;
     assert!(refused.status == 403 && refused.text.contains("bailiwick/pins"), "{}", refused.text);
     assert!(!otto.get("/admin/servers").await.text.contains("/admin/definitions"));
+}
+
+#[tokio::test]
+async fn a_rejected_definition_is_accepted_only_where_it_is_shown() {
+    let (issuer, upstream) = (Issuer::start().await, Scripted::echo().await);
+    let git = Changing::start(tools(&[tool("log", "Shows the log"), tool("odd", "Shows\u{200b}")])).await;
+    let quick = "list_refresh_min = \"1ms\"";
+    let gateway = setup(&issuer, &upstream).http_server("git", &git.url, quick).start().await;
+    let running = Running { issuer, gateway, upstream };
+    let pins = || {
+        let pins = running.gateway.command(&["pins", "list", "--server", "git", "--json", "--config", "servers.toml"]);
+        let pins: Value = serde_json::from_slice(&pins.stdout).unwrap();
+        pins["pins"].as_array().unwrap().clone()
+    };
+    let listed = async |description: &str| {
+        eventually_within(std::time::Duration::from_secs(30), description, async || {
+            running.answer().await;
+            pins().iter().any(|pin| pin["name"] == "odd" && pin["state"] == "new" && pin["listed"] == true)
+        })
+        .await;
+        let pins = pins();
+        let found = pins.iter().find(|pin| pin["name"] == "odd" && pin["state"] == "new" && pin["listed"] == true);
+        found.unwrap()["digest"].as_str().unwrap().to_owned()
+    };
+    let rejected = listed("the first list").await;
+    let order = ["pins", "reject", "git/odd", &rejected, "--config", "servers.toml"];
+    assert!(running.gateway.command(&order).status.success());
+    // Another one of that name waits.
+    git.says(tools(&[tool("log", "Shows the log"), tool("odd", "Says something else\u{200b}")]));
+    let waiting = listed("the second list").await;
+    assert_ne!(waiting, rejected);
+    let mut ann = running.signed_in("ann", &["admins"]).await;
+    let page = ann.get(&format!("/admin/definitions/{rejected}")).await;
+    assert!(page.text.contains("Shows\\u{200b}") && !page.text.contains("Says something else"), "{}", page.text);
+    assert!(page.text.contains("Accept it"), "{}", page.text);
+    let page = ann.get(&format!("/admin/definitions/{waiting}")).await;
+    assert!(page.text.contains("Says something else") && page.text.contains("Accept it"), "{}", page.text);
 }

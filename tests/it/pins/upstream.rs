@@ -38,6 +38,9 @@ struct Shared {
     says: Mutex<HashMap<String, Says>>,
     calls: Mutex<Vec<Value>>,
     lists: Mutex<usize>,
+    exchanges: Mutex<usize>,
+    /// Whether tokens are held back.
+    holds: tokio::sync::watch::Sender<bool>,
 }
 
 /// A tool with that description.
@@ -77,6 +80,16 @@ impl Changing {
     /// The calls that arrived.
     pub fn calls(&self) -> usize {
         self.state.calls.lock().unwrap().len()
+    }
+
+    /// How often a token was asked for.
+    pub fn exchanges(&self) -> usize {
+        *self.state.exchanges.lock().unwrap()
+    }
+
+    /// Holds tokens back, or gives them out again.
+    pub fn holds(&self, holds: bool) {
+        self.state.holds.send_replace(holds);
     }
 
     /// How often tools were listed.
@@ -142,7 +155,12 @@ async fn answer(State(state): State<Arc<Shared>>, headers: HeaderMap, body: Byte
 }
 
 /// Exchanges a token for the name of whose it is.
-async fn token(axum::Form(form): axum::Form<HashMap<String, String>>) -> axum::Json<Value> {
+async fn token(
+    State(state): State<Arc<Shared>>,
+    axum::Form(form): axum::Form<HashMap<String, String>>,
+) -> axum::Json<Value> {
+    *state.exchanges.lock().unwrap() += 1;
+    state.holds.subscribe().wait_for(|holds| !holds).await.unwrap();
     let claims = form["subject_token"].split('.').nth(1).unwrap();
     let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).unwrap()).unwrap();
     axum::Json(json!({
