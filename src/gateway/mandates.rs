@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 use super::Gateway;
 use super::ask::Meant;
 use crate::delegate::TakenBack;
-use crate::guard::Left;
 use crate::guard::mandate::{Completion, Held, Opening};
 pub use crate::guard::mandate::{Mandate, Wish};
+use crate::guard::{Left, Party};
 use crate::identity::Caller;
 use crate::ids::{MandateId, PrincipalKey, Subject};
 use crate::limit;
@@ -83,6 +83,15 @@ impl Gateway {
         let held = held.ok_or_else(|| Refusal::new(Reason::MandateUnknown))?;
         self.not_revoked(&held)?;
         Ok(Some(held))
+    }
+
+    /// What the holder of a mandate sends with each call.
+    ///
+    /// # Errors
+    /// When the cipher fails.
+    pub fn mandate_handle(&self, holder: PrincipalKey, id: &MandateId) -> Result<String, Failure> {
+        let handle = self.sealer.seal(PURPOSE, holder, id.as_str().as_bytes());
+        handle.map_err(|error| Failure::before(Reason::Internal, error.to_string()))
     }
 
     fn named(&self, principal: PrincipalKey, handle: &str) -> Result<MandateId, Refusal> {
@@ -174,6 +183,7 @@ impl Gateway {
             subject,
             opener: actor(by),
             opener_key: (opener == Opener::Caller).then(|| by.principal().0),
+            opened_by: Party::of(by),
             policy: &now.policy,
             now_us: self.guard.mandates().clock_us().await?,
         }
@@ -181,12 +191,11 @@ impl Gateway {
         if let Some(above) = above {
             self.not_revoked(above)?;
         }
-        let handle = self.sealer.seal(PURPOSE, holder, mandate.id.as_str().as_bytes());
-        let handle = handle.map_err(|error| Failure::before(Reason::Internal, error.to_string()))?;
+        let handle = self.mandate_handle(holder, &mandate.id)?;
         self.guard.mandates().keep(&mandate, above).await?;
         let note = MandateNote { actor: &mandate.opener, ..noted("opened", &mandate, &[]) };
         self.journal.mandated(&note).await?;
-        Ok(Opened { mandate, handle })
+        Ok(Opened { mandate: told(&mandate), handle })
     }
 
     /// Completes a mandate: its calls are cut off, and nothing more is called under it.
@@ -223,7 +232,7 @@ impl Gateway {
         let state = self.state_of(&held, now_us).to_owned();
         let left = self.guard.left(mandate).await?;
         let calls = self.guard.by_server(mandate).await?;
-        Ok(MandateStatus { mandate: mandate.clone(), state, left, calls, upstreams: Vec::new() })
+        Ok(MandateStatus { mandate: told(mandate), state, left, calls, upstreams: Vec::new() })
     }
 
     fn state_of(&self, held: &Held, now_us: i64) -> &'static str {
@@ -242,14 +251,25 @@ impl Gateway {
         let holder = holder.map(|holder| holder.0.to_string());
         let now_us = jiff::Timestamp::now().as_microsecond();
         let listed = self.guard.mandates().list(holder.as_deref()).await?;
-        let told = |mandate: Mandate| {
+        let status = |mandate: Mandate| {
             let names = || std::iter::once(&mandate.id).chain(&mandate.above);
             let revoked = names().any(|id| self.live.revocations.is_mandate_revoked(id));
             let state = if revoked { "revoked" } else { mandate.state(now_us) }.to_owned();
-            MandateStatus { state, left: Left::default(), calls: Vec::new(), upstreams: Vec::new(), mandate }
+            MandateStatus {
+                state,
+                left: Left::default(),
+                calls: Vec::new(),
+                upstreams: Vec::new(),
+                mandate: told(&mandate),
+            }
         };
-        Ok(listed.into_iter().map(told).collect())
+        Ok(listed.into_iter().map(status).collect())
     }
+}
+
+/// A mandate as it is told of: which human its opener is concerns whoever weighs an approval, and nobody else.
+fn told(mandate: &Mandate) -> Mandate {
+    Mandate { opened_by: None, ..mandate.clone() }
 }
 
 /// A caller as the record names whoever acts.
