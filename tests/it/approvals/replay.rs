@@ -143,18 +143,26 @@ async fn what_was_approved_is_one_call_where_an_account_was_linked_on_the_way() 
     let gateway = setup.http_server("notes", &service.url(), OAUTH).start().await;
     let running = Running { issuer, upstream, gateway };
     let (alice, arguments) = (running.caller("alice"), json!({}));
+    running.issuer.seat(vec![Person::new("alice", &["developers"])]);
+    let links = async |address: &str| {
+        let mut browser = Browser::default();
+        assert_eq!(browser.get(address).await.status, 200);
+        let mut page = browser.follow(&format!("{address}/sign-in")).await;
+        if let Some(go) = page.button() {
+            page = browser.follow(&go).await;
+        }
+        assert!(page.text.contains("is linked"), "{}", page.text);
+    };
+    // What a server lists is known once somebody's account is linked; then it is gone again.
+    let told = alice.call_tool("notes__link_account", json!({})).await;
+    links(told.tool_text().split_whitespace().find(|word| word.contains("/link/")).unwrap()).await;
+    waits(&alice.call_tool("notes__whoami", json!({ "first": true })).await);
+    let removed = running.gateway.command(&["vault", "revoke", "user:test/alice", "notes"]);
+    assert!(removed.status.success(), "{removed:?}");
     let begin = json!({ "name": "notes__whoami", "arguments": arguments });
     let link = call(&alice, &form(), begin).await;
     let address = link.result()["inputRequests"]["bailiwick-link"]["params"]["url"].as_str();
-    let address = address.unwrap_or_else(|| panic!("{}", link.text)).to_owned();
-    running.issuer.seat(vec![Person::new("alice", &["developers"])]);
-    let mut browser = Browser::default();
-    assert_eq!(browser.get(&address).await.status, 200);
-    let mut page = browser.follow(&format!("{address}/sign-in")).await;
-    if let Some(go) = page.button() {
-        page = browser.follow(&go).await;
-    }
-    assert!(page.text.contains("is linked"), "{}", page.text);
+    links(address.unwrap_or_else(|| panic!("{}", link.text))).await;
     let linked = json!({ "bailiwick-link": { "action": "accept" } });
     let page = call(&alice, &form(), retry("notes__whoami", &arguments, &link, linked.clone())).await;
     let url = page.result()["inputRequests"]["approval"]["params"]["url"].as_str();
