@@ -222,8 +222,9 @@ async fn open(
         return Ok((entry, Then { asking, augmented, resumed: true, is_first: false }, exchange));
     }
     let answers = match answers {
-        // A client may know beforehand what a server asks; where nothing may be asked there is nothing to answer.
-        None if askable.is_any() && !is_own => retry::unasked(asked.params())?,
+        // A client may know beforehand what a server asks; where nothing may be asked there is nothing to answer. What
+        // we asked ourselves is answered already, and whoever approves a call sees its arguments and no such answers.
+        None if retry.is_none() && askable.is_any() && permit.gates().is_empty() => retry::unasked(asked.params())?,
         answers => answers,
     };
     let outgoing = asked.outgoing(request, permit.target(), capabilities, augmented, upstreams, answers.as_ref());

@@ -4,6 +4,8 @@
 //! written in the very change that it tells of, so that what happened is told, and what did not is not; it holds no
 //! argument and no secret.
 
+use aws_lc_rs::hkdf;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -55,6 +57,17 @@ pub struct Message {
     pub not_before_us: i64,
 }
 
+/// What messages to one place are signed with: whoever can check those can forge none to another.
+#[must_use]
+pub fn signing_key(secret: &SecretString, place: &str) -> Option<[u8; 32]> {
+    let master = data_encoding::HEXLOWER_PERMISSIVE.decode(secret.expose_secret().as_bytes()).ok()?;
+    let derived = hkdf::Salt::new(hkdf::HKDF_SHA256, b"bailiwick").extract(&master);
+    let mut key = [0_u8; 32];
+    let info: [&[u8]; 2] = [b"bailiwick/webhook/v1/", place.as_bytes()];
+    derived.expand(&info, hkdf::HKDF_SHA256).ok()?.fill(&mut key).ok()?;
+    Some(key)
+}
+
 /// The changes that tell everybody who wants to hear of it; `about` names what it is about. At most so many as there are
 /// webhooks.
 #[must_use]
@@ -78,6 +91,16 @@ pub fn told(hooks: &[WebhookConfig], event: Event, about: &serde_json::Value, no
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_place_has_a_key_of_its_own() {
+        let secret = |digit: &str| SecretString::from(digit.repeat(64));
+        let key = signing_key(&secret("7"), "chat").unwrap();
+        assert_eq!(signing_key(&secret("7"), "chat"), Some(key));
+        assert_ne!(signing_key(&secret("7"), "other"), Some(key));
+        assert_ne!(signing_key(&secret("8"), "chat"), Some(key));
+        assert_eq!(signing_key(&secret("x"), "chat"), None);
+    }
 
     #[test]
     fn only_who_wants_to_hear_of_it_is_told() {

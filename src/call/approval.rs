@@ -47,8 +47,8 @@ pub fn gated<'a>(
         leg: leg.leg,
         arguments,
         mandate: None,
-        opener: None,
         round: retry.map_or(0, Retry::round),
+        goes_on: retry.and_then(Retry::used),
         answers: own,
         said: if own.is_some() { answers } else { Said::Nothing },
     })
@@ -72,7 +72,7 @@ pub async fn asked(
     let Stop::Refused(refusal) = stop else { return None };
     let (pending, target) = (refusal.pending.as_deref()?, trail.target.as_ref()?);
     if pending.kind == PendingKind::Approve
-        && let Some(task) = waiting::created(gateway, caller, request, pending).await
+        && let Some(task) = waiting::created(gateway, caller, request, trail, pending).await
     {
         return Some(task);
     }
@@ -104,6 +104,7 @@ pub async fn asked(
         round: round + 1,
         home: bound::here(gateway, target.server(), false),
         mandate: trail.mandate.as_ref().map(|held| &held.mandate().id),
+        used: None,
     };
     let state = retry::seal_approval(gateway.sealer(), caller.principal(), &about, key, &pending.approval, within)?;
     let result = serde_json::json!({

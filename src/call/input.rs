@@ -166,6 +166,7 @@ fn question(gateway: &Gateway, grant: &Grant, asking: Asking, result: &Json, res
         arguments: grant.arguments(),
         round: asking.round + 1,
         mandate: grant.mandate().map(|held| &held.mandate().id),
+        used: grant.approval().map(|used| used.kept.id.as_str()),
         home: bound::here(gateway, server, resume.parked.is_some() || grant.is_following()),
     };
     let state = retry::seal(gateway.sealer(), grant.principal(), &about, keys, (resume.parked, inner), within);

@@ -146,6 +146,7 @@ fn question(
         round: seeking.retry.map_or(0, Retry::round) + 1,
         home: None,
         mandate: trail.mandate.as_ref().map(|held| &held.mandate().id),
+        used: None,
     };
     let state = retry::seal_own(gateway.sealer(), caller.principal(), &about, KEY, within)?;
     let params = json!({ "mode": "url", "url": address, "message": format!("[bailiwick] {message}") });

@@ -57,6 +57,9 @@ pub struct State {
     /// The request for approval that we asked about ourselves.
     #[serde(rename = "a", default, skip_serializing_if = "Option::is_none")]
     approval: Option<String>,
+    /// The request for approval that the leg has used in which its server asked.
+    #[serde(rename = "g", default, skip_serializing_if = "Option::is_none")]
+    used: Option<String>,
 }
 
 /// What a question belongs to.
@@ -70,6 +73,8 @@ pub struct About<'a> {
     pub mandate: Option<&'a MandateId>,
     /// The replica that alone can go on with it.
     pub home: Option<ReplicaId>,
+    /// The request for approval that was used in the leg that was asked in.
+    pub used: Option<&'a str>,
 }
 
 /// A retry: its state was ours and is still good.
@@ -156,6 +161,11 @@ impl Retry {
     /// The request for approval that the gateway asked about itself; no upstream hears of such a round.
     pub fn approval(&self) -> Option<&str> {
         self.state.approval.as_deref()
+    }
+
+    /// The request for approval that the call has used, where its server asked afterwards.
+    pub fn used(&self) -> Option<&str> {
+        self.state.used.as_deref().filter(|_| !self.is_own() && self.approval().is_none())
     }
 
     /// Whether a question of that name was asked.
@@ -255,6 +265,7 @@ fn state(about: &About<'_>, keys: Vec<String>, within: Duration) -> State {
         mandate: about.mandate.cloned(),
         inner: None,
         approval: None,
+        used: about.used.map(str::to_owned),
     }
 }
 
@@ -344,6 +355,7 @@ mod tests {
             charged: false,
             inner: Some("theirs".to_owned()),
             approval: None,
+            used: None,
         };
         sealer.seal(PURPOSE, principal("alice"), &serde_json::to_vec(&state).unwrap()).unwrap()
     }

@@ -5,28 +5,30 @@
 //! task is over. Invariants: a task belongs to the principal whose call it is; of two who ask at once one makes the
 //! call; what is kept of it is sealed.
 
+mod end;
+mod run;
+
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Request, call, task};
+use super::{Request, Trail, task};
 use crate::gateway::Gateway;
-use crate::guard::approval::{Denier, Kept, State};
+use crate::guard::approval::{Kept, State};
 use crate::identity::Caller;
-use crate::ids::PrincipalKey;
+use crate::ids::{Endpoint, MandateId, PrincipalKey, ServerId};
 use crate::limit;
 use crate::outcome::{Failure, Outcome, Pending, Reason, Refusal, Stop, reply};
 use crate::shelf::{Action, Change, Expect, Section, Shelf as _, Tell, Version};
-use crate::upstream::Event;
 use crate::wire::mcp::{Era, Method};
-use crate::wire::{Edit, Json, Kind, Message, Source, Value};
+use crate::wire::{Edit, Json, Kind, Value};
+use end::ended;
+use run::{Called, Making, Run};
 
 /// Tasks, and the calls that they are.
 const TASKS: Section = Section { name: "approval-task", rows_max: limit::APPROVALS_KEPT_MAX };
-/// How calls ended, in pieces.
-const ENDS: Section = Section { name: "approval-task-end", rows_max: limit::APPROVALS_KEPT_MAX };
 
 const ID: &str = "own-task";
 const CONTENT: &str = "own-task-content";
@@ -49,8 +51,8 @@ struct Own {
 enum Stage {
     /// For the approval.
     Waits,
-    /// The call was made by that replica.
-    Called(String),
+    /// The call is made.
+    Called(Making),
     /// It has ended, and that is in so many pieces.
     Ended(usize),
     /// Its client wants it no more.
@@ -62,17 +64,34 @@ enum Stage {
 struct Wanted {
     params: String,
     parameters: Vec<(String, String)>,
+    /// The server at whose endpoint it was asked; nothing at the one that has all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    endpoint: Option<ServerId>,
+    /// The mandate that it is part of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mandate: Option<MandateId>,
 }
 
 /// A task in the place of a call that waits for an approval; nothing where this client follows none.
-pub async fn created(gateway: &Gateway, caller: &Caller, request: &Request, pending: &Pending) -> Option<Outcome> {
+pub async fn created(
+    gateway: &Gateway,
+    caller: &Caller,
+    request: &Request,
+    trail: &Trail,
+    pending: &Pending,
+) -> Option<Outcome> {
     if request.method != Method::CallTool || !task::is_declared(&request.client) {
         return None;
     }
     // A state is good for one round, and this is none.
     let gone = [Edit::Remove("requestState"), Edit::Remove("inputResponses")];
     let params = request.message.params()?.edited(&gone).as_str().to_owned();
-    let wanted = Wanted { params, parameters: request.header_parameters.clone() };
+    let endpoint = match &request.endpoint {
+        Endpoint::Merged => None,
+        Endpoint::Server(server) => Some(server.clone()),
+    };
+    let mandate = trail.mandate.as_ref().map(|held| held.mandate().id.clone());
+    let wanted = Wanted { params, parameters: request.header_parameters.clone(), endpoint, mandate };
     let principal = caller.principal();
     let call = gateway.sealer().seal(CONTENT, principal, &serde_json::to_vec(&wanted).ok()?).ok()?;
     let store = gateway.store();
@@ -153,11 +172,12 @@ async fn get(gateway: &Arc<Gateway>, caller: &Caller, request: &Request, task: T
     match own.stage.clone() {
         Stage::Cancelled => Ok(complete(told(&own, id, "cancelled", None))),
         Stage::Ended(pieces) => ended(gateway, caller.principal(), id, key, &own, pieces).await,
-        Stage::Called(replica) => {
-            let standing = gateway.standing();
-            let here = replica == standing.replica().to_string();
-            let elsewhere = standing.members().iter().any(|member| member.replica.to_string() == replica);
-            if here || elsewhere {
+        Stage::Called(making) => {
+            let here = making.replica == gateway.standing().replica().to_string();
+            let goes_on =
+                if here { run::goes_on(&making) } else { gateway.store().clock_us().await? < making.believed_until_us };
+            // What has ended between the two looks is told when it is asked for again.
+            if goes_on || !run::is_called(gateway, key).await? {
                 return Ok(complete(told(&own, id, "working", None)));
             }
             // Whoever made the call is gone, and it is never made again.
@@ -171,58 +191,30 @@ async fn get(gateway: &Arc<Gateway>, caller: &Caller, request: &Request, task: T
                 State::Pending => Ok(complete(told(&own, id, "working", Some(&waiting(&kept))))),
                 State::Denied => Ok(refused(&own, Reason::ApprovalDenied)),
                 State::Consumed => Ok(refused(&own, Reason::ApprovalConsumed)),
+                State::Withdrawn => Ok(refused(&own, Reason::ApprovalVoid)),
                 State::Expired => Ok(refused(&own, Reason::ApprovalOver)),
                 State::Approved => {
                     let wanted = gateway.sealer().open_within(CONTENT, caller.principal(), &own.call, usize::MAX);
                     let wanted = wanted.and_then(|wanted| serde_json::from_slice::<Wanted>(&wanted).ok());
-                    let Some(made) = wanted.and_then(|wanted| made(request, wanted)) else {
+                    let Some(wanted) = wanted else { return Ok(refused(&own, Reason::ApprovalOver)) };
+                    let Some(made) = run::made(gateway, caller, request, wanted).await? else {
                         return Ok(refused(&own, Reason::ApprovalOver));
                     };
+                    let run = Run::begin();
+                    let waits = own.clone();
                     own.call.clear();
-                    own.stage = Stage::Called(gateway.standing().replica().to_string());
+                    own.stage = Stage::Called(Making::of(gateway, &run, now_us));
                     let put = put(&own, caller.principal(), key, Expect::Version(version));
                     if !gateway.store().change(vec![put], Tell::Nobody).await?.is_done() {
                         // Somebody else has just asked the same.
                         return Ok(complete(told(&own, id, "working", None)));
                     }
-                    Ok(run(gateway, caller, made, id, key, own).await)
+                    let task = Called { key: key.to_owned(), run, waits, own };
+                    Ok(run::on(gateway, caller, made, id, task).await)
                 }
             },
         },
     }
-}
-
-/// Makes the call, and keeps how it ended; whoever asks is told if that is soon.
-async fn run(gateway: &Arc<Gateway>, caller: &Caller, made: Request, id: &str, key: &str, own: Own) -> Outcome {
-    let (gateway, caller, key_of, kept) = (Arc::clone(gateway), caller.clone(), key.to_owned(), own.clone());
-    // Whoever asked may be gone before it ends.
-    let running = tokio::spawn(async move {
-        let mut running = call(&gateway, &caller, made).await;
-        let outcome = loop {
-            if let Event::Done(outcome) = running.next().await {
-                break outcome;
-            }
-        };
-        let end = end_of(&outcome);
-        if let Err(failure) = keep(&gateway, caller.principal(), &key_of, kept, &end).await {
-            tracing::error!(%failure, "how a call ended that was approved is not kept for its task");
-        }
-        end
-    });
-    match tokio::time::timeout(limit::APPROVAL_TASK_WAIT, running).await {
-        Ok(Ok(end)) => shown(&own, id, &end),
-        Ok(Err(error)) => Outcome::Failed(Failure::after(Reason::Internal, error.to_string())),
-        Err(_) => complete(told(&own, id, "working", None)),
-    }
-}
-
-/// The call that is made: as it was asked, by whoever asks about the task. It can ask its user nothing: nobody listens.
-fn made(request: &Request, wanted: Wanted) -> Option<Request> {
-    let params = Json::parse(wanted.params, Source::Client).ok()?;
-    let message = Message::request(&Json::of(&1), "tools/call", &params);
-    let mut client = request.client.clone();
-    client.capabilities = Json::of(&serde_json::Map::new());
-    Some(Request { message, method: Method::CallTool, client, header_parameters: wanted.parameters, ..request.clone() })
 }
 
 /// How a call ended: `result` or `error`, and that.
@@ -231,67 +223,6 @@ fn end_of(outcome: &Outcome) -> (String, String) {
     let body = reply.message.body().unwrap_or_else(|| Json::of(&serde_json::Map::new()));
     let member = if reply.message.kind() == Kind::Error { "error" } else { "result" };
     (member.to_owned(), body.as_str().to_owned())
-}
-
-/// Keeps an end in pieces that fit.
-async fn keep(
-    gateway: &Gateway,
-    principal: PrincipalKey,
-    key: &str,
-    mut own: Own,
-    end: &(String, String),
-) -> Result<(), Stop> {
-    let internal = |detail: &str| Stop::from(Failure::after(Reason::Internal, detail));
-    let content = serde_json::to_vec(end).map_err(|error| internal(&error.to_string()))?;
-    let sealed = gateway.sealer().seal(CONTENT, principal, &content);
-    let sealed = sealed.map_err(|error| internal(&error.to_string()))?;
-    let mut pieces: Vec<&str> = sealed
-        .as_bytes()
-        .chunks(limit::APPROVAL_TASK_PIECE_BYTES)
-        .filter_map(|piece| std::str::from_utf8(piece).ok())
-        .collect();
-    let large =
-        serde_json::to_vec(&end_of(&Outcome::Failed(Failure::after(Reason::UpstreamGarbage, "too large to keep"))));
-    let replacement;
-    if pieces.len() > limit::APPROVAL_TASK_PIECES_MAX {
-        let large = large.map_err(|error| internal(&error.to_string()))?;
-        replacement =
-            gateway.sealer().seal(CONTENT, principal, &large).map_err(|error| internal(&error.to_string()))?;
-        pieces = vec![&replacement];
-    }
-    own.stage = Stage::Ended(pieces.len());
-    let owner = principal.0.to_string();
-    let mut changes: Vec<Change> = pieces
-        .iter()
-        .enumerate()
-        .map(|(number, piece)| {
-            let body = (*piece).to_owned();
-            let put = Action::Put { owner: owner.clone(), body, expires_at_us: Some(own.until_us) };
-            Change::new(ENDS, format!("{key}/{number}"), Expect::Anything, put)
-        })
-        .collect();
-    changes.push(put(&own, principal, key, Expect::Anything));
-    gateway.store().change(changes, Tell::Nobody).await?;
-    Ok(())
-}
-
-async fn ended(
-    gateway: &Gateway,
-    principal: PrincipalKey,
-    id: &str,
-    key: &str,
-    own: &Own,
-    pieces: usize,
-) -> Result<Outcome, Stop> {
-    let mut sealed = String::new();
-    for number in 0..pieces.min(limit::APPROVAL_TASK_PIECES_MAX) {
-        let piece = gateway.store().row(ENDS, &format!("{key}/{number}")).await?;
-        sealed.push_str(&piece.map(|row| row.body).unwrap_or_default());
-    }
-    let content = gateway.sealer().open_within(CONTENT, principal, &sealed, usize::MAX);
-    let end = content.and_then(|content| serde_json::from_slice::<(String, String)>(&content).ok());
-    let lost = || end_of(&Outcome::Failed(Failure::after(Reason::Internal, "how it ended is not readable any more")));
-    Ok(shown(own, id, &end.unwrap_or_else(lost)))
 }
 
 async fn cancel(
@@ -305,14 +236,21 @@ async fn cancel(
         own.stage = Stage::Cancelled;
         own.call.clear();
         let put = put(&own, caller.principal(), key, Expect::Version(version));
-        if gateway.store().change(vec![put], Tell::Nobody).await?.is_done() {
-            let name = caller.persona().user.as_ref().map_or_else(String::new, ToString::to_string);
-            let denier = Denier { name, note: "whoever called wants it no more".to_owned() };
+        let is_cancelled = gateway.store().change(vec![put], Tell::Nobody).await?.is_done();
+        // The same call may wait as another task, which goes on.
+        if is_cancelled && !waits_elsewhere(gateway, caller.principal(), &own.approval).await? {
             // What is over already needs no word more.
-            let _over = gateway.guard().approvals().deny(&own.approval, &denier, Some(caller.who())).await;
+            let _over = gateway.guard().approvals().withdraw(&own.approval).await;
         }
     }
     Ok(Outcome::Complete(Json::of(&json!({ "resultType": "complete" }))))
+}
+
+/// Whether another task of a principal waits for the same request.
+async fn waits_elsewhere(gateway: &Gateway, principal: PrincipalKey, approval: &str) -> Result<bool, Failure> {
+    let tasks = gateway.store().rows(TASKS, Some(&principal.0.to_string()), None).await?;
+    let mut tasks = tasks.iter().filter_map(|row| serde_json::from_str::<Own>(&row.body).ok());
+    Ok(tasks.any(|own| matches!(own.stage, Stage::Waits) && own.approval == approval))
 }
 
 fn put(own: &Own, principal: PrincipalKey, key: &str, expect: Expect) -> Change {

@@ -1,7 +1,8 @@
 //! `keys`: exchanges the keys that the gateway made for itself, without losing what they are still needed for.
 //!
 //! Decides when a key may be exchanged: not before the running gateway has taken the last one, because it would then
-//! seal with one that is already on its way out. Invariant: no key is printed, only its name.
+//! seal with one that is already on its way out. Invariant: no key is printed, only its name; but what a place that is told
+//! of something checks signatures with, and what a new API key is, is for somebody else.
 
 use std::path::Path;
 
@@ -13,11 +14,13 @@ use serde::Serialize;
 
 use super::Ending;
 use super::api_key::{self, ApiKeys};
+use super::files::Files;
 use super::output::{GOOD, Output, trouble};
 use super::state::State;
 use crate::config::keyfile;
 use crate::control::client::{self, ClientError};
 use crate::limit;
+use crate::outbox;
 use crate::record::JournalKey;
 use crate::wire::handle::Sealer;
 
@@ -26,6 +29,7 @@ Examples:
   bailiwick keys rotate seal && bailiwick reload   a new key for handles, without a restart
   bailiwick keys rotate journal                    a new key for digests of arguments, from the next start
   bailiwick keys api new --agent nightly --owner user:corp/anna   an API key, for an agent that no issuer knows
+  bailiwick keys webhook chat                      what `[webhooks.chat]` checks signatures with
   bailiwick keys show                              the names of the keys, as handles and records carry them
 
 What was sealed with an older key of the file is accepted for a week after it was exchanged. Keys that servers.toml
@@ -50,6 +54,11 @@ enum What {
     },
     /// Name the keys of the key files, the one that writes first
     Show,
+    /// Print what a place of [webhooks] checks signatures with
+    Webhook {
+        /// Its name in the configuration
+        name: String,
+    },
     /// Make an API key for an agent that no issuer knows
     #[command(subcommand)]
     Api(ApiKeys),
@@ -81,6 +90,13 @@ struct Rotation {
 }
 
 #[derive(Serialize)]
+struct Place {
+    webhook: String,
+    /// What its messages are signed with, the key that comes first at first.
+    keys: Vec<String>,
+}
+
+#[derive(Serialize)]
 struct Shown {
     seal: Vec<String>,
     journal: Vec<String>,
@@ -92,9 +108,12 @@ pub async fn run(arguments: &KeysArguments, output: Output) -> Ending {
         if let What::Api(what) = &arguments.what {
             return api_key::run(what, output);
         }
+        if let What::Webhook { name } = &arguments.what {
+            return webhook(arguments.state.files(), name, output).await;
+        }
         let state = arguments.state.directory()?;
         match arguments.what {
-            What::Api(_) => {}
+            What::Api(_) | What::Webhook { .. } => {}
             What::Rotate { purpose } => {
                 if arguments.state.names_keys(purpose.name()) {
                     let purpose = purpose.name();
@@ -128,6 +147,21 @@ pub async fn run(arguments: &KeysArguments, output: Output) -> Ending {
             Ending::Trouble
         }
     }
+}
+
+async fn webhook(files: &Files, name: &str, output: Output) -> Result<(), String> {
+    let understood = files.or_complain().ok_or("nothing is printed")?;
+    let config = understood.config();
+    if !config.webhooks.iter().any(|hook| hook.name == name) {
+        return Err(format!("there is no [webhooks.{name}] in servers.toml"));
+    }
+    let keys = keyfile::load(&config.keys.webhook, &config.gateway.state, "webhook").await;
+    let keys = keys.map_err(|error| error.to_string())?;
+    let keys = keys.iter().filter_map(|key| outbox::signing_key(key, name));
+    let keys: Vec<String> = keys.map(|key| data_encoding::HEXLOWER.encode(&key)).collect();
+    let text = format!("{}\n", keys.join("\n"));
+    output.result(&Place { webhook: name.to_owned(), keys }, text);
+    Ok(())
 }
 
 async fn rotate(state: &Path, purpose: Purpose) -> Result<Rotation, String> {

@@ -15,6 +15,8 @@ pub struct AgentConfig {
     pub id: AgentId,
     /// The person who answers for it, as a subject.
     pub owner: String,
+    /// Which human that is, as the `person` claim of their issuer says it.
+    pub owner_person: Option<String>,
     /// The group that answers when the owner is gone.
     pub sponsor_group: Option<String>,
     /// What it is for.
@@ -68,6 +70,8 @@ pub struct ApiKeyConfig {
     pub digest: Digest,
     /// The person who answers for it.
     pub owner: String,
+    /// Which human that is, as the `person` claim of their issuer says it.
+    pub owner_person: Option<String>,
     /// When it was made.
     pub created: jiff::Timestamp,
     /// The last day on which it is good.

@@ -18,7 +18,7 @@ pub struct Bound<'a> {
     /// The mandate that it is for, with those above it, the outermost first and a `/` between two: another mandate gets
     /// another credential.
     pub mandate: Option<&'a str>,
-    /// When the task, or the approval of the call, ends; seconds since 1970.
+    /// When the mandate ends; seconds since 1970. An approval is over when it is used, and bounds nothing afterwards.
     pub ends_at: Option<i64>,
 }
 

@@ -283,7 +283,7 @@ fn administered(line: &Value) -> Map<String, Value> {
 fn approval(line: &Value) -> Map<String, Value> {
     let event = text(line, "approval/event");
     let (action, severity) = match event {
-        Some("denied" | "refused" | "voided" | "expired") => (2, LOW),
+        Some("denied" | "refused" | "voided" | "withdrawn" | "expired") => (2, LOW),
         _ => (1, INFORMATIONAL),
     };
     let approvers = line.get("approval").and_then(|own| own.get("approvers")).and_then(Value::as_array);

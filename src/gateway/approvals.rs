@@ -17,12 +17,15 @@ use crate::record::Who;
 pub struct ApprovalView {
     /// Its name.
     pub id: String,
-    /// `pending`, `approved`, `denied`, `consumed` or `expired`.
+    /// `pending`, `approved`, `denied`, `consumed`, `withdrawn` or `expired`.
     pub state: String,
     /// The gates that stopped the call.
     pub gates: Vec<String>,
     /// What is still missing, gate by gate.
     pub missing: Vec<String>,
+    /// Only whoever called can say yes to it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub only_confirmed: bool,
     /// Who called.
     pub requester: String,
     /// With which agent, and further actors.
@@ -43,7 +46,7 @@ pub struct ApprovalView {
     pub environment: String,
     /// The arguments: all of them, but for what the tool's schema calls a secret, and the rest of long texts.
     pub arguments: serde_json::Value,
-    /// The digest of these: what is approved.
+    /// The digest of these, and of server, action, name and environment: what is approved.
     pub shown: Digest,
     /// When it was asked for.
     pub requested_at: jiff::Timestamp,
@@ -108,7 +111,7 @@ impl Gateway {
     /// `target_unknown`, also for somebody else's; `store_unavailable`.
     pub async fn own_approval(&self, caller: &Caller, id: &str) -> Result<ApprovalView, Stop> {
         let (kept, now_us) = self.guard().approvals().named(id).await?;
-        let own = caller.persona().user.as_ref().is_some_and(|user| user.as_str() == kept.requester.user);
+        let own = caller.persona().user.as_ref().is_some_and(|user| user.as_str() == kept.requester.party.user);
         if own { Ok(self.told_approval(&kept, now_us)) } else { Err(Refusal::new(Reason::TargetUnknown).into()) }
     }
 
@@ -152,8 +155,9 @@ impl Gateway {
             state: kept.state(now_us).as_str().to_owned(),
             gates: kept.gates.clone(),
             missing: gates.filter_map(missing).collect(),
-            requester: kept.requester.user.clone(),
-            agents: kept.requester.agents.clone(),
+            only_confirmed: !kept.asks,
+            requester: kept.requester.party.user.clone(),
+            agents: kept.requester.party.agents.clone(),
             mandate: kept.mandate.clone(),
             server: kept.server.clone(),
             action: kept.action.clone(),

@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 use super::Gateway;
 use super::ask::Meant;
 use crate::delegate::TakenBack;
-use crate::guard::Left;
 use crate::guard::mandate::{Completion, Held, Opening};
 pub use crate::guard::mandate::{Mandate, Wish};
+use crate::guard::{Left, Party};
 use crate::identity::revoked::RevocationTarget;
 use crate::identity::{Caller, KEYS};
 use crate::ids::{MandateId, PrincipalKey, Subject};
@@ -84,6 +84,15 @@ impl Gateway {
         let held = held.ok_or_else(|| Refusal::new(Reason::MandateUnknown))?;
         self.live.not_revoked(&held)?;
         Ok(Some(held))
+    }
+
+    /// What the holder of a mandate sends with each call.
+    ///
+    /// # Errors
+    /// When the cipher fails.
+    pub fn mandate_handle(&self, holder: PrincipalKey, id: &MandateId) -> Result<String, Failure> {
+        let handle = self.sealer.seal(PURPOSE, holder, id.as_str().as_bytes());
+        handle.map_err(|error| Failure::before(Reason::Internal, error.to_string()))
     }
 
     fn named(&self, principal: PrincipalKey, handle: &str) -> Result<MandateId, Refusal> {
@@ -174,6 +183,7 @@ impl Gateway {
             subject,
             opener: actor(by),
             opener_key: (opener == Opener::Caller).then(|| by.principal().0),
+            opened_by: Party::of(by),
             policy: &now.policy,
             now_us: self.guard.mandates().clock_us().await?,
         }
@@ -181,12 +191,11 @@ impl Gateway {
         if let Some(above) = above {
             self.live.not_revoked(above)?;
         }
-        let handle = self.sealer.seal(PURPOSE, holder, mandate.id.as_str().as_bytes());
-        let handle = handle.map_err(|error| Failure::before(Reason::Internal, error.to_string()))?;
+        let handle = self.mandate_handle(holder, &mandate.id)?;
         self.guard.mandates().keep(&mandate, above, by.principal().0).await?;
         let note = MandateNote { actor: &mandate.opener, ..noted("opened", &mandate, &[]) };
         self.journal.mandated(&note).await?;
-        Ok(Opened { mandate, handle })
+        Ok(Opened { mandate: mandate.as_told(), handle })
     }
 
     /// Completes a mandate: its calls are cut off, and nothing more is called under it.
@@ -292,13 +301,19 @@ impl Gateway {
         let holder = holder.map(|holder| holder.0.to_string());
         let now_us = self.standing.now_us();
         let listed = self.guard.mandates().list(holder.as_deref()).await?;
-        let told = |mandate: Mandate| {
+        let status = |mandate: Mandate| {
             let names = || std::iter::once(&mandate.id).chain(&mandate.above);
             let revoked = names().any(|id| self.live.revocations.is_mandate_revoked(id));
             let state = if revoked { "revoked" } else { mandate.state(now_us) }.to_owned();
-            MandateStatus { state, left: Left::default(), calls: Vec::new(), upstreams: Vec::new(), mandate }
+            MandateStatus {
+                state,
+                left: Left::default(),
+                calls: Vec::new(),
+                upstreams: Vec::new(),
+                mandate: mandate.as_told(),
+            }
         };
-        Ok(listed.into_iter().map(told).collect())
+        Ok(listed.into_iter().map(status).collect())
     }
 }
 

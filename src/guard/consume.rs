@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::approval::Used;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
 use crate::shelf::{Change, Changed, Shelf, Tell};
 
@@ -49,5 +50,10 @@ impl Reservations {
             }
             Changed::Full(_) => Err(Failure::before(Reason::StoreUnavailable, "no more rows of that kind fit").into()),
         }
+    }
+
+    /// Why what persons said could not be consumed: it was used, or something became of it meanwhile.
+    pub(super) async fn lost(&self, used: &Used) -> Stop {
+        used.lost(self.shelf.as_ref()).await.unwrap_or_else(Stop::from)
     }
 }

@@ -11,6 +11,7 @@ mod budget;
 mod consume;
 pub mod label;
 pub mod mandate;
+mod party;
 pub mod quota;
 
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use crate::wire::Json;
 pub use approval::{Approvals, Gated, Said, Used};
 pub use consume::Reservations;
 use label::{LabelUse, Labels};
+pub use party::Party;
 pub use quota::{Quotas, Slot};
 
 /// The room: what callers use, and what is kept of it.
@@ -131,12 +133,9 @@ impl Guard {
         let approval = match (permit.gates(), wanted.gated) {
             ([], _) => None,
             (_, Some(gated)) => {
-                let gated = Gated {
-                    mandate: wanted.mandate.map(|held| held.mandate().id.as_str()),
-                    opener: wanted.mandate.and_then(|held| held.opened_by_another(&permit)),
-                    ..gated
-                };
-                Some(Box::new(self.approvals.clear(&permit, gated, &mut reservations).await?))
+                let gated = Gated { mandate: wanted.mandate.map(|held| held.mandate().id.as_str()), ..gated };
+                let openers = wanted.mandate.map(mandate::Held::openers).unwrap_or_default();
+                Some(Box::new(self.approvals.clear(&permit, gated, openers, &mut reservations).await?))
             }
             (_, None) => return Err(Refusal::new(Reason::ApprovalRequired).into()),
         };
@@ -261,7 +260,12 @@ impl Cleared {
         let held = self.mandate.iter().flat_map(mandate::unchanged);
         let unchanged: Vec<_> = held.map(|change| (change, Reason::MandateEnded)).collect();
         let consume = async {
-            self.reservations.consume(unchanged).await?;
+            if let Err(stop) = self.reservations.consume(unchanged).await {
+                return Err(match &self.approval {
+                    Some(used) if stop.reason() == Reason::ApprovalConsumed => self.reservations.lost(used).await,
+                    _ => stop,
+                });
+            }
             if let Some(labels) = &self.labels {
                 labels.consumed();
             }

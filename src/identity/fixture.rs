@@ -106,6 +106,7 @@ pub fn agent(id: &str, client: &str) -> AgentConfig {
     AgentConfig {
         id: AgentId::new(id).unwrap(),
         owner: "user:corp/owner".into(),
+        owner_person: None,
         sponsor_group: None,
         purpose: "tests".into(),
         kind: AgentKind::Interactive,

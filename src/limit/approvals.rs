@@ -14,10 +14,19 @@ pub const GATE_PENDING_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 pub const GATE_APPROVED_MAX: Duration = Duration::from_secs(60 * 60);
 /// Requests of one principal that wait for somebody; a loop must not bury those of everybody else.
 pub const APPROVALS_PENDING_PER_PRINCIPAL_MAX: usize = 20;
+/// Requests of one principal that are over and still shown; older ones make room for the next, so that nobody fills what
+/// is there for all.
+pub const APPROVALS_OVER_PER_PRINCIPAL_MAX: usize = 30;
+/// Of those so many are removed with one request, which is one change of the store.
+pub const APPROVALS_REMOVED_AT_ONCE_MAX: usize = 8;
 /// All requests that are kept, those that are over as well.
 pub const APPROVALS_KEPT_MAX: u32 = 20_000;
 /// How long one that is over is shown.
 pub const APPROVAL_KEPT_FOR: Duration = Duration::from_secs(24 * 60 * 60);
+/// The same of one that only its own caller had to confirm: long enough for what its server asks afterwards.
+pub const APPROVAL_CONFIRMED_KEPT_FOR: Duration = Duration::from_secs(60 * 60);
+/// What is kept of one person's decision: who they are, and by which token.
+pub const APPROVAL_DECISION_BYTES_MAX: usize = 2 * 1_024;
 /// What an approver is shown of the arguments, as JSON; a call with more cannot be approved.
 pub const APPROVAL_PREVIEW_BYTES_MAX: usize = 32 * 1024;
 /// What they are shown of one text; how much is hidden is said.
@@ -26,8 +35,10 @@ pub const APPROVAL_TEXT_CHARACTERS_MAX: usize = 2_000;
 pub const APPROVALS_LISTED_MAX: usize = 500;
 /// What an issuer's `person` claim may say: an address, a number, a name.
 pub const PERSON_BYTES_MAX: usize = 320;
-/// Parts of one schema that are looked through for what is a secret.
+/// Parts of one schema that are looked through for what is a secret; what a larger one speaks about is hidden.
 pub const APPROVAL_SCHEMAS_MAX: usize = 256;
+/// Values that are looked at in the arguments; more of them are more than the preview could hold.
+pub const APPROVAL_VALUES_MAX: usize = 16 * 1_024;
 /// How often a decision begins anew because somebody else has changed the request meanwhile.
 pub const APPROVAL_TRIES_MAX: usize = 4;
 /// What somebody who denies says of it; the caller reads it.
@@ -44,3 +55,9 @@ pub const APPROVAL_TASK_WAIT: Duration = Duration::from_secs(5);
 pub const APPROVAL_TASK_PIECE_BYTES: usize = 60 * 1_024;
 /// Pieces that are kept of one; what is larger is lost to its task, and was made all the same.
 pub const APPROVAL_TASK_PIECES_MAX: usize = 60;
+/// Pieces that are kept of all ends of one principal: nobody fills what is there for all.
+pub const APPROVAL_TASK_PIECES_PER_PRINCIPAL_MAX: usize = 240;
+/// How long other replicas believe of a call that it goes on without hearing of it, in microseconds.
+pub const APPROVAL_TASK_BELIEVED_FOR_US: i64 = 60 * 1_000_000;
+/// How often whoever makes it says so.
+pub const APPROVAL_TASK_RENEWED_AFTER: Duration = Duration::from_secs(20);

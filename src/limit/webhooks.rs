@@ -6,11 +6,13 @@ use std::time::Duration;
 pub const WEBHOOKS_MAX: usize = 16;
 /// Messages that wait; where nobody takes them for days, later ones are not made.
 pub const WEBHOOK_MESSAGES_MAX: u32 = 10_000;
+/// Messages that wait for one place; of more the oldest are dropped, so that one which is gone fills nothing up.
+pub const WEBHOOK_MESSAGES_OF_ONE_MAX: usize = 1_000;
 /// How long a message is tried: a day, in microseconds.
 pub const WEBHOOK_KEPT_FOR_US: i64 = 24 * 60 * 60 * 1_000_000;
 /// How often somebody looks whether one waits.
 pub const WEBHOOK_LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// Messages that are on their way at once.
+/// Messages that are on their way to one place at once.
 pub const WEBHOOK_SENT_AT_ONCE_MAX: usize = 16;
 /// The first pause after one that was not taken, in microseconds; each further one is twice as long.
 pub const WEBHOOK_RETRY_MIN_US: i64 = 1_000_000;

@@ -220,6 +220,9 @@ reasons! {
     ApprovalConsumed = "approval_consumed", Channel::ToolResult(-32602), "what was approved has been used once: call again to ask for another approval";
     /// Gates or approvers have changed since it was approved.
     ApprovalVoid = "approval_void", Channel::ToolResult(-32602), "what this call needs has changed since it was approved: call again";
+    /// A gate wants somebody else's approval, and nobody can tell who else that is: the caller's token does not say which
+    /// person they are.
+    PersonUnknown = "person_unknown", Channel::ToolResult(-32602), "nobody can approve this call, because your token does not say which person you are: have the issuer put its `person` claim into tokens for MCP";
     /// Too many requests of one caller wait for somebody.
     ApprovalsLimited = "approvals_limited", Channel::ToolResult(-32603), "wait until earlier calls were approved, denied or have expired";
     /// Arguments that nobody can approve: too much to look at, or numbers that two readers could read differently.

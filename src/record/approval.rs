@@ -67,6 +67,7 @@ impl Journal {
     /// Records what happened to a request for approval, with whoever did it. Never waits: what a person does is on the
     /// record as an operation before it is done, and what a call uses with its intent.
     pub fn approval(&self, note: &ApprovalNote<'_>, of: Option<(CallId, LegId)>, who: Option<&Who>) {
+        self.metrics().approval(note.event);
         self.tell("approval", of, who, &Fields::of(note, self.key()), Mark::Plain);
     }
 }

@@ -77,6 +77,8 @@ pub struct Metrics {
     pub pins: Family<PinLabels, Counter>,
     /// What administrators did, or were refused.
     pub admin_operations: Family<AdminLabels, Counter>,
+    /// What happened to requests for approval.
+    pub approvals: Family<EventLabels, Counter>,
     /// Agents, and agents for one person, that the breaker has stopped.
     pub breaker_trips: Counter,
     /// The revocation epoch that is in force.
@@ -142,6 +144,13 @@ pub struct AdminLabels {
     pub outcome: &'static str,
 }
 
+/// Labels of what happened to a request for approval.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct EventLabels {
+    /// What happened, of a closed list.
+    pub event: &'static str,
+}
+
 /// An upstream as a label.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ServerLabel(pub Option<ServerId>);
@@ -193,6 +202,7 @@ impl Metrics {
             shadow_dropped: Counter::default(),
             pins: Family::default(),
             admin_operations: Family::default(),
+            approvals: Family::default(),
             breaker_trips: Counter::default(),
             revocation_epoch: Gauge::default(),
             registry: Registry::default(),
@@ -226,6 +236,7 @@ impl Metrics {
         registry.register("shadow_differences", "decisions that policies.next changes", m.shadow_differences.clone());
         registry.register("shadow_dropped", "decisions that policies.next was not asked", m.shadow_dropped.clone());
         registry.register("admin_operations", "what administrators did or were refused", m.admin_operations.clone());
+        registry.register("approvals", "what happened to requests for approval", m.approvals.clone());
         registry.register("breaker_trips", "agents that the breaker has stopped", m.breaker_trips.clone());
         registry.register("revocation_epoch", "the revocation epoch in force", m.revocation_epoch.clone());
         Arc::new(Self { registry, ..metrics })
@@ -240,6 +251,11 @@ impl Metrics {
     pub fn administered(&self, note: &AdminNote<'_>) {
         let AdminNote { operation, actor_kind, outcome, .. } = *note;
         self.admin_operations.get_or_create(&AdminLabels { operation, actor_kind, outcome }).inc();
+    }
+
+    /// Counts what happened to a request for approval. Somebody who may not approve and tries is worth a look.
+    pub fn approval(&self, event: &'static str) {
+        self.approvals.get_or_create(&EventLabels { event }).inc();
     }
 
     /// Counts what became of a definition. One that changed after it was accepted is worth waking somebody.

@@ -84,6 +84,11 @@ impl Operations for Gateway {
     fn lift(&self, lifting: Lifting) -> BoxFuture<'_, Result<Option<RevocationEpoch>, Failure>> {
         Box::pin(async move {
             self.standing().believed()?;
+            let (_, held) = self.store().revocations().await?;
+            if let Some(held) = held.iter().find(|held| held.since == lifting.since) {
+                // While nobody whom it names is heard: what they had asked for is void, and stays so.
+                self.guard().approvals().withdraw_of(&held.revocation.target, &self.config()).await?;
+            }
             // That it is going to be lifted, and by whom, is on the record already: nothing is loosened that nobody can
             // read of.
             let Some((epoch, lifted)) = self.store().lift(lifting.since, &lifting.actor, &lifting.note).await? else {

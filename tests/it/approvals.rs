@@ -10,9 +10,13 @@ use crate::support::scripted::{Scripted, result, text, tool};
 
 mod approver;
 mod binding;
+mod bounds;
 mod console;
 mod delivery;
 mod meanwhile;
+mod parties;
+mod reading;
+mod replay;
 mod tasks;
 mod webhooks;
 
@@ -32,6 +36,20 @@ p, role:looker, *, bailiwick/approvals, admin, -, allow
 
 const GATES: &str = "[gates.deploy]\nobjects = [\"tools/echo\"]\napprovers = [\"group:test/approvers\"]\n";
 
+/// The file that every test has, with the human whom its owner is.
+const AGENTS: &str = "\
+[breaker]
+denials_per_minute = 1000
+errors_of = 1000
+errors_percent = 100
+[agents.assistant]
+owner = \"user:test/owner\"
+owner_person = \"owner\"
+purpose = \"tests\"
+kind = \"interactive\"
+environments = [\"development\"]
+";
+
 struct Running {
     issuer: Issuer,
     upstream: Scripted,
@@ -43,6 +61,7 @@ fn setup(issuer: &Issuer, upstream: &Scripted, gates: &str) -> Setup {
         .claims("person = \"person\"\n")
         .policy(&format!("{DEVELOPERS_MAY}{RULES}"))
         .policy_file("gates.toml", gates)
+        .policy_file("agents.toml", AGENTS)
         .http_server("tools", &upstream.url, "title = \"Tools\"\npins = \"off\"")
         .admin(ADMIN)
 }

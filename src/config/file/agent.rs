@@ -115,6 +115,7 @@ fn read_breaker(mut table: Table<'_, '_>) -> Option<BreakerConfig> {
 
 fn read(mut table: Table<'_, '_>, id: AgentId, today: jiff::civil::Date, taken: &mut Taken) -> Option<AgentConfig> {
     let owner = subject(&mut table, "owner", &["user:"]);
+    let owner_person = person(&mut table);
     let sponsor_group = subject(&mut table, "sponsor_group", &["group:"]);
     let purpose = table.at::<String>("purpose");
     let kind = table.get::<Kind>("kind");
@@ -151,6 +152,7 @@ fn read(mut table: Table<'_, '_>, id: AgentId, today: jiff::civil::Date, taken: 
     }
     Some(AgentConfig {
         owner: owner?,
+        owner_person,
         sponsor_group,
         purpose: purpose?.into_inner(),
         kind: match kind? {
@@ -172,6 +174,17 @@ fn read(mut table: Table<'_, '_>, id: AgentId, today: jiff::civil::Date, taken: 
         budget,
         id,
     })
+}
+
+/// Which human an owner is, in the words of their issuer's `person` claim.
+pub fn person(table: &mut Table<'_, '_>) -> Option<String> {
+    let person = table.at::<String>("owner_person")?;
+    if person.get_ref().trim().is_empty() || person.get_ref().len() > limit::PERSON_BYTES_MAX {
+        let message =
+            "this is nobody's name: write what the issuer's `person` claim says of the owner, or leave it out";
+        table.mistake(&person.span(), message);
+    }
+    Some(person.into_inner())
 }
 
 fn read_clients(

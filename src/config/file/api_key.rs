@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use toml::Spanned;
 
-use super::agent::subject;
+use super::agent::{person, subject};
 use crate::config::leaf::Day;
 use crate::config::reader::Table;
 use crate::config::{API_KEY_PREFIX, ApiKeyConfig, keys};
@@ -40,6 +40,7 @@ fn read(mut table: Table<'_, '_>, agent: &AgentId, today: Date, taken: &mut Take
     let id = table.at::<String>("id");
     let digest = table.at::<String>("sha256");
     let owner = subject(&mut table, "owner", &["user:"]);
+    let owner_person = person(&mut table);
     let created = table.at::<String>("created");
     let expires = table.at::<Day>("expires");
     let id = id.filter(|id| {
@@ -62,7 +63,8 @@ fn read(mut table: Table<'_, '_>, agent: &AgentId, today: Date, taken: &mut Take
             );
         }
     }
-    Some(ApiKeyConfig { id: id.into_inner(), digest, owner: owner?, created, expires: expires.into_inner().0 })
+    let (id, expires) = (id.into_inner(), expires.into_inner().0);
+    Some(ApiKeyConfig { id, digest, owner: owner?, owner_person, created, expires })
 }
 
 fn read_digest(table: &Table<'_, '_>, text: &Spanned<String>) -> Option<(Digest, std::ops::Range<usize>)> {

@@ -50,12 +50,39 @@ pub fn parse(
         );
         found.warnings.push(Mistake::at(text.file, text.text, span.start, message));
     }
+    let asking = gates.iter().flatten().flatten().find(|(gate, _)| gate.approvals > 0 && config.admin.is_some());
+    if let (Some((_, span)), unclear @ [_, ..]) = (asking, unclear_owners(config).as_slice()) {
+        let message = format!(
+            "nobody can approve calls of {}: write `owner_person` beside `owner`, which human that is in the words of their \
+             issuer's `person` claim",
+            unclear.join(", ")
+        );
+        found.warnings.push(Mistake::at(text.file, text.text, span.start, message));
+    }
     found.mistakes.sort_by_key(|mistake| (mistake.line, mistake.column));
     let gates: Option<Vec<_>> = gates.and_then(|gates| gates.into_iter().collect());
     match gates.filter(|_| found.mistakes.is_empty()) {
         Some(gates) => Ok((gates.into_iter().map(|(gate, _)| gate).collect(), found.warnings)),
         None => Err(found.mistakes),
     }
+}
+
+/// The agents and API keys of whose owner nobody knows which human they are.
+fn unclear_owners(config: &Config) -> Vec<String> {
+    let is_told = |owner: &str, person: Option<&String>| {
+        let alias = owner.strip_prefix("user:").and_then(|rest| rest.split_once('/')).map(|(alias, _)| alias);
+        let issuer = config.issuers.iter().find(|issuer| Some(issuer.alias.as_str()) == alias);
+        person.is_some() || issuer.and_then(|issuer| issuer.claims.person.as_deref()) == Some("sub")
+    };
+    let mut unclear = Vec::new();
+    for (id, agent) in &config.agents {
+        if !is_told(&agent.owner, agent.owner_person.as_ref()) {
+            unclear.push(format!("the agent `{id}`"));
+        }
+        let keys = agent.keys.iter().filter(|key| !is_told(&key.owner, key.owner_person.as_ref()));
+        unclear.extend(keys.map(|key| format!("the API key `{}`", key.id)));
+    }
+    unclear
 }
 
 type Placed = (GateConfig, Range<usize>);

@@ -22,6 +22,7 @@ pub const AGENT: Section = agents(
     "[agents.ID]",
     &[
         required("owner", "subject"),
+        optional("owner_person", "string"),
         optional("sponsor_group", "subject"),
         required("purpose", "string"),
         required("kind", "`\"interactive\"` or `\"autonomous\"`"),
@@ -54,6 +55,7 @@ pub const AGENT_KEY: Section = agents(
         required("id", "string"),
         required("sha256", "digest"),
         required("owner", "subject"),
+        optional("owner_person", "string"),
         required("created", "timestamp"),
         required("expires", "date"),
     ],

@@ -14,7 +14,7 @@ use super::super::routes::Verb;
 use super::inside::{Refused, answered};
 use super::layout::{beyond, csrf, inside, pill};
 use super::login::encoded;
-use super::text::{moment, shown, whole};
+use super::text::{cut, moment, shown, whole};
 use super::visit::{Posted, Visit};
 use crate::identity::now_s;
 use crate::ids::Digest;
@@ -147,7 +147,8 @@ async fn show(visit: &Visit, id: String, status: StatusCode, told: Option<Markup
 fn facts(view: &ApprovalView) -> Markup {
     html! {
         dl.facts {
-            div.wide { dt { "Call" } dd { code { (shown(&view.server)) "/" (shown(&view.name)) } " (" (shown(&view.action)) ")" } }
+            // Of what is approved nothing is left out: a resource's address is all that is asked for.
+            div.wide { dt { "Call" } dd { code { (shown(&view.server)) "/" (cut(&view.name, usize::MAX)) } " (" (shown(&view.action)) ")" } }
             div { dt { "Effects land in" } dd { (shown(&view.environment)) } }
             div { dt { "For whom" } dd { (shown(&view.requester)) } }
             div { dt { "Through" } dd { @if view.agents.is_empty() { "nobody" } @else { (shown(&view.agents.join(", "))) } } }
@@ -174,7 +175,7 @@ fn decide(visit: &Visit, view: &ApprovalView) -> Markup {
     let recent = visit.actor().may_loosen(Some(&visit.settings.admin), AdminOperation::Approve, now_s());
     let path = |what: &str| visit.settings.path(&format!("/approvals/{}/{what}", view.id));
     html! {
-        @if open && visit.may(AdminOperation::Approve) && view.state == "pending" {
+        @if open && visit.may(AdminOperation::Approve) && view.state == "pending" && !view.only_confirmed {
             section aria-labelledby="approve" {
                 h2 #approve { "Approve" }
                 p { "It is good for exactly this call, once." }

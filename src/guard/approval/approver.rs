@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::kept::{Decision, Kept, Requester, Token};
 use crate::config::{Approvers, Config, GateConfig, GateKind, ServerConfig};
+use crate::guard::Party;
 use crate::identity::{Caller, Groups, Revocations};
 use crate::ids::{IssuerAlias, Subject};
 use crate::outcome::{Reason, Refusal};
@@ -35,8 +36,11 @@ pub fn decision(
             "your issuer does not say which person you are: its `person` claim has to be configured, and in your token",
         ));
     };
+    let server = super::kept::server(config, &kept.server);
+    // No more of somebody's groups is kept than what a gate looks for.
+    let looked_for = |group: &String| gates.iter().any(|gate| names(gate, server, |subject| subject == group));
     let groups = match &persona.groups {
-        Groups::Known(groups) => groups.iter().map(ToString::to_string).collect(),
+        Groups::Known(groups) => groups.iter().map(ToString::to_string).filter(looked_for).collect(),
         Groups::Unknown(_) => return Err(Refusal::new(Reason::GroupsUnavailable)),
     };
     let Some(authenticated_at) = persona.authenticated_at else {
@@ -52,7 +56,6 @@ pub fn decision(
         at_us,
     };
     stands(&decision, kept, config)?;
-    let server = super::kept::server(config, &kept.server);
     let named: Vec<_> =
         gates.iter().filter(|gate| gate.kind == GateKind::Approve && is_named(&decision, gate, server)).collect();
     let age_s = now_s.saturating_sub(authenticated_at);
@@ -72,7 +75,7 @@ pub fn decision(
 /// # Errors
 /// `administrator_required`, `approver_refused`, `insufficient_user_authentication`.
 pub fn stands(decision: &Decision, kept: &Kept, config: &Config) -> Result<(), Refusal> {
-    let facts = decision.token.facts().ok_or_else(|| Refusal::new(Reason::AdministratorRequired))?;
+    let facts = decision.token.facts(true).ok_or_else(|| Refusal::new(Reason::AdministratorRequired))?;
     let admin = config.admin.as_ref().ok_or_else(|| Refusal::new(Reason::AdministratorRequired))?;
     let issuer = config.issuers.iter().find(|issuer| issuer.alias == facts.issuer);
     if issuer.is_none_or(|issuer| issuer.claims.person.is_none()) {
@@ -84,7 +87,7 @@ pub fn stands(decision: &Decision, kept: &Kept, config: &Config) -> Result<(), R
     if !admin.acr.is_empty() && !decision.acr.as_ref().is_some_and(|acr| admin.acr.contains(acr)) {
         return Err(Refusal::new(Reason::InsufficientUserAuthentication));
     }
-    match part_in(decision, &facts.issuer, &kept.requester, config) {
+    match part_in(decision, &kept.requester, config) {
         None => Ok(()),
         Some(part) => Err(Refusal::new(Reason::ApproverRefused).hint(part)),
     }
@@ -93,7 +96,7 @@ pub fn stands(decision: &Decision, kept: &Kept, config: &Config) -> Result<(), R
 /// Whether nothing was taken back from whoever decided.
 #[must_use]
 pub fn is_trusted(decision: &Decision, revocations: &Revocations) -> bool {
-    decision.token.facts().is_some_and(|facts| revocations.check(&facts).is_ok())
+    decision.token.facts(true).is_some_and(|facts| revocations.check(&facts).is_ok())
 }
 
 /// Whether a decision counts at a gate: it names whoever decided, who had logged in as it wants.
@@ -104,9 +107,12 @@ pub fn counts(decision: &Decision, gate: &GateConfig, server: Option<&ServerConf
 }
 
 /// Whether a gate names whoever decided.
-#[must_use]
 fn is_named(decision: &Decision, gate: &GateConfig, server: Option<&ServerConfig>) -> bool {
-    let is = |subject: &str| decision.user == subject || decision.groups.iter().any(|group| group == subject);
+    names(gate, server, |subject| decision.user == subject || decision.groups.iter().any(|group| group == subject))
+}
+
+/// Whether one of the subjects that a gate names is meant.
+fn names(gate: &GateConfig, server: Option<&ServerConfig>, is: impl Fn(&str) -> bool) -> bool {
     gate.approvers.iter().any(|approvers| match approvers {
         Approvers::Owner => server.is_some_and(|server| is(&server.owner)),
         Approvers::Subject(subject) => is(subject),
@@ -120,61 +126,87 @@ pub fn folded(person: &str) -> String {
 }
 
 /// Which part the approver has in the call, if any.
-fn part_in(decision: &Decision, issuer: &IssuerAlias, requester: &Requester, config: &Config) -> Option<&'static str> {
+fn part_in(decision: &Decision, requester: &Requester, config: &Config) -> Option<&'static str> {
     let person = folded(&decision.person);
-    let own = "this is your own call: somebody else has to approve it";
-    if decision.user == requester.user || requester.person.as_deref().map(folded).as_ref() == Some(&person) {
-        return Some(own);
-    }
-    // Of an account elsewhere nobody knows whose it is.
-    if requester.human && requester.person.is_none() && requester.issuer != issuer.as_str() {
-        return Some(
-            "nobody can tell whether this is your own call: the caller's issuer does not say which person it is",
-        );
-    }
-    let answers = |subject: &str| is_account_of(subject, &decision.user, &person, issuer, config);
-    for id in &requester.agents {
-        let agent = config.agents.iter().find(|(known, _)| known.as_str() == id).map(|(_, agent)| agent);
-        match agent.map(|agent| answers(&agent.owner)) {
-            Some(Same::No) => {}
-            Some(Same::Yes) => return Some("you answer for an agent of this call: somebody else has to approve it"),
-            Some(Same::Unknown) => {
-                return Some(
-                    "nobody can tell whether you answer for an agent of this call: its owner is known to another issuer",
-                );
-            }
-            None => return Some("an agent of this call is not registered any more"),
+    match is_party(&requester.party, decision, &person) {
+        Same::Yes => return Some("this is your own call: somebody else has to approve it"),
+        Same::Unknown => {
+            return Some(
+                "nobody can tell whether this is your own call: the caller's token does not say which person it is",
+            );
         }
+        Same::No => {}
     }
-    match requester.opener.as_deref().map(answers) {
-        None | Some(Same::No) => None,
-        Some(Same::Yes | Same::Unknown) => Some("whoever opened the mandate of this call cannot approve it"),
+    let opened = |opener: &Party| !matches!(is_party(opener, decision, &person), Same::No);
+    if requester.openers.iter().any(opened) {
+        return Some("whoever opened the mandate of this call cannot approve it");
     }
+    let mut parties = std::iter::once(&requester.party).chain(&requester.openers);
+    parties.find_map(|party| answers_for(party, decision, &person, config))
 }
 
+/// Whether the approver answers for the software that a party acts with.
+fn answers_for(party: &Party, decision: &Decision, person: &str, config: &Config) -> Option<&'static str> {
+    let mut owners = Vec::new();
+    for id in &party.agents {
+        let Some((_, agent)) = config.agents.iter().find(|(known, _)| known.as_str() == id) else {
+            return Some("an agent of this call is not registered any more");
+        };
+        owners.push((agent.owner.as_str(), agent.owner_person.as_deref()));
+    }
+    if let Some(name) = &party.key {
+        let keys = config.agents.values().flat_map(|agent| &agent.keys);
+        let Some(key) = keys.into_iter().find(|key| key.id == *name) else {
+            return Some("the API key of this call is not registered any more");
+        };
+        owners.push((key.owner.as_str(), key.owner_person.as_deref()));
+    }
+    owners.into_iter().find_map(|owner| match is_account_of(owner, &decision.user, person, config) {
+        Same::No => None,
+        Same::Yes => Some("you answer for an agent or a key of this call: somebody else has to approve it"),
+        Same::Unknown => Some(
+            "nobody can tell whether you answer for an agent or a key of this call: \
+             write `owner_person` beside its `owner` in policies/agents.toml",
+        ),
+    })
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Same {
     Yes,
     No,
     Unknown,
 }
 
-/// Whether an account that a file names is the approver's.
-fn is_account_of(subject: &str, user: &str, person: &str, issuer: &IssuerAlias, config: &Config) -> Same {
+/// Whether whoever has a part in the call is the approver.
+fn is_party(party: &Party, decision: &Decision, person: &str) -> Same {
+    match &party.person {
+        _ if party.user == decision.user => Same::Yes,
+        Some(known) if folded(known) == person => Same::Yes,
+        // Of an account whose human nobody names, nobody knows whose it is.
+        None if party.human => Same::Unknown,
+        _ => Same::No,
+    }
+}
+
+/// Whether an account that a file names, and the person whose it is said to be, is the approver's.
+fn is_account_of((subject, said): (&str, Option<&str>), user: &str, person: &str, config: &Config) -> Same {
     if subject == user {
         return Same::Yes;
     }
-    let of = |alias: &IssuerAlias| config.issuers.iter().find(|known| known.alias == *alias);
+    if let Some(said) = said {
+        return if folded(said) == person { Same::Yes } else { Same::No };
+    }
     let named = subject.strip_prefix("user:").and_then(|rest| rest.split_once('/'));
     let Some((alias, name)) = named else { return Same::Unknown };
     let Ok(alias) = IssuerAlias::new(alias) else { return Same::Unknown };
-    // Where the claim is the subject itself, a file says which person it is.
-    let is_subject = of(&alias).and_then(|issuer| issuer.claims.person.as_deref()) == Some("sub");
-    let spelled = Subject::user(&alias, person);
-    match (is_subject, alias == *issuer) {
-        (true, _) if folded(subject) == folded(spelled.as_str()) || folded(name) == person => Same::Yes,
-        (true, _) | (false, true) => Same::No,
-        (false, false) => Same::Unknown,
+    // A file may spell an owner by what the claim says.
+    if folded(name) == person || folded(subject) == folded(Subject::user(&alias, person).as_str()) {
+        return Same::Yes;
     }
+    let issuer = config.issuers.iter().find(|known| known.alias == alias);
+    // Where the claim is the subject itself, the account says which person it is.
+    if issuer.and_then(|issuer| issuer.claims.person.as_deref()) == Some("sub") { Same::No } else { Same::Unknown }
 }
 
 fn seconds(duration: Duration) -> i64 {

@@ -4,12 +4,14 @@
 //! definition, arguments, environment and gates are the same.
 
 use super::canonical::{Canonical, canonical};
+use crate::catalog::Target;
 use crate::ids::Digest;
 use crate::outcome::{Reason, Refusal};
 use crate::policy::Permit;
 use crate::wire::Json;
 
 const DOMAIN: &str = "bailiwick/approval/v1";
+const SHOWN: &str = "bailiwick/approval-shown/v1";
 
 /// The binding of a permitted call.
 ///
@@ -49,4 +51,11 @@ pub fn binding(permit: &Permit, mandate: Option<&str>, arguments: Option<&Json>)
     ];
     let parts: Vec<&[u8]> = parts.iter().map(String::as_bytes).collect();
     Ok(Digest::of(DOMAIN, &parts))
+}
+
+/// The digest of what an approver is shown of a call, which goes back with their yes.
+pub fn of_shown(target: &Target, action: &str, preview: &str) -> Digest {
+    let (server, environment) = (target.server_id().as_str(), target.environment().as_str());
+    let parts = [server, action, target.name(), environment, preview];
+    Digest::of(SHOWN, &parts.map(str::as_bytes))
 }

@@ -3,13 +3,14 @@
 //! Decides what their word changes. Refuses to know doors and pages. Invariant: an approval is of what was shown; of two
 //! who decide at once the second sees what the first has done.
 
-use super::kept::{Denial, Kept, State};
-use super::{Approvals, LIVE, NAMED, approver, asks_somebody, gates_of, micros, noted, read};
-use crate::config::Config;
+use super::kept::{Decision, Denial, Kept, State};
+use super::{Approvals, LIVE, NAMED, approver, gates_of, kept_for_us, noted, read};
+use crate::config::{Config, GateConfig, GateKind};
 use crate::identity::Caller;
+use crate::identity::revoked::RevocationTarget;
 use crate::ids::Digest;
 use crate::limit;
-use crate::outcome::{Reason, Refusal, Stop};
+use crate::outcome::{Failure, Reason, Refusal, Stop};
 use crate::record::Who;
 use crate::shelf::{Action, Change, Expect, Tell, Version};
 
@@ -47,7 +48,8 @@ impl Approvals {
             for row in rows {
                 let Ok((kept, version)) = read(&row) else { continue };
                 self.notice(&kept, version, now_us).await;
-                if filter == Filter::All || kept.state(now_us) == State::Pending {
+                // What only whoever called can answer waits for nobody who looks at lists.
+                if filter == Filter::All || (kept.asks && kept.state(now_us) == State::Pending) {
                     found.push(kept);
                 }
             }
@@ -96,7 +98,12 @@ impl Approvals {
                 let hint = "that is not what was shown: look at it again";
                 return Err(Refusal::new(Reason::ApprovalChanged).hint(hint).into());
             }
-            let gates = gates_of(&kept, config).filter(|gates| asks_somebody(gates));
+            if !self.is_heard(&kept) {
+                let hint = "access was taken from whoever called: the call has to be made again";
+                return Err(Refusal::new(Reason::ApprovalOver).hint(hint).into());
+            }
+            let asks = |gates: &Vec<&GateConfig>| gates.iter().any(|gate| gate.kind == GateKind::Approve);
+            let gates = gates_of(&kept, config).filter(asks);
             let Some(gates) = gates else {
                 let hint = "no gate of this call asks for an approval any more: call again";
                 return Err(Refusal::new(Reason::ApprovalOver).hint(hint).into());
@@ -109,7 +116,12 @@ impl Approvals {
                 }
             };
             let person = approver::folded(&decision.person);
-            if kept.decisions.iter().any(|known| approver::folded(&known.person) == person) {
+            // What somebody said before the gates were changed, and counts at none of them, they may say again.
+            let server = super::server(config, &kept.server);
+            let counts = |known: &Decision| gates.iter().any(|gate| approver::counts(known, gate, server));
+            let is_theirs = |known: &Decision| approver::folded(&known.person) == person;
+            kept.decisions.retain(|known| !is_theirs(known) || counts(known));
+            if kept.decisions.iter().any(is_theirs) {
                 return Err(Refusal::new(Reason::ApproverRefused).hint("you have approved this already").into());
             }
             kept.decisions.push(decision);
@@ -119,7 +131,7 @@ impl Approvals {
                 kept.approved_until_us = Some(now_us.saturating_add(kept.approved_for_us));
             }
             match self.put(&kept, Expect::Version(version), Some(now_us)).await {
-                Ok(()) => {
+                Ok(_) => {
                     let last: Vec<_> = kept.decisions.last().map(noted).into_iter().collect();
                     let detail = if complete { "" } else { "others have to approve it as well" };
                     let told = super::note(&kept, "approved", &last, detail);
@@ -149,7 +161,7 @@ impl Approvals {
                 note: denier.note.chars().take(limit::APPROVAL_NOTE_CHARACTERS_MAX).collect(),
             });
             match self.put(&kept, Expect::Version(version), Some(now_us)).await {
-                Ok(()) => {
+                Ok(_) => {
                     self.tell(&kept, "denied", None, who, &denier.name);
                     return Ok((kept, now_us));
                 }
@@ -158,6 +170,82 @@ impl Approvals {
             }
         }
         Err(Refusal::new(Reason::ApprovalChanged).into())
+    }
+
+    /// Takes a request back whose caller wants it no more: the same call asks anew.
+    ///
+    /// # Errors
+    /// `target_unknown`, `approval_over`, `approval_changed`, `store_unavailable`.
+    pub async fn withdraw(&self, id: &str) -> Result<(), Stop> {
+        for _ in 0..limit::APPROVAL_TRIES_MAX {
+            let now_us = self.shelf.clock_us().await?;
+            let (kept, version) = self.live(id, now_us).await?;
+            match self.withdraw_row(kept, version, "whoever called wants it no more").await {
+                Err(stop) if stop.reason() == Reason::ApprovalChanged => {}
+                done => return done,
+            }
+        }
+        Err(Refusal::new(Reason::ApprovalChanged).into())
+    }
+
+    /// Takes back whatever waits, or was approved, of callers whom this names, when they may call again: that access was
+    /// taken from them stopped these calls for good.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn withdraw_of(&self, lifted: &RevocationTarget, config: &Config) -> Result<(), Failure> {
+        let named = |kept: &Kept| {
+            let facts = kept.requester.token.as_ref().and_then(|token| token.facts(false));
+            let acts = |agent: &str| kept.requester.party.agents.iter().any(|known| known == agent);
+            match lifted {
+                RevocationTarget::Agent(agent) => acts(agent.as_str()),
+                RevocationTarget::Owner(owner) => {
+                    config.agents.iter().any(|(id, agent)| agent.owner == *owner && acts(id.as_str()))
+                }
+                RevocationTarget::Mandate(mandate) => kept.mandate.as_deref() == Some(mandate.as_str()),
+                RevocationTarget::Server(server) => kept.server == server.as_str(),
+                lifted => facts.is_none_or(|facts| lifted.names(&facts)),
+            }
+        };
+        let mut after: Option<String> = None;
+        loop {
+            let rows = self.shelf.rows(LIVE, None, after.as_deref()).await?;
+            let is_last = rows.len() < limit::SHELF_ROWS_READ_MAX;
+            after = rows.last().map(|row| row.key.clone());
+            for row in rows {
+                let Ok((kept, version)) = read(&row) else { continue };
+                if kept.consumed.is_some() || kept.denied.is_some() || !named(&kept) {
+                    continue;
+                }
+                // Of one that somebody has decided in this moment, nothing is used while its caller is refused.
+                if let Err(Stop::Failed(failure)) =
+                    self.withdraw_row(kept, version, "access was taken from whoever called").await
+                {
+                    return Err(failure);
+                }
+            }
+            if is_last {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes a request back in the version that was read.
+    pub(super) async fn withdraw_row(&self, kept: Kept, version: Version, why: &str) -> Result<(), Stop> {
+        let withdrawn = Kept { withdrawn: true, ..kept };
+        let body = serde_json::to_string(&withdrawn).unwrap_or_default();
+        let until_us = withdrawn.until_us().saturating_add(kept_for_us(&withdrawn));
+        let owner = withdrawn.requester.principal.clone();
+        let named = Action::Put { owner, body, expires_at_us: Some(until_us) };
+        let changes = vec![
+            Change::new(LIVE, withdrawn.binding.to_string(), Expect::Version(version), Action::Remove),
+            Change::new(NAMED, withdrawn.id.clone(), Expect::Anything, named),
+        ];
+        if !self.shelf.change(changes, Tell::Nobody).await?.is_done() {
+            return Err(Refusal::new(Reason::ApprovalChanged).into());
+        }
+        self.tell(&withdrawn, "withdrawn", None, None, why);
+        Ok(())
     }
 
     async fn find(&self, id: &str) -> Result<(Kept, Version), Stop> {
@@ -189,7 +277,7 @@ impl Approvals {
         }
         let told = Kept { expiry_told: true, ..kept.clone() };
         let body = serde_json::to_string(&told).unwrap_or_default();
-        let until_us = kept.until_us().saturating_add(micros(limit::APPROVAL_KEPT_FOR));
+        let until_us = kept.until_us().saturating_add(kept_for_us(kept));
         let owner = kept.requester.principal.clone();
         let put = Action::Put { owner, body, expires_at_us: Some(until_us) };
         let change = Change::new(NAMED, kept.id.clone(), Expect::Version(version), put);

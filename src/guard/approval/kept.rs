@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::approver;
 use crate::config::{Config, GateConfig, GateKind, ServerConfig};
+use crate::guard::Party;
 use crate::identity::{Caller, Person, TokenFacts};
 use crate::ids::{Digest, IssuerAlias, PolicyRevision};
 use crate::inversion::{self, Control};
@@ -51,6 +52,9 @@ pub struct Kept {
     pub pending_until_us: i64,
     /// How long it can be used once everybody has approved.
     pub approved_for_us: i64,
+    /// Whether somebody else is asked, and not only whoever called.
+    #[serde(default = "somebody")]
+    pub asks: bool,
     /// Whoever called has confirmed it.
     #[serde(default)]
     pub confirmed: bool,
@@ -66,30 +70,32 @@ pub struct Kept {
     /// Which call has used it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consumed: Option<Consumption>,
+    /// Whoever called wants it no more, or may not any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub withdrawn: bool,
     /// That it ran out stands on the record.
     #[serde(default)]
     pub expiry_told: bool,
 }
 
-/// Who called.
+const fn somebody() -> bool {
+    true
+}
+
+/// Who called, and who else has a part in the call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Requester {
-    /// As rules spell it.
-    pub user: String,
-    /// Who vouches.
-    pub issuer: String,
-    /// Whether a human stands behind it.
-    pub human: bool,
-    /// Which one, where that is known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub person: Option<String>,
-    /// The agent that called, and further actors.
-    pub agents: Vec<String>,
+    /// Whoever called.
+    #[serde(flatten)]
+    pub party: Party,
     /// Whose requests are counted.
     pub principal: String,
-    /// Whoever opened the mandate, as rules spell them.
+    /// With which token: it may be taken back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub opener: Option<String>,
+    pub token: Option<Token>,
+    /// Whoever opened the mandate, and those above it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub openers: Vec<Party>,
 }
 
 /// One person's yes.
@@ -99,7 +105,7 @@ pub struct Decision {
     pub user: String,
     /// Which human, whatever the account is called.
     pub person: String,
-    /// The groups of the token.
+    /// The groups of the token that a gate of the call names.
     pub groups: Vec<String>,
     /// When they logged in.
     pub authenticated_at: i64,
@@ -112,7 +118,7 @@ pub struct Decision {
     pub at_us: i64,
 }
 
-/// What is kept of an approver's token: enough to see that it was taken back.
+/// What is kept of a token: enough to see that it was taken back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Token {
     digest: Digest,
@@ -160,6 +166,8 @@ pub enum State {
     Denied,
     /// A call has used it.
     Consumed,
+    /// Whoever called wants it no more, or may not any more.
+    Withdrawn,
     /// Nobody said yes in time, or nobody used it.
     Expired,
 }
@@ -173,6 +181,7 @@ impl State {
             Self::Approved => "approved",
             Self::Denied => "denied",
             Self::Consumed => "consumed",
+            Self::Withdrawn => "withdrawn",
             Self::Expired => "expired",
         }
     }
@@ -185,6 +194,7 @@ impl Kept {
         let now_us = if inversion::is_off(Control::ApprovalExpiry) { i64::MIN } else { now_us };
         match (&self.consumed, &self.denied, self.approved_until_us) {
             (Some(_), _, _) => State::Consumed,
+            (None, _, _) if self.withdrawn => State::Withdrawn,
             (None, Some(_), _) => State::Denied,
             (None, None, Some(until_us)) if now_us < until_us => State::Approved,
             (None, None, None) if now_us < self.pending_until_us => State::Pending,
@@ -236,25 +246,17 @@ pub fn server<'c>(config: &'c Config, id: &str) -> Option<&'c ServerConfig> {
 }
 
 impl Requester {
-    /// Whoever made a permitted call.
+    /// Whoever made a permitted call, under a mandate that these opened.
     #[must_use]
-    pub fn of(permit: &Permit) -> Self {
+    pub fn of(permit: &Permit, openers: Vec<Party>) -> Self {
         let caller = permit.caller();
-        let (persona, person) = (caller.persona(), &caller.token().person);
-        Self {
-            user: persona.user.as_ref().map_or_else(|| "anyone".to_owned(), ToString::to_string),
-            issuer: persona.issuer.to_string(),
-            human: *person != Person::Nobody,
-            person: person.known().map(str::to_owned),
-            agents: persona.agent.iter().chain(&persona.chain).map(|agent| agent.id.to_string()).collect(),
-            principal: caller.principal().0.to_string(),
-            opener: None,
-        }
+        let principal = caller.principal().0.to_string();
+        Self { party: Party::of(caller), principal, token: Some(Token::of(caller)), openers }
     }
 }
 
 impl Token {
-    /// Of somebody who approves.
+    /// Of somebody who calls, or approves.
     #[must_use]
     pub fn of(caller: &Caller) -> Self {
         let TokenFacts { digest, issuer, subject, client, id, session, issued_at, expires_at, .. } =
@@ -264,7 +266,7 @@ impl Token {
 
     /// As revocations look at it; nothing where its issuer cannot be spelled.
     #[must_use]
-    pub fn facts(&self) -> Option<TokenFacts> {
+    pub fn facts(&self, for_administrators: bool) -> Option<TokenFacts> {
         Some(TokenFacts {
             digest: self.digest,
             issuer: IssuerAlias::new(&self.issuer).ok()?,
@@ -274,7 +276,7 @@ impl Token {
             session: self.session.clone(),
             issued_at: self.issued_at,
             expires_at: self.expires_at,
-            for_administrators: true,
+            for_administrators,
             person: Person::Unknown,
         })
     }

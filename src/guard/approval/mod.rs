@@ -11,6 +11,7 @@ mod canonical;
 mod decide;
 mod kept;
 mod preview;
+mod request;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,14 +21,14 @@ pub use decide::{Denier, Filter};
 pub use kept::{Decision, Kept, State, server};
 pub use preview::{escaped, preview as shown};
 
-use kept::{Consumption, Requester};
+use kept::{Consumption, Denial};
 
+use super::Party;
 use super::consume::Reservations;
 use crate::config::{Config, GateConfig, GateKind};
 use crate::identity::Revocations;
 use crate::ids::{CallId, Digest, LegId};
 use crate::limit;
-use crate::outbox;
 use crate::outcome::{Failure, Pending, PendingKind, Reason, Refusal, Stop};
 use crate::policy::Permit;
 use crate::record::Journal;
@@ -61,10 +62,10 @@ pub struct Gated<'a> {
     pub arguments: Option<&'a Json>,
     /// The mandate that it belongs to.
     pub mandate: Option<&'a str>,
-    /// Whoever opened the mandate, where that was a person and not the caller.
-    pub opener: Option<&'a str>,
     /// Which round of questions it answers; zero where it is the first request.
     pub round: u32,
+    /// The request that the call has used already, where its server has asked since and this is the answer.
+    pub goes_on: Option<&'a str>,
     /// The request that this answers a question about.
     pub answers: Option<&'a str>,
     /// What whoever called said to it.
@@ -101,6 +102,19 @@ impl Used {
         };
         if self.kept.decisions.iter().all(stands) { Ok(()) } else { Err(Refusal::new(Reason::ApprovalVoid)) }
     }
+
+    /// Why it could not be used up although it was there: what became of it meanwhile.
+    pub(super) async fn lost(&self, shelf: &dyn Shelf) -> Result<Stop, Failure> {
+        let row = shelf.row(LIVE, &self.kept.binding.to_string()).await?;
+        let now = row.as_ref().map(read).transpose()?.map(|(kept, _)| kept);
+        let refusal = match now {
+            // It ran out in this moment.
+            None => Refusal::new(Reason::ApprovalVoid),
+            Some(now) if now.id != self.kept.id || now.consumed.is_some() => Refusal::new(Reason::ApprovalConsumed),
+            Some(now) => now.denied.as_ref().map_or_else(|| Refusal::new(Reason::ApprovalVoid), denied),
+        };
+        Ok(refusal.into())
+    }
 }
 
 impl Approvals {
@@ -114,37 +128,57 @@ impl Approvals {
     ///
     /// # Errors
     /// `approval_required` with what is waited for, `approval_denied`, `approval_consumed`, `confirmation_declined`,
-    /// `arguments_unfit`, `approvals_limited`, `store_unavailable`.
+    /// `arguments_unfit`, `person_unknown`, `approvals_limited`, `store_unavailable`.
     pub async fn clear(
         &self,
         permit: &Permit,
         gated: Gated<'_>,
+        openers: Vec<Party>,
         reservations: &mut Reservations,
     ) -> Result<Used, Stop> {
         let binding = binding::binding(permit, gated.mandate, gated.arguments)?;
-        let key = binding.to_string();
-        let found = self.shelf.row(LIVE, &key).await?;
-        let (mut kept, version) = match found.as_ref().map(read).transpose()? {
+        for _ in 0..limit::APPROVAL_TRIES_MAX {
+            match self.cleared(permit, gated, binding, &openers, reservations).await {
+                // Somebody has decided at this moment, or the same call was made: what is there now is looked at.
+                Err(stop) if stop.reason() == Reason::ApprovalChanged => {}
+                ended => return ended,
+            }
+        }
+        Err(Refusal::new(Reason::ApprovalChanged).into())
+    }
+
+    /// The same with what is there at this moment; `approval_changed` where that changes meanwhile.
+    async fn cleared(
+        &self,
+        permit: &Permit,
+        gated: Gated<'_>,
+        binding: Digest,
+        openers: &[Party],
+        reservations: &mut Reservations,
+    ) -> Result<Used, Stop> {
+        let found = self.shelf.row(LIVE, &binding.to_string()).await?;
+        let (mut kept, mut version) = match found.as_ref().map(read).transpose()? {
+            None => self.request(permit, gated, binding, openers, Expect::Absent).await?,
             Some((kept, version)) => match &kept.consumed {
                 None => (kept, version),
-                // A call goes on that was let through: each of its rounds once.
                 Some(used) if used.call == gated.call.to_string() => {
-                    if gated.round <= used.round {
+                    // The call goes on that was let through, where its server has asked: each of its rounds once. What
+                    // the gateway asked was asked before, and one yes is one call.
+                    if gated.goes_on != Some(kept.id.as_str()) || gated.round <= used.round {
                         return Err(Refusal::new(Reason::ApprovalConsumed).into());
                     }
                     return Ok(Self::reserve(kept, version, gated, reservations)?);
                 }
-                Some(_) => self.request(permit, gated, binding, Expect::Version(version)).await?,
+                Some(_) => self.request(permit, gated, binding, openers, Expect::Version(version)).await?,
             },
-            None => self.request(permit, gated, binding, Expect::Absent).await?,
         };
-        if let Some(denied) = &kept.denied {
-            let hint = if denied.note.is_empty() {
-                "somebody who may has denied this call".to_owned()
-            } else {
-                format!("somebody who may has denied this call: {}", denied.note)
-            };
-            return Err(Refusal::new(Reason::ApprovalDenied).hint(hint).into());
+        if let Some(denial) = &kept.denied {
+            return Err(denied(denial).into());
+        }
+        if !self.is_heard(&kept) {
+            // Whoever asked has signed out since, or access was taken from them: it has to be asked for anew.
+            self.withdraw_row(kept, version, "whoever called may not any more").await?;
+            return Err(Refusal::new(Reason::ApprovalChanged).into());
         }
         let before = kept.decisions.len();
         kept.decisions = self.standing(&kept, gated.config);
@@ -154,14 +188,8 @@ impl Approvals {
             match said {
                 Said::Yes => {
                     kept.confirmed = true;
-                    self.put(&kept, Expect::Version(version), None).await?;
+                    version = self.put(&kept, Expect::Version(version), None).await?;
                     self.tell(&kept, "confirmed", Some(gated.of()), None, "");
-                    let row = self.shelf.row(LIVE, &key).await?;
-                    let again = row.as_ref().map(read).transpose()?;
-                    let Some((again, version)) = again.filter(|(again, _)| again.id == kept.id) else {
-                        return Err(Refusal::new(Reason::ApprovalConsumed).into());
-                    };
-                    return self.settle(again, version, permit, gated, voided, reservations).await;
                 }
                 Said::No => return Err(Refusal::new(Reason::ConfirmationDeclined).into()),
                 Said::Nothing => return Err(waits(&kept, PendingKind::Confirm, gated.config).into()),
@@ -170,22 +198,34 @@ impl Approvals {
         self.settle(kept, version, permit, gated, voided, reservations).await
     }
 
-    /// Uses what is approved, or waits for whoever is missing.
+    /// Uses what is approved, or waits for whoever is missing. The row is as it was read or written by this call.
     async fn settle(
         &self,
         mut kept: Kept,
         version: Version,
         permit: &Permit,
         gated: Gated<'_>,
-        voided: bool,
+        mut voided: bool,
         reservations: &mut Reservations,
     ) -> Result<Used, Stop> {
-        if voided {
-            kept.decisions = self.standing(&kept, gated.config);
+        let is_complete = |kept: &Kept| kept.waits_at(gated.config, permit.gates().iter().map(AsRef::as_ref)).is_none();
+        if is_complete(&kept) {
+            if kept.approved_until_us.is_none() && asks_somebody(permit) {
+                // Fewer persons are asked for than when they decided: what was said longer ago than an approval is good
+                // for is none any more.
+                let oldest_us = self.shelf.clock_us().await?.saturating_sub(kept.approved_for_us);
+                let before = kept.decisions.len();
+                kept.decisions.retain(|decision| decision.at_us > oldest_us);
+                voided |= kept.decisions.len() < before;
+            }
+            if is_complete(&kept) {
+                return Ok(Self::reserve(kept, version, gated, reservations)?);
+            }
         }
-        let gates = permit.gates().iter().map(AsRef::as_ref);
-        if kept.waits_at(gated.config, gates).is_none() {
-            return Ok(Self::reserve(kept, version, gated, reservations)?);
+        if !kept.asks {
+            // The gate asked whoever called when they called first, and asks somebody else now.
+            kept.asks = true;
+            voided = true;
         }
         if voided || kept.approved_until_us.is_some() {
             // What is left of it waits again, for as long as a new one would.
@@ -207,87 +247,17 @@ impl Approvals {
     ) -> Result<Used, Refusal> {
         let mut consumed = kept.clone();
         consumed.consumed = Some(Consumption { call: gated.call.to_string(), round: gated.round });
-        let until_us = kept.until_us().saturating_add(micros(limit::APPROVAL_KEPT_FOR));
+        let until_us = kept.until_us().saturating_add(kept_for_us(&kept));
         for change in changes(&consumed, Expect::Version(version), until_us, until_us)? {
             reservations.reserve(change, Reason::ApprovalConsumed);
         }
         Ok(Used { kept })
     }
 
-    /// Asks for an approval, unless somebody has just done so for the same call.
-    async fn request(
-        &self,
-        permit: &Permit,
-        gated: Gated<'_>,
-        binding: Digest,
-        expect: Expect,
-    ) -> Result<(Kept, Version), Stop> {
-        let preview = preview::preview(permit.target(), gated.arguments)?;
-        let requester = Requester { opener: gated.opener.map(str::to_owned), ..Requester::of(permit) };
-        let now_us = self.shelf.clock_us().await?;
-        let own = self.shelf.rows(NAMED, Some(&requester.principal), None).await?;
-        let waiting = own.into_iter().filter_map(|row| read(&row).ok());
-        let waiting = waiting.filter(|(kept, _)| matches!(kept.state(now_us), State::Pending | State::Approved));
-        if waiting.count() >= limit::APPROVALS_PENDING_PER_PRINCIPAL_MAX {
-            return Err(Refusal::new(Reason::ApprovalsLimited).into());
-        }
-        let target = permit.target();
-        let approved_for = permit.gates().iter().map(|gate| gate.approved_for).min().unwrap_or_default();
-        let kept = Kept {
-            id: random()?,
-            binding,
-            gates: permit.gates().iter().map(|gate| gate.name.clone()).collect(),
-            requester,
-            mandate: gated.mandate.map(str::to_owned),
-            server: target.server_id().to_string(),
-            action: target.action().to_string(),
-            name: target.name().to_owned(),
-            definition: target.definition().map(|definition| definition.digest.to_string()),
-            environment: target.environment().to_string(),
-            shown: Digest::sha256(preview.as_bytes()),
-            preview,
-            revision: permit.revision(),
-            call: gated.call.to_string(),
-            requested_at_us: now_us,
-            pending_until_us: now_us.saturating_add(pending_us(permit)),
-            approved_for_us: micros(approved_for),
-            confirmed: false,
-            decisions: Vec::new(),
-            approved_until_us: None,
-            denied: None,
-            consumed: None,
-            expiry_told: false,
-        };
-        let until_us = kept.pending_until_us;
-        let own = changes(&kept, expect, until_us, until_us.saturating_add(micros(limit::APPROVAL_KEPT_FOR)))?;
-        // Nothing of the arguments: whoever reads it has to come and look.
-        let about = serde_json::json!({
-            "approval_id": kept.id,
-            "server": kept.server,
-            "name": kept.name,
-            "environment": kept.environment,
-            "gates": kept.gates,
-            "url": page(&kept, gated.config),
-        });
-        let told = outbox::told(&gated.config.webhooks, outbox::Event::ApprovalRequested, &about, now_us);
-        let count = own.len();
-        let mut changed = self.shelf.change([own.clone(), told].concat(), Tell::Nobody).await?;
-        if matches!(changed, Changed::Full(index) if index >= count) {
-            // Where messages have not been taken for days, people find the request all the same.
-            changed = self.shelf.change(own, Tell::Nobody).await?;
-        }
-        match changed {
-            Changed::Done { version, .. } => {
-                self.tell(&kept, "requested", Some(gated.of()), Some(permit.caller().who()), "");
-                Ok((kept, version))
-            }
-            // The same call, at the same moment: one of them has asked.
-            Changed::Conflict(_) => {
-                let row = self.shelf.row(LIVE, &binding.to_string()).await?;
-                row.as_ref().map(read).transpose()?.ok_or_else(|| Refusal::new(Reason::ApprovalConsumed).into())
-            }
-            Changed::Full(_) => Err(Refusal::new(Reason::ApprovalsLimited).into()),
-        }
+    /// Whether whoever asked for it may still call.
+    fn is_heard(&self, kept: &Kept) -> bool {
+        let facts = kept.requester.token.as_ref().and_then(|token| token.facts(false));
+        facts.is_some_and(|facts| self.revocations.check(&facts).is_ok())
     }
 
     /// The decisions of those who could still make them.
@@ -298,12 +268,12 @@ impl Approvals {
         kept.decisions.iter().filter(stands).cloned().collect()
     }
 
-    /// Writes a request down in its new state.
-    async fn put(&self, kept: &Kept, expect: Expect, now_us: Option<i64>) -> Result<(), Stop> {
+    /// Writes a request down in its new state, and says which version that is.
+    async fn put(&self, kept: &Kept, expect: Expect, now_us: Option<i64>) -> Result<Version, Stop> {
         let until_us = kept.until_us();
-        let named_until_us = now_us.unwrap_or(until_us).max(until_us).saturating_add(micros(limit::APPROVAL_KEPT_FOR));
+        let named_until_us = now_us.unwrap_or(until_us).max(until_us).saturating_add(kept_for_us(kept));
         match self.shelf.change(changes(kept, expect, until_us, named_until_us)?, Tell::Nobody).await? {
-            Changed::Done { .. } => Ok(()),
+            Changed::Done { version, .. } => Ok(version),
             Changed::Conflict(_) => Err(Refusal::new(Reason::ApprovalChanged).into()),
             Changed::Full(_) => Err(Refusal::new(Reason::ApprovalsLimited).into()),
         }
@@ -348,7 +318,7 @@ fn note<'k>(
         server: &kept.server,
         name: &kept.name,
         environment: &kept.environment,
-        requester: &kept.requester.user,
+        requester: &kept.requester.party.user,
         approvers,
         revision: kept.revision,
         shown: kept.shown,
@@ -358,6 +328,16 @@ fn note<'k>(
 
 fn noted(decision: &Decision) -> ApproverNote<'_> {
     ApproverNote { id: &decision.user, authenticated_at: decision.authenticated_at, acr: decision.acr.as_deref() }
+}
+
+/// What a caller is told of a no.
+fn denied(denial: &Denial) -> Refusal {
+    let hint = if denial.note.is_empty() {
+        "somebody who may has denied this call".to_owned()
+    } else {
+        format!("somebody who may has denied this call: {}", denial.note)
+    };
+    Refusal::new(Reason::ApprovalDenied).hint(hint)
 }
 
 /// A call that waits, and for what.
@@ -407,15 +387,13 @@ fn pending_us(permit: &Permit) -> i64 {
     micros(permit.gates().iter().map(|gate| gate.pending_for).min().unwrap_or_default())
 }
 
-fn micros(duration: Duration) -> i64 {
-    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+/// How long one that is over is kept: a confirmation is on the record, and nobody else has to look at it.
+fn kept_for_us(kept: &Kept) -> i64 {
+    micros(if kept.asks { limit::APPROVAL_KEPT_FOR } else { limit::APPROVAL_CONFIRMED_KEPT_FOR })
 }
 
-/// 128 random bits.
-fn random() -> Result<String, Failure> {
-    let mut bytes = [0_u8; 16];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Failure::before(Reason::Internal, "no random numbers"))?;
-    Ok(data_encoding::HEXLOWER.encode(&bytes))
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
 /// The gates of a request that this configuration has; nothing where one is gone.
@@ -424,7 +402,7 @@ fn gates_of<'c>(kept: &Kept, config: &'c Config) -> Option<Vec<&'c GateConfig>> 
     kept.gates.iter().map(of).collect()
 }
 
-/// Whether one of them asks for another person.
-fn asks_somebody(gates: &[&GateConfig]) -> bool {
-    gates.iter().any(|gate| gate.kind == GateKind::Approve)
+/// Whether one of the gates that a call meets asks for another person.
+fn asks_somebody(permit: &Permit) -> bool {
+    permit.gates().iter().any(|gate| gate.kind == GateKind::Approve)
 }

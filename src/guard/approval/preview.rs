@@ -3,6 +3,8 @@
 //! Decides what is hidden, and says how much. Invariant: nothing is left out without a word, and no model has written
 //! any of it.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
 
 use crate::catalog::Target;
@@ -22,6 +24,10 @@ pub fn preview(target: &Target, arguments: Option<&Json>) -> Result<String, Refu
     let schema = target.definition().and_then(|definition| serde_json::from_str::<Value>(definition.raw.as_str()).ok());
     let schema = schema.as_ref().and_then(|definition| definition.get("inputSchema"));
     let root = schema.unwrap_or(&Value::Null);
+    let mut left = limit::APPROVAL_VALUES_MAX;
+    if !is_within(&shown, &mut left) {
+        return Err(unfit("the arguments are more than a person can look at: split the call"));
+    }
     let text = redacted(shown, &[root], root).to_string();
     if text.len() > limit::APPROVAL_PREVIEW_BYTES_MAX {
         return Err(unfit("the arguments are more than a person can look at: split the call"));
@@ -53,18 +59,35 @@ fn is_unseen(character: char) -> bool {
             | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
+/// Whether a value has so few parts that somebody could look at them.
+fn is_within(value: &Value, left: &mut usize) -> bool {
+    let Some(rest) = left.checked_sub(1) else { return false };
+    *left = rest;
+    match value {
+        Value::Array(elements) => elements.iter().all(|element| is_within(element, left)),
+        Value::Object(members) => members.values().all(|member| is_within(member, left)),
+        _ => true,
+    }
+}
+
 /// A value under every schema that speaks about it.
 fn redacted(value: Value, schemas: &[&Value], root: &Value) -> Value {
-    let schemas = spread(schemas, root);
-    if schemas.iter().any(|schema| is_secret(schema)) {
+    under(value, spread(schemas, root).as_deref(), root)
+}
+
+/// The same where the schemas are spread already; nothing where they are more than anybody looks through.
+fn under(value: Value, schemas: Option<&[&Value]>, root: &Value) -> Value {
+    let Some(schemas) = schemas.filter(|schemas| !schemas.iter().any(|schema| is_secret(schema))) else {
         let characters = value.as_str().map_or_else(|| value.to_string().chars().count(), |text| text.chars().count());
         return Value::String(format!("[{characters} characters hidden]"));
-    }
+    };
     match value {
         Value::String(text) => Value::String(cut(&text)),
         Value::Array(elements) => {
-            let of: Vec<&Value> = schemas.iter().filter_map(|schema| schema.get("items")).collect();
-            Value::Array(elements.into_iter().map(|element| redacted(element, &of, root)).collect())
+            // Whichever element one of them means, each is looked at under all.
+            let of: Vec<&Value> = schemas.iter().flat_map(|schema| of_elements(schema)).collect();
+            let of = spread(&of, root);
+            Value::Array(elements.into_iter().map(|element| under(element, of.as_deref(), root)).collect())
         }
         Value::Object(members) => {
             let members = members.into_iter().map(|(key, value)| {
@@ -78,31 +101,64 @@ fn redacted(value: Value, schemas: &[&Value], root: &Value) -> Value {
     }
 }
 
-fn of_member<'s>(schema: &'s Value, key: &str) -> impl Iterator<Item = &'s Value> {
-    let named = schema.get("properties").and_then(|properties| properties.get(key));
-    let rest = if named.is_none() { schema.get("additionalProperties") } else { None };
-    named.into_iter().chain(rest)
+/// One schema, or a list of them.
+fn one_or_all(written: Option<&Value>) -> impl Iterator<Item = &Value> {
+    let all = written.and_then(Value::as_array);
+    written.filter(|_| all.is_none()).into_iter().chain(all.into_iter().flatten())
 }
 
-/// The schemas with those that they refer to and are made of.
-fn spread<'s>(schemas: &[&'s Value], root: &'s Value) -> Vec<&'s Value> {
-    let mut all: Vec<&Value> = schemas.to_vec();
+fn of_elements(schema: &Value) -> impl Iterator<Item = &Value> {
+    ["items", "prefixItems", "additionalItems", "contains", "unevaluatedItems"]
+        .into_iter()
+        .flat_map(|key| one_or_all(schema.get(key)))
+}
+
+/// The schemas of a member: which of the patterns mean it nobody looks, so they all do.
+fn of_member<'s>(schema: &'s Value, key: &str) -> impl Iterator<Item = &'s Value> {
+    let named = schema.get("properties").and_then(|properties| properties.get(key));
+    let patterns = schema.get("patternProperties").and_then(Value::as_object).into_iter().flat_map(Map::values);
+    let rest = ["additionalProperties", "unevaluatedProperties"].into_iter().filter_map(|key| schema.get(key));
+    named.into_iter().chain(patterns).chain(rest.filter(move |_| named.is_none()))
+}
+
+/// The schemas with those that they refer to and are made of; nothing where those are too many to look through.
+fn spread<'s>(schemas: &[&'s Value], root: &'s Value) -> Option<Vec<&'s Value>> {
+    let mut all: Vec<&Value> = Vec::new();
+    let mut known: HashSet<*const Value> = HashSet::new();
     let mut next = 0;
-    while let Some(schema) = all.get(next).copied() {
-        next += 1;
-        // A schema that refers to itself adds nothing, and a huge one is looked at so far.
-        if all.len() >= limit::APPROVAL_SCHEMAS_MAX {
-            break;
-        }
-        let referred = schema.get("$ref").and_then(Value::as_str).and_then(|to| root.pointer(to.strip_prefix('#')?));
-        let parts = ["allOf", "anyOf", "oneOf"].iter().filter_map(|key| schema.get(*key)?.as_array()).flatten();
-        for part in referred.into_iter().chain(parts) {
-            if !all.iter().any(|known| std::ptr::eq(*known, part)) {
-                all.push(part);
+    let mut found: Vec<&Value> = schemas.to_vec();
+    loop {
+        for schema in found.drain(..) {
+            // A schema that refers to itself adds nothing.
+            if known.insert(std::ptr::from_ref(schema)) {
+                all.push(schema);
+            }
+            if all.len() > limit::APPROVAL_SCHEMAS_MAX {
+                return None;
             }
         }
+        let Some(schema) = all.get(next).copied() else { return Some(all) };
+        next += 1;
+        let keys = ["$ref", "$dynamicRef", "$recursiveRef"];
+        found.extend(keys.iter().filter_map(|key| referred(schema.get(*key)?.as_str()?, root)));
+        let parts = ["allOf", "anyOf", "oneOf", "if", "then", "else", "not"];
+        found.extend(parts.iter().flat_map(|key| one_or_all(schema.get(*key))));
+        let dependent = schema.get("dependentSchemas").and_then(Value::as_object);
+        found.extend(dependent.into_iter().flat_map(Map::values));
     }
-    all
+}
+
+/// What a reference within the schema means: a pointer, or the name that a definition gives itself.
+fn referred<'s>(reference: &str, root: &'s Value) -> Option<&'s Value> {
+    let fragment = percent_encoding::percent_decode_str(reference.strip_prefix('#')?).decode_utf8().ok()?;
+    if fragment.is_empty() || fragment.starts_with('/') {
+        return root.pointer(&fragment);
+    }
+    let definitions = ["$defs", "definitions"].into_iter().filter_map(|key| root.get(key)?.as_object());
+    let is_named = |schema: &&Value| {
+        ["$anchor", "$dynamicAnchor"].iter().any(|key| schema.get(*key).and_then(Value::as_str) == Some(&*fragment))
+    };
+    definitions.flat_map(Map::values).find(is_named)
 }
 
 fn is_secret(schema: &Value) -> bool {
@@ -167,9 +223,47 @@ mod tests {
     }
 
     #[test]
-    fn so_many_schemas_are_looked_at_and_not_more() {
-        let parts: Vec<Value> = (0..=limit::APPROVAL_SCHEMAS_MAX).map(|number| json!({ "title": number })).collect();
-        let schema = json!({ "allOf": parts });
-        assert!(spread(&[&schema], &schema).len() <= limit::APPROVAL_SCHEMAS_MAX + parts.len());
+    fn a_schema_with_more_parts_than_are_looked_through_hides_what_it_speaks_about() {
+        let parts = |count: usize| (0..count).map(|number| json!({ "title": number })).collect::<Vec<Value>>();
+        let large = json!({ "properties": { "x": { "allOf": parts(limit::APPROVAL_SCHEMAS_MAX) } } });
+        assert_eq!(shown(&large, json!({ "x": "abc" })), json!({ "x": "[3 characters hidden]" }));
+        let most = json!({ "properties": { "x": { "allOf": parts(limit::APPROVAL_SCHEMAS_MAX - 1) } } });
+        assert_eq!(shown(&most, json!({ "x": "abc" })), json!({ "x": "abc" }));
+    }
+
+    #[test]
+    fn a_secret_is_found_in_every_way_that_a_schema_can_say_it() {
+        let secret = || json!({ "writeOnly": true });
+        for schema in [
+            json!({ "patternProperties": { "^key": secret() } }),
+            json!({ "unevaluatedProperties": secret() }),
+            json!({ "if": { "properties": { "key": secret() } } }),
+            json!({ "then": { "properties": { "key": secret() } } }),
+            json!({ "else": { "properties": { "key": secret() } } }),
+            json!({ "dependentSchemas": { "other": { "properties": { "key": secret() } } } }),
+            json!({ "properties": { "key": { "$ref": "#/$defs/a%20b" } }, "$defs": { "a b": secret() } }),
+            json!({ "properties": { "key": { "$dynamicRef": "#it" } }, "$defs": { "x": { "$dynamicAnchor": "it", "writeOnly": true } } }),
+            json!({ "$ref": "#/$defs/all", "$defs": { "all": { "properties": { "key": secret() } } } }),
+        ] {
+            let seen = shown(&schema, json!({ "key": "abc" }));
+            assert_eq!(seen, json!({ "key": "[3 characters hidden]" }), "{schema}");
+        }
+        for schema in [
+            json!({ "prefixItems": [{ "title": "plain" }, secret()] }),
+            json!({ "items": [secret()] }),
+            json!({ "contains": secret() }),
+            json!({ "unevaluatedItems": secret() }),
+        ] {
+            assert_eq!(shown(&schema, json!(["abc"])), json!(["[3 characters hidden]"]), "{schema}");
+        }
+    }
+
+    #[test]
+    fn a_million_small_values_are_refused_and_not_looked_at() {
+        let mut left = limit::APPROVAL_VALUES_MAX;
+        let most = vec![json!(0); limit::APPROVAL_VALUES_MAX - 1];
+        assert!(is_within(&Value::Array(most.clone()), &mut left) && left == 0);
+        let more = [most, vec![json!(0)]].concat();
+        assert!(!is_within(&json!({ "all": more }), &mut limit::APPROVAL_VALUES_MAX.clone()));
     }
 }

@@ -17,6 +17,7 @@ pub use book::{Completion, Mandates};
 pub use open::{Opening, Wish};
 pub(super) use scope::check;
 
+use super::Party;
 use crate::config::Budget;
 use crate::ids::{AgentId, Digest, Environment, MandateId, RevocationEpoch, TemplateName};
 use crate::policy::Permit;
@@ -44,6 +45,9 @@ pub struct Mandate {
     /// The digest of the caller who opened it, where that was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub opener_key: Option<Digest>,
+    /// What is known of them, so that they do not approve what is done under it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opened_by: Option<Party>,
     /// What it is for, as its opener declared.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub purpose: String,
@@ -108,10 +112,11 @@ impl Mandate {
         }
     }
 
-    /// The same without what is kept of it for ourselves.
+    /// The same without what is kept of it for ourselves: which human its opener is concerns whoever weighs an approval,
+    /// and nobody else.
     #[must_use]
     pub fn as_told(&self) -> Self {
-        Self { told: false, ..self.clone() }
+        Self { told: false, opened_by: None, ..self.clone() }
     }
 
     /// Whether it is over at that moment.
@@ -154,12 +159,11 @@ impl Held {
         self.chain.iter().map(|(mandate, _)| &**mandate)
     }
 
-    /// The person who opened it, or one above it, and is not the caller.
+    /// Whoever opened it, and those above it.
     #[must_use]
-    pub fn opened_by_another(&self, permit: &Permit) -> Option<&str> {
-        let caller = permit.caller().persona().user.as_ref();
-        let mut openers = self.all().map(|mandate| mandate.opener.as_str());
-        openers.find(|opener| opener.starts_with("user:") && caller.is_none_or(|caller| caller.as_str() != *opener))
+    pub fn openers(&self) -> Vec<Party> {
+        let of = |mandate: &Mandate| mandate.opened_by.clone().unwrap_or_else(|| Party::called(&mandate.opener));
+        self.all().map(of).collect()
     }
 
     /// When the first of them is over by itself, microseconds since 1970.

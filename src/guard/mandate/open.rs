@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Held, Mandate};
 use crate::config::{Budget, TemplateConfig};
+use crate::guard::Party;
 use crate::ids::{AgentId, Digest, Environment, MandateId, TemplateName};
 use crate::inversion::{self, Control};
 use crate::limit;
@@ -71,6 +72,8 @@ pub struct Opening<'a> {
     pub opener: String,
     /// The digest of the caller who opens it, where that is one.
     pub opener_key: Option<Digest>,
+    /// What is known of them.
+    pub opened_by: Party,
     /// What objects and conditions mean.
     pub policy: &'a Policy,
     /// The store's clock.
@@ -109,6 +112,7 @@ impl Opening<'_> {
             subject: self.subject.clone(),
             opener: self.opener.clone(),
             opener_key: self.opener_key,
+            opened_by: Some(self.opened_by.clone()),
             purpose: wish.purpose.clone(),
             above: lineage,
             tools: wish.tools.clone(),

@@ -8,6 +8,7 @@ fn key(id: &str, text: &str) -> ApiKeyConfig {
         id: id.to_owned(),
         digest: Digest::sha256(text.as_bytes()),
         owner: "user:corp/anna".to_owned(),
+        owner_person: None,
         created: jiff::Timestamp::from_second(now_s() - 60).unwrap(),
         expires: jiff::tz::TimeZone::UTC.to_datetime(jiff::Timestamp::now()).date(),
     }

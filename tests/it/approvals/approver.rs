@@ -23,6 +23,14 @@ async fn nobody_approves_their_own_call_whatever_their_account_is_called() {
         assert_eq!(refused(&running, &id, &token).await, (403, "approver_refused".to_owned()), "{spelled}");
     }
     assert!(running.events(&id).contains(&"refused".to_owned()), "an attempt is on the record");
+    let rules = "g, group:test/roots, role:root, *\np, role:root, *, bailiwick/*, admin, -, allow\n";
+    let (issuer, upstream) = (Issuer::start().await, upstream().await);
+    let gateway = setup(&issuer, &upstream, GATES).policy(&format!("{DEVELOPERS_MAY}{RULES}{rules}")).start().await;
+    let running = Running { issuer, upstream, gateway };
+    let id = running.asks("alice", json!({ "n": 1 })).await;
+    refused(&running, &id, &running.person("alice", &["approvers"])).await;
+    let metrics = running.at("/metrics", &running.person("root", &["roots"])).bare(reqwest::Method::GET, &[]).await;
+    assert!(metrics.text.contains("bailiwick_approvals_total{event=\"refused\"} 1"), "{}", metrics.text);
     assert_eq!(running.calls(), 0);
 }
 
@@ -76,8 +84,10 @@ async fn an_issuer_that_does_not_say_who_a_person_is_approves_nothing() {
         .start()
         .await;
     let running = Running { issuer, upstream, gateway };
-    let id = running.asks("alice", json!({ "n": 1 })).await;
-    assert_eq!(refused(&running, &id, &running.bob()).await, (403, "approver_refused".to_owned()));
+    let refused = running.call("alice", json!({ "n": 1 })).await;
+    assert_eq!(reason(&refused), "person_unknown", "nobody is asked what nobody can decide: {}", refused.text);
+    assert!(refused.tool_text().contains("`person` claim"), "{}", refused.text);
+    assert_eq!(running.calls(), 0);
 }
 
 #[tokio::test]
@@ -94,7 +104,7 @@ async fn whoever_answers_for_the_agent_does_not_approve_its_calls() {
 async fn the_owner_of_a_server_approves_where_a_gate_says_so() {
     let gates = "[gates.deploy]\nobjects = [\"tools/echo\"]\napprovers = [\"owner\"]\n";
     let (issuer, upstream) = (Issuer::start().await, upstream().await);
-    let agents = "[agents.assistant]\nowner = \"user:test/somebody\"\npurpose = \"tests\"\nkind = \"interactive\"\nenvironments = [\"development\"]\n";
+    let agents = "[agents.assistant]\nowner = \"user:test/somebody\"\nowner_person = \"somebody\"\npurpose = \"tests\"\nkind = \"interactive\"\nenvironments = [\"development\"]\n";
     let gateway = setup(&issuer, &upstream, gates).policy_file("agents.toml", agents).start().await;
     let running = Running { issuer, upstream, gateway };
     let id = running.asks("alice", json!({ "n": 1 })).await;

@@ -177,8 +177,8 @@ async fn a_call_that_was_let_through_goes_on_when_its_server_asks_and_each_round
 }
 
 #[tokio::test]
-async fn a_resource_and_a_prompt_wait_with_an_error_and_never_with_a_403() {
-    let gates = "[gates.all]\nobjects = [\"tools/**\"]\nactions = [\"read\", \"get\", \"call\"]\napprovers = [\"group:test/approvers\"]\n";
+async fn clients_of_both_eras_are_told_in_a_result_and_never_with_a_403() {
+    let gates = "[gates.all]\nobjects = [\"tools/*\"]\napprovers = [\"group:test/approvers\"]\n";
     let running = start(gates).await;
     let answer = running.call("alice", json!({ "n": 1 })).await;
     waits(&answer);

@@ -10,14 +10,23 @@ fn write(gateway: &Gateway, name: &str, text: &str) {
 }
 
 async fn reload(running: &Running) {
-    let mut admin = running.issuer.administrator("root", &["roots"], &running.gateway.admin);
-    admin["person"] = json!("root");
     let order = json!({ "allow_widening": true }).to_string();
-    let answer = running.at("/reload", &running.issuer.sign(&admin)).post(&[], order).await;
+    let answer = running.at("/reload", &root(running)).post(&[], order).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
 }
 
-const ROOTS: &str = "g, group:test/roots, role:root, *\np, role:root, *, bailiwick/reload, admin, -, allow\n";
+const ROOTS: &str = "\
+g, group:test/roots, role:root, *
+p, role:root, *, bailiwick/reload, admin, -, allow
+p, role:root, *, bailiwick/revocations, admin, -, allow
+p, role:root, *, bailiwick/lift, admin, -, allow
+";
+
+fn root(running: &Running) -> String {
+    let mut admin = running.issuer.administrator("root", &["roots"], &running.gateway.admin);
+    admin["person"] = json!("root");
+    running.issuer.sign(&admin)
+}
 
 async fn approved(gates: &str) -> (Running, String) {
     let (issuer, upstream) = (Issuer::start().await, upstream().await);
@@ -151,4 +160,66 @@ async fn what_waits_and_what_was_approved_survives_a_kill() {
     assert_eq!(running.asks("alice", json!({ "n": 2 })).await, waiting);
     assert_eq!(running.call("alice", json!({ "n": 1 })).await.tool_text(), r#"{"n":1}"#);
     assert_eq!(running.calls(), 1);
+}
+
+#[tokio::test]
+async fn a_caller_from_whom_access_was_taken_asks_anew_when_they_have_it_again() {
+    let (running, id) = approved(GATES).await;
+    let waiting = running.asks("alice", json!({ "n": 2 })).await;
+    let others = running.asks("carol", json!({ "n": 2 })).await;
+    let command = |words: &[&str]| {
+        let done = running.gateway.command(&[words, &["--config", "servers.toml"]].concat());
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    };
+    command(&["revoke", "subject", "user:test/alice"]);
+    let late = running.approve(&waiting, &running.bob()).await;
+    assert_eq!((late.status, reason(&late).as_str()), (409, "approval_over"), "{}", late.text);
+    let held = running.at("/revocations", &root(&running)).bare(reqwest::Method::GET, &[]).await;
+    let since = held.response()["revocations"][0]["since"].as_u64().unwrap();
+    let path = format!("/revocations/{since}");
+    let lifted = running.at(&path, &root(&running)).bare(reqwest::Method::DELETE, &[]).await;
+    assert_eq!(lifted.status, 200, "{}", lifted.text);
+    assert_ne!(running.asks("alice", json!({ "n": 1 })).await, id, "what was approved is void");
+    assert_ne!(running.asks("alice", json!({ "n": 2 })).await, waiting);
+    assert_eq!(running.view(&id, &running.bob()).await["state"], "withdrawn");
+    assert_eq!(running.asks("carol", json!({ "n": 2 })).await, others, "nobody else's");
+    assert_eq!(running.calls(), 0);
+}
+
+#[tokio::test]
+async fn whoever_was_signed_out_asks_anew_with_their_next_login() {
+    let (issuer, upstream) = (Issuer::start().await, upstream().await);
+    // So that a token can be of after the skew that a sign-out allows for.
+    let gateway = setup(&issuer, &upstream, GATES).issuer_lines("leeway = \"5m\"\n").start().await;
+    let running = Running { issuer, upstream, gateway };
+    let id = running.asks("alice", json!({ "n": 1 })).await;
+    assert_eq!(running.approve(&id, &running.bob()).await.status, 200);
+    let words = ["revoke", "subject", "user:test/alice", "--sign-out", "--config", "servers.toml"];
+    let done = running.gateway.command(&words);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let mut claims = running.issuer.claims("alice", &["developers"], &running.gateway.resource());
+    claims["iat"] = json!(jiff::Timestamp::now().as_second() + 90);
+    let alice = running.gateway.client(&running.issuer.sign(&claims));
+    let next = waits(&alice.call_tool("tools__echo", json!({ "n": 1 })).await);
+    assert_ne!(next, id);
+    assert_eq!(running.view(&id, &running.bob()).await["state"], "withdrawn");
+    assert_eq!(running.calls(), 0);
+}
+
+#[tokio::test]
+async fn what_one_of_two_approved_long_ago_is_not_enough_when_one_is_asked_for() {
+    let of = |approvals: u32| format!("{GATES}approvals = {approvals}\napproved_for = \"4s\"\n");
+    let (issuer, upstream) = (Issuer::start().await, upstream().await);
+    let rules = format!("{DEVELOPERS_MAY}{RULES}{ROOTS}");
+    let gateway = setup(&issuer, &upstream, &of(2)).policy(&rules).start().await;
+    let running = Running { issuer, upstream, gateway };
+    let id = running.asks("alice", json!({ "n": 1 })).await;
+    assert_eq!(running.approve(&id, &running.bob()).await.response()["state"], "pending");
+    tokio::time::sleep(std::time::Duration::from_millis(4_200)).await;
+    write(&running.gateway, "gates.toml", &of(1));
+    reload(&running).await;
+    assert_eq!(running.asks("alice", json!({ "n": 1 })).await, id, "it waits again");
+    assert_eq!(running.calls(), 0);
+    assert_eq!(running.approve(&id, &running.bob()).await.response()["state"], "approved", "they may say it again");
+    assert_eq!(running.call("alice", json!({ "n": 1 })).await.tool_text(), r#"{"n":1}"#);
 }

@@ -78,9 +78,13 @@ async fn a_task_is_decided_anew_when_its_call_is_made() {
     assert_eq!(running.approve(&id, &running.bob()).await.status, 200);
     let revoked = running.gateway.command(&["revoke", "subject", "user:test/bob", "--config", "servers.toml"]);
     assert!(revoked.status.success());
-    let done = about(&alice, "tasks/get", &task).await;
-    assert!(done.result()["result"]["isError"] == true && done.text.contains("approval_required"), "{}", done.text);
+    let again = about(&alice, "tasks/get", &task).await;
+    assert_eq!(again.result()["status"], "working", "it waits again: {}", again.text);
     assert_eq!(running.calls(), 0);
+    assert_eq!(running.approve(&id, &running.person("carol", &["approvers"])).await.status, 200);
+    let done = about(&alice, "tasks/get", &task).await;
+    assert_eq!(done.result()["result"]["content"][0]["text"], r#"{"n":1}"#, "{}", done.text);
+    assert_eq!(running.calls(), 1);
 }
 
 #[tokio::test]
@@ -121,4 +125,79 @@ async fn so_many_calls_of_one_caller_wait_as_tasks_and_others_are_told_otherwise
         assert_eq!(call(&alice, &tasks(), params()).await.result()["resultType"], "task");
     }
     waits(&call(&alice, &tasks(), params()).await);
+}
+
+#[tokio::test]
+async fn a_task_whose_call_was_cut_off_says_so_and_is_never_called_again() {
+    let mut running = start(GATES).await;
+    running.upstream.mute("echo");
+    let (task, id) = began(&running, "alice", json!({ "n": 1 })).await;
+    assert_eq!(running.approve(&id, &running.bob()).await.status, 200);
+    let alice = running.caller("alice");
+    let working = about(&alice, "tasks/get", &task).await;
+    assert_eq!((&working.result()["status"], running.calls()), (&json!("working"), 1), "{}", working.text);
+    running.gateway.signal("KILL");
+    running.gateway.wait().await;
+    running.upstream.mute("");
+    running.gateway.launch().await;
+    let lost = about(&running.caller("alice"), "tasks/get", &task).await;
+    assert_eq!(lost.result()["status"], "completed", "nobody waits for ever: {}", lost.text);
+    assert!(lost.result()["result"]["isError"] == true && lost.text.contains("replica_lost"), "{}", lost.text);
+    assert_eq!(running.calls(), 1);
+}
+
+#[tokio::test]
+async fn whoever_cancels_one_of_two_tasks_of_a_call_keeps_the_other_and_nobody_is_said_to_have_denied_it() {
+    let running = start(GATES).await;
+    let alice = running.caller("alice");
+    let (one, id) = began(&running, "alice", json!({ "n": 1 })).await;
+    let (other, same) = began(&running, "alice", json!({ "n": 1 })).await;
+    assert_eq!(id, same);
+    about(&alice, "tasks/cancel", &one).await;
+    assert_eq!(about(&alice, "tasks/get", &one).await.result()["status"], "cancelled");
+    assert_eq!(running.approve(&id, &running.bob()).await.status, 200);
+    let done = about(&alice, "tasks/get", &other).await;
+    assert_eq!(done.result()["result"]["content"][0]["text"], r#"{"n":1}"#, "{}", done.text);
+    let (task, id) = began(&running, "alice", json!({ "n": 2 })).await;
+    about(&alice, "tasks/cancel", &task).await;
+    assert_eq!(running.view(&id, &running.bob()).await["state"], "withdrawn");
+    assert_ne!(running.asks("alice", json!({ "n": 2 })).await, id, "it can be asked for again at once");
+    assert!(running.events(&id).contains(&"withdrawn".to_owned()), "{:?}", running.events(&id));
+    assert_eq!(running.calls(), 1);
+}
+
+#[tokio::test]
+async fn a_task_is_asked_about_where_its_call_was_made() {
+    let running = start(GATES).await;
+    let (task, id) = began(&running, "alice", json!({ "n": 1 })).await;
+    assert_eq!(running.approve(&id, &running.bob()).await.status, 200);
+    let token = running.issuer.token("alice", &["developers"], &running.gateway.resource());
+    let elsewhere = about(&running.gateway.server_client("tools", &token), "tasks/get", &task).await;
+    assert_eq!((elsewhere.error_code(), running.calls()), (-32602, 0), "{}", elsewhere.text);
+    let done = about(&running.caller("alice"), "tasks/get", &task).await;
+    assert_eq!(done.result()["result"]["content"][0]["text"], r#"{"n":1}"#, "{}", done.text);
+}
+
+#[tokio::test]
+async fn the_ends_of_one_callers_tasks_leave_room_for_those_of_others() {
+    // The bodies do not shrink, and so many of them are more than one caller has room for.
+    let of_one = bailiwick::limit::APPROVAL_TASK_PIECES_MAX - 2;
+    let long = "y".repeat(of_one * bailiwick::limit::APPROVAL_TASK_PIECE_BYTES * 3 / 4 - 100_000);
+    let fits = bailiwick::limit::APPROVAL_TASK_PIECES_PER_PRINCIPAL_MAX / bailiwick::limit::APPROVAL_TASK_PIECES_MAX;
+    let answer = long.clone();
+    let upstream = Scripted::start(json!([tool("echo")]), move |call| result(call, text(&answer))).await;
+    let issuer = Issuer::start().await;
+    let gateway = setup(&issuer, &upstream, GATES).start().await;
+    let running = Running { issuer, upstream, gateway };
+    let mut ends = Vec::new();
+    for number in 0..fits + 2 {
+        let (task, id) = began(&running, "alice", json!({ "n": number })).await;
+        assert_eq!(running.approve(&id, &running.bob()).await.status, 200);
+        let alice = running.caller("alice");
+        about(&alice, "tasks/get", &task).await;
+        let kept = about(&alice, "tasks/get", &task).await;
+        assert_eq!(kept.result()["status"], "completed", "{:.300}", kept.text);
+        ends.push(kept.text.contains("too large to keep") || kept.result()["result"]["isError"] == true);
+    }
+    assert!(!ends[0] && *ends.last().unwrap(), "{ends:?}");
 }

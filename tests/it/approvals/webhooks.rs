@@ -40,10 +40,13 @@ async fn whoever_wants_to_know_is_told_where_to_look_signed_and_until_they_take_
     };
     let hooks = [hook("chat", "approval.requested"), hook("other", "pin.changed")].concat();
     let key = "7b".repeat(32);
-    let setup = setup(&issuer, &upstream, GATES).sections(&format!("{hooks}[keys]\nwebhook = [\"file:hook-key\"]\n"));
-    let path = setup.directory().join("hook-key");
-    std::fs::write(&path, &key).unwrap();
-    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let keys = "[keys]\nwebhook = [\"file:hook-key\", \"file:old-key\"]\n";
+    let setup = setup(&issuer, &upstream, GATES).sections(&format!("{hooks}{keys}"));
+    for (name, key) in [("hook-key", &key), ("old-key", &"6a".repeat(32))] {
+        let path = setup.directory().join(name);
+        std::fs::write(&path, key).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    }
     let mut gateway = setup.start().await;
     let token = issuer.token("alice", &["developers"], &gateway.resource());
     let answer = gateway.client(&token).call_tool("tools__echo", json!({ "to": "canary-argument" })).await;
@@ -64,11 +67,59 @@ async fn whoever_wants_to_know_is_told_where_to_look_signed_and_until_they_take_
     assert!(!second.body.contains("canary"), "{}", second.body);
     let text = |name: &str| second.headers[name].to_str().unwrap().to_owned();
     let signed = format!("{}.{}.{}", text("webhook-id"), text("webhook-timestamp"), second.body);
-    let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &[0x7b; 32]);
-    let signature = STANDARD.decode(text("webhook-signature").strip_prefix("v1,").unwrap()).unwrap();
-    aws_lc_rs::hmac::verify(&key, signed.as_bytes(), &signature).unwrap();
+    let printed = |place: &str| {
+        let output = gateway.command(&["keys", "webhook", place, "--config", "servers.toml"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let keys = String::from_utf8(output.stdout).unwrap();
+        keys.lines().map(|key| data_encoding::HEXLOWER.decode(key.as_bytes()).unwrap()).collect::<Vec<_>>()
+    };
+    let verifies = |key: &[u8], signature: &str| {
+        let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, key);
+        let signature = STANDARD.decode(signature.strip_prefix("v1,").unwrap()).unwrap();
+        aws_lc_rs::hmac::verify(&key, signed.as_bytes(), &signature).is_ok()
+    };
+    let (own, others) = (printed("chat"), printed("other"));
+    let signatures = text("webhook-signature");
+    let signatures: Vec<&str> = signatures.split(' ').collect();
+    assert_eq!((own.len(), signatures.len()), (2, 2), "one for the key that is on its way out");
+    for (key, signature) in own.iter().zip(&signatures) {
+        assert!(verifies(key, signature));
+        assert!(!others.iter().any(|other| verifies(other, signature)), "another place can forge nothing for this one");
+    }
     let now = jiff::Timestamp::now().as_second();
     assert!((now - 60..=now + 5).contains(&text("webhook-timestamp").parse::<i64>().unwrap()));
     tokio::time::sleep(std::time::Duration::from_secs(4)).await;
     assert_eq!(taken.lock().unwrap().len(), 2, "what was taken is not sent again, and nobody else is told");
+}
+
+#[tokio::test]
+async fn a_place_that_does_not_answer_holds_up_no_other_and_a_confirmation_is_told_nobody() {
+    let (url, taken) = receiver().await;
+    // It takes connections and answers none.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let hook = |name: &str, url: &str| {
+        format!("[webhooks.{name}]\nurl = \"{url}\"\nevents = [\"approval.requested\"]\nallow_private = true\n")
+    };
+    let dead = format!("http://{}/hook", silent.local_addr().unwrap());
+    let hooks = [hook("a", &dead), hook("b", &url)].concat();
+    let gates = format!(
+        "{GATES}when = \"asks\"\n[gates.sure]\nobjects = [\"tools/echo\"]\nkind = \"confirm\"\nwhen = \"confirms\"\n"
+    );
+    let conditions =
+        "[asks]\nargument = \"kind\"\nequals = \"ask\"\n[confirms]\nargument = \"kind\"\nequals = \"confirm\"\n";
+    let (issuer, upstream) = (Issuer::start().await, upstream().await);
+    let setup = setup(&issuer, &upstream, &gates).policy_file("conditions.toml", conditions).sections(&hooks);
+    let gateway = setup.start().await;
+    let token = issuer.token("alice", &["developers"], &gateway.resource());
+    let alice = gateway.client(&token);
+    let confirms = alice.call_tool("tools__echo", json!({ "kind": "confirm" })).await;
+    assert_eq!(reason(&confirms), "confirmation_required", "{}", confirms.text);
+    for number in 0..3 {
+        waits(&alice.call_tool("tools__echo", json!({ "kind": "ask", "n": number })).await);
+        // One round with the silent place lasts longer than this.
+        let within = std::time::Duration::from_secs(5);
+        // The first try of all is refused, and tried again.
+        eventually_within(within, "the other place is told", async || taken.lock().unwrap().len() == number + 2).await;
+    }
+    drop(silent);
 }
