@@ -174,6 +174,7 @@ impl Gateway {
             subject,
             opener: actor(by),
             opener_key: (opener == Opener::Caller).then(|| by.principal().0),
+            opened_by: own.filter(|_| opener == Opener::Caller).cloned(),
             policy: &now.policy,
             now_us: self.guard.mandates().clock_us().await?,
         }
@@ -183,7 +184,12 @@ impl Gateway {
         }
         let handle = self.sealer.seal(PURPOSE, holder, mandate.id.as_str().as_bytes());
         let handle = handle.map_err(|error| Failure::before(Reason::Internal, error.to_string()))?;
-        self.guard.mandates().keep(&mandate, above).await?;
+        // A person who opens one has seen nothing here that the agent could be told.
+        let labels = match opener {
+            Opener::Caller => self.guard.labels().handed_on(&now.policy, by, above, &mandate).await?,
+            Opener::Person => None,
+        };
+        self.guard.mandates().keep(&mandate, above, labels).await?;
         let note = MandateNote { actor: &mandate.opener, ..noted("opened", &mandate, &[]) };
         self.journal.mandated(&note).await?;
         Ok(Opened { mandate, handle })

@@ -173,13 +173,14 @@ impl Topic {
         let wanted = crate::guard::Wanted {
             call: leg.call,
             arguments: None,
+            answers: false,
             gated: None,
             mandate: None,
             config: &now.config,
             policy: &now.policy,
             charge: crate::guard::Charge::Before,
         };
-        let cleared = gateway.guard().clear_following(permit, &wanted)?;
+        let cleared = gateway.guard().clear_following(permit, &wanted).await?;
         let grant = gateway.delegate().delegate(cleared, leg.clone(), None, gateway.recheck()).await?;
         let mut entry = gateway.journal().open(grant, self.outgoing(target.server())).await?;
         let mut subscription = gateway.upstreams().subscribe(&mut entry);

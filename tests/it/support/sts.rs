@@ -1,6 +1,7 @@
 //! An authorization server that issues tokens to the gateway: by exchange, of the gateway's own, and takes them back.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::Json;
@@ -24,6 +25,8 @@ struct Shared {
     revoked: Mutex<Vec<Form>>,
     /// What it answers to whoever takes a token back.
     revoking: Mutex<u16>,
+    /// Whether whoever asks for a token waits.
+    held: AtomicBool,
 }
 
 /// Whether it takes tokens back.
@@ -37,7 +40,9 @@ impl Sts {
     pub async fn start(revocation: Revocation) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let state = Arc::new(Shared { asked: Mutex::default(), revoked: Mutex::default(), revoking: Mutex::new(200) });
+        let revoking = Mutex::new(200);
+        let held = AtomicBool::new(false);
+        let state = Arc::new(Shared { asked: Mutex::default(), revoked: Mutex::default(), revoking, held });
         let mut metadata = json!({ "issuer": url, "token_endpoint": format!("{url}/token") });
         if revocation == Revocation::Has {
             metadata["revocation_endpoint"] = json!(format!("{url}/revoke"));
@@ -61,6 +66,11 @@ impl Sts {
         self.state.revoked.lock().unwrap().clone()
     }
 
+    /// Has whoever asks for a token wait, or wait no longer.
+    pub fn hold(&self, held: bool) {
+        self.state.held.store(held, Ordering::SeqCst);
+    }
+
     /// Answers with this status whoever takes a token back.
     pub fn revoking(&self, status: u16) {
         *self.state.revoking.lock().unwrap() = status;
@@ -78,6 +88,9 @@ async fn token(State(state): State<Arc<Shared>>, body: String) -> Json<Value> {
     state.asked.lock().unwrap().push(form);
     // Long enough for others to come while one is being asked for.
     tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    while state.held.load(Ordering::SeqCst) {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
     let encode = |part: &Value| URL_SAFE_NO_PAD.encode(part.to_string());
     let token = format!("{}.{}.c2ln", encode(&json!({ "alg": "ES256", "typ": "at+jwt" })), encode(&said));
     Json(json!({
