@@ -234,6 +234,7 @@ async fn open(
     let wanted = Wanted {
         call: trail.leg.call,
         arguments: arguments.as_ref(),
+        answers: answers.is_some(),
         mandate: trail.mandate.as_ref(),
         gated,
         config: &now.config,

@@ -81,8 +81,8 @@ const PACE: &[&str] = &[
     "WEBHOOK_RETRY_MAX_US",
     "WEBHOOK_SENT_AT_ONCE_MAX",
     "LABELS_RENEWED_AFTER_MAX",
-    "LABELS_OF_MANDATE_KEPT",
     "MANDATE_KEPT",
+    "REVIEW_KEPT",
     "COUNT_KEPT",
 ];
 

@@ -105,13 +105,14 @@ pub fn run(arguments: &PolicyArguments, output: Output) -> Ending {
 }
 
 fn unused(usage: &Usage, grants: &[GrantUse], all: bool, output: Output) {
-    let grants: Vec<_> = grants.iter().filter(|grant| all || grant.used.is_none()).collect();
+    let grants: Vec<_> = grants.iter().filter(|grant| all || grant.is_unused()).collect();
     let mut text = window(usage);
     if grants.is_empty() {
         let _infallible = writeln!(text, "{GOOD}every allow was used{GOOD:#}");
     }
     for GrantUse { grant, used, confidence } in &grants {
         let last = match used {
+            None if *confidence == Confidence::Untold => format!("{QUIET}the record does not tell{QUIET:#}"),
             None => format!("{WARNING}never{WARNING:#}"),
             Some(used) => format!("{} times, last {}", used.count, used.last.strftime("%F")),
         };
@@ -133,6 +134,9 @@ fn suggested(usage: &Usage, rows: &[String]) -> String {
         let _infallible = writeln!(text, "# {line}");
     }
     text.push_str("# what was done, name by name; conditions and roles are yours to add\n");
+    text.push_str(
+        "# not among them: mandates, the agents behind a chain, and what servers may ask (elicit, sample, roots)\n",
+    );
     for row in rows {
         let _infallible = writeln!(text, "{row}");
     }

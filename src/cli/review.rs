@@ -14,6 +14,7 @@ use super::lift::refused;
 use super::output::{BAD, GOOD, Output, QUIET, STRONG, WARNING, print};
 use crate::cli::call::safe;
 use crate::control::reviews::{AnswerOrder, Answered, ReviewOrder};
+use crate::evidence::Confidence;
 use crate::gateway::review::{Answer, Review, ReviewReport, ReviewedGrant};
 use crate::policy::GrantId;
 
@@ -176,6 +177,7 @@ fn listed(review: &Review) -> String {
 
 fn told(report: &ReviewReport) -> String {
     let mut text = listed(&report.review);
+    let _infallible = writeln!(text, "{QUIET}{}{QUIET:#}", reach(&report.review));
     for reviewed in &report.grants {
         let (style, word) = match reviewed.answer {
             Answer::Open => (WARNING, "open"),
@@ -195,6 +197,18 @@ fn told(report: &ReviewReport) -> String {
     text
 }
 
+/// How much of the window the record tells of.
+fn reach(review: &Review) -> String {
+    let mut text = match review.oldest_record {
+        None => "There was no record of it.".to_owned(),
+        Some(oldest) => format!("The record goes back to {}.", oldest.strftime("%F %T")),
+    };
+    if review.not_kept > 0 {
+        let _infallible = write!(text, " {} acts more did not fit and are counted nowhere.", review.not_kept);
+    }
+    text
+}
+
 fn sentence(reviewed: &ReviewedGrant) -> String {
     let grant = &reviewed.usage.grant;
     let condition = grant.condition.as_deref().map(|name| format!(" when {name}")).unwrap_or_default();
@@ -203,6 +217,7 @@ fn sentence(reviewed: &ReviewedGrant) -> String {
 
 fn used(reviewed: &ReviewedGrant) -> String {
     match reviewed.usage.used {
+        None if reviewed.usage.confidence == Confidence::Untold => "the record does not tell".to_owned(),
         None => "never used".to_owned(),
         Some(used) => format!("used {} times, last {}", used.count, used.last.strftime("%F")),
     }
@@ -222,7 +237,8 @@ fn page(report: &ReviewReport) -> String {
                 h1 { "Review of what the policy grants" }
                 p {
                     "Opened by " (review.opened_by) " on " (review.opened_at.strftime("%F")) ". Use was counted since "
-                    (review.since.strftime("%F")) ". Answers until " (review.deadline.strftime("%F")) "."
+                    (review.since.strftime("%F")) ". " (reach(review)) " Answers until "
+                    (review.deadline.strftime("%F")) "."
                 }
                 table {
                     thead { tr { th { "Grant" } th { "What it allows" } th { "Owner" } th { "Used" } th { "Answer" } th { "Signature" } } }

@@ -190,7 +190,8 @@ fn named(order: &Order) -> Result<String, Refusal> {
 /// Comma-separated values (RFC 4180). A cell that a spreadsheet would calculate begins with an apostrophe.
 fn table(report: &ReviewReport) -> Response {
     let mut text = String::from(
-        "grant,place,subject,environment,object,action,condition,owner,used,last_used,confidence,answer,by,at\r\n",
+        "grant,place,subject,environment,object,action,condition,owner,used,last_used,confidence,answer,by,at,\
+         since,oldest_record,not_kept\r\n",
     );
     for reviewed in &report.grants {
         let grant = &reviewed.usage.grant;
@@ -211,6 +212,9 @@ fn table(report: &ReviewReport) -> Response {
             answer.trim_matches('"').to_owned(),
             reviewed.said.as_ref().map_or_else(String::new, |said| said.by.clone()),
             reviewed.said.as_ref().map_or_else(String::new, |said| said.at.to_string()),
+            report.review.since.to_string(),
+            report.review.oldest_record.map_or_else(String::new, |oldest| oldest.to_string()),
+            report.review.not_kept.to_string(),
         ];
         text.push_str(&cells.map(|cell| quoted(&cell)).join(","));
         text.push_str("\r\n");

@@ -7,18 +7,25 @@ use std::collections::BTreeSet;
 
 use super::Usage;
 use crate::ids::Action;
+use crate::policy::GATEWAY_SERVER;
 
 /// Rows of `policy.csv` for one agent, or for everybody whose acts are known.
 #[must_use]
 pub fn suggest(usage: &Usage, agent: Option<&str>) -> Vec<String> {
     let mut rows = BTreeSet::new();
     for act in usage.acts.keys().filter(|act| agent.is_none_or(|agent| act.agent == agent)) {
-        // A rule that cannot be read back would be worse than none.
-        let spelled = Action::parse(&act.action).is_some() && [&act.name, &act.server].iter().all(|text| plain(text));
-        if !spelled || act.environment.is_empty() {
+        // A rule that cannot be read back would be worse than none; nor are the gateway's own operations calls.
+        let object = match Action::parse(&act.action) {
+            // A method is about the whole server.
+            Some(Action::Method(_)) => String::new(),
+            Some(_) if !plain(&act.name) => continue,
+            Some(_) if act.name.starts_with(['@', '\\']) => format!("\\{}", act.name),
+            Some(_) => act.name.clone(),
+            None => continue,
+        };
+        if !plain(&act.server) || act.server == GATEWAY_SERVER || act.environment.is_empty() {
             continue;
         }
-        let object = if act.name.starts_with(['@', '\\']) { format!("\\{}", act.name) } else { act.name.clone() };
         let mut row = |subject: &str| {
             rows.insert(format!(
                 "p, {subject}, {}, {}/{object}, {}, -, allow",
@@ -66,6 +73,8 @@ mod tests {
             act("user:corp/anna", "claude", "a, -, allow", "call"),
             act("user:corp/anna", "claude", "@read", "call"),
             act("user:corp/ci", "ci", "file:///srv/a", "read"),
+            act("user:corp/ci", "ci", "", "method:com.example/scan"),
+            Act { server: GATEWAY_SERVER.to_owned(), ..act("user:corp/ci", "ci", "mandate_open", "call") },
         ];
         let usage = Usage::of(acts.into_iter().map(|act| (act, used)).collect::<BTreeMap<_, _>>());
         assert_eq!(
@@ -75,7 +84,14 @@ mod tests {
                 "p, agent:claude, production, git/list, call, -, allow"
             ]
         );
-        assert_eq!(suggest(&usage, None).len(), 7);
+        assert_eq!(
+            suggest(&usage, Some("ci")),
+            [
+                "p, agent:ci, production, git/, method:com.example/scan, -, allow",
+                "p, agent:ci, production, git/file:///srv/a, read, -, allow"
+            ]
+        );
+        assert_eq!(suggest(&usage, None).len(), 9);
         assert!(suggest(&usage, Some("nobody")).is_empty());
     }
 }

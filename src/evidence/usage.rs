@@ -65,6 +65,8 @@ pub enum Confidence {
     Exact,
     /// The record names acts that the rule covers, under an earlier policy; another rule may have allowed them.
     ByObject,
+    /// The record does not tell: it never says which rule let a server ask something, or not all of it fitted.
+    Untold,
 }
 
 /// Whether a grant was used.
@@ -125,14 +127,14 @@ impl Usage {
                 self.not_kept += 1;
             }
         }
-        let (Some(server), Some(name)) = (&mcp.server, &mcp.name) else { return };
+        let Some(server) = &mcp.server else { return };
         let agent = record.agent.as_ref().and_then(|agent| agent.id.clone().or_else(|| agent.client.clone()));
         let act = Act {
             subject: record.subject.as_ref().map(|subject| subject.id.clone()).unwrap_or_default(),
             agent: agent.unwrap_or_default(),
             environment: mcp.environment.clone().unwrap_or_default(),
             server: server.clone(),
-            name: name.clone(),
+            name: mcp.name.clone().unwrap_or_default(),
             action: action(&mcp.method),
         };
         if self.acts.len() < limit::EVIDENCE_ROWS_MAX || self.acts.contains_key(&act) {
@@ -167,14 +169,31 @@ impl Usage {
                 let used = covered.map(|(_, used)| *used).reduce(Used::again);
                 GrantUse { grant, used, confidence: Confidence::ByObject }
             })
+            .map(|told| match told.used {
+                None if self.not_kept > 0 || ASKED_BY_SERVERS.contains(&told.grant.action.as_str()) => {
+                    GrantUse { confidence: Confidence::Untold, ..told }
+                }
+                _ => told,
+            })
             .collect()
     }
 }
 
-/// The action of a method, as rules spell it.
+impl GrantUse {
+    /// Whether nobody has used it, as far as that can be known.
+    #[must_use]
+    pub fn is_unused(&self) -> bool {
+        self.used.is_none() && self.confidence != Confidence::Untold
+    }
+}
+
+/// What a server may ask of its client: no intent names the rule that let it.
+const ASKED_BY_SERVERS: [&str; 3] = ["elicit", "sample", "roots"];
+
+/// The action of a method, as rules spell it. A task is asked about with the rule of the call that became it.
 fn action(method: &str) -> String {
     match method {
-        "tools/call" => "call".to_owned(),
+        "tools/call" | "tasks/get" | "tasks/update" | "tasks/cancel" | "tasks/result" => "call".to_owned(),
         "resources/read" => "read".to_owned(),
         "prompts/get" => "get".to_owned(),
         "completion/complete" => "complete".to_owned(),

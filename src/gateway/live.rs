@@ -59,7 +59,7 @@ impl Recheck for Live {
         }
         let now = self.snapshot.load();
         self.still_there(permit, &now)?;
-        if now.policy.revision() == permit.revision() {
+        if now.policy.base() == permit.base() {
             return Ok(());
         }
         still_stands(&now.config, permit.caller())?;

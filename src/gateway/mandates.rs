@@ -184,6 +184,7 @@ impl Gateway {
             opener: actor(by),
             opener_key: (opener == Opener::Caller).then(|| by.principal().0),
             opened_by: Party::of(by),
+            opening_agent: own.filter(|_| opener == Opener::Caller).cloned(),
             policy: &now.policy,
             now_us: self.guard.mandates().clock_us().await?,
         }
@@ -192,7 +193,12 @@ impl Gateway {
             self.live.not_revoked(above)?;
         }
         let handle = self.mandate_handle(holder, &mandate.id)?;
-        self.guard.mandates().keep(&mandate, above, by.principal().0).await?;
+        // A person who opens one has seen nothing here that the agent could be told.
+        let labels = match opener {
+            Opener::Caller => self.guard.labels().handed_on(&now.policy, by, above, &mandate).await?,
+            Opener::Person => None,
+        };
+        self.guard.mandates().keep(&mandate, above, labels, by.principal().0).await?;
         let note = MandateNote { actor: &mandate.opener, ..noted("opened", &mandate, &[]) };
         self.journal.mandated(&note).await?;
         Ok(Opened { mandate: mandate.as_told(), handle })

@@ -4,6 +4,8 @@
 //! who may say so. Invariant: a grant that has ended allows nothing at any replica, whatever the files say, until
 //! somebody restores it; a review that nobody closes is closed at its deadline.
 
+mod rows;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -18,11 +20,8 @@ use crate::limit;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
 use crate::policy::{GrantId, Policy, Sources, Strictness, World};
 use crate::record::journal;
-use crate::shelf::{Action, Change, Changed, Expect, Row, Section, Shelf, Tell};
-
-const REVIEWS: Section = Section { name: "review", rows_max: limit::REVIEWS_MAX };
-const GRANTS: Section = Section { name: "review_grant", rows_max: limit::REVIEW_GRANTS_MAX };
-const ENDED: Section = Section { name: "ended_grant", rows_max: limit::ENDED_GRANTS_MAX };
+use crate::shelf::{Action, Change, Changed, Expect, Row, Shelf, Tell};
+use rows::{Answers, ENDED, GRANTS, REVIEWS, all, ending, key, put, read};
 
 /// One review.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +37,9 @@ pub struct Review {
     /// How far back the record of the replica that counted goes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest_record: Option<Timestamp>,
+    /// Acts and rules that it names and that did not fit into what was counted.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub not_kept: u64,
     /// Until when grants can be attested; what is not ends then.
     pub deadline: Timestamp,
     /// The policy whose grants it has.
@@ -103,6 +105,14 @@ pub enum Which {
     Open,
 }
 
+impl Review {
+    /// From when on nobody needs to be told of it any more.
+    fn gone_us(&self) -> Option<i64> {
+        let kept = i64::try_from(limit::REVIEW_KEPT.as_micros()).unwrap_or(i64::MAX);
+        Some(self.deadline.as_microsecond().saturating_add(kept))
+    }
+}
+
 impl Snapshot {
     /// The same without grants that have ended.
     ///
@@ -146,10 +156,10 @@ impl Gateway {
         let read = tokio::task::spawn_blocking(move || {
             let usage = Usage::read(&journal, since, at)?;
             let grants = usage.of_grants(&policy);
-            Ok::<_, std::io::Error>((usage.oldest, grants))
+            Ok::<_, std::io::Error>((usage.oldest, usage.not_kept, grants))
         });
         let unreadable = |problem: String| Failure::before(Reason::RecordUnavailable, problem);
-        let (oldest_record, grants) = read
+        let (oldest_record, not_kept, grants) = read
             .await
             .map_err(|error| unreadable(error.to_string()))?
             .map_err(|error| unreadable(error.to_string()))?;
@@ -159,6 +169,7 @@ impl Gateway {
             opened_at: at,
             since,
             oldest_record,
+            not_kept,
             deadline,
             revision: now.policy.revision(),
             closed: None,
@@ -169,14 +180,25 @@ impl Gateway {
             let owner = server.and_then(|server| now.written.server(&server).map(|server| server.owner.clone()));
             let key = key(&review.id, number, &usage.grant.id);
             let grant = ReviewedGrant { usage, owner: owner.unwrap_or_default(), answer: Answer::Open, said: None };
-            rows.push(put(GRANTS, key, Expect::Absent, &review.id, &grant)?);
+            rows.push(put(GRANTS, key, Expect::Absent, &review.id, &grant, review.gone_us())?);
         }
         // The review itself comes last: one that is there is whole.
-        for batch in rows.chunks(limit::SHELF_CHANGES_MAX) {
-            self.change_rows(batch.to_vec(), Tell::Nobody).await?;
+        rows.push(put(REVIEWS, review.id.clone(), Expect::Absent, "", &review, review.gone_us())?);
+        let mut batches = rows.chunks(limit::SHELF_CHANGES_MAX).enumerate();
+        let failed = loop {
+            let Some((number, batch)) = batches.next() else { return Ok(review) };
+            if let Err(stop) = self.change_rows(batch.to_vec(), Tell::Nobody).await {
+                break (number, stop);
+            }
+        };
+        // What nobody will ever see again leaves room for whoever tries once more.
+        for batch in rows.chunks(limit::SHELF_CHANGES_MAX).take(failed.0 + 1) {
+            let gone = |change: &Change| Change { expect: Expect::Anything, action: Action::Remove, ..change.clone() };
+            if let Err(stop) = self.change_rows(batch.iter().map(gone).collect(), Tell::Nobody).await {
+                tracing::warn!(?stop, "parts of a review that was not opened are left; they go by themselves");
+            }
         }
-        self.change_rows(vec![put(REVIEWS, review.id.clone(), Expect::Absent, "", &review)?], Tell::Nobody).await?;
-        Ok(review)
+        Err(failed.1)
     }
 
     /// Every review, oldest first.
@@ -203,8 +225,9 @@ impl Gateway {
     /// `target_unknown` for a review that is not there or is over, and for a grant that it does not have or that has
     /// ended; `store_unavailable`.
     pub async fn attest(&self, id: &str, which: &Which, actor: &str) -> Result<usize, Stop> {
-        let changes = self.answers(id, which, Answer::Attested, actor).await?;
-        let count = changes.len();
+        let answers = self.answers(id, which, Answer::Attested, actor).await?;
+        let count = answers.len();
+        let changes: Vec<Change> = answers.into_values().flatten().collect();
         for batch in changes.chunks(limit::SHELF_CHANGES_MAX) {
             self.change_rows(batch.to_vec(), Tell::Nobody).await?;
         }
@@ -216,23 +239,19 @@ impl Gateway {
     /// # Errors
     /// As [`Gateway::attest`].
     pub async fn end_grants(&self, id: &str, which: &Which, actor: &str) -> Result<usize, Stop> {
-        let changes = self.answers(id, which, Answer::Ended, actor).await?;
-        let at = self.store_now().await?;
-        let said = Said { by: actor.to_owned(), at };
-        let mut rows = Vec::new();
-        for change in &changes {
-            let grant = change.key.rsplit_once('/').map_or("", |(_, grant)| grant);
-            rows.push(put(ENDED, grant.to_owned(), Expect::Anything, id, &said)?);
+        let answers = self.answers(id, which, Answer::Ended, actor).await?;
+        let count = answers.len();
+        let said = Said { by: actor.to_owned(), at: self.store_now().await? };
+        let mut done = Ok(());
+        for batch in ending(id, answers, &said)? {
+            done = self.change_rows(batch, Tell::Everybody).await;
+            if done.is_err() {
+                break;
+            }
         }
-        // What ends comes first: a crash in between leaves a grant that has ended and a review that does not say so.
-        for batch in rows.chunks(limit::SHELF_CHANGES_MAX) {
-            self.change_rows(batch.to_vec(), Tell::Everybody).await?;
-        }
-        for batch in changes.chunks(limit::SHELF_CHANGES_MAX) {
-            self.change_rows(batch.to_vec(), Tell::Nobody).await?;
-        }
+        // What has ended has ended here as well, also where somebody was faster with the rest.
         self.take_ended().await?;
-        Ok(changes.len())
+        done.map(|()| count)
     }
 
     /// Ends what nobody has attested, and closes the review. Answers how many grants ended.
@@ -240,10 +259,21 @@ impl Gateway {
     /// # Errors
     /// As [`Gateway::attest`].
     pub async fn close_review(&self, id: &str, actor: &str) -> Result<usize, Stop> {
-        let count = self.end_grants(id, &Which::Open, actor).await?;
+        let mut count = 0;
+        for tries in 1..=limit::SHELF_TRIES_MAX {
+            match self.end_grants(id, &Which::Open, actor).await {
+                Ok(ended) => {
+                    count += ended;
+                    break;
+                }
+                // Somebody has just attested something, and the rest is open still.
+                Err(stop) if stop.reason() == Reason::TargetUnknown && tries < limit::SHELF_TRIES_MAX => {}
+                Err(stop) => return Err(stop),
+            }
+        }
         let (row, mut review) = self.find_review(id).await?;
         review.closed = Some(Said { by: actor.to_owned(), at: self.store_now().await? });
-        let change = put(REVIEWS, id.to_owned(), Expect::Version(row.version), "", &review)?;
+        let change = put(REVIEWS, id.to_owned(), Expect::Version(row.version), "", &review, review.gone_us())?;
         self.change_rows(vec![change], Tell::Nobody).await?;
         Ok(count)
     }
@@ -304,7 +334,9 @@ impl Gateway {
             .unwrap_or_else(|error| Err(Failure::before(Reason::PolicyUnavailable, error.to_string())))
     }
 
-    async fn answers(&self, id: &str, which: &Which, answer: Answer, actor: &str) -> Result<Vec<Change>, Stop> {
+    /// What has to be written so that grants have this answer, by grant: one that is written twice is one grant, and both
+    /// of its rows are answered.
+    async fn answers(&self, id: &str, which: &Which, answer: Answer, actor: &str) -> Result<Answers, Stop> {
         let unknown = |hint: String| Stop::from(Refusal::new(Reason::TargetUnknown).hint(hint));
         let (_, review) = self.find_review(id).await?;
         let at = self.store_now().await?;
@@ -312,32 +344,36 @@ impl Gateway {
             return Err(unknown("this review is over: open another one, or restore the grant".to_owned()));
         }
         let rows = all(self.store(), GRANTS, Some(id)).await?;
-        let mut left: Vec<&GrantId> = match which {
-            Which::Named(named) => named.iter().collect(),
-            Which::Open => Vec::new(),
-        };
-        let mut changes = Vec::new();
-        for row in &rows {
-            let mut grant: ReviewedGrant = read(row)?;
-            let named = left.iter().position(|named| **named == grant.usage.grant.id);
+        let grants = rows.iter().map(read).collect::<Result<Vec<ReviewedGrant>, _>>()?;
+        let had = |answer: Answer| grants.iter().filter(move |grant| grant.answer == answer);
+        let attested: BTreeSet<&GrantId> = had(Answer::Attested).map(|grant| &grant.usage.grant.id).collect();
+        if let Which::Named(named) = which
+            && let Some(missing) = named.iter().find(|named| grants.iter().all(|grant| grant.usage.grant.id != **named))
+        {
+            return Err(unknown(format!("this review has no grant {missing}")));
+        }
+        let mut answers = Answers::new();
+        for (row, mut grant) in rows.iter().zip(grants.clone()) {
+            let id_of = grant.usage.grant.id.clone();
             let meant = match which {
-                Which::Named(_) => named.map(|place| left.remove(place)).is_some(),
-                Which::Open => grant.answer == Answer::Open,
+                Which::Named(named) => named.contains(&id_of),
+                // What somebody attested has no open row, wherever else it is written.
+                Which::Open => {
+                    grant.answer == Answer::Open && (answer == Answer::Attested || !attested.contains(&id_of))
+                }
             };
             if !meant || grant.answer == answer {
                 continue;
             }
             if grant.answer == Answer::Ended {
-                return Err(unknown(format!("grant {} has ended: restore it instead", grant.usage.grant.id)));
+                return Err(unknown(format!("grant {id_of} has ended: restore it instead")));
             }
             grant.answer = answer;
             grant.said = Some(Said { by: actor.to_owned(), at });
-            changes.push(put(GRANTS, row.key.clone(), Expect::Version(row.version), id, &grant)?);
+            let expect = Expect::Version(row.version);
+            answers.entry(id_of).or_default().push(put(GRANTS, row.key.clone(), expect, id, &grant, review.gone_us())?);
         }
-        match left.first() {
-            Some(missing) => Err(unknown(format!("this review has no grant {missing}"))),
-            None => Ok(changes),
-        }
+        Ok(answers)
     }
 
     async fn find_review(&self, id: &str) -> Result<(Row, Review), Stop> {
@@ -364,30 +400,7 @@ impl Gateway {
     }
 }
 
-/// In the order of the files, and told apart where a grant is written twice.
-fn key(review: &str, number: usize, grant: &GrantId) -> String {
-    format!("{review}/{number:06}/{grant}")
-}
-
-fn put(section: Section, key: String, expect: Expect, owner: &str, said: &impl Serialize) -> Result<Change, Failure> {
-    let body = serde_json::to_string(said).map_err(|error| Failure::before(Reason::Internal, error.to_string()))?;
-    Ok(Change::new(section, key, expect, Action::Put { owner: owner.to_owned(), body, expires_at_us: None }))
-}
-
-fn read<T: serde::de::DeserializeOwned>(row: &Row) -> Result<T, Failure> {
-    serde_json::from_str(&row.body).map_err(|error| {
-        Failure::before(Reason::StoreUnavailable, format!("the row {} is not understood: {error}", row.key))
-    })
-}
-
-/// All rows of a section, page by page.
-async fn all(shelf: &dyn Shelf, section: Section, owner: Option<&str>) -> Result<Vec<Row>, Failure> {
-    let mut rows: Vec<Row> = Vec::new();
-    loop {
-        let page = shelf.rows(section, owner, rows.last().map(|row| row.key.as_str())).await?;
-        if page.is_empty() {
-            return Ok(rows);
-        }
-        rows.extend(page);
-    }
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+const fn is_zero(count: &u64) -> bool {
+    *count == 0
 }

@@ -5,7 +5,9 @@
 //! the same operation of the store that consumes everything else, so that nothing can be sent on before it counts; what
 //! others have put into a store counts for whoever reads it, also what they put there meanwhile.
 //!
-//! One row for each user, agent and mandate. Most calls add nothing new: then nobody asks the store.
+//! One row for each user and agent, and one for each mandate. What is seen under a mandate is seen under those above it
+//! and by whoever holds them, and what was seen there is seen below: whoever gives a task hands on what it knows, and
+//! gets back what comes of it. Most calls add nothing new: then nobody asks the store.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,16 +17,20 @@ use jiff::Timestamp;
 
 use super::Wanted;
 use super::consume::Reservations;
-use crate::ids::{Digest, RevocationEpoch};
+use super::mandate::{Held, Mandate};
+use crate::identity::{Caller, Persona};
+use crate::ids::{AgentId, Digest, RevocationEpoch};
 use crate::inversion::{self, Control};
 use crate::limit;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
 use crate::policy::label::{Judged, Labelled, Seen};
-use crate::policy::{Arguments, Ask, Permit};
-use crate::shelf::{Action, Change, Changed, Expect, Section, Shelf, Tell};
+use crate::policy::{Arguments, Ask, Permit, Policy};
+use crate::shelf::{Action, Change, Changed, Expect, Section, Shelf, Tell, Version};
 
 /// What callers have seen.
 pub const CALLERS: Section = Section { name: "label", rows_max: limit::LABELS_MAX };
+/// What was seen under mandates. There are never more of these than of mandates.
+pub const MANDATED: Section = Section { name: "label_mandate", rows_max: limit::MANDATES_MAX };
 /// What was put into stores.
 pub const STORES: Section = Section { name: "label_store", rows_max: limit::LABEL_STORES_MAX };
 
@@ -38,9 +44,28 @@ pub struct Labels {
 #[derive(Debug, Clone, Copy)]
 struct Remembered {
     seen: Seen,
-    /// Until when the row need not be renewed.
+    /// Until when the rows need not be renewed.
     fresh_until: Instant,
+    /// From when on a row may be gone: then it is read again, so that nothing comes back that has expired.
+    until_us: i64,
     epoch: RevocationEpoch,
+}
+
+/// Whose labels count for a call and grow with it.
+#[derive(Debug)]
+struct Rows {
+    /// By which it is remembered: the mandate, or the user and the agent.
+    own: Arc<str>,
+    mandate: Option<Held>,
+}
+
+/// A store that a call reads or writes, as it is now.
+#[derive(Debug)]
+struct Touched {
+    name: Arc<str>,
+    read: bool,
+    seen: Seen,
+    version: Option<Version>,
 }
 
 /// What one call does to the labels of its caller.
@@ -48,12 +73,16 @@ struct Remembered {
 pub struct LabelUse {
     labels: Labels,
     labelled: Labelled,
-    key: Arc<str>,
+    rows: Rows,
     before: Seen,
     after: Seen,
     observed: Option<Arc<str>>,
     memory: Duration,
+    /// When the rows that it raises expire at the earliest.
+    until_us: i64,
     epoch: RevocationEpoch,
+    /// Whether the rows are raised by it.
+    raises: bool,
 }
 
 impl Labels {
@@ -82,75 +111,142 @@ impl Labels {
             name: target.name(),
             action: target.action(),
         };
-        let arguments = wanted.arguments.map_or(Arguments::None, |arguments| Arguments::Json(arguments.as_str()));
+        // What was answered goes out as well, and the arguments do not tell of it; to ask about a task sends nothing.
+        let sends = wanted.answers || !permit.is_following();
+        let arguments = match wanted.arguments {
+            _ if wanted.answers => Arguments::Unknown,
+            Some(arguments) => Arguments::Json(arguments.as_str()),
+            None if permit.is_following() => Arguments::Unknown,
+            None => Arguments::None,
+        };
         let hints = target.definition().map(|definition| definition.hints).unwrap_or_default();
         let Some(labelled) = policy.labelled(caller.persona(), &ask, hints, arguments, now) else { return Ok(None) };
-        let mandate = wanted.mandate.map(|held| held.mandate().id.as_str());
-        let (key, memory, epoch) = (key(permit, mandate), policy.label_memory(), caller.epoch());
-        let known = self.remembered.get(&key).filter(|known| known.epoch >= epoch);
-        let is_judged = policy.is_judged(&labelled);
-        // What is remembered may be less than what holds: whoever is judged is judged by the rows.
-        let asked = is_judged || known.is_none() || !labelled.stores.is_empty();
-        let before = if asked {
-            self.seen(&key, wanted.mandate.filter(|held| !held.is_isolated()).map(|_| permit)).await?
-        } else {
-            known.map_or(Seen::NOTHING, |known| known.seen)
+        let rows = Rows::of(caller.persona(), wanted.mandate);
+        let (memory, epoch) = (policy.label_memory(), caller.epoch());
+        let is_known = |known: &Remembered| known.epoch >= epoch && known.until_us > now.as_microsecond();
+        let known = self.remembered.get(&rows.own).filter(is_known);
+        let is_judged = sends && policy.is_judged(&labelled);
+        // What is remembered may be less than what holds: whoever is judged is judged by the rows, and so is what
+        // others will read.
+        let is_exact = is_judged || (sends && labelled.writes_stores());
+        let before = match known {
+            Some(known) if !is_exact => known.seen,
+            _ => self.seen(&rows).await?,
         };
-        let mut observed = None;
+        let touched = if sends { self.touched(&labelled, labelled.writes_stores()).await? } else { Vec::new() };
+        let read = read_of(&touched);
+        let (mut observed, mut is_kept) = (None, false);
         if is_judged {
-            match policy.judge_flow(&labelled, before, caller.persona(), arguments, now) {
-                Judged::Free => {}
+            // A tool that reads from a store and sends on in one step sends what is there.
+            match policy.judge_flow(&labelled, before.with(read), caller.persona(), arguments, now) {
+                Judged::Free => is_kept = policy.enforces_flows() && !inversion::is_off(Control::Flow),
                 Judged::Against { .. } if inversion::is_off(Control::Flow) => {}
                 Judged::Against { rule, observed: true, .. } => observed = Some(rule),
                 Judged::Against { rule, from, .. } => return Err(refused(&rule, from)),
             }
         }
-        let mut shown = labelled.shows();
-        if labelled.reads_stores() {
-            shown = shown.with(self.stored(&labelled).await?);
-        }
-        let after = before.with(shown);
+        let after = before.with(labelled.shows()).with(read);
         let fresh = known.is_some_and(|known| known.fresh_until > Instant::now());
         let adds = after.beyond(known.map_or(Seen::NOTHING, |known| known.seen)).is_any();
-        if after.is_any() && (adds || !fresh) {
-            // What is seen in a mandate is seen outside as well: nobody opens one to forget.
-            if mandate.is_some() {
-                let outside = self::key(permit, None);
-                reservations.reserve(raise(CALLERS, &outside, after, Some(memory)), Reason::StoreUnavailable);
-            }
-            let kept = if mandate.is_some() { limit::LABELS_OF_MANDATE_KEPT } else { memory };
-            reservations.reserve(raise(CALLERS, &key, after, Some(kept)), Reason::StoreUnavailable);
+        let raises = after.is_any() && (adds || !fresh);
+        let until_us = now.as_microsecond().saturating_add(micros(memory));
+        if known.is_none() && !after.is_any() {
+            // Nothing is never more than the rows say; they are looked at again as often as others are renewed.
+            let until_us = now.as_microsecond().saturating_add(micros(renewed_after(memory)));
+            let nothing = Remembered { seen: after, fresh_until: Instant::now(), until_us, epoch };
+            self.remembered.insert(Arc::clone(&rows.own), nothing);
         }
-        if labelled.writes_stores() {
-            for store in &labelled.stores {
-                reservations
-                    .reserve(raise(STORES, store, before.with(labelled.reads()), None), Reason::StoreUnavailable);
+        if raises {
+            for change in rows.raise(after, memory) {
+                reservations.reserve(change, Reason::StoreUnavailable);
             }
         }
-        Ok(Some(LabelUse { labels: self.clone(), labelled, key, before, after, observed, memory, epoch }))
-    }
-
-    /// What a caller has seen; in a mandate at least what they had seen before it.
-    async fn seen(&self, key: &str, outside: Option<&Permit>) -> Result<Seen, Failure> {
-        if let Some(row) = self.shelf.row(CALLERS, key).await? {
-            return Ok(Seen::of_bits(row.number));
+        for store in &touched {
+            // What it was judged by has to be what is there when it goes out.
+            let expect = match store.version {
+                _ if !is_kept || !store.read => Expect::Anything,
+                Some(version) => Expect::Version(version),
+                None => Expect::Absent,
+            };
+            let writes = labelled.writes_stores() && after.beyond(store.seen).is_any();
+            let action = if writes { Action::Raise { bits: after.bits(), expires_at_us: None } } else { Action::Check };
+            if writes || expect != Expect::Anything {
+                let reason = if expect == Expect::Anything { Reason::StoreUnavailable } else { Reason::FlowRefused };
+                reservations.reserve(Change::new(STORES, &*store.name, expect, action), reason);
+            }
         }
-        let Some(permit) = outside else { return Ok(Seen::NOTHING) };
-        let row = self.shelf.row(CALLERS, &self::key(permit, None)).await?;
-        Ok(row.map_or(Seen::NOTHING, |row| Seen::of_bits(row.number)))
+        let labels = self.clone();
+        Ok(Some(LabelUse { labels, labelled, rows, before, after, observed, memory, until_us, epoch, raises }))
     }
 
-    /// What was put into the stores that a call reads.
-    async fn stored(&self, labelled: &Labelled) -> Result<Seen, Failure> {
+    /// What a mandate begins with: what its opener has seen, wherever that was. Nothing where it begins without.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn handed_on(
+        &self,
+        policy: &Policy,
+        opener: &Caller,
+        above: Option<&Held>,
+        mandate: &Mandate,
+    ) -> Result<Option<Change>, Failure> {
+        if !policy.has_labels() || mandate.isolated {
+            return Ok(None);
+        }
+        let seen = self.seen(&Rows::of(opener.persona(), above)).await?;
+        Ok(seen.is_any().then(|| raise_mandate(mandate, seen, policy.label_memory())))
+    }
+
+    /// What a caller has seen: by itself and, under a mandate, wherever that hands it on.
+    async fn seen(&self, rows: &Rows) -> Result<Seen, Failure> {
         let mut seen = Seen::NOTHING;
-        if inversion::is_off(Control::Stores) {
-            return Ok(seen);
-        }
-        for store in &labelled.stores {
-            let row = self.shelf.row(STORES, store).await?;
+        for (section, key) in rows.read() {
+            let row = self.shelf.row(section, &key).await?;
             seen = seen.with(row.map_or(Seen::NOTHING, |row| Seen::of_bits(row.number)));
         }
         Ok(seen)
+    }
+
+    /// The stores that a call reads, and those that it writes, as they are now.
+    async fn touched(&self, labelled: &Labelled, written: bool) -> Result<Vec<Touched>, Failure> {
+        let mut touched = Vec::new();
+        for store in labelled.stores.iter().filter(|store| written || labelled.reads_from(store)) {
+            let row = self.shelf.row(STORES, &store.name).await?;
+            let (seen, version) =
+                row.map_or((Seen::NOTHING, None), |row| (Seen::of_bits(row.number), Some(row.version)));
+            let read = labelled.reads_from(store) && !inversion::is_off(Control::Stores);
+            touched.push(Touched { name: Arc::clone(&store.name), read, seen, version });
+        }
+        Ok(touched)
+    }
+}
+
+impl Rows {
+    fn of(persona: &Persona, mandate: Option<&Held>) -> Self {
+        let own = match mandate {
+            Some(held) => Arc::from(format!("mandate {}", held.mandate().id)),
+            None => key_of(persona),
+        };
+        Self { own, mandate: mandate.cloned() }
+    }
+
+    /// Each row that counts.
+    fn read(&self) -> Vec<(Section, String)> {
+        let Some(held) = &self.mandate else { return vec![(CALLERS, self.own.to_string())] };
+        let mandates = held.all().map(|mandate| (MANDATED, mandate.id.to_string()));
+        // An isolated one, and what is below it, knows only what was seen there.
+        let holders = holders(held).into_iter().filter(|_| !held.is_isolated());
+        mandates.chain(holders.map(|holder| (CALLERS, holder))).collect()
+    }
+
+    /// What has to be done so that each of them says this. What is seen under a mandate is seen outside as well: nobody
+    /// opens one to forget.
+    fn raise(&self, seen: Seen, memory: Duration) -> Vec<Change> {
+        let expires_at_us = Timestamp::now().as_microsecond().saturating_add(micros(memory));
+        let caller = |key: String| raise(CALLERS, key, seen, expires_at_us);
+        let Some(held) = &self.mandate else { return vec![caller(self.own.to_string())] };
+        let mandates = held.all().map(|mandate| raise_mandate(mandate, seen, memory));
+        mandates.chain(holders(held).into_iter().map(caller)).collect()
     }
 }
 
@@ -179,11 +275,18 @@ impl LabelUse {
         self.observed.as_deref()
     }
 
-    /// Remembers that the row says so now.
+    /// Remembers that the rows say so now.
     pub(super) fn consumed(&self) {
-        let renewed = self.memory.min(limit::LABELS_RENEWED_AFTER_MAX) / 2;
-        let remembered = Remembered { seen: self.after, fresh_until: Instant::now() + renewed, epoch: self.epoch };
-        self.labels.remembered.insert(Arc::clone(&self.key), remembered);
+        if !self.raises {
+            return;
+        }
+        let remembered = Remembered {
+            seen: self.after,
+            fresh_until: Instant::now() + renewed_after(self.memory),
+            until_us: self.until_us,
+            epoch: self.epoch,
+        };
+        self.labels.remembered.insert(Arc::clone(&self.rows.own), remembered);
     }
 
     /// Whether somebody may have put something into a store while the call read it.
@@ -192,18 +295,23 @@ impl LabelUse {
         self.labelled.reads_stores()
     }
 
+    /// Whether what comes back counts for the caller at all.
+    #[must_use]
+    pub fn brings_something(&self) -> bool {
+        self.has_to_settle() || self.labelled.shows().is_any()
+    }
+
     /// Adds what was put into the stores meanwhile; before this is done, nobody is told what the call brought.
     ///
     /// # Errors
     /// `store_unavailable`: then nobody is told.
     pub async fn settle(&self) -> Result<(), Failure> {
-        let stored = self.labels.stored(&self.labelled).await?;
-        if !stored.beyond(self.after).is_any() {
+        let read = read_of(&self.labels.touched(&self.labelled, false).await?);
+        if !read.beyond(self.after).is_any() {
             return Ok(());
         }
-        let change = raise(CALLERS, &self.key, stored, None);
-        self.labels.remembered.invalidate(&self.key);
-        match self.labels.shelf.change(vec![change], Tell::Nobody).await? {
+        self.labels.remembered.invalidate(&self.rows.own);
+        match self.labels.shelf.change(self.rows.raise(read, self.memory), Tell::Nobody).await? {
             Changed::Done { .. } => Ok(()),
             Changed::Conflict(_) | Changed::Full(_) => {
                 Err(Failure::after(Reason::StoreUnavailable, "what was read from a store could not be labelled"))
@@ -218,27 +326,59 @@ impl fmt::Debug for Labels {
     }
 }
 
-/// Whose labels: the user and the agent in front, and the mandate. Which of its clients an agent uses makes no
-/// difference: it would shed its labels by calling with another one.
-fn key(permit: &Permit, mandate: Option<&str>) -> Arc<str> {
-    let persona = permit.caller().persona();
+/// Whose labels: the user and the agent in front. Which of its clients an agent uses makes no difference: it would shed
+/// its labels by calling with another one.
+fn key_of(persona: &Persona) -> Arc<str> {
     let user = persona.user.as_ref().map_or("anyone", crate::ids::Subject::as_str);
     let agent = persona.agent.as_ref().map(|agent| agent.id.as_str());
-    let agent = agent.or(persona.client.as_deref()).unwrap_or("-");
-    let text = format!("{user} {agent} {}", mandate.unwrap_or("-"));
-    if text.len() <= limit::SHELF_KEY_BYTES_MAX {
-        return Arc::from(text);
-    }
-    let parts = [user.as_bytes(), agent.as_bytes(), mandate.unwrap_or("-").as_bytes()];
-    Arc::from(format!("{:.200} {}", user, Digest::of("bailiwick/labels/v1", &parts)))
+    Arc::from(key(user, agent.or(persona.client.as_deref()).unwrap_or("-")))
 }
 
-fn raise(section: Section, key: &str, seen: Seen, memory: Option<Duration>) -> Change {
-    let expires_at_us = memory.map(|memory| {
-        let memory = i64::try_from(memory.as_micros()).unwrap_or(i64::MAX);
-        Timestamp::now().as_microsecond().saturating_add(memory)
-    });
-    Change::new(section, key, Expect::Anything, Action::Raise { bits: seen.bits(), expires_at_us })
+fn key(user: &str, agent: &str) -> String {
+    let text = format!("{user} {agent} -");
+    if text.len() <= limit::SHELF_KEY_BYTES_MAX {
+        return text;
+    }
+    let digest = Digest::of("bailiwick/labels/v1", &[user.as_bytes(), agent.as_bytes(), b"-"]);
+    format!("{user:.200} {digest}")
+}
+
+/// The rows of whoever holds the mandates that a call is part of, each once. A mandate is always for an agent.
+fn holders(held: &Held) -> Vec<String> {
+    let mut holders: Vec<String> = Vec::new();
+    for mandate in held.all() {
+        let agent = mandate.agent.as_ref().map_or("-", AgentId::as_str);
+        let holder = key(mandate.subject.as_deref().unwrap_or("anyone"), agent);
+        if !holders.contains(&holder) {
+            holders.push(holder);
+        }
+    }
+    holders
+}
+
+/// Kept for as long as somebody may call under the mandate, and be remembered for it.
+fn raise_mandate(mandate: &Mandate, seen: Seen, memory: Duration) -> Change {
+    let kept = micros(memory.min(limit::MANDATE_KEPT));
+    raise(MANDATED, mandate.id.to_string(), seen, mandate.ends_us.saturating_add(kept))
+}
+
+fn raise(section: Section, key: String, seen: Seen, expires_at_us: i64) -> Change {
+    let action = Action::Raise { bits: seen.bits(), expires_at_us: Some(expires_at_us) };
+    Change::new(section, key, Expect::Anything, action)
+}
+
+/// What is in the stores of these that are read.
+fn read_of(touched: &[Touched]) -> Seen {
+    touched.iter().filter(|store| store.read).fold(Seen::NOTHING, |read, store| read.with(store.seen))
+}
+
+/// After this, whoever goes on calling has its labels written down again.
+fn renewed_after(memory: Duration) -> Duration {
+    memory.min(limit::LABELS_RENEWED_AFTER_MAX) / 2
+}
+
+fn micros(span: Duration) -> i64 {
+    i64::try_from(span.as_micros()).unwrap_or(i64::MAX)
 }
 
 fn refused(rule: &str, from: Seen) -> Stop {

@@ -52,6 +52,8 @@ pub struct Wanted<'a> {
     pub call: CallId,
     /// Its arguments.
     pub arguments: Option<&'a Json>,
+    /// Whether answers to what a server asked go with it, of which the arguments say nothing.
+    pub answers: bool,
     /// The mandate that it names.
     pub mandate: Option<&'a mandate::Held>,
     /// What the gates need that it meets; a call that meets some and brings nothing is refused.
@@ -142,15 +144,23 @@ impl Guard {
         Ok(Cleared { labels, approval, ..Cleared::new(permit, slot, reservations, &wanted) })
     }
 
-    /// Reserves what following a task needs, which is no call of its own: a slot. Its mandate still has to stand.
+    /// Reserves what following a task or a resource needs, which is no call of its own: a slot, and what comes back
+    /// counts for its caller once more. Its mandate still has to stand, and answers may still not go anywhere.
     ///
     /// # Errors
     /// As [`Guard::clear`].
-    pub fn clear_following(&self, permit: Permit, wanted: &Wanted<'_>) -> Result<Cleared, Stop> {
+    pub async fn clear_following(&self, permit: Permit, wanted: &Wanted<'_>) -> Result<Cleared, Stop> {
         mandate::check(&permit, wanted)?;
         let slot = self.quotas.call(permit.caller().principal())?;
-        let reservations = Reservations::none(Arc::clone(&self.shelf));
-        Ok(Cleared::new(permit, slot, reservations, wanted))
+        let mut reservations = Reservations::none(Arc::clone(&self.shelf));
+        let labels = self.labels.clear(&permit, wanted, &mut reservations).await?;
+        Ok(Cleared { labels, ..Cleared::new(permit, slot, reservations, wanted) })
+    }
+
+    /// What callers have seen.
+    #[must_use]
+    pub const fn labels(&self) -> &Labels {
+        &self.labels
     }
 
     /// The same for what only stops a task: it needs no mandate, because whoever ends one wants exactly that.

@@ -8,5 +8,7 @@ pub const REVIEWS_MAX: u32 = 1_000;
 pub const REVIEW_GRANTS_MAX: u32 = 200_000;
 /// Grants that have ended.
 pub const ENDED_GRANTS_MAX: u32 = 20_000;
+/// A review is kept for so long after its deadline, with what was answered.
+pub const REVIEW_KEPT: std::time::Duration = std::time::Duration::from_secs(400 * 24 * 3600);
 /// The longest time until a review is over.
 pub const REVIEW_OPEN_MAX: std::time::Duration = std::time::Duration::from_secs(90 * 24 * 3600);

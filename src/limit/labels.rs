@@ -16,5 +16,3 @@ pub const LABELS_MAX: u32 = 200_000;
 pub const LABEL_STORES_MAX: u32 = 10_000;
 /// Labels of a caller who goes on calling are renewed after half of their life, and after half of this.
 pub const LABELS_RENEWED_AFTER_MAX: Duration = Duration::from_secs(3600);
-/// How long the labels of a mandate are kept after they were last added to: longer than any mandate is open.
-pub const LABELS_OF_MANDATE_KEPT: Duration = Duration::from_secs(90 * 24 * 3600);

@@ -169,7 +169,8 @@ impl Policy {
             }
             let labelled = labelled.get_or_insert_with(|| self.labelled(persona, ask, hints, arguments, now));
             // Where nobody knows what a call does with data, it may do anything.
-            labelled.as_ref().is_none_or(|own| own.names().any(|name| wanted.iter().any(|label| label.text == name)))
+            let named = |own: &Labelled| own.names().any(|name| wanted.iter().any(|label| label.text == name));
+            labelled.as_ref().is_none_or(|own| own.unsaid || named(own))
         };
         let mut met = Vec::new();
         for compiled in candidates {

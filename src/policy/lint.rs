@@ -18,7 +18,7 @@ use crate::limit::ROLE_DEPTH_MAX;
 pub(super) fn lint(
     loaded: &Loaded,
     conditions: &[Condition],
-    of_gates: &[usize],
+    elsewhere: &[usize],
     mistakes: &mut Vec<Mistake>,
     warnings: &mut Vec<Mistake>,
 ) {
@@ -48,10 +48,10 @@ pub(super) fn lint(
     repeated_and_shadowed(&loaded.rules, warnings);
     open_arguments(loaded, conditions, warnings);
     let used: HashSet<usize> =
-        loaded.rules.iter().filter_map(|rule| rule.condition).chain(of_gates.iter().copied()).collect();
+        loaded.rules.iter().filter_map(|rule| rule.condition).chain(elsewhere.iter().copied()).collect();
     for (index, condition) in conditions.iter().enumerate() {
         if !used.contains(&index) && loaded.inert == 0 && !condition.is_part_of_another() {
-            let message = format!("no rule uses the condition `{}`", condition.name);
+            let message = format!("no rule, gate or label uses the condition `{}`", condition.name);
             warnings.push(Mistake::file("conditions.toml", message));
         }
     }

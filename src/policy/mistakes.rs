@@ -102,7 +102,7 @@ fn what_is_odd_is_told_as_a_warning() {
     let built = build_with(&[("conditions.toml", open)], &world()).unwrap();
     let found: Vec<String> = built.warnings.iter().map(ToString::to_string).collect();
     assert_eq!(found.len(), 2, "{found:?}");
-    assert!(found[0].contains("no rule uses the condition `spare`"), "{found:?}");
+    assert!(found[0].contains("no rule, gate or label uses the condition `spare`"), "{found:?}");
     assert!(found[1].starts_with("policy.csv:7:1: `small-rollout` lets any further argument through"), "{found:?}");
 }
 

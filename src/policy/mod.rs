@@ -169,12 +169,15 @@ impl Policy {
         let environments = Environments::of(world, &mut mistakes);
         let mut loaded = load::load(sources, world, &environments, &conditions, &mut mistakes);
         let labels_text = text("labels.toml", &mut mistakes);
-        let labels = labels_text
-            .as_deref()
-            .and_then(|text| label::labels(text, &environments, &conditions, &loaded.sets, &mut mistakes));
+        let labels = labels_text.as_deref().and_then(|text| {
+            let known = label::Known { environments: &environments, conditions: &conditions, sets: &loaded.sets };
+            label::labels(text, &known, &mut mistakes, &mut warnings)
+        });
         let written = gate::Words { conditions: &conditions, sets: &loaded.sets, labels: labels.is_some() };
         let gates = gate::Gates::of(world, written, &mut mistakes, &mut warnings);
-        lint::lint(&loaded, &conditions, gates.conditions(), &mut mistakes, &mut warnings);
+        let elsewhere: Vec<usize> =
+            gates.conditions().iter().copied().chain(labels.iter().flat_map(label::Labels::conditions)).collect();
+        lint::lint(&loaded, &conditions, &elsewhere, &mut mistakes, &mut warnings);
         loaded.rules.retain(|rule| !ended.contains(&GrantId::of(rule)));
         let scopes = scope::scope_needs(world, &mut mistakes);
         let tests_text = text("tests.toml", &mut mistakes).unwrap_or_default();
@@ -242,6 +245,12 @@ impl Policy {
     #[must_use]
     pub const fn revision(&self) -> PolicyRevision {
         self.revision
+    }
+
+    /// What makes it another one: its files, the servers that it is for, and the grants that have ended.
+    #[must_use]
+    pub const fn base(&self) -> Digest {
+        self.base
     }
 
     /// Every rule, in the order of the files.

@@ -11,7 +11,7 @@ use super::{Ask, Policy};
 use crate::catalog::Target;
 use crate::config::GateConfig;
 use crate::identity::Caller;
-use crate::ids::{ClassKey, PolicyRevision};
+use crate::ids::{ClassKey, Digest, PolicyRevision};
 use crate::outcome::Refusal;
 
 /// The proof that the rules allow this call. Made only by [`Policy::authorize`] and
@@ -22,6 +22,7 @@ pub struct Permit {
     target: Target,
     class: ClassKey,
     revision: PolicyRevision,
+    base: Digest,
     rules: Arc<[Arc<str>]>,
     conditions: Vec<ConditionRecord>,
     following: bool,
@@ -121,6 +122,7 @@ impl Policy {
                 target,
                 class: class.key(),
                 revision,
+                base: self.base,
                 rules,
                 conditions,
                 following,
@@ -162,6 +164,12 @@ impl Permit {
     #[must_use]
     pub const fn revision(&self) -> PolicyRevision {
         self.revision
+    }
+
+    /// That policy with all that belongs to it: the same files may allow less once a grant has ended.
+    #[must_use]
+    pub const fn base(&self) -> Digest {
+        self.base
     }
 
     /// The rules that allowed, as `file:line`.

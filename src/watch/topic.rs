@@ -173,6 +173,7 @@ impl Topic {
         let wanted = crate::guard::Wanted {
             call: leg.call,
             arguments: None,
+            answers: false,
             gated: None,
             mandate: None,
             config: &now.config,
@@ -180,7 +181,7 @@ impl Topic {
             charge: crate::guard::Charge::Before,
             now_us: gateway.standing().now_us(),
         };
-        let cleared = gateway.guard().clear_following(permit, &wanted)?;
+        let cleared = gateway.guard().clear_following(permit, &wanted).await?;
         let grant = gateway.delegate().delegate(cleared, leg.clone(), None, gateway.recheck()).await?;
         let mut entry = gateway.journal().open(grant, self.outgoing(target.server())).await?;
         let mut subscription = gateway.upstreams().subscribe(&mut entry);

@@ -11,6 +11,11 @@ use crate::support::issuer::Issuer;
 use crate::support::replicas::Replicas;
 use crate::support::scripted::{Scripted, result, text, tool};
 
+mod answers;
+mod mandates;
+mod stores;
+mod tasks;
+
 const LABELS: &str = r#"
 [[label]]
 objects = ["tools/read_customer", "tools/crm:*"]
@@ -279,6 +284,23 @@ async fn what_was_seen_is_forgotten_after_the_time_that_the_file_names_and_not_b
     }
     gateway.set_clock("+1500");
     assert_eq!(call(&alice, "send", json!({})).await.as_deref(), Some("flow_refused"));
-    gateway.set_clock("+2000");
+    // Nor does what was remembered of it bring it back: a call that nobody judges comes first.
+    gateway.set_clock("+4000");
+    assert_eq!(call(&alice, "plain", json!({})).await, None);
     assert_eq!(call(&alice, "send", json!({})).await, None);
+}
+
+#[tokio::test]
+async fn a_tool_whose_only_entry_does_not_hold_is_a_tool_of_which_nobody_has_said_anything() {
+    let issuer = Issuer::start().await;
+    let upstream = upstream().await;
+    let labels = "[[label]]\nobjects = [\"tools/plain\"]\nwhen = \"to-us\"\nreads = \"internal\"\n";
+    let gateway = setup(&issuer, &upstream, labels).start().await;
+    let alice = client(&issuer, &gateway, "alice");
+    for _ in 0..2 {
+        assert_eq!(call(&alice, "plain", json!({ "to": "bob@example.com" })).await, None, "labelled, and harmless");
+    }
+    let away = json!({ "to": "eve@example.org" });
+    assert_eq!(call(&alice, "plain", away.clone()).await, None);
+    assert_eq!(call(&alice, "plain", away).await.as_deref(), Some("flow_refused"));
 }

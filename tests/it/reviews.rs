@@ -8,6 +8,7 @@ use crate::support::gateway::{Gateway, Setup};
 use crate::support::issuer::Issuer;
 use crate::support::replicas::Replicas;
 use crate::support::scripted::{Scripted, result, text, tool};
+use crate::support::sts::{Revocation, Sts};
 
 const RULES: &str = "\
 p, anyone, *, tools/used, call, -, allow
@@ -148,6 +149,72 @@ async fn a_review_that_misses_its_deadline_is_closed_by_itself() {
     assert!(may(&alice, "used").await);
     let reviews = answered(&gateway, &["review", "list"]);
     assert_eq!(reviews[0]["closed"]["by"], "deadline", "{reviews}");
+}
+
+#[tokio::test]
+async fn a_grant_that_is_written_twice_is_one_grant_and_attested_once() {
+    let issuer = Issuer::start().await;
+    let upstream = upstream().await;
+    let twice = format!("{RULES}p, anyone, *, tools/used, call, -, allow\n");
+    let gateway = setup(&issuer, &upstream).policy(&twice).start().await;
+    let alice = gateway.client(&issuer.token("alice", &[], &gateway.resource()));
+    let id = answered(&gateway, &["review", "open"])["id"].as_str().unwrap().to_owned();
+    let report = answered(&gateway, &["review", "show", &id]);
+    let named = json!({ "grants": [grant(&report, "tools/used"), grant(&report, "tools/*")] });
+    let ann = issuer.sign(&issuer.administrator("ann", &["admins"], &gateway.admin));
+    let (status, said) = post(&gateway, &format!("/reviews/{id}/attest"), &ann, named).await;
+    assert_eq!((status, said.as_str()), (200, "{\"grants\":2}"));
+    assert_eq!(answered(&gateway, &["review", "close", &id])["grants"], 1, "that of tools/unused");
+    assert!(may(&alice, "used").await && !may(&alice, "unused").await);
+    let report = answered(&gateway, &["review", "show", &id]);
+    let answers: Vec<_> = report["grants"].as_array().unwrap().iter().map(|one| one["answer"].clone()).collect();
+    assert_eq!(answers, ["attested", "ended", "attested", "attested"]);
+}
+
+#[tokio::test]
+async fn a_grant_that_ends_between_the_decision_and_the_call_keeps_it_back() {
+    let (issuer, sts) = (Issuer::start().await, Sts::start(Revocation::HasNot).await);
+    let upstream = upstream().await;
+    let credential = format!(
+        "[servers.tools.tool_credentials.unused]\nkind = \"exchange\"\nissuer = \"{}\"\nclient_id = \"gateway\"\n\
+         audience = \"up\"\n",
+        sts.url
+    );
+    let setup = Setup::new(&issuer).http_server("tools", &upstream.url, &credential).policy(RULES);
+    let gateway = setup.start().await;
+    let alice = gateway.client(&issuer.token("alice", &[], &gateway.resource()));
+    eventually("the list", async || alice.tool_names().await.contains(&"tools__unused".to_owned())).await;
+    let id = answered(&gateway, &["review", "open"])["id"].as_str().unwrap().to_owned();
+    let unused = grant(&answered(&gateway, &["review", "show", &id]), "tools/unused");
+    let before = sts.asked().len();
+    sts.hold(true);
+    let calling = tokio::spawn({
+        let alice = alice.clone();
+        async move { may(&alice, "unused").await }
+    });
+    eventually("its credential is asked for", async || sts.asked().len() > before).await;
+    answered(&gateway, &["review", "end", &id, &unused]);
+    sts.hold(false);
+    assert!(!calling.await.unwrap(), "ended, and that was in force");
+    assert!(upstream.calls().is_empty());
+    assert!(may(&alice, "used").await);
+}
+
+#[tokio::test]
+async fn what_the_record_never_tells_of_is_not_called_unused() {
+    let issuer = Issuer::start().await;
+    let upstream = upstream().await;
+    let asks = format!("{RULES}p, anyone, *, tools/, elicit, -, allow\n");
+    let gateway = setup(&issuer, &upstream).policy(&asks).start().await;
+    let unused = answered(&gateway, &["policy", "unused"]);
+    let actions: Vec<_> =
+        unused["grants"].as_array().unwrap().iter().map(|one| one["grant"]["action"].clone()).collect();
+    assert_eq!(actions, ["call", "call", "call"], "{unused}");
+    let id = answered(&gateway, &["review", "open"])["id"].as_str().unwrap().to_owned();
+    let page = printed(&gateway, &["review", "show", &id]);
+    let line = page.lines().find(|line| line.contains("elicit")).unwrap();
+    assert!(line.contains("the record does not tell") && !line.contains("never used"), "{page}");
+    assert!(page.contains("The record goes back to "), "{page}");
 }
 
 #[tokio::test]

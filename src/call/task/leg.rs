@@ -3,12 +3,14 @@
 //! Decides nothing but the order of the rooms, as a call does. Invariant: a task is asked about only where
 //! its caller still stands, is still shown the tool, and the intent is on the record, however often.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::super::declared::declared;
 use super::super::retry::Retry;
 use super::super::{ClientFacts, Endpoint, Halt, Request, Trail, mandate};
 use super::handle::Handle;
+use super::listen::LISTEN;
 use super::offer;
 use crate::config::ServerConfig;
 use crate::delegate::{Grant, Leg, attempt};
@@ -69,6 +71,13 @@ impl<'a> Question<'a> {
     pub const fn plain(method: &'a str) -> Self {
         Self { method, own: None, answered: None, told: None }
     }
+
+    /// Whether anything of the client's goes to the server beside the name of the task: that may be what it has seen.
+    fn answers(&self) -> bool {
+        let is_more = |(name, _): (Cow<'_, str>, Value<'_>)| !matches!(&*name, "taskId" | "_meta");
+        let brings = self.method != LISTEN && self.own.is_some_and(|own| own.members().any(is_more));
+        brings || self.answered.is_some() || self.told.is_some()
+    }
 }
 
 impl Bearer {
@@ -109,7 +118,8 @@ impl Bearer {
         let now = gateway.snapshot();
         let wanted = Wanted {
             call: trail.leg.call,
-            arguments: None,
+            arguments: self.arguments.as_ref(),
+            answers: question.answers(),
             gated: None,
             mandate: held.as_ref(),
             config: &now.config,
@@ -119,7 +129,7 @@ impl Bearer {
         };
         let guard = gateway.guard();
         let cleared =
-            if stops { guard.clear_stopping(permit, &wanted) } else { guard.clear_following(permit, &wanted) }?;
+            if stops { guard.clear_stopping(permit, &wanted) } else { guard.clear_following(permit, &wanted).await }?;
         trail.mandate = held;
         let (leg, arguments) = (trail.leg.clone(), self.arguments.clone());
         let grant = gateway.delegate().delegate(cleared, leg, arguments, gateway.recheck()).await?;
@@ -146,6 +156,7 @@ impl Bearer {
         match self.open(&Question::plain(method), &mut trail).await {
             Ok((entry, mut exchange)) => loop {
                 if let Event::Done(outcome) = exchange.next().await {
+                    let outcome = settled(entry.proof(), outcome).await;
                     mandate::count(&self.gateway, entry.proof(), &outcome, false);
                     let outcome = make(entry.proof(), outcome);
                     entry.close(&outcome);
@@ -229,5 +240,13 @@ impl Bearer {
             headers: self.headers.iter().filter(|(name, _)| server.forward_headers.contains(name)).cloned().collect(),
             progress_token: None,
         }
+    }
+}
+
+/// What a task brings, once what others have put meanwhile into a store that it reads counts for its caller.
+async fn settled(grant: &Grant, outcome: Outcome) -> Outcome {
+    match grant.labels().filter(|labels| labels.has_to_settle()) {
+        Some(labels) => labels.settle().await.map_or_else(Outcome::Failed, |()| outcome),
+        None => outcome,
     }
 }

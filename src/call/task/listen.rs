@@ -16,6 +16,7 @@ use super::shape::Status;
 use crate::catalog::{Target, TaskDialect};
 use crate::delegate::{Grant, Leg, attempt};
 use crate::gateway::Gateway;
+use crate::guard::label::LabelUse;
 use crate::identity::Caller;
 use crate::limit;
 use crate::outcome::{Outcome, Reason};
@@ -34,6 +35,8 @@ pub struct TaskTopic {
 struct Open {
     exchange: Exchange,
     target: Target,
+    /// What it brings has to count for its caller when it comes.
+    is_labelled: bool,
 }
 
 impl TaskTopic {
@@ -111,7 +114,7 @@ impl TaskTopic {
                 }
                 event = open.exchange.next() => match event {
                     Event::Notification(message) if message.method() == "notifications/tasks" => {
-                        if self.tell(&message, tell).await {
+                        if self.tell(&message, open.is_labelled, tell).await {
                             return true;
                         }
                     }
@@ -123,13 +126,13 @@ impl TaskTopic {
     }
 
     /// Tells what the server told; answers whether that was the end, or nobody hears.
-    async fn tell(&self, message: &Message, tell: &mpsc::Sender<Message>) -> bool {
+    async fn tell(&self, message: &Message, is_labelled: bool, tell: &mpsc::Sender<Message>) -> bool {
         let Some(task) = message.params() else { return false };
         if super::shape::id(task).as_deref() != Some(self.bearer.handle.task()) {
             return false;
         }
-        // What it asks is decided where it is asked for.
-        if task.get("inputRequests").is_some() {
+        // What it asks is decided where it is asked for, and so is what it brings counted.
+        if is_labelled || task.get("inputRequests").is_some() {
             return self.tell_as_asked(tell).await;
         }
         self.pass_on(super::shown(task, &self.id, None), tell).await
@@ -179,6 +182,7 @@ impl TaskTopic {
             }
         };
         let target = entry.proof().target().clone();
+        let is_labelled = entry.proof().labels().is_some_and(LabelUse::brings_something);
         let acknowledged = match exchange.next().await {
             Event::Notification(message) if message.method() == ACKNOWLEDGED => self.is_agreed(&message),
             Event::Notification(_) | Event::StreamClosed => false,
@@ -189,7 +193,7 @@ impl TaskTopic {
         };
         // What was asked is answered; what is told from now on needs no place among the calls.
         entry.close(&Outcome::Complete(Json::of(&serde_json::Map::new())));
-        if acknowledged { Ok(Open { exchange, target }) } else { Err(super::unoffered()) }
+        if acknowledged { Ok(Open { exchange, target, is_labelled }) } else { Err(super::unoffered()) }
     }
 
     fn is_agreed(&self, acknowledged: &Message) -> bool {
@@ -199,5 +203,5 @@ impl TaskTopic {
     }
 }
 
-const LISTEN: &str = "subscriptions/listen";
+pub(super) const LISTEN: &str = "subscriptions/listen";
 const ACKNOWLEDGED: &str = "notifications/subscriptions/acknowledged";

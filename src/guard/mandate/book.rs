@@ -71,13 +71,20 @@ impl Mandates {
         Ok(Some(known))
     }
 
-    /// Keeps a new one, durable when it is done. Those above it must still be as they were read.
+    /// Keeps a new one and the labels that it begins with, durable when it is done. Those above it must still be as they
+    /// were read.
     ///
     /// # Errors
     /// `store_unavailable`, also where no more fit; `mandate_ended` where one above has changed meanwhile;
     /// `mandate_refused` where its opener has opened so many today.
-    pub async fn keep(&self, mandate: &Mandate, above: Option<&Held>, opener: Digest) -> Result<(), Stop> {
-        let mut changes: Vec<Change> = above.into_iter().flat_map(unchanged).collect();
+    pub async fn keep(
+        &self,
+        mandate: &Mandate,
+        above: Option<&Held>,
+        labels: Option<Change>,
+        opener: Digest,
+    ) -> Result<(), Stop> {
+        let mut changes: Vec<Change> = above.into_iter().flat_map(unchanged).chain(labels).collect();
         let put = Action::Put {
             owner: mandate.holder.to_string(),
             body: body(mandate)?,

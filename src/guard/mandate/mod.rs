@@ -178,7 +178,7 @@ impl Held {
         self.own.facts()
     }
 
-    /// Whether it began without the labels of what went before: what is below one begins like it.
+    /// Whether it began without the labels of what went before: what is below one knows only what was seen under it.
     #[must_use]
     pub fn is_isolated(&self) -> bool {
         self.chain.first().is_some_and(|(outermost, _)| outermost.isolated)

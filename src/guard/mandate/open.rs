@@ -74,6 +74,8 @@ pub struct Opening<'a> {
     pub opener_key: Option<Digest>,
     /// What is known of them.
     pub opened_by: Party,
+    /// The agent that opens it, where it is not a person who does.
+    pub opening_agent: Option<AgentId>,
     /// What objects and conditions mean.
     pub policy: &'a Policy,
     /// The store's clock.
@@ -174,6 +176,12 @@ impl Opening<'_> {
         }
         if wish.isolate && (self.above.is_some() || !template.is_some_and(|template| template.may_isolate)) {
             return Err(refused("it cannot begin without the labels of what went before".to_owned()));
+        }
+        // Whoever has seen something would shed it by itself.
+        if wish.isolate && self.opening_agent.is_some() && self.opening_agent == self.agent {
+            let hint = "no agent begins without the labels of what it has seen itself; a person or another agent opens \
+                        such a mandate for it";
+            return Err(refused(hint.to_owned()));
         }
         Ok(())
     }

@@ -23,9 +23,11 @@
 //! ```
 //!
 //! Decides what one call does, and whether that may follow what was seen before. Refuses to know what was seen: `guard`
-//! keeps that. Invariant: what an upstream says of its own tools can only raise what is assumed of them; several entries
-//! add up to the worst of each.
+//! keeps that. Invariant: what an upstream says of its own tools can only raise what is assumed of them, and so can
+//! each further entry; several entries add up to the worst of each. Whether a tool reads from a store is said by the
+//! entry that names the store: nothing that is said beside it makes a reader anything less.
 
+mod judge;
 mod parse;
 #[cfg(test)]
 mod tests;
@@ -34,15 +36,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
-
-use super::condition::{Arguments, Condition, Facts, Quantifier, Truth};
-use super::object::{self, ObjectPattern, PatternKind};
-use super::{Ask, Policy};
-use crate::catalog::Hints;
-use crate::identity::Persona;
+use super::object::ObjectPattern;
 use crate::ids::Action;
-pub(super) use parse::labels;
+pub use judge::Judged;
+pub(super) use parse::{Known, labels};
 
 /// What comes back from a call.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -174,13 +171,24 @@ pub struct Labelled {
     /// What it changes.
     pub impact: Impact,
     /// What it reads from or writes into, where others read it again.
-    pub stores: Vec<Arc<str>>,
+    pub stores: Vec<Store>,
+    /// Whether nobody has said anything of it, and the worst is assumed: then it meets every gate that names a label.
+    pub unsaid: bool,
+}
+
+/// Something that a call reads from or writes into.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Store {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Whether an entry that names it says that it is read from.
+    pub read: bool,
 }
 
 impl Labelled {
     /// What is assumed where nobody has said anything.
     fn worst() -> Self {
-        Self { reads: Reads::Private, untrusted: true, sends: Sends::External, ..Self::default() }
+        Self { reads: Reads::Private, untrusted: true, sends: Sends::External, unsaid: true, ..Self::default() }
     }
 
     /// What its caller has seen once it came back.
@@ -201,10 +209,16 @@ impl Labelled {
         }
     }
 
-    /// Whether it gives back what others have put into its stores.
+    /// Whether it gives back what others have put into that store of its own.
+    #[must_use]
+    pub fn reads_from(&self, store: &Store) -> bool {
+        store.read || self.reads > Reads::Nothing
+    }
+
+    /// Whether it gives back what others have put into any of its stores.
     #[must_use]
     pub fn reads_stores(&self) -> bool {
-        !self.stores.is_empty() && (self.impact == Impact::Read || self.reads > Reads::Nothing)
+        self.stores.iter().any(|store| self.reads_from(store))
     }
 
     /// Whether others may read from its stores what it puts there.
@@ -241,10 +255,11 @@ impl Labelled {
         self.untrusted |= entry.untrusted;
         self.sends = self.sends.max(entry.sends);
         self.impact = self.impact.max(entry.impact);
-        if let Some(store) = &entry.store
-            && !self.stores.contains(store)
-        {
-            self.stores.push(Arc::clone(store));
+        let Some(name) = &entry.store else { return };
+        let read = entry.impact == Impact::Read || entry.reads > Reads::Nothing;
+        match self.stores.iter_mut().find(|store| store.name == *name) {
+            Some(store) => store.read |= read,
+            None => self.stores.push(Store { name: Arc::clone(name), read }),
         }
     }
 }
@@ -284,6 +299,14 @@ struct Entry {
     store: Option<Arc<str>>,
 }
 
+impl Labels {
+    /// The conditions that entries and flows read.
+    pub(super) fn conditions(&self) -> impl Iterator<Item = usize> {
+        let entries = self.entries.iter().filter_map(|entry| entry.when);
+        entries.chain(self.flows.iter().filter_map(|flow| flow.unless))
+    }
+}
+
 /// What may not follow what was seen.
 #[derive(Debug)]
 struct Flow {
@@ -291,122 +314,4 @@ struct Flow {
     from: Seen,
     to: Sends,
     unless: Option<usize>,
-}
-
-/// What became of a call that goes somewhere, after what was seen.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Judged {
-    /// No entry of `[[flow]]` speaks against it.
-    Free,
-    /// This one does.
-    Against {
-        /// The place of the entry, as `file:line`.
-        rule: Arc<str>,
-        /// What of what was seen it means.
-        from: Seen,
-        /// Whether that is only written down.
-        observed: bool,
-    },
-}
-
-impl Policy {
-    /// Whether labels are kept at all.
-    #[must_use]
-    pub const fn has_labels(&self) -> bool {
-        self.labels.is_some()
-    }
-
-    /// How long what was seen outside of a mandate is remembered.
-    #[must_use]
-    pub fn label_memory(&self) -> Duration {
-        self.labels.as_ref().map_or(Duration::ZERO, |labels| labels.memory)
-    }
-
-    /// What this call does with data; `None` where labels are not kept.
-    #[must_use]
-    pub fn labelled(
-        &self,
-        persona: &Persona,
-        ask: &Ask<'_>,
-        hints: Hints,
-        arguments: Arguments<'_>,
-        now: Timestamp,
-    ) -> Option<Labelled> {
-        let labels = self.labels.as_ref()?;
-        let object = object::object(ask.server.as_str(), ask.name);
-        let crossing = object::crosses(&ask.action.to_string());
-        let mut sets: Option<Vec<(Arc<str>, Arc<str>)>> = None;
-        let mut facts: Option<Facts<'_>> = None;
-        let (mut labelled, mut named) = (Labelled::default(), false);
-        for entry in &labels.entries {
-            let action = entry.actions.is_empty() || entry.actions.contains(ask.action);
-            let means = |pattern: &ObjectPattern, sets: &mut Option<Vec<(Arc<str>, Arc<str>)>>| match pattern.kind {
-                PatternKind::Set => {
-                    let sets = sets.get_or_insert_with(|| self.index.sets_of(&object));
-                    sets.iter().any(|(_, set)| *set == pattern.text)
-                }
-                PatternKind::Exact | PatternKind::Glob => object::matches(&object, &pattern.text, crossing),
-            };
-            if !action || !entry.objects.iter().any(|pattern| means(pattern, &mut sets)) {
-                continue;
-            }
-            named = true;
-            let facts = facts.get_or_insert_with(|| Facts::new(persona, arguments, now));
-            // What nobody knows is taken for the worse.
-            let counts = entry
-                .when
-                .and_then(|when| self.conditions.get(when))
-                .is_none_or(|condition| condition.value(facts, Quantifier::Any) != Truth::False);
-            if counts {
-                labelled.raise(entry);
-            }
-        }
-        if !named && labels.unlabelled == Unlabelled::Worst {
-            labelled = Labelled::worst();
-        }
-        if hints.open_world {
-            labelled.sends = Sends::External;
-            labelled.untrusted = true;
-        }
-        if hints.destructive {
-            labelled.impact = labelled.impact.max(Impact::Destructive);
-        }
-        Some(labelled)
-    }
-
-    /// Whether what was seen matters to where this call goes: only then is it asked for.
-    #[must_use]
-    pub fn is_judged(&self, labelled: &Labelled) -> bool {
-        self.labels.as_ref().is_some_and(|labels| labels.flows.iter().any(|flow| labelled.sends >= flow.to))
-    }
-
-    /// Whether this call may go where it goes, after what was seen.
-    #[must_use]
-    pub fn judge_flow(
-        &self,
-        labelled: &Labelled,
-        seen: Seen,
-        persona: &Persona,
-        arguments: Arguments<'_>,
-        now: Timestamp,
-    ) -> Judged {
-        let Some(labels) = &self.labels else { return Judged::Free };
-        // What it reads by itself it may send away in the same breath.
-        let seen = seen.with(labelled.reads());
-        let facts = Facts::new(persona, arguments, now);
-        let surely = |condition: &Condition| condition.value(&facts, Quantifier::Every) == Truth::True;
-        let against = labels.flows.iter().find(|flow| {
-            labelled.sends >= flow.to
-                && seen.has(flow.from)
-                && !flow.unless.and_then(|unless| self.conditions.get(unless)).is_some_and(surely)
-        });
-        match against {
-            None => Judged::Free,
-            Some(flow) => Judged::Against {
-                rule: Arc::clone(&flow.place),
-                from: flow.from,
-                observed: labels.mode == Mode::Observe,
-            },
-        }
-    }
 }

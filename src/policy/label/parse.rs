@@ -25,20 +25,20 @@ type Place<'t, 'i> = &'t Spanned<DeValue<'i>>;
 type Sets = std::collections::HashMap<Arc<str>, Vec<Arc<str>>>;
 
 /// What an entry may refer to.
-struct Known<'a> {
-    environments: &'a Environments,
-    conditions: &'a [Condition],
-    sets: &'a Sets,
+pub(in crate::policy) struct Known<'a> {
+    pub(in crate::policy) environments: &'a Environments,
+    pub(in crate::policy) conditions: &'a [Condition],
+    pub(in crate::policy) sets: &'a Sets,
 }
 
 /// Reads the file.
 pub(in crate::policy) fn labels(
     text: &str,
-    environments: &Environments,
-    conditions: &[Condition],
-    sets: &Sets,
+    known: &Known<'_>,
     mistakes: &mut Vec<Mistake>,
+    warnings: &mut Vec<Mistake>,
 ) -> Option<Labels> {
+    let mut silent = Vec::new();
     let mut refuse = |(offset, message): Refused| {
         let (line, column) = position(text, offset);
         mistakes.push(Mistake::at(FILE, line, column, message));
@@ -50,7 +50,6 @@ pub(in crate::policy) fn labels(
             return None;
         }
     };
-    let known = Known { environments, conditions, sets };
     let mut labels = Labels {
         mode: Mode::Enforce,
         unlabelled: Unlabelled::Worst,
@@ -69,12 +68,17 @@ pub(in crate::policy) fn labels(
             }
             "label_memory" => memory(value).map(|memory| labels.memory = memory),
             "label" => each(value, "label", |table| {
-                labels.entries.push(entry(table, &known)?);
+                let start = table.span.start;
+                let (entry, is_silent) = entry(table, known)?;
+                labels.entries.push(entry);
+                if is_silent {
+                    silent.push(start);
+                }
                 Ok(())
             }),
             "flow" => each(value, "flow", |table| {
                 let line = position(text, table.span.start).0;
-                flows.get_or_insert_with(Vec::new).push(flow(table, line, &known)?);
+                flows.get_or_insert_with(Vec::new).push(flow(table, line, known)?);
                 Ok(())
             }),
             other => Err((key.span().start, format!("`{other}` does not belong here; write [[label]] or [[flow]]"))),
@@ -87,6 +91,14 @@ pub(in crate::policy) fn labels(
         let message = format!("there are more than {} entries; write patterns", limit::LABEL_ENTRIES_MAX);
         mistakes.push(Mistake::file(FILE, message));
     }
+    if labels.unlabelled == Unlabelled::Worst {
+        for start in silent {
+            let (line, column) = position(text, start);
+            let message = "what it means is taken for something that reads nothing, brings no foreign words and sends \
+                           nowhere, unless another entry says so; write `reads`, `content` or `sends`";
+            warnings.push(Mistake::at(FILE, line, column, message));
+        }
+    }
     labels.flows = flows.unwrap_or_else(careful);
     Some(labels)
 }
@@ -97,11 +109,12 @@ fn careful() -> Vec<Flow> {
     vec![flow(Seen::REGULATED), flow(Seen::PRIVATE.with(Seen::UNTRUSTED))]
 }
 
-fn entry(mut table: Table<'_, '_>, known: &Known<'_>) -> Result<Entry, Refused> {
+/// An entry, and whether it says nothing of what comes back and where things go.
+fn entry(mut table: Table<'_, '_>, known: &Known<'_>) -> Result<(Entry, bool), Refused> {
     let start = table.span.start;
     let actions: Vec<Action> = texts(&mut table, "actions")?
         .into_iter()
-        .map(|(text, at)| Action::parse(text).ok_or_else(|| (at, format!("`{text}` is not an action"))))
+        .map(|(text, at)| action(text).map_err(|message| (at, message)))
         .collect::<Result<_, _>>()?;
     let objects: Vec<ObjectPattern> = texts(&mut table, "objects")?
         .into_iter()
@@ -134,7 +147,8 @@ fn entry(mut table: Table<'_, '_>, known: &Known<'_>) -> Result<Entry, Refused> 
         Some(value) => Some(store(value)?),
     };
     finished(&table, "a label")?;
-    Ok(Entry {
+    let is_silent = reads.is_none() && content.is_none() && sends.is_none();
+    let entry = Entry {
         objects,
         actions,
         when,
@@ -143,7 +157,8 @@ fn entry(mut table: Table<'_, '_>, known: &Known<'_>) -> Result<Entry, Refused> 
         sends: sends.unwrap_or_default(),
         impact: impact.unwrap_or_default(),
         store,
-    })
+    };
+    Ok((entry, is_silent))
 }
 
 fn flow(mut table: Table<'_, '_>, line: u32, known: &Known<'_>) -> Result<Flow, Refused> {
@@ -171,9 +186,14 @@ fn flow(mut table: Table<'_, '_>, line: u32, known: &Known<'_>) -> Result<Flow, 
 }
 
 fn pattern(text: &str, actions: &[Action], known: &Known<'_>) -> Result<ObjectPattern, String> {
-    // Where no action is named, URIs are meant as well.
-    let action = actions.first().unwrap_or(&Action::Read);
-    let pattern = ObjectPattern::parse(text, action)?;
+    // Where no action is named, URIs are meant as well; where several are, one that the spelling is for is enough.
+    let spelled = |action: &Action| ObjectPattern::parse(text, action);
+    let pattern = match actions {
+        [] => spelled(&Action::Read)?,
+        [first, rest @ ..] => {
+            spelled(first).or_else(|message| rest.iter().find_map(|action| spelled(action).ok()).ok_or(message))?
+        }
+    };
     if pattern.kind == PatternKind::Set && !set_exists(known.sets, &pattern) {
         return Err(format!("nothing is in `{text}`; put names into it with g2 in policy.csv"));
     }
@@ -181,6 +201,17 @@ fn pattern(text: &str, actions: &[Action], known: &Known<'_>) -> Result<ObjectPa
         return Err(format!("there is no server `{}`; write the id of a server", pattern.server()));
     }
     Ok(pattern)
+}
+
+/// Actions whose calls are labelled. What a server asks of its client, and what administrators do, passes other doors.
+fn action(text: &str) -> Result<Action, String> {
+    match Action::parse(text) {
+        Some(Action::Elicit | Action::Sample | Action::Roots | Action::Admin) => Err(format!(
+            "`{text}` is nothing that is labelled; write call, read, get, complete, subscribe or method:NAME"
+        )),
+        Some(action) => Ok(action),
+        None => Err(format!("`{text}` is not an action")),
+    }
 }
 
 fn condition(table: &mut Table<'_, '_>, key: &str, known: &Known<'_>) -> Result<Option<usize>, Refused> {

@@ -1,7 +1,12 @@
 //! What labels say of calls, and what flows say of what was seen.
 
+use jiff::Timestamp;
+
+use super::super::condition::Arguments;
 use super::super::fixture::{build_with, environment, user, world};
+use super::super::{Ask, Policy};
 use super::*;
+use crate::catalog::Hints;
 use crate::ids::ServerId;
 use crate::limit;
 
@@ -65,7 +70,7 @@ fn several_entries_add_up_to_the_worst_of_each() {
         (view.reads, view.untrusted, view.sends, view.impact),
         (Reads::Private, true, Sends::Nowhere, Impact::Write)
     );
-    assert_eq!(view.stores.iter().map(|store| &**store).collect::<Vec<_>>(), ["disk"]);
+    assert_eq!(view.stores.iter().map(|store| &*store.name).collect::<Vec<_>>(), ["disk"]);
     assert!(view.reads_stores() && view.writes_stores());
     assert_eq!(plain(&policy, "files/other").reads, Reads::Internal);
     assert!(plain(&policy, "github/list_issues").untrusted, "a set means its members");
@@ -86,6 +91,74 @@ fn an_upstream_can_only_make_its_tools_look_worse() {
     let hinted = labelled(&policy, "files/view", "{}", Hints { destructive: true, open_world: true });
     assert_eq!((hinted.impact, hinted.sends, hinted.untrusted), (Impact::Destructive, Sends::External, true));
     assert_eq!(hinted.reads, Reads::Private);
+}
+
+/// What one entry may say, beside naming the tool.
+const SAID: [&str; 9] = [
+    "reads = \"internal\"",
+    "reads = \"private\"\nstore = \"b\"",
+    "content = \"untrusted\"",
+    "sends = \"external\"",
+    "effect = \"write\"",
+    "effect = \"destructive\"\nstore = \"a\"",
+    "store = \"a\"",
+    "store = \"b\"\nwhen = \"to-us\"",
+    "effect = \"read\"",
+];
+
+#[test]
+fn nothing_that_is_said_beside_an_entry_makes_a_tool_anything_less() {
+    let entry = |said: &str| format!("[[label]]\nobjects = [\"files/view\"]\n{said}\n");
+    let of = |entries: &str, hints: Hints| labelled(&policy(entries), "files/view", r#"{"to":"x@example.com"}"#, hints);
+    let is_less = |less: &Labelled, more: &Labelled| {
+        let read = |labelled: &Labelled| {
+            labelled.stores.iter().filter(|store| labelled.reads_from(store)).map(|store| store.name.clone()).collect()
+        };
+        let (before, after): (Vec<Arc<str>>, Vec<Arc<str>>) = (read(less), read(more));
+        more.reads < less.reads
+            || more.sends < less.sends
+            || more.impact < less.impact
+            || (less.untrusted && !more.untrusted)
+            || (less.writes_stores() && !more.writes_stores())
+            || before.iter().any(|store| !after.contains(store))
+    };
+    let hints = [false, true].map(|destructive| [false, true].map(|open_world| Hints { destructive, open_world }));
+    for one in SAID {
+        let alone = of(&entry(one), Hints::default());
+        for other in SAID {
+            for hints in hints.iter().flatten() {
+                let more = of(&format!("{}{}", entry(other), entry(one)), *hints);
+                assert!(!is_less(&alone, &more), "{one}\nand {other}, {hints:?}: {more:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_entry_that_says_nothing_of_what_comes_and_goes_is_warned_of() {
+    let warned = |labels: &str| {
+        let built =
+            build_with(&[("labels.toml", labels), ("policy.csv", SETS), ("conditions.toml", CONDITIONS)], &world());
+        let warnings = built.unwrap().warnings.into_iter().map(|warning| warning.to_string());
+        warnings.filter(|warning| warning.starts_with("labels.toml")).collect::<Vec<_>>()
+    };
+    let silent = "[[label]]\nobjects = [\"files/view\"]\neffect = \"write\"\nstore = \"a\"\n";
+    let found = warned(&format!("{silent}[[label]]\nobjects = [\"files/list\"]\nreads = \"nothing\"\n"));
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(
+        found[0].starts_with("labels.toml:1:1: what it means is taken for something that reads nothing"),
+        "{found:?}"
+    );
+    assert!(warned(&format!("unlabelled = \"harmless\"\n{silent}")).is_empty());
+}
+
+#[test]
+fn a_condition_that_only_labels_use_is_used() {
+    let labels = "[[label]]\nobjects = [\"files/view\"]\nwhen = \"large\"\nreads = \"private\"\n\
+                  [[flow]]\nfrom = [\"private\"]\nunless = \"to-us\"\n";
+    let built = build_with(&[("labels.toml", labels), ("policy.csv", SETS), ("conditions.toml", CONDITIONS)], &world());
+    let warnings = built.unwrap().warnings;
+    assert!(!warnings.iter().any(|warning| warning.to_string().contains("uses the condition")), "{warnings:?}");
 }
 
 #[test]
@@ -162,6 +235,15 @@ fn what_is_regulated_is_private_too_and_bits_only_add_up() {
 }
 
 #[test]
+fn a_spelling_that_one_of_the_actions_has_is_taken_in_whichever_order_they_are_written() {
+    for actions in ["\"call\", \"read\"", "\"read\", \"call\""] {
+        let policy =
+            policy(&format!("[[label]]\nactions = [{actions}]\nobjects = [\"files/**\"]\nreads = \"private\""));
+        assert_eq!(plain(&policy, "files/view").reads, Reads::Private, "{actions}");
+    }
+}
+
+#[test]
 fn mistakes_have_their_place_and_say_what_to_write() {
     let many = "[[label]]\nobjects = [\"files/a\"]\n".repeat(limit::LABEL_ENTRIES_MAX + 1);
     assert!(limit::LABEL_MEMORY_MIN < limit::LABEL_MEMORY_DEFAULT);
@@ -175,6 +257,8 @@ fn mistakes_have_their_place_and_say_what_to_write() {
         ("[[label]]\nobjects = [\"files/a\"]\nwhen = \"never\"", "labels.toml:3:8: there is no condition `never`"),
         ("[[label]]\nobjects = [\"files/a\"]\nstore = \"A b\"", "labels.toml:3:9: a store is named"),
         ("[[label]]\nobjects = [\"files/a\"]\nred = 1", "labels.toml:3:1: `red` is not part of a label"),
+        ("[[label]]\nactions = [\"elicit\"]\nobjects = [\"files/\"]", "labels.toml:2:12: `elicit` is nothing that is"),
+        ("[[label]]\nactions = [\"call\"]\nobjects = [\"files/**\"]", "labels.toml:3:12: `**` is for URIs"),
         ("[[flow]]\nto = \"external\"", "labels.toml:1:1: write from"),
         ("[[flow]]\nfrom = [\"secret\"]", "labels.toml:2:9: `secret` is nothing that is seen"),
         ("[labels]\n", "labels.toml:1:2: `labels` does not belong here"),

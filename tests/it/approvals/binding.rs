@@ -107,6 +107,19 @@ async fn a_gate_can_name_what_a_call_does_with_data() {
 }
 
 #[tokio::test]
+async fn a_tool_of_which_nobody_has_said_anything_meets_every_gate_that_names_a_label() {
+    let gates = "[gates.irreversible]\nlabels = [\"irreversible\"]\napprovers = [\"group:test/approvers\"]\n";
+    for (labels, waits) in [("label_memory = \"1h\"\n", true), ("unlabelled = \"harmless\"\n", false)] {
+        let (issuer, upstream) = (Issuer::start().await, upstream().await);
+        let gateway = setup(&issuer, &upstream, gates).policy_file("labels.toml", labels).start().await;
+        let running = Running { issuer, upstream, gateway };
+        let answer = running.call("alice", json!({ "n": 1 })).await;
+        assert_eq!(running.calls(), usize::from(!waits), "{}", answer.text);
+        assert_eq!(answer.text.contains("approval_required"), waits, "{}", answer.text);
+    }
+}
+
+#[tokio::test]
 async fn explain_names_the_gates_and_check_the_mistakes_in_their_file() {
     let running = start(GATES).await;
     let words = [

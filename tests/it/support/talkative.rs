@@ -51,13 +51,23 @@ impl Talkative {
     }
 
     /// The same with options of the script and further lines of the server's table.
-    pub async fn with((era, transport): (&str, &str), options: &[&str], more: &str) -> Self {
+    pub async fn with(upstream: (&str, &str), options: &[&str], more: &str) -> Self {
+        Self::of(upstream, options, more, |setup| setup).await
+    }
+
+    /// The same with whatever else the gateway needs.
+    pub async fn of(
+        (era, transport): (&str, &str),
+        options: &[&str],
+        more: &str,
+        also: impl FnOnce(Setup) -> Setup,
+    ) -> Self {
         // It changes what it lists, which is what these tests are about.
         let more = &format!("pins = \"off\"\n{more}");
         let issuer = Issuer::start().await;
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/upstream.py");
         let python = python();
-        let setup = Setup::new(&issuer).policy(RULES);
+        let setup = also(Setup::new(&issuer).policy(RULES));
         let (setup, upstream) = if transport == "stdio" {
             let command: Vec<&str> =
                 [&python, script, era, transport].into_iter().chain(options.iter().copied()).collect();
