@@ -45,7 +45,7 @@ pub(super) async fn issue(
     let failed = |problem: String| unavailable(wanted.id(), &problem);
     let (caller, subject) = subject(wanted)?;
     let server = endpoints.server(&exchange.asks, Some(&caller.token().issuer)).await.map_err(failed)?;
-    may_act(caller, subject, exchange, &server)?;
+    may_act(caller, subject, (&exchange.asks.client_id, exchange.actor.as_ref()), &server)?;
     let asked_at = now_s();
     let mut form = Form::new(GRANT, &exchange.asks)
         .with("subject_token_type", ACCESS_TOKEN)
@@ -71,11 +71,11 @@ pub(super) fn subject<'a>(wanted: &Wanted<'a>) -> Result<(&'a Caller, &'a Secret
     })
 }
 
-/// Whether the token lets us act for its subject. An opaque token does not say; its authorization server knows.
-fn may_act(
+/// Whether the token lets us, by the name that we have at that authorization server, act for its subject. An opaque token does not say; its authorization server knows.
+pub(super) fn may_act(
     caller: &Caller,
     subject: &SecretString,
-    exchange: &ExchangeConfig,
+    (ours, actor): (&str, Option<&ActorToken>),
     server: &AuthorizationServer,
 ) -> Result<(), Refusal> {
     let Some(said) = answer::claims::<Subject>(subject.expose_secret()) else { return Ok(()) };
@@ -84,8 +84,7 @@ fn may_act(
     let may_act: MayAct = serde_json::from_value(may_act).unwrap_or_default();
     let agent = caller.persona().agent.as_ref().map(|agent| agent.id.as_str());
     let client = caller.persona().client.as_deref();
-    let ours = exchange.asks.client_id.as_str();
-    let is_us = |name: &str| match exchange.actor {
+    let is_us = |name: &str| match actor {
         // The agent acts, in our name or under its own.
         Some(ActorToken::Agent) => name == ours || Some(name) == agent || Some(name) == client,
         _ => name == ours,

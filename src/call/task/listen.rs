@@ -14,7 +14,7 @@ use super::handle::Handle;
 use super::leg::{Bearer, Question};
 use super::shape::Status;
 use crate::catalog::{Target, TaskDialect};
-use crate::delegate::{Grant, Leg, attempt};
+use crate::delegate::{Grant, Leg, Tie, attempt};
 use crate::gateway::Gateway;
 use crate::identity::Caller;
 use crate::limit;
@@ -34,6 +34,8 @@ pub struct TaskTopic {
 struct Open {
     exchange: Exchange,
     target: Target,
+    /// The credential that it hangs on.
+    tie: Option<Tie>,
 }
 
 impl TaskTopic {
@@ -108,6 +110,12 @@ impl TaskTopic {
                     if changed.is_err() || !stands {
                         return true;
                     }
+                    // What it is listened to with was taken back: whoever still may has another one, or none.
+                    if let Some(tie) = &open.tie
+                        && gateway.delegate().still_stands(tie).await.is_err()
+                    {
+                        return false;
+                    }
                 }
                 event = open.exchange.next() => match event {
                     Event::Notification(message) if message.method() == "notifications/tasks" => {
@@ -178,7 +186,7 @@ impl TaskTopic {
                 return Err(halt.told.into());
             }
         };
-        let target = entry.proof().target().clone();
+        let (target, tie) = (entry.proof().target().clone(), entry.proof().credential().tie());
         let acknowledged = match exchange.next().await {
             Event::Notification(message) if message.method() == ACKNOWLEDGED => self.is_agreed(&message),
             Event::Notification(_) | Event::StreamClosed => false,
@@ -189,7 +197,7 @@ impl TaskTopic {
         };
         // What was asked is answered; what is told from now on needs no place among the calls.
         entry.close(&Outcome::Complete(Json::of(&serde_json::Map::new())));
-        if acknowledged { Ok(Open { exchange, target }) } else { Err(super::unoffered()) }
+        if acknowledged { Ok(Open { exchange, target, tie }) } else { Err(super::unoffered()) }
     }
 
     fn is_agreed(&self, acknowledged: &Message) -> bool {
