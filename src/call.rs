@@ -36,8 +36,8 @@ pub use mandate::named;
 pub use own::shown as own_tools;
 use retry::Retry;
 use task::{After, Augmented};
-use tied::Tied;
 pub use task::{TaskTopic, check as check_tasks, offered};
+use tied::Tied;
 
 use crate::catalog::Target;
 use crate::delegate::{Grant, Leg, attempt};

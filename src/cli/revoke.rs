@@ -300,7 +300,9 @@ async fn revoke_offline(
             Ok(accounts) => upstreams.extend(accounts.iter().map(Removed::taken_back)),
             Err(failure) => {
                 let detail = failure.detail;
-                warnings.push(format!("it holds, but linked accounts may be left, which the next start takes back: {detail}"));
+                warnings.push(format!(
+                    "it holds, but linked accounts may be left, which the next start takes back: {detail}"
+                ));
             }
         }
     }
@@ -374,6 +376,7 @@ mod tests {
     use super::*;
     use crate::control::{Control, HeldRevocations};
     use crate::identity::revoked::{RevocationMode, RevocationTarget};
+    use crate::outcome::Failure;
     use crate::record::{Verdict, verify};
 
     const TOKEN: &str = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhIn0.c2lnbmF0dXJl";

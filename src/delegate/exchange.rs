@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use super::answer::{self, ACCESS_TOKEN, Expected, JWT, Token};
 use super::endpoint::{AuthorizationServer, Endpoints, Form};
+use super::id_jag::within;
 use super::issued::Issued;
 use super::wanted::Wanted;
 use super::{CredentialKind, assertion, unavailable};
@@ -57,10 +58,19 @@ pub(super) async fn issue(
     }
     let answered = endpoints.token(&server, &exchange.asks, form, Expected::Exchanged).await;
     let token = answered.map_err(|problem| problem.stop(wanted.id()))?;
+    warn_if_wider(wanted, &exchange.asks, &token);
     if exchange.actor.is_some() {
         names_an_actor(&token).map_err(failed)?;
     }
     Issued::new(CredentialKind::Exchange, token, &exchange.asks, wanted, server, asked_at)
+}
+
+/// Says it where more came than was asked for. It is used all the same: many providers add scopes of their own.
+pub(super) fn warn_if_wider(wanted: &Wanted<'_>, asks: &TokenRequest, token: &Token) {
+    if within(asks.scope.as_deref(), token.scope.as_deref()).is_err() {
+        let (asked, granted) = (asks.scope.as_deref(), token.scope.as_deref().map(crate::oauth::shown));
+        tracing::warn!(server = %wanted.id(), asked, granted, "a token may do more than was asked for");
+    }
 }
 
 /// The caller, and the token that the caller sent.

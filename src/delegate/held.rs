@@ -54,7 +54,16 @@ pub(super) enum NoPlace {
 
 impl Held {
     pub fn new() -> Self {
-        Self { places: Mutex::default(), bytes_max: limit::CREDENTIALS_HELD_BYTES_MAX }
+        Self::within(limit::CREDENTIALS_HELD_BYTES_MAX)
+    }
+
+    pub fn within(bytes_max: u64) -> Self {
+        Self { places: Mutex::default(), bytes_max }
+    }
+
+    #[cfg(test)]
+    pub const fn bytes_max(&self) -> u64 {
+        self.bytes_max
     }
 
     /// A place for one that was issued. Answers those that are to be taken back to make room, whose use has ended, also

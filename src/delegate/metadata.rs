@@ -57,7 +57,11 @@ impl MetadataCache {
     pub async fn get(&self, issuer: &str, url: &Url, client: &OauthClient) -> Result<Arc<Metadata>, String> {
         let fetched = async {
             let metadata = Arc::new(fetch(issuer, url, client).await?);
-            Ok::<Known, String>(Known { metadata, due_at: Instant::now() + limit::JWKS_REFRESH, asking: Arc::default() })
+            Ok::<Known, String>(Known {
+                metadata,
+                due_at: Instant::now() + limit::JWKS_REFRESH,
+                asking: Arc::default(),
+            })
         };
         let Some(before) = self.known.get(issuer).await else {
             // However many want it for the first time, it is asked once.

@@ -465,13 +465,20 @@ fn prefixed(prefix: &str, secret: &SecretString) -> SecretString {
 }
 
 fn no_room(server: &ServerId, why: NoPlace) -> Stop {
-    let shorter = "each leaves when it ends by itself or is taken back; have the authorization server issue shorter ones";
-    unavailable(server, &match why {
-        NoPlace::OfThisCaller => {
-            format!("{} of this caller's still work, and more are not held: {shorter}", limit::CREDENTIALS_PER_CALLER_MAX)
-        }
-        NoPlace::AtAll => format!("more than fit still work: {shorter}"),
-    })
+    let shorter =
+        "each leaves when it ends by itself or is taken back; have the authorization server issue shorter ones";
+    unavailable(
+        server,
+        &match why {
+            NoPlace::OfThisCaller => {
+                format!(
+                    "{} of this caller's still work, and more are not held: {shorter}",
+                    limit::CREDENTIALS_PER_CALLER_MAX
+                )
+            }
+            NoPlace::AtAll => format!("more than fit still work: {shorter}"),
+        },
+    )
 }
 
 fn unavailable(server: &ServerId, problem: &str) -> Stop {

@@ -26,6 +26,12 @@ impl Credential {
 }
 
 impl Tie {
+    /// The credential's name in the ledger.
+    #[cfg(test)]
+    pub(super) fn issue(&self) -> Option<&str> {
+        self.facts.issue.as_deref()
+    }
+
     /// Until when it is used, seconds since 1970; what goes on longer needs another one.
     #[must_use]
     pub fn used_until(&self) -> Option<i64> {

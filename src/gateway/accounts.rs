@@ -196,7 +196,10 @@ impl Gateway {
             let (epoch, held) = self.store.revocations().await?;
             let found = vault.sweep(&written, &held, epoch).await?;
             if found > 0 {
-                tracing::warn!(accounts = found, "linked accounts of what was blocked were still here, and are taken back");
+                tracing::warn!(
+                    accounts = found,
+                    "linked accounts of what was blocked were still here, and are taken back"
+                );
                 self.take_revocations().await?;
             }
         }

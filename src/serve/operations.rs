@@ -68,7 +68,10 @@ impl Operations for Gateway {
                     Ok(accounts) => revoked.upstreams.extend(accounts.iter().map(Removed::taken_back)),
                     Err(failure) => {
                         tracing::error!(%failure, epoch = epoch.0, "linked accounts of what was revoked are still here");
-                        let problem = format!("it holds, but linked accounts may be left, and are tried again: {}", failure.detail);
+                        let problem = format!(
+                            "it holds, but linked accounts may be left, and are tried again: {}",
+                            failure.detail
+                        );
                         append(&mut revoked.warning, &problem);
                     }
                 }

@@ -224,12 +224,7 @@ pub(super) async fn resume(
 
 /// Answers what a task asks, for a client that does not wait for the task's end with it. What waits for that goes on
 /// for a moment: cancelled at once, it might be gone before the server has looked at the answer, and it may ask again.
-pub(super) async fn answer(
-    server: &super::server::Server,
-    id: ParkId,
-    access: &Access,
-    answers: &Json,
-) -> Opened {
+pub(super) async fn answer(server: &super::server::Server, id: ParkId, access: &Access, answers: &Json) -> Opened {
     let taken = Outcome::Complete(Json::of(&serde_json::Map::new()));
     match answered(server, id, access, answers).await {
         Ok(stream) => {

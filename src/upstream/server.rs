@@ -169,9 +169,9 @@ impl Server {
         progress_token: Option<Json>,
     ) -> Exchange {
         let server = Arc::clone(self);
-        Exchange::opening(Box::pin(async move {
-            parked::resume(&server, parked, &access, &answers, progress_token).await
-        }))
+        Exchange::opening(Box::pin(
+            async move { parked::resume(&server, parked, &access, &answers, progress_token).await },
+        ))
     }
 
     /// Answers what a task asks, and does not wait for its end.

@@ -248,7 +248,13 @@ impl Expiry<Digest, Arc<Held>> for UntilUse {
         Some(Duration::from_secs(u64::try_from(held.used_until.saturating_sub(now_s())).unwrap_or(0)))
     }
 
-    fn expire_after_update(&self, key: &Digest, held: &Arc<Held>, at: Instant, _: Option<Duration>) -> Option<Duration> {
+    fn expire_after_update(
+        &self,
+        key: &Digest,
+        held: &Arc<Held>,
+        at: Instant,
+        _: Option<Duration>,
+    ) -> Option<Duration> {
         self.expire_after_create(key, held, at)
     }
 }

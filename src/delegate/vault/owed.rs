@@ -148,7 +148,8 @@ impl Vault {
                 // Before it is tried, so that replicas take turns.
                 let tries = owed.tries.saturating_add(1);
                 let next = Owed { tries, not_before_us: now_us.saturating_add(pause_us(tries)), ..owed.clone() };
-                let ends_us = row.expires_at_us.unwrap_or_else(|| now_us.saturating_add(micros(limit::VAULT_OWED_AGE_MAX)));
+                let ends_us =
+                    row.expires_at_us.unwrap_or_else(|| now_us.saturating_add(micros(limit::VAULT_OWED_AGE_MAX)));
                 let change = put(row.key.clone(), Expect::Version(row.version), &next, ends_us)?;
                 if !self.shelf.change(vec![change], Tell::Nobody).await?.is_done() {
                     continue;
