@@ -29,7 +29,8 @@ impl Tied {
         if !self.doubted {
             return None;
         }
-        let stands = gateway.delegate().still_stands(&self.tie).await;
+        // Boxed, because most calls never need it.
+        let stands = Box::pin(gateway.delegate().still_stands(&self.tie)).await;
         self.doubted = false;
         stands.err().map(|stop| stop.reason())
     }

@@ -55,14 +55,18 @@ impl MetadataCache {
 
     /// What that issuer says of itself; `url` is its name, read.
     pub async fn get(&self, issuer: &str, url: &Url, client: &OauthClient) -> Result<Arc<Metadata>, String> {
-        let fetched = async {
+        if let Some(known) = self.known.get(issuer).await.filter(|known| Instant::now() < known.due_at) {
+            return Ok(known.metadata);
+        }
+        // Boxed, because most questions find it known.
+        let fetched = Box::pin(async {
             let metadata = Arc::new(fetch(issuer, url, client).await?);
             Ok::<Known, String>(Known {
                 metadata,
                 due_at: Instant::now() + limit::JWKS_REFRESH,
                 asking: Arc::default(),
             })
-        };
+        });
         let Some(before) = self.known.get(issuer).await else {
             // However many want it for the first time, it is asked once.
             let known = self.known.try_get_with_by_ref(issuer, fetched).await;

@@ -99,7 +99,7 @@ impl Topic {
     async fn until_lost(&self, open: &mut Open, decisions: &mut watch::Receiver<u64>) -> Result<(), ()> {
         let mut doubted = false;
         loop {
-            if std::mem::take(&mut doubted) && !self.may_go_on(open).await {
+            if std::mem::take(&mut doubted) && !Box::pin(self.may_go_on(open)).await {
                 return Ok(());
             }
             let used_until = open.tie.as_ref().and_then(Tie::used_until);
@@ -110,7 +110,7 @@ impl Topic {
                     doubted = true;
                 }
                 // Asked for anew before anything more is presented; what was heard meanwhile is not lost.
-                () = until(used_until), if used_until.is_some() => match self.open().await {
+                () = until(used_until), if used_until.is_some() => match Box::pin(self.open()).await {
                     Ok(fresh) => open.tie = fresh.tie,
                     Err(_) => return Ok(()),
                 },

@@ -195,7 +195,7 @@ impl Vault {
         }
         // An authorization server gives each refresh token once: whoever wanted the call may be gone when it answers.
         let vault = Arc::clone(self);
-        let looked = tokio::spawn(async move {
+        let looked = tokio::spawn(Box::pin(async move {
             let looked = vault.look(&sought).await;
             match &looked {
                 Ok(held) => vault.held.insert(place, Arc::clone(held)),
@@ -203,7 +203,7 @@ impl Vault {
             }
             drop(turn);
             looked
-        });
+        }));
         looked.await.unwrap_or_else(|error| Err(Failure::before(Reason::Internal, error.to_string()).into()))
     }
 
