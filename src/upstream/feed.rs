@@ -11,6 +11,7 @@ use futures_util::{FutureExt, StreamExt};
 use tokio::sync::broadcast;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::Access;
 use super::answer::{Waiting, member};
 use super::drive::Answers;
 use super::duplex::Duplex;
@@ -106,7 +107,9 @@ async fn modern(server: &Arc<Server>, feed: &Feed) -> Result<(), Failure> {
             return Ok(());
         }
         if due || !wanted.iter().eq(held.iter()) {
-            match opened(server, feed, &wanted).await {
+            // Members get another one in time; whoever has not is decided about anew, and then comes with one.
+            let access = feed.access.in_use()?;
+            match opened(server, &access, &wanted).await {
                 Ok((fresh, honoured)) => {
                     // What the last one has heard already is still news.
                     while let Some(Some(Event::Notification(message))) =
@@ -149,12 +152,10 @@ async fn modern(server: &Arc<Server>, feed: &Feed) -> Result<(), Failure> {
 /// A listen that was acknowledged, and what for.
 async fn opened(
     server: &Arc<Server>,
-    feed: &Feed,
+    access: &Access,
     wanted: &[Arc<str>],
 ) -> Result<(Exchange, BTreeSet<String>), Outcome> {
-    // Members get another one in time; whoever has not is decided about anew, and then comes with one.
-    let access = feed.access.in_use().map_err(Outcome::Failed)?;
-    let mut listen = server.exchange(Errand::listen_to(wanted).parcel(&access));
+    let mut listen = server.exchange(Errand::listen_to(wanted).parcel(access));
     match listen.next().await {
         Event::Notification(message) if message.method() == "notifications/subscriptions/acknowledged" => {
             let named = member(message.params(), "notifications", "resourceSubscriptions").and_then(Value::as_array);

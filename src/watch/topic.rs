@@ -14,7 +14,7 @@ use crate::config::ServerConfig;
 use crate::delegate::{Leg, Tie, attempt};
 use crate::gateway::Gateway;
 use crate::guard::Slot;
-use crate::identity::{Caller, now_s};
+use crate::identity::Caller;
 use crate::ids::Action;
 use crate::limit;
 use crate::outcome::{Outcome, Reason, Refusal, Stop};
@@ -248,10 +248,11 @@ impl Topic {
 
 /// Until that second since 1970 has come.
 async fn until(at: Option<i64>) {
-    let seconds = at.unwrap_or(i64::MAX).saturating_sub(now_s());
-    tokio::time::sleep(std::time::Duration::from_secs(u64::try_from(seconds).unwrap_or(0))).await;
+    let ends_ms = at.unwrap_or(i64::MAX).saturating_mul(1_000);
+    let left_ms = ends_ms.saturating_sub(jiff::Timestamp::now().as_millisecond());
+    tokio::time::sleep(std::time::Duration::from_millis(u64::try_from(left_ms).unwrap_or(0))).await;
     // Never at once again, should another credential end as it is given.
-    if seconds <= 0 {
+    if left_ms <= 0 {
         tokio::time::sleep(limit::SUBSCRIPTION_RETRY_MIN).await;
     }
 }
