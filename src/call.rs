@@ -22,6 +22,7 @@ mod mandate;
 mod own;
 mod retry;
 mod task;
+mod tied;
 mod traced;
 mod waiting;
 
@@ -36,6 +37,7 @@ pub use own::shown as own_tools;
 use retry::Retry;
 use task::{After, Augmented};
 pub use task::{TaskTopic, check as check_tasks, offered};
+use tied::Tied;
 
 use crate::catalog::Target;
 use crate::delegate::{Grant, Leg, attempt};
@@ -115,10 +117,11 @@ pub async fn call(gateway: &Arc<Gateway>, caller: &Caller, request: Request) -> 
             trail.trace.forwarding();
             let trace = trail.trace;
             let mandate = entry.proof().mandate().map(|held| Mandated::new(held, gateway.standing().now_us()));
+            let tied = Tied::of(entry.proof());
             breaker::sent(&gateway, entry.proof());
             let entry = Some(entry);
             let (followed_for, settling) = (None, None);
-            Running { gateway, entry, exchange, decisions, request, then, followed_for, mandate, settling, trace }
+            Running { gateway, entry, exchange, decisions, request, then, followed_for, mandate, tied, settling, trace }
         }
         Err(halt) => {
             trail.about(caller);
@@ -269,6 +272,8 @@ pub struct Running {
     followed_for: Option<Caller>,
     /// The mandate that it is part of.
     mandate: Option<Mandated>,
+    /// The credential that it hangs on.
+    tied: Option<Tied>,
     /// How it ended, where something has to be looked at before anybody is told.
     settling: Option<(Entry<Grant>, Outcome)>,
     /// What is told of it; a call that is dropped is told of as cancelled.
@@ -406,13 +411,20 @@ impl Running {
             then: Then::default(),
             followed_for: None,
             mandate: None,
+            tied: None,
             settling: None,
             trace: Trace::off(),
         }
     }
 
-    /// The same once its mandate is over, wherever it was ended. Cancel-safe: what was not found out is looked for again.
+    /// The same once its mandate is over, or its credential was taken back, wherever that was done. Cancel-safe: what was
+    /// not found out is looked for again.
     async fn stop_if_over(&mut self) {
+        if let Some(tied) = &mut self.tied
+            && let Some(reason) = tied.over(&self.gateway).await
+        {
+            return self.stop(reason);
+        }
         if inversion::is_off(Control::TaskEnd) {
             return;
         }
@@ -428,6 +440,7 @@ impl Running {
 
     fn stop(&mut self, reason: Reason) {
         self.mandate = None;
+        self.tied = None;
         let failure = Failure::after(reason, "access was taken back while the call was under way");
         self.exchange = Exchange::finished(Outcome::Failed(failure));
     }
@@ -436,6 +449,9 @@ impl Running {
     fn stop_if_revoked(&mut self) {
         if let Some(mandate) = &mut self.mandate {
             mandate.doubt();
+        }
+        if let Some(tied) = &mut self.tied {
+            tied.doubt();
         }
         let Some(caller) = self.answers_to() else { return };
         let barred =

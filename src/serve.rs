@@ -343,6 +343,7 @@ async fn open(
     tasks.spawn(housekeeping(Arc::clone(&gateway)));
     tasks.spawn(crate::gateway::mandates::follow_mandates(Arc::clone(&gateway)));
     tasks.spawn(keep_proposals(Arc::clone(&gateway)));
+    tasks.spawn(Arc::clone(&gateway).look_after_accounts());
     if config.gateway.reload == ReloadMode::Watch {
         tasks.spawn(watch_files(Arc::clone(&gateway)));
     }

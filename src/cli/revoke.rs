@@ -21,12 +21,12 @@ use crate::config::{Durability, StoreConfig};
 use crate::control::client::{self, ClientError};
 use crate::control::operations::{bare, named as named_safely};
 use crate::control::{RevocationOrder, Revoked};
+use crate::delegate::vault::{Removed, take_offline};
 use crate::delegate::{Taken, TakenBack, left_behind};
 use crate::gateway::record_missed;
-use crate::identity::revoked::RevocationStore as _;
+use crate::identity::revoked::{RevocationMode, RevocationStore as _};
 use crate::ids::{Digest, RevocationEpoch, Subject};
 use crate::limit;
-use crate::outcome::Failure;
 use crate::record::{Journal, JournalKey, JournalSettings, Metrics};
 use crate::store::state::StateError;
 use crate::store::{StateDirectory, Store};
@@ -287,10 +287,27 @@ async fn revoke_offline(
         Some(told) => record_missed(&store, &journal, replica, Some(told)).await.map(drop),
         None => journal.revoked(&revocation.noted(epoch)).await,
     };
-    let upstreams = left_behind(Arc::new(store.clone()), &revocation.target).await.unwrap_or_default();
+    let mut warnings = Vec::new();
+    let untold = recorded.err().map(|failure| format!("it holds, but the record does not say so: {}", failure.detail));
+    warnings.extend(untold);
+    let shelf = Arc::new(store.clone());
+    let mut upstreams = left_behind(shelf, &revocation.target).await.unwrap_or_else(|failure| {
+        warnings.push(format!("it holds, but which credentials it names is not known: {}", failure.detail));
+        Vec::new()
+    });
+    if revocation.mode == RevocationMode::Block {
+        match take_offline(Arc::new(store.clone()), &revocation.target).await {
+            Ok(accounts) => upstreams.extend(accounts.iter().map(Removed::taken_back)),
+            Err(failure) => {
+                let detail = failure.detail;
+                warnings.push(format!(
+                    "it holds, but linked accounts may be left, which the next start takes back: {detail}"
+                ));
+            }
+        }
+    }
     store.close().await;
-    let warning = |failure: Failure| format!("it holds, but the record does not say so: {}", failure.detail);
-    Ok(Revoked { epoch, warning: recorded.err().map(warning).unwrap_or_default(), upstreams })
+    Ok(Revoked { epoch, warning: warnings.join("; "), upstreams })
 }
 
 fn order(arguments: &RevokeArguments, stdin: &mut impl io::Read) -> Result<RevocationOrder, String> {
@@ -359,6 +376,7 @@ mod tests {
     use super::*;
     use crate::control::{Control, HeldRevocations};
     use crate::identity::revoked::{RevocationMode, RevocationTarget};
+    use crate::outcome::Failure;
     use crate::record::{Verdict, verify};
 
     const TOKEN: &str = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhIn0.c2lnbmF0dXJl";

@@ -44,9 +44,11 @@ impl Delegate {
                 name: AUTHORIZATION,
                 value: prefixed("Bearer ", &held.secret),
                 spare: Some(Spare::Account(spare)),
+                used_until: facts.used_until,
             }),
             context: AuthorizationContext::Principal(caller.principal()),
             facts,
+            account: Some(held.tie()),
         })
     }
 

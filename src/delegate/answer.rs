@@ -41,10 +41,19 @@ pub(super) struct Token {
 /// What a JWT says of itself; nothing of it is believed that would do us or anybody a favour.
 #[derive(Debug, Deserialize, Default)]
 pub(super) struct SaidOfItself {
+    pub iss: Option<String>,
     pub jti: Option<String>,
     pub aud: Option<serde_json::Value>,
     pub exp: Option<i64>,
     pub act: Option<serde_json::Value>,
+}
+
+impl SaidOfItself {
+    /// Whom it is for, one by one.
+    pub fn audiences(&self) -> impl Iterator<Item = &str> {
+        let many = self.aud.as_ref().and_then(|aud| aud.as_array()).map(Vec::as_slice).unwrap_or_default();
+        self.aud.iter().chain(many).filter_map(|aud| aud.as_str())
+    }
 }
 
 /// An error of a token endpoint (RFC 6749, section 5.2), fit to be shown.

@@ -42,7 +42,8 @@ impl Cache {
             }
             self.tokens.invalidate(&key).await;
         }
-        self.tokens.try_get_with(key, issue).await.map_err(|stop| Stop::clone(&stop))
+        // Boxed, because most calls find theirs.
+        self.tokens.try_get_with(key, Box::pin(issue)).await.map_err(|stop| Stop::clone(&stop))
     }
 
     /// Forgets the token of that key.

@@ -6,6 +6,7 @@
 use super::CredentialKind;
 use super::answer::Expected;
 use super::endpoint::{Endpoints, Form};
+use super::exchange::warn_if_wider;
 use super::issued::Issued;
 use super::unavailable;
 use super::wanted::Wanted;
@@ -23,6 +24,7 @@ pub(super) async fn issue(endpoints: &Endpoints, asks: &TokenRequest, wanted: &W
     let form = Form::new("client_credentials", asks);
     let answered = endpoints.token(&server, asks, form, Expected::Bearer).await;
     let token = answered.map_err(|problem| problem.stop(wanted.id()))?;
+    warn_if_wider(wanted, asks, &token);
     // It is nobody's but ours, whoever calls.
     let ours = Wanted { caller: None, ..*wanted };
     Issued::new(CredentialKind::ClientCredentials, token, asks, &ours, server, asked_at)

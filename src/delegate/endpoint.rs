@@ -180,7 +180,14 @@ impl Endpoints {
         if answer.status() != StatusCode::OK {
             return Err(refused(&answer, &form.secrets()));
         }
-        Token::read(answer.body(), expected, &form.secrets()).map_err(Problem::Unavailable)
+        let token = Token::read(answer.body(), expected, &form.secrets()).map_err(Problem::Unavailable)?;
+        // Whoever gets it there could come back with it: a token for an upstream is for that upstream.
+        if expected != Expected::Assertion && self.identity.reaches(token.said.iss.as_deref(), token.said.audiences()) {
+            let problem = "the token that was issued is good at this gateway itself (aud): have the authorization server \
+                           issue it for the upstream alone";
+            return Err(Problem::Unavailable(problem.to_owned()));
+        }
+        Ok(token)
     }
 
     /// Sends a form with the proof of who we are, and answers it with what came back.

@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use super::answer::{self, ACCESS_TOKEN, Expected, JWT, Token};
 use super::endpoint::{AuthorizationServer, Endpoints, Form};
+use super::id_jag::within;
 use super::issued::Issued;
 use super::wanted::Wanted;
 use super::{CredentialKind, assertion, unavailable};
@@ -45,7 +46,7 @@ pub(super) async fn issue(
     let failed = |problem: String| unavailable(wanted.id(), &problem);
     let (caller, subject) = subject(wanted)?;
     let server = endpoints.server(&exchange.asks, Some(&caller.token().issuer)).await.map_err(failed)?;
-    may_act(caller, subject, exchange, &server)?;
+    may_act(caller, subject, (&exchange.asks.client_id, exchange.actor.as_ref()), &server)?;
     let asked_at = now_s();
     let mut form = Form::new(GRANT, &exchange.asks)
         .with("subject_token_type", ACCESS_TOKEN)
@@ -57,10 +58,19 @@ pub(super) async fn issue(
     }
     let answered = endpoints.token(&server, &exchange.asks, form, Expected::Exchanged).await;
     let token = answered.map_err(|problem| problem.stop(wanted.id()))?;
+    warn_if_wider(wanted, &exchange.asks, &token);
     if exchange.actor.is_some() {
         names_an_actor(&token).map_err(failed)?;
     }
     Issued::new(CredentialKind::Exchange, token, &exchange.asks, wanted, server, asked_at)
+}
+
+/// Says it where more came than was asked for. It is used all the same: many providers add scopes of their own.
+pub(super) fn warn_if_wider(wanted: &Wanted<'_>, asks: &TokenRequest, token: &Token) {
+    if within(asks.scope.as_deref(), token.scope.as_deref()).is_err() {
+        let (asked, granted) = (asks.scope.as_deref(), token.scope.as_deref().map(crate::oauth::shown));
+        tracing::warn!(server = %wanted.id(), asked, granted, "a token may do more than was asked for");
+    }
 }
 
 /// The caller, and the token that the caller sent.
@@ -71,11 +81,11 @@ pub(super) fn subject<'a>(wanted: &Wanted<'a>) -> Result<(&'a Caller, &'a Secret
     })
 }
 
-/// Whether the token lets us act for its subject. An opaque token does not say; its authorization server knows.
-fn may_act(
+/// Whether the token lets us, by the name that we have at that authorization server, act for its subject. An opaque token does not say; its authorization server knows.
+pub(super) fn may_act(
     caller: &Caller,
     subject: &SecretString,
-    exchange: &ExchangeConfig,
+    (ours, actor): (&str, Option<&ActorToken>),
     server: &AuthorizationServer,
 ) -> Result<(), Refusal> {
     let Some(said) = answer::claims::<Subject>(subject.expose_secret()) else { return Ok(()) };
@@ -84,8 +94,7 @@ fn may_act(
     let may_act: MayAct = serde_json::from_value(may_act).unwrap_or_default();
     let agent = caller.persona().agent.as_ref().map(|agent| agent.id.as_str());
     let client = caller.persona().client.as_deref();
-    let ours = exchange.asks.client_id.as_str();
-    let is_us = |name: &str| match exchange.actor {
+    let is_us = |name: &str| match actor {
         // The agent acts, in our name or under its own.
         Some(ActorToken::Agent) => name == ours || Some(name) == agent || Some(name) == client,
         _ => name == ours,

@@ -30,6 +30,8 @@ pub struct CredentialHeader {
     pub value: SecretString,
     /// What is tried once when the upstream answers 401 to that.
     pub spare: Option<Spare>,
+    /// Not from this second since 1970 on; absent where there is no such end.
+    pub used_until: Option<i64>,
 }
 
 /// The other place of a secret.
@@ -82,7 +84,21 @@ impl CredentialHeader {
     /// A header that nothing else is presented instead of.
     #[must_use]
     pub const fn new(name: HeaderName, value: SecretString) -> Self {
-        Self { name, value, spare: None }
+        Self { name, value, spare: None, used_until: None }
+    }
+
+    /// The same, to be used until then.
+    #[must_use]
+    pub const fn until(self, used_until: Option<i64>) -> Self {
+        let mut header = self;
+        header.used_until = used_until;
+        header
+    }
+
+    /// Whether its use has ended.
+    #[must_use]
+    pub fn is_used_up(&self) -> bool {
+        self.used_until.is_some_and(|until| crate::identity::now_s() >= until)
     }
 }
 
@@ -120,6 +136,7 @@ impl Fixed {
                         name,
                         value: prefixed(&config.prefix, &value),
                         spare: Some(Spare::Secret(spare)),
+                        used_until: None,
                     });
                 }
                 Err(stop) => drop(problem.get_or_insert(stop)),

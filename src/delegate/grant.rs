@@ -111,9 +111,12 @@ impl Delegate {
             let names: Vec<&str> = held.all().map(|mandate| mandate.id.as_str()).collect();
             (names.join("/"), held.ends_us().div_euclid(1_000_000))
         });
+        let approval = cleared.approval().and_then(|used| used.kept.approved_until_us);
+        let approval_ends_at = approval.map(|until_us| until_us.div_euclid(1_000_000));
+        let ends = [mandate.as_ref().map(|(_, ends_at)| *ends_at), approval_ends_at];
         let bound = Bound {
             mandate: mandate.as_ref().map(|(names, _)| names.as_str()),
-            ends_at: mandate.as_ref().map(|(_, ends_at)| *ends_at),
+            ends_at: ends.into_iter().flatten().min(),
         };
         let credential =
             self.credential_for(cleared.permit().caller(), target.server(), Some(target.name()), bound).await?;

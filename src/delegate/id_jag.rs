@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::answer::{self, Expected, ID_JAG, Token};
 use super::endpoint::{Endpoints, Form};
-use super::exchange::{GRANT, subject};
+use super::exchange::{GRANT, may_act, subject};
 use super::issued::Issued;
 use super::wanted::Wanted;
 use super::{CredentialKind, unavailable};
@@ -54,6 +54,7 @@ pub(super) async fn issue(endpoints: &Endpoints, both: &IdJagConfig, wanted: &Wa
     let failed = |problem: String| unavailable(wanted.id(), &problem);
     let (caller, subject) = subject(wanted)?;
     let provider = endpoints.server(&both.provider, Some(&caller.token().issuer)).await.map_err(failed)?;
+    may_act(caller, subject, (&both.provider.client_id, None), &provider)?;
     let server = endpoints.server(&both.asks, None).await.map_err(failed)?;
     let issuer = server.issuer.as_deref().ok_or_else(|| failed("its authorization server has no issuer".to_owned()))?;
     // The assertion is asked for in the provider's words, and is about the upstream's.
@@ -117,7 +118,7 @@ fn fits(vouched: &Token, both: &IdJagConfig, issuer: &str) -> Result<Option<Stri
 }
 
 /// Whether nothing was added to a scope on its way.
-fn within(asked: Option<&str>, answered: Option<&str>) -> Result<(), String> {
+pub(super) fn within(asked: Option<&str>, answered: Option<&str>) -> Result<(), String> {
     let set = |scope: Option<&str>| -> BTreeSet<String> {
         scope.unwrap_or_default().split_ascii_whitespace().map(str::to_owned).collect()
     };

@@ -126,6 +126,31 @@ impl Issued {
         }
     }
 
+    /// The same by another name.
+    #[cfg(test)]
+    pub fn named(&self, id: &str) -> Self {
+        Self {
+            secret: self.secret.clone(),
+            facts: Arc::clone(&self.facts),
+            used_until: self.used_until,
+            id: id.to_owned(),
+            key: self.key,
+            issued_at: self.issued_at,
+            inbound: self.inbound.clone(),
+            agents: self.agents.clone(),
+            mandate: self.mandate.clone(),
+            server: self.server.clone(),
+            from: self.from.clone(),
+            asks: Arc::clone(&self.asks),
+        }
+    }
+
+    /// The same after its use, if it is to be.
+    #[cfg(test)]
+    pub fn used_up(self, is: bool) -> Self {
+        Self { used_until: if is { 0 } else { self.used_until }, ..self }
+    }
+
     /// Its SHA-256.
     pub fn digest(&self) -> Digest {
         Digest::sha256(self.secret.expose_secret().as_bytes())

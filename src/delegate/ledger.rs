@@ -4,6 +4,7 @@
 //! credential that is not in the ledger is not used; a row is written once when a credential is issued, once more when
 //! it is taken back, and for no call.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::issued::Issued;
 use super::takeback::{Taken, TakenBack, grouped};
 use super::wanted::is_within;
+use crate::identity::now_s;
 use crate::identity::revoked::RevocationTarget;
 use crate::limit;
 use crate::outcome::{Failure, Reason};
@@ -97,8 +99,31 @@ impl Ledger {
         let Some(row) = self.shelf.row(SECTION, id).await? else { return Ok(()) };
         let Ok(mut entry) = serde_json::from_str::<IssuedCredential>(&row.body) else { return Ok(()) };
         taken.as_str().clone_into(&mut entry.state);
+        if taken == Taken::Revoked {
+            // It works nowhere any more, and its place is another's soon.
+            let shown = now_s().saturating_add(super::seconds(limit::CREDENTIAL_REVOKED_SHOWN));
+            return self.put_until(&entry, Expect::Version(row.version), entry.ends_at().min(shown)).await.map(drop);
+        }
         // Somebody else who wrote in between knows as much.
         self.put(&entry, Expect::Version(row.version)).await.map(drop)
+    }
+
+    /// The youngest of all, the youngest first; at most so many.
+    pub async fn youngest(&self, most: usize) -> Result<Vec<IssuedCredential>, Failure> {
+        let (mut found, mut after) = (VecDeque::new(), None::<String>);
+        loop {
+            // Names are in the order of issue, and rows are read in the order of names.
+            let rows = self.shelf.rows(SECTION, None, after.as_deref()).await?;
+            let Some(last) = rows.last() else { return Ok(found.into()) };
+            after = Some(last.key.clone());
+            for entry in rows.iter().filter_map(|row| serde_json::from_str::<IssuedCredential>(&row.body).ok()) {
+                found.push_front(entry);
+                found.truncate(most);
+            }
+            if rows.len() < limit::SHELF_ROWS_READ_MAX {
+                return Ok(found.into());
+            }
+        }
     }
 
     /// Those that fit, by their names, which are in the order of their issue; at most so many.
@@ -133,22 +158,26 @@ impl Ledger {
         held: &[String],
         owns: impl Fn(&str, &[String], &str) -> bool + Send + Sync,
     ) -> Result<Vec<TakenBack>, Failure> {
+        let now = now_s();
         let elsewhere = |entry: &IssuedCredential| {
-            entry.state != Taken::Revoked.as_str() && !held.contains(&entry.id) && entry.is_named(target, &owns)
+            let lives = entry.state != Taken::Revoked.as_str() && entry.ends_at() > now;
+            lives && !held.contains(&entry.id) && entry.is_named(target, &owns)
         };
         let found = self.list(elsewhere, limit::CREDENTIALS_LEDGER_MAX as usize).await?;
-        let detail = "this gateway does not hold it any more: it ends by itself";
+        let detail = "it is not held here: a replica that holds it takes it back, otherwise it ends by itself";
         let line = |entry: IssuedCredential| (entry.server, Taken::ExpiresAt, entry.expires_at, detail.to_owned());
         Ok(grouped(found.into_iter().map(line).collect()))
     }
 
     async fn put(&self, entry: &IssuedCredential, expect: Expect) -> Result<Changed, Failure> {
+        self.put_until(entry, expect, entry.ends_at()).await
+    }
+
+    async fn put_until(&self, entry: &IssuedCredential, expect: Expect, ends_at: i64) -> Result<Changed, Failure> {
         let body = serde_json::to_string(entry)
             .map_err(|error| Failure::before(Reason::Internal, format!("a ledger entry cannot be written: {error}")))?;
-        let unknown = super::seconds(limit::CREDENTIAL_UNKNOWN_LIFE_KEPT);
-        let ends = entry.expires_at.unwrap_or_else(|| entry.issued_at.saturating_add(unknown)).max(entry.used_until);
-        let action =
-            Action::Put { owner: entry.server.clone(), body, expires_at_us: Some(ends.saturating_mul(1_000_000)) };
+        let expires_at_us = Some(ends_at.saturating_mul(1_000_000));
+        let action = Action::Put { owner: entry.server.clone(), body, expires_at_us };
         self.shelf.change(vec![Change::new(SECTION, entry.id.clone(), expect, action)], Tell::Nobody).await
     }
 }
@@ -178,6 +207,12 @@ impl IssuedCredential {
             used_until: issued.used_until(),
             state: "in_use".to_owned(),
         }
+    }
+
+    /// Until when it may work somewhere, seconds since 1970.
+    fn ends_at(&self) -> i64 {
+        let unknown = super::seconds(limit::CREDENTIAL_UNKNOWN_LIFE_KEPT);
+        self.expires_at.unwrap_or_else(|| self.issued_at.saturating_add(unknown)).max(self.used_until)
     }
 
     /// Whether a revocation names it, as far as it is written down; owners are names of the configuration.

@@ -4,6 +4,7 @@
 //! for, or it is nobody's; while an issuer is away its last word holds.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use http::header::ACCEPT;
@@ -32,7 +33,19 @@ pub(super) struct MetadataCache {
 #[derive(Debug, Clone)]
 struct Known {
     metadata: Arc<Metadata>,
-    read_at: Instant,
+    /// Asked again from then on.
+    due_at: Instant,
+    /// Somebody does so.
+    asking: Arc<AtomicBool>,
+}
+
+/// It is being asked for as long as this lives.
+struct Asking(Arc<AtomicBool>);
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
 }
 
 impl MetadataCache {
@@ -42,25 +55,40 @@ impl MetadataCache {
 
     /// What that issuer says of itself; `url` is its name, read.
     pub async fn get(&self, issuer: &str, url: &Url, client: &OauthClient) -> Result<Arc<Metadata>, String> {
-        let before = self.known.get(issuer).await;
-        if let Some(known) = before.as_ref().filter(|known| known.read_at.elapsed() < limit::JWKS_REFRESH) {
-            return Ok(Arc::clone(&known.metadata));
+        if let Some(known) = self.known.get(issuer).await.filter(|known| Instant::now() < known.due_at) {
+            return Ok(known.metadata);
         }
-        match fetch(issuer, url, client).await {
-            Ok(metadata) => {
-                let metadata = Arc::new(metadata);
-                let known = Known { metadata: Arc::clone(&metadata), read_at: Instant::now() };
-                self.known.insert(issuer.to_owned(), known).await;
-                Ok(metadata)
+        // Boxed, because most questions find it known.
+        let fetched = Box::pin(async {
+            let metadata = Arc::new(fetch(issuer, url, client).await?);
+            Ok::<Known, String>(Known {
+                metadata,
+                due_at: Instant::now() + limit::JWKS_REFRESH,
+                asking: Arc::default(),
+            })
+        });
+        let Some(before) = self.known.get(issuer).await else {
+            // However many want it for the first time, it is asked once.
+            let known = self.known.try_get_with_by_ref(issuer, fetched).await;
+            return known.map(|known| known.metadata).map_err(|problem| String::clone(&problem));
+        };
+        // Its last word holds while it is asked again, which one of those does who want it.
+        if Instant::now() < before.due_at || before.asking.swap(true, Ordering::AcqRel) {
+            return Ok(before.metadata);
+        }
+        // Whoever asks may be gone before the answer: then it is another's turn.
+        let asking = Asking(Arc::clone(&before.asking));
+        let known = match fetched.await {
+            Ok(known) => known,
+            Err(problem) => {
+                tracing::warn!(issuer, problem, "an authorization server's metadata could not be fetched again");
+                let due_at = Instant::now() + limit::METADATA_RETRY;
+                Known { metadata: before.metadata, due_at, asking: Arc::default() }
             }
-            Err(problem) => match before {
-                Some(known) => {
-                    tracing::warn!(issuer, problem, "an authorization server's metadata could not be fetched again");
-                    Ok(known.metadata)
-                }
-                None => Err(problem),
-            },
-        }
+        };
+        self.known.insert(issuer.to_owned(), known.clone()).await;
+        drop(asking);
+        Ok(known.metadata)
     }
 }
 
@@ -76,8 +104,11 @@ async fn fetch(issuer: &str, url: &Url, client: &OauthClient) -> Result<Metadata
             problem = format!("no metadata of `{issuer}`: {place} answered {}", answer.status());
             continue;
         }
-        let metadata: Metadata = serde_json::from_slice(answer.body())
-            .map_err(|_| format!("the metadata of `{issuer}` at {place} is not that of an authorization server"))?;
+        // Some servers answer every path with a page for people.
+        let Ok(metadata) = serde_json::from_slice::<Metadata>(answer.body()) else {
+            problem = format!("the metadata of `{issuer}` at {place} is not that of an authorization server");
+            continue;
+        };
         return checked(metadata, issuer, url);
     }
     Err(problem)

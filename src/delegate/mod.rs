@@ -36,6 +36,7 @@ mod spare;
 mod takeback;
 #[cfg(test)]
 mod tests;
+mod tie;
 pub mod vault;
 mod wanted;
 
@@ -45,12 +46,13 @@ pub use key::server_revision;
 pub use ledger::IssuedCredential;
 pub use spare::Spare;
 pub use takeback::{Taken, TakenBack};
+pub use tie::Tie;
 pub use wanted::Bound;
 
 use cache::Cache;
 use endpoint::Endpoints;
 use fixed::Fixed;
-use held::Held;
+use held::{Held, NoPlace};
 use issued::Issued;
 use ledger::Ledger;
 use owners::Owners;
@@ -76,6 +78,8 @@ pub struct Credential {
     pub context: AuthorizationContext,
     /// What the record says about it.
     pub facts: Arc<CredentialFacts>,
+    /// The account whose it is, where somebody has linked one.
+    account: Option<vault::AccountTie>,
 }
 
 /// What the record says about a credential; none of it is secret.
@@ -135,7 +139,7 @@ pub struct Delegate {
     static_secrets: Arc<Fixed>,
     endpoints: Arc<Endpoints>,
     issued: Cache,
-    held: Held,
+    held: Arc<Held>,
     ledger: Option<Arc<Ledger>>,
     taking: TakingBack,
     owners: ArcSwap<Owners>,
@@ -172,14 +176,15 @@ impl Delegate {
         let watching = stop.clone();
         tasks.spawn(async move { watching.run_until_cancelled(watched.keep_fresh()).await });
         let endpoints = Arc::new(Endpoints::new(Arc::clone(&identity), Arc::clone(&secrets)));
+        let held = Arc::new(Held::new());
         let delegate = Self {
             identity,
             static_secrets: Arc::new(Fixed::new(Arc::clone(&secrets))),
             secrets,
-            taking: TakingBack::new(Arc::clone(&endpoints), tasks.clone(), stop),
+            taking: TakingBack::new(Arc::clone(&endpoints), Arc::clone(&held), tasks.clone(), stop),
             endpoints,
             issued: Cache::new(),
-            held: Held::new(),
+            held,
             ledger: None,
             owners: ArcSwap::default(),
             revisions: ArcSwap::default(),
@@ -263,52 +268,62 @@ impl Delegate {
         let issued = match config {
             CredentialConfig::None => {
                 let (context, facts) = (AuthorizationContext::Gateway, Arc::clone(&self.none));
-                return Ok(Credential { header: None, context, facts });
+                return Ok(Credential { header: None, context, facts, account: None });
             }
             CredentialConfig::Static(fixed) => {
                 let header = Some(self.static_secrets.header(fixed, wanted.id()).await?);
                 let (context, facts) = (AuthorizationContext::Gateway, Arc::clone(&self.fixed));
-                return Ok(Credential { header, context, facts });
+                return Ok(Credential { header, context, facts, account: None });
             }
             CredentialConfig::Oauth(account) => return self.account(account, &wanted).await,
             CredentialConfig::Exchange(exchange) => {
                 let wanted = wanted.keyed(config, &exchange.asks);
-                self.issued(wanted.key, exchange::issue(&self.endpoints, exchange, &wanted)).await?
+                self.issued(&wanted, exchange::issue(&self.endpoints, exchange, &wanted)).await?
             }
             CredentialConfig::ClientCredentials(asks) => {
                 let wanted = wanted.keyed(config, asks);
-                self.issued(wanted.key, client_credentials::issue(&self.endpoints, asks, &wanted)).await?
+                self.issued(&wanted, client_credentials::issue(&self.endpoints, asks, &wanted)).await?
             }
             CredentialConfig::IdJag(both) => {
                 let wanted = wanted.keyed(config, &both.asks);
-                self.issued(wanted.key, id_jag::issue(&self.endpoints, both, &wanted)).await?
+                self.issued(&wanted, id_jag::issue(&self.endpoints, both, &wanted)).await?
             }
         };
+        let facts = issued.facts(wanted.bound.ends_at);
+        let header = CredentialHeader::new(AUTHORIZATION, prefixed("Bearer ", issued.secret()));
         Ok(Credential {
-            header: Some(CredentialHeader::new(AUTHORIZATION, prefixed("Bearer ", issued.secret()))),
+            header: Some(header.until(facts.used_until)),
             context: match wanted.caller.filter(|_| config.is_per_caller()) {
                 Some(caller) => AuthorizationContext::Principal(caller.principal()),
                 None => AuthorizationContext::Gateway,
             },
-            facts: issued.facts(wanted.bound.ends_at),
+            facts,
+            account: None,
         })
     }
 
     /// What was issued for that key and is still good, or is issued now: written down first, then used.
     async fn issued(
         &self,
-        key: Digest,
+        wanted: &Wanted<'_>,
         issue: impl Future<Output = Result<Issued, Stop>>,
     ) -> Result<Arc<Issued>, Stop> {
         let good = |issued: &Issued| !self.identity.is_credential_revoked(&issued.id);
         let kept = async {
             let issued = Arc::new(issue.await?);
-            if let Some(ledger) = &self.ledger
-                && let Err(failure) = ledger.enter(&issued).await
-            {
+            let (spare, place) = self.held.reserve(&issued, wanted.holder());
+            for unused in spare {
+                let _unreported = self.taking.begin(unused, self.ledger.clone());
+            }
+            let entered = match (place, &self.ledger) {
+                (Err(no_place), _) => Err(no_room(&issued.server, no_place)),
+                (Ok(()), Some(ledger)) => ledger.enter(&issued).await.map_err(Stop::from),
+                (Ok(()), None) => Ok(()),
+            };
+            if let Err(stop) = entered {
                 // Nobody would know of it, so nobody has it.
                 let _unreported = self.taking.begin(issued, None);
-                return Err(failure.into());
+                return Err(stop);
             }
             self.held.hold(&issued);
             // Whoever took something back while it was asked for did not find it here.
@@ -321,7 +336,7 @@ impl Delegate {
             }
             Ok(issued)
         };
-        self.issued.get_or(key, good, kept).await
+        self.issued.get_or(wanted.key, good, kept).await
     }
 
     /// Whose credential calls of that caller's to the server are made with; needs no credential.
@@ -369,14 +384,14 @@ impl Delegate {
         self.static_secrets.list(config).await
     }
 
-    /// What is in the ledger, the oldest first.
+    /// What is in the ledger, the youngest first.
     ///
     /// # Errors
     /// When it cannot be read.
     pub async fn ledger(&self) -> Result<Vec<IssuedCredential>, Failure> {
         let Some(ledger) = &self.ledger else { return Ok(Vec::new()) };
         let now = now_s();
-        let mut listed = ledger.list(|_| true, limit::CREDENTIALS_LISTED_MAX).await?;
+        let mut listed = ledger.youngest(limit::CREDENTIALS_LISTED_MAX).await?;
         for entry in &mut listed {
             // What is tried no more, because nobody holds it, ends by itself.
             let state = match entry.state.as_str() {
@@ -449,6 +464,23 @@ fn prefixed(prefix: &str, secret: &SecretString) -> SecretString {
     value.push_str(prefix);
     value.push_str(secret);
     SecretString::from(value)
+}
+
+fn no_room(server: &ServerId, why: NoPlace) -> Stop {
+    let shorter =
+        "each leaves when it ends by itself or is taken back; have the authorization server issue shorter ones";
+    unavailable(
+        server,
+        &match why {
+            NoPlace::OfThisCaller => {
+                format!(
+                    "{} of this caller's still work, and more are not held: {shorter}",
+                    limit::CREDENTIALS_PER_CALLER_MAX
+                )
+            }
+            NoPlace::AtAll => format!("more than fit still work: {shorter}"),
+        },
+    )
 }
 
 fn unavailable(server: &ServerId, problem: &str) -> Stop {

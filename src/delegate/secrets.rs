@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use secrecy::SecretString;
@@ -45,6 +45,8 @@ struct SlotState {
     /// When the file was changed last.
     changed_at: Option<SystemTime>,
     problem: Option<String>,
+    /// How often it could not be read since it last could.
+    failures: u32,
 }
 
 impl Secrets {
@@ -58,8 +60,18 @@ impl Secrets {
             }
             new
         });
-        let slots = futures_util::future::join_all(distinct.into_iter().map(Slot::read)).await;
-        self.slots.store(Arc::new(slots.into_iter().map(Arc::new).collect()));
+        // One that was here stays as it was, should it be unreadable just now: files are replaced in more than one step.
+        let slots = distinct.into_iter().map(|reference| async move {
+            match self.find(&reference) {
+                Some(slot) => {
+                    slot.read_again().await;
+                    slot
+                }
+                None => Arc::new(Slot::read(reference).await),
+            }
+        });
+        let slots = futures_util::future::join_all(slots).await;
+        self.slots.store(Arc::new(slots));
     }
 
     /// The secret. Waits only for one that the configuration in force does not refer to (any more).
@@ -123,7 +135,7 @@ impl Secrets {
 
 impl Slot {
     async fn read(reference: SecretReference) -> Self {
-        let state = SlotState { read_at: Instant::now(), changed_at: None, problem: None };
+        let state = SlotState { read_at: Instant::now(), changed_at: None, problem: None, failures: 0 };
         let slot = Self {
             reference,
             value: ArcSwapOption::empty(),
@@ -147,7 +159,9 @@ impl Slot {
                 Some(error.to_string())
             }
         };
-        self.state.store(Arc::new(SlotState { read_at: Instant::now(), changed_at, problem }));
+        let before = self.state.load().failures;
+        let failures = if problem.is_some() { before.saturating_add(1) } else { 0 };
+        self.state.store(Arc::new(SlotState { read_at: Instant::now(), changed_at, problem, failures }));
     }
 
     async fn may_have_changed(&self) -> bool {
@@ -156,7 +170,7 @@ impl Slot {
             // Neither the environment nor the configuration changes while we run.
             SecretReference::Environment(_) | SecretReference::Plain(_) => false,
             SecretReference::File(_) => state.problem.is_some() || self.changed_at().await != state.changed_at,
-            SecretReference::Exec(_) => state.read_at.elapsed() >= limit::SECRET_EXEC_INTERVAL,
+            SecretReference::Exec(_) => state.read_at.elapsed() >= exec_pause(state.failures),
         }
     }
 
@@ -164,6 +178,13 @@ impl Slot {
         let SecretReference::File(path) = &self.reference else { return None };
         tokio::fs::metadata(path).await.ok()?.modified().ok()
     }
+}
+
+/// How long after a program was run it is run again: soon where it failed, and ever less soon where it goes on failing.
+fn exec_pause(failures: u32) -> Duration {
+    let Some(doublings) = failures.checked_sub(1) else { return limit::SECRET_EXEC_INTERVAL };
+    let pause = limit::SECRET_LOOK_INTERVAL.saturating_mul(1_u32.checked_shl(doublings).unwrap_or(u32::MAX));
+    pause.min(limit::SECRET_EXEC_INTERVAL)
 }
 
 #[cfg(test)]
@@ -195,6 +216,20 @@ mod tests {
         slot.read_again().await;
         assert_eq!(now().await, "two");
         assert_eq!(secrets.problems().len(), 1);
+        secrets.used(&reference, 7);
+        secrets.replace(vec![reference.clone()]).await;
+        assert_eq!(now().await, "two", "also after the files were read anew");
+        assert_eq!((secrets.problems().len(), secrets.known(&reference).await.used_at), (1, Some(7)));
+        secrets.replace(Vec::new()).await;
+        assert!(secrets.get(&reference).await.is_err(), "what the files do not name any more is forgotten");
+    }
+
+    #[test]
+    fn a_program_that_failed_is_run_again_soon_and_ever_less_soon() {
+        assert_eq!(exec_pause(0), limit::SECRET_EXEC_INTERVAL);
+        assert_eq!(exec_pause(1), limit::SECRET_LOOK_INTERVAL);
+        assert_eq!(exec_pause(2), limit::SECRET_LOOK_INTERVAL * 2);
+        assert!((0..80).all(|failures| exec_pause(failures) <= limit::SECRET_EXEC_INTERVAL));
     }
 
     #[tokio::test]

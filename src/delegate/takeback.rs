@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use super::answer::AnsweredError;
 use super::endpoint::{Endpoints, Form};
+use super::held::Held;
 use super::issued::Issued;
 use super::ledger::Ledger;
 use crate::identity::now_s;
@@ -70,6 +71,7 @@ impl Taken {
 #[derive(Debug)]
 pub(super) struct TakingBack {
     endpoints: Arc<Endpoints>,
+    held: Arc<Held>,
     at_once: Arc<Semaphore>,
     under_way: Arc<Mutex<HashSet<String>>>,
     tasks: TaskTracker,
@@ -84,9 +86,9 @@ pub(super) struct Taking {
 }
 
 impl TakingBack {
-    pub fn new(endpoints: Arc<Endpoints>, tasks: TaskTracker, stop: CancellationToken) -> Self {
+    pub fn new(endpoints: Arc<Endpoints>, held: Arc<Held>, tasks: TaskTracker, stop: CancellationToken) -> Self {
         let at_once = Arc::new(Semaphore::new(limit::CREDENTIALS_REVOKED_AT_ONCE_MAX));
-        Self { endpoints, at_once, under_way: Arc::default(), tasks, stop }
+        Self { endpoints, held, at_once, under_way: Arc::default(), tasks, stop }
     }
 
     /// Begins to take one back, and goes on until it is, or has ended.
@@ -95,9 +97,12 @@ impl TakingBack {
         let work =
             until_done(Arc::clone(&self.endpoints), Arc::clone(&self.at_once), Arc::clone(&issued), ledger, told);
         let (stop, under_way, id) = (self.stop.clone(), Arc::clone(&self.under_way), issued.id.clone());
+        let held = Arc::clone(&self.held);
         under_way.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone());
         self.tasks.spawn(async move {
-            stop.run_until_cancelled(work).await;
+            if stop.run_until_cancelled(work).await == Some(Taken::Revoked) {
+                held.gone(&id);
+            }
             under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
         });
         Taking { issued, first }
@@ -150,14 +155,14 @@ async fn until_done(
     issued: Arc<Issued>,
     ledger: Option<Arc<Ledger>>,
     told: oneshot::Sender<(Taken, String)>,
-) {
+) -> Taken {
     let mut told = Some(told);
     let mut pause = limit::CREDENTIAL_REVOKE_RETRY_MIN;
     let unknown = issued.issued_at.saturating_add(super::seconds(limit::CREDENTIAL_UNKNOWN_LIFE_KEPT));
     let ends = issued.facts(None).expires_at.unwrap_or(unknown);
     loop {
         let (taken, detail) = {
-            let Ok(_permit) = at_once.acquire().await else { return };
+            let Ok(_permit) = at_once.acquire().await else { return Taken::Pending };
             attempt(&endpoints, &issued).await
         };
         let first = told.is_some();
@@ -178,12 +183,12 @@ async fn until_done(
             let _unheard = told.send((taken, detail));
         }
         if taken != Taken::Pending {
-            return;
+            return taken;
         }
         tokio::time::sleep(pause).await;
         pause = doubled(pause);
         if now_s() >= ends {
-            return;
+            return Taken::ExpiresAt;
         }
     }
 }

@@ -44,6 +44,15 @@ impl<'a> Wanted<'a> {
         Self { key, ..self }
     }
 
+    /// Whose place what is issued takes: of all clients and agents of one person together.
+    pub fn holder(&self) -> Digest {
+        let token = self.caller.map(Caller::token);
+        let name = token.and_then(|token| token.subject.as_ref().or(token.client.as_ref()));
+        let issuer = token.map(|token| token.issuer.as_str()).unwrap_or_default();
+        let parts = [issuer.as_bytes(), name.map(String::as_bytes).unwrap_or_default()];
+        Digest::of("bailiwick/credential-holder/v1", &parts)
+    }
+
     /// The name of the server.
     pub fn id(&self) -> &'a ServerId {
         &self.server.id

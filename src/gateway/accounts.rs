@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use super::Gateway;
 use crate::config::OauthConfig;
-use crate::delegate::vault::{Entry, Owner, oauth};
+use crate::delegate::vault::{Entry, Owner, Vault, oauth};
 pub use crate::delegate::vault::{Linked, Removed};
-use crate::identity::revoked::RevocationTarget;
-use crate::ids::{Digest, IssuerAlias, ServerId};
+use crate::identity::revoked::{RevocationStore as _, RevocationTarget};
+use crate::ids::{Digest, IssuerAlias, ServerId, Subject};
 use crate::limit;
 use crate::link::Linking;
 use crate::oauth::person::SignIn;
@@ -95,10 +95,11 @@ impl Gateway {
 
     /// Somebody opened another one's link: on the record, and the owner is told.
     pub async fn link_opened_by_another(&self, owner: &Owner, server: &ServerId, subject: &str) {
-        let (actor, opener) = (owner.spelled(), format!("user:{}/{}", owner.issuer, shown(subject)));
+        let (actor, opener) = (owner.spelled(), Subject::user(&owner.issuer, &shown(subject)));
+        let opener = opener.as_str();
         tracing::warn!(owner = %actor, opener, %server, "a link was opened by somebody else, and nothing was stored");
         let about = format!("server {server}, the link of {actor}");
-        let mut note = note("link_account", &opener, "refused", &about, "the link was made for somebody else");
+        let mut note = note("link_account", opener, "refused", &about, "the link was made for somebody else");
         note.reason = Some(Reason::AccountLinkRequired);
         if let Err(failure) = self.journal.administered(&note, None).await {
             tracing::error!(%failure, "that a link was opened by somebody else is not on the record");
@@ -142,25 +143,67 @@ impl Gateway {
         let removed = vault.remove(&written, owner, server).await?;
         if removed.is_some() {
             self.take_revocations().await?;
+            self.catalog.changed(server, None);
         }
         Ok(removed)
     }
 
     /// Takes back the accounts that a revocation names: of a subject, at a server, or all.
     pub async fn remove_accounts_for(&self, target: &RevocationTarget) -> Vec<Removed> {
-        let Some(vault) = self.delegate.vault() else { return Vec::new() };
-        let written = Arc::clone(&self.live.snapshot.load().written);
-        let removed = vault.remove_for(&written, target).await.unwrap_or_else(|failure| {
-            // Nobody they belong to can use them: the revocation itself holds.
+        self.take_accounts_for(target).await.unwrap_or_else(|failure| {
+            // Nobody they belong to can use them: the revocation itself holds, and they are looked for again.
             tracing::error!(%failure, "linked accounts of what was revoked are still in the vault");
             Vec::new()
-        });
-        if !removed.is_empty()
-            && let Err(failure) = self.take_revocations().await
-        {
-            tracing::error!(%failure, "linked accounts were taken back, and this replica may not have noticed");
+        })
+    }
+
+    /// The same, and says so where some of them may be left.
+    ///
+    /// # Errors
+    /// `store_unavailable`; whatever is left of a block is looked for again.
+    pub async fn take_accounts_for(&self, target: &RevocationTarget) -> Result<Vec<Removed>, Failure> {
+        let Some(vault) = self.delegate.vault() else { return Ok(Vec::new()) };
+        let written = Arc::clone(&self.live.snapshot.load().written);
+        let removed = vault.remove_for(&written, target).await?;
+        if !removed.is_empty() {
+            self.take_revocations().await?;
+            self.config().servers.iter().filter(|server| server.has_accounts()).for_each(|server| {
+                self.catalog.changed(&server.id, None);
+            });
         }
-        removed
+        Ok(removed)
+    }
+
+    /// Looks after accounts that were taken back until the gateway stops: those that a block names and that are still
+    /// here, and tokens that a service has not taken back yet.
+    pub async fn look_after_accounts(self: Arc<Self>) {
+        let stopping = self.stopping();
+        let Some(vault) = self.delegate.vault().map(Arc::clone) else { return };
+        let look = async {
+            loop {
+                if let Err(failure) = self.look_after(&vault).await {
+                    tracing::warn!(%failure, "accounts that were taken back could not be looked after; it is tried again");
+                }
+                tokio::time::sleep(limit::VAULT_LOOK_INTERVAL).await;
+            }
+        };
+        stopping.run_until_cancelled(look).await;
+    }
+
+    async fn look_after(&self, vault: &Arc<Vault>) -> Result<(), Failure> {
+        let written = Arc::clone(&self.live.snapshot.load().written);
+        if vault.is_behind(self.revocation_epoch()) {
+            let (epoch, held) = self.store.revocations().await?;
+            let found = vault.sweep(&written, &held, epoch).await?;
+            if found > 0 {
+                tracing::warn!(
+                    accounts = found,
+                    "linked accounts of what was blocked were still here, and are taken back"
+                );
+                self.take_revocations().await?;
+            }
+        }
+        vault.settle(&written).await
     }
 
     /// What the files say of accounts at a server, where it is called with any.

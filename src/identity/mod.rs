@@ -367,6 +367,15 @@ impl Identity {
             || barred.owners.iter().any(|owner| owns(owner))
     }
 
+    /// Whether a token of that issuer for those audiences would be good here; for `delegate`, which presents none such.
+    #[must_use]
+    pub fn reaches<'a>(&self, issuer: Option<&str>, audiences: impl IntoIterator<Item = &'a str>) -> bool {
+        let settings = self.settings.load();
+        let Some(accepted) = issuer.and_then(|issuer| settings.issuers.get(issuer)) else { return false };
+        let (further, admin) = (&accepted.config.audiences, &accepted.config.admin_audiences);
+        !settings.names.reach(audiences, further, admin).is_empty()
+    }
+
     /// The exact `iss` of an issuer; for `delegate`.
     #[must_use]
     pub fn issuer_url(&self, alias: &IssuerAlias) -> Option<String> {

@@ -16,6 +16,20 @@ pub const VAULT_LEASE: Duration = Duration::from_secs(30);
 pub const VAULT_LEASE_POLL: Duration = Duration::from_millis(200);
 /// An account whose token a server does not take is renewed for that at most this often.
 pub const VAULT_REFUSED_PAUSE: Duration = Duration::from_secs(60);
+/// An authorization server that could not be asked for an account is left alone so long, for that account.
+pub const VAULT_FAILED_PAUSE: Duration = Duration::from_secs(5);
+/// Accounts that were taken back here, and whose tokens are still to be given back to their services.
+pub const VAULT_OWED_MAX: u32 = 100_000;
+/// It is tried for so long; by then refresh tokens that nobody uses have ended at most services.
+pub const VAULT_OWED_AGE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+/// It is tried again after this, then ever more seldom.
+pub const VAULT_OWED_RETRY_MIN: Duration = Duration::from_secs(60);
+/// But not more seldom than this.
+pub const VAULT_OWED_RETRY_MAX: Duration = Duration::from_secs(6 * 3600);
+/// How often it is looked whether something is to be tried again.
+pub const VAULT_LOOK_INTERVAL: Duration = Duration::from_secs(20);
+/// A registration of ours is made anew after so long: a service that has forgotten it does not say so to us.
+pub const VAULT_CLIENT_AGE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Registrations of ours at authorization servers.
 pub const VAULT_CLIENTS_MAX: u32 = 1_000;
 /// What authorization servers say of themselves is asked again after so long.
@@ -34,6 +48,8 @@ pub const LINK_LOOK_INTERVAL: Duration = Duration::from_millis(500);
 pub const LINK_LIST_TTL: Duration = Duration::from_secs(5);
 /// Answers of issuers that were taken, each once.
 pub const LINK_STATES_MAX: u32 = 100_000;
+/// Answers that are taken from one person within [`LINK_AGE_MAX`]: linking an account takes two.
+pub const LINK_ANSWERS_MAX: i64 = 40;
 /// Links that somebody else opened, and that their owners were not told of yet.
 pub const LINK_FOREIGN_MAX: u32 = 10_000;
 /// They are told within so long, or not at all.

@@ -4,10 +4,20 @@ use std::time::Duration;
 
 /// What the gateway says of itself to an authorization server is good for so long: it is said once, at once.
 pub const ASSERTION_LIFE: Duration = Duration::from_secs(60);
+/// An authorization server whose metadata could not be fetched again is asked once more after this.
+pub const METADATA_RETRY: Duration = Duration::from_secs(30);
 /// A secret has its place, and another one while it is changed.
 pub const SECRET_SLOTS_MAX: usize = 2;
 /// Issued credentials in the ledger, which has each until it ends by itself.
 pub const CREDENTIALS_LEDGER_MAX: u32 = 100_000;
+/// Issued credentials of one caller that still work: a fiftieth of the ledger, so that fifty greedy ones do not fill it.
+pub const CREDENTIALS_PER_CALLER_MAX: usize = 2_000;
+/// Beyond so many, those of them that are used no more are taken back, the oldest first.
+pub const CREDENTIALS_PER_CALLER_KEPT: usize = 250;
+/// Memory for issued credentials that still work, used or not; about 100,000 of 1.5 KB.
+pub const CREDENTIALS_HELD_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// One that its authorization server took back is shown in the ledger so long.
+pub const CREDENTIAL_REVOKED_SHOWN: Duration = Duration::from_secs(10 * 60);
 /// How long a credential is remembered that does not say when it ends.
 pub const CREDENTIAL_UNKNOWN_LIFE_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 /// Credentials that are taken back at once; others wait for their turn.

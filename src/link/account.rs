@@ -91,10 +91,7 @@ pub(super) async fn come_back(gateway: &Arc<Gateway>, visit: &Visit<'_>) -> Resu
     if !equal(&query(visit.query, "state").unwrap_or_default(), &state) {
         return Err(wrong("This is the answer to another request than the one that this browser made last."));
     }
-    let taken = stage::take(gateway, &state).await;
-    if !taken.map_err(|failure| Page::problem(StatusCode::SERVICE_UNAVAILABLE, &failure.to_string()))? {
-        return Err(wrong("This answer was taken already."));
-    }
+    stage::take(gateway, &ticket, visit, &state).await?;
     let at = At::of(gateway, &ticket).await?;
     if at.authority.server.issuer != issuer || at.authority.client.id != client {
         return Err(wrong("The service has another authorization server now than when this was begun."));
@@ -114,9 +111,16 @@ pub(super) async fn come_back(gateway: &Arc<Gateway>, visit: &Visit<'_>) -> Resu
     }
     let code = query(visit.query, "code").ok_or_else(|| wrong("The service's answer has no code."))?;
     let tokens = at.party().exchange(&at.authority.asker, &at.redirect, &code, &verifier).await;
-    let tokens = tokens.map_err(|error| match error {
-        TokenError::Over(problem) | TokenError::Unknown(problem) => Page::problem(StatusCode::BAD_GATEWAY, &problem),
-    })?;
+    let tokens = match tokens {
+        Ok(tokens) => tokens,
+        Err(TokenError::Over(problem) | TokenError::Unknown(problem)) => {
+            return Err(Page::problem(StatusCode::BAD_GATEWAY, &problem));
+        }
+        Err(TokenError::Stranger(problem)) => {
+            at.forget(gateway).await;
+            return Err(Page::problem(StatusCode::BAD_GATEWAY, &problem));
+        }
+    };
     let now = now_s();
     let life = tokens.life.map(|life| i64::try_from(life.as_secs()).unwrap_or(i64::MAX));
     let mut client = at.authority.client.clone();
@@ -142,6 +146,13 @@ pub(super) async fn come_back(gateway: &Arc<Gateway>, visit: &Visit<'_>) -> Resu
     gateway.may_link(&ticket.owner, ticket.made_at).map_err(|refusal| wrong(&format!("{}.", refusal.hint)))?;
     let kept = gateway.keep_account(&ticket.owner, &ticket.server, &entry).await;
     kept.map_err(|failure| Page::problem(StatusCode::SERVICE_UNAVAILABLE, &failure.to_string()))?;
+    // Who was locked out while it was kept may have been looked for before it was there.
+    if let Err(refusal) = gateway.may_link(&ticket.owner, ticket.made_at) {
+        if let Err(failure) = gateway.remove_account(&ticket.owner.spelled(), &ticket.server).await {
+            tracing::error!(%failure, owner = %ticket.owner.spelled(), "an account of somebody who was locked out is still linked");
+        }
+        return Err(wrong(&format!("{}.", refusal.hint)));
+    }
     if let Some(principal) = ticket.principal {
         gateway.catalog().relist(&ticket.server, PrincipalKey(principal));
     }
@@ -172,6 +183,14 @@ impl At {
             Page::problem(StatusCode::BAD_GATEWAY, told)
         })?;
         Ok(Self { server, authority, redirect: vault.authorities().ourselves().redirect.clone() })
+    }
+
+    /// The authorization server does not know us any more: whoever comes next is sent there with another registration.
+    async fn forget(&self, gateway: &Arc<Gateway>) {
+        let Some(vault) = gateway.delegate().vault().filter(|_| !self.authority.client_is_written) else { return };
+        if let Err(failure) = vault.forget_client(&self.authority.server.issuer, &self.authority.client).await {
+            tracing::error!(%failure, server = %self.server.id, "a registration that is worth nothing is still kept");
+        }
     }
 
     fn party(&self) -> Party<'_> {

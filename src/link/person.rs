@@ -57,10 +57,7 @@ pub(super) async fn come_back(gateway: &Arc<Gateway>, visit: &Visit<'_>) -> Resu
     if !equal(&query(visit.query, "state").unwrap_or_default(), &state) {
         return Err(wrong("This is the answer to another login than the one that this browser began last."));
     }
-    let taken = stage::take(gateway, &state).await;
-    if !taken.map_err(|failure| Page::problem(StatusCode::SERVICE_UNAVAILABLE, &failure.to_string()))? {
-        return Err(wrong("This answer was taken already."));
-    }
+    stage::take(gateway, &ticket, visit, &state).await?;
     if let Some(code) = query(visit.query, "error") {
         return Err(wrong(&format!("The issuer refuses: {}", shown(&code))));
     }

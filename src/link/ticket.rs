@@ -55,7 +55,9 @@ impl Ticket {
 
     pub(super) fn is_current(&self, now: i64) -> bool {
         let age_max = i64::try_from(limit::LINK_AGE_MAX.as_secs()).unwrap_or_default();
-        now.saturating_sub(self.made_at) <= age_max
+        let skew = i64::try_from(limit::SIGN_OUT_SKEW.as_secs()).unwrap_or_default();
+        // One that is made later than now was made before the clock went back, and would be good for longer.
+        now.saturating_sub(self.made_at) <= age_max && self.made_at.saturating_sub(now) <= skew
     }
 }
 
@@ -75,5 +77,6 @@ mod tests {
         let owner = Owner { issuer: IssuerAlias::new("corp").unwrap(), subject: "ann".to_owned() };
         let ticket = Ticket { owner, server: ServerId::new("notes").unwrap(), made_at: 1_000, principal: None };
         assert!(ticket.is_current(1_000 + age_max) && !ticket.is_current(1_001 + age_max));
+        assert!(ticket.is_current(990) && !ticket.is_current(900), "a clock that went back makes it no younger");
     }
 }

@@ -43,9 +43,10 @@ struct Registration {
     client_id: String,
     client_secret: Option<String>,
     token_endpoint_auth_method: Option<String>,
+    client_secret_expires_at: Option<i64>,
 }
 
-/// Registers us with these facts.
+/// Registers us with these facts; answers also when the secret ends, seconds since 1970, where it does.
 ///
 /// # Errors
 /// [`RegisterError`].
@@ -53,7 +54,7 @@ pub async fn register(
     client: &OauthClient,
     endpoint: &Url,
     asked: &serde_json::Value,
-) -> Result<Registered, RegisterError> {
+) -> Result<(Registered, Option<i64>), RegisterError> {
     let request = http::Request::post(endpoint.as_str())
         .header(CONTENT_TYPE, "application/json")
         .header(ACCEPT, "application/json")
@@ -64,11 +65,13 @@ pub async fn register(
         return Err(RegisterError::Refused(answer.status()));
     }
     let read: Registration = serde_json::from_slice(answer.body()).map_err(|_| RegisterError::Unreadable)?;
-    Ok(Registered {
+    let made = Registered {
         id: read.client_id,
         secret: read.client_secret.map(SecretString::from),
         secret_in_body: read.token_endpoint_auth_method.as_deref() == Some("client_secret_post"),
-    })
+    };
+    // Zero stands for a secret that does not end.
+    Ok((made, read.client_secret_expires_at.filter(|at| *at > 0)))
 }
 
 impl Registered {

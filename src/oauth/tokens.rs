@@ -6,7 +6,10 @@
 
 use std::time::Duration;
 
-use http::header::CONTENT_TYPE;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::StatusCode;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use oauth2::basic::{
     BasicErrorResponse, BasicErrorResponseType, BasicRevocationErrorResponse, BasicTokenIntrospectionResponse,
     BasicTokenType,
@@ -57,8 +60,27 @@ pub struct Tokens {
 pub enum TokenError {
     /// What was presented is worth nothing (any more).
     Over(String),
+    /// The server does not know us (any more), whatever was presented.
+    Stranger(String),
     /// Nobody knows: no answer, or one about us and not about what was presented.
     Unknown(String),
+}
+
+/// What a server did with a token that was given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GivenBack {
+    /// It is worth nothing any more.
+    Taken,
+    /// The server takes none of its kind back.
+    Unsupported,
+    /// Nobody knows.
+    Unknown,
+}
+
+/// What it says of one that it does not take.
+#[derive(Deserialize)]
+struct RevocationError {
+    error: String,
 }
 
 /// A grant that was begun: where the browser goes, and what it must come back with.
@@ -157,23 +179,67 @@ impl Party<'_> {
         read(&answer)
     }
 
-    /// Gives a token back (RFC 7009); whether the server took it.
-    pub async fn give_back(&self, asker: &OauthClient, endpoint: &Url, token: &SecretString) -> bool {
-        let mut pairs = vec![("token", token.expose_secret()), ("client_id", self.client.id.as_str())];
-        pairs.extend(self.client.secret.as_ref().map(|secret| ("client_secret", secret.expose_secret())));
-        let form = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
-        let request = http::Request::post(endpoint.as_str())
+    /// Gives a token back (RFC 7009); we prove who we are as at the token endpoint.
+    pub async fn give_back(
+        &self,
+        asker: &OauthClient,
+        endpoint: &Url,
+        token: &SecretString,
+        hint: &'static str,
+    ) -> GivenBack {
+        let mut pairs = vec![("token", token.expose_secret()), ("token_type_hint", hint)];
+        let mut request = http::Request::post(endpoint.as_str())
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
-            .body(form.into_bytes());
-        let Ok(request) = request else { return false };
-        asker.send(request).await.is_ok_and(|answer| answer.status().is_success())
+            .header(ACCEPT, "application/json");
+        match &self.client.secret {
+            Some(secret) if !self.client.secret_in_body => {
+                let Some(basic) = basic(&self.client.id, secret) else { return GivenBack::Unknown };
+                request = request.header(AUTHORIZATION, basic);
+            }
+            secret => {
+                pairs.push(("client_id", self.client.id.as_str()));
+                pairs.extend(secret.as_ref().map(|secret| ("client_secret", secret.expose_secret())));
+            }
+        }
+        let form = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
+        let Ok(request) = request.body(form.into_bytes()) else { return GivenBack::Unknown };
+        let Ok(answer) = asker.send(request).await else { return GivenBack::Unknown };
+        let unsupported = || {
+            let error = serde_json::from_slice::<RevocationError>(answer.body());
+            error.is_ok_and(|error| error.error == "unsupported_token_type")
+        };
+        match answer.status() {
+            status if status.is_success() => GivenBack::Taken,
+            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => {
+                GivenBack::Unsupported
+            }
+            status if status.is_client_error() && unsupported() => GivenBack::Unsupported,
+            _ => GivenBack::Unknown,
+        }
     }
+}
+
+/// RFC 6749 section 2.3.1: both are form-encoded first.
+fn basic(client: &str, secret: &SecretString) -> Option<HeaderValue> {
+    let encoded = |text: &str| url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+    let pair = format!("{}:{}", encoded(client), encoded(secret.expose_secret()));
+    let mut value = HeaderValue::try_from(format!("Basic {}", STANDARD.encode(pair))).ok()?;
+    value.set_sensitive(true);
+    Some(value)
 }
 
 fn failed(error: &RequestTokenError<EgressError, BasicErrorResponse>) -> TokenError {
     match error {
         RequestTokenError::ServerResponse(answer) if *answer.error() == BasicErrorResponseType::InvalidGrant => {
             TokenError::Over(describe(error))
+        }
+        RequestTokenError::ServerResponse(answer)
+            if matches!(
+                answer.error(),
+                BasicErrorResponseType::InvalidClient | BasicErrorResponseType::UnauthorizedClient
+            ) =>
+        {
+            TokenError::Stranger(describe(error))
         }
         _ => TokenError::Unknown(describe(error)),
     }

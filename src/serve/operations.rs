@@ -31,6 +31,14 @@ use crate::record::event::AdminNote;
 use crate::record::{Who, journal};
 use crate::upstream::Health;
 
+/// One more thing that did not go as it should.
+fn append(warning: &mut String, problem: &str) {
+    if !warning.is_empty() {
+        warning.push_str("; ");
+    }
+    warning.push_str(problem);
+}
+
 impl Operations for Gateway {
     fn now_s(&self) -> BoxFuture<'_, Result<i64, Failure>> {
         Box::pin(self.store().now_s())
@@ -56,14 +64,23 @@ impl Operations for Gateway {
                 }
             }
             if revocation.mode == RevocationMode::Block {
-                let accounts = self.remove_accounts_for(&revocation.target).await;
-                revoked.upstreams.extend(accounts.iter().map(Removed::taken_back));
+                match self.take_accounts_for(&revocation.target).await {
+                    Ok(accounts) => revoked.upstreams.extend(accounts.iter().map(Removed::taken_back)),
+                    Err(failure) => {
+                        tracing::error!(%failure, epoch = epoch.0, "linked accounts of what was revoked are still here");
+                        let problem = format!(
+                            "it holds, but linked accounts may be left, and are tried again: {}",
+                            failure.detail
+                        );
+                        append(&mut revoked.warning, &problem);
+                    }
+                }
             }
             let Err(failure) = told else { return Ok(revoked) };
             // It holds: to say that it failed would be wrong, and have whoever ordered it look elsewhere.
             tracing::error!(%failure, epoch = epoch.0, "a revocation is in force and not on the record");
             Self::journal(self).metrics().refused(failure.reason);
-            revoked.warning = format!("it holds, but the record does not say so: {}", failure.detail);
+            append(&mut revoked.warning, &format!("it holds, but the record does not say so: {}", failure.detail));
             Ok(revoked)
         })
     }

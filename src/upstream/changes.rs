@@ -17,6 +17,7 @@ use super::http::Http;
 use super::legacy::{Conversation, Session};
 use super::oldest::Talk;
 use super::pool::Lease;
+use super::presented::Presented;
 use super::server::{Server, Wire};
 use crate::limit;
 use crate::outcome::Failure;
@@ -103,7 +104,7 @@ async fn legacy_stream(http: &Arc<Http>, session: Lease<Session>, access: &Acces
     let Ok(_turn) = tokio::time::timeout(limit::CHANGE_STREAM_IDLE, shared.stream_turn.lock()).await else {
         return Ok(Heard::UntilItsEnd);
     };
-    let conversation = Conversation::new(http, session, access.clone());
+    let conversation = Conversation::new(http, session, Presented::new(access.clone()));
     let Some(body) = conversation.stream(None).await? else { return Ok(Heard::Nothing) };
     let waiting = Waiting { updates: Some(shared.updates.clone()), ..Waiting::for_nothing(&http.link.hub) };
     let mut events = Events::legacy(body, waiting, None, conversation, None);

@@ -12,6 +12,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
+use super::Access;
 use super::answer::{self, Heard, Waiting, ambiguous, reply_to_server};
 use super::attribution::{Traits, Unanswered, Whose, whose};
 use super::drive::Answers;
@@ -372,7 +373,7 @@ impl<P: Holder> Answers for DuplexAnswers<P> {
 }
 
 impl Replies for Arc<Duplex> {
-    fn reply<'a>(&'a self, message: &'a Message) -> BoxFuture<'a, bool> {
+    fn reply<'a>(&'a self, message: &'a Message, _: &'a Access) -> BoxFuture<'a, bool> {
         Box::pin(std::future::ready(self.say(message).is_ok()))
     }
 }

@@ -11,6 +11,7 @@ use futures_util::{FutureExt, StreamExt};
 use tokio::sync::broadcast;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::Access;
 use super::answer::{Waiting, member};
 use super::drive::Answers;
 use super::duplex::Duplex;
@@ -50,7 +51,7 @@ pub(super) async fn keep(server: Arc<Server>, feed: Arc<Feed>) {
 /// Ends without an error when nobody sits in the feed any more.
 async fn round(server: &Arc<Server>, feed: &Arc<Feed>) -> Result<(), Failure> {
     server.link.circuit.check()?;
-    let access = feed.access();
+    let access = feed.access.in_use()?;
     let parcel = Errand::subscribe("", &feed.declared).parcel(&access);
     let line = match &server.wire {
         Wire::Http(http) if server.era(http, &access).await? == Era::Legacy => {
@@ -106,7 +107,9 @@ async fn modern(server: &Arc<Server>, feed: &Feed) -> Result<(), Failure> {
             return Ok(());
         }
         if due || !wanted.iter().eq(held.iter()) {
-            match opened(server, feed, &wanted).await {
+            // Members get another one in time; whoever has not is decided about anew, and then comes with one.
+            let access = feed.access.in_use()?;
+            match opened(server, &access, &wanted).await {
                 Ok((fresh, honoured)) => {
                     // What the last one has heard already is still news.
                     while let Some(Some(Event::Notification(message))) =
@@ -149,10 +152,10 @@ async fn modern(server: &Arc<Server>, feed: &Feed) -> Result<(), Failure> {
 /// A listen that was acknowledged, and what for.
 async fn opened(
     server: &Arc<Server>,
-    feed: &Feed,
+    access: &Access,
     wanted: &[Arc<str>],
 ) -> Result<(Exchange, BTreeSet<String>), Outcome> {
-    let mut listen = server.exchange(Errand::listen_to(wanted).parcel(&feed.access()));
+    let mut listen = server.exchange(Errand::listen_to(wanted).parcel(access));
     match listen.next().await {
         Event::Notification(message) if message.method() == "notifications/subscriptions/acknowledged" => {
             let named = member(message.params(), "notifications", "resourceSubscriptions").and_then(Value::as_array);
@@ -205,7 +208,7 @@ impl Line {
         let session = Arc::clone(lease.shared());
         let (updates, over, stop) = (session.updates.subscribe(), CancellationToken::new(), CancellationToken::new());
         let (ready, is_ready) = tokio::sync::oneshot::channel();
-        let conversation = Conversation::new(http, lease, feed.access());
+        let conversation = Conversation::new(http, lease, feed.access.clone());
         let reading = read(Arc::clone(http), Arc::clone(&session), conversation, ready);
         let (stopped, ended) = (stop.clone(), over.clone().drop_guard());
         tokio::spawn(async move {
@@ -222,7 +225,8 @@ impl Line {
     async fn is_current(&self, feed: &Feed, asks: Askable) -> bool {
         match &self.held {
             Held::Session { http, session, .. } => {
-                http.session_for(&feed.access(), asks).await.is_ok_and(|now| Arc::ptr_eq(now.shared(), session))
+                let Ok(access) = feed.access.in_use() else { return false };
+                http.session_for(&access, asks).await.is_ok_and(|now| Arc::ptr_eq(now.shared(), session))
             }
             Held::Duplex { duplex, .. } => duplex.closed().is_none(),
         }
@@ -263,14 +267,14 @@ async fn read(
 
 /// Asks for each topic by itself, in the session or process that the line hears.
 async fn legacy(server: &Arc<Server>, feed: &Feed, mut line: Line) -> Result<(), Failure> {
-    let asks = Errand::subscribe("", &feed.declared).parcel(&feed.access()).askable(&server.link);
+    let asks = Errand::subscribe("", &feed.declared).parcel(&feed.access.now()).askable(&server.link);
     let mut held: BTreeSet<Arc<str>> = BTreeSet::new();
     loop {
         let wanted: BTreeSet<Arc<str>> = feed.uris().into_iter().collect();
         let gone: Vec<_> = held.difference(&wanted).cloned().collect();
         let fresh: Vec<_> = wanted.difference(&held).cloned().collect();
         if !gone.is_empty() || !fresh.is_empty() {
-            let access = feed.access();
+            let access = feed.access.in_use()?;
             let given_up = gone.iter().map(|uri| (uri, false));
             let asking = given_up.chain(fresh.iter().map(|uri| (uri, true))).map(|(uri, wanted)| {
                 let declared = &feed.declared;

@@ -4,8 +4,8 @@
 //! a principal. Invariant: a session belongs to one key of the pool, and one that carried a tool call is
 //! never replaced behind the caller's back.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -25,6 +25,7 @@ use super::http::{Http, Outfit, Reply, refusal, refused, single};
 use super::logging::{self, SessionLevel};
 use super::parked::Replies;
 use super::pool::{Key, Lease, PoolFull};
+use super::presented::Presented;
 use super::server::{Parcel, Trouble};
 use super::told;
 use crate::config::Isolation;
@@ -38,7 +39,8 @@ use crate::wire::{Askable, Json, Message};
 pub(super) struct Session {
     id: Option<HeaderValue>,
     pub(super) facts: ServerFacts,
-    access: Access,
+    /// What was presented in it last.
+    access: Mutex<Presented>,
     /// A tool call was carried, so there may be state that a new session would not have.
     executed: AtomicBool,
     /// The calls in flight in it.
@@ -58,7 +60,9 @@ pub(super) struct Session {
 pub(super) struct Conversation {
     http: Arc<Http>,
     session: Arc<Lease<Session>>,
-    access: Access,
+    access: Presented,
+    /// It goes on by itself, and for no call.
+    by_itself: bool,
 }
 
 /// Tells the upstream that nobody waits any more, when it is dropped.
@@ -124,9 +128,13 @@ impl Http {
         waiting.updates = Some(lease.updates.clone());
         let mut headers = self.headers(parcel, Era::Legacy)?;
         lease.mark(&mut headers)?;
+        let access = Presented::new(parcel.access.clone());
+        if !parcel.errand {
+            lease.present(access.clone());
+        }
+        let session = Arc::new(lease);
         let conversation =
-            Conversation { http: Arc::clone(self), session: Arc::new(lease), access: parcel.access.clone() };
-        let session = Arc::clone(&conversation.session);
+            Conversation { http: Arc::clone(self), session: Arc::clone(&session), access, by_itself: false };
         let cancel = CancelNotice { conversation: Some(conversation.clone()), id: waiting.id };
         let mut call = None;
         let posted = if parcel.errand {
@@ -264,7 +272,7 @@ impl Http {
         let session = Arc::new(Session {
             id,
             facts,
-            access: access.clone(),
+            access: Mutex::new(Presented::new(access.clone())),
             executed: AtomicBool::new(false),
             calls: Arc::default(),
             level: SessionLevel::new(),
@@ -310,7 +318,7 @@ impl Http {
         if session.id.is_none() {
             return;
         }
-        let Ok(mut headers) = self.bare_headers(&session.access) else { return };
+        let Ok(mut headers) = self.bare_headers(&session.presented().now()) else { return };
         if session.mark(&mut headers).is_ok() {
             headers.remove(http::header::CONTENT_TYPE);
             let patience = Patience::connect(&self.link.config.health);
@@ -322,9 +330,18 @@ impl Http {
 
 impl Session {
     fn headers(&self, http: &Http) -> Result<Outfit, Failure> {
-        let mut headers = http.bare_headers(&self.access)?;
+        let mut headers = http.bare_headers(&self.presented().in_use()?)?;
         self.mark(&mut headers)?;
         Ok(headers)
+    }
+
+    /// What is said in it by itself is said with this from now on.
+    fn present(&self, presented: Presented) {
+        *self.access.lock().unwrap_or_else(PoisonError::into_inner) = presented;
+    }
+
+    fn presented(&self) -> Presented {
+        self.access.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Puts what names the session into the headers of a request.
@@ -338,12 +355,15 @@ impl Session {
 }
 
 impl Conversation {
-    pub(super) fn new(http: &Arc<Http>, session: Lease<Session>, access: Access) -> Self {
-        Self { http: Arc::clone(http), session: Arc::new(session), access }
+    /// One that is for no call, and goes on by itself.
+    pub(super) fn new(http: &Arc<Http>, session: Lease<Session>, access: Presented) -> Self {
+        Self { http: Arc::clone(http), session: Arc::new(session), access, by_itself: true }
     }
 
     fn headers(&self) -> Result<Outfit, Failure> {
-        let mut headers = self.http.bare_headers(&self.access)?;
+        // A call that is under way was granted, and may be read to its end.
+        let access = if self.by_itself { self.access.in_use()? } else { self.access.now() };
+        let mut headers = self.http.bare_headers(&access)?;
         self.session.mark(&mut headers)?;
         Ok(headers)
     }
@@ -399,7 +419,8 @@ impl Http {
 }
 
 impl Replies for Conversation {
-    fn reply<'a>(&'a self, message: &'a Message) -> BoxFuture<'a, bool> {
+    fn reply<'a>(&'a self, message: &'a Message, access: &'a Access) -> BoxFuture<'a, bool> {
+        self.access.replace(access.clone());
         Box::pin(self.say(message))
     }
 }

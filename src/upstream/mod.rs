@@ -43,6 +43,7 @@ mod logging;
 mod oldest;
 mod parked;
 mod pool;
+mod presented;
 mod process;
 #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "only Linux can confine a process"))]
 mod sandbox;
@@ -86,6 +87,12 @@ impl Access {
     #[must_use]
     pub const fn bare() -> Self {
         Self { context: AuthorizationContext::Gateway, principal: None, credential: None }
+    }
+
+    /// What was granted.
+    fn of(grant: &Grant) -> Self {
+        let credential = grant.credential().header.clone();
+        Self { context: grant.context(), principal: Some(grant.principal()), credential }
     }
 }
 
@@ -199,15 +206,9 @@ impl Upstreams {
             return Subscription::failed(failure);
         };
         let grant = entry.proof();
-        let server = grant.target().server_id();
-        let access = Access {
-            context: grant.context(),
-            principal: Some(grant.principal()),
-            credential: grant.credential().header.clone(),
-        };
-        match self.servers.load().get(server) {
-            Some(found) => found.feeds.join(found, access, &outgoing.params, grant.target().name()),
-            None => Subscription::failed(unknown(server)),
+        match self.server_of(grant.target().server()) {
+            Ok(found) => found.feeds.join(&found, Access::of(grant), &outgoing.params, grant.target().name()),
+            Err(failure) => Subscription::failed(failure),
         }
     }
 
@@ -219,8 +220,8 @@ impl Upstreams {
             return Exchange::finished(Outcome::Failed(failure));
         };
         let grant = entry.proof();
-        match self.server(grant.target().server_id()) {
-            Ok(server) => server.resume(parked, grant.principal(), answers, outgoing.progress_token),
+        match self.server_of(grant.target().server()) {
+            Ok(server) => server.resume(parked, Access::of(grant), answers, outgoing.progress_token),
             Err(failure) => Exchange::finished(Outcome::Failed(failure)),
         }
     }
@@ -239,8 +240,8 @@ impl Upstreams {
             return Exchange::finished(Outcome::Failed(failure));
         }
         let grant = entry.proof();
-        match self.server(grant.target().server_id()) {
-            Ok(server) => server.answer(parked, grant.principal(), answers),
+        match self.server_of(grant.target().server()) {
+            Ok(server) => server.answer(parked, Access::of(grant), answers),
             Err(failure) => Exchange::finished(Outcome::Failed(failure)),
         }
     }

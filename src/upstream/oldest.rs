@@ -338,7 +338,11 @@ impl Outlet for Arc<Poster> {
 }
 
 impl Replies for Arc<Poster> {
-    fn reply<'a>(&'a self, message: &'a Message) -> BoxFuture<'a, bool> {
+    fn reply<'a>(&'a self, message: &'a Message, access: &'a Access) -> BoxFuture<'a, bool> {
+        let Some(headers) = self.http.upgrade().and_then(|http| http.bare_headers(access).ok()) else {
+            return Box::pin(std::future::ready(false));
+        };
+        self.present(headers);
         Box::pin(self.post(message))
     }
 }

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use futures_util::future::BoxFuture;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::Access;
 use super::drive::Pause;
 use super::exchange::{Event, Exchange, Opened, Stream};
 use super::link::Link;
@@ -71,8 +72,8 @@ impl Question {
 
 /// The way back to a server that asks.
 pub(super) trait Replies: Send + Sync + 'static {
-    /// Says it; answers whether it was taken.
-    fn reply<'a>(&'a self, message: &'a Message) -> BoxFuture<'a, bool>;
+    /// Says it with what was granted for saying it, and goes on with that; answers whether it was taken.
+    fn reply<'a>(&'a self, message: &'a Message, access: &'a Access) -> BoxFuture<'a, bool>;
 }
 
 /// What is needed to ask within one exchange.
@@ -211,11 +212,11 @@ async fn expire(lot: Weak<Lot>, id: ParkId, within: std::time::Duration, gone: C
 pub(super) async fn resume(
     server: &super::server::Server,
     id: ParkId,
-    principal: PrincipalKey,
+    access: &Access,
     answers: &Json,
     progress_token: Option<Json>,
 ) -> Opened {
-    match answered(server, id, principal, answers).await {
+    match answered(server, id, access, answers).await {
         Ok(stream) => Opened::Streaming(stream.reporting_as(progress_token)),
         Err(outcome) => Opened::Done(outcome),
     }
@@ -223,14 +224,9 @@ pub(super) async fn resume(
 
 /// Answers what a task asks, for a client that does not wait for the task's end with it. What waits for that goes on
 /// for a moment: cancelled at once, it might be gone before the server has looked at the answer, and it may ask again.
-pub(super) async fn answer(
-    server: &super::server::Server,
-    id: ParkId,
-    principal: PrincipalKey,
-    answers: &Json,
-) -> Opened {
+pub(super) async fn answer(server: &super::server::Server, id: ParkId, access: &Access, answers: &Json) -> Opened {
     let taken = Outcome::Complete(Json::of(&serde_json::Map::new()));
-    match answered(server, id, principal, answers).await {
+    match answered(server, id, access, answers).await {
         Ok(stream) => {
             let mut rest = Exchange::opening(Box::pin(std::future::ready(Opened::Streaming(stream))));
             tokio::spawn(tokio::time::timeout(limit::TASK_QUESTION_WAIT, async move {
@@ -248,11 +244,11 @@ pub(super) async fn answer(
 async fn answered(
     server: &super::server::Server,
     id: ParkId,
-    principal: PrincipalKey,
+    access: &Access,
     answers: &Json,
 ) -> Result<Stream, Outcome> {
     let link = &server.link;
-    let Some(parked) = link.lot.take(id, principal, link) else {
+    let Some(parked) = access.principal.and_then(|principal| link.lot.take(id, principal, link)) else {
         return Err(Outcome::Refused(Refusal::new(Reason::InputExpired)));
     };
     let Parked { stream, asker, question, .. } = parked;
@@ -267,7 +263,7 @@ async fn answered(
     }
     // Before it hears the answer, because it may ask again at once.
     asker.pause.answered();
-    if !asker.replies.reply(&answer).await {
+    if !asker.replies.reply(&answer, access).await {
         let failure = Failure::after(Reason::UpstreamClosed, "it did not take the answer to what it asked");
         return Err(Outcome::Failed(failure));
     }

@@ -25,7 +25,7 @@ use super::subscription::Feeds;
 use super::{Access, answer, drive, events, parked};
 use crate::config::{Isolation, ServerConfig, TransportConfig};
 use crate::egress::{EgressPolicy, upstream_client};
-use crate::ids::{ParkId, PrincipalKey};
+use crate::ids::ParkId;
 use crate::limit;
 use crate::outcome::{Failure, Outcome, Reason};
 use crate::wire::mcp::{Era, Kind, code};
@@ -164,20 +164,20 @@ impl Server {
     pub(super) fn resume(
         self: &Arc<Self>,
         parked: ParkId,
-        principal: PrincipalKey,
+        access: Access,
         answers: Json,
         progress_token: Option<Json>,
     ) -> Exchange {
         let server = Arc::clone(self);
-        Exchange::opening(Box::pin(async move {
-            parked::resume(&server, parked, principal, &answers, progress_token).await
-        }))
+        Exchange::opening(Box::pin(
+            async move { parked::resume(&server, parked, &access, &answers, progress_token).await },
+        ))
     }
 
     /// Answers what a task asks, and does not wait for its end.
-    pub(super) fn answer(self: &Arc<Self>, parked: ParkId, principal: PrincipalKey, answers: Json) -> Exchange {
+    pub(super) fn answer(self: &Arc<Self>, parked: ParkId, access: Access, answers: Json) -> Exchange {
         let server = Arc::clone(self);
-        Exchange::opening(Box::pin(async move { parked::answer(&server, parked, principal, &answers).await }))
+        Exchange::opening(Box::pin(async move { parked::answer(&server, parked, &access, &answers).await }))
     }
 
     /// A place among the calls in flight.

@@ -14,6 +14,7 @@ use super::Access;
 use super::answer::member;
 use super::feed;
 use super::pool::Key;
+use super::presented::Presented;
 use super::server::{Server, Wire};
 use crate::config::Isolation;
 use crate::ids::AuthorizationContext;
@@ -63,7 +64,7 @@ pub(super) struct Feed {
     pub(super) stateless: bool,
     /// What clients of its session declare, and so what the server may ask in it.
     pub(super) declared: Json,
-    access: Mutex<Access>,
+    pub(super) access: Presented,
     topics: Mutex<HashMap<Arc<str>, Topic>>,
     /// The set of topics is another one.
     pub(super) changed: Notify,
@@ -140,7 +141,7 @@ impl Feeds {
             key: key.clone(),
             stateless,
             declared: declared(params),
-            access: Mutex::new(access.clone()),
+            access: Presented::new(access.clone()),
             topics: Mutex::default(),
             changed: Notify::new(),
             count: Arc::clone(&self.count),
@@ -171,8 +172,8 @@ impl Feeds {
 
 impl Feed {
     fn join(self: &Arc<Self>, access: Access, uri: &str) -> Subscription {
-        // The newest credential is the one that lives longest.
-        *self.access.lock().unwrap_or_else(PoisonError::into_inner) = access;
+        // What was decided last is presented from now on; members come again before the use of theirs has ended.
+        self.access.replace(access);
         let mut topics = self.lock();
         if !topics.contains_key(uri) {
             let max = limit::SUBSCRIPTIONS_PER_SERVER_MAX;
@@ -206,11 +207,6 @@ impl Feed {
             self.count.fetch_sub(1, Ordering::AcqRel);
             self.changed.notify_one();
         }
-    }
-
-    /// What to present.
-    pub(super) fn access(&self) -> Access {
-        self.access.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Every resource that somebody wants to hear of, in order.
@@ -324,7 +320,7 @@ mod tests {
             key: Key::of(&access, Isolation::Shared, Askable::NOTHING),
             stateless: true,
             declared: declared(&Json::of(&serde_json::json!({}))),
-            access: Mutex::new(access),
+            access: Presented::new(access),
             topics: Mutex::default(),
             changed: Notify::new(),
             count: Arc::default(),

@@ -6,11 +6,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use super::Watch;
 use crate::config::{ListAs, ServerConfig};
-use crate::delegate::{Bound, Delegate};
+use crate::delegate::{Bound, Delegate, Tie};
 use crate::gateway::Gateway;
 use crate::identity::Caller;
 use crate::ids::ServerId;
@@ -52,16 +53,23 @@ impl Watch {
 
 /// Listens in the caller's name; after a gap every list counts as changed.
 async fn keep_listening(gateway: Arc<Gateway>, caller: Caller, server: Arc<ServerConfig>) {
-    let mut pause = limit::RETRY_PAUSE_MIN;
+    let (mut pause, mut decisions) = (limit::RETRY_PAUSE_MIN, gateway.decisions());
     while gateway.still_trusted(&caller).is_ok() {
         let began = tokio::time::Instant::now();
         if let Ok(credential) = gateway.delegate().credential_for(&caller, &server, None, Bound::default()).await {
+            let tie = credential.tie();
             let access = Access {
                 context: Delegate::context(&caller, &server, None),
                 principal: Some(caller.principal()),
                 credential: credential.header,
             };
-            match gateway.upstreams().listen_for(&server, &access).await {
+            let heard = gateway.upstreams().listen_for(&server, &access);
+            let heard = tokio::select! {
+                heard = heard => heard,
+                // Dropped, it ends; what is presented next is asked for anew.
+                () = taken_back(&gateway, &mut decisions, tie) => Ok(Heard::UntilItsEnd),
+            };
+            match heard {
                 Ok(Heard::UntilItsEnd) => gateway.catalog().changed(&server.id, None),
                 // It says nothing of its lists, as far as is known.
                 Ok(Heard::Nothing) => tokio::time::sleep(limit::CHANGE_STREAM_IDLE).await,
@@ -73,5 +81,15 @@ async fn keep_listening(gateway: Arc<Gateway>, caller: Caller, server: Arc<Serve
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(limit::RETRY_PAUSE_MAX);
+    }
+}
+
+/// Ends when the credential of a listen was taken back.
+async fn taken_back(gateway: &Gateway, decisions: &mut watch::Receiver<u64>, tie: Option<Tie>) {
+    let Some(tie) = tie else { return std::future::pending().await };
+    while decisions.changed().await.is_ok() {
+        if gateway.delegate().still_stands(&tie).await.is_err() {
+            return;
+        }
     }
 }

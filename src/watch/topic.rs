@@ -11,7 +11,7 @@ use crate::call::declared::declared;
 use crate::call::{ClientFacts, Endpoint, offered};
 use crate::catalog::{Target, Wanted, is_confusing};
 use crate::config::ServerConfig;
-use crate::delegate::{Leg, attempt};
+use crate::delegate::{Leg, Tie, attempt};
 use crate::gateway::Gateway;
 use crate::guard::Slot;
 use crate::identity::Caller;
@@ -36,6 +36,12 @@ pub(super) struct Topic {
     pub(super) _slot: Slot,
 }
 
+/// What is heard, and the credential that it hangs on.
+struct Open {
+    subscription: Subscription,
+    tie: Option<Tie>,
+}
+
 /// Why there is no subscription: what the record says, and what the client is told, which may be less.
 struct Halt {
     recorded: Outcome,
@@ -54,8 +60,8 @@ impl Topic {
     /// nothing is the end; one that was taken up is taken up again whenever it was lost.
     pub(super) async fn follow(self, first: oneshot::Sender<Outcome>) {
         let mut decisions = self.gateway.decisions();
-        let mut subscription = match self.open().await {
-            Ok(subscription) => subscription,
+        let mut open = match self.open().await {
+            Ok(open) => open,
             Err(outcome) => {
                 let _ = first.send(outcome);
                 return;
@@ -67,18 +73,18 @@ impl Topic {
         }
         let mut pause = limit::SUBSCRIPTION_RETRY_MIN;
         loop {
-            if self.until_lost(&mut subscription, &mut decisions).await.is_err() {
+            if self.until_lost(&mut open, &mut decisions).await.is_err() {
                 return;
             }
-            drop(subscription);
-            subscription = loop {
+            drop(open);
+            open = loop {
                 // A rule that came back, or a server.
                 let changed = decisions.changed();
                 if let Ok(Err(_)) = tokio::time::timeout(pause, changed).await {
                     return;
                 }
                 match self.open().await {
-                    Ok(subscription) => break subscription,
+                    Ok(open) => break open,
                     // Asking again changes no decision; what does is heard.
                     Err(Outcome::Refused(_)) => pause = limit::SUBSCRIPTION_RETRY_MAX,
                     Err(_) => pause = (pause * 2).min(limit::SUBSCRIPTION_RETRY_MAX),
@@ -90,17 +96,25 @@ impl Topic {
     }
 
     /// Passes updates on until there is nothing more to hear; an error when the gateway is gone.
-    async fn until_lost(&self, from: &mut Subscription, decisions: &mut watch::Receiver<u64>) -> Result<(), ()> {
+    async fn until_lost(&self, open: &mut Open, decisions: &mut watch::Receiver<u64>) -> Result<(), ()> {
+        let mut doubted = false;
         loop {
+            if std::mem::take(&mut doubted) && !Box::pin(self.may_go_on(open)).await {
+                return Ok(());
+            }
+            let used_until = open.tie.as_ref().and_then(Tie::used_until);
             tokio::select! {
                 biased;
                 changed = decisions.changed() => {
                     changed.map_err(drop)?;
-                    if !self.may_hear_of(&self.uri) {
-                        return Ok(());
-                    }
+                    doubted = true;
                 }
-                update = from.updated() => match update {
+                // Asked for anew before anything more is presented; what was heard meanwhile is not lost.
+                () = until(used_until), if used_until.is_some() => match Box::pin(self.open()).await {
+                    Ok(fresh) => open.tie = fresh.tie,
+                    Err(_) => return Ok(()),
+                },
+                update = open.subscription.updated() => match update {
                     Some(Update::Told(message)) => self.pass_on(message).await,
                     Some(Update::Missed) => self.tell_of_it().await,
                     None => return Ok(()),
@@ -124,6 +138,17 @@ impl Topic {
         let _ = self.tell.send(updated(&self.uri)).await;
     }
 
+    /// Whether the rules in force still allow it, and nobody took back the credential that it is heard with.
+    async fn may_go_on(&self, open: &Open) -> bool {
+        if !self.may_hear_of(&self.uri) {
+            return false;
+        }
+        match &open.tie {
+            Some(tie) => self.gateway.delegate().still_stands(tie).await.is_ok(),
+            None => true,
+        }
+    }
+
     /// Whether the rules in force still allow it.
     fn may_hear_of(&self, uri: &str) -> bool {
         if self.gateway.still_trusted(&self.caller).is_err() {
@@ -135,13 +160,13 @@ impl Topic {
     }
 
     /// The pipeline, as for every call; the answer is what the client is told.
-    async fn open(&self) -> Result<Subscription, Outcome> {
+    async fn open(&self) -> Result<Open, Outcome> {
         // Never closed, so there is always a turn to come.
         let _turn = self.opening.acquire().await;
         let leg = Leg::new("resources/subscribe", self.client.version);
         let mut found = None;
         match self.passed(&leg, &mut found).await {
-            Ok(subscription) => Ok(subscription),
+            Ok(open) => Ok(open),
             Err(Halt { recorded, told }) => {
                 if let Some(stop) = stop_of(recorded) {
                     let attempt = attempt(&self.caller, &leg, found.as_ref(), Some(&self.uri));
@@ -152,7 +177,7 @@ impl Topic {
         }
     }
 
-    async fn passed(&self, leg: &Leg, found: &mut Option<Target>) -> Result<Subscription, Halt> {
+    async fn passed(&self, leg: &Leg, found: &mut Option<Target>) -> Result<Open, Halt> {
         let gateway = &self.gateway;
         // Before anything is looked up, so that a hidden server refuses the same URIs as one that is not there.
         if is_confusing(&self.uri) {
@@ -183,12 +208,13 @@ impl Topic {
         };
         let cleared = gateway.guard().clear_following(permit, &wanted).await?;
         let grant = gateway.delegate().delegate(cleared, leg.clone(), None, gateway.recheck()).await?;
+        let tie = grant.credential().tie();
         let mut entry = gateway.journal().open(grant, self.outgoing(target.server())).await?;
         let mut subscription = gateway.upstreams().subscribe(&mut entry);
         let outcome = subscription.opened().await;
         entry.close(&outcome);
         match outcome {
-            Outcome::Complete(_) => Ok(subscription),
+            Outcome::Complete(_) => Ok(Open { subscription, tie }),
             // The entry has recorded it already.
             told => Err(Halt { recorded: nothing(), told }),
         }
@@ -219,6 +245,17 @@ impl Topic {
             headers: Vec::new(),
             progress_token: None,
         }
+    }
+}
+
+/// Until that second since 1970 has come.
+async fn until(at: Option<i64>) {
+    let ends_ms = at.unwrap_or(i64::MAX).saturating_mul(1_000);
+    let left_ms = ends_ms.saturating_sub(jiff::Timestamp::now().as_millisecond());
+    tokio::time::sleep(std::time::Duration::from_millis(u64::try_from(left_ms).unwrap_or(0))).await;
+    // Never at once again, should another credential end as it is given.
+    if left_ms <= 0 {
+        tokio::time::sleep(limit::SUBSCRIPTION_RETRY_MIN).await;
     }
 }
 

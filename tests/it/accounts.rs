@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use serde_json::{Value, json};
 
 use crate::input::{all_capabilities, call, reason, retry};
-use crate::support::client::{Answer, Client};
+use crate::support::client::{Answer, Client, modern_request};
 use crate::support::door::Person;
 use crate::support::eventually;
-use crate::support::gateway::{Gateway, Setup};
+use crate::support::gateway::{DEVELOPERS_MAY, Gateway, Setup};
 use crate::support::issuer::Issuer;
 use crate::support::linked::{CANARY, Linked};
 

@@ -9,10 +9,11 @@ use axum::extract::State;
 use axum::http::{HeaderMap, Response};
 use serde_json::{Value, json};
 
-use crate::support::client::Client;
+use crate::support::client::{Client, modern_request};
 use crate::support::eventually;
 use crate::support::gateway::{DEVELOPERS_MAY, Gateway, Setup};
 use crate::support::issuer::Issuer;
+use crate::support::linked::Linked;
 use crate::support::scripted::{Scripted, result, text, tool};
 use crate::support::sts::{Revocation, Sts, claims};
 
@@ -351,4 +352,40 @@ async fn a_secret_is_changed_under_load_and_no_call_fails() {
     eventually("the old one to be noticed", async || stale().status.code() == Some(1)).await;
     let told = String::from_utf8_lossy(&stale().stdout).into_owned();
     assert!(told.contains("stale") && told.contains("one") && told.lines().count() == 1, "{told}");
+}
+
+#[tokio::test]
+async fn a_stream_that_goes_on_presents_a_credential_that_was_granted_anew() {
+    let (issuer, sts, service) = (Issuer::start().await, Sts::start(Revocation::Has).await, Linked::start().await);
+    {
+        let mut service = service.state();
+        (service.lively, service.trusting) = (true, true);
+    }
+    let rules = format!(
+        "{DEVELOPERS_MAY}p, role:developer, *, */**, subscribe, -, allow\np, agent:assistant, *, */**, subscribe, -, allow\n"
+    );
+    let credential = exchange(&sts, ", use_max = \"2s\"");
+    let gateway = Setup::new(&issuer).policy(&rules).http_server("notes", &service.url(), &credential).start().await;
+    let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
+    let listen = async |uri: &str| {
+        let wanted = json!({ "notifications": { "resourceSubscriptions": [uri] } });
+        let (headers, body) = modern_request("subscriptions/listen", wanted);
+        let mut stream = client.stream(&headers, Some(body.to_string())).await;
+        let agreed = stream.next().await;
+        assert_eq!(agreed["params"]["notifications"]["resourceSubscriptions"], json!([uri]), "{agreed}");
+        stream
+    };
+    let _first = listen("notes://a").await;
+    let second = listen("notes://b").await;
+    let before = service.state().listened_with.clone();
+    // Longer than the first credential is used, and than it takes to get the next.
+    tokio::time::sleep(std::time::Duration::from_millis(3_500)).await;
+    drop(second);
+    eventually("a listen without what nobody hears", async || service.state().listened_with.len() > before.len()).await;
+    let with = service.state().listened_with.last().unwrap().clone();
+    assert!(!before.contains(&with), "its use has ended");
+    // Each was granted, and stands on the record.
+    let jti = claims(with.trim_start_matches("Bearer "))["jti"].clone();
+    let intents = gateway.records("intent");
+    assert!(intents.iter().any(|intent| intent["credential"]["id"] == jti), "{intents:?}");
 }

@@ -13,6 +13,7 @@ use crate::support::gateway::{DEVELOPERS_MAY, Gateway, Setup};
 use crate::support::issuer::Issuer;
 use crate::support::old::{Old, Turn};
 use crate::support::scripted::{Scripted, result, text, tool};
+use crate::support::sts::{Revocation, Sts, claims};
 
 const EVERYTHING: [&str; 3] = ["elicit", "sample", "roots"];
 
@@ -428,4 +429,32 @@ async fn a_legacy_client_may_refuse_with_an_error() {
     let end = events.next().await;
     assert_eq!(end["result"]["_meta"]["dev.bailiwick/reason"], "input_declined", "{end}");
     assert_eq!(modern.calls().len(), 1);
+}
+
+#[tokio::test]
+async fn an_answer_is_sent_with_the_credential_that_was_granted_for_it() {
+    let (upstream, sts) = (old().await, Sts::start(Revocation::Has).await);
+    let credential = format!(
+        "credential = {{ kind = \"exchange\", issuer = \"{}\", client_id = \"gateway\", \
+         audience = \"https://tools.example\", use_max = \"2s\" }}",
+        sts.url
+    );
+    let (_issuer, gateway, client) = start(&upstream.url, &may_ask(&EVERYTHING), &credential).await;
+    let asked = call(&client, &all_capabilities(), arguments("tools__form")).await;
+    assert_eq!(asked.result()["inputRequests"]["elicitation"]["method"], "elicitation/create", "{}", asked.text);
+    // Longer than the first credential is used.
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    let answer = json!({ "action": "accept", "content": { "name": "Ada" } });
+    let done =
+        call(&client, &all_capabilities(), retry("tools__form", &json!({}), &asked, json!({ "elicitation": answer })))
+            .await;
+    assert_eq!(told(done.response()), answer, "{}", done.text);
+    let intents = gateway.records("intent");
+    let ids: Vec<Value> = intents.iter().map(|intent| intent["credential"]["id"].clone()).collect();
+    assert_ne!(ids[0], ids[1], "{ids:?}");
+    let jti = |authorization: &str| claims(authorization.strip_prefix("Bearer ").unwrap())["jti"].clone();
+    let sent = upstream.saw("tools/call");
+    assert_eq!(jti(&sent[0].authorization), ids[0]);
+    let answers: Vec<_> = upstream.answers();
+    assert_eq!(jti(&answers[0].authorization), ids[1], "what the record names is what was presented");
 }

@@ -14,7 +14,7 @@ use super::handle::Handle;
 use super::leg::{Bearer, Question};
 use super::shape::Status;
 use crate::catalog::{Target, TaskDialect};
-use crate::delegate::{Grant, Leg, attempt};
+use crate::delegate::{Grant, Leg, Tie, attempt};
 use crate::gateway::Gateway;
 use crate::guard::label::LabelUse;
 use crate::identity::Caller;
@@ -37,6 +37,8 @@ struct Open {
     target: Target,
     /// What it brings has to count for its caller when it comes.
     is_labelled: bool,
+    /// The credential that it hangs on.
+    tie: Option<Tie>,
 }
 
 impl TaskTopic {
@@ -111,6 +113,12 @@ impl TaskTopic {
                     if changed.is_err() || !stands {
                         return true;
                     }
+                    // What it is listened to with was taken back: whoever still may has another one, or none.
+                    if let Some(tie) = &open.tie
+                        && gateway.delegate().still_stands(tie).await.is_err()
+                    {
+                        return false;
+                    }
                 }
                 event = open.exchange.next() => match event {
                     Event::Notification(message) if message.method() == "notifications/tasks" => {
@@ -181,7 +189,7 @@ impl TaskTopic {
                 return Err(halt.told.into());
             }
         };
-        let target = entry.proof().target().clone();
+        let (target, tie) = (entry.proof().target().clone(), entry.proof().credential().tie());
         let is_labelled = entry.proof().labels().is_some_and(LabelUse::brings_something);
         let acknowledged = match exchange.next().await {
             Event::Notification(message) if message.method() == ACKNOWLEDGED => self.is_agreed(&message),
@@ -193,7 +201,7 @@ impl TaskTopic {
         };
         // What was asked is answered; what is told from now on needs no place among the calls.
         entry.close(&Outcome::Complete(Json::of(&serde_json::Map::new())));
-        if acknowledged { Ok(Open { exchange, target, is_labelled }) } else { Err(super::unoffered()) }
+        if acknowledged { Ok(Open { exchange, target, is_labelled, tie }) } else { Err(super::unoffered()) }
     }
 
     fn is_agreed(&self, acknowledged: &Message) -> bool {

@@ -254,7 +254,8 @@ async fn registered(options: &LoginOptions, found: &Found, redirect: Option<&str
         }
         (_, None) => {}
     }
-    register(&found.client, endpoint, &asked).await.map_err(|problem| match problem {
+    let made = register(&found.client, endpoint, &asked).await.map(|(made, _)| made);
+    made.map_err(|problem| match problem {
         RegisterError::Refused(status) => format!(
             "the issuer {issuer} does not register us ({status}); have a public client registered there and name it \
              with --client-id"

@@ -232,6 +232,46 @@ async fn a_token_that_says_who_may_act_is_exchanged_by_nobody_else() {
 }
 
 #[tokio::test]
+async fn a_token_that_says_who_may_act_is_shown_to_no_identity_provider_for_anybody_else() {
+    let world = world_with(|url| server(vouched(url)), |delegate| delegate).await;
+    let now = now_s();
+    let token = world.signer.token(&json!({
+        "iss": world.url, "sub": "alice", "aud": "https://gw.example/mcp", "exp": now + 600, "iat": now,
+        "jti": "j", "client_id": "desk-client", "groups": [], "may_act": { "sub": "somebody" },
+    }));
+    let alice = world.identity.authenticate(Presented::Bearer(&token), &Resource::Gateway).await.unwrap();
+    assert_eq!(world.ask(&alice, None).await.unwrap_err().reason(), Reason::MayActRefused);
+    assert!(world.asked_at("/token").is_empty() && world.asked_at("/as/token").is_empty());
+}
+
+#[tokio::test]
+async fn a_token_that_is_good_at_the_gateway_itself_goes_to_no_upstream() {
+    let world = world(server(CredentialConfig::Exchange(Arc::new(exchange("read"))))).await;
+    let (alice, _) = world.caller("alice", 600).await;
+    let issued = |iss: &str, aud: Value| {
+        let claims = json!({ "iss": iss, "sub": "alice", "aud": aud, "jti": "fresh", "exp": now_s() + 600 });
+        good(&readable("at+jwt", &claims), json!(600))
+    };
+    for aud in [
+        json!("https://gw.example/mcp"),
+        json!("https://gw.example/mcp/git"),
+        json!("https://gw.example/admin"),
+        json!(["https://up.example", "https://gw.example/mcp"]),
+    ] {
+        world.answers(200, issued(&world.url, aud.clone()));
+        let stop = world.ask(&alice, None).await.unwrap_err();
+        assert_eq!(stop.reason(), Reason::CredentialUnavailable, "{aud}");
+        assert!(stop.to_string().contains("good at this gateway itself"), "{stop}");
+    }
+    // What nobody would take here is none of ours, whatever it is called.
+    world.answers(200, issued("https://elsewhere.example", json!("https://gw.example/mcp")));
+    assert!(world.ask(&alice, None).await.is_ok());
+    let (bob, _) = world.caller("bob", 600).await;
+    world.answers(200, issued(&world.url, json!(["https://up.example", "account"])));
+    assert!(world.ask(&bob, None).await.is_ok());
+}
+
+#[tokio::test]
 async fn a_token_that_lives_longer_than_allowed_is_refused_whoever_says_so() {
     let mut short = exchange("read");
     short.asks.token_life_max = Some(Duration::from_secs(300));

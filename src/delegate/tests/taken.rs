@@ -124,7 +124,10 @@ async fn what_is_taken_back_is_taken_back_at_its_authorization_server_and_told_a
     let states = async || -> Vec<String> {
         world.delegate.ledger().await.unwrap().into_iter().map(|entry| entry.state).collect()
     };
-    assert_eq!(states().await, ["revoked", "in_use"]);
+    assert_eq!(states().await, ["in_use", "revoked"], "the youngest first");
+    let shown_us = (now_s() + seconds(limit::CREDENTIAL_REVOKED_SHOWN)) * 1_000_000;
+    let revoked = rows.rows.lock().unwrap().values().next().unwrap().expires_at_us;
+    assert!(revoked.is_some_and(|at| at <= shown_us), "its place in the ledger is free soon: {revoked:?}");
     assert_eq!(value(&world.ask(&bob, None).await.unwrap()), "Bearer exchanged-1", "his is his");
     assert!(world.delegate.take_back(&subject("alice")).await.unwrap().is_empty(), "there is nothing left of it");
 
@@ -135,7 +138,7 @@ async fn what_is_taken_back_is_taken_back_at_its_authorization_server_and_told_a
     let lost = IssuedCredential {
         id: "lost".into(),
         state: "in_use".into(),
-        ..world.delegate.ledger().await.unwrap()[1].clone()
+        ..world.delegate.ledger().await.unwrap()[0].clone()
     };
     let row = Row {
         key: "lost".into(),
@@ -149,8 +152,12 @@ async fn what_is_taken_back_is_taken_back_at_its_authorization_server_and_told_a
     let told = world.delegate.take_back(&RevocationTarget::Credential("lost".into())).await.unwrap();
     assert_eq!(told.iter().map(|line| line.state).collect::<Vec<_>>(), [Taken::ExpiresAt]);
     assert!(told[0].detail.contains("ends by itself"));
+    let over = IssuedCredential { id: "over".into(), expires_at: Some(now_s() - 1), used_until: now_s() - 1, ..lost };
+    let body = serde_json::to_string(&over).unwrap();
+    let row = Row { key: "over".into(), body, ..rows.rows.lock().unwrap()["lost"].clone() };
+    rows.rows.lock().unwrap().insert("over".into(), row);
     let offline = left_behind(rows, &RevocationTarget::Agent(alice.persona().agent.as_ref().unwrap().id.clone())).await;
-    assert_eq!(offline.unwrap()[0].credentials, 2, "all but the one that is revoked");
+    assert_eq!(offline.unwrap()[0].credentials, 2, "all but the one that is revoked, and the one that has ended");
 }
 
 #[tokio::test]
@@ -187,7 +194,8 @@ async fn a_ledger_is_listed_as_far_as_a_list_goes_and_keeps_what_does_not_say_wh
         let key = format!("n{number:06}");
         rows.rows.lock().unwrap().insert(key.clone(), Row { key, ..row.clone() });
     }
-    assert_eq!(world.delegate.ledger().await.unwrap().len(), limit::CREDENTIALS_LISTED_MAX);
+    let listed = world.delegate.ledger().await.unwrap();
+    assert_eq!(listed.len(), limit::CREDENTIALS_LISTED_MAX);
 }
 
 #[tokio::test]
@@ -249,8 +257,8 @@ async fn a_task_that_ends_takes_its_own_credentials_with_it() {
     assert_eq!((told[0].state, told[0].credentials), (Taken::Revoked, 1));
     let states: Vec<_> =
         world.delegate.ledger().await.unwrap().into_iter().map(|entry| (entry.mandate.unwrap(), entry.state)).collect();
-    let expected: Vec<_> = ids.iter().map(ToString::to_string).zip(["revoked", "in_use"].map(str::to_owned)).collect();
-    assert_eq!(states, expected);
+    let [ended, going_on] = ids.map(|id| id.to_string());
+    assert_eq!(states, [(going_on, "in_use".to_owned()), (ended, "revoked".to_owned())], "the youngest first");
 }
 
 #[tokio::test]
@@ -277,4 +285,76 @@ async fn a_credential_that_was_revoked_by_its_name_is_not_found_again_on_any_rep
     world.revocations.replace(epoch, vec![held]);
     let (alice, _) = world.caller("alice", 600).await;
     assert_ne!(value(&world.ask(&alice, None).await.unwrap()), value(&first));
+}
+
+#[tokio::test]
+async fn one_caller_who_has_many_keeps_no_other_from_having_one() {
+    let (world, rows) = with_ledger().await;
+    let (alice, _) = world.caller("alice", 600).await;
+    let (bob, _) = world.caller("bob", 600).await;
+    world.ask(&alice, None).await.unwrap();
+    let first = world.delegate.held.take(|_| true).remove(0);
+    // As many as she may have, of all her clients and agents together.
+    let holder = Wanted {
+        caller: Some(&alice),
+        server: &world.config.servers[0],
+        revision: NO_KEY,
+        bound: Bound::default(),
+        key: NO_KEY,
+    }
+    .holder();
+    for number in 1..limit::CREDENTIALS_PER_CALLER_MAX {
+        let another = first.named(&format!("another-{number:06}"));
+        assert_eq!(world.delegate.held.reserve(&another, holder).1, Ok(()), "{number}");
+    }
+    let (again, _) = world.caller("alice", 601).await;
+    let stop = world.ask(&again, None).await.unwrap_err();
+    assert_eq!(stop.reason(), Reason::CredentialUnavailable);
+    assert!(stop.to_string().contains("of this caller's"), "{stop}");
+    assert_eq!(rows.rows.lock().unwrap().len(), 1, "what is used by nobody is not in the ledger");
+    world.ask(&bob, None).await.unwrap();
+    // One that works nowhere any more makes room.
+    world.delegate.held.gone("another-000001");
+    let (again, _) = world.caller("alice", 602).await;
+    world.ask(&again, None).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_used_no_more_is_taken_back_to_make_room_and_nothing_else() {
+    let (world, _) = with_ledger().await;
+    let (alice, _) = world.caller("alice", 600).await;
+    world.ask(&alice, None).await.unwrap();
+    let first = world.delegate.held.take(|_| true).remove(0);
+    let held = Held::new();
+    let holder = Digest::sha256(b"alice");
+    for number in 0..limit::CREDENTIALS_PER_CALLER_KEPT {
+        let another = Arc::new(first.named(&format!("n{number:06}")).used_up(number % 2 == 0));
+        assert!(held.reserve(&another, holder).0.is_empty(), "{number}");
+        held.hold(&another);
+    }
+    let (spare, place) = held.reserve(&first.named("one-more"), holder);
+    assert_eq!(place, Ok(()));
+    assert_eq!(spare.len(), limit::CREDENTIALS_REVOKED_AT_ONCE_MAX);
+    assert_eq!((spare[0].id.as_str(), spare[1].id.as_str()), ("n000000", "n000002"), "the oldest whose use has ended");
+    assert!(!held.holds("n000000") && held.holds("n000001"));
+    assert!(held.reserve(&first.named("his"), Digest::sha256(b"bob")).0.is_empty(), "nobody gives place to another");
+    // Where the memory is full, what is used is not forgotten: there is no place.
+    let small = Held::within(u64::from(first.weight()) * 2);
+    assert!(small.reserve(&first.named("a"), holder).1.is_ok() && small.reserve(&first.named("b"), holder).1.is_ok());
+    assert_eq!(small.reserve(&first.named("c"), holder).1, Err(NoPlace::AtAll));
+    assert_eq!(Held::new().bytes_max(), limit::CREDENTIALS_HELD_BYTES_MAX);
+}
+
+#[tokio::test]
+async fn what_hangs_on_a_credential_stands_until_that_is_revoked_by_its_name() {
+    let (world, _) = with_ledger().await;
+    let (alice, _) = world.caller("alice", 600).await;
+    let tie = world.ask(&alice, None).await.unwrap().tie().unwrap();
+    assert!(world.delegate.still_stands(&tie).await.is_ok());
+    let target = RevocationTarget::Credential(tie.issue().unwrap().to_owned());
+    let (mode, actor) = (crate::identity::revoked::RevocationMode::Block, "host:0".to_owned());
+    let revocation = crate::identity::revoked::Revocation { target, mode, actor, note: String::new(), at: now_s() };
+    let epoch = crate::ids::RevocationEpoch(1);
+    world.revocations.replace(epoch, vec![crate::identity::revoked::Held { since: epoch, revocation }]);
+    assert_eq!(world.delegate.still_stands(&tie).await.unwrap_err().reason(), Reason::Revoked);
 }

@@ -13,14 +13,16 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::json;
 use url::Url;
 
-use super::resource;
+use super::{Entry, resource};
 use crate::config::{OauthConfig, ServerConfig, TransportConfig};
 use crate::egress::{EgressPolicy, OauthClient, is_loopback, oauth_client};
+use crate::identity::now_s;
 use crate::ids::{Digest, PrincipalKey};
 use crate::limit;
 use crate::oauth::discover::{self, NoDocument};
 use crate::oauth::register::{RegisterError, register};
 use crate::oauth::{Challenge, Registered, Server, shown};
+use crate::outcome::Failure;
 use crate::shelf::{Action, Change, Expect, Section, Shelf, Tell};
 use crate::wire::handle::Sealer;
 
@@ -119,6 +121,12 @@ impl Authorities {
         oauth_client(policy(server, account, issuer, &url)).map_err(|error| error.to_string())
     }
 
+    /// The same where no upstream is known any more that named it: only where strangers may be.
+    pub(super) fn asker_of_nobody(issuer: &str) -> Result<OauthClient, String> {
+        Url::parse(issuer).map_err(|error| error.to_string())?;
+        oauth_client(EgressPolicy::named_by_another(None, false)).map_err(|error| error.to_string())
+    }
+
     /// The authorization server of an upstream, asked for what it says of itself a moment ago at most. `sealer` is for
     /// what it calls us.
     ///
@@ -210,6 +218,34 @@ impl Authorities {
         self.registered(server, endpoint, asker, sealer).await
     }
 
+    /// Forgets a registration that its authorization server has forgotten, so that another one is made.
+    pub(super) async fn forget(&self, issuer: &str, client: &Registered, sealer: &Sealer) -> Result<(), Failure> {
+        let (key, principal) = self.registration(issuer);
+        self.known.invalidate_all();
+        let Some(row) = self.shelf.row(CLIENTS, &key).await? else { return Ok(()) };
+        let kept = sealer.open_within(PURPOSE, principal, &row.body, limit::VAULT_ENTRY_BYTES_MAX);
+        let kept: Option<Registered> = kept.and_then(|content| serde_json::from_slice(&content).ok());
+        // Somebody may have registered anew meanwhile.
+        if kept.is_some_and(|kept| kept.id == client.id) {
+            let change = Change::new(CLIENTS, key, Expect::Version(row.version), Action::Remove);
+            self.shelf.change(vec![change], Tell::Nobody).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether that is a client that was registered there, and neither written by anybody nor our own document, which
+    /// an authorization server may fail to read for a moment.
+    pub(super) fn is_registered(&self, entry: &Entry) -> bool {
+        !entry.client_is_written && entry.client.id != self.ourselves.document
+    }
+
+    /// Where a registration is kept.
+    fn registration(&self, issuer: &str) -> (String, PrincipalKey) {
+        let parts = [issuer.as_bytes(), self.ourselves.redirect.as_bytes()];
+        let place = Digest::of("bailiwick/account-client/v1", &parts);
+        (place.to_string(), PrincipalKey(place))
+    }
+
     /// The registration that was made before, or a new one.
     async fn registered(
         &self,
@@ -218,9 +254,7 @@ impl Authorities {
         asker: &OauthClient,
         sealer: &Sealer,
     ) -> Result<Registered, String> {
-        let parts = [server.issuer.as_bytes(), self.ourselves.redirect.as_bytes()];
-        let place = Digest::of("bailiwick/account-client/v1", &parts);
-        let (key, principal) = (place.to_string(), PrincipalKey(place));
+        let (key, principal) = self.registration(&server.issuer);
         let read = async || {
             let row = self.shelf.row(CLIENTS, &key).await.map_err(|failure| failure.to_string())?;
             let open = |body: String| sealer.open_within(PURPOSE, principal, &body, limit::VAULT_ENTRY_BYTES_MAX);
@@ -231,7 +265,7 @@ impl Authorities {
             return Ok(known);
         }
         let issuer = shown(&server.issuer);
-        let made = register(asker, endpoint, &self.ourselves.described()).await.map_err(|problem| match problem {
+        let (made, secret_ends_at) = register(asker, endpoint, &self.ourselves.described()).await.map_err(|problem| match problem {
             RegisterError::Refused(status) => format!(
                 "the issuer {issuer} does not register us ({status}): have a client registered there, and write its \
                  client_id and issuer"
@@ -241,7 +275,11 @@ impl Authorities {
         })?;
         let content = serde_json::to_vec(&made).map_err(|error| error.to_string())?;
         let body = sealer.seal(PURPOSE, principal, &content).map_err(|error| error.to_string())?;
-        let action = Action::Put { owner: String::new(), body, expires_at_us: None };
+        let age_max = limit::VAULT_CLIENT_AGE_MAX.as_micros();
+        let aged_us = now_s().saturating_mul(1_000_000).saturating_add(i64::try_from(age_max).unwrap_or(i64::MAX));
+        let ends_us = secret_ends_at.map_or(i64::MAX, |at| at.saturating_mul(1_000_000));
+        // Who has linked an account keeps the registration that it was linked with.
+        let action = Action::Put { owner: String::new(), body, expires_at_us: Some(aged_us.min(ends_us)) };
         // One that a key which is gone had sealed is replaced; of two that were made at once, either is good.
         let change = Change::new(CLIENTS, key.clone(), Expect::Anything, action);
         let changed = self.shelf.change(vec![change], Tell::Nobody).await.map_err(|failure| failure.to_string())?;

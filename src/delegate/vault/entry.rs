@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::identity::Caller;
-use crate::ids::{Digest, IssuerAlias, PrincipalKey, ServerId};
+use crate::ids::{Digest, IssuerAlias, PrincipalKey, ServerId, Subject};
 use crate::limit;
 use crate::oauth::Registered;
 use crate::oauth::register::{close, close_optional, open, open_optional};
@@ -87,7 +87,7 @@ impl Owner {
     /// As rules spell it.
     #[must_use]
     pub fn spelled(&self) -> String {
-        format!("user:{}/{}", self.issuer, self.subject)
+        Subject::user(&self.issuer, &self.subject).as_str().to_owned()
     }
 
     /// What finds their account at a server.
@@ -95,6 +95,13 @@ impl Owner {
     pub fn place(&self, server: &ServerId) -> Digest {
         let parts = [self.issuer.as_str(), self.subject.as_str(), server.as_str()];
         Digest::of("bailiwick/vault/v1", &parts.map(str::as_bytes))
+    }
+}
+
+impl Entry {
+    /// Who we are where the tokens are from, if an administrator wrote that.
+    pub(super) fn written_client(&self) -> Option<&str> {
+        self.client_is_written.then_some(self.client.id.as_str())
     }
 }
 

@@ -5,12 +5,15 @@
 //! an account that was taken back is not used again; an account that cannot be renewed is dead, and asked for anew.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use moka::Expiry;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::Mutex;
 
 mod authority;
 mod entry;
+mod owed;
 mod renew;
 mod rows;
 #[cfg(test)]
@@ -18,6 +21,7 @@ mod tests;
 
 pub use authority::{Authorities, Authority, Ourselves, account_of};
 pub use entry::{Entry, Owner};
+pub use owed::take_offline;
 pub use rows::{Linked, Removed, oauth};
 
 use super::{CredentialFacts, CredentialKind, seconds};
@@ -43,6 +47,17 @@ pub struct Vault {
     authorities: Authorities,
     /// Accounts that were renewed because their token was refused, a moment ago.
     refused: moka::sync::Cache<Digest, ()>,
+    /// Accounts whose authorization server could not be asked, a moment ago.
+    failed: moka::sync::Cache<Digest, Arc<str>>,
+    /// The epoch up to which accounts of what is blocked were taken back.
+    swept: std::sync::atomic::AtomicU64,
+}
+
+/// What a use of an account hangs on: the account that was linked then, and is still there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AccountTie {
+    place: Digest,
+    linked_at: i64,
 }
 
 /// An account that can be used.
@@ -55,11 +70,16 @@ pub(super) struct Held {
     /// Of which epoch that is known.
     epoch: RevocationEpoch,
     resource: String,
+    authority: String,
+    /// The client there, where an administrator wrote it.
+    client: Option<String>,
+    tie: AccountTie,
 }
 
 /// A row that was read, and what it held.
 struct Found {
     version: Version,
+    expires_at_us: Option<i64>,
     kept: entry::Kept,
     entry: Option<Entry>,
 }
@@ -102,13 +122,18 @@ impl Vault {
         Arc::new(Self {
             shelf: Arc::clone(&shelf),
             sealer,
-            held: moka::sync::Cache::new(limit::VAULT_HELD_MAX),
+            held: moka::sync::Cache::builder().max_capacity(limit::VAULT_HELD_MAX).expire_after(UntilUse).build(),
             turns: moka::sync::Cache::new(limit::VAULT_HELD_MAX),
             authorities: Authorities::new(shelf, ourselves),
             refused: moka::sync::Cache::builder()
                 .max_capacity(limit::VAULT_HELD_MAX)
                 .time_to_live(limit::VAULT_REFUSED_PAUSE)
                 .build(),
+            failed: moka::sync::Cache::builder()
+                .max_capacity(limit::VAULT_HELD_MAX)
+                .time_to_live(limit::VAULT_FAILED_PAUSE)
+                .build(),
+            swept: std::sync::atomic::AtomicU64::new(0),
         })
     }
 
@@ -124,6 +149,14 @@ impl Vault {
     /// A lower-case sentence: why nobody can link an account there.
     pub async fn authority(&self, server: &ServerConfig, account: &OauthConfig) -> Result<Arc<Authority>, String> {
         self.authorities.of(server, account, &self.sealer).await
+    }
+
+    /// Forgets a registration of ours that its authorization server does not know any more.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn forget_client(&self, issuer: &str, client: &crate::oauth::Registered) -> Result<(), Failure> {
+        self.authorities.forget(issuer, client, &self.sealer).await
     }
 
     /// The caller's account at the server.
@@ -162,7 +195,7 @@ impl Vault {
         }
         // An authorization server gives each refresh token once: whoever wanted the call may be gone when it answers.
         let vault = Arc::clone(self);
-        let looked = tokio::spawn(async move {
+        let looked = tokio::spawn(Box::pin(async move {
             let looked = vault.look(&sought).await;
             match &looked {
                 Ok(held) => vault.held.insert(place, Arc::clone(held)),
@@ -170,14 +203,14 @@ impl Vault {
             }
             drop(turn);
             looked
-        });
+        }));
         looked.await.unwrap_or_else(|error| Err(Failure::before(Reason::Internal, error.to_string()).into()))
     }
 
     fn usable(&self, place: &Digest, sought: &Sought) -> Option<Arc<Held>> {
         let held = self.held.get(place)?;
-        let own =
-            held.epoch == sought.epoch && Some(&held.resource) == resource(&sought.server, &sought.account).as_ref();
+        let own = held.epoch == sought.epoch
+            && is_named(&sought.server, &sought.account, (&held.resource, &held.authority, held.client.as_deref()));
         let good = own && now_s() < held.used_until && !sought.refuses(&held.secret);
         good.then_some(held)
     }
@@ -200,8 +233,51 @@ impl Vault {
             used_until,
             epoch: sought.epoch,
             resource: entry.resource.clone(),
+            authority: entry.authority.clone(),
+            client: entry.written_client().map(str::to_owned),
+            tie: AccountTie { place: sought.owner.place(&sought.server.id), linked_at: entry.linked_at },
         })
     }
+}
+
+/// What is remembered of an account is gone with its use, whatever a clock is set to.
+struct UntilUse;
+
+impl Expiry<Digest, Arc<Held>> for UntilUse {
+    fn expire_after_create(&self, _: &Digest, held: &Arc<Held>, _: Instant) -> Option<Duration> {
+        Some(Duration::from_secs(u64::try_from(held.used_until.saturating_sub(now_s())).unwrap_or(0)))
+    }
+
+    fn expire_after_update(
+        &self,
+        key: &Digest,
+        held: &Arc<Held>,
+        at: Instant,
+        _: Option<Duration>,
+    ) -> Option<Duration> {
+        self.expire_after_create(key, held, at)
+    }
+}
+
+impl Held {
+    /// What a use of it hangs on.
+    pub const fn tie(&self) -> AccountTie {
+        self.tie
+    }
+}
+
+/// Whether tokens of that resource, authorization server and written client are those that the files name now.
+fn is_named(server: &ServerConfig, account: &OauthConfig, of: (&String, &str, Option<&str>)) -> bool {
+    let (own, authority, client) = of;
+    resource(server, account).as_ref() == Some(own) && agrees(account, authority, client)
+}
+
+/// Whether the files still name that authorization server, and us there as they did.
+fn agrees(account: &OauthConfig, authority: &str, client: Option<&str>) -> bool {
+    let issuer = account.issuer.as_deref();
+    // Who we are somewhere is written beside where that is, so a client without an issuer is nobody's.
+    let own = |client: &str| account.client_id.as_deref() == Some(client) && issuer == Some(authority);
+    issuer.is_none_or(|issuer| issuer == authority) && client.is_none_or(own)
 }
 
 /// When an access token is renewed, or would have to be.

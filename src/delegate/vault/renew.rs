@@ -12,7 +12,9 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use super::authority::ends;
 use super::entry::Kept;
-use super::{ACCOUNTS, Entry, Found, Held, Sought, Vault, link_required, renewed_at, resource, unavailable};
+use super::{
+    ACCOUNTS, Entry, Found, Held, Sought, Vault, agrees, is_named, link_required, owed, renewed_at, unavailable,
+};
 use crate::identity::now_s;
 use crate::limit;
 use crate::oauth::Registered;
@@ -33,22 +35,31 @@ impl Vault {
         let deadline = tokio::time::Instant::now() + limit::VAULT_LEASE + limit::OAUTH_TIMEOUT;
         while tokio::time::Instant::now() < deadline {
             let Some(found) = self.find(sought).await? else { return Err(link_required()) };
-            // Of another place than the files name now, or sealed by a key that is gone: it has to be linked again.
-            let wanted = resource(&sought.server, &sought.account);
-            let entry = found.entry.as_ref().filter(|entry| Some(&entry.resource) == wanted.as_ref());
+            // Of another place, authorization server or client than the files name now, or sealed by a key that is
+            // gone: it has to be linked again.
+            let of = |entry: &Entry| {
+                is_named(&sought.server, &sought.account, (&entry.resource, &entry.authority, entry.written_client()))
+            };
+            let entry = found.entry.as_ref().filter(|entry| of(entry));
             let Some(entry) = entry.filter(|_| !found.kept.dead) else { return Err(link_required()) };
             let refused = sought.refuses(&entry.access);
             let good = !refused && entry.expires_at.is_none_or(|ends| now_s() < ends);
             if !refused && now_s() < renewed_at(entry) {
+                self.keep_longer(sought, &found).await?;
                 return Ok(self.hold(sought, entry));
             }
             let Some(refresh) = &entry.refresh else {
                 if good {
+                    self.keep_longer(sought, &found).await?;
                     return Ok(self.hold(sought, entry));
                 }
                 self.put(sought, found.version, &found.kept.buried()).await?;
                 return Err(link_required());
             };
+            // A moment ago it could not be asked: nobody waits for that again so soon.
+            if let Some(problem) = self.failed.get(&sought.owner.place(&sought.server.id)) {
+                return if good { Ok(self.hold(sought, entry)) } else { Err(unavailable(sought, &problem)) };
+            }
             let now_us = self.shelf.clock_us().await?;
             if found.kept.renewed_until_us.is_some_and(|until| now_us < until) {
                 tokio::time::sleep(limit::VAULT_LEASE_POLL).await;
@@ -56,7 +67,10 @@ impl Vault {
             }
             let until_us = now_us.saturating_add(micros(limit::VAULT_LEASE));
             let leased = Kept { renewed_until_us: Some(until_us), ..found.kept.clone() };
-            let Put::Done(version) = self.put(sought, found.version, &leased).await? else { continue };
+            let Put::Done(version) = self.put(sought, found.version, &leased).await? else {
+                tokio::time::sleep(limit::VAULT_LEASE_POLL).await;
+                continue;
+            };
             match self.ask(sought, entry, refresh).await {
                 Ok(tokens) => return self.keep_renewed(sought, version, &found, entry, tokens).await,
                 Err(TokenError::Over(why)) => {
@@ -67,7 +81,17 @@ impl Vault {
                     self.put(sought, version, &found.kept.buried()).await?;
                     return Err(link_required());
                 }
-                Err(TokenError::Unknown(problem)) => {
+                Err(TokenError::Stranger(why)) if self.authorities.is_registered(entry) => {
+                    tracing::warn!(
+                        server = %sought.server.id, authority = entry.authority, why,
+                        "an authorization server does not know us any more; who links an account there again registers us anew"
+                    );
+                    self.authorities.forget(&entry.authority, &entry.client, &self.sealer).await?;
+                    self.put(sought, version, &found.kept.buried()).await?;
+                    return Err(link_required());
+                }
+                Err(TokenError::Unknown(problem) | TokenError::Stranger(problem)) => {
+                    self.failed.insert(sought.owner.place(&sought.server.id), problem.as_str().into());
                     self.put(sought, version, &Kept { renewed_until_us: None, ..found.kept.clone() }).await?;
                     // It may be good for some seconds more.
                     return if good {
@@ -93,7 +117,7 @@ impl Vault {
                 "a linked account cannot be opened: is a key missing under [keys] vault?"
             );
         }
-        Ok(Some(Found { version: row.version, kept, entry }))
+        Ok(Some(Found { version: row.version, expires_at_us: row.expires_at_us, kept, entry }))
     }
 
     async fn ask(&self, sought: &Sought, entry: &Entry, refresh: &SecretString) -> Result<Tokens, TokenError> {
@@ -111,8 +135,10 @@ impl Vault {
 
     /// Who we are at the authorization server that gave the tokens.
     async fn client_of(&self, sought: &Sought, entry: &Entry) -> Result<Registered, String> {
-        if !entry.client_is_written {
-            return Ok(entry.client.clone());
+        let Some(client) = entry.written_client() else { return Ok(entry.client.clone()) };
+        // Our secret at one authorization server is never shown to another.
+        if !agrees(&sought.account, &entry.authority, Some(client)) {
+            return Err("the files name another authorization server or client by now".to_owned());
         }
         let secret = match &sought.account.client_secret {
             Some(reference) => Some(reference.read().await.map_err(|error| error.to_string())?),
@@ -134,13 +160,25 @@ impl Vault {
         let kept = Kept::seal(&self.sealer, &sought.owner, &sought.server.id, &after);
         let kept = kept.map_err(|problem| unavailable(sought, &problem))?;
         let kept = Kept { linked_at: found.kept.linked_at, ..kept };
-        let mut tries = 0;
+        let (mut tries, mut in_doubt) = (0, false);
         loop {
             match self.put(sought, version, &kept).await {
                 Ok(Put::Done(_)) => return Ok(self.hold(sought, &after)),
-                // It was taken back, or linked anew, meanwhile: what was answered is nobody's.
                 Ok(Put::Lost) => {
-                    self.give_back(sought, &after).await;
+                    let now = self.find(sought).await?;
+                    let is_ours = |found: &Found| {
+                        let there = found.entry.as_ref().map(|entry| entry.access.expose_secret());
+                        there == Some(after.access.expose_secret())
+                    };
+                    // The store had kept it, and could not say so.
+                    if in_doubt && now.as_ref().is_some_and(is_ours) {
+                        return Ok(self.hold(sought, &after));
+                    }
+                    // It was taken back meanwhile: what was answered is nobody's. Where it was linked anew it stays:
+                    // services that take back all that somebody granted us would take the new tokens along.
+                    if now.is_none_or(|found| found.kept.dead) {
+                        self.owe(&kept).await;
+                    }
                     return Err(unavailable(sought, "the account was changed while it was renewed; try again"));
                 }
                 Err(failure) if tries >= limit::SHELF_TRIES_MAX => {
@@ -148,6 +186,7 @@ impl Vault {
                     return Err(failure.into());
                 }
                 Err(_) => {
+                    in_doubt = true;
                     tries += 1;
                     tokio::time::sleep(limit::VAULT_LEASE_POLL).await;
                 }
@@ -162,25 +201,34 @@ impl Vault {
         let change = Change::new(ACCOUNTS, place, Expect::Version(version), action);
         Ok(match self.shelf.change(vec![change], Tell::Nobody).await? {
             Changed::Done { version, .. } => Put::Done(version),
-            Changed::Conflict(_) | Changed::Full(_) => Put::Lost,
+            Changed::Conflict(_) => Put::Lost,
+            Changed::Full(_) => return Err(Failure::before(Reason::StoreUnavailable, "the vault is full")),
         })
+    }
+
+    /// An account that is used stays, also where nothing of it has to be renewed.
+    async fn keep_longer(&self, sought: &Sought, found: &Found) -> Result<(), Failure> {
+        let half = micros(limit::VAULT_IDLE_MAX / 2);
+        let Some(expires_at_us) = found.expires_at_us else { return Ok(()) };
+        if expires_at_us.saturating_sub(self.shelf.clock_us().await?) < half {
+            // Whoever was faster has done the same, or more.
+            self.put(sought, found.version, &found.kept).await?;
+        }
+        Ok(())
     }
 
     pub(super) async fn idle_until_us(&self) -> Result<i64, Failure> {
         Ok(self.shelf.clock_us().await?.saturating_add(micros(limit::VAULT_IDLE_MAX)))
     }
 
-    /// Gives tokens back where the authorization server takes them; best effort.
-    async fn give_back(&self, sought: &Sought, entry: &Entry) {
-        let (Ok(client), Some(endpoint)) = (self.client_of(sought, entry).await, &entry.revocation_endpoint) else {
-            return;
+    /// Has tokens given back that came when their account was gone.
+    async fn owe(&self, kept: &Kept) {
+        let noted = async {
+            let change = owed::owed(kept, self.shelf.clock_us().await?)?;
+            Ok::<bool, Failure>(self.shelf.change(vec![change], Tell::Nobody).await?.is_done())
         };
-        let Ok(asker) = self.authorities.asker(&sought.server, &sought.account, &entry.authority) else { return };
-        let token = entry.refresh.as_ref().unwrap_or(&entry.access);
-        let (issuer, token_endpoint) = (entry.authority.as_str(), &entry.token_endpoint);
-        let party = Party { issuer, token_endpoint, client: &client, resource: &entry.resource };
-        if !party.give_back(&asker, endpoint, token).await {
-            tracing::warn!(server = %sought.server.id, "tokens of a linked account were not taken back");
+        if !matches!(noted.await, Ok(true)) {
+            tracing::error!(server = %kept.server, owner = %kept.owner.spelled(), "tokens of an account that is gone are not given back");
         }
     }
 }

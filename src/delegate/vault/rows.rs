@@ -4,21 +4,26 @@
 //! everybody, so that no replica uses what it remembers of it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
 use super::super::{Taken, TakenBack};
 use super::entry::Kept;
+use super::owed::{self, Back};
 use super::renew::put;
-use super::{ACCOUNTS, Entry, Owner, Vault};
+use super::{ACCOUNTS, AccountTie, Entry, Owner, Vault};
 use crate::config::{Config, CredentialConfig, OauthConfig, ServerConfig};
-use crate::identity::revoked::RevocationTarget;
-use crate::ids::ServerId;
+use crate::identity::revoked::{Held, RevocationMode, RevocationTarget};
+use crate::ids::{IssuerAlias, RevocationEpoch, ServerId, Subject};
 use crate::limit;
-use crate::oauth::tokens::Party;
 use crate::outcome::{Failure, Reason};
-use crate::shelf::{Action, Change, Changed, Expect, Row, Tell};
+use crate::shelf::{Action, Change, Changed, Expect, Row, Section, Shelf, Tell};
+
+/// Up to which epoch accounts of what is blocked were taken back.
+const SWEPT: Section = Section { name: "account sweep", rows_max: 1 };
+const SWEPT_KEY: &str = "blocks";
 
 /// A linked account, as people may know of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,7 +57,8 @@ pub struct Removed {
     pub owner: String,
     /// At which server.
     pub server: String,
-    /// `revoked`, `unsupported` or `unknown` at the authorization server.
+    /// `revoked`, `not_renewed` (the access token works until it ends), `unsupported` or `unknown` at the
+    /// authorization server; what is unknown is tried again.
     pub upstream: String,
     /// Until when the access token may work for whoever has it, seconds since 1970, where it was not revoked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -60,13 +66,25 @@ pub struct Removed {
 }
 
 impl Removed {
+    pub(super) fn of(kept: &Kept, back: Back, ends: Option<i64>) -> Self {
+        Self {
+            owner: kept.owner.spelled(),
+            server: kept.server.to_string(),
+            upstream: back.as_str().to_owned(),
+            expires_at: ends.filter(|_| back != Back::Revoked),
+        }
+    }
+
     /// The same as a revocation tells of it.
     #[must_use]
     pub fn taken_back(&self) -> TakenBack {
         let (state, detail) = match self.upstream.as_str() {
             "revoked" => (Taken::Revoked, ""),
             "unsupported" => (Taken::Unsupported, "a linked account, whose authorization server takes nothing back"),
-            _ => (Taken::ExpiresAt, "a linked account, whose authorization server did not say that it took it back"),
+            "not_renewed" => {
+                (Taken::ExpiresAt, "a linked account, whose access token works until it ends and is not renewed")
+            }
+            _ => (Taken::Pending, "a linked account, whose authorization server did not say yet that it took it back"),
         };
         let (server, detail) = (self.server.clone(), detail.to_owned());
         TakenBack { server, state, credentials: 1, expires_at: self.expires_at, detail }
@@ -82,25 +100,46 @@ impl Vault {
         let kept = Kept::seal(&self.sealer, owner, server, entry)
             .map_err(|problem| Failure::before(Reason::Internal, problem))?;
         let action = put(&owner.spelled(), &kept, Some(self.idle_until_us().await?))?;
-        let change = Change::new(ACCOUNTS, owner.place(server).to_string(), Expect::Anything, action);
-        match self.shelf.change(vec![change], Tell::Everybody).await? {
-            Changed::Done { .. } => {
-                self.held.invalidate(&owner.place(server));
-                Ok(())
+        let place = owner.place(server);
+        for _ in 0..limit::SHELF_TRIES_MAX {
+            let before = self.shelf.row(ACCOUNTS, &place.to_string()).await?;
+            let expect = before.as_ref().map_or(Expect::Absent, |row| Expect::Version(row.version));
+            let mut changes = vec![Change::new(ACCOUNTS, place.to_string(), expect, action.clone())];
+            if let Some(before) = before.and_then(|row| self.superseded(&row, owner, server, entry)) {
+                changes.push(owed::owed(&before, self.shelf.clock_us().await?)?);
             }
-            Changed::Full(_) => Err(Failure::before(Reason::StoreUnavailable, "the vault is full")),
-            Changed::Conflict(_) => Err(Failure::before(Reason::StoreUnavailable, "the vault changed meanwhile")),
+            match self.shelf.change(changes, Tell::Everybody).await? {
+                Changed::Done { .. } => {
+                    self.held.invalidate(&place);
+                    self.failed.invalidate(&place);
+                    return Ok(());
+                }
+                Changed::Full(_) => return Err(Failure::before(Reason::StoreUnavailable, "the vault is full")),
+                // It was renewed meanwhile.
+                Changed::Conflict(_) => {}
+            }
         }
+        Err(Failure::before(Reason::StoreUnavailable, "the vault changed meanwhile"))
     }
 
-    /// Whether an account is there that could be used.
+    /// The account that was there, if its tokens can be given back without harm: services that take back all that
+    /// somebody granted us would take the new ones along with the old.
+    fn superseded(&self, row: &Row, owner: &Owner, server: &ServerId, entry: &Entry) -> Option<Kept> {
+        let kept = serde_json::from_str::<Kept>(&row.body).ok().filter(|kept| !kept.dead)?;
+        let before = kept.open(&self.sealer, owner, server)?;
+        let others = before.account.is_some() && entry.account.is_some() && before.account != entry.account;
+        let elsewhere = before.authority != entry.authority || before.client.id != entry.client.id;
+        (others || elsewhere).then_some(kept)
+    }
+
+    /// Whether the account that something was begun with is still linked.
     ///
     /// # Errors
     /// `store_unavailable`.
-    pub async fn is_linked(&self, owner: &Owner, server: &ServerId) -> Result<bool, Failure> {
-        let row = self.shelf.row(ACCOUNTS, &owner.place(server).to_string()).await?;
+    pub async fn stands(&self, tie: AccountTie) -> Result<bool, Failure> {
+        let row = self.shelf.row(ACCOUNTS, &tie.place.to_string()).await?;
         let kept = row.and_then(|row| serde_json::from_str::<Kept>(&row.body).ok());
-        Ok(kept.is_some_and(|kept| !kept.dead))
+        Ok(kept.is_some_and(|kept| kept.linked_at == tie.linked_at))
     }
 
     /// Accounts, of one owner where one is named.
@@ -108,7 +147,7 @@ impl Vault {
     /// # Errors
     /// `store_unavailable`.
     pub async fn list(&self, owner: Option<&str>) -> Result<Vec<Linked>, Failure> {
-        let rows = self.all(owner).await?;
+        let rows = all(self.shelf.as_ref(), owner.map(spelled).as_deref()).await?;
         Ok(rows.iter().map(|(_, kept)| self.told(kept)).collect())
     }
 
@@ -123,7 +162,7 @@ impl Vault {
         owner: &str,
         server: &ServerId,
     ) -> Result<Option<Removed>, Failure> {
-        let mut rows = self.all(Some(owner)).await?;
+        let mut rows = all(self.shelf.as_ref(), Some(&spelled(owner))).await?;
         rows.retain(|(_, kept)| kept.server == *server);
         Ok(self.take(config, rows).await?.pop())
     }
@@ -137,27 +176,48 @@ impl Vault {
         config: &Arc<Config>,
         target: &RevocationTarget,
     ) -> Result<Vec<Removed>, Failure> {
-        let owner = match target {
-            RevocationTarget::Subject(issuer, subject) => Some(format!("user:{issuer}/{subject}")),
-            RevocationTarget::Server(_) | RevocationTarget::Everything => None,
-            _ => return Ok(Vec::new()),
-        };
-        let mut rows = self.all(owner.as_deref()).await?;
-        rows.retain(|(_, kept)| !matches!(target, RevocationTarget::Server(server) if kept.server != *server));
+        let rows = named(self.shelf.as_ref(), target).await?;
         self.take(config, rows).await
     }
 
-    /// Removes these rows, and then gives their tokens back: nobody waits for that before they are used no more.
-    async fn take(self: &Arc<Self>, config: &Arc<Config>, rows: Vec<(Row, Kept)>) -> Result<Vec<Removed>, Failure> {
-        for some in rows.chunks(limit::SHELF_CHANGES_MAX) {
-            let gone =
-                |(row, _): &(Row, Kept)| Change::new(ACCOUNTS, row.key.clone(), Expect::Anything, Action::Remove);
-            self.shelf.change(some.iter().map(gone).collect(), Tell::Everybody).await?;
+    /// Whether blocks of up to that epoch may name accounts that are still here.
+    #[must_use]
+    pub fn is_behind(&self, epoch: RevocationEpoch) -> bool {
+        self.swept.load(Ordering::Acquire) < epoch.0
+    }
+
+    /// Takes back what blocks of up to that epoch name and is still here: they were ordered while no gateway ran, or
+    /// whoever ordered them died before the accounts were gone. Answers how many there were.
+    ///
+    /// # Errors
+    /// `store_unavailable`; it is tried again.
+    pub async fn sweep(
+        self: &Arc<Self>,
+        config: &Arc<Config>,
+        held: &[Held],
+        epoch: RevocationEpoch,
+    ) -> Result<usize, Failure> {
+        let row = self.shelf.row(SWEPT, SWEPT_KEY).await?;
+        let swept = row.and_then(|row| row.body.parse::<u64>().ok()).unwrap_or_default();
+        let mut found = 0;
+        for held in held.iter().filter(|held| held.since.0 > swept && held.revocation.mode == RevocationMode::Block) {
+            found += self.remove_for(config, &held.revocation.target).await?.len();
         }
+        if epoch.0 > swept {
+            let action = Action::Put { owner: String::new(), body: epoch.0.to_string(), expires_at_us: None };
+            self.shelf.change(vec![Change::new(SWEPT, SWEPT_KEY, Expect::Anything, action)], Tell::Nobody).await?;
+        }
+        self.swept.fetch_max(epoch.0, Ordering::AcqRel);
+        Ok(found)
+    }
+
+    /// Takes these out of use, and then gives their tokens back: nobody waits for that before they are used no more.
+    async fn take(self: &Arc<Self>, config: &Arc<Config>, rows: Vec<(Row, Kept)>) -> Result<Vec<Removed>, Failure> {
+        let gone = owed::unhook(self.shelf.as_ref(), rows).await?;
         let at_once = Arc::new(Semaphore::new(limit::CREDENTIALS_REVOKED_AT_ONCE_MAX));
         let deadline = tokio::time::Instant::now() + limit::REVOKE_REPORT_WAIT;
-        let mut asked = Vec::with_capacity(rows.len());
-        for (_, kept) in rows {
+        let mut asked = Vec::with_capacity(gone.len());
+        for (kept, owed) in gone {
             self.held.invalidate(&kept.owner.place(&kept.server));
             let entry = kept.open(&self.sealer, &kept.owner, &kept.server);
             let ends = entry.as_ref().and_then(|entry| entry.expires_at);
@@ -165,47 +225,23 @@ impl Vault {
             // Goes on although nobody waits for it any more.
             let asking = tokio::spawn(async move {
                 let _turn = turn.acquire().await;
-                match &entry {
-                    Some(entry) => vault.taken_back(&config, &of, entry).await,
-                    None => "unknown",
+                let back = vault.give_back_all(&config, &of).await;
+                if let Some(owed) = owed {
+                    vault.settled(&owed, &of, back).await;
                 }
+                back
             });
             asked.push((kept, ends, asking));
         }
         let mut removed = Vec::with_capacity(asked.len());
         for (kept, ends, asking) in asked {
-            let upstream = match tokio::time::timeout_at(deadline, asking).await {
-                Ok(Ok(upstream)) => upstream,
-                Ok(Err(_)) | Err(_) => "unknown",
+            let back = match tokio::time::timeout_at(deadline, asking).await {
+                Ok(Ok(back)) => back,
+                Ok(Err(_)) | Err(_) => Back::Unknown,
             };
-            removed.push(Removed {
-                owner: kept.owner.spelled(),
-                server: kept.server.to_string(),
-                upstream: upstream.to_owned(),
-                expires_at: ends.filter(|_| upstream != "revoked"),
-            });
+            removed.push(Removed::of(&kept, back, ends));
         }
         Ok(removed)
-    }
-
-    /// What the authorization server says when the tokens are given back (RFC 7009).
-    async fn taken_back(&self, config: &Config, kept: &Kept, entry: &Entry) -> &'static str {
-        let Some(endpoint) = &entry.revocation_endpoint else { return "unsupported" };
-        let Some((server, account)) = config.server(&kept.server).and_then(|server| Some((server, oauth(server)?)))
-        else {
-            return "unknown";
-        };
-        let Ok(asker) = self.authorities.asker(server, account, &entry.authority) else { return "unknown" };
-        let mut client = entry.client.clone();
-        if entry.client_is_written
-            && let Some(reference) = &account.client_secret
-        {
-            client.secret = reference.read().await.ok();
-        }
-        let token = entry.refresh.as_ref().unwrap_or(&entry.access);
-        let (issuer, token_endpoint) = (entry.authority.as_str(), &entry.token_endpoint);
-        let party = Party { issuer, token_endpoint, client: &client, resource: &entry.resource };
-        if party.give_back(&asker, endpoint, token).await { "revoked" } else { "unknown" }
     }
 
     fn told(&self, kept: &Kept) -> Linked {
@@ -222,17 +258,40 @@ impl Vault {
             expires_at: entry.and_then(|entry| entry.expires_at),
         }
     }
+}
 
-    async fn all(&self, owner: Option<&str>) -> Result<Vec<(Row, Kept)>, Failure> {
-        let (mut all, mut after) = (Vec::new(), None::<String>);
-        loop {
-            let rows = self.shelf.rows(ACCOUNTS, owner, after.as_deref()).await?;
-            let Some(last) = rows.last() else { return Ok(all) };
-            after = Some(last.key.clone());
-            let read = |row: Row| serde_json::from_str::<Kept>(&row.body).ok().map(|kept| (row, kept));
-            all.extend(rows.into_iter().filter_map(read));
-        }
+/// Accounts, of one owner where one is named.
+pub(super) async fn all(shelf: &dyn Shelf, owner: Option<&str>) -> Result<Vec<(Row, Kept)>, Failure> {
+    let (mut all, mut after) = (Vec::new(), None::<String>);
+    loop {
+        let rows = shelf.rows(ACCOUNTS, owner, after.as_deref()).await?;
+        let Some(last) = rows.last() else { return Ok(all) };
+        after = Some(last.key.clone());
+        let read = |row: Row| serde_json::from_str::<Kept>(&row.body).ok().map(|kept| (row, kept));
+        all.extend(rows.into_iter().filter_map(read));
     }
+}
+
+/// The accounts that a revocation names.
+pub(super) async fn named(shelf: &dyn Shelf, target: &RevocationTarget) -> Result<Vec<(Row, Kept)>, Failure> {
+    let owner = match target {
+        RevocationTarget::Subject(issuer, subject) => Some(Subject::user(issuer, subject)),
+        RevocationTarget::Server(_) | RevocationTarget::Everything => None,
+        _ => return Ok(Vec::new()),
+    };
+    let mut rows = all(shelf, owner.as_ref().map(Subject::as_str)).await?;
+    rows.retain(|(_, kept)| !matches!(target, RevocationTarget::Server(server) if kept.server != *server));
+    Ok(rows)
+}
+
+/// An owner as rules spell them, however they were typed.
+fn spelled(owner: &str) -> String {
+    if Subject::parse(owner).is_ok() {
+        return owner.to_owned();
+    }
+    let split = owner.strip_prefix("user:").and_then(|rest| rest.split_once('/'));
+    let read = split.and_then(|(issuer, subject)| Some(Subject::user(&IssuerAlias::new(issuer).ok()?, subject)));
+    read.map_or_else(|| owner.to_owned(), |subject| subject.as_str().to_owned())
 }
 
 /// What the files say of accounts at a server: of the server itself, or else of the first of its tools.

@@ -22,7 +22,11 @@ use crate::shelf::{Action, Change, Changed, Expect, Row, Tell};
 /// Rows in memory; the clock goes on by `step_us` whenever somebody looks at it.
 #[derive(Debug, Default)]
 struct Rows {
-    rows: Lock<BTreeMap<String, Row>>,
+    rows: Lock<BTreeMap<(&'static str, String), Row>>,
+    /// The next change is made, and nobody is told so.
+    lost: std::sync::atomic::AtomicBool,
+    /// Nothing is read.
+    broken: std::sync::atomic::AtomicBool,
     sections: Lock<Vec<Section>>,
     last: AtomicI64,
     clock_us: AtomicI64,
@@ -31,21 +35,26 @@ struct Rows {
 }
 
 impl Shelf for Rows {
-    fn row<'a>(&'a self, _: Section, key: &'a str) -> BoxFuture<'a, Result<Option<Row>, Failure>> {
-        Box::pin(std::future::ready(Ok(self.rows.lock().unwrap().get(key).cloned())))
+    fn row<'a>(&'a self, section: Section, key: &'a str) -> BoxFuture<'a, Result<Option<Row>, Failure>> {
+        Box::pin(std::future::ready(Ok(self.rows.lock().unwrap().get(&(section.name, key.to_owned())).cloned())))
     }
 
     fn rows<'a>(
         &'a self,
-        _: Section,
+        section: Section,
         owner: Option<&'a str>,
         after: Option<&'a str>,
     ) -> BoxFuture<'a, Result<Vec<Row>, Failure>> {
+        if self.broken.load(Ordering::SeqCst) {
+            let failure = Failure::before(Reason::StoreUnavailable, "it cannot be read");
+            return Box::pin(std::future::ready(Err(failure)));
+        }
         let rows = self.rows.lock().unwrap();
+        let rows = rows.iter().filter(|((name, _), _)| *name == section.name).map(|(_, row)| row);
         let fits = |row: &&Row| {
             owner.is_none_or(|owner| row.owner == owner) && after.is_none_or(|after| row.key.as_str() > after)
         };
-        Box::pin(std::future::ready(Ok(rows.values().filter(fits).cloned().collect())))
+        Box::pin(std::future::ready(Ok(rows.filter(fits).cloned().collect())))
     }
 
     fn change(&self, changes: Vec<Change>, _: Tell) -> BoxFuture<'_, Result<Changed, Failure>> {
@@ -55,7 +64,8 @@ impl Shelf for Rows {
             if self.full.load(Ordering::SeqCst) {
                 return Box::pin(std::future::ready(Ok(Changed::Full(0))));
             }
-            let before = rows.get(&change.key).map(|row| row.version);
+            let place = (change.section.name, change.key.clone());
+            let before = rows.get(&place).map(|row| row.version);
             let holds = match change.expect {
                 Expect::Absent => before.is_none(),
                 Expect::Version(version) => before == Some(version),
@@ -67,12 +77,16 @@ impl Shelf for Rows {
             let version = Version(self.last.fetch_add(1, Ordering::SeqCst) + 1);
             match change.action {
                 Action::Put { owner, body, expires_at_us } => {
-                    let row = Row { key: change.key.clone(), version, owner, body, number: 0, expires_at_us };
-                    rows.insert(change.key, row);
+                    let row = Row { key: change.key, version, owner, body, number: 0, expires_at_us };
+                    rows.insert(place, row);
                 }
-                Action::Remove => drop(rows.remove(&change.key)),
+                Action::Remove => drop(rows.remove(&place)),
                 other => panic!("{other:?}"),
             }
+        }
+        if self.lost.swap(false, Ordering::SeqCst) {
+            let failure = Failure::before(Reason::StoreUnavailable, "its answer was lost");
+            return Box::pin(std::future::ready(Err(failure)));
         }
         let version = Version(self.last.load(Ordering::SeqCst));
         Box::pin(std::future::ready(Ok(Changed::Done { numbers: vec![0], version, epoch: None })))
@@ -90,6 +104,18 @@ struct World {
     account: Arc<OauthConfig>,
     asked: Arc<AtomicUsize>,
     origin: String,
+    spoken: Arc<Spoken>,
+}
+
+/// What was said to the authorization server, and what it answers.
+#[derive(Debug, Default)]
+struct Spoken {
+    forms: Lock<Vec<String>>,
+    given_back: Lock<Vec<(Option<String>, String)>>,
+    /// The status of what it answers to who gives something back, if not 200.
+    taking: AtomicUsize,
+    /// What it answers instead of tokens.
+    error: Lock<Option<&'static str>>,
 }
 
 /// An authorization server that renews after a moment, and names so many bytes of scopes.
@@ -98,11 +124,26 @@ async fn world(scope_bytes: usize) -> World {
     let origin = format!("http://{}", listener.local_addr().unwrap());
     let asked = Arc::new(AtomicUsize::new(0));
     let (counted, named, issuer) = (Arc::clone(&asked), origin.clone(), origin.clone());
-    let token = move || async move {
+    let spoken = Arc::new(Spoken::default());
+    let (told, taken) = (Arc::clone(&spoken), Arc::clone(&spoken));
+    let token = move |form: String| async move {
+        told.forms.lock().unwrap().push(form);
+        let error = *told.error.lock().unwrap();
+        if let Some(error) = error {
+            counted.fetch_add(1, Ordering::SeqCst);
+            return (axum::http::StatusCode::BAD_REQUEST, Json(json!({ "error": error })));
+        }
         let number = counted.fetch_add(1, Ordering::SeqCst);
         tokio::time::sleep(Duration::from_millis(100)).await;
-        Json(json!({ "access_token": format!("at-{number}"), "refresh_token": format!("rt-{number}"),
-            "token_type": "bearer", "expires_in": 3_600 }))
+        let answer = json!({ "access_token": format!("at-{number}"), "refresh_token": format!("rt-{number}"),
+            "token_type": "bearer", "expires_in": 3_600 });
+        (axum::http::StatusCode::OK, Json(answer))
+    };
+    let revoke = move |headers: axum::http::HeaderMap, form: String| async move {
+        let proof = headers.get("authorization").map(|value| value.to_str().unwrap().to_owned());
+        taken.given_back.lock().unwrap().push((proof, form));
+        let status = u16::try_from(taken.taking.load(Ordering::SeqCst)).unwrap();
+        axum::http::StatusCode::from_u16(if status == 0 { 200 } else { status }).unwrap()
     };
     let protected = json!({ "resource": format!("{named}/mcp"), "authorization_servers": [named],
         "scopes_supported": ["s".repeat(scope_bytes)] });
@@ -111,6 +152,7 @@ async fn world(scope_bytes: usize) -> World {
         "code_challenge_methods_supported": ["S256"] });
     let router = Router::new()
         .route("/token", post(token))
+        .route("/revoke", post(revoke))
         .route("/register", post(|| async { Json(json!({ "client_id": "us" })) }))
         .route("/.well-known/oauth-protected-resource/mcp", get(move || async move { Json(protected) }))
         .route("/.well-known/oauth-authorization-server", get(move || async move { Json(metadata) }));
@@ -153,7 +195,7 @@ async fn world(scope_bytes: usize) -> World {
         elicit_url_hosts: Vec::new(),
     };
     let rows = Arc::new(Rows { clock_us: AtomicI64::new(1_000_000_000), ..Rows::default() });
-    World { rows, server: Arc::new(server), account, asked, origin }
+    World { rows, server: Arc::new(server), account, asked, origin, spoken }
 }
 
 impl World {
@@ -165,7 +207,13 @@ impl World {
     /// An account whose access token is over.
     async fn link(&self, vault: &Vault) -> Owner {
         let owner = Owner::of(&crate::identity::fixture::somebody()).unwrap();
-        let over = Entry {
+        vault.keep(&owner, &self.server.id, &self.over()).await.unwrap();
+        owner
+    }
+
+    /// What is kept of an account whose access token is over.
+    fn over(&self) -> Entry {
+        Entry {
             access: "at-old".to_owned().into(),
             refresh: Some("rt-old".to_owned().into()),
             given_at: now_s() - 100,
@@ -179,9 +227,44 @@ impl World {
             resource: format!("{}/mcp", self.origin),
             account: None,
             linked_at: 1,
+        }
+    }
+
+    /// An account of a client that an administrator wrote, whose tokens can be given back.
+    async fn link_written(&mut self, vault: &Vault) -> Owner {
+        let account = OauthConfig {
+            issuer: Some(self.origin.clone()),
+            client_id: Some("us".to_owned()),
+            client_secret: Some(crate::config::SecretReference::Plain("secret-a".into())),
+            ..OauthConfig::clone(&self.account)
         };
-        vault.keep(&owner, &self.server.id, &over).await.unwrap();
+        self.write(account);
+        let owner = Owner::of(&crate::identity::fixture::somebody()).unwrap();
+        let entry = Entry {
+            client_is_written: true,
+            revocation_endpoint: Some(Url::parse(&format!("{}/revoke", self.origin)).unwrap()),
+            ..self.over()
+        };
+        vault.keep(&owner, &self.server.id, &entry).await.unwrap();
         owner
+    }
+
+    /// What the files say of the account from now on.
+    fn write(&mut self, account: OauthConfig) {
+        self.account = Arc::new(account);
+        let credential = crate::config::CredentialConfig::Oauth(Arc::clone(&self.account));
+        self.server = Arc::new(ServerConfig { credential, ..ServerConfig::clone(&self.server) });
+    }
+
+    fn config(&self) -> Arc<crate::config::Config> {
+        let mut config = crate::identity::fixture::config();
+        config.servers = vec![Arc::clone(&self.server)];
+        Arc::new(config)
+    }
+
+    fn owed(&self) -> usize {
+        let rows = self.rows.rows.lock().unwrap();
+        rows.keys().filter(|(section, _)| *section == owed::OWED.name).count()
     }
 
     async fn secret(&self, vault: &Arc<Vault>) -> Result<String, Stop> {
@@ -191,9 +274,12 @@ impl World {
     }
 
     fn only_row(&self) -> Row {
-        self.rows.rows.lock().unwrap().values().next().unwrap().clone()
+        let rows = self.rows.rows.lock().unwrap();
+        rows.iter().find(|((section, _), _)| *section == ACCOUNTS.name).unwrap().1.clone()
     }
 }
+
+mod back;
 
 #[tokio::test]
 async fn replicas_that_want_an_account_at_once_renew_it_once() {

@@ -112,3 +112,32 @@ async fn whoever_was_revoked_meanwhile_links_nothing() {
     assert_eq!(page.status, 403, "{}", page.text);
     assert!(running.service.state().asked.is_empty());
 }
+
+#[tokio::test]
+async fn what_is_no_answer_of_an_issuer_leaves_nothing_behind_and_one_person_has_so_many() {
+    let running = start().await;
+    let link = running.link("ann").await;
+    let begun = async |browser: &mut Browser| {
+        let page = browser.get(&format!("{link}/sign-in")).await;
+        let location = url::Url::parse(page.headers["location"].to_str().unwrap()).unwrap();
+        location.query_pairs().find(|(name, _)| name == "state").unwrap().1.into_owned()
+    };
+    let back = format!("{}signed-in", &link[..=link.rfind('/').unwrap()]);
+    let mut browser = Browser::default();
+    for _ in 0..2 {
+        let state = begun(&mut browser).await;
+        let page = browser.get(&format!("{back}?state={state}")).await;
+        assert!(page.status == 400 && page.text.contains("no answer"), "{}", page.text);
+    }
+    let mut last = None;
+    for _ in 0..=bailiwick::limit::LINK_ANSWERS_MAX {
+        let state = begun(&mut browser).await;
+        last = Some(browser.get(&format!("{back}?state={state}&error=access_denied")).await);
+        let refused = last.as_ref().unwrap();
+        assert!(matches!(refused.status, 400 | 429), "{}", refused.text);
+    }
+    let last = last.unwrap();
+    assert!(last.status == 429 && last.text.contains("try again"), "{}", last.text);
+    // Who waits for theirs is not kept from it.
+    running.linked("bob").await;
+}

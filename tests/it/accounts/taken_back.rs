@@ -24,7 +24,10 @@ async fn an_account_that_is_taken_back_is_used_by_nobody_and_given_back_to_the_s
     let removed: Value = serde_json::from_slice(&removed.stdout).unwrap();
     assert_eq!(removed["upstream"], "revoked", "{removed}");
     let given_back = running.service.state().revoked.clone();
-    assert!(given_back.len() == 1 && given_back[0].starts_with("rt-"), "{given_back:?}");
+    assert!(
+        given_back.len() == 2 && given_back[0].starts_with("rt-") && given_back[1].starts_with("at-"),
+        "{given_back:?}"
+    );
     assert_eq!(reason(&running.whoami("ann").await), "account_link_required");
     assert!(listed(&running).is_empty());
     let none = running.gateway.command(&["vault", "revoke", "user:test/ann", "notes"]);
@@ -47,5 +50,111 @@ async fn whoever_is_revoked_loses_their_accounts_and_nobody_else_does() {
     let revoked = running.gateway.command(&["revoke", "server", "notes"]);
     assert!(revoked.status.success(), "{revoked:?}");
     assert!(listed(&running).is_empty());
-    assert_eq!(running.service.state().revoked.len(), 2);
+    assert_eq!(running.service.state().revoked.len(), 4);
+}
+
+async fn lively() -> Running {
+    let (issuer, service) = (Issuer::start().await, Linked::start().await);
+    service.state().lively = true;
+    let rules = format!(
+        "{DEVELOPERS_MAY}p, role:developer, *, */**, subscribe, -, allow\np, agent:assistant, *, */**, subscribe, -, allow\n"
+    );
+    let gateway = setup(&issuer, &service).policy(&rules).start().await;
+    Running { issuer, service, gateway }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_under_way_ends_with_the_account_that_it_was_made_with() {
+    let running = lively().await;
+    running.linked("ann").await;
+    running.linked("bob").await;
+    let (anns, bobs) = (running.client("ann"), running.client("bob"));
+    let call = |client: Client| tokio::spawn(async move { client.call_tool("notes__slow", json!({})).await });
+    let (anns, bobs) = (call(anns), call(bobs));
+    eventually("both calls are under way", async || running.service.state().called_as.len() == 2).await;
+    let removed = running.gateway.command(&["vault", "revoke", "user:test/ann", "notes"]);
+    assert!(removed.status.success(), "{removed:?}");
+    let began = std::time::Instant::now();
+    assert_eq!(reason(&anns.await.unwrap()), "revoked");
+    assert!(began.elapsed() < std::time::Duration::from_secs(2), "{:?}", began.elapsed());
+    assert!(!bobs.is_finished(), "his account is his");
+    bobs.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_presents_nothing_of_an_account_that_was_taken_back() {
+    let running = lively().await;
+    running.linked("ann").await;
+    assert_eq!(running.whoami("ann").await.tool_text(), "ann@service");
+    let wanted = json!({ "notifications": { "resourceSubscriptions": ["notes://a"] } });
+    let (headers, body) = modern_request("subscriptions/listen", wanted);
+    let mut stream = running.client("ann").stream(&headers, Some(body.to_string())).await;
+    let agreed = stream.next().await;
+    assert_eq!(agreed["params"]["notifications"]["resourceSubscriptions"], json!(["notes://a"]), "{agreed}");
+    let before = running.service.state().listened_with.clone();
+    assert_eq!(before.len(), 1, "{before:?}");
+    let began = std::time::Instant::now();
+    let removed = running.gateway.command(&["vault", "revoke", "user:test/ann", "notes"]);
+    assert!(removed.status.success(), "{removed:?}");
+    eventually("the listen to end", async || running.service.state().listens_ended == 1).await;
+    assert!(began.elapsed() < std::time::Duration::from_secs(5), "{:?}", began.elapsed());
+    let presented = running.service.state().presented;
+    // Longer than it takes to listen again.
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    assert_eq!(running.service.state().presented, presented, "nothing good comes any more");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_blocked_while_the_gateway_is_down_is_taken_back_and_cannot_come_back_when_the_block_is_lifted() {
+    let mut running = start().await;
+    running.linked("ann").await;
+    running.linked("bob").await;
+    running.gateway.stop().await;
+    let revoked =
+        running.gateway.command(&["revoke", "subject", "user:test/ann", "--config", "servers.toml", "--json"]);
+    assert!(revoked.status.success(), "{revoked:?}");
+    let revoked: Value = serde_json::from_slice(&revoked.stdout).unwrap();
+    assert!(revoked["upstreams"].to_string().contains("a linked account"), "{revoked}");
+    running.gateway.launch().await;
+    let left: Vec<Value> = listed(&running).iter().map(|account| account["owner"].clone()).collect();
+    assert_eq!(left, [json!("user:test/bob")]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_is_named_with_any_characters_sees_and_takes_back_their_own() {
+    let running = start().await;
+    running.linked("auth0|5f7").await;
+    assert_eq!(running.whoami("auth0|5f7").await.tool_text(), "ann@service");
+    let all = listed(&running);
+    assert_eq!(all[0]["owner"], json!("user:test/auth0%7C5f7"), "as rules and the record spell it: {all:?}");
+    let actors: Vec<Value> =
+        running.gateway.records("admin").iter().map(|line| line["admin"]["actor"].clone()).collect();
+    assert!(actors.contains(&json!("user:test/auth0%7C5f7")), "{actors:?}");
+    let removed = running.gateway.command(&["vault", "revoke", "user:test/auth0%7C5f7", "notes"]);
+    assert!(removed.status.success(), "{removed:?}");
+    assert!(listed(&running).is_empty());
+    let answer = running.whoami("auth0|5f7").await;
+    let page = running.links("auth0|5f7", &address(answer.tool_text())).await;
+    assert!(page.text.contains("is linked"), "{}", page.text);
+    let revoked = running.gateway.command(&["revoke", "subject", "user:test/auth0%7C5f7"]);
+    assert!(revoked.status.success(), "{revoked:?}");
+    assert!(listed(&running).is_empty(), "what names the person names their accounts");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_that_has_forgotten_us_is_told_who_we_are_by_whoever_links_again() {
+    let running = start().await;
+    running.service.state().life_s = 2;
+    running.linked("ann").await;
+    assert_eq!(running.whoami("ann").await.tool_text(), "ann@service");
+    assert_eq!(running.service.state().registrations, 1);
+    running.service.state().forgotten.push("made-1".to_owned());
+    tokio::time::sleep(std::time::Duration::from_millis(2_100)).await;
+    let answer = running.whoami("ann").await;
+    assert_eq!(reason(&answer), "account_link_required", "{}", answer.text);
+    running.service.state().life_s = 3_600;
+    let page = running.links("ann", &address(answer.tool_text())).await;
+    assert!(page.text.contains("is linked"), "{}", page.text);
+    assert_eq!(running.service.state().registrations, 2);
+    assert_eq!(running.whoami("ann").await.tool_text(), "ann@service");
 }

@@ -11,7 +11,8 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Json, Redirect, Response};
 use axum::routing::{get, post};
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 
 /// What every token contains: no file of the gateway may have it.
@@ -58,6 +59,20 @@ pub struct Inner {
     pub forms: Vec<HashMap<String, String>>,
     /// What was given back.
     pub revoked: Vec<String>,
+    /// So many times more nothing is taken back.
+    pub revoking_fails: usize,
+    /// It has a resource to hear of, and a tool that does not come to an end.
+    pub lively: bool,
+    /// It believes whoever comes with a token.
+    pub trusting: bool,
+    /// Tokens that it was listened to with.
+    pub listened_with: Vec<String>,
+    /// Listens that ended.
+    pub listens_ended: usize,
+    /// Requests that came with a token of somebody's.
+    pub presented: usize,
+    /// Registrations that it has forgotten.
+    pub forgotten: Vec<String>,
     pub registrations: usize,
     /// Accounts that tools were called with.
     pub called_as: Vec<String>,
@@ -84,6 +99,13 @@ impl Linked {
             asked: Vec::new(),
             forms: Vec::new(),
             revoked: Vec::new(),
+            revoking_fails: 0,
+            lively: false,
+            trusting: false,
+            listened_with: Vec::new(),
+            listens_ended: 0,
+            presented: 0,
+            forgotten: Vec::new(),
             registrations: 0,
             called_as: Vec::new(),
             codes: HashMap::new(),
@@ -170,7 +192,23 @@ async fn authorize(State(shared): State<Arc<Shared>>, Query(asked): Query<HashMa
     Redirect::to(back.as_str()).into_response()
 }
 
-async fn token(State(shared): State<Arc<Shared>>, Form(form): Form<HashMap<String, String>>) -> Response {
+/// Which of the clients that registered here proves in a header who it is.
+fn client_of(headers: &HeaderMap) -> Option<String> {
+    let basic = headers.get("authorization")?.to_str().ok()?.strip_prefix("Basic ")?.to_owned();
+    let pair = String::from_utf8(STANDARD.decode(basic).ok()?).ok()?;
+    let (client, secret) = pair.split_once(':')?;
+    (secret == format!("cs-{CANARY}")).then(|| client.to_owned())
+}
+
+async fn token(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+    Form(form): Form<HashMap<String, String>>,
+) -> Response {
+    let client = client_of(&headers);
+    if client.is_some_and(|client| shared.state.lock().unwrap().forgotten.contains(&client)) {
+        return (StatusCode::UNAUTHORIZED, Json(json!({ "error": "invalid_client" }))).into_response();
+    }
     let of = |name: &str| form.get(name).cloned().unwrap_or_default();
     let slow = {
         let mut state = shared.state.lock().unwrap();
@@ -207,18 +245,56 @@ async fn token(State(shared): State<Arc<Shared>>, Form(form): Form<HashMap<Strin
     Json(answer).into_response()
 }
 
-async fn revoke(State(shared): State<Arc<Shared>>, Form(form): Form<HashMap<String, String>>) -> StatusCode {
+async fn revoke(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+    Form(form): Form<HashMap<String, String>>,
+) -> StatusCode {
     let mut state = shared.state.lock().unwrap();
+    // As at the token endpoint, and nothing of it in the form.
+    if client_of(&headers).is_none() || form.contains_key("client_secret") {
+        return StatusCode::UNAUTHORIZED;
+    }
+    if state.revoking_fails > 0 {
+        state.revoking_fails -= 1;
+        return StatusCode::SERVICE_UNAVAILABLE;
+    }
+    // One does not take the other along.
     state.refresh.remove(&form["token"]);
+    state.access.remove(&form["token"]);
     state.revoked.push(form["token"].clone());
     StatusCode::OK
+}
+
+/// Counts the end of a listen.
+struct Ends(Arc<Shared>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.state.lock().unwrap().listens_ended += 1;
+    }
+}
+
+/// Says that it tells of the resources, and nothing more.
+fn listen(shared: &Arc<Shared>, message: &Value) -> Response {
+    let agreed = json!({ "jsonrpc": "2.0", "method": "notifications/subscriptions/acknowledged", "params": {
+        "notifications": message["params"]["notifications"],
+        "_meta": { "io.modelcontextprotocol/subscriptionId": message["id"] } } });
+    let first = futures_util::stream::once(std::future::ready(format!("data: {agreed}\n\n")));
+    let ends = Ends(Arc::clone(shared));
+    let events = first.chain(futures_util::stream::pending()).map(move |event| {
+        let _open = &ends;
+        Ok::<_, std::convert::Infallible>(event)
+    });
+    ([("content-type", "text/event-stream")], axum::body::Body::from_stream(events)).into_response()
 }
 
 async fn mcp(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response {
     let bearer = headers.get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
     let account = {
         let state = shared.state.lock().unwrap();
-        state.access.get(bearer.trim_start_matches("Bearer ")).cloned()
+        let known = state.access.get(bearer.trim_start_matches("Bearer ")).cloned();
+        known.or_else(|| (state.trusting && !bearer.is_empty()).then(|| "anybody".to_owned()))
     };
     let Some(account) = account else {
         let place = format!("{}/.well-known/oauth-protected-resource/mcp", shared.origin);
@@ -226,11 +302,32 @@ async fn mcp(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes)
         return (StatusCode::UNAUTHORIZED, [("www-authenticate", challenge)]).into_response();
     };
     let message: Value = serde_json::from_slice(&body).unwrap();
+    let lively = {
+        let mut state = shared.state.lock().unwrap();
+        state.presented += 1;
+        state.lively
+    };
     let result = match message["method"].as_str().unwrap_or_default() {
+        "server/discover" if lively => json!({ "supportedVersions": ["2026-07-28"],
+            "capabilities": { "tools": {}, "resources": { "subscribe": true } } }),
         "server/discover" => json!({ "supportedVersions": ["2026-07-28"], "capabilities": { "tools": {} } }),
+        "tools/list" if lively => json!({ "tools": [{ "name": "whoami", "inputSchema": { "type": "object" } },
+            { "name": "slow", "inputSchema": { "type": "object" } }] }),
         "tools/list" => json!({ "tools": [{ "name": "whoami", "inputSchema": { "type": "object" } }] }),
+        "resources/list" if lively => json!({ "resources": [{ "uri": "notes://a", "name": "a" },
+            { "uri": "notes://b", "name": "b" }] }),
+        "resources/templates/list" if lively => json!({ "resourceTemplates": [] }),
+        "subscriptions/listen"
+            if lively && message["params"]["notifications"].get("resourceSubscriptions").is_some() =>
+        {
+            shared.state.lock().unwrap().listened_with.push(bearer.to_owned());
+            return listen(&shared, &message);
+        }
         "tools/call" => {
             shared.state.lock().unwrap().called_as.push(account.clone());
+            if message["params"]["name"] == "slow" {
+                std::future::pending::<()>().await;
+            }
             json!({ "content": [{ "type": "text", "text": account }], "params": message["params"] })
         }
         _ => {

@@ -26,6 +26,8 @@ pub struct Old {
 pub struct Arrived {
     pub session: String,
     pub message: Value,
+    /// What it was presented with.
+    pub authorization: String,
 }
 
 type Handler = dyn Fn(Turn) -> BoxFuture<'static, ()> + Send + Sync;
@@ -136,6 +138,12 @@ impl Old {
         Self { url, state }
     }
 
+    /// The answers to what it asked.
+    pub fn answers(&self) -> Vec<Arrived> {
+        let arrived = self.state.arrived.lock().unwrap();
+        arrived.iter().filter(|arrived| arrived.message.get("method").is_none()).cloned().collect()
+    }
+
     /// The messages of one method that arrived.
     pub fn saw(&self, method: &str) -> Vec<Arrived> {
         self.state.arrived.lock().unwrap().iter().filter(|seen| seen.message["method"] == method).cloned().collect()
@@ -158,7 +166,9 @@ async fn answer(State(state): State<Arc<Shared>>, verb: Method, headers: HeaderM
         return empty(200);
     }
     let message: Value = serde_json::from_slice(&body).unwrap();
-    state.arrived.lock().unwrap().push(Arrived { session: session.clone(), message: message.clone() });
+    let authorization =
+        headers.get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+    state.arrived.lock().unwrap().push(Arrived { session: session.clone(), message: message.clone(), authorization });
     let reply = |result: Value| {
         raw("application/json", json!({ "jsonrpc": "2.0", "id": message["id"], "result": result }).to_string())
     };
