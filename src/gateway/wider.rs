@@ -25,6 +25,7 @@ fn is_wider_agent(before: &AgentConfig, after: &AgentConfig) -> bool {
     let AgentConfig {
         id: _,
         owner,
+        owner_person,
         sponsor_group,
         purpose: _,
         kind,
@@ -48,14 +49,17 @@ fn is_wider_agent(before: &AgentConfig, after: &AgentConfig) -> bool {
     };
     let known_key = |key: &ApiKeyConfig| {
         let same = |old: &ApiKeyConfig| {
-            let ApiKeyConfig { id, digest, owner, created: _, expires } = old;
-            (id, digest, owner) == (&key.id, &key.digest, &key.owner) && key.expires <= *expires
+            let ApiKeyConfig { id, digest, owner, owner_person, created: _, expires } = old;
+            // Which human somebody is says who may not approve: another one is another word.
+            (id, digest, owner, owner_person) == (&key.id, &key.digest, &key.owner, &key.owner_person)
+                && key.expires <= *expires
         };
         before.keys.iter().any(same)
     };
     let needs_less = before.mandate_need() == MandateNeed::Required && after.mandate_need() == MandateNeed::Optional;
     before.state != AgentState::Active
         || *owner != before.owner
+        || *owner_person != before.owner_person
         || *sponsor_group != before.sponsor_group
         || *kind != before.kind
         || needs_less

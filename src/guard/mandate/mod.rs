@@ -20,7 +20,6 @@ pub(super) use scope::check;
 use super::Party;
 use crate::config::Budget;
 use crate::ids::{AgentId, Digest, Environment, MandateId, RevocationEpoch, TemplateName};
-use crate::policy::Permit;
 use crate::record::mandated::MandateFacts;
 use crate::shelf::Version;
 
