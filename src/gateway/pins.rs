@@ -9,11 +9,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::{StreamExt as _, stream};
 
+mod replay;
 mod rows;
 mod status;
 #[cfg(test)]
 mod tests;
 
+pub use replay::{Decided, decided};
+pub(in crate::gateway) use rows::{PINS, SERVERS};
 pub use status::{
     NamedPin, PinDiff, PinDiffs, PinLockText, PinOrder, PinStatus, PinnedServer, PinsChanged, PinsReport,
 };
@@ -21,15 +24,16 @@ pub use status::{
 use super::Gateway;
 use crate::catalog::Listed;
 use crate::catalog::pins::{Accepted, Flag, Neighbours, Pinned, Pins, flags, similar};
-use crate::config::PinMode;
+use crate::config::{PinMode, WebhookConfig};
 use crate::ids::{DefinitionDigest, ServerId};
 use crate::limit;
+use crate::outbox;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
 use crate::record::Journal;
 use crate::record::event::PinNote;
 use crate::shelf::{Action, Change, Changed, Expect, Shelf as _, Tell, Version};
 use crate::store::Store;
-use rows::{CHANGES, FIRST_USE, Kept, PINS, PinState, SERVERS, Shelved, Stored, Used, UsedPin, batches, is_rest_of};
+use rows::{CHANGES, FIRST_USE, Kept, PinState, Shelved, Stored, Used, UsedPin, batches, is_rest_of};
 
 /// How many lines of the record are waited for at once.
 const TOLD_TOGETHER: usize = 32;
@@ -105,7 +109,7 @@ impl Keeper {
     }
 
     /// What was just listed, before anything of it is offered.
-    pub(super) async fn listed(self: &Arc<Self>, listed: Listed<'_>) {
+    pub(super) async fn listed(self: &Arc<Self>, listed: Listed<'_>, hooks: &[WebhookConfig]) {
         let server = listed.server;
         if server.pins == PinMode::Off {
             return;
@@ -142,7 +146,7 @@ impl Keeper {
                 }
             }
         }
-        self.keep_back(&server.id, &odd).await;
+        self.keep_back(&server.id, &odd, hooks).await;
     }
 
     /// Accepts a first list; answers whether it was this one.
@@ -168,7 +172,7 @@ impl Keeper {
         match taken {
             Changed::Done { .. } => {
                 // The words are wanted for the next comparison, and nobody waits for them.
-                self.keep(seen.iter().map(|seen| seen.kept(server, at)).collect(), None);
+                self.keep(seen.iter().map(|seen| seen.kept(server, at)).collect(), None, Vec::new());
                 Ok(true)
             }
             Changed::Conflict(_) => Ok(false),
@@ -177,7 +181,7 @@ impl Keeper {
     }
 
     /// Remembers and tells of definitions that nobody has accepted.
-    async fn keep_back(self: &Arc<Self>, server: &ServerId, seen: &[Seen<'_>]) {
+    async fn keep_back(self: &Arc<Self>, server: &ServerId, seen: &[Seen<'_>], hooks: &[WebhookConfig]) {
         let fresh: Vec<&Seen<'_>> = {
             let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
             let told = told.entry(server.clone()).or_default();
@@ -200,12 +204,15 @@ impl Keeper {
             }
         };
         let life_us = i64::try_from(limit::PIN_WAITING_LIFE.as_micros()).unwrap_or(i64::MAX);
+        let about = told_of(server, &fresh);
+        let told = outbox::told(hooks, outbox::Event::PinChanged, &about, now_us);
         let kept = fresh.iter().map(|seen| seen.kept(server, now_us / 1_000_000)).collect();
-        self.keep(kept, Some(now_us.saturating_add(life_us)));
+        self.keep(kept, Some(now_us.saturating_add(life_us)), told);
     }
 
     /// Keeps what definitions say, without keeping anybody waiting. What is there already stays as it is.
-    fn keep(self: &Arc<Self>, kept: Vec<Kept>, expires_at_us: Option<i64>) {
+    /// The messages go with what is new of it.
+    fn keep(self: &Arc<Self>, kept: Vec<Kept>, expires_at_us: Option<i64>, mut messages: Vec<Change>) {
         let keeper = Arc::clone(self);
         tokio::spawn(async move {
             let stored = async {
@@ -216,8 +223,10 @@ impl Keeper {
                     }
                     changes
                 });
-                for batch in batches(changes) {
-                    keeper.keep_batch(batch).await?;
+                for batch in batches(changes, messages.len()) {
+                    if keeper.keep_batch(batch, &messages).await? {
+                        messages.clear();
+                    }
                 }
                 keeper.take().await.map(|_| ())
             };
@@ -227,19 +236,21 @@ impl Keeper {
         });
     }
 
-    /// Keeps a batch but for what is there already.
-    async fn keep_batch(&self, mut batch: Vec<Change>) -> Result<(), Failure> {
+    /// Keeps a batch but for what is there already; answers whether anything of it was new, and the messages went.
+    async fn keep_batch(&self, mut batch: Vec<Change>, mut messages: &[Change]) -> Result<bool, Failure> {
         while !batch.is_empty() {
-            match self.store.change(batch.clone(), Tell::Nobody).await? {
-                Changed::Done { .. } => return Ok(()),
+            match self.store.change([&batch, messages].concat(), Tell::Nobody).await? {
+                Changed::Done { .. } => return Ok(true),
+                // Where messages have not been taken for days, it is kept back all the same.
+                Changed::Full(place) if place >= batch.len() => messages = &[],
                 Changed::Full(_) => return Err(full()),
                 Changed::Conflict(place) => {
-                    let Some(first) = batch.get(place).map(|change| change.key.clone()) else { return Ok(()) };
+                    let Some(first) = batch.get(place).map(|change| change.key.clone()) else { return Ok(false) };
                     batch.retain(|change| change.key != first && !is_rest_of(&change.key, &first));
                 }
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Puts it on the record, without keeping anybody waiting.
@@ -268,6 +279,20 @@ impl Keeper {
             Changed::Conflict(_) => Err(Failure::before(Reason::StoreUnavailable, "a pin was changed meanwhile")),
         }
     }
+}
+
+/// What is told of definitions that are kept back.
+fn told_of(server: &ServerId, fresh: &[&Seen<'_>]) -> serde_json::Value {
+    let one = |seen: &&Seen<'_>| {
+        serde_json::json!({
+            "kind": seen.pinned.kind,
+            "name": seen.pinned.name,
+            "digest": seen.pinned.digest,
+            "state": if seen.before.is_some() { "changed" } else { "new" },
+        })
+    };
+    let definitions: Vec<_> = fresh.iter().take(limit::PINS_TOLD_MAX).map(one).collect();
+    serde_json::json!({ "server": server, "count": fresh.len(), "definitions": definitions })
 }
 
 fn full() -> Failure {
@@ -426,15 +451,14 @@ impl Gateway {
             kept.says.at = at;
             chosen.push(kept);
         }
-        let mut batches = batches(chosen.iter().map(|kept| kept.changes(None)));
+        let mut batches = batches(chosen.iter().map(|kept| kept.changes(None)), 0);
         let counted = Action::Count { by: 1, at_most: i64::MAX, expires_at_us: None };
         if let Some(last) = batches.last_mut() {
             last.push(Change::new(SERVERS, CHANGES, Expect::Anything, counted));
         }
-        let count = batches.len();
-        for (number, batch) in batches.into_iter().enumerate() {
-            let tell = if number + 1 == count { Tell::Everybody } else { Tell::Nobody };
-            self.keeper.done(batch, tell).await?;
+        for batch in batches {
+            // Each of them: what raised the epoch is on the record, and a store that has forgotten it can be brought up.
+            self.keeper.done(batch, Tell::Everybody).await?;
         }
         self.keeper.take().await?;
         self.catalog.repin();

@@ -22,7 +22,7 @@ use crate::shelf::{Action, Change, Changed, Expect, Row, Section, Shelf, Tell};
 
 const REVIEWS: Section = Section { name: "review", rows_max: limit::REVIEWS_MAX };
 const GRANTS: Section = Section { name: "review_grant", rows_max: limit::REVIEW_GRANTS_MAX };
-const ENDED: Section = Section { name: "ended_grant", rows_max: limit::ENDED_GRANTS_MAX };
+pub(super) const ENDED: Section = Section { name: "ended_grant", rows_max: limit::ENDED_GRANTS_MAX };
 
 /// One review.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,6 +6,8 @@ use std::time::Duration;
 pub const WEBHOOKS_MAX: usize = 16;
 /// Messages that wait; where nobody takes them for days, later ones are not made.
 pub const WEBHOOK_MESSAGES_MAX: u32 = 10_000;
+/// Of them, those that wait for one place; beyond, the oldest are given up.
+pub const WEBHOOK_WAITING_MAX: usize = 500;
 /// How long a message is tried: a day, in microseconds.
 pub const WEBHOOK_KEPT_FOR_US: i64 = 24 * 60 * 60 * 1_000_000;
 /// How often somebody looks whether one waits.

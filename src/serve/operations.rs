@@ -38,16 +38,9 @@ impl Operations for Gateway {
 
     fn revoke(&self, revocation: Revocation) -> BoxFuture<'_, Result<Revoked, Failure>> {
         Box::pin(async move {
-            self.standing().believed()?;
-            let known = self.revocation_epoch();
-            let epoch = self.store().revoke(&revocation).await?;
-            self.standing().compare(RevocationEpoch(known.0.saturating_add(1)), epoch)?;
-            // In force before it is on the record: a full disk must not keep a door open.
-            self.take_revocations().await?;
-            let note = revocation.noted(epoch);
-            let (taken, told) = tokio::join!(self.delegate().take_back(&revocation.target), self.tell(&note));
+            let (epoch, told) = self.revoke_now(&revocation).await?;
             let mut revoked = Revoked::at(epoch);
-            match taken {
+            match self.delegate().take_back(&revocation.target).await {
                 Ok(upstreams) => revoked.upstreams = upstreams,
                 Err(failure) => {
                     tracing::error!(%failure, epoch = epoch.0, "which credentials a revocation names is not known");
@@ -56,14 +49,12 @@ impl Operations for Gateway {
                 }
             }
             if revocation.mode == RevocationMode::Block {
-                let accounts = self.remove_accounts_for(&revocation.target).await;
+                let accounts = self.remove_accounts_for(&revocation.target, &revocation.actor).await;
                 revoked.upstreams.extend(accounts.iter().map(Removed::taken_back));
             }
-            let Err(failure) = told else { return Ok(revoked) };
-            // It holds: to say that it failed would be wrong, and have whoever ordered it look elsewhere.
-            tracing::error!(%failure, epoch = epoch.0, "a revocation is in force and not on the record");
-            Self::journal(self).metrics().refused(failure.reason);
-            revoked.warning = format!("it holds, but the record does not say so: {}", failure.detail);
+            if let Err(failure) = told {
+                revoked.warning = format!("it holds, but the record does not say so: {}", failure.detail);
+            }
             Ok(revoked)
         })
     }
@@ -91,7 +82,7 @@ impl Operations for Gateway {
                 self.take_revocations().await?;
                 return Ok(None);
             };
-            if let Err(failure) = self.tell(&lifted.noted_lifted(&lifting.actor, &lifting.note, epoch)).await {
+            if let Err(failure) = self.tell(epoch).await {
                 match self.store().revoke(&lifted).await {
                     Ok(_) => {
                         self.take_revocations().await?;

@@ -17,9 +17,9 @@ use crate::shelf::{Action, Change, Expect, Row, Section, Shelf};
 use crate::wire::{Json, Source};
 
 /// Definitions, by their digest.
-pub(super) const PINS: Section = Section { name: "pin", rows_max: limit::PIN_ROWS_MAX };
+pub(in crate::gateway) const PINS: Section = Section { name: "pin", rows_max: limit::PIN_ROWS_MAX };
 /// Servers whose first complete list was taken, and [`CHANGES`].
-pub(super) const SERVERS: Section = Section { name: "pin-server", rows_max: limit::PIN_ROWS_MAX };
+pub(in crate::gateway) const SERVERS: Section = Section { name: "pin-server", rows_max: limit::PIN_ROWS_MAX };
 /// Who accepts a first list.
 pub(super) const FIRST_USE: &str = "first_use";
 /// Counts what administrators accept and reject; no server is called that.
@@ -235,13 +235,13 @@ pub(super) fn is_rest_of(key: &str, first: &str) -> bool {
     key.strip_prefix(first).is_some_and(|rest| rest.starts_with('.'))
 }
 
-/// In batches that happen together, as large as the shelf takes.
-pub(super) fn batches(pins: impl IntoIterator<Item = Vec<Change>>) -> Vec<Vec<Change>> {
+/// In batches that happen together, as large as the shelf takes beside so many others.
+pub(super) fn batches(pins: impl IntoIterator<Item = Vec<Change>>, beside: usize) -> Vec<Vec<Change>> {
     let mut batches: Vec<Vec<Change>> = Vec::new();
     for changes in pins {
         // One place is left for what tells of the batch.
         match batches.last_mut() {
-            Some(last) if last.len() + changes.len() < limit::SHELF_CHANGES_MAX => last.extend(changes),
+            Some(last) if last.len() + changes.len() + beside < limit::SHELF_CHANGES_MAX => last.extend(changes),
             _ => batches.push(changes),
         }
     }

@@ -67,7 +67,7 @@ async fn so_many_wait_and_are_remembered_for_so_long() {
     let server = git(PinMode::Strict);
     let before_us = place.store.clock_us().await.unwrap();
     for _ in 0..2 {
-        keeper.listed(Listed { server: &server, slice: &slice, complete: true }).await;
+        keeper.listed(Listed { server: &server, slice: &slice, complete: true }, &[]).await;
     }
     let rows = place.rows(limit::PINS_WAITING_MAX).await;
     let life_us = i64::try_from(limit::PIN_WAITING_LIFE.as_micros()).unwrap();
@@ -85,14 +85,14 @@ async fn a_first_list_is_taken_once_whoever_lists_and_survives_a_restart() {
     let (one, other) = (place.keeper().await, place.keeper().await);
     let server = git(PinMode::FirstUse);
     let first = listing(&[tool("log", "Shows the log"), tool("odd", "Shows\u{200b}")]);
-    one.listed(Listed { server: &server, slice: &first, complete: false }).await;
+    one.listed(Listed { server: &server, slice: &first, complete: false }, &[]).await;
     assert!(!one.pins().now().is_used(&server.id), "a list that is not complete");
-    one.listed(Listed { server: &server, slice: &listing(&[]), complete: true }).await;
+    one.listed(Listed { server: &server, slice: &listing(&[]), complete: true }, &[]).await;
     assert!(!one.pins().now().is_used(&server.id), "an empty one");
-    one.listed(Listed { server: &server, slice: &first, complete: true }).await;
+    one.listed(Listed { server: &server, slice: &first, complete: true }, &[]).await;
     // Another replica does not know of it yet, and lists something else.
     let second = listing(&[tool("log", "Shows the log"), tool("push", "Pushes")]);
-    other.listed(Listed { server: &server, slice: &second, complete: true }).await;
+    other.listed(Listed { server: &server, slice: &second, complete: true }, &[]).await;
     for keeper in [&one, &other, &place.keeper().await] {
         let accepted = keeper.pins().now();
         assert!(accepted.is_used(&server.id));
@@ -155,7 +155,7 @@ async fn a_long_definition_stands_in_several_rows_and_one_that_was_changed_there
 #[test]
 fn batches_are_as_large_as_the_shelf_takes() {
     let one = || vec![Change::new(PINS, "x", Expect::Anything, Action::Check)];
-    let made = batches((0..limit::SHELF_CHANGES_MAX * 2).map(|_| one()));
+    let made = batches((0..limit::SHELF_CHANGES_MAX * 2).map(|_| one()), 0);
     assert!(made.iter().all(|batch| batch.len() < limit::SHELF_CHANGES_MAX), "one place is left");
     assert_eq!(made.iter().map(Vec::len).sum::<usize>(), limit::SHELF_CHANGES_MAX * 2);
 }
