@@ -1,8 +1,10 @@
 //! Sends what waits in the outbox, again and again until it is taken.
 //!
 //! Decides when a message is tried, and which replica tries it. Invariants: every message is signed over its name, the
-//! moment and its body; what an answer says is not read; nothing that comes back decides anything.
+//! moment and its body; what an answer says is not read; nothing that comes back decides anything; a place that takes
+//! nothing keeps no other waiting.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use aws_lc_rs::hmac;
@@ -10,6 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::Request;
 use secrecy::ExposeSecret as _;
+use tokio::task::JoinHandle;
 
 use super::Gateway;
 use crate::config::{WebhookConfig, keyfile};
@@ -26,26 +29,53 @@ pub async fn send_messages(gateway: Arc<Gateway>) {
         tracing::error!("no webhook is sent: there is no client for them");
         return;
     };
+    let clients = Arc::new(Clients { public, private });
+    let mut rounds: HashMap<String, JoinHandle<()>> = HashMap::new();
     loop {
         tokio::select! {
             () = stopping.cancelled() => return,
             () = tokio::time::sleep(limit::WEBHOOK_LOOK_INTERVAL) => {}
         }
+        rounds.retain(|_, round| !round.is_finished());
         // Where nobody is told anything, nothing waits.
-        if gateway.config().webhooks.is_empty() {
-            continue;
-        }
-        if let Err(problem) = round(&gateway, &public, &private).await {
-            tracing::warn!(problem, "webhooks are not sent now");
+        for hook in &gateway.config().webhooks {
+            if rounds.contains_key(&hook.name) {
+                continue;
+            }
+            let (gateway, clients, hook) = (Arc::clone(&gateway), Arc::clone(&clients), hook.clone());
+            let name = hook.name.clone();
+            let round = async move {
+                if let Err(problem) = round(&gateway, &clients, &hook).await {
+                    tracing::warn!(webhook = hook.name, problem, "a webhook is not sent now");
+                }
+            };
+            rounds.insert(name, tokio::spawn(round));
         }
     }
 }
 
-async fn round(gateway: &Arc<Gateway>, public: &OauthClient, private: &OauthClient) -> Result<(), String> {
+/// What messages are sent with.
+struct Clients {
+    public: OauthClient,
+    private: OauthClient,
+}
+
+/// Tries what is due for one of those who want to hear of something.
+async fn round(gateway: &Arc<Gateway>, clients: &Clients, hook: &WebhookConfig) -> Result<(), String> {
     let config = gateway.config();
     let store = gateway.store();
     let now_us = store.clock_us().await.map_err(|failure| failure.to_string())?;
-    let rows = store.rows(OUTBOX, None, None).await.map_err(|failure| failure.to_string())?;
+    let mut rows = store.rows(OUTBOX, Some(&hook.name), None).await.map_err(|failure| failure.to_string())?;
+    let over = rows.len().saturating_sub(limit::WEBHOOK_WAITING_MAX);
+    if over > 0 {
+        // Whoever takes nothing for long has no part in what there is room for.
+        tracing::error!(webhook = hook.name, count = over, "too many messages wait: the oldest are given up");
+        let gone = |row: Row| Change::new(OUTBOX, row.key, Expect::Anything, Action::Remove);
+        let oldest: Vec<Change> = rows.drain(..over).map(gone).collect();
+        for some in oldest.chunks(limit::SHELF_CHANGES_MAX) {
+            store.change(some.to_vec(), Tell::Nobody).await.map_err(|failure| failure.to_string())?;
+        }
+    }
     let due = rows.into_iter().filter_map(|row| {
         let message: Message = serde_json::from_str(&row.body).ok()?;
         (message.not_before_us <= now_us).then_some((row, message))
@@ -58,11 +88,8 @@ async fn round(gateway: &Arc<Gateway>, public: &OauthClient, private: &OauthClie
     let keys = keys.map_err(|error| error.to_string())?;
     let key = keys.first().and_then(|key| data_encoding::HEXLOWER.decode(key.expose_secret().as_bytes()).ok());
     let key = hmac::Key::new(hmac::HMAC_SHA256, &key.ok_or("the webhook key is no key")?);
-    let sent = due.into_iter().map(|(row, message)| {
-        let hook = config.webhooks.iter().find(|hook| hook.name == message.to);
-        let client = if hook.is_some_and(|hook| hook.allow_private) { private } else { public };
-        one(gateway, client, hook, &key, (row, message), now_us)
-    });
+    let client = if hook.allow_private { &clients.private } else { &clients.public };
+    let sent = due.into_iter().map(|due| one(gateway, client, hook, &key, due, now_us));
     futures_util::future::join_all(sent).await;
     Ok(())
 }
@@ -71,18 +98,12 @@ async fn round(gateway: &Arc<Gateway>, public: &OauthClient, private: &OauthClie
 async fn one(
     gateway: &Gateway,
     client: &OauthClient,
-    hook: Option<&WebhookConfig>,
+    hook: &WebhookConfig,
     key: &hmac::Key,
     (row, message): (Row, Message),
     now_us: i64,
 ) {
     let store = gateway.store();
-    let remove = |id: &str| vec![Change::new(OUTBOX, id, Expect::Anything, Action::Remove)];
-    let Some(hook) = hook else {
-        // Whoever it was for is not in the files any more.
-        let _gone = store.change(remove(&row.key), Tell::Nobody).await;
-        return;
-    };
     let pause_us =
         limit::WEBHOOK_RETRY_MIN_US.saturating_mul(1 << message.tries.min(16)).min(limit::WEBHOOK_RETRY_MAX_US);
     let next = Message {
@@ -98,7 +119,8 @@ async fn one(
     }
     match post(client, hook, key, &row.key, message.body, now_us).await {
         Ok(()) => {
-            let _sent = store.change(remove(&row.key), Tell::Nobody).await;
+            let sent = Change::new(OUTBOX, row.key, Expect::Anything, Action::Remove);
+            let _sent = store.change(vec![sent], Tell::Nobody).await;
         }
         Err(problem) => {
             tracing::warn!(
