@@ -85,7 +85,7 @@ async fn whoever_has_left_leaves_no_account_behind() {
     running.linked("bob").await;
     let ann = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, "ann");
     let user = Client::new(&format!("{}/feeds/hr/scim/v2/Users/{ann}", running.gateway.url), None);
-    let secret = ("authorization", "Bearer a secret of the directory's own");
+    let secret = ("authorization", "Bearer a secret of the directory's own".to_owned());
     assert_eq!(user.bare(reqwest::Method::DELETE, &[secret]).await.status, 204);
     let left: Vec<Value> = listed(&running).iter().map(|account| account["owner"].clone()).collect();
     assert_eq!(left, [json!("user:test/bob")]);
