@@ -45,7 +45,7 @@ impl Taken {
     /// Begins to take the message of that identifier.
     pub(super) fn begin(&self, feed: &FeedConfig, id: &str) -> Begun {
         let id = Digest::of("bailiwick/feed/v1", &[feed.name.as_str().as_bytes(), id.as_bytes()]);
-        let entry = self.0.entry(id).or_insert_with(Arc::default);
+        let entry = self.0.entry(id).or_default();
         if entry.is_fresh() {
             // Made only where it is begun: one that is dropped is forgotten.
             return Begun::Now(Taking { taken: self.clone(), id, is_done: entry.into_value() });
