@@ -27,7 +27,9 @@ mod look;
 pub mod mandates;
 pub mod pins;
 mod reload;
+pub mod replay;
 pub mod review;
+mod revoke;
 mod shadow;
 mod source;
 mod standing;
@@ -329,16 +331,27 @@ impl Gateway {
     /// # Errors
     /// `store_unavailable`; what was in force stays so.
     pub async fn take_revocations(&self) -> Result<(), Failure> {
+        let taken = self.put_in_force().await;
+        // Each epoch is on the record, whatever raised it: without that, a store that was restored would not be known
+        // to be older.
+        self.tell_in_force().await;
+        taken
+    }
+
+    /// The same, and the record is left to somebody else. Where it is not known which agents are stopped, revocations
+    /// are in force all the same.
+    async fn put_in_force(&self) -> Result<(), Failure> {
         let (epoch, held) = self.store.revocations().await?;
-        let lifecycle = Lifecycle::read(&self.store).await?;
-        let stopped = lifecycle.stopped(&self.snapshot().written, since_epoch());
-        self.lifecycle.store(Arc::new(lifecycle));
-        self.live.revocations.replace_with(epoch, held, stopped);
+        // After the epoch, so that it is no older.
+        let read = Lifecycle::read(&self.store, epoch).await;
+        let stopped = read.map(|read| read.keep_newest(&self.lifecycle));
+        let known = self.lifecycle.load().stopped(&self.snapshot().written, since_epoch());
+        self.live.revocations.replace_with(epoch, held, known);
         self.put(None);
         self.decided_anew();
         // After what was taken back is in force, which waits for nothing.
         self.follow_pins().await;
-        Ok(())
+        stopped
     }
 
     /// What the files in `policies.next/` would decide otherwise, as far as it was seen.

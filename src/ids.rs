@@ -5,8 +5,10 @@
 //! checks it again.
 
 mod action;
+mod network;
 
 pub use action::{Action, PinKind};
+pub use network::network;
 
 use std::fmt;
 use std::sync::Arc;

@@ -260,6 +260,8 @@ pub const STORE_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 pub const STORE_READERS_MAX: u32 = 2;
 /// Revocations that hold at once; every check looks at all of them.
 pub const REVOCATIONS_MAX: i64 = 100_000;
+/// Of them, those that feeds order: an administrator has room at three in the morning, whatever was synchronised.
+pub const REVOCATIONS_OF_FEEDS_MAX: i64 = 50_000;
 
 // === egress ===
 

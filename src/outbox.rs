@@ -23,7 +23,7 @@ pub enum Event {
     ApprovalRequested,
     /// An agent may not act any more.
     AgentSuspended,
-    /// A definition is not the one that was accepted.
+    /// Definitions are not those that were accepted, and are kept back.
     PinChanged,
 }
 

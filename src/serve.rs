@@ -30,7 +30,8 @@ use crate::feeds::Feeds;
 use crate::front::{self, Certificates, Front};
 use crate::gateway::pins::Keeper;
 use crate::gateway::{
-    Along, Files, Gateway, Lifecycle, Own, Parts, Reloader, Snapshot, follow_keys, follow_store, record_missed, review,
+    Along, Files, Gateway, Lifecycle, Own, Parts, Reloader, Snapshot, follow_keys, follow_store, record_missed, replay,
+    review,
     send_messages, watch_files,
 };
 use crate::identity::revoked::RevocationStore as _;
@@ -267,6 +268,8 @@ async fn open(
     })
     .map_err(trouble)?;
     store.check_not_older_than(recovered.epoch).await.map_err(trouble)?;
+    store.check_same_history(recovered.history).await.map_err(trouble)?;
+    replay::approvals_used(&store, state.path()).await.map_err(trouble)?;
     let own = Own { replica, advertise };
     let served = snapshot.policy.revision();
     let standing = stand(&store, own, &config, served).await?;
@@ -274,7 +277,7 @@ async fn open(
     standing.recorded(recorded).await;
     let (epoch, held) = store.revocations().await.map_err(trouble)?;
     let revocations = Arc::new(Revocations::default());
-    let lifecycle = Lifecycle::read(&store).await.map_err(trouble)?;
+    let lifecycle = Lifecycle::read(&store, epoch).await.map_err(trouble)?;
     revocations.replace_with(epoch, held, lifecycle.stopped(&snapshot.written, crate::gateway::since_epoch()));
     let ended = review::ended(&store).await.map_err(trouble)?;
     let snapshot = snapshot.with_ended(&ended, reloader.strictness()).map_err(trouble)?;

@@ -281,12 +281,11 @@ async fn revoke_offline(
     };
     let (journal, recovered) = Journal::start(settings).map_err(|error| error.to_string())?;
     store.check_not_older_than(recovered.epoch).await.map_err(|error| error.to_string())?;
+    store.check_same_history(recovered.history).await.map_err(|error| error.to_string())?;
     let epoch = store.revoke(&revocation).await.map_err(|failure| Unrevoked::Unconfirmed(failure.detail))?;
     // With everything that is not told there, this one among it: the next start asks for what is newer alone.
-    let recorded = match recovered.epoch {
-        Some(told) => record_missed(&store, &journal, replica, Some(told)).await.map(drop),
-        None => journal.revoked(&revocation.noted(epoch)).await,
-    };
+    let told = recovered.epoch.unwrap_or_else(|| RevocationEpoch(epoch.0.saturating_sub(1)));
+    let recorded = record_missed(&store, &journal, replica, Some(told)).await.map(drop);
     let mut warnings = Vec::new();
     let untold = recorded.err().map(|failure| format!("it holds, but the record does not say so: {}", failure.detail));
     warnings.extend(untold);

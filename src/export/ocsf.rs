@@ -76,7 +76,9 @@ pub fn event(line: &Value, open: &mut Open) -> Option<Value> {
         "approval" => approval(line),
         "reload" => reload(line),
         "pin" => pin(line),
-        "start" | "stop" | "repair" | "retention" | "executable" | "mandate" | "lifecycle" => lifecycle(line, kind),
+        "start" | "stop" | "repair" | "retention" | "executable" | "mandate" | "lifecycle" | "change" => {
+            lifecycle(line, kind)
+        }
         _ => return None,
     };
     complete(&mut event, line, kind);
@@ -401,6 +403,7 @@ fn lifecycle(line: &Value, kind: &str) -> Map<String, Value> {
         "executable" => text(line, "executable/server").map(str::to_owned),
         "mandate" => sentence(line, "mandate", "mandate"),
         "lifecycle" => sentence(line, "lifecycle", text(line, "lifecycle/kind").unwrap_or_default()),
+        "change" => number(line, "change/epoch").map(|epoch| format!("rows were changed in epoch {epoch}")),
         "retention" => number(line, "retention/last").map(|last| format!("records up to {last} were removed")),
         _ => None,
     };

@@ -25,7 +25,8 @@ pub(super) struct Login {
     pub(super) redirect: String,
     pub(super) state: Option<String>,
     pub(super) challenge: String,
-    pub(super) scope: Option<String>,
+    /// What the provider is asked for: what the page shows, and no more than that is ever asked for later.
+    pub(super) scope: String,
     pub(super) resource: String,
     pub(super) until: Moment,
 }
@@ -41,7 +42,7 @@ impl Facade {
             client: &login.name,
             redirect: &login.redirect,
             issuer: desk.config.alias.as_str(),
-            scope: login.scope.as_deref().unwrap_or_default(),
+            scope: &login.scope,
             resource: &login.resource,
             action: &format!("{}/consent", desk.issuer),
             nonce: &login.nonce,
@@ -84,7 +85,7 @@ impl Facade {
             redirect: redirect.to_owned(),
             state: bounded("state")?,
             challenge: challenge.to_owned(),
-            scope: bounded("scope")?,
+            scope: desk.scopes(&bounded("scope")?.unwrap_or_default()),
             resource: resource.to_owned(),
             until: Moment::now().after(limit::FACADE_LOGIN_LIFE),
         })
@@ -146,11 +147,6 @@ impl Facade {
 
 /// Where the provider logs the person in, with the administrator's client and the PKCE challenge of the real one.
 fn onward(desk: &Desk<'_>, mut to: Url, login: &Login, nonce: &str) -> Url {
-    let mut scopes: Vec<&str> = login.scope.iter().flat_map(|scope| scope.split_ascii_whitespace()).collect();
-    scopes.extend(desk.registration.scopes.iter().map(String::as_str));
-    let mut seen = std::collections::HashSet::new();
-    scopes.retain(|scope| seen.insert(*scope));
-    let scope = scopes.join(" ");
     let callback = desk.callback();
     {
         let mut pairs = to.query_pairs_mut();
@@ -161,8 +157,8 @@ fn onward(desk: &Desk<'_>, mut to: Url, login: &Login, nonce: &str) -> Url {
             .append_pair("state", nonce)
             .append_pair("code_challenge", &login.challenge)
             .append_pair("code_challenge_method", "S256");
-        if !scope.is_empty() {
-            pairs.append_pair("scope", &scope);
+        if !login.scope.is_empty() {
+            pairs.append_pair("scope", &login.scope);
         }
         if desk.registration.sends_resource {
             pairs.append_pair("resource", &login.resource);

@@ -18,6 +18,7 @@ pub(super) struct Code {
     pub(super) redirect: String,
     pub(super) challenge: String,
     pub(super) name: String,
+    pub(super) scope: String,
     pub(super) until: Moment,
 }
 
@@ -46,6 +47,7 @@ impl Facade {
             redirect: login.redirect.clone(),
             challenge: login.challenge.clone(),
             name: login.name.clone(),
+            scope: login.scope.clone(),
             until: Moment::now().after(limit::FACADE_CODE_LIFE),
         };
         match self.seal(Purpose::Code, desk, &login.client, &sealed) {

@@ -22,9 +22,12 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// Whether that is where it may be sent back to, to the character.
+    /// Whether that is where it may be sent back to, to the character; on this machine at whichever port a program got
+    /// this time (RFC 8252 section 7.3).
     pub(super) fn may_backto(&self, uri: &str) -> bool {
-        self.redirects.iter().any(|own| own == uri)
+        let portless = on_this_machine(uri);
+        let alike = |own: &String| own == uri || (portless.is_some() && on_this_machine(own) == portless);
+        self.redirects.iter().any(alike)
     }
 }
 
@@ -101,6 +104,17 @@ fn is_redirect(text: &str, schemes: &[String]) -> bool {
     }
 }
 
+/// A place on this machine by its address, without the port.
+fn on_this_machine(uri: &str) -> Option<Url> {
+    let mut url = Url::parse(uri).ok().filter(|_| is_redirect(uri, &[]))?;
+    let is_address = matches!(url.host(), Some(Host::Ipv4(_) | Host::Ipv6(_)));
+    if url.scheme() != "http" || !is_address {
+        return None;
+    }
+    url.set_port(None).ok()?;
+    Some(url)
+}
+
 /// Without what cannot be seen, or could make a line say something else.
 fn printable(text: &str) -> String {
     text.chars().filter(|c| c.is_alphanumeric() || c.is_ascii_graphic() || *c == ' ').collect()
@@ -146,6 +160,14 @@ mod tests {
             assert!(!is_redirect(bad, &schemes), "{bad}");
         }
         assert!(is_redirect(&long[..limit::FACADE_REDIRECT_BYTES_MAX], &[]));
+        let client = |own: &str| Client { name: String::new(), redirects: vec![own.to_owned()], until: Moment(0) };
+        let ours = client("http://127.0.0.1:4711/cb");
+        assert!(ours.may_backto("http://127.0.0.1:4712/cb") && ours.may_backto("http://127.0.0.1/cb"));
+        for other in ["http://127.0.0.1:4712/other", "http://[::1]:4711/cb", "http://localhost:4711/cb"] {
+            assert!(!ours.may_backto(other), "{other}");
+        }
+        assert!(!client("http://localhost:1/").may_backto("http://localhost:2/"), "a name may lead elsewhere");
+        assert!(!client("https://127.0.0.1:1/").may_backto("https://127.0.0.1:2/"));
         assert_eq!(printable("Claude\u{202e} <Code>\n\u{200b}é"), "Claude <Code>é");
     }
 }

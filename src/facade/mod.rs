@@ -2,7 +2,7 @@
 //!
 //! Decides who is sent on to the provider, and where its answer goes. Refuses to issue anything of its own: tokens are
 //! the provider's. Invariants: nobody is sent anywhere who has not consented, on our own page and in this browser, to
-//! exactly this client and this place; what a client got, no other can redeem or refresh; nothing is kept, so that
+//! exactly this client, this place and these scopes; what a client got, no other can redeem or refresh; nothing is kept, so that
 //! nobody can fill anything.
 
 use std::net::IpAddr;
@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
@@ -28,9 +30,9 @@ mod page;
 mod token;
 
 use crate::config::fresh::FreshSecrets;
-use crate::config::{Config, IssuerConfig, RegistrationConfig};
+use crate::config::{Config, IssuerConfig, RegistrationConfig, ScopeMode};
 use crate::egress::EgressPolicy;
-use crate::ids::{Digest, IssuerAlias, PrincipalKey, ServerId};
+use crate::ids::{Digest, IssuerAlias, PrincipalKey, ServerId, network};
 use crate::limit;
 use crate::outcome::Failure;
 use crate::record::event::AdminNote;
@@ -60,6 +62,9 @@ pub trait Grounds: Send + Sync + 'static {
     /// Records what a client got.
     fn noted<'a>(&'a self, note: &'a AdminNote<'a>) -> BoxFuture<'a, Result<(), Failure>>;
 }
+
+/// Scopes that are about the login, whatever it is for.
+const OF_THE_LOGIN: [&str; 4] = ["openid", "offline_access", "profile", "email"];
 
 /// The room.
 pub struct Facade {
@@ -133,7 +138,7 @@ impl Facade {
         let config = self.grounds.config();
         let (alias, what) = path.split_once('/').unwrap_or((path, ""));
         let Some(desk) = Desk::of(&config, alias) else { return answer::absent() };
-        let visits = self.visits.get_with(peer, Arc::default);
+        let visits = self.visits.get_with(network(peer), Arc::default);
         if visits.fetch_add(1, Ordering::Relaxed) >= limit::FACADE_REQUESTS_PER_MINUTE_MAX {
             return answer::slow_down();
         }
@@ -189,6 +194,43 @@ impl<'a> Desk<'a> {
         format!("{}/callback", self.issuer)
     }
 
+    /// What the provider is asked for where a client asks for that: scopes that are written for this gateway, and those
+    /// about the login itself. Whatever else the administrator's client could get there is nobody's here.
+    fn scopes(&self, asked: &str) -> String {
+        let rules = match &self.config.scopes {
+            ScopeMode::Required(rules) => rules.as_slice(),
+            ScopeMode::Ignored => &[],
+        };
+        let written = &self.registration.scopes;
+        let known = |scope: &&str| {
+            OF_THE_LOGIN.contains(scope)
+                || written.iter().any(|own| own == scope)
+                || rules.iter().any(|rule| rule.scope == *scope)
+        };
+        let mut scopes: Vec<&str> = Vec::new();
+        for scope in asked.split_ascii_whitespace().filter(known).chain(written.iter().map(String::as_str)) {
+            if !scopes.contains(&scope) {
+                scopes.push(scope);
+            }
+        }
+        scopes.join(" ")
+    }
+
+    /// Whether a token of the provider's is for this gateway, as far as it says for whom it is. It came from the
+    /// provider itself, so nobody has to prove that it is the provider's.
+    fn is_for_us(&self, token: &str) -> bool {
+        let payload = token.split('.').nth(1).and_then(|part| URL_SAFE_NO_PAD.decode(part).ok());
+        let claims = payload.and_then(|payload| serde_json::from_slice::<serde_json::Value>(&payload).ok());
+        let named: Vec<String> = match claims.as_ref().and_then(|claims| claims.get("aud")) {
+            None => return true,
+            Some(serde_json::Value::Array(all)) => {
+                all.iter().filter_map(|aud| aud.as_str().map(str::to_owned)).collect()
+            }
+            Some(aud) => aud.as_str().map(str::to_owned).into_iter().collect(),
+        };
+        named.iter().any(|aud| self.serves(aud) || self.config.audiences.contains(aud))
+    }
+
     /// Whether the resource is one of ours.
     fn serves(&self, resource: &str) -> bool {
         let rest = resource.strip_prefix(&self.base).and_then(|rest| rest.strip_prefix("/mcp"));
@@ -235,10 +277,9 @@ impl Moment {
 
 /// 128 random bits, as text.
 fn random() -> Option<String> {
-    use base64::Engine as _;
     let mut bytes = [0_u8; 16];
     aws_lc_rs::rand::fill(&mut bytes).ok()?;
-    Some(base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes))
+    Some(URL_SAFE_NO_PAD.encode(bytes))
 }
 
 /// Whether two texts are alike, in a time that does not tell where they differ.

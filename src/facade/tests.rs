@@ -120,3 +120,21 @@ fn what_is_sealed_and_what_is_asked_is_bounded() {
     }
     assert!(Parameters::read(b"a=1&b=2").is_some() && Parameters::read(b"a=1&a=1").is_none());
 }
+
+#[test]
+fn a_token_for_somebody_else_is_handed_to_nobody() {
+    let config = config();
+    let desk = Desk::of(&config, "corp").unwrap();
+    let token = |claims: &str| format!("x.{}.x", URL_SAFE_NO_PAD.encode(claims));
+    for (claims, ours) in [
+        (r#"{"aud":"https://gw.example/mcp"}"#, true),
+        (r#"{"aud":["https://else.example","https://gw.example/mcp/git"]}"#, true),
+        (r#"{"aud":"https://graph.microsoft.com"}"#, false),
+        (r#"{"aud":[]}"#, false),
+        (r#"{"aud":7}"#, false),
+        (r#"{"sub":"ann"}"#, true),
+    ] {
+        assert_eq!(desk.is_for_us(&token(claims)), ours, "{claims}");
+    }
+    assert!(desk.is_for_us("opaque"), "the provider is asked about it when it comes");
+}

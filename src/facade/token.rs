@@ -1,7 +1,7 @@
 //! Codes and refresh tokens become the provider's tokens.
 //!
 //! Invariants: what was sealed for one client is of no use to another; a code needs the client's own PKCE verifier, here
-//! and at the provider; the answer holds what a client needs and nothing else the provider said; which client got which
+//! and at the provider; nobody gets what no person has consented to, or what is not for this gateway; the answer holds what a client needs and nothing else the provider said; which client got which
 //! token is on the record before the client has it.
 
 use base64::Engine as _;
@@ -26,6 +26,9 @@ struct Refresh {
     token: String,
     name: String,
     redirect: String,
+    /// What a person consented to; a token of earlier versions does not say it, and is good for nothing by name.
+    #[serde(default)]
+    scope: String,
 }
 
 /// What is asked of the provider, and for whom.
@@ -34,6 +37,7 @@ struct Question {
     client: String,
     name: String,
     redirect: String,
+    scope: String,
 }
 
 impl Facade {
@@ -66,6 +70,9 @@ impl Facade {
         }
         let Some(granted) = self.granted(desk, &question, &told) else { return away("its answer has no bearer token") };
         let token = told.get("access_token").and_then(Value::as_str).unwrap_or_default();
+        if !desk.is_for_us(token) {
+            return away("its access token is for somebody else: look at its scopes, and at audiences");
+        }
         if !self.recorded(desk, &question, token).await {
             return answer::error(
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -84,7 +91,7 @@ impl Facade {
         if form.get("resource").is_some_and(|resource| !desk.serves(resource)) {
             return Err(("invalid_target", "the resource is not one of this gateway"));
         }
-        let (mut asked, name, redirect) = match form.get("grant_type") {
+        let (mut asked, name, redirect, scope) = match form.get("grant_type") {
             Some("authorization_code") => {
                 let refused = ("invalid_grant", "the code is not one of this client's, or too old");
                 let sealed = form.get("code").ok_or(("invalid_request", "it has no code"))?;
@@ -106,7 +113,7 @@ impl Facade {
                     ("redirect_uri", desk.callback()),
                     ("code_verifier", verifier.to_owned()),
                 ];
-                (asked, code.name, code.redirect)
+                (asked, code.name, code.redirect, code.scope)
             }
             Some("refresh_token") => {
                 let sealed = form.get("refresh_token").ok_or(("invalid_request", "it has no refresh_token"))?;
@@ -114,15 +121,21 @@ impl Facade {
                     .open(Purpose::Refresh, desk, &short, sealed)
                     .ok_or(("invalid_grant", "the refresh token is not one of this client's"))?;
                 let mut asked = vec![("grant_type", "refresh_token".to_owned()), ("refresh_token", refresh.token)];
-                asked.extend(form.get("scope").map(|scope| ("scope", scope.to_owned())));
-                (asked, refresh.name, refresh.redirect)
+                if let Some(scope) = form.get("scope") {
+                    let agreed = |scope| refresh.scope.split_ascii_whitespace().any(|own| own == scope);
+                    if !scope.split_ascii_whitespace().all(agreed) {
+                        return Err(("invalid_scope", "nobody has agreed to that: log in with these scopes"));
+                    }
+                    asked.push(("scope", scope.to_owned()));
+                }
+                (asked, refresh.name, refresh.redirect, refresh.scope)
             }
             _ => return Err(("unsupported_grant_type", "use authorization_code or refresh_token")),
         };
         if desk.registration.sends_resource {
             asked.extend(form.get("resource").map(|resource| ("resource", resource.to_owned())));
         }
-        Ok(Question { form: asked, client: short, name, redirect })
+        Ok(Question { form: asked, client: short, name, redirect, scope })
     }
 
     async fn redeem(
@@ -160,8 +173,12 @@ impl Facade {
             object.extend(told.get(name).map(|value| (name.to_owned(), value.clone())));
         }
         if let Some(refresh) = told.get("refresh_token").and_then(Value::as_str) {
-            let refresh =
-                Refresh { token: refresh.to_owned(), name: question.name.clone(), redirect: question.redirect.clone() };
+            let refresh = Refresh {
+                token: refresh.to_owned(),
+                name: question.name.clone(),
+                redirect: question.redirect.clone(),
+                scope: question.scope.clone(),
+            };
             let sealed = self.seal(Purpose::Refresh, desk, &question.client, &refresh)?;
             if sealed.len() <= limit::FACADE_SEALED_BYTES_MAX {
                 object.insert("refresh_token".to_owned(), json!(sealed));

@@ -3,16 +3,16 @@
 //! Decides after the token was verified. Invariants: an event that says that somebody may do more takes nothing back and
 //! gives nothing back; one that is not known is told and has no effect.
 
-use std::net::IpAddr;
-
 use serde_json::Value;
 
 use super::order::Order;
+use super::taken::Begun;
 use super::{Feeds, subject};
 use crate::config::FeedConfig;
 use crate::identity::statement::{Statement, StatementKind};
+use crate::ids::Digest;
 use crate::limit;
-use crate::outcome::{Reason, Refusal, Stop};
+use crate::outcome::{Failure, Reason, Refusal, Stop};
 
 const CAEP: &str = "https://schemas.openid.net/secevent/caep/event-type/";
 const RISC: &str = "https://schemas.openid.net/secevent/risc/event-type/";
@@ -39,35 +39,34 @@ pub(super) enum Taken {
 }
 
 impl Feeds {
-    /// Takes one security event token; what it takes back is durable when this returns. `peer` is who pushed it.
-    pub(super) async fn take(
-        &self,
-        feed: &FeedConfig,
-        text: &str,
-        peer: Option<IpAddr>,
-    ) -> Result<(Taken, String), Stop> {
-        let statement = match self.brake.statement(feed, StatementKind::Event, text).await {
-            Ok(statement) => statement,
-            Err(stop) => {
-                match peer {
-                    Some(peer) => self.knocked(&stop, peer),
-                    None => self.note(feed, "event", Some(&stop), "").await,
-                }
-                return Err(stop);
+    /// Takes one security event token; what it takes back is durable when this returns.
+    pub(super) async fn take(&self, feed: &FeedConfig, text: &str) -> Result<(Taken, String), Stop> {
+        let taken = self.take_known(feed, text).await;
+        if let Err(stop) = &taken {
+            // Whoever sends it has proven that they may: what is wrong with it is no guess, and told once.
+            let once = Digest::of("bailiwick/feed-refused/v1", &[feed.name.as_str().as_bytes(), text.as_bytes()]);
+            if !matches!(stop, Stop::Refused(_)) || self.refused.entry(once).or_insert(()).is_fresh() {
+                self.note(feed, "event", Some(stop), "").await;
             }
-        };
-        let id = statement.id().to_owned();
-        let Some(taking) = self.events.begin(feed, &id) else { return Ok((Taken::Before, id)) };
-        if let Err(stop) = self.heed(feed, &statement).await {
-            self.note(feed, "event", Some(&stop), "").await;
-            return Err(stop);
         }
-        taking.keep();
+        taken
+    }
+
+    async fn take_known(&self, feed: &FeedConfig, text: &str) -> Result<(Taken, String), Stop> {
+        let statement = self.brake.statement(feed, StatementKind::Event, text, true).await?;
+        let id = statement.id().to_owned();
+        let taking = match self.events.begin(feed, &id) {
+            Begun::Now(taking) => taking,
+            Begun::Before => return Ok((Taken::Before, id)),
+            Begun::UnderWay => return Err(under_way().into()),
+        };
+        let orders = self.orders(feed, &statement).await?;
+        self.carry_out(feed, orders, statement.issued_at(), Some(taking)).await?;
         Ok((Taken::Now, id))
     }
 
-    async fn heed(&self, feed: &FeedConfig, statement: &Statement) -> Result<(), Stop> {
-        // All of them are understood before the first has an effect.
+    /// All of them are understood before the first has an effect.
+    async fn orders(&self, feed: &FeedConfig, statement: &Statement) -> Result<Vec<(Order, String)>, Stop> {
         let mut orders = Vec::new();
         for (kind, event) in statement.events() {
             let order = match meaning(kind, event) {
@@ -82,12 +81,9 @@ impl Feeds {
                 Meaning::Left => self.named(feed, statement)?.subject.map(Order::Left),
             };
             let nobody = || Refusal::new(Reason::FeedMessageInvalid).hint("the event names nobody");
-            orders.push((order.ok_or_else(nobody)?, short(kind)));
+            orders.push((order.ok_or_else(nobody)?, short(kind).to_owned()));
         }
-        for (order, kind) in orders {
-            self.carry_out(feed, &order, statement.issued_at(), kind).await?;
-        }
-        Ok(())
+        Ok(orders)
     }
 
     fn named(&self, feed: &FeedConfig, statement: &Statement) -> Result<subject::Named, Refusal> {
@@ -122,6 +118,11 @@ fn meaning(kind: &str, event: &Value) -> Meaning {
         (_, Some("stream-updated")) => Meaning::Nothing("the transmitter changed the stream"),
         _ => Meaning::Nothing("an event of a kind that takes nothing back here"),
     }
+}
+
+/// The same message is being carried out: whoever sends it again hears of its end then.
+pub(super) fn under_way() -> Failure {
+    Failure::before(Reason::StoreUnavailable, "the same message is being carried out: send it again in a moment")
 }
 
 /// The last part of an event's URI, for people.

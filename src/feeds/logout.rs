@@ -6,7 +6,9 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{Response, StatusCode};
 
+use super::event::under_way;
 use super::order::Order;
+use super::taken::Begun;
 use super::{Feeds, Message, answer};
 use crate::identity::statement::{Statement, StatementKind};
 use crate::outcome::{Reason, Refusal, Stop};
@@ -26,20 +28,30 @@ impl Feeds {
     async fn end(&self, message: &Message<'_>) -> Result<(), Stop> {
         let verified = async {
             let token = token(message)?;
-            self.brake.statement(message.feed, StatementKind::Logout, &token).await
+            // Where many come that prove nothing, keys are not fetched for one more: those that are known have to do.
+            let may_fetch = !self.rates.is_knocking(message.feed, message.peer);
+            self.brake.statement(message.feed, StatementKind::Logout, &token, may_fetch).await
         };
         // Whoever has no signature of the issuer is nobody.
-        let statement = verified.await.inspect_err(|stop| self.knocked(stop, message.peer))?;
+        let verified = verified.await.map_err(|stop| {
+            let is_knocking = self.rates.is_knocking(message.feed, message.peer);
+            self.knocked(message.feed, &stop, message.peer);
+            if is_knocking { Refusal::new(Reason::RateLimited).into() } else { stop }
+        });
+        let statement = verified?;
         self.rates.admit(message.feed)?;
         let order = order(message, &statement)?;
-        let Some(taking) = self.logouts.begin(message.feed, statement.id()) else {
-            let stop = Stop::from(Refusal::new(Reason::FeedReplayed));
-            self.note(message.feed, "logout", Some(&stop), "").await;
-            return Err(stop);
+        let taking = match self.logouts.begin(message.feed, statement.id()) {
+            Begun::Now(taking) => taking,
+            Begun::UnderWay => return Err(under_way().into()),
+            Begun::Before => {
+                let stop = Stop::from(Refusal::new(Reason::FeedReplayed));
+                self.note(message.feed, "logout", Some(&stop), "").await;
+                return Err(stop);
+            }
         };
-        self.carry_out(message.feed, &order, statement.issued_at(), "back-channel logout").await?;
-        taking.keep();
-        Ok(())
+        let order = vec![(order, "back-channel logout".to_owned())];
+        Ok(self.carry_out(message.feed, order, statement.issued_at(), Some(taking)).await?)
     }
 }
 

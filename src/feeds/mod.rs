@@ -28,9 +28,9 @@ mod taken;
 use crate::config::fresh::FreshSecrets;
 use crate::config::{Config, FeedConfig};
 use crate::egress::EgressPolicy;
-use crate::identity::revoked::{Held, Revocation};
+use crate::identity::revoked::{Held, Revocation, RevocationTarget};
 use crate::identity::statement::{Statement, StatementKind};
-use crate::ids::RevocationEpoch;
+use crate::ids::{Digest, RevocationEpoch};
 use crate::limit;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
 use crate::record::event::AdminNote;
@@ -43,18 +43,21 @@ pub trait Brake: Send + Sync + 'static {
     fn now_s(&self) -> BoxFuture<'_, Result<i64, Failure>>;
     /// Takes access back: durable and in force when it returns, and on the record where that can be written.
     fn revoke(&self, revocation: Revocation) -> BoxFuture<'_, Result<RevocationEpoch, Failure>>;
+    /// Takes back what somebody who has left keeps here, whatever was revoked of them: accounts that they linked.
+    fn left<'a>(&'a self, target: &'a RevocationTarget, actor: &'a str) -> BoxFuture<'a, Result<(), Failure>>;
     /// Whether what this owner answers for is stopped.
     fn is_stopped(&self, owner: &str) -> bool;
     /// All revocations that hold.
     fn revocations(&self) -> BoxFuture<'_, Result<Vec<Held>, Failure>>;
     /// Lifts one that refuses nothing any more.
     fn lift_spent<'a>(&'a self, since: RevocationEpoch, actor: &'a str) -> BoxFuture<'a, Result<(), Failure>>;
-    /// What a token of that feed says, where it may be believed.
+    /// What a token of that feed says, where it may be believed; nobody is asked for keys where that may not be.
     fn statement<'a>(
         &'a self,
         feed: &'a FeedConfig,
         kind: StatementKind,
         text: &'a str,
+        may_fetch: bool,
     ) -> BoxFuture<'a, Result<Statement, Stop>>;
     /// The exact `iss` of the feed's issuer.
     fn issuer_of(&self, feed: &FeedConfig) -> Option<String>;
@@ -73,6 +76,8 @@ pub struct Feeds {
     rates: rate::Rates,
     logouts: taken::Taken,
     events: taken::Taken,
+    /// Fetched messages that were refused and are on the record.
+    refused: moka::sync::Cache<Digest, ()>,
 }
 
 /// One request that came over a feed.
@@ -97,6 +102,7 @@ impl Feeds {
             rates: rate::Rates::default(),
             logouts: taken::Taken::new(limit::LOGOUT_AGE_MAX),
             events: taken::Taken::new(limit::EVENT_AGE_MAX),
+            refused: moka::sync::Cache::new(limit::FEED_IDS_MAX as u64),
         })
     }
 
@@ -122,17 +128,18 @@ impl Feeds {
         if kind != "scim" && request.method() != Method::POST {
             return answer::post_only();
         }
-        if self.rates.is_knocking(peer) {
-            return answer::slow_down();
-        }
         let (head, body) = request.into_parts();
-        // Before a byte of the body is read, where a secret says who sends it.
+        // Before a byte of the body is read, where a secret says who sends it: whoever has it guesses nothing, wherever
+        // others do that from the same address.
         let admitted = match kind {
             "logout" => Ok(()),
             _ => self.admitted(feed, kind, &head.headers).await,
         };
         if let Err(stop) = admitted {
-            return self.unproven(&stop, peer);
+            if self.rates.is_knocking(feed, peer) {
+                return answer::slow_down();
+            }
+            return self.unproven(feed, &stop, peer);
         }
         let body = match read(body).await {
             Ok(body) => body,
@@ -161,16 +168,16 @@ impl Feeds {
     }
 
     /// An answer to somebody who has not proven that they may send this.
-    fn unproven(&self, stop: &Stop, peer: IpAddr) -> Response<Bytes> {
-        self.knocked(stop, peer);
+    fn unproven(&self, feed: &FeedConfig, stop: &Stop, peer: IpAddr) -> Response<Bytes> {
+        self.knocked(feed, stop, peer);
         answer::plain(stop)
     }
 
     /// Counts somebody who has not proven that they may send this.
-    fn knocked(&self, stop: &Stop, peer: IpAddr) {
+    fn knocked(&self, feed: &FeedConfig, stop: &Stop, peer: IpAddr) {
         // Our own trouble, or that of the issuer, is nobody's guess.
         if matches!(stop, Stop::Refused(refusal) if refusal.reason != Reason::RateLimited) {
-            self.rates.knocked(peer);
+            self.rates.knocked(feed, peer);
         }
         self.brake.knocked(stop.reason(), peer);
     }
@@ -229,3 +236,6 @@ where
         Err(_) => Err(Refusal::new(Reason::RequestInvalid).hint("the body did not arrive in time")),
     }
 }
+
+#[cfg(test)]
+mod tests;

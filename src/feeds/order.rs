@@ -3,13 +3,16 @@
 //! Invariants: there is no order that gives anything back; every order names the feed's own issuer; and a sign-out
 //! reaches up to the moment that its sender named, so that the same message takes nothing more back when it comes again.
 
-use super::Feeds;
+use std::sync::Arc;
+
+use super::taken::Taking;
+use super::{Brake, Feeds};
 use crate::config::FeedConfig;
 use crate::config::feed::Ends;
 use crate::identity::revoked::{Revocation, RevocationMode, RevocationTarget};
-use crate::ids::Subject;
+use crate::ids::{IssuerAlias, Subject};
 use crate::limit;
-use crate::outcome::Failure;
+use crate::outcome::{Failure, Reason};
 use crate::record::redact;
 
 /// What is taken back.
@@ -19,7 +22,7 @@ pub(super) enum Order {
     SignOut(String),
     /// What belongs to this session.
     EndSession(String),
-    /// What this person got until then, and whatever they answer for: they have left.
+    /// What this person got until then, whatever they answer for, and accounts that they linked: they have left.
     Left(String),
 }
 
@@ -42,34 +45,58 @@ pub(super) fn actor(feed: &FeedConfig) -> String {
 }
 
 impl Feeds {
-    /// Carries an order out; durable and in force when it returns. `moment` is when its sender knew, in seconds since
-    /// 1970.
+    /// Carries orders out, and remembers that their message was taken; durable and in force when it returns. It comes to
+    /// its end whether its sender waits for that or has hung up. `moment` is when its sender knew, in seconds since 1970.
     pub(super) async fn carry_out(
         &self,
         feed: &FeedConfig,
-        order: &Order,
+        orders: Vec<(Order, String)>,
         moment: i64,
-        why: &str,
+        taking: Option<Taking>,
     ) -> Result<(), Failure> {
-        let now = self.brake.now_s().await?;
-        let skew = i64::try_from(limit::SIGN_OUT_SKEW.as_secs()).unwrap_or_default();
-        let until = RevocationMode::SignOut { issued_before: moment.min(now).saturating_add(skew) };
-        let issuer = feed.issuer.clone();
-        let revocations = match order {
-            Order::SignOut(subject) => vec![(RevocationTarget::Subject(issuer, subject.clone()), until)],
-            Order::EndSession(session) => vec![(RevocationTarget::SessionOf(issuer, session.clone()), until)],
-            Order::Left(subject) => {
-                let owner = Subject::user(&issuer, subject).to_string();
-                vec![
-                    (RevocationTarget::Subject(issuer, subject.clone()), until),
-                    (RevocationTarget::Owner(owner), RevocationMode::Block),
-                ]
+        let (brake, actor, issuer) = (Arc::clone(&self.brake), actor(feed), feed.issuer.clone());
+        let carrying = tokio::spawn(async move {
+            for (order, why) in &orders {
+                let carried = one(&*brake, &actor, &issuer, order, moment, why).await;
+                // Whoever sent it may not be there any more to hear of it.
+                carried.inspect_err(|failure| tracing::error!(%failure, actor, "what a feed ordered is not done"))?;
             }
-        };
-        for (target, mode) in revocations {
-            let note = redact::text(why).into_owned();
-            self.brake.revoke(Revocation { target, mode, actor: actor(feed), note, at: now }).await?;
+            if let Some(taking) = taking {
+                taking.keep();
+            }
+            Ok(())
+        });
+        carrying.await.unwrap_or_else(|error| Err(Failure::before(Reason::Internal, error.to_string())))
+    }
+}
+
+async fn one(
+    brake: &dyn Brake,
+    actor: &str,
+    issuer: &IssuerAlias,
+    order: &Order,
+    moment: i64,
+    why: &str,
+) -> Result<(), Failure> {
+    let now = brake.now_s().await?;
+    let skew = i64::try_from(limit::SIGN_OUT_SKEW.as_secs()).unwrap_or_default();
+    let until = RevocationMode::SignOut { issued_before: moment.min(now).saturating_add(skew) };
+    let issuer = issuer.clone();
+    let revoke = |target: RevocationTarget, mode: RevocationMode| {
+        let note = redact::text(why).into_owned();
+        brake.revoke(Revocation { target, mode, actor: actor.to_owned(), note, at: now })
+    };
+    match order {
+        Order::SignOut(subject) => revoke(RevocationTarget::Subject(issuer, subject.clone()), until).await.map(drop),
+        Order::EndSession(session) => {
+            revoke(RevocationTarget::SessionOf(issuer, session.clone()), until).await.map(drop)
         }
-        Ok(())
+        Order::Left(subject) => {
+            let owner = RevocationTarget::Owner(Subject::user(&issuer, subject).to_string());
+            let target = RevocationTarget::Subject(issuer, subject.clone());
+            revoke(target.clone(), until).await?;
+            revoke(owner, RevocationMode::Block).await?;
+            brake.left(&target, actor).await
+        }
     }
 }

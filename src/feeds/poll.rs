@@ -14,6 +14,7 @@ use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
+use super::event::Taken;
 use super::push::error;
 use super::{Feeds, answer};
 use crate::config::FeedConfig;
@@ -47,8 +48,6 @@ struct SetError {
 struct Answer {
     #[serde(default)]
     sets: BTreeMap<String, String>,
-    #[serde(default, rename = "moreAvailable")]
-    has_more: bool,
 }
 
 /// What the transmitter has not been told yet.
@@ -56,6 +55,18 @@ struct Answer {
 struct Outcome {
     taken: Vec<String>,
     refused: BTreeMap<String, SetError>,
+}
+
+/// Whether there is a reason to ask again at once. A transmitter that forgets what it was told is asked like one that
+/// has nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum News {
+    /// Something was taken that was not taken before.
+    Taken,
+    /// Something is refused that the transmitter was not told of.
+    Refused,
+    /// Nothing came that is new, or not all of it could be carried out.
+    Nothing,
 }
 
 impl Feeds {
@@ -104,11 +115,13 @@ impl Feeds {
             let pause = match self.ask(&client, &feed.name, poll, &outcome).await {
                 Ok(answer) => {
                     failures = 0;
-                    let has_more = answer.has_more;
-                    let (next, is_whole) = self.take_all(&feed, answer).await;
-                    let at_once = has_more || !next.taken.is_empty() || !next.refused.is_empty();
+                    let (next, news) = self.take_all(&feed, answer, &outcome).await;
                     outcome = next;
-                    if at_once && is_whole { Duration::ZERO } else { poll.interval }
+                    match news {
+                        News::Taken => Duration::ZERO,
+                        News::Refused => limit::FEED_POLL_INTERVAL_MIN.min(poll.interval),
+                        News::Nothing => poll.interval,
+                    }
                 }
                 Err(problem) => {
                     failures = failures.saturating_add(1);
@@ -152,14 +165,22 @@ impl Feeds {
         }
     }
 
-    /// Takes what came; answers what is to be told, and whether all could be carried out.
-    async fn take_all(&self, feed: &FeedConfig, answer: Answer) -> (Outcome, bool) {
-        let (mut outcome, mut is_whole) = (Outcome::default(), true);
-        // More than was asked for comes again.
+    /// Takes what came; answers what is to be told, and whether there is anything new in that.
+    async fn take_all(&self, feed: &FeedConfig, answer: Answer, before: &Outcome) -> (Outcome, News) {
+        let (mut outcome, mut news) = (Outcome::default(), News::Nothing);
+        let mut is_whole = true;
+        // More than was asked for comes again, and so does what a feed may not send so fast.
         for (named, text) in answer.sets.into_iter().take(limit::FEED_POLL_EVENTS_MAX) {
-            let taken = self.take(feed, text.trim(), None).await;
+            if self.rates.admit(feed).is_err() {
+                is_whole = false;
+                break;
+            }
+            let taken = self.take(feed, text.trim()).await;
             let refusal = match taken {
-                Ok((_, id)) if id == named => {
+                Ok((taken, id)) if id == named => {
+                    if taken == Taken::Now {
+                        news = News::Taken;
+                    }
                     outcome.taken.push(named);
                     continue;
                 }
@@ -174,9 +195,12 @@ impl Feeds {
                 continue;
             }
             let told = SetError { err: error(refusal.reason()), description: answer::described(&refusal) };
+            if news == News::Nothing && !before.refused.contains_key(&named) {
+                news = News::Refused;
+            }
             outcome.refused.insert(named, told);
         }
-        (outcome, is_whole)
+        (outcome, if is_whole { news } else { News::Nothing })
     }
 }
 

@@ -14,7 +14,7 @@ impl Feeds {
     /// Answers `POST /feeds/{name}/events`, whose sender has presented the secret.
     pub(super) async fn pushed(&self, message: &Message<'_>) -> Response<Bytes> {
         let taken = match token(message) {
-            Ok(token) => self.take(message.feed, token, Some(message.peer)).await.map(drop),
+            Ok(token) => self.take(message.feed, token).await.map(drop),
             Err(refusal) => Err(refusal.into()),
         };
         let Err(stop) = taken else { return answer::json(StatusCode::ACCEPTED, None) };

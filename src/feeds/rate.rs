@@ -3,12 +3,13 @@
 //! Invariant: whoever guesses meets a limit of their own, and takes nothing from that of the feed; what is remembered
 //! of sources is bounded.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::config::FeedConfig;
+use crate::ids::network;
 use crate::limit;
 use crate::outcome::{Reason, Refusal};
 
@@ -17,7 +18,7 @@ const WINDOW: Duration = Duration::from_secs(60);
 
 /// What came lately.
 pub(super) struct Rates {
-    knocks: moka::sync::Cache<IpAddr, Arc<AtomicU32>>,
+    knocks: moka::sync::Cache<(String, IpAddr), Arc<AtomicU32>>,
     feeds: moka::sync::Cache<String, Arc<Mutex<Window>>>,
 }
 
@@ -41,15 +42,15 @@ impl Default for Rates {
 }
 
 impl Rates {
-    /// Whether nothing is looked at that comes from there.
-    pub(super) fn is_knocking(&self, peer: IpAddr) -> bool {
-        let knocks = self.knocks.get(&network(peer));
+    /// Whether somebody has guessed from there too often.
+    pub(super) fn is_knocking(&self, feed: &FeedConfig, peer: IpAddr) -> bool {
+        let knocks = self.knocks.get(&(feed.name.as_str().to_owned(), network(peer)));
         knocks.is_some_and(|knocks| knocks.load(Ordering::Relaxed) >= limit::FEED_KNOCKS_PER_MINUTE_MAX)
     }
 
     /// Counts a message that proved nothing.
-    pub(super) fn knocked(&self, peer: IpAddr) {
-        let knocks = self.knocks.get_with(network(peer), Arc::default);
+    pub(super) fn knocked(&self, feed: &FeedConfig, peer: IpAddr) {
+        let knocks = self.knocks.get_with((feed.name.as_str().to_owned(), network(peer)), Arc::default);
         knocks.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -69,14 +70,6 @@ impl Rates {
         }
         window.count += 1;
         Ok(())
-    }
-}
-
-/// Whoever has one IPv6 address has at least the 2^64 around it.
-fn network(peer: IpAddr) -> IpAddr {
-    match peer.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (!0 << 64))),
-        address => address,
     }
 }
 
@@ -103,11 +96,13 @@ pub(super) mod tests {
         let rates = Rates::default();
         let (one, neighbour, other) =
             ("2001:db8::1".parse().unwrap(), "2001:db8::2".parse().unwrap(), "192.0.2.1".parse().unwrap());
+        let (here, there) = (feed("a", 1), feed("b", 1));
         for _ in 0..limit::FEED_KNOCKS_PER_MINUTE_MAX {
-            assert!(!rates.is_knocking(one));
-            rates.knocked(one);
+            assert!(!rates.is_knocking(&here, one));
+            rates.knocked(&here, one);
         }
-        assert!(rates.is_knocking(one) && rates.is_knocking(neighbour) && !rates.is_knocking(other));
+        assert!(rates.is_knocking(&here, one) && rates.is_knocking(&here, neighbour));
+        assert!(!rates.is_knocking(&here, other) && !rates.is_knocking(&there, one));
         rates.admit(&feed("a", 1)).unwrap();
     }
 

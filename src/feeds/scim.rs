@@ -113,8 +113,8 @@ impl Feeds {
             Activity::Unsaid => Ok(()),
             Activity::Ends => {
                 let now = self.brake.now_s().await?;
-                let order = Order::Left(subject.to_owned());
-                Ok(self.carry_out(message.feed, &order, now, "SCIM: the user was deactivated").await?)
+                let order = (Order::Left(subject.to_owned()), "SCIM: the user was deactivated".to_owned());
+                Ok(self.carry_out(message.feed, vec![order], now, None).await?)
             }
             Activity::Holds => {
                 let owner = Subject::user(&message.feed.issuer, subject).to_string();

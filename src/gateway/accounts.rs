@@ -148,9 +148,9 @@ impl Gateway {
         Ok(removed)
     }
 
-    /// Takes back the accounts that a revocation names: of a subject, at a server, or all.
-    pub async fn remove_accounts_for(&self, target: &RevocationTarget) -> Vec<Removed> {
-        self.take_accounts_for(target).await.unwrap_or_else(|failure| {
+    /// Takes back the accounts that a revocation names: of a subject, at a server, or all. `actor` is who ordered it.
+    pub async fn remove_accounts_for(&self, target: &RevocationTarget, actor: &str) -> Vec<Removed> {
+        self.take_accounts_for(target, actor).await.unwrap_or_else(|failure| {
             // Nobody they belong to can use them: the revocation itself holds, and they are looked for again.
             tracing::error!(%failure, "linked accounts of what was revoked are still in the vault");
             Vec::new()
@@ -161,15 +161,31 @@ impl Gateway {
     ///
     /// # Errors
     /// `store_unavailable`; whatever is left of a block is looked for again.
-    pub async fn take_accounts_for(&self, target: &RevocationTarget) -> Result<Vec<Removed>, Failure> {
+    pub async fn take_accounts_for(&self, target: &RevocationTarget, actor: &str) -> Result<Vec<Removed>, Failure> {
         let Some(vault) = self.delegate.vault() else { return Ok(Vec::new()) };
         let written = Arc::clone(&self.live.snapshot.load().written);
         let removed = vault.remove_for(&written, target).await?;
         if !removed.is_empty() {
-            self.take_revocations().await?;
+            if let Err(failure) = self.take_revocations().await {
+                tracing::error!(%failure, "linked accounts were taken back, and this replica may not have noticed");
+            }
             self.config().servers.iter().filter(|server| server.has_accounts()).for_each(|server| {
                 self.catalog.changed(&server.id, None);
             });
+        }
+        for Removed { owner, server, upstream, .. } in &removed {
+            let about = format!("server {server}, the account of {owner}");
+            let detail = format!("at the authorization server: {upstream}");
+            let kind = match actor.split_once(':') {
+                Some(("feed", _)) => "feed",
+                Some(("host", _)) => "host",
+                _ => "user",
+            };
+            let note =
+                AdminNote { actor_kind: kind, brakes: true, ..note("unlink_account", actor, "done", &about, &detail) };
+            if let Err(failure) = self.journal.administered(&note, None).await {
+                tracing::error!(%failure, owner, %server, "that a linked account was taken back is not on the record");
+            }
         }
         Ok(removed)
     }

@@ -15,12 +15,13 @@ use crate::ids::{PolicyRevision, ReplicaId, RevocationEpoch};
 use crate::limit;
 use crate::outcome::Failure;
 use crate::record::Journal;
+use crate::record::changed::{ChangeNote, RowNote};
 use crate::record::event::RevocationNote;
-use crate::store::{Changed, Store};
+use crate::store::{Changed, Store, What};
 
 /// Follows the store until the gateway stops, and then says that this replica is gone.
 pub async fn follow_store(gateway: Arc<Gateway>) {
-    let Some(changes) = gateway.store.changes() else { return };
+    let Some(changes) = gateway.store.changes() else { return follow_alone(gateway).await };
     let (stopping, mut follower) = (gateway.stopping(), Follower::new());
     loop {
         follower.look(&gateway).await;
@@ -102,9 +103,18 @@ impl Follower {
         let moment = gateway.store.moment().await?;
         // It said so at some moment in between.
         let half = i64::try_from(began.elapsed().as_micros() / 2).unwrap_or_default();
-        gateway.standing.compare(in_force, moment.epoch)?;
-        if moment.epoch > in_force {
-            gateway.take_revocations().await?;
+        if let Some(told) = &moment.went_back {
+            gateway.standing.distrust(told);
+        }
+        if let Err(failure) = gateway.standing.compare(in_force, moment.epoch) {
+            if moment.epoch < in_force && moment.went_back.is_none() {
+                // Also for those that start from now on, and for this one after a restart.
+                gateway.store.distrust(&failure.detail).await?;
+            }
+            return Err(failure);
+        }
+        if gateway.is_behind(moment.epoch) {
+            gateway.put_in_force().await?;
             // Building a policy anew takes longer than the store may be out of sight.
             let gateway = Arc::clone(gateway);
             tokio::spawn(async move {
@@ -137,40 +147,69 @@ impl Follower {
 }
 
 impl Gateway {
-    /// Puts on the record what was ordered here, and before it what was missed until then; nothing that is there.
+    /// Puts on the record whatever raised the epoch up to that one and is not there.
     ///
     /// # Errors
-    /// When the record cannot be written, or the store not be read; it is tried again where replicas have the store in
-    /// common.
-    pub(crate) async fn tell(&self, note: &RevocationNote<'_>) -> Result<(), Failure> {
-        if !self.standing.is_shared() {
-            return self.journal.revoked(note).await;
-        }
+    /// When the record cannot be written, or the store not be read; it is tried again with the next change.
+    pub(crate) async fn tell(&self, epoch: RevocationEpoch) -> Result<(), Failure> {
         let mut told = self.standing.told.lock().await;
-        if note.epoch.0 == told.0.saturating_add(1) {
-            self.journal.revoked(note).await?;
-            *told = note.epoch;
-        }
-        self.tell_up_to(&mut told, note.epoch).await
+        self.tell_up_to(&mut told, epoch).await
     }
 
-    /// Puts on the record what became of revocations up to that epoch, and drops the credentials that it concerns.
-    pub(super) async fn tell_up_to(&self, told: &mut RevocationEpoch, epoch: RevocationEpoch) -> Result<(), Failure> {
+    /// The same for what is in force, where whoever changed it has to know no more than that it is in force.
+    pub(super) async fn tell_in_force(&self) {
+        if self.standing.believed().is_ok()
+            && let Err(failure) = self.tell(self.revocation_epoch()).await
+        {
+            tracing::error!(%failure, "what is in force is not on the record; it is tried again with the next change");
+        }
+    }
+
+    /// Puts on the record what raised the epoch, and drops the credentials that others took back.
+    async fn tell_up_to(&self, told: &mut RevocationEpoch, epoch: RevocationEpoch) -> Result<(), Failure> {
         while *told < epoch {
             let changes = self.store.changed_since(*told).await?;
             if changes.is_empty() {
                 // Nobody remembers what that was.
                 *told = epoch;
             }
-            for change in changes.iter().filter(|change| !change.lifted) {
-                self.delegate.drop_for(&change.revocation.target).await;
-            }
             for change in changes {
+                if let What::Revoked(revocation) = &change.what
+                    && change.replica != self.standing.own.replica
+                {
+                    self.delegate.drop_for(&revocation.target).await;
+                }
                 record_one(&self.journal, self.standing.own.replica, &change).await?;
                 *told = change.epoch;
             }
         }
         Ok(())
+    }
+
+    /// Whether the store is known to have more than what is in force here.
+    fn is_behind(&self, store: RevocationEpoch) -> bool {
+        let in_force = self.revocation_epoch();
+        store > in_force || self.lifecycle.load().epoch() < in_force
+    }
+}
+
+/// Looks now and then whether what is stored is in force, where nobody else has the store: reading it back may have
+/// failed after something was changed.
+async fn follow_alone(gateway: Arc<Gateway>) {
+    let stopping = gateway.stopping();
+    while stopping.run_until_cancelled(tokio::time::sleep(limit::STORE_ALONE_INTERVAL)).await.is_some() {
+        let taken = match gateway.store.revocation_epoch().await {
+            Ok(epoch) if gateway.is_behind(epoch) => gateway.take_revocations().await,
+            Ok(_) => Ok(()),
+            Err(failure) => Err(failure),
+        };
+        match taken {
+            Ok(()) => gateway.standing.well(),
+            Err(failure) if gateway.standing.missed(failure.detail.clone()) => {
+                tracing::error!(%failure, "what is stored may not be in force; it is tried again");
+            }
+            Err(_) => {}
+        }
     }
 }
 
@@ -201,7 +240,7 @@ async fn take_up(gateway: Arc<Gateway>, active: PolicyRevision, first: bool) {
     }
 }
 
-/// Puts on the record what became of revocations and is not told there: while this replica was away, or when it ended
+/// Puts on the record what raised the epoch and is not told there: while this replica was away, or when it ended
 /// between the store and the record. Answers up to which epoch that is. A journal that is new has nothing to be brought
 /// up to.
 ///
@@ -225,8 +264,17 @@ pub async fn record_missed(
 }
 
 async fn record_one(journal: &Journal, own: ReplicaId, change: &Changed) -> Result<(), Failure> {
-    let mut note = change.revocation.noted(change.epoch);
-    note.lifted = change.lifted;
-    note.ordered_at = Some(change.replica).filter(|replica| *replica != own);
-    journal.revoked(&note).await
+    let ordered_at = Some(change.replica).filter(|replica| *replica != own);
+    let (epoch, nonce) = (change.epoch, change.nonce);
+    match &change.what {
+        What::Revoked(revocation) | What::Lifted(revocation) => {
+            let lifted = matches!(change.what, What::Lifted(_));
+            journal.revoked(&RevocationNote { lifted, ordered_at, nonce, ..revocation.noted(epoch) }).await
+        }
+        What::Rows(rows) => {
+            let rows: Vec<RowNote<'_>> =
+                rows.iter().map(|row| RowNote::new(&row.section, &row.key, row.gone, row.says.as_deref())).collect();
+            journal.changed(&ChangeNote { epoch, nonce, rows: &rows, ordered_at }).await
+        }
+    }
 }

@@ -5,21 +5,25 @@
 //! record, and in force at every replica with the epoch that it raised.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 
 use super::{Gateway, since_epoch};
 use crate::config::{AgentState, Config};
 use crate::identity::Caller;
-use crate::ids::{AgentId, Digest, Subject};
+use crate::identity::revoked::RevocationStore as _;
+use crate::ids::{AgentId, Digest, RevocationEpoch, Subject};
 use crate::limit;
+use crate::outbox;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
 use crate::record::mandated::LifecycleNote;
 use crate::shelf::{Action, Change, Changed, Expect, Row, Section, Shelf, Tell};
 
-const STOPPED: Section = Section { name: "stopped", rows_max: limit::STOPPED_MAX };
-const ATTESTED: Section = Section { name: "attested", rows_max: limit::ATTESTATIONS_MAX };
+pub(super) const STOPPED: Section = Section { name: "stopped", rows_max: limit::STOPPED_MAX };
+pub(super) const ATTESTED: Section = Section { name: "attested", rows_max: limit::ATTESTATIONS_MAX };
 
 /// Who the breaker is, as the record names it.
 pub const BREAKER: &str = "breaker";
@@ -53,6 +57,8 @@ pub struct Attestation {
 /// What became of agents and servers, as the store has it.
 #[derive(Debug, Clone, Default)]
 pub struct Lifecycle {
+    /// No change up to this one is missing.
+    epoch: RevocationEpoch,
     /// By agent, or by agent and person.
     halted: BTreeMap<String, Halted>,
     /// By kind and name.
@@ -87,21 +93,38 @@ impl Lifecycle {
     ///
     /// # Errors
     /// `store_unavailable`.
-    pub async fn read(shelf: &dyn Shelf) -> Result<Self, Failure> {
-        Ok(Self { halted: all(shelf, STOPPED).await?, attested: all(shelf, ATTESTED).await? })
+    pub async fn read(shelf: &dyn Shelf, epoch: RevocationEpoch) -> Result<Self, Failure> {
+        Ok(Self { epoch, halted: all(shelf, STOPPED).await?, attested: all(shelf, ATTESTED).await? })
     }
 
-    /// The agents that are stopped as such, and how.
+    /// Up to which epoch it is known to be whole.
+    #[must_use]
+    pub const fn epoch(&self) -> RevocationEpoch {
+        self.epoch
+    }
+
+    /// Takes the place of what is there, unless that is newer: two may read the store in one order and come here in the
+    /// other.
+    pub fn keep_newest(self, place: &ArcSwap<Self>) {
+        let read = Arc::new(self);
+        place.rcu(|there| Arc::clone(if there.epoch > read.epoch { there } else { &read }));
+    }
+
+    /// The agents that are stopped as such, and how; also those that the files do not know at the moment, which may come
+    /// back there.
     #[must_use]
     pub fn stopped(&self, config: &Config, now: Duration) -> BTreeMap<AgentId, AgentState> {
-        let overdue = |id: &AgentId| self.due(&agent_key(id), config.attest_every, now) == Due::Over;
-        let state = |id: &AgentId| match self.halted.get(id.as_str()) {
-            Some(halted) if halted.retired => Some(AgentState::Retired),
-            Some(_) => Some(AgentState::Suspended),
-            None if overdue(id) => Some(AgentState::Suspended),
-            None => None,
-        };
-        config.agents.keys().filter_map(|id| Some((id.clone(), state(id)?))).collect()
+        let agents =
+            self.attested.keys().filter_map(|key| Some((key, AgentId::new(key.strip_prefix("agent/")?).ok()?)));
+        let overdue = agents.filter(|(key, _)| self.due(key, config.attest_every, now) == Due::Over);
+        let mut stopped: BTreeMap<_, _> = overdue.map(|(_, id)| (id, AgentState::Suspended)).collect();
+        for (key, halted) in &self.halted {
+            // One that is stopped for one person has another name.
+            if let Ok(id) = AgentId::new(key) {
+                stopped.insert(id, if halted.retired { AgentState::Retired } else { AgentState::Suspended });
+            }
+        }
+        stopped
     }
 
     /// Whether somebody may use the agent that they come with.
@@ -206,7 +229,7 @@ async fn all<T: serde::de::DeserializeOwned>(
 impl Gateway {
     /// What became of agents and servers.
     #[must_use]
-    pub fn lifecycle(&self) -> std::sync::Arc<Lifecycle> {
+    pub fn lifecycle(&self) -> Arc<Lifecycle> {
         self.lifecycle.load_full()
     }
 
@@ -250,7 +273,23 @@ impl Gateway {
                 put(&Halted { retired, subject: long, by: by.to_owned(), note: note.to_owned(), at })?
             }
         };
-        let epoch = match self.store.change(vec![Change::new(STOPPED, key, expect, action)], Tell::Everybody).await? {
+        let own = Change::new(STOPPED, key, expect, action);
+        let mut changes = vec![own.clone()];
+        if step != Step::Resume {
+            let subject = subject.map(Subject::as_str);
+            let about = serde_json::json!({
+                "agent": agent.as_str(), "subject": subject, "owner": known.owner, "by": by,
+                "state": if step == Step::Retire { "retired" } else { "suspended" },
+            });
+            let clock_us = self.store.clock_us().await?;
+            changes.extend(outbox::told(&now.config.webhooks, outbox::Event::AgentSuspended, &about, clock_us));
+        }
+        let mut changed = self.store.change(changes, Tell::Everybody).await?;
+        if matches!(changed, Changed::Full(index) if index > 0) {
+            // Where messages have not been taken for days, it is stopped all the same.
+            changed = self.store.change(vec![own], Tell::Everybody).await?;
+        }
+        let epoch = match changed {
             Changed::Done { epoch, .. } => epoch,
             Changed::Conflict(_) => return Err(invalid("somebody else changed it just now: look again".to_owned())),
             Changed::Full(_) => {
@@ -299,7 +338,7 @@ impl Gateway {
 
     async fn attestations(&self) -> Result<(), Failure> {
         let now = self.snapshot();
-        let lifecycle = Lifecycle::read(&self.store).await?;
+        let lifecycle = Lifecycle::read(&self.store, self.store.revocation_epoch().await?).await?;
         let agents = now.written.agents.values().map(|agent| (agent_key(&agent.id), agent.owner.clone()));
         let servers = now.written.servers.iter().map(|server| (server_key(&server.id), server.owner.clone()));
         let known: Vec<(String, String)> = agents.chain(servers).collect();
@@ -317,9 +356,9 @@ impl Gateway {
                 Due::Over => tracing::warn!(%key, owner, "its owner has not attested that it is still needed"),
             }
         }
-        let fresh = Lifecycle::read(&self.store).await?;
-        let stopped = fresh.stopped(&now.written, since_epoch());
-        self.lifecycle.store(std::sync::Arc::new(fresh));
+        let fresh = Lifecycle::read(&self.store, self.store.revocation_epoch().await?).await?;
+        fresh.keep_newest(&self.lifecycle);
+        let stopped = self.lifecycle.load().stopped(&now.written, since_epoch());
         if stopped != self.live.revocations.barred().stopped {
             self.take_revocations().await?;
         }
@@ -364,6 +403,8 @@ mod tests {
         halted.halted.insert("bot".into(), retired.clone());
         halted.halted.insert("desk/user:corp/anna".into(), Halted { retired: false, ..retired });
         assert_eq!(halted.stopped(&config, late), BTreeMap::from([(bot, AgentState::Retired)]));
+        let none = Config { agents: BTreeMap::new(), ..config.clone() };
+        assert_eq!(halted.stopped(&none, late), halted.stopped(&config, late), "files may bring it back");
         let desk = AgentId::new("desk").unwrap();
         assert_eq!(halted.halted_for(&desk).map(|(user, _)| user).collect::<Vec<_>>(), ["user:corp/anna"]);
     }
@@ -378,5 +419,19 @@ mod tests {
         let stopped = Halted { retired: false, subject, by: "breaker".into(), note: String::new(), at: 0 };
         let lifecycle = Lifecycle { halted: [(key, stopped)].into(), ..Lifecycle::default() };
         assert_eq!(lifecycle.halted_for(&desk).map(|(user, _)| user).collect::<Vec<_>>(), [long.as_str()]);
+    }
+
+    #[test]
+    fn what_was_read_earlier_and_comes_later_brings_nobody_back() {
+        let place = ArcSwap::from_pointee(Lifecycle::default());
+        let halted = Halted { retired: false, subject: None, by: "breaker".into(), note: String::new(), at: 0 };
+        let mut newer = Lifecycle { epoch: RevocationEpoch(7), ..Lifecycle::default() };
+        newer.halted.insert("desk/user:corp/anna".into(), halted);
+        let older = Lifecycle { epoch: RevocationEpoch(6), ..Lifecycle::default() };
+        newer.keep_newest(&place);
+        older.keep_newest(&place);
+        assert_eq!(place.load().halted.len(), 1);
+        Lifecycle { epoch: RevocationEpoch(7), ..Lifecycle::default() }.keep_newest(&place);
+        assert!(place.load().halted.is_empty(), "what was read for the same epoch is no older");
     }
 }

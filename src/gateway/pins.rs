@@ -21,6 +21,7 @@ mod tests;
 mod waits;
 mod words;
 
+pub(in crate::gateway) use rows::DECIDED;
 pub use status::{
     NamedPin, PinDiff, PinDiffs, PinLockText, PinOrder, PinStatus, PinnedServer, PinsChanged, PinsReport,
 };
@@ -28,13 +29,14 @@ pub use status::{
 use super::Gateway;
 use crate::catalog::Listed;
 use crate::catalog::pins::{Accepted, Pinned, Pins};
-use crate::config::PinMode;
+use crate::config::{PinMode, WebhookConfig};
 use crate::identity::revoked::RevocationStore as _;
 use crate::ids::{AuthorizationContext, DefinitionDigest, RevocationEpoch, ServerId};
 use crate::limit;
+use crate::outbox;
 use crate::outcome::{Failure, Reason};
 use crate::record::Journal;
-use crate::shelf::{Changed, Section, Shelf as _, Tell, Version};
+use crate::shelf::{Change, Changed, Section, Shelf as _, Tell, Version};
 use crate::store::Store;
 use crate::wire::Json;
 use rows::{CHANGES, FIRST_USE, Kept, SERVERS, Shelved, Used, UsedPin, WAITING, batches, counted};
@@ -42,6 +44,9 @@ use seen::{Decided, Seen, Told, look};
 use waits::Waits;
 use words::{Of, WAITING_WORDS, WORDS};
 
+/// Every section that definitions are kept in.
+pub(in crate::gateway) const SECTIONS: [&str; 5] =
+    [DECIDED.name, WAITING.name, SERVERS.name, WORDS.name, WAITING_WORDS.name];
 /// How many lines of the record are waited for at once.
 const TOLD_TOGETHER: usize = 32;
 
@@ -188,7 +193,7 @@ impl Keeper {
     }
 
     /// What was just listed, before anything of it is offered.
-    pub(super) async fn listed(self: &Arc<Self>, listed: Listed<'_>) {
+    pub(super) async fn listed(self: &Arc<Self>, listed: Listed<'_>, hooks: &[WebhookConfig]) {
         let server = listed.server;
         if server.pins == PinMode::Off {
             return;
@@ -207,7 +212,7 @@ impl Keeper {
             }
         }
         let whole = listed.complete && listed.slice.context() == AuthorizationContext::Gateway;
-        self.keep_back(&server.id, &all, whole).await;
+        self.keep_back(&server.id, &all, whole, hooks).await;
     }
 
     /// Takes a first list: once, whatever of it is accepted already. Where somebody has begun to decide of a server,
@@ -274,7 +279,13 @@ impl Keeper {
     }
 
     /// Remembers and tells of definitions that nobody has accepted; `whole` is said of all that a server lists.
-    async fn keep_back(self: &Arc<Self>, server: &ServerId, all: &Arc<[Pinned]>, whole: bool) {
+    async fn keep_back(
+        self: &Arc<Self>,
+        server: &ServerId,
+        all: &Arc<[Pinned]>,
+        whole: bool,
+        hooks: &[WebhookConfig],
+    ) {
         let accepted = self.pins.now();
         let unknown: Vec<&Pinned> = all.iter().filter(|pinned| is_unknown(&accepted, server, pinned)).collect();
         let (due, without_place) = {
@@ -309,13 +320,22 @@ impl Keeper {
             tracing::warn!(%server, count = told.len(), "definitions are kept back until somebody accepts them: bailiwick pins list");
             self.tell(server, told, None);
         }
+        let about = seen.iter().zip(&due).filter(|(_, due)| due.tell).map(|(seen, _)| seen);
+        let about: Vec<&Seen> = about.collect();
+        let told = match self.store.clock_us().await {
+            Ok(now_us) if !about.is_empty() => {
+                outbox::told(hooks, outbox::Event::PinChanged, &told_of(server, &about), now_us)
+            }
+            Ok(_) | Err(_) => Vec::new(),
+        };
         let keeper = Arc::clone(self);
         let server = server.clone();
-        tokio::spawn(async move { keeper.keep_waiting(server, seen, due).await });
+        tokio::spawn(async move { keeper.keep_waiting(server, seen, due, told).await });
     }
 
     /// Keeps what waits in the store, until it was not listed for so long.
-    async fn keep_waiting(&self, server: ServerId, seen: Vec<Seen>, due: Vec<waits::Due>) {
+    /// The messages go with the first of it.
+    async fn keep_waiting(&self, server: ServerId, seen: Vec<Seen>, due: Vec<waits::Due>, messages: Vec<Change>) {
         let mut digests = Vec::new();
         let stored = async {
             let now_us = self.store.clock_us().await?;
@@ -331,8 +351,15 @@ impl Keeper {
                     words.push((Of::from(&kept), seen.pinned.text.clone()));
                 }
             }
-            for batch in batches(changes) {
-                if let Changed::Full(_) = self.store.change(batch, Tell::Nobody).await? {
+            let mut count = messages.len();
+            for mut batch in batches(std::iter::once(messages).chain(changes)) {
+                let mut changed = self.store.change(batch.clone(), Tell::Nobody).await?;
+                if matches!(changed, Changed::Full(place) if place < count) {
+                    // Where messages have not been taken for days, it is kept back all the same.
+                    changed = self.store.change(batch.split_off(count), Tell::Nobody).await?;
+                }
+                count = 0;
+                if let Changed::Full(_) = changed {
                     return Err(full(WAITING));
                 }
             }
@@ -363,6 +390,20 @@ impl Keeper {
                 .await;
         });
     }
+}
+
+/// What is told of definitions that are kept back.
+fn told_of(server: &ServerId, fresh: &[&Seen]) -> serde_json::Value {
+    let one = |seen: &&Seen| {
+        serde_json::json!({
+            "kind": seen.pinned.kind,
+            "name": seen.pinned.name,
+            "digest": seen.pinned.digest,
+            "state": if seen.before.is_some() { "changed" } else { "new" },
+        })
+    };
+    let definitions: Vec<_> = fresh.iter().take(limit::PINS_TOLD_MAX).map(one).collect();
+    serde_json::json!({ "server": server, "count": fresh.len(), "definitions": definitions })
 }
 
 /// Whether nobody has accepted or rejected it.

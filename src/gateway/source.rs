@@ -108,6 +108,7 @@ impl Source for UpstreamSource {
     }
 
     fn listed<'a>(&'a self, listed: Listed<'a>) -> BoxFuture<'a, ()> {
-        Box::pin(self.keeper.listed(listed))
+        let config = Arc::clone(&self.live.snapshot.load().config);
+        Box::pin(async move { self.keeper.listed(listed, &config.webhooks).await })
     }
 }

@@ -144,15 +144,15 @@ impl Standing {
     /// As [`Standing::believed`].
     pub fn compare(&self, known: RevocationEpoch, store: RevocationEpoch) -> Result<(), Failure> {
         if self.shared && store < known {
-            let told = format!(
-                "the store went back from epoch {} to {}: was it restored? Restart this replica, which holds it against \
-                 the record",
-                known.0, store.0
-            );
-            // The first time is what there is to tell.
-            let _told_already = self.went_back.set(told);
+            let told = format!("the store went back from epoch {} to {}: was it restored?", known.0, store.0);
+            self.distrust(&told);
         }
         self.believed()
+    }
+
+    /// Takes in that somebody has seen it go back; the first time is what there is to tell.
+    pub(super) fn distrust(&self, told: &str) {
+        let _told_already = self.went_back.set(told.to_owned());
     }
 
     /// Whether the store has never gone back since the start.
@@ -274,7 +274,8 @@ mod tests {
         let hour = 3_600_000_000;
         for ahead in [hour, -hour] {
             let asked_us = ours();
-            let moment = Moment { epoch: RevocationEpoch(1), active: Some(revision), now_us: asked_us - ahead };
+            let now_us = asked_us - ahead;
+            let moment = Moment { epoch: RevocationEpoch(1), active: Some(revision), now_us, went_back: None };
             standing.saw(Instant::now(), asked_us, &moment, revision);
             let off = standing.now_us() - (ours() - ahead);
             assert!(off.abs() < 60_000_000, "{off} us beside the store's clock");
@@ -291,7 +292,7 @@ mod tests {
     }
 
     fn moment(active: &str) -> Moment {
-        Moment { epoch: RevocationEpoch(0), now_us: 0, active: Some(revision(active)) }
+        Moment { epoch: RevocationEpoch(0), now_us: 0, active: Some(revision(active)), went_back: None }
     }
 
     fn problem(standing: &Standing, name: &str) -> Option<String> {

@@ -113,7 +113,6 @@ async fn one(
     now_us: i64,
 ) {
     let store = gateway.store();
-    let remove = |id: &str| vec![Change::new(OUTBOX, id, Expect::Anything, Action::Remove)];
     let pause_us =
         limit::WEBHOOK_RETRY_MIN_US.saturating_mul(1 << message.tries.min(16)).min(limit::WEBHOOK_RETRY_MAX_US);
     let next = Message {
@@ -129,7 +128,8 @@ async fn one(
     }
     match post(client, hook, keys, &row.key, message.body, now_us).await {
         Ok(()) => {
-            let _sent = store.change(remove(&row.key), Tell::Nobody).await;
+            let sent = Change::new(OUTBOX, row.key, Expect::Anything, Action::Remove);
+            let _sent = store.change(vec![sent], Tell::Nobody).await;
         }
         Err(problem) => {
             tracing::warn!(

@@ -93,13 +93,8 @@ impl Revocation {
             note: &self.note,
             ordered_at: None,
             epoch,
+            nonce: None,
         }
-    }
-
-    /// As the record tells it when somebody lifts it, and why.
-    #[must_use]
-    pub fn noted_lifted<'a>(&'a self, actor: &'a str, note: &'a str, epoch: RevocationEpoch) -> RevocationNote<'a> {
-        RevocationNote { actor, note, lifted: true, ..self.noted(epoch) }
     }
 }
 

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use super::issuer::Issuer;
 use super::jwt::check_signature;
+use super::keys::Verification;
 use super::token::{Claims, Header, Jwt, missing};
 use super::verify::plain_type;
 use super::{Identity, cache::Basis, keys, now_s};
@@ -79,8 +80,15 @@ impl Identity {
     /// What a token that came over a feed says.
     ///
     /// # Errors
-    /// Each check has its own [`Reason`]; where the keys cannot be had, that is a failure.
-    pub async fn statement(&self, feed: &FeedConfig, kind: StatementKind, text: &str) -> Result<Statement, Stop> {
+    /// Each check has its own [`Reason`]; where the keys cannot be had, that is a failure. Without `may_fetch` nobody is
+    /// asked for keys, and a token that needs one that is not known is `rate_limited`.
+    pub async fn statement(
+        &self,
+        feed: &FeedConfig,
+        kind: StatementKind,
+        text: &str,
+        may_fetch: bool,
+    ) -> Result<Statement, Stop> {
         let settings = self.settings.load_full();
         let accepted = settings.issuers.values().find(|accepted| accepted.config.alias == feed.issuer);
         let accepted = accepted.ok_or_else(|| Refusal::new(Reason::IssuerUnknown))?;
@@ -89,7 +97,7 @@ impl Identity {
             StatementKind::Event => settings.transmitters.get(&feed.name),
         };
         let signer = transmitter.unwrap_or(&accepted.issuer);
-        examine(&Expected { feed, kind, issuer: &accepted.config, signer }, text).await
+        examine(&Expected { feed, kind, issuer: &accepted.config, signer, may_fetch }, text).await
     }
 
     /// The exact `iss` of an issuer's tokens.
@@ -106,6 +114,7 @@ struct Expected<'a> {
     kind: StatementKind,
     issuer: &'a IssuerConfig,
     signer: &'a Arc<Issuer>,
+    may_fetch: bool,
 }
 
 async fn examine(expected: &Expected<'_>, text: &str) -> Result<Statement, Stop> {
@@ -124,6 +133,14 @@ async fn examine(expected: &Expected<'_>, text: &str) -> Result<Statement, Stop>
         .filter(|algorithm| expected.issuer.algorithms.contains(algorithm))
         .ok_or_else(|| Refusal::new(Reason::AlgorithmRefused))?;
     check_type(expected, &header)?;
+    if !expected.may_fetch {
+        let known = expected.signer.known();
+        let verified =
+            known.map(|known| known.keys.verify(header.kid.as_deref(), algorithm, jwt.signed, jwt.signature));
+        if verified.is_none_or(|verified| verified == Verification::KeyUnknown) {
+            return Err(Refusal::new(Reason::RateLimited).into());
+        }
+    }
     let mut basis = Basis { issuer: None, bundle: None, revision: 0 };
     let _key = check_signature(expected.signer, header.kid.as_deref(), algorithm, &jwt, &mut basis).await?;
     Ok(read(expected, &claims, now_s())?)

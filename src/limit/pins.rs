@@ -30,3 +30,5 @@ pub const PIN_ROW_TEXT_BYTES_MAX: usize = 48 * 1024;
 pub const PIN_DIFF_LINES_MAX: usize = 4_000;
 /// Definitions that one order names; its digests fit into a body for administrators.
 pub const PINS_ORDERED_MAX: usize = 900;
+/// Definitions that a webhook names when they are kept back; the others are counted.
+pub const PINS_TOLD_MAX: usize = 20;

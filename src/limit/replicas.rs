@@ -10,6 +10,8 @@ pub const STORE_UPGRADE_WAIT_MAX: Duration = Duration::from_secs(60);
 pub const STORE_CONNECTIONS_MAX: u32 = 5;
 /// How often a replica looks at the store, when nothing wakes it.
 pub const STORE_LOOK_INTERVAL: Duration = Duration::from_millis(250);
+/// How often a gateway that is alone with its store looks whether what is stored is in force.
+pub const STORE_ALONE_INTERVAL: Duration = Duration::from_secs(1);
 /// How long after a listening connection was lost the next one is made.
 pub const STORE_LISTEN_RETRY: Duration = Duration::from_millis(500);
 /// How long one connection listens: one that says nothing any more is found out about.
@@ -36,7 +38,9 @@ pub const RELAY_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 pub const RELAY_PING: Duration = Duration::from_secs(4);
 /// Requests that are handed to other replicas at once; streams among them for as long as they are open.
 pub const RELAYS_MAX: usize = 4_096;
-/// Revocations and lifts that the store remembers for the records of replicas that were away.
+/// Changes of the epoch that the store remembers for the record, and for those of replicas that were away.
 pub const REVOCATION_CHANGES_MAX: i64 = 100_000;
+/// What a change tells of what one row says.
+pub const CHANGE_TOLD_BYTES_MAX: usize = 512;
 /// Of them, those that are put on a record at once.
 pub const REVOCATION_CHANGES_TAKEN_MAX: i64 = 200;

@@ -10,6 +10,8 @@ pub const SEAL_KEY_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 pub const BACKUP_DEPTH_MAX: usize = 8;
 /// Revocations that are shown when the journal does not tell them any more.
 pub const RECONCILE_GAPS_SHOWN_MAX: usize = 100;
+/// How long a store is brought up to a journal; a hundred thousand changes take a minute or two.
+pub const RECONCILE_WAIT_MAX: Duration = Duration::from_secs(600);
 /// Decisions that wait to be evaluated under the next policies.
 pub const SHADOW_QUEUE_MAX: usize = 256;
 /// Arguments of a decision that waits so.

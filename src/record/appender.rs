@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
-use super::fields::{OpenLeg, RepairFacts, RotationFacts, RotationFields};
+use super::fields::{HistoryFacts, OpenLeg, RepairFacts, RotationFacts, RotationFields};
 use super::line::{self, GENESIS, Header};
 use super::segment::{self, Scanned};
 use crate::ids::{Digest, LegId, ReplicaId, RevocationEpoch};
@@ -33,8 +33,8 @@ pub(super) enum Mark {
     Opens(OpenLeg),
     /// A result, refusal or failure.
     Closes(LegId),
-    /// It tells the store's epoch.
-    Epoch(RevocationEpoch),
+    /// It tells the store's epoch, and perhaps what tells that from the same epoch of another history.
+    Epoch(RevocationEpoch, Option<u32>),
     /// Nothing.
     Plain,
 }
@@ -66,6 +66,7 @@ pub(super) struct Found {
     pub(super) repairs: Vec<RepairFacts>,
     pub(super) open: Vec<OpenLeg>,
     pub(super) epoch: Option<RevocationEpoch>,
+    pub(super) history: Option<(RevocationEpoch, u32)>,
 }
 
 /// How far the record has come: told by whoever writes, for those who read what was written.
@@ -105,6 +106,7 @@ pub(super) struct Appender {
     digest: Digest,
     open: HashMap<LegId, OpenLeg>,
     epoch: RevocationEpoch,
+    history: Option<(RevocationEpoch, u32)>,
     buffer: Vec<u8>,
     unsynced: bool,
     segment_bytes_max: u64,
@@ -135,6 +137,7 @@ impl Appender {
             digest: GENESIS,
             open: HashMap::new(),
             epoch: RevocationEpoch::default(),
+            history: None,
             buffer: Vec::new(),
             unsynced: false,
             segment_bytes_max: limit::JOURNAL_SEGMENT_BYTES_MAX,
@@ -157,6 +160,7 @@ impl Appender {
         let open = &mut self.open;
         let scan = segment::scan(&bytes, first..u64::MAX, (first == 1).then_some(GENESIS), |line, _| {
             found.epoch = found.epoch.max(line.epoch());
+            found.history = found.history.max(line.history());
             follow(open, line);
         });
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -186,6 +190,7 @@ impl Appender {
         self.next = scan.next;
         self.digest = scan.digest.unwrap_or(GENESIS);
         self.epoch = found.epoch.unwrap_or_default();
+        self.history = found.history;
         if closed {
             // It cannot be added to; the record goes on in a file of its own.
             return Ok(true);
@@ -239,7 +244,10 @@ impl Appender {
             match mark {
                 Mark::Opens(open) => drop(self.open.insert(open.leg, open)),
                 Mark::Closes(leg) => drop(self.open.remove(&leg)),
-                Mark::Epoch(epoch) => self.epoch = self.epoch.max(epoch),
+                Mark::Epoch(epoch, nonce) => {
+                    self.epoch = self.epoch.max(epoch);
+                    self.history = self.history.max(nonce.map(|nonce| (epoch, nonce)));
+                }
                 Mark::Plain => {}
             }
         }
@@ -332,7 +340,8 @@ impl Appender {
             parts.push(Vec::new());
         }
         let record = |(part, open)| {
-            let fields = RotationFields { rotation: RotationFacts { epoch: self.epoch, part, open } };
+            let history = self.history.map(|(epoch, nonce)| HistoryFacts { epoch, nonce });
+            let fields = RotationFields { rotation: RotationFacts { epoch: self.epoch, history, part, open } };
             let mut body = Vec::new();
             let header = Header { replica: &self.replica, kind: "rotation", of: None, who: None };
             line::body(&mut body, header, &fields).map_err(io::Error::other)?;

@@ -210,6 +210,9 @@ pub struct RevocationNote<'a> {
     pub ordered_at: Option<ReplicaId>,
     /// The epoch that includes it.
     pub epoch: RevocationEpoch,
+    /// What tells it from the same epoch of another history.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nonce: Option<u32>,
 }
 
 /// An administrator's operation as the record tells it.

@@ -458,10 +458,19 @@ pub(super) struct RotationFields {
 #[derive(Serialize)]
 pub(super) struct RotationFacts {
     pub(super) epoch: RevocationEpoch,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) history: Option<HistoryFacts>,
     /// Goes on with what the line before has begun.
     #[serde(skip_serializing_if = "is_zero")]
     pub(super) part: u64,
     pub(super) open: Vec<OpenLeg>,
+}
+
+/// The last epoch whose own number is told.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(super) struct HistoryFacts {
+    pub(super) epoch: RevocationEpoch,
+    pub(super) nonce: u32,
 }
 
 /// A leg whose result has not been written yet.

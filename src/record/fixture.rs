@@ -196,6 +196,7 @@ pub(crate) async fn write_every_type(state: &Path) {
         note: &format!("left; had {CANARY}"),
         ordered_at: None,
         epoch: RevocationEpoch(3),
+        nonce: Some(7),
     };
     journal.revoked(&revocation).await.unwrap();
     let (added, removed) = (["p, a".to_owned()], ["p, b".to_owned()]);

@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use super::appender::{Appender, Mark};
 use super::batch::{Settled, lock};
+use super::changed::{ChangeFields, ChangeNote};
 use super::checkpoint::CheckpointKeys;
 use super::direct::Direct;
 use super::entry::unavailable;
@@ -89,6 +90,8 @@ pub struct JournalSettings<'a> {
 pub struct Recovered {
     /// The last store epoch that the journal tells; a store with a lower one is older than the record.
     pub epoch: Option<RevocationEpoch>,
+    /// The last epoch whose own number it tells, and that number: a store of another history has another one.
+    pub history: Option<(RevocationEpoch, u32)>,
     /// Calls of the last run whose end nobody knows, now recorded as `unknown`.
     pub unknown: usize,
     /// Torn ends and broken chains, now noted as `repair`.
@@ -170,7 +173,12 @@ impl Journal {
             ledger_thread: std::sync::Mutex::new(ledger_thread),
         };
         let journal = Self(Arc::new(handle));
-        let recovered = Recovered { epoch: found.epoch, unknown: found.open.len(), repairs: found.repairs.len() };
+        let recovered = Recovered {
+            epoch: found.epoch,
+            history: found.history,
+            unknown: found.open.len(),
+            repairs: found.repairs.len(),
+        };
         for repair in found.repairs {
             tracing::warn!(
                 problem = repair.problem,
@@ -193,7 +201,7 @@ impl Journal {
     /// # Errors
     /// [`Reason::RecordUnavailable`].
     pub async fn started(&self, note: &StartNote<'_>) -> Result<(), Failure> {
-        self.note_durably("start", &StartFields { start: note }, Mark::Epoch(note.epoch)).await
+        self.note_durably("start", &StartFields { start: note }, Mark::Epoch(note.epoch, None)).await
     }
 
     /// Records what a server runs; durable when it returns.
@@ -210,7 +218,7 @@ impl Journal {
     /// [`Reason::RecordUnavailable`].
     pub async fn pinned(&self, note: &PinNote<'_>) -> Result<(), Failure> {
         self.metrics().pinned(note);
-        let mark = note.epoch.map_or(Mark::Plain, Mark::Epoch);
+        let mark = note.epoch.map_or(Mark::Plain, |epoch| Mark::Epoch(epoch, None));
         self.note_durably("pin", &PinFields { pin: note }, mark).await
     }
 
@@ -235,7 +243,16 @@ impl Journal {
     /// # Errors
     /// [`Reason::RecordUnavailable`]; the store holds it all the same.
     pub async fn revoked(&self, note: &RevocationNote<'_>) -> Result<(), Failure> {
-        self.note_durably("revocation", &RevocationFields { revocation: note }, Mark::Epoch(note.epoch)).await
+        self.note_durably("revocation", &RevocationFields { revocation: note }, Mark::Epoch(note.epoch, note.nonce))
+            .await
+    }
+
+    /// Records that rows raised the epoch; durable when it returns.
+    ///
+    /// # Errors
+    /// [`Reason::RecordUnavailable`]; the store holds it all the same.
+    pub async fn changed(&self, note: &ChangeNote<'_>) -> Result<(), Failure> {
+        self.note_durably("change", &ChangeFields { change: note }, Mark::Epoch(note.epoch, note.nonce)).await
     }
 
     /// Records a reload, whether it was loaded or not; durable when it returns.

@@ -16,7 +16,7 @@ use crate::limit;
 pub(super) const GENESIS: Digest = Digest::from_bytes([0; 32]);
 
 /// Every kind of line that there is: whoever reads the record for somebody else is held against it.
-pub const KINDS: [&str; 20] = [
+pub const KINDS: [&str; 21] = [
     "intent",
     "result",
     "refusal",
@@ -32,6 +32,7 @@ pub const KINDS: [&str; 20] = [
     "pin",
     "mandate",
     "lifecycle",
+    "change",
     "start",
     "stop",
     "repair",

@@ -14,6 +14,7 @@ mod appender;
 mod approval;
 pub mod audit;
 mod batch;
+pub mod changed;
 pub mod checkpoint;
 mod direct;
 pub mod entry;

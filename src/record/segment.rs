@@ -52,6 +52,7 @@ pub(super) struct Scanned<'a> {
     start: Option<Epoch>,
     revocation: Option<Epoch>,
     pin: Option<PinEpoch>,
+    change: Option<Epoch>,
     #[serde(borrow)]
     pub(super) rotation: Option<Rotation<'a>>,
     pub(super) retention: Option<Removed>,
@@ -66,6 +67,8 @@ pub(super) struct Removed {
 #[derive(Debug, Deserialize)]
 struct Epoch {
     epoch: RevocationEpoch,
+    #[serde(default)]
+    nonce: Option<u32>,
 }
 
 /// A pin that an administrator decided has one.
@@ -77,6 +80,8 @@ struct PinEpoch {
 #[derive(Debug, Deserialize)]
 pub(super) struct Rotation<'a> {
     epoch: RevocationEpoch,
+    #[serde(default)]
+    history: Option<Epoch>,
     #[serde(default)]
     pub(super) part: u64,
     #[serde(borrow)]
@@ -92,9 +97,20 @@ pub(super) struct OpenNames<'a> {
 impl Scanned<'_> {
     /// The store's epoch, where the line tells it.
     pub(super) fn epoch(&self) -> Option<RevocationEpoch> {
-        let told = self.start.as_ref().or(self.revocation.as_ref()).map(|told| told.epoch);
+        let told = self.start.as_ref().or(self.changed()).map(|told| told.epoch);
         let told = told.or_else(|| self.pin.as_ref().and_then(|pin| pin.epoch));
         told.or_else(|| self.rotation.as_ref().map(|rotation| rotation.epoch))
+    }
+
+    /// An epoch with what tells it from the same one of another history, where the line tells both.
+    pub(super) fn history(&self) -> Option<(RevocationEpoch, u32)> {
+        let carried = || self.rotation.as_ref().and_then(|rotation| rotation.history.as_ref());
+        let told = self.changed().or_else(carried)?;
+        Some((told.epoch, told.nonce?))
+    }
+
+    fn changed(&self) -> Option<&Epoch> {
+        self.revocation.as_ref().or(self.change.as_ref())
     }
 }
 

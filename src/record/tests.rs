@@ -205,7 +205,7 @@ async fn a_crash_between_intent_and_result_is_closed_as_unknown_at_the_next_star
     std::fs::write(directory(copy.path()).join(torn.file_name().unwrap()), &bytes).unwrap();
 
     let (journal, recovered) = start(copy.path());
-    assert_eq!(recovered, Recovered { epoch: None, unknown: 1, repairs: 1 });
+    assert_eq!(recovered, Recovered { epoch: None, history: None, unknown: 1, repairs: 1 });
     journal.stop("test").await.unwrap();
     let lines = lines(copy.path());
     assert_eq!(kinds(copy.path()), ["intent", "intent", "result", "repair", "result", "stop"]);
@@ -216,7 +216,7 @@ async fn a_crash_between_intent_and_result_is_closed_as_unknown_at_the_next_star
     whole(copy.path());
 
     let (_journal, recovered) = start(copy.path());
-    assert_eq!(recovered, Recovered { epoch: None, unknown: 0, repairs: 0 }, "once is enough");
+    assert_eq!(recovered, Recovered { epoch: None, history: None, unknown: 0, repairs: 0 }, "once is enough");
     drop(entry);
 }
 
@@ -409,7 +409,10 @@ async fn a_segment_ends_at_its_limit_and_the_next_knows_what_is_open() {
         batch.push(body.as_bytes(), appender::Mark::Opens(open));
         appender.append(&batch).unwrap();
         batch.clear();
-        batch.push(br#","type":"revocation","revocation":{"epoch":5}}"#, appender::Mark::Epoch(RevocationEpoch(5)));
+        batch.push(
+            br#","type":"revocation","revocation":{"epoch":5,"nonce":7}}"#,
+            appender::Mark::Epoch(RevocationEpoch(5), Some(7)),
+        );
         for _ in 0..5 {
             appender.append(&batch).unwrap();
         }
@@ -418,7 +421,10 @@ async fn a_segment_ends_at_its_limit_and_the_next_knows_what_is_open() {
     let walk = whole(state.path());
     assert!(walk.segments >= 3, "{walk:?}");
     let (journal, recovered) = start(state.path());
-    assert_eq!(recovered, Recovered { epoch: Some(RevocationEpoch(5)), unknown: 1, repairs: 0 });
+    assert_eq!(
+        recovered,
+        Recovered { epoch: Some(RevocationEpoch(5)), history: Some((RevocationEpoch(5), 7)), unknown: 1, repairs: 0 }
+    );
     journal.stop("test").await.unwrap();
     assert!(lines(state.path()).iter().any(|line| line["type"] == "result" && line["leg"] == leg.to_string()));
 }

@@ -12,7 +12,7 @@ use crate::control::{Lifting, Operations};
 use crate::egress::{EgressPolicy, is_loopback};
 use crate::feeds::Brake;
 use crate::gateway::Gateway;
-use crate::identity::revoked::{Held, Revocation};
+use crate::identity::revoked::{Held, Revocation, RevocationTarget};
 use crate::identity::statement::{Statement, StatementKind};
 use crate::ids::RevocationEpoch;
 use crate::outcome::{Failure, Reason, Stop};
@@ -28,7 +28,16 @@ impl Brake for Gateway {
     }
 
     fn revoke(&self, revocation: Revocation) -> BoxFuture<'_, Result<RevocationEpoch, Failure>> {
-        Box::pin(async move { Ok(Operations::revoke(self, revocation).await?.epoch) })
+        Box::pin(async move {
+            // A sender does not wait for authorization servers, or the next order would wait with it.
+            let (epoch, _told) = self.revoke_now(&revocation).await?;
+            self.take_back_soon(revocation.target);
+            Ok(epoch)
+        })
+    }
+
+    fn left<'a>(&'a self, target: &'a RevocationTarget, actor: &'a str) -> BoxFuture<'a, Result<(), Failure>> {
+        Box::pin(async move { self.take_accounts_for(target, actor).await.map(drop) })
     }
 
     fn is_stopped(&self, owner: &str) -> bool {
@@ -50,8 +59,9 @@ impl Brake for Gateway {
         feed: &'a FeedConfig,
         kind: StatementKind,
         text: &'a str,
+        may_fetch: bool,
     ) -> BoxFuture<'a, Result<Statement, Stop>> {
-        Box::pin(self.identity().statement(feed, kind, text))
+        Box::pin(self.identity().statement(feed, kind, text, may_fetch))
     }
 
     fn issuer_of(&self, feed: &FeedConfig) -> Option<String> {

@@ -46,16 +46,9 @@ impl Operations for Gateway {
 
     fn revoke(&self, revocation: Revocation) -> BoxFuture<'_, Result<Revoked, Failure>> {
         Box::pin(async move {
-            self.standing().believed()?;
-            let known = self.revocation_epoch();
-            let epoch = self.store().revoke(&revocation).await?;
-            self.standing().compare(RevocationEpoch(known.0.saturating_add(1)), epoch)?;
-            // In force before it is on the record: a full disk must not keep a door open.
-            self.take_revocations().await?;
-            let note = revocation.noted(epoch);
-            let (taken, told) = tokio::join!(self.delegate().take_back(&revocation.target), self.tell(&note));
+            let (epoch, told) = self.revoke_now(&revocation).await?;
             let mut revoked = Revoked::at(epoch);
-            match taken {
+            match self.delegate().take_back(&revocation.target).await {
                 Ok(upstreams) => revoked.upstreams = upstreams,
                 Err(failure) => {
                     tracing::error!(%failure, epoch = epoch.0, "which credentials a revocation names is not known");
@@ -64,7 +57,7 @@ impl Operations for Gateway {
                 }
             }
             if revocation.mode == RevocationMode::Block {
-                match self.take_accounts_for(&revocation.target).await {
+                match self.take_accounts_for(&revocation.target, &revocation.actor).await {
                     Ok(accounts) => revoked.upstreams.extend(accounts.iter().map(Removed::taken_back)),
                     Err(failure) => {
                         tracing::error!(%failure, epoch = epoch.0, "linked accounts of what was revoked are still here");
@@ -113,7 +106,7 @@ impl Operations for Gateway {
                 self.take_revocations().await?;
                 return Ok(None);
             };
-            if let Err(failure) = self.tell(&lifted.noted_lifted(&lifting.actor, &lifting.note, epoch)).await {
+            if let Err(failure) = self.tell(epoch).await {
                 match self.store().revoke(&lifted).await {
                     Ok(_) => {
                         self.take_revocations().await?;

@@ -6,6 +6,7 @@
 //! Invariant: what was acknowledged is durable, and every change that may alter an answer raises the epoch in the same
 //! transaction.
 
+mod changed;
 mod postgres;
 mod row;
 mod shelf;
@@ -21,12 +22,13 @@ use std::collections::BTreeMap;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
+pub use changed::{Changed, RowTold, What};
 pub use postgres::Changes;
 pub use sqlite::look;
 pub use state::StateDirectory;
 
 use crate::config::StoreConfig;
-use crate::identity::revoked::{Held, Revocation, RevocationMode, RevocationStore, RevocationTarget};
+use crate::identity::revoked::{Held, Revocation, RevocationStore};
 use crate::ids::{Digest, PolicyRevision, ReplicaId, RevocationEpoch, ServerId};
 use crate::outcome::{Failure, Reason};
 use crate::shelf::{Change, Changed as Batch, Row, Section, Shelf, Tell};
@@ -68,6 +70,21 @@ pub enum StoreError {
         /// The last epoch that the journal tells.
         journal: u64,
     },
+    /// It went back, and came to the same epochs again with other changes.
+    #[error(
+        "the store went back and came to epoch {epoch} again with other changes than the journal tells; run `bailiwick \
+         store reconcile`, which takes over what the journal tells since"
+    )]
+    OtherHistory {
+        /// The last epoch that the journal tells.
+        epoch: u64,
+    },
+    /// A replica has seen it go back.
+    #[error(
+        "{0}; run `bailiwick store reconcile` with the journal of a replica that knows more than the store, or of all of \
+         them one after the other"
+    )]
+    WentBack(String),
     /// A later version of this program has written it.
     #[error(
         "the store {place} has version {version}, and this program knows version {known}: start the newer program that \
@@ -84,7 +101,7 @@ pub enum StoreError {
 }
 
 /// What a store says of one moment, all of it at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Moment {
     /// How many changes it has seen that may alter an answer.
     pub epoch: RevocationEpoch,
@@ -92,6 +109,8 @@ pub struct Moment {
     pub now_us: i64,
     /// The files that replicas are to serve, where they have a store in common.
     pub active: Option<PolicyRevision>,
+    /// That a replica has seen it go back; nothing where nobody has.
+    pub went_back: Option<String>,
 }
 
 /// What the journal tells of one epoch.
@@ -99,21 +118,19 @@ pub struct Moment {
 pub enum ToldChange {
     /// It was taken back.
     Revoked(Revocation),
-    /// Somebody lifted what had been taken back.
-    Lifted(RevocationTarget, RevocationMode),
+    /// Somebody lifted what had been taken back; what the record says of that.
+    Lifted(Revocation),
+    /// Rows of rooms were changed: what was told of them, and what is done to the rows that are here.
+    Rows(Vec<RowTold>, Vec<Change>),
 }
 
-/// What became of a revocation at some replica.
+/// One epoch as the journal tells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Changed {
-    /// The epoch that includes it.
-    pub epoch: RevocationEpoch,
-    /// Where it was ordered.
-    pub replica: ReplicaId,
-    /// Whether it was lifted.
-    pub lifted: bool,
-    /// What it says; where it was lifted, by whom and why that was.
-    pub revocation: Revocation,
+pub struct Told {
+    /// What was changed.
+    pub change: ToldChange,
+    /// What tells it from the same epoch of another history.
+    pub nonce: Option<u32>,
 }
 
 /// A replica as the store knows it.
@@ -165,7 +182,40 @@ impl Store {
             Some(journal) if journal > store => {
                 Err(StoreError::OlderThanJournal { store: store.0, journal: journal.0 })
             }
+            _ => self.check_believed().await,
+        }
+    }
+
+    async fn check_believed(&self) -> Result<(), StoreError> {
+        let moment = self.moment().await.map_err(|problem| StoreError::Unreachable(problem.detail))?;
+        moment.went_back.map_or(Ok(()), |told| Err(StoreError::WentBack(told)))
+    }
+
+    /// Refuses a store that tells another change of an epoch than the journal does.
+    ///
+    /// # Errors
+    /// [`StoreError::OtherHistory`], or [`StoreError::Unreachable`] when it cannot be read.
+    pub async fn check_same_history(&self, recorded: Option<(RevocationEpoch, u32)>) -> Result<(), StoreError> {
+        let Some((epoch, nonce)) = recorded else { return Ok(()) };
+        let known = match &self.0 {
+            Backend::Sqlite(store) => store.nonce(epoch).await,
+            Backend::Postgres(store) => store.nonce(epoch).await,
+        };
+        match known.map_err(|problem| StoreError::Unreachable(problem.detail))? {
+            Some(other) if other != nonce => Err(StoreError::OtherHistory { epoch: epoch.0 }),
+            // What is not remembered any more contradicts nothing.
             _ => Ok(()),
+        }
+    }
+
+    /// Says to every replica that this store went back; alone with it there is nobody to tell.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn distrust(&self, told: &str) -> Result<(), Failure> {
+        match &self.0 {
+            Backend::Sqlite(_) => Ok(()),
+            Backend::Postgres(store) => store.distrust(told).await,
         }
     }
 
@@ -179,6 +229,7 @@ impl Store {
                 epoch: store.epoch().await?,
                 now_us: jiff::Timestamp::now().as_microsecond(),
                 active: None,
+                went_back: None,
             }),
             Backend::Postgres(store) => store.moment().await,
         }
@@ -201,20 +252,13 @@ impl Store {
         }
     }
 
-    /// What became of revocations since then, oldest first and as much as is remembered; where nobody else changes them,
-    /// what holds of it.
+    /// What raised the epoch since then, oldest first: a part of it, of as much as is remembered.
     ///
     /// # Errors
     /// `store_unavailable`.
     pub async fn changed_since(&self, since: RevocationEpoch) -> Result<Vec<Changed>, Failure> {
         match &self.0 {
-            Backend::Sqlite(store) => {
-                let replica = store.replica().await?;
-                let changed =
-                    |held: Held| Changed { epoch: held.since, replica, lifted: false, revocation: held.revocation };
-                let (_, held) = store.revocations().await?;
-                Ok(held.into_iter().filter(|held| held.since > since).map(changed).collect())
-            }
+            Backend::Sqlite(store) => store.changed_since(since).await,
             Backend::Postgres(store) => store.changed_since(since).await,
         }
     }
@@ -230,11 +274,12 @@ impl Store {
         }
     }
 
-    /// Takes these changes over in their order, each under its epoch, and is at `to` afterwards.
+    /// Takes these changes over in their order, each under its epoch, and is at `to` afterwards. Other replicas hear of
+    /// them as of any other change, and the store is believed again.
     ///
     /// # Errors
     /// `store_unavailable`; nothing is changed then.
-    pub async fn catch_up(&self, told: &BTreeMap<u64, ToldChange>, to: RevocationEpoch) -> Result<(), Failure> {
+    pub async fn catch_up(&self, told: &BTreeMap<u64, Told>, to: RevocationEpoch) -> Result<(), Failure> {
         match &self.0 {
             Backend::Sqlite(store) => store.catch_up(told, to).await,
             Backend::Postgres(store) => store.catch_up(told, to).await,
@@ -331,8 +376,7 @@ impl RevocationStore for Store {
         note: &'a str,
     ) -> BoxFuture<'a, Result<Option<(RevocationEpoch, Revocation)>, Failure>> {
         match &self.0 {
-            // It has no other replica to tell.
-            Backend::Sqlite(store) => store.lift(since).boxed(),
+            Backend::Sqlite(store) => store.lift(since, actor, note).boxed(),
             Backend::Postgres(store) => store.lift(since, actor, note).boxed(),
         }
     }

@@ -37,8 +37,30 @@ impl Row {
     }
 }
 
-/// Whether one more has room among so many.
-pub(super) fn has_room(revocation: &Revocation, held: i64) -> Result<(), Failure> {
+/// How many revocations are held.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Counts {
+    pub(super) all: i64,
+    /// Of them, those that feeds ordered.
+    pub(super) of_feeds: i64,
+    /// The one of that target and mode.
+    pub(super) own: i64,
+}
+
+/// The counts for a revocation: its target and mode are the parameters.
+pub(super) const COUNTS: &str = "count(*), coalesce(sum(CASE WHEN actor LIKE 'feed:%' THEN 1 ELSE 0 END), 0),
+    coalesce(sum(CASE WHEN kind = $1 AND issuer = $2 AND value = $3 AND mode = $4 THEN 1 ELSE 0 END), 0)";
+
+/// Whether one more has room among so many. What is renewed takes none.
+pub(super) fn has_room(revocation: &Revocation, counts: Counts) -> Result<(), Failure> {
+    let held = counts.all;
+    if counts.own > 0 {
+        return Ok(());
+    }
+    if revocation.actor.starts_with("feed:") && counts.of_feeds >= limit::REVOCATIONS_OF_FEEDS_MAX {
+        let detail = "what feeds revoked has no more room: the rest is for administrators; look at what can be lifted";
+        return Err(Failure::before(Reason::StoreUnavailable, detail));
+    }
     // The one that covers all others always has room.
     if held >= limit::REVOCATIONS_MAX && revocation.target != RevocationTarget::Everything {
         let detail = format!("{held} revocations are held; revoke a client or subject, or everything");

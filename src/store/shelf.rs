@@ -1,13 +1,55 @@
 //! What a change does to a row, whichever database keeps it.
 //!
-//! Decides whether an expectation holds and what the row is afterwards. Refuses to know SQL: a database reads the row,
+//! Decides whether an expectation holds, what the row is afterwards, and when rows are counted. Refuses to know SQL: a database reads the row,
 //! asks here, and does the step. Invariant: where this says conflict, nothing of the batch happens.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use crate::limit;
 use crate::outcome::Failure;
-use crate::shelf::{Action, Change, Expect, Version};
+use crate::shelf::{Action, Change, Expect, Section, Version};
 
 use super::unavailable;
+
+/// How many rows may be made before those of a section are counted again: counting walks over all of them, while whoever
+/// else wants to write waits.
+#[derive(Debug, Clone)]
+pub(super) struct Rooms {
+    sections: Arc<Mutex<HashMap<&'static str, Room>>>,
+    /// Of what room is left, one part in so many is ours: others make rows in the same section.
+    share: u32,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Room {
+    left: u32,
+    counted_at: Instant,
+}
+
+impl Rooms {
+    pub(super) fn shared_by(share: u32) -> Self {
+        Self { sections: Arc::default(), share }
+    }
+
+    /// Takes the room of one row; where that is not known, the rows have to be counted.
+    pub(super) fn take(&self, section: Section) -> bool {
+        let mut sections = self.sections.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = sections.get_mut(section.name);
+        let fresh = known.filter(|room| room.left > 0 && room.counted_at.elapsed() < limit::SHELF_COUNT_AGE_MAX);
+        fresh.map(|room| room.left -= 1).is_some()
+    }
+
+    /// Takes in that a section holds so many; answers whether one more fits, and takes its room.
+    pub(super) fn counted(&self, section: Section, held: i64) -> bool {
+        let left = i64::from(section.rows_max).saturating_sub(held).max(0);
+        let left = u32::try_from(left).unwrap_or(u32::MAX);
+        let room = Room { left: (left / self.share).saturating_sub(1), counted_at: Instant::now() };
+        self.sections.lock().unwrap_or_else(PoisonError::into_inner).insert(section.name, room);
+        left > 0
+    }
+}
 
 /// The row that a change finds, as far as it matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,4 +139,34 @@ pub(super) fn in_order(count: usize, numbers: &[(usize, i64)]) -> Vec<i64> {
         }
     }
     ordered
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_counted_seldom_and_never_more_of_them_made_than_fit() {
+        let section = |rows_max| Section { name: "thing", rows_max };
+        let made = |rooms: &Rooms, max: u32| {
+            let (mut held, mut counts) = (0_i64, 0);
+            loop {
+                if !rooms.take(section(max)) {
+                    counts += 1;
+                    if !rooms.counted(section(max), held) {
+                        return (held, counts);
+                    }
+                }
+                held += 1;
+            }
+        };
+        assert_eq!(made(&Rooms::shared_by(1), 1_000), (1_000, 2), "alone, once at the beginning and once at the end");
+        let (held, counts) = made(&Rooms::shared_by(limit::SHELF_SHARES), 100_000);
+        assert!(held == 100_000 && counts < 200, "{held} {counts}");
+        let rooms = Rooms::shared_by(1);
+        assert!(rooms.counted(section(9), 3));
+        let long_ago = Instant::now().checked_sub(limit::SHELF_COUNT_AGE_MAX).unwrap();
+        rooms.sections.lock().unwrap().get_mut("thing").unwrap().counted_at = long_ago;
+        assert!(!rooms.take(section(9)), "others may have made some since");
+    }
 }

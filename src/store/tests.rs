@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::config::{PostgresConfig, SecretReference};
+use crate::identity::revoked::{RevocationMode, RevocationTarget};
 use crate::ids::{AgentId, IssuerAlias};
 use crate::limit;
+use crate::shelf::{Action, Expect};
 
 #[path = "../../tests/support/postgres.rs"]
 pub(super) mod server;
@@ -155,6 +157,31 @@ async fn so_many_revocations_are_held_and_then_only_the_one_of_everything_has_ro
 }
 
 #[tokio::test]
+async fn feeds_have_so_much_room_and_leave_the_rest_to_administrators() {
+    on_both(async |place| {
+        let store = place.open().await;
+        let by = |actor: &str, name: &str| Revocation {
+            actor: actor.to_owned(),
+            ..revocation(RevocationTarget::Token(name.to_owned()), RevocationMode::Block)
+        };
+        store.revoke(&by("feed:hr", "first")).await.unwrap();
+        store
+            .spoil(&format!(
+                "WITH RECURSIVE number(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < {})
+                 INSERT INTO revocations (kind, issuer, value, mode, issued_before, actor, note, at, epoch)
+                 SELECT kind, issuer, value || n, mode, issued_before, actor, note, at, -n FROM revocations, number",
+                limit::REVOCATIONS_OF_FEEDS_MAX - 1
+            ))
+            .await;
+        let error = store.revoke(&by("feed:hr", "one too many")).await.unwrap_err();
+        assert!(error.detail.contains("the rest is for administrators"), "{}", error.detail);
+        store.revoke(&by("feed:hr", "first")).await.unwrap();
+        store.revoke(&by("host:0", "an administrator's")).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn signing_out_again_never_lets_an_older_token_back_in() {
     on_both(async |place| {
         let store = place.open().await;
@@ -204,16 +231,61 @@ async fn a_store_is_brought_up_to_what_a_journal_tells_and_never_back() {
         let store = place.open().await;
         let everything = revocation(RevocationTarget::Everything, RevocationMode::Block);
         let token = revocation(RevocationTarget::Token("jti".to_owned()), RevocationMode::Block);
+        let told = |change| Told { change, nonce: Some(9) };
+        let thing = Section { name: "thing", rows_max: 4 };
+        let put = Action::Put { owner: String::new(), body: "b".to_owned(), expires_at_us: None };
+        let rows = vec![RowTold { section: "thing".to_owned(), key: "k".to_owned(), gone: false, says: None }];
+        let change = Change::new(thing, "k", Expect::Anything, put);
         let told = BTreeMap::from([
-            (4, ToldChange::Revoked(everything.clone())),
-            (5, ToldChange::Revoked(token.clone())),
-            (6, ToldChange::Lifted(token.target, token.mode)),
+            (4, told(ToldChange::Revoked(everything.clone()))),
+            (5, told(ToldChange::Revoked(token.clone()))),
+            (6, told(ToldChange::Lifted(token))),
+            (7, told(ToldChange::Rows(rows.clone(), vec![change]))),
         ]);
-        store.catch_up(&told, RevocationEpoch(6)).await.unwrap();
+        store.catch_up(&told, RevocationEpoch(7)).await.unwrap();
         let held = Held { since: RevocationEpoch(4), revocation: everything };
-        assert_eq!(store.revocations().await.unwrap(), (RevocationEpoch(6), vec![held]));
+        assert_eq!(store.revocations().await.unwrap(), (RevocationEpoch(7), vec![held]));
+        assert_eq!(store.row(thing, "k").await.unwrap().unwrap().body, "b");
+        // Other replicas hear of all of it.
+        let changed = store.changed_since(RevocationEpoch(3)).await.unwrap();
+        assert_eq!(
+            changed.iter().map(|one| (one.epoch.0, one.nonce)).collect::<Vec<_>>(),
+            [4, 5, 6, 7].map(|epoch| (epoch, Some(9)))
+        );
+        assert_eq!(changed[3].what, What::Rows(rows));
         store.catch_up(&BTreeMap::new(), RevocationEpoch(2)).await.unwrap();
-        assert_eq!(store.revocation_epoch().await.unwrap(), RevocationEpoch(6));
+        assert_eq!(store.revocation_epoch().await.unwrap(), RevocationEpoch(7));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn whatever_raises_the_epoch_is_told_and_another_history_of_it_is_refused() {
+    on_both(async |place| {
+        let store = place.open().await;
+        let block = revocation(RevocationTarget::Token("jti".to_owned()), RevocationMode::Block);
+        let first = store.revoke(&block).await.unwrap();
+        store.lift(first, "user:corp/ann", "found again").await.unwrap().unwrap();
+        let stopped = Section { name: "stopped", rows_max: 4 };
+        let put = Action::Put { owner: String::new(), body: "{}".to_owned(), expires_at_us: None };
+        let change = Change::new(stopped, "bot", Expect::Absent, put);
+        assert!(store.change(vec![change.clone()], Tell::Everybody).await.unwrap().is_done());
+        assert!(!store.change(vec![change], Tell::Everybody).await.unwrap().is_done(), "what is not done is not told");
+        let all = store.changed_since(RevocationEpoch(0)).await.unwrap();
+        assert_eq!(all.iter().map(|change| change.epoch.0).collect::<Vec<_>>(), [1, 2, 3]);
+        assert_eq!(all[0].what, What::Revoked(block.clone()));
+        let lifting = Revocation { actor: "user:corp/ann".to_owned(), note: "found again".to_owned(), ..block };
+        assert_eq!(all[1].what, What::Lifted(lifting), "who lifted it, and why");
+        let row =
+            RowTold { section: "stopped".to_owned(), key: "bot".to_owned(), gone: false, says: Some("{}".to_owned()) };
+        assert_eq!(all[2].what, What::Rows(vec![row]));
+        let nonce = all[2].nonce.unwrap();
+        assert!(all[0].nonce != all[2].nonce, "each epoch has its own");
+        store.check_same_history(None).await.unwrap();
+        store.check_same_history(Some((RevocationEpoch(3), nonce))).await.unwrap();
+        store.check_same_history(Some((RevocationEpoch(9), nonce))).await.unwrap();
+        let other = store.check_same_history(Some((RevocationEpoch(3), nonce ^ 1))).await.unwrap_err();
+        assert!(matches!(other, StoreError::OtherHistory { epoch: 3 }), "{other}");
     })
     .await;
 }

@@ -130,7 +130,45 @@ async fn a_store_that_is_older_than_the_journal_starts_only_after_it_was_reconci
     let bob = gateway.client(&issuer.token("bob", &["developers"], &gateway.resource()));
     assert_eq!(bob.call_tool("tools__echo", json!({})).await.status, 401, "issued before the sign-out, with its skew");
     let status = ran(&gateway, &["store", "status"]).1;
-    assert!(status.contains("epoch 3, 3 revocations") && status.starts_with("version 6 of 6"), "{status}");
+    assert!(status.contains("epoch 3, 3 revocations") && status.starts_with("version 7 of 7"), "{status}");
+}
+
+#[tokio::test]
+async fn a_store_of_before_brings_back_no_agent_that_was_stopped() {
+    let agents = "[agents.assistant]\nowner = \"user:test/owner\"\npurpose = \"tests\"\nkind = \"interactive\"\n\
+                  environments = [\"development\"]\n";
+    let issuer = Issuer::start().await;
+    let upstream = Scripted::echo().await;
+    let setup = Setup::new(&issuer).policy_file("agents.toml", agents).http_server("tools", &upstream.url, "");
+    let mut gateway = setup.start().await;
+    let person =
+        |gateway: &Gateway, name: &str| gateway.client(&issuer.token(name, &["developers"], &gateway.resource()));
+    assert_eq!(ran(&gateway, &["state", "backup", "kept"]).0, Some(0));
+    let for_alice = ["agents", "suspend", "assistant", "--for", "user:test/alice", "--note", "odd calls"];
+    assert_eq!(ran(&gateway, &for_alice).0, Some(0));
+    assert!(gateway.stop().await.success());
+    copy_store(&gateway.state().with_file_name("kept"), &gateway.state());
+    let (code, said) = ran(&gateway, &["serve"]);
+    assert!(code == Some(2) && said.contains("bailiwick store reconcile"), "{said}");
+    let (code, said) = ran(&gateway, &["store", "reconcile", "--json"]);
+    assert_eq!(code, Some(0), "{said}");
+    let done: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(done, json!({ "from": 0, "to": 1, "taken": 1, "gaps": [] }));
+    gateway.launch().await;
+    assert_eq!(person(&gateway, "alice").call_tool("tools__echo", json!({})).await.status, 403);
+    assert_eq!(person(&gateway, "bob").call_tool("tools__echo", json!({})).await.status, 200);
+
+    // What came in between a revocation and another is no gap.
+    assert_eq!(ran(&gateway, &["agents", "suspend", "assistant", "--note", "all of it"]).0, Some(0));
+    assert_eq!(ran(&gateway, &["revoke", "subject", "user:test/carol"]).0, Some(0));
+    assert!(gateway.stop().await.success());
+    copy_store(&gateway.state().with_file_name("kept"), &gateway.state());
+    let (code, said) = ran(&gateway, &["store", "reconcile"]);
+    assert!(code == Some(0) && said.contains("3 changes taken over, epoch 0 -> 3"), "{said}");
+    gateway.launch().await;
+    assert_eq!(person(&gateway, "bob").call_tool("tools__echo", json!({})).await.status, 403);
+    let shown = ran(&gateway, &["agents", "show", "assistant", "--json"]).1;
+    assert!(shown.contains("all of it"), "who did it and why is told as before: {shown}");
 }
 
 #[tokio::test]
@@ -164,5 +202,26 @@ async fn a_store_of_a_newer_program_is_refused_and_says_so() {
     let (code, said) = ran(&gateway, &["serve"]);
     assert_eq!(code, Some(2));
     assert!(said.contains("has version 99") && said.contains("newer program"), "{said}");
-    assert!(ran(&gateway, &["store", "status"]).1.contains("version 99 of 6"));
+    assert!(ran(&gateway, &["store", "status"]).1.contains("version 99 of 7"));
+}
+
+#[tokio::test]
+async fn a_row_that_cannot_be_read_keeps_no_revocation_from_being_in_force() {
+    let (issuer, _upstream, gateway) = start().await;
+    let alice = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
+    assert_eq!(alice.call_tool("tools__echo", json!({})).await.status, 200);
+    let file = gateway.state().join("store.sqlite");
+    let mut store = sqlx::SqliteConnection::connect(file.to_str().unwrap()).await.unwrap();
+    let spoilt =
+        "INSERT INTO shelf (section, key, version, owner, body, number) VALUES ('stopped', 'bot', 1, '', 'x', 0)";
+    sqlx::query(spoilt).execute(&mut store).await.unwrap();
+    let (code, said) = ran(&gateway, &["revoke", "subject", "user:test/alice"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(alice.call_tool("tools__echo", json!({})).await.status, 401);
+    assert_eq!(gateway.records("revocation").len(), 1);
+    assert!(gateway.log().contains("which agents are stopped cannot be read"), "{}", gateway.log());
+    // It is looked at again by itself.
+    sqlx::query("DELETE FROM shelf WHERE key = 'bot'").execute(&mut store).await.unwrap();
+    store.close().await.unwrap();
+    assert_eq!(ran(&gateway, &["agents", "list"]).0, Some(0));
 }

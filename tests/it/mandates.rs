@@ -526,3 +526,25 @@ async fn replicas_have_mandates_and_their_budgets_in_common() {
     assert_eq!(reason(&unopened), "store_unavailable", "{}", unopened.text);
     assert_eq!(call(&other, &counted, "tools__echo", json!({})).await.tool_text(), "done");
 }
+
+#[tokio::test]
+async fn a_mandate_that_was_completed_is_over_also_when_the_store_of_before_is_restored() {
+    let mut running = start().await;
+    let (ended, handle) = open(&running.bot(), json!({ "template": "nightly" })).await;
+    let (_, other) = open(&running.bot(), json!({ "template": "nightly" })).await;
+    let place = running.gateway.state();
+    assert!(running.gateway.command(&["state", "backup", "kept"]).status.success());
+    let completed = running.bot().call_tool("bailiwick__mandate_complete", json!({ "id": ended })).await;
+    assert_eq!(completed.result()["structuredContent"]["state"], "completed", "{}", completed.text);
+    assert!(running.gateway.stop().await.success());
+    for name in ["store.sqlite-wal", "store.sqlite-shm"] {
+        let _ = std::fs::remove_file(place.join(name));
+    }
+    std::fs::copy(place.with_file_name("kept").join("store.sqlite"), place.join("store.sqlite")).unwrap();
+    assert_eq!(running.gateway.command(&["serve"]).status.code(), Some(2), "the store is older than the journal");
+    let reconciled = running.gateway.command(&["store", "reconcile"]);
+    assert!(reconciled.status.success(), "{reconciled:?}");
+    running.gateway.launch().await;
+    assert_eq!(reason(&call(&running.bot(), &handle, "tools__echo", json!({})).await), "mandate_ended");
+    assert_eq!(call(&running.bot(), &other, "tools__echo", json!({})).await.tool_text(), "done");
+}

@@ -225,7 +225,8 @@ async fn what_is_wrong_before_consent_is_a_page_and_sends_nobody_anywhere() {
         with("redirect_uri", "https://evil.example/"),
         with("redirect_uri", &format!("{CALLBACK}/")),
         with("redirect_uri", &format!("{CALLBACK}?x")),
-        with("redirect_uri", "http://127.0.0.1:4712/callback"),
+        with("redirect_uri", "http://127.0.0.1:4712/other"),
+        with("redirect_uri", "http://localhost:4711/callback"),
         with("response_type", "token"),
         with("code_challenge", ""),
         with("code_challenge", "short"),
@@ -242,6 +243,8 @@ async fn what_is_wrong_before_consent_is_a_page_and_sends_nobody_anywhere() {
         assert!(answered.cookie.is_none() && answered.text.contains("This does not go on"), "{asked:?}");
     }
     assert_eq!(here.authorize(&with("resource", "")).await.status, 200, "then it is for all of the gateway");
+    // A program listens at another port each time (RFC 8252).
+    assert_eq!(here.authorize(&with("redirect_uri", "http://127.0.0.1:4712/callback")).await.status, 200);
 }
 
 #[tokio::test]
@@ -345,6 +348,38 @@ async fn what_one_client_got_is_of_no_use_to_another() {
     assert_eq!(here.gateway.client(&token).call_tool("tools__echo", json!({})).await.status, 200);
     let issued = here.gateway.records("admin");
     assert_eq!(issued.iter().filter(|record| record.to_string().contains("issued to Assistant")).count(), 2);
+}
+
+#[tokio::test]
+async fn a_client_gets_no_scope_that_is_not_written_and_later_none_that_nobody_consented_to() {
+    let here = Registered::start("scopes = [\"mcp\", \"api://mcp/tools\"]\n").await;
+    let client = here.client("Assistant").await;
+    let mut asked = here.asked(&client);
+    asked.retain(|(name, _)| *name != "scope");
+    asked.push(("scope", "mcp offline_access https://graph.microsoft.com/.default".into()));
+    let page = here.authorize(&asked).await;
+    assert!(!page.text.contains("graph") && page.text.contains("mcp offline_access api://mcp/tools"), "{}", page.text);
+    let back = here.log_in(&client).await;
+    assert_eq!(here.issuer.asked()[0]["scope"], "mcp api://mcp/tools");
+    let granted = here.redeem(&client, &back.parameter("code").unwrap()).await.json();
+    let refresh = granted["refresh_token"].as_str().unwrap();
+    let again = |scope: &'static str| {
+        let form = [
+            ("grant_type", "refresh_token"),
+            ("client_id", client.as_str()),
+            ("refresh_token", refresh),
+            ("scope", scope),
+        ];
+        let here = &here;
+        async move { here.token(&form).await }
+    };
+    for scope in ["https://graph.microsoft.com/.default", "mcp https://graph.microsoft.com/.default", "offline_access"]
+    {
+        let refused = again(scope).await;
+        assert_eq!((refused.status, &refused.json()["error"]), (400, &json!("invalid_scope")), "{scope}");
+    }
+    let again = again("mcp").await;
+    assert_eq!(again.status, 200, "{}", again.text);
 }
 
 #[tokio::test]

@@ -167,6 +167,81 @@ async fn what_was_ordered_here_and_not_recorded_any_more_is_on_the_record_after_
 }
 
 #[tokio::test]
+async fn what_changed_at_one_replica_is_on_the_record_of_the_others_and_reconciled_from_any_of_them() {
+    let issuer = Issuer::start().await;
+    let upstream = Scripted::echo().await;
+    let agents = "[agents.assistant]\nowner = \"user:test/owner\"\npurpose = \"tests\"\nkind = \"interactive\"\n\
+                  environments = [\"development\"]\n";
+    let setup = Setup::new(&issuer).policy_file("agents.toml", agents).http_server("tools", &upstream.url, "");
+    let Some(mut replicas) = Replicas::start(setup, 2).await else { return };
+    run(&replicas.all[0], &["agents", "suspend", "assistant", "--for", "user:test/alice"]);
+    eventually("the other's record", async || replicas.all[1].records("change").len() == 1).await;
+    let told = replicas.all[1].records("change").remove(0);
+    assert_eq!(told["change"]["ordered_at"], replicas.all[0].records("change")[0]["replica"], "{told}");
+    for gateway in &mut replicas.all {
+        gateway.stop().await;
+    }
+    replicas.database.execute("UPDATE meta SET epoch = 0; DELETE FROM changes; DELETE FROM shelf").await;
+    let told = run(&replicas.all[1], &["store", "reconcile"]);
+    assert!(told.contains("1 changes taken over, epoch 0 -> 1"), "{told}");
+    replicas.all[1].launch().await;
+    let client = |name: &str| replicas.all[1].client(&issuer.token(name, &["developers"], &replicas.resource()));
+    assert_eq!((status(&client("alice")).await, status(&client("bob")).await), (403, 200));
+}
+
+#[tokio::test]
+async fn a_store_that_went_back_and_came_to_the_same_epoch_again_is_seen_to_be_another() {
+    let Some((issuer, _upstream, mut replicas)) = three().await else { return };
+    run(&replicas.all[0], &["revoke", "subject", "user:test/alice"]);
+    run(&replicas.all[0], &["revoke", "subject", "user:test/bob"]);
+    for gateway in &mut replicas.all {
+        gateway.stop().await;
+    }
+    let back =
+        "UPDATE meta SET epoch = 1; DELETE FROM revocations WHERE epoch = 2; DELETE FROM changes WHERE epoch = 2";
+    replicas.database.execute(back).await;
+    // One that knows nothing of it starts first, and others are revoked until the number is passed.
+    replicas.add().await;
+    run(&replicas.all[3], &["revoke", "subject", "user:test/carol"]);
+    run(&replicas.all[3], &["revoke", "subject", "user:test/dave"]);
+    let refused = replicas.all[0].command(&["serve", "--config", "servers.toml", "--listen", "127.0.0.1:0"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.contains("came to epoch 2 again") && said.contains("store reconcile"), "{said}");
+    let told = run(&replicas.all[0], &["store", "reconcile"]);
+    assert!(told.contains("1 changes taken over, epoch 3 -> 4"), "{told}");
+    replicas.all[0].launch().await;
+    for gateway in [&replicas.all[0], &replicas.all[3]] {
+        for name in ["alice", "bob", "carol", "dave"] {
+            let client = gateway.client(&issuer.token(name, &["developers"], &replicas.resource()));
+            eventually("all of them to be refused", async || status(&client).await == 401).await;
+        }
+    }
+    let epochs: Vec<u64> = told_epochs(&replicas.all[3]);
+    assert_eq!(epochs, [2, 3, 4], "and its record tells what was reconciled elsewhere");
+}
+
+fn told_epochs(gateway: &Gateway) -> Vec<u64> {
+    told(gateway).into_iter().map(|(epoch, _)| epoch).collect()
+}
+
+#[tokio::test]
+async fn a_store_that_was_seen_to_go_back_is_served_by_nobody_who_starts_before_it_is_reconciled() {
+    let Some((_issuer, _upstream, mut replicas)) = three().await else { return };
+    run(&replicas.all[0], &["revoke", "subject", "user:test/alice"]);
+    eventually("the others to know", async || told(&replicas.all[2]).len() == 1).await;
+    replicas.database.execute("UPDATE meta SET epoch = 0; DELETE FROM revocations; DELETE FROM changes").await;
+    eventually("it to be seen", async || replicas.all[2].log().contains("went back from epoch 1 to 0")).await;
+    for gateway in &mut replicas.all {
+        gateway.stop().await;
+    }
+    // As if others had been revoked since, so that the number alone says nothing.
+    replicas.database.execute("UPDATE meta SET epoch = 9").await;
+    let refused = replicas.all[1].command(&["serve", "--config", "servers.toml", "--listen", "127.0.0.1:0"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.contains("went back from epoch 1 to 0") && said.contains("store reconcile"), "{said}");
+}
+
+#[tokio::test]
 async fn a_replica_that_does_not_see_the_store_refuses_within_ten_seconds_and_recovers_by_itself() {
     let Some((issuer, upstream, replicas)) = three().await else { return };
     let token = issuer.token("alice", &["developers"], &replicas.resource());

@@ -127,6 +127,34 @@ async fn a_grant_that_nobody_attests_ends_when_the_review_is_closed_and_can_be_r
 }
 
 #[tokio::test]
+async fn a_store_of_before_brings_no_grant_back() {
+    let issuer = Issuer::start().await;
+    let upstream = upstream().await;
+    let mut gateway = setup(&issuer, &upstream).start().await;
+    let token = issuer.token("alice", &[], &gateway.resource());
+    let review = answered(&gateway, &["review", "open"]);
+    let id = review["id"].as_str().unwrap().to_owned();
+    let unused = grant(&answered(&gateway, &["review", "show", &id]), "tools/unused");
+    let all = grant(&answered(&gateway, &["review", "show", &id]), "tools/*");
+    let (place, kept) = (gateway.state(), gateway.state().with_file_name("kept"));
+    assert!(gateway.command(&["state", "backup", "kept"]).status.success());
+    answered(&gateway, &["review", "end", &id, &unused, &all]);
+    assert!(!may(&gateway.client(&token), "unused").await);
+    assert!(gateway.stop().await.success());
+    for name in ["store.sqlite-wal", "store.sqlite-shm"] {
+        let _ = std::fs::remove_file(place.join(name));
+    }
+    std::fs::copy(kept.join("store.sqlite"), place.join("store.sqlite")).unwrap();
+    assert_eq!(gateway.command(&["serve"]).status.code(), Some(2));
+    let reconciled = gateway.command(&["store", "reconcile"]);
+    assert!(reconciled.status.success(), "{reconciled:?}");
+    gateway.launch().await;
+    assert!(!may(&gateway.client(&token), "unused").await && may(&gateway.client(&token), "used").await);
+    // Why it ended is on the record by its name.
+    assert!(gateway.records("change").iter().any(|record| record.to_string().contains(&unused)));
+}
+
+#[tokio::test]
 async fn a_review_that_misses_its_deadline_is_closed_by_itself() {
     let issuer = Issuer::start().await;
     let upstream = upstream().await;

@@ -34,7 +34,8 @@ use crate::shelf::{Section, Shelf, Version};
 use crate::wire::handle::Sealer;
 
 /// Where linked accounts are.
-const ACCOUNTS: Section = Section { name: "account", rows_max: limit::VAULT_ENTRIES_MAX };
+/// Linked accounts, by whose they are and where.
+pub const ACCOUNTS: Section = Section { name: "account", rows_max: limit::VAULT_ENTRIES_MAX };
 
 /// The vault.
 #[derive(Debug)]

@@ -210,12 +210,8 @@ impl Gateway {
         accepted: &Accepted,
         (actor, note): (&str, &str),
     ) -> Result<(), Failure> {
-        let mut earlier = Ok(());
-        if self.standing().is_shared() {
-            // Of a record that tells an epoch it is believed that it tells what was revoked before.
-            let mut up_to = self.standing().told.lock().await;
-            earlier = self.tell_up_to(&mut up_to, epoch).await;
-        }
+        // Of a record that tells an epoch it is believed that it tells what was changed before.
+        let earlier = self.tell(epoch).await;
         let decided = Decided { actor: Some(actor), note, epoch: Some((epoch, batch.len())) };
         let told: Vec<_> = batch
             .iter()

@@ -17,11 +17,11 @@ use crate::shelf::{Action, Change, Expect, Row, Section, Shelf};
 use crate::wire::Json;
 
 /// What administrators accepted or rejected, by digest.
-pub(super) const DECIDED: Section = Section { name: "pin-decided", rows_max: limit::PIN_ROWS_MAX };
+pub(in crate::gateway) const DECIDED: Section = Section { name: "pin-decided", rows_max: limit::PIN_ROWS_MAX };
 /// What waits for somebody, by digest.
 pub(super) const WAITING: Section = Section { name: "pin-waiting", rows_max: limit::PIN_ROWS_MAX };
 /// Servers whose first complete list was taken, and [`CHANGES`].
-pub(super) const SERVERS: Section = Section { name: "pin-server", rows_max: limit::PIN_ROWS_MAX };
+pub(in crate::gateway) const SERVERS: Section = Section { name: "pin-server", rows_max: limit::PIN_ROWS_MAX };
 /// Who accepts a first list.
 pub(super) const FIRST_USE: &str = "first_use";
 /// Counts whatever others have to read again; no server is called that.

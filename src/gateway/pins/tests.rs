@@ -69,7 +69,7 @@ async fn so_many_wait_and_are_remembered_for_so_long() {
     let server = git(PinMode::Strict);
     let before_us = place.store.clock_us().await.unwrap();
     for _ in 0..2 {
-        keeper.listed(Listed { server: &server, slice: &slice, complete: true }).await;
+        keeper.listed(Listed { server: &server, slice: &slice, complete: true }, &[]).await;
     }
     let rows = place.rows(limit::PINS_WAITING_MAX).await;
     let life_us = i64::try_from(limit::PIN_WAITING_LIFE.as_micros()).unwrap();
@@ -87,15 +87,15 @@ async fn a_first_list_is_taken_once_whoever_lists_and_survives_a_restart() {
     let (one, other) = (place.keeper().await, place.keeper().await);
     let server = git(PinMode::FirstUse);
     let first = listing(&[tool("log", "Shows the log"), tool("odd", "Shows\u{200b}")]);
-    one.listed(Listed { server: &server, slice: &first, complete: false }).await;
+    one.listed(Listed { server: &server, slice: &first, complete: false }, &[]).await;
     assert!(!one.pins().now().is_used(&server.id), "a list that is not complete");
-    one.listed(Listed { server: &server, slice: &listing(&[]), complete: true }).await;
+    one.listed(Listed { server: &server, slice: &listing(&[]), complete: true }, &[]).await;
     assert!(!one.pins().now().is_used(&server.id), "an empty one");
     assert!(!other.follow().await.unwrap());
-    one.listed(Listed { server: &server, slice: &first, complete: true }).await;
+    one.listed(Listed { server: &server, slice: &first, complete: true }, &[]).await;
     // Another replica does not know of it yet, and lists something else.
     let second = listing(&[tool("log", "Shows the log"), tool("push", "Pushes")]);
-    other.listed(Listed { server: &server, slice: &second, complete: true }).await;
+    other.listed(Listed { server: &server, slice: &second, complete: true }, &[]).await;
     for keeper in [&one, &other, &place.keeper().await] {
         let accepted = keeper.pins().now();
         assert!(accepted.is_used(&server.id));
@@ -110,7 +110,7 @@ async fn others_hear_of_a_first_list_without_listing_anything_themselves() {
     let place = Place::new().await;
     let (one, other) = (place.keeper().await, place.keeper().await);
     let slice = listing(&[tool("log", "Shows the log")]);
-    one.listed(Listed { server: &git(PinMode::FirstUse), slice: &slice, complete: true }).await;
+    one.listed(Listed { server: &git(PinMode::FirstUse), slice: &slice, complete: true }, &[]).await;
     assert!(other.follow().await.unwrap());
     let digest = slice.pinned()[0].digest;
     // The words come after it, and are heard of as well.
@@ -123,7 +123,7 @@ async fn others_hear_of_a_first_list_without_listing_anything_themselves() {
 /// What is offered of `git` after it listed these, under that lock.
 async fn offered(keeper: &Arc<Keeper>, tools: &[String]) -> Vec<String> {
     let slice = listing(tools);
-    keeper.listed(Listed { server: &git(PinMode::FirstUse), slice: &slice, complete: true }).await;
+    keeper.listed(Listed { server: &git(PinMode::FirstUse), slice: &slice, complete: true }, &[]).await;
     let accepted = keeper.pins().now();
     let pinned = slice.pinned().into_iter().filter(|pinned| !is_unknown(&accepted, slice.server(), pinned));
     pinned.map(|pinned| pinned.name.to_string()).collect()
@@ -182,11 +182,11 @@ async fn two_names_that_look_alike_are_not_both_taken_however_close_their_first_
     let place = Place::new().await;
     let (one, other) = (place.keeper().await, place.keeper().await);
     let first = listing(&[tool("list_1", "Lists")]);
-    one.listed(Listed { server: &git(PinMode::FirstUse), slice: &first, complete: true }).await;
+    one.listed(Listed { server: &git(PinMode::FirstUse), slice: &first, complete: true }, &[]).await;
     // The other one's list was compared with what was accepted before.
     let second = slice("forge", &[&tool("list_l", "Lists")], None);
     let forge = Arc::new(ServerConfig { pins: PinMode::FirstUse, ..server("forge") });
-    other.listed(Listed { server: &forge, slice: &second, complete: true }).await;
+    other.listed(Listed { server: &forge, slice: &second, complete: true }, &[]).await;
     assert_eq!(other.pins().now().pins().count(), 1);
 }
 
@@ -299,7 +299,7 @@ async fn what_waits_takes_so_much_room_and_none_of_what_administrators_decide() 
     let tools: Vec<String> = (0..40).map(|number| tool(&format!("t{number}"), &long)).collect();
     let slice = listing(&tools);
     assert!(long.len() > limit::PINS_LOOKED_AT_BYTES_MAX, "they are looked at where nobody waits");
-    keeper.listed(Listed { server: &git(PinMode::Strict), slice: &slice, complete: true }).await;
+    keeper.listed(Listed { server: &git(PinMode::Strict), slice: &slice, complete: true }, &[]).await;
     let rows = place.rows(40).await;
     let says: Vec<Stored> = rows.iter().map(|row| serde_json::from_str(&row.body).unwrap()).collect();
     let bytes: usize = says.iter().map(|says| says.bytes).sum();
@@ -314,7 +314,7 @@ async fn what_waits_takes_so_much_room_and_none_of_what_administrators_decide() 
     assert!(all(&place.store, DECIDED).await.unwrap().is_empty() && all(&place.store, WORDS).await.unwrap().is_empty());
     // Whoever starts anew knows what waits, and keeps no more of it.
     let again = place.keeper().await;
-    again.listed(Listed { server: &git(PinMode::Strict), slice: &slice, complete: true }).await;
+    again.listed(Listed { server: &git(PinMode::Strict), slice: &slice, complete: true }, &[]).await;
     assert_eq!(place.rows(40).await, rows, "nothing is written again");
 }
 

@@ -15,7 +15,7 @@ use crate::shelf::{Action, Change, Expect, Row, Section, Shelf};
 
 pub(super) const REVIEWS: Section = Section { name: "review", rows_max: limit::REVIEWS_MAX };
 pub(super) const GRANTS: Section = Section { name: "review_grant", rows_max: limit::REVIEW_GRANTS_MAX };
-pub(super) const ENDED: Section = Section { name: "ended_grant", rows_max: limit::ENDED_GRANTS_MAX };
+pub(in crate::gateway) const ENDED: Section = Section { name: "ended_grant", rows_max: limit::ENDED_GRANTS_MAX };
 
 /// The rows that answer for each grant.
 pub(super) type Answers = BTreeMap<GrantId, Vec<Change>>;

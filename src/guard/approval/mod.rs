@@ -10,6 +10,7 @@ mod binding;
 mod canonical;
 mod decide;
 mod kept;
+mod lost;
 mod preview;
 mod request;
 
@@ -19,6 +20,7 @@ use std::time::Duration;
 pub use approver::is_trusted;
 pub use decide::{Denier, Filter};
 pub use kept::{Decision, Kept, State, server};
+pub use lost::{unused, used_up};
 pub use preview::{escaped, preview as shown};
 
 use kept::{Consumption, Denial};

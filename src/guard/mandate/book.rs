@@ -12,7 +12,7 @@ use crate::outcome::{Failure, Reason, Refusal, Stop};
 use crate::shelf::{Action, Change, Changed, Expect, Row, Section, Shelf, Tell, Version};
 
 /// The rows of mandates; looked up by whoever holds them, too.
-pub(in crate::guard) const MANDATES: Section = Section { name: "mandate", rows_max: limit::MANDATES_MAX };
+pub const MANDATES: Section = Section { name: "mandate", rows_max: limit::MANDATES_MAX };
 
 /// Mandates, as they are kept.
 #[derive(Debug)]
@@ -195,6 +195,22 @@ impl Mandates {
     pub async fn clock_us(&self) -> Result<i64, Failure> {
         self.shelf.clock_us().await
     }
+}
+
+/// The change that ends a mandate of which the record tells that it was over then; nothing where there is none, or it
+/// is over.
+///
+/// # Errors
+/// `store_unavailable`.
+pub async fn ended(shelf: &dyn Shelf, id: &str, at_s: i64) -> Result<Option<Change>, Failure> {
+    let Some(row) = shelf.row(MANDATES, id).await? else { return Ok(None) };
+    let mut mandate = read(&row)?;
+    if mandate.ended.is_some() {
+        return Ok(None);
+    }
+    mandate.ended = Some(Ended { at_us: at_s.saturating_mul(1_000_000), by: "reconcile".to_owned() });
+    let put = Action::Put { owner: row.owner, body: body(&mandate)?, expires_at_us: Some(gone_us(&mandate)) };
+    Ok(Some(Change::new(MANDATES, id, Expect::Anything, put)))
 }
 
 /// That each of them is as it was read.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub(super) use book::unchanged;
-pub use book::{Completion, Mandates};
+pub use book::{Completion, MANDATES, Mandates, ended};
 pub use open::{Opening, Wish};
 pub(super) use scope::check;
 

@@ -4,6 +4,7 @@
 //! wait. Refuses to know what a replica does without it. Invariant: nothing here waits longer than
 //! [`limit::STORE_TIMEOUT`], and every change wakes whoever listens in the transaction that makes it.
 
+mod changed;
 mod changes;
 mod executable;
 mod members;
@@ -25,6 +26,7 @@ use sqlx::{Connection as _, Row as _, SqlSafeStr as _};
 pub use changes::Changes;
 
 use super::look::Looked;
+use super::shelf::Rooms;
 use super::state::replica_of;
 use super::{Moment, StateDirectory, StoreError, epoch, unavailable};
 use crate::config::{PostgresConfig, store as address};
@@ -40,6 +42,7 @@ const CHANNEL: &str = "bailiwick";
 pub(super) struct Postgres {
     pub(super) pool: PgPool,
     replica: ReplicaId,
+    rooms: Rooms,
 }
 
 impl Postgres {
@@ -73,7 +76,7 @@ impl Postgres {
             .max_connections(limit::STORE_CONNECTIONS_MAX)
             .acquire_timeout(limit::STORE_TIMEOUT)
             .connect_lazy_with(options);
-        Ok(Self { pool, replica })
+        Ok(Self { pool, replica, rooms: Rooms::shared_by(limit::SHELF_SHARES) })
     }
 
     pub(super) const fn replica(&self) -> ReplicaId {
@@ -87,7 +90,8 @@ impl Postgres {
     pub(super) async fn moment(&self) -> Result<Moment, Failure> {
         let seen = within(async {
             let row = sqlx::query(
-                "SELECT epoch, revision, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, pg_is_in_recovery()
+                "SELECT epoch, revision, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, pg_is_in_recovery(),
+                        went_back
                  FROM meta",
             )
             .fetch_one(&self.pool)
@@ -96,6 +100,7 @@ impl Postgres {
                 epoch: epoch(row.try_get(0)?),
                 active: row.try_get::<Option<String>, _>(1)?.as_deref().and_then(revision),
                 now_us: row.try_get(2)?,
+                went_back: row.try_get(4)?,
             };
             Ok((moment, row.try_get::<bool, _>(3)?))
         });
@@ -104,6 +109,21 @@ impl Postgres {
             // It may lag for any time behind what was taken back.
             (_, true) => Err(unavailable("the database is a standby, which may lag behind: reach the primary")),
         }
+    }
+
+    /// Says to every replica that the store went back; what was said first stays.
+    pub(super) async fn distrust(&self, told: &str) -> Result<(), Failure> {
+        within(async {
+            let mut transaction = self.pool.begin().await?;
+            durable(&mut transaction).await?;
+            sqlx::query("UPDATE meta SET went_back = coalesce(went_back, $1)")
+                .bind(told)
+                .execute(&mut *transaction)
+                .await?;
+            tell(&mut transaction).await?;
+            transaction.commit().await
+        })
+        .await
     }
 
     pub(super) async fn epoch(&self) -> Result<RevocationEpoch, Failure> {
@@ -196,6 +216,7 @@ fn migrations() -> Migrator {
         migration(2, "shelf", include_str!("migrations/0002_shelf.sql")),
         migration(3, "revoked mandates", include_str!("migrations/0003_revoked_mandates.sql")),
         migration(4, "revoked kinds", include_str!("migrations/0004_revoked_kinds.sql")),
+        migration(5, "changes", include_str!("migrations/0005_changes.sql")),
     ])
 }
 

@@ -1,40 +1,76 @@
 //! Brings a store that is older than a journal up to what the journal tells: whole, or not at all.
+//!
+//! Each statement is bounded as always; the whole of them by [`limit::RECONCILE_WAIT_MAX`], because a journal may tell
+//! a hundred thousand changes.
 
 use std::collections::BTreeMap;
 
+use sqlx::Row as _;
+
 use super::revocation::{remove, upsert};
-use super::{Postgres, durable, tell, within};
+use super::shelf::{NOW, apply};
+use super::{Postgres, durable, tell};
 use crate::ids::RevocationEpoch;
+use crate::limit;
 use crate::outcome::Failure;
-use crate::store::ToldChange;
+use crate::shelf::Version;
+use crate::store::changed::Noted;
+use crate::store::{Told, ToldChange, unavailable};
 
 impl Postgres {
-    /// Takes these changes over in their order, each under its epoch, and is at `to` afterwards.
+    /// Takes these changes over in their order, each under its epoch, and is at `to` afterwards. The records of other
+    /// replicas are told as of any other change.
     pub(in crate::store) async fn catch_up(
         &self,
-        told: &BTreeMap<u64, ToldChange>,
+        told: &BTreeMap<u64, Told>,
         to: RevocationEpoch,
     ) -> Result<(), Failure> {
-        within(async {
-            let mut transaction = self.pool.begin().await?;
-            durable(&mut transaction).await?;
-            // First, so that no revocation falls in between. Never back: whoever compares epochs would take old
-            // answers for new ones.
-            sqlx::query("UPDATE meta SET epoch = greatest(epoch, $1)")
-                .bind(to.0.cast_signed())
-                .execute(&mut *transaction)
-                .await?;
-            for (epoch, change) in told {
-                match change {
-                    ToldChange::Revoked(revocation) => {
-                        upsert(&mut transaction, revocation, epoch.cast_signed()).await?;
-                    }
-                    ToldChange::Lifted(target, mode) => remove(&mut transaction, target, *mode).await?,
+        match tokio::time::timeout(limit::RECONCILE_WAIT_MAX, self.take_over(told, to)).await {
+            Ok(done) => done,
+            Err(_) => Err(unavailable("it does not take all of it in time")),
+        }
+    }
+
+    async fn take_over(&self, told: &BTreeMap<u64, Told>, to: RevocationEpoch) -> Result<(), Failure> {
+        let mut transaction = self.pool.begin().await.map_err(unavailable)?;
+        durable(&mut transaction).await.map_err(unavailable)?;
+        let sql = sqlx::AssertSqlSafe(format!("SELECT nextval('shelf_version'), {NOW}"));
+        let row = sqlx::query(sql).fetch_one(&mut *transaction).await.map_err(unavailable)?;
+        let version = Version(row.try_get(0).map_err(unavailable)?);
+        let now: i64 = row.try_get(1).map_err(unavailable)?;
+        // First, so that no revocation falls in between. Never back: whoever compares epochs would take old answers
+        // for new ones.
+        sqlx::query("UPDATE meta SET epoch = greatest(epoch, $1), went_back = NULL")
+            .bind(to.0.cast_signed())
+            .execute(&mut *transaction)
+            .await
+            .map_err(unavailable)?;
+        for (epoch, told) in told {
+            let epoch = epoch.cast_signed();
+            let noted = match &told.change {
+                ToldChange::Revoked(revocation) => {
+                    upsert(&mut transaction, revocation, epoch).await.map_err(unavailable)?;
+                    Noted::revocation(revocation, false)?
                 }
-            }
-            tell(&mut transaction).await?;
-            transaction.commit().await
-        })
-        .await
+                ToldChange::Lifted(revocation) => {
+                    remove(&mut transaction, &revocation.target, revocation.mode).await.map_err(unavailable)?;
+                    Noted::revocation(revocation, true)?
+                }
+                ToldChange::Rows(rows, changes) => {
+                    for (index, change) in changes.iter().enumerate() {
+                        let done = apply(&mut transaction, &self.rooms, (index, change), version, now)
+                            .await
+                            .map_err(unavailable)?;
+                        if let Err(halt) = done {
+                            return Err(unavailable(format!("{} {}: {halt:?}", change.section.name, change.key)));
+                        }
+                    }
+                    Noted::told(rows, now.div_euclid(1_000_000))?
+                }
+            };
+            self.note(&mut transaction, epoch, &noted.under(told.nonce)).await.map_err(unavailable)?;
+        }
+        tell(&mut transaction).await.map_err(unavailable)?;
+        transaction.commit().await.map_err(unavailable)
     }
 }

@@ -7,27 +7,28 @@ use super::{Postgres, durable, tell, within};
 use crate::identity::described::Described;
 use crate::identity::revoked::{Held, Revocation, RevocationMode, RevocationTarget};
 use crate::ids::RevocationEpoch;
-use crate::limit;
 use crate::outcome::Failure;
-use crate::store::row::{self, Row};
-use crate::store::{Changed, epoch, unavailable};
+use crate::store::changed::Noted;
+use crate::store::row::{self, Counts, Row};
+use crate::store::{epoch, unavailable};
 
 impl Postgres {
     /// Adds one; durable when it returns. The row of the epoch is held until then, so that epochs are as old as they
     /// are great at every replica.
     pub(in crate::store) async fn revoke(&self, revocation: &Revocation) -> Result<RevocationEpoch, Failure> {
+        let noted = Noted::revocation(revocation, false)?;
         let added = within(async {
             let mut transaction = self.pool.begin().await?;
             durable(&mut transaction).await?;
             let row =
                 sqlx::query("UPDATE meta SET epoch = epoch + 1 RETURNING epoch").fetch_one(&mut *transaction).await?;
             let next: i64 = row.try_get(0)?;
-            let row = sqlx::query("SELECT count(*) FROM revocations").fetch_one(&mut *transaction).await?;
-            if let Err(failure) = row::has_room(revocation, row.try_get(0)?) {
+            let counts = counts(&mut transaction, revocation).await?;
+            if let Err(failure) = row::has_room(revocation, counts) {
                 return Ok(Err(failure));
             }
             upsert(&mut transaction, revocation, next).await?;
-            self.note(&mut transaction, next, revocation, false).await?;
+            self.note(&mut transaction, next, &noted).await?;
             tell(&mut transaction).await?;
             transaction.commit().await?;
             Ok(Ok(epoch(next)))
@@ -62,70 +63,16 @@ impl Postgres {
                 Err(failure) => return Ok(Err(failure)),
             };
             let told = Revocation { actor: actor.to_owned(), note: note.to_owned(), ..revocation.clone() };
-            self.note(&mut transaction, next, &told, true).await?;
+            let noted = match Noted::revocation(&told, true) {
+                Ok(noted) => noted,
+                Err(failure) => return Ok(Err(failure)),
+            };
+            self.note(&mut transaction, next, &noted).await?;
             tell(&mut transaction).await?;
             transaction.commit().await?;
             Ok(Ok(Some((epoch(next), revocation))))
         });
         lifted.await?
-    }
-
-    /// What became of revocations since then, at whichever replica, oldest first and as much as is remembered.
-    pub(in crate::store) async fn changed_since(&self, since: RevocationEpoch) -> Result<Vec<Changed>, Failure> {
-        let rows = within(async {
-            sqlx::query(
-                "SELECT epoch, kind, issuer, value, mode, issued_before, actor, note, at, lifted, replica
-                 FROM changes WHERE epoch > $1 ORDER BY epoch LIMIT $2",
-            )
-            .bind(since.0.cast_signed())
-            .bind(limit::REVOCATION_CHANGES_TAKEN_MAX)
-            .fetch_all(&self.pool)
-            .await
-        })
-        .await?;
-        let changed = |row: &PgRow| {
-            let held = read(row)?.ok_or_else(|| unavailable("a change says nothing"))?;
-            Ok(Changed {
-                epoch: held.since,
-                replica: row.try_get::<String, _>(10).map_err(unavailable)?.parse().map_err(unavailable)?,
-                lifted: row.try_get(9).map_err(unavailable)?,
-                revocation: held.revocation,
-            })
-        };
-        rows.iter().map(changed).collect()
-    }
-
-    /// Notes a change for the records of the other replicas, and forgets the oldest.
-    async fn note(
-        &self,
-        connection: &mut PgConnection,
-        epoch: i64,
-        revocation: &Revocation,
-        lifted: bool,
-    ) -> Result<(), sqlx::Error> {
-        let words = Described::from(&revocation.target);
-        sqlx::query(
-            "INSERT INTO changes (epoch, replica, lifted, kind, issuer, value, mode, issued_before, actor, note, at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
-        )
-        .bind(epoch)
-        .bind(self.replica.to_string())
-        .bind(lifted)
-        .bind(words.kind)
-        .bind(words.issuer)
-        .bind(words.value)
-        .bind(revocation.mode.as_str())
-        .bind(revocation.mode.issued_before())
-        .bind(&revocation.actor)
-        .bind(&revocation.note)
-        .bind(revocation.at)
-        .execute(&mut *connection)
-        .await?;
-        sqlx::query("DELETE FROM changes WHERE epoch <= $1")
-            .bind(epoch - limit::REVOCATION_CHANGES_MAX)
-            .execute(connection)
-            .await
-            .map(drop)
     }
 
     /// All that hold, and the epoch that they belong to: one statement sees one moment.
@@ -144,6 +91,18 @@ impl Postgres {
         let held: Result<Vec<Option<Held>>, Failure> = rows.iter().map(read).collect();
         Ok((current, held?.into_iter().flatten().collect()))
     }
+}
+
+async fn counts(connection: &mut PgConnection, revocation: &Revocation) -> Result<Counts, sqlx::Error> {
+    let words = Described::from(&revocation.target);
+    let row = sqlx::query(sqlx::AssertSqlSafe(format!("SELECT {} FROM revocations", row::COUNTS)))
+        .bind(words.kind)
+        .bind(words.issuer)
+        .bind(words.value)
+        .bind(revocation.mode.as_str())
+        .fetch_one(connection)
+        .await?;
+    Ok(Counts { all: row.try_get(0)?, of_feeds: row.try_get(1)?, own: row.try_get(2)? })
 }
 
 /// Takes back whatever holds of this target in this mode.

@@ -7,15 +7,17 @@ use super::{Postgres, durable, tell, within};
 use crate::limit;
 use crate::outcome::Failure;
 use crate::shelf::{Change, Changed, Row, Section, Tell, Version};
-use crate::store::shelf::{Found, Step, in_order, order, step};
+use crate::store::changed::Noted;
+use crate::store::shelf::{Found, Rooms, Step, in_order, order, step};
 use crate::store::{epoch, unavailable};
 
 /// The columns of a row, and the store's clock.
 const COLUMNS: &str = "key, version, owner, body, number, expires_at";
-const NOW: &str = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
+pub(super) const NOW: &str = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
 
 /// How a batch ends before its end.
-enum Halt {
+#[derive(Debug)]
+pub(super) enum Halt {
     Conflict(usize),
     Full(usize),
     /// Somebody has made the row since it was looked for.
@@ -58,8 +60,12 @@ impl Postgres {
 
     pub(in crate::store) async fn change(&self, changes: &[Change], told: Tell) -> Result<Changed, Failure> {
         let order = order(changes)?;
+        let noted = match told {
+            Tell::Nobody => None,
+            Tell::Everybody => Some(Noted::rows(changes, 0)?),
+        };
         for _ in 0..limit::SHELF_TRIES_MAX {
-            match within(self.attempt(changes, &order, told)).await? {
+            match within(self.attempt(changes, &order, noted.as_ref())).await? {
                 Ok(done) => return Ok(done),
                 Err(Halt::Conflict(index)) => return Ok(Changed::Conflict(index)),
                 Err(Halt::Full(index)) => return Ok(Changed::Full(index)),
@@ -73,7 +79,7 @@ impl Postgres {
         &self,
         changes: &[Change],
         order: &[usize],
-        told: Tell,
+        noted: Option<&Noted>,
     ) -> Result<Result<Changed, Halt>, sqlx::Error> {
         let mut transaction = self.pool.begin().await?;
         durable(&mut transaction).await?;
@@ -81,17 +87,20 @@ impl Postgres {
         let row = sqlx::query(sql).fetch_one(&mut *transaction).await?;
         let (version, now): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
         // First, as a revocation does: whoever raises the epoch comes one after the other.
-        let raised = match told {
-            Tell::Nobody => None,
-            Tell::Everybody => {
+        let raised = match noted {
+            None => None,
+            Some(noted) => {
                 let raise = sqlx::query("UPDATE meta SET epoch = epoch + 1 RETURNING epoch");
-                Some(epoch(raise.fetch_one(&mut *transaction).await?.try_get(0)?))
+                let next: i64 = raise.fetch_one(&mut *transaction).await?.try_get(0)?;
+                let noted = Noted { at: now.div_euclid(1_000_000), ..noted.clone() };
+                self.note(&mut transaction, next, &noted).await?;
+                Some(epoch(next))
             }
         };
         let mut numbers = Vec::with_capacity(changes.len());
         for index in order {
             let Some(change) = changes.get(*index) else { continue };
-            match apply(&mut transaction, change, *index, Version(version), now).await? {
+            match apply(&mut transaction, &self.rooms, (*index, change), Version(version), now).await? {
                 Ok(number) => numbers.push((*index, number)),
                 Err(halt) => return Ok(Err(halt)),
             }
@@ -119,10 +128,10 @@ impl Postgres {
     }
 }
 
-async fn apply(
+pub(super) async fn apply(
     connection: &mut PgConnection,
-    change: &Change,
-    index: usize,
+    rooms: &Rooms,
+    (index, change): (usize, &Change),
     version: Version,
     now: i64,
 ) -> Result<Result<i64, Halt>, sqlx::Error> {
@@ -155,9 +164,11 @@ async fn apply(
              expires_at = $7
          WHERE section = $1 AND key = $2"
     } else {
-        let count = sqlx::query("SELECT count(*) FROM shelf WHERE section = $1").bind(change.section.name);
-        if count.fetch_one(&mut *connection).await?.try_get::<i64, _>(0)? >= i64::from(change.section.rows_max) {
-            return Ok(Err(Halt::Full(index)));
+        if !rooms.take(change.section) {
+            let count = sqlx::query("SELECT count(*) FROM shelf WHERE section = $1").bind(change.section.name);
+            if !rooms.counted(change.section, count.fetch_one(&mut *connection).await?.try_get(0)?) {
+                return Ok(Err(Halt::Full(index)));
+            }
         }
         "INSERT INTO shelf (section, key, version, owner, body, number, expires_at)
          VALUES ($1, $2, $3, coalesce($4, ''), coalesce($5, ''), $6, $7) ON CONFLICT DO NOTHING"

@@ -8,7 +8,7 @@ use crate::identity::revoked::{Revocation, RevocationMode, RevocationStore as _,
 use crate::ids::{Digest, PolicyRevision, RevocationEpoch};
 use crate::limit;
 use crate::store::tests::{Place, reached, revocation, server};
-use crate::store::{Member, Store, StoreError};
+use crate::store::{Member, Store, StoreError, What};
 
 async fn member(store: &Store, files: &str) -> Member {
     Member {
@@ -52,10 +52,9 @@ async fn what_became_of_revocations_at_one_replica_is_told_to_the_others_up_to_a
     let (_, lifted) = here.lift(since, "user:corp/ann", "found again").await.unwrap().unwrap();
     assert_eq!(lifted, block, "what held");
     let all = there.changed_since(RevocationEpoch(0)).await.unwrap();
-    assert_eq!(all.iter().map(|change| (change.epoch.0, change.lifted)).collect::<Vec<_>>(), [(1, false), (2, true)]);
-    assert_eq!(all[0].revocation, block);
+    assert_eq!(all[0].what, What::Revoked(block.clone()));
     let lifting = Revocation { actor: "user:corp/ann".to_owned(), note: "found again".to_owned(), ..block.clone() };
-    assert_eq!(all[1].revocation, lifting, "who lifted it, and why");
+    assert_eq!(all[1].what, What::Lifted(lifting), "who lifted it, and why");
     assert_eq!(all[0].replica, here.replica().await.unwrap());
     assert_eq!(there.changed_since(RevocationEpoch(1)).await.unwrap().len(), 1);
 
@@ -70,6 +69,19 @@ async fn what_became_of_revocations_at_one_replica_is_told_to_the_others_up_to_a
     let oldest = there.changed_since(RevocationEpoch(0)).await.unwrap();
     assert_eq!(oldest[0].epoch, RevocationEpoch(4), "the oldest are forgotten");
     assert_eq!(i64::try_from(oldest.len()).unwrap(), limit::REVOCATION_CHANGES_TAKEN_MAX);
+}
+
+#[tokio::test]
+async fn a_store_that_was_seen_to_go_back_is_believed_by_nobody_until_it_is_reconciled() {
+    let Some(place) = Place::postgres().await else { return };
+    let (here, there) = (place.open().await, place.another().open().await);
+    here.distrust("it went back from 7 to 5").await.unwrap();
+    here.distrust("it went back again").await.unwrap();
+    assert_eq!(there.moment().await.unwrap().went_back.as_deref(), Some("it went back from 7 to 5"));
+    let error = place.another().open().await.check_not_older_than(None).await.unwrap_err();
+    assert!(matches!(error, StoreError::WentBack(_)), "{error}");
+    there.catch_up(&std::collections::BTreeMap::new(), RevocationEpoch(7)).await.unwrap();
+    here.check_not_older_than(Some(RevocationEpoch(7))).await.unwrap();
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@
 
 pub mod look;
 
+mod changed;
 mod executable;
 mod reconcile;
 mod revocation;
@@ -17,6 +18,7 @@ use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Row as _, SqlSafeStr as _};
 
+use super::shelf::Rooms;
 use super::{StateDirectory, StoreError, epoch, unavailable};
 use crate::ids::{ReplicaId, RevocationEpoch};
 use crate::limit;
@@ -30,6 +32,7 @@ pub(super) struct Sqlite {
     /// SQLite has one writer; a pool of one makes everyone else wait here instead of failing there.
     pub(super) writer: SqlitePool,
     readers: SqlitePool,
+    rooms: Rooms,
 }
 
 impl Sqlite {
@@ -69,7 +72,8 @@ impl Sqlite {
             .map_err(|problem| unusable(problem.to_string()))?;
         upgrade(&writer, state, migrations).await?;
         let readers = SqlitePoolOptions::new().max_connections(limit::STORE_READERS_MAX).connect_lazy_with(options);
-        let store = Self { writer, readers };
+        // Nobody else has it.
+        let store = Self { writer, readers, rooms: Rooms::shared_by(1) };
         sqlx::query("INSERT INTO meta (one, epoch, replica) VALUES (1, 0, ?) ON CONFLICT DO NOTHING")
             .bind(ReplicaId::new().to_string())
             .execute(&store.writer)
@@ -138,6 +142,7 @@ fn migrations() -> Migrator {
         migration(4, "shelf", include_str!("migrations/0004_shelf.sql")),
         migration(5, "revoked mandates", include_str!("migrations/0005_revoked_mandates.sql")),
         migration(6, "revoked kinds", include_str!("migrations/0006_revoked_kinds.sql")),
+        migration(7, "changes", include_str!("migrations/0007_changes.sql")),
     ])
 }
 

@@ -3,24 +3,27 @@
 use sqlx::Row as _;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
+use super::changed::note;
 use super::{Sqlite, epoch, unavailable};
 use crate::identity::described::Described;
 use crate::identity::revoked::{Held, Revocation, RevocationMode, RevocationTarget};
 use crate::ids::RevocationEpoch;
 use crate::outcome::Failure;
-use crate::store::row::{self, Row};
+use crate::store::changed::Noted;
+use crate::store::row::{self, Counts, Row};
 
 impl Sqlite {
     /// Adds one; durable when it returns.
     pub(in crate::store) async fn revoke(&self, revocation: &Revocation) -> Result<RevocationEpoch, Failure> {
         let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(unavailable)?;
-        let row = sqlx::query("UPDATE meta SET epoch = epoch + 1 RETURNING epoch, (SELECT count(*) FROM revocations)")
+        let row = sqlx::query("UPDATE meta SET epoch = epoch + 1 RETURNING epoch")
             .fetch_one(&mut *transaction)
             .await
             .map_err(unavailable)?;
-        let (next, held): (i64, i64) = (row.try_get(0).map_err(unavailable)?, row.try_get(1).map_err(unavailable)?);
-        row::has_room(revocation, held)?;
+        let next: i64 = row.try_get(0).map_err(unavailable)?;
+        row::has_room(revocation, counts(&mut transaction, revocation).await?)?;
         upsert(&mut transaction, revocation, next).await?;
+        note(&mut transaction, next, &Noted::revocation(revocation, false)?).await?;
         transaction.commit().await.map_err(unavailable)?;
         Ok(epoch(next))
     }
@@ -29,6 +32,8 @@ impl Sqlite {
     pub(in crate::store) async fn lift(
         &self,
         since: RevocationEpoch,
+        actor: &str,
+        why: &str,
     ) -> Result<Option<(RevocationEpoch, Revocation)>, Failure> {
         let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(unavailable)?;
         let row = sqlx::query(
@@ -46,6 +51,8 @@ impl Sqlite {
             .await
             .map_err(unavailable)?;
         let next: i64 = row.try_get(0).map_err(unavailable)?;
+        let told = Revocation { actor: actor.to_owned(), note: why.to_owned(), ..lifted.revocation.clone() };
+        note(&mut transaction, next, &Noted::revocation(&told, true)?).await?;
         transaction.commit().await.map_err(unavailable)?;
         Ok(Some((epoch(next), lifted.revocation)))
     }
@@ -65,6 +72,20 @@ impl Sqlite {
         let held = rows.iter().map(read).collect::<Result<Vec<_>, _>>()?;
         Ok((current, held))
     }
+}
+
+async fn counts(connection: &mut SqliteConnection, revocation: &Revocation) -> Result<Counts, Failure> {
+    let words = Described::from(&revocation.target);
+    let row = sqlx::query(sqlx::AssertSqlSafe(format!("SELECT {} FROM revocations", row::COUNTS)))
+        .bind(words.kind)
+        .bind(words.issuer)
+        .bind(words.value)
+        .bind(revocation.mode.as_str())
+        .fetch_one(connection)
+        .await
+        .map_err(unavailable)?;
+    let count = |index: usize| row.try_get::<i64, _>(index).map_err(unavailable);
+    Ok(Counts { all: count(0)?, of_feeds: count(1)?, own: count(2)? })
 }
 
 /// Takes back whatever holds of this target in this mode.

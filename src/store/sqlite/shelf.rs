@@ -4,16 +4,19 @@ use sqlx::Row as _;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use super::Sqlite;
+use super::changed::note;
 use crate::limit;
 use crate::outcome::Failure;
 use crate::shelf::{Change, Changed, Row, Section, Tell, Version};
-use crate::store::shelf::{Found, Step, in_order, order, step};
+use crate::store::changed::Noted;
+use crate::store::shelf::{Found, Rooms, Step, in_order, order, step};
 use crate::store::{epoch, unavailable};
 
 const COLUMNS: &str = "key, version, owner, body, number, expires_at";
 
 /// How a batch ends before its end.
-enum Halt {
+#[derive(Debug)]
+pub(super) enum Halt {
     Conflict,
     Full,
 }
@@ -56,7 +59,7 @@ impl Sqlite {
         let version = Version(row.try_get(0).map_err(unavailable)?);
         for index in order {
             let Some(change) = changes.get(index) else { continue };
-            match apply(&mut transaction, change, version, now).await? {
+            match apply(&mut transaction, &self.rooms, change, version, now).await? {
                 Ok(number) => numbers.push((index, number)),
                 Err(Halt::Conflict) => return Ok(Changed::Conflict(index)),
                 Err(Halt::Full) => return Ok(Changed::Full(index)),
@@ -69,7 +72,9 @@ impl Sqlite {
                     .fetch_one(&mut *transaction)
                     .await
                     .map_err(unavailable)?;
-                Some(epoch(row.try_get(0).map_err(unavailable)?))
+                let next: i64 = row.try_get(0).map_err(unavailable)?;
+                note(&mut transaction, next, &Noted::rows(changes, now.div_euclid(1_000_000))?).await?;
+                Some(epoch(next))
             }
         };
         transaction.commit().await.map_err(unavailable)?;
@@ -91,8 +96,9 @@ impl Sqlite {
     }
 }
 
-async fn apply(
+pub(super) async fn apply(
     connection: &mut SqliteConnection,
+    rooms: &Rooms,
     change: &Change,
     version: Version,
     now: i64,
@@ -137,13 +143,15 @@ async fn apply(
              expires_at = ?7
          WHERE section = ?1 AND key = ?2"
     } else {
-        let row = sqlx::query("SELECT count(*) FROM shelf WHERE section = ?")
-            .bind(change.section.name)
-            .fetch_one(&mut *connection)
-            .await
-            .map_err(unavailable)?;
-        if row.try_get::<i64, _>(0).map_err(unavailable)? >= i64::from(change.section.rows_max) {
-            return Ok(Err(Halt::Full));
+        if !rooms.take(change.section) {
+            let row = sqlx::query("SELECT count(*) FROM shelf WHERE section = ?")
+                .bind(change.section.name)
+                .fetch_one(&mut *connection)
+                .await
+                .map_err(unavailable)?;
+            if !rooms.counted(change.section, row.try_get(0).map_err(unavailable)?) {
+                return Ok(Err(Halt::Full));
+            }
         }
         "INSERT INTO shelf (section, key, version, owner, body, number, expires_at)
          VALUES (?1, ?2, ?3, coalesce(?4, ''), coalesce(?5, ''), ?6, ?7)"

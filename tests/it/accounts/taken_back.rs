@@ -158,3 +158,50 @@ async fn a_service_that_has_forgotten_us_is_told_who_we_are_by_whoever_links_aga
     assert_eq!(running.service.state().registrations, 2);
     assert_eq!(running.whoami("ann").await.tool_text(), "ann@service");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_of_before_brings_no_account_back() {
+    let mut running = start().await;
+    running.linked("ann").await;
+    running.linked("bob").await;
+    let place = running.gateway.state();
+    let kept = place.with_file_name("kept");
+    assert!(running.gateway.command(&["state", "backup", "kept"]).status.success());
+    assert!(running.gateway.command(&["vault", "revoke", "user:test/ann", "notes"]).status.success());
+    assert!(running.gateway.stop().await.success());
+    for name in ["store.sqlite-wal", "store.sqlite-shm"] {
+        let _ = std::fs::remove_file(place.join(name));
+    }
+    std::fs::copy(kept.join("store.sqlite"), place.join("store.sqlite")).unwrap();
+    let refused = running.gateway.command(&["serve"]);
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+    let reconciled = running.gateway.command(&["store", "reconcile"]);
+    assert!(reconciled.status.success(), "{reconciled:?}");
+    running.gateway.launch().await;
+    let left: Vec<Value> = listed(&running).iter().map(|account| account["owner"].clone()).collect();
+    assert_eq!(left, [json!("user:test/bob")]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_has_left_leaves_no_account_behind() {
+    let (issuer, service) = (Issuer::start().await, Linked::start().await);
+    let feed =
+        "[feeds.hr]\nissuer = \"test\"\n[feeds.hr.scim]\nsecret = \"file:feed-secret\"\nsubject = \"userName\"\n";
+    let setup = setup(&issuer, &service).sections(feed);
+    std::fs::write(setup.directory().join("feed-secret"), "a secret of the directory's own").unwrap();
+    let running = Running { issuer, service, gateway: setup.start().await };
+    running.linked("ann").await;
+    running.linked("bob").await;
+    let ann = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, "ann");
+    let user = Client::new(&format!("{}/feeds/hr/scim/v2/Users/{ann}", running.gateway.url), None);
+    let secret = ("authorization", "Bearer a secret of the directory's own".to_owned());
+    assert_eq!(user.bare(reqwest::Method::DELETE, &[secret]).await.status, 204);
+    let left: Vec<Value> = listed(&running).iter().map(|account| account["owner"].clone()).collect();
+    assert_eq!(left, [json!("user:test/bob")]);
+    let service = &running.service;
+    eventually("the service to be told", async || service.state().revoked.len() == 1).await;
+    let admin = running.gateway.records("admin").into_iter().map(|line| line["admin"].clone());
+    let told: Vec<Value> = admin.filter(|admin| admin["operation"] == "unlink_account").collect();
+    assert_eq!((told.len(), &told[0]["actor"]), (1, &json!("feed:hr")), "{told:?}");
+    assert!(told[0]["about"].as_str().unwrap().contains("user:test/ann"), "{told:?}");
+}

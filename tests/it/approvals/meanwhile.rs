@@ -223,3 +223,28 @@ async fn what_one_of_two_approved_long_ago_is_not_enough_when_one_is_asked_for()
     assert_eq!(running.approve(&id, &running.bob()).await.response()["state"], "approved", "they may say it again");
     assert_eq!(running.call("alice", json!({ "n": 1 })).await.tool_text(), r#"{"n":1}"#);
 }
+
+#[tokio::test]
+async fn an_approval_that_was_used_is_not_used_again_when_the_store_of_before_is_restored() {
+    let mut running = start(GATES).await;
+    let id = running.asks("alice", json!({ "to": "production" })).await;
+    assert_eq!(running.approve(&id, &running.bob()).await.status, 200);
+    let other = running.asks("alice", json!({ "to": "staging" })).await;
+    assert_eq!(running.approve(&other, &running.bob()).await.status, 200);
+    let place = running.gateway.state();
+    assert!(running.gateway.command(&["state", "backup", "kept"]).status.success());
+    running.call("alice", json!({ "to": "production" })).await;
+    assert_eq!(running.calls(), 1);
+    assert!(running.gateway.stop().await.success());
+    for name in ["store.sqlite-wal", "store.sqlite-shm"] {
+        let _ = std::fs::remove_file(place.join(name));
+    }
+    std::fs::copy(place.with_file_name("kept").join("store.sqlite"), place.join("store.sqlite")).unwrap();
+    // No epoch has moved since: it starts, and knows it from the record.
+    running.gateway.launch().await;
+    let again = running.asks("alice", json!({ "to": "production" })).await;
+    assert_ne!(again, id);
+    assert_eq!(running.view(&id, &running.bob()).await["state"], "consumed");
+    running.call("alice", json!({ "to": "staging" })).await;
+    assert_eq!(running.calls(), 2, "what was not used is as good as before");
+}

@@ -123,3 +123,58 @@ async fn a_place_that_does_not_answer_holds_up_no_other_and_a_confirmation_is_to
     }
     drop(silent);
 }
+
+/// What of a webhook's messages came, by type.
+fn types(taken: &Mutex<Vec<Taken>>) -> Vec<String> {
+    let of = |taken: &Taken| serde_json::from_str::<Value>(&taken.body).unwrap()["type"].as_str().unwrap().to_owned();
+    taken.lock().unwrap().iter().map(of).collect()
+}
+
+#[tokio::test]
+async fn every_event_that_can_be_asked_for_is_told_and_one_that_takes_nothing_keeps_no_other_waiting() {
+    let (url, taken) = receiver().await;
+    // Connections to it are refused.
+    let dead = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let (issuer, upstream) = (Issuer::start().await, upstream().await);
+    let events = ["approval.requested", "agent.suspended", "pin.changed"];
+    let hook = |name: &str, url: &str| {
+        format!("[webhooks.{name}]\nurl = \"{url}\"\nevents = {events:?}\nallow_private = true\n")
+    };
+    let agents = "[agents.assistant]\nowner = \"user:test/owner\"\npurpose = \"tests\"\nkind = \"interactive\"\n\
+                  environments = [\"development\"]\n";
+    let gateway = Setup::new(&issuer)
+        .claims("person = \"person\"\n")
+        .policy(&format!("{DEVELOPERS_MAY}{RULES}"))
+        .policy_file("gates.toml", GATES)
+        .policy_file("agents.toml", agents)
+        .http_server("tools", &upstream.url, "title = \"Tools\"\nlist_refresh_min = \"1ms\"")
+        .admin(ADMIN)
+        .sections(&[hook("chat", &url), hook("dead", &format!("http://{dead}/hook"))].concat())
+        .start()
+        .await;
+    let alice = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
+    waits(&alice.call_tool("tools__echo", json!({})).await);
+    upstream.set_tools(json!([tool("echo"), tool("look"), tool("new")]));
+    let limit = std::time::Duration::from_secs(30);
+    eventually_within(limit, "the definition to be kept back", async || {
+        let _listed = alice.tool_names().await;
+        !gateway.records("pin").iter().all(|record| record["pin"]["state"] != "quarantined")
+    })
+    .await;
+    let stopped = gateway.command(&["agents", "suspend", "assistant", "--for", "user:test/bob"]);
+    assert!(stopped.status.success(), "{stopped:?}");
+    eventually_within(limit, "all three", async || {
+        let types = types(&taken);
+        events.iter().all(|event| types.iter().any(|told| told == event))
+    })
+    .await;
+    let all = taken.lock().unwrap().clone();
+    let told = |event: &str| {
+        let of = |taken: &Taken| serde_json::from_str::<Value>(&taken.body).unwrap();
+        all.iter().map(of).find(|body| body["type"] == event).unwrap()["data"].clone()
+    };
+    let stopped = told("agent.suspended");
+    assert_eq!((&stopped["agent"], &stopped["subject"]), (&json!("assistant"), &json!("user:test/bob")), "{stopped}");
+    let kept = told("pin.changed");
+    assert_eq!((&kept["server"], &kept["definitions"][0]["name"]), (&json!("tools"), &json!("new")), "{kept}");
+}

@@ -25,6 +25,8 @@ struct Outbox {
     waiting: serde_json::Map<String, Value>,
     questions: Vec<Value>,
     is_away: bool,
+    /// It takes no word of what was taken or refused.
+    is_deaf: bool,
 }
 
 impl Transmitter {
@@ -67,7 +69,7 @@ async fn answer(State(outbox): State<Arc<Mutex<Outbox>>>, headers: HeaderMap, Js
     if outbox.is_away {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     }
-    for id in told {
+    for id in told.into_iter().filter(|_| !outbox.is_deaf).collect::<Vec<_>>() {
         outbox.waiting.remove(&id);
     }
     let max = usize::try_from(question["maxEvents"].as_u64().unwrap()).unwrap();
@@ -137,4 +139,23 @@ async fn more_than_fits_is_fetched_at_once_and_a_transmitter_that_is_away_is_ask
     transmitter.outbox.lock().unwrap().is_away = false;
     crate::support::eventually("all to be taken", async || transmitter.is_empty()).await;
     assert_eq!(fed.ordered().len(), count);
+}
+
+#[tokio::test]
+async fn a_transmitter_that_takes_no_word_of_it_is_asked_as_often_as_written_and_told_of_once() {
+    let transmitter = Transmitter::start().await;
+    transmitter.outbox.lock().unwrap().is_deaf = true;
+    transmitter.send("forged", &signed(&transmitter.issuer, &json!({ "iss": "https://nobody.example" })));
+    let fed = Fed::start(&lines(&transmitter)).await;
+    let good = claims(&fed, REVOKED, "alice");
+    transmitter.send(good["jti"].as_str().unwrap(), &signed(&fed.issuer, &good));
+    crate::support::eventually("both to be told", async || transmitter.told("forged")).await;
+    let before = transmitter.outbox.lock().unwrap().questions.len();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let asked = transmitter.outbox.lock().unwrap().questions.len() - before;
+    assert!((1..=6).contains(&asked), "{asked}");
+    let refused: Vec<Value> =
+        fed.gateway.records("admin").into_iter().filter(|record| record["admin"]["outcome"] == "refused").collect();
+    assert_eq!(refused.len(), 1, "{refused:?}");
+    assert_eq!(fed.ordered().len(), 1);
 }

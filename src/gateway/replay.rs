@@ -1,0 +1,177 @@
+//! What a store has forgotten, as the record tells it: rows that raised the epoch, and approvals that were used.
+//!
+//! Decides what is done to the rows that are there. Refuses to know how the record is read. Invariant: what is replayed
+//! never lets anybody do more than the store that was lost; a row whose meaning is not known here is a gap, and not
+//! passed over.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::lifecycle::{self, Halted};
+use super::pins;
+use super::review;
+use crate::delegate::vault;
+use crate::guard::{approval, mandate};
+use crate::limit;
+use crate::outcome::{Failure, Reason};
+use crate::record::journal;
+use crate::record::read::{Reader, segments};
+use crate::shelf::{Action, Change, Changed, Expect, Section, Shelf, Tell};
+use crate::store::{RowTold, Store};
+
+/// A row as the record tells it.
+#[derive(Debug, Clone, Deserialize)]
+pub struct RowRead {
+    section: String,
+    key: String,
+    /// Its name is not told whole.
+    #[serde(default)]
+    cut: bool,
+    #[serde(default)]
+    gone: bool,
+    says: Option<String>,
+}
+
+impl RowRead {
+    /// Whether it says what somebody decided of a definition.
+    #[must_use]
+    pub fn is_of_a_definition(&self) -> bool {
+        self.section == pins::DECIDED.name
+    }
+
+    /// The same as stores tell each other.
+    #[must_use]
+    pub fn told(&self) -> RowTold {
+        let Self { section, key, gone, says, .. } = self.clone();
+        RowTold { section, key, gone, says }
+    }
+}
+
+/// What is done to a store that has forgotten these rows of one epoch. `at` is when it was recorded, in seconds since
+/// 1970.
+///
+/// # Errors
+/// Why it cannot be told.
+pub async fn rows(store: &Store, told: &[RowRead], at: i64) -> Result<Vec<Change>, String> {
+    let mut changes = Vec::new();
+    for row in told {
+        if row.cut {
+            return Err(format!("names a row of `{}` whose name was cut or redacted", row.section));
+        }
+        let replayed = match row.section.as_str() {
+            section if section == lifecycle::STOPPED.name => vec![stopped(row, at)?],
+            section if section == lifecycle::ATTESTED.name => attested(row).into_iter().collect(),
+            section if section == review::ENDED.name => vec![ended(row, at)?],
+            // One that was linked since has to be linked again.
+            section if section == vault::ACCOUNTS.name => removed(row, vault::ACCOUNTS).into_iter().collect(),
+            section if section == mandate::MANDATES.name => {
+                let told = mandate::ended(store, &row.key, at).await;
+                told.map_err(|failure| failure.detail)?.into_iter().collect()
+            }
+            // Messages; and definitions, of which the record has lines of their own.
+            section if section == crate::outbox::OUTBOX.name || pins::SECTIONS.contains(&section) => Vec::new(),
+            section => return Err(format!("tells of rows of `{section}`, which are not known here")),
+        };
+        changes.extend(replayed);
+    }
+    Ok(changes)
+}
+
+fn put(section: Section, key: &str, body: String) -> Change {
+    let put = Action::Put { owner: String::new(), body, expires_at_us: None };
+    Change::new(section, key, Expect::Anything, put)
+}
+
+fn removed(row: &RowRead, section: Section) -> Option<Change> {
+    row.gone.then(|| Change::new(section, row.key.as_str(), Expect::Anything, Action::Remove))
+}
+
+fn stopped(row: &RowRead, at: i64) -> Result<Change, String> {
+    if let Some(gone) = removed(row, lifecycle::STOPPED) {
+        return Ok(gone);
+    }
+    // Where it is not told how it was stopped, it is at least not acting.
+    let halted = Halted { retired: false, subject: None, by: "reconcile".to_owned(), note: String::new(), at };
+    let body = row.says.clone().map_or_else(|| serde_json::to_string(&halted), Ok);
+    Ok(put(lifecycle::STOPPED, &row.key, body.map_err(|error| error.to_string())?))
+}
+
+fn attested(row: &RowRead) -> Option<Change> {
+    // Where it is not told, somebody attests again.
+    Some(put(lifecycle::ATTESTED, &row.key, row.says.clone()?))
+}
+
+fn ended(row: &RowRead, at: i64) -> Result<Change, String> {
+    if let Some(gone) = removed(row, review::ENDED) {
+        return Ok(gone);
+    }
+    let at = jiff::Timestamp::from_second(at).map_err(|error| error.to_string())?;
+    let said = review::Said { by: "reconcile".to_owned(), at };
+    let body = row.says.clone().map_or_else(|| serde_json::to_string(&said), Ok);
+    Ok(put(review::ENDED, &row.key, body.map_err(|error| error.to_string())?))
+}
+
+/// One line of the record, as far as it tells that an approval was used.
+#[derive(Deserialize)]
+struct Line {
+    at: jiff::Timestamp,
+    #[serde(rename = "type")]
+    kind: String,
+    approval: Option<serde_json::Value>,
+}
+
+/// Uses up approvals that the store holds as unused and the record tells as used: the store was restored, or its
+/// last moments were lost. Answers how many.
+///
+/// # Errors
+/// When the store or the record cannot be read.
+pub async fn approvals_used(store: &Store, state: &Path) -> Result<usize, Failure> {
+    let unused = approval::unused(store).await?;
+    // Most of the time there are none, and the record is not read.
+    let Some(oldest_us) = unused.iter().map(|kept| kept.requested_at_us).min() else { return Ok(0) };
+    let directory = journal::directory(state);
+    let read = tokio::task::spawn_blocking(move || used_since(&directory, oldest_us));
+    let unreadable = |problem: String| Failure::before(Reason::RecordUnavailable, problem);
+    let used = read.await.map_err(|error| unreadable(error.to_string()))?;
+    let used = used.map_err(|error| unreadable(error.to_string()))?;
+    let mut count = 0;
+    for kept in unused.into_iter().filter(|kept| used.contains(&kept.id)) {
+        tracing::warn!(approval = kept.id, "an approval that was used is in the store as unused: it is used up");
+        match store.change(approval::used_up(kept)?, Tell::Nobody).await? {
+            Changed::Done { .. } => count += 1,
+            Changed::Conflict(_) | Changed::Full(_) => {
+                return Err(Failure::before(Reason::StoreUnavailable, "an approval changed while it was used up"));
+            }
+        }
+    }
+    Ok(count)
+}
+
+/// The approvals that intents since then were going to use, newest segments first.
+fn used_since(directory: &Path, since_us: i64) -> std::io::Result<BTreeSet<String>> {
+    let mut used = BTreeSet::new();
+    let slack_us = i64::try_from(limit::CLOCK_DIFFERENCE_MAX.as_micros()).unwrap_or_default();
+    for first in segments(directory)?.into_iter().rev() {
+        let lines = Reader::new(directory, first).segment()?;
+        let mut begins_us = i64::MAX;
+        for line in lines.lines() {
+            // Only the first line, and those that can matter, are worth reading.
+            if begins_us != i64::MAX && !line.contains("\"approval\"") {
+                continue;
+            }
+            let Ok(line) = serde_json::from_str::<Line>(line) else { continue };
+            begins_us = begins_us.min(line.at.as_microsecond());
+            if line.kind == "intent"
+                && let Some(id) = line.approval.as_ref().and_then(serde_json::Value::as_str)
+            {
+                used.insert(id.to_owned());
+            }
+        }
+        if begins_us < since_us.saturating_sub(slack_us) {
+            break;
+        }
+    }
+    Ok(used)
+}
