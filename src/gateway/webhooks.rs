@@ -66,14 +66,13 @@ async fn round(gateway: &Arc<Gateway>, clients: &Clients, hook: &WebhookConfig) 
     let store = gateway.store();
     let now_us = store.clock_us().await.map_err(|failure| failure.to_string())?;
     let mut rows = store.rows(OUTBOX, Some(&hook.name), None).await.map_err(|failure| failure.to_string())?;
-    let over = rows.len().saturating_sub(limit::WEBHOOK_WAITING_MAX);
-    if over > 0 {
-        // Whoever takes nothing for long has no part in what there is room for.
-        tracing::error!(webhook = hook.name, count = over, "too many messages wait: the oldest are given up");
-        let gone = |row: Row| Change::new(OUTBOX, row.key, Expect::Anything, Action::Remove);
-        let oldest: Vec<Change> = rows.drain(..over).map(gone).collect();
+    let oldest = beyond_room(&mut rows);
+    if !oldest.is_empty() {
+        tracing::error!(webhook = hook.name, count = oldest.len(), "too many messages wait: the oldest are given up");
+        let gone = |row: &Row| Change::new(OUTBOX, row.key.clone(), Expect::Anything, Action::Remove);
         for some in oldest.chunks(limit::SHELF_CHANGES_MAX) {
-            store.change(some.to_vec(), Tell::Nobody).await.map_err(|failure| failure.to_string())?;
+            let changes = some.iter().map(gone).collect();
+            store.change(changes, Tell::Nobody).await.map_err(|failure| failure.to_string())?;
         }
     }
     let due = rows.into_iter().filter_map(|row| {
@@ -92,6 +91,13 @@ async fn round(gateway: &Arc<Gateway>, clients: &Clients, hook: &WebhookConfig) 
     let sent = due.into_iter().map(|due| one(gateway, client, hook, &key, due, now_us));
     futures_util::future::join_all(sent).await;
     Ok(())
+}
+
+/// Takes out the oldest messages of one place where too many wait: whoever takes nothing for long has no part in the room
+/// that others need. By their names messages are in the order of their age.
+fn beyond_room(rows: &mut Vec<Row>) -> Vec<Row> {
+    let over = rows.len().saturating_sub(limit::WEBHOOK_WAITING_MAX);
+    rows.drain(..over).collect()
 }
 
 /// Tries one message, unless another replica does.
@@ -152,4 +158,29 @@ async fn post(
         .map_err(|error| error.to_string())?;
     let answer = client.send(request).await.map_err(|error| error.to_string())?;
     if answer.status().is_success() { Ok(()) } else { Err(format!("it answered {}", answer.status())) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shelf::Version;
+
+    #[test]
+    fn of_too_many_that_wait_for_one_place_the_oldest_are_given_up() {
+        let row = |number: usize| Row {
+            key: format!("msg_{number:05}"),
+            version: Version(1),
+            owner: "chat".to_owned(),
+            body: String::new(),
+            number: 0,
+            expires_at_us: None,
+        };
+        let mut rows: Vec<Row> = (0..limit::WEBHOOK_WAITING_MAX).map(row).collect();
+        assert!(beyond_room(&mut rows).is_empty());
+        rows.push(row(limit::WEBHOOK_WAITING_MAX));
+        assert_eq!(beyond_room(&mut rows), [row(0)]);
+        assert_eq!(rows.len(), limit::WEBHOOK_WAITING_MAX);
+        let places = u32::try_from(limit::WEBHOOKS_MAX * limit::WEBHOOK_WAITING_MAX).unwrap();
+        assert!(places < limit::WEBHOOK_MESSAGES_MAX, "all of them together leave room");
+    }
 }
