@@ -186,7 +186,6 @@ const NOT_REACHED: &[&str] = &[
     "APPROVALS_LISTED_MAX",
     "APPROVAL_TRIES_MAX",
     "APPROVAL_TASK_PIECES_MAX",
-    "WEBHOOK_MESSAGES_MAX",
 ];
 
 /// The names of all bounds.
