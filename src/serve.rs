@@ -31,8 +31,7 @@ use crate::front::{self, Certificates, Front};
 use crate::gateway::pins::Keeper;
 use crate::gateway::{
     Along, Files, Gateway, Lifecycle, Own, Parts, Reloader, Snapshot, follow_keys, follow_store, record_missed, replay,
-    review,
-    send_messages, watch_files,
+    review, send_messages, watch_files,
 };
 use crate::identity::revoked::RevocationStore as _;
 use crate::identity::{Identity, Revocations};

@@ -195,6 +195,7 @@ const NOT_REACHED: &[&str] = &[
     "APPROVALS_LISTED_MAX",
     "APPROVAL_TRIES_MAX",
     "WEBHOOK_MESSAGES_MAX",
+    "APPROVAL_TASK_PIECES_MAX",
 ];
 
 /// The names of all bounds.

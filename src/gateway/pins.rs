@@ -279,13 +279,7 @@ impl Keeper {
     }
 
     /// Remembers and tells of definitions that nobody has accepted; `whole` is said of all that a server lists.
-    async fn keep_back(
-        self: &Arc<Self>,
-        server: &ServerId,
-        all: &Arc<[Pinned]>,
-        whole: bool,
-        hooks: &[WebhookConfig],
-    ) {
+    async fn keep_back(self: &Arc<Self>, server: &ServerId, all: &Arc<[Pinned]>, whole: bool, hooks: &[WebhookConfig]) {
         let accepted = self.pins.now();
         let unknown: Vec<&Pinned> = all.iter().filter(|pinned| is_unknown(&accepted, server, pinned)).collect();
         let (due, without_place) = {
