@@ -79,6 +79,7 @@ impl Running {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "each test makes its wish on the spot")]
 fn params(name: &str, arguments: Value, handle: Option<&str>) -> Value {
     let mut params = json!({ "name": name, "arguments": arguments });
     if let Some(handle) = handle {
