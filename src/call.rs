@@ -24,6 +24,7 @@ mod retry;
 mod task;
 mod tied;
 mod traced;
+mod trail;
 mod waiting;
 
 use asked::Asked;
@@ -38,8 +39,8 @@ use retry::Retry;
 use task::{After, Augmented};
 pub use task::{TaskTopic, check as check_tasks, offered};
 use tied::Tied;
+use trail::Trail;
 
-use crate::catalog::Target;
 use crate::delegate::{Grant, Leg, attempt};
 use crate::gateway::Gateway;
 use crate::guard::label::LabelUse;
@@ -465,25 +466,6 @@ impl Running {
             Ok(()) => return,
         };
         self.stop(revoked);
-    }
-}
-
-/// What was known of a call when it stopped.
-struct Trail {
-    leg: Leg,
-    target: Option<Target>,
-    /// What the client asked for, in its own spelling.
-    name: Option<String>,
-    mandate: Option<Held>,
-    trace: Trace,
-}
-
-impl Trail {
-    /// Says to whoever follows the call what it is about.
-    fn about(&mut self, caller: &Caller) {
-        let mut trace = std::mem::replace(&mut self.trace, Trace::off());
-        trace.about(|| traced::subject(self, caller));
-        self.trace = trace;
     }
 }
 

@@ -60,8 +60,20 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "delegate",
         &[
-            "limit", "ids", "outcome", "shelf", "wire", "config", "egress", "oauth", "record", "identity", "catalog",
-            "policy", "guard",
+            "limit",
+            "inversion",
+            "ids",
+            "outcome",
+            "shelf",
+            "wire",
+            "config",
+            "egress",
+            "oauth",
+            "record",
+            "identity",
+            "catalog",
+            "policy",
+            "guard",
         ],
     ),
     // It takes an entry and bytes, and never learns who asked.

@@ -22,12 +22,14 @@ use crate::record::tail;
 
 mod elsewhere;
 mod line;
+mod node;
 mod related;
 mod select;
 mod show;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod words;
 
 use line::Look;
 use select::Select;

@@ -134,14 +134,14 @@ async fn reconcile(state: &Path, config: &StoreConfig, accept_gaps: bool, output
         return Ok(Ending::Refused);
     }
     // Before the store counts as brought up; it can be done again where that fails.
-    let rejected = journal.pins.apply(&store).await.map_err(detail)?;
+    journal.pins.apply(&store).await.map_err(detail)?;
     let to = from.max(journal.last + shift);
     store.catch_up(&told, RevocationEpoch(to)).await.map_err(detail)?;
     if parted.is_some() {
         record_since(&held, &store, after).await?;
     }
     store.close().await;
-    let reconciled = Reconciled { from, to, taken: told.len() + rejected, gaps };
+    let reconciled = Reconciled { from, to, taken: told.len(), gaps };
     let text = match (reconciled.to, &reconciled.gaps[..]) {
         (to, _) if to == from => format!("the store is as new as the journal: epoch {from}\n"),
         (to, []) => {

@@ -21,6 +21,10 @@ use crate::record::read::{Reader, segments};
 use crate::shelf::{Action, Change, Changed, Expect, Section, Shelf, Tell};
 use crate::store::{RowTold, Store};
 
+/// Sections whose rows are not put back.
+const TOLD_ELSEWHERE: [&str; 5] =
+    [crate::outbox::OUTBOX.name, vault::OWED.name, vault::SWEPT.name, review::REVIEWS.name, review::GRANTS.name];
+
 /// A row as the record tells it.
 #[derive(Debug, Clone, Deserialize)]
 pub struct RowRead {
@@ -70,8 +74,9 @@ pub async fn rows(store: &Store, told: &[RowRead], at: i64) -> Result<Vec<Change
                 let told = mandate::ended(store, &row.key, at).await;
                 told.map_err(|failure| failure.detail)?.into_iter().collect()
             }
-            // Messages; and definitions, of which the record has lines of their own.
-            section if section == crate::outbox::OUTBOX.name || pins::SECTIONS.contains(&section) => Vec::new(),
+            // Messages; tokens that nobody has any more; definitions and what was said of grants, of which the record has
+            // lines of their own.
+            section if TOLD_ELSEWHERE.contains(&section) || pins::SECTIONS.contains(&section) => Vec::new(),
             section => return Err(format!("tells of rows of `{section}`, which are not known here")),
         };
         changes.extend(replayed);

@@ -21,8 +21,8 @@ use crate::outcome::{Failure, Reason, Refusal, Stop};
 use crate::policy::{GrantId, Policy, Sources, Strictness, World};
 use crate::record::journal;
 use crate::shelf::{Action, Change, Changed, Expect, Row, Shelf, Tell};
-pub(super) use rows::ENDED;
-use rows::{Answers, GRANTS, REVIEWS, all, ending, key, put, read};
+use rows::{Answers, all, ending, key, put, read};
+pub(super) use rows::{ENDED, GRANTS, REVIEWS};
 
 /// One review.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

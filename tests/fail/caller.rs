@@ -6,6 +6,6 @@ use bailiwick::identity::Caller;
 use bailiwick::identity::caller::Verified;
 use bailiwick::ids::RevocationEpoch;
 
-pub fn forge(verified: Arc<Verified>, epoch: RevocationEpoch) -> Caller {
-    Caller { verified, epoch } //~ E0451 private
+pub fn forge(verified: Arc<Verified>, by: Option<Arc<Verified>>, epoch: RevocationEpoch) -> Caller {
+    Caller { verified, by, epoch } //~ E0451 private
 }

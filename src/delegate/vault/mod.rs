@@ -21,8 +21,8 @@ mod tests;
 
 pub use authority::{Authorities, Authority, Ourselves, account_of};
 pub use entry::{Entry, Owner};
-pub use owed::take_offline;
-pub use rows::{Linked, Removed, oauth};
+pub use owed::{OWED, take_offline};
+pub use rows::{Linked, Removed, SWEPT, oauth};
 
 use super::{CredentialFacts, CredentialKind, seconds};
 use crate::config::{OauthConfig, ServerConfig};

@@ -20,7 +20,7 @@ use crate::outcome::{Failure, Reason};
 use crate::shelf::{Action, Change, Changed, Expect, Row, Section, Shelf, Tell};
 
 /// Where they are.
-pub(super) const OWED: Section = Section { name: "account to give back", rows_max: limit::VAULT_OWED_MAX };
+pub const OWED: Section = Section { name: "account to give back", rows_max: limit::VAULT_OWED_MAX };
 
 /// What was an account.
 #[derive(Debug, Clone, Serialize, Deserialize)]

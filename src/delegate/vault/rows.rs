@@ -22,7 +22,7 @@ use crate::outcome::{Failure, Reason};
 use crate::shelf::{Action, Change, Changed, Expect, Row, Section, Shelf, Tell};
 
 /// Up to which epoch accounts of what is blocked were taken back.
-const SWEPT: Section = Section { name: "account sweep", rows_max: 1 };
+pub const SWEPT: Section = Section { name: "account sweep", rows_max: 1 };
 const SWEPT_KEY: &str = "blocks";
 
 /// A linked account, as people may know of it.

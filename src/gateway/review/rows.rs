@@ -13,8 +13,8 @@ use crate::outcome::{Failure, Reason};
 use crate::policy::GrantId;
 use crate::shelf::{Action, Change, Expect, Row, Section, Shelf};
 
-pub(super) const REVIEWS: Section = Section { name: "review", rows_max: limit::REVIEWS_MAX };
-pub(super) const GRANTS: Section = Section { name: "review_grant", rows_max: limit::REVIEW_GRANTS_MAX };
+pub(in crate::gateway) const REVIEWS: Section = Section { name: "review", rows_max: limit::REVIEWS_MAX };
+pub(in crate::gateway) const GRANTS: Section = Section { name: "review_grant", rows_max: limit::REVIEW_GRANTS_MAX };
 pub(in crate::gateway) const ENDED: Section = Section { name: "ended_grant", rows_max: limit::ENDED_GRANTS_MAX };
 
 /// The rows that answer for each grant.

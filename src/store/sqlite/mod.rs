@@ -16,7 +16,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Row as _, SqlSafeStr as _};
+use sqlx::{Connection as _, Row as _, SqlSafeStr as _};
 
 use super::shelf::Rooms;
 use super::{StateDirectory, StoreError, epoch, unavailable};
@@ -67,6 +67,14 @@ impl Sqlite {
             .max_connections(1)
             .idle_timeout(None)
             .max_lifetime(None)
+            .after_release(|connection, _| {
+                Box::pin(async move {
+                    // Where the disk is full, SQLite ends a transaction by itself; the library goes on counting it, and
+                    // would begin no other. What was rolled back before is done once this is answered.
+                    connection.ping().await?;
+                    Ok(!connection.is_in_transaction())
+                })
+            })
             .connect_with(options.clone())
             .await
             .map_err(|problem| unusable(problem.to_string()))?;

@@ -47,7 +47,7 @@ async fn a_rejection_is_not_forgotten_with_a_store_that_is_restored() {
     let reconciled = running.gateway.command(&["store", "reconcile", "--json"]);
     assert!(reconciled.status.success(), "{}", String::from_utf8_lossy(&reconciled.stderr));
     let reconciled: Value = serde_json::from_slice(&reconciled.stdout).unwrap();
-    assert_eq!((&reconciled["gaps"], &reconciled["taken"]), (&json!([]), &json!(1)), "{reconciled}");
+    assert_eq!((&reconciled["gaps"], &reconciled["taken"]), (&json!([]), &json!(3)), "{reconciled}");
     running.gateway.launch().await;
     let client = running.gateway.client(&running.issuer.token("alice", &["developers"], &running.gateway.resource()));
     shows(&client, &["up__diff"]).await;
