@@ -196,7 +196,7 @@ pub const CATALOG_FIRST_WAIT: Duration = Duration::from_secs(2);
 /// One refresh of one server, all lists together, whatever the source's own time-outs say.
 pub const CATALOG_REFRESH_TIMEOUT: Duration = Duration::from_secs(60);
 /// Between two refreshes that notifications ask for: a flapping server is not chased.
-pub const CATALOG_CHANGED_PAUSE: Duration = Duration::from_secs(1);
+pub const CATALOG_CHANGED_PAUSE: Duration = Duration::from_millis(500);
 /// Before the first retry of a server that is down; doubles up to the next.
 pub const CATALOG_RETRY_MIN: Duration = Duration::from_secs(1);
 /// Between two retries of a server that stays down.
