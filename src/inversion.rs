@@ -39,7 +39,7 @@ pub enum Control {
     Continuous,
     /// C15: a grant that nobody attests ends.
     Reviews,
-    /// C16: a secret changes without a failed call.
+    /// C16: a secret that is too old is named.
     Rotation,
     /// F2: what is called is what was accepted.
     Pins,

@@ -18,6 +18,7 @@ use super::{prefixed, seconds, unavailable};
 use crate::config::{Config, CredentialConfig, OnStale, SecretReference, StaticConfig};
 use crate::identity::now_s;
 use crate::ids::ServerId;
+use crate::inversion::{self, Control};
 use crate::limit;
 use crate::outcome::{Failure, Reason, Stop};
 
@@ -208,6 +209,9 @@ fn rotated_at(config: &StaticConfig, known: &Known) -> Option<i64> {
 }
 
 fn is_stale(config: &StaticConfig, known: &Known, now: i64) -> bool {
+    if inversion::is_off(Control::Rotation) {
+        return false;
+    }
     // How old it is nobody may know: then it is too old.
     config
         .max_age

@@ -7,7 +7,6 @@ use secrecy::SecretString;
 
 use super::fixed::SecretSpare;
 use super::vault::AccountSpare;
-use crate::inversion::{self, Control};
 
 /// Another value for a header whose value was refused.
 #[derive(Debug, Clone)]
@@ -22,7 +21,6 @@ impl Spare {
     /// Another value for the header; nothing, where there is none.
     pub async fn other(&self) -> Option<SecretString> {
         match self {
-            Self::Secret(_) if inversion::is_off(Control::Rotation) => None,
             Self::Secret(spare) => spare.other().await,
             Self::Account(spare) => spare.other().await,
         }
