@@ -111,9 +111,10 @@ impl Bearer {
         if question.told.as_ref().is_some_and(|told| !self.may_be_asked(permit.target().server(), &told.asked)) {
             return Err(Refusal::new(Reason::InputRefused).into());
         }
-        let outgoing = self.outgoing(question, permit.target().server());
-        // A brake works whatever became of the mandate.
+        // A brake works whatever became of the mandate and whatever was seen; so it takes nothing of the client's along.
         let stops = question.method == "tasks/cancel";
+        let bare = Question::plain(question.method);
+        let outgoing = self.outgoing(if stops { &bare } else { question }, permit.target().server());
         let held = if stops { None } else { gateway.mandate(caller, None, self.handle.mandate()).await? };
         let now = gateway.snapshot();
         let wanted = Wanted {

@@ -70,8 +70,10 @@ impl Sqlite {
             .after_release(|connection, _| {
                 Box::pin(async move {
                     // Where the disk is full, SQLite ends a transaction by itself; the library goes on counting it, and
-                    // would begin no other. What was rolled back before is done once this is answered.
-                    connection.ping().await?;
+                    // would begin no other. What is being rolled back is done once the ping is answered.
+                    if connection.is_in_transaction() {
+                        connection.ping().await?;
+                    }
                     Ok(!connection.is_in_transaction())
                 })
             })

@@ -108,8 +108,14 @@ async fn what_a_task_is_answered_goes_where_its_call_went() {
     // To ask how it is sends nothing, and neither does to end it.
     let state = ask_askable(&alice, "tasks/get", json!({ "taskId": id })).await;
     assert_eq!(state.result()["status"], "input_required", "{}", state.text);
-    let cancelled = ask_askable(&alice, "tasks/cancel", json!({ "taskId": id })).await;
+    let mut cancel = update();
+    cancel["_meta"] = json!({ "example.test/note": "what was read" });
+    let cancelled = ask_askable(&alice, "tasks/cancel", cancel).await;
     assert_eq!(cancelled.result()["resultType"], "complete", "{}", cancelled.text);
+    let reached = upstream.reached("tasks/cancel");
+    assert_eq!(reached.len(), 1);
+    let sent = reached[0].params.to_string();
+    assert!(!sent.contains("inputResponses") && !sent.contains("what was read"), "it takes nothing along: {sent}");
     let refused: Vec<_> = gateway.records("refusal");
     assert!(refused.iter().any(|line| line["mcp"]["method"] == "tasks/update"), "{refused:?}");
 }
