@@ -27,6 +27,7 @@ mod look;
 pub mod mandates;
 pub mod pins;
 mod reload;
+pub mod processes;
 pub mod replay;
 pub mod review;
 mod revoke;
@@ -44,10 +45,11 @@ use crate::delegate::{Delegate, Recheck};
 use crate::export::Exports;
 use crate::guard::{Approvals, Guard, Quotas};
 use crate::identity::revoked::{Barred, RevocationStore as _};
-use crate::identity::{Caller, Identity, Resource, Revocations, Shown, still_stands};
+use crate::identity::{Caller, Identity, Resource, Revocations, Shown, Strangers, still_stands};
 use crate::ids::RevocationEpoch;
 use crate::link::Linking;
 use crate::list::{self, Pages};
+use crate::outcome::reason::Channel;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
 use crate::policy::{Arguments, Denied, GrantId, Permit, Policy};
 use crate::record::Journal;
@@ -97,6 +99,7 @@ struct Live {
 pub struct Gateway {
     live: Arc<Live>,
     identity: Arc<Identity>,
+    strangers: Strangers,
     guard: Guard,
     catalog: Catalog<UpstreamSource>,
     keeper: Arc<Keeper>,
@@ -184,6 +187,7 @@ impl Gateway {
         Arc::new(Self {
             live,
             identity: parts.identity,
+            strangers: Strangers::default(),
             guard: Guard::new(Quotas::new(&config.quota), Arc::new(parts.store.clone()), approvals),
             catalog,
             keeper: parts.keeper,
@@ -234,6 +238,11 @@ impl Gateway {
             self.refused_unauthenticated(failure.reason, peer);
             return Err(failure.into());
         }
+        let quota = &self.live.snapshot.load().config.quota;
+        if self.strangers.are_too_many(peer, quota) && !self.identity.has_seen(&shown) {
+            self.journal.knocked(Reason::StrangersLimited, peer);
+            return Err(Refusal::new(Reason::StrangersLimited).into());
+        }
         let caller = self
             .identity
             .authenticate(shown, &resource)
@@ -246,6 +255,11 @@ impl Gateway {
 
     /// Counts and records a refusal of somebody who was not authenticated; never waits for the disk.
     pub fn refused_unauthenticated(&self, reason: Reason, peer: IpAddr) {
+        // Trouble of ours is nobody's fault, and a nonce is asked for by being refused.
+        let is_ours = matches!(reason.channel(), Channel::Unavailable) || reason == Reason::DpopNonceRequired;
+        if !is_ours {
+            self.strangers.refused(peer, &self.live.snapshot.load().config.quota);
+        }
         self.journal.knocked(reason, peer);
     }
 

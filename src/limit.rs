@@ -25,6 +25,7 @@ mod labels;
 mod lifecycle;
 mod mandates;
 mod pins;
+mod processes;
 mod proof;
 mod record;
 mod replicas;
@@ -53,6 +54,7 @@ pub use labels::*;
 pub use lifecycle::*;
 pub use mandates::*;
 pub use pins::*;
+pub use processes::*;
 pub use proof::*;
 pub use record::*;
 pub use replicas::*;
@@ -381,7 +383,7 @@ pub const SESSION_ID_BYTES_MAX: usize = 1_024;
 pub const SESSIONS_PER_SERVER_MAX: usize = 1_000;
 /// An upstream session that nobody uses for this long is ended.
 pub const SESSION_IDLE: Duration = Duration::from_secs(15 * 60);
-/// Child processes of one server; the least recently used idle one makes room.
+/// Child processes of one server unless its `instances_max` says otherwise; the least recently used idle one makes room.
 pub const PROCESSES_PER_SERVER_MAX: usize = 32;
 /// A child process that nobody uses for this long is stopped.
 pub const PROCESS_IDLE: Duration = Duration::from_secs(10 * 60);

@@ -343,7 +343,7 @@ async fn open(
     tasks.spawn(follow_upstreams(Arc::clone(&gateway)));
     tasks.spawn(follow_executables(Arc::clone(&gateway)));
     tasks.spawn(housekeeping(Arc::clone(&gateway)));
-    tasks.spawn(crate::gateway::mandates::follow_mandates(Arc::clone(&gateway)));
+    tasks.spawn(crate::gateway::processes::follow_what_ends(Arc::clone(&gateway)));
     tasks.spawn(keep_proposals(Arc::clone(&gateway)));
     tasks.spawn(Arc::clone(&gateway).look_after_accounts());
     if config.gateway.reload == ReloadMode::Watch {

@@ -268,6 +268,9 @@ pub const LIMITS: Section = servers(
         defaulted("requests_burst", "integer", "200"),
         defaulted("calls_in_flight_max", "integer", "32"),
         defaulted("streams_max", "integer", "16"),
+        // A few hundred people behind one address who log in at once, and somebody who tries tokens.
+        defaulted("refusals_per_second", "integer", "50"),
+        defaulted("refusals_burst", "integer", "500"),
     ],
 );
 
@@ -360,6 +363,8 @@ pub const SERVER: Section = servers(
         optional("process", "table"),
         optional("credential", "table"),
         optional("tool_credentials", "tables by tool"),
+        optional("credential_variable", "name of a variable"),
+        optional("credential_file", "name of a variable"),
         defaulted("prefix", "`\"server\"` or `\"none\"`", "\"server\""),
         optional("list_as", "`\"gateway\"` or `\"caller\"`"),
         defaulted("isolation", "`\"principal\"` or `\"shared\"`", "\"principal\""),
@@ -383,6 +388,7 @@ pub const PROCESS: Section = servers(
         defaulted("open_files_max", "integer", "1024"),
         // Node.js has a dozen threads before it does anything, and package runners start it three times.
         defaulted("processes_max", "integer", "256"),
+        defaulted("instances_max", "integer", "32"),
     ],
 );
 

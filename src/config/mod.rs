@@ -283,6 +283,10 @@ pub struct QuotaConfig {
     pub calls_in_flight_max: usize,
     /// Open streams (listens, GET streams).
     pub streams_max: usize,
+    /// Of whoever is nobody yet, from one address: refusals per second, sustained.
+    pub refusals_per_second: u32,
+    /// Refusals that may come at once after a pause.
+    pub refusals_burst: u32,
 }
 
 /// `[servers.ID]`: an upstream MCP server.

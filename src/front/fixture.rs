@@ -75,7 +75,7 @@ pub(crate) fn config() -> Config {
         telemetry: None,
         exports: Vec::new(),
         feeds: Vec::new(),
-        quota: QuotaConfig { requests_per_second: 10, requests_burst: 10, calls_in_flight_max: 10, streams_max: 10 },
+        quota: QuotaConfig { requests_per_second: 10, requests_burst: 10, calls_in_flight_max: 10, streams_max: 10, refusals_per_second: 10, refusals_burst: 10 },
         issuers: vec![Arc::new(issuer)],
         anonymous: false,
         local: None,

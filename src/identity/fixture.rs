@@ -170,7 +170,7 @@ pub fn config() -> Config {
         telemetry: None,
         exports: Vec::new(),
         feeds: Vec::new(),
-        quota: QuotaConfig { requests_per_second: 100, requests_burst: 100, calls_in_flight_max: 10, streams_max: 10 },
+        quota: QuotaConfig { requests_per_second: 100, requests_burst: 100, calls_in_flight_max: 10, streams_max: 10, refusals_per_second: 10, refusals_burst: 10 },
         issuers: vec![Arc::new(issuer_config()), Arc::new(other)],
         anonymous: false,
         local: None,

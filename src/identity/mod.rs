@@ -40,6 +40,7 @@ pub mod resource;
 pub mod revoked;
 mod spiffe;
 mod standing;
+mod strangers;
 pub mod statement;
 pub mod survey;
 mod token;
@@ -61,6 +62,7 @@ pub use resource::{Resource, ResourceNames};
 pub use revoked::Revocations;
 pub use spiffe::{BundleFacts, look_at_bundle};
 pub use standing::still_stands;
+pub use strangers::Strangers;
 
 use agent::AgentIndex;
 use api_key::ApiKeys;

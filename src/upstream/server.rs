@@ -12,6 +12,7 @@ use super::drive::{Patience, Pause, timed_out};
 use super::errand::{self, Errand, Listing, Pages, ServerFacts};
 use super::exchange::{Event, Exchange, Opened};
 use super::gate::{Gate, Permit};
+use super::handover::{self, End};
 use super::health::{Backoff, Health};
 use super::http::{Http, Reply, refused, single};
 use super::hub::Change;
@@ -261,6 +262,14 @@ impl Server {
         }
     }
 
+    /// Its processes, where it is one of these.
+    pub(super) const fn stdio(&self) -> Option<&Arc<Stdio>> {
+        match &self.wire {
+            Wire::Stdio(stdio) => Some(stdio),
+            Wire::Http(_) | Wire::Unusable(_) => None,
+        }
+    }
+
     /// Sends an errand and waits for its end.
     pub(super) async fn ask(self: &Arc<Self>, errand: Errand, access: &Access) -> Outcome {
         end_of(self.exchange(errand.parcel(access))).await
@@ -357,6 +366,11 @@ impl Server {
                 Era::Modern => Ok(()),
                 Era::Legacy => Ok(http.talk(&access, Askable::NOTHING).await.map(drop)?),
             },
+            // Each is started for somebody, and not before.
+            Wire::Stdio(stdio) if handover::way(&self.link.config).is_some() => {
+                let could = stdio.could_start().await;
+                could.map(|()| self.link.answered()).map_err(|failure| self.link.unreachable(failure.detail))
+            }
             Wire::Stdio(stdio) => stdio.process(&access).await.map(drop),
             Wire::Unusable(reason) => Err(self.link.unreachable(reason.clone())),
         }
@@ -369,7 +383,7 @@ impl Server {
                 end_sessions(http, &http.sessions.take_idle(limit::SESSION_IDLE)).await;
                 end_streams(&http.streams.take_idle(limit::SESSION_IDLE)).await;
             }
-            Wire::Stdio(stdio) => end_processes(&stdio.processes.take_idle(limit::PROCESS_IDLE)).await,
+            Wire::Stdio(stdio) => end_processes(stdio, End::Idle, &stdio.processes.take_idle(limit::PROCESS_IDLE)).await,
             Wire::Unusable(_) => {}
         }
     }
@@ -383,7 +397,7 @@ impl Server {
                 end_sessions(http, &http.sessions.take_all()).await;
                 end_streams(&http.streams.take_all()).await;
             }
-            Wire::Stdio(stdio) => end_processes(&stdio.processes.take_all()).await,
+            Wire::Stdio(stdio) => end_processes(stdio, End::Closed, &stdio.processes.take_all()).await,
             Wire::Unusable(_) => {}
         }
     }
@@ -406,8 +420,8 @@ async fn end_streams(streams: &[Arc<Stream>]) {
     futures_util::future::join_all(streams.iter().map(|stream| stream.end())).await;
 }
 
-async fn end_processes(processes: &[Arc<Running>]) {
-    futures_util::future::join_all(processes.iter().map(|process| process.end())).await;
+async fn end_processes(stdio: &Stdio, why: End, processes: &[Arc<Running>]) {
+    futures_util::future::join_all(processes.iter().map(|process| process.end(stdio, why))).await;
 }
 
 /// Asks an HTTP server which era it speaks (2026-07-28, basic/versioning).

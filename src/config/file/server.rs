@@ -99,13 +99,7 @@ pub fn read(mut table: Table<'_, '_>, id: ServerId, places: Places<'_>, override
         table.source.warning(&review.span(), format!("the review of server `{id}` is overdue"));
     }
     let (transport, credential, tool_credentials) = (transport?, credential?, tool_credentials?);
-    if matches!(transport, TransportConfig::Stdio { .. }) {
-        let carried = !matches!(credential, CredentialConfig::None) || !tool_credentials.is_empty();
-        if carried {
-            let message = "a process has no headers: hand its credential over in `variables`, as env:NAME or file:PATH";
-            table.mistake(&table.span, message);
-        }
-    }
+    process::check_credential(&table, &transport, &credential, !tool_credentials.is_empty());
     let mut accounts =
         std::iter::once(&credential).chain(tool_credentials.values()).filter_map(CredentialConfig::account);
     if let Some(first) = accounts.next()
