@@ -26,8 +26,8 @@ mod live;
 mod look;
 pub mod mandates;
 pub mod pins;
-mod reload;
 pub mod processes;
+mod reload;
 pub mod replay;
 pub mod review;
 mod revoke;
@@ -238,8 +238,8 @@ impl Gateway {
             self.refused_unauthenticated(failure.reason, peer);
             return Err(failure.into());
         }
-        let quota = &self.live.snapshot.load().config.quota;
-        if self.strangers.are_too_many(peer, quota) && !self.identity.has_seen(&shown) {
+        let knocks = self.strangers.are_too_many(peer, &self.live.snapshot.load().config.quota);
+        if knocks && !self.identity.has_seen(&shown) {
             self.journal.knocked(Reason::StrangersLimited, peer);
             return Err(Refusal::new(Reason::StrangersLimited).into());
         }

@@ -284,7 +284,7 @@ pub const ISSUER: Section = servers(
         defaulted("kind", "`\"oidc\"` or `\"spiffe\"`", "\"oidc\""),
         optional("issuer", "string"),
         optional("trust_domain", "string"),
-        optional("bundle", "`file:PATH` or URL"),
+        optional("bundle", "`file:PATH`, URL or `unix:PATH`"),
         // SPIRE issues for an hour, Istio for a day and two minutes.
         defaulted("svid_life_max", "duration", "\"25h\""),
         defaulted("audiences", "list of strings", "[]"),

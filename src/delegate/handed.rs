@@ -101,8 +101,14 @@ impl Credential {
         let outer = caller.map_or(i64::MAX, |caller| caller.token().expires_at);
         let outer = outer.min(wanted.bound.ends_at.unwrap_or(i64::MAX));
         let ends = self.facts.used_until.map(|until| {
-            let left = until.saturating_sub(now_s()).max(0);
-            (if outer <= until { until } else { until.saturating_sub(lead(left)) }, until)
+            let lead = lead(until.saturating_sub(now_s()).max(0));
+            let before = match way {
+                _ if outer <= until => 0,
+                Handover::Variable(_) => lead,
+                // The next one is there for half of that time, and comes with the next call.
+                Handover::File(_) => lead / 2,
+            };
+            (until.saturating_sub(before), until)
         });
         let handed = Handed {
             secret: secret.clone(),

@@ -159,10 +159,19 @@ impl Delegate {
         let from = AuthorizationServer::known_as(owed.issuer.clone(), owed.token_endpoint.clone());
         let (taken, detail) = attempt(&self.endpoints, asks, &from, &token).await;
         if taken == Taken::Pending {
-            tracing::debug!(credential = row.key, detail, "a credential could not be taken back yet; it is tried again");
+            tracing::debug!(
+                credential = row.key,
+                detail,
+                "a credential could not be taken back yet; it is tried again"
+            );
             return;
         }
         noted(ledger, &row.key, taken, Owing::Yes).await;
-        tracing::info!(credential = row.key, server = owed.server, outcome = taken.as_str(), "a credential that was owed");
+        tracing::info!(
+            credential = row.key,
+            server = owed.server,
+            outcome = taken.as_str(),
+            "a credential that was owed"
+        );
     }
 }

@@ -42,15 +42,8 @@ pub enum End {
 }
 
 impl End {
-    const ALL: [Self; 7] = [
-        Self::Idle,
-        Self::Evicted,
-        Self::Replaced,
-        Self::UseEnded,
-        Self::TakenBack,
-        Self::Closed,
-        Self::ByItself,
-    ];
+    const ALL: [Self; 7] =
+        [Self::Idle, Self::Evicted, Self::Replaced, Self::UseEnded, Self::TakenBack, Self::Closed, Self::ByItself];
 
     /// The spelling in metrics and in the log.
     #[must_use]
@@ -114,10 +107,13 @@ impl Started {
         all.push(Arc::downgrade(running));
     }
 
-    pub(super) fn handed(&self) -> Vec<Arc<Handed>> {
+    pub(super) fn living(&self) -> Vec<Arc<Running>> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let living = all.iter().filter_map(Weak::upgrade).filter(|running| !running.process.over.is_cancelled());
-        living.filter_map(|running| Some(running.hand.as_ref()?.now())).collect()
+        all.iter().filter_map(Weak::upgrade).filter(|running| !running.process.over.is_cancelled()).collect()
+    }
+
+    pub(super) fn handed(&self) -> Vec<Arc<Handed>> {
+        self.living().iter().filter_map(|running| Some(running.hand.as_ref()?.now())).collect()
     }
 }
 
@@ -180,7 +176,10 @@ pub(super) fn write(file: &PathBuf, handed: &Handed) -> Result<(), Failure> {
         std::fs::rename(&next, file)
     };
     put().map_err(|error| {
-        Failure::before(Reason::CredentialUnavailable, format!("the credential cannot be handed to its process: {error}"))
+        Failure::before(
+            Reason::CredentialUnavailable,
+            format!("the credential cannot be handed to its process: {error}"),
+        )
     })
 }
 

@@ -362,7 +362,12 @@ impl Upstreams {
     /// What living processes were started with, of every server.
     #[must_use]
     pub fn handed(&self) -> Vec<Arc<Handed>> {
-        self.servers.load().values().filter_map(|server| server.stdio()).flat_map(|stdio| stdio.started.handed()).collect()
+        self.servers
+            .load()
+            .values()
+            .filter_map(|server| server.stdio())
+            .flat_map(|stdio| stdio.started.handed())
+            .collect()
     }
 
     /// How many processes each server with a command has started, and why they ended.

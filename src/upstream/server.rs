@@ -383,7 +383,9 @@ impl Server {
                 end_sessions(http, &http.sessions.take_idle(limit::SESSION_IDLE)).await;
                 end_streams(&http.streams.take_idle(limit::SESSION_IDLE)).await;
             }
-            Wire::Stdio(stdio) => end_processes(stdio, End::Idle, &stdio.processes.take_idle(limit::PROCESS_IDLE)).await,
+            Wire::Stdio(stdio) => {
+                end_processes(stdio, End::Idle, &stdio.processes.take_idle(limit::PROCESS_IDLE)).await;
+            }
             Wire::Unusable(_) => {}
         }
     }
@@ -397,7 +399,11 @@ impl Server {
                 end_sessions(http, &http.sessions.take_all()).await;
                 end_streams(&http.streams.take_all()).await;
             }
-            Wire::Stdio(stdio) => end_processes(stdio, End::Closed, &stdio.processes.take_all()).await,
+            Wire::Stdio(stdio) => {
+                // With those that only finish what they have begun.
+                let draining = stdio.started.living();
+                end_processes(stdio, End::Closed, &[stdio.processes.take_all(), draining].concat()).await;
+            }
             Wire::Unusable(_) => {}
         }
     }

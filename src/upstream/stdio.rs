@@ -308,8 +308,7 @@ impl Stdio {
         &self,
         handed: Option<&Arc<Handed>>,
     ) -> Result<(Arc<Duplex>, PrivateDirectory, Option<Hand>), Failure> {
-        let Begun { child, private, file } =
-            self.launcher.start(&self.link.config, handed.map(AsRef::as_ref)).await?;
+        let Begun { child, private, file } = self.launcher.start(&self.link.config, handed.map(AsRef::as_ref)).await?;
         let hand = handed.map(|handed| Hand::new(Arc::clone(handed), file));
         Ok((process::adopt(Arc::clone(&self.link), child)?, private, hand))
     }

@@ -76,3 +76,4 @@ mod telemetry;
 mod updates;
 mod watch;
 mod workload;
+mod workload_api;

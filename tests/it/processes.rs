@@ -20,13 +20,24 @@ use crate::support::{eventually, eventually_within};
 /// A server of the legacy era that tells what it was started with, waits until it is let go, and dies when it is told
 /// to. Its one list names whose credential it has.
 pub const SERVER: &str = r#"
-import json, os, sys, time
+import json, os, sys, threading, time
 
 PLACE = sys.argv[1].removeprefix("mark=")
 TOKEN = os.environ.get("SERVICE_TOKEN", "")
 
 def token():
     return open(os.environ["SERVICE_FILE"]).read() if "SERVICE_FILE" in os.environ else TOKEN
+
+def say(answer):
+    sys.stdout.write(json.dumps(answer) + "\n")
+    sys.stdout.flush()
+
+def wait(answer, name):
+    open(name + ".waits", "w").close()
+    while not os.path.exists(name + ".go"):
+        time.sleep(0.02)
+    answer["result"] = {"content": [{"type": "text", "text": told()}]}
+    say(answer)
 
 def told():
     return json.dumps({"process": os.getpid(), "token": token(), "variables": sorted(os.environ), "arguments": sys.argv})
@@ -50,13 +61,12 @@ for line in sys.stdin:
             os._exit(1)
         if params["name"] == "wait":
             name = PLACE + "/" + params["arguments"]["name"]
-            open(name + ".waits", "w").close()
-            while not os.path.exists(name + ".go"):
-                time.sleep(0.02)
+            threading.Thread(target=wait, args=(answer, name), daemon=True).start()
+            continue
         answer["result"] = {"content": [{"type": "text", "text": told()}]}
     else:
         answer["error"] = {"code": -32601, "message": "method not found"}
-    print(json.dumps(answer), flush=True)
+    say(answer)
 "#;
 
 /// A gateway in front of the server, an authorization server that gives credentials for it, and a place for both.
@@ -229,9 +239,14 @@ async fn callers_who_differ_in_one_input_never_share_a_process_nor_a_list() {
         assert_eq!(claims(&own.token)["sub"], who.split(' ').next().unwrap());
         assert_eq!(processes.insert(own.process, (who, server)), None, "{who} {server}");
         assert_eq!(tokens.insert(own.token.clone(), (who, server)), None, "{who} {server}");
-        // The list is that of its own process, too.
+    }
+    // A list is that of a process of the caller's own: the same user with the same client, at the same server.
+    for (who, server, client) in &callers {
         let listed = client.modern("tools/list", json!({})).await;
-        assert_eq!(listed.result()["tools"][0]["description"], format!("with {}", own.token), "{}", listed.text);
+        let with = listed.result()["tools"][0]["description"].as_str().unwrap().trim_start_matches("with ").to_owned();
+        let (of, at) = tokens.get(&with).unwrap_or_else(|| panic!("{who} {server}: {}", listed.text));
+        let same = |one: &str, other: &str| one.split(' ').take(2).eq(other.split(' ').take(2));
+        assert!(same(of, who) && *at == server, "{who} {server} sees the list of {of} {at}");
     }
     assert_eq!(processes.len(), callers.len());
 }
@@ -327,6 +342,10 @@ async fn what_is_taken_back_ends_its_process_at_once_and_no_other() {
 async fn a_full_pool_refuses_and_an_idle_process_makes_room() {
     let running = Running::in_a_variable("", "process = { instances_max = 2 }\n").await;
     let (alice, bob, carol) = (running.client("alice"), running.client("bob"), running.client("carol"));
+    // Each knows the tools: who has never seen them cannot see them in a process that there is no place for.
+    for client in [&carol, &alice, &bob] {
+        whoami(client).await;
+    }
     let hers = running.waiting(&alice, "hers").await;
     let his = running.waiting(&bob, "his").await;
     let busy = carol.call_tool("s__whoami", json!({})).await;
@@ -341,7 +360,7 @@ async fn a_full_pool_refuses_and_an_idle_process_makes_room() {
     assert_eq!(claims(&told(&his.await.unwrap()).token)["sub"], "bob");
     let scraped = request::<()>(&running.gateway.state(), Method::GET, "/metrics", None).await.unwrap();
     let scraped = String::from_utf8(scraped.body.to_vec()).unwrap();
-    for line in ["processes_started_total{server=\"s\"} 3", "processes_ended_total{server=\"s\",why=\"evicted\"} 1"] {
+    for line in ["processes_started_total{server=\"s\"} 4", "processes_ended_total{server=\"s\",why=\"evicted\"} 2"] {
         assert!(scraped.contains(&format!("bailiwick_{line}")), "{line} is missing in {scraped}");
     }
 }

@@ -32,7 +32,12 @@ async fn who_knocks_too_often_is_turned_away_unseen_and_neither_others_nor_whom_
     }
     assert!(guesses[..5].iter().all(|answer| answer.status == 401), "{}", guesses[0].text);
     let last = guesses.last().unwrap();
-    assert_eq!((last.status, reason(last), last.header("retry-after")), (429, "strangers_limited", "1"), "{}", last.text);
+    assert_eq!(
+        (last.status, reason(last), last.header("retry-after")),
+        (429, "strangers_limited", "1"),
+        "{}",
+        last.text
+    );
     // What is good is not looked at either, but for what was found good before.
     let again = issuer.token("alice", &["developers"], &gateway.resource());
     assert_ne!(again, token, "another login");

@@ -69,7 +69,7 @@ fn entry_of(script: &str, place: &Path) -> ServerConfig {
                 processes_max: 256,
             },
             handover: None,
-            instances_max: limit::PROCESSES_PER_SERVER_MAX,
+            instances_max: crate::limit::PROCESSES_PER_SERVER_MAX,
         },
     })
 }
