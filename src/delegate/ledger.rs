@@ -251,3 +251,12 @@ impl IssuedCredential {
         }
     }
 }
+
+/// What a revocation names in a ledger whose gateway does not run: all of it ends by itself. Owners are names of the
+/// configuration, and nothing is known of them here.
+///
+/// # Errors
+/// When the ledger cannot be read.
+pub async fn left_behind(shelf: Arc<dyn Shelf>, target: &RevocationTarget) -> Result<Vec<TakenBack>, Failure> {
+    Ledger::new(shelf).left_behind(target, &[], |_, _, _| false).await
+}

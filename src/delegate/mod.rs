@@ -46,7 +46,7 @@ pub use fixed::{CredentialHeader, SecretStatus};
 pub use grant::{Grant, Leg, Recheck, attempt};
 pub use handed::Handed;
 pub use key::server_revision;
-pub use ledger::IssuedCredential;
+pub use ledger::{IssuedCredential, left_behind};
 pub use spare::Spare;
 pub use takeback::{Taken, TakenBack};
 pub use tie::Tie;
@@ -442,15 +442,6 @@ impl Delegate {
         // A call under way across a reload brings its own configuration.
         known.map_or_else(|| key::server_revision(server), |known| known.digest)
     }
-}
-
-/// What a revocation names in a ledger whose gateway does not run: all of it ends by itself. Owners are names of the
-/// configuration, and nothing is known of them here.
-///
-/// # Errors
-/// When the ledger cannot be read.
-pub async fn left_behind(shelf: Arc<dyn Shelf>, target: &RevocationTarget) -> Result<Vec<TakenBack>, Failure> {
-    Ledger::new(shelf).left_behind(target, &[], |_, _, _| false).await
 }
 
 /// What a question has before its key is made.

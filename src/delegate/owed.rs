@@ -175,3 +175,28 @@ impl Delegate {
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_is_opened_within_bounds_and_by_its_own_name() {
+        let sealer = Sealer::new([&[7_u8; 32][..]]).unwrap();
+        let kept = |bytes: usize| {
+            let bare = Owed {
+                server: "git".to_owned(),
+                issuer: None,
+                token_endpoint: Url::parse("https://as.example/token").unwrap(),
+                client: "gateway".to_owned(),
+                sealed: String::new(),
+            };
+            let sealed = sealer.seal(PURPOSE, bare.bound("one"), "a".repeat(bytes).as_bytes()).unwrap();
+            Owed { sealed, ..bare }
+        };
+        let token = kept(limit::TOKEN_BYTES_MAX).open(&sealer, "one").unwrap();
+        assert_eq!(token.expose_secret().len(), limit::TOKEN_BYTES_MAX);
+        assert!(kept(10).open(&sealer, "two").is_none());
+        assert!(kept(limit::CREDENTIAL_OWED_BYTES_MAX).open(&sealer, "one").is_none());
+    }
+}

@@ -165,21 +165,26 @@ async fn until_done(
     let mut pause = limit::CREDENTIAL_REVOKE_RETRY_MIN;
     let unknown = issued.issued_at.saturating_add(super::seconds(limit::CREDENTIAL_UNKNOWN_LIFE_KEPT));
     let ends = issued.facts(None).expires_at.unwrap_or(unknown);
+    let mut owing = Owing::No;
     loop {
-        let (taken, detail) = {
-            let Ok(_permit) = at_once.acquire().await else { return Taken::Pending };
+        let trying = async {
+            let _permit = at_once.acquire().await;
             attempt(&endpoints, &issued.asks, &issued.from, issued.secret()).await
         };
+        tokio::pin!(trying);
+        let soon = tokio::time::timeout(limit::CREDENTIAL_OWED_AFTER, &mut trying).await;
         let first = told.is_some();
-        match &ledger {
-            Some(ledger) if taken != Taken::Pending => {
-                noted(ledger, &issued.id, taken, if first { Owing::No } else { Owing::Yes }).await;
-            }
-            Some(ledger) if first => {
-                ledger.owe(&issued).await;
-                noted(ledger, &issued.id, taken, Owing::Yes).await;
-            }
-            _ => {}
+        // Whoever waits hears soon that it is pending, and that has to be so after a restart as well.
+        if let (Some(ledger), Owing::No, Err(_) | Ok((Taken::Pending, _))) = (&ledger, owing, &soon) {
+            ledger.owe(&issued).await;
+            owing = Owing::Yes;
+        }
+        let (taken, detail) = match soon {
+            Ok(tried) => tried,
+            Err(_) => trying.await,
+        };
+        if let Some(ledger) = ledger.as_ref().filter(|_| first || taken != Taken::Pending) {
+            noted(ledger, &issued.id, taken, owing).await;
         }
         if taken == Taken::Pending && first {
             tracing::warn!(credential = issued.id, server = %issued.server, detail, "a credential could not be taken back yet; it is tried again");
@@ -268,6 +273,11 @@ mod tests {
             .map(|line| format!("{} {} {} {:?}", line.server, line.state.as_str(), line.credentials, line.expires_at))
             .collect();
         assert_eq!(lines, ["crm pending 2 None", "git revoked 2 Some(20)", "git unsupported 1 Some(5)"]);
+    }
+
+    #[test]
+    fn what_is_told_to_be_pending_was_noted_before() {
+        assert!(limit::CREDENTIAL_OWED_AFTER < limit::REVOKE_REPORT_WAIT);
     }
 
     #[test]

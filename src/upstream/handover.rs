@@ -143,6 +143,11 @@ impl Hand {
         Arc::clone(&self.given.borrow())
     }
 
+    /// The same for whoever has to know it as it changes.
+    pub(super) fn watch(&self) -> watch::Receiver<Arc<Handed>> {
+        self.given.subscribe()
+    }
+
     /// Whoever is about to use the process was granted this.
     ///
     /// # Errors

@@ -58,6 +58,13 @@ impl Parcel {
         self.errand && Kind::ALL.iter().any(|kind| kind.list_method() == self.outgoing.method)
     }
 
+    /// It stays open for what is said of lists, and for no subscription of anybody's.
+    pub(super) fn is_for_lists(&self) -> bool {
+        let params = self.outgoing.params.value().as_object();
+        let subscribes = || answer::member(params, "notifications", "resourceSubscriptions").is_some();
+        self.errand && self.listening && !subscribes()
+    }
+
     /// Through whom it asks; takes the place among the calls in flight along, which is free while it waits.
     pub(super) fn asker(
         &self,

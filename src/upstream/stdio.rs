@@ -5,7 +5,7 @@
 //! unless an administrator wrote that it is shared.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::answer::Waiting;
 use super::attribution::Unanswered;
@@ -96,8 +96,8 @@ impl Stdio {
             let key = self.key(&parcel.access, askable);
             let unanswered = Unanswered::default();
             let shared = Arc::clone(running.shared());
-            // Whoever only listens on the gateway's account keeps nobody from their place.
-            let stands_by = parcel.errand && parcel.listening && running.hand.is_some();
+            // Whoever only listens for changes of lists keeps nobody from their place.
+            let stands_by = parcel.is_for_lists() && running.hand.is_some();
             let running = if stands_by { running.standing_by() } else { running };
             let asker = parcel.asker(&self.link, askable, Arc::clone(&running.process), permit, unanswered.clone());
             // What only listens asks nothing and is told by name.
@@ -242,7 +242,10 @@ impl Stdio {
                 Ok(running)
             }
             // It may be for somebody's credential that it does not start, and others have another one.
-            Err(trouble) if handed.is_some() => Err(trouble.into()),
+            Err(trouble) if handed.is_some() => {
+                self.rests.ended(holder, Duration::ZERO, false);
+                Err(trouble.into())
+            }
             Err(trouble) => {
                 let failure = Failure::from(trouble);
                 let found = self.link.unreachable(failure.detail);
@@ -310,7 +313,8 @@ impl Stdio {
     ) -> Result<(Arc<Duplex>, PrivateDirectory, Option<Hand>), Failure> {
         let Begun { child, private, file } = self.launcher.start(&self.link.config, handed.map(AsRef::as_ref)).await?;
         let hand = handed.map(|handed| Hand::new(Arc::clone(handed), file));
-        Ok((process::adopt(Arc::clone(&self.link), child)?, private, hand))
+        let hidden = hand.as_ref().map(Hand::watch);
+        Ok((process::adopt(Arc::clone(&self.link), child, hidden)?, private, hand))
     }
 
     /// Whether its program is there and can be held as it is to be, where nobody's process can be tried.

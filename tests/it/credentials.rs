@@ -250,7 +250,7 @@ async fn what_was_issued_is_listed_and_taken_back_and_the_report_is_honest() {
 }
 
 /// Stopped, and killed: what an authorization server has not taken back is not forgotten.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_an_authorization_server_has_not_taken_back_yet_is_given_back_after_a_restart() {
     let (issuer, sts, upstream) = (Issuer::start().await, Sts::start(Revocation::Has).await, Scripted::echo().await);
     let mut gateway = Setup::new(&issuer).http_server("tools", &upstream.url, &exchange(&sts, "")).start().await;

@@ -63,6 +63,8 @@ for line in sys.stdin:
             name = PLACE + "/" + params["arguments"]["name"]
             threading.Thread(target=wait, args=(answer, name), daemon=True).start()
             continue
+        # What some servers do when they are debugged.
+        print("called with", token(), file=sys.stderr, flush=True)
         answer["result"] = {"content": [{"type": "text", "text": told()}]}
     else:
         answer["error"] = {"code": -32601, "message": "method not found"}
@@ -188,6 +190,7 @@ async fn two_users_get_two_processes_with_two_credentials_and_the_record_says_wh
             assert!(credential["used_until"].is_i64() && credential["issue"].is_string(), "{credential}");
         }
     }
+    eventually("what it says to be shown", async || running.gateway.log().contains("called with [credential]")).await;
     assert!(!running.gateway.log().contains(&hers.token));
     assert_eq!(running.gateway.log().matches("a process was started").count(), 2, "{}", running.gateway.log());
 }
@@ -278,7 +281,7 @@ async fn a_process_is_replaced_before_the_use_of_its_credential_ends_and_finishe
     let mut never = running.waiting(&alice, "never").await;
     let cut = tokio::time::timeout(Duration::from_secs(15), &mut never).await.unwrap().unwrap();
     assert_eq!(reason(&cut), "upstream_closed", "{}", cut.text);
-    assert!(!lives(second.process));
+    eventually("the second process to be over", async || !lives(second.process)).await;
     assert_ne!(whoami(&alice).await.process, second.process);
     let log = running.gateway.log();
     assert!(log.contains("why=\"replaced\"") && log.contains("why=\"use_ended\""), "{log}");

@@ -189,3 +189,26 @@ async fn a_workload_api_that_is_away_or_says_no_is_asked_again_and_what_it_said_
     eventually("it to be noticed", async || gateway.log().contains("no message of protocol buffers")).await;
     assert_eq!(call(&gateway, &key, "one").await.status, 200);
 }
+
+#[tokio::test]
+async fn a_workload_api_that_says_nothing_is_not_waited_for() {
+    let (issuer, upstream, key) = (Issuer::start().await, Scripted::echo().await, Holder::new());
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("agent.sock");
+    let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+    let held = tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            held.push(stream);
+        }
+    });
+    let gateway = start(&issuer, &upstream, &socket).await;
+    let within = bailiwick::limit::WORKLOAD_API_TIMEOUT + std::time::Duration::from_secs(5);
+    let said = async || gateway.log().contains("it does not answer in time");
+    crate::support::eventually_within(within, "it to be given up", said).await;
+    assert_eq!(call(&gateway, &key, "one").await.status, 503);
+    held.abort();
+    // A socket that others could put another one in the place of is not asked at all.
+    std::fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    eventually("it not to be asked", async || gateway.log().contains("others can replace it")).await;
+}

@@ -53,7 +53,8 @@ fn nothing_of_the_gateways_own_is_given_to_a_process() {
 
 #[test]
 fn a_process_gets_its_credential_in_a_variable_or_a_file_and_there_has_to_be_one() {
-    let exchange = "credential = { kind = \"client_credentials\", issuer = \"https://as.example\", client_id = \"g\" }";
+    let exchange =
+        "credential = { kind = \"exchange\", issuer = \"https://as.example\", client_id = \"g\", audience = \"s\" }";
     let handover = |keys: &str| {
         let config = config(&server_instead(&format!("command = [\"/bin/run\"]\n{keys}")));
         match &config.servers.first().unwrap().transport {
