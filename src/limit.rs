@@ -393,10 +393,6 @@ pub const SESSION_ID_BYTES_MAX: usize = 1_024;
 pub const SESSIONS_PER_SERVER_MAX: usize = 1_000;
 /// An upstream session that nobody uses for this long is ended.
 pub const SESSION_IDLE: Duration = Duration::from_secs(15 * 60);
-/// Child processes of one server unless its `instances_max` says otherwise; the least recently used idle one makes room.
-pub const PROCESSES_PER_SERVER_MAX: usize = 32;
-/// A child process that nobody uses for this long is stopped.
-pub const PROCESS_IDLE: Duration = Duration::from_secs(10 * 60);
 /// How often idle sessions and processes are looked for.
 pub const IDLE_SWEEP: Duration = Duration::from_secs(30);
 /// Housekeeping requests to one server at once; calls are counted apart.
@@ -416,29 +412,12 @@ pub const RETRY_PAUSE_MAX: Duration = Duration::from_secs(30);
 /// Requests in a row that an upstream leaves without any answer, before it is asked whether it lives; it is down
 /// if it does not answer that either.
 pub const UNANSWERED_IN_A_ROW_MAX: u32 = 3;
-/// Messages that wait to be written to a child process, or that are being posted into one session of HTTP+SSE
-/// beside its calls.
-pub const PROCESS_WRITES_QUEUED_MAX: usize = 64;
-/// A line of a child's standard output: one message.
-pub const PROCESS_LINE_BYTES_MAX: usize = RESPONSE_BYTES_MAX;
-/// A line of a child's standard error that is shown; the rest of it is left out.
-pub const PROCESS_ERROR_LINE_BYTES_MAX: usize = 4 * 1024;
-/// Lines per second of a child's standard error that are shown.
-pub const PROCESS_ERROR_LINES_PER_SECOND_MAX: u32 = 50;
-/// Lines on a child's standard output that are no messages, before the process is called garbage.
-pub const PROCESS_NOISE_LINES_MAX: usize = 1_000;
-/// A child may take this long to end by itself when its standard input ends.
-pub const PROCESS_STOP_GRACE: Duration = Duration::from_millis(1_500);
-/// A child may take this long to end after SIGTERM, before SIGKILL.
-pub const PROCESS_TERM_GRACE: Duration = Duration::from_millis(800);
 /// An executable that is digested; Node.js has a tenth of that.
 pub const EXECUTABLE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 /// Executables that were seen and not yet recorded; one for each server, and what does not fit comes again.
 pub const EXECUTABLES_QUEUED_MAX: usize = 64;
 /// What this host can confine a child with is found out in this time.
 pub const SANDBOX_PROBE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Everything that a child left behind is gone after this, at the latest.
-pub const PROCESS_KILL_WAIT: Duration = Duration::from_millis(1_000);
 
 // === gateway ===
 
