@@ -34,13 +34,17 @@ pub(super) struct Traits {
     pub(super) unanswered: Unanswered,
     /// The server's own id of the task that it is about.
     task: Option<String>,
+    /// It shall become a task, and may be one that has not been heard of yet.
+    becomes_task: bool,
 }
 
 impl Traits {
     /// Those of a request with these parameters.
     pub(super) fn of(params: &Json, unanswered: Unanswered) -> Self {
-        let task = params.value().as_object().and_then(|params| params.get("taskId")).and_then(Value::as_str);
-        Self { unanswered, task: task.map(Into::into) }
+        let params = params.value().as_object();
+        let task = params.and_then(|params| params.get("taskId")).and_then(Value::as_str);
+        let becomes_task = params.is_some_and(|params| params.get("task").is_some());
+        Self { unanswered, task: task.map(Into::into), becomes_task }
     }
 }
 
@@ -55,8 +59,9 @@ pub(super) enum Whose<T> {
     Nobodys,
 }
 
-/// Finds out whose a question is: that of the task which it names; else the only call's that the server works on. A
-/// call that waits for an answer is not worked on, and asks more only where nothing else is.
+/// Finds out whose a question is: that of the task which it names, or of the only call that can have become that task;
+/// where it names none, the only call's that the server works on. A call that waits for an answer is not worked on, and
+/// asks more only where nothing else is.
 pub(super) fn whose<'a, T>(question: &Message, calls: impl Iterator<Item = (T, &'a Traits)>) -> Whose<T> {
     let related = member(question.params(), "_meta", meta::RELATED_TASK).and_then(Value::as_object);
     let named = related.and_then(|related| related.get("taskId")).and_then(Value::as_str);
@@ -64,6 +69,8 @@ pub(super) fn whose<'a, T>(question: &Message, calls: impl Iterator<Item = (T, &
     for (call, traits) in calls {
         if named.is_some() && traits.task.as_deref() == named.as_deref() {
             about_it.push(call);
+        } else if named.is_some() && !traits.becomes_task {
+            // It is another's.
         } else if traits.unanswered.is_any() {
             waiting.push(call);
         } else {
@@ -124,8 +131,22 @@ mod tests {
         let calls = [(Some("a"), true), (Some("b"), false), (None, false)];
         assert_eq!(of(&about("a"), &calls), Whose::Of(0));
         assert_eq!(of(&about("b"), &calls), Whose::Of(1));
-        assert_eq!(of(&about("c"), &calls), Whose::Unclear);
+        assert_eq!(of(&about("c"), &calls), Whose::Nobodys, "none of them is that task");
         assert_eq!(of(&about("b"), &[(Some("b"), true), (Some("b"), false)]), Whose::Of(1), "it stands in the task");
+    }
+
+    #[test]
+    fn a_question_of_a_task_that_nobody_has_heard_of_belongs_to_the_only_call_that_may_have_become_it() {
+        let about = Message::request(
+            &Json::of("q"),
+            "elicitation/create",
+            &Json::of(&json!({ "_meta": { meta::RELATED_TASK: { "taskId": "new" } } })),
+        );
+        let traits = |params: &serde_json::Value| Traits::of(&Json::of(params), Unanswered::default());
+        let (plain, becomes) = (traits(&json!({ "name": "x" })), traits(&json!({ "name": "x", "task": {} })));
+        assert_eq!(whose(&about, [&plain].into_iter().enumerate()), Whose::Nobodys);
+        assert_eq!(whose(&about, [&plain, &becomes].into_iter().enumerate()), Whose::Of(1));
+        assert_eq!(whose(&about, [&becomes, &becomes].into_iter().enumerate()), Whose::Unclear);
     }
 
     #[test]

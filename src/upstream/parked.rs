@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use futures_util::future::BoxFuture;
+use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::Access;
@@ -113,6 +114,8 @@ impl Asker {
 #[derive(Default)]
 pub(super) struct Lot {
     parked: Mutex<HashMap<ParkId, Parked>>,
+    /// Whenever one more waits.
+    more: watch::Sender<()>,
 }
 
 struct Parked {
@@ -149,6 +152,7 @@ impl Lot {
         let fires = gone.clone().drop_guard();
         parked.insert(id, Parked { stream, asker: Arc::clone(asker), question, gone: gone.clone(), _fires: fires });
         drop(parked);
+        self.more.send_replace(());
         tokio::spawn(expire(Arc::downgrade(self), id, within, gone));
         Outcome::InputRequired { origin: Origin::Upstream, result, resume: Resume { parked: Some(id), within } }
     }
@@ -170,6 +174,20 @@ impl Lot {
             asker.principal == principal && Arc::ptr_eq(&asker.link, link) && asker.task.as_deref() == Some(task)
         });
         fitting.next().map(|(id, found)| (*id, found.question.result()))
+    }
+
+    /// Waits until a task asks something of that principal.
+    pub(super) async fn until_asked(&self, principal: PrincipalKey, link: &Arc<Link>, task: &str) -> (ParkId, Json) {
+        let mut more = self.more.subscribe();
+        loop {
+            more.borrow_and_update();
+            if let Some(asked) = self.of_task(principal, link, task) {
+                return asked;
+            }
+            if more.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     /// Gives a waiting call up, which cancels it upstream.

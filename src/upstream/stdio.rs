@@ -87,7 +87,7 @@ impl Stdio {
         let (answers, asker) = loop {
             let running = self.process_for(&parcel.access, askable).await?;
             if let Some(ids) = told::wanted(parcel, askable) {
-                return Ok(told::by_process(running, ids, patience).await);
+                return Ok(told::by_peer(running, ids, patience).await);
             }
             if running.facts.era() == Era::Legacy
                 && let Some(level) = logging::wanted(&parcel.outgoing.params)
@@ -102,8 +102,7 @@ impl Stdio {
             let unanswered = Unanswered::default();
             let shared = Arc::clone(running.shared());
             let asker = parcel.asker(&self.link, askable, Arc::clone(&running.process), permit, unanswered.clone());
-            // What only listens asks nothing and is told by name.
-            let asks = if parcel.errand || parcel.listening { None } else { Some((askable, unanswered)) };
+            let asks = parcel.is_asked_within().then_some((askable, unanswered));
             match Duplex::ask(running, waiting, &message, permit.take(), asks) {
                 Ok(answers) => break (answers, asker),
                 Err(failure) => {
