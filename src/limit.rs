@@ -285,6 +285,8 @@ pub const HOST_SHOWN_CHARACTERS_MAX: usize = 260;
 pub const ERROR_SHOWN_CHARACTERS_MAX: usize = 400;
 /// Probes on an idle connection to an upstream, so that a dead one is noticed.
 pub const UPSTREAM_KEEPALIVE: Duration = Duration::from_secs(30);
+/// Before a call is made again whose server went away: one that is started anew takes a moment.
+pub const CALL_AGAIN_PAUSE: Duration = Duration::from_millis(250);
 /// An idle connection to an upstream is kept warm this long.
 pub const UPSTREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 /// Idle connections to one upstream; more than that many calls at once are rare.

@@ -167,7 +167,7 @@ impl Bearer {
     ) -> Result<Outcome, T> {
         let leg = Leg::new(method, self.client.version).of_call(self.handle.call());
         let mut trail =
-            Trail { leg, target: None, name: Some(self.handle.tool().to_owned()), mandate: None, trace: Trace::off() };
+            Trail { leg, target: None, name: Some(self.handle.tool().to_owned()), mandate: None, trace: Trace::off(), again: false };
         tokio::pin!(until);
         match self.open(&Question::plain(method), &mut trail).await {
             Ok((entry, mut exchange)) => loop {

@@ -180,6 +180,7 @@ impl TaskTopic {
             name: Some(self.bearer.handle.tool().to_owned()),
             mandate: None,
             trace: Trace::off(),
+            again: false,
         };
         let wanted = Json::of(&serde_json::json!({ "notifications": { "taskIds": [self.bearer.handle.task()] } }));
         let question = Question { method: LISTEN, own: wanted.value().as_object(), ..Question::plain(LISTEN) };
