@@ -32,7 +32,8 @@ fn every_method_has_its_object_and_action_in_the_table_and_no_other() {
     let page = include_str!("../docs/policy.md");
     let table = page.lines().skip_while(|line| !line.starts_with("| Method | Object | Action |")).skip(2);
     let table: Vec<&str> = table.take_while(|line| line.starts_with('|')).collect();
-    let methods = table.iter().flat_map(|row| row.trim_matches('|').split('|').next().unwrap().split('`').skip(1).step_by(2));
+    let methods =
+        table.iter().flat_map(|row| row.trim_matches('|').split('|').next().unwrap().split('`').skip(1).step_by(2));
     let is_known = |name: &str| [Era::Modern, Era::Legacy].into_iter().any(|era| Method::parse(name, era).is_some());
     // What servers ask, an example, and a parameter.
     let others = ["elicitation/create", "sampling/createMessage", "roots/list", "skills/list", "taskIds"];

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
-use super::{Augmented, Request, Running, Then, Trail, breaker, mandate, open};
+use super::{Augmented, Mandated, Request, Running, Then, Tied, Trail, breaker, mandate, open};
 use crate::delegate::{Grant, Leg, attempt};
 use crate::gateway::Gateway;
 use crate::guard::mandate::Held;
@@ -73,7 +73,10 @@ impl Running {
         self.again = Again::Twice(failure.clone());
         match opened {
             Some((entry, then, exchange)) => {
-                breaker::sent(&self.gateway, entry.proof());
+                let grant = entry.proof();
+                breaker::sent(&self.gateway, grant);
+                self.mandate = grant.mandate().map(|held| Mandated::new(held, self.gateway.standing().now_us()));
+                self.tied = Tied::of(grant);
                 (self.entry, self.then, self.exchange) = (Some(entry), then, exchange);
                 None
             }

@@ -8,9 +8,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::answer::member;
 use super::drive::{self, Answers, Patience};
+use super::duplex::Holder;
 use super::exchange::{Event, Opened, Signal};
 use super::legacy::Session;
-use super::duplex::Holder;
 use super::pool::Lease;
 use super::server::Parcel;
 use crate::outcome::{Failure, Outcome, Reason};

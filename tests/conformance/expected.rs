@@ -71,7 +71,10 @@ fn expected() -> Vec<Expected> {
     for Expected { scenario, check, because, source, .. } in &file.check {
         let sentence = because.split(' ').count() > 4 && because.ends_with('.') && !because.contains('*');
         let section = source.starts_with(SPECIFICATION) && source.split_once('#').is_some_and(|(_, at)| !at.is_empty());
-        assert!(sentence && section, "{scenario} {check} has no sentence of the specification, or it does not say where");
+        assert!(
+            sentence && section,
+            "{scenario} {check} has no sentence of the specification, or it does not say where"
+        );
         assert!(seen.insert((scenario, check)), "{scenario} {check} is listed twice");
     }
     assert!(file.check.len() <= EXCUSED_MAX, "{} checks are listed, {EXCUSED_MAX} may be", file.check.len());

@@ -23,6 +23,7 @@ async fn asking(era: &str) -> (String, Box<dyn std::any::Any>) {
     if era == "legacy" {
         let upstream = Old::start(&["page"], |turn: Turn| async move {
             let got = turn.ask("elicitation/create", page()).await;
+            turn.notify("notifications/elicitation/complete", json!({ "elicitationId": "e-1" }));
             turn.done(&got["result"].to_string());
         })
         .await;
@@ -61,6 +62,7 @@ async fn a_user_is_sent_to_a_page_by_servers_and_through_clients_of_both_eras() 
         let answers = json!({ "elicitation": visited });
         let done = call(&client, &all_capabilities(), retry("tools__page", &json!({}), &asked, answers)).await;
         assert_eq!(told(done.response()), visited, "{era}: {}", done.text);
+        assert_eq!(done.messages.len(), 1, "{era}: there is no other message in this era: {}", done.text);
 
         let session = session(&client, &json!({ "elicitation": { "form": {}, "url": {} } })).await;
         let mut events = stream(&client, &session, 1, "tools__page").await;
@@ -69,7 +71,13 @@ async fn a_user_is_sent_to_a_page_by_servers_and_through_clients_of_both_eras() 
         assert_eq!((&params["mode"], &params["url"]), (&json!("url"), &json!(PAGE)), "{era}: {question}");
         assert!(params["elicitationId"].is_string(), "{era}: older clients require one: {question}");
         respond(&client, &session, &question, visited.clone()).await;
-        assert_eq!(told(&events.next().await), visited, "{era}");
+        let mut last = events.next().await;
+        if era == "legacy" {
+            assert_eq!(last["method"], "notifications/elicitation/complete", "{last}");
+            assert_eq!(last["params"]["elicitationId"], params["elicitationId"], "the id that it was asked under");
+            last = events.next().await;
+        }
+        assert_eq!(told(&last), visited, "{era}");
     }
 }
 
@@ -125,7 +133,8 @@ async fn what_a_legacy_server_asks_at_once_a_modern_client_is_asked_at_once() {
     let asked = call(&client, &all_capabilities(), arguments("tools__four")).await;
     let methods = |answer: &crate::support::client::Answer| -> Vec<(String, Value)> {
         let requests = answer.result()["inputRequests"].as_object().unwrap_or_else(|| panic!("{}", answer.text));
-        let mut named: Vec<_> = requests.iter().map(|(key, request)| (key.clone(), request["method"].clone())).collect();
+        let mut named: Vec<_> =
+            requests.iter().map(|(key, request)| (key.clone(), request["method"].clone())).collect();
         named.sort_by(|one, other| one.0.cmp(&other.0));
         named
     };

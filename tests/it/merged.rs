@@ -143,11 +143,102 @@ async fn an_app_and_the_page_that_its_tool_names_keep_their_bytes_in_every_pairi
     }
 }
 
+/// Two of each kind of thing; each answers with what it was asked for.
+fn pairs(era: &'static str) -> impl Fn(&Heard) -> Option<Said> {
+    move |heard| {
+        let params: Value = serde_json::from_str(&heard.params).unwrap();
+        match heard.method.as_str() {
+            "tools/list" => list(era, "tools", &json!([tool("open"), tool("shut")]), 0),
+            "prompts/list" => list(era, "prompts", &json!([{ "name": "open" }, { "name": "shut" }]), 0),
+            "resources/list" => {
+                let resources = ["test://open/a", "test://shut/a"].map(|uri| json!({ "uri": uri, "name": "a" }));
+                list(era, "resources", &json!(resources), 0)
+            }
+            "resources/templates/list" => {
+                let templates =
+                    ["test://open/t/{x}", "test://shut/t/{x}"].map(|uri| json!({ "uriTemplate": uri, "name": "t" }));
+                list(era, "resourceTemplates", &json!(templates), 0)
+            }
+            "tools/call" | "prompts/get" => list(era, "used", &params["name"], 0),
+            "resources/read" => list(era, "used", &params["uri"], 0),
+            "completion/complete" => list(era, "used", &params["ref"], 0),
+            _ => None,
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_kind_of_thing_is_listed_used_and_hidden_by_one_rule_in_every_pairing() {
+    const KINDS: [(&str, &str); 4] = [
+        ("tools/list", "tools"),
+        ("prompts/list", "prompts"),
+        ("resources/list", "resources"),
+        ("resources/templates/list", "resourceTemplates"),
+    ];
+    let rows = ["open, call", "open, get", "open, complete", "test://open/**, read", "test://open/**, complete"];
+    let rows = ["role:auditor", "agent:assistant"]
+        .map(|who| rows.map(|row| format!("p, {who}, *, up/{row}, -, allow\n")).concat());
+    let policy = format!("{DEVELOPERS_MAY}g, group:test/auditors, role:auditor, *\n{}", rows.concat());
+    for (era, transport) in UPSTREAMS {
+        let upstream = Verbatim::start(era, pairs(era)).await;
+        let issuer = Issuer::start().await;
+        let gateway = upstream.served(Setup::new(&issuer).policy(&policy), transport).start().await;
+        let client = |user: &str, group: &str| gateway.client(&issuer.token(user, &[group], &gateway.resource()));
+        let (alice, carl) = (client("alice", "developers"), client("carl", "auditors"));
+        eventually("its lists", async || {
+            alice.modern("resources/templates/list", json!({})).await.text.contains("test://shut/t")
+        })
+        .await;
+        let (_, session) = carl.initialize("2025-11-25").await;
+        for session in [None, Some(session.as_str())] {
+            let context = format!("{era} {transport} behind {}", session.map_or("modern", |_| "legacy"));
+            for (method, member) in KINDS {
+                let all = ask(&alice, None, method, json!({})).await;
+                assert_eq!(all.result()[member].as_array().map(Vec::len), Some(2), "{context}: {}", all.text);
+                let own = ask(&carl, session, method, json!({})).await;
+                assert_eq!(own.result()[member].as_array().map(Vec::len), Some(1), "{context}: {}", own.text);
+                assert!(own.text.contains("open") && !own.text.contains("shut"), "{context}: {}", own.text);
+            }
+            let named = |name: &str| json!({ "name": name, "arguments": {} });
+            let reads = |uri: &str| json!({ "uri": uri });
+            let completes = |reference: Value| json!({ "ref": reference, "argument": { "name": "x", "value": "v" } });
+            let prompt = |name: &str| completes(json!({ "type": "ref/prompt", "name": name }));
+            let resource = |uri: &str| completes(json!({ "type": "ref/resource", "uri": uri }));
+            for (method, open, shut, absent) in [
+                ("tools/call", named("up__open"), named("up__shut"), named("up__none")),
+                ("prompts/get", named("up__open"), named("up__shut"), named("up__none")),
+                ("resources/read", reads("test://open/a"), reads("test://shut/a"), reads("test://none/a")),
+                ("resources/read", reads("test://open/t/1"), reads("test://shut/t/1"), reads("test://none/t/1")),
+                ("completion/complete", prompt("up__open"), prompt("up__shut"), prompt("up__none")),
+                (
+                    "completion/complete",
+                    resource("test://open/t/{x}"),
+                    resource("test://shut/t/{x}"),
+                    resource("test://none/t/{x}"),
+                ),
+            ] {
+                let used = ask(&carl, session, method, open).await;
+                assert!(used.result()["used"].to_string().contains("open"), "{context} {method}: {}", used.text);
+                let hidden = ask(&carl, session, method, shut).await;
+                let absent = ask(&carl, session, method, absent).await;
+                let same = (hidden.status, hidden.text.replace("shut", "none"));
+                assert_eq!(same, (absent.status, absent.text), "{context} {method}: hidden is as good as absent");
+                assert!(hidden.response().get("error").is_some(), "{context} {method}: {}", hidden.text);
+            }
+        }
+        let reached = ["tools/call", "prompts/get", "resources/read", "completion/complete"];
+        let reached = reached.map(|method| upstream.heard(method).len());
+        assert_eq!(reached, [2, 2, 4, 4], "{era} {transport}: nothing else reached it");
+    }
+}
+
 #[tokio::test]
 async fn a_page_that_two_servers_call_theirs_is_read_on_their_own_endpoints_only() {
     let issuer = Issuer::start().await;
-    let (one, two) =
-        (Verbatim::start("modern", |heard| app("modern", heard)), Verbatim::start("legacy", |heard| app("legacy", heard)));
+    let (one, two) = (
+        Verbatim::start("modern", |heard| app("modern", heard)),
+        Verbatim::start("legacy", |heard| app("legacy", heard)),
+    );
     let (one, two) = (one.await, two.await);
     let setup = one.served_as(Setup::new(&issuer), "one", "http", "");
     let gateway = two.served_as(setup, "two", "http", "").start().await;
@@ -324,5 +415,9 @@ async fn whether_the_headers_fit_is_told_only_of_tools_that_may_be_called() {
     assert_eq!(call("tools__route", "eu").await.tool_text(), "ok");
     let arrived = &upstream.calls()[0].headers;
     let header = |name: &str| arrived.get(name).map(String::as_str);
-    assert_eq!((header("mcp-name"), header("mcp-param-region")), (Some("route"), Some("eu")), "by the server's own name");
+    assert_eq!(
+        (header("mcp-name"), header("mcp-param-region")),
+        (Some("route"), Some("eu")),
+        "by the server's own name"
+    );
 }

@@ -256,21 +256,21 @@ async fn a_call_of_a_tool_that_its_administrator_marked_is_made_once_more() {
 #[tokio::test]
 async fn a_call_that_is_made_once_more_ends_as_its_second_leg_does() {
     let first = Arc::new(AtomicBool::new(true));
-    let upstream = crate::support::scripted::Scripted::start(json!([crate::support::scripted::tool("die")]), move |call| {
-        if first.swap(false, Ordering::SeqCst) {
-            return crate::support::scripted::gone();
-        }
-        crate::support::scripted::result(call, crate::support::scripted::text("at last"))
-    })
-    .await;
+    let upstream =
+        crate::support::scripted::Scripted::start(json!([crate::support::scripted::tool("die")]), move |call| {
+            if first.swap(false, Ordering::SeqCst) {
+                return crate::support::scripted::gone();
+            }
+            crate::support::scripted::result(call, crate::support::scripted::text("at last"))
+        })
+        .await;
     let issuer = Issuer::start().await;
     let gateway = Setup::new(&issuer).http_server("up", &upstream.url, "idempotent = [\"die\"]").start().await;
     let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
     let answer = client.call_tool("up__die", json!({ "n": 1 })).await;
     assert_eq!(answer.tool_text(), "at last", "{}", answer.text);
-    let ends = || -> Vec<_> {
-        gateway.records("result").iter().map(|record| record["result"]["outcome"].clone()).collect()
-    };
+    let ends =
+        || -> Vec<_> { gateway.records("result").iter().map(|record| record["result"]["outcome"].clone()).collect() };
     eventually("each leg's own end on the record", async || ends() == ["unknown", "complete"]).await;
     let [one, two] = [0, 1].map(|at| upstream.calls()[at].message["params"].clone());
     assert_eq!(one["arguments"], two["arguments"]);

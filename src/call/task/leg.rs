@@ -166,8 +166,14 @@ impl Bearer {
         make: impl FnOnce(&Grant, Outcome) -> Outcome + Send,
     ) -> Result<Outcome, T> {
         let leg = Leg::new(method, self.client.version).of_call(self.handle.call());
-        let mut trail =
-            Trail { leg, target: None, name: Some(self.handle.tool().to_owned()), mandate: None, trace: Trace::off(), again: false };
+        let mut trail = Trail {
+            leg,
+            target: None,
+            name: Some(self.handle.tool().to_owned()),
+            mandate: None,
+            trace: Trace::off(),
+            again: false,
+        };
         tokio::pin!(until);
         match self.open(&Question::plain(method), &mut trail).await {
             Ok((entry, mut exchange)) => loop {

@@ -47,7 +47,7 @@ pub(super) async fn observe(bearer: Bearer, id: String, tell: mpsc::Sender<Messa
                 }
             }
             // Its server may be there again later; what cannot be shown is not told, and whoever asks hears why.
-            Outcome::Failed(failure) if failure.reason != Reason::UpstreamGarbage && !(is_first && !is_task) => {
+            Outcome::Failed(failure) if (is_task || !is_first) && failure.reason != Reason::UpstreamGarbage => {
                 pause = (pause * 2).min(limit::TASK_POLL_MAX);
             }
             _ => return,

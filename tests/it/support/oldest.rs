@@ -90,16 +90,20 @@ async fn hear(
     match message["method"].as_str() {
         Some("initialize") => say(json!({ "id": id, "result": { "protocolVersion": "2024-11-05",
             "capabilities": { "tools": {}, "extensions": { EXTENSION: {} } }, "serverInfo": { "name": "oldest", "version": "1" } } })),
-        Some("tools/list") => say(json!({ "id": id, "result": { "tools": [tool("echo"), tool("form"), tool("job")] } })),
+        Some("tools/list") => {
+            say(json!({ "id": id, "result": { "tools": [tool("echo"), tool("form"), tool("job")] } }));
+        }
         Some("tools/call") if message["params"]["name"] == "form" => {
             let question = format!("q-{id}");
             state.asking.lock().unwrap().insert(question.clone(), id.clone());
             let form = json!({ "message": "Your name?", "requestedSchema": { "type": "object", "properties": {} } });
             say(json!({ "id": question, "method": "elicitation/create", "params": form }));
         }
-        Some("tools/call") if message["params"]["name"] == "job" => say(json!({ "id": id, "result": { "resultType": "task",
+        Some("tools/call") if message["params"]["name"] == "job" => {
+            say(json!({ "id": id, "result": { "resultType": "task",
             "taskId": TASK, "status": "working", "createdAt": "2026-11-24T10:00:00Z",
-            "lastUpdatedAt": "2026-11-24T10:00:00Z", "ttlMs": null } })),
+            "lastUpdatedAt": "2026-11-24T10:00:00Z", "ttlMs": null } }));
+        }
         Some("tools/call") => text(id, &message["params"]["arguments"]),
         Some(_) if id.is_null() => {}
         Some(_) => say(json!({ "id": id, "error": { "code": -32601, "message": "method not found" } })),

@@ -121,8 +121,13 @@ impl Verbatim {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/mcp", listener.local_addr().unwrap());
         let legacy = era == "legacy";
-        let shared =
-            Arc::new(Shared { legacy, introduction, heard: Mutex::default(), answered: Notify::new(), script: Box::new(script) });
+        let shared = Arc::new(Shared {
+            legacy,
+            introduction,
+            heard: Mutex::default(),
+            answered: Notify::new(),
+            script: Box::new(script),
+        });
         let router = axum::Router::new().route("/mcp", post(hear)).with_state(Arc::clone(&shared));
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         Self { url, shared }
