@@ -168,6 +168,18 @@ async fn a_listen_hears_what_a_task_of_2025_asks_and_how_it_ends() {
     assert_eq!(told(&done["params"]["result"]), json!({ "answers": ["accept", "decline"], "asked": 2 }));
 }
 
+#[tokio::test]
+async fn a_listen_of_a_client_that_says_nothing_of_questions_ends_no_task_that_asks() {
+    let test = start().await;
+    let id = begin(&test.client, "once").await;
+    let (headers, body) = listen_to(&[&id]);
+    let mut stream = test.client.stream(&headers, Some(body.to_string())).await;
+    assert_eq!(stream.next().await["params"]["notifications"]["taskIds"], json!([id]), "it is acknowledged");
+    // It is looked at once more in the meantime.
+    assert_eq!(stream.next_within(std::time::Duration::from_millis(1_500)).await, None, "there is nothing to tell");
+    assert_eq!(question(&get(&test.client, &id).await), "[tools] Sure 1?", "it asks still");
+}
+
 /// Seven questions, each of which comes while something else of the task is under way.
 async fn asks_at_an_awkward_moment(name: &str) {
     let test = start().await;

@@ -8,14 +8,14 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::leg::Bearer;
 use super::shape::{self, Status};
-use super::translate::translated;
+use super::translate::{translated, working};
 use super::{After, unoffered};
 use crate::delegate::Grant;
 use crate::limit;
 use crate::outcome::{Outcome, Reason};
 use crate::upstream::{Event, Exchange};
 use crate::wire::mcp::Method;
-use crate::wire::{Edit, Message};
+use crate::wire::{Edit, Json, Message};
 
 /// Tells of the task for as long as this is polled and the task goes on.
 pub(super) async fn observe(bearer: Bearer, id: String, tell: mpsc::Sender<Message>, agreed: oneshot::Sender<bool>) {
@@ -69,7 +69,10 @@ struct Seen {
 
 async fn look(bearer: &Bearer, id: &str) -> Seen {
     let mut goes_on = None;
+    let asks = |task: &Json| task.value().as_object().and_then(Status::of) == Some(Status::InputRequired);
     let shown = |grant: &Grant, outcome: Outcome| match outcome {
+        // Whoever only listens is not who would be asked: that ends no task.
+        Outcome::Complete(task) if !bearer.declared().is_any() && asks(&task) => working(&task, id),
         Outcome::Complete(task) => match translated(id.to_owned(), bearer.clone(), grant, Method::TaskGet, task) {
             After::Deliver(outcome) => outcome,
             After::GoOn(recorded, exchange) => {

@@ -97,7 +97,7 @@ fn asking_this(bearer: &Bearer, grant: &Grant, task: Object<'_>, id: &str, asked
 }
 
 /// A task that asks nothing of whoever looks at it.
-fn working(task: &Json, id: &str) -> Outcome {
+pub(super) fn working(task: &Json, id: &str) -> Outcome {
     let Some(object) = task.value().as_object() else { return garbage("its task is no object") };
     let working = object.edited(&[Edit::Set("status", Json::of("working"))]);
     let working = working.value().as_object().map(|task| shape::modern(task, "complete", id, None));
