@@ -42,7 +42,7 @@ struct Open {
 }
 
 impl TaskTopic {
-    /// The task of that id, if it is this caller's.
+    /// The task of that id, if it is this caller's. One of 2025-11-25 is looked at where it is answered, or not at all.
     #[must_use]
     pub fn of(
         gateway: &Arc<Gateway>,
@@ -61,7 +61,9 @@ impl TaskTopic {
             handle,
             arguments: None,
         };
-        Some(Self { bearer, id: id.to_owned() })
+        let elsewhere = bearer.handle.home().is_some_and(|home| home != gateway.standing().replica());
+        let is_lost = elsewhere && bearer.handle.dialect() == TaskDialect::Experiment;
+        (!is_lost).then(|| Self { bearer, id: id.to_owned() })
     }
 
     /// Listens, answers whether the server agreed, and tells for as long as this is polled and the task goes on.
