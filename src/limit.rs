@@ -15,6 +15,7 @@ mod console;
 mod credential;
 mod demo;
 mod doctor;
+mod egress;
 mod evidence;
 mod export;
 mod facade;
@@ -44,6 +45,7 @@ pub use console::*;
 pub use credential::*;
 pub use demo::*;
 pub use doctor::*;
+pub use egress::*;
 pub use evidence::*;
 pub use export::*;
 pub use facade::*;
@@ -264,33 +266,6 @@ pub const STORE_READERS_MAX: u32 = 2;
 pub const REVOCATIONS_MAX: i64 = 100_000;
 /// Of them, those that feeds order: an administrator has room at three in the morning, whatever was synchronised.
 pub const REVOCATIONS_OF_FEEDS_MAX: i64 = 50_000;
-
-// === egress ===
-
-/// A name server that takes longer is down.
-pub const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Addresses of one name that are looked at.
-pub const RESOLVED_ADDRESSES_MAX: usize = 32;
-/// To an authorization server.
-pub const OAUTH_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// One question to an authorization server, with its answer.
-pub const OAUTH_TIMEOUT: Duration = Duration::from_secs(10);
-/// Connections to an authorization server are asked for rarely.
-pub const OAUTH_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-/// Idle connections to one authorization server.
-pub const OAUTH_IDLE_CONNECTIONS_MAX: usize = 8;
-/// Metadata, key sets and token answers; a hundred RSA keys with certificates have about 400 KiB.
-pub const OAUTH_RESPONSE_BYTES_MAX: usize = 1024 * 1024;
-/// A host in an error message; names have at most 253 characters.
-pub const HOST_SHOWN_CHARACTERS_MAX: usize = 260;
-/// The text of someone else's error in ours.
-pub const ERROR_SHOWN_CHARACTERS_MAX: usize = 400;
-/// Probes on an idle connection to an upstream, so that a dead one is noticed.
-pub const UPSTREAM_KEEPALIVE: Duration = Duration::from_secs(30);
-/// An idle connection to an upstream is kept warm this long.
-pub const UPSTREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(90);
-/// Idle connections to one upstream; more than that many calls at once are rare.
-pub const UPSTREAM_IDLE_CONNECTIONS_MAX: usize = 256;
 
 // === config ===
 

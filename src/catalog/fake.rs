@@ -184,6 +184,7 @@ pub(crate) fn server(id: &str) -> ServerConfig {
         forward_headers: Vec::new(),
         discoverable: false,
         elicit_url_hosts: Vec::new(),
+        idempotent: Vec::new(),
     }
 }
 

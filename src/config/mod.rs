@@ -318,6 +318,8 @@ pub struct ServerConfig {
     pub isolation: Isolation,
     /// Which of its definitions are shown before somebody has accepted them.
     pub pins: PinMode,
+    /// Tools of which to call them twice is to call them once, by their own names.
+    pub idempotent: Vec<String>,
     /// How long its tools stay listed while it is down.
     pub on_down: Duration,
     /// Lists are fetched again at most this often.

@@ -236,6 +236,14 @@ impl Upstreams {
         self.lot.of_task(principal, &server.link, task)
     }
 
+    /// Waits until a task of that principal's asks something; for ever, where its server is gone.
+    pub async fn until_task_asks(&self, server: &ServerId, principal: PrincipalKey, task: &str) -> (ParkId, Json) {
+        match self.server(server) {
+            Ok(server) => self.lot.until_asked(principal, &server.link, task).await,
+            Err(_) => std::future::pending().await,
+        }
+    }
+
     /// Answers what a task asks: as [`Self::resume`], but it ends when the answer was taken.
     pub fn answer(&self, entry: &mut Entry<Grant>, parked: ParkId, answers: Json) -> Exchange {
         if entry.take_outgoing().is_none() {

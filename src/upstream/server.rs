@@ -53,6 +53,13 @@ impl Parcel {
         link.declarable(Askable::of_params(&self.outgoing.params))
     }
 
+    /// Whether something may be asked within it. A task asks whoever waits for its result; who looks at it or stops it
+    /// is not asked, however often that happens to be under way when the question comes.
+    pub(super) fn is_asked_within(&self) -> bool {
+        let looks = matches!(self.outgoing.method.as_str(), "tasks/get" | "tasks/update" | "tasks/cancel");
+        !self.errand && !self.listening && !looks
+    }
+
     /// It asks what somebody is shown, and not for a call of theirs.
     pub(super) fn is_for_the_catalog(&self) -> bool {
         self.errand && Kind::ALL.iter().any(|kind| kind.list_method() == self.outgoing.method)
@@ -74,7 +81,7 @@ impl Parcel {
         permit: &mut Option<Permit>,
         unanswered: Unanswered,
     ) -> Option<Arc<Asker>> {
-        let principal = self.access.principal.filter(|_| askable.is_any() && !self.errand)?;
+        let principal = self.access.principal.filter(|_| askable.is_any() && self.is_asked_within())?;
         let task = self.outgoing.params.value().as_object().and_then(|params| params.get("taskId"));
         let task = task.and_then(Value::as_str).map(Into::into);
         Some(Asker::new(askable, principal, link, replies, Pause::new(permit.take(), unanswered), task))

@@ -82,7 +82,7 @@ impl Stdio {
         let (answers, asker) = loop {
             let running = self.process_for(&parcel.access, askable).await?;
             if let Some(ids) = told::wanted(parcel, askable) {
-                return Ok(told::by_process(running, ids, patience).await);
+                return Ok(told::by_peer(running, ids, patience).await);
             }
             if running.facts.era() == Era::Legacy
                 && let Some(level) = logging::wanted(&parcel.outgoing.params)
@@ -100,8 +100,7 @@ impl Stdio {
             let stands_by = parcel.is_for_lists() && running.hand.is_some();
             let running = if stands_by { running.standing_by() } else { running };
             let asker = parcel.asker(&self.link, askable, Arc::clone(&running.process), permit, unanswered.clone());
-            // What only listens asks nothing and is told by name.
-            let asks = if parcel.errand || parcel.listening { None } else { Some((askable, unanswered)) };
+            let asks = parcel.is_asked_within().then_some((askable, unanswered));
             match Duplex::ask(running, waiting, &message, permit.take(), asks) {
                 Ok(answers) => break (answers, asker),
                 Err(failure) => {

@@ -88,6 +88,7 @@ pub fn read(mut table: Table<'_, '_>, id: ServerId, places: Places<'_>, override
     let isolation = table.get::<IsolationText>("isolation");
     let pins_written = table.has("pins");
     let pins = table.get::<PinsText>("pins");
+    let idempotent = table.get::<Vec<String>>("idempotent");
     let on_down = table.get::<Period>("on_down");
     let list_refresh_min = table.get::<Period>("list_refresh_min");
     let uris = read_uris(&mut table);
@@ -143,6 +144,7 @@ pub fn read(mut table: Table<'_, '_>, id: ServerId, places: Places<'_>, override
             None if is_production => PinMode::Strict,
             None => PinMode::FirstUse,
         },
+        idempotent: idempotent?,
         on_down: on_down?.0,
         list_refresh_min: list_refresh_min?.0,
         uris: uris?,

@@ -185,6 +185,7 @@ fn entry(transport: TransportConfig) -> ServerConfig {
         forward_headers: Vec::new(),
         discoverable: false,
         elicit_url_hosts: Vec::new(),
+        idempotent: Vec::new(),
     }
 }
 
