@@ -7,7 +7,7 @@ use anstyle::Style;
 use serde_json::{Value, json};
 
 use super::stage::Stage;
-use super::tail::{Tail, is_end};
+use super::tail::Tail;
 use crate::cli::call::safe;
 use crate::cli::output::{BAD, GOOD, QUIET, STRONG, print};
 use crate::cli::stdio::client::{Client, refusal, text};
@@ -99,15 +99,21 @@ impl Show<'_> {
     /// be read late.
     async fn call_line(&mut self, tool: &str) {
         let own = tool.split_once("__").map_or(tool, |(_, own)| own);
-        let names = [Some(tool), Some(own)];
-        self.proof(|record| is_end(record) && names.contains(&record["mcp"]["name"].as_str())).await;
+        let line = self.tail.line(|told| told.ends(&[tool, own])).await;
+        proven(line);
     }
 
     /// The line of the record that proves it.
     async fn proof(&mut self, wanted: impl Fn(&Value) -> bool) {
-        if let Some(line) = self.tail.line(wanted).await {
-            print(format_args!("  {:<8}{line}", "journal"));
-        }
+        let line = self.tail.line(|told| wanted(&told.record)).await;
+        proven(line);
+    }
+}
+
+/// Prints a line of the journal.
+fn proven(line: Option<String>) {
+    if let Some(line) = line {
+        print(format_args!("  {:<8}{line}", "journal"));
     }
 }
 

@@ -15,8 +15,21 @@ use crate::limit;
 
 mod line;
 
-/// Whether a call ends with that record.
-pub(super) fn is_end(record: &Value) -> bool {
+/// A record, with the intent of the call that ends with it.
+pub(super) struct Told {
+    pub(super) record: Value,
+    intent: Option<Value>,
+}
+
+impl Told {
+    /// Whether a call of a tool of one of these names ends with it.
+    pub(super) fn ends(&self, names: &[&str]) -> bool {
+        let of = |record: &Value| record["mcp"]["name"].as_str().is_some_and(|name| names.contains(&name));
+        is_end(&self.record) && (of(&self.record) || self.intent.as_ref().is_some_and(of))
+    }
+}
+
+fn is_end(record: &Value) -> bool {
     matches!(record["type"].as_str(), Some("result" | "refusal" | "failure"))
 }
 
@@ -27,8 +40,8 @@ pub(super) struct Tail {
     read: HashMap<PathBuf, u64>,
     /// Intents whose result is still to come, by leg.
     open: HashMap<String, Value>,
-    /// Records that were read, and that nobody has asked for yet.
-    waiting: VecDeque<Value>,
+    /// What was read, and that nobody has asked for yet.
+    waiting: VecDeque<Told>,
 }
 
 impl Tail {
@@ -41,7 +54,7 @@ impl Tail {
     }
 
     /// The next record that is wanted, if it comes soon.
-    pub(super) async fn find(&mut self, wanted: impl Fn(&Value) -> bool) -> Option<Value> {
+    pub(super) async fn find(&mut self, wanted: impl Fn(&Told) -> bool) -> Option<Told> {
         let deadline = Instant::now() + limit::DEMO_LINE_TIMEOUT;
         loop {
             self.take_in();
@@ -56,9 +69,9 @@ impl Tail {
     }
 
     /// The line of the next record that is wanted, if it comes soon.
-    pub(super) async fn line(&mut self, wanted: impl Fn(&Value) -> bool) -> Option<String> {
-        let record = self.find(wanted).await?;
-        self.told(&record)
+    pub(super) async fn line(&mut self, wanted: impl Fn(&Told) -> bool) -> Option<String> {
+        let told = self.find(wanted).await?;
+        line::line(&told.record, told.intent.as_ref())
     }
 
     /// Forgets what happened since the last look.
@@ -72,32 +85,26 @@ impl Tail {
         loop {
             tokio::time::sleep(limit::DEMO_LINE_POLL * 4).await;
             self.take_in();
-            while let Some(record) = self.waiting.pop_front() {
-                if let Some(line) = self.told(&record) {
+            while let Some(told) = self.waiting.pop_front() {
+                if let Some(line) = line::line(&told.record, told.intent.as_ref()) {
                     print(line);
                 }
             }
         }
     }
 
-    fn told(&mut self, record: &Value) -> Option<String> {
-        let intent = record["leg"].as_str().filter(|_| is_end(record)).and_then(|leg| self.open.remove(leg));
-        line::line(record, intent.as_ref())
-    }
-
     /// Reads on.
     fn take_in(&mut self) {
         for record in self.records() {
-            if record["type"] == "intent"
-                && let Some(leg) = record["leg"].as_str()
-                && self.open.len() < limit::DEMO_OPEN_CALLS_MAX
-            {
+            let leg = record["leg"].as_str().unwrap_or_default();
+            let intent = if is_end(&record) { self.open.remove(leg) } else { None };
+            if record["type"] == "intent" && self.open.len() < limit::DEMO_OPEN_CALLS_MAX {
                 self.open.insert(leg.to_owned(), record.clone());
             }
             if self.waiting.len() >= limit::DEMO_OPEN_CALLS_MAX {
                 self.waiting.pop_front();
             }
-            self.waiting.push_back(record);
+            self.waiting.push_back(Told { record, intent });
         }
     }
 

@@ -7,10 +7,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use http::Method;
-use serde_json::Value;
 
 use super::{Answer, Show, asked, because, does, row};
 use crate::cli::demo::stage::SOFTWARE;
+use crate::cli::demo::tail::Told;
 use crate::cli::output::{BAD, GOOD};
 use crate::cli::stdio::client::{Client, text};
 use crate::control::routes::API;
@@ -62,7 +62,7 @@ async fn ended(show: &mut Show<'_>, bot: &Client, id: &str, handle: &str) -> Res
     does("bot", &format!("{} {}", ROLL_OUT.0, ROLL_OUT.1));
     let rolling = asked(bot, ROLL_OUT.0, ROLL_OUT.1, Some(handle));
     let revoking = async {
-        let runs = |record: &Value| record["type"] == "intent" && record["mcp"]["name"] == "rollout";
+        let runs = |told: &Told| told.record["type"] == "intent" && told.record["mcp"]["name"] == "rollout";
         let runs = show.tail.find(runs).await.is_some();
         if runs {
             does("you", &format!("bailiwick revoke mandate {id}   (while it runs)"));
