@@ -181,11 +181,7 @@ async fn an_assistant_registers_signs_a_person_in_and_the_gateway_believes_the_t
 async fn people_sign_in_to_the_console_and_their_tokens_say_how() {
     let world = world().await;
     let callback = "http://127.0.0.1:7820/admin/login/callback";
-    let changes = [
-        ("redirect_uri", callback),
-        ("scope", "openid"),
-        ("resource", "https://gw.example/admin"),
-    ];
+    let changes = [("redirect_uri", callback), ("scope", "openid"), ("resource", "https://gw.example/admin")];
     let page = world.get(&authorize_path("console", &changes)).await;
     let page = String::from_utf8(page.into_body()).unwrap();
     let request = page.split("name=\"request\" value=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();

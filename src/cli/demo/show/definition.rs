@@ -31,9 +31,9 @@ pub(super) async fn act(show: &mut Show<'_>) -> Result<(), String> {
     does("alice", "tools/list");
     let told = format!("{} tools, {TOOL} {} them", tools.len(), if shown { "among" } else { "is not among" });
     row("answer", if shown { GOOD } else { BAD }, &told);
-    because(before && !shown, "nobody has accepted these words, so no model reads them");
+    let hidden = because(before && !shown, "nobody has accepted these words, so no model reads them");
     let answer = show.call("alice", &alice, (TOOL, "{}"), None).await?;
-    because(answer.refusal.is_some(), "what nobody has accepted does not exist; only the record knows more");
+    because(hidden && answer.refusal.is_some(), "what nobody has accepted does not exist; only the record knows more");
     show.call_line(TOOL).await;
     does("you", "bailiwick pins list --only waiting");
     let report = client::request(show.stage.state(), Method::GET, &format!("{API}/pins"), None::<&()>).await;

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use http::Method;
+use serde_json::Value;
 
 use super::{Answer, Show, asked, because, does, row};
 use crate::cli::demo::stage::SOFTWARE;
@@ -40,7 +41,10 @@ pub(super) async fn act(show: &mut Show<'_>) -> Result<(), String> {
     let opened = asked(&bot, OPEN.0, OPEN.1, None).await?;
     row("answer", if opened.refusal.is_none() { GOOD } else { BAD }, &told(&opened));
     let names = opened.fact("id").zip(opened.fact("handle")).map(|(id, handle)| (id.to_owned(), handle.to_owned()));
-    because(names.is_some(), "mandates.toml has this task: two tools, in production, 20 calls, half an hour");
+    because(
+        names.is_some(),
+        "policy.csv lets the bot open this task of mandates.toml: these tools, there, so long, so often",
+    );
     let Some((id, handle)) = names else {
         show.call_line(OPEN.0).await;
         return Ok(());
@@ -123,7 +127,9 @@ fn told(answer: &Answer) -> String {
         (None, Some(id), Some(until)) => {
             let until = until.parse().map(|until| jiff::tz::TimeZone::system().to_datetime(until).strftime("%H:%M"));
             let until = until.map(|until| format!(" until {until},")).unwrap_or_default();
-            format!("mandate {id},{until} and a handle to call with")
+            let calls = answer.whole.pointer("/result/structuredContent/budget/calls").and_then(Value::as_i64);
+            let calls = calls.map(|calls| format!(" {calls} calls,")).unwrap_or_default();
+            format!("mandate {id},{until}{calls} and a handle to call with")
         }
         _ => text(&answer.whole),
     }
