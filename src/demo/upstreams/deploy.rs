@@ -281,7 +281,7 @@ impl Deploy {
             read_only_hint = false,
             destructive_hint = false,
             idempotent_hint = false,
-            open_world_hint = true
+            open_world_hint = false
         )
     )]
     async fn announce(

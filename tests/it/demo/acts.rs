@@ -94,7 +94,7 @@ fn a_denial_an_approval_a_revocation_a_changed_tool_and_a_flow_are_seen_with_the
             ("journal", &["revoked mandate 01"]),
             ("answer", &["mandate_ended"]),
             ("because", &["it gave the rollout up half way"]),
-            ("journal", &["demo/release-bot deploy/rollout mandate_ended"]),
+            ("journal", &["cut demo/release-bot deploy/rollout mandate_ended"]),
             ("answer", &["mandate_ended"]),
             ("journal", &["deny demo/release-bot", "mandate_ended"]),
         ],

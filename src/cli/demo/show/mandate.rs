@@ -43,7 +43,7 @@ pub(super) async fn act(show: &mut Show<'_>) -> Result<(), String> {
     let names = opened.fact("id").zip(opened.fact("handle")).map(|(id, handle)| (id.to_owned(), handle.to_owned()));
     because(
         names.is_some(),
-        "policy.csv lets the bot open this task of mandates.toml: these tools, there, so long, so often",
+        "policy.csv lets the bot open this task; it narrows what the rules allow, and ends",
     );
     let Some((id, handle)) = names else {
         show.call_line(OPEN.0).await;

@@ -77,12 +77,16 @@ fn call(record: &Value, intent: Option<&Value>) -> String {
         (Some(server), Some(name)) => format!("{server}/{name}"),
         (_, name) => name.or_else(|| fact("/mcp/method")).unwrap_or_default(),
     };
+    let cut = fact("/result/reason").is_some() && fact("/result/outcome").as_deref() == Some("unknown");
     let (style, effect) = match record["type"].as_str() {
         Some("refusal") => (BAD, "deny"),
         Some("failure") => (WARNING, "fail"),
+        // It went out, and its answer was not waited for.
+        _ if cut => (BAD, "cut"),
+        _ if fact("/result/reason").is_some() => (WARNING, "fail"),
         _ => (GOOD, "allow"),
     };
-    let reason = fact("/reason").or_else(|| fact("/decision/reason"));
+    let reason = fact("/reason").or_else(|| fact("/decision/reason")).or_else(|| fact("/result/reason"));
     let latency = record.pointer("/result/latency_us").and_then(Value::as_u64);
     let outcome = reason.or_else(|| latency.map(|latency_us| format!("{} ms", latency_us / 1000))).unwrap_or_default();
     let rule = fact("/rule").or_else(|| fact("/decision/rule")).unwrap_or_default();
@@ -94,10 +98,11 @@ fn call(record: &Value, intent: Option<&Value>) -> String {
     format!("{QUIET}{}{QUIET:#} {style}{effect}{style:#}{rest}\n", time(record))
 }
 
-/// What the caller has seen with this call and had not before.
+/// What the caller has seen with this call and had not before; that of the house itself is no news.
 fn seen(intent: &Value) -> String {
     let labels = |path: &str| intent.pointer(path).and_then(Value::as_array).into_iter().flatten();
-    let new = labels("/labels/after").filter(|label| !labels("/labels/before").any(|before| before == *label));
+    let is_known = |label: &Value| label == "internal" || labels("/labels/before").any(|before| before == label);
+    let new = labels("/labels/after").filter(|label| !is_known(label));
     new.filter_map(Value::as_str).map(|label| format!(" +{label}")).collect()
 }
 
@@ -142,10 +147,20 @@ mod tests {
 
     #[test]
     fn what_was_seen_for_the_first_time_stands_at_its_call() {
-        let intent = json!({ "labels": { "before": ["internal"], "after": ["internal", "private"] } });
+        let intent = json!({ "labels": { "before": ["untrusted"], "after": ["untrusted", "internal", "private"] } });
         let result = json!({ "type": "result", "mcp": { "name": "read" } });
         let shown = shown(&result, Some(&intent)).unwrap();
-        assert!(shown.contains("+private") && !shown.contains("internal"), "{shown}");
+        assert!(shown.contains("+private") && !shown.contains("internal") && !shown.contains("untrusted"), "{shown}");
+    }
+
+    #[test]
+    fn a_call_that_was_cut_off_is_none_that_was_allowed() {
+        let of = |result: Value| shown(&json!({ "type": "result", "result": result }), None).unwrap();
+        let cut = of(json!({ "outcome": "unknown", "reason": "mandate_ended", "latency_us": 33_050 }));
+        assert!(cut.contains("cut") && cut.contains("mandate_ended"), "{cut}");
+        let failed = of(json!({ "outcome": "failed", "reason": "upstream_timeout", "latency_us": 1 }));
+        assert!(failed.contains("fail") && failed.contains("upstream_timeout"), "{failed}");
+        assert!(of(json!({ "outcome": "complete", "latency_us": 3_000 })).contains("allow"));
     }
 
     #[test]
