@@ -74,6 +74,7 @@ pub const SECTIONS: &[&Section] = &[
     &CLUSTER,
     &ADMIN_CONSOLE,
     &RECORD,
+    &RECORD_OBJECT_STORE,
     &KEYS,
     &TELEMETRY,
     &EXPORT,
@@ -215,11 +216,26 @@ pub const RECORD: Section = servers(
         defaulted("segment_bytes", "size", "\"8MiB\""),
         defaulted("segment_age", "duration", "\"24h\""),
         defaulted("sinks", "list of sinks", "[]"),
+        optional("object_store", "table"),
         defaulted("compress", "boolean", "true"),
         // How long a record has to be kept, and how long it may be, is the law's question and not ours.
         optional("keep_days", "integer"),
         optional("keep_bytes", "size"),
         defaulted("reserve_bytes", "size", "\"16MiB\""),
+    ],
+);
+
+/// `[record.object_store]`.
+pub const RECORD_OBJECT_STORE: Section = servers(
+    "[record.object_store]",
+    &[
+        required("endpoint", "URL"),
+        required("bucket", "string"),
+        // What stores that have no regions expect.
+        defaulted("region", "string", "\"us-east-1\""),
+        defaulted("prefix", "string", "\"\""),
+        required("access_key_id", "secret reference"),
+        required("secret_access_key", "secret reference"),
     ],
 );
 
