@@ -38,11 +38,8 @@ pub(super) async fn act(show: &mut Show<'_>) -> Result<(), String> {
     let told = refused.problem();
     row("answer", if told.is_some() { BAD } else { GOOD }, &answered(&refused));
     let is = |reason: &str| told.as_deref().is_some_and(|told| told.ends_with(reason));
-    let why = if is("not_allowed") {
-        "no rule lets her approve anything"
-    } else {
-        "nobody approves what they asked for"
-    };
+    let why =
+        if is("not_allowed") { "no rule lets her approve anything" } else { "nobody approves what they asked for" };
     because(is("not_allowed") || is("approver_refused"), why);
     show.proof(|record| is_refused(record) || record["approval"]["event"] == "approved").await;
 

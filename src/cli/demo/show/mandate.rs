@@ -41,10 +41,7 @@ pub(super) async fn act(show: &mut Show<'_>) -> Result<(), String> {
     let opened = asked(&bot, OPEN.0, OPEN.1, None).await?;
     row("answer", if opened.refusal.is_none() { GOOD } else { BAD }, &told(&opened));
     let names = opened.fact("id").zip(opened.fact("handle")).map(|(id, handle)| (id.to_owned(), handle.to_owned()));
-    because(
-        names.is_some(),
-        "policy.csv lets the bot open this task; it narrows what the rules allow, and ends",
-    );
+    because(names.is_some(), "policy.csv lets the bot open this task; it narrows what the rules allow, and ends");
     let Some((id, handle)) = names else {
         show.call_line(OPEN.0).await;
         return Ok(());
