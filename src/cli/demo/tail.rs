@@ -24,9 +24,14 @@ pub(super) struct Told {
 impl Told {
     /// Whether a call of a tool of one of these names ends with it.
     pub(super) fn ends(&self, names: &[&str]) -> bool {
-        let of = |record: &Value| record["mcp"]["name"].as_str().is_some_and(|name| names.contains(&name));
+        let of = |record: &Value| names.iter().any(|name| says(record, "/mcp/name", name));
         is_end(&self.record) && (of(&self.record) || self.intent.as_ref().is_some_and(of))
     }
+}
+
+/// Whether that stands there in a record.
+pub(super) fn says(record: &Value, path: &str, wanted: &str) -> bool {
+    record.pointer(path).and_then(Value::as_str) == Some(wanted)
 }
 
 fn is_end(record: &Value) -> bool {
@@ -96,9 +101,9 @@ impl Tail {
     /// Reads on.
     fn take_in(&mut self) {
         for record in self.records() {
-            let leg = record["leg"].as_str().unwrap_or_default();
+            let leg = record.get("leg").and_then(Value::as_str).unwrap_or_default();
             let intent = if is_end(&record) { self.open.remove(leg) } else { None };
-            if record["type"] == "intent" && self.open.len() < limit::DEMO_OPEN_CALLS_MAX {
+            if says(&record, "/type", "intent") && self.open.len() < limit::DEMO_OPEN_CALLS_MAX {
                 self.open.insert(leg.to_owned(), record.clone());
             }
             if self.waiting.len() >= limit::DEMO_OPEN_CALLS_MAX {

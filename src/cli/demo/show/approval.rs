@@ -5,6 +5,7 @@
 
 use super::{Answer, Show, aside, because, does, row};
 use crate::cli::demo::browser::{Browser, Page};
+use crate::cli::demo::tail::says;
 use crate::cli::output::{BAD, GOOD};
 
 /// What is rolled back: what the show has rolled out before.
@@ -23,7 +24,7 @@ pub(super) async fn act(show: &mut Show<'_>) -> Result<(), String> {
         show.call_line(CALL.0).await;
         return Ok(());
     };
-    show.proof(|record| record["approval"]["event"] == "requested").await;
+    show.proof(|record| says(record, "/approval/event", "requested")).await;
     let Some(console) = show.stage.console() else {
         aside("Approving needs [admin] and [admin.console] with the issuer `demo` in servers.toml.");
         return Ok(());
@@ -41,7 +42,7 @@ pub(super) async fn act(show: &mut Show<'_>) -> Result<(), String> {
     let why =
         if is("not_allowed") { "no rule lets her approve anything" } else { "nobody approves what they asked for" };
     because(is("not_allowed") || is("approver_refused"), why);
-    show.proof(|record| is_refused(record) || record["approval"]["event"] == "approved").await;
+    show.proof(|record| is_refused(record) || says(record, "/approval/event", "approved")).await;
 
     let mut other = Browser::new(&console)?;
     let page = other.sign_in("carol", &path).await?;
@@ -53,12 +54,12 @@ pub(super) async fn act(show: &mut Show<'_>) -> Result<(), String> {
         show.proof(is_refused).await;
         return Ok(());
     }
-    show.proof(|record| record["approval"]["event"] == "approved").await;
+    show.proof(|record| says(record, "/approval/event", "approved")).await;
 
     let answer = show.call("alice", &alice, CALL, None).await?;
     because(went_through(&answer), "it is the identical call; what was approved is good for it, and once");
     if went_through(&answer) {
-        show.proof(|record| record["approval"]["event"] == "consumed").await;
+        show.proof(|record| says(record, "/approval/event", "consumed")).await;
     }
     show.call_line(CALL.0).await;
     Ok(())
@@ -85,5 +86,5 @@ fn answered(page: &Page) -> String {
 }
 
 fn is_refused(record: &serde_json::Value) -> bool {
-    record["admin"]["outcome"] == "refused" || record["approval"]["event"] == "refused"
+    says(record, "/admin/outcome", "refused") || says(record, "/approval/event", "refused")
 }

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::{Answer, Show, asked, because, does, row};
 use crate::cli::demo::stage::SOFTWARE;
-use crate::cli::demo::tail::Told;
+use crate::cli::demo::tail::{Told, says};
 use crate::cli::output::{BAD, GOOD};
 use crate::cli::stdio::client::{Client, text};
 use crate::control::routes::API;
@@ -46,7 +46,7 @@ pub(super) async fn act(show: &mut Show<'_>) -> Result<(), String> {
         show.call_line(OPEN.0).await;
         return Ok(());
     };
-    show.proof(|record| record["mandate"]["event"] == "opened").await;
+    show.proof(|record| says(record, "/mandate/event", "opened")).await;
     let looked = show.call("bot", &bot, LOOK, Some(&handle)).await?;
     because(looked.refusal.is_none(), "the task has this tool, and so do the bot's rules");
     show.call_line(LOOK.0).await;
@@ -63,7 +63,7 @@ async fn ended(show: &mut Show<'_>, bot: &Client, id: &str, handle: &str) -> Res
     does("bot", &format!("{} {}", ROLL_OUT.0, ROLL_OUT.1));
     let rolling = asked(bot, ROLL_OUT.0, ROLL_OUT.1, Some(handle));
     let revoking = async {
-        let runs = |told: &Told| told.record["type"] == "intent" && told.record["mcp"]["name"] == "rollout";
+        let runs = |told: &Told| says(&told.record, "/type", "intent") && says(&told.record, "/mcp/name", "rollout");
         let runs = show.tail.find(runs).await.is_some();
         if runs {
             does("you", &format!("bailiwick revoke mandate {id}   (while it runs)"));

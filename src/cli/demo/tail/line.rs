@@ -19,6 +19,9 @@ pub(super) fn line(record: &Value, intent: Option<&Value>) -> Option<String> {
     let text = |path: &str| text(record, path).unwrap_or_default();
     let subject = || text("/subject/id").trim_start_matches("user:").to_owned();
     let object = |at: &str| format!("{}/{}", text(&format!("{at}/server")), text(&format!("{at}/name")));
+    let words = |path: &str| -> Vec<&str> {
+        record.pointer(path).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect()
+    };
     let (style, head, rest) = match record["type"].as_str()? {
         "result" | "refusal" | "failure" => return Some(call(record, intent)),
         kind @ ("reload" | "start" | "stop") => (QUIET, kind.to_owned(), String::new()),
@@ -31,8 +34,7 @@ pub(super) fn line(record: &Value, intent: Option<&Value>) -> Option<String> {
                 "requested" => WARNING,
                 _ => BAD,
             };
-            let gates: Vec<&str> =
-                record["approval"]["gates"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+            let gates = words("/approval/gates");
             let requester = || text("/approval/requester").trim_start_matches("user:").to_owned();
             let who = Some(subject()).filter(|subject| !subject.is_empty()).unwrap_or_else(requester);
             (style, format!("approval {event}"), format!("{who} {} gate {}", object("/approval"), gates.join(" ")))
@@ -43,15 +45,15 @@ pub(super) fn line(record: &Value, intent: Option<&Value>) -> Option<String> {
             (GOOD, format!("mandate {event}"), format!("{actor} {template} {id}"))
         }
         "revocation" => {
-            let what = if record["revocation"]["lifted"] == true { "lifted" } else { "revoked" };
+            let lifted = record.pointer("/revocation/lifted").and_then(Value::as_bool) == Some(true);
+            let what = if lifted { "lifted" } else { "revoked" };
             let (actor, target) = (text("/revocation/actor"), text("/revocation/target"));
             (BAD, what.to_owned(), format!("{target} {} by {actor}", text("/revocation/value")))
         }
         "pin" => {
             let state = text("/pin/state");
             let style = if state == "accepted" { GOOD } else { BAD };
-            let flags: Vec<&str> =
-                record["pin"]["flags"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+            let flags = words("/pin/flags");
             let flags = if flags.is_empty() { String::new() } else { format!(" flags: {}", flags.join(" ")) };
             let digest: String = text("/pin/digest").chars().take(DIGITS).collect();
             (style, format!("pin {state}"), format!("{} {digest}{flags}", object("/pin")))
