@@ -17,6 +17,7 @@ pub struct Challenge {
     /// How many seconds ago it may have been.
     max_age_s: Option<String>,
     step_up: bool,
+    insufficient_scope: bool,
 }
 
 impl Challenge {
@@ -33,6 +34,7 @@ impl Challenge {
             acr_values: parameter(value, "acr_values").map(str::to_owned),
             max_age_s: max_age.map(str::to_owned),
             step_up: parameter(value, "error") == Some("insufficient_user_authentication"),
+            insufficient_scope: parameter(value, "error") == Some("insufficient_scope"),
         }
     }
 
@@ -46,6 +48,12 @@ impl Challenge {
     #[must_use]
     pub const fn is_step_up(&self) -> bool {
         self.step_up
+    }
+
+    /// The scopes that this operation needs, where the token is good and has too few (RFC 6750, section 3.1).
+    #[must_use]
+    pub fn lacking(&self) -> Option<&str> {
+        self.scope.as_deref().filter(|_| self.insufficient_scope)
     }
 
     /// What of the login is asked of the issuer (OpenID Connect Core, section 3.1.2.1); `acr` goes before what is
@@ -83,6 +91,11 @@ mod tests {
         let full = format!("Bearer resource_metadata=\"{url}\", error=\"invalid_token\", scope=\"a b\"");
         assert_eq!(read(&full), (Some(url.to_owned()), Some("a b".to_owned())));
         assert_eq!(read(&format!("bearer scope=\"\",resource_metadata=\"{url}\"")).0.as_deref(), Some(url));
+        let mut headers = HeaderMap::new();
+        headers.insert(WWW_AUTHENTICATE, "Bearer error=\"insufficient_scope\", scope=\"a b\"".parse().unwrap());
+        assert_eq!(Challenge::read(&headers).lacking(), Some("a b"));
+        headers.insert(WWW_AUTHENTICATE, "Bearer error=\"invalid_token\", scope=\"a b\"".parse().unwrap());
+        assert_eq!(Challenge::read(&headers).lacking(), None);
         for nothing in ["Basic realm=\"x\"", "Bearer", "Bearer resource_metadata=\"nonsense\"", "Bearer xscope=\"a\""] {
             assert_eq!(read(nothing), (None, None), "{nothing}");
         }

@@ -13,7 +13,8 @@ use url::Url;
 use super::{Challenge, shown};
 use crate::egress::{EgressPolicy, OauthClient, is_loopback, oauth_client};
 
-const RESOURCE: &str = "/.well-known/oauth-protected-resource";
+/// Where a resource that is a whole origin describes itself; a path follows where it is less.
+pub const RESOURCE: &str = "/.well-known/oauth-protected-resource";
 const OAUTH: &str = "/.well-known/oauth-authorization-server";
 const OPENID: &str = "/.well-known/openid-configuration";
 
@@ -69,7 +70,7 @@ pub enum NoDocument {
     None(String),
 }
 
-/// The metadata of the resource at `url`, which must call itself as `is_own` wants it.
+/// The metadata of the resource at `url`, which must call itself as `is_own` wants it of a document at that place.
 ///
 /// # Errors
 /// [`NoDocument`].
@@ -77,7 +78,7 @@ pub async fn protected(
     asker: &OauthClient,
     url: &Url,
     challenge: &Challenge,
-    is_own: impl Fn(&str) -> bool,
+    is_own: impl Fn(&Url, &str) -> bool,
 ) -> Result<Protected, NoDocument> {
     let mut places: Vec<Url> =
         challenge.metadata.iter().filter(|place| place.origin() == url.origin()).cloned().collect();
@@ -93,7 +94,7 @@ pub async fn protected(
     let mut problem = String::new();
     for place in &places {
         match fetch::<Protected>(asker, place).await {
-            Ok(found) if is_own(&found.resource) => return Ok(found),
+            Ok(found) if is_own(place, &found.resource) => return Ok(found),
             // A token for another name would be refused, or would be good somewhere else.
             Ok(found) => return Err(NoDocument::OfAnother(shown(&found.resource))),
             Err(found) => problem = found,

@@ -252,11 +252,14 @@ impl Http {
         let spare = credential.as_ref().and_then(|credential| Some((&credential.name, credential.spare.as_ref()?)));
         let Some((name, spare)) = spare else { return self.once(uri, method, body, headers, patience).await };
         let response = self.once(uri.clone(), method.clone(), body.clone(), headers.clone(), patience).await?;
+        if response.status() == StatusCode::FORBIDDEN {
+            return spare.short_of(response.headers()).map_or(Ok(response), Err);
+        }
         if response.status() != StatusCode::UNAUTHORIZED {
             return Ok(response);
         }
         // Whoever does not let us in has done nothing yet; while a secret is changed the other one may be right.
-        let Some(other) = spare.other().await else { return Ok(response) };
+        let Some(other) = spare.other().await? else { return Ok(response) };
         headers.insert(name, presentable(&other)?);
         let again = self.once(uri, method, body, headers, patience).await?;
         if again.status() != StatusCode::UNAUTHORIZED {

@@ -19,5 +19,6 @@ mod exchange;
 mod onboard;
 mod parts;
 mod provider;
+mod second_issuer;
 mod tokens;
 mod upstreams;

@@ -13,7 +13,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::json;
 use url::Url;
 
-use super::{Entry, resource};
+use super::{Entry, is_origin, resource};
 use crate::config::{OauthConfig, ServerConfig, TransportConfig};
 use crate::egress::{EgressPolicy, OauthClient, is_loopback, oauth_client};
 use crate::identity::now_s;
@@ -150,6 +150,8 @@ impl Authorities {
         let resource =
             resource(server, account).ok_or("nothing says what it calls itself: write `resource` and `issuer`")?;
         let (protected, challenge) = described(server, account, &resource).await?;
+        // A token is asked for under the name that it publishes, to the letter.
+        let named_itself = protected.as_ref().map(|protected| protected.resource.clone());
         let named = protected.as_ref().map(|protected| protected.authorization_servers.as_slice()).unwrap_or_default();
         let issuer = match (&account.issuer, named.first()) {
             (Some(written), Some(_)) if !named.contains(written) => {
@@ -182,6 +184,7 @@ impl Authorities {
         }
         let client = self.client(account, &found, &asker, sealer).await?;
         let client_is_written = account.client_id.is_some();
+        let resource = named_itself.unwrap_or(resource);
         Ok(Authority { server: found, asker, client, client_is_written, resource, scopes })
     }
 
@@ -216,6 +219,11 @@ impl Authorities {
             ));
         };
         self.registered(server, endpoint, asker, sealer).await
+    }
+
+    /// Has all of them asked again: one does not know its own tokens any more.
+    pub(super) fn doubt(&self) {
+        self.known.invalidate_all();
     }
 
     /// Forgets a registration that its authorization server has forgotten, so that another one is made.
@@ -302,7 +310,11 @@ async fn described(
     };
     let asker = oauth_client(EgressPolicy::server(*allow_private)).map_err(|error| error.to_string())?;
     let challenge = challenge(&asker, url).await;
-    let is_own = |named: &str| named == resource || (account.resource.is_none() && is_root(url, named));
+    // What stands at the root speaks of the origin (RFC 9728, section 3.3).
+    let is_own = |place: &Url, named: &str| {
+        let of_origin = || is_root(url, named) || (place.path() == discover::RESOURCE && is_origin(url, named));
+        named == resource || (account.resource.is_none() && of_origin())
+    };
     match discover::protected(&asker, url, &challenge, is_own).await {
         Ok(protected) => Ok((Some(protected), challenge)),
         Err(NoDocument::OfAnother(named)) => Err(format!(

@@ -41,6 +41,9 @@ pub struct Entry {
     pub expires_at: Option<i64>,
     /// What was granted.
     pub scope: Option<String>,
+    /// What was asked for, where less was granted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<String>,
     /// The authorization server.
     pub authority: String,
     /// Where tokens are renewed.
@@ -149,6 +152,7 @@ pub(super) mod tests {
             given_at: 7,
             expires_at,
             scope: Some("read".to_owned()),
+            asked: None,
             authority: "https://as.example".to_owned(),
             token_endpoint: Url::parse("https://as.example/token").unwrap(),
             revocation_endpoint: None,
