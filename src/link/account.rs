@@ -19,6 +19,7 @@ use crate::gateway::Gateway;
 use crate::identity::now_s;
 use crate::ids::PrincipalKey;
 use crate::oauth::browser::{equal, query};
+use crate::oauth::dpop::{ProofKey, Prover};
 use crate::oauth::shown;
 use crate::oauth::tokens::{Party, TokenError};
 
@@ -110,7 +111,11 @@ pub(super) async fn come_back(gateway: &Arc<Gateway>, visit: &Visit<'_>) -> Resu
         return Err(wrong(&format!("The service refuses: {}", shown(&code))));
     }
     let code = query(visit.query, "code").ok_or_else(|| wrong("The service's answer has no code."))?;
-    let tokens = at.party().exchange(&at.authority.asker, &at.redirect, &code, &verifier).await;
+    let key = at.authority.proves.then(ProofKey::generate).transpose();
+    let key = key.map_err(|problem| Page::problem(StatusCode::INTERNAL_SERVER_ERROR, &problem))?;
+    let prover = key.clone().map(Prover::new);
+    let party = Party { prover: prover.as_ref(), ..at.party() };
+    let tokens = party.exchange(&at.authority.asker, &at.redirect, &code, &verifier).await;
     let tokens = match tokens {
         Ok(tokens) => tokens,
         Err(TokenError::Over(problem) | TokenError::Unknown(problem)) => {
@@ -144,6 +149,7 @@ pub(super) async fn come_back(gateway: &Arc<Gateway>, visit: &Visit<'_>) -> Resu
         client,
         client_is_written: at.authority.client_is_written,
         resource: at.authority.resource.clone(),
+        key: key.filter(|_| tokens.bound),
         linked_at: now,
     };
     // Who was locked out meanwhile links nothing.
@@ -212,6 +218,7 @@ impl At {
             token_endpoint: &self.authority.server.token_endpoint,
             client: &self.authority.client,
             resource: &self.authority.resource,
+            prover: None,
         }
     }
 }

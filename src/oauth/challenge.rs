@@ -18,15 +18,21 @@ pub struct Challenge {
     max_age_s: Option<String>,
     step_up: bool,
     insufficient_scope: bool,
+    /// Tokens that are bound to a key are taken (RFC 9449, section 7.1).
+    pub dpop: bool,
 }
 
 impl Challenge {
-    /// Reads `WWW-Authenticate: Bearer ...`.
+    /// Reads `WWW-Authenticate: Bearer ...`, or `DPoP ...` where that is all there is.
     #[must_use]
     pub fn read(headers: &HeaderMap) -> Self {
-        let values = headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
-        let bearer = values.filter(|value| value.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("bearer ")));
-        let Some(value) = bearer.into_iter().next() else { return Self::default() };
+        let of = |scheme: &'static str| {
+            let values = headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
+            let is_own = |value: &&str| value.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme));
+            values.into_iter().find(is_own)
+        };
+        let dpop = of("dpop ");
+        let Some(value) = of("bearer ").or(dpop) else { return Self::default() };
         let max_age = parameter(value, "max_age").filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
         Self {
             metadata: parameter(value, "resource_metadata").and_then(|url| Url::parse(url).ok()),
@@ -35,6 +41,7 @@ impl Challenge {
             max_age_s: max_age.map(str::to_owned),
             step_up: parameter(value, "error") == Some("insufficient_user_authentication"),
             insufficient_scope: parameter(value, "error") == Some("insufficient_scope"),
+            dpop: dpop.is_some(),
         }
     }
 
@@ -96,6 +103,12 @@ mod tests {
         assert_eq!(Challenge::read(&headers).lacking(), Some("a b"));
         headers.insert(WWW_AUTHENTICATE, "Bearer error=\"invalid_token\", scope=\"a b\"".parse().unwrap());
         assert_eq!(Challenge::read(&headers).lacking(), None);
+        assert!(!Challenge::read(&headers).dpop);
+        headers.append(WWW_AUTHENTICATE, format!("DPoP resource_metadata=\"{url}\"").parse().unwrap());
+        assert!(Challenge::read(&headers).dpop && Challenge::read(&headers).metadata.is_none());
+        headers.remove(WWW_AUTHENTICATE);
+        headers.insert(WWW_AUTHENTICATE, format!("DPoP resource_metadata=\"{url}\"").parse().unwrap());
+        assert_eq!(Challenge::read(&headers).metadata.map(String::from).as_deref(), Some(url));
         for nothing in ["Basic realm=\"x\"", "Bearer", "Bearer resource_metadata=\"nonsense\"", "Bearer xscope=\"a\""] {
             assert_eq!(read(nothing), (None, None), "{nothing}");
         }

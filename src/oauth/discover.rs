@@ -46,6 +46,9 @@ pub struct Server {
     pub client_id_metadata_document_supported: bool,
     /// How clients prove themselves to it; absent means `client_secret_basic`.
     pub token_endpoint_auth_methods_supported: Option<Vec<String>>,
+    /// With what proofs may be signed, where it binds tokens to keys (RFC 9449).
+    #[serde(default)]
+    pub dpop_signing_alg_values_supported: Vec<String>,
 }
 
 /// The RFC 9728 document.
@@ -59,6 +62,12 @@ pub struct Protected {
     /// Scopes that it tells of.
     #[serde(default)]
     pub scopes_supported: Vec<String>,
+    /// With what proofs may be signed, where it takes tokens that are bound to a key.
+    #[serde(default)]
+    pub dpop_signing_alg_values_supported: Vec<String>,
+    /// It takes no others.
+    #[serde(default)]
+    pub dpop_bound_access_tokens_required: bool,
 }
 
 /// Why there is no document.
@@ -181,6 +190,7 @@ mod tests {
             authorization_response_iss_parameter_supported: false,
             client_id_metadata_document_supported: false,
             token_endpoint_auth_methods_supported: None,
+            dpop_signing_alg_values_supported: Vec::new(),
         };
         let far = EgressPolicy::issuer(Some("idp.example"), false);
         assert!(checked(server("https://idp.example/authorize"), &far).is_ok());

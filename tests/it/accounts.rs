@@ -15,6 +15,7 @@ use crate::support::linked::{CANARY, Linked};
 mod attack;
 mod renew;
 mod taken_back;
+mod wider;
 
 pub const OAUTH: &str = "title = \"Notes\"\n[servers.notes.credential]\nkind = \"oauth\"\n";
 

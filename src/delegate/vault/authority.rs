@@ -21,7 +21,7 @@ use crate::ids::{Digest, PrincipalKey};
 use crate::limit;
 use crate::oauth::discover::{self, NoDocument};
 use crate::oauth::register::{RegisterError, register};
-use crate::oauth::{Challenge, Registered, Server, shown};
+use crate::oauth::{Challenge, Registered, Server, dpop, shown};
 use crate::outcome::Failure;
 use crate::shelf::{Action, Change, Expect, Section, Shelf, Tell};
 use crate::wire::handle::Sealer;
@@ -56,6 +56,8 @@ pub struct Authority {
     pub resource: String,
     /// What is asked for.
     pub scopes: Vec<String>,
+    /// Tokens can be bound to a key: the authorization server makes such, and the upstream takes them.
+    pub proves: bool,
 }
 
 /// The authorization servers of all upstreams.
@@ -169,6 +171,12 @@ impl Authorities {
         if pkce == Some(false) || (pkce.is_none() && account.client_id.is_none()) {
             return Err(format!("the issuer {} does not say that it supports PKCE with S256", shown(&issuer)));
         }
+        let signs = |all: &[String]| all.iter().any(|known| known == dpop::ALGORITHM);
+        let takes_bound = challenge.dpop
+            || protected.as_ref().is_some_and(|protected| {
+                protected.dpop_bound_access_tokens_required || signs(&protected.dpop_signing_alg_values_supported)
+            });
+        let proves = takes_bound && signs(&found.dpop_signing_alg_values_supported);
         let mut scopes: Vec<String> = match (&account.scope, challenge.scope, protected) {
             (Some(scope), ..) => scope.split_whitespace().map(str::to_owned).collect(),
             (None, Some(scope), _) => scope.split_whitespace().map(str::to_owned).collect(),
@@ -185,7 +193,7 @@ impl Authorities {
         let client = self.client(account, &found, &asker, sealer).await?;
         let client_is_written = account.client_id.is_some();
         let resource = named_itself.unwrap_or(resource);
-        Ok(Authority { server: found, asker, client, client_is_written, resource, scopes })
+        Ok(Authority { server: found, asker, client, client_is_written, resource, scopes, proves })
     }
 
     /// Who we are there: as an administrator wrote it, by our own document, or registered.

@@ -11,6 +11,7 @@ use crate::identity::Caller;
 use crate::ids::{Digest, IssuerAlias, PrincipalKey, ServerId, Subject};
 use crate::limit;
 use crate::oauth::Registered;
+use crate::oauth::dpop::ProofKey;
 use crate::oauth::register::{close, close_optional, open, open_optional};
 use crate::wire::handle::Sealer;
 
@@ -56,6 +57,9 @@ pub struct Entry {
     pub client_is_written: bool,
     /// What the tokens are for.
     pub resource: String,
+    /// The key that they are bound to, where they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<ProofKey>,
     /// What the account is called there, as far as that was said; display only.
     pub account: Option<String>,
     /// When it was linked, seconds since 1970.
@@ -159,6 +163,7 @@ pub(super) mod tests {
             client: Registered::public("us".to_owned()),
             client_is_written: false,
             resource: "https://up.example/mcp".to_owned(),
+            key: None,
             account: Some("ann@up".to_owned()),
             linked_at: 7,
         }

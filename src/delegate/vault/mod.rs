@@ -31,6 +31,7 @@ use crate::config::{OauthConfig, ServerConfig};
 use crate::identity::{Caller, now_s};
 use crate::ids::{Digest, RevocationEpoch};
 use crate::limit;
+use crate::oauth::dpop::Prover;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
 use crate::shelf::{Section, Shelf, Version};
 use crate::wire::handle::Sealer;
@@ -80,6 +81,8 @@ pub(super) struct Held {
     client: Option<String>,
     /// What it was linked for.
     scopes: BTreeSet<String>,
+    /// Makes the proofs that go with it, where it is bound to a key.
+    pub prover: Option<Arc<Prover>>,
     tie: AccountTie,
 }
 
@@ -235,6 +238,7 @@ impl Vault {
             authority: entry.authority.clone(),
             client: entry.written_client().map(str::to_owned),
             scopes: wider::scopes(entry),
+            prover: entry.key.clone().map(Prover::new),
             tie: AccountTie { place: sought.owner.place(&sought.server.id), linked_at: entry.linked_at },
         })
     }
@@ -260,6 +264,11 @@ impl Expiry<Digest, Arc<Held>> for UntilUse {
 }
 
 impl Held {
+    /// How it stands in a header.
+    pub fn spelled(&self) -> SecretString {
+        super::prefixed(if self.prover.is_some() { "DPoP " } else { "Bearer " }, &self.secret)
+    }
+
     /// What a use of it hangs on.
     pub const fn tie(&self) -> AccountTie {
         self.tie

@@ -38,7 +38,7 @@ impl super::AccountSpare {
         } else {
             self.vault.usable(&place, &sought)
         };
-        Ok(found.map(|found| crate::delegate::prefixed("Bearer ", &found.secret)))
+        Ok(found.map(|found| found.spelled()))
     }
 
     /// After a 403: that the account has to be linked for more, where the server says for what, and that helps.

@@ -21,7 +21,7 @@ impl Page {
 /// A browser with cookies, which cookies of different ports share as everywhere.
 #[derive(Default)]
 pub struct Browser {
-    cookies: HashMap<String, String>,
+    pub cookies: HashMap<String, String>,
 }
 
 impl Browser {
