@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 
 use crate::parts::Parts;
 use crate::provider::Provider;
-use crate::support::browser::Browser;
 use crate::support::free_address;
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::scripted::Scripted;
@@ -82,18 +81,24 @@ fn browser(parts: &Parts, directory: &std::path::Path) -> String {
     script.display().to_string()
 }
 
-/// `mcp-remote` stands between a client that speaks over its standard streams and the gateway, and logs in.
-async fn through_mcp_remote(parts: &Parts, gateway: &Gateway, directory: &std::path::Path) {
+/// A client that logs in by itself, with a browser and a home of its own.
+fn by_itself(parts: &Parts, name: &str, directory: &std::path::Path) -> tokio::process::Command {
     let mut command = tokio::process::Command::new(parts.node());
     command
-        .arg(parts.node_command("mcp-remote"))
-        .args([&gateway.resource(), &free_address().port().to_string(), "--transport", "http-only"])
+        .arg(parts.node_command(name))
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap())
         .env("HOME", directory)
         .env("NO_PROXY", "*")
         .env("PAGES", directory.join("pages"))
         .env("BROWSER", browser(parts, directory));
+    command
+}
+
+/// `mcp-remote` stands between a client that speaks over its standard streams and the gateway, and logs in.
+async fn through_mcp_remote(parts: &Parts, gateway: &Gateway, directory: &std::path::Path) {
+    let mut command = by_itself(parts, "mcp-remote", directory);
+    command.args([&gateway.resource(), &free_address().port().to_string(), "--transport", "http-only"]);
     let transport = TokioChildProcess::new(command).unwrap();
     let client = tokio::time::timeout(std::time::Duration::from_secs(60), ().serve(transport)).await;
     let client = client.expect("mcp-remote to be there within a minute").unwrap();
@@ -132,45 +137,21 @@ async fn mcp_remote_registers_at_the_gateway_where_the_provider_has_one_client_f
     assert_eq!((provider.clients().await.0, upstream.calls().len()), (0, 1));
 }
 
-/// The Inspector's command line, whose standard error says where to log in.
+/// The Inspector's command line, which opens a browser where it may.
 async fn inspector(parts: &Parts, gateway: &Gateway, more: &[&str]) -> Value {
     let directory = tempfile::tempdir().unwrap();
     let callback = format!("http://127.0.0.1:{}/oauth/callback", free_address().port());
-    let mut command = tokio::process::Command::new(parts.node());
+    let mut command = by_itself(parts, "mcp-inspector", directory.path());
     command
-        .arg(parts.node_command("mcp-inspector"))
         .args(["--cli", &gateway.resource(), "--transport", "http", "--callback-url", &callback])
         .args(["--method", "tools/call", "--tool-name", "tools__echo", "--tool-arg", "word=hello"])
         .args(more)
-        .env_clear()
-        .env("PATH", std::env::var_os("PATH").unwrap())
-        .env("HOME", directory.path())
-        .env("NO_PROXY", "*")
+        .env("MCP_AUTO_OPEN_ENABLED", "true")
         .stdin(std::process::Stdio::null())
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped())
         .kill_on_drop(true);
-    let mut process = command.spawn().unwrap();
-    let mut lines = tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(process.stderr.take().unwrap()));
-    let browsing = async {
-        let mut said = String::new();
-        while let Some(line) = lines.next_line().await.unwrap() {
-            let page = line.split_whitespace().find(|word| word.starts_with("http") && word.contains("code_challenge"));
-            if let Some(page) = page {
-                let mut browser = Browser::default();
-                let back = browser.follow_until(page, &callback).await;
-                assert!(back.url.starts_with(&callback), "{} {}", back.url, back.text);
-                browser.get(&back.url).await;
-            }
-            said.push_str(&line);
-            said.push('\n');
-        }
-        said
-    };
-    let both = async { tokio::join!(browsing, process.wait_with_output()) };
-    let (said, output) = tokio::time::timeout(std::time::Duration::from_secs(60), both).await.expect("an end in time");
-    let output = output.unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
+    let output = tokio::time::timeout(std::time::Duration::from_secs(60), command.output()).await;
+    let output = output.expect("the inspector to end within a minute").unwrap();
+    let (text, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     serde_json::from_str(&text).unwrap_or_else(|_| panic!("no JSON: {text}\n{said}"))
 }
 

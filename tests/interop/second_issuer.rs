@@ -13,6 +13,8 @@ use crate::support::gateway::{DEVELOPERS_MAY, Gateway, Setup};
 use crate::support::scripted::Scripted;
 
 const CALLBACK: &str = "http://127.0.0.1:4711/callback";
+/// What a browser comes back with.
+const BACK: &str = "http://127.0.0.1:4711/callback?code=";
 /// Of every confidential client, behind its name.
 const SECRET: &str = "secret-of-the-tests-0123456789";
 
@@ -64,14 +66,14 @@ impl Canaille {
             ("code_challenge_method", "S256"),
         ];
         let page = url::Url::parse_with_params(&format!("{}/oauth/authorize", self.url), asked).unwrap();
-        let mut page = browser.follow_until(page.as_str(), CALLBACK).await;
+        let mut page = browser.follow_until(page.as_str(), BACK).await;
         // Its name first, then the password; whoever is trusted is not asked for consent.
         for _ in 0..2 {
             let token = page.text.split("name=\"csrf_token\"").nth(1).and_then(|rest| rest.split("value=\"").nth(1));
             let token = token.and_then(|rest| rest.split('"').next()).unwrap_or_else(|| panic!("no form in {}", page.text));
             let form = [("csrf_token", token), ("login", name), ("password", "correct horse battery")];
             let next = browser.submit(&page.url, &form).await;
-            page = browser.go_on_until(next, CALLBACK).await;
+            page = browser.go_on_until(next, BACK).await;
         }
         let back = url::Url::parse(&page.url).unwrap();
         let of = |wanted: &str| back.query_pairs().find(|(name, _)| name == wanted).map(|(_, value)| value.into_owned());
@@ -121,7 +123,8 @@ impl Canaille {
         Setup::with_issuer(&self.url)
             .issuer_tables(&issuer)
             .http_server("tools", &upstream.url, "")
-            .policy(&format!("{DEVELOPERS_MAY}p, agent:nightly, *, tools/echo, call, -, allow\n"))
+            .policy(&format!("{DEVELOPERS_MAY}p, agent:nightly, *, tools/echo, call, -, allow\n\
+                 p, user:test/nightly, *, tools/echo, call, -, allow\n"))
             .policy_file("agents.toml", agents)
             .policy_file("../introspection-secret", &format!("gateway-{SECRET}"))
             .start()

@@ -58,7 +58,7 @@ async fn whoever_stands_in_a_chain_and_is_blocked_stops_the_calls_that_go_throug
              environments = [\"development\"]\nclients = [{{ issuer = \"test\", client_id = \"{name}-client\" }}]\n"
         )
     };
-    let agents = ["desk", "planner", "writer"];
+    let agents = ["assistant", "desk", "planner", "writer"];
     let rows: String = agents.map(|name| format!("p, agent:{name}, *, */*, call, -, allow\n")).concat();
     let gateway = Setup::new(&issuer)
         .http_server("tools", &upstream.url, "")

@@ -45,6 +45,6 @@ async def visit(browser, url):
 
 if __name__ == "__main__":
     asyncio.run(browse(sys.argv[1]))
-    if "PAGES" in os.environ:
+    if pages and "PAGES" in os.environ:
         with open(os.environ["PAGES"], "a") as file:
             file.writelines(json.dumps(page) + "\n" for page in pages)

@@ -137,8 +137,8 @@ const provider = new Provider(issuer, {
     backchannelLogout: { enabled: true },
     registration: { enabled: true },
     clientIdMetadataDocument: { enabled: true, ack: 'draft-02' },
-    introspection: { enabled: true },
-    revocation: { enabled: true },
+    introspection: { enabled: true, allowedPolicy: (ctx, client) => client.clientId === 'gateway' },
+    revocation: { enabled: true, allowedPolicy: (ctx, client, token) => token.clientId === client.clientId },
     clientCredentials: { enabled: true },
     resourceIndicators: {
       enabled: true,
@@ -228,5 +228,7 @@ server.on('request', async (request, response) => {
 });
 provider.on('registration_create.success', () => { came.registered += 1; });
 provider.on('server_error', (ctx, error) => console.error(error));
+// Whoever started this reads the one line below and no more.
+process.stdout.on('error', () => {});
 process.stdin.on('end', () => process.exit()).resume();
 console.log(`listening ${issuer}`);

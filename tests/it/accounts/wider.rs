@@ -67,6 +67,7 @@ async fn scopes_that_an_administrator_wrote_are_not_exceeded() {
 async fn an_account_that_its_server_does_not_take_any_more_is_asked_for_in_the_answer_to_the_call() {
     let running = start().await;
     running.linked("ann").await;
+    assert_eq!(running.whoami("ann").await.tool_text(), "ann@service");
     running.service.state().refresh.clear();
     running.service.state().access.clear();
     let answer = running.whoami("ann").await;
