@@ -133,7 +133,8 @@ pub(super) async fn come_back(gateway: &Arc<Gateway>, visit: &Visit<'_>) -> Resu
         client.secret = None;
     }
     // What was asked for and not granted is not asked for again.
-    let granted = |scope: &String| tokens.scope.as_deref().is_none_or(|all| all.split_whitespace().any(|own| own == scope));
+    let granted =
+        |scope: &String| tokens.scope.as_deref().is_none_or(|all| all.split_whitespace().any(|own| own == scope));
     let asked = (!at.scopes.iter().all(granted)).then(|| at.scopes.join(" "));
     let entry = Entry {
         account: vault::account_of(tokens.id_token.as_deref(), &tokens.access),

@@ -80,7 +80,8 @@ mod tests {
     fn a_link_is_good_for_ten_minutes() {
         let age_max = i64::try_from(limit::LINK_AGE_MAX.as_secs()).unwrap();
         let owner = Owner { issuer: IssuerAlias::new("corp").unwrap(), subject: "ann".to_owned() };
-        let ticket = Ticket { owner, server: ServerId::new("notes").unwrap(), made_at: 1_000, principal: None, wider: None };
+        let ticket =
+            Ticket { owner, server: ServerId::new("notes").unwrap(), made_at: 1_000, principal: None, wider: None };
         assert!(ticket.is_current(1_000 + age_max) && !ticket.is_current(1_001 + age_max));
         assert!(ticket.is_current(990) && !ticket.is_current(900), "a clock that went back makes it no younger");
     }

@@ -28,7 +28,8 @@ impl Challenge {
     pub fn read(headers: &HeaderMap) -> Self {
         let of = |scheme: &'static str| {
             let values = headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
-            let is_own = |value: &&str| value.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme));
+            let is_own =
+                |value: &&str| value.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme));
             values.into_iter().find(is_own)
         };
         let dpop = of("dpop ");

@@ -190,7 +190,9 @@ mod tests {
     fn a_key_is_the_same_after_it_was_kept() {
         let key = ProofKey::generate().unwrap();
         let kept: ProofKey = serde_json::from_str(&serde_json::to_string(&key).unwrap()).unwrap();
-        let jwk = |key: ProofKey| parts(&Prover::new(key).prove("GET", "https://up.example/", None).unwrap()).0["jwk"].clone();
+        let jwk = |key: ProofKey| {
+            parts(&Prover::new(key).prove("GET", "https://up.example/", None).unwrap()).0["jwk"].clone()
+        };
         assert!(!format!("{key:?}").contains(kept.pkcs8.expose_secret()));
         assert_eq!(jwk(key), jwk(kept));
     }

@@ -91,7 +91,9 @@ impl Report {
         let mut places = vec![directory.to_owned()];
         while let Some(place) = places.pop() {
             // `auth/SCENARIO` lies in a directory of that name.
-            places.extend(std::fs::read_dir(&place).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()));
+            places.extend(
+                std::fs::read_dir(&place).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()),
+            );
             let path = place;
             let name = path.strip_prefix(directory).unwrap().to_str().unwrap().to_owned();
             // `server-SCENARIO-2026-11-24T18-44-58-095Z`, or without the first word for a client.

@@ -159,7 +159,12 @@ async fn inspector(parts: &Parts, gateway: &Gateway, more: &[&str]) -> Value {
 async fn the_inspector_registers_or_comes_with_a_document_and_logs_in() {
     let Some(parts) = Parts::installed() else { return };
     let provider = Provider::start(&parts).await;
-    let (upstream, gateway) = start(&provider, "").await;
+    // It registers with an empty `scope` where no scope is named, which the provider does not take.
+    let scopes =
+        "scopes = \"required\"\nscope_rules = [{ scope = \"mcp\", object = \"tools/*\", actions = [\"call\"] }]\n";
+    let upstream = Scripted::echo().await;
+    let setup = Setup::with_issuer(&provider.url).issuer_lines(scopes).http_server("tools", &upstream.url, "");
+    let gateway = setup.start().await;
     for (more, came) in [(&[][..], (1, 0)), (&["--client-metadata-url", DOCUMENT][..], (1, 1))] {
         let said = inspector(&parts, &gateway, more).await;
         assert_eq!(said["content"][0]["text"], r#"{"word":"hello"}"#, "{said}");

@@ -70,13 +70,15 @@ impl Canaille {
         // Its name first, then the password; whoever is trusted is not asked for consent.
         for _ in 0..2 {
             let token = page.text.split("name=\"csrf_token\"").nth(1).and_then(|rest| rest.split("value=\"").nth(1));
-            let token = token.and_then(|rest| rest.split('"').next()).unwrap_or_else(|| panic!("no form in {}", page.text));
+            let token =
+                token.and_then(|rest| rest.split('"').next()).unwrap_or_else(|| panic!("no form in {}", page.text));
             let form = [("csrf_token", token), ("login", name), ("password", "correct horse battery")];
             let next = browser.submit(&page.url, &form).await;
             page = browser.go_on_until(next, BACK).await;
         }
         let back = url::Url::parse(&page.url).unwrap();
-        let of = |wanted: &str| back.query_pairs().find(|(name, _)| name == wanted).map(|(_, value)| value.into_owned());
+        let of =
+            |wanted: &str| back.query_pairs().find(|(name, _)| name == wanted).map(|(_, value)| value.into_owned());
         assert_eq!(of("iss").as_ref(), Some(&self.url), "{back}");
         let form = [
             ("grant_type", "authorization_code"),
@@ -123,8 +125,10 @@ impl Canaille {
         Setup::with_issuer(&self.url)
             .issuer_tables(&issuer)
             .http_server("tools", &upstream.url, "")
-            .policy(&format!("{DEVELOPERS_MAY}p, agent:nightly, *, tools/echo, call, -, allow\n\
-                 p, user:test/nightly, *, tools/echo, call, -, allow\n"))
+            .policy(&format!(
+                "{DEVELOPERS_MAY}p, agent:nightly, *, tools/echo, call, -, allow\n\
+                 p, user:test/nightly, *, tools/echo, call, -, allow\n"
+            ))
             .policy_file("agents.toml", agents)
             .policy_file("../introspection-secret", &format!("gateway-{SECRET}"))
             .start()
@@ -180,7 +184,11 @@ async fn software_of_another_implementation_is_asked_about_and_its_token_can_be_
     assert!(!token.contains('.'), "it says nothing by itself");
     assert_eq!(call(&gateway, &token).await.tool_text(), r#"{"a":1}"#);
     let intent = &gateway.records("intent")[0];
-    assert_eq!((&intent["agent"]["id"], &intent["agent"]["client"]), (&json!("nightly"), &json!("nightly")), "{intent}");
+    assert_eq!(
+        (&intent["agent"]["id"], &intent["agent"]["client"]),
+        (&json!("nightly"), &json!("nightly")),
+        "{intent}"
+    );
     // What is not for us is none where we ask.
     assert_refused(&call(&gateway, &canaille.machine("stray-nightly").await).await, "token_inactive");
     let revoked = canaille.machine("nightly").await;

@@ -107,8 +107,7 @@ pub fn read_client_credentials(mut table: Table<'_, '_>, base: &Path) -> Option<
     }
     let mut complete = issuing(&table, &asks);
     if asks.client == ClientAuthentication::None && asks.assertion.is_none() {
-        let message =
-            "client credentials prove nothing without a proof: write client_secret, private_key or assertion";
+        let message = "client credentials prove nothing without a proof: write client_secret, private_key or assertion";
         table.mistake(&table.span, message);
         complete = false;
     }

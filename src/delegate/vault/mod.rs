@@ -17,9 +17,9 @@ mod entry;
 mod owed;
 mod renew;
 mod rows;
-mod wider;
 #[cfg(test)]
 mod tests;
+mod wider;
 
 pub use authority::{Authorities, Authority, Ourselves, account_of};
 pub use entry::{Entry, Owner};

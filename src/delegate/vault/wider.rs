@@ -31,7 +31,10 @@ impl super::AccountSpare {
                 Err(stop) if stop.reason() == Reason::AccountLinkRequired => {
                     // It may have moved to another authorization server: that one does not know its tokens.
                     self.vault.authorities.doubt();
-                    return Err(Failure::before(stop.reason(), "the server does not take the caller's account any more"));
+                    return Err(Failure::before(
+                        stop.reason(),
+                        "the server does not take the caller's account any more",
+                    ));
                 }
                 Err(_) => None,
             }
