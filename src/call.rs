@@ -219,7 +219,8 @@ async fn open(
     let declared = Askable::declared(&request.client.capabilities);
     let (sent, retried, answered) = (arguments.as_ref(), retry.as_ref(), answers.as_ref());
     let target = permit.target();
-    let seeking = link::Seeking { target, arguments: sent, retry: retried, answers: answered, declared };
+    let seeking =
+        link::Seeking { target, arguments: sent, retry: retried, answers: answered, declared, for_more: false };
     link::sought(gateway, caller, trail, &seeking).await?;
     // What the gateway itself asked is answered here, and is no server's business.
     let is_own = retry.as_ref().is_some_and(Retry::is_own);
@@ -396,8 +397,9 @@ impl Running {
         if is_listed && is_unknown_target(&outcome) {
             self.gateway.catalog().doubted(entry.proof().target().server_id());
         }
+        let instead = link::instead(&self.gateway, entry.proof(), &outcome);
         entry.close(&outcome);
-        self.again.told(outcome)
+        instead.unwrap_or_else(|| self.again.told(outcome))
     }
 }
 

@@ -191,8 +191,9 @@ const EVERYTHING: &[&str] = &[
 /// Which rooms alone may name a crate.
 const OWNED_CRATES: &[(&str, &[&str])] = &[
     ("casbin", &["policy"]),
-    // `delegate` signs what the gateway says of itself to authorization servers, and verifies nothing.
-    ("jsonwebtoken", &["identity", "delegate", "demo"]),
+    // `delegate` signs what the gateway says of itself to authorization servers, `oauth` that a token is used by whoever it
+    // was issued to; they verify nothing.
+    ("jsonwebtoken", &["identity", "delegate", "oauth", "demo"]),
     ("sqlx", &["store"]),
     ("axum", &["front", "control", "demo"]),
 ];

@@ -13,6 +13,7 @@ use super::asked::Asked;
 use super::retry::{self, About, Retry};
 use super::{Halt, Request, Trail};
 use crate::catalog::Target;
+use crate::delegate::Grant;
 use crate::delegate::vault::Owner;
 use crate::gateway::Gateway;
 use crate::identity::Caller;
@@ -33,6 +34,8 @@ pub(super) struct Seeking<'a> {
     pub answers: Option<&'a Json>,
     /// What the client can be asked.
     pub declared: Askable,
+    /// An account that has too few scopes does not do.
+    pub for_more: bool,
 }
 
 /// Sees to it that the caller has the account that the call is made with, where it is made with one.
@@ -48,7 +51,8 @@ pub(super) async fn sought(
         return Ok(());
     }
     let missing = match delegate.has_account(caller, target.server(), Some(target.name())).await {
-        Ok(()) => return Ok(()),
+        Ok(()) if !is_short(gateway, caller, seeking) => return Ok(()),
+        Ok(()) => Refusal::new(Reason::AccountLinkRequired).into(),
         Err(stop) if stop.reason() == Reason::AccountLinkRequired => stop,
         Err(stop) => return Err(stop.into()),
     };
@@ -58,7 +62,7 @@ pub(super) async fn sought(
     if agreed && waited(gateway, caller, seeking).await? {
         return Ok(());
     }
-    let Some(address) = link::address(gateway, caller, target.server_id()) else { return Err(missing.into()) };
+    let Some(address) = link::address(gateway, caller, target.server()) else { return Err(missing.into()) };
     let mut message = format!("to go on, link your account at `{}`", target.server_id());
     if gateway.was_opened_by_another(&owner, target.server_id()).await {
         message.push_str("; somebody else opened your last link, and nothing was stored for them");
@@ -66,12 +70,31 @@ pub(super) async fn sought(
     // Whoever was asked once and did not agree, or did not come to the end of it, is told and not asked again.
     let asks = own.is_none() && seeking.declared.has(InputKind::Url);
     let asked = asks.then(|| question(gateway, caller, trail, seeking, &message, &address)).flatten();
-    let told = || {
-        let minutes = limit::LINK_AGE_MAX.as_secs() / 60;
-        let hint = format!("{message}: open {address} in a browser within {minutes} minutes, and then call again");
-        Outcome::from(Refusal::new(Reason::AccountLinkRequired).hint(hint))
-    };
-    Err(Halt::asking(missing, asked.unwrap_or_else(told)))
+    Err(Halt::asking(missing, asked.unwrap_or_else(|| told(&message, &address))))
+}
+
+/// What is told instead of a call's end that an account has brought about: its server does not take it any more, or wants
+/// it linked for more. The record has that end, and no link.
+pub(super) fn instead(gateway: &Gateway, grant: &Grant, outcome: &Outcome) -> Option<Outcome> {
+    let Outcome::Failed(failure) = outcome else { return None };
+    if failure.reason != Reason::AccountLinkRequired {
+        return None;
+    }
+    let address = link::address(gateway, grant.caller(), grant.target().server())?;
+    let message = format!("{}; to go on, link your account at `{}`", failure.detail, grant.target().server_id());
+    Some(told(&message, &address))
+}
+
+fn told(message: &str, address: &str) -> Outcome {
+    let minutes = limit::LINK_AGE_MAX.as_secs() / 60;
+    let hint = format!("{message}: open {address} in a browser within {minutes} minutes, and then call again");
+    Outcome::from(Refusal::new(Reason::AccountLinkRequired).hint(hint))
+}
+
+/// Whether the caller's account has too few scopes for what the server wanted a moment ago, where that matters.
+fn is_short(gateway: &Gateway, caller: &Caller, seeking: &Seeking<'_>) -> bool {
+    let wider = || gateway.delegate().vault()?.wider(&Owner::of(caller)?, seeking.target.server());
+    seeking.for_more && wider().is_some()
 }
 
 /// The end of a call of the tool that links an account, which is the gateway's own.
@@ -98,7 +121,7 @@ pub(super) async fn tool(
         };
         let declared = Askable::declared(&request.client.capabilities);
         let (arguments, answers) = (arguments.as_ref(), answers.as_ref());
-        sought(gateway, caller, trail, &Seeking { target, arguments, retry, answers, declared }).await
+        sought(gateway, caller, trail, &Seeking { target, arguments, retry, answers, declared, for_more: true }).await
     };
     let recorded = || Refusal::new(Reason::AccountLinkRequired).hint("the account is linked: nothing to ask for");
     match ended.await {
@@ -114,7 +137,8 @@ async fn waited(gateway: &Arc<Gateway>, caller: &Caller, seeking: &Seeking<'_>) 
         tokio::time::sleep(limit::LINK_LOOK_INTERVAL).await;
         gateway.still_trusted(caller)?;
         match gateway.delegate().has_account(caller, target.server(), Some(target.name())).await {
-            Ok(()) => return Ok(true),
+            Ok(()) if !is_short(gateway, caller, seeking) => return Ok(true),
+            Ok(()) => {}
             Err(stop) if stop.reason() == Reason::AccountLinkRequired => {}
             Err(stop) => return Err(stop),
         }

@@ -68,6 +68,8 @@ pub struct TokenRequest {
     pub client_id: String,
     /// How we prove it.
     pub client: ClientAuthentication,
+    /// A JWT that vouches for us and is the grant (RFC 7523, section 2.1), where there is one.
+    pub assertion: Option<SecretReference>,
     /// `audience` of the request.
     pub audience: Option<String>,
     /// `resource` of the request (RFC 8707).
@@ -209,7 +211,7 @@ impl CredentialConfig {
                 };
                 exchange.asks.client.secret().into_iter().chain(kept).collect()
             }
-            Self::ClientCredentials(asks) => asks.client.secret().into_iter().collect(),
+            Self::ClientCredentials(asks) => asks.client.secret().into_iter().chain(&asks.assertion).collect(),
             Self::Oauth(account) => account.client_secret.iter().collect(),
             Self::IdJag(both) => both.provider.client.secret().into_iter().chain(both.asks.client.secret()).collect(),
         }

@@ -438,6 +438,7 @@ pub const CREDENTIAL: Section = servers(
         optional("extra", "table of strings"),
         defaulted("use_max", "duration", "\"5m\""),
         optional("token_life_max", "duration"),
+        optional("assertion", "secret reference"),
         optional("actor_token", "`\"agent\"`, `\"gateway\"` or secret reference"),
         defaulted("actor_token_type", "string", "\"urn:ietf:params:oauth:token-type:jwt\""),
         optional("identity_provider", "table"),

@@ -9,7 +9,7 @@ use http::header::AUTHORIZATION;
 
 use super::vault::Vault;
 use super::wanted::Wanted;
-use super::{Bound, Credential, CredentialFacts, CredentialHeader, Delegate, Spare, configured, prefixed, unavailable};
+use super::{Bound, Credential, CredentialFacts, CredentialHeader, Delegate, Spare, configured, unavailable};
 use crate::config::{CredentialConfig, OauthConfig, ServerConfig};
 use crate::identity::Caller;
 use crate::ids::AuthorizationContext;
@@ -48,8 +48,9 @@ impl Delegate {
         let credential = Credential {
             header: Some(CredentialHeader {
                 name: AUTHORIZATION,
-                value: prefixed("Bearer ", &held.secret),
+                value: held.spelled(),
                 spare: Some(Spare::Account(spare)),
+                prover: held.prover.clone(),
                 used_until: facts.used_until,
                 handed: None,
             }),

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use http::HeaderName;
+use http::{HeaderMap, HeaderName, Method, Uri};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +21,7 @@ use crate::identity::now_s;
 use crate::ids::ServerId;
 use crate::inversion::{self, Control};
 use crate::limit;
+use crate::oauth::dpop::{PROOF, Prover};
 use crate::outcome::{Failure, Reason, Stop};
 
 /// What is presented in a header, and what may be presented instead.
@@ -32,6 +33,8 @@ pub struct CredentialHeader {
     pub value: SecretString,
     /// What is tried once when the upstream answers 401 to that.
     pub spare: Option<Spare>,
+    /// Makes the proofs that go with it, where it is a token that is bound to a key of ours.
+    pub prover: Option<Arc<Prover>>,
     /// Not from this second since 1970 on; absent where there is no such end.
     pub used_until: Option<i64>,
     /// What a process gets instead, where it is for one.
@@ -88,7 +91,7 @@ impl CredentialHeader {
     /// A header that nothing else is presented instead of.
     #[must_use]
     pub const fn new(name: HeaderName, value: SecretString) -> Self {
-        Self { name, value, spare: None, used_until: None, handed: None }
+        Self { name, value, spare: None, prover: None, used_until: None, handed: None }
     }
 
     /// The same, to be used until then.
@@ -105,6 +108,26 @@ impl CredentialHeader {
             Some(Spare::Secret(spare)) => Some(SecretString::clone(&spare.value)),
             _ => None,
         }
+    }
+
+    /// The headers of one request with a proof for the token that stands in them, where it is bound to a key.
+    ///
+    /// # Errors
+    /// [`Reason::CredentialUnavailable`] where none can be made.
+    pub fn proven(&self, method: &Method, uri: &Uri, mut headers: HeaderMap) -> Result<HeaderMap, Failure> {
+        let Some(prover) = &self.prover else { return Ok(headers) };
+        let value = headers.get(&self.name).and_then(|value| value.to_str().ok());
+        let token = value.and_then(|value| value.split_once(' ')).map(|(_, token)| token);
+        let proof = prover.prove(method.as_str(), &uri.to_string(), token);
+        let proof = proof.map_err(|problem| Failure::before(Reason::CredentialUnavailable, problem))?;
+        headers.insert(PROOF, proof);
+        Ok(headers)
+    }
+
+    /// Takes over what an answer wants to stand in proofs; whether that is something else than before.
+    #[must_use]
+    pub fn hears(&self, answer: &HeaderMap) -> bool {
+        self.prover.as_ref().is_some_and(|prover| prover.hear(answer))
     }
 
     /// Whether its use has ended.
@@ -148,6 +171,7 @@ impl Fixed {
                         name,
                         value: prefixed(&config.prefix, &value),
                         spare: Some(Spare::Secret(spare)),
+                        prover: None,
                         used_until: None,
                         handed: None,
                     });

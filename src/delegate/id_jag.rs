@@ -20,7 +20,7 @@ use crate::config::{IdJagConfig, TokenRequest};
 use crate::identity::now_s;
 use crate::outcome::Stop;
 
-const BEARER_GRANT: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
+pub(super) const BEARER_GRANT: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 const ASSERTION_TYPE: &str = "oauth-id-jag+jwt";
 
 /// What of an assertion has to fit. It is signed for the authorization server, which verifies it; we only look that

@@ -1,12 +1,16 @@
-//! What is presented instead when an upstream answers 401: the other place of a secret, or a linked account renewed.
+//! What is presented instead when an upstream answers 401: the other place of a secret, or a linked account renewed; and
+//! what a 403 says of an account.
 //!
 //! Decides nothing: whoever made the credential knows what else there is. Invariant: it is tried once, and only where
 //! nothing was done yet.
 
+use http::HeaderMap;
 use secrecy::SecretString;
 
 use super::fixed::SecretSpare;
 use super::vault::AccountSpare;
+use crate::oauth::Challenge;
+use crate::outcome::Failure;
 
 /// Another value for a header whose value was refused.
 #[derive(Debug, Clone)]
@@ -19,10 +23,22 @@ pub enum Spare {
 
 impl Spare {
     /// Another value for the header; nothing, where there is none.
-    pub async fn other(&self) -> Option<SecretString> {
+    ///
+    /// # Errors
+    /// `account_link_required` where it is an account that is worth nothing any more.
+    pub async fn other(&self) -> Result<Option<SecretString>, Failure> {
         match self {
-            Self::Secret(spare) => spare.other().await,
+            Self::Secret(spare) => Ok(spare.other().await),
             Self::Account(spare) => spare.other().await,
+        }
+    }
+
+    /// What there is to do about a 403, where it is an account's that has too few scopes.
+    #[must_use]
+    pub fn short_of(&self, answer: &HeaderMap) -> Option<Failure> {
+        match self {
+            Self::Secret(_) => None,
+            Self::Account(spare) => spare.short_of(&Challenge::read(answer)),
         }
     }
 

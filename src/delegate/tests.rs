@@ -80,6 +80,7 @@ fn asks(scope: &str) -> TokenRequest {
         revocation_endpoint: None,
         client_id: "gate way".into(),
         client: ClientAuthentication::Basic(SecretReference::Plain("s:cret".into())),
+        assertion: None,
         audience: Some("https://up.example".into()),
         resource: None,
         scope: Some(scope.into()),

@@ -86,7 +86,10 @@ impl Source for UpstreamSource {
                 Err(failure) if failure.reason == Reason::AccountLinkRequired => return Ok(unlinked()),
                 access => access?,
             };
-            let facts = self.upstreams.facts_for(&server, &access).await?;
+            let facts = match self.upstreams.facts_for(&server, &access).await {
+                Err(failure) if failure.reason == Reason::AccountLinkRequired => return Ok(unlinked()),
+                facts => facts?,
+            };
             Ok(Facts { capabilities: facts.capabilities, instructions: facts.instructions, info: facts.info })
         })
     }
@@ -102,7 +105,11 @@ impl Source for UpstreamSource {
                 Err(failure) if failure.reason == Reason::AccountLinkRequired => return Ok(unlinked_list(kind)),
                 access => access?,
             };
-            let listing = self.upstreams.list_for(&server, &access, kind).await?;
+            let listing = match self.upstreams.list_for(&server, &access, kind).await {
+                // The server takes no account of theirs any more, or one that was linked for more.
+                Err(failure) if failure.reason == Reason::AccountLinkRequired => return Ok(unlinked_list(kind)),
+                listing => listing?,
+            };
             Ok(Listing { items: listing.items, ttl: listing.ttl, public: listing.public, own: false })
         })
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::caller::Hop;
 use super::persona::AgentFacts;
 use super::proposed::Sightings;
 use super::standing::{KnownAs, Rests};
@@ -37,6 +38,8 @@ pub(super) struct Actors {
     /// None for a person with an administrators' client.
     pub agent: Option<AgentFacts>,
     pub chain: Vec<AgentFacts>,
+    /// The same as the token names them, the outermost among them.
+    pub hops: Vec<Hop>,
     /// What the files say of the client's proof.
     pub declared_proof: DeclaredProof,
     /// What the files have to go on saying.
@@ -60,6 +63,7 @@ impl Actors {
         Self {
             agent: None,
             chain: Vec::new(),
+            hops: Vec::new(),
             declared_proof: DeclaredProof::Public,
             rests: Rests::none(),
             until: i64::MAX,
@@ -157,9 +161,10 @@ impl AgentIndex {
             }
         };
         let mut until = active(agent, now)?;
-        let mut chain = Vec::new();
-        for (position, (actor, known_as)) in self.chain(issuer, subject, act)?.into_iter().enumerate() {
+        let (mut chain, mut hops) = (Vec::new(), Vec::new());
+        for (position, (actor, known_as, hop)) in self.chain(issuer, subject, act)?.into_iter().enumerate() {
             rests.named.push(known_as);
+            hops.push(hop);
             until = until.min(active(actor, now)?);
             // The outermost actor is usually the client itself: one hop, not two.
             if position > 0 || actor.id != agent.id {
@@ -167,7 +172,7 @@ impl AgentIndex {
             }
         }
         let declared_proof = declared(agent, &issuer.alias, client, Some(subject));
-        Ok(Actors { agent: Some(facts(agent)), chain, declared_proof, rests, until })
+        Ok(Actors { agent: Some(facts(agent)), chain, hops, declared_proof, rests, until })
     }
 
     fn chain(
@@ -175,8 +180,8 @@ impl AgentIndex {
         issuer: &IssuerConfig,
         subject: &str,
         act: Option<&str>,
-    ) -> Result<Vec<(&Arc<AgentConfig>, KnownAs)>, Refusal> {
-        let mut seen = vec![(issuer.alias.clone(), subject.to_owned())];
+    ) -> Result<Vec<(&Arc<AgentConfig>, KnownAs, Hop)>, Refusal> {
+        let mut seen = vec![Hop { issuer: issuer.alias.clone(), name: subject.to_owned() }];
         let mut actors = Vec::new();
         let mut next = act;
         while let Some(text) = next {
@@ -192,19 +197,19 @@ impl AgentIndex {
                     known.cloned().ok_or_else(|| refused("an actor's `iss` is not a configured issuer"))?
                 }
             };
-            let hop = (vouched, name);
+            let hop = Hop { issuer: vouched, name };
             if seen.contains(&hop) {
                 return Err(refused("the delegation chain loops"));
             }
             let (actor, known_by) = [KnownBy::Client, KnownBy::Subject]
                 .into_iter()
-                .find_map(|known_by| Some((self.named(&hop.0, known_by, &hop.1)?, known_by)))
+                .find_map(|known_by| Some((self.named(&hop.issuer, known_by, &hop.name)?, known_by)))
                 .ok_or_else(|| refused("an actor is not a registered agent"))?;
             // An issuer can name only agents that list it, whoever the agent's own issuer is.
             if !actor.clients.iter().any(|client| client.issuer == issuer.alias) {
                 return Err(refused("an actor's entry does not list the issuer that names it"));
             }
-            actors.push((actor, KnownAs::new(actor, &hop.0, known_by, &hop.1)));
+            actors.push((actor, KnownAs::new(actor, &hop.issuer, known_by, &hop.name), hop.clone()));
             seen.push(hop);
             next = level.act.map(RawValue::get);
         }

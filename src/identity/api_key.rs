@@ -100,6 +100,7 @@ pub(super) fn examine(settings: &Settings, shown: Fresh<'_>, basis: &Basis) -> R
         expires_at: ends,
         for_administrators: false,
         person: crate::identity::Person::Nobody,
+        hops: Vec::new(),
     };
     let verified = Verified::new(persona, token, DeclaredProof::Secret, settings.revision, None);
     Ok(Entry {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
 
 use super::ground::Ground;
 use super::persona::Persona;
@@ -127,6 +128,18 @@ pub struct TokenFacts {
     pub for_administrators: bool,
     /// Which human stands behind it, whatever their account is called. No rule reads this.
     pub person: Person,
+    /// Who stands in its delegation chain, as it names them.
+    pub hops: Vec<Hop>,
+}
+
+/// One actor of a delegation chain (RFC 8693 `act`), as a token names it: an issuer calls its clients and its subjects
+/// by the same claim.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hop {
+    /// Who vouches for the name.
+    pub issuer: IssuerAlias,
+    /// `sub`.
+    pub name: String,
 }
 
 /// Which human stands behind a token, across accounts and issuers.
@@ -156,6 +169,12 @@ impl TokenFacts {
     pub(super) fn bearer(&self) -> Digest {
         let subject = self.subject.as_deref().or(self.client.as_deref()).unwrap_or_default();
         Digest::of("bailiwick/bearer/v1", &[self.issuer.as_str().as_bytes(), subject.as_bytes()])
+    }
+
+    /// Whether its delegation chain names that actor.
+    #[must_use]
+    pub fn acts(&self, issuer: &IssuerAlias, name: &str) -> bool {
+        self.hops.iter().any(|hop| hop.issuer == *issuer && hop.name == name)
     }
 
     /// Whether it is an API key of ours, and no token of an issuer.

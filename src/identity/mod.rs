@@ -53,7 +53,7 @@ pub(crate) mod fixture;
 #[cfg(test)]
 mod tests;
 
-pub use caller::{Caller, Person, TokenFacts};
+pub use caller::{Caller, Hop, Person, TokenFacts};
 pub use dpop::ALGORITHMS as PROOF_ALGORITHMS;
 pub use issuer::IssuerReadiness;
 pub use persona::{AgentFacts, Behind, ClientProof, Groups, Persona};

@@ -65,6 +65,7 @@ pub(super) fn without_token(
         expires_at: i64::MAX,
         for_administrators: false,
         person: crate::identity::Person::Unknown,
+        hops: Vec::new(),
     };
     Verified::new(persona, token, DeclaredProof::Public, settings_revision, None)
 }

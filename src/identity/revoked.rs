@@ -55,8 +55,12 @@ impl RevocationTarget {
             Self::Token(id) => token.id.as_ref() == Some(id) || Digest::from_hex(id) == Some(token.digest),
             Self::Session(session) => token.session.as_ref() == Some(session),
             Self::SessionOf(issuer, session) => token.issuer == *issuer && token.session.as_ref() == Some(session),
-            Self::Subject(issuer, subject) => token.issuer == *issuer && token.subject.as_ref() == Some(subject),
-            Self::Client(issuer, client) => token.issuer == *issuer && token.client.as_ref() == Some(client),
+            Self::Subject(issuer, subject) => {
+                (token.issuer == *issuer && token.subject.as_ref() == Some(subject)) || token.acts(issuer, subject)
+            }
+            Self::Client(issuer, client) => {
+                (token.issuer == *issuer && token.client.as_ref() == Some(client)) || token.acts(issuer, client)
+            }
             Self::Key(key) => token.is_key() && token.client.as_ref() == Some(key),
             Self::Agent(_) | Self::Owner(_) | Self::Server(_) | Self::Credential(_) | Self::Mandate(_) => false,
             Self::Everything => true,
@@ -224,6 +228,7 @@ impl Revocations {
             expires_at: i64::MAX,
             person: Person::Unknown,
             for_administrators: false,
+            hops: Vec::new(),
         };
         self.check(&facts).map(|_| ())
     }
@@ -299,6 +304,10 @@ impl Snapshot {
         let of_issuer = |map: &'a HashMap<IssuerAlias, HashMap<String, RevocationMode>>, name: Option<&'a String>| {
             map.get(&token.issuer).and_then(|names| names.get(name?))
         };
+        // Whoever acts in between is a subject or a client of whoever vouches for them: the token does not say which.
+        let acting = token.hops.iter().flat_map(|hop| {
+            [&self.subjects, &self.clients].into_iter().filter_map(|map| map.get(&hop.issuer)?.get(&hop.name))
+        });
         [
             if token.for_administrators { self.signed_out.as_ref() } else { self.everything.as_ref() },
             token.id.as_ref().and_then(|id| self.tokens.get(id)),
@@ -311,6 +320,7 @@ impl Snapshot {
         ]
         .into_iter()
         .flatten()
+        .chain(acting)
         .copied()
     }
 }
@@ -342,6 +352,7 @@ fn tighten<K>(entry: Entry<'_, K, RevocationMode>, mode: RevocationMode) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::Hop;
 
     fn token() -> TokenFacts {
         TokenFacts {
@@ -355,6 +366,7 @@ mod tests {
             expires_at: 2_000,
             for_administrators: false,
             person: crate::identity::Person::Unknown,
+            hops: vec![Hop { issuer: IssuerAlias::new("partner").unwrap(), name: "planner".into() }],
         }
     }
 
@@ -397,6 +409,11 @@ mod tests {
             (RevocationTarget::Subject(alias("corp"), "bob".into()), false),
             (RevocationTarget::Client(alias("corp"), "desk".into()), true),
             (RevocationTarget::Client(alias("other"), "desk".into()), false),
+            // Whoever acts in between, as whoever vouches for them calls them.
+            (RevocationTarget::Client(alias("partner"), "planner".into()), true),
+            (RevocationTarget::Subject(alias("partner"), "planner".into()), true),
+            (RevocationTarget::Client(alias("corp"), "planner".into()), false),
+            (RevocationTarget::Subject(alias("partner"), "alice".into()), false),
             (RevocationTarget::Everything, true),
         ] {
             assert_eq!(refused(&token(), &[(target.clone(), RevocationMode::Block)]), expected, "{target:?}");

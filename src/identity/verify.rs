@@ -105,7 +105,7 @@ pub(super) fn verify(
         Some(alone) => (alone, Actors::nobody()),
         None => (reach, agents.actors(issuer, client.as_deref(), human, &subject, claims.raw("act"), now)?),
     };
-    let Actors { agent, chain, declared_proof, rests, until } = actors;
+    let Actors { agent, chain, hops, declared_proof, rests, until } = actors;
     let user = Subject::user(&issuer.alias, &subject);
     let behind = match own {
         Own::Yes => Behind::Nobody,
@@ -142,6 +142,7 @@ pub(super) fn verify(
         expires_at,
         for_administrators,
         person: person(issuer, claims, own.is_certain()),
+        hops,
     };
     // The administrators' listener has no proof to look at: what is demanded of tokens for MCP is not demanded there.
     let binding = if for_administrators { binding.undemanded() } else { binding };

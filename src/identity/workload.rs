@@ -118,6 +118,7 @@ impl Identity {
             expires_at: named.not_after,
             for_administrators: false,
             person: super::Person::Nobody,
+            hops: Vec::new(),
         };
         let verified = Verified::new(persona, token, DeclaredProof::Public, settings.revision, None);
         let chain = certificate.chain().to_vec();

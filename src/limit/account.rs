@@ -38,6 +38,10 @@ pub const VAULT_AUTHORITY_AGE_MAX: Duration = Duration::from_secs(5 * 60);
 pub const VAULT_AUTHORITIES_MAX: u64 = 1_000;
 /// Scopes that are asked for, all together.
 pub const VAULT_SCOPE_BYTES_MAX: usize = 4 * 1024;
+/// Scopes of an account that has to be linked for more, all together: they travel in the link.
+pub const VAULT_WIDER_BYTES_MAX: usize = 1024;
+/// A nonce that a server wants in proofs of ours.
+pub const PROOF_NONCE_BYTES_MAX: usize = 1024;
 /// From the question for an account to the page that stores it.
 pub const LINK_AGE_MAX: Duration = Duration::from_secs(10 * 60);
 /// A call that asked for an account waits for it so long after the client said that the page is open.

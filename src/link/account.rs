@@ -19,6 +19,7 @@ use crate::gateway::Gateway;
 use crate::identity::now_s;
 use crate::ids::PrincipalKey;
 use crate::oauth::browser::{equal, query};
+use crate::oauth::dpop::{ProofKey, Prover};
 use crate::oauth::shown;
 use crate::oauth::tokens::{Party, TokenError};
 
@@ -52,8 +53,8 @@ pub(super) async fn show(gateway: &Arc<Gateway>, visit: &Visit<'_>) -> Result<Pa
                 code { (host) } ")" }
             dt { "Where you sign in there" } dd { code { (shown(&authority.server.issuer)) } }
             dt { "What is asked for" } dd {
-                @if authority.scopes.is_empty() { "what the service gives without asking" }
-                @for scope in &authority.scopes { code { (shown(scope)) } " " }
+                @if at.scopes.is_empty() { "what the service gives without asking" }
+                @for scope in &at.scopes { code { (shown(scope)) } " " }
             }
             dt { "For whom" } dd { code { (shown(&ticket.owner.spelled())) } }
         }
@@ -73,7 +74,7 @@ pub(super) async fn go(gateway: &Arc<Gateway>, visit: &Visit<'_>) -> Result<Page
         return Err(Page::problem(StatusCode::FORBIDDEN, "This did not come from our own page."));
     }
     let at = At::of(gateway, &ticket).await?;
-    let begun = at.party().begin(&at.authority.server, &at.redirect, &at.authority.scopes);
+    let begun = at.party().begin(&at.authority.server, &at.redirect, &at.scopes);
     let begun = begun.map_err(|problem| Page::problem(StatusCode::BAD_GATEWAY, &problem))?;
     let (issuer, client) = (at.authority.server.issuer.clone(), at.authority.client.id.clone());
     let way = Way::Away { state: begun.state, verifier: begun.verifier, issuer, client };
@@ -110,7 +111,11 @@ pub(super) async fn come_back(gateway: &Arc<Gateway>, visit: &Visit<'_>) -> Resu
         return Err(wrong(&format!("The service refuses: {}", shown(&code))));
     }
     let code = query(visit.query, "code").ok_or_else(|| wrong("The service's answer has no code."))?;
-    let tokens = at.party().exchange(&at.authority.asker, &at.redirect, &code, &verifier).await;
+    let key = at.authority.proves.then(ProofKey::generate).transpose();
+    let key = key.map_err(|problem| Page::problem(StatusCode::INTERNAL_SERVER_ERROR, &problem))?;
+    let prover = key.clone().map(Prover::new);
+    let party = Party { prover: prover.as_ref(), ..at.party() };
+    let tokens = party.exchange(&at.authority.asker, &at.redirect, &code, &verifier).await;
     let tokens = match tokens {
         Ok(tokens) => tokens,
         Err(TokenError::Over(problem) | TokenError::Unknown(problem)) => {
@@ -127,19 +132,25 @@ pub(super) async fn come_back(gateway: &Arc<Gateway>, visit: &Visit<'_>) -> Resu
     if at.authority.client_is_written {
         client.secret = None;
     }
+    // What was asked for and not granted is not asked for again.
+    let granted =
+        |scope: &String| tokens.scope.as_deref().is_none_or(|all| all.split_whitespace().any(|own| own == scope));
+    let asked = (!at.scopes.iter().all(granted)).then(|| at.scopes.join(" "));
     let entry = Entry {
         account: vault::account_of(tokens.id_token.as_deref(), &tokens.access),
         access: tokens.access,
         refresh: tokens.refresh,
         given_at: now,
         expires_at: life.map(|life| now.saturating_add(life)),
-        scope: tokens.scope.or_else(|| Some(at.authority.scopes.join(" "))),
+        scope: tokens.scope.or_else(|| Some(at.scopes.join(" "))),
+        asked,
         authority: issuer,
         token_endpoint: at.authority.server.token_endpoint.clone(),
         revocation_endpoint: at.authority.server.revocation_endpoint.clone(),
         client,
         client_is_written: at.authority.client_is_written,
         resource: at.authority.resource.clone(),
+        key: key.filter(|_| tokens.bound),
         linked_at: now,
     };
     // Who was locked out meanwhile links nothing.
@@ -169,6 +180,8 @@ struct At {
     server: Arc<ServerConfig>,
     authority: Arc<Authority>,
     redirect: String,
+    /// What is asked for.
+    scopes: Vec<String>,
 }
 
 impl At {
@@ -182,7 +195,14 @@ impl At {
             let told = "The service does not say properly where to sign in; the gateway's log says why.";
             Page::problem(StatusCode::BAD_GATEWAY, told)
         })?;
-        Ok(Self { server, authority, redirect: vault.authorities().ourselves().redirect.clone() })
+        let mut scopes = authority.scopes.clone();
+        let wider = ticket.wider.iter().filter(|_| account.scope.is_none()).flat_map(|all| all.split_whitespace());
+        for scope in wider {
+            if !scopes.iter().any(|known| known == scope) {
+                scopes.push(scope.to_owned());
+            }
+        }
+        Ok(Self { server, authority, redirect: vault.authorities().ourselves().redirect.clone(), scopes })
     }
 
     /// The authorization server does not know us any more: whoever comes next is sent there with another registration.
@@ -199,6 +219,7 @@ impl At {
             token_endpoint: &self.authority.server.token_endpoint,
             client: &self.authority.client,
             resource: &self.authority.resource,
+            prover: None,
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::ServerConfig;
 use crate::delegate::vault::Owner;
 use crate::gateway::Gateway;
 use crate::identity::{Caller, now_s};
@@ -28,13 +29,17 @@ pub struct Ticket {
     /// Whose list of tools becomes another one.
     #[serde(rename = "p", default, skip_serializing_if = "Option::is_none")]
     pub principal: Option<Digest>,
+    /// For which scopes, where those of the account do not do.
+    #[serde(rename = "w", default, skip_serializing_if = "Option::is_none")]
+    pub wider: Option<String>,
 }
 
 /// The address of a page where this person links an account at this server.
 #[must_use]
-pub fn address(gateway: &Gateway, caller: &Caller, server: &ServerId) -> Option<String> {
+pub fn address(gateway: &Gateway, caller: &Caller, server: &ServerConfig) -> Option<String> {
     let (owner, principal) = (Owner::of(caller)?, Some(caller.principal().0));
-    let ticket = Ticket { owner, server: server.clone(), made_at: now_s(), principal };
+    let wider = gateway.delegate().vault().and_then(|vault| vault.wider(&owner, server));
+    let ticket = Ticket { owner, server: server.id.clone(), made_at: now_s(), principal, wider };
     let sealed = gateway.sealer().seal(PURPOSE, nobody(), &serde_json::to_vec(&ticket).ok()?).ok()?;
     Some(format!("{}{sealed}", base(gateway)))
 }
@@ -75,7 +80,8 @@ mod tests {
     fn a_link_is_good_for_ten_minutes() {
         let age_max = i64::try_from(limit::LINK_AGE_MAX.as_secs()).unwrap();
         let owner = Owner { issuer: IssuerAlias::new("corp").unwrap(), subject: "ann".to_owned() };
-        let ticket = Ticket { owner, server: ServerId::new("notes").unwrap(), made_at: 1_000, principal: None };
+        let ticket =
+            Ticket { owner, server: ServerId::new("notes").unwrap(), made_at: 1_000, principal: None, wider: None };
         assert!(ticket.is_current(1_000 + age_max) && !ticket.is_current(1_001 + age_max));
         assert!(ticket.is_current(990) && !ticket.is_current(900), "a clock that went back makes it no younger");
     }

@@ -17,15 +17,23 @@ pub struct Challenge {
     /// How many seconds ago it may have been.
     max_age_s: Option<String>,
     step_up: bool,
+    insufficient_scope: bool,
+    /// Tokens that are bound to a key are taken (RFC 9449, section 7.1).
+    pub dpop: bool,
 }
 
 impl Challenge {
-    /// Reads `WWW-Authenticate: Bearer ...`.
+    /// Reads `WWW-Authenticate: Bearer ...`, or `DPoP ...` where that is all there is.
     #[must_use]
     pub fn read(headers: &HeaderMap) -> Self {
-        let values = headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
-        let bearer = values.filter(|value| value.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("bearer ")));
-        let Some(value) = bearer.into_iter().next() else { return Self::default() };
+        let of = |scheme: &'static str| {
+            let values = headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
+            let is_own =
+                |value: &&str| value.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme));
+            values.into_iter().find(is_own)
+        };
+        let dpop = of("dpop ");
+        let Some(value) = of("bearer ").or(dpop) else { return Self::default() };
         let max_age = parameter(value, "max_age").filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
         Self {
             metadata: parameter(value, "resource_metadata").and_then(|url| Url::parse(url).ok()),
@@ -33,6 +41,8 @@ impl Challenge {
             acr_values: parameter(value, "acr_values").map(str::to_owned),
             max_age_s: max_age.map(str::to_owned),
             step_up: parameter(value, "error") == Some("insufficient_user_authentication"),
+            insufficient_scope: parameter(value, "error") == Some("insufficient_scope"),
+            dpop: dpop.is_some(),
         }
     }
 
@@ -46,6 +56,12 @@ impl Challenge {
     #[must_use]
     pub const fn is_step_up(&self) -> bool {
         self.step_up
+    }
+
+    /// The scopes that this operation needs, where the token is good and has too few (RFC 6750, section 3.1).
+    #[must_use]
+    pub fn lacking(&self) -> Option<&str> {
+        self.scope.as_deref().filter(|_| self.insufficient_scope)
     }
 
     /// What of the login is asked of the issuer (OpenID Connect Core, section 3.1.2.1); `acr` goes before what is
@@ -83,6 +99,17 @@ mod tests {
         let full = format!("Bearer resource_metadata=\"{url}\", error=\"invalid_token\", scope=\"a b\"");
         assert_eq!(read(&full), (Some(url.to_owned()), Some("a b".to_owned())));
         assert_eq!(read(&format!("bearer scope=\"\",resource_metadata=\"{url}\"")).0.as_deref(), Some(url));
+        let mut headers = HeaderMap::new();
+        headers.insert(WWW_AUTHENTICATE, "Bearer error=\"insufficient_scope\", scope=\"a b\"".parse().unwrap());
+        assert_eq!(Challenge::read(&headers).lacking(), Some("a b"));
+        headers.insert(WWW_AUTHENTICATE, "Bearer error=\"invalid_token\", scope=\"a b\"".parse().unwrap());
+        assert_eq!(Challenge::read(&headers).lacking(), None);
+        assert!(!Challenge::read(&headers).dpop);
+        headers.append(WWW_AUTHENTICATE, format!("DPoP resource_metadata=\"{url}\"").parse().unwrap());
+        assert!(Challenge::read(&headers).dpop && Challenge::read(&headers).metadata.is_none());
+        headers.remove(WWW_AUTHENTICATE);
+        headers.insert(WWW_AUTHENTICATE, format!("DPoP resource_metadata=\"{url}\"").parse().unwrap());
+        assert_eq!(Challenge::read(&headers).metadata.map(String::from).as_deref(), Some(url));
         for nothing in ["Basic realm=\"x\"", "Bearer", "Bearer resource_metadata=\"nonsense\"", "Bearer xscope=\"a\""] {
             assert_eq!(read(nothing), (None, None), "{nothing}");
         }

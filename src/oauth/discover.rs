@@ -13,7 +13,8 @@ use url::Url;
 use super::{Challenge, shown};
 use crate::egress::{EgressPolicy, OauthClient, is_loopback, oauth_client};
 
-const RESOURCE: &str = "/.well-known/oauth-protected-resource";
+/// Where a resource that is a whole origin describes itself; a path follows where it is less.
+pub const RESOURCE: &str = "/.well-known/oauth-protected-resource";
 const OAUTH: &str = "/.well-known/oauth-authorization-server";
 const OPENID: &str = "/.well-known/openid-configuration";
 
@@ -45,6 +46,9 @@ pub struct Server {
     pub client_id_metadata_document_supported: bool,
     /// How clients prove themselves to it; absent means `client_secret_basic`.
     pub token_endpoint_auth_methods_supported: Option<Vec<String>>,
+    /// With what proofs may be signed, where it binds tokens to keys (RFC 9449).
+    #[serde(default)]
+    pub dpop_signing_alg_values_supported: Vec<String>,
 }
 
 /// The RFC 9728 document.
@@ -58,6 +62,12 @@ pub struct Protected {
     /// Scopes that it tells of.
     #[serde(default)]
     pub scopes_supported: Vec<String>,
+    /// With what proofs may be signed, where it takes tokens that are bound to a key.
+    #[serde(default)]
+    pub dpop_signing_alg_values_supported: Vec<String>,
+    /// It takes no others.
+    #[serde(default)]
+    pub dpop_bound_access_tokens_required: bool,
 }
 
 /// Why there is no document.
@@ -69,7 +79,7 @@ pub enum NoDocument {
     None(String),
 }
 
-/// The metadata of the resource at `url`, which must call itself as `is_own` wants it.
+/// The metadata of the resource at `url`, which must call itself as `is_own` wants it of a document at that place.
 ///
 /// # Errors
 /// [`NoDocument`].
@@ -77,7 +87,7 @@ pub async fn protected(
     asker: &OauthClient,
     url: &Url,
     challenge: &Challenge,
-    is_own: impl Fn(&str) -> bool,
+    is_own: impl Fn(&Url, &str) -> bool,
 ) -> Result<Protected, NoDocument> {
     let mut places: Vec<Url> =
         challenge.metadata.iter().filter(|place| place.origin() == url.origin()).cloned().collect();
@@ -93,7 +103,7 @@ pub async fn protected(
     let mut problem = String::new();
     for place in &places {
         match fetch::<Protected>(asker, place).await {
-            Ok(found) if is_own(&found.resource) => return Ok(found),
+            Ok(found) if is_own(place, &found.resource) => return Ok(found),
             // A token for another name would be refused, or would be good somewhere else.
             Ok(found) => return Err(NoDocument::OfAnother(shown(&found.resource))),
             Err(found) => problem = found,
@@ -180,6 +190,7 @@ mod tests {
             authorization_response_iss_parameter_supported: false,
             client_id_metadata_document_supported: false,
             token_endpoint_auth_methods_supported: None,
+            dpop_signing_alg_values_supported: Vec::new(),
         };
         let far = EgressPolicy::issuer(Some("idp.example"), false);
         assert!(checked(server("https://idp.example/authorize"), &far).is_ok());

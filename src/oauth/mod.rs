@@ -14,6 +14,7 @@ use crate::limit;
 pub mod browser;
 pub mod challenge;
 pub mod discover;
+pub mod dpop;
 pub mod person;
 pub mod register;
 pub mod tokens;

@@ -4,6 +4,7 @@
 //! fresh verifier, a `state` and the resource (RFC 8707); a token that cannot stand in a header, or is no bearer token,
 //! is none.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -23,7 +24,8 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use super::{Asker, Registered, Server, describe};
+use super::dpop::{Prover, Proving};
+use super::{Registered, Server, describe};
 use crate::egress::{EgressError, OauthClient};
 use crate::limit;
 
@@ -38,6 +40,8 @@ pub struct Party<'a> {
     pub client: &'a Registered,
     /// What the token is for.
     pub resource: &'a str,
+    /// The key that it is to be bound to, where it is.
+    pub prover: Option<&'a Arc<Prover>>,
 }
 
 /// What a token endpoint gave.
@@ -53,6 +57,8 @@ pub struct Tokens {
     pub scope: Option<String>,
     /// What it says of whose account it is; not verified.
     pub id_token: Option<String>,
+    /// It is bound to our key.
+    pub bound: bool,
 }
 
 /// Why there are no tokens.
@@ -163,8 +169,12 @@ impl Party<'_> {
             .exchange_code(AuthorizationCode::new(code.to_owned()))
             .set_pkce_verifier(PkceCodeVerifier::new(verifier.to_owned()))
             .add_extra_param("resource", self.resource.to_owned());
-        let answer = asked.request_async(&Asker(asker.clone())).await.map_err(|error| failed(&error))?;
-        read(&answer)
+        let answer = asked.request_async(&self.proving(asker)).await.map_err(|error| failed(&error))?;
+        read(&answer, self.prover.is_some())
+    }
+
+    fn proving(&self, asker: &OauthClient) -> Proving {
+        Proving { client: asker.clone(), prover: self.prover.map(Arc::clone) }
     }
 
     /// Renews tokens.
@@ -175,8 +185,8 @@ impl Party<'_> {
         let client = self.at_token_endpoint();
         let refresh = RefreshToken::new(refresh.expose_secret().to_owned());
         let asked = client.exchange_refresh_token(&refresh).add_extra_param("resource", self.resource.to_owned());
-        let answer = asked.request_async(&Asker(asker.clone())).await.map_err(|error| failed(&error))?;
-        read(&answer)
+        let answer = asked.request_async(&self.proving(asker)).await.map_err(|error| failed(&error))?;
+        read(&answer, self.prover.is_some())
     }
 
     /// Gives a token back (RFC 7009); we prove who we are as at the token endpoint.
@@ -245,7 +255,7 @@ fn failed(error: &RequestTokenError<EgressError, BasicErrorResponse>) -> TokenEr
     }
 }
 
-fn read(answer: &Answer) -> Result<Tokens, TokenError> {
+fn read(answer: &Answer, proves: bool) -> Result<Tokens, TokenError> {
     let no_good = |what: &str| TokenError::Unknown(format!("the issuer answers {what}"));
     let token = answer.access_token().secret();
     let plain =
@@ -253,7 +263,9 @@ fn read(answer: &Answer) -> Result<Tokens, TokenError> {
     if !plain {
         return Err(no_good("a token that cannot stand in a header"));
     }
-    if !answer.token_type().as_ref().eq_ignore_ascii_case("bearer") {
+    let kind = answer.token_type().as_ref();
+    let bound = proves && kind.eq_ignore_ascii_case("dpop");
+    if !bound && !kind.eq_ignore_ascii_case("bearer") {
         return Err(no_good("a token that is no bearer token"));
     }
     let refresh = answer.refresh_token().map(|refresh| refresh.secret().as_str());
@@ -267,5 +279,6 @@ fn read(answer: &Answer) -> Result<Tokens, TokenError> {
         life: answer.expires_in(),
         scope: scopes,
         id_token: answer.extra_fields().id_token.clone(),
+        bound,
     })
 }

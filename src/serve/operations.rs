@@ -88,7 +88,7 @@ impl Operations for Gateway {
 
     fn link(&self, caller: &Caller, server: &ServerId) -> Option<String> {
         self.account_config(server)?;
-        link::address(self, caller, server)
+        link::address(self, caller, self.config().server(server)?)
     }
 
     fn lift(&self, lifting: Lifting) -> BoxFuture<'_, Result<Option<RevocationEpoch>, Failure>> {

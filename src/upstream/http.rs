@@ -107,7 +107,7 @@ fn is_reserved(name: &HeaderName) -> bool {
         header::UPGRADE,
         header::TE,
     ];
-    RESERVED.contains(name) || name.as_str().starts_with("mcp-") || name.as_str() == "last-event-id"
+    RESERVED.contains(name) || name.as_str().starts_with("mcp-") || ["last-event-id", "dpop"].contains(&name.as_str())
 }
 
 impl Http {
@@ -249,19 +249,41 @@ impl Http {
         patience: Patience,
     ) -> Result<Response<Incoming>, Failure> {
         let Outfit { mut headers, credential } = headers;
-        let spare = credential.as_ref().and_then(|credential| Some((&credential.name, credential.spare.as_ref()?)));
-        let Some((name, spare)) = spare else { return self.once(uri, method, body, headers, patience).await };
-        let response = self.once(uri.clone(), method.clone(), body.clone(), headers.clone(), patience).await?;
+        let Some(credential) = &credential else { return self.once(uri, method, body, headers, patience).await };
+        let name = &credential.name;
+        let Some(spare) = &credential.spare else { return self.once(uri, method, body, headers, patience).await };
+        let first = (uri.clone(), method.clone(), body.clone(), headers.clone());
+        let response = self.proven(credential, first, patience).await?;
+        if response.status() == StatusCode::FORBIDDEN {
+            return spare.short_of(response.headers()).map_or(Ok(response), Err);
+        }
         if response.status() != StatusCode::UNAUTHORIZED {
             return Ok(response);
         }
         // Whoever does not let us in has done nothing yet; while a secret is changed the other one may be right.
-        let Some(other) = spare.other().await else { return Ok(response) };
+        let Some(other) = spare.other().await? else { return Ok(response) };
         headers.insert(name, presentable(&other)?);
-        let again = self.once(uri, method, body, headers, patience).await?;
+        let again = self.proven(credential, (uri, method, body, headers), patience).await?;
         if again.status() != StatusCode::UNAUTHORIZED {
             spare.accepted();
         }
+        Ok(again)
+    }
+
+    /// The same with a proof, where the credential needs one; a nonce that the server wants is put into another one.
+    async fn proven(
+        &self,
+        credential: &CredentialHeader,
+        (uri, method, body, headers): (Uri, http::Method, Bytes, HeaderMap),
+        patience: Patience,
+    ) -> Result<Response<Incoming>, Failure> {
+        let proven = || credential.proven(&method, &uri, headers.clone());
+        let response = self.once(uri.clone(), method.clone(), body.clone(), proven()?, patience).await?;
+        if !credential.hears(response.headers()) || response.status() != StatusCode::UNAUTHORIZED {
+            return Ok(response);
+        }
+        let again = self.once(uri.clone(), method.clone(), body, proven()?, patience).await?;
+        let _for_the_next = credential.hears(again.headers());
         Ok(again)
     }
 

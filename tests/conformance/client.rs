@@ -24,6 +24,17 @@ async fn scenario<Asking>(name: &str, version: &str, ask: impl FnOnce(Client, Va
 where
     Asking: Future<Output = ()> + Send + 'static,
 {
+    handed_over(name, version, async |url: String, context: Value| {
+        let gateway = gateway(|setup| setup.http_server("fixture", &url, "prefix = \"none\"")).await;
+        let client = Client::new(&gateway.resource(), None);
+        // A client that gives up is no reason not to hear what the suite says.
+        let _ = tokio::spawn(ask(client, context)).await;
+    })
+    .await;
+}
+
+/// Runs one scenario, whose server's URL and whatever else the suite tells are handed to `drive`.
+pub async fn handed_over(name: &str, version: &str, drive: impl AsyncFnOnce(String, Value)) {
     let Some(parts) = Parts::installed() else { return };
     let directory = tempfile::tempdir().unwrap();
     let script = directory.path().join("hand-over");
@@ -37,10 +48,7 @@ where
             }
         };
         let context = std::fs::read_to_string(directory.path().join("context")).unwrap();
-        let gateway = gateway(|setup| setup.http_server("fixture", &url, "prefix = \"none\"")).await;
-        let client = Client::new(&gateway.resource(), None);
-        // A client that gives up is no reason not to hear what the suite says.
-        let _ = tokio::spawn(ask(client, serde_json::from_str(&context).unwrap_or_default())).await;
+        drive(url, serde_json::from_str(&context).unwrap_or_default()).await;
         std::fs::write(directory.path().join("done"), "").unwrap();
     };
     let (report, ()) = tokio::join!(suite::client(&parts, &command, name, version), asking);

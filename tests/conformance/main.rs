@@ -18,6 +18,7 @@ mod parts;
 #[expect(dead_code, clippy::expect_used, clippy::print_stderr, reason = "shared with the tests in tests/it")]
 mod support;
 
+mod auth;
 mod client;
 mod expected;
 mod server;

@@ -88,9 +88,14 @@ impl Report {
 
     fn read(directory: &std::path::Path) -> Self {
         let mut report = Self::default();
-        for entry in std::fs::read_dir(directory).unwrap() {
-            let path = entry.unwrap().path();
-            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        let mut places = vec![directory.to_owned()];
+        while let Some(place) = places.pop() {
+            // `auth/SCENARIO` lies in a directory of that name.
+            places.extend(
+                std::fs::read_dir(&place).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()),
+            );
+            let path = place;
+            let name = path.strip_prefix(directory).unwrap().to_str().unwrap().to_owned();
             // `server-SCENARIO-2026-11-24T18-44-58-095Z`, or without the first word for a client.
             let scenario = &name[..name.len().saturating_sub(25)];
             let scenario = scenario.strip_prefix("server-").unwrap_or(scenario);

@@ -20,5 +20,6 @@ mod ocsf;
 mod onboard;
 mod parts;
 mod provider;
+mod second_issuer;
 mod tokens;
 mod upstreams;

@@ -7,6 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 
 use crate::parts::Parts;
+use crate::support::holder::Holder;
 
 /// A running provider; it ends with the test.
 pub struct Provider {
@@ -40,6 +41,11 @@ impl Provider {
 
     /// A person's token: authorization code with PKCE, as an assistant gets it, without a browser.
     pub async fn person(&self, name: &str, resource: &str) -> String {
+        self.login(name, "assistant", resource, None).await
+    }
+
+    /// The same with a client, and with a key that the token is bound to where there is one.
+    pub async fn login(&self, name: &str, client: &str, resource: &str, holder: Option<&Holder>) -> String {
         let verifier = ulid::Ulid::generate().to_string().repeat(2);
         let challenge =
             URL_SAFE_NO_PAD.encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, verifier.as_bytes()));
@@ -47,7 +53,7 @@ impl Provider {
         let mut url = url::Url::parse_with_params(
             &format!("{}/auth", self.url),
             [
-                ("client_id", "assistant"),
+                ("client_id", client),
                 ("response_type", "code"),
                 ("redirect_uri", callback),
                 ("scope", "openid mcp"),
@@ -72,25 +78,51 @@ impl Provider {
         let code = url.query_pairs().find(|(name, _)| name == "code").unwrap_or_else(|| panic!("no code in {url}")).1;
         let form = [
             ("grant_type", "authorization_code"),
-            ("client_id", "assistant"),
+            ("client_id", client),
             ("code", &code),
             ("code_verifier", &verifier),
             ("redirect_uri", callback),
             ("resource", resource),
         ];
-        self.token(self.http.post(format!("{}/token", self.url)).form(&form)).await
+        let endpoint = format!("{}/token", self.url);
+        let mut request = self.http.post(&endpoint).form(&form);
+        if let Some(holder) = holder {
+            let (header, mut claims) = holder.parts("POST", &endpoint, "");
+            claims.as_object_mut().unwrap().remove("ath");
+            request = request.header("dpop", holder.sign(&(header, claims)));
+        }
+        self.token(request).await
     }
 
     /// A machine's token: client credentials.
     pub async fn machine(&self, resource: &str) -> String {
+        self.machine_of("nightly", resource).await
+    }
+
+    /// The same with a client.
+    pub async fn machine_of(&self, client: &str, resource: &str) -> String {
         let form = [("grant_type", "client_credentials"), ("resource", resource), ("scope", "mcp")];
         let request = self.http.post(format!("{}/token", self.url)).form(&form);
-        self.token(request.basic_auth("nightly", Some("nightly-secret-of-the-tests-0123456789"))).await
+        self.token(request.basic_auth(client, Some("nightly-secret-of-the-tests-0123456789"))).await
     }
 
     async fn token(&self, request: reqwest::RequestBuilder) -> String {
         let answer: Value = request.send().await.unwrap().json().await.unwrap();
         answer["access_token"].as_str().unwrap_or_else(|| panic!("no token: {answer}")).to_owned()
+    }
+
+    /// Takes a token back (RFC 7009).
+    pub async fn revoke(&self, client: &str, token: &str) {
+        let form = [("token", token), ("client_id", client)];
+        let answer = self.http.post(format!("{}/token/revocation", self.url)).form(&form).send().await.unwrap();
+        assert!(answer.status().is_success(), "{}", answer.status());
+    }
+
+    /// How many clients have registered, and how many came with a document of their own.
+    pub async fn clients(&self) -> (u64, u64) {
+        let answer = self.http.get(format!("{}/test/clients", self.url)).send().await.unwrap();
+        let came: Value = answer.json().await.unwrap();
+        (came["registered"].as_u64().unwrap(), came["described"].as_u64().unwrap())
     }
 
     /// Tells somebody that a person has logged out; whether they took it.

@@ -1,10 +1,10 @@
 //! Accounts that people link: asked for in either era, linked on pages by their owner alone, renewed once, taken back.
 
-use std::collections::HashMap;
-
 use serde_json::{Value, json};
 
 use crate::input::{all_capabilities, call, reason, retry};
+pub use crate::support::browser::Browser;
+use crate::support::browser::Page;
 use crate::support::client::{Answer, Client, modern_request};
 use crate::support::door::Person;
 use crate::support::eventually;
@@ -15,6 +15,7 @@ use crate::support::linked::{CANARY, Linked};
 mod attack;
 mod renew;
 mod taken_back;
+mod wider;
 
 pub const OAUTH: &str = "title = \"Notes\"\n[servers.notes.credential]\nkind = \"oauth\"\n";
 
@@ -76,70 +77,6 @@ fn address(text: &str) -> String {
         .find(|word| word.contains("/link/"))
         .unwrap_or_else(|| panic!("no link in {text}"))
         .to_owned()
-}
-
-pub struct Page {
-    pub status: u16,
-    url: String,
-    headers: reqwest::header::HeaderMap,
-    pub text: String,
-}
-
-impl Page {
-    /// Where its button leads.
-    pub fn button(&self) -> Option<String> {
-        let after = self.text.split("class=\"button\" href=\"").nth(1)?;
-        Some(after.split('"').next()?.replace("&amp;", "&"))
-    }
-}
-
-/// A browser with cookies, which cookies of different ports share as everywhere.
-#[derive(Default)]
-pub struct Browser {
-    cookies: HashMap<String, String>,
-}
-
-impl Browser {
-    #[expect(clippy::disallowed_methods, reason = "a test's client needs no SSRF guard")]
-    pub async fn get(&mut self, url: &str) -> Page {
-        let http = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
-        let mut request = http.get(url);
-        if !self.cookies.is_empty() {
-            let cookies: Vec<String> = self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
-            request = request.header("cookie", cookies.join("; "));
-        }
-        let response = request.send().await.unwrap();
-        let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        for cookie in headers.get_all("set-cookie") {
-            let (pair, rest) = cookie.to_str().unwrap().split_once(';').unwrap();
-            let (name, value) = pair.split_once('=').unwrap();
-            if rest.contains("Max-Age=0") {
-                self.cookies.remove(name);
-            } else {
-                self.cookies.insert(name.to_owned(), value.to_owned());
-            }
-        }
-        Page { status, url: url.to_owned(), headers, text: response.text().await.unwrap() }
-    }
-
-    /// Follows redirects to the first page.
-    pub async fn follow(&mut self, url: &str) -> Page {
-        self.follow_until(url, "\u{0}").await
-    }
-
-    /// Follows redirects until an address contains that, which is not opened.
-    async fn follow_until(&mut self, url: &str, stop: &str) -> Page {
-        let mut page = self.get(url).await;
-        for _ in 0..10 {
-            let Some(location) = page.headers.get("location") else { return page };
-            let location = location.to_str().unwrap().to_owned();
-            if location.contains(stop) {
-                return Page { url: location, ..page };
-            }
-            page = self.get(&location).await;
-        }
-        panic!("a circle at {}", page.url);
-    }
 }
 
 #[tokio::test]

@@ -49,6 +49,52 @@ async fn one_token_can_be_revoked_by_its_id() {
 }
 
 #[tokio::test]
+async fn whoever_stands_in_a_chain_and_is_blocked_stops_the_calls_that_go_through_them() {
+    let issuer = Issuer::start().await;
+    let upstream = Scripted::echo().await;
+    let agent = |name: &str| {
+        format!(
+            "[agents.{name}]\nowner = \"user:test/owner\"\npurpose = \"tests\"\nkind = \"interactive\"\n\
+             environments = [\"development\"]\nclients = [{{ issuer = \"test\", client_id = \"{name}-client\" }}]\n"
+        )
+    };
+    let agents = ["assistant", "desk", "planner", "writer"];
+    let rows: String = agents.map(|name| format!("p, agent:{name}, *, */*, call, -, allow\n")).concat();
+    let gateway = Setup::new(&issuer)
+        .http_server("tools", &upstream.url, "")
+        .policy(&format!("p, user:test/alice, *, */*, call, -, allow\n{rows}"))
+        .policy_file("agents.toml", &agents.map(agent).concat())
+        .start()
+        .await;
+    let through = |hops: &[&str]| {
+        let mut claims = issuer.claims("alice", &["developers"], &gateway.resource());
+        claims["client_id"] = json!("desk-client");
+        for hop in hops.iter().rev() {
+            let inner = claims.as_object_mut().unwrap().remove("act");
+            claims["act"] = json!({ "sub": hop });
+            inner.into_iter().for_each(|inner| claims["act"]["act"] = inner);
+        }
+        gateway.client(&issuer.sign(&claims))
+    };
+    let (deep, outer) = (through(&["desk-client", "planner-client"]), through(&["planner-client"]));
+    let (writers, direct) = (through(&["desk-client", "writer-client"]), through(&["desk-client"]));
+    for client in [&deep, &outer, &writers, &direct] {
+        assert_eq!(client.call_tool("tools__echo", json!({})).await.status, 200);
+    }
+    revoke(&gateway, &["client", "test/planner-client"]);
+    let fresh = through(&["desk-client", "planner-client"]);
+    for client in [&deep, &outer, &fresh] {
+        let answer = client.call_tool("tools__echo", json!({})).await;
+        assert!(answer.status == 401 && answer.text.contains("revoked"), "{} {}", answer.status, answer.text);
+    }
+    // An issuer may call software a subject: whichever of the two an administrator writes is meant.
+    revoke(&gateway, &["subject", "user:test/writer-client"]);
+    assert_eq!(writers.call_tool("tools__echo", json!({})).await.status, 401);
+    assert_eq!(direct.call_tool("tools__echo", json!({})).await.status, 200, "who has nothing to do with them goes on");
+    assert_eq!(upstream.calls().len(), 5);
+}
+
+#[tokio::test]
 async fn a_client_and_everything_can_be_revoked() {
     let (issuer, _upstream, gateway) = start().await;
     let mut claims = issuer.claims("alice", &["developers"], &gateway.resource());

@@ -31,7 +31,7 @@ pub(super) struct Found {
 pub(super) async fn discover(url: &Url, options: &LoginOptions, challenge: &Challenge) -> Result<Found, String> {
     // Whoever typed the gateway's address meant it, wherever it is.
     let asker = oauth_client(EgressPolicy::server(true)).map_err(|error| error.to_string())?;
-    let protected = protected(&asker, url, challenge, |resource| same(resource, url)).await;
+    let protected = protected(&asker, url, challenge, |_, resource| same(resource, url)).await;
     let protected = protected.map_err(|problem| match problem {
         NoDocument::OfAnother(resource) => {
             format!("the gateway at {url} calls itself {}; use that name with --url", shown(&resource))

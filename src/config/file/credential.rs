@@ -52,7 +52,7 @@ impl Kind {
             Self::None => (&[], &[]),
             Self::Static => (STATIC_KEYS, &[]),
             Self::Exchange => (ASKED_KEYS, &["audience", "actor_token", "actor_token_type"]),
-            Self::ClientCredentials => (ASKED_KEYS, &["audience"]),
+            Self::ClientCredentials => (ASKED_KEYS, &["assertion", "audience"]),
             Self::IdJag => (ASKED_KEYS, &["identity_provider"]),
             Self::Oauth => (account::OAUTH_KEYS, &[]),
         };

@@ -99,10 +99,15 @@ pub fn read_exchange(mut table: Table<'_, '_>, base: &Path) -> Option<Credential
 /// Reads a token of the gateway's own.
 pub fn read_client_credentials(mut table: Table<'_, '_>, base: &Path) -> Option<CredentialConfig> {
     let audience = table.get::<String>("audience");
-    let asks = read(&mut table, "client credentials", base, audience)?;
+    let written = table.has("assertion");
+    let assertion = secret(&mut table, "assertion", base);
+    let asks = TokenRequest { assertion, ..read(&mut table, "client credentials", base, audience)? };
+    if written && asks.assertion.is_none() {
+        return None;
+    }
     let mut complete = issuing(&table, &asks);
-    if asks.client == ClientAuthentication::None {
-        let message = "client credentials prove nothing without a proof: write client_secret or private_key";
+    if asks.client == ClientAuthentication::None && asks.assertion.is_none() {
+        let message = "client credentials prove nothing without a proof: write client_secret, private_key or assertion";
         table.mistake(&table.span, message);
         complete = false;
     }
@@ -148,6 +153,7 @@ fn read_provider(mut table: Table<'_, '_>, base: &Path) -> Option<(TokenRequest,
         revocation_endpoint: None,
         client_id,
         client,
+        assertion: None,
         audience: None,
         resource: None,
         scope: None,
@@ -209,6 +215,7 @@ fn read(table: &mut Table<'_, '_>, what: &str, base: &Path, audience: Option<Str
         revocation_endpoint: revocation_endpoint?,
         client_id,
         client,
+        assertion: None,
         audience,
         resource: resource.map(Spanned::into_inner),
         scope,

@@ -358,13 +358,13 @@ async fn a_secret_is_changed_in_two_places_without_a_call_that_fails() {
     let first = world.ask(&alice, None).await.unwrap();
     assert_eq!(value(&first), "new");
     let spare = first.header.unwrap().spare.unwrap();
-    assert_eq!(spare.other().await.unwrap().expose_secret(), "old");
+    assert_eq!(spare.other().await.unwrap().unwrap().expose_secret(), "old");
     assert_eq!(value(&world.ask(&alice, None).await.unwrap()), "new", "trying it is not yet choosing it");
     spare.accepted();
     let again = world.ask(&alice, None).await.unwrap();
     assert_eq!(value(&again), "old");
     let spare = again.header.unwrap().spare.unwrap();
-    assert_eq!(spare.other().await.unwrap().expose_secret(), "new");
+    assert_eq!(spare.other().await.unwrap().unwrap().expose_secret(), "new");
     spare.accepted();
     assert_eq!(value(&world.ask(&alice, None).await.unwrap()), "new");
     let listed = world.delegate.static_secrets(&world.config).await;
@@ -399,9 +399,9 @@ async fn a_secret_that_is_too_old_is_said_to_be_or_refused() {
     assert!(world.delegate.static_secrets(&world.config).await.iter().all(|one| one.stale));
     // The upstream refuses it and its file has changed: what is there now is tried at once.
     let spare = warned.header.unwrap().spare.unwrap();
-    assert!(spare.other().await.is_none(), "what was refused is not tried again");
+    assert!(spare.other().await.unwrap().is_none(), "what was refused is not tried again");
     std::fs::write(&path, "two").unwrap();
-    assert_eq!(spare.other().await.unwrap().expose_secret(), "Bearer two");
+    assert_eq!(spare.other().await.unwrap().unwrap().expose_secret(), "Bearer two");
     assert_eq!(value(&world.ask(&alice, Some("strict")).await.unwrap()), "Bearer two");
     assert!(world.delegate.static_secrets(&world.config).await.iter().all(|one| !one.stale));
 }
@@ -427,7 +427,7 @@ async fn a_place_that_a_refused_secret_cannot_be_read_from_is_waited_for_so_long
     let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
     rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
     let began = std::time::Instant::now();
-    assert!(spare.other().await.is_none());
+    assert!(spare.other().await.unwrap().is_none());
     assert!(began.elapsed() >= limit::SECRET_REREAD_TIMEOUT && began.elapsed() < 5 * limit::SECRET_REREAD_TIMEOUT);
     // Lets go of whoever reads it.
     drop(std::fs::File::options().write(true).open(&path).unwrap());

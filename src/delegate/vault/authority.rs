@@ -13,7 +13,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::json;
 use url::Url;
 
-use super::{Entry, resource};
+use super::{Entry, is_origin, resource};
 use crate::config::{OauthConfig, ServerConfig, TransportConfig};
 use crate::egress::{EgressPolicy, OauthClient, is_loopback, oauth_client};
 use crate::identity::now_s;
@@ -21,7 +21,7 @@ use crate::ids::{Digest, PrincipalKey};
 use crate::limit;
 use crate::oauth::discover::{self, NoDocument};
 use crate::oauth::register::{RegisterError, register};
-use crate::oauth::{Challenge, Registered, Server, shown};
+use crate::oauth::{Challenge, Registered, Server, dpop, shown};
 use crate::outcome::Failure;
 use crate::shelf::{Action, Change, Expect, Section, Shelf, Tell};
 use crate::wire::handle::Sealer;
@@ -56,6 +56,8 @@ pub struct Authority {
     pub resource: String,
     /// What is asked for.
     pub scopes: Vec<String>,
+    /// Tokens can be bound to a key: the authorization server makes such, and the upstream takes them.
+    pub proves: bool,
 }
 
 /// The authorization servers of all upstreams.
@@ -150,6 +152,8 @@ impl Authorities {
         let resource =
             resource(server, account).ok_or("nothing says what it calls itself: write `resource` and `issuer`")?;
         let (protected, challenge) = described(server, account, &resource).await?;
+        // A token is asked for under the name that it publishes, to the letter.
+        let named_itself = protected.as_ref().map(|protected| protected.resource.clone());
         let named = protected.as_ref().map(|protected| protected.authorization_servers.as_slice()).unwrap_or_default();
         let issuer = match (&account.issuer, named.first()) {
             (Some(written), Some(_)) if !named.contains(written) => {
@@ -167,6 +171,12 @@ impl Authorities {
         if pkce == Some(false) || (pkce.is_none() && account.client_id.is_none()) {
             return Err(format!("the issuer {} does not say that it supports PKCE with S256", shown(&issuer)));
         }
+        let signs = |all: &[String]| all.iter().any(|known| known == dpop::ALGORITHM);
+        let takes_bound = challenge.dpop
+            || protected.as_ref().is_some_and(|protected| {
+                protected.dpop_bound_access_tokens_required || signs(&protected.dpop_signing_alg_values_supported)
+            });
+        let proves = takes_bound && signs(&found.dpop_signing_alg_values_supported);
         let mut scopes: Vec<String> = match (&account.scope, challenge.scope, protected) {
             (Some(scope), ..) => scope.split_whitespace().map(str::to_owned).collect(),
             (None, Some(scope), _) => scope.split_whitespace().map(str::to_owned).collect(),
@@ -182,7 +192,8 @@ impl Authorities {
         }
         let client = self.client(account, &found, &asker, sealer).await?;
         let client_is_written = account.client_id.is_some();
-        Ok(Authority { server: found, asker, client, client_is_written, resource, scopes })
+        let resource = named_itself.unwrap_or(resource);
+        Ok(Authority { server: found, asker, client, client_is_written, resource, scopes, proves })
     }
 
     /// Who we are there: as an administrator wrote it, by our own document, or registered.
@@ -216,6 +227,11 @@ impl Authorities {
             ));
         };
         self.registered(server, endpoint, asker, sealer).await
+    }
+
+    /// Has all of them asked again: one does not know its own tokens any more.
+    pub(super) fn doubt(&self) {
+        self.known.invalidate_all();
     }
 
     /// Forgets a registration that its authorization server has forgotten, so that another one is made.
@@ -302,7 +318,11 @@ async fn described(
     };
     let asker = oauth_client(EgressPolicy::server(*allow_private)).map_err(|error| error.to_string())?;
     let challenge = challenge(&asker, url).await;
-    let is_own = |named: &str| named == resource || (account.resource.is_none() && is_root(url, named));
+    // What stands at the root speaks of the origin (RFC 9728, section 3.3).
+    let is_own = |place: &Url, named: &str| {
+        let of_origin = || is_root(url, named) || (place.path() == discover::RESOURCE && is_origin(url, named));
+        named == resource || (account.resource.is_none() && of_origin())
+    };
     match discover::protected(&asker, url, &challenge, is_own).await {
         Ok(protected) => Ok((Some(protected), challenge)),
         Err(NoDocument::OfAnother(named)) => Err(format!(

@@ -11,6 +11,7 @@ use crate::identity::Caller;
 use crate::ids::{Digest, IssuerAlias, PrincipalKey, ServerId, Subject};
 use crate::limit;
 use crate::oauth::Registered;
+use crate::oauth::dpop::ProofKey;
 use crate::oauth::register::{close, close_optional, open, open_optional};
 use crate::wire::handle::Sealer;
 
@@ -41,6 +42,9 @@ pub struct Entry {
     pub expires_at: Option<i64>,
     /// What was granted.
     pub scope: Option<String>,
+    /// What was asked for, where less was granted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<String>,
     /// The authorization server.
     pub authority: String,
     /// Where tokens are renewed.
@@ -53,6 +57,9 @@ pub struct Entry {
     pub client_is_written: bool,
     /// What the tokens are for.
     pub resource: String,
+    /// The key that they are bound to, where they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<ProofKey>,
     /// What the account is called there, as far as that was said; display only.
     pub account: Option<String>,
     /// When it was linked, seconds since 1970.
@@ -149,12 +156,14 @@ pub(super) mod tests {
             given_at: 7,
             expires_at,
             scope: Some("read".to_owned()),
+            asked: None,
             authority: "https://as.example".to_owned(),
             token_endpoint: Url::parse("https://as.example/token").unwrap(),
             revocation_endpoint: None,
             client: Registered::public("us".to_owned()),
             client_is_written: false,
             resource: "https://up.example/mcp".to_owned(),
+            key: None,
             account: Some("ann@up".to_owned()),
             linked_at: 7,
         }

@@ -4,6 +4,7 @@
 //! sealed wherever they rest; one replica at a time renews an account; what is remembered counts for one epoch, so that
 //! an account that was taken back is not used again; an account that cannot be renewed is dead, and asked for anew.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,7 @@ mod renew;
 mod rows;
 #[cfg(test)]
 mod tests;
+mod wider;
 
 pub use authority::{Authorities, Authority, Ourselves, account_of};
 pub use entry::{Entry, Owner};
@@ -29,6 +31,7 @@ use crate::config::{OauthConfig, ServerConfig};
 use crate::identity::{Caller, now_s};
 use crate::ids::{Digest, RevocationEpoch};
 use crate::limit;
+use crate::oauth::dpop::Prover;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
 use crate::shelf::{Section, Shelf, Version};
 use crate::wire::handle::Sealer;
@@ -50,6 +53,8 @@ pub struct Vault {
     refused: moka::sync::Cache<Digest, ()>,
     /// Accounts whose authorization server could not be asked, a moment ago.
     failed: moka::sync::Cache<Digest, Arc<str>>,
+    /// Scopes that accounts have to be linked for, because their servers said so a moment ago.
+    wider: moka::sync::Cache<Digest, Arc<str>>,
     /// The epoch up to which accounts of what is blocked were taken back.
     swept: std::sync::atomic::AtomicU64,
 }
@@ -74,6 +79,10 @@ pub(super) struct Held {
     authority: String,
     /// The client there, where an administrator wrote it.
     client: Option<String>,
+    /// What it was linked for.
+    scopes: BTreeSet<String>,
+    /// Makes the proofs that go with it, where it is bound to a key.
+    pub prover: Option<Arc<Prover>>,
     tie: AccountTie,
 }
 
@@ -106,18 +115,6 @@ pub struct AccountSpare {
     presented: Arc<Held>,
 }
 
-impl AccountSpare {
-    /// The account's token after this one was refused: one that came meanwhile, or a new one.
-    pub(super) async fn other(&self) -> Option<SecretString> {
-        let place = self.sought.owner.place(&self.sought.server.id);
-        // A server that takes nothing is no reason to ask for a token with every call.
-        let first = self.vault.refused.entry(place).or_insert(()).is_fresh();
-        let sought = Sought { refused: Some(self.presented.secret.clone()), ..self.sought.clone() };
-        let found = if first { self.vault.seek(sought).await.ok()? } else { self.vault.usable(&place, &sought)? };
-        Some(super::prefixed("Bearer ", &found.secret))
-    }
-}
-
 impl Vault {
     /// A vault of these rows, whose first key seals and whose every key opens.
     #[must_use]
@@ -135,6 +132,10 @@ impl Vault {
             failed: moka::sync::Cache::builder()
                 .max_capacity(limit::VAULT_HELD_MAX)
                 .time_to_live(limit::VAULT_FAILED_PAUSE)
+                .build(),
+            wider: moka::sync::Cache::builder()
+                .max_capacity(limit::VAULT_HELD_MAX)
+                .time_to_live(limit::LINK_AGE_MAX)
                 .build(),
             swept: std::sync::atomic::AtomicU64::new(0),
         })
@@ -244,6 +245,8 @@ impl Vault {
             resource: entry.resource.clone(),
             authority: entry.authority.clone(),
             client: entry.written_client().map(str::to_owned),
+            scopes: wider::scopes(entry),
+            prover: entry.key.clone().map(Prover::new),
             tie: AccountTie { place: sought.owner.place(&sought.server.id), linked_at: entry.linked_at },
         })
     }
@@ -269,6 +272,11 @@ impl Expiry<Digest, Arc<Held>> for UntilUse {
 }
 
 impl Held {
+    /// How it stands in a header.
+    pub fn spelled(&self) -> SecretString {
+        super::prefixed(if self.prover.is_some() { "DPoP " } else { "Bearer " }, &self.secret)
+    }
+
     /// What a use of it hangs on.
     pub const fn tie(&self) -> AccountTie {
         self.tie
@@ -278,7 +286,7 @@ impl Held {
 /// Whether tokens of that resource, authorization server and written client are those that the files name now.
 fn is_named(server: &ServerConfig, account: &OauthConfig, of: (&String, &str, Option<&str>)) -> bool {
     let (own, authority, client) = of;
-    resource(server, account).as_ref() == Some(own) && agrees(account, authority, client)
+    is_own_name(server, account, own) && agrees(account, authority, client)
 }
 
 /// Whether the files still name that authorization server, and us there as they did.
@@ -313,6 +321,21 @@ impl Sought {
     fn refuses(&self, secret: &SecretString) -> bool {
         self.refused.as_ref().is_some_and(|refused| refused.expose_secret() == secret.expose_secret())
     }
+}
+
+/// Whether a server may call itself so: as the files have it, or by its origin alone, where nobody wrote a name and that
+/// is what it publishes there (RFC 9728, section 3.3).
+fn is_own_name(server: &ServerConfig, account: &OauthConfig, named: &str) -> bool {
+    let origin = || match &server.transport {
+        crate::config::TransportConfig::Http { url, .. } if account.resource.is_none() => is_origin(url, named),
+        _ => false,
+    };
+    resource(server, account).as_deref() == Some(named) || origin()
+}
+
+/// Whether that is the origin of a URL, with a slash at its end or without.
+fn is_origin(url: &url::Url, named: &str) -> bool {
+    named.strip_suffix('/').unwrap_or(named) == url.origin().ascii_serialization()
 }
 
 /// What a server calls itself, as far as the files say.

@@ -196,7 +196,7 @@ impl Vault {
             client.secret = reference.read().await.ok();
         }
         let (issuer, token_endpoint) = (entry.authority.as_str(), &entry.token_endpoint);
-        let party = Party { issuer, token_endpoint, client: &client, resource: &entry.resource };
+        let party = Party { issuer, token_endpoint, client: &client, resource: &entry.resource, prover: None };
         let refresh = match &entry.refresh {
             Some(refresh) => Some(party.give_back(&asker, endpoint, refresh, "refresh_token").await),
             None => None,

@@ -18,6 +18,7 @@ use super::{
 use crate::identity::now_s;
 use crate::limit;
 use crate::oauth::Registered;
+use crate::oauth::dpop::Prover;
 use crate::oauth::tokens::{Party, TokenError, Tokens};
 use crate::outcome::{Failure, Reason, Stop};
 use crate::shelf::{Action, Change, Changed, Expect, Tell, Version};
@@ -125,11 +126,13 @@ impl Vault {
         let client = self.client_of(sought, entry).await.map_err(TokenError::Unknown)?;
         let asker = self.authorities.asker(&sought.server, &sought.account, &entry.authority);
         let asker = asker.map_err(TokenError::Unknown)?;
+        let prover = entry.key.clone().map(Prover::new);
         let party = Party {
             issuer: &entry.authority,
             token_endpoint: &entry.token_endpoint,
             client: &client,
             resource: &entry.resource,
+            prover: prover.as_ref(),
         };
         party.renew(&asker, refresh).await
     }
@@ -242,6 +245,7 @@ fn renewed(before: &Entry, tokens: Tokens, now: i64) -> Entry {
         given_at: now,
         expires_at: ends(now, tokens.life),
         scope: tokens.scope.or_else(|| before.scope.clone()),
+        key: before.key.clone().filter(|_| tokens.bound),
         ..before.clone()
     }
 }

@@ -112,6 +112,7 @@ impl Vault {
                 Changed::Done { .. } => {
                     self.held.invalidate(&place);
                     self.failed.invalidate(&place);
+                    self.wider.invalidate(&place);
                     return Ok(());
                 }
                 Changed::Full(_) => return Err(Failure::before(Reason::StoreUnavailable, "the vault is full")),

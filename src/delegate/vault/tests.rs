@@ -215,6 +215,8 @@ impl World {
     /// What is kept of an account whose access token is over.
     fn over(&self) -> Entry {
         Entry {
+            asked: None,
+            key: None,
             access: "at-old".to_owned().into(),
             refresh: Some("rt-old".to_owned().into()),
             given_at: now_s() - 100,

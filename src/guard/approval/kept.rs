@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::approver;
 use crate::config::{Config, GateConfig, GateKind, ServerConfig};
 use crate::guard::Party;
-use crate::identity::{Caller, Person, TokenFacts};
+use crate::identity::{Caller, Hop, Person, TokenFacts};
 use crate::ids::{Digest, IssuerAlias, PolicyRevision};
 use crate::inversion::{self, Control};
 use crate::policy::Permit;
@@ -129,6 +129,8 @@ pub struct Token {
     session: Option<String>,
     issued_at: Option<i64>,
     expires_at: i64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    hops: Vec<Hop>,
 }
 
 /// Somebody's no.
@@ -259,9 +261,9 @@ impl Token {
     /// Of somebody who calls, or approves.
     #[must_use]
     pub fn of(caller: &Caller) -> Self {
-        let TokenFacts { digest, issuer, subject, client, id, session, issued_at, expires_at, .. } =
+        let TokenFacts { digest, issuer, subject, client, id, session, issued_at, expires_at, hops, .. } =
             caller.token().clone();
-        Self { digest, issuer: issuer.to_string(), subject, client, id, session, issued_at, expires_at }
+        Self { digest, issuer: issuer.to_string(), subject, client, id, session, issued_at, expires_at, hops }
     }
 
     /// As revocations look at it; nothing where its issuer cannot be spelled.
@@ -278,6 +280,7 @@ impl Token {
             expires_at: self.expires_at,
             for_administrators,
             person: Person::Unknown,
+            hops: self.hops.clone(),
         })
     }
 

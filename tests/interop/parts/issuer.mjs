@@ -3,8 +3,11 @@
 //
 // What it speaks: discovery, JWKS, client credentials, authorization code with PKCE (the person is whoever
 // `login_hint` names, no browser), RFC 9068 access tokens for RFC 8707 resources, RFC 8693 exchange.
-// `/test/exchanges` tells how many tokens were exchanged; `/test/logout?sub=NAME&uri=URI` has a person logged out there.
-// Whoever comes without a `login_hint` is alice.
+// Clients register (RFC 7591), or are described by a document of their own (`https://clients.example/NAME.json`, which is
+// answered here). Tokens are bound to a key where a DPoP proof comes along, and say nothing (opaque, with RFC 7662 and
+// RFC 7009) where the client's name begins with `opaque-`.
+// `/test/exchanges` tells how many tokens were exchanged, `/test/clients` how clients came; `/test/logout?sub=NAME&uri=URI`
+// has a person logged out there. Whoever comes without a `login_hint` is alice.
 
 import http from 'node:http';
 import { generateKeyPairSync } from 'node:crypto';
@@ -18,7 +21,7 @@ const LIFE_S = 600;
 
 const GROUPS = { alice: ['developers'], bob: ['auditors'] };
 // Machines get their groups by client.
-const CLIENT_GROUPS = { nightly: ['developers'] };
+const CLIENT_GROUPS = { nightly: ['developers'], 'opaque-nightly': ['developers'] };
 
 const server = http.createServer();
 await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
@@ -29,15 +32,35 @@ const named = (key) => ({ ...key.export({ format: 'jwk' }), kid: 'interop-1', al
 const ownKeys = createLocalJWKSet({ keys: [named(publicKey)] });
 
 /** What a token for one resource looks like; every resource is one of this machine. */
-function resourceServer(resource) {
+function resourceServer(resource, client) {
   if (!resource.startsWith('http://127.0.0.1:')) throw new errors.InvalidTarget();
   return {
     audience: resource,
     scope: 'mcp',
-    accessTokenFormat: 'jwt',
     accessTokenTTL: LIFE_S,
-    jwt: { sign: { alg: 'ES256' } },
+    ...(client?.clientId.startsWith('opaque-')
+      ? { accessTokenFormat: 'opaque' }
+      : { accessTokenFormat: 'jwt', jwt: { sign: { alg: 'ES256' } } }),
   };
+}
+
+const came = { registered: 0, described: 0 };
+
+/** What stands at an address: our clients' own documents, or whatever is there on this machine. */
+async function fetchHere(url, { dispatcher, ...options }) {
+  const { host, href, pathname } = new URL(url);
+  if (host !== 'clients.example') return globalThis.fetch(url, options);
+  came.described += 1;
+  return Response.json({
+    client_id: href,
+    client_name: pathname.slice(1).replace('.json', ''),
+    application_type: 'native',
+    token_endpoint_auth_method: 'none',
+    grant_types: ['authorization_code', 'refresh_token'],
+    response_types: ['code'],
+    redirect_uris: ['/callback', '/oauth/callback'].flatMap((path) =>
+      ['127.0.0.1', 'localhost'].map((name) => `http://${name}${path}`)),
+  });
 }
 
 const provider = new Provider(issuer, {
@@ -73,6 +96,22 @@ const provider = new Provider(issuer, {
       scope: 'mcp',
     },
     {
+      client_id: 'opaque-assistant',
+      application_type: 'native',
+      token_endpoint_auth_method: 'none',
+      grant_types: ['authorization_code'],
+      response_types: ['code'],
+      redirect_uris: ['http://127.0.0.1/callback'],
+    },
+    {
+      client_id: 'opaque-nightly',
+      client_secret: 'nightly-secret-of-the-tests-0123456789',
+      grant_types: ['client_credentials'],
+      response_types: [],
+      redirect_uris: [],
+      scope: 'mcp',
+    },
+    {
       client_id: 'gateway',
       client_secret: 'gateway-secret-of-the-tests-0123456789',
       grant_types: [EXCHANGE],
@@ -97,15 +136,18 @@ const provider = new Provider(issuer, {
     devInteractions: { enabled: false },
     backchannelLogout: { enabled: true },
     registration: { enabled: true },
+    clientIdMetadataDocument: { enabled: true, ack: 'draft-02' },
+    introspection: { enabled: true, allowedPolicy: (ctx, client) => client.clientId === 'gateway' },
+    revocation: { enabled: true, allowedPolicy: (ctx, client, token) => token.clientId === client.clientId },
     clientCredentials: { enabled: true },
     resourceIndicators: {
       enabled: true,
-      getResourceServerInfo: (ctx, resource) => resourceServer(resource),
+      getResourceServerInfo: (ctx, resource, client) => resourceServer(resource, client),
       useGrantedResource: () => true,
     },
   },
   // Everything here is on this machine, which the provider's own guard would not reach.
-  fetch: (url, { dispatcher, ...options }) => globalThis.fetch(url, options),
+  fetch: fetchHere,
   issueRefreshToken: (ctx, client) => client.grantTypeAllowed('refresh_token'),
   extraTokenClaims: (ctx, token) => ({
     groups: GROUPS[token.accountId] ?? CLIENT_GROUPS[token.clientId] ?? [],
@@ -161,6 +203,8 @@ server.on('request', async (request, response) => {
   try {
     if (request.url === '/test/exchanges') {
       response.end(String(exchanges));
+    } else if (request.url === '/test/clients') {
+      response.end(JSON.stringify(came));
     } else if (request.url.startsWith('/test/logout?')) {
       const asked = new URL(request.url, issuer).searchParams;
       const client = await provider.Client.find('assistant');
@@ -182,6 +226,9 @@ server.on('request', async (request, response) => {
     response.end(String(error));
   }
 });
+provider.on('registration_create.success', () => { came.registered += 1; });
 provider.on('server_error', (ctx, error) => console.error(error));
+// Whoever started this reads the one line below and no more.
+process.stdout.on('error', () => {});
 process.stdin.on('end', () => process.exit()).resume();
 console.log(`listening ${issuer}`);

@@ -122,6 +122,12 @@ impl Setup {
         self
     }
 
+    /// Replaces the issuer's tables.
+    pub fn issuer_tables(mut self, text: &str) -> Self {
+        text.clone_into(&mut self.issuer);
+        self
+    }
+
     /// Adds lines to the names of the issuer's claims.
     pub fn claims(mut self, lines: &str) -> Self {
         self.issuer.push_str(lines);

@@ -49,6 +49,12 @@ pub struct Inner {
     pub slow_ms: u64,
     /// Who logs in there.
     pub account: String,
+    /// Which scope calls need.
+    pub needs: Option<String>,
+    /// It grants whatever is asked for, and not one scope alone.
+    pub generous: bool,
+    /// What access tokens may.
+    pub scopes: HashMap<String, String>,
     /// Refresh tokens that are worth something, and whose they are.
     pub refresh: HashMap<String, String>,
     /// Access tokens that are good, and whose they are.
@@ -94,6 +100,9 @@ impl Linked {
             life_s: 3_600,
             slow_ms: 0,
             account: "ann@service".to_owned(),
+            needs: None,
+            generous: false,
+            scopes: HashMap::new(),
             refresh: HashMap::new(),
             access: HashMap::new(),
             asked: Vec::new(),
@@ -219,8 +228,13 @@ async fn token(
         tokio::time::sleep(std::time::Duration::from_millis(slow)).await;
     }
     let mut state = shared.state.lock().unwrap();
+    let mut scope = "notes:read".to_owned();
+    let generous = state.generous;
     let account = match of("grant_type").as_str() {
         "authorization_code" => state.codes.remove(&of("code")).and_then(|(account, asked)| {
+            if generous {
+                scope.clone_from(&asked["scope"]);
+            }
             let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, of("code_verifier").as_bytes());
             let fits = asked["code_challenge"] == URL_SAFE_NO_PAD.encode(digest.as_ref())
                 && asked["code_challenge_method"] == "S256"
@@ -237,11 +251,12 @@ async fn token(
     };
     let (access, refresh) = (state.token("at"), state.token("rt"));
     state.access.insert(access.clone(), account.clone());
+    state.scopes.insert(access.clone(), scope.clone());
     state.refresh.insert(refresh.clone(), account.clone());
     let claims = URL_SAFE_NO_PAD.encode(json!({ "iss": shared.origin, "sub": "1", "email": account }).to_string());
     let id_token = format!("{}.{claims}.c2ln", URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#));
     let answer = json!({ "access_token": access, "refresh_token": refresh, "token_type": "Bearer",
-        "expires_in": state.life_s, "scope": "notes:read", "id_token": id_token });
+        "expires_in": state.life_s, "scope": scope, "id_token": id_token });
     Json(answer).into_response()
 }
 
@@ -302,6 +317,15 @@ async fn mcp(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes)
         return (StatusCode::UNAUTHORIZED, [("www-authenticate", challenge)]).into_response();
     };
     let message: Value = serde_json::from_slice(&body).unwrap();
+    let lacking = {
+        let state = shared.state.lock().unwrap();
+        let scopes = state.scopes.get(bearer.trim_start_matches("Bearer ")).cloned().unwrap_or_default();
+        state.needs.clone().filter(|needed| scopes.split(' ').all(|scope| scope != needed))
+    };
+    if let Some(needed) = lacking.filter(|_| message["method"] == "tools/call") {
+        let challenge = format!("Bearer error=\"insufficient_scope\", scope=\"{needed}\"");
+        return (StatusCode::FORBIDDEN, [("www-authenticate", challenge)]).into_response();
+    }
     let lively = {
         let mut state = shared.state.lock().unwrap();
         state.presented += 1;

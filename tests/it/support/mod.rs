@@ -1,6 +1,7 @@
 //! What the tests drive the real binary with: a real issuer, real upstreams, real sockets.
 
 pub mod authority;
+pub mod browser;
 pub mod client;
 pub mod door;
 pub mod gateway;
