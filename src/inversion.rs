@@ -59,6 +59,8 @@ pub enum Control {
     Lifecycle,
     /// C24: nobody in time is a no, and an approval does not keep.
     ApprovalExpiry,
+    /// C24: what was approved beforehand is used so often and no more.
+    Standing,
     /// C25: the trace goes on at the upstream.
     Trace,
 }
@@ -91,6 +93,7 @@ impl Control {
         Self::ServerOwner,
         Self::Lifecycle,
         Self::ApprovalExpiry,
+        Self::Standing,
         Self::Trace,
     ];
 
@@ -123,6 +126,7 @@ impl Control {
             Self::ServerOwner => "server-owner",
             Self::Lifecycle => "lifecycle",
             Self::ApprovalExpiry => "approval-expiry",
+            Self::Standing => "standing",
             Self::Trace => "trace",
         }
     }

@@ -47,10 +47,13 @@ pub fn gated<'a>(
         leg: leg.leg,
         arguments,
         mandate: None,
+        template: None,
+        irreversible: true,
         round: retry.map_or(0, Retry::round),
         goes_on: retry.and_then(Retry::used),
         answers: own,
         said: if own.is_some() { answers } else { Said::Nothing },
+        now_us: 0,
     })
 }
 

@@ -163,11 +163,11 @@ impl Way {
         use AdminOperation::{
             Agent, Agents, Approvals, Approve, Attest, Credentials, Deny, Explain, Lift, Logs, Mandate, Mandates,
             Metrics, Pins, PinsAccept, PinsReject, Policy, Reload, Review, Reviews, Revocations, Revoke, Secrets,
-            Servers, Shadow, Status, Unlink, Vault,
+            Servers, Shadow, Standing, StandingRevoke, Status, Unlink, Vault,
         };
         match self.operation {
             Status | Servers | Metrics | Revoke | Revocations | Credentials | Lift | Reload | PinsAccept
-            | PinsReject | Unlink | Agent | Mandate | Approve | Deny => true,
+            | PinsReject | Unlink | Agent | Mandate | Approve | Deny | Standing | StandingRevoke => true,
             Shadow | Logs | Explain | Agents | Policy | Pins | Secrets | Vault | Mandates | Reviews | Review
             | Attest | Approvals => false,
         }

@@ -24,6 +24,7 @@ mod readiness;
 pub mod reviews;
 pub mod routes;
 mod socket;
+pub mod standing;
 mod stewards;
 pub mod tail;
 mod vault;

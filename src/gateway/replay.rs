@@ -4,7 +4,7 @@
 //! never lets anybody do more than the store that was lost; a row whose meaning is not known here is a gap, and not
 //! passed over.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde::Deserialize;
@@ -14,6 +14,7 @@ use super::pins;
 use super::review;
 use crate::delegate::vault;
 use crate::guard::{approval, mandate};
+use crate::ids::ReplicaId;
 use crate::limit;
 use crate::outcome::{Failure, Reason};
 use crate::record::journal;
@@ -70,6 +71,10 @@ pub async fn rows(store: &Store, told: &[RowRead], at: i64) -> Result<Vec<Change
             section if section == review::ENDED.name => vec![ended(row, at)?],
             // One that was linked since has to be linked again.
             section if section == vault::ACCOUNTS.name => removed(row, vault::ACCOUNTS).into_iter().collect(),
+            // Whatever was told of it, it was that it is taken back: people give it again.
+            section if section == approval::STANDING.name => {
+                vec![Change::new(approval::STANDING, row.key.as_str(), Expect::Anything, Action::Remove)]
+            }
             section if section == mandate::MANDATES.name => {
                 let told = mandate::ended(store, &row.key, at).await;
                 told.map_err(|failure| failure.detail)?.into_iter().collect()
@@ -124,25 +129,43 @@ struct Line {
     at: jiff::Timestamp,
     #[serde(rename = "type")]
     kind: String,
+    #[serde(default)]
+    leg: String,
     approval: Option<serde_json::Value>,
 }
 
+/// What a record tells of approvals.
+#[derive(Default)]
+struct Told {
+    /// The legs whose intents were going to use one, by its name.
+    used: BTreeMap<String, BTreeSet<String>>,
+    /// Legs that were stopped, some of them before they used anything.
+    stopped: BTreeSet<String>,
+}
+
 /// Uses up approvals that the store holds as unused and the record tells as used: the store was restored, or its
-/// last moments were lost. Answers how many.
+/// last moments were lost. Standing approvals of which it has forgotten uses are over. Answers how many.
 ///
 /// # Errors
 /// When the store or the record cannot be read.
-pub async fn approvals_used(store: &Store, state: &Path) -> Result<usize, Failure> {
+pub async fn approvals_used(store: &Store, state: &Path, replica: ReplicaId) -> Result<usize, Failure> {
     let unused = approval::unused(store).await?;
+    let standing = approval::standing_since(store).await?;
     // Most of the time there are none, and the record is not read.
-    let Some(oldest_us) = unused.iter().map(|kept| kept.requested_at_us).min() else { return Ok(0) };
+    let oldest_us = unused.iter().map(|kept| kept.requested_at_us).chain(standing).min();
+    let Some(oldest_us) = oldest_us else { return Ok(0) };
     let directory = journal::directory(state);
     let read = tokio::task::spawn_blocking(move || used_since(&directory, oldest_us));
     let unreadable = |problem: String| Failure::before(Reason::RecordUnavailable, problem);
     let used = read.await.map_err(|error| unreadable(error.to_string()))?;
-    let used = used.map_err(|error| unreadable(error.to_string()))?;
+    let Told { used, stopped } = used.map_err(|error| unreadable(error.to_string()))?;
     let mut count = 0;
-    for kept in unused.into_iter().filter(|kept| used.contains(&kept.id)) {
+    for gone in approval::standing_forgotten(store, replica, &went_out(&used, &stopped)).await? {
+        tracing::warn!(standing = gone.key, "uses of a standing approval are on the record and not in the store: it is over");
+        store.change(vec![gone], Tell::Nobody).await?;
+        count += 1;
+    }
+    for kept in unused.into_iter().filter(|kept| used.contains_key(&kept.id)) {
         tracing::warn!(approval = kept.id, "an approval that was used is in the store as unused: it is used up");
         match store.change(approval::used_up(kept)?, Tell::Nobody).await? {
             Changed::Done { .. } => count += 1,
@@ -154,29 +177,45 @@ pub async fn approvals_used(store: &Store, state: &Path) -> Result<usize, Failur
     Ok(count)
 }
 
-/// The approvals that intents since then were going to use, newest segments first.
-fn used_since(directory: &Path, since_us: i64) -> std::io::Result<BTreeSet<String>> {
-    let mut used = BTreeSet::new();
+/// The same without the legs that were stopped.
+fn went_out(
+    used: &BTreeMap<String, BTreeSet<String>>,
+    stopped: &BTreeSet<String>,
+) -> BTreeMap<String, BTreeSet<String>> {
+    let own = |legs: &BTreeSet<String>| legs.difference(stopped).cloned().collect();
+    used.iter().map(|(id, legs)| (id.clone(), own(legs))).collect()
+}
+
+/// The approvals that intents since then were going to use, newest segments first. A leg that was stopped before it went
+/// out has used none.
+fn used_since(directory: &Path, since_us: i64) -> std::io::Result<Told> {
+    let (mut told, mut stopped) = (Told::default(), BTreeSet::new());
     let slack_us = i64::try_from(limit::CLOCK_DIFFERENCE_MAX.as_micros()).unwrap_or_default();
     for first in segments(directory)?.into_iter().rev() {
         let lines = Reader::new(directory, first).segment()?;
         let mut begins_us = i64::MAX;
         for line in lines.lines() {
             // Only the first line, and those that can matter, are worth reading.
-            if begins_us != i64::MAX && !line.contains("\"approval\"") {
+            let matters = ["\"approval\"", "\"refusal\"", "\"failure\""].iter().any(|word| line.contains(word));
+            if begins_us != i64::MAX && !matters {
                 continue;
             }
             let Ok(line) = serde_json::from_str::<Line>(line) else { continue };
             begins_us = begins_us.min(line.at.as_microsecond());
-            if line.kind == "intent"
-                && let Some(id) = line.approval.as_ref().and_then(serde_json::Value::as_str)
-            {
-                used.insert(id.to_owned());
+            match (line.kind.as_str(), line.approval.as_ref().and_then(serde_json::Value::as_str)) {
+                ("intent", Some(id)) => {
+                    told.used.entry(id.to_owned()).or_default().insert(line.leg);
+                }
+                ("refusal" | "failure", _) => {
+                    stopped.insert(line.leg);
+                }
+                _ => {}
             }
         }
         if begins_us < since_us.saturating_sub(slack_us) {
             break;
         }
     }
-    Ok(used)
+    told.stopped = stopped;
+    Ok(told)
 }

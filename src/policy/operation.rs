@@ -100,6 +100,10 @@ operations! {
     Approve = "approve", Loosen;
     /// Refuses one of them.
     Deny = "deny", Brake;
+    /// Proposes and gives standing approvals; the gates say who may.
+    Standing = "standing", Loosen;
+    /// Takes a standing approval back.
+    StandingRevoke = "standing-revoke", Brake;
     /// What reviews ask, and what was answered.
     Reviews = "reviews", Look;
     /// Opens and closes reviews, and ends grants.

@@ -15,6 +15,7 @@ use crate::control::operations::{
     PinsChanged, PinsReport, PolicyStatus, Reach, SecretStatus, ServerStatus,
 };
 use crate::control::reviews::Reviews;
+use crate::control::standing::Stands;
 use crate::control::{Lifting, Operations, Readiness, ReadinessCheck, Revoked};
 use crate::delegate::vault::{Linked, Removed};
 use crate::gateway::ask::{self, Question, WhatCanAnswer, WhoCanAnswer};
@@ -98,6 +99,7 @@ impl Operations for Gateway {
             if let Some(held) = held.iter().find(|held| held.since == lifting.since) {
                 // While nobody whom it names is heard: what they had asked for is void, and stays so.
                 self.guard().approvals().withdraw_of(&held.revocation.target, &self.config()).await?;
+                self.guard().approvals().take_back_of(held, &self.config()).await?;
             }
             // That it is going to be lifted, and by whom, is on the record already: nothing is loosened that nobody can
             // read of.
@@ -291,6 +293,10 @@ impl Operations for Gateway {
 
     fn stopping(&self) -> CancellationToken {
         Self::stopping(self)
+    }
+
+    fn stands(&self) -> Result<&dyn Stands, Stop> {
+        Ok(self)
     }
 
     fn reviews(&self) -> Result<&dyn Reviews, Stop> {
