@@ -42,6 +42,7 @@ mod revoke;
 mod row;
 mod servers;
 mod session;
+mod standing;
 mod text;
 mod visit;
 
@@ -81,6 +82,10 @@ pub fn pages(operations: Arc<dyn Operations>) -> Result<Router, String> {
         .route("/approvals/{id}", get(approvals::one))
         .route("/approvals/{id}/approve", post(approvals::approve))
         .route("/approvals/{id}/deny", post(approvals::deny))
+        .route("/standing", get(standing::page).post(standing::propose))
+        .route("/standing/{id}", get(standing::one))
+        .route("/standing/{id}/approve", post(standing::approve))
+        .route("/standing/{id}/revoke", post(standing::revoke))
         .route("/policy", get(policy::page))
         .route("/definitions", get(definitions::page))
         .route("/definitions/{digest}", get(definitions::one))
