@@ -61,6 +61,8 @@ pub enum Control {
     ApprovalExpiry,
     /// C24: what was approved beforehand is used so often and no more.
     Standing,
+    /// C12: emergency access is over in time.
+    BreakGlass,
     /// C25: the trace goes on at the upstream.
     Trace,
 }
@@ -94,6 +96,7 @@ impl Control {
         Self::Lifecycle,
         Self::ApprovalExpiry,
         Self::Standing,
+        Self::BreakGlass,
         Self::Trace,
     ];
 
@@ -127,6 +130,7 @@ impl Control {
             Self::Lifecycle => "lifecycle",
             Self::ApprovalExpiry => "approval-expiry",
             Self::Standing => "standing",
+            Self::BreakGlass => "break-glass",
             Self::Trace => "trace",
         }
     }

@@ -29,6 +29,7 @@ mod command;
 mod credential;
 mod export;
 mod feed;
+mod break_glass;
 pub(super) mod gate;
 mod gateway;
 mod introspection;
@@ -392,6 +393,7 @@ impl Parts {
             // Read once it is known what else there is.
             templates: BTreeMap::new(),
             gates: Vec::new(),
+            break_glass: Vec::new(),
             policies: gateway.policies,
             file: self.file,
         })

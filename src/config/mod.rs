@@ -23,6 +23,7 @@ mod export;
 pub mod feed;
 pub mod file;
 pub mod fresh;
+pub mod break_glass;
 pub mod gate;
 pub mod introspection;
 mod issuer;
@@ -58,6 +59,7 @@ pub use credential::{
 };
 pub use export::{ExportConfig, ExportPlace, TelemetryConfig};
 pub use feed::FeedConfig;
+pub use break_glass::BreakGlassConfig;
 pub use gate::{Approvers, GateConfig, GateKind};
 pub use introspection::{IntrospectionConfig, IntrospectionProof, Nameless};
 pub use issuer::{Algorithm, ClaimNames, IssuerConfig, OwnSign, RegistrationConfig, ScopeMode, ScopeRule};
@@ -120,6 +122,8 @@ pub struct Config {
     pub webhooks: Vec<WebhookConfig>,
     /// `policies/gates.toml`, in the order of their names.
     pub gates: Vec<Arc<GateConfig>>,
+    /// What somebody gets for a moment in an emergency, from the same file, in the order of their names.
+    pub break_glass: Vec<BreakGlassConfig>,
     /// Where the policy files are.
     pub policies: PathBuf,
     /// The file that this was read from.

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 mod actor;
 mod approvals;
+pub mod break_glass;
 pub mod client;
 pub mod console;
 mod descent;

@@ -22,6 +22,7 @@ pub use crate::gateway::pins::{
     NamedPin, PinDiff, PinDiffs, PinLockText, PinOrder, PinStatus, PinsChanged, PinsReport,
 };
 
+use super::break_glass::Emergencies;
 use super::governs::Governs;
 use super::reviews::Reviews;
 use super::standing::Stands;
@@ -242,6 +243,13 @@ pub trait Operations: Governs {
     /// Where there are none.
     fn reviews(&self) -> Result<&dyn Reviews, Stop> {
         Err(Refusal::new(Reason::NotAllowed).into())
+    }
+    /// What it does in emergencies.
+    ///
+    /// # Errors
+    /// Where there are none.
+    fn emergencies(&self) -> Result<&dyn Emergencies, Stop> {
+        super::break_glass::nowhere()
     }
     /// What it does with standing approvals.
     ///

@@ -23,8 +23,8 @@ use crate::shelf::{Action, Change, Changed, Expect, Section, Shelf, Tell};
 use crate::store::{RowTold, Store};
 
 /// Sections whose rows are not put back.
-const TOLD_ELSEWHERE: [&str; 5] =
-    [crate::outbox::OUTBOX.name, vault::OWED.name, vault::SWEPT.name, review::REVIEWS.name, review::GRANTS.name];
+const TOLD_ELSEWHERE: [&str; 6] =
+    [approval::BREAK_GLASS.name, crate::outbox::OUTBOX.name, vault::OWED.name, vault::SWEPT.name, review::REVIEWS.name, review::GRANTS.name];
 
 /// A row as the record tells it.
 #[derive(Debug, Clone, Deserialize)]
@@ -74,6 +74,10 @@ pub async fn rows(store: &Store, told: &[RowRead], at: i64) -> Result<Vec<Change
             // Whatever was told of it, it was that it is taken back: people give it again.
             section if section == approval::STANDING.name => {
                 vec![Change::new(approval::STANDING, row.key.as_str(), Expect::Anything, Action::Remove)]
+            }
+            // An emergency that a store has forgotten, or has forgotten the end of, is over.
+            section if section == approval::OPEN.name => {
+                vec![Change::new(approval::OPEN, row.key.as_str(), Expect::Anything, Action::Remove)]
             }
             section if section == mandate::MANDATES.name => {
                 let told = mandate::ended(store, &row.key, at).await;

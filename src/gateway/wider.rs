@@ -3,7 +3,7 @@
 //! Decides it field by field, because what only takes something away is a brake and has to work without anybody's word.
 //! Refuses to know rules, which are compared by the policy. Invariant: a field that this does not know widens.
 
-use crate::config::{AgentClient, AgentConfig, AgentState, ApiKeyConfig, Budget, Config, MandateNeed, TemplateConfig};
+use crate::config::{AgentClient, AgentConfig, AgentState, ApiKeyConfig, BreakGlassConfig, Budget, Config, MandateNeed, TemplateConfig};
 
 /// Whether some agent may do more, or is stopped later.
 pub(super) fn lets_agents_do_more(before: &Config, after: &Config) -> bool {
@@ -18,6 +18,18 @@ pub(super) fn lets_agents_do_more(before: &Config, after: &Config) -> bool {
             .iter()
             .any(|(name, template)| before.templates.get(name).is_none_or(|old| is_wider_template(old, template)))
         || is_later(before, after)
+        || after.break_glass.iter().any(|one| is_wider_emergency(before, one))
+}
+
+/// Whether an emergency gives more, sooner, for longer, or to others than before.
+fn is_wider_emergency(before: &Config, after: &BreakGlassConfig) -> bool {
+    let BreakGlassConfig { name, role, who, approvers, approvals, lasts } = after;
+    let Some(old) = before.break_glass.iter().find(|one| one.name == *name) else { return true };
+    *role != old.role
+        || who.iter().any(|one| !old.who.contains(one))
+        || approvers.iter().any(|one| !old.approvers.contains(one))
+        || *approvals < old.approvals
+        || *lasts > old.lasts
 }
 
 fn is_wider_agent(before: &AgentConfig, after: &AgentConfig) -> bool {

@@ -131,6 +131,7 @@ impl Guard {
         let mut reservations = Reservations::none(Arc::clone(&self.shelf));
         let labels = self.labels.clear(&permit, &wanted, &mut reservations).await?;
         budget::reserve(&mut reservations, &permit, &wanted);
+        approval::reserve_emergency(&permit, &mut reservations);
         // Last: nobody is asked about what is refused all the same.
         let approval = match (permit.gates(), wanted.gated) {
             ([], _) => None,

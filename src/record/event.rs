@@ -253,7 +253,8 @@ pub struct AdminNote<'a> {
 #[derive(Debug, Clone, Copy)]
 pub struct ApprovalNote<'a> {
     /// `requested`, `confirmed`, `viewed`, `approved`, `refused`, `denied`, `voided`, `expired` or `consumed`; of a
-    /// standing approval `standing_proposed`, `standing_approved`, `standing_used`, `standing_revoked`, `standing_void`.
+    /// standing approval `standing_proposed`, `standing_approved`, `standing_used`, `standing_revoked`, `standing_void`;
+    /// of emergency access `break_glass_` and `asked`, `agreed`, `opened`, `used`, `ended`, `reviewed`.
     pub event: &'static str,
     /// The request.
     pub id: &'a str,

@@ -2,6 +2,7 @@
 
 use futures_util::future::BoxFuture;
 
+use crate::control::break_glass::{BreakGlassOrder, BreakGlassView, Emergencies};
 use crate::control::governs::{Attested, Governs, OpenedMandate};
 use crate::control::standing::{StandingView, Stands, Wish as Asked};
 use crate::gateway::Gateway;
@@ -99,5 +100,33 @@ impl Stands for Gateway {
         who: Option<&'a Who>,
     ) -> BoxFuture<'a, Result<StandingView, Stop>> {
         Box::pin(self.take_back_standing(id, by, note, who))
+    }
+}
+
+impl Emergencies for Gateway {
+    fn all(&self) -> BoxFuture<'_, Result<Vec<BreakGlassView>, Stop>> {
+        Box::pin(Self::emergencies(self))
+    }
+
+    fn ask<'a>(&'a self, order: &'a BreakGlassOrder, by: &'a Caller) -> BoxFuture<'a, Result<BreakGlassView, Stop>> {
+        Box::pin(self.ask_emergency(order, by))
+    }
+
+    fn agree<'a>(&'a self, id: &'a str, shown: Digest, by: &'a Caller) -> BoxFuture<'a, Result<BreakGlassView, Stop>> {
+        Box::pin(self.agree_emergency(id, shown, by))
+    }
+
+    fn end<'a>(
+        &'a self,
+        id: &'a str,
+        by: &'a str,
+        note: &'a str,
+        who: Option<&'a Who>,
+    ) -> BoxFuture<'a, Result<BreakGlassView, Stop>> {
+        Box::pin(self.end_emergency(id, by, note, who))
+    }
+
+    fn review<'a>(&'a self, id: &'a str, by: &'a Caller, note: &'a str) -> BoxFuture<'a, Result<BreakGlassView, Stop>> {
+        Box::pin(self.review_emergency(id, by, note))
     }
 }

@@ -16,6 +16,7 @@ use crate::control::operations::{
 };
 use crate::control::reviews::Reviews;
 use crate::control::standing::Stands;
+use crate::control::break_glass::Emergencies;
 use crate::control::{Lifting, Operations, Readiness, ReadinessCheck, Revoked};
 use crate::delegate::vault::{Linked, Removed};
 use crate::gateway::ask::{self, Question, WhatCanAnswer, WhoCanAnswer};
@@ -293,6 +294,10 @@ impl Operations for Gateway {
 
     fn stopping(&self) -> CancellationToken {
         Self::stopping(self)
+    }
+
+    fn emergencies(&self) -> Result<&dyn Emergencies, Stop> {
+        Ok(self)
     }
 
     fn stands(&self) -> Result<&dyn Stands, Stop> {

@@ -11,6 +11,7 @@ use crate::support::scripted::{Scripted, result, text, tool};
 mod approver;
 mod binding;
 mod bounds;
+mod break_glass;
 mod console;
 mod delivery;
 mod meanwhile;

@@ -24,6 +24,7 @@ const PAGES: &[(&str, &str, Option<AdminOperation>)] = &[
     ("/ask", "Who can what", Some(AdminOperation::Explain)),
     ("/approvals", "Approvals", Some(AdminOperation::Approvals)),
     ("/standing", "Beforehand", Some(AdminOperation::Approvals)),
+    ("/break-glass", "Emergency", Some(AdminOperation::Approvals)),
     ("/revocations", "Revocations", Some(AdminOperation::Revocations)),
     ("/policy", "Policy", Some(AdminOperation::Policy)),
     ("/definitions", "Definitions", Some(AdminOperation::Pins)),

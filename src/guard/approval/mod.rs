@@ -7,6 +7,7 @@
 
 mod approver;
 mod binding;
+mod break_glass;
 mod canonical;
 mod decide;
 mod kept;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use approver::is_trusted;
+pub use break_glass::{BREAK_GLASS, BreakGlass, OPEN, reserve_emergency};
 pub use decide::{Denier, Filter};
 pub use kept::{Decision, Kept, State, server};
 pub use lost::{unused, used_up};
