@@ -92,7 +92,8 @@ async fn so_many_calls_pass_and_no_other(running: &Running) {
     let like = running.asks("alice", staging(0)).await;
     let proposed = running.propose(&running.bob(), &wish(&like, 2)).await;
     let view = proposed.response();
-    assert_eq!((proposed.status, &view["state"], &view["missing"]), (200, &json!("proposed"), &json!(1)), "{view}");
+    let left = limit::STANDING_PERSONS_MIN - 1;
+    assert_eq!((proposed.status, &view["state"], &view["missing"]), (200, &json!("proposed"), &json!(left)), "{view}");
     assert_eq!((&view["requester"], &view["gates"]), (&json!("user:test/alice"), &json!(["deploy"])), "{view}");
     assert!(view["says"].as_str().unwrap().contains("staging"), "{view}");
     let id = view["id"].as_str().unwrap().to_owned();
@@ -238,7 +239,10 @@ async fn what_cannot_be_undone_confirmed_or_closed_is_never_approved_beforehand(
     let mut most = plain.clone();
     most["uses"] = json!(limit::STANDING_USES_MAX);
     most["seconds"] = json!(limit::STANDING_FOR_MAX.as_secs());
-    assert_eq!(running.propose(&bob, &most).await.status, 200);
+    most["note"] = json!("x".repeat(limit::STANDING_NOTE_CHARACTERS_MAX + 1));
+    let proposed = running.propose(&bob, &most).await;
+    let note = proposed.response()["note"].as_str().unwrap_or_else(|| panic!("{}", proposed.text));
+    assert_eq!(note.len(), limit::STANDING_NOTE_CHARACTERS_MAX);
     for _ in 1..limit::STANDING_OF_ONE_SCOPE_MAX {
         assert_eq!(running.propose(&bob, &plain).await.status, 200);
     }

@@ -65,3 +65,27 @@ fn a_webhook_is_https_and_wants_to_hear_of_something() {
     config(&format!("{SMALLEST}{}", many(limit::WEBHOOKS_MAX)));
     assert!(mistakes(&format!("{SMALLEST}{}", many(limit::WEBHOOKS_MAX + 1))).contains("too many"));
 }
+
+#[test]
+fn an_emergency_is_short_for_somebody_and_agreed_to_by_somebody() {
+    let one = |name: &str, more: &str| {
+        format!("[break_glass.{name}]\nwho = [\"group:corp/oncall\"]\napprovers = [\"user:corp/lea\"]\n{more}\n")
+    };
+    let role = "role = \"role:firefighter\"";
+    let lasts = |more: u64| format!("{role}\nlasts = \"{}s\"", limit::BREAK_GLASS_FOR_MAX.as_secs() + more);
+    assert!(read(&one("outage", &lasts(0))).is_ok(), "{:?}", read(&one("outage", &lasts(0))));
+    let many = |count: usize| (0..count).map(|number| one(&format!("e{number}"), role)).collect::<String>();
+    assert!(read(&many(limit::BREAK_GLASS_KINDS_MAX)).is_ok());
+    for (text, wrong) in [
+        (one("outage", &lasts(1)), "too long"),
+        (one("outage", "role = \"firefighter\""), "role:NAME"),
+        (one("outage", &format!("{role}\napprovals = 0")), "approvals"),
+        (one("outage", &format!("{role}\nlasts = \"5m\"\nfor = 1")), "for"),
+        (one("outage", role).replace("\"user:corp/lea\"", "\"owner\""), "no server"),
+        (one("outage", role).replace("\"user:corp/lea\"", ""), "for nobody"),
+        (many(limit::BREAK_GLASS_KINDS_MAX + 1), "too many"),
+    ] {
+        let mistakes = read(&text).unwrap_err();
+        assert!(mistakes.contains(wrong), "{text}: {mistakes}");
+    }
+}
