@@ -33,13 +33,8 @@ pub enum Event {
 
 impl Event {
     /// Every event, in the order of the documentation.
-    pub const ALL: [Self; 5] = [
-        Self::ApprovalRequested,
-        Self::AgentSuspended,
-        Self::PinChanged,
-        Self::BreakGlassOpened,
-        Self::BreakGlassUsed,
-    ];
+    pub const ALL: [Self; 5] =
+        [Self::ApprovalRequested, Self::AgentSuspended, Self::PinChanged, Self::BreakGlassOpened, Self::BreakGlassUsed];
 
     /// As files and messages spell it.
     #[must_use]

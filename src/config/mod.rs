@@ -17,13 +17,13 @@ use crate::ids::{AgentId, Environment, ServerId, TemplateName};
 mod account;
 pub mod admin;
 mod agent;
+pub mod break_glass;
 pub mod cluster;
 mod credential;
 mod export;
 pub mod feed;
 pub mod file;
 pub mod fresh;
-pub mod break_glass;
 pub mod gate;
 pub mod introspection;
 mod issuer;
@@ -52,6 +52,7 @@ pub use admin::{AdminClient, AdminConfig, ConsoleConfig};
 pub use agent::{
     API_KEY_PREFIX, AgentClient, AgentConfig, AgentKind, AgentState, ApiKeyConfig, DeclaredProof, KnownBy,
 };
+pub use break_glass::BreakGlassConfig;
 pub use cluster::ClusterConfig;
 pub use credential::{
     ActorToken, ClientAuthentication, CredentialConfig, ExchangeConfig, IdJagConfig, OnStale, PrivateKey,
@@ -59,7 +60,6 @@ pub use credential::{
 };
 pub use export::{ExportConfig, ExportPlace, TelemetryConfig};
 pub use feed::FeedConfig;
-pub use break_glass::BreakGlassConfig;
 pub use gate::{Approvers, GateConfig, GateKind};
 pub use introspection::{IntrospectionConfig, IntrospectionProof, Nameless};
 pub use issuer::{Algorithm, ClaimNames, IssuerConfig, OwnSign, RegistrationConfig, ScopeMode, ScopeRule};

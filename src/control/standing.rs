@@ -10,6 +10,7 @@ use super::approvals::named;
 use super::desk::{Done, Order, Understood};
 use super::handlers::{Taken, json};
 use super::operations::ApproveOrder;
+use crate::gateway::ask::Question;
 pub use crate::gateway::beforehand::{StandingView, TakeBackOrder};
 pub use crate::guard::approval::Wish;
 use crate::identity::Caller;
@@ -99,4 +100,14 @@ pub(super) fn revoke(order: Order) -> Taken {
 
 fn told(view: &StandingView) -> String {
     format!("{}: {}/{} for {}, {} calls: {}", view.id, view.server, view.name, view.requester, view.uses, view.state)
+}
+
+/// What a standing approval has to say to a question, where it is for whoever is asked about.
+pub(super) fn told_to(view: &StandingView, question: &Question) -> Option<String> {
+    let object = format!("{}/{}", view.server, view.name) == question.object && view.action == question.action;
+    let same = question.subject.as_ref().is_some_and(|subject| *subject == view.requester);
+    (object && same && view.state == "active").then(|| {
+        let left = view.uses.saturating_sub(view.used);
+        format!("{}: a standing approval lets {left} more calls through where {}", view.id, view.says)
+    })
 }

@@ -23,8 +23,14 @@ use crate::shelf::{Action, Change, Changed, Expect, Section, Shelf, Tell};
 use crate::store::{RowTold, Store};
 
 /// Sections whose rows are not put back.
-const TOLD_ELSEWHERE: [&str; 6] =
-    [approval::BREAK_GLASS.name, crate::outbox::OUTBOX.name, vault::OWED.name, vault::SWEPT.name, review::REVIEWS.name, review::GRANTS.name];
+const TOLD_ELSEWHERE: [&str; 6] = [
+    approval::BREAK_GLASS.name,
+    crate::outbox::OUTBOX.name,
+    vault::OWED.name,
+    vault::SWEPT.name,
+    review::REVIEWS.name,
+    review::GRANTS.name,
+];
 
 /// A row as the record tells it.
 #[derive(Debug, Clone, Deserialize)]
@@ -165,7 +171,10 @@ pub async fn approvals_used(store: &Store, state: &Path, replica: ReplicaId) -> 
     let Told { used, stopped } = used.map_err(|error| unreadable(error.to_string()))?;
     let mut count = 0;
     for gone in approval::standing_forgotten(store, replica, &went_out(&used, &stopped)).await? {
-        tracing::warn!(standing = gone.key, "uses of a standing approval are on the record and not in the store: it is over");
+        tracing::warn!(
+            standing = gone.key,
+            "uses of a standing approval are on the record and not in the store: it is over"
+        );
         store.change(vec![gone], Tell::Nobody).await?;
         count += 1;
     }

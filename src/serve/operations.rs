@@ -10,13 +10,13 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, ServerConfig, TransportConfig};
+use crate::control::break_glass::Emergencies;
 use crate::control::operations::{
     AccessAnswer, AccessReport, AgentStatus, ApprovalView, IssuedCredential, NamedPin, PinDiffs, PinLockText, PinOrder,
     PinsChanged, PinsReport, PolicyStatus, Reach, SecretStatus, ServerStatus,
 };
 use crate::control::reviews::Reviews;
 use crate::control::standing::Stands;
-use crate::control::break_glass::Emergencies;
 use crate::control::{Lifting, Operations, Readiness, ReadinessCheck, Revoked};
 use crate::delegate::vault::{Linked, Removed};
 use crate::gateway::ask::{self, Question, WhatCanAnswer, WhoCanAnswer};

@@ -42,7 +42,8 @@ fn read(mut table: Table<'_, '_>, name: String) -> Option<BreakGlassConfig> {
     }
     let (who, given) = (who?, given?);
     if who.contains(&Approvers::Owner) || given.contains(&Approvers::Owner) {
-        table.mistake(&span, "there is no server whose owner that could be: write user:ISSUER/SUB or group:ISSUER/NAME");
+        table
+            .mistake(&span, "there is no server whose owner that could be: write user:ISSUER/SUB or group:ISSUER/NAME");
     }
     if who.is_empty() || given.is_empty() {
         table.mistake(&span, format!("`{name}` is for nobody: write who may ask (`who`) and who agrees (`approvers`)"));

@@ -41,10 +41,12 @@ pub fn parse(
 ) -> Result<(Vec<GateConfig>, Vec<BreakGlassConfig>, Vec<Mistake>), Vec<Mistake>> {
     let source = Source::new(text.file, text.text);
     let top = Table::parse(&source, &keys::GATES);
-    let (gates, emergencies) = top.map(|mut top| {
-        let emergencies = break_glass::read_all(&mut top);
-        (read_all(top), emergencies)
-    }).unzip();
+    let (gates, emergencies) = top
+        .map(|mut top| {
+            let emergencies = break_glass::read_all(&mut top);
+            (read_all(top), emergencies)
+        })
+        .unzip();
     let mut found = source.take();
     Declared::of(config, overrides).resolve(&source, &mut found);
     let warned = gates.iter().flatten().flatten().filter(|(gate, _)| gate.approvals > 0 && config.admin.is_none());

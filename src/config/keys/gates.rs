@@ -51,7 +51,10 @@ pub const WEBHOOK: Section = Section {
     title: "[webhooks.NAME]",
     keys: &[
         required("url", "URL"),
-        required("events", "list of `\"approval.requested\"`, `\"agent.suspended\"`, `\"pin.changed\"`, `\"break_glass.opened\"`, `\"break_glass.used\"`"),
+        required(
+            "events",
+            "list of `\"approval.requested\"`, `\"agent.suspended\"`, `\"pin.changed\"`, `\"break_glass.opened\"`, `\"break_glass.used\"`",
+        ),
         defaulted("allow_private", "boolean", "false"),
     ],
 };

@@ -12,8 +12,8 @@ use super::request::random;
 use super::{Approvals, approver, noted};
 use crate::config::break_glass::BreakGlassConfig;
 use crate::config::{Approvers, Config, GateConfig, GateKind};
-use crate::guard::consume::Reservations;
 use crate::guard::Party;
+use crate::guard::consume::Reservations;
 use crate::identity::{Caller, Elevation, Groups};
 use crate::ids::{CallId, Digest, LegId, PolicyRevision};
 use crate::inversion::{self, Control};
@@ -99,8 +99,9 @@ impl BreakGlass {
     fn is_of(&self, caller: &Caller, config: &Config) -> bool {
         let persona = caller.persona();
         let same = persona.user.as_ref().is_some_and(|user| user.as_str() == self.of.requester.party.user);
-        let alone = persona.agent.iter().chain(&persona.chain).any(|agent| agent.autonomous) || caller.token().is_key();
-        same && !alone && kind(config, &self.name).is_some_and(|kind| may_ask(kind, caller))
+        let software =
+            persona.agent.iter().chain(&persona.chain).any(|agent| agent.autonomous) || caller.token().is_key();
+        same && !software && kind(config, &self.name).is_some_and(|kind| may_ask(kind, caller))
     }
 }
 
@@ -118,9 +119,7 @@ fn may_ask(kind: &BreakGlassConfig, caller: &Caller) -> bool {
     };
     kind.who.iter().any(|who| match who {
         Approvers::Owner => false,
-        Approvers::Subject(subject) => {
-            persona.user.iter().chain(groups).any(|known| known.as_str() == subject)
-        }
+        Approvers::Subject(subject) => persona.user.iter().chain(groups).any(|known| known.as_str() == subject),
     })
 }
 
@@ -316,7 +315,9 @@ impl Approvals {
         let asker = &over.of.requester.party;
         let (person, user) = (by.token().person.known(), by.persona().user.as_ref());
         let (Some(person), Some(user)) = (person, user) else {
-            return Err(Refusal::new(Reason::ApproverRefused).hint("your token does not say which person you are").into());
+            return Err(Refusal::new(Reason::ApproverRefused)
+                .hint("your token does not say which person you are")
+                .into());
         };
         let own = asker.person.as_deref().is_none_or(|own| approver::folded(own) == approver::folded(person));
         if own || asker.user == user.as_str() {
@@ -353,7 +354,8 @@ impl Approvals {
     /// `target_unknown`, `store_unavailable`.
     pub async fn emergency(&self, id: &str) -> Result<(BreakGlass, Version), Stop> {
         let found = self.shelf.row(BREAK_GLASS, id).await?;
-        let found = found.ok_or_else(|| Refusal::new(Reason::TargetUnknown).hint("there is no such emergency access"))?;
+        let found =
+            found.ok_or_else(|| Refusal::new(Reason::TargetUnknown).hint("there is no such emergency access"))?;
         Ok((understood(&found)?, found.version))
     }
 
@@ -405,7 +407,8 @@ impl Approvals {
         });
         let Ok(now_us) = self.shelf.clock_us().await else { return };
         let told = outbox::told(&config.webhooks, outbox::Event::BreakGlassUsed, &about, now_us);
-        if !told.is_empty() && !matches!(self.shelf.change(told, Tell::Nobody).await, Ok(changed) if changed.is_done()) {
+        if !told.is_empty() && !matches!(self.shelf.change(told, Tell::Nobody).await, Ok(changed) if changed.is_done())
+        {
             tracing::warn!(break_glass = one.of.id, "nobody could be told of a call that was made in an emergency");
         }
     }
@@ -439,7 +442,8 @@ pub fn reserve_emergency(permit: &Permit, reservations: &mut Reservations) {
     if let Some(elevation) = permit.caller().elevation()
         && !inversion::is_off(Control::BreakGlass)
     {
-        let still = Change::new(OPEN, elevation.id.as_str(), Expect::Version(Version(elevation.version)), Action::Check);
+        let still =
+            Change::new(OPEN, elevation.id.as_str(), Expect::Version(Version(elevation.version)), Action::Check);
         reservations.reserve(still, Reason::BreakGlassOver);
     }
 }

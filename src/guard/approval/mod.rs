@@ -27,9 +27,7 @@ pub use kept::{Decision, Kept, State, server};
 pub use lost::{unused, used_up};
 pub use preview::{escaped, preview as shown};
 pub use standing::{STANDING, Standing, Wish};
-pub use uses::{
-    counted as standing_counts, forgotten as standing_forgotten, is_irreversible, since as standing_since,
-};
+pub use uses::{counted as standing_counts, forgotten as standing_forgotten, is_irreversible, since as standing_since};
 
 use kept::{Consumption, Denial};
 

@@ -222,7 +222,8 @@ impl Approvals {
             ..like.clone()
         };
         let decision = approver::decision(by, &of, &gates, config, (now_s, now_us));
-        let decision = decision.inspect_err(|refusal| self.tell(&of, "refused", None, Some(by.who()), &refusal.hint))?;
+        let decision =
+            decision.inspect_err(|refusal| self.tell(&of, "refused", None, Some(by.who()), &refusal.hint))?;
         let rows = self.shelf.rows(STANDING, Some(&of.binding.to_string()), None).await?;
         if rows.len() >= limit::STANDING_OF_ONE_SCOPE_MAX {
             let hint = "there are as many standing approvals of calls like this as there can be: revoke one";
@@ -363,7 +364,13 @@ impl Approvals {
         for standing in all.iter().filter(|standing| named(standing)) {
             let gone = Change::new(STANDING, standing.of.id.as_str(), Expect::Anything, Action::Remove);
             self.shelf.change(vec![gone], Tell::Everybody).await?;
-            self.tell(&standing.of, "standing_revoked", None, None, "access was taken from somebody who has a part in it");
+            self.tell(
+                &standing.of,
+                "standing_revoked",
+                None,
+                None,
+                "access was taken from somebody who has a part in it",
+            );
         }
         Ok(())
     }

@@ -125,8 +125,9 @@ impl Approvals {
         let Some(by) = gated.goes_on else { return Ok(None) };
         let call = gated.call.to_string();
         let Some(row) = self.shelf.row(CALLS, &call).await? else { return Ok(None) };
-        let known: LetThrough = serde_json::from_str(&row.body)
-            .map_err(|error| Failure::before(Reason::StoreUnavailable, format!("a call that was let through: {error}")))?;
+        let known: LetThrough = serde_json::from_str(&row.body).map_err(|error| {
+            Failure::before(Reason::StoreUnavailable, format!("a call that was let through: {error}"))
+        })?;
         if known.by != by || known.binding != binding || gated.round <= known.round {
             return Err(Refusal::new(Reason::ApprovalConsumed).into());
         }

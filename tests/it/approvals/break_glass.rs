@@ -117,7 +117,11 @@ async fn two_persons_open_it_and_a_third_looks_afterwards(running: &Running) {
     assert_eq!(events, wanted);
     let used = running.gateway.records("approval");
     let used = used.iter().find(|record| record["approval"]["event"] == "break_glass_used").unwrap();
-    assert_eq!((&used["approval"]["name"], &used["approval"]["detail"]), (&json!("look"), &json!("it burns")), "{used}");
+    assert_eq!(
+        (&used["approval"]["name"], &used["approval"]["detail"]),
+        (&json!("look"), &json!("it burns")),
+        "{used}"
+    );
     let intents = running.gateway.records("intent");
     assert!(intents.iter().any(|intent| intent["call"] == used["call"]), "it belongs to its call");
 }

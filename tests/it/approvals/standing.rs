@@ -154,8 +154,6 @@ async fn what_two_persons_approve_beforehand_lets_so_many_calls_through_and_no_o
     let shown = running.gateway.command(&["standing", "list", "--config", "servers.toml"]);
     let text = String::from_utf8_lossy(&shown.stdout).into_owned();
     assert!(shown.status.success() && text.contains("2 of 2 used"), "{text}");
-    let metrics = running.at("/metrics", &running.person("root", &["roots"])).bare(reqwest::Method::GET, &[]).await;
-    assert_ne!(metrics.status, 200, "nobody wrote a rule for that");
 }
 
 #[tokio::test]
@@ -228,7 +226,12 @@ async fn what_cannot_be_undone_confirmed_or_closed_is_never_approved_beforehand(
         let mut wish = plain.clone();
         wish[key] = value;
         let refused = running.propose(&bob, &wish).await;
-        assert_eq!((refused.status, reason(&refused).as_str()), (400, "parameters_invalid"), "{wish}: {}", refused.text);
+        assert_eq!(
+            (refused.status, reason(&refused).as_str()),
+            (400, "parameters_invalid"),
+            "{wish}: {}",
+            refused.text
+        );
     }
     let look = waits(&running.caller("alice").call_tool("tools__look", staging(0)).await);
     let refused = running.propose(&bob, &wish(&look, 2)).await;

@@ -11,6 +11,7 @@ g, group:test/roots, role:root, *
 p, role:root, *, bailiwick/reload, admin, -, allow
 p, role:root, *, bailiwick/revocations, admin, -, allow
 p, role:root, *, bailiwick/lift, admin, -, allow
+p, role:root, *, bailiwick/explain, admin, -, allow
 ";
 
 fn root(running: &Running) -> String {
@@ -115,6 +116,10 @@ async fn a_rule_that_denies_wins_one_gate_more_waits_and_what_does_not_concern_i
     reload(&running).await;
     waits_again(&running, 2).await;
     assert_eq!(running.standing(&id).await["state"], "active", "it is for calls that meet one gate");
+    let question = json!({ "object": "tools/echo", "as": "user:test/alice", "groups": ["group:test/developers"],
+        "agent": "assistant", "arguments": {} });
+    let told = running.at("/explain", &root(&running)).post(&[], question.to_string()).await.text;
+    assert!(told.contains(&format!("{id}: a standing approval lets 98 more calls through")), "{told}");
     write(&running, "gates.toml", GATES);
     reload(&running).await;
     running.passes("alice", staging(3)).await;
