@@ -30,15 +30,22 @@ enum Kind {
     Confirm,
 }
 
+/// What the file says.
+#[derive(Debug)]
+pub struct Parsed {
+    /// Its gates, in the order of their names.
+    pub gates: Vec<GateConfig>,
+    /// Its emergencies, in the order of theirs.
+    pub break_glass: Vec<BreakGlassConfig>,
+    /// What is odd about it.
+    pub warnings: Vec<Mistake>,
+}
+
 /// Reads every gate in the world of a configuration, in the order of their names.
 ///
 /// # Errors
 /// Every mistake of the file.
-pub fn parse(
-    text: Text<'_>,
-    config: &Config,
-    overrides: &Overrides,
-) -> Result<(Vec<GateConfig>, Vec<BreakGlassConfig>, Vec<Mistake>), Vec<Mistake>> {
+pub fn parse(text: Text<'_>, config: &Config, overrides: &Overrides) -> Result<Parsed, Vec<Mistake>> {
     let source = Source::new(text.file, text.text);
     let top = Table::parse(&source, &keys::GATES);
     let (gates, emergencies) = top
@@ -71,7 +78,11 @@ pub fn parse(
     let emergencies = emergencies.flatten().unwrap_or_default();
     found.warnings.extend(break_glass::warnings(&emergencies, config.admin.is_some(), text.file));
     match gates.filter(|_| found.mistakes.is_empty()) {
-        Some(gates) => Ok((gates.into_iter().map(|(gate, _)| gate).collect(), emergencies, found.warnings)),
+        Some(gates) => Ok(Parsed {
+            gates: gates.into_iter().map(|(gate, _)| gate).collect(),
+            break_glass: emergencies,
+            warnings: found.warnings,
+        }),
         None => Err(found.mistakes),
     }
 }

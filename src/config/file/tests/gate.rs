@@ -8,7 +8,7 @@ use crate::limit;
 fn read(text: &str) -> Result<(Vec<GateConfig>, Vec<Mistake>), String> {
     let text = Text { file: "policies/gates.toml", text };
     let parsed = gate::parse(text, &config(SMALLEST), &today()).map_err(|mistakes| lines(&mistakes));
-    parsed.map(|(gates, _, warnings)| (gates, warnings))
+    parsed.map(|parsed| (parsed.gates, parsed.warnings))
 }
 
 fn gate(more: &str) -> String {
