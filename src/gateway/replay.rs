@@ -4,7 +4,7 @@
 //! never lets anybody do more than the store that was lost; a row whose meaning is not known here is a gap, and not
 //! passed over.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 
 use serde::Deserialize;
@@ -140,17 +140,22 @@ struct Line {
     #[serde(rename = "type")]
     kind: String,
     #[serde(default)]
+    call: String,
+    #[serde(default)]
     leg: String,
     approval: Option<serde_json::Value>,
 }
 
+/// Legs, and which calls they are of.
+type Legs = BTreeMap<ulid::Ulid, String>;
+
 /// What a record tells of approvals.
 #[derive(Default)]
 struct Told {
-    /// The legs whose intents were going to use one, by its name.
-    used: BTreeMap<String, BTreeSet<String>>,
+    /// The legs whose intents were going to use one, with their calls, by its name.
+    used: BTreeMap<String, Legs>,
     /// Legs that were stopped, some of them before they used anything.
-    stopped: BTreeSet<String>,
+    stopped: HashSet<ulid::Ulid>,
 }
 
 /// Uses up approvals that the store holds as unused and the record tells as used: the store was restored, or its
@@ -190,19 +195,19 @@ pub async fn approvals_used(store: &Store, state: &Path, replica: ReplicaId) -> 
     Ok(count)
 }
 
-/// The same without the legs that were stopped.
-fn went_out(
-    used: &BTreeMap<String, BTreeSet<String>>,
-    stopped: &BTreeSet<String>,
-) -> BTreeMap<String, BTreeSet<String>> {
-    let own = |legs: &BTreeSet<String>| legs.difference(stopped).cloned().collect();
+/// The calls of which a leg went out: a call whose server asks something has several, and is one use.
+fn went_out(used: &BTreeMap<String, Legs>, stopped: &HashSet<ulid::Ulid>) -> BTreeMap<String, BTreeSet<String>> {
+    let own = |legs: &Legs| {
+        let out = legs.iter().filter(|(leg, _)| !stopped.contains(leg));
+        out.map(|(_, call)| call.clone()).collect()
+    };
     used.iter().map(|(id, legs)| (id.clone(), own(legs))).collect()
 }
 
 /// The approvals that intents since then were going to use, newest segments first. A leg that was stopped before it went
 /// out has used none.
 fn used_since(directory: &Path, since_us: i64) -> std::io::Result<Told> {
-    let (mut told, mut stopped) = (Told::default(), BTreeSet::new());
+    let mut told = Told::default();
     let slack_us = i64::try_from(limit::CLOCK_DIFFERENCE_MAX.as_micros()).unwrap_or_default();
     for first in segments(directory)?.into_iter().rev() {
         let lines = Reader::new(directory, first).segment()?;
@@ -215,12 +220,13 @@ fn used_since(directory: &Path, since_us: i64) -> std::io::Result<Told> {
             }
             let Ok(line) = serde_json::from_str::<Line>(line) else { continue };
             begins_us = begins_us.min(line.at.as_microsecond());
+            let Ok(leg) = ulid::Ulid::from_string(&line.leg) else { continue };
             match (line.kind.as_str(), line.approval.as_ref().and_then(serde_json::Value::as_str)) {
                 ("intent", Some(id)) => {
-                    told.used.entry(id.to_owned()).or_default().insert(line.leg);
+                    told.used.entry(id.to_owned()).or_default().insert(leg, line.call);
                 }
                 ("refusal" | "failure", _) => {
-                    stopped.insert(line.leg);
+                    told.stopped.insert(leg);
                 }
                 _ => {}
             }
@@ -229,6 +235,5 @@ fn used_since(directory: &Path, since_us: i64) -> std::io::Result<Told> {
             break;
         }
     }
-    told.stopped = stopped;
     Ok(told)
 }

@@ -281,7 +281,7 @@ pub async fn since(shelf: &dyn Shelf) -> Result<Option<i64>, Failure> {
 }
 
 /// Standing approvals of which a replica's record tells more uses than the store does, and the changes that end them:
-/// nobody knows how many are left. `used` has the legs of that record that went out, by the name that their intents
+/// nobody knows how many are left. `used` has the calls of that record that went out, by the name that their intents
 /// have.
 ///
 /// # Errors
@@ -292,10 +292,10 @@ pub async fn forgotten(
     used: &BTreeMap<String, BTreeSet<String>>,
 ) -> Result<Vec<Change>, Failure> {
     let mut changes = Vec::new();
-    for (id, legs) in used {
+    for (id, calls) in used {
         let Some(row) = shelf.row(STANDING, id).await? else { continue };
         let known = shelf.row(COUNTS, &counted_at(id, replica)).await?.map_or(0, |row| row.number);
-        if i64::try_from(legs.len()).unwrap_or(i64::MAX) > known {
+        if i64::try_from(calls.len()).unwrap_or(i64::MAX) > known {
             changes.push(Change::new(STANDING, row.key, Expect::Anything, Action::Remove));
         }
     }

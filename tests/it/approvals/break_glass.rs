@@ -35,7 +35,7 @@ fn emergency_setup(issuer: &Issuer, upstream: &Scripted, lasts: &str) -> Setup {
     setup(issuer, upstream, &format!("{EMERGENCY}lasts = \"{lasts}\"\n")).policy(&format!("{RULES}{FIRE}"))
 }
 
-async fn begin(lasts: &str) -> Running {
+pub(super) async fn begin(lasts: &str) -> Running {
     let (issuer, upstream) = (Issuer::start().await, upstream().await);
     let gateway = emergency_setup(&issuer, &upstream, lasts).start().await;
     Running { issuer, upstream, gateway }
@@ -72,7 +72,7 @@ impl Running {
         given.response().clone()
     }
 
-    async fn looks(&self) -> Answer {
+    pub(super) async fn looks(&self) -> Answer {
         self.olga_calls().call_tool("tools__look", json!({ "x": 1 })).await
     }
 }

@@ -117,3 +117,32 @@ async fn two_persons_approve_calls_beforehand_in_the_console_and_one_takes_it_ba
     running.asks("alice", json!({ "to": "staging", "n": 2 })).await;
     assert_eq!(running.calls(), 1);
 }
+
+#[tokio::test]
+async fn an_emergency_is_asked_for_agreed_to_ended_and_reviewed_in_the_console() {
+    let running = super::break_glass::begin("1h").await;
+    let fresh = "/admin/login/start?fresh=1&to=/break-glass";
+    let mut olga = signed_in(&running, "olga", &["oncall"], fresh).await;
+    let page = olga.get("/admin/break-glass").await;
+    assert!(page.text.contains("Ask for emergency access"), "{}", page.text);
+    let csrf = page.csrf();
+    let forged = olga.post("/admin/break-glass", &[("csrf", "x"), ("name", "outage"), ("reason", "it burns")]).await;
+    assert_eq!(forged.status, 403);
+    let words = [("csrf", csrf.as_str()), ("name", "outage"), ("reason", "it burns <b>")];
+    assert_eq!(olga.post("/admin/break-glass", &words).await.status, 303);
+    let mut bob = signed_in(&running, "bob", &["approvers"], fresh).await;
+    let page = bob.get("/admin/break-glass").await;
+    assert!(page.text.contains("it burns &lt;b&gt;") && page.text.contains("Agree to it"), "{}", page.text);
+    let all = running.at("/break-glass", &running.bob()).bare(reqwest::Method::GET, &[]).await;
+    let (id, shown) = (&all.response()[0]["id"], all.response()[0]["shown"].as_str().unwrap());
+    let path = |what: &str| format!("/admin/break-glass/{}/{what}", id.as_str().unwrap());
+    let csrf = page.csrf();
+    assert_eq!(bob.post(&path("approve"), &[("csrf", &csrf), ("shown", shown)]).await.status, 303);
+    assert_eq!(running.looks().await.tool_text(), r#"{"x":1}"#);
+    let words = [("csrf", csrf.as_str()), ("note", "put out")];
+    assert_eq!(bob.post(&path("end"), &words).await.status, 303);
+    assert_eq!(bob.post(&path("review"), &words).await.status, 303);
+    let page = bob.get("/admin/break-glass").await;
+    assert!(page.text.contains("reviewed") && page.text.contains("put out"), "{}", page.text);
+    assert_eq!(running.calls(), 1);
+}

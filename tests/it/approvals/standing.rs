@@ -300,7 +300,7 @@ async fn a_call_whose_server_asks_is_one_use_and_each_of_its_answers_goes_out_on
     .await;
     let asks = "p, role:developer, *, */, elicit, -, allow\np, agent:assistant, *, */, elicit, -, allow\n";
     let gateway = standing_setup(&issuer, &upstream, GATES, asks).start().await;
-    let running = Running { issuer, upstream, gateway };
+    let mut running = Running { issuer, upstream, gateway };
     let id = running.stands("alice", 2).await;
     let (alice, form) = (running.caller("alice"), json!({ "elicitation": { "form": {} } }));
     let arguments = staging(1);
@@ -312,6 +312,10 @@ async fn a_call_whose_server_asks_is_one_use_and_each_of_its_answers_goes_out_on
     let again = call(&alice, &form, retry("tools__echo", &arguments, &asked, yes)).await;
     assert_eq!(reason(&again), "approval_consumed", "{}", again.text);
     assert_eq!((running.calls(), &running.standing(&id).await["used"]), (2, &json!(1)));
+    // Its record tells of two requests, which are one use.
+    assert!(running.gateway.stop().await.success());
+    running.gateway.launch().await;
+    assert_eq!(running.standing(&id).await["state"], "active");
 }
 
 #[tokio::test]
