@@ -5,7 +5,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::Gateway;
-use crate::guard::approval::{Standing, Wish, standing_counts};
+pub use crate::guard::approval::Wish;
+use crate::guard::approval::{Standing, standing_counts};
 use crate::identity::{Caller, now_s};
 use crate::ids::Digest;
 use crate::outcome::Stop;
