@@ -32,7 +32,6 @@ const RULES: &str = "\
 g, group:test/admins, role:admin, *
 p, role:admin, *, bailiwick/*, admin, -, allow
 p, user:test/mallory, *, tools/echo, call, -, deny
-p, role:firefighter, *, tools/echo, call, -, allow
 ";
 
 const CONSOLE: &str = "acr = [\"strong\"]\n[admin.console]\nissuer = \"test\"\nclient_id = \"test-console\"";
@@ -40,7 +39,6 @@ const CONSOLE: &str = "acr = [\"strong\"]\n[admin.console]\nissuer = \"test\"\nc
 const AGENTS: &str = r#"
 [agents.assistant]
 owner = "user:test/owner"
-owner_person = "owner"
 purpose = "the assistant that everybody has on their desk"
 kind = "interactive"
 environments = ["development"]
@@ -61,20 +59,6 @@ kind = "interactive"
 environments = ["development"]
 state = "proposed"
 "#;
-
-/// A call that waits for somebody, and what can be had beforehand and in an emergency.
-const GATES: &str = "\
-[gates.release]
-objects = [\"tools/echo\"]
-when = \"releases\"
-approvers = [\"group:test/admins\"]
-[break_glass.outage]
-role = \"role:firefighter\"
-who = [\"group:test/admins\"]
-approvers = [\"group:test/admins\"]
-";
-
-const CONDITIONS: &str = "[releases]\nonly = [\"text\"]\nargument = \"text\"\nequals = \"release\"\n";
 
 /// Chromium, wherever it is installed.
 fn chromium() -> Option<PathBuf> {
@@ -98,10 +82,7 @@ async fn the_console_works_in_a_browser_by_keyboard_on_a_phone_and_in_the_dark()
     let hostile = "title = \"Payroll \\u202e<img src=x onerror=alert(1)> of a very-long-name-that-does-not-end-anywhere-soon-and-goes-on\"\ndiscoverable = true";
     let gateway = Setup::new(&issuer)
         .policy(&format!("{DEVELOPERS_MAY}{RULES}"))
-        .claims("person = \"person\"\n")
         .policy_file("agents.toml", AGENTS)
-        .policy_file("gates.toml", GATES)
-        .policy_file("conditions.toml", CONDITIONS)
         .http_server("tools", &upstream.url, "title = \"Tools of the platform team\"")
         .http_server("gone", "http://127.0.0.1:9/mcp", "title = \"Ticket system\"")
         .http_server("payroll", &upstream.url, hostile)
@@ -119,24 +100,8 @@ async fn the_console_works_in_a_browser_by_keyboard_on_a_phone_and_in_the_dark()
         headers.into_iter().map(|(name, value)| (name.to_owned(), json!(value))).collect();
     let pictures = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/console");
     std::fs::create_dir_all(&pictures).unwrap();
-    let waits = gateway.client(&token).call_tool("tools__echo", json!({ "text": "release" })).await;
-    let like = waits.result()["structuredContent"]["approval_id"].as_str().unwrap_or_else(|| panic!("{}", waits.text));
-    let mut ann = issuer.administrator("ann", &["admins"], &gateway.admin);
-    ann["client_id"] = json!("test-console");
-    let ann = issuer.sign(&ann);
-    let order = async |path: &str, order: serde_json::Value| {
-        let url = format!("{}/api/v1{path}", gateway.admin);
-        let answer = support::client::Client::new(&url, Some(&ann)).post(&[], order.to_string()).await;
-        assert_eq!(answer.status, 200, "{}", answer.text);
-        answer.response()["id"].as_str().unwrap().to_owned()
-    };
-    let wish =
-        json!({ "like": like, "condition": "releases", "uses": 20, "seconds": 86400, "note": "the release week" });
-    let standing = order("/standing", wish).await;
-    order("/break-glass", json!({ "name": "outage", "reason": "payments fail since half past two" })).await;
     let told = json!({
         "base": gateway.admin, "chromium": chromium, "pictures": pictures,
-        "more": [format!("approvals/{like}"), format!("standing/{standing}")],
         "call": { "url": gateway.resource(), "token": token, "headers": headers, "body": body.to_string() },
     });
     drive(&parts, &told).await;
