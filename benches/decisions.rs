@@ -119,6 +119,7 @@ impl Names {
             agents: vec![agent.clone()],
             strictness: Strictness::Serve,
             gates: Vec::new(),
+            emergency_roles: Vec::new(),
         };
         let tools = (0..TOOLS).map(|tool| format!("tool_{tool}")).collect();
         Ok(Self { world, issuer, environment, agent, servers, tools })

@@ -267,7 +267,7 @@ async fn open(
     let grant = gateway.delegate().delegate(cleared, trail.leg.clone(), arguments, gateway.recheck()).await?;
     trail.trace.stage(Stage::Record);
     let mut entry = gateway.journal().open(grant, outgoing).await?;
-    approval::used(gateway, &entry);
+    approval::used(gateway, &entry).await;
     trail.trace.stage(Stage::Forward);
     let exchange = match upstreams.and_then(Retry::parked).zip(answers) {
         Some((parked, answers)) => gateway.upstreams().resume(&mut entry, parked, answers),

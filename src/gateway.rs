@@ -17,7 +17,9 @@ pub mod accounts;
 pub mod approvals;
 pub mod ask;
 mod barred;
+pub mod beforehand;
 pub mod credentials;
+pub mod emergency;
 mod follow;
 pub mod glance;
 mod handles;
@@ -125,6 +127,8 @@ pub struct Gateway {
     lifecycle: ArcSwap<Lifecycle>,
     /// The grants that have ended, as the policy in force knows them.
     ended: ArcSwap<BTreeSet<GrantId>>,
+    /// Who has emergency access, for one epoch.
+    emergencies: ArcSwap<emergency::Emergencies>,
 }
 
 /// The rooms that a gateway is wired from.
@@ -209,6 +213,7 @@ impl Gateway {
             last_reload: ArcSwapOption::empty(),
             lifecycle: ArcSwap::from_pointee(parts.lifecycle),
             ended: ArcSwap::from_pointee(parts.ended),
+            emergencies: ArcSwap::default(),
         })
     }
 
@@ -250,7 +255,7 @@ impl Gateway {
             .inspect_err(|stop| self.refused_unauthenticated(stop.reason(), peer))?;
         let usable = self.lifecycle.load().may_use(&caller);
         usable.inspect_err(|refusal| self.refused_unauthenticated(refusal.reason, peer))?;
-        Ok(caller)
+        Ok(self.in_emergency(caller).await)
     }
 
     /// Counts and records a refusal of somebody who was not authenticated; never waits for the disk.
@@ -271,6 +276,7 @@ impl Gateway {
     pub fn still_trusted(&self, caller: &Caller) -> Result<(), Refusal> {
         self.live.still_trusted(caller)?;
         self.lifecycle.load().may_use(caller)?;
+        self.still_in_emergency(caller)?;
         caller.still_verified()?;
         still_stands(&self.live.snapshot.load().config, caller)
     }
@@ -362,6 +368,7 @@ impl Gateway {
         let known = self.lifecycle.load().stopped(&self.snapshot().written, since_epoch());
         self.live.revocations.replace_with(epoch, held, known);
         self.put(None);
+        self.follow_emergencies().await;
         self.decided_anew();
         // After what was taken back is in force, which waits for nothing.
         self.follow_pins().await;

@@ -59,6 +59,10 @@ pub enum Control {
     Lifecycle,
     /// C24: nobody in time is a no, and an approval does not keep.
     ApprovalExpiry,
+    /// C24: what was approved beforehand is used so often and no more.
+    Standing,
+    /// C12: emergency access is over in time.
+    BreakGlass,
     /// C25: the trace goes on at the upstream.
     Trace,
 }
@@ -91,6 +95,8 @@ impl Control {
         Self::ServerOwner,
         Self::Lifecycle,
         Self::ApprovalExpiry,
+        Self::Standing,
+        Self::BreakGlass,
         Self::Trace,
     ];
 
@@ -123,6 +129,8 @@ impl Control {
             Self::ServerOwner => "server-owner",
             Self::Lifecycle => "lifecycle",
             Self::ApprovalExpiry => "approval-expiry",
+            Self::Standing => "standing",
+            Self::BreakGlass => "break-glass",
             Self::Trace => "trace",
         }
     }

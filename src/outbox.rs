@@ -25,11 +25,16 @@ pub enum Event {
     AgentSuspended,
     /// Definitions are not those that were accepted, and are kept back.
     PinChanged,
+    /// Somebody has emergency access.
+    BreakGlassOpened,
+    /// A call was made with it.
+    BreakGlassUsed,
 }
 
 impl Event {
     /// Every event, in the order of the documentation.
-    pub const ALL: [Self; 3] = [Self::ApprovalRequested, Self::AgentSuspended, Self::PinChanged];
+    pub const ALL: [Self; 5] =
+        [Self::ApprovalRequested, Self::AgentSuspended, Self::PinChanged, Self::BreakGlassOpened, Self::BreakGlassUsed];
 
     /// As files and messages spell it.
     #[must_use]
@@ -38,6 +43,8 @@ impl Event {
             Self::ApprovalRequested => "approval.requested",
             Self::AgentSuspended => "agent.suspended",
             Self::PinChanged => "pin.changed",
+            Self::BreakGlassOpened => "break_glass.opened",
+            Self::BreakGlassUsed => "break_glass.used",
         }
     }
 }

@@ -272,7 +272,7 @@ async fn open(
     .map_err(trouble)?;
     store.check_not_older_than(recovered.epoch).await.map_err(trouble)?;
     store.check_same_history(recovered.history).await.map_err(trouble)?;
-    replay::approvals_used(&store, state.path()).await.map_err(trouble)?;
+    replay::approvals_used(&store, state.path(), replica).await.map_err(trouble)?;
     let own = Own { replica, advertise };
     let served = snapshot.policy.revision();
     let standing = stand(&store, own, &config, served).await?;

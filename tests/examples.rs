@@ -202,6 +202,8 @@ fn alerts_and_dashboard_name_only_metrics_and_reasons_that_there_are() {
         about: "",
         detail: "",
     });
+    metrics.approval("break_glass_used");
+    metrics.approval_waited("approved", std::time::Duration::from_secs(1));
     let known = metrics.encode();
     let reasons: BTreeSet<&str> = bailiwick::outcome::Reason::ALL.iter().map(|reason| reason.code()).collect();
     for file in ["alerts.yml", "dashboard.json"] {

@@ -82,6 +82,11 @@ const PACE: &[&str] = &[
     "WEBHOOK_SENT_AT_ONCE_MAX",
     "LABELS_RENEWED_AFTER_MAX",
     "MANDATE_KEPT",
+    "STANDING_PROPOSED_FOR_US",
+    "STANDING_CALL_KEPT_FOR_US",
+    "STANDING_COUNT_KEPT_FOR_US",
+    "BREAK_GLASS_ASKED_FOR_US",
+    "BREAK_GLASS_KEPT_FOR_US",
     "REVIEW_KEPT",
     "COUNT_KEPT",
 ];
@@ -181,6 +186,10 @@ const SECTIONS: &[&str] = &[
     "STOPPED_MAX",
     "ATTESTATIONS_MAX",
     "TOOLS_SEEN_MAX",
+    "STANDING_MAX",
+    "STANDING_COUNTS_MAX",
+    "STANDING_CALLS_MAX",
+    "BREAK_GLASS_KEPT_MAX",
 ];
 
 /// Bounds of what comes from outside that no test reaches. Each is a gap, and this is where it is written down.

@@ -233,6 +233,7 @@ pub(super) fn config(servers: Vec<ServerConfig>) -> Arc<Config> {
         breaker: crate::config::BreakerConfig::default(),
         templates: std::collections::BTreeMap::new(),
         gates: Vec::new(),
+        break_glass: Vec::new(),
         webhooks: Vec::new(),
         policies: PathBuf::from("policies"),
         file: PathBuf::from("/nonexistent/servers.toml"),

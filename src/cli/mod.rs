@@ -14,6 +14,7 @@ pub mod approvals;
 pub mod ask;
 pub mod audit;
 pub mod backup;
+pub mod break_glass;
 pub mod call;
 pub mod check;
 pub mod completions;
@@ -37,6 +38,7 @@ pub mod review;
 pub mod revoke;
 pub mod serve;
 pub mod shadow;
+pub mod standing;
 pub mod state;
 pub mod status;
 pub mod stdio;
@@ -108,6 +110,8 @@ enum Command {
     Lift(lift::LiftArguments),
     Vault(vault::VaultArguments),
     Approvals(approvals::ApprovalsArguments),
+    Standing(standing::StandingArguments),
+    BreakGlass(break_glass::BreakGlassArguments),
     Credentials(credentials::CredentialsArguments),
     Secrets(credentials::SecretsArguments),
     Pins(pins::PinsArguments),
@@ -172,6 +176,8 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Status(arguments) => in_runtime(status::run(&arguments, output)),
         Command::Revocations(arguments) => in_runtime(lift::revocations(&arguments, output)),
         Command::Approvals(arguments) => in_runtime(approvals::run(&arguments, output)),
+        Command::Standing(arguments) => in_runtime(standing::run(&arguments, output)),
+        Command::BreakGlass(arguments) => in_runtime(break_glass::run(&arguments, output)),
         Command::Lift(arguments) => in_runtime(lift::lift(&arguments, output)),
         Command::Vault(arguments) => in_runtime(vault::run(&arguments, output)),
         Command::Credentials(arguments) => in_runtime(credentials::credentials(&arguments, output)),

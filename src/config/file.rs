@@ -24,6 +24,7 @@ pub(super) mod address;
 mod admin;
 mod agent;
 mod api_key;
+mod break_glass;
 mod cluster;
 mod command;
 mod credential;
@@ -392,6 +393,7 @@ impl Parts {
             // Read once it is known what else there is.
             templates: BTreeMap::new(),
             gates: Vec::new(),
+            break_glass: Vec::new(),
             policies: gateway.policies,
             file: self.file,
         })

@@ -107,6 +107,7 @@ pub const SECTIONS: &[&Section] = &[
     &TEMPLATE_BUDGET,
     &gates::GATES,
     &gates::GATE,
+    &gates::BREAK_GLASS,
 ];
 
 /// The top of `servers.toml`.

@@ -170,9 +170,10 @@ pub fn load_set(files: FileSet, overrides: &Overrides) -> Result<Loaded, Vec<Mis
     }
     let gates_name = files.shown("gates.toml");
     if let Some(text) = files.text("gates.toml")? {
-        let (gates, warned) = gate::parse(Text { file: &gates_name, text }, &config, overrides)?;
-        config.gates = gates.into_iter().map(Arc::new).collect();
-        warnings.extend(warned);
+        let parsed = gate::parse(Text { file: &gates_name, text }, &config, overrides)?;
+        config.gates = parsed.gates.into_iter().map(Arc::new).collect();
+        config.break_glass = parsed.break_glass;
+        warnings.extend(parsed.warnings);
     }
     Ok(Loaded { config, warnings, files })
 }

@@ -17,6 +17,7 @@ use crate::ids::{AgentId, Environment, ServerId, TemplateName};
 mod account;
 pub mod admin;
 mod agent;
+pub mod break_glass;
 pub mod cluster;
 mod credential;
 mod export;
@@ -51,6 +52,7 @@ pub use admin::{AdminClient, AdminConfig, ConsoleConfig};
 pub use agent::{
     API_KEY_PREFIX, AgentClient, AgentConfig, AgentKind, AgentState, ApiKeyConfig, DeclaredProof, KnownBy,
 };
+pub use break_glass::BreakGlassConfig;
 pub use cluster::ClusterConfig;
 pub use credential::{
     ActorToken, ClientAuthentication, CredentialConfig, ExchangeConfig, IdJagConfig, OnStale, PrivateKey,
@@ -120,6 +122,8 @@ pub struct Config {
     pub webhooks: Vec<WebhookConfig>,
     /// `policies/gates.toml`, in the order of their names.
     pub gates: Vec<Arc<GateConfig>>,
+    /// What somebody gets for a moment in an emergency, from the same file, in the order of their names.
+    pub break_glass: Vec<BreakGlassConfig>,
     /// Where the policy files are.
     pub policies: PathBuf,
     /// The file that this was read from.

@@ -16,4 +16,5 @@ pub struct WebhookConfig {
 }
 
 /// Everything that can be told.
-pub const EVENTS: [&str; 3] = ["approval.requested", "agent.suspended", "pin.changed"];
+pub const EVENTS: [&str; 5] =
+    ["approval.requested", "agent.suspended", "pin.changed", "break_glass.opened", "break_glass.used"];

@@ -61,7 +61,7 @@ pub(super) fn deny(order: Order) -> Taken {
 }
 
 /// The request that the path names, and how the record names it.
-fn named(order: &Order) -> Result<(String, String), Refusal> {
+pub(super) fn named(order: &Order) -> Result<(String, String), Refusal> {
     let id = order.name.clone().filter(|id| id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()));
     let id = id.ok_or_else(|| Refusal::new(Reason::TargetUnknown).hint("there is no such request"))?;
     let about = format!("request {id}");

@@ -3,6 +3,8 @@
 //! Decides what makes a sensible order. Refuses to know who gives it: by the time one of these runs, the rules have
 //! allowed its operation.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::response::IntoResponse as _;
 use http::{StatusCode, header};
@@ -11,6 +13,7 @@ use serde::de::DeserializeOwned;
 
 use super::desk::{Done, Order, REFUSED, Understood};
 use super::operations::{HeldRevocations, LiftOrder, Lifted, Lifting, RevocationOrder, Revoked};
+use super::standing;
 use crate::gateway::ReloadOrder;
 use crate::gateway::ask::{self, Question};
 use crate::ids::RevocationEpoch;
@@ -177,7 +180,19 @@ pub(super) fn reload(order: Order) -> Taken {
 pub(super) fn explain(order: Order) -> Taken {
     let question: Question = json(&order)?;
     let Order { operations, .. } = order;
-    Ok(answer(question.about(), move || operations.explain(&question)))
+    let about = question.about();
+    let act = async move {
+        let (asked, of) = (Arc::clone(&operations), question.clone());
+        let explained = tokio::task::spawn_blocking(move || asked.explain(&of)).await;
+        let explained = explained.map_err(|error| Failure::before(Reason::Internal, error.to_string()))?;
+        let mut told = explained.map_err(|problem| Refusal::new(Reason::ParametersInvalid).hint(problem))?;
+        if !told.gates.is_empty() {
+            let standing = operations.stands()?.all().await?;
+            told.gates.extend(standing.iter().filter_map(|view| standing::told_to(view, &question)));
+        }
+        Ok(Done::with(Json(told).into_response()))
+    };
+    Ok(Understood { weight: Weight::Look, about, act: Box::pin(act) })
 }
 
 /// `GET /who-can`.

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 mod actor;
 mod approvals;
+pub mod break_glass;
 pub mod client;
 pub mod console;
 mod descent;
@@ -24,6 +25,7 @@ mod readiness;
 pub mod reviews;
 pub mod routes;
 mod socket;
+pub mod standing;
 mod stewards;
 pub mod tail;
 mod vault;

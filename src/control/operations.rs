@@ -22,8 +22,10 @@ pub use crate::gateway::pins::{
     NamedPin, PinDiff, PinDiffs, PinLockText, PinOrder, PinStatus, PinsChanged, PinsReport,
 };
 
+use super::break_glass::Emergencies;
 use super::governs::Governs;
 use super::reviews::Reviews;
+use super::standing::Stands;
 use crate::config::Config;
 use crate::gateway::accounts::{Linked, Removed};
 use crate::gateway::ask::{Question, WhatCanAnswer, WhoCanAnswer};
@@ -241,6 +243,20 @@ pub trait Operations: Governs {
     /// Where there are none.
     fn reviews(&self) -> Result<&dyn Reviews, Stop> {
         Err(Refusal::new(Reason::NotAllowed).into())
+    }
+    /// What it does in emergencies.
+    ///
+    /// # Errors
+    /// Where there are none.
+    fn emergencies(&self) -> Result<&dyn Emergencies, Stop> {
+        super::break_glass::nowhere()
+    }
+    /// What it does with standing approvals.
+    ///
+    /// # Errors
+    /// Where there are none.
+    fn stands(&self) -> Result<&dyn Stands, Stop> {
+        super::standing::nowhere()
     }
     /// Records and counts what was done, or was not.
     fn administered<'a>(&'a self, note: &'a AdminNote<'a>, who: Option<&'a Who>) -> BoxFuture<'a, Result<(), Failure>>;

@@ -13,7 +13,7 @@ use http::{HeaderValue, StatusCode};
 use super::actor::Actor;
 use super::desk::{self, Understand};
 use super::operations::Operations;
-use super::{approvals, handlers, pins, problem, reviews, stewards, tail, vault};
+use super::{approvals, break_glass, handlers, pins, problem, reviews, standing, stewards, tail, vault};
 use crate::policy::AdminOperation;
 
 /// What stands before every path at the administrators' listener.
@@ -93,6 +93,16 @@ pub const ROUTES: &[Route] = &[
     get("/approvals/{id}", AdminOperation::Approvals, approvals::show),
     post("/approvals/{id}/approve", AdminOperation::Approve, approvals::approve),
     post("/approvals/{id}/deny", AdminOperation::Deny, approvals::deny),
+    get("/standing", AdminOperation::Approvals, standing::list),
+    post("/standing", AdminOperation::Standing, standing::propose),
+    get("/standing/{id}", AdminOperation::Approvals, standing::show),
+    post("/standing/{id}/approve", AdminOperation::Standing, standing::approve),
+    post("/standing/{id}/revoke", AdminOperation::StandingRevoke, standing::revoke),
+    get("/break-glass", AdminOperation::Approvals, break_glass::list),
+    post("/break-glass", AdminOperation::BreakGlass, break_glass::ask),
+    post("/break-glass/{id}/approve", AdminOperation::BreakGlassApprove, break_glass::agree),
+    post("/break-glass/{id}/end", AdminOperation::BreakGlassEnd, break_glass::end),
+    post("/break-glass/{id}/review", AdminOperation::BreakGlassReview, break_glass::review),
     post("/reload", AdminOperation::Reload, handlers::reload),
     get("/pins", AdminOperation::Pins, pins::pins),
     get("/pins/diff", AdminOperation::Pins, pins::diff),

@@ -152,6 +152,12 @@ impl Grant {
         self.cleared.permit().target()
     }
 
+    /// The decision that it rests on.
+    #[must_use]
+    pub fn permit(&self) -> &Permit {
+        self.cleared.permit()
+    }
+
     /// For whom.
     #[must_use]
     pub fn caller(&self) -> &Caller {

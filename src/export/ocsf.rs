@@ -284,7 +284,10 @@ fn administered(line: &Value) -> Map<String, Value> {
 fn approval(line: &Value) -> Map<String, Value> {
     let event = text(line, "approval/event");
     let (action, severity) = match event {
-        Some("denied" | "refused" | "voided" | "withdrawn" | "expired") => (2, LOW),
+        Some("denied" | "refused" | "voided" | "withdrawn" | "expired" | "standing_revoked" | "standing_void") => {
+            (2, LOW)
+        }
+        Some("break_glass_opened" | "break_glass_used") => (1, MEDIUM),
         _ => (1, INFORMATIONAL),
     };
     let approvers = line.get("approval").and_then(|own| own.get("approvers")).and_then(Value::as_array);

@@ -95,6 +95,7 @@ pub(crate) fn config() -> Config {
         breaker: crate::config::BreakerConfig::default(),
         templates: std::collections::BTreeMap::new(),
         gates: Vec::new(),
+        break_glass: Vec::new(),
         webhooks: Vec::new(),
         policies: "/nonexistent".into(),
         file: std::path::PathBuf::from("/nonexistent/servers.toml"),

@@ -331,6 +331,7 @@ impl Gateway {
 
     /// Notes what is new in the files, reminds owners, and stops what was not attested in time.
     pub async fn look_after_attestations(&self) {
+        self.look_after_emergencies().await;
         if let Err(failure) = self.attestations().await {
             tracing::warn!(%failure, "attestations are looked at later");
         }

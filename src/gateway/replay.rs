@@ -4,7 +4,7 @@
 //! never lets anybody do more than the store that was lost; a row whose meaning is not known here is a gap, and not
 //! passed over.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 
 use serde::Deserialize;
@@ -14,6 +14,7 @@ use super::pins;
 use super::review;
 use crate::delegate::vault;
 use crate::guard::{approval, mandate};
+use crate::ids::ReplicaId;
 use crate::limit;
 use crate::outcome::{Failure, Reason};
 use crate::record::journal;
@@ -22,8 +23,14 @@ use crate::shelf::{Action, Change, Changed, Expect, Section, Shelf, Tell};
 use crate::store::{RowTold, Store};
 
 /// Sections whose rows are not put back.
-const TOLD_ELSEWHERE: [&str; 5] =
-    [crate::outbox::OUTBOX.name, vault::OWED.name, vault::SWEPT.name, review::REVIEWS.name, review::GRANTS.name];
+const TOLD_ELSEWHERE: [&str; 6] = [
+    approval::BREAK_GLASS.name,
+    crate::outbox::OUTBOX.name,
+    vault::OWED.name,
+    vault::SWEPT.name,
+    review::REVIEWS.name,
+    review::GRANTS.name,
+];
 
 /// A row as the record tells it.
 #[derive(Debug, Clone, Deserialize)]
@@ -70,6 +77,14 @@ pub async fn rows(store: &Store, told: &[RowRead], at: i64) -> Result<Vec<Change
             section if section == review::ENDED.name => vec![ended(row, at)?],
             // One that was linked since has to be linked again.
             section if section == vault::ACCOUNTS.name => removed(row, vault::ACCOUNTS).into_iter().collect(),
+            // Whatever was told of it, it was that it is taken back: people give it again.
+            section if section == approval::STANDING.name => {
+                vec![Change::new(approval::STANDING, row.key.as_str(), Expect::Anything, Action::Remove)]
+            }
+            // An emergency that a store has forgotten, or has forgotten the end of, is over.
+            section if section == approval::OPEN.name => {
+                vec![Change::new(approval::OPEN, row.key.as_str(), Expect::Anything, Action::Remove)]
+            }
             section if section == mandate::MANDATES.name => {
                 let told = mandate::ended(store, &row.key, at).await;
                 told.map_err(|failure| failure.detail)?.into_iter().collect()
@@ -124,25 +139,51 @@ struct Line {
     at: jiff::Timestamp,
     #[serde(rename = "type")]
     kind: String,
+    #[serde(default)]
+    call: String,
+    #[serde(default)]
+    leg: String,
     approval: Option<serde_json::Value>,
 }
 
+/// Legs, and which calls they are of.
+type Legs = BTreeMap<ulid::Ulid, String>;
+
+/// What a record tells of approvals.
+#[derive(Default)]
+struct Told {
+    /// The legs whose intents were going to use one, with their calls, by its name.
+    used: BTreeMap<String, Legs>,
+    /// Legs that were stopped, some of them before they used anything.
+    stopped: HashSet<ulid::Ulid>,
+}
+
 /// Uses up approvals that the store holds as unused and the record tells as used: the store was restored, or its
-/// last moments were lost. Answers how many.
+/// last moments were lost. Standing approvals of which it has forgotten uses are over. Answers how many.
 ///
 /// # Errors
 /// When the store or the record cannot be read.
-pub async fn approvals_used(store: &Store, state: &Path) -> Result<usize, Failure> {
+pub async fn approvals_used(store: &Store, state: &Path, replica: ReplicaId) -> Result<usize, Failure> {
     let unused = approval::unused(store).await?;
+    let standing = approval::standing_since(store).await?;
     // Most of the time there are none, and the record is not read.
-    let Some(oldest_us) = unused.iter().map(|kept| kept.requested_at_us).min() else { return Ok(0) };
+    let oldest_us = unused.iter().map(|kept| kept.requested_at_us).chain(standing).min();
+    let Some(oldest_us) = oldest_us else { return Ok(0) };
     let directory = journal::directory(state);
     let read = tokio::task::spawn_blocking(move || used_since(&directory, oldest_us));
     let unreadable = |problem: String| Failure::before(Reason::RecordUnavailable, problem);
     let used = read.await.map_err(|error| unreadable(error.to_string()))?;
-    let used = used.map_err(|error| unreadable(error.to_string()))?;
+    let Told { used, stopped } = used.map_err(|error| unreadable(error.to_string()))?;
     let mut count = 0;
-    for kept in unused.into_iter().filter(|kept| used.contains(&kept.id)) {
+    for gone in approval::standing_forgotten(store, replica, &went_out(&used, &stopped)).await? {
+        tracing::warn!(
+            standing = gone.key,
+            "uses of a standing approval are on the record and not in the store: it is over"
+        );
+        store.change(vec![gone], Tell::Nobody).await?;
+        count += 1;
+    }
+    for kept in unused.into_iter().filter(|kept| used.contains_key(&kept.id)) {
         tracing::warn!(approval = kept.id, "an approval that was used is in the store as unused: it is used up");
         match store.change(approval::used_up(kept)?, Tell::Nobody).await? {
             Changed::Done { .. } => count += 1,
@@ -154,29 +195,45 @@ pub async fn approvals_used(store: &Store, state: &Path) -> Result<usize, Failur
     Ok(count)
 }
 
-/// The approvals that intents since then were going to use, newest segments first.
-fn used_since(directory: &Path, since_us: i64) -> std::io::Result<BTreeSet<String>> {
-    let mut used = BTreeSet::new();
+/// The calls of which a leg went out: a call whose server asks something has several, and is one use.
+fn went_out(used: &BTreeMap<String, Legs>, stopped: &HashSet<ulid::Ulid>) -> BTreeMap<String, BTreeSet<String>> {
+    let own = |legs: &Legs| {
+        let out = legs.iter().filter(|(leg, _)| !stopped.contains(leg));
+        out.map(|(_, call)| call.clone()).collect()
+    };
+    used.iter().map(|(id, legs)| (id.clone(), own(legs))).collect()
+}
+
+/// The approvals that intents since then were going to use, newest segments first. A leg that was stopped before it went
+/// out has used none.
+fn used_since(directory: &Path, since_us: i64) -> std::io::Result<Told> {
+    let mut told = Told::default();
     let slack_us = i64::try_from(limit::CLOCK_DIFFERENCE_MAX.as_micros()).unwrap_or_default();
     for first in segments(directory)?.into_iter().rev() {
         let lines = Reader::new(directory, first).segment()?;
         let mut begins_us = i64::MAX;
         for line in lines.lines() {
             // Only the first line, and those that can matter, are worth reading.
-            if begins_us != i64::MAX && !line.contains("\"approval\"") {
+            let matters = ["\"approval\"", "\"refusal\"", "\"failure\""].iter().any(|word| line.contains(word));
+            if begins_us != i64::MAX && !matters {
                 continue;
             }
             let Ok(line) = serde_json::from_str::<Line>(line) else { continue };
             begins_us = begins_us.min(line.at.as_microsecond());
-            if line.kind == "intent"
-                && let Some(id) = line.approval.as_ref().and_then(serde_json::Value::as_str)
-            {
-                used.insert(id.to_owned());
+            let Ok(leg) = ulid::Ulid::from_string(&line.leg) else { continue };
+            match (line.kind.as_str(), line.approval.as_ref().and_then(serde_json::Value::as_str)) {
+                ("intent", Some(id)) => {
+                    told.used.entry(id.to_owned()).or_default().insert(leg, line.call);
+                }
+                ("refusal" | "failure", _) => {
+                    told.stopped.insert(leg);
+                }
+                _ => {}
             }
         }
         if begins_us < since_us.saturating_sub(slack_us) {
             break;
         }
     }
-    Ok(used)
+    Ok(told)
 }

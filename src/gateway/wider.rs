@@ -3,7 +3,9 @@
 //! Decides it field by field, because what only takes something away is a brake and has to work without anybody's word.
 //! Refuses to know rules, which are compared by the policy. Invariant: a field that this does not know widens.
 
-use crate::config::{AgentClient, AgentConfig, AgentState, ApiKeyConfig, Budget, Config, MandateNeed, TemplateConfig};
+use crate::config::{
+    AgentClient, AgentConfig, AgentState, ApiKeyConfig, BreakGlassConfig, Budget, Config, MandateNeed, TemplateConfig,
+};
 
 /// Whether some agent may do more, or is stopped later.
 pub(super) fn lets_agents_do_more(before: &Config, after: &Config) -> bool {
@@ -18,6 +20,18 @@ pub(super) fn lets_agents_do_more(before: &Config, after: &Config) -> bool {
             .iter()
             .any(|(name, template)| before.templates.get(name).is_none_or(|old| is_wider_template(old, template)))
         || is_later(before, after)
+        || after.break_glass.iter().any(|one| is_wider_emergency(before, one))
+}
+
+/// Whether an emergency gives more, sooner, for longer, or to others than before.
+fn is_wider_emergency(before: &Config, after: &BreakGlassConfig) -> bool {
+    let BreakGlassConfig { name, role, who, approvers, approvals, lasts } = after;
+    let Some(old) = before.break_glass.iter().find(|one| one.name == *name) else { return true };
+    *role != old.role
+        || who.iter().any(|one| !old.who.contains(one))
+        || approvers.iter().any(|one| !old.approvers.contains(one))
+        || *approvals < old.approvals
+        || *lasts > old.lasts
 }
 
 fn is_wider_agent(before: &AgentConfig, after: &AgentConfig) -> bool {
@@ -126,7 +140,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::{AgentBudget, AgentKind, KnownBy, Placed};
+    use crate::config::{AgentBudget, AgentKind, Approvers, KnownBy, Placed};
     use crate::front::fixture::config;
     use crate::identity::fixture;
     use crate::ids::{AgentId, Environment, IssuerAlias, TemplateName};
@@ -232,6 +246,27 @@ mod tests {
         let owned = agents(|bot| bot.owner = "user:corp/mallory".to_owned());
         assert!(lets_agents_do_more(&narrow, &owned) && lets_agents_do_more(&owned, &narrow), "who answers for it");
         assert!(!lets_agents_do_more(&narrow, &agents(|bot| bot.purpose = "another".to_owned())));
+    }
+
+    #[test]
+    fn an_emergency_that_gives_more_or_to_others_widens_and_one_that_is_taken_away_does_not() {
+        let one = || BreakGlassConfig {
+            name: "outage".to_owned(),
+            role: "role:firefighter".to_owned(),
+            who: vec![Approvers::Subject("group:corp/oncall".to_owned())],
+            approvers: vec![Approvers::Subject("group:corp/leads".to_owned())],
+            approvals: 2,
+            lasts: Duration::from_secs(60),
+        };
+        let with = |one: BreakGlassConfig| Config { break_glass: vec![one], ..config() };
+        let more = |list: Vec<Approvers>| [list, vec![Approvers::Subject("user:corp/eve".to_owned())]].concat();
+        check("an emergency", &config(), &with(one()));
+        check("who asks", &with(one()), &with(BreakGlassConfig { who: more(one().who), ..one() }));
+        check("who agrees", &with(one()), &with(BreakGlassConfig { approvers: more(one().approvers), ..one() }));
+        check("fewer persons", &with(one()), &with(BreakGlassConfig { approvals: 1, ..one() }));
+        check("its time", &with(one()), &with(BreakGlassConfig { lasts: Duration::from_secs(61), ..one() }));
+        let other = with(BreakGlassConfig { role: "role:root".to_owned(), ..one() });
+        assert!(lets_agents_do_more(&with(one()), &other) && lets_agents_do_more(&other, &with(one())), "its role");
     }
 
     #[test]

@@ -23,7 +23,7 @@ use futures_util::future::BoxFuture;
 pub use budget::Left;
 
 use crate::config::{AgentConfig, Config};
-use crate::ids::{CallId, RevocationEpoch, ServerId};
+use crate::ids::{CallId, RevocationEpoch, ServerId, TemplateName};
 use crate::outcome::{Failure, Reason, Refusal, Stop};
 use crate::policy::{Permit, Policy};
 use crate::shelf::Shelf;
@@ -131,13 +131,22 @@ impl Guard {
         let mut reservations = Reservations::none(Arc::clone(&self.shelf));
         let labels = self.labels.clear(&permit, &wanted, &mut reservations).await?;
         budget::reserve(&mut reservations, &permit, &wanted);
+        approval::reserve_emergency(&permit, &mut reservations);
         // Last: nobody is asked about what is refused all the same.
         let approval = match (permit.gates(), wanted.gated) {
             ([], _) => None,
             (_, Some(gated)) => {
-                let gated = Gated { mandate: wanted.mandate.map(|held| held.mandate().id.as_str()), ..gated };
+                let mandate = wanted.mandate.map(mandate::Held::mandate);
+                let gated = Gated {
+                    mandate: mandate.map(|mandate| mandate.id.as_str()),
+                    template: mandate.and_then(|mandate| mandate.template.as_ref()).map(TemplateName::as_str),
+                    irreversible: approval::is_irreversible(&permit, &wanted),
+                    now_us: wanted.now_us,
+                    ..gated
+                };
                 let openers = wanted.mandate.map(mandate::Held::openers).unwrap_or_default();
-                Some(Box::new(self.approvals.clear(&permit, gated, openers, &mut reservations).await?))
+                let used = self.approvals.clear(&permit, gated, openers, wanted.policy, &mut reservations).await?;
+                Some(Box::new(used))
             }
             (_, None) => return Err(Refusal::new(Reason::ApprovalRequired).into()),
         };

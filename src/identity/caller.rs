@@ -24,6 +24,19 @@ pub struct Caller {
     pub(super) by: Option<Arc<Verified>>,
     /// The epoch at which revocations were looked at.
     pub(super) epoch: RevocationEpoch,
+    /// Emergency access that they have for the moment.
+    pub(super) elevation: Option<Arc<Elevation>>,
+}
+
+/// Emergency access that somebody has for the moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Elevation {
+    /// Its name.
+    pub id: String,
+    /// The version of the row that says so.
+    pub version: i64,
+    /// Until when, microseconds since 1970 by the store's clock.
+    pub until_us: i64,
 }
 
 /// What is remembered of one verified token.
@@ -185,6 +198,21 @@ impl TokenFacts {
 }
 
 impl Caller {
+    /// The same with one role more, for as long as the emergency lasts. Nothing else about them changes.
+    #[must_use]
+    pub fn elevated(&self, role: &str, elevation: Elevation) -> Self {
+        let mut persona = self.verified.persona.clone();
+        persona.default_roles.push(role.to_owned());
+        let verified = Arc::new(self.verified.proven(persona));
+        Self { verified, elevation: Some(Arc::new(elevation)), ..self.clone() }
+    }
+
+    /// The emergency access that they have.
+    #[must_use]
+    pub fn elevation(&self) -> Option<&Elevation> {
+        self.elevation.as_deref()
+    }
+
     /// Who it is.
     #[must_use]
     pub fn persona(&self) -> &Persona {

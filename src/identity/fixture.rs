@@ -190,6 +190,7 @@ pub fn config() -> Config {
         breaker: crate::config::BreakerConfig::default(),
         templates: BTreeMap::new(),
         gates: Vec::new(),
+        break_glass: Vec::new(),
         webhooks: Vec::new(),
         policies: PathBuf::from("/nonexistent"),
         file: PathBuf::from("/nonexistent/servers.toml"),
@@ -200,5 +201,5 @@ pub fn config() -> Config {
 pub fn somebody() -> super::Caller {
     let alias = IssuerAlias::new("corp").unwrap();
     let verified = super::nobody::without_token(alias, "ann", None, crate::ids::Digest::sha256(b"token"), 0);
-    super::Caller { verified: Arc::new(verified), by: None, epoch: crate::ids::RevocationEpoch(0) }
+    super::Caller { verified: Arc::new(verified), by: None, epoch: crate::ids::RevocationEpoch(0), elevation: None }
 }

@@ -53,7 +53,7 @@ pub(crate) mod fixture;
 #[cfg(test)]
 mod tests;
 
-pub use caller::{Caller, Hop, Person, TokenFacts};
+pub use caller::{Caller, Elevation, Hop, Person, TokenFacts};
 pub use dpop::ALGORITHMS as PROOF_ALGORITHMS;
 pub use issuer::IssuerReadiness;
 pub use persona::{AgentFacts, Behind, ClientProof, Groups, Persona};
@@ -433,7 +433,7 @@ impl Identity {
         let epoch = by.map(|by| self.revocations.check(&by.token)).transpose()?;
         let own = self.revocations.check(&verified.token)?;
         let epoch = epoch.map_or(own, |by| by.min(own));
-        Ok(Caller { verified: Arc::clone(verified), by: by.map(Arc::clone), epoch })
+        Ok(Caller { verified: Arc::clone(verified), by: by.map(Arc::clone), epoch, elevation: None })
     }
 
     /// Moves whenever callers who were verified may not stand any more, because keys have changed.

@@ -61,3 +61,37 @@ pub const APPROVAL_TASK_PIECES_PER_PRINCIPAL_MAX: usize = 240;
 pub const APPROVAL_TASK_BELIEVED_FOR_US: i64 = 60 * 1_000_000;
 /// How often whoever makes it says so.
 pub const APPROVAL_TASK_RENEWED_AFTER: Duration = Duration::from_secs(20);
+/// Kinds of emergency access.
+pub const BREAK_GLASS_KINDS_MAX: usize = 16;
+/// One lasts at most this long.
+pub const BREAK_GLASS_FOR_MAX: Duration = Duration::from_secs(60 * 60);
+/// Whoever asks for one waits so long for others: fifteen minutes.
+pub const BREAK_GLASS_ASKED_FOR_US: i64 = 15 * 60 * 1_000_000;
+/// All that are kept: each waits to be reviewed.
+pub const BREAK_GLASS_KEPT_MAX: u32 = 2_000;
+/// How long one is kept after it is over: 400 days, like a review.
+pub const BREAK_GLASS_KEPT_FOR_US: i64 = 400 * 24 * 60 * 60 * 1_000_000;
+/// What somebody says who asks for one, and who has looked at what was done with it.
+pub const BREAK_GLASS_REASON_CHARACTERS_MAX: usize = 500;
+/// A standing approval is good for at most this long: thirty days.
+pub const STANDING_FOR_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// Calls that one lets through.
+pub const STANDING_USES_MAX: u32 = 500;
+/// One is given by at least so many persons.
+pub const STANDING_PERSONS_MIN: u32 = 2;
+/// A proposal waits so long for the next person: a day.
+pub const STANDING_PROPOSED_FOR_US: i64 = 24 * 60 * 60 * 1_000_000;
+/// For the same caller, tool and gates; each gated call looks through these.
+pub const STANDING_OF_ONE_SCOPE_MAX: usize = 8;
+/// All that there are.
+pub const STANDING_MAX: u32 = 2_000;
+/// Counts of their uses: one for all replicas together, and one for each that has used them.
+pub const STANDING_COUNTS_MAX: u32 = 20_000;
+/// Calls that they have let through and whose servers may still ask something.
+pub const STANDING_CALLS_MAX: u32 = 50_000;
+/// How long such a call is remembered: longer than any of its rounds of questions.
+pub const STANDING_CALL_KEPT_FOR_US: i64 = 60 * 60 * 1_000_000;
+/// How long a count outlives what it counts for, so that it never begins anew.
+pub const STANDING_COUNT_KEPT_FOR_US: i64 = 24 * 60 * 60 * 1_000_000;
+/// What somebody who proposes or revokes one says of it.
+pub const STANDING_NOTE_CHARACTERS_MAX: usize = 500;

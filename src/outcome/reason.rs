@@ -231,6 +231,11 @@ reasons! {
     ArgumentsUnfit = "arguments_unfit", Channel::ToolResult(-32602), "these arguments cannot be shown to whoever approves";
     /// Somebody cannot approve this call: they have a part in it, no gate names them, or nobody knows which person they are.
     ApproverRefused = "approver_refused", Channel::Forbidden, "somebody else has to approve this";
+    /// A standing approval is asked for where there is none: for what cannot be undone, what its caller has to confirm,
+    /// or what belongs to one task alone.
+    StandingRefused = "standing_refused", Channel::Forbidden, "these calls are approved one by one";
+    /// The emergency access that a call was begun with is over.
+    BreakGlassOver = "break_glass_over", Channel::ToolResult(-32602), "the emergency access is over; ask for it again if the emergency is not";
     /// A request that was used, denied or has expired.
     ApprovalOver = "approval_over", Channel::RpcError(-32602), "there is nothing left to decide";
     /// A request that changed while somebody looked at it.

@@ -37,7 +37,9 @@ impl Policy {
         let removed: Vec<_> = [minus(&old_allows, &new_allows), minus(&old_denies, &new_denies)].concat();
         let only_narrows = new_allows.is_subset(&old_allows) && old_denies.is_subset(&new_denies);
         // Roles, sets, conditions and the world decide too; where they differ, sentences do not tell.
-        let world = |policy: &Self| format!("{:?}", World { gates: Vec::new(), ..policy.world.clone() });
+        let world = |policy: &Self| {
+            format!("{:?}", World { gates: Vec::new(), emergency_roles: Vec::new(), ..policy.world.clone() })
+        };
         // One gate more is a brake.
         let same_words = self.words == next.words && world(self) == world(next) && self.gates_stand_in(next);
         Difference { added, removed, widens: !(only_narrows && same_words) }

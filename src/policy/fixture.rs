@@ -59,6 +59,7 @@ pub(super) fn world() -> World {
         templates: Vec::new(),
         strictness: Strictness::Serve,
         gates: Vec::new(),
+        emergency_roles: Vec::new(),
     }
 }
 

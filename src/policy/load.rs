@@ -115,7 +115,8 @@ pub(super) fn load(
         },
         mistakes,
     };
-    for role in world.issuers.iter().flat_map(|issuer| &issuer.default_roles) {
+    let everyones = world.issuers.iter().flat_map(|issuer| &issuer.default_roles);
+    for role in everyones.chain(&world.emergency_roles) {
         let role = role_name(role);
         loader.loaded.graph.intern(&role);
         loader.loaded.held_roles.insert(role, None);

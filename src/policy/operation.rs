@@ -100,6 +100,18 @@ operations! {
     Approve = "approve", Loosen;
     /// Refuses one of them.
     Deny = "deny", Brake;
+    /// Proposes and gives standing approvals; the gates say who may.
+    Standing = "standing", Loosen;
+    /// Takes a standing approval back.
+    StandingRevoke = "standing-revoke", Brake;
+    /// Asks for emergency access for oneself; the files say who may.
+    BreakGlass = "break-glass", Loosen;
+    /// Agrees to somebody's emergency access; the files say who may.
+    BreakGlassApprove = "break-glass-approve", Loosen;
+    /// Ends emergency access.
+    BreakGlassEnd = "break-glass-end", Brake;
+    /// Says that somebody has looked at what was done with it.
+    BreakGlassReview = "break-glass-review", Loosen;
     /// What reviews ask, and what was answered.
     Reviews = "reviews", Look;
     /// Opens and closes reviews, and ends grants.

@@ -180,6 +180,7 @@ fn world() -> World {
         templates: Vec::new(),
         strictness: Strictness::Serve,
         gates: Vec::new(),
+        emergency_roles: Vec::new(),
     }
 }
 

@@ -29,6 +29,8 @@ pub struct World {
     pub templates: Vec<TemplateName>,
     /// What a row that names an undeclared issuer is.
     pub strictness: Strictness,
+    /// Roles that somebody gets in an emergency.
+    pub emergency_roles: Vec<String>,
     /// Which calls need a person.
     pub gates: Vec<Arc<GateConfig>>,
 }
@@ -83,6 +85,7 @@ impl World {
                 .collect(),
             templates: config.templates.keys().cloned().collect(),
             strictness,
+            emergency_roles: config.break_glass.iter().map(|one| one.role.clone()).collect(),
             gates: config.gates.clone(),
         }
     }

@@ -252,7 +252,9 @@ pub struct AdminNote<'a> {
 /// What happened to a request for approval, as the record tells it.
 #[derive(Debug, Clone, Copy)]
 pub struct ApprovalNote<'a> {
-    /// `requested`, `confirmed`, `viewed`, `approved`, `refused`, `denied`, `voided`, `expired` or `consumed`.
+    /// `requested`, `confirmed`, `viewed`, `approved`, `refused`, `denied`, `voided`, `expired` or `consumed`; of a
+    /// standing approval `standing_proposed`, `standing_approved`, `standing_used`, `standing_revoked`, `standing_void`;
+    /// of emergency access `break_glass_` and `asked`, `agreed`, `opened`, `used`, `ended`, `reviewed`.
     pub event: &'static str,
     /// The request.
     pub id: &'a str,

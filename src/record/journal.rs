@@ -366,6 +366,12 @@ impl Journal {
         &self.0.key
     }
 
+    /// Whose record it is.
+    #[must_use]
+    pub fn replica(&self) -> ReplicaId {
+        self.0.replica
+    }
+
     /// Where it is counted.
     #[must_use]
     pub fn metrics(&self) -> &Arc<Metrics> {

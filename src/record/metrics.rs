@@ -83,6 +83,8 @@ pub struct Metrics {
     pub admin_operations: Family<AdminLabels, Counter>,
     /// What happened to requests for approval.
     pub approvals: Family<EventLabels, Counter>,
+    /// Seconds from when an approval was asked for until somebody had decided.
+    pub approval_wait_seconds: Family<EventLabels, Histogram, fn() -> Histogram>,
     /// Agents, and agents for one person, that the breaker has stopped.
     pub breaker_trips: Counter,
     /// The revocation epoch that is in force.
@@ -218,6 +220,7 @@ impl Metrics {
             pins: Family::default(),
             admin_operations: Family::default(),
             approvals: Family::default(),
+            approval_wait_seconds: Family::new_with_constructor(wait_buckets),
             breaker_trips: Counter::default(),
             revocation_epoch: Gauge::default(),
             registry: Registry::default(),
@@ -254,6 +257,8 @@ impl Metrics {
         registry.register("shadow_dropped", "decisions that policies.next was not asked", m.shadow_dropped.clone());
         registry.register("admin_operations", "what administrators did or were refused", m.admin_operations.clone());
         registry.register("approvals", "what happened to requests for approval", m.approvals.clone());
+        let waits = m.approval_wait_seconds.clone();
+        registry.register("approval_wait_seconds", "from asked to decided, by what was decided", waits);
         registry.register("breaker_trips", "agents that the breaker has stopped", m.breaker_trips.clone());
         registry.register("revocation_epoch", "the revocation epoch in force", m.revocation_epoch.clone());
         Arc::new(Self { registry, ..metrics })
@@ -273,6 +278,11 @@ impl Metrics {
     /// Counts what happened to a request for approval. Somebody who may not approve and tries is worth a look.
     pub fn approval(&self, event: &'static str) {
         self.approvals.get_or_create(&EventLabels { event }).inc();
+    }
+
+    /// Says how long a request for approval has waited until it was `approved` or `denied`.
+    pub fn approval_waited(&self, event: &'static str, waited: Duration) {
+        self.approval_wait_seconds.get_or_create(&EventLabels { event }).observe(waited.as_secs_f64());
     }
 
     /// Counts what became of a definition. One that changed after it was accepted is worth waking somebody.
@@ -339,6 +349,11 @@ impl Metrics {
 
 fn call_buckets() -> Histogram {
     Histogram::new([0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0])
+}
+
+/// People answer within seconds, or after lunch, or on Monday.
+fn wait_buckets() -> Histogram {
+    Histogram::new([5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1800.0, 3600.0, 14400.0, 86400.0])
 }
 
 fn short_buckets() -> Histogram {

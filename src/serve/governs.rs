@@ -2,13 +2,16 @@
 
 use futures_util::future::BoxFuture;
 
+use crate::control::break_glass::{BreakGlassOrder, BreakGlassView, Emergencies};
 use crate::control::governs::{Attested, Governs, OpenedMandate};
+use crate::control::standing::{StandingView, Stands, Wish as Asked};
 use crate::gateway::Gateway;
 use crate::gateway::lifecycle::{Step, agent_key, server_key};
 use crate::gateway::mandates::{MandateStatus, Opener, Wish};
 use crate::identity::{Caller, Groups};
-use crate::ids::{AgentId, MandateId, ServerId, Subject};
+use crate::ids::{AgentId, Digest, MandateId, ServerId, Subject};
 use crate::outcome::{Failure, Reason, Refusal, Stop};
+use crate::record::Who;
 
 impl Governs for Gateway {
     fn mandates(&self) -> BoxFuture<'_, Result<Vec<MandateStatus>, Failure>> {
@@ -69,5 +72,61 @@ impl Governs for Gateway {
             }
             Self::attest_owned(self, &key, &owner, user.unwrap_or_default()).await
         })
+    }
+}
+
+impl Stands for Gateway {
+    fn all(&self) -> BoxFuture<'_, Result<Vec<StandingView>, Stop>> {
+        Box::pin(self.standing_approvals())
+    }
+
+    fn one<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<StandingView, Stop>> {
+        Box::pin(self.standing_approval(id))
+    }
+
+    fn propose<'a>(&'a self, wish: &'a Asked, by: &'a Caller) -> BoxFuture<'a, Result<StandingView, Stop>> {
+        Box::pin(self.propose_standing(wish, by))
+    }
+
+    fn give<'a>(&'a self, id: &'a str, shown: Digest, by: &'a Caller) -> BoxFuture<'a, Result<StandingView, Stop>> {
+        Box::pin(self.give_standing(id, shown, by))
+    }
+
+    fn take_back<'a>(
+        &'a self,
+        id: &'a str,
+        by: &'a str,
+        note: &'a str,
+        who: Option<&'a Who>,
+    ) -> BoxFuture<'a, Result<StandingView, Stop>> {
+        Box::pin(self.take_back_standing(id, by, note, who))
+    }
+}
+
+impl Emergencies for Gateway {
+    fn all(&self) -> BoxFuture<'_, Result<Vec<BreakGlassView>, Stop>> {
+        Box::pin(Self::emergencies(self))
+    }
+
+    fn ask<'a>(&'a self, order: &'a BreakGlassOrder, by: &'a Caller) -> BoxFuture<'a, Result<BreakGlassView, Stop>> {
+        Box::pin(self.ask_emergency(order, by))
+    }
+
+    fn agree<'a>(&'a self, id: &'a str, shown: Digest, by: &'a Caller) -> BoxFuture<'a, Result<BreakGlassView, Stop>> {
+        Box::pin(self.agree_emergency(id, shown, by))
+    }
+
+    fn end<'a>(
+        &'a self,
+        id: &'a str,
+        by: &'a str,
+        note: &'a str,
+        who: Option<&'a Who>,
+    ) -> BoxFuture<'a, Result<BreakGlassView, Stop>> {
+        Box::pin(self.end_emergency(id, by, note, who))
+    }
+
+    fn review<'a>(&'a self, id: &'a str, by: &'a Caller, note: &'a str) -> BoxFuture<'a, Result<BreakGlassView, Stop>> {
+        Box::pin(self.review_emergency(id, by, note))
     }
 }

@@ -10,11 +10,13 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, ServerConfig, TransportConfig};
+use crate::control::break_glass::Emergencies;
 use crate::control::operations::{
     AccessAnswer, AccessReport, AgentStatus, ApprovalView, IssuedCredential, NamedPin, PinDiffs, PinLockText, PinOrder,
     PinsChanged, PinsReport, PolicyStatus, Reach, SecretStatus, ServerStatus,
 };
 use crate::control::reviews::Reviews;
+use crate::control::standing::Stands;
 use crate::control::{Lifting, Operations, Readiness, ReadinessCheck, Revoked};
 use crate::delegate::vault::{Linked, Removed};
 use crate::gateway::ask::{self, Question, WhatCanAnswer, WhoCanAnswer};
@@ -98,6 +100,7 @@ impl Operations for Gateway {
             if let Some(held) = held.iter().find(|held| held.since == lifting.since) {
                 // While nobody whom it names is heard: what they had asked for is void, and stays so.
                 self.guard().approvals().withdraw_of(&held.revocation.target, &self.config()).await?;
+                self.guard().approvals().take_back_of(held, &self.config()).await?;
             }
             // That it is going to be lifted, and by whom, is on the record already: nothing is loosened that nobody can
             // read of.
@@ -291,6 +294,14 @@ impl Operations for Gateway {
 
     fn stopping(&self) -> CancellationToken {
         Self::stopping(self)
+    }
+
+    fn emergencies(&self) -> Result<&dyn Emergencies, Stop> {
+        Ok(self)
+    }
+
+    fn stands(&self) -> Result<&dyn Stands, Stop> {
+        Ok(self)
     }
 
     fn reviews(&self) -> Result<&dyn Reviews, Stop> {

@@ -4,7 +4,10 @@ import { join } from "node:path";
 import { chromium } from "playwright-core";
 
 const { base, chromium: executablePath, pictures, call, tls } = JSON.parse(process.argv[2]);
-const PAGES = ["", "log", "servers", "agents", "ask?object=tools/echo&action=call", "revocations", "policy", "access"];
+const PAGES = [
+  "", "log", "servers", "agents", "ask?object=tools/echo&action=call", "revocations", "policy", "access",
+  "approvals", "standing", "break-glass",
+];
 const WIDE = { width: 1280, height: 900 };
 const NARROW = { width: 360, height: 740 };
 const wrong = [];

@@ -11,12 +11,15 @@ use crate::support::scripted::{Scripted, result, text, tool};
 mod approver;
 mod binding;
 mod bounds;
+mod break_glass;
 mod console;
 mod delivery;
 mod meanwhile;
 mod parties;
 mod reading;
 mod replay;
+mod standing;
+mod standing_meanwhile;
 mod tasks;
 mod webhooks;
 
@@ -85,6 +88,12 @@ async fn start_shared(gates: &str) -> Option<Running> {
     let database = Database::fresh().await?;
     let (issuer, upstream) = (Issuer::start().await, upstream().await);
     let setup = setup(&issuer, &upstream, gates);
+    let gateway = shared(setup, &database).start().await;
+    Some(Running { issuer, upstream, gateway })
+}
+
+/// The same files with their rows in PostgreSQL.
+fn shared(setup: Setup, database: &Database) -> Setup {
     let secrets = [("store-password", PASSWORD.to_owned()), ("key", "5a".repeat(32))];
     for (name, secret) in secrets {
         let path = setup.directory().join(name);
@@ -93,10 +102,7 @@ async fn start_shared(gates: &str) -> Option<Running> {
     }
     let store = database.url_by("127.0.0.1", database.port);
     let keys = "[keys]\nseal = [\"file:key\"]\njournal = [\"file:key\"]\ncheckpoint = [\"file:key\"]\n";
-    let setup =
-        setup.gateway(&format!("store = \"{store}\"\nstore_password = \"file:store-password\"\n")).sections(keys);
-    let gateway = setup.start().await;
-    Some(Running { issuer, upstream, gateway })
+    setup.gateway(&format!("store = \"{store}\"\nstore_password = \"file:store-password\"\n")).sections(keys)
 }
 
 impl Running {

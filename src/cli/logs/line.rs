@@ -218,7 +218,7 @@ fn describe(seen: &Seen<'_>) -> Option<(&'static str, Style, String)> {
     }
     if let Some(approval) = &record.approval {
         let style = match approval.event.as_str() {
-            "denied" | "refused" | "voided" => BAD,
+            "denied" | "refused" | "voided" | "standing_void" | "break_glass_opened" | "break_glass_used" => BAD,
             "requested" | "expired" => WARNING,
             _ => STRONG,
         };

@@ -245,7 +245,7 @@ impl Records<'_> {
         for record in self.all.iter().filter(|record| text(record, "/approval/id") == id) {
             let event = text(record, "/approval/event");
             let style = match event {
-                "denied" | "refused" | "voided" => BAD,
+                "denied" | "refused" | "voided" | "standing_void" | "break_glass_opened" | "break_glass_used" => BAD,
                 "requested" | "expired" => WARNING,
                 _ => GOOD,
             };

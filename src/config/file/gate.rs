@@ -8,7 +8,8 @@ use std::ops::Range;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{Declared, Text};
+use super::{Declared, Text, break_glass};
+use crate::config::break_glass::BreakGlassConfig;
 use crate::config::gate::{Approvers, GateConfig, GateKind, Written};
 use crate::config::keys::gates as keys;
 use crate::config::leaf::Period;
@@ -29,17 +30,30 @@ enum Kind {
     Confirm,
 }
 
+/// What the file says.
+#[derive(Debug)]
+pub struct Parsed {
+    /// Its gates, in the order of their names.
+    pub gates: Vec<GateConfig>,
+    /// Its emergencies, in the order of theirs.
+    pub break_glass: Vec<BreakGlassConfig>,
+    /// What is odd about it.
+    pub warnings: Vec<Mistake>,
+}
+
 /// Reads every gate in the world of a configuration, in the order of their names.
 ///
 /// # Errors
 /// Every mistake of the file.
-pub fn parse(
-    text: Text<'_>,
-    config: &Config,
-    overrides: &Overrides,
-) -> Result<(Vec<GateConfig>, Vec<Mistake>), Vec<Mistake>> {
+pub fn parse(text: Text<'_>, config: &Config, overrides: &Overrides) -> Result<Parsed, Vec<Mistake>> {
     let source = Source::new(text.file, text.text);
-    let gates = Table::parse(&source, &keys::GATES).map(read_all);
+    let top = Table::parse(&source, &keys::GATES);
+    let (gates, emergencies) = top
+        .map(|mut top| {
+            let emergencies = break_glass::read_all(&mut top);
+            (read_all(top), emergencies)
+        })
+        .unzip();
     let mut found = source.take();
     Declared::of(config, overrides).resolve(&source, &mut found);
     let warned = gates.iter().flatten().flatten().filter(|(gate, _)| gate.approvals > 0 && config.admin.is_none());
@@ -61,8 +75,14 @@ pub fn parse(
     }
     found.mistakes.sort_by_key(|mistake| (mistake.line, mistake.column));
     let gates: Option<Vec<_>> = gates.and_then(|gates| gates.into_iter().collect());
+    let emergencies = emergencies.flatten().unwrap_or_default();
+    found.warnings.extend(break_glass::warnings(&emergencies, config.admin.is_some(), text.file));
     match gates.filter(|_| found.mistakes.is_empty()) {
-        Some(gates) => Ok((gates.into_iter().map(|(gate, _)| gate).collect(), found.warnings)),
+        Some(gates) => Ok(Parsed {
+            gates: gates.into_iter().map(|(gate, _)| gate).collect(),
+            break_glass: emergencies,
+            warnings: found.warnings,
+        }),
         None => Err(found.mistakes),
     }
 }
@@ -101,7 +121,7 @@ fn read_all(mut top: Table<'_, '_>) -> Vec<Option<Placed>> {
     gates
 }
 
-fn name(text: &str) -> Result<String, String> {
+pub(super) fn name(text: &str) -> Result<String, String> {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     let well = !text.is_empty() && text.len() <= limit::GATE_NAME_BYTES_MAX && text.bytes().all(plain);
     let spelled = || format!("`{text}` is no name of a gate: a-z, 0-9 and -, at most {}", limit::GATE_NAME_BYTES_MAX);
@@ -131,7 +151,7 @@ fn read(mut table: Table<'_, '_>, name: String) -> Option<Placed> {
     let when = table.get::<Spanned<String>>("when");
     let kind = table.get::<Kind>("kind");
     let (has_approvers, approvers_place) = (table.has("approvers"), table.place("approvers"));
-    let approvers = approvers(&mut table);
+    let approvers = approvers(&mut table, "approvers");
     let approvals = table.at::<u32>("approvals");
     let pending_for = period(&mut table, "pending_for", limit::GATE_PENDING_MAX);
     let approved_for = period(&mut table, "approved_for", limit::GATE_APPROVED_MAX);
@@ -189,8 +209,8 @@ fn read(mut table: Table<'_, '_>, name: String) -> Option<Placed> {
     Some((gate, span))
 }
 
-fn approvers(table: &mut Table<'_, '_>) -> Option<Vec<Approvers>> {
-    let written = table.get::<Vec<Spanned<String>>>("approvers").unwrap_or_default();
+pub(super) fn approvers(table: &mut Table<'_, '_>, key: &str) -> Option<Vec<Approvers>> {
+    let written = table.get::<Vec<Spanned<String>>>(key).unwrap_or_default();
     let mut approvers = Vec::new();
     for text in written {
         if text.get_ref() == "owner" {
@@ -211,7 +231,7 @@ fn approvers(table: &mut Table<'_, '_>) -> Option<Vec<Approvers>> {
     Some(approvers)
 }
 
-fn period(table: &mut Table<'_, '_>, key: &str, most: std::time::Duration) -> Option<std::time::Duration> {
+pub(super) fn period(table: &mut Table<'_, '_>, key: &str, most: std::time::Duration) -> Option<std::time::Duration> {
     let period = table.at::<Period>(key)?;
     let (span, period) = (period.span(), period.into_inner().0);
     if period > most {

@@ -7,7 +7,21 @@ const fn gates(title: &'static str, keys: &'static [Key]) -> Section {
 }
 
 /// The top of `policies/gates.toml`.
-pub const GATES: Section = gates("top level", &[optional("gates", "tables by name")]);
+pub const GATES: Section =
+    gates("top level", &[optional("gates", "tables by name"), optional("break_glass", "tables by name")]);
+
+/// `[break_glass.NAME]`.
+pub const BREAK_GLASS: Section = gates(
+    "[break_glass.NAME]",
+    &[
+        required("role", "role"),
+        required("who", "list of subjects"),
+        required("approvers", "list of subjects"),
+        defaulted("approvals", "number", "1"),
+        // Long enough to find out what is wrong, and short enough that nobody works with it.
+        defaulted("lasts", "duration", "\"1h\""),
+    ],
+);
 
 /// `[gates.NAME]`.
 pub const GATE: Section = gates(
@@ -37,7 +51,10 @@ pub const WEBHOOK: Section = Section {
     title: "[webhooks.NAME]",
     keys: &[
         required("url", "URL"),
-        required("events", "list of `\"approval.requested\"`, `\"agent.suspended\"`, `\"pin.changed\"`"),
+        required(
+            "events",
+            "list of `\"approval.requested\"`, `\"agent.suspended\"`, `\"pin.changed\"`, `\"break_glass.opened\"`, `\"break_glass.used\"`",
+        ),
         defaulted("allow_private", "boolean", "false"),
     ],
 };

@@ -14,6 +14,7 @@ use super::super::routes::Verb;
 use super::inside::{Refused, answered};
 use super::layout::{beyond, csrf, inside, pill};
 use super::login::encoded;
+use super::standing;
 use super::text::{cut, moment, shown, whole};
 use super::visit::{Posted, Visit};
 use crate::identity::now_s;
@@ -105,7 +106,7 @@ async fn decided(visit: &Visit, id: String, object: &str, sent: Result<ApprovalV
             let again = refused.problem.reason == Reason::InsufficientUserAuthentication.code();
             let told = html! {
                 (visit.refusal(object, &refused))
-                @if again { (log_in_again(visit, &id)) }
+                @if again { (log_in_again(visit, &format!("/approvals/{id}"))) }
             };
             show(visit, id, refused.status, Some(told)).await
         }
@@ -140,6 +141,7 @@ async fn show(visit: &Visit, id: String, status: StatusCode, told: Option<Markup
             p.quiet { "Digest " code { (view.shown.to_string()) } }
         }
         (decide(visit, &view))
+        (standing::proposal(visit, &view))
     };
     inside(visit, status, title, "/approvals", &body)
 }
@@ -187,7 +189,7 @@ fn decide(visit: &Visit, view: &ApprovalView) -> Markup {
                             p.buttons { button type="submit" { "Approve this call" } }
                         }
                     }
-                    Err(why) if why.reason == Reason::InsufficientUserAuthentication => (log_in_again(visit, &view.id)),
+                    Err(why) if why.reason == Reason::InsufficientUserAuthentication => (log_in_again(visit, &format!("/approvals/{}", view.id))),
                     Err(why) => p.problem role="alert" { (shown(&why.hint)) " " code { (why.reason.code()) } },
                 }
             }
@@ -205,8 +207,9 @@ fn decide(visit: &Visit, view: &ApprovalView) -> Markup {
     }
 }
 
-fn log_in_again(visit: &Visit, id: &str) -> Markup {
-    let to = encoded(&format!("/approvals/{id}"));
+/// What takes somebody to a new login, and back to the page.
+pub(super) fn log_in_again(visit: &Visit, page: &str) -> Markup {
+    let to = encoded(page);
     html! {
         p.notice { "Approving needs a login of a moment ago. You come back to this page." }
         p { a.button href=(visit.settings.path(&format!("/login/start?fresh=1&to={to}"))) { "Log in again" } }

@@ -23,6 +23,8 @@ const PAGES: &[(&str, &str, Option<AdminOperation>)] = &[
     ("/agents", "Agents", Some(AdminOperation::Agents)),
     ("/ask", "Who can what", Some(AdminOperation::Explain)),
     ("/approvals", "Approvals", Some(AdminOperation::Approvals)),
+    ("/standing", "Beforehand", Some(AdminOperation::Approvals)),
+    ("/break-glass", "Emergency", Some(AdminOperation::Approvals)),
     ("/revocations", "Revocations", Some(AdminOperation::Revocations)),
     ("/policy", "Policy", Some(AdminOperation::Policy)),
     ("/definitions", "Definitions", Some(AdminOperation::Pins)),

@@ -26,6 +26,7 @@ mod accounts;
 mod agents;
 mod approvals;
 mod assets;
+mod break_glass;
 mod callback;
 mod cookie;
 mod definitions;
@@ -42,6 +43,7 @@ mod revoke;
 mod row;
 mod servers;
 mod session;
+mod standing;
 mod text;
 mod visit;
 
@@ -81,6 +83,14 @@ pub fn pages(operations: Arc<dyn Operations>) -> Result<Router, String> {
         .route("/approvals/{id}", get(approvals::one))
         .route("/approvals/{id}/approve", post(approvals::approve))
         .route("/approvals/{id}/deny", post(approvals::deny))
+        .route("/standing", get(standing::page).post(standing::propose))
+        .route("/standing/{id}", get(standing::one))
+        .route("/standing/{id}/approve", post(standing::approve))
+        .route("/standing/{id}/revoke", post(standing::revoke))
+        .route("/break-glass", get(break_glass::page).post(break_glass::ask))
+        .route("/break-glass/{id}/approve", post(break_glass::agree))
+        .route("/break-glass/{id}/end", post(break_glass::end))
+        .route("/break-glass/{id}/review", post(break_glass::review))
         .route("/policy", get(policy::page))
         .route("/definitions", get(definitions::page))
         .route("/definitions/{digest}", get(definitions::one))

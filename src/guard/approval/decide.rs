@@ -3,6 +3,8 @@
 //! Decides what their word changes. Refuses to know doors and pages. Invariant: an approval is of what was shown; of two
 //! who decide at once the second sees what the first has done.
 
+use std::time::Duration;
+
 use super::kept::{Decision, Denial, Kept, State};
 use super::{Approvals, LIVE, NAMED, approver, gates_of, kept_for_us, noted, read};
 use crate::config::{Config, GateConfig, GateKind};
@@ -132,6 +134,9 @@ impl Approvals {
             }
             match self.put(&kept, Expect::Version(version), Some(now_us)).await {
                 Ok(_) => {
+                    if complete {
+                        self.waited(&kept, "approved", now_us);
+                    }
                     let last: Vec<_> = kept.decisions.last().map(noted).into_iter().collect();
                     let detail = if complete { "" } else { "others have to approve it as well" };
                     let told = super::note(&kept, "approved", &last, detail);
@@ -162,6 +167,7 @@ impl Approvals {
             });
             match self.put(&kept, Expect::Version(version), Some(now_us)).await {
                 Ok(_) => {
+                    self.waited(&kept, "denied", now_us);
                     self.tell(&kept, "denied", None, who, &denier.name);
                     return Ok((kept, now_us));
                 }
@@ -194,19 +200,6 @@ impl Approvals {
     /// # Errors
     /// `store_unavailable`.
     pub async fn withdraw_of(&self, lifted: &RevocationTarget, config: &Config) -> Result<(), Failure> {
-        let named = |kept: &Kept| {
-            let facts = kept.requester.token.as_ref().and_then(|token| token.facts(false));
-            let acts = |agent: &str| kept.requester.party.agents.iter().any(|known| known == agent);
-            match lifted {
-                RevocationTarget::Agent(agent) => acts(agent.as_str()),
-                RevocationTarget::Owner(owner) => {
-                    config.agents.iter().any(|(id, agent)| agent.owner == *owner && acts(id.as_str()))
-                }
-                RevocationTarget::Mandate(mandate) => kept.mandate.as_deref() == Some(mandate.as_str()),
-                RevocationTarget::Server(server) => kept.server == server.as_str(),
-                lifted => facts.is_none_or(|facts| lifted.names(&facts)),
-            }
-        };
         let mut after: Option<String> = None;
         loop {
             let rows = self.shelf.rows(LIVE, None, after.as_deref()).await?;
@@ -214,7 +207,7 @@ impl Approvals {
             after = rows.last().map(|row| row.key.clone());
             for row in rows {
                 let Ok((kept, version)) = read(&row) else { continue };
-                if kept.consumed.is_some() || kept.denied.is_some() || !named(&kept) {
+                if kept.consumed.is_some() || kept.denied.is_some() || !self.is_of(&kept, lifted, config) {
                     continue;
                 }
                 // Of one that somebody has decided in this moment, nothing is used while its caller is refused.
@@ -246,6 +239,12 @@ impl Approvals {
         }
         self.tell(&withdrawn, "withdrawn", None, None, why);
         Ok(())
+    }
+
+    /// How long whoever called has waited for people.
+    fn waited(&self, kept: &Kept, event: &'static str, now_us: i64) {
+        let waited_us = u64::try_from(now_us.saturating_sub(kept.requested_at_us)).unwrap_or_default();
+        self.journal.metrics().approval_waited(event, Duration::from_micros(waited_us));
     }
 
     async fn find(&self, id: &str) -> Result<(Kept, Version), Stop> {

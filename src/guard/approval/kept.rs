@@ -9,7 +9,7 @@ use super::approver;
 use crate::config::{Config, GateConfig, GateKind, ServerConfig};
 use crate::guard::Party;
 use crate::identity::{Caller, Hop, Person, TokenFacts};
-use crate::ids::{Digest, IssuerAlias, PolicyRevision};
+use crate::ids::{CallId, Digest, IssuerAlias, PolicyRevision};
 use crate::inversion::{self, Control};
 use crate::policy::Permit;
 
@@ -27,6 +27,12 @@ pub struct Kept {
     /// The mandate that it was made under.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mandate: Option<String>,
+    /// The template of that mandate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template: Option<String>,
+    /// What it does cannot be undone, or nobody says whether it can: nobody approves it beforehand.
+    #[serde(default = "somebody")]
+    pub irreversible: bool,
     /// The server.
     pub server: String,
     /// What is done.
@@ -211,6 +217,15 @@ impl Kept {
             (Some(denied), _) => denied.until_us,
             (None, Some(until_us)) => until_us,
             (None, None) => self.pending_until_us,
+        }
+    }
+
+    /// Whether a standing approval may let a call through for which this request is there: nobody has said yes or no
+    /// to that, and it is not the request which that very call has used.
+    pub(super) fn leaves_room_for_a_standing_one(&self, call: CallId) -> bool {
+        match &self.consumed {
+            Some(used) => used.call != call.to_string(),
+            None => self.denied.is_none() && self.approved_until_us.is_none(),
         }
     }
 

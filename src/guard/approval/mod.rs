@@ -7,21 +7,27 @@
 
 mod approver;
 mod binding;
+mod break_glass;
 mod canonical;
 mod decide;
 mod kept;
 mod lost;
 mod preview;
 mod request;
+mod standing;
+mod uses;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use approver::is_trusted;
+pub use break_glass::{BREAK_GLASS, BreakGlass, OPEN, reserve_emergency};
 pub use decide::{Denier, Filter};
 pub use kept::{Decision, Kept, State, server};
 pub use lost::{unused, used_up};
 pub use preview::{escaped, preview as shown};
+pub use standing::{STANDING, Standing, Wish};
+pub use uses::{counted as standing_counts, forgotten as standing_forgotten, is_irreversible, since as standing_since};
 
 use kept::{Consumption, Denial};
 
@@ -32,7 +38,7 @@ use crate::identity::Revocations;
 use crate::ids::{CallId, Digest, LegId};
 use crate::limit;
 use crate::outcome::{Failure, Pending, PendingKind, Reason, Refusal, Stop};
-use crate::policy::Permit;
+use crate::policy::{Permit, Policy};
 use crate::record::Journal;
 use crate::record::event::{ApprovalNote, ApproverNote};
 use crate::shelf::{Action, Change, Changed, Expect, Row, Section, Shelf, Tell, Version};
@@ -64,6 +70,10 @@ pub struct Gated<'a> {
     pub arguments: Option<&'a Json>,
     /// The mandate that it belongs to.
     pub mandate: Option<&'a str>,
+    /// The template of that mandate.
+    pub template: Option<&'a str>,
+    /// What it does cannot be undone, or nobody says whether it can.
+    pub irreversible: bool,
     /// Which round of questions it answers; zero where it is the first request.
     pub round: u32,
     /// The request that the call has used already, where its server has asked since and this is the answer.
@@ -72,6 +82,8 @@ pub struct Gated<'a> {
     pub answers: Option<&'a str>,
     /// What whoever called said to it.
     pub said: Said,
+    /// The moment by the store's clock.
+    pub now_us: i64,
 }
 
 /// What whoever called said to the question whether they mean it.
@@ -89,8 +101,10 @@ pub enum Said {
 /// What a cleared call is going to use.
 #[derive(Debug)]
 pub struct Used {
-    /// The request, as it was found.
+    /// The request, as it was found; of a standing approval what it says for this call.
     pub kept: Kept,
+    /// Whether it is a standing approval.
+    pub standing: bool,
 }
 
 impl Used {
@@ -107,6 +121,10 @@ impl Used {
 
     /// Why it could not be used up although it was there: what became of it meanwhile.
     pub(super) async fn lost(&self, shelf: &dyn Shelf) -> Result<Stop, Failure> {
+        if self.standing {
+            let hint = "the last use of a standing approval was taken at this moment: call again to ask somebody";
+            return Ok(Refusal::new(Reason::ApprovalConsumed).hint(hint).into());
+        }
         let row = shelf.row(LIVE, &self.kept.binding.to_string()).await?;
         let now = row.as_ref().map(read).transpose()?.map(|(kept, _)| kept);
         let refusal = match now {
@@ -136,11 +154,15 @@ impl Approvals {
         permit: &Permit,
         gated: Gated<'_>,
         openers: Vec<Party>,
+        policy: &Policy,
         reservations: &mut Reservations,
     ) -> Result<Used, Stop> {
         let binding = binding::binding(permit, gated.mandate, gated.arguments)?;
+        if let Some(used) = self.goes_on(permit, gated, binding, &openers, reservations).await? {
+            return Ok(used);
+        }
         for _ in 0..limit::APPROVAL_TRIES_MAX {
-            match self.cleared(permit, gated, binding, &openers, reservations).await {
+            match self.cleared(permit, gated, (binding, policy), &openers, reservations).await {
                 // Somebody has decided at this moment, or the same call was made: what is there now is looked at.
                 Err(stop) if stop.reason() == Reason::ApprovalChanged => {}
                 ended => return ended,
@@ -154,11 +176,19 @@ impl Approvals {
         &self,
         permit: &Permit,
         gated: Gated<'_>,
-        binding: Digest,
+        (binding, policy): (Digest, &Policy),
         openers: &[Party],
         reservations: &mut Reservations,
     ) -> Result<Used, Stop> {
         let found = self.shelf.row(LIVE, &binding.to_string()).await?;
+        let known = found.as_ref().map(read).transpose()?.map(|(kept, _)| kept);
+        // What somebody has denied stays denied, and what was approved for this very call comes first.
+        if known.is_none_or(|kept| kept.leaves_room_for_a_standing_one(gated.call)) {
+            let stands = self.stands_for(permit, gated, (binding, policy), openers, reservations).await?;
+            if let Some(used) = stands {
+                return Ok(used);
+            }
+        }
         let (mut kept, mut version) = match found.as_ref().map(read).transpose()? {
             None => self.request(permit, gated, binding, openers, Expect::Absent).await?,
             Some((kept, version)) => match &kept.consumed {
@@ -253,7 +283,7 @@ impl Approvals {
         for change in changes(&consumed, Expect::Version(version), until_us, until_us)? {
             reservations.reserve(change, Reason::ApprovalConsumed);
         }
-        Ok(Used { kept })
+        Ok(Used { kept, standing: false })
     }
 
     /// Whether whoever asked for it may still call.
@@ -283,7 +313,8 @@ impl Approvals {
 
     /// That a call has used it, once its intent is durable and the change was made.
     pub fn used(&self, used: &Used, call: CallId, leg: LegId) {
-        self.tell(&used.kept, "consumed", Some((call, leg)), None, "");
+        let event = if used.standing { "standing_used" } else { "consumed" };
+        self.tell(&used.kept, event, Some((call, leg)), None, "");
     }
 
     fn tell(

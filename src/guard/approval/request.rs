@@ -51,6 +51,8 @@ impl Approvals {
             gates: permit.gates().iter().map(|gate| gate.name.clone()).collect(),
             requester,
             mandate: gated.mandate.map(str::to_owned),
+            template: gated.template.map(str::to_owned),
+            irreversible: gated.irreversible,
             shown: of_shown(target, &action, &preview),
             server: target.server_id().to_string(),
             action,
@@ -163,7 +165,7 @@ fn has_room_for_decisions(own: &[Change], permit: &Permit) -> Result<(), Refusal
 }
 
 /// 128 random bits.
-fn random() -> Result<String, Failure> {
+pub(super) fn random() -> Result<String, Failure> {
     let mut bytes = [0_u8; 16];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Failure::before(Reason::Internal, "no random numbers"))?;
     Ok(data_encoding::HEXLOWER.encode(&bytes))

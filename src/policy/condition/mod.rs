@@ -205,6 +205,12 @@ impl Condition {
         Arc::strong_count(&self.expression) > 1
     }
 
+    /// Whether it can hold only where no other arguments are given than those that it names.
+    #[must_use]
+    pub fn closes_arguments(&self) -> bool {
+        self.expression.closes()
+    }
+
     /// Whether it reads arguments without closing their set.
     pub(super) fn leaves_arguments_open(&self) -> bool {
         self.expression.any_part(&|part| matches!(part, Expression::Argument(..) | Expression::Present(..)))

@@ -234,6 +234,7 @@ fn config(servers: Vec<ServerConfig>) -> Config {
         breaker: crate::config::BreakerConfig::default(),
         templates: std::collections::BTreeMap::new(),
         gates: Vec::new(),
+        break_glass: Vec::new(),
         webhooks: Vec::new(),
         policies: PathBuf::new(),
         file: PathBuf::from("/nonexistent/servers.toml"),

@@ -78,3 +78,71 @@ async fn whoever_called_sees_how_their_own_call_stands_and_decides_nothing() {
     assert!(running.call("alice", json!({ "n": 1 })).await.tool_text().contains("never mind"));
     assert_eq!(running.calls(), 0);
 }
+
+#[tokio::test]
+async fn two_persons_approve_calls_beforehand_in_the_console_and_one_takes_it_back() {
+    let running = super::standing::begin(GATES, "").await;
+    let like = running.asks("alice", json!({ "to": "staging", "n": 0 })).await;
+    let fresh = |page: &str| format!("/admin/login/start?fresh=1&to={page}");
+    let mut bob = signed_in(&running, "bob", &["approvers"], &fresh(&format!("/approvals/{like}"))).await;
+    let page = bob.get(&format!("/admin/approvals/{like}")).await;
+    assert!(page.text.contains("Approve calls like it beforehand"), "{}", page.text);
+    let csrf = page.csrf();
+    let wish = |condition: &'static str| {
+        [("csrf", csrf.as_str()), ("like", &like), ("condition", condition), ("uses", "2"), ("days", "1")]
+    };
+    let open = bob.post("/admin/standing", &wish("open")).await;
+    assert!(open.status == 400 && open.text.contains("leaves other arguments open"), "{}", open.text);
+    let proposed = bob.post("/admin/standing", &wish("small")).await;
+    assert_eq!(proposed.status, 303, "{}", proposed.text);
+    let all = running.at("/standing", &running.bob()).bare(reqwest::Method::GET, &[]).await;
+    let id = all.response()[0]["id"].as_str().unwrap().to_owned();
+    let own = bob.get(&format!("/admin/standing/{id}")).await;
+    assert!(own.text.contains("Approve these calls") && own.text.contains("`to` is `staging`"), "{}", own.text);
+    let shown = all.response()[0]["shown"].as_str().unwrap().to_owned();
+    let yes = [("csrf", csrf.as_str()), ("shown", shown.as_str())];
+    let twice = bob.post(&format!("/admin/standing/{id}/approve"), &yes).await;
+    assert!(twice.status == 403 && twice.text.contains("approver_refused"), "{}", twice.text);
+    let mut carol = signed_in(&running, "carol", &["approvers"], &fresh(&format!("/standing/{id}"))).await;
+    let page = carol.get(&format!("/admin/standing/{id}")).await;
+    let csrf = page.csrf();
+    let yes = [("csrf", csrf.as_str()), ("shown", shown.as_str())];
+    let given = carol.post(&format!("/admin/standing/{id}/approve"), &yes).await;
+    assert_eq!(given.status, 303, "{}", given.text);
+    running.passes("alice", json!({ "to": "staging", "n": 1 })).await;
+    let list = carol.get("/admin/standing").await;
+    assert!(list.text.contains("active") && list.text.contains("1 of 2"), "{}", list.text);
+    let back = carol.post(&format!("/admin/standing/{id}/revoke"), &[("csrf", &csrf), ("note", "done")]).await;
+    assert_eq!(back.status, 303, "{}", back.text);
+    running.asks("alice", json!({ "to": "staging", "n": 2 })).await;
+    assert_eq!(running.calls(), 1);
+}
+
+#[tokio::test]
+async fn an_emergency_is_asked_for_agreed_to_ended_and_reviewed_in_the_console() {
+    let running = super::break_glass::begin("1h").await;
+    let fresh = "/admin/login/start?fresh=1&to=/break-glass";
+    let mut olga = signed_in(&running, "olga", &["oncall"], fresh).await;
+    let page = olga.get("/admin/break-glass").await;
+    assert!(page.text.contains("Ask for emergency access"), "{}", page.text);
+    let csrf = page.csrf();
+    let forged = olga.post("/admin/break-glass", &[("csrf", "x"), ("name", "outage"), ("reason", "it burns")]).await;
+    assert_eq!(forged.status, 403);
+    let words = [("csrf", csrf.as_str()), ("name", "outage"), ("reason", "it burns <b>")];
+    assert_eq!(olga.post("/admin/break-glass", &words).await.status, 303);
+    let mut bob = signed_in(&running, "bob", &["approvers"], fresh).await;
+    let page = bob.get("/admin/break-glass").await;
+    assert!(page.text.contains("it burns &lt;b&gt;") && page.text.contains("Agree to it"), "{}", page.text);
+    let all = running.at("/break-glass", &running.bob()).bare(reqwest::Method::GET, &[]).await;
+    let (id, shown) = (&all.response()[0]["id"], all.response()[0]["shown"].as_str().unwrap());
+    let path = |what: &str| format!("/admin/break-glass/{}/{what}", id.as_str().unwrap());
+    let csrf = page.csrf();
+    assert_eq!(bob.post(&path("approve"), &[("csrf", &csrf), ("shown", shown)]).await.status, 303);
+    assert_eq!(running.looks().await.tool_text(), r#"{"x":1}"#);
+    let words = [("csrf", csrf.as_str()), ("note", "put out")];
+    assert_eq!(bob.post(&path("end"), &words).await.status, 303);
+    assert_eq!(bob.post(&path("review"), &words).await.status, 303);
+    let page = bob.get("/admin/break-glass").await;
+    assert!(page.text.contains("reviewed") && page.text.contains("put out"), "{}", page.text);
+    assert_eq!(running.calls(), 1);
+}

@@ -7,7 +7,8 @@ use crate::limit;
 
 fn read(text: &str) -> Result<(Vec<GateConfig>, Vec<Mistake>), String> {
     let text = Text { file: "policies/gates.toml", text };
-    gate::parse(text, &config(SMALLEST), &today()).map_err(|mistakes| lines(&mistakes))
+    let parsed = gate::parse(text, &config(SMALLEST), &today()).map_err(|mistakes| lines(&mistakes));
+    parsed.map(|parsed| (parsed.gates, parsed.warnings))
 }
 
 fn gate(more: &str) -> String {
@@ -63,4 +64,28 @@ fn a_webhook_is_https_and_wants_to_hear_of_something() {
     let many = |count: usize| (0..count).map(|number| one.replace("wN", &format!("w{number}"))).collect::<String>();
     config(&format!("{SMALLEST}{}", many(limit::WEBHOOKS_MAX)));
     assert!(mistakes(&format!("{SMALLEST}{}", many(limit::WEBHOOKS_MAX + 1))).contains("too many"));
+}
+
+#[test]
+fn an_emergency_is_short_for_somebody_and_agreed_to_by_somebody() {
+    let one = |name: &str, more: &str| {
+        format!("[break_glass.{name}]\nwho = [\"group:corp/oncall\"]\napprovers = [\"user:corp/lea\"]\n{more}\n")
+    };
+    let role = "role = \"role:firefighter\"";
+    let lasts = |more: u64| format!("{role}\nlasts = \"{}s\"", limit::BREAK_GLASS_FOR_MAX.as_secs() + more);
+    assert!(read(&one("outage", &lasts(0))).is_ok(), "{:?}", read(&one("outage", &lasts(0))));
+    let many = |count: usize| (0..count).map(|number| one(&format!("e{number}"), role)).collect::<String>();
+    assert!(read(&many(limit::BREAK_GLASS_KINDS_MAX)).is_ok());
+    for (text, wrong) in [
+        (one("outage", &lasts(1)), "too long"),
+        (one("outage", "role = \"firefighter\""), "role:NAME"),
+        (one("outage", &format!("{role}\napprovals = 0")), "approvals"),
+        (one("outage", &format!("{role}\nlasts = \"5m\"\nfor = 1")), "for"),
+        (one("outage", role).replace("\"user:corp/lea\"", "\"owner\""), "no server"),
+        (one("outage", role).replace("\"user:corp/lea\"", ""), "for nobody"),
+        (many(limit::BREAK_GLASS_KINDS_MAX + 1), "too many"),
+    ] {
+        let mistakes = read(&text).unwrap_err();
+        assert!(mistakes.contains(wrong), "{text}: {mistakes}");
+    }
 }
