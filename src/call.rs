@@ -43,7 +43,6 @@ use trail::Trail;
 
 use crate::delegate::{Grant, Leg, attempt};
 use crate::gateway::Gateway;
-use crate::guard::label::LabelUse;
 use crate::guard::mandate::Held;
 use crate::guard::{Charge, Wanted};
 use crate::identity::Caller;
@@ -328,7 +327,8 @@ impl Running {
                     let Some(entry) = self.entry.take() else { return Event::Done(without_pages(outcome)) };
                     match task::after(&self.gateway, entry.proof(), &self.request, self.then, outcome) {
                         After::Deliver(outcome) => {
-                            if entry.proof().labels().is_some_and(LabelUse::has_to_settle) {
+                            let epoch = self.gateway.revocation_epoch();
+                            if entry.proof().labels().is_some_and(|labels| labels.has_to_settle(epoch)) {
                                 self.settling = Some((entry, outcome));
                                 continue;
                             }
@@ -354,7 +354,7 @@ impl Running {
     async fn settled(&mut self) -> Outcome {
         let labels = self.settling.as_ref().and_then(|(entry, _)| entry.proof().labels());
         let settled = match labels {
-            Some(labels) => labels.settle().await,
+            Some(labels) => labels.settle(self.gateway.revocation_epoch()).await,
             None => Ok(()),
         };
         let Some((entry, outcome)) = self.settling.take() else { return Refusal::new(Reason::Internal).into() };

@@ -21,6 +21,7 @@ pub mod credentials;
 mod follow;
 pub mod glance;
 mod handles;
+pub mod labels;
 pub mod lifecycle;
 mod live;
 mod look;

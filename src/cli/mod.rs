@@ -25,6 +25,7 @@ pub mod door;
 pub mod files;
 pub mod init;
 pub mod keys;
+pub mod labels;
 pub mod lift;
 pub mod login;
 pub mod logs;
@@ -108,6 +109,7 @@ enum Command {
     Lift(lift::LiftArguments),
     Vault(vault::VaultArguments),
     Approvals(approvals::ApprovalsArguments),
+    Labels(labels::LabelsArguments),
     Credentials(credentials::CredentialsArguments),
     Secrets(credentials::SecretsArguments),
     Pins(pins::PinsArguments),
@@ -172,6 +174,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Status(arguments) => in_runtime(status::run(&arguments, output)),
         Command::Revocations(arguments) => in_runtime(lift::revocations(&arguments, output)),
         Command::Approvals(arguments) => in_runtime(approvals::run(&arguments, output)),
+        Command::Labels(arguments) => in_runtime(labels::run(&arguments, output)),
         Command::Lift(arguments) => in_runtime(lift::lift(&arguments, output)),
         Command::Vault(arguments) => in_runtime(vault::run(&arguments, output)),
         Command::Credentials(arguments) => in_runtime(credentials::credentials(&arguments, output)),

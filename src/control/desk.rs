@@ -161,15 +161,15 @@ impl Way {
     /// something was done that cannot be undone.
     fn goes_on_unrecorded(&self) -> bool {
         use AdminOperation::{
-            Agent, Agents, Approvals, Approve, Attest, Credentials, Deny, Explain, Lift, Logs, Mandate, Mandates,
-            Metrics, Pins, PinsAccept, PinsReject, Policy, Reload, Review, Reviews, Revocations, Revoke, Secrets,
+            Agent, Agents, Approvals, Approve, Attest, Credentials, Declassify, Deny, Explain, Labels, Lift, Logs, Mandate,
+            Mandates, Metrics, Pins, PinsAccept, PinsReject, Policy, Reload, Review, Reviews, Revocations, Revoke, Secrets,
             Servers, Shadow, Status, Unlink, Vault,
         };
         match self.operation {
             Status | Servers | Metrics | Revoke | Revocations | Credentials | Lift | Reload | PinsAccept
-            | PinsReject | Unlink | Agent | Mandate | Approve | Deny => true,
+            | PinsReject | Unlink | Agent | Mandate | Approve | Deny | Declassify => true,
             Shadow | Logs | Explain | Agents | Policy | Pins | Secrets | Vault | Mandates | Reviews | Review
-            | Attest | Approvals => false,
+            | Attest | Approvals | Labels => false,
         }
     }
 

@@ -23,6 +23,7 @@ pub use crate::gateway::pins::{
 };
 
 use super::governs::Governs;
+use super::labels::Labelling;
 use super::reviews::Reviews;
 use crate::config::Config;
 use crate::gateway::accounts::{Linked, Removed};
@@ -240,6 +241,13 @@ pub trait Operations: Governs {
     /// # Errors
     /// Where there are none.
     fn reviews(&self) -> Result<&dyn Reviews, Stop> {
+        Err(Refusal::new(Reason::NotAllowed).into())
+    }
+    /// What it does with labels.
+    ///
+    /// # Errors
+    /// Where there are none.
+    fn labelling(&self) -> Result<&dyn Labelling, Stop> {
         Err(Refusal::new(Reason::NotAllowed).into())
     }
     /// Records and counts what was done, or was not.

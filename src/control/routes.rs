@@ -13,7 +13,7 @@ use http::{HeaderValue, StatusCode};
 use super::actor::Actor;
 use super::desk::{self, Understand};
 use super::operations::Operations;
-use super::{approvals, handlers, pins, problem, reviews, stewards, tail, vault};
+use super::{approvals, handlers, labels, pins, problem, reviews, stewards, tail, vault};
 use crate::policy::AdminOperation;
 
 /// What stands before every path at the administrators' listener.
@@ -93,6 +93,10 @@ pub const ROUTES: &[Route] = &[
     get("/approvals/{id}", AdminOperation::Approvals, approvals::show),
     post("/approvals/{id}/approve", AdminOperation::Approve, approvals::approve),
     post("/approvals/{id}/deny", AdminOperation::Deny, approvals::deny),
+    get("/labels", AdminOperation::Labels, labels::list),
+    post("/labels/declassify", AdminOperation::Declassify, labels::ask),
+    post("/labels/declassify/{id}/confirm", AdminOperation::Declassify, labels::confirm),
+    post("/labels/declassify/{id}/withdraw", AdminOperation::Declassify, labels::withdraw),
     post("/reload", AdminOperation::Reload, handlers::reload),
     get("/pins", AdminOperation::Pins, pins::pins),
     get("/pins/diff", AdminOperation::Pins, pins::diff),

@@ -249,6 +249,7 @@ impl Evidence for Grant {
                 after: labels.after().names().collect(),
                 tool: labels.labelled().names().collect(),
                 observed: labels.observed(),
+                asked: labels.asked().iter().flat_map(|asked| asked.rules.iter().map(AsRef::as_ref)).collect(),
             }),
         }
     }

@@ -83,7 +83,8 @@ impl Recheck for Live {
         };
         let again = again.map_err(|denied| denied.refusal)?;
         // What was approved was approved for other gates.
-        if again.gates() == permit.gates() { Ok(()) } else { Err(Refusal::new(Reason::ApprovalVoid)) }
+        let asked = permit.flow_gates().iter().all(|gate| now.config.gates.contains(gate));
+        if asked && again.own_gates() == permit.own_gates() { Ok(()) } else { Err(Refusal::new(Reason::ApprovalVoid)) }
     }
 
     fn mandated(&self, held: &Held) -> Result<(), Refusal> {

@@ -9,6 +9,7 @@ pub mod approval;
 pub mod breaker;
 mod budget;
 mod consume;
+mod flow;
 pub mod label;
 pub mod mandate;
 mod party;
@@ -130,14 +131,16 @@ impl Guard {
         let slot = self.quotas.call(permit.caller().principal())?;
         let mut reservations = Reservations::none(Arc::clone(&self.shelf));
         let labels = self.labels.clear(&permit, &wanted, &mut reservations).await?;
+        let (permit, gated) = flow::asking(permit, labels.as_ref(), &wanted)?;
         budget::reserve(&mut reservations, &permit, &wanted);
         // Last: nobody is asked about what is refused all the same.
-        let approval = match (permit.gates(), wanted.gated) {
+        let approval = match (permit.gates(), gated) {
             ([], _) => None,
             (_, Some(gated)) => {
                 let gated = Gated { mandate: wanted.mandate.map(|held| held.mandate().id.as_str()), ..gated };
                 let openers = wanted.mandate.map(mandate::Held::openers).unwrap_or_default();
-                Some(Box::new(self.approvals.clear(&permit, gated, openers, &mut reservations).await?))
+                let used = self.approvals.clear(&permit, gated, openers, &mut reservations).await;
+                Some(Box::new(used.map_err(|stop| flow::told(stop, labels.as_ref()))?))
             }
             (_, None) => return Err(Refusal::new(Reason::ApprovalRequired).into()),
         };
@@ -154,6 +157,7 @@ impl Guard {
         let slot = self.quotas.call(permit.caller().principal())?;
         let mut reservations = Reservations::none(Arc::clone(&self.shelf));
         let labels = self.labels.clear(&permit, wanted, &mut reservations).await?;
+        flow::unasked(labels.as_ref())?;
         Ok(Cleared { labels, ..Cleared::new(permit, slot, reservations, wanted) })
     }
 
@@ -264,11 +268,13 @@ impl Cleared {
     /// the mandate is still what it was; and so it is once another epoch is in force than the mandate was read as.
     pub fn consume(&self, epoch: RevocationEpoch) -> Option<BoxFuture<'_, Result<(), Stop>>> {
         let moved = self.mandate.as_ref().is_some_and(|held| held.epoch() != epoch);
-        if !moved && !self.reservations.is_any() {
+        let renewed = self.labels.as_ref().map(|labels| labels.renewed(epoch)).unwrap_or_default();
+        if !moved && !self.reservations.is_any() && renewed.is_empty() {
             return None;
         }
-        let held = self.mandate.iter().flat_map(mandate::unchanged);
-        let unchanged: Vec<_> = held.map(|change| (change, Reason::MandateEnded)).collect();
+        let held = self.mandate.iter().flat_map(mandate::unchanged).map(|change| (change, Reason::MandateEnded));
+        let renewed = renewed.into_iter().map(|change| (change, Reason::StoreUnavailable));
+        let unchanged: Vec<_> = held.chain(renewed).collect();
         let consume = async {
             if let Err(stop) = self.reservations.consume(unchanged).await {
                 return Err(match &self.approval {

@@ -44,6 +44,9 @@ pub struct Explanation {
     /// The gates that the call meets: what it needs beside the rules.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gates: Vec<String>,
+    /// What flows say of it, which depends on what was seen before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub flows: Vec<String>,
 }
 
 /// What the rules say about one subject.
@@ -110,7 +113,10 @@ impl Policy {
         } else {
             Vec::new()
         };
+        let flows =
+            if decision.is_allowed() { self.flows_told(persona, ask, arguments, now) } else { Vec::new() };
         Explanation {
+            flows,
             gates: gates.iter().map(|gate| gate_told(gate)).collect(),
             question: format!("{} {}/{} in {}", ask.action, ask.server, ask.name, ask.environment),
             allowed: decision.is_allowed(),
@@ -271,6 +277,9 @@ impl fmt::Display for Explanation {
         }
         for gate in &self.gates {
             write!(formatter, "\ngate {gate}")?;
+        }
+        for flow in &self.flows {
+            write!(formatter, "\nflow {flow}")?;
         }
         for near in &self.near_misses {
             write!(formatter, "\nsomebody else: {near}")?;

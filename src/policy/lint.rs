@@ -7,12 +7,23 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::condition::Condition;
+use super::label::Labels;
 use super::load::{Loaded, set_exists};
 use super::object::PatternKind;
 use super::rule::{Effect, Rule};
 use super::source::Mistake;
+use super::world::World;
 use crate::ids::Action;
 use crate::limit::ROLE_DEPTH_MAX;
+
+/// A gate that is there for flows and that none of them names stops nothing, which nobody who wrote it means.
+pub(super) fn flow_gates(world: &World, labels: Option<&Labels>, mistakes: &mut Vec<Mistake>) {
+    let is_asked = |name: &str| labels.is_some_and(|labels| labels.asks(name));
+    for gate in world.gates.iter().filter(|gate| gate.flows && !is_asked(&gate.name)) {
+        let message = format!("gate `{}` stops nothing: no [[flow]] of labels.toml names it with `gate`", gate.name);
+        mistakes.push(Mistake::file("gates.toml", message));
+    }
+}
 
 /// Finds mistakes and warnings in everything that was loaded.
 pub(super) fn lint(

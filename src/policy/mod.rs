@@ -170,11 +170,13 @@ impl Policy {
         let mut loaded = load::load(sources, world, &environments, &conditions, &mut mistakes);
         let labels_text = text("labels.toml", &mut mistakes);
         let labels = labels_text.as_deref().and_then(|text| {
-            let known = label::Known { environments: &environments, conditions: &conditions, sets: &loaded.sets };
+            let (sets, gates) = (&loaded.sets, &world.gates);
+            let known = label::Known { environments: &environments, conditions: &conditions, sets, gates };
             label::labels(text, &known, &mut mistakes, &mut warnings)
         });
         let written = gate::Words { conditions: &conditions, sets: &loaded.sets, labels: labels.is_some() };
         let gates = gate::Gates::of(world, written, &mut mistakes, &mut warnings);
+        lint::flow_gates(world, labels.as_ref(), &mut mistakes);
         let elsewhere: Vec<usize> =
             gates.conditions().iter().copied().chain(labels.iter().flat_map(label::Labels::conditions)).collect();
         lint::lint(&loaded, &conditions, &elsewhere, &mut mistakes, &mut warnings);

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use super::class::Class;
 use super::condition::Arguments;
 use super::decide::{ConditionRecord, Decision};
+use super::label::{Asked, Seen};
 use super::{Ask, Policy};
 use crate::catalog::Target;
 use crate::config::GateConfig;
@@ -27,6 +28,8 @@ pub struct Permit {
     conditions: Vec<ConditionRecord>,
     following: bool,
     gates: Vec<Arc<GateConfig>>,
+    /// The same with those that flows ask, and what these are about.
+    asked: Option<(Vec<Arc<GateConfig>>, Asked)>,
 }
 
 /// A refusal with what the record and the answer need.
@@ -127,6 +130,7 @@ impl Policy {
                 conditions,
                 following,
                 gates: Vec::new(),
+                asked: None,
             }),
             Some(refusal) => Err(Box::new(Denied {
                 refusal,
@@ -184,10 +188,37 @@ impl Permit {
         self.following
     }
 
-    /// The gates that it met, in the order of their names.
+    /// The gates that it met, those that flows ask with them, in the order of their names.
     #[must_use]
     pub fn gates(&self) -> &[Arc<GateConfig>] {
+        self.asked.as_ref().map_or(&self.gates, |(gates, _)| gates)
+    }
+
+    /// The gates that it met by what it is, whatever was seen before.
+    #[must_use]
+    pub fn own_gates(&self) -> &[Arc<GateConfig>] {
         &self.gates
+    }
+
+    /// The gates that flows ask.
+    #[must_use]
+    pub fn flow_gates(&self) -> &[Arc<GateConfig>] {
+        self.asked.as_ref().map_or(&[], |(_, asked)| &asked.gates)
+    }
+
+    /// What of what was seen before flows ask about; nothing where none does.
+    #[must_use]
+    pub fn flows_from(&self) -> Seen {
+        self.asked.as_ref().map_or(Seen::NOTHING, |(_, asked)| asked.from)
+    }
+
+    /// The same call, which needs the word of these persons as well. Nothing that it needed falls away.
+    #[must_use]
+    pub fn asking(self, asked: Asked) -> Self {
+        let mut gates = self.gates.clone();
+        gates.extend(asked.gates.iter().filter(|gate| !self.gates.contains(gate)).cloned());
+        gates.sort_by(|one, other| one.name.cmp(&other.name));
+        Self { asked: Some((gates, asked)), ..self }
     }
 
     /// The conditions that were read, with what they read.

@@ -138,6 +138,9 @@ pub struct LabelNote<'a> {
     /// The entry that speaks against it, as `file:line`, where that is only written down.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed: Option<&'a str>,
+    /// The entries that asked persons, as `file:line`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub asked: Vec<&'a str>,
 }
 
 /// What is kept of an upstream credential.

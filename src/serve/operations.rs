@@ -10,6 +10,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, ServerConfig, TransportConfig};
+use crate::control::labels::Labelling;
 use crate::control::operations::{
     AccessAnswer, AccessReport, AgentStatus, ApprovalView, IssuedCredential, NamedPin, PinDiffs, PinLockText, PinOrder,
     PinsChanged, PinsReport, PolicyStatus, Reach, SecretStatus, ServerStatus,
@@ -294,6 +295,10 @@ impl Operations for Gateway {
     }
 
     fn reviews(&self) -> Result<&dyn Reviews, Stop> {
+        Ok(self)
+    }
+
+    fn labelling(&self) -> Result<&dyn Labelling, Stop> {
         Ok(self)
     }
 

@@ -93,11 +93,22 @@ async fn a_count_stops_at_its_most_however_many_count_at_once() {
 async fn bits_are_raised_and_never_cleared() {
     on_both(async |place| {
         let store = place.open().await;
-        let raise = |bits| Change::new(OTHERS, "labels", Expect::Anything, Action::Raise { bits, expires_at_us: None });
+        let raise = |bits| {
+            let note = Some(format!("bits {bits}\n"));
+            Change::new(OTHERS, "labels", Expect::Anything, Action::Raise { bits, expires_at_us: None, note })
+        };
         let raised =
             (0..8).map(|bit| async move { bit }).map(|bit| async { done(&store, vec![raise(1 << bit.await)]).await });
         futures_util::future::join_all(raised).await;
-        assert_eq!(done(&store, vec![raise(0)]).await.0, [255]);
+        assert_eq!(done(&store, vec![raise(0), raise(3)]).await.0, [255, 255]);
+        let row = store.row(OTHERS, "labels").await.unwrap().unwrap();
+        let mut lines: Vec<&str> = row.body.lines().collect();
+        lines.sort_unstable();
+        let expected = ["bits 1", "bits 128", "bits 16", "bits 2", "bits 32", "bits 4", "bits 64", "bits 8"];
+        assert_eq!(lines, expected, "one line for whoever was first, and none for what was there");
+        let note = Some("x".repeat(crate::limit::SHELF_NOTE_BYTES_MAX + 1));
+        let long = Change::new(OTHERS, "labels", Expect::Anything, Action::Raise { bits: 256, expires_at_us: None, note });
+        assert!(store.change(vec![long], Tell::Nobody).await.is_err());
     })
     .await;
 }

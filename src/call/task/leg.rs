@@ -17,7 +17,7 @@ use crate::delegate::{Grant, Leg, attempt};
 use crate::gateway::Gateway;
 use crate::guard::{Charge, Wanted};
 use crate::identity::Caller;
-use crate::ids::ParkId;
+use crate::ids::{ParkId, RevocationEpoch};
 use crate::outcome::{Outcome, Reason, Refusal};
 use crate::record::Entry;
 use crate::telemetry::Trace;
@@ -157,7 +157,7 @@ impl Bearer {
         match self.open(&Question::plain(method), &mut trail).await {
             Ok((entry, mut exchange)) => loop {
                 if let Event::Done(outcome) = exchange.next().await {
-                    let outcome = settled(entry.proof(), outcome).await;
+                    let outcome = settled(entry.proof(), outcome, self.gateway.revocation_epoch()).await;
                     mandate::count(&self.gateway, entry.proof(), &outcome, false);
                     let outcome = make(entry.proof(), outcome);
                     entry.close(&outcome);
@@ -245,9 +245,9 @@ impl Bearer {
 }
 
 /// What a task brings, once what others have put meanwhile into a store that it reads counts for its caller.
-async fn settled(grant: &Grant, outcome: Outcome) -> Outcome {
-    match grant.labels().filter(|labels| labels.has_to_settle()) {
-        Some(labels) => labels.settle().await.map_or_else(Outcome::Failed, |()| outcome),
+async fn settled(grant: &Grant, outcome: Outcome, epoch: RevocationEpoch) -> Outcome {
+    match grant.labels().filter(|labels| labels.has_to_settle(epoch)) {
+        Some(labels) => labels.settle(epoch).await.map_or_else(Outcome::Failed, |()| outcome),
         None => outcome,
     }
 }

@@ -18,6 +18,7 @@ pub const GATE: Section = gates(
         optional("environments", "list of environments"),
         defaulted("actions", "list of `\"call\"`, `\"get\"`, `\"read\"`", "[\"call\"]"),
         optional("when", "condition name"),
+        defaulted("flows", "boolean", "false"),
         defaulted("kind", "`\"approve\"` or `\"confirm\"`", "\"approve\""),
         optional("approvers", "list of `\"owner\"` or subjects"),
         defaulted("approvals", "number", "1"),

@@ -23,6 +23,7 @@ const PAGES: &[(&str, &str, Option<AdminOperation>)] = &[
     ("/agents", "Agents", Some(AdminOperation::Agents)),
     ("/ask", "Who can what", Some(AdminOperation::Explain)),
     ("/approvals", "Approvals", Some(AdminOperation::Approvals)),
+    ("/labels", "Labels", Some(AdminOperation::Labels)),
     ("/revocations", "Revocations", Some(AdminOperation::Revocations)),
     ("/policy", "Policy", Some(AdminOperation::Policy)),
     ("/definitions", "Definitions", Some(AdminOperation::Pins)),

@@ -31,6 +31,7 @@ mod cookie;
 mod definitions;
 mod headers;
 mod inside;
+mod labels;
 mod layout;
 mod live;
 mod login;
@@ -81,6 +82,10 @@ pub fn pages(operations: Arc<dyn Operations>) -> Result<Router, String> {
         .route("/approvals/{id}", get(approvals::one))
         .route("/approvals/{id}/approve", post(approvals::approve))
         .route("/approvals/{id}/deny", post(approvals::deny))
+        .route("/labels", get(labels::page))
+        .route("/labels/ask", get(labels::one).post(labels::ask))
+        .route("/labels/{id}/confirm", post(labels::confirm))
+        .route("/labels/{id}/withdraw", post(labels::withdraw))
         .route("/policy", get(policy::page))
         .route("/definitions", get(definitions::page))
         .route("/definitions/{digest}", get(definitions::one))

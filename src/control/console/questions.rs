@@ -223,6 +223,8 @@ pub(super) fn explained(answer: &Explanation) -> Markup {
                 }
             }
         }
+        @for gate in &answer.gates { p { "Gate: " (shown(gate)) } }
+        @for flow in &answer.flows { p { "Flow: " (shown(flow)) } }
         @if !answer.near_misses.is_empty() {
             p { "Rules that let somebody else:" }
             ul.rules { @for near in &answer.near_misses { li { (shown(near)) } } }

@@ -17,9 +17,9 @@ mod request;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use approver::is_trusted;
+pub use approver::{folded, is_trusted, stands_beside};
 pub use decide::{Denier, Filter};
-pub use kept::{Decision, Kept, State, server};
+pub use kept::{Decision, Kept, Requester, State, Token, server};
 pub use lost::{unused, used_up};
 pub use preview::{escaped, preview as shown};
 
@@ -72,6 +72,8 @@ pub struct Gated<'a> {
     pub answers: Option<&'a str>,
     /// What whoever called said to it.
     pub said: Said,
+    /// Whether something goes with it that nobody would be shown: then it only goes on with what was let through.
+    pub unseen: bool,
 }
 
 /// What whoever called said to the question whether they mean it.
@@ -159,7 +161,15 @@ impl Approvals {
         reservations: &mut Reservations,
     ) -> Result<Used, Stop> {
         let found = self.shelf.row(LIVE, &binding.to_string()).await?;
-        let (mut kept, mut version) = match found.as_ref().map(read).transpose()? {
+        let found = found.as_ref().map(read).transpose()?;
+        let is_own = |(kept, _): &(Kept, Version)| {
+            kept.consumed.as_ref().is_some_and(|used| used.call == gated.call.to_string())
+        };
+        if gated.unseen && !found.as_ref().is_some_and(is_own) {
+            let hint = "answers go with it that nobody who approves would see: make the call without them first";
+            return Err(Refusal::new(Reason::FlowRefused).hint(hint).into());
+        }
+        let (mut kept, mut version) = match found {
             None => self.request(permit, gated, binding, openers, Expect::Absent).await?,
             Some((kept, version)) => match &kept.consumed {
                 None => (kept, version),
