@@ -227,7 +227,7 @@ async fn open(
     let answers = match answers {
         // A client may know beforehand what a server asks; where nothing may be asked there is nothing to answer. What
         // we asked ourselves is answered already, and whoever approves a call sees its arguments and no such answers.
-        None if retry.is_none() && askable.is_any() && permit.gates().is_empty() => retry::unasked(asked.params())?,
+        None if retry.is_none() && askable.is_any() && config.is_none() => retry::unasked(asked.params())?,
         answers => answers,
     };
     let outgoing = asked.outgoing(request, permit.target(), capabilities, augmented, upstreams, answers.as_ref());

@@ -161,9 +161,9 @@ impl Way {
     /// something was done that cannot be undone.
     fn goes_on_unrecorded(&self) -> bool {
         use AdminOperation::{
-            Agent, Agents, Approvals, Approve, Attest, Credentials, Declassify, Deny, Explain, Labels, Lift, Logs, Mandate,
-            Mandates, Metrics, Pins, PinsAccept, PinsReject, Policy, Reload, Review, Reviews, Revocations, Revoke, Secrets,
-            Servers, Shadow, Status, Unlink, Vault,
+            Agent, Agents, Approvals, Approve, Attest, Credentials, Declassify, Deny, Explain, Labels, Lift, Logs,
+            Mandate, Mandates, Metrics, Pins, PinsAccept, PinsReject, Policy, Reload, Review, Reviews, Revocations,
+            Revoke, Secrets, Servers, Shadow, Status, Unlink, Vault,
         };
         match self.operation {
             Status | Servers | Metrics | Revoke | Revocations | Credentials | Lift | Reload | PinsAccept

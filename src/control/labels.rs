@@ -62,10 +62,8 @@ pub(super) fn confirm(order: Order) -> Taken {
         let view = order.operations.labelling()?.confirm(&id, by).await?;
         let (kind, name) = (view.kind.as_str(), &view.name);
         let (before, after) = (listed(&view.before), listed(&view.after));
-        let detail = format!(
-            "{kind} {name}: before {before}; after {after}; {} asked, because {}",
-            view.asked_by, view.reason
-        );
+        let detail =
+            format!("{kind} {name}: before {before}; after {after}; {} asked, because {}", view.asked_by, view.reason);
         Ok(Done { detail, ..Done::with(Json(view).into_response()) })
     };
     Ok(Understood { weight: Weight::Loosen, about, act: Box::pin(act) })

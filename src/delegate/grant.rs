@@ -14,7 +14,7 @@ use crate::identity::Caller;
 use crate::ids::{AuthorizationContext, CallId, LegId, PrincipalKey, ReplicaId, RevocationEpoch, ServerId};
 use crate::outcome::{Refusal, Stop};
 use crate::policy::Permit;
-use crate::record::event::{ConditionValue, CredentialNote, LabelNote, Operation};
+use crate::record::event::{ChargeNote, ConditionValue, CredentialNote, LabelNote, Operation};
 use crate::record::mandated::OwnerFacts;
 use crate::record::{Attempt, Evidence, Intent};
 use crate::wire::Json;
@@ -222,6 +222,10 @@ impl Evidence for Grant {
 
     fn consume(&self) -> Option<BoxFuture<'_, Result<(), Stop>>> {
         self.cleared.consume(self.recheck.epoch())
+    }
+
+    fn charged(&self) -> &[ChargeNote] {
+        self.cleared.charged()
     }
 
     fn intent(&self) -> Intent<'_> {

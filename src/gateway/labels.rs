@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Gateway;
 use crate::config::Config;
-pub use crate::guard::label::{CarrierKind, Wish};
 use crate::guard::label::{Carrier, Declassification, Declassified, Origin};
+pub use crate::guard::label::{CarrierKind, Wish};
 use crate::identity::Caller;
 use crate::ids::RevocationEpoch;
 use crate::limit;
@@ -128,9 +128,10 @@ impl DeclassifyOrder {
         let mut labels = Seen::NOTHING;
         for name in &self.labels {
             let label = Seen::named(name);
-            labels = labels.with(label.ok_or_else(|| {
-                format!("`{name:.40}` is no label: write untrusted, internal, private or regulated")
-            })?);
+            labels =
+                labels.with(label.ok_or_else(|| {
+                    format!("`{name:.40}` is no label: write untrusted, internal, private or regulated")
+                })?);
         }
         if !labels.is_any() {
             return Err("say which labels are to be taken off".to_owned());

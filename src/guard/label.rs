@@ -102,7 +102,9 @@ pub struct LabelUse {
 }
 
 impl Labels {
-    pub(super) fn new(shelf: Arc<dyn Shelf>) -> Self {
+    /// Nothing is remembered yet.
+    #[must_use]
+    pub fn new(shelf: Arc<dyn Shelf>) -> Self {
         Self { shelf, remembered: moka::sync::Cache::new(limit::LABELS_REMEMBERED_MAX) }
     }
 

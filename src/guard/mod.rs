@@ -15,7 +15,7 @@ pub mod mandate;
 mod party;
 pub mod quota;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -27,6 +27,7 @@ use crate::config::{AgentConfig, Config};
 use crate::ids::{CallId, RevocationEpoch, ServerId};
 use crate::outcome::{Failure, Reason, Refusal, Stop};
 use crate::policy::{Permit, Policy};
+use crate::record::event::ChargeNote;
 use crate::shelf::Shelf;
 use crate::wire::Json;
 pub use approval::{Approvals, Gated, Said, Used};
@@ -97,6 +98,8 @@ pub struct Cleared {
     /// Who answers for the agent that calls.
     agent: Option<Arc<AgentConfig>>,
     approval: Option<Box<Used>>,
+    /// What it has used up of budgets, once that is done.
+    charged: OnceLock<Vec<ChargeNote>>,
 }
 
 impl Guard {
@@ -225,7 +228,8 @@ impl Cleared {
     fn new(permit: Permit, slot: Slot, reservations: Reservations, wanted: &Wanted<'_>) -> Self {
         let agent = permit.caller().persona().agent.as_ref();
         let agent = agent.and_then(|agent| wanted.config.agents.get(&agent.id)).cloned();
-        Self { permit, slot, labels: None, reservations, mandate: wanted.mandate.cloned(), agent, approval: None }
+        let (mandate, charged) = (wanted.mandate.cloned(), OnceLock::new());
+        Self { permit, slot, labels: None, reservations, mandate, agent, approval: None, charged }
     }
 
     /// Who answers for the agent that calls, as files spell them.
@@ -258,6 +262,12 @@ impl Cleared {
         self.approval.as_deref()
     }
 
+    /// What it has used up of budgets, once that is done.
+    #[must_use]
+    pub fn charged(&self) -> &[ChargeNote] {
+        self.charged.get().map_or(&[], Vec::as_slice)
+    }
+
     /// What it does to the labels of its caller.
     #[must_use]
     pub const fn labels(&self) -> Option<&LabelUse> {
@@ -276,11 +286,16 @@ impl Cleared {
         let renewed = renewed.into_iter().map(|change| (change, Reason::StoreUnavailable));
         let unchanged: Vec<_> = held.chain(renewed).collect();
         let consume = async {
-            if let Err(stop) = self.reservations.consume(unchanged).await {
-                return Err(match &self.approval {
-                    Some(used) if stop.reason() == Reason::ApprovalConsumed => self.reservations.lost(used).await,
-                    _ => stop,
-                });
+            match self.reservations.consume(unchanged).await {
+                Ok(charged) => {
+                    let _once = self.charged.set(charged);
+                }
+                Err(stop) => {
+                    return Err(match &self.approval {
+                        Some(used) if stop.reason() == Reason::ApprovalConsumed => self.reservations.lost(used).await,
+                        _ => stop,
+                    });
+                }
             }
             if let Some(labels) = &self.labels {
                 labels.consumed();

@@ -113,8 +113,7 @@ impl Policy {
         } else {
             Vec::new()
         };
-        let flows =
-            if decision.is_allowed() { self.flows_told(persona, ask, arguments, now) } else { Vec::new() };
+        let flows = if decision.is_allowed() { self.flows_told(persona, ask, arguments, now) } else { Vec::new() };
         Explanation {
             flows,
             gates: gates.iter().map(|gate| gate_told(gate)).collect(),

@@ -143,6 +143,21 @@ pub struct LabelNote<'a> {
     pub asked: Vec<&'a str>,
 }
 
+/// What a call has used up of one budget, and what was left of it then.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ChargeNote {
+    /// `mandate` or `agent`.
+    pub of: &'static str,
+    /// Which.
+    pub id: String,
+    /// `calls`, `bytes`, `minute` or `day`.
+    pub what: String,
+    /// So much of it.
+    pub charged: i64,
+    /// So much more fits.
+    pub left: i64,
+}
+
 /// What is kept of an upstream credential.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub struct CredentialNote<'a> {

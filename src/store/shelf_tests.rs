@@ -107,7 +107,8 @@ async fn bits_are_raised_and_never_cleared() {
         let expected = ["bits 1", "bits 128", "bits 16", "bits 2", "bits 32", "bits 4", "bits 64", "bits 8"];
         assert_eq!(lines, expected, "one line for whoever was first, and none for what was there");
         let note = Some("x".repeat(crate::limit::SHELF_NOTE_BYTES_MAX + 1));
-        let long = Change::new(OTHERS, "labels", Expect::Anything, Action::Raise { bits: 256, expires_at_us: None, note });
+        let long =
+            Change::new(OTHERS, "labels", Expect::Anything, Action::Raise { bits: 256, expires_at_us: None, note });
         assert!(store.change(vec![long], Tell::Nobody).await.is_err());
     })
     .await;
@@ -232,4 +233,26 @@ async fn rows_that_several_are_about_to_make_are_made_once() {
         assert!(counted.iter().all(|counted| counted.as_ref().unwrap().is_done()));
         assert_eq!(here.row(OTHERS, &key).await.unwrap().unwrap().number, many);
     }
+}
+
+#[tokio::test]
+async fn so_many_carriers_of_labels_are_listed_and_that_there_are_more_is_said() {
+    on_both(async |place| {
+        let store = place.open().await;
+        let names: Vec<String> =
+            (0..=crate::limit::LABELS_LISTED_MAX).map(|n| format!("user:test/u{n:05} bot -")).collect();
+        for batch in names.chunks(crate::limit::SHELF_CHANGES_MAX) {
+            let raise = |key: &String| {
+                let action = Action::Raise { bits: 4, expires_at_us: None, note: None };
+                Change::new(crate::guard::label::CALLERS, key, Expect::Anything, action)
+            };
+            done(&store, batch.iter().map(raise).collect()).await;
+        }
+        let labels = crate::guard::label::Labels::new(std::sync::Arc::new(store));
+        let (all, more) = labels.carriers(None).await.unwrap();
+        assert_eq!((all.len(), more), (crate::limit::LABELS_LISTED_MAX, true));
+        let (one, more) = labels.carriers(Some("user:test/u00007")).await.unwrap();
+        assert_eq!((one.len(), more), (1, false));
+    })
+    .await;
 }

@@ -12,6 +12,8 @@ use crate::support::replicas::Replicas;
 use crate::support::scripted::{Scripted, result, text, tool};
 
 mod answers;
+mod asking;
+mod declassify;
 mod mandates;
 mod stores;
 mod tasks;

@@ -205,7 +205,8 @@ impl Labels {
     }
 
     async fn looked_at(&self, kind: CarrierKind, name: &str) -> Result<Carrier, Stop> {
-        let unknown = || Refusal::new(Reason::TargetUnknown).hint("it carries no label: it is not known, or has forgotten");
+        let unknown =
+            || Refusal::new(Reason::TargetUnknown).hint("it carries no label: it is not known, or has forgotten");
         Ok(self.carrier(kind, name).await?.ok_or_else(unknown)?)
     }
 
@@ -237,7 +238,8 @@ impl Labels {
     /// Whether somebody who decides has no part in what the carrier has seen, and could decide.
     async fn stands(&self, carrier: &Carrier, decision: &Decision, config: &Config) -> Result<(), Stop> {
         let Some(mut parties) = self.parties(carrier).await?.filter(|parties| !parties.is_empty()) else {
-            let hint = "nobody knows who has brought what it carries, and so who could take it off: it has to be forgotten";
+            let hint =
+                "nobody knows who has brought what it carries, and so who could take it off: it has to be forgotten";
             return Err(Refusal::new(Reason::ApproverRefused).hint(hint).into());
         };
         let party = parties.remove(0);

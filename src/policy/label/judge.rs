@@ -45,7 +45,6 @@ pub struct Asked {
     pub rules: Vec<Arc<str>>,
 }
 
-
 impl Policy {
     /// Whether labels are kept at all.
     #[must_use]
@@ -196,8 +195,7 @@ impl Policy {
     ) -> impl Iterator<Item = &'l Flow> {
         let surely = move |condition: &Condition| condition.value(facts, Quantifier::Every) == Truth::True;
         labels.flows.iter().filter(move |flow| {
-            labelled.sends >= flow.to
-                && !flow.unless.and_then(|unless| self.conditions.get(unless)).is_some_and(surely)
+            labelled.sends >= flow.to && !flow.unless.and_then(|unless| self.conditions.get(unless)).is_some_and(surely)
         })
     }
 }

@@ -201,7 +201,10 @@ fn then(table: &mut Table<'_, '_>, start: usize, known: &Known<'_>) -> Result<Th
             return Err((gate.span().start, message.to_owned()));
         }
         (Some(kind), None) => {
-            return Err((start, format!("write gate = \"NAME\": which gate of gates.toml asks, of kind {}", kind.as_str())));
+            return Err((
+                start,
+                format!("write gate = \"NAME\": which gate of gates.toml asks, of kind {}", kind.as_str()),
+            ));
         }
         (Some(kind), Some(gate)) => (kind, gate),
     };
