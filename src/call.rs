@@ -190,7 +190,8 @@ async fn open(
     if tool::is(&target) {
         return Err(Box::pin(link::tool(gateway, caller, request, trail, (&asked, retry.as_ref()))).await);
     }
-    let permit = gateway.authorize(caller, target, arguments.as_ref()).map_err(Halt::denied)?;
+    let situation = gateway.situation(caller, &target, trail.mandate.as_ref()).await?;
+    let permit = gateway.authorize_within(caller, target, arguments.as_ref(), situation).map_err(Halt::denied)?;
     asked.check_headers(permit.target(), request)?;
 
     let answers = match &retry {

@@ -13,7 +13,7 @@ use crate::guard::{Cleared, Used};
 use crate::identity::Caller;
 use crate::ids::{AuthorizationContext, CallId, LegId, PrincipalKey, ReplicaId, RevocationEpoch, ServerId};
 use crate::outcome::{Refusal, Stop};
-use crate::policy::Permit;
+use crate::policy::{Permit, Situation};
 use crate::record::event::{ChargeNote, ConditionValue, CredentialNote, LabelNote, Operation};
 use crate::record::mandated::OwnerFacts;
 use crate::record::{Attempt, Evidence, Intent};
@@ -204,6 +204,12 @@ impl Grant {
     #[must_use]
     pub const fn labels(&self) -> Option<&LabelUse> {
         self.cleared.labels()
+    }
+
+    /// What else was known of the moment when it was decided.
+    #[must_use]
+    pub fn situation(&self) -> &Situation {
+        self.cleared.permit().situation()
     }
 
     /// Whose sessions and processes it may use.

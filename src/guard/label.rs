@@ -237,6 +237,14 @@ impl Labels {
         Ok(seen.is_any().then(|| raise_mandate(mandate, seen, policy.label_memory(), &origin)))
     }
 
+    /// What a caller has seen, as the rows say it now.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn seen_by(&self, persona: &Persona, mandate: Option<&Held>) -> Result<Seen, Failure> {
+        self.seen(&Rows::of(persona, mandate)).await
+    }
+
     /// What a caller has seen: by itself and, under a mandate, wherever that hands it on.
     async fn seen(&self, rows: &Rows) -> Result<Seen, Failure> {
         let mut seen = Seen::NOTHING;

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::class::{Class, SubjectKind};
-use super::condition::{Arguments, Facts, Quantifier, Truth};
+use super::condition::{Arguments, Facts, Quantifier, Situation, Truth, UNKNOWN};
 use super::model::applies;
 use super::object;
 use super::operation::AdminOperation;
@@ -90,13 +90,25 @@ impl Policy {
     /// Explains one question.
     #[must_use]
     pub fn explain(&self, persona: &Persona, ask: &Ask<'_>, arguments: Arguments<'_>, now: Timestamp) -> Explanation {
+        self.explain_within(persona, ask, (arguments, now), &UNKNOWN)
+    }
+
+    /// The same with what else is known of the moment of the call.
+    #[must_use]
+    pub fn explain_within(
+        &self,
+        persona: &Persona,
+        ask: &Ask<'_>,
+        (arguments, now): (Arguments<'_>, Timestamp),
+        situation: &Situation,
+    ) -> Explanation {
         let class = self.class(persona);
-        let decision = self.decide(&class, persona, ask, arguments, now);
+        let decision = self.decide_within(&class, persona, ask, (arguments, now), situation);
         let parts = match self.reachable(&class, ask) {
             Ok(environment) => self.cell(&class, environment, ask, false).map(|cell| cell.parts).unwrap_or_default(),
             Err(_) => Vec::new(),
         };
-        let facts = Facts::new(persona, arguments, now);
+        let facts = Facts::new(persona, arguments, now).within(situation);
         let subjects: Vec<SubjectExplanation> = class
             .slices
             .iter()
@@ -109,7 +121,7 @@ impl Policy {
             *hint = format!("{hint} ({why})");
         }
         let gates = if decision.is_allowed() {
-            self.gates_of(ask, Hints::default(), persona, arguments, now)
+            self.gates_of(ask, Hints::default(), persona, (arguments, now, situation))
         } else {
             Vec::new()
         };

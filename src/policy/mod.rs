@@ -58,7 +58,7 @@ mod verdict;
 mod world;
 
 pub use class::{Class, SubjectKind};
-pub use condition::{Arguments, Truth};
+pub use condition::{Arguments, Situation, Truth};
 pub use decide::{ConditionRecord, Decision};
 pub use difference::Difference;
 pub use expect::{FailedTest, TestReport};
@@ -177,6 +177,7 @@ impl Policy {
         let written = gate::Words { conditions: &conditions, sets: &loaded.sets, labels: labels.is_some() };
         let gates = gate::Gates::of(world, written, &mut mistakes, &mut warnings);
         lint::flow_gates(world, labels.as_ref(), &mut mistakes);
+        lint::situations(&conditions, labels.as_ref(), &mut mistakes);
         let elsewhere: Vec<usize> =
             gates.conditions().iter().copied().chain(labels.iter().flat_map(label::Labels::conditions)).collect();
         lint::lint(&loaded, &conditions, &elsewhere, &mut mistakes, &mut warnings);

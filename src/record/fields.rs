@@ -7,8 +7,8 @@
 use serde::Serialize;
 
 use super::event::{
-    ChargeNote,    AdminNote, Attempt, ConditionValue, CredentialNote, ExecutableNote, Intent, LabelNote, Listing, Operation, PinNote,
-    RelayNote, ReloadNote, RevocationNote, StartNote,
+    AdminNote, Attempt, ChargeNote, ConditionValue, CredentialNote, ExecutableNote, Intent, LabelNote, Listing,
+    Operation, PinNote, RelayNote, ReloadNote, RevocationNote, StartNote,
 };
 use super::keys::{JournalKey, KeyedDigest};
 use super::mandated::{MandateFacts, OwnerFacts};

@@ -10,7 +10,8 @@ use serde_json::Value;
 use super::super::output::{BAD, GOOD, STRONG, WARNING};
 use super::node::Node;
 use super::words::{
-    approver, asked, budget, decision, fields, ids, is_about_mandate, joined, outcome, owners, plain, purpose, short, text, who,
+    approver, asked, budget, decision, fields, ids, is_about_mandate, joined, outcome, owners, plain, purpose, short,
+    text, who,
 };
 
 /// The records about one thing, in the order in which they were written.

@@ -73,6 +73,8 @@ pub(super) async fn explain(posted: Posted) -> Response {
                 scopes: words("scopes"),
                 client_proof: None,
                 actors: Vec::new(),
+                mandate: None,
+                seen: None,
             };
             match visit.send::<Explanation>((Verb::Post, "/explain"), None, &question).await {
                 Ok(answer) => explained(&answer),

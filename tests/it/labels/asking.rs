@@ -2,11 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::{LABELS, call, client, sent, upstream};
+use super::{LABELS, call, client, in_postgresql, sent, upstream};
 use crate::support::client::{Answer, Client};
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::issuer::Issuer;
-use crate::support::replicas::Replicas;
 use crate::support::scripted::Scripted;
 
 const ADMIN: &str = "acr = [\"strong\"]\nclients = [{ issuer = \"test\", client_id = \"test-admin\" }]";
@@ -98,28 +97,23 @@ async fn has_seen(client: &Client) {
     }
 }
 
-async fn what_was_seen_goes_out_once_a_person_has_said_so(
-    issuer: &Issuer,
-    gateways: [&Gateway; 2],
-    upstream: &Scripted,
-) {
-    let token = issuer.token("alice", &[], &gateways[0].resource());
-    let [alice, there] = gateways.map(|gateway| gateway.client(&token));
+async fn what_was_seen_goes_out_once_a_person_has_said_so(issuer: &Issuer, gateway: &Gateway, upstream: &Scripted) {
+    let alice = client(issuer, gateway, "alice");
     let out = json!({ "to": "eve@example.org", "text": "hello" });
     assert_eq!(call(&alice, "send", json!({ "to": "before@example.org" })).await, None, "nothing was seen yet");
     has_seen(&alice).await;
     assert_eq!(call(&alice, "send", json!({ "to": "us@example.com" })).await, None, "the exception surely holds");
     let before = sent(upstream);
     let id = waits(&alice.call_tool("tools__send", out.clone()).await);
-    assert_eq!(waits(&there.call_tool("tools__send", out.clone()).await), id, "the identical call attaches to it");
+    assert_eq!(waits(&alice.call_tool("tools__send", out.clone()).await), id, "the identical call attaches to it");
     assert_eq!(sent(upstream), before);
-    let view = approve(issuer, gateways[1], &id).await;
+    let view = approve(issuer, gateway, &id).await;
     assert_eq!((&view["gates"], &view["after"]), (&json!(["exfiltration"]), &json!("untrusted, private")), "{view}");
     let changed = json!({ "to": "eve@example.org", "text": "hellp" });
     assert_ne!(waits(&alice.call_tool("tools__send", changed).await), id, "one byte is another call");
     assert_eq!(call(&alice, "send", out.clone()).await, None);
     assert_eq!(sent(upstream), before + 1);
-    assert_ne!(waits(&there.call_tool("tools__send", out).await), id, "it is good once");
+    assert_ne!(waits(&alice.call_tool("tools__send", out).await), id, "it is good once");
     assert_eq!(sent(upstream), before + 1);
 }
 
@@ -127,7 +121,7 @@ async fn what_was_seen_goes_out_once_a_person_has_said_so(
 async fn what_was_seen_goes_out_when_another_person_approves_exactly_that_call() {
     let running = start(GATES, FLOWS).await;
     let Running { issuer, upstream, gateway } = &running;
-    what_was_seen_goes_out_once_a_person_has_said_so(issuer, [gateway, gateway], upstream).await;
+    what_was_seen_goes_out_once_a_person_has_said_so(issuer, gateway, upstream).await;
     let waited = gateway.records("refusal");
     let waited = waited.iter().find(|record| record["decision"]["reason"] == "approval_required").unwrap();
     let rule = waited["decision"]["rule"].as_str().unwrap();
@@ -141,11 +135,10 @@ async fn what_was_seen_goes_out_when_another_person_approves_exactly_that_call()
 }
 
 #[tokio::test]
-async fn the_same_holds_at_two_replicas_with_their_rows_in_postgresql() {
+async fn the_same_holds_where_the_rows_are_in_postgresql() {
     let (issuer, upstream) = (Issuer::start().await, upstream().await);
-    let Some(replicas) = Replicas::start(setup(&issuer, &upstream, GATES, FLOWS), 2).await else { return };
-    let gateways = [&replicas.all[0], &replicas.all[1]];
-    what_was_seen_goes_out_once_a_person_has_said_so(&issuer, gateways, &upstream).await;
+    let Some(gateway) = in_postgresql(setup(&issuer, &upstream, GATES, FLOWS)).await else { return };
+    what_was_seen_goes_out_once_a_person_has_said_so(&issuer, &gateway, &upstream).await;
 }
 
 #[tokio::test]

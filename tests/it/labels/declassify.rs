@@ -4,14 +4,13 @@ use std::sync::{Mutex, mpsc};
 
 use serde_json::{Value, json};
 
-use super::{LABELS, TOOLS, call, client, sent, upstream};
+use super::{LABELS, TOOLS, call, client, in_postgresql, sent, upstream};
 use crate::console::Browser;
 use crate::support::client::{Answer, Client};
 use crate::support::door::Person;
 use crate::support::eventually;
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::issuer::Issuer;
-use crate::support::replicas::Replicas;
 use crate::support::scripted::{Scripted, result, text, tool};
 
 const ADMIN: &str = "acr = [\"strong\"]\nclients = [{ issuer = \"test\", client_id = \"test-admin\" }]\n\
@@ -353,37 +352,21 @@ async fn a_store_forgets_what_is_taken_off_it_and_its_writer_does_not() {
 }
 
 #[tokio::test]
-async fn every_replica_goes_by_what_was_taken_off_and_raises_it_again() {
+async fn the_same_holds_where_the_rows_are_in_postgresql() {
     let (issuer, upstream) = (Issuer::start().await, upstream().await);
-    let Some(replicas) = Replicas::start(setup(&issuer, &upstream), 2).await else { return };
-    let token = issuer.token("alice", &[], &replicas.resource());
-    let [here, there] = [0, 1].map(|index: usize| replicas.all[index].client(&token));
-    for client in [&here, &there] {
-        for name in ["read_customer", "fetch"] {
-            assert_eq!(call(client, name, json!({})).await, None);
-        }
-    }
-    assert_eq!(call(&there, "send", json!({})).await.as_deref(), Some("flow_refused"));
-    let bob = Guard::new(&issuer, &replicas.all[0], "bob");
-    let id = bob.asked(&order("caller", ALICE, &["private", "untrusted"])).await;
-    let carol = Guard::new(&issuer, &replicas.all[1], "carol");
-    let done = carol.confirm(&id).await;
+    let Some(gateway) = in_postgresql(setup(&issuer, &upstream)).await else { return };
+    let running = Running { issuer, upstream, gateway };
+    let alice = running.alice_has_seen().await;
+    assert_eq!(call(&alice, "send", json!({})).await.as_deref(), Some("flow_refused"));
+    let id = running.guard("bob").asked(&order("caller", ALICE, &["private", "untrusted"])).await;
+    let done = running.guard("carol").confirm(&id).await;
     assert_eq!((done.status, &done.response()["after"]), (200, &json!([])), "{}", done.text);
-    assert!(carol.list().await["carriers"].as_array().unwrap().is_empty());
-    for client in [&here, &there] {
-        assert_eq!(call(client, "send", json!({})).await, None, "whoever is judged is judged by the rows");
-    }
-    let epoch = done.response()["epoch"].clone();
-    eventually("the first has heard of it", async || {
-        let status = Guard::new(&issuer, &replicas.all[0], "bob");
-        let told = status.gateway.records("change");
-        told.iter().any(|record| record["epoch"] == epoch || record["change"]["epoch"] == epoch)
-    })
-    .await;
+    assert_eq!(running.guard("bob").list().await, json!({ "carriers": [] }));
+    assert_eq!(call(&alice, "send", json!({})).await, None);
     for name in ["read_customer", "fetch"] {
-        assert_eq!(call(&here, name, json!({})).await, None);
+        assert_eq!(call(&alice, name, json!({})).await, None);
     }
-    assert_eq!(call(&there, "send", json!({})).await.as_deref(), Some("flow_refused"), "it was raised again");
+    assert_eq!(call(&alice, "send", json!({})).await.as_deref(), Some("flow_refused"), "it was raised again");
 }
 
 #[tokio::test(flavor = "multi_thread")]
