@@ -7,7 +7,6 @@ mod facade;
 mod feeds;
 mod governs;
 mod keys;
-mod labels;
 mod operations;
 mod process;
 mod replicas;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::class::Class;
-use super::condition::{Arguments, Condition, Facts, Quantifier, Situation, Truth, UNKNOWN};
+use super::condition::{Arguments, Facts, Quantifier, Situation, Truth, UNKNOWN};
 use super::model::{NoAnswer, applies};
 use super::operation::{AdminOperation, mandate_operation};
 use super::rule::{Effect, Rule};
@@ -193,10 +193,10 @@ impl Policy {
     /// condition, and are asked no more than that.
     #[must_use]
     pub fn asks_what_was_seen(&self, caller: &Caller, ask: &Ask<'_>) -> bool {
-        if !self.conditions.iter().any(Condition::reads_seen) {
+        if self.seen_conditions.is_empty() {
             return false;
         }
-        let reads = |index: usize| self.conditions.get(index).is_some_and(Condition::reads_seen);
+        let reads = |index: usize| self.seen_conditions.contains(&index);
         if self.gates.conditions().iter().any(|index| reads(*index)) {
             return true;
         }

@@ -48,6 +48,7 @@ mod persona;
 mod property;
 mod reach;
 mod reader;
+mod replay;
 mod role;
 mod rule;
 mod scope;
@@ -69,6 +70,7 @@ pub use object::RESERVED_SETS;
 pub use operation::{AdminOperation, Weight};
 pub use permit::{Denied, Permit};
 pub use persona::Described;
+pub use replay::{Replayed, Told};
 pub use rule::{Effect, Rule};
 pub use source::{Mistake, Sources};
 pub use verdict::Verdict;
@@ -97,6 +99,8 @@ pub struct Policy {
     anyone: NameId,
     index: Index,
     conditions: Vec<Condition>,
+    /// Those that read what the caller has seen; in most policies none.
+    seen_conditions: Vec<usize>,
     gates: gate::Gates,
     casbin: Arc<Casbin>,
     scopes: HashMap<IssuerAlias, Vec<ScopeNeed>>,
@@ -221,7 +225,9 @@ impl Policy {
             "bailiwick/policy-base/v1",
             &[revision.0.as_bytes(), format!("{world:?}").as_bytes(), format!("{ended:?}").as_bytes()],
         );
+        let reads_seen = |(index, condition): (usize, &Condition)| condition.reads_seen().then_some(index);
         let policy = Self {
+            seen_conditions: conditions.iter().enumerate().filter_map(reads_seen).collect(),
             revision,
             base,
             words,

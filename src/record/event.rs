@@ -53,6 +53,9 @@ pub struct SubjectFacts<'a> {
     /// When the human authenticated, seconds since 1970.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub authenticated_at: Option<i64>,
+    /// Its groups, as rules spell them; absent where nobody knows them, and where there are too many to be told.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "redact::serialize_list")]
+    pub groups: Option<&'a [&'a str]>,
 }
 
 /// The software that called.
@@ -81,6 +84,9 @@ pub struct TokenNote<'a> {
     pub digest: &'a Digest,
     /// `exp`, seconds since 1970.
     pub expires_at: i64,
+    /// Its scopes; absent where there are too many to be told.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "redact::serialize_list")]
+    pub scopes: Option<&'a [String]>,
 }
 
 /// What was asked, in the protocol's terms.

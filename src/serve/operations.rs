@@ -1,5 +1,7 @@
 //! What administrators ask of the running gateway, over the socket or at their listener.
 
+mod labels;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -63,6 +63,7 @@ mod reviews;
 mod revoke;
 mod roundtrip;
 mod shadow;
+mod simulate;
 mod sockets;
 mod standalone;
 mod stdio;

@@ -157,6 +157,17 @@ impl Expression {
             }
     }
 
+    /// The arguments that it reads, as records name them.
+    pub(super) fn arguments_read(&self, names: &mut Vec<String>) {
+        match self {
+            Self::All(parts) | Self::Any(parts) => parts.iter().for_each(|part| part.arguments_read(names)),
+            Self::Not(part) => part.arguments_read(names),
+            Self::Only(_) => names.push("arguments".to_owned()),
+            Self::Argument(path, _) | Self::Present(path, _) => names.push(path.join(".")),
+            _ => {}
+        }
+    }
+
     /// Whether it can be true only with a closed set of arguments.
     pub(super) fn closes(&self) -> bool {
         match self {

@@ -213,6 +213,13 @@ impl Condition {
         read
     }
 
+    /// The arguments that it reads, as records name them; `arguments` where it reads which ones there are.
+    pub(super) fn arguments_read(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        self.expression.arguments_read(&mut names);
+        names
+    }
+
     /// Whether it reads which mandate a call is part of, or what its caller has seen.
     pub(super) fn reads_situation(&self) -> bool {
         self.expression.any_part(&|part| matches!(part, Expression::Mandate(_) | Expression::Template(_)))
