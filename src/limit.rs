@@ -308,6 +308,16 @@ pub const CONFIG_READS_MAX: u32 = 5;
 pub const WARNINGS_LOGGED_MAX: usize = 10;
 /// How long a writer gets to finish before the set is read again.
 pub const CONFIG_READ_PAUSE: Duration = Duration::from_millis(100);
+/// How long a checkpoint that could not be put into a bucket waits for its next try, at least and at most.
+pub const OBJECT_STORE_PAUSE_MIN: Duration = Duration::from_secs(1);
+/// The same, however often it failed.
+pub const OBJECT_STORE_PAUSE_MAX: Duration = Duration::from_secs(60);
+/// How often the last checkpoint of all is tried.
+pub const OBJECT_STORE_LAST_TRIES: u32 = 2;
+/// How long a stop waits for it.
+pub const OBJECT_STORE_LAST_WAIT: Duration = Duration::from_secs(8);
+/// When the start is over: what only it needed is given back then, once.
+pub const START_OVER_AFTER: Duration = Duration::from_secs(2);
 /// How far clocks may differ; above this an expired token lives on.
 pub const LEEWAY_MAX: Duration = Duration::from_secs(300);
 /// Servers in one configuration; names, lists and metrics are per server.

@@ -10,6 +10,7 @@ mod keys;
 mod operations;
 mod process;
 mod replicas;
+mod rest;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -38,6 +39,7 @@ use crate::identity::{Identity, Revocations};
 use crate::ids::ReplicaId;
 use crate::inversion;
 use crate::lanes::Lanes;
+use crate::limit;
 use crate::policy::FailedTest;
 use crate::record::event::{ExecutableNote, StartNote};
 use crate::record::{Journal, JournalSettings, Keeping, Metrics};
@@ -101,6 +103,8 @@ struct Opened {
     /// Ends what tells others, once calls in flight have finished.
     late: CancellationToken,
     lanes: Arc<Lanes>,
+    /// Puts checkpoints into a bucket, until the last.
+    putting: Option<tokio::task::JoinHandle<()>>,
     /// Holds the lock.
     _state: StateDirectory,
 }
@@ -146,6 +150,7 @@ pub async fn start(options: Options) -> Result<Served, StartError> {
     let front = Front::with_relay(Arc::clone(&gateway), Arc::clone(&opened.sealer), opened.replica, relay);
     let feeds = Feeds::new(Arc::clone(&gateway) as _);
     opened.tasks.spawn(Arc::clone(&feeds).run(gateway.stopping()));
+    opened.tasks.spawn(rest::after_start(gateway.stopping()));
     front.hears(feeds);
     front.registers(Facade::new(Arc::clone(&gateway) as _, Arc::clone(&opened.sealer)));
     let lanes = || Arc::clone(&opened.lanes);
@@ -297,6 +302,8 @@ async fn open(
     let late = CancellationToken::new();
     let telemetry = Telemetry::start(config.telemetry.as_ref(), replica, &metrics, &tasks, &late);
     exports.start(state.path(), &metrics, &tasks, &late);
+    let putting = config.record.object_store.as_ref();
+    let putting = putting.and_then(|config| Exports::put(config, &journal, replica, &metrics));
     let keeper = Arc::new(Keeper::open(store.clone(), journal.clone()).await.map_err(trouble)?);
     let gateway = Gateway::new(Parts {
         snapshot,
@@ -360,6 +367,7 @@ async fn open(
         tasks,
         late,
         lanes: Arc::new(lanes),
+        putting,
         _state: state,
     })
 }
@@ -404,6 +412,11 @@ impl Opened {
         self.lanes.stop().await;
         if let Err(failure) = self.gateway.journal().stop(cause).await {
             tracing::error!(%failure, "the journal could not be closed");
+        }
+        if let Some(putting) = self.putting
+            && tokio::time::timeout(limit::OBJECT_STORE_LAST_WAIT, putting).await.is_err()
+        {
+            tracing::error!("the last checkpoint did not reach the bucket in time");
         }
         self.gateway.store().close().await;
         tracing::info!("stopped");

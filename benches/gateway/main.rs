@@ -1,4 +1,4 @@
-//! What the gateway costs: calls, lists, memory, start, neighbours, sick servers; and what a kill costs, when `crash` is
+//! What the gateway costs: calls, lists, memory, start, neighbours, sick servers, revocations; and what a kill costs, when `crash` is
 //! named. `docs/performance.md` says how it is measured.
 //!
 //!     cargo bench --bench gateway
@@ -21,6 +21,7 @@ mod load;
 mod parts;
 mod process;
 mod replicas;
+mod revoke;
 mod upstream;
 mod world;
 
@@ -42,7 +43,7 @@ struct Options {
     keep: bool,
 }
 
-const PARTS: [&str; 9] = ["direct", "calls", "list", "memory", "start", "noisy", "sick", CRASH, REPLICAS];
+const PARTS: [&str; 10] = ["direct", "calls", "list", "memory", "start", "noisy", "sick", "revoke", CRASH, REPLICAS];
 
 /// Only where it is named: it starts a PostgreSQL.
 const REPLICAS: &str = "replicas";
@@ -88,6 +89,9 @@ async fn run(options: &Options) -> Result<()> {
     }
     if wanted("sick") {
         parts::sick(&world, options.duration).await?;
+    }
+    if wanted("revoke") {
+        revoke::revoke(&world).await?;
     }
     if options.parts.iter().any(|part| part == REPLICAS) {
         replicas::replicas(&world, options.duration).await?;

@@ -77,6 +77,7 @@ pub const SECTIONS: &[&Section] = &[
     &KEYS,
     &TELEMETRY,
     &EXPORT,
+    &RECORD_OBJECT_STORE,
     &gates::WEBHOOK,
     &LIMITS,
     &ANONYMOUS,
@@ -220,6 +221,20 @@ pub const RECORD: Section = servers(
         optional("keep_days", "integer"),
         optional("keep_bytes", "size"),
         defaulted("reserve_bytes", "size", "\"16MiB\""),
+    ],
+);
+
+/// `[record.object_store]`.
+pub const RECORD_OBJECT_STORE: Section = servers(
+    "[record.object_store]",
+    &[
+        required("endpoint", "URL"),
+        required("bucket", "string"),
+        // What stores that have no regions expect.
+        defaulted("region", "string", "\"us-east-1\""),
+        defaulted("prefix", "string", "\"\""),
+        required("access_key_id", "secret reference"),
+        required("secret_access_key", "secret reference"),
     ],
 );
 

@@ -67,7 +67,7 @@ pub use mistake::Mistake;
 pub use net::Network;
 pub use pins::PinLock;
 pub use process::ProcessConfig;
-pub use record::{KeysConfig, RecordConfig, SinkConfig};
+pub use record::{KeysConfig, ObjectStoreConfig, RecordConfig, SinkConfig};
 pub use rows::ChangedRows;
 pub use seal::Seal;
 pub use secret::SecretReference;

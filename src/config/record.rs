@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use url::Url;
+
 use super::SecretReference;
 
 /// `[record]`: how the record is signed and kept.
@@ -17,6 +19,8 @@ pub struct RecordConfig {
     pub segment_bytes: u64,
     /// Where checkpoints are sent.
     pub sinks: Vec<SinkConfig>,
+    /// A bucket that they are put into.
+    pub object_store: Option<ObjectStoreConfig>,
     /// A segment whose first record is older than this is closed with the next one.
     pub segment_age: Duration,
     /// Whether closed segments are compressed.
@@ -56,6 +60,23 @@ pub enum SinkConfig {
     SyslogUdp(SocketAddr),
 }
 
+/// `[record.object_store]`: a bucket that speaks the protocol of S3.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectStoreConfig {
+    /// Where the store is, without the bucket.
+    pub endpoint: Url,
+    /// The bucket.
+    pub bucket: String,
+    /// What its signatures name as the region.
+    pub region: String,
+    /// What every object's name begins with; ends with a slash where it is not empty.
+    pub prefix: String,
+    /// Who puts.
+    pub access_key_id: SecretReference,
+    /// What requests are signed with.
+    pub secret_access_key: SecretReference,
+}
+
 #[cfg(test)]
 impl RecordConfig {
     /// Nothing special.
@@ -64,6 +85,7 @@ impl RecordConfig {
             checkpoint_interval: Duration::from_secs(60),
             segment_bytes: crate::limit::JOURNAL_SEGMENT_BYTES_MAX,
             sinks: Vec::new(),
+            object_store: None,
             segment_age: Duration::from_secs(86_400),
             compress: false,
             keep_age: None,

@@ -4,7 +4,8 @@
 //! send what is not on the record, and of that arguments, values that conditions read, and free text. Invariant: every
 //! record is sent at least once, in order; after a restart or a place that was down at most the last batch twice.
 //!
-//! [`ocsf`] has the words, `cursor` the place in the record, `place` the ways out, `follow` the loop.
+//! [`ocsf`] has the words, `cursor` the place in the record, `place` the ways out, `follow` the loop. `bucket` puts the
+//! checkpoints, and not what they cover, into an object store.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,15 +13,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::ExportConfig;
-use crate::ids::ServerId;
-use crate::record::{Holds, Metrics, journal};
+use crate::config::{ExportConfig, ObjectStoreConfig};
+use crate::ids::{ReplicaId, ServerId};
+use crate::record::{Holds, Journal, Metrics, journal};
 
+mod bucket;
 mod cursor;
 mod follow;
 pub mod ocsf;
 mod place;
 
+use bucket::Putter;
 use cursor::Cursor;
 use follow::Follower;
 
@@ -90,6 +93,19 @@ impl Exports {
             };
             tasks.spawn(stop.clone().run_until_cancelled_owned(follower.run()));
         }
+    }
+
+    /// Begins to put checkpoints into a bucket; ends by itself after the journal has ended.
+    #[must_use]
+    pub fn put(
+        config: &ObjectStoreConfig,
+        journal: &Journal,
+        replica: ReplicaId,
+        metrics: &Arc<Metrics>,
+    ) -> Option<tokio::task::JoinHandle<()>> {
+        let (config, metrics) = (config.clone(), Arc::clone(metrics));
+        let putter = Putter { config, replica, checkpoints: journal.checkpoints()?, metrics };
+        Some(tokio::spawn(putter.run()))
     }
 
     /// What is in the way of each, by name; nothing where it is well.

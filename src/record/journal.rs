@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Serialize;
+use tokio::sync::watch;
 
 use super::appender::{Appender, Mark};
 use super::batch::{Settled, lock};
@@ -33,7 +34,7 @@ use super::mandated::{LifecycleFields, LifecycleNote, MandateFields, MandateNote
 use super::metrics::Metrics;
 use super::noise::Noise;
 use super::room::Room;
-use super::sink::Sinks;
+use super::sink::{CheckpointNote, Sinks};
 use super::who::Who;
 use super::writer::{Shared, Writer};
 use crate::config::{Durability, RecordConfig};
@@ -55,6 +56,7 @@ struct Handle {
     thread: std::sync::Mutex<Option<std::thread::JoinHandle<()>>>,
     ledger: Arc<Signal>,
     ledger_thread: std::sync::Mutex<Option<std::thread::JoinHandle<()>>>,
+    checkpoints: Option<watch::Receiver<Option<CheckpointNote>>>,
 }
 
 /// How the record is kept over time.
@@ -142,9 +144,12 @@ impl Journal {
         let thread =
             std::thread::Builder::new().name("journal".to_owned()).spawn(move || writer.run()).map_err(error)?;
         let ledger = Arc::<Signal>::default();
+        let mut checkpoints = None;
         let ledger_thread = match settings.keeping {
             None => None,
             Some(Keeping { config, keys, holds }) => {
+                let sinks = Sinks::new(&config.sinks, &shared.metrics);
+                checkpoints = Some(sinks.latest());
                 let follower = Ledger {
                     directory: directory.clone(),
                     replica: settings.replica,
@@ -154,7 +159,7 @@ impl Journal {
                     found: position.records(),
                     position,
                     follows: Follows::Nothing,
-                    sinks: Sinks::new(&config.sinks, &shared.metrics),
+                    sinks,
                     keeper: Keeper::new(&directory, &config, holds),
                     room: Room::new(&directory, &config),
                 };
@@ -171,6 +176,7 @@ impl Journal {
             thread: std::sync::Mutex::new(Some(thread)),
             ledger,
             ledger_thread: std::sync::Mutex::new(ledger_thread),
+            checkpoints,
         };
         let journal = Self(Arc::new(handle));
         let recovered = Recovered {
@@ -346,6 +352,13 @@ impl Journal {
             }
         }
         stopped
+    }
+
+    /// The latest checkpoint from now on, where this process signs any; ends with the last one, at the end of
+    /// [`Journal::stop`].
+    #[must_use]
+    pub fn checkpoints(&self) -> Option<watch::Receiver<Option<CheckpointNote>>> {
+        self.0.checkpoints.clone()
     }
 
     /// The key for digests.

@@ -56,5 +56,6 @@ pub use keys::JournalKey;
 pub use line::KINDS;
 pub use metrics::{Metrics, ServerLabel};
 pub use segment::read_text;
+pub use sink::CheckpointNote;
 pub use verify::{Verdict, verify, verify_end};
 pub use who::Who;

@@ -1,6 +1,6 @@
 //! Where checkpoints go besides: places that whoever cuts the record's end cannot reach.
 //!
-//! Decides how a checkpoint looks there. Refuses to hold up the record: a place that cannot be reached is told of and
+//! Decides how a checkpoint looks there; one that goes over HTTP is handed on ([`CheckpointNote`]). Refuses to hold up the record: a place that cannot be reached is told of and
 //! tried again with the next checkpoint, which covers everything that this one did. Invariant: nothing but
 //! checkpoints leaves through here.
 
@@ -12,6 +12,8 @@ use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::sync::Arc;
 
+use tokio::sync::watch;
+
 use super::checkpoint::SignedCheckpoint;
 use super::metrics::Metrics;
 use super::segment::no_follow;
@@ -21,10 +23,21 @@ use crate::limit;
 /// Facility 13 (log audit) and severity 5 (notice), as RFC 5424 counts.
 const PRIORITY: u8 = 13 * 8 + 5;
 
+/// A signed checkpoint for whoever sends it on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckpointNote {
+    /// Records that it covers.
+    pub size: u64,
+    /// As it is kept: a signed note.
+    pub text: Arc<str>,
+}
+
 /// All places.
 #[derive(Debug)]
 pub(super) struct Sinks {
     places: Vec<Place>,
+    /// The latest, for those that wait for it.
+    latest: watch::Sender<Option<CheckpointNote>>,
     metrics: Arc<Metrics>,
 }
 
@@ -38,11 +51,18 @@ struct Place {
 impl Sinks {
     pub(super) fn new(configs: &[SinkConfig], metrics: &Arc<Metrics>) -> Self {
         let places = configs.iter().map(|config| Place { config: config.clone(), failed: false }).collect();
-        Self { places, metrics: Arc::clone(metrics) }
+        Self { places, latest: watch::Sender::new(None), metrics: Arc::clone(metrics) }
+    }
+
+    /// The latest checkpoint from now on; ends with the last one.
+    pub(super) fn latest(&self) -> watch::Receiver<Option<CheckpointNote>> {
+        self.latest.subscribe()
     }
 
     /// Tells every place; whether all could be told.
     pub(super) fn tell(&mut self, signed: &SignedCheckpoint) -> bool {
+        let note = CheckpointNote { size: signed.checkpoint.size, text: signed.note().into() };
+        self.latest.send_replace(Some(note));
         let mut well = true;
         for place in &mut self.places {
             let told = place.config.tell(signed);

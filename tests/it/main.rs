@@ -24,6 +24,7 @@ mod batch;
 mod bound;
 mod breaker;
 mod bridge;
+mod bucket;
 mod callers;
 mod changes;
 #[cfg(target_os = "linux")]

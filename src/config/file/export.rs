@@ -99,7 +99,7 @@ pub fn export(mut table: Table<'_, '_>, name: ServerId, base: &Path) -> Option<E
 }
 
 /// A place that an administrator names: plain HTTP only where it is near.
-fn address(text: &str) -> Result<Url, String> {
+pub(super) fn address(text: &str) -> Result<Url, String> {
     let url = http_url(text)?;
     if url.scheme() == "http" && !is_private(&url) && !is_near(&url) {
         return Err("records would travel in the clear: write https://, or an address on your own network".to_owned());

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use toml::Spanned;
 
+use super::credential::reference;
+use super::export::address;
 use crate::config::leaf::{Count, Period, Size};
 use crate::config::reader::Table;
-use crate::config::{RecordConfig, SinkConfig};
+use crate::config::{ObjectStoreConfig, RecordConfig, SecretReference, SinkConfig, keys};
 use crate::limit;
 
 /// Reads `[record]`.
@@ -22,6 +24,11 @@ pub fn read(mut table: Table<'_, '_>, base: &Path) -> Option<RecordConfig> {
     }
     let segment_age = table.get::<Period>("segment_age");
     let sinks = read_sinks(&mut table, base);
+    let object_store = if table.has("object_store") {
+        Some(table.table("object_store", &keys::RECORD_OBJECT_STORE).map(|table| read_object_store(table, base)))
+    } else {
+        None
+    };
     let compress = table.get::<bool>("compress");
     let keep_days = table.get::<Count>("keep_days");
     let keep_bytes = table.get::<Size>("keep_bytes").map(|size| size.0);
@@ -36,6 +43,10 @@ pub fn read(mut table: Table<'_, '_>, base: &Path) -> Option<RecordConfig> {
         checkpoint_interval: checkpoint_interval?.0,
         segment_bytes: segment?.into_inner().0,
         sinks: sinks?,
+        object_store: match object_store {
+            None => None,
+            Some(read) => Some(read??),
+        },
         segment_age: segment_age?.0,
         compress: compress?,
         keep_age: keep_days.map(|days| Duration::from_secs(u64::from(days.0) * 86_400)),
@@ -65,6 +76,59 @@ fn read_sinks(table: &mut Table<'_, '_>, base: &Path) -> Option<Vec<SinkConfig>>
         }
     }
     Some(sinks)
+}
+
+fn read_object_store(mut table: Table<'_, '_>, base: &Path) -> Option<ObjectStoreConfig> {
+    let endpoint = table.at::<String>("endpoint").and_then(|text| {
+        let url = address(text.get_ref()).and_then(|url| match url.path() {
+            "/" => Ok(url),
+            _ => Err("the endpoint has a path: write the bucket and the prefix as keys of their own".to_owned()),
+        });
+        url.map_err(|message| table.mistake(&text.span(), message)).ok()
+    });
+    let bucket = table.at::<String>("bucket");
+    if let Some(bucket) = bucket.as_ref().filter(|bucket| !is_bucket(bucket.get_ref())) {
+        table.mistake(&bucket.span(), "that is no bucket: 3 to 63 of a to z, 0 to 9, dots and hyphens");
+    }
+    let region = table.at::<String>("region");
+    if let Some(region) = region.as_ref().filter(|region| !is_plain(region.get_ref(), "-")) {
+        table.mistake(&region.span(), "that is no region: write letters, digits and hyphens");
+    }
+    let prefix = table.at::<String>("prefix");
+    if let Some(prefix) = prefix.as_ref().filter(|prefix| !prefix.get_ref().is_empty()) {
+        let parts = prefix.get_ref().trim_end_matches('/').split('/');
+        if !parts.into_iter().all(|part| part.starts_with(|c: char| c != '.') && is_plain(part, "-_.")) {
+            table.mistake(
+                &prefix.span(),
+                "that is no prefix: write names of letters, digits, -, _ and . with / between",
+            );
+        }
+    }
+    let mut key = |name: &str| -> Option<SecretReference> {
+        let text = table.at::<String>(name)?;
+        reference(text.get_ref(), base).map_err(|message| table.mistake(&text.span(), message)).ok()
+    };
+    let (access_key_id, secret_access_key) = (key("access_key_id"), key("secret_access_key"));
+    let prefix = prefix?.into_inner();
+    let prefix = prefix.trim_end_matches('/');
+    Some(ObjectStoreConfig {
+        endpoint: endpoint?,
+        bucket: bucket?.into_inner(),
+        region: region?.into_inner(),
+        prefix: if prefix.is_empty() { String::new() } else { format!("{prefix}/") },
+        access_key_id: access_key_id?,
+        secret_access_key: secret_access_key?,
+    })
+}
+
+fn is_bucket(name: &str) -> bool {
+    let fits = (3..=63).contains(&name.len()) && !name.contains("..");
+    fits && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-".contains(&byte))
+}
+
+fn is_plain(text: &str, besides: &str) -> bool {
+    let is_one = |c: char| c.is_ascii_alphanumeric() || besides.contains(c);
+    !text.is_empty() && text.len() <= 100 && text.chars().all(is_one)
 }
 
 /// A file or a log.
@@ -127,6 +191,30 @@ mod tests {
         assert_eq!((config.keep_age.unwrap().as_secs(), config.keep_bytes), (3650 * 86_400, Some(1 << 30)));
         assert!(record("keep_bytes = \"8MiB\"").unwrap_err()[0].message.contains("less than two segments"));
         assert_eq!(record("").unwrap().keep_bytes, None, "nothing is removed that nobody asked to be removed");
+    }
+
+    #[test]
+    fn a_bucket_is_named_with_the_references_of_its_keys() {
+        let written = |more: &str| {
+            let keys = "access_key_id = \"env:ID\"\nsecret_access_key = \"env:KEY\"";
+            record(&format!("[record.object_store]\nendpoint = \"https://s3.example.com\"\n{keys}\n{more}"))
+        };
+        let config = written("bucket = \"audit\"\nprefix = \"gateways/one/\"").unwrap().object_store.unwrap();
+        assert_eq!((config.prefix.as_str(), config.region.as_str()), ("gateways/one/", "us-east-1"));
+        assert_eq!(written("bucket = \"audit\"").unwrap().object_store.unwrap().prefix, "");
+        for (wrong, says) in [
+            ("bucket = \"A\"", "no bucket"),
+            ("bucket = \"audit\"\nprefix = \"a/../b\"", "no prefix"),
+            ("bucket = \"audit\"\nprefix = \"a?b\"", "no prefix"),
+            ("bucket = \"audit\"\nregion = \"x/y\"", "no region"),
+            ("", "bucket"),
+        ] {
+            let mistakes = written(wrong).unwrap_err();
+            assert!(mistakes.iter().any(|mistake| mistake.to_string().contains(says)), "{wrong}: {mistakes:?}");
+        }
+        let with_path = "[record.object_store]\nendpoint = \"https://s3.example.com/audit\"\nbucket = \"audit\"\n\
+                         access_key_id = \"env:ID\"\nsecret_access_key = \"env:KEY\"";
+        assert!(record(with_path).unwrap_err()[0].to_string().contains("has a path"));
     }
 
     #[test]
