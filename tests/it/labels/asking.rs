@@ -3,10 +3,11 @@
 use serde_json::{Value, json};
 
 use super::{LABELS, call, client, in_postgresql, sent, upstream};
+use crate::input;
 use crate::support::client::{Answer, Client};
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::issuer::Issuer;
-use crate::support::scripted::Scripted;
+use crate::support::scripted::{Scripted, result, text, tool};
 
 const ADMIN: &str = "acr = [\"strong\"]\nclients = [{ issuer = \"test\", client_id = \"test-admin\" }]";
 
@@ -229,4 +230,50 @@ async fn a_flow_that_names_no_gate_or_the_wrong_one_is_a_mistake_with_its_place(
         let said = format!("{}{}", String::from_utf8_lossy(&checked.stdout), String::from_utf8_lossy(&checked.stderr));
         assert!(!checked.status.success() && said.contains(told), "{told}: {said}");
     }
+}
+
+#[tokio::test]
+async fn answers_go_out_with_the_call_that_was_approved_and_with_no_other() {
+    let issuer = Issuer::start().await;
+    let tools = json!([tool("send"), tool("read_customer"), tool("fetch")]);
+    let upstream = Scripted::start(tools, |request| {
+        let params = &request["params"];
+        if params["name"] != "send" || params.get("inputResponses").is_some() {
+            return result(request, text("done"));
+        }
+        let question = json!({ "method": "elicitation/create", "params": { "mode": "form", "message": "Copies to?",
+            "requestedSchema": { "type": "object", "properties": {} } } });
+        result(request, json!({ "resultType": "input_required", "inputRequests": { "cc": question } }))
+    })
+    .await;
+    let rules =
+        format!("{RULES}p, anyone, *, tools/*, elicit, -, allow\np, agent:assistant, *, tools/*, elicit, -, allow\n");
+    let flow = "[[label]]\nobjects = [\"tools/send\"]\nsends = \"external\"\n[[label]]\nobjects = [\"tools/read_customer\"]\n\
+                reads = \"private\"\n[[label]]\nobjects = [\"tools/fetch\"]\ncontent = \"untrusted\"\n[[flow]]\n\
+                from = [\"private\"]\nthen = \"approve\"\ngate = \"exfiltration\"\nunless = \"to-us\"\n";
+    let gateway = setup(&issuer, &upstream, GATES, "").policy(&rules).policy_file("labels.toml", flow).start().await;
+    let alice = client(&issuer, &gateway, "alice");
+    let form = json!({ "elicitation": { "form": {} } });
+    let send = async |arguments: &Value| {
+        input::call(&alice, &form, json!({ "name": "tools__send", "arguments": arguments })).await
+    };
+    let answer = async |arguments: &Value, asked: &Answer| {
+        let answers = json!({ "cc": { "action": "accept", "content": { "cc": "eve@example.org" } } });
+        input::call(&alice, &form, input::retry("tools__send", arguments, asked, answers)).await
+    };
+    assert_eq!(call(&alice, "read_customer", json!({})).await, None);
+    let (us, them) = (json!({ "to": "bob@example.com" }), json!({ "to": "eve@example.org" }));
+    let asked = send(&us).await;
+    let refused = answer(&us, &asked).await;
+    assert_eq!(input::reason(&refused), "flow_refused", "nobody was asked about that call: {}", refused.text);
+    let id = waits(&send(&them).await);
+    approve(&issuer, &gateway, &id).await;
+    let asked = send(&them).await;
+    let done = answer(&them, &asked).await;
+    assert_eq!(done.tool_text(), "done", "{}", done.text);
+    let again = answer(&them, &asked).await;
+    assert_eq!(input::reason(&again), "approval_consumed", "each round once: {}", again.text);
+    let answered =
+        upstream.calls().iter().filter(|call| call.message["params"].get("inputResponses").is_some()).count();
+    assert_eq!(answered, 1);
 }
