@@ -165,11 +165,14 @@ struct LabelsLine {
     before: Vec<String>,
 }
 
+/// Change, action, object, subject, agent, what it was and what it would be.
+type FlipKey = (&'static str, String, String, String, String, String, String);
+
 /// What is counted while the journal is read.
 struct Counting<'p> {
     policy: &'p Policy,
     found: Simulation,
-    flips: HashMap<(&'static str, String, String, String, String, String, String), (u64, Timestamp)>,
+    flips: HashMap<FlipKey, (u64, Timestamp)>,
     untold: HashMap<String, (u64, String)>,
 }
 
