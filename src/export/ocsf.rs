@@ -169,12 +169,10 @@ fn actor(line: &Value) -> Value {
         }))
     });
     let effect = text(line, "decision/effect");
-    let authorizations = effect.map(|effect| {
-        vec![object(json!({
-            "decision": effect,
-            "policy": object(json!({ "name": text(line, "decision/rule"), "uid": text(line, "decision/revision") })),
-        }))]
-    });
+    // What was refused before any rule was asked has no policy; one without a name is none in this schema.
+    let policy = object(json!({ "name": text(line, "decision/rule"), "uid": text(line, "decision/revision") }));
+    let policy = (!policy.is_empty()).then_some(policy);
+    let authorizations = effect.map(|effect| vec![object(json!({ "decision": effect, "policy": policy }))]);
     Value::Object(object(json!({
         "user": user,
         "app_name": text(line, "agent/id"),
@@ -239,6 +237,7 @@ fn noise(line: &Value) -> Map<String, Value> {
         "status_id": 2,
         "status_code": text(line, "noise/reason"),
         "count": number(line, "noise/count"),
+        "service": { "name": "bailiwick" },
         "src_endpoint": object(json!({ "ip": text(line, "noise/source") })),
         "user": object(json!({ "name": "unknown", "type_id": 0 })),
         "is_remote": true,
@@ -347,6 +346,7 @@ fn revocation(line: &Value) -> Map<String, Value> {
         "status_id": 1,
         "status_detail": if lifted { format!("{target} lifted") } else { target.to_owned() },
         "actor": object(json!({ "user": object(json!({ "uid": text(line, "revocation/actor"), "name": text(line, "revocation/actor") })) })),
+        "service": (class == AUTHENTICATION).then(|| json!({ "name": "bailiwick" })),
         "user": (!is_entity).then(|| object(json!({ "uid": uid, "name": name, "type": target, "type_id": OTHER }))),
         "entity": is_entity.then(|| object(json!({ "name": name, "type": target, "uid": uid }))),
     }))

@@ -446,11 +446,30 @@ pub async fn watch_files(gateway: Arc<Gateway>) {
         // Editors write, rename and write again.
         tokio::time::sleep(limit::WATCH_FILES_DEBOUNCE).await;
         while changes.try_recv().is_ok() {}
+        if gateway.reads_the_same().await {
+            // Something else lies beside them: a file that the gateway itself writes there would never let it rest.
+            gateway
+                .reloader
+                .along
+                .iter()
+                .filter_map(|along| along().err())
+                .for_each(|problem| tracing::error!("{problem}"));
+            continue;
+        }
         let order = ReloadOrder { allow_widening: true };
         match gateway.reload("watch", order).await {
             Ok(report) => report.problems.iter().for_each(|problem| tracing::error!("{problem}")),
             Err(failure) => tracing::error!(%failure, "reload"),
         }
+    }
+}
+
+impl Gateway {
+    /// Whether the files say, byte for byte, what is in force.
+    async fn reads_the_same(&self) -> bool {
+        let path = self.reloader.files.path.clone();
+        let read = tokio::task::spawn_blocking(move || FileSet::read(&path)).await;
+        matches!(read, Ok(Ok(set)) if set.digest() == self.snapshot().files.digest())
     }
 }
 

@@ -16,6 +16,7 @@ mod support;
 
 mod clients;
 mod exchange;
+mod ocsf;
 mod onboard;
 mod parts;
 mod provider;

@@ -65,6 +65,24 @@ async fn hangup_reloads_too() {
 }
 
 #[tokio::test]
+async fn a_file_beside_the_set_reloads_nothing() {
+    let issuer = Issuer::start().await;
+    let upstream = Scripted::echo().await;
+    let setup = Setup::new(&issuer).http_server("tools", &upstream.url, "").policy(DEVELOPERS_MAY);
+    let gateway = setup.gateway("reload = \"watch\"\n").start().await;
+    let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
+    assert_eq!(client.tool_names().await, ["tools__echo"]);
+    // Such as what the gateway exports there itself: each record would be a reason for the next.
+    for count in 0..5 {
+        std::fs::write(gateway.directory().join("exported.jsonl"), format!("{count}\n")).unwrap();
+        tokio::time::sleep(bailiwick::limit::WATCH_FILES_DEBOUNCE).await;
+    }
+    gateway.write_policy(&format!("{DEVELOPERS_MAY}{DENY}"));
+    crate::support::eventually("the new rules", async || client.tool_names().await.is_empty()).await;
+    assert_eq!(gateway.records("reload").len(), 1, "{:?}", gateway.records("reload"));
+}
+
+#[tokio::test]
 async fn a_sealed_set_widens_without_being_told_so() {
     let (issuer, _upstream, gateway) = start(&format!("{DEVELOPERS_MAY}{DENY}")).await;
     let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
