@@ -241,8 +241,6 @@ pub const JOURNAL_PATH_INTERVAL: Duration = Duration::from_millis(50);
 pub const RECORD_TEXT_BYTES_MAX: usize = 512;
 /// Values that conditions read, kept with one call.
 pub const RECORD_VALUES_MAX: usize = 32;
-/// Groups of a caller, and scopes of its token, that one line tells; of more it tells none.
-pub const RECORD_GROUPS_MAX: usize = 32;
 /// Rows of a reload that are listed in its record; the rest is counted.
 pub const RECORD_ROWS_MAX: usize = 200;
 /// Calls in flight that one line at the beginning of a segment names; there are as many lines as that takes.
