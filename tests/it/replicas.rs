@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::support::client::{Client, Lost, modern_request};
-use crate::support::eventually;
 use crate::support::gateway::{DEVELOPERS_MAY, Gateway, Setup};
 use crate::support::issuer::Issuer;
 use crate::support::replicas::Replicas;
 use crate::support::scripted::{Scripted, raw, tool};
+use crate::support::{eventually, eventually_within};
 
 /// Three replicas before one upstream.
 async fn three() -> Option<(Issuer, Scripted, Replicas)> {
@@ -276,6 +276,58 @@ async fn a_replica_that_does_not_see_the_store_refuses_within_ten_seconds_and_re
     eventually("the replica to be ready", async || ready(&replicas.all[0]).await).await;
     let bob = replicas.all[0].client(&issuer.token("bob", &["developers"], &replicas.resource()));
     assert_eq!(status(&bob).await, 200);
+}
+
+#[tokio::test]
+async fn a_database_that_is_gone_for_a_minute_costs_refusals_and_nothing_else() {
+    let Some((issuer, upstream, replicas)) = three().await else { return };
+    let clients: Vec<Client> = (0..3)
+        .map(|at| {
+            replicas.all[at].client(&issuer.token(&format!("person-{at}"), &["developers"], &replicas.resource()))
+        })
+        .collect();
+    for client in &clients {
+        assert_eq!(status(client).await, 200);
+    }
+    let began = Instant::now();
+    replicas.ways.iter().for_each(|way| way.cut());
+    let (mut last_answer, mut forwarded) = (began, 0);
+    let mut turned_away = [0; 3];
+    while began.elapsed() < Duration::from_secs(60) {
+        for (at, client) in clients.iter().enumerate() {
+            match status(client).await {
+                200 => (last_answer, forwarded) = (Instant::now(), upstream.calls().len()),
+                503 => turned_away[at] += 1,
+                other => panic!("HTTP {other} after {:?}", began.elapsed()),
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    assert!(last_answer.duration_since(began) < Duration::from_secs(10), "{:?}", last_answer.duration_since(began));
+    assert_eq!(upstream.calls().len(), forwarded, "nothing was forwarded while nobody knew who is revoked");
+    replicas.ways.iter().for_each(|way| way.mend());
+    for (at, client) in clients.iter().enumerate() {
+        let mended = Instant::now();
+        while status(client).await != 200 {
+            turned_away[at] += 1;
+            assert!(mended.elapsed() < Duration::from_secs(10), "it does not recover by itself");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        eventually("the replica to be ready", async || ready(&replicas.all[at]).await).await;
+        let gateway = &replicas.all[at];
+        // Before anybody is known refusals are counted, not written one by one.
+        let refused = || -> u64 {
+            let noise =
+                gateway.records("noise").into_iter().filter(|line| line["noise"]["reason"] == "store_unavailable");
+            noise.map(|line| line["noise"]["count"].as_u64().unwrap()).sum()
+        };
+        eventually_within(bailiwick::limit::NOISE_INTERVAL * 2, "every refusal on the record", async || {
+            refused() == turned_away[at]
+        })
+        .await;
+        let (intents, results) = (gateway.records("intent").len(), gateway.records("result").len());
+        assert_eq!(intents, results, "and no call without its end");
+    }
 }
 
 #[tokio::test]
