@@ -56,15 +56,20 @@ impl Issuer {
 
     /// An access token (RFC 9068) for person `number`, good for an hour.
     pub fn token(&self, number: usize, audience: &str) -> Result<String> {
+        self.token_of(&format!("person-{number}"), "bench-assistant", number, audience)
+    }
+
+    /// An access token of somebody by their name, through that client.
+    pub fn token_of(&self, subject: &str, client: &str, number: usize, audience: &str) -> Result<String> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
         let mut header = Header::new(Algorithm::ES256);
         header.typ = Some("at+jwt".to_owned());
         header.kid = Some("bench".to_owned());
         let claims = json!({
             "iss": self.url,
-            "sub": format!("person-{number}"),
+            "sub": subject,
             "aud": audience,
-            "client_id": "bench-assistant",
+            "client_id": client,
             "iat": now,
             "nbf": now,
             "exp": now + 3600,

@@ -136,6 +136,13 @@ async fn drive_one(load: Arc<Load>, mut connection: Connection, index: usize, en
     Ok(row)
 }
 
+/// The headers of a modern request that names something.
+pub fn request_of(method: &str, name: &str, token: &str) -> String {
+    format!(
+        "mcp-protocol-version: 2026-07-28\r\nmcp-method: {method}\r\nmcp-name: {name}\r\nauthorization: Bearer {token}\r\n"
+    )
+}
+
 /// Headers and body of one request; the serial number is its id and stands in its arguments.
 pub fn request(ask: &Ask, token: Option<&str>, serial: u64) -> (String, String) {
     let authorization = token.map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();

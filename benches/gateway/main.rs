@@ -1,4 +1,4 @@
-//! What the gateway costs: calls, lists, memory, start, neighbours, sick servers, revocations; and what a kill costs, when `crash` is
+//! What the gateway costs: calls, lists, memory, start, neighbours, sick servers, revocations, governance; and what a kill costs, when `crash` is
 //! named. `docs/performance.md` says how it is measured.
 //!
 //!     cargo bench --bench gateway
@@ -16,6 +16,7 @@
 
 mod client;
 mod crash;
+mod governed;
 mod issuer;
 mod load;
 mod parts;
@@ -43,9 +44,12 @@ struct Options {
     keep: bool,
 }
 
-const PARTS: [&str; 10] = ["direct", "calls", "list", "memory", "start", "noisy", "sick", "revoke", CRASH, REPLICAS];
+const PARTS: [&str; 11] =
+    ["direct", "calls", "list", "memory", "start", "noisy", "sick", "revoke", GOVERNED, CRASH, REPLICAS];
 
-/// Only where it is named: it starts a PostgreSQL.
+/// Only where it is named, as the next: it starts a PostgreSQL.
+const GOVERNED: &str = "governed";
+/// The same.
 const REPLICAS: &str = "replicas";
 /// Takes minutes, so it runs only when it is named.
 const CRASH: &str = "crash";
@@ -92,6 +96,9 @@ async fn run(options: &Options) -> Result<()> {
     }
     if wanted("revoke") {
         revoke::revoke(&world).await?;
+    }
+    if options.parts.iter().any(|part| part == GOVERNED) {
+        governed::governed(&world, options.duration).await?;
     }
     if options.parts.iter().any(|part| part == REPLICAS) {
         replicas::replicas(&world, options.duration).await?;

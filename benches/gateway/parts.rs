@@ -283,7 +283,7 @@ pub fn through(gateway: &Gateway, connections: usize, duration: Duration, ask: A
     }
 }
 
-async fn measured(process: &Process, work: impl Future<Output = Result<Row>>) -> Result<(Row, Duration)> {
+pub async fn measured(process: &Process, work: impl Future<Output = Result<Row>>) -> Result<(Row, Duration)> {
     let start = process.cpu()?;
     let row = work.await?;
     Ok((row, process.cpu()?.saturating_sub(start)))

@@ -8,7 +8,7 @@ use crate::world::{Setup, World};
 
 #[path = "../../tests/support/postgres.rs"]
 #[expect(clippy::unwrap_used, reason = "what it stands for is a test's")]
-mod postgres;
+pub mod postgres;
 
 /// Calls through one replica and through three, each with its share of the connections.
 pub async fn replicas(world: &World, duration: std::time::Duration) -> Result<()> {

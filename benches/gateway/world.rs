@@ -53,13 +53,24 @@ pub struct Setup {
     pub first: Option<SocketAddr>,
     /// Where servers 1, 2 and 3 hang, flood and flap.
     pub sick: Option<SocketAddr>,
+    /// Mandates, gates, pins, labels and flows, all of them in force, none of them about what the loads call.
+    pub governed: bool,
     /// The address of a store that several have in common, and its password.
     pub store: Option<(String, &'static str)>,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { durability: "fsync", tools: 10, limited: false, mute: None, first: None, sick: None, store: None }
+        Self {
+            durability: "fsync",
+            tools: 10,
+            limited: false,
+            mute: None,
+            first: None,
+            sick: None,
+            governed: false,
+            store: None,
+        }
     }
 }
 
@@ -71,6 +82,8 @@ pub struct Gateway {
     pub address: SocketAddr,
     /// A token for each person.
     pub tokens: Arc<Vec<String>>,
+    /// The token of an agent on its own, which needs a mandate where there is governance.
+    pub worker: String,
     /// When it was started.
     pub started: Instant,
     policy: PathBuf,
@@ -102,8 +115,9 @@ impl Gateway {
         let more = ["--listen", &listen, "--state", state.to_str().unwrap_or_default()];
         let started = Instant::now();
         let process = serve_with(&self.servers, setup, &more)?;
-        let (tokens, policy, servers) = (Arc::clone(&self.tokens), self.policy.clone(), self.servers.clone());
-        Ok(Self { process, address, tokens, started, policy, servers })
+        let (tokens, worker) = (Arc::clone(&self.tokens), self.worker.clone());
+        let (policy, servers) = (self.policy.clone(), self.servers.clone());
+        Ok(Self { process, address, tokens, worker, started, policy, servers })
     }
 
     /// Where its state is.
@@ -206,18 +220,28 @@ impl World {
         write("servers.toml", &self.servers(setup, address)?)?;
         let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
         write("policies/model.conf", &std::fs::read_to_string(repository.join("policies/model.conf"))?)?;
-        write("policies/policy.csv", &rules())?;
+        let mut rows = rules();
+        let mut agents = AGENTS.to_owned();
+        if setup.governed {
+            rows.push_str(GOVERNED_RULES);
+            agents.push_str(WORKER);
+            write("policies/mandates.toml", TEMPLATES)?;
+            write("policies/labels.toml", LABELS)?;
+            write("policies/gates.toml", GATES)?;
+        }
+        write("policies/policy.csv", &rows)?;
         write("policies/conditions.toml", CONDITIONS)?;
-        write("policies/agents.toml", AGENTS)?;
+        write("policies/agents.toml", &agents)?;
         let audience = format!("http://{address}/mcp");
         let tokens = (0..PEOPLE).map(|person| self.issuer.token(person, &audience)).collect::<Result<Vec<_>>>()?;
+        let worker = self.issuer.token_of("worker", "bench-worker", 0, &audience)?;
         let servers = directory.join("servers.toml");
         // Files that were written a moment ago are read again later: what is measured is no such start.
         std::thread::sleep(SETTLED);
         let started = Instant::now();
         let process = serve_with(&servers, setup, &[])?;
         let policy = directory.join("policies/policy.csv");
-        Ok(Gateway { process, address, tokens: Arc::new(tokens), started, policy, servers })
+        Ok(Gateway { process, address, tokens: Arc::new(tokens), worker, started, policy, servers })
     }
 
     /// Starts so many gateways with the same files and one store, and waits until each has answered a call.
@@ -268,11 +292,12 @@ impl World {
                 (Some(sick), Some(illness)) => (sick, format!("sick/{illness}")),
                 _ => (upstream, format!("mcp/{tools}")),
             };
+            let pins = if setup.governed { "pins = \"first_use\"\n" } else { "" };
             let patience = if setup.sick.is_some() { ", call_timeout = \"1s\"" } else { "" };
             write!(
                 text,
                 "\n[servers.s{server}]\nowner = \"user:bench/person-0\"\nenvironment = \"bench\"\n\
-                 url = \"http://{upstream}/{path}\"\nallow_private = true\nprefix = \"server\"\n\
+                 url = \"http://{upstream}/{path}\"\nallow_private = true\nprefix = \"server\"\n{pins}\
                  health = {{ calls_in_flight_max = 1024{patience} }}\n"
             )?;
         }
@@ -390,4 +415,51 @@ purpose = "drives the benchmark"
 kind = "interactive"
 environments = ["bench"]
 clients = [{ issuer = "bench", client_id = "bench-assistant" }]
+"#;
+
+const WORKER: &str = r#"
+[agents.worker]
+owner = "user:bench/person-0"
+purpose = "works by itself"
+kind = "autonomous"
+environments = ["bench"]
+clients = [{ issuer = "bench", client_id = "bench-worker", proof = "private_key" }]
+"#;
+
+const GOVERNED_RULES: &str = "p, agent:worker, bench, s0/*, call, -, allow
+p, user:bench/worker, bench, s0/*, call, small, allow
+p, agent:worker, *, bailiwick/mandate:*, admin, -, allow
+p, user:bench/worker, *, bailiwick/mandate:*, admin, -, allow
+";
+
+const TEMPLATES: &str = r#"[templates.counted]
+title = "as many calls as the benchmark makes"
+tools = ["s0/*"]
+environments = ["bench"]
+agents = ["worker"]
+wall_time = "1h"
+budget = { calls = 1000000 }
+"#;
+
+const LABELS: &str = r#"[[label]]
+objects = ["s0/*"]
+reads = "internal"
+
+[[label]]
+objects = ["s1/*"]
+reads = "private"
+
+[[label]]
+objects = ["s2/*"]
+content = "untrusted"
+
+[[label]]
+objects = ["s3/*"]
+sends = "external"
+effect = "write"
+"#;
+
+const GATES: &str = r#"[gates.production]
+objects = ["s4/*"]
+approvers = ["group:bench/team-1"]
 "#;
