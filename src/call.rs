@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+mod again;
 mod approval;
 mod asked;
 mod bound;
@@ -27,6 +28,7 @@ mod traced;
 mod trail;
 mod waiting;
 
+use again::Again;
 use asked::Asked;
 pub use bound::home;
 pub use extension::is_routed;
@@ -100,7 +102,7 @@ pub async fn call(gateway: &Arc<Gateway>, caller: &Caller, request: Request) -> 
     let telemetry = gateway.telemetry();
     let trace = if telemetry.is_on() { telemetry.begin(traced::context(&request)) } else { Trace::off() };
     let leg = Leg::new(&request.message.method(), request.client.version).through(request.via);
-    let mut trail = Trail { leg, target: None, name: None, mandate: None, trace };
+    let mut trail = Trail { leg, target: None, name: None, mandate: None, trace, again: false };
     let gateway = Arc::clone(gateway);
     if let Some(tool) = own::named(&request) {
         let outcome = Box::pin(own::call(&gateway, caller, &request, tool, trail)).await;
@@ -120,8 +122,21 @@ pub async fn call(gateway: &Arc<Gateway>, caller: &Caller, request: Request) -> 
             let tied = Tied::of(entry.proof());
             breaker::sent(&gateway, entry.proof());
             let entry = Some(entry);
-            let (followed_for, settling) = (None, None);
-            Running { gateway, entry, exchange, decisions, request, then, followed_for, mandate, tied, settling, trace }
+            let (followed_for, settling, again) = (None, None, Again::Once);
+            Running {
+                gateway,
+                entry,
+                exchange,
+                decisions,
+                request,
+                then,
+                followed_for,
+                mandate,
+                tied,
+                settling,
+                again,
+                trace,
+            }
         }
         Err(halt) => {
             trail.about(caller);
@@ -233,7 +248,7 @@ async fn open(
     };
     let outgoing = asked.outgoing(request, permit.target(), capabilities, augmented, upstreams, answers.as_ref());
     let outgoing = traced::carried(outgoing, trail.trace.traceparent().as_deref());
-    let charge = retry.as_ref().map_or(Charge::Now, Retry::charge);
+    let charge = retry.as_ref().map_or(if trail.again { Charge::Before } else { Charge::Now }, Retry::charge);
     let now = gateway.snapshot();
     let wanted = Wanted {
         call: trail.leg.call,
@@ -277,6 +292,7 @@ pub struct Running {
     tied: Option<Tied>,
     /// How it ended, where something has to be looked at before anybody is told.
     settling: Option<(Entry<Grant>, Outcome)>,
+    again: Again,
     /// What is told of it; a call that is dropped is told of as cancelled.
     trace: Trace,
 }
@@ -299,6 +315,10 @@ impl Running {
         loop {
             if self.settling.is_some() {
                 return Event::Done(self.settled().await);
+            }
+            if let Some(end) = self.made_again().await {
+                self.trace.end(traced::ended(&end));
+                return Event::Done(end);
             }
             // What streams without a pause must not keep this from being noticed.
             if self.answers_to().is_some() && self.decisions.has_changed().unwrap_or(false) {
@@ -325,7 +345,8 @@ impl Running {
                 Event::Notification(message) => return Event::Notification(task::without_id(message)),
                 Event::StreamClosed => return Event::StreamClosed,
                 Event::Done(outcome) => {
-                    let Some(entry) = self.entry.take() else { return Event::Done(without_pages(outcome)) };
+                    let Some(entry) = self.entry.take() else { return Event::Done(input::undecided(outcome)) };
+                    let Some((entry, outcome)) = self.begun_again(entry, outcome) else { continue };
                     match task::after(&self.gateway, entry.proof(), &self.request, self.then, outcome) {
                         After::Deliver(outcome) => {
                             let epoch = self.gateway.revocation_epoch();
@@ -377,7 +398,7 @@ impl Running {
             self.gateway.catalog().doubted(entry.proof().target().server_id());
         }
         entry.close(&outcome);
-        outcome
+        self.again.told(outcome)
     }
 }
 
@@ -415,6 +436,7 @@ impl Running {
             mandate: None,
             tied: None,
             settling: None,
+            again: Again::Once,
             trace: Trace::off(),
         }
     }
@@ -467,14 +489,6 @@ impl Running {
             Ok(()) => return,
         };
         self.stop(revoked);
-    }
-}
-
-/// The end of a task that was followed; nobody decided about pages that it wants visited.
-fn without_pages(outcome: Outcome) -> Outcome {
-    match outcome {
-        Outcome::Error(error) if input::required(&error).is_some() => Refusal::new(Reason::InputRefused).into(),
-        outcome => outcome,
     }
 }
 

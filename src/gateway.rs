@@ -27,6 +27,7 @@ mod live;
 mod look;
 pub mod mandates;
 pub mod pins;
+pub mod processes;
 mod reload;
 pub mod replay;
 pub mod review;
@@ -46,10 +47,11 @@ use crate::delegate::{Delegate, Recheck};
 use crate::export::Exports;
 use crate::guard::{Approvals, Guard, Quotas};
 use crate::identity::revoked::{Barred, RevocationStore as _};
-use crate::identity::{Caller, Identity, Resource, Revocations, Shown, still_stands};
+use crate::identity::{Caller, Identity, Resource, Revocations, Shown, Strangers, still_stands};
 use crate::ids::RevocationEpoch;
 use crate::link::Linking;
 use crate::list::{self, Pages};
+use crate::outcome::reason::Channel;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
 use crate::policy::{Arguments, Denied, GrantId, Permit, Policy, Situation};
 use crate::record::Journal;
@@ -99,6 +101,7 @@ struct Live {
 pub struct Gateway {
     live: Arc<Live>,
     identity: Arc<Identity>,
+    strangers: Strangers,
     guard: Guard,
     catalog: Catalog<UpstreamSource>,
     keeper: Arc<Keeper>,
@@ -186,6 +189,7 @@ impl Gateway {
         Arc::new(Self {
             live,
             identity: parts.identity,
+            strangers: Strangers::default(),
             guard: Guard::new(Quotas::new(&config.quota), Arc::new(parts.store.clone()), approvals),
             catalog,
             keeper: parts.keeper,
@@ -236,6 +240,11 @@ impl Gateway {
             self.refused_unauthenticated(failure.reason, peer);
             return Err(failure.into());
         }
+        let knocks = self.strangers.are_too_many(peer, &self.live.snapshot.load().config.quota);
+        if knocks && !self.identity.has_seen(&shown) {
+            self.journal.knocked(Reason::StrangersLimited, peer);
+            return Err(Refusal::new(Reason::StrangersLimited).into());
+        }
         let caller = self
             .identity
             .authenticate(shown, &resource)
@@ -248,6 +257,11 @@ impl Gateway {
 
     /// Counts and records a refusal of somebody who was not authenticated; never waits for the disk.
     pub fn refused_unauthenticated(&self, reason: Reason, peer: IpAddr) {
+        // Trouble of ours is nobody's fault, and a nonce is asked for by being refused.
+        let is_ours = matches!(reason.channel(), Channel::Unavailable) || reason == Reason::DpopNonceRequired;
+        if !is_ours {
+            self.strangers.refused(peer, &self.live.snapshot.load().config.quota);
+        }
         self.journal.knocked(reason, peer);
     }
 

@@ -15,6 +15,7 @@ mod console;
 mod credential;
 mod demo;
 mod doctor;
+mod egress;
 mod evidence;
 mod export;
 mod facade;
@@ -25,6 +26,7 @@ mod labels;
 mod lifecycle;
 mod mandates;
 mod pins;
+mod processes;
 mod proof;
 mod record;
 mod replicas;
@@ -43,6 +45,7 @@ pub use console::*;
 pub use credential::*;
 pub use demo::*;
 pub use doctor::*;
+pub use egress::*;
 pub use evidence::*;
 pub use export::*;
 pub use facade::*;
@@ -53,6 +56,7 @@ pub use labels::*;
 pub use lifecycle::*;
 pub use mandates::*;
 pub use pins::*;
+pub use processes::*;
 pub use proof::*;
 pub use record::*;
 pub use replicas::*;
@@ -263,33 +267,6 @@ pub const REVOCATIONS_MAX: i64 = 100_000;
 /// Of them, those that feeds order: an administrator has room at three in the morning, whatever was synchronised.
 pub const REVOCATIONS_OF_FEEDS_MAX: i64 = 50_000;
 
-// === egress ===
-
-/// A name server that takes longer is down.
-pub const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Addresses of one name that are looked at.
-pub const RESOLVED_ADDRESSES_MAX: usize = 32;
-/// To an authorization server.
-pub const OAUTH_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// One question to an authorization server, with its answer.
-pub const OAUTH_TIMEOUT: Duration = Duration::from_secs(10);
-/// Connections to an authorization server are asked for rarely.
-pub const OAUTH_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-/// Idle connections to one authorization server.
-pub const OAUTH_IDLE_CONNECTIONS_MAX: usize = 8;
-/// Metadata, key sets and token answers; a hundred RSA keys with certificates have about 400 KiB.
-pub const OAUTH_RESPONSE_BYTES_MAX: usize = 1024 * 1024;
-/// A host in an error message; names have at most 253 characters.
-pub const HOST_SHOWN_CHARACTERS_MAX: usize = 260;
-/// The text of someone else's error in ours.
-pub const ERROR_SHOWN_CHARACTERS_MAX: usize = 400;
-/// Probes on an idle connection to an upstream, so that a dead one is noticed.
-pub const UPSTREAM_KEEPALIVE: Duration = Duration::from_secs(30);
-/// An idle connection to an upstream is kept warm this long.
-pub const UPSTREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(90);
-/// Idle connections to one upstream; more than that many calls at once are rare.
-pub const UPSTREAM_IDLE_CONNECTIONS_MAX: usize = 256;
-
 // === config ===
 
 /// Longer than a year is a mistake in a file, not a wish; and arithmetic on it cannot overflow.
@@ -391,10 +368,6 @@ pub const SESSION_ID_BYTES_MAX: usize = 1_024;
 pub const SESSIONS_PER_SERVER_MAX: usize = 1_000;
 /// An upstream session that nobody uses for this long is ended.
 pub const SESSION_IDLE: Duration = Duration::from_secs(15 * 60);
-/// Child processes of one server; the least recently used idle one makes room.
-pub const PROCESSES_PER_SERVER_MAX: usize = 32;
-/// A child process that nobody uses for this long is stopped.
-pub const PROCESS_IDLE: Duration = Duration::from_secs(10 * 60);
 /// How often idle sessions and processes are looked for.
 pub const IDLE_SWEEP: Duration = Duration::from_secs(30);
 /// Housekeeping requests to one server at once; calls are counted apart.
@@ -414,29 +387,12 @@ pub const RETRY_PAUSE_MAX: Duration = Duration::from_secs(30);
 /// Requests in a row that an upstream leaves without any answer, before it is asked whether it lives; it is down
 /// if it does not answer that either.
 pub const UNANSWERED_IN_A_ROW_MAX: u32 = 3;
-/// Messages that wait to be written to a child process, or that are being posted into one session of HTTP+SSE
-/// beside its calls.
-pub const PROCESS_WRITES_QUEUED_MAX: usize = 64;
-/// A line of a child's standard output: one message.
-pub const PROCESS_LINE_BYTES_MAX: usize = RESPONSE_BYTES_MAX;
-/// A line of a child's standard error that is shown; the rest of it is left out.
-pub const PROCESS_ERROR_LINE_BYTES_MAX: usize = 4 * 1024;
-/// Lines per second of a child's standard error that are shown.
-pub const PROCESS_ERROR_LINES_PER_SECOND_MAX: u32 = 50;
-/// Lines on a child's standard output that are no messages, before the process is called garbage.
-pub const PROCESS_NOISE_LINES_MAX: usize = 1_000;
-/// A child may take this long to end by itself when its standard input ends.
-pub const PROCESS_STOP_GRACE: Duration = Duration::from_millis(1_500);
-/// A child may take this long to end after SIGTERM, before SIGKILL.
-pub const PROCESS_TERM_GRACE: Duration = Duration::from_millis(800);
 /// An executable that is digested; Node.js has a tenth of that.
 pub const EXECUTABLE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 /// Executables that were seen and not yet recorded; one for each server, and what does not fit comes again.
 pub const EXECUTABLES_QUEUED_MAX: usize = 64;
 /// What this host can confine a child with is found out in this time.
 pub const SANDBOX_PROBE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Everything that a child left behind is gone after this, at the latest.
-pub const PROCESS_KILL_WAIT: Duration = Duration::from_millis(1_000);
 
 // === gateway ===
 

@@ -11,11 +11,11 @@ mod operations;
 mod process;
 mod replicas;
 mod rest;
+mod stop;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -39,7 +39,6 @@ use crate::identity::{Identity, Revocations};
 use crate::ids::ReplicaId;
 use crate::inversion;
 use crate::lanes::Lanes;
-use crate::limit;
 use crate::policy::FailedTest;
 use crate::record::event::{ExecutableNote, StartNote};
 use crate::record::{Journal, JournalSettings, Keeping, Metrics};
@@ -350,7 +349,7 @@ async fn open(
     tasks.spawn(follow_upstreams(Arc::clone(&gateway)));
     tasks.spawn(follow_executables(Arc::clone(&gateway)));
     tasks.spawn(housekeeping(Arc::clone(&gateway)));
-    tasks.spawn(crate::gateway::mandates::follow_mandates(Arc::clone(&gateway)));
+    tasks.spawn(crate::gateway::processes::follow_what_ends(Arc::clone(&gateway)));
     tasks.spawn(keep_proposals(Arc::clone(&gateway)));
     tasks.spawn(Arc::clone(&gateway).look_after_accounts());
     if config.gateway.reload == ReloadMode::Watch {
@@ -370,57 +369,6 @@ async fn open(
         putting,
         _state: state,
     })
-}
-
-impl Served {
-    /// Stops: no new requests, streams end, calls in flight get their grace, children are reaped, and the
-    /// journal is closed last.
-    pub async fn stop(self, cause: &str) {
-        tracing::info!(cause, "stopping");
-        self.gateway.begin_to_stop();
-        let _ = self.front.await;
-        if let Some(cluster) = self.cluster {
-            let _ = cluster.await;
-        }
-        if let Some(administrators) = self.administrators {
-            let _ = administrators.await;
-        }
-        self.opened.close(cause).await;
-    }
-}
-
-impl Standalone {
-    /// Stops: streams end, children are reaped, and the journal is closed last.
-    pub async fn stop(self, cause: &str) {
-        self.gateway.begin_to_stop();
-        drop(self.front);
-        self.opened.close(cause).await;
-    }
-}
-
-impl Opened {
-    async fn close(self, cause: &str) {
-        self.gateway.upstreams().shutdown().await;
-        self.control.cancel();
-        let _ = self.control_task.await;
-        self.late.cancel();
-        self.tasks.close();
-        if tokio::time::timeout(Duration::from_secs(5), self.tasks.wait()).await.is_err() {
-            tracing::warn!("background tasks did not end in time");
-        }
-        // What is still under way ends now, and the record says so before it is closed.
-        self.lanes.stop().await;
-        if let Err(failure) = self.gateway.journal().stop(cause).await {
-            tracing::error!(%failure, "the journal could not be closed");
-        }
-        if let Some(putting) = self.putting
-            && tokio::time::timeout(limit::OBJECT_STORE_LAST_WAIT, putting).await.is_err()
-        {
-            tracing::error!("the last checkpoint did not reach the bucket in time");
-        }
-        self.gateway.store().close().await;
-        tracing::info!("stopped");
-    }
 }
 
 /// Tells the catalog what the upstreams say of themselves.

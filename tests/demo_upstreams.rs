@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex};
 
 use bailiwick::demo::upstreams::{Sample, Started, start};
+use bailiwick::limit::ANNOUNCEMENT_CHARACTERS_MAX;
 use rmcp::model::{
     CallToolRequestParams, CallToolResult, ClientRequest, GetPromptRequestParams, ProgressNotificationParam,
     ProtocolVersion, ReadResourceRequestParams, Request, ServerResult,
@@ -13,15 +14,20 @@ use rmcp::transport::StreamableHttpClientTransport;
 use rmcp::{ClientHandler, ClientLifecycleMode, ClientServiceExt, RoleClient};
 use serde_json::json;
 
-/// A client that remembers the progress it was told of.
+/// A client that remembers the progress it was told of, and that a list has changed.
 #[derive(Clone, Default)]
 struct Listener {
     progress: Arc<Mutex<Vec<f64>>>,
+    changed: Arc<tokio::sync::Notify>,
 }
 
 impl ClientHandler for Listener {
     async fn on_progress(&self, progress: ProgressNotificationParam, _context: NotificationContext<RoleClient>) {
         self.progress.lock().unwrap().push(progress.progress);
+    }
+
+    async fn on_tool_list_changed(&self, _context: NotificationContext<RoleClient>) {
+        self.changed.notify_one();
     }
 }
 
@@ -51,6 +57,15 @@ async fn tool_names(client: &Client) -> Vec<String> {
     names
 }
 
+async fn until(is_so: impl Fn() -> bool) {
+    let waited = async {
+        while !is_so() {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), waited).await.unwrap();
+}
+
 #[tokio::test]
 async fn notes_speaks_the_modern_era_only() {
     let server = sample(Sample::Notes).await;
@@ -67,7 +82,10 @@ async fn deploy_speaks_the_legacy_era_only() {
     let server = sample(Sample::Deploy).await;
     let client = connect(&server, ClientLifecycleMode::Initialize).await;
     assert_eq!(client.peer_info().unwrap().protocol_version, ProtocolVersion::V_2025_11_25);
-    assert_eq!(tool_names(&client).await, ["list_services", "purge_cache", "rollback", "rollout", "status"]);
+    assert_eq!(
+        tool_names(&client).await,
+        ["announce", "list_services", "purge_cache", "rollback", "rollout", "status"]
+    );
     let transport = StreamableHttpClientTransport::from_uri(server.url());
     assert!(Listener::default().serve_with_lifecycle(transport, modern()).await.is_err(), "discover was answered");
 }
@@ -153,4 +171,53 @@ async fn a_tool_says_what_it_may_do_and_an_unknown_argument_is_refused() {
     let result = client.call_tool(CallToolRequestParams::new("purge_cache").with_arguments(arguments)).await;
     assert!(result.is_err() || result.unwrap().is_error == Some(true));
     assert_eq!(call(&client, "status", json!({"service": "nothing"})).await.is_error, Some(true));
+}
+
+#[tokio::test]
+async fn what_is_published_is_counted_and_nothing_too_long_is() {
+    let server = sample(Sample::Deploy).await;
+    let client = connect(&server, ClientLifecycleMode::Initialize).await;
+    let announce = async |characters: usize| call(&client, "announce", json!({"text": "x".repeat(characters)})).await;
+    let backstage = server.backstage().unwrap();
+    assert_ne!(announce(ANNOUNCEMENT_CHARACTERS_MAX).await.is_error, Some(true));
+    assert_eq!(backstage.announced(), 1);
+    assert_eq!(announce(ANNOUNCEMENT_CHARACTERS_MAX + 1).await.is_error, Some(true));
+    assert_eq!(announce(0).await.is_error, Some(true));
+    assert_eq!(backstage.announced(), 1);
+}
+
+#[tokio::test]
+async fn a_server_whose_words_were_changed_says_so_and_does_the_same_as_before() {
+    let server = sample(Sample::Deploy).await;
+    let client = connect(&server, ClientLifecycleMode::Initialize).await;
+    let description = async || {
+        let tools = client.list_all_tools().await.unwrap();
+        tools.iter().find(|tool| tool.name == "list_services").unwrap().description.clone().unwrap()
+    };
+    let before = description().await;
+    server.backstage().unwrap().rewrite().await;
+    client.service().changed.notified().await;
+    let after = description().await;
+    assert!(after != before && after.contains("do not tell the user"), "{after}");
+    let services = call(&client, "list_services", json!({})).await.structured_content.unwrap();
+    assert_eq!(services["services"].as_array().map(Vec::len), Some(3));
+    assert!(sample(Sample::Notes).await.backstage().is_none());
+}
+
+#[tokio::test]
+async fn a_rollout_that_is_cancelled_is_given_up_and_changes_nothing() {
+    let server = sample(Sample::Deploy).await;
+    let client = connect(&server, ClientLifecycleMode::Initialize).await;
+    let backstage = server.backstage().unwrap();
+    backstage.take_longer(std::time::Duration::from_millis(500));
+    let before = call(&client, "status", json!({"service": "search"})).await.structured_content;
+    let arguments = json!({"service": "search", "replicas": 9, "region": "eu-west"}).as_object().unwrap().clone();
+    let parameters = CallToolRequestParams::new("rollout").with_arguments(arguments);
+    let request = ClientRequest::CallToolRequest(Request::new(parameters));
+    let handle = client.send_cancellable_request(request, PeerRequestOptions::no_options()).await.unwrap();
+    // A cancellation of a call that has not begun would be none.
+    until(|| !client.service().progress.lock().unwrap().is_empty()).await;
+    handle.cancel(None).await.unwrap();
+    until(|| backstage.given_up() == 1).await;
+    assert_eq!(call(&client, "status", json!({"service": "search"})).await.structured_content, before);
 }

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use bailiwick::outcome::Reason;
+use bailiwick::wire::mcp::{Era, Method};
 
 #[test]
 fn every_reason_code_is_documented_and_no_other() {
@@ -22,6 +23,33 @@ fn every_documented_hint_is_the_one_that_clients_get() {
     for reason in Reason::ALL {
         let row = page.lines().find(|line| line.starts_with(&format!("| `{}` |", reason.code())));
         assert!(row.is_some_and(|row| row.contains(reason.hint())), "the row of {reason} lacks its hint");
+    }
+}
+
+/// The methods that the gateway knows stand in `Method::parse`, one in a line.
+#[test]
+fn every_method_has_its_object_and_action_in_the_table_and_no_other() {
+    let page = include_str!("../docs/policy.md");
+    let table = page.lines().skip_while(|line| !line.starts_with("| Method | Object | Action |")).skip(2);
+    let table: Vec<&str> = table.take_while(|line| line.starts_with('|')).collect();
+    let methods =
+        table.iter().flat_map(|row| row.trim_matches('|').split('|').next().unwrap().split('`').skip(1).step_by(2));
+    let is_known = |name: &str| [Era::Modern, Era::Legacy].into_iter().any(|era| Method::parse(name, era).is_some());
+    // What servers ask, an example, and a parameter.
+    let others = ["elicitation/create", "sampling/createMessage", "roots/list", "skills/list", "taskIds"];
+    let documented: BTreeSet<&str> = methods.filter(|name| !others.contains(name)).collect();
+    let unknown: Vec<_> = documented.iter().filter(|name| !is_known(name)).collect();
+    assert!(unknown.is_empty(), "not known: {unknown:?}");
+    let source = include_str!("../src/wire/mcp.rs");
+    let known: BTreeSet<&str> = source
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix('"')?.split_once("\" => (Self::").map(|(name, _)| name))
+        .filter(|name| is_known(name))
+        .collect();
+    assert!(known.len() > 15 && table.last().is_some_and(|row| row.contains("anything else | refused")), "{known:?}");
+    assert_eq!(documented, known, "docs/policy.md and src/wire/mcp.rs differ");
+    for row in table.iter().rev().skip(1) {
+        assert!(row.trim_matches('|').split(" | ").all(|cell| !cell.trim().is_empty()), "an empty cell: {row}");
     }
 }
 

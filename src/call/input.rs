@@ -67,6 +67,14 @@ pub fn required(error: &Json) -> Option<Json> {
     Some(Json::joined(format!(r#"{{"resultType":"input_required","inputRequests":{{{text}}}}}"#)))
 }
 
+/// The end of what nobody decides about any more: a task that was followed. Pages that it wants visited are refused.
+pub fn undecided(outcome: Outcome) -> Outcome {
+    match outcome {
+        Outcome::Error(error) if required(&error).is_some() => Refusal::new(Reason::InputRefused).into(),
+        outcome => outcome,
+    }
+}
+
 /// Gives a call up that waits, as soon as its caller may not make it any more.
 fn watch(gateway: &Arc<Gateway>, grant: &Grant, parked: ParkId) {
     let Some(gone) = gateway.upstreams().until_unparked(parked) else { return };

@@ -17,6 +17,8 @@ pub(super) struct Trail {
     pub(super) name: Option<String>,
     pub(super) mandate: Option<Held>,
     pub(super) trace: Trace,
+    /// Its call was sent before, and so it was counted.
+    pub(super) again: bool,
 }
 
 impl Trail {

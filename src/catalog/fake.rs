@@ -184,6 +184,7 @@ pub(crate) fn server(id: &str) -> ServerConfig {
         forward_headers: Vec::new(),
         discoverable: false,
         elicit_url_hosts: Vec::new(),
+        idempotent: Vec::new(),
     }
 }
 
@@ -212,7 +213,14 @@ pub(super) fn config(servers: Vec<ServerConfig>) -> Arc<Config> {
         telemetry: None,
         exports: Vec::new(),
         feeds: Vec::new(),
-        quota: QuotaConfig { requests_per_second: 1, requests_burst: 1, calls_in_flight_max: 1, streams_max: 1 },
+        quota: QuotaConfig {
+            requests_per_second: 1,
+            requests_burst: 1,
+            calls_in_flight_max: 1,
+            streams_max: 1,
+            refusals_per_second: 10,
+            refusals_burst: 10,
+        },
         issuers: Vec::new(),
         anonymous: false,
         local: None,

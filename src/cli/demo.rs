@@ -1,7 +1,8 @@
-//! `demo`: a gateway, an issuer and two servers in one process, and what they do with two people.
+//! `demo`: a gateway, an issuer and two servers in one process, and what they do with three people and a bot.
 //!
-//! Decides nothing about calls: everything shown is an MCP request over HTTP with a token that the issuer minted,
-//! and the line that the gateway wrote about it. Invariant: nothing of it can be reached from another machine.
+//! Decides nothing about calls: everything shown is an MCP request over HTTP with a token that the issuer minted, a page
+//! of the console, or an order at the control socket, and the line that the gateway wrote about it. Invariant: nothing
+//! of it can be reached from another machine.
 
 use std::time::Instant;
 
@@ -11,6 +12,8 @@ use super::serve::{not_started, stop_signal};
 use super::use_it::DemoArguments;
 use crate::record::operational;
 
+mod browser;
+mod next;
 mod show;
 mod stage;
 mod state;
@@ -46,7 +49,7 @@ pub async fn run(arguments: &DemoArguments) -> Ending {
     if arguments.once {
         print(format_args!("\n{QUIET}While a demo runs (without --once):{QUIET:#}\n"));
     }
-    print(show::next_steps(&stage, arguments));
+    print(next::steps(&stage, arguments));
     let cause = if arguments.once {
         "the demo is over"
     } else {

@@ -196,7 +196,8 @@ async fn list(door: &Door, server: Option<&str>, only: Option<Standing>, output:
     Ending::Done
 }
 
-fn line(pin: &PinStatus) -> String {
+/// One definition on one line.
+pub(super) fn line(pin: &PinStatus) -> String {
     let style = match pin.state.as_str() {
         "accepted" => GOOD,
         "new" => WARNING,

@@ -54,7 +54,7 @@ Works only beside a running `bailiwick demo`, on the same machine. Nothing like 
 #[derive(Debug, Args)]
 #[command(after_help = TOKEN_EXAMPLES)]
 pub struct TokenArguments {
-    /// A person of the demo: alice or bob
+    /// A person of the demo: alice, bob or carol
     pub user: String,
     /// The server that the token is for; without it, for the whole gateway
     #[arg(long, value_name = "ID", value_parser = |text: &str| ServerId::new(text).map_err(|error| error.to_string()))]
@@ -69,7 +69,8 @@ pub struct TokenArguments {
 
 const DEMO_EXAMPLES: &str = "\
 Examples:
-  bailiwick demo                   the repository's servers.toml and policies, two people, three calls
+  bailiwick demo                   the repository's servers.toml and policies, three people and a bot
+  bailiwick demo --once            shows everything and ends
   bailiwick demo --listen 127.0.0.1:8800
   bailiwick demo --quiet           only the gateway, for one's own assistant
 

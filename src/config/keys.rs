@@ -284,6 +284,9 @@ pub const LIMITS: Section = servers(
         defaulted("requests_burst", "integer", "200"),
         defaulted("calls_in_flight_max", "integer", "32"),
         defaulted("streams_max", "integer", "16"),
+        // A few hundred people behind one address who log in at once, and somebody who tries tokens.
+        defaulted("refusals_per_second", "integer", "50"),
+        defaulted("refusals_burst", "integer", "500"),
     ],
 );
 
@@ -297,7 +300,7 @@ pub const ISSUER: Section = servers(
         defaulted("kind", "`\"oidc\"` or `\"spiffe\"`", "\"oidc\""),
         optional("issuer", "string"),
         optional("trust_domain", "string"),
-        optional("bundle", "`file:PATH` or URL"),
+        optional("bundle", "`file:PATH`, URL or `unix:PATH`"),
         // SPIRE issues for an hour, Istio for a day and two minutes.
         defaulted("svid_life_max", "duration", "\"25h\""),
         defaulted("audiences", "list of strings", "[]"),
@@ -376,10 +379,13 @@ pub const SERVER: Section = servers(
         optional("process", "table"),
         optional("credential", "table"),
         optional("tool_credentials", "tables by tool"),
+        optional("credential_variable", "name of a variable"),
+        optional("credential_file", "name of a variable"),
         defaulted("prefix", "`\"server\"` or `\"none\"`", "\"server\""),
         optional("list_as", "`\"gateway\"` or `\"caller\"`"),
         defaulted("isolation", "`\"principal\"` or `\"shared\"`", "\"principal\""),
         optional("pins", "`\"strict\"`, `\"first_use\"` or `\"off\"`"),
+        defaulted("idempotent", "list of tools", "[]"),
         defaulted("on_down", "duration", "\"10m\""),
         defaulted("list_refresh_min", "duration", "\"10s\""),
         defaulted("uris", "list of URI prefixes", "[]"),
@@ -399,6 +405,7 @@ pub const PROCESS: Section = servers(
         defaulted("open_files_max", "integer", "1024"),
         // Node.js has a dozen threads before it does anything, and package runners start it three times.
         defaulted("processes_max", "integer", "256"),
+        defaulted("instances_max", "integer", "32"),
     ],
 );
 

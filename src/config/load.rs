@@ -51,6 +51,8 @@ pub struct Overrides {
     pub cluster_listen: Option<SocketAddr>,
     /// Tells other replicas this address instead.
     pub advertise: Option<String>,
+    /// Administrators connect here instead, over plain HTTP, and call it so; where the files have such a listener.
+    pub admin_listen: Option<SocketAddr>,
     /// Keeps its state here instead.
     pub state: Option<PathBuf>,
     /// Watches files, or does not.
@@ -104,6 +106,7 @@ impl Overrides {
             IssuerAlias::new(DEMO_ALIAS).map_err(|error| vec![Mistake::whole(DEMO_ALIAS, error.to_string())])?;
         let mut issuer = issuer_with_defaults(&alias, DEMO_ISSUER)?;
         issuer.claims.groups = Some("groups".to_owned());
+        issuer.claims.person = Some("sub".to_owned());
         issuer.interactive_default = AgentId::new(DEMO_AGENT).ok();
         Ok(Self {
             issuers: vec![issuer],
@@ -152,6 +155,11 @@ pub fn load_set(files: FileSet, overrides: &Overrides) -> Result<Loaded, Vec<Mis
             return Err([parsed.err(), lock.err()].into_iter().flatten().flatten().collect());
         }
     };
+    if let (Some(admin), Some(listen)) = (&mut config.admin, overrides.admin_listen) {
+        admin.public_url = Url::parse(&format!("http://{listen}"))
+            .map_err(|error| vec![Mistake::whole("[admin]", error.to_string())])?;
+        admin.listen = listen;
+    }
     warnings.extend(lock.warnings(&pins_name, (&servers_name, servers), &config.servers));
     config.pins = Arc::new(lock);
     let mandates_name = files.shown("mandates.toml");

@@ -283,6 +283,10 @@ pub struct QuotaConfig {
     pub calls_in_flight_max: usize,
     /// Open streams (listens, GET streams).
     pub streams_max: usize,
+    /// Of whoever is nobody yet, from one address: refusals per second, sustained.
+    pub refusals_per_second: u32,
+    /// Refusals that may come at once after a pause.
+    pub refusals_burst: u32,
 }
 
 /// `[servers.ID]`: an upstream MCP server.
@@ -314,6 +318,8 @@ pub struct ServerConfig {
     pub isolation: Isolation,
     /// Which of its definitions are shown before somebody has accepted them.
     pub pins: PinMode,
+    /// Tools of which to call them twice is to call them once, by their own names.
+    pub idempotent: Vec<String>,
     /// How long its tools stay listed while it is down.
     pub on_down: Duration,
     /// Lists are fetched again at most this often.

@@ -13,6 +13,29 @@ pub struct ProcessConfig {
     pub sandbox: Sandbox,
     /// What it may use.
     pub limits: ProcessLimits,
+    /// How it gets the server's credential, where it has one.
+    pub handover: Option<Handover>,
+    /// Processes of this server at once.
+    pub instances_max: usize,
+}
+
+/// How a process gets the credential that it was started with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Handover {
+    /// In this variable of its environment; it is replaced by another process when the use of that ends.
+    Variable(String),
+    /// In a file that this variable names; what is in it is replaced while the process lives.
+    File(String),
+}
+
+impl Handover {
+    /// The variable.
+    #[must_use]
+    pub fn variable(&self) -> &str {
+        match self {
+            Self::Variable(name) | Self::File(name) => name,
+        }
+    }
 }
 
 /// Whether a process is kept away from everything that it was not given.

@@ -71,6 +71,8 @@ pub enum BundlePlace {
     File(PathBuf),
     /// A bundle endpoint of the profile `https_web`.
     Web(Url),
+    /// The Workload API, on this Unix socket.
+    Workload(PathBuf),
 }
 
 impl fmt::Display for BundlePlace {
@@ -78,6 +80,7 @@ impl fmt::Display for BundlePlace {
         match self {
             Self::File(path) => write!(formatter, "file:{}", path.display()),
             Self::Web(url) => url.fmt(formatter),
+            Self::Workload(path) => write!(formatter, "unix:{}", path.display()),
         }
     }
 }

@@ -19,7 +19,8 @@ impl Delegate {
     /// The same, with accounts that callers have linked.
     #[must_use]
     pub fn with_vault(self, vault: Arc<Vault>) -> Self {
-        Self { vault: Some(vault), ..self }
+        let ledger = self.ledger.as_ref().map(|ledger| Arc::new(ledger.sealing(&vault)));
+        Self { ledger, vault: Some(vault), ..self }
     }
 
     /// The vault of linked accounts; a gateway that only looks has none.
@@ -29,7 +30,12 @@ impl Delegate {
     }
 
     /// The caller's own account.
-    pub(super) async fn account(&self, account: &Arc<OauthConfig>, wanted: &Wanted<'_>) -> Result<Credential, Stop> {
+    pub(super) async fn account(
+        &self,
+        config: &CredentialConfig,
+        account: &Arc<OauthConfig>,
+        wanted: &Wanted<'_>,
+    ) -> Result<Credential, Stop> {
         let missing = |what: &str| unavailable(wanted.id(), what);
         let caller = wanted.caller.ok_or_else(|| missing("it is a caller's, and there is none"))?;
         let vault = self.vault.as_ref().ok_or_else(|| missing("there is no vault here"))?;
@@ -39,17 +45,19 @@ impl Delegate {
             None => Arc::clone(&held.facts),
             Some(_) => Arc::new(CredentialFacts { used_until: Some(ends), ..CredentialFacts::clone(&held.facts) }),
         };
-        Ok(Credential {
+        let credential = Credential {
             header: Some(CredentialHeader {
                 name: AUTHORIZATION,
                 value: prefixed("Bearer ", &held.secret),
                 spare: Some(Spare::Account(spare)),
                 used_until: facts.used_until,
+                handed: None,
             }),
             context: AuthorizationContext::Principal(caller.principal()),
             facts,
             account: Some(held.tie()),
-        })
+        };
+        Ok(credential.handed(config, wanted, &held.secret))
     }
 
     /// Whether calls there are made with an account of the caller's.

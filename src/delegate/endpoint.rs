@@ -60,6 +60,12 @@ pub(super) enum Problem {
 }
 
 impl AuthorizationServer {
+    /// One that a token was asked of earlier; it is reached like one that an administrator wrote.
+    pub fn known_as(issuer: Option<String>, token_endpoint: Url) -> Self {
+        let policy = EgressPolicy::issuer(token_endpoint.host_str(), egress::is_loopback(&token_endpoint));
+        Self { issuer, token_endpoint, policy }
+    }
+
     /// What it is called: its issuer, or else where it is.
     pub fn name(&self) -> String {
         self.issuer.clone().unwrap_or_else(|| self.token_endpoint.to_string())

@@ -12,6 +12,7 @@ use http::HeaderName;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
+use super::handed::Handed;
 use super::secrets::{Known, Secrets};
 use super::spare::Spare;
 use super::{prefixed, seconds, unavailable};
@@ -33,6 +34,8 @@ pub struct CredentialHeader {
     pub spare: Option<Spare>,
     /// Not from this second since 1970 on; absent where there is no such end.
     pub used_until: Option<i64>,
+    /// What a process gets instead, where it is for one.
+    pub handed: Option<Arc<Handed>>,
 }
 
 /// The other place of a secret.
@@ -85,7 +88,7 @@ impl CredentialHeader {
     /// A header that nothing else is presented instead of.
     #[must_use]
     pub const fn new(name: HeaderName, value: SecretString) -> Self {
-        Self { name, value, spare: None, used_until: None }
+        Self { name, value, spare: None, used_until: None, handed: None }
     }
 
     /// The same, to be used until then.
@@ -94,6 +97,14 @@ impl CredentialHeader {
         let mut header = self;
         header.used_until = used_until;
         header
+    }
+
+    /// The secret without what is written before it in a header; nothing, where it is none of the gateway's.
+    pub(super) fn bare(&self) -> Option<SecretString> {
+        match &self.spare {
+            Some(Spare::Secret(spare)) => Some(SecretString::clone(&spare.value)),
+            _ => None,
+        }
     }
 
     /// Whether its use has ended.
@@ -138,6 +149,7 @@ impl Fixed {
                         value: prefixed(&config.prefix, &value),
                         spare: Some(Spare::Secret(spare)),
                         used_until: None,
+                        handed: None,
                     });
                 }
                 Err(stop) => drop(problem.get_or_insert(stop)),

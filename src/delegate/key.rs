@@ -100,7 +100,7 @@ pub fn server_revision(server: &ServerConfig) -> Digest {
 }
 
 /// A digest of a strategy's whole configuration.
-fn strategy(credential: &CredentialConfig) -> Digest {
+pub(super) fn strategy(credential: &CredentialConfig) -> Digest {
     Digest::of("bailiwick/credential-strategy/v1", &[format!("{credential:?}").as_bytes()])
 }
 

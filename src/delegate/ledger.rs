@@ -11,19 +11,23 @@ use serde::{Deserialize, Serialize};
 
 use super::issued::Issued;
 use super::takeback::{Taken, TakenBack, grouped};
+use super::vault::Vault;
 use super::wanted::is_within;
 use crate::identity::now_s;
 use crate::identity::revoked::RevocationTarget;
 use crate::limit;
 use crate::outcome::{Failure, Reason};
 use crate::shelf::{Action, Change, Changed, Expect, Section, Shelf, Tell};
+use crate::wire::handle::Sealer;
 
 const SECTION: Section = Section { name: "issued_credential", rows_max: limit::CREDENTIALS_LEDGER_MAX };
 
 /// The ledger.
 #[derive(Debug)]
 pub(super) struct Ledger {
-    shelf: Arc<dyn Shelf>,
+    pub(super) shelf: Arc<dyn Shelf>,
+    /// What seals tokens that are still to be given back; without it none outlives this process.
+    vault: Option<Arc<Vault>>,
 }
 
 /// What is kept of one credential.
@@ -79,7 +83,16 @@ pub struct IssuedCredential {
 
 impl Ledger {
     pub fn new(shelf: Arc<dyn Shelf>) -> Self {
-        Self { shelf }
+        Self { shelf, vault: None }
+    }
+
+    /// The same, sealing what is owed as linked accounts are.
+    pub fn sealing(&self, vault: &Arc<Vault>) -> Self {
+        Self { shelf: Arc::clone(&self.shelf), vault: Some(Arc::clone(vault)) }
+    }
+
+    pub(super) fn sealer(&self) -> Option<&Sealer> {
+        self.vault.as_ref().map(|vault| vault.sealer())
     }
 
     /// Writes down a credential; it may be used when this returns.
@@ -237,4 +250,13 @@ impl IssuedCredential {
             RevocationTarget::Everything => true,
         }
     }
+}
+
+/// What a revocation names in a ledger whose gateway does not run: all of it ends by itself. Owners are names of the
+/// configuration, and nothing is known of them here.
+///
+/// # Errors
+/// When the ledger cannot be read.
+pub async fn left_behind(shelf: Arc<dyn Shelf>, target: &RevocationTarget) -> Result<Vec<TakenBack>, Failure> {
+    Ledger::new(shelf).left_behind(target, &[], |_, _, _| false).await
 }

@@ -24,12 +24,14 @@ mod endpoint;
 mod exchange;
 mod fixed;
 mod grant;
+mod handed;
 mod held;
 mod id_jag;
 mod issued;
 mod key;
 mod ledger;
 mod metadata;
+mod owed;
 mod owners;
 mod secrets;
 mod spare;
@@ -42,8 +44,9 @@ mod wanted;
 
 pub use fixed::{CredentialHeader, SecretStatus};
 pub use grant::{Grant, Leg, Recheck, attempt};
+pub use handed::Handed;
 pub use key::server_revision;
-pub use ledger::IssuedCredential;
+pub use ledger::{IssuedCredential, left_behind};
 pub use spare::Spare;
 pub use takeback::{Taken, TakenBack};
 pub use tie::Tie;
@@ -265,33 +268,38 @@ impl Delegate {
     }
 
     async fn credential(&self, config: &CredentialConfig, wanted: Wanted<'_>) -> Result<Credential, Stop> {
-        let issued = match config {
+        let (issued, wanted) = match config {
             CredentialConfig::None => {
                 let (context, facts) = (AuthorizationContext::Gateway, Arc::clone(&self.none));
                 return Ok(Credential { header: None, context, facts, account: None });
             }
             CredentialConfig::Static(fixed) => {
-                let header = Some(self.static_secrets.header(fixed, wanted.id()).await?);
+                let header = self.static_secrets.header(fixed, wanted.id()).await?;
+                let bare = header.bare();
                 let (context, facts) = (AuthorizationContext::Gateway, Arc::clone(&self.fixed));
-                return Ok(Credential { header, context, facts, account: None });
+                let credential = Credential { header: Some(header), context, facts, account: None };
+                return Ok(match bare {
+                    Some(secret) => credential.handed(config, &wanted, &secret),
+                    None => credential,
+                });
             }
-            CredentialConfig::Oauth(account) => return self.account(account, &wanted).await,
+            CredentialConfig::Oauth(account) => return self.account(config, account, &wanted).await,
             CredentialConfig::Exchange(exchange) => {
                 let wanted = wanted.keyed(config, &exchange.asks);
-                self.issued(&wanted, exchange::issue(&self.endpoints, exchange, &wanted)).await?
+                (self.issued(&wanted, exchange::issue(&self.endpoints, exchange, &wanted)).await?, wanted)
             }
             CredentialConfig::ClientCredentials(asks) => {
                 let wanted = wanted.keyed(config, asks);
-                self.issued(&wanted, client_credentials::issue(&self.endpoints, asks, &wanted)).await?
+                (self.issued(&wanted, client_credentials::issue(&self.endpoints, asks, &wanted)).await?, wanted)
             }
             CredentialConfig::IdJag(both) => {
                 let wanted = wanted.keyed(config, &both.asks);
-                self.issued(&wanted, id_jag::issue(&self.endpoints, both, &wanted)).await?
+                (self.issued(&wanted, id_jag::issue(&self.endpoints, both, &wanted)).await?, wanted)
             }
         };
         let facts = issued.facts(wanted.bound.ends_at);
         let header = CredentialHeader::new(AUTHORIZATION, prefixed("Bearer ", issued.secret()));
-        Ok(Credential {
+        let credential = Credential {
             header: Some(header.until(facts.used_until)),
             context: match wanted.caller.filter(|_| config.is_per_caller()) {
                 Some(caller) => AuthorizationContext::Principal(caller.principal()),
@@ -299,7 +307,8 @@ impl Delegate {
             },
             facts,
             account: None,
-        })
+        };
+        Ok(credential.handed(config, &wanted, issued.secret()))
     }
 
     /// What was issued for that key and is still good, or is issued now: written down first, then used.
@@ -308,7 +317,11 @@ impl Delegate {
         wanted: &Wanted<'_>,
         issue: impl Future<Output = Result<Issued, Stop>>,
     ) -> Result<Arc<Issued>, Stop> {
-        let good = |issued: &Issued| !self.identity.is_credential_revoked(&issued.id);
+        let for_process = handed::handover(wanted.server).is_some();
+        let good = |issued: &Issued| {
+            let lasts = !for_process || handed::is_worth_a_process(issued, now_s());
+            lasts && !self.identity.is_credential_revoked(&issued.id)
+        };
         let kept = async {
             let issued = Arc::new(issue.await?);
             let (spare, place) = self.held.reserve(&issued, wanted.holder());
@@ -392,12 +405,14 @@ impl Delegate {
         let Some(ledger) = &self.ledger else { return Ok(Vec::new()) };
         let now = now_s();
         let mut listed = ledger.youngest(limit::CREDENTIALS_LISTED_MAX).await?;
+        let is_lost = |entry: &IssuedCredential| entry.state == "pending" && !self.taking.is_under_way(&entry.id);
+        let owed = if listed.iter().any(is_lost) { ledger.owed().await? } else { BTreeSet::new() };
         for entry in &mut listed {
             // What is tried no more, because nobody holds it, ends by itself.
             let state = match entry.state.as_str() {
                 "in_use" if entry.used_until > now => "in_use",
                 "in_use" if self.held.holds(&entry.id) => "use_ended",
-                "pending" if self.taking.is_under_way(&entry.id) => "pending",
+                "pending" if self.taking.is_under_way(&entry.id) || owed.contains(&entry.id) => "pending",
                 "in_use" | "pending" => "expires_at",
                 _ => continue,
             };
@@ -427,15 +442,6 @@ impl Delegate {
         // A call under way across a reload brings its own configuration.
         known.map_or_else(|| key::server_revision(server), |known| known.digest)
     }
-}
-
-/// What a revocation names in a ledger whose gateway does not run: all of it ends by itself. Owners are names of the
-/// configuration, and nothing is known of them here.
-///
-/// # Errors
-/// When the ledger cannot be read.
-pub async fn left_behind(shelf: Arc<dyn Shelf>, target: &RevocationTarget) -> Result<Vec<TakenBack>, Failure> {
-    Ledger::new(shelf).left_behind(target, &[], |_, _, _| false).await
 }
 
 /// What a question has before its key is made.

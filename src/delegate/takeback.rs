@@ -2,7 +2,7 @@
 //!
 //! Decides what is tried and what is said of it. Invariants: what is dropped here is used no more, whatever its
 //! authorization server says; nothing is called revoked that its authorization server did not take back; what waits for
-//! an authorization server is tried until it expires by itself, or this process ends.
+//! an authorization server is tried until it expires by itself, also by whoever comes after this process ([`super::owed`]).
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,10 +15,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::answer::AnsweredError;
-use super::endpoint::{Endpoints, Form};
+use super::endpoint::{AuthorizationServer, Endpoints, Form};
 use super::held::Held;
 use super::issued::Issued;
 use super::ledger::Ledger;
+use crate::config::TokenRequest;
 use crate::identity::now_s;
 use crate::inversion::{self, Control};
 use crate::limit;
@@ -94,14 +95,18 @@ impl TakingBack {
     /// Begins to take one back, and goes on until it is, or has ended.
     pub fn begin(&self, issued: Arc<Issued>, ledger: Option<Arc<Ledger>>) -> Taking {
         let (told, first) = oneshot::channel();
+        let (owing, kept) = (ledger.clone(), Arc::clone(&issued));
         let work =
             until_done(Arc::clone(&self.endpoints), Arc::clone(&self.at_once), Arc::clone(&issued), ledger, told);
         let (stop, under_way, id) = (self.stop.clone(), Arc::clone(&self.under_way), issued.id.clone());
         let held = Arc::clone(&self.held);
         under_way.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone());
         self.tasks.spawn(async move {
-            if stop.run_until_cancelled(work).await == Some(Taken::Revoked) {
-                held.gone(&id);
+            match (stop.run_until_cancelled(work).await, owing) {
+                (Some(Taken::Revoked), _) => held.gone(&id),
+                // The gateway stops meanwhile: whoever comes next goes on.
+                (None, Some(ledger)) => ledger.owe(&kept).await,
+                _ => {}
             }
             under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
         });
@@ -160,20 +165,26 @@ async fn until_done(
     let mut pause = limit::CREDENTIAL_REVOKE_RETRY_MIN;
     let unknown = issued.issued_at.saturating_add(super::seconds(limit::CREDENTIAL_UNKNOWN_LIFE_KEPT));
     let ends = issued.facts(None).expires_at.unwrap_or(unknown);
+    let mut owing = Owing::No;
     loop {
-        let (taken, detail) = {
-            let Ok(_permit) = at_once.acquire().await else { return Taken::Pending };
-            attempt(&endpoints, &issued).await
+        let trying = async {
+            let _permit = at_once.acquire().await;
+            attempt(&endpoints, &issued.asks, &issued.from, issued.secret()).await
         };
+        tokio::pin!(trying);
+        let soon = tokio::time::timeout(limit::CREDENTIAL_OWED_AFTER, &mut trying).await;
         let first = told.is_some();
-        if first || taken != Taken::Pending {
-            let noted = match &ledger {
-                Some(ledger) => ledger.taken(&issued.id, taken).await,
-                None => Ok(()),
-            };
-            if let Err(failure) = noted {
-                tracing::warn!(credential = issued.id, %failure, "what became of a credential is not in the ledger");
-            }
+        // Whoever waits hears soon that it is pending, and that has to be so after a restart as well.
+        if let (Some(ledger), Owing::No, Err(_) | Ok((Taken::Pending, _))) = (&ledger, owing, &soon) {
+            ledger.owe(&issued).await;
+            owing = Owing::Yes;
+        }
+        let (taken, detail) = match soon {
+            Ok(tried) => tried,
+            Err(_) => trying.await,
+        };
+        if let Some(ledger) = ledger.as_ref().filter(|_| first || taken != Taken::Pending) {
+            noted(ledger, &issued.id, taken, owing).await;
         }
         if taken == Taken::Pending && first {
             tracing::warn!(credential = issued.id, server = %issued.server, detail, "a credential could not be taken back yet; it is tried again");
@@ -197,9 +208,29 @@ fn doubled(pause: Duration) -> Duration {
     pause.saturating_mul(2).min(limit::CREDENTIAL_REVOKE_RETRY_MAX)
 }
 
+/// Whether it is noted that a token is still to be given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Owing {
+    Yes,
+    No,
+}
+
+/// Writes down what became of one.
+pub(super) async fn noted(ledger: &Ledger, id: &str, taken: Taken, owed: Owing) {
+    let settled = if owed == Owing::No || taken == Taken::Pending { Ok(()) } else { ledger.settled(id).await };
+    if let Err(failure) = ledger.taken(id, taken).await.and(settled) {
+        tracing::warn!(credential = id, %failure, "what became of a credential is not in the ledger");
+    }
+}
+
 /// One request of RFC 7009.
-async fn attempt(endpoints: &Endpoints, issued: &Issued) -> (Taken, String) {
-    let at = match endpoints.revocation_endpoint(&issued.asks, &issued.from).await {
+pub(super) async fn attempt(
+    endpoints: &Endpoints,
+    asks: &TokenRequest,
+    from: &AuthorizationServer,
+    token: &SecretString,
+) -> (Taken, String) {
+    let at = match endpoints.revocation_endpoint(asks, from).await {
         Ok(Some(at)) => at,
         Ok(None) => {
             return (Taken::Unsupported, "its authorization server names no revocation endpoint".to_owned());
@@ -208,8 +239,8 @@ async fn attempt(endpoints: &Endpoints, issued: &Issued) -> (Taken, String) {
     };
     let form = Form::default()
         .with("token_type_hint", "access_token")
-        .with_secret("token", SecretString::from(issued.secret().expose_secret()));
-    let (form, answer) = match endpoints.ask(&at, &issued.asks, form).await {
+        .with_secret("token", SecretString::from(token.expose_secret()));
+    let (form, answer) = match endpoints.ask(&at, asks, form).await {
         Ok(answered) => answered,
         Err(problem) => return (Taken::Pending, problem),
     };
@@ -242,6 +273,11 @@ mod tests {
             .map(|line| format!("{} {} {} {:?}", line.server, line.state.as_str(), line.credentials, line.expires_at))
             .collect();
         assert_eq!(lines, ["crm pending 2 None", "git revoked 2 Some(20)", "git unsupported 1 Some(5)"]);
+    }
+
+    #[test]
+    fn what_is_told_to_be_pending_was_noted_before() {
+        assert!(limit::CREDENTIAL_OWED_AFTER < limit::REVOKE_REPORT_WAIT);
     }
 
     #[test]

@@ -122,6 +122,7 @@ fn server(credential: CredentialConfig) -> ServerConfig {
         forward_headers: Vec::new(),
         discoverable: false,
         elicit_url_hosts: Vec::new(),
+        idempotent: Vec::new(),
     }
 }
 

@@ -42,6 +42,9 @@ pub const ALIAS: &str = "demo";
 /// The client id of tokens that `bailiwick token` prints.
 pub const CLI_CLIENT: &str = "bailiwick-cli";
 
+/// The `acr` of somebody who clicked on their name.
+const CLICKED: &str = "click";
+
 /// Somebody who can sign in with one click.
 #[derive(Debug, Clone)]
 pub struct DemoUser {
@@ -64,6 +67,17 @@ pub struct DemoClient {
     pub may_exchange: bool,
 }
 
+/// A public client that people sign in to with a browser, and that did not register itself: the gateway's console.
+#[derive(Debug, Clone)]
+pub struct DemoPages {
+    /// Its client id.
+    pub id: String,
+    /// What the page calls it.
+    pub name: String,
+    /// Where browsers go back to; the port is free where that is this machine.
+    pub redirect_uri: String,
+}
+
 /// What `demo` decides about the issuer.
 #[derive(Debug, Clone)]
 pub struct DemoOptions {
@@ -73,6 +87,8 @@ pub struct DemoOptions {
     pub users: Vec<DemoUser>,
     /// Confidential clients.
     pub clients: Vec<DemoClient>,
+    /// Public clients that are known from the start.
+    pub pages: Vec<DemoPages>,
     /// The resource of a request that names none: `<public_url>/mcp`.
     pub resource: String,
     /// Scopes that are offered.
@@ -196,6 +212,15 @@ impl DemoIssuer {
     /// When there is no such user, or the resource is not a URI.
     pub fn mint(&self, request: &MintRequest) -> Result<SecretString, String> {
         mint::for_user(&self.state, request)
+    }
+
+    /// A token for one of the clients with a secret, as if it had asked with its credentials.
+    ///
+    /// # Errors
+    /// When there is no such client.
+    pub fn mint_for_client(&self, id: &str) -> Result<SecretString, String> {
+        let client = self.state.confidential(id).ok_or_else(|| format!("the demo has no client `{id}`"))?;
+        grant::for_client(&self.state, &client.id, None, "").map_err(|problem| problem.description)
     }
 }
 

@@ -8,7 +8,7 @@
 pub mod issuer;
 pub mod upstreams;
 
-pub use issuer::{DemoClient, DemoIssuer, DemoOptions, DemoUser, MintRequest, mint_token};
+pub use issuer::{DemoClient, DemoIssuer, DemoOptions, DemoPages, DemoUser, MintRequest, mint_token};
 
 /// Under this name in the demo's state directory `bailiwick token` finds the issuer.
 pub const DOOR_FILE: &str = "demo-issuer.json";

@@ -10,6 +10,7 @@ pub mod peer;
 pub mod resolver;
 pub mod tls;
 pub mod upstream;
+pub mod workload;
 
 pub use address::{AddressClass, is_loopback};
 pub use oauth::{OauthClient, oauth_client};

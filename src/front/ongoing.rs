@@ -122,6 +122,8 @@ async fn advance<P: Pipeline>(state: &mut State<P>, interview: Option<&Interview
                         }
                     }
                 }
+                // A modern client learns of that by its retry, and knows no such notification.
+                (Event::Notification(message), None) if message.method() == "notifications/elicitation/complete" => {}
                 (event, _) => {
                     if matches!(event, Event::Done(_)) {
                         *state = State::Over;

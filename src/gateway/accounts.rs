@@ -219,7 +219,8 @@ impl Gateway {
                 self.take_revocations().await?;
             }
         }
-        vault.settle(&written).await
+        vault.settle(&written).await?;
+        self.delegate.settle(&written).await
     }
 
     /// What the files say of accounts at a server, where it is called with any.

@@ -208,7 +208,14 @@ mod tests {
     use crate::ids::Digest;
 
     fn quotas() -> Quotas {
-        Quotas::new(&QuotaConfig { requests_per_second: 1, requests_burst: 2, calls_in_flight_max: 2, streams_max: 1 })
+        Quotas::new(&QuotaConfig {
+            requests_per_second: 1,
+            requests_burst: 2,
+            calls_in_flight_max: 2,
+            streams_max: 1,
+            refusals_per_second: 10,
+            refusals_burst: 10,
+        })
     }
 
     fn principal(name: &str) -> PrincipalKey {

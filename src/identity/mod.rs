@@ -41,6 +41,7 @@ pub mod revoked;
 mod spiffe;
 mod standing;
 pub mod statement;
+mod strangers;
 pub mod survey;
 mod token;
 mod transmitter;
@@ -61,6 +62,7 @@ pub use resource::{Resource, ResourceNames};
 pub use revoked::Revocations;
 pub use spiffe::{BundleFacts, look_at_bundle};
 pub use standing::still_stands;
+pub use strangers::Strangers;
 
 use agent::AgentIndex;
 use api_key::ApiKeys;

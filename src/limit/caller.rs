@@ -30,3 +30,5 @@ pub const PROPOSED_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
 pub const PROPOSED_AGAIN: Duration = Duration::from_secs(3600);
 /// A client's name in a proposal.
 pub const PROPOSED_NAME_CHARACTERS_MAX: usize = 200;
+/// Addresses, or networks of 2^64 of them, from which somebody was refused lately; some 100 bytes each.
+pub const STRANGERS_REMEMBERED_MAX: u64 = 16_384;

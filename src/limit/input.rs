@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// How long after one question of a legacy server another is taken to be asked together with it. A person takes longer to
+/// read the first.
+pub const INPUT_GATHERED_WITHIN: Duration = Duration::from_millis(50);
 /// Questions of one `input_required` result; a form for each is more than a person fills in.
 pub const INPUT_REQUESTS_MAX: usize = 16;
 /// The name of one of them, as the server chose it.

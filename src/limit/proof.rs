@@ -30,3 +30,7 @@ pub const BUNDLE_REFRESH_MIN: Duration = Duration::from_secs(1);
 pub const BUNDLE_REFRESH_MAX: Duration = Duration::from_secs(3600);
 /// Keys of a bundle that are tried for a token that names none.
 pub const BUNDLE_KEYS_TRIED_MAX: usize = 8;
+/// What the SPIFFE Workload API says at once: the bundles of every trust domain that it knows.
+pub const WORKLOAD_API_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// The SPIFFE Workload API answers in this time, and says the first bundles in as much.
+pub const WORKLOAD_API_TIMEOUT: Duration = Duration::from_secs(5);

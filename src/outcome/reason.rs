@@ -193,6 +193,8 @@ reasons! {
     FlowRefused = "flow_refused", Channel::ToolResult(-32602), "what was seen before may not go there; finish without it, or have two administrators take the label off (bailiwick labels declassify)";
     /// Too many requests a second.
     RateLimited = "rate_limited", Channel::TooManyRequests, "slow down";
+    /// Too many refusals of whoever came from there; nothing was looked at.
+    StrangersLimited = "strangers_limited", Channel::TooManyRequests, "too much that was refused came from your address: wait, and come with a good token";
     /// Too many calls in flight.
     ConcurrencyLimited = "concurrency_limited", Channel::TooManyRequests, "wait for earlier calls to finish";
     /// Too many open streams.

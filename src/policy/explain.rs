@@ -11,7 +11,7 @@ use super::class::{Class, SubjectKind};
 use super::condition::{Arguments, Facts, Quantifier, Situation, Truth, UNKNOWN};
 use super::model::applies;
 use super::object;
-use super::operation::AdminOperation;
+use super::operation::{AdminOperation, opens_mandate};
 use super::rule::{Effect, Rule};
 use super::verdict::{Part, Verdict};
 use super::{Ask, ConditionRecord, Policy};
@@ -222,7 +222,7 @@ impl Policy {
     /// A lower-case fragment: there is no such server.
     pub fn ask_about<'a>(&'a self, server: &str, name: &'a str, action: &'a Action) -> Result<Ask<'a>, String> {
         if server == super::GATEWAY_SERVER {
-            if AdminOperation::named(name).is_none() {
+            if AdminOperation::named(name).is_none() && !opens_mandate(name, &self.world.templates) {
                 return Err(format!("there is no operation `{name}`; write one of {}", AdminOperation::names()));
             }
             return Ok(Ask { action, ..self.operation(name) });

@@ -141,6 +141,12 @@ fn mandate_object(template: &str) -> String {
     format!("{GATEWAY_SERVER}/{MANDATE_PREFIX}{template}")
 }
 
+/// Whether that is the operation of opening a mandate of a template that there is.
+pub(super) fn opens_mandate(operation: &str, templates: &[TemplateName]) -> bool {
+    let template = operation.strip_prefix(MANDATE_PREFIX);
+    template.is_some_and(|template| templates.iter().any(|known| known.as_str() == template))
+}
+
 /// Whether a pattern of the gateway's own objects means an operation that exists; a set is looked at where names are
 /// put into it.
 pub(super) fn check(pattern: &ObjectPattern, templates: &[TemplateName]) -> Result<(), String> {

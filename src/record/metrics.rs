@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
@@ -37,6 +37,10 @@ pub struct Metrics {
     pub refusals: Family<ReasonLabels, Counter>,
     /// Whether an upstream answers: 1 or 0.
     pub upstream_well: Family<ServerLabels, Gauge>,
+    /// Processes of an upstream that were started.
+    pub processes_started: Family<ServerLabels, Counter>,
+    /// Processes of an upstream that ended, by why.
+    pub processes_ended: Family<ProcessLabels, Counter>,
     /// Whether the journal can be written: 1 or 0.
     pub journal_well: Gauge,
     /// Seconds that one sync takes.
@@ -101,6 +105,15 @@ pub struct CallLabels {
 pub struct ServerLabels {
     /// The upstream.
     pub server: ServerLabel,
+}
+
+/// Labels of processes that ended.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ProcessLabels {
+    /// The upstream.
+    pub server: ServerLabel,
+    /// Why, of a closed list.
+    pub why: &'static str,
 }
 
 /// Labels of a refusal.
@@ -182,6 +195,8 @@ impl Metrics {
             calls_in_flight: Gauge::default(),
             refusals: Family::default(),
             upstream_well: Family::default(),
+            processes_started: Family::default(),
+            processes_ended: Family::default(),
             journal_well: Gauge::default(),
             journal_sync_seconds: short_buckets(),
             journal_batch_lines: Histogram::new([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 1024.0]),
@@ -216,6 +231,8 @@ impl Metrics {
         registry.register("calls_in_flight", "requests being forwarded", m.calls_in_flight.clone());
         registry.register("refusals", "requests that were not forwarded, by reason", m.refusals.clone());
         registry.register("upstream_well", "whether the upstream answers", m.upstream_well.clone());
+        registry.register("processes_started", "processes of an upstream", m.processes_started.clone());
+        registry.register("processes_ended", "processes of an upstream by why they ended", m.processes_ended.clone());
         registry.register("journal_well", "whether the journal can be written", m.journal_well.clone());
         registry.register("journal_sync_seconds", "duration of one sync", m.journal_sync_seconds.clone());
         registry.register("journal_batch_lines", "lines of one write", m.journal_batch_lines.clone());
@@ -297,6 +314,16 @@ impl Metrics {
     pub fn upstream(&self, server: &ServerId, well: bool) {
         let labels = ServerLabels { server: ServerLabel(Some(server.clone())) };
         self.upstream_well.get_or_create(&labels).set(i64::from(well));
+    }
+
+    /// Says how many processes of an upstream were started in all, and how many ended, by why.
+    pub fn processes(&self, server: &ServerId, started: u64, ended: impl IntoIterator<Item = (&'static str, u64)>) {
+        let server = ServerLabel(Some(server.clone()));
+        let total = |counter: &Counter, total| counter.inner().store(total, Ordering::Relaxed);
+        total(&self.processes_started.get_or_create(&ServerLabels { server: server.clone() }), started);
+        for (why, count) in ended {
+            total(&self.processes_ended.get_or_create(&ProcessLabels { server: server.clone(), why }), count);
+        }
     }
 
     /// The exposition text; see [`CONTENT_TYPE`].

@@ -409,6 +409,9 @@ impl Operations for Gateway {
         for (server, health) in self.upstreams().health() {
             metrics.upstream(&server, matches!(health, Health::Up));
         }
+        for (server, processes) in self.upstreams().processes() {
+            metrics.processes(&server, processes.started, processes.ended);
+        }
         metrics.revocation_epoch.set(self.revocation_epoch().0);
         metrics.encode()
     }

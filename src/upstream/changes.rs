@@ -12,6 +12,7 @@ use super::drive::Answers;
 use super::errand::Errand;
 use super::events::Events;
 use super::exchange::Event;
+use super::handover;
 use super::health::Backoff;
 use super::http::Http;
 use super::legacy::{Conversation, Session};
@@ -63,6 +64,13 @@ impl Server {
 
     /// Listens once, with what is presented here.
     pub(super) async fn listen(self: &Arc<Self>, access: &Access) -> Result<Heard, Failure> {
+        // Nobody's process is started only to be listened to.
+        if let Wire::Stdio(stdio) = &self.wire
+            && handover::way(&self.link.config).is_some()
+            && !stdio.lives(access)
+        {
+            return Ok(Heard::Nothing);
+        }
         let facts = self.facts_quietly(access).await?;
         let announced = ["tools", "prompts", "resources"].iter().any(|kind| facts.announces(kind, Some("listChanged")));
         if !announced {
@@ -80,6 +88,7 @@ impl Server {
             (Wire::Stdio(stdio), Era::Legacy) => {
                 // What it says is told when it is read; the lease keeps the process alive to say it.
                 let running = stdio.process(access).await?;
+                let running = if running.hand.is_some() { running.standing_by() } else { running };
                 running.process.over.cancelled().await;
                 Ok(Heard::UntilItsEnd)
             }

@@ -1,12 +1,15 @@
 //! One request under way: notifications while it runs, and exactly one end.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::DropGuard;
 
 use super::parked::{Asker, Question};
+use crate::limit;
 use crate::outcome::{Failure, Outcome, Reason};
 use crate::wire::mcp::meta;
 use crate::wire::{Edit, Json, Message};
@@ -55,11 +58,68 @@ pub struct Stream {
     asker: Option<Arc<Asker>>,
     /// The progress token of the leg that goes on, where it is not the first.
     reported_as: Option<Option<Json>>,
+    /// What was asked in this leg, and until when more is waited for.
+    asked: Vec<Question>,
+    gathering: Option<Instant>,
+    /// What came while more questions were waited for.
+    later: VecDeque<Signal>,
+}
+
+/// What comes next out of a stream.
+enum Next {
+    Event(Event),
+    /// Everything that was asked at once.
+    Asked(Vec<Question>),
+    /// It ended without a word.
+    Lost,
 }
 
 impl Stream {
     pub(super) const fn new(signals: mpsc::Receiver<Signal>, cancel: DropGuard, asker: Option<Arc<Asker>>) -> Self {
-        Self { signals, _cancel: cancel, asker, reported_as: None }
+        Self {
+            signals,
+            _cancel: cancel,
+            asker,
+            reported_as: None,
+            asked: Vec::new(),
+            gathering: None,
+            later: VecDeque::new(),
+        }
+    }
+
+    /// What comes next. Questions that a server asks one right after the other come together, as a modern server would
+    /// ask them; it never says that there will be more, so nothing else than a moment is waited for. Cancel-safe.
+    async fn next(&mut self) -> Next {
+        loop {
+            let signal = match self.gathering {
+                None => match self.later.pop_front() {
+                    Some(signal) => Some(signal),
+                    None => self.signals.recv().await,
+                },
+                Some(_) if self.asked.len() >= limit::INPUT_REQUESTS_MAX => return self.everything_asked(),
+                Some(until) => match tokio::time::timeout_at(until, self.signals.recv()).await {
+                    Ok(Some(signal)) => Some(signal),
+                    Ok(None) | Err(_) => return self.everything_asked(),
+                },
+            };
+            match signal {
+                Some(Signal::Asked(question)) => {
+                    self.asked.push(question);
+                    self.gathering = Some(Instant::now() + limit::INPUT_GATHERED_WITHIN);
+                }
+                Some(signal) if self.gathering.is_some() => {
+                    self.later.push_back(signal);
+                    return self.everything_asked();
+                }
+                Some(Signal::Event(event)) => return Next::Event(event),
+                None => return Next::Lost,
+            }
+        }
+    }
+
+    fn everything_asked(&mut self) -> Next {
+        self.gathering = None;
+        Next::Asked(std::mem::take(&mut self.asked))
     }
 
     /// The same for another leg, which has a progress token of its own or none.
@@ -118,20 +178,20 @@ impl Exchange {
                     }
                     Opened::Streaming(stream) => self.state = State::Streaming(stream),
                 },
-                State::Streaming(stream) => match stream.signals.recv().await {
-                    Some(Signal::Event(Event::Notification(message))) => {
+                State::Streaming(stream) => match stream.next().await {
+                    Next::Event(Event::Notification(message)) => {
                         if let Some(message) = stream.reported(message) {
                             return Event::Notification(message);
                         }
                     }
-                    Some(Signal::Event(Event::StreamClosed)) => return Event::StreamClosed,
-                    Some(Signal::Event(event)) => {
+                    Next::Event(Event::StreamClosed) => return Event::StreamClosed,
+                    Next::Event(event) => {
                         self.state = State::Finished;
                         return event;
                     }
-                    Some(Signal::Asked(question)) => return Event::Done(self.park(question)),
+                    Next::Asked(questions) => return Event::Done(self.park(questions)),
                     // A feeder that ends without a word is a defect; it still must not hang the client.
-                    None => {
+                    Next::Lost => {
                         self.state = State::Finished;
                         return lost("the exchange ended without an outcome");
                     }
@@ -150,14 +210,14 @@ impl Exchange {
 }
 
 impl Exchange {
-    /// Ends this leg with the question; the exchange waits elsewhere for the next one.
-    fn park(&mut self, question: Question) -> Outcome {
+    /// Ends this leg with the questions; the exchange waits elsewhere for the next one.
+    fn park(&mut self, questions: Vec<Question>) -> Outcome {
         let asked = "something was asked where nothing can be";
         let State::Streaming(stream) = std::mem::replace(&mut self.state, State::Finished) else {
             return Outcome::Failed(Failure::after(Reason::Internal, asked));
         };
         match stream.asker.clone() {
-            Some(asker) => asker.park(stream, question),
+            Some(asker) => asker.park(stream, questions),
             None => Outcome::Failed(Failure::after(Reason::Internal, asked)),
         }
     }

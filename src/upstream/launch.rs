@@ -4,27 +4,33 @@
 //! process has a private directory, of mode 0700, that is removed when the process is over, and sees no variable
 //! but those that an administrator wrote and the two that name this directory.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio as Pipe;
 use std::sync::Arc;
 
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use tokio::process::{Child, Command};
 use tokio::sync::{OnceCell, mpsc};
 
 use super::executables::{Executable, Executables};
+use super::handover;
 use super::sandbox::host::Host;
 use super::sandbox::reach::{self, Places};
 use super::sandbox::{PROFILE_VARIABLE, STAGE_VARIABLE, Stage};
 use super::supervisor::{PARENT_VARIABLE, own_executable};
-use crate::config::process::Sandbox;
-use crate::config::{Config, ServerConfig, TransportConfig};
+use crate::config::process::{Handover, Sandbox};
+use crate::config::{Config, SecretReference, ServerConfig, TransportConfig};
+use crate::delegate::Handed;
 use crate::ids::LegId;
 use crate::outcome::{Failure, Reason};
 
 /// Programs that keep something for themselves do so here, unless somebody wrote where.
 const PRIVATE_PLACES: [&str; 2] = ["HOME", "TMPDIR"];
+
+/// What a credential is called that is handed over as a file, in the private directory.
+const CREDENTIAL_FILE: &str = "credential";
 
 /// How children are started: the supervisor, where they may work, and what they may never reach.
 #[derive(Debug, Clone)]
@@ -42,9 +48,11 @@ pub struct Launcher {
 }
 
 /// A process that was started, and the directory that goes with it.
-pub(super) struct Started {
+pub(super) struct Launched {
     pub child: Child,
     pub private: PrivateDirectory,
+    /// Where it reads its credential, if that is a file.
+    pub file: Option<PathBuf>,
 }
 
 impl Launcher {
@@ -73,21 +81,14 @@ impl Launcher {
         self.executables.listen()
     }
 
-    /// Starts a process of that server.
-    pub(super) async fn start(&self, server: &ServerConfig) -> Result<Started, Failure> {
+    /// Starts a process of that server, with that credential where one is to be handed over.
+    pub(super) async fn start(&self, server: &ServerConfig, handed: Option<&Handed>) -> Result<Launched, Failure> {
         let TransportConfig::Stdio { command, environment, directory, process } = &server.transport else {
             return Err(Failure::before(Reason::Internal, "it is not a process"));
         };
         let confined = matches!(process.sandbox, Sandbox::Required(_));
         let namespaces = if confined { self.confinable().await? } else { false };
-        let mut values = Vec::with_capacity(environment.len());
-        for (name, reference) in environment {
-            let secret = reference.read().await;
-            values.push((
-                name.as_str(),
-                secret.map_err(|error| Failure::before(Reason::CredentialUnavailable, error.to_string()))?,
-            ));
-        }
+        let values = values(environment).await?;
         let private = self.private_directory(server)?;
         let own = private.path();
         let place = directory.as_deref().unwrap_or(own);
@@ -104,6 +105,19 @@ impl Launcher {
         if confined {
             starting.envs(PRIVATE_PLACES.map(|name| (name, own)));
         }
+        let mut file = None;
+        match (&process.handover, handed) {
+            (Some(Handover::Variable(name)), Some(handed)) => {
+                starting.env(name, handed.secret().expose_secret());
+            }
+            (Some(Handover::File(name)), Some(handed)) => {
+                let path = own.join(CREDENTIAL_FILE);
+                handover::write(&path, handed)?;
+                starting.env(name, &path);
+                file = Some(path);
+            }
+            _ => {}
+        }
         let child = starting
             .envs(values.iter().map(|(name, value)| (name, value.expose_secret())))
             .env_remove(STAGE_VARIABLE)
@@ -116,7 +130,21 @@ impl Launcher {
             .process_group(0)
             .spawn()
             .map_err(|error| unstartable(format!("its process cannot be started: {error}")))?;
-        Ok(Started { child, private })
+        Ok(Launched { child, private, file })
+    }
+
+    /// Whether a process of that server could be started, as far as that can be said without one.
+    pub(super) async fn could_start(&self, server: &ServerConfig) -> Result<(), Failure> {
+        let TransportConfig::Stdio { command, environment, directory, process } = &server.transport else {
+            return Err(Failure::before(Reason::Internal, "it is not a process"));
+        };
+        if matches!(process.sandbox, Sandbox::Required(_)) {
+            self.confinable().await?;
+        }
+        let values = values(environment).await?;
+        let path = values.iter().find(|(name, _)| *name == "PATH").map(|(_, value)| value.expose_secret());
+        let place = directory.as_deref().unwrap_or(&self.directory);
+        reach::find(command.first().map_or("", String::as_str), path, place).map(drop).map_err(unstartable)
     }
 
     /// That this host can confine a process, and whether in namespaces of its own.
@@ -133,6 +161,17 @@ impl Launcher {
         path.map(PrivateDirectory)
             .map_err(|error| unstartable(format!("its private directory cannot be made: {error}")))
     }
+}
+
+/// The variables that an administrator wrote.
+async fn values(written: &BTreeMap<String, SecretReference>) -> Result<Vec<(&str, SecretString)>, Failure> {
+    let mut values = Vec::with_capacity(written.len());
+    for (name, reference) in written {
+        let secret = reference.read().await;
+        let secret = secret.map_err(|error| Failure::before(Reason::CredentialUnavailable, error.to_string()))?;
+        values.push((name.as_str(), secret));
+    }
+    Ok(values)
 }
 
 fn unstartable(problem: impl std::fmt::Display) -> Failure {

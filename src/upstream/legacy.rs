@@ -137,7 +137,7 @@ impl Http {
             Conversation { http: Arc::clone(self), session: Arc::clone(&session), access, by_itself: false };
         let cancel = CancelNotice { conversation: Some(conversation.clone()), id: waiting.id };
         let mut call = None;
-        let posted = if parcel.errand {
+        let posted = if !parcel.is_asked_within() {
             self.posted(&message, headers, patience).await
         } else {
             let mut entered = session.calls.enter(&waiting);

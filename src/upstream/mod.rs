@@ -12,7 +12,7 @@ use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, ServerConfig, TransportConfig};
-use crate::delegate::{CredentialHeader, Grant};
+use crate::delegate::{CredentialHeader, Grant, Handed};
 use crate::ids::{AuthorizationContext, ParkId, PrincipalKey, ServerId};
 use crate::limit;
 use crate::outcome::{Failure, Outcome, Reason};
@@ -32,6 +32,7 @@ pub mod exchange;
 mod executables;
 mod feed;
 mod gate;
+mod handover;
 mod health;
 mod http;
 mod hub;
@@ -45,6 +46,7 @@ mod parked;
 mod pool;
 mod presented;
 mod process;
+mod rest;
 #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "only Linux can confine a process"))]
 mod sandbox;
 mod server;
@@ -61,6 +63,7 @@ pub use changes::Heard;
 pub use errand::{Listing, ServerFacts};
 pub use exchange::{Event, Exchange};
 pub use executables::Executable;
+pub use handover::{End, Processes};
 pub use health::Health;
 pub use hub::{Change, Dropped};
 pub use launch::Launcher;
@@ -233,6 +236,14 @@ impl Upstreams {
         self.lot.of_task(principal, &server.link, task)
     }
 
+    /// Waits until a task of that principal's asks something; for ever, where its server is gone.
+    pub async fn until_task_asks(&self, server: &ServerId, principal: PrincipalKey, task: &str) -> (ParkId, Json) {
+        match self.server(server) {
+            Ok(server) => self.lot.until_asked(principal, &server.link, task).await,
+            Err(_) => std::future::pending().await,
+        }
+    }
+
     /// Answers what a task asks: as [`Self::resume`], but it ends when the answer was taken.
     pub fn answer(&self, entry: &mut Entry<Grant>, parked: ParkId, answers: Json) -> Exchange {
         if entry.take_outgoing().is_none() {
@@ -354,6 +365,24 @@ impl Upstreams {
         let mut all: Vec<_> = servers.iter().map(|(id, server)| (id.clone(), server.link.hub.dropped())).collect();
         all.sort_by(|one, other| one.0.cmp(&other.0));
         all
+    }
+
+    /// What living processes were started with, of every server.
+    #[must_use]
+    pub fn handed(&self) -> Vec<Arc<Handed>> {
+        self.servers
+            .load()
+            .values()
+            .filter_map(|server| server.stdio())
+            .flat_map(|stdio| stdio.started.handed())
+            .collect()
+    }
+
+    /// How many processes each server with a command has started, and why they ended.
+    #[must_use]
+    pub fn processes(&self) -> Vec<(ServerId, Processes)> {
+        let servers = self.servers.load();
+        servers.iter().filter_map(|(id, server)| Some((id.clone(), server.stdio()?.counts.now()))).collect()
     }
 
     /// What servers with a command run: told once to whoever asks first, at each start that runs something new.

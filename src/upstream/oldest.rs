@@ -27,7 +27,7 @@ use super::parked::Replies;
 use super::pool::{Lease, PoolFull};
 use super::server::{Parcel, Trouble};
 use super::source::Source;
-use super::{Access, source};
+use super::{Access, source, told};
 use crate::config::{Isolation, TransportConfig};
 use crate::limit;
 use crate::outcome::{Failure, Outcome, Reason};
@@ -122,6 +122,9 @@ impl Http {
         let askable = self.declared_by(parcel);
         let forgettable = parcel.errand || self.link.config.isolation == Isolation::Shared;
         let stream = self.stream_for(&parcel.access, askable, forgettable).await?;
+        if let Some(ids) = told::wanted(parcel, askable) {
+            return Ok(told::by_peer(stream, ids, patience).await);
+        }
         stream.poster.present(self.bare_headers(&parcel.access)?);
         if let Some(level) = logging::wanted(&parcel.outgoing.params)
             && stream.facts.announces("logging", None)
@@ -133,7 +136,7 @@ impl Http {
         let poster = Arc::clone(&stream.poster);
         let unanswered = Unanswered::default();
         let asker = parcel.asker(&self.link, askable, Arc::clone(&poster), permit, unanswered.clone());
-        let asks = if parcel.errand { None } else { Some((askable, unanswered)) };
+        let asks = parcel.is_asked_within().then_some((askable, unanswered));
         if parcel.outgoing.method == "tools/call" {
             poster.carried.store(true, Ordering::Release);
         }

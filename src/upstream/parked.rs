@@ -4,9 +4,11 @@
 //! principal whose call it is goes on with it, once; one that nobody goes on with is cancelled upstream.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use futures_util::future::BoxFuture;
+use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::Access;
@@ -35,8 +37,8 @@ impl Question {
         Some(Self { id: request.id()?, kind, params: request.body() })
     }
 
-    /// Its name among the questions of one result.
-    const fn key(&self) -> &'static str {
+    /// Its name where it is the only one of its kind in a result.
+    const fn word(&self) -> &'static str {
         match self.kind {
             InputKind::Form | InputKind::Url => "elicitation",
             InputKind::Sampling | InputKind::SamplingWithTools => "sampling",
@@ -44,20 +46,9 @@ impl Question {
         }
     }
 
-    /// The question as a modern server would ask it.
-    fn result(&self) -> Json {
-        let params = self.params.as_ref().map(|params| format!(r#","params":{}"#, params.as_str()));
-        Json::joined(format!(
-            r#"{{"resultType":"input_required","inputRequests":{{"{}":{{"method":"{}"{}}}}}}}"#,
-            self.key(),
-            self.kind.method(),
-            params.unwrap_or_default()
-        ))
-    }
-
-    /// The answer as a legacy server expects it, if there is one.
-    fn answer(&self, answers: &Json) -> Option<Message> {
-        let answer = answers.value().as_object()?.get(self.key())?.as_object()?;
+    /// The answer as a legacy server expects it, if there is one under that name.
+    fn answer(&self, key: &str, answers: &Json) -> Option<Message> {
+        let answer = answers.value().as_object()?.get(key)?.as_object()?;
         // A legacy client may refuse with an error, which only a legacy server understands.
         if let Some(error) = answer.get(meta::ANSWER_ERROR).filter(|error| error.as_object().is_some()) {
             return Some(Message::error(Some(&self.id), &error.to_json()));
@@ -67,6 +58,52 @@ impl Question {
             edits.push(Edit::Set("_meta", own.edited(&[Edit::RemovePrefix(meta::OWN_PREFIX)])));
         }
         Some(Message::result(&self.id, &answer.edited(&edits)))
+    }
+}
+
+/// What a server asked at once, each question under a name of ours: its own id says nothing to a client.
+#[derive(Debug)]
+pub(super) struct Questions(Vec<(String, Question)>);
+
+impl Questions {
+    fn of(questions: Vec<Question>) -> Self {
+        let mut named: Vec<(String, Question)> = Vec::with_capacity(questions.len());
+        for question in questions {
+            let before = named.iter().filter(|(_, other)| other.word() == question.word()).count();
+            let key = match before {
+                0 => question.word().to_owned(),
+                before => format!("{}-{}", question.word(), before + 1),
+            };
+            named.push((key, question));
+        }
+        Self(named)
+    }
+
+    /// The questions as a modern server would ask them.
+    fn result(&self) -> Json {
+        let mut text = String::from(r#"{"resultType":"input_required","inputRequests":{"#);
+        for (number, (key, question)) in self.0.iter().enumerate() {
+            let separator = if number == 0 { "" } else { "," };
+            let _ = write!(text, r#"{separator}"{key}":{{"method":"{}""#, question.kind.method());
+            if let Some(params) = &question.params {
+                let _ = write!(text, r#","params":{}"#, params.as_str());
+            }
+            text.push('}');
+        }
+        text.push_str("}}");
+        Json::joined(text)
+    }
+
+    /// The answers that are there, and what has to be asked again.
+    fn answered(self, answers: &Json) -> (Vec<Message>, Self) {
+        let (mut said, mut left) = (Vec::new(), Vec::new());
+        for (key, question) in self.0 {
+            match question.answer(&key, answers) {
+                Some(answer) => said.push(answer),
+                None => left.push((key, question)),
+            }
+        }
+        (said, Self(left))
     }
 }
 
@@ -103,9 +140,9 @@ impl Asker {
 
 impl Asker {
     /// Lets an exchange wait; the end of its leg.
-    pub(super) fn park(self: Arc<Self>, stream: Stream, question: Question) -> Outcome {
+    pub(super) fn park(self: Arc<Self>, stream: Stream, questions: Vec<Question>) -> Outcome {
         let lot = Arc::clone(&self.link.lot);
-        lot.park(stream, &self, question)
+        lot.park(stream, &self, Questions::of(questions))
     }
 }
 
@@ -113,12 +150,14 @@ impl Asker {
 #[derive(Default)]
 pub(super) struct Lot {
     parked: Mutex<HashMap<ParkId, Parked>>,
+    /// Whenever one more waits.
+    more: watch::Sender<()>,
 }
 
 struct Parked {
     stream: Stream,
     asker: Arc<Asker>,
-    question: Question,
+    questions: Questions,
     /// Fires when it waits no more.
     gone: CancellationToken,
     _fires: DropGuard,
@@ -132,7 +171,7 @@ impl std::fmt::Debug for Lot {
 
 impl Lot {
     /// Lets an exchange wait; the end of this leg.
-    fn park(self: &Arc<Self>, stream: Stream, asker: &Arc<Asker>, question: Question) -> Outcome {
+    fn park(self: &Arc<Self>, stream: Stream, asker: &Arc<Asker>, questions: Questions) -> Outcome {
         let within = asker.link.config.health.input_timeout;
         let id = ParkId::new();
         let mut parked = self.lock();
@@ -142,13 +181,15 @@ impl Lot {
             // Dropping the stream cancels the call.
             return Outcome::Failed(Failure::after(Reason::InputLimited, "too many calls wait for input"));
         }
-        let result = question.result();
+        let result = questions.result();
         // Waiting is no work: another call may take the place.
         asker.pause.release();
+        asker.pause.told();
         let gone = CancellationToken::new();
         let fires = gone.clone().drop_guard();
-        parked.insert(id, Parked { stream, asker: Arc::clone(asker), question, gone: gone.clone(), _fires: fires });
+        parked.insert(id, Parked { stream, asker: Arc::clone(asker), questions, gone: gone.clone(), _fires: fires });
         drop(parked);
+        self.more.send_replace(());
         tokio::spawn(expire(Arc::downgrade(self), id, within, gone));
         Outcome::InputRequired { origin: Origin::Upstream, result, resume: Resume { parked: Some(id), within } }
     }
@@ -169,7 +210,21 @@ impl Lot {
             let asker = &found.asker;
             asker.principal == principal && Arc::ptr_eq(&asker.link, link) && asker.task.as_deref() == Some(task)
         });
-        fitting.next().map(|(id, found)| (*id, found.question.result()))
+        fitting.next().map(|(id, found)| (*id, found.questions.result()))
+    }
+
+    /// Waits until a task asks something of that principal.
+    pub(super) async fn until_asked(&self, principal: PrincipalKey, link: &Arc<Link>, task: &str) -> (ParkId, Json) {
+        let mut more = self.more.subscribe();
+        loop {
+            more.borrow_and_update();
+            if let Some(asked) = self.of_task(principal, link, task) {
+                return asked;
+            }
+            if more.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     /// Gives a waiting call up, which cancels it upstream.
@@ -251,21 +306,23 @@ async fn answered(
     let Some(parked) = access.principal.and_then(|principal| link.lot.take(id, principal, link)) else {
         return Err(Outcome::Refused(Refusal::new(Reason::InputExpired)));
     };
-    let Parked { stream, asker, question, .. } = parked;
-    let Some(answer) = question.answer(answers) else {
-        // It was not answered, so it is asked again.
-        return Err(link.lot.park(stream, &asker, question));
-    };
-    match server.place().await {
-        Ok(place) => asker.pause.restore(place),
-        // The stream is dropped: whoever is turned away here cannot come back with the same answer.
-        Err(failure) => return Err(Outcome::Failed(failure)),
+    let Parked { stream, asker, questions, .. } = parked;
+    let (said, left) = questions.answered(answers);
+    if left.0.is_empty() {
+        match server.place().await {
+            Ok(place) => asker.pause.restore(place),
+            // The stream is dropped: whoever is turned away here cannot come back with the same answers.
+            Err(failure) => return Err(Outcome::Failed(failure)),
+        }
     }
-    // Before it hears the answer, because it may ask again at once.
-    asker.pause.answered();
-    if !asker.replies.reply(&answer, access).await {
-        let failure = Failure::after(Reason::UpstreamClosed, "it did not take the answer to what it asked");
-        return Err(Outcome::Failed(failure));
+    for answer in said {
+        // Before it hears the answer, because it may ask again at once.
+        asker.pause.answered();
+        if !asker.replies.reply(&answer, access).await {
+            let failure = Failure::after(Reason::UpstreamClosed, "it did not take the answer to what it asked");
+            return Err(Outcome::Failed(failure));
+        }
     }
-    Ok(stream)
+    // What was not answered is asked again.
+    if left.0.is_empty() { Ok(stream) } else { Err(link.lot.park(stream, &asker, left)) }
 }

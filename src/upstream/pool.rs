@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use secrecy::ExposeSecret;
-use tokio::sync::OnceCell;
+use tokio::sync::{Notify, OnceCell};
 
 use super::Access;
 use crate::config::Isolation;
@@ -22,15 +22,20 @@ use crate::wire::Askable;
 pub(super) struct Key {
     context: AuthorizationContext,
     principal: Option<PrincipalKey>,
-    /// Which of the gateway's own credentials opened it; a caller's change too often and are the caller's anyway.
+    /// What a process was started with and all that hangs on; in a session, which of the gateway's own credentials opened
+    /// it: a caller's change too often there, and are the caller's anyway.
     credential: Option<Digest>,
+    /// Whose places it takes, where it was started with somebody's credential.
+    holder: Option<Digest>,
     /// What was declared when it began, and holds for as long as it lives.
     askable: Askable,
 }
 
 impl Key {
     pub(super) fn of(access: &Access, isolation: Isolation, askable: Askable) -> Self {
+        let handed = access.credential.as_ref().and_then(|header| header.handed.as_ref());
         let credential = match (access.context, &access.credential) {
+            _ if handed.is_some() => handed.map(|handed| handed.key()),
             (AuthorizationContext::Gateway, Some(header)) => {
                 let parts = [header.name.as_str().as_bytes(), header.value.expose_secret().as_bytes()];
                 Some(Digest::of("bailiwick/upstream-credential/v1", &parts))
@@ -42,7 +47,8 @@ impl Key {
             // What is nobody's in particular can ask nobody.
             Isolation::Shared => (None, Askable::NOTHING),
         };
-        Self { context: access.context, principal, credential, askable }
+        let holder = handed.filter(|_| principal.is_some()).map(|handed| handed.holder());
+        Self { context: access.context, principal, credential, holder, askable }
     }
 }
 
@@ -51,20 +57,24 @@ impl Key {
 pub(super) struct Pool<T> {
     slots: Mutex<HashMap<Key, Arc<Slot<T>>>>,
     max: usize,
+    /// Of one holder.
+    own_max: usize,
 }
 
 #[derive(Debug)]
-struct Slot<T> {
+pub(super) struct Slot<T> {
     cell: OnceCell<Arc<T>>,
     users: AtomicUsize,
     used: Mutex<Instant>,
+    /// Nobody uses it any more.
+    free: Notify,
 }
 
 /// One that is in use.
 #[derive(Debug)]
 pub(super) struct Lease<T> {
     value: Arc<T>,
-    _user: User<T>,
+    user: Option<User<T>>,
 }
 
 #[derive(Debug)]
@@ -73,7 +83,9 @@ struct User<T>(Arc<Slot<T>>);
 impl<T> Drop for User<T> {
     fn drop(&mut self) {
         *self.0.used.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-        self.0.users.fetch_sub(1, Ordering::AcqRel);
+        if self.0.users.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.free.notify_one();
+        }
     }
 }
 
@@ -89,6 +101,12 @@ impl<T> Lease<T> {
     pub(super) const fn shared(&self) -> &Arc<T> {
         &self.value
     }
+
+    /// The same without its place among those in use: it may be ended meanwhile.
+    pub(super) fn standing_by(mut self) -> Self {
+        self.user = None;
+        self
+    }
 }
 
 /// All places are taken by ones in use.
@@ -97,20 +115,32 @@ pub(super) struct PoolFull;
 
 impl<T> Pool<T> {
     pub(super) fn new(max: usize) -> Self {
-        Self { slots: Mutex::new(HashMap::new()), max }
+        Self::with(max, max)
+    }
+
+    /// The same with so many of one holder at most.
+    pub(super) fn with(max: usize, own_max: usize) -> Self {
+        Self { slots: Mutex::new(HashMap::new()), max, own_max }
     }
 
     /// The place for a key, and what had to make room for it.
     fn place(&self, key: &Key) -> Result<(User<T>, Option<Arc<T>>), PoolFull> {
         let mut slots = self.lock();
         let mut evicted = None;
-        if !slots.contains_key(key) && slots.len() >= self.max {
-            let idle = slots.iter().filter(|(_, slot)| slot.users.load(Ordering::Acquire) == 0);
-            let oldest = idle.min_by_key(|(_, slot)| slot.used_at()).map(|(key, _)| key.clone()).ok_or(PoolFull)?;
-            evicted = slots.remove(&oldest).and_then(|slot| slot.cell.get().cloned());
+        if !slots.contains_key(key) {
+            let is_own = |other: &Key| key.holder.is_some() && other.holder == key.holder;
+            let own_full = slots.keys().filter(|other| is_own(other)).count() >= self.own_max;
+            if own_full || slots.len() >= self.max {
+                let idle = slots.iter().filter(|(_, slot)| slot.users.load(Ordering::Acquire) == 0);
+                // Whoever has as many as one may have makes room among their own.
+                let idle = idle.filter(|(other, _)| !own_full || is_own(other));
+                let oldest = idle.min_by_key(|(_, slot)| slot.used_at()).map(|(key, _)| key.clone()).ok_or(PoolFull)?;
+                evicted = slots.remove(&oldest).and_then(|slot| slot.cell.get().cloned());
+            }
         }
         let slot = slots.entry(key.clone()).or_insert_with(|| {
-            Arc::new(Slot { cell: OnceCell::new(), users: AtomicUsize::new(0), used: Mutex::new(Instant::now()) })
+            let (users, used) = (AtomicUsize::new(0), Mutex::new(Instant::now()));
+            Arc::new(Slot { cell: OnceCell::new(), users, used, free: Notify::new() })
         });
         slot.users.fetch_add(1, Ordering::AcqRel);
         Ok((User(Arc::clone(slot)), evicted))
@@ -130,7 +160,7 @@ impl<T> Pool<T> {
             evict(evicted);
         }
         Ok(match user.0.cell.get_or_try_init(|| make).await {
-            Ok(value) => Ok(Lease { value: Arc::clone(value), _user: user }),
+            Ok(value) => Ok(Lease { value: Arc::clone(value), user: Some(user) }),
             Err(error) => {
                 let mut slots = self.lock();
                 if slots.get(key).is_some_and(|slot| Arc::ptr_eq(slot, &user.0) && !slot.cell.initialized()) {
@@ -150,12 +180,16 @@ impl<T> Pool<T> {
         own.max_by_key(|(_, slot)| slot.used_at()).map(|(other, _)| other.askable)
     }
 
-    /// Forgets this very one, so that the next lease makes another.
-    pub(super) fn remove(&self, key: &Key, value: &Arc<T>) {
+    /// Forgets this very one, so that the next lease makes another; its place, from which those who have it still go.
+    pub(super) fn remove(&self, key: &Key, value: &Arc<T>) -> Option<Arc<Slot<T>>> {
         let mut slots = self.lock();
-        if slots.get(key).is_some_and(|slot| slot.cell.get().is_some_and(|held| Arc::ptr_eq(held, value))) {
-            slots.remove(key);
-        }
+        let is_it = slots.get(key).is_some_and(|slot| slot.cell.get().is_some_and(|held| Arc::ptr_eq(held, value)));
+        if is_it { slots.remove(key) } else { None }
+    }
+
+    /// The one for a key, if there is one.
+    pub(super) fn held(&self, key: &Key) -> Option<Arc<T>> {
+        self.lock().get(key).and_then(|slot| slot.cell.get().cloned())
     }
 
     /// Takes out those that nobody used for so long.
@@ -182,6 +216,13 @@ impl<T> Pool<T> {
 }
 
 impl<T> Slot<T> {
+    /// Waits until nobody uses it.
+    pub(super) async fn idle(&self) {
+        while self.users.load(Ordering::Acquire) > 0 {
+            self.free.notified().await;
+        }
+    }
+
     fn used_at(&self) -> Instant {
         *self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -190,7 +231,8 @@ impl<T> Slot<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::delegate::CredentialHeader;
+    use crate::delegate::{CredentialHeader, Handed};
+    use crate::limit;
     use crate::wire::InputKind;
 
     fn access(principal: u8, context: AuthorizationContext) -> Access {
@@ -259,6 +301,40 @@ mod tests {
         let nobody = Key::of(&Access::bare(), Isolation::Shared, Askable::NOTHING);
         drop(lease(&pool, &nobody, 4).await.unwrap());
         assert_eq!(pool.latest(&nobody), None, "what is nobody's declares nothing");
+    }
+
+    #[tokio::test]
+    async fn one_person_takes_only_so_many_places_and_makes_room_among_their_own() {
+        let pool = Pool::with(limit::PROCESSES_PER_SERVER_MAX, limit::PROCESSES_PER_HOLDER_MAX);
+        let key = |holder: &[u8], secret: u8| {
+            let mut header = CredentialHeader::new(http::header::AUTHORIZATION, String::new().into());
+            header.handed = Some(Handed::of(&format!("{secret}"), holder, None));
+            let access = Access { credential: Some(header), ..access(1, AuthorizationContext::Gateway) };
+            Key::of(&access, Isolation::Principal, Askable::NOTHING)
+        };
+        assert_ne!(key(b"a", 1), key(b"a", 2), "two secrets are two processes");
+        let idle = lease(&pool, &key(b"b", 1), 0).await.unwrap().standing_by();
+        let mut leases = Vec::new();
+        for secret in 0..limit::PROCESSES_PER_HOLDER_MAX {
+            leases.push(lease(&pool, &key(b"a", u8::try_from(secret).unwrap()), 1).await.unwrap());
+        }
+        assert!(lease(&pool, &key(b"a", 99), 2).await.is_err(), "what is idle is somebody else's");
+        drop(leases.pop());
+        assert_eq!(*lease(&pool, &key(b"a", 99), 2).await.unwrap(), 2);
+        assert!(pool.held(&key(b"b", 1)).is_some() && pool.held(&key(b"a", 7)).is_none());
+        drop(idle);
+    }
+
+    #[tokio::test]
+    async fn one_that_is_replaced_is_waited_for_until_nobody_uses_it() {
+        let pool = Arc::new(Pool::<u32>::new(2));
+        let key = Key::of(&access(1, AuthorizationContext::Gateway), Isolation::Shared, Askable::NOTHING);
+        let in_use = lease(&pool, &key, 1).await.unwrap();
+        let place = pool.remove(&key, in_use.shared()).unwrap();
+        assert_eq!(*lease(&pool, &key, 2).await.unwrap(), 2, "another one is made");
+        assert!(tokio::time::timeout(Duration::from_millis(20), place.idle()).await.is_err());
+        drop(in_use);
+        place.idle().await;
     }
 
     #[tokio::test]

@@ -12,6 +12,7 @@ use super::drive::{Patience, Pause, timed_out};
 use super::errand::{self, Errand, Listing, Pages, ServerFacts};
 use super::exchange::{Event, Exchange, Opened};
 use super::gate::{Gate, Permit};
+use super::handover::{self, End};
 use super::health::{Backoff, Health};
 use super::http::{Http, Reply, refused, single};
 use super::hub::Change;
@@ -52,9 +53,23 @@ impl Parcel {
         link.declarable(Askable::of_params(&self.outgoing.params))
     }
 
+    /// Whether something may be asked within it. A task asks whoever waits for its result; who looks at it or stops it
+    /// is not asked, however often that happens to be under way when the question comes.
+    pub(super) fn is_asked_within(&self) -> bool {
+        let looks = matches!(self.outgoing.method.as_str(), "tasks/get" | "tasks/update" | "tasks/cancel");
+        !self.errand && !self.listening && !looks
+    }
+
     /// It asks what somebody is shown, and not for a call of theirs.
     pub(super) fn is_for_the_catalog(&self) -> bool {
         self.errand && Kind::ALL.iter().any(|kind| kind.list_method() == self.outgoing.method)
+    }
+
+    /// It stays open for what is said of lists, and for no subscription of anybody's.
+    pub(super) fn is_for_lists(&self) -> bool {
+        let params = self.outgoing.params.value().as_object();
+        let subscribes = || answer::member(params, "notifications", "resourceSubscriptions").is_some();
+        self.errand && self.listening && !subscribes()
     }
 
     /// Through whom it asks; takes the place among the calls in flight along, which is free while it waits.
@@ -66,7 +81,7 @@ impl Parcel {
         permit: &mut Option<Permit>,
         unanswered: Unanswered,
     ) -> Option<Arc<Asker>> {
-        let principal = self.access.principal.filter(|_| askable.is_any() && !self.errand)?;
+        let principal = self.access.principal.filter(|_| askable.is_any() && self.is_asked_within())?;
         let task = self.outgoing.params.value().as_object().and_then(|params| params.get("taskId"));
         let task = task.and_then(Value::as_str).map(Into::into);
         Some(Asker::new(askable, principal, link, replies, Pause::new(permit.take(), unanswered), task))
@@ -261,6 +276,14 @@ impl Server {
         }
     }
 
+    /// Its processes, where it is one of these.
+    pub(super) const fn stdio(&self) -> Option<&Arc<Stdio>> {
+        match &self.wire {
+            Wire::Stdio(stdio) => Some(stdio),
+            Wire::Http(_) | Wire::Unusable(_) => None,
+        }
+    }
+
     /// Sends an errand and waits for its end.
     pub(super) async fn ask(self: &Arc<Self>, errand: Errand, access: &Access) -> Outcome {
         end_of(self.exchange(errand.parcel(access))).await
@@ -357,6 +380,11 @@ impl Server {
                 Era::Modern => Ok(()),
                 Era::Legacy => Ok(http.talk(&access, Askable::NOTHING).await.map(drop)?),
             },
+            // Each is started for somebody, and not before.
+            Wire::Stdio(stdio) if handover::way(&self.link.config).is_some() => {
+                let could = stdio.could_start().await;
+                could.map(|()| self.link.answered()).map_err(|failure| self.link.unreachable(failure.detail))
+            }
             Wire::Stdio(stdio) => stdio.process(&access).await.map(drop),
             Wire::Unusable(reason) => Err(self.link.unreachable(reason.clone())),
         }
@@ -369,7 +397,9 @@ impl Server {
                 end_sessions(http, &http.sessions.take_idle(limit::SESSION_IDLE)).await;
                 end_streams(&http.streams.take_idle(limit::SESSION_IDLE)).await;
             }
-            Wire::Stdio(stdio) => end_processes(&stdio.processes.take_idle(limit::PROCESS_IDLE)).await,
+            Wire::Stdio(stdio) => {
+                end_processes(stdio, End::Idle, &stdio.processes.take_idle(limit::PROCESS_IDLE)).await;
+            }
             Wire::Unusable(_) => {}
         }
     }
@@ -383,7 +413,11 @@ impl Server {
                 end_sessions(http, &http.sessions.take_all()).await;
                 end_streams(&http.streams.take_all()).await;
             }
-            Wire::Stdio(stdio) => end_processes(&stdio.processes.take_all()).await,
+            Wire::Stdio(stdio) => {
+                // With those that only finish what they have begun.
+                let draining = stdio.started.living();
+                end_processes(stdio, End::Closed, &[stdio.processes.take_all(), draining].concat()).await;
+            }
             Wire::Unusable(_) => {}
         }
     }
@@ -406,8 +440,8 @@ async fn end_streams(streams: &[Arc<Stream>]) {
     futures_util::future::join_all(streams.iter().map(|stream| stream.end())).await;
 }
 
-async fn end_processes(processes: &[Arc<Running>]) {
-    futures_util::future::join_all(processes.iter().map(|process| process.end())).await;
+async fn end_processes(stdio: &Stdio, why: End, processes: &[Arc<Running>]) {
+    futures_util::future::join_all(processes.iter().map(|process| process.end(stdio, why))).await;
 }
 
 /// Asks an HTTP server which era it speaks (2026-07-28, basic/versioning).

@@ -4,7 +4,7 @@
 //! the key of a principal, nor of how a process is held (`launch.rs`). Invariant: whoever has a process has it alone,
 //! unless an administrator wrote that it is shared.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::answer::Waiting;
@@ -14,14 +14,17 @@ use super::duplex::{Duplex, Holder};
 use super::errand::{self, Errand, ServerFacts};
 use super::exchange::Opened;
 use super::gate::Permit;
-use super::health::Backoff;
-use super::launch::{Launcher, PrivateDirectory, Started};
+use super::handover::{self, Counts, End, Hand};
+use super::launch::{Launched as Begun, Launcher, PrivateDirectory};
 use super::link::Link;
 use super::logging::{self, SessionLevel};
 use super::pool::{Key, Lease, Pool, PoolFull};
+use super::rest::Rests;
 use super::server::{Parcel, Trouble};
 use super::shape::Believed;
 use super::{Access, process, shape, told};
+use crate::config::TransportConfig;
+use crate::delegate::Handed;
 use crate::limit;
 use crate::outcome::{Failure, Outcome, Reason};
 use crate::wire::mcp::Era;
@@ -33,7 +36,9 @@ pub(super) struct Stdio {
     pub(super) link: Arc<Link>,
     pub(super) processes: Pool<Running>,
     launcher: Launcher,
-    rest: Mutex<Rest>,
+    rests: Rests,
+    pub(super) counts: Counts,
+    pub(super) started: handover::Started,
 }
 
 /// A process that has answered.
@@ -44,6 +49,8 @@ pub(super) struct Running {
     /// From which level on it was asked for log messages.
     level: SessionLevel,
     private: PrivateDirectory,
+    /// What it was started with.
+    pub(super) hand: Option<Hand>,
 }
 
 impl Holder for Lease<Running> {
@@ -52,23 +59,15 @@ impl Holder for Lease<Running> {
     }
 }
 
-/// Processes that end right after their start are not started over and over.
-#[derive(Debug)]
-struct Rest {
-    early_ends: u32,
-    until: Option<Instant>,
-    backoff: Backoff,
-}
-
-/// Early ends in a row before a pause is made.
-const EARLY_ENDS_MAX: u32 = 3;
-/// A process that ends sooner by itself ended early.
-const EARLY: Duration = Duration::from_secs(10);
-
 impl Stdio {
     pub(super) fn new(link: Arc<Link>, launcher: Launcher) -> Self {
-        let rest = Mutex::new(Rest { early_ends: 0, until: None, backoff: Backoff::new() });
-        Self { link, processes: Pool::new(limit::PROCESSES_PER_SERVER_MAX), launcher, rest }
+        let max = match &link.config.transport {
+            TransportConfig::Stdio { process, .. } => process.instances_max,
+            TransportConfig::Http { .. } => limit::PROCESSES_PER_SERVER_MAX,
+        };
+        let (rests, counts, started) = (Rests::default(), Counts::default(), handover::Started::default());
+        let processes = Pool::with(max, limit::PROCESSES_PER_HOLDER_MAX);
+        Self { link, processes, launcher, rests, counts, started }
     }
 
     /// One request, in the process of whoever asks.
@@ -78,16 +77,12 @@ impl Stdio {
         patience: Patience,
         permit: &mut Option<Permit>,
     ) -> Result<Opened, Failure> {
-        if parcel.access.credential.is_some() {
-            let detail = "a process takes its credentials from its environment; write them under env of the server";
-            return Err(Failure::before(Reason::CredentialUnavailable, detail));
-        }
         let askable = self.askable(parcel).await?;
         let mut tries = 0;
         let (answers, asker) = loop {
             let running = self.process_for(&parcel.access, askable).await?;
             if let Some(ids) = told::wanted(parcel, askable) {
-                return Ok(told::by_process(running, ids, patience).await);
+                return Ok(told::by_peer(running, ids, patience).await);
             }
             if running.facts.era() == Era::Legacy
                 && let Some(level) = logging::wanted(&parcel.outgoing.params)
@@ -101,9 +96,11 @@ impl Stdio {
             let key = self.key(&parcel.access, askable);
             let unanswered = Unanswered::default();
             let shared = Arc::clone(running.shared());
+            // Whoever only listens for changes of lists keeps nobody from their place.
+            let stands_by = parcel.is_for_lists() && running.hand.is_some();
+            let running = if stands_by { running.standing_by() } else { running };
             let asker = parcel.asker(&self.link, askable, Arc::clone(&running.process), permit, unanswered.clone());
-            // What only listens asks nothing and is told by name.
-            let asks = if parcel.errand || parcel.listening { None } else { Some((askable, unanswered)) };
+            let asks = parcel.is_asked_within().then_some((askable, unanswered));
             match Duplex::ask(running, waiting, &message, permit.take(), asks) {
                 Ok(answers) => break (answers, asker),
                 Err(failure) => {
@@ -173,13 +170,18 @@ impl Stdio {
         askable: Askable,
     ) -> Result<Lease<Running>, Failure> {
         let key = self.key(access, askable);
+        let handed = self.handed(access)?;
         loop {
             let evict = |running: Arc<Running>| {
-                tokio::spawn(async move { running.end().await });
+                let stdio = Arc::clone(self);
+                tokio::spawn(async move { running.end(&stdio, End::Evicted).await });
             };
-            match self.processes.lease(&key, self.start(access, askable), evict).await {
+            match self.processes.lease(&key, self.start(access, askable, &key), evict).await {
                 Ok(Ok(lease)) => {
                     if lease.process.closed().is_none() {
+                        if let (Some(hand), Some(handed)) = (&lease.hand, handed) {
+                            hand.renew(handed)?;
+                        }
                         return Ok(lease);
                     }
                     self.processes.remove(&key, lease.shared());
@@ -190,12 +192,30 @@ impl Stdio {
         }
     }
 
-    async fn start(self: &Arc<Self>, access: &Access, askable: Askable) -> Result<Arc<Running>, Failure> {
-        if let Some(until) = self.lock().until.filter(|until| Instant::now() < *until) {
-            let pause = until.saturating_duration_since(Instant::now()).as_secs() + 1;
-            let detail = format!("it ended right after its start again and again; it is started again in {pause} s");
-            return Err(Failure::before(Reason::UpstreamUnreachable, detail));
+    /// What the process of whoever asks is started with; nothing, where none of the server's is.
+    fn handed<'a>(&self, access: &'a Access) -> Result<Option<&'a Arc<Handed>>, Failure> {
+        let refuse = |detail: &str| Err(Failure::before(Reason::CredentialUnavailable, detail));
+        let handed = access.credential.as_ref().and_then(|header| header.handed.as_ref());
+        match (handover::way(&self.link.config), handed) {
+            (None, _) if access.credential.is_some() => refuse("its processes get no credential"),
+            (Some(_), None) => refuse("there is nobody whose credential it could be started with"),
+            (Some(_), Some(handed)) if handed.lasts_for().is_some_and(|time| time.is_zero()) => {
+                refuse("the use of the credential that it would be started with has ended")
+            }
+            (_, handed) => Ok(handed),
         }
+    }
+
+    /// Whether there is a process of whoever asks that lives.
+    pub(super) fn lives(&self, access: &Access) -> bool {
+        let held = self.processes.held(&self.key(access, self.home(access)));
+        held.is_some_and(|running| running.process.closed().is_none())
+    }
+
+    async fn start(self: &Arc<Self>, access: &Access, askable: Askable, key: &Key) -> Result<Arc<Running>, Failure> {
+        let handed = self.handed(access)?;
+        let holder = handed.map(|handed| handed.holder());
+        self.rests.check(holder)?;
         let era = self.link.era();
         let started = match self.launch_and_greet(access, era, askable).await {
             // Some servers die of a message that they do not expect before `initialize`.
@@ -208,8 +228,22 @@ impl Stdio {
             Ok(running) => {
                 self.link.learn_era(running.facts.era());
                 self.link.answered();
-                tokio::spawn(watch_end(Arc::clone(self), Arc::clone(&running.process)));
-                Ok(Arc::new(running))
+                let running = Arc::new(running);
+                self.counts.started();
+                tracing::info!(
+                    server = %self.link.config.id, with_credential = handed.is_some(), "a process was started"
+                );
+                tokio::spawn(watch_end(Arc::clone(self), Arc::clone(&running), holder));
+                if handed.is_some() {
+                    self.started.enter(&running);
+                    tokio::spawn(handover::look_after(Arc::clone(self), key.clone(), Arc::clone(&running)));
+                }
+                Ok(running)
+            }
+            // It may be for somebody's credential that it does not start, and others have another one.
+            Err(trouble) if handed.is_some() => {
+                self.rests.ended(holder, Duration::ZERO, false);
+                Err(trouble.into())
             }
             Err(trouble) => {
                 let failure = Failure::from(trouble);
@@ -220,7 +254,7 @@ impl Stdio {
     }
 
     async fn launch_and_greet(&self, access: &Access, era: Option<Era>, askable: Askable) -> Result<Running, Trouble> {
-        let (process, private) = self.launch().await?;
+        let (process, private, hand) = self.launch(self.handed(access)?).await?;
         // Whatever ends this attempt, also that nobody waits any more, ends the process too.
         let mut launched = Launched(Some((process, private)));
         let process = launched.process()?;
@@ -245,7 +279,7 @@ impl Stdio {
         let Some((process, private)) = launched.0.take() else {
             return Err(Failure::before(Reason::Internal, "a process was lost at its start").into());
         };
-        Ok(Running { process, facts, level: SessionLevel::new(), private })
+        Ok(Running { process, facts, level: SessionLevel::new(), private, hand })
     }
 
     async fn initialize(
@@ -272,19 +306,29 @@ impl Stdio {
         }
     }
 
-    async fn launch(&self) -> Result<(Arc<Duplex>, PrivateDirectory), Failure> {
-        let Started { child, private } = self.launcher.start(&self.link.config).await?;
-        Ok((process::adopt(Arc::clone(&self.link), child)?, private))
+    async fn launch(
+        &self,
+        handed: Option<&Arc<Handed>>,
+    ) -> Result<(Arc<Duplex>, PrivateDirectory, Option<Hand>), Failure> {
+        let Begun { child, private, file } = self.launcher.start(&self.link.config, handed.map(AsRef::as_ref)).await?;
+        let hand = handed.map(|handed| Hand::new(Arc::clone(handed), file));
+        let hidden = hand.as_ref().map(Hand::watch);
+        Ok((process::adopt(Arc::clone(&self.link), child, hidden)?, private, hand))
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Rest> {
-        self.rest.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Whether its program is there and can be held as it is to be, where nobody's process can be tried.
+    pub(super) async fn could_start(&self) -> Result<(), Failure> {
+        self.launcher.could_start(&self.link.config).await
     }
 }
 
 impl Running {
     /// Ends the process, and waits for that.
-    pub(super) async fn end(&self) {
+    pub(super) async fn end(&self, stdio: &Stdio, why: End) {
+        if !self.process.was_dismissed() && self.process.closed().is_none() {
+            stdio.counts.ended(why);
+            tracing::info!(server = %stdio.link.config.id, why = why.as_str(), "a process is ended");
+        }
         self.process.end().await;
         self.private.remove();
     }
@@ -317,18 +361,15 @@ const fn is_end(trouble: &Trouble) -> bool {
     matches!(trouble, Trouble::Failed(failure) if matches!(failure.reason, Reason::UpstreamClosed))
 }
 
-/// Counts processes that end right after their start.
-async fn watch_end(stdio: Arc<Stdio>, process: Arc<Duplex>) {
+/// Notes that a process has ended, and how soon.
+async fn watch_end(stdio: Arc<Stdio>, running: Arc<Running>, holder: Option<crate::ids::Digest>) {
     let began = Instant::now();
-    process.over.cancelled().await;
-    let mut rest = stdio.lock();
-    if began.elapsed() >= EARLY || process.was_dismissed() {
-        (rest.early_ends, rest.until) = (0, None);
-        rest.backoff.reset();
-        return;
+    running.process.over.cancelled().await;
+    let dismissed = running.process.was_dismissed();
+    if !dismissed {
+        stdio.counts.ended(End::ByItself);
+        let why = running.process.closed().map(|failure| failure.detail).unwrap_or_default();
+        tracing::info!(server = %stdio.link.config.id, lived = ?began.elapsed(), why, "a process has ended by itself");
     }
-    rest.early_ends += 1;
-    if rest.early_ends >= EARLY_ENDS_MAX {
-        rest.until = Some(Instant::now() + rest.backoff.pause());
-    }
+    stdio.rests.ended(holder, began.elapsed(), dismissed);
 }

@@ -8,11 +8,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::answer::member;
 use super::drive::{self, Answers, Patience};
+use super::duplex::Holder;
 use super::exchange::{Event, Opened, Signal};
 use super::legacy::Session;
 use super::pool::Lease;
 use super::server::Parcel;
-use super::stdio::Running;
 use crate::outcome::{Failure, Outcome, Reason};
 use crate::wire::{Askable, Json, Message, Value};
 
@@ -34,10 +34,10 @@ pub(super) async fn in_session(session: Lease<Session>, ids: Vec<String>, patien
     listen(Told { updates, lost: Lost::Stream(stream), ids, begun: false, _held: session }, patience).await
 }
 
-/// Listens to a process.
-pub(super) async fn by_process(running: Lease<Running>, ids: Vec<String>, patience: Patience) -> Opened {
-    let (updates, over) = (running.process.updates.subscribe(), running.process.over.clone());
-    listen(Told { updates, lost: Lost::Process(over), ids, begun: false, _held: running }, patience).await
+/// Listens to a process, or to the one stream that a session of 2024-11-05 is.
+pub(super) async fn by_peer(peer: impl Holder, ids: Vec<String>, patience: Patience) -> Opened {
+    let (updates, over) = (peer.duplex().updates.subscribe(), peer.duplex().over.clone());
+    listen(Told { updates, lost: Lost::Peer(over), ids, begun: false, _held: peer }, patience).await
 }
 
 async fn listen<L: Send + 'static>(told: Told<L>, patience: Patience) -> Opened {
@@ -49,14 +49,14 @@ struct Told<L> {
     lost: Lost,
     ids: Vec<String>,
     begun: bool,
-    /// The session or process stays for as long as somebody listens.
+    /// The session or peer stays for as long as somebody listens.
     _held: L,
 }
 
 /// How it shows that nothing more is heard.
 enum Lost {
     Stream(watch::Receiver<bool>),
-    Process(CancellationToken),
+    Peer(CancellationToken),
 }
 
 impl Lost {
@@ -64,7 +64,7 @@ impl Lost {
         match self {
             // Another one may be open by now: something was missed in between all the same.
             Self::Stream(stream) => drop(stream.changed().await),
-            Self::Process(over) => over.cancelled().await,
+            Self::Peer(over) => over.cancelled().await,
         }
     }
 }

@@ -62,7 +62,7 @@ fn setup(issuer: &Issuer, upstream: &Scripted, gates: &str) -> Setup {
         .policy(&format!("{DEVELOPERS_MAY}{RULES}"))
         .policy_file("gates.toml", gates)
         .policy_file("agents.toml", AGENTS)
-        .http_server("tools", &upstream.url, "title = \"Tools\"\npins = \"off\"")
+        .http_server("tools", &upstream.url, "title = \"Tools\"\npins = \"off\"\nidempotent = [\"echo\"]")
         .admin(ADMIN)
 }
 

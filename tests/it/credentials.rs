@@ -249,6 +249,44 @@ async fn what_was_issued_is_listed_and_taken_back_and_the_report_is_honest() {
     assert_eq!(listed.as_array().unwrap().len(), 5, "{listed}");
 }
 
+/// Stopped, and killed: what an authorization server has not taken back is not forgotten.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_authorization_server_has_not_taken_back_yet_is_given_back_after_a_restart() {
+    let (issuer, sts, upstream) = (Issuer::start().await, Sts::start(Revocation::Has).await, Scripted::echo().await);
+    let mut gateway = Setup::new(&issuer).http_server("tools", &upstream.url, &exchange(&sts, "")).start().await;
+    for (user, ends) in [("alice", "TERM"), ("bob", "KILL")] {
+        sts.revoking(503);
+        let token = issuer.token(user, &["developers"], &gateway.resource());
+        let call = gateway.client(&token).call_tool("tools__echo", json!({ "mark": user })).await;
+        assert_eq!(call.status, 200, "{}", call.text);
+        let owed = presented(&upstream, user).remove(0);
+        let told = json_of(&gateway, &["revoke", "subject", &format!("user:test/{user}")]);
+        assert_eq!(told["upstreams"][0]["state"], "pending", "{told}");
+        gateway.signal(ends);
+        gateway.wait().await;
+        // Sealed, and nothing else of what it ever issued.
+        for file in std::fs::read_dir(gateway.state()).unwrap().map(|entry| entry.unwrap().path()) {
+            let held = std::fs::read(&file).unwrap_or_default();
+            assert!(!held.windows(owed.len()).any(|part| part == owed.as_bytes()), "{}", file.display());
+        }
+        let before = sts.revoked().len();
+        sts.revoking(200);
+        gateway.launch().await;
+        eventually("it to be given back", async || sts.revoked().len() > before).await;
+        assert_eq!(sts.revoked().last().unwrap()["token"], owed);
+        let state = || {
+            let listed = json_of(&gateway, &["credentials", "list"]);
+            let own = listed.as_array().unwrap().iter().find(|one| one["subject"] == user).unwrap();
+            own["state"].clone()
+        };
+        eventually("the ledger to say so", async || state() == "revoked").await;
+    }
+    // Once, and not with every look.
+    let given_back = sts.revoked().len();
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    assert_eq!(sts.revoked().len(), given_back);
+}
+
 /// Which keys an upstream accepts, and what it was shown.
 #[derive(Clone, Default)]
 struct Keyed {

@@ -7,7 +7,8 @@ use crate::input_legacy::{arguments, told};
 use crate::support::client::Client;
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::issuer::Issuer;
-use crate::support::oldest::Oldest;
+use crate::support::oldest::{Oldest, TASK};
+use crate::tasks::{begin, listen_to};
 
 async fn start() -> (Issuer, Oldest, Gateway, Client) {
     let issuer = Issuer::start().await;
@@ -41,6 +42,20 @@ async fn what_a_server_of_the_oldest_transport_asks_waits_for_its_answer() {
     let done = call(&client, &all_capabilities(), retry("tools__form", &json!({}), &asked, answers)).await;
     assert_eq!(told(done.response()), answer, "{}", done.text);
     assert_eq!(upstream.saw("tools/call").len(), 1, "it is the same call");
+}
+
+#[tokio::test]
+async fn a_listen_hears_what_a_server_of_the_oldest_transport_tells_of_a_task() {
+    let (_issuer, upstream, _gateway, client) = start().await;
+    let id = begin(&client).await;
+    let (headers, body) = listen_to(&[&id]);
+    let mut stream = client.stream(&headers, Some(body.to_string())).await;
+    assert_eq!(stream.next().await["params"]["notifications"]["taskIds"], json!([id]), "it is acknowledged");
+    assert!(upstream.saw("subscriptions/listen").is_empty(), "it does not know that");
+    upstream.tell(&json!({ "taskId": "another", "status": "working", "ttlMs": null }));
+    upstream.tell(&json!({ "taskId": TASK, "status": "completed", "ttlMs": null, "result": { "content": [] } }));
+    let done = stream.next().await;
+    assert_eq!((&done["params"]["taskId"], &done["params"]["status"]), (&json!(id), &json!("completed")), "{done}");
 }
 
 #[tokio::test]

@@ -186,3 +186,92 @@ async fn an_upstream_that_restarts_under_load_loses_no_call_and_recovers_without
         assert!(!gateway.log().contains("panicked"));
     }
 }
+
+/// A process of either era that says on its standard error that it was called, and ends.
+const DIES: &str = r#"
+import json, os, sys
+modern = sys.argv[1] == "modern"
+kept = {"resultType": "complete", "ttlMs": 0, "cacheScope": "private"} if modern else {}
+for line in sys.stdin:
+    message = json.loads(line)
+    method, id = message.get("method"), message.get("id")
+    result = None
+    if method == "server/discover" and modern:
+        result = {**kept, "supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}}
+    elif method == "initialize" and not modern:
+        result = {"protocolVersion": "2025-11-25", "capabilities": {"tools": {}}, "serverInfo": {"name": "d", "version": "1"}}
+    elif method == "tools/list":
+        result = {**kept, "tools": [{"name": "die", "inputSchema": {"type": "object"}}]}
+    elif method == "tools/call":
+        print("it was called", file=sys.stderr, flush=True)
+        os._exit(1)
+    if id is not None:
+        answer = {"result": result} if result is not None else {"error": {"code": -32601, "message": "no"}}
+        print(json.dumps({"jsonrpc": "2.0", "id": id, **answer}), flush=True)
+"#;
+
+/// Servers of every kind that go away in the middle of a call, with these further lines of their tables; how a call
+/// ended, and how often each was called.
+async fn called_of_every_kind(more: &str, times: usize) {
+    let dies = crate::support::scripted::tool("die");
+    for (era, transport) in crate::support::talkative::UPSTREAMS {
+        let issuer = Issuer::start().await;
+        let gone = |_: &Value| crate::support::scripted::gone();
+        let modern = crate::support::scripted::Scripted::start(json!([dies]), gone).await;
+        // It drops the stream of the call without an answer.
+        let legacy = crate::support::old::Old::start(&["die"], |turn| async move { drop(turn) }).await;
+        let setup = match (era, transport) {
+            (_, "stdio") => Setup::new(&issuer).stdio_server("up", &[&python(), "-c", DIES, era], more),
+            ("modern", _) => Setup::new(&issuer).http_server("up", &modern.url, more),
+            _ => Setup::new(&issuer).http_server("up", &legacy.url, more),
+        };
+        let gateway = setup.start().await;
+        let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
+        eventually("its tool", async || client.tool_names().await == ["up__die"]).await;
+        let answer = client.call_tool("up__die", json!({})).await;
+        let reason = &answer.response()["result"]["_meta"]["dev.bailiwick/reason"];
+        assert_eq!(reason, "upstream_closed", "{era} {transport}: {}", answer.text);
+        let called = || match (era, transport) {
+            (_, "stdio") => gateway.log().matches("it was called").count(),
+            ("modern", _) => modern.calls().len(),
+            _ => legacy.saw("tools/call").len(),
+        };
+        eventually("its last words", async || called() >= times).await;
+        let intents = gateway.records("intent");
+        assert_eq!((called(), intents.len()), (times, times), "{era} {transport}: {}", gateway.log());
+        assert!(intents.iter().all(|intent| intent["call"] == intents[0]["call"]), "they are legs of one call");
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_may_have_been_executed_is_sent_once_to_every_kind_of_upstream() {
+    called_of_every_kind("", 1).await;
+}
+
+#[tokio::test]
+async fn a_call_of_a_tool_that_its_administrator_marked_is_made_once_more() {
+    called_of_every_kind("idempotent = [\"die\"]", 2).await;
+}
+
+#[tokio::test]
+async fn a_call_that_is_made_once_more_ends_as_its_second_leg_does() {
+    let first = Arc::new(AtomicBool::new(true));
+    let upstream =
+        crate::support::scripted::Scripted::start(json!([crate::support::scripted::tool("die")]), move |call| {
+            if first.swap(false, Ordering::SeqCst) {
+                return crate::support::scripted::gone();
+            }
+            crate::support::scripted::result(call, crate::support::scripted::text("at last"))
+        })
+        .await;
+    let issuer = Issuer::start().await;
+    let gateway = Setup::new(&issuer).http_server("up", &upstream.url, "idempotent = [\"die\"]").start().await;
+    let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
+    let answer = client.call_tool("up__die", json!({ "n": 1 })).await;
+    assert_eq!(answer.tool_text(), "at last", "{}", answer.text);
+    let ends =
+        || -> Vec<_> { gateway.records("result").iter().map(|record| record["result"]["outcome"].clone()).collect() };
+    eventually("each leg's own end on the record", async || ends() == ["unknown", "complete"]).await;
+    let [one, two] = [0, 1].map(|at| upstream.calls()[at].message["params"].clone());
+    assert_eq!(one["arguments"], two["arguments"]);
+}

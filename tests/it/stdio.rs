@@ -62,7 +62,7 @@ pub fn python() -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-fn lives(process: u64) -> bool {
+pub fn lives(process: u64) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
 }
@@ -78,7 +78,7 @@ pub fn marked(mark: &str) -> Vec<u64> {
     processes.filter(has).collect()
 }
 
-async fn are_gone(processes: &[u64], within: Duration) {
+pub async fn are_gone(processes: &[u64], within: Duration) {
     let deadline = Instant::now() + within;
     while processes.iter().any(|process| lives(*process)) {
         assert!(Instant::now() < deadline, "some of {processes:?} live on");

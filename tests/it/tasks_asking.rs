@@ -7,9 +7,10 @@ use crate::support::client::{Answer, Client};
 use crate::support::eventually;
 use crate::support::gateway::{DEVELOPERS_MAY, Gateway, Setup};
 use crate::support::issuer::Issuer;
-use crate::tasks::{ask, ask_askable};
+use crate::tasks::{ask, ask_askable, listen_to};
 
-/// `once` and `twice` ask so often, over the stream of the result; `mute` says that it asks, and asks nothing.
+/// `once` and `twice` ask so often, over the stream of the result; `mute` says that it asks, and asks nothing. `behind`
+/// and `further` ask again when they are looked at next: with `tasks/get`, and with another `tasks/result`.
 const PROCESS: &str = r#"
 import json, sys
 
@@ -28,7 +29,7 @@ def go_on():
     global status, asked
     if name == "mute":
         return
-    if len(answers) == {"once": 1, "twice": 2}[name]:
+    if len(answers) == {"once": 1, "twice": 2, "behind": 7, "further": 7}[name]:
         status = "completed"
         for id in waiting:
             text = json.dumps({"answers": answers, "asked": asked})
@@ -45,13 +46,14 @@ for line in sys.stdin:
     method, id, params = message.get("method"), message.get("id"), message.get("params", {})
     if method is None:
         answers.append(message["result"]["action"])
-        go_on()
+        if name in ("once", "twice") or len(answers) == 7:
+            go_on()
     elif method == "initialize":
         say({"id": id, "result": {"protocolVersion": "2025-11-25", "serverInfo": {"name": "child", "version": "1"},
              "capabilities": {"tools": {}, "tasks": {"cancel": {}, "requests": {"tools": {"call": {}}}}}}})
     elif method == "tools/list":
         say({"id": id, "result": {"tools": [{"name": one, "inputSchema": schema(), "execution":
-             {"taskSupport": "required"}} for one in ("once", "twice", "mute")] + [{"name": "seen", "inputSchema": schema()}]}})
+             {"taskSupport": "required"}} for one in ("once", "twice", "mute", "behind", "further")] + [{"name": "seen", "inputSchema": schema()}]}})
     elif method == "tools/call" and params["name"] == "seen":
         text = json.dumps({"cancelled": cancelled, "waiting": len(waiting)})
         say({"id": id, "result": {"content": [{"type": "text", "text": text}]}})
@@ -59,6 +61,8 @@ for line in sys.stdin:
         name = params["name"]
         say({"id": id, "result": {"task": {**task, "status": status}}})
     elif method == "tasks/get":
+        if name == "behind":
+            go_on()
         say({"id": id, "result": {**task, "status": status}})
     elif method == "tasks/cancel":
         cancelled, status = True, "cancelled"
@@ -135,6 +139,67 @@ async fn what_a_task_of_2025_asks_stands_in_the_task_and_its_answers_reach_it() 
     let done = get(&test.client, &id).await;
     let told = told(&done.result()["result"]);
     assert_eq!(told, json!({ "answers": ["accept", "decline"], "asked": 2 }), "each was asked once: {}", done.text);
+}
+
+#[tokio::test]
+async fn a_listen_hears_what_a_task_of_2025_asks_and_how_it_ends() {
+    let test = start().await;
+    let id = begin(&test.client, "twice").await;
+    let (headers, mut body) = listen_to(&[&id]);
+    let capabilities = &mut body["params"]["_meta"]["io.modelcontextprotocol/clientCapabilities"];
+    capabilities["elicitation"] = json!({});
+    let mut stream = test.client.stream(&headers, Some(body.to_string())).await;
+    assert_eq!(stream.next().await["params"]["notifications"]["taskIds"], json!([id]), "it is acknowledged");
+    for (number, action) in [(1, "accept"), (2, "decline")] {
+        let told = stream.next().await;
+        assert_eq!(told["method"], "notifications/tasks", "{told}");
+        let (task, asked) = (&told["params"], &told["params"]["inputRequests"]["elicitation"]["params"]["message"]);
+        assert_eq!((&task["taskId"], &task["status"]), (&json!(id), &json!("input_required")), "{told}");
+        assert_eq!(asked, &json!(format!("[tools] Sure {number}?")), "{told}");
+        assert!(!told.to_string().contains("inner-7f3a"), "{told}");
+        update(&test.client, &id, action).await;
+    }
+    let mut done = stream.next().await;
+    // The first look after an answer may come before the server has understood it.
+    while done["params"]["status"] == "working" {
+        done = stream.next().await;
+    }
+    assert_eq!(done["params"]["status"], "completed", "{done}");
+    assert_eq!(told(&done["params"]["result"]), json!({ "answers": ["accept", "decline"], "asked": 2 }));
+}
+
+#[tokio::test]
+async fn a_listen_of_a_client_that_says_nothing_of_questions_ends_no_task_that_asks() {
+    let test = start().await;
+    let id = begin(&test.client, "once").await;
+    let (headers, body) = listen_to(&[&id]);
+    let mut stream = test.client.stream(&headers, Some(body.to_string())).await;
+    assert_eq!(stream.next().await["params"]["notifications"]["taskIds"], json!([id]), "it is acknowledged");
+    // It is looked at once more in the meantime.
+    assert_eq!(stream.next_within(std::time::Duration::from_millis(1_500)).await, None, "there is nothing to tell");
+    assert_eq!(question(&get(&test.client, &id).await), "[tools] Sure 1?", "it asks still");
+}
+
+/// Seven questions, each of which comes while something else of the task is under way.
+async fn asks_at_an_awkward_moment(name: &str) {
+    let test = start().await;
+    let id = begin(&test.client, name).await;
+    for number in 1..=7 {
+        let asked = get(&test.client, &id).await;
+        assert_eq!(question(&asked), format!("[tools] Sure {number}?"), "{}", asked.text);
+        assert_eq!(update(&test.client, &id, "accept").await.result(), &json!({ "resultType": "complete" }));
+    }
+    eventually("the end", async || get(&test.client, &id).await.result()["status"] == "completed").await;
+}
+
+#[tokio::test]
+async fn what_a_task_of_2025_asks_while_it_is_looked_at_stands_in_the_task() {
+    asks_at_an_awkward_moment("behind").await;
+}
+
+#[tokio::test]
+async fn what_a_task_of_2025_asks_of_one_of_two_who_wait_for_it_stands_in_the_task_at_once() {
+    asks_at_an_awkward_moment("further").await;
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 //! its caller still stands, is still shown the tool, and the intent is on the record, however often.
 
 use std::borrow::Cow;
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use super::super::declared::declared;
@@ -18,7 +19,7 @@ use crate::gateway::Gateway;
 use crate::guard::{Charge, Wanted};
 use crate::identity::Caller;
 use crate::ids::{ParkId, RevocationEpoch};
-use crate::outcome::{Outcome, Reason, Refusal};
+use crate::outcome::{Failure, Outcome, Reason, Refusal};
 use crate::record::Entry;
 use crate::telemetry::Trace;
 use crate::upstream::{Event, Exchange};
@@ -151,23 +152,52 @@ impl Bearer {
 
     /// The same, and makes something of the end while its grant is at hand.
     pub async fn ask_and(&self, method: &'static str, make: impl FnOnce(&Grant, Outcome) -> Outcome + Send) -> Outcome {
+        match self.ask_until(method, std::future::pending::<Infallible>(), make).await {
+            Ok(outcome) => outcome,
+            Err(never) => match never {},
+        }
+    }
+
+    /// The same, unless something else comes first; the request is cancelled then.
+    pub async fn ask_until<T: Send>(
+        &self,
+        method: &'static str,
+        until: impl Future<Output = T> + Send,
+        make: impl FnOnce(&Grant, Outcome) -> Outcome + Send,
+    ) -> Result<Outcome, T> {
         let leg = Leg::new(method, self.client.version).of_call(self.handle.call());
-        let mut trail =
-            Trail { leg, target: None, name: Some(self.handle.tool().to_owned()), mandate: None, trace: Trace::off() };
+        let mut trail = Trail {
+            leg,
+            target: None,
+            name: Some(self.handle.tool().to_owned()),
+            mandate: None,
+            trace: Trace::off(),
+            again: false,
+        };
+        tokio::pin!(until);
         match self.open(&Question::plain(method), &mut trail).await {
             Ok((entry, mut exchange)) => loop {
-                if let Event::Done(outcome) = exchange.next().await {
+                let event = tokio::select! {
+                    biased;
+                    event = exchange.next() => event,
+                    first = &mut until => {
+                        let given_up = Failure::after(Reason::Cancelled, "nobody waits for it any more");
+                        entry.close(&Outcome::Failed(given_up));
+                        return Err(first);
+                    }
+                };
+                if let Event::Done(outcome) = event {
                     let outcome = settled(entry.proof(), outcome, self.gateway.revocation_epoch()).await;
                     mandate::count(&self.gateway, entry.proof(), &outcome, false);
                     let outcome = make(entry.proof(), outcome);
                     entry.close(&outcome);
-                    return outcome;
+                    return Ok(outcome);
                 }
             },
             Err(halt) => {
                 let attempt = attempt(&self.caller, &trail.leg, trail.target.as_ref(), trail.name.as_deref());
                 self.gateway.journal().stopped(&attempt, &halt.recorded);
-                halt.told.into()
+                Ok(halt.told.into())
             }
         }
     }
@@ -176,6 +206,12 @@ impl Bearer {
     pub fn asked(&self) -> Option<(ParkId, Json)> {
         let upstreams = self.gateway.upstreams();
         upstreams.asked_by_task(self.handle.server(), self.caller.principal(), self.handle.task())
+    }
+
+    /// Waits until the task asks something.
+    pub async fn until_asked(&self) {
+        let upstreams = self.gateway.upstreams();
+        upstreams.until_task_asks(self.handle.server(), self.caller.principal(), self.handle.task()).await;
     }
 
     /// Whether the client may be asked this now.

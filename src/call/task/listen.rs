@@ -42,8 +42,7 @@ struct Open {
 }
 
 impl TaskTopic {
-    /// The task of that id, if it is this caller's and its server can be listened to. Servers of 2025-11-25 tell of
-    /// tasks as they like and take no listens: their clients ask.
+    /// The task of that id, if it is this caller's. One of 2025-11-25 is looked at where it is answered, or not at all.
     #[must_use]
     pub fn of(
         gateway: &Arc<Gateway>,
@@ -62,11 +61,16 @@ impl TaskTopic {
             handle,
             arguments: None,
         };
-        (bearer.handle.dialect() == TaskDialect::Extension).then(|| Self { bearer, id: id.to_owned() })
+        let elsewhere = bearer.handle.home().is_some_and(|home| home != gateway.standing().replica());
+        let is_lost = elsewhere && bearer.handle.dialect() == TaskDialect::Experiment;
+        (!is_lost).then(|| Self { bearer, id: id.to_owned() })
     }
 
     /// Listens, answers whether the server agreed, and tells for as long as this is polled and the task goes on.
     pub async fn follow(self, tell: mpsc::Sender<Message>, agreed: oneshot::Sender<bool>) {
+        if self.bearer.handle.dialect() == TaskDialect::Experiment {
+            return super::observe::observe(self.bearer, self.id, tell, agreed).await;
+        }
         let mut decisions = self.bearer.gateway.decisions();
         let Ok(mut open) = self.open().await else {
             let _ = agreed.send(false);
@@ -178,6 +182,7 @@ impl TaskTopic {
             name: Some(self.bearer.handle.tool().to_owned()),
             mandate: None,
             trace: Trace::off(),
+            again: false,
         };
         let wanted = Json::of(&serde_json::json!({ "notifications": { "taskIds": [self.bearer.handle.task()] } }));
         let question = Question { method: LISTEN, own: wanted.value().as_object(), ..Question::plain(LISTEN) };

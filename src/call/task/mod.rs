@@ -9,6 +9,7 @@ mod handle;
 mod leg;
 mod listen;
 mod mandated;
+mod observe;
 mod offer;
 mod shape;
 mod translate;

@@ -37,15 +37,7 @@ pub(super) fn translated(id: String, bearer: Bearer, grant: &Grant, method: Meth
             After::GoOn(recorded, follow::one(asking))
         }
         Some(Status::InputRequired) if bearer.declared().is_any() => match bearer.asked() {
-            Some((_, asked)) => {
-                let requests = asked.value().as_object().and_then(|asked| asked.get("inputRequests"));
-                let shown = requests.map(|requests| questions(&bearer, grant, requests));
-                After::Deliver(match shown {
-                    Some(Ok(requests)) => asking(task, &id, requests),
-                    Some(Err(outcome)) => outcome,
-                    None => garbage("its task asked for nothing"),
-                })
-            }
+            Some((_, asked)) => After::Deliver(asking_this(&bearer, grant, task, &id, &asked)),
             // What it asks comes over the stream of its result.
             None => {
                 let recorded = Outcome::Complete(result.clone());
@@ -94,7 +86,40 @@ fn asking(task: Object<'_>, id: &str, requests: Json) -> Outcome {
     Outcome::Complete(asking.unwrap_or(task))
 }
 
+/// A task of 2025-11-25 whose question waits for its answer.
+fn asking_this(bearer: &Bearer, grant: &Grant, task: Object<'_>, id: &str, asked: &Json) -> Outcome {
+    let requests = asked.value().as_object().and_then(|asked| asked.get("inputRequests"));
+    match requests.map(|requests| questions(bearer, grant, requests)) {
+        Some(Ok(requests)) => asking(task, id, requests),
+        Some(Err(outcome)) => outcome,
+        None => garbage("its task asked for nothing"),
+    }
+}
+
+/// A task that asks nothing of whoever looks at it.
+pub(super) fn working(task: &Json, id: &str) -> Outcome {
+    let Some(object) = task.value().as_object() else { return garbage("its task is no object") };
+    let working = object.edited(&[Edit::Set("status", Json::of("working"))]);
+    let working = working.value().as_object().map(|task| shape::modern(task, "complete", id, None));
+    Outcome::Complete(working.unwrap_or_else(|| task.clone()))
+}
+
+/// The task once more, after something else that waits for its result has heard what it asks.
+async fn seen_again(bearer: &Bearer, id: &str) -> Outcome {
+    let seen = |grant: &Grant, outcome: Outcome| match &outcome {
+        Outcome::Complete(task) => match (task.value().as_object(), bearer.asked()) {
+            (Some(object), Some((_, asked))) => asking_this(bearer, grant, object, id, &asked),
+            // Somebody was quicker; whoever asks again hears more.
+            _ => working(task, id),
+        },
+        _ => outcome,
+    };
+    bearer.ask_and("tasks/get", seen).await
+}
+
 /// What a task of 2025-11-25 asks, which its server says to whoever waits for the result. It waits on for the answer.
+/// An answer that was given just now may leave something behind that waits as well, and which of the two hears more is
+/// up to the server.
 async fn found_out(bearer: &Bearer, task: &Json, id: &str) -> Outcome {
     let relay = |grant: &Grant, outcome: Outcome| match outcome {
         Outcome::InputRequired { result, resume, .. } => {
@@ -103,7 +128,8 @@ async fn found_out(bearer: &Bearer, task: &Json, id: &str) -> Outcome {
         }
         other => other,
     };
-    let waited = tokio::time::timeout(limit::TASK_QUESTION_WAIT, bearer.ask_and("tasks/result", relay)).await;
+    let elsewhere = async { tokio::time::timeout(limit::TASK_QUESTION_WAIT, bearer.until_asked()).await.is_ok() };
+    let waited = bearer.ask_until("tasks/result", elsewhere, relay).await;
     let Some(object) = task.value().as_object() else { return garbage("its task is no object") };
     match waited {
         Ok(Outcome::InputRequired { result, .. }) => {
@@ -113,11 +139,8 @@ async fn found_out(bearer: &Bearer, task: &Json, id: &str) -> Outcome {
             }
         }
         Ok(end) => ended_with(task, id, end),
-        // It may have asked somebody else; whoever asks again may hear more.
-        Err(_) => {
-            let working = object.edited(&[Edit::Set("status", Json::of("working"))]);
-            let working = working.value().as_object().map(|task| shape::modern(task, "complete", id, None));
-            Outcome::Complete(working.unwrap_or_else(|| task.clone()))
-        }
+        Err(true) => seen_again(bearer, id).await,
+        // Whoever asks again may hear more.
+        Err(false) => working(task, id),
     }
 }

@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
@@ -17,9 +17,11 @@ use crate::cli::output::{QUIET, STRONG, WARNING};
 use crate::cli::stdio::client::Client;
 use crate::cli::use_it::DemoArguments;
 use crate::config::{self, Config, Overrides, TransportConfig};
-use crate::demo::upstreams::{self, Sample, Started};
-use crate::demo::{DOOR_FILE, DemoIssuer, DemoOptions, DemoUser, MintRequest};
+use crate::demo::issuer::ALIAS;
+use crate::demo::upstreams::{self, Backstage, Sample, Started};
+use crate::demo::{DOOR_FILE, DemoClient, DemoIssuer, DemoOptions, DemoPages, DemoUser, MintRequest};
 use crate::ids::{AgentId, ServerId};
+use crate::oauth::browser::random;
 use crate::record::journal;
 use crate::serve::{self, Options, Served, StartError};
 
@@ -27,8 +29,19 @@ use crate::serve::{self, Options, Served, StartError};
 const ISSUER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 7810);
 
 /// Who can sign in: name, title, group.
-pub(super) const PEOPLE: [(&str, &str, &str); 2] =
-    [("alice", "Alice, a developer", "developers"), ("bob", "Bob, an auditor", "auditors")];
+pub(super) const PEOPLE: [(&str, &str, &str); 3] = [
+    ("alice", "Alice, a developer", "developers"),
+    ("bob", "Bob, an auditor", "auditors"),
+    ("carol", "Carol, a release manager", "release-managers"),
+];
+/// So many of them have assistants.
+pub(super) const LISTED: usize = 2;
+
+/// The client of an agent that acts on its own.
+pub(super) const SOFTWARE: &str = "release-bot";
+
+/// How it is told that an address is taken.
+const CANNOT_LISTEN: &str = "cannot listen on ";
 
 /// Everything that runs.
 pub(super) struct Stage {
@@ -50,24 +63,21 @@ impl Stage {
         let file = arguments.files.config.clone();
         let planned = config::load_with(&file, &overrides).map_err(StartError::Mistakes)?.config;
         let listen = planned.gateway.listen;
-        if planned.gateway.tls.is_some() {
-            return Err(trouble("the demo speaks plain HTTP on this machine: use files without [gateway.tls]"));
+        if planned.gateway.tls.is_some() || planned.admin.as_ref().is_some_and(|admin| admin.tls.is_some()) {
+            let told = "the demo speaks plain HTTP on this machine: use files without [gateway.tls] and [admin.tls]";
+            return Err(trouble(told));
         }
         let state =
             DemoState::prepare(&planned.gateway.state, arguments.state.as_deref()).map_err(StartError::Trouble)?;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let mut notes = Vec::new();
-        let issuer = start_issuer(listen, &state, &tasks, &stop).await?;
+        overrides.admin_listen = planned.admin.as_ref().map(|admin| admin.listen);
+        let issuer = start_issuer(&planned, listen, &state, &tasks, &stop).await?;
         let samples = start_samples(&planned, &mut overrides, &mut notes).await?;
         overrides.issuers = vec![issuer.issuer_config().map_err(StartError::Trouble)?];
         overrides.public_url = Some(Url::parse(&format!("http://{listen}")).map_err(trouble)?);
         overrides.state = Some(state.path().to_owned());
-        let served = serve::start(Options { file, overrides }).await.map_err(|error| match error {
-            StartError::Trouble(problem) if problem.starts_with("cannot listen") => {
-                StartError::Trouble(format!("{problem}; name another address with --listen"))
-            }
-            error => error,
-        })?;
+        let served = start_gateway(file, overrides, &mut notes).await?;
         Ok(Self { served, issuer, samples, state, notes, tasks, stop })
     }
 
@@ -81,6 +91,24 @@ impl Stage {
         self.served.gateway.config().gateway.resource(None)
     }
 
+    /// The console, where people of this issuer can sign in to it.
+    pub(super) fn console(&self) -> Option<String> {
+        let config = self.served.gateway.config();
+        let admin = config.admin.as_ref()?;
+        let console = admin.console.as_ref().filter(|console| console.issuer.as_str() == ALIAS);
+        console.map(|_| admin.resource())
+    }
+
+    /// Where journal, store and control socket are.
+    pub(super) fn state(&self) -> &Path {
+        self.state.path()
+    }
+
+    /// What can be done to the sample server `deploy`.
+    pub(super) fn backstage(&self) -> Option<&Backstage> {
+        self.samples.iter().find_map(|(_, started)| started.backstage())
+    }
+
     /// Where the segments of the journal are.
     pub(super) fn journal(&self) -> PathBuf {
         journal::directory(self.state.path())
@@ -88,7 +116,15 @@ impl Stage {
 
     /// An assistant of that person.
     pub(super) fn assistant(&self, user: &str) -> Result<Client, String> {
-        let token: SecretString = self.issuer.mint(&MintRequest { user: user.to_owned(), ..MintRequest::default() })?;
+        self.client(self.issuer.mint(&MintRequest { user: user.to_owned(), ..MintRequest::default() })?)
+    }
+
+    /// An agent that acts on its own, as that client.
+    pub(super) fn software(&self, client: &str) -> Result<Client, String> {
+        self.client(self.issuer.mint_for_client(client)?)
+    }
+
+    fn client(&self, token: SecretString) -> Result<Client, String> {
         let url = self.url();
         Client::new(&Url::parse(&url).map_err(|error| format!("{url}: {error}"))?, Some(token))
     }
@@ -102,6 +138,9 @@ impl Stage {
             let _infallible = writeln!(text, "{STRONG}{name:<10}{STRONG:#}{value}  {QUIET}{more}{QUIET:#}");
         };
         row("gateway", &self.url(), "the one MCP server that assistants see");
+        if let Some(console) = self.console() {
+            row("console", &format!("{console}/"), "for people who look after it; carol may");
+        }
         row("issuer", self.issuer.url(), &people.join(", "));
         for (sample, started) in &self.samples {
             let more = match sample {
@@ -133,7 +172,26 @@ impl Stage {
     }
 }
 
+/// Starts the gateway; where something else has the address for administrators, they get another one.
+async fn start_gateway(file: PathBuf, mut overrides: Overrides, notes: &mut Vec<String>) -> Result<Served, StartError> {
+    let options = |overrides: &Overrides| Options { file: file.clone(), overrides: overrides.clone() };
+    let taken = match serve::start(options(&overrides)).await {
+        Err(StartError::Trouble(problem)) if problem.starts_with(CANNOT_LISTEN) => problem,
+        other => return other,
+    };
+    let told = |planned: SocketAddr| taken.strip_prefix(&format!("{CANNOT_LISTEN}{planned}: "));
+    let Some((planned, because)) = overrides.admin_listen.and_then(|planned| Some((planned, told(planned)?))) else {
+        return Err(StartError::Trouble(format!("{taken}; name another address with --listen")));
+    };
+    let other = with_port(any(planned))?;
+    overrides.admin_listen = Some(other);
+    notes.push(format!("`console` is at {other}, because of {planned}: {because}"));
+    notes.push("(which address it wants stands in servers.toml: `listen` under [admin])".to_owned());
+    serve::start(options(&overrides)).await
+}
+
 async fn start_issuer(
+    planned: &Config,
     gateway: SocketAddr,
     state: &DemoState,
     tasks: &TaskTracker,
@@ -147,7 +205,9 @@ async fn start_issuer(
     let options = |listen| DemoOptions {
         listen,
         users: PEOPLE.iter().map(user).collect(),
-        clients: Vec::new(),
+        // Nobody else has its secret: only the show is this software.
+        clients: vec![DemoClient { id: SOFTWARE.to_owned(), secret: random().into(), may_exchange: false }],
+        pages: console_of(planned).into_iter().collect(),
         resource: format!("http://{gateway}/mcp"),
         scopes: Vec::new(),
         interactive_default: AgentId::new(config::load::DEMO_AGENT).ok(),
@@ -158,6 +218,17 @@ async fn start_issuer(
         Ok(issuer) => Ok(issuer),
         Err(_taken) => DemoIssuer::start(options(any(ISSUER)), tasks, stop.clone()).await.map_err(StartError::Trouble),
     }
+}
+
+/// The console's client, if it is one of this issuer.
+fn console_of(planned: &Config) -> Option<DemoPages> {
+    let admin = planned.admin.as_ref()?;
+    let console = admin.console.as_ref().filter(|console| console.issuer.as_str() == ALIAS)?;
+    Some(DemoPages {
+        id: console.client_id.clone(),
+        name: "Bailiwick's console".to_owned(),
+        redirect_uri: format!("http://{}/admin/login/callback", admin.listen),
+    })
 }
 
 /// Starts the samples that the files name, where the files say that they are.

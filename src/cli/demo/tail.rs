@@ -1,19 +1,42 @@
 //! The journal as it grows, one short line for each call.
 //!
-//! Reads the files and asks no gateway, as `logs` does. Invariant: what came from outside is shown as text only.
+//! Reads the files and asks no gateway, as `logs` does. Invariant: a record is shown once, and what nobody asked for is
+//! forgotten.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::PathBuf;
 use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::cli::output::{BAD, GOOD, QUIET, WARNING, print};
+use crate::cli::output::print;
 use crate::limit;
 
-/// The widest line, with the time before it and what `show` writes before that.
-const COLUMNS: usize = 100;
+mod line;
+
+/// A record, with the intent of the call that ends with it.
+pub(super) struct Told {
+    pub(super) record: Value,
+    intent: Option<Value>,
+}
+
+impl Told {
+    /// Whether a call of a tool of one of these names ends with it.
+    pub(super) fn ends(&self, names: &[&str]) -> bool {
+        let of = |record: &Value| names.iter().any(|name| says(record, "/mcp/name", name));
+        is_end(&self.record) && (of(&self.record) || self.intent.as_ref().is_some_and(of))
+    }
+}
+
+/// Whether that stands there in a record.
+pub(super) fn says(record: &Value, path: &str, wanted: &str) -> bool {
+    record.pointer(path).and_then(Value::as_str) == Some(wanted)
+}
+
+fn is_end(record: &Value) -> bool {
+    matches!(record["type"].as_str(), Some("result" | "refusal" | "failure"))
+}
 
 /// A place in the journal.
 pub(super) struct Tail {
@@ -22,29 +45,26 @@ pub(super) struct Tail {
     read: HashMap<PathBuf, u64>,
     /// Intents whose result is still to come, by leg.
     open: HashMap<String, Value>,
+    /// What was read, and that nobody has asked for yet.
+    waiting: VecDeque<Told>,
 }
 
 impl Tail {
     /// Everything from now on.
     pub(super) fn new(directory: PathBuf) -> Self {
-        let mut tail = Self { directory, read: HashMap::new(), open: HashMap::new() };
-        let _before = tail.records();
+        let mut tail = Self { directory, read: HashMap::new(), open: HashMap::new(), waiting: VecDeque::new() };
+        tail.skip();
         tail.open.clear();
         tail
     }
 
-    /// The next line of a call, if it comes soon.
-    pub(super) async fn next_call(&mut self) -> Option<String> {
+    /// The next record that is wanted, if it comes soon.
+    pub(super) async fn find(&mut self, wanted: impl Fn(&Told) -> bool) -> Option<Told> {
         let deadline = Instant::now() + limit::DEMO_LINE_TIMEOUT;
         loop {
-            let lines: Vec<String> = self
-                .records()
-                .iter()
-                .filter(|record| record["type"] != "list")
-                .filter_map(|record| self.line(record))
-                .collect();
-            if let Some(line) = lines.into_iter().last() {
-                return Some(line);
+            self.take_in();
+            if let Some(at) = self.waiting.iter().position(&wanted) {
+                return self.waiting.remove(at);
             }
             if Instant::now() > deadline {
                 return None;
@@ -53,20 +73,43 @@ impl Tail {
         }
     }
 
+    /// The line of the next record that is wanted, if it comes soon.
+    pub(super) async fn line(&mut self, wanted: impl Fn(&Told) -> bool) -> Option<String> {
+        let told = self.find(wanted).await?;
+        line::line(&told.record, told.intent.as_ref())
+    }
+
     /// Forgets what happened since the last look.
     pub(super) fn skip(&mut self) {
-        let _seen = self.records();
+        self.take_in();
+        self.waiting.clear();
     }
 
     /// Prints lines as they come; never ends.
     pub(super) async fn follow(&mut self) {
         loop {
             tokio::time::sleep(limit::DEMO_LINE_POLL * 4).await;
-            for record in self.records() {
-                if let Some(line) = self.line(&record) {
+            self.take_in();
+            while let Some(told) = self.waiting.pop_front() {
+                if let Some(line) = line::line(&told.record, told.intent.as_ref()) {
                     print(line);
                 }
             }
+        }
+    }
+
+    /// Reads on.
+    fn take_in(&mut self) {
+        for record in self.records() {
+            let leg = record.get("leg").and_then(Value::as_str).unwrap_or_default();
+            let intent = if is_end(&record) { self.open.remove(leg) } else { None };
+            if says(&record, "/type", "intent") && self.open.len() < limit::DEMO_OPEN_CALLS_MAX {
+                self.open.insert(leg.to_owned(), record.clone());
+            }
+            if self.waiting.len() >= limit::DEMO_OPEN_CALLS_MAX {
+                self.waiting.pop_front();
+            }
+            self.waiting.push_back(Told { record, intent });
         }
     }
 
@@ -96,57 +139,4 @@ impl Tail {
         }
         records
     }
-
-    /// The line of a record, where it has one: an intent is shown with its result.
-    fn line(&mut self, record: &Value) -> Option<String> {
-        let text = |record: &Value, path: &str| record.pointer(path).and_then(Value::as_str).map(str::to_owned);
-        let leg = text(record, "/leg").unwrap_or_default();
-        let intent = match record["type"].as_str()? {
-            "intent" => {
-                if self.open.len() < limit::DEMO_OPEN_CALLS_MAX {
-                    self.open.insert(leg, record.clone());
-                }
-                return None;
-            }
-            "result" | "refusal" | "failure" => self.open.remove(&leg),
-            "list" => None,
-            kind @ ("reload" | "revocation" | "start" | "stop") => {
-                return Some(format!("{QUIET}{}{QUIET:#} {kind}\n", time(record)));
-            }
-            _ => return None,
-        };
-        let told = intent.as_ref().unwrap_or(record);
-        let fact = |path: &str| text(record, path).or_else(|| text(told, path));
-        let subject =
-            fact("/subject/user").or_else(|| fact("/subject/id")).or_else(|| fact("/agent/id")).unwrap_or_default();
-        let object = match (fact("/mcp/server"), fact("/mcp/name")) {
-            (Some(server), Some(name)) => format!("{server}/{name}"),
-            (_, name) => name.or_else(|| fact("/mcp/method")).unwrap_or_default(),
-        };
-        let (style, effect) = match record["type"].as_str()? {
-            "refusal" => (BAD, "deny"),
-            "failure" => (WARNING, "fail"),
-            "list" => (QUIET, "list"),
-            _ => (GOOD, "allow"),
-        };
-        let reason = fact("/reason").or_else(|| fact("/decision/reason"));
-        let latency = record.pointer("/result/latency_us").and_then(Value::as_u64);
-        let outcome =
-            reason.or_else(|| latency.map(|latency_us| format!("{} ms", latency_us / 1000))).unwrap_or_default();
-        let rule = fact("/rule").or_else(|| fact("/decision/rule")).unwrap_or_default();
-        let subject = subject.trim_start_matches("user:").to_owned();
-        let line = format!("{effect:<6}{subject:<11} {object:<18} {outcome:<15} {rule}");
-        let line: String = safe(line.trim_end()).chars().take(COLUMNS - 19).collect();
-        let (effect, rest) = line.split_at_checked(6).unwrap_or((&line, ""));
-        Some(format!("{QUIET}{}{QUIET:#} {style}{effect}{style:#}{rest}\n", time(record)))
-    }
-}
-
-fn safe(text: &str) -> String {
-    text.chars().map(|character| if character.is_control() { '\u{fffd}' } else { character }).collect()
-}
-
-fn time(record: &Value) -> String {
-    let at = record["at"].as_str().and_then(|at| at.parse::<jiff::Timestamp>().ok());
-    at.map(|at| jiff::tz::TimeZone::system().to_datetime(at).strftime("%H:%M:%S").to_string()).unwrap_or_default()
 }

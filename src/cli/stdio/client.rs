@@ -37,17 +37,21 @@ impl Client {
         Ok(Self { remote: Remote::new(url, Way::with_login(url, login)?)? })
     }
 
-    /// Asks for `method`, and answers the response message: with `result` or with `error`.
+    /// Asks for `method`, and answers the response message: with `result` or with `error`. What `params` has in its
+    /// `_meta` goes along.
     ///
     /// # Errors
     /// A lower-case sentence when there was no answer: no connection, no valid token.
     pub async fn request(&self, method: &str, mut params: Value) -> Result<Value, String> {
         if let Some(params) = params.as_object_mut() {
-            let facts = json!({
+            let mut facts = json!({
                 meta::PROTOCOL_VERSION: "2026-07-28",
                 meta::CLIENT_CAPABILITIES: {},
                 meta::CLIENT_INFO: { "name": "bailiwick", "version": env!("CARGO_PKG_VERSION") },
             });
+            if let (Some(Value::Object(own)), Some(facts)) = (params.remove("_meta"), facts.as_object_mut()) {
+                facts.extend(own);
+            }
             params.insert("_meta".to_owned(), facts);
         }
         let text = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params }).to_string();

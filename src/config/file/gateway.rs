@@ -303,10 +303,14 @@ pub fn read_quota(mut table: Table<'_, '_>) -> Option<QuotaConfig> {
     let burst = table.at::<Count>("requests_burst");
     let calls = table.get::<Count>("calls_in_flight_max");
     let streams = table.get::<Count>("streams_max");
+    let refusals = table.get::<Count>("refusals_per_second");
+    let at_once = table.get::<Count>("refusals_burst");
     Some(QuotaConfig {
         requests_per_second: rate?.0,
         requests_burst: burst?.into_inner().0,
         calls_in_flight_max: usize::try_from(calls?.0).ok()?,
         streams_max: usize::try_from(streams?.0).ok()?,
+        refusals_per_second: refusals?.0,
+        refusals_burst: at_once?.0,
     })
 }

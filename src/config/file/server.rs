@@ -88,6 +88,7 @@ pub fn read(mut table: Table<'_, '_>, id: ServerId, places: Places<'_>, override
     let isolation = table.get::<IsolationText>("isolation");
     let pins_written = table.has("pins");
     let pins = table.get::<PinsText>("pins");
+    let idempotent = table.get::<Vec<String>>("idempotent");
     let on_down = table.get::<Period>("on_down");
     let list_refresh_min = table.get::<Period>("list_refresh_min");
     let uris = read_uris(&mut table);
@@ -99,13 +100,7 @@ pub fn read(mut table: Table<'_, '_>, id: ServerId, places: Places<'_>, override
         table.source.warning(&review.span(), format!("the review of server `{id}` is overdue"));
     }
     let (transport, credential, tool_credentials) = (transport?, credential?, tool_credentials?);
-    if matches!(transport, TransportConfig::Stdio { .. }) {
-        let carried = !matches!(credential, CredentialConfig::None) || !tool_credentials.is_empty();
-        if carried {
-            let message = "a process has no headers: hand its credential over in `variables`, as env:NAME or file:PATH";
-            table.mistake(&table.span, message);
-        }
-    }
+    process::check_credential(&table, &transport, &credential, !tool_credentials.is_empty());
     let mut accounts =
         std::iter::once(&credential).chain(tool_credentials.values()).filter_map(CredentialConfig::account);
     if let Some(first) = accounts.next()
@@ -149,6 +144,7 @@ pub fn read(mut table: Table<'_, '_>, id: ServerId, places: Places<'_>, override
             None if is_production => PinMode::Strict,
             None => PinMode::FirstUse,
         },
+        idempotent: idempotent?,
         on_down: on_down?.0,
         list_refresh_min: list_refresh_min?.0,
         uris: uris?,

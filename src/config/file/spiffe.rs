@@ -74,9 +74,19 @@ fn place(text: &str, base: &Path, loopback_allowed: bool) -> Result<BundlePlace,
         }
         return Ok(BundlePlace::File(base.join(path)));
     }
+    if let Some(path) = text.strip_prefix("unix:") {
+        let path = Path::new(path.strip_prefix("//").unwrap_or(path));
+        if !path.is_absolute() {
+            return Err(
+                "the socket of the Workload API has an absolute path: write unix:/run/spire/agent.sock".to_owned()
+            );
+        }
+        return Ok(BundlePlace::Workload(path.to_owned()));
+    }
     let url = http_url(text).map_err(|_| {
         format!(
-            "`{text:.100}` is not a place of a bundle: write \"file:PATH\", or the https:// URL of a bundle endpoint"
+            "`{text:.100}` is not a place of a bundle: write \"file:PATH\", the https:// URL of a bundle endpoint, or \
+             \"unix:PATH\" for the Workload API"
         )
     })?;
     let on_this_machine = is_loopback(&url);

@@ -399,6 +399,7 @@ fn every_documented_key_is_read() {
         format!("{header}\n{lines}")
     };
     let http = ["command", "variables", "directory", "sandbox", "read", "write", "network"];
+    let http = [&http[..], &["credential_variable", "credential_file"]].concat();
     let fixed = ["kind", "header", "prefix", "secret", "max_age", "rotated_at", "on_stale"];
     let signed = ["private_key", "private_key_algorithm", "private_key_id"];
     let actor = ["actor_token", "actor_token_type"];
@@ -438,8 +439,9 @@ fn every_documented_key_is_read() {
             &["client_secret", "client_auth"],
         ),
         section(&keys::HEALTH, "[servers.notes.health]", &[]),
-        section(&keys::SERVER, "[servers.local]", &["url", "allow_private", "allow_plain_http"]),
+        section(&keys::SERVER, "[servers.local]", &["url", "allow_private", "allow_plain_http", "credential_file"]),
         section(&keys::PROCESS, "[servers.local.process]", &[]),
+        section(&keys::CREDENTIAL, "[servers.local.credential]\nkind = \"exchange\"", &exchange),
     ];
     let agents = [
         section(&keys::AGENTS, "", &[]),

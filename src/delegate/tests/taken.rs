@@ -12,8 +12,20 @@ use crate::shelf::{Action, Change, Changed, Expect, Row, Section, Shelf, Tell, V
 #[derive(Debug, Default)]
 struct Rows {
     rows: Mutex<Map<String, Row>>,
+    /// Those of what is still to be given back.
+    owed: Mutex<Map<String, Row>>,
     /// Whether no more fit.
     full: std::sync::atomic::AtomicBool,
+}
+
+impl Rows {
+    fn of(&self, section: Section) -> &Mutex<Map<String, Row>> {
+        match section.rows_max {
+            limit::CREDENTIALS_LEDGER_MAX => &self.rows,
+            limit::CREDENTIALS_OWED_MAX => &self.owed,
+            _ => panic!("{}", section.name),
+        }
+    }
 }
 
 impl Shelf for Rows {
@@ -23,23 +35,25 @@ impl Shelf for Rows {
 
     fn rows<'a>(
         &'a self,
-        _: Section,
+        section: Section,
         _: Option<&'a str>,
         after: Option<&'a str>,
     ) -> BoxFuture<'a, Result<Vec<Row>, Failure>> {
-        let rows = self.rows.lock().unwrap();
+        let rows = self.of(section).lock().unwrap();
         let after = rows.values().filter(|row| after.is_none_or(|after| row.key.as_str() > after));
         Box::pin(std::future::ready(Ok(after.take(limit::SHELF_ROWS_READ_MAX).cloned().collect())))
     }
 
     fn change(&self, changes: Vec<Change>, _: Tell) -> BoxFuture<'_, Result<Changed, Failure>> {
-        let mut rows = self.rows.lock().unwrap();
         if self.full.load(Ordering::SeqCst) {
             return Box::pin(std::future::ready(Ok(Changed::Full(0))));
         }
         for change in changes {
-            let Action::Put { owner, body, expires_at_us } = change.action else { panic!() };
-            assert_eq!(change.section.rows_max, limit::CREDENTIALS_LEDGER_MAX);
+            let mut rows = self.of(change.section).lock().unwrap();
+            let Action::Put { owner, body, expires_at_us } = change.action else {
+                rows.remove(&change.key);
+                continue;
+            };
             let before = rows.get(&change.key).map(|row| row.version);
             match change.expect {
                 Expect::Absent => assert!(before.is_none()),
@@ -178,6 +192,50 @@ async fn an_authorization_server_that_is_away_is_asked_again_until_it_takes_it_b
     }
     assert!(began.elapsed() >= limit::CREDENTIAL_REVOKE_RETRY_MIN);
     assert!(world.asked_at("/revoke").len() >= 2);
+}
+
+#[tokio::test]
+async fn what_is_not_taken_back_yet_is_kept_sealed_until_it_is_and_a_row_that_was_changed_is_nothing() {
+    let rows = Arc::new(Rows::default());
+    let sealer = crate::wire::handle::Sealer::new([&[7_u8; 32][..]]).unwrap();
+    let ourselves = vault::Ourselves::at(&url::Url::parse("https://mcp.example").unwrap());
+    let vault = Vault::new(Arc::clone(&rows) as _, sealer, ourselves);
+    let shelf = Arc::clone(&rows);
+    let make = |_: &str| server(CredentialConfig::Exchange(Arc::new(exchange("read"))));
+    let world = world_with(make, |delegate| delegate.with_ledger(shelf).with_vault(vault)).await;
+    let (alice, _) = world.caller("alice", 600).await;
+    world.ask(&alice, None).await.unwrap();
+    world.answers_at("/revoke", 503, json!("down"));
+    assert_eq!(world.delegate.take_back(&subject("alice")).await.unwrap()[0].state, Taken::Pending);
+    let row = rows.owed.lock().unwrap().values().next().unwrap().clone();
+    assert!(row.expires_at_us.is_some() && !row.body.contains("exchanged-0"), "{}", row.body);
+    world.answers_at("/revoke", 200, json!({}));
+    while !rows.owed.lock().unwrap().is_empty() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // Somebody else's process left these; only the one that is as it was is given back.
+    while world.delegate.ledger().await.unwrap()[0].state != "revoked" {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let asked = world.asked_at("/revoke").len();
+    let moved = Row { key: "moved".to_owned(), ..row.clone() };
+    let other = Row { body: row.body.replace("/token", "/other"), ..row.clone() };
+    for bad in [moved, other] {
+        assert!(bad.key != row.key || bad.body != row.body, "{}", row.body);
+        rows.owed.lock().unwrap().insert(bad.key.clone(), bad);
+        world.delegate.settle(&world.config).await.unwrap();
+        rows.owed.lock().unwrap().clear();
+    }
+    assert_eq!(world.asked_at("/revoke").len(), asked);
+    rows.owed.lock().unwrap().insert(row.key.clone(), row);
+    world.delegate.settle(&world.config).await.unwrap();
+    assert_eq!((world.asked_at("/revoke").len(), rows.owed.lock().unwrap().len()), (asked + 1, 0));
+    // Where there is no place it is said, and tried for as long as this process lives.
+    world.answers_at("/revoke", 503, json!("down"));
+    world.ask(&alice, None).await.unwrap();
+    rows.full.store(true, Ordering::SeqCst);
+    assert_eq!(world.delegate.take_back(&subject("alice")).await.unwrap()[0].state, Taken::Pending);
+    assert!(rows.owed.lock().unwrap().is_empty());
 }
 
 #[tokio::test]

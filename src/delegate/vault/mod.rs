@@ -94,6 +94,8 @@ struct Sought {
     epoch: RevocationEpoch,
     /// An access token that the upstream does not take, whatever is said of its life.
     refused: Option<SecretString>,
+    /// So many seconds before the end of a use nothing is begun with it any more.
+    lead: i64,
 }
 
 /// A linked account, renewed.
@@ -138,6 +140,11 @@ impl Vault {
         })
     }
 
+    /// What seals here.
+    pub(super) const fn sealer(&self) -> &Sealer {
+        &self.sealer
+    }
+
     /// Who we are toward authorization servers, and what they say of themselves.
     #[must_use]
     pub const fn authorities(&self) -> &Authorities {
@@ -177,6 +184,7 @@ impl Vault {
             account: Arc::clone(account),
             epoch: caller.epoch(),
             refused: None,
+            lead: super::handed::handover(server).map_or(0, |_| super::handed::lead(seconds(account.use_max))),
         };
         let held = self.seek(sought.clone()).await?;
         let spare = AccountSpare { vault: Arc::clone(self), sought, presented: Arc::clone(&held) };
@@ -212,7 +220,7 @@ impl Vault {
         let held = self.held.get(place)?;
         let own = held.epoch == sought.epoch
             && is_named(&sought.server, &sought.account, (&held.resource, &held.authority, held.client.as_deref()));
-        let good = own && now_s() < held.used_until && !sought.refuses(&held.secret);
+        let good = own && now_s() < held.used_until.saturating_sub(sought.lead) && !sought.refuses(&held.secret);
         good.then_some(held)
     }
 
@@ -292,6 +300,13 @@ fn renewed_at(entry: &Entry) -> i64 {
 fn used_up_at(entry: &Entry, now: i64) -> i64 {
     let at = renewed_at(entry);
     if at > now { at } else { entry.expires_at.unwrap_or(i64::MAX) }
+}
+
+impl AccountTie {
+    /// Which account it is, and since when it is linked.
+    pub(super) fn digest(&self) -> Digest {
+        Digest::of("bailiwick/account-tie/v1", &[self.place.as_bytes(), &self.linked_at.to_be_bytes()])
+    }
 }
 
 impl Sought {

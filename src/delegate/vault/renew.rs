@@ -44,7 +44,8 @@ impl Vault {
             let Some(entry) = entry.filter(|_| !found.kept.dead) else { return Err(link_required()) };
             let refused = sought.refuses(&entry.access);
             let good = !refused && entry.expires_at.is_none_or(|ends| now_s() < ends);
-            if !refused && now_s() < renewed_at(entry) {
+            let lead = entry.expires_at.map_or(0, |ends| sought.lead.min(ends.saturating_sub(entry.given_at) / 4));
+            if !refused && now_s() < renewed_at(entry).saturating_sub(lead) {
                 self.keep_longer(sought, &found).await?;
                 return Ok(self.hold(sought, entry));
             }

@@ -71,7 +71,7 @@ fn client(state: &State, parameters: &Parameters) -> Result<(String, String, Str
     let unknown = || {
         error("invalid_client", "this client is not registered here (any more); remove its saved login and try again")
     };
-    let client = state.registered.get(id).ok_or_else(unknown)?;
+    let client = state.client(id).ok_or_else(unknown)?;
     let uri = parameters.need("redirect_uri")?;
     if !client.redirect_uris.iter().any(|own| matches(own, uri)) {
         return Err(error("invalid_request", "the redirect_uri is not one that the client registered"));

@@ -50,7 +50,8 @@ pub(super) async fn guard(Extracted(state): Extracted<Arc<State>>, request: Requ
     headers.insert(VARY, HeaderValue::from_static("origin"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    // With `no-referrer` browsers say `Origin: null` for our own form as well, and nobody could sign in.
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("same-origin"));
     response
 }
 

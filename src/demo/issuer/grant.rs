@@ -13,9 +13,10 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use http::StatusCode;
 use http::header::AUTHORIZATION;
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
+use super::CLICKED;
 use super::mint::AccessClaims;
 use super::parameters::{OauthError, Parameters, error, resource};
 use super::state::{Grant, State, digest, now_s, random};
@@ -85,7 +86,7 @@ fn asker(state: &State, headers: &HeaderMap, parameters: &Parameters) -> Result<
         }
         None => (parameters.need("client_id")?.to_owned(), parameters.get("client_secret").map(str::to_owned)),
     };
-    let expected: Option<Digest> = match (state.confidential(&id), state.registered.get(&id)) {
+    let expected: Option<Digest> = match (state.confidential(&id), state.client(&id)) {
         (Some(client), _) => Some(digest(client.secret.expose_secret())),
         (None, Some(client)) => client.secret,
         (None, None) => return Err(refuse()),
@@ -144,23 +145,37 @@ fn own(state: &State, asker: &Asker, parameters: &Parameters) -> Result<Value, O
     if !asker.proven || state.confidential(&asker.id).is_none() {
         return Err(error("unauthorized_client", "this client cannot get tokens for itself"));
     }
+    let claims = of_client(state, &asker.id, parameters.get("resource"), parameters.get("scope").unwrap_or_default())?;
+    answer(state, &claims, &[])
+}
+
+/// The token of a client that calls for itself.
+pub(super) fn for_client(
+    state: &State,
+    id: &str,
+    named: Option<&str>,
+    scope: &str,
+) -> Result<SecretString, OauthError> {
+    Ok(state.mint.sign("at+jwt", &of_client(state, id, named, scope)?)?.into())
+}
+
+fn of_client(state: &State, id: &str, named: Option<&str>, scope: &str) -> Result<AccessClaims, OauthError> {
     let now = now_s();
-    let scope = parameters.get("scope").unwrap_or_default().to_owned();
-    let claims = AccessClaims {
+    Ok(AccessClaims {
         iss: state.url.clone(),
-        sub: asker.id.clone(),
-        aud: resource(parameters.get("resource"), &state.options.resource)?,
-        client_id: asker.id.clone(),
+        sub: id.to_owned(),
+        aud: resource(named, &state.options.resource)?,
+        client_id: id.to_owned(),
         jti: random()?,
         iat: now,
         exp: now.saturating_add(life()),
         sid: None,
         auth_time: None,
-        scope,
+        acr: None,
+        scope: scope.to_owned(),
         groups: None,
         act: None,
-    };
-    answer(state, &claims, &[])
+    })
 }
 
 fn exchange(state: &State, asker: &Asker, parameters: &Parameters) -> Result<Value, OauthError> {
@@ -218,6 +233,7 @@ fn for_user(state: &State, grant: Grant) -> Result<Value, OauthError> {
         exp: now.saturating_add(life()),
         sid: Some(grant.session.clone()),
         auth_time: Some(grant.signed_in_at),
+        acr: Some(CLICKED.to_owned()),
         scope: grant.authorization.scope.clone(),
         groups: Some(grant.user.groups.clone()),
         act: None,
@@ -231,7 +247,7 @@ fn id_token(state: &State, grant: &Grant) -> Result<String, String> {
     let now = now_s();
     let claims = json!({
         "iss": state.url, "sub": grant.user.name, "aud": grant.authorization.client, "iat": now,
-        "exp": now.saturating_add(life()), "auth_time": grant.signed_in_at, "sid": grant.session,
+        "exp": now.saturating_add(life()), "auth_time": grant.signed_in_at, "acr": CLICKED, "sid": grant.session,
         "nonce": grant.authorization.nonce,
     });
     state.mint.sign("JWT", &claims)

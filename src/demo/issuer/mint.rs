@@ -44,6 +44,8 @@ pub(super) struct AccessClaims {
     pub sid: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auth_time: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub acr: Option<String>,
     #[serde(skip_serializing_if = "String::is_empty", default)]
     pub scope: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -127,6 +129,8 @@ pub(super) fn for_user(state: &State, request: &MintRequest) -> Result<SecretStr
         exp: now.saturating_add(life),
         sid: Some(random()?),
         auth_time: Some(now),
+        // Nobody clicked.
+        acr: None,
         scope: state.options.scopes.join(" "),
         groups: Some(user.groups.clone()),
         act: None,

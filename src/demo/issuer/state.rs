@@ -99,6 +99,17 @@ impl State {
         self.options.users.iter().find(|user| user.name == name)
     }
 
+    /// A client that people sign in to: one that registered itself, or one that was known before.
+    pub fn client(&self, id: &str) -> Option<Registered> {
+        let known = self.options.pages.iter().find(|pages| pages.id == id);
+        let known = known.map(|pages| Registered {
+            name: pages.name.clone(),
+            redirect_uris: vec![pages.redirect_uri.clone()],
+            secret: None,
+        });
+        known.or_else(|| self.registered.get(id))
+    }
+
     pub fn confidential(&self, id: &str) -> Option<&DemoClient> {
         self.options.clients.iter().find(|client| client.id == id)
     }

@@ -36,6 +36,11 @@ async fn world() -> World {
             DemoClient { id: "gateway".into(), secret: "gw".to_owned().into(), may_exchange: true },
             DemoClient { id: "second".into(), secret: "gw2".to_owned().into(), may_exchange: true },
         ],
+        pages: vec![DemoPages {
+            id: "console".into(),
+            name: "Console".into(),
+            redirect_uri: "http://127.0.0.1/admin/login/callback".into(),
+        }],
         resource: "https://gw.example/mcp".into(),
         scopes: vec!["tools".into()],
         interactive_default: Some(AgentId::new("assistant").unwrap()),
@@ -79,6 +84,7 @@ impl World {
         let id = client["client_id"].as_str().unwrap().to_owned();
         let page = self.get(&authorize_path(&id, &[])).await;
         assert_eq!(page.status(), 200);
+        assert_eq!(page.headers()["referrer-policy"], "same-origin", "or a browser sends the form as nobody's");
         let page = String::from_utf8(page.into_body()).unwrap();
         assert!(page.contains("&lt;i&gt;Claude") && page.contains("a &lt;b&gt;") && !page.contains("<i>"), "{page}");
         let request = page.split("name=\"request\" value=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
@@ -169,6 +175,40 @@ async fn an_assistant_registers_signs_a_person_in_and_the_gateway_believes_the_t
     world.tasks.close();
     tokio::time::timeout(Duration::from_secs(5), world.tasks.wait()).await.unwrap();
     assert!(!world.door.exists(), "the door file goes with the issuer");
+}
+
+#[tokio::test]
+async fn people_sign_in_to_the_console_and_their_tokens_say_how() {
+    let world = world().await;
+    let callback = "http://127.0.0.1:7820/admin/login/callback";
+    let changes = [("redirect_uri", callback), ("scope", "openid"), ("resource", "https://gw.example/admin")];
+    let page = world.get(&authorize_path("console", &changes)).await;
+    let page = String::from_utf8(page.into_body()).unwrap();
+    let request = page.split("name=\"request\" value=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    let clicked = world.form("/authorize", &[("request", &request), ("user", "bob")]).await;
+    let location = url::Url::parse(clicked.headers()["location"].to_str().unwrap()).unwrap();
+    let code = location.query_pairs().find(|(name, _)| name == "code").unwrap().1.into_owned();
+    let mut fields = redeem("console", &code);
+    fields[3] = ("redirect_uri", callback);
+    let answer = world.token(&fields).await;
+    let (access, identity) = (claims(&answer["access_token"]), claims(&answer["id_token"]));
+    assert_eq!((&access["acr"], &access["client_id"]), (&json!("click"), &json!("console")), "{access}");
+    assert_eq!((&identity["acr"], &identity["sub"]), (&json!("click"), &json!("bob")), "{identity}");
+    assert!(access["auth_time"].is_i64(), "{access}");
+    // Where nobody clicked, no token says so.
+    let minted = world.issuer.mint(&MintRequest { user: "bob".into(), ..MintRequest::default() }).unwrap();
+    assert!(claims(&json!(minted.expose_secret())).get("acr").is_none());
+    let elsewhere = [("redirect_uri", "http://127.0.0.1:7820/admin/other")];
+    assert_eq!(world.get(&authorize_path("console", &elsewhere)).await.status(), 400);
+}
+
+#[tokio::test]
+async fn software_of_the_demo_has_tokens_of_its_own_and_nobody_elses() {
+    let world = world().await;
+    let read = claims(&json!(world.issuer.mint_for_client("bot-client").unwrap().expose_secret()));
+    assert_eq!((&read["sub"], &read["client_id"]), (&json!("bot-client"), &json!("bot-client")));
+    assert_eq!(read["aud"], "https://gw.example/mcp");
+    assert!(world.issuer.mint_for_client("alice").is_err() && world.issuer.mint_for_client("console").is_err());
 }
 
 #[tokio::test]
@@ -307,6 +347,7 @@ async fn it_listens_on_loopback_only() {
         listen: "0.0.0.0:0".parse().unwrap(),
         users: Vec::new(),
         clients: Vec::new(),
+        pages: Vec::new(),
         resource: String::new(),
         scopes: Vec::new(),
         interactive_default: None,

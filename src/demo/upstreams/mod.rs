@@ -15,8 +15,11 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+mod backstage;
 mod deploy;
 mod notes;
+
+pub use backstage::Backstage;
 
 /// Starts one sample server at `http://ADDRESS/mcp`; port 0 takes a free one.
 ///
@@ -31,6 +34,7 @@ pub async fn start(sample: Sample, listen: SocketAddr) -> io::Result<Started> {
     let address = listener.local_addr()?;
     let stop = CancellationToken::new();
     let config = StreamableHttpServerConfig::default().with_cancellation_token(stop.child_token());
+    let mut backstage = None;
     let router = match sample {
         Sample::Notes => {
             let notes = notes::Notes::new();
@@ -43,14 +47,14 @@ pub async fn start(sample: Sample, listen: SocketAddr) -> io::Result<Started> {
             Router::new().nest_service("/mcp", StreamableHttpService::new(move || Ok(notes.clone()), sessions, config))
         }
         Sample::Deploy => {
-            let deploy = deploy::Deploy::new();
+            let deploy = deploy::Deploy::new(backstage.insert(Backstage::default()).clone());
             let sessions = std::sync::Arc::new(LocalSessionManager::default());
             Router::new().nest_service("/mcp", StreamableHttpService::new(move || Ok(deploy.clone()), sessions, config))
         }
     };
     let stopped = stop.clone().cancelled_owned();
     let task = tokio::spawn(async move { axum::serve(listener, router).with_graceful_shutdown(stopped).await });
-    Ok(Started { address, stop: stop.drop_guard(), task })
+    Ok(Started { address, backstage, stop: stop.drop_guard(), task })
 }
 
 /// Which sample server.
@@ -99,6 +103,7 @@ impl FromStr for Sample {
 #[derive(Debug)]
 pub struct Started {
     address: SocketAddr,
+    backstage: Option<Backstage>,
     stop: DropGuard,
     task: JoinHandle<io::Result<()>>,
 }
@@ -114,6 +119,12 @@ impl Started {
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}/mcp", self.address)
+    }
+
+    /// What can be done to it in this process; only `deploy` has anything of the kind.
+    #[must_use]
+    pub const fn backstage(&self) -> Option<&Backstage> {
+        self.backstage.as_ref()
     }
 
     /// Stops it: ends its sessions and streams, and waits for the last answer.

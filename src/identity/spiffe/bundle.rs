@@ -50,6 +50,13 @@ enum KeyKind {
     P384,
 }
 
+/// What a key is for that does not say so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unmarked {
+    LeftAlone,
+    JwtSvid,
+}
+
 #[derive(Deserialize)]
 struct Document {
     keys: Vec<serde_json::Value>,
@@ -80,6 +87,18 @@ impl Bundle {
     /// # Errors
     /// When it is no bundle, or a root in it cannot be read.
     pub fn read(text: &[u8]) -> Result<Self, String> {
+        Self::with(text, Unmarked::LeftAlone)
+    }
+
+    /// Reads what the Workload API says: keys for JWT-SVIDs alone, which need not say that they are.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn of_workload_api(text: &[u8]) -> Result<Self, String> {
+        Self::with(text, Unmarked::JwtSvid)
+    }
+
+    fn with(text: &[u8], unmarked: Unmarked) -> Result<Self, String> {
         let document: Document = serde_json::from_slice(text).map_err(|error| format!("it is no bundle: {error}"))?;
         if document.keys.len() > limit::JWKS_KEYS_MAX {
             return Err(format!("{} keys are too many: at most {}", document.keys.len(), limit::JWKS_KEYS_MAX));
@@ -88,6 +107,7 @@ impl Bundle {
         for key in &document.keys {
             match key.get("use").and_then(serde_json::Value::as_str) {
                 Some("jwt-svid") => keys.extend(JwtKey::read(key)),
+                None if unmarked == Unmarked::JwtSvid => keys.extend(JwtKey::read(key)),
                 Some("x509-svid") => {
                     roots.add(root(key)?).map_err(|error| format!("a root in it cannot be used: {error}"))?;
                 }
@@ -220,7 +240,10 @@ mod tests {
         assert_eq!(bundle.signer(None, Algorithm::RS256, "a.b", &own.signature("a.b")), None);
         let mut without = key(&own, "jwt-svid", "one");
         without.as_object_mut().unwrap().remove("use");
-        assert_eq!(verifies(&read(&[without]), &own, None), None);
+        assert_eq!(verifies(&read(&[without.clone()]), &own, None), None);
+        let said = json!({ "keys": [without, key(&other, "sig", "two")] }).to_string();
+        let said = Bundle::of_workload_api(said.as_bytes()).unwrap();
+        assert_eq!((verifies(&said, &own, None), verifies(&said, &other, None)), (Some(true), Some(false)));
         assert_eq!(verifies(&read(&[]), &own, None), None, "all were withdrawn");
     }
 

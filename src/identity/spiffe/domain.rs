@@ -6,7 +6,7 @@
 
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -19,6 +19,7 @@ use super::bundle::Bundle;
 use crate::config::IssuerConfig;
 use crate::config::set::replaceable;
 use crate::config::spiffe::{BundlePlace, SpiffeConfig};
+use crate::egress::workload::Bundles;
 use crate::egress::{self, EgressPolicy, OauthClient, oauth_client};
 use crate::identity::issuer::{IssuerReadiness, News, pause_after};
 use crate::ids::{Digest, IssuerAlias};
@@ -56,7 +57,7 @@ impl Domain {
     /// Nothing is known yet; [`Self::run`] finds out.
     pub fn new(issuer: &IssuerConfig, config: &SpiffeConfig, allow_loopback: bool, stop: CancellationToken) -> Self {
         let policy = match &config.bundle {
-            BundlePlace::File(_) => EgressPolicy::public(),
+            BundlePlace::File(_) | BundlePlace::Workload(_) => EgressPolicy::public(),
             BundlePlace::Web(url) => {
                 let on_loopback = url.scheme() == "http" || egress::is_loopback(url);
                 EgressPolicy::issuer(url.host_str(), allow_loopback && on_loopback)
@@ -156,7 +157,46 @@ impl Domain {
         stop.run_until_cancelled(self.keep_fresh()).await;
     }
 
+    /// Hears what the Workload API says for as long as it says something; asks anew where it has been silent, because a
+    /// stream may be dead without anyone having noticed.
+    async fn follow(&self, socket: &Path) {
+        let mut failures = 0_u32;
+        loop {
+            let problem = match Bundles::open(socket).await {
+                Ok(mut bundles) => self.hear(&mut bundles, &mut failures).await,
+                Err(problem) => Some(problem),
+            };
+            let Some(problem) = problem else { continue };
+            failures = failures.saturating_add(1);
+            self.finished(Err(problem));
+            tokio::time::sleep(pause_after(failures)).await;
+        }
+    }
+
+    /// What is wrong with a stream; nothing, where it has only been silent.
+    async fn hear(&self, bundles: &mut Bundles, failures: &mut u32) -> Option<String> {
+        let mut patience = limit::WORKLOAD_API_TIMEOUT;
+        loop {
+            let said = tokio::time::timeout(patience, bundles.next(self.config.trust_domain.as_str())).await;
+            let first = patience == limit::WORKLOAD_API_TIMEOUT;
+            match said {
+                Ok(Ok(text)) => match Bundle::of_workload_api(&text) {
+                    Ok(bundle) => self.finished(Ok(bundle)),
+                    Err(problem) => return Some(problem),
+                },
+                Ok(Err(problem)) => return Some(problem),
+                Err(_) if first => return Some("it says nothing".to_owned()),
+                Err(_) => return None,
+            }
+            *failures = 0;
+            patience = limit::BUNDLE_REFRESH_USUAL;
+        }
+    }
+
     async fn keep_fresh(&self) {
+        if let BundlePlace::Workload(socket) = &self.config.bundle {
+            return self.follow(socket).await;
+        }
         let (mut client, mut failures) = (None, 0_u32);
         loop {
             let outcome = match &client {
@@ -187,7 +227,7 @@ impl Domain {
 
     /// What the bundle is asked for with, where it is not a file.
     async fn client(&self) -> Result<Option<OauthClient>, String> {
-        if matches!(self.config.bundle, BundlePlace::File(_)) {
+        if !matches!(self.config.bundle, BundlePlace::Web(_)) {
             return Ok(None);
         }
         let policy = self.policy.clone();
@@ -204,6 +244,13 @@ impl Domain {
             }
             (BundlePlace::Web(url), Some(client)) => web(client, url.as_str()).await?,
             (BundlePlace::Web(_), None) => return Err("there is no client to ask with".to_owned()),
+            // It is who says what is in force; there is no sequence that could go back.
+            (BundlePlace::Workload(socket), _) => {
+                let mut bundles = Bundles::open(socket).await?;
+                let said = bundles.next(self.config.trust_domain.as_str());
+                let said = tokio::time::timeout(limit::WORKLOAD_API_TIMEOUT, said).await;
+                return Bundle::of_workload_api(&said.map_err(|_| "it says nothing".to_owned())??);
+            }
         };
         let fresh = Bundle::read(&text)?;
         let had = *self.highest.lock().unwrap_or_else(PoisonError::into_inner);
@@ -301,7 +348,6 @@ async fn web(client: &OauthClient, url: &str) -> Result<Vec<u8>, String> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
-    use std::path::Path;
 
     use super::*;
     use crate::config::spiffe::{IssuerKind, TrustDomain};

@@ -185,6 +185,7 @@ fn entry(transport: TransportConfig) -> ServerConfig {
         forward_headers: Vec::new(),
         discoverable: false,
         elicit_url_hosts: Vec::new(),
+        idempotent: Vec::new(),
     }
 }
 
@@ -213,7 +214,14 @@ fn config(servers: Vec<ServerConfig>) -> Config {
         telemetry: None,
         exports: Vec::new(),
         feeds: Vec::new(),
-        quota: QuotaConfig { requests_per_second: 1, requests_burst: 1, calls_in_flight_max: 1, streams_max: 1 },
+        quota: QuotaConfig {
+            requests_per_second: 1,
+            requests_burst: 1,
+            calls_in_flight_max: 1,
+            streams_max: 1,
+            refusals_per_second: 10,
+            refusals_burst: 10,
+        },
         issuers: Vec::new(),
         anonymous: false,
         local: None,

@@ -68,6 +68,8 @@ fn entry_of(script: &str, place: &Path) -> ServerConfig {
                 open_files_max: 1024,
                 processes_max: 256,
             },
+            handover: None,
+            instances_max: crate::limit::PROCESSES_PER_SERVER_MAX,
         },
     })
 }

@@ -205,3 +205,37 @@ async fn whoever_has_left_leaves_no_account_behind() {
     assert_eq!((told.len(), &told[0]["actor"]), (1, &json!("feed:hr")), "{told:?}");
     assert!(told[0]["about"].as_str().unwrap().contains("user:test/ann"), "{told:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_has_the_account_of_whom_it_is_for_and_ends_when_that_is_taken_back() {
+    let (issuer, service, place) = (Issuer::start().await, Linked::start().await, tempfile::tempdir().unwrap());
+    let command = crate::processes::command(place.path());
+    let command: Vec<&str> = command.iter().map(String::as_str).collect();
+    let more = format!(
+        "title = \"Notes\"\npins = \"off\"\ncredential_variable = \"SERVICE_TOKEN\"\n[servers.notes.credential]\n\
+         kind = \"oauth\"\nissuer = \"{}\"\nresource = \"{}\"\n",
+        service.origin,
+        service.url()
+    );
+    let setup = Setup::new(&issuer).issuer_lines("link_client_id = \"test-link\"\n");
+    let gateway = setup.stdio_server("notes", &command, &more).start().await;
+    let running = Running { issuer, service, gateway };
+    let mut all = Vec::new();
+    for user in ["ann", "bob"] {
+        running.linked(user).await;
+        let answer = running.whoami(user).await;
+        let told: Value = serde_json::from_str(answer.tool_text()).unwrap_or_else(|_| panic!("{}", answer.text));
+        let token = told["token"].as_str().unwrap().to_owned();
+        assert!(running.service.state().access.contains_key(&token), "{told}");
+        all.push((told["process"].as_u64().unwrap(), token));
+    }
+    assert!(all[0].0 != all[1].0 && all[0].1 != all[1].1, "{all:?}");
+    let removed = running.gateway.command(&["vault", "revoke", "user:test/ann", "notes"]);
+    assert!(removed.status.success(), "{removed:?}");
+    crate::stdio::are_gone(&[all[0].0], std::time::Duration::from_secs(1)).await;
+    assert!(crate::stdio::lives(all[1].0), "his account is his");
+    let revoked = running.gateway.command(&["revoke", "subject", "user:test/bob"]);
+    assert!(revoked.status.success(), "{revoked:?}");
+    crate::stdio::are_gone(&[all[1].0], std::time::Duration::from_secs(1)).await;
+    assert!(!running.gateway.log().contains(&all[0].1));
+}

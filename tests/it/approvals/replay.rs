@@ -45,6 +45,18 @@ async fn one_confirmation_is_one_call_with_however_many_states_it_was_asked_for(
 }
 
 #[tokio::test]
+async fn what_somebody_approved_is_not_made_again_although_its_server_went_away() {
+    let issuer = Issuer::start().await;
+    let upstream = Scripted::start(json!([tool("echo")]), |_| crate::support::scripted::gone()).await;
+    let gateway = setup(&issuer, &upstream, GATES).start().await;
+    let running = Running { issuer, upstream, gateway };
+    let id = running.asks("alice", json!({ "n": 1 })).await;
+    assert_eq!(running.approve(&id, &running.bob()).await.status, 200);
+    let answer = running.call("alice", json!({ "n": 1 })).await;
+    assert_eq!((reason(&answer).as_str(), running.calls()), ("upstream_closed", 1), "it is marked: {}", answer.text);
+}
+
+#[tokio::test]
 async fn what_somebody_approved_is_one_call_where_it_was_confirmed_as_well() {
     let running = start(&format!("{GATES}{CONFIRM}")).await;
     let (alice, arguments) = (running.caller("alice"), json!({ "n": 1 }));

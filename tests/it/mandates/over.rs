@@ -238,3 +238,38 @@ async fn an_end_that_was_cut_off_before_it_was_told_is_taken_up_again() {
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
 }
+
+#[tokio::test]
+async fn a_process_that_was_started_under_a_mandate_ends_with_it_and_is_no_other_mandates() {
+    let (sts, issuer, place) = (Sts::start(Revocation::Has).await, Issuer::start().await, tempfile::tempdir().unwrap());
+    let command = crate::processes::command(place.path());
+    let command: Vec<&str> = command.iter().map(String::as_str).collect();
+    let more = format!("{}\ncredential_variable = \"SERVICE_TOKEN\"\npins = \"off\"", exchange(&sts));
+    let gateway = Setup::new(&issuer)
+        .policy(RULES)
+        .policy_file("agents.toml", AGENTS)
+        .policy_file("mandates.toml", TEMPLATES)
+        .policy_file("conditions.toml", CONDITIONS)
+        .stdio_server("tools", &command, &more)
+        .start()
+        .await;
+    let mut claims = issuer.claims("bot", &[], &gateway.resource());
+    claims["client_id"] = json!("bot");
+    let bot = gateway.client(&issuer.sign(&claims));
+    let mut processes = Vec::new();
+    for _ in 0..2 {
+        let (id, handle) = open(&bot, json!({ "template": "counted" })).await;
+        let answer = call(&bot, &handle, "tools__whoami", json!({})).await;
+        let told: Value = serde_json::from_str(answer.tool_text()).unwrap_or_else(|_| panic!("{}", answer.text));
+        processes.push((id, told["process"].as_u64().unwrap(), told["token"].clone()));
+    }
+    assert!(processes[0].1 != processes[1].1 && processes[0].2 != processes[1].2, "{processes:?}");
+    let (first, second) = (processes[0].1, processes[1].1);
+    let done = bot.call_tool("bailiwick__mandate_complete", json!({ "id": processes[0].0 })).await;
+    assert_eq!(done.result()["structuredContent"]["state"], "completed", "{}", done.text);
+    crate::stdio::are_gone(&[first], std::time::Duration::from_secs(1)).await;
+    assert!(crate::stdio::lives(second), "the other mandate goes on");
+    let revoked = gateway.command(&["revoke", "mandate", &processes[1].0, "--config", "servers.toml"]);
+    assert!(revoked.status.success(), "{}", String::from_utf8_lossy(&revoked.stderr));
+    crate::stdio::are_gone(&[second], std::time::Duration::from_secs(1)).await;
+}

@@ -14,7 +14,11 @@ use tokio::sync::mpsc;
 
 use super::scripted::{raw, tool};
 
-/// A running server: `echo` answers with its arguments, `form` with what it was told when it asked.
+const EXTENSION: &str = "io.modelcontextprotocol/tasks";
+/// Its own id of its only task.
+pub const TASK: &str = "inner-old";
+
+/// A running server: `echo` answers with its arguments, `form` with what it was told when it asked, `job` with a task.
 pub struct Oldest {
     pub url: String,
     state: Arc<Shared>,
@@ -38,6 +42,14 @@ impl Oldest {
             Router::new().route("/sse", get(open)).route("/messages", post(hear)).with_state(Arc::clone(&state));
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         Self { url, state }
+    }
+
+    /// Tells every session of its task.
+    pub fn tell(&self, params: &Value) {
+        let message = json!({ "jsonrpc": "2.0", "method": "notifications/tasks", "params": params });
+        for stream in self.state.streams.lock().unwrap().values() {
+            let _ = stream.send(format!("event: message\ndata: {message}\n\n"));
+        }
     }
 
     /// The messages of one method that arrived.
@@ -77,13 +89,20 @@ async fn hear(
     let id = &message["id"];
     match message["method"].as_str() {
         Some("initialize") => say(json!({ "id": id, "result": { "protocolVersion": "2024-11-05",
-            "capabilities": { "tools": {} }, "serverInfo": { "name": "oldest", "version": "1" } } })),
-        Some("tools/list") => say(json!({ "id": id, "result": { "tools": [tool("echo"), tool("form")] } })),
+            "capabilities": { "tools": {}, "extensions": { EXTENSION: {} } }, "serverInfo": { "name": "oldest", "version": "1" } } })),
+        Some("tools/list") => {
+            say(json!({ "id": id, "result": { "tools": [tool("echo"), tool("form"), tool("job")] } }));
+        }
         Some("tools/call") if message["params"]["name"] == "form" => {
             let question = format!("q-{id}");
             state.asking.lock().unwrap().insert(question.clone(), id.clone());
             let form = json!({ "message": "Your name?", "requestedSchema": { "type": "object", "properties": {} } });
             say(json!({ "id": question, "method": "elicitation/create", "params": form }));
+        }
+        Some("tools/call") if message["params"]["name"] == "job" => {
+            say(json!({ "id": id, "result": { "resultType": "task",
+            "taskId": TASK, "status": "working", "createdAt": "2026-11-24T10:00:00Z",
+            "lastUpdatedAt": "2026-11-24T10:00:00Z", "ttlMs": null } }));
         }
         Some("tools/call") => text(id, &message["params"]["arguments"]),
         Some(_) if id.is_null() => {}

@@ -105,6 +105,12 @@ pub fn raw(content_type: &str, body: impl Into<Body>) -> Response<Body> {
     Response::builder().header("content-type", content_type).body(body.into()).unwrap()
 }
 
+/// An answer that breaks off: its server went away in the middle.
+pub fn gone() -> Response<Body> {
+    let broken = futures_util::stream::once(async { Err::<Vec<u8>, _>(std::io::Error::other("gone")) });
+    raw("application/json", Body::from_stream(broken))
+}
+
 async fn answer(State(state): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response<Body> {
     let text = String::from_utf8_lossy(&body).into_owned();
     let message: Value = serde_json::from_str(&text).unwrap();

@@ -52,8 +52,13 @@ impl Said {
 /// What a request is answered with; nothing for a method that it does not have.
 type Script = dyn Fn(&Heard) -> Option<Said> + Send + Sync;
 
+/// What a server says of itself where a test says nothing else.
+const INTRODUCTION: &str =
+    r#""capabilities":{"tools":{},"prompts":{},"resources":{"subscribe":true},"completions":{},"logging":{}}"#;
+
 struct Shared {
     legacy: bool,
+    introduction: String,
     heard: Mutex<Vec<Heard>>,
     answered: Notify,
     script: Box<Script>,
@@ -103,11 +108,26 @@ for line in sys.stdin.buffer:
 impl Verbatim {
     /// Starts one that answers as `script` says; a method for which that is nothing it does not have.
     pub async fn start(era: &str, script: impl Fn(&Heard) -> Option<Said> + Send + Sync + 'static) -> Self {
+        Self::introducing(era, INTRODUCTION, script).await
+    }
+
+    /// The same with these members in what it says of itself: capabilities, instructions.
+    pub async fn introducing(
+        era: &str,
+        introduction: &str,
+        script: impl Fn(&Heard) -> Option<Said> + Send + Sync + 'static,
+    ) -> Self {
+        let introduction = introduction.to_owned();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/mcp", listener.local_addr().unwrap());
         let legacy = era == "legacy";
-        let shared =
-            Arc::new(Shared { legacy, heard: Mutex::default(), answered: Notify::new(), script: Box::new(script) });
+        let shared = Arc::new(Shared {
+            legacy,
+            introduction,
+            heard: Mutex::default(),
+            answered: Notify::new(),
+            script: Box::new(script),
+        });
         let router = axum::Router::new().route("/mcp", post(hear)).with_state(Arc::clone(&shared));
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         Self { url, shared }
@@ -115,12 +135,17 @@ impl Verbatim {
 
     /// A gateway's files with this upstream, called `up`, over the transport.
     pub fn served(&self, setup: Setup, transport: &str) -> Setup {
+        self.served_as(setup, "up", transport, "")
+    }
+
+    /// The same under another name, with further lines of the server's table.
+    pub fn served_as(&self, setup: Setup, id: &str, transport: &str, more: &str) -> Setup {
         match transport {
             "stdio" => {
-                let more = "network = true\npins = \"off\"";
-                setup.stdio_server("up", &[&super::talkative::python(), "-c", PIPE, &self.url], more)
+                let more = format!("network = true\npins = \"off\"\n{more}");
+                setup.stdio_server(id, &[&super::talkative::python(), "-c", PIPE, &self.url], &more)
             }
-            _ => setup.http_server("up", &self.url, "pins = \"off\""),
+            _ => setup.http_server(id, &self.url, &format!("pins = \"off\"\n{more}")),
         }
     }
 
@@ -145,14 +170,13 @@ async fn hear(State(shared): State<Arc<Shared>>, body: Bytes) -> Response<Body> 
         }
         return Response::builder().status(202).body(Body::empty()).unwrap();
     };
-    let capabilities =
-        r#"{"tools":{},"prompts":{},"resources":{"subscribe":true},"completions":{},"logging":{}}"#.to_owned();
+    let introduction = &shared.introduction;
     let said = match heard.method.as_str() {
         "server/discover" if !shared.legacy => Said::result(&format!(
-            r#"{{"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{capabilities},"ttlMs":0,"cacheScope":"private"}}"#
+            r#"{{"resultType":"complete","supportedVersions":["2026-07-28"],{introduction},"ttlMs":0,"cacheScope":"private"}}"#
         )),
         "initialize" if shared.legacy => Said::result(&format!(
-            r#"{{"protocolVersion":"2025-11-25","capabilities":{capabilities},"serverInfo":{{"name":"v","version":"1"}}}}"#
+            r#"{{"protocolVersion":"2025-11-25",{introduction},"serverInfo":{{"name":"v","version":"1"}}}}"#
         )),
         "logging/setLevel" if shared.legacy => Said::result("{}"),
         "server/discover" | "initialize" => None,

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use super::{AGENTS, config, lines, mistakes, read_with, server_instead, server_with, today};
 use crate::config::TransportConfig;
-use crate::config::process::{Network, Reach, Sandbox};
+use crate::config::process::{Handover, Network, Reach, Sandbox};
+use crate::limit;
 
 #[test]
 fn a_process_is_confined_unless_somebody_wrote_that_it_is_not() {
@@ -48,6 +49,42 @@ fn nothing_of_the_gateways_own_is_given_to_a_process() {
         assert!(found.contains(said), "{found}");
     }
     assert!(mistakes(&server_with("network = true")).contains("only a server with a `command`"));
+}
+
+#[test]
+fn a_process_gets_its_credential_in_a_variable_or_a_file_and_there_has_to_be_one() {
+    let exchange =
+        "credential = { kind = \"exchange\", issuer = \"https://as.example\", client_id = \"g\", audience = \"s\" }";
+    let handover = |keys: &str| {
+        let config = config(&server_instead(&format!("command = [\"/bin/run\"]\n{keys}")));
+        match &config.servers.first().unwrap().transport {
+            TransportConfig::Stdio { process, .. } => (process.handover.clone(), process.instances_max),
+            TransportConfig::Http { .. } => panic!("not a command"),
+        }
+    };
+    assert_eq!(handover(""), (None, limit::PROCESSES_PER_SERVER_MAX));
+    let variable = format!("{exchange}\ncredential_variable = \"TOKEN\"\nprocess = {{ instances_max = 2 }}");
+    assert_eq!(handover(&variable), (Some(Handover::Variable("TOKEN".to_owned())), 2));
+    let file = format!("{exchange}\ncredential_file = \"TOKEN_FILE\"");
+    assert_eq!(handover(&file).0, Some(Handover::File("TOKEN_FILE".to_owned())));
+    let tool = "tool_credentials = { a = { kind = \"none\" } }";
+    let account = "credential = { kind = \"oauth\" }\ncredential_variable = \"TOKEN\"";
+    let over = limit::PROCESSES_PER_SERVER_CEILING + 1;
+    for (keys, said) in [
+        (exchange.to_owned(), "a process has no headers"),
+        ("credential_variable = \"TOKEN\"".to_owned(), "there is no credential to be handed over in `TOKEN`"),
+        (format!("{exchange}\ncredential_variable = \"A\"\ncredential_file = \"B\""), "one way"),
+        (format!("{exchange}\ncredential_variable = \"HOME\""), "not a variable for a credential"),
+        (format!("{exchange}\ncredential_variable = \"a b\""), "not a variable for a credential"),
+        (format!("{exchange}\ncredential_variable = \"A\"\nvariables = {{ A = \"b\" }}"), "already"),
+        (format!("{exchange}\ncredential_variable = \"A\"\n{tool}"), "one credential, whatever its tools"),
+        (account.to_owned(), "a process has no address"),
+        (format!("process = {{ instances_max = {over} }}"), "run at once"),
+    ] {
+        let found = mistakes(&server_instead(&format!("command = [\"/bin/run\"]\n{keys}")));
+        assert!(found.contains(said), "{keys}: {found}");
+    }
+    assert!(mistakes(&server_with("credential_variable = \"TOKEN\"")).contains("only a server with a `command`"));
 }
 
 #[test]

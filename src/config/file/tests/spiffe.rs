@@ -42,6 +42,18 @@ fn a_trust_domain_has_a_name_and_a_bundle() {
 }
 
 #[test]
+fn the_socket_of_the_workload_api_is_spelled_as_its_variable_has_it_or_shorter() {
+    for written in ["unix:/run/spire/agent.sock", "unix:///run/spire/agent.sock"] {
+        let config = config(&mesh(&format!("trust_domain = \"mesh.test\"\nbundle = \"{written}\"")));
+        let mesh = config.issuers.iter().find(|issuer| issuer.alias.as_str() == "mesh").unwrap();
+        let IssuerKind::Spiffe(spiffe) = &mesh.kind else { panic!("not a trust domain") };
+        let place = std::path::PathBuf::from("/run/spire/agent.sock");
+        assert_eq!(spiffe.bundle, BundlePlace::Workload(place));
+        assert_eq!(spiffe.bundle.to_string(), "unix:/run/spire/agent.sock");
+    }
+}
+
+#[test]
 fn what_would_let_a_stranger_in_is_a_mistake() {
     let good = "trust_domain = \"mesh.test\"\nbundle = \"file:mesh.json\"\n";
     for (lines, told) in [
@@ -50,6 +62,7 @@ fn what_would_let_a_stranger_in_is_a_mistake() {
         ("trust_domain = \"spiffe://mesh.test\"\nbundle = \"file:b\"", "is not a trust domain"),
         ("trust_domain = \"mesh.test\"\nbundle = \"file:\"", "names no file"),
         ("trust_domain = \"mesh.test\"\nbundle = \"mesh.json\"", "is not a place of a bundle"),
+        ("trust_domain = \"mesh.test\"\nbundle = \"unix:agent.sock\"", "absolute path"),
         ("trust_domain = \"mesh.test\"\nbundle = \"http://mesh.test/bundle\"", "somebody else's keys"),
         ("trust_domain = \"mesh.test\"\nbundle = \"https://127.0.0.1/bundle\"", "somebody else's keys"),
         (&format!("{good}issuer = \"https://a.example\""), "`issuer` means nothing for an issuer of kind spiffe"),
