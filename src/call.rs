@@ -45,7 +45,6 @@ use trail::Trail;
 
 use crate::delegate::{Grant, Leg, attempt};
 use crate::gateway::Gateway;
-use crate::guard::label::LabelUse;
 use crate::guard::mandate::Held;
 use crate::guard::{Charge, Wanted};
 use crate::identity::Caller;
@@ -206,7 +205,8 @@ async fn open(
     if tool::is(&target) {
         return Err(Box::pin(link::tool(gateway, caller, request, trail, (&asked, retry.as_ref()))).await);
     }
-    let permit = gateway.authorize(caller, target, arguments.as_ref()).map_err(Halt::denied)?;
+    let situation = gateway.situation(caller, &target, trail.mandate.as_ref()).await?;
+    let permit = gateway.authorize_within(caller, target, arguments.as_ref(), situation).map_err(Halt::denied)?;
     asked.check_headers(permit.target(), request)?;
 
     let answers = match &retry {
@@ -244,7 +244,7 @@ async fn open(
     let answers = match answers {
         // A client may know beforehand what a server asks; where nothing may be asked there is nothing to answer. What
         // we asked ourselves is answered already, and whoever approves a call sees its arguments and no such answers.
-        None if retry.is_none() && askable.is_any() && permit.gates().is_empty() => retry::unasked(asked.params())?,
+        None if retry.is_none() && askable.is_any() && config.is_none() => retry::unasked(asked.params())?,
         answers => answers,
     };
     let outgoing = asked.outgoing(request, permit.target(), capabilities, augmented, upstreams, answers.as_ref());
@@ -350,7 +350,8 @@ impl Running {
                     let Some((entry, outcome)) = self.begun_again(entry, outcome) else { continue };
                     match task::after(&self.gateway, entry.proof(), &self.request, self.then, outcome) {
                         After::Deliver(outcome) => {
-                            if entry.proof().labels().is_some_and(LabelUse::has_to_settle) {
+                            let epoch = self.gateway.revocation_epoch();
+                            if entry.proof().labels().is_some_and(|labels| labels.has_to_settle(epoch)) {
                                 self.settling = Some((entry, outcome));
                                 continue;
                             }
@@ -376,7 +377,7 @@ impl Running {
     async fn settled(&mut self) -> Outcome {
         let labels = self.settling.as_ref().and_then(|(entry, _)| entry.proof().labels());
         let settled = match labels {
-            Some(labels) => labels.settle().await,
+            Some(labels) => labels.settle(self.gateway.revocation_epoch()).await,
             None => Ok(()),
         };
         let Some((entry, outcome)) = self.settling.take() else { return Refusal::new(Reason::Internal).into() };

@@ -23,6 +23,7 @@ pub mod emergency;
 mod follow;
 pub mod glance;
 mod handles;
+pub mod labels;
 pub mod lifecycle;
 mod live;
 mod look;
@@ -34,6 +35,7 @@ pub mod replay;
 pub mod review;
 mod revoke;
 mod shadow;
+mod situation;
 mod source;
 mod standing;
 pub mod understand;
@@ -53,7 +55,7 @@ use crate::link::Linking;
 use crate::list::{self, Pages};
 use crate::outcome::reason::Channel;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
-use crate::policy::{Arguments, Denied, GrantId, Permit, Policy};
+use crate::policy::{Arguments, Denied, GrantId, Permit, Policy, Situation};
 use crate::record::Journal;
 use crate::store::Store;
 use crate::telemetry::Telemetry;
@@ -296,6 +298,20 @@ impl Gateway {
     /// # Errors
     /// The refusal, and whether the caller may be told of it.
     pub fn authorize(&self, caller: &Caller, target: Target, arguments: Option<&Json>) -> Result<Permit, Box<Denied>> {
+        self.authorize_within(caller, target, arguments, Situation::default())
+    }
+
+    /// The same with what else is known of the moment of the call.
+    ///
+    /// # Errors
+    /// As [`Gateway::authorize`].
+    pub fn authorize_within(
+        &self,
+        caller: &Caller,
+        target: Target,
+        arguments: Option<&Json>,
+        situation: Situation,
+    ) -> Result<Permit, Box<Denied>> {
         let now = self.live.snapshot.load();
         // Verified before or after a reload that falls in between: what is known of them must be what the rules
         // were written for.
@@ -304,7 +320,8 @@ impl Gateway {
         {
             return Err(Denied::before_rules(refusal, caller.clone(), target, now.policy.revision()));
         }
-        let decided = now.policy.authorize(caller.clone(), target, arguments_of(arguments), jiff::Timestamp::now());
+        let (given, at) = (arguments_of(arguments), jiff::Timestamp::now());
+        let decided = now.policy.authorize(caller.clone(), target, given, at, situation);
         if self.shadow.is_on() {
             self.shadow.decided(&decided, arguments, false);
         }

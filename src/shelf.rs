@@ -98,6 +98,8 @@ pub enum Action {
         bits: i64,
         /// When the row is not there any more; of a row that is there, the later moment holds.
         expires_at_us: Option<i64>,
+        /// Where it sets a bit that was not there, this becomes one more line of what the row says.
+        note: Option<String>,
     },
     /// Nothing: the expectation is all.
     Check,

@@ -35,7 +35,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("export", &["limit", "ids", "config", "egress", "record"]),
     ("telemetry", &["limit", "ids", "config", "egress", "record"]),
     // It holds the record against the policy.
-    ("evidence", &["limit", "ids", "record", "policy"]),
+    ("evidence", &["limit", "ids", "outcome", "record", "policy"]),
     // The stages of a call: each may name the proofs of the stages before it.
     ("identity", &["limit", "inversion", "ids", "outcome", "shelf", "wire", "config", "egress", "record"]),
     ("catalog", &["limit", "ids", "outcome", "shelf", "wire", "config", "record", "identity"]),

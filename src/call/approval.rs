@@ -28,7 +28,7 @@ const PAGE: &str = "approval";
 
 /// The configuration that a call's gates are held against, where it meets any.
 pub fn config(gateway: &Gateway, permit: &Permit) -> Option<Arc<Config>> {
-    (!permit.gates().is_empty()).then(|| gateway.config())
+    (!permit.gates().is_empty() || gateway.snapshot().policy.has_asking_flows()).then(|| gateway.config())
 }
 
 /// What the stage needs of a call that meets gates.
@@ -54,6 +54,7 @@ pub fn gated<'a>(
         answers: own,
         said: if own.is_some() { answers } else { Said::Nothing },
         now_us: 0,
+        unseen: false,
     })
 }
 

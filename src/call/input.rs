@@ -83,6 +83,7 @@ fn watch(gateway: &Arc<Gateway>, grant: &Grant, parked: ParkId) {
     let (gateway, following) = (Arc::downgrade(gateway), grant.is_following());
     let (caller, target, arguments) = (grant.caller().clone(), grant.target().clone(), grant.arguments().cloned());
     let mandated = grant.mandate().map(|held| Mandated::new(held, now_us));
+    let situation = grant.situation().clone();
     let watching = async move {
         loop {
             let Some(gateway) = gateway.upgrade().filter(|_| !gone.is_cancelled()) else { return };
@@ -90,7 +91,8 @@ fn watch(gateway: &Arc<Gateway>, grant: &Grant, parked: ParkId) {
                 && if following {
                     gateway.authorize_following(&caller, target.clone()).is_ok()
                 } else {
-                    gateway.authorize(&caller, target.clone(), arguments.as_ref()).is_ok()
+                    let situation = situation.clone();
+                    gateway.authorize_within(&caller, target.clone(), arguments.as_ref(), situation).is_ok()
                 };
             // That nobody could look is no end of it.
             let is_over = match &mandated {

@@ -57,6 +57,12 @@ pub struct ExplainArguments {
     /// The arguments of the call, as a JSON object
     #[arg(long, value_name = "JSON", value_parser = json_object)]
     pub arguments: Option<String>,
+    /// The template of the mandate that the call is part of; '' for a call without one
+    #[arg(long, value_name = "TEMPLATE")]
+    pub mandate: Option<String>,
+    /// What the caller has seen, as labels; '' for nothing
+    #[arg(long, value_name = "LABELS", value_delimiter = ',')]
+    pub seen: Option<Vec<String>>,
     /// The moment of the call, instead of now
     #[arg(long, value_name = "TIME", value_parser = timestamp)]
     pub at: Option<jiff::Timestamp>,
@@ -203,6 +209,7 @@ impl ExplainArguments {
         let Object { server, name } = &self.object;
         let given = self.arguments.clone().map(RawValue::from_string).transpose();
         let meant = self.who.meant();
+        let seen = self.seen.as_ref().map(|labels| labels.iter().cloned());
         Ok(Question {
             object: format!("{server}/{name}"),
             action: self.action.to_string(),
@@ -214,6 +221,8 @@ impl ExplainArguments {
             scopes: meant.scopes,
             client_proof: meant.client_proof.map(|proof| proof.as_str().to_owned()),
             actors: meant.actors,
+            mandate: self.mandate.clone(),
+            seen: seen.map(|labels| labels.filter(|label| !label.is_empty()).collect()),
         })
     }
 }

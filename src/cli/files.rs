@@ -29,6 +29,18 @@ impl Files {
         understand(FileSet::read(&self.config)?, &Overrides::default())
     }
 
+    /// The same with the next policies in the place of the policies, as `serve` or `demo` does; nothing where there are
+    /// none.
+    ///
+    /// # Errors
+    /// Every mistake that `serve` would find.
+    pub fn next(&self) -> Result<Option<Understood>, Vec<Mistake>> {
+        let Some(files) = FileSet::read_next(&self.config)? else { return Ok(None) };
+        let served = understand(files.clone(), &Overrides::default());
+        let either = served.or_else(|mistakes| understand(files, &Overrides::for_demo()?).map_err(|_| mistakes));
+        either.map(Some)
+    }
+
     /// Reads and understands them, as `demo` does.
     ///
     /// # Errors

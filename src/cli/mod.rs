@@ -26,6 +26,7 @@ pub mod door;
 pub mod files;
 pub mod init;
 pub mod keys;
+pub mod labels;
 pub mod lift;
 pub mod login;
 pub mod logs;
@@ -112,6 +113,7 @@ enum Command {
     Approvals(approvals::ApprovalsArguments),
     Standing(standing::StandingArguments),
     BreakGlass(break_glass::BreakGlassArguments),
+    Labels(labels::LabelsArguments),
     Credentials(credentials::CredentialsArguments),
     Secrets(credentials::SecretsArguments),
     Pins(pins::PinsArguments),
@@ -178,6 +180,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Approvals(arguments) => in_runtime(approvals::run(&arguments, output)),
         Command::Standing(arguments) => in_runtime(standing::run(&arguments, output)),
         Command::BreakGlass(arguments) => in_runtime(break_glass::run(&arguments, output)),
+        Command::Labels(arguments) => in_runtime(labels::run(&arguments, output)),
         Command::Lift(arguments) => in_runtime(lift::lift(&arguments, output)),
         Command::Vault(arguments) => in_runtime(vault::run(&arguments, output)),
         Command::Credentials(arguments) => in_runtime(credentials::credentials(&arguments, output)),

@@ -14,14 +14,18 @@ use super::state::State;
 use crate::evidence::{Confidence, GrantUse, Usage, suggest};
 use crate::record::journal;
 
+mod simulate;
+
 const EXAMPLES: &str = "\
 Examples:
   bailiwick policy unused                        allows that nobody has used for 90 days
   bailiwick policy unused --since 30d --all      every allow, and when it was used last
   bailiwick policy suggest --agent release-bot   rules that would have been enough for what it did
   bailiwick policy suggest --json
+  bailiwick policy simulate --since 7d           recorded calls that policies.next would decide otherwise
 
-Both read the files and the record of this machine; nothing is changed.";
+They read the files and the record of this machine; nothing is changed. `simulate` ends with 1 where something would be
+decided otherwise.";
 
 /// Ask the record about the rules: which are not used, which would be enough
 #[derive(Debug, Args)]
@@ -53,6 +57,12 @@ enum PolicyCommand {
         #[arg(long, value_name = "DAYS", default_value = "90d", value_parser = days)]
         since: SignedDuration,
     },
+    /// Print which recorded calls policies.next would decide otherwise, and of which nobody can tell
+    Simulate {
+        /// How far back: 30d, 90d
+        #[arg(long, value_name = "DAYS", default_value = "30d", value_parser = days)]
+        since: SignedDuration,
+    },
 }
 
 #[derive(Serialize)]
@@ -76,6 +86,7 @@ pub fn run(arguments: &PolicyArguments, output: Output) -> Ending {
     let until = Timestamp::now();
     let since = match &arguments.command {
         PolicyCommand::Unused { since, .. } | PolicyCommand::Suggest { since, .. } => *since,
+        PolicyCommand::Simulate { since } => return simulate::run(&arguments.state, *since, output),
     };
     let since = until.checked_sub(since).unwrap_or(Timestamp::MIN);
     let usage = match arguments.state.directory() {
@@ -100,6 +111,7 @@ pub fn run(arguments: &PolicyArguments, output: Output) -> Ending {
             let oldest_record = usage.oldest;
             output.result(&Suggested { since: usage.since, until: usage.until, oldest_record, rows }, text);
         }
+        PolicyCommand::Simulate { .. } => {}
     }
     Ending::Done
 }

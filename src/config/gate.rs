@@ -12,6 +12,8 @@ use crate::ids::Environment;
 pub struct GateConfig {
     /// Its name: part of what an approval is bound to.
     pub name: String,
+    /// It stops nothing by itself: flows of `labels.toml` name it.
+    pub flows: bool,
     /// Object patterns as in rules; none means every object.
     pub objects: Vec<Written>,
     /// Labels that a call has, one of them; none means whatever it does with data.

@@ -17,6 +17,7 @@ mod descent;
 mod desk;
 pub mod governs;
 mod handlers;
+pub mod labels;
 pub mod listener;
 pub mod operations;
 mod pins;

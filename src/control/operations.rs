@@ -24,6 +24,7 @@ pub use crate::gateway::pins::{
 
 use super::break_glass::Emergencies;
 use super::governs::Governs;
+use super::labels::Labelling;
 use super::reviews::Reviews;
 use super::standing::Stands;
 use crate::config::Config;
@@ -257,6 +258,13 @@ pub trait Operations: Governs {
     /// Where there are none.
     fn stands(&self) -> Result<&dyn Stands, Stop> {
         super::standing::nowhere()
+    }
+    /// What it does with labels.
+    ///
+    /// # Errors
+    /// Where there are none.
+    fn labelling(&self) -> Result<&dyn Labelling, Stop> {
+        Err(Refusal::new(Reason::NotAllowed).into())
     }
     /// Records and counts what was done, or was not.
     fn administered<'a>(&'a self, note: &'a AdminNote<'a>, who: Option<&'a Who>) -> BoxFuture<'a, Result<(), Failure>>;

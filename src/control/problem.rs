@@ -54,7 +54,9 @@ fn status(reason: Reason) -> StatusCode {
         }
         (_, Reason::ParametersInvalid) => StatusCode::BAD_REQUEST,
         (_, Reason::TargetUnknown) => StatusCode::NOT_FOUND,
-        (_, Reason::ApprovalOver | Reason::ApprovalChanged) => StatusCode::CONFLICT,
+        (_, Reason::ApprovalOver | Reason::ApprovalChanged | Reason::ApprovalVoid | Reason::ApprovalsLimited) => {
+            StatusCode::CONFLICT
+        }
         (Channel::Unauthorized, _) => StatusCode::UNAUTHORIZED,
         (Channel::InsufficientScope | Channel::Forbidden, _) => StatusCode::FORBIDDEN,
         (Channel::BadRequest(_), _) => StatusCode::BAD_REQUEST,

@@ -13,7 +13,7 @@ use http::{HeaderValue, StatusCode};
 use super::actor::Actor;
 use super::desk::{self, Understand};
 use super::operations::Operations;
-use super::{approvals, break_glass, handlers, pins, problem, reviews, standing, stewards, tail, vault};
+use super::{approvals, break_glass, handlers, labels, pins, problem, reviews, standing, stewards, tail, vault};
 use crate::policy::AdminOperation;
 
 /// What stands before every path at the administrators' listener.
@@ -103,6 +103,10 @@ pub const ROUTES: &[Route] = &[
     post("/break-glass/{id}/approve", AdminOperation::BreakGlassApprove, break_glass::agree),
     post("/break-glass/{id}/end", AdminOperation::BreakGlassEnd, break_glass::end),
     post("/break-glass/{id}/review", AdminOperation::BreakGlassReview, break_glass::review),
+    get("/labels", AdminOperation::Labels, labels::list),
+    post("/labels/declassify", AdminOperation::Declassify, labels::ask),
+    post("/labels/declassify/{id}/confirm", AdminOperation::Declassify, labels::confirm),
+    post("/labels/declassify/{id}/withdraw", AdminOperation::Declassify, labels::withdraw),
     post("/reload", AdminOperation::Reload, handlers::reload),
     get("/pins", AdminOperation::Pins, pins::pins),
     get("/pins/diff", AdminOperation::Pins, pins::diff),

@@ -13,8 +13,8 @@ use crate::guard::{Cleared, Used};
 use crate::identity::Caller;
 use crate::ids::{AuthorizationContext, CallId, LegId, PrincipalKey, ReplicaId, RevocationEpoch, ServerId};
 use crate::outcome::{Refusal, Stop};
-use crate::policy::Permit;
-use crate::record::event::{ConditionValue, CredentialNote, LabelNote, Operation};
+use crate::policy::{Permit, Situation};
+use crate::record::event::{ChargeNote, ConditionValue, CredentialNote, LabelNote, Operation};
 use crate::record::mandated::OwnerFacts;
 use crate::record::{Attempt, Evidence, Intent};
 use crate::wire::Json;
@@ -212,6 +212,12 @@ impl Grant {
         self.cleared.labels()
     }
 
+    /// What else was known of the moment when it was decided.
+    #[must_use]
+    pub fn situation(&self) -> &Situation {
+        self.cleared.permit().situation()
+    }
+
     /// Whose sessions and processes it may use.
     #[must_use]
     pub fn principal(&self) -> PrincipalKey {
@@ -228,6 +234,10 @@ impl Evidence for Grant {
 
     fn consume(&self) -> Option<BoxFuture<'_, Result<(), Stop>>> {
         self.cleared.consume(self.recheck.epoch())
+    }
+
+    fn charged(&self) -> &[ChargeNote] {
+        self.cleared.charged()
     }
 
     fn intent(&self) -> Intent<'_> {
@@ -255,6 +265,7 @@ impl Evidence for Grant {
                 after: labels.after().names().collect(),
                 tool: labels.labelled().names().collect(),
                 observed: labels.observed(),
+                asked: labels.asked().iter().flat_map(|asked| asked.rules.iter().map(AsRef::as_ref)).collect(),
             }),
         }
     }

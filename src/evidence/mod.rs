@@ -3,8 +3,10 @@
 //! Decides nothing: people do, in reviews. Refuses to write anything. Invariant: what is told is told with its window and
 //! with how sure it is; what the record does not tell counts as used, and never as unused.
 
+mod simulate;
 mod suggest;
 mod usage;
 
+pub use simulate::{Flip, Simulation, Untold, simulate};
 pub use suggest::suggest;
 pub use usage::{Act, Confidence, GrantUse, Usage, Used};

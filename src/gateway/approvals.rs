@@ -21,6 +21,9 @@ pub struct ApprovalView {
     pub state: String,
     /// The gates that stopped the call.
     pub gates: Vec<String>,
+    /// What its caller had seen that may not go there unless somebody says so.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub after: String,
     /// What is still missing, gate by gate.
     pub missing: Vec<String>,
     /// Only whoever called can say yes to it.
@@ -154,6 +157,7 @@ impl Gateway {
             id: kept.id.clone(),
             state: kept.state(now_us).as_str().to_owned(),
             gates: kept.gates.clone(),
+            after: kept.after.clone(),
             missing: gates.filter_map(missing).collect(),
             only_confirmed: !kept.asks,
             requester: kept.requester.party.user.clone(),

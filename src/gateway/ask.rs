@@ -11,7 +11,8 @@ use crate::config::{AgentConfig, AgentKind, AgentState, Config, IssuerConfig};
 use crate::identity::{AgentFacts, Behind, ClientProof, Groups, KEYS, Persona};
 use crate::ids::{Action, AgentId, IssuerAlias, Subject};
 use crate::limit;
-use crate::policy::{Arguments, Explanation, Policy, WhoCan};
+use crate::policy::label::Seen;
+use crate::policy::{Arguments, Explanation, Policy, Situation, WhoCan};
 
 /// Who is meant.
 #[derive(Debug, Clone, Default)]
@@ -63,6 +64,12 @@ pub struct Question {
     /// Further agents that act, outermost first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub actors: Vec<String>,
+    /// The template of the mandate that it would be part of; an empty one for none. Left out, it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mandate: Option<String>,
+    /// The labels that its caller would have seen; empty for none. Left out, it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<Vec<String>>,
 }
 
 /// Who may do something: the answer to `GET /who-can`.
@@ -131,8 +138,27 @@ impl Question {
             Some(json) => Arguments::Json(json.get()),
             None => Arguments::None,
         };
-        Ok(policy.explain(&persona, &ask, given, self.at.unwrap_or(now)))
+        let situation = situation(self.mandate.as_deref(), self.seen.as_deref())?;
+        Ok(policy.explain_within(&persona, &ask, (given, self.at.unwrap_or(now)), &situation))
     }
+}
+
+/// What would be known of the moment of a call.
+fn situation(mandate: Option<&str>, seen: Option<&[String]>) -> Result<Situation, String> {
+    let situation = match mandate {
+        None => Situation::default(),
+        Some("") => Situation::without_mandate(),
+        Some(template) => Situation::under(Some(template)),
+    };
+    let Some(names) = seen else { return Ok(situation) };
+    let mut labels = Seen::NOTHING;
+    for name in names {
+        let named = Seen::named(name);
+        labels = labels.with(named.ok_or_else(|| {
+            format!("`{name}` is nothing that is seen: write untrusted, internal, private or regulated")
+        })?);
+    }
+    Ok(situation.having_seen(labels))
 }
 
 /// Who may do this to that.

@@ -79,11 +79,13 @@ impl Recheck for Live {
         let again = if permit.is_following() {
             now.policy.authorize_following(caller, target)
         } else {
-            now.policy.authorize(caller, target, arguments_of(arguments), jiff::Timestamp::now())
+            let (given, at) = (arguments_of(arguments), jiff::Timestamp::now());
+            now.policy.authorize(caller, target, given, at, permit.situation().clone())
         };
         let again = again.map_err(|denied| denied.refusal)?;
         // What was approved was approved for other gates.
-        if again.gates() == permit.gates() { Ok(()) } else { Err(Refusal::new(Reason::ApprovalVoid)) }
+        let asked = permit.flow_gates().iter().all(|gate| now.config.gates.contains(gate));
+        if asked && again.own_gates() == permit.own_gates() { Ok(()) } else { Err(Refusal::new(Reason::ApprovalVoid)) }
     }
 
     fn mandated(&self, held: &Held) -> Result<(), Refusal> {

@@ -13,7 +13,7 @@ use super::lifecycle::{self, Halted};
 use super::pins;
 use super::review;
 use crate::delegate::vault;
-use crate::guard::{approval, mandate};
+use crate::guard::{approval, label, mandate};
 use crate::ids::ReplicaId;
 use crate::limit;
 use crate::outcome::{Failure, Reason};
@@ -89,6 +89,8 @@ pub async fn rows(store: &Store, told: &[RowRead], at: i64) -> Result<Vec<Change
                 let told = mandate::ended(store, &row.key, at).await;
                 told.map_err(|failure| failure.detail)?.into_iter().collect()
             }
+            // Labels that were taken off: whoever has them again has more than they had.
+            section if label::SECTIONS.iter().any(|own| own.name == section) => Vec::new(),
             // Messages; tokens that nobody has any more; definitions and what was said of grants, of which the record has
             // lines of their own.
             section if TOLD_ELSEWHERE.contains(&section) || pins::SECTIONS.contains(&section) => Vec::new(),

@@ -19,7 +19,7 @@ use crate::identity::Caller;
 use crate::ids::{ClassKey, PolicyRevision, Subject};
 use crate::limit;
 use crate::outcome::Refusal;
-use crate::policy::{Denied, Permit, Policy};
+use crate::policy::{Denied, Permit, Policy, Situation};
 use crate::record::metrics::Metrics;
 use crate::record::redact;
 use crate::wire::Json;
@@ -101,6 +101,7 @@ struct Asked {
     caller: Caller,
     target: Target,
     arguments: Option<Json>,
+    situation: Situation,
     following: bool,
     at: Timestamp,
     /// Why it was refused, where it was.
@@ -176,15 +177,18 @@ impl Shadow {
 
     /// Takes note of a decision.
     pub(super) fn decided(&self, decision: &Result<Permit, Box<Denied>>, arguments: Option<&Json>, following: bool) {
-        let (caller, target, refusal, live) = match decision {
-            Ok(permit) => (permit.caller(), permit.target(), None, permit.revision()),
-            Err(denied) => (&denied.caller, &denied.target, Some(denied.refusal.clone()), denied.revision),
+        let (caller, target, refusal, live, situation) = match decision {
+            Ok(permit) => (permit.caller(), permit.target(), None, permit.revision(), permit.situation()),
+            Err(denied) => {
+                (&denied.caller, &denied.target, Some(denied.refusal.clone()), denied.revision, &denied.situation)
+            }
         };
         // What waits is bounded in bytes as well.
         let taken = arguments.is_none_or(|arguments| arguments.as_str().len() <= limit::SHADOW_ARGUMENTS_BYTES_MAX)
             && {
                 let (caller, target, arguments) = (caller.clone(), target.clone(), arguments.cloned());
-                self.queue.offer(Asked { caller, target, arguments, following, at: Timestamp::now(), refusal, live })
+                let (situation, at) = (situation.clone(), Timestamp::now());
+                self.queue.offer(Asked { caller, target, arguments, situation, following, at, refusal, live })
             };
         if !taken {
             self.metrics.shadow_dropped.inc();
@@ -230,12 +234,12 @@ impl Shadow {
 
     fn evaluate(&self, asked: Asked) {
         let Some(next) = self.state().next.clone() else { return };
-        let Asked { caller, target, arguments, following, at, refusal, live } = asked;
+        let Asked { caller, target, arguments, situation, following, at, refusal, live } = asked;
         let class = next.class_of(&caller).key();
         let decided = if following {
             next.authorize_following(caller.clone(), target.clone())
         } else {
-            next.authorize(caller.clone(), target.clone(), arguments_of(arguments.as_ref()), at)
+            next.authorize(caller.clone(), target.clone(), arguments_of(arguments.as_ref()), at, situation)
         };
         let found = match (refusal, decided) {
             (Some(refusal), Ok(_)) => Some((Change::NewlyAllowed, refusal)),

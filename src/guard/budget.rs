@@ -15,6 +15,7 @@ use crate::ids::{AgentId, Digest, ServerId};
 use crate::limit;
 use crate::outcome::{Failure, Reason};
 use crate::policy::Permit;
+use crate::record::event::ChargeNote;
 use crate::shelf::{Action, Change, Expect, Section, Shelf, Tell};
 
 /// The rows of counts.
@@ -129,6 +130,19 @@ pub(super) fn opening(opener: Digest, now_us: i64) -> Change {
 
 fn counted(key: String, by: i64, at_most: i64, gone_us: i64) -> Change {
     Change::new(COUNTS, key, Expect::Anything, Action::Count { by, at_most, expires_at_us: Some(gone_us) })
+}
+
+/// What a change has used up of a budget, as the record tells it; nothing for one that counts something else.
+pub(super) fn charged(change: &Change, number: i64) -> Option<ChargeNote> {
+    let Action::Count { by, at_most, .. } = &change.action else { return None };
+    let mut parts = change.key.split('/').filter(|_| change.section == COUNTS);
+    let of = match parts.next()? {
+        "mandate" => "mandate",
+        "agent" => "agent",
+        _ => return None,
+    };
+    let (id, what) = (parts.next()?.to_owned(), parts.next()?.to_owned());
+    Some(ChargeNote { of, id, what, charged: *by, left: at_most.saturating_sub(number) })
 }
 
 fn calls_of(id: &str) -> String {

@@ -6,7 +6,9 @@
 use std::sync::Arc;
 
 use super::approval::Used;
+use super::budget;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
+use crate::record::event::ChargeNote;
 use crate::shelf::{Change, Changed, Shelf, Tell};
 
 /// What was reserved for one call.
@@ -34,15 +36,18 @@ impl Reservations {
         !self.changes.is_empty()
     }
 
-    /// Consumes it, where that also holds.
+    /// Consumes it, where that also holds; answers what that was of budgets.
     ///
     /// # Errors
     /// The refusal of the change that could not be made; `store_unavailable`. Nothing was consumed then, or nobody
     /// knows.
-    pub async fn consume(&self, also: Vec<(Change, Reason)>) -> Result<(), Stop> {
+    pub async fn consume(&self, also: Vec<(Change, Reason)>) -> Result<Vec<ChargeNote>, Stop> {
         let changes = self.changes.iter().chain(&also).map(|(change, _)| change.clone()).collect();
         match self.shelf.change(changes, Tell::Nobody).await? {
-            Changed::Done { .. } => Ok(()),
+            Changed::Done { numbers, .. } => {
+                let counted = self.changes.iter().zip(numbers);
+                Ok(counted.filter_map(|((change, _), number)| budget::charged(change, number)).collect())
+            }
             Changed::Conflict(index) => {
                 let reason = self.changes.iter().chain(&also).nth(index);
                 let reason = reason.map_or(Reason::StoreUnavailable, |(_, reason)| *reason);

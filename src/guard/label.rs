@@ -9,21 +9,31 @@
 //! and by whoever holds them, and what was seen there is seen below: whoever gives a task hands on what it knows, and
 //! gets back what comes of it. Most calls add nothing new: then nobody asks the store.
 
+mod carried;
+mod declassify;
+mod origin;
+mod rows;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
+pub use carried::{Carrier, CarrierKind};
+pub use declassify::{Declassification, Declassified, Wish};
+pub use origin::Origin;
+use rows::{Rows, raise_mandate};
+
 use super::Wanted;
 use super::consume::Reservations;
 use super::mandate::{Held, Mandate};
 use crate::identity::{Caller, Persona};
-use crate::ids::{AgentId, Digest, RevocationEpoch};
+use crate::ids::{CallId, RevocationEpoch};
 use crate::inversion::{self, Control};
 use crate::limit;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
-use crate::policy::label::{Judged, Labelled, Seen};
+use crate::policy::label::{Asked, Judged, Labelled, Seen};
 use crate::policy::{Arguments, Ask, Permit, Policy};
 use crate::shelf::{Action, Change, Changed, Expect, Section, Shelf, Tell, Version};
 
@@ -33,6 +43,9 @@ pub const CALLERS: Section = Section { name: "label", rows_max: limit::LABELS_MA
 pub const MANDATED: Section = Section { name: "label_mandate", rows_max: limit::MANDATES_MAX };
 /// What was put into stores.
 pub const STORES: Section = Section { name: "label_store", rows_max: limit::LABEL_STORES_MAX };
+
+/// Everything that a change may speak of which takes labels off.
+pub const SECTIONS: [Section; 4] = [CALLERS, MANDATED, STORES, declassify::ASKED];
 
 /// What is remembered of rows: never more than they say.
 #[derive(Clone)]
@@ -49,14 +62,6 @@ struct Remembered {
     /// From when on a row may be gone: then it is read again, so that nothing comes back that has expired.
     until_us: i64,
     epoch: RevocationEpoch,
-}
-
-/// Whose labels count for a call and grow with it.
-#[derive(Debug)]
-struct Rows {
-    /// By which it is remembered: the mandate, or the user and the agent.
-    own: Arc<str>,
-    mandate: Option<Held>,
 }
 
 /// A store that a call reads or writes, as it is now.
@@ -77,6 +82,11 @@ pub struct LabelUse {
     before: Seen,
     after: Seen,
     observed: Option<Arc<str>>,
+    /// What persons have to be asked before it goes where it goes.
+    asked: Option<Asked>,
+    /// Who brings what it brings, by which call.
+    caller: Caller,
+    call: CallId,
     memory: Duration,
     /// When the rows that it raises expire at the earliest.
     until_us: i64,
@@ -86,7 +96,9 @@ pub struct LabelUse {
 }
 
 impl Labels {
-    pub(super) fn new(shelf: Arc<dyn Shelf>) -> Self {
+    /// Nothing is remembered yet.
+    #[must_use]
+    pub fn new(shelf: Arc<dyn Shelf>) -> Self {
         Self { shelf, remembered: moka::sync::Cache::new(limit::LABELS_REMEMBERED_MAX) }
     }
 
@@ -135,14 +147,16 @@ impl Labels {
         };
         let touched = if sends { self.touched(&labelled, labelled.writes_stores()).await? } else { Vec::new() };
         let read = read_of(&touched);
-        let (mut observed, mut is_kept) = (None, false);
+        let (mut observed, mut asked, mut is_kept) = (None, None, false);
         if is_judged {
             // A tool that reads from a store and sends on in one step sends what is there.
             match policy.judge_flow(&labelled, before.with(read), caller.persona(), arguments, now) {
                 Judged::Free => is_kept = policy.enforces_flows() && !inversion::is_off(Control::Flow),
                 Judged::Against { .. } if inversion::is_off(Control::Flow) => {}
+                Judged::Asks(_) if inversion::is_off(Control::Flow) => {}
                 Judged::Against { rule, observed: true, .. } => observed = Some(rule),
-                Judged::Against { rule, from, .. } => return Err(refused(&rule, from)),
+                Judged::Against { rule, from, .. } => return Err(refused(&rule, from, "").into()),
+                Judged::Asks(persons) => (asked, is_kept) = (Some(persons), true),
             }
         }
         let after = before.with(labelled.shows()).with(read);
@@ -157,7 +171,7 @@ impl Labels {
             self.remembered.insert(Arc::clone(&rows.own), nothing);
         }
         if raises {
-            for change in rows.raise(after, memory) {
+            for change in rows.raise(after, memory, &Origin::of(caller, Some(wanted.call))) {
                 reservations.reserve(change, Reason::StoreUnavailable);
             }
         }
@@ -169,14 +183,33 @@ impl Labels {
                 None => Expect::Absent,
             };
             let writes = labelled.writes_stores() && after.beyond(store.seen).is_any();
-            let action = if writes { Action::Raise { bits: after.bits(), expires_at_us: None } } else { Action::Check };
+            let note = || Origin::of(caller, Some(wanted.call)).line(after);
+            let action = if writes {
+                Action::Raise { bits: after.bits(), expires_at_us: None, note: Some(note()) }
+            } else {
+                Action::Check
+            };
             if writes || expect != Expect::Anything {
                 let reason = if expect == Expect::Anything { Reason::StoreUnavailable } else { Reason::FlowRefused };
                 reservations.reserve(Change::new(STORES, &*store.name, expect, action), reason);
             }
         }
-        let labels = self.clone();
-        Ok(Some(LabelUse { labels, labelled, rows, before, after, observed, memory, until_us, epoch, raises }))
+        let (labels, caller, call) = (self.clone(), caller.clone(), wanted.call);
+        Ok(Some(LabelUse {
+            labels,
+            labelled,
+            rows,
+            before,
+            after,
+            observed,
+            asked,
+            caller,
+            call,
+            memory,
+            until_us,
+            epoch,
+            raises,
+        }))
     }
 
     /// What a mandate begins with: what its opener has seen, wherever that was. Nothing where it begins without.
@@ -194,7 +227,16 @@ impl Labels {
             return Ok(None);
         }
         let seen = self.seen(&Rows::of(opener.persona(), above)).await?;
-        Ok(seen.is_any().then(|| raise_mandate(mandate, seen, policy.label_memory())))
+        let origin = Origin::of(opener, None);
+        Ok(seen.is_any().then(|| raise_mandate(mandate, seen, policy.label_memory(), &origin)))
+    }
+
+    /// What a caller has seen, as the rows say it now.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn seen_by(&self, persona: &Persona, mandate: Option<&Held>) -> Result<Seen, Failure> {
+        self.seen(&Rows::of(persona, mandate)).await
     }
 
     /// What a caller has seen: by itself and, under a mandate, wherever that hands it on.
@@ -218,35 +260,6 @@ impl Labels {
             touched.push(Touched { name: Arc::clone(&store.name), read, seen, version });
         }
         Ok(touched)
-    }
-}
-
-impl Rows {
-    fn of(persona: &Persona, mandate: Option<&Held>) -> Self {
-        let own = match mandate {
-            Some(held) => Arc::from(format!("mandate {}", held.mandate().id)),
-            None => key_of(persona),
-        };
-        Self { own, mandate: mandate.cloned() }
-    }
-
-    /// Each row that counts.
-    fn read(&self) -> Vec<(Section, String)> {
-        let Some(held) = &self.mandate else { return vec![(CALLERS, self.own.to_string())] };
-        let mandates = held.all().map(|mandate| (MANDATED, mandate.id.to_string()));
-        // An isolated one, and what is below it, knows only what was seen there.
-        let holders = holders(held).into_iter().filter(|_| !held.is_isolated());
-        mandates.chain(holders.map(|holder| (CALLERS, holder))).collect()
-    }
-
-    /// What has to be done so that each of them says this. What is seen under a mandate is seen outside as well: nobody
-    /// opens one to forget.
-    fn raise(&self, seen: Seen, memory: Duration) -> Vec<Change> {
-        let expires_at_us = Timestamp::now().as_microsecond().saturating_add(micros(memory));
-        let caller = |key: String| raise(CALLERS, key, seen, expires_at_us);
-        let Some(held) = &self.mandate else { return vec![caller(self.own.to_string())] };
-        let mandates = held.all().map(|mandate| raise_mandate(mandate, seen, memory));
-        mandates.chain(holders(held).into_iter().map(caller)).collect()
     }
 }
 
@@ -275,6 +288,26 @@ impl LabelUse {
         self.observed.as_deref()
     }
 
+    /// What persons have to be asked before it goes where it goes.
+    #[must_use]
+    pub const fn asked(&self) -> Option<&Asked> {
+        self.asked.as_ref()
+    }
+
+    /// What has to be written as well where another epoch is in force than the call was judged as: what was remembered of
+    /// the rows may be more than they say now, because somebody took a label off.
+    pub(super) fn renewed(&self, epoch: RevocationEpoch) -> Vec<Change> {
+        let brings = self.labelled.shows();
+        if epoch == self.epoch || self.raises || !brings.is_any() {
+            return Vec::new();
+        }
+        self.rows.raise(brings, self.memory, &self.origin())
+    }
+
+    fn origin(&self) -> Origin {
+        Origin::of(&self.caller, Some(self.call))
+    }
+
     /// Remembers that the rows say so now.
     pub(super) fn consumed(&self) {
         if !self.raises {
@@ -289,29 +322,33 @@ impl LabelUse {
         self.labels.remembered.insert(Arc::clone(&self.rows.own), remembered);
     }
 
-    /// Whether somebody may have put something into a store while the call read it.
+    /// Whether somebody may have put something into a store while the call read it, or have taken a label off that what
+    /// comes back now brings once more.
     #[must_use]
-    pub fn has_to_settle(&self) -> bool {
-        self.labelled.reads_stores()
+    pub fn has_to_settle(&self, epoch: RevocationEpoch) -> bool {
+        self.labelled.reads_stores() || (epoch != self.epoch && self.labelled.shows().is_any())
     }
 
     /// Whether what comes back counts for the caller at all.
     #[must_use]
     pub fn brings_something(&self) -> bool {
-        self.has_to_settle() || self.labelled.shows().is_any()
+        self.labelled.reads_stores() || self.labelled.shows().is_any()
     }
 
-    /// Adds what was put into the stores meanwhile; before this is done, nobody is told what the call brought.
+    /// Adds what was put into the stores meanwhile, and what it brings where another epoch is in force now; before this is
+    /// done, nobody is told what the call brought.
     ///
     /// # Errors
     /// `store_unavailable`: then nobody is told.
-    pub async fn settle(&self) -> Result<(), Failure> {
+    pub async fn settle(&self, epoch: RevocationEpoch) -> Result<(), Failure> {
         let read = read_of(&self.labels.touched(&self.labelled, false).await?);
-        if !read.beyond(self.after).is_any() {
+        let brought = if epoch == self.epoch { read } else { read.with(self.labelled.shows()) };
+        if !brought.is_any() || (epoch == self.epoch && !read.beyond(self.after).is_any()) {
             return Ok(());
         }
         self.labels.remembered.invalidate(&self.rows.own);
-        match self.labels.shelf.change(self.rows.raise(read, self.memory), Tell::Nobody).await? {
+        let raised = self.rows.raise(brought, self.memory, &self.origin());
+        match self.labels.shelf.change(raised, Tell::Nobody).await? {
             Changed::Done { .. } => Ok(()),
             Changed::Conflict(_) | Changed::Full(_) => {
                 Err(Failure::after(Reason::StoreUnavailable, "what was read from a store could not be labelled"))
@@ -324,47 +361,6 @@ impl fmt::Debug for Labels {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Labels").finish_non_exhaustive()
     }
-}
-
-/// Whose labels: the user and the agent in front. Which of its clients an agent uses makes no difference: it would shed
-/// its labels by calling with another one.
-fn key_of(persona: &Persona) -> Arc<str> {
-    let user = persona.user.as_ref().map_or("anyone", crate::ids::Subject::as_str);
-    let agent = persona.agent.as_ref().map(|agent| agent.id.as_str());
-    Arc::from(key(user, agent.or(persona.client.as_deref()).unwrap_or("-")))
-}
-
-fn key(user: &str, agent: &str) -> String {
-    let text = format!("{user} {agent} -");
-    if text.len() <= limit::SHELF_KEY_BYTES_MAX {
-        return text;
-    }
-    let digest = Digest::of("bailiwick/labels/v1", &[user.as_bytes(), agent.as_bytes(), b"-"]);
-    format!("{user:.200} {digest}")
-}
-
-/// The rows of whoever holds the mandates that a call is part of, each once. A mandate is always for an agent.
-fn holders(held: &Held) -> Vec<String> {
-    let mut holders: Vec<String> = Vec::new();
-    for mandate in held.all() {
-        let agent = mandate.agent.as_ref().map_or("-", AgentId::as_str);
-        let holder = key(mandate.subject.as_deref().unwrap_or("anyone"), agent);
-        if !holders.contains(&holder) {
-            holders.push(holder);
-        }
-    }
-    holders
-}
-
-/// Kept for as long as somebody may call under the mandate, and be remembered for it.
-fn raise_mandate(mandate: &Mandate, seen: Seen, memory: Duration) -> Change {
-    let kept = micros(memory.min(limit::MANDATE_KEPT));
-    raise(MANDATED, mandate.id.to_string(), seen, mandate.ends_us.saturating_add(kept))
-}
-
-fn raise(section: Section, key: String, seen: Seen, expires_at_us: i64) -> Change {
-    let action = Action::Raise { bits: seen.bits(), expires_at_us: Some(expires_at_us) };
-    Change::new(section, key, Expect::Anything, action)
 }
 
 /// What is in the stores of these that are read.
@@ -381,7 +377,11 @@ fn micros(span: Duration) -> i64 {
     i64::try_from(span.as_micros()).unwrap_or(i64::MAX)
 }
 
-fn refused(rule: &str, from: Seen) -> Stop {
-    let hint = format!("what was seen before ({from}) may not go there; finish without it");
-    Refusal::new(Reason::FlowRefused).rule(rule).hint(hint).into()
+/// What whoever calls is told: what it was that may not go there, and what can be done.
+pub(super) fn refused(rule: &str, from: Seen, why: &str) -> Refusal {
+    let hint = format!(
+        "what was seen before ({from}) may not go there{why}; finish without it, or have two administrators take the label \
+         off (bailiwick labels declassify)"
+    );
+    Refusal::new(Reason::FlowRefused).rule(rule).hint(hint)
 }

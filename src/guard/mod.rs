@@ -9,12 +9,13 @@ pub mod approval;
 pub mod breaker;
 mod budget;
 mod consume;
+mod flow;
 pub mod label;
 pub mod mandate;
 mod party;
 pub mod quota;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -26,6 +27,7 @@ use crate::config::{AgentConfig, Config};
 use crate::ids::{CallId, RevocationEpoch, ServerId, TemplateName};
 use crate::outcome::{Failure, Reason, Refusal, Stop};
 use crate::policy::{Permit, Policy};
+use crate::record::event::ChargeNote;
 use crate::shelf::Shelf;
 use crate::wire::Json;
 pub use approval::{Approvals, Gated, Said, Used};
@@ -96,6 +98,8 @@ pub struct Cleared {
     /// Who answers for the agent that calls.
     agent: Option<Arc<AgentConfig>>,
     approval: Option<Box<Used>>,
+    /// What it has used up of budgets, once that is done.
+    charged: OnceLock<Vec<ChargeNote>>,
 }
 
 impl Guard {
@@ -130,10 +134,11 @@ impl Guard {
         let slot = self.quotas.call(permit.caller().principal())?;
         let mut reservations = Reservations::none(Arc::clone(&self.shelf));
         let labels = self.labels.clear(&permit, &wanted, &mut reservations).await?;
+        let (permit, gated) = flow::asking(permit, labels.as_ref(), &wanted)?;
         budget::reserve(&mut reservations, &permit, &wanted);
         approval::reserve_emergency(&permit, &mut reservations);
         // Last: nobody is asked about what is refused all the same.
-        let approval = match (permit.gates(), wanted.gated) {
+        let approval = match (permit.gates(), gated) {
             ([], _) => None,
             (_, Some(gated)) => {
                 let mandate = wanted.mandate.map(mandate::Held::mandate);
@@ -145,8 +150,8 @@ impl Guard {
                     ..gated
                 };
                 let openers = wanted.mandate.map(mandate::Held::openers).unwrap_or_default();
-                let used = self.approvals.clear(&permit, gated, openers, wanted.policy, &mut reservations).await?;
-                Some(Box::new(used))
+                let used = self.approvals.clear(&permit, gated, openers, wanted.policy, &mut reservations).await;
+                Some(Box::new(used.map_err(|stop| flow::told(stop, labels.as_ref()))?))
             }
             (_, None) => return Err(Refusal::new(Reason::ApprovalRequired).into()),
         };
@@ -163,6 +168,7 @@ impl Guard {
         let slot = self.quotas.call(permit.caller().principal())?;
         let mut reservations = Reservations::none(Arc::clone(&self.shelf));
         let labels = self.labels.clear(&permit, wanted, &mut reservations).await?;
+        flow::unasked(labels.as_ref())?;
         Ok(Cleared { labels, ..Cleared::new(permit, slot, reservations, wanted) })
     }
 
@@ -230,7 +236,8 @@ impl Cleared {
     fn new(permit: Permit, slot: Slot, reservations: Reservations, wanted: &Wanted<'_>) -> Self {
         let agent = permit.caller().persona().agent.as_ref();
         let agent = agent.and_then(|agent| wanted.config.agents.get(&agent.id)).cloned();
-        Self { permit, slot, labels: None, reservations, mandate: wanted.mandate.cloned(), agent, approval: None }
+        let (mandate, charged) = (wanted.mandate.cloned(), OnceLock::new());
+        Self { permit, slot, labels: None, reservations, mandate, agent, approval: None, charged }
     }
 
     /// Who answers for the agent that calls, as files spell them.
@@ -263,6 +270,12 @@ impl Cleared {
         self.approval.as_deref()
     }
 
+    /// What it has used up of budgets, once that is done.
+    #[must_use]
+    pub fn charged(&self) -> &[ChargeNote] {
+        self.charged.get().map_or(&[], Vec::as_slice)
+    }
+
     /// What it does to the labels of its caller.
     #[must_use]
     pub const fn labels(&self) -> Option<&LabelUse> {
@@ -273,17 +286,24 @@ impl Cleared {
     /// the mandate is still what it was; and so it is once another epoch is in force than the mandate was read as.
     pub fn consume(&self, epoch: RevocationEpoch) -> Option<BoxFuture<'_, Result<(), Stop>>> {
         let moved = self.mandate.as_ref().is_some_and(|held| held.epoch() != epoch);
-        if !moved && !self.reservations.is_any() {
+        let renewed = self.labels.as_ref().map(|labels| labels.renewed(epoch)).unwrap_or_default();
+        if !moved && !self.reservations.is_any() && renewed.is_empty() {
             return None;
         }
-        let held = self.mandate.iter().flat_map(mandate::unchanged);
-        let unchanged: Vec<_> = held.map(|change| (change, Reason::MandateEnded)).collect();
+        let held = self.mandate.iter().flat_map(mandate::unchanged).map(|change| (change, Reason::MandateEnded));
+        let renewed = renewed.into_iter().map(|change| (change, Reason::StoreUnavailable));
+        let unchanged: Vec<_> = held.chain(renewed).collect();
         let consume = async {
-            if let Err(stop) = self.reservations.consume(unchanged).await {
-                return Err(match &self.approval {
-                    Some(used) if stop.reason() == Reason::ApprovalConsumed => self.reservations.lost(used).await,
-                    _ => stop,
-                });
+            match self.reservations.consume(unchanged).await {
+                Ok(charged) => {
+                    let _once = self.charged.set(charged);
+                }
+                Err(stop) => {
+                    return Err(match &self.approval {
+                        Some(used) if stop.reason() == Reason::ApprovalConsumed => self.reservations.lost(used).await,
+                        _ => stop,
+                    });
+                }
             }
             if let Some(labels) = &self.labels {
                 labels.consumed();

@@ -6,10 +6,11 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
 use super::ground::Ground;
-use super::persona::Persona;
+use super::persona::{Groups, Persona};
 use super::standing::Rests;
 use crate::config::{DeclaredProof, IssuerConfig};
 use crate::ids::{Digest, IssuerAlias, PrincipalKey, RevocationEpoch, Subject};
+use crate::limit;
 use crate::record::Who;
 use crate::record::event::{ActorFacts, SubjectFacts, TokenNote};
 
@@ -95,12 +96,20 @@ impl Verified {
 
 /// Who it is and by which token, as the record tells it.
 fn who(persona: &Persona, token: &TokenFacts) -> Who {
+    let groups: Option<Vec<&str>> = match &persona.groups {
+        Groups::Known(groups) if groups.len() <= limit::RECORD_GROUPS_MAX => {
+            Some(groups.iter().map(Subject::as_str).collect())
+        }
+        Groups::Known(_) | Groups::Unknown(_) => None,
+    };
+    let scopes = Some(persona.scopes.as_slice()).filter(|scopes| scopes.len() <= limit::RECORD_GROUPS_MAX);
     let chain: Vec<&str> = persona.chain.iter().map(|agent| agent.id.as_str()).collect();
     Who::of(
         Some(SubjectFacts {
             id: persona.user.as_ref().map_or("anyone", Subject::as_str),
             acr: persona.acr.as_deref(),
             authenticated_at: persona.authenticated_at,
+            groups: groups.as_deref(),
         }),
         Some(ActorFacts {
             id: persona.agent.as_ref().map(|agent| agent.id.as_str()),
@@ -113,6 +122,7 @@ fn who(persona: &Persona, token: &TokenFacts) -> Who {
             id: token.id.as_deref(),
             digest: &token.digest,
             expires_at: token.expires_at,
+            scopes,
         }),
     )
 }

@@ -16,3 +16,11 @@ pub const LABELS_MAX: u32 = 200_000;
 pub const LABEL_STORES_MAX: u32 = 10_000;
 /// Labels of a caller who goes on calling are renewed after half of their life, and after half of this.
 pub const LABELS_RENEWED_AFTER_MAX: Duration = Duration::from_secs(3600);
+/// Carriers of labels that one answer lists.
+pub const LABELS_LISTED_MAX: usize = 1_000;
+/// Labels to be taken off that wait for a second person.
+pub const DECLASSIFICATIONS_WAITING_MAX: u32 = 100;
+/// How long they wait.
+pub const DECLASSIFICATION_WAITS_MAX: Duration = Duration::from_secs(900);
+/// Why a label is to be taken off.
+pub const DECLASSIFICATION_REASON_BYTES_MAX: usize = 500;

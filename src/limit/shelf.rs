@@ -4,6 +4,8 @@ use std::time::Duration;
 
 /// What one row may say.
 pub const SHELF_BODY_BYTES_MAX: usize = 64 * 1024;
+/// What is said of one more bit.
+pub const SHELF_NOTE_BYTES_MAX: usize = 1024;
 /// Its name, and what it is looked up by.
 pub const SHELF_KEY_BYTES_MAX: usize = 512;
 /// Changes that happen together.

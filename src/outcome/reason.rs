@@ -190,7 +190,7 @@ reasons! {
     /// The mandate's or the agent's budget is used up.
     BudgetExhausted = "budget_exhausted", Channel::ToolResult(-32602), "the budget is used up; ask whoever gave it";
     /// What its caller has seen may not go where it goes.
-    FlowRefused = "flow_refused", Channel::ToolResult(-32602), "what was seen before may not go there; finish without it";
+    FlowRefused = "flow_refused", Channel::ToolResult(-32602), "what was seen before may not go there; finish without it, or have two administrators take the label off (bailiwick labels declassify)";
     /// Too many requests a second.
     RateLimited = "rate_limited", Channel::TooManyRequests, "slow down";
     /// Too many refusals of whoever came from there; nothing was looked at.

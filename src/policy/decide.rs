@@ -10,7 +10,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::class::Class;
-use super::condition::{Arguments, Facts, Quantifier, Truth};
+use super::condition::{Arguments, Facts, Quantifier, Situation, Truth, UNKNOWN};
 use super::model::{NoAnswer, applies};
 use super::operation::{AdminOperation, mandate_operation};
 use super::rule::{Effect, Rule};
@@ -143,6 +143,20 @@ impl Policy {
         arguments: Arguments<'_>,
         now: Timestamp,
     ) -> Decision {
+        self.decide_within(class, persona, ask, (arguments, now), &UNKNOWN)
+    }
+
+    /// The same with what else is known of the moment of the call.
+    #[must_use]
+    pub fn decide_within(
+        &self,
+        class: &Class,
+        persona: &Persona,
+        ask: &Ask<'_>,
+        (arguments, now): (Arguments<'_>, Timestamp),
+        situation: &Situation,
+    ) -> Decision {
+        let call = (arguments, now, situation);
         let environment = match self.reachable(class, ask) {
             Ok(environment) => environment,
             // Unknown groups and missing proof are told: the refusal is the same for every object.
@@ -153,9 +167,9 @@ impl Policy {
         };
         let table = class.table();
         let mut decision = match table.get(ask.server.as_str(), ask.action, ask.name) {
-            Some(cell) => self.decide_cell(class, persona, environment, ask, cell, arguments, now),
+            Some(cell) => self.decide_cell(class, persona, environment, ask, cell, call),
             None => match self.cell(class, environment, ask, false) {
-                Ok(cell) => self.decide_cell(class, persona, environment, ask, &cell, arguments, now),
+                Ok(cell) => self.decide_cell(class, persona, environment, ask, &cell, call),
                 Err(error) => unavailable(&error, false),
             },
         };
@@ -173,6 +187,28 @@ impl Policy {
             decision.refusal = Some(refusal);
         }
         decision
+    }
+
+    /// Whether what the caller has seen may matter to this question: only then is it looked up. Most policies have no such
+    /// condition, and are asked no more than that.
+    #[must_use]
+    pub fn asks_what_was_seen(&self, caller: &Caller, ask: &Ask<'_>) -> bool {
+        if self.seen_conditions.is_empty() {
+            return false;
+        }
+        let reads = |index: usize| self.seen_conditions.contains(&index);
+        if self.gates.conditions().iter().any(|index| reads(*index)) {
+            return true;
+        }
+        let class = self.class_of(caller);
+        let Ok(environment) = self.reachable(&class, ask) else { return false };
+        let of_rules = |cell: &Cell| {
+            cell.parts.iter().flat_map(|part| self.rules_of(&part.rules)).filter_map(|rule| rule.condition).any(reads)
+        };
+        match class.table().get(ask.server.as_str(), ask.action, ask.name) {
+            Some(cell) => of_rules(cell),
+            None => self.cell(&class, environment, ask, false).is_ok_and(|cell| of_rules(&cell)),
+        }
     }
 
     /// Decides whether a class may follow a task that a call of this object became: as lists decide, because
@@ -243,7 +279,6 @@ impl Policy {
         decision.refusal.map_or(Ok(decision.rules), Err)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one decision reads this much")]
     fn decide_cell(
         &self,
         class: &Class,
@@ -251,8 +286,7 @@ impl Policy {
         environment: usize,
         ask: &Ask<'_>,
         cell: &Cell,
-        arguments: Arguments<'_>,
-        now: Timestamp,
+        (arguments, now, situation): (Arguments<'_>, Timestamp, &Situation),
     ) -> Decision {
         #[cfg(test)]
         if super::mutation::is(super::mutation::Mutation::TableTakesDependsForAllow) && cell.settled.is_none() {
@@ -265,7 +299,7 @@ impl Policy {
             Some(Settled::Refused(refusal)) => return Decision::refused(refusal.clone(), cell.visible),
             None => {}
         }
-        let facts = Facts::new(persona, arguments, now);
+        let facts = Facts::new(persona, arguments, now).within(situation);
         let read = self.read_conditions(cell, &facts);
         let values: Values<'_> = &|condition| {
             let found = read.iter().find(|(index, _)| *index == condition);

@@ -12,6 +12,8 @@
 //! at = "2026-11-23T10:00:00Z"               # the default is 2026-01-01T12:00:00Z
 //! client_proof = "private_key"              # the default is public, and secret for an agent without a user
 //! scopes = ["mcp:deploy"]
+//! mandate = "nightly"                       # the template of its mandate, "" for none; unknown unless it is written
+//! seen = ["private"]                        # what its caller has seen; unknown unless it is written
 //! expect = "allow"                          # or "deny"
 //! reason = "condition_unmet"                # optional, with deny
 //! ```
@@ -27,7 +29,8 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::Policy;
-use super::condition::{Arguments, Table};
+use super::condition::{Arguments, Situation, Table};
+use super::label::Seen;
 use super::persona::Described;
 use super::rule::Effect;
 use super::source::{Mistake, position};
@@ -48,6 +51,7 @@ pub(super) struct Expected {
     action: Action,
     arguments: Option<String>,
     at: Timestamp,
+    situation: Situation,
     allow: bool,
     reason: Option<Reason>,
 }
@@ -138,7 +142,7 @@ impl Policy {
         let persona = self.persona(&test.who)?;
         let ask = self.ask_about(&test.server, &test.object, &test.action)?;
         let arguments = test.arguments.as_deref().map_or(Arguments::None, Arguments::Json);
-        let explained = self.explain(&persona, &ask, arguments, test.at);
+        let explained = self.explain_within(&persona, &ask, (arguments, test.at), &test.situation);
         match (test.allow, explained.reason) {
             (true, Some(reason)) => return Err(format!("expected allow, got {reason}; {explained}")),
             (false, None) => return Err(format!("expected deny, got allow; {explained}")),
@@ -232,6 +236,11 @@ fn one(value: &Spanned<DeValue<'_>>) -> Result<Expected, (usize, String)> {
             .ok_or_else(|| (at, "write none, public, secret, private_key, mtls or svid".to_owned()))?,
     };
     let acr = text("acr")?.map(|(acr, _)| acr);
+    let situation = match text("mandate")? {
+        None => Situation::default(),
+        Some((template, _)) if template.is_empty() => Situation::without_mandate(),
+        Some((template, _)) => Situation::under(Some(&template)),
+    };
     let allow = match text("expect")? {
         Some((text, _)) if text == "allow" => true,
         Some((text, _)) if text == "deny" => false,
@@ -262,12 +271,25 @@ fn one(value: &Spanned<DeValue<'_>>) -> Result<Expected, (usize, String)> {
             Some(at.ok_or_else(refuse)?.as_second())
         }
     };
+    let situation = match table.take("seen") {
+        None => situation,
+        Some(value) => situation.having_seen(seen(value)?),
+    };
     if let Some((key, span)) = table.rest().next() {
         return Err((span.start, format!("`{key}` is not part of a test")));
     }
     let who = Described { user, groups, agent, chain, scopes, client_proof, authenticated_at, acr };
     let (server, object) = (server.to_owned(), object.to_owned());
-    Ok(Expected { line: 0, name, who, server, object, action, arguments, at, allow, reason })
+    Ok(Expected { line: 0, name, who, server, object, action, arguments, at, situation, allow, reason })
+}
+
+fn seen(value: &Spanned<DeValue<'_>>) -> Result<Seen, (usize, String)> {
+    let refuse = || (value.span().start, "`seen` is a list of untrusted, internal, private and regulated".to_owned());
+    let labels = value.get_ref().as_array().ok_or_else(refuse)?;
+    labels.iter().try_fold(Seen::NOTHING, |seen, label| {
+        let named = label.get_ref().as_str().and_then(Seen::named);
+        named.map(|label| seen.with(label)).ok_or_else(refuse)
+    })
 }
 
 /// 2026-01-01T12:00:00Z, a Thursday.

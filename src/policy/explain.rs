@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::class::{Class, SubjectKind};
-use super::condition::{Arguments, Facts, Quantifier, Truth};
+use super::condition::{Arguments, Facts, Quantifier, Situation, Truth, UNKNOWN};
 use super::model::applies;
 use super::object;
 use super::operation::{AdminOperation, opens_mandate};
@@ -44,6 +44,9 @@ pub struct Explanation {
     /// The gates that the call meets: what it needs beside the rules.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gates: Vec<String>,
+    /// What flows say of it, which depends on what was seen before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub flows: Vec<String>,
 }
 
 /// What the rules say about one subject.
@@ -87,13 +90,25 @@ impl Policy {
     /// Explains one question.
     #[must_use]
     pub fn explain(&self, persona: &Persona, ask: &Ask<'_>, arguments: Arguments<'_>, now: Timestamp) -> Explanation {
+        self.explain_within(persona, ask, (arguments, now), &UNKNOWN)
+    }
+
+    /// The same with what else is known of the moment of the call.
+    #[must_use]
+    pub fn explain_within(
+        &self,
+        persona: &Persona,
+        ask: &Ask<'_>,
+        (arguments, now): (Arguments<'_>, Timestamp),
+        situation: &Situation,
+    ) -> Explanation {
         let class = self.class(persona);
-        let decision = self.decide(&class, persona, ask, arguments, now);
+        let decision = self.decide_within(&class, persona, ask, (arguments, now), situation);
         let parts = match self.reachable(&class, ask) {
             Ok(environment) => self.cell(&class, environment, ask, false).map(|cell| cell.parts).unwrap_or_default(),
             Err(_) => Vec::new(),
         };
-        let facts = Facts::new(persona, arguments, now);
+        let facts = Facts::new(persona, arguments, now).within(situation);
         let subjects: Vec<SubjectExplanation> = class
             .slices
             .iter()
@@ -106,11 +121,13 @@ impl Policy {
             *hint = format!("{hint} ({why})");
         }
         let gates = if decision.is_allowed() {
-            self.gates_of(ask, Hints::default(), persona, arguments, now)
+            self.gates_of(ask, Hints::default(), persona, (arguments, now, situation))
         } else {
             Vec::new()
         };
+        let flows = if decision.is_allowed() { self.flows_told(persona, ask, arguments, now) } else { Vec::new() };
         Explanation {
+            flows,
             gates: gates.iter().map(|gate| gate_told(gate)).collect(),
             question: format!("{} {}/{} in {}", ask.action, ask.server, ask.name, ask.environment),
             allowed: decision.is_allowed(),
@@ -271,6 +288,9 @@ impl fmt::Display for Explanation {
         }
         for gate in &self.gates {
             write!(formatter, "\ngate {gate}")?;
+        }
+        for flow in &self.flows {
+            write!(formatter, "\nflow {flow}")?;
         }
         for near in &self.near_misses {
             write!(formatter, "\nsomebody else: {near}")?;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::condition::{Arguments, Condition, Facts, Quantifier, Truth};
+use super::condition::{Arguments, Condition, Facts, Quantifier, Situation, Truth};
 use super::label::Labelled;
 use super::load::set_exists;
 use super::object::{self, ObjectPattern, PatternKind};
@@ -60,7 +60,8 @@ impl Gates {
     ) -> Self {
         let Words { conditions, sets, labels } = words;
         let mut gates = Self::default();
-        for gate in &world.gates {
+        // One that flows ask is met by nothing but what was seen.
+        for gate in world.gates.iter().filter(|gate| !gate.flows) {
             for label in &gate.labels {
                 let message = if !Labelled::NAMES.contains(&label.text.as_str()) {
                     format!("there is no label `{}`; write one of {}", label.text, Labelled::NAMES.join(", "))
@@ -140,8 +141,7 @@ impl Policy {
         ask: &Ask<'_>,
         hints: Hints,
         persona: &Persona,
-        arguments: Arguments<'_>,
-        now: Timestamp,
+        (arguments, now, situation): (Arguments<'_>, Timestamp, &Situation),
     ) -> Vec<Arc<GateConfig>> {
         let Some(of_server) = self.gates.by_server.get(ask.server) else { return Vec::new() };
         let object = object::object(ask.server.as_str(), ask.name);
@@ -154,7 +154,7 @@ impl Policy {
         if candidates.peek().is_none() {
             return Vec::new();
         }
-        let facts = Facts::new(persona, arguments, now);
+        let facts = Facts::new(persona, arguments, now).within(situation);
         let holds = |compiled: &&Compiled| {
             let condition = compiled.condition.map(|index| self.conditions.get(index));
             condition.is_none_or(|condition| {

@@ -7,12 +7,40 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::condition::Condition;
+use super::label::Labels;
 use super::load::{Loaded, set_exists};
 use super::object::PatternKind;
 use super::rule::{Effect, Rule};
 use super::source::Mistake;
+use super::world::World;
 use crate::ids::Action;
 use crate::limit::ROLE_DEPTH_MAX;
+
+/// Labels and flows are judged without what was seen; and where labels are not kept, nothing is ever known to be seen.
+pub(super) fn situations(conditions: &[Condition], labels: Option<&Labels>, mistakes: &mut Vec<Mistake>) {
+    let mut refuse = |condition: &Condition, why: &str| {
+        let message = format!("the condition `{}` reads {why}", condition.name());
+        mistakes.push(Mistake::file("conditions.toml", message));
+    };
+    let used: Vec<usize> = labels.into_iter().flat_map(Labels::conditions).collect();
+    for (index, condition) in conditions.iter().enumerate() {
+        if labels.is_none() && condition.reads_seen() {
+            refuse(condition, "what was seen, and labels are not kept: write policies/labels.toml");
+        }
+        if used.contains(&index) && condition.reads_situation() {
+            refuse(condition, "the mandate or what was seen: neither [[label]] nor [[flow]] can be under it");
+        }
+    }
+}
+
+/// A gate that is there for flows and that none of them names stops nothing, which nobody who wrote it means.
+pub(super) fn flow_gates(world: &World, labels: Option<&Labels>, mistakes: &mut Vec<Mistake>) {
+    let is_asked = |name: &str| labels.is_some_and(|labels| labels.asks(name));
+    for gate in world.gates.iter().filter(|gate| gate.flows && !is_asked(&gate.name)) {
+        let message = format!("gate `{}` stops nothing: no [[flow]] of labels.toml names it with `gate`", gate.name);
+        mistakes.push(Mistake::file("gates.toml", message));
+    }
+}
 
 /// Finds mistakes and warnings in everything that was loaded.
 pub(super) fn lint(

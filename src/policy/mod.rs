@@ -48,6 +48,7 @@ mod persona;
 mod property;
 mod reach;
 mod reader;
+mod replay;
 mod role;
 mod rule;
 mod scope;
@@ -58,7 +59,7 @@ mod verdict;
 mod world;
 
 pub use class::{Class, SubjectKind};
-pub use condition::{Arguments, Truth};
+pub use condition::{Arguments, Situation, Truth};
 pub use decide::{ConditionRecord, Decision};
 pub use difference::Difference;
 pub use expect::{FailedTest, TestReport};
@@ -69,6 +70,7 @@ pub use object::RESERVED_SETS;
 pub use operation::{AdminOperation, Weight};
 pub use permit::{Denied, Permit};
 pub use persona::Described;
+pub use replay::{Replayed, Told};
 pub use rule::{Effect, Rule};
 pub use source::{Mistake, Sources};
 pub use verdict::Verdict;
@@ -97,6 +99,8 @@ pub struct Policy {
     anyone: NameId,
     index: Index,
     conditions: Vec<Condition>,
+    /// Those that read what the caller has seen; in most policies none.
+    seen_conditions: Vec<usize>,
     gates: gate::Gates,
     casbin: Arc<Casbin>,
     scopes: HashMap<IssuerAlias, Vec<ScopeNeed>>,
@@ -170,11 +174,14 @@ impl Policy {
         let mut loaded = load::load(sources, world, &environments, &conditions, &mut mistakes);
         let labels_text = text("labels.toml", &mut mistakes);
         let labels = labels_text.as_deref().and_then(|text| {
-            let known = label::Known { environments: &environments, conditions: &conditions, sets: &loaded.sets };
+            let (sets, gates) = (&loaded.sets, &world.gates);
+            let known = label::Known { environments: &environments, conditions: &conditions, sets, gates };
             label::labels(text, &known, &mut mistakes, &mut warnings)
         });
         let written = gate::Words { conditions: &conditions, sets: &loaded.sets, labels: labels.is_some() };
         let gates = gate::Gates::of(world, written, &mut mistakes, &mut warnings);
+        lint::flow_gates(world, labels.as_ref(), &mut mistakes);
+        lint::situations(&conditions, labels.as_ref(), &mut mistakes);
         let elsewhere: Vec<usize> =
             gates.conditions().iter().copied().chain(labels.iter().flat_map(label::Labels::conditions)).collect();
         lint::lint(&loaded, &conditions, &elsewhere, &mut mistakes, &mut warnings);
@@ -218,7 +225,9 @@ impl Policy {
             "bailiwick/policy-base/v1",
             &[revision.0.as_bytes(), format!("{world:?}").as_bytes(), format!("{ended:?}").as_bytes()],
         );
+        let reads_seen = |(index, condition): (usize, &Condition)| condition.reads_seen().then_some(index);
         let policy = Self {
+            seen_conditions: conditions.iter().enumerate().filter_map(reads_seen).collect(),
             revision,
             base,
             words,

@@ -94,6 +94,10 @@ operations! {
     /// Suspends, retires and resumes agents, and attests that they and servers are still needed; resuming and attesting
     /// are loosening.
     Agent = "agent", Brake;
+    /// Who carries which labels, since when and from which call, and what is to be taken off.
+    Labels = "labels", Look;
+    /// Takes labels off: one administrator asks, another one confirms.
+    Declassify = "declassify", Loosen;
     /// Calls that wait for a person, and what became of them.
     Approvals = "approvals", Look;
     /// Lets one of them happen; its gates say who may.

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::class::Class;
-use super::condition::Arguments;
+use super::condition::{Arguments, Situation};
 use super::decide::{ConditionRecord, Decision};
+use super::label::{Asked, Seen};
 use super::{Ask, Policy};
 use crate::catalog::Target;
 use crate::config::GateConfig;
@@ -27,6 +28,10 @@ pub struct Permit {
     conditions: Vec<ConditionRecord>,
     following: bool,
     gates: Vec<Arc<GateConfig>>,
+    /// What else was known of the moment.
+    situation: Situation,
+    /// The same with those that flows ask, and what these are about.
+    asked: Option<(Vec<Arc<GateConfig>>, Asked)>,
 }
 
 /// A refusal with what the record and the answer need.
@@ -46,6 +51,8 @@ pub struct Denied {
     pub rules: Arc<[Arc<str>]>,
     /// The conditions that were read.
     pub conditions: Vec<ConditionRecord>,
+    /// What else was known of the moment.
+    pub situation: Situation,
 }
 
 impl Denied {
@@ -53,7 +60,8 @@ impl Denied {
     #[must_use]
     pub fn before_rules(refusal: Refusal, caller: Caller, target: Target, revision: PolicyRevision) -> Box<Self> {
         let (rules, conditions) = (Arc::from([]), Vec::new());
-        Box::new(Self { refusal, visible: true, caller, target, revision, rules, conditions })
+        let situation = Situation::default();
+        Box::new(Self { refusal, visible: true, caller, target, revision, rules, conditions, situation })
     }
 }
 
@@ -68,6 +76,7 @@ impl Policy {
         target: Target,
         arguments: Arguments<'_>,
         now: Timestamp,
+        situation: Situation,
     ) -> Result<Permit, Box<Denied>> {
         let class = self.class_of(&caller);
         let ask = Ask {
@@ -80,14 +89,17 @@ impl Policy {
         if target.definition().is_some_and(|definition| *definition.name == *target.name()) {
             self.remember(&class, &ask);
         }
-        let decision = self.decide(&class, caller.persona(), &ask, arguments, now);
+        let decision = self.decide_within(&class, caller.persona(), &ask, (arguments, now), &situation);
         let hints = target.definition().map(|definition| definition.hints).unwrap_or_default();
         let gates = if decision.is_allowed() {
-            self.gates_of(&ask, hints, caller.persona(), arguments, now)
+            self.gates_of(&ask, hints, caller.persona(), (arguments, now, &situation))
         } else {
             Vec::new()
         };
-        self.permit(caller, target, &class, decision, false).map(|permit| Permit { gates, ..permit })
+        match self.permit(caller, target, &class, decision, false) {
+            Ok(permit) => Ok(Permit { gates, situation, ..permit }),
+            Err(denied) => Err(Box::new(Denied { situation, ..*denied })),
+        }
     }
 
     /// Decides whether a caller may ask about, answer and cancel a task that its call of `target` became:
@@ -127,6 +139,8 @@ impl Policy {
                 conditions,
                 following,
                 gates: Vec::new(),
+                situation: Situation::default(),
+                asked: None,
             }),
             Some(refusal) => Err(Box::new(Denied {
                 refusal,
@@ -136,6 +150,7 @@ impl Policy {
                 revision,
                 rules,
                 conditions,
+                situation: Situation::default(),
             })),
         }
     }
@@ -178,16 +193,49 @@ impl Permit {
         &self.rules
     }
 
+    /// What else was known of the moment of the call.
+    #[must_use]
+    pub const fn situation(&self) -> &Situation {
+        &self.situation
+    }
+
     /// Whether it permits to follow a task, and not to call.
     #[must_use]
     pub const fn is_following(&self) -> bool {
         self.following
     }
 
-    /// The gates that it met, in the order of their names.
+    /// The gates that it met, those that flows ask with them, in the order of their names.
     #[must_use]
     pub fn gates(&self) -> &[Arc<GateConfig>] {
+        self.asked.as_ref().map_or(&self.gates, |(gates, _)| gates)
+    }
+
+    /// The gates that it met by what it is, whatever was seen before.
+    #[must_use]
+    pub fn own_gates(&self) -> &[Arc<GateConfig>] {
         &self.gates
+    }
+
+    /// The gates that flows ask.
+    #[must_use]
+    pub fn flow_gates(&self) -> &[Arc<GateConfig>] {
+        self.asked.as_ref().map_or(&[], |(_, asked)| &asked.gates)
+    }
+
+    /// What of what was seen before flows ask about; nothing where none does.
+    #[must_use]
+    pub fn flows_from(&self) -> Seen {
+        self.asked.as_ref().map_or(Seen::NOTHING, |(_, asked)| asked.from)
+    }
+
+    /// The same call, which needs the word of these persons as well. Nothing that it needed falls away.
+    #[must_use]
+    pub fn asking(self, asked: Asked) -> Self {
+        let mut gates = self.gates.clone();
+        gates.extend(asked.gates.iter().filter(|gate| !self.gates.contains(gate)).cloned());
+        gates.sort_by(|one, other| one.name.cmp(&other.name));
+        Self { asked: Some((gates, asked)), ..self }
     }
 
     /// The conditions that were read, with what they read.

@@ -230,7 +230,7 @@ impl Policy {
     }
 
     /// The native reading of rules that mean the object.
-    fn native(&self, rules: &[RuleId], values: Values<'_>, at_best: bool) -> bool {
+    pub(super) fn native(&self, rules: &[RuleId], values: Values<'_>, at_best: bool) -> bool {
         let applying = |effect: Effect| {
             self.rules_of(rules)
                 .filter(|rule| rule.effect == effect)

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use futures_util::future::BoxFuture;
 
-use super::event::Intent;
+use super::event::{ChargeNote, Intent};
 use super::fields::ResultFacts;
 use super::journal::Journal;
 use super::metrics::ServerLabel;
@@ -28,6 +28,11 @@ pub trait Evidence: Send {
     /// Consumes what was reserved, once the intent is durable and before anything goes out; `None` where nothing was.
     fn consume(&self) -> Option<BoxFuture<'_, Result<(), Stop>>> {
         None
+    }
+
+    /// What it has used up of budgets, once it was consumed.
+    fn charged(&self) -> &[ChargeNote] {
+        &[]
     }
 
     /// What is about to be done, as the record tells it.
@@ -91,6 +96,7 @@ impl<P: Evidence> Entry<P> {
             Some(outcome) => ResultFacts::of(outcome, self.journal.key(), micros),
             None => ResultFacts::unknown("nobody waited for the end", Some(micros)),
         };
+        let result = result.charging(self.proof.charged());
         let label = result.label();
         self.journal.ended(self.call, self.leg, result);
         let metrics = self.journal.metrics();

@@ -53,6 +53,9 @@ pub struct SubjectFacts<'a> {
     /// When the human authenticated, seconds since 1970.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub authenticated_at: Option<i64>,
+    /// Its groups, as rules spell them; absent where nobody knows them, and where there are too many to be told.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "redact::serialize_list")]
+    pub groups: Option<&'a [&'a str]>,
 }
 
 /// The software that called.
@@ -81,6 +84,9 @@ pub struct TokenNote<'a> {
     pub digest: &'a Digest,
     /// `exp`, seconds since 1970.
     pub expires_at: i64,
+    /// Its scopes; absent where there are too many to be told.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "redact::serialize_list")]
+    pub scopes: Option<&'a [String]>,
 }
 
 /// What was asked, in the protocol's terms.
@@ -138,6 +144,24 @@ pub struct LabelNote<'a> {
     /// The entry that speaks against it, as `file:line`, where that is only written down.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed: Option<&'a str>,
+    /// The entries that asked persons, as `file:line`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub asked: Vec<&'a str>,
+}
+
+/// What a call has used up of one budget, and what was left of it then.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ChargeNote {
+    /// `mandate` or `agent`.
+    pub of: &'static str,
+    /// Which.
+    pub id: String,
+    /// `calls`, `bytes`, `minute` or `day`.
+    pub what: String,
+    /// So much of it.
+    pub charged: i64,
+    /// So much more fits.
+    pub left: i64,
 }
 
 /// What is kept of an upstream credential.

@@ -7,8 +7,8 @@
 use serde::Serialize;
 
 use super::event::{
-    AdminNote, Attempt, ConditionValue, CredentialNote, ExecutableNote, Intent, LabelNote, Listing, Operation, PinNote,
-    RelayNote, ReloadNote, RevocationNote, StartNote,
+    AdminNote, Attempt, ChargeNote, ConditionValue, CredentialNote, ExecutableNote, Intent, LabelNote, Listing,
+    Operation, PinNote, RelayNote, ReloadNote, RevocationNote, StartNote,
 };
 use super::keys::{JournalKey, KeyedDigest};
 use super::mandated::{MandateFacts, OwnerFacts};
@@ -196,9 +196,17 @@ pub(super) struct ResultFacts<'a> {
     bytes: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     latency_us: Option<u64>,
+    /// What it has used up of budgets.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    budget: &'a [ChargeNote],
 }
 
 impl<'a> ResultFacts<'a> {
+    /// The same with what was used up.
+    pub(super) fn charging(self, budget: &'a [ChargeNote]) -> Self {
+        Self { budget, ..self }
+    }
+
     fn bare(outcome: &'static str, latency_us: Option<u64>) -> Self {
         Self {
             outcome,
@@ -213,6 +221,7 @@ impl<'a> ResultFacts<'a> {
             key: None,
             bytes: None,
             latency_us,
+            budget: &[],
         }
     }
 

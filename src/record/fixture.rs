@@ -47,7 +47,12 @@ impl Proof {
             leg: LegId::new(),
             revoked: Arc::default(),
             who: Who::of(
-                Some(SubjectFacts { id: "user:corp/ann", acr: Some("mfa"), authenticated_at: Some(1_700_000_000) }),
+                Some(SubjectFacts {
+                    id: "user:corp/ann",
+                    acr: Some("mfa"),
+                    authenticated_at: Some(1_700_000_000),
+                    groups: Some(&["group:corp/dev"]),
+                }),
                 Some(ActorFacts { id: Some("claude-code"), client: Some("cli"), proof: "public" }),
                 &["agent:planner"],
                 Some(TokenNote {
@@ -55,6 +60,7 @@ impl Proof {
                     id: Some("jti-1"),
                     digest: &Digest::sha256(b"token"),
                     expires_at: 1_700_000_600,
+                    scopes: None,
                 }),
             ),
             server: ServerId::new("deploy").unwrap(),

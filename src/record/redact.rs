@@ -63,6 +63,17 @@ pub(super) fn serialize_option<S: Serializer>(value: &Option<&str>, serializer: 
     }
 }
 
+/// For `#[serde(serialize_with = ...)]` on an optional list of texts that somebody else chose.
+pub(super) fn serialize_list<S: Serializer, T: AsRef<str>>(
+    values: &Option<&[T]>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match values {
+        Some(values) => serializer.collect_seq(values.iter().map(|value| text(value.as_ref()))),
+        None => serializer.serialize_none(),
+    }
+}
+
 fn cut(text: &str) -> &str {
     let mut end = text.len().min(limit::RECORD_TEXT_BYTES_MAX);
     while !text.is_char_boundary(end) {

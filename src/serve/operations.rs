@@ -1,5 +1,7 @@
 //! What administrators ask of the running gateway, over the socket or at their listener.
 
+mod labels;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, ServerConfig, TransportConfig};
 use crate::control::break_glass::Emergencies;
+use crate::control::labels::Labelling;
 use crate::control::operations::{
     AccessAnswer, AccessReport, AgentStatus, ApprovalView, IssuedCredential, NamedPin, PinDiffs, PinLockText, PinOrder,
     PinsChanged, PinsReport, PolicyStatus, Reach, SecretStatus, ServerStatus,
@@ -305,6 +308,10 @@ impl Operations for Gateway {
     }
 
     fn reviews(&self) -> Result<&dyn Reviews, Stop> {
+        Ok(self)
+    }
+
+    fn labelling(&self) -> Result<&dyn Labelling, Stop> {
         Ok(self)
     }
 

@@ -68,8 +68,8 @@ pub(super) enum Step<'a> {
     Keep { number: i64 },
     /// The row goes.
     Delete,
-    /// The row says this; where there was none, there is one.
-    Write { owner: Option<&'a str>, body: Option<&'a str>, number: i64, expires_at_us: Option<i64> },
+    /// The row says this, and this line beside it; where there was none, there is one.
+    Write { owner: Option<&'a str>, body: Option<&'a str>, line: &'a str, number: i64, expires_at_us: Option<i64> },
 }
 
 /// What a change does to the row that it finds.
@@ -94,17 +94,19 @@ pub(super) fn step<'a>(change: &'a Change, found: Option<Found>) -> Step<'a> {
         Action::Remove if found.is_none() => Step::Keep { number },
         Action::Remove => Step::Delete,
         Action::Put { owner, body, expires_at_us } => {
-            Step::Write { owner: Some(owner), body: Some(body), number, expires_at_us: *expires_at_us }
+            Step::Write { owner: Some(owner), body: Some(body), line: "", number, expires_at_us: *expires_at_us }
         }
         Action::Count { by, at_most, expires_at_us } => {
             let counted = number.saturating_add(*by).max(0);
             if *by > 0 && counted > *at_most {
                 return Step::Conflict;
             }
-            Step::Write { owner: None, body: None, number: counted, expires_at_us: later(*expires_at_us) }
+            Step::Write { owner: None, body: None, line: "", number: counted, expires_at_us: later(*expires_at_us) }
         }
-        Action::Raise { bits, expires_at_us } => {
-            Step::Write { owner: None, body: None, number: number | bits, expires_at_us: later(*expires_at_us) }
+        Action::Raise { bits, expires_at_us, note } => {
+            // At most as many lines as there are bits.
+            let line = note.as_deref().filter(|_| bits & !number != 0).unwrap_or_default();
+            Step::Write { owner: None, body: None, line, number: number | bits, expires_at_us: later(*expires_at_us) }
         }
     }
 }
@@ -123,6 +125,11 @@ pub(super) fn order(changes: &[Change]) -> Result<Vec<usize>, Failure> {
             && (body.len() > limit::SHELF_BODY_BYTES_MAX || owner.len() > limit::SHELF_KEY_BYTES_MAX)
         {
             return Err(unavailable(format!("a row of `{}` is too large", change.section.name)));
+        }
+        if let Action::Raise { note: Some(note), .. } = &change.action
+            && note.len() > limit::SHELF_NOTE_BYTES_MAX
+        {
+            return Err(unavailable(format!("what a row of `{}` is to say besides is too long", change.section.name)));
         }
     }
     let mut order: Vec<usize> = (0..changes.len()).collect();

@@ -93,11 +93,23 @@ async fn a_count_stops_at_its_most_however_many_count_at_once() {
 async fn bits_are_raised_and_never_cleared() {
     on_both(async |place| {
         let store = place.open().await;
-        let raise = |bits| Change::new(OTHERS, "labels", Expect::Anything, Action::Raise { bits, expires_at_us: None });
+        let raise = |bits| {
+            let note = Some(format!("bits {bits}\n"));
+            Change::new(OTHERS, "labels", Expect::Anything, Action::Raise { bits, expires_at_us: None, note })
+        };
         let raised =
             (0..8).map(|bit| async move { bit }).map(|bit| async { done(&store, vec![raise(1 << bit.await)]).await });
         futures_util::future::join_all(raised).await;
-        assert_eq!(done(&store, vec![raise(0)]).await.0, [255]);
+        assert_eq!(done(&store, vec![raise(0), raise(3)]).await.0, [255, 255]);
+        let row = store.row(OTHERS, "labels").await.unwrap().unwrap();
+        let mut lines: Vec<&str> = row.body.lines().collect();
+        lines.sort_unstable();
+        let expected = ["bits 1", "bits 128", "bits 16", "bits 2", "bits 32", "bits 4", "bits 64", "bits 8"];
+        assert_eq!(lines, expected, "one line for whoever was first, and none for what was there");
+        let note = Some("x".repeat(crate::limit::SHELF_NOTE_BYTES_MAX + 1));
+        let long =
+            Change::new(OTHERS, "labels", Expect::Anything, Action::Raise { bits: 256, expires_at_us: None, note });
+        assert!(store.change(vec![long], Tell::Nobody).await.is_err());
     })
     .await;
 }
@@ -221,4 +233,26 @@ async fn rows_that_several_are_about_to_make_are_made_once() {
         assert!(counted.iter().all(|counted| counted.as_ref().unwrap().is_done()));
         assert_eq!(here.row(OTHERS, &key).await.unwrap().unwrap().number, many);
     }
+}
+
+#[tokio::test]
+async fn so_many_carriers_of_labels_are_listed_and_that_there_are_more_is_said() {
+    on_both(async |place| {
+        let store = place.open().await;
+        let names: Vec<String> =
+            (0..=crate::limit::LABELS_LISTED_MAX).map(|n| format!("user:test/u{n:05} bot -")).collect();
+        for batch in names.chunks(crate::limit::SHELF_CHANGES_MAX) {
+            let raise = |key: &String| {
+                let action = Action::Raise { bits: 4, expires_at_us: None, note: None };
+                Change::new(crate::guard::label::CALLERS, key, Expect::Anything, action)
+            };
+            done(&store, batch.iter().map(raise).collect()).await;
+        }
+        let labels = crate::guard::label::Labels::new(std::sync::Arc::new(store));
+        let (all, more) = labels.carriers(None).await.unwrap();
+        assert_eq!((all.len(), more), (crate::limit::LABELS_LISTED_MAX, true));
+        let (one, more) = labels.carriers(Some("user:test/u00007")).await.unwrap();
+        assert_eq!((one.len(), more), (1, false));
+    })
+    .await;
 }

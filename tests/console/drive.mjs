@@ -4,9 +4,10 @@ import { join } from "node:path";
 import { chromium } from "playwright-core";
 
 const { base, chromium: executablePath, pictures, call, tls } = JSON.parse(process.argv[2]);
+const CARRIER = "labels/ask?kind=caller&name=user%3Atest%2Fdora%20assistant";
 const PAGES = [
-  "", "log", "servers", "agents", "ask?object=tools/echo&action=call", "revocations", "policy", "access",
-  "approvals", "standing", "break-glass",
+  "", "log", "servers", "agents", "ask?object=tools/echo&action=call", "labels", CARRIER, "revocations", "policy",
+  "access", "approvals", "standing", "break-glass",
 ];
 const WIDE = { width: 1280, height: 900 };
 const NARROW = { width: 360, height: 740 };
@@ -135,7 +136,7 @@ try {
   step("every page, wide and narrow, light and dark");
   await toolCall();
   for (const path of PAGES) {
-    const name = path.split("?")[0] || "overview";
+    const name = path.split("?")[0].replace("/", "-") || "overview";
     let light = null;
     for (const colorScheme of ["light", "dark"]) {
       await page.emulateMedia({ colorScheme });

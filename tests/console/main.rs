@@ -60,6 +60,9 @@ environments = ["development"]
 state = "proposed"
 "#;
 
+/// What dora has called is carried from then on.
+const LABELS: &str = "[[label]]\nobjects = [\"tools/*\"]\nreads = \"private\"\ncontent = \"untrusted\"\n";
+
 /// Chromium, wherever it is installed.
 fn chromium() -> Option<PathBuf> {
     let named = std::env::var_os("CHROMIUM").map(PathBuf::from);
@@ -83,6 +86,7 @@ async fn the_console_works_in_a_browser_by_keyboard_on_a_phone_and_in_the_dark()
     let gateway = Setup::new(&issuer)
         .policy(&format!("{DEVELOPERS_MAY}{RULES}"))
         .policy_file("agents.toml", AGENTS)
+        .policy_file("labels.toml", LABELS)
         .http_server("tools", &upstream.url, "title = \"Tools of the platform team\"")
         .http_server("gone", "http://127.0.0.1:9/mcp", "title = \"Ticket system\"")
         .http_server("payroll", &upstream.url, hostile)

@@ -67,6 +67,7 @@ mod reviews;
 mod revoke;
 mod roundtrip;
 mod shadow;
+mod simulate;
 mod sockets;
 mod standalone;
 mod stdio;

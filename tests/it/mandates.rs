@@ -265,6 +265,12 @@ async fn a_budget_is_exact_under_fifty_calls_at_once() {
     }
     assert_eq!(reason(&call(&bot, &handle, "tools__echo", json!({})).await), "budget_exhausted");
     assert_eq!(running.upstream.calls().len(), 7, "what is refused never arrives");
+    let results = running.gateway.records("result");
+    let charges = results.iter().filter_map(|record| record["result"]["budget"].as_array()).flatten();
+    let own = charges.filter(|charge| charge["of"] == "mandate" && charge["id"] == id && charge["what"] == "calls");
+    let mut left: Vec<i64> = own.map(|charge| charge["left"].as_i64().unwrap()).collect();
+    left.sort_unstable();
+    assert_eq!(left, [0, 1, 2, 3, 4, 5, 6], "the record tells what each has left over");
     let status = bot.call_tool("bailiwick__mandate_status", json!({ "id": id })).await;
     assert_eq!(status.result()["structuredContent"]["left"]["calls"], 0, "{}", status.text);
     crate::support::eventually("all calls to be counted for the report", async || {

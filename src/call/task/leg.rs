@@ -18,7 +18,7 @@ use crate::delegate::{Grant, Leg, attempt};
 use crate::gateway::Gateway;
 use crate::guard::{Charge, Wanted};
 use crate::identity::Caller;
-use crate::ids::ParkId;
+use crate::ids::{ParkId, RevocationEpoch};
 use crate::outcome::{Failure, Outcome, Reason, Refusal};
 use crate::record::Entry;
 use crate::telemetry::Trace;
@@ -187,7 +187,7 @@ impl Bearer {
                     }
                 };
                 if let Event::Done(outcome) = event {
-                    let outcome = settled(entry.proof(), outcome).await;
+                    let outcome = settled(entry.proof(), outcome, self.gateway.revocation_epoch()).await;
                     mandate::count(&self.gateway, entry.proof(), &outcome, false);
                     let outcome = make(entry.proof(), outcome);
                     entry.close(&outcome);
@@ -281,9 +281,9 @@ impl Bearer {
 }
 
 /// What a task brings, once what others have put meanwhile into a store that it reads counts for its caller.
-async fn settled(grant: &Grant, outcome: Outcome) -> Outcome {
-    match grant.labels().filter(|labels| labels.has_to_settle()) {
-        Some(labels) => labels.settle().await.map_or_else(Outcome::Failed, |()| outcome),
+async fn settled(grant: &Grant, outcome: Outcome, epoch: RevocationEpoch) -> Outcome {
+    match grant.labels().filter(|labels| labels.has_to_settle(epoch)) {
+        Some(labels) => labels.settle(epoch).await.map_or_else(Outcome::Failed, |()| outcome),
         None => outcome,
     }
 }

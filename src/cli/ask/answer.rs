@@ -35,6 +35,9 @@ pub fn explanation(explanation: &Explanation) -> String {
     for gate in &explanation.gates {
         line!(text, "\n{STRONG}gate{STRONG:#} {gate}");
     }
+    for flow in &explanation.flows {
+        line!(text, "\n{STRONG}flow{STRONG:#} {flow}");
+    }
     if !explanation.near_misses.is_empty() {
         line!(text, "\n{QUIET}it is allowed to others:{QUIET:#}");
         for near in &explanation.near_misses {

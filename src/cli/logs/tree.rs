@@ -10,7 +10,8 @@ use serde_json::Value;
 use super::super::output::{BAD, GOOD, STRONG, WARNING};
 use super::node::Node;
 use super::words::{
-    approver, asked, decision, fields, ids, is_about_mandate, joined, outcome, owners, plain, purpose, short, text, who,
+    approver, asked, budget, decision, fields, ids, is_about_mandate, joined, outcome, owners, plain, purpose, short,
+    text, who,
 };
 
 /// The records about one thing, in the order in which they were written.
@@ -116,6 +117,7 @@ impl Records<'_> {
                 "result" => {
                     let (style, ended) = outcome(record);
                     leg.children.push(Node::new("outcome", style, ended));
+                    leg.children.extend(record.pointer("/result/budget").and_then(budget));
                 }
                 "approval" => {}
                 "relay" => leg.children.push(Node::plain("relay", fields(record.get("relay")))),
@@ -149,6 +151,9 @@ impl Records<'_> {
             let against = text(record, "/labels/observed");
             if !against.is_empty() {
                 said.push_str(&format!("; only written down, {against} speaks against it"));
+            }
+            if labels.get("asked").is_some() {
+                said.push_str(&format!("; {} asked persons", list("asked")));
             }
             children.push(Node::plain("labels", said));
         }

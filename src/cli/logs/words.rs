@@ -166,6 +166,17 @@ pub(super) fn short(digest: &str) -> &str {
     digest.get(..DIGEST_SHOWN).unwrap_or(digest)
 }
 
+/// What a call has used up of budgets.
+pub(super) fn budget(charges: &Value) -> Option<Node> {
+    let told = |charge: &Value| {
+        let count = |name: &str| charge.get(name).map(plain).unwrap_or_default();
+        let (of, id, what) = (text(charge, "/of"), text(charge, "/id"), text(charge, "/what"));
+        format!("{} of the {what} of {of} {id}, {} left", count("charged"), count("left"))
+    };
+    let told: Vec<String> = charges.as_array()?.iter().map(told).collect();
+    Some(Node::plain("budget", told.join("; ")))
+}
+
 pub(super) fn joined(list: Option<&Value>, none: &str) -> String {
     match list {
         Some(Value::Array(values)) if !values.is_empty() => values.iter().map(plain).collect::<Vec<_>>().join(", "),

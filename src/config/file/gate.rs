@@ -135,7 +135,14 @@ fn read(mut table: Table<'_, '_>, name: String) -> Option<Placed> {
         Written { text: text.into_inner(), line: at.line, column: at.column }
     };
     let selects = ["objects", "labels", "environments"].iter().any(|key| table.has(key));
-    if !selects {
+    let flows_place = table.place("flows");
+    let selected = selects || table.has("actions") || table.has("when");
+    let flows = table.get::<bool>("flows");
+    if flows == Some(true) && selected {
+        let message = "flows say what this gate stops: remove objects, labels, environments, actions and when";
+        table.mistake(&flows_place, message);
+    }
+    if !selects && flows == Some(false) {
         table.mistake(
             &span,
             format!(
@@ -192,6 +199,7 @@ fn read(mut table: Table<'_, '_>, name: String) -> Option<Placed> {
     }
     let gate = GateConfig {
         name,
+        flows: flows?,
         objects: objects.unwrap_or_default().into_iter().map(|text| written(&table, text)).collect(),
         labels: labels.unwrap_or_default().into_iter().map(|text| written(&table, text)).collect(),
         environments: environments.into_iter().flat_map(Spanned::into_inner).map(Spanned::into_inner).collect(),

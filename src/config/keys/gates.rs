@@ -31,6 +31,7 @@ pub const GATE: Section = gates(
         optional("labels", "list of labels"),
         optional("environments", "list of environments"),
         defaulted("actions", "list of `\"call\"`, `\"get\"`, `\"read\"`", "[\"call\"]"),
+        defaulted("flows", "boolean", "false"),
         optional("when", "condition name"),
         defaulted("kind", "`\"approve\"` or `\"confirm\"`", "\"approve\""),
         optional("approvers", "list of `\"owner\"` or subjects"),

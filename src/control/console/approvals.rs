@@ -159,6 +159,7 @@ fn facts(view: &ApprovalView) -> Markup {
             div { dt { "Asked" } dd { (moment(view.requested_at)) } }
             div { dt { "Until" } dd { (moment(view.until)) } }
             div.wide { dt { "Gates" } dd { (shown(&view.gates.join(", "))) } }
+            @if !view.after.is_empty() { div.wide { dt { "After what was seen" } dd { (shown(&view.after)) } } }
             div.wide { dt { "Missing" } dd {
                 @if view.missing.is_empty() { "nothing" }
                 @for missing in &view.missing { span.detail { (shown(missing)) } }

@@ -25,6 +25,7 @@ const PAGES: &[(&str, &str, Option<AdminOperation>)] = &[
     ("/approvals", "Approvals", Some(AdminOperation::Approvals)),
     ("/standing", "Beforehand", Some(AdminOperation::Approvals)),
     ("/break-glass", "Emergency", Some(AdminOperation::Approvals)),
+    ("/labels", "Labels", Some(AdminOperation::Labels)),
     ("/revocations", "Revocations", Some(AdminOperation::Revocations)),
     ("/policy", "Policy", Some(AdminOperation::Policy)),
     ("/definitions", "Definitions", Some(AdminOperation::Pins)),

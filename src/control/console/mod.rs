@@ -32,6 +32,7 @@ mod cookie;
 mod definitions;
 mod headers;
 mod inside;
+mod labels;
 mod layout;
 mod live;
 mod login;
@@ -91,6 +92,10 @@ pub fn pages(operations: Arc<dyn Operations>) -> Result<Router, String> {
         .route("/break-glass/{id}/approve", post(break_glass::agree))
         .route("/break-glass/{id}/end", post(break_glass::end))
         .route("/break-glass/{id}/review", post(break_glass::review))
+        .route("/labels", get(labels::page))
+        .route("/labels/ask", get(labels::one).post(labels::ask))
+        .route("/labels/{id}/confirm", post(labels::confirm))
+        .route("/labels/{id}/withdraw", post(labels::withdraw))
         .route("/policy", get(policy::page))
         .route("/definitions", get(definitions::page))
         .route("/definitions/{digest}", get(definitions::one))

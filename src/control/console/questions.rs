@@ -73,6 +73,8 @@ pub(super) async fn explain(posted: Posted) -> Response {
                 scopes: words("scopes"),
                 client_proof: None,
                 actors: Vec::new(),
+                mandate: None,
+                seen: None,
             };
             match visit.send::<Explanation>((Verb::Post, "/explain"), None, &question).await {
                 Ok(answer) => explained(&answer),
@@ -223,6 +225,8 @@ pub(super) fn explained(answer: &Explanation) -> Markup {
                 }
             }
         }
+        @for gate in &answer.gates { p { "Gate: " (shown(gate)) } }
+        @for flow in &answer.flows { p { "Flow: " (shown(flow)) } }
         @if !answer.near_misses.is_empty() {
             p { "Rules that let somebody else:" }
             ul.rules { @for near in &answer.near_misses { li { (shown(near)) } } }

@@ -75,6 +75,14 @@ pub fn decision(
 /// # Errors
 /// `administrator_required`, `approver_refused`, `insufficient_user_authentication`.
 pub fn stands(decision: &Decision, kept: &Kept, config: &Config) -> Result<(), Refusal> {
+    stands_beside(decision, &kept.requester, config)
+}
+
+/// The same beside whoever has a part in what is decided.
+///
+/// # Errors
+/// As [`stands`].
+pub fn stands_beside(decision: &Decision, requester: &Requester, config: &Config) -> Result<(), Refusal> {
     let facts = decision.token.facts(true).ok_or_else(|| Refusal::new(Reason::AdministratorRequired))?;
     let admin = config.admin.as_ref().ok_or_else(|| Refusal::new(Reason::AdministratorRequired))?;
     let issuer = config.issuers.iter().find(|issuer| issuer.alias == facts.issuer);
@@ -87,7 +95,7 @@ pub fn stands(decision: &Decision, kept: &Kept, config: &Config) -> Result<(), R
     if !admin.acr.is_empty() && !decision.acr.as_ref().is_some_and(|acr| admin.acr.contains(acr)) {
         return Err(Refusal::new(Reason::InsufficientUserAuthentication));
     }
-    match part_in(decision, &kept.requester, config) {
+    match part_in(decision, requester, config) {
         None => Ok(()),
         Some(part) => Err(Refusal::new(Reason::ApproverRefused).hint(part)),
     }

@@ -32,7 +32,7 @@ pub fn binding(permit: &Permit, mandate: Option<&str>, arguments: Option<&Json>)
     let (chain, gates) = (Json::of(&chain), Json::of(&gates));
     let action = target.action().to_string();
     let definition = target.definition().map(|definition| definition.digest.to_string()).unwrap_or_default();
-    let parts = [
+    let mut parts = vec![
         caller.principal().0.to_string(),
         persona.issuer.as_str().to_owned(),
         persona.user.as_ref().map(ToString::to_string).unwrap_or_default(),
@@ -49,6 +49,10 @@ pub fn binding(permit: &Permit, mandate: Option<&str>, arguments: Option<&Json>)
         canonical.text,
         canonical.spelled,
     ];
+    // Whoever approves was told after what it goes out.
+    if permit.flows_from().is_any() {
+        parts.push(permit.flows_from().to_string());
+    }
     let parts: Vec<&[u8]> = parts.iter().map(String::as_bytes).collect();
     Ok(Digest::of(DOMAIN, &parts))
 }

@@ -127,6 +127,7 @@ fn may_ask(kind: &BreakGlassConfig, caller: &Caller) -> bool {
 fn gate(kind: &BreakGlassConfig) -> GateConfig {
     GateConfig {
         name: kind.name.clone(),
+        flows: false,
         objects: Vec::new(),
         labels: Vec::new(),
         environments: Vec::new(),
@@ -210,6 +211,7 @@ impl Approvals {
             denied: None,
             consumed: None,
             withdrawn: false,
+            after: String::new(),
             expiry_told: true,
         };
         let (name, role) = (name.to_owned(), kind.role.clone());

@@ -79,6 +79,9 @@ pub struct Kept {
     /// Whoever called wants it no more, or may not any more.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub withdrawn: bool,
+    /// What its caller had seen that flows ask about.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub after: String,
     /// That it ran out stands on the record.
     #[serde(default)]
     pub expiry_told: bool,

@@ -20,10 +20,10 @@ mod uses;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use approver::is_trusted;
+pub use approver::{folded, is_trusted, stands_beside};
 pub use break_glass::{BREAK_GLASS, BreakGlass, OPEN, reserve_emergency};
 pub use decide::{Denier, Filter};
-pub use kept::{Decision, Kept, State, server};
+pub use kept::{Decision, Kept, Requester, State, Token, server};
 pub use lost::{unused, used_up};
 pub use preview::{escaped, preview as shown};
 pub use standing::{STANDING, Standing, Wish};
@@ -84,6 +84,8 @@ pub struct Gated<'a> {
     pub said: Said,
     /// The moment by the store's clock.
     pub now_us: i64,
+    /// Whether something goes with it that nobody would be shown: then it only goes on with what was let through.
+    pub unseen: bool,
 }
 
 /// What whoever called said to the question whether they mean it.
@@ -181,15 +183,22 @@ impl Approvals {
         reservations: &mut Reservations,
     ) -> Result<Used, Stop> {
         let found = self.shelf.row(LIVE, &binding.to_string()).await?;
-        let known = found.as_ref().map(read).transpose()?.map(|(kept, _)| kept);
+        let found = found.as_ref().map(read).transpose()?;
+        let is_own = |(kept, _): &(Kept, Version)| {
+            kept.consumed.as_ref().is_some_and(|used| used.call == gated.call.to_string())
+        };
+        if gated.unseen && !found.as_ref().is_some_and(is_own) {
+            let hint = "answers go with it that nobody who approves would see: make the call without them first";
+            return Err(Refusal::new(Reason::FlowRefused).hint(hint).into());
+        }
         // What somebody has denied stays denied, and what was approved for this very call comes first.
-        if known.is_none_or(|kept| kept.leaves_room_for_a_standing_one(gated.call)) {
+        if found.as_ref().is_none_or(|(kept, _)| kept.leaves_room_for_a_standing_one(gated.call)) {
             let stands = self.stands_for(permit, gated, (binding, policy), openers, reservations).await?;
             if let Some(used) = stands {
                 return Ok(used);
             }
         }
-        let (mut kept, mut version) = match found.as_ref().map(read).transpose()? {
+        let (mut kept, mut version) = match found {
             None => self.request(permit, gated, binding, openers, Expect::Absent).await?,
             Some((kept, version)) => match &kept.consumed {
                 None => (kept, version),

@@ -72,6 +72,7 @@ impl Approvals {
             denied: None,
             consumed: None,
             withdrawn: false,
+            after: after(permit),
             expiry_told: false,
         };
         let until_us = kept.pending_until_us;
@@ -162,6 +163,12 @@ fn has_room_for_decisions(own: &[Change], permit: &Permit) -> Result<(), Refusal
     }
     let hint = "the call is more than can be kept until everybody has approved it: split it";
     Err(Refusal::new(Reason::ArgumentsUnfit).hint(hint))
+}
+
+/// What flows ask about, for whoever approves.
+fn after(permit: &Permit) -> String {
+    let from = permit.flows_from();
+    if from.is_any() { from.to_string() } else { String::new() }
 }
 
 /// 128 random bits.

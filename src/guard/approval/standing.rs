@@ -157,6 +157,9 @@ fn gates<'c>(kept: &Kept, config: &'c Config) -> Result<Vec<&'c GateConfig>, Ref
     if gates.iter().any(|gate| gate.kind != GateKind::Approve) {
         return Err(refused("whoever calls has to confirm these calls, each of them"));
     }
+    if !kept.after.is_empty() {
+        return Err(refused("it waits for what was seen before it, which is another thing each time"));
+    }
     if kept.irreversible || gates.iter().any(|gate| gate.irreversible) {
         return Err(refused("what cannot be undone, or of which nobody says that it can, is approved call by call"));
     }

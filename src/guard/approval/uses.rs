@@ -76,6 +76,10 @@ impl Approvals {
         openers: &[Party],
         reservations: &mut Reservations,
     ) -> Result<Option<Used>, Stop> {
+        // Whoever gave one has not seen what this caller has seen since: where that asks, somebody looks at the call.
+        if gated.unseen || permit.flows_from().is_any() || !permit.flow_gates().is_empty() {
+            return Ok(None);
+        }
         if gated.irreversible || !permit.gates().iter().all(|gate| gate.kind == GateKind::Approve) {
             return Ok(None);
         }
@@ -216,6 +220,7 @@ fn template(permit: &Permit, gated: Gated<'_>, binding: Digest, openers: &[Party
         denied: None,
         consumed: None,
         withdrawn: false,
+        after: String::new(),
         expiry_told: true,
     }
 }

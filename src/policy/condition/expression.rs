@@ -12,6 +12,7 @@ use super::clock::Window;
 use super::{Facts, Quantifier, Truth, place};
 use crate::identity::{Behind, ClientProof, Persona};
 use crate::limit::CONDITION_VALUE_CHARACTERS_MAX;
+use crate::policy::label::Seen;
 
 /// What can be asked.
 #[derive(Debug)]
@@ -29,6 +30,12 @@ pub(super) enum Expression {
     Acr(Vec<String>),
     Human(bool),
     Autonomous(bool),
+    /// Whether it is part of a mandate.
+    Mandate(bool),
+    /// Of which templates that may be.
+    Template(Vec<String>),
+    /// All of these labels were seen.
+    Seen(Seen),
 }
 
 /// A test of one value.
@@ -132,6 +139,12 @@ impl Expression {
                 let agent = facts.persona.agent.as_ref();
                 agent.map_or(Truth::Unknown, |agent| Truth::of(agent.autonomous == *expected))
             }
+            Self::Mandate(expected) => {
+                let is_under = facts.situation.is_under_mandate();
+                if *expected { is_under } else { is_under.not() }
+            }
+            Self::Template(accepted) => facts.situation.is_of_template(accepted),
+            Self::Seen(labels) => facts.situation.has_seen(*labels),
         }
     }
 
@@ -142,6 +155,17 @@ impl Expression {
                 Self::Not(part) => part.any_part(wanted),
                 _ => false,
             }
+    }
+
+    /// The arguments that it reads, as records name them.
+    pub(super) fn arguments_read(&self, names: &mut Vec<String>) {
+        match self {
+            Self::All(parts) | Self::Any(parts) => parts.iter().for_each(|part| part.arguments_read(names)),
+            Self::Not(part) => part.arguments_read(names),
+            Self::Only(_) => names.push("arguments".to_owned()),
+            Self::Argument(path, _) | Self::Present(path, _) => names.push(path.join(".")),
+            _ => {}
+        }
     }
 
     /// Whether it can be true only with a closed set of arguments.
@@ -178,6 +202,8 @@ impl Expression {
                 let agent = facts.persona.agent.as_ref();
                 ("autonomous".to_owned(), agent.map_or_else(|| "unknown".to_owned(), |a| a.autonomous.to_string()))
             }
+            Self::Mandate(_) | Self::Template(_) => ("mandate".to_owned(), facts.situation.mandate_told()),
+            Self::Seen(_) => ("seen".to_owned(), facts.situation.seen_told()),
         };
         let value: String = value.chars().take(CONDITION_VALUE_CHARACTERS_MAX).collect();
         if !read.iter().any(|(known, _)| *known == what) {

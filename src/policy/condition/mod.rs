@@ -34,6 +34,11 @@
 //! acr = ["urn:example:mfa"]
 //! human = true                             # a person stands behind the call; false forbids one
 //! autonomous = false                       # the agent acts on its own
+//!
+//! [reports-only]                           # facts about the moment of the call
+//! mandate = true                           # it is part of a mandate
+//! mandate_template = ["nightly"]           # of one of these templates
+//! seen = ["private"]                       # its caller has seen all of these labels
 //! hint = "log in again with a second factor"
 //! ```
 //!
@@ -54,10 +59,13 @@ mod place;
 #[cfg(test)]
 mod property;
 mod show;
+mod situation;
 mod values;
 
 pub use arguments::Arguments;
 pub(super) use parse::{Table, client_proof, conditions};
+pub use situation::Situation;
+pub(super) use situation::UNKNOWN;
 
 use self::arguments::Parsed;
 use self::expression::Expression;
@@ -158,17 +166,23 @@ pub(super) struct Facts<'a> {
     persona: &'a Persona,
     arguments: Parsed<'a>,
     now: Option<Timestamp>,
+    situation: &'a Situation,
 }
 
 impl<'a> Facts<'a> {
     /// The facts of a call.
     pub(super) fn new(persona: &'a Persona, arguments: Arguments<'a>, now: Timestamp) -> Self {
-        Self { persona, arguments: Parsed::of(arguments), now: Some(now) }
+        Self { persona, arguments: Parsed::of(arguments), now: Some(now), situation: &UNKNOWN }
+    }
+
+    /// The same with what else is known of the moment.
+    pub(super) fn within(self, situation: &'a Situation) -> Self {
+        Self { situation, ..self }
     }
 
     /// What is known before there is a call: neither arguments nor time.
-    pub(super) const fn before_a_call(persona: &'a Persona) -> Self {
-        Self { persona, arguments: Parsed::Unknown, now: None }
+    pub(super) fn before_a_call(persona: &'a Persona) -> Self {
+        Self { persona, arguments: Parsed::Unknown, now: None, situation: &UNKNOWN }
     }
 }
 
@@ -197,6 +211,24 @@ impl Condition {
         self.expression.read(facts, &mut read);
         read.truncate(CONDITION_VALUES_MAX);
         read
+    }
+
+    /// The arguments that it reads, as records name them; `arguments` where it reads which ones there are.
+    pub(super) fn arguments_read(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        self.expression.arguments_read(&mut names);
+        names
+    }
+
+    /// Whether it reads which mandate a call is part of, or what its caller has seen.
+    pub(super) fn reads_situation(&self) -> bool {
+        self.expression.any_part(&|part| matches!(part, Expression::Mandate(_) | Expression::Template(_)))
+            || self.reads_seen()
+    }
+
+    /// Whether it reads what the caller has seen.
+    pub(super) fn reads_seen(&self) -> bool {
+        self.expression.any_part(&|part| matches!(part, Expression::Seen(_)))
     }
 
     /// Whether another condition is built on it.

@@ -15,6 +15,7 @@ use super::expression::{Bound, Expression, Test};
 use crate::identity::ClientProof;
 use crate::ids::ConditionName;
 use crate::limit::{CONDITION_DEPTH_MAX, CONDITION_PARTS_MAX};
+use crate::policy::label::Seen;
 use crate::policy::source::{Mistake, position};
 
 /// Reads all conditions of a file, in its order.
@@ -148,6 +149,7 @@ impl<'a> Reader<'a> {
         self.combinations(&mut table, depth, &mut parts);
         self.argument(&mut table, &mut parts);
         self.caller(&mut table, &mut parts);
+        self.situation(&mut table, &mut parts);
         if let Some(window) = table.take("time") {
             parts.extend(self.window(window).map(|window| Arc::new(Expression::Time(window))));
         }
@@ -266,6 +268,32 @@ impl<'a> Reader<'a> {
         if let Some(value) = table.take("autonomous") {
             parts.extend(self.boolean(value).map(|expected| Arc::new(Expression::Autonomous(expected))));
         }
+    }
+}
+
+impl<'a> Reader<'a> {
+    /// What is known of the moment of a call.
+    fn situation(&mut self, table: &mut Table<'a, 'a>, parts: &mut Vec<Arc<Expression>>) {
+        if let Some(value) = table.take("mandate") {
+            parts.extend(self.boolean(value).map(|expected| Arc::new(Expression::Mandate(expected))));
+        }
+        if let Some(value) = table.take("mandate_template") {
+            parts.extend(self.texts(value, false).map(|accepted| Arc::new(Expression::Template(accepted))));
+        }
+        let Some(value) = table.take("seen") else { return };
+        let Some(names) = self.texts(value, false) else { return };
+        let mut labels = Seen::NOTHING;
+        for name in names {
+            match Seen::named(&name) {
+                Some(label) => labels = labels.with(label),
+                None => {
+                    let message =
+                        format!("`{name}` is nothing that is seen; write untrusted, internal, private or regulated");
+                    return self.mistake(value.span(), message);
+                }
+            }
+        }
+        parts.push(Arc::new(Expression::Seen(labels)));
     }
 }
 

@@ -56,6 +56,10 @@ impl fmt::Display for Expression {
             Self::Human(false) => formatter.write_str("no person stands behind the call"),
             Self::Autonomous(true) => formatter.write_str("the agent acts on its own"),
             Self::Autonomous(false) => formatter.write_str("the agent is used by a person"),
+            Self::Mandate(true) => formatter.write_str("the call is part of a mandate"),
+            Self::Mandate(false) => formatter.write_str("the call is part of no mandate"),
+            Self::Template(accepted) => write!(formatter, "its mandate is of the template {}", texts(accepted)),
+            Self::Seen(labels) => write!(formatter, "its caller has seen {labels}"),
         }
     }
 }

@@ -11,8 +11,9 @@ use jiff::Timestamp;
 use super::super::condition::{Arguments, Condition, Facts, Quantifier, Truth};
 use super::super::object::{self, ObjectPattern, PatternKind};
 use super::super::{Ask, Policy};
-use super::{Impact, Labelled, Mode, Seen, Sends, Unlabelled};
+use super::{Flow, Impact, Labelled, Labels, Mode, Seen, Sends, Then, Unlabelled};
 use crate::catalog::Hints;
+use crate::config::GateConfig;
 use crate::identity::Persona;
 
 /// What became of a call that goes somewhere, after what was seen.
@@ -29,6 +30,19 @@ pub enum Judged {
         /// Whether that is only written down.
         observed: bool,
     },
+    /// It goes where persons say that it may.
+    Asks(Asked),
+}
+
+/// What persons have to be asked about a call that follows what was seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// The gates that say whom, in the order of their names.
+    pub gates: Vec<Arc<GateConfig>>,
+    /// What of what was seen it is about.
+    pub from: Seen,
+    /// The places of the entries, as `file:line`.
+    pub rules: Vec<Arc<str>>,
 }
 
 impl Policy {
@@ -108,7 +122,8 @@ impl Policy {
         self.labels.as_ref().is_some_and(|labels| labels.flows.iter().any(|flow| labelled.sends >= flow.to))
     }
 
-    /// Whether this call may go where it goes, after what was seen.
+    /// Whether this call may go where it goes, after what was seen. A refusal wins; else everybody is asked whom any entry
+    /// names.
     #[must_use]
     pub fn judge_flow(
         &self,
@@ -122,19 +137,65 @@ impl Policy {
         // What it reads by itself it may send away in the same breath.
         let seen = seen.with(labelled.reads());
         let facts = Facts::new(persona, arguments, now);
-        let surely = |condition: &Condition| condition.value(&facts, Quantifier::Every) == Truth::True;
-        let against = labels.flows.iter().find(|flow| {
-            labelled.sends >= flow.to
-                && seen.has(flow.from)
-                && !flow.unless.and_then(|unless| self.conditions.get(unless)).is_some_and(surely)
-        });
-        match against {
-            None => Judged::Free,
-            Some(flow) => Judged::Against {
-                rule: Arc::clone(&flow.place),
-                from: flow.from,
-                observed: labels.mode == Mode::Observe,
-            },
+        let mut asked = Asked { gates: Vec::new(), from: Seen::NOTHING, rules: Vec::new() };
+        for flow in self.flows_of(labels, labelled, &facts).filter(|flow| seen.has(flow.from)) {
+            match &flow.then {
+                // Where flows are only written down, one of them is enough.
+                Then::Ask(gate) if labels.mode == Mode::Enforce => {
+                    if !asked.gates.contains(gate) {
+                        asked.gates.push(Arc::clone(gate));
+                    }
+                    asked.from = asked.from.with(flow.from);
+                    asked.rules.push(Arc::clone(&flow.place));
+                }
+                Then::Deny | Then::Ask(_) => {
+                    let observed = labels.mode == Mode::Observe;
+                    return Judged::Against { rule: Arc::clone(&flow.place), from: flow.from, observed };
+                }
+            }
         }
+        asked.gates.sort_by(|one, other| one.name.cmp(&other.name));
+        if asked.gates.is_empty() { Judged::Free } else { Judged::Asks(asked) }
+    }
+
+    /// What flows say of a call, each as a sentence: it depends on what was seen before, which nobody is asked here.
+    pub(in crate::policy) fn flows_told(
+        &self,
+        persona: &Persona,
+        ask: &Ask<'_>,
+        arguments: Arguments<'_>,
+        now: Timestamp,
+    ) -> Vec<String> {
+        let labelled = self.labelled(persona, ask, Hints::default(), arguments, now);
+        let (Some(labels), Some(labelled)) = (&self.labels, labelled) else { return Vec::new() };
+        let facts = Facts::new(persona, arguments, now);
+        let told = |flow: &Flow| {
+            let then = match (labels.mode, &flow.then) {
+                (Mode::Observe, _) => "it is written down".to_owned(),
+                (Mode::Enforce, Then::Deny) => "it is refused".to_owned(),
+                (Mode::Enforce, Then::Ask(gate)) => format!("gate {} asks ({})", gate.name, gate.kind.as_str()),
+            };
+            format!("after {}: {then} ({})", flow.from, flow.place)
+        };
+        self.flows_of(labels, &labelled, &facts).map(told).collect()
+    }
+
+    /// Whether any flow asks somebody.
+    #[must_use]
+    pub fn has_asking_flows(&self) -> bool {
+        self.labels.as_ref().is_some_and(|labels| labels.flows.iter().any(|flow| matches!(flow.then, Then::Ask(_))))
+    }
+
+    /// The flows that mean where this call goes, unless their exception surely holds.
+    fn flows_of<'l>(
+        &'l self,
+        labels: &'l Labels,
+        labelled: &'l Labelled,
+        facts: &'l Facts<'_>,
+    ) -> impl Iterator<Item = &'l Flow> {
+        let surely = move |condition: &Condition| condition.value(facts, Quantifier::Every) == Truth::True;
+        labels.flows.iter().filter(move |flow| {
+            labelled.sends >= flow.to && !flow.unless.and_then(|unless| self.conditions.get(unless)).is_some_and(surely)
+        })
     }
 }

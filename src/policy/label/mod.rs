@@ -18,7 +18,8 @@
 //! [[flow]]
 //! from = ["private", "untrusted"]  # all of these were seen
 //! to = "external"                  # and this, or further, is where it goes
-//! then = "deny"
+//! then = "deny"                    # or "approve" or "confirm", as the gate of that name asks
+//! gate = "exfiltration"            # of gates.toml; not with "deny"
 //! unless = "known-recipient"       # a condition that surely holds
 //! ```
 //!
@@ -37,8 +38,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::object::ObjectPattern;
+use crate::config::GateConfig;
 use crate::ids::Action;
-pub use judge::Judged;
+pub use judge::{Asked, Judged};
 pub(super) use parse::{Known, labels};
 
 /// What comes back from a call.
@@ -305,6 +307,11 @@ impl Labels {
         let entries = self.entries.iter().filter_map(|entry| entry.when);
         entries.chain(self.flows.iter().filter_map(|flow| flow.unless))
     }
+
+    /// Whether a flow asks the gate of that name.
+    pub(super) fn asks(&self, gate: &str) -> bool {
+        self.flows.iter().any(|flow| matches!(&flow.then, Then::Ask(asked) if asked.name == gate))
+    }
 }
 
 /// What may not follow what was seen.
@@ -314,4 +321,14 @@ struct Flow {
     from: Seen,
     to: Sends,
     unless: Option<usize>,
+    then: Then,
+}
+
+/// What becomes of a call that a flow means.
+#[derive(Debug, Clone)]
+enum Then {
+    /// It is refused.
+    Deny,
+    /// Persons are asked, as this gate says.
+    Ask(Arc<GateConfig>),
 }

@@ -13,8 +13,9 @@ use super::super::condition::{Condition, Table};
 use super::super::load::{Environments, set_exists};
 use super::super::object::{ObjectPattern, PatternKind};
 use super::super::source::{Mistake, position};
-use super::{Entry, Flow, Impact, Labels, Mode, Reads, Seen, Sends, Unlabelled};
+use super::{Entry, Flow, Impact, Labels, Mode, Reads, Seen, Sends, Then, Unlabelled};
 use crate::config::leaf::Period;
+use crate::config::{GateConfig, GateKind};
 use crate::ids::Action;
 use crate::limit;
 
@@ -29,6 +30,7 @@ pub(in crate::policy) struct Known<'a> {
     pub(in crate::policy) environments: &'a Environments,
     pub(in crate::policy) conditions: &'a [Condition],
     pub(in crate::policy) sets: &'a Sets,
+    pub(in crate::policy) gates: &'a [Arc<GateConfig>],
 }
 
 /// Reads the file.
@@ -105,7 +107,7 @@ pub(in crate::policy) fn labels(
 
 /// What may not follow what, where the file says nothing of it.
 fn careful() -> Vec<Flow> {
-    let flow = |from| Flow { place: Arc::from(FILE), from, to: Sends::External, unless: None };
+    let flow = |from| Flow { place: Arc::from(FILE), from, to: Sends::External, unless: None, then: Then::Deny };
     vec![flow(Seen::REGULATED), flow(Seen::PRIVATE.with(Seen::UNTRUSTED))]
 }
 
@@ -177,12 +179,45 @@ fn flow(mut table: Table<'_, '_>, line: u32, known: &Known<'_>) -> Result<Flow, 
         None => Sends::External,
         Some(value) => one_of(value, "to", &[("internal", Sends::Internal), ("external", Sends::External)])?,
     };
-    if let Some(value) = table.take("then") {
-        one_of(value, "then", &[("deny", ())])?;
-    }
+    let then = then(&mut table, start, known)?;
     let unless = condition(&mut table, "unless", known)?;
     finished(&table, "a flow")?;
-    Ok(Flow { place: Arc::from(format!("{FILE}:{line}")), from, to, unless })
+    Ok(Flow { place: Arc::from(format!("{FILE}:{line}")), from, to, unless, then })
+}
+
+/// Whether the flow refuses, or which gate of which kind it asks: both are written, so that neither file says something
+/// else than it looks like.
+fn then(table: &mut Table<'_, '_>, start: usize, known: &Known<'_>) -> Result<Then, Refused> {
+    let kinds = [("deny", None), ("approve", Some(GateKind::Approve)), ("confirm", Some(GateKind::Confirm))];
+    let kind = match table.take("then") {
+        None => None,
+        Some(value) => one_of(value, "then", &kinds)?,
+    };
+    let gate = table.take("gate");
+    let (kind, gate) = match (kind, gate) {
+        (None, None) => return Ok(Then::Deny),
+        (None, Some(gate)) => {
+            let message = "a flow that refuses asks no gate: write then = \"approve\" or \"confirm\"";
+            return Err((gate.span().start, message.to_owned()));
+        }
+        (Some(kind), None) => {
+            return Err((
+                start,
+                format!("write gate = \"NAME\": which gate of gates.toml asks, of kind {}", kind.as_str()),
+            ));
+        }
+        (Some(kind), Some(gate)) => (kind, gate),
+    };
+    let at = gate.span().start;
+    let name = gate.get_ref().as_str().ok_or_else(|| (at, "`gate` is the name of a gate".to_owned()))?;
+    let found = known.gates.iter().find(|known| known.name == name);
+    match found {
+        None => Err((at, format!("there is no gate `{name}`; write [gates.{name}] in gates.toml"))),
+        Some(found) if found.kind != kind => {
+            Err((at, format!("gate `{name}` is of kind {}; write then = \"{0}\"", found.kind.as_str())))
+        }
+        Some(found) => Ok(Then::Ask(Arc::clone(found))),
+    }
 }
 
 fn pattern(text: &str, actions: &[Action], known: &Known<'_>) -> Result<ObjectPattern, String> {

@@ -150,17 +150,17 @@ pub(super) async fn apply(
         delete(connection, change).await?;
         found = None;
     }
-    let (owner, body, number, expires_at_us) = match step(change, found) {
+    let (owner, body, line, number, expires_at_us) = match step(change, found) {
         Step::Conflict => return Ok(Err(Halt::Conflict(index))),
         Step::Keep { number } => return Ok(Ok(number)),
         Step::Delete => {
             delete(connection, change).await?;
             return Ok(Ok(0));
         }
-        Step::Write { owner, body, number, expires_at_us } => (owner, body, number, expires_at_us),
+        Step::Write { owner, body, line, number, expires_at_us } => (owner, body, line, number, expires_at_us),
     };
     let statement = if found.is_some() {
-        "UPDATE shelf SET version = $3, owner = coalesce($4, owner), body = coalesce($5, body), number = $6,
+        "UPDATE shelf SET version = $3, owner = coalesce($4, owner), body = coalesce($5, body) || $8, number = $6,
              expires_at = $7
          WHERE section = $1 AND key = $2"
     } else {
@@ -171,7 +171,7 @@ pub(super) async fn apply(
             }
         }
         "INSERT INTO shelf (section, key, version, owner, body, number, expires_at)
-         VALUES ($1, $2, $3, coalesce($4, ''), coalesce($5, ''), $6, $7) ON CONFLICT DO NOTHING"
+         VALUES ($1, $2, $3, coalesce($4, ''), coalesce($5, '') || $8, $6, $7) ON CONFLICT DO NOTHING"
     };
     let written = sqlx::query(statement)
         .bind(change.section.name)
@@ -181,6 +181,7 @@ pub(super) async fn apply(
         .bind(body)
         .bind(number)
         .bind(expires_at_us)
+        .bind(line)
         .execute(connection)
         .await?;
     Ok(if written.rows_affected() == 1 { Ok(number) } else { Err(Halt::Again) })

@@ -124,7 +124,7 @@ pub(super) async fn apply(
             expires_at_us: row.try_get(2).map_err(unavailable)?,
         }),
     };
-    let (owner, body, number, expires_at_us) = match step(change, found) {
+    let (owner, body, line, number, expires_at_us) = match step(change, found) {
         Step::Conflict => return Ok(Err(Halt::Conflict)),
         Step::Keep { number } => return Ok(Ok(number)),
         Step::Delete => {
@@ -136,10 +136,10 @@ pub(super) async fn apply(
                 .map_err(unavailable)?;
             return Ok(Ok(0));
         }
-        Step::Write { owner, body, number, expires_at_us } => (owner, body, number, expires_at_us),
+        Step::Write { owner, body, line, number, expires_at_us } => (owner, body, line, number, expires_at_us),
     };
     let statement = if found.is_some() {
-        "UPDATE shelf SET version = ?3, owner = coalesce(?4, owner), body = coalesce(?5, body), number = ?6,
+        "UPDATE shelf SET version = ?3, owner = coalesce(?4, owner), body = coalesce(?5, body) || ?8, number = ?6,
              expires_at = ?7
          WHERE section = ?1 AND key = ?2"
     } else {
@@ -154,7 +154,7 @@ pub(super) async fn apply(
             }
         }
         "INSERT INTO shelf (section, key, version, owner, body, number, expires_at)
-         VALUES (?1, ?2, ?3, coalesce(?4, ''), coalesce(?5, ''), ?6, ?7)"
+         VALUES (?1, ?2, ?3, coalesce(?4, ''), coalesce(?5, '') || ?8, ?6, ?7)"
     };
     sqlx::query(statement)
         .bind(change.section.name)
@@ -164,6 +164,7 @@ pub(super) async fn apply(
         .bind(body)
         .bind(number)
         .bind(expires_at_us)
+        .bind(line)
         .execute(connection)
         .await
         .map_err(unavailable)?;
