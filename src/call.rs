@@ -32,7 +32,7 @@ use again::Again;
 use asked::Asked;
 pub use bound::home;
 pub use extension::is_routed;
-use halt::Halt;
+use halt::{Halt, told};
 use input::Asking;
 use mandate::Mandated;
 pub use mandate::named;
@@ -52,7 +52,7 @@ pub use crate::ids::Endpoint;
 use crate::ids::ReplicaId;
 use crate::inversion::{self, Control};
 use crate::link::tool;
-use crate::outcome::{Failure, Outcome, Reason, Refusal, Resume, Stop, reply};
+use crate::outcome::{Failure, Outcome, Reason, Refusal, Resume};
 use crate::record::Entry;
 use crate::telemetry::{Stage, Trace};
 use crate::upstream::{Event, Exchange};
@@ -152,18 +152,6 @@ pub async fn call(gateway: &Arc<Gateway>, caller: &Caller, request: Request) -> 
             let outcome = asked.unwrap_or_else(|| told(halt.told, &request, trail.name.as_deref()));
             Running::over(gateway, decisions, request, outcome)
         }
-    }
-}
-
-/// A stop as the client is told: of a resource that is not there, or not for them, also which one they asked for.
-fn told(stop: Stop, request: &Request, name: Option<&str>) -> Outcome {
-    match (request.method, stop.reason(), name) {
-        (Method::ReadResource, Reason::TargetUnknown, Some(uri)) => {
-            Outcome::Error(reply::unknown_resource(uri, request.client.version.era()))
-        }
-        // Whoever may not use a method is told what everybody is told of one that does not exist.
-        (Method::Extension, Reason::TargetUnknown, _) => Refusal::new(Reason::MethodUnknown).into(),
-        _ => stop.into(),
     }
 }
 

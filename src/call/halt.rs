@@ -2,7 +2,9 @@
 //!
 //! Invariant: what is hidden, and what nobody has accepted, is told like what does not exist.
 
-use crate::outcome::{Outcome, Reason, Refusal, Stop};
+use super::Request;
+use crate::outcome::{Outcome, Reason, Refusal, Stop, reply};
+use crate::wire::mcp::Method;
 
 /// Why a call stopped: what the record says, and what the client is told, which may be less.
 pub(super) struct Halt {
@@ -35,5 +37,17 @@ impl<S: Into<Stop>> From<S> for Halt {
             _ => recorded.clone(),
         };
         Self { told, recorded, asks: None }
+    }
+}
+
+/// A stop as the client is told: of a resource that is not there, or not for them, also which one they asked for.
+pub(super) fn told(stop: Stop, request: &Request, name: Option<&str>) -> Outcome {
+    match (request.method, stop.reason(), name) {
+        (Method::ReadResource, Reason::TargetUnknown, Some(uri)) => {
+            Outcome::Error(reply::unknown_resource(uri, request.client.version.era()))
+        }
+        // Whoever may not use a method is told what everybody is told of one that does not exist.
+        (Method::Extension, Reason::TargetUnknown, _) => Refusal::new(Reason::MethodUnknown).into(),
+        _ => stop.into(),
     }
 }

@@ -175,12 +175,7 @@ impl AgentIndex {
         Ok(Actors { agent: Some(facts(agent)), chain, hops, declared_proof, rests, until })
     }
 
-    fn chain(
-        &self,
-        issuer: &IssuerConfig,
-        subject: &str,
-        act: Option<&str>,
-    ) -> Result<Vec<(&Arc<AgentConfig>, KnownAs, Hop)>, Refusal> {
+    fn chain(&self, issuer: &IssuerConfig, subject: &str, act: Option<&str>) -> Result<Vec<Actor<'_>>, Refusal> {
         let mut seen = vec![Hop { issuer: issuer.alias.clone(), name: subject.to_owned() }];
         let mut actors = Vec::new();
         let mut next = act;
@@ -216,6 +211,9 @@ impl AgentIndex {
         Ok(actors)
     }
 }
+
+/// One actor of a delegation chain: its entry, how it was found, and the name that it was given.
+type Actor<'a> = (&'a Arc<AgentConfig>, KnownAs, Hop);
 
 /// Whether the agent may act now; answers until when (seconds since 1970).
 pub(super) fn active(agent: &AgentConfig, now: i64) -> Result<i64, Refusal> {

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::parts::Parts;
+use crate::support::client::Client;
 use crate::support::{eventually, free_address};
 
 #[tokio::test]
@@ -30,8 +31,8 @@ async fn every_event_is_what_the_schema_of_ocsf_says() {
     // The show is over when its last refusal is there.
     eventually("the events of the show", async || events().contains("condition_unmet")).await;
     // Somebody without a token, somebody who is signed out, one who is blocked, a server that is barred, fresh files.
-    let knocked = reqwest::Client::new().post(format!("http://{address}/mcp")).body("{}").send().await.unwrap();
-    assert_eq!(knocked.status(), 401);
+    let knocked = Client::new(&format!("http://{address}/mcp"), None).bare(reqwest::Method::GET, &[]).await;
+    assert_eq!(knocked.status, 401);
     let some: [&[&str]; 4] = [
         &["revoke", "subject", "user:demo/alice", "--sign-out"],
         &["revoke", "subject", "user:demo/bob"],

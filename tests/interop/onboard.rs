@@ -101,7 +101,7 @@ async fn through_mcp_remote(parts: &Parts, gateway: &Gateway, directory: &std::p
     command.args([&gateway.resource(), &free_address().port().to_string(), "--transport", "http-only"]);
     let transport = TokioChildProcess::new(command).unwrap();
     let client = tokio::time::timeout(std::time::Duration::from_secs(60), ().serve(transport)).await;
-    let client = client.expect("mcp-remote to be there within a minute").unwrap();
+    let client = client.unwrap().unwrap();
     let tools = client.list_all_tools().await.unwrap();
     assert_eq!(tools.len(), 1, "{tools:?}");
     let arguments = json!({ "word": "hello" }).as_object().cloned().unwrap();
@@ -150,7 +150,7 @@ async fn inspector(parts: &Parts, gateway: &Gateway, more: &[&str]) -> Value {
         .stdin(std::process::Stdio::null())
         .kill_on_drop(true);
     let output = tokio::time::timeout(std::time::Duration::from_secs(60), command.output()).await;
-    let output = output.expect("the inspector to end within a minute").unwrap();
+    let output = output.unwrap().unwrap();
     let (text, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     serde_json::from_str(&text).unwrap_or_else(|_| panic!("no JSON: {text}\n{said}"))
 }

@@ -73,7 +73,7 @@ impl Canaille {
             let token =
                 token.and_then(|rest| rest.split('"').next()).unwrap_or_else(|| panic!("no form in {}", page.text));
             let form = [("csrf_token", token), ("login", name), ("password", "correct horse battery")];
-            let next = browser.submit(&page.url, &form).await;
+            let next = browser.send(&page.url, Browser::http().post(&page.url).form(&form)).await;
             page = browser.go_on_until(next, BACK).await;
         }
         let back = url::Url::parse(&page.url).unwrap();
@@ -122,8 +122,9 @@ impl Canaille {
              environments = [\"development\"]\n[agents.nightly]\nowner = \"user:test/owner\"\npurpose = \"tests\"\n\
              kind = \"autonomous\"\nmandates = \"optional\"\nenvironments = [\"development\"]\n\
              clients = [{ issuer = \"test\", client_id = \"nightly\" }, { issuer = \"test\", client_id = \"stray-nightly\" }]\n";
-        Setup::with_issuer(&self.url)
-            .issuer_tables(&issuer)
+        let mut setup = Setup::with_issuer(&self.url);
+        setup.issuer = issuer;
+        setup
             .http_server("tools", &upstream.url, "")
             .policy(&format!(
                 "{DEVELOPERS_MAY}p, agent:nightly, *, tools/echo, call, -, allow\n\

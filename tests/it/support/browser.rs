@@ -26,7 +26,7 @@ pub struct Browser {
 
 impl Browser {
     #[expect(clippy::disallowed_methods, reason = "a test's client needs no SSRF guard")]
-    fn http() -> reqwest::Client {
+    pub fn http() -> reqwest::Client {
         reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap()
     }
 
@@ -34,12 +34,8 @@ impl Browser {
         self.send(url, Self::http().get(url)).await
     }
 
-    /// Sends a form.
-    pub async fn submit(&mut self, url: &str, form: &[(&str, &str)]) -> Page {
-        self.send(url, Self::http().post(url).form(form)).await
-    }
-
-    async fn send(&mut self, url: &str, mut request: reqwest::RequestBuilder) -> Page {
+    /// Sends a request with its cookies, and keeps those of the answer.
+    pub async fn send(&mut self, url: &str, mut request: reqwest::RequestBuilder) -> Page {
         if !self.cookies.is_empty() {
             let cookies: Vec<String> = self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
             request = request.header("cookie", cookies.join("; "));

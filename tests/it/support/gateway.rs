@@ -23,7 +23,7 @@ pub struct Setup {
     bound: bool,
     clock: Option<PathBuf>,
     servers: String,
-    issuer: String,
+    pub issuer: String,
     policy: String,
     admin: Option<(SocketAddr, String)>,
     admin_url: Option<String>,
@@ -119,12 +119,6 @@ impl Setup {
     /// Adds lines to the issuer's table.
     pub fn issuer_lines(mut self, lines: &str) -> Self {
         self.issuer = self.issuer.replace("[issuers.test.claims]", &format!("{lines}[issuers.test.claims]"));
-        self
-    }
-
-    /// Replaces the issuer's tables.
-    pub fn issuer_tables(mut self, text: &str) -> Self {
-        text.clone_into(&mut self.issuer);
         self
     }
 
