@@ -73,8 +73,7 @@ impl Putter {
     /// none to come.
     async fn pause(&mut self, failures: u32) {
         sleep(limit::OBJECT_STORE_PAUSE_MIN).await;
-        let more =
-            limit::OBJECT_STORE_PAUSE_MIN.saturating_mul(1 << failures.min(10)).min(limit::OBJECT_STORE_PAUSE_MAX);
+        let more = longer(failures);
         tokio::select! {
             () = sleep(more) => {}
             _changed = self.checkpoints.changed() => {}
@@ -108,5 +107,22 @@ impl Putter {
         let credentials = Credentials::new(id.expose_secret(), secret.expose_secret());
         let name = format!("{prefix}{}/{size:020}", self.replica);
         Ok(bucket.put_object(Some(&credentials), &name).sign(SIGNED_FOR))
+    }
+}
+
+/// How much longer than at least another try waits, after so many failures.
+fn longer(failures: u32) -> Duration {
+    limit::OBJECT_STORE_PAUSE_MIN.saturating_mul(1 << failures.min(10)).min(limit::OBJECT_STORE_PAUSE_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tries_become_rarer_and_never_stop() {
+        let pauses: Vec<Duration> = (1..20).map(longer).collect();
+        assert!(pauses.is_sorted() && pauses[0] >= limit::OBJECT_STORE_PAUSE_MIN, "{pauses:?}");
+        assert_eq!((pauses[18], longer(u32::MAX)), (limit::OBJECT_STORE_PAUSE_MAX, limit::OBJECT_STORE_PAUSE_MAX));
     }
 }

@@ -122,6 +122,18 @@ Anonymous:            64 kB
         assert_eq!(Mapping::around(&changed, 0x5555_0001_2345), None, "a debugger changed it");
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_given_back_before_the_start_is_over_and_a_stop_waits_for_none_of_it() {
+        let began = tokio::time::Instant::now();
+        after_start(CancellationToken::new()).await;
+        assert_eq!(began.elapsed(), limit::START_OVER_AFTER);
+        let stopping = CancellationToken::new();
+        stopping.cancel();
+        let began = tokio::time::Instant::now();
+        after_start(stopping).await;
+        assert!(began.elapsed().is_zero());
+    }
+
     #[test]
     #[cfg(target_os = "linux")]
     fn the_program_goes_on_without_what_was_given_back() {

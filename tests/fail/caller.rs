@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use bailiwick::identity::Caller;
 use bailiwick::identity::caller::Verified;
+use bailiwick::identity::{Caller, Elevation};
 use bailiwick::ids::RevocationEpoch;
 
-pub fn forge(verified: Arc<Verified>, by: Option<Arc<Verified>>, epoch: RevocationEpoch) -> Caller {
-    Caller { verified, by, epoch } //~ E0451 private
+type By = Option<Arc<Verified>>;
+
+pub fn forge(verified: Arc<Verified>, by: By, epoch: RevocationEpoch, elevation: Option<Arc<Elevation>>) -> Caller {
+    Caller { verified, by, epoch, elevation } //~ E0451 private
 }

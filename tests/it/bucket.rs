@@ -47,7 +47,8 @@ async fn put(
     headers: HeaderMap,
     body: String,
 ) -> (StatusCode, &'static str) {
-    if std::mem::take(&mut *bucket.trouble.lock().unwrap()) > 0 {
+    let in_trouble = |trouble: &mut u32| std::mem::replace(trouble, trouble.saturating_sub(1)) > 0;
+    if in_trouble(&mut bucket.trouble.lock().unwrap()) {
         return (StatusCode::SERVICE_UNAVAILABLE, "slow down");
     }
     let host = headers["host"].to_str().unwrap();
@@ -138,10 +139,15 @@ async fn a_checkpoint_that_the_bucket_refused_is_put_again() {
 #[tokio::test]
 async fn a_bucket_that_is_away_does_not_hold_up_a_stop_for_long() {
     let (issuer, upstream) = (Issuer::start().await, Scripted::echo().await);
-    let mut gateway = setup(&issuer, &upstream, "http://127.0.0.1:9").start().await;
+    let (bucket, endpoint) = Bucket::start().await;
+    *bucket.trouble.lock().unwrap() = u32::MAX;
+    let mut gateway = setup(&issuer, &upstream, &endpoint).start().await;
+    let tried = || u32::MAX - *bucket.trouble.lock().unwrap();
+    let before = tried();
     let began = std::time::Instant::now();
     assert!(gateway.stop().await.success());
     assert!(began.elapsed() < bailiwick::limit::OBJECT_STORE_LAST_WAIT, "{:?}", began.elapsed());
+    assert!(tried() > before && tried() <= before + bailiwick::limit::OBJECT_STORE_LAST_TRIES, "{}", tried());
     let log = gateway.log();
     assert!(log.contains("the last checkpoint is not in the bucket"), "{log}");
 }

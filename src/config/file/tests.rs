@@ -403,9 +403,9 @@ fn every_documented_key_is_read() {
     let fixed = ["kind", "header", "prefix", "secret", "max_age", "rotated_at", "on_stale"];
     let signed = ["private_key", "private_key_algorithm", "private_key_id"];
     let actor = ["actor_token", "actor_token_type"];
-    let exchange = [&fixed[..], &signed].concat();
+    let exchange = [&fixed[..], &signed, &["assertion"]].concat();
     let own = [&fixed[..], &actor, &["client_secret", "client_auth"]].concat();
-    let vouched = [&fixed[..], &actor, &signed, &["audience"]].concat();
+    let vouched = [&fixed[..], &actor, &signed, &["audience", "assertion"]].concat();
     let servers = [
         section(&keys::TOP, "", &[]),
         section(&keys::GATEWAY, "[gateway]", &[]),
@@ -475,6 +475,7 @@ const ASKED: &[&str] = &[
     "token_life_max",
     "actor_token",
     "actor_token_type",
+    "assertion",
 ];
 
 /// A value that the key accepts.

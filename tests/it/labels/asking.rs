@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::{LABELS, call, client, in_postgresql, sent, upstream};
 use crate::input;
 use crate::support::client::{Answer, Client};
+use crate::support::eventually;
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::issuer::Issuer;
 use crate::support::scripted::{Scripted, result, text, tool};
@@ -131,8 +132,8 @@ async fn what_was_seen_goes_out_when_another_person_approves_exactly_that_call()
     let out = intents.iter().find(|intent| intent["approval"].is_string()).unwrap();
     assert_eq!(out["labels"]["asked"], json!([rule]), "{out}");
     assert_eq!(out["labels"]["before"], json!(["untrusted", "private"]));
-    let events = gateway.records("approval");
-    assert!(events.iter().any(|event| event["approval"]["event"] == "consumed"));
+    let is_consumed = |event: &Value| event["approval"]["event"] == "consumed";
+    eventually("that it is used", async || gateway.records("approval").iter().any(is_consumed)).await;
 }
 
 #[tokio::test]
