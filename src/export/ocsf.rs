@@ -173,9 +173,11 @@ fn actor(line: &Value) -> Value {
     let policy = object(json!({ "name": text(line, "decision/rule"), "uid": text(line, "decision/revision") }));
     let policy = (!policy.is_empty()).then_some(policy);
     let authorizations = effect.map(|effect| vec![object(json!({ "decision": effect, "policy": policy }))]);
+    // What nobody did, such as that a request has run out, the gateway did.
+    let nobody = user.is_none() && session.is_none();
     Value::Object(object(json!({
         "user": user,
-        "app_name": text(line, "agent/id"),
+        "app_name": text(line, "agent/id").or_else(|| nobody.then_some("bailiwick")),
         "app_uid": application.and_then(|application| application.get("uid").cloned()),
         "session": session,
         "authorizations": authorizations,

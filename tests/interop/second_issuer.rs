@@ -104,8 +104,9 @@ impl Canaille {
             request = request.basic_auth(client, Some(format!("{client}-{SECRET}")));
         }
         let answer = request.send().await.unwrap();
-        assert!(answer.status().is_success(), "{place}: {}", answer.status());
-        serde_json::from_str(&answer.text().await.unwrap()).unwrap_or_default()
+        let (status, text) = (answer.status(), answer.text().await.unwrap());
+        assert!(status.is_success(), "{place}: {status} {text}");
+        serde_json::from_str(&text).unwrap_or_default()
     }
 
     /// A gateway that believes it, as `docs/configuration.md` says how; `life` is how long its tokens may live.

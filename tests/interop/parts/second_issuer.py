@@ -68,7 +68,12 @@ def populate():
         Backend.instance.save(models.Group(display_name=group, members=[people[name]]))
     # The gateway is a client as well: tokens are for it where another client's entry lists it.
     gateway = client("gateway", [], client_secret=SECRETS["gateway"], token_endpoint_auth_method="client_secret_basic")
-    person = {"token_endpoint_auth_method": "none", "redirect_uris": [CALLBACK], "response_types": ["code"]}
+    person = {
+        "token_endpoint_auth_method": "none",
+        "grant_types": ["authorization_code"],
+        "redirect_uris": [CALLBACK],
+        "response_types": ["code"],
+    }
     client("assistant", [gateway], **person)
     stray = client("stray", [], **person)
     stray.audience = [stray]
