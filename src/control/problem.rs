@@ -53,7 +53,7 @@ fn status(reason: Reason) -> StatusCode {
             StatusCode::FORBIDDEN
         }
         (_, Reason::ParametersInvalid) => StatusCode::BAD_REQUEST,
-        (_, Reason::TargetUnknown) => StatusCode::NOT_FOUND,
+        (_, Reason::TargetUnknown | Reason::MandateUnknown) => StatusCode::NOT_FOUND,
         (_, Reason::ApprovalOver | Reason::ApprovalChanged | Reason::ApprovalVoid | Reason::ApprovalsLimited) => {
             StatusCode::CONFLICT
         }

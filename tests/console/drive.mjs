@@ -7,7 +7,7 @@ const { base, chromium: executablePath, pictures, call, tls } = JSON.parse(proce
 const CARRIER = "labels/ask?kind=caller&name=user%3Atest%2Fdora%20assistant";
 const PAGES = [
   "", "log", "servers", "agents", "ask?object=tools/echo&action=call", "labels", CARRIER, "revocations", "policy",
-  "access", "approvals", "standing", "break-glass",
+  "access", "approvals", "standing", "break-glass", "mandates", "reviews",
 ];
 const WIDE = { width: 1280, height: 900 };
 const NARROW = { width: 360, height: 740 };

@@ -12,6 +12,7 @@ use crate::support::scripted::{self, Scripted};
 mod accounts;
 mod attack;
 mod definitions;
+mod governance;
 mod pages;
 mod sessions;
 

@@ -36,9 +36,11 @@ mod labels;
 mod layout;
 mod live;
 mod login;
+mod mandates;
 mod overview;
 mod policy;
 mod questions;
+mod reviews;
 mod revocations;
 mod revoke;
 mod row;
@@ -92,6 +94,13 @@ pub fn pages(operations: Arc<dyn Operations>) -> Result<Router, String> {
         .route("/break-glass/{id}/approve", post(break_glass::agree))
         .route("/break-glass/{id}/end", post(break_glass::end))
         .route("/break-glass/{id}/review", post(break_glass::review))
+        .route("/mandates", get(mandates::page))
+        .route("/mandates/{id}", get(mandates::one))
+        .route("/mandates/{id}/complete", post(mandates::complete))
+        .route("/reviews", get(reviews::page).post(reviews::open))
+        .route("/reviews/{id}", get(reviews::one))
+        .route("/reviews/{id}/answer", post(reviews::answer))
+        .route("/reviews/{id}/close", post(reviews::close))
         .route("/labels", get(labels::page))
         .route("/labels/ask", get(labels::one).post(labels::ask))
         .route("/labels/{id}/confirm", post(labels::confirm))

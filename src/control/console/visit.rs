@@ -143,6 +143,11 @@ impl FromRequest<Arc<Console>> for Posted {
 }
 
 impl Posted {
+    /// The names of what was filled in.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.fields.iter().map(|(name, _)| name.as_str())
+    }
+
     /// What was filled in; nothing where it comes twice.
     pub(super) fn field(&self, name: &str) -> String {
         let mut found = self.fields.iter().filter(|(own, _)| own == name);
