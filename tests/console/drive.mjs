@@ -3,11 +3,11 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { chromium } from "playwright-core";
 
-const { base, chromium: executablePath, pictures, call, tls } = JSON.parse(process.argv[2]);
+const { base, chromium: executablePath, pictures, call, tls, review } = JSON.parse(process.argv[2]);
 const CARRIER = "labels/ask?kind=caller&name=user%3Atest%2Fdora%20assistant";
 const PAGES = [
   "", "log", "servers", "agents", "ask?object=tools/echo&action=call", "labels", CARRIER, "revocations", "policy",
-  "access", "approvals", "standing", "break-glass", "mandates", "reviews",
+  "access", "approvals", "standing", "break-glass", "mandates", "reviews", `reviews/${review}`,
 ];
 const WIDE = { width: 1280, height: 900 };
 const NARROW = { width: 360, height: 740 };

@@ -97,6 +97,8 @@ async fn the_console_works_in_a_browser_by_keyboard_on_a_phone_and_in_the_dark()
         .await;
     gateway.write_policy(&format!("{DEVELOPERS_MAY}{RULES}p, user:test/eve, *, */*, call, -, deny\n"));
     assert!(gateway.command(&["reload", "--config", "servers.toml"]).status.success());
+    let review = gateway.command(&["review", "open", "--json", "--config", "servers.toml"]);
+    let review: serde_json::Value = serde_json::from_slice(&review.stdout).unwrap();
     let token = issuer.token("dora", &["developers"], &gateway.resource());
     let params = json!({ "name": "tools__echo", "arguments": { "text": "hello" } });
     let (headers, body) = support::client::modern_request("tools/call", params);
@@ -105,7 +107,7 @@ async fn the_console_works_in_a_browser_by_keyboard_on_a_phone_and_in_the_dark()
     let pictures = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/console");
     std::fs::create_dir_all(&pictures).unwrap();
     let told = json!({
-        "base": gateway.admin, "chromium": chromium, "pictures": pictures,
+        "base": gateway.admin, "chromium": chromium, "pictures": pictures, "review": review["id"],
         "call": { "url": gateway.resource(), "token": token, "headers": headers, "body": body.to_string() },
     });
     drive(&parts, &told).await;

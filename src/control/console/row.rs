@@ -7,7 +7,7 @@ use super::text::{shown, whole};
 use crate::record::join::Seen;
 
 /// What an administrator's look is called in the record; everything else is shown even where looks are hidden.
-const LOOKS: [&str; 14] = [
+const LOOKS: [&str; 17] = [
     "pins",
     "status",
     "servers",
@@ -22,6 +22,9 @@ const LOOKS: [&str; 14] = [
     "credentials",
     "secrets",
     "reviews",
+    "mandates",
+    "approvals",
+    "labels",
 ];
 
 /// The row of a record; nothing for an intent, whose end makes one.
