@@ -46,6 +46,7 @@ use crate::store::{StateDirectory, Store};
 use crate::telemetry::Telemetry;
 use crate::upstream::{Change, Executable, Upstreams};
 use crate::wire::handle::Sealer;
+pub(crate) use process::hold_little;
 use replicas::{Cluster, stand};
 
 /// What is started.

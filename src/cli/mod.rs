@@ -151,6 +151,7 @@ struct SuperviseArguments {
 
 /// Reads a command line and does what it says.
 pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
+    crate::serve::hold_little();
     let arguments = match Arguments::try_parse_from(words) {
         Ok(arguments) => arguments,
         Err(error) => {

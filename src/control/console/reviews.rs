@@ -183,7 +183,7 @@ fn row(reviewed: &ReviewedGrant, is_open: bool) -> Markup {
             }
             th scope="row" data-label="Who" { code { (shown(&grant.subject)) } span.detail { (shown(&grant.place)) } }
             td data-label="What" {
-                code { (shown(&grant.object)) } " " (shown(&grant.action)) " in " (shown(&grant.environment))
+                div { code { (shown(&grant.object)) } " " (shown(&grant.action)) " in " (shown(&grant.environment)) }
                 @if let Some(condition) = &grant.condition { span.detail { "where " (shown(condition)) } }
                 @if !reviewed.owner.is_empty() { span.detail { "answers for it: " (shown(&reviewed.owner)) } }
             }
