@@ -29,7 +29,7 @@ async fn every_event_is_what_the_schema_of_ocsf_says() {
     let mut demo = bailiwick(&["demo", "--listen", &address]).spawn().unwrap();
     let events = || std::fs::read_to_string(place.path().join("events.jsonl")).unwrap_or_default();
     // The show is over when its last refusal is there.
-    eventually("the events of the show", async || events().contains("condition_unmet")).await;
+    eventually("the events of the show", async || events().contains("flow_refused")).await;
     // Somebody without a token, somebody who is signed out, one who is blocked, a server that is barred, fresh files.
     let knocked = Client::new(&format!("http://{address}/mcp"), None).bare(reqwest::Method::GET, &[]).await;
     assert_eq!(knocked.status, 401);
