@@ -3,15 +3,19 @@
 //! Decides nothing: the digest does. Invariant: the server changes by itself, in this process, as a real one would
 //! behind everybody's back, and the gateway finds out over the network.
 
+use std::time::Instant;
+
 use http::Method;
 
 use super::{Show, because, does, row};
 use crate::cli::demo::tail::says;
 use crate::cli::output::{BAD, GOOD, print};
 use crate::cli::pins::line;
+use crate::cli::stdio::client::Client;
 use crate::control::client;
 use crate::control::operations::PinsReport;
 use crate::control::routes::API;
+use crate::limit;
 
 const TOOL: &str = "deploy__list_services";
 const NAME: &str = "list_services";
@@ -27,7 +31,7 @@ pub(super) async fn act(show: &mut Show<'_>) -> Result<(), String> {
     let kept_back =
         |record: &serde_json::Value| says(record, "/pin/state", "quarantined") && says(record, "/pin/name", NAME);
     show.proof(kept_back).await;
-    let tools = alice.tools().await?;
+    let tools = once_without(&alice).await?;
     let shown = tools.iter().any(|tool| tool == TOOL);
     does("alice", "tools/list");
     let told = format!("{} tools, {TOOL} {} them", tools.len(), if shown { "among" } else { "is not among" });
@@ -43,4 +47,17 @@ pub(super) async fn act(show: &mut Show<'_>) -> Result<(), String> {
         print(format_args!("  {:<8}{}", "answer", line(pin).trim_start()));
     }
     Ok(())
+}
+
+/// What the client is shown once the tool is gone, or at last if it stays: the record is written first, and only then the
+/// lists change.
+async fn once_without(client: &Client) -> Result<Vec<String>, String> {
+    let deadline = Instant::now() + limit::DEMO_LINE_TIMEOUT;
+    loop {
+        let tools = client.tools().await?;
+        if Instant::now() > deadline || !tools.iter().any(|tool| tool == TOOL) {
+            return Ok(tools);
+        }
+        tokio::time::sleep(limit::DEMO_LINE_POLL).await;
+    }
 }
