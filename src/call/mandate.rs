@@ -85,10 +85,10 @@ pub async fn at(moment: Option<Instant>) {
 }
 
 /// Counts what a leg of a call has brought, in the background: its end waits for nobody. The call itself is counted with
-/// the first leg that was sent; the rest of it goes on with that.
+/// the first leg that was sent, unless it was when the store was asked anyway; the rest of it goes on with that.
 pub fn count(gateway: &Arc<Gateway>, grant: &Grant, outcome: &Outcome, is_first: bool) {
     let Some(held) = grant.mandate() else { return };
-    let is_new = is_first && !grant.is_following();
+    let is_new = is_first && !grant.is_following() && !grant.is_reported();
     let bytes = match outcome {
         // How a task stands is asked again and again; what counts is what came of it.
         Outcome::Complete(json) if grant.is_following() => result_bytes(&grant.leg().method, json),

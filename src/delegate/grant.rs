@@ -170,6 +170,12 @@ impl Grant {
         self.cleared.mandate()
     }
 
+    /// Whether the reports of its mandate have it already.
+    #[must_use]
+    pub fn is_reported(&self) -> bool {
+        self.cleared.is_reported()
+    }
+
     /// What it uses of what persons said.
     #[must_use]
     pub fn approval(&self) -> Option<&Used> {

@@ -87,8 +87,7 @@ fn budget_of(mandate: &Mandate, config: &Config) -> Budget {
 }
 
 fn of_mandate(reservations: &mut Reservations, mandate: &Mandate, budget: Budget, bytes: i64, now_us: i64) {
-    let kept = i64::try_from(limit::MANDATE_KEPT.as_micros()).unwrap_or(i64::MAX);
-    let gone_us = mandate.ends_us.saturating_add(kept);
+    let gone_us = gone_us(mandate);
     if let Some(calls) = budget.calls {
         let change = counted(calls_of(mandate.id.as_str()), 1, i64::from(calls), gone_us);
         reservations.reserve(change, Reason::BudgetExhausted);
@@ -153,7 +152,20 @@ fn bytes_of(id: &str) -> String {
     format!("mandate/{id}/bytes")
 }
 
-/// Counts a call that was sent, for the report, and the bytes of a result, which is there whatever is left: the next
+/// One more call for the reports of a mandate and those above it.
+pub(super) fn sent(held: &Held, server: &ServerId) -> Vec<Change> {
+    let one =
+        |mandate: &Mandate| counted(format!("{}{server}", at(mandate.id.as_str())), 1, i64::MAX, gone_us(mandate));
+    held.all().map(one).collect()
+}
+
+/// When what is counted for a mandate is forgotten.
+fn gone_us(mandate: &Mandate) -> i64 {
+    let kept = i64::try_from(limit::MANDATE_KEPT.as_micros()).unwrap_or(i64::MAX);
+    mandate.ends_us.saturating_add(kept)
+}
+
+/// Counts a call that was sent and is not counted yet, for the report, and the bytes of a result, which is there whatever is left: the next
 /// call is refused.
 ///
 /// # Errors
@@ -164,16 +176,9 @@ pub(super) async fn came(
     server: &ServerId,
     (calls, bytes): (i64, i64),
 ) -> Result<(), Failure> {
-    let kept = i64::try_from(limit::MANDATE_KEPT.as_micros()).unwrap_or(i64::MAX);
-    let mut changes = Vec::new();
-    for mandate in held.all() {
-        let (id, gone_us) = (mandate.id.as_str(), mandate.ends_us.saturating_add(kept));
-        if calls > 0 {
-            changes.push(counted(format!("{}{server}", at(id)), calls, i64::MAX, gone_us));
-        }
-        if mandate.budget.bytes.is_some() && bytes > 0 {
-            changes.push(counted(bytes_of(id), bytes, i64::MAX, gone_us));
-        }
+    let mut changes = if calls > 0 { sent(held, server) } else { Vec::new() };
+    for mandate in held.all().filter(|mandate| mandate.budget.bytes.is_some() && bytes > 0) {
+        changes.push(counted(bytes_of(mandate.id.as_str()), bytes, i64::MAX, gone_us(mandate)));
     }
     if changes.is_empty() {
         return Ok(());

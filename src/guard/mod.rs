@@ -98,6 +98,7 @@ pub struct Cleared {
     /// Who answers for the agent that calls.
     agent: Option<Arc<AgentConfig>>,
     approval: Option<Box<Used>>,
+    charge: Charge,
     /// What it has used up of budgets, once that is done.
     charged: OnceLock<Vec<ChargeNote>>,
 }
@@ -237,7 +238,8 @@ impl Cleared {
         let agent = permit.caller().persona().agent.as_ref();
         let agent = agent.and_then(|agent| wanted.config.agents.get(&agent.id)).cloned();
         let (mandate, charged) = (wanted.mandate.cloned(), OnceLock::new());
-        Self { permit, slot, labels: None, reservations, mandate, agent, approval: None, charged }
+        let charge = wanted.charge;
+        Self { permit, slot, labels: None, reservations, mandate, agent, approval: None, charge, charged }
     }
 
     /// Who answers for the agent that calls, as files spell them.
@@ -282,6 +284,17 @@ impl Cleared {
         self.labels.as_ref()
     }
 
+    /// Whether it begins a call, which nothing has counted before.
+    fn begins(&self) -> bool {
+        self.charge == Charge::Now && !self.permit.is_following()
+    }
+
+    /// Whether the reports of its mandate have it already.
+    #[must_use]
+    pub fn is_reported(&self) -> bool {
+        self.begins() && self.charged.get().is_some()
+    }
+
     /// Consumes what was reserved; `None` where nothing was. Where the store is asked anyway, it is also asked whether
     /// the mandate is still what it was; and so it is once another epoch is in force than the mandate was read as.
     pub fn consume(&self, epoch: RevocationEpoch) -> Option<BoxFuture<'_, Result<(), Stop>>> {
@@ -292,9 +305,12 @@ impl Cleared {
         }
         let held = self.mandate.iter().flat_map(mandate::unchanged).map(|change| (change, Reason::MandateEnded));
         let renewed = renewed.into_iter().map(|change| (change, Reason::StoreUnavailable));
-        let unchanged: Vec<_> = held.chain(renewed).collect();
+        // In the same operation, rather than in one of its own when the call is over.
+        let report = self.mandate.iter().filter(|_| self.begins());
+        let report = report.flat_map(|held| budget::sent(held, self.permit.target().server_id()));
+        let also: Vec<_> = held.chain(renewed).chain(report.map(|change| (change, Reason::StoreUnavailable))).collect();
         let consume = async {
-            match self.reservations.consume(unchanged).await {
+            match self.reservations.consume(also).await {
                 Ok(charged) => {
                     let _once = self.charged.set(charged);
                 }

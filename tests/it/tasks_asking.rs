@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::input::may_ask;
+use crate::input_legacy::{respond, session, stream};
 use crate::support::client::{Answer, Client};
 use crate::support::eventually;
 use crate::support::gateway::{DEVELOPERS_MAY, Gateway, Setup};
@@ -178,6 +179,37 @@ async fn a_listen_of_a_client_that_says_nothing_of_questions_ends_no_task_that_a
     // It is looked at once more in the meantime.
     assert_eq!(stream.next_within(std::time::Duration::from_millis(1_500)).await, None, "there is nothing to tell");
     assert_eq!(question(&get(&test.client, &id).await), "[tools] Sure 1?", "it asks still");
+}
+
+#[tokio::test]
+async fn a_legacy_client_that_knows_no_tasks_is_asked_what_a_task_of_2025_asks() {
+    let test = start().await;
+    let session = session(&test.client, &json!({ "elicitation": {} })).await;
+    let mut events = stream(&test.client, &session, 1, "tools__twice").await;
+    for number in 1..=2 {
+        let asked = events.next().await;
+        assert_eq!(asked["params"]["message"], format!("[tools] Sure {number}?"), "{asked}");
+        respond(&test.client, &session, &asked, json!({ "action": "accept", "content": {} })).await;
+    }
+    let done = events.next().await;
+    assert_eq!(told(&done["result"]), json!({ "answers": ["accept", "accept"], "asked": 2 }), "{done}");
+}
+
+#[tokio::test]
+async fn a_legacy_client_that_waits_for_the_result_itself_is_asked_what_its_task_asks() {
+    let test = start().await;
+    let session = session(&test.client, &json!({ "elicitation": {}, "tasks": {} })).await;
+    let params = json!({ "name": "tools__once", "arguments": {}, "task": {} });
+    let begun = test.client.legacy(&session, "tools/call", params).await;
+    let id = begun.result()["task"]["taskId"].as_str().unwrap_or_else(|| panic!("{}", begun.text)).to_owned();
+    let body = json!({ "jsonrpc": "2.0", "id": 5, "method": "tasks/result", "params": { "taskId": id } });
+    let headers = [("mcp-session-id", session.clone()), ("mcp-protocol-version", "2025-11-25".to_owned())];
+    let mut events = test.client.stream(&headers, Some(body.to_string())).await;
+    let asked = events.next().await;
+    assert_eq!(asked["params"]["message"], "[tools] Sure 1?", "{asked}");
+    respond(&test.client, &session, &asked, json!({ "action": "decline" })).await;
+    let done = events.next().await;
+    assert_eq!(told(&done["result"]), json!({ "answers": ["decline"], "asked": 1 }), "{done}");
 }
 
 /// Seven questions, each of which comes while something else of the task is under way.

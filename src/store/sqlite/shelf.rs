@@ -103,20 +103,13 @@ pub(super) async fn apply(
     version: Version,
     now: i64,
 ) -> Result<Result<i64, Halt>, Failure> {
-    sqlx::query("DELETE FROM shelf WHERE section = ? AND key = ? AND expires_at <= ?")
-        .bind(change.section.name)
-        .bind(&change.key)
-        .bind(now)
-        .execute(&mut *connection)
-        .await
-        .map_err(unavailable)?;
     let found = sqlx::query("SELECT version, number, expires_at FROM shelf WHERE section = ? AND key = ?")
         .bind(change.section.name)
         .bind(&change.key)
         .fetch_optional(&mut *connection)
         .await
         .map_err(unavailable)?;
-    let found = match &found {
+    let mut found = match &found {
         None => None,
         Some(row) => Some(Found {
             version: Version(row.try_get(0).map_err(unavailable)?),
@@ -124,16 +117,15 @@ pub(super) async fn apply(
             expires_at_us: row.try_get(2).map_err(unavailable)?,
         }),
     };
+    if found.is_some_and(|found| found.expires_at_us.is_some_and(|until| until <= now)) {
+        delete(connection, change).await?;
+        found = None;
+    }
     let (owner, body, line, number, expires_at_us) = match step(change, found) {
         Step::Conflict => return Ok(Err(Halt::Conflict)),
         Step::Keep { number } => return Ok(Ok(number)),
         Step::Delete => {
-            sqlx::query("DELETE FROM shelf WHERE section = ? AND key = ?")
-                .bind(change.section.name)
-                .bind(&change.key)
-                .execute(connection)
-                .await
-                .map_err(unavailable)?;
+            delete(connection, change).await?;
             return Ok(Ok(0));
         }
         Step::Write { owner, body, line, number, expires_at_us } => (owner, body, line, number, expires_at_us),
@@ -169,6 +161,16 @@ pub(super) async fn apply(
         .await
         .map_err(unavailable)?;
     Ok(Ok(number))
+}
+
+async fn delete(connection: &mut SqliteConnection, change: &Change) -> Result<(), Failure> {
+    sqlx::query("DELETE FROM shelf WHERE section = ? AND key = ?")
+        .bind(change.section.name)
+        .bind(&change.key)
+        .execute(connection)
+        .await
+        .map(drop)
+        .map_err(unavailable)
 }
 
 pub(super) fn now_us() -> i64 {
