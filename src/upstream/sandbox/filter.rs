@@ -2,8 +2,8 @@
 //!
 //! Landlock rules files and TCP; what it does not rule is refused here: sockets of every kind but those that were
 //! given, ways around this filter, and calls that change other processes of the same user, which the gateway is one
-//! of. Knows nothing of files. Invariant: a process that may not use the network gets no socket at all, so nothing
-//! that listens on this machine can be reached either, by whatever address.
+//! of. Knows nothing of files. Invariant: a process that may not use the network gets no socket at all but pairs that
+//! reach each other alone, so nothing that listens on this machine can be reached either, by whatever address.
 
 use std::collections::BTreeMap;
 
@@ -36,6 +36,16 @@ const ON_OTHERS: &[(i64, u8)] = &[
     (libc::SYS_ioprio_set, 1),
 ];
 
+/// Calls whose first argument says whom the next one names, and the one that says: a process. All others are everybody
+/// of a user or a group, for whom 0 is the caller's own, the gateway included.
+const ON_MANY: &[(i64, u64)] = &[(libc::SYS_setpriority, 0), (libc::SYS_ioprio_set, 1)];
+
+/// Kinds of the Unix family that reach whatever address a message is sent to, also where the two ends of a pair were
+/// made for each other: datagrams, and what the kernel takes for them.
+const ADDRESSED: [i32; 2] = [libc::SOCK_DGRAM, libc::SOCK_RAW];
+/// The bits of a socket's type that say which it is.
+const KIND_OF_SOCKET: u64 = 0xf;
+
 /// What `network = true` gives: IP, and what programs ask the kernel for addresses with. A socket of the Unix family
 /// would reach the gateway's own control socket, and the desktop or the container engine of its user.
 const FAMILIES: [i32; 3] = [libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
@@ -51,6 +61,14 @@ fn program(network: bool) -> Result<BpfProgram, seccompiler::BackendError> {
     for (call, argument) in ON_OTHERS {
         rules.insert(*call, vec![SeccompRule::new(vec![unequal(*argument, 0)?])?]);
     }
+    for (call, process) in ON_MANY {
+        rules.entry(*call).or_default().push(SeccompRule::new(vec![unequal(0, *process)?])?);
+    }
+    let pairs = ADDRESSED.iter().map(|kind| {
+        let is = SeccompCmpOp::MaskedEq(KIND_OF_SOCKET);
+        SeccompRule::new(vec![SeccompCondition::new(1, SeccompCmpArgLen::Dword, is, kind.unsigned_abs().into())?])
+    });
+    rules.insert(libc::SYS_socketpair, pairs.collect::<Result<_, _>>()?);
     let sockets = if network {
         let families = FAMILIES.iter().map(|family| unequal(0, family.unsigned_abs().into()));
         vec![SeccompRule::new(families.collect::<Result<_, _>>()?)?]
