@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::Delegate;
+use super::apart::Round;
 use super::endpoint::AuthorizationServer;
 use super::issued::Issued;
 use super::ledger::Ledger;
@@ -20,7 +21,7 @@ use crate::config::{Config, TokenRequest};
 use crate::ids::{Digest, PrincipalKey};
 use crate::limit;
 use crate::outcome::{Failure, Reason};
-use crate::shelf::{Action, Change, Changed, Expect, Row, Section, Tell};
+use crate::shelf::{Action, Change, Changed, Expect, Section, Tell};
 use crate::wire::handle::Sealer;
 
 const SECTION: Section = Section { name: "credential to give back", rows_max: limit::CREDENTIALS_OWED_MAX };
@@ -60,6 +61,11 @@ impl Owed {
         let issuer = self.issuer.as_deref().unwrap_or_default();
         let parts = [id, &self.server, issuer, self.token_endpoint.as_str(), &self.client].map(str::as_bytes);
         PrincipalKey(Digest::of("bailiwick/owed-credential/v1", &parts))
+    }
+
+    /// Who has to take it back.
+    fn authority(&self) -> String {
+        self.issuer.clone().unwrap_or_else(|| self.token_endpoint.to_string())
     }
 
     fn open(&self, sealer: &Sealer, id: &str) -> Option<SecretString> {
@@ -139,40 +145,31 @@ impl Delegate {
     pub async fn settle(&self, config: &Config) -> Result<(), Failure> {
         let Some(ledger) = &self.ledger else { return Ok(()) };
         let Some(sealer) = ledger.sealer() else { return Ok(()) };
-        let mut after = None::<String>;
+        let (mut after, mut round) = (None::<String>, Round::default());
         loop {
             let rows = ledger.shelf.rows(SECTION, None, after.as_deref()).await?;
             let Some(last) = rows.last() else { return Ok(()) };
             after = Some(last.key.clone());
-            for row in rows.iter().filter(|row| !self.taking.is_under_way(&row.key)) {
-                self.settle_one(ledger, sealer, config, row).await;
-            }
+            let due = rows.iter().filter(|row| !self.taking.is_under_way(&row.key));
+            let read = due.filter_map(|row| Some((&row.key, serde_json::from_str::<Owed>(&row.body).ok()?)));
+            let placed = read.map(|(id, owed)| (owed.authority(), (id, owed)));
+            round.each(placed, |(id, owed)| self.settle_one(ledger, sealer, config, id, owed)).await;
         }
     }
 
-    async fn settle_one(&self, ledger: &Arc<Ledger>, sealer: &Sealer, config: &Config, row: &Row) {
-        let Ok(owed) = serde_json::from_str::<Owed>(&row.body) else { return };
-        let (Some(token), Some(asks)) = (owed.open(sealer, &row.key), owed.asks(config)) else {
-            tracing::debug!(credential = row.key, "nobody can take this back any more: it ends by itself");
+    async fn settle_one(&self, ledger: &Arc<Ledger>, sealer: &Sealer, config: &Config, id: &str, owed: Owed) {
+        let (Some(token), Some(asks)) = (owed.open(sealer, id), owed.asks(config)) else {
+            tracing::debug!(credential = id, "nobody can take this back any more: it ends by itself");
             return;
         };
         let from = AuthorizationServer::known_as(owed.issuer.clone(), owed.token_endpoint.clone());
         let (taken, detail) = attempt(&self.endpoints, asks, &from, &token).await;
         if taken == Taken::Pending {
-            tracing::debug!(
-                credential = row.key,
-                detail,
-                "a credential could not be taken back yet; it is tried again"
-            );
+            tracing::debug!(credential = id, detail, "a credential could not be taken back yet; it is tried again");
             return;
         }
-        noted(ledger, &row.key, taken, Owing::Yes).await;
-        tracing::info!(
-            credential = row.key,
-            server = owed.server,
-            outcome = taken.as_str(),
-            "a credential that was owed"
-        );
+        noted(ledger, id, taken, Owing::Yes).await;
+        tracing::info!(credential = id, server = owed.server, outcome = taken.as_str(), "a credential that was owed");
     }
 }
 

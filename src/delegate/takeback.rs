@@ -2,7 +2,8 @@
 //!
 //! Decides what is tried and what is said of it. Invariants: what is dropped here is used no more, whatever its
 //! authorization server says; nothing is called revoked that its authorization server did not take back; what waits for
-//! an authorization server is tried until it expires by itself, also by whoever comes after this process ([`super::owed`]).
+//! an authorization server is tried until it expires by itself, also by whoever comes after this process ([`super::owed`]);
+//! one that does not answer keeps no other from taking back.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::answer::AnsweredError;
+use super::apart::AtOnce;
 use super::endpoint::{AuthorizationServer, Endpoints, Form};
 use super::held::Held;
 use super::issued::Issued;
@@ -73,7 +75,7 @@ impl Taken {
 pub(super) struct TakingBack {
     endpoints: Arc<Endpoints>,
     held: Arc<Held>,
-    at_once: Arc<Semaphore>,
+    at_once: AtOnce,
     under_way: Arc<Mutex<HashSet<String>>>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -88,16 +90,15 @@ pub(super) struct Taking {
 
 impl TakingBack {
     pub fn new(endpoints: Arc<Endpoints>, held: Arc<Held>, tasks: TaskTracker, stop: CancellationToken) -> Self {
-        let at_once = Arc::new(Semaphore::new(limit::CREDENTIALS_REVOKED_AT_ONCE_MAX));
-        Self { endpoints, held, at_once, under_way: Arc::default(), tasks, stop }
+        Self { endpoints, held, at_once: AtOnce::default(), under_way: Arc::default(), tasks, stop }
     }
 
     /// Begins to take one back, and goes on until it is, or has ended.
     pub fn begin(&self, issued: Arc<Issued>, ledger: Option<Arc<Ledger>>) -> Taking {
         let (told, first) = oneshot::channel();
         let (owing, kept) = (ledger.clone(), Arc::clone(&issued));
-        let work =
-            until_done(Arc::clone(&self.endpoints), Arc::clone(&self.at_once), Arc::clone(&issued), ledger, told);
+        let places = self.at_once.at(&issued.from.name());
+        let work = until_done(Arc::clone(&self.endpoints), places, Arc::clone(&issued), ledger, told);
         let (stop, under_way, id) = (self.stop.clone(), Arc::clone(&self.under_way), issued.id.clone());
         let held = Arc::clone(&self.held);
         under_way.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone());

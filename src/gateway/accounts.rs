@@ -195,18 +195,20 @@ impl Gateway {
     pub async fn look_after_accounts(self: Arc<Self>) {
         let stopping = self.stopping();
         let Some(vault) = self.delegate.vault().map(Arc::clone) else { return };
-        let look = async {
-            loop {
-                if let Err(failure) = self.look_after(&vault).await {
-                    tracing::warn!(%failure, "accounts that were taken back could not be looked after; it is tried again");
-                }
-                tokio::time::sleep(limit::VAULT_LOOK_INTERVAL).await;
-            }
-        };
-        stopping.run_until_cancelled(look).await;
+        // Beside each other: whatever waits for an authorization server keeps the others from nothing.
+        let sweeping = again_and_again(|| self.sweep_accounts(&vault));
+        let accounts = again_and_again(|| async {
+            let written = Arc::clone(&self.live.snapshot.load().written);
+            vault.settle(&written).await
+        });
+        let credentials = again_and_again(|| async {
+            let written = Arc::clone(&self.live.snapshot.load().written);
+            self.delegate.settle(&written).await
+        });
+        stopping.run_until_cancelled(async { tokio::join!(sweeping, accounts, credentials) }).await;
     }
 
-    async fn look_after(&self, vault: &Arc<Vault>) -> Result<(), Failure> {
+    async fn sweep_accounts(&self, vault: &Arc<Vault>) -> Result<(), Failure> {
         let written = Arc::clone(&self.live.snapshot.load().written);
         if vault.is_behind(self.revocation_epoch()) {
             let (epoch, held) = self.store.revocations().await?;
@@ -219,14 +221,22 @@ impl Gateway {
                 self.take_revocations().await?;
             }
         }
-        vault.settle(&written).await?;
-        self.delegate.settle(&written).await
+        Ok(())
     }
 
     /// What the files say of accounts at a server, where it is called with any.
     #[must_use]
     pub fn account_config(&self, server: &ServerId) -> Option<Arc<OauthConfig>> {
         self.config().server(server).and_then(|server| oauth(server).cloned())
+    }
+}
+
+async fn again_and_again<F: Future<Output = Result<(), Failure>>>(look: impl Fn() -> F) {
+    loop {
+        if let Err(failure) = look().await {
+            tracing::warn!(%failure, "accounts that were taken back could not be looked after; it is tried again");
+        }
+        tokio::time::sleep(limit::VAULT_LOOK_INTERVAL).await;
     }
 }
 

@@ -20,7 +20,7 @@ pub const CREDENTIALS_HELD_BYTES_MAX: u64 = 256 * 1024 * 1024;
 pub const CREDENTIAL_REVOKED_SHOWN: Duration = Duration::from_secs(10 * 60);
 /// How long a credential is remembered that does not say when it ends.
 pub const CREDENTIAL_UNKNOWN_LIFE_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
-/// Credentials that are taken back at once; others wait for their turn.
+/// Credentials that are taken back at once at one authorization server; others wait for their turn.
 pub const CREDENTIALS_REVOKED_AT_ONCE_MAX: usize = 8;
 /// An authorization server that did not take a credential back is asked again after this, then ever more seldom.
 pub const CREDENTIAL_REVOKE_RETRY_MIN: Duration = Duration::from_secs(1);
@@ -28,6 +28,8 @@ pub const CREDENTIAL_REVOKE_RETRY_MIN: Duration = Duration::from_secs(1);
 pub const CREDENTIAL_REVOKE_RETRY_MAX: Duration = Duration::from_secs(60);
 /// Whoever revokes waits so long for authorization servers; what has not been answered by then is `pending`.
 pub const REVOKE_REPORT_WAIT: Duration = Duration::from_secs(3);
+/// One authorization server may take so long of a round over what is owed; the rest of its turn comes in the next.
+pub const OWED_ROUND_MAX: Duration = Duration::from_secs(20);
 /// Issued credentials that are listed at once.
 pub const CREDENTIALS_LISTED_MAX: usize = 1_000;
 /// A file whose secret was refused is looked at again for so long.

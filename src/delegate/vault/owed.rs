@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::super::apart::Round;
 use super::entry::Kept;
 use super::rows::{Removed, named, oauth};
 use super::{ACCOUNTS, Authorities, Entry, Vault, agrees};
@@ -138,25 +139,35 @@ impl Vault {
     /// `store_unavailable`; it is tried again.
     pub async fn settle(&self, config: &Config) -> Result<(), Failure> {
         let now_us = self.shelf.clock_us().await?;
-        let mut after = None::<String>;
+        let (mut after, mut round) = (None::<String>, Round::default());
         loop {
             let rows = self.shelf.rows(OWED, None, after.as_deref()).await?;
             let Some(last) = rows.last() else { return Ok(()) };
             after = Some(last.key.clone());
             let read = |row: Row| serde_json::from_str::<Owed>(&row.body).ok().map(|owed| (row, owed));
-            for (row, owed) in rows.into_iter().filter_map(read).filter(|(_, owed)| owed.not_before_us <= now_us) {
-                // Before it is tried, so that replicas take turns.
-                let tries = owed.tries.saturating_add(1);
-                let next = Owed { tries, not_before_us: now_us.saturating_add(pause_us(tries)), ..owed.clone() };
-                let ends_us =
-                    row.expires_at_us.unwrap_or_else(|| now_us.saturating_add(micros(limit::VAULT_OWED_AGE_MAX)));
-                let change = put(row.key.clone(), Expect::Version(row.version), &next, ends_us)?;
-                if !self.shelf.change(vec![change], Tell::Nobody).await?.is_done() {
-                    continue;
-                }
+            let due = rows.into_iter().filter_map(read).filter(|(_, owed)| owed.not_before_us <= now_us);
+            // Where tokens go is sealed with them; at one server they are all of the same authorization server.
+            let placed = due.map(|(row, owed)| (owed.kept.server.to_string(), (row, owed)));
+            round.each(placed, |(row, owed)| self.settle_one(config, row, owed, now_us)).await;
+        }
+    }
+
+    async fn settle_one(&self, config: &Config, row: Row, owed: Owed, now_us: i64) {
+        // Before it is tried, so that replicas take turns.
+        let tries = owed.tries.saturating_add(1);
+        let next = Owed { tries, not_before_us: now_us.saturating_add(pause_us(tries)), ..owed.clone() };
+        let ends_us = row.expires_at_us.unwrap_or_else(|| now_us.saturating_add(micros(limit::VAULT_OWED_AGE_MAX)));
+        let turn = async {
+            let change = put(row.key.clone(), Expect::Version(row.version), &next, ends_us)?;
+            self.shelf.change(vec![change], Tell::Nobody).await
+        };
+        match turn.await {
+            Ok(changed) if changed.is_done() => {
                 let back = self.give_back_all(config, &owed.kept).await;
                 self.settled(&row.key, &owed.kept, back).await;
             }
+            Ok(_) => {}
+            Err(failure) => tracing::warn!(%failure, "whose turn it is to give tokens back could not be noted"),
         }
     }
 
