@@ -296,7 +296,8 @@ async fn open(
     let upstreams = Upstreams::new(&config);
     let delegate = Delegate::new(&written, Arc::clone(&identity), &tasks, stopping.clone()).await;
     let ourselves = Ourselves::at(&config.gateway.public_url);
-    let vault = Vault::new(Arc::new(store.clone()), keys::vault_sealer(&config).await?, ourselves);
+    let vault =
+        Vault::new(Arc::new(store.clone()), keys::vault_sealer(&config).await?, ourselves, Arc::clone(&identity));
     let delegate = Arc::new(delegate.with_ledger(Arc::new(store.clone())).with_vault(vault));
     // What is told of calls and sent of the record goes on while calls in flight finish.
     let late = CancellationToken::new();

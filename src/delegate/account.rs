@@ -53,6 +53,7 @@ impl Delegate {
                 prover: held.prover.clone(),
                 used_until: facts.used_until,
                 handed: None,
+                taken_back: None,
             }),
             context: AuthorizationContext::Principal(caller.principal()),
             facts,

@@ -7,10 +7,12 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, Method, Uri};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
 use super::handed::Handed;
 use super::secrets::{Known, Secrets};
@@ -39,6 +41,8 @@ pub struct CredentialHeader {
     pub used_until: Option<i64>,
     /// What a process gets instead, where it is for one.
     pub handed: Option<Arc<Handed>>,
+    /// Fires when it is taken back; absent where nobody can do that by itself.
+    pub taken_back: Option<CancellationToken>,
 }
 
 /// The other place of a secret.
@@ -91,7 +95,7 @@ impl CredentialHeader {
     /// A header that nothing else is presented instead of.
     #[must_use]
     pub const fn new(name: HeaderName, value: SecretString) -> Self {
-        Self { name, value, spare: None, prover: None, used_until: None, handed: None }
+        Self { name, value, spare: None, prover: None, used_until: None, handed: None, taken_back: None }
     }
 
     /// The same, to be used until then.
@@ -130,10 +134,38 @@ impl CredentialHeader {
         self.prover.as_ref().is_some_and(|prover| prover.hear(answer))
     }
 
-    /// Whether its use has ended.
+    /// The same, which can be taken back.
+    #[must_use]
+    pub fn standing(self, taken_back: &CancellationToken) -> Self {
+        Self { taken_back: Some(taken_back.clone()), ..self }
+    }
+
+    /// Whether its use has ended, in time or because it was taken back.
     #[must_use]
     pub fn is_used_up(&self) -> bool {
-        self.used_until.is_some_and(|until| crate::identity::now_s() >= until)
+        let taken_back = self.taken_back.as_ref().is_some_and(CancellationToken::is_cancelled);
+        taken_back || self.used_until.is_some_and(|until| now_s() >= until)
+    }
+
+    /// Waits for the end of its use; for ever, where there is none.
+    pub async fn used_up(&self) {
+        let in_time = async {
+            while let Some(left) = self.used_until.map(|until| until.saturating_sub(now_s())).filter(|left| *left > 0) {
+                tokio::time::sleep(Duration::from_secs(u64::try_from(left).unwrap_or(0))).await;
+            }
+            if self.used_until.is_none() {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! { () = in_time => {}, () = self.taken_away() => {} }
+    }
+
+    /// Waits until it is taken back; for ever, where nobody can do that by itself.
+    pub async fn taken_away(&self) {
+        match &self.taken_back {
+            Some(taken_back) => taken_back.cancelled().await,
+            None => std::future::pending().await,
+        }
     }
 }
 
@@ -174,6 +206,7 @@ impl Fixed {
                         prover: None,
                         used_until: None,
                         handed: None,
+                        taken_back: None,
                     });
                 }
                 Err(stop) => drop(problem.get_or_insert(stop)),

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use secrecy::{ExposeSecret, SecretString};
+use tokio_util::sync::CancellationToken;
 
 use super::answer::Token;
 use super::endpoint::AuthorizationServer;
@@ -43,6 +44,8 @@ pub(super) struct Issued {
     pub from: AuthorizationServer,
     /// As whom it was asked for.
     pub asks: Arc<TokenRequest>,
+    /// Fires when it is taken back here, so that whatever goes on by itself with it ends.
+    pub taken_back: CancellationToken,
 }
 
 impl Issued {
@@ -107,6 +110,7 @@ impl Issued {
             server: server.clone(),
             from,
             asks: Arc::new(asks.clone()),
+            taken_back: CancellationToken::new(),
         })
     }
 
@@ -142,6 +146,7 @@ impl Issued {
             server: self.server.clone(),
             from: self.from.clone(),
             asks: Arc::clone(&self.asks),
+            taken_back: CancellationToken::new(),
         }
     }
 

@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 
 mod account;
 mod answer;
+mod apart;
 mod assertion;
 mod cache;
 mod client_credentials;
@@ -300,7 +301,7 @@ impl Delegate {
         let facts = issued.facts(wanted.bound.ends_at);
         let header = CredentialHeader::new(AUTHORIZATION, prefixed("Bearer ", issued.secret()));
         let credential = Credential {
-            header: Some(header.until(facts.used_until)),
+            header: Some(header.until(facts.used_until).standing(&issued.taken_back)),
             context: match wanted.caller.filter(|_| config.is_per_caller()) {
                 Some(caller) => AuthorizationContext::Principal(caller.principal()),
                 None => AuthorizationContext::Gateway,
@@ -430,6 +431,7 @@ impl Delegate {
         let taken = self.held.take(fits);
         let mut taking = Vec::with_capacity(taken.len());
         for issued in taken {
+            issued.taken_back.cancel();
             self.issued.forget(&issued.key).await;
             taking.push(self.taking.begin(issued, self.ledger.clone()));
         }

@@ -21,7 +21,7 @@ use crate::ids::PrincipalKey;
 use crate::oauth::browser::{equal, query};
 use crate::oauth::dpop::{ProofKey, Prover};
 use crate::oauth::shown;
-use crate::oauth::tokens::{Party, TokenError};
+use crate::oauth::tokens::{Party, TokenError, Tokens};
 
 /// Our own document, which is our client id where authorization servers read it.
 pub(super) fn document(ourselves: &Ourselves) -> Response<String> {
@@ -126,6 +126,16 @@ pub(super) async fn come_back(gateway: &Arc<Gateway>, visit: &Visit<'_>) -> Resu
             return Err(Page::problem(StatusCode::BAD_GATEWAY, &problem));
         }
     };
+    if gateway.delegate().vault().is_some_and(|vault| vault.is_good_here(&tokens.access)) {
+        tracing::warn!(
+            server = %at.server.id, authority = issuer,
+            "a token for an account there is good at this gateway itself (aud), and is not kept: have the authorization \
+             server issue it for the upstream alone"
+        );
+        tokio::spawn(async move { at.give_back(&tokens).await });
+        let problem = "The service gave a token that is good at this gateway itself, so nothing was linked.";
+        return Err(Page::problem(StatusCode::BAD_GATEWAY, problem).keeping(stage::forget(gateway)));
+    }
     let now = now_s();
     let life = tokens.life.map(|life| i64::try_from(life.as_secs()).unwrap_or(i64::MAX));
     let mut client = at.authority.client.clone();
@@ -210,6 +220,16 @@ impl At {
         let Some(vault) = gateway.delegate().vault().filter(|_| !self.authority.client_is_written) else { return };
         if let Err(failure) = vault.forget_client(&self.authority.server.issuer, &self.authority.client).await {
             tracing::error!(%failure, server = %self.server.id, "a registration that is worth nothing is still kept");
+        }
+    }
+
+    /// Gives back what nobody uses; that it is not taken is no trouble of whoever came with it.
+    async fn give_back(&self, tokens: &Tokens) {
+        let Some(endpoint) = &self.authority.server.revocation_endpoint else { return };
+        let refresh = tokens.refresh.iter().map(|token| (token, "refresh_token"));
+        for (token, hint) in refresh.chain([(&tokens.access, "access_token")]) {
+            let taken = self.party().give_back(&self.authority.asker, endpoint, token, hint).await;
+            tracing::debug!(server = %self.server.id, hint, ?taken, "a token that was not kept was given back");
         }
     }
 

@@ -199,7 +199,9 @@ async fn what_is_not_taken_back_yet_is_kept_sealed_until_it_is_and_a_row_that_wa
     let rows = Arc::new(Rows::default());
     let sealer = crate::wire::handle::Sealer::new([&[7_u8; 32][..]]).unwrap();
     let ourselves = vault::Ourselves::at(&url::Url::parse("https://mcp.example").unwrap());
-    let vault = Vault::new(Arc::clone(&rows) as _, sealer, ourselves);
+    let config = crate::identity::fixture::config();
+    let identity = Identity::new(&config, Arc::default(), TaskTracker::new(), CancellationToken::new());
+    let vault = Vault::new(Arc::clone(&rows) as _, sealer, ourselves, Arc::new(identity));
     let shelf = Arc::clone(&rows);
     let make = |_: &str| server(CredentialConfig::Exchange(Arc::new(exchange("read"))));
     let world = world_with(make, |delegate| delegate.with_ledger(shelf).with_vault(vault)).await;
@@ -415,4 +417,63 @@ async fn what_hangs_on_a_credential_stands_until_that_is_revoked_by_its_name() {
     let epoch = crate::ids::RevocationEpoch(1);
     world.revocations.replace(epoch, vec![crate::identity::revoked::Held { since: epoch, revocation }]);
     assert_eq!(world.delegate.still_stands(&tie).await.unwrap_err().reason(), Reason::Revoked);
+}
+
+#[tokio::test]
+async fn an_authorization_server_that_does_not_answer_keeps_no_other_from_taking_back() {
+    // It takes connections, and that is all.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = Url::parse(&format!("http://{}/token", listener.local_addr().unwrap())).unwrap();
+    let rows = Arc::new(Rows::default());
+    let sealer = crate::wire::handle::Sealer::new([&[7_u8; 32][..]]).unwrap();
+    let ourselves = vault::Ourselves::at(&Url::parse("https://mcp.example").unwrap());
+    let identity = Identity::new(&config(), Arc::default(), TaskTracker::new(), CancellationToken::new());
+    let vault = Vault::new(Arc::clone(&rows) as _, sealer, ourselves, Arc::new(identity));
+    let shelf = Arc::clone(&rows);
+    let make = |_: &str| server(CredentialConfig::Exchange(Arc::new(exchange("read"))));
+    let mut world = world_with(make, |delegate| delegate.with_ledger(shelf).with_vault(vault)).await;
+    let there = TokenRequest {
+        token_endpoint: Some(silent.clone()),
+        revocation_endpoint: Some(silent.clone()),
+        ..asks("read")
+    };
+    let other = ExchangeConfig { asks: there.clone(), actor: None };
+    let other =
+        ServerConfig { id: ServerId::new("other").unwrap(), ..server(CredentialConfig::Exchange(Arc::new(other))) };
+    world.config.servers.push(Arc::new(other));
+    world.answers_at("/revoke", 200, json!({}));
+    let (alice, _) = world.caller("alice", 600).await;
+    world.ask(&alice, None).await.unwrap();
+    let good = world.delegate.held.take(|_| true).remove(0);
+    let from_there = |id: &str| {
+        let mut issued = good.named(id);
+        issued.from = crate::delegate::endpoint::AuthorizationServer::known_as(None, silent.clone());
+        issued.asks = Arc::new(there.clone());
+        issued.server = ServerId::new("other").unwrap();
+        Arc::new(issued)
+    };
+    let taken_back = async |many: usize| {
+        let asked = async {
+            while world.asked_at("/revoke").len() < many {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        assert!(tokio::time::timeout(Duration::from_secs(3), asked).await.is_ok(), "it waits for the other: {many}");
+    };
+    for number in 0..2 * limit::CREDENTIALS_REVOKED_AT_ONCE_MAX {
+        drop(world.delegate.taking.begin(from_there(&format!("a{number:03}")), None));
+    }
+    // So that they are first.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    drop(world.delegate.taking.begin(Arc::clone(&good), None));
+    taken_back(1).await;
+    // And what an earlier process left behind.
+    let ledger = world.delegate.ledger.clone().unwrap();
+    for issued in [from_there("b-there"), Arc::new(good.named("c-good"))] {
+        ledger.owe(&issued).await;
+    }
+    tokio::select! {
+        settled = world.delegate.settle(&world.config) => panic!("one of them never answers: {settled:?}"),
+        () = taken_back(2) => {}
+    }
 }

@@ -2,7 +2,8 @@
 //!
 //! Decides which of them can be used and when one is renewed. Refuses to know how one is linked. Invariants: tokens are
 //! sealed wherever they rest; one replica at a time renews an account; what is remembered counts for one epoch, so that
-//! an account that was taken back is not used again; an account that cannot be renewed is dead, and asked for anew.
+//! an account that was taken back is not used again; an account that cannot be renewed is dead, and asked for anew; a
+//! token that says of itself that it is good at this gateway goes to no upstream.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -28,7 +29,7 @@ pub use rows::{Linked, Removed, SWEPT, oauth};
 
 use super::{CredentialFacts, CredentialKind, seconds};
 use crate::config::{OauthConfig, ServerConfig};
-use crate::identity::{Caller, now_s};
+use crate::identity::{Caller, Identity, now_s};
 use crate::ids::{Digest, RevocationEpoch};
 use crate::limit;
 use crate::oauth::dpop::Prover;
@@ -45,6 +46,7 @@ pub const ACCOUNTS: Section = Section { name: "account", rows_max: limit::VAULT_
 pub struct Vault {
     shelf: Arc<dyn Shelf>,
     sealer: Sealer,
+    identity: Arc<Identity>,
     held: moka::sync::Cache<Digest, Arc<Held>>,
     /// One request at a time looks after an account.
     turns: moka::sync::Cache<Digest, Arc<Mutex<()>>>,
@@ -118,10 +120,11 @@ pub struct AccountSpare {
 impl Vault {
     /// A vault of these rows, whose first key seals and whose every key opens.
     #[must_use]
-    pub fn new(shelf: Arc<dyn Shelf>, sealer: Sealer, ourselves: Ourselves) -> Arc<Self> {
+    pub fn new(shelf: Arc<dyn Shelf>, sealer: Sealer, ourselves: Ourselves, identity: Arc<Identity>) -> Arc<Self> {
         Arc::new(Self {
             shelf: Arc::clone(&shelf),
             sealer,
+            identity,
             held: moka::sync::Cache::builder().max_capacity(limit::VAULT_HELD_MAX).expire_after(UntilUse).build(),
             turns: moka::sync::Cache::new(limit::VAULT_HELD_MAX),
             authorities: Authorities::new(shelf, ourselves),
@@ -150,6 +153,13 @@ impl Vault {
     #[must_use]
     pub const fn authorities(&self) -> &Authorities {
         &self.authorities
+    }
+
+    /// Whether a token says of itself that it is good at this gateway: whoever gets it there could come back with it.
+    #[must_use]
+    pub fn is_good_here(&self, access: &SecretString) -> bool {
+        let said = super::answer::claims::<super::answer::SaidOfItself>(access.expose_secret()).unwrap_or_default();
+        self.identity.reaches(said.iss.as_deref(), said.audiences())
     }
 
     /// The authorization server of an upstream.

@@ -43,7 +43,7 @@ impl Vault {
             };
             let entry = found.entry.as_ref().filter(|entry| of(entry));
             let Some(entry) = entry.filter(|_| !found.kept.dead) else { return Err(link_required()) };
-            let refused = sought.refuses(&entry.access);
+            let refused = sought.refuses(&entry.access) || self.is_good_here(&entry.access);
             let good = !refused && entry.expires_at.is_none_or(|ends| now_s() < ends);
             let lead = entry.expires_at.map_or(0, |ends| sought.lead.min(ends.saturating_sub(entry.given_at) / 4));
             if !refused && now_s() < renewed_at(entry).saturating_sub(lead) {
@@ -134,7 +134,13 @@ impl Vault {
             resource: &entry.resource,
             prover: prover.as_ref(),
         };
-        party.renew(&asker, refresh).await
+        let tokens = party.renew(&asker, refresh).await?;
+        if self.is_good_here(&tokens.access) {
+            let problem = "the token that was issued is good at this gateway itself (aud): have the authorization server \
+                           issue it for the upstream alone";
+            return Err(TokenError::Unknown(problem.to_owned()));
+        }
+        Ok(tokens)
     }
 
     /// Who we are at the authorization server that gave the tokens.

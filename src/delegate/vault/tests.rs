@@ -116,6 +116,8 @@ struct Spoken {
     taking: AtomicUsize,
     /// What it answers instead of tokens.
     error: Lock<Option<&'static str>>,
+    /// The access token that it gives, if not one that says nothing.
+    access: Lock<Option<String>>,
 }
 
 /// An authorization server that renews after a moment, and names so many bytes of scopes.
@@ -134,8 +136,9 @@ async fn world(scope_bytes: usize) -> World {
             return (axum::http::StatusCode::BAD_REQUEST, Json(json!({ "error": error })));
         }
         let number = counted.fetch_add(1, Ordering::SeqCst);
+        let access = told.access.lock().unwrap().clone().unwrap_or_else(|| format!("at-{number}"));
         tokio::time::sleep(Duration::from_millis(100)).await;
-        let answer = json!({ "access_token": format!("at-{number}"), "refresh_token": format!("rt-{number}"),
+        let answer = json!({ "access_token": access, "refresh_token": format!("rt-{number}"),
             "token_type": "bearer", "expires_in": 3_600 });
         (axum::http::StatusCode::OK, Json(answer))
     };
@@ -202,7 +205,11 @@ async fn world(scope_bytes: usize) -> World {
 impl World {
     fn replica(&self) -> Arc<Vault> {
         let sealer = Sealer::new([&[7_u8; 32][..]]).unwrap();
-        Vault::new(Arc::clone(&self.rows) as _, sealer, Ourselves::at(&Url::parse(&self.origin).unwrap()))
+        let ourselves = Ourselves::at(&Url::parse(&self.origin).unwrap());
+        let config = crate::identity::fixture::config();
+        let (tasks, stop) = (tokio_util::task::TaskTracker::new(), tokio_util::sync::CancellationToken::new());
+        let identity = crate::identity::Identity::new(&config, Arc::default(), tasks, stop);
+        Vault::new(Arc::clone(&self.rows) as _, sealer, ourselves, Arc::new(identity))
     }
 
     /// An account whose access token is over.
@@ -318,6 +325,32 @@ async fn an_account_that_somebody_died_over_is_renewed_once_their_time_is_over()
     assert_eq!(world.secret(&vault).await.unwrap(), "at-0");
     assert!(world.rows.clock_us.load(Ordering::SeqCst) >= 1_000_000_000 + lease_us);
     assert_eq!(world.asked.load(Ordering::SeqCst), 1);
+}
+
+/// A JWT of the issuer of callers for that audience; nobody looks at its signature.
+fn token_for(audience: &str) -> String {
+    use base64::Engine as _;
+    let claims = json!({ "iss": "https://idp.example", "aud": ["https://notes.example", audience] }).to_string();
+    format!("e30.{}.c2ln", base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(claims))
+}
+
+#[tokio::test]
+async fn a_token_that_is_good_at_this_gateway_is_used_for_no_account() {
+    for audience in ["https://gw.example/mcp", "api://bailiwick"] {
+        let world = world(1).await;
+        let vault = world.replica();
+        world.link(&vault).await;
+        *world.spoken.access.lock().unwrap() = Some(token_for(audience));
+        let stop = world.secret(&vault).await.unwrap_err();
+        assert_eq!(stop.reason(), Reason::CredentialUnavailable, "{audience}");
+        assert!(stop.to_string().contains("good at this gateway itself"), "{stop}");
+        // One that was kept before anybody looked is renewed, whatever is left of its time.
+        let entry = Entry { access: token_for(audience).into(), expires_at: Some(now_s() + 1_000), ..world.over() };
+        let owner = Owner::of(&crate::identity::fixture::somebody()).unwrap();
+        vault.keep(&owner, &world.server.id, &entry).await.unwrap();
+        *world.spoken.access.lock().unwrap() = Some(token_for("https://other.example"));
+        assert_eq!(world.secret(&vault).await.unwrap(), token_for("https://other.example"), "that one is not");
+    }
 }
 
 #[tokio::test]

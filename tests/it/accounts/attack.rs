@@ -141,3 +141,21 @@ async fn what_is_no_answer_of_an_issuer_leaves_nothing_behind_and_one_person_has
     // Who waits for theirs is not kept from it.
     running.linked("bob").await;
 }
+
+#[tokio::test]
+async fn a_service_whose_tokens_are_good_at_this_gateway_is_linked_by_nobody() {
+    let running = start().await;
+    // As if the issuer of callers issued them, for the service and for this gateway.
+    let says = json!({ "iss": running.issuer.url, "aud": [running.service.url(), running.gateway.resource()] });
+    running.service.state().says = Some(says);
+    let page = running.links("ann", &running.link("ann").await).await;
+    assert_eq!(page.status, 502, "{}", page.text);
+    assert!(page.text.contains("good at this gateway itself"), "{}", page.text);
+    let answer = running.whoami("ann").await;
+    assert_eq!(reason(&answer), "account_link_required");
+    assert!(running.service.state().called_as.is_empty());
+    eventually("both are given back", async || running.service.state().revoked.len() == 2).await;
+    running.service.state().says = Some(json!({ "iss": running.issuer.url, "aud": running.service.url() }));
+    running.linked("ann").await;
+    assert_eq!(running.whoami("ann").await.tool_text(), "ann@service", "of that issuer, and for the service alone");
+}

@@ -49,6 +49,8 @@ pub struct Inner {
     pub slow_ms: u64,
     /// Who logs in there.
     pub account: String,
+    /// What access tokens say of themselves, where they say anything.
+    pub says: Option<Value>,
     /// Which scope calls need.
     pub needs: Option<String>,
     /// It grants whatever is asked for, and not one scope alone.
@@ -100,6 +102,7 @@ impl Linked {
             life_s: 3_600,
             slow_ms: 0,
             account: "ann@service".to_owned(),
+            says: None,
             needs: None,
             generous: false,
             scopes: HashMap::new(),
@@ -249,7 +252,10 @@ async fn token(
     let Some(account) = account else {
         return (StatusCode::BAD_REQUEST, Json(json!({ "error": "invalid_grant" }))).into_response();
     };
-    let (access, refresh) = (state.token("at"), state.token("rt"));
+    let (mut access, refresh) = (state.token("at"), state.token("rt"));
+    if let Some(says) = &state.says {
+        access = format!("e30.{}.{access}", URL_SAFE_NO_PAD.encode(says.to_string()));
+    }
     state.access.insert(access.clone(), account.clone());
     state.scopes.insert(access.clone(), scope.clone());
     state.refresh.insert(refresh.clone(), account.clone());
