@@ -150,7 +150,9 @@ pub(super) async fn drive(
 
 /// Goes on in a task after what came first.
 pub(super) fn go_on(answers: impl Answers, first: Signal, patience: Patience, asker: Option<Arc<Asker>>) -> Opened {
-    let (sender, receiver) = mpsc::channel(limit::EXCHANGE_EVENTS_MAX);
+    // One place more than whatever comes before the end, so that a client that stops reading finds the end as well.
+    let (sender, receiver) = mpsc::channel(limit::EXCHANGE_EVENTS_MAX + 1);
+    let end = sender.clone().try_reserve_owned().ok();
     let cancelled = CancellationToken::new();
     let guard = cancelled.clone().drop_guard();
     let pause = asker.as_ref().map(|asker| Arc::clone(&asker.pause)).unwrap_or_default();
@@ -158,25 +160,46 @@ pub(super) fn go_on(answers: impl Answers, first: Signal, patience: Patience, as
         // Dropping the answers tells the upstream, so that must happen however this ends.
         tokio::select! {
             () = cancelled.cancelled() => {}
-            () = feed(answers, first, patience, &pause, sender) => {}
+            () = feed(answers, first, patience, &pause, Client { sender, end }) => {}
         }
     });
     Opened::Streaming(Stream::new(receiver, guard, asker))
 }
 
-async fn feed(
-    mut answers: impl Answers,
-    first: Signal,
-    mut patience: Patience,
-    pause: &Pause,
+/// Whoever reads what is drawn.
+struct Client {
     sender: mpsc::Sender<Signal>,
-) {
+    /// The place of the end.
+    end: Option<mpsc::OwnedPermit<Signal>>,
+}
+
+async fn feed(mut answers: impl Answers, first: Signal, mut patience: Patience, pause: &Pause, client: Client) {
+    let Client { sender, end } = client;
+    let over = |signal| drop(end.map(|place| place.send(signal)));
     let length = patience.deadline.saturating_duration_since(Instant::now());
     let mut signal = first;
     loop {
-        let done = matches!(signal, Signal::Event(Event::Done(_)));
-        if sender.send(signal).await.is_err() || done {
-            return;
+        if matches!(signal, Signal::Event(Event::Done(_))) {
+            return over(signal);
+        }
+        // A client that reads nothing more holds its place no longer than the call may take.
+        let place = loop {
+            let until = if pause.is_waiting() { None } else { Some(patience.deadline) };
+            tokio::select! {
+                biased;
+                place = sender.reserve() => break place,
+                () = pause.answered.notified() => patience.deadline = Instant::now() + length,
+                () = until.map_or_else(forever, |until| Either::Right(tokio::time::sleep_until(until))) => {
+                    if !pause.is_waiting() {
+                        let unread = timed_out("what came of it was not read in time");
+                        return over(Signal::Event(Event::Done(unread)));
+                    }
+                }
+            }
+        };
+        match place {
+            Ok(place) => place.send(signal),
+            Err(_) => return,
         }
         let drawing = answers.draw();
         tokio::pin!(drawing);
@@ -234,6 +257,39 @@ mod tests {
                 None => std::future::pending().await,
             }
         }
+    }
+
+    /// An upstream that says more than anybody reads.
+    struct Endless {
+        _at_the_server: Arc<()>,
+    }
+
+    impl Answers for Endless {
+        async fn draw(&mut self) -> Signal {
+            Signal::Event(Event::Notification(crate::wire::Message::notification("notifications/x", None)))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_reads_nothing_holds_its_place_no_longer_than_the_call_may_take() {
+        let health = patient();
+        let place = Arc::new(());
+        let answers = Endless { _at_the_server: Arc::clone(&place) };
+        let patience = Patience::call(&health);
+        let opened = drive(answers, patience, patience.first_byte, None).await;
+        let mut exchange = crate::upstream::Exchange::opening(Box::pin(std::future::ready(opened)));
+        tokio::time::sleep(health.call_timeout - Duration::from_millis(1)).await;
+        assert_eq!(Arc::strong_count(&place), 2, "until then it may be read");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        assert_eq!(Arc::strong_count(&place), 1, "the request is over at the server");
+        let mut read = 0;
+        let end = loop {
+            match exchange.next().await {
+                Event::Done(outcome) => break outcome,
+                _ => read += 1,
+            }
+        };
+        assert!(ended_late(&end) && read == limit::EXCHANGE_EVENTS_MAX, "{read}");
     }
 
     fn ended_late(outcome: &Outcome) -> bool {
