@@ -163,6 +163,12 @@ struct Parked {
     _fires: DropGuard,
 }
 
+impl Parked {
+    fn is_of(&self, principal: PrincipalKey, link: &Arc<Link>) -> bool {
+        self.asker.principal == principal && Arc::ptr_eq(&self.asker.link, link)
+    }
+}
+
 impl std::fmt::Debug for Lot {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(formatter, "Lot({} calls)", self.lock().len())
@@ -194,12 +200,15 @@ impl Lot {
         Outcome::InputRequired { origin: Origin::Upstream, result, resume: Resume { parked: Some(id), within } }
     }
 
-    /// Takes a waiting call of that principal at that server, as it is configured now.
+    /// Whether a call of that principal waits at that server, as it is configured now.
+    fn has(&self, id: ParkId, principal: PrincipalKey, link: &Arc<Link>) -> bool {
+        self.lock().get(&id).is_some_and(|found| found.is_of(principal, link))
+    }
+
+    /// Takes it.
     fn take(&self, id: ParkId, principal: PrincipalKey, link: &Arc<Link>) -> Option<Parked> {
         let mut parked = self.lock();
-        let fits = parked
-            .get(&id)
-            .is_some_and(|found| found.asker.principal == principal && Arc::ptr_eq(&found.asker.link, link));
+        let fits = parked.get(&id).is_some_and(|found| found.is_of(principal, link));
         if fits { parked.remove(&id) } else { None }
     }
 
@@ -303,17 +312,16 @@ async fn answered(
     answers: &Json,
 ) -> Result<Stream, Outcome> {
     let link = &server.link;
-    let Some(parked) = access.principal.and_then(|principal| link.lot.take(id, principal, link)) else {
-        return Err(Outcome::Refused(Refusal::new(Reason::InputExpired)));
-    };
-    let Parked { stream, asker, questions, .. } = parked;
+    let expired = || Outcome::Refused(Refusal::new(Reason::InputExpired));
+    let principal = access.principal.filter(|principal| link.lot.has(id, *principal, link)).ok_or_else(expired)?;
+    // While it still waits: whoever finds no place now can come back with the same answers. The call itself is under
+    // way at the server all the time.
+    let place = server.place().await;
+    let place = place.map_err(|failure| Outcome::Failed(Failure { may_have_acted: true, ..failure }))?;
+    let Parked { stream, asker, questions, .. } = link.lot.take(id, principal, link).ok_or_else(expired)?;
     let (said, left) = questions.answered(answers);
     if left.0.is_empty() {
-        match server.place().await {
-            Ok(place) => asker.pause.restore(place),
-            // The stream is dropped: whoever is turned away here cannot come back with the same answers.
-            Err(failure) => return Err(Outcome::Failed(failure)),
-        }
+        asker.pause.restore(place);
     }
     for answer in said {
         // Before it hears the answer, because it may ask again at once.

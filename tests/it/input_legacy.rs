@@ -334,6 +334,38 @@ async fn calls_that_wait_are_counted_for_each_caller() {
 }
 
 #[tokio::test]
+async fn an_answer_that_finds_no_place_can_be_given_again_and_the_call_may_have_acted() {
+    let upstream = old().await;
+    let (issuer, gateway, alice) =
+        start(&upstream.url, &may_ask(&EVERYTHING), "health = { calls_in_flight_max = 1 }").await;
+    let asked = call(&alice, &all_capabilities(), arguments("tools__form")).await;
+    let bob = gateway.client(&issuer.token("bob", &["developers"], &gateway.resource()));
+    let hanging: Vec<_> = (0..2)
+        .map(|_| {
+            let bob = bob.clone();
+            tokio::spawn(async move { call(&bob, &all_capabilities(), arguments("tools__hang")).await })
+        })
+        .collect();
+    eventually("one is in flight and one waits", async || {
+        let third = call(&bob, &all_capabilities(), arguments("tools__plain"));
+        let third = tokio::time::timeout(Duration::from_millis(200), third).await;
+        third.is_ok_and(|third| reason(&third) == "upstream_busy")
+    })
+    .await;
+    let answer = json!({ "elicitation": { "action": "accept", "content": { "name": "Alice" } } });
+    let answer = || retry("tools__form", &json!({}), &asked, answer.clone());
+    let busy = call(&alice, &all_capabilities(), answer()).await;
+    assert_eq!(reason(&busy), "upstream_busy", "{}", busy.text);
+    let recorded = gateway.records("result").pop().unwrap()["result"].clone();
+    assert_eq!((&recorded["reason"], &recorded["may_have_acted"]), (&json!("upstream_busy"), &json!(true)));
+    for hanging in hanging {
+        hanging.abort();
+    }
+    let done = call(&alice, &all_capabilities(), answer()).await;
+    assert_eq!(told(done.response())["content"]["name"], "Alice", "{}", done.text);
+}
+
+#[tokio::test]
 async fn progress_goes_to_the_leg_that_is_under_way() {
     let upstream = old().await;
     let (_issuer, _gateway, client) = start(&upstream.url, &may_ask(&EVERYTHING), "").await;
