@@ -27,6 +27,7 @@ pub mod fresh;
 pub mod gate;
 pub mod introspection;
 mod issuer;
+pub mod kept;
 pub mod keyfile;
 pub mod keys;
 pub(crate) mod leaf;
@@ -131,19 +132,6 @@ pub struct Config {
 }
 
 impl Config {
-    /// What is the gateway's own and no child may reach.
-    #[must_use]
-    pub fn kept(&self) -> Vec<PathBuf> {
-        let tls = self
-            .gateway
-            .tls
-            .iter()
-            .chain(self.admin.iter().flat_map(|admin| &admin.tls))
-            .chain(self.cluster.iter().map(|cluster| &cluster.tls));
-        let key = tls.map(|tls| &tls.key);
-        [&self.gateway.state, &self.policies, &self.file].into_iter().chain(key).cloned().collect()
-    }
-
     /// The server of that name, if there is one.
     #[must_use]
     pub fn server(&self, id: &ServerId) -> Option<&Arc<ServerConfig>> {

@@ -36,3 +36,5 @@ pub const PROCESS_STOP_GRACE: Duration = Duration::from_millis(1_500);
 pub const PROCESS_TERM_GRACE: Duration = Duration::from_millis(800);
 /// Everything that a child left behind is gone after this, at the latest.
 pub const PROCESS_KILL_WAIT: Duration = Duration::from_millis(1_000);
+/// Credentials that one process was handed and that are left out of what it prints; the oldest have long ended.
+pub const HANDED_REMEMBERED_MAX: usize = 32;

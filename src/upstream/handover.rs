@@ -4,7 +4,7 @@
 //! process lives no longer than the use of its credential, and not a moment longer than that stands; whatever is under
 //! way in it when another one takes its place may come to an end before that.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
@@ -20,6 +20,7 @@ use super::stdio::{Running, Stdio};
 use crate::config::process::Handover;
 use crate::config::{ServerConfig, TransportConfig};
 use crate::delegate::Handed;
+use crate::limit;
 use crate::outcome::{Failure, Reason};
 
 /// Why a process ended.
@@ -121,8 +122,28 @@ impl Started {
 #[derive(Debug)]
 pub(super) struct Hand {
     given: watch::Sender<Arc<Handed>>,
+    /// Everything that it was given, the last at the end.
+    ever: Arc<Ever>,
     /// Where it reads it again.
     file: Option<PathBuf>,
+}
+
+/// What a process was given while it lives, as far as that is remembered.
+#[derive(Debug, Default)]
+pub(super) struct Ever(Mutex<VecDeque<Arc<Handed>>>);
+
+impl Ever {
+    fn add(&self, handed: &Arc<Handed>) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= limit::HANDED_REMEMBERED_MAX {
+            all.pop_front();
+        }
+        all.push_back(Arc::clone(handed));
+    }
+
+    pub(super) fn all(&self) -> Vec<Arc<Handed>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
 }
 
 /// How processes of that server get a credential.
@@ -135,7 +156,9 @@ pub(super) const fn way(server: &ServerConfig) -> Option<&Handover> {
 
 impl Hand {
     pub(super) fn new(handed: Arc<Handed>, file: Option<PathBuf>) -> Self {
-        Self { given: watch::Sender::new(handed), file }
+        let ever = Arc::new(Ever::default());
+        ever.add(&handed);
+        Self { given: watch::Sender::new(handed), ever, file }
     }
 
     /// What was handed over last.
@@ -143,9 +166,9 @@ impl Hand {
         Arc::clone(&self.given.borrow())
     }
 
-    /// The same for whoever has to know it as it changes.
-    pub(super) fn watch(&self) -> watch::Receiver<Arc<Handed>> {
-        self.given.subscribe()
+    /// The same with what was handed over before; for whoever has to know it as it changes.
+    pub(super) fn given(&self) -> Arc<Ever> {
+        Arc::clone(&self.ever)
     }
 
     /// Whoever is about to use the process was granted this.
@@ -158,6 +181,8 @@ impl Hand {
             if !handed.follows(known) {
                 return false;
             }
+            // Known before it can be read, and so before it can be said.
+            self.ever.add(handed);
             if let Some(file) = &self.file {
                 written = write(file, handed);
             }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio as Pipe;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::process::{Child, Command};
 use tokio::sync::{OnceCell, mpsc};
@@ -20,6 +21,7 @@ use super::sandbox::host::Host;
 use super::sandbox::reach::{self, Places};
 use super::sandbox::{PROFILE_VARIABLE, STAGE_VARIABLE, Stage};
 use super::supervisor::{PARENT_VARIABLE, own_executable};
+use crate::config::kept::file as file_of_secret;
 use crate::config::process::{Handover, Sandbox};
 use crate::config::{Config, SecretReference, ServerConfig, TransportConfig};
 use crate::delegate::Handed;
@@ -41,8 +43,8 @@ pub struct Launcher {
     pub arguments: Vec<String>,
     /// Under which private working directories are made.
     pub directory: PathBuf,
-    /// What is the gateway's own.
-    pub kept: Vec<PathBuf>,
+    /// What is the gateway's own, as the files have it now.
+    pub kept: Arc<ArcSwap<Vec<PathBuf>>>,
     host: Arc<OnceCell<Host>>,
     executables: Arc<Executables>,
 }
@@ -53,6 +55,8 @@ pub(super) struct Launched {
     pub private: PrivateDirectory,
     /// Where it reads its credential, if that is a file.
     pub file: Option<PathBuf>,
+    /// The secrets among its variables.
+    pub secrets: Vec<SecretString>,
 }
 
 impl Launcher {
@@ -65,7 +69,7 @@ impl Launcher {
             program: own_executable()?,
             arguments: vec!["supervise".to_owned(), "--".to_owned()],
             directory: config.gateway.state.join("children"),
-            kept: config.kept(),
+            kept: Arc::new(ArcSwap::from_pointee(config.kept())),
             host: Arc::default(),
             executables: Arc::new(Executables::new()),
         })
@@ -95,7 +99,10 @@ impl Launcher {
         let path = values.iter().find(|(name, _)| *name == "PATH").map(|(_, value)| value.expose_secret());
         let program = command.first().map_or("", String::as_str);
         let executable = reach::find(program, path, place).map_err(unstartable)?;
-        let places = Places { own, directory: directory.as_deref(), kept: &self.kept, path };
+        // What it is given in a variable is no secret to it.
+        let told: Vec<&PathBuf> = environment.values().filter_map(file_of_secret).collect();
+        let kept: Vec<_> = self.kept.load().iter().filter(|path| !told.contains(path)).cloned().collect();
+        let places = Places { own, directory: directory.as_deref(), kept: &kept, path };
         let profile = reach::profile(process, command, &executable, places, namespaces).map_err(unstartable)?;
         self.executables.look(&server.id, &executable).await;
         let stage = serde_json::to_string(&Stage::Start(profile)).map_err(unstartable)?;
@@ -130,7 +137,9 @@ impl Launcher {
             .process_group(0)
             .spawn()
             .map_err(|error| unstartable(format!("its process cannot be started: {error}")))?;
-        Ok(Launched { child, private, file })
+        let is_secret = |name: &str| !matches!(environment.get(name), Some(SecretReference::Plain(_)));
+        let secrets = values.into_iter().filter(|(name, _)| is_secret(name)).map(|(_, secret)| secret).collect();
+        Ok(Launched { child, private, file, secrets })
     }
 
     /// Whether a process of that server could be started, as far as that can be said without one.

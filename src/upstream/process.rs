@@ -3,28 +3,21 @@
 //! Decides how a child is brought to its end. Knows nothing of why it was started, nor which request a line
 //! belongs to. Invariant: one message is one line, both ways.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use secrecy::ExposeSecret as _;
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 use super::duplex::{Duplex, Outlet};
+use super::hidden::Hidden;
 use super::lines::{Line, Lines};
 use super::link::Link;
-use crate::delegate::Handed;
 use crate::limit;
 use crate::outcome::{Failure, Reason};
 use crate::wire::Message;
-
-/// What stands in the place of a secret.
-const HIDDEN: &str = "[credential]";
-/// So much of the beginning of one is nothing that could be guessed from.
-const HIDDEN_BYTES_MIN: usize = 8;
 
 /// Lines for the standard input.
 #[derive(Debug)]
@@ -39,9 +32,6 @@ impl Outlet for Input {
         self.0.try_send(line.freeze()).map_err(|_| ())
     }
 }
-
-/// What a child was handed, which is shown nowhere.
-type Hidden = Option<watch::Receiver<Arc<Handed>>>;
 
 /// Takes a started child over: its streams, its end.
 pub(super) fn adopt(link: Arc<Link>, mut child: Child, hidden: Hidden) -> Result<Arc<Duplex>, Failure> {
@@ -105,24 +95,15 @@ async fn report(server: crate::ids::ServerId, stderr: ChildStderr, hidden: Hidde
             (second, shown) = (tokio::time::Instant::now(), 0);
         }
         shown += 1;
+        if shown > limit::PROCESS_ERROR_LINES_PER_SECOND_MAX {
+            continue;
+        }
         let text = String::from_utf8_lossy(&line.bytes);
-        let secret = hidden.as_ref().map(|hidden| Arc::clone(&hidden.borrow()));
-        let text = without(text.trim_end(), secret.as_ref().map(|handed| handed.secret().expose_secret()));
-        if shown <= limit::PROCESS_ERROR_LINES_PER_SECOND_MAX && !text.is_empty() {
+        let text = hidden.left_out_of(text.trim_end());
+        if !text.is_empty() {
             // Debug form: a child must not write control sequences to somebody's terminal.
             tracing::info!(server = %server, cut = line.cut, "stderr: {:?}", text);
         }
-    }
-}
-
-/// A line without the secret, also where the line was cut in the middle of it.
-fn without<'a>(line: &'a str, secret: Option<&str>) -> Cow<'a, str> {
-    let Some(secret) = secret.filter(|secret| !secret.is_empty()) else { return Cow::Borrowed(line) };
-    let whole = if line.contains(secret) { Cow::Owned(line.replace(secret, HIDDEN)) } else { Cow::Borrowed(line) };
-    let begun = (HIDDEN_BYTES_MIN..secret.len()).rev().filter_map(|length| secret.get(..length));
-    match begun.into_iter().find_map(|begun| whole.strip_suffix(begun)) {
-        Some(rest) => Cow::Owned(format!("{rest}{HIDDEN}")),
-        None => whole,
     }
 }
 
@@ -159,19 +140,4 @@ async fn stop(child: &mut Child) -> std::io::Result<std::process::ExitStatus> {
         let _ = kill_process_group(id, Signal::KILL);
     }
     child.wait().await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_child_says_is_shown_without_what_it_was_handed() {
-        let shown = |line: &str| without(line, Some("secret-token-of-hers")).into_owned();
-        assert_eq!(shown("a secret-token-of-hers, twice: secret-token-of-hers"), "a [credential], twice: [credential]");
-        assert_eq!(shown("cut in the middle: secret-tok"), "cut in the middle: [credential]");
-        assert_eq!(shown("a secret is no secret"), "a secret is no secret");
-        assert_eq!(without("a line", Some("")), "a line");
-        assert_eq!(without("a line", None), "a line");
-    }
 }

@@ -237,6 +237,21 @@ async fn a_child_cannot_end_or_starve_its_supervisor_or_the_gateway() {
     ] {
         place.only_without_a_sandbox(&code).await;
     }
+    // Nobody in particular is named here, so everybody of the user or the group is.
+    let ioprio = |whom: u8| {
+        let number = if cfg!(target_arch = "x86_64") { 251 } else { 30 };
+        format!(
+            "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\n\
+             if libc.syscall({number}, {whom}, 0, 2 << 13 | 4): raise OSError(ctypes.get_errno(), 'ioprio_set')"
+        )
+    };
+    let nice = |whom: &str| format!("os.setpriority(os.{whom}, 0, os.getpriority(os.{whom}, 0))");
+    for (of_group, of_user) in [(nice("PRIO_PGRP"), nice("PRIO_USER")), (ioprio(2), ioprio(3))] {
+        place.only_without_a_sandbox(&of_group).await;
+        place.is_refused("hostile", &of_user).await;
+    }
+    place.found("hostile", &nice("PRIO_PROCESS")).await;
+    place.found("hostile", &ioprio(1)).await;
     if place.landlock() < 6 {
         eprintln!("not tested: signals, which need Landlock version 6 (Linux 6.12)");
         return;
@@ -281,6 +296,28 @@ async fn a_child_reaches_no_unix_socket_whatever_network_it_has() {
         place.only_without_a_sandbox(&code).await;
         place.is_refused("online", &code).await;
     }
+    // One end of a pair is as good as a socket where what is sent may name an address.
+    let listens = place.path("log");
+    let log = std::os::unix::net::UnixDatagram::bind(&listens).unwrap();
+    for kind in ["SOCK_DGRAM", "SOCK_RAW", "SOCK_DGRAM | socket.SOCK_CLOEXEC"] {
+        let code = format!(
+            "import socket\nsocket.socketpair(socket.AF_UNIX, socket.{kind})[0].sendto(b'forged', {:?})",
+            listens.display().to_string()
+        );
+        place.only_without_a_sandbox(&code).await;
+        place.is_refused("online", &code).await;
+    }
+    for kind in ["SOCK_STREAM", "SOCK_SEQPACKET"] {
+        let code = format!(
+            "import socket\nend, other = socket.socketpair(socket.AF_UNIX, socket.{kind})\n\
+             try: end.sendto(b'forged', {:?})\nexcept OSError: pass\nother.close()",
+            listens.display().to_string()
+        );
+        place.found("online", &code).await;
+    }
+    log.set_nonblocking(true).unwrap();
+    let heard = std::iter::from_fn(|| log.recv(&mut [0; 16]).ok()).count();
+    assert_eq!(heard, 3, "of the one without a sandbox alone");
 }
 
 #[tokio::test]
@@ -388,7 +425,15 @@ async fn a_child_reads_and_writes_what_its_server_names_and_no_more() {
         std::fs::write(at(name).join("file"), name).unwrap();
     }
     let (read, write) = (at("read").display().to_string(), at("write").display().to_string());
-    let Some(place) = Place::with(&format!("read = [{read:?}]\nwrite = [{write:?}]")).await else { return };
+    // A secret that is its own may stand where it reads.
+    let key = at("read").join("key").display().to_string();
+    std::fs::write(&key, "key-of-the-server-1\n").unwrap();
+    let more = format!("read = [{read:?}]\nwrite = [{write:?}]\nvariables = {{ KEY = \"file:{key}\" }}");
+    let Some(place) = Place::with(&more).await else { return };
+    place.found("hostile", "import sys\nprint('my key is', os.environ['KEY'], file=sys.stderr, flush=True)").await;
+    eventually("it was said", async || place.gateway.log().contains("my key is")).await;
+    let log = place.gateway.log();
+    assert!(log.contains("my key is [credential]") && !log.contains("key-of-the-server-1"), "{log}");
     for (name, may_read, may_write) in [("read", true, false), ("write", true, true), ("else", false, false)] {
         let file = at(name).join("file").display().to_string();
         for (code, may) in

@@ -108,3 +108,51 @@ fn a_program_beside_the_file_is_found_and_a_name_is_left_to_the_path() {
         assert_eq!(command, &[expected]);
     }
 }
+
+#[test]
+fn every_file_that_holds_a_secret_or_what_is_recorded_is_kept_from_every_child() {
+    let text = server_with(
+        r#"credential = { kind = "static", secret = ["file:held/one", "file:held/two"] }
+tool_credentials = { write = { kind = "client_credentials", token_endpoint = "https://as.example/token", client_id = "g", client_secret = "file:held/tool" } }
+[servers.child]
+owner = "group:corp/knowledge"
+environment = "production"
+command = ["/bin/run"]
+variables = { KEY = "file:held/variable" }
+[issuers.corp.introspection]
+client_id = "g"
+client_secret = "file:held/introspection"
+[issuers.corp.registration]
+client_id = "g"
+client_secret = "file:held/registration"
+[feeds.corp]
+issuer = "corp"
+[feeds.corp.scim]
+secret = "file:held/feed"
+[telemetry]
+otlp = "https://collector.example"
+headers = { api-key = "file:held/telemetry" }
+[export.siem]
+to = "https://siem.example/in"
+secret = "file:held/export"
+[export.local]
+to = "file:held/events"
+[record]
+sinks = ["file:held/sink"]
+[record.object_store]
+endpoint = "https://s3.example"
+bucket = "b"
+region = "r"
+access_key_id = "file:held/access"
+secret_access_key = "file:held/bucket"
+[keys]
+seal = ["file:held/seal"]
+vault = ["file:held/vault"]
+"#,
+    );
+    let kept = config(&text).kept();
+    for name in text.split("file:held/").skip(1) {
+        let name: String = name.chars().take_while(char::is_ascii_alphanumeric).collect();
+        assert!(kept.contains(&Path::new("/etc/bailiwick/held").join(&name)), "{name}: {kept:?}");
+    }
+}
