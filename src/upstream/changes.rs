@@ -1,7 +1,8 @@
 //! Listening, with the gateway's own credential or that of whoever is listed for, for what an upstream says to nobody in particular.
 //!
 //! Decides which stream an upstream's changes come from. Knows nothing of who is interested.
-//! Invariant: after a gap in listening every list counts as changed.
+//! Invariant: after a gap in listening every list counts as changed; nobody listens longer than the use of what was
+//! presented for it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,8 +43,8 @@ impl Server {
             loop {
                 let began = tokio::time::Instant::now();
                 // Before anybody asked there is nothing that could change.
-                let heard = match self.link.gateway_access.load_full() {
-                    Some(access) => self.listen(&access).await,
+                let heard = match self.link.presentable() {
+                    Some(access) => self.listen_while_usable(&access).await,
                     None => Ok(Heard::Nothing),
                 };
                 match heard {
@@ -60,6 +61,20 @@ impl Server {
             }
         };
         tokio::select! { () = closing.cancelled() => {}, () = listening => {} }
+    }
+
+    /// Listens once, and no longer than what is presented may be used.
+    async fn listen_while_usable(self: &Arc<Self>, access: &Access) -> Result<Heard, Failure> {
+        let Some(credential) = &access.credential else { return self.listen(access).await };
+        tokio::select! {
+            heard = self.listen(access) => heard,
+            () = credential.used_up() => {
+                if let Wire::Http(http) = &self.wire {
+                    end_opened(http, access);
+                }
+                Ok(Heard::UntilItsEnd)
+            }
+        }
     }
 
     /// Listens once, with what is presented here.
@@ -103,6 +118,28 @@ impl Server {
                 Ok(if heard { Heard::UntilItsEnd } else { Heard::Nothing })
             }
         }
+    }
+}
+
+/// Ends what was opened with that credential: where nothing is under way in it any more. The next one has its own.
+fn end_opened(http: &Arc<Http>, access: &Access) {
+    let key = http.key(access, http.home(access));
+    if let Some(stream) = http.streams.held(&key)
+        && let Some(place) = http.streams.remove(&key, &stream)
+    {
+        tokio::spawn(async move {
+            place.idle().await;
+            stream.end().await;
+        });
+    }
+    if let Some(session) = http.sessions.held(&key)
+        && let Some(place) = http.sessions.remove(&key, &session)
+    {
+        let http = Arc::clone(http);
+        tokio::spawn(async move {
+            place.idle().await;
+            http.end(&session).await;
+        });
     }
 }
 

@@ -229,8 +229,16 @@ fn say(session: &Weak<Session>, is_read: bool) {
 async fn read(http: &Arc<Http>, session: &Weak<Session>, mut body: Incoming, askable: Askable) {
     let mut reader = sse::Reader::new(limit::RESPONSE_BYTES_MAX);
     let mut ready = Vec::new();
+    let Some(presented) = session.upgrade().map(|live| live.presented()) else { return };
+    let taken_away = presented.taken_away();
+    tokio::pin!(taken_away);
     loop {
-        let frame = tokio::time::timeout(limit::IDLE_SWEEP, body.frame()).await;
+        let frame = tokio::select! {
+            frame = tokio::time::timeout(limit::IDLE_SWEEP, body.frame()) => frame,
+            // It was opened with that. When only its use has ended, calls under way may be asked something here still;
+            // it is not opened again.
+            () = &mut taken_away => return,
+        };
         let Some(live) = session.upgrade() else { return };
         let data = match frame {
             Err(_) => continue,

@@ -20,6 +20,7 @@ use super::exchange::Opened;
 use super::gate::Permit;
 use super::legacy::Session;
 use super::link::Link;
+use super::losses::Losses;
 use super::oldest::Stream;
 use super::pool::Pool;
 use super::server::{Parcel, Trouble};
@@ -39,6 +40,8 @@ pub(super) struct Http {
     pub(super) sessions: Pool<Session>,
     /// Sessions of HTTP+SSE.
     pub(super) streams: Pool<Stream>,
+    /// Sessions of either kind that were lost with what they had carried.
+    pub(super) losses: Losses,
     client: UpstreamClient,
     uri: Uri,
 }
@@ -114,7 +117,7 @@ impl Http {
     pub(super) fn new(link: Arc<Link>, client: UpstreamClient, uri: Uri) -> Self {
         let (sessions, streams) =
             (Pool::new(limit::SESSIONS_PER_SERVER_MAX), Pool::new(limit::SESSIONS_PER_SERVER_MAX));
-        Self { link, client, uri, sessions, streams }
+        Self { link, client, uri, sessions, streams, losses: Losses::default() }
     }
 
     /// One modern request.

@@ -1,8 +1,9 @@
 //! Legacy sessions over streamable HTTP (2025-03-26 to 2025-11-25): `initialize`, session id, DELETE.
 //!
 //! Decides when a lost session may be replaced in silence. Knows nothing of who calls beyond the key of
-//! a principal. Invariant: a session belongs to one key of the pool, and one that carried a tool call is
-//! never replaced behind the caller's back.
+//! a principal. Invariant: a session belongs to one key of the pool; one that carried a tool call and is lost
+//! at the upstream is replaced behind nobody's back, and no call is sent again that may have been executed.
+//! One that nobody used for a long time, or that has to make room, is ended by the gateway itself, and nobody is told.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,7 +27,7 @@ use super::logging::{self, SessionLevel};
 use super::parked::Replies;
 use super::pool::{Key, Lease, PoolFull};
 use super::presented::Presented;
-use super::server::{Parcel, Trouble};
+use super::server::{Lost, Parcel, Trouble};
 use super::told;
 use crate::config::Isolation;
 use crate::limit;
@@ -84,17 +85,27 @@ impl Http {
         let mut replaced = false;
         loop {
             let lease = self.session_for(&parcel.access, askable).await?;
-            let forgettable = parcel.errand
-                || self.link.config.isolation == Isolation::Shared
-                || !lease.executed.load(Ordering::Acquire);
             let session = Arc::clone(lease.shared());
+            let is_shared = self.link.config.isolation == Isolation::Shared;
             if let Some(ids) = told::wanted(parcel, askable) {
                 return Ok(told::in_session(lease, ids, patience).await);
             }
+            if !parcel.errand && self.losses.tell(&key) {
+                return Err(lost_before_it());
+            }
             match self.in_session(lease, parcel, askable, patience, permit).await {
-                Err(Trouble::SessionLost) => {
+                Err(Trouble::SessionLost(lost)) => {
+                    let carried = session.executed.load(Ordering::Acquire) && !is_shared;
+                    if parcel.errand && carried {
+                        self.losses.owe(&key);
+                    }
                     self.sessions.remove(&key, &session);
+                    let forgettable = parcel.errand || (lost == Lost::Surely && !carried);
                     if replaced || !forgettable {
+                        if !parcel.errand {
+                            // This says it, whoever noticed it too.
+                            self.losses.tell(&key);
+                        }
                         let detail = "the upstream does not know its session any more";
                         return Err(Failure::after(Reason::UpstreamSessionLost, detail).into());
                     }
@@ -176,9 +187,11 @@ impl Http {
             }
             posted => posted?,
         };
-        let lost = matches!(&reply, Reply::Refused(status, message) if is_session_lost(*status, message.as_ref()))
-            && session.id.is_some();
-        if !lost && parcel.outgoing.method == "tools/call" {
+        let lost = match &reply {
+            Reply::Refused(status, message) if session.id.is_some() => lost(*status, message.as_ref()),
+            _ => None,
+        };
+        if lost != Some(Lost::Surely) && parcel.outgoing.method == "tools/call" {
             session.executed.store(true, Ordering::Release);
         }
         if let Reply::Events(body) = reply {
@@ -195,8 +208,10 @@ impl Http {
         cancel.not_needed();
         Ok(Opened::Done(match reply {
             Reply::Message(message) => single(message, &waiting),
-            Reply::Refused(..) if lost => return Err(Trouble::SessionLost),
-            Reply::Refused(status, message) => refusal(status, message, &waiting),
+            Reply::Refused(status, message) => match lost {
+                Some(lost) => return Err(Trouble::SessionLost(lost)),
+                None => refusal(status, message, &waiting),
+            },
             Reply::Empty | Reply::Events(_) => garbage("the answer to a request is empty"),
         }))
     }
@@ -313,12 +328,13 @@ impl Http {
         tracing::debug!(server = %self.link.config.id, level = level.as_str(), set, "asked for log messages");
     }
 
-    /// Ends a session: DELETE, and whatever the upstream says to it.
+    /// Ends a session: DELETE, and whatever the upstream says to it. One whose credential is used up ends by itself there.
     pub(super) async fn end(&self, session: &Session) {
         if session.id.is_none() {
             return;
         }
-        let Ok(mut headers) = self.bare_headers(&session.presented().now()) else { return };
+        let Ok(access) = session.presented().in_use() else { return };
+        let Ok(mut headers) = self.bare_headers(&access) else { return };
         if session.mark(&mut headers).is_ok() {
             headers.remove(http::header::CONTENT_TYPE);
             let patience = Patience::connect(&self.link.config.health);
@@ -340,7 +356,7 @@ impl Session {
         *self.access.lock().unwrap_or_else(PoisonError::into_inner) = presented;
     }
 
-    fn presented(&self) -> Presented {
+    pub(super) fn presented(&self) -> Presented {
         self.access.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -449,11 +465,17 @@ pub(super) fn cancelled(id: i64) -> Message {
 
 /// Whether an HTTP error says that the session is gone: 404 by the specification; many servers say 400
 /// with one of the codes that SDKs use for their own trouble.
-fn is_session_lost(status: StatusCode, message: Option<&Message>) -> bool {
+fn lost(status: StatusCode, message: Option<&Message>) -> Option<Lost> {
     let number = message.and_then(Message::body).as_ref().and_then(error_code);
     match status {
-        StatusCode::NOT_FOUND => number != Some(i64::from(code::METHOD_NOT_FOUND)),
-        StatusCode::BAD_REQUEST => matches!(number, Some(-32001 | -32000)),
-        _ => false,
+        StatusCode::NOT_FOUND if number != Some(i64::from(code::METHOD_NOT_FOUND)) => Some(Lost::Surely),
+        StatusCode::BAD_REQUEST if matches!(number, Some(-32001 | -32000)) => Some(Lost::Perhaps),
+        _ => None,
     }
+}
+
+/// What the first call is told after a session was lost that had carried some.
+pub(super) fn lost_before_it() -> Trouble {
+    let detail = "the session that earlier calls were made in is gone at the upstream";
+    Failure::before(Reason::UpstreamSessionLost, detail).into()
 }

@@ -18,6 +18,7 @@ use super::health::Circuit;
 use super::hub::{Change, Hub};
 use super::parked::Lot;
 use crate::config::ServerConfig;
+use crate::delegate::CredentialHeader;
 use crate::ids::AuthorizationContext;
 use crate::outcome::{Failure, Reason};
 use crate::wire::Askable;
@@ -179,6 +180,16 @@ impl Link {
 
     /// What to present in the background: the gateway's own, or nothing.
     pub(super) fn own_access(&self) -> Access {
-        self.gateway_access.load_full().map_or_else(Access::bare, |access| (*access).clone())
+        self.presentable().map_or_else(Access::bare, |access| (*access).clone())
+    }
+
+    /// What the gateway itself presented last, if it may still be used; forgotten otherwise.
+    pub(super) fn presentable(&self) -> Option<Arc<Access>> {
+        let known = self.gateway_access.load_full()?;
+        if known.credential.as_ref().is_some_and(CredentialHeader::is_used_up) {
+            self.gateway_access.compare_and_swap(&known, None);
+            return None;
+        }
+        Some(known)
     }
 }

@@ -34,6 +34,7 @@ mod feed;
 mod gate;
 mod handover;
 mod health;
+mod hidden;
 mod http;
 mod hub;
 mod launch;
@@ -41,6 +42,7 @@ mod legacy;
 mod lines;
 mod link;
 mod logging;
+mod losses;
 mod oldest;
 mod parked;
 mod pool;
@@ -157,6 +159,9 @@ impl Upstreams {
     /// connections; one that changed or went is given up when its calls in flight are over.
     pub fn reconfigure(&self, config: &Config) {
         let _one_at_a_time = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Ok(launcher) = &self.launcher {
+            launcher.kept.store(Arc::new(config.kept()));
+        }
         let old = self.servers.load_full();
         let mut new = HashMap::with_capacity(config.servers.len());
         for entry in &config.servers {

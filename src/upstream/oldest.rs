@@ -21,10 +21,10 @@ use super::errand::{Errand, ServerFacts};
 use super::exchange::{Opened, Signal};
 use super::gate::Permit;
 use super::http::{Http, Outfit, Reply, read, refused};
-use super::legacy::Session;
+use super::legacy::{Session, lost_before_it};
 use super::logging::{self, SessionLevel};
 use super::parked::Replies;
-use super::pool::{Lease, PoolFull};
+use super::pool::{Key, Lease, PoolFull};
 use super::server::{Parcel, Trouble};
 use super::source::Source;
 use super::{Access, source, told};
@@ -125,6 +125,9 @@ impl Http {
         if let Some(ids) = told::wanted(parcel, askable) {
             return Ok(told::by_peer(stream, ids, patience).await);
         }
+        if !forgettable && self.losses.tell(&self.key(&parcel.access, askable)) {
+            return Err(lost_before_it());
+        }
         stream.poster.present(self.bare_headers(&parcel.access)?);
         if let Some(level) = logging::wanted(&parcel.outgoing.params)
             && stream.facts.announces("logging", None)
@@ -201,12 +204,15 @@ impl Http {
             match self.streams.lease(&key, Box::pin(self.open_stream(access, askable)), evict).await {
                 Ok(Ok(lease)) => {
                     let Some(closed) = lease.duplex.closed() else { return Ok(lease) };
+                    if forgettable && self.link.config.isolation == Isolation::Principal {
+                        self.note_loss(&key, &lease.poster);
+                    }
                     self.streams.remove(&key, lease.shared());
                     // One that ends right after its beginning is not opened over and over.
                     if std::mem::replace(&mut replaced, true) {
                         return Err(Failure { may_have_acted: false, ..closed }.into());
                     }
-                    if !forgettable && lease.poster.carried.load(Ordering::Acquire) {
+                    if !forgettable && lease.poster.carried.swap(false, Ordering::AcqRel) {
                         let detail = "the stream that was its session has ended";
                         return Err(Failure::before(Reason::UpstreamSessionLost, detail).into());
                     }
@@ -219,6 +225,16 @@ impl Http {
                 Err(PoolFull) => {
                     return Err(Failure::before(Reason::UpstreamBusy, "all of its sessions are in use").into());
                 }
+            }
+        }
+    }
+
+    /// Somebody else than a call found out that a session is lost: the next call is told, if none was meanwhile.
+    fn note_loss(&self, key: &Key, poster: &Poster) {
+        if poster.carried.load(Ordering::Acquire) {
+            self.losses.owe(key);
+            if !poster.carried.swap(false, Ordering::AcqRel) {
+                self.losses.tell(key);
             }
         }
     }

@@ -50,6 +50,16 @@ impl Key {
         let holder = handed.filter(|_| principal.is_some()).map(|handed| handed.holder());
         Self { context: access.context, principal, credential, holder, askable }
     }
+
+    /// Who waits where one of these ends at once: whoever it was started for; nobody, where it is the gateway's own.
+    pub(super) fn answerable(&self) -> Option<Digest> {
+        self.holder.or(self.principal.map(|principal| principal.0))
+    }
+
+    /// Whether it is the gateway's own, or everybody's.
+    pub(super) const fn is_nobodys(&self) -> bool {
+        self.principal.is_none()
+    }
 }
 
 /// Everything of one kind that one server has.
@@ -163,7 +173,11 @@ impl<T> Pool<T> {
             Ok(value) => Ok(Lease { value: Arc::clone(value), user: Some(user) }),
             Err(error) => {
                 let mut slots = self.lock();
-                if slots.get(key).is_some_and(|slot| Arc::ptr_eq(slot, &user.0) && !slot.cell.initialized()) {
+                let slot = Arc::clone(&user.0);
+                drop(user);
+                // Whoever waited for this attempt makes the next one in the same place, which stays theirs.
+                let is_left = slot.users.load(Ordering::Acquire) == 0 && !slot.cell.initialized();
+                if is_left && slots.get(key).is_some_and(|held| Arc::ptr_eq(held, &slot)) {
                     slots.remove(key);
                 }
                 Err(error)
@@ -335,6 +349,34 @@ mod tests {
         assert!(tokio::time::timeout(Duration::from_millis(20), place.idle()).await.is_err());
         drop(in_use);
         place.idle().await;
+    }
+
+    #[tokio::test]
+    async fn what_the_second_one_makes_after_the_first_ones_failure_is_in_its_place() {
+        let pool = Pool::<u32>::new(4);
+        let key = Key::of(&access(1, AuthorizationContext::Gateway), Isolation::Shared, Askable::NOTHING);
+        let fails = Notify::new();
+        let first = async {
+            let make = async {
+                fails.notified().await;
+                Err::<Arc<u32>, _>("no")
+            };
+            pool.lease(&key, make, |_| {}).await.unwrap().unwrap_err()
+        };
+        let second = async {
+            fails.notify_one();
+            let make = async {
+                // The first one has been told by now.
+                tokio::task::yield_now().await;
+                Ok::<_, &str>(Arc::new(2))
+            };
+            *pool.lease(&key, make, |_| {}).await.unwrap().unwrap()
+        };
+        assert_eq!(tokio::join!(first, second), ("no", 2));
+        assert_eq!(pool.held(&key).as_deref(), Some(&2), "or nobody would ever end it");
+        let other = Key::of(&access(2, AuthorizationContext::Gateway), Isolation::Principal, Askable::NOTHING);
+        let failed = pool.lease(&other, async { Err::<Arc<u32>, _>("no") }, |_| {}).await.unwrap();
+        assert!(failed.is_err() && pool.lock().len() == 1, "a failure alone takes no place");
     }
 
     #[tokio::test]

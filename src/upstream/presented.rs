@@ -33,6 +33,14 @@ impl Presented {
         Ok(access.clone())
     }
 
+    /// Waits until what is presented now is taken back.
+    pub(super) async fn taken_away(&self) {
+        match self.now().credential {
+            Some(credential) => credential.taken_away().await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Another one was granted.
     pub(super) fn replace(&self, access: Access) {
         *self.lock() = access;

@@ -1,7 +1,7 @@
 //! Processes that end right after their start are not started over and over.
 //!
-//! Decides how long nobody tries again. Knows nothing of processes. Invariant: whose credential is worth nothing makes
-//! nobody else wait.
+//! Decides how long nobody tries again. Knows nothing of processes. Invariant: whose credential is worth nothing, or
+//! whose calls end their own process, makes nobody else wait.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,7 +17,7 @@ const EARLY_ENDS_MAX: u32 = 3;
 /// A process that ends sooner by itself ended early.
 const EARLY: Duration = Duration::from_secs(10);
 
-/// The pauses of one server, by whose credential its processes are started with.
+/// The pauses of one server, by whom its processes are started for.
 #[derive(Debug, Default)]
 pub(super) struct Rests(Mutex<HashMap<Option<Digest>, Rest>>);
 

@@ -93,10 +93,19 @@ impl Parcel {
 pub(super) enum Trouble {
     /// The upstream speaks another era than it was spoken to in; nothing was executed.
     WrongEra(Failure),
-    /// The session is gone; nothing was executed.
-    SessionLost,
+    /// The session is gone.
+    SessionLost(Lost),
     /// Anything else.
     Failed(Failure),
+}
+
+/// How sure it is that a session is gone, and that nothing was executed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lost {
+    /// The specification has servers say it so (404).
+    Surely,
+    /// Many servers say it so (400 with a code of their own), and some say the same of a call that went wrong.
+    Perhaps,
 }
 
 impl From<Failure> for Trouble {
@@ -109,7 +118,9 @@ impl From<Trouble> for Failure {
     fn from(trouble: Trouble) -> Self {
         match trouble {
             Trouble::WrongEra(failure) | Trouble::Failed(failure) => failure,
-            Trouble::SessionLost => Self::after(Reason::UpstreamSessionLost, "the upstream does not know its session"),
+            Trouble::SessionLost(_) => {
+                Self::after(Reason::UpstreamSessionLost, "the upstream does not know its session")
+            }
         }
     }
 }
@@ -385,7 +396,8 @@ impl Server {
                 let could = stdio.could_start().await;
                 could.map(|()| self.link.answered()).map_err(|failure| self.link.unreachable(failure.detail))
             }
-            Wire::Stdio(stdio) => stdio.process(&access).await.map(drop),
+            // One that lives already answers as well as one that was just started.
+            Wire::Stdio(stdio) => stdio.process(&access).await.map(|_| self.link.answered()),
             Wire::Unusable(reason) => Err(self.link.unreachable(reason.clone())),
         }
     }

@@ -15,6 +15,7 @@ use super::errand::{self, Errand, ServerFacts};
 use super::exchange::Opened;
 use super::gate::Permit;
 use super::handover::{self, Counts, End, Hand};
+use super::hidden::Hidden;
 use super::launch::{Launched as Begun, Launcher, PrivateDirectory};
 use super::link::Link;
 use super::logging::{self, SessionLevel};
@@ -178,7 +179,19 @@ impl Stdio {
             };
             match self.processes.lease(&key, self.start(access, askable, &key), evict).await {
                 Ok(Ok(lease)) => {
+                    if self.link.closing.is_cancelled() {
+                        // It was started while all others were taken out of their places.
+                        let (stdio, running) = (Arc::clone(self), Arc::clone(lease.shared()));
+                        tokio::spawn(async move { running.end(&stdio, End::Closed).await });
+                        return Err(Failure::before(
+                            Reason::UpstreamUnreachable,
+                            "the server was taken out of the configuration",
+                        ));
+                    }
                     if lease.process.closed().is_none() {
+                        if self.link.era().is_none() {
+                            self.link.learn_era(lease.facts.era());
+                        }
                         if let (Some(hand), Some(handed)) = (&lease.hand, handed) {
                             hand.renew(handed)?;
                         }
@@ -214,8 +227,8 @@ impl Stdio {
 
     async fn start(self: &Arc<Self>, access: &Access, askable: Askable, key: &Key) -> Result<Arc<Running>, Failure> {
         let handed = self.handed(access)?;
-        let holder = handed.map(|handed| handed.holder());
-        self.rests.check(holder)?;
+        let answerable = key.answerable();
+        self.rests.check(answerable)?;
         let era = self.link.era();
         let started = match self.launch_and_greet(access, era, askable).await {
             // Some servers die of a message that they do not expect before `initialize`.
@@ -233,7 +246,7 @@ impl Stdio {
                 tracing::info!(
                     server = %self.link.config.id, with_credential = handed.is_some(), "a process was started"
                 );
-                tokio::spawn(watch_end(Arc::clone(self), Arc::clone(&running), holder));
+                tokio::spawn(watch_end(Arc::clone(self), Arc::clone(&running), answerable));
                 if handed.is_some() {
                     self.started.enter(&running);
                     tokio::spawn(handover::look_after(Arc::clone(self), key.clone(), Arc::clone(&running)));
@@ -242,8 +255,16 @@ impl Stdio {
             }
             // It may be for somebody's credential that it does not start, and others have another one.
             Err(trouble) if handed.is_some() => {
-                self.rests.ended(holder, Duration::ZERO, false);
+                self.rests.ended(answerable, Duration::ZERO, false);
                 Err(trouble.into())
+            }
+            // One process that did not start says nothing of the others: whether any can be started is found out in
+            // the background, with the gateway's own.
+            Err(trouble) if !key.is_nobodys() => {
+                self.rests.ended(answerable, Duration::ZERO, false);
+                self.link.forget_era();
+                self.link.lost.notify_one();
+                Err(Failure { may_have_acted: false, ..Failure::from(trouble) })
             }
             Err(trouble) => {
                 let failure = Failure::from(trouble);
@@ -310,9 +331,10 @@ impl Stdio {
         &self,
         handed: Option<&Arc<Handed>>,
     ) -> Result<(Arc<Duplex>, PrivateDirectory, Option<Hand>), Failure> {
-        let Begun { child, private, file } = self.launcher.start(&self.link.config, handed.map(AsRef::as_ref)).await?;
+        let Begun { child, private, file, secrets } =
+            self.launcher.start(&self.link.config, handed.map(AsRef::as_ref)).await?;
         let hand = handed.map(|handed| Hand::new(Arc::clone(handed), file));
-        let hidden = hand.as_ref().map(Hand::watch);
+        let hidden = Hidden::new(&secrets, hand.as_ref().map(Hand::given));
         Ok((process::adopt(Arc::clone(&self.link), child, hidden)?, private, hand))
     }
 
@@ -362,7 +384,7 @@ const fn is_end(trouble: &Trouble) -> bool {
 }
 
 /// Notes that a process has ended, and how soon.
-async fn watch_end(stdio: Arc<Stdio>, running: Arc<Running>, holder: Option<crate::ids::Digest>) {
+async fn watch_end(stdio: Arc<Stdio>, running: Arc<Running>, answerable: Option<crate::ids::Digest>) {
     let began = Instant::now();
     running.process.over.cancelled().await;
     let dismissed = running.process.was_dismissed();
@@ -371,5 +393,5 @@ async fn watch_end(stdio: Arc<Stdio>, running: Arc<Running>, holder: Option<crat
         let why = running.process.closed().map(|failure| failure.detail).unwrap_or_default();
         tracing::info!(server = %stdio.link.config.id, lived = ?began.elapsed(), why, "a process has ended by itself");
     }
-    stdio.rests.ended(holder, began.elapsed(), dismissed);
+    stdio.rests.ended(answerable, began.elapsed(), dismissed);
 }

@@ -120,6 +120,65 @@ async fn a_lost_session_is_replaced_in_silence_only_while_it_carried_nothing() {
 }
 
 #[tokio::test]
+async fn a_call_that_went_wrong_with_a_code_of_lost_sessions_is_not_sent_again() {
+    for code in [-32000, -32001] {
+        // It does what it is called for, and then says that something went wrong.
+        let fake = legacy_fake(move |seen: Seen| async move {
+            match no_stream(&seen) {
+                Some(response) => response,
+                None => seen.error(400, code),
+            }
+        })
+        .await;
+        for isolation in [Isolation::Principal, Isolation::Shared] {
+            fake.seen.lock().unwrap().clear();
+            let upstreams = upstreams(ServerConfig { isolation, ..entry(fake.transport()) });
+            assert_eq!(told(call(&upstreams, 1).await), (Reason::UpstreamSessionLost, true), "{code}");
+            assert_eq!(fake.seen("tools/call").len(), 1, "{code}: it may have been executed");
+        }
+        let access = Access { principal: Some(principal(2)), ..Access::bare() };
+        let fresh = legacy_fake(move |seen: Seen| async move {
+            match no_stream(&seen) {
+                Some(response) => response,
+                None if seen.header("mcp-session-id") == Some("session-1") => seen.error(400, code),
+                None => seen.result(json!({ "tools": [] })),
+            }
+        })
+        .await;
+        let upstreams = upstreams(ServerConfig { isolation: Isolation::Shared, ..entry(fresh.transport()) });
+        upstreams.list(&id(), &access, Kind::Tool).await.unwrap();
+        assert_eq!(fresh.seen("tools/list").len(), 2, "{code}: a list may be asked for again");
+    }
+}
+
+#[tokio::test]
+async fn whoever_calls_next_is_told_that_housekeeping_has_replaced_a_session_that_carried_calls() {
+    let lost = Arc::new(Mutex::new(Vec::<String>::new()));
+    let gone = Arc::clone(&lost);
+    let fake = legacy_fake(move |seen: Seen| {
+        let session = seen.header("mcp-session-id").unwrap().to_owned();
+        let gone = gone.lock().unwrap().contains(&session);
+        async move {
+            match no_stream(&seen) {
+                Some(response) => response,
+                None if gone => empty(404),
+                None => seen.result(json!({ "session": session, "tools": [] })),
+            }
+        }
+    })
+    .await;
+    let upstreams = upstreams(entry(fake.transport()));
+    let first = completed(call(&upstreams, 1).await)["session"].as_str().unwrap().to_owned();
+    lost.lock().unwrap().push(first.clone());
+    let access = Access { principal: Some(principal(1)), ..Access::bare() };
+    upstreams.list(&id(), &access, Kind::Tool).await.unwrap();
+    assert_eq!(fake.seen("tools/list").len(), 2, "a list is none the worse for it");
+    assert_eq!(told(call(&upstreams, 1).await), (Reason::UpstreamSessionLost, false));
+    assert_eq!(fake.seen("tools/call").len(), 1, "nothing of it was sent");
+    assert_ne!(completed(call(&upstreams, 1).await)["session"], first, "once is enough");
+}
+
+#[tokio::test]
 async fn a_server_that_asks_within_a_call_is_answered_and_the_call_goes_on() {
     let fake = legacy_fake(|seen: Seen| async move {
         no_stream(&seen).unwrap_or_else(|| {
@@ -211,6 +270,53 @@ async fn the_stream_of_the_gateways_session_tells_that_a_list_changed() {
     fake.saw(|seen| seen.body["id"] == 5 && seen.body.get("result").is_some()).await;
     let facts = upstreams.facts(&id(), &Access::bare()).await.unwrap();
     assert_eq!((facts.version, facts.instructions.as_deref()), (Version::V2025_11_25, Some("old")));
+}
+
+#[tokio::test]
+async fn the_gateways_own_credential_is_not_presented_in_the_background_once_it_is_used_up_or_taken_back() {
+    for how in ["taken back", "used up"] {
+        let (open, closed) = (Arc::new(AtomicUsize::new(0)), tokio_util::sync::CancellationToken::new());
+        let (opened, over) = (Arc::clone(&open), closed.clone());
+        let fake = legacy_fake(move |seen: Seen| {
+            let (opened, over) = (Arc::clone(&opened), over.clone());
+            async move {
+                if seen.verb != Method::GET {
+                    return seen.result(json!({ "tools": [] }));
+                }
+                opened.fetch_add(1, Ordering::SeqCst);
+                let ends = over.drop_guard();
+                let body = futures_util::stream::unfold(ends, |ends| async move {
+                    std::future::pending::<()>().await;
+                    Some((Ok::<_, std::convert::Infallible>(Bytes::new()), ends))
+                });
+                let answer = Response::builder().header("content-type", "text/event-stream");
+                answer.body(Body::from_stream(body)).unwrap()
+            }
+        })
+        .await;
+        let upstreams = upstreams(entry(fake.transport()));
+        let taken_back = tokio_util::sync::CancellationToken::new();
+        let until = jiff::Timestamp::now().as_second() + if how == "used up" { 2 } else { 600 };
+        let header = CredentialHeader::new(http::header::AUTHORIZATION, "Bearer own".to_owned().into());
+        let credential = Some(header.until(Some(until)).standing(&taken_back));
+        upstreams.facts(&id(), &Access { credential, ..Access::bare() }).await.unwrap();
+        fake.saw(|seen| seen.verb == Method::GET && seen.header("authorization") == Some("Bearer own")).await;
+        if how == "taken back" {
+            taken_back.cancel();
+        }
+        let ended = tokio::time::timeout(Duration::from_secs(5), closed.cancelled());
+        assert!(ended.await.is_ok(), "{how}: what it opened is over");
+        fake.seen.lock().unwrap().clear();
+        // Both that listen and that probe go on by themselves.
+        let server = upstreams.server(&id()).unwrap();
+        server.link.found.notify_one();
+        server.link.unreachable("for a moment".to_owned());
+        fake.saw(|seen| seen.method() == "server/discover").await;
+        server.link.found.notify_one();
+        fake.saw(|seen| seen.method() == "initialize").await;
+        let presented = fake.seen.lock().unwrap().iter().any(|seen| seen.headers.contains_key("authorization"));
+        assert!(!presented, "{how}");
+    }
 }
 
 #[tokio::test]

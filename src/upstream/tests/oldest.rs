@@ -276,6 +276,30 @@ async fn a_session_that_carried_a_call_is_not_replaced_in_silence() {
 }
 
 #[tokio::test]
+async fn whoever_calls_next_is_told_that_housekeeping_has_replaced_a_session_that_carried_calls() {
+    let downs = Arc::new(Mutex::new(Vec::<Down>::new()));
+    let kept = Arc::clone(&downs);
+    let fake = oldest(move |seen, down| {
+        down.answer(&seen, json!({ "session": down.session }));
+        kept.lock().unwrap().push(down);
+        202
+    })
+    .await;
+    let upstreams = upstreams(entry(fake.transport()));
+    let before = completed(call(&upstreams, 1).await);
+    downs.lock().unwrap()[0].hang_up();
+    let access = Access { principal: Some(principal(1)), ..Access::bare() };
+    let opened = streams_opened(&fake);
+    while streams_opened(&fake) == opened {
+        // Until it is noticed that the stream has ended.
+        let _ = upstreams.list(&id(), &access, Kind::Tool).await;
+    }
+    assert_eq!(told(call(&upstreams, 1).await), (Reason::UpstreamSessionLost, false));
+    assert_eq!(fake.seen("tools/call").len(), 1);
+    assert_ne!(before, completed(call(&upstreams, 1).await), "once is enough");
+}
+
+#[tokio::test]
 async fn a_message_that_is_refused_ends_its_call_and_a_session_that_is_unknown_all() {
     for (status, reason) in
         [(500, Reason::UpstreamStatus), (307, Reason::UpstreamStatus), (404, Reason::UpstreamSessionLost)]

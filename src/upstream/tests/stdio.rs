@@ -238,12 +238,48 @@ async fn a_process_that_never_speaks_or_is_not_there_is_down() {
         let place = serve(script, |entry| entry.health.connect_timeout = Duration::from_millis(300));
         let failure = failed(call(&place.upstreams, 1).await);
         assert!(!failure.may_have_acted, "{script}: {failure}");
-        assert!(matches!(place.upstreams.health()[0].1, crate::upstream::Health::Down { .. }), "{script}");
+        until_health(&place, |health| matches!(health, crate::upstream::Health::Down { .. })).await;
         let began = std::time::Instant::now();
         assert_eq!(told(call(&place.upstreams, 2).await), (Reason::UpstreamUnreachable, false), "{script}");
         assert!(began.elapsed() < Duration::from_millis(100), "{script}");
         place.upstreams.shutdown().await;
     }
+}
+
+async fn until_health(place: &Place, is: impl Fn(&crate::upstream::Health) -> bool) {
+    for _ in 0..500 {
+        if is(&place.upstreams.health()[0].1) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("it stays {}", place.upstreams.health()[0].1);
+}
+
+#[tokio::test]
+async fn a_process_that_does_not_start_for_one_takes_the_server_from_nobody_else() {
+    let is_up = |health: &crate::upstream::Health| *health == crate::upstream::Health::Up;
+    let directory = tempfile::tempdir().unwrap();
+    let key = directory.path().join("key");
+    std::fs::write(&key, "a-key-of-the-server").unwrap();
+    let read = SecretReference::File(key.clone());
+    let place = serve(&script(&format!(r#"{LEGACY} *tools/call*) answer '{{"ok":true}}';;"#)), |entry| {
+        let TransportConfig::Stdio { environment, .. } = &mut entry.transport else { return };
+        environment.insert("KEY".to_owned(), read);
+    });
+    until_health(&place, is_up).await;
+    std::fs::remove_file(&key).unwrap();
+    assert_eq!(told(call(&place.upstreams, 1).await), (Reason::CredentialUnavailable, false));
+    assert!(is_up(&place.upstreams.health()[0].1), "the gateway's own process lives");
+    std::fs::write(&key, "a-key-of-the-server").unwrap();
+    assert_eq!(completed(call(&place.upstreams, 2).await), json!({ "ok": true }));
+    assert_eq!(completed(call(&place.upstreams, 1).await), json!({ "ok": true }));
+    // Whatever took it down: that its own process answers is enough for it to be up again.
+    place.upstreams.server(&id()).unwrap().link.unreachable("for a moment".to_owned());
+    assert_eq!(told(call(&place.upstreams, 1).await), (Reason::UpstreamUnreachable, false));
+    until_health(&place, is_up).await;
+    assert_eq!(completed(call(&place.upstreams, 1).await), json!({ "ok": true }));
+    place.upstreams.shutdown().await;
 }
 
 #[tokio::test]
@@ -354,7 +390,11 @@ async fn a_reader_that_is_too_slow_loses_notifications_and_never_the_end() {
 
 #[tokio::test]
 async fn a_process_that_ends_right_after_each_start_is_not_started_over_and_over() {
-    let place = serve(&script(&format!("{LEGACY} *tools/call*) echo x >> $PLACE/calls; exit 0;;")), |_| {});
+    let cases = format!(
+        r#"{LEGACY} *'"n":2'*) answer '{{"ok":true}}';;
+        *tools/call*) echo x >> $PLACE/calls; exit 0;;"#
+    );
+    let place = serve(&script(&cases), |_| {});
     let mut unreachable = 0;
     for _ in 0..10 {
         let failure = failed(call(&place.upstreams, 1).await);
@@ -362,6 +402,8 @@ async fn a_process_that_ends_right_after_each_start_is_not_started_over_and_over
     }
     let calls = std::fs::read_to_string(place.file("calls")).unwrap().lines().count();
     assert!((1..10).contains(&calls) && unreachable == 10 - calls, "{calls} calls, {unreachable} unreachable");
+    let other = outcome(place.upstreams.send(dispatch(2, tool_call("t", json!({ "n": 2 }))))).await;
+    assert_eq!(completed(other), json!({ "ok": true }), "whoever ends only their own process waits alone");
     place.upstreams.shutdown().await;
 }
 
