@@ -113,7 +113,7 @@ fn a_program_beside_the_file_is_found_and_a_name_is_left_to_the_path() {
 fn every_file_that_holds_a_secret_or_what_is_recorded_is_kept_from_every_child() {
     let text = server_with(
         r#"credential = { kind = "static", secret = ["file:held/one", "file:held/two"] }
-tool_credentials = { write = { kind = "client_credentials", token_endpoint = "https://as.example/token", client_id = "g", client_secret = "file:held/tool" } }
+tool_credentials = { write = { kind = "client_credentials", token_endpoint = "https://as.example/token", client_id = "g", client_secret = "file:held/tool", audience = "notes" } }
 [servers.child]
 owner = "group:corp/knowledge"
 environment = "production"
@@ -134,14 +134,16 @@ otlp = "https://collector.example"
 headers = { api-key = "file:held/telemetry" }
 [export.siem]
 to = "https://siem.example/in"
+format = "ocsf"
 secret = "file:held/export"
 [export.local]
 to = "file:held/events"
+format = "ocsf"
 [record]
 sinks = ["file:held/sink"]
 [record.object_store]
 endpoint = "https://s3.example"
-bucket = "b"
+bucket = "checkpoints"
 region = "r"
 access_key_id = "file:held/access"
 secret_access_key = "file:held/bucket"
