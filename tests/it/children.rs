@@ -297,7 +297,7 @@ async fn a_child_reaches_no_unix_socket_whatever_network_it_has() {
         place.is_refused("online", &code).await;
     }
     // One end of a pair is as good as a socket where what is sent may name an address.
-    let listens = place.path("log");
+    let listens = place.path("a-log-of-this-machine");
     let log = std::os::unix::net::UnixDatagram::bind(&listens).unwrap();
     for kind in ["SOCK_DGRAM", "SOCK_RAW", "SOCK_DGRAM | socket.SOCK_CLOEXEC"] {
         let code = format!(

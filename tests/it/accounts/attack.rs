@@ -151,8 +151,8 @@ async fn a_service_whose_tokens_are_good_at_this_gateway_is_linked_by_nobody() {
     let page = running.links("ann", &running.link("ann").await).await;
     assert_eq!(page.status, 502, "{}", page.text);
     assert!(page.text.contains("good at this gateway itself"), "{}", page.text);
-    let answer = running.whoami("ann").await;
-    assert_eq!(reason(&answer), "account_link_required");
+    let answer = running.client("ann").call_tool("notes__link_account", json!({})).await;
+    assert_eq!(reason(&answer), "account_link_required", "{}", answer.text);
     assert!(running.service.state().called_as.is_empty());
     eventually("both are given back", async || running.service.state().revoked.len() == 2).await;
     running.service.state().says = Some(json!({ "iss": running.issuer.url, "aud": running.service.url() }));
