@@ -195,18 +195,18 @@ async fn whoever_comes_back_with_nothing_too_often_is_turned_away_before_the_iss
     issuer.seat(vec![Person::new("ann", &["admins"])]);
     let mut ann = Browser::of(&gateway);
     ann.sign_in().await;
-    let mut guesses = Vec::new();
-    for _ in 0..8 {
-        let mut browser = Browser::of(&gateway);
-        let back = browser.come_back("/admin/login/start").await;
-        let (before, code) = back.split_once("code=").unwrap();
-        let (_, after) = code.split_once('&').unwrap();
-        guesses.push(browser.get(&format!("{before}code=guess&{after}")).await.status);
-    }
-    assert_eq!(guesses[..3], [502; 3]);
-    assert_eq!(guesses.last(), Some(&429), "{guesses:?}");
     let mut bob = Browser::of(&gateway);
     let back = bob.come_back("/admin/login/start").await;
+    let mut guesses = Vec::new();
+    while guesses.last() != Some(&429) {
+        let mut browser = Browser::of(&gateway);
+        let guess = browser.come_back("/admin/login/start").await;
+        let (before, code) = guess.split_once("code=").unwrap();
+        let (_, after) = code.split_once('&').unwrap();
+        guesses.push(browser.get(&format!("{before}code=guess&{after}")).await.status);
+        assert!(guesses.len() < 20, "{guesses:?}");
+    }
+    assert_eq!(guesses[..3], [502; 3]);
     let waits = bob.get(&back).await;
     assert!(waits.status == 429 && waits.text.contains("wait a moment"), "{}", waits.text);
     // Who is signed in already signs in again; the other one waits, and has lost nothing.

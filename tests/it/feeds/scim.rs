@@ -95,6 +95,9 @@ async fn whoever_leaves_takes_along_what_they_answer_for_however_their_name_has_
 #[tokio::test]
 async fn every_way_to_say_that_somebody_has_left_is_understood() {
     let fed = start().await;
+    let listed = || fed.upstream.everything().iter().filter(|request| request.text.contains("tools/list")).count();
+    assert!(works(&fed.person("zoe")).await);
+    let before = listed();
     let inactive = json!({ "userName": "x", "active": false });
     let entra = json!({ "Operations": [{ "op": "Replace", "path": "active", "value": "False" }] });
     for (name, method, body, status) in [
@@ -114,6 +117,8 @@ async fn every_way_to_say_that_somebody_has_left_is_understood() {
     assert_eq!(made.status, 201, "{}", made.text);
     assert!(made.headers["location"].to_str().unwrap().ends_with(&id("dan")));
     assert!(!works(&fed.person("dan")).await);
+    // They answer for nothing here: their leaving has nothing listed again.
+    assert_eq!((listed(), before >= 1), (before, true));
 }
 
 #[tokio::test]
