@@ -31,7 +31,8 @@ fn config() -> Arc<Config> {
         sends_resource: true,
         schemes: Vec::new(),
     };
-    let first = IssuerConfig { registration: Some(registration), ..crate::identity::fixture::issuer_config() };
+    let (registration, audiences) = (Some(registration), Vec::new());
+    let first = IssuerConfig { registration, audiences, ..crate::identity::fixture::issuer_config() };
     config.issuers = vec![Arc::new(first)];
     Arc::new(config)
 }
