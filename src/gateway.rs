@@ -245,11 +245,7 @@ impl Gateway {
             self.refused_unauthenticated(failure.reason, peer);
             return Err(failure.into());
         }
-        let knocks = self.strangers.are_too_many(peer, &self.live.snapshot.load().config.quota);
-        if knocks && !self.identity.has_seen(&shown) {
-            self.journal.knocked(Reason::StrangersLimited, peer);
-            return Err(Refusal::new(Reason::StrangersLimited).into());
-        }
+        self.admits(&shown, peer)?;
         let caller = self
             .identity
             .authenticate(shown, &resource)
@@ -258,6 +254,19 @@ impl Gateway {
         let usable = self.lifecycle.load().may_use(&caller);
         usable.inspect_err(|refusal| self.refused_unauthenticated(refusal.reason, peer))?;
         Ok(self.in_emergency(caller).await)
+    }
+
+    /// Whether what comes from there is looked at at all: whom we know always is.
+    ///
+    /// # Errors
+    /// `strangers_limited`, counted and recorded here.
+    pub fn admits(&self, shown: &Shown<'_>, peer: IpAddr) -> Result<(), Refusal> {
+        let knocks = self.strangers.are_too_many(peer, &self.live.snapshot.load().config.quota);
+        if knocks && !self.identity.has_seen(shown) {
+            self.journal.knocked(Reason::StrangersLimited, peer);
+            return Err(Refusal::new(Reason::StrangersLimited));
+        }
+        Ok(())
     }
 
     /// Counts and records a refusal of somebody who was not authenticated; never waits for the disk.

@@ -10,6 +10,7 @@ mod network;
 pub use action::{Action, PinKind};
 pub use network::network;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -22,7 +23,7 @@ use serde::{Deserialize, Serialize};
 pub struct SpellingError {
     what: &'static str,
     value: String,
-    rule: &'static str,
+    rule: Cow<'static, str>,
 }
 
 /// Declares a checked, cheaply cloned text identifier.
@@ -43,7 +44,7 @@ macro_rules! name {
                 if check(value) {
                     Ok(Self(Arc::from(value)))
                 } else {
-                    Err(SpellingError { what: $what, value: value.chars().take(80).collect(), rule: $rule })
+                    Err(SpellingError { what: $what, value: value.chars().take(80).collect(), rule: $rule.into() })
                 }
             }
 
@@ -170,15 +171,30 @@ impl Subject {
         Self(Arc::from("anyone"))
     }
 
-    /// Reads a subject as an administrator writes it on a command line or in a rule.
+    /// Reads a subject as an administrator writes it in a file or a rule.
     ///
     /// # Errors
-    /// When it is none of the four kinds, or its name is not in the encoded form.
+    /// When it is none of the four kinds, or its name is not encoded as the gateway does it: in another spelling it would
+    /// be nobody's, and what is denied to it or taken back from it as well.
     pub fn parse(text: &str) -> Result<Self, SpellingError> {
+        let subject = Self::canonical(text)?;
+        if subject.as_str() == text {
+            return Ok(subject);
+        }
+        let rule = format!("the gateway spells this subject differently; write {subject}").into();
+        Err(SpellingError { what: "subject", value: text.chars().take(80).collect(), rule })
+    }
+
+    /// Reads a subject in any spelling, for what must not miss whom it means: as the gateway spells it.
+    ///
+    /// # Errors
+    /// When it is none of the four kinds, or its name is not encoded.
+    pub fn canonical(text: &str) -> Result<Self, SpellingError> {
         let refuse = || SpellingError {
             what: "subject",
             value: text.chars().take(80).collect(),
-            rule: "write user:ISSUER/SUB, group:ISSUER/NAME, agent:ID or anyone, other characters percent-encoded",
+            rule: "write user:ISSUER/SUB, group:ISSUER/NAME, agent:ID or anyone, other characters percent-encoded"
+                .into(),
         };
         if text == "anyone" {
             return Ok(Self::anyone());
@@ -189,10 +205,12 @@ impl Subject {
         let rest = text.strip_prefix("user:").or_else(|| text.strip_prefix("group:")).ok_or_else(refuse)?;
         let (issuer, name) = rest.split_once('/').ok_or_else(refuse)?;
         let encoded = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~@%".contains(&byte);
-        if IssuerAlias::new(issuer).is_err() || name.is_empty() || !name.bytes().all(encoded) {
+        let issuer = IssuerAlias::new(issuer).map_err(|_| refuse())?;
+        if name.is_empty() || !name.bytes().all(encoded) {
             return Err(refuse());
         }
-        Ok(Self(Arc::from(text)))
+        let claim = percent_encoding::percent_decode_str(name).decode_utf8_lossy();
+        Ok(if text.starts_with("user:") { Self::user(&issuer, &claim) } else { Self::group(&issuer, &claim) })
     }
 
     /// The spelling that rules use.
@@ -413,7 +431,7 @@ macro_rules! ulid_id {
                 ulid::Ulid::from_string(text).map(Self).map_err(|_| SpellingError {
                     what: "id",
                     value: text.chars().take(80).collect(),
-                    rule: "use the 26 characters that the log shows",
+                    rule: "use the 26 characters that the log shows".into(),
                 })
             }
         }
@@ -450,6 +468,23 @@ mod tests {
             assert_eq!(subject.as_str().matches('/').count(), 1, "{subject}");
             assert!(subject.as_str().bytes().all(|b| b.is_ascii_graphic() && b != b',' && b != b'*'), "{subject}");
             assert_eq!(Subject::parse(subject.as_str()).unwrap(), subject);
+        }
+    }
+
+    #[test]
+    fn a_subject_is_written_as_the_gateway_spells_it_and_a_brake_finds_it_in_any_spelling() {
+        for (written, own) in [
+            ("user:corp/auth0%7c1", "user:corp/auth0%7C1"),
+            ("user:corp/anna%40corp.example", "user:corp/anna@corp.example"),
+            ("group:corp/%64evs", "group:corp/devs"),
+            ("user:corp/100%", "user:corp/100%25"),
+        ] {
+            let refused = Subject::parse(written).unwrap_err().to_string();
+            assert!(refused.ends_with(&format!("write {own}")), "{refused}");
+            assert_eq!(Subject::canonical(written).unwrap(), Subject::parse(own).unwrap());
+        }
+        for none in ["user:corp/", "user:CORP/a", "role:admin", "user:corp/a b", "agent:NO"] {
+            assert!(Subject::canonical(none).is_err() && Subject::parse(none).is_err(), "{none}");
         }
     }
 

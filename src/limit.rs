@@ -266,6 +266,8 @@ pub const STORE_READERS_MAX: u32 = 2;
 pub const REVOCATIONS_MAX: i64 = 100_000;
 /// Of them, those that feeds order: an administrator has room at three in the morning, whatever was synchronised.
 pub const REVOCATIONS_OF_FEEDS_MAX: i64 = 50_000;
+/// Of those, the blocks of people who left, which nothing lifts by itself: a logout has room in any case.
+pub const REVOCATIONS_LEFT_MAX: i64 = 40_000;
 
 // === config ===
 

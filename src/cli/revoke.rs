@@ -353,7 +353,7 @@ fn subject(text: &str) -> Result<Named, String> {
     let Some(encoded) = text.strip_prefix("user:") else {
         return named(text).ok_or_else(|| "write user:ISSUER/SUB, as the log shows it".to_owned());
     };
-    Subject::parse(text).map_err(|error| error.to_string())?;
+    Subject::canonical(text).map_err(|error| error.to_string())?;
     let decoded = percent_encoding::percent_decode_str(encoded).decode_utf8().map_err(|error| error.to_string())?;
     named(&decoded).ok_or_else(|| "write user:ISSUER/SUB, as the log shows it".to_owned())
 }

@@ -173,10 +173,20 @@ pub struct ClaimNames {
     pub client: Vec<String>,
     /// Groups; `None` where this issuer has none. Configured but absent is *unknown*, not empty.
     pub groups: Option<String>,
+    /// Groups of a token that was issued longer ago are unknown as well.
+    pub groups_age_max: Option<Duration>,
     /// Scopes: `scope` (string) or `scp` (string or array).
     pub scope: Vec<String>,
     /// Who the human is across issuers; an issuer without one cannot approve.
     pub person: Option<String>,
+}
+
+impl ClaimNames {
+    /// No claim says anything.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self { client: Vec::new(), groups: None, groups_age_max: None, scope: Vec::new(), person: None }
+    }
 }
 
 /// Whether calls need token scopes.

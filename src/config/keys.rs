@@ -347,6 +347,7 @@ pub const CLAIMS: Section = servers(
     &[
         defaulted("client", "list of claims", "[\"client_id\", \"azp\", \"appid\", \"cid\"]"),
         optional("groups", "claim"),
+        optional("groups_age_max", "duration"),
         defaulted("scope", "list of claims", "[\"scope\", \"scp\"]"),
         optional("person", "claim"),
     ],

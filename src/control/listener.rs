@@ -45,6 +45,10 @@ pub struct Administrators {
     outside: ArcSwapOption<Outside>,
 }
 
+/// From where a page is asked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer(pub(super) IpAddr);
+
 /// What one configuration says about the outside.
 struct Outside {
     config: Arc<Config>,
@@ -90,16 +94,22 @@ impl Administrators {
         let below_api = uri.path().strip_prefix(routes::API).filter(|rest| rest.is_empty() || rest.starts_with('/'));
         let Some(path) = below_api.map(str::to_owned) else {
             *request.uri_mut() = uri;
+            request.extensions_mut().insert(Peer(peer));
             return answer(&self.pages, request).await;
         };
         if path == routes::DOCUMENT_PATH && *request.method() == Method::GET {
             return routes::document().await;
         }
-        let caller = match self.operations.authenticate(bearer(request.headers())).await {
+        let bearer = bearer(request.headers());
+        let challenged = |stop: Stop| challenged(problem::stopped(&stop), &stop, Some(&outside.config));
+        if let Err(refusal) = self.operations.admits(bearer, peer) {
+            return challenged(refusal.into());
+        }
+        let caller = match self.operations.authenticate(bearer).await {
             Ok(caller) => caller,
             Err(stop) => {
                 self.operations.knocked(stop.reason(), peer);
-                return challenged(problem::stopped(&stop), &stop, Some(&outside.config));
+                return challenged(stop);
             }
         };
         let Some(uri) = with_path(&uri, if path.is_empty() { "/" } else { &path }) else {

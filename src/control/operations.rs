@@ -146,6 +146,14 @@ pub trait Operations: Governs {
     fn secrets(&self) -> BoxFuture<'_, Vec<SecretStatus>> {
         Box::pin(std::future::ready(Vec::new()))
     }
+    /// Whether what comes from there with this bearer token is looked at at all.
+    ///
+    /// # Errors
+    /// Too much of what came from there was refused; counted by whoever says so.
+    fn admits(&self, bearer: Option<&str>, peer: IpAddr) -> Result<(), Refusal> {
+        let _anybody = (bearer, peer);
+        Ok(())
+    }
     /// Who presents this bearer token at the administrators' listener. Nobody, where there is none.
     fn authenticate<'a>(&'a self, bearer: Option<&'a str>) -> BoxFuture<'a, Result<Caller, Stop>> {
         let _nobody = bearer;

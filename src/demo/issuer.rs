@@ -189,6 +189,7 @@ impl DemoIssuer {
             claims: ClaimNames {
                 client: vec!["client_id".to_owned()],
                 groups: Some("groups".to_owned()),
+                groups_age_max: None,
                 scope: vec!["scope".to_owned()],
                 person: Some("sub".to_owned()),
             },

@@ -28,6 +28,8 @@ const PREFIX_BYTES: usize = 5;
 pub struct Bundles {
     body: Incoming,
     read: BytesMut,
+    /// Whether it has said something, so that it knew us.
+    heard: bool,
     connection: JoinHandle<()>,
 }
 
@@ -70,7 +72,7 @@ impl Bundles {
         let answer = sender.send_request(request).await;
         let answer = answer.inspect_err(|_| connection.abort()).map_err(|error| error.to_string())?;
         let (head, body) = answer.into_parts();
-        let bundles = Self { body, read: BytesMut::new(), connection };
+        let bundles = Self { body, read: BytesMut::new(), heard: false, connection };
         if !head.status.is_success() {
             return Err(format!("it answered {}", head.status));
         }
@@ -79,20 +81,27 @@ impl Bundles {
         Ok(bundles)
     }
 
-    /// The bundle of that trust domain, each time that the workload API says something.
+    /// The bundle of that trust domain, each time that the workload API says something; nothing where what it says has
+    /// none, or it knows us no more: what is left out is withdrawn (SPIFFE Workload API, 4.4).
     ///
     /// # Errors
     /// Why the stream is over, or what is wrong with what it said, in words.
-    pub async fn next(&mut self, trust_domain: &str) -> Result<Bytes, String> {
+    pub async fn next(&mut self, trust_domain: &str) -> Result<Option<Bytes>, String> {
         loop {
             if let Some(message) = taken(&mut self.read)? {
+                self.heard = true;
                 return bundle(&message, trust_domain);
             }
             let frame = self.body.frame().await.ok_or("the stream ended")?.map_err(|error| error.to_string())?;
             match frame.into_data() {
                 Ok(data) => self.read.extend_from_slice(&data),
                 Err(frame) => {
-                    status(frame.trailers_ref().unwrap_or(&HeaderMap::new()))?;
+                    let none = HeaderMap::new();
+                    let trailers = frame.trailers_ref().unwrap_or(&none);
+                    if std::mem::take(&mut self.heard) && is_denied(trailers) {
+                        return Ok(None);
+                    }
+                    status(trailers)?;
                     return Err("the stream ended".to_owned());
                 }
             }
@@ -109,13 +118,19 @@ fn check(socket: &Path) -> Result<(), String> {
     replaceable(socket).map_or(Ok(()), |message| Err(format!("others can replace it: {message}")))
 }
 
+/// Whether the workload API gives nothing to us.
+fn is_denied(headers: &HeaderMap) -> bool {
+    headers.get("grpc-status").is_some_and(|status| status == "7")
+}
+
 /// What gRPC says of how it went.
 fn status(headers: &HeaderMap) -> Result<(), String> {
+    if is_denied(headers) {
+        return Err("it does not know this process (PermissionDenied): register the gateway as a workload".to_owned());
+    }
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     match text("grpc-status") {
         "" | "0" => Ok(()),
-        // The workload API gives nothing to whom it does not know.
-        "7" => Err("it does not know this process (PermissionDenied): register the gateway as a workload".to_owned()),
         code => {
             let message: String = text("grpc-message").chars().take(limit::ERROR_SHOWN_CHARACTERS_MAX).collect();
             Err(format!("it answered with the gRPC status {code} {message}").trim_end().to_owned())
@@ -142,7 +157,7 @@ fn taken(read: &mut BytesMut) -> Result<Option<Bytes>, String> {
 }
 
 /// `JWTBundlesResponse { map<string, bytes> bundles = 1; }`: the value under the domain's SPIFFE ID.
-fn bundle(message: &Bytes, trust_domain: &str) -> Result<Bytes, String> {
+fn bundle(message: &Bytes, trust_domain: &str) -> Result<Option<Bytes>, String> {
     let own = format!("spiffe://{trust_domain}");
     let mut found = None;
     for (number, entry) in fields(message)? {
@@ -162,7 +177,7 @@ fn bundle(message: &Bytes, trust_domain: &str) -> Result<Bytes, String> {
             found = Some(value);
         }
     }
-    found.ok_or_else(|| format!("it has no bundle of the trust domain {trust_domain}"))
+    Ok(found)
 }
 
 /// The fields of a message that have a length; others are stepped over.
@@ -231,12 +246,14 @@ mod tests {
     fn the_bundle_of_the_domain_is_found_among_others_and_no_other_is_taken_for_it() {
         let long = vec![b'x'; 300];
         let message = said(&[("spiffe://other.test", b"no"), ("spiffe://mesh.test", &long)]);
-        assert_eq!(bundle(&message, "mesh.test").unwrap(), long);
-        assert!(bundle(&message, "mesh").unwrap_err().contains("no bundle"));
-        assert!(bundle(&message, "test").is_err() && bundle(&Bytes::new(), "mesh.test").is_err());
+        assert_eq!(bundle(&message, "mesh.test").unwrap().unwrap(), long);
+        // It has none of them, and says so.
+        for (message, other) in [(&message, "mesh"), (&message, "test"), (&Bytes::new(), "mesh.test")] {
+            assert_eq!(bundle(message, other), Ok(None), "{other}");
+        }
         // What a later version adds is stepped over.
         let more = [&[0x10, 0x96, 0x01][..], &[0x19, 1, 2, 3, 4, 5, 6, 7, 8], &[0x25, 1, 2, 3, 4], &message].concat();
-        assert_eq!(bundle(&more.into(), "mesh.test").unwrap(), long);
+        assert_eq!(bundle(&more.into(), "mesh.test").unwrap().unwrap(), long);
     }
 
     #[test]

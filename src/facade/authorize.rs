@@ -43,7 +43,8 @@ impl Facade {
             redirect: &login.redirect,
             issuer: desk.config.alias.as_str(),
             scope: &login.scope,
-            resource: &login.resource,
+            resource: desk.narrowed(&login.resource),
+            gateway: &desk.whole(),
             action: &format!("{}/consent", desk.issuer),
             nonce: &login.nonce,
         };
@@ -68,7 +69,7 @@ impl Facade {
         if asked.get("code_challenge_method") != Some("S256") || challenge.len() != limit::PKCE_S256_CHARACTERS {
             return Err("PKCE with S256 is required");
         }
-        let own = format!("{}/mcp", desk.base);
+        let own = desk.whole();
         let resource = asked.get("resource").unwrap_or(&own);
         if !desk.serves(resource) {
             return Err("the resource is not one of this gateway");

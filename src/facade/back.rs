@@ -19,6 +19,8 @@ pub(super) struct Code {
     pub(super) challenge: String,
     pub(super) name: String,
     pub(super) scope: String,
+    /// What a person consented to the use of.
+    pub(super) resource: String,
     pub(super) until: Moment,
 }
 
@@ -48,6 +50,7 @@ impl Facade {
             challenge: login.challenge.clone(),
             name: login.name.clone(),
             scope: login.scope.clone(),
+            resource: login.resource.clone(),
             until: Moment::now().after(limit::FACADE_CODE_LIFE),
         };
         match self.seal(Purpose::Code, desk, &login.client, &sealed) {

@@ -2,7 +2,7 @@
 //!
 //! Decides who is sent on to the provider, and where its answer goes. Refuses to issue anything of its own: tokens are
 //! the provider's. Invariants: nobody is sent anywhere who has not consented, on our own page and in this browser, to
-//! exactly this client, this place and these scopes; what a client got, no other can redeem or refresh; nothing is kept, so that
+//! exactly this client, this place, this resource and these scopes; what a client got, no other can redeem or refresh; nothing is kept, so that
 //! nobody can fill anything.
 
 use std::net::IpAddr;
@@ -216,9 +216,21 @@ impl<'a> Desk<'a> {
         scopes.join(" ")
     }
 
-    /// Whether a token of the provider's is for this gateway, as far as it says for whom it is. It came from the
-    /// provider itself, so nobody has to prove that it is the provider's.
-    fn is_for_us(&self, token: &str) -> bool {
+    /// All of this gateway.
+    fn whole(&self) -> String {
+        format!("{}/mcp", self.base)
+    }
+
+    /// The one resource that a token will be for; nothing where it may reach all of them. That is so where the provider
+    /// is not told, or gives tokens for a name that all of this gateway has.
+    fn narrowed<'r>(&self, resource: &'r str) -> Option<&'r str> {
+        let told = self.registration.sends_resource && self.config.audiences.is_empty();
+        (told && resource != self.whole()).then_some(resource)
+    }
+
+    /// Whether a token of the provider's is for this gateway, and for nothing of it but what a person agreed to, as far
+    /// as it says for whom it is. It came from the provider itself, so nobody has to prove that it is the provider's.
+    fn is_for_us(&self, token: &str, agreed: &str) -> bool {
         let payload = token.split('.').nth(1).and_then(|part| URL_SAFE_NO_PAD.decode(part).ok());
         let claims = payload.and_then(|payload| serde_json::from_slice::<serde_json::Value>(&payload).ok());
         let named: Vec<String> = match claims.as_ref().and_then(|claims| claims.get("aud")) {
@@ -228,7 +240,13 @@ impl<'a> Desk<'a> {
             }
             Some(aud) => aud.as_str().map(str::to_owned).into_iter().collect(),
         };
-        named.iter().any(|aud| self.serves(aud) || self.config.audiences.contains(aud))
+        match self.narrowed(agreed) {
+            Some(only) => {
+                let mut ours = named.iter().filter(|aud| self.serves(aud)).peekable();
+                ours.peek().is_some() && ours.all(|aud| aud == only)
+            }
+            None => named.iter().any(|aud| self.serves(aud) || self.config.audiences.contains(aud)),
+        }
     }
 
     /// Whether the resource is one of ours.

@@ -13,7 +13,10 @@ pub(super) struct Asked<'a> {
     pub(super) redirect: &'a str,
     pub(super) issuer: &'a str,
     pub(super) scope: &'a str,
-    pub(super) resource: &'a str,
+    /// The one resource that a token will be for; nothing where it may reach all of them.
+    pub(super) resource: Option<&'a str>,
+    /// All of this gateway.
+    pub(super) gateway: &'a str,
     pub(super) action: &'a str,
     pub(super) nonce: &'a str,
 }
@@ -33,7 +36,10 @@ pub(super) fn consent(asked: &Asked<'_>) -> Markup {
                 dt { "Your answer goes to" }
                 dd { bdi { (asked.redirect) } }
                 dt { "It wants to use" }
-                dd { bdi { (asked.resource) } }
+                @match asked.resource {
+                    Some(resource) => { dd { bdi { (resource) } } }
+                    None => { dd { "All of this gateway: " bdi { (asked.gateway) } } }
+                }
                 @if !asked.scope.is_empty() { dt { "With the scopes" } dd { bdi { (asked.scope) } } }
             }
             p { "Allow this only if you have just started it yourself." }

@@ -31,7 +31,8 @@ fn config() -> Arc<Config> {
         sends_resource: true,
         schemes: Vec::new(),
     };
-    let first = IssuerConfig { registration: Some(registration), ..crate::identity::fixture::issuer_config() };
+    let (registration, audiences) = (Some(registration), Vec::new());
+    let first = IssuerConfig { registration, audiences, ..crate::identity::fixture::issuer_config() };
     config.issuers = vec![Arc::new(first)];
     Arc::new(config)
 }
@@ -102,6 +103,24 @@ fn a_login_and_a_code_end_by_themselves() {
     assert!(facade.open::<back::Code>(Purpose::Code, &desk, "another client", &sealed).is_none());
 }
 
+#[tokio::test]
+async fn a_refresh_token_that_does_not_say_for_which_resource_it_is_is_of_no_use() {
+    let config = config();
+    let (facade, desk) = (facade(&config), Desk::of(&config, "corp").unwrap());
+    let id = sealed_before(&facade, &desk, limit::FACADE_CLIENT_LIFE, 60);
+    let mut earlier = serde_json::json!({ "token": "t", "name": "x", "redirect": "https://a.example/", "scope": "" });
+    let kind = HeaderValue::from_static("application/x-www-form-urlencoded");
+    let headers = HeaderMap::from_iter([(http::header::CONTENT_TYPE, kind)]);
+    for (resource, expected) in [(None, "invalid_grant"), (Some("https://gw.example/mcp"), "temporarily_unavailable")] {
+        earlier["resource"] = serde_json::json!(resource.unwrap_or_default());
+        let sealed = facade.seal(Purpose::Refresh, &desk, &client::short(&id), &earlier).unwrap();
+        let form = format!("grant_type=refresh_token&client_id={id}&refresh_token={sealed}");
+        let answer = facade.token(&desk, form.as_bytes(), &headers).await;
+        let told: serde_json::Value = serde_json::from_slice(answer.body()).unwrap();
+        assert_eq!(told["error"], expected, "{resource:?}");
+    }
+}
+
 #[test]
 fn what_is_sealed_and_what_is_asked_is_bounded() {
     let config = config();
@@ -134,7 +153,44 @@ fn a_token_for_somebody_else_is_handed_to_nobody() {
         (r#"{"aud":7}"#, false),
         (r#"{"sub":"ann"}"#, true),
     ] {
-        assert_eq!(desk.is_for_us(&token(claims)), ours, "{claims}");
+        assert_eq!(desk.is_for_us(&token(claims), "https://gw.example/mcp"), ours, "{claims}");
     }
-    assert!(desk.is_for_us("opaque"), "the provider is asked about it when it comes");
+    let git = "https://gw.example/mcp/git";
+    assert!(desk.is_for_us("opaque", git), "the provider is asked about it when it comes");
+    // Who agreed to one server gives nobody a token for the others.
+    for (claims, agreed) in [
+        (r#"{"aud":"https://gw.example/mcp/git"}"#, true),
+        (r#"{"aud":["https://gw.example/mcp/git","https://else.example"]}"#, true),
+        (r#"{"aud":"https://gw.example/mcp"}"#, false),
+        (r#"{"aud":"https://gw.example/mcp/notes"}"#, false),
+        (r#"{"aud":["https://gw.example/mcp/git","https://gw.example/mcp"]}"#, false),
+        (r#"{"aud":"https://else.example"}"#, false),
+    ] {
+        assert_eq!(desk.is_for_us(&token(claims), git), agreed, "{claims}");
+    }
+}
+
+#[test]
+fn the_page_says_all_of_the_gateway_where_a_token_may_reach_all_of_it() {
+    let git = "https://gw.example/mcp/git";
+    let shown = |change: &dyn Fn(&mut IssuerConfig), resource: &str| {
+        let mut config = Config::clone(&config());
+        change(Arc::make_mut(&mut config.issuers[0]));
+        let config = Arc::new(config);
+        let (facade, desk) = (facade(&config), Desk::of(&config, "corp").unwrap());
+        let client = sealed_before(&facade, &desk, limit::FACADE_CLIENT_LIFE, 60);
+        let query = format!(
+            "response_type=code&client_id={client}&redirect_uri=https%3A%2F%2Fa.example%2F&code_challenge={}\
+             &code_challenge_method=S256&resource={resource}",
+            "c".repeat(limit::PKCE_S256_CHARACTERS)
+        );
+        String::from_utf8(facade.authorize(&desk, &query).body().to_vec()).unwrap()
+    };
+    let told = shown(&|_| {}, git);
+    assert!(told.contains(git) && !told.contains("All of this gateway"), "{told}");
+    let silent = |issuer: &mut IssuerConfig| issuer.registration.as_mut().unwrap().sends_resource = false;
+    let named = |issuer: &mut IssuerConfig| issuer.audiences = vec!["api://mcp".to_owned()];
+    for page in [shown(&silent, git), shown(&named, git), shown(&|_| {}, "https://gw.example/mcp")] {
+        assert!(page.contains("All of this gateway: <bdi>https://gw.example/mcp</bdi>"), "{page}");
+    }
 }

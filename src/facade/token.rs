@@ -1,8 +1,9 @@
 //! Codes and refresh tokens become the provider's tokens.
 //!
 //! Invariants: what was sealed for one client is of no use to another; a code needs the client's own PKCE verifier, here
-//! and at the provider; nobody gets what no person has consented to, or what is not for this gateway; the answer holds what a client needs and nothing else the provider said; which client got which
-//! token is on the record before the client has it.
+//! and at the provider; nobody gets scopes or a resource that no person has consented to, or what is not for this gateway;
+//! the answer holds what a client needs and nothing else the provider said; which client got which token is on the record
+//! before the client has it.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -26,9 +27,12 @@ struct Refresh {
     token: String,
     name: String,
     redirect: String,
-    /// What a person consented to; a token of earlier versions does not say it, and is good for nothing by name.
+    /// What a person consented to.
     #[serde(default)]
     scope: String,
+    /// The same of the resource; a token of earlier versions does not say it, and is good for nothing.
+    #[serde(default)]
+    resource: String,
 }
 
 /// What is asked of the provider, and for whom.
@@ -38,6 +42,7 @@ struct Question {
     name: String,
     redirect: String,
     scope: String,
+    resource: String,
 }
 
 impl Facade {
@@ -70,7 +75,7 @@ impl Facade {
         }
         let Some(granted) = self.granted(desk, &question, &told) else { return away("its answer has no bearer token") };
         let token = told.get("access_token").and_then(Value::as_str).unwrap_or_default();
-        if !desk.is_for_us(token) {
+        if !desk.is_for_us(token, &question.resource) {
             return away("its access token is for somebody else: look at its scopes, and at audiences");
         }
         if !self.recorded(desk, &question, token).await {
@@ -88,10 +93,7 @@ impl Facade {
         let client =
             self.client(desk, id).ok_or(("invalid_client", "this client is not registered here, or not any more"))?;
         let short = client::short(id);
-        if form.get("resource").is_some_and(|resource| !desk.serves(resource)) {
-            return Err(("invalid_target", "the resource is not one of this gateway"));
-        }
-        let (mut asked, name, redirect, scope) = match form.get("grant_type") {
+        let (mut asked, name, redirect, scope, resource) = match form.get("grant_type") {
             Some("authorization_code") => {
                 let refused = ("invalid_grant", "the code is not one of this client's, or too old");
                 let sealed = form.get("code").ok_or(("invalid_request", "it has no code"))?;
@@ -113,12 +115,13 @@ impl Facade {
                     ("redirect_uri", desk.callback()),
                     ("code_verifier", verifier.to_owned()),
                 ];
-                (asked, code.name, code.redirect, code.scope)
+                (asked, code.name, code.redirect, code.scope, code.resource)
             }
             Some("refresh_token") => {
                 let sealed = form.get("refresh_token").ok_or(("invalid_request", "it has no refresh_token"))?;
                 let refresh: Refresh = self
                     .open(Purpose::Refresh, desk, &short, sealed)
+                    .filter(|refresh: &Refresh| !refresh.resource.is_empty())
                     .ok_or(("invalid_grant", "the refresh token is not one of this client's"))?;
                 let mut asked = vec![("grant_type", "refresh_token".to_owned()), ("refresh_token", refresh.token)];
                 if let Some(scope) = form.get("scope") {
@@ -128,14 +131,17 @@ impl Facade {
                     }
                     asked.push(("scope", scope.to_owned()));
                 }
-                (asked, refresh.name, refresh.redirect, refresh.scope)
+                (asked, refresh.name, refresh.redirect, refresh.scope, refresh.resource)
             }
             _ => return Err(("unsupported_grant_type", "use authorization_code or refresh_token")),
         };
-        if desk.registration.sends_resource {
-            asked.extend(form.get("resource").map(|resource| ("resource", resource.to_owned())));
+        if form.get("resource").is_some_and(|asked| asked != resource) {
+            return Err(("invalid_target", "nobody has agreed to that resource: log in for it"));
         }
-        Ok(Question { form: asked, client: short, name, redirect, scope })
+        if desk.registration.sends_resource {
+            asked.push(("resource", resource.clone()));
+        }
+        Ok(Question { form: asked, client: short, name, redirect, scope, resource })
     }
 
     async fn redeem(
@@ -178,6 +184,7 @@ impl Facade {
                 name: question.name.clone(),
                 redirect: question.redirect.clone(),
                 scope: question.scope.clone(),
+                resource: question.resource.clone(),
             };
             let sealed = self.seal(Purpose::Refresh, desk, &question.client, &refresh)?;
             if sealed.len() <= limit::FACADE_SEALED_BYTES_MAX {

@@ -34,7 +34,7 @@ pub(crate) fn config() -> Config {
         token_types: vec!["at+jwt".into()],
         token_life_max: Duration::from_secs(3600),
         leeway: Duration::from_secs(30),
-        claims: ClaimNames { client: Vec::new(), groups: None, scope: Vec::new(), person: None },
+        claims: ClaimNames::none(),
         optional_claims: Vec::new(),
         own_tokens: Vec::new(),
         default_roles: Vec::new(),

@@ -36,6 +36,10 @@ impl Gateway {
         if read.is_none() && now.barred == barred {
             return;
         }
+        // Most who leave a company answer for nothing here: nothing is verified or listed again for that.
+        if read.is_none() && named(&now.written, &now.barred) == named(&now.written, &barred) {
+            return self.live.snapshot.store(Arc::new(Snapshot { barred, ..Snapshot::clone(&now) }));
+        }
         let mut next = read.unwrap_or_else(|| Snapshot::clone(&now)).without(&barred);
         let config = Arc::clone(&next.config);
         self.upstreams.reconfigure(&config);
@@ -49,6 +53,20 @@ impl Gateway {
     pub fn is_barred(&self, server: &ServerId) -> bool {
         let now = self.live.snapshot.load();
         now.config.server(server).is_none() && now.written.server(server).is_some()
+    }
+}
+
+/// What of that a configuration has a name for.
+fn named(written: &Config, barred: &Barred) -> Barred {
+    let keys = written.agents.values().flat_map(|agent| agent.keys.iter().map(|key| &key.owner));
+    let agents = written.agents.values().map(|agent| &agent.owner);
+    let owners = written.servers.iter().map(|server| &server.owner).chain(agents).chain(keys);
+    let servers = written.servers.iter().map(|server| &server.id);
+    Barred {
+        agents: written.agents.keys().filter(|agent| barred.agents.contains(*agent)).cloned().collect(),
+        owners: owners.filter(|owner| barred.owners.contains(*owner)).cloned().collect(),
+        servers: servers.filter(|server| barred.servers.contains(*server)).cloned().collect(),
+        stopped: barred.stopped.clone(),
     }
 }
 
@@ -80,6 +98,31 @@ mod tests {
     use crate::catalog::fake::server;
     use crate::front::fixture::config;
     use crate::identity::fixture;
+
+    #[test]
+    fn whoever_answers_for_nothing_here_changes_nothing_when_they_leave() {
+        let mut written = config();
+        written.agents = fixture::config().agents;
+        written.servers = ["git", "notes"].map(|id| Arc::new(server(id))).to_vec();
+        let (agent, git) = (written.agents.values().next().unwrap().clone(), written.servers[0].clone());
+        let none = Barred::default();
+        for other in [
+            Barred { owners: ["user:corp/somebody".to_owned()].into(), ..none.clone() },
+            Barred { servers: [ServerId::new("gone").unwrap()].into(), ..none.clone() },
+            Barred { agents: [crate::ids::AgentId::new("gone").unwrap()].into(), ..none.clone() },
+        ] {
+            assert_eq!(named(&written, &other), none, "{other:?}");
+        }
+        for known in [
+            Barred { owners: [agent.owner.clone()].into(), ..none.clone() },
+            Barred { owners: [git.owner.clone()].into(), ..none.clone() },
+            Barred { agents: [agent.id.clone()].into(), ..none.clone() },
+            Barred { servers: [git.id.clone()].into(), ..none.clone() },
+            Barred { stopped: [(agent.id.clone(), AgentState::Retired)].into(), ..none },
+        ] {
+            assert_eq!(named(&written, &known), known, "it is as much as it was");
+        }
+    }
 
     #[test]
     fn what_is_barred_is_gone_and_the_rest_is_as_it_was_written() {

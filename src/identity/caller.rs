@@ -6,6 +6,7 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
 use super::ground::Ground;
+use super::groups::good_until;
 use super::persona::{Groups, Persona};
 use super::standing::Rests;
 use crate::config::{DeclaredProof, IssuerConfig};
@@ -91,6 +92,15 @@ impl Verified {
             Self::new(persona, self.token.clone(), self.declared_proof, self.settings_revision, self.raw.clone());
         let (issuer, rests, ground) = (self.issuer.clone(), self.rests.clone(), Arc::clone(&self.ground));
         Self { issuer, rests, ground, ..fresh }
+    }
+}
+
+impl Verified {
+    /// From which second since 1970 on it says nothing any more: it has expired, or its groups are too old.
+    fn good_until(&self) -> i64 {
+        let issuer = self.issuer.as_ref().filter(|_| !matches!(*self.ground, Ground::Word { .. }));
+        let groups = issuer.map(|issuer| good_until(issuer, &self.persona.groups, self.token.issued_at));
+        groups.unwrap_or(i64::MAX).min(self.token.expires_at)
     }
 }
 
@@ -249,7 +259,7 @@ impl Caller {
     /// From which second since 1970 on they are nobody any more.
     #[must_use]
     pub fn expires_at(&self) -> i64 {
-        self.credentials().map(|token| token.expires_at).min().unwrap_or(i64::MIN)
+        self.all_verified().map(Verified::good_until).min().unwrap_or(i64::MIN)
     }
 
     /// Everything that was verified of them.

@@ -64,9 +64,10 @@ impl TryFrom<Described<'_>> for RevocationTarget {
             "client" => Self::Client(issuer()?, value()?),
             "agent" => Self::Agent(AgentId::new(words.value).map_err(|_| refuse())?),
             "owner" => {
-                let owner = Subject::parse(words.value).map_err(|_| refuse())?;
+                // However it was typed: a brake must not miss whom it means.
+                let owner = Subject::canonical(words.value).map_err(|_| refuse())?;
                 let answers = owner.as_str().starts_with("user:") || owner.as_str().starts_with("group:");
-                if answers { Self::Owner(value()?) } else { return Err(refuse()) }
+                if answers { Self::Owner(owner.to_string()) } else { return Err(refuse()) }
             }
             "server" => Self::Server(ServerId::new(words.value).map_err(|_| refuse())?),
             "credential" => Self::Credential(value()?),
@@ -139,6 +140,14 @@ mod tests {
             RevocationTarget::Everything,
         ] {
             assert_eq!(RevocationTarget::try_from(Described::from(&target)).unwrap(), target);
+        }
+    }
+
+    #[test]
+    fn an_owner_is_reached_however_the_name_is_encoded() {
+        let owner = RevocationTarget::Owner("user:corp/auth0%7C1@x".to_owned());
+        for value in ["user:corp/auth0%7C1@x", "user:corp/auth0%7c1@x", "user:corp/%61uth0%7C1%40x"] {
+            assert_eq!(RevocationTarget::try_from(Described { kind: "owner", issuer: "", value }).unwrap(), owner);
         }
     }
 

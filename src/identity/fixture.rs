@@ -80,6 +80,7 @@ pub fn issuer_config() -> IssuerConfig {
         claims: ClaimNames {
             client: vec!["client_id".into(), "azp".into()],
             groups: Some("groups".into()),
+            groups_age_max: None,
             scope: vec!["scope".into(), "scp".into()],
             person: None,
         },

@@ -1,16 +1,18 @@
 //! The groups of a token: all of them, or *unknown*.
 //!
-//! Decides when a list of groups is complete. Invariant: absent, truncated, oversized or misshapen is
+//! Decides when a list of groups is complete. Invariant: absent, truncated, oversized, misshapen or too old is
 //! [`Groups::Unknown`], never empty, because empty would turn deny rules off.
 
 use super::persona::Groups;
 use super::token::Claims;
+use super::verify::seconds;
 use crate::config::IssuerConfig;
 use crate::ids::Subject;
 use crate::limit;
 
-/// The groups that the issuer's configured claim names; `own` tells a token that software got for itself.
-pub(super) fn groups(issuer: &IssuerConfig, claims: &Claims<'_>, own: bool) -> Groups {
+/// The groups that the issuer's configured claim names; `own` tells a token that software got for itself, and `age` how
+/// many seconds ago they were said, where it does.
+pub(super) fn groups(issuer: &IssuerConfig, claims: &Claims<'_>, own: bool, age: Option<i64>) -> Groups {
     let Some(name) = issuer.claims.groups.as_deref() else { return Groups::Known(Vec::new()) };
     // Entra leaves the claim out above 200 groups and says so in one of two ways.
     if claims.raw("hasgroups") == Some("true") {
@@ -26,6 +28,15 @@ pub(super) fn groups(issuer: &IssuerConfig, claims: &Claims<'_>, own: bool) -> G
         // Software that got a token for itself has no user whose groups could be missing.
         return if own { Groups::Known(Vec::new()) } else { Groups::Unknown(format!("the claim `{name}` is absent")) };
     }
+    if let Some(most) = issuer.claims.groups_age_max.map(seconds) {
+        let Some(age) = age else {
+            return Groups::Unknown("the token does not say how old its groups are (`iat`)".to_owned());
+        };
+        if age > most {
+            let what = format!("its groups are {age} s old and at most {most} s are believed: get a new access token");
+            return Groups::Unknown(what);
+        }
+    }
     // A single text is not taken for one group: some issuers separate several by blanks or commas.
     let Ok(Some(names)) = claims.typed::<Vec<String>>(name) else {
         return Groups::Unknown(format!("the claim `{name}` is not a list of texts"));
@@ -39,13 +50,23 @@ pub(super) fn groups(issuer: &IssuerConfig, claims: &Claims<'_>, own: bool) -> G
     Groups::Known(subjects)
 }
 
+/// From which second since 1970 on groups that were said then are too old.
+pub(super) fn good_until(issuer: &IssuerConfig, groups: &Groups, said_at: Option<i64>) -> i64 {
+    let most = issuer
+        .claims
+        .groups_age_max
+        .map(seconds)
+        .filter(|_| matches!(groups, Groups::Known(known) if !known.is_empty()));
+    most.zip(said_at).map_or(i64::MAX, |(most, said_at)| said_at.saturating_add(most).saturating_add(1))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::identity::fixture::issuer_config;
 
     fn read(json: &str) -> Groups {
-        groups(&issuer_config(), &serde_json::from_str(json).unwrap(), false)
+        groups(&issuer_config(), &serde_json::from_str(json).unwrap(), false, None)
     }
 
     #[test]
@@ -81,6 +102,22 @@ mod tests {
         let mut issuer = issuer_config();
         issuer.claims.groups = None;
         let claims = serde_json::from_str("{}").unwrap();
-        assert_eq!(groups(&issuer, &claims, false), Groups::Known(Vec::new()));
+        assert_eq!(groups(&issuer, &claims, false, None), Groups::Known(Vec::new()));
+    }
+
+    #[test]
+    fn groups_that_are_too_old_are_unknown_and_were_not_a_second_ago() {
+        let mut issuer = issuer_config();
+        issuer.claims.groups_age_max = Some(std::time::Duration::from_secs(600));
+        let claims = serde_json::from_str(r#"{"groups":["a"]}"#).unwrap();
+        let of = |age| groups(&issuer, &claims, false, age);
+        let known = of(Some(600));
+        assert!(matches!(known, Groups::Known(_)) && matches!(of(Some(-5)), Groups::Known(_)));
+        let Groups::Unknown(why) = of(Some(601)) else { panic!("believed") };
+        assert!(why.contains("601 s old and at most 600 s"), "{why}");
+        assert!(matches!(of(None), Groups::Unknown(_)), "nobody knows how old they are");
+        assert_eq!(good_until(&issuer, &known, Some(1_000)), 1_601);
+        assert_eq!(good_until(&issuer, &Groups::Known(Vec::new()), Some(1_000)), i64::MAX);
+        assert_eq!(good_until(&issuer_config(), &known, Some(1_000)), i64::MAX);
     }
 }

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use url::Url;
 
+mod acquaintances;
 mod agent;
 pub mod api_key;
 mod assertion;
@@ -64,6 +65,7 @@ pub use spiffe::{BundleFacts, look_at_bundle};
 pub use standing::still_stands;
 pub use strangers::Strangers;
 
+use acquaintances::Acquaintances;
 use agent::AgentIndex;
 use api_key::ApiKeys;
 use cache::{Basis, Entry, TokenCache};
@@ -97,6 +99,7 @@ pub const KEYS: &str = crate::config::load::KEYS_ALIAS;
 pub struct Identity {
     settings: ArcSwap<Settings>,
     cache: TokenCache,
+    acquaintances: Acquaintances,
     replays: Replays,
     /// With what nonces for proofs are made; without it there are none.
     sealer: Option<Arc<Sealer>>,
@@ -159,6 +162,7 @@ impl Identity {
         let identity = Self {
             settings: ArcSwap::from_pointee(Settings::empty(config, 0)),
             cache: TokenCache::new(),
+            acquaintances: Acquaintances::new(),
             replays: Replays::new(),
             sealer: None,
             revocations,
@@ -274,7 +278,9 @@ impl Identity {
         };
         let by = match &certified {
             Certified::Agent(by) => Some(by.as_ref()),
-            Certified::Nobody | Certified::Stranger => None,
+            Certified::Nobody => None,
+            // It names somebody, and nobody here can say that the token is theirs.
+            Certified::Stranger => return Err(Refusal::new(Reason::IdentityMismatch).into()),
         };
         if text.len() > limit::TOKEN_BYTES_MAX {
             return Err(Refusal::new(Reason::TokenMalformed).hint("the token is larger than the limit").into());
@@ -447,7 +453,7 @@ impl Identity {
         let mut basis = Basis { issuer: None, bundle: None, revision: settings.revision };
         let found = chain::examine(&settings, Fresh { text, digest }, &mut basis).await;
         match &found {
-            Ok(entry) => self.cache.keep(digest, Arc::clone(entry), now_s()),
+            Ok(entry) => self.keep(digest, entry),
             // A clock catches up, an issuer comes back: those are asked again each time.
             Err(Stop::Refused(refusal)) if refusal.reason != Reason::TokenNotYetValid => {
                 self.cache.keep_refused(digest, refusal.clone(), basis, now_s());

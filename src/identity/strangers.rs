@@ -1,17 +1,16 @@
 //! How often somebody from one place may come without being known, before nobody looks at what they bring.
 //!
 //! Decides who is turned away before anything is verified. Refuses to know what was wrong with what they brought.
-//! Invariants: whose token was found good is never turned away for what others at the same address do; what is
-//! remembered of places is bounded.
+//! Invariants: a place that is busy says nothing of whom `acquaintances` knows there; what is remembered of places is
+//! bounded.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{Identity, Presented, Shown, now_s};
 use crate::config::QuotaConfig;
-use crate::ids::{Digest, network};
+use crate::ids::network;
 use crate::limit;
 
 /// What came from where.
@@ -71,19 +70,6 @@ impl Strangers {
 
     fn now_us(&self) -> u64 {
         u64::try_from(self.began.elapsed().max(Duration::from_micros(1)).as_micros()).unwrap_or(u64::MAX)
-    }
-}
-
-impl Identity {
-    /// Whether that comes with a token that was found good before, or over a connection with a certificate that was.
-    #[must_use]
-    pub fn has_seen(&self, shown: &Shown<'_>) -> bool {
-        let (Presented::Bearer(text) | Presented::Dpop(text)) = shown.credential else {
-            return shown.certificate.is_some();
-        };
-        let small = text.len() <= limit::TOKEN_BYTES_MAX;
-        let revision = self.settings.load().revision;
-        small && self.cache.verified(&Digest::sha256(text.as_bytes()), revision, now_s()).is_some()
     }
 }
 

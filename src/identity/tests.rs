@@ -355,6 +355,30 @@ async fn a_revocation_holds_for_a_remembered_token_at_once() {
 }
 
 #[tokio::test]
+async fn groups_that_are_older_than_the_files_allow_are_unknown_and_end_what_they_opened() {
+    let signer = Signer::new("one");
+    let idp = Idp::start(vec![signer.jwk()]).await;
+    let mut config = config_at(&idp.url);
+    Arc::make_mut(&mut config.issuers[0]).claims.groups_age_max = Some(Duration::from_secs(300));
+    let room = room(&config);
+    let of = |age: i64| signer.token(&with(claims(&idp.url), json!({ "iat": now_s() - age, "jti": age.to_string() })));
+    let token = of(200);
+    let fresh = room.ask(&token).await.unwrap();
+    assert!(matches!(fresh.persona().groups, Groups::Known(_)));
+    assert!(fresh.expires_at() <= now_s() + 101, "not for as long as the token lives");
+    let digest = Digest::sha256(token.as_bytes());
+    assert!(room.identity.cache.verified(&digest, Identity::FIRST_REVISION, now_s() + 80).is_some());
+    assert!(room.identity.cache.verified(&digest, Identity::FIRST_REVISION, now_s() + 120).is_none());
+    let old = room.ask(&of(400)).await.unwrap();
+    let Groups::Unknown(why) = &old.persona().groups else { panic!("its groups are believed") };
+    assert!(why.contains("at most 300 s"), "{why}");
+    assert_eq!(old.expires_at(), old.token().expires_at);
+    Arc::make_mut(&mut config.issuers[0]).claims.groups_age_max = None;
+    room.identity.reload(&config);
+    assert!(matches!(room.ask(&of(400)).await.unwrap().persona().groups, Groups::Known(_)));
+}
+
+#[tokio::test]
 async fn a_reload_looks_at_every_token_again_and_keeps_the_keys() {
     let signer = Signer::new("one");
     let idp = Idp::start(vec![signer.jwk()]).await;

@@ -6,7 +6,7 @@
 use super::agent::{Actors, AgentIndex};
 use super::binding::Binding;
 use super::caller::{Person, TokenFacts};
-use super::groups::groups;
+use super::groups::{good_until, groups};
 use super::own::Own;
 use super::persona::{Behind, ClientProof, Persona};
 use super::resource::{Reach, ResourceNames};
@@ -106,6 +106,11 @@ pub(super) fn verify(
         None => (reach, agents.actors(issuer, client.as_deref(), human, &subject, claims.raw("act"), now)?),
     };
     let Actors { agent, chain, hops, declared_proof, rests, until } = actors;
+    let age = match source {
+        Source::Signed(_) => issued_at.map(|moment| now.saturating_sub(moment)),
+        // Its issuer says it now, whenever the token was made.
+        Source::Introspected(_) => Some(0),
+    };
     let user = Subject::user(&issuer.alias, &subject);
     let behind = match own {
         Own::Yes => Behind::Nobody,
@@ -115,7 +120,7 @@ pub(super) fn verify(
     let persona = Persona {
         issuer: issuer.alias.clone(),
         user: Some(user),
-        groups: groups(issuer, claims, own.is_certain()),
+        groups: groups(issuer, claims, own.is_certain(), age),
         agent,
         chain,
         default_roles: issuer.default_roles.clone(),
@@ -146,6 +151,10 @@ pub(super) fn verify(
     };
     // The administrators' listener has no proof to look at: what is demanded of tokens for MCP is not demanded there.
     let binding = if for_administrators { binding.undemanded() } else { binding };
+    let until = match source {
+        Source::Signed(_) => until.min(good_until(issuer, &persona.groups, issued_at)),
+        Source::Introspected(_) => until,
+    };
     Ok(Findings { persona, token, declared_proof, rests, reach, binding, until: until.min(expires_at) })
 }
 

@@ -65,7 +65,7 @@ impl Identity {
         if settings.domains.is_empty() {
             return Ok(Certified::Nobody);
         }
-        let digest = Digest::of("bailiwick/certificate/v1", &[certificate.thumbprint().as_bytes()]);
+        let digest = digest(certificate);
         if let Some(known) = self.cache.verified(&digest, settings.revision, now_s()) {
             return Ok(Certified::Agent(known));
         }
@@ -135,7 +135,7 @@ impl Identity {
             },
             with_certificate: std::sync::OnceLock::new(),
         });
-        self.cache.keep(digest, Arc::clone(&entry), now_s());
+        self.keep(digest, &entry);
         Ok(Certified::Agent(entry))
     }
 
@@ -154,6 +154,11 @@ impl Identity {
             Arc::new(token.verified.proven(Persona { client_proof: ClientProof::Mtls, ..own.clone() }))
         }))
     }
+}
+
+/// What a certificate is remembered by.
+pub(super) fn digest(certificate: &ClientCertificate) -> Digest {
+    Digest::of("bailiwick/certificate/v1", &[certificate.thumbprint().as_bytes()])
 }
 
 impl Settings {

@@ -32,3 +32,5 @@ pub const PROPOSED_AGAIN: Duration = Duration::from_secs(3600);
 pub const PROPOSED_NAME_CHARACTERS_MAX: usize = 200;
 /// Addresses, or networks of 2^64 of them, from which somebody was refused lately; some 100 bytes each.
 pub const STRANGERS_REMEMBERED_MAX: u64 = 16_384;
+/// Tokens and certificates that were found good, whose bearers are no strangers; some 150 bytes each.
+pub const ACQUAINTANCES_MAX: u64 = 65_536;

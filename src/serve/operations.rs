@@ -211,6 +211,10 @@ impl Operations for Gateway {
         Some(Self::config(self))
     }
 
+    fn admits(&self, bearer: Option<&str>, peer: IpAddr) -> Result<(), Refusal> {
+        Self::admits(self, &bearer.map_or(Presented::Nothing, Presented::Bearer).into(), peer)
+    }
+
     fn authenticate<'a>(&'a self, bearer: Option<&'a str>) -> BoxFuture<'a, Result<Caller, Stop>> {
         Box::pin(async move {
             let presented = bearer.map_or(Presented::Nothing, Presented::Bearer);

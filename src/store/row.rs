@@ -43,12 +43,15 @@ pub(super) struct Counts {
     pub(super) all: i64,
     /// Of them, those that feeds ordered.
     pub(super) of_feeds: i64,
+    /// Of those, the blocks: a feed lifts none.
+    pub(super) blocks_of_feeds: i64,
     /// The one of that target and mode.
     pub(super) own: i64,
 }
 
 /// The counts for a revocation: its target and mode are the parameters.
 pub(super) const COUNTS: &str = "count(*), coalesce(sum(CASE WHEN actor LIKE 'feed:%' THEN 1 ELSE 0 END), 0),
+    coalesce(sum(CASE WHEN actor LIKE 'feed:%' AND mode = 'block' THEN 1 ELSE 0 END), 0),
     coalesce(sum(CASE WHEN kind = $1 AND issuer = $2 AND value = $3 AND mode = $4 THEN 1 ELSE 0 END), 0)";
 
 /// Whether one more has room among so many. What is renewed takes none.
@@ -59,6 +62,12 @@ pub(super) fn has_room(revocation: &Revocation, counts: Counts) -> Result<(), Fa
     }
     if revocation.actor.starts_with("feed:") && counts.of_feeds >= limit::REVOCATIONS_OF_FEEDS_MAX {
         let detail = "what feeds revoked has no more room: the rest is for administrators; look at what can be lifted";
+        return Err(Failure::before(Reason::StoreUnavailable, detail));
+    }
+    let blocks = revocation.actor.starts_with("feed:") && revocation.mode == RevocationMode::Block;
+    if blocks && counts.blocks_of_feeds >= limit::REVOCATIONS_LEFT_MAX {
+        let detail = "blocks of people who left have no more room: the rest is for logouts, which end by themselves; \
+                      lift those of people who answer for nothing any more";
         return Err(Failure::before(Reason::StoreUnavailable, detail));
     }
     // The one that covers all others always has room.

@@ -157,12 +157,38 @@ async fn so_many_revocations_are_held_and_then_only_the_one_of_everything_has_ro
 }
 
 #[tokio::test]
+async fn however_many_have_left_a_logout_has_room() {
+    on_both(async |place| {
+        let store = place.open().await;
+        let by_feed = |target, mode| Revocation { actor: "feed:hr".to_owned(), ..revocation(target, mode) };
+        let left = |name: &str| by_feed(RevocationTarget::Owner(format!("user:corp/{name}")), RevocationMode::Block);
+        store.revoke(&left("ann")).await.unwrap();
+        store
+            .spoil(&format!(
+                "WITH RECURSIVE number(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < {})
+                 INSERT INTO revocations (kind, issuer, value, mode, issued_before, actor, note, at, epoch)
+                 SELECT kind, issuer, value || n, mode, issued_before, actor, note, at, -n FROM revocations, number",
+                limit::REVOCATIONS_LEFT_MAX - 1
+            ))
+            .await;
+        let error = store.revoke(&left("one-too-many")).await.unwrap_err();
+        assert!(error.detail.contains("the rest is for logouts"), "{}", error.detail);
+        store.revoke(&left("ann")).await.unwrap();
+        let target = RevocationTarget::Subject(IssuerAlias::new("corp").unwrap(), "bob".to_owned());
+        store.revoke(&by_feed(target, RevocationMode::SignOut { issued_before: 5 })).await.unwrap();
+        let by_hand = Revocation { actor: "host:0".to_owned(), ..left("eve") };
+        store.revoke(&by_hand).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn feeds_have_so_much_room_and_leave_the_rest_to_administrators() {
     on_both(async |place| {
         let store = place.open().await;
         let by = |actor: &str, name: &str| Revocation {
             actor: actor.to_owned(),
-            ..revocation(RevocationTarget::Token(name.to_owned()), RevocationMode::Block)
+            ..revocation(RevocationTarget::Token(name.to_owned()), RevocationMode::SignOut { issued_before: 5 })
         };
         store.revoke(&by("feed:hr", "first")).await.unwrap();
         store

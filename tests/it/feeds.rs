@@ -19,7 +19,7 @@ const SECRET: &str = "a secret that only the provider knows";
 /// A gateway with one tool and a feed of these lines.
 struct Fed {
     issuer: Issuer,
-    _upstream: Scripted,
+    upstream: Scripted,
     gateway: Gateway,
 }
 
@@ -49,7 +49,7 @@ impl Fed {
         let setup = more(setup);
         std::fs::write(setup.directory().join("feed-secret"), SECRET).unwrap();
         let gateway = setup.start().await;
-        Self { issuer, _upstream: upstream, gateway }
+        Self { issuer, upstream, gateway }
     }
 
     /// A person's client with a token of a moment ago, which a sign-out of now reaches.

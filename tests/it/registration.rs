@@ -119,7 +119,11 @@ impl Registered {
 
     /// Consents in a browser of its own, and comes back from the provider; the answer is the redirect to the client.
     async fn log_in(&self, client: &str) -> Answered {
-        let page = self.authorize(&self.asked(client)).await;
+        self.log_in_as(&self.asked(client)).await
+    }
+
+    async fn log_in_as(&self, asked: &[(&'static str, String)]) -> Answered {
+        let page = self.authorize(asked).await;
         assert_eq!(page.status, 200, "{}", page.text);
         let agreed = self.answer(page.cookie.as_ref().unwrap(), &page.nonce(), "allow", &self.gateway.url).await;
         assert_eq!(agreed.status, 303, "{}", agreed.text);
@@ -136,15 +140,19 @@ impl Registered {
     }
 
     async fn redeem(&self, client: &str, code: &str) -> Answered {
-        self.token(&[
+        self.redeem_for(client, code, Some(&self.gateway.resource())).await
+    }
+
+    async fn redeem_for(&self, client: &str, code: &str, resource: Option<&str>) -> Answered {
+        let mut form = vec![
             ("grant_type", "authorization_code"),
             ("client_id", client),
             ("code", code),
             ("redirect_uri", CALLBACK),
             ("code_verifier", VERIFIER),
-            ("resource", &self.gateway.resource()),
-        ])
-        .await
+        ];
+        form.extend(resource.map(|resource| ("resource", resource)));
+        self.token(&form).await
     }
 }
 
@@ -380,6 +388,47 @@ async fn a_client_gets_no_scope_that_is_not_written_and_later_none_that_nobody_c
     }
     let again = again("mcp").await;
     assert_eq!(again.status, 200, "{}", again.text);
+}
+
+#[tokio::test]
+async fn a_client_gets_a_token_for_the_resource_that_a_person_agreed_to_and_later_for_no_other() {
+    let here = Registered::start("").await;
+    let client = here.client("Assistant").await;
+    let (whole, one) = (here.gateway.resource(), format!("{}/tools", here.gateway.resource()));
+    let mut asked = here.asked(&client);
+    asked.iter_mut().filter(|(name, _)| *name == "resource").for_each(|(_, value)| value.clone_from(&one));
+    let page = here.authorize(&asked).await;
+    assert!(page.text.contains(&format!("<bdi>{one}</bdi>")), "{}", page.text);
+    let code = here.log_in_as(&asked).await.parameter("code").unwrap();
+    let elsewhere = format!("{whole}/other");
+    for resource in [whole.as_str(), &elsewhere, "https://elsewhere.example/mcp"] {
+        let refused = here.redeem_for(&client, &code, Some(resource)).await;
+        assert_eq!((refused.status, &refused.json()["error"]), (400, &json!("invalid_target")), "{resource}");
+    }
+    // Who names none gets what was agreed to.
+    let granted = here.redeem_for(&client, &code, None).await;
+    assert_eq!(granted.status, 200, "{}", granted.text);
+    let works = async |answer: &Answered, place: &str| {
+        let token = answer.json()["access_token"].as_str().unwrap().to_owned();
+        let name = if place == whole { "tools__echo" } else { "echo" };
+        crate::support::client::Client::new(place, Some(&token)).call_tool(name, json!({})).await.status == 200
+    };
+    assert!(works(&granted, &one).await && !works(&granted, &whole).await);
+    let refresh = granted.json()["refresh_token"].as_str().unwrap().to_owned();
+    let again = async |resource: Option<&str>| {
+        let mut form =
+            vec![("grant_type", "refresh_token"), ("client_id", client.as_str()), ("refresh_token", refresh.as_str())];
+        form.extend(resource.map(|resource| ("resource", resource)));
+        here.token(&form).await
+    };
+    for resource in [&whole, &elsewhere] {
+        assert_eq!(again(Some(resource)).await.json()["error"], "invalid_target", "{resource}");
+    }
+    for resource in [None, Some(one.as_str())] {
+        let renewed = again(resource).await;
+        assert_eq!(renewed.status, 200, "{}", renewed.text);
+        assert!(works(&renewed, &one).await && !works(&renewed, &whole).await);
+    }
 }
 
 #[tokio::test]

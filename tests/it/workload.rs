@@ -486,7 +486,18 @@ async fn a_proxy_that_ends_tls_tells_of_the_certificate_and_it_is_verified_again
         let answer = call(&leaf).await;
         assert_eq!((answer.status, reason(&answer)), (401, "certificate_refused"), "{}", answer.text);
     }
-    let plain = call(&authority.issue("plain", &[SVID[0], SVID[1]])).await;
-    assert_eq!((plain.status, reason(&plain)), (401, "token_missing"), "{}", plain.text);
+    let plain = authority.issue("plain", &[SVID[0], SVID[1]]);
+    let nobody = call(&plain).await;
+    assert_eq!((nobody.status, reason(&nobody)), (401, "token_missing"), "{}", nobody.text);
     assert_eq!(upstream.calls().len(), 1);
+    // A token helps nobody whose certificate names a workload that nobody here can vouch for.
+    let token = format!("Bearer {}", issuer.token("alice", &["developers"], &gateway.resource()));
+    let with = async |leaf: &Leaf| {
+        let header = format!(":{}:", base64::engine::general_purpose::STANDARD.encode(&leaf.der));
+        call_as(&gateway.resource(), &token, &[("client-cert", header)]).await
+    };
+    let other = with(&authority.issue("svid", &[stranger, SVID[0], SVID[1]])).await;
+    assert_eq!((other.status, reason(&other)), (401, "identity_mismatch"), "{}", other.text);
+    let answer = with(&plain).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use axum::body::{Body, Bytes};
-use axum::http::{HeaderMap, Request, Response};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use futures_util::StreamExt as _;
 use http_body::Frame;
 use http_body_util::StreamBody;
@@ -120,7 +120,12 @@ async fn answer(
     let first = shared.said.lock().unwrap().clone();
     let more = futures_util::stream::unfold(more, async |mut more| Some((more.recv().await.ok()?, more)));
     let said = futures_util::stream::once(async { first }).chain(more);
-    let frames = said.map(|message| Ok::<_, std::convert::Infallible>(Frame::data(message)));
+    // An empty message is none: the end of the stream, which tells that we are not known any more.
+    let frames = said.map(|message| {
+        let end = HeaderMap::from_iter([(HeaderName::from_static("grpc-status"), HeaderValue::from_static("7"))]);
+        let frame = if message.is_empty() { Frame::trailers(end) } else { Frame::data(message) };
+        Ok::<_, std::convert::Infallible>(frame)
+    });
     Ok(response.body(Body::new(StreamBody::new(frames))).unwrap())
 }
 
@@ -172,6 +177,29 @@ async fn the_keys_that_the_workload_api_says_count_at_once_and_those_that_it_say
     assert_eq!(asked[0].0, "/SpiffeWorkloadAPI/FetchJWTBundles");
     assert_eq!(asked[0].1["workload.spiffe.io"], "true");
     assert_eq!(asked[0].1["te"], "trailers");
+}
+
+#[tokio::test]
+async fn what_the_workload_api_leaves_out_is_withdrawn_and_so_is_everything_once_it_knows_the_gateway_no_more() {
+    let (issuer, upstream, key) = (Issuer::start().await, Scripted::echo().await, Holder::new());
+    let ours = message(&[("mesh.test", keys(&[(&key, "one")]))]);
+    let api = Api::start(ours.clone());
+    let gateway = start(&issuer, &upstream, &api.socket).await;
+    assert_eq!(call(&gateway, &key, "one").await.status, 200);
+    // A message without our domain is a message: its keys are not to be used any more.
+    api.say(message(&[("other.test", keys(&[(&key, "one")]))]));
+    eventually("its keys to be gone", async || call(&gateway, &key, "one").await.status == 401).await;
+    assert!(gateway.log().contains("has no bundle of it for this process"), "{}", gateway.log());
+    api.say(ours.clone());
+    eventually("its keys to be back", async || call(&gateway, &key, "one").await.status == 200).await;
+    assert_eq!(api.shared.asked.lock().unwrap().len(), 1, "and all of that on one stream");
+    // A stream that it ends because we are nobody there any more.
+    *api.shared.refuses.lock().unwrap() = true;
+    api.say(Bytes::new());
+    eventually("its keys to be gone", async || call(&gateway, &key, "one").await.status == 401).await;
+    *api.shared.said.lock().unwrap() = ours;
+    *api.shared.refuses.lock().unwrap() = false;
+    eventually("its keys to be back", async || call(&gateway, &key, "one").await.status == 200).await;
 }
 
 #[tokio::test]

@@ -260,10 +260,15 @@ fn read_name(entry: &mut Table<'_, '_>, kind: Option<&Kind>) -> Option<(KnownBy,
 /// Reads a key that names a person or a group, as rules spell them.
 pub fn subject(table: &mut Table<'_, '_>, key: &str, kinds: &[&str]) -> Option<String> {
     let text = table.at::<String>(key)?;
-    let spelled = Subject::parse(text.get_ref()).is_ok() && kinds.iter().any(|kind| text.get_ref().starts_with(kind));
-    if !spelled {
+    let read = Subject::canonical(text.get_ref());
+    let Some(read) = read.ok().filter(|read| kinds.iter().any(|kind| read.as_str().starts_with(kind))) else {
         let examples: Vec<String> = kinds.iter().map(|kind| format!("{kind}ISSUER/NAME")).collect();
         table.mistake(&text.span(), format!("`{text}` answers for nothing: write {}", examples.join(" or ")));
+        return None;
+    };
+    // What is taken back from whoever left would not reach what another spelling of them answers for.
+    if read.as_str() != text.get_ref() {
+        table.mistake(&text.span(), format!("the gateway spells `{text}` differently: write {read}"));
         return None;
     }
     let alias = text.get_ref().split_once(':').and_then(|(_, rest)| rest.split_once('/')).map(|(alias, _)| alias);

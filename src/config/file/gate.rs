@@ -227,8 +227,11 @@ pub(super) fn approvers(table: &mut Table<'_, '_>, key: &str) -> Option<Vec<Appr
         }
         let named = text.get_ref().strip_prefix("user:").or_else(|| text.get_ref().strip_prefix("group:"));
         let alias = named.and_then(|rest| rest.split_once('/')).and_then(|(alias, _)| IssuerAlias::new(alias).ok());
-        match alias.filter(|_| Subject::parse(text.get_ref()).is_ok()) {
-            Some(alias) => table.source.refers(text.span(), Name::Issuer(alias)),
+        let read = alias.zip(Subject::canonical(text.get_ref()).ok());
+        match read {
+            Some((_, read)) if read.as_str() != text.get_ref() => table
+                .mistake(&text.span(), format!("the gateway spells `{}` differently: write {read}", text.get_ref())),
+            Some((alias, _)) => table.source.refers(text.span(), Name::Issuer(alias)),
             None => table.mistake(
                 &text.span(),
                 format!("`{}` approves nothing: write \"owner\", user:ISSUER/SUB or group:ISSUER/NAME", text.get_ref()),

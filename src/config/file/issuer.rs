@@ -93,7 +93,7 @@ pub fn read(
     let (mut claims, mut optional_claims, mut own_tokens) = (claims, optional_claims, own_tokens);
     if matches!(kind, Some(IssuerKind::Spiffe(_))) {
         // An SVID says who it is, for whom and until when, and may say nothing else.
-        claims = Some(ClaimNames { client: vec!["sub".to_owned()], groups: None, scope: Vec::new(), person: None });
+        claims = Some(ClaimNames { client: vec!["sub".to_owned()], ..ClaimNames::none() });
         optional_claims = Some(OPTIONAL_CLAIMS.map(str::to_owned).to_vec());
         own_tokens = Some(vec![OwnSign::Subject]);
     }
@@ -205,7 +205,12 @@ fn read_claims(mut table: Table<'_, '_>) -> Option<ClaimNames> {
     let groups = table.get::<String>("groups");
     let scope = table.get::<Vec<String>>("scope");
     let person = table.get::<String>("person");
-    Some(ClaimNames { client: client?, groups, scope: scope?, person })
+    let groups_age_max = table.at::<Period>("groups_age_max");
+    if let Some(written) = groups_age_max.as_ref().filter(|_| groups.is_none()) {
+        table.mistake(&written.span(), "no groups are taken from tokens here: write `groups` as well, or remove this");
+    }
+    let groups_age_max = groups_age_max.map(|written| written.into_inner().0);
+    Some(ClaimNames { client: client?, groups, groups_age_max, scope: scope?, person })
 }
 
 fn read_optional_claims(table: &mut Table<'_, '_>) -> Option<Vec<String>> {

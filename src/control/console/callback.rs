@@ -3,25 +3,43 @@
 //! Decides whether they become a session. Invariants: the answer was asked for by this browser; ID token and access
 //! token are one person's; whoever signs in gets a session that nobody knew before, and the one they had ends.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse as _, Response};
 use http::StatusCode;
 use http::header::{HeaderMap, HeaderValue, LOCATION, SET_COOKIE};
 
 use super::login::{failed, pending};
+use super::session::Use;
 use super::visit::{Settings, query};
 use super::{Console, cookie, not_here};
+use crate::control::listener::Peer;
 use crate::identity::Caller;
 use crate::limit;
 use crate::oauth::person::Returned;
+use crate::outcome::Reason;
 use crate::record::event::AdminNote;
 
 /// The page that the issuer sends browsers to.
-pub(super) async fn page(State(console): State<Arc<Console>>, RawQuery(raw): RawQuery, headers: HeaderMap) -> Response {
+pub(super) async fn page(
+    State(console): State<Arc<Console>>,
+    Extension(Peer(peer)): Extension<Peer>,
+    RawQuery(raw): RawQuery,
+    headers: HeaderMap,
+) -> Response {
     let Some(settings) = console.settings() else { return not_here() };
-    let mut response = match come_back(&console, &settings, raw.as_deref(), &headers).await {
+    // The issuer is asked each time: not for whoever has been refused too often, unless they are somebody's already.
+    let known = cookie::read(&headers, cookie::SESSION, settings.is_secure());
+    if known.and_then(|id| console.sessions.find(id, Use::Follow)).is_none()
+        && console.operations.admits(None, peer).is_err()
+    {
+        let problem = "too much that was refused came from your address: wait a moment, and load this page again";
+        return failed(&settings, StatusCode::TOO_MANY_REQUESTS, problem);
+    }
+    let mut response = match come_back(&console, &settings, raw.as_deref(), (&headers, peer)).await {
         Ok(response) => response,
         Err((status, problem)) => failed(&settings, status, &problem),
     };
@@ -36,7 +54,7 @@ async fn come_back(
     console: &Console,
     settings: &Settings,
     raw: Option<&str>,
-    headers: &HeaderMap,
+    (headers, peer): (&HeaderMap, IpAddr),
 ) -> Result<Response, (StatusCode, String)> {
     let wrong = |problem: &str| (StatusCode::BAD_REQUEST, problem.to_owned());
     let Some(kept) = pending(console, settings, headers) else {
@@ -54,8 +72,12 @@ async fn come_back(
     let issuer = query(raw, "iss");
     let returned = Returned { code: &code, issuer: issuer.as_deref(), nonce: &kept.nonce, verifier: &kept.verifier };
     let logged_in = console.provider.finish(&settings.sign_in(), returned).await;
-    let logged_in = logged_in.map_err(|problem| (StatusCode::BAD_GATEWAY, problem))?;
+    let logged_in = logged_in.map_err(|problem| {
+        console.operations.knocked(Reason::TokenMissing, peer);
+        (StatusCode::BAD_GATEWAY, problem)
+    })?;
     let caller = console.authenticate(&logged_in.granted.access).await.map_err(|stop| {
+        console.operations.knocked(stop.reason(), peer);
         let problem = format!("the issuer's access token is refused here: {stop} ({})", stop.reason().code());
         (StatusCode::FORBIDDEN, problem)
     })?;

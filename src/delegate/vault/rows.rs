@@ -287,8 +287,8 @@ pub(super) async fn named(shelf: &dyn Shelf, target: &RevocationTarget) -> Resul
 
 /// An owner as rules spell them, however they were typed.
 fn spelled(owner: &str) -> String {
-    if Subject::parse(owner).is_ok() {
-        return owner.to_owned();
+    if let Ok(owner) = Subject::canonical(owner) {
+        return owner.to_string();
     }
     let split = owner.strip_prefix("user:").and_then(|rest| rest.split_once('/'));
     let read = split.and_then(|(issuer, subject)| Some(Subject::user(&IssuerAlias::new(issuer).ok()?, subject)));

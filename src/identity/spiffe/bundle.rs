@@ -98,6 +98,14 @@ impl Bundle {
         Self::with(text, Unmarked::JwtSvid)
     }
 
+    /// The bundle of a trust domain of which nothing is said any more.
+    ///
+    /// # Errors
+    /// None, but for those of [`Self::read`].
+    pub fn of_nothing() -> Result<Self, String> {
+        Self::read(br#"{"keys":[]}"#)
+    }
+
     fn with(text: &[u8], unmarked: Unmarked) -> Result<Self, String> {
         let document: Document = serde_json::from_slice(text).map_err(|error| format!("it is no bundle: {error}"))?;
         if document.keys.len() > limit::JWKS_KEYS_MAX {

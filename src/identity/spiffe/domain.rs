@@ -1,7 +1,7 @@
 //! One trust domain as we know it: its bundle, kept fresh by a task of its own.
 //!
 //! Decides when a bundle is read and when it is too old. Refuses to know SVIDs. Invariants: what the domain withdrew
-//! leaves with the next reading, which its refresh hint sets; a bundle that is older than the one we have is never
+//! leaves with the next reading, which its refresh hint sets, and at once where the Workload API says it; a bundle that is older than the one we have is never
 //! taken; one that cannot be had any more leaves after `jwks_stale_max`.
 
 use std::io::Read as _;
@@ -175,13 +175,18 @@ impl Domain {
 
     /// What is wrong with a stream; nothing, where it has only been silent.
     async fn hear(&self, bundles: &mut Bundles, failures: &mut u32) -> Option<String> {
-        let mut patience = limit::WORKLOAD_API_TIMEOUT;
+        let mut first = true;
         loop {
+            let patience = if first { limit::WORKLOAD_API_TIMEOUT } else { self.often(limit::BUNDLE_REFRESH_USUAL) };
             let said = tokio::time::timeout(patience, bundles.next(self.config.trust_domain.as_str())).await;
-            let first = patience == limit::WORKLOAD_API_TIMEOUT;
             match said {
-                Ok(Ok(text)) => match Bundle::of_workload_api(&text) {
+                Ok(Ok(Some(text))) => match Bundle::of_workload_api(&text) {
                     Ok(bundle) => self.finished(Ok(bundle)),
+                    Err(problem) => return Some(problem),
+                },
+                // Not trouble, after which what we have would hold: it is not to be used any more.
+                Ok(Ok(None)) => match Bundle::of_nothing() {
+                    Ok(nothing) => self.withdrawn(nothing),
                     Err(problem) => return Some(problem),
                 },
                 Ok(Err(problem)) => return Some(problem),
@@ -189,7 +194,7 @@ impl Domain {
                 Err(_) => return None,
             }
             *failures = 0;
-            patience = limit::BUNDLE_REFRESH_USUAL;
+            first = false;
         }
     }
 
@@ -211,13 +216,26 @@ impl Domain {
             self.finished(outcome);
             let refresh = self.known.load().as_ref().map(|known| known.refresh);
             let pause = match (failures, refresh) {
-                (0, refresh) => refresh.unwrap_or(limit::BUNDLE_REFRESH_MIN),
+                (0, refresh) => self.often(refresh.unwrap_or(limit::BUNDLE_REFRESH_MIN)),
                 // While the last one holds, the next is looked for as its hint says.
-                (_, Some(refresh)) => refresh.min(limit::JWKS_RETRY_MAX),
+                (_, Some(refresh)) => self.often(refresh.min(limit::JWKS_RETRY_MAX)),
                 (failures, None) => pause_after(failures),
             };
             tokio::time::sleep(pause).await;
         }
+    }
+
+    /// How long one may wait with the next reading, so that the last one does not become too old meanwhile.
+    fn often(&self, wanted: Duration) -> Duration {
+        wanted.min((self.stale_max / 2).max(limit::BUNDLE_REFRESH_MIN))
+    }
+
+    /// The workload API has said that it has nothing of the trust domain for us.
+    fn withdrawn(&self, nothing: Bundle) {
+        self.finished(Ok(nothing));
+        let problem = "its workload API has no bundle of it for this process".to_owned();
+        tracing::warn!(issuer = %self.alias, trust_domain = %self.config.trust_domain, problem, "no key of a trust domain counts any more");
+        self.attempts.send_modify(|attempt| attempt.problem = Some(problem));
     }
 
     fn moved(&self) {
@@ -249,7 +267,9 @@ impl Domain {
                 let mut bundles = Bundles::open(socket).await?;
                 let said = bundles.next(self.config.trust_domain.as_str());
                 let said = tokio::time::timeout(limit::WORKLOAD_API_TIMEOUT, said).await;
-                return Bundle::of_workload_api(&said.map_err(|_| "it says nothing".to_owned())??);
+                let said = said.map_err(|_| "it says nothing".to_owned())??;
+                let none = || format!("it has no bundle of the trust domain {}", self.config.trust_domain);
+                return Bundle::of_workload_api(&said.ok_or_else(none)?);
             }
         };
         let fresh = Bundle::read(&text)?;
@@ -409,6 +429,22 @@ mod tests {
         assert!((100..=130).contains(&count), "{count}");
         domain.retire();
         running.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_bundle_is_read_again_before_it_is_too_old_whatever_it_says_of_itself() {
+        let place = tempfile::tempdir().unwrap();
+        let bundle = place.path().join("bundle.json");
+        let text = serde_json::json!({ "keys": [], "spiffe_refresh_hint": limit::BUNDLE_REFRESH_MAX.as_secs() });
+        std::fs::write(&bundle, text.to_string()).unwrap();
+        let domain = domain(&bundle, Duration::from_secs(60));
+        let running = tokio::spawn(Arc::clone(&domain).run());
+        tokio::time::sleep(Duration::from_secs(295)).await;
+        let count = domain.attempts.borrow().count;
+        assert_eq!(count, 10, "every half minute, so that it is never a minute old");
+        domain.retire();
+        running.await.unwrap();
+        assert_eq!(domain.often(Duration::from_secs(5)), Duration::from_secs(5));
     }
 
     #[test]

@@ -434,6 +434,24 @@ async fn junk_takes_no_place_from_tokens_that_are_used() {
 }
 
 #[tokio::test]
+async fn whoever_came_with_an_opaque_token_is_no_stranger_when_its_issuer_has_to_be_asked_again() {
+    let oracle = Oracle::start().await;
+    let room = room(&oracle.config());
+    oracle.says("good", 200, &oracle.good());
+    assert!(room.ask("good").await.is_ok() && room.ask("bad").await.is_err());
+    let (digest, later) = (Digest::sha256(b"good"), |seconds: Duration| now_s() + super::verify::seconds(seconds));
+    let believed = later(limit::INTROSPECTED_LIFE_MAX + Duration::from_secs(2));
+    let revision = room.identity.settings.load().revision;
+    assert!(room.identity.cache.verified(&digest, revision, believed).is_none(), "what was found is over");
+    assert!(room.identity.acquaintances.know(&digest, believed));
+    assert!(!room.identity.acquaintances.know(&Digest::sha256(b"bad"), now_s()));
+    let seen = |token: &'static str| room.identity.has_seen(&Presented::Bearer(token).into());
+    room.identity.reload(&oracle.config());
+    assert!(seen("good") && !seen("bad"), "whatever is configured since");
+    assert!(room.identity.cache.verified(&digest, revision + 1, now_s()).is_none(), "and verified anew all the same");
+}
+
+#[tokio::test]
 async fn an_issuer_that_refuses_our_client_is_not_asked_with_each_request() {
     let oracle = Oracle::start().await;
     let room = room(&oracle.config());

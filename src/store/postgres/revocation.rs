@@ -102,7 +102,12 @@ async fn counts(connection: &mut PgConnection, revocation: &Revocation) -> Resul
         .bind(revocation.mode.as_str())
         .fetch_one(connection)
         .await?;
-    Ok(Counts { all: row.try_get(0)?, of_feeds: row.try_get(1)?, own: row.try_get(2)? })
+    Ok(Counts {
+        all: row.try_get(0)?,
+        of_feeds: row.try_get(1)?,
+        blocks_of_feeds: row.try_get(2)?,
+        own: row.try_get(3)?,
+    })
 }
 
 /// Takes back whatever holds of this target in this mode.

@@ -85,7 +85,7 @@ async fn counts(connection: &mut SqliteConnection, revocation: &Revocation) -> R
         .await
         .map_err(unavailable)?;
     let count = |index: usize| row.try_get::<i64, _>(index).map_err(unavailable);
-    Ok(Counts { all: count(0)?, of_feeds: count(1)?, own: count(2)? })
+    Ok(Counts { all: count(0)?, of_feeds: count(1)?, blocks_of_feeds: count(2)?, own: count(3)? })
 }
 
 /// Takes back whatever holds of this target in this mode.

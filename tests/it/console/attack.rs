@@ -187,3 +187,33 @@ async fn a_console_session_opens_no_api_and_a_token_no_page() {
     let id = &ann.cookies["bailiwick_session"];
     assert!(!text.contains(id) && !running.gateway.log().contains(id), "no cookie is written anywhere");
 }
+
+#[tokio::test]
+async fn whoever_comes_back_with_nothing_too_often_is_turned_away_before_the_issuer_is_asked() {
+    let (issuer, upstream) = (Issuer::start().await, Scripted::echo().await);
+    let gateway = setup(&issuer, &upstream).limits("refusals_per_second = 1\nrefusals_burst = 3\n").start().await;
+    issuer.seat(vec![Person::new("ann", &["admins"])]);
+    let mut ann = Browser::of(&gateway);
+    ann.sign_in().await;
+    let mut bob = Browser::of(&gateway);
+    let back = bob.come_back("/admin/login/start").await;
+    let mut guesses = Vec::new();
+    while guesses.last() != Some(&429) {
+        let mut browser = Browser::of(&gateway);
+        let guess = browser.come_back("/admin/login/start").await;
+        let (before, code) = guess.split_once("code=").unwrap();
+        let (_, after) = code.split_once('&').unwrap();
+        guesses.push(browser.get(&format!("{before}code=guess&{after}")).await.status);
+        assert!(guesses.len() < 20, "{guesses:?}");
+    }
+    assert_eq!(guesses[..3], [502; 3]);
+    let waits = bob.get(&back).await;
+    assert!(waits.status == 429 && waits.text.contains("wait a moment"), "{}", waits.text);
+    // Who is signed in already signs in again; the other one waits, and has lost nothing.
+    ann.sign_in().await;
+    let began = std::time::Instant::now();
+    while bob.get(&back).await.status != 303 {
+        assert!(began.elapsed() < std::time::Duration::from_secs(10), "a pause is enough");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+}

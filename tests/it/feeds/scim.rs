@@ -70,8 +70,34 @@ async fn whoever_is_deactivated_is_signed_out_and_their_agents_stop_within_a_sec
 }
 
 #[tokio::test]
+async fn whoever_leaves_takes_along_what_they_answer_for_however_their_name_has_to_be_spelled() {
+    let agents = AGENTS.replace("user:test/olga", "user:test/auth0%7Colga@test");
+    let fed = Fed::with(LINES, |setup| setup.policy_file("agents.toml", &agents)).await;
+    let bob = fed.person("bob");
+    assert!(works(&bob).await);
+    let (file, other) = (fed.gateway.directory().join("policies/agents.toml"), agents.replace("%7C", "%7c"));
+    std::fs::write(&file, other.replace('@', "%40")).unwrap();
+    let checked = fed.gateway.command(&["check", "--config", "servers.toml"]);
+    let told = format!("{}{}", String::from_utf8_lossy(&checked.stdout), String::from_utf8_lossy(&checked.stderr));
+    assert!(!checked.status.success() && told.contains("write user:test/auth0%7Colga@test"), "{told}");
+    std::fs::write(&file, &agents).unwrap();
+    let left = ask(&fed, Method::DELETE, &format!("{USERS}/{}", id("auth0|olga@test")), &Value::Null).await;
+    assert_eq!(left.status, 204, "{}", left.text);
+    crate::support::eventually("her agent to stop", async || !works(&bob).await).await;
+    // The same by hand, as somebody would type it who has it from another program.
+    let by_hand = ["revoke", "owner", "user:test/auth0%7cpaul%40test", "--config", "servers.toml"];
+    let revoked = fed.gateway.command(&by_hand);
+    assert!(revoked.status.success(), "{}", String::from_utf8_lossy(&revoked.stderr));
+    let record = fed.gateway.records("revocation").pop().unwrap();
+    assert_eq!(record["revocation"]["value"], "user:test/auth0%7Cpaul@test", "{record}");
+}
+
+#[tokio::test]
 async fn every_way_to_say_that_somebody_has_left_is_understood() {
     let fed = start().await;
+    let listed = || fed.upstream.everything().iter().filter(|request| request.text.contains("tools/list")).count();
+    assert!(works(&fed.person("zoe")).await);
+    let before = listed();
     let inactive = json!({ "userName": "x", "active": false });
     let entra = json!({ "Operations": [{ "op": "Replace", "path": "active", "value": "False" }] });
     for (name, method, body, status) in [
@@ -91,6 +117,8 @@ async fn every_way_to_say_that_somebody_has_left_is_understood() {
     assert_eq!(made.status, 201, "{}", made.text);
     assert!(made.headers["location"].to_str().unwrap().ends_with(&id("dan")));
     assert!(!works(&fed.person("dan")).await);
+    // They answer for nothing here: their leaving has nothing listed again.
+    assert_eq!((listed(), before >= 1), (before, true));
 }
 
 #[tokio::test]

@@ -38,6 +38,15 @@ fn introspection_has_what_it_needs_and_little_more() {
 }
 
 #[test]
+fn the_age_of_groups_is_for_an_issuer_that_has_some() {
+    let read = config(&with_issuers("[issuers.corp.claims]\ngroups = \"groups\"\ngroups_age_max = \"10m\"\n"));
+    assert_eq!(read.issuers[0].claims.groups_age_max, Some(std::time::Duration::from_secs(600)));
+    let alone = mistakes(&with_issuers("[issuers.corp.claims]\ngroups_age_max = \"10m\"\n"));
+    assert!(alone.contains("write `groups` as well"), "{alone}");
+    assert_eq!(config(SMALLEST).issuers[0].claims.groups_age_max, None);
+}
+
+#[test]
 fn introspection_that_would_tell_somebody_else_or_prove_nothing_is_a_mistake() {
     let long = "p".repeat(limit::TOKEN_PREFIX_BYTES_MAX + 1);
     let secret = "client_secret = \"env:SECRET\"\n";
@@ -163,6 +172,7 @@ fn an_api_key_is_a_digest_with_an_owner_and_an_end() {
         (key("n", &digest, &format!("{owner}\n{created}")), "has no `expires`"),
         (key("n", &digest, &format!("{owner}\n{expires}")), "has no `created`"),
         (key("n", &digest, &OWNED.replace("user:", "group:")), "answers for nothing"),
+        (key("n", &digest, &OWNED.replace("/anna", "/auth0%7c1")), "differently: write user:corp/auth0%7C1"),
         (key("n", &digest, &OWNED.replace("corp", "crop")), "issuer `crop` is not declared"),
         (key("n", &digest, &OWNED.replace("2027-11-20", "2027-11-21")), "good for 365 days at most"),
         (key("n", &digest, &OWNED.replace("2026-11-20T", "2026-11-25T")), "made in the future"),
