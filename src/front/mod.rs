@@ -11,12 +11,11 @@ use std::sync::{Arc, OnceLock};
 use arc_swap::ArcSwap;
 use axum::body::Body;
 use bytes::Bytes;
-use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, HeaderMap, HeaderName, HeaderValue, ORIGIN};
+use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, HeaderMap, HeaderValue, ORIGIN};
 use http::request::Parts;
 use http::{Method as Verb, Request as HttpRequest, Response, StatusCode};
 
 use crate::call::Endpoint;
-use crate::config::Config;
 use crate::facade::{self, Facade};
 use crate::feeds::Feeds;
 use crate::gateway::Gateway;
@@ -49,6 +48,7 @@ mod metadata;
 mod modern;
 mod ongoing;
 mod origin;
+mod outside;
 mod owned;
 mod pipeline;
 mod proof;
@@ -81,30 +81,11 @@ use batch::Posted;
 use haste::Haste;
 use mailbox::Mailboxes;
 use memory::{Held, Memory};
+use outside::Outside;
 use questions::Questions;
 use session::Sessions;
 use share::{preflight, share};
 use track::Tracks;
-
-/// What a caller proves itself with never goes further, whatever a file says; neither does what belongs to
-/// this connection or is computed anew.
-const NEVER_FORWARDED: [&str; 15] = [
-    "authorization",
-    "proxy-authorization",
-    "cookie",
-    "dpop",
-    "client-cert",
-    "client-cert-chain",
-    "x-forwarded-client-cert",
-    "host",
-    "connection",
-    "transfer-encoding",
-    "content-length",
-    "content-type",
-    "mcp-session-id",
-    "mcp-protocol-version",
-    "forwarded",
-];
 
 /// The listener's side of the gateway.
 pub struct Front<P: Pipeline = Gateway> {
@@ -120,16 +101,6 @@ pub struct Front<P: Pipeline = Gateway> {
     outside: ArcSwap<Outside>,
     feeds: OnceLock<Arc<Feeds>>,
     facade: OnceLock<Arc<Facade>>,
-}
-
-/// What one configuration says about the outside.
-struct Outside {
-    config: Arc<Config>,
-    guard: origin::Guard,
-    own_pages: origin::Guard,
-    names: metadata::Names,
-    /// Every header that some server's `forward_headers` names.
-    forwarded: Vec<HeaderName>,
 }
 
 /// One request of somebody who was authenticated.
@@ -445,47 +416,6 @@ impl<P: Pipeline> Front<P> {
         self.outside.store(Arc::clone(&fresh));
         fresh
     }
-}
-
-impl Outside {
-    fn new(config: Arc<Config>) -> Self {
-        // Where calls are followed, it says which trace they belong to; it goes on as our own.
-        let trace = config.telemetry.is_some().then(|| "traceparent".to_owned());
-        let named = config.servers.iter().flat_map(|server| &server.forward_headers);
-        let forwarded = forwardable(named.chain(&trace));
-        let gateway = &config.gateway;
-        let own_pages = origin::Guard::for_own_pages(gateway.listen, &gateway.public_url, &gateway.allowed_hosts);
-        Self {
-            own_pages,
-            guard: origin::Guard::new(&config.gateway),
-            names: metadata::Names::new(&config),
-            forwarded,
-            config,
-        }
-    }
-
-    /// The values of the headers that some server's `forward_headers` names.
-    fn forwarded(&self, headers: &HeaderMap) -> Vec<(String, String)> {
-        let values = |name: &HeaderName| {
-            let name = name.clone();
-            headers
-                .get_all(&name)
-                .iter()
-                .filter_map(|value| value.to_str().ok())
-                .map(|value| (name.as_str().to_owned(), value.to_owned()))
-                .collect::<Vec<_>>()
-        };
-        self.forwarded.iter().flat_map(values).collect()
-    }
-}
-
-/// The headers among these names that may go further at all, each once.
-fn forwardable<'a>(names: impl Iterator<Item = &'a String>) -> Vec<HeaderName> {
-    let parsed = names.filter_map(|name| name.parse::<HeaderName>().ok());
-    let mut names: Vec<HeaderName> = parsed.filter(|name| !NEVER_FORWARDED.contains(&name.as_str())).collect();
-    names.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
-    names.dedup();
-    names
 }
 
 /// RFC 9728, readable by any web page: it is public and the same for everybody.

@@ -25,13 +25,15 @@ use crate::wire::{Edit, Json, Kind, Message, Value};
 /// The questions that wait for their answers, of all sessions.
 pub(super) struct Questions<P: Pipeline> {
     last: AtomicI64,
-    open: Mutex<HashMap<(SessionKey, i64), oneshot::Sender<Answer<P>>>>,
+    open: Mutex<Open<P>>,
     /// How many rounds each principal is asked at this moment.
     rounds: Mutex<HashMap<PrincipalKey, usize>>,
 }
 
 /// An answer, and who gave it.
 type Answer<P> = (Message, <P as Pipeline>::Caller);
+/// Who waits for one, by session and by the id of the question.
+type Open<P> = HashMap<(SessionKey, i64), oneshot::Sender<Answer<P>>>;
 
 impl<P: Pipeline> Default for Questions<P> {
     fn default() -> Self {
@@ -91,7 +93,7 @@ impl<P: Pipeline> Questions<P> {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<(SessionKey, i64), oneshot::Sender<Answer<P>>>> {
+    fn lock(&self) -> MutexGuard<'_, Open<P>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

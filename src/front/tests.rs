@@ -521,7 +521,7 @@ async fn an_upstreams_error_keeps_its_bytes_and_gets_the_status_of_its_era() {
 fn what_a_caller_proves_itself_with_never_goes_further() {
     let named = ["X-Request-Id", "Authorization", "cookie", "dpop", "not a name", "x-request-id", "mcp-session-id"];
     let named: Vec<String> = named.map(str::to_owned).into();
-    assert_eq!(super::forwardable(named.iter()), ["x-request-id"]);
+    assert_eq!(super::outside::forwardable(named.iter()), ["x-request-id"]);
 }
 
 /// Pieces that requests are made of, so that random bodies come near to real ones.
