@@ -146,12 +146,13 @@ impl<P: Pipeline> Front<P> {
         message: &Message,
     ) -> Option<There> {
         self.relay.as_ref()?;
+        let there = self.there(self.pipeline.home(caller, message)?)?;
         if era == Era::Legacy
             && let Some(id) = headers::single(request_headers, mcp::SESSION_ID).ok().flatten()
         {
             self.alive(P::principal(caller), endpoint, id, None).await.ok()??;
         }
-        self.there(self.pipeline.home(caller, message)?)
+        Some(there)
     }
 
     fn there(&self, replica: ReplicaId) -> Option<There> {
