@@ -163,6 +163,7 @@ async fn open(
     trail: &mut Trail,
 ) -> Result<(Entry<Grant>, Then, Exchange), Halt> {
     gateway.quotas().request(caller.principal())?;
+    gateway.not_expired(caller)?;
     if request.method.is_about_task() {
         return Box::pin(task::open(gateway, caller, request, trail)).await;
     }

@@ -34,6 +34,7 @@ mod reload;
 pub mod replay;
 pub mod review;
 mod revoke;
+pub mod sessions;
 mod shadow;
 mod situation;
 mod source;
@@ -49,7 +50,7 @@ use crate::delegate::{Delegate, Recheck};
 use crate::export::Exports;
 use crate::guard::{Approvals, Guard, Quotas};
 use crate::identity::revoked::{Barred, RevocationStore as _};
-use crate::identity::{Caller, Identity, Resource, Revocations, Shown, Strangers, still_stands};
+use crate::identity::{Caller, Identity, Resource, Revocations, Shown, Strangers, TokenFacts, still_stands};
 use crate::ids::RevocationEpoch;
 use crate::link::Linking;
 use crate::list::{self, Pages};
@@ -290,6 +291,22 @@ impl Gateway {
         self.still_in_emergency(caller)?;
         caller.still_verified()?;
         still_stands(&self.live.snapshot.load().config, caller)
+    }
+
+    /// Whether what somebody came with is still good by the clock. A request is asked that where it comes in, and what goes
+    /// on without its client here.
+    ///
+    /// # Errors
+    /// `token_expired`.
+    pub fn not_expired(&self, caller: &Caller) -> Result<(), Refusal> {
+        let config = &self.live.snapshot.load().config;
+        let now = i64::try_from(since_epoch().as_secs()).unwrap_or(i64::MAX);
+        let is_over = |token: &TokenFacts| {
+            let issuer = config.issuers.iter().find(|issuer| issuer.alias == token.issuer);
+            let leeway = issuer.map_or(0, |issuer| i64::try_from(issuer.leeway.as_secs()).unwrap_or(0));
+            now >= token.expires_at.saturating_add(leeway)
+        };
+        if caller.credentials().any(is_over) { Err(Refusal::new(Reason::TokenExpired)) } else { Ok(()) }
     }
 
     /// The same for somebody who hears of things for as long as they listen, which nothing else ends: also whether

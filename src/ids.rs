@@ -17,6 +17,9 @@ use std::sync::Arc;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 
+/// Whose the gateway's own operations and tools are; no server is called that.
+pub const GATEWAY_SERVER: &str = "bailiwick";
+
 /// Why a spelling was refused: a lower-case fragment that names the thing and what is allowed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what} `{value}` is not allowed: {rule}")]

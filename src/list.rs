@@ -7,6 +7,8 @@ use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use crate::call::{Endpoint, Request, is_routed, own_tools};
 use crate::catalog::{Item, Slice, TaskDialect, View, is_known_capability};
 use crate::config::ServerConfig;
@@ -38,7 +40,8 @@ pub struct PageKey {
 /// One page, as all callers of a class get it.
 #[derive(Debug)]
 pub struct Page {
-    /// The result object, without the cursor: that is sealed for one principal.
+    /// The result object, without the cursor, which is sealed for one principal, and without the hints for caches, of
+    /// which less is left each time.
     result: String,
     shown: usize,
     /// Where the next page begins.
@@ -102,14 +105,17 @@ async fn page_of(
     if page.shown == 0 && is_hidden(&now, &class, &view) {
         return Err(Refusal::new(Reason::TargetUnknown).into());
     }
-    let result = match page.next {
-        None => page.result.clone(),
-        Some(next) => {
-            let sealed = Json::of(&cursor.seal(gateway, caller.principal(), next)?);
-            let body = page.result.strip_suffix('}').unwrap_or(&page.result);
-            format!("{body},\"nextCursor\":{}}}", sealed.as_str())
-        }
-    };
+    let body = page.result.strip_suffix('}').unwrap_or(&page.result);
+    let mut more = String::new();
+    if key.era == Era::Modern {
+        let ttl_ms = view.ttl_left(kind, Instant::now()).as_millis();
+        let _ = write!(more, ",\"ttlMs\":{ttl_ms},\"cacheScope\":\"private\"");
+    }
+    if let Some(next) = page.next {
+        let sealed = Json::of(&cursor.seal(gateway, caller.principal(), next)?);
+        let _ = write!(more, ",\"nextCursor\":{}", sealed.as_str());
+    }
+    let result = format!("{body}{more}}}");
     Ok((Json::joined(result), Listing { shown: page.shown, view: Some(view.revision()) }))
 }
 
@@ -216,10 +222,6 @@ impl Page {
             count += 1;
         }
         result.push(']');
-        if key.era == Era::Modern {
-            let ttl_ms = view.ttl(key.kind).as_millis();
-            let _ = write!(result, ",\"ttlMs\":{ttl_ms},\"cacheScope\":\"private\"");
-        }
         result.push('}');
         Self { result, shown: count, next }
     }

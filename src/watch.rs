@@ -17,7 +17,7 @@ mod topic;
 
 use topic::Topic;
 
-use crate::call::{ClientFacts, Endpoint};
+use crate::call::{ClientFacts, Endpoint, own_tools};
 use crate::gateway::Gateway;
 use crate::guard::Slot;
 use crate::identity::Caller;
@@ -173,6 +173,23 @@ impl Watch {
         });
     }
 
+    /// Hears with the rights of somebody who came later, of the same principal; of tasks it hears no more. Everything that
+    /// is heard of is asked for anew, and what may have been missed meanwhile is told.
+    pub async fn renew(&mut self, caller: Caller) {
+        self.following.shutdown().await;
+        self.listening.clear();
+        self.disowned = None;
+        self.caller = caller;
+        self.ask_on();
+        let uris: Vec<String> = self.topics.drain().map(|(uri, _)| uri).collect();
+        for uri in uris {
+            // Nobody waits for the answer.
+            drop(self.add(uri));
+        }
+        self.unsettled = true;
+        self.listen_for_lists();
+    }
+
     /// Hears of a resource from now on; the answer is how its upstream took it. Asking twice is asking once.
     pub fn subscribe(&mut self, uri: String) -> BoxFuture<'static, Outcome> {
         match self.gateway.quotas().request(self.caller.principal()) {
@@ -273,8 +290,13 @@ impl Watch {
                 digests.fold(Digest::sha256(b""), |all, one| Digest::of("both", &[all.as_bytes(), one.as_bytes()]))
             })
         };
+        // What the gateway has of its own is decided for each caller, too, and is in no view.
+        let own = |listed: Digest| {
+            let own = own_tools(&now, &class, &self.caller, &self.endpoint);
+            own.into_iter().fold(listed, |all, tool| Digest::of("own", &[all.as_bytes(), tool.as_bytes()]))
+        };
         [
-            digest(self.interest.tools, &[Kind::Tool]),
+            digest(self.interest.tools, &[Kind::Tool]).map(own),
             digest(self.interest.prompts, &[Kind::Prompt]),
             digest(self.interest.resources, &[Kind::Resource, Kind::ResourceTemplate]),
         ]

@@ -184,6 +184,7 @@ const SECTIONS: &[&str] = &[
     "MANDATES_MAX",
     "COUNTS_MAX",
     "STOPPED_MAX",
+    "SESSION_ROWS_MAX",
     "ATTESTATIONS_MAX",
     "TOOLS_SEEN_MAX",
     "STANDING_MAX",

@@ -62,7 +62,12 @@ impl<'a> Asked<'a> {
             return Err(missing(member));
         }
         // Before anything is looked up, so that a server that is hidden refuses the same URIs as one that is not there.
-        if action == Action::Read && uri::is_confusing(&name) {
+        let is_uri = match request.method {
+            Method::ReadResource => true,
+            Method::Complete => !params.get("ref").and_then(Value::as_object).is_some_and(is_prompt),
+            _ => false,
+        };
+        if is_uri && uri::is_confusing(&name) {
             return Err(Refusal::new(Reason::UriRefused));
         }
         Ok(Self { action, name, arguments, params, method: request.method })

@@ -4,6 +4,7 @@
 //! slice that was listed with one caller's credential is part of that caller's views only.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::watch;
@@ -37,6 +38,8 @@ impl<S: Source> Clone for Catalog<S> {
 struct Inner<S> {
     source: Arc<S>,
     servers: RwLock<HashMap<ServerId, Arc<Slot>>>,
+    /// Every server that is configured has its slot; changed under the lock of `servers`.
+    applied: AtomicBool,
     principals: moka::sync::Cache<(ServerId, PrincipalKey), Arc<Slot>>,
     /// Composed views by what they are composed of.
     views: moka::sync::Cache<Digest, Arc<View>>,
@@ -73,6 +76,7 @@ impl<S: Source> Catalog<S> {
         let inner = Inner {
             source,
             servers: RwLock::default(),
+            applied: AtomicBool::new(false),
             principals: moka::sync::Cache::builder()
                 .max_capacity(limit::PRINCIPAL_SLICES_BYTES_MAX)
                 .weigher(|_, slot: &Arc<Slot>| slot.weight())
@@ -102,6 +106,7 @@ impl<S: Source> Catalog<S> {
         let mut begun = Vec::new();
         {
             let mut servers = self.inner.servers.write().unwrap_or_else(PoisonError::into_inner);
+            self.inner.applied.store(true, Ordering::Release);
             servers.retain(|id, slot| {
                 let kept = config.server(id).is_some_and(|server| fingerprint(server) == slot.shared.fingerprint);
                 if !kept {
@@ -362,6 +367,12 @@ impl<S: Source> Catalog<S> {
     fn slot(&self, server: &Arc<ServerConfig>, context: AuthorizationContext) -> Arc<Slot> {
         let own = self.slot_of(&server.id).unwrap_or_else(|| {
             let mut servers = self.inner.servers.write().unwrap_or_else(PoisonError::into_inner);
+            if self.inner.applied.load(Ordering::Acquire) && !servers.contains_key(&server.id) {
+                // It was taken away, and this is asked for under what was configured before: nobody keeps it.
+                let gone = self.new_slot(server);
+                gone.shared.retired.cancel();
+                return gone;
+            }
             Arc::clone(servers.entry(server.id.clone()).or_insert_with(|| self.new_slot(server)))
         });
         let AuthorizationContext::Principal(principal) = context else { return own };

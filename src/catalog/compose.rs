@@ -13,7 +13,7 @@ use super::template::Template;
 use super::uri;
 use super::view::{Conflict, ConflictReason, Item, Member, Routed, View};
 use crate::config::{Config, ServerConfig};
-use crate::ids::{Action, Digest, Endpoint, ViewRevision};
+use crate::ids::{Action, Digest, Endpoint, GATEWAY_SERVER, ViewRevision};
 use crate::limit;
 use crate::wire::mcp::Kind;
 
@@ -121,7 +121,7 @@ struct Composer<'a> {
     config: &'a Config,
     endpoint: &'a Endpoint,
     members: &'a [Member],
-    /// Ids whose prefix nobody else's verbatim name may imitate, whether they are up or not.
+    /// Ids whose prefix nobody else's verbatim name may imitate, whether they are up or not, and the gateway's own.
     prefixed: HashSet<&'a str>,
     ui: HashMap<Arc<str>, Option<usize>>,
     templates: Vec<Routed>,
@@ -131,11 +131,12 @@ struct Composer<'a> {
 impl<'a> Composer<'a> {
     fn new(config: &'a Config, endpoint: &'a Endpoint, members: &'a [Member]) -> Self {
         let prefixed = |server: &&Arc<ServerConfig>| naming_on(endpoint, server) == Naming::Prefixed;
+        let prefixed = config.servers.iter().filter(prefixed).map(|server| server.id.as_str());
         Self {
             config,
             endpoint,
             members,
-            prefixed: config.servers.iter().filter(prefixed).map(|server| server.id.as_str()).collect(),
+            prefixed: prefixed.chain([GATEWAY_SERVER]).collect(),
             ui: HashMap::new(),
             templates: Vec::new(),
             conflicts: Vec::new(),

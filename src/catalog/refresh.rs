@@ -47,8 +47,9 @@ pub(super) async fn run<S: Source>(
     loop {
         let attempt = attempt(&*source, &slot, &access);
         tokio::select! {
-            news = attempt => changed(news),
+            biased;
             () = retired.cancelled() => break,
+            news = attempt => changed(news),
         }
         let Some(next) = slot.end() else {
             // Somebody else may hold the right already.

@@ -89,6 +89,18 @@ fn nobody_can_take_a_prefixed_servers_names_even_while_it_is_down() {
 }
 
 #[test]
+fn nobody_can_take_the_names_of_the_gateways_own_tools() {
+    let view = merged(vec![(verbatim("one"), Script::tools(&["bailiwick__mandate_open", "bailiwick_x"]))]);
+    assert_eq!(names(&view, Kind::Tool), ["bailiwick_x"]);
+    assert_eq!(view.conflicts()[0].reason, ConflictReason::Claimed);
+    assert!(view.resolve(Wanted::Call("bailiwick__mandate_open")).is_err());
+    // Where the gateway has no tools a server keeps every name of its own.
+    let own = Endpoint::Server(ServerId::new("one").unwrap());
+    let view = compose(vec![(verbatim("one"), Script::tools(&["bailiwick__mandate_open"]))], &own);
+    assert_eq!(names(&view, Kind::Tool), ["bailiwick__mandate_open"]);
+}
+
+#[test]
 fn on_its_own_endpoint_a_server_is_verbatim_and_complete() {
     let one = ServerConfig { uris: vec!["x://a/".to_owned()], ..server("one") };
     let script =

@@ -370,11 +370,31 @@ async fn an_upstreams_ttl_counts_where_it_is_longer_than_ours_up_to_a_bound() {
     let (fake, catalog) = start(&config);
     fake.set("one", Script { ttl: Some(Duration::from_secs(86_400)), ..Script::tools(&["a"]) });
     let first = view(&catalog, &config).await;
-    assert_eq!(first.ttl(Kind::Tool), limit::LIST_TTL_MAX);
+    let began = tokio::time::Instant::now();
+    let left = first.ttl_left(Kind::Tool, began);
+    assert!(left <= limit::LIST_TTL_MAX && left > limit::LIST_TTL_MAX - Duration::from_secs(5), "{left:?}");
     tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(first.ttl_left(Kind::Tool, began + Duration::from_millis(300)), left - Duration::from_millis(300));
+    assert_eq!(first.ttl_left(Kind::Tool, began + 2 * limit::LIST_TTL_MAX), Duration::ZERO);
     view(&catalog, &config).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(fake.fetches("one"), 1);
+}
+
+#[tokio::test]
+async fn a_request_that_holds_what_was_configured_before_brings_no_server_back() {
+    let (before, after) = (config(vec![server("one"), server("two")]), config(vec![server("one")]));
+    let (fake, catalog) = start(&before);
+    fake.set("one", Script::tools(&["a"]));
+    fake.set("two", Script::tools(&["b"]));
+    eventually(|| now(&catalog, &before).is_ok_and(|view| view.items(Kind::Tool).len() == 2)).await;
+    catalog.apply(&after);
+    let fetched = fake.fetches("two");
+    let held = now(&catalog, &before).unwrap();
+    assert_eq!(names(&held, Kind::Tool), ["one__a"]);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let known: Vec<_> = catalog.status().into_iter().map(|(id, ..)| id.to_string()).collect();
+    assert_eq!((known, fake.fetches("two")), (vec!["one".to_owned()], fetched), "nobody would ever forget it again");
 }
 
 #[tokio::test]

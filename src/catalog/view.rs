@@ -9,9 +9,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::compose::naming_on;
 use super::naming;
-use super::slice::{Published, Slice, of_kind};
+use super::slice::{List, Published, Slice, of_kind};
 use super::slot::SliceState;
 use super::target::{Definition, Target};
 use super::template::Template;
@@ -172,11 +174,13 @@ impl View {
         &self.conflicts
     }
 
-    /// The smallest `ttlMs` of one kind; zero where some server gives none.
+    /// What is left of the smallest `ttlMs` of one kind; zero where some server gives none.
     #[must_use]
-    pub fn ttl(&self, kind: Kind) -> Duration {
+    pub fn ttl_left(&self, kind: Kind, now: Instant) -> Duration {
         let lists = self.listed().map(|(_, slice)| slice.list(kind)).filter(|list| !list.items.is_empty());
-        lists.map(|list| list.ttl.unwrap_or_default()).min().unwrap_or_default()
+        let left =
+            |list: &List| list.ttl.unwrap_or_default().saturating_sub(now.saturating_duration_since(list.fetched_at));
+        lists.map(left).min().unwrap_or_default()
     }
 
     /// Whether every server calls its list of one kind `public`. What is filtered never is.

@@ -15,6 +15,7 @@ use http::{Response, StatusCode};
 use http_body_util::BodyExt as _;
 
 use super::answer::{self, About};
+use super::memory::Held;
 use super::pipeline::Pipeline;
 use super::{Front, Inbound, Outside, legacy};
 use crate::call::Endpoint;
@@ -32,6 +33,8 @@ pub(super) struct Posted<'a, P: Pipeline> {
     pub(super) version: Option<&'a str>,
     pub(super) peer: IpAddr,
     pub(super) via: Option<ReplicaId>,
+    /// What it keeps in memory.
+    pub(super) held: &'a Arc<Held>,
 }
 
 /// Answers a batch; `None` where batches are not spoken.
@@ -42,7 +45,7 @@ pub(super) async fn post<P: Pipeline>(
     body: &[u8],
 ) -> Option<Response<Body>> {
     let (caller, endpoint) = (posted.caller, posted.endpoint);
-    let session = legacy::session(front, caller, endpoint, posted.headers, posted.version).ok()?;
+    let session = legacy::session(front, caller, endpoint, (posted.headers, None), posted.version).await.ok()?;
     if session.version != Version::V2025_03_26 {
         return None;
     }
@@ -62,6 +65,7 @@ pub(super) async fn post<P: Pipeline>(
             headers: posted.headers.clone(),
             id: message.id(),
             message,
+            held: Arc::clone(posted.held),
         });
         let version = posted.version.map(str::to_owned);
         async move {

@@ -1,15 +1,17 @@
 //! The body of a request, bounded in bytes and time.
 //!
-//! Invariant: of a body that is too large nothing is kept, and its sender is told why.
+//! Invariant: what is kept of a body is counted for its sender as it comes; of one that is too large nothing is kept, and
+//! its sender is told why.
 
 use bytes::{Buf as _, Bytes};
 use http_body_util::BodyExt as _;
 
+use super::memory::Held;
 use crate::limit;
 use crate::outcome::{Reason, Refusal};
 
 /// The whole body, bounded in bytes and time.
-pub(super) async fn read<B>(mut body: B) -> Result<Vec<u8>, Refusal>
+pub(super) async fn read<B>(mut body: B, held: &Held) -> Result<Vec<u8>, Refusal>
 where
     B: http_body::Body<Data = Bytes> + Send + Unpin,
 {
@@ -29,6 +31,11 @@ where
             if bytes.len() + data.remaining() > limit::REQUEST_BYTES_MAX {
                 discard(&mut body).await;
                 return Err(Refusal::new(Reason::BodyTooLarge));
+            }
+            if let Err(refusal) = held.more(data.remaining()) {
+                drop(bytes);
+                discard(&mut body).await;
+                return Err(refusal);
             }
             bytes.extend_from_slice(&data);
         }

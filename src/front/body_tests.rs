@@ -14,6 +14,8 @@ use http_body_util::StreamBody;
 use tokio::time::Instant;
 
 use super::body::read;
+use super::memory::Memory;
+use crate::ids::{Digest, PrincipalKey};
 use crate::limit;
 use crate::outcome::{Reason, Refusal};
 
@@ -23,7 +25,9 @@ const CHUNK: usize = 64 * 1024;
 async fn read_of(pieces: impl stream::Stream<Item = Bytes> + Send) -> (Result<Vec<u8>, Refusal>, Duration) {
     let began = Instant::now();
     let body = pin!(pieces.map(|piece| Ok::<_, Infallible>(Frame::data(piece))));
-    let read = read(StreamBody::new(body)).await;
+    let memory = Arc::<Memory>::default();
+    let held = memory.enter(PrincipalKey(Digest::sha256(b"ann"))).unwrap();
+    let read = read(StreamBody::new(body), &held).await;
     (read, began.elapsed())
 }
 
@@ -37,6 +41,29 @@ async fn a_body_that_does_not_arrive_is_waited_for_so_long() {
     let (read, took) = read_of(beginning.chain(stream::pending())).await;
     assert_eq!(read.unwrap_err().reason, Reason::RequestInvalid);
     assert!(near(took, limit::BODY_READ_TIMEOUT), "{took:?}");
+}
+
+#[tokio::test]
+async fn a_body_is_taken_in_as_long_as_its_sender_has_room_and_makes_room_when_it_is_done_with() {
+    let (memory, ann) = (Arc::<Memory>::default(), PrincipalKey(Digest::sha256(b"ann")));
+    let read_all = async || {
+        let held = memory.enter(ann)?;
+        let pieces = stream::repeat_with(|| Ok::<_, Infallible>(Frame::data(Bytes::from(vec![b'x'; CHUNK]))));
+        let count = limit::REQUEST_BYTES_MAX / CHUNK;
+        read(StreamBody::new(pin!(pieces.take(count))), &held).await.map(|bytes| (bytes, held))
+    };
+    let mut kept = Vec::new();
+    let refused = loop {
+        match read_all().await {
+            Ok(read) => kept.push(read),
+            Err(refusal) => break refusal,
+        }
+    };
+    assert_eq!(refused.reason, Reason::ConcurrencyLimited);
+    assert_eq!(kept.len(), limit::HELD_PER_PRINCIPAL_BYTES_MAX / limit::REQUEST_BYTES_MAX - 1);
+    assert!(memory.held(ann) <= limit::HELD_PER_PRINCIPAL_BYTES_MAX);
+    kept.pop();
+    assert!(read_all().await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,6 @@
 //! A pipeline for tests of the protocol: it answers what its script says and remembers what it was asked.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -15,9 +15,10 @@ use crate::config::{
     Algorithm, ClaimNames, Config, Durability, GatewayConfig, IssuerConfig, QuotaConfig, ReloadMode, ScopeMode,
     ScopeRule,
 };
+use crate::gateway::sessions::Since;
 use crate::identity::{Presented, Shown};
 use crate::ids::{Digest, IssuerAlias, PrincipalKey};
-use crate::outcome::{Outcome, Reason, Refusal, Stop};
+use crate::outcome::{Failure, Outcome, Reason, Refusal, Stop};
 use crate::upstream::Event;
 use crate::watch::{Interest, Watched};
 use crate::wire::Json;
@@ -116,6 +117,11 @@ pub(crate) struct Scripted {
     /// What open watches yield.
     pub(crate) watched: Mutex<Option<mpsc::UnboundedReceiver<Watched>>>,
     pub(crate) ready: bool,
+    /// What is kept of sessions, and how often that was asked for.
+    pub(crate) sessions: Mutex<HashMap<String, Since>>,
+    pub(crate) asked_of_sessions: Mutex<usize>,
+    /// How long lists are.
+    pub(crate) long: usize,
     pub(crate) refusals: Mutex<Vec<Reason>>,
 }
 
@@ -144,6 +150,9 @@ impl Scripted {
             cancelled: Arc::default(),
             watched: Mutex::default(),
             ready: true,
+            sessions: Mutex::default(),
+            asked_of_sessions: Mutex::default(),
+            long: 0,
             refusals: Mutex::default(),
         }
     }
@@ -178,6 +187,10 @@ impl Pipeline for Scripted {
         PrincipalKey(Digest::of("test", &[caller.as_bytes()]))
     }
 
+    fn credential(caller: &String) -> Digest {
+        Digest::sha256(caller.as_bytes())
+    }
+
     async fn call(self: Arc<Self>, _: String, request: Request) -> Call {
         self.seen.lock().unwrap().push(request);
         let events = std::mem::take(&mut *self.events.lock().unwrap());
@@ -203,10 +216,11 @@ impl Pipeline for Scripted {
 
     async fn list(self: &Arc<Self>, caller: &String, request: &Request, kind: Kind) -> Result<Json, Stop> {
         self.seen.lock().unwrap().push(request.clone());
-        Ok(Json::of(
-            &serde_json::json!({ kind.list_member(): [{ "name": caller, "inputSchema": { "type": "object" } }],
-            "resultType": "complete", "ttlMs": 0, "cacheScope": "private" }),
-        ))
+        let (member, name, long) = (kind.list_member(), Json::of(caller), "x".repeat(self.long));
+        Ok(Json::joined(format!(
+            r#"{{"{member}":[{{"name":{},"inputSchema":{{"type":"object"}},"description":"{long}"}}],"resultType":"complete","ttlMs":0,"cacheScope":"private"}}"#,
+            name.as_str()
+        )))
     }
 
     async fn discover(self: &Arc<Self>, _: &String, request: &Request) -> Result<Json, Stop> {
@@ -222,6 +236,16 @@ impl Pipeline for Scripted {
             "serverInfo": { "name": "scripted", "version": "1" } })))
     }
 
+    async fn session(&self, session: &str) -> Result<Since, Failure> {
+        *self.asked_of_sessions.lock().unwrap() += 1;
+        Ok(self.sessions.lock().unwrap().get(session).cloned().unwrap_or_default())
+    }
+
+    async fn keep_session(&self, _: &String, session: &str, since: &Since, _: i64) -> Result<(), Stop> {
+        self.sessions.lock().unwrap().insert(session.to_owned(), since.clone());
+        Ok(())
+    }
+
     async fn watch(
         self: &Arc<Self>,
         _: &String,
@@ -235,6 +259,8 @@ impl Pipeline for Scripted {
     fn honoured(_: &Self::Watch) -> Interest {
         Interest { tools: true, ..Interest::default() }
     }
+
+    async fn renew(_: &mut Self::Watch, _: String) {}
 
     fn subscribe(_: &mut Self::Watch, _: String) -> impl Future<Output = Outcome> + Send + 'static {
         std::future::ready(Outcome::Complete(Json::of(&serde_json::json!({}))))

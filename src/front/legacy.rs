@@ -17,6 +17,8 @@ use super::resume::Start;
 use super::session::Session;
 use super::{Front, Inbound, Outside, headers, is_request, resume, track};
 use crate::call::{ClientFacts, Endpoint, Request};
+use crate::gateway::sessions::Since;
+use crate::ids::{PrincipalKey, ReplicaId};
 use crate::limit;
 use crate::outcome::{Outcome, Reason, Refusal, Stop, reply};
 use crate::upstream::Event;
@@ -48,13 +50,16 @@ pub(super) async fn post<P: Pipeline>(
             Err(stop) => about.stopped(stop),
         };
     }
-    let session = match session(front, &inbound.caller, &endpoint, &inbound.headers, version_header) {
+    let stated = (&inbound.headers, inbound.via);
+    let session = match session(front, &inbound.caller, &endpoint, stated, version_header).await {
         Ok(session) => session,
-        Err(refusal) => return about.stopped(refusal),
+        Err(stop) => return about.stopped(stop),
     };
     if !is_request(&inbound.message) {
         match inbound.message.kind() {
-            Kind::Result | Kind::Error => front.questions.answered(session.key, &inbound.message),
+            Kind::Result | Kind::Error => {
+                front.questions.answered(session.key, inbound.message, inbound.caller);
+            }
             _ => cancelled(front, &session, &inbound.message),
         }
         return answer::empty(StatusCode::ACCEPTED);
@@ -66,13 +71,15 @@ pub(super) async fn post<P: Pipeline>(
         return answer::result(&id, &Json::of(&serde_json::json!({})));
     }
     if method == Method::SetLogLevel {
-        return match log_level(&inbound.message) {
-            Some(level) => {
-                front.sessions.set_log_level(session.key, level);
-                answer::result(&id, &Json::of(&serde_json::json!({})))
-            }
-            None => about.stopped(Refusal::new(Reason::ParametersInvalid).hint("send one of the eight log levels")),
+        let Some(level) = log_level(&inbound.message) else {
+            return about.stopped(Refusal::new(Reason::ParametersInvalid).hint("send one of the eight log levels"));
         };
+        let since = Since { ended: false, level: Some(level.as_str().to_owned()) };
+        if let Err(stop) = front.keep(&inbound.caller, &session, &since).await {
+            return about.stopped(stop);
+        }
+        front.sessions.set_log_level(session.key, level);
+        return answer::result(&id, &Json::of(&serde_json::json!({})));
     }
     if matches!(method, Method::Subscribe | Method::Unsubscribe) {
         let outcome = subscription(front, &inbound, &session, method).await;
@@ -94,7 +101,8 @@ pub(super) async fn post<P: Pipeline>(
         via: inbound.via,
     };
     if let Method::List(kind) = method {
-        return match front.pipeline.list(&inbound.caller, &request, kind).await {
+        let listed = front.pipeline.list(&inbound.caller, &request, kind).await;
+        return match listed.and_then(|result| Ok(inbound.held.more(result.as_bytes().len()).map(|()| result)?)) {
             Ok(result) => answer::result(&id, &result),
             Err(stop) => about.stopped(stop),
         };
@@ -103,6 +111,7 @@ pub(super) async fn post<P: Pipeline>(
         Ok(registration) => registration,
         Err(refusal) => return about.stopped(refusal),
     };
+    let place = (&front.tracks, P::principal(&inbound.caller), session.key);
     let interview = Interview {
         pipeline: Arc::clone(&front.pipeline),
         caller: inbound.caller,
@@ -122,18 +131,13 @@ pub(super) async fn post<P: Pipeline>(
             answer::reply(&reply::reply(&outcome, &id, method, Era::Legacy), &outside.names, &endpoint)
         }
         Some(Some(Event::Notification(first))) => {
-            let place = (&front.tracks, session.key);
             answer::events(resume::of_call(Start::Said(&first), ongoing, id, method, place, session.version))
         }
         Some(Some(Event::StreamClosed)) => {
-            let place = (&front.tracks, session.key);
             answer::events(resume::of_call(Start::Closed, ongoing, id, method, place, session.version))
         }
         Some(None) => about.stopped(Refusal::new(Reason::Cancelled)),
-        None => {
-            let place = (&front.tracks, session.key);
-            answer::events(resume::of_call(Start::Silent, ongoing, id, method, place, session.version))
-        }
+        None => answer::events(resume::of_call(Start::Silent, ongoing, id, method, place, session.version)),
     }
 }
 
@@ -151,9 +155,9 @@ pub(super) async fn open_stream<P: Pipeline>(
         return answer::empty(StatusCode::NOT_ACCEPTABLE);
     }
     let version = headers::single(request_headers, header::PROTOCOL_VERSION).ok().flatten();
-    let session = match session(front, caller, endpoint, request_headers, version) {
+    let session = match session(front, caller, endpoint, (request_headers, None), version).await {
         Ok(session) => session,
-        Err(refusal) => return about.stopped(refusal),
+        Err(stop) => return about.stopped(stop),
     };
     let last = headers::single(request_headers, header::LAST_EVENT_ID).ok().flatten().and_then(track::parse);
     if let Some((name, number)) = last.filter(|(name, _)| *name != OWN_STREAM) {
@@ -173,8 +177,8 @@ pub(super) async fn open_stream<P: Pipeline>(
     }
 }
 
-/// DELETE: the client ends its session.
-pub(super) fn end_session<P: Pipeline>(
+/// DELETE: the client ends its session, for good before it is told so.
+pub(super) async fn end_session<P: Pipeline>(
     front: &Front<P>,
     outside: &Outside,
     caller: &P::Caller,
@@ -182,16 +186,17 @@ pub(super) fn end_session<P: Pipeline>(
     request_headers: &HeaderMap,
 ) -> Response<Body> {
     let version = headers::single(request_headers, header::PROTOCOL_VERSION).ok().flatten();
-    match session(front, caller, endpoint, request_headers, version) {
-        Ok(session) => {
-            front.sessions.end(session.key);
-            front.mailboxes.end(session.key);
-            answer::empty(StatusCode::NO_CONTENT)
-        }
-        Err(refusal) => {
-            About { names: &outside.names, endpoint, id: None, method: None, era: Era::Legacy }.stopped(refusal)
-        }
+    let about = About { names: &outside.names, endpoint, id: None, method: None, era: Era::Legacy };
+    let session = match session(front, caller, endpoint, (request_headers, None), version).await {
+        Ok(session) => session,
+        Err(stop) => return about.stopped(stop),
+    };
+    if let Err(stop) = front.keep(caller, &session, &Since { ended: true, level: None }).await {
+        return about.stopped(stop);
     }
+    front.sessions.end(session.key);
+    front.mailboxes.end(session.key);
+    answer::empty(StatusCode::NO_CONTENT)
 }
 
 async fn initialize<P: Pipeline>(
@@ -243,24 +248,54 @@ fn negotiated(requested: &str) -> Version {
 }
 
 /// The session that a request names, and whose version its header must name, if it has one (Gemini CLI
-/// sends none).
-pub(super) fn session<P: Pipeline>(
+/// sends none). Of another replica's it is that replica which handed it on.
+pub(super) async fn session<P: Pipeline>(
     front: &Front<P>,
     caller: &P::Caller,
     endpoint: &Endpoint,
-    request_headers: &HeaderMap,
+    (request_headers, via): (&HeaderMap, Option<ReplicaId>),
     version_header: Option<&str>,
-) -> Result<Session, Refusal> {
+) -> Result<Session, Stop> {
     let Ok(Some(id)) = headers::single(request_headers, header::SESSION_ID) else {
-        return Err(Refusal::new(Reason::RequestInvalid)
-            .hint("send the Mcp-Session-Id of initialize, or the _meta of 2026-07-28"));
+        let hint = "send the Mcp-Session-Id of initialize, or the _meta of 2026-07-28";
+        return Err(Refusal::new(Reason::RequestInvalid).hint(hint).into());
     };
-    let session = front.sessions.open(P::principal(caller), endpoint, id);
+    let session = front.alive(P::principal(caller), endpoint, id, via).await?;
     let session = session.ok_or_else(|| Refusal::new(Reason::SessionUnknown))?;
     match version_header {
-        Some(version) if version != session.version.as_str() => Err(Refusal::new(Reason::RequestInvalid)
-            .hint("the MCP-Protocol-Version header differs from what initialize settled")),
+        Some(version) if version != session.version.as_str() => {
+            let hint = "the MCP-Protocol-Version header differs from what initialize settled";
+            Err(Refusal::new(Reason::RequestInvalid).hint(hint).into())
+        }
         _ => Ok(session),
+    }
+}
+
+impl<P: Pipeline> Front<P> {
+    /// The session of that id, if it is alive; the store is asked of one that this process sees for the first time.
+    pub(super) async fn alive(
+        &self,
+        principal: PrincipalKey,
+        endpoint: &Endpoint,
+        id: &str,
+        via: Option<ReplicaId>,
+    ) -> Result<Option<Session>, Stop> {
+        let Some(session) = self.sessions.open(principal, endpoint, id, via) else { return Ok(None) };
+        if self.sessions.is_unseen(&session) {
+            let since = self.pipeline.session(&session.key.name()).await?;
+            if !self.sessions.learn(session.key, since) {
+                return Ok(None);
+            }
+        }
+        Ok(Some(session))
+    }
+
+    /// Keeps what has changed in a session, unless that is what is known of it.
+    async fn keep(&self, caller: &P::Caller, session: &Session, since: &Since) -> Result<(), Stop> {
+        if *self.sessions.since(session.key) == *since {
+            return Ok(());
+        }
+        self.pipeline.keep_session(caller, &session.key.name(), since, session.ends_us()).await
     }
 }
 
@@ -298,9 +333,9 @@ fn cancelled<P: Pipeline>(front: &Front<P>, session: &Session, message: &Message
     }
 }
 
-fn log_level(message: &Message) -> Option<Json> {
+fn log_level(message: &Message) -> Option<LogLevel> {
     let level = message.params()?.get("level")?;
-    LogLevel::parse(&level.as_str()?).map(|level| Json::of(level.as_str()))
+    LogLevel::parse(&level.as_str()?)
 }
 
 /// The methods that are answered.

@@ -2,7 +2,7 @@
 //!
 //! Decides how many connections there may be and how long each may take to say something. Refuses to know
 //! what a request is. Invariant: nothing that a peer does or leaves undone holds a connection for ever
-//! before it has sent a request.
+//! before it has sent a request, nor an answer that it does not take.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
@@ -13,7 +13,7 @@ use axum::body::Body;
 use http::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use super::leash::Leash;
 use super::pipeline::Pipeline;
 use super::proof::OfConnection;
+use super::stall::{Brisk, Streams, followed};
 use super::{Certificates, Front};
 use crate::identity::ClientCertificate;
 use crate::lanes::Lanes;
@@ -174,10 +175,10 @@ async fn requests<A, S>(
             if !http2 && let Some(leash) = response.extensions().get::<Leash>() {
                 leash.tie(&own);
             }
-            Ok::<http::Response<Body>, Infallible>(response)
+            Ok::<http::Response<Body>, Infallible>(followed(response))
         }
     });
-    let builder = Builder::new(TokioExecutor::new());
+    let builder = Builder::new(Streams);
     let mut builder = if http2 { builder.http2_only() } else { builder.http1_only() };
     builder
         .http1()
@@ -192,7 +193,7 @@ async fn requests<A, S>(
         .max_concurrent_streams(streams_max)
         .keep_alive_interval(limit::HEADER_READ_TIMEOUT / 2)
         .keep_alive_timeout(limit::HEADER_READ_TIMEOUT / 2);
-    let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+    let connection = builder.serve_connection(TokioIo::new(Brisk::new(stream)), service).into_owned();
     tokio::select! {
         ended = watcher.watch(connection) => {
             if let Err(error) = ended {

@@ -14,21 +14,28 @@ use super::pipeline::Pipeline;
 use super::session::{Session, SessionKey};
 use super::track::{Track, Tracks};
 use crate::call::{ClientFacts, Endpoint};
+use crate::ids::Digest;
 use crate::limit;
 use crate::outcome::{Failure, Outcome, Reason, Stop};
 use crate::watch::{Interest, Watched};
 
 /// Every mailbox of this process.
-#[derive(Debug, Default)]
-pub(super) struct Mailboxes {
-    open: Mutex<HashMap<SessionKey, Arc<Mailbox>>>,
+pub(super) struct Mailboxes<P: Pipeline> {
+    open: Mutex<HashMap<SessionKey, Arc<Mailbox<P>>>>,
+}
+
+impl<P: Pipeline> Default for Mailboxes<P> {
+    fn default() -> Self {
+        Self { open: Mutex::default() }
+    }
 }
 
 /// What is heard for one session.
-#[derive(Debug)]
-pub(super) struct Mailbox {
+pub(super) struct Mailbox<P: Pipeline> {
     pub(super) track: Arc<Track>,
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<Command<P>>,
+    /// What its opener came with.
+    credential: Mutex<Digest>,
     readers: AtomicUsize,
     /// A reader has come or gone.
     moved: Notify,
@@ -37,29 +44,30 @@ pub(super) struct Mailbox {
     uris: Mutex<BTreeSet<String>>,
 }
 
-#[derive(Debug)]
-enum Command {
+enum Command<P: Pipeline> {
+    /// Hear with these rights from now on.
+    Renew(P::Caller),
     Subscribe(String, oneshot::Sender<Outcome>),
     Unsubscribe(String),
 }
 
 /// Somebody reads; dropping it says that they went.
-#[derive(Debug)]
-pub(super) struct Attendance(Arc<Mailbox>);
+pub(super) struct Attendance<P: Pipeline>(Arc<Mailbox<P>>);
 
-impl Mailboxes {
+impl<P: Pipeline> Mailboxes<P> {
     /// The mailbox of a session; one that hears no more is followed by another one, which hears of the same.
-    pub(super) async fn open<P: Pipeline>(
+    pub(super) async fn open(
         self: &Arc<Self>,
         pipeline: &Arc<P>,
         tracks: &Tracks,
         caller: &P::Caller,
         endpoint: &Endpoint,
         session: (&Session, &ClientFacts),
-    ) -> Result<Arc<Mailbox>, Stop> {
+    ) -> Result<Arc<Mailbox<P>>, Stop> {
         let (session, client) = session;
         let older = self.lock().get(&session.key).cloned();
         if let Some(mailbox) = older.as_ref().filter(|mailbox| !mailbox.ended.is_cancelled()) {
+            mailbox.renew(caller).await;
             return Ok(Arc::clone(mailbox));
         }
         let uris = older.as_ref().map(|mailbox| mailbox.uris().clone()).unwrap_or_default();
@@ -68,21 +76,19 @@ impl Mailboxes {
         let watch = pipeline.watch(caller, endpoint, client, interest).await?;
         let (commands, orders) = mpsc::channel(limit::SESSION_CALLS_MAX);
         let mailbox = Arc::new(Mailbox {
-            track: older.map_or_else(|| tracks.of_session(), |older| Arc::clone(&older.track)),
+            track: older.map_or_else(|| tracks.of_session(P::principal(caller)), |older| Arc::clone(&older.track)),
             commands,
+            credential: Mutex::new(P::credential(caller)),
             readers: AtomicUsize::new(0),
             moved: Notify::new(),
             ended: CancellationToken::new(),
             uris: Mutex::new(uris),
         });
         mailbox.track.begin();
-        let mut open = self.lock();
-        // Somebody else may have been as quick.
-        if let Some(other) = open.get(&session.key).filter(|other| !other.ended.is_cancelled()) {
-            return Ok(Arc::clone(other));
+        if let Some(other) = self.put(session.key, &mailbox) {
+            other.renew(caller).await;
+            return Ok(other);
         }
-        open.insert(session.key, Arc::clone(&mailbox));
-        drop(open);
         let (mailboxes, key) = (Arc::clone(self), session.key);
         let hearing = Arc::clone(&mailbox);
         tokio::spawn(async move {
@@ -92,8 +98,18 @@ impl Mailboxes {
         Ok(mailbox)
     }
 
+    /// Makes this the mailbox of a session, unless somebody else was as quick: then theirs is.
+    fn put(&self, key: SessionKey, mailbox: &Arc<Mailbox<P>>) -> Option<Arc<Mailbox<P>>> {
+        let mut open = self.lock();
+        let other = open.get(&key).filter(|other| !other.ended.is_cancelled()).cloned();
+        if other.is_none() {
+            open.insert(key, Arc::clone(mailbox));
+        }
+        other
+    }
+
     /// The mailbox of a session that has one.
-    pub(super) fn find(&self, key: SessionKey) -> Option<Arc<Mailbox>> {
+    pub(super) fn find(&self, key: SessionKey) -> Option<Arc<Mailbox<P>>> {
         self.lock().get(&key).filter(|mailbox| !mailbox.ended.is_cancelled()).cloned()
     }
 
@@ -105,7 +121,7 @@ impl Mailboxes {
     }
 
     /// A mailbox hears no more. What its session wants to hear of is remembered while its stream may come back.
-    fn closed(self: &Arc<Self>, key: SessionKey, mailbox: &Arc<Mailbox>) {
+    fn closed(self: &Arc<Self>, key: SessionKey, mailbox: &Arc<Mailbox<P>>) {
         mailbox.ended.cancel();
         mailbox.track.finish();
         let (mailboxes, mailbox) = (Arc::clone(self), Arc::downgrade(mailbox));
@@ -118,14 +134,24 @@ impl Mailboxes {
         });
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<SessionKey, Arc<Mailbox>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<SessionKey, Arc<Mailbox<P>>>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Mailbox {
+impl<P: Pipeline> Mailbox<P> {
+    /// Whoever opens it says with which rights it hears: a token that was presented later says more of them.
+    async fn renew(&self, caller: &P::Caller) {
+        let credential = P::credential(caller);
+        let older = std::mem::replace(&mut *self.credential.lock().unwrap_or_else(PoisonError::into_inner), credential);
+        if older != credential {
+            // An error says that nothing is heard any more.
+            let _ = self.commands.send(Command::Renew(caller.clone())).await;
+        }
+    }
+
     /// Says that somebody reads.
-    pub(super) fn attend(self: &Arc<Self>) -> Attendance {
+    pub(super) fn attend(self: &Arc<Self>) -> Attendance<P> {
         self.readers.fetch_add(1, Ordering::AcqRel);
         self.moved.notify_one();
         Attendance(Arc::clone(self))
@@ -157,7 +183,7 @@ impl Mailbox {
     }
 }
 
-impl Drop for Attendance {
+impl<P: Pipeline> Drop for Attendance<P> {
     fn drop(&mut self) {
         self.0.readers.fetch_sub(1, Ordering::AcqRel);
         self.0.moved.notify_one();
@@ -165,7 +191,7 @@ impl Drop for Attendance {
 }
 
 /// Hears for a session until nobody has read for long, its rights are gone, or it ends.
-async fn hear<P: Pipeline>(mailbox: &Mailbox, mut watch: P::Watch, mut orders: mpsc::Receiver<Command>) {
+async fn hear<P: Pipeline>(mailbox: &Mailbox<P>, mut watch: P::Watch, mut orders: mpsc::Receiver<Command<P>>) {
     // Who has subscribed to nothing must not hold one of its principal's few streams for long.
     let patience = || if mailbox.uris().is_empty() { limit::STREAM_KEEP_ALIVE } else { limit::MAILBOX_UNREAD_MAX };
     let unread = tokio::time::sleep(patience());
@@ -178,6 +204,7 @@ async fn hear<P: Pipeline>(mailbox: &Mailbox, mut watch: P::Watch, mut orders: m
             }
             () = &mut unread, if mailbox.readers.load(Ordering::Acquire) == 0 => return,
             order = orders.recv() => match order {
+                Some(Command::Renew(caller)) => P::renew(&mut watch, caller).await,
                 Some(Command::Subscribe(uri, answer)) => {
                     unread.as_mut().reset(tokio::time::Instant::now() + limit::MAILBOX_UNREAD_MAX);
                     let subscribing = P::subscribe(&mut watch, uri);
@@ -204,23 +231,24 @@ mod tests {
     use super::*;
     use crate::front::fixture::Scripted;
     use crate::front::session::Sessions;
-    use crate::ids::{Digest, PrincipalKey, ReplicaId};
+    use crate::ids::{PrincipalKey, ReplicaId};
     use crate::wire::Json;
     use crate::wire::handle::Sealer;
     use crate::wire::mcp::Version;
 
     /// A session's mailbox, and the other end of what it hears.
-    async fn opened() -> (Arc<Mailboxes>, SessionKey, Arc<Mailbox>, mpsc::UnboundedSender<Watched>) {
+    async fn opened() -> (Arc<Mailboxes<Scripted>>, SessionKey, Arc<Mailbox<Scripted>>, mpsc::UnboundedSender<Watched>)
+    {
         let sessions = Arc::new(Sessions::new(Arc::new(Sealer::new([&[1_u8; 32][..]]).unwrap()), ReplicaId::new()));
         let capabilities = Json::of(&serde_json::json!({}));
         let client = ClientFacts { version: Version::V2025_11_25, capabilities, info: None, log_level: None };
         let (endpoint, principal) = (Endpoint::Merged, PrincipalKey(Digest::of("test", &[b"ann"])));
         let id = sessions.begin(principal, &endpoint, &client).unwrap();
-        let session = sessions.open(principal, &endpoint, &id).unwrap();
+        let session = sessions.open(principal, &endpoint, &id, None).unwrap();
         let (say, heard) = mpsc::unbounded_channel();
         let pipeline = Arc::new(Scripted::new([]));
         *pipeline.watched.lock().unwrap() = Some(heard);
-        let mailboxes = Arc::<Mailboxes>::default();
+        let mailboxes = Arc::<Mailboxes<Scripted>>::default();
         let (caller, session) = ("ann".to_owned(), (&session, &client));
         let mailbox = mailboxes.open(&pipeline, &Tracks::new(), &caller, &endpoint, session).await.unwrap();
         (mailboxes, session.0.key, mailbox, say)

@@ -11,11 +11,11 @@ use std::sync::{Arc, OnceLock};
 use arc_swap::ArcSwap;
 use axum::body::Body;
 use bytes::Bytes;
-use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, HeaderMap, HeaderName, HeaderValue, ORIGIN};
+use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, HeaderMap, HeaderValue, ORIGIN};
+use http::request::Parts;
 use http::{Method as Verb, Request as HttpRequest, Response, StatusCode};
 
 use crate::call::Endpoint;
-use crate::config::Config;
 use crate::facade::{self, Facade};
 use crate::feeds::Feeds;
 use crate::gateway::Gateway;
@@ -43,10 +43,13 @@ mod leash;
 mod legacy;
 mod listener;
 mod mailbox;
+mod memory;
 mod metadata;
 mod modern;
 mod ongoing;
 mod origin;
+mod outside;
+mod owned;
 mod pipeline;
 mod proof;
 mod proxy;
@@ -55,6 +58,7 @@ mod relay;
 mod resume;
 mod session;
 mod share;
+mod stall;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -76,39 +80,22 @@ use answer::About;
 use batch::Posted;
 use haste::Haste;
 use mailbox::Mailboxes;
+use memory::{Held, Memory};
+use outside::Outside;
 use questions::Questions;
 use session::Sessions;
 use share::{preflight, share};
 use track::Tracks;
 
-/// What a caller proves itself with never goes further, whatever a file says; neither does what belongs to
-/// this connection or is computed anew.
-const NEVER_FORWARDED: [&str; 15] = [
-    "authorization",
-    "proxy-authorization",
-    "cookie",
-    "dpop",
-    "client-cert",
-    "client-cert-chain",
-    "x-forwarded-client-cert",
-    "host",
-    "connection",
-    "transfer-encoding",
-    "content-length",
-    "content-type",
-    "mcp-session-id",
-    "mcp-protocol-version",
-    "forwarded",
-];
-
 /// The listener's side of the gateway.
 pub struct Front<P: Pipeline = Gateway> {
     pipeline: Arc<P>,
     sessions: Arc<Sessions>,
-    mailboxes: Arc<Mailboxes>,
+    mailboxes: Arc<Mailboxes<P>>,
     tracks: Tracks,
     haste: Haste,
-    questions: Arc<Questions>,
+    memory: Arc<Memory>,
+    questions: Arc<Questions<P>>,
     replica: ReplicaId,
     relay: Option<Relay>,
     outside: ArcSwap<Outside>,
@@ -116,14 +103,14 @@ pub struct Front<P: Pipeline = Gateway> {
     facade: OnceLock<Arc<Facade>>,
 }
 
-/// What one configuration says about the outside.
-struct Outside {
-    config: Arc<Config>,
-    guard: origin::Guard,
-    own_pages: origin::Guard,
-    names: metadata::Names,
-    /// Every header that some server's `forward_headers` names.
-    forwarded: Vec<HeaderName>,
+/// One request of somebody who was authenticated.
+struct Arrived<P: Pipeline> {
+    caller: P::Caller,
+    endpoint: Endpoint,
+    peer: IpAddr,
+    via: Option<ReplicaId>,
+    certificate: Option<Arc<ClientCertificate>>,
+    held: Arc<Held>,
 }
 
 /// One authenticated POST whose body was read.
@@ -135,6 +122,8 @@ struct Inbound<P: Pipeline> {
     headers: HeaderMap,
     message: Message,
     id: Option<Json>,
+    /// What it keeps in memory.
+    held: Arc<Held>,
 }
 
 impl<P: Pipeline> Front<P> {
@@ -155,6 +144,7 @@ impl<P: Pipeline> Front<P> {
             mailboxes: Arc::default(),
             tracks: Tracks::new(),
             haste: Haste::default(),
+            memory: Arc::default(),
             questions: Arc::default(),
             replica,
             relay,
@@ -309,13 +299,34 @@ impl<P: Pipeline> Front<P> {
                 return response;
             }
         };
+        let held = match self.memory.enter(P::principal(&caller)) {
+            Ok(held) => held,
+            Err(refusal) => return about.stopped(refusal),
+        };
+        let arrived = Arrived { caller, endpoint: endpoint.clone(), peer, via, certificate, held: Arc::clone(&held) };
+        memory::leaving(self.authenticated(outside, arrived, (parts, era), body).await, held)
+    }
+
+    /// A request of somebody who was authenticated.
+    async fn authenticated<B>(
+        self: &Arc<Self>,
+        outside: &Arc<Outside>,
+        arrived: Arrived<P>,
+        (parts, era): (Parts, Era),
+        body: B,
+    ) -> Response<Body>
+    where
+        B: http_body::Body<Data = Bytes> + Send + Unpin,
+    {
+        let Arrived { caller, endpoint, peer, via, certificate, held } = arrived;
+        let about = About { names: &outside.names, endpoint: &endpoint, id: None, method: None, era };
         // What another replica handed on goes no further.
         let elsewhere = match era {
             Era::Legacy if via.is_none() => self.session_elsewhere(&caller, &endpoint, &parts.headers),
             _ => None,
         };
         if let Some(there) = elsewhere {
-            let bytes = match body::read(body).await {
+            let bytes = match body::read(body, &held).await {
                 Ok(bytes) => bytes.into(),
                 Err(refusal) => return about.stopped(refusal),
             };
@@ -329,12 +340,12 @@ impl<P: Pipeline> Front<P> {
                 return leash::leash(response, || self.pipeline.clone().fallen(caller));
             }
             (&Verb::DELETE, Era::Legacy) => {
-                return legacy::end_session(self, outside, &caller, &endpoint, &parts.headers);
+                return legacy::end_session(self, outside, &caller, &endpoint, &parts.headers).await;
             }
             (_, Era::Modern) => return answer::method_not_allowed("POST"),
             (_, Era::Legacy) => return answer::method_not_allowed("GET, POST, DELETE"),
         }
-        let bytes = match body::read(body).await {
+        let bytes = match body::read(body, &held).await {
             Ok(bytes) => bytes,
             Err(refusal) => return about.stopped(refusal),
         };
@@ -344,31 +355,33 @@ impl<P: Pipeline> Front<P> {
             if headers::single(&parts.headers, header::PROTOCOL_VERSION).is_err() {
                 return about.stopped(headers::mismatch("the MCP-Protocol-Version header is not one text"));
             }
-            let posted = Posted { caller: &caller, endpoint: &endpoint, headers: &parts.headers, version, peer, via };
+            let (endpoint, headers) = (&endpoint, &parts.headers);
+            let version = headers::single(headers, header::PROTOCOL_VERSION).ok().flatten();
+            let posted = Posted { caller: &caller, endpoint, headers, version, peer, via, held: &held };
             if let Some(response) = batch::post(self, outside, &posted, &bytes).await {
-                let held = caller.clone();
-                return leash::leash(response, || self.pipeline.clone().fallen(held));
+                return leash::leash(response, || self.pipeline.clone().fallen(caller));
             }
         }
         let message = match Message::parse(bytes, Source::Client) {
             Ok(message) => message,
             Err(error) => return about.stopped(answer::unreadable(first, &error)),
         };
-        let held = caller.clone();
+        let leashed = caller.clone();
         if via.is_none()
-            && let Some(there) = self.content_elsewhere(&caller, &message)
+            && let Some(there) = self.content_elsewhere(&caller, &endpoint, (&parts.headers, era), &message).await
         {
             let body = message.as_bytes().clone();
             let response = self.hand_on(&there, &caller, (&parts, body), (peer, certificate.as_deref()), about).await;
-            return leash::leash(response, || self.pipeline.clone().fallen(held));
+            return leash::leash(response, || self.pipeline.clone().fallen(leashed));
         }
         let streamed = answer::prefers_events(&parts.headers);
-        let inbound = Inbound { caller, endpoint, peer, via, id: message.id(), headers: parts.headers, message };
+        let (id, headers) = (message.id(), parts.headers);
+        let inbound = Inbound { caller, endpoint, peer, via, id, headers, message, held };
         let mut response = self.post(outside, inbound).await;
         if streamed {
             response = answer::as_events(response).await;
         }
-        leash::leash(response, || self.pipeline.clone().fallen(held))
+        leash::leash(response, || self.pipeline.clone().fallen(leashed))
     }
 
     /// One message, in its own era.
@@ -403,47 +416,6 @@ impl<P: Pipeline> Front<P> {
         self.outside.store(Arc::clone(&fresh));
         fresh
     }
-}
-
-impl Outside {
-    fn new(config: Arc<Config>) -> Self {
-        // Where calls are followed, it says which trace they belong to; it goes on as our own.
-        let trace = config.telemetry.is_some().then(|| "traceparent".to_owned());
-        let named = config.servers.iter().flat_map(|server| &server.forward_headers);
-        let forwarded = forwardable(named.chain(&trace));
-        let gateway = &config.gateway;
-        let own_pages = origin::Guard::for_own_pages(gateway.listen, &gateway.public_url, &gateway.allowed_hosts);
-        Self {
-            own_pages,
-            guard: origin::Guard::new(&config.gateway),
-            names: metadata::Names::new(&config),
-            forwarded,
-            config,
-        }
-    }
-
-    /// The values of the headers that some server's `forward_headers` names.
-    fn forwarded(&self, headers: &HeaderMap) -> Vec<(String, String)> {
-        let values = |name: &HeaderName| {
-            let name = name.clone();
-            headers
-                .get_all(&name)
-                .iter()
-                .filter_map(|value| value.to_str().ok())
-                .map(|value| (name.as_str().to_owned(), value.to_owned()))
-                .collect::<Vec<_>>()
-        };
-        self.forwarded.iter().flat_map(values).collect()
-    }
-}
-
-/// The headers among these names that may go further at all, each once.
-fn forwardable<'a>(names: impl Iterator<Item = &'a String>) -> Vec<HeaderName> {
-    let parsed = names.filter_map(|name| name.parse::<HeaderName>().ok());
-    let mut names: Vec<HeaderName> = parsed.filter(|name| !NEVER_FORWARDED.contains(&name.as_str())).collect();
-    names.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
-    names.dedup();
-    names
 }
 
 /// RFC 9728, readable by any web page: it is public and the same for everybody.

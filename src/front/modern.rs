@@ -109,7 +109,7 @@ pub(super) async fn post<P: Pipeline>(
         Method::Discover => front.pipeline.discover(&inbound.caller, &request).await,
         _ => return about.stopped(Refusal::new(Reason::MethodUnknown)),
     };
-    match listed {
+    match listed.and_then(|result| Ok(inbound.held.more(result.as_bytes().len()).map(|()| result)?)) {
         Ok(result) => answer::result(&id, &result),
         Err(stop) => about.stopped(stop),
     }

@@ -67,13 +67,13 @@ impl<P: Pipeline> Ongoing<P> {
 
     /// The next event, a question to a legacy client among them; `None` when the client cancelled the call.
     pub(super) async fn next(&mut self) -> Option<Event> {
-        next(&mut self.state, self.legacy.as_ref()).await
+        next(&mut self.state, self.legacy.as_mut()).await
     }
 }
 
 impl<P: Pipeline> Drop for Ongoing<P> {
     fn drop(&mut self) {
-        let Some(legacy) = self.legacy.take() else { return };
+        let Some(mut legacy) = self.legacy.take() else { return };
         let mut state = std::mem::replace(&mut self.state, State::Over);
         if matches!(state, State::Over) {
             return;
@@ -82,7 +82,7 @@ impl<P: Pipeline> Drop for Ongoing<P> {
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
                 while let Some(Event::Notification(_) | Event::StreamClosed) =
-                    next::<P>(&mut state, Some(&legacy)).await
+                    next::<P>(&mut state, Some(&mut legacy)).await
                 {}
             });
         }
@@ -93,7 +93,7 @@ fn starting<P: Pipeline>(interview: &Interview<P>, request: Request) -> State<P>
     State::Starting(Box::pin(Arc::clone(&interview.pipeline).call(interview.caller.clone(), request)))
 }
 
-async fn next<P: Pipeline>(state: &mut State<P>, legacy: Option<&Legacy<P>>) -> Option<Event> {
+async fn next<P: Pipeline>(state: &mut State<P>, legacy: Option<&mut Legacy<P>>) -> Option<Event> {
     let Some(legacy) = legacy else { return Some(advance(state, None).await) };
     tokio::select! {
         biased;
@@ -101,18 +101,18 @@ async fn next<P: Pipeline>(state: &mut State<P>, legacy: Option<&Legacy<P>>) -> 
             *state = State::Over;
             None
         }
-        event = advance(state, Some(&legacy.interview)) => Some(event),
+        event = advance(state, Some(&mut legacy.interview)) => Some(event),
     }
 }
 
-async fn advance<P: Pipeline>(state: &mut State<P>, interview: Option<&Interview<P>>) -> Event {
+async fn advance<P: Pipeline>(state: &mut State<P>, mut interview: Option<&mut Interview<P>>) -> Event {
     loop {
         match state {
             State::Starting(starting) => {
                 let running = starting.await;
                 *state = State::Running(running);
             }
-            State::Running(running) => match (P::next_event(running).await, interview) {
+            State::Running(running) => match (P::next_event(running).await, interview.as_deref()) {
                 (Event::Done(Outcome::InputRequired { result, resume, .. }), Some(interview)) => {
                     match interview.begin(&result, resume) {
                         Ok(round) => *state = State::Asking(Box::new(round)),
@@ -135,7 +135,7 @@ async fn advance<P: Pipeline>(state: &mut State<P>, interview: Option<&Interview
                 if let Some(question) = round.next_unsent() {
                     return Event::Notification(question);
                 }
-                let Some(interview) = interview else { return over() };
+                let Some(interview) = interview.as_deref_mut() else { return over() };
                 match round.answered(interview).await {
                     Ok(retry) => *state = starting(interview, retry),
                     Err(outcome) => {

@@ -12,8 +12,9 @@ use tokio_util::sync::CancellationToken;
 use crate::call::{self, ClientFacts, Endpoint, Request, Running};
 use crate::config::Config;
 use crate::gateway::Gateway;
+use crate::gateway::sessions::Since;
 use crate::identity::{Caller, Shown};
-use crate::ids::{ParkId, PrincipalKey, ReplicaId};
+use crate::ids::{Digest, ParkId, PrincipalKey, ReplicaId};
 use crate::link;
 use crate::list;
 use crate::outcome::{Failure, Outcome, Reason, Stop};
@@ -59,6 +60,8 @@ pub trait Pipeline: Send + Sync + 'static {
     fn refused_unauthenticated(&self, reason: Reason, peer: IpAddr);
     /// Who sessions belong to.
     fn principal(caller: &Self::Caller) -> PrincipalKey;
+    /// Tells what somebody came with from everything else that they could have come with.
+    fn credential(caller: &Self::Caller) -> Digest;
     /// One call, door to door.
     fn call(
         self: Arc<Self>,
@@ -89,6 +92,16 @@ pub trait Pipeline: Send + Sync + 'static {
         request: &Request,
         version: Version,
     ) -> impl Future<Output = Result<Json, Stop>> + Send;
+    /// What is kept of a legacy session.
+    fn session(&self, session: &str) -> impl Future<Output = Result<Since, Failure>> + Send;
+    /// Keeps that a session has ended, or else its log level, until it would be too old, in microseconds since 1970.
+    fn keep_session(
+        &self,
+        caller: &Self::Caller,
+        session: &str,
+        since: &Since,
+        ends_us: i64,
+    ) -> impl Future<Output = Result<(), Stop>> + Send;
     /// Opens a watch.
     fn watch(
         self: &Arc<Self>,
@@ -99,6 +112,8 @@ pub trait Pipeline: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Self::Watch, Stop>> + Send;
     /// What a watch will tell of.
     fn honoured(watch: &Self::Watch) -> Interest;
+    /// Lets a watch hear with the rights of somebody who came later, of the same principal.
+    fn renew(watch: &mut Self::Watch, caller: Self::Caller) -> impl Future<Output = ()> + Send;
     /// Lets a watch hear of one more resource.
     fn subscribe(watch: &mut Self::Watch, uri: String) -> impl Future<Output = Outcome> + Send + 'static;
     /// Lets a watch hear of one resource less.
@@ -148,6 +163,11 @@ impl Pipeline for Gateway {
         caller.principal()
     }
 
+    fn credential(caller: &Caller) -> Digest {
+        let digests: Vec<&[u8]> = caller.credentials().map(|token| token.digest.as_bytes().as_slice()).collect();
+        Digest::of("bailiwick credentials", &digests)
+    }
+
     async fn call(self: Arc<Self>, caller: Caller, request: Request) -> Running {
         call::call(&self, &caller, request).await
     }
@@ -172,6 +192,14 @@ impl Pipeline for Gateway {
         list::initialize(self, caller, request, version).await
     }
 
+    async fn session(&self, session: &str) -> Result<Since, Failure> {
+        Self::session(self, session).await
+    }
+
+    async fn keep_session(&self, caller: &Caller, session: &str, since: &Since, ends_us: i64) -> Result<(), Stop> {
+        Self::keep_session(self, caller, session, since, ends_us).await
+    }
+
     async fn watch(
         self: &Arc<Self>,
         caller: &Caller,
@@ -184,6 +212,10 @@ impl Pipeline for Gateway {
 
     fn honoured(watch: &Watch) -> Interest {
         watch.honoured()
+    }
+
+    async fn renew(watch: &mut Watch, caller: Caller) {
+        watch.renew(caller).await;
     }
 
     fn subscribe(watch: &mut Watch, uri: String) -> impl Future<Output = Outcome> + Send + 'static {

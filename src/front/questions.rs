@@ -2,8 +2,9 @@
 //! answered by POSTs of their own.
 //!
 //! Decides which answer belongs to which question, and what the retry with the answers is. Refuses to know
-//! what may be asked. Invariant: an answer reaches the question of its own session that waits for it, once;
-//! a call that nobody goes on with is given up.
+//! what may be asked. Invariants: an answer reaches the question of its own session that waits for it, once;
+//! what is done with the answers is decided for whoever gave the last one, as they are then; a call that nobody
+//! goes on with is given up.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -22,18 +23,28 @@ use crate::wire::mcp::meta;
 use crate::wire::{Edit, Json, Kind, Message, Value};
 
 /// The questions that wait for their answers, of all sessions.
-#[derive(Default)]
-pub(super) struct Questions {
+pub(super) struct Questions<P: Pipeline> {
     last: AtomicI64,
-    open: Mutex<HashMap<(SessionKey, i64), oneshot::Sender<Message>>>,
+    open: Mutex<Open<P>>,
     /// How many rounds each principal is asked at this moment.
     rounds: Mutex<HashMap<PrincipalKey, usize>>,
 }
 
-/// A place among the rounds of one principal; free again when it is dropped.
-struct Place(Arc<Questions>, PrincipalKey);
+/// An answer, and who gave it.
+type Answer<P> = (Message, <P as Pipeline>::Caller);
+/// Who waits for one, by session and by the id of the question.
+type Open<P> = HashMap<(SessionKey, i64), oneshot::Sender<Answer<P>>>;
 
-impl Drop for Place {
+impl<P: Pipeline> Default for Questions<P> {
+    fn default() -> Self {
+        Self { last: AtomicI64::default(), open: Mutex::default(), rounds: Mutex::default() }
+    }
+}
+
+/// A place among the rounds of one principal; free again when it is dropped.
+struct Place<P: Pipeline>(Arc<Questions<P>>, PrincipalKey);
+
+impl<P: Pipeline> Drop for Place<P> {
     fn drop(&mut self) {
         let mut rounds = self.0.rounds();
         if let Some(own) = rounds.get_mut(&self.1) {
@@ -45,9 +56,9 @@ impl Drop for Place {
     }
 }
 
-impl Questions {
+impl<P: Pipeline> Questions<P> {
     /// A request with an id of ours, and what waits for its answer.
-    fn ask(self: &Arc<Self>, session: SessionKey, method: &str, params: &Json) -> (Message, Waiting) {
+    fn ask(self: &Arc<Self>, session: SessionKey, method: &str, params: &Json) -> (Message, Waiting<P>) {
         let id = self.last.fetch_add(1, Ordering::Relaxed) + 1;
         let (sender, answer) = oneshot::channel();
         // Bounded by the calls of a session and the questions of one round.
@@ -57,7 +68,7 @@ impl Questions {
     }
 
     /// A place for one more round: each keeps its request and all that was asked, for as long as nobody answers.
-    fn enter(self: &Arc<Self>, principal: PrincipalKey) -> Option<Place> {
+    fn enter(self: &Arc<Self>, principal: PrincipalKey) -> Option<Place<P>> {
         let mut rounds = self.rounds();
         let own = rounds.entry(principal).or_default();
         if *own >= limit::PARKED_PER_PRINCIPAL_MAX {
@@ -73,28 +84,28 @@ impl Questions {
     }
 
     /// Takes an answer; one that nobody waits for, or that waits in another session, reaches nobody.
-    pub(super) fn answered(&self, session: SessionKey, message: &Message) {
+    pub(super) fn answered(&self, session: SessionKey, message: Message, caller: P::Caller) {
         let Some(id) = message.id_value().and_then(Value::as_i64) else { return };
         let waiting = self.lock().remove(&(session, id));
         if let Some(waiting) = waiting {
             // An error only says that the call ended meanwhile.
-            let _ = waiting.send(message.clone());
+            let _ = waiting.send((message, caller));
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<(SessionKey, i64), oneshot::Sender<Message>>> {
+    fn lock(&self) -> MutexGuard<'_, Open<P>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// One question that waits; dropping it lets later answers reach nobody.
-struct Waiting {
-    questions: Arc<Questions>,
+struct Waiting<P: Pipeline> {
+    questions: Arc<Questions<P>>,
     place: (SessionKey, i64),
-    answer: oneshot::Receiver<Message>,
+    answer: oneshot::Receiver<Answer<P>>,
 }
 
-impl Drop for Waiting {
+impl<P: Pipeline> Drop for Waiting<P> {
     fn drop(&mut self) {
         self.questions.lock().remove(&self.place);
     }
@@ -103,9 +114,10 @@ impl Drop for Waiting {
 /// What is needed to ask the client of a call, and to go on with the call afterwards.
 pub(super) struct Interview<P: Pipeline> {
     pub(super) pipeline: Arc<P>,
+    /// Who began the call, or who has answered since.
     pub(super) caller: P::Caller,
     pub(super) request: Request,
-    pub(super) questions: Arc<Questions>,
+    pub(super) questions: Arc<Questions<P>>,
     pub(super) session: SessionKey,
 }
 
@@ -113,14 +125,14 @@ pub(super) struct Interview<P: Pipeline> {
 pub(super) struct Round<P: Pipeline> {
     /// What the client must still be sent.
     unsent: VecDeque<Message>,
-    waiting: VecDeque<(String, bool, Waiting)>,
+    waiting: VecDeque<(String, bool, Waiting<P>)>,
     /// `requestState`, to be sent back.
     state: Json,
     /// The answers so far: members of an object.
     answers: String,
     until: Instant,
     held: Held<P>,
-    _place: Place,
+    _place: Place<P>,
 }
 
 /// A call that waits upstream; given up when this is dropped.
@@ -188,13 +200,14 @@ impl<P: Pipeline> Round<P> {
     }
 
     /// Waits for all answers; the retry, or the end of the call. Cancel-safe.
-    pub(super) async fn answered(&mut self, interview: &Interview<P>) -> Result<Request, Outcome> {
+    pub(super) async fn answered(&mut self, interview: &mut Interview<P>) -> Result<Request, Outcome> {
         let refused = |reason: Reason| Outcome::Refused(Refusal::new(reason));
         while let Some((key, elicited, waiting)) = self.waiting.front_mut() {
             let Ok(answer) = tokio::time::timeout_at(self.until, &mut waiting.answer).await else {
                 return Err(refused(Reason::InputExpired));
             };
-            let answer = answer.map_err(|_| refused(Reason::InputDeclined))?;
+            let (answer, caller) = answer.map_err(|_| refused(Reason::InputDeclined))?;
+            interview.caller = caller;
             let result = match (answer.kind(), answer.body()) {
                 (Kind::Result, Some(result)) => result,
                 // A legacy server that waits gets the very error.
@@ -234,6 +247,7 @@ fn question(method: &str, params: Option<Value<'_>>) -> Json {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::front::fixture::Scripted;
     use crate::wire::Source;
 
     fn answer(id: i64) -> Message {
@@ -243,16 +257,17 @@ mod tests {
 
     #[test]
     fn an_answer_reaches_its_own_question_once() {
-        let questions = Arc::new(Questions::default());
+        let questions = Arc::new(Questions::<Scripted>::default());
+        let ann = || "ann".to_owned();
         let (mine, theirs) = (SessionKey::of_test(1), SessionKey::of_test(2));
         let (message, mut waiting) = questions.ask(mine, "roots/list", &Json::of(&serde_json::json!({})));
         let id = message.id_value().unwrap().as_i64().unwrap();
-        questions.answered(theirs, &answer(id));
-        questions.answered(mine, &answer(id + 1));
+        questions.answered(theirs, answer(id), ann());
+        questions.answered(mine, answer(id + 1), ann());
         assert!(waiting.answer.try_recv().is_err(), "a foreign answer reached it");
-        questions.answered(mine, &answer(id));
+        questions.answered(mine, answer(id), ann());
         assert!(waiting.answer.try_recv().is_ok());
-        questions.answered(mine, &answer(id));
+        questions.answered(mine, answer(id), ann());
         assert!(questions.lock().is_empty());
         drop(waiting);
         let (_, waiting) = questions.ask(mine, "roots/list", &Json::of(&serde_json::json!({})));

@@ -28,7 +28,7 @@ use crate::ids::ReplicaId;
 use crate::limit;
 use crate::outcome::{Failure, Reason, Refusal};
 use crate::wire::Message;
-use crate::wire::mcp::header as mcp;
+use crate::wire::mcp::{Era, header as mcp};
 
 /// Who handed a request on.
 const RELAYED_BY: HeaderName = HeaderName::from_static("bailiwick-relayed-by");
@@ -137,10 +137,22 @@ impl<P: Pipeline> Front<P> {
     }
 
     /// The living replica that a task or a waiting call which the message names is bound to, where that is another
-    /// one.
-    pub(super) fn content_elsewhere(&self, caller: &P::Caller, message: &Message) -> Option<There> {
+    /// one. That one knows nothing of a session of ours but that we have handed it on: only of one that is alive is it.
+    pub(super) async fn content_elsewhere(
+        &self,
+        caller: &P::Caller,
+        endpoint: &Endpoint,
+        (request_headers, era): (&HeaderMap, Era),
+        message: &Message,
+    ) -> Option<There> {
         self.relay.as_ref()?;
-        self.there(self.pipeline.home(caller, message)?)
+        let there = self.there(self.pipeline.home(caller, message)?)?;
+        if era == Era::Legacy
+            && let Some(id) = headers::single(request_headers, mcp::SESSION_ID).ok().flatten()
+        {
+            self.alive(P::principal(caller), endpoint, id, None).await.ok()??;
+        }
+        Some(there)
     }
 
     fn there(&self, replica: ReplicaId) -> Option<There> {

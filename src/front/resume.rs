@@ -16,6 +16,7 @@ use super::pipeline::Pipeline;
 use super::session::{SessionKey, StreamLease};
 use super::stream::KEEP_ALIVE;
 use super::track::{Reader, Track, Tracks};
+use crate::ids::PrincipalKey;
 use crate::limit;
 use crate::outcome::reply;
 use crate::upstream::Event;
@@ -103,10 +104,10 @@ pub(super) fn of_call<P: Pipeline>(
     ongoing: Ongoing<P>,
     id: Json,
     method: Method,
-    (tracks, session): (&Tracks, SessionKey),
+    (tracks, principal, session): (&Tracks, PrincipalKey, SessionKey),
     version: Version,
 ) -> Body {
-    let track = tracks.of_call(session);
+    let track = tracks.of_call(principal, session);
     let reader = track.read(None);
     let greeting = Some(greeting(&reader, version));
     if let Start::Said(first) = start {
@@ -159,7 +160,12 @@ pub(super) fn of_rest(reader: Reader, version: Version) -> Body {
 }
 
 /// A session's own stream: what belongs to no call.
-pub(super) fn of_session(reader: Reader, attendance: Attendance, lease: StreamLease, version: Version) -> Body {
+pub(super) fn of_session<P: Pipeline>(
+    reader: Reader,
+    attendance: Attendance<P>,
+    lease: StreamLease,
+    version: Version,
+) -> Body {
     let greeting = Some(greeting(&reader, version));
     let held = (reader, attendance, lease);
     Body::from_stream(stream::unfold((greeting, held), |(greeting, mut held)| async move {

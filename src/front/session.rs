@@ -1,10 +1,12 @@
 //! Legacy sessions: what `initialize` settled, carried by the client in a sealed session id.
 //!
-//! Decides which session ids are alive. Memory is spent only on what changes: ended sessions, log levels,
-//! calls in flight and the open stream. Invariant: a session opens only for the principal and the endpoint
-//! that began it, for at most [`limit::SESSION_AGE_MAX`].
+//! Decides which session ids are alive. What changes in a session and has to outlive the process, that it has ended and
+//! its log level, is a row of the store, read when the session is first seen; memory holds copies of these, the calls in
+//! flight and the open stream. Invariants: a session opens only for the principal and the endpoint that began it, for at
+//! most [`limit::SESSION_AGE_MAX`]; one that has ended opens no more, whatever was forgotten or started anew since.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -12,7 +14,9 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use tokio_util::sync::CancellationToken;
 
+use super::owned::{Owners, Part};
 use crate::call::{ClientFacts, Endpoint};
+use crate::gateway::sessions::Since;
 use crate::ids::{PrincipalKey, ReplicaId};
 use crate::limit;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
@@ -34,6 +38,23 @@ static LOG_LEVEL: LazyLock<Json> = LazyLock::new(|| Json::of(LogLevel::Info.as_s
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) struct SessionKey([u8; KEY_LENGTH]);
 
+impl SessionKey {
+    /// As the store names it.
+    pub(super) fn name(self) -> String {
+        self.0.iter().fold(String::new(), |mut name, byte| {
+            let _ = write!(name, "{byte:02x}");
+            name
+        })
+    }
+}
+
+impl Session {
+    /// When it would be too old, microseconds since 1970.
+    pub(super) fn ends_us(&self) -> i64 {
+        i64::try_from(self.ends.saturating_mul(1_000_000)).unwrap_or(i64::MAX)
+    }
+}
+
 #[cfg(test)]
 impl SessionKey {
     pub(super) const fn of_test(byte: u8) -> Self {
@@ -46,6 +67,10 @@ impl SessionKey {
 pub(super) struct Session {
     pub(super) key: SessionKey,
     pub(super) version: Version,
+    /// When it would be too old, seconds since 1970.
+    ends: u64,
+    /// It was begun here, and what changes in it is known here.
+    is_own: bool,
     said: Said,
 }
 
@@ -56,13 +81,21 @@ struct Said {
     info: Option<Json>,
 }
 
+/// What a client said that has no place in its session id.
+struct Kept {
+    said: Said,
+    began: u64,
+    part: Part,
+}
+
 /// What is remembered of sessions.
 pub(super) struct Sessions {
     sealer: Arc<Sealer>,
     replica: ReplicaId,
-    ended: Cache<SessionKey, ()>,
-    kept: Cache<SessionKey, Said>,
-    log_levels: Cache<SessionKey, Json>,
+    /// Copies of what the store says, or would say.
+    seen: Cache<SessionKey, Arc<Since>>,
+    kept: Cache<SessionKey, Arc<Kept>>,
+    owners: Owners,
     live: [Mutex<HashMap<SessionKey, Live>>; SHARDS],
 }
 
@@ -78,14 +111,18 @@ impl Sessions {
         Self {
             sealer,
             replica,
-            ended: aged(limit::SESSIONS_ENDED_MAX),
+            seen: Cache::builder()
+                .eviction_policy(EvictionPolicy::lru())
+                .max_capacity(limit::SESSIONS_SEEN_MAX)
+                .time_to_live(limit::SESSION_AGE_MAX)
+                .build(),
             kept: Cache::builder()
                 .eviction_policy(EvictionPolicy::lru())
                 .max_capacity(limit::SESSIONS_KEPT_BYTES_MAX)
-                .weigher(|_, said: &Said| u32::try_from(said.length()).unwrap_or(u32::MAX))
+                .weigher(|_, kept: &Arc<Kept>| u32::try_from(kept.said.length()).unwrap_or(u32::MAX))
                 .time_to_live(limit::SESSION_AGE_MAX)
                 .build(),
-            log_levels: aged(limit::SESSION_LOG_LEVELS_MAX),
+            owners: Owners::new(limit::SESSION_AGE_MAX),
             live: Default::default(),
         }
     }
@@ -119,33 +156,64 @@ impl Sessions {
             content.extend_from_slice(said.info.as_ref().map_or(&[][..], |info| info.as_bytes()));
         } else {
             content.push(KEPT);
-            self.kept.insert(key, said);
+            self.keep(principal, key, said);
         }
+        self.seen.insert(key, Arc::default());
         self.sealer
             .seal(&purpose(endpoint), principal, &content)
             .map_err(|error| trouble(&format!("a session id cannot be sealed: {error}")))
     }
 
-    /// The session of that id, if it is this principal's at this endpoint and neither ended nor too old.
-    pub(super) fn open(&self, principal: PrincipalKey, endpoint: &Endpoint, id: &str) -> Option<Session> {
+    /// Keeps what a client said, in the place of what older sessions of its principal said where that is too much.
+    fn keep(&self, principal: PrincipalKey, key: SessionKey, said: Said) {
+        let own = self.owners.of(principal);
+        let fits = || own.held().0 + said.length() <= limit::SESSIONS_KEPT_PER_PRINCIPAL_BYTES_MAX;
+        if !fits() {
+            let mut older: Vec<_> = self.kept.iter().filter(|(_, kept)| Arc::ptr_eq(kept.part.own(), &own)).collect();
+            older.sort_unstable_by_key(|(_, kept)| kept.began);
+            // Half of them, so that this is seldom.
+            for (key, kept) in older.drain(..older.len().div_ceil(2)) {
+                kept.part.release();
+                self.kept.invalidate(&*key);
+            }
+        }
+        let part = own.part(said.length());
+        self.kept.insert(key, Arc::new(Kept { said, began: now_seconds(), part }));
+    }
+
+    /// The session of that id, if it is this principal's at this endpoint and neither too old nor known to have ended. Of
+    /// another replica's it is if that one says so, which has handed on what only this one can answer.
+    pub(super) fn open(
+        &self,
+        principal: PrincipalKey,
+        endpoint: &Endpoint,
+        id: &str,
+        via: Option<ReplicaId>,
+    ) -> Option<Session> {
         let content = self.sealer.open(&purpose(endpoint), principal, id)?;
         let (key, rest) = content.split_first_chunk::<KEY_LENGTH>()?;
         let (created, rest) = rest.split_first_chunk::<8>()?;
         let (replica, rest) = rest.split_first_chunk::<REPLICA_LENGTH>()?;
         // What goes on in it is known where it was begun, and nowhere else.
-        if *replica != *self.replica.to_string().as_bytes() {
+        let is_own = *replica == *self.replica.to_string().as_bytes();
+        if !is_own && via.is_none_or(|via| *replica != *via.to_string().as_bytes()) {
             return None;
         }
         let (version, rest) = rest.split_first_chunk::<10>()?;
         let (place, rest) = rest.split_first()?;
         let key = SessionKey(*key);
-        let age = now_seconds().saturating_sub(u64::from_be_bytes(*created));
-        if age > limit::SESSION_AGE_MAX.as_secs() || self.ended.contains_key(&key) {
+        let ends = u64::from_be_bytes(*created).saturating_add(limit::SESSION_AGE_MAX.as_secs());
+        if now_seconds() > ends || self.seen.get(&key).is_some_and(|since| since.ended) {
             return None;
         }
         let version = Version::parse(std::str::from_utf8(version).ok()?)?;
-        let said = if *place == KEPT { self.kept.get(&key)? } else { Said::read(rest)? };
-        Some(Session { key, version, said })
+        let said = match *place {
+            KEPT if is_own => self.kept.get(&key)?.said.clone(),
+            // It is kept there, and what is handed on is about what its client has declared before.
+            KEPT => Said { capabilities: Json::of(&serde_json::Map::new()), info: None },
+            _ => Said::read(rest)?,
+        };
+        Some(Session { key, version, ends, is_own, said })
     }
 
     /// The replica that began the session of that id, if it is this principal's at this endpoint.
@@ -155,19 +223,43 @@ impl Sessions {
         std::str::from_utf8(replica).ok()?.parse().ok()
     }
 
+    /// Whether the store has to be asked what has changed in a session.
+    pub(super) fn is_unseen(&self, session: &Session) -> bool {
+        session.is_own && !self.seen.contains_key(&session.key)
+    }
+
+    /// Takes in what the store says of a session that was not seen yet; answers whether it is alive. What has changed here
+    /// meanwhile is newer.
+    pub(super) fn learn(&self, key: SessionKey, since: Since) -> bool {
+        !self.seen.entry(key).or_insert_with(|| Arc::new(since)).value().ended
+    }
+
+    /// What has changed in a session since it began, as far as is known here.
+    pub(super) fn since(&self, key: SessionKey) -> Arc<Since> {
+        self.seen.get(&key).unwrap_or_default()
+    }
+
     /// Ends a session: its calls are cancelled, its stream ends, and its id is not accepted again.
     pub(super) fn end(&self, key: SessionKey) {
-        self.ended.insert(key, ());
+        self.change(key, |since| since.ended = true);
         self.kept.invalidate(&key);
-        self.log_levels.invalidate(&key);
         if let Some(live) = self.shard(key).remove(&key) {
             live.calls.values().chain(&live.stream).for_each(CancellationToken::cancel);
         }
     }
 
     /// Log messages of this level and above are wanted from now on.
-    pub(super) fn set_log_level(&self, key: SessionKey, level: Json) {
-        self.log_levels.insert(key, level);
+    pub(super) fn set_log_level(&self, key: SessionKey, level: LogLevel) {
+        self.change(key, |since| since.level = Some(level.as_str().to_owned()));
+    }
+
+    /// Two changes at once are both known afterwards.
+    fn change(&self, key: SessionKey, change: impl FnOnce(&mut Since)) {
+        self.seen.entry(key).and_upsert_with(|before| {
+            let mut since = before.map_or_else(Since::default, |before| Since::clone(before.value()));
+            change(&mut since);
+            Arc::new(since)
+        });
     }
 
     /// What the client said of itself, as each of its requests would say it in the modern era.
@@ -177,7 +269,10 @@ impl Sessions {
             capabilities: session.said.capabilities.clone(),
             info: session.said.info.clone(),
             // Who never set a level gets what a server decides (2025-11-25, logging): what people want to know.
-            log_level: Some(self.log_levels.get(&session.key).unwrap_or_else(|| LOG_LEVEL.clone())),
+            log_level: Some(match &self.since(session.key).level {
+                Some(level) => Json::of(level),
+                None => LOG_LEVEL.clone(),
+            }),
         }
     }
 
@@ -319,13 +414,6 @@ fn call_key(id: Value<'_>) -> String {
         Some(text) => format!("\"{text}"),
         None => id.raw().to_owned(),
     }
-}
-
-/// A cache whose entries end when the session that they are about would. Whoever comes last finds a place, whatever
-/// others have filled: a session that just ended must not live on because many ended before.
-fn aged<V: Clone + Send + Sync + 'static>(entries_max: u64) -> Cache<SessionKey, V> {
-    let builder = Cache::builder().eviction_policy(EvictionPolicy::lru()).max_capacity(entries_max);
-    builder.time_to_live(limit::SESSION_AGE_MAX).build()
 }
 
 fn purpose(endpoint: &Endpoint) -> String {

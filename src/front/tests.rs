@@ -138,6 +138,35 @@ async fn metadata_is_the_same_for_every_well_formed_name_and_open_to_every_page(
 }
 
 #[tokio::test]
+async fn what_changed_in_a_session_is_known_to_the_process_that_comes_after_this_one() {
+    let (sealer, replica) = (|| Arc::new(Sealer::new([&[1_u8; 32][..]]).unwrap()), ReplicaId::new());
+    let before = Front::new(Arc::new(Scripted::new([])), sealer(), replica);
+    let (over, _) = session(&before, "ann", "2025-06-18").await;
+    let (quiet, _) = session(&before, "ann", "2025-06-18").await;
+    let (plain, _) = session(&before, "ann", "2025-06-18").await;
+    let auth = ("authorization", "Bearer ann");
+    assert_eq!(send(&before, "DELETE", "/mcp", &[auth, ("mcp-session-id", &over)], "").await.status(), 204);
+    let level = json!({ "jsonrpc": "2.0", "id": 1, "method": "logging/setLevel", "params": { "level": "error" } });
+    assert_eq!(post_legacy(&before, "ann", Some(&quiet), level).await.status(), 200);
+    assert_eq!(*before.pipeline.asked_of_sessions.lock().unwrap(), 0, "whoever began a session knows it");
+
+    let kept = before.pipeline.sessions.lock().unwrap().clone();
+    assert_eq!(kept.len(), 2);
+    let pipeline = Scripted { sessions: std::sync::Mutex::new(kept), ..Scripted::new([]) };
+    let after = Front::new(Arc::new(pipeline), sealer(), replica);
+    let call = || json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": { "name": "a" } });
+    for _ in 0..2 {
+        assert_eq!(post_legacy(&after, "ann", Some(&over), call()).await.status(), 404);
+        assert_eq!(post_legacy(&after, "ann", Some(&quiet), call()).await.status(), 200);
+        assert_eq!(post_legacy(&after, "ann", Some(&plain), call()).await.status(), 200);
+    }
+    let wanted: Vec<_> = after.pipeline.seen.lock().unwrap().iter().map(|seen| seen.client.log_level.clone()).collect();
+    let wanted: Vec<_> = wanted.iter().map(|level| level.as_ref().unwrap().as_str()).collect();
+    assert_eq!(wanted, ["\"error\"", "\"info\"", "\"error\"", "\"info\""]);
+    assert_eq!(*after.pipeline.asked_of_sessions.lock().unwrap(), 3, "the store is asked once about each");
+}
+
+#[tokio::test]
 async fn a_foreign_host_or_origin_is_refused_before_anything_is_read() {
     let front = front(Scripted::new([]));
     for path in ["/mcp", "/.well-known/oauth-protected-resource"] {
@@ -492,7 +521,7 @@ async fn an_upstreams_error_keeps_its_bytes_and_gets_the_status_of_its_era() {
 fn what_a_caller_proves_itself_with_never_goes_further() {
     let named = ["X-Request-Id", "Authorization", "cookie", "dpop", "not a name", "x-request-id", "mcp-session-id"];
     let named: Vec<String> = named.map(str::to_owned).into();
-    assert_eq!(super::forwardable(named.iter()), ["x-request-id"]);
+    assert_eq!(super::outside::forwardable(named.iter()), ["x-request-id"]);
 }
 
 /// Pieces that requests are made of, so that random bodies come near to real ones.

@@ -1,8 +1,10 @@
 //! What one stream of a legacy session has said lately, so that it can be taken up where it broke off.
 //!
 //! Decides what is kept and for how long. Knows nothing of who says it. Invariant: an event has one id and goes out
-//! on one stream; what is kept is bounded for each stream and for all of them together.
+//! on one stream; what is kept is bounded for each stream, for each principal and for all of them together, and whoever
+//! keeps most gives way first.
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,7 +15,9 @@ use moka::sync::Cache;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::owned::{Own, Owners, Part};
 use super::session::SessionKey;
+use crate::ids::PrincipalKey;
 use crate::limit;
 use crate::wire::{Message, sse};
 
@@ -24,6 +28,8 @@ pub(super) struct Track {
     kept: Mutex<Kept>,
     /// Something was said, or the stream is over.
     grown: Notify,
+    /// What its principal keeps.
+    part: Part,
     /// What all tracks keep together.
     bytes: Arc<AtomicUsize>,
 }
@@ -45,6 +51,7 @@ struct Kept {
 #[derive(Debug, Clone)]
 pub(super) struct Tracks {
     calls: Cache<(SessionKey, u64), Arc<Track>>,
+    owners: Owners,
     names: Arc<std::sync::atomic::AtomicU64>,
     bytes: Arc<AtomicUsize>,
 }
@@ -68,6 +75,7 @@ impl Tracks {
                 // Quiet calls are kept by whoever runs them; what nobody reads or says is forgotten.
                 .time_to_idle(limit::TRACK_IDLE_MAX)
                 .build(),
+            owners: Owners::new(limit::SESSION_AGE_MAX),
             // 0 is the name of every session's own stream.
             names: Arc::new(std::sync::atomic::AtomicU64::new(1)),
             bytes: Arc::default(),
@@ -75,15 +83,16 @@ impl Tracks {
     }
 
     /// The track of a session's own stream.
-    pub(super) fn of_session(&self) -> Arc<Track> {
-        Arc::new(Track::new(0, Arc::clone(&self.bytes)))
+    pub(super) fn of_session(&self, principal: PrincipalKey) -> Arc<Track> {
+        Arc::new(Track::new(0, self.owners.of(principal).part(0), Arc::clone(&self.bytes)))
     }
 
     /// A track for a call, to be found again by the ids of its events.
-    pub(super) fn of_call(&self, session: SessionKey) -> Arc<Track> {
-        self.make_room();
+    pub(super) fn of_call(&self, principal: PrincipalKey, session: SessionKey) -> Arc<Track> {
+        let own = self.owners.of(principal);
+        self.make_room(&own);
         let name = self.names.fetch_add(1, Ordering::Relaxed);
-        let track = Arc::new(Track::new(name, Arc::clone(&self.bytes)));
+        let track = Arc::new(Track::new(name, own.part(0), Arc::clone(&self.bytes)));
         self.calls.insert((session, name), Arc::clone(&track));
         track
     }
@@ -93,19 +102,35 @@ impl Tracks {
         self.calls.insert((session, track.name), Arc::clone(track));
     }
 
-    /// What nobody speaks on or reads any more gives way, the oldest first, once all keep too much together.
-    fn make_room(&self) {
-        if self.bytes.load(Ordering::Acquire) <= limit::TRACKS_BYTES_MAX {
+    /// What nobody speaks on or reads any more gives way: of a principal that keeps too much, its oldest; once all keep too
+    /// much together, the oldest of whoever keeps most.
+    fn make_room(&self, own: &Arc<Own>) {
+        let all = || self.bytes.load(Ordering::Acquire);
+        let (bytes, parts) = own.held();
+        let is_greedy = bytes > limit::TRACKS_PER_PRINCIPAL_BYTES_MAX || parts >= limit::TRACKS_PER_PRINCIPAL_MAX;
+        if !is_greedy && all() <= limit::TRACKS_BYTES_MAX {
             return;
         }
         // One reference is the cache's and one is ours: whoever speaks or reads has another.
         let mut idle: Vec<_> = self.calls.iter().filter(|(_, track)| Arc::strong_count(track) <= 2).collect();
-        idle.sort_unstable_by_key(|(key, _)| key.1);
+        if is_greedy {
+            idle.retain(|(_, track)| Arc::ptr_eq(track.part.own(), own));
+        }
+        idle.sort_by_cached_key(|(key, track)| (Reverse(track.part.own().held().0), key.1));
+        let is_enough = || {
+            let (bytes, parts) = own.held();
+            if is_greedy {
+                bytes <= limit::TRACKS_PER_PRINCIPAL_BYTES_MAX / 2 && parts <= limit::TRACKS_PER_PRINCIPAL_MAX / 2
+            } else {
+                all() <= limit::TRACKS_BYTES_MAX / 2
+            }
+        };
         for (key, track) in idle {
-            if self.bytes.load(Ordering::Acquire) <= limit::TRACKS_BYTES_MAX / 2 {
-                return;
+            if is_enough() {
+                break;
             }
             track.forget();
+            track.part.release();
             self.calls.invalidate(&*key);
         }
     }
@@ -123,8 +148,8 @@ pub(super) fn parse(id: &str) -> Option<(u64, u64)> {
 }
 
 impl Track {
-    fn new(name: u64, bytes: Arc<AtomicUsize>) -> Self {
-        Self { name, kept: Mutex::default(), grown: Notify::new(), bytes }
+    fn new(name: u64, part: Part, bytes: Arc<AtomicUsize>) -> Self {
+        Self { name, kept: Mutex::default(), grown: Notify::new(), part, bytes }
     }
 
     /// Keeps a message as the next event.
@@ -133,6 +158,7 @@ impl Track {
         kept.last += 1;
         let event = sse::event(message, Some(&self.id(kept.last)));
         kept.bytes += event.len();
+        self.part.grow(event.len());
         self.bytes.fetch_add(event.len(), Ordering::AcqRel);
         let number = kept.last;
         kept.events.push_back((number, event));
@@ -140,10 +166,12 @@ impl Track {
         while kept.events.len() > 1
             && (kept.events.len() > limit::TRACK_EVENTS_MAX
                 || kept.bytes > limit::TRACK_BYTES_MAX
+                || self.part.own().held().0 > limit::TRACKS_PER_PRINCIPAL_BYTES_MAX
                 || self.bytes.load(Ordering::Acquire) > limit::TRACKS_BYTES_MAX)
         {
             if let Some((_, oldest)) = kept.events.pop_front() {
                 kept.bytes -= oldest.len();
+                self.part.shrink(oldest.len());
                 self.bytes.fetch_sub(oldest.len(), Ordering::AcqRel);
             }
         }
@@ -154,7 +182,9 @@ impl Track {
     /// Keeps nothing of what was said.
     fn forget(&self) {
         let mut kept = self.lock();
-        self.bytes.fetch_sub(std::mem::take(&mut kept.bytes), Ordering::AcqRel);
+        let bytes = std::mem::take(&mut kept.bytes);
+        self.part.shrink(bytes);
+        self.bytes.fetch_sub(bytes, Ordering::AcqRel);
         kept.events.clear();
     }
 
@@ -236,7 +266,12 @@ impl Reader {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::Digest;
     use crate::wire::Json;
+
+    fn ann() -> PrincipalKey {
+        PrincipalKey(Digest::sha256(b"ann"))
+    }
 
     fn message(number: usize, size: usize) -> Message {
         Message::notification(&format!("m{number}"), Some(&Json::of(&serde_json::json!({ "x": "y".repeat(size) }))))
@@ -248,7 +283,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_stream_is_taken_up_after_the_event_that_was_seen_last() {
-        let track = Tracks::new().of_session();
+        let track = Tracks::new().of_session(ann());
         (1..=3).for_each(|number| track.say(&message(number, 1)));
         let mut first = track.read(None);
         assert!(text(&first.next().await.unwrap()).starts_with("id: 0-1\n"));
@@ -263,7 +298,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_said_later_wakes_the_reader_and_a_greeting_says_where_it_stands() {
-        let track = Tracks::new().of_session();
+        let track = Tracks::new().of_session(ann());
         let mut reader = track.read(None);
         assert_eq!(text(&reader.greeting()), format!("id: 0-0\nretry: {}\ndata:\n\n", limit::STREAM_RETRY_MS));
         let saying = Arc::clone(&track);
@@ -279,10 +314,10 @@ mod tests {
     #[tokio::test]
     async fn what_is_kept_is_bounded_in_number_and_bytes_and_the_newest_stays() {
         let tracks = Tracks::new();
-        let track = tracks.of_session();
+        let track = tracks.of_session(ann());
         (0..limit::TRACK_EVENTS_MAX + 5).for_each(|number| track.say(&message(number, 1)));
         assert!(text(&track.read(Some(0)).next().await.unwrap()).starts_with("id: 0-6\n"));
-        let large = tracks.of_session();
+        let large = tracks.of_session(ann());
         (0..3).for_each(|number| large.say(&message(number, limit::TRACK_BYTES_MAX)));
         assert!(text(&large.read(Some(0)).next().await.unwrap()).starts_with("id: 0-3\n"));
         drop((track, large));
@@ -293,8 +328,9 @@ mod tests {
     fn all_tracks_together_are_bounded() {
         let tracks = Tracks::new();
         let all: Vec<_> = (0..80)
-            .map(|_| {
-                let track = tracks.of_session();
+            .map(|number: u8| {
+                // Each of another principal.
+                let track = tracks.of_session(PrincipalKey(Digest::sha256(&[number])));
                 (0..4).for_each(|number| track.say(&message(number, limit::TRACK_BYTES_MAX / 4 - 200)));
                 track
             })
@@ -308,7 +344,8 @@ mod tests {
     fn so_many_calls_can_be_read_on_and_the_newest_is_among_them() {
         let (tracks, session) = (Tracks::new(), SessionKey::of_test(1));
         for number in 0..limit::TRACKS_MAX + 2_000 {
-            let track = tracks.of_call(session);
+            let owner = PrincipalKey(Digest::sha256(&(number % 100).to_be_bytes()));
+            let track = tracks.of_call(owner, session);
             if number % 100 == 99 {
                 tracks.calls.run_pending_tasks();
                 assert!(tracks.find(session, track.name).is_some(), "{number}");
@@ -316,6 +353,26 @@ mod tests {
         }
         tracks.calls.run_pending_tasks();
         assert_eq!(tracks.calls.entry_count(), limit::TRACKS_MAX);
+    }
+
+    #[test]
+    fn what_one_principal_keeps_is_bounded_and_pushes_nothing_of_another_out() {
+        let (tracks, session) = (Tracks::new(), SessionKey::of_test(1));
+        let (ann, bob) = (ann(), PrincipalKey(Digest::sha256(b"bob")));
+        let quiet = tracks.of_call(bob, session).name;
+        tracks.find(session, quiet).unwrap().say(&message(1, 1));
+        for number in 0..limit::TRACKS_PER_PRINCIPAL_MAX * 3 {
+            let track = tracks.of_call(ann, session);
+            assert!(tracks.find(session, track.name).is_some(), "{number}");
+            assert!(tracks.owners.of(ann).held().1 <= limit::TRACKS_PER_PRINCIPAL_MAX + 1, "{number}");
+        }
+        for _ in 0..100 {
+            let track = tracks.of_call(ann, session);
+            (0..4).for_each(|number| track.say(&message(number, limit::TRACK_BYTES_MAX / 4 - 200)));
+            let (bytes, _) = tracks.owners.of(ann).held();
+            assert!(bytes <= limit::TRACKS_PER_PRINCIPAL_BYTES_MAX + limit::TRACK_BYTES_MAX, "{bytes}");
+        }
+        assert_eq!(tracks.find(session, quiet).unwrap().lock().events.len(), 1);
     }
 
     #[test]
@@ -330,7 +387,7 @@ mod tests {
     fn a_call_is_found_in_its_own_session_only() {
         let tracks = Tracks::new();
         let (ours, theirs) = (SessionKey::of_test(1), SessionKey::of_test(2));
-        let track = tracks.of_call(ours);
+        let track = tracks.of_call(ann(), ours);
         assert!(tracks.find(ours, track.name).is_some() && tracks.find(theirs, track.name).is_none());
     }
 }

@@ -20,6 +20,16 @@ pub const BODY_DISCARDED_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub const BODY_DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
 /// Space set aside for a body before its bytes are here.
 pub const BODY_RESERVED_BYTES_MAX: usize = 64 * 1024;
+/// What one principal keeps here with the bodies that it sends and the answers that it does not take: sixteen of the
+/// largest bodies at once, or four of the largest answers.
+pub const HELD_PER_PRINCIPAL_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// What each request counts for beside its bytes: its head, and what is made of it while it is answered.
+pub const HELD_PER_REQUEST_BYTES: usize = 16 * 1024;
+/// An answer of which its client takes nothing for this long is given up: the connection of one that carries no others,
+/// the stream alone over HTTP/2, where that is noticed within twice the time.
+pub const WRITE_STALL_MAX: Duration = Duration::from_secs(30);
+/// So much of an answer is handed to HTTP/2 at once, which keeps what it cannot send.
+pub const HTTP2_PIECE_BYTES_MAX: usize = 16 * 1024;
 /// Requests of one HTTP/2 connection at once.
 pub const HTTP2_STREAMS_MAX: u32 = 256;
 /// For a TLS handshake.
@@ -43,12 +53,14 @@ pub const SESSION_SEALED_BYTES_MAX: usize = 1024;
 pub const SESSION_CLIENT_BYTES_MAX: usize = 64 * 1024;
 /// A client's own description; a longer one is cut down to name and version.
 pub const SESSION_INFO_BYTES_MAX: usize = 512;
+/// Of the clients of one principal that say more than fits into their session id; its oldest make room.
+pub const SESSIONS_KEPT_PER_PRINCIPAL_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Of all clients that say more than fits into their session id, together.
 pub const SESSIONS_KEPT_BYTES_MAX: u64 = 32 * 1024 * 1024;
-/// Ended sessions remembered until their age would have ended them.
-pub const SESSIONS_ENDED_MAX: u64 = 100_000;
-/// Sessions whose log level is remembered.
-pub const SESSION_LOG_LEVELS_MAX: u64 = 100_000;
+/// Sessions of which it is remembered whether they have ended and what they want told; the store is asked about others.
+pub const SESSIONS_SEEN_MAX: u64 = 100_000;
+/// Rows about sessions in the store: those that have ended, and those that have set a log level.
+pub const SESSION_ROWS_MAX: u32 = 200_000;
 /// Calls in flight in one legacy session.
 pub const SESSION_CALLS_MAX: usize = 64;
 /// How long an answer that says "slow down" is held.

@@ -30,6 +30,10 @@ pub const TRACK_EVENTS_MAX: usize = 256;
 pub const TRACK_BYTES_MAX: usize = 1024 * 1024;
 /// The bytes of all streams together; beyond it each keeps its newest event only.
 pub const TRACKS_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Those of one principal: an eighth, so that what one fills is not all there is.
+pub const TRACKS_PER_PRINCIPAL_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Calls of one principal that can be read on at once; the oldest that are over make room.
+pub const TRACKS_PER_PRINCIPAL_MAX: usize = 1_000;
 /// Calls that can be read on at once.
 pub const TRACKS_MAX: u64 = 10_000;
 /// What nobody has read or added to for this long is forgotten.

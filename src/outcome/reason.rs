@@ -195,7 +195,7 @@ reasons! {
     RateLimited = "rate_limited", Channel::TooManyRequests, "slow down";
     /// Too many refusals of whoever came from there; nothing was looked at.
     StrangersLimited = "strangers_limited", Channel::TooManyRequests, "too much that was refused came from your address: wait, and come with a good token";
-    /// Too many calls in flight.
+    /// Too many calls in flight, or too many bytes in bodies and unread answers.
     ConcurrencyLimited = "concurrency_limited", Channel::TooManyRequests, "wait for earlier calls to finish";
     /// Too many open streams.
     StreamsLimited = "streams_limited", Channel::TooManyRequests, "close a stream first";

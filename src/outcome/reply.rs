@@ -227,6 +227,8 @@ fn in_era(error: &Json, method: Method, era: Era) -> Json {
     let is = |code: i32| number == Some(i64::from(code));
     let own = match era {
         Era::Modern if is(code::LEGACY_RESOURCE_NOT_FOUND) => code::INVALID_PARAMS,
+        // What it asks for is missing, or it would have become a question; no modern client knows the code.
+        Era::Modern if is(code::LEGACY_URL_REQUIRED) => code::INTERNAL_ERROR,
         Era::Legacy if method == Method::ReadResource && is(code::INVALID_PARAMS) => code::LEGACY_RESOURCE_NOT_FOUND,
         _ => return error.clone(),
     };
@@ -343,6 +345,9 @@ mod tests {
             told.value().as_object().unwrap().get("code").and_then(Value::as_i64).unwrap()
         };
         assert_eq!(told(-32002, Method::ReadResource, Era::Modern), -32602);
+        // The page that a person is to visit, where the error does not say which: only legacy clients know the code.
+        assert_eq!(told(-32042, Method::CallTool, Era::Modern), -32603);
+        assert_eq!(told(-32042, Method::CallTool, Era::Legacy), -32042);
         assert_eq!(told(-32602, Method::ReadResource, Era::Modern), -32602);
         assert_eq!(told(-32602, Method::ReadResource, Era::Legacy), -32002);
         assert_eq!(told(-32002, Method::ReadResource, Era::Legacy), -32002);

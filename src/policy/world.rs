@@ -12,7 +12,7 @@ use crate::ids::{Environment, IssuerAlias, ServerId, TemplateName};
 /// The environment of the gateway's own operations, `bailiwick/...`; it always exists.
 pub const GATEWAY_ENVIRONMENT: &str = "gateway";
 /// The server name of the gateway's own operations.
-pub const GATEWAY_SERVER: &str = "bailiwick";
+pub use crate::ids::GATEWAY_SERVER;
 
 /// What rules may speak about.
 #[derive(Debug, Clone)]

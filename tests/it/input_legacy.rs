@@ -184,6 +184,64 @@ async fn a_legacy_client_answers_what_a_modern_server_asks() {
     assert_eq!((intents.len(), &intents[0]["call"]), (2, &intents[1]["call"]));
 }
 
+/// A person's claims that are good for so many seconds.
+fn claims_for(issuer: &Issuer, gateway: &Gateway, seconds: i64) -> Value {
+    let mut claims = issuer.claims("alice", &["developers"], &gateway.resource());
+    claims["exp"] = json!(jiff::Timestamp::now().as_second() + seconds);
+    claims
+}
+
+/// A server that asks a person, or says that it is to be asked again after so long.
+async fn again(after: Option<Duration>) -> Scripted {
+    Scripted::start(json!([tool("ask")]), move |request| {
+        if request["params"].get("requestState").is_some() {
+            return result(request, text("done"));
+        }
+        let questions = match after {
+            None => json!({ "who": { "method": "elicitation/create", "params": form() } }),
+            Some(after) => {
+                std::thread::sleep(after);
+                json!({})
+            }
+        };
+        result(request, json!({ "resultType": "input_required", "requestState": "s", "inputRequests": questions }))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn what_is_done_with_an_answer_is_decided_for_the_token_that_came_with_it() {
+    let upstream = again(None).await;
+    let (issuer, gateway, client) = start(&upstream.url, &may_ask(&EVERYTHING), "").await;
+    let session = session(&client, &all_capabilities()).await;
+    let mut events = stream(&client, &session, 7, "tools__ask").await;
+    let question = events.next().await;
+    let claims = claims_for(&issuer, &gateway, 600);
+    let later = gateway.client(&issuer.sign(&claims));
+    respond(&later, &session, &question, json!({ "action": "accept", "content": { "name": "Ada" } })).await;
+    assert_eq!(events.next().await["result"]["content"][0]["text"], "done");
+    let intents = gateway.records("intent");
+    assert_eq!((intents.len(), &intents[0]["call"]), (2, &intents[1]["call"]));
+    assert_ne!(intents[0]["token"], intents[1]["token"]);
+    assert_eq!(intents[1]["token"]["id"], claims["jti"]);
+}
+
+#[tokio::test]
+async fn a_call_that_goes_on_without_its_client_ends_when_its_token_has_run_out() {
+    let upstream = again(Some(Duration::from_millis(2_100))).await;
+    let issuer = Issuer::start().await;
+    let setup = Setup::new(&issuer).policy(&may_ask(&EVERYTHING)).issuer_lines("leeway = \"1ms\"\n");
+    let gateway = setup.http_server("tools", &upstream.url, "").start().await;
+    let lasting = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
+    let session = session(&lasting, &all_capabilities()).await;
+    eventually("the list", async || !lasting.tool_names().await.is_empty()).await;
+    let client = gateway.client(&issuer.sign(&claims_for(&issuer, &gateway, 2)));
+    let mut events = stream(&client, &session, 7, "tools__ask").await;
+    let end = events.next().await;
+    assert!(end.to_string().contains("token_expired"), "{end}");
+    assert_eq!(upstream.calls().len(), 1);
+}
+
 #[tokio::test]
 async fn a_legacy_client_answers_what_a_legacy_server_asks_in_as_many_rounds_as_it_takes() {
     let upstream = old().await;

@@ -76,6 +76,27 @@ async fn a_session_that_is_gone_or_forged_is_not_found() {
 }
 
 #[tokio::test]
+async fn a_session_that_has_ended_stays_so_over_a_restart_and_one_that_wants_less_told_still_does() {
+    let (_issuer, upstream, mut gateway, client) = start().await;
+    let (_, over) = client.initialize("2025-11-25").await;
+    let (_, quiet) = client.initialize("2025-11-25").await;
+    client.bare(reqwest::Method::DELETE, &[("mcp-session-id", over.clone())]).await;
+    assert_eq!(client.legacy(&quiet, "logging/setLevel", json!({ "level": "error" })).await.status, 200);
+    assert!(gateway.stop().await.success());
+    gateway.launch().await;
+    assert_eq!(client.legacy(&over, "ping", json!({})).await.status, 404);
+    let echo = json!({ "name": "tools__echo", "arguments": {} });
+    crate::support::eventually("the call", async || {
+        let answer = client.legacy(&quiet, "tools/call", echo.clone()).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        answer.result().get("isError").is_none()
+    })
+    .await;
+    let sent = upstream.calls().pop().unwrap().message;
+    assert_eq!(sent["params"]["_meta"]["io.modelcontextprotocol/logLevel"], "error", "{sent}");
+}
+
+#[tokio::test]
 async fn a_request_without_its_session_is_a_bad_request() {
     let (_issuer, _upstream, _gateway, client) = start().await;
     let body = json!({ "jsonrpc": "2.0", "id": 3, "method": "tools/list", "params": {} });

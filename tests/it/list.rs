@@ -134,6 +134,15 @@ async fn a_server_of_which_nothing_is_shown_is_answered_like_one_that_does_not_e
         assert_eq!((hidden.status, &hidden.text), (absent.status, &absent.text), "{method}");
         assert_eq!(absent.error_code(), -32602, "{method}");
     }
+    for uri in ["file:///a/../b", "file:///a%2fb", "file:///a"] {
+        let params =
+            json!({ "ref": { "type": "ref/resource", "uri": uri }, "argument": { "name": "x", "value": "y" } });
+        let (hidden, absent) = (
+            hidden.modern("completion/complete", params.clone()).await,
+            absent.modern("completion/complete", params).await,
+        );
+        assert_eq!((hidden.status, &hidden.text), (absent.status, &absent.text), "{uri}");
+    }
     let (hidden, absent) = (hidden.initialize("2025-11-25").await.0, absent.initialize("2025-11-25").await.0);
     assert_eq!((hidden.status, &hidden.text), (absent.status, &absent.text));
 }

@@ -241,6 +241,25 @@ async fn what_is_wished_only_ever_narrows() {
 }
 
 #[tokio::test]
+async fn whoever_is_given_the_gateways_own_tools_hears_that_their_list_has_changed() {
+    let (issuer, upstream) = (Issuer::start().await, upstream().await);
+    let given = "p, agent:chief, *, bailiwick/mandate:nightly, admin, -, allow\n";
+    assert!(RULES.contains(given));
+    let gateway = setup(&issuer, &upstream).policy(&RULES.replace(given, "")).start().await;
+    let running = Running { issuer, upstream, gateway };
+    let chief = running.software("chief");
+    assert!(!chief.tool_names().await.contains(&"bailiwick__mandate_open".to_owned()));
+    let wishes = json!({ "notifications": { "toolsListChanged": true } });
+    let (headers, body) = modern_request("subscriptions/listen", wishes);
+    let mut heard = chief.stream(&headers, Some(body.to_string())).await;
+    assert_eq!(heard.next().await["method"], "notifications/subscriptions/acknowledged");
+    running.gateway.write_policy(RULES);
+    assert!(running.gateway.command(&["reload", "--allow-widening"]).status.success());
+    assert_eq!(heard.next().await["method"], "notifications/tools/list_changed");
+    assert!(chief.tool_names().await.contains(&"bailiwick__mandate_open".to_owned()));
+}
+
+#[tokio::test]
 async fn a_budget_is_exact_under_fifty_calls_at_once() {
     let running = start().await;
     let bot = running.bot();

@@ -354,6 +354,11 @@ async fn what_was_filtered_is_private_and_kept_no_longer_than_the_shortest_of_it
         assert!(ttl_ms > 0 && ttl_ms <= 90_000, "{method}: {ttl_ms}");
         assert_eq!(scope, "private", "{method}: its servers called it public");
     }
+    // A page that is there already is no newer for being asked for again.
+    let left = async || hints(&client, "tools/list", json!({})).await.0.as_u64().unwrap();
+    let before = left().await;
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert!(left().await < before, "{before}");
     let (ttl_ms, scope) = hints(&client, "server/discover", json!({})).await;
     assert!(ttl_ms.is_u64() && scope == "private", "{ttl_ms} {scope}");
     for (uri, longest_ms) in [("long://a", 600_000), ("short://a", 90_000)] {

@@ -156,6 +156,17 @@ async fn a_task_is_asked_for_where_it_was_begun() {
     })
     .await;
     assert!(replicas.all[0].records("intent").iter().any(|intent| intent["via"].is_string()));
+
+    // A legacy client names it in a session of the other replica, which has the session and not the task.
+    let (_, session) = clients[1].initialize("2025-11-25").await;
+    let relayed = replicas.all[1].records("relay").len();
+    let working = clients[1].legacy(&session, "tasks/get", json!({ "taskId": id })).await;
+    assert_eq!((working.status, &working.result()["status"]), (200, &json!("working")), "{}", working.text);
+    eventually("the hand-over on the record", async || replicas.all[1].records("relay").len() > relayed).await;
+    assert_eq!(clients[1].legacy(&session, "ping", json!({})).await.status, 200, "the session goes on");
+    // Of a session that has ended nothing is handed on.
+    clients[1].bare(reqwest::Method::DELETE, &[("mcp-session-id", session.clone())]).await;
+    assert_eq!(clients[1].legacy(&session, "tasks/get", json!({ "taskId": id })).await.status, 404);
 }
 
 #[tokio::test]

@@ -180,6 +180,21 @@ async fn a_legacy_client_hears_of_a_resource_of_every_kind_of_upstream_until_it_
 }
 
 #[tokio::test]
+async fn a_legacy_session_is_heard_for_with_the_token_that_was_presented_last() {
+    let test = Talkative::start(("modern", "http")).await;
+    let mut claims = test.issuer.claims("alice", &["developers"], &test.gateway.resource());
+    claims["exp"] = json!(jiff::Timestamp::now().as_second() + 2);
+    let (session, mut stream) = test.session(&test.issuer.sign(&claims)).await;
+    // It has a newer token by the time that the older one runs out, as clients do.
+    let subscribed = test.client().legacy(&session, "resources/subscribe", json!({ "uri": "test://a" })).await;
+    assert_eq!(subscribed.result(), &json!({}), "{}", subscribed.text);
+    tokio::time::sleep(Duration::from_millis(3_200)).await;
+    test.tool("touch", json!({ "uri": "test://a" })).await;
+    let told = stream.next_within(Duration::from_secs(5)).await.expect("the update");
+    assert_eq!(told["params"]["uri"], "test://a");
+}
+
+#[tokio::test]
 async fn a_legacy_client_that_may_not_subscribe_is_answered_as_if_there_were_nothing() {
     let test = Talkative::with(("legacy", "http"), &["picky"], "").await;
     let (session, _stream) = test.session(&test.token).await;

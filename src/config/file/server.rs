@@ -20,11 +20,11 @@ use crate::config::reader::Table;
 use crate::config::{
     CredentialConfig, HealthConfig, Isolation, ListAs, PinMode, Prefix, ServerConfig, TransportConfig,
 };
-use crate::ids::{Environment, ServerId};
+use crate::ids::{Environment, GATEWAY_SERVER, ServerId};
 
 /// How a server's id is spelled; one is the gateway's own.
 pub fn id(text: &str) -> Result<ServerId, String> {
-    if text == "bailiwick" {
+    if text == GATEWAY_SERVER {
         return Err("`bailiwick` is the gateway's own name in rules: call the server something else".to_owned());
     }
     ServerId::new(text).map_err(|error| error.to_string())

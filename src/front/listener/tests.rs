@@ -8,6 +8,8 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinHandle;
 
+use hyper_util::rt::TokioExecutor;
+
 use super::*;
 use crate::config::TlsConfig;
 use crate::front::fixture::Scripted;
@@ -178,6 +180,69 @@ async fn so_many_requests_of_one_connection_of_http_2_are_answered_at_once() {
     until("as many as may be", || pipeline.seen.lock().unwrap().len() == max).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(pipeline.seen.lock().unwrap().len(), max);
+}
+
+/// What asks for a list, and how long each is that there may be four of at once.
+const LIST: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}}}"#;
+const LONG: usize = limit::HELD_PER_PRINCIPAL_BYTES_MAX / 4 - 100_000;
+
+#[tokio::test(start_paused = true)]
+async fn answers_that_nobody_reads_count_for_their_principal_and_are_given_up_alone_after_a_while() {
+    let (client, _, _running) = in_memory(Scripted { long: LONG, ..Scripted::new([]) }, true);
+    let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+    builder.initial_stream_window_size(0);
+    let (sender, connection) = builder.handshake(TokioIo::new(client)).await.unwrap();
+    tokio::spawn(connection);
+    let asked = async |name: &str| {
+        let request = Request::post("http://localhost/mcp")
+            .header("host", "localhost")
+            .header("authorization", format!("Bearer {name}"))
+            .header("mcp-protocol-version", "2026-07-28")
+            .header("mcp-method", "tools/list")
+            .body(Full::new(bytes::Bytes::from_static(LIST.as_bytes())))
+            .unwrap();
+        sender.clone().send_request(request).await.unwrap()
+    };
+    let mut unread = Vec::new();
+    for _ in 0..4 {
+        let response = asked("ann").await;
+        assert_eq!(response.status(), 200);
+        unread.push(response);
+    }
+    assert_eq!(asked("ann").await.status(), 429);
+    assert_eq!(asked("bob").await.status(), 200, "what one principal leaves is no other's");
+    tokio::time::sleep(2 * limit::WRITE_STALL_MAX + Duration::from_secs(1)).await;
+    for response in unread {
+        assert!(response.into_body().frame().await.unwrap().is_err(), "its stream is reset");
+    }
+    assert_eq!(asked("ann").await.status(), 200, "the connection goes on, and there is room again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_whose_client_takes_nothing_of_an_answer_is_given_up() {
+    let (mut client, _, _running) = in_memory(Scripted { long: LONG, ..Scripted::new([]) }, false);
+    let headers = "mcp-protocol-version: 2026-07-28\r\nmcp-method: tools/list\r\n";
+    client.write_all(post(headers, LIST).as_bytes()).await.unwrap();
+    tokio::time::sleep(limit::WRITE_STALL_MAX + Duration::from_secs(1)).await;
+    let mut read = Vec::new();
+    client.read_to_end(&mut read).await.unwrap();
+    assert!(read.starts_with(b"HTTP/1.1 200") && read.len() < LONG, "{}", read.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_reads_slowly_gets_all_of_its_answer() {
+    let (mut client, _, _running) = in_memory(Scripted { long: LONG, ..Scripted::new([]) }, false);
+    let headers = "connection: close\r\nmcp-protocol-version: 2026-07-28\r\nmcp-method: tools/list\r\n";
+    client.write_all(post(headers, LIST).as_bytes()).await.unwrap();
+    let (mut read, mut piece) = (0, vec![0; 512 * 1024]);
+    loop {
+        tokio::time::sleep(limit::WRITE_STALL_MAX / 2).await;
+        match client.read(&mut piece).await.unwrap() {
+            0 => break,
+            count => read += count,
+        }
+    }
+    assert!(read > LONG, "{read}");
 }
 
 #[tokio::test]

@@ -29,7 +29,7 @@ fn a_session_says_what_initialize_settled() {
     {
         let id = sessions.begin(principal("a"), &Endpoint::Merged, &client(capabilities, info)).unwrap();
         assert!(id.len() < limit::HANDLE_BYTES_MAX && id.bytes().all(|byte| byte.is_ascii_graphic()));
-        let session = sessions.open(principal("a"), &Endpoint::Merged, &id).unwrap();
+        let session = sessions.open(principal("a"), &Endpoint::Merged, &id, None).unwrap();
         assert_eq!(session.version, Version::V2025_06_18);
         let facts = sessions.client(&session);
         assert_eq!(facts.capabilities.as_str(), capabilities);
@@ -42,14 +42,14 @@ fn a_session_is_one_principals_at_one_endpoint_until_it_ends() {
     let sessions = sessions();
     let server = Endpoint::Server(ServerId::new("git").unwrap());
     let id = sessions.begin(principal("a"), &server, &client("{}", None)).unwrap();
-    assert!(sessions.open(principal("b"), &server, &id).is_none());
-    assert!(sessions.open(principal("a"), &Endpoint::Merged, &id).is_none());
-    let session = sessions.open(principal("a"), &server, &id).unwrap();
+    assert!(sessions.open(principal("b"), &server, &id, None).is_none());
+    assert!(sessions.open(principal("a"), &Endpoint::Merged, &id, None).is_none());
+    let session = sessions.open(principal("a"), &server, &id, None).unwrap();
     let stream = sessions.take_stream(session.key);
     let call = sessions.register(session.key, &Json::of(&7)).unwrap();
     sessions.end(session.key);
     assert!(stream.token().is_cancelled() && call.token().is_cancelled());
-    assert!(sessions.open(principal("a"), &server, &id).is_none());
+    assert!(sessions.open(principal("a"), &server, &id, None).is_none());
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn what_a_client_says_of_itself_is_bounded() {
     assert_eq!(stop.reason(), Reason::ParametersInvalid);
     let icons = format!(r#"{{"name":"c","version":"2","icons":["{}"]}}"#, "z".repeat(1_000));
     let id = sessions.begin(principal("a"), &Endpoint::Merged, &client("{}", Some(&icons))).unwrap();
-    let session = sessions.open(principal("a"), &Endpoint::Merged, &id).unwrap();
+    let session = sessions.open(principal("a"), &Endpoint::Merged, &id, None).unwrap();
     assert_eq!(sessions.client(&session).info.unwrap().as_str(), r#"{"name":"c","version":"2"}"#);
 }
 
@@ -107,7 +107,15 @@ fn begun_before(sessions: &Sessions, age: std::time::Duration) -> String {
 fn a_session_opens_at_the_replica_that_began_it_and_others_know_which_that_is() {
     let (sessions, others) = (sessions(), sessions());
     let id = sessions.begin(principal("a"), &Endpoint::Merged, &client("{}", None)).unwrap();
-    assert!(others.open(principal("a"), &Endpoint::Merged, &id).is_none());
+    assert!(others.open(principal("a"), &Endpoint::Merged, &id, None).is_none());
+    // Its own replica vouches for it with what it hands on, and no other one does.
+    assert!(others.open(principal("a"), &Endpoint::Merged, &id, Some(sessions.replica)).is_some());
+    assert!(others.open(principal("b"), &Endpoint::Merged, &id, Some(sessions.replica)).is_none());
+    assert!(others.open(principal("a"), &Endpoint::Merged, &id, Some(ReplicaId::new())).is_none());
+    let large = format!(r#"{{"experimental":{{"x":"{}"}}}}"#, "y".repeat(2_000));
+    let kept = sessions.begin(principal("a"), &Endpoint::Merged, &client(&large, None)).unwrap();
+    let vouched = others.open(principal("a"), &Endpoint::Merged, &kept, Some(sessions.replica)).unwrap();
+    assert_eq!(others.client(&vouched).capabilities.as_str(), "{}", "what it said is kept there");
     assert_eq!(others.home(principal("a"), &Endpoint::Merged, &id), Some(sessions.replica));
     assert_eq!(others.home(principal("b"), &Endpoint::Merged, &id), None);
 }
@@ -115,7 +123,7 @@ fn a_session_opens_at_the_replica_that_began_it_and_others_know_which_that_is() 
 #[test]
 fn a_session_ends_with_its_age() {
     let sessions = sessions();
-    let opens = |age| sessions.open(principal("a"), &Endpoint::Merged, &begun_before(&sessions, age)).is_some();
+    let opens = |age| sessions.open(principal("a"), &Endpoint::Merged, &begun_before(&sessions, age), None).is_some();
     let minute = std::time::Duration::from_secs(60);
     assert!(opens(limit::SESSION_AGE_MAX - minute));
     assert!(!opens(limit::SESSION_AGE_MAX + minute));
@@ -142,35 +150,48 @@ fn sessions_that_say_much_are_bounded_together_and_the_newest_has_a_place() {
     let large = format!(r#"{{"x":"{}"}}"#, "y".repeat(limit::SESSION_CLIENT_BYTES_MAX - 100));
     let count = usize::try_from(limit::SESSIONS_KEPT_BYTES_MAX).unwrap() / large.len() * 5 / 4;
     for number in 0..count {
-        let id = sessions.begin(principal("a"), &Endpoint::Merged, &client(&large, None)).unwrap();
+        let who = principal(&(number % 20).to_string());
+        let id = sessions.begin(who, &Endpoint::Merged, &client(&large, None)).unwrap();
         sessions.kept.run_pending_tasks();
-        assert!(sessions.open(principal("a"), &Endpoint::Merged, &id).is_some(), "the {number}th has no place");
+        assert!(sessions.open(who, &Endpoint::Merged, &id, None).is_some(), "the {number}th has no place");
     }
     assert!(sessions.kept.weighted_size() <= limit::SESSIONS_KEPT_BYTES_MAX);
     assert!(sessions.kept.entry_count() > 100, "{}", sessions.kept.entry_count());
 }
 
 #[test]
-fn ended_sessions_and_log_levels_are_bounded_and_the_newest_is_remembered() {
+fn what_sessions_of_one_principal_say_pushes_out_its_own_and_no_others() {
+    let sessions = sessions();
+    let large = client(&format!(r#"{{"x":"{}"}}"#, "y".repeat(limit::SESSION_CLIENT_BYTES_MAX - 100)), None);
+    let begin = |who: &str| sessions.begin(principal(who), &Endpoint::Merged, &large).unwrap();
+    let opens = |who: &str, id: &str| sessions.open(principal(who), &Endpoint::Merged, id, None).is_some();
+    let (others, first) = (begin("b"), begin("a"));
+    for _ in 0..2 * limit::SESSIONS_KEPT_BYTES_MAX / limit::SESSION_CLIENT_BYTES_MAX as u64 {
+        let newest = begin("a");
+        assert!(opens("a", &newest));
+        let (bytes, _) = sessions.owners.of(principal("a")).held();
+        assert!(bytes <= limit::SESSIONS_KEPT_PER_PRINCIPAL_BYTES_MAX, "{bytes}");
+    }
+    assert!(opens("b", &others) && !opens("a", &first));
+}
+
+#[test]
+fn what_changed_in_sessions_is_remembered_of_so_many_and_the_newest_is_among_them() {
     let sessions = sessions();
     let key = |number: u64| {
         let mut key = [0; KEY_LENGTH];
         key[..8].copy_from_slice(&number.to_be_bytes());
         SessionKey(key)
     };
-    let debug = Json::of(LogLevel::Debug.as_str());
-    for number in 0..limit::SESSIONS_ENDED_MAX.max(limit::SESSION_LOG_LEVELS_MAX) + 5_000 {
+    for number in 0..limit::SESSIONS_SEEN_MAX + 5_000 {
+        sessions.set_log_level(key(number), LogLevel::Debug);
         sessions.end(key(number));
-        sessions.set_log_level(key(number), debug.clone());
         if number % 1_000 == 999 {
-            sessions.ended.run_pending_tasks();
-            sessions.log_levels.run_pending_tasks();
-            assert!(sessions.ended.contains_key(&key(number)), "{number}");
-            assert!(sessions.log_levels.contains_key(&key(number)), "{number}");
+            sessions.seen.run_pending_tasks();
+            assert!(sessions.since(key(number)).ended, "{number}");
         }
     }
-    assert_eq!(sessions.ended.entry_count(), limit::SESSIONS_ENDED_MAX);
-    assert_eq!(sessions.log_levels.entry_count(), limit::SESSION_LOG_LEVELS_MAX);
+    assert_eq!(sessions.seen.entry_count(), limit::SESSIONS_SEEN_MAX);
 }
 
 #[test]
