@@ -26,6 +26,7 @@ mod task;
 mod tied;
 mod traced;
 mod trail;
+mod under_way;
 mod waiting;
 
 use again::Again;
@@ -42,6 +43,7 @@ use task::{After, Augmented};
 pub use task::{TaskTopic, check as check_tasks, offered};
 use tied::Tied;
 use trail::Trail;
+use under_way::{denied_since, is_unknown_target};
 
 use crate::delegate::{Grant, Leg, attempt};
 use crate::gateway::Gateway;
@@ -49,15 +51,15 @@ use crate::guard::mandate::Held;
 use crate::guard::{Charge, Wanted};
 use crate::identity::Caller;
 pub use crate::ids::Endpoint;
-use crate::ids::ReplicaId;
+use crate::ids::{ReplicaId, ServerId};
 use crate::inversion::{self, Control};
 use crate::link::tool;
 use crate::outcome::{Failure, Outcome, Reason, Refusal, Resume};
 use crate::record::Entry;
 use crate::telemetry::{Stage, Trace};
 use crate::upstream::{Event, Exchange};
-use crate::wire::mcp::{Method, Version, code};
-use crate::wire::{Askable, Json, Message, Value};
+use crate::wire::mcp::{Method, Version};
+use crate::wire::{Askable, Json, Message};
 
 /// What a client says of itself: with each request (modern) or once (legacy).
 #[derive(Debug, Clone)]
@@ -218,7 +220,8 @@ async fn open(
     let capabilities = declared::declared(&request.client.capabilities, askable);
     let capabilities = task::offered(&request.client, capabilities);
     let augmented = Augmented::of(request, &view, permit.target());
-    let asking = Asking { declared, round: retry.as_ref().map_or(0, Retry::round), own_task: false };
+    let round = retry.as_ref().map_or(0, Retry::round);
+    let asking = Asking { declared, round, ..Asking::default() };
     let config = approval::config(gateway, &permit);
     let gated = approval::gated(config.as_ref(), &trail.leg, arguments.as_ref(), retry.as_ref(), answers.as_ref());
     // What the gateway has asked itself is nothing that the server asked.
@@ -237,7 +240,6 @@ async fn open(
         answers => answers,
     };
     let outgoing = asked.outgoing(request, permit.target(), capabilities, augmented, upstreams, answers.as_ref());
-    let outgoing = traced::carried(outgoing, trail.trace.traceparent().as_deref());
     let charge = retry.as_ref().map_or(if trail.again { Charge::Before } else { Charge::Now }, Retry::charge);
     let now = gateway.snapshot();
     let wanted = Wanted {
@@ -252,11 +254,13 @@ async fn open(
         now_us: gateway.standing().now_us(),
     };
     let cleared = gateway.guard().clear(permit, wanted).await?;
+    let outgoing = if cleared.approval().is_some() { asked::as_shown(outgoing) } else { outgoing };
+    let outgoing = traced::carried(outgoing, trail.trace.traceparent().as_deref());
     trail.trace.stage(Stage::Delegate);
     let grant = gateway.delegate().delegate(cleared, trail.leg.clone(), arguments, gateway.recheck()).await?;
     trail.trace.stage(Stage::Record);
     let mut entry = gateway.journal().open(grant, outgoing).await?;
-    approval::used(gateway, &entry).await;
+    approval::alarm(gateway, caller, entry.proof().target(), entry.call_id()).await;
     trail.trace.stage(Stage::Forward);
     let exchange = match upstreams.and_then(Retry::parked).zip(answers) {
         Some((parked, answers)) => gateway.upstreams().resume(&mut entry, parked, answers),
@@ -274,8 +278,8 @@ pub struct Running {
     decisions: watch::Receiver<u64>,
     request: Request,
     then: Then,
-    /// Whose call it is, once it goes on as a task that is followed for them.
-    followed_for: Option<Caller>,
+    /// Whose call it is and where, once it goes on as a task that is followed for them.
+    followed_for: Option<(Caller, ServerId)>,
     /// The mandate that it is part of.
     mandate: Option<Mandated>,
     /// The credential that it hangs on.
@@ -290,7 +294,7 @@ pub struct Running {
 /// What the end of a leg depends on besides its request.
 #[derive(Debug, Clone, Copy, Default)]
 struct Then {
-    asking: Asking,
+    asking: Asking<'static>,
     augmented: Augmented,
     /// It answers what a task had asked that the gateway follows.
     resumed: bool,
@@ -335,7 +339,10 @@ impl Running {
                 Event::Notification(message) => return Event::Notification(task::without_id(message)),
                 Event::StreamClosed => return Event::StreamClosed,
                 Event::Done(outcome) => {
-                    let Some(entry) = self.entry.take() else { return Event::Done(input::undecided(outcome)) };
+                    let Some(entry) = self.entry.take() else {
+                        breaker::followed(&self.gateway, &self.request, self.followed_for.as_ref(), &outcome);
+                        return Event::Done(input::undecided(outcome));
+                    };
                     let Some((entry, outcome)) = self.begun_again(entry, outcome) else { continue };
                     match task::after(&self.gateway, entry.proof(), &self.request, self.then, outcome) {
                         After::Deliver(outcome) => {
@@ -349,7 +356,8 @@ impl Running {
                             return Event::Done(outcome);
                         }
                         After::GoOn(recorded, exchange) => {
-                            self.followed_for = Some(entry.proof().caller().clone());
+                            let proof = entry.proof();
+                            self.followed_for = Some((proof.caller().clone(), proof.target().server_id().clone()));
                             self.trace.end(traced::ended(&recorded));
                             mandate::count(&self.gateway, entry.proof(), &recorded, self.then.is_first);
                             entry.close(&recorded);
@@ -411,7 +419,8 @@ impl Running {
 
     /// Whose call is under way, if it is.
     fn answers_to(&self) -> Option<&Caller> {
-        self.entry.as_ref().map(|entry| entry.proof().caller()).or(self.followed_for.as_ref())
+        let followed = || self.followed_for.as_ref().map(|(caller, _)| caller);
+        self.entry.as_ref().map(|entry| entry.proof().caller()).or_else(followed)
     }
 
     /// What has its end already.
@@ -477,15 +486,11 @@ impl Running {
         let revoked = match self.gateway.still_trusted(caller) {
             Err(refusal) => refusal.reason,
             Ok(()) if barred() => Reason::ServerRevoked,
-            Ok(()) => return,
+            Ok(()) => match self.entry.as_ref().and_then(|entry| denied_since(&self.gateway, entry.proof())) {
+                Some(reason) => reason,
+                None => return,
+            },
         };
         self.stop(revoked);
     }
-}
-
-/// Whether the upstream says that it does not know what it listed: its list is stale then.
-fn is_unknown_target(outcome: &Outcome) -> bool {
-    let Outcome::Error(error) = outcome else { return false };
-    let number = error.value().as_object().and_then(|error| error.get("code")).and_then(Value::as_i64);
-    number == Some(i64::from(code::INVALID_PARAMS)) || number == Some(i64::from(code::METHOD_NOT_FOUND))
 }

@@ -51,7 +51,7 @@ use crate::export::Exports;
 use crate::guard::{Approvals, Guard, Quotas};
 use crate::identity::revoked::{Barred, RevocationStore as _};
 use crate::identity::{Caller, Identity, Resource, Revocations, Shown, Strangers, TokenFacts, still_stands};
-use crate::ids::RevocationEpoch;
+use crate::ids::{Action, RevocationEpoch};
 use crate::link::Linking;
 use crate::list::{self, Pages};
 use crate::outcome::reason::Channel;
@@ -98,6 +98,8 @@ struct Live {
     snapshot: ArcSwap<Snapshot>,
     revocations: Arc<Revocations>,
     standing: Arc<Standing>,
+    /// Who has emergency access, for one epoch.
+    emergencies: ArcSwap<emergency::Emergencies>,
 }
 
 /// The running gateway.
@@ -130,8 +132,6 @@ pub struct Gateway {
     lifecycle: ArcSwap<Lifecycle>,
     /// The grants that have ended, as the policy in force knows them.
     ended: ArcSwap<BTreeSet<GrantId>>,
-    /// Who has emergency access, for one epoch.
-    emergencies: ArcSwap<emergency::Emergencies>,
 }
 
 /// The rooms that a gateway is wired from.
@@ -179,6 +179,7 @@ impl Gateway {
             snapshot: ArcSwap::from_pointee(parts.snapshot),
             revocations: parts.revocations,
             standing: Arc::clone(&parts.standing),
+            emergencies: ArcSwap::default(),
         });
         let source = UpstreamSource {
             live: Arc::clone(&live),
@@ -216,7 +217,6 @@ impl Gateway {
             last_reload: ArcSwapOption::empty(),
             lifecycle: ArcSwap::from_pointee(parts.lifecycle),
             ended: ArcSwap::from_pointee(parts.ended),
-            emergencies: ArcSwap::default(),
         })
     }
 
@@ -288,7 +288,7 @@ impl Gateway {
     pub fn still_trusted(&self, caller: &Caller) -> Result<(), Refusal> {
         self.live.still_trusted(caller)?;
         self.lifecycle.load().may_use(caller)?;
-        self.still_in_emergency(caller)?;
+        self.live.still_in_emergency(caller)?;
         caller.still_verified()?;
         still_stands(&self.live.snapshot.load().config, caller)
     }
@@ -346,7 +346,7 @@ impl Gateway {
         {
             return Err(Denied::before_rules(refusal, caller.clone(), target, now.policy.revision()));
         }
-        let (given, at) = (arguments_of(arguments), jiff::Timestamp::now());
+        let (given, at) = (arguments_of(target.action(), arguments), jiff::Timestamp::now());
         let decided = now.policy.authorize(caller.clone(), target, given, at, situation);
         if self.shadow.is_on() {
             self.shadow.decided(&decided, arguments, false);
@@ -472,8 +472,8 @@ impl Gateway {
     }
 }
 
-fn arguments_of(arguments: Option<&Json>) -> Arguments<'_> {
-    arguments.map_or(Arguments::None, |arguments| Arguments::Json(arguments.as_str()))
+fn arguments_of<'a>(action: &Action, arguments: Option<&'a Json>) -> Arguments<'a> {
+    Arguments::of(action, arguments.map(Json::as_str))
 }
 
 /// Time since 1970, by the wall clock.

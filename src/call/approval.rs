@@ -10,15 +10,16 @@ use super::asked::Asked;
 use super::bound;
 use super::retry::{self, About, Retry};
 use super::{Request, Trail, waiting};
+use crate::catalog::Target;
 use crate::config::Config;
-use crate::delegate::{Grant, Leg};
+use crate::delegate::Leg;
 use crate::gateway::Gateway;
 use crate::guard::{Gated, Said, approval};
 use crate::identity::Caller;
+use crate::ids::CallId;
 use crate::limit;
 use crate::outcome::{Origin, Outcome, Pending, PendingKind, Resume, Stop};
 use crate::policy::Permit;
-use crate::record::Entry;
 use crate::wire::{Askable, InputKind, Json, Value};
 
 /// The question whether whoever calls means it.
@@ -58,15 +59,11 @@ pub fn gated<'a>(
     })
 }
 
-/// Tells on the record that a call has used what was approved.
-pub async fn used(gateway: &Gateway, entry: &Entry<Grant>) {
-    // In an emergency every call is told of, whichever gates it meets.
-    if entry.proof().caller().elevation().is_some() {
-        let of = (entry.call_id(), entry.leg_id());
-        gateway.guard().approvals().alarm(entry.proof().permit(), &gateway.config(), of).await;
-    }
-    if let Some(used) = entry.proof().approval() {
-        gateway.guard().approvals().used(used, entry.call_id(), entry.leg_id());
+/// Tells whoever wants to hear of it that something was done in an emergency, whichever gates it met.
+pub async fn alarm(gateway: &Gateway, caller: &Caller, target: &Target, call: CallId) {
+    if caller.elevation().is_some() {
+        let place = approval::Place::of(target);
+        gateway.guard().approvals().alarm(caller, &place, &gateway.config(), call).await;
     }
 }
 

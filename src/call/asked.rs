@@ -19,6 +19,11 @@ use crate::wire::{Edit, Json, Object, Outgoing, Value};
 
 static MODERN: LazyLock<Json> = LazyLock::new(|| Json::of(Version::V2026_07_28.as_str()));
 
+/// The parameters of a call that persons can be shown, or that are the protocol's own.
+const SHOWN: [&str; 7] = ["name", "uri", "arguments", "inputResponses", "requestState", "task", "_meta"];
+/// What the gateway itself says beside them.
+const SHOWN_META: [&str; 4] = [meta::PROTOCOL_VERSION, meta::CLIENT_CAPABILITIES, meta::CLIENT_INFO, meta::LOG_LEVEL];
+
 /// What a request asks for.
 pub struct Asked<'a> {
     action: Action,
@@ -194,6 +199,26 @@ impl<'a> Asked<'a> {
             .try_fold(self.arguments?, |value, name| value.as_object()?.get(name))
             .filter(|value| !value.is_null())
     }
+}
+
+/// What goes out with a call that persons have said yes to: what they were shown, what its server asked since, and what the
+/// gateway itself says. Nothing that only its client has written.
+#[must_use]
+pub fn as_shown(outgoing: Outgoing) -> Outgoing {
+    let Some(params) = outgoing.params.value().as_object() else { return outgoing };
+    let others = |object: Object<'_>, known: &[&str]| -> Vec<String> {
+        let names = object.members().map(|(name, _)| name.into_owned());
+        names.filter(|name| !known.contains(&name.as_str())).collect()
+    };
+    let meta = params.get("_meta").and_then(Value::as_object).map(|meta| {
+        let others = others(meta, &SHOWN_META);
+        meta.edited(&others.iter().map(|name| Edit::Remove(name)).collect::<Vec<_>>())
+    });
+    let others = others(params, &SHOWN);
+    let mut edits: Vec<_> = others.iter().map(|name| Edit::Remove(name)).collect();
+    edits.extend(meta.map(|meta| Edit::Set("_meta", meta)));
+    let params = params.edited(&edits);
+    Outgoing { params, headers: Vec::new(), ..outgoing }
 }
 
 fn is_prompt(reference: Object<'_>) -> bool {

@@ -4,12 +4,13 @@
 
 use std::sync::Arc;
 
+use super::Request;
 use crate::delegate::Grant;
 use crate::gateway::Gateway;
 use crate::gateway::lifecycle::{BREAKER, Step};
 use crate::guard::breaker::Watched;
 use crate::identity::Caller;
-use crate::ids::Action;
+use crate::ids::{Action, ServerId};
 use crate::limit;
 use crate::outcome::{Outcome, Stop};
 
@@ -46,12 +47,22 @@ pub fn sent(gateway: &Arc<Gateway>, grant: &Grant) {
 
 /// A call is over.
 pub fn ended(gateway: &Arc<Gateway>, grant: &Grant, outcome: &Outcome) {
-    if grant.is_following() {
-        return;
+    if !grant.is_following() {
+        came(gateway, grant.caller(), grant.target().server_id(), outcome);
     }
+}
+
+/// What went on as a task is over. Of a call it is that call's end.
+pub fn followed(gateway: &Arc<Gateway>, request: &Request, of: Option<&(Caller, ServerId)>, outcome: &Outcome) {
+    if let Some((caller, server)) = of.filter(|_| !request.method.is_about_task()) {
+        came(gateway, caller, server, outcome);
+    }
+}
+
+fn came(gateway: &Arc<Gateway>, caller: &Caller, server: &ServerId, outcome: &Outcome) {
     let config = gateway.config();
-    let Some(who) = Watched::of(grant.caller().persona(), &config) else { return };
-    if let Some(why) = gateway.guard().breaker().ended(&who, grant.target().server_id(), outcome, &config.breaker) {
+    let Some(who) = Watched::of(caller.persona(), &config) else { return };
+    if let Some(why) = gateway.guard().breaker().ended(&who, server, outcome, &config.breaker) {
         trip(gateway, who, why);
     }
 }

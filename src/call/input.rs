@@ -27,9 +27,11 @@ pub const TASKS_BEGIN_WITH: &str = "tools/call";
 
 /// What the leg that was asked in knows of its client.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Asking {
+pub struct Asking<'a> {
     /// What the client declared.
     pub declared: Askable,
+    /// The request for approval that the call has used, where the leg that was asked in uses none.
+    pub used: Option<&'a str>,
     /// How many rounds of questions this call had before.
     pub round: u32,
     /// The client itself asks for the result of its task: what it answers with is good for that only.
@@ -37,7 +39,7 @@ pub struct Asking {
 }
 
 /// The question as the client may see it, or the end of the call.
-pub fn relayed(gateway: &Arc<Gateway>, grant: &Grant, asking: Asking, result: &Json, resume: Resume) -> Outcome {
+pub fn relayed(gateway: &Arc<Gateway>, grant: &Grant, asking: Asking<'_>, result: &Json, resume: Resume) -> Outcome {
     let asked = question(gateway, grant, asking, result, resume);
     if let Some(parked) = resume.parked {
         match &asked {
@@ -115,7 +117,13 @@ fn watch(gateway: &Arc<Gateway>, grant: &Grant, parked: ParkId) {
     tokio::spawn(tokio::time::timeout(within, watching));
 }
 
-fn question(gateway: &Gateway, grant: &Grant, asking: Asking, result: &Json, resume: Resume) -> Result<Outcome, Stop> {
+fn question(
+    gateway: &Gateway,
+    grant: &Grant,
+    asking: Asking<'_>,
+    result: &Json,
+    resume: Resume,
+) -> Result<Outcome, Stop> {
     let garbage = |detail: &str| Stop::from(Failure::after(Reason::UpstreamGarbage, detail));
     if asking.round >= limit::INPUT_ROUNDS_MAX {
         return Err(garbage("it asked for input again and again"));
@@ -176,7 +184,7 @@ fn question(gateway: &Gateway, grant: &Grant, asking: Asking, result: &Json, res
         arguments: grant.arguments(),
         round: asking.round + 1,
         mandate: grant.mandate().map(|held| &held.mandate().id),
-        used: grant.approval().map(|used| used.kept.id.as_str()),
+        used: grant.approval().map(|used| used.kept.id.as_str()).or(asking.used),
         home: bound::here(gateway, server, resume.parked.is_some() || grant.is_following()),
     };
     let state = retry::seal(gateway.sealer(), grant.principal(), &about, keys, (resume.parked, inner), within);

@@ -2,7 +2,7 @@
 //!
 //! Decides how the caller is asked: by a question of the gateway's own (elicitation in URL mode) where their client can
 //! show one, else by the refusal itself. Refuses to know how an account is linked. Invariants: the link is told to the
-//! caller alone and stands in no record; nothing is reserved while a person is waited for.
+//! caller alone and stands in no record; while a person is waited for nothing is reserved but one of the caller's calls.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -133,6 +133,8 @@ pub(super) async fn tool(
 /// Waits for the person who has the page open; whether the account is there.
 async fn waited(gateway: &Arc<Gateway>, caller: &Caller, seeking: &Seeking<'_>) -> Result<bool, Stop> {
     let (target, began) = (seeking.target, Instant::now());
+    // It is a call of theirs for as long as it waits, however many they make.
+    let _slot = gateway.quotas().call(caller.principal())?;
     while is_waited_for(began.elapsed()) {
         tokio::time::sleep(limit::LINK_LOOK_INTERVAL).await;
         gateway.still_trusted(caller)?;

@@ -6,6 +6,8 @@
 
 use std::sync::{Arc, LazyLock};
 
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -15,12 +17,13 @@ use crate::delegate::{Leg, attempt};
 use crate::gateway::mandates::{MandateStatus, Opener};
 use crate::gateway::{Gateway, Snapshot};
 use crate::guard::mandate::{Held, Wish};
+use crate::guard::{Reservations, approval};
 use crate::identity::Caller;
-use crate::ids::{Endpoint, MandateId, ServerId};
+use crate::ids::{Action, Endpoint, MandateId, ServerId};
 use crate::outcome::{Outcome, Reason, Refusal, Stop};
 use crate::policy::{Class, GATEWAY_ENVIRONMENT, GATEWAY_SERVER};
 use crate::record::event::CredentialNote;
-use crate::record::{Evidence, Intent};
+use crate::record::{Evidence, Intent, Journal};
 use crate::wire::mcp::Method;
 use crate::wire::{Json, Outgoing, Value};
 
@@ -220,6 +223,10 @@ async fn passed(
         progress_token: None,
     };
     let entry = gateway.journal().open(proof, outgoing).await?;
+    if caller.elevation().is_some() {
+        let approvals = gateway.guard().approvals();
+        approvals.alarm(caller, &entry.proof().place(), &gateway.config(), entry.call_id()).await;
+    }
     let outcome = match entry.proof().done().await {
         Ok(result) => Outcome::Complete(told(&result)),
         Err(stop) => {
@@ -242,6 +249,11 @@ struct OwnCall {
 }
 
 impl OwnCall {
+    fn place(&self) -> approval::Place<'static> {
+        let action = Action::Call.to_string();
+        approval::Place { server: GATEWAY_SERVER, name: self.tool.name(), environment: GATEWAY_ENVIRONMENT, action }
+    }
+
     async fn done(&self) -> Result<serde_json::Value, Stop> {
         let Self { gateway, caller, .. } = self;
         match self.tool {
@@ -299,6 +311,18 @@ impl Evidence for OwnCall {
     fn recheck(&self) -> Result<(), Refusal> {
         self.gateway.standing().current().map_err(|failure| Refusal::new(failure.reason).hint(failure.detail))?;
         self.gateway.still_trusted(&self.caller)
+    }
+
+    fn consume(&self) -> Option<BoxFuture<'_, Result<(), Stop>>> {
+        let mut reservations = Reservations::none(Arc::new(self.gateway.store().clone()));
+        approval::reserve_emergency(&self.caller, &mut reservations);
+        reservations.is_any().then(|| async move { reservations.consume(Vec::new()).await.map(drop) }.boxed())
+    }
+
+    fn consumed(&self, journal: &Journal) {
+        if self.caller.elevation().is_some() {
+            approval::tell_emergency(journal, &self.caller, &self.place(), (self.leg.call, self.leg.leg));
+        }
     }
 
     fn intent(&self) -> Intent<'_> {

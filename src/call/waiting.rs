@@ -2,10 +2,11 @@
 //!
 //! Decides what such a task is when it is asked about. The call itself is made when its client asks for the first time
 //! after the approval, with the identity that asks then, and decided in full like every other; its end is kept until the
-//! task is over. Invariants: a task belongs to the principal whose call it is; of two who ask at once one makes the
+//! task is over and given out where its tool may still be called. Invariants: a task belongs to the principal whose call it is; of two who ask at once one makes the
 //! call; what is kept of it is sealed.
 
 mod end;
+mod given;
 mod run;
 
 use std::sync::Arc;
@@ -14,17 +15,19 @@ use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Request, Trail, task};
+use super::{Halt, Request, Trail, breaker, task};
+use crate::delegate::{Leg, attempt, server_revision};
 use crate::gateway::Gateway;
 use crate::guard::approval::{Kept, State};
+use crate::guard::mandate::Held;
 use crate::identity::Caller;
-use crate::ids::{Endpoint, MandateId, PrincipalKey, ServerId};
+use crate::ids::{Digest, Endpoint, MandateId, PrincipalKey, ServerId};
 use crate::limit;
 use crate::outcome::{Failure, Outcome, Pending, Reason, Refusal, Stop, reply};
 use crate::shelf::{Action, Change, Expect, Section, Shelf as _, Tell, Version};
+use crate::telemetry::Trace;
 use crate::wire::mcp::{Era, Method};
 use crate::wire::{Edit, Json, Kind, Value};
-use end::ended;
 use run::{Called, Making, Run};
 
 /// Tasks, and the calls that they are.
@@ -43,7 +46,23 @@ struct Own {
     /// What is called, sealed; nothing once that was done.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     call: String,
+    place: Place,
     stage: Stage,
+}
+
+/// What a task calls, and from where: its end is given out where that may still be called.
+#[derive(Clone, Serialize, Deserialize)]
+struct Place {
+    /// The server at whose endpoint it was asked; nothing at the one that has all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    endpoint: Option<ServerId>,
+    server: ServerId,
+    /// Where that server is and with whose credential it is called, as it was then.
+    revision: Digest,
+    tool: String,
+    /// The mandate that it is part of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mandate: Option<MandateId>,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -64,12 +83,6 @@ enum Stage {
 struct Wanted {
     params: String,
     parameters: Vec<(String, String)>,
-    /// The server at whose endpoint it was asked; nothing at the one that has all.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    endpoint: Option<ServerId>,
-    /// The mandate that it is part of.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    mandate: Option<MandateId>,
 }
 
 /// A task in the place of a call that waits for an approval; nothing where this client follows none.
@@ -90,15 +103,22 @@ pub async fn created(
         Endpoint::Merged => None,
         Endpoint::Server(server) => Some(server.clone()),
     };
-    let mandate = trail.mandate.as_ref().map(|held| held.mandate().id.clone());
-    let wanted = Wanted { params, parameters: request.header_parameters.clone(), endpoint, mandate };
+    let target = trail.target.as_ref()?;
+    let place = Place {
+        endpoint,
+        server: target.server_id().clone(),
+        revision: server_revision(target.server()),
+        tool: target.name().to_owned(),
+        mandate: trail.mandate.as_ref().map(|held| held.mandate().id.clone()),
+    };
+    let wanted = Wanted { params, parameters: request.header_parameters.clone() };
     let principal = caller.principal();
     let call = gateway.sealer().seal(CONTENT, principal, &serde_json::to_vec(&wanted).ok()?).ok()?;
     let store = gateway.store();
     let now_us = store.clock_us().await.ok()?;
     let until_us = pending.expires_at.as_microsecond().saturating_add(limit::APPROVAL_TASK_KEPT_FOR_US);
     let created_at = jiff::Timestamp::from_microsecond(now_us).ok()?;
-    let own = Own { approval: pending.approval.clone(), created_at, until_us, call, stage: Stage::Waits };
+    let own = Own { approval: pending.approval.clone(), created_at, until_us, call, place, stage: Stage::Waits };
     let owner = principal.0.to_string();
     let body = serde_json::to_string(&own).ok().filter(|body| body.len() <= limit::SHELF_BODY_BYTES_MAX)?;
     // Whoever asks again and again without following is told otherwise.
@@ -129,7 +149,22 @@ pub fn about<'a>(
         let id = request.message.params()?.get("taskId").and_then(Value::as_str)?.into_owned();
         let key = gateway.sealer().open(ID, caller.principal(), &id)?;
         let key = String::from_utf8(key).ok()?;
-        Some(answered(gateway, caller, request, &id, &key).await.unwrap_or_else(Outcome::from))
+        let mut trail = Trail {
+            leg: Leg::new(&request.message.method(), request.client.version).through(request.via),
+            target: None,
+            name: None,
+            mandate: None,
+            trace: Trace::off(),
+            again: false,
+        };
+        let answered = answered(gateway, caller, request, (&id, &key), &mut trail).await;
+        Some(answered.unwrap_or_else(|halt| {
+            let mut attempt = attempt(caller, &trail.leg, trail.target.as_ref(), trail.name.as_deref());
+            attempt.mandate = trail.mandate.as_ref().map(Held::facts);
+            gateway.journal().stopped(&attempt, &halt.recorded);
+            breaker::stopped(gateway, caller, &halt.recorded);
+            halt.told.into()
+        }))
     })
 }
 
@@ -137,9 +172,9 @@ async fn answered(
     gateway: &Arc<Gateway>,
     caller: &Caller,
     request: &Request,
-    id: &str,
-    key: &str,
-) -> Result<Outcome, Stop> {
+    (id, key): (&str, &str),
+    trail: &mut Trail,
+) -> Result<Outcome, Halt> {
     gateway.quotas().request(caller.principal())?;
     gateway.still_heard(caller)?;
     task::check(&request.client)?;
@@ -147,12 +182,19 @@ async fn answered(
     let row = gateway.store().row(TASKS, key).await?.ok_or_else(unknown)?;
     let own: Own = serde_json::from_str(&row.body)
         .map_err(|error| Failure::before(Reason::StoreUnavailable, format!("a task is unreadable: {error}")))?;
+    trail.name = Some(own.place.tool.clone());
+    if own.place.endpoint.clone().map_or(Endpoint::Merged, Endpoint::Server) != request.endpoint {
+        return Err(unknown().into());
+    }
     match request.method {
-        Method::TaskGet => get(gateway, caller, request, Task { id, key, own, version: row.version }).await,
-        Method::TaskCancel => cancel(gateway, caller, key, own, row.version).await,
+        Method::TaskGet => match own.stage {
+            Stage::Ended(pieces) => given::ended(gateway, caller, request, (id, key), (&own, pieces), trail).await,
+            _ => Ok(get(gateway, caller, request, Task { id, key, own, version: row.version }).await?),
+        },
+        Method::TaskCancel => Ok(cancel(gateway, caller, key, own, row.version).await?),
         // It asks nothing.
         Method::TaskUpdate => Ok(Outcome::Complete(Json::of(&json!({ "resultType": "complete" })))),
-        _ => Err(unknown()),
+        _ => Err(unknown().into()),
     }
 }
 
@@ -171,7 +213,8 @@ async fn get(gateway: &Arc<Gateway>, caller: &Caller, request: &Request, task: T
     };
     match own.stage.clone() {
         Stage::Cancelled => Ok(complete(told(&own, id, "cancelled", None))),
-        Stage::Ended(pieces) => ended(gateway, caller.principal(), id, key, &own, pieces).await,
+        // What it came to is given out elsewhere, as what comes of a call.
+        Stage::Ended(_) => Ok(complete(told(&own, id, "working", None))),
         Stage::Called(making) => {
             let here = making.replica == gateway.standing().replica().to_string();
             let goes_on =
@@ -197,7 +240,7 @@ async fn get(gateway: &Arc<Gateway>, caller: &Caller, request: &Request, task: T
                     let wanted = gateway.sealer().open_within(CONTENT, caller.principal(), &own.call, usize::MAX);
                     let wanted = wanted.and_then(|wanted| serde_json::from_slice::<Wanted>(&wanted).ok());
                     let Some(wanted) = wanted else { return Ok(refused(&own, Reason::ApprovalOver)) };
-                    let Some(made) = run::made(gateway, caller, request, wanted).await? else {
+                    let Some(made) = run::made(gateway, caller, request, &own.place, wanted).await? else {
                         return Ok(refused(&own, Reason::ApprovalOver));
                     };
                     let run = Run::begin();

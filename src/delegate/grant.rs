@@ -16,7 +16,7 @@ use crate::outcome::{Refusal, Stop};
 use crate::policy::{Permit, Situation};
 use crate::record::event::{ChargeNote, ConditionValue, CredentialNote, LabelNote, Operation};
 use crate::record::mandated::OwnerFacts;
-use crate::record::{Attempt, Evidence, Intent};
+use crate::record::{Attempt, Evidence, Intent, Journal};
 use crate::wire::Json;
 use crate::wire::mcp::Version;
 
@@ -57,11 +57,11 @@ impl Leg {
 
 /// Looks at a decision again: the policy or the revocations may have changed since.
 pub trait Recheck: Send + Sync {
-    /// Whether the permit still stands.
+    /// Whether what was permitted and cleared still stands.
     ///
     /// # Errors
     /// The refusal that has come up since.
-    fn recheck(&self, permit: &Permit, arguments: Option<&Json>) -> Result<(), Refusal>;
+    fn recheck(&self, cleared: &Cleared, arguments: Option<&Json>) -> Result<(), Refusal>;
 
     /// Whether the mandate that it is part of was neither taken back nor is over by itself.
     ///
@@ -233,13 +233,17 @@ impl Grant {
 
 impl Evidence for Grant {
     fn recheck(&self) -> Result<(), Refusal> {
-        self.recheck.recheck(self.cleared.permit(), self.arguments.as_ref())?;
+        self.recheck.recheck(&self.cleared, self.arguments.as_ref())?;
         self.cleared.mandate().map_or(Ok(()), |held| self.recheck.mandated(held))?;
         self.cleared.approval().map_or(Ok(()), |approval| self.recheck.approved(approval))
     }
 
     fn consume(&self) -> Option<BoxFuture<'_, Result<(), Stop>>> {
         self.cleared.consume(self.recheck.epoch())
+    }
+
+    fn consumed(&self, journal: &Journal) {
+        self.cleared.tell(journal, (self.leg.call, self.leg.leg));
     }
 
     fn charged(&self) -> &[ChargeNote] {

@@ -125,7 +125,7 @@ impl Gateway {
         let seen = Seen::new(&now, caller, agent);
         seen.server(server, slice, 1)?;
         let ask = Ask { environment: &server.environment, server: &server.id, name, action: &action };
-        let mut explanation = now.policy.explain(&seen.persona, &ask, Arguments::None, Timestamp::now());
+        let mut explanation = now.policy.explain(&seen.persona, &ask, Arguments::of(&action, None), Timestamp::now());
         explanation.near_misses.clear();
         let person = seen.persona.user.as_ref().map(Subject::as_str);
         explanation.subjects.retain(|told| Some(told.subject.as_str()) == person);

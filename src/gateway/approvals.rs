@@ -124,8 +124,9 @@ impl Gateway {
     /// As [`crate::guard::Approvals::approve`].
     pub async fn approve(&self, id: &str, approver: &Caller, shown: Digest) -> Result<ApprovalView, Stop> {
         self.standing().current()?;
-        let config = self.config();
-        let (kept, now_us) = self.guard().approvals().approve(id, approver, shown, &config, now_s()).await?;
+        let now = self.snapshot();
+        let files = (&*now.config, &*now.policy);
+        let (kept, now_us) = self.guard().approvals().approve(id, approver, shown, files, now_s()).await?;
         Ok(self.told_approval(&kept, now_us))
     }
 

@@ -136,7 +136,7 @@ impl Question {
                 return Err("write arguments as a JSON object".to_owned());
             }
             Some(json) => Arguments::Json(json.get()),
-            None => Arguments::None,
+            None => Arguments::of(&action, None),
         };
         let situation = situation(self.mandate.as_deref(), self.seen.as_deref())?;
         Ok(policy.explain_within(&persona, &ask, (given, self.at.unwrap_or(now)), &situation))

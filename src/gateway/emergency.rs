@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Gateway;
+use super::{Gateway, Live};
 use crate::guard::approval::BreakGlass;
 use crate::identity::{Caller, now_s};
 use crate::ids::{Digest, RevocationEpoch};
@@ -69,6 +69,24 @@ pub struct BreakGlassOrder {
     pub reason: String,
 }
 
+impl Live {
+    /// Whether somebody who began with emergency access still has it: as whoever begins now.
+    ///
+    /// # Errors
+    /// `break_glass_over`.
+    pub(super) fn still_in_emergency(&self, caller: &Caller) -> Result<(), Refusal> {
+        let Some(elevation) = caller.elevation() else { return Ok(()) };
+        let (known, now, now_us) = (self.emergencies.load(), self.snapshot.load(), self.standing.now_us());
+        let files = (&*now.config, &*now.policy);
+        let still = known.open.iter().any(|(one, version)| {
+            one.of.id == elevation.id
+                && version.0 == elevation.version
+                && one.is_usable(caller, files, &self.revocations, now_us)
+        });
+        if still { Ok(()) } else { Err(Refusal::new(Reason::BreakGlassOver)) }
+    }
+}
+
 impl Gateway {
     /// All of them, newest first.
     ///
@@ -97,7 +115,9 @@ impl Gateway {
     /// As [`crate::guard::Approvals::agree`].
     pub async fn agree_emergency(&self, id: &str, shown: Digest, by: &Caller) -> Result<BreakGlassView, Stop> {
         self.standing().current()?;
-        let (one, now_us) = self.guard().approvals().agree(id, shown, (by, now_s()), &self.config()).await?;
+        let now = self.snapshot();
+        let files = (&*now.config, &*now.policy);
+        let (one, now_us) = self.guard().approvals().agree(id, shown, (by, now_s()), files).await?;
         self.take_revocations().await?;
         Ok(self.told_emergency(&one, now_us))
     }
@@ -129,18 +149,18 @@ impl Gateway {
 
     /// The same caller with what an emergency gives them for the moment.
     pub(super) async fn in_emergency(&self, caller: Caller) -> Caller {
-        let config = self.config();
-        if config.break_glass.is_empty() {
+        let now = self.snapshot();
+        if now.config.break_glass.is_empty() {
             return caller;
         }
         let epoch = self.revocation_epoch();
-        let mut known = self.emergencies.load_full();
+        let mut known = self.live.emergencies.load_full();
         if known.epoch != Some(epoch) {
             self.follow_emergencies().await;
-            known = self.emergencies.load_full();
+            known = self.live.emergencies.load_full();
         }
-        let now_us = self.standing().now_us();
-        self.guard().approvals().with_emergency(&known.open, &caller, &config, now_us).unwrap_or(caller)
+        let (files, now_us) = ((&*now.config, &*now.policy), self.standing().now_us());
+        self.guard().approvals().with_emergency(&known.open, &caller, files, now_us).unwrap_or(caller)
     }
 
     /// Reads which are open, for the epoch that is in force.
@@ -157,28 +177,14 @@ impl Gateway {
                 Emergencies::default()
             }
         };
-        self.emergencies.store(std::sync::Arc::new(read));
-    }
-
-    /// Whether somebody who began with emergency access still has it.
-    ///
-    /// # Errors
-    /// `break_glass_over`.
-    pub(super) fn still_in_emergency(&self, caller: &Caller) -> Result<(), Refusal> {
-        let Some(elevation) = caller.elevation() else { return Ok(()) };
-        let is_open = |(one, _): &(BreakGlass, Version)| one.of.id == elevation.id;
-        let still = self.emergencies.load().open.iter().any(is_open);
-        if still && self.standing().now_us() < elevation.until_us {
-            return Ok(());
-        }
-        Err(Refusal::new(Reason::BreakGlassOver))
+        self.live.emergencies.store(std::sync::Arc::new(read));
     }
 
     /// Has calls looked at again that were begun with emergency access which is over by now.
     pub async fn look_after_emergencies(&self) {
         let now_us = self.standing().now_us();
         let is_over = |(one, _): &(BreakGlass, Version)| one.until_us.is_none_or(|until_us| until_us <= now_us);
-        if self.emergencies.load().open.iter().any(is_over) {
+        if self.live.emergencies.load().open.iter().any(is_over) {
             self.follow_emergencies().await;
             self.decided_anew();
         }

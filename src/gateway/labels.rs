@@ -170,9 +170,9 @@ impl Gateway {
     /// As [`crate::guard::label::Labels::ask`].
     pub async fn ask_declassify(&self, wish: &Wish, by: &Caller) -> Result<DeclassificationView, Stop> {
         self.standing().current()?;
-        let config = self.config();
-        let waiting = self.guard().labels().ask(wish, by, &config).await?;
-        Ok(asked(&waiting, &config))
+        let now = self.snapshot();
+        let waiting = self.guard().labels().ask(wish, by, (&now.config, &now.policy)).await?;
+        Ok(asked(&waiting, &now.config))
     }
 
     /// Takes off what somebody else asked for: durable, and in force here.
@@ -183,7 +183,8 @@ impl Gateway {
         // What a store acknowledges that went back is not kept.
         self.standing().believed()?;
         self.standing().current()?;
-        let done = self.guard().labels().confirm(id, by, &self.config(), &self.live.revocations).await?;
+        let (now, revocations) = (self.snapshot(), &self.live.revocations);
+        let done = self.guard().labels().confirm(id, by, (&now.config, &now.policy), revocations).await?;
         // What is remembered of labels is good for one epoch: it was one more than they are now.
         self.take_revocations().await?;
         Ok(declassified(&done))

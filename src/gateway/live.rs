@@ -7,8 +7,8 @@ use std::sync::Arc;
 use super::{Live, Snapshot, arguments_of};
 use crate::config::{PinMode, ServerConfig};
 use crate::delegate::{Recheck, server_revision};
-use crate::guard::Used;
 use crate::guard::mandate::Held;
+use crate::guard::{Cleared, Used};
 use crate::identity::{Caller, still_stands};
 use crate::ids::RevocationEpoch;
 use crate::inversion::{self, Control};
@@ -48,10 +48,12 @@ impl Live {
 }
 
 impl Recheck for Live {
-    fn recheck(&self, permit: &Permit, arguments: Option<&Json>) -> Result<(), Refusal> {
+    fn recheck(&self, cleared: &Cleared, arguments: Option<&Json>) -> Result<(), Refusal> {
+        let permit = cleared.permit();
         // Not even an intent is written for somebody who may have been revoked since.
         self.standing.current().map_err(|failure| Refusal::new(failure.reason).hint(failure.detail))?;
         self.still_trusted(permit.caller())?;
+        self.still_in_emergency(permit.caller())?;
         // What is called is what was accepted and offered, or it is not called.
         let definition = permit.target().definition();
         if !inversion::is_off(Control::Pins) && !definition.is_none_or(|definition| definition.stands()) {
@@ -79,13 +81,17 @@ impl Recheck for Live {
         let again = if permit.is_following() {
             now.policy.authorize_following(caller, target)
         } else {
-            let (given, at) = (arguments_of(arguments), jiff::Timestamp::now());
+            let (given, at) = (arguments_of(target.action(), arguments), jiff::Timestamp::now());
             now.policy.authorize(caller, target, given, at, permit.situation().clone())
         };
         let again = again.map_err(|denied| denied.refusal)?;
         // What was approved was approved for other gates.
         let asked = permit.flow_gates().iter().all(|gate| now.config.gates.contains(gate));
-        if asked && again.own_gates() == permit.own_gates() { Ok(()) } else { Err(Refusal::new(Reason::ApprovalVoid)) }
+        if !asked || again.own_gates() != permit.own_gates() {
+            return Err(Refusal::new(Reason::ApprovalVoid));
+        }
+        // So is what its mandate's template and the labels say now.
+        cleared.stands(arguments, (&now.config, &now.policy), self.standing.now_us())
     }
 
     fn mandated(&self, held: &Held) -> Result<(), Refusal> {
@@ -99,6 +105,7 @@ impl Recheck for Live {
     }
 
     fn approved(&self, approval: &Used) -> Result<(), Refusal> {
-        approval.stands(&self.snapshot.load().config, &self.revocations)
+        let now = self.snapshot.load();
+        approval.stands(&now.config, &now.policy, &self.revocations)
     }
 }

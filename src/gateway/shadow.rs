@@ -239,7 +239,8 @@ impl Shadow {
         let decided = if following {
             next.authorize_following(caller.clone(), target.clone())
         } else {
-            next.authorize(caller.clone(), target.clone(), arguments_of(arguments.as_ref()), at, situation)
+            let given = arguments_of(target.action(), arguments.as_ref());
+            next.authorize(caller.clone(), target.clone(), given, at, situation)
         };
         let found = match (refusal, decided) {
             (Some(refusal), Ok(_)) => Some((Change::NewlyAllowed, refusal)),

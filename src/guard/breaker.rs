@@ -107,6 +107,7 @@ impl Breaker {
                 .as_object()
                 .is_some_and(|result| result.get("isError").and_then(Value::as_bool).unwrap_or_default()),
             Outcome::Error(_) => true,
+            Outcome::Failed(failure) if is_its_servers(failure.reason) => true,
             Outcome::InputRequired { .. } | Outcome::Task(_) | Outcome::Refused(_) | Outcome::Failed(_) => return None,
         };
         self.with(who, |circuit| {
@@ -255,6 +256,14 @@ fn counted(events: &mut VecDeque<Instant>, within: Duration, now: Instant) -> u3
         events.pop_front();
     }
     u32::try_from(events.len()).unwrap_or(u32::MAX)
+}
+
+/// Whether a failure is that of a server which had got the call: it did not answer in time, or nothing that is an answer.
+const fn is_its_servers(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::UpstreamTimeout | Reason::UpstreamClosed | Reason::UpstreamGarbage | Reason::UpstreamStatus
+    )
 }
 
 /// Whether a refusal says that somebody tried what they may not do. Limits say only that they were fast.

@@ -9,6 +9,7 @@
 //! and by whoever holds them, and what was seen there is seen below: whoever gives a task hands on what it knows, and
 //! gets back what comes of it. Most calls add nothing new: then nobody asks the store.
 
+mod again;
 mod carried;
 mod declassify;
 mod origin;
@@ -20,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
+pub(super) use again::stands;
 pub use carried::{Carrier, CarrierKind};
 pub use declassify::{Declassification, Declassified, Wish};
 pub use origin::Origin;
@@ -34,7 +36,7 @@ use crate::inversion::{self, Control};
 use crate::limit;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
 use crate::policy::label::{Asked, Judged, Labelled, Seen};
-use crate::policy::{Arguments, Ask, Permit, Policy};
+use crate::policy::{Permit, Policy};
 use crate::shelf::{Action, Change, Changed, Expect, Section, Shelf, Tell, Version};
 
 /// What callers have seen.
@@ -81,6 +83,8 @@ pub struct LabelUse {
     rows: Rows,
     before: Seen,
     after: Seen,
+    /// By what it was judged, where it was.
+    judged: Option<Seen>,
     observed: Option<Arc<str>>,
     /// What persons have to be asked before it goes where it goes.
     asked: Option<Asked>,
@@ -116,23 +120,11 @@ impl Labels {
         if !policy.has_labels() {
             return Ok(None);
         }
-        let (caller, target, now) = (permit.caller(), permit.target(), Timestamp::now());
-        let ask = Ask {
-            environment: target.environment(),
-            server: target.server_id(),
-            name: target.name(),
-            action: target.action(),
-        };
+        let (caller, now) = (permit.caller(), Timestamp::now());
         // What was answered goes out as well, and the arguments do not tell of it; to ask about a task sends nothing.
         let sends = wanted.answers || !permit.is_following();
-        let arguments = match wanted.arguments {
-            _ if wanted.answers => Arguments::Unknown,
-            Some(arguments) => Arguments::Json(arguments.as_str()),
-            None if permit.is_following() => Arguments::Unknown,
-            None => Arguments::None,
-        };
-        let hints = target.definition().map(|definition| definition.hints).unwrap_or_default();
-        let Some(labelled) = policy.labelled(caller.persona(), &ask, hints, arguments, now) else { return Ok(None) };
+        let arguments = again::arguments(permit, wanted);
+        let Some(labelled) = again::labelled(permit, wanted, now) else { return Ok(None) };
         let rows = Rows::of(caller.persona(), wanted.mandate);
         let (memory, epoch) = (policy.label_memory(), caller.epoch());
         let is_known = |known: &Remembered| known.epoch >= epoch && known.until_us > now.as_microsecond();
@@ -159,6 +151,7 @@ impl Labels {
                 Judged::Asks(persons) => (asked, is_kept) = (Some(persons), true),
             }
         }
+        let judged = is_judged.then(|| before.with(read));
         let after = before.with(labelled.shows()).with(read);
         let fresh = known.is_some_and(|known| known.fresh_until > Instant::now());
         let adds = after.beyond(known.map_or(Seen::NOTHING, |known| known.seen)).is_any();
@@ -201,6 +194,7 @@ impl Labels {
             rows,
             before,
             after,
+            judged,
             observed,
             asked,
             caller,

@@ -24,9 +24,10 @@ use futures_util::future::BoxFuture;
 pub use budget::Left;
 
 use crate::config::{AgentConfig, Config};
-use crate::ids::{CallId, RevocationEpoch, ServerId, TemplateName};
+use crate::ids::{CallId, LegId, RevocationEpoch, ServerId, TemplateName};
 use crate::outcome::{Failure, Reason, Refusal, Stop};
 use crate::policy::{Permit, Policy};
+use crate::record::Journal;
 use crate::record::event::ChargeNote;
 use crate::shelf::Shelf;
 use crate::wire::Json;
@@ -91,6 +92,11 @@ pub enum Charge {
 #[derive(Debug)]
 pub struct Cleared {
     permit: Permit,
+    call: CallId,
+    /// Answers to what a server asked go with it.
+    answers: bool,
+    /// It only stops a task.
+    stops: bool,
     slot: Slot,
     labels: Option<LabelUse>,
     reservations: Reservations,
@@ -137,7 +143,7 @@ impl Guard {
         let labels = self.labels.clear(&permit, &wanted, &mut reservations).await?;
         let (permit, gated) = flow::asking(permit, labels.as_ref(), &wanted)?;
         budget::reserve(&mut reservations, &permit, &wanted);
-        approval::reserve_emergency(&permit, &mut reservations);
+        approval::reserve_emergency(permit.caller(), &mut reservations);
         // Last: nobody is asked about what is refused all the same.
         let approval = match (permit.gates(), gated) {
             ([], _) => None,
@@ -170,6 +176,7 @@ impl Guard {
         let mut reservations = Reservations::none(Arc::clone(&self.shelf));
         let labels = self.labels.clear(&permit, wanted, &mut reservations).await?;
         flow::unasked(labels.as_ref())?;
+        approval::reserve_emergency(permit.caller(), &mut reservations);
         Ok(Cleared { labels, ..Cleared::new(permit, slot, reservations, wanted) })
     }
 
@@ -186,7 +193,8 @@ impl Guard {
     pub fn clear_stopping(&self, permit: Permit, wanted: &Wanted<'_>) -> Result<Cleared, Stop> {
         let slot = self.quotas.call(permit.caller().principal())?;
         let reservations = Reservations::none(Arc::clone(&self.shelf));
-        Ok(Cleared::new(permit, slot, reservations, &Wanted { mandate: None, ..*wanted }))
+        let wanted = Wanted { mandate: None, ..*wanted };
+        Ok(Cleared { stops: true, ..Cleared::new(permit, slot, reservations, &wanted) })
     }
 
     /// What happens to agents.
@@ -238,8 +246,51 @@ impl Cleared {
         let agent = permit.caller().persona().agent.as_ref();
         let agent = agent.and_then(|agent| wanted.config.agents.get(&agent.id)).cloned();
         let (mandate, charged) = (wanted.mandate.cloned(), OnceLock::new());
-        let charge = wanted.charge;
-        Self { permit, slot, labels: None, reservations, mandate, agent, approval: None, charge, charged }
+        let Wanted { call, answers, charge, .. } = *wanted;
+        Self {
+            permit,
+            call,
+            answers,
+            stops: false,
+            slot,
+            labels: None,
+            reservations,
+            mandate,
+            agent,
+            approval: None,
+            charge,
+            charged,
+        }
+    }
+
+    /// Whether it would be cleared under other files as it was: part of its mandate as its template is now, and with data
+    /// that may go where it goes.
+    ///
+    /// # Errors
+    /// `mandate_required`, `mandate_ended`, `mandate_scope`; `flow_refused`.
+    pub fn stands(
+        &self,
+        arguments: Option<&Json>,
+        (config, policy): (&Config, &Policy),
+        now_us: i64,
+    ) -> Result<(), Refusal> {
+        // A brake works whatever became of the rest.
+        if self.stops {
+            return Ok(());
+        }
+        let wanted = Wanted {
+            call: self.call,
+            arguments,
+            answers: self.answers,
+            mandate: self.mandate.as_ref(),
+            gated: None,
+            config,
+            policy,
+            charge: self.charge,
+            now_us,
+        };
+        mandate::check(&self.permit, &wanted)?;
+        label::stands(self.labels.as_ref(), &self.permit, &wanted)
     }
 
     /// Who answers for the agent that calls, as files spell them.
@@ -270,6 +321,17 @@ impl Cleared {
     #[must_use]
     pub fn approval(&self) -> Option<&Used> {
         self.approval.as_deref()
+    }
+
+    /// Tells of what persons said that it has used up, and of an emergency in which it is done, once that was consumed.
+    pub fn tell(&self, journal: &Journal, of: (CallId, LegId)) {
+        if let Some(used) = &self.approval {
+            used.tell(journal, of);
+        }
+        let caller = self.permit.caller();
+        if caller.elevation().is_some() {
+            approval::tell_emergency(journal, caller, &approval::Place::of(self.permit.target()), of);
+        }
     }
 
     /// What it has used up of budgets, once that is done.

@@ -10,7 +10,7 @@ use super::groups::good_until;
 use super::persona::{Groups, Persona};
 use super::standing::Rests;
 use crate::config::{DeclaredProof, IssuerConfig};
-use crate::ids::{Digest, IssuerAlias, PrincipalKey, RevocationEpoch, Subject};
+use crate::ids::{Digest, IssuerAlias, PolicyRevision, PrincipalKey, RevocationEpoch, Subject};
 use crate::limit;
 use crate::record::Who;
 use crate::record::event::{ActorFacts, SubjectFacts, TokenNote};
@@ -39,6 +39,16 @@ pub struct Elevation {
     pub version: i64,
     /// Until when, microseconds since 1970 by the store's clock.
     pub until_us: i64,
+    /// Which kind: `[break_glass.NAME]`.
+    pub kind: String,
+    /// Why it is needed.
+    pub reason: String,
+    /// The policy as which it was asked for.
+    pub revision: PolicyRevision,
+    /// The digest of what was agreed to.
+    pub shown: Digest,
+    /// Who has agreed: as rules spell them, when they had logged in, and how.
+    pub agreed: Vec<(String, i64, Option<String>)>,
 }
 
 /// What is remembered of one verified token.

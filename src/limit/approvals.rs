@@ -67,6 +67,8 @@ pub const BREAK_GLASS_KINDS_MAX: usize = 16;
 pub const BREAK_GLASS_FOR_MAX: Duration = Duration::from_secs(60 * 60);
 /// Whoever asks for one waits so long for others: fifteen minutes.
 pub const BREAK_GLASS_ASKED_FOR_US: i64 = 15 * 60 * 1_000_000;
+/// So many wait of one person: who asks again and again, asks nobody else.
+pub const BREAK_GLASS_ASKED_PER_PERSON_MAX: usize = 4;
 /// All that are kept: each waits to be reviewed.
 pub const BREAK_GLASS_KEPT_MAX: u32 = 2_000;
 /// How long one is kept after it is over: 400 days, like a review.

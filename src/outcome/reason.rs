@@ -191,7 +191,7 @@ reasons! {
     BudgetExhausted = "budget_exhausted", Channel::ToolResult(-32602), "the budget is used up; ask whoever gave it";
     /// What its caller has seen may not go where it goes.
     FlowRefused = "flow_refused", Channel::ToolResult(-32602), "what was seen before may not go there; finish without it, or have two administrators take the label off (bailiwick labels declassify)";
-    /// Too many requests a second.
+    /// Too many requests a second, or in this minute more calls than a mandate or an agent may make.
     RateLimited = "rate_limited", Channel::TooManyRequests, "slow down";
     /// Too many refusals of whoever came from there; nothing was looked at.
     StrangersLimited = "strangers_limited", Channel::TooManyRequests, "too much that was refused came from your address: wait, and come with a good token";

@@ -141,7 +141,7 @@ impl Policy {
     fn run(&self, test: &Expected) -> Result<Vec<String>, String> {
         let persona = self.persona(&test.who)?;
         let ask = self.ask_about(&test.server, &test.object, &test.action)?;
-        let arguments = test.arguments.as_deref().map_or(Arguments::None, Arguments::Json);
+        let arguments = Arguments::of(&test.action, test.arguments.as_deref());
         let explained = self.explain_within(&persona, &ask, (arguments, test.at), &test.situation);
         match (test.allow, explained.reason) {
             (true, Some(reason)) => return Err(format!("expected allow, got {reason}; {explained}")),

@@ -53,6 +53,7 @@ mod role;
 mod rule;
 mod scope;
 mod source;
+mod still;
 #[cfg(test)]
 mod tests;
 mod verdict;
@@ -73,6 +74,7 @@ pub use persona::Described;
 pub use replay::{Replayed, Told};
 pub use rule::{Effect, Rule};
 pub use source::{Mistake, Sources};
+pub use still::Decided;
 pub use verdict::Verdict;
 pub use world::{GATEWAY_ENVIRONMENT, GATEWAY_SERVER, Issuer, Strictness, World};
 

@@ -226,7 +226,10 @@ impl<'t> Known<'t> {
         let is_whole =
             self.told.has_arguments == Some(false) || condition.arguments_read().iter().all(|name| self.tells(name));
         let arguments = match self.told.has_arguments {
-            Some(false) => Arguments::None,
+            // Of a method that nobody has heard of, the call itself did not know them either.
+            Some(false) => {
+                Action::parse(&self.told.action).map_or(Arguments::None, |action| Arguments::of(&action, None))
+            }
             _ if is_whole => Arguments::Json(&self.json),
             _ => Arguments::Unknown,
         };

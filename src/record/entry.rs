@@ -30,6 +30,9 @@ pub trait Evidence: Send {
         None
     }
 
+    /// Tells of what was consumed, right after that: it is used up, whatever becomes of the request.
+    fn consumed(&self, _journal: &Journal) {}
+
     /// What it has used up of budgets, once it was consumed.
     fn charged(&self) -> &[ChargeNote] {
         &[]
@@ -133,6 +136,9 @@ impl Journal {
             Some(consumed) if safe => consumed.await,
             _ => Ok(()),
         };
+        if safe && consumed.is_ok() {
+            proof.consumed(self);
+        }
         // From here on there is no await: whoever gets the error records it.
         unforwarded.armed = false;
         if !safe && !inversion::is_off(Control::RecordFirst) {

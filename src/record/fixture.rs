@@ -4,11 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use secrecy::SecretString;
 use serde_json::value::RawValue;
 
 use super::event::{
-    ActorFacts, ConditionValue, CredentialNote, ExecutableNote, Listing, Operation, PinNote, ReloadNote,
+    ActorFacts, ApprovalNote, ConditionValue, CredentialNote, ExecutableNote, Listing, Operation, PinNote, ReloadNote,
     RevocationNote, StartNote, SubjectFacts, TokenNote,
 };
 use super::journal::directory;
@@ -19,7 +21,7 @@ use crate::ids::{
     CallId, DefinitionDigest, Digest, LegId, PinKind, PolicyRevision, ReplicaId, RevocationEpoch, ServerId,
     ViewRevision,
 };
-use crate::outcome::{Failure, Origin, Outcome, Reason, Refusal, Resume};
+use crate::outcome::{Failure, Origin, Outcome, Reason, Refusal, Resume, Stop};
 use crate::wire::{Json, Outgoing, Source};
 
 /// A secret that must never be found anywhere.
@@ -31,6 +33,8 @@ pub(crate) struct Proof {
     pub(crate) call: CallId,
     pub(crate) leg: LegId,
     pub(crate) revoked: Arc<AtomicBool>,
+    /// It consumes something, and access is taken back right then.
+    pub(crate) falls: AtomicBool,
     values: Vec<ConditionValue>,
     who: Who,
     server: ServerId,
@@ -46,6 +50,7 @@ impl Proof {
             call: CallId::new(),
             leg: LegId::new(),
             revoked: Arc::default(),
+            falls: AtomicBool::default(),
             who: Who::of(
                 Some(SubjectFacts {
                     id: "user:corp/ann",
@@ -102,6 +107,36 @@ impl Proof {
 impl Evidence for Proof {
     fn recheck(&self) -> Result<(), Refusal> {
         if self.revoked.load(Ordering::SeqCst) { Err(Refusal::new(Reason::Revoked)) } else { Ok(()) }
+    }
+
+    fn consume(&self) -> Option<BoxFuture<'_, Result<(), Stop>>> {
+        self.falls.load(Ordering::SeqCst).then(|| {
+            async {
+                self.revoked.store(true, Ordering::SeqCst);
+                Ok(())
+            }
+            .boxed()
+        })
+    }
+
+    fn consumed(&self, journal: &Journal) {
+        if self.falls.load(Ordering::SeqCst) {
+            let note = ApprovalNote {
+                event: "consumed",
+                id: "a1",
+                binding: Digest::sha256(b"call"),
+                gates: &[],
+                server: "deploy",
+                name: "rollout",
+                environment: "production",
+                requester: "user:corp/ann",
+                approvers: &[],
+                revision: PolicyRevision(Digest::sha256(b"policy")),
+                shown: Digest::sha256(b"shown"),
+                detail: "",
+            };
+            journal.approval(&note, Some((self.call, self.leg)), None);
+        }
     }
 
     fn intent(&self) -> Intent<'_> {

@@ -160,6 +160,25 @@ async fn a_proof_that_no_longer_holds_never_becomes_an_entry() {
 }
 
 #[tokio::test]
+async fn what_was_consumed_is_told_also_where_nothing_was_forwarded_then() {
+    let state = tempfile::tempdir().unwrap();
+    let (journal, _) = start(state.path());
+    journal.open(Proof::new(), outgoing()).await.unwrap().close(&Outcome::Complete(json("{}")));
+    // Access is taken back while it is consumed.
+    let proof = Proof::new();
+    proof.falls.store(true, Ordering::SeqCst);
+    let (call, leg) = (proof.call, proof.leg);
+    let stop = journal.open(proof, outgoing()).await.unwrap_err();
+    assert_eq!(stop.reason(), Reason::Revoked);
+    journal.stopped(&Attempt { call, leg, ..Proof::new().attempt() }, &stop);
+    journal.stop("test").await.unwrap();
+    let written = lines(state.path());
+    let told: Vec<_> = written.iter().filter(|line| line["approval"]["event"] == "consumed").collect();
+    assert_eq!(told.len(), 1, "of the one that consumed something");
+    assert_eq!(told[0]["leg"], leg.to_string());
+}
+
+#[tokio::test]
 async fn an_entry_dropped_without_an_end_is_recorded_as_unknown() {
     let state = tempfile::tempdir().unwrap();
     let (journal, _) = start(state.path());

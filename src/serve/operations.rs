@@ -104,6 +104,8 @@ impl Operations for Gateway {
                 // While nobody whom it names is heard: what they had asked for is void, and stays so.
                 self.guard().approvals().withdraw_of(&held.revocation.target, &self.config()).await?;
                 self.guard().approvals().take_back_of(held, &self.config()).await?;
+                let now = self.snapshot();
+                self.guard().approvals().end_fallen((&now.config, &now.policy)).await?;
             }
             // That it is going to be lifted, and by whom, is on the record already: nothing is loosened that nobody can
             // read of.

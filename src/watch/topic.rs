@@ -14,6 +14,7 @@ use crate::config::ServerConfig;
 use crate::delegate::{Leg, Tie, attempt};
 use crate::gateway::Gateway;
 use crate::guard::Slot;
+use crate::guard::approval::Place;
 use crate::identity::Caller;
 use crate::ids::Action;
 use crate::limit;
@@ -210,6 +211,10 @@ impl Topic {
         let grant = gateway.delegate().delegate(cleared, leg.clone(), None, gateway.recheck()).await?;
         let tie = grant.credential().tie();
         let mut entry = gateway.journal().open(grant, self.outgoing(target.server())).await?;
+        if self.caller.elevation().is_some() {
+            let (approvals, place) = (gateway.guard().approvals(), Place::of(entry.proof().target()));
+            approvals.alarm(&self.caller, &place, &gateway.config(), entry.call_id()).await;
+        }
         let mut subscription = gateway.upstreams().subscribe(&mut entry);
         let outcome = subscription.opened().await;
         entry.close(&outcome);

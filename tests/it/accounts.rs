@@ -237,3 +237,35 @@ async fn who_we_are_is_written_or_a_document_or_registered_once() {
     running.linked("bob").await;
     assert_eq!(running.service.state().registrations, 1);
 }
+
+#[tokio::test]
+async fn a_call_that_waits_for_an_account_is_one_of_its_callers_calls() {
+    let (issuer, service) = (Issuer::start().await, Linked::start().await);
+    let gateway = setup(&issuer, &service).limits("calls_in_flight_max = 1\n").start().await;
+    let running = Running { issuer, service, gateway };
+    let client = running.client("ann");
+    let name = "notes__link_account";
+    let agrees = async || {
+        let asked = call(&client, &all_capabilities(), json!({ "name": name, "arguments": {} })).await;
+        let link = asked.result()["inputRequests"]["bailiwick-link"]["params"]["url"].as_str().unwrap().to_owned();
+        (link, retry(name, &json!({}), &asked, json!({ "bailiwick-link": { "action": "accept" } })))
+    };
+    let ((link, first), (_, second)) = (agrees().await, agrees().await);
+    let waiting = [first, second].map(|agreed| {
+        let client = client.clone();
+        tokio::spawn(async move { call(&client, &all_capabilities(), agreed).await })
+    });
+    // One of them waits, and the other one is told at once.
+    let limited = async || waiting.iter().filter(|waiting| waiting.is_finished()).count() == 1;
+    eventually("one that is too many", limited).await;
+    // Somebody else has calls of their own.
+    assert_eq!(reason(&running.client("bob").call_tool(name, json!({})).await), "account_link_required");
+    let page = running.links("ann", &link).await;
+    assert!(page.text.contains("is linked"), "{}", page.text);
+    let mut told = Vec::new();
+    for waiting in waiting {
+        told.push(waiting.await.unwrap());
+    }
+    assert_eq!(told.iter().filter(|answer| reason(answer) == "concurrency_limited").count(), 1, "{told:?}");
+    assert_eq!(told.iter().filter(|answer| answer.text.contains("linked")).count(), 1);
+}

@@ -6,7 +6,8 @@ use crate::support::client::Client;
 use crate::support::eventually;
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::issuer::Issuer;
-use crate::support::scripted::{Scripted, result, text, tool};
+use crate::support::scripted::{Scripted, raw, result, text, tool};
+use crate::tasks::{self, Task};
 
 const RULES: &str = "\
 p, agent:assistant, *, tools/good, call, -, allow
@@ -207,4 +208,62 @@ async fn a_person_with_a_very_long_name_is_stopped_like_everybody_else() {
     eventually("the record to say so", async || running.told().len() == 1).await;
     let shown = running.gateway.command(&["agents", "show", "assistant", "--config", "servers.toml"]);
     assert!(String::from_utf8_lossy(&shown.stdout).contains(&"%2F".repeat(300)), "{shown:?}");
+}
+
+#[tokio::test]
+async fn what_does_not_answer_and_what_answers_nothing_readable_has_failed() {
+    let running = start_slow("[breaker]\nerrors_of = 4\n").await;
+    let bot = running.bot();
+    for tool in ["good", "good", "late"] {
+        status(&bot, &format!("tools__{tool}")).await;
+    }
+    assert!(running.told().is_empty(), "one of three");
+    status(&bot, "tools__garbage").await;
+    eventually("the agent to be stopped", async || status(&bot, "tools__good").await == 403).await;
+    eventually("the record to say so", async || running.told().len() == 1).await;
+    assert_eq!(running.told()[0]["note"], "2 of the last 4 calls were errors");
+}
+
+async fn start_slow(breaker: &str) -> Running {
+    let issuer = Issuer::start().await;
+    let upstream = Scripted::start(json!(["good", "late", "garbage"].map(tool)), |request| {
+        match request["params"]["name"].as_str() {
+            Some("late") => {
+                let never = futures_util::stream::pending::<Result<axum::body::Bytes, std::convert::Infallible>>();
+                raw("text/event-stream", axum::body::Body::from_stream(never))
+            }
+            Some("garbage") => raw("application/json", "{"),
+            _ => result(request, text("done")),
+        }
+    })
+    .await;
+    let gateway = Setup::new(&issuer)
+        .policy(RULES)
+        .policy_file("agents.toml", &format!("{breaker}{AGENTS}"))
+        .http_server("tools", &upstream.url, "health = { call_timeout = \"1s\" }")
+        .start()
+        .await;
+    Running { issuer, _upstream: upstream, gateway }
+}
+
+#[tokio::test]
+async fn a_call_that_went_on_as_a_task_counts_by_how_that_ended() {
+    let issuer = Issuer::start().await;
+    let failed = json!({ "status": "failed", "error": { "code": -32603, "message": "no" } });
+    let state = Task::new(std::sync::Mutex::new(failed));
+    let upstream = tasks::modern(&state).await;
+    let gateway = Setup::new(&issuer)
+        .policy(RULES)
+        .policy_file("agents.toml", &format!("[breaker]\nerrors_of = 4\n{AGENTS}"))
+        .http_server("tools", &upstream.url, "")
+        .start()
+        .await;
+    let mut claims = issuer.claims("bot", &[], &gateway.resource());
+    claims["client_id"] = json!("bot");
+    let bot = gateway.client(&issuer.sign(&claims));
+    // It declares no tasks: the gateway follows them.
+    for tool in ["plain", "job", "plain", "job"] {
+        assert_eq!(status(&bot, &format!("tools__{tool}")).await, 200, "{tool}");
+    }
+    eventually("the agent to be stopped", async || status(&bot, "tools__plain").await == 403).await;
 }

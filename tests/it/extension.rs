@@ -57,6 +57,42 @@ async fn an_unknown_method_is_denied_unless_a_rule_names_it() {
 }
 
 #[tokio::test]
+async fn what_a_condition_reads_of_an_unknown_methods_arguments_is_unknown_and_no_empty_object() {
+    let issuer = Issuer::start().await;
+    let one = Scripted::echo().await;
+    // An allow of each shape that an empty object would satisfy, and a deny that it would turn off.
+    let conditions = "[bare]\nonly = []\n[unforced]\nargument = \"force\"\npresent = false\n\
+                      [forced]\nargument = \"force\"\nequals = true\n[people]\nhuman = true\n";
+    let rows = "p, role:developer, *, one/*, method:x/bare, bare, allow\n\
+                p, role:developer, *, one/*, method:x/unforced, unforced, allow\n\
+                p, role:developer, *, one/*, method:x/open, -, allow\n\
+                p, role:developer, *, one/*, method:x/open, forced, deny\n\
+                p, role:developer, *, one/*, method:x/echo, people, allow\n";
+    let agent = ["bare", "unforced", "open", "echo"]
+        .map(|name| format!("p, agent:assistant, *, one/*, method:x/{name}, -, allow\n"));
+    let gateway = Setup::new(&issuer)
+        .http_server("one", &one.url, "")
+        .policy_file("conditions.toml", conditions)
+        .policy(&format!("{DEVELOPERS_MAY}{rows}{}", agent.concat()))
+        .start()
+        .await;
+    let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
+    for method in ["x/bare", "x/unforced", "x/open"] {
+        for params in [json!({ "force": true }), json!({})] {
+            let answer = client.modern(method, params).await;
+            assert!(answer.response().get("error").is_some(), "{method}: {}", answer.text);
+        }
+        assert!(
+            !one.everything().iter().any(|request| request.message["method"] == method),
+            "{method} reached its server"
+        );
+    }
+    // What is known of the caller decides as ever.
+    let answer = client.modern("x/echo", json!({ "force": true })).await;
+    assert_eq!(answer.result()["zebra"], 1, "{}", answer.text);
+}
+
+#[tokio::test]
 async fn an_unknown_method_that_two_servers_could_mean_reaches_none() {
     let issuer = Issuer::start().await;
     let (one, two) = (Scripted::echo().await, Scripted::echo().await);

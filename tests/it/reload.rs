@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::support::eventually;
 use crate::support::gateway::{DEVELOPERS_MAY, Gateway, Setup};
 use crate::support::issuer::Issuer;
 use crate::support::scripted::Scripted;
@@ -52,6 +53,33 @@ async fn a_set_with_a_mistake_changes_nothing_and_is_reported_with_its_place() {
     let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(said.contains("policy.csv:8:"), "{said}");
     assert_eq!(client.tool_names().await, ["tools__echo"]);
+}
+
+#[tokio::test]
+async fn a_new_deny_ends_the_calls_that_it_means_and_leaves_the_others_under_way() {
+    let (issuer, upstream, gateway) = start(DEVELOPERS_MAY).await;
+    upstream.mute("echo");
+    let call = |user: &str| {
+        let client = gateway.client(&issuer.token(user, &["developers"], &gateway.resource()));
+        tokio::spawn(async move { client.call_tool("tools__echo", json!({})).await })
+    };
+    let (alice, bob) = (call("alice"), call("bob"));
+    eventually("both to reach their server", async || upstream.calls().len() == 2).await;
+    gateway.write_policy(&format!("{DEVELOPERS_MAY}p, user:test/alice, *, tools/echo, call, -, deny\n"));
+    assert!(gateway.command(&["reload"]).status.success());
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(10), alice).await.expect("it goes on").unwrap();
+    assert!(ended.text.contains("denied_by_rule"), "{}", ended.text);
+    upstream.mute("");
+    assert_eq!(bob.await.unwrap().tool_text(), "{}");
+    let how = |user: &str| {
+        let intents = gateway.records("intent");
+        let of = format!("user:test/{user}");
+        let intent = intents.iter().find(|intent| intent["subject"]["id"] == of).unwrap().clone();
+        let ends = gateway.records("result");
+        ends.iter().find(|end| end["leg"] == intent["leg"]).map(|end| end["result"]["outcome"].clone())
+    };
+    eventually("the record", async || how("alice").is_some() && how("bob").is_some()).await;
+    assert_eq!(how("alice"), Some(json!("unknown")), "it may have acted");
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::input::may_ask;
+use crate::input::{self, may_ask};
 use crate::input_legacy::{respond, session, stream};
 use crate::support::client::{Answer, Client};
 use crate::support::eventually;
@@ -85,12 +85,16 @@ struct Test {
 }
 
 async fn start() -> Test {
+    start_with(|setup| setup).await
+}
+
+async fn start_with(more: impl FnOnce(Setup) -> Setup) -> Test {
     let (issuer, directory) = (Issuer::start().await, tempfile::tempdir().unwrap());
     let path = directory.path().join("server.py");
     std::fs::write(&path, PROCESS).unwrap();
     let (python, path) = (crate::stdio::python(), path.display().to_string());
     let setup = Setup::new(&issuer).policy(&may_ask(&["elicit"])).stdio_server("tools", &[&python, &path], "");
-    let gateway = setup.start().await;
+    let gateway = more(setup).start().await;
     let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
     Test { _issuer: issuer, _directory: directory, gateway, client }
 }
@@ -278,4 +282,23 @@ async fn a_task_of_2025_that_says_that_it_asks_and_not_what_is_shown_as_working(
     let shown = get(&test.client, &id).await;
     assert!(begun.elapsed() >= bailiwick::limit::TASK_QUESTION_WAIT, "it was waited for");
     assert_eq!(shown.result()["status"], "working", "{}", shown.text);
+}
+
+#[tokio::test]
+async fn a_call_that_was_confirmed_goes_on_with_what_its_task_of_2025_asks() {
+    let gate = "[gates.sure]\nobjects = [\"tools/twice\"]\nkind = \"confirm\"\n";
+    let test = start_with(|setup| setup.policy_file("gates.toml", gate)).await;
+    // The gateway follows the task: this client knows of none.
+    let askable = json!({ "elicitation": { "form": {} } });
+    let params = json!({ "name": "tools__twice", "arguments": {} });
+    let confirm = input::call(&test.client, &askable, params).await;
+    let yes = json!({ "confirm": { "action": "accept", "content": { "confirm": true } } });
+    let mut answer = input::call(&test.client, &askable, input::retry("tools__twice", &json!({}), &confirm, yes)).await;
+    for number in 1..=2 {
+        let asked = &answer.result()["inputRequests"]["elicitation"]["params"]["message"];
+        assert_eq!(asked, &json!(format!("[tools] Sure {number}?")), "{}", answer.text);
+        let given = json!({ "elicitation": { "action": "accept", "content": {} } });
+        answer = input::call(&test.client, &askable, input::retry("tools__twice", &json!({}), &answer, given)).await;
+    }
+    assert_eq!(told(answer.result()), json!({ "answers": ["accept", "accept"], "asked": 2 }), "{}", answer.text);
 }

@@ -123,8 +123,7 @@ impl Followed {
 
     async fn look(&mut self) -> Seen {
         self.asked += 1;
-        let asking = self.asking();
-        let bearer = &self.bearer;
+        let (bearer, asking) = (&self.bearer, self.asking());
         match bearer.ask_and("tasks/get", |grant, outcome| asked(bearer, grant, asking, outcome)).await {
             Outcome::Complete(result) => self.read(&result).await,
             Outcome::Failed(failure) if is_passing(failure.reason) => self.try_later(),
@@ -134,8 +133,9 @@ impl Followed {
         }
     }
 
-    fn asking(&self) -> Asking {
-        Asking { declared: self.bearer.declared(), round: self.round, own_task: false }
+    fn asking(&self) -> Asking<'_> {
+        let used = self.bearer.used.as_deref();
+        Asking { declared: self.bearer.declared(), round: self.round, own_task: false, used }
     }
 
     fn try_later(&mut self) -> Seen {
@@ -209,7 +209,7 @@ impl Followed {
 
 /// What a task of the extension asks, as the client may be asked in the middle of its call: its state leads back
 /// to the task.
-fn asked(bearer: &Bearer, grant: &Grant, asking: Asking, outcome: Outcome) -> Outcome {
+fn asked(bearer: &Bearer, grant: &Grant, asking: Asking<'_>, outcome: Outcome) -> Outcome {
     let Outcome::Complete(result) = &outcome else { return outcome };
     let Some(task) = result.value().as_object() else { return outcome };
     let requests = task.get("inputRequests").and_then(Value::as_object);

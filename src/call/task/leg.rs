@@ -37,6 +37,8 @@ pub struct Bearer {
     pub handle: Handle,
     /// Those of the call, while it is still known.
     pub arguments: Option<Json>,
+    /// The request for approval that the call has used: its user's answers go on with that.
+    pub used: Option<String>,
 }
 
 /// What is asked about a task.
@@ -92,6 +94,7 @@ impl Bearer {
             headers: request.headers.clone(),
             handle,
             arguments: None,
+            used: None,
         }
     }
 

@@ -60,6 +60,7 @@ impl TaskTopic {
             headers: Vec::new(),
             handle,
             arguments: None,
+            used: None,
         };
         let elsewhere = bearer.handle.home().is_some_and(|home| home != gateway.standing().replica());
         let is_lost = elsewhere && bearer.handle.dialect() == TaskDialect::Experiment;

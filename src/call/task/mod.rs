@@ -19,6 +19,7 @@ pub use offer::{Augmented, check, is_declared, offered};
 
 use std::sync::Arc;
 
+use super::approval;
 use super::bound;
 use super::input::{self, Asking};
 use super::retry::{self, Retry};
@@ -79,7 +80,8 @@ pub async fn open(
     };
     let round = retry.as_ref().map_or(0, Retry::round);
     let (entry, exchange) = bearer.open(&Question { method: &method, own, answered, told }, trail).await?;
-    let asking = Asking { declared: bearer.declared(), round, own_task: true };
+    approval::alarm(gateway, caller, entry.proof().target(), entry.call_id()).await;
+    let asking = Asking { declared: bearer.declared(), round, own_task: true, used: None };
     Ok((entry, Then { asking, ..Then::default() }, exchange))
 }
 
@@ -97,7 +99,9 @@ pub async fn resume(
     "tasks/update".clone_into(&mut trail.leg.method);
     let answered = Some(Answered { begun_with: input::TASKS_BEGIN_WITH, retry, answers: answers.clone() });
     let question = Question { answered, ..Question::plain("tasks/update") };
-    bearer.open(&question, trail).await.map(Some)
+    let (entry, exchange) = bearer.open(&question, trail).await?;
+    approval::alarm(gateway, caller, entry.proof().target(), entry.call_id()).await;
+    Ok(Some((entry, exchange)))
 }
 
 /// The task that the gateway followed when its user was asked.
@@ -105,7 +109,8 @@ fn followed(gateway: &Arc<Gateway>, caller: &Caller, request: &Request, retry: &
     let handle = Handle::open(gateway.sealer(), caller.principal(), retry.inner()?)?;
     let arguments = request.message.params().and_then(|params| params.get("arguments"));
     let arguments = arguments.filter(|arguments| !arguments.is_null()).map(|value| request.message.cut(value));
-    Some(Bearer { arguments, ..Bearer::new(gateway, caller, request, handle) })
+    let used = retry.used().map(str::to_owned);
+    Some(Bearer { arguments, used, ..Bearer::new(gateway, caller, request, handle) })
 }
 
 /// What is done when a task that the gateway follows was given its answers.
@@ -200,7 +205,8 @@ fn became(
     }
     let recorded = Outcome::Task(task.clone());
     let arguments = grant.arguments().cloned();
-    let bearer = Bearer { arguments, ..Bearer::new(gateway, grant.caller(), request, handle) };
+    let used = grant.approval().map(|used| used.kept.id.clone());
+    let bearer = Bearer { arguments, used, ..Bearer::new(gateway, grant.caller(), request, handle) };
     let followed = Followed::new(bearer, grant.target(), request, then.asking.round, Some(object));
     After::GoOn(recorded, follow::follow(followed))
 }
@@ -285,7 +291,7 @@ fn shown(task: Object<'_>, id: &str, requests: Option<Json>) -> Outcome {
 /// The questions of a task as the client may see them, or why it may not.
 fn questions(bearer: &Bearer, grant: &Grant, requests: Value<'_>) -> Result<Json, Outcome> {
     let asked = Json::joined(format!("{{\"inputRequests\":{}}}", requests.raw()));
-    let asking = Asking { declared: bearer.declared(), round: 0, own_task: false };
+    let asking = Asking { declared: bearer.declared(), ..Asking::default() };
     match input::relayed(&bearer.gateway, grant, asking, &asked, Resume::default()) {
         Outcome::InputRequired { result, .. } => {
             let requests = result.value().as_object().and_then(|result| result.get("inputRequests"));

@@ -123,7 +123,7 @@ async fn seen_again(bearer: &Bearer, id: &str) -> Outcome {
 async fn found_out(bearer: &Bearer, task: &Json, id: &str) -> Outcome {
     let relay = |grant: &Grant, outcome: Outcome| match outcome {
         Outcome::InputRequired { result, resume, .. } => {
-            let asking = Asking { declared: bearer.declared(), round: 0, own_task: false };
+            let asking = Asking { declared: bearer.declared(), ..Asking::default() };
             input::relayed(&bearer.gateway, grant, asking, &result, resume)
         }
         other => other,

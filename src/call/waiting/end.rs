@@ -70,13 +70,12 @@ async fn has_room(gateway: &Gateway, owner: &str, more: usize) -> Result<bool, F
     Ok(kept.saturating_add(more) <= limit::APPROVAL_TASK_PIECES_PER_PRINCIPAL_MAX)
 }
 
-pub(super) async fn ended(
+/// The task with the end that was kept of it.
+pub(super) async fn read(
     gateway: &Gateway,
     principal: PrincipalKey,
-    id: &str,
-    key: &str,
-    own: &Own,
-    pieces: usize,
+    (id, key): (&str, &str),
+    (own, pieces): (&Own, usize),
 ) -> Result<Outcome, Stop> {
     let mut sealed = String::new();
     for number in 0..pieces.min(limit::APPROVAL_TASK_PIECES_MAX) {

@@ -10,11 +10,11 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use super::end::keep;
-use super::{Own, Stage, TASKS, Wanted, complete, end_of, put, shown, told};
+use super::{Own, Place, Stage, TASKS, Wanted, complete, end_of, put, shown, told};
 use crate::call::{Request, call};
 use crate::gateway::Gateway;
 use crate::identity::Caller;
-use crate::ids::{Endpoint, MandateId, PrincipalKey};
+use crate::ids::{MandateId, PrincipalKey};
 use crate::limit;
 use crate::outcome::{Failure, Outcome, Pending, Reason, Refusal, Stop};
 use crate::shelf::{Expect, Shelf as _, Tell};
@@ -149,27 +149,23 @@ async fn wait_again(gateway: &Gateway, principal: PrincipalKey, task: &Called, p
 /// Nothing where it cannot be read any more.
 ///
 /// # Errors
-/// `target_unknown` where the task is asked about at another endpoint; `mandate_unknown` with another mandate.
+/// `mandate_unknown` with another mandate.
 pub(super) async fn made(
     gateway: &Gateway,
     caller: &Caller,
     request: &Request,
+    place: &Place,
     wanted: Wanted,
 ) -> Result<Option<Request>, Stop> {
-    let endpoint = wanted.endpoint.map_or(Endpoint::Merged, Endpoint::Server);
-    if endpoint != request.endpoint {
-        let hint = "ask about this task where its call was made";
-        return Err(Refusal::new(Reason::TargetUnknown).hint(hint).into());
-    }
     if request.mandate.is_some() {
-        let bound = wanted.mandate.as_ref();
+        let bound = place.mandate.as_ref();
         let held = gateway.mandate(caller, request.mandate.as_deref(), bound).await?;
-        if held.map(|held| held.mandate().id.clone()) != wanted.mandate {
+        if held.map(|held| held.mandate().id.clone()) != place.mandate {
             return Err(Refusal::new(Reason::MandateUnknown).into());
         }
     }
     let handle = |id: &MandateId| gateway.mandate_handle(caller.principal(), id);
-    let mandate = wanted.mandate.as_ref().map(handle).transpose()?;
+    let mandate = place.mandate.as_ref().map(handle).transpose()?;
     let Ok(params) = Json::parse(wanted.params, Source::Client) else { return Ok(None) };
     let message = Message::request(&Json::of(&1), "tools/call", &params);
     let mut client = request.client.clone();

@@ -12,6 +12,18 @@ use crate::guard::Party;
 use crate::identity::{Caller, Groups, Revocations};
 use crate::ids::{IssuerAlias, Subject};
 use crate::outcome::{Reason, Refusal};
+use crate::policy::{AdminOperation, Policy};
+
+/// What a decision is held against: the files and the rules of one moment, and what whoever decided did by them.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules<'a> {
+    /// The files.
+    pub config: &'a Config,
+    /// The rules.
+    pub policy: &'a Policy,
+    /// What they did.
+    pub operation: AdminOperation,
+}
 
 /// The decision of somebody who approves a request now, if they may. `now_s` in seconds, `at_us` in microseconds since
 /// 1970.
@@ -22,9 +34,10 @@ pub fn decision(
     approver: &Caller,
     kept: &Kept,
     gates: &[&GateConfig],
-    config: &Config,
+    rules: Rules<'_>,
     (now_s, at_us): (i64, i64),
 ) -> Result<Decision, Refusal> {
+    let Rules { config, policy, .. } = rules;
     let refused = |hint: &'static str| Refusal::new(Reason::ApproverRefused).hint(hint);
     let persona = approver.persona();
     let alone = approver.token().for_administrators && persona.agent.is_none() && persona.chain.is_empty();
@@ -37,10 +50,12 @@ pub fn decision(
         ));
     };
     let server = super::kept::server(config, &kept.server);
-    // No more of somebody's groups is kept than what a gate looks for.
-    let looked_for = |group: &String| gates.iter().any(|gate| names(gate, server, |subject| subject == group));
+    // No more of somebody's groups is kept than what a gate or a rule looks for.
+    let looked_for = |group: &&Subject| {
+        policy.speaks_of(group) || gates.iter().any(|gate| names(gate, server, |subject| subject == group.as_str()))
+    };
     let groups = match &persona.groups {
-        Groups::Known(groups) => groups.iter().map(ToString::to_string).filter(looked_for).collect(),
+        Groups::Known(groups) => groups.iter().filter(looked_for).map(ToString::to_string).collect(),
         Groups::Unknown(_) => return Err(Refusal::new(Reason::GroupsUnavailable)),
     };
     let Some(authenticated_at) = persona.authenticated_at else {
@@ -52,10 +67,11 @@ pub fn decision(
         groups,
         authenticated_at,
         acr: persona.acr.clone(),
+        client_proof: persona.client_proof.as_str().to_owned(),
         token: Token::of(approver),
         at_us,
     };
-    stands(&decision, kept, config)?;
+    stands(&decision, kept, rules)?;
     let named: Vec<_> =
         gates.iter().filter(|gate| gate.kind == GateKind::Approve && is_named(&decision, gate, server)).collect();
     let age_s = now_s.saturating_sub(authenticated_at);
@@ -69,20 +85,21 @@ pub fn decision(
     Ok(decision)
 }
 
-/// Whether a decision still counts under this configuration: its approver has no part in the call, and is still somebody
-/// who could approve.
+/// Whether a decision still counts under these files: its approver has no part in the call, and is still somebody who
+/// could approve.
 ///
 /// # Errors
 /// `administrator_required`, `approver_refused`, `insufficient_user_authentication`.
-pub fn stands(decision: &Decision, kept: &Kept, config: &Config) -> Result<(), Refusal> {
-    stands_beside(decision, &kept.requester, config)
+pub fn stands(decision: &Decision, kept: &Kept, rules: Rules<'_>) -> Result<(), Refusal> {
+    stands_beside(decision, &kept.requester, rules)
 }
 
 /// The same beside whoever has a part in what is decided.
 ///
 /// # Errors
 /// As [`stands`].
-pub fn stands_beside(decision: &Decision, requester: &Requester, config: &Config) -> Result<(), Refusal> {
+pub fn stands_beside(decision: &Decision, requester: &Requester, rules: Rules<'_>) -> Result<(), Refusal> {
+    let Rules { config, policy, operation } = rules;
     let facts = decision.token.facts(true).ok_or_else(|| Refusal::new(Reason::AdministratorRequired))?;
     let admin = config.admin.as_ref().ok_or_else(|| Refusal::new(Reason::AdministratorRequired))?;
     let issuer = config.issuers.iter().find(|issuer| issuer.alias == facts.issuer);
@@ -94,6 +111,10 @@ pub fn stands_beside(decision: &Decision, requester: &Requester, config: &Config
     }
     if !admin.acr.is_empty() && !decision.acr.as_ref().is_some_and(|acr| admin.acr.contains(acr)) {
         return Err(Refusal::new(Reason::InsufficientUserAuthentication));
+    }
+    if !policy.still_lets(&decision.decided(), operation) {
+        let hint = "no rule lets whoever approved it do so any more";
+        return Err(Refusal::new(Reason::ApproverRefused).hint(hint));
     }
     match part_in(decision, requester, config) {
         None => Ok(()),

@@ -9,20 +9,19 @@ use serde::{Deserialize, Serialize};
 
 use super::kept::{Decision, Kept, Requester, Token};
 use super::request::random;
-use super::{Approvals, approver, noted};
+use super::{Approvals, Rules, approver, noted};
 use crate::config::break_glass::BreakGlassConfig;
 use crate::config::{Approvers, Config, GateConfig, GateKind};
 use crate::guard::Party;
-use crate::guard::consume::Reservations;
-use crate::identity::{Caller, Elevation, Groups};
-use crate::ids::{CallId, Digest, LegId, PolicyRevision};
+use crate::identity::{Caller, Elevation, Groups, Revocations};
+use crate::ids::{Digest, PolicyRevision};
 use crate::inversion::{self, Control};
 use crate::limit;
 use crate::outbox;
-use crate::outcome::{Failure, Reason, Refusal, Stop};
-use crate::policy::Permit;
+use crate::outcome::{Reason, Refusal, Stop};
+use crate::policy::{AdminOperation, Policy};
 use crate::record::Who;
-use crate::shelf::{Action, Change, Changed, Expect, Row, Section, Tell, Version};
+use crate::shelf::{Action, Change, Changed, Expect, Section, Tell, Version};
 
 /// All of them, also those that are over: they wait to be reviewed.
 pub const BREAK_GLASS: Section = Section { name: "break_glass", rows_max: limit::BREAK_GLASS_KEPT_MAX };
@@ -81,18 +80,40 @@ impl BreakGlass {
         }
     }
 
-    /// Whether it may be used under these files and revocations: its kind is still there, gives the same role, and
-    /// whoever agreed could still do so.
-    fn stands(&self, approvals: &Approvals, config: &Config) -> bool {
+    /// Whether it may be used under these files and revocations: its kind is still there, gives the same role, nothing
+    /// was taken from whoever asked, and whoever agreed could still do so.
+    pub(super) fn stands(&self, (config, policy): (&Config, &Policy), revocations: &Revocations) -> bool {
         let Some(kind) = kind(config, &self.name) else { return false };
         let gate = gate(kind);
+        let rules = Rules { config, policy, operation: AdminOperation::BreakGlassApprove };
         let counts = |decision: &&Decision| {
-            approver::stands(decision, &self.of, config).is_ok()
-                && approver::is_trusted(decision, &approvals.revocations)
+            approver::stands(decision, &self.of, rules).is_ok()
+                && approver::is_trusted(decision, revocations)
                 && approver::counts(decision, &gate, None)
         };
         let agreed = self.of.decisions.iter().filter(counts).count();
-        kind.role == self.role && agreed >= usize::try_from(gate.approvals).unwrap_or(usize::MAX)
+        kind.role == self.role
+            && self.is_heard(revocations)
+            && agreed >= usize::try_from(gate.approvals).unwrap_or(usize::MAX)
+    }
+
+    /// Whether nothing was taken from whoever asked, as they were signed in then.
+    fn is_heard(&self, revocations: &Revocations) -> bool {
+        let facts = self.of.requester.token.as_ref().and_then(|token| token.facts(true));
+        facts.is_some_and(|facts| revocations.check(&facts).is_ok())
+    }
+
+    /// Whether a caller may use it at this moment.
+    #[must_use]
+    pub fn is_usable(
+        &self,
+        caller: &Caller,
+        (config, policy): (&Config, &Policy),
+        revocations: &Revocations,
+        now_us: i64,
+    ) -> bool {
+        let in_time = inversion::is_off(Control::BreakGlass) || self.until_us.is_some_and(|until_us| now_us < until_us);
+        in_time && self.is_of(caller, config) && self.stands((config, policy), revocations)
     }
 
     /// Whether it is this caller's: the person who asked, without software that acts on its own.
@@ -173,6 +194,10 @@ impl Approvals {
             return Err(Refusal::new(Reason::PersonUnknown).into());
         }
         let now_us = self.shelf.clock_us().await?;
+        if self.asked_by(&party.user, now_us).await? >= limit::BREAK_GLASS_ASKED_PER_PERSON_MAX {
+            let hint = "you have asked for as much as can wait at once: have somebody agree to one, or end one";
+            return Err(Refusal::new(Reason::ApprovalsLimited).hint(hint).into());
+        }
         let id = random()?;
         let for_us = super::micros(kind.lasts);
         let shown = Digest::of(
@@ -234,7 +259,7 @@ impl Approvals {
         id: &str,
         shown: Digest,
         (by, now_s): (&Caller, i64),
-        config: &Config,
+        (config, policy): (&Config, &Policy),
     ) -> Result<(BreakGlass, i64), Stop> {
         let now_us = self.shelf.clock_us().await?;
         let (mut asked, version) = self.emergency(id).await?;
@@ -248,12 +273,12 @@ impl Approvals {
         }
         let kind = kind(config, &asked.name).filter(|kind| kind.role == asked.role);
         let kind = kind.ok_or_else(|| over("the files do not have it any more as it was asked for"))?;
-        let facts = asked.of.requester.token.as_ref().and_then(|token| token.facts(true));
-        if facts.is_none_or(|facts| self.revocations.check(&facts).is_err()) {
+        if !asked.is_heard(&self.revocations) {
             return Err(over("access was taken from whoever asked").into());
         }
         let gate = gate(kind);
-        let decision = approver::decision(by, &asked.of, &[&gate], config, (now_s, now_us));
+        let rules = Rules { config, policy, operation: AdminOperation::BreakGlassApprove };
+        let decision = approver::decision(by, &asked.of, &[&gate], rules, (now_s, now_us));
         let refused = |refusal: &Refusal| self.tell(&asked.of, "refused", None, Some(by.who()), &refusal.hint);
         let decision = decision.inspect_err(refused)?;
         let person = approver::folded(&decision.person);
@@ -261,7 +286,7 @@ impl Approvals {
             return Err(Refusal::new(Reason::ApproverRefused).hint("you have agreed already").into());
         }
         asked.of.decisions.push(decision);
-        let opens = asked.stands(self, config);
+        let opens = asked.stands((config, policy), &self.revocations);
         let mut changes = Vec::new();
         if opens {
             asked.until_us = Some(now_us.saturating_add(asked.for_us));
@@ -290,18 +315,24 @@ impl Approvals {
     /// Ends one before its time, or withdraws what was asked for. Whoever orders it has the new epoch taken up.
     ///
     /// # Errors
-    /// `target_unknown`, `approval_over`, `store_unavailable`.
+    /// `target_unknown`, `approval_over`, `approval_changed`, `store_unavailable`.
     pub async fn end(&self, id: &str, by: &str, note: &str, who: Option<&Who>) -> Result<(BreakGlass, i64), Stop> {
-        let now_us = self.shelf.clock_us().await?;
-        let (mut open, _) = self.emergency(id).await?;
-        if !["asked", "open"].contains(&open.state(now_us)) {
-            return Err(Refusal::new(Reason::ApprovalOver).into());
+        for _ in 0..limit::APPROVAL_TRIES_MAX {
+            let now_us = self.shelf.clock_us().await?;
+            let (mut open, version) = self.emergency(id).await?;
+            if !["asked", "open"].contains(&open.state(now_us)) {
+                return Err(Refusal::new(Reason::ApprovalOver).into());
+            }
+            open.ended = Some(remark(by, now_us, note));
+            // Of one to which somebody agrees in this moment, what they have said is not lost: it has to be reviewed.
+            let ended = row(&open, Expect::Version(version));
+            let changes = vec![ended, Change::new(OPEN, id, Expect::Anything, Action::Remove)];
+            if self.shelf.change(changes, Tell::Everybody).await?.is_done() {
+                self.tell(&open.of, "break_glass_ended", None, who, by);
+                return Ok((open, now_us));
+            }
         }
-        open.ended = Some(remark(by, now_us, note));
-        let changes = vec![row(&open, Expect::Anything), Change::new(OPEN, id, Expect::Anything, Action::Remove)];
-        self.shelf.change(changes, Tell::Everybody).await?;
-        self.tell(&open.of, "break_glass_ended", None, who, by);
-        Ok((open, now_us))
+        Err(Refusal::new(Reason::ApprovalChanged).into())
     }
 
     /// Says that somebody has looked at what was done with it. Not whoever asked for it.
@@ -338,81 +369,29 @@ impl Approvals {
         Ok((over, now_us))
     }
 
-    /// All of them, newest first, and the store's clock.
-    ///
-    /// # Errors
-    /// `store_unavailable`.
-    pub async fn emergencies(&self) -> Result<(Vec<BreakGlass>, i64), Stop> {
-        let now_us = self.shelf.clock_us().await?;
-        let mut found: Vec<BreakGlass> =
-            self.all_of(BREAK_GLASS).await?.iter().filter_map(|row| understood(row).ok()).collect();
-        found.sort_by_key(|one| std::cmp::Reverse(one.of.requested_at_us));
-        Ok((found, now_us))
-    }
-
-    /// One of them, in the version in which it was read.
-    ///
-    /// # Errors
-    /// `target_unknown`, `store_unavailable`.
-    pub async fn emergency(&self, id: &str) -> Result<(BreakGlass, Version), Stop> {
-        let found = self.shelf.row(BREAK_GLASS, id).await?;
-        let found =
-            found.ok_or_else(|| Refusal::new(Reason::TargetUnknown).hint("there is no such emergency access"))?;
-        Ok((understood(&found)?, found.version))
-    }
-
-    /// Those that are open, as they were read.
-    ///
-    /// # Errors
-    /// `store_unavailable`.
-    pub async fn open_ones(&self) -> Result<Vec<(BreakGlass, Version)>, Failure> {
-        let rows = self.all_of(OPEN).await?;
-        Ok(rows.iter().filter_map(|row| Some((understood(row).ok()?, row.version))).collect())
-    }
-
     /// A caller with the role that an open one gives them, if any does.
     #[must_use]
     pub fn with_emergency(
         &self,
         open: &[(BreakGlass, Version)],
         caller: &Caller,
-        config: &Config,
+        files: (&Config, &Policy),
         now_us: i64,
     ) -> Option<Caller> {
-        let is_in_time = |one: &BreakGlass| {
-            inversion::is_off(Control::BreakGlass) || one.until_us.is_some_and(|until_us| now_us < until_us)
-        };
-        let usable = |(one, _): &&(BreakGlass, Version)| {
-            is_in_time(one) && one.is_of(caller, config) && one.stands(self, config)
-        };
+        let usable = |(one, _): &&(BreakGlass, Version)| one.is_usable(caller, files, &self.revocations, now_us);
         let (one, version) = open.iter().find(usable)?;
-        let until_us = one.until_us.unwrap_or(now_us);
-        Some(caller.elevated(&one.role, Elevation { id: one.of.id.clone(), version: version.0, until_us }))
-    }
-
-    /// Tells of a call that is made in an emergency: on the record, and to everybody who wants to hear of it.
-    pub async fn alarm(&self, permit: &Permit, config: &Config, (call, leg): (CallId, LegId)) {
-        let Some(elevation) = permit.caller().elevation() else { return };
-        let Ok((one, _)) = self.emergency(&elevation.id).await else { return };
-        let target = permit.target();
-        let of = Kept {
-            server: target.server_id().to_string(),
-            name: target.name().to_owned(),
-            environment: target.environment().to_string(),
-            ..one.of.clone()
+        let agreed = |decision: &Decision| (decision.user.clone(), decision.authenticated_at, decision.acr.clone());
+        let elevation = Elevation {
+            id: one.of.id.clone(),
+            version: version.0,
+            until_us: one.until_us.unwrap_or(now_us),
+            kind: one.name.clone(),
+            reason: one.reason.clone(),
+            revision: one.of.revision,
+            shown: one.of.shown,
+            agreed: one.of.decisions.iter().map(agreed).collect(),
         };
-        self.tell(&of, "break_glass_used", Some((call, leg)), Some(permit.caller().who()), &one.reason);
-        let about = serde_json::json!({
-            "break_glass": one.name, "id": one.of.id, "user": one.of.requester.party.user,
-            "server": of.server, "action": target.action().to_string(), "environment": of.environment,
-            "call": call.to_string(),
-        });
-        let Ok(now_us) = self.shelf.clock_us().await else { return };
-        let told = outbox::told(&config.webhooks, outbox::Event::BreakGlassUsed, &about, now_us);
-        if !told.is_empty() && !matches!(self.shelf.change(told, Tell::Nobody).await, Ok(changed) if changed.is_done())
-        {
-            tracing::warn!(break_glass = one.of.id, "nobody could be told of a call that was made in an emergency");
-        }
+        Some(caller.elevated(&one.role, elevation))
     }
 
     fn opened(&self, one: &BreakGlass, config: &Config, now_us: i64) -> Vec<Change> {
@@ -423,30 +402,6 @@ impl Approvals {
             "approvers": agreed, "until": until.map(|until| until.to_string()),
         });
         outbox::told(&config.webhooks, outbox::Event::BreakGlassOpened, &about, now_us)
-    }
-
-    async fn all_of(&self, section: Section) -> Result<Vec<Row>, Failure> {
-        let (mut found, mut after) = (Vec::new(), None::<String>);
-        loop {
-            let rows = self.shelf.rows(section, None, after.as_deref()).await?;
-            let is_last = rows.len() < limit::SHELF_ROWS_READ_MAX;
-            after = rows.last().map(|row| row.key.clone());
-            found.extend(rows);
-            if is_last {
-                return Ok(found);
-            }
-        }
-    }
-}
-
-/// Adds, to what a call of somebody with emergency access consumes, that the store still has it.
-pub fn reserve_emergency(permit: &Permit, reservations: &mut Reservations) {
-    if let Some(elevation) = permit.caller().elevation()
-        && !inversion::is_off(Control::BreakGlass)
-    {
-        let still =
-            Change::new(OPEN, elevation.id.as_str(), Expect::Version(Version(elevation.version)), Action::Check);
-        reservations.reserve(still, Reason::BreakGlassOver);
     }
 }
 
@@ -462,9 +417,4 @@ fn row(one: &BreakGlass, expect: Expect) -> Change {
     let owner = one.of.requester.party.user.clone();
     let put = Action::Put { owner, body, expires_at_us: Some(ends_us.saturating_add(kept_us)) };
     Change::new(BREAK_GLASS, one.of.id.as_str(), expect, put)
-}
-
-fn understood(row: &Row) -> Result<BreakGlass, Failure> {
-    let unreadable = |error| Failure::before(Reason::StoreUnavailable, format!("an emergency access: {error}"));
-    serde_json::from_str(&row.body).map_err(unreadable)
 }

@@ -6,13 +6,14 @@
 use std::time::Duration;
 
 use super::kept::{Decision, Denial, Kept, State};
-use super::{Approvals, LIVE, NAMED, approver, gates_of, kept_for_us, noted, read};
+use super::{Approvals, LIVE, NAMED, Rules, approver, gates_of, kept_for_us, noted, read};
 use crate::config::{Config, GateConfig, GateKind};
 use crate::identity::Caller;
 use crate::identity::revoked::RevocationTarget;
 use crate::ids::Digest;
 use crate::limit;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
+use crate::policy::{AdminOperation, Policy};
 use crate::record::Who;
 use crate::shelf::{Action, Change, Expect, Tell, Version};
 
@@ -90,9 +91,10 @@ impl Approvals {
         id: &str,
         approver: &Caller,
         shown: Digest,
-        config: &Config,
+        (config, policy): (&Config, &Policy),
         now_s: i64,
     ) -> Result<(Kept, i64), Stop> {
+        let rules = Rules { config, policy, operation: AdminOperation::Approve };
         for _ in 0..limit::APPROVAL_TRIES_MAX {
             let now_us = self.shelf.clock_us().await?;
             let (mut kept, version) = self.live(id, now_us).await?;
@@ -110,7 +112,7 @@ impl Approvals {
                 let hint = "no gate of this call asks for an approval any more: call again";
                 return Err(Refusal::new(Reason::ApprovalOver).hint(hint).into());
             };
-            let decision = match approver::decision(approver, &kept, &gates, config, (now_s, now_us)) {
+            let decision = match approver::decision(approver, &kept, &gates, rules, (now_s, now_us)) {
                 Ok(decision) => decision,
                 Err(refusal) => {
                     self.tell(&kept, "refused", None, Some(approver.who()), &refusal.hint);
@@ -126,11 +128,18 @@ impl Approvals {
             if kept.decisions.iter().any(is_theirs) {
                 return Err(Refusal::new(Reason::ApproverRefused).hint("you have approved this already").into());
             }
+            kept.decisions = self.standing(&kept, rules);
+            let waits = |kept: &Kept| kept.waits_at(config, gates.iter().copied()).is_some();
+            if kept.approved_until_us.is_some() && !waits(&kept) {
+                let hint = "it is approved already: nobody else is asked";
+                return Err(Refusal::new(Reason::ApprovalOver).hint(hint).into());
+            }
+            // What others said before is good for no longer because somebody says it once more.
+            let until_us = kept.approved_until_us.filter(|_| !kept.decisions.is_empty());
             kept.decisions.push(decision);
-            kept.decisions = self.standing(&kept, config);
-            let complete = kept.waits_at(config, gates.iter().copied()).is_none();
+            let complete = !waits(&kept);
             if complete {
-                kept.approved_until_us = Some(now_us.saturating_add(kept.approved_for_us));
+                kept.approved_until_us = until_us.or_else(|| Some(now_us.saturating_add(kept.approved_for_us)));
             }
             match self.put(&kept, Expect::Version(version), Some(now_us)).await {
                 Ok(_) => {

@@ -11,7 +11,7 @@ use crate::guard::Party;
 use crate::identity::{Caller, Hop, Person, TokenFacts};
 use crate::ids::{CallId, Digest, IssuerAlias, PolicyRevision};
 use crate::inversion::{self, Control};
-use crate::policy::Permit;
+use crate::policy::{Decided, Permit};
 
 /// One request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,13 +114,16 @@ pub struct Decision {
     pub user: String,
     /// Which human, whatever the account is called.
     pub person: String,
-    /// The groups of the token that a gate of the call names.
+    /// The groups of the token that a gate of the call names, or a rule.
     pub groups: Vec<String>,
     /// When they logged in.
     pub authenticated_at: i64,
     /// How.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acr: Option<String>,
+    /// How their client proved itself.
+    #[serde(default)]
+    pub client_proof: String,
     /// By which token: it may be taken back.
     pub token: Token,
     /// When.
@@ -272,6 +275,21 @@ impl Requester {
         let caller = permit.caller();
         let principal = caller.principal().0.to_string();
         Self { party: Party::of(caller), principal, token: Some(Token::of(caller)), openers }
+    }
+}
+
+impl Decision {
+    /// As rules look at it.
+    #[must_use]
+    pub fn decided(&self) -> Decided<'_> {
+        Decided {
+            user: &self.user,
+            groups: &self.groups,
+            client_proof: &self.client_proof,
+            authenticated_at: self.authenticated_at,
+            acr: self.acr.as_deref(),
+            at_us: self.at_us,
+        }
     }
 }
 

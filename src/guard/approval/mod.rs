@@ -5,11 +5,13 @@
 //! persons who could approve it now ([`approver`]); it is used up by the change that the reservation holds, and by no
 //! other; whatever is not approved is refused.
 
+mod alarm;
 mod approver;
 mod binding;
 mod break_glass;
 mod canonical;
 mod decide;
+mod emergencies;
 mod kept;
 mod lost;
 mod preview;
@@ -20,8 +22,9 @@ mod uses;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use approver::{folded, is_trusted, stands_beside};
-pub use break_glass::{BREAK_GLASS, BreakGlass, OPEN, reserve_emergency};
+pub use alarm::{Place, reserve_emergency, tell_emergency};
+pub use approver::{Rules, folded, is_trusted, stands_beside};
+pub use break_glass::{BREAK_GLASS, BreakGlass, OPEN};
 pub use decide::{Denier, Filter};
 pub use kept::{Decision, Kept, Requester, State, Token, server};
 pub use lost::{unused, used_up};
@@ -38,7 +41,7 @@ use crate::identity::Revocations;
 use crate::ids::{CallId, Digest, LegId};
 use crate::limit;
 use crate::outcome::{Failure, Pending, PendingKind, Reason, Refusal, Stop};
-use crate::policy::{Permit, Policy};
+use crate::policy::{AdminOperation, Permit, Policy};
 use crate::record::Journal;
 use crate::record::event::{ApprovalNote, ApproverNote};
 use crate::shelf::{Action, Change, Changed, Expect, Row, Section, Shelf, Tell, Version};
@@ -114,11 +117,20 @@ impl Used {
     ///
     /// # Errors
     /// `approval_void`.
-    pub fn stands(&self, config: &Config, revocations: &Revocations) -> Result<(), Refusal> {
+    pub fn stands(&self, config: &Config, policy: &Policy, revocations: &Revocations) -> Result<(), Refusal> {
+        let operation = if self.standing { AdminOperation::Standing } else { AdminOperation::Approve };
+        let rules = Rules { config, policy, operation };
         let stands = |decision: &Decision| {
-            approver::stands(decision, &self.kept, config).is_ok() && is_trusted(decision, revocations)
+            approver::stands(decision, &self.kept, rules).is_ok() && is_trusted(decision, revocations)
         };
         if self.kept.decisions.iter().all(stands) { Ok(()) } else { Err(Refusal::new(Reason::ApprovalVoid)) }
+    }
+
+    /// That a call has used it, once its intent is durable and the change was made.
+    pub fn tell(&self, journal: &Journal, of: (CallId, LegId)) {
+        let event = if self.standing { "standing_used" } else { "consumed" };
+        let approvers: Vec<ApproverNote<'_>> = self.kept.decisions.iter().map(noted).collect();
+        journal.approval(&note(&self.kept, event, &approvers, ""), Some(of), None);
     }
 
     /// Why it could not be used up although it was there: what became of it meanwhile.
@@ -160,7 +172,7 @@ impl Approvals {
         reservations: &mut Reservations,
     ) -> Result<Used, Stop> {
         let binding = binding::binding(permit, gated.mandate, gated.arguments)?;
-        if let Some(used) = self.goes_on(permit, gated, binding, &openers, reservations).await? {
+        if let Some(used) = self.goes_on(permit, gated, (binding, policy), &openers, reservations).await? {
             return Ok(used);
         }
         for _ in 0..limit::APPROVAL_TRIES_MAX {
@@ -222,7 +234,8 @@ impl Approvals {
             return Err(Refusal::new(Reason::ApprovalChanged).into());
         }
         let before = kept.decisions.len();
-        kept.decisions = self.standing(&kept, gated.config);
+        let rules = Rules { config: gated.config, policy, operation: AdminOperation::Approve };
+        kept.decisions = self.standing(&kept, rules);
         let voided = kept.decisions.len() < before;
         let said = if gated.answers == Some(kept.id.as_str()) { gated.said } else { Said::Nothing };
         if kept.waits_for_confirmation(permit.gates()) {
@@ -302,9 +315,9 @@ impl Approvals {
     }
 
     /// The decisions of those who could still make them.
-    fn standing(&self, kept: &Kept, config: &Config) -> Vec<Decision> {
+    fn standing(&self, kept: &Kept, rules: Rules<'_>) -> Vec<Decision> {
         let stands = |decision: &&Decision| {
-            approver::stands(decision, kept, config).is_ok() && is_trusted(decision, &self.revocations)
+            approver::stands(decision, kept, rules).is_ok() && is_trusted(decision, &self.revocations)
         };
         kept.decisions.iter().filter(stands).cloned().collect()
     }
@@ -318,12 +331,6 @@ impl Approvals {
             Changed::Conflict(_) => Err(Refusal::new(Reason::ApprovalChanged).into()),
             Changed::Full(_) => Err(Refusal::new(Reason::ApprovalsLimited).into()),
         }
-    }
-
-    /// That a call has used it, once its intent is durable and the change was made.
-    pub fn used(&self, used: &Used, call: CallId, leg: LegId) {
-        let event = if used.standing { "standing_used" } else { "consumed" };
-        self.tell(&used.kept, event, Some((call, leg)), None, "");
     }
 
     fn tell(

@@ -9,15 +9,15 @@ use serde::{Deserialize, Serialize};
 
 use super::kept::{Decision, Kept};
 use super::request::random;
-use super::{Approvals, approver, gates_of, noted};
+use super::{Approvals, Rules, approver, gates_of, noted};
 use crate::config::{Config, GateConfig, GateKind};
 use crate::identity::Caller;
 use crate::identity::revoked::{Held, RevocationMode, RevocationTarget};
 use crate::ids::Digest;
 use crate::limit;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
-use crate::policy::Policy;
 use crate::policy::condition::Condition;
+use crate::policy::{AdminOperation, Policy};
 use crate::record::Who;
 use crate::shelf::{Action, Change, Changed, Expect, Row, Section, Tell, Version};
 use crate::wire::Json;
@@ -110,7 +110,8 @@ impl Standing {
         if condition.to_string() != self.says {
             return Err(void("its condition says something else than when it was given"));
         }
-        self.of.decisions.iter().try_for_each(|decision| approver::stands(decision, &self.of, config))?;
+        let rules = Rules { config, policy, operation: AdminOperation::Standing };
+        self.of.decisions.iter().try_for_each(|decision| approver::stands(decision, &self.of, rules))?;
         if self.until_us.is_some() && self.missing(config) > 0 {
             return Err(void("its gates ask for other persons, or for more"));
         }
@@ -224,7 +225,8 @@ impl Approvals {
             expiry_told: true,
             ..like.clone()
         };
-        let decision = approver::decision(by, &of, &gates, config, (now_s, now_us));
+        let rules = Rules { config, policy, operation: AdminOperation::Standing };
+        let decision = approver::decision(by, &of, &gates, rules, (now_s, now_us));
         let decision =
             decision.inspect_err(|refusal| self.tell(&of, "refused", None, Some(by.who()), &refusal.hint))?;
         let rows = self.shelf.rows(STANDING, Some(&of.binding.to_string()), None).await?;
@@ -277,7 +279,8 @@ impl Approvals {
                 let hint = "access was taken from whoever called: it has to be proposed anew";
                 return Err(Refusal::new(Reason::ApprovalOver).hint(hint).into());
             }
-            let decision = approver::decision(by, &standing.of, &gates, config, (now_s, now_us));
+            let rules = Rules { config, policy, operation: AdminOperation::Standing };
+            let decision = approver::decision(by, &standing.of, &gates, rules, (now_s, now_us));
             let tell = |refusal: &Refusal| self.tell(&standing.of, "refused", None, Some(by.who()), &refusal.hint);
             let decision = decision.inspect_err(tell)?;
             let person = approver::folded(&decision.person);
@@ -287,7 +290,7 @@ impl Approvals {
                 return Err(Refusal::new(Reason::ApproverRefused).hint(hint).into());
             }
             standing.of.decisions.push(decision);
-            standing.of.decisions = self.standing(&standing.of, config);
+            standing.of.decisions = self.standing(&standing.of, rules);
             if standing.missing(config) == 0 {
                 standing.until_us = Some(now_us.saturating_add(standing.for_us));
             }

@@ -54,13 +54,10 @@ pub fn is_irreversible(permit: &Permit, wanted: &Wanted<'_>) -> bool {
         action: target.action(),
     };
     let hints = target.definition().map(|definition| definition.hints).unwrap_or_default();
-    let (persona, arguments) = (permit.caller().persona(), of_json(wanted.arguments));
+    let arguments = Arguments::of(target.action(), wanted.arguments.map(Json::as_str));
+    let persona = permit.caller().persona();
     let labelled = wanted.policy.labelled(persona, &ask, hints, arguments, Timestamp::now());
     labelled.is_some_and(|labelled| labelled.unsaid || labelled.impact >= Impact::Irreversible)
-}
-
-fn of_json(arguments: Option<&Json>) -> Arguments<'_> {
-    arguments.map_or(Arguments::None, |arguments| Arguments::Json(arguments.as_str()))
 }
 
 impl Approvals {
@@ -100,7 +97,7 @@ impl Approvals {
                 continue;
             }
             // Whoever opened the mandate of this very call may be one of those who gave it.
-            if used.stands(gated.config, &self.revocations).is_err() {
+            if used.stands(gated.config, policy, &self.revocations).is_err() {
                 continue;
             }
             let count = self.shelf.row(COUNTS, &standing.of.id).await?.map_or(0, |row| row.number);
@@ -122,7 +119,7 @@ impl Approvals {
         &self,
         permit: &Permit,
         gated: Gated<'_>,
-        binding: Digest,
+        (binding, policy): (Digest, &Policy),
         openers: &[Party],
         reservations: &mut Reservations,
     ) -> Result<Option<Used>, Stop> {
@@ -141,7 +138,7 @@ impl Approvals {
             return Err(Refusal::new(Reason::ApprovalVoid).hint("the standing approval of this call is over").into());
         };
         let used = said_for(&standing, template(permit, gated, binding, openers));
-        used.stands(gated.config, &self.revocations)?;
+        used.stands(gated.config, policy, &self.revocations)?;
         let check = Change::new(STANDING, by, Expect::Version(version), Action::Check);
         reservations.reserve(check, Reason::ApprovalVoid);
         let again = LetThrough { round: gated.round, ..known };
@@ -239,9 +236,10 @@ fn said_for(standing: &Standing, call: Kept) -> Used {
 
 /// Whether the condition of a standing approval surely holds, as it does for a rule that allows.
 fn surely_holds(policy: &Policy, standing: &Standing, permit: &Permit, arguments: Option<&Json>) -> bool {
+    let given = Arguments::of(permit.target().action(), arguments.map(Json::as_str));
     let condition = condition(policy, &standing.condition);
     condition.is_some_and(|condition| {
-        let (as_allow, _) = condition.values(permit.caller().persona(), of_json(arguments), Timestamp::now());
+        let (as_allow, _) = condition.values(permit.caller().persona(), given, Timestamp::now());
         as_allow == Truth::True
     })
 }

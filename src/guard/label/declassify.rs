@@ -9,12 +9,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{Carrier, CarrierKind, Labels, Origin};
 use crate::config::Config;
-use crate::guard::approval::{Decision, Requester, Token, folded, is_trusted, stands_beside};
-use crate::identity::{Caller, Revocations};
+use crate::guard::approval::{Decision, Requester, Rules, Token, folded, is_trusted, stands_beside};
+use crate::identity::{Caller, Groups, Revocations};
 use crate::ids::{Digest, RevocationEpoch};
 use crate::limit;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
 use crate::policy::label::Seen;
+use crate::policy::{AdminOperation, Policy};
 use crate::shelf::{Action, Change, Changed, Expect, Section, Tell, Version};
 
 /// What was asked for and waits for the second person.
@@ -109,7 +110,13 @@ impl Labels {
     /// # Errors
     /// `parameters_invalid` where it does not carry them, `approver_refused`, `administrator_required`,
     /// `insufficient_user_authentication`, `approvals_limited`, `store_unavailable`.
-    pub async fn ask(&self, wish: &Wish, by: &Caller, config: &Config) -> Result<Declassification, Stop> {
+    pub async fn ask(
+        &self,
+        wish: &Wish,
+        by: &Caller,
+        (config, policy): (&Config, &Policy),
+    ) -> Result<Declassification, Stop> {
+        let rules = Rules { config, policy, operation: AdminOperation::Declassify };
         let carrier = self.looked_at(wish.kind, &wish.name).await?;
         let missing = wish.labels.beyond(carrier.seen);
         if missing.is_any() || !wish.labels.is_any() {
@@ -117,7 +124,7 @@ impl Labels {
             return Err(Refusal::new(Reason::ParametersInvalid).hint(hint).into());
         }
         let now_us = self.shelf.clock_us().await?;
-        let by = self.decision(&carrier, by, config, now_us).await?;
+        let by = self.decision(&carrier, by, rules, now_us).await?;
         let waits_us = i64::try_from(limit::DECLASSIFICATION_WAITS_MAX.as_micros()).unwrap_or(i64::MAX);
         let asked = Declassification {
             id: random()?,
@@ -152,9 +159,10 @@ impl Labels {
         &self,
         id: &str,
         by: &Caller,
-        config: &Config,
+        (config, policy): (&Config, &Policy),
         revocations: &Revocations,
     ) -> Result<Declassified, Stop> {
+        let rules = Rules { config, policy, operation: AdminOperation::Declassify };
         let (asked, version) = self.asked(id).await?;
         let carrier = self.looked_at(asked.kind, &asked.name).await?;
         if stood(&carrier) != asked.stood {
@@ -162,12 +170,12 @@ impl Labels {
             return Err(Refusal::new(Reason::ApprovalChanged).hint(hint).into());
         }
         let now_us = self.shelf.clock_us().await?;
-        let second = self.decision(&carrier, by, config, now_us).await?;
+        let second = self.decision(&carrier, by, rules, now_us).await?;
         if second.user == asked.by.user || folded(&second.person) == folded(&asked.by.person) {
             let hint = "you have asked for this: somebody else has to confirm it";
             return Err(Refusal::new(Reason::ApproverRefused).hint(hint).into());
         }
-        let first = self.stands(&carrier, &asked.by, config).await;
+        let first = self.stands(&carrier, &asked.by, rules).await;
         if first.is_err() || !is_trusted(&asked.by, revocations) {
             let hint = "whoever asked for this could not ask for it any more: ask again";
             return Err(Refusal::new(Reason::ApprovalVoid).hint(hint).into());
@@ -211,7 +219,7 @@ impl Labels {
     }
 
     /// What somebody decides about a carrier now, if they may.
-    async fn decision(&self, carrier: &Carrier, by: &Caller, config: &Config, at_us: i64) -> Result<Decision, Stop> {
+    async fn decision(&self, carrier: &Carrier, by: &Caller, rules: Rules<'_>, at_us: i64) -> Result<Decision, Stop> {
         let persona = by.persona();
         let refused = |hint: &'static str| Refusal::new(Reason::ApproverRefused).hint(hint);
         let Some(user) = &persona.user else { return Err(Refusal::new(Reason::AdministratorRequired).into()) };
@@ -222,21 +230,27 @@ impl Labels {
         };
         let authenticated_at =
             persona.authenticated_at.ok_or_else(|| Refusal::new(Reason::InsufficientUserAuthentication))?;
+        // No more of somebody's groups is kept than what rules look for.
+        let groups = match &persona.groups {
+            Groups::Known(groups) => groups.iter().filter(|group| rules.policy.speaks_of(group)),
+            Groups::Unknown(_) => return Err(Refusal::new(Reason::GroupsUnavailable).into()),
+        };
         let decision = Decision {
             user: user.to_string(),
             person: person.to_owned(),
-            groups: Vec::new(),
+            groups: groups.map(ToString::to_string).collect(),
             authenticated_at,
             acr: persona.acr.clone(),
+            client_proof: persona.client_proof.as_str().to_owned(),
             token: Token::of(by),
             at_us,
         };
-        self.stands(carrier, &decision, config).await?;
+        self.stands(carrier, &decision, rules).await?;
         Ok(decision)
     }
 
     /// Whether somebody who decides has no part in what the carrier has seen, and could decide.
-    async fn stands(&self, carrier: &Carrier, decision: &Decision, config: &Config) -> Result<(), Stop> {
+    async fn stands(&self, carrier: &Carrier, decision: &Decision, rules: Rules<'_>) -> Result<(), Stop> {
         let Some(mut parties) = self.parties(carrier).await?.filter(|parties| !parties.is_empty()) else {
             let hint =
                 "nobody knows who has brought what it carries, and so who could take it off: it has to be forgotten";
@@ -244,7 +258,7 @@ impl Labels {
         };
         let party = parties.remove(0);
         let requester = Requester { party, principal: String::new(), token: None, openers: parties };
-        Ok(stands_beside(decision, &requester, config)?)
+        Ok(stands_beside(decision, &requester, rules)?)
     }
 }
 

@@ -10,6 +10,7 @@ use crate::ids::AgentId;
 use crate::inversion::{self, Control};
 use crate::outcome::{Reason, Refusal};
 use crate::policy::{Arguments, Ask, Permit};
+use crate::wire::Json;
 
 /// Checks a call against its mandate.
 ///
@@ -113,7 +114,7 @@ fn within(permit: &Permit, wanted: &Wanted<'_>, mandate: &Mandate, now: jiff::Ti
     if permit.is_following() {
         return Ok(());
     }
-    let arguments = wanted.arguments.map_or(Arguments::None, |arguments| Arguments::Json(arguments.as_str()));
+    let arguments = Arguments::of(target.action(), wanted.arguments.map(Json::as_str));
     let of_template = template.into_iter().flat_map(|template| &template.conditions).map(|named| named.text.as_str());
     for condition in of_template.chain(mandate.conditions.iter().map(String::as_str)) {
         // A condition that is gone from the files holds for nothing.

@@ -10,15 +10,30 @@ use rust_decimal::Decimal;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use crate::ids::Action;
+
 /// The arguments of a call as a decision gets them.
 #[derive(Debug, Clone, Copy)]
 pub enum Arguments<'a> {
-    /// Not known yet: lists.
+    /// Not known: lists, and methods that nobody here has heard of.
     Unknown,
     /// The call has none, which is the same as an empty object.
     None,
     /// The JSON text of `params.arguments`, as `wire` has checked it.
     Json(&'a str),
+}
+
+impl<'a> Arguments<'a> {
+    /// What a request for that brings: the JSON text of `params.arguments`, where it has some. Of a method that nobody
+    /// here has heard of, nobody knows which of its parameters are arguments.
+    #[must_use]
+    pub const fn of(action: &Action, text: Option<&'a str>) -> Self {
+        match (text, action) {
+            (Some(text), _) => Self::Json(text),
+            (None, Action::Method(_)) => Self::Unknown,
+            (None, _) => Self::None,
+        }
+    }
 }
 
 /// Arguments of which the outermost object has been read.

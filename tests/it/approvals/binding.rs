@@ -173,3 +173,39 @@ async fn explain_names_the_gates_and_check_the_mistakes_in_their_file() {
         assert!(told.lines().any(|line| line.contains(place) && line.contains(what)), "{place} {what}: {told}");
     }
 }
+
+#[tokio::test]
+async fn with_what_was_approved_nothing_goes_out_that_nobody_was_shown() {
+    let (issuer, upstream) = (Issuer::start().await, upstream().await);
+    let forwarding = "title = \"Tools\"\npins = \"off\"\nforward_headers = [\"x-team\"]";
+    let gateway = setup(
+        &issuer,
+        &upstream,
+        "[gates.deploy]\nobjects = [\"other/echo\"]\napprovers = [\"group:test/approvers\"]\n",
+    )
+    .http_server("other", &upstream.url, forwarding)
+    .start()
+    .await;
+    let running = Running { issuer, upstream, gateway };
+    let alice = running.caller("alice");
+    let call = async |name: &str| {
+        let params = json!({ "name": format!("other__{name}"), "arguments": { "n": 1 }, "unseen": "u-1",
+            "_meta": { "com.example/unseen": "u-2" } });
+        let (mut headers, body) = crate::support::client::modern_request("tools/call", params);
+        headers.push(("x-team", "u-3".to_owned()));
+        alice.post(&headers, body.to_string()).await
+    };
+    let id = waits(&call("echo").await);
+    assert_eq!(running.approve(&id, &running.bob()).await.status, 200);
+    assert_eq!(call("echo").await.tool_text(), r#"{"n":1}"#);
+    let arrived = running.upstream.calls().pop().unwrap();
+    assert!(arrived.message["params"]["arguments"] == json!({ "n": 1 }), "{}", arrived.text);
+    assert!(!arrived.text.contains("unseen") && !arrived.text.contains("u-2"), "{}", arrived.text);
+    assert_eq!(arrived.headers.get("x-team"), None);
+    assert!(arrived.text.contains("clientCapabilities"), "what the gateway says itself is there: {}", arrived.text);
+    // What nobody approves goes out as it came.
+    assert_eq!(call("look").await.tool_text(), r#"{"n":1}"#);
+    let arrived = running.upstream.calls().pop().unwrap();
+    assert!(arrived.text.contains("u-1") && arrived.text.contains("u-2"), "{}", arrived.text);
+    assert_eq!(arrived.headers.get("x-team").map(String::as_str), Some("u-3"));
+}

@@ -271,3 +271,164 @@ async fn an_end_that_a_restored_store_has_forgotten_is_an_end() {
     assert!(is_hidden(&running.looks().await));
     assert_eq!(running.calls(), 0);
 }
+
+/// A call of hers that its server does not answer; ends only when the gateway ends it.
+async fn under_way(running: &Running) -> tokio::task::JoinHandle<Answer> {
+    running.upstream.mute("look");
+    let (before, olga) = (running.calls(), running.olga_calls());
+    let call = tokio::spawn(async move { olga.call_tool("tools__look", json!({ "x": 1 })).await });
+    eventually("the call to reach its server", async || running.calls() > before).await;
+    call
+}
+
+async fn is_cut_off(call: tokio::task::JoinHandle<Answer>) {
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(10), call).await.expect("it goes on").unwrap();
+    assert_eq!(reason(&ended), "break_glass_over", "{}", ended.text);
+}
+
+fn take_it_out_of_the_files(running: &Running) {
+    let policies = running.gateway.directory().join("policies");
+    let gates = std::fs::read_to_string(policies.join("gates.toml")).unwrap();
+    std::fs::write(policies.join("gates.toml"), gates.split("[break_glass").next().unwrap()).unwrap();
+    let rows =
+        format!("{RULES}{FIRE}").lines().filter(|line| !line.contains("firefighter")).collect::<Vec<_>>().join("\n");
+    std::fs::write(policies.join("policy.csv"), rows).unwrap();
+    assert!(running.gateway.command(&["reload", "--config", "servers.toml"]).status.success());
+}
+
+#[tokio::test]
+async fn what_is_under_way_ends_when_whoever_agreed_is_revoked_and_when_the_files_have_it_no_more() {
+    let running = begin("1h").await;
+    running.opened().await;
+    let call = under_way(&running).await;
+    let revoked = running.gateway.command(&["revoke", "subject", "user:test/bob", "--config", "servers.toml"]);
+    assert!(revoked.status.success(), "{revoked:?}");
+    is_cut_off(call).await;
+
+    let running = begin("1h").await;
+    running.opened().await;
+    let call = under_way(&running).await;
+    take_it_out_of_the_files(&running);
+    is_cut_off(call).await;
+}
+
+#[tokio::test]
+async fn whoever_asked_and_was_signed_out_since_has_it_no_more_with_their_next_login() {
+    let (issuer, upstream) = (Issuer::start().await, upstream().await);
+    // So that a token can be of after the skew that a sign-out allows for.
+    let gateway = emergency_setup(&issuer, &upstream, "1h").issuer_lines("leeway = \"5m\"\n").start().await;
+    let running = Running { issuer, upstream, gateway };
+    running.opened().await;
+    let words = ["revoke", "subject", "user:test/olga", "--sign-out", "--config", "servers.toml"];
+    assert!(running.gateway.command(&words).status.success());
+    let mut claims = running.issuer.claims("olga", &["oncall"], &running.gateway.resource());
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    claims["iat"] = json!(jiff::Timestamp::now().as_second() + 300);
+    let olga = running.gateway.client(&running.issuer.sign(&claims));
+    let answer = olga.call_tool("tools__look", json!({})).await;
+    assert!(is_hidden(&answer), "she has to ask again: {}", answer.text);
+    assert_eq!(running.calls(), 0);
+}
+
+#[tokio::test]
+async fn access_that_is_given_back_to_somebody_with_a_part_in_it_does_not_bring_it_back() {
+    for gone in ["user:test/bob", "user:test/olga"] {
+        let (issuer, upstream) = (Issuer::start().await, upstream().await);
+        let lifts = "p, role:root, *, bailiwick/revocations, admin, -, allow\np, role:root, *, bailiwick/lift, admin, -, allow\n";
+        let rules = format!("{RULES}{FIRE}{lifts}");
+        let gateway = emergency_setup(&issuer, &upstream, "1h").policy(&rules).start().await;
+        let running = Running { issuer, upstream, gateway };
+        let view = running.opened().await;
+        let revoked = running.gateway.command(&["revoke", "subject", gone, "--config", "servers.toml"]);
+        assert!(revoked.status.success(), "{revoked:?}");
+        let root = running.person("root", &["roots"]);
+        let held = running.at("/revocations", &root).bare(reqwest::Method::GET, &[]).await;
+        let since = held.response()["revocations"][0]["since"].as_u64().unwrap();
+        let lifted = running.at(&format!("/revocations/{since}"), &root).bare(reqwest::Method::DELETE, &[]).await;
+        assert_eq!(lifted.status, 200, "{}", lifted.text);
+        assert!(is_hidden(&running.looks().await), "{gone}");
+        let all =
+            running.at("/break-glass", &running.person("bea", &["approvers"])).bare(reqwest::Method::GET, &[]).await;
+        assert_eq!(
+            (&all.response()[0]["id"], &all.response()[0]["state"]),
+            (&view["id"], &json!("to_review")),
+            "{gone}"
+        );
+        assert_eq!(running.calls(), 0);
+    }
+}
+
+#[tokio::test]
+async fn whoever_agreed_and_whom_no_rule_lets_agree_any_more_has_agreed_to_nothing() {
+    let running = begin("1h").await;
+    running.opened().await;
+    assert_eq!(running.looks().await.tool_text(), r#"{"x":1}"#);
+    let rows =
+        format!("{RULES}{FIRE}").replace("p, role:approver, *, bailiwick/break-glass-approve, admin, -, allow\n", "");
+    running.gateway.write_policy(&rows);
+    assert!(running.gateway.command(&["reload", "--config", "servers.toml"]).status.success());
+    assert!(is_hidden(&running.looks().await));
+    assert_eq!(running.calls(), 1);
+}
+
+#[tokio::test]
+async fn what_is_no_call_of_a_server_is_told_as_well() {
+    let (issuer, upstream) = (Issuer::start().await, upstream().await);
+    let templates = "[templates.nightly]\ntitle = \"at night\"\ntools = [\"tools/look\"]\n\
+                     environments = [\"development\"]\nagents = [\"assistant\"]\nwall_time = \"10m\"\n";
+    let gateway = emergency_setup(&issuer, &upstream, "1h").policy_file("mandates.toml", templates).start().await;
+    let running = Running { issuer, upstream, gateway };
+    let view = running.opened().await;
+    let answer = running.olga_calls().call_tool("bailiwick__mandate_status", json!({ "id": "none" })).await;
+    assert!(!is_hidden(&answer), "{}", answer.text);
+    let used = async || {
+        let mut all = running.gateway.records("approval");
+        all.retain(|record| {
+            record["approval"]["event"] == "break_glass_used" && record["approval"]["id"] == view["id"]
+        });
+        all
+    };
+    eventually("the record", async || !used().await.is_empty()).await;
+    let told = used().await.remove(0);
+    assert_eq!(
+        (&told["approval"]["server"], &told["approval"]["name"], &told["approval"]["detail"]),
+        (&json!("bailiwick"), &json!("mandate_status"), &json!("it burns")),
+        "{told}"
+    );
+    assert_eq!(told["approval"]["approvers"][0]["id"], "user:test/bob", "{told}");
+}
+
+#[tokio::test]
+async fn a_person_asks_for_a_few_at_once_and_others_can_ask_all_the_same() {
+    let running = begin("1h").await;
+    for _ in 0..bailiwick::limit::BREAK_GLASS_ASKED_PER_PERSON_MAX {
+        assert_eq!(running.asks_for_it(&running.olga()).await.status, 200);
+    }
+    let more = running.asks_for_it(&running.olga()).await;
+    assert_eq!(reason(&more), "approvals_limited", "{}", more.text);
+    let other = running.asks_for_it(&running.person("oskar", &["oncall"])).await;
+    assert_eq!(other.status, 200, "{}", other.text);
+    // One that is withdrawn makes room.
+    let all = running.at("/break-glass", &running.bob()).bare(reqwest::Method::GET, &[]).await;
+    let own = all.response().as_array().unwrap().iter().find(|one| one["user"] == "user:test/olga").unwrap().clone();
+    assert_eq!(running.noted(&own, "end", &running.bob()).await.status, 200);
+    assert_eq!(running.asks_for_it(&running.olga()).await.status, 200);
+}
+
+#[tokio::test]
+async fn of_an_agreement_and_an_end_at_the_same_moment_neither_is_lost() {
+    let running = begin("1h").await;
+    for _ in 0..6 {
+        let asked = running.asks_for_it(&running.olga()).await.response().clone();
+        let (bob, carol) = (running.bob(), running.person("carol", &["approvers"]));
+        let (agreed, ended) = tokio::join!(running.agrees(&asked, &bob), running.noted(&asked, "end", &carol));
+        let all = running.at("/break-glass", &bob).bare(reqwest::Method::GET, &[]).await;
+        let one = all.response().as_array().unwrap().iter().find(|one| one["id"] == asked["id"]).unwrap().clone();
+        let wanted = match (agreed.status, ended.status) {
+            (200, 200) => "to_review",
+            (200, _) => "open",
+            _ => "expired",
+        };
+        assert_eq!(one["state"], wanted, "{} {} {one}", agreed.text, ended.text);
+    }
+}

@@ -250,3 +250,47 @@ async fn an_approval_that_was_used_is_not_used_again_when_the_store_of_before_is
     running.call("alice", json!({ "to": "staging" })).await;
     assert_eq!(running.calls(), 2, "what was not used is as good as before");
 }
+
+#[tokio::test]
+async fn an_approver_whom_no_rule_lets_approve_any_more_has_approved_nothing() {
+    let (running, id) = approved(GATES).await;
+    let rules = format!("{DEVELOPERS_MAY}{RULES}{ROOTS}");
+    let managers = rules.replace("p, role:approver, *, bailiwick/approve, admin, -, allow\n", "")
+        + "p, group:test/managers, *, bailiwick/approve, admin, -, allow\n";
+    write(&running.gateway, "policy.csv", &managers);
+    reload(&running).await;
+    assert_eq!(running.asks("alice", json!({ "n": 1 })).await, id, "it waits again");
+    assert_eq!(running.calls(), 0);
+    eventually("the record", async || running.events(&id).contains(&"voided".to_owned())).await;
+    // Somebody whom the gate names and a rule lets.
+    let both = running.person("mia", &["managers", "approvers"]);
+    assert_eq!(running.approve(&id, &both).await.response()["state"], "approved");
+    assert_eq!(running.call("alice", json!({ "n": 1 })).await.tool_text(), r#"{"n":1}"#);
+}
+
+#[tokio::test]
+async fn one_more_yes_to_what_is_approved_does_not_make_the_others_good_for_longer() {
+    let (running, id) = approved(GATES).await;
+    let until = running.view(&id, &running.bob()).await["until"].clone();
+    let late = running.approve(&id, &running.person("carol", &["approvers"])).await;
+    assert_eq!((late.status, reason(&late).as_str()), (409, "approval_over"), "{}", late.text);
+    assert_eq!(running.view(&id, &running.bob()).await["until"], until);
+    assert_eq!(running.call("alice", json!({ "n": 1 })).await.tool_text(), r#"{"n":1}"#);
+
+    // Where one of two fell away, whoever says yes in their place renews nothing that the other one has said.
+    let (running, id) = {
+        let (issuer, upstream) = (Issuer::start().await, upstream().await);
+        let gateway = setup(&issuer, &upstream, &format!("{GATES}approvals = 2\n")).start().await;
+        let running = Running { issuer, upstream, gateway };
+        let id = running.asks("alice", json!({ "n": 1 })).await;
+        (running, id)
+    };
+    for user in ["bob", "carol"] {
+        assert_eq!(running.approve(&id, &running.person(user, &["approvers"])).await.status, 200);
+    }
+    let until = running.view(&id, &running.bob()).await["until"].clone();
+    let revoked = running.gateway.command(&["revoke", "subject", "user:test/carol", "--config", "servers.toml"]);
+    assert!(revoked.status.success(), "{revoked:?}");
+    let third = running.approve(&id, &running.person("dave", &["approvers"])).await;
+    assert_eq!((third.status, &third.response()["until"]), (200, &until), "{}", third.text);
+}

@@ -253,3 +253,16 @@ async fn a_clock_that_jumps_ends_it_early_and_brings_no_use_back() {
     }
     assert!(running.calls() <= 2 && sent == 1, "{sent} {}: {id}", running.calls());
 }
+
+#[tokio::test]
+async fn whoever_gave_it_and_whom_no_rule_lets_give_one_any_more_has_given_nothing() {
+    let (running, id) = standing().await;
+    let path = Path::new(running.gateway.directory()).join("policies/policy.csv");
+    let rows = std::fs::read_to_string(&path).unwrap();
+    let without: Vec<&str> = rows.lines().filter(|row| !row.contains("bailiwick/standing, ")).collect();
+    assert!(without.len() < rows.lines().count(), "{rows}");
+    write(&running, "policy.csv", &without.join("\n"));
+    reload(&running).await;
+    waits_again(&running, 1).await;
+    eventually("that it is void", async || running.events(&id).contains(&"standing_void".to_owned())).await;
+}

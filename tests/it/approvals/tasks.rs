@@ -201,3 +201,39 @@ async fn the_ends_of_one_callers_tasks_leave_room_for_those_of_others() {
     }
     assert!(!ends[0] && *ends.last().unwrap(), "{ends:?}");
 }
+
+#[tokio::test]
+async fn the_end_of_a_task_goes_to_whoever_may_still_call_its_tool_there_and_is_on_the_record() {
+    let running = start(GATES).await;
+    let alice = running.caller("alice");
+    let (task, id) = began(&running, "alice", json!({ "n": 1 })).await;
+    assert_eq!(running.approve(&id, &running.bob()).await.status, 200);
+    about(&alice, "tasks/get", &task).await;
+    let done = about(&alice, "tasks/get", &task).await;
+    assert_eq!(done.result()["result"]["content"][0]["text"], r#"{"n":1}"#, "{}", done.text);
+    let given = |kind: &str| {
+        let mut all = running.gateway.records(kind);
+        all.retain(|record| record["mcp"]["method"] == "tasks/get" && record["mcp"]["name"] == "echo");
+        all
+    };
+    let intent = given("intent").pop().expect("that it was given out is on the record");
+    assert_eq!((&intent["mcp"]["server"], &intent["subject"]["id"]), (&json!("tools"), &json!("user:test/alice")));
+    eventually("its end", async || running.gateway.records("result").iter().any(|end| end["leg"] == intent["leg"]))
+        .await;
+
+    let token = running.issuer.token("alice", &["developers"], &running.gateway.resource());
+    let elsewhere = about(&running.gateway.server_client("tools", &token), "tasks/get", &task).await;
+    assert_eq!(elsewhere.error_code(), -32602, "{}", elsewhere.text);
+    assert!(!elsewhere.text.contains(r#"n\":1"#), "{}", elsewhere.text);
+
+    running.gateway.write_policy(&format!("{DEVELOPERS_MAY}{RULES}p, user:test/alice, *, tools/echo, call, -, deny\n"));
+    assert!(running.gateway.command(&["reload", "--config", "servers.toml"]).status.success());
+    let denied = about(&alice, "tasks/get", &task).await;
+    let unknown = about(&alice, "tasks/get", "AAAAAAAA").await;
+    assert_eq!((denied.status, &denied.text), (unknown.status, &unknown.text), "like a task that does not exist");
+    eventually("the refusal", async || {
+        given("refusal").iter().any(|line| line["decision"]["reason"] == "denied_by_rule")
+    })
+    .await;
+    assert_eq!(running.calls(), 1);
+}

@@ -122,6 +122,40 @@ async fn what_is_put_into_a_store_between_the_decision_and_the_call_keeps_it_bac
 }
 
 #[tokio::test]
+async fn what_the_files_say_of_a_tool_at_the_last_moment_keeps_its_call_back() {
+    let (issuer, sts) = (Issuer::start().await, Sts::start(Revocation::HasNot).await);
+    let (plain, slow) =
+        (upstream(json!({})).await, Scripted::start(json!([tool("post")]), |call| result(call, text("done"))).await);
+    let credential = format!(
+        "[servers.slow.tool_credentials.post]\nkind = \"exchange\"\nissuer = \"{}\"\nclient_id = \"gateway\"\n\
+         audience = \"up\"\n",
+        sts.url
+    );
+    let says = |sends: &str| format!("{LABELS}\n[[label]]\nobjects = [\"slow/post\"]\nsends = \"{sends}\"\n");
+    let setup = setup(&issuer, &plain, &says("nowhere")).http_server("slow", &slow.url, &credential);
+    let gateway = setup.start().await;
+    let alice = client(&issuer, &gateway, "alice");
+    eventually("both lists", async || alice.tool_names().await.contains(&"slow__post".to_owned())).await;
+    for name in ["read_customer", "fetch"] {
+        assert_eq!(call(&alice, name, json!({})).await, None);
+    }
+    let before = sts.asked().len();
+    sts.hold(true);
+    let posting = tokio::spawn({
+        let alice = alice.clone();
+        async move { alice.call_tool("slow__post", json!({})).await }
+    });
+    eventually("its credential is asked for", async || sts.asked().len() > before).await;
+    std::fs::write(gateway.directory().join("policies/labels.toml"), says("external")).unwrap();
+    let reloaded = gateway.command(&["reload", "--allow-widening", "--config", "servers.toml"]);
+    assert!(reloaded.status.success(), "{}", String::from_utf8_lossy(&reloaded.stdout));
+    sts.hold(false);
+    let answer = posting.await.unwrap();
+    assert!(answer.tool_text().starts_with("flow_refused: "), "{}", answer.text);
+    assert!(slow.calls().is_empty());
+}
+
+#[tokio::test]
 async fn nothing_that_is_said_beside_it_makes_a_reader_of_a_store_anything_less() {
     let also = format!("{LABELS}\n[[label]]\nobjects = [\"tools/*\"]\neffect = \"destructive\"\n");
     for (labels, of_load) in [(LABELS, json!({ "destructiveHint": true })), (&*also, json!({}))] {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::input::{self, may_ask, retry};
+use crate::support::sts::{Revocation, Sts};
 use crate::tasks::{self, Task, ask, working};
 
 const CONFIRM: &str = "[gates.sure]\nobjects = [\"tools/other\"]\nkind = \"confirm\"\n";
@@ -152,4 +153,48 @@ async fn the_end_of_a_mandate_cancels_its_tasks_and_leaves_the_brake_to_its_call
     let cancelled = ask(&bot, "tasks/cancel", json!({ "taskId": task })).await;
     assert_eq!(cancelled.result()["resultType"], "complete", "{}", cancelled.text);
     assert_eq!(upstream.reached("tasks/cancel").len(), 2);
+}
+
+/// A tool whose credential comes late, with a mandate for it; the policies' place.
+async fn with_a_late_credential(late: impl AsyncFnOnce(&Gateway) -> ()) -> (Answer, Scripted) {
+    let (issuer, sts) = (Issuer::start().await, Sts::start(Revocation::HasNot).await);
+    let upstream = asking().await;
+    let credential = format!(
+        "[servers.slow.tool_credentials.echo]\nkind = \"exchange\"\nissuer = \"{}\"\nclient_id = \"gateway\"\n\
+         audience = \"up\"\n",
+        sts.url
+    );
+    let templates = TEMPLATES.replace("\"tools/", "\"*/");
+    let rules = RULES.replace("tools/*", "*/*");
+    let gateway = Setup::new(&issuer)
+        .policy(&rules)
+        .policy_file("agents.toml", AGENTS)
+        .policy_file("mandates.toml", &templates)
+        .policy_file("conditions.toml", CONDITIONS)
+        .http_server("slow", &upstream.url, &credential)
+        .start()
+        .await;
+    let bot = bot_of(&issuer, &gateway);
+    let (_, handle) = open(&bot, json!({ "template": "nightly" })).await;
+    sts.hold(true);
+    let before = sts.asked().len();
+    let calling = tokio::spawn(async move { call(&bot, &handle, "slow__echo", json!({})).await });
+    crate::support::eventually("its credential is asked for", async || sts.asked().len() > before).await;
+    late(&gateway).await;
+    sts.hold(false);
+    (calling.await.unwrap(), upstream)
+}
+
+#[tokio::test]
+async fn a_template_that_leaves_out_a_tool_at_the_last_moment_keeps_its_call_back() {
+    let (answer, upstream) = with_a_late_credential(async |gateway: &Gateway| {
+        let path = gateway.directory().join("policies/mandates.toml");
+        let narrower = TEMPLATES.replace("\"tools/echo\", ", "").replace("\"tools/", "\"*/");
+        std::fs::write(path, narrower).unwrap();
+        let reloaded = gateway.command(&["reload", "--config", "servers.toml"]);
+        assert!(reloaded.status.success(), "{}", String::from_utf8_lossy(&reloaded.stdout));
+    })
+    .await;
+    assert_eq!(reason(&answer), "mandate_scope", "{}", answer.text);
+    assert!(upstream.calls().is_empty());
 }
