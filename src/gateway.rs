@@ -28,6 +28,7 @@ pub mod lifecycle;
 mod live;
 mod look;
 pub mod mandates;
+pub mod parted;
 pub mod pins;
 pub mod processes;
 mod reload;
@@ -408,7 +409,8 @@ impl Gateway {
         // After the epoch, so that it is no older.
         let read = Lifecycle::read(&self.store, epoch).await;
         let stopped = read.map(|read| read.keep_newest(&self.lifecycle));
-        let known = self.lifecycle.load().stopped(&self.snapshot().written, since_epoch());
+        let now = Duration::from_micros(u64::try_from(self.standing.now_us()).unwrap_or_default());
+        let known = self.lifecycle.load().stopped(&self.snapshot().written, now);
         self.live.revocations.replace_with(epoch, held, known);
         self.put(None);
         self.follow_emergencies().await;

@@ -288,7 +288,9 @@ async fn open(
     let (epoch, held) = store.revocations().await.map_err(trouble)?;
     let revocations = Arc::new(Revocations::default());
     let lifecycle = Lifecycle::read(&store, epoch).await.map_err(trouble)?;
-    revocations.replace_with(epoch, held, lifecycle.stopped(&snapshot.written, crate::gateway::since_epoch()));
+    let now_s = store.now_s().await.map_err(trouble)?;
+    let now = std::time::Duration::from_secs(u64::try_from(now_s).unwrap_or_default());
+    revocations.replace_with(epoch, held, lifecycle.stopped(&snapshot.written, now));
     let ended = review::ended(&store).await.map_err(trouble)?;
     let snapshot = snapshot.with_ended(&ended, reloader.strictness()).map_err(trouble)?;
     let snapshot = snapshot.without(&revocations.barred());

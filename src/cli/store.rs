@@ -1,7 +1,8 @@
 //! `store`: what the store is, and bringing one that is older than the journal up to it.
 //!
 //! Decides what may be missing: nothing, unless somebody who saw the list says so. Invariant: after `reconcile` the
-//! store holds whatever the journal tells that took something back and was not lifted, or is unchanged.
+//! store holds whatever the journal tells that took something back and was not lifted, and whatever it has itself taken
+//! back since, or is unchanged.
 
 mod told;
 
@@ -16,6 +17,7 @@ use super::Ending;
 use super::output::{BAD, GOOD, Output, WARNING, complain, trouble};
 use super::state::State;
 use crate::config::{Durability, StoreConfig};
+use crate::gateway::parted::Since;
 use crate::gateway::record_missed;
 use crate::identity::revoked::RevocationStore as _;
 use crate::ids::RevocationEpoch;
@@ -23,7 +25,7 @@ use crate::limit;
 use crate::outcome::Failure;
 use crate::record::keys::JournalKey;
 use crate::record::{Journal as Recorder, JournalSettings, Metrics, journal};
-use crate::store::{StateDirectory, Store, look};
+use crate::store::{StateDirectory, Store, Told, ToldChange, look};
 use told::Journal;
 
 const EXAMPLES: &str = "\
@@ -70,6 +72,8 @@ struct Reconciled {
     to: u64,
     taken: usize,
     gaps: Vec<String>,
+    /// What would have given back what the store has taken back since.
+    left_out: Vec<String>,
 }
 
 /// Looks at the store or reconciles it.
@@ -114,11 +118,17 @@ async fn reconcile(state: &Path, config: &StoreConfig, accept_gaps: bool, output
     let parted = journal.parted_from(&store, from).await.map_err(detail)?;
     // What the store has come to since they parted holds as well, so what it has forgotten comes after that.
     let (after, shift) = parted.map_or((from, 0), |parted| (parted - 1, from + 1 - parted));
+    let since = Since::read(&store, parted).await.map_err(detail)?;
     let mut told = BTreeMap::new();
-    let mut gaps = Vec::new();
+    let (mut gaps, mut left_out) = (Vec::new(), Vec::new());
     for epoch in after + 1..=journal.last {
         match journal.change(&store, epoch).await {
-            Ok(change) => drop(told.insert(epoch + shift, change)),
+            Ok(Told { change, nonce }) => {
+                let (change, out) = since.left_of(change);
+                let room = limit::RECONCILE_GAPS_SHOWN_MAX.saturating_sub(left_out.len());
+                left_out.extend(out.into_iter().take(room).map(|out| format!("epoch {epoch} {out}")));
+                told.insert(epoch + shift, Told { change, nonce });
+            }
             Err(why) if gaps.len() < limit::RECONCILE_GAPS_SHOWN_MAX => gaps.push(format!("epoch {epoch}: {why}")),
             Err(_) => {}
         }
@@ -141,7 +151,12 @@ async fn reconcile(state: &Path, config: &StoreConfig, accept_gaps: bool, output
         record_since(&held, &store, after).await?;
     }
     store.close().await;
-    let reconciled = Reconciled { from, to, taken: told.len(), gaps };
+    for left in &left_out {
+        complain(format_args!("{WARNING}left out: {left}{WARNING:#}, and the store has taken it back since\n"));
+    }
+    let nothing = ToldChange::Rows(Vec::new(), Vec::new());
+    let taken = told.values().filter(|told| told.change != nothing).count();
+    let reconciled = Reconciled { from, to, taken, gaps, left_out };
     let text = match (reconciled.to, &reconciled.gaps[..]) {
         (to, _) if to == from => format!("the store is as new as the journal: epoch {from}\n"),
         (to, []) => {

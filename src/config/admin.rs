@@ -51,6 +51,8 @@ pub struct AdminClient {
     pub issuer: IssuerAlias,
     /// Its id there.
     pub client_id: String,
+    /// Whether people say yes to something with its tokens: whoever has one says it for them.
+    pub approves: bool,
 }
 
 impl AdminConfig {
@@ -64,6 +66,12 @@ impl AdminConfig {
     #[must_use]
     pub fn has_client(&self, issuer: &IssuerAlias, client: Option<&str>) -> bool {
         self.clients.iter().any(|known| known.is(issuer, client))
+    }
+
+    /// Whether people say yes to something with this client: the console's, and those of which the files say so.
+    #[must_use]
+    pub fn approves_with(&self, issuer: &IssuerAlias, client: Option<&str>) -> bool {
+        self.clients.iter().any(|known| known.approves && known.is(issuer, client))
     }
 }
 

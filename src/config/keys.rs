@@ -182,8 +182,15 @@ pub const ADMIN: Section = servers(
 pub const ADMIN_TLS: Section = servers("[admin.tls]", &[required("certificate", "path"), required("key", "path")]);
 
 /// `[[admin.clients]]`.
-pub const ADMIN_CLIENT: Section =
-    servers("[[admin.clients]]", &[required("issuer", "issuer alias"), required("client_id", "string")]);
+pub const ADMIN_CLIENT: Section = servers(
+    "[[admin.clients]]",
+    &[
+        required("issuer", "issuer alias"),
+        required("client_id", "string"),
+        // What a program keeps on a disk, another program reads there.
+        defaulted("approves", "boolean", "false"),
+    ],
+);
 
 /// `[cluster]`.
 pub const CLUSTER: Section = servers(

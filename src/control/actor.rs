@@ -136,6 +136,26 @@ impl Actor {
     }
 }
 
+impl Actor {
+    /// Who says yes to something, with a token that no program of theirs keeps.
+    ///
+    /// # Errors
+    /// `administrator_required`.
+    pub(super) fn approver(&self, operations: &dyn Operations) -> Result<Caller, Refusal> {
+        let required = || Refusal::new(Reason::AdministratorRequired);
+        let caller = self.of_token().ok_or_else(required)?;
+        let config = operations.config();
+        let admin = config.as_ref().and_then(|config| config.admin.as_ref()).ok_or_else(required)?;
+        let persona = caller.persona();
+        if admin.approves_with(&persona.issuer, persona.client.as_deref()) {
+            return Ok(caller.clone());
+        }
+        let hint = "a yes takes a person in front of the console, or another client of which [[admin.clients]] says \
+                    approves = true: what a program keeps of a login approves nothing";
+        Err(required().hint(hint))
+    }
+}
+
 /// Whether a login at that moment and of that kind is recent and strong enough to give something back.
 fn is_enough(admin: &AdminConfig, authenticated_at: Option<i64>, acr: Option<&str>, now: i64) -> bool {
     let seconds = |duration: Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);

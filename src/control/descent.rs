@@ -1,7 +1,8 @@
 //! Whether a process descends from this one.
 //!
 //! A stdio server runs as our own user, which is all that a Unix socket tells. Decides by asking who started whom.
-//! Invariant: where that cannot be told, the answer is yes.
+//! Refuses to know what a process without a sandbox does to hide that: it can have others start one, and end its
+//! supervisor. Invariant: where it cannot be told, the answer is yes.
 
 /// More generations than there are between a server and whatever it starts; a longer chain is hiding something.
 #[cfg(target_os = "linux")]

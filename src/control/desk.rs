@@ -1,8 +1,9 @@
 //! The way of every order, whichever door it came through: decided, read, weighed, carried out, recorded, answered.
 //!
 //! Decides in which order that happens. Refuses to know what the operations do. Invariants: nothing of an order is
-//! read before the rules allow its operation; what gives something back is on the record before it is done; what was
-//! begun is finished even if whoever ordered it hangs up; whatever happens leaves a record.
+//! read before the rules allow its operation; nothing is done that the store would not keep, and nothing given back by
+//! what may be old; what gives something back is on the record before it is done; what was begun is finished even if
+//! whoever ordered it hangs up; whatever happens leaves a record.
 
 use std::sync::Arc;
 
@@ -122,6 +123,7 @@ impl Way {
     /// From the first record to the last, whoever hangs up: half a reload serves two configurations, a revocation that
     /// is stored and not in force is none, and what nobody can read of was done by nobody.
     async fn walk(&self, act: BoxFuture<'static, Result<Done, Stop>>) -> Result<Response, Stop> {
+        self.operations.may_change(self.weight)?;
         if self.weight == Weight::Loosen {
             let config = self.operations.config();
             let admin = config.as_ref().and_then(|config| config.admin.as_ref());
@@ -270,6 +272,32 @@ mod tests {
             serve(operations, AdminOperation::Revoke, understand, Actor::host(0), None, request).await;
         }
         assert_eq!(*recorder.brakes.lock().unwrap(), [false, false, true]);
+    }
+
+    #[tokio::test]
+    async fn what_the_store_cannot_be_trusted_with_is_not_begun_and_on_the_record() {
+        fn act() -> BoxFuture<'static, Result<Done, Stop>> {
+            Box::pin(async { panic!("nobody does it") })
+        }
+        fn brake(_: Order) -> Result<Understood, Refusal> {
+            Ok(Understood { weight: Weight::Brake, about: "all".to_owned(), act: act() })
+        }
+        fn loosen(_: Order) -> Result<Understood, Refusal> {
+            Ok(Understood { weight: Weight::Loosen, about: "all".to_owned(), act: act() })
+        }
+        fn look(_: Order) -> Result<Understood, Refusal> {
+            let act = Box::pin(async { Ok(Done::with(Response::default())) });
+            Ok(Understood { weight: Weight::Look, about: "all".to_owned(), act })
+        }
+        let recorder = Arc::new(Recorder { went_back: true, ..Recorder::default() });
+        for (understand, status) in [(brake as Understand, 503), (loosen, 503), (look, 200)] {
+            let operations = Arc::<Recorder>::clone(&recorder);
+            let request = Request::new(Body::empty());
+            let answer = serve(operations, AdminOperation::Reload, understand, Actor::host(0), None, request).await;
+            assert_eq!(answer.status(), status);
+        }
+        let refused = "reload failed by host:0 (store_unavailable): all";
+        assert_eq!(*recorder.administered.lock().unwrap(), [refused, refused, "reload done by host:0: all"]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -11,9 +11,18 @@ pub use crate::gateway::mandates::{Mandate, MandateStatus, Wish};
 use crate::identity::Caller;
 use crate::ids::{AgentId, MandateId, Subject};
 use crate::outcome::{Failure, Reason, Stop};
+use crate::policy::Weight;
 
 /// What the gateway does with mandates and agents for its operators; `gateway.rs` implements it.
 pub trait Governs: Send + Sync + 'static {
+    /// Whether an order of that weight can be carried out at all: what is known of the store is good enough for it.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    fn may_change(&self, weight: Weight) -> Result<(), Failure> {
+        let _any = weight;
+        Ok(())
+    }
     /// All mandates that are kept.
     fn mandates(&self) -> BoxFuture<'_, Result<Vec<MandateStatus>, Failure>> {
         Box::pin(std::future::ready(Ok(Vec::new())))

@@ -12,14 +12,14 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::desk::{Done, Order, REFUSED, Understood};
-use super::operations::{HeldRevocations, LiftOrder, Lifted, Lifting, RevocationOrder, Revoked};
+use super::operations::{HeldRevocations, LiftOrder, Lifted, Lifting, RevocationOrder, Revoked, noted};
 use super::standing;
 use crate::gateway::ReloadOrder;
 use crate::gateway::ask::{self, Question};
 use crate::ids::RevocationEpoch;
 use crate::outcome::{Failure, Reason, Refusal};
 use crate::policy::Weight;
-use crate::record::{metrics, redact};
+use crate::record::metrics;
 
 pub(super) type Taken = Result<Understood, Refusal>;
 
@@ -137,7 +137,7 @@ pub(super) fn lift(order: Order) -> Taken {
     let named = order.name.as_deref().and_then(|name| name.parse().ok());
     let since = named.map(RevocationEpoch).ok_or_else(|| invalid("name it by its `since`, which is a number"))?;
     let LiftOrder { note } = if order.body.is_empty() { LiftOrder::default() } else { json(&order)? };
-    let lifting = Lifting { since, actor: order.actor.name(), note: redact::text(&note).into_owned() };
+    let lifting = Lifting { since, actor: order.actor.name(), note: noted(&note) };
     let act = async move {
         let Some(epoch) = order.operations.lift(lifting).await? else {
             let hint = "none holds since then: it was lifted already, or ordered anew; look at the revocations again";

@@ -58,8 +58,8 @@ pub(super) fn ask(order: Order) -> Taken {
 pub(super) fn confirm(order: Order) -> Taken {
     let (id, about) = named(&order, "confirm")?;
     let act = async move {
-        let by = order.actor.of_token().ok_or_else(|| Refusal::new(Reason::AdministratorRequired))?;
-        let view = order.operations.labelling()?.confirm(&id, by).await?;
+        let by = order.actor.approver(order.operations.as_ref())?;
+        let view = order.operations.labelling()?.confirm(&id, &by).await?;
         let (kind, name) = (view.kind.as_str(), &view.name);
         let (before, after) = (listed(&view.before), listed(&view.after));
         let detail =

@@ -376,8 +376,13 @@ impl RevocationOrder {
         } else {
             RevocationMode::Block
         };
-        Ok(Revocation { target, mode, actor: actor.to_owned(), note: redact::text(&self.note).into_owned(), at: now })
+        Ok(Revocation { target, mode, actor: actor.to_owned(), note: noted(&self.note), at: now })
     }
+}
+
+/// Why, as it may be kept in every store.
+pub(super) fn noted(note: &str) -> String {
+    redact::text(note).replace('\0', "\u{fffd}")
 }
 
 /// What a revocation names, as it may be kept and shown: of a whole token only the SHA-256, by which it is found as well.

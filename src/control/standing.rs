@@ -14,7 +14,7 @@ use crate::gateway::ask::Question;
 pub use crate::gateway::beforehand::{StandingView, TakeBackOrder, Wish};
 use crate::identity::Caller;
 use crate::ids::Digest;
-use crate::outcome::{Failure, Reason, Refusal, Stop};
+use crate::outcome::{Failure, Reason, Stop};
 use crate::policy::Weight;
 use crate::record::{Who, redact};
 
@@ -63,9 +63,9 @@ pub(super) fn propose(order: Order) -> Taken {
     let wish = Wish { note: redact::secrets(&wish.note).into_owned(), ..wish };
     let about = format!("calls like request {}", wish.like.chars().take(32).collect::<String>());
     let act = async move {
-        // The desk lets nobody come this far who has no token.
-        let by = order.actor.of_token().ok_or_else(|| Refusal::new(Reason::AdministratorRequired))?;
-        let view = order.operations.stands()?.propose(&wish, by).await?;
+        // Whoever proposes is the first who says yes.
+        let by = order.actor.approver(order.operations.as_ref())?;
+        let view = order.operations.stands()?.propose(&wish, &by).await?;
         Ok(Done { detail: told(&view), ..Done::with(Json(view).into_response()) })
     };
     Ok(Understood { weight: Weight::Loosen, about, act: Box::pin(act) })
@@ -77,8 +77,8 @@ pub(super) fn approve(order: Order) -> Taken {
     let about = format!("standing approval {id}");
     let ApproveOrder { shown } = json(&order)?;
     let act = async move {
-        let by = order.actor.of_token().ok_or_else(|| Refusal::new(Reason::AdministratorRequired))?;
-        let view = order.operations.stands()?.give(&id, shown, by).await?;
+        let by = order.actor.approver(order.operations.as_ref())?;
+        let view = order.operations.stands()?.give(&id, shown, &by).await?;
         Ok(Done { detail: told(&view), ..Done::with(Json(view).into_response()) })
     };
     Ok(Understood { weight: Weight::Loosen, about, act: Box::pin(act) })

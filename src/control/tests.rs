@@ -14,9 +14,10 @@ use tokio_util::sync::CancellationToken;
 use super::client::{ClientError, request};
 use super::socket::Peer;
 use super::*;
+use crate::gateway::accounts::Removed;
 use crate::gateway::{ReloadOrder, ReloadReport};
 use crate::identity::revoked::{Held, Revocation, RevocationMode, RevocationTarget};
-use crate::ids::{Digest, PolicyRevision, RevocationEpoch};
+use crate::ids::{Digest, PolicyRevision, RevocationEpoch, ServerId};
 use crate::limit;
 use crate::outcome::{Failure, Reason};
 use crate::policy::{AdminOperation, Weight};
@@ -25,13 +26,24 @@ use crate::record::event::AdminNote;
 
 #[derive(Default)]
 pub(super) struct Recorder {
-    revoked: Mutex<Vec<Revocation>>,
-    reloads: Mutex<Vec<(String, ReloadOrder)>>,
+    pub(super) revoked: Mutex<Vec<Revocation>>,
+    pub(super) reloads: Mutex<Vec<(String, ReloadOrder)>>,
     pub(super) administered: Mutex<Vec<String>>,
     pub(super) brakes: Mutex<Vec<bool>>,
+    pub(super) went_back: bool,
+    /// Everybody has an account everywhere.
+    pub(super) has_accounts: bool,
+    pub(super) disk_full: bool,
 }
 
-impl governs::Governs for Recorder {}
+impl governs::Governs for Recorder {
+    fn may_change(&self, weight: Weight) -> Result<(), Failure> {
+        if self.went_back && weight != Weight::Look {
+            return Err(Failure::before(Reason::StoreUnavailable, "it went back"));
+        }
+        Ok(())
+    }
+}
 
 impl Operations for Recorder {
     fn revoke(&self, revocation: Revocation) -> BoxFuture<'_, Result<Revoked, Failure>> {
@@ -84,6 +96,12 @@ impl Operations for Recorder {
         Box::pin(std::future::ready(Ok(crate::identity::now_s())))
     }
 
+    fn unlink<'a>(&'a self, owner: &'a str, server: &'a ServerId) -> BoxFuture<'a, Result<Option<Removed>, Failure>> {
+        let (owner, server) = (owner.to_owned(), server.to_string());
+        let removed = Removed { owner, server, upstream: "revoked".to_owned(), expires_at: None };
+        std::future::ready(Ok(Some(removed).filter(|_| self.has_accounts))).boxed()
+    }
+
     fn metrics(&self) -> String {
         "# EOF\n".to_owned()
     }
@@ -95,6 +113,9 @@ impl Operations for Recorder {
     ) -> BoxFuture<'a, Result<(), Failure>> {
         let reason = note.reason.map_or(String::new(), |reason| format!(" ({reason})"));
         let told = format!("{} {} by {}{reason}: {}", note.operation, note.outcome, note.actor, note.about);
+        if self.disk_full {
+            return std::future::ready(Err(Failure::before(Reason::RecordUnavailable, "disk full"))).boxed();
+        }
         self.administered.lock().unwrap().push(told);
         self.brakes.lock().unwrap().push(note.brakes);
         std::future::ready(Ok(())).boxed()
@@ -300,4 +321,11 @@ fn a_process_that_we_started_operates_nothing() {
     let refusal = actor.may(&Recorder::default(), AdminOperation::Status).unwrap_err();
     assert_eq!(refusal.reason, Reason::NotAllowed);
     assert!(actor.may_loosen(None, AdminOperation::Reload, 0).is_err());
+}
+
+#[test]
+fn what_no_store_could_keep_is_not_ordered_and_not_written_down() {
+    assert!(order("subject", "corp", "ann\0").at("host:0", 1).is_err());
+    let noted = RevocationOrder { note: "lost\0 it".to_owned(), ..order("subject", "corp", "ann") };
+    assert_eq!(noted.at("host:0", 1).unwrap().note, "lost\u{fffd} it");
 }

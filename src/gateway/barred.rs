@@ -1,4 +1,5 @@
-//! What revocations leave of a configuration: agents that may not act, servers that are not there.
+//! What revocations leave of a configuration, and attestations that are overdue: agents that may not act, servers that are
+//! not there.
 //!
 //! Decides nothing else: the rooms see a configuration and need not know why something is missing from it. Refuses to
 //! know tokens, which `identity` looks at on every call. Invariant: with nothing taken back it is the configuration as
@@ -76,10 +77,11 @@ fn left(written: &Arc<Config>, barred: &Barred) -> Arc<Config> {
     }
     let mut config = Config::clone(written);
     let of_gone = |owner: &String| barred.owners.contains(owner) && !inversion::is_off(Control::ServerOwner);
-    config.servers.retain(|server| !barred.servers.contains(&server.id) && !of_gone(&server.owner));
+    let is_barred = |server: &ServerId| barred.servers.contains(server) || barred.stopped.servers.contains(server);
+    config.servers.retain(|server| !is_barred(&server.id) && !of_gone(&server.owner));
     for (id, agent) in &mut config.agents {
         // What is decided while the gateway runs never lets an agent act that the files stop.
-        if let Some(state) = barred.stopped.get(id).filter(|_| agent.state == AgentState::Active) {
+        if let Some(state) = barred.stopped.agents.get(id).filter(|_| agent.state == AgentState::Active) {
             *agent = Arc::new(AgentConfig { state: *state, ..AgentConfig::clone(agent) });
         }
         if barred.agents.contains(id) || barred.owners.contains(&agent.owner) {
@@ -98,6 +100,7 @@ mod tests {
     use crate::catalog::fake::server;
     use crate::front::fixture::config;
     use crate::identity::fixture;
+    use crate::identity::revoked::Stopped;
 
     #[test]
     fn whoever_answers_for_nothing_here_changes_nothing_when_they_leave() {
@@ -136,6 +139,12 @@ mod tests {
         let barred = Barred { servers: [git.id.clone()].into(), ..Barred::default() };
         assert!(left(&written, &barred).server(&git.id).is_none());
         assert_eq!(left(&written, &barred).servers.len(), written.servers.len() - 1);
+
+        let stopped = Stopped { servers: [git.id.clone()].into(), ..Stopped::default() };
+        assert!(
+            left(&written, &Barred { stopped, ..Barred::default() }).server(&git.id).is_none(),
+            "nobody attested it"
+        );
 
         let (id, agent) = written.agents.first_key_value().unwrap();
         let barred = Barred { agents: [id.clone()].into(), ..Barred::default() };

@@ -57,11 +57,38 @@ struct Follower {
     taking_up: Option<JoinHandle<()>>,
     recording: Option<JoinHandle<bool>>,
     is_recorded: bool,
+    taking_ended: Once,
+}
+
+/// Something that is done anew whenever that is wanted, and never twice at a time: what is wanted while it is done may
+/// have come too late for it, and is done after it.
+#[derive(Debug, Default)]
+struct Once {
+    wanted: bool,
+    doing: Option<JoinHandle<()>>,
+}
+
+impl Once {
+    /// Does it, where it is wanted and not being done.
+    fn go_on<F: Future<Output = ()> + Send + 'static>(&mut self, doing: impl FnOnce() -> F) {
+        if self.wanted && self.doing.as_ref().is_none_or(JoinHandle::is_finished) {
+            self.wanted = false;
+            self.doing = Some(tokio::spawn(doing()));
+        }
+    }
 }
 
 impl Follower {
     const fn new() -> Self {
-        Self { beat: None, was_current: true, wanted: None, taking_up: None, recording: None, is_recorded: true }
+        Self {
+            beat: None,
+            was_current: true,
+            wanted: None,
+            taking_up: None,
+            recording: None,
+            is_recorded: true,
+            taking_ended: Once { wanted: false, doing: None },
+        }
     }
 
     async fn look(&mut self, gateway: &Arc<Gateway>) {
@@ -73,6 +100,8 @@ impl Follower {
                 }
             }
         }
+        // Building a policy anew takes longer than the store may be out of sight.
+        self.taking_ended.go_on(|| take_ended(Arc::clone(gateway)));
         let current = gateway.standing.current().is_ok();
         if current != self.was_current {
             self.was_current = current;
@@ -114,15 +143,8 @@ impl Follower {
             return Err(failure);
         }
         if gateway.is_behind(moment.epoch) {
+            self.taking_ended.wanted = true;
             gateway.put_in_force().await?;
-            // Building a policy anew takes longer than the store may be out of sight.
-            let gateway = Arc::clone(gateway);
-            tokio::spawn(async move {
-                while let Err(failure) = gateway.take_ended().await {
-                    tracing::error!(%failure, "grants that have ended may still be in force; it is tried again");
-                    tokio::time::sleep(limit::HEARTBEAT_INTERVAL).await;
-                }
-            });
         }
         let served = gateway.snapshot().policy.revision();
         gateway.standing.saw(began, asked_us.saturating_add(half), &moment, served);
@@ -229,6 +251,18 @@ async fn record(gateway: Arc<Gateway>, was_recorded: bool) -> bool {
     false
 }
 
+/// Serves the policy without the grants that have ended, however often that takes, until the gateway stops.
+async fn take_ended(gateway: Arc<Gateway>) {
+    let stopping = gateway.stopping();
+    let taken = async {
+        while let Err(failure) = gateway.take_ended().await {
+            tracing::error!(%failure, "grants that have ended may still be in force; it is tried again");
+            tokio::time::sleep(limit::HEARTBEAT_INTERVAL).await;
+        }
+    };
+    stopping.run_until_cancelled(taken).await;
+}
+
 /// Takes up the files that the store names, if they are here; says that they are not where that is news.
 async fn take_up(gateway: Arc<Gateway>, active: PolicyRevision, first: bool) {
     let revision = active.0.short();
@@ -275,6 +309,47 @@ async fn record_one(journal: &Journal, own: ReplicaId, change: &Changed) -> Resu
             let rows: Vec<RowNote<'_>> =
                 rows.iter().map(|row| RowNote::new(&row.section, &row.key, row.gone, row.says.as_deref())).collect();
             journal.changed(&ChangeNote { epoch, nonce, rows: &rows, ordered_at }).await
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_wanted_again_and_again_is_done_by_one_and_once_more_afterwards() {
+        let (begun, may_end) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(0)));
+        let mut once = Once::default();
+        let go_on = |once: &mut Once| {
+            once.go_on(|| {
+                let (begun, may_end) = (Arc::clone(&begun), Arc::clone(&may_end));
+                async move {
+                    begun.fetch_add(1, Ordering::SeqCst);
+                    may_end.acquire().await.unwrap().forget();
+                }
+            });
+        };
+        go_on(&mut once);
+        assert!(once.doing.is_none(), "nobody wants it");
+        for _ in 0..100 {
+            once.wanted = true;
+            go_on(&mut once);
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(begun.load(Ordering::SeqCst), 1);
+        for expected in [2, 2] {
+            may_end.add_permits(1);
+            while !once.doing.as_ref().unwrap().is_finished() {
+                tokio::task::yield_now().await;
+            }
+            go_on(&mut once);
+            tokio::task::yield_now().await;
+            assert_eq!(begun.load(Ordering::SeqCst), expected, "what came meanwhile is done once");
         }
     }
 }

@@ -1,8 +1,8 @@
 //! What becomes of agents while the gateway runs: suspended, retired, resumed, attested.
 //!
-//! Decides which agents are stopped beside those that the files stop, and when an attestation is due. Refuses to know
-//! who orders it. Invariants: nothing here lets an agent act that the files stop; each step is a row with its actor, on the
-//! record, and in force at every replica with the epoch that it raised.
+//! Decides which agents and servers are stopped beside those that the files stop, and when an attestation is due. Refuses
+//! to know who orders it. Invariants: nothing here lets an agent act that the files stop; each step is a row with its
+//! actor, on the record, and in force at every replica with the epoch that it raised; moments are the store's.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,11 +11,11 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 
-use super::{Gateway, since_epoch};
+use super::Gateway;
 use crate::config::{AgentState, Config};
 use crate::identity::Caller;
-use crate::identity::revoked::RevocationStore as _;
-use crate::ids::{AgentId, Digest, RevocationEpoch, Subject};
+use crate::identity::revoked::{RevocationStore as _, Stopped};
+use crate::ids::{AgentId, Digest, RevocationEpoch, ServerId, Subject};
 use crate::limit;
 use crate::outbox;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
@@ -110,18 +110,27 @@ impl Lifecycle {
         place.rcu(|there| Arc::clone(if there.epoch > read.epoch { there } else { &read }));
     }
 
-    /// The agents that are stopped as such, and how; also those that the files do not know at the moment, which may come
-    /// back there.
+    /// The agents that are stopped as such, and how, and the servers that nobody has attested in time; also those that the
+    /// files do not know at the moment, which may come back there.
     #[must_use]
-    pub fn stopped(&self, config: &Config, now: Duration) -> BTreeMap<AgentId, AgentState> {
-        let agents =
-            self.attested.keys().filter_map(|key| Some((key, AgentId::new(key.strip_prefix("agent/")?).ok()?)));
-        let overdue = agents.filter(|(key, _)| self.due(key, config.attest_every, now) == Due::Over);
-        let mut stopped: BTreeMap<_, _> = overdue.map(|(_, id)| (id, AgentState::Suspended)).collect();
+    pub fn stopped(&self, config: &Config, now: Duration) -> Stopped {
+        let overdue = self.attested.keys().filter(|key| self.due(key, config.attest_every, now) == Due::Over);
+        let mut stopped = Stopped::default();
+        for key in overdue {
+            match key.split_once('/') {
+                Some(("agent", id)) => {
+                    stopped.agents.extend(AgentId::new(id).map(|id| (id, AgentState::Suspended)));
+                }
+                // Where nobody can attest anything, the log says that it is overdue.
+                Some(("server", id)) if config.admin.is_some() => stopped.servers.extend(ServerId::new(id)),
+                _ => {}
+            }
+        }
         for (key, halted) in &self.halted {
             // One that is stopped for one person has another name.
             if let Ok(id) = AgentId::new(key) {
-                stopped.insert(id, if halted.retired { AgentState::Retired } else { AgentState::Suspended });
+                let state = if halted.retired { AgentState::Retired } else { AgentState::Suspended };
+                stopped.agents.insert(id, state);
             }
         }
         stopped
@@ -191,7 +200,7 @@ pub fn agent_key(agent: &AgentId) -> String {
 
 /// The name of a server's attestation.
 #[must_use]
-pub fn server_key(server: &crate::ids::ServerId) -> String {
+pub fn server_key(server: &ServerId) -> String {
     format!("server/{server}")
 }
 
@@ -267,7 +276,7 @@ impl Gateway {
             (Step::Suspend, Some(_)) => return Err(invalid(format!("`{key}` is stopped already"))),
             (Step::Resume, Some(_)) => Action::Remove,
             (Step::Suspend | Step::Retire, _) => {
-                let at = i64::try_from(since_epoch().as_secs()).unwrap_or_default();
+                let at = self.store.now_s().await?;
                 let retired = step == Step::Retire;
                 let long = subject.map(Subject::to_string).filter(|subject| !key.ends_with(subject.as_str()));
                 put(&Halted { retired, subject: long, by: by.to_owned(), note: note.to_owned(), at })?
@@ -315,8 +324,7 @@ impl Gateway {
     /// # Errors
     /// `store_unavailable`, `record_unavailable`.
     pub async fn attest_owned(&self, key: &str, owner: &str, by: &str) -> Result<(), Stop> {
-        let at = i64::try_from(since_epoch().as_secs()).unwrap_or_default();
-        let action = put(&Attestation { by: by.to_owned(), at })?;
+        let action = put(&Attestation { by: by.to_owned(), at: self.store.now_s().await? })?;
         let change = Change::new(ATTESTED, key, Expect::Anything, action);
         let Changed::Done { epoch, .. } = self.store.change(vec![change], Tell::Everybody).await? else {
             return Err(Failure::before(Reason::StoreUnavailable, "no more attestations fit").into());
@@ -338,14 +346,16 @@ impl Gateway {
     }
 
     async fn attestations(&self) -> Result<(), Failure> {
-        let now = self.snapshot();
+        // What a store says is new that went back was attested at another time.
+        self.standing.believed()?;
+        let (now, at) = (self.snapshot(), self.store.now_s().await?);
+        let moment = Duration::from_secs(u64::try_from(at).unwrap_or_default());
         let lifecycle = Lifecycle::read(&self.store, self.store.revocation_epoch().await?).await?;
         let agents = now.written.agents.values().map(|agent| (agent_key(&agent.id), agent.owner.clone()));
         let servers = now.written.servers.iter().map(|server| (server_key(&server.id), server.owner.clone()));
         let known: Vec<(String, String)> = agents.chain(servers).collect();
-        let at = i64::try_from(since_epoch().as_secs()).unwrap_or_default();
         for (key, owner) in known {
-            match lifecycle.due(&key, now.written.attest_every, since_epoch()) {
+            match lifecycle.due(&key, now.written.attest_every, moment) {
                 Due::Later if lifecycle.attested(&key).is_none() => {
                     let action = put(&Attestation { by: "files".to_owned(), at })?;
                     // Another replica may have noted it just now.
@@ -359,7 +369,7 @@ impl Gateway {
         }
         let fresh = Lifecycle::read(&self.store, self.store.revocation_epoch().await?).await?;
         fresh.keep_newest(&self.lifecycle);
-        let stopped = self.lifecycle.load().stopped(&now.written, since_epoch());
+        let stopped = self.lifecycle.load().stopped(&now.written, moment);
         if stopped != self.live.revocations.barred().stopped {
             self.take_revocations().await?;
         }
@@ -375,6 +385,7 @@ fn put<T: Serialize>(body: &T) -> Result<Action, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::AdminConfig;
     use crate::identity::fixture;
 
     fn lifecycle(attested_at: i64) -> Lifecycle {
@@ -398,16 +409,42 @@ mod tests {
         let config = fixture::config();
         let bot = AgentId::new("bot").unwrap();
         let late = Duration::from_secs(1_000) + config.attest_every;
-        assert_eq!(lifecycle(1_000).stopped(&config, late), BTreeMap::from([(bot.clone(), AgentState::Suspended)]));
+        let stopped = lifecycle(1_000).stopped(&config, late);
+        assert_eq!(stopped.agents, BTreeMap::from([(bot.clone(), AgentState::Suspended)]));
+        assert!(stopped.servers.is_empty());
         let mut halted = lifecycle(1_000);
         let retired = Halted { retired: true, subject: None, by: "host:0".into(), note: String::new(), at: 0 };
         halted.halted.insert("bot".into(), retired.clone());
         halted.halted.insert("desk/user:corp/anna".into(), Halted { retired: false, ..retired });
-        assert_eq!(halted.stopped(&config, late), BTreeMap::from([(bot, AgentState::Retired)]));
+        assert_eq!(halted.stopped(&config, late).agents, BTreeMap::from([(bot, AgentState::Retired)]));
         let none = Config { agents: BTreeMap::new(), ..config.clone() };
         assert_eq!(halted.stopped(&none, late), halted.stopped(&config, late), "files may bring it back");
         let desk = AgentId::new("desk").unwrap();
         assert_eq!(halted.halted_for(&desk).map(|(user, _)| user).collect::<Vec<_>>(), ["user:corp/anna"]);
+    }
+
+    #[test]
+    fn a_server_that_is_not_attested_in_time_is_there_for_nobody() {
+        let mut config = fixture::config();
+        let mut lifecycle = lifecycle(i64::MAX);
+        let attestation = Attestation { by: "files".into(), at: 1_000 };
+        lifecycle.attested.insert("server/git".into(), attestation);
+        let every = config.attest_every;
+        let at = |before: u64| Duration::from_secs(1_000 - before) + every;
+        assert!(lifecycle.stopped(&config, at(0)).servers.is_empty(), "nobody could attest it");
+        config.admin = Some(AdminConfig {
+            listen: "127.0.0.1:9443".parse().unwrap(),
+            public_url: config.gateway.public_url.clone(),
+            allowed_hosts: Vec::new(),
+            tls: None,
+            clients: Vec::new(),
+            acr: Vec::new(),
+            auth_age_max: Duration::from_secs(300),
+            console: None,
+        });
+        assert!(lifecycle.stopped(&config, at(1)).servers.is_empty());
+        let stopped = lifecycle.stopped(&config, at(0));
+        assert_eq!((stopped.agents.len(), stopped.servers), (0, [ServerId::new("git").unwrap()].into()));
     }
 
     #[test]

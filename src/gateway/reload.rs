@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use super::understand::{Understood, understand};
 use super::{Gateway, Snapshot, wider};
 use crate::config::{
-    AdminConfig, Config, DpopMode, FileSet, GatewayConfig, Loaded, Mistake, Overrides, Seal, ServerConfig, keyfile,
+    AdminClient, AdminConfig, Config, DpopMode, FileSet, GatewayConfig, Loaded, Mistake, Overrides, Seal, ServerConfig,
+    keyfile,
 };
 use crate::identity::Identity;
 use crate::ids::{PolicyRevision, ServerId};
@@ -411,7 +412,12 @@ fn administers_more(before: Option<&AdminConfig>, after: Option<&AdminConfig>) -
         !before.acr.is_empty() && (after.acr.is_empty() || after.acr.iter().any(|value| !before.acr.contains(value)));
     weaker
         || after.auth_age_max > before.auth_age_max
-        || after.clients.iter().any(|client| !before.clients.contains(client))
+        || after.clients.iter().any(|client| {
+            let known = |old: &AdminClient| {
+                old.is(&client.issuer, Some(&client.client_id)) && (old.approves || !client.approves)
+            };
+            !before.clients.iter().any(known)
+        })
         || door(before) != door(after)
 }
 
@@ -537,7 +543,13 @@ mod tests {
         assert!(!trusts_more(&weaker, &with), "a stricter login is a brake");
         assert!(trusts_more(&with, &before), "the socket may widen where there are none");
         let client =
-            crate::config::AdminClient { issuer: with.issuers[0].alias.clone(), client_id: "console".to_owned() };
+            AdminClient { issuer: with.issuers[0].alias.clone(), client_id: "console".to_owned(), approves: false };
+        let (mut looks, mut approves) = (config(), config());
+        looks.admin = Some(AdminConfig { clients: vec![client.clone()], ..admin.clone() });
+        let approving = AdminClient { approves: true, ..client.clone() };
+        approves.admin = Some(AdminConfig { clients: vec![approving], ..admin.clone() });
+        assert!(trusts_more(&looks, &approves), "what a program keeps approves");
+        assert!(!trusts_more(&approves, &looks), "it approves no more");
         let (mut another, mut slower, mut moved) = (config(), config(), config());
         another.admin = Some(AdminConfig { clients: vec![client], ..admin.clone() });
         slower.admin = Some(AdminConfig { auth_age_max: std::time::Duration::from_secs(301), ..admin.clone() });

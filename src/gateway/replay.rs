@@ -14,7 +14,7 @@ use super::pins;
 use super::review;
 use crate::delegate::vault;
 use crate::guard::{approval, label, mandate};
-use crate::ids::ReplicaId;
+use crate::ids::{AgentId, ReplicaId};
 use crate::limit;
 use crate::outcome::{Failure, Reason};
 use crate::record::journal;
@@ -114,8 +114,9 @@ fn stopped(row: &RowRead, at: i64) -> Result<Change, String> {
     if let Some(gone) = removed(row, lifecycle::STOPPED) {
         return Ok(gone);
     }
-    // Where it is not told how it was stopped, it is at least not acting.
-    let halted = Halted { retired: false, subject: None, by: "reconcile".to_owned(), note: String::new(), at };
+    // Where it is not told how it was stopped, it may have been for good; for one person nothing is.
+    let retired = AgentId::new(&row.key).is_ok();
+    let halted = Halted { retired, subject: None, by: "reconcile".to_owned(), note: String::new(), at };
     let body = row.says.clone().map_or_else(|| serde_json::to_string(&halted), Ok);
     Ok(put(lifecycle::STOPPED, &row.key, body.map_err(|error| error.to_string())?))
 }
@@ -238,4 +239,22 @@ fn used_since(directory: &Path, since_us: i64) -> std::io::Result<Told> {
         }
     }
     Ok(told)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_of_which_it_is_not_told_how_it_was_stopped_is_resumed_by_nobody() {
+        let told = |key: &str, says: Option<&str>| {
+            let section = lifecycle::STOPPED.name.to_owned();
+            let row = RowRead { section, key: key.to_owned(), cut: false, gone: false, says: says.map(str::to_owned) };
+            let Action::Put { body, .. } = stopped(&row, 7).unwrap().action else { panic!("it is gone") };
+            serde_json::from_str::<Halted>(&body).unwrap()
+        };
+        assert!(told("bot", None).retired);
+        assert!(!told("bot/user:corp/anna", None).retired, "for one person an agent is only suspended");
+        assert!(!told("bot", Some(r#"{"retired":false,"by":"host:0","at":1}"#)).retired);
+    }
 }

@@ -13,6 +13,7 @@ use arc_swap::ArcSwap;
 use crate::ids::{PolicyRevision, ReplicaId, RevocationEpoch};
 use crate::limit;
 use crate::outcome::{Failure, Reason};
+use crate::policy::Weight;
 use crate::store::{Member, Moment};
 
 /// What is known of the store and of the other replicas.
@@ -210,6 +211,20 @@ impl Standing {
         Err(Failure::before(Reason::StoreUnavailable, detail))
     }
 
+    /// Whether an order of that weight can be carried out. What takes something back is written to a store that was only
+    /// not heard of for a while, as far as it answers; nothing is given back by what may be old; and what a store
+    /// acknowledges that went back is not kept.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub fn may_change(&self, weight: Weight) -> Result<(), Failure> {
+        match weight {
+            Weight::Look => Ok(()),
+            Weight::Brake => self.believed(),
+            Weight::Loosen => self.believed().and_then(|()| self.current()),
+        }
+    }
+
     /// The moment by the store's clock, as far as that is known, microseconds since 1970: mandates are opened by it, and
     /// so they end by it at every replica.
     #[must_use]
@@ -353,6 +368,22 @@ mod tests {
             assert!(standing.compare(RevocationEpoch(7), RevocationEpoch(reached)).is_err());
         }
         assert!(standing.believed().is_err());
+    }
+
+    #[test]
+    fn nothing_is_given_back_by_what_is_old_and_nothing_ordered_of_a_store_that_went_back() {
+        let may = |standing: &Standing| {
+            [Weight::Look, Weight::Brake, Weight::Loosen].map(|weight| standing.may_change(weight).is_ok())
+        };
+        let standing = standing(true, "active");
+        assert_eq!(may(&standing), [true; 3]);
+        let mut old = Arc::into_inner(standing).unwrap();
+        old.began = Instant::now().checked_sub(limit::STORE_AGE_MAX + Duration::from_secs(1)).unwrap();
+        assert_eq!(may(&old), [true, true, false], "a brake that the store takes holds");
+        old.saw(Instant::now(), 0, &moment("active"), revision("active"));
+        assert_eq!(may(&old), [true; 3]);
+        old.distrust("it went back");
+        assert_eq!(may(&old), [true, false, false]);
     }
 
     #[test]

@@ -54,7 +54,9 @@ impl TryFrom<Described<'_>> for RevocationTarget {
     fn try_from(words: Described<'_>) -> Result<Self, DescriptionError> {
         let refuse = || DescriptionError(words.kind.chars().take(40).collect());
         let issuer = || IssuerAlias::new(words.issuer).map_err(|_| refuse());
-        let value = || if words.value.is_empty() { Err(refuse()) } else { Ok(words.value.to_owned()) };
+        // No token has such a name, and not every store could keep it.
+        let none = words.value.is_empty() || words.value.contains('\0');
+        let value = || if none { Err(refuse()) } else { Ok(words.value.to_owned()) };
         Ok(match words.kind {
             "token" => Self::Token(value()?),
             "session" if words.issuer.is_empty() => Self::Session(value()?),
@@ -158,6 +160,8 @@ mod tests {
             ("key", "", ""),
             ("subject", "", "ann"),
             ("subject", "corp", ""),
+            ("subject", "corp", "ann\0"),
+            ("owner", "", "user:corp/ann\0"),
             ("client", "NO", "x"),
             ("agent", "", "NOT AN AGENT"),
             ("owner", "", "anna"),

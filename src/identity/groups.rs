@@ -44,6 +44,9 @@ pub(super) fn groups(issuer: &IssuerConfig, claims: &Claims<'_>, own: bool, age:
     if names.len() > limit::GROUPS_MAX {
         return Groups::Unknown(format!("the claim `{name}` has more than {} groups", limit::GROUPS_MAX));
     }
+    if names.iter().any(|group| group.contains('\0')) {
+        return Groups::Unknown(format!("the claim `{name}` has a U+0000 in it"));
+    }
     let mut subjects: Vec<Subject> = names.iter().map(|group| Subject::group(&issuer.alias, group)).collect();
     subjects.sort_unstable();
     subjects.dedup();
@@ -85,6 +88,7 @@ mod tests {
             r#"{"groups":null}"#,
             r#"{"groups":"a b"}"#,
             r#"{"groups":["a",1]}"#,
+            r#"{"groups":["a","b\u0000"]}"#,
             r#"{"groups":{"a":1}}"#,
             r#"{"hasgroups":true}"#,
             r#"{"groups":["a"],"hasgroups":true}"#,

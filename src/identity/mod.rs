@@ -372,6 +372,7 @@ impl Identity {
         token.is_some_and(|token| self.revocations.check(token).is_err())
             || agents.iter().any(|agent| barred.agents.contains(agent))
             || barred.servers.contains(server)
+            || barred.stopped.servers.contains(server)
             || barred.owners.iter().any(|owner| owns(owner))
     }
 

@@ -87,8 +87,17 @@ pub struct Barred {
     pub owners: BTreeSet<String>,
     /// Servers that nobody reaches.
     pub servers: BTreeSet<ServerId>,
-    /// Agents that were suspended or retired while the gateway runs.
-    pub stopped: BTreeMap<AgentId, AgentState>,
+    /// What was stopped while the gateway runs.
+    pub stopped: Stopped,
+}
+
+/// What was stopped while the gateway runs, and is not taken back.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stopped {
+    /// Agents that were suspended or retired.
+    pub agents: BTreeMap<AgentId, AgentState>,
+    /// Servers of which nobody has said in time that they are still needed.
+    pub servers: BTreeSet<ServerId>,
 }
 
 impl Barred {
@@ -198,11 +207,11 @@ impl Revocations {
     /// Replaces the snapshot, unless the one there is newer: two revocations at once may read the store in one
     /// order and come here in the other.
     pub fn replace(&self, epoch: RevocationEpoch, held: Vec<Held>) {
-        self.replace_with(epoch, held, BTreeMap::new());
+        self.replace_with(epoch, held, Stopped::default());
     }
 
-    /// The same with the agents that were stopped while the gateway runs.
-    pub fn replace_with(&self, epoch: RevocationEpoch, held: Vec<Held>, stopped: BTreeMap<AgentId, AgentState>) {
+    /// The same with what was stopped while the gateway runs.
+    pub fn replace_with(&self, epoch: RevocationEpoch, held: Vec<Held>, stopped: Stopped) {
         let barred = Arc::new(Barred { stopped, ..Barred::of(&held) });
         let mut snapshot = Snapshot { epoch, barred, ..Snapshot::default() };
         for held in held {

@@ -586,7 +586,10 @@ async fn a_person_with_an_administrators_client_is_alone_and_gets_in_at_their_li
     let mut config = config_at(&idp.url);
     let corp = config.issuers[0].alias.clone();
     Arc::make_mut(&mut config.issuers[0]).admin_audiences = vec!["api://admin".to_owned()];
-    let client = |client_id: &str| crate::config::AdminClient { issuer: corp.clone(), client_id: client_id.to_owned() };
+    let client = |client_id: &str| {
+        let (issuer, client_id) = (corp.clone(), client_id.to_owned());
+        crate::config::AdminClient { issuer, client_id, approves: false }
+    };
     config.admin = Some(crate::config::AdminConfig {
         listen: "127.0.0.1:9443".parse().unwrap(),
         public_url: Url::parse("https://admin.example").unwrap(),

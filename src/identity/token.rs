@@ -93,7 +93,8 @@ impl<'a> Claims<'a> {
 
     /// A text claim; empty counts as absent.
     pub fn text(&self, name: &str) -> Result<Option<String>, Refusal> {
-        Ok(self.typed::<String>(name)?.filter(|text| !text.is_empty()))
+        let text = self.typed::<String>(name)?.filter(|text| !text.is_empty());
+        text.map(|text| nameable(name, text)).transpose()
     }
 
     /// A text claim that must be there.
@@ -124,10 +125,12 @@ impl<'a> Claims<'a> {
             One(String),
             Many(Vec<String>),
         }
-        Ok(self.typed(name)?.map(|value| match value {
+        let texts = self.typed(name)?.map(|value| match value {
             OneOrMany::One(text) => vec![text],
             OneOrMany::Many(texts) => texts,
-        }))
+        });
+        let texts = texts.map(|texts| texts.into_iter().map(|text| nameable(name, text)).collect());
+        texts.transpose()
     }
 }
 
@@ -173,6 +176,14 @@ pub(super) fn is_jose(text: &str) -> bool {
 #[derive(Deserialize)]
 struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
+/// A text by which somebody can be named, and taken back: not every store keeps U+0000.
+fn nameable(name: &str, text: String) -> Result<String, Refusal> {
+    if text.contains('\0') {
+        return Err(Refusal::new(Reason::TokenMalformed).hint(format!("the claim `{name}` has a U+0000 in it")));
+    }
+    Ok(text)
+}
+
 fn malformed(hint: &'static str) -> Refusal {
     Refusal::new(Reason::TokenMalformed).hint(hint)
 }
@@ -212,6 +223,15 @@ mod tests {
         assert!(claims(r#"{"sub":"a","\u0073ub":"b"}"#).is_err());
         assert!(claims("[1]").is_err());
         assert!(claims("").is_err());
+    }
+
+    #[test]
+    fn nobody_has_a_name_that_a_store_could_not_keep() {
+        let claims: Claims<'_> = serde_json::from_str(r#"{"a":"x\u0000y","b":["x","\u0000"],"c":"x\u0001"}"#).unwrap();
+        for refused in [claims.text("a").map(drop), claims.texts("a").map(drop), claims.texts("b").map(drop)] {
+            assert_eq!(refused.unwrap_err().reason, Reason::TokenMalformed);
+        }
+        assert_eq!(claims.text("c").unwrap().as_deref(), Some("x\u{1}"));
     }
 
     #[test]

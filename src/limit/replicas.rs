@@ -6,8 +6,10 @@ use std::time::Duration;
 pub const STORE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a start waits while another replica upgrades the tables.
 pub const STORE_UPGRADE_WAIT_MAX: Duration = Duration::from_secs(60);
-/// Connections of one replica to PostgreSQL; one of them listens.
-pub const STORE_CONNECTIONS_MAX: u32 = 5;
+/// Connections of one replica to PostgreSQL, for its calls.
+pub const STORE_CONNECTIONS_MAX: u32 = 4;
+/// Connections that follow the store and take back, which wait for no call; one of them listens.
+pub const STORE_OWN_CONNECTIONS_MAX: u32 = 3;
 /// How often a replica looks at the store, when nothing wakes it.
 pub const STORE_LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// How often a gateway that is alone with its store looks whether what is stored is in force.

@@ -11,9 +11,14 @@ use crate::gateway::mandates::{MandateStatus, Opener, Wish};
 use crate::identity::{Caller, Groups};
 use crate::ids::{AgentId, Digest, MandateId, ServerId, Subject};
 use crate::outcome::{Failure, Reason, Refusal, Stop};
+use crate::policy::Weight;
 use crate::record::Who;
 
 impl Governs for Gateway {
+    fn may_change(&self, weight: Weight) -> Result<(), Failure> {
+        self.standing().may_change(weight)
+    }
+
     fn mandates(&self) -> BoxFuture<'_, Result<Vec<MandateStatus>, Failure>> {
         Box::pin(Self::mandates(self, None))
     }

@@ -155,6 +155,9 @@ impl Operations for Gateway {
         let told = |server: &Arc<ServerConfig>| {
             let known = health.iter().find(|(id, _)| *id == server.id).map(|(_, health)| health);
             let (word, reason, since) = match known {
+                _ if now.barred.stopped.servers.contains(&server.id) => {
+                    ("revoked", "its owner has not attested in time that it is still needed", None)
+                }
                 _ if now.config.server(&server.id).is_none() => ("revoked", "access to it was taken back", None),
                 Some(Health::Up) => ("up", "", None),
                 Some(Health::Down { reason, since }) => ("down", reason.as_str(), Some(*since)),

@@ -126,10 +126,20 @@ impl RowTold {
             Action::Count { .. } | Action::Check => return None,
         };
         let section = change.section.name;
-        let whole = |body: &&String| TOLD_WHOLE.contains(&section) && body.len() <= limit::CHANGE_TOLD_BYTES_MAX;
-        let says = says.filter(whole).cloned();
+        let says = says.filter(|_| TOLD_WHOLE.contains(&section)).and_then(|body| short(body));
         Some(Self { section: section.to_owned(), key: change.key.clone(), gone, says })
     }
+}
+
+/// What a row says, where that is short; why somebody did it can be left out.
+fn short(body: &str) -> Option<String> {
+    let fits = |body: &str| body.len() <= limit::CHANGE_TOLD_BYTES_MAX;
+    if fits(body) {
+        return Some(body.to_owned());
+    }
+    let mut says: serde_json::Value = serde_json::from_str(body).ok()?;
+    says.as_object_mut()?.remove("note")?;
+    Some(says.to_string()).filter(|says| fits(says))
 }
 
 impl What {
@@ -162,7 +172,11 @@ mod tests {
         };
         assert_eq!(put("stopped", "{}").says.as_deref(), Some("{}"));
         assert_eq!(put("account", "sealed").says, None);
-        assert_eq!(put("stopped", &"x".repeat(limit::CHANGE_TOLD_BYTES_MAX + 1)).says, None);
+        let long = "x".repeat(limit::CHANGE_TOLD_BYTES_MAX + 1);
+        assert_eq!(put("stopped", &long).says, None);
+        let noted = format!(r#"{{"retired":true,"by":"host:0","note":"{long}","at":7}}"#);
+        let told: serde_json::Value = serde_json::from_str(&put("stopped", &noted).says.unwrap()).unwrap();
+        assert_eq!(told, serde_json::json!({ "retired": true, "by": "host:0", "at": 7 }), "without its note");
         let gone = Change::new(Section { name: "account", rows_max: 1 }, "k", Expect::Anything, Action::Remove);
         assert!(RowTold::of(&gone).unwrap().gone);
     }

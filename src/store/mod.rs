@@ -427,7 +427,13 @@ impl Shelf for Store {
     }
 
     fn clock_us(&self) -> BoxFuture<'_, Result<i64, Failure>> {
-        async move { Ok(self.moment().await?.now_us) }.boxed()
+        async move {
+            match &self.0 {
+                Backend::Sqlite(_) => Ok(self.moment().await?.now_us),
+                Backend::Postgres(store) => store.clock_us().await,
+            }
+        }
+        .boxed()
     }
 }
 

@@ -4,6 +4,7 @@ use bailiwick::control::client::request;
 use serde_json::{Value, json};
 
 use crate::support::client::{Answer, Client, modern_request};
+use crate::support::eventually;
 use crate::support::gateway::{DEVELOPERS_MAY, Gateway, Setup};
 use crate::support::issuer::Issuer;
 use crate::support::scripted::Scripted;
@@ -181,7 +182,7 @@ async fn a_suspension_for_one_person_holds_behind_another_agent_and_is_counted()
 }
 
 #[tokio::test]
-async fn an_agent_that_nobody_attests_is_suspended_until_its_owner_does() {
+async fn agents_and_servers_that_nobody_attests_are_stopped_until_their_owner_does() {
     let (issuer, upstream) = (Issuer::start().await, Scripted::echo().await);
     let Some(setup) = Setup::new(&issuer)
         .policy(&format!("{DEVELOPERS_MAY}{RULES}"))
@@ -203,6 +204,37 @@ async fn an_agent_that_nobody_attests_is_suspended_until_its_owner_does() {
     let shown = running.shown("bot");
     assert_eq!(shown["state"], "suspended", "{shown}");
     assert!(shown["because"].as_str().unwrap().contains("attested"), "{shown}");
+    // So is the server, for everybody.
+    let later = |mut claims: Value| {
+        for name in ["iat", "nbf", "exp", "auth_time"] {
+            if let Some(moment) = claims[name].as_i64() {
+                claims[name] = json!(moment + 31 * 86_400);
+            }
+        }
+        running.issuer.sign(&claims)
+    };
+    let servers = async || {
+        let answer = request::<()>(&running.gateway.state(), http::Method::GET, "/servers", None).await.unwrap();
+        serde_json::from_slice::<Value>(&answer.body).unwrap()[0].clone()
+    };
+    let overdue = servers().await;
+    assert_eq!(overdue["health"], "revoked", "{overdue}");
+    assert!(overdue["reason"].as_str().unwrap().contains("has not attested in time"), "{overdue}");
+    let owner = later(running.issuer.administrator("owner", &["admins"], &running.gateway.admin));
+    let attests = async |what: &str| {
+        let place = format!("{}/api/v1/{what}/attest", running.gateway.admin);
+        let answer = Client::new(&place, Some(&owner)).post(&[], "{}".to_owned()).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+    };
+    attests("agents/assistant").await;
+    let alice = later(running.issuer.claims("alice", &["developers"], &running.gateway.resource()));
+    let alice = running.gateway.client(&alice);
+    let absent = alice.call_tool("tools__echo", json!({})).await;
+    assert!(absent.text.contains("Unknown tool"), "{}", absent.text);
+    attests("servers/tools").await;
+    assert_ne!(servers().await["health"], "revoked");
+    eventually("the server", async || alice.call_tool("tools__echo", json!({})).await.text.contains("\"result\""))
+        .await;
     running.gateway.set_clock("+0");
     let stranger = running.order("ann", "/agents/bot/attest", json!({})).await;
     assert_eq!(stranger.response()["reason"], "not_allowed", "{}", stranger.text);
@@ -212,7 +244,7 @@ async fn an_agent_that_nobody_attests_is_suspended_until_its_owner_does() {
     assert_eq!(called(&running.bot()).await.0, 200);
     assert_eq!(running.shown("bot")["attested_by"], "user:test/owner");
     assert_eq!(running.order("owner", "/servers/tools/attest", json!({})).await.status, 200);
-    assert_eq!(running.told(), vec![("attested".to_owned(), "user:test/owner".to_owned()); 2]);
+    assert_eq!(running.told(), vec![("attested".to_owned(), "user:test/owner".to_owned()); 4]);
     assert!(!running.upstream.calls().is_empty());
 }
 

@@ -23,7 +23,7 @@ mod standing_meanwhile;
 mod tasks;
 mod webhooks;
 
-const ADMIN: &str = "acr = [\"strong\"]\nclients = [{ issuer = \"test\", client_id = \"test-admin\" }]\n\
+const ADMIN: &str = "acr = [\"strong\"]\nclients = [{ issuer = \"test\", client_id = \"test-admin\", approves = true }]\n\
                      [admin.console]\nissuer = \"test\"\nclient_id = \"test-console\"";
 
 /// Approvers and managers may decide; what about is what the gates say.

@@ -192,32 +192,44 @@ async fn what_changed_at_one_replica_is_on_the_record_of_the_others_and_reconcil
 #[tokio::test]
 async fn a_store_that_went_back_and_came_to_the_same_epoch_again_is_seen_to_be_another() {
     let Some((issuer, _upstream, mut replicas)) = three().await else { return };
-    run(&replicas.all[0], &["revoke", "subject", "user:test/alice"]);
-    run(&replicas.all[0], &["revoke", "subject", "user:test/bob"]);
+    for name in ["alice", "bob", "erin"] {
+        run(&replicas.all[0], &["revoke", "subject", &format!("user:test/{name}")]);
+    }
+    // Somebody lifts the last one.
+    let lifted = "UPDATE meta SET epoch = 4; DELETE FROM revocations WHERE epoch = 3;
+        INSERT INTO changes SELECT 4, replica, true, kind, issuer, value, mode, issued_before, actor, note, at, 7
+            FROM changes WHERE epoch = 3;";
+    replicas.database.execute(lifted).await;
+    eventually("the lift on the record", async || told(&replicas.all[0]).len() == 4).await;
     for gateway in &mut replicas.all {
         gateway.stop().await;
     }
     let back =
-        "UPDATE meta SET epoch = 1; DELETE FROM revocations WHERE epoch = 2; DELETE FROM changes WHERE epoch = 2";
+        "UPDATE meta SET epoch = 1; DELETE FROM revocations WHERE epoch > 1; DELETE FROM changes WHERE epoch > 1";
     replicas.database.execute(back).await;
     // One that knows nothing of it starts first, and others are revoked until the number is passed.
     replicas.add().await;
-    run(&replicas.all[3], &["revoke", "subject", "user:test/carol"]);
-    run(&replicas.all[3], &["revoke", "subject", "user:test/dave"]);
+    for name in ["carol", "dave", "erin"] {
+        run(&replicas.all[3], &["revoke", "subject", &format!("user:test/{name}")]);
+    }
     let refused = replicas.all[0].command(&["serve", "--config", "servers.toml", "--listen", "127.0.0.1:0"]);
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(said.contains("came to epoch 2 again") && said.contains("store reconcile"), "{said}");
-    let told = run(&replicas.all[0], &["store", "reconcile"]);
-    assert!(told.contains("1 changes taken over, epoch 3 -> 4"), "{told}");
+    assert!(said.contains("came to epoch 4 again") && said.contains("store reconcile"), "{said}");
+    // Who was taken back again since is not let in by a lift of before.
+    let reconciled = replicas.all[0].command(&["store", "reconcile", "--config", "servers.toml"]);
+    let told =
+        format!("{}{}", String::from_utf8_lossy(&reconciled.stdout), String::from_utf8_lossy(&reconciled.stderr));
+    assert!(told.contains("2 changes taken over, epoch 4 -> 7"), "{told}");
+    assert!(told.contains("left out: epoch 4 lifts subject test/erin"), "{told}");
     replicas.all[0].launch().await;
     for gateway in [&replicas.all[0], &replicas.all[3]] {
-        for name in ["alice", "bob", "carol", "dave"] {
+        for name in ["alice", "bob", "carol", "dave", "erin"] {
             let client = gateway.client(&issuer.token(name, &["developers"], &replicas.resource()));
             eventually("all of them to be refused", async || status(&client).await == 401).await;
         }
     }
     let epochs: Vec<u64> = told_epochs(&replicas.all[3]);
-    assert_eq!(epochs, [2, 3, 4], "and its record tells what was reconciled elsewhere");
+    assert_eq!(epochs, [2, 3, 4, 5, 6], "and its record tells what was reconciled elsewhere");
 }
 
 fn told_epochs(gateway: &Gateway) -> Vec<u64> {
@@ -231,6 +243,10 @@ async fn a_store_that_was_seen_to_go_back_is_served_by_nobody_who_starts_before_
     eventually("the others to know", async || told(&replicas.all[2]).len() == 1).await;
     replicas.database.execute("UPDATE meta SET epoch = 0; DELETE FROM revocations; DELETE FROM changes").await;
     eventually("it to be seen", async || replicas.all[2].log().contains("went back from epoch 1 to 0")).await;
+    // What it acknowledged now nobody would see.
+    let suspended = replicas.all[2].command(&["agents", "suspend", "assistant", "--config", "servers.toml"]);
+    let said = format!("{}{}", String::from_utf8_lossy(&suspended.stdout), String::from_utf8_lossy(&suspended.stderr));
+    assert!(!suspended.status.success() && said.contains("store_unavailable"), "{said}");
     for gateway in &mut replicas.all {
         gateway.stop().await;
     }
@@ -349,6 +365,13 @@ async fn a_replica_whose_clock_is_not_the_stores_is_not_ready() {
     replicas.database.execute(end).await;
     eventually("none to be ready", async || !ready(&replicas.all[0]).await && !ready(&replicas.all[2]).await).await;
     assert!(readiness(&replicas.all[0], "clock").unwrap().contains("behind the store's"));
+    // What is ordered here is dated by the store's all the same.
+    let before = jiff::Timestamp::now().as_second();
+    run(&replicas.all[0], &["agents", "suspend", "assistant", "--for", "user:test/alice"]);
+    eventually("the record", async || !replicas.all[0].records("change").is_empty()).await;
+    let told = replicas.all[0].records("change")[0]["change"]["rows"][0]["says"].clone();
+    let halted: Value = serde_json::from_str(told.as_str().unwrap()).unwrap();
+    assert!(halted["at"].as_i64().unwrap() >= before + 3, "{halted} {before}");
 }
 
 #[tokio::test]

@@ -74,10 +74,10 @@ pub fn read(mut table: Table<'_, '_>, base: &Path, gateway: Option<&Gateway>) ->
         table.mistake(&public_url.span(), message);
     }
     if let Some(console) = &console {
-        let own = AdminClient { issuer: console.issuer.clone(), client_id: console.client_id.clone() };
-        if !clients.contains(&own) {
-            clients.push(own);
-        }
+        // Its tokens are in the gateway's memory and nowhere else.
+        clients.retain(|known| !known.is(&console.issuer, Some(&console.client_id)));
+        let (issuer, client_id) = (console.issuer.clone(), console.client_id.clone());
+        clients.push(AdminClient { issuer, client_id, approves: true });
     }
     if age.get_ref().0 > limit::ADMIN_AUTH_AGE_MAX {
         table.mistake(&age.span(), "a login of more than 1h ago is not recent: write at most 1h");
@@ -121,9 +121,9 @@ fn read_clients(table: &mut Table<'_, '_>) -> Vec<AdminClient> {
         if let Some(issuer) = &issuer {
             entry.source.refers(issuer.span(), Name::Issuer(issuer.get_ref().clone()));
         }
-        let client_id = entry.get::<String>("client_id");
-        if let (Some(issuer), Some(client_id)) = (issuer, client_id) {
-            clients.push(AdminClient { issuer: issuer.into_inner(), client_id });
+        let (client_id, approves) = (entry.get::<String>("client_id"), entry.get::<bool>("approves"));
+        if let (Some(issuer), Some(client_id), Some(approves)) = (issuer, client_id, approves) {
+            clients.push(AdminClient { issuer: issuer.into_inner(), client_id, approves });
         }
     }
     clients

@@ -56,10 +56,17 @@ pub fn parse(text: Text<'_>, config: &Config, overrides: &Overrides) -> Result<P
         .unzip();
     let mut found = source.take();
     Declared::of(config, overrides).resolve(&source, &mut found);
-    let warned = gates.iter().flatten().flatten().filter(|(gate, _)| gate.approvals > 0 && config.admin.is_none());
-    for (gate, span) in warned {
+    let missing = match &config.admin {
+        None => Some("[admin]"),
+        Some(admin) if admin.clients.iter().all(|client| !client.approves) => {
+            Some("[admin.console], and no client that `approves`,")
+        }
+        Some(_) => None,
+    };
+    let warned = gates.iter().flatten().flatten().filter(|(gate, _)| gate.approvals > 0);
+    for ((gate, span), missing) in warned.zip(missing.into_iter().cycle()) {
         let message = format!(
-            "nobody can approve what gate `{}` stops: there is no [admin] in servers.toml, so its calls are refused",
+            "nobody can approve what gate `{}` stops: there is no {missing} in servers.toml, so its calls are refused",
             gate.name
         );
         found.warnings.push(Mistake::at(text.file, text.text, span.start, message));

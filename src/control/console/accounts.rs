@@ -2,16 +2,21 @@
 //!
 //! Decides nothing: what is theirs is found by their own name. Invariant: nobody sees or takes back another's here.
 
+use std::sync::Arc;
+
 use axum::response::{IntoResponse as _, Redirect, Response};
 use http::StatusCode;
 use maud::{Markup, html};
 
-use super::super::operations::AccessReport;
+use super::super::actor::Actor;
+use super::super::operations::{AccessReport, Operations};
 use super::layout::{csrf, pill};
 use super::text::{moment, shown};
 use super::visit::{Posted, Visit};
 use crate::gateway::accounts::Linked;
 use crate::ids::ServerId;
+use crate::outcome::Failure;
+use crate::policy::Weight;
 use crate::record::event::AdminNote;
 
 /// The section; nothing where no server that they may use is called with accounts, and they have none.
@@ -83,13 +88,25 @@ pub(super) async fn unlink(posted: Posted) -> Response {
     let Ok(server) = ServerId::new(&posted.field("server")) else {
         return visit.problem(StatusCode::BAD_REQUEST, "that is no server");
     };
-    let operations = &visit.console.operations;
-    let removed = match operations.unlink(&visit.session.person, &server).await {
-        Ok(Some(removed)) => removed,
-        Ok(None) => return visit.problem(StatusCode::NOT_FOUND, "you have no account linked there"),
-        Err(failure) => return visit.problem(StatusCode::SERVICE_UNAVAILABLE, &failure.to_string()),
-    };
-    let actor = visit.actor();
+    let taking = taken_back(Arc::clone(&visit.console.operations), visit.actor(), visit.session.person.clone(), server);
+    // Whoever hangs up leaves a record all the same.
+    match tokio::spawn(taking).await {
+        Ok(Ok(true)) => Redirect::to(&visit.settings.path("/access")).into_response(),
+        Ok(Ok(false)) => visit.problem(StatusCode::NOT_FOUND, "you have no account linked there"),
+        Ok(Err(failure)) => visit.problem(StatusCode::SERVICE_UNAVAILABLE, &failure.to_string()),
+        Err(error) => visit.problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    }
+}
+
+/// Takes it back, and puts that on the record; answers whether there was one.
+async fn taken_back(
+    operations: Arc<dyn Operations>,
+    actor: Actor,
+    person: String,
+    server: ServerId,
+) -> Result<bool, Failure> {
+    operations.may_change(Weight::Brake)?;
+    let Some(removed) = operations.unlink(&person, &server).await? else { return Ok(false) };
     let about = format!("the account of {} at {server}", removed.owner);
     let detail = format!("at its authorization server: {}", removed.upstream);
     let note = AdminNote {
@@ -105,8 +122,41 @@ pub(super) async fn unlink(posted: Posted) -> Response {
         about: &about,
         detail: &detail,
     };
-    if let Err(failure) = operations.administered(&note, actor.who()).await {
+    operations.administered(&note, actor.who()).await.map_err(|failure| {
         tracing::error!(%failure, %server, "that an account was taken back is not on the record");
+        Failure { detail: format!("it is taken back, and not on the record: {}", failure.detail), ..failure }
+    })?;
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::tests::Recorder;
+
+    async fn take(recorder: &Arc<Recorder>) -> Result<bool, Failure> {
+        let operations = Arc::<Recorder>::clone(recorder);
+        taken_back(operations, Actor::host(0), "user:corp/ann".to_owned(), ServerId::new("notes").unwrap()).await
     }
-    Redirect::to(&visit.settings.path("/access")).into_response()
+
+    #[tokio::test]
+    async fn what_is_taken_back_is_on_the_record_and_where_it_is_not_whoever_did_it_is_told() {
+        let recorder = |disk_full| Arc::new(Recorder { has_accounts: true, disk_full, ..Recorder::default() });
+        let (good, full) = (recorder(false), recorder(true));
+        assert!(take(&good).await.unwrap());
+        assert_eq!(
+            *good.administered.lock().unwrap(),
+            ["unlink done by host:0: the account of user:corp/ann at notes"]
+        );
+        let failure = take(&full).await.unwrap_err();
+        assert!(failure.detail.contains("it is taken back, and not on the record"), "{}", failure.detail);
+        assert!(!take(&Arc::default()).await.unwrap(), "there is none");
+    }
+
+    #[tokio::test]
+    async fn nothing_is_taken_back_in_a_store_that_would_not_keep_it() {
+        let recorder = Arc::new(Recorder { has_accounts: true, went_back: true, ..Recorder::default() });
+        assert_eq!(take(&recorder).await.unwrap_err().detail, "it went back");
+        assert!(recorder.administered.lock().unwrap().is_empty());
+    }
 }

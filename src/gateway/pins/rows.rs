@@ -1,7 +1,7 @@
 //! Pins as rows of the store: what each says, and how much is spread over several.
 //!
 //! Decides which rows count. Invariants: what an administrator decided stands in a section of its own, which no server
-//! can fill, and says nothing that a server wrote but a name; what was accepted on first use is named by its server's own
+//! can fill, and says nothing that a server wrote but a name; where it cannot be understood, that was no; what was accepted on first use is named by its server's own
 //! row, which is made once, so that a first list is taken whole, by one replica, or not at all.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -101,6 +101,8 @@ pub(super) struct Shelved {
     /// By administrators, or on first use.
     pub(super) pins: Vec<Kept>,
     pub(super) used: BTreeMap<ServerId, Used>,
+    /// What an administrator decided of these is not understood; the server of each, where the row says it.
+    pub(super) unread: Vec<(DefinitionDigest, Option<ServerId>)>,
 }
 
 impl Shelved {
@@ -119,9 +121,17 @@ impl Shelved {
                 ),
             }
         }
-        let mut pins = read_kept(&all(shelf, DECIDED).await?);
+        let rows = all(shelf, DECIDED).await?;
+        let mut pins = read_kept(&rows);
         // What a first list names is accepted unless somebody decided otherwise.
-        let decided: HashSet<_> = pins.iter().map(|kept| kept.digest).collect();
+        let mut decided: HashSet<_> = pins.iter().map(|kept| kept.digest).collect();
+        // It may have been rejected, perhaps by a later version of this program.
+        let unread = rows.iter().filter_map(|row| {
+            let digest = Digest::from_hex(&row.key).map(DefinitionDigest).filter(|digest| !decided.contains(digest))?;
+            Some((digest, ServerId::new(&row.owner).ok()))
+        });
+        let unread: Vec<_> = unread.collect();
+        decided.extend(unread.iter().map(|(digest, _)| digest));
         for (server, Used { pins: named, at }) in &used {
             for UsedPin { digest, kind, name } in named.iter().filter(|named| !decided.contains(&named.digest)) {
                 let mut kept = Kept::bare(server, *kind, name, *digest);
@@ -131,7 +141,7 @@ impl Shelved {
                 pins.push(kept);
             }
         }
-        Ok(Self { pins, used })
+        Ok(Self { pins, used, unread })
     }
 
     /// What of it decides, with the words that are known.
@@ -141,9 +151,12 @@ impl Shelved {
         let rejected = self.pins.iter().filter(|kept| kept.says.state == PinState::Rejected);
         Held {
             accepted: accepted.into_iter().map(|kept| kept.held(words.get(&kept.digest).cloned())).collect(),
-            rejected: rejected.map(|kept| kept.digest).collect(),
+            rejected: rejected.map(|kept| kept.digest).chain(self.unread.iter().map(|(digest, _)| *digest)).collect(),
             used: self.used.keys().cloned().collect(),
-            decided: self.pins.iter().map(|kept| kept.says.server.clone()).collect(),
+            decided: {
+                let unread = self.unread.iter().filter_map(|(_, server)| server.clone());
+                self.pins.iter().map(|kept| kept.says.server.clone()).chain(unread).collect()
+            },
         }
     }
 
@@ -177,7 +190,7 @@ impl Kept {
         match serde_json::from_str(&row.body) {
             Ok(says) => Some(Self { digest, says, text: None }),
             Err(error) => {
-                tracing::error!(%digest, %error, "a pin in the store cannot be read: it counts for nothing");
+                tracing::error!(%digest, %error, "a pin in the store cannot be read: it accepts nothing");
                 None
             }
         }

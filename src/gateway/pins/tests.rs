@@ -178,6 +178,30 @@ async fn where_somebody_has_begun_to_decide_nothing_is_accepted_by_itself() {
 }
 
 #[tokio::test]
+async fn what_was_decided_and_is_not_understood_was_a_no() {
+    let place = Place::new().await;
+    let (server, first) = (git(PinMode::FirstUse), listing(&[tool("log", "Shows the log"), tool("push", "Pushes")]));
+    place.keeper().await.listed(Listed { server: &server, slice: &first, complete: true }, &[]).await;
+    let push = first.pinned()[1].digest;
+    let mut rejected = Kept::bare(&server.id, PinKind::Tool, "push", push);
+    rejected.says.state = PinState::Rejected;
+    let mut change = rejected.change(DECIDED, None);
+    // As a later version would have written it.
+    let Action::Put { body, .. } = &mut change.action else { panic!("{change:?}") };
+    *body = body.replacen('{', r#"{"flags":["later"],"#, 1);
+    assert!(place.store.change(vec![change.clone(), counted()], Tell::Everybody).await.unwrap().is_done());
+    let keeper = place.keeper().await;
+    let accepted = keeper.pins().now();
+    assert_eq!(accepted.pins().map(|pin| &*pin.held.name).collect::<Vec<_>>(), ["log"]);
+    assert!(accepted.is_rejected(push));
+
+    // Also before there was a first list.
+    let place = Place::new().await;
+    assert!(place.store.change(vec![change, counted()], Tell::Everybody).await.unwrap().is_done());
+    assert!(place.keeper().await.pins().now().is_decided(&server.id));
+}
+
+#[tokio::test]
 async fn two_names_that_look_alike_are_not_both_taken_however_close_their_first_lists_come() {
     let place = Place::new().await;
     let (one, other) = (place.keeper().await, place.keeper().await);

@@ -21,7 +21,7 @@ impl Postgres {
             )
             .bind(since.0.cast_signed())
             .bind(limit::REVOCATION_CHANGES_TAKEN_MAX)
-            .fetch_all(&self.pool)
+            .fetch_all(&self.own)
             .await
         })
         .await?;
@@ -32,7 +32,7 @@ impl Postgres {
     pub(in crate::store) async fn nonce(&self, epoch: RevocationEpoch) -> Result<Option<u32>, Failure> {
         let nonce = within(async {
             let row = sqlx::query("SELECT nonce FROM changes WHERE epoch = $1").bind(epoch.0.cast_signed());
-            let row = row.fetch_optional(&self.pool).await?;
+            let row = row.fetch_optional(&self.own).await?;
             row.map(|row| row.try_get::<Option<i64>, _>(0)).transpose()
         });
         Ok(nonce.await?.flatten().and_then(|nonce| u32::try_from(nonce).ok()))

@@ -25,7 +25,7 @@ impl Postgres {
             tokio::time::sleep(2 * limit::HEARTBEAT_INTERVAL).await;
         }
         let active = within(async {
-            let mut transaction = self.pool.begin().await?;
+            let mut transaction = self.own.begin().await?;
             durable(&mut transaction).await?;
             // Held until the end: of two that start together, the second sees the first.
             sqlx::query("SELECT FROM meta FOR UPDATE").execute(&mut *transaction).await?;
@@ -60,7 +60,7 @@ impl Postgres {
                 .bind(limit::MEMBER_GONE_AFTER.as_secs_f64())
                 .bind(own.replica.to_string())
                 .bind(limit::MEMBER_FORGOTTEN_AFTER.as_secs_f64())
-                .fetch_one(&self.pool)
+                .fetch_one(&self.own)
                 .await?
                 .try_get(0)
         })
@@ -70,7 +70,7 @@ impl Postgres {
     /// Says that this replica lives; answers all that do.
     pub(in crate::store) async fn heartbeat(&self, own: &Member) -> Result<Vec<Member>, Failure> {
         let rows = within(async {
-            let mut connection = self.pool.acquire().await?;
+            let mut connection = self.own.acquire().await?;
             beat(&mut connection, own).await?;
             let select = format!("SELECT replica, advertise, version, revision FROM members WHERE {LIVES} LIMIT $2");
             sqlx::query(sqlx::AssertSqlSafe(select))
@@ -85,7 +85,7 @@ impl Postgres {
     /// Says that this replica stops.
     pub(in crate::store) async fn leave(&self) -> Result<(), Failure> {
         within(async {
-            let mut transaction = self.pool.begin().await?;
+            let mut transaction = self.own.begin().await?;
             sqlx::query("UPDATE members SET gone = true WHERE replica = $1")
                 .bind(self.replica().to_string())
                 .execute(&mut *transaction)
@@ -99,7 +99,7 @@ impl Postgres {
     /// Makes these the files that all replicas are to serve.
     pub(in crate::store) async fn activate(&self, revision: PolicyRevision, actor: &str) -> Result<(), Failure> {
         within(async {
-            let mut transaction = self.pool.begin().await?;
+            let mut transaction = self.own.begin().await?;
             durable(&mut transaction).await?;
             sqlx::query("UPDATE meta SET revision = $1, revision_by = $2, revision_at = clock_timestamp()")
                 .bind(revision.to_string())

@@ -2,7 +2,8 @@
 //!
 //! Decides how it is reached, how long it is waited for, and who upgrades its tables: one replica, while the others
 //! wait. Refuses to know what a replica does without it. Invariant: nothing here waits longer than
-//! [`limit::STORE_TIMEOUT`], and every change wakes whoever listens in the transaction that makes it.
+//! [`limit::STORE_TIMEOUT`], and every change wakes whoever listens in the transaction that makes it; however many calls
+//! wait for a connection, taking back and following do not wait behind them.
 
 mod changed;
 mod changes;
@@ -40,7 +41,10 @@ const CHANNEL: &str = "bailiwick";
 /// The store of all replicas, as one of them has it.
 #[derive(Debug, Clone)]
 pub(super) struct Postgres {
+    /// For calls, whose rows these are.
     pub(super) pool: PgPool,
+    /// For what must not wait behind calls: following the store, saying that this replica lives, revocations.
+    own: PgPool,
     replica: ReplicaId,
     rooms: Rooms,
 }
@@ -72,11 +76,13 @@ impl Postgres {
             ("statement_timeout", timeout(limit::STORE_TIMEOUT)),
             ("idle_in_transaction_session_timeout", timeout(2 * limit::STORE_TIMEOUT)),
         ]);
-        let pool = PgPoolOptions::new()
-            .max_connections(limit::STORE_CONNECTIONS_MAX)
-            .acquire_timeout(limit::STORE_TIMEOUT)
-            .connect_lazy_with(options);
-        Ok(Self { pool, replica, rooms: Rooms::shared_by(limit::SHELF_SHARES) })
+        let pool = |connections: u32, options| {
+            let pool = PgPoolOptions::new().max_connections(connections).acquire_timeout(limit::STORE_TIMEOUT);
+            pool.connect_lazy_with(options)
+        };
+        let own = pool(limit::STORE_OWN_CONNECTIONS_MAX, options.clone());
+        let pool = pool(limit::STORE_CONNECTIONS_MAX, options);
+        Ok(Self { pool, own, replica, rooms: Rooms::shared_by(limit::SHELF_SHARES) })
     }
 
     pub(super) const fn replica(&self) -> ReplicaId {
@@ -84,17 +90,26 @@ impl Postgres {
     }
 
     pub(super) fn changes(&self) -> Changes {
-        Changes::follow(self.pool.clone())
+        Changes::follow(self.own.clone())
     }
 
     pub(super) async fn moment(&self) -> Result<Moment, Failure> {
+        Self::moment_over(&self.own).await
+    }
+
+    /// The clock, for calls.
+    pub(super) async fn clock_us(&self) -> Result<i64, Failure> {
+        Ok(Self::moment_over(&self.pool).await?.now_us)
+    }
+
+    async fn moment_over(pool: &PgPool) -> Result<Moment, Failure> {
         let seen = within(async {
             let row = sqlx::query(
                 "SELECT epoch, revision, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, pg_is_in_recovery(),
                         went_back
                  FROM meta",
             )
-            .fetch_one(&self.pool)
+            .fetch_one(pool)
             .await?;
             let moment = Moment {
                 epoch: epoch(row.try_get(0)?),
@@ -114,7 +129,7 @@ impl Postgres {
     /// Says to every replica that the store went back; what was said first stays.
     pub(super) async fn distrust(&self, told: &str) -> Result<(), Failure> {
         within(async {
-            let mut transaction = self.pool.begin().await?;
+            let mut transaction = self.own.begin().await?;
             durable(&mut transaction).await?;
             sqlx::query("UPDATE meta SET went_back = coalesce(went_back, $1)")
                 .bind(told)
@@ -132,7 +147,8 @@ impl Postgres {
 
     pub(super) async fn close(&self) {
         // A connection that hangs is not waited for.
-        let _ = tokio::time::timeout(limit::STORE_TIMEOUT, self.pool.close()).await;
+        let both = async { tokio::join!(self.pool.close(), self.own.close()) };
+        let _ = tokio::time::timeout(limit::STORE_TIMEOUT, both).await;
     }
 }
 

@@ -18,7 +18,7 @@ impl Postgres {
     pub(in crate::store) async fn revoke(&self, revocation: &Revocation) -> Result<RevocationEpoch, Failure> {
         let noted = Noted::revocation(revocation, false)?;
         let added = within(async {
-            let mut transaction = self.pool.begin().await?;
+            let mut transaction = self.own.begin().await?;
             durable(&mut transaction).await?;
             let row =
                 sqlx::query("UPDATE meta SET epoch = epoch + 1 RETURNING epoch").fetch_one(&mut *transaction).await?;
@@ -44,7 +44,7 @@ impl Postgres {
         note: &str,
     ) -> Result<Option<(RevocationEpoch, Revocation)>, Failure> {
         let lifted = within(async {
-            let mut transaction = self.pool.begin().await?;
+            let mut transaction = self.own.begin().await?;
             durable(&mut transaction).await?;
             // Whoever compares epochs has to see that something changed.
             let row =
@@ -82,7 +82,7 @@ impl Postgres {
                 "SELECT revocations.epoch, kind, issuer, value, mode, issued_before, actor, note, at, meta.epoch
                  FROM meta LEFT JOIN revocations ON true ORDER BY revocations.epoch",
             )
-            .fetch_all(&self.pool)
+            .fetch_all(&self.own)
             .await
         })
         .await?;

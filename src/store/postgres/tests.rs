@@ -168,7 +168,7 @@ async fn so_many_replicas_are_known_at_once() {
 }
 
 #[tokio::test]
-async fn a_replica_has_so_many_connections_and_waits_for_one_no_longer_than_for_the_store() {
+async fn a_replica_has_so_many_connections_for_calls_and_others_for_what_waits_for_no_call() {
     let Some(place) = Place::postgres().await else { return };
     let crate::config::StoreConfig::Postgres(config) = &place.config else { panic!("not PostgreSQL") };
     let store = super::Postgres::open(&place.state(), config).await.unwrap();
@@ -177,10 +177,22 @@ async fn a_replica_has_so_many_connections_and_waits_for_one_no_longer_than_for_
         held.push(store.pool.acquire().await.unwrap());
     }
     let began = Instant::now();
-    assert!(store.moment().await.is_err());
+    assert!(store.clock_us().await.is_err(), "no call waits for longer than for the store");
     assert!(began.elapsed() >= limit::STORE_TIMEOUT - Duration::from_millis(50), "{:?}", began.elapsed());
+    // However many calls wait: what is taken back is, and is heard of.
+    assert_eq!(store.moment().await.unwrap().epoch, RevocationEpoch(0));
+    store.revoke(&revocation(RevocationTarget::Everything, RevocationMode::Block)).await.unwrap();
+    assert_eq!(store.changed_since(RevocationEpoch(0)).await.unwrap().len(), 1);
+    assert_eq!(store.revocations().await.unwrap().1.len(), 1);
     held.pop();
-    assert!(store.moment().await.is_ok());
+    assert!(store.clock_us().await.is_ok());
+
+    let mut own = Vec::new();
+    for _ in 0..limit::STORE_OWN_CONNECTIONS_MAX {
+        own.push(store.own.acquire().await.unwrap());
+    }
+    let one_more = tokio::time::timeout(Duration::from_millis(100), store.own.acquire()).await;
+    assert!(one_more.is_err(), "and no more than so many of those");
 }
 
 #[tokio::test]

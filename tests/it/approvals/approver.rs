@@ -44,7 +44,7 @@ async fn one_human_with_two_issuers_is_one_person() {
             elsewhere.url
         )
     };
-    let admin = "acr = [\"strong\"]\nclients = [{ issuer = \"test\", client_id = \"test-admin\" }, { issuer = \"other\", client_id = \"test-admin\" }]";
+    let admin = "acr = [\"strong\"]\nclients = [{ issuer = \"test\", client_id = \"test-admin\", approves = true }, { issuer = \"other\", client_id = \"test-admin\", approves = true }]";
     let rules = format!("{DEVELOPERS_MAY}{RULES}g, group:other/approvers, role:approver, *\n");
     let gates = "[gates.deploy]\nobjects = [\"tools/echo\"]\napprovers = [\"group:other/approvers\", \"group:test/approvers\"]\napprovals = 2\n";
     let start = async |person: &str| {
@@ -139,6 +139,38 @@ async fn no_agent_approves_and_no_login_that_is_old_or_weak() {
     let (told, why) = refused(&running, &id, &running.person("mia", &["managers"])).await;
     assert_eq!((told, why.as_str()), (403, "approver_refused"), "no gate");
     assert_eq!(running.calls(), 0);
+}
+
+#[tokio::test]
+async fn no_token_that_a_program_keeps_says_yes_to_anything_and_one_of_the_consoles_does() {
+    let rules = "g, group:test/roots, role:root, *\np, role:root, *, bailiwick/*, admin, -, allow\n";
+    let (issuer, upstream) = (Issuer::start().await, upstream().await);
+    let setup = setup(&issuer, &upstream, GATES).policy(&format!("{DEVELOPERS_MAY}{RULES}{rules}"));
+    // As `bailiwick login --admin` has it, which writes its token to a file.
+    let gateway = setup.admin(&ADMIN.replace(", approves = true", "")).start().await;
+    let running = Running { issuer, upstream, gateway };
+    let id = running.asks("alice", json!({ "n": 1 })).await;
+    let groups = ["approvers", "roots"];
+    let kept = running.person("bob", &groups);
+    assert_eq!(refused(&running, &id, &kept).await, (403, "administrator_required".to_owned()));
+    let shown = json!({ "shown": "0".repeat(64) });
+    for (path, order) in [
+        ("/standing".to_owned(), json!({ "like": id, "condition": "small", "uses": 1, "seconds": 60, "note": "" })),
+        (format!("/standing/{id}/approve"), shown.clone()),
+        (format!("/break-glass/{id}/approve"), shown),
+        (format!("/labels/declassify/{id}/confirm"), json!({})),
+    ] {
+        let answer = running.at(&path, &kept).post(&[], order.to_string()).await;
+        assert_eq!(
+            (answer.status, reason(&answer).as_str()),
+            (403, "administrator_required"),
+            "{path} {}",
+            answer.text
+        );
+    }
+    let mut console = running.issuer.administrator("bob", &groups, &running.gateway.admin);
+    console["client_id"] = json!("test-console");
+    assert_eq!(running.approve(&id, &running.issuer.sign(&console)).await.status, 200);
 }
 
 #[tokio::test]

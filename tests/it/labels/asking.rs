@@ -10,7 +10,8 @@ use crate::support::gateway::{Gateway, Setup};
 use crate::support::issuer::Issuer;
 use crate::support::scripted::{Scripted, result, text, tool};
 
-const ADMIN: &str = "acr = [\"strong\"]\nclients = [{ issuer = \"test\", client_id = \"test-admin\" }]";
+const ADMIN: &str =
+    "acr = [\"strong\"]\nclients = [{ issuer = \"test\", client_id = \"test-admin\", approves = true }]";
 
 const RULES: &str = "\
 p, anyone, *, tools/*, call, -, allow

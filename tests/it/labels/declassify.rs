@@ -13,7 +13,7 @@ use crate::support::gateway::{Gateway, Setup};
 use crate::support::issuer::Issuer;
 use crate::support::scripted::{Scripted, result, text, tool};
 
-const ADMIN: &str = "acr = [\"strong\"]\nclients = [{ issuer = \"test\", client_id = \"test-admin\" }]\n\
+const ADMIN: &str = "acr = [\"strong\"]\nclients = [{ issuer = \"test\", client_id = \"test-admin\", approves = true }]\n\
                      [admin.console]\nissuer = \"test\"\nclient_id = \"test-console\"";
 
 const RULES: &str = "\

@@ -24,6 +24,26 @@ fn without_the_section_there_is_no_listener_and_with_it_the_defaults_are_strict(
 }
 
 #[test]
+fn people_say_yes_in_the_console_and_with_a_client_of_which_that_is_written() {
+    let corp = IssuerAlias::new("corp").unwrap();
+    let clients = "clients = [{ issuer = \"corp\", client_id = \"cli\" }, \
+                   { issuer = \"corp\", client_id = \"pages\", approves = true }, \
+                   { issuer = \"corp\", client_id = \"console\" }]\n";
+    let approve = |lines: &str| {
+        let admin = config(&with(lines)).admin.unwrap();
+        ["cli", "pages", "console"].map(|client| {
+            assert!(admin.has_client(&corp, Some(client)));
+            admin.approves_with(&corp, Some(client))
+        })
+    };
+    assert_eq!(approve(clients), [false, true, false]);
+    let console = "[admin.console]\nissuer = \"corp\"\nclient_id = \"console\"\n";
+    let text = with(&format!("public_url = \"https://admin.example.com\"\n{clients}{console}"));
+    let admin = config(&text).admin.unwrap();
+    assert!(admin.approves_with(&corp, Some("console")) && !admin.approves_with(&corp, Some("cli")));
+}
+
+#[test]
 fn a_listener_with_a_name_of_its_own_is_called_by_that() {
     let config = config(&with("public_url = \"https://admin.example.com:9443\"\n"));
     assert_eq!(config.admin.unwrap().resource(), "https://admin.example.com:9443/admin");

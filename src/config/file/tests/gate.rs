@@ -26,6 +26,23 @@ fn what_is_not_written_has_its_default() {
 }
 
 #[test]
+fn a_gate_that_nobody_can_open_is_warned_of() {
+    let warned = |admin: &str| {
+        let servers = format!("{SMALLEST}[admin]\nlisten = \"127.0.0.1:9443\"\n{admin}");
+        let text = gate("");
+        let text = Text { file: "policies/gates.toml", text: &text };
+        let parsed = gate::parse(text, &config(&servers), &today()).map_err(|mistakes| lines(&mistakes));
+        lines(&parsed.unwrap().warnings)
+    };
+    let client = |more: &str| format!("clients = [{{ issuer = \"corp\", client_id = \"cli\"{more} }}]\n");
+    assert!(warned(&client("")).contains("no [admin.console], and no client that `approves`"));
+    let console = "public_url = \"https://admin.example.com\"\n[admin.console]\nissuer = \"corp\"\nclient_id = \"c\"\n";
+    for good in [client(", approves = true").as_str(), console] {
+        assert!(!warned(good).contains("no client"), "{good}");
+    }
+}
+
+#[test]
 fn every_number_of_a_gate_has_its_most() {
     let seconds = |most: std::time::Duration, more: u64| format!("\"{}s\"", most.as_secs() + more);
     for (key, well, too_much) in [
