@@ -28,6 +28,7 @@ mod explain;
 mod fixture;
 mod gate;
 pub mod grant;
+mod hidden;
 mod index;
 mod input;
 pub mod label;
