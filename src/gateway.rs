@@ -38,6 +38,7 @@ mod shadow;
 mod situation;
 mod source;
 mod standing;
+mod trusts;
 pub mod understand;
 mod webhooks;
 mod wider;
