@@ -6,10 +6,13 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::condition::{Arguments, Condition, Facts};
+use super::condition::{ArgumentRead, Arguments, Condition, Facts};
 use super::{Decision, Policy};
 use crate::catalog::{Target, secrets};
 use crate::identity::Persona;
+
+/// What the record says in the place of a value of which nobody can say whether it is a secret.
+const UNREADABLE: &str = "[not shown]";
 
 impl Policy {
     /// Replaces what a decision's conditions have read of secrets.
@@ -27,8 +30,22 @@ impl Policy {
             return;
         }
         let Some(schema) = target.definition().and_then(|definition| secrets::schema(definition)) else { return };
-        let Ok(given) = serde_json::from_str::<Value>(text) else { return };
-        let hidden = secrets::without(given.clone(), &schema, &|text| text.to_owned());
+        self.hide(decision, &schema, persona, text);
+    }
+
+    fn hide(&self, decision: &mut Decision, schema: &Value, persona: &Persona, text: &str) {
+        let named = |name: &str| self.conditions.iter().find(|condition| condition.name().as_str() == name);
+        let Ok(given) = serde_json::from_str::<Value>(text) else {
+            // Such as a number that is larger than any: nobody can say what of it is a secret.
+            for record in &mut decision.conditions {
+                let of_arguments = named(&record.name).map(Condition::arguments_read).unwrap_or_default();
+                for (_, value) in record.read.iter_mut().filter(|(name, _)| of_arguments.contains(&value_of(name))) {
+                    UNREADABLE.clone_into(value);
+                }
+            }
+            return;
+        };
+        let hidden = secrets::without(given.clone(), schema, &|text| text.to_owned());
         if hidden == given {
             return;
         }
@@ -45,5 +62,44 @@ impl Policy {
                 }
             }
         }
+    }
+}
+
+fn value_of(name: &str) -> ArgumentRead {
+    ArgumentRead::Value(name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::condition::Situation;
+    use super::super::fixture::{build_with, user, world};
+    use super::*;
+    use crate::ids::Action;
+
+    #[test]
+    fn what_is_a_secret_is_replaced_and_the_rest_stays_as_the_call_had_it() {
+        let conditions =
+            "[small]\nall = [{ argument = \"pin\", length_at_most = 9 }, { argument = \"count\", at_most = 5 }]\n";
+        let rules = "p, user:corp/ann, *, deploy/rollout, call, small, allow\n";
+        let policy = build_with(&[("policy.csv", rules), ("conditions.toml", conditions)], &world()).unwrap().policy;
+        let schema = json!({ "properties": { "pin": { "format": "password" } } });
+        let (ann, at) = (user("ann", &[]), Timestamp::UNIX_EPOCH);
+        let ask = policy.ask_about("deploy", "rollout", &Action::Call).unwrap();
+        let read = |text: &str, schema: &Value| {
+            let (class, situation) = (policy.class(&ann), Situation::default());
+            let mut decision = policy.decide_within(&class, &ann, &ask, (Arguments::Json(text), at), &situation);
+            policy.hide(&mut decision, schema, &ann, text);
+            let mut values = decision.conditions.remove(0).read;
+            values.sort();
+            values.into_iter().map(|(_, value)| value).collect::<Vec<_>>()
+        };
+        let text = r#"{"pin":"hush","count":1.50}"#;
+        assert_eq!(read(text, &schema), ["1.50", "\"[4 characters hidden]\""]);
+        assert_eq!(read(text, &json!({})), ["1.50", "\"hush\""]);
+        // A number that is larger than any.
+        let text = r#"{"pin":"hush","count":1,"other":1e999}"#;
+        assert_eq!(read(text, &schema), [UNREADABLE, UNREADABLE]);
     }
 }

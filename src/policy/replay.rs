@@ -194,10 +194,9 @@ impl Policy {
 
 impl<'t> Known<'t> {
     fn of(told: &'t Told) -> Self {
-        let known = |name: &str, value: &RawValue| match () {
-            () if is_told(name, value) => Some(value.get().to_owned()),
-            () if is_there(name, value) => Some("null".to_owned()),
-            () => None,
+        let known = |name: &str, value: &RawValue| {
+            let told = is_told(name, value).then(|| value.get().to_owned());
+            told.or_else(|| is_there(name, value).then(|| "null".to_owned()))
         };
         let mut members: BTreeMap<String, String> =
             told.values.iter().filter_map(|(name, value)| Some((name.clone(), known(name, value)?))).collect();

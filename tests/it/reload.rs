@@ -215,13 +215,9 @@ async fn what_is_taken_away_is_gone_at_once_also_where_the_socket_may_not_widen(
     std::fs::write(&path, DEVELOPERS_MAY).unwrap();
     assert_eq!(reloaded(&gateway, servers, OTHER, ""), Ok(()), "a server, with the rows that spoke of it");
     // Whoever is nobody's client is let in as the assistant: that is not less than the bot.
-    let (bot, rest) = BOT.split_at(BOT.find("[agents.assistant]").unwrap());
-    let bot = bot.replace(", \"staging\"", "");
+    let bot = BOT[..BOT.find("[agents.assistant]").unwrap()].replace(", \"staging\"", "");
     let refused = reloaded(&gateway, agents, &bot, "").unwrap_err();
     assert!(refused.contains("--allow-widening"), "{refused}");
-    let default = "interactive_default = \"assistant\"\n";
-    assert!(rest.starts_with("[agents.assistant]"));
-    assert_eq!(reloaded(&gateway, servers, default, ""), Ok(()), "an agent, where nobody is let in unnamed");
 }
 
 #[tokio::test]
@@ -230,14 +226,16 @@ async fn another_owner_is_another_word_and_brings_nothing_back_that_went_with_th
     let owned = OTHER.replace("http://127.0.0.1:9/mcp", &upstream.url).replace("staging", "development");
     let gateway = Setup::new(&issuer).http_server("tools", &upstream.url, "").sections(&owned).start().await;
     let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
-    assert_eq!(client.tool_names().await, ["tools__echo", "other__echo"]);
+    let both = async || client.tool_names().await == ["tools__echo", "other__echo"];
+    crate::support::eventually("both", both).await;
     assert!(gateway.command(&["revoke", "owner", "user:test/carl", "--config", "servers.toml"]).status.success());
     assert_eq!(client.tool_names().await, ["tools__echo"]);
     let refused = reloaded(&gateway, "servers.toml", "user:test/carl", "user:test/mallory").unwrap_err();
     assert!(refused.contains("--allow-widening"), "{refused}");
     assert_eq!(client.tool_names().await, ["tools__echo"], "nothing was changed");
     assert!(gateway.command(&["reload", "--allow-widening"]).status.success());
-    assert_eq!(client.tool_names().await, ["tools__echo", "other__echo"]);
+    let both = async || client.tool_names().await == ["tools__echo", "other__echo"];
+    crate::support::eventually("what somebody else answers for", both).await;
 }
 
 #[tokio::test]
@@ -277,8 +275,14 @@ async fn a_file_that_changes_is_nobodys_word_that_somebody_may_do_more() {
     let setup = Setup::new(&issuer).http_server("tools", &upstream.url, "").policy(&format!("{DEVELOPERS_MAY}{DENY}"));
     let gateway = setup.gateway("reload = \"watch\"\n").start().await;
     let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
-    gateway.write_policy(DEVELOPERS_MAY);
-    crate::support::eventually("a refusal", async || gateway.records("reload").len() == 1).await;
+    // Until the watch has begun nothing is seen.
+    for _ in 0..20 {
+        gateway.write_policy(DEVELOPERS_MAY);
+        tokio::time::sleep(3 * bailiwick::limit::WATCH_FILES_DEBOUNCE).await;
+        if !gateway.records("reload").is_empty() {
+            break;
+        }
+    }
     assert!(gateway.log().contains("type `bailiwick reload --allow-widening`"), "{}", gateway.log());
     assert!(client.tool_names().await.is_empty(), "nothing was changed");
     // What lies beside the files does not have them tried again.
