@@ -40,6 +40,7 @@ mod shadow;
 mod situation;
 mod source;
 mod standing;
+mod trusts;
 pub mod understand;
 mod webhooks;
 mod wider;

@@ -310,7 +310,7 @@ async fn open(
     // What is told of calls and sent of the record goes on while calls in flight finish.
     let late = CancellationToken::new();
     let telemetry = Telemetry::start(config.telemetry.as_ref(), replica, &metrics, &tasks, &late);
-    exports.start(state.path(), &metrics, &tasks, &late);
+    exports.start(state.path(), &journal, &tasks, &late);
     let putting = config.record.object_store.as_ref();
     let putting = putting.and_then(|config| Exports::put(config, &journal, replica, &metrics));
     let keeper = Arc::new(Keeper::open(store.clone(), journal.clone()).await.map_err(trouble)?);

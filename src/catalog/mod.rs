@@ -19,6 +19,7 @@ mod refresh;
 mod resolve;
 #[cfg(test)]
 mod routing_tests;
+pub mod secrets;
 mod slice;
 mod slot;
 mod source;

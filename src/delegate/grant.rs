@@ -13,6 +13,7 @@ use crate::guard::{Cleared, Used};
 use crate::identity::Caller;
 use crate::ids::{AuthorizationContext, CallId, LegId, PrincipalKey, ReplicaId, RevocationEpoch, ServerId};
 use crate::outcome::{Refusal, Stop};
+use crate::policy::condition::PRESENT;
 use crate::policy::{Permit, Situation};
 use crate::record::event::{ChargeNote, ConditionValue, CredentialNote, LabelNote, Operation};
 use crate::record::mandated::OwnerFacts;
@@ -134,15 +135,20 @@ impl Grant {
     ) -> Self {
         let permit = cleared.permit();
         let rules = permit.rules().join(", ");
-        let values = permit
-            .condition_values()
-            .iter()
-            .flat_map(|condition| &condition.read)
-            .filter_map(|(name, value)| {
-                let value = RawValue::from_string(value.clone()).or_else(|_| to_raw_value(value)).ok()?;
-                Some(ConditionValue { name: name.clone(), value })
-            })
-            .collect();
+        // Several may have read the same, and one of them more of it.
+        let mut read: Vec<(&String, &String)> = Vec::new();
+        for (name, value) in permit.condition_values().iter().flat_map(|condition| &condition.read) {
+            match read.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, known)) if *known == PRESENT => *known = value,
+                Some(_) => {}
+                None => read.push((name, value)),
+            }
+        }
+        let raw = |(name, value): (&String, &String)| {
+            let value = RawValue::from_string(value.clone()).or_else(|_| to_raw_value(value)).ok()?;
+            Some(ConditionValue { name: name.clone(), value })
+        };
+        let values = read.into_iter().filter_map(raw).collect();
         Self { cleared, credential, leg, arguments, recheck, rules, values }
     }
 

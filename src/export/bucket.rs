@@ -1,7 +1,7 @@
 //! Puts checkpoints into a bucket, where whoever cuts the record's end cannot reach them.
 //!
-//! Decides what an object is called: after the gateway and the number of records, so that no checkpoint takes the place
-//! of another. Refuses to hold anybody up: what cannot be put is tried again, or made up for by the next one, which
+//! Decides what an object is called: after the gateway and the number of records, so that each checkpoint has its own. That
+//! an object is not replaced is the bucket's affair: whoever has the key could leave any condition out. Refuses to hold anybody up: what cannot be put is tried again, or made up for by the next one, which
 //! covers everything that this one did. Invariant: nothing but checkpoints leaves through here.
 
 use std::sync::Arc;

@@ -18,7 +18,7 @@ use crate::config::ExportConfig;
 use crate::ids::Digest;
 use crate::limit;
 use crate::record::read::{Reader, segments};
-use crate::record::{Holds, Metrics};
+use crate::record::{Holds, Metrics, Written};
 
 /// What one follower needs.
 pub(super) struct Follower {
@@ -30,6 +30,8 @@ pub(super) struct Follower {
     pub status: Arc<Status>,
     pub holds: Arc<Holds>,
     pub metrics: Arc<Metrics>,
+    /// How far the record has come; what stands beyond may still be taken back.
+    pub written: Written,
 }
 
 /// A record that waits: its number, its digest, and what is said about it.
@@ -137,9 +139,10 @@ impl Follower {
     /// Finds the place of the last acknowledgement.
     async fn resume(&self) -> Result<Reading, String> {
         let (journal, path, name) = (self.journal.clone(), self.cursor.clone(), self.config.name.clone());
+        let written = self.written.clone();
         let found = tokio::task::spawn_blocking(move || {
             let cursor = Cursor::read(&path)?.unwrap_or_default();
-            Reading::resume(&journal, cursor).inspect(|reading| {
+            Reading::resume(&journal, cursor, written).inspect(|reading| {
                 if reading.cursor.last() > cursor.last() {
                     let records = reading.cursor.last() - cursor.last();
                     tracing::error!(export = %name, records, "records were removed before they could be sent");
@@ -154,19 +157,14 @@ impl Follower {
 
 impl Reading {
     /// Goes on after the cursor, or as near to it as the record allows. Blocking.
-    fn resume(journal: &std::path::Path, cursor: Cursor) -> io::Result<Self> {
+    fn resume(journal: &std::path::Path, cursor: Cursor, written: Written) -> io::Result<Self> {
         let all = segments(journal)?;
         let next = cursor.last() + 1;
         let first = all.first().copied().unwrap_or(1);
         let segment = all.iter().copied().take_while(|first| *first <= next).last().unwrap_or(first);
         let cursor = if next < segment { Cursor::before(segment) } else { cursor };
-        let begin = |cursor: Cursor| Self {
-            reader: Reader::new(journal, segment),
-            cursor,
-            open: Open::default(),
-            waiting: VecDeque::new(),
-        };
-        let mut reading = begin(cursor);
+        let reader = Reader::new(journal, segment).within(Some(written));
+        let mut reading = Self { reader, cursor, open: Open::default(), waiting: VecDeque::new() };
         // What was sent of this segment is read again, because the ends of calls belong to intents that stand there.
         let whole = reading.reader.segment()?;
         if cursor.last() >= segment {
@@ -222,9 +220,26 @@ mod tests {
     }
 
     fn next(place: &tempfile::TempDir, cursor: Cursor) -> Vec<u64> {
-        let mut reading = Reading::resume(place.path(), cursor).unwrap();
+        sent(place, cursor, u64::MAX)
+    }
+
+    /// The same while only so many are sure to stay.
+    fn sent(place: &tempfile::TempDir, cursor: Cursor, records: u64) -> Vec<u64> {
+        let mut reading = Reading::resume(place.path(), cursor, Written::records_for_test(records)).unwrap();
         reading.more().unwrap();
         reading.waiting.iter().map(|waiting| waiting.sequence).collect()
+    }
+
+    #[test]
+    fn what_a_failed_write_takes_back_is_never_sent() {
+        let (place, lines) = journal(5);
+        write(&place, 1, &lines);
+        assert_eq!(sent(&place, Cursor::default(), 3), [1, 2, 3]);
+        let third = Cursor::after(3, Digest::sha256(lines[2].as_bytes()));
+        assert!(sent(&place, third, 3).is_empty());
+        // It was cut off, and something else stands there now.
+        write(&place, 1, &[&lines[..3], &[lines[3].replace("stop", "repair")]].concat());
+        assert_eq!(sent(&place, third, 4), [4]);
     }
 
     #[test]
@@ -271,6 +286,7 @@ mod tests {
             status: Arc::default(),
             holds: Arc::default(),
             metrics: Metrics::new(),
+            written: Written::records_for_test(u64::MAX),
         };
         let (mut reading, mut way) = (None, Place::new(&follower.config.to));
         assert!(follower.step(&mut reading, &mut way).await.is_err());

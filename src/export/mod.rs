@@ -81,7 +81,7 @@ impl Exports {
     }
 
     /// Begins to send, in tasks that end with `stop`.
-    pub fn start(&self, state: &Path, metrics: &Arc<Metrics>, tasks: &TaskTracker, stop: &CancellationToken) {
+    pub fn start(&self, state: &Path, journal: &Journal, tasks: &TaskTracker, stop: &CancellationToken) {
         for export in &self.all {
             let follower = Follower {
                 config: export.config.clone(),
@@ -89,7 +89,8 @@ impl Exports {
                 cursor: export.cursor.clone(),
                 status: Arc::clone(&export.status),
                 holds: Arc::clone(&self.holds),
-                metrics: Arc::clone(metrics),
+                metrics: Arc::clone(journal.metrics()),
+                written: journal.written(),
             };
             tasks.spawn(stop.clone().run_until_cancelled_owned(follower.run()));
         }

@@ -3,7 +3,7 @@
 //! Decides whether a new set may replace the old one without somebody saying that it may widen. Invariant:
 //! what is served was read twice alike, linted and tested.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -11,16 +11,13 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 
 use super::understand::{Understood, understand};
-use super::{Gateway, Snapshot, wider};
-use crate::config::{
-    AdminClient, AdminConfig, Config, DpopMode, FileSet, GatewayConfig, Loaded, Mistake, Overrides, Seal, ServerConfig,
-    keyfile,
-};
+use super::{Gateway, Snapshot, trusts};
+use crate::config::{Config, FileSet, Loaded, Mistake, Overrides, Seal, keyfile};
 use crate::identity::Identity;
-use crate::ids::{PolicyRevision, ServerId};
+use crate::ids::{Digest, PolicyRevision};
 use crate::limit;
 use crate::outcome::{Failure, Reason};
-use crate::policy::{Difference, FailedTest, Strictness};
+use crate::policy::{Difference, FailedTest, Strictness, Wrong};
 use crate::record::event::ReloadNote;
 use crate::record::redact;
 use crate::wire::handle::Sealer;
@@ -99,7 +96,8 @@ impl Judged {
     fn new(before: &Snapshot, understood: Understood) -> Self {
         let mut difference = before.written_policy.difference(&understood.policy);
         let rows = before.files.changed_rows(&understood.loaded.files);
-        let widens = difference.widens || trusts_more(&before.written, understood.config()) || rows.runs_something_else;
+        let widens =
+            difference.widens || trusts::trusts_more(&before.written, understood.config()) || rows.runs_something_else;
         let shown = |rows: Vec<String>| rows.into_iter().map(|row| redact::secrets(&row).into_owned());
         difference.added.extend(shown(rows.added));
         difference.removed.extend(shown(rows.removed));
@@ -219,9 +217,10 @@ impl Gateway {
                 report.added = difference.added;
                 report.removed = difference.removed;
                 for failed in failed {
-                    // At three in the morning the brake must work: what only narrows may break expected allows.
-                    if failed.expected_allow && !widens {
-                        report.warnings.push(format!("expected to be allowed, and is not any more: {failed}"));
+                    // At three in the morning the brake must work: what only narrows may break expected allows, and refuse
+                    // for another reason than before. The next start does not know what was in force.
+                    if failed.wrong != Wrong::LetThrough && !widens {
+                        report.warnings.push(format!("the next start is refused: {failed}"));
                     } else {
                         report.problems.push(failed.to_string());
                     }
@@ -311,7 +310,7 @@ impl Gateway {
         let files = self.reloader.files.clone();
         let read = tokio::task::spawn_blocking(move || files.read_next()).await;
         let next = match read {
-            Ok(Ok(next)) => Ok(next.map(|next| next.policy)),
+            Ok(Ok(next)) => Ok(next.map(Snapshot::from)),
             Ok(Err(mistakes)) => {
                 let first = mistakes.first().map(ToString::to_string).unwrap_or_default();
                 let more = mistakes.len().saturating_sub(1);
@@ -320,8 +319,25 @@ impl Gateway {
             }
             Err(error) => Err(format!("the next policies are not evaluated: {error}")),
         };
-        let problem = next.as_ref().err().cloned();
+        self.shadow.keep(next);
+        let problem = self.put_next().await;
         problem.iter().for_each(|problem| tracing::warn!("{problem}"));
+        problem
+    }
+
+    /// Evaluates decisions under the next policies as they were read, without the grants that have ended: those are gone
+    /// from what is in force, too. Answers why not.
+    pub(super) async fn put_next(&self) -> Option<String> {
+        let next = match self.shadow.kept() {
+            Ok(None) => Ok(None),
+            Ok(Some(written)) => {
+                let left = self.left_of(written, BTreeSet::clone(&self.ended.load())).await;
+                let why = |failure: Failure| format!("the next policies are not evaluated: {}", failure.detail);
+                left.map(|snapshot| Some(snapshot.policy)).map_err(why)
+            }
+            Err(problem) => Err(problem),
+        };
+        let problem = next.as_ref().err().cloned();
         self.shadow.put(next, self.snapshot().policy.revision());
         problem
     }
@@ -351,74 +367,10 @@ fn bytes(keys: &[SecretString]) -> impl Iterator<Item = &[u8]> {
 const fn may_widen(seal: Seal, order: ReloadOrder) -> Result<(), &'static str> {
     match (seal, order.allow_widening) {
         (Seal::Fits, _) | (Seal::Absent, true) => Ok(()),
-        (Seal::Absent, false) => Err("somebody may do more afterwards: look at the rows, then reload with \
-                                      --allow-widening, or seal what was reviewed with `bailiwick check --seal`"),
+        (Seal::Absent, false) => Err("somebody may do more afterwards: look at the rows, then type `bailiwick reload \
+                                      --allow-widening`, or seal what was reviewed with `bailiwick check --seal`"),
         (Seal::Broken, _) => Err("the files are not those that were sealed"),
     }
-}
-
-/// Whether a configuration may let in somebody, or run or reach something, that the old one did not: whose
-/// tokens are believed, which clients are which agent, where servers are and what they are presented with, who may know
-/// that they exist; and what agents may do beside the rules.
-fn trusts_more(before: &Config, after: &Config) -> bool {
-    let text = |value: &dyn std::fmt::Debug| format!("{value:?}");
-    let servers = |config: &Config| -> BTreeMap<ServerId, String> {
-        let facts = |server: &Arc<ServerConfig>| {
-            let ServerConfig { transport, credential, tool_credentials, list_as, isolation, .. } = &**server;
-            let told = (&server.forward_headers, &server.elicit_url_hosts);
-            text(&(transport, credential, tool_credentials, list_as, isolation, told))
-        };
-        config.servers.iter().map(|server| (server.id.clone(), facts(server))).collect()
-    };
-    let (old_servers, new_servers) = (servers(before), servers(after));
-    let discoverable = after
-        .servers
-        .iter()
-        .any(|server| server.discoverable && before.server(&server.id).is_none_or(|old| !old.discoverable));
-    wider::lets_agents_do_more(before, after)
-        || discoverable
-        // Tokens are for it, and clients are sent there.
-        || before.gateway.public_url != after.gateway.public_url
-        || text(&before.issuers) != text(&after.issuers)
-        || believes_more(&before.gateway, &after.gateway)
-        || (after.anonymous && !before.anonymous)
-        || after.local != before.local
-        || after.keys != before.keys
-        || after.pins.accepts_more_than(&before.pins)
-        || after.servers.iter().any(|server| before.server(&server.id).is_some_and(|old| old.pins < server.pins))
-        || administers_more(before.admin.as_ref(), after.admin.as_ref())
-        || new_servers.iter().any(|(id, facts)| old_servers.get(id) != Some(facts))
-}
-
-/// Whether another proxy, or another of its headers, may say which certificate a client has, or an older proof of a key
-/// is enough.
-fn believes_more(before: &GatewayConfig, after: &GatewayConfig) -> bool {
-    let vouched = after.client_certificate_header.is_some()
-        && (after.client_certificate_header != before.client_certificate_header
-            || after.trusted_proxies != before.trusted_proxies);
-    vouched || (before.dpop == DpopMode::Nonce && after.dpop != DpopMode::Nonce)
-}
-
-/// Whether somebody may give something back who could not, or with a login that was not enough. A client that is taken
-/// off the list, a shorter time and a stricter kind of login are brakes. So is no listener at all, but for the socket:
-/// it may widen where there is none.
-fn administers_more(before: Option<&AdminConfig>, after: Option<&AdminConfig>) -> bool {
-    let (Some(before), Some(after)) = (before, after) else { return before.is_some() != after.is_some() };
-    let door = |admin: &AdminConfig| {
-        let AdminConfig { listen, public_url, allowed_hosts, tls, .. } = admin;
-        format!("{:?}", (listen, public_url, allowed_hosts, tls))
-    };
-    let weaker =
-        !before.acr.is_empty() && (after.acr.is_empty() || after.acr.iter().any(|value| !before.acr.contains(value)));
-    weaker
-        || after.auth_age_max > before.auth_age_max
-        || after.clients.iter().any(|client| {
-            let known = |old: &AdminClient| {
-                old.is(&client.issuer, Some(&client.client_id)) && (old.approves || !client.approves)
-            };
-            !before.clients.iter().any(known)
-        })
-        || door(before) != door(after)
 }
 
 /// Reads the files again whenever one of them changes: for laptops and the demo.
@@ -443,7 +395,10 @@ pub async fn watch_files(gateway: Arc<Gateway>) {
             tracing::warn!(%error, directory = %directory.display(), "not watched");
         }
     }
+    // A file is nobody's word: whoever may write it has not said that somebody may do more. The demo's are its own.
+    let order = ReloadOrder { allow_widening: gateway.reloader.strictness() == Strictness::Demo };
     let stopping = gateway.stopping();
+    let mut tried = None;
     loop {
         tokio::select! {
             () = stopping.cancelled() => return,
@@ -452,8 +407,11 @@ pub async fn watch_files(gateway: Arc<Gateway>) {
         // Editors write, rename and write again.
         tokio::time::sleep(limit::WATCH_FILES_DEBOUNCE).await;
         while changes.try_recv().is_ok() {}
-        if gateway.reads_the_same().await {
-            // Something else lies beside them: a file that the gateway itself writes there would never let it rest.
+        let read = gateway.read_state().await;
+        let is_served = read.is_some_and(|(digest, _)| digest == gateway.snapshot().files.digest());
+        if is_served || tried == Some(read) {
+            // Something else lies beside them: a file that the gateway itself writes there would never let it rest, also
+            // where they were refused.
             gateway
                 .reloader
                 .along
@@ -462,7 +420,7 @@ pub async fn watch_files(gateway: Arc<Gateway>) {
                 .for_each(|problem| tracing::error!("{problem}"));
             continue;
         }
-        let order = ReloadOrder { allow_widening: true };
+        tried = Some(read);
         match gateway.reload("watch", order).await {
             Ok(report) => report.problems.iter().for_each(|problem| tracing::error!("{problem}")),
             Err(failure) => tracing::error!(%failure, "reload"),
@@ -471,92 +429,10 @@ pub async fn watch_files(gateway: Arc<Gateway>) {
 }
 
 impl Gateway {
-    /// Whether the files say, byte for byte, what is in force.
-    async fn reads_the_same(&self) -> bool {
+    /// What the files say, byte for byte, and whether they are sealed; `None` where they cannot be read.
+    async fn read_state(&self) -> Option<(Digest, Seal)> {
         let path = self.reloader.files.path.clone();
         let read = tokio::task::spawn_blocking(move || FileSet::read(&path)).await;
-        matches!(read, Ok(Ok(set)) if set.digest() == self.snapshot().files.digest())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::PinMode;
-    use crate::front::fixture::config;
-
-    #[test]
-    fn what_lets_somebody_else_in_widens_although_no_rule_changed() {
-        let (before, mut after) = (config(), config());
-        assert!(!trusts_more(&before, &after));
-        for issuer in &mut after.issuers {
-            Arc::make_mut(issuer).audiences.push("another".to_owned());
-        }
-        assert!(trusts_more(&before, &after), "an audience");
-        let mut after = config();
-        after.anonymous = true;
-        assert!(trusts_more(&before, &after), "anybody");
-        assert!(!trusts_more(&after, &before), "nobody any more");
-        let mut after = config();
-        after.gateway.public_url = "https://other.example/".parse().unwrap();
-        assert!(trusts_more(&before, &after), "tokens for another resource");
-        let (mut vouched, mut other) = (config(), config());
-        vouched.gateway.client_certificate_header = Some(crate::config::CertificateHeader::Xfcc);
-        other.gateway.client_certificate_header = vouched.gateway.client_certificate_header;
-        other.gateway.trusted_proxies = vec!["10.0.0.1".parse().unwrap()];
-        assert!(trusts_more(&before, &vouched) && trusts_more(&vouched, &other), "who tells of certificates");
-        assert!(!trusts_more(&vouched, &before), "nobody tells of any");
-        let mut strict = config();
-        strict.gateway.dpop = DpopMode::Nonce;
-        assert!(trusts_more(&strict, &before) && !trusts_more(&before, &strict), "older proofs");
-        let (mut hidden, mut shown) = (config(), config());
-        let server = crate::catalog::fake::server("git");
-        shown.servers = vec![Arc::new(ServerConfig { discoverable: true, ..server.clone() })];
-        hidden.servers = vec![Arc::new(ServerConfig { discoverable: false, ..server })];
-        assert!(trusts_more(&hidden, &shown), "who may know that it exists");
-        assert!(!trusts_more(&shown, &hidden), "fewer know of it");
-        let (mut strict, mut loose) = (config(), config());
-        let server = crate::catalog::fake::server("git");
-        strict.servers = vec![Arc::new(ServerConfig { pins: PinMode::Strict, ..server.clone() })];
-        loose.servers = vec![Arc::new(ServerConfig { pins: PinMode::FirstUse, ..server })];
-        assert!(trusts_more(&strict, &loose), "what nobody has accepted");
-        assert!(!trusts_more(&loose, &strict), "less is shown");
-        let text = format!("version = 1\n[git]\ninstructions = [\"{}\"]\n", "0".repeat(64));
-        loose.servers.clone_from(&strict.servers);
-        loose.pins = Arc::new(crate::config::PinLock::read("pins.lock", &text).unwrap());
-        assert!(trusts_more(&strict, &loose), "a definition");
-        assert!(!trusts_more(&loose, &strict), "one less is accepted");
-        let admin = AdminConfig {
-            listen: "127.0.0.1:9443".parse().unwrap(),
-            public_url: before.gateway.public_url.clone(),
-            allowed_hosts: Vec::new(),
-            tls: None,
-            clients: Vec::new(),
-            acr: vec!["strong".to_owned()],
-            auth_age_max: std::time::Duration::from_secs(300),
-            console: None,
-        };
-        let (mut with, mut weaker) = (config(), config());
-        with.admin = Some(admin.clone());
-        weaker.admin = Some(AdminConfig { acr: Vec::new(), ..admin.clone() });
-        assert!(trusts_more(&before, &with) && trusts_more(&with, &weaker), "administrators");
-        assert!(!trusts_more(&weaker, &with), "a stricter login is a brake");
-        assert!(trusts_more(&with, &before), "the socket may widen where there are none");
-        let client =
-            AdminClient { issuer: with.issuers[0].alias.clone(), client_id: "console".to_owned(), approves: false };
-        let (mut looks, mut approves) = (config(), config());
-        looks.admin = Some(AdminConfig { clients: vec![client.clone()], ..admin.clone() });
-        let approving = AdminClient { approves: true, ..client.clone() };
-        approves.admin = Some(AdminConfig { clients: vec![approving], ..admin.clone() });
-        assert!(trusts_more(&looks, &approves), "what a program keeps approves");
-        assert!(!trusts_more(&approves, &looks), "it approves no more");
-        let (mut another, mut slower, mut moved) = (config(), config(), config());
-        another.admin = Some(AdminConfig { clients: vec![client], ..admin.clone() });
-        slower.admin = Some(AdminConfig { auth_age_max: std::time::Duration::from_secs(301), ..admin.clone() });
-        moved.admin = Some(AdminConfig { allowed_hosts: vec!["evil.example".to_owned()], ..admin });
-        for wider in [&another, &slower, &moved] {
-            assert!(trusts_more(&with, wider), "{:?}", wider.admin);
-        }
-        assert!(!trusts_more(&another, &with) && !trusts_more(&slower, &with), "they are brakes");
+        read.ok()?.ok().map(|set| (set.digest(), set.seal()))
     }
 }

@@ -324,6 +324,7 @@ impl Gateway {
         let next = self.left_of(Snapshot::clone(&self.snapshot()), ended.clone()).await?;
         self.ended.store(Arc::new(ended));
         self.put(Some(next));
+        self.put_next().await;
         self.take_revocations().await
     }
 

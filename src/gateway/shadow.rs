@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::arguments_of;
+use super::{Snapshot, arguments_of};
 use crate::catalog::Target;
 use crate::identity::Caller;
 use crate::ids::{ClassKey, PolicyRevision, Subject};
@@ -119,6 +119,8 @@ struct Queue<T> {
 struct State {
     next: Option<Arc<Policy>>,
     problem: Option<String>,
+    /// What the next files say, or why nobody knows.
+    written: Option<Result<Snapshot, String>>,
     live: Option<PolicyRevision>,
     seen: Seen,
 }
@@ -198,15 +200,25 @@ impl Shadow {
         }
     }
 
+    /// Keeps what the next files say.
+    pub(super) fn keep(&self, next: Result<Option<Snapshot>, String>) {
+        self.state().written = next.transpose();
+    }
+
+    /// What the next files said when they were read.
+    pub(super) fn kept(&self) -> Result<Option<Snapshot>, String> {
+        self.state().written.clone().transpose()
+    }
+
     /// Evaluates with this policy from now on, or with none.
-    pub(super) fn put(&self, next: Result<Option<Policy>, String>, live: PolicyRevision) {
+    pub(super) fn put(&self, next: Result<Option<Arc<Policy>>, String>, live: PolicyRevision) {
         let mut state = self.state();
         let (next, problem) = match next {
-            Ok(next) => (next.map(Arc::new), None),
+            Ok(next) => (next, None),
             Err(problem) => (None, Some(problem)),
         };
-        let revision = |policy: &Option<Arc<Policy>>| policy.as_ref().map(|policy| policy.revision());
-        if revision(&next) != revision(&state.next) || state.live != Some(live) {
+        let base = |policy: &Option<Arc<Policy>>| policy.as_ref().map(|policy| policy.base());
+        if base(&next) != base(&state.next) || state.live != Some(live) {
             state.seen = Seen::default();
             self.queue.dropped.store(0, Ordering::Relaxed);
         }
@@ -249,7 +261,7 @@ impl Shadow {
         };
         let mut state = self.state();
         // Decided under files that are not in force any more: the pair is another one.
-        if state.live != Some(live) || state.next.as_ref().map(|policy| policy.revision()) != Some(next.revision()) {
+        if state.live != Some(live) || state.next.as_ref().map(|policy| policy.base()) != Some(next.base()) {
             return;
         }
         state.seen.evaluated += 1;

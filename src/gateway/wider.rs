@@ -19,8 +19,28 @@ pub(super) fn lets_agents_do_more(before: &Config, after: &Config) -> bool {
             .templates
             .iter()
             .any(|(name, template)| before.templates.get(name).is_none_or(|old| is_wider_template(old, template)))
+        || is_let_in_by_default(before, after)
         || is_later(before, after)
         || after.break_glass.iter().any(|one| is_wider_emergency(before, one))
+}
+
+/// Whether a client that was some agent's is nobody's any more, where an issuer's entry says whose everybody else's is: the
+/// ceiling of another agent, and not its own, which may have been suspended.
+fn is_let_in_by_default(before: &Config, after: &Config) -> bool {
+    let is_same = |one: &AgentClient, other: &AgentClient| {
+        (&one.issuer, one.known_by, &one.client_id) == (&other.issuer, other.known_by, &other.client_id)
+    };
+    let is_somebodys = |client: &AgentClient| {
+        after.agents.values().any(|agent| agent.clients.iter().any(|known| is_same(known, client)))
+    };
+    let default = |client: &AgentClient| {
+        let issuer = after.issuers.iter().find(|issuer| issuer.alias == client.issuer);
+        issuer.and_then(|issuer| issuer.interactive_default.as_ref())
+    };
+    before.agents.values().any(|agent| {
+        let mut gone = agent.clients.iter().filter(|client| !is_somebodys(client));
+        gone.any(|client| default(client).is_some_and(|default| *default != agent.id))
+    })
 }
 
 /// Whether an emergency gives more, sooner, for longer, or to others than before.
@@ -126,7 +146,7 @@ fn is_later(before: &Config, after: &Config) -> bool {
 }
 
 /// Whether a bound was raised or is gone.
-fn grew<T: Ord>(before: Option<T>, after: Option<T>) -> bool {
+pub(super) fn grew<T: Ord>(before: Option<T>, after: Option<T>) -> bool {
     match (before, after) {
         (Some(before), Some(after)) => after > before,
         (before, None) => before.is_some(),
@@ -246,6 +266,33 @@ mod tests {
         let owned = agents(|bot| bot.owner = "user:corp/mallory".to_owned());
         assert!(lets_agents_do_more(&narrow, &owned) && lets_agents_do_more(&owned, &narrow), "who answers for it");
         assert!(!lets_agents_do_more(&narrow, &agents(|bot| bot.purpose = "another".to_owned())));
+    }
+
+    #[test]
+    fn a_client_that_falls_to_the_default_of_its_issuer_widens() {
+        let client = || AgentClient {
+            issuer: config().issuers[0].alias.clone(),
+            known_by: KnownBy::Client,
+            client_id: "its-own".to_owned(),
+            proof: crate::config::DeclaredProof::Public,
+        };
+        let with_default = |mut config: Config, agent: Option<&str>| {
+            let issuer = Arc::make_mut(&mut config.issuers[0]);
+            issuer.interactive_default = agent.map(|agent| AgentId::new(agent).unwrap());
+            config
+        };
+        let known = || agents(|bot| bot.clients.push(client()));
+        let gone = || {
+            let mut config = agents(|_| ());
+            config.agents.remove(&AgentId::new("bot").unwrap());
+            config
+        };
+        for (default, widens) in [(None, false), (Some("bot"), false), (Some("claude"), true)] {
+            let (before, after) = (with_default(known(), default), with_default(agents(|_| ()), default));
+            assert_eq!(lets_agents_do_more(&before, &after), widens, "{default:?}");
+        }
+        assert!(!lets_agents_do_more(&known(), &gone()), "nobody is let in by default");
+        assert!(lets_agents_do_more(&with_default(known(), Some("claude")), &with_default(gone(), Some("claude"))));
     }
 
     #[test]

@@ -79,6 +79,16 @@ pub struct AgentFacts {
     pub autonomous: bool,
 }
 
+impl AgentFacts {
+    /// Whether it is that agent, and may act where that one may, or in fewer places.
+    #[must_use]
+    pub fn may_no_more_than(&self, other: &Self) -> bool {
+        let Self { id, environments, autonomous } = self;
+        (id, autonomous) == (&other.id, &other.autonomous)
+            && environments.iter().all(|one| other.environments.contains(one))
+    }
+}
+
 /// The groups of a user: *unknown* is not *empty*, because empty would turn denies off.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Groups {

@@ -74,10 +74,24 @@ pub struct TestReport {
 pub struct FailedTest {
     /// `tests.toml:line`.
     pub place: String,
-    /// Whether *allow* was expected: a set that only narrows may break such tests and still load.
-    pub expected_allow: bool,
+    /// How far it is from what was expected.
+    pub wrong: Wrong,
     /// Its name, what was decided instead, and why.
     pub message: String,
+}
+
+/// How far a decision is from what was expected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Wrong {
+    /// It is allowed and was to be denied: a set that does that never loads.
+    LetThrough,
+    /// It is denied and was to be allowed: what only narrows may do that.
+    Denied,
+    /// It is denied as it was to be, for another reason.
+    Reason,
+    /// Nobody can ask it any more: what it names is not there.
+    Unasked,
 }
 
 impl fmt::Display for FailedTest {
@@ -114,9 +128,9 @@ impl Policy {
                     decided.extend(rules);
                     tested.insert((test.server.clone(), test.allow));
                 }
-                Err(message) => report.failed.push(FailedTest {
+                Err((wrong, message)) => report.failed.push(FailedTest {
                     place: format!("{FILE}:{}", test.line),
-                    expected_allow: test.allow,
+                    wrong,
                     message: format!("`{}`: {message}", test.name),
                 }),
             }
@@ -138,16 +152,17 @@ impl Policy {
     }
 
     /// Runs one; answers the rules that decided.
-    fn run(&self, test: &Expected) -> Result<Vec<String>, String> {
-        let persona = self.persona(&test.who)?;
-        let ask = self.ask_about(&test.server, &test.object, &test.action)?;
+    fn run(&self, test: &Expected) -> Result<Vec<String>, (Wrong, String)> {
+        let unasked = |message: String| (Wrong::Unasked, message);
+        let persona = self.persona(&test.who).map_err(unasked)?;
+        let ask = self.ask_about(&test.server, &test.object, &test.action).map_err(unasked)?;
         let arguments = Arguments::of(&test.action, test.arguments.as_deref());
         let explained = self.explain_within(&persona, &ask, (arguments, test.at), &test.situation);
         match (test.allow, explained.reason) {
-            (true, Some(reason)) => return Err(format!("expected allow, got {reason}; {explained}")),
-            (false, None) => return Err(format!("expected deny, got allow; {explained}")),
+            (true, Some(reason)) => return Err((Wrong::Denied, format!("expected allow, got {reason}; {explained}"))),
+            (false, None) => return Err((Wrong::LetThrough, format!("expected deny, got allow; {explained}"))),
             (false, Some(reason)) if test.reason.is_some_and(|expected| expected != reason) => {
-                return Err(format!("expected another reason, got {reason}; {explained}"));
+                return Err((Wrong::Reason, format!("expected another reason, got {reason}; {explained}")));
             }
             _ => {}
         }

@@ -169,8 +169,8 @@ impl Policy {
             }
             let labelled = labelled.get_or_insert_with(|| self.labelled(persona, ask, hints, arguments, now));
             // Where nobody knows what a call does with data, it may do anything.
-            let named = |own: &Labelled| own.names().any(|name| wanted.iter().any(|label| label.text == name));
-            labelled.as_ref().is_none_or(|own| own.unsaid || named(own))
+            let meant = |own: &Labelled| wanted.iter().any(|label| own.does(&label.text));
+            labelled.as_ref().is_none_or(|own| own.unsaid || meant(own))
         };
         let mut met = Vec::new();
         for compiled in candidates {
@@ -182,11 +182,6 @@ impl Policy {
             }
         }
         met
-    }
-
-    /// Whether every gate of this policy stands in that one as it is.
-    pub(super) fn gates_stand_in(&self, next: &Self) -> bool {
-        self.world.gates.iter().all(|gate| next.world.gates.contains(gate))
     }
 
     fn gate_means(&self, pattern: &ObjectPattern, object: &str, action: &Action) -> bool {

@@ -3,7 +3,7 @@
 //! Decides whether each row means something. What only shows when all rows are known is in `lint.rs`.
 //! Invariant: a row is a rule, a link, a member of a set, inert, or a mistake; nothing is skipped silently.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::condition::Condition;
@@ -29,6 +29,8 @@ pub(super) struct Loaded {
     pub(super) sets: HashMap<Arc<str>, Vec<Arc<str>>>,
     /// Roles that somebody has: where each is given, for the lint; inert rows count.
     pub(super) held_roles: HashMap<String, Option<(String, u32)>>,
+    /// The cells of every `g` and `g2` row, also of those that mean nobody.
+    pub(super) links: BTreeSet<Vec<String>>,
     /// Rows that name an undeclared issuer, in a demo.
     pub(super) inert: usize,
 }
@@ -111,6 +113,7 @@ pub(super) fn load(
             graph: RoleGraph::default(),
             sets: HashMap::new(),
             held_roles: HashMap::new(),
+            links: BTreeSet::new(),
             inert: 0,
         },
         mistakes,
@@ -147,6 +150,9 @@ pub(super) fn load(
         }
         rows_left -= rows.len();
         for row in &rows {
+            if row.text(0) != "p" {
+                loader.loaded.links.insert(row.cells.iter().map(|cell| cell.text.clone()).collect());
+            }
             loader.row(row, owner);
         }
     }

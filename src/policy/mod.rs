@@ -28,6 +28,7 @@ mod explain;
 mod fixture;
 mod gate;
 pub mod grant;
+mod hidden;
 mod index;
 mod input;
 pub mod label;
@@ -63,7 +64,7 @@ pub use class::{Class, SubjectKind};
 pub use condition::{Arguments, Situation, Truth};
 pub use decide::{ConditionRecord, Decision};
 pub use difference::Difference;
-pub use expect::{FailedTest, TestReport};
+pub use expect::{FailedTest, TestReport, Wrong};
 pub use explain::{Explanation, RuleExplanation, SubjectExplanation, WhoCan};
 pub use grant::{Grant, GrantId};
 pub use label::{Judged, Labelled, Seen};
@@ -92,8 +93,10 @@ pub struct Policy {
     revision: PolicyRevision,
     /// Revision and world: what every class key begins with.
     base: Digest,
-    /// Roles, sets and conditions: what rules are made of.
+    /// Conditions and labels: what rules are made of.
     words: Digest,
+    /// The rows of roles and sets, as they were read.
+    links: BTreeSet<Vec<String>>,
     world: World,
     environments: Environments,
     rules: Vec<Rule>,
@@ -212,16 +215,7 @@ impl Policy {
         let names = loaded.graph.names().count();
         let index = Index::of(&loaded.rules, names, loaded.sets);
         let revision = sources.revision();
-        let mut words: Vec<&[u8]> = vec![conditions_text.as_bytes(), labels_text.as_deref().unwrap_or("").as_bytes()];
-        let links: BTreeSet<&[u8]> = sources
-            .files()
-            .filter(|(name, _)| name.ends_with(".csv"))
-            .flat_map(|(_, bytes)| bytes.split(|byte| *byte == b'\n'))
-            // Cells may stand in quotes.
-            .filter(|row| row.iter().find(|byte| !b" \t\"".contains(byte)) == Some(&b'g'))
-            .map(<[u8]>::trim_ascii)
-            .collect();
-        words.extend(links);
+        let words = [conditions_text.as_bytes(), labels_text.as_deref().unwrap_or("").as_bytes()];
         let words = Digest::of("bailiwick/policy-words/v1", &words);
         let base = Digest::of(
             "bailiwick/policy-base/v1",
@@ -233,6 +227,7 @@ impl Policy {
             revision,
             base,
             words,
+            links: loaded.links,
             world: world.clone(),
             environments,
             rules: loaded.rules,

@@ -89,7 +89,8 @@ impl Policy {
         if target.definition().is_some_and(|definition| *definition.name == *target.name()) {
             self.remember(&class, &ask);
         }
-        let decision = self.decide_within(&class, caller.persona(), &ask, (arguments, now), &situation);
+        let mut decision = self.decide_within(&class, caller.persona(), &ask, (arguments, now), &situation);
+        self.hide_secrets(&mut decision, &target, caller.persona(), arguments);
         let hints = target.definition().map(|definition| definition.hints).unwrap_or_default();
         let gates = if decision.is_allowed() {
             self.gates_of(&ask, hints, caller.persona(), (arguments, now, &situation))

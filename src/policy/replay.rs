@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde_json::value::RawValue;
 
-use super::condition::{Arguments, Condition, Facts, Quantifier, Situation, Truth, client_proof};
+use super::condition::{ArgumentRead, Arguments, Condition, Facts, Quantifier, Situation, Truth, client_proof};
 use super::label::Seen;
 use super::persona::Described;
 use super::verdict::Values;
@@ -23,7 +23,9 @@ use crate::outcome::Reason;
 const FACTS: [&str; 9] =
     ["time", "client_proof", "authenticated_at", "acr", "human", "autonomous", "mandate", "seen", "arguments"];
 /// What the record says in the place of a value that is none.
-const NO_VALUES: [&str; 3] = ["\"absent\"", "\"given twice\"", "\"[redacted]\""];
+const NO_VALUES: [&str; 4] = ["\"absent\"", "\"given twice\"", "\"[redacted]\"", PRESENT];
+/// The same where only whether it is there was looked at.
+const PRESENT: &str = "\"present\"";
 
 /// A call as the record tells of it.
 #[derive(Debug, Clone, Default)]
@@ -192,20 +194,22 @@ impl Policy {
 
 impl<'t> Known<'t> {
     fn of(told: &'t Told) -> Self {
-        let mut members: Vec<String> = Vec::new();
-        let member = |name: &str, json: &str| format!("{}:{json}", serde_json::Value::from(name));
-        for (name, value) in told.values.iter().filter(|(name, value)| is_told(name, value)) {
-            members.push(member(name, value.get()));
-        }
+        let known = |name: &str, value: &RawValue| {
+            let told = is_told(name, value).then(|| value.get().to_owned());
+            told.or_else(|| is_there(name, value).then(|| "null".to_owned()))
+        };
+        let mut members: BTreeMap<String, String> =
+            told.values.iter().filter_map(|(name, value)| Some((name.clone(), known(name, value)?))).collect();
         // Which arguments there were is told by their names.
-        if let Some(names) =
-            told.values.get("arguments").and_then(|names| serde_json::from_str::<String>(names.get()).ok())
+        if let Some(names) = told.values.get("arguments").filter(|names| is_whole(names))
+            && let Ok(names) = serde_json::from_str::<String>(names.get())
         {
-            let others = names
-                .split_ascii_whitespace()
-                .filter(|name| !told.values.get(*name).is_some_and(|value| is_told(name, value)));
-            members.extend(others.map(|name| member(name, "null")));
+            for name in names.split_ascii_whitespace() {
+                members.entry(name.to_owned()).or_insert_with(|| "null".to_owned());
+            }
         }
+        let member = |(name, json): (&String, &String)| format!("{}:{json}", serde_json::Value::from(name.as_str()));
+        let members: Vec<String> = members.iter().map(member).collect();
         Self { told, json: format!("{{{}}}", members.join(",")) }
     }
 
@@ -224,7 +228,7 @@ impl<'t> Known<'t> {
     /// was unknown to the call itself is what an allow and a deny make of that.
     fn value(&self, condition: &Condition, persona: &Persona, at: Timestamp, situation: &Situation) -> (Truth, Truth) {
         let is_whole =
-            self.told.has_arguments == Some(false) || condition.arguments_read().iter().all(|name| self.tells(name));
+            self.told.has_arguments == Some(false) || condition.arguments_read().iter().all(|read| self.tells(read));
         let arguments = match self.told.has_arguments {
             // Of a method that nobody has heard of, the call itself did not know them either.
             Some(false) => {
@@ -242,17 +246,85 @@ impl<'t> Known<'t> {
         (surely(allow, Truth::False), surely(deny, Truth::True))
     }
 
-    fn tells(&self, name: &str) -> bool {
-        if name == "arguments" {
-            return self.told.values.contains_key(name);
+    fn tells(&self, read: &ArgumentRead) -> bool {
+        let told = |name: &str, is_told: &dyn Fn(&str, &RawValue) -> bool| {
+            self.told.values.get(name).is_some_and(|value| is_told(name, value))
+        };
+        match read {
+            ArgumentRead::Names => told("arguments", &|_, names| is_whole(names)),
+            ArgumentRead::Value(name) => told(name, &is_told),
+            ArgumentRead::Presence(name) => told(name, &is_told) || told(name, &is_there),
         }
-        self.told.values.get(name).is_some_and(|value| is_told(name, value))
     }
 }
 
 /// Whether the record has that argument as it was: whole, and told apart from everything else that it may say there.
 fn is_told(name: &str, value: &RawValue) -> bool {
+    is_argument(name) && is_whole(value)
+}
+
+/// Whether the record says that there was such an argument, whatever it was.
+fn is_there(name: &str, value: &RawValue) -> bool {
+    is_argument(name) && value.get() == PRESENT
+}
+
+fn is_argument(name: &str) -> bool {
+    !FACTS.contains(&name) && !name.contains('.')
+}
+
+/// Whether nothing was cut from it, or written in its place.
+fn is_whole(value: &RawValue) -> bool {
     let text = value.get();
     let cut = text.chars().count() >= limit::CONDITION_VALUE_CHARACTERS_MAX || text.starts_with("\"[");
-    !FACTS.contains(&name) && !name.contains('.') && !NO_VALUES.contains(&text) && !cut
+    !NO_VALUES.contains(&text) && !cut
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{build_with, world};
+    use super::*;
+
+    const RULES: &str = "p, user:corp/ann, *, deploy/rollout, call, small, allow\n";
+
+    /// What a recorded call of ann's would be, where conditions have read these values of its arguments.
+    fn replayed(condition: &str, values: &[(&str, &str)]) -> Replayed {
+        let conditions = format!("[small]\n{condition}\n");
+        let policy = build_with(&[("policy.csv", RULES), ("conditions.toml", &conditions)], &world()).unwrap().policy;
+        let value =
+            |(name, json): &(&str, &str)| ((*name).to_owned(), RawValue::from_string((*json).to_owned()).unwrap());
+        let told = Told {
+            user: Some("user:corp/ann".to_owned()),
+            groups: Some(Vec::new()),
+            client_proof: "public".to_owned(),
+            server: "deploy".to_owned(),
+            name: "rollout".to_owned(),
+            action: "call".to_owned(),
+            has_arguments: Some(true),
+            values: values.iter().map(value).collect(),
+            ..Told::default()
+        };
+        policy.replay(&told, Timestamp::UNIX_EPOCH)
+    }
+
+    const ONLY: &str = "only = [\"a\", \"b\"]";
+
+    #[test]
+    fn the_names_of_arguments_are_believed_only_where_all_of_them_are_told() {
+        assert!(matches!(replayed(ONLY, &[("arguments", "\"a b\"")]), Replayed::Allowed(_)));
+        assert!(matches!(replayed(ONLY, &[("arguments", "\"a c\"")]), Replayed::Refused(..)));
+        let cut = format!("\"{}\"", "a ".repeat(limit::CONDITION_VALUE_CHARACTERS_MAX / 2));
+        for names in [cut.as_str(), "\"[redacted]\"", "\"[9000 bytes]\""] {
+            assert!(matches!(replayed(ONLY, &[("arguments", names)]), Replayed::Untold(_)), "{names}");
+        }
+    }
+
+    #[test]
+    fn an_argument_of_which_only_that_it_is_there_is_told_is_there_and_nothing_else() {
+        let there = [("force", "\"present\"")];
+        assert!(matches!(replayed("argument = \"force\"\npresent = true", &there), Replayed::Allowed(_)));
+        assert!(matches!(replayed("argument = \"force\"\npresent = false", &there), Replayed::Refused(..)));
+        assert!(matches!(replayed("argument = \"force\"\none_of = [\"present\"]", &there), Replayed::Untold(_)));
+        let value = [("force", "true")];
+        assert!(matches!(replayed("argument = \"force\"\npresent = true", &value), Replayed::Allowed(_)));
+    }
 }

@@ -283,7 +283,8 @@ fn an_explanation_names_so_many_near_misses() {
 fn what_a_condition_read_is_kept_up_to_a_number_and_a_length() {
     use crate::limit::{CONDITION_VALUE_CHARACTERS_MAX, CONDITION_VALUES_MAX};
     let count = 2 * CONDITION_VALUES_MAX;
-    let parts: Vec<_> = (0..count).map(|number| format!(r#"{{ argument = "a{number}", present = true }}"#)).collect();
+    let parts: Vec<_> =
+        (0..count).map(|number| format!(r#"{{ argument = "a{number}", length_at_least = 1 }}"#)).collect();
     let conditions = format!("[many]\nall = [{}]\n", parts.join(", "));
     let rules = "p, user:corp/ann, *, deploy/rollout, call, many, allow\n";
     let files = [("policy.csv", rules), ("conditions.toml", conditions.as_str())];

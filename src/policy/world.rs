@@ -36,7 +36,7 @@ pub struct World {
 }
 
 /// An issuer as the policy sees it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Issuer {
     /// Its name in subjects.
     pub alias: IssuerAlias,

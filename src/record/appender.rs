@@ -10,11 +10,12 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::fields::{HistoryFacts, OpenLeg, RepairFacts, RotationFacts, RotationFields};
 use super::line::{self, GENESIS, Header};
+use super::position::Position;
 use super::segment::{self, Scanned};
 use crate::ids::{Digest, LegId, ReplicaId, RevocationEpoch};
 use crate::limit;
@@ -69,31 +70,6 @@ pub(super) struct Found {
     pub(super) history: Option<(RevocationEpoch, u32)>,
 }
 
-/// How far the record has come: told by whoever writes, for those who read what was written.
-#[derive(Debug, Default)]
-pub(super) struct Position {
-    records: AtomicU64,
-    segment: AtomicU64,
-    is_aged: AtomicBool,
-}
-
-impl Position {
-    /// The segment that is written to is old enough: the next record begins another.
-    pub(super) fn end_segment(&self) {
-        self.is_aged.store(true, Ordering::Relaxed);
-    }
-
-    /// Records that were written and stay.
-    pub(super) fn records(&self) -> u64 {
-        self.records.load(Ordering::Acquire)
-    }
-
-    /// The number of the first record of the segment that is written to.
-    pub(super) fn segment(&self) -> u64 {
-        self.segment.load(Ordering::Relaxed)
-    }
-}
-
 /// The one owner of the journal's files.
 #[derive(Debug)]
 pub(super) struct Appender {
@@ -109,6 +85,8 @@ pub(super) struct Appender {
     history: Option<(RevocationEpoch, u32)>,
     buffer: Vec<u8>,
     unsynced: bool,
+    /// The number of the last record that surely is on the disk.
+    synced: u64,
     segment_bytes_max: u64,
     position: Arc<Position>,
 }
@@ -140,6 +118,7 @@ impl Appender {
             history: None,
             buffer: Vec::new(),
             unsynced: false,
+            synced: 0,
             segment_bytes_max: limit::JOURNAL_SEGMENT_BYTES_MAX,
             position: Arc::default(),
         };
@@ -150,6 +129,7 @@ impl Appender {
         }
         found.open = appender.open.values().copied().collect();
         found.open.sort_unstable_by_key(|open| open.leg);
+        appender.synced = appender.next - 1;
         appender.position.records.store(appender.next - 1, Ordering::Release);
         Ok((appender, found))
     }
@@ -218,6 +198,7 @@ impl Appender {
 
     /// Numbers, chains and writes all lines with one write, or none of them.
     pub(super) fn append(&mut self, lines: &Lines) -> io::Result<()> {
+        self.write_again()?;
         let aged = self.position.is_aged.load(Ordering::Relaxed);
         if self.segment.as_ref().is_some_and(|segment| aged || segment.length >= self.segment_bytes_max) {
             self.sync()?;
@@ -261,10 +242,23 @@ impl Appender {
             && let Err(error) = segment.file.sync_data()
         {
             // The kernel forgets which pages it could not write: this file cannot be trusted with more.
+            self.position.doubt(self.synced + 1, segment.path.clone());
             self.segment = None;
             return Err(error);
         }
         self.unsynced = false;
+        self.synced = self.next - 1;
+        Ok(())
+    }
+
+    /// Writes again what the disk may not have, before anything is written after it.
+    fn write_again(&mut self) -> io::Result<()> {
+        for path in self.position.doubted() {
+            if self.segment.as_ref().is_some_and(|segment| segment.path == path) {
+                self.segment = None;
+            }
+            self.position.write_again(&path)?;
+        }
         Ok(())
     }
 

@@ -45,7 +45,9 @@ impl Direct {
                     match appender.append(&lines) {
                         Ok(()) => work.settle(true),
                         Err(error) => {
-                            lock(&self.backlog).get_or_insert_with(|| Backlog::of(&error, None)).keep(&lines);
+                            let mut backlog = lock(&self.backlog);
+                            backlog.get_or_insert_with(|| Backlog::of(&error, None, shared)).keep(&lines, shared);
+                            drop(backlog);
                             shared.break_down(&error);
                             work.settle(false);
                             // What is queued is the thread's now, which was woken.

@@ -33,6 +33,7 @@ use super::line::{self, Header};
 use super::mandated::{LifecycleFields, LifecycleNote, MandateFields, MandateNote};
 use super::metrics::Metrics;
 use super::noise::Noise;
+use super::position::{Position, Written};
 use super::room::Room;
 use super::sink::{CheckpointNote, Sinks};
 use super::who::Who;
@@ -57,6 +58,7 @@ struct Handle {
     ledger: Arc<Signal>,
     ledger_thread: std::sync::Mutex<Option<std::thread::JoinHandle<()>>>,
     checkpoints: Option<watch::Receiver<Option<CheckpointNote>>>,
+    position: Arc<Position>,
 }
 
 /// How the record is kept over time.
@@ -144,11 +146,15 @@ impl Journal {
         let thread =
             std::thread::Builder::new().name("journal".to_owned()).spawn(move || writer.run()).map_err(error)?;
         let ledger = Arc::<Signal>::default();
+        let written = Arc::clone(&position);
         let mut checkpoints = None;
         let ledger_thread = match settings.keeping {
             None => None,
             Some(Keeping { config, keys, holds }) => {
                 let sinks = Sinks::new(&config.sinks, &shared.metrics);
+                // Before any call is taken: a disk may have been full at the last stop.
+                let mut room = Room::new(&directory, &config);
+                room.look(&shared);
                 checkpoints = Some(sinks.latest());
                 let follower = Ledger {
                     directory: directory.clone(),
@@ -161,7 +167,7 @@ impl Journal {
                     follows: Follows::Nothing,
                     sinks,
                     keeper: Keeper::new(&directory, &config, holds),
-                    room: Room::new(&directory, &config),
+                    room,
                 };
                 let signal = Arc::clone(&ledger);
                 let thread = std::thread::Builder::new().name("ledger".to_owned());
@@ -177,6 +183,7 @@ impl Journal {
             ledger,
             ledger_thread: std::sync::Mutex::new(ledger_thread),
             checkpoints,
+            position: written,
         };
         let journal = Self(Arc::new(handle));
         let recovered = Recovered {
@@ -359,6 +366,12 @@ impl Journal {
     #[must_use]
     pub fn checkpoints(&self) -> Option<watch::Receiver<Option<CheckpointNote>>> {
         self.0.checkpoints.clone()
+    }
+
+    /// How far the record has come, for those who hand it on.
+    #[must_use]
+    pub fn written(&self) -> Written {
+        Written::of(Arc::clone(&self.0.position))
     }
 
     /// The key for digests.

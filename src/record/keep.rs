@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use super::appender::Position;
 use super::checkpoint::{Standing, VerifierKey};
 use super::fields::RetentionFacts;
 use super::ledger::{KEPT, read_checkpoint};
+use super::position::Position;
 use super::read::Record;
 use super::{segment, tiles};
 use crate::config::RecordConfig;

@@ -13,12 +13,13 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::appender::{Mark, Position};
+use super::appender::Mark;
 use super::batch::{Settled, lock};
 use super::checkpoint::{self, Checkpoint, CheckpointKeys, SignedCheckpoint, Standing};
 use super::fields::{RepairFacts, RepairFields, RetentionFields};
 use super::keep::Keeper;
 use super::line::{self, Header};
+use super::position::Position;
 use super::room::Room;
 use super::segment;
 use super::sink::Sinks;
@@ -162,17 +163,27 @@ impl Ledger {
         };
         // Once it was taken up, the record is never behind what this process signed.
         self.found = u64::MAX;
-        let upto = self.position.records();
+        let upto = self.position.signable();
         self.read_on(&mut reading, upto, true)?;
         if reading.tree.size() > reading.signed {
-            sync(&self.directory, reading.segment)?;
+            self.sync(&reading)?;
             self.sign(&mut reading, LATEST.as_ref())?;
         }
         if reading.signed > 0 {
             self.publish()?;
         }
         self.follows = Follows::Tree(reading);
-        Ok(true)
+        Ok(!self.position.is_in_doubt())
+    }
+
+    /// Makes what is going to be signed survive the machine's death. The kernel says only once that it could not.
+    fn sync(&self, reading: &Reading) -> io::Result<()> {
+        let path = segment::path(&self.directory, reading.segment);
+        let synced = sync(&path);
+        if synced.is_err() {
+            self.position.doubt(reading.signed + 1, path);
+        }
+        synced
     }
 
     /// Says with which keys it is signed; only once something was, so that its absence says that nothing was.
@@ -272,7 +283,7 @@ impl Ledger {
             }
             // It may have been signed before anybody knew that the segment ends there.
             if keep && reading.tree.size() == next - 1 && reading.tree.size() >= reading.signed {
-                sync(&self.directory, reading.segment)?;
+                self.sync(reading)?;
                 self.sign(reading, &Path::new(KEPT).join(format!("{:020}", next - 1)))?;
             }
             (reading.segment, reading.position) = (next, 0);
@@ -382,8 +393,8 @@ fn is_later(one: &SignedCheckpoint, other: &Option<SignedCheckpoint>) -> bool {
 }
 
 /// Makes a segment survive the machine's death: what was signed must not be taken back.
-fn sync(directory: &Path, segment: u64) -> io::Result<()> {
-    match File::open(segment::path(directory, segment)) {
+fn sync(path: &Path) -> io::Result<()> {
+    match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         file => file?.sync_data(),
     }

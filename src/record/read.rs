@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::position::Written;
 use super::segment;
 use crate::limit;
 
@@ -183,13 +184,21 @@ pub struct Reader {
     directory: PathBuf,
     segment: u64,
     position: u64,
+    /// Where it reads in the process that writes.
+    written: Option<Written>,
 }
 
 impl Reader {
     /// Begins with the segment of that first number.
     #[must_use]
     pub fn new(directory: &Path, segment: u64) -> Self {
-        Self { directory: directory.to_owned(), segment, position: 0 }
+        Self { directory: directory.to_owned(), segment, position: 0, written: None }
+    }
+
+    /// The same, and hands out nothing that a write which fails could take back.
+    #[must_use]
+    pub fn within(self, written: Option<Written>) -> Self {
+        Self { written, ..self }
     }
 
     /// The complete lines that have come since the last time; empty when there are none.
@@ -198,11 +207,10 @@ impl Reader {
     /// When a file cannot be read.
     pub fn more(&mut self) -> io::Result<String> {
         loop {
-            // Listed before reading: lines written before the next segment was made are read first.
-            let newer = segments(&self.directory)?.into_iter().find(|first| *first > self.segment);
-            let lines = self.read()?;
+            let (upto, newer) = self.bounds()?;
+            let lines = self.read(upto, newer)?;
             match newer {
-                Some(newer) if lines.is_empty() => {
+                Some(newer) if lines.is_empty() && upto >= newer - 1 => {
                     self.segment = newer;
                     self.position = 0;
                 }
@@ -218,7 +226,8 @@ impl Reader {
     pub fn segment(&mut self) -> io::Result<String> {
         let mut all = String::new();
         loop {
-            let lines = self.read()?;
+            let (upto, newer) = self.bounds()?;
+            let lines = self.read(upto, newer)?;
             if lines.is_empty() {
                 return Ok(all);
             }
@@ -226,7 +235,14 @@ impl Reader {
         }
     }
 
-    fn read(&mut self) -> io::Result<String> {
+    /// The last record that may be handed out, and the segment after this one. Looked up before reading: what is
+    /// written later is read later.
+    fn bounds(&self) -> io::Result<(u64, Option<u64>)> {
+        let upto = self.written.as_ref().map_or(u64::MAX, Written::records);
+        Ok((upto, segments(&self.directory)?.into_iter().find(|first| *first > self.segment)))
+    }
+
+    fn read(&mut self, upto: u64, newer: Option<u64>) -> io::Result<String> {
         let path = segment::path(&self.directory, self.segment);
         let mut bytes = Vec::new();
         match File::options().read(true).custom_flags(segment::no_follow()).open(&path) {
@@ -243,7 +259,11 @@ impl Reader {
                 file.take(limit::JOURNAL_SEGMENT_BYTES_MAX).read_to_end(&mut bytes)?;
             }
         }
-        let complete = memchr::memrchr(b'\n', &bytes).map_or(0, |end| end + 1);
+        // What stands here with the numbers of the next segment is left of a write that failed.
+        let last = newer.map_or(upto, |newer| upto.min(newer - 1));
+        let is_beyond = |line: &[u8]| segment::sequence(line).is_some_and(|sequence| sequence > last);
+        let complete: usize =
+            segment::lines(&bytes).take_while(|line| !is_beyond(line)).map(|line| line.len() + 1).sum();
         bytes.truncate(complete);
         self.position += complete as u64;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
@@ -264,6 +284,28 @@ pub fn segments(directory: &Path) -> io::Result<Vec<u64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_failed_write_may_take_back_is_not_handed_out() {
+        let place = tempfile::tempdir().unwrap();
+        let first = segment::path(place.path(), 1);
+        let lines = |numbers: std::ops::RangeInclusive<u64>, what: &str| -> String {
+            numbers.map(|number| format!("{{\"v\":1,\"seq\":{number},\"type\":\"{what}\"}}\n")).collect()
+        };
+        let reader = |records| Reader::new(place.path(), 1).within(Some(Written::records_for_test(records)));
+        std::fs::write(&first, lines(1..=5, "one")).unwrap();
+        let mut early = reader(3);
+        assert_eq!(early.more().unwrap(), lines(1..=3, "one"), "the others may be cut off again");
+        assert_eq!(early.more().unwrap(), "");
+        // The failed write could not be cut off, and what it was is told in the next segment.
+        std::fs::write(segment::path(place.path(), 4), lines(4..=6, "two")).unwrap();
+        assert_eq!(early.more().unwrap(), "", "its writer is not through with it");
+        early = early.within(Some(Written::records_for_test(6)));
+        assert_eq!(early.more().unwrap(), lines(4..=6, "two"), "once, as they count");
+        let mut late = reader(6);
+        assert_eq!([late.more().unwrap(), late.more().unwrap()], [lines(1..=3, "one"), lines(4..=6, "two")]);
+        assert_eq!(Reader::new(place.path(), 1).segment().unwrap(), lines(1..=3, "one"), "also for whoever only looks");
+    }
 
     #[test]
     fn a_reader_follows_rotation_and_never_hands_out_half_a_line() {

@@ -79,23 +79,35 @@ impl Room {
             }
             return None;
         }
-        if !shared.is_broken() && held != self.reserve_bytes && free / 2 > self.reserve_bytes {
-            if let Err(error) = self.take() {
-                tracing::warn!(%error, "no room can be reserved for the journal");
-            }
-            if self.spent {
+        if shared.is_broken() || (held == self.reserve_bytes && !self.spent) {
+            return None;
+        }
+        // Once it was given back, twice as much has to be free. What is held goes before it is held anew.
+        let enough = if self.spent { free / 2 } else { free.saturating_add(held) } > self.reserve_bytes;
+        let taken = if enough { self.take() } else { Err(io::Error::from(io::ErrorKind::StorageFull)) };
+        match taken {
+            Ok(()) if self.spent => {
                 self.spent = false;
                 shared.spare(false);
                 tracing::warn!("there is room for the journal again; calls are taken");
-                return Some(RepairFacts {
+                Some(RepairFacts {
                     problem: "disk_full".to_owned(),
                     detail: "calls were refused until there was room".to_owned(),
                     dropped: shared.take_dropped(),
                     ..RepairFacts::default()
-                });
+                })
+            }
+            Ok(()) => None,
+            // What is left is for the last words, also where it was full before the last stop.
+            Err(error) => {
+                if !self.spent {
+                    tracing::error!(%error, "no room can be held back for the journal: calls are refused until it can");
+                }
+                shared.spare(true);
+                self.spent = true;
+                None
             }
         }
-        None
     }
 
     /// Whether the next records may take the room that is held back for the last words.
@@ -138,6 +150,15 @@ impl Room {
     }
 
     fn take(&self) -> io::Result<()> {
+        let taken = self.fill();
+        if taken.is_err() {
+            // Half of it would only take up what is left.
+            let _ = std::fs::remove_file(self.path());
+        }
+        taken
+    }
+
+    fn fill(&self) -> io::Result<()> {
         let mut file = File::options()
             .write(true)
             .create(true)
@@ -182,6 +203,24 @@ mod tests {
         let told: Vec<bool> =
             [79, 80, 99, 76, 81, 74, 80].into_iter().map(|percent| told(&mut before, percent)).collect();
         assert_eq!(told, [false, true, false, false, false, false, true]);
+    }
+
+    #[test]
+    fn a_disk_that_is_full_before_anything_was_held_back_takes_no_calls_until_there_is_room() {
+        let place = tempfile::tempdir().unwrap();
+        let directory = place.path().join("journal");
+        std::fs::create_dir(&directory).unwrap();
+        let config = RecordConfig { reserve_bytes: u64::MAX / 4, ..RecordConfig::fixture() };
+        let mut room = Room::new(&directory, &config);
+        let shared = Shared::new(crate::record::Metrics::new(), None);
+        assert!(room.look(&shared).is_none());
+        assert!(!shared.is_well(), "what is left is for the last words");
+        assert_eq!(room.held(), 0);
+        assert!(shared.push_urgent(b"{}", crate::record::appender::Mark::Plain).is_some(), "such as a revocation");
+        room.reserve_bytes = 200_000;
+        assert_eq!(room.look(&shared).map(|repair| repair.problem).as_deref(), Some("disk_full"));
+        assert!(shared.is_well());
+        assert_eq!((room.held(), room.look(&shared).is_none()), (200_000, true));
     }
 
     #[test]

@@ -67,9 +67,7 @@ impl Shared {
         let mut queue = lock(&self.queue);
         if queue.closed || queue.lines.bytes.len() + body.len() > limit::JOURNAL_QUEUE_BYTES_MAX {
             drop(queue);
-            self.dropped.fetch_add(1, Ordering::Relaxed);
-            self.metrics.journal_dropped.inc();
-            return;
+            return self.lost_one();
         }
         queue.lines.push(body, mark);
         if queue.sleep == Sleep::Deep {
@@ -171,10 +169,15 @@ impl Shared {
     pub(super) fn spares(&self) -> bool {
         let spares = lock(&self.queue).spare;
         if spares {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
-            self.metrics.journal_dropped.inc();
+            self.lost_one();
         }
         spares
+    }
+
+    /// A line found no place.
+    fn lost_one(&self) {
+        self.dropped.fetch_add(1, Ordering::Relaxed);
+        self.metrics.journal_dropped.inc();
     }
 
     /// Lines that found no place since the last time.
@@ -299,7 +302,7 @@ impl Writer {
             let work = self.shared.take(&mut lines);
             if let Some(late) = self.shared.direct.as_ref().and_then(Direct::take_backlog) {
                 backlog = Some(match backlog.take() {
-                    Some(own) => own.with(&late),
+                    Some(own) => own.with(&late, &self.shared),
                     None => late,
                 });
             }
@@ -349,13 +352,16 @@ impl Writer {
 
     fn broken(&self, error: &io::Error, lines: Option<&Lines>) -> Backlog {
         self.shared.break_down(error);
-        Backlog::of(error, lines)
+        Backlog::of(error, lines, &self.shared)
     }
 
     /// Tries to write what was left, with a note of what happened.
     fn recover(&self, appender: &mut Appender, mut backlog: Backlog, lines: &Lines, work: &Work) -> Option<Backlog> {
-        backlog.keep(lines);
-        work.settle(false);
+        backlog.keep(lines, &self.shared);
+        if lines.iter().any(|(_, mark)| matches!(mark, Mark::Opens(_))) {
+            // Intents are never kept, and their callers wait for the same word.
+            work.settle(false);
+        }
         let dropped = self.shared.dropped.swap(0, Ordering::Relaxed);
         let repair = RepairFacts {
             problem: "write_failed".to_owned(),
@@ -375,12 +381,15 @@ impl Writer {
         let written = appended.is_ok();
         match appended.and_then(|()| appender.sync()) {
             Ok(()) => {
+                // Whoever took something back while nothing could be written learns that it is on the record.
+                work.settle(true);
                 tracing::warn!("the journal can be written again");
                 lock(&self.shared.queue).broken = false;
                 self.shared.metrics.journal_well.set(i64::from(self.shared.is_well()));
                 None
             }
             Err(error) => {
+                work.settle(false);
                 self.shared.dropped.fetch_add(dropped, Ordering::Relaxed);
                 if work.closed {
                     // Nobody will try again after us.
@@ -399,29 +408,30 @@ impl Writer {
 
 impl Backlog {
     /// What a write leaves behind: what it failed with, and the lines that were not written.
-    pub(super) fn of(error: &io::Error, lines: Option<&Lines>) -> Self {
+    pub(super) fn of(error: &io::Error, lines: Option<&Lines>, shared: &Shared) -> Self {
         let mut backlog = Self { problem: error.to_string(), ..Self::default() };
         if let Some(lines) = lines {
-            backlog.keep(lines);
+            backlog.keep(lines, shared);
         }
         backlog
     }
 
     /// Both.
-    fn with(mut self, late: &Self) -> Self {
-        self.keep(&late.lines);
+    fn with(mut self, late: &Self, shared: &Shared) -> Self {
+        self.keep(&late.lines, shared);
         self.refused += late.refused;
         self
     }
 
-    /// Keeps all but the intents: their callers were refused. Bounded like the queue.
-    pub(super) fn keep(&mut self, lines: &Lines) {
+    /// Keeps all but the intents: their callers were refused. Bounded like the queue; what finds no place is counted as
+    /// it is there.
+    pub(super) fn keep(&mut self, lines: &Lines, shared: &Shared) {
         for (body, mark) in lines.iter() {
             let room = self.lines.bytes.len() + body.len() <= limit::JOURNAL_QUEUE_BYTES_MAX;
             match mark {
                 Mark::Opens(_) => self.refused += 1,
                 _ if room => self.lines.push(body, mark),
-                _ => {}
+                _ => shared.lost_one(),
             }
         }
     }
@@ -434,4 +444,68 @@ fn sync_if_needed(appender: &mut Appender) -> io::Result<()> {
 #[expect(clippy::cast_precision_loss, reason = "a histogram of counts far below 2^52")]
 pub(super) const fn count(lines: usize) -> f64 {
     lines as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{CallId, LegId};
+    use crate::record::fields::OpenLeg;
+
+    const LINE: &[u8] = br#","type":"stop"}"#;
+
+    fn writer(directory: &std::path::Path) -> Writer {
+        let replica = ReplicaId::new();
+        let (appender, _) = Appender::open(directory, replica).unwrap();
+        let shared = Arc::new(Shared::new(Metrics::new(), None));
+        Writer { shared, appender: Arc::new(Mutex::new(appender)), durability: Durability::Fsync, replica }
+    }
+
+    /// The first try after a failure, with whatever is queued.
+    fn recovered(writer: &Writer, backlog: Backlog) -> Option<Backlog> {
+        let mut lines = Lines::default();
+        let work = writer.shared.take(&mut lines);
+        writer.recover(&mut lock(&writer.appender), backlog, &lines, &work)
+    }
+
+    #[test]
+    fn a_brake_that_came_while_nothing_could_be_written_is_told_how_it_ended() {
+        let place = tempfile::tempdir().unwrap();
+        let writer = writer(place.path());
+        writer.shared.break_down(&io::Error::other("full"));
+        let brake = writer.shared.push_urgent(LINE, Mark::Plain).unwrap();
+        assert!(recovered(&writer, Backlog::default()).is_none());
+        assert!(brake.wait(), "it is on the record once, and nobody has to write it again");
+        assert!(writer.shared.is_well());
+
+        // An intent that came just before is not kept, and nobody is told otherwise.
+        let open = Mark::Opens(OpenLeg { call: CallId::new(), leg: LegId::new() });
+        let (intent, brake) = (writer.shared.push_urgent(LINE, open), writer.shared.push_urgent(LINE, Mark::Plain));
+        assert!(recovered(&writer, Backlog::default()).is_none());
+        assert!(!intent.unwrap().wait() && !brake.unwrap().wait());
+
+        // And where it still cannot be written, it is not.
+        let full = std::fs::File::options().append(true).open("/dev/full").unwrap();
+        lock(&writer.appender).replace_file(full);
+        let brake = writer.shared.push_urgent(LINE, Mark::Plain).unwrap();
+        assert!(recovered(&writer, Backlog::default()).is_some());
+        assert!(!brake.wait());
+    }
+
+    #[test]
+    fn lines_that_find_no_place_in_the_backlog_are_counted_and_the_record_says_how_many() {
+        let place = tempfile::tempdir().unwrap();
+        let writer = writer(place.path());
+        let long = vec![b'x'; limit::JOURNAL_QUEUE_BYTES_MAX / 4];
+        let mut lines = Lines::default();
+        (0..6).for_each(|_| lines.push(&long, Mark::Plain));
+        let mut backlog = Backlog::of(&io::Error::other("full"), Some(&lines), &writer.shared);
+        assert_eq!(backlog.lines.marks.len(), 4);
+        assert_eq!(writer.shared.metrics.journal_dropped.get(), 2);
+        backlog.lines.clear();
+        assert!(recovered(&writer, backlog).is_none());
+        let (_, path) = crate::record::segment::segments(place.path()).unwrap().remove(0);
+        let text = std::fs::read_to_string(path).unwrap();
+        assert!(text.contains("\"problem\":\"write_failed\"") && text.contains("\"dropped\":2"), "{text}");
+    }
 }

@@ -142,3 +142,29 @@ async fn a_journal_that_cannot_be_written_refuses_and_recovers_by_itself() {
     limit("unlimited:unlimited");
     eventually("recovery", async || client.call_tool("tools__echo", json!({})).await.status == 200).await;
 }
+
+#[tokio::test]
+async fn what_a_condition_reads_is_recorded_but_for_what_the_tool_calls_a_secret() {
+    let issuer = Issuer::start().await;
+    let mut login = tool("login");
+    login["inputSchema"] = json!({ "type": "object", "properties": {
+        "pin": { "type": "string", "format": "password" },
+        "account": { "type": "object", "properties": { "word": { "writeOnly": true } } },
+    } });
+    let upstream = Scripted::start(json!([login]), |call| result(call, text("done"))).await;
+    let conditions = "[known]\nall = [{ argument = \"pin\", length_at_most = 9 }, { argument = \"amount\", at_most = 9 }, \
+                      { argument = \"account.word\", length_at_most = 9 }, { argument = \"note\", present = true }]\n";
+    let rules = crate::support::gateway::DEVELOPERS_MAY
+        .replace("p, role:developer, *, */*, call, -, allow", "p, role:developer, *, */*, call, known, allow");
+    let setup = Setup::new(&issuer).http_server("tools", &upstream.url, "").policy(&rules);
+    let gateway = setup.policy_file("conditions.toml", conditions).start().await;
+    let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
+    let arguments = json!({ "pin": "hush-1", "account": { "word": "hush-2" }, "amount": 1.50, "note": "hush-3" });
+    assert_eq!(client.call_tool("tools__login", arguments).await.tool_text(), "done");
+    let intent = gateway.records("intent").remove(0);
+    let expected = json!({
+        "pin": "[6 characters hidden]", "account.word": "[6 characters hidden]", "amount": 1.5, "note": "present",
+    });
+    assert_eq!(intent["arguments"]["values"], expected);
+    assert!(!json!(gateway.journal()).to_string().contains("hush"), "not anywhere else");
+}

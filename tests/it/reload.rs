@@ -199,3 +199,126 @@ async fn every_row_that_comes_or_goes_is_printed_and_on_the_record_with_both_rev
     let revision = |key: &str| record[key].as_str().unwrap()[..12].to_owned();
     assert!(said.contains(&format!("revision {} -> {}", revision("from"), revision("to"))), "{said}\n{record}");
 }
+
+const OTHER: &str = "[servers.other]\nowner = \"user:test/carl\"\nenvironment = \"staging\"\nurl = \"http://127.0.0.1:9/mcp\"\nallow_private = true\n";
+const BOT: &str = "\
+[agents.bot]
+owner = \"user:test/owner\"
+purpose = \"tests\"
+kind = \"interactive\"
+environments = [\"development\", \"staging\"]
+clients = [{ issuer = \"test\", client_id = \"bot\" }]
+[agents.assistant]
+owner = \"user:test/owner\"
+purpose = \"tests\"
+kind = \"interactive\"
+environments = [\"development\"]
+";
+
+/// Edits a file of the gateway's, and reloads it without a further word; what was said, where it was refused.
+fn reloaded(gateway: &Gateway, name: &str, from: &str, to: &str) -> Result<(), String> {
+    let path = gateway.place().join(name);
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.contains(from), "{name}: {text}");
+    std::fs::write(&path, text.replace(from, to)).unwrap();
+    let output = gateway.command(&["reload"]);
+    if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stdout).into_owned()) }
+}
+
+#[tokio::test]
+async fn what_is_taken_away_is_gone_at_once_also_where_the_socket_may_not_widen() {
+    let (issuer, upstream) = (Issuer::start().await, Scripted::echo().await);
+    let deny = "p, anyone, *, other/*, call, -, deny\n";
+    let gateway = Setup::new(&issuer)
+        .http_server("tools", &upstream.url, "")
+        .sections(OTHER)
+        .policy(&format!("{DEVELOPERS_MAY}{deny}"))
+        .policy_file("agents.toml", BOT)
+        .admin("clients = [{ issuer = \"test\", client_id = \"test-admin\" }]")
+        .start()
+        .await;
+    let (agents, servers) = ("policies/agents.toml", "servers.toml");
+    assert_eq!(reloaded(&gateway, agents, ", \"staging\"", ""), Ok(()), "an environment of an agent");
+    let path = gateway.place().join("policies/policy.csv");
+    std::fs::write(&path, DEVELOPERS_MAY).unwrap();
+    assert_eq!(reloaded(&gateway, servers, OTHER, ""), Ok(()), "a server, with the rows that spoke of it");
+    // Whoever is nobody's client is let in as the assistant: that is not less than the bot.
+    let bot = BOT[..BOT.find("[agents.assistant]").unwrap()].replace(", \"staging\"", "");
+    let refused = reloaded(&gateway, agents, &bot, "").unwrap_err();
+    assert!(refused.contains("--allow-widening"), "{refused}");
+}
+
+#[tokio::test]
+async fn another_owner_is_another_word_and_brings_nothing_back_that_went_with_the_old_one() {
+    let (issuer, upstream) = (Issuer::start().await, Scripted::echo().await);
+    let owned = OTHER.replace("http://127.0.0.1:9/mcp", &upstream.url).replace("staging", "development");
+    let gateway = Setup::new(&issuer).http_server("tools", &upstream.url, "").sections(&owned).start().await;
+    let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
+    let both = async || client.tool_names().await == ["tools__echo", "other__echo"];
+    crate::support::eventually("both", both).await;
+    assert!(gateway.command(&["revoke", "owner", "user:test/carl", "--config", "servers.toml"]).status.success());
+    assert_eq!(client.tool_names().await, ["tools__echo"]);
+    let refused = reloaded(&gateway, "servers.toml", "user:test/carl", "user:test/mallory").unwrap_err();
+    assert!(refused.contains("--allow-widening"), "{refused}");
+    assert_eq!(client.tool_names().await, ["tools__echo"], "nothing was changed");
+    assert!(gateway.command(&["reload", "--allow-widening"]).status.success());
+    let both = async || client.tool_names().await == ["tools__echo", "other__echo"];
+    crate::support::eventually("what somebody else answers for", both).await;
+}
+
+#[tokio::test]
+async fn a_brake_that_changes_why_something_is_refused_works_and_says_what_the_next_start_wants() {
+    let (issuer, upstream) = (Issuer::start().await, Scripted::echo().await);
+    let test = |object: &str, reason: &str| {
+        format!("[[test]]\nuser = \"user:test/eve\"\nobject = \"{object}\"\nexpect = \"deny\"\nreason = \"{reason}\"\n")
+    };
+    let tests = format!("{}{}", test("tools/echo", "not_allowed"), test("other/echo", "not_allowed"));
+    let mut gateway = Setup::new(&issuer)
+        .http_server("tools", &upstream.url, "")
+        .sections(OTHER)
+        .policy_file("tests.toml", &tests)
+        .start()
+        .await;
+    gateway.write_policy(&format!("{DEVELOPERS_MAY}{DENY}"));
+    let path = gateway.place().join("servers.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace(OTHER, "")).unwrap();
+    let output = gateway.command(&["reload"]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}");
+    for told in
+        ["tests.toml:1: ``: expected another reason, got denied_by_rule", "tests.toml:6: ``: there is no server"]
+    {
+        assert!(said.lines().any(|line| line.contains("the next start is refused") && line.contains(told)), "{said}");
+    }
+    assert!(gateway.stop().await.success());
+    assert_eq!(gateway.command(&["serve"]).status.code(), Some(1));
+    std::fs::write(gateway.place().join("policies/tests.toml"), test("tools/echo", "denied_by_rule")).unwrap();
+    gateway.launch().await;
+}
+
+#[tokio::test]
+async fn a_file_that_changes_is_nobodys_word_that_somebody_may_do_more() {
+    let (issuer, upstream) = (Issuer::start().await, Scripted::echo().await);
+    let setup = Setup::new(&issuer).http_server("tools", &upstream.url, "").policy(&format!("{DEVELOPERS_MAY}{DENY}"));
+    let gateway = setup.gateway("reload = \"watch\"\n").start().await;
+    let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
+    // Until the watch has begun nothing is seen.
+    for _ in 0..20 {
+        gateway.write_policy(DEVELOPERS_MAY);
+        tokio::time::sleep(3 * bailiwick::limit::WATCH_FILES_DEBOUNCE).await;
+        if !gateway.records("reload").is_empty() {
+            break;
+        }
+    }
+    assert!(gateway.log().contains("type `bailiwick reload --allow-widening`"), "{}", gateway.log());
+    assert!(client.tool_names().await.is_empty(), "nothing was changed");
+    // What lies beside the files does not have them tried again.
+    std::fs::write(gateway.place().join("exported.jsonl"), "1\n").unwrap();
+    tokio::time::sleep(2 * bailiwick::limit::WATCH_FILES_DEBOUNCE).await;
+    assert_eq!(gateway.records("reload").len(), 1);
+    assert!(gateway.command(&["check", "--seal"]).status.success());
+    crate::support::eventually("what was sealed", async || client.tool_names().await == ["tools__echo"]).await;
+    gateway.write_policy(&format!("{DEVELOPERS_MAY}{DENY}"));
+    crate::support::eventually("the brake", async || client.tool_names().await.is_empty()).await;
+}

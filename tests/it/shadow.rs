@@ -91,6 +91,37 @@ async fn what_the_next_policies_would_change_is_counted_and_changes_no_answer() 
 }
 
 #[tokio::test]
+async fn a_grant_that_a_review_has_ended_is_ended_in_the_next_policies_too() {
+    let issuer = Issuer::start().await;
+    let upstream = Scripted::start(json!([tool("one"), tool("two")]), |request| result(request, text("done"))).await;
+    let each = "p, role:developer, *, tools/one, call, -, allow\np, role:developer, *, tools/two, call, -, allow";
+    let rules = DEVELOPERS_MAY.replace("p, role:developer, *, */*, call, -, allow", each);
+    let gateway = Setup::new(&issuer).http_server("tools", &upstream.url, "").policy(&rules).start().await;
+    let alice = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
+    write_next(&gateway, &rules);
+    let answered = |words: &[&str]| -> Value {
+        let output = gateway.command(&[words, &["--json", "--config", "servers.toml"]].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let review = answered(&["review", "open"])["id"].as_str().unwrap().to_owned();
+    let report = answered(&["review", "show", &review]);
+    let grants = report["grants"].as_array().unwrap();
+    let one = grants.iter().find(|reviewed| reviewed["grant"]["object"] == "tools/one").unwrap();
+    answered(&["review", "end", &review, one["grant"]["id"].as_str().unwrap()]);
+    // As it was read before the review, and as it is read afterwards.
+    for reads in [false, true] {
+        if reads {
+            write_next(&gateway, &rules);
+        }
+        let before = shadow(&gateway)["evaluated"].as_u64().unwrap();
+        assert_eq!(alice.call_tool("tools__one", json!({})).await.error_code(), -32602, "it has ended");
+        eventually("the decision", async || shadow(&gateway)["evaluated"].as_u64().unwrap() > before).await;
+        assert_eq!(shadow(&gateway)["differences"], json!([]), "{reads}");
+    }
+}
+
+#[tokio::test]
 async fn a_mistake_in_the_next_policies_is_told_and_keeps_no_reload_back() {
     let (issuer, _upstream, gateway) = start().await;
     let report = write_next(&gateway, "p, nobody\n");

@@ -3,11 +3,9 @@
 //! Decides what is hidden, and says how much. Invariant: nothing is left out without a word, and no model has written
 //! any of it.
 
-use std::collections::HashSet;
+use serde_json::Value;
 
-use serde_json::{Map, Value};
-
-use crate::catalog::Target;
+use crate::catalog::{Target, secrets};
 use crate::limit;
 use crate::outcome::{Reason, Refusal};
 use crate::record::redact;
@@ -21,14 +19,12 @@ pub fn preview(target: &Target, arguments: Option<&Json>) -> Result<String, Refu
     let unfit = |hint: &'static str| Refusal::new(Reason::ArgumentsUnfit).hint(hint);
     let Some(arguments) = arguments else { return Ok("null".to_owned()) };
     let shown: Value = serde_json::from_str(arguments.as_str()).map_err(|_| unfit("the arguments cannot be read"))?;
-    let schema = target.definition().and_then(|definition| serde_json::from_str::<Value>(definition.raw.as_str()).ok());
-    let schema = schema.as_ref().and_then(|definition| definition.get("inputSchema"));
-    let root = schema.unwrap_or(&Value::Null);
+    let schema = target.definition().and_then(|definition| secrets::schema(definition)).unwrap_or_default();
     let mut left = limit::APPROVAL_VALUES_MAX;
     if !is_within(&shown, &mut left) {
         return Err(unfit("the arguments are more than a person can look at: split the call"));
     }
-    let text = redacted(shown, &[root], root).to_string();
+    let text = secrets::without(shown, &schema, &cut).to_string();
     if text.len() > limit::APPROVAL_PREVIEW_BYTES_MAX {
         return Err(unfit("the arguments are more than a person can look at: split the call"));
     }
@@ -70,102 +66,6 @@ fn is_within(value: &Value, left: &mut usize) -> bool {
     }
 }
 
-/// A value under every schema that speaks about it.
-fn redacted(value: Value, schemas: &[&Value], root: &Value) -> Value {
-    under(value, spread(schemas, root).as_deref(), root)
-}
-
-/// The same where the schemas are spread already; nothing where they are more than anybody looks through.
-fn under(value: Value, schemas: Option<&[&Value]>, root: &Value) -> Value {
-    let Some(schemas) = schemas.filter(|schemas| !schemas.iter().any(|schema| is_secret(schema))) else {
-        let characters = value.as_str().map_or_else(|| value.to_string().chars().count(), |text| text.chars().count());
-        return Value::String(format!("[{characters} characters hidden]"));
-    };
-    match value {
-        Value::String(text) => Value::String(cut(&text)),
-        Value::Array(elements) => {
-            // Whichever element one of them means, each is looked at under all.
-            let of: Vec<&Value> = schemas.iter().flat_map(|schema| of_elements(schema)).collect();
-            let of = spread(&of, root);
-            Value::Array(elements.into_iter().map(|element| under(element, of.as_deref(), root)).collect())
-        }
-        Value::Object(members) => {
-            let members = members.into_iter().map(|(key, value)| {
-                let of: Vec<&Value> = schemas.iter().flat_map(|schema| of_member(schema, &key)).collect();
-                let value = redacted(value, &of, root);
-                (key, value)
-            });
-            Value::Object(members.collect::<Map<_, _>>())
-        }
-        other => other,
-    }
-}
-
-/// One schema, or a list of them.
-fn one_or_all(written: Option<&Value>) -> impl Iterator<Item = &Value> {
-    let all = written.and_then(Value::as_array);
-    written.filter(|_| all.is_none()).into_iter().chain(all.into_iter().flatten())
-}
-
-fn of_elements(schema: &Value) -> impl Iterator<Item = &Value> {
-    ["items", "prefixItems", "additionalItems", "contains", "unevaluatedItems"]
-        .into_iter()
-        .flat_map(|key| one_or_all(schema.get(key)))
-}
-
-/// The schemas of a member: which of the patterns mean it nobody looks, so they all do.
-fn of_member<'s>(schema: &'s Value, key: &str) -> impl Iterator<Item = &'s Value> {
-    let named = schema.get("properties").and_then(|properties| properties.get(key));
-    let patterns = schema.get("patternProperties").and_then(Value::as_object).into_iter().flat_map(Map::values);
-    let rest = ["additionalProperties", "unevaluatedProperties"].into_iter().filter_map(|key| schema.get(key));
-    named.into_iter().chain(patterns).chain(rest.filter(move |_| named.is_none()))
-}
-
-/// The schemas with those that they refer to and are made of; nothing where those are too many to look through.
-fn spread<'s>(schemas: &[&'s Value], root: &'s Value) -> Option<Vec<&'s Value>> {
-    let mut all: Vec<&Value> = Vec::new();
-    let mut known: HashSet<*const Value> = HashSet::new();
-    let mut next = 0;
-    let mut found: Vec<&Value> = schemas.to_vec();
-    loop {
-        for schema in found.drain(..) {
-            // A schema that refers to itself adds nothing.
-            if known.insert(std::ptr::from_ref(schema)) {
-                all.push(schema);
-            }
-            if all.len() > limit::APPROVAL_SCHEMAS_MAX {
-                return None;
-            }
-        }
-        let Some(schema) = all.get(next).copied() else { return Some(all) };
-        next += 1;
-        let keys = ["$ref", "$dynamicRef", "$recursiveRef"];
-        found.extend(keys.iter().filter_map(|key| referred(schema.get(*key)?.as_str()?, root)));
-        let parts = ["allOf", "anyOf", "oneOf", "if", "then", "else", "not"];
-        found.extend(parts.iter().flat_map(|key| one_or_all(schema.get(*key))));
-        let dependent = schema.get("dependentSchemas").and_then(Value::as_object);
-        found.extend(dependent.into_iter().flat_map(Map::values));
-    }
-}
-
-/// What a reference within the schema means: a pointer, or the name that a definition gives itself.
-fn referred<'s>(reference: &str, root: &'s Value) -> Option<&'s Value> {
-    let fragment = percent_encoding::percent_decode_str(reference.strip_prefix('#')?).decode_utf8().ok()?;
-    if fragment.is_empty() || fragment.starts_with('/') {
-        return root.pointer(&fragment);
-    }
-    let definitions = ["$defs", "definitions"].into_iter().filter_map(|key| root.get(key)?.as_object());
-    let is_named = |schema: &&Value| {
-        ["$anchor", "$dynamicAnchor"].iter().any(|key| schema.get(*key).and_then(Value::as_str) == Some(&*fragment))
-    };
-    definitions.flat_map(Map::values).find(is_named)
-}
-
-fn is_secret(schema: &Value) -> bool {
-    let says = |key: &str| schema.get(key).and_then(Value::as_bool) == Some(true);
-    says("writeOnly") || says("x-sensitive") || schema.get("format").and_then(Value::as_str) == Some("password")
-}
-
 /// A text without known secrets, as far as it is shown.
 fn cut(text: &str) -> String {
     let text = redact::secrets(text);
@@ -186,7 +86,7 @@ mod tests {
     use super::*;
 
     fn shown(schema: &Value, arguments: Value) -> Value {
-        redacted(arguments, &[schema], schema)
+        secrets::without(arguments, schema, &cut)
     }
 
     #[test]

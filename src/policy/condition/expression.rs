@@ -157,13 +157,14 @@ impl Expression {
             }
     }
 
-    /// The arguments that it reads, as records name them.
-    pub(super) fn arguments_read(&self, names: &mut Vec<String>) {
+    /// What of the arguments it reads.
+    pub(super) fn arguments_read(&self, read: &mut Vec<ArgumentRead>) {
         match self {
-            Self::All(parts) | Self::Any(parts) => parts.iter().for_each(|part| part.arguments_read(names)),
-            Self::Not(part) => part.arguments_read(names),
-            Self::Only(_) => names.push("arguments".to_owned()),
-            Self::Argument(path, _) | Self::Present(path, _) => names.push(path.join(".")),
+            Self::All(parts) | Self::Any(parts) => parts.iter().for_each(|part| part.arguments_read(read)),
+            Self::Not(part) => part.arguments_read(read),
+            Self::Only(_) => read.push(ArgumentRead::Names),
+            Self::Argument(path, _) => read.push(ArgumentRead::Value(path.join("."))),
+            Self::Present(path, _) => read.push(ArgumentRead::Presence(path.join("."))),
             _ => {}
         }
     }
@@ -186,9 +187,21 @@ impl Expression {
                 Parsed::Unknown => return,
                 Parsed::Members(members) => ("arguments".to_owned(), members.names().collect::<Vec<_>>().join(" ")),
             },
-            Self::Argument(path, _) | Self::Present(path, _) => match &facts.arguments {
+            Self::Argument(path, _) => match &facts.arguments {
                 Parsed::Unknown => return,
                 Parsed::Members(members) => (path.join("."), raw(members, path)),
+            },
+            // What it is makes no difference, and is nobody's business.
+            Self::Present(path, _) => match (&facts.arguments, path.split_first()) {
+                (Parsed::Members(members), Some((name, rest))) => {
+                    let value = match present(members, name, rest) {
+                        Truth::True => PRESENT,
+                        Truth::False => ABSENT,
+                        Truth::Unknown => "[unknown]",
+                    };
+                    (path.join("."), value.to_owned())
+                }
+                _ => return,
             },
             Self::Time(_) => ("time".to_owned(), facts.now.map_or_else(|| "unknown".to_owned(), |now| now.to_string())),
             Self::ClientProof(_) => ("client_proof".to_owned(), facts.persona.client_proof.as_str().to_owned()),
@@ -206,11 +219,29 @@ impl Expression {
             Self::Seen(_) => ("seen".to_owned(), facts.situation.seen_told()),
         };
         let value: String = value.chars().take(CONDITION_VALUE_CHARACTERS_MAX).collect();
-        if !read.iter().any(|(known, _)| *known == what) {
-            read.push((what, value));
+        match read.iter_mut().find(|(known, _)| *known == what) {
+            // A value says more than that there is one.
+            Some((_, known)) if *known == PRESENT => *known = value,
+            Some(_) => {}
+            None => read.push((what, value)),
         }
     }
 }
+
+/// What of the arguments a condition reads, by the names of the record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::policy) enum ArgumentRead {
+    /// Which ones there are.
+    Names,
+    /// What this one is.
+    Value(String),
+    /// Whether there is this one.
+    Presence(String),
+}
+
+/// What the record says of an argument of which only that was looked at.
+pub const PRESENT: &str = "present";
+const ABSENT: &str = "absent";
 
 /// How far a login may lie ahead of our clock.
 const AUTHENTICATION_SKEW_SECONDS: i64 = 60;
@@ -261,7 +292,7 @@ fn present(members: &Members<'_>, name: &str, rest: &[String]) -> Truth {
 fn raw(members: &Members<'_>, path: &[String]) -> String {
     let Some((name, rest)) = path.split_first() else { return String::new() };
     match members.get(name) {
-        Member::Absent => "absent".to_owned(),
+        Member::Absent => ABSENT.to_owned(),
         Member::Twice => "given twice".to_owned(),
         Member::One(text) if rest.is_empty() => text.to_owned(),
         Member::One(text) => match Members::read(text) {

@@ -68,7 +68,9 @@ pub use situation::Situation;
 pub(super) use situation::UNKNOWN;
 
 use self::arguments::Parsed;
+pub(super) use self::expression::ArgumentRead;
 use self::expression::Expression;
+pub use self::expression::PRESENT;
 use super::source::Mistake;
 use crate::identity::Persona;
 use crate::ids::ConditionName;
@@ -213,11 +215,16 @@ impl Condition {
         read
     }
 
-    /// The arguments that it reads, as records name them; `arguments` where it reads which ones there are.
-    pub(super) fn arguments_read(&self) -> Vec<String> {
-        let mut names = Vec::new();
-        self.expression.arguments_read(&mut names);
-        names
+    /// What of the arguments it reads.
+    pub(super) fn arguments_read(&self) -> Vec<ArgumentRead> {
+        let mut read = Vec::new();
+        self.expression.arguments_read(&mut read);
+        read
+    }
+
+    /// Whether it reads the value of an argument.
+    pub(super) fn reads_arguments(&self) -> bool {
+        self.expression.any_part(&|part| matches!(part, Expression::Argument(..)))
     }
 
     /// Whether it reads which mandate a call is part of, or what its caller has seen.

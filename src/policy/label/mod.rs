@@ -123,10 +123,12 @@ impl Seen {
         Self(self.0 | other.0)
     }
 
-    /// Whether all of `other` was seen. What is regulated is private, too.
+    /// Whether all of `other` was seen. What is regulated is private, too, and what is private is internal: whoever raises
+    /// what is said of a tool takes it out of nothing.
     #[must_use]
     pub const fn has(self, other: Self) -> bool {
-        let all = if self.0 & Self::REGULATED.0 != 0 { self.0 | Self::PRIVATE.0 } else { self.0 };
+        let private = if self.0 & Self::REGULATED.0 != 0 { self.0 | Self::PRIVATE.0 } else { self.0 };
+        let all = if private & Self::PRIVATE.0 != 0 { private | Self::INTERNAL.0 } else { private };
         all & other.0 == other.0
     }
 
@@ -229,7 +231,24 @@ impl Labelled {
         !self.stores.is_empty() && self.impact >= Impact::Write
     }
 
-    /// The names by which gates mean it: `production` is the environment's affair and not among them.
+    /// Whether a gate that names this label means it: it does that, or worse. An upstream that says more of its own tools
+    /// meets more gates, and never fewer.
+    #[must_use]
+    pub fn does(&self, label: &str) -> bool {
+        match label {
+            "internal" => self.reads >= Reads::Internal,
+            "private" => self.reads >= Reads::Private,
+            "regulated" => self.reads >= Reads::Regulated,
+            "write" => self.impact >= Impact::Write,
+            "destructive" => self.impact >= Impact::Destructive,
+            "irreversible" => self.impact >= Impact::Irreversible,
+            "external" => self.sends >= Sends::External,
+            "untrusted" => self.untrusted,
+            _ => false,
+        }
+    }
+
+    /// The names of what it does, as they are recorded: `production` is the environment's affair and not among them.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
         let reads = match self.reads {
             Reads::Nothing => None,
@@ -248,7 +267,7 @@ impl Labelled {
         [reads, impact, sends, untrusted].into_iter().flatten()
     }
 
-    /// Every name that [`Labelled::names`] may say.
+    /// Every name that [`Labelled::names`] may say, and that a gate may mean.
     pub const NAMES: [&'static str; 8] =
         ["internal", "private", "regulated", "write", "destructive", "irreversible", "external", "untrusted"];
 

@@ -226,8 +226,39 @@ fn a_flow_leaves_out_whom_its_condition_surely_means_and_may_only_be_observed() 
 }
 
 #[test]
-fn what_is_regulated_is_private_too_and_bits_only_add_up() {
+fn what_is_worse_is_meant_by_every_word_below_it() {
+    let of = |reads, impact| Labelled { reads, impact, ..Labelled::default() };
+    let meant = |own: &Labelled| Labelled::NAMES.into_iter().filter(|name| own.does(name)).collect::<Vec<_>>();
+    for (own, expected) in [
+        (of(Reads::Nothing, Impact::Read), &[][..]),
+        (of(Reads::Internal, Impact::Write), &["internal", "write"]),
+        (of(Reads::Private, Impact::Destructive), &["internal", "private", "write", "destructive"]),
+        (of(Reads::Regulated, Impact::Irreversible), &Labelled::NAMES[..6]),
+        (Labelled { sends: Sends::External, untrusted: true, ..Labelled::default() }, &Labelled::NAMES[6..]),
+        (Labelled { sends: Sends::Internal, ..Labelled::default() }, &[]),
+    ] {
+        assert_eq!(meant(&own), expected, "{own:?}");
+        assert!(own.names().all(|name| own.does(name)), "{own:?}");
+    }
+}
+
+#[test]
+fn a_flow_means_what_was_seen_or_worse() {
+    let send = "unlabelled = \"harmless\"\n[[label]]\nobjects = [\"files/send\"]\nsends = \"external\"\n";
+    let policy = policy(&format!("{send}[[flow]]\nfrom = [\"internal\"]\n"));
+    let send = plain(&policy, "files/send");
+    let judge = |seen| policy.judge_flow(&send, seen, &user("ann", &[]), Arguments::None, NOW);
+    for seen in [Seen::INTERNAL, Seen::PRIVATE, Seen::REGULATED] {
+        assert!(matches!(judge(seen), Judged::Against { .. }), "{seen}");
+    }
+    assert_eq!((judge(Seen::UNTRUSTED), judge(Seen::NOTHING)), (Judged::Free, Judged::Free));
+}
+
+#[test]
+fn what_is_regulated_is_private_and_internal_too_and_bits_only_add_up() {
     assert!(Seen::REGULATED.has(Seen::PRIVATE) && !Seen::PRIVATE.has(Seen::REGULATED));
+    assert!(Seen::PRIVATE.has(Seen::INTERNAL) && Seen::REGULATED.has(Seen::INTERNAL));
+    assert!(!Seen::INTERNAL.has(Seen::PRIVATE));
     let all = Seen::of_bits(15);
     assert_eq!(all.to_string(), "untrusted, internal, private, regulated");
     assert_eq!(all.beyond(Seen::PRIVATE).bits(), 11);

@@ -1,5 +1,7 @@
 //! What is signed, and what is never signed, on real files.
 
+use std::os::unix::fs::MetadataExt as _;
+
 use super::*;
 use crate::config::RecordConfig;
 use crate::record::appender::{Appender, Lines};
@@ -290,4 +292,66 @@ fn a_checkpoint_file_beyond_its_limit_is_none() {
     let path = place.directory().join(LATEST);
     std::fs::write(&path, "x".repeat(limit::CHECKPOINT_BYTES_MAX + 1)).unwrap();
     assert_eq!(read_checkpoint(&path).unwrap(), Some(None));
+}
+
+/// What takes everything and can keep nothing.
+fn unkept() -> File {
+    File::options().append(true).open("/dev/null").unwrap()
+}
+
+#[test]
+fn what_the_disk_may_not_have_is_signed_once_it_was_written_again() {
+    let place = Place::new();
+    let (mut appender, mut ledger) = place.open();
+    write(&mut appender, 3);
+    appender.sync().unwrap();
+    assert!(content(&mut ledger));
+    write(&mut appender, 2);
+    let (_, segment) = segment::segments(&place.directory()).unwrap().pop().unwrap();
+    let (before, text) = (segment.metadata().unwrap().ino(), std::fs::read(&segment).unwrap());
+    appender.replace_file(unkept());
+    assert!(appender.sync().is_err());
+    assert!(!content(&mut ledger), "somebody is told");
+    assert_eq!(place.latest().size, 3, "a crash could take the others back");
+    write(&mut appender, 1);
+    assert_ne!(segment.metadata().unwrap().ino(), before, "it was written again");
+    assert_eq!(std::fs::read(&segment).unwrap(), text);
+    assert!(content(&mut ledger));
+    assert_eq!((place.latest().size, place.leaves().len()), (7, 7));
+}
+
+#[test]
+fn what_the_disk_has_lost_is_never_signed() {
+    let place = Place::new();
+    let (mut appender, mut ledger) = place.open();
+    write(&mut appender, 3);
+    appender.sync().unwrap();
+    write(&mut appender, 2);
+    let (_, segment) = segment::segments(&place.directory()).unwrap().pop().unwrap();
+    appender.replace_file(unkept());
+    assert!(appender.sync().is_err());
+    let text = std::fs::read_to_string(&segment).unwrap();
+    let cut = text.trim_end().rfind('\n').unwrap() + 1;
+    std::fs::write(&segment, &text[..cut]).unwrap();
+    for _ in 0..2 {
+        write(&mut appender, 1);
+        assert!(!content(&mut ledger));
+        assert_eq!(place.latest().size, 3);
+    }
+}
+
+#[test]
+fn what_could_not_be_kept_when_it_was_to_be_signed_is_in_doubt_as_well() {
+    let place = Place::new();
+    let (mut appender, mut ledger) = place.open();
+    write(&mut appender, 2);
+    let (_, segment) = segment::segments(&place.directory()).unwrap().pop().unwrap();
+    let before = segment.metadata().unwrap().ino();
+    ledger.position.doubt(1, segment.clone());
+    assert!(!content(&mut ledger));
+    assert!(read_checkpoint(&place.directory().join(LATEST)).unwrap().is_none(), "nothing is signed");
+    write(&mut appender, 1);
+    assert_ne!(segment.metadata().unwrap().ino(), before);
+    assert!(content(&mut ledger));
+    assert_eq!(segment::segments(&place.directory()).unwrap().len(), 2, "nothing more is written to it");
 }

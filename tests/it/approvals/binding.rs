@@ -107,6 +107,33 @@ async fn a_gate_can_name_what_a_call_does_with_data() {
 }
 
 #[tokio::test]
+async fn an_upstream_that_says_worse_of_its_tool_does_not_come_past_a_gate_by_it() {
+    let labels = "[[label]]\nobjects = [\"tools/echo\"]\neffect = \"write\"\n\
+                  [[label]]\nobjects = [\"tools/look\"]\nreads = \"private\"\n\
+                  [[label]]\nobjects = [\"tools/*\"]\nactions = [\"call\"]\nwhen = \"all\"\nreads = \"regulated\"\n";
+    let conditions = "[all]\nargument = \"all\"\none_of = [true]\n";
+    let gates = "[gates.write]\nlabels = [\"write\"]\napprovers = [\"group:test/approvers\"]\n\
+                 [gates.private]\nlabels = [\"private\"]\napprovers = [\"group:test/approvers\"]\n";
+    let mut echo = tool("echo");
+    echo["annotations"] = json!({ "destructiveHint": true, "openWorldHint": false });
+    let mut look = tool("look");
+    look["annotations"] = json!({ "destructiveHint": false, "openWorldHint": false });
+    let issuer = Issuer::start().await;
+    let upstream = Scripted::start(json!([echo, look]), |call| result(call, text("done"))).await;
+    let setup = setup(&issuer, &upstream, gates).policy_file("conditions.toml", conditions);
+    let gateway = setup.policy_file("labels.toml", labels).start().await;
+    let running = Running { issuer, upstream, gateway };
+    let gates = async |id: String| running.view(&id, &running.bob()).await["gates"].clone();
+    let id = running.asks("alice", json!({ "all": false })).await;
+    assert_eq!(gates(id).await, json!(["write"]), "what is destroyed is written");
+    for all in [false, true] {
+        let look = running.caller("alice").call_tool("tools__look", json!({ "all": all })).await;
+        assert_eq!(gates(waits(&look)).await, json!(["private"]), "what the law protects is private: {all}");
+    }
+    assert_eq!(running.calls(), 0);
+}
+
+#[tokio::test]
 async fn a_tool_of_which_nobody_has_said_anything_meets_every_gate_that_names_a_label() {
     let gates = "[gates.irreversible]\nlabels = [\"irreversible\"]\napprovers = [\"group:test/approvers\"]\n";
     for (labels, waits) in [("label_memory = \"1h\"\n", true), ("unlabelled = \"harmless\"\n", false)] {
