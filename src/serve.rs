@@ -114,9 +114,13 @@ struct Opened {
 /// # Errors
 /// [`StartError`].
 pub async fn start(options: Options) -> Result<Served, StartError> {
-    process::settle().map_err(trouble)?;
+    process::keep_to_ourselves().map_err(trouble)?;
     let (files, snapshot) = understood(options)?;
     let config = Arc::clone(&snapshot.config);
+    // Keys are made, or a handshake is done. Elsewhere no random number is needed before there are callers.
+    if config.gateway.tls.is_some() || !config.gateway.state.exists() {
+        process::draw_early();
+    }
     if config.local.is_some() {
         // Whoever could connect would be that user.
         return Err(trouble("a gateway for the local user alone is never served on an address"));
@@ -160,6 +164,7 @@ pub async fn start(options: Options) -> Result<Served, StartError> {
     }
     let front = tokio::spawn(front::serve(front, listener, certificates, lanes(), gateway.stopping()));
     tracing::info!(%address, revision = %revision.0.short(), servers = config.servers.len(), "serving");
+    process::draw_early();
     let pages = match &admin {
         Some(_) => Some(console::pages(Arc::clone(&gateway) as _).map_err(trouble)?),
         None => None,
@@ -215,7 +220,8 @@ impl Door {
 /// # Errors
 /// [`StartError`].
 pub async fn start_standalone(options: Options) -> Result<Standalone, StartError> {
-    process::settle().map_err(trouble)?;
+    process::keep_to_ourselves().map_err(trouble)?;
+    process::draw_early();
     let (files, snapshot) = understood(options)?;
     if snapshot.config.local.is_none() {
         return Err(trouble("a gateway without a listener needs its user"));

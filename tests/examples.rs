@@ -268,6 +268,18 @@ fn compiled(directory: &std::path::Path, found: &mut Vec<(PathBuf, String)>) {
 }
 
 #[test]
+fn a_new_volume_of_the_image_belongs_to_whom_the_gateway_runs_as() {
+    let dockerfile = deployed("Dockerfile");
+    let said = |word: &str| dockerfile.lines().find_map(|line| line.strip_prefix(word)).unwrap().to_owned();
+    let (user, volume) = (said("USER "), said("VOLUME "));
+    let volume = volume.trim_matches(|letter| "[\"]".contains(letter));
+    let (before, _) = dockerfile.split_once("\nVOLUME ").unwrap();
+    let owned =
+        |line: &str| line.starts_with("COPY ") && line.ends_with(volume) && line.contains(&format!("--chown={user} "));
+    assert!(before.lines().any(owned), "{volume} is root's, and the gateway refuses such a state directory");
+}
+
+#[test]
 fn what_is_compiled_in_from_elsewhere_is_copied_into_the_image() {
     let dockerfile = deployed("Dockerfile");
     let copied: Vec<&str> =

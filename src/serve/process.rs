@@ -2,15 +2,10 @@
 //!
 //! Decides nothing about calls. Invariant: nobody else looks into this process, where the system can see to that.
 
-/// Settles the process: nobody looks into it, and randomness is at hand.
-///
-/// # Errors
-/// What the system says, where it cannot keep others out.
-pub(super) fn settle() -> Result<(), rustix::io::Errno> {
-    // The first random number takes 20 ms: the library measures the jitter of the processor first. That is done while
-    // files are read, and not when somebody waits for a key or a session.
+/// Draws the first random number, beside whatever else is done: it takes 20 ms, since the library measures the jitter of
+/// the processor first. So nobody waits for it who needs a key or a session.
+pub(super) fn draw_early() {
     std::thread::spawn(|| aws_lc_rs::rand::fill(&mut [0]));
-    keep_to_ourselves()
 }
 
 /// Asks for small pages of memory, before much of it is used. What a gateway holds is small and spread out: a page of
@@ -27,14 +22,17 @@ pub(crate) const fn hold_little() {}
 
 /// Nobody of our user, no child least of all, may read our memory, our environment or our open files, and nothing
 /// of them lands in a core file.
+///
+/// # Errors
+/// What the system says, where it cannot keep others out.
 #[cfg(target_os = "linux")]
-fn keep_to_ourselves() -> Result<(), rustix::io::Errno> {
+pub(super) fn keep_to_ourselves() -> Result<(), rustix::io::Errno> {
     use rustix::process::{DumpableBehavior, set_dumpable_behavior};
     set_dumpable_behavior(DumpableBehavior::NotDumpable)
 }
 
 /// Elsewhere it takes root, or a debugger's entitlement, to look into another process.
 #[cfg(not(target_os = "linux"))]
-fn keep_to_ourselves() -> Result<(), rustix::io::Errno> {
+pub(super) fn keep_to_ourselves() -> Result<(), rustix::io::Errno> {
     Ok(())
 }

@@ -16,6 +16,7 @@ mod support;
 
 mod clients;
 mod exchange;
+mod kubernetes;
 mod ocsf;
 mod onboard;
 mod parts;
