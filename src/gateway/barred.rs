@@ -116,12 +116,13 @@ mod tests {
         ] {
             assert_eq!(named(&written, &other), none, "{other:?}");
         }
+        let stopped = Stopped { agents: [(agent.id.clone(), AgentState::Retired)].into(), ..Stopped::default() };
         for known in [
             Barred { owners: [agent.owner.clone()].into(), ..none.clone() },
             Barred { owners: [git.owner.clone()].into(), ..none.clone() },
             Barred { agents: [agent.id.clone()].into(), ..none.clone() },
             Barred { servers: [git.id.clone()].into(), ..none.clone() },
-            Barred { stopped: [(agent.id.clone(), AgentState::Retired)].into(), ..none },
+            Barred { stopped, ..none },
         ] {
             assert_eq!(named(&written, &known), known, "it is as much as it was");
         }
