@@ -61,7 +61,7 @@ pub(super) async fn ended(
     };
     let recheck = gateway.recheck();
     let entry = gateway.journal().open(Given { cleared, leg: trail.leg.clone(), recheck }, outgoing).await?;
-    approval::alarm(gateway, caller, &target, entry.call_id()).await;
+    approval::alarm(gateway, caller, target, entry.call_id()).await;
     let epoch = gateway.revocation_epoch();
     let settled = match entry.proof().cleared.labels().filter(|labels| labels.has_to_settle(epoch)) {
         Some(labels) => labels.settle(epoch).await.map_err(Stop::from),
