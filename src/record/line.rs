@@ -4,6 +4,7 @@
 //! Refuses to know what the kinds mean. Invariant: one event is exactly one line, whatever its fields hold.
 
 use std::cell::RefCell;
+use std::cell::RefCell;
 use std::fmt::Write as _;
 
 use serde::Serialize;
@@ -140,6 +141,20 @@ impl std::fmt::Write for Text<'_> {
         self.0.extend_from_slice(text.as_bytes());
         Ok(())
     }
+}
+
+/// Lends this thread's buffer: a line is made without an allocation.
+pub(super) fn scratch<T>(write: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+    thread_local! {
+        static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    }
+    SCRATCH.with(|scratch| match scratch.try_borrow_mut() {
+        Ok(mut scratch) => {
+            scratch.clear();
+            write(&mut scratch)
+        }
+        Err(_) => write(&mut Vec::new()),
+    })
 }
 
 #[cfg(test)]
