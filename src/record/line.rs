@@ -4,7 +4,6 @@
 //! Refuses to know what the kinds mean. Invariant: one event is exactly one line, whatever its fields hold.
 
 use std::cell::RefCell;
-use std::cell::RefCell;
 use std::fmt::Write as _;
 
 use serde::Serialize;
