@@ -5,7 +5,6 @@
 //! know how lines reach the disk ([`super::writer`]). Invariant: nothing is recorded twice, and what
 //! cannot be recorded is counted.
 
-use std::cell::RefCell;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,7 +28,7 @@ use super::fields::{
 use super::keep::{Holds, Keeper};
 use super::keys::JournalKey;
 use super::ledger::{Follows, Ledger, Signal};
-use super::line::{self, Header};
+use super::line::{self, Header, scratch};
 use super::mandated::{LifecycleFields, LifecycleNote, MandateFields, MandateNote};
 use super::metrics::Metrics;
 use super::noise::Noise;
@@ -495,18 +494,4 @@ impl Drop for Handle {
         self.shared.close();
         self.ledger.stop();
     }
-}
-
-/// Lends this thread's buffer: a line is made without an allocation.
-fn scratch<T>(write: impl FnOnce(&mut Vec<u8>) -> T) -> T {
-    thread_local! {
-        static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-    }
-    SCRATCH.with(|scratch| match scratch.try_borrow_mut() {
-        Ok(mut scratch) => {
-            scratch.clear();
-            write(&mut scratch)
-        }
-        Err(_) => write(&mut Vec::new()),
-    })
 }

@@ -142,6 +142,20 @@ impl std::fmt::Write for Text<'_> {
     }
 }
 
+/// Lends this thread's buffer: a line is made without an allocation.
+pub(super) fn scratch<T>(write: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+    thread_local! {
+        static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    }
+    SCRATCH.with(|scratch| match scratch.try_borrow_mut() {
+        Ok(mut scratch) => {
+            scratch.clear();
+            write(&mut scratch)
+        }
+        Err(_) => write(&mut Vec::new()),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
