@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::header::header_parameters;
 use super::pins::{digest, pin_kind};
+use super::secrets;
 use super::target::{Definition, Hints, TaskSupport};
 use super::uri::is_confusing;
 use crate::ids::{PinKind, ServerId};
@@ -132,7 +133,8 @@ fn definition(server: &ServerId, kind: Kind, item: &Json) -> Result<Definition, 
     let spelled = pin_kind(kind).map_or("resource", PinKind::as_str);
     let digest = digest(server, spelled, &raw);
     let hints = if kind == Kind::Tool { hints(object) } else { Hints::default() };
-    Ok(Definition { name, digest, raw, header_parameters, task_support, hints, seal: None })
+    let secrecy = secrets::secrecy(raw.as_str());
+    Ok(Definition { name, digest, raw, header_parameters, task_support, hints, secrecy, seal: None })
 }
 
 fn hints(tool: Object<'_>) -> Hints {

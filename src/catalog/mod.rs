@@ -41,7 +41,7 @@ pub use resolve::Wanted;
 pub use slice::{List, Slice};
 pub use slot::SliceState;
 pub use source::{Access, Facts, Listed, Listing, Source, Viewer};
-pub use target::{Definition, HeaderParameter, Hints, Target, TaskSupport};
+pub use target::{Definition, HeaderParameter, Hints, Secrecy, Target, TaskSupport};
 pub use tasks::TaskDialect;
 pub use template::Template;
 pub use uri::is_confusing;

@@ -7,8 +7,19 @@ use std::collections::HashSet;
 
 use serde_json::{Map, Value};
 
-use super::target::Definition;
+use super::target::{Definition, Secrecy};
 use crate::limit;
+
+/// The words of which a schema needs one.
+const WORDS: [&str; 3] = ["writeOnly", "x-sensitive", "password"];
+
+/// Whether a definition may call something a secret: it is looked through for that with each call whose condition reads
+/// arguments, so one that has none of the words is not. An escape may hide one of them.
+#[must_use]
+pub fn secrecy(definition: &str) -> Secrecy {
+    let may = definition.contains("\\u") || WORDS.iter().any(|word| definition.contains(word));
+    if may { Secrecy::Perhaps } else { Secrecy::None }
+}
 
 /// The schema of a tool's arguments.
 #[must_use]
@@ -120,4 +131,18 @@ fn referred<'s>(reference: &str, root: &'s Value) -> Option<&'s Value> {
 fn is_secret(schema: &Value) -> bool {
     let says = |key: &str| schema.get(key).and_then(Value::as_bool) == Some(true);
     says("writeOnly") || says("x-sensitive") || schema.get("format").and_then(Value::as_str) == Some("password")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_none_of_the_words_calls_nothing_a_secret() {
+        let perhaps = [r#"{"writeOnly":true}"#, r#"{"x-sensitive":true}"#, r#"{"format":"password"}"#];
+        for definition in perhaps.into_iter().chain([r#"{"\u0077riteOnly":true}"#]) {
+            assert_eq!(secrecy(definition), Secrecy::Perhaps, "{definition}");
+        }
+        assert_eq!(secrecy(r#"{"inputSchema":{"properties":{"pin":{"type":"string"}}}}"#), Secrecy::None);
+    }
 }

@@ -31,6 +31,8 @@ pub struct Definition {
     pub task_support: TaskSupport,
     /// What its upstream says that raises the risk of calling it.
     pub hints: Hints,
+    /// Whether it may call something of its arguments a secret.
+    pub secrecy: Secrecy,
     /// Who accepted it; nobody has to where nothing is pinned.
     pub(super) seal: Option<Seal>,
 }
@@ -42,6 +44,15 @@ pub struct Hints {
     pub destructive: bool,
     /// `openWorldHint` is written, and true.
     pub open_world: bool,
+}
+
+/// Whether a definition has to be looked through for what it calls a secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Secrecy {
+    /// It has none of the words for it.
+    None,
+    /// It may.
+    Perhaps,
 }
 
 /// How a tool is called where its server has the tasks of 2025-11-25 (`execution.taskSupport`).

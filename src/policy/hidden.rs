@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::condition::{ArgumentRead, Arguments, Condition, Facts};
 use super::{Decision, Policy};
-use crate::catalog::{Target, secrets};
+use crate::catalog::{Secrecy, Target, secrets};
 use crate::identity::Persona;
 
 /// What the record says in the place of a value of which nobody can say whether it is a secret.
@@ -24,12 +24,15 @@ impl Policy {
         arguments: Arguments<'_>,
     ) {
         let Arguments::Json(text) = arguments else { return };
+        let Some(definition) = target.definition().filter(|definition| definition.secrecy == Secrecy::Perhaps) else {
+            return;
+        };
         let named = |name: &str| self.conditions.iter().find(|condition| condition.name().as_str() == name);
         let reads_values = |condition: &Condition| condition.reads_arguments();
         if !decision.conditions.iter().any(|record| named(&record.name).is_some_and(reads_values)) {
             return;
         }
-        let Some(schema) = target.definition().and_then(|definition| secrets::schema(definition)) else { return };
+        let Some(schema) = secrets::schema(definition) else { return };
         self.hide(decision, &schema, persona, text);
     }
 

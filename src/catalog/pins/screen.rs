@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::accepted::{Accepted, Seal};
 use super::{digest, instructions, pin_kind};
+use crate::catalog::secrets;
 use crate::catalog::slice::{List, Slice};
 use crate::catalog::source::Facts;
 use crate::catalog::target::Definition;
@@ -123,10 +124,12 @@ impl Slice {
                 continue;
             }
             *is_new = true;
+            let raw = pin.held.copy.clone().unwrap_or_else(|| item.raw.clone());
             items.push(Arc::new(Definition {
                 name: Arc::clone(&item.name),
                 digest: item.digest,
-                raw: pin.held.copy.clone().unwrap_or_else(|| item.raw.clone()),
+                secrecy: secrets::secrecy(raw.as_str()),
+                raw,
                 header_parameters: item.header_parameters.clone(),
                 task_support: item.task_support,
                 hints: item.hints,
