@@ -421,6 +421,11 @@ async fn an_answer_that_finds_no_place_can_be_given_again_and_the_call_may_have_
     for hanging in hanging {
         hanging.abort();
     }
+    // They are given up when the gateway has seen that nobody waits for them.
+    eventually("there is a place again", async || {
+        reason(&call(&bob, &all_capabilities(), arguments("tools__plain")).await).is_empty()
+    })
+    .await;
     let done = call(&alice, &all_capabilities(), answer()).await;
     assert_eq!(told(done.response())["content"]["name"], "Alice", "{}", done.text);
 }
