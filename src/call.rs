@@ -40,7 +40,7 @@ pub use mandate::named;
 pub use own::shown as own_tools;
 use retry::Retry;
 use task::{After, Augmented};
-pub use task::{TaskTopic, check as check_tasks, offered};
+pub use task::{Given as GivenTasks, TaskTopic, check as check_tasks, offered};
 use tied::Tied;
 use trail::Trail;
 use under_way::{denied_since, is_unknown_target};
@@ -108,6 +108,14 @@ pub async fn call(gateway: &Arc<Gateway>, caller: &Caller, request: Request) -> 
     let gateway = Arc::clone(gateway);
     if let Some(tool) = own::named(&request) {
         let outcome = Box::pin(own::call(&gateway, caller, &request, tool, trail)).await;
+        return Running::over(gateway, decisions, request, outcome);
+    }
+    if request.method == Method::TaskList {
+        let listed = Box::pin(task::list(&gateway, caller, &request)).await;
+        let outcome = listed.unwrap_or_else(|refusal| {
+            gateway.journal().stopped(&attempt(caller, &trail.leg, None, None), &refusal.clone().into());
+            refusal.into()
+        });
         return Running::over(gateway, decisions, request, outcome);
     }
     if request.method.is_about_task()

@@ -46,6 +46,7 @@ mod webhooks;
 mod wider;
 
 pub use crate::call::Endpoint;
+use crate::call::GivenTasks;
 use crate::catalog::{Catalog, Target};
 use crate::config::{Config, FileSet, ServerConfig};
 use crate::delegate::{Delegate, Recheck};
@@ -118,6 +119,7 @@ pub struct Gateway {
     store: Store,
     standing: Arc<Standing>,
     pages: Pages,
+    given_tasks: GivenTasks,
     linking: Linking,
     sealer: Arc<Sealer>,
     stopping: CancellationToken,
@@ -207,6 +209,7 @@ impl Gateway {
             store: parts.store,
             standing: parts.standing,
             pages: list::pages(),
+            given_tasks: GivenTasks::default(),
             linking: Linking::default(),
             sealer: parts.sealer,
             stopping: parts.stopping,

@@ -357,7 +357,7 @@ fn announced(merged: &Json, tasks: &str) -> Json {
 }
 
 /// The member that announces tasks. To a client that knows the extension both ways look like it; one of
-/// 2025-11-25 can only follow what its own way has, without the list that cannot be filtered.
+/// 2025-11-25 can only follow what its own way has.
 fn tasks_of(view: &View, version: Version, visible: impl Fn(&ServerConfig) -> bool) -> &'static str {
     let experiment = view.has_tasks(TaskDialect::Experiment, &visible);
     match version.era() {
@@ -365,7 +365,7 @@ fn tasks_of(view: &View, version: Version, visible: impl Fn(&ServerConfig) -> bo
             ",\"extensions\":{\"io.modelcontextprotocol/tasks\":{}}"
         }
         Era::Legacy if experiment && version == Version::V2025_11_25 => {
-            ",\"tasks\":{\"cancel\":{},\"requests\":{\"tools\":{\"call\":{}}}}"
+            ",\"tasks\":{\"list\":{},\"cancel\":{},\"requests\":{\"tools\":{\"call\":{}}}}"
         }
         _ => "",
     }

@@ -21,14 +21,13 @@ use http::header::{
     X_CONTENT_TYPE_OPTIONS,
 };
 use http::{Method, Request, Response, StatusCode, Uri};
-use hyper::body::Incoming;
 use tower::ServiceExt as _;
 
 use super::actor::Actor;
 use super::operations::Operations;
 use super::{problem, routes};
 use crate::config::{AdminConfig, Config, ScopeMode};
-use crate::front::{Answers, Guard, Protected, bearer, client_address, quotable};
+use crate::front::{Answers, Guard, Protected, RequestBody, bearer, client_address, quotable};
 use crate::limit;
 use crate::outcome::reason::Channel;
 use crate::outcome::{Reason, Refusal, Stop};
@@ -134,7 +133,7 @@ impl Administrators {
 }
 
 impl Answers for Administrators {
-    async fn answer(self: Arc<Self>, request: Request<Incoming>, peer: IpAddr) -> Response<Body> {
+    async fn answer(self: Arc<Self>, request: Request<RequestBody>, peer: IpAddr) -> Response<Body> {
         let mut response = self.answered(request.map(Body::new), peer).await;
         let headers = response.headers_mut();
         // What one administrator sees is nobody else's, and is what it says it is.

@@ -355,5 +355,6 @@ const fn is_served(method: Method) -> bool {
             | Method::TaskGet
             | Method::TaskCancel
             | Method::TaskResult
+            | Method::TaskList
     )
 }

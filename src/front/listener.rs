@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use http::Request;
+use http::header::EXPECT;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -23,6 +24,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::leash::Leash;
+use super::leftover::{Desk, RequestBody};
 use super::pipeline::Pipeline;
 use super::proof::OfConnection;
 use super::stall::{Brisk, Streams, followed};
@@ -33,10 +35,11 @@ use crate::limit;
 
 /// What answers the requests of a listener.
 pub trait Answers: Send + Sync + 'static {
-    /// Answers one request that came from `peer`.
+    /// Answers one request that came from `peer`; what it leaves of the body is taken in afterwards, or ends the
+    /// connection.
     fn answer(
         self: Arc<Self>,
-        request: Request<Incoming>,
+        request: Request<RequestBody>,
         peer: IpAddr,
     ) -> impl Future<Output = http::Response<Body>> + Send;
 
@@ -53,7 +56,7 @@ pub trait Answers: Send + Sync + 'static {
 }
 
 impl<P: Pipeline> Answers for Front<P> {
-    async fn answer(self: Arc<Self>, request: Request<Incoming>, peer: IpAddr) -> http::Response<Body> {
+    async fn answer(self: Arc<Self>, request: Request<RequestBody>, peer: IpAddr) -> http::Response<Body> {
         Self::answer(&self, request, peer).await
     }
 
@@ -165,17 +168,23 @@ async fn requests<A, S>(
 {
     let (given_up, streams_max) = (CancellationToken::new(), front.http2_streams_max());
     let own = given_up.clone();
+    let desk = Desk::default();
     let service = service_fn(move |mut request: Request<Incoming>| {
         if let Some(certificate) = &certificate {
             request.extensions_mut().insert(certificate.clone());
         }
-        let (front, own) = (Arc::clone(&front), own.clone());
+        let (front, own, desk) = (Arc::clone(&front), own.clone(), desk.clone());
         async move {
-            let response = front.answer(request, peer).await;
-            if !http2 && let Some(leash) = response.extensions().get::<Leash>() {
+            if http2 {
+                return Ok::<_, Infallible>(followed(front.answer(request.map(RequestBody::of_stream), peer).await));
+            }
+            let is_expecting = request.headers().contains_key(EXPECT);
+            let response = front.answer(request.map(|body| desk.lend(body)), peer).await;
+            let response = desk.cleared(response, is_expecting).await;
+            if let Some(leash) = response.extensions().get::<Leash>() {
                 leash.tie(&own);
             }
-            Ok::<http::Response<Body>, Infallible>(followed(response))
+            Ok(followed(response))
         }
     });
     let builder = Builder::new(Streams);

@@ -14,10 +14,10 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Request, Response, Uri};
 use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::answer::About;
+use super::leftover::RequestBody;
 use super::listener::Answers;
 use super::pipeline::Pipeline;
 use super::{Front, client_certificate, headers};
@@ -83,7 +83,7 @@ impl Relay {
 pub struct FromReplicas<P: Pipeline>(pub Arc<Front<P>>);
 
 impl<P: Pipeline> Answers for FromReplicas<P> {
-    async fn answer(self: Arc<Self>, request: Request<Incoming>, _: IpAddr) -> Response<Body> {
+    async fn answer(self: Arc<Self>, request: Request<RequestBody>, _: IpAddr) -> Response<Body> {
         self.0.answer_replica(request).await
     }
 

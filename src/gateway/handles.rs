@@ -4,6 +4,7 @@
 
 use super::Gateway;
 use super::source::UpstreamSource;
+use crate::call::GivenTasks;
 use crate::catalog::Catalog;
 use crate::export::Exports;
 use crate::guard::{Guard, Quotas};
@@ -29,6 +30,12 @@ impl Gateway {
     #[must_use]
     pub const fn pages(&self) -> &Pages {
         &self.pages
+    }
+
+    /// Which tasks were given to whom.
+    #[must_use]
+    pub const fn given_tasks(&self) -> &GivenTasks {
+        &self.given_tasks
     }
 
     /// What handles are sealed with.

@@ -18,6 +18,10 @@ pub const BODY_READ_TIMEOUT: Duration = Duration::from_secs(30);
 pub const BODY_DISCARDED_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// How long that may take.
 pub const BODY_DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
+/// How much is taken in of a body that nobody read, so that its connection can carry another request.
+pub const BODY_LEFT_BYTES_MAX: usize = 64 * 1024;
+/// How long that may take.
+pub const BODY_LEFT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Space set aside for a body before its bytes are here.
 pub const BODY_RESERVED_BYTES_MAX: usize = 64 * 1024;
 /// What one principal keeps here with the bodies that it sends and the answers that it does not take: sixteen of the

@@ -23,3 +23,13 @@ pub const TASKS_PER_STREAM_MAX: usize = 32;
 pub const TASKS_MANDATED_MAX: usize = 100;
 /// How often that is tried while its principal has as many calls under way as it may; a second apart.
 pub const TASK_CANCEL_TRIES_MAX: usize = 60;
+/// Tasks of one principal that `tasks/list` remembers; the oldest makes room.
+pub const TASKS_GIVEN_MAX: usize = 64;
+/// Principals whose tasks are remembered; whoever asked last is among them.
+pub const TASKS_GIVEN_PRINCIPALS_MAX: u64 = 4_096;
+/// How long, once nobody asks for them.
+pub const TASKS_GIVEN_IDLE_MAX: Duration = Duration::from_secs(24 * 3_600);
+/// Tasks of one page of `tasks/list`; each is asked for by itself.
+pub const TASKS_LISTED_MAX: usize = 16;
+/// And so many of them at once.
+pub const TASKS_LISTED_AT_ONCE_MAX: usize = 4;

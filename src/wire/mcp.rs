@@ -298,6 +298,8 @@ pub enum Method {
     TaskCancel,
     /// `tasks/result` (legacy).
     TaskResult,
+    /// `tasks/list` (legacy).
+    TaskList,
     /// A method of an extension that the gateway does not know.
     Extension,
 }
@@ -326,6 +328,7 @@ impl Method {
             "tasks/update" => (Self::TaskUpdate, Some(Era::Modern)),
             "tasks/cancel" => (Self::TaskCancel, None),
             "tasks/result" => (Self::TaskResult, Some(Era::Legacy)),
+            "tasks/list" => (Self::TaskList, Some(Era::Legacy)),
             _ => return None,
         };
         only.is_none_or(|only| only == era).then_some(method)

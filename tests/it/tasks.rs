@@ -560,7 +560,7 @@ async fn a_legacy_client_follows_a_task_of_2025_itself_under_sealed_ids() {
     let (gateway, client) = start(&issuer, &upstream).await;
     let (introduction, session) = client.initialize("2025-11-25").await;
     let announced = &introduction.result()["capabilities"]["tasks"];
-    assert_eq!(announced, &json!({ "cancel": {}, "requests": { "tools": { "call": {} } } }), "and no list");
+    assert_eq!(announced, &json!({ "list": {}, "cancel": {}, "requests": { "tools": { "call": {} } } }));
     let params = json!({ "name": "tools__either", "arguments": {}, "task": { "ttl": 5000 } });
     let created = client.legacy(&session, "tools/call", params).await;
     assert_eq!(upstream.reached("tools/call")[0].params["task"], json!({ "ttl": 5000 }));
@@ -585,12 +585,50 @@ async fn a_legacy_client_follows_a_task_of_2025_itself_under_sealed_ids() {
     for answer in [&created, &got, &result, &cancelled] {
         assert!(!answer.text.contains(INNER), "{}", answer.text);
     }
-    assert_eq!(about("tasks/list").await.error_code(), -32601);
     let bob = gateway.client(&issuer.token("bob", &["developers"], &gateway.resource()));
     let (_, others) = bob.initialize("2025-11-25").await;
     let foreign = bob.legacy(&others, "tasks/result", json!({ "taskId": id })).await;
     let unknown = bob.legacy(&others, "tasks/result", json!({ "taskId": "none" })).await;
     assert_eq!((foreign.error_code(), &foreign.text), (-32602, &unknown.text));
+}
+
+#[tokio::test]
+async fn a_legacy_client_lists_its_own_tasks_of_2025_and_nobody_elses() {
+    let issuer = Issuer::start().await;
+    let state = Task::new(Mutex::new(working()));
+    let upstream = experiment(&state).await;
+    let (gateway, client) = start(&issuer, &upstream).await;
+    let bob = gateway.client(&issuer.token("bob", &["developers"], &gateway.resource()));
+    let sessions = [client.initialize("2025-11-25").await.1, bob.initialize("2025-11-25").await.1];
+    let params = json!({ "name": "tools__either", "arguments": {}, "task": { "ttl": 5000 } });
+    let created = client.legacy(&sessions[0], "tools/call", params).await;
+    let id = created.result()["task"]["taskId"].as_str().unwrap_or_else(|| panic!("{}", created.text)).to_owned();
+    let listed = async || client.legacy(&sessions[0], "tasks/list", json!({})).await;
+    let first = listed().await;
+    let [task] = first.result()["tasks"].as_array().unwrap().as_slice() else { panic!("{}", first.text) };
+    assert_eq!((task["taskId"].as_str(), &task["status"]), (Some(&*id), &json!("working")), "{}", first.text);
+    assert!(!first.text.contains(INNER), "{}", first.text);
+    // Of another session of theirs too, which a client that begins again has lost; and of nobody else.
+    let (_, second) = client.initialize("2025-11-25").await;
+    assert_eq!(client.legacy(&second, "tasks/list", json!({})).await.result()["tasks"][0]["taskId"], id);
+    assert_eq!(bob.legacy(&sessions[1], "tasks/list", json!({})).await.result(), &json!({ "tasks": [] }));
+    let odd = client.legacy(&second, "tasks/list", json!({ "cursor": "none" })).await;
+    assert_eq!(odd.error_code(), -32602, "{}", odd.text);
+    *state.lock().unwrap() = json!({ "status": "completed" });
+    assert_eq!(listed().await.result()["tasks"][0]["status"], "completed", "as it is now");
+    let records = gateway.journal();
+    let asked = records.iter().filter(|one| one["type"] == "intent" && one["mcp"]["method"] == "tasks/get").count();
+    assert_eq!(asked, 3, "each look is decided and recorded like one that the client names");
+    // What they may not call any more is not on the list.
+    gateway.write_policy(&format!("{DEVELOPERS_MAY}p, anyone, *, tools/either, call, -, deny\n"));
+    assert!(gateway.command(&["reload"]).status.success());
+    assert_eq!(listed().await.result(), &json!({ "tasks": [] }));
+    // A server that answers nothing is no empty list.
+    gateway.write_policy(DEVELOPERS_MAY);
+    assert!(gateway.command(&["reload"]).status.success());
+    drop(upstream);
+    let failed = listed().await;
+    assert!(failed.response()["error"].is_object(), "{}", failed.text);
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@
 mod follow;
 mod handle;
 mod leg;
+mod list;
 mod listen;
 mod mandated;
 mod observe;
@@ -14,6 +15,7 @@ mod offer;
 mod shape;
 mod translate;
 
+pub use list::{Given, list};
 pub use listen::TaskTopic;
 pub use offer::{Augmented, check, is_declared, offered};
 
@@ -224,6 +226,7 @@ fn asked_for(
     let handle = Handle::new(grant.target(), grant.leg().call, TaskDialect::Experiment, &id, home)?
         .under(grant.mandate().map(|held| &held.mandate().id));
     let id = handle.seal(gateway.sealer(), grant.principal())?;
+    gateway.given_tasks().add(grant.principal(), &id);
     mandated::watch(Bearer::new(gateway, grant.caller(), request, handle), grant);
     let result = result.value().as_object().map(|all| all.edited(&[Edit::Set("task", shape::under(task, &id))]));
     result.map(Outcome::Complete).ok_or_else(|| Failure::after(Reason::UpstreamGarbage, "its result is no object"))

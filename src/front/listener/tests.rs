@@ -157,6 +157,45 @@ async fn a_handshake_that_does_not_go_on_is_waited_for_so_long() {
     }
 }
 
+/// A request that is refused before anybody looks at its body.
+fn nowhere(length: usize, headers: &str) -> String {
+    format!("POST /nowhere HTTP/1.1\r\nhost: localhost\r\n{headers}content-length: {length}\r\n\r\n")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_refused_before_its_body_is_here_leaves_its_connection_to_the_next() {
+    let (mut client, _, _running) = in_memory(Scripted::new([]), false);
+    for _ in 0..2 {
+        client.write_all(nowhere(10, "").as_bytes()).await.unwrap();
+        tokio::time::sleep(limit::BODY_LEFT_TIMEOUT / 2).await;
+        client.write_all(b"0123456789").await.unwrap();
+        let mut answer = [0; 4096];
+        let count = client.read(&mut answer).await.unwrap();
+        let answer = String::from_utf8_lossy(&answer[..count]).into_owned();
+        assert!(answer.starts_with("HTTP/1.1 404") && !answer.contains("connection:"), "{answer}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_is_too_long_or_too_late_for_that_ends_its_connection_with_a_word() {
+    let max = limit::BODY_LEFT_BYTES_MAX;
+    let cases = [
+        (nowhere(max + 1, ""), max + 1, Duration::ZERO),
+        (nowhere(10, ""), 9, limit::BODY_LEFT_TIMEOUT),
+        (nowhere(10, "expect: 100-continue\r\n"), 0, Duration::ZERO),
+    ];
+    for (head, sent, waited) in cases {
+        let (mut client, _, _running) = in_memory(Scripted::new([]), false);
+        client.write_all(head.as_bytes()).await.unwrap();
+        client.write_all(&vec![b'a'; sent]).await.unwrap();
+        let (began, mut answer) = (tokio::time::Instant::now(), String::new());
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 404") && answer.contains("connection: close"), "{head}: {answer}");
+        let took = began.elapsed();
+        assert!(took >= waited && took < waited + Duration::from_millis(100), "{head}: {took:?}");
+    }
+}
+
 #[tokio::test]
 async fn so_many_requests_of_one_connection_of_http_2_are_answered_at_once() {
     let (client, pipeline, _running) = in_memory(Scripted { hang: true, ..Scripted::new([]) }, true);
