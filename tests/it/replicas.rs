@@ -130,6 +130,8 @@ async fn a_replica_that_was_away_has_the_revocations_on_its_record_before_it_ser
         "127.0.0.1:0",
         "--cluster-listen",
         "127.0.0.1:0",
+        "--advertise",
+        "localhost:1",
     ]);
     assert!(String::from_utf8_lossy(&refused.stderr).contains("store reconcile"), "{refused:?}");
     let backup = tempfile::tempdir().unwrap();
@@ -228,6 +230,8 @@ async fn a_store_that_went_back_and_came_to_the_same_epoch_again_is_seen_to_be_a
         "127.0.0.1:0",
         "--cluster-listen",
         "127.0.0.1:0",
+        "--advertise",
+        "localhost:1",
     ]);
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(said.contains("came to epoch 4 again") && said.contains("store reconcile"), "{said}");
@@ -276,6 +280,8 @@ async fn a_store_that_was_seen_to_go_back_is_served_by_nobody_who_starts_before_
         "127.0.0.1:0",
         "--cluster-listen",
         "127.0.0.1:0",
+        "--advertise",
+        "localhost:1",
     ]);
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(said.contains("went back from epoch 1 to 0") && said.contains("store reconcile"), "{said}");
