@@ -217,14 +217,21 @@ impl Both {
 
 /// Prints both; answers the change of the p99 over all turns, with what it was in single turns.
 fn compare(label: &str, alone: &mut Both, beside: &mut Both) -> String {
-    let (before, each_before) = alone.print("alone");
+    let (before, mut each_before) = alone.print("alone");
     let (after, each_after) = beside.print(label);
     let percent = |before: f64, after: f64| (after / before - 1.0) * 100.0;
     let mut each: Vec<f64> =
         each_before.iter().zip(&each_after).map(|(before, after)| percent(*before, *after)).collect();
     each.sort_by(f64::total_cmp);
     let (low, high) = (each.first().copied().unwrap_or(f64::NAN), each.last().copied().unwrap_or(f64::NAN));
-    format!("{:+.1} % (single turns {low:+.1} to {high:+.1} %)", percent(before, after))
+    // How far two measurements of the same thing are apart: less than that cannot be seen.
+    each_before.sort_by(f64::total_cmp);
+    let (least, most) =
+        (each_before.first().copied().unwrap_or(f64::NAN), each_before.last().copied().unwrap_or(f64::NAN));
+    format!(
+        "{:+.1} % (single turns {low:+.1} to {high:+.1} %; alone it was {least:.2} to {most:.2} ms)",
+        percent(before, after)
+    )
 }
 
 /// What sick servers do to the others: the same quiet load without, and beside, callers of each.

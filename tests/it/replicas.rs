@@ -122,7 +122,15 @@ async fn a_replica_that_was_away_has_the_revocations_on_its_record_before_it_ser
         gateway.stop().await;
     }
     replicas.database.execute("UPDATE meta SET epoch = 0; DELETE FROM revocations; DELETE FROM changes").await;
-    let refused = replicas.all[2].command(&["serve", "--config", "servers.toml", "--listen", "127.0.0.1:0"]);
+    let refused = replicas.all[2].command(&[
+        "serve",
+        "--config",
+        "servers.toml",
+        "--listen",
+        "127.0.0.1:0",
+        "--cluster-listen",
+        "127.0.0.1:0",
+    ]);
     assert!(String::from_utf8_lossy(&refused.stderr).contains("store reconcile"), "{refused:?}");
     let backup = tempfile::tempdir().unwrap();
     let copied = run(&replicas.all[2], &["state", "backup", backup.path().join("copy").to_str().unwrap()]);
@@ -212,7 +220,15 @@ async fn a_store_that_went_back_and_came_to_the_same_epoch_again_is_seen_to_be_a
     for name in ["carol", "dave", "erin"] {
         run(&replicas.all[3], &["revoke", "subject", &format!("user:test/{name}")]);
     }
-    let refused = replicas.all[0].command(&["serve", "--config", "servers.toml", "--listen", "127.0.0.1:0"]);
+    let refused = replicas.all[0].command(&[
+        "serve",
+        "--config",
+        "servers.toml",
+        "--listen",
+        "127.0.0.1:0",
+        "--cluster-listen",
+        "127.0.0.1:0",
+    ]);
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(said.contains("came to epoch 4 again") && said.contains("store reconcile"), "{said}");
     // Who was taken back again since is not let in by a lift of before.
@@ -252,7 +268,15 @@ async fn a_store_that_was_seen_to_go_back_is_served_by_nobody_who_starts_before_
     }
     // As if others had been revoked since, so that the number alone says nothing.
     replicas.database.execute("UPDATE meta SET epoch = 9").await;
-    let refused = replicas.all[1].command(&["serve", "--config", "servers.toml", "--listen", "127.0.0.1:0"]);
+    let refused = replicas.all[1].command(&[
+        "serve",
+        "--config",
+        "servers.toml",
+        "--listen",
+        "127.0.0.1:0",
+        "--cluster-listen",
+        "127.0.0.1:0",
+    ]);
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(said.contains("went back from epoch 1 to 0") && said.contains("store reconcile"), "{said}");
 }
