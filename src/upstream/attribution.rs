@@ -1,31 +1,46 @@
 //! Whose a question is that a legacy server asks without saying so.
 //!
-//! Decides it by which calls of one session are in flight. Knows nothing of what is asked. Invariant: it is never guessed
-//! among several, whether the server works on them or waits for answers, and no question crosses from one session to
-//! another.
+//! Decides it by what the calls of one session are doing. Knows nothing of what is asked. Invariant: it is never
+//! guessed among calls that the server works on, and no question crosses from one session to another.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::answer::member;
 use crate::wire::mcp::meta;
-use crate::wire::{Json, Kind, Message, Value};
+use crate::wire::{Json, Message, Value};
 
-/// How many questions of one call wait for their answers.
+/// How many questions of one call wait for their answers, and whether their client has been told of them.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Unanswered(Arc<AtomicUsize>);
+pub(super) struct Unanswered(Arc<Open>);
+
+#[derive(Debug, Default)]
+struct Open {
+    questions: AtomicUsize,
+    told: AtomicBool,
+}
 
 impl Unanswered {
     pub(super) fn asked(&self) {
-        self.0.fetch_add(1, Ordering::AcqRel);
+        self.0.questions.fetch_add(1, Ordering::AcqRel);
     }
 
     pub(super) fn answered(&self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
+        self.0.questions.fetch_sub(1, Ordering::AcqRel);
+        self.0.told.store(false, Ordering::Release);
+    }
+
+    /// Its client was told: whatever is asked now is no longer asked at once with it.
+    pub(super) fn told(&self) {
+        self.0.told.store(true, Ordering::Release);
     }
 
     pub(super) fn is_any(&self) -> bool {
-        self.0.load(Ordering::Acquire) > 0
+        self.0.questions.load(Ordering::Acquire) > 0
+    }
+
+    fn is_told(&self) -> bool {
+        self.0.told.load(Ordering::Acquire)
     }
 }
 
@@ -47,11 +62,6 @@ impl Traits {
         let becomes_task = params.is_some_and(|params| params.get("task").is_some());
         Self { unanswered, task: task.map(Into::into), becomes_task }
     }
-
-    /// Whether it is about the task of that id of the server's own.
-    pub(super) fn is_about(&self, task: &str) -> bool {
-        self.task.as_deref() == Some(task)
-    }
 }
 
 /// Whose a question is.
@@ -65,21 +75,22 @@ pub(super) enum Whose<T> {
     Nobodys,
 }
 
-/// Finds out whose a question or a log message is: that of the task which it names, or of the only call that can have
-/// become that task; where it names none, the only call's. A call that waits for an answer is in flight: a question may be
-/// its next one. What is logged is sooner of a call that the server works on.
-pub(super) fn whose<'a, T>(message: &Message, calls: impl Iterator<Item = (T, &'a Traits)>) -> Whose<T> {
-    let related = member(message.params(), "_meta", meta::RELATED_TASK).and_then(Value::as_object);
+/// Finds out whose a question is: that of the task which it names, or of the only call that can have become that task;
+/// where it names none, the only call's that the server works on. A call that waits for an answer is not worked on, and
+/// asks more only where nothing else is: one that is still asking sooner than one whose client was told.
+pub(super) fn whose<'a, T>(question: &Message, calls: impl Iterator<Item = (T, &'a Traits)>) -> Whose<T> {
+    let related = member(question.params(), "_meta", meta::RELATED_TASK).and_then(Value::as_object);
     let named = related.and_then(|related| related.get("taskId")).and_then(Value::as_str);
-    let asks = message.kind() == Kind::Request;
-    let (mut about_it, mut working, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut about_it, mut working, mut asking, mut waiting) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (call, traits) in calls {
         if named.is_some() && traits.task.as_deref() == named.as_deref() {
             about_it.push(call);
         } else if named.is_some() && !traits.becomes_task {
             // It is another's.
-        } else if traits.unanswered.is_any() && !asks {
+        } else if traits.unanswered.is_any() && traits.unanswered.is_told() {
             waiting.push(call);
+        } else if traits.unanswered.is_any() {
+            asking.push(call);
         } else {
             working.push(call);
         }
@@ -89,7 +100,7 @@ pub(super) fn whose<'a, T>(message: &Message, calls: impl Iterator<Item = (T, &'
     if let Some(call) = about_it.pop() {
         return Whose::Of(call);
     }
-    for mut group in [working, waiting] {
+    for mut group in [working, asking, waiting] {
         match (group.pop(), group.is_empty()) {
             (Some(only), true) => return Whose::Of(only),
             (Some(_), false) => return Whose::Unclear,
@@ -105,7 +116,7 @@ mod tests {
 
     use super::*;
 
-    /// Whose a question is, among calls about these tasks; some wait for answers.
+    /// Whose a question is, among calls about these tasks; those that wait have told their clients.
     fn of(question: &serde_json::Value, calls: &[(Option<&str>, bool)]) -> Whose<usize> {
         let question = Message::request(&Json::of("q"), "elicitation/create", &Json::of(question));
         let traits: Vec<_> = calls
@@ -114,6 +125,7 @@ mod tests {
                 let unanswered = Unanswered::default();
                 if *waits {
                     unanswered.asked();
+                    unanswered.told();
                 }
                 Traits::of(&Json::of(&json!({ "taskId": task })), unanswered)
             })
@@ -122,34 +134,37 @@ mod tests {
     }
 
     #[test]
-    fn a_question_belongs_to_the_only_call_in_flight_whether_it_waits_or_not() {
+    fn a_question_belongs_to_the_only_call_that_is_worked_on() {
         let (works, waits) = ((None, false), (None, true));
         assert_eq!(of(&json!({}), &[]), Whose::Nobodys);
         assert_eq!(of(&json!({}), &[works]), Whose::Of(0));
         assert_eq!(of(&json!({}), &[works, works]), Whose::Unclear);
-        assert_eq!(of(&json!({}), &[waits, works]), Whose::Unclear, "it may be the next one of the call that waits");
+        assert_eq!(of(&json!({}), &[waits, works, waits]), Whose::Of(1));
+        assert_eq!(of(&json!({}), &[waits, works, works]), Whose::Unclear);
         assert_eq!(of(&json!({}), &[waits]), Whose::Of(0), "it asks two things at once");
         assert_eq!(of(&json!({}), &[waits, waits]), Whose::Unclear);
     }
 
     #[test]
-    fn what_is_logged_is_of_the_only_call_that_is_worked_on() {
-        let logged = Message::notification("notifications/message", Some(&Json::of(&json!({ "level": "info" }))));
-        let traits = |waits: bool| {
+    fn what_is_asked_at_once_is_one_calls_although_others_wait() {
+        let question = Message::request(&Json::of("q"), "elicitation/create", &Json::of(&json!({})));
+        let traits = |asked: bool, told: bool| {
             let unanswered = Unanswered::default();
-            if waits {
+            if asked {
                 unanswered.asked();
+            }
+            if told {
+                unanswered.told();
             }
             Traits::of(&Json::of(&json!({})), unanswered)
         };
-        let (works, waits) = (traits(false), traits(true));
-        let of = |calls: &[&Traits]| whose(&logged, calls.iter().copied().enumerate());
-        assert_eq!(of(&[&waits, &works, &waits]), Whose::Of(1));
-        assert_eq!(of(&[&waits]), Whose::Of(0));
-        assert_eq!(of(&[&works, &works]), Whose::Unclear);
-        assert_eq!(of(&[&waits, &waits]), Whose::Unclear);
+        let (works, asks, waits) = (traits(false, false), traits(true, false), traits(true, true));
+        let of = |calls: &[&Traits]| whose(&question, calls.iter().copied().enumerate());
+        assert_eq!(of(&[&waits, &asks, &waits]), Whose::Of(1));
+        assert_eq!(of(&[&asks, &works]), Whose::Of(1), "one that asks nothing yet comes first");
+        assert_eq!(of(&[&asks, &asks, &waits]), Whose::Unclear);
         waits.unanswered.answered();
-        assert_eq!(of(&[&waits, &works]), Whose::Unclear, "both are worked on");
+        assert_eq!(of(&[&waits, &asks]), Whose::Of(0), "it is worked on again");
     }
 
     #[test]

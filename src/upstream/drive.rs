@@ -60,6 +60,11 @@ impl Pause {
         self.place.lock().unwrap_or_else(PoisonError::into_inner).replace(place);
     }
 
+    /// Its client was told of the questions.
+    pub(super) fn told(&self) {
+        self.open.told();
+    }
+
     /// A question was answered: the clock goes on.
     pub(super) fn answered(&self) {
         self.open.answered();

@@ -190,6 +190,7 @@ impl Lot {
         let result = questions.result();
         // Waiting is no work: another call may take the place.
         asker.pause.release();
+        asker.pause.told();
         let gone = CancellationToken::new();
         let fires = gone.clone().drop_guard();
         parked.insert(id, Parked { stream, asker: Arc::clone(asker), questions, gone: gone.clone(), _fires: fires });
