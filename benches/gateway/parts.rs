@@ -49,11 +49,14 @@ pub async fn calls(world: &World, duration: Duration) -> Result<()> {
             };
             let driven = drive(through(&gateway, connections, duration, call()));
             let both = async { tokio::try_join!(driven, reload) };
-            let start = gateway.process.cpu()?;
+            let (user, system) = gateway.process.cpu_parts()?;
             let (row, revision) = both.await?;
-            let cpu = gateway.process.cpu()?.saturating_sub(start);
+            let (user_after, system_after) = gateway.process.cpu_parts()?;
+            let (user, system) = (user_after.saturating_sub(user), system_after.saturating_sub(system));
             print!("{:>12.1}  ", revision.as_secs_f64() * 1_000.0);
-            print_row(&connections.to_string(), &row, cpu);
+            print_row(&connections.to_string(), &row, user + system);
+            let each = |time: Duration| time.as_secs_f64() * 1e6 / row.answers.max(1) as f64;
+            println!("{:>69} {:.1} of it in the kernel, {:.1} outside", "", each(system), each(user));
         }
     }
     Ok(())

@@ -81,7 +81,8 @@ async fn the_state_directory_is_ours_alone_and_locked() {
 #[tokio::test]
 async fn a_gateway_that_is_told_to_stop_before_it_serves_ends_in_order() {
     let issuer = Issuer::start().await;
-    let mut gateway = Setup::new(&issuer).written();
+    let upstream = Scripted::echo().await;
+    let mut gateway = Setup::new(&issuer).http_server("tools", &upstream.url, "").written();
     gateway.begin();
     // The first line it says; nothing is served yet.
     eventually("its first line", async || !gateway.log().is_empty()).await;
