@@ -22,6 +22,7 @@ mod link;
 mod mandate;
 mod own;
 mod retry;
+mod roots;
 mod task;
 mod tied;
 mod traced;
@@ -39,8 +40,9 @@ use mandate::Mandated;
 pub use mandate::named;
 pub use own::shown as own_tools;
 use retry::Retry;
+pub use roots::roots_changed;
 use task::{After, Augmented};
-pub use task::{Given as GivenTasks, TaskTopic, check as check_tasks, offered};
+pub use task::{Given as GivenTasks, TaskTopic, check as check_tasks, give_up, offered};
 use tied::Tied;
 use trail::Trail;
 use under_way::{denied_since, is_unknown_target};
@@ -59,7 +61,7 @@ use crate::record::Entry;
 use crate::telemetry::{Stage, Trace};
 use crate::upstream::{Event, Exchange};
 use crate::wire::mcp::{Method, Version};
-use crate::wire::{Askable, Json, Message};
+use crate::wire::{Json, LastWords, Message};
 
 /// What a client says of itself: with each request (modern) or once (legacy).
 #[derive(Debug, Clone)]
@@ -95,6 +97,8 @@ pub struct Request {
     pub mandate: Option<String>,
     /// The replica that handed it on.
     pub via: Option<ReplicaId>,
+    /// Where a legacy client leaves its words should it cancel.
+    pub last_words: Option<LastWords>,
 }
 
 /// One call of an authenticated caller.
@@ -110,13 +114,7 @@ pub async fn call(gateway: &Arc<Gateway>, caller: &Caller, request: Request) -> 
         let outcome = Box::pin(own::call(&gateway, caller, &request, tool, trail)).await;
         return Running::over(gateway, decisions, request, outcome);
     }
-    if request.method == Method::TaskList {
-        let outcome = Box::pin(task::list(&gateway, caller, &request, &trail.leg)).await;
-        return Running::over(gateway, decisions, request, outcome);
-    }
-    if request.method.is_about_task()
-        && let Some(outcome) = waiting::about(&gateway, caller, &request).await
-    {
+    if let Some(outcome) = task::at_once(&gateway, caller, &request, &trail.leg).await {
         return Running::over(gateway, decisions, request, outcome);
     }
     match open(&gateway, caller, &request, &mut trail).await {
@@ -195,7 +193,6 @@ async fn open(
         },
     };
     trail.target = Some(target.clone());
-
     let arguments = asked.arguments.map(|arguments| request.message.cut(arguments));
     if tool::is(&target) {
         return Err(Box::pin(link::tool(gateway, caller, request, trail, (&asked, retry.as_ref()))).await);
@@ -211,7 +208,7 @@ async fn open(
         }
         None => None,
     };
-    let declared = Askable::declared(&request.client.capabilities);
+    let declared = declared::askable_at(&request.endpoint, &request.client.capabilities);
     let (sent, retried, answered) = (arguments.as_ref(), retry.as_ref(), answers.as_ref());
     let target = permit.target();
     let seeking =
@@ -225,7 +222,7 @@ async fn open(
     let capabilities = task::offered(&request.client, capabilities);
     let augmented = Augmented::of(request, &view, permit.target());
     let round = retry.as_ref().map_or(0, Retry::round);
-    let asking = Asking { declared, round, ..Asking::default() };
+    let asking = Asking { declared, round, is_of_one: declared::is_of_one(&request.endpoint), ..Asking::default() };
     let config = approval::config(gateway, &permit);
     let gated = approval::gated(config.as_ref(), &trail.leg, arguments.as_ref(), retry.as_ref(), answers.as_ref());
     // What the gateway has asked itself is nothing that the server asked.
@@ -258,7 +255,7 @@ async fn open(
         now_us: gateway.standing().now_us(),
     };
     let cleared = gateway.guard().clear(permit, wanted).await?;
-    let outgoing = if cleared.approval().is_some() { asked::as_shown(outgoing) } else { outgoing };
+    let outgoing = asked::as_cleared(outgoing, &cleared);
     let outgoing = traced::carried(outgoing, trail.trace.traceparent().as_deref());
     trail.trace.stage(Stage::Delegate);
     let grant = gateway.delegate().delegate(cleared, trail.leg.clone(), arguments, gateway.recheck()).await?;
@@ -339,8 +336,11 @@ impl Running {
                 }
             };
             match event {
-                Event::Notification(message) if task::names_a_task(&message) => {}
-                Event::Notification(message) => return Event::Notification(task::without_id(message)),
+                Event::Notification(message) => {
+                    if let Some(told) = task::told(&self.gateway, self.answers_to(), &self.request, message) {
+                        return Event::Notification(told);
+                    }
+                }
                 Event::StreamClosed => return Event::StreamClosed,
                 Event::Done(outcome) => {
                     let Some(entry) = self.entry.take() else {

@@ -87,7 +87,7 @@ async fn page_of(
 ) -> Result<(Json, Listing), Stop> {
     let now = gateway.snapshot();
     let class = class_of(&now, caller)?;
-    let view = gateway.view(caller, &request.endpoint).await?;
+    let view = gateway.view_of(kind, caller, &request.endpoint).await?;
     let cursor = Cursor { kind, list: view.digest(kind), class: class.key() };
     // Some clients say `null` where they mean the first page.
     let offset =
@@ -326,28 +326,19 @@ async fn introduction(
     })
 }
 
-/// What the gateway itself bridges, and the keys that nobody here has heard of. Tools are always among it, because a
-/// client that sees none yet must hear when that changes.
+/// What the gateway itself bridges, with what stands in it, and the keys that nobody here has heard of. Tools are always
+/// among it, because a client that sees none yet must hear when that changes.
 fn announced(merged: &Json, tasks: &str) -> Json {
-    let mut own = String::from("{\"tools\":{\"listChanged\":true}");
-    let has = |key: &str| merged.value().as_object().is_some_and(|merged| merged.get(key).is_some());
-    if has("prompts") {
-        own.push_str(",\"prompts\":{\"listChanged\":true}");
-    }
-    let resources = merged.value().as_object().and_then(|merged| merged.get("resources"));
-    if let Some(resources) = resources {
-        let subscribe = resources.as_object().and_then(|resources| resources.get("subscribe")).and_then(Value::as_bool);
-        let subscribe = if subscribe == Some(true) { "\"subscribe\":true," } else { "" };
-        let _ = write!(own, ",\"resources\":{{{subscribe}\"listChanged\":true}}");
-    }
-    if has("logging") {
-        own.push_str(",\"logging\":{}");
-    }
-    if has("completions") {
-        own.push_str(",\"completions\":{}");
+    let members = || merged.value().as_object().into_iter().flat_map(|merged| merged.members());
+    let of = |key: &str| merged.value().as_object().and_then(|merged| merged.get(key)).map(|value| value.raw());
+    let mut own = format!("{{\"tools\":{}", of("tools").unwrap_or("{\"listChanged\":true}"));
+    for key in ["prompts", "resources", "logging", "completions"] {
+        if let Some(capability) = of(key) {
+            let _ = write!(own, ",\"{key}\":{capability}");
+        }
     }
     own.push_str(tasks);
-    for (key, value) in merged.value().as_object().into_iter().flat_map(|merged| merged.members()) {
+    for (key, value) in members() {
         if !is_known_capability(&key) {
             let _ = write!(own, ",{}:{}", Json::of(key.as_ref()).as_str(), value.raw());
         }

@@ -58,6 +58,8 @@ pub struct Watch {
     told: mpsc::Receiver<Message>,
     tell: mpsc::Sender<Message>,
     topics: HashMap<String, AbortHandle>,
+    /// The tasks that a legacy client follows itself.
+    tasks: Vec<(String, AbortHandle)>,
     /// Why an issuer that has to be asked about the token does not vouch for it any more.
     disowned: Option<oneshot::Receiver<Reason>>,
     listening: lists::Listening,
@@ -118,6 +120,7 @@ pub async fn watch(
         told,
         tell,
         topics: HashMap::new(),
+        tasks: Vec::new(),
         disowned: None,
         listening: HashMap::new(),
         opening: Arc::new(Semaphore::new(limit::SUBSCRIPTIONS_OPENING_MAX)),
@@ -173,8 +176,8 @@ impl Watch {
         });
     }
 
-    /// Hears with the rights of somebody who came later, of the same principal; of tasks it hears no more. Everything that
-    /// is heard of is asked for anew, and what may have been missed meanwhile is told.
+    /// Hears with the rights of somebody who came later, of the same principal; of tasks that a listen named it hears no
+    /// more. Everything that is heard of is asked for anew, and what may have been missed meanwhile is told.
     pub async fn renew(&mut self, caller: Caller) {
         self.following.shutdown().await;
         self.listening.clear();
@@ -185,6 +188,9 @@ impl Watch {
         for uri in uris {
             // Nobody waits for the answer.
             drop(self.add(uri));
+        }
+        for (id, _) in std::mem::take(&mut self.tasks) {
+            self.follow_task(id);
         }
         self.unsettled = true;
         self.listen_for_lists();

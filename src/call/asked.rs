@@ -12,6 +12,7 @@ use super::Request;
 use super::retry::Retry;
 use super::task::Augmented;
 use crate::catalog::{Target, Wanted, uri};
+use crate::guard::Cleared;
 use crate::ids::Action;
 use crate::outcome::{Reason, Refusal};
 use crate::wire::mcp::{Era, Method, Version, meta};
@@ -178,6 +179,7 @@ impl<'a> Asked<'a> {
             progress_token: own_meta
                 .and_then(|meta| meta.get(meta::PROGRESS_TOKEN))
                 .map(|token| request.message.cut(token)),
+            last_words: request.last_words.clone(),
         }
     }
 
@@ -201,6 +203,14 @@ impl<'a> Asked<'a> {
     }
 }
 
+/// What goes out with a call that was cleared. What its caller has read until it cancels is looked at by nobody, so that
+/// words about that stay here where labels are counted.
+#[must_use]
+pub fn as_cleared(outgoing: Outgoing, cleared: &Cleared) -> Outgoing {
+    let outgoing = if cleared.approval().is_some() { as_shown(outgoing) } else { outgoing };
+    Outgoing { last_words: outgoing.last_words.clone().filter(|_| cleared.labels().is_none()), ..outgoing }
+}
+
 /// What goes out with a call that persons have said yes to: what they were shown, what its server asked since, and what the
 /// gateway itself says. Nothing that only its client has written.
 #[must_use]
@@ -218,7 +228,7 @@ pub fn as_shown(outgoing: Outgoing) -> Outgoing {
     let mut edits: Vec<_> = others.iter().map(|name| Edit::Remove(name)).collect();
     edits.extend(meta.map(|meta| Edit::Set("_meta", meta)));
     let params = params.edited(&edits);
-    Outgoing { params, headers: Vec::new(), ..outgoing }
+    Outgoing { params, headers: Vec::new(), last_words: None, ..outgoing }
 }
 
 fn is_prompt(reference: Object<'_>) -> bool {

@@ -6,9 +6,24 @@
 
 use std::sync::LazyLock;
 
+use crate::ids::Endpoint;
 use crate::wire::{Askable, Edit, InputKind, Json, Object, Value};
 
 static NOTHING: LazyLock<Json> = LazyLock::new(|| Json::of(&serde_json::Map::new()));
+
+/// What a client declared of what can be asked there. Where the whole gateway is one server to it, the context of "this
+/// server" would be everybody's, and shows one server what others said.
+#[must_use]
+pub fn askable_at(endpoint: &Endpoint, capabilities: &Json) -> Askable {
+    let declared = Askable::declared(capabilities);
+    if is_of_one(endpoint) { declared } else { declared.without_context() }
+}
+
+/// Whether to a client of this endpoint one server is all that there is.
+#[must_use]
+pub const fn is_of_one(endpoint: &Endpoint) -> bool {
+    matches!(endpoint, Endpoint::Server(_))
+}
 
 /// The capabilities that a server is shown for a client that declared these, and may be asked that.
 pub fn declared(capabilities: &Json, askable: Askable) -> Json {
@@ -44,10 +59,11 @@ fn elicitation(value: Value<'_>, askable: Askable) -> Option<Edit<'static>> {
 
 fn sampling(value: Value<'_>, askable: Askable) -> Option<Edit<'static>> {
     match value.as_object() {
-        // To a client the whole gateway is one server, so the context of "this server" would be everybody's.
-        Some(object) if askable.has(InputKind::Sampling) => {
-            without(object, &[("context", true), ("tools", !askable.has(InputKind::SamplingWithTools))], "sampling")
-        }
+        Some(object) if askable.has(InputKind::Sampling) => without(
+            object,
+            &[("context", !askable.has_context()), ("tools", !askable.has(InputKind::SamplingWithTools))],
+            "sampling",
+        ),
         _ => Some(Edit::Remove("sampling")),
     }
 }
@@ -67,7 +83,8 @@ mod tests {
 
     fn shown(capabilities: &str, take: &[InputKind]) -> String {
         let capabilities = Json::parse(capabilities, Source::Client).unwrap();
-        let askable = take.iter().fold(Askable::declared(&capabilities), |left, kind| left.without(*kind));
+        let said = askable_at(&Endpoint::Merged, &capabilities);
+        let askable = take.iter().fold(said, |left, kind| left.without(*kind));
         declared(&capabilities, askable).as_str().to_owned()
     }
 
@@ -90,6 +107,17 @@ mod tests {
         assert_eq!(shown(all, &nothing), r#"{"x":1}"#);
         assert_eq!(shown(r#"{"elicitation":{"url":{}}}"#, &[InputKind::Url]), "{}");
         assert_eq!(shown(r#"{"elicitation":{}}"#, &[]), r#"{"elicitation":{}}"#);
+    }
+
+    #[test]
+    fn a_models_context_is_declared_where_one_server_is_all_that_there_is() {
+        let all = r#"{"sampling":{"tools":{},"context":{"x":1}},"roots":{"listChanged":true}}"#;
+        let capabilities = Json::parse(all, Source::Client).unwrap();
+        let one = Endpoint::Server(crate::ids::ServerId::new("one").unwrap());
+        assert_eq!(declared(&capabilities, askable_at(&one, &capabilities)).as_str(), all);
+        assert!(!declared(&capabilities, askable_at(&Endpoint::Merged, &capabilities)).as_str().contains("context"));
+        let denied = askable_at(&one, &capabilities).without(InputKind::Sampling).without(InputKind::Roots);
+        assert_eq!(declared(&capabilities, denied).as_str(), "{}");
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub struct Asking<'a> {
     pub round: u32,
     /// The client itself asks for the result of its task: what it answers with is good for that only.
     pub own_task: bool,
+    /// One server is all that its client has here, so that this server's context is its own.
+    pub is_of_one: bool,
 }
 
 /// The question as the client may see it, or the end of the call.
@@ -167,7 +169,7 @@ fn question(
             }
             text.push_str(Json::of(key.as_ref()).as_str());
             text.push(':');
-            text.push_str(attributed(request, params, kind, server).as_str());
+            text.push_str(attributed(request, params, kind, (server, asking.is_of_one)).as_str());
             keys.push(key.into_owned());
         }
         text.push('}');
@@ -195,7 +197,12 @@ fn question(
 }
 
 /// The request with the name of the server that asks, where the user or the client can see it.
-fn attributed(request: Object<'_>, params: Option<Object<'_>>, kind: InputKind, server: &ServerConfig) -> Json {
+fn attributed(
+    request: Object<'_>,
+    params: Option<Object<'_>>,
+    kind: InputKind,
+    (server, is_of_one): (&ServerConfig, bool),
+) -> Json {
     let empty = Json::of(&serde_json::Map::new());
     let Some(params) = params.or_else(|| empty.value().as_object()) else { return empty.clone() };
     let own = params.get("_meta").and_then(Value::as_object).or_else(|| empty.value().as_object());
@@ -211,9 +218,9 @@ fn attributed(request: Object<'_>, params: Option<Object<'_>>, kind: InputKind, 
             let message = params.get("message").and_then(Value::as_str).unwrap_or_default();
             edits.push(Edit::Set("message", Json::of(&format!("[{}] {message}", server.id))));
         }
-        // To a client the whole gateway is one server: this would show one server what others said.
-        InputKind::Sampling | InputKind::SamplingWithTools => edits.push(Edit::Remove("includeContext")),
-        InputKind::Roots => {}
+        // Where the whole gateway is one server to a client this would show one server what others said.
+        InputKind::Sampling | InputKind::SamplingWithTools if !is_of_one => edits.push(Edit::Remove("includeContext")),
+        InputKind::Sampling | InputKind::SamplingWithTools | InputKind::Roots => {}
     }
     request.edited(&[Edit::Set("params", params.edited(&edits))])
 }

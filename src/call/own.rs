@@ -221,6 +221,7 @@ async fn passed(
         header_parameters: Vec::new(),
         headers: Vec::new(),
         progress_token: None,
+        last_words: None,
     };
     let entry = gateway.journal().open(proof, outgoing).await?;
     if caller.elevation().is_some() {

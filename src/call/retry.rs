@@ -91,6 +91,17 @@ impl Retry {
     /// # Errors
     /// `input_state_invalid`, `input_expired`.
     pub fn read(params: Object<'_>, sealer: &Sealer, principal: PrincipalKey) -> Result<Option<Self>, Refusal> {
+        match Self::read_late(params, sealer, principal)? {
+            Some(retry) if since_epoch().as_secs() > retry.state.until => Err(Refusal::new(Reason::InputExpired)),
+            retry => Ok(retry),
+        }
+    }
+
+    /// The same of what is not gone on with, however late that is.
+    ///
+    /// # Errors
+    /// `input_state_invalid`.
+    pub fn read_late(params: Object<'_>, sealer: &Sealer, principal: PrincipalKey) -> Result<Option<Self>, Refusal> {
         let Some(handle) = params.get("requestState").filter(|state| !state.is_null()) else { return Ok(None) };
         let invalid = || Refusal::new(Reason::InputStateInvalid);
         let handle = handle.as_str().ok_or_else(invalid)?;
@@ -98,9 +109,6 @@ impl Retry {
         let state: State = serde_json::from_slice(&content.ok_or_else(invalid)?).map_err(|_| invalid())?;
         let call = state.call.parse().map_err(|_| invalid())?;
         let parked = state.parked.as_deref().map(str::parse).transpose().map_err(|_| invalid())?;
-        if since_epoch().as_secs() > state.until {
-            return Err(Refusal::new(Reason::InputExpired));
-        }
         Ok(Some(Self { state, call, parked }))
     }
 

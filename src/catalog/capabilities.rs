@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use serde_json::{Map, Value as Tree, json};
+use serde_json::{Map, Value as Tree};
 
 use super::slice::Slice;
 use super::view::{Member, View};
@@ -14,35 +14,23 @@ use crate::ids::Endpoint;
 use crate::limit;
 use crate::wire::Json;
 
+/// Names of experiments and what is said of each.
+const EXPERIMENTAL: &str = "experimental";
+
 impl View {
     /// The capabilities of the servers that a caller can see anything of. `listChanged` is always true,
-    /// because the gateway's own changes announce themselves too. `extensions` are united; keys that nobody here has
-    /// heard of survive where one server has them, for then it is clear whose they are.
+    /// because the gateway's own changes announce themselves too. `extensions` and `experimental` are united; keys that
+    /// nobody here has heard of, beside the known ones or in them, survive where one server has them, for then it is clear
+    /// whose they are.
     #[must_use]
     pub fn capabilities(&self, visible: impl Fn(&ServerConfig) -> bool) -> Json {
         let trees: Vec<Map<String, Tree>> = self
             .visible(&visible)
             .filter_map(|(_, slice)| serde_json::from_slice(slice.facts().capabilities.as_bytes()).ok())
             .collect();
-        let unheard_of = unheard_of(&trees);
-        let mut merged = match (trees.len(), trees.first()) {
-            (1, Some(only)) => {
-                let mut merged = only.clone();
-                merged.retain(|key, _| is_known_capability(key) || unheard_of.contains_key(key));
-                merged
-            }
-            _ => united(&trees).into_iter().chain(unheard_of).collect(),
-        };
-        for kind in ["tools", "prompts", "resources"] {
-            if let Some(capability) = merged.get_mut(kind) {
-                if !capability.is_object() {
-                    *capability = json!({});
-                }
-                if let Some(capability) = capability.as_object_mut() {
-                    capability.insert("listChanged".to_owned(), Tree::Bool(true));
-                }
-            }
-        }
+        let mut passed = Passed::default();
+        let mut merged = united(&trees, &mut passed);
+        merged.extend(unheard_of(&trees, &mut passed));
         Json::of(&Tree::Object(merged))
     }
 
@@ -85,33 +73,75 @@ pub fn is_known_capability(key: &str) -> bool {
     matches!(key, "tools" | "prompts" | "resources" | "completions" | "logging" | "extensions" | "tasks")
 }
 
-/// The keys that nobody here has heard of, of the only server that has them, within bounds.
-fn unheard_of(trees: &[Map<String, Tree>]) -> Map<String, Tree> {
-    let mut unheard_of = Map::new();
-    let mut bytes = 0;
-    for (key, value) in trees.iter().flatten().filter(|(key, _)| !is_known_capability(key)) {
-        if trees.iter().filter(|tree| tree.contains_key(key)).count() > 1 {
-            continue;
-        }
+/// How much was passed on of what nobody here has heard of.
+#[derive(Default)]
+struct Passed {
+    keys: usize,
+    bytes: usize,
+}
+
+impl Passed {
+    /// Whether there is room for one more, which takes it.
+    fn takes(&mut self, key: &str, value: &Tree) -> bool {
         let size = key.len() + value.to_string().len();
-        if unheard_of.len() < limit::CAPABILITY_KEYS_MAX && bytes + size <= limit::CAPABILITY_KEYS_BYTES_MAX {
-            bytes += size;
-            unheard_of.insert(key.clone(), value.clone());
+        let fits = self.keys < limit::CAPABILITY_KEYS_MAX && self.bytes + size <= limit::CAPABILITY_KEYS_BYTES_MAX;
+        if fits {
+            self.keys += 1;
+            self.bytes += size;
         }
+        fits
+    }
+}
+
+/// The keys that nobody here has heard of, of the only server that has them, within bounds; what is experimental has names
+/// of its own, which are united.
+fn unheard_of(trees: &[Map<String, Tree>], passed: &mut Passed) -> Map<String, Tree> {
+    let trees: Vec<_> = trees.iter().collect();
+    let mut unheard_of = of_one(&trees, |key| is_known_capability(key) || key == EXPERIMENTAL, passed);
+    let parts: Vec<_> = trees.iter().filter_map(|tree| tree.get(EXPERIMENTAL)?.as_object()).collect();
+    let mut experimental = Map::new();
+    for (key, value) in parts.iter().flat_map(|part| part.iter()) {
+        // The first server in the file's order speaks, as for an extension.
+        if !experimental.contains_key(key) && passed.takes(key, value) {
+            experimental.insert(key.clone(), value.clone());
+        }
+    }
+    if !parts.is_empty() {
+        unheard_of.insert(EXPERIMENTAL.to_owned(), Tree::Object(experimental));
     }
     unheard_of
 }
 
-fn united(trees: &[Map<String, Tree>]) -> Map<String, Tree> {
-    let mut merged = Map::new();
-    for key in ["tools", "prompts", "resources", "completions", "logging"] {
-        if trees.iter().any(|tree| tree.contains_key(key)) {
-            merged.insert(key.to_owned(), json!({}));
+/// The members of some objects that one alone has, but for those that are known.
+fn of_one(objects: &[&Map<String, Tree>], is_known: impl Fn(&str) -> bool, passed: &mut Passed) -> Map<String, Tree> {
+    let mut members = Map::new();
+    for (key, value) in objects.iter().flat_map(|object| object.iter()).filter(|(key, _)| !is_known(key)) {
+        let is_one = objects.iter().filter(|object| object.contains_key(key)).count() == 1;
+        if is_one && passed.takes(key, value) {
+            members.insert(key.clone(), value.clone());
         }
     }
-    let subscribes = trees.iter().filter_map(|tree| tree.get("resources")?.get("subscribe")?.as_bool()).any(|on| on);
-    if subscribes && let Some(resources) = merged.get_mut("resources").and_then(Tree::as_object_mut) {
-        resources.insert("subscribe".to_owned(), Tree::Bool(true));
+    members
+}
+
+fn united(trees: &[Map<String, Tree>], passed: &mut Passed) -> Map<String, Tree> {
+    let mut merged = Map::new();
+    for key in ["tools", "prompts", "resources", "completions", "logging"] {
+        let own: Vec<_> = trees.iter().filter_map(|tree| tree.get(key)).collect();
+        if own.is_empty() {
+            continue;
+        }
+        let own: Vec<_> = own.into_iter().filter_map(Tree::as_object).collect();
+        let mut capability = Map::new();
+        if key == "resources" && own.iter().any(|own| own.get("subscribe").and_then(Tree::as_bool) == Some(true)) {
+            capability.insert("subscribe".to_owned(), Tree::Bool(true));
+        }
+        if matches!(key, "tools" | "prompts" | "resources") {
+            capability.insert("listChanged".to_owned(), Tree::Bool(true));
+        }
+        let is_ours = |member: &str| matches!(member, "listChanged" | "subscribe");
+        capability.extend(of_one(&own, is_ours, passed));
+        merged.insert(key.to_owned(), Tree::Object(capability));
     }
     let mut extensions = Map::new();
     for (key, value) in trees.iter().filter_map(|tree| tree.get("extensions")?.as_object()).flatten() {
@@ -151,6 +181,8 @@ fn plain(text: &str, attributed: bool) -> String {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+
+    use serde_json::json;
 
     use super::*;
     use crate::catalog::fake::{Fake, Script, config, principal, server};
@@ -198,9 +230,32 @@ mod tests {
         );
         assert_eq!(
             view.capabilities(|server| server.id.as_str() == "two").as_str(),
-            r#"{"prompts":{"listChanged":true},"new":{},"extensions":{"x/a":{"v":2},"x/b":{}}}"#
+            r#"{"prompts":{"listChanged":true},"extensions":{"x/a":{"v":2},"x/b":{}},"new":{}}"#
         );
         assert_eq!(view.capabilities(|_| false).as_str(), "{}");
+    }
+
+    #[tokio::test]
+    async fn what_stands_in_a_known_capability_survives_where_one_server_has_it_and_experiments_are_united() {
+        let view = view(
+            vec![
+                ("one", script(r#"{"tools":{"com.x":1,"both":1},"resources":{"subscribe":"odd","y":[2]},"experimental":{"a":{"v":1},"c":{}}}"#, "")),
+                ("two", script(r#"{"tools":{"listChanged":false,"both":1},"logging":{"z":{}},"experimental":{"a":{"v":2},"b":{}}}"#, "")),
+                ("odd", script(r#"{"completions":true,"experimental":7}"#, "")),
+            ],
+            Endpoint::Merged,
+        )
+        .await;
+        let of = |ids: &[&str]| view.capabilities(|server| ids.contains(&server.id.as_str())).as_str().to_owned();
+        assert_eq!(
+            of(&["one"]),
+            r#"{"tools":{"listChanged":true,"com.x":1,"both":1},"resources":{"listChanged":true,"y":[2]},"experimental":{"a":{"v":1},"c":{}}}"#
+        );
+        assert_eq!(
+            of(&["one", "two", "odd"]),
+            r#"{"tools":{"listChanged":true,"com.x":1},"resources":{"listChanged":true,"y":[2]},"completions":{},"logging":{"z":{}},"experimental":{"a":{"v":1},"c":{},"b":{}}}"#
+        );
+        assert_eq!(of(&["odd"]), r#"{"completions":{}}"#);
     }
 
     #[tokio::test]

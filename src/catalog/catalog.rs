@@ -169,6 +169,38 @@ impl<S: Source> Catalog<S> {
         available(self.look(config, endpoint, viewer, &included)?.view)
     }
 
+    /// As [`Catalog::view`] for whoever is shown a list: those of that kind which are older than their servers allow are
+    /// fetched first, and waited for as long as for servers that were never listed. What only routes a call waits for none.
+    ///
+    /// # Errors
+    /// As [`Catalog::view`].
+    pub async fn view_of(
+        &self,
+        kind: Kind,
+        config: &Arc<Config>,
+        endpoint: &Endpoint,
+        viewer: Viewer<'_, S::Caller>,
+        included: impl Fn(&ServerConfig) -> bool,
+    ) -> Result<Arc<View>, Stop> {
+        let now = Instant::now();
+        let is_meant = |server: &ServerConfig| match endpoint {
+            Endpoint::Merged => true,
+            Endpoint::Server(id) => server.id == *id,
+        };
+        let mut expired = Vec::new();
+        for server in config.servers.iter().filter(|server| is_meant(server) && included(server)) {
+            let slot = self.slot(server, viewer.context(server));
+            if let Some((ended, until)) = slot.expired(kind, now) {
+                self.refresh(&slot, viewer.access(server));
+                expired.push((slot, ended, until));
+            }
+        }
+        for (slot, ended, until) in &expired {
+            slot.settled(*ended, *until).await;
+        }
+        self.view(config, endpoint, viewer, included).await
+    }
+
     /// What a server listed last for this viewer, whatever has become of it since.
     #[must_use]
     pub fn last_slice(&self, server: &Arc<ServerConfig>, viewer: Viewer<'_, S::Caller>) -> Option<Arc<Slice>> {

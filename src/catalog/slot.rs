@@ -283,6 +283,20 @@ impl Slot {
         }
     }
 
+    /// Whether a list is older than its server allows: how many attempts have ended, and until when the next one is worth
+    /// waiting for. Nothing where the server is down, or takes its time.
+    pub(super) fn expired(&self, kind: Kind, now: Instant) -> Option<(u64, Instant)> {
+        // Before the state: an attempt that ends in between is not waited for.
+        let attempts = *self.attempts.borrow();
+        let state = self.lock();
+        let list = state.slice.as_ref().filter(|_| state.down.is_none())?.list(kind);
+        if list.fetched_at + list.ttl? > now {
+            return None;
+        }
+        let began_at = state.running_since.filter(|_| state.running).unwrap_or(now);
+        Some((attempts, began_at + self.shared.pace.first_wait)).filter(|(_, until)| *until > now)
+    }
+
     /// Takes the right to refresh, if nobody has it.
     pub(super) fn begin(&self) -> bool {
         let mut state = self.lock();

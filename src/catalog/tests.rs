@@ -382,6 +382,55 @@ async fn an_upstreams_ttl_counts_where_it_is_longer_than_ours_up_to_a_bound() {
 }
 
 #[tokio::test]
+async fn what_is_left_is_the_least_of_all_lists_empty_ones_too_and_nothing_while_one_is_not_there() {
+    let ttl = |seconds: u64| Some(Duration::from_secs(seconds));
+    let left = |view: &View| view.ttl_left(Kind::Tool, tokio::time::Instant::now());
+    let three = config(vec![server("long"), server("empty"), server("none")]);
+    let (fake, catalog) = start(&three);
+    fake.set("long", Script { ttl: ttl(600), ..Script::tools(&["a"]) });
+    fake.set("empty", Script { ttl: ttl(60), ..Script::tools(&[]) });
+    // It has no tools, and so says nothing of them.
+    fake.set("none", Script { ttl: ttl(1), ..Script::default().resources(&["x:1"]) });
+    let shown = view(&catalog, &three).await;
+    assert!(left(&shown) > Duration::from_secs(5) && left(&shown) <= Duration::from_secs(60), "{:?}", left(&shown));
+    let two = config(vec![server("long"), server("slow")]);
+    let (fake, catalog) = start(&two);
+    fake.set("long", Script { ttl: ttl(600), ..Script::tools(&["a"]) });
+    fake.set("slow", Script { slow: Duration::from_secs(600), ..Script::tools(&["b"]) });
+    eventually(|| now(&catalog, &two).is_ok_and(|view| view.items(Kind::Tool).len() == 1)).await;
+    assert_eq!(left(&now(&catalog, &two).unwrap()), Duration::ZERO, "its tools may come at any moment");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_shown_a_list_waits_for_one_that_is_as_new_as_its_server_wants_and_calls_do_not() {
+    let config = config(vec![server("one"), server("two")]);
+    let (fake, catalog) = start(&config);
+    let listing = |tools: &[&str]| Script { ttl: Some(Duration::from_millis(100)), ..Script::tools(tools) };
+    fake.set("one", listing(&["a"]));
+    fake.set("two", Script { ttl: Some(Duration::from_secs(600)), ..Script::tools(&["b"]) });
+    view(&catalog, &config).await;
+    fake.set("one", listing(&["a", "new"]));
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    let called = view(&catalog, &config).await;
+    assert_eq!(names(&called, Kind::Tool), ["one__a", "two__b"], "a call goes on with these");
+    let ada = principal("ada");
+    let shown =
+        async || catalog.view_of(Kind::Tool, &config, &Endpoint::Merged, viewer(&ada), everything).await.unwrap();
+    let fresh = shown().await;
+    assert_eq!(names(&fresh, Kind::Tool), ["one__a", "one__new", "two__b"]);
+    assert_eq!((fake.fetches("one"), fake.fetches("two")), (2, 1), "the other one may still be kept");
+    // One that takes its time is not waited for for long, and what it listed last is shown.
+    fake.set("one", Script { slow: Duration::from_secs(600), ..listing(&[]) });
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    let began = tokio::time::Instant::now();
+    assert_eq!(shown().await.items(Kind::Tool).len(), 3);
+    assert!(began.elapsed() >= QUICK.first_wait, "{:?}", began.elapsed());
+    let began = tokio::time::Instant::now();
+    assert_eq!(shown().await.items(Kind::Tool).len(), 3);
+    assert!(began.elapsed() < QUICK.first_wait, "it was waited for once: {:?}", began.elapsed());
+}
+
+#[tokio::test]
 async fn a_request_that_holds_what_was_configured_before_brings_no_server_back() {
     let (before, after) = (config(vec![server("one"), server("two")]), config(vec![server("one")]));
     let (fake, catalog) = start(&before);

@@ -174,10 +174,14 @@ impl View {
         &self.conflicts
     }
 
-    /// What is left of the smallest `ttlMs` of one kind; zero where some server gives none.
+    /// What is left of the smallest `ttlMs` of one kind, of empty lists too; zero where some server gives none, or has not
+    /// listed yet.
     #[must_use]
     pub fn ttl_left(&self, kind: Kind, now: Instant) -> Duration {
-        let lists = self.listed().map(|(_, slice)| slice.list(kind)).filter(|list| !list.items.is_empty());
+        if self.members.iter().any(|member| member.state == SliceState::Pending) {
+            return Duration::ZERO;
+        }
+        let lists = self.listed().filter(|(_, slice)| slice.announces(kind)).map(|(_, slice)| slice.list(kind));
         let left =
             |list: &List| list.ttl.unwrap_or_default().saturating_sub(now.saturating_duration_since(list.fetched_at));
         lists.map(left).min().unwrap_or_default()

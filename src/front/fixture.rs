@@ -123,6 +123,8 @@ pub(crate) struct Scripted {
     /// How long lists are.
     pub(crate) long: usize,
     pub(crate) refusals: Mutex<Vec<Reason>>,
+    /// Whose questions nobody answered.
+    pub(crate) given_up: Mutex<Vec<Request>>,
 }
 
 pub(crate) struct Call {
@@ -154,6 +156,7 @@ impl Scripted {
             asked_of_sessions: Mutex::default(),
             long: 0,
             refusals: Mutex::default(),
+            given_up: Mutex::default(),
         }
     }
 }
@@ -199,6 +202,10 @@ impl Pipeline for Scripted {
 
     fn abandon(&self, _: crate::ids::ParkId) {}
 
+    async fn give_up(self: Arc<Self>, _: String, request: Request) {
+        self.given_up.lock().unwrap().push(request);
+    }
+
     async fn next_event(running: &mut Call) -> Event {
         tokio::task::yield_now().await;
         match running.events.pop_front() {
@@ -213,6 +220,8 @@ impl Pipeline for Scripted {
             }
         }
     }
+
+    async fn roots_changed(self: Arc<Self>, _: String, _: Endpoint, _: ClientFacts) {}
 
     async fn list(self: &Arc<Self>, caller: &String, request: &Request, kind: Kind) -> Result<Json, Stop> {
         self.seen.lock().unwrap().push(request.clone());
@@ -242,7 +251,9 @@ impl Pipeline for Scripted {
     }
 
     async fn keep_session(&self, _: &String, session: &str, since: &Since, _: i64) -> Result<(), Stop> {
-        self.sessions.lock().unwrap().insert(session.to_owned(), since.clone());
+        let mut sessions = self.sessions.lock().unwrap();
+        let known = sessions.entry(session.to_owned()).or_default();
+        *known = known.with(since);
         Ok(())
     }
 

@@ -15,7 +15,8 @@ use super::pipeline::Pipeline;
 use super::questions::Interview;
 use super::resume::Start;
 use super::session::Session;
-use super::{Front, Inbound, Outside, headers, is_request, resume, track};
+use super::track::{self, OWN_STREAM};
+use super::{Front, Inbound, Outside, headers, is_request, resume};
 use crate::call::{ClientFacts, Endpoint, Request};
 use crate::gateway::sessions::Since;
 use crate::ids::{PrincipalKey, ReplicaId};
@@ -24,9 +25,6 @@ use crate::outcome::{Outcome, Reason, Refusal, Stop, reply};
 use crate::upstream::Event;
 use crate::wire::mcp::{Era, LogLevel, Method, Version, header};
 use crate::wire::{Json, Kind, Message, Value};
-
-/// The track of the stream that belongs to no call.
-const OWN_STREAM: u64 = 0;
 
 /// Answers one legacy message.
 pub(super) async fn post<P: Pipeline>(
@@ -60,7 +58,7 @@ pub(super) async fn post<P: Pipeline>(
             Kind::Result | Kind::Error => {
                 front.questions.answered(session.key, inbound.message, inbound.caller);
             }
-            _ => cancelled(front, &session, &inbound.message),
+            _ => told(front, &session, inbound),
         }
         return answer::empty(StatusCode::ACCEPTED);
     }
@@ -74,7 +72,7 @@ pub(super) async fn post<P: Pipeline>(
         let Some(level) = log_level(&inbound.message) else {
             return about.stopped(Refusal::new(Reason::ParametersInvalid).hint("send one of the eight log levels"));
         };
-        let since = Since { ended: false, level: Some(level.as_str().to_owned()) };
+        let since = Since { level: Some(level.as_str().to_owned()), ..Since::default() };
         if let Err(stop) = front.keep(&inbound.caller, &session, &since).await {
             return about.stopped(stop);
         }
@@ -89,7 +87,7 @@ pub(super) async fn post<P: Pipeline>(
         Ok(mandate) => mandate,
         Err(refusal) => return about.stopped(refusal),
     };
-    let request = Request {
+    let mut request = Request {
         message: inbound.message,
         method,
         endpoint: inbound.endpoint,
@@ -99,6 +97,7 @@ pub(super) async fn post<P: Pipeline>(
         peer: inbound.peer,
         mandate,
         via: inbound.via,
+        last_words: None,
     };
     if let Method::List(kind) = method {
         let listed = front.pipeline.list(&inbound.caller, &request, kind).await;
@@ -111,12 +110,14 @@ pub(super) async fn post<P: Pipeline>(
         Ok(registration) => registration,
         Err(refusal) => return about.stopped(refusal),
     };
+    request.last_words = Some(registration.last_words.clone());
     let place = (&front.tracks, P::principal(&inbound.caller), session.key);
     let interview = Interview {
         pipeline: Arc::clone(&front.pipeline),
         caller: inbound.caller,
         request,
         questions: Arc::clone(&front.questions),
+        mailboxes: Arc::clone(&front.mailboxes),
         session: session.key,
     };
     let mut ongoing = Ongoing::legacy(interview, registration);
@@ -166,6 +167,9 @@ pub(super) async fn open_stream<P: Pipeline>(
             None => about.stopped(Refusal::new(Reason::RequestInvalid).hint("this stream is not kept any more")),
         };
     }
+    if let Err(stop) = front.remembers(&session) {
+        return about.stopped(stop);
+    }
     let client = front.sessions.client(&session);
     match front.mailboxes.open(&front.pipeline, &front.tracks, caller, endpoint, (&session, &client)).await {
         Ok(mailbox) => {
@@ -191,7 +195,7 @@ pub(super) async fn end_session<P: Pipeline>(
         Ok(session) => session,
         Err(stop) => return about.stopped(stop),
     };
-    if let Err(stop) = front.keep(caller, &session, &Since { ended: true, level: None }).await {
+    if let Err(stop) = front.keep(caller, &session, &Since { ended: true, ..Since::default() }).await {
         return about.stopped(stop);
     }
     front.sessions.end(session.key);
@@ -231,6 +235,7 @@ async fn initialize<P: Pipeline>(
         peer: inbound.peer,
         mandate: None,
         via: inbound.via,
+        last_words: None,
     };
     let result = front.pipeline.initialize(&inbound.caller, &request, version).await?;
     let session = front.sessions.begin(principal, &request.endpoint, &request.client)?;
@@ -283,6 +288,9 @@ impl<P: Pipeline> Front<P> {
         let Some(session) = self.sessions.open(principal, endpoint, id, via) else { return Ok(None) };
         if self.sessions.is_unseen(&session) {
             let since = self.pipeline.session(&session.key.name()).await?;
+            // What was subscribed to is gone with the process that heard of it: silence would be taken for no news.
+            let ended = since.ended || (since.subscribed && !self.mailboxes.knows(session.key));
+            let since = Since { ended, ..since };
             if !self.sessions.learn(session.key, since) {
                 return Ok(None);
             }
@@ -290,9 +298,16 @@ impl<P: Pipeline> Front<P> {
         Ok(Some(session))
     }
 
-    /// Keeps what has changed in a session, unless that is what is known of it.
+    /// Whether a session's subscriptions are still known, if it had any.
+    fn remembers(&self, session: &Session) -> Result<(), Stop> {
+        let is_known = !self.sessions.since(session.key).subscribed || self.mailboxes.knows(session.key);
+        if is_known { Ok(()) } else { Err(Refusal::new(Reason::SessionUnknown).into()) }
+    }
+
+    /// Keeps what has changed in a session, unless that is known of it.
     async fn keep(&self, caller: &P::Caller, session: &Session, since: &Since) -> Result<(), Stop> {
-        if *self.sessions.since(session.key) == *since {
+        let known = self.sessions.since(session.key);
+        if known.with(since) == *known {
             return Ok(());
         }
         self.pipeline.keep_session(caller, &session.key.name(), since, session.ends_us()).await
@@ -317,19 +332,45 @@ async fn subscription<P: Pipeline>(
         return Outcome::Complete(Json::of(&serde_json::json!({})));
     }
     let (caller, endpoint) = (&inbound.caller, &inbound.endpoint);
-    let client = front.sessions.client(session);
-    match front.mailboxes.open(&front.pipeline, &front.tracks, caller, endpoint, (session, &client)).await {
-        Ok(mailbox) => mailbox.subscribe(uri.into_owned()).await,
-        Err(stop) => stop.into(),
+    if let Err(stop) = front.remembers(session) {
+        return stop.into();
     }
+    let client = front.sessions.client(session);
+    let opened = front.mailboxes.open(&front.pipeline, &front.tracks, caller, endpoint, (session, &client)).await;
+    let mailbox = match opened {
+        Ok(mailbox) => mailbox,
+        Err(stop) => return stop.into(),
+    };
+    let outcome = mailbox.subscribe(uri.clone().into_owned()).await;
+    if matches!(outcome, Outcome::Complete(_)) {
+        let subscribed = Since { subscribed: true, ..Since::default() };
+        if let Err(stop) = front.keep(caller, session, &subscribed).await {
+            mailbox.unsubscribe(uri.into_owned()).await;
+            return stop.into();
+        }
+        front.sessions.has_subscribed(session.key);
+    }
+    outcome
 }
 
-/// Does what `notifications/cancelled` asks for; other notifications change nothing here.
-fn cancelled<P: Pipeline>(front: &Front<P>, session: &Session, message: &Message) {
-    if message.method() == "notifications/cancelled"
-        && let Some(id) = message.params().and_then(|params| params.get("requestId"))
-    {
-        front.sessions.cancel(session.key, id);
+/// Does what a notification of a client asks for; those that are not known here change nothing.
+fn told<P: Pipeline>(front: &Front<P>, session: &Session, inbound: Inbound<P>) {
+    let message = &inbound.message;
+    match &*message.method() {
+        "notifications/cancelled" => {
+            if let (Some(words), Some(id)) =
+                (message.body(), message.params().and_then(|params| params.get("requestId")))
+            {
+                front.sessions.cancel(session.key, id, words);
+            }
+        }
+        "notifications/roots/list_changed" => {
+            let client = front.sessions.client(session);
+            let telling = Arc::clone(&front.pipeline).roots_changed(inbound.caller, inbound.endpoint, client);
+            // Servers take their time, and nobody waits for that.
+            tokio::spawn(telling);
+        }
+        _ => {}
     }
 }
 

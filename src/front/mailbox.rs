@@ -49,6 +49,7 @@ enum Command<P: Pipeline> {
     Renew(P::Caller),
     Subscribe(String, oneshot::Sender<Outcome>),
     Unsubscribe(String),
+    FollowTask(String),
 }
 
 /// Somebody reads; dropping it says that they went.
@@ -111,6 +112,11 @@ impl<P: Pipeline> Mailboxes<P> {
     /// The mailbox of a session that has one.
     pub(super) fn find(&self, key: SessionKey) -> Option<Arc<Mailbox<P>>> {
         self.lock().get(&key).filter(|mailbox| !mailbox.ended.is_cancelled()).cloned()
+    }
+
+    /// Whether it is still known what a session wants to hear of.
+    pub(super) fn knows(&self, key: SessionKey) -> bool {
+        self.lock().contains_key(&key)
     }
 
     /// The session is over.
@@ -178,6 +184,11 @@ impl<P: Pipeline> Mailbox<P> {
         let _ = self.commands.send(Command::Unsubscribe(uri)).await;
     }
 
+    /// Hears of a task that the session's client follows from now on; where that cannot be, it is not told of it.
+    pub(super) fn follow_task(&self, id: String) {
+        let _ = self.commands.try_send(Command::FollowTask(id));
+    }
+
     fn uris(&self) -> MutexGuard<'_, BTreeSet<String>> {
         self.uris.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -214,6 +225,7 @@ async fn hear<P: Pipeline>(mailbox: &Mailbox<P>, mut watch: P::Watch, mut orders
                     });
                 }
                 Some(Command::Unsubscribe(uri)) => P::unsubscribe(&mut watch, &uri),
+                Some(Command::FollowTask(id)) => P::follow_task(&mut watch, id),
                 None => return,
             },
             watched = P::next_watched(&mut watch) => match watched {

@@ -369,9 +369,15 @@ impl<P: Pipeline> Front<P> {
             Err(error) => return about.stopped(answer::unreadable(first, &error)),
         };
         let leashed = caller.clone();
-        if via.is_none()
-            && let Some(there) = self.content_elsewhere(&caller, &endpoint, (&parts.headers, era), &message).await
-        {
+        let elsewhere = match via {
+            Some(_) => None,
+            None => match self.content_elsewhere(&caller, &endpoint, (&parts.headers, era), &message).await {
+                Some(there) => Some(there),
+                None => self.cancelled_elsewhere(&caller, &endpoint, &parts.headers, &message).await,
+            },
+        };
+        if let Some(there) = elsewhere {
+            self.goes_away(&there, message.id().as_ref());
             let body = message.as_bytes().clone();
             let response = self.hand_on(&there, &caller, (&parts, body), (peer, certificate.as_deref()), about).await;
             return leash::leash(response, || self.pipeline.clone().fallen(leashed));

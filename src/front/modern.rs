@@ -74,6 +74,7 @@ pub(super) async fn post<P: Pipeline>(
         peer: inbound.peer,
         mandate,
         via: inbound.via,
+        last_words: None,
     };
     let listed = match method {
         Method::CallTool

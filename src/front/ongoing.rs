@@ -101,7 +101,12 @@ async fn next<P: Pipeline>(state: &mut State<P>, legacy: Option<&mut Legacy<P>>)
             *state = State::Over;
             None
         }
-        event = advance(state, Some(&mut legacy.interview)) => Some(event),
+        event = advance(state, Some(&mut legacy.interview)) => {
+            if let Event::Done(outcome) = &event {
+                legacy.interview.ended(outcome);
+            }
+            Some(event)
+        }
     }
 }
 

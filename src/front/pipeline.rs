@@ -72,6 +72,15 @@ pub trait Pipeline: Send + Sync + 'static {
     fn next_event(running: &mut Self::Running) -> impl Future<Output = Event> + Send;
     /// Gives up a call that waits for input.
     fn abandon(&self, parked: ParkId);
+    /// Stops the task that a call goes on as, whose question nobody answers; the request is the one that would have.
+    fn give_up(self: Arc<Self>, caller: Self::Caller, request: Request) -> impl Future<Output = ()> + Send + 'static;
+    /// Tells servers that the roots of a legacy client have changed.
+    fn roots_changed(
+        self: Arc<Self>,
+        caller: Self::Caller,
+        endpoint: Endpoint,
+        client: ClientFacts,
+    ) -> impl Future<Output = ()> + Send + 'static;
     /// The result of a list method, in the shape of the client's era.
     fn list(
         self: &Arc<Self>,
@@ -94,7 +103,8 @@ pub trait Pipeline: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Json, Stop>> + Send;
     /// What is kept of a legacy session.
     fn session(&self, session: &str) -> impl Future<Output = Result<Since, Failure>> + Send;
-    /// Keeps that a session has ended, or else its log level, until it would be too old, in microseconds since 1970.
+    /// Keeps that a session has ended, or else that it has subscribed, or else its log level, until it would be too old, in
+    /// microseconds since 1970.
     fn keep_session(
         &self,
         caller: &Self::Caller,
@@ -118,6 +128,8 @@ pub trait Pipeline: Send + Sync + 'static {
     fn subscribe(watch: &mut Self::Watch, uri: String) -> impl Future<Output = Outcome> + Send + 'static;
     /// Lets a watch hear of one resource less.
     fn unsubscribe(watch: &mut Self::Watch, uri: &str);
+    /// Lets a watch hear of a task that its legacy client follows.
+    fn follow_task(_: &mut Self::Watch, _id: String) {}
     /// What a watch yields next; cancel-safe.
     fn next_watched(watch: &mut Self::Watch) -> impl Future<Output = Watched> + Send;
     /// Done once somebody who was authenticated may not act any more.
@@ -180,6 +192,16 @@ impl Pipeline for Gateway {
         self.upstreams().abandon(parked);
     }
 
+    async fn give_up(self: Arc<Self>, caller: Caller, request: Request) {
+        call::give_up(&self, &caller, &request).await;
+    }
+
+    async fn roots_changed(self: Arc<Self>, caller: Caller, endpoint: Endpoint, client: ClientFacts) {
+        if let Err(stop) = call::roots_changed(&self, &caller, &endpoint, &client).await {
+            tracing::debug!(reason = stop.reason().code(), "no server is told that roots have changed");
+        }
+    }
+
     async fn list(self: &Arc<Self>, caller: &Caller, request: &Request, kind: Kind) -> Result<Json, Stop> {
         list::list(self, caller, request, kind).await
     }
@@ -224,6 +246,10 @@ impl Pipeline for Gateway {
 
     fn unsubscribe(watch: &mut Watch, uri: &str) {
         watch.unsubscribe(uri);
+    }
+
+    fn follow_task(watch: &mut Watch, id: String) {
+        watch.follow_task(id);
     }
 
     async fn next_watched(watch: &mut Watch) -> Watched {

@@ -13,13 +13,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::mailbox::Mailboxes;
 use super::pipeline::Pipeline;
 use super::session::SessionKey;
 use crate::call::Request;
 use crate::ids::{ParkId, PrincipalKey};
 use crate::limit;
 use crate::outcome::{Outcome, Reason, Refusal, Resume};
-use crate::wire::mcp::meta;
+use crate::wire::mcp::{Method, meta};
 use crate::wire::{Edit, Json, Kind, Message, Value};
 
 /// The questions that wait for their answers, of all sessions.
@@ -118,6 +119,7 @@ pub(super) struct Interview<P: Pipeline> {
     pub(super) caller: P::Caller,
     pub(super) request: Request,
     pub(super) questions: Arc<Questions<P>>,
+    pub(super) mailboxes: Arc<Mailboxes<P>>,
     pub(super) session: SessionKey,
 }
 
@@ -135,16 +137,25 @@ pub(super) struct Round<P: Pipeline> {
     _place: Place<P>,
 }
 
-/// A call that waits upstream; given up when this is dropped.
+/// A call that waits upstream, or goes on there as a task; given up when this is dropped.
 struct Held<P: Pipeline> {
     pipeline: Arc<P>,
     parked: Option<ParkId>,
+    /// Who was asked, and the request with what the question said it is to come back with.
+    asked: Option<Box<(P::Caller, Request)>>,
 }
 
 impl<P: Pipeline> Drop for Held<P> {
     fn drop(&mut self) {
         if let Some(parked) = self.parked {
             self.pipeline.abandon(parked);
+        }
+        // Outside of a runtime everything ends anyway.
+        if let Some(asked) = self.asked.take()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            let (caller, request) = *asked;
+            runtime.spawn(Arc::clone(&self.pipeline).give_up(caller, request));
         }
     }
 }
@@ -156,21 +167,23 @@ impl<P: Pipeline> Interview<P> {
     /// The end of the call where its principal is asked too much at once.
     pub(super) fn begin(&self, result: &Json, resume: Resume) -> Result<Round<P>, Outcome> {
         let place = self.questions.enter(P::principal(&self.caller));
-        let held = Held { pipeline: Arc::clone(&self.pipeline), parked: resume.parked };
+        let state = result.value().as_object().and_then(|object| object.get("requestState"));
+        let state = state.map(|state| result.share(state));
+        let asked = state.as_ref().and_then(|state| self.retry(state, ""));
+        let asked = asked.filter(|request| request.method == Method::CallTool);
+        let asked = asked.map(|request| Box::new((self.caller.clone(), request)));
+        let held = Held { pipeline: Arc::clone(&self.pipeline), parked: resume.parked, asked };
         let place = place.ok_or_else(|| Outcome::Refused(Refusal::new(Reason::InputLimited)))?;
         let mut round = Round {
             unsent: VecDeque::new(),
             waiting: VecDeque::new(),
-            state: Json::of(&()),
+            state: state.unwrap_or_else(|| Json::of(&())),
             answers: String::new(),
             until: Instant::now() + resume.within,
             held,
             _place: place,
         };
         let Some(object) = result.value().as_object() else { return Ok(round) };
-        if let Some(state) = object.get("requestState") {
-            round.state = result.share(state);
-        }
         let requests = object.get("inputRequests").and_then(Value::as_object);
         for (key, request) in requests.into_iter().flat_map(|requests| requests.members()) {
             let Some(request) = request.as_object() else { continue };
@@ -181,6 +194,20 @@ impl<P: Pipeline> Interview<P> {
             round.waiting.push_back((key.into_owned(), method == "elicitation/create", waiting));
         }
         Ok(round)
+    }
+
+    /// The call became a task that its client follows: while its session is heard for, that hears of the task too.
+    pub(super) fn ended(&self, outcome: &Outcome) {
+        let Outcome::Complete(result) = outcome else { return };
+        let params = self.request.message.params();
+        if self.request.method != Method::CallTool || params.is_none_or(|params| params.get("task").is_none()) {
+            return;
+        }
+        let task = result.value().as_object().and_then(|result| result.get("task")).and_then(Value::as_object);
+        let id = task.and_then(|task| task.get("taskId")).and_then(Value::as_str);
+        if let Some((id, mailbox)) = id.zip(self.mailboxes.find(self.session)) {
+            mailbox.follow_task(id.into_owned());
+        }
     }
 
     /// The request once more, with the answers.
@@ -227,7 +254,7 @@ impl<P: Pipeline> Round<P> {
             self.waiting.pop_front();
         }
         let retry = interview.retry(&self.state, &self.answers).ok_or_else(|| refused(Reason::Internal))?;
-        self.held.parked = None;
+        (self.held.parked, self.held.asked) = (None, None);
         Ok(retry)
     }
 }

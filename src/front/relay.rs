@@ -14,12 +14,15 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Request, Response, Uri};
 use http_body_util::{BodyExt as _, Full};
+use moka::policy::EvictionPolicy;
+use moka::sync::Cache;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::answer::About;
 use super::leftover::RequestBody;
 use super::listener::Answers;
 use super::pipeline::Pipeline;
+use super::session::{SessionKey, call_key};
 use super::{Front, client_certificate, headers};
 use crate::call::Endpoint;
 use crate::egress::peer::{PeerClient, PeerError};
@@ -27,8 +30,8 @@ use crate::identity::ClientCertificate;
 use crate::ids::ReplicaId;
 use crate::limit;
 use crate::outcome::{Failure, Reason, Refusal};
-use crate::wire::Message;
 use crate::wire::mcp::{Era, header as mcp};
+use crate::wire::{Json, Message};
 
 /// Who handed a request on.
 const RELAYED_BY: HeaderName = HeaderName::from_static("bailiwick-relayed-by");
@@ -62,6 +65,8 @@ const OF_A_CONNECTION: [HeaderName; 15] = [
 pub struct Relay {
     client: Arc<PeerClient>,
     places: Arc<Semaphore>,
+    /// Where requests of sessions of ours were handed on to: whoever cancels one is handed on, too.
+    away: Cache<Asked, ReplicaId>,
 }
 
 /// A replica that something is bound to.
@@ -69,13 +74,23 @@ pub(super) struct There {
     replica: ReplicaId,
     /// Its `host:port`.
     address: String,
+    /// The session of ours that asks there, if one does.
+    session: Option<SessionKey>,
 }
+
+/// A request of a session of ours, as its client names it.
+type Asked = (SessionKey, String);
 
 impl Relay {
     /// A relay over this client.
     #[must_use]
     pub fn new(client: Arc<PeerClient>) -> Self {
-        Self { client, places: Arc::new(Semaphore::new(limit::RELAYS_MAX)) }
+        let away = Cache::builder()
+            .max_capacity(limit::RELAYS_MAX as u64)
+            .eviction_policy(EvictionPolicy::lru())
+            .time_to_live(limit::SESSION_AGE_MAX)
+            .build();
+        Self { client, places: Arc::new(Semaphore::new(limit::RELAYS_MAX)), away }
     }
 }
 
@@ -146,13 +161,35 @@ impl<P: Pipeline> Front<P> {
         message: &Message,
     ) -> Option<There> {
         self.relay.as_ref()?;
-        let there = self.there(self.pipeline.home(caller, message)?)?;
+        let mut there = self.there(self.pipeline.home(caller, message)?)?;
         if era == Era::Legacy
             && let Some(id) = headers::single(request_headers, mcp::SESSION_ID).ok().flatten()
         {
-            self.alive(P::principal(caller), endpoint, id, None).await.ok()??;
+            there.session = Some(self.alive(P::principal(caller), endpoint, id, None).await.ok()??.key);
         }
         Some(there)
+    }
+
+    /// The living replica that the request was handed on to which a client of a session of ours cancels.
+    pub(super) async fn cancelled_elsewhere(
+        &self,
+        caller: &P::Caller,
+        endpoint: &Endpoint,
+        request_headers: &HeaderMap,
+        message: &Message,
+    ) -> Option<There> {
+        let relay = self.relay.as_ref().filter(|_| message.method() == "notifications/cancelled")?;
+        let asked = call_key(message.params()?.get("requestId")?);
+        let id = headers::single(request_headers, mcp::SESSION_ID).ok().flatten()?;
+        let session = self.alive(P::principal(caller), endpoint, id, None).await.ok()??;
+        self.there(relay.away.remove(&(session.key, asked))?)
+    }
+
+    /// Remembers where a request is handed on to.
+    pub(super) fn goes_away(&self, there: &There, id: Option<&Json>) {
+        if let (Some(relay), Some(session), Some(id)) = (&self.relay, there.session, id) {
+            relay.away.insert((session, call_key(id.value())), there.replica);
+        }
     }
 
     fn there(&self, replica: ReplicaId) -> Option<There> {
@@ -160,7 +197,7 @@ impl<P: Pipeline> Front<P> {
             return None;
         }
         // Of one that is gone nothing is left: this replica says so.
-        self.pipeline.peer(replica).map(|address| There { replica, address })
+        self.pipeline.peer(replica).map(|address| There { replica, address, session: None })
     }
 
     /// Hands a request on.
@@ -250,7 +287,7 @@ mod tests {
         let places = Arc::clone(&relay.places);
         let sealer = Arc::new(Sealer::new([&[1_u8; 32][..]]).unwrap());
         let front = Front::with_relay(Arc::new(Scripted::new([])), sealer, ReplicaId::new(), Some(relay));
-        let there = There { replica: ReplicaId::new(), address: "localhost:1".to_owned() };
+        let there = There { replica: ReplicaId::new(), address: "localhost:1".to_owned(), session: None };
         let (parts, ()) = Request::post("/mcp").body(()).unwrap().into_parts();
         let tried = async || {
             let failure =

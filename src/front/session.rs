@@ -1,13 +1,14 @@
 //! Legacy sessions: what `initialize` settled, carried by the client in a sealed session id.
 //!
-//! Decides which session ids are alive. What changes in a session and has to outlive the process, that it has ended and
-//! its log level, is a row of the store, read when the session is first seen; memory holds copies of these, the calls in
-//! flight and the open stream. Invariants: a session opens only for the principal and the endpoint that began it, for at
-//! most [`limit::SESSION_AGE_MAX`]; one that has ended opens no more, whatever was forgotten or started anew since.
+//! Decides which session ids are alive. What changes in a session and has to outlive the process, that it has ended, that
+//! it has subscribed and its log level, is a row of the store, read when the session is first seen; memory holds copies of
+//! these, the calls in flight and the open stream. Invariants: a session opens only for the principal and the endpoint that
+//! began it, for at most [`limit::SESSION_AGE_MAX`]; one that has ended opens no more, whatever was forgotten or started
+//! anew since.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use moka::policy::EvictionPolicy;
@@ -22,7 +23,7 @@ use crate::limit;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
 use crate::wire::handle::Sealer;
 use crate::wire::mcp::{LogLevel, Version};
-use crate::wire::{Json, Source, Value};
+use crate::wire::{Json, LastWords, Source, Value};
 
 const KEY_LENGTH: usize = 16;
 const REPLICA_LENGTH: usize = 26;
@@ -30,9 +31,6 @@ const SHARDS: usize = 16;
 /// What the client says of itself stands behind this in the sealed content, or is kept here.
 const SEALED: u8 = 1;
 const KEPT: u8 = 2;
-
-/// The level of a session that never set one.
-static LOG_LEVEL: LazyLock<Json> = LazyLock::new(|| Json::of(LogLevel::Info.as_str()));
 
 /// The random part of a session id.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -102,7 +100,7 @@ pub(super) struct Sessions {
 /// What goes on in one session.
 #[derive(Default)]
 struct Live {
-    calls: HashMap<String, CancellationToken>,
+    calls: HashMap<String, (CancellationToken, LastWords)>,
     stream: Option<CancellationToken>,
 }
 
@@ -244,13 +242,20 @@ impl Sessions {
         self.change(key, |since| since.ended = true);
         self.kept.invalidate(&key);
         if let Some(live) = self.shard(key).remove(&key) {
-            live.calls.values().chain(&live.stream).for_each(CancellationToken::cancel);
+            live.calls.values().map(|(token, _)| token).chain(&live.stream).for_each(CancellationToken::cancel);
         }
     }
 
     /// Log messages of this level and above are wanted from now on.
     pub(super) fn set_log_level(&self, key: SessionKey, level: LogLevel) {
         self.change(key, |since| since.level = Some(level.as_str().to_owned()));
+    }
+
+    /// It has subscribed to something.
+    pub(super) fn has_subscribed(&self, key: SessionKey) {
+        if !self.since(key).subscribed {
+            self.change(key, |since| since.subscribed = true);
+        }
     }
 
     /// Two changes at once are both known afterwards.
@@ -268,18 +273,15 @@ impl Sessions {
             version: session.version,
             capabilities: session.said.capabilities.clone(),
             info: session.said.info.clone(),
-            // Who never set a level gets what a server decides (2025-11-25, logging): what people want to know.
-            log_level: Some(match &self.since(session.key).level {
-                Some(level) => Json::of(level),
-                None => LOG_LEVEL.clone(),
-            }),
+            // The specification leaves to the server what a session gets that set none: nothing that nobody asked for.
+            log_level: self.since(session.key).level.as_ref().map(Json::of),
         }
     }
 
     /// Registers a call, so that `notifications/cancelled` finds it.
     pub(super) fn register(self: &Arc<Self>, key: SessionKey, id: &Json) -> Result<Registration, Refusal> {
         let call = call_key(id.value());
-        let token = CancellationToken::new();
+        let (token, last_words) = (CancellationToken::new(), LastWords::default());
         let mut shard = self.shard(key);
         let live = shard.entry(key).or_default();
         if live.calls.len() >= limit::SESSION_CALLS_MAX {
@@ -288,13 +290,14 @@ impl Sessions {
         if live.calls.contains_key(&call) {
             return Err(Refusal::new(Reason::RequestInvalid).hint("a request with this id is in flight already"));
         }
-        live.calls.insert(call.clone(), token.clone());
-        Ok(Registration { sessions: Arc::clone(self), key, call, token })
+        live.calls.insert(call.clone(), (token.clone(), last_words.clone()));
+        Ok(Registration { sessions: Arc::clone(self), key, call, token, last_words })
     }
 
-    /// Cancels the call of that id, if it is in flight.
-    pub(super) fn cancel(&self, key: SessionKey, id: Value<'_>) {
-        if let Some(token) = self.shard(key).get(&key).and_then(|live| live.calls.get(&call_key(id))) {
+    /// Cancels the call of that id, if it is in flight, with these parameters of its client's.
+    pub(super) fn cancel(&self, key: SessionKey, id: Value<'_>, words: Json) {
+        if let Some((token, last_words)) = self.shard(key).get(&key).and_then(|live| live.calls.get(&call_key(id))) {
+            last_words.say(words);
             token.cancel();
         }
     }
@@ -324,6 +327,8 @@ pub(super) struct Registration {
     key: SessionKey,
     call: String,
     token: CancellationToken,
+    /// What the client says when it cancels.
+    pub(super) last_words: LastWords,
 }
 
 impl Registration {
@@ -409,7 +414,7 @@ fn short_info(info: &Json) -> Json {
 }
 
 /// A request id as one text: a string and a number never collide, however the string is escaped.
-fn call_key(id: Value<'_>) -> String {
+pub(super) fn call_key(id: Value<'_>) -> String {
     match id.as_str() {
         Some(text) => format!("\"{text}"),
         None => id.raw().to_owned(),

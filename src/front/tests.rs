@@ -148,10 +148,18 @@ async fn what_changed_in_a_session_is_known_to_the_process_that_comes_after_this
     assert_eq!(send(&before, "DELETE", "/mcp", &[auth, ("mcp-session-id", &over)], "").await.status(), 204);
     let level = json!({ "jsonrpc": "2.0", "id": 1, "method": "logging/setLevel", "params": { "level": "error" } });
     assert_eq!(post_legacy(&before, "ann", Some(&quiet), level).await.status(), 200);
+    // What a session has subscribed to is known to this process alone.
+    let (subscribed, _) = session(&before, "ann", "2025-06-18").await;
+    let (_say, heard) = tokio::sync::mpsc::unbounded_channel();
+    *before.pipeline.watched.lock().unwrap() = Some(heard);
+    let subscribe = json!({ "jsonrpc": "2.0", "id": 1, "method": "resources/subscribe", "params": { "uri": "x:1" } });
+    assert_eq!(post_legacy(&before, "ann", Some(&subscribed), subscribe).await.status(), 200);
+    let ping = || json!({ "jsonrpc": "2.0", "id": 2, "method": "ping" });
+    assert_eq!(post_legacy(&before, "ann", Some(&subscribed), ping()).await.status(), 200);
     assert_eq!(*before.pipeline.asked_of_sessions.lock().unwrap(), 0, "whoever began a session knows it");
 
     let kept = before.pipeline.sessions.lock().unwrap().clone();
-    assert_eq!(kept.len(), 2);
+    assert_eq!(kept.len(), 3);
     let pipeline = Scripted { sessions: std::sync::Mutex::new(kept), ..Scripted::new([]) };
     let after = Front::new(Arc::new(pipeline), sealer(), replica);
     let call = || json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": { "name": "a" } });
@@ -159,11 +167,12 @@ async fn what_changed_in_a_session_is_known_to_the_process_that_comes_after_this
         assert_eq!(post_legacy(&after, "ann", Some(&over), call()).await.status(), 404);
         assert_eq!(post_legacy(&after, "ann", Some(&quiet), call()).await.status(), 200);
         assert_eq!(post_legacy(&after, "ann", Some(&plain), call()).await.status(), 200);
+        assert_eq!(post_legacy(&after, "ann", Some(&subscribed), ping()).await.status(), 404);
     }
     let wanted: Vec<_> = after.pipeline.seen.lock().unwrap().iter().map(|seen| seen.client.log_level.clone()).collect();
-    let wanted: Vec<_> = wanted.iter().map(|level| level.as_ref().unwrap().as_str()).collect();
-    assert_eq!(wanted, ["\"error\"", "\"info\"", "\"error\"", "\"info\""]);
-    assert_eq!(*after.pipeline.asked_of_sessions.lock().unwrap(), 3, "the store is asked once about each");
+    let wanted: Vec<_> = wanted.iter().map(|level| level.as_ref().map(Json::as_str)).collect();
+    assert_eq!(wanted, [Some("\"error\""), None, Some("\"error\""), None]);
+    assert_eq!(*after.pipeline.asked_of_sessions.lock().unwrap(), 4, "the store is asked once about each");
 }
 
 #[tokio::test]

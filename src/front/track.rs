@@ -7,7 +7,7 @@
 use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::fmt::Write as _;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -17,14 +17,20 @@ use tokio_util::sync::CancellationToken;
 
 use super::owned::{Own, Owners, Part};
 use super::session::SessionKey;
-use crate::ids::PrincipalKey;
+use crate::ids::{Digest, PrincipalKey};
 use crate::limit;
 use crate::wire::{Message, sse};
+
+/// The name of every session's own stream.
+pub(super) const OWN_STREAM: u64 = 0;
 
 /// One stream's recent events.
 #[derive(Debug)]
 pub(super) struct Track {
+    /// As its events name it: nothing that tells of other sessions.
     name: u64,
+    /// Which of all came first.
+    order: u64,
     kept: Mutex<Kept>,
     /// Something was said, or the stream is over.
     grown: Notify,
@@ -52,7 +58,7 @@ struct Kept {
 pub(super) struct Tracks {
     calls: Cache<(SessionKey, u64), Arc<Track>>,
     owners: Owners,
-    names: Arc<std::sync::atomic::AtomicU64>,
+    orders: Arc<AtomicU64>,
     bytes: Arc<AtomicUsize>,
 }
 
@@ -76,25 +82,29 @@ impl Tracks {
                 .time_to_idle(limit::TRACK_IDLE_MAX)
                 .build(),
             owners: Owners::new(limit::SESSION_AGE_MAX),
-            // 0 is the name of every session's own stream.
-            names: Arc::new(std::sync::atomic::AtomicU64::new(1)),
+            orders: Arc::default(),
             bytes: Arc::default(),
         }
     }
 
     /// The track of a session's own stream.
     pub(super) fn of_session(&self, principal: PrincipalKey) -> Arc<Track> {
-        Arc::new(Track::new(0, self.owners.of(principal).part(0), Arc::clone(&self.bytes)))
+        Arc::new(Track::new(OWN_STREAM, self.next(), self.owners.of(principal).part(0), Arc::clone(&self.bytes)))
     }
 
     /// A track for a call, to be found again by the ids of its events.
     pub(super) fn of_call(&self, principal: PrincipalKey, session: SessionKey) -> Arc<Track> {
         let own = self.owners.of(principal);
         self.make_room(&own);
-        let name = self.names.fetch_add(1, Ordering::Relaxed);
-        let track = Arc::new(Track::new(name, own.part(0), Arc::clone(&self.bytes)));
+        let order = self.next();
+        let name = name_of(session, order);
+        let track = Arc::new(Track::new(name, order, own.part(0), Arc::clone(&self.bytes)));
         self.calls.insert((session, name), Arc::clone(&track));
         track
+    }
+
+    fn next(&self) -> u64 {
+        self.orders.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Whoever comes back finds this one for a while yet.
@@ -116,7 +126,7 @@ impl Tracks {
         if is_greedy {
             idle.retain(|(_, track)| Arc::ptr_eq(track.part.own(), own));
         }
-        idle.sort_by_cached_key(|(key, track)| (Reverse(track.part.own().held().0), key.1));
+        idle.sort_by_cached_key(|(_, track)| (Reverse(track.part.own().held().0), track.order));
         let is_enough = || {
             let (bytes, parts) = own.held();
             if is_greedy {
@@ -141,6 +151,16 @@ impl Tracks {
     }
 }
 
+/// The name of a call's track: its place among all, which the session alone could tell.
+fn name_of(session: SessionKey, order: u64) -> u64 {
+    let digest = Digest::of("bailiwick/track/v1", &[session.name().as_bytes(), &order.to_be_bytes()]);
+    let mut name = [0; 8];
+    for (byte, digest) in name.iter_mut().zip(digest.as_bytes()) {
+        *byte = *digest;
+    }
+    u64::from_be_bytes(name).max(OWN_STREAM + 1)
+}
+
 /// The track and the event that an id names.
 pub(super) fn parse(id: &str) -> Option<(u64, u64)> {
     let (name, number) = id.split_once('-')?;
@@ -148,8 +168,8 @@ pub(super) fn parse(id: &str) -> Option<(u64, u64)> {
 }
 
 impl Track {
-    fn new(name: u64, part: Part, bytes: Arc<AtomicUsize>) -> Self {
-        Self { name, kept: Mutex::default(), grown: Notify::new(), part, bytes }
+    fn new(name: u64, order: u64, part: Part, bytes: Arc<AtomicUsize>) -> Self {
+        Self { name, order, kept: Mutex::default(), grown: Notify::new(), part, bytes }
     }
 
     /// Keeps a message as the next event.
@@ -266,7 +286,6 @@ impl Reader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::Digest;
     use crate::wire::Json;
 
     fn ann() -> PrincipalKey {
@@ -381,6 +400,16 @@ mod tests {
         for nonsense in ["", "7", "-", "a-b", "1-", "99999999999999999999-1"] {
             assert_eq!(parse(nonsense), None, "{nonsense}");
         }
+    }
+
+    #[test]
+    fn the_name_of_a_stream_says_nothing_of_how_many_there_were() {
+        let tracks = Tracks::new();
+        let names: Vec<_> = (0..4).map(|_| tracks.of_call(ann(), SessionKey::of_test(1)).name).collect();
+        assert!(!names.contains(&OWN_STREAM) && names.iter().all(|name| *name > 1_000), "{names:?}");
+        assert!(names.windows(2).all(|two| two[1] != two[0] + 1), "{names:?}");
+        assert_eq!(name_of(SessionKey::of_test(1), 7), name_of(SessionKey::of_test(1), 7));
+        assert_ne!(name_of(SessionKey::of_test(1), 7), name_of(SessionKey::of_test(2), 7));
     }
 
     #[test]

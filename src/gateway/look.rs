@@ -13,6 +13,7 @@ use crate::ids::Endpoint;
 use crate::list;
 use crate::outcome::{Reason, Refusal, Stop};
 use crate::policy::Class;
+use crate::wire::mcp::Kind;
 
 impl Gateway {
     /// The catalog as it stands for this caller at this endpoint, before policy; waits for servers that were
@@ -27,6 +28,18 @@ impl Gateway {
         let class = decidable(now.policy.class_of(caller))?;
         let included = |server: &ServerConfig| now.policy.may_see(&class, &server.id);
         let looked = self.catalog.view(&now.config, endpoint, viewer(caller), included).await;
+        looked.map_err(|stop| self.told(&now, &class, caller, endpoint, stop))
+    }
+
+    /// As [`Gateway::view`], for whoever is shown a list of that kind: what is older than its server allows is fetched first.
+    ///
+    /// # Errors
+    /// As [`Gateway::view`].
+    pub async fn view_of(&self, kind: Kind, caller: &Caller, endpoint: &Endpoint) -> Result<Arc<View>, Stop> {
+        let now = self.live.snapshot.load();
+        let class = decidable(now.policy.class_of(caller))?;
+        let included = |server: &ServerConfig| now.policy.may_see(&class, &server.id);
+        let looked = self.catalog.view_of(kind, &now.config, endpoint, viewer(caller), included).await;
         looked.map_err(|stop| self.told(&now, &class, caller, endpoint, stop))
     }
 

@@ -171,6 +171,7 @@ pub(crate) fn outgoing() -> Outgoing {
         header_parameters: Vec::new(),
         headers: Vec::new(),
         progress_token: None,
+        last_words: None,
     }
 }
 

@@ -13,7 +13,7 @@ use super::shape::Believed;
 use super::{logging, shape};
 use crate::outcome::{Failure, Outcome, Reason};
 use crate::wire::mcp::{Era, code, meta};
-use crate::wire::{Edit, Json, Kind, Message, Object, Value, notification_without_own_keys};
+use crate::wire::{Edit, Json, Kind, LastWords, Message, Object, Value, notification_without_own_keys};
 
 /// One request that waits for its answer.
 #[derive(Debug)]
@@ -34,6 +34,8 @@ pub(super) struct Waiting {
     pub(super) asked: Json,
     /// On a session's own stream: the calls that log messages may belong to.
     pub(super) beside: Option<Arc<InFlight>>,
+    /// What its client says when it cancels.
+    pub(super) last_words: Option<LastWords>,
 }
 
 /// What a message means to a request.
@@ -63,6 +65,7 @@ impl Waiting {
             updates: None,
             asked,
             beside: None,
+            last_words: None,
         }
     }
 
@@ -119,6 +122,7 @@ impl Waiting {
             return Heard::Nothing;
         }
         if names_no_request(&method)
+            && !self.is_about_its_task(&message)
             && let Some(updates) = &self.updates
         {
             drop(method);
@@ -149,6 +153,14 @@ impl Waiting {
         Heard::Notification(notification_without_own_keys(progress))
     }
 
+    /// Whether it tells of the very task whose result is waited for here: it belongs to that stream then.
+    fn is_about_its_task(&self, message: &Message) -> bool {
+        message.method() == meta::TASK_STATUS && {
+            let own = self.asked.value().as_object().and_then(|asked| asked.get("taskId")).and_then(Value::as_str);
+            own.is_some() && own == message.params().and_then(|told| told.get("taskId")).and_then(Value::as_str)
+        }
+    }
+
     fn stray(&self) -> Heard {
         self.hub.stray();
         Heard::Nothing
@@ -157,7 +169,7 @@ impl Waiting {
 
 /// Whether a notification belongs to whoever waits for it in a legacy session, on whichever stream it comes.
 pub(super) fn names_no_request(method: &str) -> bool {
-    matches!(method, "notifications/resources/updated" | "notifications/tasks")
+    matches!(method, "notifications/resources/updated" | "notifications/tasks" | meta::TASK_STATUS)
 }
 
 /// What we answer to a request of a legacy server that goes to no client: whether we are alive it may always ask.
@@ -214,6 +226,7 @@ mod tests {
                 updates: None,
                 asked: Json::of(&json!({})),
                 beside: None,
+                last_words: None,
             },
             receiver,
         )
@@ -252,6 +265,22 @@ mod tests {
         for foreign in [json!(8), json!("theirs"), json!("7")] {
             assert!(matches!(waiting.hear(progress(foreign)), Heard::Nothing));
         }
+    }
+
+    #[test]
+    fn the_state_of_a_task_goes_to_whoever_waits_for_its_result_and_else_to_whoever_follows_it() {
+        let told = |task: &str| {
+            message(
+                &json!({ "jsonrpc": "2.0", "method": meta::TASK_STATUS, "params": { "taskId": task, "status": "working" } }),
+            )
+        };
+        let (updates, mut heard) = broadcast::channel(2);
+        let (waiting, _changes) = waiting(None);
+        let waiting = Waiting { asked: Json::of(&json!({ "taskId": "own" })), updates: Some(updates), ..waiting };
+        assert!(matches!(waiting.hear(told("own")), Heard::Notification(_)));
+        assert!(heard.try_recv().is_err());
+        assert!(matches!(waiting.hear(told("another")), Heard::Nothing));
+        assert_eq!(heard.try_recv().unwrap().params().unwrap().get("taskId").unwrap().raw(), "\"another\"");
     }
 
     #[test]

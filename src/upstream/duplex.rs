@@ -18,13 +18,12 @@ use super::attribution::{Traits, Unanswered, Whose, whose};
 use super::drive::Answers;
 use super::exchange::{Event, Signal};
 use super::gate::Permit;
-use super::legacy::cancelled;
 use super::link::Link;
 use super::parked::{Question, Replies};
 use crate::limit;
 use crate::outcome::{Failure, Outcome, Reason};
 use crate::wire::mcp::{Era, meta};
-use crate::wire::{Askable, InputKind, Kind, Message, Source, Value};
+use crate::wire::{Askable, InputKind, Kind, Message, Source, Value, cancelled};
 
 /// One peer.
 #[derive(Debug)]
@@ -53,6 +52,13 @@ struct Requests {
 impl Requests {
     fn calls(&self) -> impl Iterator<Item = (i64, &Traits)> {
         self.open.iter().filter(|(_, open)| open.askable.is_some()).map(|(id, open)| (*id, &open.traits))
+    }
+
+    /// The call that waits for the result of the task whose state is told.
+    fn waits_for_task(&self, message: &Message) -> Option<i64> {
+        let told = message.params().filter(|_| message.method() == meta::TASK_STATUS)?;
+        let task = told.get("taskId").and_then(Value::as_str)?;
+        self.calls().find(|(_, traits)| traits.is_about(&task)).map(|(id, _)| id)
     }
 }
 
@@ -244,12 +250,15 @@ impl Duplex {
                     self.link.hub.list_changed(&message.method());
                     return;
                 }
-                Addressee::Subscribers => {
-                    drop(requests);
-                    // An error only says that nobody has subscribed.
-                    let _ = self.updates.send(message);
-                    return;
-                }
+                Addressee::Subscribers => match requests.waits_for_task(&message) {
+                    Some(id) => Some(id),
+                    None => {
+                        drop(requests);
+                        // An error only says that nobody has subscribed.
+                        let _ = self.updates.send(message);
+                        return;
+                    }
+                },
                 // It names no request, so it belongs to the only call, and is never guessed.
                 Addressee::Unnamed => match whose(&message, requests.calls()) {
                     Whose::Of(id) => Some(id),
@@ -386,9 +395,10 @@ pub(super) const fn failed(failure: Failure) -> Signal {
 impl<P: Holder> Drop for DuplexAnswers<P> {
     fn drop(&mut self) {
         let duplex = self.duplex.duplex();
-        if duplex.lock().open.remove(&self.id).is_some() && !self.done {
+        let open = duplex.lock().open.remove(&self.id).filter(|_| !self.done);
+        if let Some(open) = open {
             // One that does not read what is said to it will not read this either.
-            let _ = duplex.say(&cancelled(self.id));
+            let _ = duplex.say(&cancelled(self.id, open.waiting.last_words.as_ref()));
         }
     }
 }

@@ -191,7 +191,7 @@ pub(super) async fn listen(http: &Arc<Http>, session: &Arc<Session>, askable: As
         _ => None,
     };
     if body.is_some() {
-        session.own_stream.send_replace(true);
+        session.says_read(true);
     }
     let listening = keep_listening(Arc::clone(http), Arc::downgrade(session), body, askable);
     tokio::spawn(async move {
@@ -221,7 +221,7 @@ async fn keep_listening(http: Arc<Http>, session: Weak<Session>, mut body: Optio
 /// Tells whoever relies on the session's own stream whether it is read.
 fn say(session: &Weak<Session>, is_read: bool) {
     if let Some(session) = session.upgrade() {
-        session.own_stream.send_replace(is_read);
+        session.says_read(is_read);
     }
 }
 

@@ -49,6 +49,11 @@ impl Errand {
         Self::new("notifications/initialized", &json!({}))
     }
 
+    /// `notifications/roots/list_changed`.
+    pub(super) fn roots_changed() -> Self {
+        Self::new("notifications/roots/list_changed", &json!({}))
+    }
+
     /// One page of a list.
     pub(super) fn list(kind: Kind, cursor: Option<&Json>) -> Self {
         let mut parameters = with_client(json!({}));
@@ -103,6 +108,7 @@ impl Errand {
             header_parameters: Vec::new(),
             headers: Vec::new(),
             progress_token: None,
+            last_words: None,
         };
         Parcel { access: access.clone(), listening: self.method == "subscriptions/listen", outgoing, errand: true }
     }

@@ -233,6 +233,22 @@ impl Line {
     }
 }
 
+/// Says that the session's own stream is read, for as long as it is held.
+struct Reading<'a>(&'a Session);
+
+impl<'a> Reading<'a> {
+    fn of(session: &'a Session) -> Self {
+        session.says_read(true);
+        Self(session)
+    }
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        self.0.says_read(false);
+    }
+}
+
 /// Reads the GET stream of a session to its end. One reader at a time: servers have one stream for each session.
 async fn read(
     http: Arc<Http>,
@@ -256,6 +272,7 @@ async fn read(
                 waiting.beside = Some(Arc::clone(&session.calls));
             }
             let mut events = Events::legacy(body, waiting, None, conversation, None);
+            let _said = Reading::of(&session);
             while let Signal::Event(Event::Notification(_)) = events.draw().await {}
         }
         // Without a stream updates can still come along with answers.

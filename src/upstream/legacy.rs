@@ -33,7 +33,7 @@ use crate::config::Isolation;
 use crate::limit;
 use crate::outcome::{Failure, Outcome, Reason};
 use crate::wire::mcp::{self, Era, LogLevel, code};
-use crate::wire::{Askable, Json, Message};
+use crate::wire::{Askable, LastWords, Message, cancelled};
 
 /// One session at an upstream.
 #[derive(Debug)]
@@ -70,6 +70,7 @@ pub(super) struct Conversation {
 pub(super) struct CancelNotice {
     conversation: Option<Conversation>,
     id: i64,
+    last_words: Option<LastWords>,
 }
 
 impl Http {
@@ -88,7 +89,7 @@ impl Http {
             let session = Arc::clone(lease.shared());
             let is_shared = self.link.config.isolation == Isolation::Shared;
             if let Some(ids) = told::wanted(parcel, askable) {
-                return Ok(told::in_session(lease, ids, patience).await);
+                return Ok(told::in_session(self, lease, askable, ids, patience).await);
             }
             if !parcel.errand && self.losses.tell(&key) {
                 return Err(lost_before_it());
@@ -146,7 +147,8 @@ impl Http {
         let session = Arc::new(lease);
         let conversation =
             Conversation { http: Arc::clone(self), session: Arc::clone(&session), access, by_itself: false };
-        let cancel = CancelNotice { conversation: Some(conversation.clone()), id: waiting.id };
+        let last_words = waiting.last_words.clone();
+        let cancel = CancelNotice { conversation: Some(conversation.clone()), id: waiting.id, last_words };
         let mut call = None;
         let posted = if !parcel.is_asked_within() {
             self.posted(&message, headers, patience).await
@@ -356,6 +358,12 @@ impl Session {
         *self.access.lock().unwrap_or_else(PoisonError::into_inner) = presented;
     }
 
+    /// Whether its own stream is read, from now on. Saying the same again is no news: whoever relies on the stream takes
+    /// every change for a loss.
+    pub(super) fn says_read(&self, is_read: bool) {
+        self.own_stream.send_if_modified(|was| std::mem::replace(was, is_read) != is_read);
+    }
+
     pub(super) fn presented(&self) -> Presented {
         self.access.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -452,15 +460,9 @@ impl Drop for CancelNotice {
     fn drop(&mut self) {
         let Some(conversation) = self.conversation.take() else { return };
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let message = cancelled(self.id);
+        let message = cancelled(self.id, self.last_words.as_ref());
         runtime.spawn(async move { conversation.say(&message).await });
     }
-}
-
-/// `notifications/cancelled` for a request of ours.
-pub(super) fn cancelled(id: i64) -> Message {
-    let parameters = serde_json::json!({ "requestId": id, "reason": "nobody waits for it any more" });
-    Message::notification("notifications/cancelled", Some(&Json::of(&parameters)))
 }
 
 /// Whether an HTTP error says that the session is gone: 404 by the specification; many servers say 400

@@ -49,6 +49,7 @@ mod pool;
 mod presented;
 mod process;
 mod rest;
+mod roots;
 #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "only Linux can confine a process"))]
 mod sandbox;
 mod server;
@@ -75,6 +76,9 @@ pub use supervisor::supervise;
 
 use parked::Lot;
 use server::{Parcel, Server};
+
+/// Where a listen of ours names tasks of 2025-11-25, whose servers know no listens: it never leaves the gateway.
+pub const TASKS_OF_2025: &str = "dev.bailiwick/tasks";
 
 /// What is presented to an upstream, and on whose behalf.
 #[derive(Debug, Clone)]

@@ -201,6 +201,13 @@ impl<T> Pool<T> {
         if is_it { slots.remove(key) } else { None }
     }
 
+    /// Those of a principal to which that was declared.
+    pub(super) fn of(&self, principal: PrincipalKey, declared: impl Fn(Askable) -> bool) -> Vec<Arc<T>> {
+        let slots = self.lock();
+        let own = slots.iter().filter(|(key, _)| key.principal == Some(principal) && declared(key.askable));
+        own.filter_map(|(_, slot)| slot.cell.get().cloned()).collect()
+    }
+
     /// The one for a key, if there is one.
     pub(super) fn held(&self, key: &Key) -> Option<Arc<T>> {
         self.lock().get(key).and_then(|slot| slot.cell.get().cloned())

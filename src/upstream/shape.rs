@@ -145,6 +145,7 @@ mod tests {
             header_parameters: Vec::new(),
             headers: Vec::new(),
             progress_token: None,
+            last_words: None,
         }
     }
 

@@ -144,6 +144,7 @@ impl Stdio {
             updates: None,
             asked: parcel.outgoing.params.clone(),
             beside: None,
+            last_words: parcel.outgoing.last_words.clone(),
         };
         let parameters = shape::parameters(&parcel.outgoing, era, waiting.token().as_ref());
         let message = Message::request(&Json::of(&waiting.id), &parcel.outgoing.method, &parameters);

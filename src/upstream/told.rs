@@ -3,6 +3,8 @@
 //! Decides when such a listen is agreed to and when it is over. Knows nothing of who listens. Invariant: a listen
 //! hears of the tasks that it named and no others, and ends when something may have been missed.
 
+use std::sync::Arc;
+
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -10,22 +12,38 @@ use super::answer::member;
 use super::drive::{self, Answers, Patience};
 use super::duplex::Holder;
 use super::exchange::{Event, Opened, Signal};
+use super::http::Http;
 use super::legacy::Session;
 use super::pool::Lease;
 use super::server::Parcel;
+use super::{TASKS_OF_2025 as OF_2025, elsewhere};
+use crate::config::Isolation;
 use crate::outcome::{Failure, Outcome, Reason};
+use crate::wire::mcp::meta;
 use crate::wire::{Askable, Json, Message, Value};
 
-/// The tasks that a request wants to hear of, where its server tells of tasks without being asked.
+/// The tasks that a request wants to hear of, where its server tells of tasks without being asked: of the extension, if
+/// that was declared, and of 2025-11-25.
 pub(super) fn wanted(parcel: &Parcel, declared: Askable) -> Option<Vec<String>> {
-    let listens = parcel.listening && declared.has_tasks() && !parcel.errand;
-    let ids = member(parcel.outgoing.params.value().as_object(), "notifications", "taskIds").filter(|_| listens)?;
+    let params = parcel.outgoing.params.value().as_object().filter(|_| parcel.listening && !parcel.errand);
+    let named = |key| member(params, "notifications", key);
+    let ids = named("taskIds").filter(|_| declared.has_tasks()).or_else(|| named(OF_2025))?;
     Some(ids.as_array()?.filter_map(|id| id.as_str().map(Into::into)).collect())
 }
 
 /// Listens in a session, which has to have a stream of its own.
-pub(super) async fn in_session(session: Lease<Session>, ids: Vec<String>, patience: Patience) -> Opened {
+pub(super) async fn in_session(
+    http: &Arc<Http>,
+    session: Lease<Session>,
+    askable: Askable,
+    ids: Vec<String>,
+    patience: Patience,
+) -> Opened {
     let mut stream = session.own_stream.subscribe();
+    // Where nothing can be asked nobody has opened it yet. In a shared session it could be anybody's.
+    if !*stream.borrow() && http.link.config.isolation == Isolation::Principal {
+        elsewhere::listen(http, session.shared(), askable).await;
+    }
     if !*stream.borrow_and_update() {
         let failure = Failure::before(Reason::UpstreamClosed, "its session has no stream to be told anything on");
         return Opened::Done(Outcome::Failed(failure));
@@ -89,7 +107,7 @@ impl<L: Send + 'static> Answers for Told<L> {
             };
             let named = message.params().and_then(|params| params.get("taskId")).and_then(Value::as_str);
             let is_wanted = named.is_some_and(|named| self.ids.iter().any(|id| *id == *named));
-            if message.method() == "notifications/tasks" && is_wanted {
+            if matches!(&*message.method(), "notifications/tasks" | meta::TASK_STATUS) && is_wanted {
                 return Signal::Event(Event::Notification(message));
             }
         }

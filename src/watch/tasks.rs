@@ -47,6 +47,26 @@ impl Watch {
             }
         }
     }
+
+    /// Hears what its server says of a task that a legacy client follows itself, within the bounds of a stream.
+    pub fn follow_task(&mut self, id: String) {
+        self.tasks.retain(|(_, following)| !following.is_finished());
+        if self.tasks.len() >= limit::TASKS_PER_STREAM_MAX || self.tasks.iter().any(|(known, _)| *known == id) {
+            return;
+        }
+        let topic = TaskTopic::of(&self.gateway, &self.caller, &self.endpoint, &self.client, &id);
+        let (Some(topic), Ok(slot)) = (topic, self.gateway.quotas().subscription(self.caller.principal())) else {
+            return;
+        };
+        while self.following.try_join_next().is_some() {}
+        // Nobody waits for the server's agreement: it need not tell of anything.
+        let (first, tell) = (oneshot::channel().0, self.tell.clone());
+        let following = self.following.spawn(async move {
+            let _slot = slot;
+            topic.follow(tell, first).await;
+        });
+        self.tasks.push((id, following));
+    }
 }
 
 #[cfg(test)]

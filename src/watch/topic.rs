@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
-use crate::call::declared::declared;
+use crate::call::declared::{askable_at, declared};
 use crate::call::{ClientFacts, Endpoint, offered};
 use crate::catalog::{Target, Wanted, is_confusing};
 use crate::config::ServerConfig;
@@ -22,7 +22,7 @@ use crate::outcome::{Outcome, Reason, Refusal, Stop};
 use crate::policy::Ask;
 use crate::upstream::{Subscription, Update, updated};
 use crate::wire::mcp::meta;
-use crate::wire::{Askable, Json, Message, Outgoing, Value};
+use crate::wire::{Json, Message, Outgoing, Value};
 
 /// One resource that one stream hears of.
 pub(super) struct Topic {
@@ -235,7 +235,7 @@ impl Topic {
     /// What the client declares says in which session its own calls are, and so where its updates are heard.
     fn params(&self, server: &ServerConfig) -> Json {
         let capabilities = &self.client.capabilities;
-        let askable = self.gateway.askable(&self.caller, server, Askable::declared(capabilities));
+        let askable = self.gateway.askable(&self.caller, server, askable_at(&self.endpoint, capabilities));
         let shown = offered(&self.client, declared(capabilities, askable));
         let (uri, meta) = (Json::of(&self.uri), meta::CLIENT_CAPABILITIES);
         Json::joined(format!(r#"{{"uri":{},"_meta":{{"{meta}":{}}}}}"#, uri.as_str(), shown.as_str()))
@@ -249,6 +249,7 @@ impl Topic {
             header_parameters: Vec::new(),
             headers: Vec::new(),
             progress_token: None,
+            last_words: None,
         }
     }
 }

@@ -52,7 +52,7 @@ impl InputKind {
         }
     }
 
-    const fn bit(self) -> u8 {
+    const fn bit(self) -> u16 {
         match self {
             Self::Form => 1,
             Self::Url => 1 << 1,
@@ -65,12 +65,16 @@ impl InputKind {
 
 /// What somebody can be asked: a fixed set of bits, so that sessions can be kept apart by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct Askable(u8);
+pub struct Askable(u16);
 
 /// The MCP Apps extension changes what servers list and answer, so it counts too where it is declared.
-const APPS: u8 = 1 << 5;
+const APPS: u16 = 1 << 5;
 /// The tasks extension: who declares it may be answered with a task.
-const TASKS: u8 = 1 << 6;
+const TASKS: u16 = 1 << 6;
+/// Who says that its roots change is told of by its client.
+const ROOTS_CHANGE: u16 = 1 << 7;
+/// A model's context may be asked for with sampling.
+const CONTEXT: u16 = 1 << 8;
 /// The identifier of the MCP Apps extension.
 const APPS_EXTENSION: &str = "io.modelcontextprotocol/ui";
 
@@ -101,8 +105,16 @@ impl Askable {
                     if object.get("tools").is_some_and(|tools| tools.as_object().is_some()) {
                         bits = bits.with(InputKind::SamplingWithTools);
                     }
+                    if object.get("context").is_some_and(|context| context.as_object().is_some()) {
+                        bits.0 |= CONTEXT;
+                    }
                 }
-                "roots" => bits = bits.with(InputKind::Roots),
+                "roots" => {
+                    bits = bits.with(InputKind::Roots);
+                    if object.get("listChanged").and_then(Value::as_bool) == Some(true) {
+                        bits.0 |= ROOTS_CHANGE;
+                    }
+                }
                 "extensions" => {
                     for (extension, bit) in [(APPS_EXTENSION, APPS), (TASKS_EXTENSION, TASKS)] {
                         if object.get(extension).is_some_and(|settings| settings.as_object().is_some()) {
@@ -133,7 +145,30 @@ impl Askable {
     /// One less.
     #[must_use]
     pub const fn without(self, kind: InputKind) -> Self {
-        Self(self.0 & !kind.bit())
+        let with_it = match kind {
+            InputKind::Roots => ROOTS_CHANGE,
+            InputKind::Sampling => CONTEXT,
+            InputKind::Form | InputKind::Url | InputKind::SamplingWithTools => 0,
+        };
+        Self(self.0 & !(kind.bit() | with_it))
+    }
+
+    /// Whether a model's context can be asked for.
+    #[must_use]
+    pub const fn has_context(self) -> bool {
+        self.0 & CONTEXT != 0
+    }
+
+    /// The same without a model's context.
+    #[must_use]
+    pub const fn without_context(self) -> Self {
+        Self(self.0 & !CONTEXT)
+    }
+
+    /// Whether changes of the roots are told.
+    #[must_use]
+    pub const fn roots_change(self) -> bool {
+        self.0 & ROOTS_CHANGE != 0
     }
 
     /// Whether this can be asked.
@@ -145,7 +180,7 @@ impl Askable {
     /// Whether anything can be asked at all.
     #[must_use]
     pub const fn is_any(self) -> bool {
-        self.0 & !(APPS | TASKS) != 0
+        self.0 & !(APPS | TASKS | ROOTS_CHANGE | CONTEXT) != 0
     }
 
     /// Whether tasks were declared.
@@ -175,10 +210,12 @@ impl Askable {
             all.insert("elicitation".to_owned(), part(&[("form", form), ("url", url)]));
         }
         if self.has(InputKind::Sampling) {
-            all.insert("sampling".to_owned(), part(&[("tools", self.has(InputKind::SamplingWithTools))]));
+            let tools = ("tools", self.has(InputKind::SamplingWithTools));
+            all.insert("sampling".to_owned(), part(&[tools, ("context", self.has_context())]));
         }
         if self.has(InputKind::Roots) {
-            all.insert("roots".to_owned(), empty());
+            let roots = if self.roots_change() { serde_json::json!({ "listChanged": true }) } else { empty() };
+            all.insert("roots".to_owned(), roots);
         }
         let mut extensions = serde_json::Map::new();
         if self.0 & APPS != 0 {
@@ -221,10 +258,13 @@ mod tests {
 
     #[test]
     fn bits_survive_the_capabilities_that_they_declare() {
-        for number in 0..128 {
+        for number in 0..512 {
             let bits = Askable(number);
-            // Tools without sampling are nothing.
-            let plain = if bits.has(InputKind::Sampling) { bits } else { bits.without(InputKind::SamplingWithTools) };
+            // Tools and a context without sampling are nothing, and neither are changes of roots without roots.
+            let (sampling, roots) = (InputKind::Sampling, InputKind::Roots);
+            let plain =
+                if bits.has(sampling) { bits } else { bits.without(sampling).without(InputKind::SamplingWithTools) };
+            let plain = if plain.has(roots) { plain } else { plain.without(roots) };
             let declared = Json::of(&bits.capabilities());
             assert_eq!(Askable::declared(&declared), plain, "{}", declared.as_str());
         }

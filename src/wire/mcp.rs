@@ -96,6 +96,8 @@ pub mod meta {
     pub const PROGRESS_TOKEN: &str = "progressToken";
     /// Which task a message of 2025-11-25 belongs to.
     pub const RELATED_TASK: &str = "io.modelcontextprotocol/related-task";
+    /// What a server of 2025-11-25 may tell of a task's state.
+    pub const TASK_STATUS: &str = "notifications/tasks/status";
     /// In an answer of the gateway's own making: the error that a legacy client answered with instead.
     pub const ANSWER_ERROR: &str = "dev.bailiwick/error";
     /// In a request: the handle of the mandate that it is part of.

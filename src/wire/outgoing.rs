@@ -1,5 +1,6 @@
 //! A request on its way to an upstream, in the modern shape, before an adapter gives it an id and an era.
 
+use super::last_words::LastWords;
 use super::value::Json;
 
 /// A request on its way to an upstream: the upstream's own names, our `_meta` removed.
@@ -18,4 +19,6 @@ pub struct Outgoing {
     pub headers: Vec<(String, String)>,
     /// The client's progress token, if it wants progress.
     pub progress_token: Option<Json>,
+    /// Where the client leaves its words should it cancel; a modern one has none.
+    pub last_words: Option<LastWords>,
 }

@@ -111,6 +111,29 @@ async fn a_form_goes_to_the_user_with_the_name_of_its_server_and_the_answer_come
 }
 
 #[tokio::test]
+async fn a_retry_finds_its_way_at_a_gateway_that_was_started_since() {
+    let upstream = asking(json!({ "who": form() }), Some("inner")).await;
+    let (_issuer, mut gateway, client) = start(&upstream, &may_ask(&["elicit"]), "").await;
+    let asked = call(&client, &all_capabilities(), json!({ "name": "tools__ask", "arguments": {} })).await;
+    let answer = json!({ "action": "accept", "content": { "name": "Ada" } });
+    let again = retry("tools__ask", &json!({}), &asked, json!({ "who": answer }));
+    assert!(gateway.stop().await.success());
+    gateway.launch().await;
+    let mut done = call(&client, &all_capabilities(), again.clone()).await;
+    for _ in 0..100 {
+        if done.text.contains("responses") {
+            break;
+        }
+        // Its upstream is not known again yet; a state is good until its time is over.
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        done = call(&client, &all_capabilities(), again.clone()).await;
+    }
+    let got: Value = serde_json::from_str(done.tool_text()).unwrap();
+    assert_eq!(got, json!({ "responses": { "who": answer }, "state": "inner" }), "{}", done.text);
+    assert_eq!(upstream.calls().len(), 2, "asked once, and answered once");
+}
+
+#[tokio::test]
 async fn a_server_learns_of_what_the_client_declared_less_what_policy_denies() {
     let upstream = Scripted::echo().await;
     let (_issuer, _gateway, client) = start(&upstream, &may_ask(&["elicit", "roots"]), "").await;

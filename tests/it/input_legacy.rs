@@ -129,7 +129,9 @@ async fn a_modern_client_answers_what_a_legacy_server_asks() {
     // One for the lists, one for the caller.
     assert!(declared.contains(&json!({})), "{declared:?}");
     assert!(
-        declared.contains(&json!({ "elicitation": { "form": {} }, "sampling": { "tools": {} }, "roots": {} })),
+        declared.contains(
+            &json!({ "elicitation": { "form": {} }, "sampling": { "tools": {} }, "roots": { "listChanged": true } })
+        ),
         "{declared:?}"
     );
     let intents = gateway.records("intent");
@@ -138,6 +140,31 @@ async fn a_modern_client_answers_what_a_legacy_server_asks() {
         gateway.records("result").iter().any(|end| end["result"]["asked"] == json!(["sampling/createMessage"]))
     })
     .await;
+}
+
+#[tokio::test]
+async fn the_context_of_a_server_is_asked_for_where_that_server_is_all_that_a_client_has() {
+    let upstream = old().await;
+    let (issuer, gateway, merged) = start(&upstream.url, &may_ask(&EVERYTHING), "").await;
+    let own = gateway.server_client("tools", &issuer.token("alice", &["developers"], &gateway.resource()));
+    let mut capabilities = all_capabilities();
+    capabilities["sampling"]["context"] = json!({});
+    for (client, name, context) in [(&own, "sampling", Some("thisServer")), (&merged, "tools__sampling", None)] {
+        let asked = call(client, &capabilities, arguments(name)).await;
+        let question = &asked.result()["inputRequests"]["sampling"]["params"];
+        assert_eq!(question.get("includeContext").and_then(Value::as_str), context, "{}", asked.text);
+        let answer = json!({ "role": "assistant", "model": "m", "content": { "type": "text", "text": "ho" } });
+        let answers = json!({ "sampling": answer });
+        let done = call(client, &capabilities, retry(name, &json!({}), &asked, answers)).await;
+        assert_eq!(told(done.response()), answer, "{}", done.text);
+    }
+    let declared: Vec<_> = upstream
+        .saw("initialize")
+        .iter()
+        .map(|seen| seen.message["params"]["capabilities"]["sampling"].clone())
+        .filter(Value::is_object)
+        .collect();
+    assert_eq!(declared, [json!({ "tools": {}, "context": {} }), json!({ "tools": {} })]);
 }
 
 #[tokio::test]

@@ -15,10 +15,12 @@ use crate::support::issuer::Issuer;
 pub const LEGACY: &str = r#"
 import json, sys
 
-METHODS = {"form": "elicitation/create", "sampling": "sampling/createMessage", "roots": "roots/list"}
+METHODS = {"form": "elicitation/create", "sampling": "sampling/createMessage", "roots": "roots/list",
+           "tooled": "sampling/createMessage"}
 PARAMS = {"form": {"message": "Your name?", "requestedSchema": {"type": "object", "properties": {}}},
-          "sampling": {"messages": [], "maxTokens": 5}, "roots": {}}
-asked, declared, cancelled = {}, None, 0
+          "sampling": {"messages": [], "maxTokens": 5}, "roots": {},
+          "tooled": {"messages": [], "maxTokens": 5, "tools": [{"name": "t", "inputSchema": {"type": "object"}}]}}
+asked, declared, cancelled, heard = {}, None, 0, []
 
 def say(message):
     print(json.dumps({"jsonrpc": "2.0", **message}), flush=True)
@@ -40,13 +42,16 @@ for line in sys.stdin:
         say({"id": id, "result": {"tools": [{"name": name, "inputSchema": {"type": "object"}} for name in names]}})
     elif method == "notifications/cancelled":
         cancelled += 1
+        heard.append(params)
+    elif method == "notifications/roots/list_changed":
+        heard.append("roots")
     elif method == "tools/call":
         name = params["name"]
         if name in METHODS:
             asked["q%d" % id] = id
             say({"id": "q%d" % id, "method": METHODS[name], "params": PARAMS[name]})
         elif name == "declared":
-            text(id, {"declared": declared, "cancelled": cancelled})
+            text(id, {"declared": declared, "cancelled": cancelled, "heard": heard})
     elif id is not None:
         say({"id": id, "error": {"code": -32601, "message": "method not found"}})
 "#;
@@ -59,19 +64,26 @@ def say(id, result):
     print(json.dumps({"jsonrpc": "2.0", "id": id, "result": result}), flush=True)
 
 KEPT = {"resultType": "complete", "ttlMs": 0, "cacheScope": "private"}
+SAMPLING = {"messages": [], "maxTokens": 5}
+TOOLS = [{"name": "t", "inputSchema": {"type": "object"}}]
+ASKS = {"form": ("elicitation", "elicitation/create",
+                 {"message": "Your name?", "requestedSchema": {"type": "object", "properties": {}}}),
+        "sampling": ("sampling", "sampling/createMessage", SAMPLING), "roots": ("roots", "roots/list", {}),
+        "tooled": ("sampling", "sampling/createMessage", {**SAMPLING, "tools": TOOLS})}
 for line in sys.stdin:
     message = json.loads(line)
     method, id, params = message.get("method"), message.get("id"), message.get("params", {})
     if method == "server/discover":
         say(id, {**KEPT, "supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}})
     elif method == "tools/list":
-        say(id, {**KEPT, "tools": [{"name": "form", "inputSchema": {"type": "object"}}]})
+        say(id, {**KEPT, "tools": [{"name": name, "inputSchema": {"type": "object"}} for name in ASKS]})
     elif method == "tools/call" and "inputResponses" not in params:
-        form = {"message": "Your name?", "requestedSchema": {"type": "object", "properties": {}}}
+        key, asks, form = ASKS[params["name"]]
         say(id, {"resultType": "input_required", "requestState": "s",
-                 "inputRequests": {"elicitation": {"method": "elicitation/create", "params": form}}})
+                 "inputRequests": {key: {"method": asks, "params": form}}})
     elif method == "tools/call":
-        answer = json.dumps(params["inputResponses"]["elicitation"]) if params["requestState"] == "s" else "lost"
+        key = ASKS[params["name"]][0]
+        answer = json.dumps(params["inputResponses"][key]) if params["requestState"] == "s" else "lost"
         say(id, {"resultType": "complete", "content": [{"type": "text", "text": answer}]})
     elif id is not None:
         print(json.dumps({"jsonrpc": "2.0", "id": id, "error": {"code": -32601, "message": "no"}}), flush=True)
@@ -115,23 +127,86 @@ async fn clients_of_both_eras_answer_what_processes_of_both_eras_ask() {
 }
 
 #[tokio::test]
-async fn a_process_asks_the_clients_model_and_roots_too() {
-    let directory = tempfile::tempdir().unwrap();
-    let (_issuer, _gateway, client) = start(directory.path(), LEGACY, "").await;
-    for (key, answer) in [("sampling", json!({ "role": "assistant", "model": "m" })), ("roots", json!({ "roots": [] }))]
-    {
-        let name = format!("tools__{key}");
-        let asked = call(&client, &all_capabilities(), arguments(&name)).await;
-        let done = call(&client, &all_capabilities(), retry(&name, &json!({}), &asked, json!({ key: answer }))).await;
-        assert_eq!(told(done.response()), answer, "{}", done.text);
+async fn a_process_of_either_era_asks_the_model_and_the_roots_of_clients_of_both_eras() {
+    let sampled = json!({ "role": "assistant", "model": "m" });
+    for script in [MODERN, LEGACY] {
+        let directory = tempfile::tempdir().unwrap();
+        let (_issuer, _gateway, client) = start(directory.path(), script, "").await;
+        let session = session(&client, &all_capabilities()).await;
+        for (name, key, method, answer) in [
+            ("sampling", "sampling", "sampling/createMessage", sampled.clone()),
+            ("tooled", "sampling", "sampling/createMessage", sampled.clone()),
+            ("roots", "roots", "roots/list", json!({ "roots": [] })),
+        ] {
+            let name = format!("tools__{name}");
+            let asked = call(&client, &all_capabilities(), arguments(&name)).await;
+            let question = &asked.result()["inputRequests"][key];
+            assert_eq!(question["method"], method, "{}", asked.text);
+            assert_eq!(question["params"]["tools"].is_array(), name == "tools__tooled", "{}", asked.text);
+            let answers = json!({ key: answer });
+            let done = call(&client, &all_capabilities(), retry(&name, &json!({}), &asked, answers)).await;
+            assert_eq!(told(done.response()), answer, "{}", done.text);
+            let mut events = stream(&client, &session, 1, &name).await;
+            let question = events.next().await;
+            assert_eq!(question["method"], method, "{question}");
+            respond(&client, &session, &question, answer.clone()).await;
+            assert_eq!(told(&events.next().await), answer);
+        }
+        // What was not declared is not asked.
+        let answer = call(&client, &json!({ "roots": {} }), arguments("tools__sampling")).await;
+        assert_ne!(answer.result()["resultType"], "input_required", "{}", answer.text);
     }
+}
+
+#[tokio::test]
+async fn a_process_is_told_what_its_client_declared_and_nothing_that_no_rule_allows() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_issuer, gateway, client) = start(directory.path(), LEGACY, "").await;
     let declared = told(call(&client, &all_capabilities(), arguments("tools__declared")).await.response());
     assert_eq!(
         declared["declared"],
-        json!({ "elicitation": { "form": {} }, "sampling": { "tools": {} }, "roots": {} })
+        json!({ "elicitation": { "form": {} }, "sampling": { "tools": {} }, "roots": { "listChanged": true } })
     );
     let other = told(call(&client, &json!({ "roots": {} }), arguments("tools__declared")).await.response());
     assert_eq!(other["declared"], json!({ "roots": {} }), "another process, which was told something else");
+    gateway.write_policy(&may_ask(&["elicit"]));
+    assert!(gateway.command(&["reload"]).status.success());
+    let less = told(call(&client, &all_capabilities(), arguments("tools__declared")).await.response());
+    assert_eq!(less["declared"], json!({ "elicitation": { "form": {} } }));
+    let denied = call(&client, &all_capabilities(), arguments("tools__sampling")).await;
+    assert_eq!(told(denied.response())["code"], -32601, "{}", denied.text);
+}
+
+#[tokio::test]
+async fn a_process_hears_that_the_roots_of_its_own_client_have_changed_and_why_a_call_was_cancelled() {
+    let directory = tempfile::tempdir().unwrap();
+    let (issuer, gateway, client) = start(directory.path(), LEGACY, "").await;
+    let bob = gateway.client(&issuer.token("bob", &["developers"], &gateway.resource()));
+    let declaring = json!({ "roots": { "listChanged": true } });
+    let (own, others) = (session(&client, &declaring).await, session(&bob, &declaring).await);
+    let seen = async |client: &Client, session: &str| {
+        let seen = client.legacy(session, "tools/call", arguments("tools__declared")).await;
+        told(seen.response())
+    };
+    for (client, session) in [(&client, &own), (&bob, &others)] {
+        assert_eq!(seen(client, session).await["declared"], declaring);
+    }
+    let say = async |message: Value| {
+        assert_eq!(client.post(&[("mcp-session-id", own.clone())], message.to_string()).await.status, 202);
+    };
+    say(json!({ "jsonrpc": "2.0", "method": "notifications/roots/list_changed" })).await;
+    eventually("the change to be heard", async || seen(&client, &own).await["heard"] == json!(["roots"])).await;
+    assert_eq!(seen(&bob, &others).await["heard"], json!([]), "another's process");
+
+    let mut hanging = stream(&client, &own, 31, "tools__hang").await;
+    say(json!({ "jsonrpc": "2.0", "method": "notifications/cancelled",
+        "params": { "requestId": 31, "reason": "changed my mind", "com.example/odd": 1.5, "_meta": { "x": 1 } } }))
+    .await;
+    hanging.end().await;
+    eventually("the cancellation", async || seen(&client, &own).await["heard"].as_array().unwrap().len() == 2).await;
+    let mut cancelled = seen(&client, &own).await["heard"][1].clone();
+    assert!(cancelled.as_object_mut().unwrap().remove("requestId").is_some_and(|id| id.is_i64()));
+    assert_eq!(cancelled, json!({ "reason": "changed my mind", "com.example/odd": 1.5, "_meta": { "x": 1 } }));
 }
 
 #[tokio::test]

@@ -376,7 +376,7 @@ async fn an_upstreams_lists_are_asked_for_again_when_their_time_is_over_and_no_s
     let (_issuer, [long, short], _gateway, client) = two_lifetimes(600_000, 1_500).await;
     let asked = |upstream: &Verbatim| upstream.heard("tools/list").len();
     let before = (asked(&long), asked(&short));
-    // No list is asked for more often than `list_refresh_min` says, whatever its server allows.
+    // Whoever asks when its time is over waits for the next one, and calls ask for it no more often than before.
     eventually_within(Duration::from_secs(30), "the shorter list to be asked for again", async || {
         client.modern("tools/list", json!({})).await;
         asked(&short) > before.1

@@ -10,6 +10,7 @@ use crate::support::eventually;
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::issuer::Issuer;
 use crate::support::scripted::{Scripted, result, text, tool};
+use crate::support::talkative::{RULES, UPSTREAMS};
 use crate::support::verbatim::{Heard, Said, Verbatim};
 
 /// Cursors as servers may spell them: each means only what its server says.
@@ -29,28 +30,53 @@ async fn client_of(issuer: &Issuer, gateway: &Gateway, user: &str) -> Client {
     gateway.client(&issuer.token(user, &["developers"], &gateway.resource()))
 }
 
+/// Where the items of a list stand, and one of that name.
+fn listed(method: &str, name: &str) -> Option<(&'static str, Value)> {
+    Some(match method {
+        "tools/list" => ("tools", tool(name)),
+        "prompts/list" => ("prompts", json!({ "name": name })),
+        "resources/list" => ("resources", json!({ "uri": format!("test://{name}"), "name": name })),
+        "resources/templates/list" => {
+            ("resourceTemplates", json!({ "uriTemplate": format!("test://{name}/{{x}}"), "name": name }))
+        }
+        _ => return None,
+    })
+}
+
 #[tokio::test]
-async fn an_upstream_that_pages_is_read_to_its_end_with_its_own_cursors() {
-    for era in ["modern", "legacy"] {
+async fn an_upstream_that_pages_is_read_to_its_end_with_its_own_cursors_whatever_it_lists_and_however_it_is_reached() {
+    for (era, transport) in UPSTREAMS {
         let upstream = Verbatim::start(era, |heard| {
-            let page = (heard.method == "tools/list").then(|| asked_for(heard))?;
-            let tools: Vec<_> = (0..3).map(|number| tool(&format!("t{page}-{number}"))).collect();
+            let (member, _) = listed(&heard.method, "")?;
+            let page = asked_for(heard);
+            let items: Vec<_> =
+                (0..3).filter_map(|number| Some(listed(&heard.method, &format!("t{page}-{number}"))?.1)).collect();
             let next = CURSORS.get(page).map_or_else(String::new, |cursor| format!(r#","nextCursor":{cursor}"#));
             let ttl_ms = if page == 2 { 0 } else { 60_000 };
             Said::result(&format!(
-                r#"{{"tools":{}{next},"resultType":"complete","ttlMs":{ttl_ms},"cacheScope":"private"}}"#,
-                json!(tools)
+                r#"{{"{member}":{}{next},"resultType":"complete","ttlMs":{ttl_ms},"cacheScope":"private"}}"#,
+                json!(items)
             ))
         })
         .await;
         let issuer = Issuer::start().await;
-        let gateway = upstream.served(Setup::new(&issuer), "http").start().await;
+        let gateway = upstream.served(Setup::new(&issuer).policy(RULES), transport).start().await;
         let client = client_of(&issuer, &gateway, "alice").await;
-        let expected: Vec<String> =
-            (0..5).flat_map(|page| (0..3).map(move |number| format!("up__t{page}-{number}"))).collect();
-        assert_eq!(client.tool_names().await, expected, "{era}");
-        let pages: Vec<usize> = upstream.heard("tools/list").iter().map(asked_for).collect();
-        assert_eq!(pages[..5], [0, 1, 2, 3, 4], "{era}: each page once, in order");
+        for method in ["tools/list", "prompts/list", "resources/list", "resources/templates/list"] {
+            let (member, _) = listed(method, "").unwrap();
+            let prefix = if method.starts_with("resources") { "" } else { "up__" };
+            let expected: Vec<String> =
+                (0..5).flat_map(|page| (0..3).map(move |number| format!("{prefix}t{page}-{number}"))).collect();
+            eventually("all pages", async || {
+                let answer = client.modern(method, json!({})).await;
+                let items = answer.response()["result"][member].as_array().cloned().unwrap_or_default();
+                let names: Vec<_> = items.iter().map(|item| item["name"].as_str().unwrap().to_owned()).collect();
+                names == expected
+            })
+            .await;
+            let pages: Vec<usize> = upstream.heard(method).iter().map(asked_for).collect();
+            assert_eq!(pages[..5], [0, 1, 2, 3, 4], "{era} {transport} {method}: each page once, in order");
+        }
     }
 }
 

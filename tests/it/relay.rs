@@ -170,6 +170,41 @@ async fn a_task_is_asked_for_where_it_was_begun() {
 }
 
 #[tokio::test]
+async fn a_request_that_was_handed_on_is_cancelled_where_it_went() {
+    let issuer = Issuer::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let script = directory.path().join("child.py");
+    std::fs::write(&script, crate::tasks_asking::PROCESS).unwrap();
+    let (python, script) = (python(), script.display().to_string());
+    let more = format!("read = [\"{}\"]", directory.path().display());
+    let setup = Setup::new(&issuer).policy(&may_ask(&["elicit"])).stdio_server("tools", &[&python, &script], &more);
+    let Some(replicas) = Replicas::start(setup, 2).await else { return };
+    let clients = clients(&issuer, &replicas);
+    let sessions = [clients[0].initialize("2025-11-25").await.1, clients[1].initialize("2025-11-25").await.1];
+    let params = json!({ "name": "tools__mute", "arguments": {}, "task": {} });
+    let created = clients[0].legacy(&sessions[0], "tools/call", params).await;
+    let id = created.result()["task"]["taskId"].as_str().unwrap_or_else(|| panic!("{}", created.text)).to_owned();
+    let about = json!({ "taskId": id });
+    eventually("the first to be known", async || {
+        clients[1].legacy(&sessions[1], "tasks/get", about.clone()).await.response().get("result").is_some()
+    })
+    .await;
+    let waiting = async || {
+        let params = json!({ "name": "tools__seen", "arguments": {} });
+        let seen = clients[0].legacy(&sessions[0], "tools/call", params).await;
+        serde_json::from_str::<Value>(seen.tool_text()).unwrap()["waiting"].clone()
+    };
+    let (client, session) = (clients[1].clone(), sessions[1].clone());
+    let calling = tokio::spawn(async move { client.legacy(&session, "tasks/result", about).await });
+    eventually("the task's result to be waited for", async || waiting().await == 1).await;
+    let body = json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": 7 } });
+    let cancelled = clients[1].post(&[("mcp-session-id", sessions[1].clone())], body.to_string()).await;
+    assert_eq!(cancelled.status, 202, "{}", cancelled.text);
+    eventually("nobody to wait any more", async || waiting().await == 0).await;
+    calling.abort();
+}
+
+#[tokio::test]
 async fn a_session_of_a_replica_that_stopped_is_gone_and_one_that_does_not_answer_is_asked_for_again() {
     let Some((issuer, _upstream, mut replicas)) = echoing().await else { return };
     let clients = clients(&issuer, &replicas);

@@ -59,7 +59,7 @@ fn forwarded(client: &str, upstream: &str, capabilities: &str, token: &str) -> S
         _ => (
             String::new(),
             format!(
-                r#","{CAPABILITIES}":{capabilities},{VERSION},"io.modelcontextprotocol/clientInfo":{{"name":"odd","version":"1",{ODD}}},"io.modelcontextprotocol/logLevel":"info""#
+                r#","{CAPABILITIES}":{capabilities},{VERSION},"io.modelcontextprotocol/clientInfo":{{"name":"odd","version":"1",{ODD}}}"#
             ),
         ),
     };
@@ -122,12 +122,17 @@ struct Test {
 
 /// A client in front of an upstream that lists one of each, and answers anything else as the script says.
 async fn start(
-    (client_era, (era, transport)): Pairing,
+    pairing: Pairing,
     capabilities: &str,
     script: impl Fn(&Heard) -> Option<Said> + Send + Sync + 'static,
 ) -> Test {
-    let issuer = Issuer::start().await;
+    let (_, (era, _)) = pairing;
     let upstream = Verbatim::start(era, move |heard| listed(heard, era).or_else(|| script(heard))).await;
+    start_with(pairing, capabilities, upstream).await
+}
+
+async fn start_with((client_era, (_, transport)): Pairing, capabilities: &str, upstream: Verbatim) -> Test {
+    let issuer = Issuer::start().await;
     let more = ["role:developer", "agent:assistant"].map(|who| {
         let rows = ["*/*, complete", "*/*, method:x/odd", "*/**, subscribe"];
         rows.map(|row| format!("p, {who}, *, {row}, -, allow\n")).concat()
@@ -268,6 +273,9 @@ async fn notifications_of_a_call_keep_their_bytes_in_every_pairing() {
             Some(Said { before: before.clone(), waits: false, ..Said::result(&given(upstream))? })
         })
         .await;
+        if client == "legacy" {
+            test.ask("logging/setLevel", "", r#"{"level":"debug"}"#).await;
+        }
         let answer = test.odd("tools/call").await;
         let result = format!(r#"{{"jsonrpc":"2.0","id":{ID},"result":{}}}"#, told("tools/call", client, upstream));
         assert_eq!(answer, [progress("\"mine\"", ""), log.clone(), result], "{pairing:?}");
@@ -286,41 +294,47 @@ async fn questions_and_their_answers_keep_their_bytes_in_every_pairing() {
     for pairing in pairings() {
         let (client, (upstream, _)) = pairing;
         let test = start(pairing, r#"{"elicitation":{}}"#, move |heard| asked(heard, upstream)).await;
-        let asking = params("tools/call", "up__t", &sent(client, &test.capabilities));
-        let last = if client == "modern" {
-            let asked = test.ask("tools/call", "up__t", &asking).await.concat();
-            let shown = format!(r#""method":"elicitation/create","params":{question}"#);
-            assert!(asked.contains(&shown), "{pairing:?}: {asked}\n{shown}");
-            let member = |name: &str| {
-                let rest = asked.split_once(&format!(r#""{name}":"#)).unwrap_or_else(|| panic!("{name} in {asked}")).1;
-                rest.trim_start_matches('{').split('"').nth(1).unwrap().to_owned()
+        for method in ["tools/call", "prompts/get", "resources/read"] {
+            let asking = params(method, "up__t", &sent(client, &test.capabilities));
+            let last = if client == "modern" {
+                let asked = test.ask(method, Test::name(method), &asking).await.concat();
+                let shown = format!(r#""method":"elicitation/create","params":{question}"#);
+                assert!(asked.contains(&shown), "{pairing:?} {method}: {asked}\n{shown}");
+                let member = |name: &str| {
+                    let rest =
+                        asked.split_once(&format!(r#""{name}":"#)).unwrap_or_else(|| panic!("{name} in {asked}")).1;
+                    rest.trim_start_matches('{').split('"').nth(1).unwrap().to_owned()
+                };
+                let (key, state) = (member("inputRequests"), member("requestState"));
+                let again = format!(
+                    r#"{},"inputResponses":{{"{key}":{answer}}},"requestState":"{state}"}}"#,
+                    asking.strip_suffix('}').unwrap()
+                );
+                test.ask(method, Test::name(method), &again).await.pop().unwrap()
+            } else {
+                let body = format!(r#"{{"jsonrpc":"2.0","id":{ID},"method":"{method}","params":{asking}}}"#);
+                let mut stream = test.client.stream(&test.headers("", ""), Some(body)).await;
+                let asked = stream.text().await;
+                let head = r#"{"jsonrpc":"2.0","id":"#;
+                let number = asked.strip_prefix(head).unwrap().split(',').next().unwrap().to_owned();
+                assert_eq!(asked, format!(r#"{head}{number},"method":"elicitation/create","params":{question}}}"#));
+                test.client.texts(&test.headers("", ""), format!("{head}{number},\"result\":{answer}}}")).await;
+                stream.text().await
             };
-            let (key, state) = (member("inputRequests"), member("requestState"));
-            let again = format!(
-                r#"{},"inputResponses":{{"{key}":{answer}}},"requestState":"{state}"}}"#,
-                asking.strip_suffix('}').unwrap()
-            );
-            test.ask("tools/call", "up__t", &again).await.pop().unwrap()
-        } else {
-            let body = format!(r#"{{"jsonrpc":"2.0","id":{ID},"method":"tools/call","params":{asking}}}"#);
-            let mut stream = test.client.stream(&test.headers("", ""), Some(body)).await;
-            let asked = stream.text().await;
-            let head = r#"{"jsonrpc":"2.0","id":"#;
-            let number = asked.strip_prefix(head).unwrap().split(',').next().unwrap().to_owned();
-            assert_eq!(asked, format!(r#"{head}{number},"method":"elicitation/create","params":{question}}}"#));
-            test.client.texts(&test.headers("", ""), format!("{head}{number},\"result\":{answer}}}")).await;
-            stream.text().await
-        };
-        let expected = format!(r#"{{"jsonrpc":"2.0","id":{ID},"result":{}}}"#, told("tools/call", client, upstream));
-        assert_eq!(last, expected, "{pairing:?}");
-        if upstream == "modern" {
-            let retry = &test.upstream.heard("tools/call")[1].params;
-            assert!(retry.contains(&format!(r#""inputResponses":{{"q":{answer}}}"#)), "{pairing:?}: {retry}");
-            assert!(retry.contains("\"requestState\":\"inner\u{e9}\""), "{pairing:?}: {retry}");
-        } else {
-            let heard = test.upstream.heard("");
-            let expected = format!(r#"{{"jsonrpc":"2.0","id":"q\u0031","result":{answer}}}"#);
-            assert_eq!(heard.last().unwrap().whole.trim_end(), expected, "{pairing:?}");
+            let expected = format!(r#"{{"jsonrpc":"2.0","id":{ID},"result":{}}}"#, told(method, client, upstream));
+            assert_eq!(last, expected, "{pairing:?} {method}");
+            if upstream == "modern" {
+                let retry = &test.upstream.heard(method)[1].params;
+                assert!(
+                    retry.contains(&format!(r#""inputResponses":{{"q":{answer}}}"#)),
+                    "{pairing:?} {method}: {retry}"
+                );
+                assert!(retry.contains("\"requestState\":\"inner\u{e9}\""), "{pairing:?} {method}: {retry}");
+            } else {
+                let heard = test.upstream.heard("");
+                let expected = format!(r#"{{"jsonrpc":"2.0","id":"q\u0031","result":{answer}}}"#);
+                assert_eq!(heard.last().unwrap().whole.trim_end(), expected, "{pairing:?} {method}");
+            }
         }
     }
 }
@@ -373,5 +387,55 @@ async fn an_update_of_a_resource_keeps_its_bytes_for_clients_of_both_eras() {
             stream
         };
         assert_eq!(stream.text().await, update(&tagged), "{client}");
+    }
+}
+
+/// A task of the extension under an id.
+fn task(id: &str, kind: &str, more: &str) -> String {
+    format!(
+        r#"{{"zz":{{{ODD}}},"resultType":"{kind}","taskId":"{id}",{more},"createdAt":"2026-11-24T10:00:00Z","ttlMs":null,"\u006fther":[ 1 ]}}"#
+    )
+}
+
+#[tokio::test]
+async fn tasks_and_requests_about_them_keep_their_bytes_but_for_the_id() {
+    let extension = r#""extensions":{"io.modelcontextprotocol/tasks":{}}"#;
+    let working = r#""status":"working""#;
+    let completed = format!(r#""status":"completed","result":{{{ODD},"content":[]}}"#);
+    for transport in ["http", "stdio"] {
+        let done = completed.clone();
+        let introduction = format!(r#""capabilities":{{"tools":{{}},"prompts":{{}},{extension}}}"#);
+        let upstream = Verbatim::introducing("modern", &introduction, move |heard| {
+            listed(heard, "modern").or_else(|| match heard.method.as_str() {
+                "tools/call" => Said::result(&task("inner", "task", working)),
+                "tasks/get" => Said::result(&task("inner", "complete", &done)),
+                "tasks/update" | "tasks/cancel" => Said::result(&format!(r#"{{"resultType":"complete",{ODD}}}"#)),
+                _ => None,
+            })
+        })
+        .await;
+        let test = start_with(("modern", ("modern", transport)), &format!("{{{extension}}}"), upstream).await;
+        let created = test.odd("tools/call").await.pop().unwrap();
+        let id =
+            created.split_once(r#""taskId":""#).unwrap_or_else(|| panic!("{created}")).1.split('"').next().unwrap();
+        let answer = |result: &str| format!(r#"{{"jsonrpc":"2.0","id":{ID},"result":{result}}}"#);
+        assert_eq!(created, answer(&task(id, "task", working)), "{transport}");
+        let answers = format!(r#""inputResponses":{{"q":{{{ODD}}}}}"#);
+        for (method, more, result) in [
+            ("tasks/get", "", task(id, "complete", &completed)),
+            ("tasks/update", answers.as_str(), format!(r#"{{"resultType":"complete",{ODD}}}"#)),
+            ("tasks/cancel", "", format!(r#"{{"resultType":"complete",{ODD}}}"#)),
+        ] {
+            let more = if more.is_empty() { String::new() } else { format!(",{more}") };
+            let about = |id: &str| format!(r#"{{"zz":{{{ODD}}},"taskId":"{id}"{more},"_meta":"#);
+            let meta = sent("modern", &test.capabilities);
+            let said = test.ask(method, id, &format!("{}{meta}}}", about(id))).await.pop().unwrap();
+            assert_eq!(said, answer(&result), "{transport} {method}");
+            let heard = &test.upstream.heard(method)[0].params;
+            // A brake takes nothing of its client's along.
+            let expected =
+                if method == "tasks/cancel" { r#"{"taskId":"inner","_meta":"#.to_owned() } else { about("inner") };
+            assert!(heard.starts_with(&expected), "{transport} {method}: {heard}");
+        }
     }
 }

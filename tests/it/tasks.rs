@@ -429,6 +429,26 @@ async fn a_legacy_client_is_asked_what_its_task_asks_and_the_task_goes_on() {
     assert!(!done.to_string().contains(INNER), "{done}");
 }
 
+#[tokio::test]
+async fn a_legacy_client_that_cancels_while_its_task_asks_cancels_the_task() {
+    let issuer = Issuer::start().await;
+    let question = json!({ "method": "elicitation/create", "params": { "mode": "form", "message": "Sure?",
+        "requestedSchema": { "type": "object", "properties": {} } } });
+    let state = Task::new(Mutex::new(json!({ "status": "input_required", "inputRequests": { "sure": question } })));
+    let upstream = modern(&state).await;
+    let rows = crate::input::may_ask(&["elicit"]);
+    let gateway = Setup::new(&issuer).http_server("tools", &upstream.url, "").policy(&rows).start().await;
+    let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
+    let session = begin_askable(&client).await;
+    let mut stream = crate::input_legacy::stream(&client, &session, 5, "tools__job").await;
+    assert_eq!(stream.next().await["method"], "elicitation/create");
+    assert!(upstream.reached("tasks/cancel").is_empty());
+    let body = json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": 5 } });
+    client.post(&[("mcp-session-id", session)], body.to_string()).await;
+    eventually("the task to be cancelled", async || upstream.reached("tasks/cancel").len() == 1).await;
+    assert_eq!(upstream.reached("tasks/cancel")[0].params["taskId"], INNER);
+}
+
 /// A legacy session of a client whose user can be asked.
 async fn begin_askable(client: &Client) -> String {
     let params = json!({ "protocolVersion": "2025-11-25", "capabilities": { "elicitation": {} },

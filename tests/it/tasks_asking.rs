@@ -12,7 +12,7 @@ use crate::tasks::{ask, ask_askable, listen_to};
 
 /// `once` and `twice` ask so often, over the stream of the result; `mute` says that it asks, and asks nothing. `behind`
 /// and `further` ask again when they are looked at next: with `tasks/get`, and with another `tasks/result`.
-const PROCESS: &str = r#"
+pub const PROCESS: &str = r#"
 import json, sys
 
 def say(message):

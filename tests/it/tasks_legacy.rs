@@ -1,15 +1,17 @@
 //! Tasks as the extension has them, at a server that speaks it after `initialize`.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::support::client::{Client, Stream};
 use crate::support::eventually;
 use crate::support::gateway::Setup;
 use crate::support::issuer::Issuer;
 use crate::support::peer::{Peer, Reached};
 use crate::support::scripted::tool;
-use crate::tasks::{EXTENSION, INNER, Task, ask, begin, extension, listen_to, start, working};
+use crate::tasks::{EXTENSION, INNER, Task, ask, begin, experiment, extension, listen_to, start, working};
 
 /// A server of 2025-11-25 that announces the extension.
 async fn extended(state: &Task) -> Peer {
@@ -139,4 +141,185 @@ async fn a_listen_hears_what_such_a_process_tells_of_the_task() {
     assert_eq!(ask(&client, "tasks/cancel", json!({ "taskId": id })).await.result()["resultType"], "complete");
     let told = stream.next().await;
     assert_eq!((&told["params"]["taskId"], &told["params"]["status"]), (&json!(id), &json!("cancelled")), "{told}");
+}
+
+/// The own stream of a legacy session.
+async fn own_stream(client: &Client, session: &str) -> Stream {
+    let headers = [("mcp-session-id", session.to_owned()), ("accept", "text/event-stream".to_owned())];
+    client.stream(&headers, None).await
+}
+
+/// A task of 2025-11-25 that the client asked for and follows itself.
+async fn follow(client: &Client, session: &str) -> String {
+    let params = json!({ "name": "tools__either", "arguments": {}, "task": { "ttl": 60_000 } });
+    let created = client.legacy(session, "tools/call", params).await;
+    created.result()["task"]["taskId"].as_str().unwrap_or_else(|| panic!("{}", created.text)).to_owned()
+}
+
+/// The first state of a task that is heard of: it is listened for by and by.
+async fn heard(stream: &mut Stream, tell: impl AsyncFn()) -> Value {
+    for _ in 0..100 {
+        tell().await;
+        while let Some(told) = stream.next_within(Duration::from_millis(100)).await {
+            if told["method"] == "notifications/tasks/status" {
+                return told;
+            }
+        }
+    }
+    panic!("nothing was told of the task")
+}
+
+#[tokio::test]
+async fn a_legacy_client_hears_of_the_state_of_its_task_on_the_stream_of_its_session() {
+    let issuer = Issuer::start().await;
+    let upstream = experiment(&Task::new(Mutex::new(working()))).await;
+    let (gateway, client) = start(&issuer, &upstream).await;
+    let bob = gateway.client(&issuer.token("bob", &["developers"], &gateway.resource()));
+    let sessions = [client.initialize("2025-11-25").await.1, bob.initialize("2025-11-25").await.1];
+    let mut stream = own_stream(&client, &sessions[0]).await;
+    let mut others = own_stream(&bob, &sessions[1]).await;
+    let id = follow(&client, &sessions[0]).await;
+    let tell = async || {
+        upstream.tell_status(json!({ "taskId": "another", "status": "working" }));
+        upstream.tell_status(json!({ "taskId": INNER, "status": "working", "statusMessage": "half way", "odd": 1.5,
+            "_meta": { "x": 1, "io.modelcontextprotocol/related-task": { "taskId": INNER } } }));
+    };
+    let told = heard(&mut stream, tell).await;
+    let expected =
+        json!({ "taskId": id, "status": "working", "statusMessage": "half way", "odd": 1.5, "_meta": { "x": 1 } });
+    assert_eq!(told["params"], expected, "{told}");
+    assert!(upstream.reached("subscriptions/listen").is_empty(), "it does not know that");
+    let listens = || {
+        let intents = gateway.records("intent");
+        intents.into_iter().filter(|intent| intent["mcp"]["method"] == "subscriptions/listen").count()
+    };
+    eventually("what is heard to be on the record", async || listens() == 1).await;
+    while let Some(told) = others.next_within(Duration::from_millis(200)).await {
+        assert_ne!(told["method"], "notifications/tasks/status", "another's: {told}");
+    }
+}
+
+/// A process of 2025-11-25 with tasks of that version, which tells of its task when it is nudged, and before its result.
+const EXPERIMENT: &str = r#"
+import json, sys
+
+def say(message):
+    print(json.dumps({"jsonrpc": "2.0", **message}), flush=True)
+
+TASK = {"taskId": "inner-7f3a", "status": "working", "createdAt": "2026-11-24T10:00:00Z",
+        "lastUpdatedAt": "2026-11-24T10:00:00Z", "ttl": None}
+for line in sys.stdin:
+    message = json.loads(line)
+    method, id, params = message.get("method"), message.get("id"), message.get("params", {})
+    if method == "initialize":
+        say({"id": id, "result": {"protocolVersion": "2025-11-25", "serverInfo": {"name": "child", "version": "1"},
+             "capabilities": {"tools": {}, "tasks": {"requests": {"tools": {"call": {}}}}}}})
+    elif method == "tools/list":
+        tools = [{"name": "either", "execution": {"taskSupport": "optional"}}, {"name": "nudge"}]
+        say({"id": id, "result": {"tools": [{**tool, "inputSchema": {"type": "object"}} for tool in tools]}})
+    elif method == "tools/call" and "task" in params:
+        say({"id": id, "result": {"task": TASK}})
+    elif method == "tools/call":
+        say({"method": "notifications/tasks/status", "params": {**TASK, "statusMessage": "nudged"}})
+        say({"id": id, "result": {"content": []}})
+    elif method == "tasks/get":
+        say({"id": id, "result": {**TASK, "odd": 1.5}})
+    elif method == "tasks/cancel":
+        say({"id": id, "result": {**TASK, "status": "cancelled"}})
+    elif method == "tasks/result":
+        say({"method": "notifications/tasks/status", "params": {**TASK, "status": "completed"}})
+        say({"id": id, "result": {"content": []}})
+    elif id is not None:
+        say({"id": id, "error": {"code": -32601, "message": "method not found"}})
+"#;
+
+#[tokio::test]
+async fn what_a_process_tells_of_a_task_reaches_the_legacy_client_that_follows_or_awaits_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("server.py");
+    std::fs::write(&path, EXPERIMENT).unwrap();
+    let issuer = Issuer::start().await;
+    let command = [&crate::stdio::python(), &*path.display().to_string()].map(str::to_owned);
+    let gateway = Setup::new(&issuer).stdio_server("tools", &command.each_ref().map(String::as_str), "").start().await;
+    let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
+    let (_, session) = client.initialize("2025-11-25").await;
+    let mut stream = own_stream(&client, &session).await;
+    let id = follow(&client, &session).await;
+    let nudge = async || {
+        let params = json!({ "name": "tools__nudge", "arguments": {} });
+        assert!(client.legacy(&session, "tools/call", params).await.result()["content"].is_array());
+    };
+    let told = heard(&mut stream, nudge).await;
+    assert_eq!((&told["params"]["taskId"], &told["params"]["statusMessage"]), (&json!(id), &json!("nudged")), "{told}");
+    for (method, status) in [("tasks/get", "working"), ("tasks/cancel", "cancelled")] {
+        let seen = client.legacy(&session, method, json!({ "taskId": id })).await;
+        let task = (seen.result()["taskId"].as_str(), seen.result()["status"].as_str());
+        assert_eq!(task, (Some(&*id), Some(status)), "{method}: {}", seen.text);
+        assert!(!seen.text.contains(INNER), "{}", seen.text);
+    }
+    // Whoever waits for the result is told there.
+    let result = client.legacy(&session, "tasks/result", json!({ "taskId": id })).await;
+    assert!(result.result()["content"].is_array(), "{}", result.text);
+    let told = &result.messages[0];
+    assert_eq!(
+        (&told["method"], &told["params"]["taskId"], &told["params"]["status"]),
+        (&json!("notifications/tasks/status"), &json!(id), &json!("completed")),
+        "{}",
+        result.text
+    );
+}
+
+/// A process of 2026-07-28 with the extension, which tells those who listen when its task is cancelled.
+const MODERN: &str = r#"
+import json, sys
+
+def say(message):
+    print(json.dumps({"jsonrpc": "2.0", **message}), flush=True)
+
+KEPT = {"resultType": "complete", "ttlMs": 0, "cacheScope": "private"}
+TASK = {"taskId": "inner-7f3a", "createdAt": "2026-11-24T10:00:00Z", "lastUpdatedAt": "2026-11-24T10:00:00Z",
+        "ttlMs": None}
+listens = []
+for line in sys.stdin:
+    message = json.loads(line)
+    method, id, params = message.get("method"), message.get("id"), message.get("params", {})
+    if method == "server/discover":
+        say({"id": id, "result": {**KEPT, "supportedVersions": ["2026-07-28"], "capabilities":
+             {"tools": {}, "extensions": {"io.modelcontextprotocol/tasks": {}}}}})
+    elif method == "tools/list":
+        say({"id": id, "result": {**KEPT, "tools": [{"name": "job", "inputSchema": {"type": "object"}}]}})
+    elif method == "tools/call":
+        say({"id": id, "result": {**TASK, "resultType": "task", "status": "working"}})
+    elif method == "subscriptions/listen":
+        tag = {"io.modelcontextprotocol/subscriptionId": id}
+        if "taskIds" in params["notifications"]:
+            listens.append(tag)
+        say({"method": "notifications/subscriptions/acknowledged",
+             "params": {"notifications": params["notifications"], "_meta": tag}})
+    elif method == "tasks/cancel":
+        for tag in listens:
+            say({"method": "notifications/tasks", "params": {**TASK, "status": "cancelled", "odd": 1.5, "_meta": tag}})
+        say({"id": id, "result": {"resultType": "complete"}})
+    elif id is not None:
+        say({"id": id, "error": {"code": -32601, "message": "method not found"}})
+"#;
+
+#[tokio::test]
+async fn a_listen_hears_what_a_modern_process_tells_of_the_task() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("server.py");
+    std::fs::write(&path, MODERN).unwrap();
+    let issuer = Issuer::start().await;
+    let command = [&crate::stdio::python(), &*path.display().to_string()].map(str::to_owned);
+    let gateway = Setup::new(&issuer).stdio_server("tools", &command.each_ref().map(String::as_str), "").start().await;
+    let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
+    let id = begin(&client).await;
+    let (headers, body) = listen_to(&[&id]);
+    let mut stream = client.stream(&headers, Some(body.to_string())).await;
+    assert_eq!(stream.next().await["params"]["notifications"]["taskIds"], json!([id]));
+    assert_eq!(ask(&client, "tasks/cancel", json!({ "taskId": id })).await.result()["resultType"], "complete");
+    let told = stream.next().await;
+    assert_eq!((&told["method"], &told["params"]["taskId"]), (&json!("notifications/tasks"), &json!(id)), "{told}");
+    assert_eq!((&told["params"]["status"], &told["params"]["odd"]), (&json!("cancelled"), &json!(1.5)), "{told}");
+    assert!(!told.to_string().contains(INNER), "{told}");
 }

@@ -56,6 +56,7 @@ async fn a_policy_change_is_heard_by_those_whose_view_changed_and_by_no_one_else
     modern.next().await;
     let mut unmoved = listen(&gateway, &tester).await;
     unmoved.next().await;
+    let mut unmoved_legacy = legacy_stream(&gateway, &tester).await;
     // Both have looked at their lists, so both have something to compare with.
     for token in [&developer, &tester] {
         gateway.client(token).tool_names().await;
@@ -67,6 +68,7 @@ async fn a_policy_change_is_heard_by_those_whose_view_changed_and_by_no_one_else
     assert_eq!(message["method"], "notifications/tools/list_changed");
     assert_eq!(message["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"], 1);
     assert_eq!(unmoved.next_within(Duration::from_secs(1)).await, None::<Value>);
+    assert_eq!(unmoved_legacy.next_within(Duration::from_millis(100)).await, None::<Value>);
 }
 
 #[tokio::test]

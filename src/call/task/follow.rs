@@ -135,7 +135,7 @@ impl Followed {
 
     fn asking(&self) -> Asking<'_> {
         let used = self.bearer.used.as_deref();
-        Asking { declared: self.bearer.declared(), round: self.round, own_task: false, used }
+        Asking { round: self.round, used, ..self.bearer.asking() }
     }
 
     fn try_later(&mut self) -> Seen {

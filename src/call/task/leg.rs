@@ -7,7 +7,8 @@ use std::borrow::Cow;
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use super::super::declared::declared;
+use super::super::declared::{askable_at, declared, is_of_one};
+use super::super::input::Asking;
 use super::super::retry::Retry;
 use super::super::{ClientFacts, Endpoint, Halt, Request, Trail, mandate};
 use super::handle::Handle;
@@ -239,7 +240,12 @@ impl Bearer {
 
     /// What the client said it can be asked.
     pub fn declared(&self) -> Askable {
-        Askable::declared(&self.client.capabilities)
+        askable_at(&self.endpoint, &self.client.capabilities)
+    }
+
+    /// What a question of the task has to be looked at with.
+    pub fn asking(&self) -> Asking<'_> {
+        Asking { declared: self.declared(), is_of_one: is_of_one(&self.endpoint), ..Asking::default() }
     }
 
     /// What the server is shown: what it was shown when the task began.
@@ -279,6 +285,7 @@ impl Bearer {
             header_parameters: Vec::new(),
             headers: self.headers.iter().filter(|(name, _)| server.forward_headers.contains(name)).cloned().collect(),
             progress_token: None,
+            last_words: None,
         }
     }
 }

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::super::{ClientFacts, Endpoint, Trail};
 use super::handle::Handle;
 use super::leg::{Bearer, Question};
-use super::shape::Status;
+use super::shape::{self, Status};
 use crate::catalog::{Target, TaskDialect};
 use crate::delegate::{Grant, Leg, Tie, attempt};
 use crate::gateway::Gateway;
@@ -21,7 +21,8 @@ use crate::identity::Caller;
 use crate::limit;
 use crate::outcome::{Outcome, Reason};
 use crate::telemetry::Trace;
-use crate::upstream::{Event, Exchange};
+use crate::upstream::{Event, Exchange, TASKS_OF_2025};
+use crate::wire::mcp::{Era, meta};
 use crate::wire::{Edit, Json, Message, Value};
 
 /// One task that a stream hears of.
@@ -69,7 +70,8 @@ impl TaskTopic {
 
     /// Listens, answers whether the server agreed, and tells for as long as this is polled and the task goes on.
     pub async fn follow(self, tell: mpsc::Sender<Message>, agreed: oneshot::Sender<bool>) {
-        if self.bearer.handle.dialect() == TaskDialect::Experiment {
+        // A legacy client looks itself, and hears what its server says meanwhile.
+        if self.is_of_2025() && self.bearer.client.version.era() == Era::Modern {
             return super::observe::observe(self.bearer, self.id, tell, agreed).await;
         }
         let mut decisions = self.bearer.gateway.decisions();
@@ -125,8 +127,10 @@ impl TaskTopic {
                         return false;
                     }
                 }
+                // Whoever follows a task of 2025-11-25 asks for its end; the server need not tell of it.
+                () = tokio::time::sleep(limit::SESSION_IDLE), if self.is_of_2025() => return true,
                 event = open.exchange.next() => match event {
-                    Event::Notification(message) if message.method() == "notifications/tasks" => {
+                    Event::Notification(message) if message.method() == self.method() => {
                         if self.tell(&message, open.is_labelled, tell).await {
                             return true;
                         }
@@ -141,12 +145,15 @@ impl TaskTopic {
     /// Tells what the server told; answers whether that was the end, or nobody hears.
     async fn tell(&self, message: &Message, is_labelled: bool, tell: &mpsc::Sender<Message>) -> bool {
         let Some(task) = message.params() else { return false };
-        if super::shape::id(task).as_deref() != Some(self.bearer.handle.task()) {
+        if shape::id(task).as_deref() != Some(self.bearer.handle.task()) {
             return false;
         }
         // What it asks is decided where it is asked for, and so is what it brings counted.
         if is_labelled || task.get("inputRequests").is_some() {
             return self.tell_as_asked(tell).await;
+        }
+        if self.is_of_2025() {
+            return self.pass_on(Outcome::Complete(shape::unasked(task, &self.id)), tell).await;
         }
         self.pass_on(super::shown(task, &self.id, None), tell).await
     }
@@ -156,6 +163,7 @@ impl TaskTopic {
         let (bearer, id) = (&self.bearer, &self.id);
         let shown = |grant: &Grant, outcome: Outcome| match &outcome {
             Outcome::Complete(result) => match result.value().as_object() {
+                Some(task) if self.is_of_2025() => Outcome::Complete(shape::unasked(task, id)),
                 Some(task) => super::detailed(bearer, grant, task, id),
                 None => outcome,
             },
@@ -170,8 +178,17 @@ impl TaskTopic {
         let Some(task) = task.value().as_object() else { return false };
         let over = matches!(Status::of(task), Some(Status::Completed | Status::Failed | Status::Cancelled));
         let task = crate::wire::without_own_keys(task.edited(&[Edit::Remove("resultType")]));
-        let sent = tell.send(Message::notification("notifications/tasks", Some(&task))).await;
+        let sent = tell.send(super::without_id(Message::notification(self.method(), Some(&task)))).await;
         over || sent.is_err()
+    }
+
+    fn is_of_2025(&self) -> bool {
+        self.bearer.handle.dialect() == TaskDialect::Experiment
+    }
+
+    /// What tells of it.
+    fn method(&self) -> &'static str {
+        if self.is_of_2025() { meta::TASK_STATUS } else { "notifications/tasks" }
     }
 
     /// Listens to the task; its server must say that it tells of it.
@@ -185,7 +202,8 @@ impl TaskTopic {
             trace: Trace::off(),
             again: false,
         };
-        let wanted = Json::of(&serde_json::json!({ "notifications": { "taskIds": [self.bearer.handle.task()] } }));
+        let named = if self.is_of_2025() { TASKS_OF_2025 } else { "taskIds" };
+        let wanted = Json::of(&serde_json::json!({ "notifications": { named: [self.bearer.handle.task()] } }));
         let question = Question { method: LISTEN, own: wanted.value().as_object(), ..Question::plain(LISTEN) };
         let (entry, mut exchange) = match self.bearer.open(&question, &mut trail).await {
             Ok(opened) => opened,

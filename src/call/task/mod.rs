@@ -15,7 +15,8 @@ mod offer;
 mod shape;
 mod translate;
 
-pub use list::{Given, list};
+pub use list::Given;
+use list::list;
 pub use listen::TaskTopic;
 pub use offer::{Augmented, check, is_declared, offered};
 
@@ -25,16 +26,16 @@ use super::approval;
 use super::bound;
 use super::input::{self, Asking};
 use super::retry::{self, Retry};
-use super::{Halt, Request, Then, Trail};
+use super::{Halt, Request, Then, Trail, waiting};
 use crate::catalog::TaskDialect;
-use crate::delegate::Grant;
+use crate::delegate::{Grant, Leg};
 use crate::gateway::Gateway;
 use crate::identity::Caller;
 use crate::outcome::{Failure, Outcome, Reason, Refusal, Resume};
 use crate::record::Entry;
 use crate::upstream::Exchange;
 use crate::wire::mcp::{Era, Method, code, meta};
-use crate::wire::{Edit, Json, Object, Value};
+use crate::wire::{Edit, Json, Message, Object, Value};
 use follow::Followed;
 pub use handle::Handle;
 use leg::{Answered, Bearer, Question, Told};
@@ -47,6 +48,17 @@ pub enum After {
     Deliver(Outcome),
     /// It is recorded, and something else is asked before the client gets its end.
     GoOn(Outcome, Exchange),
+}
+
+/// The answer to a request about tasks that no server is asked by itself: a list of them, and what the gateway has as one.
+pub async fn at_once(gateway: &Arc<Gateway>, caller: &Caller, request: &Request, leg: &Leg) -> Option<Outcome> {
+    if request.method == Method::TaskList {
+        return Some(Box::pin(list(gateway, caller, request, leg)).await);
+    }
+    if !request.method.is_about_task() {
+        return None;
+    }
+    waiting::about(gateway, caller, request).await
 }
 
 /// Opens a client's own request about a task.
@@ -83,7 +95,8 @@ pub async fn open(
     let round = retry.as_ref().map_or(0, Retry::round);
     let (entry, exchange) = bearer.open(&Question { method: &method, own, answered, told }, trail).await?;
     approval::alarm(gateway, caller, entry.proof().target(), entry.call_id()).await;
-    let asking = Asking { declared: bearer.declared(), round, own_task: true, used: None };
+    let (declared, is_of_one) = (bearer.declared(), bearer.asking().is_of_one);
+    let asking = Asking { declared, round, own_task: true, used: None, is_of_one };
     Ok((entry, Then { asking, ..Then::default() }, exchange))
 }
 
@@ -104,6 +117,17 @@ pub async fn resume(
     let (entry, exchange) = bearer.open(&question, trail).await?;
     approval::alarm(gateway, caller, entry.proof().target(), entry.call_id()).await;
     Ok(Some((entry, exchange)))
+}
+
+/// Stops the task that the gateway followed when its user was asked, who answers no more; nothing where the request is
+/// of a call that is no task.
+pub async fn give_up(gateway: &Arc<Gateway>, caller: &Caller, request: &Request) {
+    let retry = request.message.params().map(|own| Retry::read_late(own, gateway.sealer(), caller.principal()));
+    if let Some(Ok(Some(retry))) = retry
+        && let Some(bearer) = followed(gateway, caller, request, &retry)
+    {
+        bearer.ask("tasks/cancel").await;
+    }
 }
 
 /// The task that the gateway followed when its user was asked.
@@ -294,8 +318,7 @@ fn shown(task: Object<'_>, id: &str, requests: Option<Json>) -> Outcome {
 /// The questions of a task as the client may see them, or why it may not.
 fn questions(bearer: &Bearer, grant: &Grant, requests: Value<'_>) -> Result<Json, Outcome> {
     let asked = Json::joined(format!("{{\"inputRequests\":{}}}", requests.raw()));
-    let asking = Asking { declared: bearer.declared(), ..Asking::default() };
-    match input::relayed(&bearer.gateway, grant, asking, &asked, Resume::default()) {
+    match input::relayed(&bearer.gateway, grant, bearer.asking(), &asked, Resume::default()) {
         Outcome::InputRequired { result, .. } => {
             let requests = result.value().as_object().and_then(|result| result.get("inputRequests"));
             requests.map(Value::to_json).ok_or_else(|| garbage("its task asked for nothing"))
@@ -337,20 +360,29 @@ fn progress_token(request: &Request) -> Option<Json> {
 }
 
 /// The notification without the task that it belongs to, which goes by its server's own id there.
-pub fn without_id(message: crate::wire::Message) -> crate::wire::Message {
+pub fn without_id(message: Message) -> Message {
     let params = message.params();
     let own = params.and_then(|params| params.get("_meta")).and_then(Value::as_object);
     let (Some(params), Some(own)) = (params, own.filter(|own| own.get(meta::RELATED_TASK).is_some())) else {
         return message;
     };
     let own = own.edited(&[Edit::Remove(meta::RELATED_TASK)]);
-    crate::wire::Message::notification(&message.method(), Some(&params.edited(&[Edit::Set("_meta", own)])))
+    Message::notification(&message.method(), Some(&params.edited(&[Edit::Set("_meta", own)])))
 }
 
-/// Whether a notification names a task by its server's own id; such are left out, for they are optional, and
-/// whoever wants them listens.
-pub fn names_a_task(message: &crate::wire::Message) -> bool {
-    message.method().starts_with("notifications/tasks")
+/// What a client is told of what its call's server said: nothing that names a task by its server's own id. A legacy client
+/// that waits for the result of a task hears of that one; whoever else wants to hear of tasks listens, or has a stream of
+/// its session.
+pub fn told(gateway: &Gateway, caller: Option<&Caller>, request: &Request, message: Message) -> Option<Message> {
+    if !message.method().starts_with("notifications/tasks") {
+        return Some(without_id(message));
+    }
+    let told = message.params().filter(|_| message.method() == meta::TASK_STATUS)?;
+    let id =
+        request.message.params().filter(|_| request.client.version.era() == Era::Legacy)?.get("taskId")?.as_str()?;
+    let handle = Handle::open(gateway.sealer(), caller?.principal(), &id)?;
+    let is_it = shape::id(told).as_deref() == Some(handle.task());
+    is_it.then(|| without_id(Message::notification(meta::TASK_STATUS, Some(&shape::unasked(told, &id)))))
 }
 
 #[cfg(test)]

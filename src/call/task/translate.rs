@@ -4,7 +4,7 @@
 //! Decides when that is waited for. Refuses to know transports. Invariant: what a task asks is shown only where it may
 //! be asked now, and what waits for its answer is given up when the task needs none any more.
 
-use super::super::input::{self, Asking};
+use super::super::input;
 use super::leg::Bearer;
 use super::shape::{self, Status};
 use super::{After, acknowledged, follow, garbage, questions};
@@ -123,8 +123,7 @@ async fn seen_again(bearer: &Bearer, id: &str) -> Outcome {
 async fn found_out(bearer: &Bearer, task: &Json, id: &str) -> Outcome {
     let relay = |grant: &Grant, outcome: Outcome| match outcome {
         Outcome::InputRequired { result, resume, .. } => {
-            let asking = Asking { declared: bearer.declared(), ..Asking::default() };
-            input::relayed(&bearer.gateway, grant, asking, &result, resume)
+            input::relayed(&bearer.gateway, grant, bearer.asking(), &result, resume)
         }
         other => other,
     };

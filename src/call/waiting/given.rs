@@ -58,6 +58,7 @@ pub(super) async fn ended(
         header_parameters: Vec::new(),
         headers: Vec::new(),
         progress_token: None,
+        last_words: None,
     };
     let recheck = gateway.recheck();
     let entry = gateway.journal().open(Given { cleared, leg: trail.leg.clone(), recheck }, outgoing).await?;

@@ -260,6 +260,7 @@ fn tool_call(name: &str, arguments: Value) -> Outgoing {
         header_parameters: Vec::new(),
         headers: Vec::new(),
         progress_token: None,
+        last_words: None,
     }
 }
 

@@ -31,7 +31,7 @@ struct Shared {
     capabilities: Value,
     tools: Value,
     reached: Mutex<Vec<Reached>>,
-    told: tokio::sync::broadcast::Sender<Value>,
+    told: tokio::sync::broadcast::Sender<(&'static str, Value)>,
     script: Box<dyn Fn(&Reached) -> Answer + Send + Sync>,
 }
 
@@ -72,7 +72,12 @@ impl Peer {
 
     /// Tells those who listen, if anybody does, of a task.
     pub fn tell(&self, task: Value) {
-        let _ = self.shared.told.send(task);
+        let _ = self.shared.told.send(("notifications/tasks", task));
+    }
+
+    /// The same as servers of 2025-11-25 tell it.
+    pub fn tell_status(&self, task: Value) {
+        let _ = self.shared.told.send(("notifications/tasks/status", task));
     }
 
     /// The requests of that method that arrived.
@@ -138,7 +143,8 @@ async fn own_stream(State(shared): State<Arc<Shared>>) -> Response<Body> {
         return Response::builder().status(StatusCode::METHOD_NOT_ALLOWED).body(Body::empty()).unwrap();
     }
     let rest = futures_util::stream::unfold(shared.told.subscribe(), |mut told| async move {
-        let message = json!({ "jsonrpc": "2.0", "method": "notifications/tasks", "params": told.recv().await.ok()? });
+        let (method, params) = told.recv().await.ok()?;
+        let message = json!({ "jsonrpc": "2.0", "method": method, "params": params });
         Some((Ok::<_, std::io::Error>(format!("data: {message}\n\n")), told))
     });
     Response::builder().header("content-type", "text/event-stream").body(Body::from_stream(rest)).unwrap()
@@ -156,8 +162,8 @@ fn listened(shared: &Shared, message: &Value) -> Response<Body> {
     let first = event("notifications/subscriptions/acknowledged", agreed);
     let told = shared.told.subscribe();
     let rest = futures_util::stream::unfold((told, event), |(mut told, event)| async move {
-        let task = told.recv().await.ok()?;
-        Some((event("notifications/tasks", task), (told, event)))
+        let (method, task) = told.recv().await.ok()?;
+        Some((event(method, task), (told, event)))
     });
     let body = futures_util::StreamExt::chain(futures_util::stream::once(async move { first }), rest);
     Response::builder().header("content-type", "text/event-stream").body(Body::from_stream(body)).unwrap()
