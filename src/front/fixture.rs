@@ -123,6 +123,7 @@ pub(crate) struct Scripted {
     /// How long lists are.
     pub(crate) long: usize,
     pub(crate) refusals: Mutex<Vec<Reason>>,
+    pub(crate) declined: Mutex<Vec<(String, Reason)>>,
 }
 
 pub(crate) struct Call {
@@ -154,6 +155,7 @@ impl Scripted {
             asked_of_sessions: Mutex::default(),
             long: 0,
             refusals: Mutex::default(),
+            declined: Mutex::default(),
         }
     }
 }
@@ -181,6 +183,10 @@ impl Pipeline for Scripted {
 
     fn refused_unauthenticated(&self, reason: Reason, _: IpAddr) {
         self.refusals.lock().unwrap().push(reason);
+    }
+
+    fn refused(&self, caller: &String, reason: Reason) {
+        self.declined.lock().unwrap().push((caller.clone(), reason));
     }
 
     fn principal(caller: &String) -> PrincipalKey {

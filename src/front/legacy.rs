@@ -82,8 +82,10 @@ pub(super) async fn post<P: Pipeline>(
         return answer::result(&id, &Json::of(&serde_json::json!({})));
     }
     if matches!(method, Method::Subscribe | Method::Unsubscribe) {
-        let outcome = subscription(front, &inbound, &session, method).await;
-        return answer::reply(&reply::reply(&outcome, &id, method, Era::Legacy), &outside.names, &endpoint);
+        return match subscription(front, &inbound, &session, method).await {
+            Ok(outcome) => answer::reply(&reply::reply(&outcome, &id, method, Era::Legacy), &outside.names, &endpoint),
+            Err(stop) => about.stopped(stop),
+        };
     }
     let mandate = match headers::mandate(&inbound.headers, &inbound.message) {
         Ok(mandate) => mandate,
@@ -101,10 +103,9 @@ pub(super) async fn post<P: Pipeline>(
         via: inbound.via,
     };
     if let Method::List(kind) = method {
-        let listed = front.pipeline.list(&inbound.caller, &request, kind).await;
-        return match listed.and_then(|result| Ok(inbound.held.more(result.as_bytes().len()).map(|()| result)?)) {
-            Ok(result) => answer::result(&id, &result),
-            Err(stop) => about.stopped(stop),
+        return match front.pipeline.list(&inbound.caller, &request, kind).await {
+            Ok(result) => answer::listed(about, &id, &result, &inbound.held),
+            Err(stop) => about.told(stop),
         };
     }
     let registration = match front.sessions.register(session.key, &id) {
@@ -136,7 +137,7 @@ pub(super) async fn post<P: Pipeline>(
         Some(Some(Event::StreamClosed)) => {
             answer::events(resume::of_call(Start::Closed, ongoing, id, method, place, session.version))
         }
-        Some(None) => about.stopped(Refusal::new(Reason::Cancelled)),
+        Some(None) => about.told(Refusal::new(Reason::Cancelled)),
         None => answer::events(resume::of_call(Start::Silent, ongoing, id, method, place, session.version)),
     }
 }
@@ -152,7 +153,7 @@ pub(super) async fn open_stream<P: Pipeline>(
     let about = About { names: &outside.names, endpoint, id: None, method: None, era: Era::Legacy };
     let accepts = request_headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     if !accepts.into_iter().any(|value| value.contains("text/event-stream") || value.contains("*/*")) {
-        return answer::empty(StatusCode::NOT_ACCEPTABLE);
+        return answer::untold(answer::empty(StatusCode::NOT_ACCEPTABLE), Reason::RequestInvalid);
     }
     let version = headers::single(request_headers, header::PROTOCOL_VERSION).ok().flatten();
     let session = match session(front, caller, endpoint, (request_headers, None), version).await {
@@ -299,29 +300,28 @@ impl<P: Pipeline> Front<P> {
     }
 }
 
-/// Begins or ends to hear of a resource, on the session's own stream.
+/// Begins or ends to hear of a resource, on the session's own stream; what its upstream is asked is a call.
 async fn subscription<P: Pipeline>(
     front: &Front<P>,
     inbound: &Inbound<P>,
     session: &Session,
     method: Method,
-) -> Outcome {
+) -> Result<Outcome, Stop> {
     let uri = inbound.message.params().and_then(|params| params.get("uri")).and_then(Value::as_str);
     let Some(uri) = uri.filter(|uri| !uri.is_empty()) else {
-        return Refusal::new(Reason::ParametersInvalid).hint("send uri, as a string").into();
+        return Err(Refusal::new(Reason::ParametersInvalid).hint("send uri, as a string").into());
     };
     if method == Method::Unsubscribe {
         if let Some(mailbox) = front.mailboxes.find(session.key) {
             mailbox.unsubscribe(uri.into_owned()).await;
         }
-        return Outcome::Complete(Json::of(&serde_json::json!({})));
+        return Ok(Outcome::Complete(Json::of(&serde_json::json!({}))));
     }
     let (caller, endpoint) = (&inbound.caller, &inbound.endpoint);
     let client = front.sessions.client(session);
-    match front.mailboxes.open(&front.pipeline, &front.tracks, caller, endpoint, (session, &client)).await {
-        Ok(mailbox) => mailbox.subscribe(uri.into_owned()).await,
-        Err(stop) => stop.into(),
-    }
+    let place = (session, &client);
+    let mailbox = front.mailboxes.open(&front.pipeline, &front.tracks, caller, endpoint, place).await?;
+    Ok(mailbox.subscribe(uri.into_owned()).await)
 }
 
 /// Does what `notifications/cancelled` asks for; other notifications change nothing here.
