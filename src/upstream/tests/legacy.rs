@@ -83,6 +83,19 @@ async fn each_principal_has_a_session_of_its_own_made_once() {
 }
 
 #[tokio::test]
+async fn a_session_that_nobody_uses_is_ended_and_the_next_call_begins_another() {
+    let fake = plain().await;
+    let upstreams = upstreams(entry(fake.transport()));
+    assert_eq!(completed(call(&upstreams, 1).await)["session"], "session-1");
+    tokio::time::pause();
+    tokio::time::advance(crate::limit::SESSION_IDLE + crate::limit::IDLE_SWEEP).await;
+    tokio::time::resume();
+    // Its server is told.
+    fake.saw(|seen| seen.verb == Method::DELETE).await;
+    assert_eq!(completed(call(&upstreams, 1).await)["session"], "session-2");
+}
+
+#[tokio::test]
 async fn a_shared_server_has_one_session_for_all() {
     let fake = plain().await;
     let upstreams = upstreams(ServerConfig { isolation: Isolation::Shared, ..entry(fake.transport()) });
