@@ -49,11 +49,14 @@ pub async fn calls(world: &World, duration: Duration) -> Result<()> {
             };
             let driven = drive(through(&gateway, connections, duration, call()));
             let both = async { tokio::try_join!(driven, reload) };
-            let start = gateway.process.cpu()?;
+            let (user, system) = gateway.process.cpu_parts()?;
             let (row, revision) = both.await?;
-            let cpu = gateway.process.cpu()?.saturating_sub(start);
+            let (user_after, system_after) = gateway.process.cpu_parts()?;
+            let (user, system) = (user_after.saturating_sub(user), system_after.saturating_sub(system));
             print!("{:>12.1}  ", revision.as_secs_f64() * 1_000.0);
-            print_row(&connections.to_string(), &row, cpu);
+            print_row(&connections.to_string(), &row, user + system);
+            let each = |time: Duration| time.as_secs_f64() * 1e6 / row.answers.max(1) as f64;
+            println!("{:>69} {:.1} of it in the kernel, {:.1} outside", "", each(system), each(user));
         }
     }
     Ok(())
@@ -217,14 +220,21 @@ impl Both {
 
 /// Prints both; answers the change of the p99 over all turns, with what it was in single turns.
 fn compare(label: &str, alone: &mut Both, beside: &mut Both) -> String {
-    let (before, each_before) = alone.print("alone");
+    let (before, mut each_before) = alone.print("alone");
     let (after, each_after) = beside.print(label);
     let percent = |before: f64, after: f64| (after / before - 1.0) * 100.0;
     let mut each: Vec<f64> =
         each_before.iter().zip(&each_after).map(|(before, after)| percent(*before, *after)).collect();
     each.sort_by(f64::total_cmp);
     let (low, high) = (each.first().copied().unwrap_or(f64::NAN), each.last().copied().unwrap_or(f64::NAN));
-    format!("{:+.1} % (single turns {low:+.1} to {high:+.1} %)", percent(before, after))
+    // How far two measurements of the same thing are apart: less than that cannot be seen.
+    each_before.sort_by(f64::total_cmp);
+    let (least, most) =
+        (each_before.first().copied().unwrap_or(f64::NAN), each_before.last().copied().unwrap_or(f64::NAN));
+    format!(
+        "{:+.1} % (single turns {low:+.1} to {high:+.1} %; alone it was {least:.2} to {most:.2} ms)",
+        percent(before, after)
+    )
 }
 
 /// What sick servers do to the others: the same quiet load without, and beside, callers of each.

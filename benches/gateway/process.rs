@@ -28,13 +28,19 @@ impl Process {
 
     /// User and system time so far.
     pub fn cpu(&self) -> Result<Duration> {
+        let (user, system) = self.cpu_parts()?;
+        Ok(user + system)
+    }
+
+    /// User time and system time so far.
+    pub fn cpu_parts(&self) -> Result<(Duration, Duration)> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
         // The name may hold anything, but it ends with the last parenthesis.
         let (_, fields) = stat.rsplit_once(')').ok_or("no name in stat")?;
         let fields: Vec<&str> = fields.split_whitespace().collect();
-        let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
         // USER_HZ is 100 on every Linux that there is.
-        Ok(Duration::from_millis(ticks * 10))
+        let time = |field: usize| -> Result<Duration> { Ok(Duration::from_millis(fields[field].parse::<u64>()? * 10)) };
+        Ok((time(11)?, time(12)?))
     }
 
     /// Resident memory, kilobytes.

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::Ending;
 use super::output::{QUIET, STRONG, print, trouble};
-use super::serve::{not_started, stop_signal};
+use super::serve::{not_started, signals};
 use super::use_it::DemoArguments;
 use crate::record::operational;
 
@@ -54,8 +54,14 @@ pub async fn run(arguments: &DemoArguments) -> Ending {
         "the demo is over"
     } else {
         print(format_args!("\n{STRONG}serving{STRONG:#}; Ctrl-C stops it. What is called is shown here:\n"));
+        let signalled = async {
+            match signals() {
+                Some(mut signals) => signals.stop_or_reload(&stage.served.gateway).await,
+                None => "no signals",
+            }
+        };
         tokio::select! {
-            cause = stop_signal(&stage.served.gateway) => cause,
+            cause = signalled => cause,
             () = tail.follow() => "the journal",
         }
     };

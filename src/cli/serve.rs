@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
 use super::Ending;
 use super::door::Door;
 use super::files::Files;
@@ -126,11 +128,20 @@ pub fn run(arguments: &ServeArguments) -> Ending {
     let options = Options { file: arguments.files.config.clone(), overrides: arguments.replica.overrides() };
     super::in_runtime(async {
         survive_file_limits();
-        let served = match serve::start(options).await {
+        let Some(mut signals) = signals() else { return Ending::Trouble };
+        let started = tokio::select! {
+            started = serve::start(options) => started,
+            // Nothing was served yet: there is nothing to finish.
+            cause = signals.stop() => {
+                tracing::info!(cause, "stopped before anything was served");
+                return Ending::Done;
+            }
+        };
+        let served = match started {
             Ok(served) => served,
             Err(error) => return not_started(&error),
         };
-        let cause = stop_signal(&served.gateway).await;
+        let cause = signals.stop_or_reload(&served.gateway).await;
         served.stop(cause).await;
         Ending::Done
     })
@@ -154,32 +165,63 @@ pub(super) fn not_started(error: &StartError) -> Ending {
 /// Makes a file that may not grow any more an error of its write, which refuses calls, instead of a signal that
 /// ends the process.
 fn survive_file_limits() {
-    let kind = tokio::signal::unix::SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
+    let kind = SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
     // The handler stays in place for as long as the process lives.
-    if let Err(error) = tokio::signal::unix::signal(kind) {
+    if let Err(error) = signal(kind) {
         tracing::warn!(%error, "a file size limit would end the process");
     }
 }
 
-/// Waits for the signal to stop, and reloads on SIGHUP meanwhile.
-pub(super) async fn stop_signal(gateway: &Arc<Gateway>) -> &'static str {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()))
-    else {
-        trouble("signals cannot be received");
-        return "no signals";
-    };
-    loop {
+/// The signals that a gateway answers to. Made before it serves: one that comes before anybody waits for it is kept.
+pub(super) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    /// Nothing ends the process by itself any more. Needs a runtime.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub(super) fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for the signal to stop.
+    async fn stop(&mut self) -> &'static str {
         tokio::select! {
-            _ = terminate.recv() => return "SIGTERM",
-            _ = interrupt.recv() => return "SIGINT",
-            _ = hangup.recv() => match gateway.reload("signal", ReloadOrder::default()).await {
-                Ok(report) => report.problems.iter().for_each(|problem| tracing::error!("not reloaded: {problem}")),
-                Err(failure) => tracing::error!(%failure, "not reloaded"),
-            },
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
         }
     }
+
+    /// Waits for the signal to stop, and reloads on SIGHUP meanwhile.
+    pub(super) async fn stop_or_reload(&mut self, gateway: &Arc<Gateway>) -> &'static str {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return "SIGTERM",
+                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.hangup.recv() => match gateway.reload("signal", ReloadOrder::default()).await {
+                    Ok(report) => report.problems.iter().for_each(|problem| tracing::error!("not reloaded: {problem}")),
+                    Err(failure) => tracing::error!(%failure, "not reloaded"),
+                },
+            }
+        }
+    }
+}
+
+/// Those signals, or a word that there are none.
+pub(super) fn signals() -> Option<Signals> {
+    let signals = Signals::listen();
+    if let Err(error) = &signals {
+        trouble(format_args!("signals cannot be received: {error}"));
+    }
+    signals.ok()
 }
 
 /// Asks the running gateway to read its files again.

@@ -1,11 +1,24 @@
 //! Other people's servers behind the gateway, each for a client of either era.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::parts::Parts;
 use crate::support::client::Client;
-use crate::support::gateway::Setup;
+use crate::support::eventually_within;
+use crate::support::gateway::{Gateway, Setup};
 use crate::support::issuer::Issuer;
+
+/// A client of the gateway, once its server has begun: these take their time, and longer beside others.
+async fn served(gateway: &Gateway, issuer: &Issuer) -> Client {
+    let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
+    eventually_within(Duration::from_secs(30), "a list of the server's tools", async || {
+        client.modern("tools/list", json!({})).await.response()["result"].is_object()
+    })
+    .await;
+    client
+}
 
 /// Lists and calls in both eras; returns the names that were listed and the texts of the two answers.
 async fn both_eras(client: &Client, tool: &str, arguments: Value) -> (Vec<String>, [String; 2]) {
@@ -26,7 +39,7 @@ async fn everything_over_stdio_serves_clients_of_both_eras() {
     let server = parts.node_command("mcp-server-everything");
     let gateway =
         Setup::new(&issuer).stdio_server("every", &[&parts.node(), &server, "stdio"], &parts.readable()).start().await;
-    let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
+    let client = served(&gateway, &issuer).await;
     let (names, texts) = both_eras(&client, "every__echo", json!({ "message": "hello" })).await;
     assert!(names.len() >= 10, "{names:?}");
     assert_eq!(texts, ["Echo: hello", "Echo: hello"]);
@@ -51,7 +64,7 @@ async fn progress_of_a_legacy_server_reaches_a_modern_client_under_its_own_token
     let server = parts.node_command("mcp-server-everything");
     let gateway =
         Setup::new(&issuer).stdio_server("every", &[&parts.node(), &server, "stdio"], &parts.readable()).start().await;
-    let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
+    let client = served(&gateway, &issuer).await;
     let params = json!({ "name": "every__trigger-long-running-operation", "arguments": { "duration": 1, "steps": 4 },
         "_meta": { "progressToken": "mine" } });
     let answer = client.modern("tools/call", params).await;
@@ -72,7 +85,7 @@ async fn time_over_stdio_serves_clients_of_both_eras() {
         .stdio_server("time", &[&server, "--local-timezone", "UTC"], &parts.readable())
         .start()
         .await;
-    let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
+    let client = served(&gateway, &issuer).await;
     let conversion = json!({ "source_timezone": "UTC", "time": "12:00", "target_timezone": "Asia/Tokyo" });
     let (mut names, texts) = both_eras(&client, "time__convert_time", conversion).await;
     names.sort();
@@ -97,7 +110,7 @@ async fn the_filesystem_server_reads_only_what_a_rule_allows() {
         )
         .start()
         .await;
-    let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
+    let client = served(&gateway, &issuer).await;
     let path = format!("{root}/note.txt");
     let (names, texts) = both_eras(&client, "files__read_text_file", json!({ "path": path })).await;
     assert_eq!(names, ["files__read_text_file"]);

@@ -407,7 +407,7 @@ async fn an_answer_that_finds_no_place_can_be_given_again_and_the_call_may_have_
     eventually("one is in flight and one waits", async || {
         let capabilities = all_capabilities();
         let third = call(&bob, &capabilities, arguments("tools__plain"));
-        let third = tokio::time::timeout(Duration::from_millis(200), third).await;
+        let third = tokio::time::timeout(Duration::from_secs(1), third).await;
         third.is_ok_and(|third| reason(&third) == "upstream_busy")
     })
     .await;

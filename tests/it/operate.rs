@@ -77,3 +77,17 @@ async fn the_state_directory_is_ours_alone_and_locked() {
     let second = bailiwick::store::StateDirectory::open(&gateway.state());
     assert!(second.is_err(), "two gateways must not share a state directory");
 }
+
+#[tokio::test]
+async fn a_gateway_that_is_told_to_stop_before_it_serves_ends_in_order() {
+    let issuer = Issuer::start().await;
+    let upstream = Scripted::echo().await;
+    let mut gateway = Setup::new(&issuer).http_server("tools", &upstream.url, "").written();
+    gateway.begin();
+    // The first line it says; nothing is served yet.
+    eventually("its first line", async || !gateway.log().is_empty()).await;
+    let status = gateway.stop().await;
+    assert!(status.success(), "{status}: {}", gateway.log());
+    assert!(gateway.log().contains("stop"), "{}", gateway.log());
+    gateway.launch().await;
+}

@@ -1,6 +1,8 @@
 //! Several replicas with one store: what is taken back at one is taken back at all, and none decides by what it cannot
 //! see.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -122,7 +124,17 @@ async fn a_replica_that_was_away_has_the_revocations_on_its_record_before_it_ser
         gateway.stop().await;
     }
     replicas.database.execute("UPDATE meta SET epoch = 0; DELETE FROM revocations; DELETE FROM changes").await;
-    let refused = replicas.all[2].command(&["serve", "--config", "servers.toml", "--listen", "127.0.0.1:0"]);
+    let refused = replicas.all[2].command(&[
+        "serve",
+        "--config",
+        "servers.toml",
+        "--listen",
+        "127.0.0.1:0",
+        "--cluster-listen",
+        "127.0.0.1:0",
+        "--advertise",
+        "localhost:1",
+    ]);
     assert!(String::from_utf8_lossy(&refused.stderr).contains("store reconcile"), "{refused:?}");
     let backup = tempfile::tempdir().unwrap();
     let copied = run(&replicas.all[2], &["state", "backup", backup.path().join("copy").to_str().unwrap()]);
@@ -212,7 +224,17 @@ async fn a_store_that_went_back_and_came_to_the_same_epoch_again_is_seen_to_be_a
     for name in ["carol", "dave", "erin"] {
         run(&replicas.all[3], &["revoke", "subject", &format!("user:test/{name}")]);
     }
-    let refused = replicas.all[0].command(&["serve", "--config", "servers.toml", "--listen", "127.0.0.1:0"]);
+    let refused = replicas.all[0].command(&[
+        "serve",
+        "--config",
+        "servers.toml",
+        "--listen",
+        "127.0.0.1:0",
+        "--cluster-listen",
+        "127.0.0.1:0",
+        "--advertise",
+        "localhost:1",
+    ]);
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(said.contains("came to epoch 4 again") && said.contains("store reconcile"), "{said}");
     // Who was taken back again since is not let in by a lift of before.
@@ -252,7 +274,17 @@ async fn a_store_that_was_seen_to_go_back_is_served_by_nobody_who_starts_before_
     }
     // As if others had been revoked since, so that the number alone says nothing.
     replicas.database.execute("UPDATE meta SET epoch = 9").await;
-    let refused = replicas.all[1].command(&["serve", "--config", "servers.toml", "--listen", "127.0.0.1:0"]);
+    let refused = replicas.all[1].command(&[
+        "serve",
+        "--config",
+        "servers.toml",
+        "--listen",
+        "127.0.0.1:0",
+        "--cluster-listen",
+        "127.0.0.1:0",
+        "--advertise",
+        "localhost:1",
+    ]);
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(said.contains("went back from epoch 1 to 0") && said.contains("store reconcile"), "{said}");
 }
@@ -413,9 +445,9 @@ struct Load {
 }
 
 /// Calls round robin, with a connection for each call; goes to the next replica where one does not answer or says 503.
-async fn call_round(clients: Vec<Client>, stop: std::sync::Arc<std::sync::atomic::AtomicBool>, first: u64) -> Load {
+async fn call_round(clients: Vec<Client>, stop: Arc<AtomicBool>, answered: Arc<AtomicUsize>, first: u64) -> Load {
     let (mut load, mut number, mut turn) = (Load::default(), first, 0);
-    while !stop.load(std::sync::atomic::Ordering::SeqCst) {
+    while !stop.load(Ordering::SeqCst) {
         number += 1;
         let mut asked = 0;
         loop {
@@ -425,6 +457,7 @@ async fn call_round(clients: Vec<Client>, stop: std::sync::Arc<std::sync::atomic
                 Ok((200, text)) => {
                     assert!(text.contains(&number.to_string()) && !text.contains("isError\":true"), "{text}");
                     load.acknowledged.push(number);
+                    answered.fetch_add(1, Ordering::SeqCst);
                     break;
                 }
                 Ok((503, _)) | Err(Lost::Unsent) => {
@@ -445,20 +478,23 @@ async fn call_round(clients: Vec<Client>, stop: std::sync::Arc<std::sync::atomic
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rolling_restart_under_load_loses_no_call_that_was_acknowledged() {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicBool, Ordering};
     let Some((issuer, upstream, mut replicas)) = three().await else { return };
     let token = issuer.token("alice", &["developers"], &replicas.resource());
     let clients: Vec<_> = replicas.all.iter().map(|gateway| gateway.client(&token)).collect();
-    let stop = Arc::new(AtomicBool::new(false));
-    let calling: Vec<_> =
-        (0..6).map(|client| tokio::spawn(call_round(clients.clone(), Arc::clone(&stop), client * 1_000_000))).collect();
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let round = |client: u64| call_round(clients.clone(), Arc::clone(&stop), Arc::clone(&answered), client * 1_000_000);
+    let calling: Vec<_> = (0..6).map(|client| tokio::spawn(round(client))).collect();
+    let more = async || {
+        let before = answered.load(Ordering::SeqCst);
+        let minute = Duration::from_secs(60);
+        eventually_within(minute, "more calls", async || answered.load(Ordering::SeqCst) > before + 30).await;
+    };
+    more().await;
     for gateway in &mut replicas.all {
         assert!(gateway.stop().await.success());
         gateway.launch().await;
         eventually("it to be ready again", async || ready(gateway).await).await;
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        more().await;
     }
     stop.store(true, Ordering::SeqCst);
     let mut all = Load::default();

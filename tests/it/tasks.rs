@@ -75,6 +75,7 @@ fn experimental(request: &Reached, state: &Task) -> peer::Answer {
         "tools/call" if request.params.get("task").is_some() => Ok(json!({ "task": task })),
         "tools/call" if request.params["name"] == "job" => peer::error(-32601, "a task is required"),
         "tools/call" => Ok(json!({ "content": [{ "type": "text", "text": "done" }] })),
+        "tasks/get" if state.get("broken").is_some() => peer::error(-32603, "it is broken"),
         "tasks/get" if known => {
             task["status"] = state["status"].clone();
             Ok(task)
@@ -623,12 +624,12 @@ async fn a_legacy_client_lists_its_own_tasks_of_2025_and_nobody_elses() {
     gateway.write_policy(&format!("{DEVELOPERS_MAY}p, anyone, *, tools/either, call, -, deny\n"));
     assert!(gateway.command(&["reload"]).status.success());
     assert_eq!(listed().await.result(), &json!({ "tasks": [] }));
-    // A server that answers nothing is no empty list.
+    // A server that cannot say is no empty list.
     gateway.write_policy(DEVELOPERS_MAY);
-    assert!(gateway.command(&["reload"]).status.success());
-    drop(upstream);
-    let failed = listed().await;
-    assert!(failed.response()["error"].is_object(), "{}", failed.text);
+    assert!(gateway.command(&["reload", "--allow-widening"]).status.success());
+    assert_eq!(listed().await.result()["tasks"].as_array().map(Vec::len), Some(1));
+    *state.lock().unwrap() = json!({ "broken": true });
+    assert_eq!(listed().await.error_code(), -32603);
 }
 
 #[tokio::test]

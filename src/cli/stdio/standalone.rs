@@ -11,7 +11,7 @@ use super::Bridge;
 use super::way::Way;
 use crate::cli::Ending;
 use crate::cli::output::trouble;
-use crate::cli::serve::{not_started, stop_signal};
+use crate::cli::serve::{not_started, signals};
 use crate::config::Overrides;
 use crate::ids::AgentId;
 use crate::limit;
@@ -43,9 +43,16 @@ pub(super) async fn run(file: &Path, agent: Option<AgentId>, log: &str) -> Endin
     let bridge = Url::parse(&place)
         .map_err(|error| error.to_string())
         .and_then(|url| Bridge::new(&url, Way::Here(std::sync::Arc::clone(&standalone.front))));
+    let gateway = std::sync::Arc::clone(&standalone.gateway);
+    let signalled = async {
+        match signals() {
+            Some(mut signals) => signals.stop_or_reload(&gateway).await,
+            None => "no signals",
+        }
+    };
     let (cause, ending) = match bridge {
         Ok(bridge) => tokio::select! {
-            cause = stop_signal(&standalone.gateway) => (cause, Ending::Done),
+            cause = signalled => (cause, Ending::Done),
             ended = bridge.run(tokio::io::stdin(), tokio::io::stdout()) => match ended {
                 Ok(()) => ("the input has ended", Ending::Done),
                 Err(error) => {

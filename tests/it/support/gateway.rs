@@ -318,6 +318,24 @@ impl Gateway {
 
     /// Starts the process and waits until it answers.
     pub async fn launch(&mut self) {
+        self.begin();
+        let health = Client::new(&format!("{}/healthz", self.url), None);
+        for _ in 0..500 {
+            if tokio::net::TcpStream::connect(self.url.rsplit('/').next().unwrap()).await.is_ok()
+                && health.bare(reqwest::Method::GET, &[]).await.status == 200
+            {
+                return;
+            }
+            if let Some(status) = self.process.as_mut().and_then(|process| process.try_wait().unwrap()) {
+                panic!("the gateway ended with {status}:\n{}", self.log());
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        panic!("the gateway did not answer:\n{}", self.log());
+    }
+
+    /// Starts the process.
+    pub fn begin(&mut self) {
         let log = std::fs::File::options().create(true).append(true).open(self.log_path()).unwrap();
         let binary = env!("CARGO_BIN_EXE_bailiwick");
         let mut command = match self.disk {
@@ -350,19 +368,6 @@ impl Gateway {
             .spawn()
             .unwrap();
         self.process = Some(process);
-        let health = Client::new(&format!("{}/healthz", self.url), None);
-        for _ in 0..500 {
-            if tokio::net::TcpStream::connect(self.url.rsplit('/').next().unwrap()).await.is_ok()
-                && health.bare(reqwest::Method::GET, &[]).await.status == 200
-            {
-                return;
-            }
-            if let Some(status) = self.process.as_mut().and_then(|process| process.try_wait().unwrap()) {
-                panic!("the gateway ended with {status}:\n{}", self.log());
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
-        panic!("the gateway did not answer:\n{}", self.log());
     }
 
     /// Where the files are.
