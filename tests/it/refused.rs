@@ -91,9 +91,9 @@ fn odd_requests() -> Vec<(&'static str, Headers, String)> {
 }
 
 /// Asks for something until that is refused as too much; how often it was.
-async fn until_limited(client: &Client, headers: &Headers, body: Option<String>) -> u64 {
+async fn until_limited(client: &Client, headers: &Headers, body: &str) -> u64 {
     for _ in 0..100 {
-        match client.try_stream(headers, body.clone()).await {
+        match client.try_stream(headers, Some(body.to_owned())).await {
             Ok(open) => drop(open),
             Err(answer) if answer.status == 429 => {
                 assert!(answer.text.contains("rate_limited"), "{}", answer.text);
@@ -129,7 +129,7 @@ async fn whatever_is_refused_to_a_caller_is_counted_and_on_the_record_with_them(
     let mut limited = 0;
     for method in ["tools/list", "server/discover", "subscriptions/listen"] {
         let (headers, body) = modern_request(method, json!({ "notifications": { "toolsListChanged": true } }));
-        limited += until_limited(&greedy, &headers, Some(body.to_string())).await;
+        limited += until_limited(&greedy, &headers, &body.to_string()).await;
     }
     let params =
         json!({ "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": { "name": "t", "version": "1" } });
@@ -141,7 +141,7 @@ async fn whatever_is_refused_to_a_caller_is_counted_and_on_the_record_with_them(
         (&legacy, "resources/subscribe", json!({ "uri": "note://one" })),
     ] {
         let body = json!({ "jsonrpc": "2.0", "id": 2, "method": method, "params": params }).to_string();
-        limited += until_limited(&greedy, headers, Some(body)).await;
+        limited += until_limited(&greedy, headers, &body).await;
     }
 
     let shown = metrics(&gateway).await;
