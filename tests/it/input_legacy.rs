@@ -401,7 +401,10 @@ async fn an_answer_that_finds_no_place_can_be_given_again_and_the_call_may_have_
     let hanging: Vec<_> = (0..2)
         .map(|_| {
             let bob = bob.clone();
-            tokio::spawn(async move { call(&bob, &all_capabilities(), arguments("tools__hang")).await })
+            // Until each has its place: one of ours below may have been there first.
+            tokio::spawn(async move {
+                while reason(&call(&bob, &all_capabilities(), arguments("tools__hang")).await) == "upstream_busy" {}
+            })
         })
         .collect();
     eventually("one is in flight and one waits", async || {

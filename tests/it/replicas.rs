@@ -363,11 +363,13 @@ async fn a_database_that_is_gone_for_a_minute_costs_refusals_and_nothing_else() 
         }
         eventually("the replica to be ready", async || ready(&replicas.all[at]).await).await;
         let gateway = &replicas.all[at];
-        // Before anybody is known refusals are counted, not written one by one.
+        // Before anybody is known refusals are counted, not written one by one; one may fall between that and the call.
         let refused = || -> u64 {
             let noise =
                 gateway.records("noise").into_iter().filter(|line| line["noise"]["reason"] == "store_unavailable");
-            noise.map(|line| line["noise"]["count"].as_u64().unwrap()).sum()
+            let counted: u64 = noise.map(|line| line["noise"]["count"].as_u64().unwrap()).sum();
+            let late = |line: &&Value| line["decision"]["reason"] == "store_unavailable";
+            counted + gateway.records("refusal").iter().filter(late).count() as u64
         };
         eventually_within(bailiwick::limit::NOISE_INTERVAL * 2, "every refusal on the record", async || {
             refused() == turned_away[at]
