@@ -100,7 +100,7 @@ async fn broken_in_every_way(gateway: &Gateway, client: &Client, server: &str) {
 
 #[tokio::test]
 async fn a_process_of_either_era_that_breaks_in_a_call_ends_that_call_alone_and_the_record_has_it() {
-    crate::support::needs_python!();
+    crate::needs_python!();
     let issuer = Issuer::start().await;
     let health = |server: &str| {
         format!("pins = \"off\"\n[servers.{server}.health]\nfirst_byte_timeout = \"3s\"\nidle_timeout = \"3s\"\n")

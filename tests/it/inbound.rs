@@ -22,7 +22,7 @@ fn script(heard: &Heard) -> Option<Said> {
 
 #[tokio::test]
 async fn no_inbound_token_reaches_a_server_of_any_kind_whatever_it_is_presented_with() {
-    crate::support::needs_python!();
+    crate::needs_python!();
     let issuer = Issuer::start().await;
     let mut setup = Setup::new(&issuer).policy(RULES);
     let place = setup.directory().join("secret");

@@ -93,7 +93,7 @@ async fn start(directory: &Path, script: &str, more: &str) -> (Issuer, Gateway, 
 
 #[tokio::test]
 async fn clients_of_both_eras_answer_what_processes_of_both_eras_ask() {
-    crate::support::needs_python!();
+    crate::needs_python!();
     for script in [LEGACY, MODERN] {
         let directory = tempfile::tempdir().unwrap();
         let (_issuer, gateway, client) = start(directory.path(), script, "").await;
@@ -117,7 +117,7 @@ async fn clients_of_both_eras_answer_what_processes_of_both_eras_ask() {
 
 #[tokio::test]
 async fn a_process_asks_the_clients_model_and_roots_too() {
-    crate::support::needs_python!();
+    crate::needs_python!();
     let directory = tempfile::tempdir().unwrap();
     let (_issuer, _gateway, client) = start(directory.path(), LEGACY, "").await;
     for (key, answer) in [("sampling", json!({ "role": "assistant", "model": "m" })), ("roots", json!({ "roots": [] }))]
@@ -138,7 +138,7 @@ async fn a_process_asks_the_clients_model_and_roots_too() {
 
 #[tokio::test]
 async fn whose_question_it_is_is_never_guessed_among_several_calls() {
-    crate::support::needs_python!();
+    crate::needs_python!();
     let directory = tempfile::tempdir().unwrap();
     let (_issuer, _gateway, client) = start(directory.path(), LEGACY, "").await;
     let hanging = client.clone();
@@ -154,7 +154,7 @@ async fn whose_question_it_is_is_never_guessed_among_several_calls() {
 
 #[tokio::test]
 async fn a_question_that_nobody_answers_leaves_the_next_calls_questions_alone() {
-    crate::support::needs_python!();
+    crate::needs_python!();
     let directory = tempfile::tempdir().unwrap();
     let (_issuer, _gateway, client) = start(directory.path(), LEGACY, "").await;
     let open = call(&client, &all_capabilities(), arguments("tools__form")).await;
@@ -175,7 +175,7 @@ async fn a_question_that_nobody_answers_leaves_the_next_calls_questions_alone() 
 
 #[tokio::test]
 async fn a_shared_process_can_ask_nobody() {
-    crate::support::needs_python!();
+    crate::needs_python!();
     let directory = tempfile::tempdir().unwrap();
     let (_issuer, _gateway, client) = start(directory.path(), LEGACY, "isolation = \"shared\"").await;
     let asked = call(&client, &all_capabilities(), arguments("tools__form")).await;
@@ -186,7 +186,7 @@ async fn a_shared_process_can_ask_nobody() {
 
 #[tokio::test]
 async fn a_process_is_told_that_nobody_answers() {
-    crate::support::needs_python!();
+    crate::needs_python!();
     let directory = tempfile::tempdir().unwrap();
     let (_issuer, _gateway, client) = start(directory.path(), LEGACY, "health = { input_timeout = \"1s\" }").await;
     let asked = call(&client, &all_capabilities(), arguments("tools__form")).await;

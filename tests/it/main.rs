@@ -11,6 +11,16 @@
 
 mod support;
 
+/// Ends a test here that has servers which are scripts, where nothing can run them.
+macro_rules! needs_python {
+    () => {
+        if !$crate::support::has_python() {
+            return;
+        }
+    };
+}
+pub(crate) use needs_python;
+
 mod accounts;
 mod admin;
 mod agents;

@@ -62,7 +62,7 @@ while True:
 
 #[tokio::test]
 async fn two_seconds_after_a_kill_nothing_that_a_child_started_is_alive_whatever_it_ignores() {
-    crate::support::needs_python!();
+    crate::needs_python!();
     let (issuer, directory) = (Issuer::start().await, tempfile::tempdir().unwrap());
     let mark = format!("mark={}", directory.path().display());
     let command = [python(), "-c".to_owned(), SERVER.to_owned(), mark.clone()];

@@ -31,7 +31,7 @@ async fn client_of(issuer: &Issuer, gateway: &Gateway, user: &str) -> Client {
 
 #[tokio::test]
 async fn an_upstream_that_pages_is_read_to_its_end_with_its_own_cursors() {
-    crate::support::needs_python!();
+    crate::needs_python!();
     for era in ["modern", "legacy"] {
         let upstream = Verbatim::start(era, |heard| {
             let page = (heard.method == "tools/list").then(|| asked_for(heard))?;
@@ -57,7 +57,7 @@ async fn an_upstream_that_pages_is_read_to_its_end_with_its_own_cursors() {
 
 #[tokio::test]
 async fn a_list_whose_cursors_never_end_is_given_up_and_hides_nothing_else() {
-    crate::support::needs_python!();
+    crate::needs_python!();
     // The same cursor again and again, two that take turns, and always another one.
     for kind in ["one", "two", "new"] {
         let (asked, longest) = (AtomicUsize::new(0), std::sync::Arc::new(AtomicUsize::new(0)));
@@ -203,7 +203,7 @@ async fn a_cursor_of_a_list_that_has_changed_begins_nothing_in_the_middle() {
 
 #[tokio::test]
 async fn one_of_a_thousand_tools_with_a_broken_schema_hides_itself_only_and_the_order_stays() {
-    crate::support::needs_python!();
+    crate::needs_python!();
     let broken = [
         r#"{"type":"object","properties":{"x":{"type":"string","type":"integer"}}}"#,
         r#"{"type":"array"}"#,

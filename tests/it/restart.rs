@@ -115,7 +115,7 @@ fn recorded(journal: &[Value]) -> BTreeMap<String, usize> {
 
 #[tokio::test]
 async fn an_upstream_that_restarts_under_load_loses_no_call_and_recovers_without_help() {
-    crate::support::needs_python!();
+    crate::needs_python!();
     for (era, transport) in crate::support::talkative::UPSTREAMS {
         let issuer = Issuer::start().await;
         let more = "pins = \"off\"\non_down = \"10m\"\n[servers.up.health]\nfirst_byte_timeout = \"3s\"\nconnect_timeout = \"3s\"\n";
@@ -247,13 +247,13 @@ async fn called_of_every_kind(more: &str, times: usize) {
 
 #[tokio::test]
 async fn a_call_that_may_have_been_executed_is_sent_once_to_every_kind_of_upstream() {
-    crate::support::needs_python!();
+    crate::needs_python!();
     called_of_every_kind("", 1).await;
 }
 
 #[tokio::test]
 async fn a_call_of_a_tool_that_its_administrator_marked_is_made_once_more() {
-    crate::support::needs_python!();
+    crate::needs_python!();
     called_of_every_kind("idempotent = [\"die\"]", 2).await;
 }
 

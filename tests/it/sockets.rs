@@ -194,7 +194,7 @@ for line in sys.stdin:
 
 #[tokio::test]
 async fn so_many_processes_of_one_server_run_and_one_in_use_makes_no_room() {
-    crate::support::needs_python!();
+    crate::needs_python!();
     let (issuer, directory) = (Issuer::start().await, tempfile::tempdir().unwrap());
     let mark = format!("mark={}", directory.path().display());
     let command = [python(), "-c".to_owned(), SERVER.to_owned(), mark.clone()];

@@ -91,7 +91,7 @@ async fn family(gateway: &Gateway, token: &str) -> Vec<u64> {
 
 #[tokio::test]
 async fn a_child_process_is_a_server_like_any_other() {
-    crate::support::needs_python!();
+    crate::needs_python!();
     let (issuer, directory) = (Issuer::start().await, tempfile::tempdir().unwrap());
     let gateway = start(&issuer, directory.path()).await;
     let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
@@ -102,7 +102,7 @@ async fn a_child_process_is_a_server_like_any_other() {
 
 #[tokio::test]
 async fn a_child_gets_the_environment_of_its_configuration_and_nothing_of_the_gateway_s() {
-    crate::support::needs_python!();
+    crate::needs_python!();
     let (issuer, directory) = (Issuer::start().await, tempfile::tempdir().unwrap());
     let gateway = start(&issuer, directory.path()).await;
     let token = issuer.token("alice", &["developers"], &gateway.resource());
@@ -118,7 +118,7 @@ async fn a_child_gets_the_environment_of_its_configuration_and_nothing_of_the_ga
 
 #[tokio::test]
 async fn a_gateway_that_stops_takes_its_children_along() {
-    crate::support::needs_python!();
+    crate::needs_python!();
     let (issuer, directory) = (Issuer::start().await, tempfile::tempdir().unwrap());
     let mut gateway = start(&issuer, directory.path()).await;
     let processes = family(&gateway, &issuer.token("alice", &["developers"], &gateway.resource())).await;
@@ -128,7 +128,7 @@ async fn a_gateway_that_stops_takes_its_children_along() {
 
 #[tokio::test]
 async fn a_gateway_that_is_killed_leaves_neither_child_nor_grandchild() {
-    crate::support::needs_python!();
+    crate::needs_python!();
     let (issuer, directory) = (Issuer::start().await, tempfile::tempdir().unwrap());
     let mut gateway = start(&issuer, directory.path()).await;
     let processes = family(&gateway, &issuer.token("alice", &["developers"], &gateway.resource())).await;

@@ -125,7 +125,7 @@ for line in sys.stdin:
 
 #[tokio::test]
 async fn a_listen_hears_what_such_a_process_tells_of_the_task() {
-    crate::support::needs_python!();
+    crate::needs_python!();
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("server.py");
     std::fs::write(&path, PROCESS).unwrap();

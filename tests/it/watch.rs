@@ -130,7 +130,7 @@ async fn a_stopping_gateway_ends_streams_and_lets_calls_finish() {
 
 #[tokio::test]
 async fn a_stopping_gateway_ends_the_streams_of_both_eras_and_lets_calls_of_every_pairing_finish() {
-    crate::support::needs_python!();
+    crate::needs_python!();
     let issuer = Issuer::start().await;
     let (release, released) = tokio::sync::watch::channel(false);
     let mut setup = Setup::new(&issuer);

@@ -62,16 +62,6 @@ pub fn has_python() -> bool {
     is_there
 }
 
-/// Ends a test here that has servers which are scripts, where nothing can run them.
-macro_rules! needs_python {
-    () => {
-        if !crate::support::has_python() {
-            return;
-        }
-    };
-}
-pub(crate) use needs_python;
-
 /// Waits until something holds; fails with `what` after ten seconds.
 pub async fn eventually<F: Future<Output = bool>>(what: &str, check: impl FnMut() -> F) {
     eventually_within(Duration::from_secs(10), what, check).await;
