@@ -1,5 +1,7 @@
 //! What a caller came with never goes any further: at every kind of server, whatever that is presented with.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use crate::support::client::modern_request;
