@@ -249,11 +249,12 @@ pub const RECORD_VALUES_MAX: usize = 32;
 pub const RECORD_ROWS_MAX: usize = 200;
 /// Calls in flight that one line at the beginning of a segment names; there are as many lines as that takes.
 pub const JOURNAL_OPEN_LEGS_MAX: usize = 2_000;
-/// Unauthenticated refusals are counted for this long before they become one line.
+/// Refusals that are no call's are counted for this long before they become one line.
 pub const NOISE_INTERVAL: Duration = Duration::from_secs(10);
-/// Pairs of reason and source counted apart; the rest is counted under one source.
+/// Pairs of reason and source, and of reason and principal, counted apart; the rest is counted together.
 pub const NOISE_SOURCES_MAX: usize = 1_024;
-/// First refusals of a source that are written at once, per interval: a person who tries things sees them.
+/// First refusals of a source, and of a principal, that are written at once, per interval: a person who tries things
+/// sees them.
 pub const NOISE_IMMEDIATE_MAX: usize = 10;
 
 // === store ===

@@ -58,12 +58,14 @@ pub fn pages() -> Pages {
         .build()
 }
 
-/// The result of one of the four list methods, in the shape of the client's era.
+/// The result of one of the four list methods, in the shape of the client's era; that it was refused is recorded here.
 ///
 /// # Errors
 /// A bad cursor, a limit, or no upstream that answers.
 pub async fn list(gateway: &Arc<Gateway>, caller: &Caller, request: &Request, kind: Kind) -> Result<Json, Stop> {
-    gateway.quotas().request(caller.principal())?;
+    let quota = gateway.quotas().request(caller.principal());
+    // Counted in bulk: a list costs its caller nothing, and a line for each would be a way to fill the record.
+    quota.inspect_err(|refusal| gateway.journal().declined((caller.principal(), caller.who()), refusal.reason))?;
     let leg = Leg::new(kind.list_method(), request.client.version).through(request.via);
     let listed = page_of(gateway, caller, request, kind).await;
     let attempt = attempt(caller, &leg, None, None);

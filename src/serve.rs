@@ -5,6 +5,7 @@
 
 mod facade;
 mod feeds;
+mod follow;
 mod governs;
 mod keys;
 mod operations;
@@ -44,8 +45,9 @@ use crate::record::event::{ExecutableNote, StartNote};
 use crate::record::{Journal, JournalSettings, Keeping, Metrics};
 use crate::store::{StateDirectory, Store};
 use crate::telemetry::Telemetry;
-use crate::upstream::{Change, Executable, Upstreams};
+use crate::upstream::{Executable, Upstreams};
 use crate::wire::handle::Sealer;
+use follow::follow_upstreams;
 pub(crate) use process::hold_little;
 use replicas::{Cluster, stand};
 
@@ -379,32 +381,6 @@ async fn open(
         putting,
         _state: state,
     })
-}
-
-/// Tells the catalog what the upstreams say of themselves.
-async fn follow_upstreams(gateway: Arc<Gateway>) {
-    let mut changes = gateway.upstreams().changes();
-    let stopping = gateway.stopping();
-    loop {
-        let change = tokio::select! {
-            () = stopping.cancelled() => return,
-            change = changes.recv() => change,
-        };
-        match change {
-            Ok(Change::Listed(server, kind)) => gateway.catalog().changed(&server, Some(kind)),
-            Ok(Change::Up(server)) => gateway.catalog().changed(&server, None),
-            Ok(Change::Down(server)) => {
-                gateway.catalog().unreachable(&server, crate::outcome::Reason::UpstreamUnreachable);
-            }
-            // Something was missed, so everything may have changed.
-            Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {
-                for server in &gateway.config().servers {
-                    gateway.catalog().changed(&server.id, None);
-                }
-            }
-            Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
-        }
-    }
 }
 
 /// Records what servers run, and warns where it is not what they ran before.

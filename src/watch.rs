@@ -146,10 +146,6 @@ pub async fn watch(
     Ok(watch)
 }
 
-fn refused(refusal: Refusal) -> BoxFuture<'static, Outcome> {
-    Box::pin(std::future::ready(Outcome::Refused(refusal)))
-}
-
 fn too_many() -> Refusal {
     let hint = format!("name at most {} resources in one stream", limit::SUBSCRIPTIONS_PER_STREAM_MAX);
     Refusal::new(Reason::ParametersInvalid).hint(hint)
@@ -200,8 +196,14 @@ impl Watch {
     pub fn subscribe(&mut self, uri: String) -> BoxFuture<'static, Outcome> {
         match self.gateway.quotas().request(self.caller.principal()) {
             Ok(()) => self.add(uri),
-            Err(refusal) => refused(refusal),
+            Err(refusal) => self.refused(refusal),
         }
+    }
+
+    /// Not to be heard of, which is counted and recorded: it did not become a call.
+    fn refused(&self, refusal: Refusal) -> BoxFuture<'static, Outcome> {
+        self.gateway.journal().declined((self.caller.principal(), self.caller.who()), refusal.reason);
+        Box::pin(std::future::ready(Outcome::Refused(refusal)))
     }
 
     fn add(&mut self, uri: String) -> BoxFuture<'static, Outcome> {
@@ -210,11 +212,11 @@ impl Watch {
         }
         self.topics.retain(|_, topic| !topic.is_finished());
         if self.topics.len() >= limit::SUBSCRIPTIONS_PER_STREAM_MAX {
-            return refused(too_many());
+            return self.refused(too_many());
         }
         let slot = match self.gateway.quotas().subscription(self.caller.principal()) {
             Ok(slot) => slot,
-            Err(refusal) => return refused(refusal),
+            Err(refusal) => return self.refused(refusal),
         };
         while self.following.try_join_next().is_some() {}
         let (first, answer) = oneshot::channel();

@@ -170,6 +170,29 @@ fn the_page_has_every_key_of_conditions_and_expected_decisions_and_no_other() {
     assert_eq!(documented("`policies/tests.toml`"), read_by("expect.rs"));
 }
 
+/// The keys that `labels.toml` may have: those that are taken out of its tables, and the arms for its top level.
+fn read_of_labels() -> BTreeSet<String> {
+    let source = std::fs::read_to_string(root().join("src/policy/label/parse.rs")).unwrap();
+    let source = source.split("#[cfg(test)]").next().unwrap();
+    let taken = ["take(\"", "(&mut table, \""].into_iter().flat_map(|before| source.split(before).skip(1));
+    let mut keys: BTreeSet<String> = taken.map(|rest| rest.split('"').next().unwrap().to_owned()).collect();
+    let (_, arms) = source.split_once("match key.get_ref().as_ref() {").unwrap();
+    let (arms, _) = arms.split_once("other =>").unwrap();
+    for arm in arms.lines().filter_map(|line| line.trim_start().strip_prefix('"')?.split_once("\" =>")) {
+        // Its lists of tables are written as people write them.
+        let (name, rest) = arm;
+        keys.insert(if rest.contains("each(") { format!("[[{name}]]") } else { name.to_owned() });
+    }
+    keys
+}
+
+#[test]
+fn the_page_has_every_key_of_labels_and_no_other() {
+    let read = read_of_labels();
+    assert!(read.len() >= 16 && read.contains("[[flow]]") && read.contains("unless"), "{read:?}");
+    assert_eq!(documented("`policies/labels.toml`"), read);
+}
+
 /// A file of `examples/deploy`.
 fn deployed(name: &str) -> String {
     std::fs::read_to_string(root().join("examples/deploy").join(name)).unwrap()

@@ -231,7 +231,21 @@ fn ended(line: &Value, open: &mut Open) -> Map<String, Value> {
     event
 }
 
+/// Refusals that are no call's, counted: of a caller, or of somebody who was not authenticated.
 fn noise(line: &Value) -> Map<String, Value> {
+    if line.get("subject").is_some() || line.get("agent").is_some() {
+        let mut event = call(line);
+        for (name, value) in [("action_id", 2), ("disposition_id", 2), ("severity_id", LOW), ("status_id", 2)] {
+            event.insert(name.to_owned(), value.into());
+        }
+        event.extend(object(json!({
+            "activity_id": OTHER,
+            "activity_name": "Request",
+            "status_code": text(line, "noise/reason"),
+            "count": number(line, "noise/count"),
+        })));
+        return event;
+    }
     object(json!({
         "class_uid": AUTHENTICATION,
         "activity_id": 1,
@@ -495,6 +509,11 @@ mod tests {
             class("noise", &json!({"noise": {"reason": "token_missing", "source": "192.0.2.1", "count": 3}})),
             Some((3002, 1))
         );
+        let caller = json!({"subject": {"id": "user:corp/alice"}, "noise": {"reason": "rate_limited", "count": 3}});
+        assert_eq!(class("noise", &caller), Some((6003, 99)));
+        let event = event(&line("noise", &caller), &mut Open::default()).unwrap();
+        assert_eq!((&event["count"], &event["status_code"]), (&json!(3), &json!("rate_limited")));
+        assert_eq!((&event["action_id"], &event["actor"]["user"]["uid"]), (&json!(2), &json!("user:corp/alice")));
         let revoked = |target: &str, mode: &str, lifted: bool| {
             class(
                 "revocation",

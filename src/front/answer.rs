@@ -8,6 +8,7 @@ use http::header::{
 use http::{Response, StatusCode};
 use serde_json::json;
 
+use super::memory::Held;
 use super::metadata::Names;
 use crate::call::Endpoint;
 use crate::outcome::reply::{self, Reply};
@@ -40,6 +41,14 @@ pub(super) fn result(id: &Json, result: &Json) -> Response<Body> {
     message(&Message::result(id, result))
 }
 
+/// A list, as far as what its caller has in memory leaves room for it.
+pub(super) fn listed(about: About<'_>, id: &Json, list: &Json, held: &Held) -> Response<Body> {
+    match held.more(list.as_bytes().len()) {
+        Ok(()) => result(id, list),
+        Err(refusal) => about.stopped(refusal),
+    }
+}
+
 /// A row of the table.
 pub(super) fn reply(reply: &Reply, names: &Names, endpoint: &Endpoint) -> Response<Body> {
     let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -65,9 +74,26 @@ pub(super) struct About<'a> {
     pub(super) era: Era,
 }
 
+/// Goes along with a refusal that nothing behind the front has put on the record.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Untold(pub(super) Reason);
+
+/// A response that refuses for a reason that is yet to be told.
+pub(super) fn untold(mut response: Response<Body>, reason: Reason) -> Response<Body> {
+    response.extensions_mut().insert(Untold(reason));
+    response
+}
+
 impl About<'_> {
-    /// A stop, as the table has it.
+    /// A stop, as the table has it; it is yet to be told.
     pub(super) fn stopped(self, stop: impl Into<Stop>) -> Response<Body> {
+        let stop = stop.into();
+        let reason = stop.reason();
+        untold(self.told(stop), reason)
+    }
+
+    /// The same of a stop that is on the record already.
+    pub(super) fn told(self, stop: impl Into<Stop>) -> Response<Body> {
         reply(&reply::stopped(&stop.into(), self.id, self.method, self.era), self.names, self.endpoint)
     }
 
@@ -82,7 +108,8 @@ impl About<'_> {
                 "reason": Reason::VersionUnsupported.code(),
             },
         });
-        document(StatusCode::BAD_REQUEST, Message::error(self.id, &Json::of(&error)).as_bytes().clone())
+        let bytes = Message::error(self.id, &Json::of(&error)).as_bytes().clone();
+        untold(document(StatusCode::BAD_REQUEST, bytes), Reason::VersionUnsupported)
     }
 }
 
@@ -123,6 +150,7 @@ pub(super) async fn as_events(answer: Response<Body>) -> Response<Body> {
     // It is in memory already, and one message is one line.
     let Ok(document) = axum::body::to_bytes(body, usize::MAX).await else { return empty(StatusCode::BAD_GATEWAY) };
     let mut response = events(Body::from([b"event: message\ndata: ", document.as_ref(), b"\n\n"].concat()));
+    *response.extensions_mut() = parts.extensions;
     for (name, value) in parts.headers.iter().filter(|(name, _)| **name != CONTENT_TYPE) {
         response.headers_mut().insert(name, value.clone());
     }

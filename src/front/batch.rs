@@ -78,7 +78,7 @@ pub(super) async fn post<P: Pipeline>(
     });
     // In their order, which costs nothing where all are answered in one document.
     let answers: Vec<_> = stream::iter(answering).buffered(limit::BATCH_AT_ONCE_MAX).collect().await;
-    Some(together(answers).await)
+    Some(together(answers.into_iter().map(|answer| front.told(caller, answer)).collect()).await)
 }
 
 /// The messages of a batch, or what is wrong with each; or with all of them.

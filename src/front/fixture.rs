@@ -125,6 +125,7 @@ pub(crate) struct Scripted {
     pub(crate) refusals: Mutex<Vec<Reason>>,
     /// Whose questions nobody answered.
     pub(crate) given_up: Mutex<Vec<Request>>,
+    pub(crate) declined: Mutex<Vec<(String, Reason)>>,
 }
 
 pub(crate) struct Call {
@@ -157,6 +158,7 @@ impl Scripted {
             long: 0,
             refusals: Mutex::default(),
             given_up: Mutex::default(),
+            declined: Mutex::default(),
         }
     }
 }
@@ -184,6 +186,10 @@ impl Pipeline for Scripted {
 
     fn refused_unauthenticated(&self, reason: Reason, _: IpAddr) {
         self.refusals.lock().unwrap().push(reason);
+    }
+
+    fn refused(&self, caller: &String, reason: Reason) {
+        self.declined.lock().unwrap().push((caller.clone(), reason));
     }
 
     fn principal(caller: &String) -> PrincipalKey {

@@ -80,8 +80,10 @@ pub(super) async fn post<P: Pipeline>(
         return answer::result(&id, &Json::of(&serde_json::json!({})));
     }
     if matches!(method, Method::Subscribe | Method::Unsubscribe) {
-        let outcome = subscription(front, &inbound, &session, method).await;
-        return answer::reply(&reply::reply(&outcome, &id, method, Era::Legacy), &outside.names, &endpoint);
+        return match subscription(front, &inbound, &session, method).await {
+            Ok(outcome) => answer::reply(&reply::reply(&outcome, &id, method, Era::Legacy), &outside.names, &endpoint),
+            Err(stop) => about.stopped(stop),
+        };
     }
     let mandate = match headers::mandate(&inbound.headers, &inbound.message) {
         Ok(mandate) => mandate,
@@ -100,10 +102,9 @@ pub(super) async fn post<P: Pipeline>(
         last_words: None,
     };
     if let Method::List(kind) = method {
-        let listed = front.pipeline.list(&inbound.caller, &request, kind).await;
-        return match listed.and_then(|result| Ok(inbound.held.more(result.as_bytes().len()).map(|()| result)?)) {
-            Ok(result) => answer::result(&id, &result),
-            Err(stop) => about.stopped(stop),
+        return match front.pipeline.list(&inbound.caller, &request, kind).await {
+            Ok(result) => answer::listed(about, &id, &result, &inbound.held),
+            Err(stop) => about.told(stop),
         };
     }
     let registration = match front.sessions.register(session.key, &id) {
@@ -137,7 +138,7 @@ pub(super) async fn post<P: Pipeline>(
         Some(Some(Event::StreamClosed)) => {
             answer::events(resume::of_call(Start::Closed, ongoing, id, method, place, session.version))
         }
-        Some(None) => about.stopped(Refusal::new(Reason::Cancelled)),
+        Some(None) => about.told(Refusal::new(Reason::Cancelled)),
         None => answer::events(resume::of_call(Start::Silent, ongoing, id, method, place, session.version)),
     }
 }
@@ -153,7 +154,7 @@ pub(super) async fn open_stream<P: Pipeline>(
     let about = About { names: &outside.names, endpoint, id: None, method: None, era: Era::Legacy };
     let accepts = request_headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     if !accepts.into_iter().any(|value| value.contains("text/event-stream") || value.contains("*/*")) {
-        return answer::empty(StatusCode::NOT_ACCEPTABLE);
+        return answer::untold(answer::empty(StatusCode::NOT_ACCEPTABLE), Reason::RequestInvalid);
     }
     let version = headers::single(request_headers, header::PROTOCOL_VERSION).ok().flatten();
     let session = match session(front, caller, endpoint, (request_headers, None), version).await {
@@ -314,43 +315,38 @@ impl<P: Pipeline> Front<P> {
     }
 }
 
-/// Begins or ends to hear of a resource, on the session's own stream.
+/// Begins or ends to hear of a resource, on the session's own stream; what its upstream is asked is a call.
 async fn subscription<P: Pipeline>(
     front: &Front<P>,
     inbound: &Inbound<P>,
     session: &Session,
     method: Method,
-) -> Outcome {
+) -> Result<Outcome, Stop> {
     let uri = inbound.message.params().and_then(|params| params.get("uri")).and_then(Value::as_str);
     let Some(uri) = uri.filter(|uri| !uri.is_empty()) else {
-        return Refusal::new(Reason::ParametersInvalid).hint("send uri, as a string").into();
+        return Err(Refusal::new(Reason::ParametersInvalid).hint("send uri, as a string").into());
     };
     if method == Method::Unsubscribe {
         if let Some(mailbox) = front.mailboxes.find(session.key) {
             mailbox.unsubscribe(uri.into_owned()).await;
         }
-        return Outcome::Complete(Json::of(&serde_json::json!({})));
+        return Ok(Outcome::Complete(Json::of(&serde_json::json!({}))));
     }
     let (caller, endpoint) = (&inbound.caller, &inbound.endpoint);
-    if let Err(stop) = front.remembers(session) {
-        return stop.into();
-    }
+    front.remembers(session)?;
     let client = front.sessions.client(session);
-    let opened = front.mailboxes.open(&front.pipeline, &front.tracks, caller, endpoint, (session, &client)).await;
-    let mailbox = match opened {
-        Ok(mailbox) => mailbox,
-        Err(stop) => return stop.into(),
-    };
+    let place = (session, &client);
+    let mailbox = front.mailboxes.open(&front.pipeline, &front.tracks, caller, endpoint, place).await?;
     let outcome = mailbox.subscribe(uri.clone().into_owned()).await;
     if matches!(outcome, Outcome::Complete(_)) {
         let subscribed = Since { subscribed: true, ..Since::default() };
         if let Err(stop) = front.keep(caller, session, &subscribed).await {
             mailbox.unsubscribe(uri.into_owned()).await;
-            return stop.into();
+            return Err(stop);
         }
         front.sessions.has_subscribed(session.key);
     }
-    outcome
+    Ok(outcome)
 }
 
 /// Does what a notification of a client asks for; those that are not known here change nothing.

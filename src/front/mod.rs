@@ -22,7 +22,7 @@ use crate::gateway::Gateway;
 use crate::identity::ClientCertificate;
 use crate::ids::ReplicaId;
 use crate::link;
-use crate::outcome::Refusal;
+use crate::outcome::{Reason, Refusal};
 use crate::wire::handle::Sealer;
 use crate::wire::mcp::{Era, header};
 use crate::wire::{Json, Kind, Message, Source};
@@ -78,7 +78,7 @@ pub use proxy::client_address;
 pub use relay::{FromReplicas, Relay};
 pub use tls::{Certificates, TlsError};
 
-use answer::About;
+use answer::{About, Untold};
 use batch::Posted;
 use haste::Haste;
 use mailbox::Mailboxes;
@@ -303,10 +303,21 @@ impl<P: Pipeline> Front<P> {
         };
         let held = match self.memory.enter(P::principal(&caller)) {
             Ok(held) => held,
-            Err(refusal) => return about.stopped(refusal),
+            Err(refusal) => return self.told(&caller, about.stopped(refusal)),
         };
+        let leashed = caller.clone();
         let arrived = Arrived { caller, endpoint: endpoint.clone(), peer, via, certificate, held: Arc::clone(&held) };
-        memory::leaving(self.authenticated(outside, arrived, (parts, era), body).await, held)
+        let response = self.authenticated(outside, arrived, (parts, era), body).await;
+        let response = self.told(&leashed, response);
+        memory::leaving(leash::leash(response, || self.pipeline.clone().fallen(leashed)), held)
+    }
+
+    /// An answer to a caller, once its refusal is on the record.
+    fn told(&self, caller: &P::Caller, mut response: Response<Body>) -> Response<Body> {
+        if let Some(Untold(reason)) = response.extensions_mut().remove() {
+            self.pipeline.refused(caller, reason);
+        }
+        response
     }
 
     /// A request of somebody who was authenticated.
@@ -332,20 +343,20 @@ impl<P: Pipeline> Front<P> {
                 Ok(bytes) => bytes.into(),
                 Err(refusal) => return about.stopped(refusal),
             };
-            let response = self.hand_on(&there, &caller, (&parts, bytes), (peer, certificate.as_deref()), about).await;
-            return leash::leash(response, || self.pipeline.clone().fallen(caller));
+            return self.hand_on(&there, &caller, (&parts, bytes), (peer, certificate.as_deref()), about).await;
         }
         match (&parts.method, era) {
             (&Verb::POST, _) => {}
             (&Verb::GET, Era::Legacy) => {
-                let response = legacy::open_stream(self, outside, &caller, &endpoint, &parts.headers).await;
-                return leash::leash(response, || self.pipeline.clone().fallen(caller));
+                return legacy::open_stream(self, outside, &caller, &endpoint, &parts.headers).await;
             }
             (&Verb::DELETE, Era::Legacy) => {
                 return legacy::end_session(self, outside, &caller, &endpoint, &parts.headers).await;
             }
-            (_, Era::Modern) => return answer::method_not_allowed("POST"),
-            (_, Era::Legacy) => return answer::method_not_allowed("GET, POST, DELETE"),
+            (_, Era::Modern) => return answer::untold(answer::method_not_allowed("POST"), Reason::RequestInvalid),
+            (_, Era::Legacy) => {
+                return answer::untold(answer::method_not_allowed("GET, POST, DELETE"), Reason::RequestInvalid);
+            }
         }
         let bytes = match body::read(body, &held).await {
             Ok(bytes) => bytes,
@@ -361,14 +372,13 @@ impl<P: Pipeline> Front<P> {
             let version = headers::single(headers, header::PROTOCOL_VERSION).ok().flatten();
             let posted = Posted { caller: &caller, endpoint, headers, version, peer, via, held: &held };
             if let Some(response) = batch::post(self, outside, &posted, &bytes).await {
-                return leash::leash(response, || self.pipeline.clone().fallen(caller));
+                return response;
             }
         }
         let message = match Message::parse(bytes, Source::Client) {
             Ok(message) => message,
             Err(error) => return about.stopped(answer::unreadable(first, &error)),
         };
-        let leashed = caller.clone();
         let elsewhere = match via {
             Some(_) => None,
             None => match self.content_elsewhere(&caller, &endpoint, (&parts.headers, era), &message).await {
@@ -379,17 +389,13 @@ impl<P: Pipeline> Front<P> {
         if let Some(there) = elsewhere {
             self.goes_away(&there, message.id().as_ref());
             let body = message.as_bytes().clone();
-            let response = self.hand_on(&there, &caller, (&parts, body), (peer, certificate.as_deref()), about).await;
-            return leash::leash(response, || self.pipeline.clone().fallen(leashed));
+            return self.hand_on(&there, &caller, (&parts, body), (peer, certificate.as_deref()), about).await;
         }
         let streamed = answer::prefers_events(&parts.headers);
         let (id, headers) = (message.id(), parts.headers);
         let inbound = Inbound { caller, endpoint, peer, via, id, headers, message, held };
-        let mut response = self.post(outside, inbound).await;
-        if streamed {
-            response = answer::as_events(response).await;
-        }
-        leash::leash(response, || self.pipeline.clone().fallen(leashed))
+        let response = self.post(outside, inbound).await;
+        if streamed { answer::as_events(response).await } else { response }
     }
 
     /// One message, in its own era.

@@ -76,7 +76,7 @@ pub(super) async fn post<P: Pipeline>(
         via: inbound.via,
         last_words: None,
     };
-    let listed = match method {
+    let discovered = match method {
         Method::CallTool
         | Method::GetPrompt
         | Method::ReadResource
@@ -92,7 +92,7 @@ pub(super) async fn post<P: Pipeline>(
                 }
                 Some(Event::Notification(first)) => answer::events(stream::of_call(Some(first), ongoing, id, method)),
                 Some(Event::StreamClosed) => answer::events(stream::of_call(None, ongoing, id, method)),
-                None => about.stopped(Refusal::new(Reason::Cancelled)),
+                None => about.told(Refusal::new(Reason::Cancelled)),
             };
         }
         Method::Listen => {
@@ -106,12 +106,17 @@ pub(super) async fn post<P: Pipeline>(
                 Err(stop) => about.stopped(stop),
             };
         }
-        Method::List(kind) => front.pipeline.list(&inbound.caller, &request, kind).await,
+        Method::List(kind) => {
+            return match front.pipeline.list(&inbound.caller, &request, kind).await {
+                Ok(result) => answer::listed(about, &id, &result, &inbound.held),
+                Err(stop) => about.told(stop),
+            };
+        }
         Method::Discover => front.pipeline.discover(&inbound.caller, &request).await,
         _ => return about.stopped(Refusal::new(Reason::MethodUnknown)),
     };
-    match listed.and_then(|result| Ok(inbound.held.more(result.as_bytes().len()).map(|()| result)?)) {
-        Ok(result) => answer::result(&id, &result),
+    match discovered {
+        Ok(result) => answer::listed(about, &id, &result, &inbound.held),
         Err(stop) => about.stopped(stop),
     }
 }

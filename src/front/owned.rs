@@ -93,3 +93,16 @@ impl Drop for Part {
         self.release();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_principals_are_counted_and_for_as_long_as_they_hold_anything_new() {
+        let idle_max = Duration::from_secs(60);
+        let policy = Owners::new(idle_max).0.policy();
+        assert_eq!(policy.max_capacity(), Some(limit::PRINCIPALS_REMEMBERED_MAX));
+        assert_eq!((policy.time_to_idle(), policy.time_to_live()), (Some(idle_max), None));
+    }
+}

@@ -58,6 +58,8 @@ pub trait Pipeline: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Self::Caller, Stop>> + Send;
     /// Counts a refusal of somebody who was not authenticated.
     fn refused_unauthenticated(&self, reason: Reason, peer: IpAddr);
+    /// Counts and records a refusal of a caller which nothing behind the front has: calls and lists tell their own.
+    fn refused(&self, caller: &Self::Caller, reason: Reason);
     /// Who sessions belong to.
     fn principal(caller: &Self::Caller) -> PrincipalKey;
     /// Tells what somebody came with from everything else that they could have come with.
@@ -169,6 +171,10 @@ impl Pipeline for Gateway {
 
     fn refused_unauthenticated(&self, reason: Reason, peer: IpAddr) {
         Self::refused_unauthenticated(self, reason, peer);
+    }
+
+    fn refused(&self, caller: &Caller, reason: Reason) {
+        self.journal().declined((caller.principal(), caller.who()), reason);
     }
 
     fn principal(caller: &Caller) -> PrincipalKey {

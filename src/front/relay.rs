@@ -215,7 +215,7 @@ impl<P: Pipeline> Front<P> {
             Err(failure) => Err(failure),
         };
         self.pipeline.handed_on(caller, there.replica, parts.method.as_str(), told);
-        answered.unwrap_or_else(|failure| about.stopped(failure))
+        answered.unwrap_or_else(|failure| about.told(failure))
     }
 
     async fn answered(

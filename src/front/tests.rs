@@ -176,6 +176,32 @@ async fn what_changed_in_a_session_is_known_to_the_process_that_comes_after_this
 }
 
 #[tokio::test]
+async fn what_is_refused_to_a_caller_is_told_once_whatever_its_answer_looks_like() {
+    let front = front(Scripted::new([]));
+    let told = || std::mem::take(&mut *front.pipeline.declined.lock().unwrap());
+    let ann = |reason| ("ann".to_owned(), reason);
+    // As a document, and for a client that wants a stream.
+    for accept in ["application/json", "text/event-stream, application/json"] {
+        post_modern(&front, "ping", json!({}), &[("accept", accept)]).await;
+        assert_eq!(told(), [ann(Reason::MethodUnknown)], "{accept}");
+    }
+    let (old, _) = session(&front, "ann", "2025-03-26").await;
+    let message = |id: u8, method: &str| json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": {} });
+    // Each message of a batch is one by itself, and those that are answered are none.
+    let batch = json!([message(1, "ping"), message(2, "server/discover"), 7, message(3, "initialized")]);
+    let answer = json_of(post_legacy(&front, "ann", Some(&old), batch).await).await;
+    assert_eq!(answer.as_array().unwrap().len(), 4, "{answer}");
+    assert_eq!(told(), [ann(Reason::MethodUnknown), ann(Reason::RequestInvalid), ann(Reason::MethodUnknown)]);
+    let response =
+        send(&front, "DELETE", "/mcp", &[("authorization", "Bearer ann"), ("mcp-session-id", "x")], "").await;
+    assert_eq!((response.status(), told()), (StatusCode::NOT_FOUND, vec![ann(Reason::SessionUnknown)]));
+    // Whoever is not authenticated is counted elsewhere, and what is answered is not told at all.
+    send(&front, "POST", "/mcp", &[("authorization", "Bearer bad")], "{").await;
+    post_modern(&front, "tools/list", json!({}), &[]).await;
+    assert_eq!(told(), []);
+}
+
+#[tokio::test]
 async fn a_foreign_host_or_origin_is_refused_before_anything_is_read() {
     let front = front(Scripted::new([]));
     for path in ["/mcp", "/.well-known/oauth-protected-resource"] {

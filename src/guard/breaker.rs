@@ -319,6 +319,22 @@ mod tests {
     }
 
     #[test]
+    fn so_many_are_watched_and_whoever_comes_when_all_places_are_taken_trips_all_the_same() {
+        let agent = |number: u64| Watched { agent: AgentId::new(&format!("agent-{number}")).unwrap(), subject: None };
+        let breaker = Breaker::new(Arc::new(Counting::default()));
+        let config = BreakerConfig { denials_per_minute: 3, ..BreakerConfig::default() };
+        for number in 0..limit::BREAKER_WATCHED_MAX + 2_000 {
+            assert_eq!(breaker.refused(&agent(number), Reason::NotAllowed, &config), None);
+        }
+        breaker.circuits.run_pending_tasks();
+        assert!(breaker.circuits.entry_count() <= limit::BREAKER_WATCHED_MAX);
+        let late = agent(u64::MAX);
+        let tripped: Vec<bool> =
+            (0..3).map(|_| breaker.refused(&late, Reason::NotAllowed, &config).is_some()).collect();
+        assert_eq!(tripped, [false, false, true]);
+    }
+
+    #[test]
     fn whoever_comes_last_is_watched_whatever_others_have_filled() {
         let agent = |number: usize| Watched { agent: AgentId::new(&format!("agent-{number}")).unwrap(), subject: None };
         let circuits = circuits(8);

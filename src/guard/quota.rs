@@ -223,6 +223,13 @@ mod tests {
     }
 
     #[test]
+    fn so_many_principals_are_remembered_and_none_is_forgotten_for_its_age() {
+        let policy = quotas().usage.policy();
+        assert_eq!(policy.max_capacity(), Some(limit::PRINCIPALS_REMEMBERED_MAX));
+        assert_eq!((policy.time_to_live(), policy.time_to_idle()), (None, None));
+    }
+
+    #[test]
     fn whoever_comes_last_is_remembered_however_often_others_came_before() {
         let usage = remembered(4);
         for _ in 0..50 {

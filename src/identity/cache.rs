@@ -119,12 +119,17 @@ impl Entry {
 }
 
 /// Until the token expires, and no longer than [`limit::TOKEN_CACHE_LIFE_MAX`].
+fn life(until: i64, now: i64) -> Duration {
+    let left = u64::try_from(until.saturating_sub(now)).unwrap_or(0);
+    Duration::from_secs(left).min(limit::TOKEN_CACHE_LIFE_MAX)
+}
+
+/// Lets each entry live as long as [`life`] says.
 struct UntilExpiry;
 
 impl Expiry<Digest, Arc<Entry>> for UntilExpiry {
     fn expire_after_create(&self, _: &Digest, entry: &Arc<Entry>, _: Instant) -> Option<Duration> {
-        let left = u64::try_from(entry.until.saturating_sub(super::now_s())).unwrap_or(0);
-        Some(Duration::from_secs(left).min(limit::TOKEN_CACHE_LIFE_MAX))
+        Some(life(entry.until, super::now_s()))
     }
 
     fn expire_after_update(
@@ -135,5 +140,23 @@ impl Expiry<Digest, Arc<Entry>> for UntilExpiry {
         _: Option<Duration>,
     ) -> Option<Duration> {
         self.expire_after_create(key, entry, at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verified_token_is_kept_until_it_expires_and_for_five_minutes_at_most() {
+        assert_eq!(limit::TOKEN_CACHE_LIFE_MAX, Duration::from_secs(5 * 60));
+        let now = 1_800_000_000;
+        assert_eq!(life(now + 10, now), Duration::from_secs(10));
+        assert_eq!(life(now + 3_600, now), limit::TOKEN_CACHE_LIFE_MAX);
+        assert_eq!(life(now + 300, now), limit::TOKEN_CACHE_LIFE_MAX);
+        assert_eq!(life(i64::MAX, i64::MIN), limit::TOKEN_CACHE_LIFE_MAX);
+        for past in [now, now - 1, i64::MIN] {
+            assert_eq!(life(past, now), Duration::ZERO);
+        }
     }
 }

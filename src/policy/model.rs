@@ -185,6 +185,10 @@ fn enforce(enforcer: &Enforcer, question: &Question<'_>) -> Result<bool, NoAnswe
 
 /// `means(object, pattern, action)` of the matcher. What is not text makes the matcher fail, which refuses.
 fn means(object: Dynamic, pattern: Dynamic, action: Dynamic) -> Dynamic {
+    #[cfg(test)]
+    if super::mutation::trouble() {
+        return Dynamic::UNIT;
+    }
     let (Ok(object), Ok(pattern), Ok(action)) =
         (object.into_immutable_string(), pattern.into_immutable_string(), action.into_immutable_string())
     else {

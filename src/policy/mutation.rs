@@ -24,6 +24,34 @@ pub(super) const ALL: [Mutation; 4] = [
     Mutation::TableTakesDependsForAllow,
 ];
 
+/// What may go wrong within Casbin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trouble {
+    Panic,
+    Error,
+}
+
+thread_local! {
+    static TROUBLE: Slot<Option<Trouble>> = const { Slot::new(None) };
+}
+
+/// Runs something while Casbin is in trouble.
+pub(super) fn in_trouble<T>(trouble: Trouble, run: impl FnOnce() -> T) -> T {
+    TROUBLE.set(Some(trouble));
+    let result = run();
+    TROUBLE.set(None);
+    result
+}
+
+/// What a function of the matcher does then: it panics, or answers what the matcher cannot use.
+pub(super) fn trouble() -> bool {
+    match TROUBLE.get() {
+        None => false,
+        Some(Trouble::Error) => true,
+        Some(Trouble::Panic) => panic!("seeded: casbin panics"),
+    }
+}
+
 thread_local! {
     static ACTIVE: Slot<Option<Mutation>> = const { Slot::new(None) };
 }

@@ -33,6 +33,41 @@ fn a_group_gives_its_role_and_the_role_its_toolset() {
 }
 
 #[test]
+fn an_error_and_a_panic_within_casbin_refuse_and_the_next_question_is_answered() {
+    use super::mutation::{Trouble, in_trouble};
+    let ann = user("ann", &["platform"]);
+    let (action, read) = (Action::parse("call").unwrap(), "github/list_issues");
+    for trouble in [Trouble::Panic, Trouble::Error] {
+        let policy = policy();
+        let ask = policy.ask_about("github", "list_issues", &action).unwrap();
+        let depends = policy.ask_about("deploy", "rollout", &action).unwrap();
+        let unavailable = |object: &str, arguments: &str| {
+            let decision = in_trouble(trouble, || decide_at(&policy, &ann, object, "call", arguments, WORKDAY));
+            assert!(!decision.visible, "{trouble:?}");
+            decision.refusal.map(|refusal| refusal.reason)
+        };
+        // A class of which nothing is known.
+        assert_eq!(unavailable(read, "{}"), Some(Reason::PolicyUnavailable), "{trouble:?}");
+        let class = policy.class(&ann);
+        assert_eq!(in_trouble(trouble, || policy.list(&class, &[ask])), [false], "{trouble:?}: nothing is shown");
+        assert!(!in_trouble(trouble, || policy.visible(&class, &ask)), "{trouble:?}");
+        assert!(in_trouble(trouble, || policy.who_can(&ask)).is_empty(), "{trouble:?}: nobody is named");
+        // Nothing of that was kept, and no enforcer that had a panic is asked again.
+        assert_eq!(reason(&policy, &ann, read, "{}"), None, "{trouble:?}");
+        assert_eq!(policy.list(&class, &[ask, depends]), [true, true], "{trouble:?}");
+        assert!(!policy.who_can(&ask).is_empty(), "{trouble:?}");
+        // What the table knows needs no Casbin; what depends on arguments does, and what it does not know.
+        assert!(in_trouble(trouble, || decide_at(&policy, &ann, read, "call", "{}", WORKDAY)).is_allowed());
+        let few = r#"{"replicas":2}"#;
+        let settled = in_trouble(trouble, || decide_at(&policy, &ann, "deploy/rollout", "call", few, WORKDAY));
+        assert_eq!(settled.refusal.map(|refusal| refusal.reason), Some(Reason::PolicyUnavailable), "{trouble:?}");
+        assert_eq!(unavailable("deploy/wipe", "{}"), Some(Reason::PolicyUnavailable), "{trouble:?}");
+        assert_eq!(reason(&policy, &ann, "deploy/rollout", few), None, "{trouble:?}");
+        assert_eq!(reason(&policy, &ann, "deploy/wipe", "{}"), None, "{trouble:?}");
+    }
+}
+
+#[test]
 fn a_role_of_a_role_holds_only_in_its_environment() {
     let policy = policy();
     assert_eq!(reason(&policy, &user("lea", &[]), "github/list_issues", "{}"), None);

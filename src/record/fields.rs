@@ -389,8 +389,9 @@ pub(super) struct NoiseFields {
 #[derive(Serialize)]
 pub(super) struct NoiseFacts {
     pub(super) reason: Reason,
-    /// An address, an IPv6 /64, or `other` where there were too many.
-    pub(super) source: String,
+    /// An address, an IPv6 /64, or `other` where there were too many; of a caller, who stands before it, none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) source: Option<String>,
     pub(super) count: u64,
     pub(super) since: String,
 }

@@ -5,7 +5,6 @@
 //! know how lines reach the disk ([`super::writer`]). Invariant: nothing is recorded twice, and what
 //! cannot be recorded is counted.
 
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,8 +21,8 @@ use super::event::{
     AdminNote, Attempt, ExecutableNote, Intent, Listing, PinNote, RelayNote, ReloadNote, RevocationNote, StartNote,
 };
 use super::fields::{
-    AdminFields, CallFields, ExecutableFields, NoiseFields, OpenLeg, PinFields, RelayFields, ReloadFields,
-    RepairFields, ResultFacts, ResultFields, RevocationFields, StartFields, StopFacts, StopFields,
+    AdminFields, CallFields, ExecutableFields, OpenLeg, PinFields, RelayFields, ReloadFields, RepairFields,
+    ResultFacts, ResultFields, RevocationFields, StartFields, StopFacts, StopFields,
 };
 use super::keep::{Holds, Keeper};
 use super::keys::JournalKey;
@@ -52,7 +51,7 @@ struct Handle {
     shared: Arc<Shared>,
     replica: ReplicaId,
     key: JournalKey,
-    noise: Arc<Noise>,
+    noise: Noise,
     thread: std::sync::Mutex<Option<std::thread::JoinHandle<()>>>,
     ledger: Arc<Signal>,
     ledger_thread: std::sync::Mutex<Option<std::thread::JoinHandle<()>>>,
@@ -135,7 +134,6 @@ impl Journal {
             Durability::Fsync => None,
         };
         let shared = Arc::new(Shared::new(settings.metrics, direct));
-        let noise = Arc::new(Noise::default());
         let writer = Writer {
             shared: Arc::clone(&shared),
             appender,
@@ -177,7 +175,7 @@ impl Journal {
             shared,
             replica: settings.replica,
             key: settings.key,
-            noise,
+            noise: Noise::default(),
             thread: std::sync::Mutex::new(Some(thread)),
             ledger,
             ledger_thread: std::sync::Mutex::new(ledger_thread),
@@ -294,8 +292,11 @@ impl Journal {
         self.write_durably(header, &AdminFields { admin: note }, Mark::Plain).await
     }
 
-    /// Records that a request was handed to another replica. Never waits.
+    /// Records that a request was handed to another replica, and counts why it could not be. Never waits.
     pub fn handed_on(&self, who: &Who, note: &RelayNote<'_>) {
+        if let Some(reason) = note.reason {
+            self.metrics().refused(reason);
+        }
         let header = Header { who: Some(who), ..self.header("relay", None) };
         self.write(header, &RelayFields { relay: note }, Mark::Plain);
     }
@@ -318,14 +319,6 @@ impl Journal {
     pub fn listed(&self, attempt: &Attempt<'_>, listing: &Listing) {
         let fields = CallFields::list(attempt, listing);
         self.write(self.header_of("list", attempt), &fields, Mark::Plain);
-    }
-
-    /// Counts a refusal of somebody who was not authenticated. Never waits.
-    pub fn knocked(&self, reason: Reason, source: IpAddr) {
-        self.metrics().refused(reason);
-        if let Some(noise) = self.0.noise.count(reason, source) {
-            self.note("noise", None, &NoiseFields { noise }, Mark::Plain);
-        }
     }
 
     /// Whether intents are taken: part of readiness.
@@ -371,6 +364,10 @@ impl Journal {
     #[must_use]
     pub fn written(&self) -> Written {
         Written::of(Arc::clone(&self.0.position))
+    }
+
+    pub(super) fn noise(&self) -> &Noise {
+        &self.0.noise
     }
 
     /// The key for digests.
@@ -467,12 +464,6 @@ impl Journal {
 
     fn header_of<'a>(&'a self, kind: &'static str, attempt: &Attempt<'a>) -> Header<'a> {
         Header { who: Some(attempt.who), ..self.header(kind, Some((attempt.call, attempt.leg))) }
-    }
-
-    fn write_noise(&self) {
-        for noise in self.0.noise.take() {
-            self.note("noise", None, &NoiseFields { noise }, Mark::Plain);
-        }
     }
 
     /// Writes the counts once an interval, for as long as the journal is in use.

@@ -7,10 +7,11 @@ use std::collections::HashMap;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use secrecy::ExposeSecret;
 use tokio::sync::{Notify, OnceCell};
+use tokio::time::Instant;
 
 use super::Access;
 use crate::config::Isolation;
@@ -306,6 +307,29 @@ mod tests {
         assert_eq!(pool.take_idle(Duration::ZERO).len(), 1);
         drop(first);
         assert_eq!(pool.take_all().len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_is_idle_once_nobody_has_used_it_for_so_long_and_one_in_use_never_is() {
+        for age in [limit::SESSION_IDLE, limit::PROCESS_IDLE] {
+            let pool = Pool::new(4);
+            let key = |n| Key::of(&access(n, AuthorizationContext::Gateway), Isolation::Principal, Askable::NOTHING);
+            drop(lease(&pool, &key(1), 1).await.unwrap());
+            let in_use = lease(&pool, &key(2), 2).await.unwrap();
+            tokio::time::advance(age - Duration::from_secs(1)).await;
+            assert!(pool.take_idle(age).is_empty());
+            // Whoever uses it again begins that anew.
+            drop(lease(&pool, &key(3), 3).await.unwrap());
+            tokio::time::advance(Duration::from_secs(1)).await;
+            assert_eq!(pool.take_idle(age).iter().map(|value| **value).collect::<Vec<_>>(), [1]);
+            drop(in_use);
+            tokio::time::advance(age - Duration::from_secs(1)).await;
+            let mut rest: Vec<u32> = pool.take_idle(age).iter().map(|value| **value).collect();
+            rest.sort_unstable();
+            assert_eq!(rest, [3]);
+            tokio::time::advance(Duration::from_secs(1)).await;
+            assert_eq!(pool.take_idle(age).iter().map(|value| **value).collect::<Vec<_>>(), [2]);
+        }
     }
 
     #[tokio::test]

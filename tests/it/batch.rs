@@ -16,6 +16,7 @@ fn call(id: &Value, name: &str) -> Value {
 
 #[tokio::test]
 async fn a_batch_is_answered_by_an_array_and_each_message_is_decided_by_itself() {
+    crate::needs_python!();
     let test = Talkative::start(("modern", "http")).await;
     let client = test.client();
     let headers = session(&client, "2025-03-26").await;
@@ -44,6 +45,7 @@ async fn a_batch_is_answered_by_an_array_and_each_message_is_decided_by_itself()
 
 #[tokio::test]
 async fn a_batch_with_a_call_that_streams_is_answered_by_a_stream() {
+    crate::needs_python!();
     let test = Talkative::start(("modern", "http")).await;
     let client = test.client();
     let headers = session(&client, "2025-03-26").await;
@@ -59,6 +61,7 @@ async fn a_batch_with_a_call_that_streams_is_answered_by_a_stream() {
 
 #[tokio::test]
 async fn notifications_alone_are_accepted_without_a_body() {
+    crate::needs_python!();
     let test = Talkative::start(("modern", "http")).await;
     let client = test.client();
     let headers = session(&client, "2025-03-26").await;
@@ -69,6 +72,7 @@ async fn notifications_alone_are_accepted_without_a_body() {
 
 #[tokio::test]
 async fn other_versions_initialize_and_too_many_messages_are_refused() {
+    crate::needs_python!();
     let test = Talkative::start(("modern", "http")).await;
     let client = test.client();
     let ping = json!({ "jsonrpc": "2.0", "id": 1, "method": "ping" });

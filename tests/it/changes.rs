@@ -23,6 +23,7 @@ async fn look(test: &Talkative, token: &str) {
 
 #[tokio::test]
 async fn a_list_that_an_upstream_changes_is_heard_of_in_both_eras() {
+    crate::needs_python!();
     for upstream in UPSTREAMS {
         // With a process for each caller, what one of them changes is its own: the gateway lists another one.
         let test = Talkative::with(upstream, &[], "isolation = \"shared\"").await;
@@ -45,6 +46,7 @@ async fn a_list_that_an_upstream_changes_is_heard_of_in_both_eras() {
 
 #[tokio::test]
 async fn a_list_that_is_a_callers_own_is_listened_to_for_them() {
+    crate::needs_python!();
     for upstream in UPSTREAMS {
         let test = Talkative::with(upstream, &[], "list_as = \"caller\"").await;
         let bob = test.issuer.token("bob", &["developers"], &test.gateway.resource());
@@ -75,6 +77,7 @@ async fn a_list_that_is_a_callers_own_is_listened_to_for_them() {
 
 #[tokio::test]
 async fn a_listen_hears_of_the_kinds_only_that_it_asked_for() {
+    crate::needs_python!();
     let test = Talkative::start(("modern", "http")).await;
     look(&test, &test.token).await;
     let mut stream = test.listen(&test.token, json!({ "promptsListChanged": true })).await;
@@ -89,6 +92,7 @@ async fn a_listen_hears_of_the_kinds_only_that_it_asked_for() {
 
 #[tokio::test]
 async fn a_policy_change_is_heard_of_by_whose_prompts_and_resources_it_changes() {
+    crate::needs_python!();
     const TESTERS: &str = "g, group:test/testers, role:tester, *\np, role:tester, *, up/first, get, -, allow\n";
     let test = Talkative::start(("modern", "http")).await;
     test.gateway.write_policy(&format!("{RULES}{TESTERS}"));

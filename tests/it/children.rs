@@ -6,10 +6,10 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use crate::stdio::python;
 use crate::support::eventually;
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::issuer::Issuer;
+use crate::support::python;
 
 /// A server of the legacy era that runs whatever a test sends it, and answers what that found out.
 const SERVER: &str = r#"
@@ -133,6 +133,7 @@ fn is_root() -> bool {
 
 #[tokio::test]
 async fn a_child_cannot_read_keys_journal_store_or_configuration() {
+    crate::needs_python!();
     let Some(place) = Place::start().await else { return };
     let keys: Vec<PathBuf> =
         std::fs::read_dir(place.gateway.state().join("keys")).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -153,6 +154,7 @@ async fn a_child_cannot_read_keys_journal_store_or_configuration() {
 
 #[tokio::test]
 async fn a_child_cannot_change_state_or_configuration() {
+    crate::needs_python!();
     let Some(place) = Place::start().await else { return };
     let policy = place.path("policies/policy.csv");
     let before = std::fs::read_to_string(&policy).unwrap();
@@ -166,6 +168,7 @@ async fn a_child_cannot_change_state_or_configuration() {
 
 #[tokio::test]
 async fn a_child_works_in_a_private_directory_that_goes_with_it() {
+    crate::needs_python!();
     let Some(mut place) = Place::start().await else { return };
     let code = "result = [os.getcwd(), os.environ['HOME'], os.environ['TMPDIR'], oct(os.stat('.').st_mode)[-3:]]\n\
                 open('made', 'w').write('x')\nresult.append(oct(os.stat('made').st_mode)[-3:])\n\
@@ -183,6 +186,7 @@ async fn a_child_works_in_a_private_directory_that_goes_with_it() {
 
 #[tokio::test]
 async fn a_child_cannot_look_into_another_child() {
+    crate::needs_python!();
     let Some(place) = Place::start().await else { return };
     let told = "open('kept', 'w').write('for the sibling alone'); result = [os.getpid(), os.getcwd()]";
     let sibling = place.found("sibling", told).await;
@@ -200,6 +204,7 @@ async fn a_child_cannot_look_into_another_child() {
 
 #[tokio::test]
 async fn a_child_cannot_look_into_the_gateway() {
+    crate::needs_python!();
     let Some(place) = Place::start().await else { return };
     let gateway = place.gateway.process_id();
     for code in [
@@ -225,6 +230,7 @@ async fn a_child_cannot_look_into_the_gateway() {
 
 #[tokio::test]
 async fn a_child_cannot_end_or_starve_its_supervisor_or_the_gateway() {
+    crate::needs_python!();
     let Some(place) = Place::start().await else { return };
     let gateway = place.gateway.process_id();
     // Of resource limits and priorities nothing separates the processes of one user but the filter.
@@ -264,6 +270,7 @@ async fn a_child_cannot_end_or_starve_its_supervisor_or_the_gateway() {
 
 #[tokio::test]
 async fn a_child_without_network_reaches_no_listener_of_this_machine_and_no_resolver() {
+    crate::needs_python!();
     let Some(place) = Place::start().await else { return };
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -285,6 +292,7 @@ async fn a_child_without_network_reaches_no_listener_of_this_machine_and_no_reso
 
 #[tokio::test]
 async fn a_child_reaches_no_unix_socket_whatever_network_it_has() {
+    crate::needs_python!();
     let Some(place) = Place::start().await else { return };
     let path = place.gateway.state().canonicalize().unwrap().join("control.sock").display().to_string();
     let name = format!("hostile-{}", std::process::id());
@@ -322,6 +330,7 @@ async fn a_child_reaches_no_unix_socket_whatever_network_it_has() {
 
 #[tokio::test]
 async fn a_child_without_a_sandbox_does_not_operate_the_gateway_either() {
+    crate::needs_python!();
     let Some(place) = Place::start().await else { return };
     let path = place.gateway.state().canonicalize().unwrap().join("control.sock").display().to_string();
     let order = r#"{"target":"everything"}"#;
@@ -339,6 +348,7 @@ async fn a_child_without_a_sandbox_does_not_operate_the_gateway_either() {
 
 #[tokio::test]
 async fn a_child_gains_no_privileges_and_has_none() {
+    crate::needs_python!();
     let Some(place) = Place::start().await else { return };
     let code =
         "result = dict(line.split(':\\t') for line in open('/proc/self/status').read().splitlines() if ':\\t' in line)";
@@ -373,6 +383,7 @@ async fn a_child_gains_no_privileges_and_has_none() {
 
 #[tokio::test]
 async fn a_child_inherits_nothing_but_its_standard_streams() {
+    crate::needs_python!();
     let Some(place) = Place::start().await else { return };
     // The fourth is the one with which the directory is read.
     let open = place.found("hostile", "result = sorted(map(int, os.listdir('/proc/self/fd')))").await;
@@ -381,6 +392,7 @@ async fn a_child_inherits_nothing_but_its_standard_streams() {
 
 #[tokio::test]
 async fn a_child_that_fills_memory_files_or_descriptors_comes_to_its_bound() {
+    crate::needs_python!();
     let bounds = "[servers.hostile.process]\nmemory_mebibytes_max = 256\nfile_mebibytes_max = 1\nopen_files_max = 64\n";
     let Some(place) = Place::with(bounds).await else { return };
     let memory = "len(bytearray(512 * 1024 * 1024))";
@@ -401,6 +413,7 @@ async fn a_child_that_fills_memory_files_or_descriptors_comes_to_its_bound() {
 
 #[tokio::test]
 async fn a_child_that_starts_processes_without_end_comes_to_its_bound() {
+    crate::needs_python!();
     let Some(place) = Place::with("process = { processes_max = 20 }").await else { return };
     if is_root() {
         eprintln!("not tested: the kernel does not count the processes of root");
@@ -418,6 +431,7 @@ async fn a_child_that_starts_processes_without_end_comes_to_its_bound() {
 
 #[tokio::test]
 async fn a_child_reads_and_writes_what_its_server_names_and_no_more() {
+    crate::needs_python!();
     let shared = tempfile::tempdir().unwrap();
     let at = |name: &str| shared.path().join(name);
     for name in ["read", "write", "else"] {
@@ -458,6 +472,7 @@ fn umask() -> u32 {
 
 #[tokio::test]
 async fn what_a_server_runs_is_on_the_record_and_a_change_of_it_is_a_warning() {
+    crate::needs_python!();
     let (issuer, place) = (Issuer::start().await, tempfile::tempdir().unwrap());
     let (program, script) = (place.path().join("server"), place.path().join("server.py"));
     std::fs::write(&script, SERVER).unwrap();
@@ -491,6 +506,7 @@ async fn what_a_server_runs_is_on_the_record_and_a_change_of_it_is_a_warning() {
 
 #[tokio::test]
 async fn a_server_without_a_sandbox_is_named_by_check_log_and_readiness() {
+    crate::needs_python!();
     let Some(place) = Place::start().await else { return };
     let checked = place.gateway.command(&["check"]);
     let said = String::from_utf8_lossy(&checked.stderr).into_owned();

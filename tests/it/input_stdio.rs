@@ -93,7 +93,7 @@ async fn start(directory: &Path, script: &str, more: &str) -> (Issuer, Gateway, 
     let issuer = Issuer::start().await;
     let path = directory.join("server.py");
     std::fs::write(&path, script).unwrap();
-    let python = crate::stdio::python();
+    let python = crate::support::python();
     let gateway = Setup::new(&issuer)
         .policy(&may_ask(&["elicit", "sample", "roots"]))
         .stdio_server("tools", &[&python, &path.display().to_string()], more)
@@ -105,6 +105,7 @@ async fn start(directory: &Path, script: &str, more: &str) -> (Issuer, Gateway, 
 
 #[tokio::test]
 async fn clients_of_both_eras_answer_what_processes_of_both_eras_ask() {
+    crate::needs_python!();
     for script in [LEGACY, MODERN] {
         let directory = tempfile::tempdir().unwrap();
         let (_issuer, gateway, client) = start(directory.path(), script, "").await;
@@ -128,6 +129,7 @@ async fn clients_of_both_eras_answer_what_processes_of_both_eras_ask() {
 
 #[tokio::test]
 async fn a_process_of_either_era_asks_the_model_and_the_roots_of_clients_of_both_eras() {
+    crate::needs_python!();
     let sampled = json!({ "role": "assistant", "model": "m" });
     for script in [MODERN, LEGACY] {
         let directory = tempfile::tempdir().unwrap();
@@ -211,6 +213,7 @@ async fn a_process_hears_that_the_roots_of_its_own_client_have_changed_and_why_a
 
 #[tokio::test]
 async fn whose_question_it_is_is_never_guessed_among_several_calls() {
+    crate::needs_python!();
     let directory = tempfile::tempdir().unwrap();
     let (_issuer, _gateway, client) = start(directory.path(), LEGACY, "").await;
     let hanging = client.clone();
@@ -226,6 +229,7 @@ async fn whose_question_it_is_is_never_guessed_among_several_calls() {
 
 #[tokio::test]
 async fn a_question_that_nobody_answers_leaves_the_next_calls_questions_alone() {
+    crate::needs_python!();
     let directory = tempfile::tempdir().unwrap();
     let (_issuer, _gateway, client) = start(directory.path(), LEGACY, "").await;
     let open = call(&client, &all_capabilities(), arguments("tools__form")).await;
@@ -246,6 +250,7 @@ async fn a_question_that_nobody_answers_leaves_the_next_calls_questions_alone() 
 
 #[tokio::test]
 async fn a_shared_process_can_ask_nobody() {
+    crate::needs_python!();
     let directory = tempfile::tempdir().unwrap();
     let (_issuer, _gateway, client) = start(directory.path(), LEGACY, "isolation = \"shared\"").await;
     let asked = call(&client, &all_capabilities(), arguments("tools__form")).await;
@@ -256,6 +261,7 @@ async fn a_shared_process_can_ask_nobody() {
 
 #[tokio::test]
 async fn a_process_is_told_that_nobody_answers() {
+    crate::needs_python!();
     let directory = tempfile::tempdir().unwrap();
     let (_issuer, _gateway, client) = start(directory.path(), LEGACY, "health = { input_timeout = \"1s\" }").await;
     let asked = call(&client, &all_capabilities(), arguments("tools__form")).await;

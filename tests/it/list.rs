@@ -45,6 +45,13 @@ async fn if_every_upstream_fails_the_list_is_an_error() {
     let answer = client.modern("tools/list", json!({})).await;
     assert_eq!(answer.error_code(), -32603, "{}", answer.text);
     assert_eq!(answer.response()["error"]["data"]["reason"], "catalog_unavailable");
+    let (_, session) = client.initialize("2025-11-25").await;
+    for method in ["tools/list", "prompts/list", "resources/list", "resources/templates/list"] {
+        let answer = client.legacy(&session, method, json!({})).await;
+        assert_eq!(answer.error_code(), -32603, "{method}: {}", answer.text);
+        assert_eq!(answer.response()["error"]["data"]["reason"], "catalog_unavailable", "{method}");
+        assert!(answer.response().get("result").is_none(), "{method}: {}", answer.text);
+    }
 }
 
 #[tokio::test]

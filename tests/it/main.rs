@@ -11,6 +11,16 @@
 
 mod support;
 
+/// Ends a test here that has servers which are scripts, where nothing can run them.
+macro_rules! needs_python {
+    () => {
+        if !$crate::support::has_python() {
+            return;
+        }
+    };
+}
+pub(crate) use needs_python;
+
 mod accounts;
 mod admin;
 mod agents;
@@ -25,6 +35,7 @@ mod batch;
 mod bound;
 mod breaker;
 mod bridge;
+mod broken;
 mod bucket;
 mod callers;
 mod changes;
@@ -39,6 +50,7 @@ mod doctor;
 mod exchanges;
 mod extension;
 mod feeds;
+mod inbound;
 mod init;
 mod input;
 mod input_legacy;
@@ -61,6 +73,7 @@ mod patience;
 mod pins;
 mod processes;
 mod record;
+mod refused;
 mod registration;
 mod relay;
 mod reload;
@@ -80,6 +93,7 @@ mod tasks;
 mod tasks_asking;
 mod tasks_legacy;
 mod telemetry;
+mod tls;
 mod updates;
 mod watch;
 mod workload;

@@ -44,6 +44,7 @@ async fn introductions(client: &Client) -> [Value; 2] {
 
 #[tokio::test]
 async fn instructions_and_capabilities_are_merged_for_each_caller_bounded_and_attributed() {
+    crate::needs_python!();
     let first = introduced(
         "modern",
         "a",
@@ -124,6 +125,7 @@ async fn ask(client: &Client, session: Option<&str>, method: &str, params: Value
 
 #[tokio::test]
 async fn an_app_and_the_page_that_its_tool_names_keep_their_bytes_in_every_pairing() {
+    crate::needs_python!();
     for (era, transport) in UPSTREAMS {
         let upstream = Verbatim::start(era, move |heard| app(era, heard)).await;
         let issuer = Issuer::start().await;
@@ -169,6 +171,7 @@ fn pairs(era: &'static str) -> impl Fn(&Heard) -> Option<Said> {
 
 #[tokio::test]
 async fn every_kind_of_thing_is_listed_used_and_hidden_by_one_rule_in_every_pairing() {
+    crate::needs_python!();
     const KINDS: [(&str, &str); 4] = [
         ("tools/list", "tools"),
         ("prompts/list", "prompts"),
@@ -234,6 +237,7 @@ async fn every_kind_of_thing_is_listed_used_and_hidden_by_one_rule_in_every_pair
 
 #[tokio::test]
 async fn a_page_that_two_servers_call_theirs_is_read_on_their_own_endpoints_only() {
+    crate::needs_python!();
     let issuer = Issuer::start().await;
     let (one, two) = (
         Verbatim::start("modern", |heard| app("modern", heard)),
@@ -274,6 +278,7 @@ fn resources(owner: &'static str, listed: &[&str], templates: &[&str]) -> impl F
 
 #[tokio::test]
 async fn a_resource_is_whose_list_has_it_then_whose_prefix_then_whose_template() {
+    crate::needs_python!();
     let issuer = Issuer::start().await;
     let one = Verbatim::start("modern", resources("one", &["file:///pub/listed"], &["test://{id}/x", "{+any}"])).await;
     let two = Verbatim::start("modern", resources("two", &["test://b"], &["file:///pub/{name}", "two://h/{id}"])).await;
@@ -346,6 +351,7 @@ async fn two_lifetimes(long_ms: u32, short_ms: u32) -> (Issuer, [Verbatim; 2], G
 
 #[tokio::test]
 async fn what_was_filtered_is_private_and_kept_no_longer_than_the_shortest_of_its_servers_allows() {
+    crate::needs_python!();
     let (issuer, _upstreams, gateway, client) = two_lifetimes(600_000, 90_000).await;
     for method in ["tools/list", "prompts/list", "resources/list", "resources/templates/list"] {
         let (ttl_ms, scope) = hints(&client, method, json!({})).await;
@@ -373,6 +379,7 @@ async fn what_was_filtered_is_private_and_kept_no_longer_than_the_shortest_of_it
 
 #[tokio::test]
 async fn an_upstreams_lists_are_asked_for_again_when_their_time_is_over_and_no_sooner() {
+    crate::needs_python!();
     let (_issuer, [long, short], _gateway, client) = two_lifetimes(600_000, 1_500).await;
     let asked = |upstream: &Verbatim| upstream.heard("tools/list").len();
     let before = (asked(&long), asked(&short));

@@ -28,6 +28,7 @@ async fn session(client: &Client) -> String {
 
 #[tokio::test]
 async fn a_modern_client_gets_log_messages_only_where_it_asked_and_from_its_level_on() {
+    crate::needs_python!();
     for upstream in UPSTREAMS {
         let test = Talkative::start(upstream).await;
         for (level, rude, heard) in [
@@ -87,6 +88,7 @@ async fn what_a_legacy_server_logs_on_its_sessions_own_stream_belongs_to_the_onl
 
 #[tokio::test]
 async fn a_legacy_client_gets_log_messages_from_the_level_of_its_session_on() {
+    crate::needs_python!();
     for upstream in UPSTREAMS {
         let test = Talkative::start(upstream).await;
         let client = test.client();
@@ -107,6 +109,7 @@ async fn a_legacy_client_gets_log_messages_from_the_level_of_its_session_on() {
 
 #[tokio::test]
 async fn logging_is_announced_where_an_upstream_has_it() {
+    crate::needs_python!();
     let test = Talkative::start(("legacy", "http")).await;
     let (answer, _) = test.client().initialize("2025-11-25").await;
     assert_eq!(answer.result()["capabilities"]["logging"], json!({}), "{}", answer.text);
@@ -120,6 +123,7 @@ async fn logging_is_announced_where_an_upstream_has_it() {
 
 #[tokio::test]
 async fn a_level_that_does_not_exist_is_refused_in_both_eras() {
+    crate::needs_python!();
     let test = Talkative::start(("modern", "http")).await;
     let client = test.client();
     let meta = json!({ "io.modelcontextprotocol/logLevel": "loud" });
@@ -133,6 +137,7 @@ async fn a_level_that_does_not_exist_is_refused_in_both_eras() {
 
 #[tokio::test]
 async fn progress_comes_back_under_the_token_of_each_client_in_every_pairing() {
+    crate::needs_python!();
     for upstream in UPSTREAMS {
         let test = Talkative::start(upstream).await;
         let client = test.client();
@@ -155,6 +160,7 @@ async fn progress_comes_back_under_the_token_of_each_client_in_every_pairing() {
 
 #[tokio::test]
 async fn a_modern_client_that_goes_away_cancels_its_call_at_every_kind_of_upstream() {
+    crate::needs_python!();
     for upstream in UPSTREAMS {
         let test = Talkative::start(upstream).await;
         let (headers, body) = modern_call("up__wait", &json!({ "progressToken": "p" }), &json!({}));
@@ -168,6 +174,7 @@ async fn a_modern_client_that_goes_away_cancels_its_call_at_every_kind_of_upstre
 
 #[tokio::test]
 async fn a_legacy_client_cancels_with_a_notification_and_not_by_going_away() {
+    crate::needs_python!();
     for upstream in UPSTREAMS {
         let test = Talkative::start(upstream).await;
         let client = test.client();

@@ -4,11 +4,12 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::stdio::{marked, python};
+use crate::stdio::marked;
 use crate::support::client::modern_request;
 use crate::support::eventually;
 use crate::support::gateway::Setup;
 use crate::support::issuer::Issuer;
+use crate::support::python;
 
 /// A server that ignores every signal and the end of its input, and starts descendants of every kind that does the
 /// same. All of them carry a mark on their command line, and end by themselves should this test be broken.
@@ -61,6 +62,7 @@ while True:
 
 #[tokio::test]
 async fn two_seconds_after_a_kill_nothing_that_a_child_started_is_alive_whatever_it_ignores() {
+    crate::needs_python!();
     let (issuer, directory) = (Issuer::start().await, tempfile::tempdir().unwrap());
     let mark = format!("mark={}", directory.path().display());
     let command = [python(), "-c".to_owned(), SERVER.to_owned(), mark.clone()];

@@ -45,6 +45,7 @@ fn listed(method: &str, name: &str) -> Option<(&'static str, Value)> {
 
 #[tokio::test]
 async fn an_upstream_that_pages_is_read_to_its_end_with_its_own_cursors_whatever_it_lists_and_however_it_is_reached() {
+    crate::needs_python!();
     for (era, transport) in UPSTREAMS {
         let upstream = Verbatim::start(era, |heard| {
             let (member, _) = listed(&heard.method, "")?;
@@ -82,6 +83,7 @@ async fn an_upstream_that_pages_is_read_to_its_end_with_its_own_cursors_whatever
 
 #[tokio::test]
 async fn a_list_whose_cursors_never_end_is_given_up_and_hides_nothing_else() {
+    crate::needs_python!();
     // The same cursor again and again, two that take turns, and always another one.
     for kind in ["one", "two", "new"] {
         let (asked, longest) = (AtomicUsize::new(0), std::sync::Arc::new(AtomicUsize::new(0)));
@@ -227,6 +229,7 @@ async fn a_cursor_of_a_list_that_has_changed_begins_nothing_in_the_middle() {
 
 #[tokio::test]
 async fn one_of_a_thousand_tools_with_a_broken_schema_hides_itself_only_and_the_order_stays() {
+    crate::needs_python!();
     let broken = [
         r#"{"type":"object","properties":{"x":{"type":"string","type":"integer"}}}"#,
         r#"{"type":"array"}"#,

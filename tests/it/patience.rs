@@ -10,11 +10,12 @@ use bailiwick::limit;
 use serde_json::{Value, json};
 
 use crate::input::{all_capabilities, call, may_ask, reason};
-use crate::stdio::{marked, python};
+use crate::stdio::marked;
 use crate::support::client::modern_request;
 use crate::support::eventually;
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::issuer::Issuer;
+use crate::support::python;
 use crate::support::scripted::{Scripted, raw, result, text, tool};
 use crate::support::talkative::RULES;
 use crate::support::verbatim::{Said, Verbatim};
@@ -74,6 +75,7 @@ async fn so_many_messages_of_a_batch_are_worked_on_at_once() {
 
 #[tokio::test]
 async fn a_listen_is_acknowledged_whatever_its_upstream_does_and_asks_for_few_resources_at_once() {
+    crate::needs_python!();
     let many = 3 * limit::SUBSCRIPTIONS_OPENING_MAX;
     let upstream = Verbatim::start("legacy", move |heard| match heard.method.as_str() {
         "resources/list" => {
@@ -239,6 +241,7 @@ async fn noisy(mark: &str) -> (Issuer, Gateway, crate::support::client::Client) 
 
 #[tokio::test]
 async fn a_line_of_a_process_that_never_ends_ends_its_calls() {
+    crate::needs_python!();
     let (_issuer, _gateway, client) = noisy("mark=line").await;
     let began = Instant::now();
     let answer = client.call_tool("child__line", json!({ "count": limit::PROCESS_LINE_BYTES_MAX + 1 })).await;
@@ -250,6 +253,7 @@ async fn a_line_of_a_process_that_never_ends_ends_its_calls() {
 
 #[tokio::test]
 async fn so_many_lines_that_are_no_messages_are_passed_over() {
+    crate::needs_python!();
     let (_issuer, _gateway, client) = noisy("mark=noise").await;
     let most = limit::PROCESS_NOISE_LINES_MAX - 1;
     assert_eq!(client.call_tool("child__noise", json!({ "count": most })).await.tool_text(), "done");
@@ -259,6 +263,7 @@ async fn so_many_lines_that_are_no_messages_are_passed_over() {
 
 #[tokio::test]
 async fn what_a_process_says_of_its_errors_is_logged_within_bounds() {
+    crate::needs_python!();
     let (_issuer, gateway, client) = noisy("mark=errors").await;
     let longer = 3 * limit::PROCESS_ERROR_LINE_BYTES_MAX;
     client.call_tool("child__error-line", json!({ "count": longer })).await;
@@ -277,6 +282,7 @@ async fn what_a_process_says_of_its_errors_is_logged_within_bounds() {
 
 #[tokio::test]
 async fn a_process_that_ends_neither_by_itself_nor_when_it_is_told_is_killed_after_its_graces() {
+    crate::needs_python!();
     let mark = format!("mark={}", ulid::Ulid::generate());
     let (_issuer, mut gateway, client) = noisy(&mark).await;
     assert_eq!(client.call_tool("child__deaf", json!({})).await.tool_text(), "done");

@@ -10,10 +10,11 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::input::reason;
-use crate::stdio::{are_gone, lives, marked, python};
+use crate::stdio::{are_gone, lives, marked};
 use crate::support::client::{Answer, Client};
 use crate::support::gateway::{DEVELOPERS_MAY, Gateway, Setup};
 use crate::support::issuer::Issuer;
+use crate::support::python;
 use crate::support::sts::{Revocation, Sts, claims};
 use crate::support::{eventually, eventually_within};
 
@@ -157,6 +158,7 @@ async fn whoami(client: &Client) -> Told {
 
 #[tokio::test]
 async fn two_users_get_two_processes_with_two_credentials_and_the_record_says_which() {
+    crate::needs_python!();
     let running = Running::in_a_variable("", "").await;
     let (alice, bob) = (running.client("alice"), running.client("bob"));
     assert!(running.processes().is_empty(), "nobody's process is started for nobody");
@@ -198,6 +200,7 @@ async fn two_users_get_two_processes_with_two_credentials_and_the_record_says_wh
 /// Everything that two calls may differ in: whoever calls, with which login, by which agent, at which server.
 #[tokio::test]
 async fn callers_who_differ_in_one_input_never_share_a_process_nor_a_list() {
+    crate::needs_python!();
     let (issuer, sts, place) = (Issuer::start().await, Sts::start(Revocation::Has).await, tempfile::tempdir().unwrap());
     let more = format!("{}credential_variable = \"SERVICE_TOKEN\"\npins = \"off\"\n", exchange(&sts, ""));
     let agent = |id: &str, client: &str| {
@@ -285,6 +288,7 @@ async fn a_secret_that_is_changed_in_its_file_is_in_the_process_of_the_next_call
 
 #[tokio::test]
 async fn a_process_is_replaced_before_the_use_of_its_credential_ends_and_finishes_what_it_has_begun() {
+    crate::needs_python!();
     let running = Running::in_a_variable(", use_max = \"8s\"", "").await;
     let alice = running.client("alice");
     let began = Instant::now();
@@ -318,6 +322,7 @@ async fn a_process_is_replaced_before_the_use_of_its_credential_ends_and_finishe
 
 #[tokio::test]
 async fn a_process_that_reads_its_credential_again_lives_on_with_another() {
+    crate::needs_python!();
     let running = Running::start(", use_max = \"4s\"", "credential_file = \"SERVICE_FILE\"\n").await;
     let (alice, bob) = (running.client("alice"), running.client("bob"));
     let (first, his) = (whoami(&alice).await, whoami(&bob).await);
@@ -339,6 +344,7 @@ async fn a_process_that_reads_its_credential_again_lives_on_with_another() {
 
 #[tokio::test]
 async fn what_is_taken_back_ends_its_process_at_once_and_no_other() {
+    crate::needs_python!();
     let running = Running::in_a_variable("", "").await;
     let (alice, bob, carol) = (running.client("alice"), running.client("bob"), running.client("carol"));
     let soon = Duration::from_secs(1);
@@ -372,6 +378,7 @@ async fn what_is_taken_back_ends_its_process_at_once_and_no_other() {
 
 #[tokio::test]
 async fn a_full_pool_refuses_and_an_idle_process_makes_room() {
+    crate::needs_python!();
     let running = Running::in_a_variable("", "process = { instances_max = 2 }\n").await;
     let (alice, bob, carol) = (running.client("alice"), running.client("bob"), running.client("carol"));
     // Each knows the tools: who has never seen them cannot see them in a process that there is no place for.
@@ -399,6 +406,7 @@ async fn a_full_pool_refuses_and_an_idle_process_makes_room() {
 
 #[tokio::test]
 async fn a_process_that_dies_is_started_again_and_one_that_cannot_start_is_its_own_callers_trouble() {
+    crate::needs_python!();
     let running = Running::in_a_variable("", "").await;
     let (alice, mallory) = (running.client("alice"), running.client("mallory"));
     let first = whoami(&alice).await;
@@ -421,6 +429,7 @@ async fn a_process_that_dies_is_started_again_and_one_that_cannot_start_is_its_o
 
 #[tokio::test]
 async fn a_gateway_that_is_killed_leaves_nobodys_process() {
+    crate::needs_python!();
     let mut running = Running::in_a_variable("", "").await;
     for user in ["alice", "bob", "carol"] {
         whoami(&running.client(user)).await;

@@ -14,9 +14,10 @@ use crate::support::client::Client;
 use crate::support::eventually;
 use crate::support::gateway::Setup;
 use crate::support::issuer::Issuer;
+use crate::support::python;
 use crate::support::replicas::Replicas;
 use crate::support::scripted::Scripted;
-use crate::support::talkative::{RULES, python};
+use crate::support::talkative::RULES;
 use crate::tasks::{Task, ask, begin, experiment, working};
 
 /// A client of each replica, all of the same caller.
@@ -53,6 +54,7 @@ fn knock(replicas: &Replicas, address: SocketAddr, files: &[&str], headers: &[St
 
 #[tokio::test]
 async fn a_legacy_session_is_used_at_every_replica_and_goes_on_where_it_was_begun() {
+    crate::needs_python!();
     let issuer = Issuer::start().await;
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/upstream.py");
     let python = python();
@@ -95,6 +97,7 @@ async fn a_legacy_session_is_used_at_every_replica_and_goes_on_where_it_was_begu
 
 #[tokio::test]
 async fn a_call_that_waits_at_one_replica_goes_on_with_an_answer_that_comes_to_another() {
+    crate::needs_python!();
     let issuer = Issuer::start().await;
     let directory = tempfile::tempdir().unwrap();
     let script = directory.path().join("child.py");

@@ -14,7 +14,8 @@ use crate::stdio::marked;
 use crate::support::client::Client;
 use crate::support::gateway::Setup;
 use crate::support::issuer::Issuer;
-use crate::support::talkative::{RULES, python};
+use crate::support::python;
+use crate::support::talkative::RULES;
 use crate::support::{eventually, eventually_within};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/upstream.py");
@@ -114,6 +115,7 @@ fn recorded(journal: &[Value]) -> BTreeMap<String, usize> {
 
 #[tokio::test]
 async fn an_upstream_that_restarts_under_load_loses_no_call_and_recovers_without_help() {
+    crate::needs_python!();
     for (era, transport) in crate::support::talkative::UPSTREAMS {
         let issuer = Issuer::start().await;
         let more = "pins = \"off\"\non_down = \"10m\"\n[servers.up.health]\nfirst_byte_timeout = \"3s\"\nconnect_timeout = \"3s\"\n";
@@ -245,11 +247,13 @@ async fn called_of_every_kind(more: &str, times: usize) {
 
 #[tokio::test]
 async fn a_call_that_may_have_been_executed_is_sent_once_to_every_kind_of_upstream() {
+    crate::needs_python!();
     called_of_every_kind("", 1).await;
 }
 
 #[tokio::test]
 async fn a_call_of_a_tool_that_its_administrator_marked_is_made_once_more() {
+    crate::needs_python!();
     called_of_every_kind("idempotent = [\"die\"]", 2).await;
 }
 

@@ -205,6 +205,7 @@ fn odd_capabilities() -> String {
 
 #[tokio::test]
 async fn requests_and_results_keep_their_bytes_in_every_pairing() {
+    crate::needs_python!();
     for pairing in pairings() {
         let (client, (upstream, _)) = pairing;
         let test = start(pairing, &odd_capabilities(), move |_| Said::result(&given(upstream))).await;
@@ -228,6 +229,7 @@ async fn requests_and_results_keep_their_bytes_in_every_pairing() {
 
 #[tokio::test]
 async fn errors_keep_their_bytes_in_every_pairing() {
+    crate::needs_python!();
     let error = format!(r#"{{"code":-31999,"message":"m\u00e9","data":{{{ODD}}},"extra":[ 1 ]}}"#);
     for pairing in pairings() {
         let said = format!("\"error\":{error}");
@@ -242,6 +244,7 @@ async fn errors_keep_their_bytes_in_every_pairing() {
 
 #[tokio::test]
 async fn definitions_keep_their_bytes_in_every_pairing() {
+    crate::needs_python!();
     for pairing in pairings() {
         let test = start(pairing, "{}", |_| None).await;
         for method in ["tools/list", "prompts/list", "resources/list", "resources/templates/list"] {
@@ -257,6 +260,7 @@ async fn definitions_keep_their_bytes_in_every_pairing() {
 
 #[tokio::test]
 async fn notifications_of_a_call_keep_their_bytes_in_every_pairing() {
+    crate::needs_python!();
     let progress = |token: &str, own: &str| {
         format!(
             r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{{ODD},"progressToken":{token},"progress":0.10,"total":1e400,"_meta":{{{own}"k":1.0}}}}}}"#
@@ -289,6 +293,7 @@ fn form(message: &str, own: &str) -> String {
 
 #[tokio::test]
 async fn questions_and_their_answers_keep_their_bytes_in_every_pairing() {
+    crate::needs_python!();
     let answer = format!(r#"{{{ODD},"action":"accept","content":{{{ODD}}}}}"#);
     let question = form("[up] Name\u{e9}?", r#","_meta":{"dev.bailiwick/server":"up"}"#);
     for pairing in pairings() {
@@ -356,6 +361,7 @@ fn asked(heard: &Heard, era: &str) -> Option<Said> {
 
 #[tokio::test]
 async fn an_update_of_a_resource_keeps_its_bytes_for_clients_of_both_eras() {
+    crate::needs_python!();
     let update = |own: &str| {
         let head = r#"{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"#;
         format!(r#"{head}{ODD},"uri":"test://a","_meta":{{"k":1.0{own}}}}}}}"#)

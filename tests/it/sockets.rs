@@ -15,11 +15,12 @@ use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 
 use crate::input::{all_capabilities, call, may_ask, reason};
-use crate::stdio::{marked, python};
+use crate::stdio::marked;
 use crate::support::eventually;
 use crate::support::gateway::Setup;
 use crate::support::issuer::Issuer;
 use crate::support::old::{Old, Turn};
+use crate::support::python;
 use crate::support::scripted::{Scripted, raw, tool};
 
 const HEALTH: &[u8] = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
@@ -193,6 +194,7 @@ for line in sys.stdin:
 
 #[tokio::test]
 async fn so_many_processes_of_one_server_run_and_one_in_use_makes_no_room() {
+    crate::needs_python!();
     let (issuer, directory) = (Issuer::start().await, tempfile::tempdir().unwrap());
     let mark = format!("mark={}", directory.path().display());
     let command = [python(), "-c".to_owned(), SERVER.to_owned(), mark.clone()];

@@ -43,9 +43,7 @@ fn files(directory: &Path, environment: &str, more: &str) {
     let policies = directory.join("policies");
     std::fs::create_dir_all(&policies).unwrap();
     std::fs::write(directory.join("server.py"), SERVER).unwrap();
-    let python = std::process::Command::new("python3").args(["-c", "import sys; print(sys.executable)"]).output();
-    let python = String::from_utf8(python.expect("these tests need python3").stdout).unwrap();
-    let command = json!([python.trim(), directory.join("server.py")]);
+    let command = json!([crate::support::python(), directory.join("server.py")]);
     let owner = format!("user:local/{}", user());
     let servers = format!(
         "[gateway]\n{more}\n[servers.child]\nowner = \"{owner}\"\nenvironment = \"{environment}\"\ncommand = {command}\n"
@@ -87,6 +85,7 @@ fn text(answer: &Value) -> String {
 
 #[test]
 fn the_local_user_lists_and_calls_what_the_rules_allow_and_everything_is_on_the_record() {
+    crate::needs_python!();
     let directory = tempfile::tempdir().unwrap();
     files(directory.path(), "development", "");
     let mut process = standalone(directory.path());
@@ -122,6 +121,7 @@ fn the_local_user_lists_and_calls_what_the_rules_allow_and_everything_is_on_the_
 
 #[test]
 fn both_eras_are_spoken_and_a_reload_reaches_the_client() {
+    crate::needs_python!();
     let directory = tempfile::tempdir().unwrap();
     files(directory.path(), "development", "");
     let mut process = standalone(directory.path());
@@ -149,6 +149,7 @@ fn both_eras_are_spoken_and_a_reload_reaches_the_client() {
 
 #[test]
 fn production_is_never_served_this_way() {
+    crate::needs_python!();
     let directory = tempfile::tempdir().unwrap();
     files(directory.path(), "production", "");
     let process = standalone(directory.path());
@@ -161,6 +162,7 @@ fn production_is_never_served_this_way() {
 
 #[test]
 fn one_process_at_a_time_has_the_state() {
+    crate::needs_python!();
     let directory = tempfile::tempdir().unwrap();
     files(directory.path(), "development", "");
     let mut first = standalone(directory.path());
@@ -174,6 +176,7 @@ fn one_process_at_a_time_has_the_state() {
 
 #[test]
 fn a_signal_ends_it_with_a_call_open_and_its_children_too() {
+    crate::needs_python!();
     let directory = tempfile::tempdir().unwrap();
     files(directory.path(), "development", "");
     let script = SERVER.replace("        answer[\"result\"] = {\"content\"", "        import time; time.sleep(600 if message[\"params\"].get(\"arguments\", {}).get(\"hang\") else 0)\n        answer[\"result\"] = {\"content\"");
@@ -193,6 +196,7 @@ fn a_signal_ends_it_with_a_call_open_and_its_children_too() {
 
 #[test]
 fn the_local_user_exists_in_no_file_of_a_gateway_that_is_served() {
+    crate::needs_python!();
     let directory = tempfile::tempdir().unwrap();
     let listen = "listen = \"127.0.0.1:0\"\npublic_url = \"http://127.0.0.1:7800\"\nallow_loopback_issuers = true\n\
                   [issuers.local]\nissuer = \"http://127.0.0.1:9\"";

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::issuer::Issuer;
+use crate::support::python;
 
 /// A server of the legacy era that tells its environment and starts a daemon.
 const SERVER: &str = r#"
@@ -55,13 +56,6 @@ async fn start(issuer: &Issuer, directory: &Path) -> Gateway {
     Setup::new(issuer).stdio_server("child", &[&python, &script.display().to_string()], &more).start().await
 }
 
-/// The interpreter itself: wrappers of version managers need the environment that a child does not get.
-pub fn python() -> String {
-    let asked = std::process::Command::new("python3").args(["-c", "import sys; print(sys.executable)"]).output();
-    let output = asked.expect("these tests need python3");
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
-}
-
 pub fn lives(process: u64) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
@@ -97,6 +91,7 @@ async fn family(gateway: &Gateway, token: &str) -> Vec<u64> {
 
 #[tokio::test]
 async fn a_child_process_is_a_server_like_any_other() {
+    crate::needs_python!();
     let (issuer, directory) = (Issuer::start().await, tempfile::tempdir().unwrap());
     let gateway = start(&issuer, directory.path()).await;
     let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
@@ -107,6 +102,7 @@ async fn a_child_process_is_a_server_like_any_other() {
 
 #[tokio::test]
 async fn a_child_gets_the_environment_of_its_configuration_and_nothing_of_the_gateway_s() {
+    crate::needs_python!();
     let (issuer, directory) = (Issuer::start().await, tempfile::tempdir().unwrap());
     let gateway = start(&issuer, directory.path()).await;
     let token = issuer.token("alice", &["developers"], &gateway.resource());
@@ -122,6 +118,7 @@ async fn a_child_gets_the_environment_of_its_configuration_and_nothing_of_the_ga
 
 #[tokio::test]
 async fn a_gateway_that_stops_takes_its_children_along() {
+    crate::needs_python!();
     let (issuer, directory) = (Issuer::start().await, tempfile::tempdir().unwrap());
     let mut gateway = start(&issuer, directory.path()).await;
     let processes = family(&gateway, &issuer.token("alice", &["developers"], &gateway.resource())).await;
@@ -131,6 +128,7 @@ async fn a_gateway_that_stops_takes_its_children_along() {
 
 #[tokio::test]
 async fn a_gateway_that_is_killed_leaves_neither_child_nor_grandchild() {
+    crate::needs_python!();
     let (issuer, directory) = (Issuer::start().await, tempfile::tempdir().unwrap());
     let mut gateway = start(&issuer, directory.path()).await;
     let processes = family(&gateway, &issuer.token("alice", &["developers"], &gateway.resource())).await;

@@ -29,6 +29,7 @@ async fn subscribed() -> (Talkative, String, crate::support::client::Stream) {
 
 #[tokio::test]
 async fn a_stream_of_2025_11_25_begins_with_an_id_without_data_and_when_to_come_back() {
+    crate::needs_python!();
     let test = Talkative::start(("modern", "http")).await;
     for (version, greeted) in [("2025-11-25", true), ("2025-06-18", false)] {
         let (_, session) = test.client().initialize(version).await;
@@ -45,6 +46,7 @@ async fn a_stream_of_2025_11_25_begins_with_an_id_without_data_and_when_to_come_
 
 #[tokio::test]
 async fn what_was_missed_while_no_stream_was_open_is_told_on_the_next_one() {
+    crate::needs_python!();
     let (test, session, stream) = subscribed().await;
     drop(stream);
     test.tool("touch", json!({ "uri": "test://a" })).await;
@@ -57,6 +59,7 @@ async fn what_was_missed_while_no_stream_was_open_is_told_on_the_next_one() {
 
 #[tokio::test]
 async fn a_stream_is_taken_up_after_the_event_that_the_client_saw_last() {
+    crate::needs_python!();
     let (test, session, mut stream) = subscribed().await;
     let greeting = stream.block().await;
     let start = greeting.lines().find_map(|line| line.strip_prefix("id: ")).unwrap().to_owned();
@@ -77,6 +80,7 @@ async fn a_stream_is_taken_up_after_the_event_that_the_client_saw_last() {
 
 #[tokio::test]
 async fn a_newer_stream_takes_over_and_no_message_is_told_twice() {
+    crate::needs_python!();
     let (test, session, mut older) = subscribed().await;
     let headers = [("mcp-session-id", session), ("accept", "text/event-stream".to_owned())];
     let mut newer = test.client().stream(&headers, None).await;
@@ -88,6 +92,7 @@ async fn a_newer_stream_takes_over_and_no_message_is_told_twice() {
 
 #[tokio::test]
 async fn a_call_whose_connection_broke_is_read_on_with_the_id_of_its_last_event() {
+    crate::needs_python!();
     for upstream in crate::support::talkative::UPSTREAMS {
         let test = Talkative::start(upstream).await;
         let (_, session) = test.client().initialize("2025-11-25").await;
@@ -111,6 +116,7 @@ async fn a_call_whose_connection_broke_is_read_on_with_the_id_of_its_last_event(
 
 #[tokio::test]
 async fn a_call_that_takes_its_time_is_read_on_before_it_has_said_anything() {
+    crate::needs_python!();
     let test = Talkative::start(("modern", "http")).await;
     let body = |id: u64| {
         let params = json!({ "name": "up__slow", "arguments": {} });
@@ -169,6 +175,7 @@ async fn a_stream_that_its_server_closes_in_the_middle_of_a_call_is_closed_and_r
 
 #[tokio::test]
 async fn the_stream_of_another_session_or_of_nobody_is_not_found() {
+    crate::needs_python!();
     let test = Talkative::start(("modern", "http")).await;
     let client = test.client();
     let (_, one) = client.initialize("2025-11-25").await;

@@ -92,7 +92,7 @@ async fn start_with(more: impl FnOnce(Setup) -> Setup) -> Test {
     let (issuer, directory) = (Issuer::start().await, tempfile::tempdir().unwrap());
     let path = directory.path().join("server.py");
     std::fs::write(&path, PROCESS).unwrap();
-    let (python, path) = (crate::stdio::python(), path.display().to_string());
+    let (python, path) = (crate::support::python(), path.display().to_string());
     let setup = Setup::new(&issuer).policy(&may_ask(&["elicit"])).stdio_server("tools", &[&python, &path], "");
     let gateway = more(setup).start().await;
     let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
@@ -126,6 +126,7 @@ fn told(result: &Value) -> Value {
 
 #[tokio::test]
 async fn what_a_task_of_2025_asks_stands_in_the_task_and_its_answers_reach_it() {
+    crate::needs_python!();
     let test = start().await;
     let id = begin(&test.client, "twice").await;
     for _ in 0..2 {
@@ -148,6 +149,7 @@ async fn what_a_task_of_2025_asks_stands_in_the_task_and_its_answers_reach_it() 
 
 #[tokio::test]
 async fn a_listen_hears_what_a_task_of_2025_asks_and_how_it_ends() {
+    crate::needs_python!();
     let test = start().await;
     let id = begin(&test.client, "twice").await;
     let (headers, mut body) = listen_to(&[&id]);
@@ -175,6 +177,7 @@ async fn a_listen_hears_what_a_task_of_2025_asks_and_how_it_ends() {
 
 #[tokio::test]
 async fn a_listen_of_a_client_that_says_nothing_of_questions_ends_no_task_that_asks() {
+    crate::needs_python!();
     let test = start().await;
     let id = begin(&test.client, "once").await;
     let (headers, body) = listen_to(&[&id]);
@@ -187,6 +190,7 @@ async fn a_listen_of_a_client_that_says_nothing_of_questions_ends_no_task_that_a
 
 #[tokio::test]
 async fn a_legacy_client_that_knows_no_tasks_is_asked_what_a_task_of_2025_asks() {
+    crate::needs_python!();
     let test = start().await;
     let session = session(&test.client, &json!({ "elicitation": {} })).await;
     let mut events = stream(&test.client, &session, 1, "tools__twice").await;
@@ -201,6 +205,7 @@ async fn a_legacy_client_that_knows_no_tasks_is_asked_what_a_task_of_2025_asks()
 
 #[tokio::test]
 async fn a_legacy_client_that_waits_for_the_result_itself_is_asked_what_its_task_asks() {
+    crate::needs_python!();
     let test = start().await;
     let session = session(&test.client, &json!({ "elicitation": {}, "tasks": {} })).await;
     let params = json!({ "name": "tools__once", "arguments": {}, "task": {} });
@@ -230,16 +235,19 @@ async fn asks_at_an_awkward_moment(name: &str) {
 
 #[tokio::test]
 async fn what_a_task_of_2025_asks_while_it_is_looked_at_stands_in_the_task() {
+    crate::needs_python!();
     asks_at_an_awkward_moment("behind").await;
 }
 
 #[tokio::test]
 async fn what_a_task_of_2025_asks_of_one_of_two_who_wait_for_it_stands_in_the_task_at_once() {
+    crate::needs_python!();
     asks_at_an_awkward_moment("further").await;
 }
 
 #[tokio::test]
 async fn a_task_of_2025_that_asks_what_no_rule_allows_is_neither_shown_nor_answered() {
+    crate::needs_python!();
     let test = start().await;
     let id = begin(&test.client, "once").await;
     assert_eq!(question(&get(&test.client, &id).await), "[tools] Sure 1?");
@@ -253,6 +261,7 @@ async fn a_task_of_2025_that_asks_what_no_rule_allows_is_neither_shown_nor_answe
 
 #[tokio::test]
 async fn a_task_of_2025_that_asks_a_client_that_cannot_be_asked_has_failed() {
+    crate::needs_python!();
     let test = start().await;
     let id = begin(&test.client, "once").await;
     let failed = ask(&test.client, "tasks/get", json!({ "taskId": id })).await;
@@ -262,6 +271,7 @@ async fn a_task_of_2025_that_asks_a_client_that_cannot_be_asked_has_failed() {
 
 #[tokio::test]
 async fn what_waits_for_an_answer_goes_when_its_task_is_cancelled() {
+    crate::needs_python!();
     let test = start().await;
     let id = begin(&test.client, "once").await;
     question(&get(&test.client, &id).await);
@@ -276,6 +286,7 @@ async fn what_waits_for_an_answer_goes_when_its_task_is_cancelled() {
 
 #[tokio::test]
 async fn a_task_of_2025_that_says_that_it_asks_and_not_what_is_shown_as_working() {
+    crate::needs_python!();
     let test = start().await;
     let id = begin(&test.client, "mute").await;
     let begun = std::time::Instant::now();
@@ -286,6 +297,7 @@ async fn a_task_of_2025_that_says_that_it_asks_and_not_what_is_shown_as_working(
 
 #[tokio::test]
 async fn a_call_that_was_confirmed_goes_on_with_what_its_task_of_2025_asks() {
+    crate::needs_python!();
     let gate = "[gates.sure]\nobjects = [\"tools/twice\"]\nkind = \"confirm\"\n";
     let test = start_with(|setup| setup.policy_file("gates.toml", gate)).await;
     // The gateway follows the task: this client knows of none.

@@ -127,11 +127,12 @@ for line in sys.stdin:
 
 #[tokio::test]
 async fn a_listen_hears_what_such_a_process_tells_of_the_task() {
+    crate::needs_python!();
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("server.py");
     std::fs::write(&path, PROCESS).unwrap();
     let issuer = Issuer::start().await;
-    let command = [&crate::stdio::python(), &*path.display().to_string()].map(str::to_owned);
+    let command = [&crate::support::python(), &*path.display().to_string()].map(str::to_owned);
     let gateway = Setup::new(&issuer).stdio_server("tools", &command.each_ref().map(String::as_str), "").start().await;
     let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
     let id = begin(&client).await;
@@ -239,7 +240,7 @@ async fn what_a_process_tells_of_a_task_reaches_the_legacy_client_that_follows_o
     let path = directory.path().join("server.py");
     std::fs::write(&path, EXPERIMENT).unwrap();
     let issuer = Issuer::start().await;
-    let command = [&crate::stdio::python(), &*path.display().to_string()].map(str::to_owned);
+    let command = [&crate::support::python(), &*path.display().to_string()].map(str::to_owned);
     let gateway = Setup::new(&issuer).stdio_server("tools", &command.each_ref().map(String::as_str), "").start().await;
     let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
     let (_, session) = client.initialize("2025-11-25").await;
@@ -310,7 +311,7 @@ async fn a_listen_hears_what_a_modern_process_tells_of_the_task() {
     let path = directory.path().join("server.py");
     std::fs::write(&path, MODERN).unwrap();
     let issuer = Issuer::start().await;
-    let command = [&crate::stdio::python(), &*path.display().to_string()].map(str::to_owned);
+    let command = [&crate::support::python(), &*path.display().to_string()].map(str::to_owned);
     let gateway = Setup::new(&issuer).stdio_server("tools", &command.each_ref().map(String::as_str), "").start().await;
     let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
     let id = begin(&client).await;

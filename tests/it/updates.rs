@@ -11,6 +11,7 @@ const QUIET: Duration = Duration::from_millis(700);
 
 #[tokio::test]
 async fn a_modern_client_hears_of_a_resource_of_every_kind_of_upstream() {
+    crate::needs_python!();
     for upstream in UPSTREAMS {
         let test = Talkative::start(upstream).await;
         let mut stream = test.listen(&test.token, json!({ "resourceSubscriptions": ["test://a"] })).await;
@@ -29,6 +30,7 @@ async fn a_modern_client_hears_of_a_resource_of_every_kind_of_upstream() {
 
 #[tokio::test]
 async fn a_hidden_and_an_absent_resource_are_left_out_of_the_acknowledgement_alike() {
+    crate::needs_python!();
     let test = Talkative::start(("modern", "http")).await;
     let uris = ["test://secret", "test://a", "nowhere://x", "test://a/../b"];
     let mut stream = test.listen(&test.token, json!({ "resourceSubscriptions": uris, "toolsListChanged": true })).await;
@@ -41,6 +43,7 @@ async fn a_hidden_and_an_absent_resource_are_left_out_of_the_acknowledgement_ali
 
 #[tokio::test]
 async fn many_clients_share_one_upstream_listen_which_ends_with_the_last_of_them() {
+    crate::needs_python!();
     let test = Talkative::start(("modern", "http")).await;
     let other = test.issuer.token("bob", &["developers"], &test.gateway.resource());
     let wanted = json!({ "resourceSubscriptions": ["test://a"] });
@@ -65,6 +68,7 @@ async fn many_clients_share_one_upstream_listen_which_ends_with_the_last_of_them
 
 #[tokio::test]
 async fn a_legacy_upstream_is_told_when_the_last_subscriber_has_gone() {
+    crate::needs_python!();
     let test = Talkative::start(("legacy", "http")).await;
     let mut stream = test.listen(&test.token, json!({ "resourceSubscriptions": ["test://a"] })).await;
     stream.next().await;
@@ -76,6 +80,7 @@ async fn a_legacy_upstream_is_told_when_the_last_subscriber_has_gone() {
 
 #[tokio::test]
 async fn what_an_upstream_does_not_honour_is_not_acknowledged() {
+    crate::needs_python!();
     for upstream in UPSTREAMS {
         let test = Talkative::with(upstream, &["picky"], "").await;
         let mut stream = test.listen(&test.token, json!({ "resourceSubscriptions": ["test://b", "test://a"] })).await;
@@ -86,6 +91,7 @@ async fn what_an_upstream_does_not_honour_is_not_acknowledged() {
 
 #[tokio::test]
 async fn a_rule_that_is_taken_away_ends_updates_and_one_that_comes_back_brings_them_back() {
+    crate::needs_python!();
     let test = Talkative::start(("modern", "http")).await;
     let mut stream = test.listen(&test.token, json!({ "resourceSubscriptions": ["test://a"] })).await;
     stream.next().await;
@@ -104,6 +110,7 @@ async fn a_rule_that_is_taken_away_ends_updates_and_one_that_comes_back_brings_t
 
 #[tokio::test]
 async fn an_update_of_a_part_is_told_only_to_who_may_hear_of_the_part() {
+    crate::needs_python!();
     let test = Talkative::start(("modern", "http")).await;
     let rules = format!("{RULES}p, anyone, *, up/test://a/private, subscribe, -, deny\n");
     test.gateway.write_policy(&rules);
@@ -124,6 +131,7 @@ async fn an_update_of_a_part_is_told_only_to_who_may_hear_of_the_part() {
 
 #[tokio::test]
 async fn a_lost_upstream_stream_is_taken_up_again_and_the_gap_is_told() {
+    crate::needs_python!();
     let test = Talkative::start(("modern", "http")).await;
     let mut stream = test.listen(&test.token, json!({ "resourceSubscriptions": ["test://a"] })).await;
     stream.next().await;
@@ -139,6 +147,7 @@ async fn a_lost_upstream_stream_is_taken_up_again_and_the_gap_is_told() {
 
 #[tokio::test]
 async fn a_listen_names_only_so_many_resources() {
+    crate::needs_python!();
     let test = Talkative::start(("modern", "http")).await;
     let uris: Vec<String> = (0..200).map(|number| format!("test://{number}")).collect();
     let answer = test
@@ -150,6 +159,7 @@ async fn a_listen_names_only_so_many_resources() {
 
 #[tokio::test]
 async fn subscribing_is_announced_only_where_an_upstream_has_it() {
+    crate::needs_python!();
     for (options, announced) in [(&[][..], json!(true)), (&["mute"][..], Value::Null)] {
         let test = Talkative::with(("legacy", "http"), options, "").await;
         let modern = test.client().modern("server/discover", json!({})).await;
@@ -161,6 +171,7 @@ async fn subscribing_is_announced_only_where_an_upstream_has_it() {
 
 #[tokio::test]
 async fn a_legacy_client_hears_of_a_resource_of_every_kind_of_upstream_until_it_unsubscribes() {
+    crate::needs_python!();
     for upstream in UPSTREAMS {
         let test = Talkative::start(upstream).await;
         let (session, mut stream) = test.session(&test.token).await;
@@ -181,6 +192,7 @@ async fn a_legacy_client_hears_of_a_resource_of_every_kind_of_upstream_until_it_
 
 #[tokio::test]
 async fn a_legacy_session_is_heard_for_with_the_token_that_was_presented_last() {
+    crate::needs_python!();
     let test = Talkative::start(("modern", "http")).await;
     let mut claims = test.issuer.claims("alice", &["developers"], &test.gateway.resource());
     claims["exp"] = json!(jiff::Timestamp::now().as_second() + 2);
@@ -196,6 +208,7 @@ async fn a_legacy_session_is_heard_for_with_the_token_that_was_presented_last() 
 
 #[tokio::test]
 async fn a_legacy_client_that_may_not_subscribe_is_answered_as_if_there_were_nothing() {
+    crate::needs_python!();
     let test = Talkative::with(("legacy", "http"), &["picky"], "").await;
     let (session, _stream) = test.session(&test.token).await;
     let mut texts = Vec::new();
@@ -212,6 +225,7 @@ async fn a_legacy_client_that_may_not_subscribe_is_answered_as_if_there_were_not
 
 #[tokio::test]
 async fn subscriptions_of_a_session_are_its_own_and_end_with_it() {
+    crate::needs_python!();
     let test = Talkative::start(("legacy", "http")).await;
     let (one, _one_stream) = test.session(&test.token).await;
     let (_, mut other_stream) = test.session(&test.token).await;

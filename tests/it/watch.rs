@@ -5,10 +5,12 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::support::client::{Stream, modern_request};
-use crate::support::eventually;
 use crate::support::gateway::{DEVELOPERS_MAY, Gateway, Setup};
 use crate::support::issuer::Issuer;
 use crate::support::scripted::{Scripted, tool};
+use crate::support::talkative::UPSTREAMS;
+use crate::support::verbatim::{Heard, Said, Verbatim};
+use crate::support::{eventually, eventually_within};
 
 const TESTERS_MAY: &str = "g, group:test/testers, role:tester, *\np, role:tester, *, tools/extra, call, -, allow\n";
 
@@ -126,6 +128,63 @@ async fn a_stopping_gateway_ends_streams_and_lets_calls_finish() {
     tokio::time::timeout(Duration::from_secs(1), stream.end()).await.expect("the stream ended");
     let kinds: Vec<_> = gateway.journal().iter().map(|record| record["type"].clone()).collect();
     assert_eq!(kinds.last().unwrap(), "stop", "{kinds:?}");
+}
+
+#[tokio::test]
+async fn a_stopping_gateway_ends_the_streams_of_both_eras_and_lets_calls_of_every_pairing_finish() {
+    crate::needs_python!();
+    let issuer = Issuer::start().await;
+    let (release, released) = tokio::sync::watch::channel(false);
+    let mut setup = Setup::new(&issuer);
+    let mut upstreams = Vec::new();
+    for (era, transport) in UPSTREAMS {
+        let until = released.clone();
+        let script = move |heard: &Heard| match heard.method.as_str() {
+            "tools/list" => Said::result(r#"{"tools":[{"name":"slow","inputSchema":{"type":"object"}}]}"#),
+            "tools/call" => {
+                let late = Said::result(r#"{"content":[{"type":"text","text":"late"}],"resultType":"complete"}"#)?;
+                Some(Said { until: Some(until.clone()), ..late })
+            }
+            _ => None,
+        };
+        let (upstream, id) = (Verbatim::start(era, script).await, format!("{era}-{transport}"));
+        setup = upstream.served_as(setup, &id, transport, "");
+        upstreams.push((id, upstream));
+    }
+    let mut gateway = setup.start().await;
+    let token = issuer.token("alice", &["developers"], &gateway.resource());
+    let client = gateway.client(&token);
+    let listed = async || client.tool_names().await.len() == upstreams.len();
+    eventually_within(Duration::from_secs(30), "every server's list", listed).await;
+    let mut streams = [listen(&gateway, &token).await, legacy_stream(&gateway, &token).await];
+    streams[0].next().await;
+    let mut calls = Vec::new();
+    for (id, upstream) in &upstreams {
+        let name = format!("{id}__slow");
+        // One session cannot have two requests of one id under way.
+        let (_, session) = client.initialize("2025-11-25").await;
+        let (modern, legacy, own) = (client.clone(), client.clone(), name.clone());
+        calls.push(tokio::spawn(async move { modern.call_tool(&own, json!({})).await }));
+        calls.push(tokio::spawn(async move {
+            legacy.legacy(&session, "tools/call", json!({ "name": name, "arguments": {} })).await
+        }));
+        eventually("both calls to arrive", async || upstream.heard("tools/call").len() == 2).await;
+    }
+    gateway.signal("TERM");
+    for stream in &mut streams {
+        tokio::time::timeout(Duration::from_secs(10), stream.end()).await.expect("the stream ended");
+    }
+    assert!(calls.iter().all(|call| !call.is_finished()));
+    release.send(true).unwrap();
+    for call in calls {
+        let answer = call.await.unwrap();
+        assert_eq!(answer.tool_text(), "late", "{}", answer.text);
+    }
+    assert!(gateway.wait().await.success());
+    let records = gateway.journal();
+    assert_eq!(records.last().unwrap()["type"], "stop");
+    let ended = records.iter().filter(|line| line["result"]["outcome"] == "complete").count();
+    assert_eq!(ended, 2 * upstreams.len(), "each has its end on the record");
 }
 
 #[tokio::test]

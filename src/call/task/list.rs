@@ -171,6 +171,7 @@ mod tests {
         }
         given.of.run_pending_tasks();
         assert_eq!(given.of.entry_count(), limit::TASKS_GIVEN_PRINCIPALS_MAX);
+        assert_eq!(given.of.policy().time_to_idle(), Some(limit::TASKS_GIVEN_IDLE_MAX));
         assert_eq!(given.page(*all.last().unwrap(), None).unwrap().0, ["a"]);
     }
 }

@@ -67,7 +67,8 @@ impl Look {
         };
         let noise = record.noise.as_ref();
         let subject = seen.subject().map(|subject| subject.strip_prefix("user:").unwrap_or(subject));
-        let subject = subject.or(noise.map(|noise| noise.source.as_str())).unwrap_or("-");
+        let source = noise.map(|noise| noise.source.as_str()).filter(|source| !source.is_empty());
+        let subject = subject.or(source).unwrap_or("-");
         let call = record.call.as_deref().unwrap_or_default();
         let took = match (noise, record.result.as_ref().and_then(|result| result.latency_us)) {
             (Some(noise), _) => format!("x{}", noise.count),

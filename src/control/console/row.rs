@@ -91,8 +91,17 @@ fn told(seen: &Seen<'_>) -> (String, String, String) {
             join(&[&reload.outcome, reload.problem.as_deref().unwrap_or(&rows)]),
         );
     }
+    let subject = seen.subject().map(|subject| subject.strip_prefix("user:").unwrap_or(subject)).unwrap_or_default();
+    let who = match seen.agent() {
+        Some(agent) => format!("{subject} · {agent}"),
+        None => subject.to_owned(),
+    };
     if let Some(noise) = &record.noise {
-        return (noise.source.clone(), "not authenticated".to_owned(), format!("{} ×{}", noise.reason, noise.count));
+        let counted = format!("{} ×{}", noise.reason, noise.count);
+        return match noise.source.as_str() {
+            "" => (who, "no call".to_owned(), counted),
+            source => (source.to_owned(), "not authenticated".to_owned(), counted),
+        };
     }
     if let Some(executable) = &record.executable {
         return (
@@ -116,11 +125,6 @@ fn told(seen: &Seen<'_>) -> (String, String, String) {
     if let Some(stop) = &record.stop {
         return (String::new(), "stop".to_owned(), stop.cause.clone());
     }
-    let subject = seen.subject().map(|subject| subject.strip_prefix("user:").unwrap_or(subject)).unwrap_or_default();
-    let who = match seen.agent() {
-        Some(agent) => format!("{subject} · {agent}"),
-        None => subject.to_owned(),
-    };
     let method = seen.fact(|record| record.mcp.as_ref()).map_or(record.kind.as_str(), |mcp| mcp.method.as_str());
     let what = match (seen.server(), seen.name()) {
         (Some(server), Some(name)) => format!("{server}/{name}"),

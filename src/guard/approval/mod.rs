@@ -17,6 +17,8 @@ mod lost;
 mod preview;
 mod request;
 mod standing;
+#[cfg(test)]
+mod tests;
 mod uses;
 
 use std::sync::Arc;

@@ -355,3 +355,59 @@ fn what_could_not_be_kept_when_it_was_to_be_signed_is_in_doubt_as_well() {
     assert!(content(&mut ledger));
     assert_eq!(segment::segments(&place.directory()).unwrap().len(), 2, "nothing more is written to it");
 }
+
+/// A local log whose queue is full, because nobody reads it.
+fn unread_log(path: &Path) -> std::os::unix::net::UnixDatagram {
+    let log = std::os::unix::net::UnixDatagram::bind(path).unwrap();
+    let sender = std::os::unix::net::UnixDatagram::unbound().unwrap();
+    sender.set_nonblocking(true).unwrap();
+    while sender.send_to(b"full", path).is_ok() {}
+    log.set_nonblocking(true).unwrap();
+    log
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_waits_for_places_that_hang_no_longer_than_it_says() {
+    let place = Place::new();
+    let path = |number: usize| place.state.path().join(format!("log-{number}"));
+    let logs: Vec<_> = (0..limit::SINKS_MAX).map(|number| unread_log(&path(number))).collect();
+    let sinks = (0..limit::SINKS_MAX).map(|number| crate::config::SinkConfig::Syslog(path(number))).collect();
+    let metrics = Metrics::new();
+    let (journal, _) = crate::record::Journal::start(crate::record::JournalSettings {
+        state: place.state.path(),
+        replica: place.replica,
+        durability: crate::config::Durability::Fsync,
+        key: crate::record::JournalKey::from_hex(&secrecy::SecretString::from("7f".repeat(32))).unwrap(),
+        metrics: Arc::clone(&metrics),
+        keeping: Some(crate::record::Keeping {
+            config: RecordConfig { sinks, ..RecordConfig::fixture() },
+            keys: CheckpointKeys::open(place.state.path(), &place.replica).unwrap(),
+            holds: Arc::clone(&place.holds),
+        }),
+    })
+    .unwrap();
+    let checkpoints = journal.checkpoints().unwrap();
+    let stopping = tokio::spawn(async move { journal.stop("test").await });
+    // The last checkpoint is made, and hangs at the first place; real time passes there, and none here.
+    for _ in 0..20_000 {
+        if checkpoints.has_changed().unwrap() {
+            break;
+        }
+        tokio::task::yield_now().await;
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(checkpoints.has_changed().unwrap() && !stopping.is_finished());
+    tokio::time::advance(limit::LEDGER_STOP_MAX).await;
+    assert!(stopping.await.unwrap().is_ok(), "everything is on the record");
+    let given_up = usize::try_from(metrics.checkpoint_sink_failures.get()).unwrap();
+    assert!(given_up < limit::SINKS_MAX, "it did not wait for all of them");
+    // Somebody reads at last, so that nothing of it is left hanging.
+    while std::sync::Arc::strong_count(&metrics) > 1 {
+        for log in &logs {
+            while log.recv(&mut [0; 4_096]).is_ok() {}
+        }
+        tokio::task::yield_now().await;
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(place.latest().size >= 1, "and it was signed");
+}

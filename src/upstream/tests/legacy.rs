@@ -83,6 +83,21 @@ async fn each_principal_has_a_session_of_its_own_made_once() {
 }
 
 #[tokio::test]
+async fn a_session_that_nobody_uses_is_ended_and_the_next_call_begins_another() {
+    let fake = plain().await;
+    let upstreams = upstreams(entry(fake.transport()));
+    let session = async || completed(call(&upstreams, 1).await)["session"].as_str().unwrap().to_owned();
+    let first = session().await;
+    assert_eq!(session().await, first);
+    tokio::time::pause();
+    tokio::time::advance(crate::limit::SESSION_IDLE + crate::limit::IDLE_SWEEP).await;
+    tokio::time::resume();
+    // Its server is told.
+    fake.saw(|seen| seen.verb == Method::DELETE && seen.header("mcp-session-id") == Some(first.as_str())).await;
+    assert_ne!(session().await, first);
+}
+
+#[tokio::test]
 async fn a_shared_server_has_one_session_for_all() {
     let fake = plain().await;
     let upstreams = upstreams(ServerConfig { isolation: Isolation::Shared, ..entry(fake.transport()) });

@@ -395,6 +395,44 @@ async fn a_kept_listen_tells_that_a_list_changed() {
 }
 
 #[tokio::test]
+async fn a_listener_that_is_slower_than_what_changes_is_told_that_it_missed_something() {
+    let fake = Fake::start(|seen: Seen| async move {
+        match seen.method() {
+            "server/discover" => {
+                let mut facts = discovered();
+                facts["capabilities"] = json!({ "tools": { "listChanged": true } });
+                seen.result(facts)
+            }
+            "subscriptions/listen" => {
+                let meta = json!({ "io.modelcontextprotocol/subscriptionId": seen.body["id"] });
+                let say =
+                    |method: &str| event(&json!({ "jsonrpc": "2.0", "method": method, "params": { "_meta": meta } }));
+                let mut told = vec![say("notifications/subscriptions/acknowledged")];
+                told.extend((0..=crate::limit::CHANGES_QUEUED_MAX).map(|_| say("notifications/tools/list_changed")));
+                told.push(None);
+                stream(told)
+            }
+            _ => seen.result(json!({ "tools": [] })),
+        }
+    })
+    .await;
+    let upstreams = upstreams(entry(fake.transport()));
+    let mut changes = upstreams.changes();
+    upstreams.list(&id(), &Access::bare(), crate::wire::mcp::Kind::Tool).await.unwrap();
+    for _ in 0..2_000 {
+        if changes.len() > crate::limit::CHANGES_QUEUED_MAX {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let missed = changes.recv().await.unwrap_err();
+    assert!(matches!(missed, tokio::sync::broadcast::error::RecvError::Lagged(1..)), "{missed:?}");
+    // The rest is still there, and no more of it than fits.
+    assert_eq!(changes.len(), crate::limit::CHANGES_QUEUED_MAX);
+    assert_eq!(changes.recv().await.unwrap(), Change::Listed(id(), crate::wire::mcp::Kind::Tool));
+}
+
+#[tokio::test]
 async fn a_changed_entry_is_served_anew_and_an_equal_one_keeps_what_it_has() {
     let (one, two) = (
         modern_fake(|seen: Seen| async move { seen.result(json!({ "at": 1 })) }).await,

@@ -132,6 +132,22 @@ async fn number_in(file: &Path) -> i32 {
 }
 
 #[tokio::test]
+async fn a_process_that_nobody_uses_is_ended_and_the_next_call_starts_another() {
+    let place = serve(&script(&format!("{MODERN}*tools/call*) answer \"{{\\\"pid\\\":$$}}\";;")), |_| {});
+    let process = async || {
+        let result = completed(call(&place.upstreams, 1).await);
+        i32::try_from(result["pid"].as_i64().unwrap()).unwrap()
+    };
+    let first = process().await;
+    assert_eq!(process().await, first);
+    tokio::time::pause();
+    tokio::time::advance(crate::limit::PROCESS_IDLE + crate::limit::IDLE_SWEEP).await;
+    tokio::time::resume();
+    assert!(gone(first, Duration::from_secs(20)).await);
+    assert_ne!(process().await, first);
+}
+
+#[tokio::test]
 async fn a_process_of_either_era_answers_in_a_clean_environment_of_its_own() {
     for (era, version) in [(LEGACY, Version::V2025_03_26), (MODERN, Version::V2026_07_28)] {
         let call_case = r#"*tools/call*) vars=$(env | cut -d= -f1 | grep -v '^_$' | sort | tr '\n' ' ')

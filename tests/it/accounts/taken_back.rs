@@ -249,6 +249,7 @@ async fn whoever_has_left_leaves_no_account_behind() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_has_the_account_of_whom_it_is_for_and_ends_when_that_is_taken_back() {
+    crate::needs_python!();
     let (issuer, service, place) = (Issuer::start().await, Linked::start().await, tempfile::tempdir().unwrap());
     let command = crate::processes::command(place.path());
     let command: Vec<&str> = command.iter().map(String::as_str).collect();

@@ -2,7 +2,11 @@
 
 use super::*;
 use crate::input::{call, retry};
+use bailiwick::config::StoreConfig;
 use bailiwick::limit;
+use bailiwick::outbox::OUTBOX;
+use bailiwick::shelf::{Action, Change, Expect, Shelf as _, Tell};
+use bailiwick::store::{StateDirectory, Store};
 
 const CONFIRM: &str = "[gates.sure]\nobjects = [\"tools/echo\"]\nkind = \"confirm\"\n";
 
@@ -67,6 +71,43 @@ async fn an_approver_of_many_groups_approves_a_call_that_is_long() {
     let refused = running.call("alice", larger).await;
     assert_eq!(reason(&refused), "arguments_unfit");
     assert!(refused.tool_text().contains("until everybody has approved"), "{}", refused.text);
+}
+
+/// The store of a gateway that is not running.
+async fn store_of(gateway: &Gateway) -> Store {
+    let state = StateDirectory::open(&gateway.state()).unwrap();
+    Store::open(&state, &StoreConfig::Sqlite).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_request_is_made_although_no_more_messages_fit_and_nobody_is_told_of_it() {
+    let (issuer, upstream) = (Issuer::start().await, upstream().await);
+    let hook =
+        "[webhooks.chat]\nurl = \"http://127.0.0.1:9/\"\nevents = [\"approval.requested\"]\nallow_private = true\n";
+    let mut gateway = setup(&issuer, &upstream, GATES).sections(hook).written();
+    // Nobody takes what is there for a place that has gone from the files.
+    let store = store_of(&gateway).await;
+    let message = |number: u32| {
+        let body = json!({ "to": "gone", "body": "{}" }).to_string();
+        let put = Action::Put { owner: "gone".to_owned(), body, expires_at_us: None };
+        Change::new(OUTBOX, format!("msg_{number}"), Expect::Absent, put)
+    };
+    let messages: Vec<Change> = (0..limit::WEBHOOK_MESSAGES_MAX).map(message).collect();
+    for some in messages.chunks(limit::SHELF_CHANGES_MAX) {
+        assert!(store.change(some.to_vec(), Tell::Nobody).await.unwrap().is_done());
+    }
+    store.close().await;
+    gateway.launch().await;
+    let alice = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
+    let id = waits(&alice.call_tool("tools__echo", json!({ "n": 1 })).await);
+    let running = Running { issuer, upstream, gateway };
+    let all = listed(&running).await;
+    assert_eq!((all.len(), all[0]["id"].as_str()), (1, Some(id.as_str())), "people find it all the same");
+    let mut gateway = running.gateway;
+    assert!(gateway.stop().await.success());
+    let store = store_of(&gateway).await;
+    assert!(store.rows(OUTBOX, Some("chat"), None).await.unwrap().is_empty());
+    store.close().await;
 }
 
 #[tokio::test]

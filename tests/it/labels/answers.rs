@@ -52,6 +52,7 @@ async fn a_destination_stays_open_only_as_far_as_the_arguments_tell() {
 
 #[tokio::test]
 async fn to_subscribe_is_to_send_the_name_of_what_is_subscribed_to() {
+    crate::needs_python!();
     let labels = r#"
 unlabelled = "harmless"
 [[label]]

@@ -241,6 +241,7 @@ async fn an_end_that_was_cut_off_before_it_was_told_is_taken_up_again() {
 
 #[tokio::test]
 async fn a_process_that_was_started_under_a_mandate_ends_with_it_and_is_no_other_mandates() {
+    crate::needs_python!();
     let (sts, issuer, place) = (Sts::start(Revocation::Has).await, Issuer::start().await, tempfile::tempdir().unwrap());
     let command = crate::processes::command(place.path());
     let command: Vec<&str> = command.iter().map(String::as_str).collect();

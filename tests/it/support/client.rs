@@ -141,25 +141,16 @@ impl Client {
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
         }
-        let response = request.timeout(std::time::Duration::from_secs(30)).send().await.unwrap();
-        let status = response.status().as_u16();
-        let headers = response.headers().clone();
-        let text = response.text().await.unwrap();
-        let is_stream =
-            headers.get("content-type").is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
-        let messages = if is_stream {
-            text.lines()
-                .filter_map(|line| line.strip_prefix("data: "))
-                .map(|data| serde_json::from_str(data).unwrap())
-                .collect()
-        } else {
-            serde_json::from_str(&text).into_iter().collect()
-        };
-        Answer { status, headers, messages, text }
+        whole(request.timeout(std::time::Duration::from_secs(30)).send().await.unwrap()).await
     }
 
     /// Opens a stream: a POST with a body, a GET without.
     pub async fn stream(&self, headers: &[(&str, String)], body: Option<String>) -> Stream {
+        self.try_stream(headers, body).await.unwrap_or_else(|answer| panic!("{} {}", answer.status, answer.text))
+    }
+
+    /// The same, or the answer where that is no stream of events.
+    pub async fn try_stream(&self, headers: &[(&str, String)], body: Option<String>) -> Result<Stream, Answer> {
         let mut request = match body {
             Some(body) => self.http.post(&self.url).header("content-type", "application/json").body(body),
             None => self.http.get(&self.url),
@@ -169,8 +160,11 @@ impl Client {
             request = request.header(*name, value);
         }
         let response = request.bearer_auth(self.token.as_deref().unwrap_or_default()).send().await.unwrap();
-        assert_eq!(response.status(), 200);
-        Stream { response, rest: String::new(), over: false }
+        if is_stream(response.headers()) {
+            assert_eq!(response.status(), 200);
+            return Ok(Stream { response, rest: String::new(), over: false });
+        }
+        Err(whole(response).await)
     }
 
     /// An open stream after a POST exactly as given, without the token.
@@ -203,6 +197,26 @@ impl Client {
     }
 }
 
+fn is_stream(headers: &reqwest::header::HeaderMap) -> bool {
+    headers.get("content-type").is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"))
+}
+
+/// Everything of an answer.
+async fn whole(response: reqwest::Response) -> Answer {
+    let status = response.status().as_u16();
+    let headers = response.headers().clone();
+    let text = response.text().await.unwrap();
+    let messages = if is_stream(&headers) {
+        text.lines()
+            .filter_map(|line| line.strip_prefix("data: "))
+            .map(|data| serde_json::from_str(data).unwrap())
+            .collect()
+    } else {
+        serde_json::from_str(&text).into_iter().collect()
+    };
+    Answer { status, headers, messages, text }
+}
+
 /// Why there is no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lost {
@@ -211,6 +225,7 @@ pub enum Lost {
 }
 
 /// An open stream of events.
+#[derive(Debug)]
 pub struct Stream {
     response: reqwest::Response,
     rest: String,

@@ -97,6 +97,12 @@ impl Setup {
         self
     }
 
+    /// Speaks TLS as this table says.
+    pub fn secured(mut self, table: &str) -> Self {
+        table.clone_into(&mut self.tls);
+        self
+    }
+
     /// Adds an upstream over HTTP; `more` are further lines of its table.
     pub fn http_server(mut self, id: &str, url: &str, more: &str) -> Self {
         let _ = write!(

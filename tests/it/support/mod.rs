@@ -41,6 +41,28 @@ pub fn free_address() -> SocketAddr {
     }
 }
 
+/// The interpreter that processes are scripts of, itself: wrappers of version managers need the environment that a child
+/// does not get.
+pub fn python() -> String {
+    interpreter().expect("the test began with needs_python!()")
+}
+
+fn interpreter() -> Option<String> {
+    let asked =
+        std::process::Command::new("python3").args(["-c", "import sys; print(sys.executable)"]).output().ok()?;
+    asked.status.success().then(|| String::from_utf8(asked.stdout).unwrap().trim().to_owned())
+}
+
+/// Whether there is one; where there is none the test says that it was skipped, and in CI it fails.
+pub fn has_python() -> bool {
+    let is_there = interpreter().is_some();
+    if !is_there {
+        assert!(std::env::var_os("CI").is_none(), "python3 is needed in CI");
+        eprintln!("skipped: python3 is not there");
+    }
+    is_there
+}
+
 /// Waits until something holds; fails with `what` after ten seconds.
 pub async fn eventually<F: Future<Output = bool>>(what: &str, check: impl FnMut() -> F) {
     eventually_within(Duration::from_secs(10), what, check).await;

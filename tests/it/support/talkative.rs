@@ -66,7 +66,7 @@ impl Talkative {
         let more = &format!("pins = \"off\"\n{more}");
         let issuer = Issuer::start().await;
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/upstream.py");
-        let python = python();
+        let python = super::python();
         let setup = also(Setup::new(&issuer).policy(RULES));
         let (setup, upstream) = if transport == "stdio" {
             let command: Vec<&str> =
@@ -135,11 +135,4 @@ impl Talkative {
         let stream = client.stream(&headers, None).await;
         (session, stream)
     }
-}
-
-/// The interpreter itself: wrappers of version managers need the environment that a child does not get.
-pub fn python() -> String {
-    let asked = Command::new("python3").args(["-c", "import sys; print(sys.executable)"]).output();
-    let output = asked.expect("these tests need python3");
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
