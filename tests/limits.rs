@@ -87,6 +87,7 @@ const PACE: &[&str] = &[
     "STANDING_COUNT_KEPT_FOR_US",
     "BREAK_GLASS_ASKED_FOR_US",
     "BREAK_GLASS_KEPT_FOR_US",
+    "ACCESS_WISH_KEPT_FOR_US",
     "REVIEW_KEPT",
     "COUNT_KEPT",
 ];
@@ -179,6 +180,7 @@ const SECTIONS: &[&str] = &[
     "LABELS_MAX",
     "LABEL_STORES_MAX",
     "REVIEWS_MAX",
+    "ACCESS_WISHES_MAX",
     "REVIEW_GRANTS_MAX",
     "ENDED_GRANTS_MAX",
     "MANDATES_MAX",
