@@ -40,6 +40,13 @@ pub fn free_address() -> SocketAddr {
     }
 }
 
+/// Says what is not tested on this machine. In CI it has to be: a run that tests less must not look like one that
+/// tests everything.
+pub fn untested(what: &str) {
+    assert!(std::env::var_os("CI").is_none(), "not tested: {what}");
+    eprintln!("not tested: {what}");
+}
+
 /// Waits until something holds; fails with `what` after ten seconds.
 pub async fn eventually<F: Future<Output = bool>>(what: &str, check: impl FnMut() -> F) {
     eventually_within(Duration::from_secs(10), what, check).await;
