@@ -306,7 +306,8 @@ try {
   await picture(page, "lift-wide-light");
   await page.locator("textarea[name=note]").fill("it was found again");
   await page.getByRole("button", { name: "Lift it" }).press("Enter");
-  await page.getByText("It was lifted with epoch 2.").waitFor();
+  // What was taken back with it has epochs of its own.
+  await page.getByText(/^It was lifted with epoch [2-9]\.$/).waitFor();
   assert.equal(await toolCall(), 200);
 
   step("somebody without rights has their own page, on a phone, in the dark");
