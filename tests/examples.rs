@@ -1,5 +1,10 @@
 //! Every configuration in the repository can be loaded, so that none of them teaches something that is refused.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that stumbles shall fail")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test that stumbles shall fail, and says what it does not test"
+)]
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
