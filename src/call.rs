@@ -111,11 +111,7 @@ pub async fn call(gateway: &Arc<Gateway>, caller: &Caller, request: Request) -> 
         return Running::over(gateway, decisions, request, outcome);
     }
     if request.method == Method::TaskList {
-        let listed = Box::pin(task::list(&gateway, caller, &request)).await;
-        let outcome = listed.unwrap_or_else(|refusal| {
-            gateway.journal().stopped(&attempt(caller, &trail.leg, None, None), &refusal.clone().into());
-            refusal.into()
-        });
+        let outcome = Box::pin(task::list(&gateway, caller, &request, &trail.leg)).await;
         return Running::over(gateway, decisions, request, outcome);
     }
     if request.method.is_about_task()

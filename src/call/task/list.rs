@@ -15,6 +15,7 @@ use super::super::Request;
 use super::handle::Handle;
 use super::is_wrong;
 use super::leg::Bearer;
+use crate::delegate::{Leg, attempt};
 use crate::gateway::Gateway;
 use crate::identity::Caller;
 use crate::ids::PrincipalKey;
@@ -73,11 +74,16 @@ impl Given {
     }
 }
 
-/// Answers `tasks/list`.
-///
-/// # Errors
-/// A limit, a cursor that is none, a caller who does not stand any more.
-pub async fn list(gateway: &Arc<Gateway>, caller: &Caller, request: &Request) -> Result<Outcome, Refusal> {
+/// Answers `tasks/list`; what is refused is on the record.
+pub async fn list(gateway: &Arc<Gateway>, caller: &Caller, request: &Request, leg: &Leg) -> Outcome {
+    listed(gateway, caller, request).await.unwrap_or_else(|refusal| {
+        gateway.journal().stopped(&attempt(caller, leg, None, None), &refusal.clone().into());
+        refusal.into()
+    })
+}
+
+/// A limit, a cursor that is none and a caller who does not stand any more are refused.
+async fn listed(gateway: &Arc<Gateway>, caller: &Caller, request: &Request) -> Result<Outcome, Refusal> {
     gateway.quotas().request(caller.principal())?;
     gateway.not_expired(caller)?;
     gateway.still_trusted(caller)?;
