@@ -23,6 +23,7 @@ pub mod emergency;
 mod follow;
 pub mod glance;
 mod handles;
+pub mod keys;
 pub mod labels;
 pub mod lifecycle;
 mod live;
@@ -44,6 +45,7 @@ mod trusts;
 pub mod understand;
 mod webhooks;
 mod wider;
+pub mod wish;
 
 pub use crate::call::Endpoint;
 use crate::call::GivenTasks;

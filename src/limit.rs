@@ -245,7 +245,7 @@ pub const JOURNAL_PATH_INTERVAL: Duration = Duration::from_millis(50);
 pub const RECORD_TEXT_BYTES_MAX: usize = 512;
 /// Values that conditions read, kept with one call.
 pub const RECORD_VALUES_MAX: usize = 32;
-/// Rows of a reload that are listed in its record; the rest is counted.
+/// Rows of a reload that one line of its record lists; more need more lines.
 pub const RECORD_ROWS_MAX: usize = 200;
 /// Calls in flight that one line at the beginning of a segment names; there are as many lines as that takes.
 pub const JOURNAL_OPEN_LEGS_MAX: usize = 2_000;

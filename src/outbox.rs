@@ -4,7 +4,7 @@
 //! written in the very change that it tells of, so that what happened is told, and what did not is not; it holds no
 //! argument and no secret.
 
-use aws_lc_rs::hkdf;
+use aws_lc_rs::{hkdf, hmac};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -29,12 +29,20 @@ pub enum Event {
     BreakGlassOpened,
     /// A call was made with it.
     BreakGlassUsed,
+    /// Somebody asks for what they may not use.
+    AccessRequested,
 }
 
 impl Event {
     /// Every event, in the order of the documentation.
-    pub const ALL: [Self; 5] =
-        [Self::ApprovalRequested, Self::AgentSuspended, Self::PinChanged, Self::BreakGlassOpened, Self::BreakGlassUsed];
+    pub const ALL: [Self; 6] = [
+        Self::ApprovalRequested,
+        Self::AgentSuspended,
+        Self::PinChanged,
+        Self::BreakGlassOpened,
+        Self::BreakGlassUsed,
+        Self::AccessRequested,
+    ];
 
     /// As files and messages spell it.
     #[must_use]
@@ -45,6 +53,7 @@ impl Event {
             Self::PinChanged => "pin.changed",
             Self::BreakGlassOpened => "break_glass.opened",
             Self::BreakGlassUsed => "break_glass.used",
+            Self::AccessRequested => "access.requested",
         }
     }
 }
@@ -73,6 +82,13 @@ pub fn signing_key(secret: &SecretString, place: &str) -> Option<[u8; 32]> {
     let info: [&[u8]; 2] = [b"bailiwick/webhook/v1/", place.as_bytes()];
     derived.expand(&info, hkdf::HKDF_SHA256).ok()?.fill(&mut key).ok()?;
     Some(key)
+}
+
+/// The name of a key that signs: it says nothing about the key, and whoever has the key can tell that it is meant.
+#[must_use]
+pub fn signing_key_id(key: &[u8; 32]) -> String {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, key);
+    data_encoding::HEXLOWER.encode(hmac::sign(&key, b"bailiwick/webhook/key id").as_ref()).chars().take(8).collect()
 }
 
 /// The changes that tell everybody who wants to hear of it; `about` names what it is about. At most so many as there are
@@ -107,6 +123,9 @@ mod tests {
         assert_ne!(signing_key(&secret("7"), "other"), Some(key));
         assert_ne!(signing_key(&secret("8"), "chat"), Some(key));
         assert_eq!(signing_key(&secret("x"), "chat"), None);
+        let id = |secret, place| signing_key_id(&signing_key(&secret, place).unwrap());
+        assert_eq!((id(secret("7"), "chat"), id(secret("7"), "chat").len()), (signing_key_id(&key), 8));
+        assert_ne!(id(secret("7"), "chat"), id(secret("7"), "other"));
     }
 
     #[test]

@@ -7,7 +7,6 @@ mod facade;
 mod feeds;
 mod follow;
 mod governs;
-mod keys;
 mod operations;
 mod process;
 mod replicas;
@@ -30,6 +29,7 @@ use crate::export::Exports;
 use crate::facade::Facade;
 use crate::feeds::Feeds;
 use crate::front::{self, Certificates, Front};
+use crate::gateway::keys::Keys;
 use crate::gateway::pins::Keeper;
 use crate::gateway::{
     Along, Files, Gateway, Lifecycle, Own, Parts, Reloader, Snapshot, follow_keys, follow_store, record_missed, replay,
@@ -262,7 +262,10 @@ async fn open(
     let control = Control::bind(state.path()).map_err(trouble)?;
     let store = Store::open(&state, &config.gateway.store).await.map_err(trouble)?;
     let replica = store.replica().await.map_err(trouble)?;
-    let sealer = Arc::new(keys::sealer(&config).await?);
+    let keys = Keys::read(&config, state.path(), replica).await.map_err(trouble)?;
+    let (sealer, vault_sealer) = (Arc::new(keys.sealer().map_err(trouble)?), keys.vault_sealer().map_err(trouble)?);
+    reloader.exchange_key_names(keys.names().to_vec());
+    let (key, checkpoint_keys) = keys.into_record();
     tracing::info!(keys = ?sealer.key_ids(), "handles are sealed with the first key, all are read");
     let metrics = Metrics::new();
     let exports = Exports::open(state.path(), &config.exports).map_err(StartError::Trouble)?;
@@ -270,13 +273,9 @@ async fn open(
         state: state.path(),
         replica,
         durability: config.gateway.durability,
-        key: keys::journal_key(&config).await?,
+        key,
         metrics: Arc::clone(&metrics),
-        keeping: Some(Keeping {
-            config: config.record.clone(),
-            keys: keys::checkpoint_keys(&config, &state, replica).await?,
-            holds: exports.holds(),
-        }),
+        keeping: Some(Keeping { config: config.record.clone(), keys: checkpoint_keys, holds: exports.holds() }),
     })
     .map_err(trouble)?;
     store.check_not_older_than(recovered.epoch).await.map_err(trouble)?;
@@ -306,8 +305,7 @@ async fn open(
     let upstreams = Upstreams::new(&config);
     let delegate = Delegate::new(&written, Arc::clone(&identity), &tasks, stopping.clone()).await;
     let ourselves = Ourselves::at(&config.gateway.public_url);
-    let vault =
-        Vault::new(Arc::new(store.clone()), keys::vault_sealer(&config).await?, ourselves, Arc::clone(&identity));
+    let vault = Vault::new(Arc::new(store.clone()), vault_sealer, ourselves, Arc::clone(&identity));
     let delegate = Arc::new(delegate.with_ledger(Arc::new(store.clone())).with_vault(vault));
     // What is told of calls and sent of the record goes on while calls in flight finish.
     let late = CancellationToken::new();

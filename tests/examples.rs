@@ -1,5 +1,10 @@
 //! Every configuration in the repository can be loaded, so that none of them teaches something that is refused.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that stumbles shall fail")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test that stumbles shall fail, and says what it does not test"
+)]
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -55,6 +60,12 @@ fn every_configuration_can_be_served_or_run_as_a_demo() {
             assert!(refused.contains("issuer `demo` is not declared"), "{refused}");
         }
     }
+}
+
+/// Says what is not tested on this machine; in CI it has to be.
+fn untested(what: &str) {
+    assert!(std::env::var_os("CI").is_none(), "not tested: {what}");
+    eprintln!("not tested: {what}");
 }
 
 /// Runs the real command in the repository's root: exit code, standard output, standard error.
@@ -225,6 +236,8 @@ fn alerts_and_dashboard_name_only_metrics_and_reasons_that_there_are() {
         about: "",
         detail: "",
     });
+    let pin = bailiwick::record::metrics::PinLabels { server: "git".to_owned(), state: "changed" };
+    metrics.pins.get_or_create(&pin).inc();
     metrics.approval("break_glass_used");
     metrics.approval_waited("approved", std::time::Duration::from_secs(1));
     let known = metrics.encode();
@@ -251,6 +264,60 @@ fn alerts_and_dashboard_name_only_metrics_and_reasons_that_there_are() {
     }
     let dashboard: serde_json::Value = serde_json::from_str(&deployed("dashboard.json")).unwrap();
     assert!(dashboard["panels"].as_array().unwrap().len() >= 8);
+    // A label that no series has matches nothing, and nobody is ever told.
+    let labels = |line: &str| -> BTreeSet<String> {
+        let inside = line.split_once('{').map_or("", |(_, rest)| rest.split('}').next().unwrap());
+        inside.split(',').filter_map(|pair| Some(pair.split_once('=')?.0.trim_matches(is_no_name).to_owned())).collect()
+    };
+    let (alerts, mut matched) = (deployed("alerts.yml"), 0);
+    for query in alerts.match_indices("bailiwick_").map(|(at, _)| alerts.get(at..).unwrap().lines().next().unwrap()) {
+        let Some((name, _)) = query.split_once('{').filter(|(name, _)| !name.contains(is_no_name)) else { continue };
+        let series = known.lines().find(|line| line.split('{').next() == Some(name)).unwrap();
+        for label in labels(query) {
+            matched += 1;
+            assert!(labels(series).contains(&label), "{name} has no label {label}: {series}");
+        }
+    }
+    assert!(matched > 10);
+}
+
+fn is_no_name(letter: char) -> bool {
+    !letter.is_ascii_alphanumeric() && letter != '_'
+}
+
+#[test]
+fn what_is_worth_an_alert_has_a_rule_and_so_has_everything_that_is_done_on_the_machine() {
+    let alerts = deployed("alerts.yml");
+    let page = std::fs::read_to_string(root().join("docs/operations.md")).unwrap();
+    let section = page.split("\n## Metrics worth an alert").nth(1).unwrap().split("\n## ").next().unwrap();
+    let mut rows = 0;
+    for row in section.lines().filter(|line| line.starts_with("| `bailiwick_")) {
+        let first = row.split('|').nth(1).unwrap();
+        let metric = first.split('`').nth(1).unwrap();
+        let metric = metric.split('{').next().unwrap();
+        assert!(alerts.contains(metric), "{row}");
+        // Each reason and each event that the page names is one that a rule looks for.
+        for value in first.split("=\"").skip(1).map(|rest| rest.split('"').next().unwrap()) {
+            assert!(words(&alerts).any(|word| word == value), "no rule looks for {value}: {row}");
+        }
+        rows += 1;
+    }
+    assert!(rows > 12);
+    let on_the_machine = alerts.split("actor_kind=\"host\",operation=~\"").nth(1).unwrap();
+    let named: Vec<&str> = on_the_machine.split('"').next().unwrap().split('|').collect();
+    for operation in bailiwick::policy::AdminOperation::ALL {
+        let looks = operation.weight() == bailiwick::policy::Weight::Look;
+        assert_eq!(named.contains(&operation.name()), !looks, "{}", operation.name());
+    }
+    let Ok(checked) = std::process::Command::new("promtool")
+        .args(["check", "rules"])
+        .arg(root().join("examples/deploy/alerts.yml"))
+        .output()
+    else {
+        eprintln!("not tested: that Prometheus reads the rules, because there is no promtool on this machine");
+        return;
+    };
+    assert!(checked.status.success(), "{checked:?}");
 }
 
 #[test]
@@ -266,7 +333,7 @@ fn the_systemd_unit_starts_what_there_is_and_is_one_that_systemd_reads() {
         .arg(root().join("examples/deploy/bailiwick.service"))
         .output()
     else {
-        eprintln!("skipped: there is no systemd-analyze on this machine");
+        untested("the systemd unit: there is no systemd-analyze on this machine");
         return;
     };
     let said = String::from_utf8(verified.stderr).unwrap();
@@ -326,6 +393,25 @@ fn what_is_compiled_in_from_elsewhere_is_copied_into_the_image() {
 }
 
 #[test]
+fn the_completions_of_each_shell_are_ones_that_it_reads_and_name_every_command() {
+    let place = tempfile::tempdir().unwrap();
+    for (shell, check) in [("bash", &["-n"][..]), ("zsh", &["-n"]), ("fish", &["--no-execute"])] {
+        let (code, script, stderr) = bailiwick(&["completions", shell]);
+        assert_eq!((code, stderr.as_str()), (Some(0), ""), "{shell}");
+        for command in ["serve", "revoke", "store", "audit", "break-glass"] {
+            assert!(script.contains(command), "{shell}: {command}");
+        }
+        let file = place.path().join(shell);
+        std::fs::write(&file, script).unwrap();
+        match std::process::Command::new(shell).args(check).arg(&file).output() {
+            Ok(read) => assert!(read.status.success() && read.stderr.is_empty(), "{shell}: {read:?}"),
+            Err(_) if shell == "bash" => untested("completions: there is no bash on this machine"),
+            Err(_) => eprintln!("not tested: completions of {shell}, which is not on this machine"),
+        }
+    }
+}
+
+#[test]
 fn every_manual_page_renders_without_a_complaint() {
     let place = tempfile::tempdir().unwrap();
     let directory = place.path().join("man1");
@@ -335,7 +421,7 @@ fn every_manual_page_renders_without_a_complaint() {
     assert!(pages.len() > 30 && pages.iter().any(|page| page.ends_with("/bailiwick-audit-verify.1")), "{pages:?}");
     let mut groff = std::process::Command::new("groff");
     let Ok(rendered) = groff.args(["-man", "-Tutf8", "-ww", "-z"]).args(&pages).output() else {
-        eprintln!("skipped: there is no groff on this machine");
+        untested("the manual pages: there is no groff on this machine");
         return;
     };
     assert!(rendered.status.success(), "{rendered:?}");

@@ -3,17 +3,22 @@
 //! Works on files and asks no gateway. Decides what is printed and how it ends; the record room judges.
 
 use std::fmt::Write as _;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use serde::Serialize;
 
 use super::Ending;
 use super::output::{BAD, GOOD, Output, QUIET, WARNING, trouble};
 use super::state::State;
+use crate::config::keyfile;
 use crate::limit;
 use crate::record::audit::{Against, Audit, Judgement, audit};
 use crate::record::checkpoint::{SignedCheckpoint, VerifierKey, published};
-use crate::record::{journal, read_text};
+use crate::record::keys::KeyedDigest;
+use crate::record::{JournalKey, journal, read_text};
+use crate::wire::{Json, Source};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -24,9 +29,12 @@ Examples:
   bailiwick audit verify --key bailiwick.pub --checkpoint /var/log/bailiwick-checkpoints
                                             held against checkpoints that were sent elsewhere, too
 
-`verify` ends with 0 if the record is what was signed, with 1 if it is not, and with 2 if nobody can say.";
+  bailiwick audit digest arguments.json     what the record has of these arguments, under every key of digests
+  bailiwick audit digest - --of 5f0c...     whether a digest of the record is of what standard input has
 
-/// Verify the record, offline, and print the key that it is verified with
+`digest --of` ends with 0 if it is, and with 1 if it is not, or of a key that is gone. `verify` ends with 0 if the record is what was signed, with 1 if it is not, and with 2 if nobody can say.";
+
+/// Verify the record, offline, and tell of which arguments its digests are
 ///
 /// Nothing here needs a running gateway, and nothing is changed.
 #[derive(Debug, Args)]
@@ -43,6 +51,24 @@ enum AuditCommand {
     /// Print the public keys that checkpoints are verified with, the one that signs first
     Key,
     Verify(VerifyArguments),
+    Digest(DigestArguments),
+}
+
+/// Print the digest that the record has of some arguments or of a result, under each of the keys
+#[derive(Debug, Args)]
+struct DigestArguments {
+    /// The JSON as it was sent, or - for standard input
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// The digest of a record, to be compared
+    #[arg(long, value_name = "DIGEST")]
+    of: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Digested {
+    key: String,
+    digest: KeyedDigest,
 }
 
 /// Say whether the record is what was signed, and name the first bad record
@@ -60,10 +86,11 @@ struct VerifyArguments {
 }
 
 /// Does what was asked.
-pub fn run(arguments: &AuditArguments, output: Output) -> Ending {
+pub async fn run(arguments: &AuditArguments, output: Output) -> Ending {
     let ended = match &arguments.command {
         AuditCommand::Key => key(arguments, output),
         AuditCommand::Verify(verify) => judge(arguments, verify, output),
+        AuditCommand::Digest(digest) => digests(arguments, digest, output).await,
     };
     ended.unwrap_or_else(|problem| {
         trouble(problem);
@@ -76,6 +103,40 @@ fn key(arguments: &AuditArguments, output: Output) -> Result<Ending, String> {
     let keys: Vec<String> = keys.iter().map(ToString::to_string).collect();
     output.result(&keys, keys.iter().map(|key| format!("{key}\n")).collect::<String>());
     Ok(Ending::Done)
+}
+
+/// What the record would have of some JSON: it names the key that it was digested with, which may be an older one.
+async fn digests(arguments: &AuditArguments, asked: &DigestArguments, output: Output) -> Result<Ending, String> {
+    let text = if asked.file == Path::new("-") {
+        let mut text = String::new();
+        let most = limit::RESPONSE_BYTES_MAX as u64;
+        std::io::stdin().lock().take(most).read_to_string(&mut text).map_err(|error| error.to_string())?;
+        text
+    } else {
+        read(&asked.file)?
+    };
+    let json = Json::parse(text.trim(), Source::Upstream).map_err(|error| format!("that is no JSON: {error}"))?;
+    let state = &arguments.state;
+    let keys = if state.names_keys("journal") {
+        let understood = state.files().or_complain().ok_or("the keys cannot be read")?;
+        let config = understood.config();
+        keyfile::load(&config.keys.journal, &config.gateway.state, "journal").await
+    } else {
+        let directory = state.directory()?;
+        if !directory.join("keys/journal").is_file() {
+            return Err(format!("there are no keys in {}; has a gateway run there?", directory.display()));
+        }
+        keyfile::load(&[], &directory, "journal").await
+    };
+    let keys = keys.map_err(|error| error.to_string())?;
+    let digested = |key: JournalKey| Digested { key: key.id().to_owned(), digest: key.digest(json.as_bytes()) };
+    let mut all: Vec<Digested> = keys.iter().filter_map(JournalKey::from_hex).map(digested).collect();
+    if let Some(of) = &asked.of {
+        all.retain(|one| one.digest.to_string() == of.trim().to_ascii_lowercase());
+    }
+    let text: String = all.iter().map(|Digested { key, digest }| format!("{key}  {digest}\n")).collect();
+    output.result(&all, if all.is_empty() { "under no key that is left\n".to_owned() } else { text });
+    Ok(if all.is_empty() { Ending::Refused } else { Ending::Done })
 }
 
 fn judge(arguments: &AuditArguments, verify: &VerifyArguments, output: Output) -> Result<Ending, String> {

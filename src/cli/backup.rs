@@ -15,6 +15,7 @@ use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
 use super::Ending;
+use super::offline::{self, Work};
 use super::output::{GOOD, Output, WARNING, trouble};
 use super::state::State;
 use crate::config::replace::replace;
@@ -207,6 +208,12 @@ async fn restore(state: &Path, from: &Path, force: bool) -> Result<Restored, Str
         let _ = std::fs::remove_dir_all(&fresh);
         return Err(format!("{} has {} files, and {NOTE} says {}", from.display(), files, note.files));
     }
+    // In what comes into its place, before it does.
+    let about = format!("{}: a backup of {}, at epoch {}", from.display(), note.at, note.epoch);
+    let work = Work { operation: "state-restore", object: "bailiwick/state", about: &about };
+    let (journal, _) = offline::journal(&fresh, offline::replica(&fresh).await?)?;
+    work.tell(&journal, "done", if used { "what was there is moved aside" } else { "" }).await?;
+    drop(journal);
     let moved = |error: io::Error| format!("{}: {error}", state.display());
     let aside = beside(state, "before-restore")?;
     std::fs::rename(state, &aside).map_err(moved)?;

@@ -15,19 +15,21 @@ use serde::Serialize;
 use super::Ending;
 use super::api_key::{self, ApiKeys};
 use super::files::Files;
+use super::offline::{self, Work};
 use super::output::{GOOD, Output, trouble};
 use super::state::State;
 use crate::config::keyfile;
 use crate::control::client::{self, ClientError};
 use crate::limit;
 use crate::outbox;
-use crate::record::JournalKey;
+use crate::record::checkpoint::VerifierKey;
+use crate::record::{CheckpointKeys, JournalKey};
 use crate::wire::handle::Sealer;
 
 const EXAMPLES: &str = "\
 Examples:
   bailiwick keys rotate seal && bailiwick reload   a new key for handles, without a restart
-  bailiwick keys rotate journal                    a new key for digests of arguments, from the next start
+  bailiwick keys rotate journal && bailiwick reload  the same for digests of arguments; `audit digest` tries all keys
   bailiwick keys api new --agent nightly --owner user:corp/anna   an API key, for an agent that no issuer knows
   bailiwick keys webhook chat                      what `[webhooks.chat]` checks signatures with
   bailiwick keys show                              the names of the keys, as handles and records carry them
@@ -70,6 +72,10 @@ enum Purpose {
     Seal,
     /// Digests of arguments in the record
     Journal,
+    /// Linked accounts, and credentials that are still to be taken back
+    Vault,
+    /// Checkpoints of the record
+    Checkpoint,
 }
 
 impl Purpose {
@@ -77,6 +83,8 @@ impl Purpose {
         match self {
             Self::Seal => "seal",
             Self::Journal => "journal",
+            Self::Vault => "vault",
+            Self::Checkpoint => "checkpoint",
         }
     }
 }
@@ -94,12 +102,16 @@ struct Place {
     webhook: String,
     /// What its messages are signed with, the key that comes first at first.
     keys: Vec<String>,
+    /// Their names, as `webhook-key-id` has them.
+    ids: Vec<String>,
 }
 
 #[derive(Serialize)]
 struct Shown {
     seal: Vec<String>,
     journal: Vec<String>,
+    vault: Vec<String>,
+    checkpoint: Vec<String>,
 }
 
 /// Shows or exchanges keys.
@@ -122,19 +134,27 @@ pub async fn run(arguments: &KeysArguments, output: Output) -> Ending {
                     ));
                 }
                 let rotation = rotate(&state, purpose).await?;
-                let next = match purpose {
-                    Purpose::Seal => "`bailiwick reload` puts it to use, and so does a start",
-                    Purpose::Journal => "it is put to use at the next start",
-                };
                 let Rotation { purpose, key, kept, dropped } = &rotation;
+                let work = Work { operation: "keys-rotate", object: "bailiwick/keys", about: purpose };
+                work.done(&state, &format!("{key} writes, {kept} more read, {dropped} dropped")).await;
                 let text = format!(
-                    "{GOOD}new {purpose} key {key}{GOOD:#}, {kept} more read, {dropped} that nobody needs dropped: {next}\n"
+                    "{GOOD}new {purpose} key {key}{GOOD:#}, {kept} more read, {dropped} that nobody needs dropped: \
+                     `bailiwick reload` puts it to use, and so does a start\n"
                 );
                 output.result(&rotation, text);
             }
             What::Show => {
-                let shown = Shown { seal: ids(&state, Purpose::Seal)?, journal: ids(&state, Purpose::Journal)? };
-                let text = format!("seal     {}\njournal  {}\n", shown.seal.join(" "), shown.journal.join(" "));
+                let shown = Shown {
+                    seal: ids(&state, Purpose::Seal).await?,
+                    journal: ids(&state, Purpose::Journal).await?,
+                    // A gateway of before made none.
+                    vault: ids(&state, Purpose::Vault).await.unwrap_or_default(),
+                    checkpoint: ids(&state, Purpose::Checkpoint).await.unwrap_or_default(),
+                };
+                let Shown { seal, journal, vault, checkpoint } = &shown;
+                let all = [("seal", seal), ("journal", journal), ("vault", vault), ("checkpoint", checkpoint)];
+                let line = |(purpose, ids): (&str, &Vec<String>)| format!("{purpose:<10}  {}\n", ids.join(" "));
+                let text: String = all.into_iter().filter(|(_, ids)| !ids.is_empty()).map(line).collect();
                 output.result(&shown, text);
             }
         }
@@ -157,15 +177,16 @@ async fn webhook(files: &Files, name: &str, output: Output) -> Result<(), String
     }
     let keys = keyfile::load(&config.keys.webhook, &config.gateway.state, "webhook").await;
     let keys = keys.map_err(|error| error.to_string())?;
-    let keys = keys.iter().filter_map(|key| outbox::signing_key(key, name));
-    let keys: Vec<String> = keys.map(|key| data_encoding::HEXLOWER.encode(&key)).collect();
+    let keys: Vec<[u8; 32]> = keys.iter().filter_map(|key| outbox::signing_key(key, name)).collect();
+    let ids = keys.iter().map(outbox::signing_key_id).collect();
+    let keys: Vec<String> = keys.iter().map(|key| data_encoding::HEXLOWER.encode(key)).collect();
     let text = format!("{}\n", keys.join("\n"));
-    output.result(&Place { webhook: name.to_owned(), keys }, text);
+    output.result(&Place { webhook: name.to_owned(), keys, ids }, text);
     Ok(())
 }
 
 async fn rotate(state: &Path, purpose: Purpose) -> Result<Rotation, String> {
-    let before = ids(state, purpose)?;
+    let before = ids(state, purpose).await?;
     if purpose == Purpose::Seal {
         match client::request(state, Method::GET, "/status", None::<&()>).await {
             Ok(answer) => {
@@ -183,12 +204,12 @@ async fn rotate(state: &Path, purpose: Purpose) -> Result<Rotation, String> {
     }
     let life = (purpose == Purpose::Seal).then_some(limit::SEAL_KEY_KEPT);
     let rotated = keyfile::rotate(state, purpose.name(), life, Timestamp::now()).map_err(|error| error.to_string())?;
-    let key = ids(state, purpose)?.into_iter().next().unwrap_or_default();
+    let key = ids(state, purpose).await?.into_iter().next().unwrap_or_default();
     Ok(Rotation { purpose: purpose.name(), key, kept: rotated.kept, dropped: rotated.dropped })
 }
 
 /// The names of the keys in a key file; asking never makes one.
-fn ids(state: &Path, purpose: Purpose) -> Result<Vec<String>, String> {
+async fn ids(state: &Path, purpose: Purpose) -> Result<Vec<String>, String> {
     let path = state.join("keys").join(purpose.name());
     if !path.is_file() {
         return Err(format!("there is no key file {}; has a gateway run there?", path.display()));
@@ -198,6 +219,15 @@ fn ids(state: &Path, purpose: Purpose) -> Result<Vec<String>, String> {
         Purpose::Seal => {
             let sealer = Sealer::new(keys.iter().map(|key| key.expose_secret().as_bytes()));
             Ok(sealer.map_err(|error| error.to_string())?.key_ids())
+        }
+        Purpose::Vault => {
+            let sealer = Sealer::of_what_is_kept(keys.iter().map(|key| key.expose_secret().as_bytes()));
+            Ok(sealer.map_err(|error| error.to_string())?.key_ids())
+        }
+        Purpose::Checkpoint => {
+            let replica = offline::replica(state).await?;
+            let keys = CheckpointKeys::open(state, &replica).map_err(|error| error.to_string())?;
+            Ok(keys.verifiers().iter().map(VerifierKey::id).collect())
         }
         Purpose::Journal => Ok(keys.iter().filter_map(JournalKey::from_hex).map(|key| key.id().to_owned()).collect()),
     }

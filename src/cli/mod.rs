@@ -32,6 +32,7 @@ pub mod login;
 pub mod logs;
 pub mod man;
 pub mod mandates;
+mod offline;
 pub mod output;
 pub mod pins;
 pub mod policy;
@@ -172,7 +173,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Call(arguments) => in_runtime(call::call(&arguments, output)),
         Command::Token(arguments) => in_runtime(call::token(&arguments)),
         Command::Logs(arguments) => in_runtime(async { logs::run(&arguments, output, &mut anstream::stdout()).await }),
-        Command::Audit(arguments) => audit::run(&arguments, output),
+        Command::Audit(arguments) => in_runtime(audit::run(&arguments, output)),
         Command::Revoke(arguments) => {
             in_runtime(async { revoke::run(&arguments, output, &mut anstream::stdout()).await })
         }

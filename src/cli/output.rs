@@ -9,7 +9,7 @@ use anstyle::{AnsiColor, Style};
 use clap::Args;
 use serde::Serialize;
 
-use crate::config::Mistake;
+use crate::config::{Mistake, known};
 
 /// What went well, or is allowed.
 pub const GOOD: Style = AnsiColor::Green.on_default();
@@ -57,7 +57,8 @@ pub fn complain(text: impl Display) {
 
 /// Writes one trouble: what could not be done, and why.
 pub fn trouble(text: impl Display) {
-    complain(format_args!("{BAD}bailiwick:{BAD:#} {text}\n"));
+    let text = text.to_string();
+    complain(format_args!("{BAD}bailiwick:{BAD:#} {}\n", known::without(&text)));
 }
 
 /// Mistakes or warnings, one a line, as editors read them.

@@ -15,9 +15,10 @@ use serde::Serialize;
 
 use super::Ending;
 use super::door::Door;
+use super::offline;
 use super::output::{BAD, Output, STRONG, complain, trouble};
 use crate::cli::call::safe;
-use crate::config::{Durability, StoreConfig};
+use crate::config::StoreConfig;
 use crate::control::client::{self, ClientError};
 use crate::control::operations::{bare, named as named_safely};
 use crate::control::{RevocationOrder, Revoked};
@@ -27,7 +28,6 @@ use crate::gateway::record_missed;
 use crate::identity::revoked::{RevocationMode, RevocationStore as _};
 use crate::ids::{Digest, RevocationEpoch, Subject};
 use crate::limit;
-use crate::record::{Journal, JournalKey, JournalSettings, Metrics};
 use crate::store::state::StateError;
 use crate::store::{StateDirectory, Store};
 
@@ -272,21 +272,12 @@ async fn revoke_offline(
     config: &StoreConfig,
     order: &RevocationOrder,
 ) -> Result<Revoked, Unrevoked> {
-    let actor = format!("host:{}", rustix::process::geteuid().as_raw());
+    let actor = offline::actor();
     let store = Store::open(state, config).await.map_err(|error| error.to_string())?;
     let replica = store.replica().await.map_err(|failure| failure.detail)?;
     let now = store.now_s().await.map_err(|failure| failure.detail)?;
     let revocation = order.at(&actor, now)?;
-    let key = JournalKey::open(state.path()).map_err(|error| error.to_string())?;
-    let settings = JournalSettings {
-        state: state.path(),
-        replica,
-        durability: Durability::Fsync,
-        key,
-        metrics: Arc::clone(&Metrics::new()),
-        keeping: None,
-    };
-    let (journal, recovered) = Journal::start(settings).map_err(|error| error.to_string())?;
+    let (journal, recovered) = offline::journal(state.path(), replica)?;
     store.check_not_older_than(recovered.epoch).await.map_err(|error| error.to_string())?;
     store.check_same_history(recovered.history).await.map_err(|error| error.to_string())?;
     let epoch = store.revoke(&revocation).await.map_err(|failure| Unrevoked::Unconfirmed(failure.detail))?;
@@ -464,6 +455,7 @@ mod tests {
         assert_eq!((epoch, all.len()), (RevocationEpoch(2), 2));
         assert!(matches!(all[0].revocation.target, RevocationTarget::Subject(..)));
         assert!(matches!(all[1].revocation.mode, RevocationMode::SignOut { .. }));
+        assert!(!state.join("keys").exists(), "a brake makes no key: the files may name others");
         let journal = crate::record::journal::directory(&state);
         let Verdict::Whole(walk) = verify(&journal).unwrap() else { panic!("the chain broke") };
         assert_eq!(walk.records, 2);

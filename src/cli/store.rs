@@ -7,30 +7,30 @@
 mod told;
 
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::Ending;
+use super::offline::{self, Work};
 use super::output::{BAD, GOOD, Output, WARNING, complain, trouble};
 use super::state::State;
-use crate::config::{Durability, StoreConfig};
+use crate::config::StoreConfig;
 use crate::gateway::parted::Since;
 use crate::gateway::record_missed;
 use crate::identity::revoked::RevocationStore as _;
 use crate::ids::RevocationEpoch;
 use crate::limit;
 use crate::outcome::Failure;
-use crate::record::keys::JournalKey;
-use crate::record::{Journal as Recorder, JournalSettings, Metrics, journal};
+use crate::record::journal;
 use crate::store::{StateDirectory, Store, Told, ToldChange, look};
 use told::Journal;
 
 const EXAMPLES: &str = "\
 Examples:
   bailiwick store status       the version of the store, its epoch, how many revocations it holds
+  bailiwick store upgrade      brings its tables up to this program, as a start does, without serving
   bailiwick store reconcile    after an older store was restored beside a newer journal
 
 A store that is older than the journal does not start: it would let in again whom the journal says was revoked.";
@@ -49,6 +49,8 @@ pub struct StoreArguments {
 enum What {
     /// Tell the store's version and what it holds
     Status,
+    /// Bring the tables up to this program, and keep a copy of what they were
+    Upgrade,
     /// Take over what the journal tells that was taken back, and the store has forgotten
     Reconcile {
         /// Accept that what the journal cannot tell any more is not in force
@@ -64,6 +66,15 @@ struct Status {
     epoch: u64,
     revocations: i64,
     replica: String,
+}
+
+#[derive(Serialize)]
+struct Upgraded {
+    from: i64,
+    to: i64,
+    /// What it was before, where it is a file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kept: Option<PathBuf>,
 }
 
 #[derive(Serialize)]
@@ -96,6 +107,7 @@ pub async fn run(arguments: &StoreArguments, output: Output) -> Ending {
                 output.result(&Status { version, version_known, epoch: epoch.0, revocations, replica }, text);
                 Ok(Ending::Done)
             }
+            What::Upgrade => upgrade(&state, &arguments.state.store()?, output).await,
             What::Reconcile { accept_gaps } => reconcile(&state, &arguments.state.store()?, accept_gaps, output).await,
         }
     };
@@ -103,6 +115,37 @@ pub async fn run(arguments: &StoreArguments, output: Output) -> Ending {
         trouble(problem);
         Ending::Trouble
     })
+}
+
+/// Does what a start does with an older store, where none is to be served yet.
+async fn upgrade(state: &Path, config: &StoreConfig, output: Output) -> Result<Ending, String> {
+    if !state.is_dir() {
+        return Err(format!("there is no state directory {}; has a gateway run there?", state.display()));
+    }
+    let held = StateDirectory::open(state).map_err(|error| error.to_string())?;
+    let before = Store::look(config, state).await.map_err(|error| error.to_string())?;
+    let store = Store::open(&held, config).await.map_err(|error| error.to_string())?;
+    let replica = store.replica().await.map_err(|failure| failure.detail)?;
+    store.close().await;
+    let (from, to) = (before.version, before.version_known);
+    let kept = (from < to).then(|| state.join(format!("store.version-{from}.sqlite"))).filter(|kept| kept.exists());
+    if from < to {
+        let about = format!("version {from} to {to}");
+        let work = Work { operation: "store-upgrade", object: "bailiwick/store", about: &about };
+        let told = async { work.tell(&offline::journal(held.path(), replica)?.0, "done", "").await };
+        if let Err(problem) = told.await {
+            offline::untold(&problem);
+        }
+    }
+    let text = match &kept {
+        _ if from == to => format!("the store is at version {to} already\n"),
+        Some(kept) => {
+            format!("{GOOD}upgraded{GOOD:#}: version {from} to {to}; what it was is in {}\n", kept.display())
+        }
+        None => format!("{GOOD}upgraded{GOOD:#}: version {from} to {to}\n"),
+    };
+    output.result(&Upgraded { from, to, kept }, text);
+    Ok(Ending::Done)
 }
 
 async fn reconcile(state: &Path, config: &StoreConfig, accept_gaps: bool, output: Output) -> Result<Ending, String> {
@@ -143,12 +186,18 @@ async fn reconcile(state: &Path, config: &StoreConfig, accept_gaps: bool, output
         );
         return Ok(Ending::Refused);
     }
+    let to = from.max(journal.last + shift);
+    let replica = store.replica().await.map_err(detail)?;
+    let (record, _) = offline::journal(held.path(), replica)?;
+    let about = if gaps.is_empty() { String::new() } else { format!("accepting gaps: {}", gaps.join("; ")) };
+    let work = Work { operation: "store-reconcile", object: "bailiwick/store", about: &about };
+    work.tell(&record, "begun", "").await?;
     // Before the store counts as brought up; it can be done again where that fails.
     journal.pins.apply(&store).await.map_err(detail)?;
-    let to = from.max(journal.last + shift);
     store.catch_up(&told, RevocationEpoch(to)).await.map_err(detail)?;
     if parted.is_some() {
-        record_since(&held, &store, after).await?;
+        // What the store has come to, so that the two are of one history again.
+        record_missed(&store, &record, replica, Some(RevocationEpoch(after))).await.map_err(detail)?;
     }
     store.close().await;
     for left in &left_out {
@@ -157,6 +206,10 @@ async fn reconcile(state: &Path, config: &StoreConfig, accept_gaps: bool, output
     let nothing = ToldChange::Rows(Vec::new(), Vec::new());
     let taken = told.values().filter(|told| told.change != nothing).count();
     let reconciled = Reconciled { from, to, taken, gaps, left_out };
+    let done = format!("{taken} changes taken over, epoch {from} -> {to}");
+    if let Err(problem) = work.tell(&record, "done", &done).await {
+        offline::untold(&problem);
+    }
     let text = match (reconciled.to, &reconciled.gaps[..]) {
         (to, _) if to == from => format!("the store is as new as the journal: epoch {from}\n"),
         (to, []) => {
@@ -170,20 +223,4 @@ async fn reconcile(state: &Path, config: &StoreConfig, accept_gaps: bool, output
     };
     output.result(&reconciled, text);
     Ok(Ending::Done)
-}
-
-/// Has the journal tell what the store has come to, so that the two are of one history again.
-async fn record_since(held: &StateDirectory, store: &Store, told: u64) -> Result<(), String> {
-    let replica = store.replica().await.map_err(|failure| failure.detail)?;
-    let settings = JournalSettings {
-        state: held.path(),
-        replica,
-        durability: Durability::Fsync,
-        key: JournalKey::open(held.path()).map_err(|error| error.to_string())?,
-        metrics: Arc::clone(&Metrics::new()),
-        keeping: None,
-    };
-    let (journal, _) = Recorder::start(settings).map_err(|error| error.to_string())?;
-    let recorded = record_missed(store, &journal, replica, Some(RevocationEpoch(told))).await;
-    recorded.map(drop).map_err(|failure| failure.detail)
 }

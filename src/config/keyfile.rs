@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use rustix::fs::{FlockOperation, OFlags, flock};
 use secrecy::{ExposeSecret as _, SecretString};
 
+use super::known;
 use super::replace::replace;
 use super::secret::SecretReference;
 use crate::limit;
@@ -76,12 +77,13 @@ pub fn read_or_make(state: &Path, name: &str) -> Result<Vec<SecretString>, KeyFi
     let io = |problem: std::io::Error| error(&path, problem.to_string());
     std::fs::DirBuilder::new().mode(0o700).recursive(true).create(state.join("keys")).map_err(io)?;
     if let Some(lines) = read(&path)? {
-        return Ok(lines.into_iter().map(|line| line.key).collect());
+        return Ok(lines.into_iter().map(|line| line.key).inspect(known::remember).collect());
     }
     let fresh = fresh(&path)?;
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(io)?;
     file.write_all(format!("{}\n", fresh.expose_secret()).as_bytes()).map_err(io)?;
     file.sync_all().map_err(io)?;
+    known::remember(&fresh);
     Ok(vec![fresh])
 }
 

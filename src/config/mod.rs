@@ -30,6 +30,7 @@ mod issuer;
 pub mod kept;
 pub mod keyfile;
 pub mod keys;
+pub mod known;
 pub(crate) mod leaf;
 pub mod load;
 pub mod mandate;

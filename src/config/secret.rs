@@ -10,6 +10,7 @@ use std::process::Stdio;
 use secrecy::SecretString;
 use tokio::io::AsyncReadExt;
 
+use super::known;
 use crate::limit;
 
 /// Where a secret is kept.
@@ -80,7 +81,11 @@ impl SecretReference {
         if text.is_empty() && !matches!(self, Self::Plain(_)) {
             return Err(self.error("it is empty"));
         }
-        Ok(SecretString::from(text))
+        let secret = SecretString::from(text);
+        if !matches!(self, Self::Plain(_)) {
+            known::remember(&secret);
+        }
+        Ok(secret)
     }
 
     async fn run(&self, words: &[String]) -> Result<String, SecretError> {

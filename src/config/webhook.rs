@@ -16,5 +16,11 @@ pub struct WebhookConfig {
 }
 
 /// Everything that can be told.
-pub const EVENTS: [&str; 5] =
-    ["approval.requested", "agent.suspended", "pin.changed", "break_glass.opened", "break_glass.used"];
+pub const EVENTS: [&str; 6] = [
+    "approval.requested",
+    "agent.suspended",
+    "pin.changed",
+    "break_glass.opened",
+    "break_glass.used",
+    "access.requested",
+];

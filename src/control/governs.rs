@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::gateway::lifecycle::Step;
 pub use crate::gateway::mandates::{Mandate, MandateStatus, Wish};
+pub use crate::gateway::wish::AccessWish;
 
 use crate::identity::Caller;
 use crate::ids::{AgentId, MandateId, Subject};
@@ -52,6 +53,11 @@ pub trait Governs: Send + Sync + 'static {
         note: &'a str,
     ) -> BoxFuture<'a, Result<(), Stop>> {
         let _nobody = (agent, subject, step, by, note);
+        nowhere()
+    }
+    /// Asks for access for somebody; answers who decides.
+    fn wish<'a>(&'a self, by: &'a Caller, wish: AccessWish<'a>) -> BoxFuture<'a, Result<String, Stop>> {
+        let _nobody = (by, wish);
         nowhere()
     }
     /// Keeps that the owner of an agent or a server says that it is still needed. Only that owner may, or somebody of its

@@ -95,7 +95,7 @@ fn write(sink: &SinkConfig, events: &[String], torn: bool) -> io::Result<()> {
     match sink {
         SinkConfig::File(path) => {
             // A pipe that nobody reads must not hold us up.
-            let opened = File::options().append(true).create(true).mode(0o640).custom_flags(flags()).open(path);
+            let opened = File::options().append(true).create(true).mode(0o600).custom_flags(flags()).open(path);
             let file = opened.map_err(|error| match rustix::io::Errno::from_io_error(&error) {
                 Some(rustix::io::Errno::NXIO) => io::Error::other("nobody reads this pipe"),
                 _ => error,

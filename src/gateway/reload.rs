@@ -7,12 +7,12 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 
+use super::keys::Keys;
 use super::understand::{Understood, understand};
 use super::{Gateway, Snapshot, trusts};
-use crate::config::{Config, FileSet, Loaded, Mistake, Overrides, Seal, keyfile};
+use crate::config::{Config, FileSet, Loaded, Mistake, Overrides, Seal};
 use crate::identity::Identity;
 use crate::ids::{Digest, PolicyRevision};
 use crate::limit;
@@ -20,7 +20,6 @@ use crate::outcome::{Failure, Reason};
 use crate::policy::{Difference, FailedTest, Strictness, Wrong};
 use crate::record::event::ReloadNote;
 use crate::record::redact;
-use crate::wire::handle::Sealer;
 
 /// How a reload is ordered.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,9 +68,14 @@ pub type Along = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
 pub struct Reloader {
     files: Files,
     along: Vec<Along>,
+    /// The names of the keys that are in use.
+    keys: std::sync::Mutex<Vec<String>>,
     /// Held while what is in force is built anew, from other files or without grants that have ended.
     pub(super) one_at_a_time: tokio::sync::Mutex<()>,
 }
+
+/// What is in force is not what a start would take.
+const REFUSED_NEXT: &str = "the next start is refused";
 
 /// On whose word a set is served.
 #[derive(Clone, Copy)]
@@ -140,7 +144,12 @@ impl Reloader {
     /// A reloader of these files, and of whatever else is read again along with them.
     #[must_use]
     pub fn new(files: Files, along: Vec<Along>) -> Self {
-        Self { files, along, one_at_a_time: tokio::sync::Mutex::new(()) }
+        Self { files, along, keys: std::sync::Mutex::default(), one_at_a_time: tokio::sync::Mutex::new(()) }
+    }
+
+    /// Remembers the names of the keys that are in use; answers those that were.
+    pub fn exchange_key_names(&self, names: Vec<String>) -> Vec<String> {
+        std::mem::replace(&mut *self.keys.lock().unwrap_or_else(std::sync::PoisonError::into_inner), names)
     }
 
     /// How strictly its files are read.
@@ -220,7 +229,7 @@ impl Gateway {
                     // At three in the morning the brake must work: what only narrows may break expected allows, and refuse
                     // for another reason than before. The next start does not know what was in force.
                     if failed.wrong != Wrong::LetThrough && !widens {
-                        report.warnings.push(format!("the next start is refused: {failed}"));
+                        report.warnings.push(format!("{REFUSED_NEXT}: {failed}"));
                     } else {
                         report.problems.push(failed.to_string());
                     }
@@ -235,23 +244,27 @@ impl Gateway {
                     }
                     // The brake works with a broken seal, too; the next start will not.
                     Err(_) => {
-                        report.warnings.extend(broken.map(|broken| format!("the next start is refused: {broken}")));
+                        report.warnings.extend(broken.map(|broken| format!("{REFUSED_NEXT}: {broken}")));
                     }
                 }
                 report.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-                if understood.config().keys.journal != before.written.keys.journal {
-                    report.warnings.push("the journal keys that the files name are taken at the next start".to_owned());
-                }
                 let door =
                     |config: &Config| config.admin.as_ref().map(|admin| format!("{:?}", (admin.listen, &admin.tls)));
                 if door(understood.config()) != door(&before.config) {
                     report.warnings.push("where administrators connect is taken at the next start".to_owned());
                 }
-                let mut keys = Vec::new();
+                let mut keys = None;
                 if report.problems.is_empty() {
-                    match self.seal_keys(understood.config()).await {
-                        Ok(read) => keys = read,
-                        Err(problem) => report.problems.push(problem),
+                    // Where the state is does not change while we have it.
+                    let state = self.config().gateway.state.clone();
+                    match Keys::read(understood.config(), &state, self.journal.replica()).await {
+                        Ok(read) => keys = Some(read),
+                        Err(problem) if widens => report.problems.push(problem),
+                        // The brake waits for no place where secrets are kept.
+                        Err(problem) => {
+                            tracing::error!(problem, "no key is exchanged");
+                            report.warnings.push(format!("{REFUSED_NEXT}: {problem}; the keys in use stay"));
+                        }
                     }
                 }
                 if report.problems.is_empty()
@@ -264,9 +277,15 @@ impl Gateway {
                 }
                 // Last: what was refused changes no key.
                 if report.problems.is_empty()
-                    && let Err(problem) = self.sealer.replace(bytes(&keys))
+                    && let Some(keys) = keys
                 {
-                    report.problems.push(problem.to_string());
+                    match self.take_keys(keys) {
+                        Ok((added, removed)) => {
+                            report.added.extend(added);
+                            report.removed.extend(removed);
+                        }
+                        Err(problem) => report.problems.push(problem),
+                    }
                 }
                 if report.problems.is_empty() {
                     report.seal_keys = self.sealer.key_ids();
@@ -276,6 +295,9 @@ impl Gateway {
                 }
             }
         }
+        let is_well =
+            report.problems.is_empty() && !report.warnings.iter().any(|warning| warning.starts_with(REFUSED_NEXT));
+        self.journal.metrics().files_well.set(i64::from(is_well));
         report.warnings.extend(self.read_next().await);
         // What was loaded is in force, whatever is wrong with these.
         let along = self.reloader.along.iter().filter_map(|along| along().err());
@@ -342,24 +364,10 @@ impl Gateway {
         problem
     }
 
-    /// Reads the keys of handles again, and looks whether they can be used: whoever comes back with a handle is known by
-    /// the older ones.
-    async fn seal_keys(&self, config: &Config) -> Result<Vec<SecretString>, String> {
-        // Where the state is does not change while we have it.
-        let state = self.config().gateway.state.clone();
-        let keys = keyfile::load(&config.keys.seal, &state, "seal").await.map_err(|error| error.to_string())?;
-        Sealer::new(bytes(&keys)).map_err(|error| error.to_string())?;
-        Ok(keys)
-    }
-
     /// Tells open streams that decisions may have changed.
     pub fn decided_anew(&self) {
         self.decisions.send_modify(|moved| *moved = moved.wrapping_add(1));
     }
-}
-
-fn bytes(keys: &[SecretString]) -> impl Iterator<Item = &[u8]> {
-    keys.iter().map(|key| key.expose_secret().as_bytes())
 }
 
 /// Whether a set may be loaded after which somebody may do more: it is what was reviewed, or somebody who looks at

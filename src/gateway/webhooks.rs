@@ -11,6 +11,7 @@ use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::Request;
+use secrecy::SecretString;
 use tokio::task::JoinHandle;
 
 use super::Gateway;
@@ -72,11 +73,8 @@ async fn round(gateway: &Arc<Gateway>, client: &OauthClient, hook: &WebhookConfi
     let keys = keyfile::load(&config.keys.webhook, &config.gateway.state, "webhook").await;
     let keys = keys.map_err(|error| error.to_string())?;
     // While a key is exchanged its place knows one of them.
-    let keys = keys.iter().map(|key| {
-        let key = outbox::signing_key(key, &hook.name).ok_or("the webhook key is no key")?;
-        Ok(hmac::Key::new(hmac::HMAC_SHA256, &key))
-    });
-    let keys: Vec<hmac::Key> = keys.collect::<Result<_, &str>>()?;
+    let keys = keys.iter().map(|key| Signing::new(key, &hook.name).ok_or("the webhook key is no key"));
+    let keys: Vec<Signing> = keys.collect::<Result<_, &str>>()?;
     let sent = due.into_iter().map(|message| one(gateway, client, hook, &keys, message, now_us));
     futures_util::future::join_all(sent).await;
     Ok(())
@@ -108,7 +106,7 @@ async fn one(
     gateway: &Gateway,
     client: &OauthClient,
     hook: &WebhookConfig,
-    keys: &[hmac::Key],
+    keys: &[Signing],
     (row, message): (Row, Message),
     now_us: i64,
 ) {
@@ -142,23 +140,38 @@ async fn one(
     }
 }
 
+/// What messages to one place are signed with, and its name.
+struct Signing {
+    key: hmac::Key,
+    id: String,
+}
+
+impl Signing {
+    fn new(secret: &SecretString, place: &str) -> Option<Self> {
+        let key = outbox::signing_key(secret, place)?;
+        Some(Self { id: outbox::signing_key_id(&key), key: hmac::Key::new(hmac::HMAC_SHA256, &key) })
+    }
+}
+
 async fn post(
     client: &OauthClient,
     hook: &WebhookConfig,
-    keys: &[hmac::Key],
+    keys: &[Signing],
     id: &str,
     body: String,
     now_us: i64,
 ) -> Result<(), String> {
     let moment = now_us / 1_000_000;
     let signed = format!("{id}.{moment}.{body}");
-    let signature = |key| format!("v1,{}", STANDARD.encode(hmac::sign(key, signed.as_bytes()).as_ref()));
+    let signature = |key: &Signing| format!("v1,{}", STANDARD.encode(hmac::sign(&key.key, signed.as_bytes()).as_ref()));
     let signatures: Vec<String> = keys.iter().map(signature).collect();
+    let ids: Vec<&str> = keys.iter().map(|key| key.id.as_str()).collect();
     let request = Request::post(hook.url.as_str())
         .header("content-type", "application/json")
         .header("webhook-id", id)
         .header("webhook-timestamp", moment)
         .header("webhook-signature", signatures.join(" "))
+        .header("webhook-key-id", ids.join(" "))
         .body(body.into_bytes())
         .map_err(|error| error.to_string())?;
     let answer = client.send(request).await.map_err(|error| error.to_string())?;

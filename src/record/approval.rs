@@ -34,7 +34,7 @@ struct Approval<'a> {
     approvers: &'a [ApproverNote<'a>],
     revision: PolicyRevision,
     shown: KeyedDigest,
-    #[serde(skip_serializing_if = "str::is_empty", serialize_with = "redact::serialize")]
+    #[serde(skip_serializing_if = "str::is_empty", serialize_with = "redact::serialize_words")]
     detail: &'a str,
 }
 
@@ -68,6 +68,7 @@ impl Journal {
     /// record as an operation before it is done, and what a call uses with its intent.
     pub fn approval(&self, note: &ApprovalNote<'_>, of: Option<(CallId, LegId)>, who: Option<&Who>) {
         self.metrics().approval(note.event);
-        self.tell("approval", of, who, &Fields::of(note, self.key()), Mark::Plain);
+        let key = self.key().now();
+        self.tell("approval", of, who, &Fields::of(note, &key), Mark::Plain);
     }
 }

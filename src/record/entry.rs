@@ -95,8 +95,9 @@ impl<P: Evidence> Entry<P> {
         }
         let took = self.opened.elapsed();
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let key = self.journal.key().now();
         let result = match outcome {
-            Some(outcome) => ResultFacts::of(outcome, self.journal.key(), micros),
+            Some(outcome) => ResultFacts::of(outcome, &key, micros),
             None => ResultFacts::unknown("nobody waited for the end", Some(micros)),
         };
         let result = result.charging(self.proof.charged());

@@ -228,7 +228,7 @@ pub struct RevocationNote<'a> {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub lifted: bool,
     /// Why.
-    #[serde(skip_serializing_if = "str::is_empty", serialize_with = "redact::serialize")]
+    #[serde(skip_serializing_if = "str::is_empty", serialize_with = "redact::serialize_words")]
     pub note: &'a str,
     /// The replica where it was ordered, where that is another one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -267,10 +267,10 @@ pub struct AdminNote<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<&'a str>,
     /// What it was about.
-    #[serde(skip_serializing_if = "str::is_empty", serialize_with = "redact::serialize")]
+    #[serde(skip_serializing_if = "str::is_empty", serialize_with = "redact::serialize_words")]
     pub about: &'a str,
     /// What came of it.
-    #[serde(skip_serializing_if = "str::is_empty", serialize_with = "redact::serialize")]
+    #[serde(skip_serializing_if = "str::is_empty", serialize_with = "redact::serialize_words")]
     pub detail: &'a str,
 }
 
@@ -392,7 +392,7 @@ pub struct PinNote<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub actor: Option<&'a str>,
     /// Why.
-    #[serde(skip_serializing_if = "str::is_empty", serialize_with = "redact::serialize")]
+    #[serde(skip_serializing_if = "str::is_empty", serialize_with = "redact::serialize_words")]
     pub note: &'a str,
     /// The epoch that includes it, where an administrator decided.
     #[serde(skip_serializing_if = "Option::is_none")]

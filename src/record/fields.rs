@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::event::{
     AdminNote, Attempt, ChargeNote, ConditionValue, CredentialNote, ExecutableNote, Intent, LabelNote, Listing,
-    Operation, PinNote, RelayNote, ReloadNote, RevocationNote, StartNote,
+    Operation, PinNote, RelayNote, RevocationNote, StartNote,
 };
 use super::keys::{JournalKey, KeyedDigest};
 use super::mandated::{MandateFacts, OwnerFacts};
@@ -48,7 +48,7 @@ struct DecisionFields<'a> {
     reason: Option<Reason>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rule: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "redact::serialize_option")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "redact::serialize_words_option")]
     detail: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     revision: Option<PolicyRevision>,
@@ -184,7 +184,7 @@ pub(super) struct ResultFacts<'a> {
     code: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<Reason>,
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "redact::serialize_option")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "redact::serialize_words_option")]
     detail: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     may_have_acted: Option<bool>,
@@ -338,47 +338,8 @@ pub(super) struct StopFields<'a> {
 
 #[derive(Serialize)]
 pub(super) struct StopFacts<'a> {
-    #[serde(serialize_with = "redact::serialize")]
+    #[serde(serialize_with = "redact::serialize_words")]
     pub(super) cause: &'a str,
-}
-
-#[derive(Serialize)]
-pub(super) struct ReloadFields<'a> {
-    reload: ReloadFacts<'a>,
-}
-
-#[derive(Serialize)]
-struct ReloadFacts<'a> {
-    actor: &'a str,
-    outcome: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    from: Option<PolicyRevision>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    to: Option<PolicyRevision>,
-    added: usize,
-    removed: usize,
-    /// Each row with a `+` or `-` before it, removed ones first: they are what widens or narrows most often.
-    rows: Vec<String>,
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "redact::serialize_option")]
-    problem: Option<&'a str>,
-}
-
-impl<'a> ReloadFields<'a> {
-    pub(super) fn new(note: &ReloadNote<'a>) -> Self {
-        let row = |sign: char, row: &str| format!("{sign} {}", redact::text(row));
-        let rows = note.removed.iter().map(|text| row('-', text)).chain(note.added.iter().map(|text| row('+', text)));
-        let reload = ReloadFacts {
-            actor: note.actor,
-            outcome: if note.to.is_some() { "loaded" } else { "refused" },
-            from: note.from,
-            to: note.to,
-            added: note.added.len(),
-            removed: note.removed.len(),
-            rows: rows.take(limit::RECORD_ROWS_MAX).collect(),
-            problem: note.problem,
-        };
-        Self { reload }
-    }
 }
 
 #[derive(Serialize)]
@@ -455,7 +416,7 @@ const fn is_zero(value: &u64) -> bool {
 }
 
 fn redact_string<S: serde::Serializer>(value: &str, serializer: S) -> Result<S::Ok, S::Error> {
-    redact::serialize(value, serializer)
+    redact::serialize_words(value, serializer)
 }
 
 /// The first lines of a segment that is not the first: what the writer knows and a reader of this

@@ -21,17 +21,17 @@ use super::event::{
     AdminNote, Attempt, ExecutableNote, Intent, Listing, PinNote, RelayNote, ReloadNote, RevocationNote, StartNote,
 };
 use super::fields::{
-    AdminFields, CallFields, ExecutableFields, OpenLeg, PinFields, RelayFields, ReloadFields, RepairFields,
-    ResultFacts, ResultFields, RevocationFields, StartFields, StopFacts, StopFields,
+    AdminFields, CallFields, ExecutableFields, OpenLeg, PinFields, RelayFields, RepairFields, ResultFacts,
+    ResultFields, RevocationFields, StartFields, StopFacts, StopFields,
 };
 use super::keep::{Holds, Keeper};
-use super::keys::JournalKey;
+use super::keys::{Current, JournalKey};
 use super::ledger::{Follows, Ledger, Signal};
 use super::line::{self, Header, scratch};
-use super::mandated::{LifecycleFields, LifecycleNote, MandateFields, MandateNote};
 use super::metrics::Metrics;
 use super::noise::Noise;
 use super::position::{Position, Written};
+use super::reloaded::ReloadFields;
 use super::room::Room;
 use super::sink::{CheckpointNote, Sinks};
 use super::who::Who;
@@ -50,7 +50,7 @@ pub struct Journal(Arc<Handle>);
 struct Handle {
     shared: Arc<Shared>,
     replica: ReplicaId,
-    key: JournalKey,
+    key: Current,
     noise: Noise,
     thread: std::sync::Mutex<Option<std::thread::JoinHandle<()>>>,
     ledger: Arc<Signal>,
@@ -174,7 +174,7 @@ impl Journal {
         let handle = Handle {
             shared,
             replica: settings.replica,
-            key: settings.key,
+            key: Current::new(settings.key),
             noise: Noise::default(),
             thread: std::sync::Mutex::new(Some(thread)),
             ledger,
@@ -232,22 +232,6 @@ impl Journal {
         self.note_durably("pin", &PinFields { pin: note }, mark).await
     }
 
-    /// Records what became of a mandate; durable when it returns.
-    ///
-    /// # Errors
-    /// [`Reason::RecordUnavailable`].
-    pub async fn mandated(&self, note: &MandateNote<'_>) -> Result<(), Failure> {
-        self.note_durably("mandate", &MandateFields { mandate: note }, Mark::Plain).await
-    }
-
-    /// Records what became of an agent or an attestation; durable when it returns.
-    ///
-    /// # Errors
-    /// [`Reason::RecordUnavailable`].
-    pub async fn lived(&self, note: &LifecycleNote<'_>) -> Result<(), Failure> {
-        self.note_durably("lifecycle", &LifecycleFields { lifecycle: note }, Mark::Plain).await
-    }
-
     /// Records a revocation; durable when it returns.
     ///
     /// # Errors
@@ -270,7 +254,10 @@ impl Journal {
     /// # Errors
     /// [`Reason::RecordUnavailable`].
     pub async fn reloaded(&self, note: &ReloadNote<'_>) -> Result<(), Failure> {
-        self.note_durably("reload", &ReloadFields::new(note), Mark::Plain).await
+        for part in ReloadFields::parts(note) {
+            self.note_durably("reload", &part, Mark::Plain).await?;
+        }
+        Ok(())
     }
 
     /// Records and counts an administrator's operation; durable when it returns.
@@ -370,8 +357,14 @@ impl Journal {
         &self.0.noise
     }
 
+    /// Digests with that key from now on, and signs with these from the next checkpoint on.
+    pub fn exchange_keys(&self, key: JournalKey, signs: CheckpointKeys) {
+        self.0.key.exchange(key);
+        self.0.ledger.exchange(signs);
+    }
+
     /// The key for digests.
-    pub(super) fn key(&self) -> &JournalKey {
+    pub(super) fn key(&self) -> &Current {
         &self.0.key
     }
 
@@ -395,7 +388,8 @@ impl Journal {
     pub(super) fn intend(&self, intent: &Intent<'_>) -> Result<Settled, Stop> {
         let open = OpenLeg { call: intent.attempt.call, leg: intent.attempt.leg };
         let header = self.header_of("intent", &intent.attempt);
-        let fields = CallFields::intent(intent, &self.0.key);
+        let key = self.0.key.now();
+        let fields = CallFields::intent(intent, &key);
         scratch(|body| match line::body(body, header, &fields) {
             Ok(()) => self
                 .0
@@ -439,7 +433,12 @@ impl Journal {
         });
     }
 
-    async fn note_durably(&self, kind: &'static str, fields: &impl Serialize, mark: Mark) -> Result<(), Failure> {
+    pub(super) async fn note_durably(
+        &self,
+        kind: &'static str,
+        fields: &impl Serialize,
+        mark: Mark,
+    ) -> Result<(), Failure> {
         self.write_durably(self.header(kind, None), fields, mark).await
     }
 

@@ -1,20 +1,20 @@
-//! Decides which keys digest the arguments in the record, and where they are kept.
+//! Decides what the arguments in the record are digested with.
 //!
-//! A plain digest of `{"amount":100}` can be guessed; one under a key cannot, and destroying the key
+//! Refuses to know where keys are kept. A plain digest of `{"amount":100}` can be guessed; one under a key cannot, and destroying the key
 //! makes every digest of it meaningless. Invariant: a key never leaves this file except as digests.
 
-use std::path::Path;
+use std::sync::Arc;
 
+use arc_swap::{ArcSwap, Guard};
 use aws_lc_rs::{hkdf, hmac};
 use secrecy::{ExposeSecret as _, SecretString};
 
-use crate::config::keyfile;
 use crate::ids::Digest;
 
 /// What the derived key is for; another purpose is another key.
 const PURPOSE: &[u8] = b"bailiwick/journal/arguments/v1";
 
-/// The key under which new digests are made.
+/// A key for digests of arguments and results.
 #[derive(Debug)]
 pub struct JournalKey {
     id: String,
@@ -25,27 +25,41 @@ pub struct JournalKey {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyedDigest(Digest);
 
-/// Why the key could not be had.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot use the journal key `{place}`: {problem}")]
-pub struct KeyError {
-    place: String,
-    problem: String,
+/// Why there is no key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no key for the digests of the record: {0}")]
+pub struct KeyError(&'static str);
+
+/// The key that digests now, exchanged while calls are under way.
+#[derive(Debug)]
+pub(super) struct Current(ArcSwap<JournalKey>);
+
+impl Current {
+    pub(super) fn new(key: JournalKey) -> Self {
+        Self(ArcSwap::from_pointee(key))
+    }
+
+    /// The key of this moment: a line names the one that its digests are of.
+    pub(super) fn now(&self) -> Guard<Arc<JournalKey>> {
+        self.0.load()
+    }
+
+    pub(super) fn exchange(&self, key: JournalKey) {
+        self.0.store(Arc::new(key));
+    }
 }
 
 impl JournalKey {
-    /// Takes the key from `<state>/keys/journal`, and makes one there if there is none.
-    ///
-    /// The file holds one key per line in hexadecimal; the first line writes, older ones below it are kept
-    /// so that old digests can be checked. Blocking: start only.
+    /// A key that nobody keeps, for whoever writes lines without a digest while no gateway runs: a brake needs no key that
+    /// somebody may have to be asked for, and makes none.
     ///
     /// # Errors
-    /// When the file cannot be read or made, or its first line is not 64 hexadecimal digits.
-    pub fn open(state: &Path) -> Result<Self, KeyError> {
-        let error = |problem: String| KeyError { place: state.join("keys/journal").display().to_string(), problem };
-        let secrets = keyfile::read_or_make(state, "journal").map_err(|problem| error(problem.to_string()))?;
-        let derived = secrets.first().and_then(Self::from_hex);
-        derived.ok_or_else(|| error("its first line is not 64 hexadecimal digits".to_owned()))
+    /// When the system has no randomness.
+    pub fn unkept() -> Result<Self, KeyError> {
+        let mut secret = [0_u8; 32];
+        aws_lc_rs::rand::fill(&mut secret).map_err(|_| KeyError("the system has no randomness"))?;
+        let secret = SecretString::from(data_encoding::HEXLOWER.encode(&secret));
+        Self::from_hex(&secret).ok_or(KeyError("it cannot be derived"))
     }
 
     /// Derives the key from 32 bytes in hexadecimal.
@@ -81,6 +95,12 @@ fn digest(key: &hmac::Key, parts: &[&[u8]]) -> KeyedDigest {
     KeyedDigest(Digest::from_bytes(bytes))
 }
 
+impl std::fmt::Display for KeyedDigest {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
 impl serde::Serialize for KeyedDigest {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.0.serialize(serializer)
@@ -89,40 +109,32 @@ impl serde::Serialize for KeyedDigest {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
 
-    #[test]
-    fn the_key_is_made_once_and_only_we_can_read_it() {
-        let state = tempfile::tempdir().unwrap();
-        let first = JournalKey::open(state.path()).unwrap();
-        let again = JournalKey::open(state.path()).unwrap();
-        assert_eq!(first.id(), again.id());
-        assert_eq!(first.digest(b"{}"), again.digest(b"{}"));
-        let mode = std::fs::metadata(state.path().join("keys/journal")).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
-        assert!(
-            !format!("{first:?}").contains(std::fs::read_to_string(state.path().join("keys/journal")).unwrap().trim())
-        );
-    }
-
-    #[test]
-    fn a_key_file_that_is_a_link_or_garbage_is_refused() {
-        let state = tempfile::tempdir().unwrap();
-        std::fs::create_dir(state.path().join("keys")).unwrap();
-        std::os::unix::fs::symlink("/dev/zero", state.path().join("keys/journal")).unwrap();
-        assert!(JournalKey::open(state.path()).is_err());
-        std::fs::remove_file(state.path().join("keys/journal")).unwrap();
-        std::fs::write(state.path().join("keys/journal"), "short\n").unwrap();
-        assert!(JournalKey::open(state.path()).is_err());
+    fn of(digits: &str) -> JournalKey {
+        JournalKey::from_hex(&SecretString::from(digits.repeat(32))).unwrap()
     }
 
     #[test]
     fn another_key_gives_another_digest() {
-        let one = JournalKey::from_hex(&SecretString::from("11".repeat(32))).unwrap();
-        let two = JournalKey::from_hex(&SecretString::from("22".repeat(32))).unwrap();
+        let (one, two) = (of("11"), of("22"));
         assert_ne!(one.digest(b"{}"), two.digest(b"{}"));
         assert_ne!(one.id(), two.id());
+        assert_eq!(one.digest(b"{}"), of("11").digest(b"{}"));
+        assert!(!format!("{one:?}").contains("1111"), "{one:?}");
+        assert!(JournalKey::from_hex(&SecretString::from("short")).is_none());
+    }
+
+    #[test]
+    fn a_key_that_nobody_keeps_is_another_one_every_time() {
+        assert_ne!(JournalKey::unkept().unwrap().id(), JournalKey::unkept().unwrap().id());
+    }
+
+    #[test]
+    fn a_line_names_the_key_that_its_digests_are_of() {
+        let current = Current::new(of("11"));
+        let held = current.now();
+        current.exchange(of("22"));
+        assert_eq!((held.id(), current.now().id()), (of("11").id(), of("22").id()));
     }
 }

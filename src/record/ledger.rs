@@ -91,12 +91,19 @@ impl From<io::Error> for Trouble {
 pub(super) struct Signal {
     stop: Mutex<bool>,
     wake: Condvar,
+    /// Keys that it has not taken yet.
+    keys: Mutex<Option<CheckpointKeys>>,
 }
 
 impl Signal {
     pub(super) fn stop(&self) {
         *lock(&self.stop) = true;
         self.wake.notify_all();
+    }
+
+    /// Gives it other keys: the first signs the next checkpoint, and all are published with it.
+    pub(super) fn exchange(&self, keys: CheckpointKeys) {
+        *lock(&self.keys) = Some(keys);
     }
 
     /// Waits; whether it is time to end.
@@ -118,6 +125,9 @@ impl Ledger {
             let current = self.position.segment();
             let due = last.is_none_or(|last| last.elapsed() >= self.interval);
             if stop || due || current != segment {
+                if let Some(keys) = lock(&signal.keys).take() {
+                    self.keys = keys;
+                }
                 (last, segment) = (Some(Instant::now()), current);
                 self.look();
                 if !stop && let Err(error) = self.tidy() {

@@ -4,8 +4,11 @@
 
 use serde::Serialize;
 
+use super::appender::Mark;
+use super::journal::Journal;
 use super::redact;
 use crate::ids::RevocationEpoch;
+use crate::outcome::Failure;
 
 /// The mandate that a call names.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -79,7 +82,7 @@ pub struct LifecycleNote<'a> {
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "redact::serialize_option")]
     pub subject: Option<&'a str>,
     /// Why.
-    #[serde(skip_serializing_if = "str::is_empty", serialize_with = "redact::serialize")]
+    #[serde(skip_serializing_if = "str::is_empty", serialize_with = "redact::serialize_words")]
     pub note: &'a str,
     /// The epoch that includes it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -88,12 +91,30 @@ pub struct LifecycleNote<'a> {
 
 /// The fields of a line about a mandate.
 #[derive(Serialize)]
-pub(super) struct MandateFields<'a> {
-    pub(super) mandate: &'a MandateNote<'a>,
+struct MandateFields<'a> {
+    mandate: &'a MandateNote<'a>,
 }
 
 /// The fields of a line about an agent or a server.
 #[derive(Serialize)]
-pub(super) struct LifecycleFields<'a> {
-    pub(super) lifecycle: &'a LifecycleNote<'a>,
+struct LifecycleFields<'a> {
+    lifecycle: &'a LifecycleNote<'a>,
+}
+
+impl Journal {
+    /// Records what became of a mandate; durable when it returns.
+    ///
+    /// # Errors
+    /// [`Reason::RecordUnavailable`](crate::outcome::Reason::RecordUnavailable).
+    pub async fn mandated(&self, note: &MandateNote<'_>) -> Result<(), Failure> {
+        self.note_durably("mandate", &MandateFields { mandate: note }, Mark::Plain).await
+    }
+
+    /// Records what became of an agent or an attestation; durable when it returns.
+    ///
+    /// # Errors
+    /// As [`Journal::mandated`].
+    pub async fn lived(&self, note: &LifecycleNote<'_>) -> Result<(), Failure> {
+        self.note_durably("lifecycle", &LifecycleFields { lifecycle: note }, Mark::Plain).await
+    }
 }

@@ -87,6 +87,8 @@ pub struct Metrics {
     pub approval_wait_seconds: Family<EventLabels, Histogram, fn() -> Histogram>,
     /// Agents, and agents for one person, that the breaker has stopped.
     pub breaker_trips: Counter,
+    /// Whether the files that were read last are in force, and the next start would take them: 1 or 0.
+    pub files_well: Gauge,
     /// The revocation epoch that is in force.
     pub revocation_epoch: Gauge<u64, AtomicU64>,
 }
@@ -222,11 +224,13 @@ impl Metrics {
             approvals: Family::default(),
             approval_wait_seconds: Family::new_with_constructor(wait_buckets),
             breaker_trips: Counter::default(),
+            files_well: Gauge::default(),
             revocation_epoch: Gauge::default(),
             registry: Registry::default(),
         };
         metrics.journal_well.set(1);
         metrics.checkpoint_well.set(1);
+        metrics.files_well.set(1);
         let m = &metrics;
         registry.register("pins", "definitions by what became of them", m.pins.clone());
         registry.register("calls", "forwarded requests by how they ended", m.calls.clone());
@@ -260,6 +264,11 @@ impl Metrics {
         let waits = m.approval_wait_seconds.clone();
         registry.register("approval_wait_seconds", "from asked to decided, by what was decided", waits);
         registry.register("breaker_trips", "agents that the breaker has stopped", m.breaker_trips.clone());
+        registry.register(
+            "files_well",
+            "whether the files are in force and the next start takes them",
+            m.files_well.clone(),
+        );
         registry.register("revocation_epoch", "the revocation epoch in force", m.revocation_epoch.clone());
         Arc::new(Self { registry, ..metrics })
     }

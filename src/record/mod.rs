@@ -36,6 +36,7 @@ pub mod operational;
 mod position;
 pub mod read;
 pub mod redact;
+mod reloaded;
 mod room;
 mod segment;
 mod sink;

@@ -139,6 +139,7 @@ read! {
         to: Option<String>,
         added: u64,
         removed: u64,
+        part: Option<u64>,
         problem: Option<String>,
     }
     /// The start.

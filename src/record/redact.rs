@@ -1,5 +1,5 @@
-//! Decides what free text must never reach a disk, a log or a metric: secrets that can be recognised by
-//! their shape.
+//! Decides what free text must never reach a disk, a log or a metric: secrets that this process has read, and those that
+//! can be recognised by their shape.
 //!
 //! Refuses to know where the text came from. Invariant: what matches a pattern is gone completely; it
 //! is better to lose a word too many. This is the second line of defence: the first is that secrets
@@ -11,22 +11,35 @@ use std::sync::LazyLock;
 use aho_corasick::{AhoCorasick, Input, MatchKind};
 use serde::Serializer;
 
+use crate::config::known;
 use crate::limit;
 
-/// The text without recognisable secrets, cut to [`limit::RECORD_TEXT_BYTES_MAX`].
+/// The text without secrets that are known or recognisable, cut to [`limit::RECORD_TEXT_BYTES_MAX`].
 #[must_use]
 pub fn text(text: &str) -> Cow<'_, str> {
     // Redacted before it is cut: half a token would no longer be recognised.
-    match secrets(text) {
+    short(secrets(text))
+}
+
+/// The text with every secret that is known or recognisable replaced by `[redacted]`.
+#[must_use]
+pub fn secrets(text: &str) -> Cow<'_, str> {
+    match known::without(text) {
+        Cow::Borrowed(text) => shapes(text),
+        Cow::Owned(text) => Cow::Owned(shapes(&text).into_owned()),
+    }
+}
+
+fn short(text: Cow<'_, str>) -> Cow<'_, str> {
+    match text {
         Cow::Borrowed(text) => Cow::Borrowed(cut(text)),
         Cow::Owned(text) if text.len() <= limit::RECORD_TEXT_BYTES_MAX => Cow::Owned(text),
         Cow::Owned(text) => Cow::Owned(cut(&text).to_owned()),
     }
 }
 
-/// The text with every recognisable secret replaced by `[redacted]`.
-#[must_use]
-pub fn secrets(text: &str) -> Cow<'_, str> {
+/// The text without what has the shape of a secret.
+fn shapes(text: &str) -> Cow<'_, str> {
     let Some(prefixes) = &*PREFIXES else { return Cow::Borrowed("[redacted]") };
     let mut clean = String::new();
     let mut copied = 0;
@@ -50,13 +63,27 @@ pub fn secrets(text: &str) -> Cow<'_, str> {
     Cow::Owned(clean)
 }
 
-/// For `#[serde(serialize_with = ...)]` on text that somebody else chose.
+/// For `#[serde(serialize_with = ...)]` on names that somebody else chose: every line has some, so that they are looked
+/// through for shapes alone.
 pub(super) fn serialize<S: Serializer>(value: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&short(shapes(value)))
+}
+
+/// The same for a name that may be missing.
+pub(super) fn serialize_option<S: Serializer>(value: &Option<&str>, serializer: S) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(value) => serializer.serialize_some(&*short(shapes(value))),
+        None => serializer.serialize_none(),
+    }
+}
+
+/// For `#[serde(serialize_with = ...)]` on what was said in words, by people or by whatever went wrong.
+pub(super) fn serialize_words<S: Serializer>(value: &str, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&text(value))
 }
 
-/// For `#[serde(serialize_with = ...)]` on optional text that somebody else chose.
-pub(super) fn serialize_option<S: Serializer>(value: &Option<&str>, serializer: S) -> Result<S::Ok, S::Error> {
+/// The same for words that may be missing.
+pub(super) fn serialize_words_option<S: Serializer>(value: &Option<&str>, serializer: S) -> Result<S::Ok, S::Error> {
     match value {
         Some(value) => serializer.serialize_some(&*text(value)),
         None => serializer.serialize_none(),
@@ -69,7 +96,7 @@ pub(super) fn serialize_list<S: Serializer, T: AsRef<str>>(
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     match values {
-        Some(values) => serializer.collect_seq(values.iter().map(|value| text(value.as_ref()))),
+        Some(values) => serializer.collect_seq(values.iter().map(|value| short(shapes(value.as_ref())))),
         None => serializer.serialize_none(),
     }
 }
@@ -201,6 +228,23 @@ mod tests {
         ] {
             assert_eq!(secrets(dirty), clean);
         }
+    }
+
+    #[test]
+    fn what_is_said_in_words_is_looked_through_for_secrets_that_were_read() {
+        #[derive(serde::Serialize)]
+        struct Said<'a> {
+            #[serde(serialize_with = "serialize_words")]
+            words: &'a str,
+            #[serde(serialize_with = "serialize_words_option")]
+            more: Option<&'a str>,
+        }
+        known::remember(&secrecy::SecretString::from("no-shape-at-all-7"));
+        let said = "refused: no-shape-at-all-7 is wrong";
+        let told = serde_json::to_value(Said { words: said, more: Some(said) }).unwrap();
+        assert_eq!(told["words"], "refused: [redacted] is wrong");
+        assert_eq!(told["more"], told["words"]);
+        assert_eq!(secrets("password=no-shape-at-all-7"), "password=[redacted]");
     }
 
     #[test]

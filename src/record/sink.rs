@@ -106,7 +106,7 @@ impl SinkConfig {
 fn append(path: &Path, note: &str) -> io::Result<()> {
     // A pipe that nobody reads must not hold us up.
     let flags = no_follow() | rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-    let mut file = File::options().append(true).create(true).mode(0o640).custom_flags(flags).open(path)?;
+    let mut file = File::options().append(true).create(true).mode(0o600).custom_flags(flags).open(path)?;
     file.write_all(note.as_bytes())?;
     // A pipe or a device cannot be synced, and keeps nothing that could be.
     match file.sync_data() {

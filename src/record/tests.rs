@@ -573,16 +573,27 @@ async fn nothing_is_taken_after_the_stop() {
 }
 
 #[tokio::test]
-async fn a_reload_lists_so_many_rows_and_counts_them_all() {
+async fn every_row_of_a_reload_is_on_the_record_in_so_many_lines_as_they_need() {
     let state = tempfile::tempdir().unwrap();
     let (journal, _) = start(state.path());
-    let rows: Vec<String> = (0..=limit::RECORD_ROWS_MAX).map(|number| format!("p, row {number}")).collect();
-    for added in [&rows[1..], &rows[..]] {
-        let note = event::ReloadNote { actor: "test", from: None, to: None, added, removed: &[], problem: None };
+    let most = limit::RECORD_ROWS_MAX;
+    let rows: Vec<String> = (0..=2 * most).map(|number| format!("p, row {number}")).collect();
+    for (added, removed, parts) in [(0, 0, 1), (most, 0, 1), (most, 1, 2), (2 * most, 1, 3)] {
+        let before = lines(state.path()).len();
+        let (added, removed) = (&rows[..added], &rows[rows.len() - removed..]);
+        let note = event::ReloadNote { actor: "test", from: None, to: None, added, removed, problem: None };
         journal.reloaded(&note).await.unwrap();
-        let written = lines(state.path());
-        let reload = &written.last().unwrap()["reload"];
-        assert_eq!(reload["added"], added.len());
-        assert_eq!(reload["rows"].as_array().unwrap().len(), limit::RECORD_ROWS_MAX);
+        let written = lines(state.path()).split_off(before);
+        assert_eq!(written.len(), parts);
+        let told = written.iter().flat_map(|line| line["reload"]["rows"].as_array().unwrap().clone());
+        let expected = removed.iter().map(|row| format!("- {row}")).chain(added.iter().map(|row| format!("+ {row}")));
+        assert_eq!(told.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+        for (number, line) in written.iter().enumerate() {
+            let reload = &line["reload"];
+            assert_eq!((&reload["added"], &reload["removed"]), (&added.len().into(), &removed.len().into()));
+            let (part, count) = (reload["part"].as_u64(), reload["parts"].as_u64());
+            let expected = (parts > 1).then_some((number as u64 + 1, parts as u64)).unzip();
+            assert_eq!((part, count), expected);
+        }
     }
 }

@@ -3,7 +3,7 @@
 use futures_util::future::BoxFuture;
 
 use crate::control::break_glass::{BreakGlassOrder, BreakGlassView, Emergencies};
-use crate::control::governs::{Attested, Governs, OpenedMandate};
+use crate::control::governs::{AccessWish, Attested, Governs, OpenedMandate};
 use crate::control::standing::{StandingView, Stands, Wish as Asked};
 use crate::gateway::Gateway;
 use crate::gateway::lifecycle::{Step, agent_key, server_key};
@@ -47,6 +47,10 @@ impl Governs for Gateway {
         note: &'a str,
     ) -> BoxFuture<'a, Result<(), Stop>> {
         Box::pin(Self::step(self, agent, subject, step, by, note))
+    }
+
+    fn wish<'a>(&'a self, by: &'a Caller, wish: AccessWish<'a>) -> BoxFuture<'a, Result<String, Stop>> {
+        Box::pin(async move { Self::wish(self, by, &wish).await })
     }
 
     fn attest<'a>(&'a self, by: &'a Caller, kind: Attested, id: &'a str) -> BoxFuture<'a, Result<(), Stop>> {

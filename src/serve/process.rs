@@ -28,11 +28,18 @@ pub(crate) const fn hold_little() {}
 #[cfg(target_os = "linux")]
 pub(super) fn keep_to_ourselves() -> Result<(), rustix::io::Errno> {
     use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+    make_for_ourselves();
     set_dumpable_behavior(DumpableBehavior::NotDumpable)
+}
+
+/// Whatever file is made from now on is ours alone, also one that a library makes.
+fn make_for_ourselves() {
+    let _before = rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
 }
 
 /// Elsewhere it takes root, or a debugger's entitlement, to look into another process.
 #[cfg(not(target_os = "linux"))]
 pub(super) fn keep_to_ourselves() -> Result<(), rustix::io::Errno> {
+    make_for_ourselves();
     Ok(())
 }

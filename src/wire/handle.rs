@@ -1,7 +1,8 @@
 //! Sealed handles: whatever leaves the gateway to come back is encrypted, authenticated and bound.
 //!
 //! Decides nothing about what a handle holds. Invariant: a handle opens only for the purpose and the
-//! principal that it was sealed for, and every failure looks the same.
+//! principal that it was sealed for, and every failure looks the same; what is handed out and what is kept are sealed
+//! with keys of their own, also where both are derived from the same secret.
 
 use std::sync::Arc;
 
@@ -23,11 +24,15 @@ const NONCE_LENGTH: usize = 12;
 const PREFIX_LENGTH: usize = 1 + KEY_ID_LENGTH + NONCE_LENGTH;
 /// A shorter secret could be guessed.
 const SECRET_LENGTH_MIN: usize = 32;
+/// The salts of the two derivations: another one gives other keys and other names of them.
+const HANDED_OUT: &[u8] = b"bailiwick/handle/v1";
+const KEPT: &[u8] = b"bailiwick/vault/v1";
 
 /// Seals and opens handles (AES-256-GCM, keys derived with HKDF-SHA256).
 pub struct Sealer {
     /// The first seals; all open. Exchanged whole, so that a rotation needs no restart.
     keys: ArcSwap<Vec<Key>>,
+    keeps: bool,
 }
 
 struct Key {
@@ -55,7 +60,16 @@ impl Sealer {
     /// # Errors
     /// [`SealerError`]: no secret, or one shorter than 32 bytes.
     pub fn new<'a>(secrets: impl IntoIterator<Item = &'a [u8]>) -> Result<Self, SealerError> {
-        Ok(Self { keys: ArcSwap::from_pointee(derive(secrets)?) })
+        Ok(Self { keys: ArcSwap::from_pointee(derive(HANDED_OUT, secrets)?), keeps: false })
+    }
+
+    /// A sealer of what we keep ourselves: its keys are other ones than those of a sealer of handles with the same
+    /// secrets. It opens as well what was sealed before the two were told apart.
+    ///
+    /// # Errors
+    /// As [`Sealer::new`].
+    pub fn of_what_is_kept<'a>(secrets: impl IntoIterator<Item = &'a [u8]>) -> Result<Self, SealerError> {
+        Ok(Self { keys: ArcSwap::from_pointee(derive_kept(secrets)?), keeps: true })
     }
 
     /// Seals with the first of these secrets from now on, and opens with all of them and no others.
@@ -63,14 +77,17 @@ impl Sealer {
     /// # Errors
     /// As [`Sealer::new`]; nothing is changed then.
     pub fn replace<'a>(&self, secrets: impl IntoIterator<Item = &'a [u8]>) -> Result<(), SealerError> {
-        self.keys.store(Arc::new(derive(secrets)?));
+        let keys = if self.keeps { derive_kept(secrets)? } else { derive(HANDED_OUT, secrets)? };
+        self.keys.store(Arc::new(keys));
         Ok(())
     }
 
-    /// The names of the keys as handles carry them, the one that seals first.
+    /// The names of the keys as handles carry them, the one that seals first; of each secret one.
     #[must_use]
     pub fn key_ids(&self) -> Vec<String> {
-        self.keys.load().iter().map(|key| HEXLOWER.encode(&key.id)).collect()
+        let keys = self.keys.load();
+        let secrets = if self.keeps { keys.len() / 2 } else { keys.len() };
+        keys.iter().take(secrets).map(|key| HEXLOWER.encode(&key.id)).collect()
     }
 
     /// Seals some content; the handle is URL-safe ASCII and different every time.
@@ -132,13 +149,20 @@ impl std::fmt::Debug for Sealer {
     }
 }
 
-fn derive<'a>(secrets: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<Key>, SealerError> {
-    let keys = secrets.into_iter().map(Key::derive).collect::<Result<Vec<_>, _>>()?;
+fn derive<'a>(salt: &[u8], secrets: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<Key>, SealerError> {
+    let keys = secrets.into_iter().map(|secret| Key::derive(salt, secret)).collect::<Result<Vec<_>, _>>()?;
     if keys.is_empty() { Err(SealerError::NoKey) } else { Ok(keys) }
 }
 
+fn derive_kept<'a>(secrets: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<Key>, SealerError> {
+    let secrets: Vec<&[u8]> = secrets.into_iter().collect();
+    let mut keys = derive(KEPT, secrets.iter().copied())?;
+    keys.extend(derive(HANDED_OUT, secrets)?);
+    Ok(keys)
+}
+
 impl Key {
-    fn derive(secret: &[u8]) -> Result<Self, SealerError> {
+    fn derive(salt: &[u8], secret: &[u8]) -> Result<Self, SealerError> {
         struct Length(usize);
         impl KeyType for Length {
             fn len(&self) -> usize {
@@ -148,7 +172,7 @@ impl Key {
         if secret.len() < SECRET_LENGTH_MIN {
             return Err(SealerError::TooShort);
         }
-        let source = Salt::new(HKDF_SHA256, b"bailiwick/handle/v1").extract(secret);
+        let source = Salt::new(HKDF_SHA256, salt).extract(secret);
         let fill = |information: &[u8], out: &mut [u8]| {
             source
                 .expand(&[information], Length(out.len()))
@@ -209,6 +233,26 @@ mod tests {
         assert_eq!(sealer.open("cursor", principal("a"), &old).unwrap(), b"x", "a bad list changes nothing");
         sealer.replace([&[2_u8; 32][..]]).unwrap();
         assert!(sealer.open("cursor", principal("a"), &old).is_none());
+    }
+
+    #[test]
+    fn one_secret_gives_what_is_kept_other_keys_than_handles_have_and_what_was_kept_before_opens() {
+        let secret = || [&[1_u8; 32][..]];
+        let (handles, kept) = (Sealer::new(secret()).unwrap(), Sealer::of_what_is_kept(secret()).unwrap());
+        assert_ne!(kept.key_ids().first(), handles.key_ids().first());
+        let new = kept.seal("account", principal("a"), b"x").unwrap();
+        assert!(handles.open("account", principal("a"), &new).is_none(), "it is not the same key");
+        assert_eq!(kept.open("account", principal("a"), &new).unwrap(), b"x");
+        let before = handles.seal("account", principal("a"), b"x").unwrap();
+        assert_eq!(kept.open("account", principal("a"), &before).unwrap(), b"x");
+        kept.replace([&[2_u8; 32][..], &[1_u8; 32]]).unwrap();
+        let newest = kept.seal("account", principal("a"), b"x").unwrap();
+        for sealed in [&new, &before, &newest] {
+            assert_eq!(kept.open("account", principal("a"), sealed).unwrap(), b"x");
+        }
+        kept.replace([&[2_u8; 32][..]]).unwrap();
+        assert!(kept.open("account", principal("a"), &new).is_none());
+        assert!(kept.open("account", principal("a"), &newest).is_some());
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod api;
 mod attack;
 mod cli;
 mod logs;
+mod table;
 
 /// What every listener of these tests has.
 const ADMIN: &str = "acr = [\"strong\"]\nclients = [{ issuer = \"test\", client_id = \"test-admin\" }]";
@@ -278,6 +279,35 @@ async fn a_revoked_administrator_is_refused_at_once() {
     assert_eq!(running.post("/revoke", &bea, order).await.status, 200);
     let answer = running.get("/status", &ann).await;
     assert_eq!((answer.status, reason(&answer).as_str()), (401, "revoked"));
+}
+
+#[tokio::test]
+async fn an_agent_an_owner_and_a_server_come_back_when_an_administrator_lifts_it() {
+    let running = start().await;
+    let ann = running.administrator("ann", &["admins"]);
+    let alice = running.gateway.client(&running.issuer.token("alice", &["developers"], &running.gateway.resource()));
+    let works = async || {
+        let answer = alice.call_tool("tools__echo", json!({})).await;
+        answer.status == 200 && answer.response()["result"].is_object()
+    };
+    crate::support::eventually("a call", works).await;
+    for (target, value) in [("agent", "assistant"), ("owner", "user:test/owner"), ("server", "tools")] {
+        let revoked = running.post("/revoke", &ann, json!({ "target": target, "value": value })).await;
+        assert_eq!(revoked.status, 200, "{target}: {}", revoked.text);
+        let before = running.upstream.calls().len();
+        assert!(!works().await && running.upstream.calls().len() == before, "{target}");
+        let held = running.get("/revocations", &ann).await;
+        let path = format!("/revocations/{}", held.response()["revocations"][0]["since"]);
+        let state = running.gateway.state();
+        let at_socket =
+            bailiwick::control::client::request(&state, http::Method::DELETE, &path, None::<&()>).await.unwrap();
+        assert_eq!(at_socket.status, 403, "{target}");
+        assert!(!works().await, "{target}");
+        let lifted = running.at(&path, &ann).bare(reqwest::Method::DELETE, &[]).await;
+        assert_eq!(lifted.status, 200, "{target}: {}", lifted.text);
+        // What a server lists is asked for anew.
+        crate::support::eventually(target, works).await;
+    }
 }
 
 #[tokio::test]

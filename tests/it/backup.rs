@@ -22,6 +22,15 @@ fn ran(gateway: &Gateway, words: &[&str]) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
 }
 
+/// What the record tells of a command that worked on the state itself, by us.
+fn on_the_machine(gateway: &Gateway, operation: &str) -> Vec<serde_json::Value> {
+    let lines = gateway.records("admin").into_iter().map(|line| line["admin"].clone());
+    let lines: Vec<_> = lines.filter(|line| line["operation"] == operation).collect();
+    let us = format!("host:{}", rustix::process::geteuid().as_raw());
+    assert!(lines.iter().all(|line| line["actor"] == us.as_str()), "{lines:?}");
+    lines
+}
+
 fn everything_below(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(directory).unwrap() {
@@ -78,6 +87,8 @@ async fn a_backup_is_made_while_calls_are_served_and_brings_everything_back() {
     std::fs::remove_dir_all(gateway.state()).unwrap();
     let (code, said) = ran(&gateway, &["state", "restore", "kept"]);
     assert_eq!(code, Some(0), "{said}");
+    let restored = on_the_machine(&gateway, "state-restore");
+    assert!(restored.len() == 1 && restored[0]["about"].as_str().unwrap().contains("at epoch 1"), "{restored:?}");
     gateway.launch().await;
     assert_eq!(gateway.client(&alice).call_tool("tools__echo", json!({})).await.status, 401, "still revoked");
     assert_eq!(gateway.client(&bob).call_tool("tools__echo", json!({})).await.status, 200);
@@ -125,6 +136,10 @@ async fn a_store_that_is_older_than_the_journal_starts_only_after_it_was_reconci
     assert_eq!(code, Some(0), "{said}");
     let done: serde_json::Value = serde_json::from_str(&said).unwrap();
     assert_eq!(done, json!({ "from": 1, "to": 3, "taken": 2, "gaps": [], "left_out": [] }));
+    let reconciled = on_the_machine(&gateway, "store-reconcile");
+    let outcomes: Vec<_> = reconciled.iter().map(|line| line["outcome"].as_str().unwrap()).collect();
+    assert_eq!(outcomes, ["begun", "done"]);
+    assert_eq!(reconciled[1]["detail"], "2 changes taken over, epoch 1 -> 3");
     gateway.launch().await;
     assert_eq!(gateway.client(&alice).call_tool("tools__echo", json!({})).await.status, 401);
     let bob = gateway.client(&issuer.token("bob", &["developers"], &gateway.resource()));
@@ -203,6 +218,30 @@ async fn a_store_of_a_newer_program_is_refused_and_says_so() {
     assert_eq!(code, Some(2));
     assert!(said.contains("has version 99") && said.contains("newer program"), "{said}");
     assert!(ran(&gateway, &["store", "status"]).1.contains("version 99 of 7"));
+}
+
+#[tokio::test]
+async fn an_older_store_is_upgraded_without_being_served_and_the_record_says_by_whom() {
+    let (_issuer, _upstream, mut gateway) = start().await;
+    let (code, said) = ran(&gateway, &["store", "upgrade"]);
+    assert!(code == Some(2) && said.contains("in use by process"), "{said}");
+    assert!(gateway.stop().await.success());
+    let (code, said) = ran(&gateway, &["store", "upgrade"]);
+    assert_eq!((code, said.as_str()), (Some(0), "the store is at version 7 already\n"));
+    let file = gateway.state().join("store.sqlite");
+    let mut store = sqlx::SqliteConnection::connect(file.to_str().unwrap()).await.unwrap();
+    for older in ["DROP TABLE changes", "DELETE FROM _sqlx_migrations WHERE version = 7"] {
+        sqlx::query(older).execute(&mut store).await.unwrap();
+    }
+    store.close().await.unwrap();
+    assert!(ran(&gateway, &["store", "status"]).1.starts_with("version 6 of 7; the next start upgrades it"));
+    let (code, said) = ran(&gateway, &["store", "upgrade"]);
+    assert!(code == Some(0) && said.contains("version 6 to 7; what it was is in "), "{said}");
+    assert!(gateway.state().join("store.version-6.sqlite").is_file());
+    let told = on_the_machine(&gateway, "store-upgrade");
+    assert!(told.len() == 1 && told[0]["about"] == "version 6 to 7", "{told:?}");
+    gateway.launch().await;
+    assert!(ran(&gateway, &["store", "status"]).1.starts_with("version 7 of 7\n"));
 }
 
 #[tokio::test]

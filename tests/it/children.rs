@@ -6,10 +6,9 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use crate::support::eventually;
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::issuer::Issuer;
-use crate::support::python;
+use crate::support::{eventually, python, untested};
 
 /// A server of the legacy era that runs whatever a test sends it, and answers what that found out.
 const SERVER: &str = r#"
@@ -74,7 +73,7 @@ impl Place {
         let place = Self { gateway, token, _scripts: scripts, _issuer: issuer };
         eventually("the host is probed", async || place.gateway.log().contains("landlock=")).await;
         if place.landlock() < 3 {
-            eprintln!("not tested: this machine cannot confine a process, which needs Landlock version 3 (Linux 6.2)");
+            untested("this machine cannot confine a process, which needs Landlock version 3 (Linux 6.2)");
             return None;
         }
         let client = place.gateway.client(&place.token);
@@ -259,7 +258,7 @@ async fn a_child_cannot_end_or_starve_its_supervisor_or_the_gateway() {
     place.found("hostile", &nice("PRIO_PROCESS")).await;
     place.found("hostile", &ioprio(1)).await;
     if place.landlock() < 6 {
-        eprintln!("not tested: signals, which need Landlock version 6 (Linux 6.12)");
+        untested("signals, which need Landlock version 6 (Linux 6.12)");
         return;
     }
     place.only_without_a_sandbox(&format!("os.kill({gateway}, 0)")).await;
@@ -523,7 +522,7 @@ async fn a_server_without_a_sandbox_is_named_by_check_log_and_readiness() {
         ])
         .output();
     let Ok(asked) = asked else {
-        eprintln!("not tested: readiness, because there is no curl");
+        untested("readiness, because there is no curl");
         return;
     };
     let readiness: Value = serde_json::from_slice(&asked.stdout).unwrap();

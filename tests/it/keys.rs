@@ -110,10 +110,15 @@ async fn keys_by_reference_are_exchanged_in_the_files() {
     let limits = "requests_per_second = 10000\nrequests_burst = 10000\n[keys]\nseal = [\"file:policies/one\"]\njournal = [\"file:policies/log\"]";
     let setup = Setup::new(&issuer).policy(DEVELOPERS_MAY).http_server("tools", &upstream.url, "").limits(limits);
     let setup = setup.policy_file("one", &"11".repeat(32)).policy_file("two", &"22".repeat(32));
-    let gateway = setup.policy_file("log", &"33".repeat(32)).start().await;
+    let mut gateway = setup.policy_file("log", &"33".repeat(32)).start().await;
     for unused in ["seal", "journal"] {
         assert!(!gateway.state().join("keys").join(unused).exists(), "no key is made that nobody uses: {unused}");
     }
+    assert!(gateway.stop().await.success());
+    let (code, said) = ran(&gateway, &["revoke", "session", "nobodys"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(!gateway.state().join("keys/journal").exists(), "nor by a brake while it is stopped");
+    gateway.launch().await;
     let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
     let session = session(&client, &json!({})).await;
     let works = async || {
@@ -140,4 +145,88 @@ async fn keys_by_reference_are_exchanged_in_the_files() {
     assert!(works().await, "the older key is still read");
     assert_eq!(name("\"file:policies/two\"").0, Some(0));
     assert!(!works().await, "a key that is not in the list opens nothing");
+    let rows: Vec<String> = gateway
+        .records("reload")
+        .iter()
+        .flat_map(|reload| reload["reload"]["rows"].as_array().unwrap().clone())
+        .filter_map(|row| Some(row.as_str()?.to_owned()))
+        .filter(|row| row.contains("key, seal, "))
+        .collect();
+    let signs: Vec<&str> = rows.iter().map(|row| &row[..1]).collect();
+    assert_eq!(signs, ["+", "-"], "who exchanged keys is on the record, and which: {rows:?}");
+}
+
+/// What the record says that arguments were digested with: the key, and the digest.
+async fn digested(gateway: &Gateway, client: &Client, arguments: &Value) -> (String, String) {
+    let before = gateway.records("intent").len();
+    assert_eq!(client.call_tool("tools__echo", arguments.clone()).await.status, 200);
+    crate::support::eventually("the intent", async || gateway.records("intent").len() > before).await;
+    let intent = gateway.records("intent").pop().unwrap();
+    let text = |name: &str| intent["arguments"][name].as_str().unwrap().to_owned();
+    (text("key"), text("hmac"))
+}
+
+#[tokio::test]
+async fn every_key_is_exchanged_with_a_reload_and_digests_of_older_ones_are_still_known() {
+    let issuer = Issuer::start().await;
+    let upstream = Scripted::echo().await;
+    let setup = Setup::new(&issuer).policy(DEVELOPERS_MAY).http_server("tools", &upstream.url, "");
+    let mut gateway = setup.record("checkpoint_interval = \"1s\"\n").start().await;
+    let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
+    let arguments = json!({ "amount": 100 });
+    let old = digested(&gateway, &client, &arguments).await;
+    for purpose in ["journal", "vault", "checkpoint"] {
+        let (code, said) = ran(&gateway, &["keys", "rotate", purpose]);
+        assert_eq!(code, Some(0), "{said}");
+    }
+    assert_eq!(digested(&gateway, &client, &arguments).await, old, "nothing is exchanged by itself");
+    let (code, said) = ran(&gateway, &["reload"]);
+    assert_eq!(code, Some(0), "{said}");
+    let new = digested(&gateway, &client, &arguments).await;
+    assert_ne!(new, old);
+    let shown = ran(&gateway, &["keys", "show"]).1;
+    assert!(shown.contains(&format!("journal     {} {}\n", new.0, old.0)), "{shown}");
+    let reload = gateway.records("reload").pop().unwrap();
+    for purpose in ["journal", "vault", "checkpoint"] {
+        let names = |row: &&Value| row.as_str().unwrap().contains(&format!("+ key, {purpose}, "));
+        assert_eq!(reload["reload"]["rows"].as_array().unwrap().iter().filter(names).count(), 1, "{reload}");
+    }
+
+    let file = gateway.state().with_file_name("arguments.json");
+    std::fs::write(&file, format!("{arguments}\n")).unwrap();
+    let file = file.display().to_string();
+    let (code, said) = ran(&gateway, &["audit", "digest", &file]);
+    assert_eq!((code, said), (Some(0), format!("{}  {}\n{}  {}\n", new.0, new.1, old.0, old.1)));
+    let (code, said) = ran(&gateway, &["audit", "digest", &file, "--of", &old.1]);
+    assert_eq!((code, said), (Some(0), format!("{}  {}\n", old.0, old.1)));
+    assert_eq!(ran(&gateway, &["audit", "digest", &file, "--of", &"0".repeat(64)]).0, Some(1));
+
+    let vault = gateway.state().join("keys/vault");
+    let kept = std::fs::read(&vault).unwrap();
+    std::fs::write(&vault, "no key").unwrap();
+    gateway.write_policy(&format!("{DEVELOPERS_MAY}p, anyone, *, tools/nothing, call, -, deny\n"));
+    let (code, said) = ran(&gateway, &["reload"]);
+    assert!(code == Some(0) && said.contains("the keys in use stay"), "the brake needs no key: {said}");
+    assert_eq!(digested(&gateway, &client, &arguments).await, new);
+    std::fs::write(&vault, kept).unwrap();
+
+    let signer = ran(&gateway, &["keys", "show", "--json"]).1;
+    let signer: Value = serde_json::from_str(&signer).unwrap();
+    let signer = signer["checkpoint"][0].as_str().unwrap().to_owned();
+    let checkpoint = gateway.state().join("journal/checkpoint.pub");
+    crate::support::eventually("the new key to sign and to be published", async || {
+        std::fs::read_to_string(&checkpoint).is_ok_and(|keys| keys.starts_with(&signer))
+    })
+    .await;
+    assert!(gateway.stop().await.success());
+    let (code, said) = ran(&gateway, &["audit", "verify"]);
+    assert_eq!(code, Some(0), "of both keys: {said}");
+
+    let (code, said) = ran(&gateway, &["keys", "rotate", "journal"]);
+    assert_eq!(code, Some(0), "{said}");
+    let told = gateway.records("admin").pop().unwrap();
+    assert_eq!((&told["admin"]["operation"], &told["admin"]["about"]), (&json!("keys-rotate"), &json!("journal")));
+    let us = format!("host:{}", rustix::process::geteuid().as_raw());
+    assert_eq!(told["admin"]["actor"], json!(us));
+    gateway.launch().await;
 }

@@ -74,6 +74,11 @@ async fn the_state_directory_is_ours_alone_and_locked() {
     for name in ["control.sock", "store.sqlite", "keys/journal", "keys/seal"] {
         assert_eq!(mode(name), 0o600, "{name}");
     }
+    // A library that makes a file by itself asks for whatever it likes.
+    let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.process_id()));
+    if cfg!(target_os = "linux") {
+        assert!(status.unwrap().contains("Umask:\t0077\n"));
+    }
     let second = bailiwick::store::StateDirectory::open(&gateway.state());
     assert!(second.is_err(), "two gateways must not share a state directory");
 }

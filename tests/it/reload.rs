@@ -272,13 +272,20 @@ async fn a_brake_that_changes_why_something_is_refused_works_and_says_what_the_n
     let test = |object: &str, reason: &str| {
         format!("[[test]]\nuser = \"user:test/eve\"\nobject = \"{object}\"\nexpect = \"deny\"\nreason = \"{reason}\"\n")
     };
-    let tests = format!("{}{}", test("tools/echo", "not_allowed"), test("other/echo", "not_allowed"));
+    let allows = "[[test]]\nuser = \"user:test/dora\"\ngroups = [\"group:test/developers\"]\nobject = \"tools/echo\"\nexpect = \"allow\"\n";
+    let tests = format!("{}{}{allows}", test("tools/echo", "not_allowed"), test("other/echo", "not_allowed"));
     let mut gateway = Setup::new(&issuer)
         .http_server("tools", &upstream.url, "")
         .sections(OTHER)
         .policy_file("tests.toml", &tests)
         .start()
         .await;
+    let well = async |gateway: &Gateway| {
+        use bailiwick::control::client::request;
+        let answer = request::<()>(&gateway.state(), http::Method::GET, "/metrics", None).await.unwrap();
+        String::from_utf8(answer.body.to_vec()).unwrap().contains("bailiwick_files_well 1\n")
+    };
+    assert!(well(&gateway).await);
     gateway.write_policy(&format!("{DEVELOPERS_MAY}{DENY}"));
     let path = gateway.place().join("servers.toml");
     let text = std::fs::read_to_string(&path).unwrap();
@@ -286,15 +293,60 @@ async fn a_brake_that_changes_why_something_is_refused_works_and_says_what_the_n
     let output = gateway.command(&["reload"]);
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{said}");
-    for told in
-        ["tests.toml:1: ``: expected another reason, got denied_by_rule", "tests.toml:6: ``: there is no server"]
-    {
+    for told in [
+        "tests.toml:1: ``: expected another reason, got denied_by_rule",
+        "tests.toml:6: ``: there is no server",
+        "tests.toml:11: ``",
+    ] {
         assert!(said.lines().any(|line| line.contains("the next start is refused") && line.contains(told)), "{said}");
     }
+    assert!(!well(&gateway).await, "somebody is told of it");
     assert!(gateway.stop().await.success());
     assert_eq!(gateway.command(&["serve"]).status.code(), Some(1));
     std::fs::write(gateway.place().join("policies/tests.toml"), test("tools/echo", "denied_by_rule")).unwrap();
     gateway.launch().await;
+    assert!(well(&gateway).await);
+}
+
+const ADMIN: &str = "clients = [{ issuer = \"test\", client_id = \"test-admin\" }]\nacr = [\"strong\"]";
+
+#[tokio::test]
+async fn what_runs_and_who_is_believed_changes_on_an_administrators_word_alone() {
+    let (issuer, upstream) = (Issuer::start().await, Scripted::echo().await);
+    let rules = format!("{DEVELOPERS_MAY}p, user:test/ann, *, bailiwick/*, admin, -, allow\n");
+    let gateway = Setup::new(&issuer)
+        .policy(&rules)
+        .http_server("tools", &upstream.url, "")
+        .stdio_server("child", &["/bin/cat"], "sandbox = \"none\"")
+        .admin(ADMIN)
+        .start()
+        .await;
+    let path = gateway.place().join("servers.toml");
+    let refused = |count: usize| {
+        let reloads = gateway.records("reload");
+        reloads.len() == count && reloads.last().is_some_and(|reload| reload["reload"]["outcome"] == "refused")
+    };
+    let command = |text: &str| text.replace("\"/bin/cat\"", "\"/bin/cat\", \"-u\"");
+    let believed = |text: &str| format!("{text}\n[issuers.second]\nissuer = \"http://127.0.0.1:9\"\n");
+    let reloads = &mut 0;
+    for change in [&command as &dyn Fn(&str) -> String, &believed] {
+        std::fs::write(&path, change(&std::fs::read_to_string(&path).unwrap())).unwrap();
+        gateway.signal("HUP");
+        *reloads += 1;
+        eventually("the signal to be refused", async || refused(*reloads)).await;
+        let at_socket = gateway.command(&["reload", "--allow-widening"]);
+        let said = String::from_utf8_lossy(&at_socket.stderr).into_owned();
+        assert!(at_socket.status.code() == Some(1) && said.contains("administrator_required"), "{said}");
+        let narrow = gateway.command(&["reload"]);
+        *reloads += 1;
+        assert!(narrow.status.code() == Some(1) && refused(*reloads), "{narrow:?}");
+        let ann = issuer.sign(&issuer.administrator("ann", &[], &gateway.admin));
+        let client = crate::support::client::Client::new(&format!("{}/api/v1/reload", gateway.admin), Some(&ann));
+        let answer = client.post(&[], json!({ "allow_widening": true }).to_string()).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        *reloads += 1;
+        assert_eq!(gateway.records("reload").pop().unwrap()["reload"]["outcome"], "loaded");
+    }
 }
 
 #[tokio::test]

@@ -193,6 +193,7 @@ fn describe(seen: &Seen<'_>) -> Option<(&'static str, Style, String)> {
     if let Some(reload) = &record.reload {
         let policy = reload.to.as_deref().map(|revision| revision.get(..12).unwrap_or(revision));
         let text = match (&reload.problem, policy) {
+            _ if reload.part.is_some_and(|part| part > 1) => format!("more rows of it, by {}", reload.actor),
             (Some(problem), _) => format!("{} by {}: {problem}", reload.outcome, reload.actor),
             (None, policy) => format!(
                 "{} by {}: policy {}, rows +{} -{}",

@@ -3,19 +3,22 @@
 //! Decides nothing: what may be known of a server is [`crate::gateway::access`]'s. Invariant: an object that somebody may
 //! not know of is answered as one that does not exist.
 
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Redirect, Response};
 use http::StatusCode;
 use maud::{Markup, html};
 
 use super::super::operations::{AccessAnswer, AccessReport};
 use super::accounts;
-use super::layout::{inside, pill};
+use super::layout::{csrf, inside, pill};
 use super::questions;
 use super::text::shown;
-use super::visit::Visit;
+use super::visit::{Posted, Visit};
+use crate::control::governs::AccessWish;
 use crate::gateway::access::{AccessItem, AccessServer};
 use crate::ids::AgentId;
-use crate::outcome::Reason;
+use crate::limit;
+use crate::outcome::{Reason, Stop};
+use crate::record::redact;
 
 /// `GET /access`.
 pub(super) async fn page(visit: Visit) -> Response {
@@ -48,13 +51,19 @@ pub(super) async fn page(visit: Visit) -> Response {
                 button type="submit" { "Ask" }
             }
             div #answer aria-live="polite" {
-                @if let (Some(object), Some(answer)) = (&asked, &answer) { (told(object, answer.as_ref())) }
+                @if visit.asked("done").is_some() { p.notice role="status" { "It is on the record, and whoever wants to hear of it is told." } }
+                @if let (Some(object), Some(answer)) = (&asked, &answer) {
+                    (told(object, answer.as_ref()))
+                    @if let Some(answer) = answer.as_ref().filter(|answer| !answer.explanation.allowed) {
+                        (ask_for_it(&visit, object, &answer.owner, report.agent.as_deref()))
+                    }
+                }
             }
         }
         @if !discoverable.is_empty() {
             section aria-labelledby="others" {
                 h2 #others { "What else there is" }
-                p.quiet { "You can use nothing of these. Their owners decide." }
+                p.quiet { "You can use nothing of these. Their owners decide: ask about one of their tools, then for it." }
                 table {
                     thead { tr { th scope="col" { "Server" } th scope="col" { "Environment" } th scope="col" { "Ask" } } }
                     tbody {
@@ -147,5 +156,39 @@ fn told(object: &str, answer: Option<&AccessAnswer>) -> Markup {
             }
             @if !explanation.allowed { p { "To be allowed, ask the server's owner: " b { (shown(owner)) } "." } }
         },
+    }
+}
+
+fn ask_for_it(visit: &Visit, object: &str, owner: &str, agent: Option<&str>) -> Markup {
+    let action = visit.asked("action").unwrap_or_else(|| "call".to_owned());
+    html! {
+        form.ask method="post" action=(visit.settings.path("/access")) {
+            (csrf(visit))
+            input type="hidden" name="object" value=(object);
+            input type="hidden" name="action" value=(action);
+            @if let Some(agent) = agent { input type="hidden" name="agent" value=(agent); }
+            label { span { "What you need it for" } input name="note" maxlength=(limit::CONSOLE_TEXT_CHARACTERS_MAX); }
+            button type="submit" { "Ask for it" span.unseen { " (of " (owner) ")" } }
+        }
+    }
+}
+
+/// `POST /access`: asks for what one may not use.
+pub(super) async fn wish(posted: Posted) -> Response {
+    let [object, action, note] = ["object", "action", "note"].map(|name| posted.field(name));
+    let agent = AgentId::new(&posted.field("agent")).ok();
+    let note: String = redact::secrets(&note).chars().take(limit::CONSOLE_TEXT_CHARACTERS_MAX).collect();
+    let wish = AccessWish { object: &object, action: &action, agent: agent.as_ref(), note: &note };
+    match posted.visit.console.operations.wish(&posted.visit.caller, wish).await {
+        Ok(_) => {
+            let mut query = url::form_urlencoded::Serializer::new(String::new());
+            query.append_pair("object", &object).append_pair("action", &action).append_pair("done", "asked");
+            if let Some(agent) = &agent {
+                query.append_pair("agent", agent.as_str());
+            }
+            Redirect::to(&posted.visit.settings.path(&format!("/access?{}", query.finish()))).into_response()
+        }
+        Err(Stop::Refused(refusal)) => posted.visit.problem(StatusCode::CONFLICT, &refusal.hint),
+        Err(Stop::Failed(failure)) => posted.visit.problem(StatusCode::SERVICE_UNAVAILABLE, &failure.detail),
     }
 }

@@ -110,7 +110,7 @@ pub fn pages(operations: Arc<dyn Operations>) -> Result<Router, String> {
         .route("/definitions/{digest}", get(definitions::one))
         .route("/definitions/{digest}/accept", post(definitions::accept))
         .route("/definitions/{digest}/reject", post(definitions::reject))
-        .route("/access", get(access::page))
+        .route("/access", get(access::page).post(access::wish))
         .route("/access/unlink", post(accounts::unlink))
         .route("/login", get(login::page))
         .route("/login/start", get(login::start))

@@ -35,7 +35,7 @@ use crate::limit;
 use crate::oauth::dpop::Prover;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
 use crate::shelf::{Section, Shelf, Version};
-use crate::wire::handle::Sealer;
+use crate::wire::handle::{Sealer, SealerError};
 
 /// Where linked accounts are.
 /// Linked accounts, by whose they are and where.
@@ -144,6 +144,14 @@ impl Vault {
                 .build(),
             swept: std::sync::atomic::AtomicU64::new(0),
         })
+    }
+
+    /// Seals with the first of these secrets from now on, and opens with all of them.
+    ///
+    /// # Errors
+    /// As [`Sealer::replace`].
+    pub fn exchange_keys<'a>(&self, secrets: impl IntoIterator<Item = &'a [u8]>) -> Result<(), SealerError> {
+        self.sealer.replace(secrets)
     }
 
     /// What seals here.

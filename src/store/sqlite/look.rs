@@ -1,7 +1,7 @@
 //! Looks at a store, or copies it, without owning it: also while a gateway has it open.
 //!
-//! Decides nothing about what it sees. Invariant: nothing here changes a row, and a copy is one moment of the store,
-//! readable by us alone.
+//! Decides nothing about what it sees. Invariant: nothing here could change a row, because none of it is opened for
+//! writing, and a copy is one moment of the store, readable by us alone.
 
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -96,6 +96,30 @@ async fn open(state: &Path) -> Result<SqliteConnection, StoreError> {
     let options = SqliteConnectOptions::new()
         .filename(state.join(FILE))
         .create_if_missing(false)
+        .read_only(true)
         .busy_timeout(limit::STORE_BUSY_TIMEOUT);
     SqliteConnection::connect_with(&options).await.map_err(unusable_in(state))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Sqlite;
+    use super::*;
+    use crate::store::StateDirectory;
+
+    #[tokio::test]
+    async fn whoever_looks_cannot_write_whether_a_gateway_runs_or_not() {
+        let place = tempfile::tempdir().unwrap();
+        let state = StateDirectory::open(&place.path().join("state")).unwrap();
+        let store = Sqlite::open(&state).await.unwrap();
+        for number in 0..2 {
+            let mut looks = open(state.path()).await.unwrap();
+            let written = sqlx::query("UPDATE meta SET epoch = 9").execute(&mut looks).await;
+            assert!(written.unwrap_err().to_string().contains("readonly"));
+            looks.close().await.unwrap();
+            assert_eq!(look(state.path()).await.unwrap().epoch, RevocationEpoch(0));
+            copy(state.path(), &place.path().join(format!("copy-{number}"))).await.unwrap();
+            store.close().await;
+        }
+    }
 }

@@ -210,6 +210,43 @@ async fn with_a_certificate_nothing_is_said_in_the_clear() {
 }
 
 #[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "a test's client needs no SSRF guard")]
+async fn a_certificate_is_exchanged_at_both_listeners_by_a_reload_and_what_is_connected_goes_on() {
+    use crate::support::authority::Authority;
+    let (issuer, upstream) = (Issuer::start().await, Scripted::echo().await);
+    let (old, new) = (Authority::new(), Authority::new());
+    let ((certificate, key), fresh) = (old.server(), new.server());
+    let tls = format!("{ADMIN}\n[admin.tls]\ncertificate = {certificate:?}\nkey = {key:?}");
+    let gateway = Setup::new(&issuer)
+        .http_server("tools", &upstream.url, "")
+        .policy(&format!("{DEVELOPERS_MAY}{RULES}"))
+        .tls(&old, std::path::Path::new(""))
+        .admin(&tls)
+        .admin_origin("https://localhost")
+        .start()
+        .await;
+    let places = [format!("{}/healthz", gateway.url), format!("{}/api/v1/openapi.json", gateway.admin)];
+    let who_trusts = |authority: &Authority| {
+        let root = reqwest::Certificate::from_pem(&std::fs::read(authority.path()).unwrap()).unwrap();
+        reqwest::Client::builder().no_proxy().tls_certs_only([root]).build().unwrap()
+    };
+    let (connected, stranger) = (who_trusts(&old), who_trusts(&new));
+    for place in &places {
+        assert!(connected.get(place).send().await.is_ok(), "{place}");
+        assert!(stranger.get(place).send().await.is_err(), "{place}");
+    }
+    std::fs::copy(&fresh.0, &certificate).unwrap();
+    std::fs::copy(&fresh.1, &key).unwrap();
+    let reloaded = gateway.command(&["reload", "--config", "servers.toml"]);
+    assert!(reloaded.status.success(), "{reloaded:?}");
+    for place in &places {
+        assert!(stranger.get(place).send().await.is_ok(), "{place}: whoever connects is shown the new one");
+        assert!(who_trusts(&old).get(place).send().await.is_err(), "{place}: and the old one no more");
+        assert!(connected.get(place).send().await.is_ok(), "{place}: whoever is connected stays so");
+    }
+}
+
+#[tokio::test]
 async fn a_reload_that_is_in_force_is_told_as_one_although_a_certificate_cannot_be_read() {
     let issuer = Issuer::start().await;
     let upstream = Scripted::echo().await;
@@ -243,7 +280,7 @@ async fn with_a_full_disk_the_brake_works_and_one_sees_why_and_nothing_is_given_
     let Some(setup) = setup.record("reserve_bytes = \"256KiB\"\n").disk("4m") else { return };
     let gateway = setup.start().await;
     if std::fs::metadata(gateway.state()).is_err() {
-        eprintln!("skipped: the disk of another process cannot be looked at here");
+        crate::support::untested("the disk of another process cannot be looked at here");
         return;
     }
     let running = Running { issuer, upstream, gateway };

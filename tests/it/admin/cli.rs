@@ -71,6 +71,26 @@ async fn a_program_operates_the_gateway_with_a_token_of_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_person_logs_in_with_a_code_on_another_device_and_operates_the_gateway() {
+    let running = start().await;
+    let home = tempfile::tempdir().unwrap();
+    running.issuer.logs_in(running.issuer.administrator("ann", &["admins"], ""));
+    let run = async |words: &[&str]| {
+        let mut command = elsewhere(home.path(), &running);
+        command.args(words);
+        ran(command).await
+    };
+    let login = run(&["login", "--admin", &running.gateway.admin, "--client-id", "test-admin", "--device"]).await;
+    assert!(login.status.success() && text(&login).contains("enter the code AB-CD"), "{}", text(&login));
+    assert!(!text(&login).contains("eyJ"), "no token is printed");
+    assert_eq!(running.issuer.asked().pop().unwrap()["resource"], running.gateway.admin, "it is for this listener");
+    let revoked = run(&["revoke", "subject", "user:test/alice"]).await;
+    assert!(revoked.status.success(), "{}", text(&revoked));
+    let record = running.ended().pop().unwrap();
+    assert_eq!((&record["actor"], &record["client"]), (&json!("user:test/ann"), &json!("test-admin")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_person_logs_in_and_a_login_that_is_not_recent_gives_nothing_back() {
     let running = start().await;
     let home = tempfile::tempdir().unwrap();

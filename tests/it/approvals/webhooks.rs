@@ -86,6 +86,10 @@ async fn whoever_wants_to_know_is_told_where_to_look_signed_and_until_they_take_
         assert!(verifies(key, signature));
         assert!(!others.iter().any(|other| verifies(other, signature)), "another place can forge nothing for this one");
     }
+    let printed = gateway.command(&["keys", "webhook", "chat", "--json", "--config", "servers.toml"]);
+    let printed: Value = serde_json::from_slice(&printed.stdout).unwrap();
+    let named: Vec<&str> = printed["ids"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    assert_eq!((text("webhook-key-id"), named.len()), (named.join(" "), 2), "each signature names its key");
     let now = jiff::Timestamp::now().as_second();
     assert!((now - 60..=now + 5).contains(&text("webhook-timestamp").parse::<i64>().unwrap()));
     tokio::time::sleep(std::time::Duration::from_secs(4)).await;

@@ -93,6 +93,53 @@ async fn my_access_tells_what_i_can_call_whom_to_ask_and_of_what_is_hidden_nothi
 }
 
 #[tokio::test]
+async fn what_somebody_asks_for_is_on_the_record_and_told_once_a_day_and_of_what_is_hidden_nothing_can_be_asked() {
+    let (issuer, upstream) = (Issuer::start().await, Scripted::echo().await);
+    let rules = "p, user:test/eve, *, tools/echo, call, -, allow\np, agent:assistant, *, */*, call, -, allow\n";
+    let hook =
+        "[webhooks.chat]\nurl = \"http://127.0.0.1:9/hook\"\nevents = [\"access.requested\"]\nallow_private = true\n";
+    let gateway = setup(&issuer, &upstream).policy(rules).sections(hook).start().await;
+    let running = Running { issuer, gateway, upstream };
+    let mut eve = running.signed_in("eve", &[]).await;
+    let page = eve.get("/admin/access?object=payroll/echo&action=call").await;
+    assert!(page.text.contains("Ask for it") && page.text.contains("name=\"note\""), "{}", page.text);
+    let allowed = eve.get("/admin/access?object=tools/echo&action=call").await;
+    assert!(!allowed.text.contains("Ask for it"), "it is allowed");
+    let csrf = page.csrf();
+    fn wish<'a>(csrf: &'a str, object: &'a str) -> [(&'a str, &'a str); 4] {
+        [("csrf", csrf), ("action", "call"), ("note", "the year's end"), ("object", object)]
+    }
+    let mut answers = Vec::new();
+    for object in ["payroll/echo", "payroll/echo", "tools/echo", "secret/echo", "unknown/echo"] {
+        answers.push(eve.post("/admin/access", &wish(&csrf, object)).await);
+    }
+    assert_eq!(answers.iter().map(|page| page.status).collect::<Vec<_>>(), [303, 409, 409, 409, 409]);
+    assert!(eve.get(answers[0].header("location")).await.text.contains("It is on the record"));
+    assert!(answers[1].text.contains("asked for it already") && answers[2].text.contains("allowed already"));
+    let without_csrf = |page: &Page| page.text.replace(&page.csrf(), "");
+    assert_eq!(without_csrf(&answers[3]), without_csrf(&answers[4]), "hidden and absent are the same bytes");
+    let told: Vec<_> = running.ended().into_iter().filter(|admin| admin["operation"] == "access-wish").collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    let told = &told[0];
+    assert_eq!((&told["actor"], &told["about"]), (&json!("user:test/eve"), &json!("call payroll/echo")));
+    assert_eq!(told["detail"], json!("the year's end"));
+    let file = running.gateway.state().join("store.sqlite");
+    let mut store = <sqlx::SqliteConnection as sqlx::Connection>::connect(file.to_str().unwrap()).await.unwrap();
+    let waits = "SELECT body FROM shelf WHERE section = 'webhook'";
+    let waiting: Vec<String> = sqlx::query_scalar(waits).fetch_all(&mut store).await.unwrap();
+    assert_eq!(waiting.len(), 1);
+    let message: serde_json::Value = serde_json::from_str(&waiting[0]).unwrap();
+    let message: serde_json::Value = serde_json::from_str(message["body"].as_str().unwrap()).unwrap();
+    assert_eq!((&message["type"], &message["data"]["owner"]), (&json!("access.requested"), &json!("user:test/owner")));
+    for number in 1..=bailiwick::limit::ACCESS_WISHES_OF_ONE_MAX {
+        let object = format!("payroll/tool-{number}");
+        let asked = eve.post("/admin/access", &wish(&csrf, &object)).await;
+        let fits = number < bailiwick::limit::ACCESS_WISHES_OF_ONE_MAX;
+        assert_eq!(asked.status, if fits { 303 } else { 409 }, "{number}: {}", asked.text);
+    }
+}
+
+#[tokio::test]
 async fn my_access_tells_nothing_of_what_an_agent_may_whom_somebody_chose() {
     let issuer = Issuer::start().await;
     let upstream = Scripted::echo().await;

@@ -160,7 +160,7 @@ impl Setup {
             Err(error) => (false, error.to_string()),
         };
         if !well {
-            eprintln!("skipped: no small disk can be made here: {said}");
+            super::untested(&format!("no small disk can be made here: {said}"));
             return None;
         }
         self.disk = Some(size);
@@ -173,8 +173,7 @@ impl Setup {
             .map(|machine| PathBuf::from(format!("/usr/lib/{machine}-linux-gnu/faketime/libfaketime.so.1")));
         self.clock = library.into_iter().find(|library| library.exists());
         if self.clock.is_none() {
-            assert!(std::env::var_os("CI").is_none(), "libfaketime is missing: install the package faketime");
-            eprintln!("skipped: libfaketime is not there; install the package faketime");
+            super::untested("libfaketime is not there; install the package faketime");
             return None;
         }
         Some(self)

@@ -95,6 +95,7 @@ impl Issuer {
             .route("/jwks", get(jwks))
             .route("/authorize", get(authorize))
             .route("/token", post(token))
+            .route("/device", post(device))
             .route("/introspect", post(introspect))
             .with_state(Arc::clone(&keys));
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
@@ -214,6 +215,7 @@ async fn discovery(State(keys): State<Arc<Keys>>) -> Response {
         "issuer": keys.url, "authorization_endpoint": format!("{}/authorize", keys.url),
         "token_endpoint": format!("{}/token", keys.url), "jwks_uri": format!("{}/jwks", keys.url),
         "introspection_endpoint": format!("{}/introspect", keys.url),
+        "device_authorization_endpoint": format!("{}/device", keys.url),
         "response_types_supported": ["code"], "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": ["ES256"], "code_challenge_methods_supported": ["S256"],
         "authorization_response_iss_parameter_supported": !keys.door.lock().unwrap().people.is_empty(),
@@ -235,6 +237,16 @@ async fn authorize(State(keys): State<Arc<Keys>>, Query(asked): Query<HashMap<St
     opened.unwrap_or_else(|| Redirect::to(&back).into_response())
 }
 
+/// A code for another device, where the person of the test has entered it already.
+async fn device(State(keys): State<Arc<Keys>>, Form(asked): Form<HashMap<String, String>>) -> Response {
+    let mut logins = keys.logins.lock().unwrap();
+    let code = logins.asked.len().to_string();
+    logins.asked.push(asked);
+    let place = format!("{}/enter", keys.url);
+    let answer = json!({ "device_code": code, "user_code": "AB-CD", "verification_uri": place, "expires_in": 60, "interval": 1 });
+    Json(answer).into_response()
+}
+
 /// A token for a code. PKCE is not looked at: the command line's own tests do that with the demo's issuer.
 async fn token(State(keys): State<Arc<Keys>>, Form(form): Form<HashMap<String, String>>) -> Response {
     if let Some(answer) =
@@ -247,7 +259,7 @@ async fn token(State(keys): State<Arc<Keys>>, Form(form): Form<HashMap<String, S
     let refreshed = form.get("refresh_token").map(|token| token.strip_prefix("refresh-").unwrap());
     let (mut claims, asked) = {
         let logins = keys.logins.lock().unwrap();
-        let code = refreshed.unwrap_or_else(|| &form["code"]);
+        let code = refreshed.unwrap_or_else(|| form.get("device_code").unwrap_or_else(|| &form["code"]));
         (logins.person.clone(), logins.asked[code.parse::<usize>().unwrap()].clone())
     };
     claims["aud"] = json!(asked["resource"]);

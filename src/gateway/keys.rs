@@ -1,0 +1,110 @@
+//! The keys of a gateway: those that the files name, or else its own, at its start and at every reload.
+//!
+//! Decides nothing. Refuses to know what is sealed, digested or signed with them. Invariants: no key is made where the
+//! files name one; where one of them cannot be read or used, none is exchanged; no key is shown, only its name.
+
+use std::path::Path;
+
+use secrecy::{ExposeSecret as _, SecretString};
+
+use super::Gateway;
+use crate::config::{Config, KeysConfig, keyfile};
+use crate::ids::ReplicaId;
+use crate::record::{CheckpointKeys, JournalKey};
+use crate::wire::handle::Sealer;
+
+/// All keys, read and found to be of use.
+#[derive(Debug)]
+pub struct Keys {
+    seal: Vec<SecretString>,
+    vault: Vec<SecretString>,
+    journal: JournalKey,
+    checkpoint: CheckpointKeys,
+    names: Vec<String>,
+}
+
+impl Keys {
+    /// Reads them. The vault's is made where it is missing, whether somebody links an account or not: a server that is
+    /// called with accounts may come with a reload.
+    ///
+    /// # Errors
+    /// A lower-case sentence that names the key and the place.
+    pub async fn read(config: &Config, state: &Path, replica: ReplicaId) -> Result<Self, String> {
+        let KeysConfig { seal, vault, journal, checkpoint, .. } = &config.keys;
+        let problem = |problem: keyfile::KeyFileError| problem.to_string();
+        let seal = keyfile::load(seal, state, "seal").await.map_err(problem)?;
+        let vault = keyfile::load(vault, state, "vault").await.map_err(problem)?;
+        let digests: Vec<_> = keyfile::load(journal, state, "journal").await.map_err(problem)?;
+        let digests: Option<Vec<_>> = digests.iter().map(JournalKey::from_hex).collect();
+        let digests = digests.ok_or("the journal key cannot be derived")?;
+        let checkpoint = if checkpoint.is_empty() {
+            CheckpointKeys::open(state, &replica)
+        } else {
+            let named = keyfile::load(checkpoint, state, "checkpoint").await.map_err(problem)?;
+            CheckpointKeys::named(state, &replica, &named)
+        };
+        let checkpoint = checkpoint.map_err(|error| error.to_string())?;
+        let sealers = [("seal", Sealer::new(bytes(&seal))), ("vault", Sealer::of_what_is_kept(bytes(&vault)))];
+        let mut names = Vec::new();
+        let mut name = |purpose: &str, id: &str| names.push(format!("key, {purpose}, {id}"));
+        for (purpose, sealer) in sealers {
+            let ids = sealer.map_err(|error| error.to_string())?.key_ids();
+            ids.iter().for_each(|id| name(purpose, id));
+        }
+        digests.iter().for_each(|key| name("journal", key.id()));
+        checkpoint.verifiers().iter().for_each(|key| name("checkpoint", &key.id()));
+        let journal = digests.into_iter().next().ok_or("there is no journal key")?;
+        Ok(Self { seal, vault, journal, checkpoint, names })
+    }
+
+    /// What seals handles.
+    ///
+    /// # Errors
+    /// When the cryptographic library refuses.
+    pub fn sealer(&self) -> Result<Sealer, String> {
+        Sealer::new(bytes(&self.seal)).map_err(|error| error.to_string())
+    }
+
+    /// What seals accounts and credentials that are kept.
+    ///
+    /// # Errors
+    /// As [`Self::sealer`].
+    pub fn vault_sealer(&self) -> Result<Sealer, String> {
+        Sealer::of_what_is_kept(bytes(&self.vault)).map_err(|error| error.to_string())
+    }
+
+    /// Their names, as a reload tells of them: purpose by purpose, the one that writes first.
+    #[must_use]
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// What the record is kept with.
+    #[must_use]
+    pub fn into_record(self) -> (JournalKey, CheckpointKeys) {
+        (self.journal, self.checkpoint)
+    }
+}
+
+impl Gateway {
+    /// Puts other keys to use: whoever comes back with something is known by the older ones among them. Answers the names
+    /// that were not there before, and those that are gone.
+    pub(super) fn take_keys(&self, keys: Keys) -> Result<(Vec<String>, Vec<String>), String> {
+        self.sealer.replace(bytes(&keys.seal)).map_err(|error| error.to_string())?;
+        if let Some(vault) = self.delegate.vault() {
+            vault.exchange_keys(bytes(&keys.vault)).map_err(|error| error.to_string())?;
+        }
+        let before = self.reloader.exchange_key_names(keys.names.clone());
+        let only = |these: &[String], those: &[String]| -> Vec<String> {
+            these.iter().filter(|name| !those.contains(name)).cloned().collect()
+        };
+        let changed = (only(&keys.names, &before), only(&before, &keys.names));
+        let (journal, checkpoint) = keys.into_record();
+        self.journal.exchange_keys(journal, checkpoint);
+        Ok(changed)
+    }
+}
+
+fn bytes(keys: &[SecretString]) -> impl Iterator<Item = &[u8]> {
+    keys.iter().map(|key| key.expose_secret().as_bytes())
+}
