@@ -17,6 +17,7 @@ mod lost;
 mod preview;
 mod request;
 mod standing;
+mod under;
 mod uses;
 
 use std::sync::Arc;
