@@ -9,7 +9,7 @@ pub use crate::gateway::lifecycle::Step;
 pub use crate::gateway::mandates::{Mandate, MandateStatus, Wish};
 
 use crate::identity::Caller;
-use crate::ids::{AgentId, MandateId, Subject};
+use crate::ids::{AgentId, MandateId, ServerId, Subject};
 use crate::outcome::{Failure, Reason, Stop};
 use crate::policy::Weight;
 
@@ -52,6 +52,17 @@ pub trait Governs: Send + Sync + 'static {
         note: &'a str,
     ) -> BoxFuture<'a, Result<(), Stop>> {
         let _nobody = (agent, subject, step, by, note);
+        nowhere()
+    }
+    /// Suspends, retires or resumes a server.
+    fn step_server<'a>(
+        &'a self,
+        server: &'a ServerId,
+        step: Step,
+        by: &'a str,
+        note: &'a str,
+    ) -> BoxFuture<'a, Result<(), Stop>> {
+        let _nobody = (server, step, by, note);
         nowhere()
     }
     /// Keeps that the owner of an agent or a server says that it is still needed. Only that owner may, or somebody of its
