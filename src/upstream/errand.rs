@@ -104,7 +104,13 @@ impl Errand {
             headers: Vec::new(),
             progress_token: None,
         };
-        Parcel { access: access.clone(), listening: self.method == "subscriptions/listen", outgoing, errand: true }
+        Parcel {
+            access: access.clone(),
+            listening: self.method == "subscriptions/listen",
+            outgoing,
+            leg: None,
+            errand: true,
+        }
     }
 }
 
