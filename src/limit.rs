@@ -296,7 +296,7 @@ pub const OBJECT_STORE_LAST_WAIT: Duration = Duration::from_secs(8);
 /// When the start is over: what only it needed is given back then, once.
 pub const START_OVER_AFTER: Duration = Duration::from_secs(2);
 /// How far clocks may differ; above this an expired token lives on.
-pub const LEEWAY_MAX: Duration = Duration::from_secs(300);
+pub const LEEWAY_MAX: Duration = Duration::from_secs(60);
 /// Servers in one configuration; names, lists and metrics are per server.
 pub const SERVERS_MAX: usize = 1_000;
 /// Issuers in one configuration.

@@ -44,6 +44,7 @@ Examples:
   bailiwick revoke server git                             nobody reaches it, its processes end
   bailiwick revoke credential 01KD3Z6Q0V5W8Y1T4R7N2M9HXB  one that was issued to the gateway
   bailiwick revoke mandate 01KNXS5V5R8W0E9Q0V4VJ2T3AB     one task and those below it
+  bailiwick revoke account user:corp/anna notes           what she linked at one server, and she links none again
   bailiwick revoke everything                             until an administrator lifts it
   bailiwick revoke agent build-bot --admin https://mcp.example.com/admin    at a gateway elsewhere
 
@@ -62,6 +63,9 @@ pub struct RevokeArguments {
     /// Which one: a jti, SHA-256 or - (standard input) for a token, user:ISSUER/SUB, ISSUER/CLIENT, or the name
     #[arg(required_if_eq_any = NAMED)]
     name: Option<String>,
+    /// At which server, for an account
+    #[arg(required_if_eq("what", "account"))]
+    server: Option<String>,
     /// Refuse only what was issued before now; whoever signs in again may go on
     #[arg(long)]
     sign_out: bool,
@@ -94,12 +98,14 @@ enum What {
     Credential,
     /// A mandate and those below it, by its id
     Mandate,
+    /// The account that a person linked at one server, which they cannot link again either
+    Account,
     /// Everyone and everything
     Everything,
 }
 
 /// Everything but everything has a name.
-const NAMED: [(&str, &str); 10] = [
+const NAMED: [(&str, &str); 11] = [
     ("what", "token"),
     ("what", "subject"),
     ("what", "client"),
@@ -110,6 +116,7 @@ const NAMED: [(&str, &str); 10] = [
     ("what", "server"),
     ("what", "credential"),
     ("what", "mandate"),
+    ("what", "account"),
 ];
 
 /// Something of an issuer.
@@ -152,7 +159,7 @@ impl From<String> for Unrevoked {
 impl RevokeArguments {
     /// Takes one mandate back.
     pub(super) fn of_mandate(id: String, note: String, door: Door) -> Self {
-        Self { what: What::Mandate, name: Some(id), sign_out: false, note, door }
+        Self { what: What::Mandate, name: Some(id), server: None, sign_out: false, note, door }
     }
 }
 
@@ -312,6 +319,9 @@ async fn revoke_offline(
 fn order(arguments: &RevokeArguments, stdin: &mut impl io::Read) -> Result<RevocationOrder, String> {
     let name = arguments.name.as_deref().unwrap_or_default();
     let alone = |value| Named { issuer: String::new(), value };
+    if arguments.server.is_some() && arguments.what != What::Account {
+        return Err("a server is named for an account only".to_owned());
+    }
     let (target, Named { issuer, value }) = match arguments.what {
         What::Token => ("token", alone(token_named(name, stdin)?)),
         What::Subject => ("subject", subject(name)?),
@@ -323,6 +333,11 @@ fn order(arguments: &RevokeArguments, stdin: &mut impl io::Read) -> Result<Revoc
         What::Server => ("server", alone(name.to_owned())),
         What::Credential => ("credential", alone(name.to_owned())),
         What::Mandate => ("mandate", alone(name.to_owned())),
+        What::Account => {
+            let Named { issuer, value } = subject(name)?;
+            let server = arguments.server.as_deref().unwrap_or_default();
+            ("account", Named { issuer, value: format!("{server}/{value}") })
+        }
         What::Everything if !name.is_empty() => return Err("everything has no name".to_owned()),
         What::Everything => ("everything", alone(String::new())),
     };
@@ -413,6 +428,10 @@ mod tests {
         let order = ordered(&["subject", "user:corp/a%2Fb", "--sign-out", "--note", "x"], "");
         assert_eq!((order.issuer.as_str(), order.value.as_str(), order.sign_out), ("corp", "a/b", true));
         assert_eq!(ordered(&["client", "corp/https://app.example/id"], "").value, "https://app.example/id");
+        let order = ordered(&["account", "user:corp/a%2Fb", "notes"], "");
+        assert_eq!((order.issuer.as_str(), order.value.as_str()), ("corp", "notes/a/b"));
+        assert!(Line::try_parse_from(["revoke", "account", "user:corp/a"]).is_err(), "at which server?");
+        assert!(super::order(&typed(&["subject", "user:corp/a", "notes"]), &mut "".as_bytes()).is_err());
         assert_eq!(subject("corp/auth0|1").unwrap().value, "auth0|1");
         for bad in ["corp", "user:corp", "group:corp/x", "agent:x", "/x", "corp/"] {
             assert!(subject(bad).is_err(), "{bad}");

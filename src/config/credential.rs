@@ -128,7 +128,7 @@ pub enum SigningAlgorithm {
 pub struct ExchangeConfig {
     /// What is asked of whom; without an issuer or an endpoint, of the caller's issuer.
     pub asks: TokenRequest,
-    /// Who acts, as the authorization server is told.
+    /// Who acts, as the authorization server is told; nobody, where it is not told.
     pub actor: Option<ActorToken>,
 }
 

@@ -318,7 +318,7 @@ pub const ISSUER: Section = servers(
         defaulted("token_types", "list of strings", "[\"at+jwt\", \"application/at+jwt\"]"),
         // Providers mint for five minutes to an hour and a half; a day-long token is a standing privilege.
         defaulted("token_life_max", "duration", "\"2h\""),
-        defaulted("leeway", "duration", "\"60s\""),
+        defaulted("leeway", "duration", "\"30s\""),
         optional("claims", "table"),
         defaulted("optional_claims", "list of claims", "[]"),
         defaulted("own_tokens", "list of signs", "[\"sub\", \"entra\", \"kubernetes\"]"),
@@ -451,7 +451,7 @@ pub const CREDENTIAL: Section = servers(
         defaulted("use_max", "duration", "\"5m\""),
         optional("token_life_max", "duration"),
         optional("assertion", "secret reference"),
-        optional("actor_token", "`\"agent\"`, `\"gateway\"` or secret reference"),
+        optional("actor_token", "`\"agent\"`, `\"gateway\"`, `\"none\"` or secret reference"),
         defaulted("actor_token_type", "string", "\"urn:ietf:params:oauth:token-type:jwt\""),
         optional("identity_provider", "table"),
     ],

@@ -323,13 +323,14 @@ pub struct Lifting {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RevocationOrder {
-    /// `token`, `session`, `subject`, `client`, `agent`, `owner`, `server`, `credential` or `everything`.
+    /// `token`, `session`, `key`, `subject`, `client`, `agent`, `owner`, `server`, `credential`, `mandate`, `account` or
+    /// `everything`.
     pub target: String,
-    /// The issuer's alias, for subjects and clients.
+    /// The issuer's alias, for subjects, clients and accounts.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub issuer: String,
     /// What is named: a `jti` or SHA-256, a `sid`, a `sub`, a client id, an agent, an owner as files spell it, a
-    /// server.
+    /// server, an account as `SERVER/SUB`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub value: String,
     /// Only what was issued before now; otherwise a block until it is lifted.
@@ -454,7 +455,7 @@ pub struct HeldRevocations {
 pub struct HeldRevocation {
     /// The epoch since which it holds: what it is lifted by.
     pub since: RevocationEpoch,
-    /// `token`, `session`, `subject`, `client`, `agent`, `owner`, `server`, `credential` or `everything`.
+    /// What it takes back, as an order names it.
     pub target: String,
     /// The issuer's alias.
     #[serde(default, skip_serializing_if = "String::is_empty")]

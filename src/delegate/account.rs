@@ -9,7 +9,7 @@ use http::header::AUTHORIZATION;
 
 use super::vault::Vault;
 use super::wanted::Wanted;
-use super::{Bound, Credential, CredentialFacts, CredentialHeader, Delegate, Spare, configured, unavailable};
+use super::{Bound, Credential, CredentialHeader, Delegate, Spare, configured, unavailable};
 use crate::config::{CredentialConfig, OauthConfig, ServerConfig};
 use crate::identity::Caller;
 use crate::ids::AuthorizationContext;
@@ -40,23 +40,20 @@ impl Delegate {
         let caller = wanted.caller.ok_or_else(|| missing("it is a caller's, and there is none"))?;
         let vault = self.vault.as_ref().ok_or_else(|| missing("there is no vault here"))?;
         let (held, spare) = vault.account(caller, wanted.server, account).await?;
-        let ends = wanted.bound.ends_at.unwrap_or(i64::MAX).min(caller.token().expires_at);
-        let facts = match held.facts.used_until.filter(|until| *until > ends) {
-            None => Arc::clone(&held.facts),
-            Some(_) => Arc::new(CredentialFacts { used_until: Some(ends), ..CredentialFacts::clone(&held.facts) }),
-        };
+        let ends = held.ends.by(wanted.ends_at());
         let credential = Credential {
             header: Some(CredentialHeader {
                 name: AUTHORIZATION,
                 value: held.spelled(),
                 spare: Some(Spare::Account(spare)),
                 prover: held.prover.clone(),
-                used_until: facts.used_until,
+                used_until: ends.used_until,
                 handed: None,
                 taken_back: None,
             }),
             context: AuthorizationContext::Principal(caller.principal()),
-            facts,
+            facts: Arc::clone(&held.facts),
+            ends,
             account: Some(held.tie()),
         };
         Ok(credential.handed(config, wanted, &held.secret))

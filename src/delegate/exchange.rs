@@ -2,7 +2,7 @@
 //!
 //! Decides what is asked, and whom the caller's token lets act. Invariants: the inbound token goes to its
 //! authorization server and nowhere else; where it says who may act for its subject (`may_act`) and that is not us,
-//! nothing is asked; where an agent is to be named as the actor, a token that names none is refused.
+//! nothing is asked; where somebody is to be named as the actor, a token that names nobody or somebody else is refused.
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -33,6 +33,31 @@ struct Subject {
     may_act: Option<serde_json::Value>,
 }
 
+/// Who acts now, as a token says it (RFC 8693, section 4.1); who acted before is history.
+#[derive(Deserialize)]
+struct Act {
+    sub: Option<String>,
+    iss: Option<String>,
+    client_id: Option<String>,
+}
+
+/// The actor of an exchange: what it is said with, and by which names and whose a token may call it.
+struct Actor {
+    token: SecretString,
+    kind: String,
+    /// Nothing, where the token that says it cannot be read.
+    names: Vec<String>,
+    issuers: Vec<String>,
+}
+
+/// What the actor's own token says of it, where it is a kept one that can be read.
+#[derive(Default, Deserialize)]
+struct KeptActor {
+    iss: Option<String>,
+    sub: Option<String>,
+    client_id: Option<String>,
+}
+
 /// Exchanges the caller's token.
 ///
 /// # Errors
@@ -52,15 +77,19 @@ pub(super) async fn issue(
         .with("subject_token_type", ACCESS_TOKEN)
         .with("requested_token_type", ACCESS_TOKEN)
         .with_secret("subject_token", SecretString::from(subject.expose_secret()));
-    if let Some(actor) = &exchange.actor {
-        let (token, kind) = actor_token(endpoints, actor, caller, &exchange.asks, &server).await.map_err(failed)?;
-        form = form.with("actor_token_type", &kind).with_secret("actor_token", token);
+    let actor = match &exchange.actor {
+        Some(actor) => Some(Actor::new(endpoints, actor, caller, &exchange.asks, &server).await.map_err(failed)?),
+        None => None,
+    };
+    if let Some(Actor { token, kind, .. }) = &actor {
+        let token = SecretString::from(token.expose_secret());
+        form = form.with("actor_token_type", kind).with_secret("actor_token", token);
     }
     let answered = endpoints.token(&server, &exchange.asks, form, Expected::Exchanged).await;
     let token = answered.map_err(|problem| problem.stop(wanted.id()))?;
     warn_if_wider(wanted, &exchange.asks, &token);
-    if exchange.actor.is_some() {
-        names_an_actor(&token).map_err(failed)?;
+    if let Some(actor) = &actor {
+        actor.is_named_by(&token, &exchange.asks.client_id).map_err(failed)?;
     }
     Issued::new(CredentialKind::Exchange, token, &exchange.asks, wanted, server, asked_at)
 }
@@ -109,35 +138,60 @@ pub(super) fn may_act(
     Err(Refusal::new(Reason::MayActRefused))
 }
 
-async fn actor_token(
-    endpoints: &Endpoints,
-    actor: &ActorToken,
-    caller: &Caller,
-    asks: &TokenRequest,
-    server: &AuthorizationServer,
-) -> Result<(SecretString, String), String> {
-    let subject = match actor {
-        ActorToken::Kept { token, kind } => {
-            let token = endpoints.secret(token).await?;
-            return Ok((SecretString::from(token.expose_secret()), kind.clone()));
-        }
-        ActorToken::Agent => caller.persona().agent.as_ref().map(|agent| agent.id.as_str()),
-        ActorToken::Gateway => None,
-    };
-    let ClientAuthentication::PrivateKey(key) = &asks.client else {
-        return Err("who acts is said with private_key, and there is none".to_owned());
-    };
-    let issuer = server.issuer.as_deref().ok_or("who acts is said to an issuer: set issuer")?;
-    let pem = endpoints.secret(&key.key).await?;
-    let token = assertion::sign(key, &pem, &asks.client_id, subject.unwrap_or(&asks.client_id), issuer)?;
-    Ok((token, JWT.to_owned()))
-}
-
-/// A token that can be read has to say who acts; of one that cannot, only its issuer knows.
-fn names_an_actor(token: &Token) -> Result<(), String> {
-    let readable = answer::claims::<serde_json::Value>(token.secret.expose_secret()).is_some();
-    if readable && token.said.act.is_none() {
-        return Err("the token that was issued does not say who acts (act), though it was asked to".to_owned());
+impl Actor {
+    async fn new(
+        endpoints: &Endpoints,
+        actor: &ActorToken,
+        caller: &Caller,
+        asks: &TokenRequest,
+        server: &AuthorizationServer,
+    ) -> Result<Self, String> {
+        let own = || asks.client_id.clone();
+        let persona = caller.persona();
+        let names = match (actor, &persona.agent) {
+            (ActorToken::Kept { token, kind }, _) => {
+                let token = endpoints.secret(token).await?;
+                let said = answer::claims::<KeptActor>(token.expose_secret()).unwrap_or_default();
+                return Ok(Self {
+                    token: SecretString::from(token.expose_secret()),
+                    kind: kind.clone(),
+                    names: said.sub.into_iter().chain(said.client_id).collect(),
+                    issuers: said.iss.into_iter().chain(server.issuer.clone()).collect(),
+                });
+            }
+            // Its authorization server may know it by our name for it, or by its own there.
+            (ActorToken::Agent, Some(agent)) => {
+                std::iter::once(agent.id.to_string()).chain(persona.client.clone()).collect()
+            }
+            (ActorToken::Agent, None) | (ActorToken::Gateway, _) => vec![own()],
+        };
+        let ClientAuthentication::PrivateKey(key) = &asks.client else {
+            return Err("who acts is said with private_key, and there is none".to_owned());
+        };
+        let issuer = server.issuer.as_deref().ok_or("who acts is said to an issuer: set issuer")?;
+        let pem = endpoints.secret(&key.key).await?;
+        let subject = names.first().map_or(asks.client_id.as_str(), String::as_str);
+        let token = assertion::sign(key, &pem, &asks.client_id, subject, issuer)?;
+        Ok(Self { token, kind: JWT.to_owned(), issuers: vec![issuer.to_owned(), own()], names })
     }
-    Ok(())
+
+    /// Whether a token that was issued says that this one acts. What cannot be read only its issuer knows.
+    fn is_named_by(&self, token: &Token, ours: &str) -> Result<(), String> {
+        if answer::claims::<serde_json::Value>(token.secret.expose_secret()).is_none() {
+            return Ok(());
+        }
+        let Some(act) = &token.said.act else {
+            return Err("the token that was issued does not say who acts (act), though it was asked to".to_owned());
+        };
+        let known = |name: &String| self.names.is_empty() || self.names.contains(name);
+        let here = |issuer: &String| self.issuers.contains(issuer) || token.said.iss.as_ref() == Some(issuer);
+        let named = Act::deserialize(act).is_ok_and(|act| {
+            let name = act.sub.as_ref().or(act.client_id.as_ref()).is_some_and(known);
+            // Whoever acts may do so through our client.
+            let client = act.client_id.as_ref().is_none_or(|client| known(client) || client == ours);
+            name && client && act.iss.as_ref().is_none_or(here)
+        });
+        let other = "the token that was issued says that somebody else acts (act) than who was named";
+        if named { Ok(()) } else { Err(other.to_owned()) }
+    }
 }

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::handed::Handed;
 use super::secrets::{Known, Secrets};
 use super::spare::Spare;
-use super::{prefixed, seconds, unavailable};
+use super::{Ends, prefixed, seconds, unavailable};
 use crate::config::{Config, CredentialConfig, OnStale, SecretReference, StaticConfig};
 use crate::identity::now_s;
 use crate::ids::ServerId;
@@ -179,12 +179,12 @@ impl Fixed {
         self.chosen.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    /// What is presented now.
+    /// What is presented now, and when it ends.
     pub async fn header(
         self: &Arc<Self>,
         config: &Arc<StaticConfig>,
         server: &ServerId,
-    ) -> Result<CredentialHeader, Stop> {
+    ) -> Result<(CredentialHeader, Ends), Stop> {
         let name = HeaderName::try_from(config.header.as_str())
             .map_err(|_| unavailable(server, &format!("`{:.80}` is not a header name", config.header)))?;
         let first = self.chosen(config);
@@ -192,22 +192,15 @@ impl Fixed {
         let mut problem = None;
         for index in std::iter::once(first).chain((0..config.slots.len()).filter(|index| *index != first)) {
             match self.value(config, index, server).await {
-                Ok(value) => {
+                Ok((value, ends)) => {
                     let spare = SecretSpare {
                         fixed: Arc::clone(self),
                         config: Arc::clone(config),
                         presented: index,
                         value: Arc::clone(&value),
                     };
-                    return Ok(CredentialHeader {
-                        name,
-                        value: prefixed(&config.prefix, &value),
-                        spare: Some(Spare::Secret(spare)),
-                        prover: None,
-                        used_until: None,
-                        handed: None,
-                        taken_back: None,
-                    });
+                    let header = CredentialHeader::new(name, prefixed(&config.prefix, &value)).until(ends.used_until);
+                    return Ok((CredentialHeader { spare: Some(Spare::Secret(spare)), ..header }, ends));
                 }
                 Err(stop) => drop(problem.get_or_insert(stop)),
             }
@@ -215,7 +208,12 @@ impl Fixed {
         Err(problem.unwrap_or_else(|| unavailable(server, "no secret is configured")))
     }
 
-    async fn value(&self, config: &StaticConfig, index: usize, server: &ServerId) -> Result<Arc<SecretString>, Stop> {
+    async fn value(
+        &self,
+        config: &StaticConfig,
+        index: usize,
+        server: &ServerId,
+    ) -> Result<(Arc<SecretString>, Ends), Stop> {
         let slot = config.slots.get(index).ok_or_else(|| unavailable(server, "no secret is configured"))?;
         let known = self.secrets.known(slot).await;
         if config.on_stale == OnStale::Refuse && is_stale(config, &known, now_s()) {
@@ -224,9 +222,10 @@ impl Fixed {
             );
             return Err(Failure::before(Reason::CredentialStale, detail).into());
         }
+        let ends = ends(config, &known);
         let value = known.value.map_err(|problem| unavailable(server, &problem))?;
         self.secrets.used(slot, now_s());
-        Ok(value)
+        Ok((value, ends))
     }
 
     fn chosen(&self, config: &StaticConfig) -> usize {
@@ -275,6 +274,13 @@ impl Fixed {
 /// Since when the secret is as it is: its file knows better than whoever wrote the configuration.
 fn rotated_at(config: &StaticConfig, known: &Known) -> Option<i64> {
     known.changed_at.or(config.rotated_at)
+}
+
+/// When it ends by itself: a secret has no end but the age that it may reach, and one that is used on has none.
+fn ends(config: &StaticConfig, known: &Known) -> Ends {
+    let most = config.max_age.filter(|_| !inversion::is_off(Control::Rotation));
+    let expires_at = most.and_then(|most| Some(rotated_at(config, known)?.saturating_add(seconds(most))));
+    Ends { expires_at, used_until: expires_at.filter(|_| config.on_stale == OnStale::Refuse) }
 }
 
 fn is_stale(config: &StaticConfig, known: &Known, now: i64) -> bool {

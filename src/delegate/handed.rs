@@ -100,7 +100,9 @@ impl Credential {
         // Where whatever else ends it ends first, no other credential would last longer.
         let outer = caller.map_or(i64::MAX, |caller| caller.token().expires_at);
         let outer = outer.min(wanted.bound.ends_at.unwrap_or(i64::MAX));
-        let ends = self.facts.used_until.map(|until| {
+        // What is everybody's ends with nobody in particular.
+        let own_end = self.header.as_ref().and_then(|header| header.used_until);
+        let ends = own_end.map(|until| {
             let lead = lead(until.saturating_sub(now_s()).max(0));
             let before = match way {
                 _ if outer <= until => 0,

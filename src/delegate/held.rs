@@ -146,7 +146,7 @@ impl Places {
     fn add(&mut self, issued: &Issued, holder: Holder, bytes: u64) {
         let id = issued.id.clone();
         let unknown = issued.issued_at.saturating_add(seconds(limit::CREDENTIAL_UNKNOWN_LIFE_KEPT));
-        let ends_at = issued.facts(None).expires_at.unwrap_or(unknown).max(issued.used_until());
+        let ends_at = issued.ends().expires_at.unwrap_or(unknown).max(issued.used_until());
         self.by_end.insert((ends_at, id.clone()));
         self.of.entry(holder).or_default().insert(id.clone());
         self.bytes = self.bytes.saturating_add(bytes);

@@ -20,11 +20,29 @@ use crate::inversion::{self, Control};
 use crate::limit;
 use crate::outcome::{Failure, Reason, Stop};
 
+/// When a credential ends, seconds since 1970.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Ends {
+    /// By itself; absent where nobody knows of an end.
+    pub expires_at: Option<i64>,
+    /// For this caller and what is done with it: never later than any of the other ends there are.
+    pub used_until: Option<i64>,
+}
+
+impl Ends {
+    /// The same, used no longer than until then.
+    pub(super) fn by(self, other: Option<i64>) -> Self {
+        Self { used_until: self.used_until.into_iter().chain(other).min(), ..self }
+    }
+}
+
 /// One token that was issued.
 #[derive(Debug)]
 pub(super) struct Issued {
     secret: SecretString,
     facts: Arc<CredentialFacts>,
+    /// When it ends by itself; absent where nobody says so.
+    expires_at: Option<i64>,
     /// Not to be used from this second since 1970 on.
     used_until: i64,
     /// Its name in the ledger.
@@ -92,14 +110,13 @@ impl Issued {
             issue: Some(id.clone()),
             id: token.said.jti.map(shown),
             audience: audience.or_else(|| asks.audience.clone().or_else(|| asks.resource.clone())).map(shown),
-            expires_at: last,
-            used_until: Some(used_until),
         };
         let persona = wanted.caller.map(crate::identity::Caller::persona);
         let agents = persona.map(|persona| persona.agent.iter().chain(&persona.chain).map(|agent| agent.id.clone()));
         Ok(Self {
             secret: token.secret,
             facts: Arc::new(facts),
+            expires_at: last,
             used_until,
             id,
             key: wanted.key,
@@ -122,12 +139,14 @@ impl Issued {
         self.used_until
     }
 
-    /// What the record says of its use under that bound.
-    pub fn facts(&self, ends_at: Option<i64>) -> Arc<CredentialFacts> {
-        match ends_at.filter(|ends_at| *ends_at < self.used_until) {
-            None => Arc::clone(&self.facts),
-            sooner => Arc::new(CredentialFacts { used_until: sooner, ..CredentialFacts::clone(&self.facts) }),
-        }
+    /// What the record says of it.
+    pub const fn facts(&self) -> &Arc<CredentialFacts> {
+        &self.facts
+    }
+
+    /// When it ends, whoever uses it.
+    pub const fn ends(&self) -> Ends {
+        Ends { expires_at: self.expires_at, used_until: Some(self.used_until) }
     }
 
     /// The same by another name.
@@ -136,6 +155,7 @@ impl Issued {
         Self {
             secret: self.secret.clone(),
             facts: Arc::clone(&self.facts),
+            expires_at: self.expires_at,
             used_until: self.used_until,
             id: id.to_owned(),
             key: self.key,

@@ -198,7 +198,7 @@ impl Ledger {
 impl IssuedCredential {
     fn of(issued: &Issued) -> Self {
         let inbound = issued.inbound.as_ref();
-        let facts = issued.facts(None);
+        let facts = issued.facts();
         let cut = |text: &String| text.chars().take(limit::ERROR_SHOWN_CHARACTERS_MAX).collect::<String>();
         Self {
             id: issued.id.clone(),
@@ -216,7 +216,7 @@ impl IssuedCredential {
             digest: issued.digest().to_string(),
             authorization_server: issued.from.name(),
             issued_at: issued.issued_at,
-            expires_at: facts.expires_at,
+            expires_at: issued.ends().expires_at,
             used_until: issued.used_until(),
             state: "in_use".to_owned(),
         }
@@ -247,6 +247,7 @@ impl IssuedCredential {
             RevocationTarget::Server(server) => self.server == server.as_str(),
             RevocationTarget::Credential(id) => self.id == *id,
             RevocationTarget::Mandate(mandate) => is_within(self.mandate.as_deref(), mandate.as_str()),
+            RevocationTarget::Account(..) => false,
             RevocationTarget::Everything => true,
         }
     }

@@ -46,6 +46,7 @@ mod wanted;
 pub use fixed::{CredentialHeader, SecretStatus};
 pub use grant::{Grant, Leg, Recheck, attempt};
 pub use handed::Handed;
+pub use issued::Ends;
 pub use key::server_revision;
 pub use ledger::{IssuedCredential, left_behind};
 pub use spare::Spare;
@@ -82,6 +83,8 @@ pub struct Credential {
     pub context: AuthorizationContext,
     /// What the record says about it.
     pub facts: Arc<CredentialFacts>,
+    /// When it ends.
+    pub ends: Ends,
     /// The account whose it is, where somebody has linked one.
     account: Option<vault::AccountTie>,
 }
@@ -97,10 +100,6 @@ pub struct CredentialFacts {
     pub id: Option<String>,
     /// Whom it is for, as it says itself or as it was asked for.
     pub audience: Option<String>,
-    /// When it expires by itself, seconds since 1970.
-    pub expires_at: Option<i64>,
-    /// Until when it is used, seconds since 1970.
-    pub used_until: Option<i64>,
 }
 
 /// What a credential is.
@@ -165,16 +164,7 @@ impl Delegate {
     ///
     /// A secret that cannot be read stops only the calls that need it ([`Self::problems`]).
     pub async fn new(config: &Config, identity: Arc<Identity>, tasks: &TaskTracker, stop: CancellationToken) -> Self {
-        let plain = |kind| {
-            Arc::new(CredentialFacts {
-                kind,
-                issue: None,
-                id: None,
-                audience: None,
-                expires_at: None,
-                used_until: None,
-            })
-        };
+        let plain = |kind| Arc::new(CredentialFacts { kind, issue: None, id: None, audience: None });
         let secrets = Arc::new(Secrets::default());
         let watched = Arc::clone(&secrets);
         let watching = stop.clone();
@@ -272,13 +262,14 @@ impl Delegate {
         let (issued, wanted) = match config {
             CredentialConfig::None => {
                 let (context, facts) = (AuthorizationContext::Gateway, Arc::clone(&self.none));
-                return Ok(Credential { header: None, context, facts, account: None });
+                return Ok(Credential { header: None, context, facts, ends: Ends::default(), account: None });
             }
             CredentialConfig::Static(fixed) => {
-                let header = self.static_secrets.header(fixed, wanted.id()).await?;
+                let (header, own) = self.static_secrets.header(fixed, wanted.id()).await?;
                 let bare = header.bare();
                 let (context, facts) = (AuthorizationContext::Gateway, Arc::clone(&self.fixed));
-                let credential = Credential { header: Some(header), context, facts, account: None };
+                let ends = own.by(wanted.ends_at());
+                let credential = Credential { header: Some(header), context, facts, ends, account: None };
                 return Ok(match bare {
                     Some(secret) => credential.handed(config, &wanted, &secret),
                     None => credential,
@@ -298,15 +289,17 @@ impl Delegate {
                 (self.issued(&wanted, id_jag::issue(&self.endpoints, both, &wanted)).await?, wanted)
             }
         };
-        let facts = issued.facts(wanted.bound.ends_at);
+        let ends = issued.ends().by(wanted.bound.ends_at);
         let header = CredentialHeader::new(AUTHORIZATION, prefixed("Bearer ", issued.secret()));
         let credential = Credential {
-            header: Some(header.until(facts.used_until).standing(&issued.taken_back)),
+            header: Some(header.until(ends.used_until).standing(&issued.taken_back)),
             context: match wanted.caller.filter(|_| config.is_per_caller()) {
                 Some(caller) => AuthorizationContext::Principal(caller.principal()),
                 None => AuthorizationContext::Gateway,
             },
-            facts,
+            facts: Arc::clone(issued.facts()),
+            // Where it is everybody's, what others began with it goes on after this caller's end.
+            ends: ends.by(wanted.ends_at()),
             account: None,
         };
         Ok(credential.handed(config, &wanted, issued.secret()))

@@ -98,7 +98,7 @@ impl Ledger {
             let body = serde_json::to_string(&owed);
             let body = body.map_err(|error| Failure::before(Reason::Internal, error.to_string()))?;
             let unknown = super::seconds(limit::CREDENTIAL_UNKNOWN_LIFE_KEPT);
-            let ends = issued.facts(None).expires_at.unwrap_or_else(|| issued.issued_at.saturating_add(unknown));
+            let ends = issued.ends().expires_at.unwrap_or_else(|| issued.issued_at.saturating_add(unknown));
             let action = Action::Put { owner: owed.server, body, expires_at_us: Some(ends.saturating_mul(1_000_000)) };
             let change = Change::new(SECTION, issued.id.clone(), Expect::Anything, action);
             self.shelf.change(vec![change], Tell::Nobody).await

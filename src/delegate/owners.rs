@@ -51,6 +51,8 @@ impl Owners {
             RevocationTarget::Credential(id) => issued.id == *id,
             RevocationTarget::Mandate(mandate) => is_within(issued.mandate.as_deref(), mandate.as_str()),
             RevocationTarget::Everything => true,
+            // What is linked is in the vault.
+            RevocationTarget::Account(..) => false,
             RevocationTarget::Token(_)
             | RevocationTarget::Session(_)
             | RevocationTarget::SessionOf(..)

@@ -133,7 +133,7 @@ pub(super) async fn report(taking: Vec<Taking>) -> Vec<TakenBack> {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) | Err(_) => pending(),
         };
-        told.push((issued.server.to_string(), outcome.0, issued.facts(None).expires_at, outcome.1));
+        told.push((issued.server.to_string(), outcome.0, issued.ends().expires_at, outcome.1));
     }
     grouped(told)
 }
@@ -165,8 +165,13 @@ async fn until_done(
     let mut told = Some(told);
     let mut pause = limit::CREDENTIAL_REVOKE_RETRY_MIN;
     let unknown = issued.issued_at.saturating_add(super::seconds(limit::CREDENTIAL_UNKNOWN_LIFE_KEPT));
-    let ends = issued.facts(None).expires_at.unwrap_or(unknown);
+    let ends = issued.ends().expires_at.unwrap_or(unknown);
     let mut owing = Owing::No;
+    // One that somebody could still use: should this process be killed now, whoever comes next gives it back.
+    if let Some(ledger) = ledger.as_ref().filter(|_| now_s() < issued.used_until()) {
+        ledger.owe(&issued).await;
+        owing = Owing::Yes;
+    }
     loop {
         let trying = async {
             let _permit = at_once.acquire().await;

@@ -218,7 +218,8 @@ async fn the_callers_token_is_exchanged_and_never_presented() {
     assert_eq!(credential.context, AuthorizationContext::Principal(alice.principal()));
     let facts = &credential.facts;
     assert_eq!((facts.kind, facts.audience.as_deref()), (CredentialKind::Exchange, Some("https://up.example")));
-    assert!(facts.used_until.unwrap() - before <= 301 && facts.expires_at.unwrap() - before >= 600);
+    let ends = credential.ends;
+    assert!(ends.used_until.unwrap() - before <= 301 && ends.expires_at.unwrap() - before >= 600);
     let (authorization, form) = world.script.asked.lock().unwrap()[0].clone();
     assert_eq!(authorization.as_deref(), Some("Basic Z2F0ZSt3YXk6cyUzQWNyZXQ="), "gate+way:s%3Acret");
     assert_eq!(form["subject_token"], token);
@@ -341,7 +342,7 @@ async fn use_ends_at_the_least_of_all_ends() {
         let (caller, _) = world.caller("alice", life_s).await;
         world.answers(200, good("t", expires_in));
         let now = now_s();
-        world.ask(&caller, None).await.unwrap().facts.used_until.unwrap() - now
+        world.ask(&caller, None).await.unwrap().ends.used_until.unwrap() - now
     };
     assert!((39..=41).contains(&until(600, json!(600)).await), "use_max");
     assert!((19..=21).contains(&until(601, json!(30)).await), "its own life, less the margin");
@@ -387,6 +388,12 @@ async fn a_static_secret_is_the_gateways_own() {
     );
     assert_eq!(credential.context, AuthorizationContext::Gateway);
     assert_eq!(credential.facts.kind, CredentialKind::Static);
+    // It has no end of its own, and its use for her ends with her token, or with what the call is part of.
+    assert_eq!(credential.ends, Ends { expires_at: None, used_until: Some(alice.token().expires_at) });
+    let bound = Bound { mandate: None, ends_at: Some(now_s() + 20) };
+    let bounded = world.delegate.credential_for(&alice, &world.config.servers[0], None, bound).await.unwrap();
+    assert_eq!(bounded.ends.used_until, bound.ends_at);
+    assert_eq!(bounded.header.unwrap().used_until, None, "what is everybody's ends with nobody");
     let missing = Arc::new(server(fixed(SecretReference::File("/nonexistent/secret".into()))));
     let stop = world.delegate.gateway_credential(&missing, None).await.unwrap_err();
     assert_eq!(stop.reason(), Reason::CredentialUnavailable);

@@ -13,6 +13,7 @@ use crate::outcome::{Failure, Reason, Refusal, Stop};
 #[derive(Debug, Clone)]
 pub struct Tie {
     facts: Arc<CredentialFacts>,
+    used_until: Option<i64>,
     account: Option<AccountTie>,
 }
 
@@ -21,7 +22,7 @@ impl Credential {
     #[must_use]
     pub fn tie(&self) -> Option<Tie> {
         let tied = self.account.is_some() || self.facts.issue.is_some();
-        tied.then(|| Tie { facts: Arc::clone(&self.facts), account: self.account })
+        tied.then(|| Tie { facts: Arc::clone(&self.facts), used_until: self.ends.used_until, account: self.account })
     }
 }
 
@@ -35,7 +36,7 @@ impl Tie {
     /// Until when it is used, seconds since 1970; what goes on longer needs another one.
     #[must_use]
     pub fn used_until(&self) -> Option<i64> {
-        self.facts.used_until
+        self.used_until
     }
 }
 

@@ -18,7 +18,7 @@ pub struct Bound<'a> {
     /// The mandate that it is for, with those above it, the outermost first and a `/` between two: another mandate gets
     /// another credential.
     pub mandate: Option<&'a str>,
-    /// When the mandate ends; seconds since 1970. An approval is over when it is used, and bounds nothing afterwards.
+    /// When the mandate ends, or the approval that the call has: the earlier one; seconds since 1970.
     pub ends_at: Option<i64>,
 }
 
@@ -51,6 +51,12 @@ impl<'a> Wanted<'a> {
         let issuer = token.map(|token| token.issuer.as_str()).unwrap_or_default();
         let parts = [issuer.as_bytes(), name.map(String::as_bytes).unwrap_or_default()];
         Digest::of("bailiwick/credential-holder/v1", &parts)
+    }
+
+    /// When what it is for ends, whosever it is: with the caller's token, the mandate or the approval.
+    pub fn ends_at(&self) -> Option<i64> {
+        let caller = self.caller.map(|caller| caller.token().expires_at);
+        caller.into_iter().chain(self.bound.ends_at).min()
     }
 
     /// The name of the server.

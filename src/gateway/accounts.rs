@@ -53,15 +53,18 @@ impl Gateway {
         })
     }
 
-    /// Whether somebody may still link an account with a link that was made then.
+    /// Whether somebody may still link an account at a server, with a link that was made then.
     ///
     /// # Errors
     /// `revoked`, `issuer_unknown`, `store_unavailable`.
-    pub fn may_link(&self, owner: &Owner, made_at: i64) -> Result<(), Refusal> {
+    pub fn may_link(&self, owner: &Owner, server: &ServerId, made_at: i64) -> Result<(), Refusal> {
         let standing = self.standing.current();
         standing.map_err(|failure| Refusal::new(failure.reason).hint(failure.detail))?;
         if !self.config().issuers.iter().any(|issuer| issuer.alias == owner.issuer) {
             return Err(Refusal::new(Reason::IssuerUnknown));
+        }
+        if self.live.revocations.names_account(&owner.issuer, &owner.subject, server) {
+            return Err(Refusal::new(Reason::Revoked).hint("your account at this server was taken back"));
         }
         self.live.revocations.check_subject(&owner.issuer, &owner.subject, made_at)
     }

@@ -210,6 +210,11 @@ fn reach(config: &Config, target: &RevocationTarget) -> Reach {
             let known = !agents.is_empty() || !servers.is_empty();
             (agents, servers, known)
         }
+        RevocationTarget::Account(_, account) => {
+            let there = servers(&|server| server.has_accounts() && account.parts().0 == server.id.as_str());
+            let known = !there.is_empty();
+            (Vec::new(), there, known)
+        }
         // The files know templates, and not what was opened from them.
         RevocationTarget::Mandate(_) => (Vec::new(), Vec::new(), true),
         RevocationTarget::Everything => (agents(&|_| true), servers(&|_| true), true),

@@ -55,6 +55,11 @@ impl Binding {
         self.key.is_some()
     }
 
+    /// Whether it is a certificate of the client's: whoever passes [`Self::check`] has shown it.
+    pub const fn names_certificate(&self) -> bool {
+        self.certificate.is_some()
+    }
+
     /// The same where no more is demanded than the token itself names.
     pub fn undemanded(self) -> Self {
         Self { demanded: SenderConstraint::None, ..self }

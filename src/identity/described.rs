@@ -10,21 +10,47 @@ use crate::record::event::RevocationNote;
 /// What a revocation is about, in words: kind, issuer and value, empty where they do not apply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Described<'a> {
-    /// `token`, `session`, `key`, `subject`, `client`, `agent`, `owner`, `server`, `credential`, `mandate` or
-    /// `everything`.
+    /// `token`, `session`, `key`, `subject`, `client`, `agent`, `owner`, `server`, `credential`, `mandate`, `account`
+    /// or `everything`.
     pub kind: &'a str,
     /// The issuer's alias.
     pub issuer: &'a str,
-    /// What is named.
+    /// What is named; of an account `SERVER/SUB`.
     pub value: &'a str,
+}
+
+/// An account that somebody has linked, as `SERVER/SUB`: no server's name has a slash in it, and any subject's may.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct AccountName(String);
+
+impl AccountName {
+    /// The one of that subject at that server.
+    #[must_use]
+    pub fn new(server: &ServerId, subject: &str) -> Self {
+        Self(format!("{server}/{subject}"))
+    }
+
+    /// Reads it; nothing, where it names no server or nobody.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (server, subject) = text.split_once('/')?;
+        let whole = ServerId::new(server).is_ok() && !subject.is_empty() && !subject.contains('\0');
+        whole.then(|| Self(text.to_owned()))
+    }
+
+    /// The name of the server, and the `sub`.
+    #[must_use]
+    pub fn parts(&self) -> (&str, &str) {
+        self.0.split_once('/').unwrap_or((&self.0, ""))
+    }
 }
 
 /// Why words do not describe a target.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` cannot be revoked: write token, session, key, subject, client, agent, owner, server, credential, mandate or \
-     everything, with an issuer for subjects and clients, and an owner as files spell it (user:ISSUER/SUB or \
-     group:ISSUER/NAME)"
+    "`{0}` cannot be revoked: write token, session, key, subject, client, agent, owner, server, credential, mandate, \
+     account or everything, with an issuer for subjects, clients and accounts, an owner as files spell it \
+     (user:ISSUER/SUB or group:ISSUER/NAME), and an account as SERVER/SUB"
 )]
 pub struct DescriptionError(String);
 
@@ -42,6 +68,7 @@ impl<'a> From<&'a RevocationTarget> for Described<'a> {
             RevocationTarget::Server(server) => ("server", "", server.as_str()),
             RevocationTarget::Credential(id) => ("credential", "", id.as_str()),
             RevocationTarget::Mandate(mandate) => ("mandate", "", mandate.as_str()),
+            RevocationTarget::Account(issuer, account) => ("account", issuer.as_str(), account.0.as_str()),
             RevocationTarget::Everything => ("everything", "", ""),
         };
         Self { kind, issuer, value }
@@ -74,6 +101,7 @@ impl TryFrom<Described<'_>> for RevocationTarget {
             "server" => Self::Server(ServerId::new(words.value).map_err(|_| refuse())?),
             "credential" => Self::Credential(value()?),
             "mandate" => Self::Mandate(MandateId::new(words.value).map_err(|_| refuse())?),
+            "account" => Self::Account(issuer()?, AccountName::parse(words.value).ok_or_else(refuse)?),
             "everything" => Self::Everything,
             _ => return Err(refuse()),
         })
@@ -139,6 +167,10 @@ mod tests {
             RevocationTarget::Owner("group:corp/platform".to_owned()),
             RevocationTarget::Server(ServerId::new("git").unwrap()),
             RevocationTarget::Mandate(MandateId::fresh()),
+            RevocationTarget::Account(
+                IssuerAlias::new("corp").unwrap(),
+                AccountName::new(&ServerId::new("git").unwrap(), "a/b:c"),
+            ),
             RevocationTarget::Everything,
         ] {
             assert_eq!(RevocationTarget::try_from(Described::from(&target)).unwrap(), target);
@@ -168,6 +200,10 @@ mod tests {
             ("owner", "", "agent:bot"),
             ("server", "", "not/a/server"),
             ("mandate", "", "not-a-mandate"),
+            ("account", "corp", "git"),
+            ("account", "corp", "git/"),
+            ("account", "", "git/ann"),
+            ("account", "corp", "NOT A SERVER/ann"),
             ("all", "", ""),
         ] {
             assert!(RevocationTarget::try_from(Described { kind, issuer, value }).is_err(), "{kind} {issuer} {value}");

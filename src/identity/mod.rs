@@ -353,12 +353,6 @@ impl Identity {
         Some((accepted.config.issuer.clone(), authorize, token, accepted.issuer.policy().clone()))
     }
 
-    /// Whether a credential that was issued to us was taken back by its name; for `delegate`.
-    #[must_use]
-    pub fn is_credential_revoked(&self, id: &str) -> bool {
-        self.revocations.names_credential(id)
-    }
-
     /// Whether anything of this was taken back: the token, an agent, the server, or an owner who answers for one of
     /// them; for `delegate`, whose questions to others take long enough for that.
     #[must_use]
@@ -432,6 +426,8 @@ impl Identity {
                 self.revocations.check(&by.verified.token)?;
                 self.checked(Self::agreed(entry, by)?, Some(&by.verified))
             }
+            // Whoever came with the certificate that a token is bound to has proven more than a name.
+            None if entry.binding.names_certificate() => self.checked(Self::over_tls(entry), None),
             None => self.checked(&entry.verified, None),
         }
     }

@@ -11,7 +11,9 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 
+use super::Identity;
 use super::caller::{Person, TokenFacts};
+use super::described::AccountName;
 use crate::config::AgentState;
 use crate::ids::{AgentId, Digest, IssuerAlias, MandateId, RevocationEpoch, ServerId};
 use crate::inversion::{self, Control};
@@ -42,6 +44,8 @@ pub enum RevocationTarget {
     Credential(String),
     /// One mandate, and those below it.
     Mandate(MandateId),
+    /// The account that one subject of an issuer has linked at a server.
+    Account(IssuerAlias, AccountName),
     /// Everything and everyone.
     Everything,
 }
@@ -62,7 +66,8 @@ impl RevocationTarget {
                 (token.issuer == *issuer && token.client.as_ref() == Some(client)) || token.acts(issuer, client)
             }
             Self::Key(key) => token.is_key() && token.client.as_ref() == Some(key),
-            Self::Agent(_) | Self::Owner(_) | Self::Server(_) | Self::Credential(_) | Self::Mandate(_) => false,
+            Self::Agent(_) | Self::Owner(_) | Self::Server(_) => false,
+            Self::Credential(_) | Self::Mandate(_) | Self::Account(..) => false,
             Self::Everything => true,
         }
     }
@@ -71,10 +76,8 @@ impl RevocationTarget {
     /// an owner is stopped as such.
     #[must_use]
     pub const fn can_sign_out(&self) -> bool {
-        !matches!(
-            self,
-            Self::Key(_) | Self::Agent(_) | Self::Owner(_) | Self::Server(_) | Self::Credential(_) | Self::Mandate(_)
-        )
+        let known_as_such = matches!(self, Self::Key(_) | Self::Agent(_) | Self::Owner(_) | Self::Server(_));
+        !known_as_such && !matches!(self, Self::Credential(_) | Self::Mandate(_) | Self::Account(..))
     }
 }
 
@@ -195,6 +198,7 @@ struct Snapshot {
     clients: HashMap<IssuerAlias, HashMap<String, RevocationMode>>,
     credentials: HashSet<String>,
     mandates: BTreeSet<MandateId>,
+    accounts: HashMap<IssuerAlias, HashSet<AccountName>>,
 }
 
 impl Revocations {
@@ -254,6 +258,14 @@ impl Revocations {
         self.snapshot.load().credentials.contains(id)
     }
 
+    /// Whether the account of that subject at a server was taken back.
+    #[must_use]
+    pub fn names_account(&self, issuer: &IssuerAlias, subject: &str, server: &ServerId) -> bool {
+        let snapshot = self.snapshot.load();
+        let of_issuer = snapshot.accounts.get(issuer);
+        of_issuer.is_some_and(|accounts| accounts.contains(&AccountName::new(server, subject)))
+    }
+
     /// Whether a mandate was taken back.
     #[must_use]
     pub fn is_mandate_revoked(&self, mandate: &MandateId) -> bool {
@@ -270,6 +282,20 @@ impl Revocations {
             return Err(Refusal::new(Reason::Revoked));
         }
         Ok(snapshot.epoch)
+    }
+}
+
+impl Identity {
+    /// Whether a credential that was issued to us was taken back by its name; for `delegate`.
+    #[must_use]
+    pub fn is_credential_revoked(&self, id: &str) -> bool {
+        self.revocations.names_credential(id)
+    }
+
+    /// Whether the account of that subject at a server was taken back; for `delegate`.
+    #[must_use]
+    pub fn is_account_revoked(&self, issuer: &IssuerAlias, subject: &str, server: &ServerId) -> bool {
+        self.revocations.names_account(issuer, subject, server)
     }
 }
 
@@ -296,6 +322,9 @@ impl Snapshot {
                 tighten(self.clients.entry(issuer).or_default().entry(name), mode);
             }
             RevocationTarget::Mandate(mandate) => drop(self.mandates.insert(mandate)),
+            RevocationTarget::Account(issuer, account) => {
+                self.accounts.entry(issuer).or_default().insert(account);
+            }
             RevocationTarget::Agent(_) | RevocationTarget::Owner(_) | RevocationTarget::Server(_) => {}
             RevocationTarget::Credential(id) => drop(self.credentials.insert(id)),
             RevocationTarget::Everything => {

@@ -147,12 +147,18 @@ impl Identity {
         if !same {
             return Err(Refusal::new(Reason::IdentityMismatch));
         }
+        Ok(Self::over_tls(token))
+    }
+
+    /// The same caller, whose client has shown a certificate.
+    pub(super) fn over_tls(token: &Entry) -> &Arc<Verified> {
+        let own = &token.verified.persona;
         if own.client_proof >= ClientProof::Mtls {
-            return Ok(&token.verified);
+            return &token.verified;
         }
-        Ok(token.with_certificate.get_or_init(|| {
-            Arc::new(token.verified.proven(Persona { client_proof: ClientProof::Mtls, ..own.clone() }))
-        }))
+        token
+            .with_certificate
+            .get_or_init(|| Arc::new(token.verified.proven(Persona { client_proof: ClientProof::Mtls, ..own.clone() })))
     }
 }
 

@@ -34,7 +34,7 @@ pub const OWED_ROUND_MAX: Duration = Duration::from_secs(20);
 pub const CREDENTIALS_LISTED_MAX: usize = 1_000;
 /// A file whose secret was refused is looked at again for so long.
 pub const SECRET_REREAD_TIMEOUT: Duration = Duration::from_secs(2);
-/// A token that is not taken back in this time is noted, so that it is given back after a restart as well.
+/// A token whose use had ended and that is not taken back in this time is noted, so that it is given back after a restart as well.
 pub const CREDENTIAL_OWED_AFTER: Duration = Duration::from_secs(1);
 /// Tokens that their authorization servers have not taken back yet: each revocation of many callers may leave as many.
 pub const CREDENTIALS_OWED_MAX: u32 = 10_000;

@@ -164,11 +164,13 @@ pub(super) async fn come_back(gateway: &Arc<Gateway>, visit: &Visit<'_>) -> Resu
         linked_at: now,
     };
     // Who was locked out meanwhile links nothing.
-    gateway.may_link(&ticket.owner, ticket.made_at).map_err(|refusal| wrong(&format!("{}.", refusal.hint)))?;
+    gateway
+        .may_link(&ticket.owner, &ticket.server, ticket.made_at)
+        .map_err(|refusal| wrong(&format!("{}.", refusal.hint)))?;
     let kept = gateway.keep_account(&ticket.owner, &ticket.server, &entry).await;
     kept.map_err(|failure| Page::problem(StatusCode::SERVICE_UNAVAILABLE, &failure.to_string()))?;
     // Who was locked out while it was kept may have been looked for before it was there.
-    if let Err(refusal) = gateway.may_link(&ticket.owner, ticket.made_at) {
+    if let Err(refusal) = gateway.may_link(&ticket.owner, &ticket.server, ticket.made_at) {
         if let Err(failure) = gateway.remove_account(&ticket.owner.spelled(), &ticket.server).await {
             tracing::error!(%failure, owner = %ticket.owner.spelled(), "an account of somebody who was locked out is still linked");
         }

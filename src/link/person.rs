@@ -78,7 +78,7 @@ pub(super) async fn come_back(gateway: &Arc<Gateway>, visit: &Visit<'_>) -> Resu
         let page = Page::new(StatusCode::FORBIDDEN, "This link is not yours", body);
         return Err(page.keeping(stage::forget(gateway)));
     }
-    gateway.may_link(&ticket.owner, ticket.made_at).map_err(|refusal| {
+    gateway.may_link(&ticket.owner, &ticket.server, ticket.made_at).map_err(|refusal| {
         Page::problem(StatusCode::FORBIDDEN, &format!("{}.", refusal.hint)).keeping(stage::forget(gateway))
     })?;
     let cookie = Stage { ticket, way: Way::Known { check: random() } }.cookie(gateway);

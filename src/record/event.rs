@@ -215,7 +215,8 @@ pub struct Listing {
 pub struct RevocationNote<'a> {
     /// Who did it: `user:...` or `host:UID`.
     pub actor: &'a str,
-    /// `token`, `session`, `subject`, `client`, `agent`, `owner`, `server` or `everything`.
+    /// `token`, `session`, `key`, `subject`, `client`, `agent`, `owner`, `server`, `credential`, `mandate`, `account` or
+    /// `everything`.
     pub target: &'a str,
     /// The issuer's alias, for subjects and clients.
     #[serde(skip_serializing_if = "Option::is_none")]

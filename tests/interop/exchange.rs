@@ -45,6 +45,25 @@ async fn the_upstream_gets_a_token_for_itself_and_never_the_callers() {
 }
 
 #[tokio::test]
+async fn the_agent_is_named_as_acting_by_a_statement_that_the_provider_verifies() {
+    let Some(parts) = Parts::installed() else { return };
+    let provider = Provider::start(&parts).await;
+    let upstream = Scripted::echo().await;
+    let credential = format!(
+        "credential = {{ kind = \"exchange\", client_id = \"signing-gateway\", private_key = \"file:client-key\", \
+         private_key_id = \"gateway-key\", audience = \"{}\" }}",
+        upstream.url
+    );
+    let setup = Setup::with_issuer(&provider.url).http_server("tools", &upstream.url, &credential);
+    let gateway = setup.policy_file("../client-key", &provider.client_key().await).start().await;
+    let inbound = provider.person("alice", &gateway.resource()).await;
+    let answer = gateway.client(&inbound).call_tool("tools__echo", json!({})).await;
+    assert_eq!(answer.tool_text(), "{}", "{}", answer.text);
+    let said = claims(upstream.calls()[0].headers["authorization"].strip_prefix("Bearer ").unwrap());
+    assert_eq!((said["sub"].as_str(), said["act"]["sub"].as_str()), (Some("alice"), Some("assistant")), "{said}");
+}
+
+#[tokio::test]
 async fn a_hundred_first_calls_at_once_exchange_once() {
     let Some(parts) = Parts::installed() else { return };
     let provider = Provider::start(&parts).await;

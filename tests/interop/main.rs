@@ -14,6 +14,7 @@
 #[expect(dead_code, clippy::expect_used, reason = "shared with the tests in tests/it, which use all of it")]
 mod support;
 
+mod assistants;
 mod clients;
 mod exchange;
 mod kubernetes;

@@ -12,7 +12,7 @@ use crate::support::gateway::{Gateway, Setup};
 use crate::support::scripted::Scripted;
 
 /// One client of the provider for everybody behind the gateway.
-const REGISTRATION: &str = "[issuers.test.registration]\nclient_id = \"shared\"\nscopes = [\"openid\", \"mcp\"]\n";
+pub const REGISTRATION: &str = "[issuers.test.registration]\nclient_id = \"shared\"\nscopes = [\"openid\", \"mcp\"]\n";
 /// A client that describes itself, where the provider finds it.
 const DOCUMENT: &str = "https://clients.example/assistant.json";
 

@@ -37,6 +37,16 @@ impl Parts {
         if node.exists() { node.display().to_string() } else { "node".to_owned() }
     }
 
+    /// Where that Node is, for what looks for one.
+    pub fn node_directory(&self) -> PathBuf {
+        PathBuf::from(self.node()).parent().map(PathBuf::from).unwrap_or_default()
+    }
+
+    /// A file of a Node package.
+    pub fn node_file(&self, name: &str) -> String {
+        self.root.join("node_modules").join(name).display().to_string()
+    }
+
     /// What a server of these parts loads beside its script, for its table.
     pub fn readable(&self) -> String {
         format!("read = [{:?}]\n", self.root.display().to_string())

@@ -132,6 +132,12 @@ impl Provider {
         self.http.get(url).send().await.unwrap().text().await.unwrap() == "told"
     }
 
+    /// The private key of the client `signing-gateway`.
+    pub async fn client_key(&self) -> String {
+        let key = self.http.get(format!("{}/test/client-key", self.url)).send().await.unwrap();
+        key.text().await.unwrap()
+    }
+
     /// How many tokens were exchanged.
     pub async fn exchanges(&self) -> usize {
         let text = self.http.get(format!("{}/test/exchanges", self.url)).send().await.unwrap().text().await.unwrap();

@@ -5,6 +5,7 @@ use serde_json::json;
 use crate::support::gateway::{DEVELOPERS_MAY, Setup};
 use crate::support::issuer::Issuer;
 use crate::support::scripted::{Scripted, result, text, tool};
+use crate::support::talkative::Talkative;
 
 const RULES: &str = "\
 g, group:test/developers, role:developer, *
@@ -139,4 +140,71 @@ async fn scopes_narrow_and_the_challenge_names_all_of_them() {
         200,
         "no step-up where policy refuses anyway"
     );
+}
+
+/// Whatever is asked for, and on whichever way: one challenge with every scope that it needs.
+#[tokio::test]
+async fn the_scopes_that_are_missing_are_named_for_every_action_in_every_era_at_both_endpoints() {
+    let rule = |scope: &str, actions: &[&str]| {
+        let one = |action: &&str| {
+            let object = if ["read", "subscribe"].contains(action) { "up/**" } else { "up/*" };
+            format!(
+                "[[issuers.test.scope_rules]]\nscope = \"{scope}\"\nobject = \"{object}\"\nactions = [\"{action}\"]\n"
+            )
+        };
+        actions.iter().map(one).collect::<String>()
+    };
+    let actions = ["call", "get", "read", "subscribe"];
+    let own: String = actions.map(|action| rule(&format!("up:{action}"), &[action])).concat();
+    let lines = format!("scopes = \"required\"\n{}{own}", rule("all", &actions));
+    let up = Talkative::of(("modern", "http"), &[], "", |setup| setup.issuer_lines(&lines)).await;
+    let scoped = |scope: &str| {
+        let mut claims = up.issuer.claims("alice", &["developers"], &up.gateway.resource());
+        claims["scope"] = json!(scope);
+        up.issuer.sign(&claims)
+    };
+    let enough = scoped("all up:call up:get up:read up:subscribe");
+    for action in actions {
+        // All that this one needs but one of the two.
+        let others: Vec<String> =
+            actions.iter().filter(|other| **other != action).map(|other| format!("up:{other}")).collect();
+        let less = scoped(&format!("all {}", others.join(" ")));
+        for (server, prefix) in [(None, "up__"), (Some("up"), "")] {
+            let client = |token: &str| match server {
+                None => up.gateway.client(token),
+                Some(server) => up.gateway.server_client(server, token),
+            };
+            let (method, params) = match action {
+                "call" => ("tools/call", json!({ "name": format!("{prefix}seen"), "arguments": {} })),
+                "get" => ("prompts/get", json!({ "name": format!("{prefix}first") })),
+                "read" => ("resources/read", json!({ "uri": "test://a" })),
+                _ => ("resources/subscribe", json!({ "uri": "test://a" })),
+            };
+            for era in ["modern", "legacy"] {
+                if era == "modern" && action == "subscribe" {
+                    continue;
+                }
+                let ask = async |token: &str| {
+                    let client = client(token);
+                    if era == "modern" {
+                        return client.modern(method, params.clone()).await;
+                    }
+                    let (_, session) = client.initialize("2025-11-25").await;
+                    client.legacy(&session, method, params.clone()).await
+                };
+                let answer = ask(&less).await;
+                let challenge = answer.header("www-authenticate");
+                assert_eq!(answer.status, 403, "{era} {server:?} {method}: {}", answer.text);
+                assert!(
+                    challenge.contains(&format!("scope=\"all up:{action}\"")),
+                    "{era} {server:?} {method}: {challenge}"
+                );
+                assert_eq!(challenge.matches("scope=").count(), 1, "{challenge}");
+                let answer = ask(&enough).await;
+                // The upstream knows no `prompts/get`, and was asked.
+                let well = answer.response().get("error").is_none() || answer.error_code() == -32601;
+                assert!(well && answer.status != 403, "{era} {server:?} {method}: {} {}", answer.status, answer.text);
+            }
+        }
+    }
 }

@@ -200,6 +200,59 @@ async fn a_token_that_is_bound_to_a_certificate_comes_over_a_connection_with_it(
     assert_eq!(metadata.response()["tls_client_certificate_bound_access_tokens"], true, "{}", metadata.text);
 }
 
+/// A token that is bound to a certificate and came over it: its client has shown more than a name.
+#[tokio::test]
+async fn a_token_that_came_over_the_certificate_that_it_is_bound_to_counts_as_mutual_tls() {
+    let (issuer, upstream, authority) = (Issuer::start().await, Scripted::echo().await, Authority::new());
+    let own = authority.issue("own", &["basicConstraints=critical,CA:FALSE"]);
+    let agents = "[agents.assistant]\nowner = \"user:test/owner\"\npurpose = \"tests\"\nkind = \"interactive\"\n\
+                  environments = [\"development\", \"production\"]\n[agents.nightly]\nowner = \"user:test/owner\"\n\
+                  purpose = \"tests\"\nkind = \"autonomous\"\nmandates = \"optional\"\n\
+                  environments = [\"development\", \"production\"]\nclients = [{ issuer = \"test\", client_id = \"nightly\" }]\n";
+    // Production wants more than a public client, as docs/policy.md writes it.
+    let rules = "p, anyone, *, */*, call, -, allow\np, anyone, production, */*, call, public, deny\n";
+    let gateway = Setup::new(&issuer)
+        .tls(&authority, &authority.path())
+        .http_server("tools", &upstream.url, "")
+        .sections(&format!(
+            "[servers.live]\nowner = \"user:test/owner\"\nenvironment = \"production\"\nurl = \"{}\"\nallow_private = true\npins = \"off\"\n",
+            upstream.url
+        ))
+        .policy(rules)
+        .policy_file("conditions.toml", "[public]\nnot = { client_proof = \"secret\" }\n")
+        .policy_file("agents.toml", agents)
+        .start()
+        .await;
+    let token = |client: &str, confirmation: Option<Value>| {
+        let mut claims = issuer.claims("alice", &["developers"], &gateway.resource());
+        claims["client_id"] = json!(client);
+        if let Some(confirmation) = confirmation {
+            claims["cnf"] = confirmation;
+        }
+        issuer.sign(&claims)
+    };
+    let call = async |server: &str, token: &str| {
+        let client = Client::with_certificate(&format!("{}/{server}", gateway.resource()), &own.pem);
+        let (mut headers, body) =
+            crate::support::client::modern_request("tools/call", json!({ "name": "echo", "arguments": {} }));
+        headers.push(("authorization", format!("Bearer {token}")));
+        client.post(&headers, body.to_string()).await
+    };
+    // A certificate beside a token that names none proves nothing of the token's client.
+    let plain = call("tools", &token("nightly", None)).await;
+    assert_eq!((plain.status, reason(&plain)), (403, "client_proof_insufficient"), "{}", plain.text);
+    let public = call("live", &token("some-assistant", None)).await;
+    assert!(public.text.contains("denied") || public.error_code() == -32602, "{}", public.text);
+    assert!(upstream.calls().is_empty());
+    for (server, client) in [("tools", "nightly"), ("live", "nightly"), ("live", "some-assistant")] {
+        let answer = call(server, &token(client, Some(own.confirmation()))).await;
+        assert_eq!((answer.status, answer.tool_text()), (200, "{}"), "{server} {client}: {}", answer.text);
+    }
+    assert_eq!(call("tools", &token("some-assistant", None)).await.tool_text(), "{}");
+    let proofs: Vec<Value> = gateway.records("intent").iter().map(|intent| intent["agent"]["proof"].clone()).collect();
+    assert_eq!(proofs, ["mtls", "mtls", "mtls", "public"].map(|proof| json!(proof)));
+}
+
 #[tokio::test]
 async fn a_header_with_a_certificate_is_believed_from_a_trusted_proxy_alone() {
     use base64::Engine as _;

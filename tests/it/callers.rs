@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use crate::support::client::Answer;
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::issuer::Issuer;
-use crate::support::scripted::Scripted;
+use crate::support::refused::came_to_nothing;
+use crate::support::scripted::{Scripted, result, text, tool};
 
 const INTROSPECTION: &str =
     "[issuers.test.introspection]\nclient_id = \"gateway\"\nclient_secret = \"file:introspection-secret\"\n";
@@ -41,7 +42,7 @@ async fn an_opaque_token_is_asked_about_and_lets_its_bearer_in() {
     let upstream = Scripted::echo().await;
     let setup = Setup::new(&issuer).http_server("tools", &upstream.url, "").sections(INTROSPECTION);
     std::fs::write(setup.directory().join("introspection-secret"), "s3cret\n").unwrap();
-    let gateway = setup.start().await;
+    let mut gateway = setup.start().await;
     let claims = issuer.claims("alice", &["developers"], &gateway.resource());
     let token = issuer.opaque(&claims);
     for _ in 0..3 {
@@ -69,6 +70,7 @@ async fn an_opaque_token_is_asked_about_and_lets_its_bearer_in() {
     elsewhere["aud"] = json!("https://elsewhere.example/mcp");
     let forgotten = issuer.opaque(&claims);
     issuer.forgets(&forgotten);
+    let mut refused = Vec::new();
     for (token, status, expected) in [
         (issuer.opaque(&elsewhere), 401, "audience_mismatch"),
         (forgotten, 401, "token_inactive"),
@@ -77,11 +79,13 @@ async fn an_opaque_token_is_asked_about_and_lets_its_bearer_in() {
         let answer = call(&gateway, &token).await;
         assert_eq!((answer.status, reason(&answer).as_str()), (status, expected), "{}", answer.text);
         assert_eq!(answer.header("www-authenticate").contains("invalid_token"), status == 401);
+        refused.push((expected, answer));
     }
     issuer.goes_away(true);
     let answer = call(&gateway, &issuer.opaque(&claims)).await;
     assert_eq!((answer.status, reason(&answer).as_str()), (503, "issuer_unavailable"), "{}", answer.text);
-    assert_eq!(upstream.calls().len(), 3);
+    refused.push(("issuer_unavailable", answer));
+    came_to_nothing(&mut gateway, (&upstream, 3), &refused).await;
     assert!(issuer.introspected().iter().all(|(token, _)| !token.starts_with("bwk_")), "a key is shown to no issuer");
     assert!(!String::from_utf8_lossy(&everything_below(gateway.directory())).contains(&token), "it is written nowhere");
 }
@@ -189,6 +193,60 @@ async fn a_workload_of_kubernetes_calls_as_its_agent() {
     assert_eq!(upstream.calls().len(), 1);
 }
 
+/// Rules about people, in both directions and with both effects, for a person, for software, and for whom nobody knows.
+#[tokio::test]
+async fn a_rule_can_demand_a_human_or_forbid_one_and_doubt_opens_nothing() {
+    let issuer = Issuer::start().await;
+    let tools = ["for_people", "for_software", "not_for_people", "not_for_software"];
+    let upstream = Scripted::start(json!(tools.map(tool)), |request| result(request, text("done"))).await;
+    let rules = "p, anyone, *, tools/for_people, call, person, allow\n\
+                 p, anyone, *, tools/for_software, call, software, allow\n\
+                 p, anyone, *, tools/not_for_*, call, -, allow\n\
+                 p, anyone, *, tools/not_for_people, call, person, deny\n\
+                 p, anyone, *, tools/not_for_software, call, software, deny\n";
+    let agents = format!("{ROBOT}clients = [{{ issuer = \"test\", client_id = \"robot\" }}]\n");
+    let agents = agents.replace(
+        "[agents.nightly]",
+        "[agents.desk]\nowner = \"user:test/owner\"\npurpose = \"tests\"\n\
+        kind = \"interactive\"\nenvironments = [\"development\"]\n\
+        clients = [{ issuer = \"test\", client_id = \"desk\" }]\n[agents.nightly]",
+    );
+    let gateway = Setup::new(&issuer)
+        .http_server("tools", &upstream.url, "")
+        .policy(rules)
+        .policy_file("conditions.toml", "[person]\nhuman = true\n[software]\nhuman = false\n")
+        .policy_file("agents.toml", &agents)
+        .start()
+        .await;
+    let token = |subject: &str, client: &str, grant: Option<&str>| {
+        let mut claims = issuer.claims(subject, &["developers"], &gateway.resource());
+        claims["client_id"] = json!(client);
+        if let Some(grant) = grant {
+            claims["gty"] = json!(grant);
+        }
+        gateway.client(&issuer.sign(&claims))
+    };
+    for (who, client, may) in [
+        ("a person", token("alice", "desk", None), ["for_people", "not_for_software"].as_slice()),
+        ("software", token("robot", "robot", None), &["for_software", "not_for_people"]),
+        // A sign of another kind of issuer: it may be somebody's, or nobody's.
+        ("nobody knows", token("alice", "desk", Some("client-credentials")), &[]),
+    ] {
+        for tool in tools {
+            let before = upstream.calls().len();
+            let answer = client.call_tool(&format!("tools__{tool}"), json!({})).await;
+            let served = upstream.calls().len() > before;
+            assert_eq!(served, may.contains(&tool), "{who} {tool}: {}", answer.text);
+            let well = answer.result()["isError"] != true && answer.response().get("error").is_none();
+            assert_eq!(well, served, "{who} {tool}: {}", answer.text);
+        }
+        // A list shows what may be allowed, and a call decides.
+        let listed = if may.is_empty() { tools.as_slice() } else { may };
+        let listed: Vec<String> = listed.iter().map(|tool| format!("tools__{tool}")).collect();
+        assert_eq!(client.tool_names().await, listed, "{who}");
+    }
+}
+
 #[tokio::test]
 async fn every_agent_of_a_chain_must_be_allowed_and_the_record_has_them_all() {
     let issuer = Issuer::start().await;
@@ -200,9 +258,10 @@ async fn every_agent_of_a_chain_must_be_allowed_and_the_record_has_them_all() {
         )
     };
     let rules = "p, user:test/alice, *, */*, call, -, allow\np, agent:desk, *, */*, call, -, allow\n\
-                 p, agent:planner, *, */*, call, -, allow\n";
+                 p, agent:planner, *, */*, call, -, allow\np, agent:e1, *, */*, call, -, allow\n\
+                 p, agent:e2, *, */*, call, -, allow\n";
     let agents: String = ["assistant", "desk", "planner", "helper", "e1", "e2"].map(agent).concat();
-    let gateway = Setup::new(&issuer)
+    let mut gateway = Setup::new(&issuer)
         .http_server("tools", &upstream.url, "")
         .policy(rules)
         .policy_file("agents.toml", &agents)
@@ -219,9 +278,23 @@ async fn every_agent_of_a_chain_must_be_allowed_and_the_record_has_them_all() {
     let intent = &gateway.records("intent")[0];
     assert_eq!(intent["agent"]["id"], "desk");
     assert!(intent.to_string().contains("\"chain\":[\"planner\"]"), "{intent}");
+    // As many as there may be: desk acts for planner, for e1, for e2.
+    let four = json!({ "sub": "desk", "act": { "sub": "planner", "act": { "sub": "e1", "act": { "sub": "e2" } } } });
+    let deepest = call(&gateway, &token(four)).await;
+    assert_eq!((deepest.status, deepest.tool_text()), (200, "{}"), "{}", deepest.text);
+    let intent = gateway.records("intent").pop().unwrap();
+    assert!(intent.to_string().contains("\"chain\":[\"planner\",\"e1\",\"e2\"]"), "{intent}");
+    let line = "explain tools/echo --as user:test/alice --agent desk --actor planner --actor e1 --actor e2";
+    let told = gateway.command(&line.split(' ').collect::<Vec<_>>());
+    let said = String::from_utf8_lossy(&told.stdout).into_owned();
+    assert!(told.status.success(), "{said}{}", String::from_utf8_lossy(&told.stderr));
+    for agent in ["desk", "planner", "e1", "e2"] {
+        assert!(said.contains(&format!("agent:{agent}")), "{said}");
+    }
     // `helper` may nothing, and so may whoever acts through it.
     let hidden = call(&gateway, &token(json!({ "sub": "planner", "act": { "sub": "helper" } }))).await;
     assert_eq!(hidden.error_code(), -32602, "{}", hidden.text);
+    let mut refused = Vec::new();
     for (act, why) in [
         (json!({ "sub": "desk", "act": { "sub": "desk" } }), "loops"),
         (json!({ "sub": "alice" }), "loops"),
@@ -237,8 +310,8 @@ async fn every_agent_of_a_chain_must_be_allowed_and_the_record_has_them_all() {
         let answer = call(&gateway, &token(act)).await;
         assert_eq!((answer.status, reason(&answer).as_str()), (401, "chain_refused"), "{}", answer.text);
         assert!(answer.text.contains(why), "{why}: {}", answer.text);
+        refused.push(("chain_refused", answer));
     }
-    assert_eq!(upstream.calls().len(), 1);
     let ask = |actor: &str| {
         gateway.command(&["explain", "tools/echo", "--as", "user:test/alice", "--agent", "desk", "--actor", actor])
     };
@@ -246,6 +319,7 @@ async fn every_agent_of_a_chain_must_be_allowed_and_the_record_has_them_all() {
     let explained = ask("helper");
     let told = String::from_utf8_lossy(&explained.stdout).into_owned();
     assert!(!explained.status.success() && told.contains("agent:helper  not allowed"), "{told}");
+    came_to_nothing(&mut gateway, (&upstream, 2), &refused).await;
 }
 
 #[tokio::test]

@@ -290,6 +290,8 @@ async fn what_an_authorization_server_has_not_taken_back_yet_is_given_back_after
 /// Which keys an upstream accepts, and what it was shown.
 #[derive(Clone, Default)]
 struct Keyed {
+    /// It has sessions, and speaks the legacy era.
+    legacy: bool,
     accepted: Arc<Mutex<Vec<String>>>,
     refused: Arc<Mutex<usize>>,
 }
@@ -315,6 +317,9 @@ async fn keyed(State(keyed): State<Keyed>, headers: HeaderMap, body: axum::body:
         return Response::builder().status(401).body(Body::empty()).unwrap();
     }
     let message: Value = serde_json::from_slice(&body).unwrap();
+    if keyed.legacy {
+        return in_sessions(&headers, &message);
+    }
     let said = match message["method"].as_str().unwrap() {
         "tools/list" => {
             json!({ "tools": [tool("echo")], "resultType": "complete", "ttlMs": 0, "cacheScope": "private" })
@@ -328,9 +333,46 @@ async fn keyed(State(keyed): State<Keyed>, headers: HeaderMap, body: axum::body:
     result(&message, said)
 }
 
+/// What a server with sessions says; it forgets none, whatever key opened them.
+fn in_sessions(headers: &HeaderMap, message: &Value) -> Response<Body> {
+    let method = message["method"].as_str().unwrap();
+    if method != "initialize" && method != "server/discover" && !headers.contains_key("mcp-session-id") {
+        return Response::builder().status(400).body(Body::empty()).unwrap();
+    }
+    match method {
+        "initialize" => {
+            let said = json!({
+                "protocolVersion": "2025-11-25", "capabilities": { "tools": {} },
+                "serverInfo": { "name": "keyed", "version": "1" },
+            });
+            let mut answer = result(message, said);
+            answer.headers_mut().insert("mcp-session-id", ulid::Ulid::generate().to_string().parse().unwrap());
+            answer
+        }
+        "tools/list" => result(message, json!({ "tools": [tool("echo")] })),
+        "tools/call" => result(message, json!({ "content": [{ "type": "text", "text": "done" }] })),
+        "ping" => result(message, json!({})),
+        _ if message.get("id").is_none() => Response::builder().status(202).body(Body::empty()).unwrap(),
+        _ => {
+            let error = json!({ "code": -32601, "message": "method not found" });
+            let answer = json!({ "jsonrpc": "2.0", "id": message["id"], "error": error });
+            Response::builder().header("content-type", "application/json").body(Body::from(answer.to_string())).unwrap()
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_secret_is_changed_under_load_and_no_call_fails() {
-    let (issuer, upstream) = (Issuer::start().await, Keyed::default());
+    is_changed_under_load(Keyed::default()).await;
+}
+
+#[tokio::test]
+async fn a_secret_is_changed_under_load_also_where_there_are_sessions() {
+    is_changed_under_load(Keyed { legacy: true, ..Keyed::default() }).await;
+}
+
+async fn is_changed_under_load(upstream: Keyed) {
+    let issuer = Issuer::start().await;
     upstream.accept(&["old"]);
     let url = upstream.start().await;
     let secrets = tempfile::tempdir().unwrap();

@@ -255,6 +255,35 @@ async fn callers_who_differ_in_one_input_never_share_a_process_nor_a_list() {
 }
 
 #[tokio::test]
+async fn a_secret_that_is_changed_in_its_file_is_in_the_process_of_the_next_call_and_no_call_fails() {
+    let (issuer, place, kept) = (Issuer::start().await, tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    // Where no process may write.
+    let secret = kept.path().join("secret");
+    std::fs::write(&secret, "old").unwrap();
+    let more = format!(
+        "credential = {{ kind = \"static\", secret = \"file:{}\" }}\ncredential_variable = \"SERVICE_TOKEN\"\n\
+         pins = \"off\"\nwrite = [{:?}]\n",
+        secret.display(),
+        place.path()
+    );
+    let gateway = Setup::new(&issuer).stdio_server("s", &words(&command(place.path())), &more).start().await;
+    let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
+    let old = whoami(&client).await;
+    assert_eq!(old.token, "old");
+    let waiting = {
+        let (client, waits) = (client.clone(), place.path().join("begun.waits"));
+        let call = tokio::spawn(async move { client.call_tool("s__wait", json!({ "name": "begun" })).await });
+        eventually("the call to be under way", async || waits.exists()).await;
+        call
+    };
+    std::fs::write(&secret, "new").unwrap();
+    eventually("the new one to be in use", async || whoami(&client).await.token == "new").await;
+    assert_ne!(whoami(&client).await.process, old.process);
+    std::fs::write(place.path().join("begun.go"), "").unwrap();
+    assert_eq!(told(&waiting.await.unwrap()), old, "what was begun came to its end");
+}
+
+#[tokio::test]
 async fn a_process_is_replaced_before_the_use_of_its_credential_ends_and_finishes_what_it_has_begun() {
     let running = Running::in_a_variable(", use_max = \"8s\"", "").await;
     let alice = running.client("alice");

@@ -10,6 +10,7 @@ use crate::support::eventually;
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::holder::{Holder, call_as, call_over};
 use crate::support::issuer::Issuer;
+use crate::support::refused::came_to_nothing;
 use crate::support::scripted::Scripted;
 
 const BOT: &str = "spiffe://mesh.test/ns/tools/sa/bot";
@@ -81,6 +82,11 @@ struct Mesh {
 
 impl Mesh {
     async fn start() -> Self {
+        Self::with("").await
+    }
+
+    /// With these lines more for `mesh.test`.
+    async fn with(more: &str) -> Self {
         let (issuer, upstream) = (Issuer::start().await, Scripted::echo().await);
         let (key, other) = (Holder::new(), Holder::new());
         let directory = tempfile::tempdir().unwrap();
@@ -95,7 +101,7 @@ impl Mesh {
         };
         let gateway = Setup::new(&issuer)
             .http_server("tools", &upstream.url, "")
-            .sections(&[domain("mesh", "mesh.test"), domain("other", "other.test")].concat())
+            .sections(&[domain("mesh", "mesh.test").as_str(), more, &domain("other", "other.test")].concat())
             .policy(RULES)
             .policy_file("agents.toml", &agents())
             .start()
@@ -154,7 +160,7 @@ async fn a_workload_gets_in_with_a_jwt_svid_and_the_record_says_how() {
 
 #[tokio::test]
 async fn an_svid_that_is_not_for_us_from_its_own_domain_and_now_is_refused() {
-    let mesh = Mesh::start().await;
+    let mut mesh = Mesh::start().await;
     let now = jiff::Timestamp::now().as_second();
     let header = |changes: Value| {
         let mut header = json!({ "alg": "ES256", "kid": "one" });
@@ -201,12 +207,40 @@ async fn an_svid_that_is_not_for_us_from_its_own_domain_and_now_is_refused() {
         ("token_malformed", header(json!({ "crit": ["x"] }))),
         ("token_bound", claims(json!({ "cnf": mesh.key.confirmation() }))),
     ];
+    let mut refused = Vec::new();
     for (expected, token) in cases {
         let answer = mesh.call(&token).await;
         assert_eq!(reason(&answer), expected, "{}", answer.text);
         assert_eq!(answer.status, if expected == "agent_unknown" { 403 } else { 401 }, "{}", answer.text);
+        refused.push((expected, answer));
     }
-    assert!(mesh.upstream.calls().is_empty());
+    came_to_nothing(&mut mesh.gateway, (&mesh.upstream, 0), &refused).await;
+}
+
+#[tokio::test]
+async fn an_svid_may_be_for_another_name_by_which_the_domain_knows_the_gateway() {
+    let ours = "spiffe://mesh.test/gateway";
+    let mut mesh = Mesh::with(&format!("audiences = [\"{ours}\"]\n")).await;
+    let for_whom = |aud: Value| {
+        let mut claims = mesh.claims();
+        claims["aud"] = aud;
+        mesh.key.sign(&(json!({ "alg": "ES256", "kid": "one" }), claims))
+    };
+    for aud in [json!(ours), json!([ours]), json!(["spiffe://mesh.test/other", ours])] {
+        let answer = mesh.call(&for_whom(aud)).await;
+        assert_eq!((answer.status, answer.tool_text()), (200, "{}"), "{}", answer.text);
+    }
+    let mut refused = Vec::new();
+    for aud in ["spiffe://mesh.test/gateway/", "spiffe://mesh.test/other", "spiffe://other.test/gateway"] {
+        refused.push(("audience_mismatch", mesh.call(&for_whom(json!(aud))).await));
+    }
+    // It is that domain's name for us, and no other's.
+    let mut claims = mesh.claims();
+    claims["sub"] = json!("spiffe://other.test/bot");
+    claims["aud"] = json!(ours);
+    let elsewhere = mesh.other.sign(&(json!({ "alg": "ES256", "kid": "one" }), claims));
+    refused.push(("audience_mismatch", mesh.call(&elsewhere).await));
+    came_to_nothing(&mut mesh.gateway, (&mesh.upstream, 3), &refused).await;
 }
 
 #[tokio::test]

@@ -64,7 +64,7 @@ fn about(issuer: &IssuerConfig, survey: &Survey) -> Vec<Finding> {
     }
     findings.extend(introspection(issuer, metadata, survey.introspection.as_ref()));
     findings.extend(groups(issuer, metadata));
-    findings.extend(clients(name, metadata));
+    findings.extend(clients(issuer, metadata));
     // Nobody logs in at an issuer of workloads, and so nobody looks for where to.
     if let (Err(problem), true) = (&survey.oauth_document, metadata.authorization) {
         findings.push(Finding::warn(
@@ -168,7 +168,8 @@ fn groups(issuer: &IssuerConfig, metadata: &Metadata) -> Option<Finding> {
 }
 
 /// What clients need to log in by themselves.
-fn clients(name: &str, metadata: &Metadata) -> Vec<Finding> {
+fn clients(issuer: &IssuerConfig, metadata: &Metadata) -> Vec<Finding> {
+    let name = issuer.alias.as_str();
     let mut findings = Vec::new();
     if !(metadata.authorization && metadata.token) {
         findings.push(Finding::warn(
@@ -180,6 +181,7 @@ fn clients(name: &str, metadata: &Metadata) -> Vec<Finding> {
     }
     findings.push(match &metadata.challenge_methods {
         Some(methods) if methods.iter().any(|method| method == "S256") => Finding::ok(name, "PKCE with S256"),
+        _ if issuer.registration.is_some() => Finding::ok(name, "clients log in at the gateway, with PKCE and S256"),
         Some(methods) => Finding::bad(
             name,
             format!("PKCE without S256 (it has {}): MCP clients do not log in", methods.join(", ")),
@@ -195,10 +197,16 @@ fn clients(name: &str, metadata: &Metadata) -> Vec<Finding> {
         (true, true) => Finding::ok(name, "clients name themselves by a URL, or register themselves"),
         (true, false) => Finding::ok(name, "clients name themselves by a URL (CIMD)"),
         (false, true) => Finding::ok(name, "clients register themselves (DCR)"),
+        (false, false) if issuer.registration.is_some() => {
+            Finding::ok(name, "clients register themselves at the gateway, in its place")
+        }
         (false, false) => Finding::warn(
             name,
             "clients can neither register themselves (DCR) nor name themselves by a URL (CIMD)",
-            "enable one of them, or register each client by hand and put its id into the client's configuration",
+            format!(
+                "enable one of them, have the gateway register clients in its place ([issuers.{name}.registration]), or \
+                 register each client by hand and put its id into the client's configuration"
+            ),
         ),
     });
     findings.push(match metadata.resource {
@@ -286,6 +294,32 @@ mod tests {
         bad(whole(), Err("none of its 1 keys".to_owned()), "jwks_uri");
     }
 
+    /// What the metadata of widespread providers has and lacks, as they publish it.
+    #[test]
+    fn a_provider_that_registers_nobody_is_told_apart_and_the_gateway_can_stand_in_its_place() {
+        let entra = Metadata { challenge_methods: None, registration: false, ..whole() };
+        let okta = Metadata { registration: false, introspection: Some("there".to_owned()), ..whole() };
+        let keycloak = Metadata { introspection: Some("there".to_owned()), ..whole() };
+        let in_place = "[issuers.corp.registration]";
+        for (shape, registers, has_challenge) in [(entra, false, false), (okta, false, true), (keycloak, true, true)] {
+            let found = clients(&issuer(), &shape);
+            let fixes: Vec<String> = found.iter().filter_map(|one| one.fix.clone()).collect();
+            assert_eq!(fixes.iter().any(|fix| fix.contains(in_place)), !registers, "{fixes:?}");
+            assert_eq!(fixes.iter().any(|fix| fix.contains("enable PKCE")), !has_challenge, "{fixes:?}");
+            // Where clients register here nothing more is to be done about that.
+            let mut own = issuer();
+            own.registration = Some(crate::config::RegistrationConfig {
+                client_id: "shared".to_owned(),
+                client_secret: None,
+                scopes: Vec::new(),
+                sends_resource: true,
+                schemes: Vec::new(),
+            });
+            let fixes: Vec<String> = clients(&own, &shape).into_iter().filter_map(|one| one.fix).collect();
+            assert_eq!(fixes, Vec::<String>::new());
+        }
+    }
+
     #[test]
     fn an_issuer_that_is_asked_about_tokens_has_to_answer() {
         use crate::config::{IntrospectionConfig, IntrospectionProof, Nameless, SecretReference};
@@ -342,7 +376,7 @@ mod tests {
     #[test]
     fn a_skew_is_held_against_the_leeway() {
         let mark = |ahead_s| clock(&issuer(), Some(ClockFacts { ahead_s, uncertain: Duration::ZERO })).mark;
-        assert_eq!([mark(0), mark(30), mark(-31), mark(60), mark(61), mark(-3600)], {
+        assert_eq!([mark(0), mark(15), mark(-16), mark(30), mark(31), mark(-3600)], {
             use Mark::{Bad, Ok, Warn};
             [Ok, Ok, Warn, Warn, Bad, Bad]
         });

@@ -104,7 +104,7 @@ pub fn read(
     let registration = registration::of(&mut table, base);
     let leeway = leeway?;
     if leeway.get_ref().0 > crate::limit::LEEWAY_MAX {
-        table.mistake(&leeway.span(), "a leeway above 5m keeps expired tokens alive: correct the clocks instead");
+        table.mistake(&leeway.span(), "a leeway above 60s keeps expired tokens alive: correct the clocks instead");
     }
     Some(IssuerConfig {
         alias,

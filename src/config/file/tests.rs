@@ -83,7 +83,7 @@ fn the_smallest_file_gets_every_default() {
     let issuer = config.issuers.first().unwrap();
     assert_eq!(issuer.algorithms.len(), 5);
     assert_eq!(issuer.claims.client, ["client_id", "azp", "appid", "cid"]);
-    assert_eq!((issuer.scopes.clone(), issuer.leeway), (ScopeMode::Ignored, Duration::from_secs(60)));
+    assert_eq!((issuer.scopes.clone(), issuer.leeway), (ScopeMode::Ignored, Duration::from_secs(30)));
     let server = config.servers.first().unwrap();
     assert_eq!((server.list_as, server.on_down), (ListAs::Gateway, Duration::from_secs(600)));
     assert!(matches!(server.transport, TransportConfig::Http { allow_private: false, .. }));
@@ -314,6 +314,24 @@ fn what_is_asked_of_an_authorization_server_is_checked_before_it_is() {
 }
 
 #[test]
+fn whoever_can_sign_says_who_acts_unless_it_is_written_otherwise() {
+    use crate::config::ActorToken::{Agent, Gateway};
+    let read = |more: &str| {
+        let text = "kind = \"exchange\", client_id = \"c\", audience = \"a\"";
+        let config = config(&server_with(&format!("credential = {{ {text}{more} }}")));
+        match &config.servers[0].credential {
+            CredentialConfig::Exchange(exchange) => exchange.actor.clone(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let key = ", issuer = \"https://as.example\", private_key = \"env:K\"";
+    assert_eq!(read(key), Some(Agent));
+    assert_eq!(read(&format!("{key}, actor_token = \"gateway\"")), Some(Gateway));
+    assert_eq!(read(&format!("{key}, actor_token = \"none\"")), None);
+    assert_eq!(read(", client_secret = \"env:S\""), None, "there is nothing to say it with");
+}
+
+#[test]
 fn two_aliases_cannot_have_one_issuer_and_two_agents_not_one_client() {
     let twice = format!("{SMALLEST}[issuers.other]\nissuer = \"https://login.example.com\"\n");
     assert!(mistakes(&twice).contains("another alias has the same issuer"));
@@ -517,6 +535,7 @@ fn value<'a>(name: &str, kind: &'a str) -> &'a str {
         (_, "digest") => "\"a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1\"",
         (_, "boolean") => "true",
         (_, "integer") => "7",
+        ("leeway", _) => "\"45s\"",
         (_, "duration") => "\"4m\"",
         (_, "date") => "2027-01-01",
         // Two keys of one table that fit each other.

@@ -72,24 +72,26 @@ pub fn read_exchange(mut table: Table<'_, '_>, base: &Path) -> Option<Credential
     let asks = read(&mut table, "an exchange", base, audience);
     let signs = matches!(asks, Some(TokenRequest { client: ClientAuthentication::PrivateKey(_), .. }) | None);
     let actor = match actor {
-        None => None,
-        Some(text) => Some(match text.get_ref().as_str() {
+        // Whoever can say who acts does, unless it is written otherwise.
+        None => signs.then_some(ActorToken::Agent),
+        Some(text) => match text.get_ref().as_str() {
+            "none" => None,
             "agent" | "gateway" if !signs => {
                 table.mistake(&text.span(), "who acts is said with a signature: write the client's private_key");
                 return None;
             }
-            "agent" => ActorToken::Agent,
-            "gateway" => ActorToken::Gateway,
+            "agent" => Some(ActorToken::Agent),
+            "gateway" => Some(ActorToken::Gateway),
             place => match reference(place, base) {
-                Ok(token) => ActorToken::Kept { token, kind: kind? },
+                Ok(token) => Some(ActorToken::Kept { token, kind: kind? }),
                 Err(_) => {
-                    let message = "an actor token is \"agent\" or \"gateway\", which are signed with private_key, or \
-                                   is kept somewhere: env:NAME, file:PATH";
+                    let message = "an actor token is \"agent\" or \"gateway\", which are signed with private_key, is \
+                                   kept somewhere (env:NAME, file:PATH), or is \"none\"";
                     table.mistake(&text.span(), message);
                     return None;
                 }
             },
-        }),
+        },
     };
     let asks = asks?;
     named(&table, &asks)?;

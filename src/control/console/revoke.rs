@@ -19,6 +19,7 @@ const TARGETS: &[(&str, &str)] = &[
     ("agent", "an agent"),
     ("server", "a server"),
     ("mandate", "a mandate (id)"),
+    ("account", "a linked account (SERVER/SUB)"),
     ("subject", "a person"),
     ("client", "a client"),
     ("owner", "all that an owner answers for"),

@@ -57,8 +57,12 @@ async fn the_gateways_own_token_is_asked_for_with_its_secret_in_either_place_and
         assert_eq!(value(&credential), "Bearer ours");
         assert_eq!(credential.context, AuthorizationContext::Gateway);
         assert_eq!(credential.facts.kind, CredentialKind::ClientCredentials);
-        // It is nobody's but the gateway's: it does not end with a caller's token, and is asked for once.
-        assert!(world.ask(&bob, None).await.unwrap().facts.used_until.unwrap() > now_s() + 100);
+        // It is nobody's but the gateway's: its use for him ends with his token, and it goes on for everybody else.
+        let for_bob = world.ask(&bob, None).await.unwrap();
+        assert_eq!(for_bob.ends.used_until, Some(bob.token().expires_at));
+        assert!(for_bob.header.unwrap().used_until.unwrap() > now_s() + 100);
+        assert!(for_bob.ends.expires_at.unwrap() >= now_s() + 590, "the record has both times");
+        assert!(world.ask(&alice, None).await.unwrap().ends.used_until.unwrap() > now_s() + 100);
         assert!(world.delegate.gateway_credential(&world.config.servers[0], None).await.is_ok());
         let asked = world.asked_at("/as/token");
         assert_eq!((asked.len(), asked[0]["grant_type"].as_str()), (1, "client_credentials"));
@@ -198,6 +202,63 @@ async fn an_agent_is_named_as_the_actor_and_an_answer_that_names_none_is_refused
 }
 
 #[tokio::test]
+async fn a_token_in_which_somebody_else_acts_than_who_was_named_is_refused() {
+    let kept = readable("JWT", &json!({"iss": "https://idp.example", "sub": "spiffe://example/gw"}));
+    let kept = ActorToken::Kept { token: SecretReference::Plain(kept), kind: "urn:x".into() };
+    let opaque = ActorToken::Kept { token: SecretReference::Plain("opaque".into()), kind: "urn:x".into() };
+    for (actor, good_acts, bad_acts) in [
+        (
+            ActorToken::Agent,
+            vec![
+                json!({"sub": "desk"}),
+                json!({"sub": "desk-client", "client_id": "gate way"}),
+                json!({"client_id": "desk-client"}),
+                json!({"sub": "desk", "iss": "gate way", "act": {"sub": "somebody"}}),
+            ],
+            vec![
+                json!({"sub": "somebody"}),
+                json!({"sub": "somebody", "act": {"sub": "desk"}}),
+                json!({"sub": "gate way"}),
+                json!({"sub": "somebody", "client_id": "desk-client"}),
+                json!({"sub": "desk", "client_id": "somebody"}),
+                json!({"sub": "desk", "iss": "https://elsewhere.example"}),
+                json!({"sub": ["desk"]}),
+                json!("desk"),
+                json!({}),
+            ],
+        ),
+        (ActorToken::Gateway, vec![json!({"sub": "gate way"})], vec![json!({"sub": "desk"})]),
+        (
+            kept,
+            vec![json!({"sub": "spiffe://example/gw", "iss": "https://idp.example"})],
+            vec![json!({"sub": "gate way"}), json!({"sub": "spiffe://example/gw", "iss": "https://evil.example"})],
+        ),
+        (opaque, vec![json!({"sub": "whoever"})], vec![json!({}), json!({"iss": "https://idp.example"})]),
+    ] {
+        let config = |url: &str| ExchangeConfig { asks: own(url, private_key()), actor: Some(actor) };
+        let world =
+            world_with(|url| server(CredentialConfig::Exchange(Arc::new(config(url)))), |delegate| delegate).await;
+        let mut life = 600;
+        for (act, good_one) in good_acts.iter().map(|act| (act, true)).chain(bad_acts.iter().map(|act| (act, false))) {
+            life += 1;
+            let (alice, _) = world.caller("alice", life).await;
+            world.answers(200, good(&readable("at+jwt", &json!({"sub": "alice", "act": act})), json!(600)));
+            match world.ask(&alice, None).await {
+                Ok(_) => assert!(good_one, "{act}"),
+                Err(stop) => {
+                    assert!(!good_one && stop.reason() == Reason::CredentialUnavailable, "{act}: {stop}");
+                    assert!(stop.to_string().contains("somebody else acts"), "{stop}");
+                }
+            }
+        }
+        // What cannot be read only its issuer knows.
+        let (alice, _) = world.caller("alice", 590).await;
+        world.answers(200, good("unreadable", json!(600)));
+        assert!(world.ask(&alice, None).await.is_ok());
+    }
+}
+
+#[tokio::test]
 async fn a_token_that_says_who_may_act_is_exchanged_by_nobody_else() {
     let world = world(server(CredentialConfig::Exchange(Arc::new(exchange("read"))))).await;
     let asked = |world: &World| world.asked_at("/token").len();
@@ -281,7 +342,7 @@ async fn a_token_that_lives_longer_than_allowed_is_refused_whoever_says_so() {
         life += 1;
         let (caller, _) = world.caller("alice", life).await;
         world.answers(200, answer);
-        world.ask(&caller, None).await.map(|credential| credential.facts.expires_at.unwrap() - now_s())
+        world.ask(&caller, None).await.map(|credential| credential.ends.expires_at.unwrap() - now_s())
     };
     let said = |exp: i64| readable("at+jwt", &json!({"exp": now_s() + exp}));
     for long in
@@ -306,11 +367,11 @@ async fn a_task_has_a_token_of_its_own_that_is_used_until_it_ends() {
     let now = now_s();
     let (one, two) = (ask("m1", now + 20).await.unwrap(), ask("m2", now + 900).await.unwrap());
     assert_ne!(value(&one), value(&two));
-    assert_eq!(one.facts.used_until, Some(now + 20));
-    assert!(two.facts.used_until.unwrap() <= now + 301);
+    assert_eq!(one.ends.used_until, Some(now + 20));
+    assert!(two.ends.used_until.unwrap() <= now + 301);
     assert_eq!(value(&ask("m1", now + 10).await.unwrap()), value(&one), "the same token, used for less long");
     assert_eq!(ask("m1", now).await.unwrap_err().reason(), Reason::CredentialUnavailable, "it has ended");
-    assert!(one.facts.expires_at.unwrap() >= now + 600, "the record has both ends");
+    assert!(one.ends.expires_at.unwrap() >= now + 600, "the record has both ends");
 }
 
 #[tokio::test]
@@ -404,6 +465,12 @@ async fn a_secret_that_is_too_old_is_said_to_be_or_refused() {
     assert_eq!(spare.other().await.unwrap().unwrap().expose_secret(), "Bearer two");
     assert_eq!(value(&world.ask(&alice, Some("strict")).await.unwrap()), "Bearer two");
     assert!(world.delegate.static_secrets(&world.config).await.iter().all(|one| !one.stale));
+    // One that is refused for its age has an end of its own, and one that is only warned of goes on after it.
+    let (warned, strict) = (world.ask(&alice, None).await.unwrap(), world.ask(&alice, Some("strict")).await.unwrap());
+    assert!((3_590..=3_600).contains(&(strict.ends.expires_at.unwrap() - now_s())));
+    assert_eq!(warned.ends.expires_at, strict.ends.expires_at);
+    assert_eq!(strict.header.unwrap().used_until, strict.ends.expires_at);
+    assert_eq!(warned.header.unwrap().used_until, None);
 }
 
 #[tokio::test]

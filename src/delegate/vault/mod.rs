@@ -27,7 +27,7 @@ pub use entry::{Entry, Owner};
 pub use owed::{OWED, take_offline};
 pub use rows::{Linked, Removed, SWEPT, oauth};
 
-use super::{CredentialFacts, CredentialKind, seconds};
+use super::{CredentialFacts, CredentialKind, Ends, seconds};
 use crate::config::{OauthConfig, ServerConfig};
 use crate::identity::{Caller, Identity, now_s};
 use crate::ids::{Digest, RevocationEpoch};
@@ -73,6 +73,8 @@ pub struct AccountTie {
 pub(super) struct Held {
     pub secret: SecretString,
     pub facts: Arc<CredentialFacts>,
+    /// When it ends, whoever uses it.
+    pub ends: Ends,
     /// Not without another look from this second since 1970 on.
     used_until: i64,
     /// Of which epoch that is known.
@@ -189,6 +191,10 @@ impl Vault {
             let hint = "this server is called with a person's account there, and nobody stands behind this call";
             Refusal::new(Reason::AccountLinkRequired).hint(hint)
         })?;
+        if self.identity.is_account_revoked(&owner.issuer, &owner.subject, &server.id) {
+            let hint = "your account at this server was taken back; ask an administrator to lift that";
+            return Err(Refusal::new(Reason::Revoked).hint(hint).into());
+        }
         let sought = Sought {
             owner,
             server: Arc::clone(server),
@@ -244,12 +250,11 @@ impl Vault {
             issue: None,
             id: None,
             audience: Some(entry.resource.clone()),
-            expires_at: entry.expires_at,
-            used_until: Some(used_until),
         };
         Arc::new(Held {
             secret: entry.access.clone(),
             facts: Arc::new(facts),
+            ends: Ends { expires_at: entry.expires_at, used_until: Some(used_until) },
             used_until,
             epoch: sought.epoch,
             resource: entry.resource.clone(),

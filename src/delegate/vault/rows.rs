@@ -277,11 +277,16 @@ pub(super) async fn all(shelf: &dyn Shelf, owner: Option<&str>) -> Result<Vec<(R
 pub(super) async fn named(shelf: &dyn Shelf, target: &RevocationTarget) -> Result<Vec<(Row, Kept)>, Failure> {
     let owner = match target {
         RevocationTarget::Subject(issuer, subject) => Some(Subject::user(issuer, subject)),
+        RevocationTarget::Account(issuer, account) => Some(Subject::user(issuer, account.parts().1)),
         RevocationTarget::Server(_) | RevocationTarget::Everything => None,
         _ => return Ok(Vec::new()),
     };
     let mut rows = all(shelf, owner.as_ref().map(Subject::as_str)).await?;
-    rows.retain(|(_, kept)| !matches!(target, RevocationTarget::Server(server) if kept.server != *server));
+    rows.retain(|(_, kept)| match target {
+        RevocationTarget::Server(server) => kept.server == *server,
+        RevocationTarget::Account(_, account) => account.parts() == (kept.server.as_str(), &*kept.owner.subject),
+        _ => true,
+    });
     Ok(rows)
 }
 

@@ -392,6 +392,7 @@ impl Approvals {
             }
             RevocationTarget::Mandate(mandate) => kept.mandate.as_deref() == Some(mandate.as_str()),
             RevocationTarget::Server(server) => kept.server == server.as_str(),
+            RevocationTarget::Account(..) => false,
             lifted => facts.is_none_or(|facts| lifted.names(&facts)),
         }
     }

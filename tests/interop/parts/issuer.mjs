@@ -6,7 +6,7 @@
 // Clients register (RFC 7591), or are described by a document of their own (`https://clients.example/NAME.json`, which is
 // answered here). Tokens are bound to a key where a DPoP proof comes along, and say nothing (opaque, with RFC 7662 and
 // RFC 7009) where the client's name begins with `opaque-`.
-// `/test/exchanges` tells how many tokens were exchanged, `/test/clients` how clients came; `/test/logout?sub=NAME&uri=URI`
+// `/test/client-key` is the private key of the client `signing-gateway`; `/test/exchanges` tells how many tokens were exchanged, `/test/clients` how clients came; `/test/logout?sub=NAME&uri=URI`
 // has a person logged out there. Whoever comes without a `login_hint` is alice.
 
 import http from 'node:http';
@@ -17,6 +17,7 @@ import { Provider, errors, interactionPolicy } from 'oidc-provider';
 
 const EXCHANGE = 'urn:ietf:params:oauth:grant-type:token-exchange';
 const ACCESS_TOKEN = 'urn:ietf:params:oauth:token-type:access_token';
+const JWT = 'urn:ietf:params:oauth:token-type:jwt';
 const LIFE_S = 600;
 
 const GROUPS = { alice: ['developers'], bob: ['auditors'] };
@@ -30,6 +31,9 @@ const issuer = `http://127.0.0.1:${server.address().port}`;
 const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
 const named = (key) => ({ ...key.export({ format: 'jwk' }), kid: 'interop-1', alg: 'ES256', use: 'sig' });
 const ownKeys = createLocalJWKSet({ keys: [named(publicKey)] });
+
+// The key of a client that signs what it says.
+const clientKey = generateKeyPairSync('ec', { namedCurve: 'P-256' });
 
 /** What a token for one resource looks like; every resource is one of this machine. */
 function resourceServer(resource, client) {
@@ -46,10 +50,13 @@ function resourceServer(resource, client) {
 
 const came = { registered: 0, described: 0 };
 
+// Where clients describe themselves: those of the tests, and assistants whose makers are not asked here.
+const DOCUMENTS = ['clients.example', 'chatgpt.com', 'claude.ai'];
+
 /** What stands at an address: our clients' own documents, or whatever is there on this machine. */
 async function fetchHere(url, { dispatcher, ...options }) {
   const { host, href, pathname } = new URL(url);
-  if (host !== 'clients.example') return globalThis.fetch(url, options);
+  if (!DOCUMENTS.includes(host)) return globalThis.fetch(url, options);
   came.described += 1;
   return Response.json({
     client_id: href,
@@ -107,6 +114,15 @@ const provider = new Provider(issuer, {
       client_id: 'opaque-nightly',
       client_secret: 'nightly-secret-of-the-tests-0123456789',
       grant_types: ['client_credentials'],
+      response_types: [],
+      redirect_uris: [],
+      scope: 'mcp',
+    },
+    {
+      client_id: 'signing-gateway',
+      token_endpoint_auth_method: 'private_key_jwt',
+      jwks: { keys: [{ ...clientKey.publicKey.export({ format: 'jwk' }), kid: 'gateway-key', use: 'sig' }] },
+      grant_types: [EXCHANGE],
       response_types: [],
       redirect_uris: [],
       scope: 'mcp',
@@ -174,6 +190,17 @@ async function exchange(ctx) {
   } catch {
     throw new errors.InvalidGrant('the subject token is not a valid one of ours');
   }
+  let actor = client.clientId;
+  if (params.actor_token !== undefined) {
+    // Who acts is said by the client, signed with its own key, to this issuer.
+    if (params.actor_token_type !== JWT) throw new errors.InvalidRequest('actor_token_type');
+    try {
+      const stated = { issuer: client.clientId, audience: issuer };
+      actor = (await jwtVerify(params.actor_token, clientKey.publicKey, stated)).payload.sub;
+    } catch {
+      throw new errors.InvalidGrant('the actor token is not a valid one of the client');
+    }
+  }
   const target = params.audience ?? params.resource;
   const token = new provider.AccessToken({
     accountId: subject.sub,
@@ -183,7 +210,7 @@ async function exchange(ctx) {
     scope: 'mcp',
   });
   token.resourceServer = new provider.ResourceServer(target, resourceServer(target));
-  ctx.state.actor = client.clientId;
+  ctx.state.actor = actor;
   ctx.oidc.entity('AccessToken', token);
   exchanges += 1;
   ctx.body = {
@@ -195,13 +222,15 @@ async function exchange(ctx) {
 }
 
 provider.registerGrantType(EXCHANGE, exchange, [
-  'subject_token', 'subject_token_type', 'requested_token_type', 'audience', 'resource', 'scope',
+  'subject_token', 'subject_token_type', 'actor_token', 'actor_token_type', 'requested_token_type', 'audience', 'resource', 'scope',
 ]);
 
 const answerProvider = provider.callback();
 server.on('request', async (request, response) => {
   try {
-    if (request.url === '/test/exchanges') {
+    if (request.url === '/test/client-key') {
+      response.end(clientKey.privateKey.export({ format: 'pem', type: 'pkcs8' }));
+    } else if (request.url === '/test/exchanges') {
       response.end(String(exchanges));
     } else if (request.url === '/test/clients') {
       response.end(JSON.stringify(came));

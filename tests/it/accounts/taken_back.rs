@@ -121,6 +121,47 @@ async fn what_is_blocked_while_the_gateway_is_down_is_taken_back_and_cannot_come
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_account_can_be_blocked_by_itself_also_while_the_gateway_is_down() {
+    let mut running = start().await;
+    running.linked("ann").await;
+    running.linked("bob").await;
+    let earlier = running.link("cid").await;
+    let block = |running: &Running, owner: &str| {
+        let line = ["revoke", "account", owner, "notes", "--config", "servers.toml", "--json"];
+        let revoked = running.gateway.command(&line);
+        assert!(revoked.status.success(), "{revoked:?}");
+        serde_json::from_slice::<Value>(&revoked.stdout).unwrap()
+    };
+    let told = block(&running, "user:test/ann");
+    assert_eq!((&told["upstreams"][0]["state"], &told["gateway"]), (&json!("revoked"), &json!("running")), "{told}");
+    assert_eq!(running.service.state().revoked.len(), 2);
+    // What she cannot use is not there for her, and the log says why.
+    assert!(running.whoami("ann").await.response().get("error").is_some());
+    eventually("the log to say why", async || {
+        running.gateway.log().contains("your account at this server was taken back")
+    })
+    .await;
+    assert_eq!(running.whoami("bob").await.tool_text(), "ann@service", "his is his");
+    // Nothing is there to be taken back, and nothing comes.
+    block(&running, "user:test/cid");
+    assert_ne!(running.links("cid", &earlier).await.status, 200);
+    running.gateway.stop().await;
+    let told = block(&running, "user:test/bob");
+    assert!(told["upstreams"].to_string().contains("a linked account") && told["gateway"] == "stopped", "{told}");
+    running.gateway.launch().await;
+    assert!(listed(&running).is_empty());
+    let called = running.service.state().called_as.len();
+    assert!(running.whoami("bob").await.response().get("error").is_some());
+    assert_eq!(running.service.state().called_as.len(), called);
+    let revocations = running.gateway.records("revocation");
+    let accounts = revocations.iter().filter(|line| line["revocation"]["target"] == "account");
+    let named: Vec<&Value> = accounts.map(|line| &line["revocation"]["value"]).collect();
+    assert_eq!(named, [&json!("notes/ann"), &json!("notes/cid"), &json!("notes/bob")], "{revocations:?}");
+    let held = running.gateway.command(&["revocations"]);
+    assert!(String::from_utf8_lossy(&held.stdout).contains("test/notes/bob"), "{held:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_is_named_with_any_characters_sees_and_takes_back_their_own() {
     let running = start().await;
     running.linked("auth0|5f7").await;

@@ -68,3 +68,32 @@ async fn an_approver_of_many_groups_approves_a_call_that_is_long() {
     assert_eq!(reason(&refused), "arguments_unfit");
     assert!(refused.tool_text().contains("until everybody has approved"), "{}", refused.text);
 }
+
+#[tokio::test]
+async fn a_credential_is_used_no_longer_than_the_approval_that_the_call_has() {
+    let (issuer, upstream) = (Issuer::start().await, upstream().await);
+    let sts = crate::support::sts::Sts::start(crate::support::sts::Revocation::Has).await;
+    let credential = format!(
+        "credential = {{ kind = \"exchange\", issuer = \"{}\", client_id = \"gateway\", audience = \"https://paid.example\" }}\n\
+         pins = \"off\"",
+        sts.url
+    );
+    let gates = GATES.replace("tools/echo", "paid/echo") + "approved_for = \"40s\"\n";
+    let gateway = setup(&issuer, &upstream, &gates).http_server("paid", &upstream.url, &credential).start().await;
+    let running = Running { issuer, upstream, gateway };
+    let call = async |name: &str| running.caller("alice").call_tool(name, json!({ "n": 1 })).await;
+    assert_eq!(call("paid__look").await.status, 200);
+    let id = waits(&call("paid__echo").await);
+    assert_eq!(running.approve(&id, &running.bob()).await.status, 200);
+    let approved_until = jiff::Timestamp::now().as_second() + 40;
+    assert_eq!(call("paid__echo").await.tool_text(), "{\"n\":1}");
+    let intents = running.gateway.records("intent");
+    let ends = |name: &str| {
+        let own = intents.iter().rfind(|intent| intent["mcp"]["name"] == name).unwrap();
+        let credential = &own["credential"];
+        (credential["used_until"].as_i64().unwrap(), credential["expires_at"].as_i64().unwrap())
+    };
+    let (free, gated) = (ends("look"), ends("echo"));
+    assert!(gated.0 <= approved_until + 1 && gated.0 < gated.1, "{gated:?} {approved_until}");
+    assert!(free.0 > approved_until + 60, "nobody approved that one: {free:?}");
+}

@@ -316,14 +316,14 @@ async fn what_is_under_way_ends_when_whoever_agreed_is_revoked_and_when_the_file
 async fn whoever_asked_and_was_signed_out_since_has_it_no_more_with_their_next_login() {
     let (issuer, upstream) = (Issuer::start().await, upstream().await);
     // So that a token can be of after the skew that a sign-out allows for.
-    let gateway = emergency_setup(&issuer, &upstream, "1h").issuer_lines("leeway = \"5m\"\n").start().await;
+    let gateway = emergency_setup(&issuer, &upstream, "1h").issuer_lines("leeway = \"60s\"\n").start().await;
     let running = Running { issuer, upstream, gateway };
     running.opened().await;
     let words = ["revoke", "subject", "user:test/olga", "--sign-out", "--config", "servers.toml"];
     assert!(running.gateway.command(&words).status.success());
     let mut claims = running.issuer.claims("olga", &["oncall"], &running.gateway.resource());
     tokio::time::sleep(std::time::Duration::from_secs(2)).await;
-    claims["iat"] = json!(jiff::Timestamp::now().as_second() + 300);
+    claims["iat"] = json!(jiff::Timestamp::now().as_second() + 60);
     let olga = running.gateway.client(&running.issuer.sign(&claims));
     let answer = olga.call_tool("tools__look", json!({})).await;
     assert!(is_hidden(&answer), "she has to ask again: {}", answer.text);

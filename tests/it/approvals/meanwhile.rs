@@ -190,7 +190,7 @@ async fn a_caller_from_whom_access_was_taken_asks_anew_when_they_have_it_again()
 async fn whoever_was_signed_out_asks_anew_with_their_next_login() {
     let (issuer, upstream) = (Issuer::start().await, upstream().await);
     // So that a token can be of after the skew that a sign-out allows for.
-    let gateway = setup(&issuer, &upstream, GATES).issuer_lines("leeway = \"5m\"\n").start().await;
+    let gateway = setup(&issuer, &upstream, GATES).issuer_lines("leeway = \"60s\"\n").start().await;
     let running = Running { issuer, upstream, gateway };
     let id = running.asks("alice", json!({ "n": 1 })).await;
     assert_eq!(running.approve(&id, &running.bob()).await.status, 200);
@@ -200,7 +200,7 @@ async fn whoever_was_signed_out_asks_anew_with_their_next_login() {
     let mut claims = running.issuer.claims("alice", &["developers"], &running.gateway.resource());
     tokio::time::sleep(std::time::Duration::from_secs(2)).await;
     // As late as the leeway allows: a sign-out reaches what an issuer whose clock is ahead by it had issued before.
-    claims["iat"] = json!(jiff::Timestamp::now().as_second() + 300);
+    claims["iat"] = json!(jiff::Timestamp::now().as_second() + 60);
     let alice = running.gateway.client(&running.issuer.sign(&claims));
     let next = waits(&alice.call_tool("tools__echo", json!({ "n": 1 })).await);
     assert_ne!(next, id);

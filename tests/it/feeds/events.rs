@@ -235,3 +235,26 @@ async fn a_transmitter_of_its_own_is_found_by_its_metadata_and_may_name_the_issu
     assert_eq!(as_issuer.json()["err"], "invalid_issuer");
     assert!(works(&fed.person("carol")).await);
 }
+
+#[tokio::test]
+async fn what_was_issued_for_somebody_whose_session_is_revoked_is_taken_back() {
+    let upstream = Scripted::echo().await;
+    let sts = crate::support::sts::Sts::start(crate::support::sts::Revocation::Has).await;
+    let credential = format!(
+        "credential = {{ kind = \"exchange\", issuer = \"{}\", client_id = \"gateway\", audience = \"https://bank.example\" }}",
+        sts.url
+    );
+    let fed = Fed::with(LINES, |setup| setup.http_server("bank", &upstream.url, &credential)).await;
+    for name in ["alice", "bob"] {
+        let answer = fed.person(name).call_tool("bank__echo", json!({ "mark": name })).await;
+        assert_eq!((answer.status, answer.result()["isError"] == true), (200, false), "{}", answer.text);
+    }
+    let hers = upstream.calls()[0].headers["authorization"].replace("Bearer ", "");
+    assert_eq!(push_of(&fed, &claims(&fed, &format!("{CAEP}session-revoked"), "alice")).await.status, 202);
+    let all_hers = || sts.revoked().iter().all(|form| crate::support::sts::claims(&form["token"])["sub"] == "alice");
+    crate::support::eventually("it to be given back", async || {
+        sts.revoked().iter().any(|form| form["token"] == hers.as_str())
+    })
+    .await;
+    assert!(all_hers(), "his is his: {:?}", sts.revoked());
+}

@@ -24,7 +24,7 @@ async fn deliver(fed: &Fed, token: &str) -> Answered {
 
 #[tokio::test]
 async fn a_logout_signs_a_person_out_and_nobody_else_and_a_new_login_is_not_refused() {
-    let fed = Fed::start(LINES).await;
+    let fed = Fed::with(LINES, |setup| setup.issuer_lines("leeway = \"60s\"\n")).await;
     let (alice, bob) = (fed.person("alice"), fed.person("bob"));
     assert!(works(&alice).await && works(&bob).await);
     let token = signed(&fed, &claims(&fed));

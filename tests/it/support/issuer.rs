@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::extract::{Query, State};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::{get, post};
 use axum::{Form, Json};
@@ -27,6 +29,10 @@ struct Keys {
     logins: Mutex<Logins>,
     door: Mutex<Door>,
     opaque: Mutex<Opaque>,
+    /// Further keys in its set, in front of its own.
+    crowd: Mutex<Vec<Value>>,
+    /// Whether its metadata and its keys cannot be had.
+    silent: AtomicBool,
 }
 
 /// Tokens that it can be asked about, and who asked.
@@ -80,6 +86,8 @@ impl Issuer {
             logins: Mutex::default(),
             door: Mutex::default(),
             opaque: Mutex::default(),
+            crowd: Mutex::default(),
+            silent: AtomicBool::new(false),
         });
         let router = axum::Router::new()
             .route("/.well-known/openid-configuration", get(discovery))
@@ -181,13 +189,27 @@ impl Issuer {
         self.keys.logins.lock().unwrap().asked.clone()
     }
 
+    /// Nobody gets its metadata nor its keys from now on, or everybody again.
+    pub fn falls_silent(&self, silent: bool) {
+        self.keys.silent.store(silent, Ordering::SeqCst);
+    }
+
+    /// Publishes so many keys more that sign nothing.
+    pub fn crowds(&self, count: usize) {
+        let keys = (0..count).map(|number| Key::generate(&format!("crowd-{number}")).public);
+        *self.keys.crowd.lock().unwrap() = keys.collect();
+    }
+
     /// Replaces the signing key; the old one is withdrawn.
     pub fn rotate(&self, id: &str) {
         *self.keys.current.lock().unwrap() = Key::generate(id);
     }
 }
 
-async fn discovery(State(keys): State<Arc<Keys>>) -> Json<Value> {
+async fn discovery(State(keys): State<Arc<Keys>>) -> Response {
+    if keys.silent.load(Ordering::SeqCst) {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
     Json(json!({
         "issuer": keys.url, "authorization_endpoint": format!("{}/authorize", keys.url),
         "token_endpoint": format!("{}/token", keys.url), "jwks_uri": format!("{}/jwks", keys.url),
@@ -196,6 +218,7 @@ async fn discovery(State(keys): State<Arc<Keys>>) -> Json<Value> {
         "id_token_signing_alg_values_supported": ["ES256"], "code_challenge_methods_supported": ["S256"],
         "authorization_response_iss_parameter_supported": !keys.door.lock().unwrap().people.is_empty(),
     }))
+    .into_response()
 }
 
 /// What a transmitter of security events says of itself.
@@ -255,12 +278,17 @@ async fn introspect(
     let authorization = headers.get("authorization").map(|value| value.to_str().unwrap().to_owned());
     opaque.asked.push((form["token"].clone(), authorization.unwrap_or_default()));
     if opaque.away {
-        return axum::http::StatusCode::SERVICE_UNAVAILABLE.into_response();
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
     }
     let told = opaque.claims.get(&form["token"]).cloned();
     Json(told.unwrap_or_else(|| json!({ "active": false }))).into_response()
 }
 
-async fn jwks(State(keys): State<Arc<Keys>>) -> Json<Value> {
-    Json(json!({ "keys": [keys.current.lock().unwrap().public.clone()] }))
+async fn jwks(State(keys): State<Arc<Keys>>) -> Response {
+    if keys.silent.load(Ordering::SeqCst) {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
+    let mut all = keys.crowd.lock().unwrap().clone();
+    all.push(keys.current.lock().unwrap().public.clone());
+    Json(json!({ "keys": all })).into_response()
 }

@@ -13,6 +13,7 @@ pub mod oldest;
 pub mod peer;
 #[path = "../../support/postgres.rs"]
 pub mod postgres;
+pub mod refused;
 pub mod replicas;
 pub mod schema;
 pub mod scripted;
