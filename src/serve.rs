@@ -281,6 +281,9 @@ async fn open(
     store.check_not_older_than(recovered.epoch).await.map_err(trouble)?;
     store.check_same_history(recovered.history).await.map_err(trouble)?;
     replay::approvals_used(&store, state.path(), replica).await.map_err(trouble)?;
+    let memory = snapshot.policy.label_memory();
+    replay::seen::seen_and_used(&store, state.path(), replica, memory).await.map_err(trouble)?;
+    replay::seen::mark(&store, replica, journal.written().records()).await.map_err(trouble)?;
     let own = Own { replica, advertise };
     let served = snapshot.policy.revision();
     let standing = stand(&store, own, &config, served).await?;
@@ -418,6 +421,7 @@ async fn keep_proposals(gateway: Arc<Gateway>) {
 
 async fn housekeeping(gateway: Arc<Gateway>) {
     let stopping = gateway.stopping();
+    let mut marked = gateway.journal().written().records();
     loop {
         // At once: a deadline may have passed while nobody was here.
         gateway.close_overdue_reviews().await;
@@ -426,6 +430,7 @@ async fn housekeeping(gateway: Arc<Gateway>) {
             () = tokio::time::sleep(crate::limit::HOUSEKEEPING_INTERVAL) => {
                 gateway.quotas().forget_idle();
                 gateway.look_after_attestations().await;
+                gateway.mark_record(&mut marked).await;
                 if let Err(failure) = gateway.store().sweep().await {
                     tracing::debug!(%failure, "rows that have expired stay for now");
                 }

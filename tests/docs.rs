@@ -79,6 +79,42 @@ fn every_control_has_a_row_with_a_switch_of_its_own_and_tests_that_exist() {
     assert_eq!(switches, known);
 }
 
+/// The other table of `docs/controls.md`: what readers of a framework look for, and the rows and tests that answer it.
+#[test]
+fn every_framework_has_rows_or_tests_for_each_of_its_subjects() {
+    let page = std::fs::read_to_string("docs/controls.md").unwrap();
+    let sources = rust_files("tests/it");
+    let (_, frameworks) = page.split_once("## Frameworks").unwrap();
+    let rows: BTreeSet<&str> = page.lines().filter_map(|line| line.strip_prefix("| ")?.split(" |").next()).collect();
+    let mut known: BTreeSet<String> = BTreeSet::new();
+    for line in frameworks.lines().filter(|line| line.starts_with("| ")).skip(1) {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let [_, ids, subject, answered, tests, _] = cells[..] else { panic!("four cells: {line}") };
+        assert!(!answered.is_empty() || !tests.is_empty(), "nothing answers it: {line}");
+        assert!(
+            answered.split(", ").filter(|row| !row.is_empty()).all(|row| rows.contains(row)),
+            "no such row: {line}"
+        );
+        for test in tests.split(", ").filter(|test| !test.is_empty()) {
+            let (module, name) = test.trim_matches('`').rsplit_once("::").unwrap();
+            let file = sources.get(module).unwrap_or_else(|| panic!("no tests in {module}"));
+            assert!(file.contains(&format!("fn {name}(")), "no test {test}");
+        }
+        known.extend(ids.split(", ").map(str::to_owned));
+        known.insert(subject.split([':', ',']).next().unwrap().to_owned());
+    }
+    let of = |prefix: &str, numbers: std::ops::RangeInclusive<u32>| {
+        numbers.map(|number| format!("{prefix}{number}")).collect::<Vec<_>>()
+    };
+    let mut asked = [of("F", 1..=6), of("NHI", 1..=5), of("NHI", 7..=10), of("L", 4..=7)].concat();
+    asked.extend((1..=10).map(|number| format!("ASI{number:02}")));
+    let named = ["GV.RR-02", "GV.SC", "ID.AM", "PR.AA", "PR.DS-10", "PR.PS-04", "DE.CM", "DE.AE-03", "RS.MI-01", "L2"];
+    let others = ["GOVERN 2.1", "MAP", "MEASURE", "MANAGE 2.4", "MANAGE 4.1", "NCCoE"];
+    asked.extend(named.into_iter().chain(others).map(str::to_owned));
+    let missing: Vec<&String> = asked.iter().filter(|id| !known.contains(*id)).collect();
+    assert!(missing.is_empty(), "no row for {missing:?}");
+}
+
 /// The tests of a folder, by the name of their module.
 fn rust_files(root: &str) -> BTreeMap<String, String> {
     fn collect(directory: &Path, module: &str, found: &mut BTreeMap<String, String>) {

@@ -159,6 +159,7 @@ pub(crate) fn server(id: &str) -> ServerConfig {
         title: None,
         owner: "user:corp/owner".to_owned(),
         review: None,
+        expires: None,
         environment: Environment::new("production").unwrap(),
         transport: TransportConfig::Http {
             url: format!("https://{id}.example/mcp").parse().unwrap(),
@@ -166,6 +167,7 @@ pub(crate) fn server(id: &str) -> ServerConfig {
         },
         credential: CredentialConfig::None,
         tool_credentials: std::collections::BTreeMap::new(),
+        tool_budgets: std::collections::BTreeMap::new(),
         prefix: Prefix::Server,
         list_as: ListAs::Gateway,
         isolation: Isolation::Principal,

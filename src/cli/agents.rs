@@ -23,13 +23,14 @@ Examples:
   bailiwick agents suspend report-bot --note 'odd calls at night'
   bailiwick agents suspend assistant --for user:corp/anna      only her use of it
   bailiwick agents retire report-bot
+  bailiwick agents suspend notes --server      the server is there for nobody
   bailiwick agents resume report-bot --admin https://mcp.example.com/admin
   bailiwick agents attest report-bot --admin https://mcp.example.com/admin
   bailiwick agents attest notes --server --admin https://mcp.example.com/admin
 
 Resuming and attesting need a person with an administrators' client and a login of a moment ago.";
 
-/// List, suspend, resume and retire agents, and attest that they are still needed
+/// List, suspend, resume and retire agents and servers, and attest that they are still needed
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct AgentsArguments {
@@ -76,6 +77,9 @@ struct Stop {
     /// Its id
     #[arg(value_name = "AGENT")]
     agent: String,
+    /// It is a server
+    #[arg(long, conflicts_with = "subject")]
+    server: bool,
     /// Only its use by this person, user:ISSUER/SUB
     #[arg(long = "for", value_name = "SUBJECT")]
     subject: Option<String>,
@@ -128,7 +132,8 @@ async fn agents(door: &Door) -> Result<Vec<AgentStatus>, crate::control::client:
 
 async fn step(stop: &Stop, step: Step, word: &str, output: Output) -> Ending {
     let order = AgentOrder { step, subject: stop.subject.clone(), note: stop.note.clone() };
-    let answer = stop.door.ask(Method::POST, &format!("/agents/{}", stop.agent), Some(&order)).await;
+    let kind = if stop.server { "servers" } else { "agents" };
+    let answer = stop.door.ask(Method::POST, &format!("/{kind}/{}", stop.agent), Some(&order)).await;
     done(answer.and_then(|answer| answer.read()), word, output)
 }
 

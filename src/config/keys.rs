@@ -61,7 +61,7 @@ const fn servers(title: &'static str, keys: &'static [Key]) -> Section {
 
 mod mandate;
 
-pub use mandate::{AGENT_BUDGET, BREAKER, MANDATES, TEMPLATE, TEMPLATE_BUDGET};
+pub use mandate::{AGENT_BUDGET, BREAKER, MANDATES, TEMPLATE, TEMPLATE_BUDGET, TOOL_BUDGET};
 
 /// Every section of every file that this room reads.
 pub const SECTIONS: &[&Section] = &[
@@ -92,6 +92,7 @@ pub const SECTIONS: &[&Section] = &[
     &FEED_POLL,
     &FEED_SCIM,
     &SERVER,
+    &TOOL_BUDGET,
     &PROCESS,
     &CREDENTIAL,
     &IDENTITY_PROVIDER,
@@ -373,6 +374,7 @@ pub const SERVER: Section = servers(
         optional("title", "string"),
         required("owner", "subject"),
         optional("review", "date"),
+        optional("expires", "date"),
         defaulted("discoverable", "boolean", "false"),
         required("environment", "environment"),
         optional("url", "URL"),
@@ -388,6 +390,7 @@ pub const SERVER: Section = servers(
         optional("process", "table"),
         optional("credential", "table"),
         optional("tool_credentials", "tables by tool"),
+        optional("tool_budgets", "tables by tool"),
         optional("credential_variable", "name of a variable"),
         optional("credential_file", "name of a variable"),
         defaulted("prefix", "`\"server\"` or `\"none\"`", "\"server\""),

@@ -293,6 +293,8 @@ pub struct ServerConfig {
     pub owner: String,
     /// When that answer has to be given again.
     pub review: Option<jiff::civil::Date>,
+    /// After this day it is there for nobody.
+    pub expires: Option<jiff::civil::Date>,
     /// Whether somebody who may use nothing of it may know that it exists, and whom to ask.
     pub discoverable: bool,
     /// Where its effects land.
@@ -303,6 +305,8 @@ pub struct ServerConfig {
     pub credential: CredentialConfig,
     /// Tools whose credential differs from the server's, by upstream tool name.
     pub tool_credentials: BTreeMap<String, CredentialConfig>,
+    /// What all callers together may use of single tools.
+    pub tool_budgets: BTreeMap<String, AgentBudget>,
     /// How its names appear on `/mcp`.
     pub prefix: Prefix,
     /// With whose credential its lists are fetched.

@@ -10,7 +10,7 @@ pub use crate::gateway::mandates::{Mandate, MandateStatus, Wish};
 pub use crate::gateway::wish::AccessWish;
 
 use crate::identity::Caller;
-use crate::ids::{AgentId, MandateId, Subject};
+use crate::ids::{AgentId, MandateId, ServerId, Subject};
 use crate::outcome::{Failure, Reason, Stop};
 use crate::policy::Weight;
 
@@ -58,6 +58,17 @@ pub trait Governs: Send + Sync + 'static {
     /// Asks for access for somebody; answers who decides.
     fn wish<'a>(&'a self, by: &'a Caller, wish: AccessWish<'a>) -> BoxFuture<'a, Result<String, Stop>> {
         let _nobody = (by, wish);
+        nowhere()
+    }
+    /// Suspends, retires or resumes a server.
+    fn step_server<'a>(
+        &'a self,
+        server: &'a ServerId,
+        step: Step,
+        by: &'a str,
+        note: &'a str,
+    ) -> BoxFuture<'a, Result<(), Stop>> {
+        let _nobody = (server, step, by, note);
         nowhere()
     }
     /// Keeps that the owner of an agent or a server says that it is still needed. Only that owner may, or somebody of its

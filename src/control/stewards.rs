@@ -10,7 +10,7 @@ use super::desk::{Done, Order, Understood};
 use super::governs::{AgentOrder, Attested, Step, Wish};
 use super::handlers::{Taken, json};
 use crate::gateway::ask;
-use crate::ids::{AgentId, MandateId};
+use crate::ids::{AgentId, MandateId, ServerId};
 use crate::limit;
 use crate::outcome::{Reason, Refusal};
 use crate::policy::Weight;
@@ -68,22 +68,50 @@ pub(super) fn agent(order: Order) -> Taken {
     if subject.as_ref().is_some_and(|subject| !subject.as_str().starts_with("user:")) {
         return Err(invalid("name a person: user:ISSUER/SUB".to_owned()));
     }
-    if note.len() > limit::LIFECYCLE_NOTE_BYTES_MAX {
-        return Err(invalid(format!("the note is longer than {} bytes", limit::LIFECYCLE_NOTE_BYTES_MAX)));
-    }
-    let (weight, word) = match step {
-        Step::Suspend => (Weight::Brake, "suspend"),
-        Step::Retire => (Weight::Brake, "retire"),
-        Step::Resume => (Weight::Loosen, "resume"),
-    };
+    let note = fitting(&note)?;
+    let (weight, word) = weighed(step);
     let whom = subject.as_ref().map(|subject| format!(" for {subject}")).unwrap_or_default();
     let about = format!("{word} agent {agent}{whom}");
-    let note = redact::text(&note).into_owned();
     let act = async move {
         order.operations.step(&agent, subject.as_ref(), step, &order.actor.name(), &note).await?;
         Ok(Done::with(Json(serde_json::json!({ "agent": agent })).into_response()))
     };
     Ok(Understood { weight, about, act: Box::pin(act) })
+}
+
+/// `POST /servers/{server}`.
+pub(super) fn server(order: Order) -> Taken {
+    let AgentOrder { step, subject, note } = json(&order)?;
+    let invalid = |hint: String| Refusal::new(Reason::ParametersInvalid).hint(hint);
+    let name = order.name.clone().unwrap_or_default();
+    let server = ServerId::new(&name).map_err(|error| invalid(error.to_string()))?;
+    if subject.is_some() {
+        return Err(invalid("a server is suspended for everybody".to_owned()));
+    }
+    let note = fitting(&note)?;
+    let (weight, word) = weighed(step);
+    let about = format!("{word} server {server}");
+    let act = async move {
+        order.operations.step_server(&server, step, &order.actor.name(), &note).await?;
+        Ok(Done::with(Json(serde_json::json!({ "server": server })).into_response()))
+    };
+    Ok(Understood { weight, about, act: Box::pin(act) })
+}
+
+const fn weighed(step: Step) -> (Weight, &'static str) {
+    match step {
+        Step::Suspend => (Weight::Brake, "suspend"),
+        Step::Retire => (Weight::Brake, "retire"),
+        Step::Resume => (Weight::Loosen, "resume"),
+    }
+}
+
+fn fitting(note: &str) -> Result<String, Refusal> {
+    if note.len() > limit::LIFECYCLE_NOTE_BYTES_MAX {
+        let hint = format!("the note is longer than {} bytes", limit::LIFECYCLE_NOTE_BYTES_MAX);
+        return Err(Refusal::new(Reason::ParametersInvalid).hint(hint));
+    }
+    Ok(redact::text(note).into_owned())
 }
 
 /// `POST /agents/{agent}/attest`.

@@ -280,6 +280,7 @@ impl Evidence for Grant {
                 before: labels.before().names().collect(),
                 after: labels.after().names().collect(),
                 tool: labels.labelled().names().collect(),
+                stores: labels.labelled().written().collect(),
                 observed: labels.observed(),
                 asked: labels.asked().iter().flat_map(|asked| asked.rules.iter().map(AsRef::as_ref)).collect(),
             }),

@@ -45,6 +45,8 @@ pub trait Brake: Send + Sync + 'static {
     fn revoke(&self, revocation: Revocation) -> BoxFuture<'_, Result<RevocationEpoch, Failure>>;
     /// Takes back what somebody who has left keeps here, whatever was revoked of them: accounts that they linked.
     fn left<'a>(&'a self, target: &'a RevocationTarget, actor: &'a str) -> BoxFuture<'a, Result<(), Failure>>;
+    /// That this owner is still there: what they answer for is attested by it, where that is not too late.
+    fn confirmed<'a>(&'a self, owner: &'a str, actor: &'a str) -> BoxFuture<'a, Result<(), Stop>>;
     /// Whether what this owner answers for is stopped.
     fn is_stopped(&self, owner: &str) -> bool;
     /// All revocations that hold.

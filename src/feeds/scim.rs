@@ -121,8 +121,9 @@ impl Feeds {
                 if self.brake.is_stopped(&owner) {
                     let detail = "a user is active again: a feed gives nothing back, that needs a person";
                     self.note(message.feed, &owner, None, detail).await;
+                    return Ok(());
                 }
-                Ok(())
+                self.brake.confirmed(&owner, &format!("feed:{}", message.feed.name)).await
             }
         }
     }

@@ -40,6 +40,10 @@ impl Brake for Slow {
         })
     }
 
+    fn confirmed<'a>(&'a self, _: &'a str, _: &'a str) -> BoxFuture<'a, Result<(), Stop>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     fn left<'a>(&'a self, _: &'a RevocationTarget, actor: &'a str) -> BoxFuture<'a, Result<(), Failure>> {
         Box::pin(async move {
             self.done.lock().unwrap().push(format!("left by {actor}"));

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::lifecycle::{self, Halted};
 use super::{Gateway, Snapshot, ask};
 use crate::catalog::Slice;
 use crate::config::{AgentConfig, AgentKind, AgentState, Config, ListAs, ServerConfig};
-use crate::identity::{AgentFacts, Caller, Persona};
+use crate::identity::{AgentFacts, Caller, Groups, Persona};
 use crate::ids::{Action, AgentId, IssuerAlias, Subject};
 use crate::limit;
 use crate::link;
@@ -29,6 +30,26 @@ pub struct AccessReport {
     pub agents: Vec<String>,
     /// The servers that they may know of.
     pub servers: Vec<AccessServer>,
+    /// Agents that they answer for and that were stopped since.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stopped: Vec<AccessStopped>,
+}
+
+/// An agent that somebody answers for, and that was stopped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccessStopped {
+    /// Which.
+    pub agent: String,
+    /// For whom, where it is not stopped for everybody.
+    pub subject: Option<String>,
+    /// For good.
+    pub retired: bool,
+    /// By whom: a person, `host:UID`, `breaker` or `clock`.
+    pub by: String,
+    /// Why.
+    pub note: String,
+    /// When, seconds since 1970.
+    pub at: i64,
 }
 
 /// One server.
@@ -104,7 +125,40 @@ impl Gateway {
         });
         let servers = servers.collect();
         let agent = seen.persona.agent.as_ref().map(|agent| agent.id.to_string());
-        AccessReport { agent, agents: assistants(&now.config, &seen.persona.issuer), servers }
+        let stopped = self.stopped_of(&now, &seen.persona);
+        AccessReport { agent, agents: assistants(&now.config, &seen.persona.issuer), servers, stopped }
+    }
+
+    /// The agents that somebody answers for, themselves or with a group, and that were stopped while the gateway ran.
+    fn stopped_of(&self, now: &Snapshot, persona: &Persona) -> Vec<AccessStopped> {
+        let lifecycle = self.lifecycle();
+        let is_group = |named: &str| match &persona.groups {
+            Groups::Known(groups) => groups.iter().any(|group| group.as_str() == named),
+            Groups::Unknown(_) => false,
+        };
+        let answers = |agent: &&Arc<AgentConfig>| {
+            persona.user.as_ref().is_some_and(|user| user.as_str() == agent.owner)
+                || agent.sponsor_group.as_deref().is_some_and(is_group)
+        };
+        let mut stopped = Vec::new();
+        for agent in now.written.agents.values().filter(answers) {
+            let told = |subject: Option<&str>, halted: &Halted| AccessStopped {
+                agent: agent.id.to_string(),
+                subject: subject.map(str::to_owned),
+                retired: halted.retired,
+                by: halted.by.clone(),
+                note: halted.note.clone(),
+                at: halted.at,
+            };
+            stopped.extend(lifecycle.halted(&agent.id).map(|halted| told(None, halted)));
+            stopped.extend(lifecycle.halted_for(&agent.id).map(|(subject, halted)| told(Some(subject), halted)));
+            if let Some((at, note)) = lifecycle.missed(&agent.id) {
+                let (agent, by, note) = (agent.id.to_string(), lifecycle::CLOCK.to_owned(), note.to_owned());
+                stopped.push(AccessStopped { agent, subject: None, retired: false, by, note, at });
+            }
+        }
+        stopped.truncate(limit::CONSOLE_ITEMS_SHOWN_MAX);
+        stopped
     }
 
     /// Why somebody may or may not do something; nothing where they may not know whether it exists.

@@ -4,6 +4,9 @@
 //! to know who orders it. Invariants: nothing here lets an agent act that the files stop; each step is a row with its
 //! actor, on the record, and in force at every replica with the epoch that it raised; moments are the store's.
 
+mod over;
+mod server;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,6 +48,9 @@ pub struct Halted {
     pub at: i64,
 }
 
+/// Who stops what nobody has attested in time and what has expired, as the record names it.
+pub const CLOCK: &str = "clock";
+
 /// That somebody said that something is still needed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attestation {
@@ -52,6 +58,9 @@ pub struct Attestation {
     pub by: String,
     /// When, seconds since 1970.
     pub at: i64,
+    /// Nobody said it again within so many seconds, and that is on the record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missed_s: Option<u64>,
 }
 
 /// What became of agents and servers, as the store has it.
@@ -126,6 +135,19 @@ impl Lifecycle {
                 _ => {}
             }
         }
+        let now_s = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        let expired = config.servers.iter().filter(|server| {
+            let is_told = |day| self.attested.contains_key(&over::expired_key(&server_key(&server.id), day));
+            server.expires.is_some_and(|day| crate::identity::end_of(day) <= now_s || is_told(day))
+        });
+        stopped.servers.extend(expired.map(|server| server.id.clone()));
+        // An agent whose last day was told to be over does not come back with the clock.
+        let back = config.agents.values().filter(|agent| {
+            let is_told = |day| self.attested.contains_key(&over::expired_key(&agent_key(&agent.id), day));
+            agent.expires.is_some_and(|day| crate::identity::end_of(day) > now_s && is_told(day))
+        });
+        stopped.agents.extend(back.map(|agent| (agent.id.clone(), AgentState::Suspended)));
+        stopped.servers.extend(self.halted.keys().filter_map(|key| server::of_row(key)));
         for (key, halted) in &self.halted {
             // One that is stopped for one person has another name.
             if let Ok(id) = AgentId::new(key) {
@@ -170,6 +192,14 @@ impl Lifecycle {
         })
     }
 
+    /// Since when an agent is stopped because nobody has attested it, and why.
+    #[must_use]
+    pub fn missed(&self, agent: &AgentId) -> Option<(i64, &'static str)> {
+        let attested = self.attested.get(&agent_key(agent))?;
+        let given_s = i64::try_from(attested.missed_s?).unwrap_or(i64::MAX);
+        Some((attested.at.saturating_add(given_s), over::MISSED))
+    }
+
     /// Who said last that something is still needed.
     #[must_use]
     pub fn attested(&self, key: &str) -> Option<&Attestation> {
@@ -180,6 +210,10 @@ impl Lifecycle {
     #[must_use]
     pub fn due(&self, key: &str, every: Duration, now: Duration) -> Due {
         let Some(attested) = self.attested.get(key) else { return Due::Later };
+        // What was told to be over stays over, whatever the clock says, unless the files give it more time.
+        if attested.missed_s == Some(every.as_secs()) {
+            return Due::Over;
+        }
         let at = Duration::from_secs(u64::try_from(attested.at).unwrap_or_default());
         let end = at.saturating_add(every);
         if now >= end {
@@ -324,7 +358,7 @@ impl Gateway {
     /// # Errors
     /// `store_unavailable`, `record_unavailable`.
     pub async fn attest_owned(&self, key: &str, owner: &str, by: &str) -> Result<(), Stop> {
-        let action = put(&Attestation { by: by.to_owned(), at: self.store.now_s().await? })?;
+        let action = put(&Attestation { by: by.to_owned(), at: self.store.now_s().await?, missed_s: None })?;
         let change = Change::new(ATTESTED, key, Expect::Anything, action);
         let Changed::Done { epoch, .. } = self.store.change(vec![change], Tell::Everybody).await? else {
             return Err(Failure::before(Reason::StoreUnavailable, "no more attestations fit").into());
@@ -357,16 +391,17 @@ impl Gateway {
         for (key, owner) in known {
             match lifecycle.due(&key, now.written.attest_every, moment) {
                 Due::Later if lifecycle.attested(&key).is_none() => {
-                    let action = put(&Attestation { by: "files".to_owned(), at })?;
+                    let action = put(&Attestation { by: "files".to_owned(), at, missed_s: None })?;
                     // Another replica may have noted it just now.
                     let change = vec![Change::new(ATTESTED, key, Expect::Absent, action)];
                     let _noted_by_somebody = self.store.change(change, Tell::Nobody).await?;
                 }
                 Due::Later => {}
                 Due::Soon => tracing::warn!(%key, owner, "its owner has to attest soon that it is still needed"),
-                Due::Over => tracing::warn!(%key, owner, "its owner has not attested that it is still needed"),
+                Due::Over => self.tell_of_missed(&key, &owner, &now.written).await?,
             }
         }
+        self.tell_of_expired(&now.written, &lifecycle, at).await?;
         let fresh = Lifecycle::read(&self.store, self.store.revocation_epoch().await?).await?;
         fresh.keep_newest(&self.lifecycle);
         let stopped = self.lifecycle.load().stopped(&now.written, moment);
@@ -389,7 +424,7 @@ mod tests {
     use crate::identity::fixture;
 
     fn lifecycle(attested_at: i64) -> Lifecycle {
-        let attestation = Attestation { by: "user:corp/anna".into(), at: attested_at };
+        let attestation = Attestation { by: "user:corp/anna".into(), at: attested_at, missed_s: None };
         Lifecycle { attested: [("agent/bot".to_owned(), attestation)].into(), ..Lifecycle::default() }
     }
 
@@ -427,7 +462,7 @@ mod tests {
     fn a_server_that_is_not_attested_in_time_is_there_for_nobody() {
         let mut config = fixture::config();
         let mut lifecycle = lifecycle(i64::MAX);
-        let attestation = Attestation { by: "files".into(), at: 1_000 };
+        let attestation = Attestation { by: "files".into(), at: 1_000, missed_s: None };
         lifecycle.attested.insert("server/git".into(), attestation);
         let every = config.attest_every;
         let at = |before: u64| Duration::from_secs(1_000 - before) + every;

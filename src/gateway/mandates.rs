@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::Gateway;
 use super::ask::Meant;
 use crate::delegate::TakenBack;
-use crate::guard::mandate::{Completion, Held, Opening};
+use crate::guard::mandate::{CLOCK, Completion, Held, Opening};
 pub use crate::guard::mandate::{Mandate, Wish};
 use crate::guard::{Left, Party};
 use crate::identity::revoked::RevocationTarget;
@@ -231,6 +231,9 @@ impl Gateway {
         let note = MandateNote { actor: by, epoch: Some(epoch), ..noted("completed", &status.mandate, &status.calls) };
         self.journal.mandated(&note).await?;
         // Whoever could not come to here completes it again, and it goes on from there.
+        if let Err(failure) = self.guard.approvals().withdraw_ended().await {
+            tracing::warn!(%failure, mandate = %id, "what waits for approval under it is withdrawn later");
+        }
         if let Err(failure) = self.guard.mandates().tell(id).await {
             tracing::warn!(%failure, mandate = %id, "that its end is on the record is not remembered");
         }
@@ -257,10 +260,14 @@ impl Gateway {
     /// Tells of mandates that are over and of which nobody told, one page of them; answers where to go on.
     pub(super) async fn tell_of_ended(&self, after: Option<&str>) -> Result<Option<String>, Failure> {
         let (untold, next) = self.guard.mandates().untold(after).await?;
+        if !untold.is_empty() {
+            self.guard.approvals().withdraw_ended().await?;
+        }
         for mandate in untold {
             // One replica tells, whoever comes first.
-            if !self.guard.mandates().tell(&mandate.id).await? {
-                continue;
+            let Some(epoch) = self.guard.mandates().tell(&mandate.id).await? else { continue };
+            if epoch.is_some() {
+                self.take_revocations().await?;
             }
             let calls = self.guard.by_server(&mandate).await?;
             let note = match &mandate.ended {
@@ -269,7 +276,7 @@ impl Gateway {
                     epoch: Some(self.revocation_epoch()),
                     ..noted("completed", &mandate, &calls)
                 },
-                None => MandateNote { actor: "clock", ..noted("expired", &mandate, &calls) },
+                None => MandateNote { actor: CLOCK, epoch, ..noted("expired", &mandate, &calls) },
             };
             self.journal.mandated(&note).await?;
         }

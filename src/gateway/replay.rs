@@ -4,6 +4,8 @@
 //! never lets anybody do more than the store that was lost; a row whose meaning is not known here is a gap, and not
 //! passed over.
 
+pub mod seen;
+
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 
@@ -23,14 +25,8 @@ use crate::shelf::{Action, Change, Changed, Expect, Section, Shelf, Tell};
 use crate::store::{RowTold, Store};
 
 /// Sections whose rows are not put back.
-const TOLD_ELSEWHERE: [&str; 6] = [
-    approval::BREAK_GLASS.name,
-    crate::outbox::OUTBOX.name,
-    vault::OWED.name,
-    vault::SWEPT.name,
-    review::REVIEWS.name,
-    review::GRANTS.name,
-];
+const TOLD_ELSEWHERE: [&str; 5] =
+    [approval::BREAK_GLASS.name, crate::outbox::OUTBOX.name, vault::OWED.name, vault::SWEPT.name, review::GRANTS.name];
 
 /// A row as the record tells it.
 #[derive(Debug, Clone, Deserialize)]
@@ -50,6 +46,11 @@ impl RowRead {
     #[must_use]
     pub fn is_of_a_definition(&self) -> bool {
         self.section == pins::DECIDED.name
+    }
+
+    /// What it says, where that was told.
+    pub(super) fn says(&self) -> Option<&str> {
+        self.says.as_deref()
     }
 
     /// The same as stores tell each other.
@@ -93,6 +94,7 @@ pub async fn rows(store: &Store, told: &[RowRead], at: i64) -> Result<Vec<Change
             section if label::SECTIONS.iter().any(|own| own.name == section) => Vec::new(),
             // Messages; tokens that nobody has any more; definitions and what was said of grants, of which the record has
             // lines of their own.
+            section if section == review::REVIEWS.name => review::told_again(row).into_iter().collect(),
             section if TOLD_ELSEWHERE.contains(&section) || pins::SECTIONS.contains(&section) => Vec::new(),
             section => return Err(format!("tells of rows of `{section}`, which are not known here")),
         };

@@ -4,6 +4,7 @@
 //! who may say so. Invariant: a grant that has ended allows nothing at any replica, whatever the files say, until
 //! somebody restores it; a review that nobody closes is closed at its deadline.
 
+mod again;
 mod rows;
 
 use std::collections::BTreeSet;
@@ -21,6 +22,7 @@ use crate::outcome::{Failure, Reason, Refusal, Stop};
 use crate::policy::{GrantId, Policy, Sources, Strictness, World};
 use crate::record::journal;
 use crate::shelf::{Action, Change, Changed, Expect, Row, Shelf, Tell};
+pub(super) use again::told_again;
 use rows::{Answers, all, ending, key, put, read};
 pub(super) use rows::{ENDED, GRANTS, REVIEWS};
 
@@ -151,19 +153,8 @@ impl Gateway {
     /// # Errors
     /// When the record or the store cannot be read, or there is no room.
     pub async fn open_review(&self, actor: &str, since: Timestamp, deadline: Timestamp) -> Result<Review, Stop> {
-        let now = self.snapshot();
-        let journal = journal::directory(&now.config.gateway.state);
-        let (policy, at) = (Arc::clone(&now.policy), self.store_now().await?);
-        let read = tokio::task::spawn_blocking(move || {
-            let usage = Usage::read(&journal, since, at)?;
-            let grants = usage.of_grants(&policy);
-            Ok::<_, std::io::Error>((usage.oldest, usage.not_kept, grants))
-        });
-        let unreadable = |problem: String| Failure::before(Reason::RecordUnavailable, problem);
-        let (oldest_record, not_kept, grants) = read
-            .await
-            .map_err(|error| unreadable(error.to_string()))?
-            .map_err(|error| unreadable(error.to_string()))?;
+        let (at, policy) = (self.store_now().await?, Arc::clone(&self.snapshot().policy));
+        let (oldest_record, not_kept, grants) = self.grants_since(&policy, since, at).await?;
         let review = Review {
             id: ulid::Ulid::generate().to_string().to_ascii_lowercase(),
             opened_by: actor.to_owned(),
@@ -172,23 +163,22 @@ impl Gateway {
             oldest_record,
             not_kept,
             deadline,
-            revision: now.policy.revision(),
+            revision: policy.revision(),
             closed: None,
         };
-        let mut rows = Vec::new();
-        for (number, usage) in grants.into_iter().enumerate() {
-            let server = usage.grant.object.split_once('/').and_then(|(server, _)| ServerId::new(server).ok());
-            let owner = server.and_then(|server| now.written.server(&server).map(|server| server.owner.clone()));
-            let key = key(&review.id, number, &usage.grant.id);
-            let grant = ReviewedGrant { usage, owner: owner.unwrap_or_default(), answer: Answer::Open, said: None };
-            rows.push(put(GRANTS, key, Expect::Absent, &review.id, &grant, review.gone_us())?);
-        }
+        let mut rows = self.grant_rows(&review, grants)?;
         // The review itself comes last: one that is there is whole.
         rows.push(put(REVIEWS, review.id.clone(), Expect::Absent, "", &review, review.gone_us())?);
         let mut batches = rows.chunks(limit::SHELF_CHANGES_MAX).enumerate();
+        let last = rows.chunks(limit::SHELF_CHANGES_MAX).len();
         let failed = loop {
-            let Some((number, batch)) = batches.next() else { return Ok(review) };
-            if let Err(stop) = self.change_rows(batch.to_vec(), Tell::Nobody).await {
+            let Some((number, batch)) = batches.next() else {
+                self.take_revocations().await?;
+                return Ok(review);
+            };
+            // That there is one is told: a store that has forgotten it is older than the record.
+            let tell = if number + 1 == last { Tell::Everybody } else { Tell::Nobody };
+            if let Err(stop) = self.change_rows(batch.to_vec(), tell).await {
                 break (number, stop);
             }
         };
@@ -200,6 +190,36 @@ impl Gateway {
             }
         }
         Err(failed.1)
+    }
+
+    /// Every grant of the policy, and what the record says of its use since then; and how far back that goes.
+    async fn grants_since(
+        &self,
+        policy: &Arc<Policy>,
+        since: Timestamp,
+        at: Timestamp,
+    ) -> Result<(Option<Timestamp>, u64, Vec<GrantUse>), Failure> {
+        let (journal, policy) = (journal::directory(&self.snapshot().config.gateway.state), Arc::clone(policy));
+        let read = tokio::task::spawn_blocking(move || {
+            let usage = Usage::read(&journal, since, at)?;
+            let grants = usage.of_grants(&policy);
+            Ok::<_, std::io::Error>((usage.oldest, usage.not_kept, grants))
+        });
+        let unreadable = |problem: String| Failure::before(Reason::RecordUnavailable, problem);
+        read.await.map_err(|error| unreadable(error.to_string()))?.map_err(|error| unreadable(error.to_string()))
+    }
+
+    /// The rows of the grants of a review of which nobody has said anything yet.
+    fn grant_rows(&self, review: &Review, grants: Vec<GrantUse>) -> Result<Vec<Change>, Failure> {
+        let now = self.snapshot();
+        let row = |(number, usage): (usize, GrantUse)| {
+            let server = usage.grant.object.split_once('/').and_then(|(server, _)| ServerId::new(server).ok());
+            let owner = server.and_then(|server| now.written.server(&server).map(|server| server.owner.clone()));
+            let key = key(&review.id, number, &usage.grant.id);
+            let grant = ReviewedGrant { usage, owner: owner.unwrap_or_default(), answer: Answer::Open, said: None };
+            put(GRANTS, key, Expect::Absent, &review.id, &grant, review.gone_us())
+        };
+        grants.into_iter().enumerate().map(row).collect()
     }
 
     /// Every review, oldest first.
@@ -275,7 +295,9 @@ impl Gateway {
         let (row, mut review) = self.find_review(id).await?;
         review.closed = Some(Said { by: actor.to_owned(), at: self.store_now().await? });
         let change = put(REVIEWS, id.to_owned(), Expect::Version(row.version), "", &review, review.gone_us())?;
-        self.change_rows(vec![change], Tell::Nobody).await?;
+        // A store that has forgotten this would close it once more, and end what was attested.
+        self.change_rows(vec![change], Tell::Everybody).await?;
+        self.take_revocations().await?;
         Ok(count)
     }
 
@@ -303,6 +325,7 @@ impl Gateway {
             Ok(due) => due,
             Err(failure) => return tracing::warn!(%failure, "whether a review is over cannot be seen"),
         };
+        self.complete_restored_reviews(&reviews).await;
         for review in reviews.iter().filter(|review| review.closed.is_none() && review.deadline <= now) {
             match self.close_review(&review.id, "deadline").await {
                 Ok(count) => tracing::warn!(review = review.id, ended = count, "a review is over: grants have ended"),

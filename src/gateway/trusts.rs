@@ -35,11 +35,13 @@ fn is_wider_server(before: &ServerConfig, after: &ServerConfig) -> bool {
         title: _,
         owner,
         review,
+        expires,
         discoverable,
         environment,
         transport,
         credential,
         tool_credentials,
+        tool_budgets,
         prefix,
         list_as,
         isolation,
@@ -57,6 +59,11 @@ fn is_wider_server(before: &ServerConfig, after: &ServerConfig) -> bool {
     // Who approves its calls, and after whom it goes when they are taken back.
     *owner != before.owner
         || wider::grew(before.review, *review)
+        || wider::grew(before.expires, *expires)
+        || before.tool_budgets.iter().any(|(tool, budget)| {
+            let now = tool_budgets.get(tool).copied().unwrap_or_default();
+            wider::grew(budget.calls_per_minute, now.calls_per_minute) || wider::grew(budget.calls_per_day, now.calls_per_day)
+        })
         || (*discoverable && !before.discoverable)
         || *environment != before.environment
         || text(&(transport, credential, tool_credentials)) != text(&(&before.transport, &before.credential, &before.tool_credentials))

@@ -11,12 +11,12 @@ use super::consume::Reservations;
 use super::mandate::{Held, Mandate};
 use super::{Charge, Wanted};
 use crate::config::{AgentBudget, AgentConfig, Budget, Config};
-use crate::ids::{AgentId, Digest, ServerId};
+use crate::ids::{Action, AgentId, Digest, ServerId};
 use crate::limit;
 use crate::outcome::{Failure, Reason};
 use crate::policy::Permit;
 use crate::record::event::ChargeNote;
-use crate::shelf::{Action, Change, Expect, Section, Shelf, Tell};
+use crate::shelf::{self, Change, Expect, Section, Shelf, Tell};
 
 /// The rows of counts.
 const COUNTS: Section = Section { name: "count", rows_max: limit::COUNTS_MAX };
@@ -52,6 +52,9 @@ pub(super) fn reserve(reservations: &mut Reservations, permit: &Permit, wanted: 
     for mandate in wanted.mandate.into_iter().flat_map(Held::all) {
         of_mandate(reservations, mandate, budget_of(mandate, wanted.config), bytes, now_us);
     }
+    if let Some((budget, key)) = of_tool(permit) {
+        in_turns(reservations, &budget, &key, now_us);
+    }
     let persona = permit.caller().persona();
     let mut counted: Vec<&AgentId> = Vec::new();
     for agent in persona.agent.iter().chain(&persona.chain) {
@@ -69,9 +72,9 @@ fn once(reservations: &mut Reservations, permit: &Permit, wanted: &Wanted<'_>, r
     let of_agent = |agent: &crate::identity::AgentFacts| {
         wanted.config.agents.get(&agent.id).is_some_and(|config| config.budget != AgentBudget::default())
     };
-    let is_counted =
-        wanted.mandate.into_iter().flat_map(Held::all).any(|mandate| !budget_of(mandate, wanted.config).is_open())
-            || persona.agent.iter().chain(&persona.chain).any(of_agent);
+    let is_counted = of_tool(permit).is_some()
+        || wanted.mandate.into_iter().flat_map(Held::all).any(|mandate| !budget_of(mandate, wanted.config).is_open())
+        || persona.agent.iter().chain(&persona.chain).any(of_agent);
     if is_counted {
         let gone = until.saturating_add(limit::COUNT_KEPT);
         let gone_us = i64::try_from(gone.as_micros()).unwrap_or(i64::MAX);
@@ -104,22 +107,38 @@ fn of_mandate(reservations: &mut Reservations, mandate: &Mandate, budget: Budget
 }
 
 fn of_agent(reservations: &mut Reservations, agent: &AgentConfig, now_us: i64) {
-    let key = format!("agent/{}", agent.id);
-    if let Some(rate) = agent.budget.calls_per_minute {
-        reservations.reserve(in_turn(&key, MINUTE_US, rate, now_us), Reason::RateLimited);
+    in_turns(reservations, &agent.budget, &format!("agent/{}", agent.id), now_us);
+}
+
+/// What all callers together may use of the tool that is called, and how that is counted.
+fn of_tool(permit: &Permit) -> Option<(AgentBudget, String)> {
+    let target = permit.target();
+    let budget = target.server().tool_budgets.get(target.name()).filter(|_| *target.action() == Action::Call)?;
+    Some((*budget, format!("tool/{}/{}", target.server_id(), target.name())))
+}
+
+fn in_turns(reservations: &mut Reservations, budget: &AgentBudget, key: &str, now_us: i64) {
+    if let Some(rate) = budget.calls_per_minute {
+        reservations.reserve(in_turn(key, MINUTE_US, rate, now_us), Reason::RateLimited);
     }
-    if let Some(most) = agent.budget.calls_per_day {
-        reservations.reserve(in_turn(&key, DAY_US, most, now_us), Reason::BudgetExhausted);
+    if let Some(most) = budget.calls_per_day {
+        reservations.reserve(in_turn(key, DAY_US, most, now_us), Reason::BudgetExhausted);
     }
 }
 
 /// One more in the minute or day that it is.
 fn in_turn(key: &str, length_us: i64, most: u32, now_us: i64) -> Change {
+    let (key, gone_us) = turn(key, length_us, now_us);
+    counted(key, 1, i64::from(most), gone_us)
+}
+
+/// The name of a count in the minute or day that it is, and when it is forgotten.
+fn turn(key: &str, length_us: i64, now_us: i64) -> (String, i64) {
     let turn = now_us.div_euclid(length_us);
     let kept = i64::try_from(limit::COUNT_KEPT.as_micros()).unwrap_or(i64::MAX);
     let gone_us = turn.saturating_add(1).saturating_mul(length_us).saturating_add(kept);
     let name = if length_us == MINUTE_US { "minute" } else { "day" };
-    counted(format!("{key}/{name}/{turn}"), 1, i64::from(most), gone_us)
+    (format!("{key}/{name}/{turn}"), gone_us)
 }
 
 /// One more mandate that somebody opens, in the day that it is; no more than so many fit into it.
@@ -128,20 +147,63 @@ pub(super) fn opening(opener: Digest, now_us: i64) -> Change {
 }
 
 fn counted(key: String, by: i64, at_most: i64, gone_us: i64) -> Change {
-    Change::new(COUNTS, key, Expect::Anything, Action::Count { by, at_most, expires_at_us: Some(gone_us) })
+    Change::new(COUNTS, key, Expect::Anything, shelf::Action::Count { by, at_most, expires_at_us: Some(gone_us) })
 }
 
 /// What a change has used up of a budget, as the record tells it; nothing for one that counts something else.
 pub(super) fn charged(change: &Change, number: i64) -> Option<ChargeNote> {
-    let Action::Count { by, at_most, .. } = &change.action else { return None };
-    let mut parts = change.key.split('/').filter(|_| change.section == COUNTS);
-    let of = match parts.next()? {
-        "mandate" => "mandate",
-        "agent" => "agent",
+    let shelf::Action::Count { by, at_most, .. } = &change.action else { return None };
+    let (of, rest) = change.key.split_once('/').filter(|_| change.section == COUNTS)?;
+    let (of, id, what) = match of {
+        "mandate" | "agent" => {
+            let (id, what) = rest.split_once('/')?;
+            (if of == "agent" { "agent" } else { "mandate" }, id, what.split('/').next()?)
+        }
+        // The names of tools may have anything in them.
+        "tool" => {
+            let (rest, _turn) = rest.rsplit_once('/')?;
+            let (id, what) = rest.rsplit_once('/')?;
+            ("tool", id, what)
+        }
         _ => return None,
     };
-    let (id, what) = (parts.next()?.to_owned(), parts.next()?.to_owned());
-    Some(ChargeNote { of, id, what, charged: *by, left: at_most.saturating_sub(number) })
+    let (id, what) = (id.to_owned(), what.to_owned());
+    Some(ChargeNote { of, id, what, charged: *by, left: at_most.saturating_sub(number), used: number })
+}
+
+/// What the record tells that was used up then.
+#[derive(Debug, Clone, Copy)]
+pub struct UsedUp<'a> {
+    /// `mandate` or `agent`.
+    pub of: &'a str,
+    /// Which.
+    pub id: &'a str,
+    /// `calls`, `bytes` or `day`.
+    pub what: &'a str,
+    /// So much.
+    pub used: i64,
+    /// When, microseconds since 1970.
+    pub at_us: i64,
+}
+
+/// The change that counts what a store has forgotten: nothing where it knows of as much, or nobody asks any more.
+///
+/// # Errors
+/// `store_unavailable`.
+pub async fn replayed(shelf: &dyn Shelf, told: &UsedUp<'_>, now_us: i64) -> Result<Option<Change>, Failure> {
+    let (key, gone_us) = match (told.of, told.what) {
+        ("mandate", "calls" | "bytes") => {
+            let Some(row) = shelf.row(super::mandate::MANDATES, told.id).await? else { return Ok(None) };
+            let Ok(mandate) = serde_json::from_str::<Mandate>(&row.body) else { return Ok(None) };
+            (if told.what == "calls" { calls_of(told.id) } else { bytes_of(told.id) }, gone_us(&mandate))
+        }
+        ("agent" | "tool", "day") if told.at_us.div_euclid(DAY_US) == now_us.div_euclid(DAY_US) => {
+            turn(&format!("{}/{}", told.of, told.id), DAY_US, now_us)
+        }
+        _ => return Ok(None),
+    };
+    let missing = told.used.saturating_sub(used(shelf, &key).await?);
+    Ok((missing > 0).then(|| counted(key, missing, i64::MAX, gone_us)))
 }
 
 fn calls_of(id: &str) -> String {

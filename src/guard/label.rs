@@ -13,6 +13,7 @@ mod again;
 mod carried;
 mod declassify;
 mod origin;
+mod replayed;
 mod rows;
 
 use std::fmt;
@@ -25,6 +26,7 @@ pub(super) use again::stands;
 pub use carried::{Carrier, CarrierKind};
 pub use declassify::{Declassification, Declassified, Wish};
 pub use origin::Origin;
+pub use replayed::{Replayed, Said};
 use rows::{Rows, raise_mandate};
 
 use super::Wanted;
@@ -92,8 +94,8 @@ pub struct LabelUse {
     caller: Caller,
     call: CallId,
     memory: Duration,
-    /// When the rows that it raises expire at the earliest.
-    until_us: i64,
+    /// When it was cleared, by the store's clock, and how long that is ago.
+    began: (i64, Instant),
     epoch: RevocationEpoch,
     /// Whether the rows are raised by it.
     raises: bool,
@@ -127,7 +129,7 @@ impl Labels {
         let Some(labelled) = again::labelled(permit, wanted, now) else { return Ok(None) };
         let rows = Rows::of(caller.persona(), wanted.mandate);
         let (memory, epoch) = (policy.label_memory(), caller.epoch());
-        let is_known = |known: &Remembered| known.epoch >= epoch && known.until_us > now.as_microsecond();
+        let is_known = |known: &Remembered| known.epoch >= epoch && known.until_us > wanted.now_us;
         let known = self.remembered.get(&rows.own).filter(is_known);
         let is_judged = sends && policy.is_judged(&labelled);
         // What is remembered may be less than what holds: whoever is judged is judged by the rows, and so is what
@@ -153,18 +155,18 @@ impl Labels {
         }
         let judged = is_judged.then(|| before.with(read));
         let after = before.with(labelled.shows()).with(read);
-        let fresh = known.is_some_and(|known| known.fresh_until > Instant::now());
+        let began = (wanted.now_us, Instant::now());
+        let fresh = known.is_some_and(|known| known.fresh_until > began.1);
         let adds = after.beyond(known.map_or(Seen::NOTHING, |known| known.seen)).is_any();
         let raises = after.is_any() && (adds || !fresh);
-        let until_us = now.as_microsecond().saturating_add(micros(memory));
         if known.is_none() && !after.is_any() {
             // Nothing is never more than the rows say; they are looked at again as often as others are renewed.
-            let until_us = now.as_microsecond().saturating_add(micros(renewed_after(memory)));
-            let nothing = Remembered { seen: after, fresh_until: Instant::now(), until_us, epoch };
+            let until_us = wanted.now_us.saturating_add(micros(renewed_after(memory)));
+            let nothing = Remembered { seen: after, fresh_until: began.1, until_us, epoch };
             self.remembered.insert(Arc::clone(&rows.own), nothing);
         }
         if raises {
-            for change in rows.raise(after, memory, &Origin::of(caller, Some(wanted.call))) {
+            for change in rows.raise(after, memory, &Origin::of(caller, Some(wanted.call), wanted.now_us)) {
                 reservations.reserve(change, Reason::StoreUnavailable);
             }
         }
@@ -176,7 +178,7 @@ impl Labels {
                 None => Expect::Absent,
             };
             let writes = labelled.writes_stores() && after.beyond(store.seen).is_any();
-            let note = || Origin::of(caller, Some(wanted.call)).line(after);
+            let note = || Origin::of(caller, Some(wanted.call), wanted.now_us).line(after);
             let action = if writes {
                 Action::Raise { bits: after.bits(), expires_at_us: None, note: Some(note()) }
             } else {
@@ -200,7 +202,7 @@ impl Labels {
             caller,
             call,
             memory,
-            until_us,
+            began,
             epoch,
             raises,
         }))
@@ -221,7 +223,7 @@ impl Labels {
             return Ok(None);
         }
         let seen = self.seen(&Rows::of(opener.persona(), above)).await?;
-        let origin = Origin::of(opener, None);
+        let origin = Origin::of(opener, None, mandate.opened_us);
         Ok(seen.is_any().then(|| raise_mandate(mandate, seen, policy.label_memory(), &origin)))
     }
 
@@ -299,7 +301,8 @@ impl LabelUse {
     }
 
     fn origin(&self) -> Origin {
-        Origin::of(&self.caller, Some(self.call))
+        let (at_us, moment) = self.began;
+        Origin::of(&self.caller, Some(self.call), at_us.saturating_add(micros(moment.elapsed())))
     }
 
     /// Remembers that the rows say so now.
@@ -310,7 +313,7 @@ impl LabelUse {
         let remembered = Remembered {
             seen: self.after,
             fresh_until: Instant::now() + renewed_after(self.memory),
-            until_us: self.until_us,
+            until_us: self.began.0.saturating_add(micros(self.memory)),
             epoch: self.epoch,
         };
         self.labels.remembered.insert(Arc::clone(&self.rows.own), remembered);

@@ -21,7 +21,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
-pub use budget::Left;
+pub use budget::{Left, UsedUp, replayed as used_up_again};
 
 use crate::config::{AgentConfig, Config};
 use crate::ids::{CallId, LegId, RevocationEpoch, ServerId, TemplateName};

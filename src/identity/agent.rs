@@ -236,7 +236,7 @@ pub(super) fn active(agent: &AgentConfig, now: i64) -> Result<i64, Refusal> {
 }
 
 /// The end of a day in UTC, seconds since 1970. A day whose end cannot be computed counts as past.
-pub(super) fn end_of(day: jiff::civil::Date) -> i64 {
+pub fn end_of(day: jiff::civil::Date) -> i64 {
     day.tomorrow()
         .and_then(|day| jiff::tz::TimeZone::UTC.to_timestamp(day.to_datetime(jiff::civil::Time::midnight())))
         .map_or(i64::MIN, |moment| moment.as_second())

@@ -54,6 +54,7 @@ pub(crate) mod fixture;
 #[cfg(test)]
 mod tests;
 
+pub use agent::end_of;
 pub use caller::{Caller, Elevation, Hop, Person, TokenFacts};
 pub use dpop::ALGORITHMS as PROOF_ALGORITHMS;
 pub use issuer::IssuerReadiness;

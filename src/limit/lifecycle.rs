@@ -6,6 +6,8 @@ use std::time::Duration;
 pub const ATTEST_EVERY: Duration = Duration::from_secs(90 * 86_400);
 /// They are reminded so long before it is too late.
 pub const ATTEST_REMINDED_BEFORE: Duration = Duration::from_secs(14 * 86_400);
+/// An issuer that says that an owner is still there attests what they answer for no more often than this.
+pub const ATTEST_CONFIRMED_AFTER: Duration = Duration::from_secs(86_400);
 /// Agents, and agents for one person, that are stopped at once.
 pub const STOPPED_MAX: u32 = 20_000;
 /// Attestations that are kept: of agents and of servers.

@@ -34,3 +34,5 @@ pub const COUNT_KEPT: Duration = Duration::from_secs(120);
 pub const MANDATES_LISTED_MAX: usize = 1_000;
 /// A handle of a mandate, as a header or `_meta` carries it.
 pub const MANDATE_HANDLE_BYTES_MAX: usize = 256;
+/// The name of a tool with a budget of its own: it is part of the name of a count.
+pub const TOOL_BUDGET_NAME_BYTES_MAX: usize = 256;

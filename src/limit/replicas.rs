@@ -32,6 +32,8 @@ pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(2);
 pub const MEMBER_GONE_AFTER: Duration = Duration::from_secs(10);
 /// A replica that was not heard of for so long is forgotten.
 pub const MEMBER_FORGOTTEN_AFTER: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Replicas of whose record the store says how much it knows.
+pub const RECORD_MARKS_MAX: u32 = 1_000;
 /// Replicas that are known at once.
 pub const MEMBERS_MAX: i64 = 1_000;
 /// How long a connection to another replica may take, its name and TLS aside.

@@ -141,6 +141,9 @@ pub struct LabelNote<'a> {
     /// What the tool does, as administrators have said.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tool: Vec<&'static str>,
+    /// The stores that it writes into.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stores: Vec<&'a str>,
     /// The entry that speaks against it, as `file:line`, where that is only written down.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed: Option<&'a str>,
@@ -162,6 +165,8 @@ pub struct ChargeNote {
     pub charged: i64,
     /// So much more fits.
     pub left: i64,
+    /// So much was used up then.
+    pub used: i64,
 }
 
 /// What is kept of an upstream credential.

@@ -67,7 +67,7 @@ pub struct MandateNote<'a> {
 /// What became of an agent, or of the attestation of an agent or a server.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct LifecycleNote<'a> {
-    /// `suspended`, `resumed`, `retired` or `attested`.
+    /// `suspended`, `resumed`, `retired`, `expired` or `attested`.
     pub event: &'static str,
     /// `agent` or `server`.
     pub kind: &'static str,
@@ -75,7 +75,7 @@ pub struct LifecycleNote<'a> {
     pub id: &'a str,
     /// Who answers for it.
     pub owner: &'a str,
-    /// By whom: a person, `host:UID`, or `breaker`.
+    /// By whom: a person, `host:UID`, `breaker`, or `clock`.
     #[serde(serialize_with = "redact::serialize")]
     pub actor: &'a str,
     /// For whom it is stopped, where it is not stopped for everybody.

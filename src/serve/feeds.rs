@@ -40,6 +40,10 @@ impl Brake for Gateway {
         Box::pin(async move { self.take_accounts_for(target, actor).await.map(drop) })
     }
 
+    fn confirmed<'a>(&'a self, owner: &'a str, actor: &'a str) -> BoxFuture<'a, Result<(), Stop>> {
+        Box::pin(self.confirm_owned(owner, actor))
+    }
+
     fn is_stopped(&self, owner: &str) -> bool {
         self.snapshot().barred.owners.contains(owner)
     }

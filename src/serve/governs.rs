@@ -53,6 +53,16 @@ impl Governs for Gateway {
         Box::pin(async move { Self::wish(self, by, &wish).await })
     }
 
+    fn step_server<'a>(
+        &'a self,
+        server: &'a ServerId,
+        step: Step,
+        by: &'a str,
+        note: &'a str,
+    ) -> BoxFuture<'a, Result<(), Stop>> {
+        Box::pin(Self::step_server(self, server, step, by, note))
+    }
+
     fn attest<'a>(&'a self, by: &'a Caller, kind: Attested, id: &'a str) -> BoxFuture<'a, Result<(), Stop>> {
         Box::pin(async move {
             let now = self.snapshot();

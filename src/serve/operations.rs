@@ -156,7 +156,7 @@ impl Operations for Gateway {
             let known = health.iter().find(|(id, _)| *id == server.id).map(|(_, health)| health);
             let (word, reason, since) = match known {
                 _ if now.barred.stopped.servers.contains(&server.id) => {
-                    ("revoked", "its owner has not attested in time that it is still needed", None)
+                    ("revoked", "it is suspended, its owner has not attested in time, or it has expired", None)
                 }
                 _ if now.config.server(&server.id).is_none() => ("revoked", "access to it was taken back", None),
                 Some(Health::Up) => ("up", "", None),

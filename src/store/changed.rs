@@ -16,7 +16,7 @@ use crate::outcome::Failure;
 use crate::shelf::{Action, Change};
 
 /// Sections whose rows are told with what they say: reconciling needs it, and none of it is secret.
-const TOLD_WHOLE: [&str; 3] = ["attested", "ended_grant", "stopped"];
+const TOLD_WHOLE: [&str; 4] = ["attested", "ended_grant", "review", "stopped"];
 /// The kind of a change that is none of a revocation.
 const ROWS: &str = "rows";
 

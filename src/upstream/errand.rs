@@ -110,7 +110,13 @@ impl Errand {
             progress_token: None,
             last_words: None,
         };
-        Parcel { access: access.clone(), listening: self.method == "subscriptions/listen", outgoing, errand: true }
+        Parcel {
+            access: access.clone(),
+            listening: self.method == "subscriptions/listen",
+            outgoing,
+            leg: None,
+            errand: true,
+        }
     }
 }
 

@@ -59,6 +59,9 @@ pub(super) enum Reply {
     Refused(StatusCode, Option<Message>),
 }
 
+/// As which request the record knows what is sent.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
 /// The headers of one request, and the credential among them.
 #[derive(Debug, Clone)]
 pub(super) struct Outfit {
@@ -190,6 +193,12 @@ impl Http {
             if let Ok(value) = HeaderValue::from_str(value) {
                 headers.append(name, value);
             }
+        }
+        // What the server writes into its own log leads to ours; where its entry lets the client's pass, that is the one.
+        if let Some(leg) = parcel.leg.filter(|_| !headers.contains_key(&REQUEST_ID))
+            && let Ok(value) = HeaderValue::try_from(leg.to_string())
+        {
+            headers.insert(REQUEST_ID, value);
         }
         if era == Era::Modern {
             let unsendable = |what: &str| {

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, ServerConfig, TransportConfig};
 use crate::delegate::{CredentialHeader, Grant, Handed};
-use crate::ids::{AuthorizationContext, ParkId, PrincipalKey, ServerId};
+use crate::ids::{AuthorizationContext, LegId, ParkId, PrincipalKey, ServerId};
 use crate::limit;
 use crate::outcome::{Failure, Outcome, Reason};
 use crate::record::Entry;
@@ -114,6 +114,8 @@ struct Dispatch {
     context: AuthorizationContext,
     principal: PrincipalKey,
     credential: Option<CredentialHeader>,
+    /// As which request the record knows it.
+    leg: Option<LegId>,
     outgoing: Outgoing,
 }
 
@@ -206,6 +208,7 @@ impl Upstreams {
             context: grant.context(),
             principal: grant.principal(),
             credential: grant.credential().header.clone(),
+            leg: Some(grant.leg().leg),
             outgoing,
         })
     }
@@ -294,6 +297,7 @@ impl Upstreams {
             },
             listening: dispatch.outgoing.method == "subscriptions/listen",
             outgoing: dispatch.outgoing,
+            leg: dispatch.leg,
             errand: false,
         })
     }

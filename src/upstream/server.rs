@@ -22,11 +22,10 @@ use super::link::Link;
 use super::oldest::Stream;
 use super::parked::{Asker, Lot, Replies};
 use super::stdio::{Running, Stdio};
-use super::subscription::Feeds;
-use super::{Access, answer, drive, events, parked};
+use super::{Access, answer, drive, events, parked, subscription::Feeds};
 use crate::config::{Isolation, ServerConfig, TransportConfig};
 use crate::egress::{EgressPolicy, upstream_client};
-use crate::ids::ParkId;
+use crate::ids::{LegId, ParkId};
 use crate::limit;
 use crate::outcome::{Failure, Outcome, Reason};
 use crate::wire::mcp::{Era, Kind, code};
@@ -37,7 +36,8 @@ use crate::wire::{Askable, Json, Outgoing, Value};
 pub(super) struct Parcel {
     pub(super) access: Access,
     pub(super) outgoing: Outgoing,
-    /// It is the gateway's own housekeeping.
+    /// As which request the record knows it, and whether it is the gateway's own housekeeping, which has none.
+    pub(super) leg: Option<LegId>,
     pub(super) errand: bool,
     /// It stays open: `subscriptions/listen`.
     pub(super) listening: bool,

@@ -57,8 +57,12 @@ async fn start() -> Running {
 
 impl Running {
     fn bot(&self) -> Client {
-        let mut claims = self.issuer.claims("bot", &[], &self.gateway.resource());
-        claims["client_id"] = json!("bot");
+        self.software("bot")
+    }
+
+    fn software(&self, client: &str) -> Client {
+        let mut claims = self.issuer.claims(client, &[], &self.gateway.resource());
+        claims["client_id"] = json!(client);
         self.gateway.client(&self.issuer.sign(&claims))
     }
 
@@ -185,9 +189,10 @@ async fn a_suspension_for_one_person_holds_behind_another_agent_and_is_counted()
 async fn agents_and_servers_that_nobody_attests_are_stopped_until_their_owner_does() {
     let (issuer, upstream) = (Issuer::start().await, Scripted::echo().await);
     let Some(setup) = Setup::new(&issuer)
-        .policy(&format!("{DEVELOPERS_MAY}{RULES}"))
-        .policy_file("agents.toml", &format!("attest_every = \"30d\"\n{AGENTS}"))
+        .policy(&format!("{DEVELOPERS_MAY}{RULES}{}", brief_rules()))
+        .policy_file("agents.toml", &format!("attest_every = \"30d\"\n{AGENTS}{}", brief_agent()))
         .http_server("tools", &upstream.url, "")
+        .http_server("brief", &upstream.url, &format!("expires = {}", days_from_now(7)))
         .admin(ADMIN)
         .own_clock()
     else {
@@ -195,6 +200,7 @@ async fn agents_and_servers_that_nobody_attests_are_stopped_until_their_owner_do
     };
     let mut running = Running { gateway: setup.start().await, issuer, upstream };
     assert_eq!(called(&running.bot()).await.0, 200);
+    assert_eq!(called(&running.software("brief")).await.0, 200);
     assert_eq!(running.shown("bot")["attested_by"], "files");
     let stopped = running.gateway.stop().await;
     assert!(stopped.success());
@@ -213,11 +219,12 @@ async fn agents_and_servers_that_nobody_attests_are_stopped_until_their_owner_do
         }
         running.issuer.sign(&claims)
     };
-    let servers = async || {
+    let server = async |which: &str| {
         let answer = request::<()>(&running.gateway.state(), http::Method::GET, "/servers", None).await.unwrap();
-        serde_json::from_slice::<Value>(&answer.body).unwrap()[0].clone()
+        let all = serde_json::from_slice::<Value>(&answer.body).unwrap();
+        all.as_array().unwrap().iter().find(|server| server["server"] == which).unwrap().clone()
     };
-    let overdue = servers().await;
+    let overdue = server("tools").await;
     assert_eq!(overdue["health"], "revoked", "{overdue}");
     assert!(overdue["reason"].as_str().unwrap().contains("has not attested in time"), "{overdue}");
     let owner = later(running.issuer.administrator("owner", &["admins"], &running.gateway.admin));
@@ -232,7 +239,7 @@ async fn agents_and_servers_that_nobody_attests_are_stopped_until_their_owner_do
     let absent = alice.call_tool("tools__echo", json!({})).await;
     assert!(absent.text.contains("Unknown tool"), "{}", absent.text);
     attests("servers/tools").await;
-    assert_ne!(servers().await["health"], "revoked");
+    assert_ne!(server("tools").await["health"], "revoked");
     eventually("the server", async || alice.call_tool("tools__echo", json!({})).await.text.contains("\"result\""))
         .await;
     running.gateway.set_clock("+0");
@@ -244,8 +251,107 @@ async fn agents_and_servers_that_nobody_attests_are_stopped_until_their_owner_do
     assert_eq!(called(&running.bot()).await.0, 200);
     assert_eq!(running.shown("bot")["attested_by"], "user:test/owner");
     assert_eq!(running.order("owner", "/servers/tools/attest", json!({})).await.status, 200);
-    assert_eq!(running.told(), vec![("attested".to_owned(), "user:test/owner".to_owned()); 4]);
+    let told = |event: &str, by: &str| running.told().iter().filter(|told| *told == &(event.into(), by.into())).count();
+    assert_eq!(told("attested", "user:test/owner"), 4);
+    // What the clock has stopped is told like what persons stop, each once: three agents, two servers, and what has expired.
+    assert_eq!((told("suspended", "clock"), told("expired", "clock")), (5, 2), "{:?}", running.told());
+    let lines = running.gateway.records("lifecycle").into_iter().map(|line| line["lifecycle"].clone());
+    for life in lines.filter(|life| life["event"] == "expired") {
+        assert!(life["id"] == "brief" && life["epoch"].is_u64() && life["owner"] == "user:test/owner", "{life}");
+    }
+    assert_eq!(running.order("owner", "/agents/brief/attest", json!({})).await.status, 200);
+    assert_eq!(called(&running.software("brief")).await.0, 403, "an attestation gives it no more days");
+    assert_eq!(server("brief").await["health"], "revoked", "also where the clock goes back");
     assert!(!running.upstream.calls().is_empty());
+}
+
+#[tokio::test]
+async fn a_suspended_server_is_there_for_nobody_until_a_person_resumes_it() {
+    let mut running = start().await;
+    let alice = running.person("alice");
+    assert_eq!(alice.call_tool("tools__echo", json!({})).await.tool_text(), "{}");
+    let gone = async |running: &Running| {
+        running.person("alice").call_tool("tools__echo", json!({})).await.text.contains("Unknown tool")
+    };
+    let stopped = running.command(&["agents", "suspend", "tools", "--server", "--note", "odd answers"]);
+    assert!(stopped.status.success(), "{stopped:?}");
+    assert!(gone(&running).await);
+    assert!(running.gateway.stop().await.success());
+    running.gateway.launch().await;
+    assert!(gone(&running).await, "also after a restart");
+    let socket = running.command(&["agents", "resume", "tools", "--server"]);
+    assert!(!socket.status.success(), "that gives something back: {socket:?}");
+    for (body, reason) in [
+        (json!({ "step": "suspend" }), "parameters_invalid"),
+        (json!({ "step": "suspend", "subject": "user:test/alice" }), "parameters_invalid"),
+    ] {
+        let refused = running.order("ann", "/servers/tools", body).await;
+        assert_eq!(refused.response()["reason"], reason, "{}", refused.text);
+    }
+    assert_eq!(
+        running.order("ann", "/servers/nothing", json!({ "step": "suspend" })).await.response()["reason"],
+        "target_unknown"
+    );
+    let resumed = running.order("ann", "/servers/tools", json!({ "step": "resume" })).await;
+    assert_eq!(resumed.status, 200, "{}", resumed.text);
+    eventually("the server", async || !gone(&running).await).await;
+    assert_eq!(running.order("ann", "/servers/tools", json!({ "step": "retire" })).await.status, 200);
+    assert!(gone(&running).await);
+    let again = running.order("ann", "/servers/tools", json!({ "step": "resume" })).await;
+    assert_eq!(again.response()["reason"], "parameters_invalid", "it is retired for good: {}", again.text);
+    let told = running.told();
+    let events: Vec<&str> = told.iter().map(|(event, _)| event.as_str()).collect();
+    assert_eq!(events, ["suspended", "resumed", "retired"]);
+    assert!(told[0].1.starts_with("host:") && told[1].1 == "user:test/ann", "{told:?}");
+}
+
+fn brief_rules() -> String {
+    RULES.lines().filter(|row| row.contains("bot")).map(|row| row.replace("bot", "brief") + "\n").collect()
+}
+
+/// An agent of a few days.
+fn brief_agent() -> String {
+    let bot = &AGENTS[AGENTS.find("[agents.bot]").unwrap()..];
+    format!("{}expires = {}\n", bot.replace("bot", "brief"), days_from_now(7))
+}
+
+/// A day in UTC.
+fn days_from_now(days: i64) -> String {
+    let moment = jiff::Timestamp::now().as_second() + days * 86_400;
+    jiff::Timestamp::from_second(moment).unwrap().to_string()[..10].to_owned()
+}
+
+#[tokio::test]
+async fn a_tools_own_budget_counts_over_all_that_call_it() {
+    let (issuer, upstream) = (Issuer::start().await, Scripted::echo().await);
+    let gateway = Setup::new(&issuer)
+        .policy(&format!("{DEVELOPERS_MAY}{RULES}"))
+        .policy_file("agents.toml", AGENTS)
+        .http_server("tools", &upstream.url, "tool_budgets = { echo = { calls_per_day = 3 } }")
+        .http_server("other", &upstream.url, "")
+        .start()
+        .await;
+    let running = Running { issuer, upstream, gateway };
+    let (alice, bob, bot) = (running.person("alice"), running.person("bob"), running.bot());
+    let mut done = 0;
+    for client in [&alice, &bob, &alice, &bob, &bot, &alice, &bot, &bob] {
+        let answer = client.call_tool("tools__echo", json!({})).await;
+        let exhausted = answer.text.contains("budget_exhausted");
+        assert!(exhausted || answer.tool_text() == "{}", "{}", answer.text);
+        done += usize::from(!exhausted);
+    }
+    // Midnight may pass in between, once.
+    assert!(done == 3 || done == 6, "{done} calls were let through");
+    assert_eq!(running.upstream.calls().len(), done);
+    assert_eq!(alice.call_tool("other__echo", json!({})).await.tool_text(), "{}", "every other tool goes on");
+    let charged = |line: &Value| line["result"]["budget"][0].clone();
+    eventually("the record to have what was used up", async || {
+        let of = |charge: &Value| (charge["of"].clone(), charge["id"].clone(), charge["what"].clone());
+        let lines: Vec<Value> =
+            running.gateway.records("result").iter().map(charged).filter(Value::is_object).collect();
+        lines.len() == done && lines.iter().all(|one| of(one) == (json!("tool"), json!("tools/echo"), json!("day")))
+    })
+    .await;
 }
 
 #[tokio::test]

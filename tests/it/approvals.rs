@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::support::client::{Answer, Client};
 use crate::support::gateway::{DEVELOPERS_MAY, Gateway, Setup};
 use crate::support::issuer::Issuer;
-use crate::support::postgres::{Database, PASSWORD};
+use crate::support::postgres::Database;
 use crate::support::scripted::{Scripted, result, text, tool};
 
 mod approver;
@@ -16,7 +16,7 @@ mod console;
 mod delivery;
 mod meanwhile;
 mod parties;
-mod reading;
+pub mod reading;
 mod replay;
 mod standing;
 mod standing_meanwhile;
@@ -88,21 +88,8 @@ async fn start_shared(gates: &str) -> Option<Running> {
     let database = Database::fresh().await?;
     let (issuer, upstream) = (Issuer::start().await, upstream().await);
     let setup = setup(&issuer, &upstream, gates);
-    let gateway = shared(setup, &database).start().await;
+    let gateway = setup.shared(&database).start().await;
     Some(Running { issuer, upstream, gateway })
-}
-
-/// The same files with their rows in PostgreSQL.
-fn shared(setup: Setup, database: &Database) -> Setup {
-    let secrets = [("store-password", PASSWORD.to_owned()), ("key", "5a".repeat(32))];
-    for (name, secret) in secrets {
-        let path = setup.directory().join(name);
-        std::fs::write(&path, secret).unwrap();
-        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-    }
-    let store = database.url_by("127.0.0.1", database.port);
-    let keys = "[keys]\nseal = [\"file:key\"]\njournal = [\"file:key\"]\ncheckpoint = [\"file:key\"]\n";
-    setup.gateway(&format!("store = \"{store}\"\nstore_password = \"file:store-password\"\n")).sections(keys)
 }
 
 impl Running {

@@ -161,6 +161,27 @@ async fn each_threshold_is_what_the_files_say_and_a_new_agent_may_learn() {
     eventually("two refusals", async || status(&alice, "tools__good").await == 403).await;
 }
 
+#[tokio::test]
+async fn how_many_new_tools_within_which_time_is_what_the_files_say() {
+    let within =
+        |seconds: u32| format!("[breaker]\nlearning = \"1ms\"\nnew_tools = 2\nnew_tools_within = \"{seconds}s\"\n");
+    let running = start(&within(3600)).await;
+    let bot = running.bot();
+    for tool in ["t1", "t2"] {
+        status(&bot, &format!("tools__{tool}")).await;
+    }
+    eventually("two new tools", async || status(&bot, "tools__t1").await == 403).await;
+    eventually("the record to say so", async || running.told().len() == 1).await;
+    assert_eq!(running.told()[0]["note"], "2 tools were called for the first time within 3600 seconds");
+    let running = start(&within(1)).await;
+    let bot = running.bot();
+    for tool in ["t1", "t2", "t3"] {
+        assert_eq!(status(&bot, &format!("tools__{tool}")).await, 200, "{tool}");
+        tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    }
+    assert_eq!(status(&bot, "tools__t1").await, 200, "one in a second is none too many");
+}
+
 /// Server `broken` answers nothing but errors, `tools` is well.
 #[tokio::test]
 async fn a_server_that_fails_stops_nobody_who_also_calls_others() {

@@ -372,6 +372,11 @@ async fn software_that_nobody_registered_is_denied_and_proposed_once() {
         let answer = call(&gateway, &own("shadow-bot", true)).await;
         assert_eq!((answer.status, reason(&answer).as_str()), (403, "agent_unknown"), "{}", answer.text);
     }
+    // Who is nobody is told in sum, so that nobody fills the record by knocking.
+    crate::support::eventually("the refusals on the record", async || {
+        gateway.records("noise").iter().any(|record| record.to_string().contains("agent_unknown"))
+    })
+    .await;
     // Whom no issuer vouches for is not proposed: anybody could fill the list.
     assert_eq!(call(&gateway, &own("forged-bot", false)).await.status, 401);
     let socket = gateway.state().join("control.sock");

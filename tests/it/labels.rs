@@ -8,7 +8,7 @@ use crate::support::client::Client;
 use crate::support::eventually;
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::issuer::Issuer;
-use crate::support::postgres::{Database, PASSWORD};
+use crate::support::postgres::Database;
 use crate::support::replicas::Replicas;
 use crate::support::scripted::{Scripted, result, text, tool};
 
@@ -66,15 +66,7 @@ fn setup(issuer: &Issuer, upstream: &Scripted, labels: &str) -> Setup {
 /// The same with its rows in PostgreSQL; nothing where there is none.
 async fn in_postgresql(setup: Setup) -> Option<Gateway> {
     let database = Database::fresh().await?;
-    for (name, secret) in [("store-password", PASSWORD.to_owned()), ("key", "5a".repeat(32))] {
-        let path = setup.directory().join(name);
-        std::fs::write(&path, secret).unwrap();
-        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-    }
-    let store = database.url_by("127.0.0.1", database.port);
-    let keys = "[keys]\nseal = [\"file:key\"]\njournal = [\"file:key\"]\ncheckpoint = [\"file:key\"]\n";
-    let setup = setup.gateway(&format!("store = \"{store}\"\nstore_password = \"file:store-password\"\n"));
-    Some(setup.sections(keys).start().await)
+    Some(setup.shared(&database).start().await)
 }
 
 fn client(issuer: &Issuer, gateway: &Gateway, user: &str) -> Client {

@@ -155,6 +155,38 @@ async fn a_store_of_before_brings_no_grant_back() {
 }
 
 #[tokio::test]
+async fn a_review_comes_back_with_its_deadline_where_the_store_of_before_is_restored() {
+    let issuer = Issuer::start().await;
+    let upstream = upstream().await;
+    let mut gateway = setup(&issuer, &upstream).start().await;
+    assert!(gateway.command(&["state", "backup", "kept"]).status.success());
+    let open = answered(&gateway, &["review", "open", "--deadline", "14"]);
+    let closed = answered(&gateway, &["review", "open", "--deadline", "7"]);
+    let grants = answered(&gateway, &["review", "show", open["id"].as_str().unwrap()])["grants"].clone();
+    let ann = issuer.sign(&issuer.administrator("ann", &["admins"], &gateway.admin));
+    let path = format!("/reviews/{}/attest", closed["id"].as_str().unwrap());
+    assert_eq!(post(&gateway, &path, &ann, json!({ "all": true })).await.0, 200);
+    assert!(gateway.command(&["review", "close", closed["id"].as_str().unwrap()]).status.success());
+    gateway.store_of_before().await;
+    assert_eq!(gateway.command(&["serve"]).status.code(), Some(2), "the store is older than the journal");
+    let reconciled = gateway.command(&["store", "reconcile"]);
+    assert!(reconciled.status.success(), "{reconciled:?}");
+    gateway.launch().await;
+    let reviews = answered(&gateway, &["review", "list"]);
+    let find = |id: &Value| reviews.as_array().unwrap().iter().find(|review| review["id"] == *id).cloned().unwrap();
+    assert_eq!(find(&open["id"]), open);
+    assert!(find(&closed["id"])["closed"]["by"].is_string(), "it is not closed again, with what was attested in it");
+    eventually("its grants to be there again", async || {
+        let again = answered(&gateway, &["review", "show", open["id"].as_str().unwrap()])["grants"].clone();
+        let named = |grants: &Value| -> Vec<Value> {
+            grants.as_array().unwrap().iter().map(|one| one["grant"]["id"].clone()).collect()
+        };
+        named(&again) == named(&grants) && again.as_array().unwrap().iter().all(|one| one["answer"] == "open")
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_review_that_misses_its_deadline_is_closed_by_itself() {
     let issuer = Issuer::start().await;
     let upstream = upstream().await;

@@ -133,6 +133,8 @@ async fn a_call_is_a_span_with_its_stages_in_the_callers_trace_and_the_upstream_
     let expected = format!("00-{}-{}-01", &PARENT[3..35], forward["spanId"].as_str().unwrap());
     assert_eq!(arrived.message["params"]["_meta"]["traceparent"], json!(expected), "in `_meta`");
     assert_eq!(arrived.headers.get("traceparent"), Some(&expected), "and in the header");
+    let leg = gateway.records("intent")[0]["leg"].as_str().map(str::to_owned);
+    assert_eq!(arrived.headers.get("x-request-id"), leg.as_ref(), "the upstream's own log leads to the record");
 
     let refused = spans.iter().find(|span| attribute(span, "error.type") == Some("target_unknown")).unwrap();
     assert_eq!((refused["name"].as_str(), refused["status"]["code"].as_u64()), (Some("tools/call"), Some(2)));

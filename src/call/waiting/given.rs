@@ -119,6 +119,7 @@ impl Evidence for Given {
                 before: labels.before().names().collect(),
                 after: labels.after().names().collect(),
                 tool: labels.labelled().names().collect(),
+                stores: labels.labelled().written().collect(),
                 observed: labels.observed(),
                 asked: Vec::new(),
             }),

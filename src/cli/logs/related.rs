@@ -55,6 +55,13 @@ pub(super) fn find(directory: &Path, id: &str) -> io::Result<BTreeSet<Root>> {
             let value = record.pointer(pointer).and_then(Value::as_str);
             roots.extend(value.filter(|value| fits(value)).map(|value| root(value.to_owned())));
         }
+        // What an upstream wrote into its own log is the leg; that is long, and belongs to its call.
+        let text = |pointer: &str| record.pointer(pointer).and_then(Value::as_str);
+        if let (Some(leg), Some(call)) = (text("/leg"), text("/call"))
+            && leg.eq_ignore_ascii_case(id)
+        {
+            roots.insert(Root::Call(call.to_owned()));
+        }
         roots.len() <= limit::LOGS_CANDIDATES_MAX
     })?;
     Ok(roots)

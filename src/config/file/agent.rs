@@ -129,11 +129,7 @@ fn read(mut table: Table<'_, '_>, id: AgentId, today: jiff::civil::Date, taken: 
         Mandates::Required => MandateNeed::Required,
         Mandates::Optional => MandateNeed::Optional,
     });
-    let mut budget = AgentBudget::default();
-    if let Some(mut written) = table.table("budget", &keys::AGENT_BUDGET) {
-        budget.calls_per_minute = written.get::<Count>("calls_per_minute").map(|count| count.0);
-        budget.calls_per_day = written.get::<Count>("calls_per_day").map(|count| count.0);
-    }
+    let budget = table.table("budget", &keys::AGENT_BUDGET).map(|mut written| budget(&mut written)).unwrap_or_default();
     if let Some(purpose) = purpose.as_ref().filter(|purpose| purpose.get_ref().trim().is_empty()) {
         table.mistake(&purpose.span(), "an agent has a purpose: say in one line what it is for");
     }
@@ -174,6 +170,14 @@ fn read(mut table: Table<'_, '_>, id: AgentId, today: jiff::civil::Date, taken: 
         budget,
         id,
     })
+}
+
+/// How many calls fit into a minute and a day.
+pub fn budget(written: &mut Table<'_, '_>) -> AgentBudget {
+    AgentBudget {
+        calls_per_minute: written.get::<Count>("calls_per_minute").map(|count| count.0),
+        calls_per_day: written.get::<Count>("calls_per_day").map(|count| count.0),
+    }
 }
 
 /// Which human an owner is, in the words of their issuer's `person` claim.

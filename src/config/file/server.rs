@@ -18,9 +18,10 @@ use crate::config::leaf::{Count, Day, Period};
 use crate::config::load::Overrides;
 use crate::config::reader::Table;
 use crate::config::{
-    CredentialConfig, HealthConfig, Isolation, ListAs, PinMode, Prefix, ServerConfig, TransportConfig,
+    AgentBudget, CredentialConfig, HealthConfig, Isolation, ListAs, PinMode, Prefix, ServerConfig, TransportConfig,
 };
 use crate::ids::{Environment, GATEWAY_SERVER, ServerId};
+use crate::limit;
 
 /// How a server's id is spelled; one is the gateway's own.
 pub fn id(text: &str) -> Result<ServerId, String> {
@@ -65,6 +66,7 @@ pub fn read(mut table: Table<'_, '_>, id: ServerId, places: Places<'_>, override
     let title = table.get::<String>("title");
     let owner = subject(&mut table, "owner", &["user:", "group:"]);
     let review = table.at::<Day>("review");
+    let expires = table.at::<Day>("expires");
     let discoverable = table.get::<bool>("discoverable");
     let environment = table.at::<Environment>("environment");
     if let Some(environment) = environment.as_ref().filter(|environment| environment.get_ref().as_str() == "gateway") {
@@ -82,6 +84,7 @@ pub fn read(mut table: Table<'_, '_>, id: ServerId, places: Places<'_>, override
     let transport = read_transport(&mut table, &id, environment.as_ref(), places, overrides);
     let credential = read_credential(&mut table, base);
     let tool_credentials = read_tool_credentials(&mut table, base);
+    let tool_budgets = read_tool_budgets(&mut table);
     let prefix = table.get::<PrefixText>("prefix");
     let list_as_written = table.has("list_as");
     let list_as = table.get::<ListAsText>("list_as");
@@ -99,6 +102,9 @@ pub fn read(mut table: Table<'_, '_>, id: ServerId, places: Places<'_>, override
     if let Some(review) = review.as_ref().filter(|review| review.get_ref().0 < overrides.today()) {
         table.source.warning(&review.span(), format!("the review of server `{id}` is overdue"));
     }
+    if let Some(expires) = expires.as_ref().filter(|expires| expires.get_ref().0 < overrides.today()) {
+        table.source.warning(&expires.span(), format!("server `{id}` has expired and is there for nobody"));
+    }
     let (transport, credential, tool_credentials) = (transport?, credential?, tool_credentials?);
     process::check_credential(&table, &transport, &credential, !tool_credentials.is_empty());
     let mut accounts =
@@ -115,11 +121,13 @@ pub fn read(mut table: Table<'_, '_>, id: ServerId, places: Places<'_>, override
         title,
         owner: owner?,
         review: review.map(|day| day.into_inner().0),
+        expires: expires.map(|day| day.into_inner().0),
         discoverable: discoverable?,
         environment: environment?,
         transport,
         credential,
         tool_credentials,
+        tool_budgets,
         prefix: match prefix? {
             PrefixText::Server => Prefix::Server,
             PrefixText::None => Prefix::None,
@@ -322,6 +330,19 @@ fn read_tool_credentials(table: &mut Table<'_, '_>, base: &Path) -> Option<BTree
         if tool.is_empty() { Err("a tool has a name".to_owned()) } else { Ok(tool.to_owned()) }
     });
     tools.into_iter().map(|(tool, table)| Some((tool, credential::read(table, base)?))).collect()
+}
+
+fn read_tool_budgets(table: &mut Table<'_, '_>) -> BTreeMap<String, AgentBudget> {
+    let tools = table.named_tables("tool_budgets", &keys::TOOL_BUDGET, |tool| {
+        let fits = (1..=limit::TOOL_BUDGET_NAME_BYTES_MAX).contains(&tool.len());
+        if fits {
+            Ok(tool.to_owned())
+        } else {
+            Err("a tool has a name, and no longer one than can be counted".to_owned())
+        }
+    });
+    let read = |(tool, mut table): (String, Table<'_, '_>)| (tool, super::agent::budget(&mut table));
+    tools.into_iter().map(read).collect()
 }
 
 fn read_uris(table: &mut Table<'_, '_>) -> Option<Vec<String>> {

@@ -362,9 +362,11 @@ fn scopes_need_rules_and_rules_need_scopes() {
 #[test]
 fn days_gone_by_are_warnings() {
     let agents = AGENTS.replace("[agents.assistant]", "[agents.assistant]\nreview = 2026-01-01\nexpires = 2026-01-01");
-    let (config, warnings) = read_with(&server_with("review = 2026-11-22"), &agents, &today()).unwrap();
+    let (config, warnings) =
+        read_with(&server_with("review = 2026-11-22\nexpires = 2026-11-22"), &agents, &today()).unwrap();
     let warnings = lines(&warnings);
     assert!(warnings.contains("review of server `notes` is overdue"), "{warnings}");
+    assert!(warnings.contains("server `notes` has expired"), "{warnings}");
     assert!(warnings.contains("agent `assistant` has expired"), "{warnings}");
     assert_eq!(config.servers.first().unwrap().review, Some(jiff::civil::date(2026, 11, 22)));
 }
@@ -443,6 +445,7 @@ fn every_documented_key_is_read() {
         "[issuers.other]\nissuer = \"https://other.example.com\"\n".to_owned(),
         section(&keys::INTROSPECTION, "[issuers.other.introspection]", &["private_key", "key_id", "prefix"]),
         section(&keys::SERVER, "[servers.notes]", &http),
+        section(&keys::TOOL_BUDGET, "[servers.notes.tool_budgets.t]", &[]),
         section(&keys::CREDENTIAL, "[servers.notes.credential]\nkind = \"exchange\"", &exchange),
         section(
             &keys::CREDENTIAL,
@@ -553,6 +556,16 @@ fn a_leeway_is_bounded() {
     let longest = crate::limit::LEEWAY_MAX.as_secs();
     assert_eq!(config(&with(longest)).issuers[0].leeway, crate::limit::LEEWAY_MAX);
     assert!(mistakes(&with(longest + 1)).contains("keeps expired tokens alive"));
+}
+
+#[test]
+fn the_name_of_a_tool_with_a_budget_is_bounded() {
+    let with =
+        |length: usize| server_with(&format!("tool_budgets = {{ {} = {{ calls_per_day = 3 }} }}", "t".repeat(length)));
+    let longest = crate::limit::TOOL_BUDGET_NAME_BYTES_MAX;
+    let server = config(&with(longest)).servers.first().cloned().unwrap();
+    assert_eq!(server.tool_budgets.values().next().unwrap().calls_per_day, Some(3));
+    assert!(mistakes(&with(longest + 1)).contains("no longer one than can be counted"));
 }
 
 #[test]

@@ -54,3 +54,10 @@ pub const AGENT_BUDGET: Section = Section {
     title: "[agents.ID.budget]",
     keys: &[optional("calls_per_minute", "integer"), optional("calls_per_day", "integer")],
 };
+
+/// `[servers.ID.tool_budgets.TOOL]`.
+pub const TOOL_BUDGET: Section = Section {
+    file: "servers.toml",
+    title: "[servers.ID.tool_budgets.TOOL]",
+    keys: &[optional("calls_per_minute", "integer"), optional("calls_per_day", "integer")],
+};

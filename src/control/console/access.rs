@@ -11,10 +11,10 @@ use super::super::operations::{AccessAnswer, AccessReport};
 use super::accounts;
 use super::layout::{csrf, inside, pill};
 use super::questions;
-use super::text::shown;
+use super::text::{moment, shown};
 use super::visit::{Posted, Visit};
 use crate::control::governs::AccessWish;
-use crate::gateway::access::{AccessItem, AccessServer};
+use crate::gateway::access::{AccessItem, AccessServer, AccessStopped};
 use crate::ids::AgentId;
 use crate::limit;
 use crate::outcome::{Reason, Stop};
@@ -34,6 +34,7 @@ pub(super) async fn page(visit: Visit) -> Response {
     let own_accounts = accounts::section(&visit, &report).await;
     let body = html! {
         (with(&visit, &report))
+        (stopped(&report.stopped))
         (own_accounts)
         section aria-labelledby="can" {
             h2 #can { "What you can use" }
@@ -105,6 +106,39 @@ fn with(visit: &Visit, report: &AccessReport) -> Markup {
             }
         }
     }
+}
+
+/// The agents that whoever looks answers for, and that were stopped.
+fn stopped(stopped: &[AccessStopped]) -> Markup {
+    html! {
+        @if !stopped.is_empty() {
+            section aria-labelledby="stopped" {
+                h2 #stopped { "Agents of yours that were stopped" }
+                table {
+                    thead { tr { th scope="col" { "Agent" } th scope="col" { "By" } th scope="col" { "Why" } } }
+                    tbody {
+                        @for one in stopped {
+                            tr {
+                                th scope="row" data-label="Agent" {
+                                    code { (one.agent) }
+                                    @if let Some(subject) = &one.subject { span.detail { "for " (shown(subject)) } }
+                                }
+                                td data-label="By" {
+                                    (pill("bad", if one.retired { "retired" } else { "suspended" }))
+                                    span.detail { (shown(&one.by)) " " (moment_of(one.at)) }
+                                }
+                                td data-label="Why" { (shown(&one.note)) }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn moment_of(at: i64) -> Markup {
+    html! { @match jiff::Timestamp::from_second(at) { Ok(at) => (moment(at)), Err(_) => "?" } }
 }
 
 fn usable_server(server: &AccessServer) -> Markup {

@@ -51,6 +51,7 @@ impl Approvals {
             for row in rows {
                 let Ok((kept, version)) = read(&row) else { continue };
                 self.notice(&kept, version, now_us).await;
+                let kept = self.unless_over(kept, now_us).await?;
                 // What only whoever called can answer waits for nobody who looks at lists.
                 if filter == Filter::All || (kept.asks && kept.state(now_us) == State::Pending) {
                     found.push(kept);
@@ -74,7 +75,7 @@ impl Approvals {
         let now_us = self.shelf.clock_us().await?;
         let (kept, version) = self.find(id).await?;
         self.notice(&kept, version, now_us).await;
-        Ok((kept, now_us))
+        Ok((self.unless_over(kept, now_us).await?, now_us))
     }
 
     /// That somebody who could decide has looked at it.
@@ -272,6 +273,7 @@ impl Approvals {
             Stop::from(Refusal::new(Reason::ApprovalOver).hint(hint))
         };
         let (kept, version) = live.ok_or_else(|| over(named.state(i64::MAX)))?;
+        let kept = self.unless_over(kept, now_us).await?;
         match kept.state(now_us) {
             State::Pending | State::Approved => Ok((kept, version)),
             state => Err(over(state)),
@@ -288,9 +290,17 @@ impl Approvals {
         let until_us = kept.until_us().saturating_add(kept_for_us(kept));
         let owner = kept.requester.principal.clone();
         let put = Action::Put { owner, body, expires_at_us: Some(until_us) };
-        let change = Change::new(NAMED, kept.id.clone(), Expect::Version(version), put);
+        let mut changes = vec![Change::new(NAMED, kept.id.clone(), Expect::Version(version), put)];
+        let binding = kept.binding.to_string();
+        match self.shelf.row(LIVE, &binding).await {
+            // What has run out is not there, but comes back where the clock does: it goes for good.
+            Ok(None) => changes.push(Change::new(LIVE, binding, Expect::Absent, Action::Check)),
+            // The same call has asked again.
+            Ok(Some(row)) if read(&row).is_ok_and(|(live, _)| live.id != kept.id) => {}
+            Ok(Some(_)) | Err(_) => return,
+        }
         // Of several who see it at once, one tells it.
-        if matches!(self.shelf.change(vec![change], Tell::Nobody).await, Ok(changed) if changed.is_done()) {
+        if matches!(self.shelf.change(changes, Tell::Nobody).await, Ok(changed) if changed.is_done()) {
             self.tell(kept, "expired", None, None, "");
         }
     }

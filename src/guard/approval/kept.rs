@@ -210,6 +210,8 @@ impl Kept {
             (Some(_), _, _) => State::Consumed,
             (None, _, _) if self.withdrawn => State::Withdrawn,
             (None, Some(_), _) => State::Denied,
+            // What was told to be over stays over, also where the clock goes back.
+            _ if self.expiry_told => State::Expired,
             (None, None, Some(until_us)) if now_us < until_us => State::Approved,
             (None, None, None) if now_us < self.pending_until_us => State::Pending,
             _ => State::Expired,

@@ -19,6 +19,7 @@ mod request;
 mod standing;
 #[cfg(test)]
 mod tests;
+mod under;
 mod uses;
 
 use std::sync::Arc;

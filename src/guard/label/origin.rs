@@ -28,11 +28,15 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// What a caller brings now.
+    /// What a caller brings at that moment, by the store's clock.
     #[must_use]
-    pub fn of(caller: &Caller, call: Option<CallId>) -> Self {
-        let at_us = jiff::Timestamp::now().as_microsecond();
+    pub fn of(caller: &Caller, call: Option<CallId>, at_us: i64) -> Self {
         Self { bits: 0, at_us, call: call.map(|call| call.to_string()), by: Some(Party::of(caller)) }
+    }
+
+    /// What a call brought that nobody knows any more but the record.
+    pub(super) const fn told(call: Option<String>, at_us: i64) -> Self {
+        Self { bits: 0, at_us, call, by: None }
     }
 
     /// As one line of a row.

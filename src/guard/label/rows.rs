@@ -6,8 +6,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
-
 use super::{CALLERS, MANDATED, Origin, micros};
 use crate::guard::mandate::{Held, Mandate};
 use crate::identity::Persona;
@@ -45,8 +43,8 @@ impl Rows {
     /// What has to be done so that each of them says this. What is seen under a mandate is seen outside as well: nobody
     /// opens one to forget.
     pub(super) fn raise(&self, seen: Seen, memory: Duration, origin: &Origin) -> Vec<Change> {
-        let expires_at_us = Timestamp::now().as_microsecond().saturating_add(micros(memory));
-        let caller = |key: String| raise(CALLERS, key, seen, expires_at_us, origin);
+        let expires_at_us = origin.at_us.saturating_add(micros(memory));
+        let caller = |key: String| raise(CALLERS, key, seen, Some(expires_at_us), origin);
         let Some(held) = &self.mandate else { return vec![caller(self.own.to_string())] };
         let mandates = held.all().map(|mandate| raise_mandate(mandate, seen, memory, origin));
         mandates.chain(holders(held).into_iter().map(caller)).collect()
@@ -61,7 +59,7 @@ fn key_of(persona: &Persona) -> Arc<str> {
     Arc::from(key(user, agent.or(persona.client.as_deref()).unwrap_or("-")))
 }
 
-fn key(user: &str, agent: &str) -> String {
+pub(super) fn key(user: &str, agent: &str) -> String {
     let text = format!("{user} {agent} -");
     if text.len() <= limit::SHELF_KEY_BYTES_MAX {
         return text;
@@ -74,8 +72,7 @@ fn key(user: &str, agent: &str) -> String {
 fn holders(held: &Held) -> Vec<String> {
     let mut holders: Vec<String> = Vec::new();
     for mandate in held.all() {
-        let agent = mandate.agent.as_ref().map_or("-", AgentId::as_str);
-        let holder = key(mandate.subject.as_deref().unwrap_or("anyone"), agent);
+        let holder = holder(mandate);
         if !holders.contains(&holder) {
             holders.push(holder);
         }
@@ -83,14 +80,20 @@ fn holders(held: &Held) -> Vec<String> {
     holders
 }
 
+/// The row of whoever holds a mandate.
+pub(super) fn holder(mandate: &Mandate) -> String {
+    let agent = mandate.agent.as_ref().map_or("-", AgentId::as_str);
+    key(mandate.subject.as_deref().unwrap_or("anyone"), agent)
+}
+
 /// Kept for as long as somebody may call under the mandate, and be remembered for it.
 pub(super) fn raise_mandate(mandate: &Mandate, seen: Seen, memory: Duration, origin: &Origin) -> Change {
     let kept = micros(memory.min(limit::MANDATE_KEPT));
-    raise(MANDATED, mandate.id.to_string(), seen, mandate.ends_us.saturating_add(kept), origin)
+    raise(MANDATED, mandate.id.to_string(), seen, Some(mandate.ends_us.saturating_add(kept)), origin)
 }
 
-fn raise(section: Section, key: String, seen: Seen, expires_at_us: i64, origin: &Origin) -> Change {
+pub(super) fn raise(section: Section, key: String, seen: Seen, expires_at_us: Option<i64>, origin: &Origin) -> Change {
     let note = Some(origin.line(seen));
-    let action = Action::Raise { bits: seen.bits(), expires_at_us: Some(expires_at_us), note };
+    let action = Action::Raise { bits: seen.bits(), expires_at_us, note };
     Change::new(section, key, Expect::Anything, action)
 }

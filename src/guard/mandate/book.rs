@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::{Ended, Held, Mandate};
+use super::{CLOCK, Ended, Held, Mandate};
 use crate::ids::{Digest, MandateId, RevocationEpoch};
 use crate::limit;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
@@ -153,21 +153,29 @@ impl Mandates {
         }
     }
 
-    /// Keeps that the end of one is told of; answers whether this is who tells. Nobody remembers what is over, so nobody
-    /// has to forget it.
+    /// Keeps that the end of one is told of; answers whether this is who tells, and the epoch that includes an end that
+    /// nobody ordered. What was told to be over stays over, whatever the clock says afterwards: whoever remembers it as it
+    /// was has to forget that.
     ///
     /// # Errors
     /// `store_unavailable`.
-    pub async fn tell(&self, id: &MandateId) -> Result<bool, Failure> {
-        let Some(row) = self.shelf.row(MANDATES, id.as_str()).await? else { return Ok(false) };
+    pub async fn tell(&self, id: &MandateId) -> Result<Option<Option<RevocationEpoch>>, Failure> {
+        let Some(row) = self.shelf.row(MANDATES, id.as_str()).await? else { return Ok(None) };
         let mandate = read(&row)?;
         if mandate.told {
-            return Ok(false);
+            return Ok(None);
         }
-        let mandate = Mandate { told: true, ..mandate };
+        let expired = mandate.ended.is_none();
+        let by_the_clock = Ended { at_us: mandate.ends_us, by: CLOCK.to_owned() };
+        let ended = mandate.ended.clone().or(Some(by_the_clock));
+        let mandate = Mandate { told: true, ended, ..mandate };
         let put = Action::Put { owner: row.owner, body: body(&mandate)?, expires_at_us: Some(gone_us(&mandate)) };
         let change = Change::new(MANDATES, row.key, Expect::Version(row.version), put);
-        Ok(self.shelf.change(vec![change], Tell::Nobody).await?.is_done())
+        let tell = if expired { Tell::Everybody } else { Tell::Nobody };
+        match self.shelf.change(vec![change], tell).await? {
+            Changed::Done { epoch, .. } => Ok(Some(epoch)),
+            Changed::Conflict(_) | Changed::Full(_) => Ok(None),
+        }
     }
 
     /// Those among the next mandates after that name that are over and not told of: expired ones, and those whose end

@@ -80,13 +80,24 @@ pub struct Mandate {
     pub(super) told: bool,
 }
 
-/// How a mandate was ended before its time.
+/// Who ends a mandate whose time has come.
+pub const CLOCK: &str = "clock";
+
+/// How a mandate was ended: before its time, or told of once that had come.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ended {
     /// When, microseconds since 1970 by the store's clock.
     pub at_us: i64,
     /// By whom.
     pub by: String,
+}
+
+impl Ended {
+    /// Whether its time had come: nobody ended it.
+    #[must_use]
+    pub fn is_by_the_clock(&self) -> bool {
+        self.by == CLOCK
+    }
 }
 
 /// A mandate that a call was found to be part of, and those above it.
@@ -126,8 +137,9 @@ impl Mandate {
 
     /// `active`, `completed` or `expired`.
     #[must_use]
-    pub const fn state(&self, now_us: i64) -> &'static str {
+    pub fn state(&self, now_us: i64) -> &'static str {
         match &self.ended {
+            Some(ended) if ended.is_by_the_clock() => "expired",
             Some(_) => "completed",
             None if self.ends_us <= now_us => "expired",
             None => "active",

@@ -225,6 +225,11 @@ impl Labelled {
         self.stores.iter().any(|store| self.reads_from(store))
     }
 
+    /// The stores that it puts something into.
+    pub fn written(&self) -> impl Iterator<Item = &str> {
+        self.stores.iter().filter(|_| self.writes_stores()).map(|store| &*store.name)
+    }
+
     /// Whether others may read from its stores what it puts there.
     #[must_use]
     pub fn writes_stores(&self) -> bool {

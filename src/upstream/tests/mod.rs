@@ -170,10 +170,12 @@ fn entry(transport: TransportConfig) -> ServerConfig {
         title: None,
         owner: "user:demo/ada".to_owned(),
         review: None,
+        expires: None,
         environment: Environment::new("development").unwrap(),
         transport,
         credential: CredentialConfig::None,
         tool_credentials: BTreeMap::new(),
+        tool_budgets: BTreeMap::new(),
         prefix: Prefix::Server,
         list_as: ListAs::Gateway,
         isolation: Isolation::Principal,
@@ -271,6 +273,7 @@ fn dispatch(caller: u8, outgoing: Outgoing) -> Dispatch {
         context: AuthorizationContext::Gateway,
         principal: principal(caller),
         credential: None,
+        leg: None,
         outgoing,
     }
 }

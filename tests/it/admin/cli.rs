@@ -150,3 +150,74 @@ async fn a_person_logs_in_and_a_login_that_is_not_recent_gives_nothing_back() {
     assert!(out.status.success(), "{}", text(&out));
     assert_eq!(run(&["status"]).await.status.code(), Some(2));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_gives_something_back_is_done_from_elsewhere_with_a_login_of_a_moment_ago() {
+    let issuer = crate::support::issuer::Issuer::start().await;
+    let upstream = crate::support::scripted::Scripted::echo().await;
+    let agents = "[agents.assistant]\nowner = \"user:test/owner\"\npurpose = \"tests\"\nkind = \"interactive\"\n\
+                  environments = [\"development\"]\n[agents.bot]\nowner = \"user:test/owner\"\npurpose = \"works\"\n\
+                  kind = \"autonomous\"\nenvironments = [\"development\"]\n\
+                  clients = [{ issuer = \"test\", client_id = \"bot\", proof = \"private_key\" }]\n";
+    let gateway = super::Setup::new(&issuer)
+        .policy(&format!("{}{}", super::DEVELOPERS_MAY, super::RULES))
+        .policy_file("agents.toml", agents)
+        .http_server("tools", &upstream.url, "list_refresh_min = \"1ms\"")
+        .admin(super::ADMIN)
+        .start()
+        .await;
+    let running = Running { issuer, upstream, gateway };
+    let home = tempfile::tempdir().unwrap();
+    let run = async |words: &[&str]| {
+        let mut command = elsewhere(home.path(), &running);
+        command.args(words).env("BAILIWICK_ADMIN_TOKEN", running.administrator("owner", &["admins"]));
+        let output = ran(command).await;
+        assert!(output.status.success(), "{words:?}: {}", text(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let read = async |words: &[&str]| serde_json::from_str::<Value>(&run(words).await).unwrap();
+    let alice = running.gateway.client(&running.issuer.token("alice", &["developers"], &running.gateway.resource()));
+    let may = async || {
+        let answer = alice.call_tool("tools__echo", json!({})).await;
+        answer.status == 200 && answer.response().pointer("/result/content/0/text") == Some(&json!("{}"))
+    };
+    assert!(may().await);
+    // An agent.
+    run(&["agents", "suspend", "assistant"]).await;
+    assert!(!may().await);
+    run(&["agents", "resume", "assistant"]).await;
+    run(&["agents", "attest", "assistant"]).await;
+    run(&["agents", "attest", "tools", "--server"]).await;
+    assert!(may().await);
+    // Grants.
+    let review = read(&["review", "open", "--json"]).await["id"].as_str().unwrap().to_owned();
+    let report = read(&["review", "show", &review, "--json"]).await;
+    let grants = report["grants"].as_array().unwrap();
+    let call =
+        grants.iter().find(|one| one["grant"]["subject"] == "agent:assistant" && one["grant"]["action"] == "call");
+    let grant = call.unwrap_or_else(|| panic!("{report}"))["grant"]["id"].as_str().unwrap().to_owned();
+    run(&["review", "end", &review, &grant]).await;
+    assert!(!may().await);
+    run(&["review", "restore", &grant]).await;
+    assert!(may().await);
+    run(&["review", "attest", &review, "--all"]).await;
+    assert_eq!(read(&["review", "close", &review, "--json"]).await["grants"], 0, "all were attested");
+    // A task, without a template.
+    let opened =
+        run(&["mandates", "open", "--agent", "bot", "--tool", "tools/echo", "--environment", "development"]).await;
+    assert!(!opened.is_empty());
+    // A definition that has changed.
+    let mut changed = crate::support::scripted::tool("echo");
+    changed["description"] = json!("other words");
+    running.upstream.set_tools(json!([changed]));
+    let within = std::time::Duration::from_secs(30);
+    crate::support::eventually_within(within, "it to be kept back", async || {
+        !alice.tool_names().await.contains(&"tools__echo".to_owned())
+    })
+    .await;
+    run(&["pins", "accept", "--all", "tools", "--yes"]).await;
+    crate::support::eventually_within(within, "it to be there again", async || {
+        alice.tool_names().await.contains(&"tools__echo".to_owned())
+    })
+    .await;
+}

@@ -107,6 +107,46 @@ async fn a_gate_can_name_what_a_call_does_with_data() {
 }
 
 #[tokio::test]
+async fn production_regulated_data_and_what_cannot_be_undone_are_three_gates_that_one_call_meets() {
+    let labels = "[[label]]\nobjects = [\"live/echo\"]\nreads = \"regulated\"\neffect = \"irreversible\"\n";
+    let gate =
+        |name: &str, of: &str, group: &str| format!("[gates.{name}]\n{of}\napprovers = [\"group:test/{group}\"]\n");
+    let gates = [
+        gate("live", "environments = [\"production\"]", "approvers"),
+        gate("data", "labels = [\"regulated\"]", "managers"),
+        gate("undone", "labels = [\"irreversible\"]", "managers"),
+    ];
+    let (issuer, upstream) = (Issuer::start().await, upstream().await);
+    let live = |id: &str, pins: &str| {
+        format!(
+            "[servers.{id}]\nowner = \"user:test/owner\"\nenvironment = \"production\"\nurl = \"{}\"\n\
+             allow_private = true\n{pins}\n",
+            upstream.url
+        )
+    };
+    let gateway = setup(&issuer, &upstream, &gates.concat())
+        .policy_file("labels.toml", labels)
+        .policy_file("agents.toml", &AGENTS.replace("[\"development\"]", "[\"development\", \"production\"]"))
+        .sections(&[live("live", "pins = \"off\""), live("shut", "")].concat())
+        .start()
+        .await;
+    let running = Running { issuer, upstream, gateway };
+    let call = async || running.caller("alice").call_tool("live__echo", json!({ "n": 1 })).await;
+    let id = waits(&call().await);
+    let view = running.view(&id, &running.bob()).await;
+    assert_eq!(view["gates"], json!(["data", "live", "undone"]), "{view}");
+    assert_eq!(running.approve(&id, &running.bob()).await.status, 200);
+    assert_eq!(waits(&call().await), id, "one of three");
+    assert_eq!(running.calls(), 0);
+    assert_eq!(running.approve(&id, &running.person("mara", &["managers"])).await.status, 200);
+    assert_eq!((call().await.tool_text(), running.calls()), (r#"{"n":1}"#, 1));
+    // Where nobody says otherwise, a production server shows what somebody has accepted, and nothing else.
+    let names = running.caller("alice").tool_names().await;
+    let of = |server: &str| names.iter().any(|name| name.starts_with(server));
+    assert!(of("live__") && !of("shut__"), "{names:?}");
+}
+
+#[tokio::test]
 async fn an_upstream_that_says_worse_of_its_tool_does_not_come_past_a_gate_by_it() {
     let labels = "[[label]]\nobjects = [\"tools/echo\"]\neffect = \"write\"\n\
                   [[label]]\nobjects = [\"tools/look\"]\nreads = \"private\"\n\

@@ -143,7 +143,7 @@ async fn one_person_asks_another_agrees_every_call_is_told_and_somebody_else_loo
 async fn emergency_access_is_the_same_where_the_rows_are_in_postgresql() {
     let Some(database) = Database::fresh().await else { return };
     let (issuer, upstream) = (Issuer::start().await, upstream().await);
-    let gateway = shared(emergency_setup(&issuer, &upstream, "1h"), &database).start().await;
+    let gateway = emergency_setup(&issuer, &upstream, "1h").shared(&database).start().await;
     two_persons_open_it_and_a_third_looks_afterwards(&Running { issuer, upstream, gateway }).await;
 }
 

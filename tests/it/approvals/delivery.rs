@@ -149,6 +149,35 @@ async fn a_legacy_client_confirms_on_the_stream_of_its_own_call() {
 }
 
 #[tokio::test]
+async fn a_legacy_client_that_can_visit_pages_is_sent_to_the_one_that_says_how_it_stands() {
+    let running = start(GATES).await;
+    let alice = running.caller("alice");
+    let session = session(&alice, &pages()).await;
+    let mut stream = {
+        let body = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params(&json!({ "n": 1 })) });
+        let headers = [("mcp-session-id", session.clone()), ("mcp-protocol-version", "2025-11-25".to_owned())];
+        alice.stream(&headers, Some(body.to_string())).await
+    };
+    let question = stream.next().await;
+    assert_eq!(
+        (&question["method"], &question["params"]["mode"]),
+        (&json!("elicitation/create"), &json!("url")),
+        "{question}"
+    );
+    let url = question["params"]["url"].as_str().unwrap();
+    let id = url.rsplit('/').next().unwrap().to_owned();
+    assert_eq!(url, format!("{}/approvals/{id}", running.gateway.admin));
+    // To have seen the page is no approval.
+    respond(&alice, &session, &question, json!({ "action": "accept" })).await;
+    let seen = stream.next().await;
+    assert!(seen["result"]["isError"] == true && seen.to_string().contains("approval_required"), "{seen}");
+    assert_eq!(running.calls(), 0);
+    assert_eq!(running.approve(&id, &running.bob()).await.status, 200);
+    let done = alice.legacy(&session, "tools/call", params(&json!({ "n": 1 }))).await;
+    assert_eq!((done.tool_text(), running.calls()), (r#"{"n":1}"#, 1), "{}", done.text);
+}
+
+#[tokio::test]
 async fn a_call_that_was_let_through_goes_on_when_its_server_asks_and_each_round_of_it_once() {
     let upstream = Scripted::start(json!([tool("echo")]), |request| {
         let params = &request["params"];

@@ -200,6 +200,37 @@ async fn whoever_answers_for_the_software_that_opened_a_mandate_does_not_approve
     assert_ne!(bare, id);
     assert_eq!(under(&bot, handle, json!({ "n": 1 })).await.tool_text(), r#"{"n":1}"#);
     assert_eq!(running.calls(), 1);
+    // What led to it and what came of it is one tree, also by the id that the upstream was sent.
+    let sent = running.upstream.calls()[0].headers["x-request-id"].clone();
+    let mandate = opened.result()["structuredContent"]["id"].as_str().unwrap();
+    let shows = async |asked: &str, expected: &[&str]| {
+        crate::support::eventually("the tree", async || {
+            let shown = running.gateway.command(&["logs", "show", asked, "--config", "servers.toml"]);
+            let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+            expected.iter().all(|word| shown.contains(word))
+        })
+        .await;
+    };
+    shows(&sent, &[mandate, &id, "user:test/bob", "tools", "echo", "complete"]).await;
+    shows(mandate, &["nightly", "tools/echo", "complete"]).await;
+    shows(&id, &["user:test/bob", "tools/echo", "complete"]).await;
+}
+
+#[tokio::test]
+async fn what_was_approved_under_one_mandate_is_not_called_under_another() {
+    let running = governed().await;
+    let bot = running.software("bot");
+    let open = async || {
+        let opened = bot.call_tool("bailiwick__mandate_open", json!({ "template": "nightly" })).await;
+        opened.result()["structuredContent"]["handle"].as_str().unwrap_or_else(|| panic!("{}", opened.text)).to_owned()
+    };
+    let (own, other) = (open().await, open().await);
+    let id = waits(&under(&bot, &own, json!({ "n": 1 })).await);
+    assert_eq!(running.approve(&id, &running.bob()).await.status, 200);
+    assert_ne!(waits(&under(&bot, &other, json!({ "n": 1 })).await), id, "another task is another call");
+    assert_eq!(running.calls(), 0);
+    assert_eq!(under(&bot, &own, json!({ "n": 1 })).await.tool_text(), r#"{"n":1}"#);
+    assert_eq!(running.calls(), 1);
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ const LIBRARY: &str =
     "[gates.all]\nobjects = [\"tools/**\"]\nactions = [\"read\", \"get\"]\napprovers = [\"group:test/approvers\"]\n";
 
 /// A server with a prompt and a template; what was asked of it that is no list.
-async fn library() -> (String, Arc<Mutex<Vec<String>>>) {
+pub async fn library() -> (String, Arc<Mutex<Vec<String>>>) {
     let asked = Arc::<Mutex<Vec<String>>>::default();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/mcp", listener.local_addr().unwrap());

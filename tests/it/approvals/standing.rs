@@ -37,7 +37,7 @@ pub(super) async fn begin(gates: &str, more: &str) -> Running {
 async fn begin_shared(gates: &str) -> Option<Running> {
     let database = Database::fresh().await?;
     let (issuer, upstream) = (Issuer::start().await, upstream().await);
-    let gateway = shared(standing_setup(&issuer, &upstream, gates, ""), &database).start().await;
+    let gateway = standing_setup(&issuer, &upstream, gates, "").shared(&database).start().await;
     Some(Running { issuer, upstream, gateway })
 }
 

@@ -165,8 +165,11 @@ async fn every_event_that_can_be_asked_for_is_told_and_one_that_takes_nothing_ke
         !gateway.records("pin").iter().all(|record| record["pin"]["state"] != "quarantined")
     })
     .await;
-    let stopped = gateway.command(&["agents", "suspend", "assistant", "--for", "user:test/bob"]);
-    assert!(stopped.status.success(), "{stopped:?}");
+    // The breaker stops the assistant for whoever tries what is not there.
+    let bob = gateway.client(&issuer.token("bob", &["developers"], &gateway.resource()));
+    for _ in 0..20 {
+        let _refused = bob.call_tool("tools__nothing", json!({})).await;
+    }
     eventually_within(limit, "all three", async || {
         let types = types(&taken);
         events.iter().all(|event| types.iter().any(|told| told == event))
@@ -179,6 +182,7 @@ async fn every_event_that_can_be_asked_for_is_told_and_one_that_takes_nothing_ke
     };
     let stopped = told("agent.suspended");
     assert_eq!((&stopped["agent"], &stopped["subject"]), (&json!("assistant"), &json!("user:test/bob")), "{stopped}");
+    assert_eq!((&stopped["owner"], &stopped["by"]), (&json!("user:test/owner"), &json!("breaker")), "{stopped}");
     let kept = told("pin.changed");
     assert_eq!((&kept["server"], &kept["definitions"][0]["name"]), (&json!("tools"), &json!("new")), "{kept}");
 }

@@ -152,3 +152,29 @@ async fn a_review_is_opened_answered_and_closed_on_its_page() {
     let mut otto = running.signed_in("otto", &["operators"]).await;
     assert_eq!(otto.get(&place).await.status, 403);
 }
+
+#[tokio::test]
+async fn whoever_answers_for_an_agent_sees_that_the_breaker_has_stopped_it_and_for_whom() {
+    let (issuer, upstream) = (Issuer::start().await, Scripted::echo().await);
+    let gateway = setup(&issuer, &upstream)
+        .policy(&format!("{DEVELOPERS_MAY}{}", super::RULES))
+        .policy_file("agents.toml", AGENTS)
+        .start()
+        .await;
+    let running = Running { issuer, gateway, upstream };
+    let bob = running.gateway.client(&running.issuer.token("bob", &["developers"], &running.gateway.resource()));
+    for _ in 0..20 {
+        let _refused = bob.call_tool("tools__nothing", json!({})).await;
+    }
+    crate::support::eventually("the assistant to be stopped", async || {
+        !running.gateway.records("lifecycle").is_empty()
+    })
+    .await;
+    let mut owner = running.signed_in("owner", &[]).await;
+    let page = owner.get("/admin/access").await.text;
+    for told in ["Agents of yours that were stopped", "user:test/bob", "breaker", "20 calls were refused"] {
+        assert!(page.contains(told), "{told}: {page}");
+    }
+    let mut other = running.signed_in("carol", &[]).await;
+    assert!(!other.get("/admin/access").await.text.contains("were stopped"), "nobody else's business");
+}

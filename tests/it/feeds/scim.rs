@@ -176,3 +176,26 @@ async fn nothing_that_is_wrong_or_comes_without_the_secret_changes_anything() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn whoever_is_still_there_has_attested_what_they_answer_for() {
+    let issuer = crate::support::issuer::Issuer::start().await;
+    let Some(setup) = Setup::new(&issuer).own_clock() else { return };
+    drop(setup);
+    let fed = Fed::with(LINES, |setup| setup.policy_file("agents.toml", AGENTS).own_clock().unwrap()).await;
+    let path = format!("{USERS}/{}", id("olga"));
+    let attested = || {
+        let lines = fed.gateway.records("lifecycle").into_iter().map(|line| line["lifecycle"].clone());
+        lines.filter(|told| told["event"] == "attested").collect::<Vec<_>>()
+    };
+    assert_eq!(ask(&fed, Method::PUT, &path, &json!({ "active": true })).await.status, 200);
+    assert!(attested().is_empty(), "the files have just said so");
+    fed.gateway.set_clock(&format!("+{}", 2 * 86_400));
+    crate::support::eventually("the attestation", async || {
+        assert_eq!(ask(&fed, Method::PUT, &path, &json!({ "active": true })).await.status, 200);
+        !attested().is_empty()
+    })
+    .await;
+    let told = attested();
+    assert_eq!((&told[0]["id"], &told[0]["actor"]), (&json!("assistant"), &json!("feed:hr")), "{told:?}");
+}

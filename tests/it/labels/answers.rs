@@ -79,3 +79,29 @@ content = "untrusted"
     };
     crate::support::eventually("the refusal on the record", refused).await;
 }
+
+#[tokio::test]
+async fn what_was_read_from_a_resource_and_a_prompt_does_not_leave_by_a_tool() {
+    let (url, asked) = crate::approvals::reading::library().await;
+    let issuer = Issuer::start().await;
+    let upstream = Scripted::start(json!([tool("send")]), |request| result(request, text("done"))).await;
+    let labels = "[[label]]\nobjects = [\"lib/crm://**\"]\nactions = [\"read\"]\nreads = \"private\"\n\
+                  [[label]]\nobjects = [\"lib/letter\"]\nactions = [\"get\"]\ncontent = \"untrusted\"\n\
+                  [[label]]\nobjects = [\"tools/send\"]\nsends = \"external\"\neffect = \"write\"\n";
+    let gateway = Setup::new(&issuer)
+        .http_server("lib", &url, "pins = \"off\"")
+        .http_server("tools", &upstream.url, "")
+        .policy_file("labels.toml", labels)
+        .start()
+        .await;
+    let token = issuer.token("alice", &["developers"], &gateway.resource());
+    let (client, library) = (gateway.client(&token), gateway.server_client("lib", &token));
+    assert_eq!(plain(&client, "send", json!({})).await, None, "nothing was seen yet");
+    let read = library.modern("resources/read", json!({ "uri": "crm://customer/7" })).await;
+    assert_eq!(read.result()["contents"][0]["text"], "read", "{}", read.text);
+    assert_eq!(plain(&client, "send", json!({})).await, None, "one of them alone may be sent on");
+    let got = library.modern("prompts/get", json!({ "name": "letter" })).await;
+    assert_eq!(got.result()["messages"], json!([]), "{}", got.text);
+    assert_eq!(plain(&client, "send", json!({})).await.as_deref(), Some("flow_refused"));
+    assert_eq!((asked.lock().unwrap().len(), upstream.calls().len()), (2, 2));
+}

@@ -219,3 +219,21 @@ async fn what_is_put_into_a_store_while_it_is_read_under_a_mandate_is_seen_outsi
         assert_eq!(call(&bot, "send", handle).await.as_deref(), REFUSED, "{handle:?}");
     }
 }
+
+#[tokio::test]
+async fn a_store_that_was_restored_knows_what_was_seen_and_kept_since() {
+    let mut running = start(upstream().await).await;
+    let bot = running.software("bot");
+    let handle = open(&bot, json!({ "template": "task" }), None).await;
+    assert!(running.gateway.command(&["state", "backup", "kept"]).status.success());
+    sees_too_much(&bot, Some(&handle)).await;
+    running.gateway.store_of_before().await;
+    running.gateway.launch().await;
+    for handle in [Some(handle.as_str()), None] {
+        assert_eq!(call(&running.software("bot"), "send", handle).await.as_deref(), Some("flow_refused"), "{handle:?}");
+    }
+    // What lost nothing is not changed: a restart brings no label to anybody.
+    assert!(running.gateway.stop().await.success());
+    running.gateway.launch().await;
+    assert_eq!(running.gateway.log().matches("the store has forgotten").count(), 1);
+}

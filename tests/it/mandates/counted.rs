@@ -198,3 +198,50 @@ async fn a_template_that_leaves_out_a_tool_at_the_last_moment_keeps_its_call_bac
     assert_eq!(reason(&answer), "mandate_scope", "{}", answer.text);
     assert!(upstream.calls().is_empty());
 }
+
+#[tokio::test]
+async fn a_store_that_was_restored_gives_no_budget_back() {
+    let mut running = start().await;
+    let (_, handle) = open(&running.bot(), json!({ "template": "counted" })).await;
+    assert!(running.gateway.command(&["state", "backup", "kept"]).status.success());
+    for _ in 0..5 {
+        assert_eq!(call(&running.bot(), &handle, "tools__echo", json!({})).await.tool_text(), "done");
+    }
+    running.gateway.store_of_before().await;
+    running.gateway.launch().await;
+    let mut done = 0;
+    for _ in 0..7 {
+        let answer = call(&running.bot(), &handle, "tools__echo", json!({})).await;
+        if answer.tool_text() == "done" {
+            done += 1;
+        } else {
+            assert_eq!(reason(&answer), "budget_exhausted", "{}", answer.text);
+        }
+    }
+    assert_eq!(done, 2, "five of seven were used before");
+}
+
+#[tokio::test]
+async fn the_budget_of_an_agent_counts_over_all_its_mandates_also_those_below_another() {
+    let (issuer, upstream) = (Issuer::start().await, upstream().await);
+    let budget = "[agents.bot]\nbudget = { calls_per_day = 3 }\n";
+    let setup = setup(&issuer, &upstream).policy_file("agents.toml", &AGENTS.replace("[agents.bot]\n", budget));
+    let running = Running { gateway: setup.start().await, issuer, upstream };
+    let bot = running.bot();
+    let (_, one) = open(&bot, json!({ "template": "nightly" })).await;
+    let (_, two) = open(&bot, json!({ "template": "counted" })).await;
+    let params = json!({ "name": "bailiwick__mandate_open", "arguments": { "template": "nightly" } });
+    let below = bot.modern("tools/call", under(&one, params)).await;
+    let below = below.result()["structuredContent"]["handle"].as_str().unwrap_or_else(|| panic!("{}", below.text));
+    let mut done = 0;
+    for handle in [&one, &two, below, &one, &two, below, &one, &two] {
+        let answer = call(&bot, handle, "tools__echo", json!({})).await;
+        if answer.tool_text() == "done" {
+            done += 1;
+        } else {
+            assert_eq!(reason(&answer), "budget_exhausted", "{}", answer.text);
+        }
+    }
+    // Midnight may pass in between, once.
+    assert!(done == 3 || done == 6, "{done} calls were let through");
+}

@@ -1,8 +1,10 @@
 //! How a mandate ends: its credentials go with it, the record says so, and what grows afterwards needs somebody's word.
 
+use bailiwick::control::client::request;
+
 use super::*;
-use crate::support::eventually;
 use crate::support::sts::{Revocation, Sts};
+use crate::support::{eventually, eventually_within};
 
 fn exchange(sts: &Sts) -> String {
     format!(
@@ -20,7 +22,7 @@ async fn with_credentials(sts: &Sts) -> Running {
         .policy_file("mandates.toml", TEMPLATES)
         .policy_file("conditions.toml", CONDITIONS)
         .http_server("tools", &upstream.url, &exchange(sts))
-        .admin(ADMIN)
+        .admin(&approving())
         .start()
         .await;
     Running { issuer, upstream, gateway }
@@ -48,6 +50,36 @@ async fn what_expires_takes_its_credentials_along_and_is_told_once() {
     tokio::time::sleep(bailiwick::limit::MANDATES_LOOK_INTERVAL).await;
     assert_eq!(told().filter(|line| line["event"] == "expired").count(), 1);
     assert_eq!(sts.revoked().len(), 1);
+}
+
+#[tokio::test]
+async fn two_tasks_have_two_credentials_and_the_end_of_one_takes_back_its_own() {
+    let sts = Sts::start(Revocation::Has).await;
+    let running = with_credentials(&sts).await;
+    let bot = running.bot();
+    let (one, first) = open(&bot, json!({ "template": "nightly" })).await;
+    let (_, second) = open(&bot, json!({ "template": "nightly" })).await;
+    for handle in [&first, &second, &first] {
+        assert_eq!(call(&bot, handle, "tools__echo", json!({})).await.tool_text(), "done");
+    }
+    let presented: Vec<String> =
+        running.upstream.calls().iter().map(|call| call.headers["authorization"].clone()).collect();
+    assert!(presented[0] == presented[2] && presented[0] != presented[1], "each has one of its own");
+    let ids: std::collections::BTreeSet<String> = running
+        .gateway
+        .records("intent")
+        .iter()
+        .filter_map(|line| line["credential"]["id"].as_str().map(str::to_owned))
+        .collect();
+    assert_eq!(ids.len(), 2, "{ids:?}");
+    let completed = running.order(&format!("/mandates/{one}/complete"), json!({})).await;
+    assert_eq!(completed.response()["state"], "completed", "{}", completed.text);
+    let within = std::time::Duration::from_secs(60);
+    eventually_within(within, "its credential to be taken back", async || {
+        sts.revoked().iter().any(|form| format!("Bearer {}", form["token"]) == presented[0])
+    })
+    .await;
+    assert_eq!(call(&bot, &second, "tools__echo", json!({})).await.tool_text(), "done", "the other task goes on");
 }
 
 #[tokio::test]
@@ -273,4 +305,85 @@ async fn a_process_that_was_started_under_a_mandate_ends_with_it_and_is_no_other
     let revoked = gateway.command(&["revoke", "mandate", &processes[1].0, "--config", "servers.toml"]);
     assert!(revoked.status.success(), "{}", String::from_utf8_lossy(&revoked.stderr));
     crate::stdio::are_gone(&[second], std::time::Duration::from_secs(1)).await;
+}
+
+fn approving() -> String {
+    ADMIN.replace("client_id = \"test-admin\"", "client_id = \"test-admin\", approves = true")
+}
+
+#[tokio::test]
+async fn what_has_expired_stays_over_also_where_the_clock_goes_back() {
+    let (issuer, upstream) = (Issuer::start().await, upstream().await);
+    let gates = "[gates.small]\nobjects = [\"tools/small\"]\napprovers = [\"group:test/admins\"]\n";
+    let rules = format!("{RULES}p, user:test/bot, *, tools/*, call, -, allow\n");
+    let setup = setup(&issuer, &upstream).admin(&approving()).policy(&rules).policy_file("gates.toml", gates);
+    let Some(setup) = setup.claims("person = \"person\"\n").own_clock() else { return };
+    let running = Running { gateway: setup.start().await, issuer, upstream };
+    let bot = running.bot();
+    let (id, handle) = open(&bot, json!({ "template": "nightly" })).await;
+    assert_eq!(call(&bot, &handle, "tools__echo", json!({})).await.tool_text(), "done");
+    let (_, waiting) = open(&bot, json!({ "template": "counted" })).await;
+    let asked = call(&bot, &waiting, "tools__small", json!({})).await;
+    assert_eq!(reason(&asked), "approval_required", "{}", asked.text);
+    let within = bailiwick::limit::MANDATES_LOOK_INTERVAL * 6;
+    let told = || {
+        let lines = running.gateway.records("mandate").into_iter().map(|line| line["mandate"].clone());
+        lines.filter(|line| line["event"] == "expired" && line["id"] == json!(id)).collect::<Vec<_>>()
+    };
+    let approvals = |event: &str| {
+        let lines = running.gateway.records("approval").into_iter();
+        lines.filter(|line| line["approval"]["event"] == event).count()
+    };
+    // Two hours later everything of it has run out, and that is told.
+    running.gateway.set_clock("+7200");
+    eventually_within(within, "the end to be told", async || {
+        let _listed = running.gateway.command(&["approvals", "list", "--config", "servers.toml"]);
+        told().len() == 1 && approvals("expired") + approvals("withdrawn") == 1
+    })
+    .await;
+    assert_eq!((&told()[0]["actor"], told()[0]["epoch"].is_u64()), (&json!("clock"), true), "{:?}", told());
+    running.gateway.set_clock("+0");
+    let bot = running.bot();
+    eventually_within(within, "the clock to be the true one", async || {
+        call(&bot, &handle, "tools__echo", json!({})).await.status == 200
+    })
+    .await;
+    let over = call(&bot, &handle, "tools__echo", json!({})).await;
+    assert_eq!(reason(&over), "mandate_ended", "{}", over.text);
+    let place = format!("/mandates/{id}");
+    let shown = request::<()>(&running.gateway.state(), http::Method::GET, &place, None).await.unwrap();
+    let shown: Value = serde_json::from_slice(&shown.body).unwrap();
+    assert_eq!(shown["state"], "expired", "{shown}");
+}
+
+#[tokio::test]
+async fn what_waits_for_approval_under_a_mandate_waits_no_more_when_that_is_over() {
+    let (issuer, upstream) = (Issuer::start().await, upstream().await);
+    let gates = "[gates.small]\nobjects = [\"tools/small\"]\napprovers = [\"group:test/admins\"]\n";
+    let setup = setup(&issuer, &upstream).claims("person = \"person\"\n").admin(&approving());
+    let gateway = setup.policy_file("gates.toml", gates).start().await;
+    let running = Running { gateway, issuer, upstream };
+    let bot = running.bot();
+    let (id, handle) = open(&bot, json!({ "template": "counted" })).await;
+    let asked = call(&bot, &handle, "tools__small", json!({})).await;
+    assert_eq!(reason(&asked), "approval_required", "{}", asked.text);
+    let look = async |path: &str| {
+        let url = format!("{}/api/v1{path}", running.gateway.admin);
+        Client::new(&url, Some(&running.administrator())).bare(reqwest::Method::GET, &[]).await.response().clone()
+    };
+    let listed = look("/approvals").await;
+    let request = listed[0]["id"].as_str().unwrap_or_else(|| panic!("{listed}")).to_owned();
+    let shown = look(&format!("/approvals/{request}")).await["shown"].clone();
+    let completed = bot.call_tool("bailiwick__mandate_complete", json!({ "id": id })).await;
+    assert_eq!(completed.result()["structuredContent"]["state"], "completed", "{}", completed.text);
+    assert_eq!(look("/approvals").await, json!([]), "it waits for nobody");
+    let approved = running.order(&format!("/approvals/{request}/approve"), json!({ "shown": shown })).await;
+    assert_eq!(approved.response()["reason"], "approval_over", "{}", approved.text);
+    eventually("the record to say so", async || {
+        let lines = running.gateway.records("approval").into_iter();
+        lines
+            .map(|line| line["approval"].clone())
+            .any(|told| told["event"] == "withdrawn" && told["id"] == json!(request))
+    })
+    .await;
 }

@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::client::Client;
 use super::free_address;
 use super::issuer::Issuer;
+use super::postgres::{Database, PASSWORD};
 
 /// Files of a gateway that does not run yet.
 pub struct Setup {
@@ -217,12 +218,38 @@ impl Setup {
 
     /// Writes the files and starts the gateway; returns once it answers.
     pub async fn start(self) -> Gateway {
-        let mut gateway = self.written();
+        let mut gateway = self.stored().await.written();
         if gateway.clock.is_some() {
             gateway.set_clock("+0");
         }
         gateway.launch().await;
         gateway
+    }
+
+    /// With its rows in PostgreSQL, where `BAILIWICK_TESTS_STORE` says so and the test has not chosen by itself.
+    async fn stored(self) -> Self {
+        if std::env::var_os("BAILIWICK_TESTS_STORE").is_none_or(|store| store != "postgresql")
+            || self.gateway.contains("store = ")
+            || self.servers.contains("[keys]")
+        {
+            return self;
+        }
+        match Database::fresh().await {
+            Some(database) => self.shared(&database),
+            None => self,
+        }
+    }
+
+    /// With its rows in that database.
+    pub fn shared(self, database: &Database) -> Self {
+        for (name, secret) in [("store-password", PASSWORD.to_owned()), ("key", "5a".repeat(32))] {
+            let path = self.directory().join(name);
+            std::fs::write(&path, secret).unwrap();
+            std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        }
+        let store = database.url_by("127.0.0.1", database.port);
+        let keys = "[keys]\nseal = [\"file:key\"]\njournal = [\"file:key\"]\ncheckpoint = [\"file:key\"]\n";
+        self.gateway(&format!("store = \"{store}\"\nstore_password = \"file:store-password\"\n")).sections(keys)
     }
 
     /// Writes the files.
@@ -367,6 +394,16 @@ impl Gateway {
             .spawn()
             .unwrap();
         self.process = Some(process);
+    }
+
+    /// Stops, and puts the store back as it was when `state backup kept` was called; the record stays.
+    pub async fn store_of_before(&mut self) {
+        let place = self.state();
+        assert!(self.stop().await.success());
+        for name in ["store.sqlite-wal", "store.sqlite-shm"] {
+            let _ = std::fs::remove_file(place.join(name));
+        }
+        std::fs::copy(place.with_file_name("kept").join("store.sqlite"), place.join("store.sqlite")).unwrap();
     }
 
     /// Where the files are.

@@ -1,0 +1,91 @@
+//! What becomes of requests when the mandate is over that they were made under.
+//!
+//! Decides which of them wait for nobody any more. Refuses to know how mandates end. Invariant: nobody is shown as waiting,
+//! and nothing is approved, that could not be called any more.
+
+use std::collections::HashMap;
+
+use super::kept::{Kept, State};
+use super::{Approvals, LIVE, read};
+use crate::guard::mandate::{MANDATES, Mandate};
+use crate::ids::MandateId;
+use crate::limit;
+use crate::outcome::{Failure, Stop};
+
+/// Why a request is withdrawn whose mandate is over.
+pub(super) const OVER: &str = "the mandate that it was made under is over";
+
+impl Approvals {
+    /// Takes back whatever waits, or was approved, under a mandate that is over.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn withdraw_ended(&self) -> Result<(), Failure> {
+        let now_us = self.shelf.clock_us().await?;
+        let mut known: HashMap<String, bool> = HashMap::new();
+        let mut after: Option<String> = None;
+        loop {
+            let rows = self.shelf.rows(LIVE, None, after.as_deref()).await?;
+            let is_last = rows.len() < limit::SHELF_ROWS_READ_MAX;
+            after = rows.last().map(|row| row.key.clone());
+            for row in rows {
+                let Ok((kept, version)) = read(&row) else { continue };
+                let Some(mandate) = kept.mandate.clone().filter(|_| waits(&kept, now_us)) else { continue };
+                let over = match known.get(&mandate) {
+                    Some(over) => *over,
+                    None => self.is_over(&mandate, now_us).await?,
+                };
+                known.insert(mandate, over);
+                if over && let Err(Stop::Failed(failure)) = self.withdraw_row(kept, version, OVER).await {
+                    return Err(failure);
+                }
+            }
+            if is_last {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The same request, withdrawn where its mandate is over.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub(super) async fn unless_over(&self, kept: Kept, now_us: i64) -> Result<Kept, Failure> {
+        let Some(mandate) = kept.mandate.as_deref().filter(|_| waits(&kept, now_us)) else { return Ok(kept) };
+        if !self.is_over(mandate, now_us).await? {
+            return Ok(kept);
+        }
+        let row = self.shelf.row(LIVE, &kept.binding.to_string()).await?;
+        if let Some((live, version)) = row.as_ref().map(read).transpose()?.filter(|(live, _)| live.id == kept.id)
+            && let Err(Stop::Failed(failure)) = self.withdraw_row(live, version, OVER).await
+        {
+            return Err(failure);
+        }
+        Ok(Kept { withdrawn: true, ..kept })
+    }
+
+    /// Whether a mandate is over, or one above it, or it was taken back, or it is gone.
+    async fn is_over(&self, mandate: &str, now_us: i64) -> Result<bool, Failure> {
+        let Some(own) = self.mandate(mandate).await? else { return Ok(true) };
+        if own.is_over(now_us) || self.revocations.is_mandate_revoked(&own.id) {
+            return Ok(true);
+        }
+        for id in &own.above {
+            let above = self.mandate(id.as_str()).await?;
+            if above.is_none_or(|above| above.is_over(now_us)) || self.revocations.is_mandate_revoked(id) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    async fn mandate(&self, id: &str) -> Result<Option<Mandate>, Failure> {
+        let Ok(id) = MandateId::new(id) else { return Ok(None) };
+        let row = self.shelf.row(MANDATES, id.as_str()).await?;
+        Ok(row.and_then(|row| serde_json::from_str(&row.body).ok()))
+    }
+}
+
+fn waits(kept: &Kept, now_us: i64) -> bool {
+    matches!(kept.state(now_us), State::Pending | State::Approved)
+}
