@@ -304,7 +304,7 @@ mod tests {
 
     #[test]
     fn names_are_cut_and_an_address_loses_what_may_be_an_argument() {
-        let long = Subject { method: "x".repeat(limit::SPAN_TEXT_CHARACTERS_MAX + 1), ..Subject::default() };
+        let long = Subject { method: "span/".repeat(limit::SPAN_TEXT_CHARACTERS_MAX), ..Subject::default() };
         assert_eq!(long.name().len(), limit::SPAN_TEXT_CHARACTERS_MAX);
         let target = Some(("s".to_owned(), "e".to_owned(), "notes://a?key=hunter2".to_owned()));
         let read = Subject { method: "resources/read".to_owned(), target, ..Subject::default() };
