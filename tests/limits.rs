@@ -90,8 +90,6 @@ const PACE: &[&str] = &[
     "ACCESS_WISH_KEPT_FOR_US",
     "REVIEW_KEPT",
     "COUNT_KEPT",
-    "TASKS_GIVEN_IDLE_MAX",
-    "TASKS_LISTED_AT_ONCE_MAX",
 ];
 
 /// The size or the idle time of something that is remembered only to be faster: beyond it the same answer is
