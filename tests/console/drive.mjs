@@ -302,12 +302,12 @@ try {
   await picture(page, "lift-old-login-wide-light");
   await page.getByRole("link", { name: "Log in again" }).click();
   await page.getByRole("link", { name: "ann" }).click();
-  await page.waitForURL(`${base}/revocations/1/lift`);
+  await page.waitForURL(/\/revocations\/\d+\/lift$/);
   await picture(page, "lift-wide-light");
   await page.locator("textarea[name=note]").fill("it was found again");
   await page.getByRole("button", { name: "Lift it" }).press("Enter");
   // What was taken back with it has epochs of its own.
-  await page.getByText(/^It was lifted with epoch [2-9]\.$/).waitFor();
+  await page.getByText(/^It was lifted with epoch \d+\.$/).waitFor();
   assert.equal(await toolCall(), 200);
 
   step("somebody without rights has their own page, on a phone, in the dark");
