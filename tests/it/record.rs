@@ -127,6 +127,8 @@ async fn a_journal_that_cannot_be_written_refuses_and_recovers_by_itself() {
     let gateway = Setup::new(&issuer).http_server("tools", &upstream.url, "").start().await;
     let client = gateway.client(&issuer.token("alice", &["developers"], &gateway.resource()));
     assert_eq!(client.call_tool("tools__echo", json!({})).await.status, 200);
+    // A line that fails later would refuse the next call before its own intent is tried.
+    eventually("all of it on the record", async || gateway.records("result").len() == 1).await;
     // What a full disk looks like to a process: no file may grow.
     let limit = |bytes: &str| {
         let process = gateway.process_id().to_string();
