@@ -415,6 +415,12 @@ purpose = "drives the benchmark"
 kind = "interactive"
 environments = ["bench"]
 clients = [{ issuer = "bench", client_id = "bench-assistant" }]
+
+# What a sick server answers would stop its callers, and they are measured.
+[breaker]
+errors_percent = 100
+errors_of = 200
+denials_per_minute = 100000
 "#;
 
 const WORKER: &str = r#"
