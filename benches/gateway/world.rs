@@ -420,7 +420,7 @@ clients = [{ issuer = "bench", client_id = "bench-assistant" }]
 [breaker]
 errors_percent = 100
 errors_of = 200
-denials_per_minute = 100000
+denials_per_minute = 1000
 "#;
 
 const WORKER: &str = r#"
