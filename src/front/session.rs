@@ -173,6 +173,8 @@ impl Sessions {
             for (key, kept) in older.drain(..older.len().div_ceil(2)) {
                 kept.part.release();
                 self.kept.invalidate(&*key);
+                // Counted out now: what is counted and gone would push out somebody else's.
+                self.kept.run_pending_tasks();
             }
         }
         let part = own.part(said.length());
