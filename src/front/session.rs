@@ -173,9 +173,9 @@ impl Sessions {
             for (key, kept) in older.drain(..older.len().div_ceil(2)) {
                 kept.part.release();
                 self.kept.invalidate(&*key);
-                // Counted out now: what is counted and gone would push out somebody else's.
-                self.kept.run_pending_tasks();
             }
+            // Counted out now: what is counted and gone would push out somebody else's.
+            self.kept.run_pending_tasks();
         }
         let part = own.part(said.length());
         self.kept.insert(key, Arc::new(Kept { said, began: now_seconds(), part }));
