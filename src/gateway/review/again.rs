@@ -1,7 +1,8 @@
 //! A review that a store has forgotten, and the record has not: it is there again, with its deadline.
 //!
 //! Decides what comes back of it. Refuses to know how the record is read. Invariant: a review that was open ends grants at
-//! its deadline also where its store is an older one; what was attested in it meanwhile is asked for once more.
+//! its deadline also where its store is an older one; what was attested in it meanwhile is asked for once more; none is closed
+//! before its grants are there.
 
 use std::sync::Arc;
 
@@ -29,7 +30,14 @@ impl Gateway {
         }
     }
 
-    async fn complete_review(&self, review: &Review) -> Result<(), Stop> {
+    /// Sees to it that all grants of a review are there.
+    ///
+    /// # Errors
+    /// `record_unavailable`, `store_unavailable`; `target_unknown` where another replica is about it. Then some are missing.
+    pub(super) async fn complete_review(&self, review: &Review) -> Result<(), Stop> {
+        if review.closed.is_some() {
+            return Ok(());
+        }
         let first = format!("{}/000000/", review.id);
         let known = all(self.store(), GRANTS, Some(&review.id)).await?;
         let policy = Arc::clone(&self.snapshot().policy);
