@@ -208,6 +208,11 @@ async fn every_key_is_exchanged_with_a_reload_and_digests_of_older_ones_are_stil
     let (code, said) = ran(&gateway, &["reload"]);
     assert!(code == Some(0) && said.contains("the keys in use stay"), "the brake needs no key: {said}");
     assert_eq!(digested(&gateway, &client, &arguments).await, new);
+    // What is gone is not made anew in the place of what is in use.
+    std::fs::remove_file(&vault).unwrap();
+    gateway.write_policy(&format!("{DEVELOPERS_MAY}p, anyone, *, tools/no, call, -, deny\n"));
+    let (code, said) = ran(&gateway, &["reload", "--allow-widening"]);
+    assert!(code == Some(1) && said.contains("keys/vault") && !vault.exists(), "{said}");
     std::fs::write(&vault, kept).unwrap();
 
     let signer = ran(&gateway, &["keys", "show", "--json"]).1;

@@ -15,9 +15,17 @@ use crate::outcome::Stop;
 use crate::shelf::{Change, Expect, Tell};
 
 /// The change that puts a review back of which the record tells.
-pub fn told_again(row: &RowRead) -> Option<Change> {
-    let review: Review = serde_json::from_str(row.says()?).ok()?;
-    put(REVIEWS, review.id.clone(), Expect::Anything, "", &review, review.gone_us()).ok()
+///
+/// # Errors
+/// Where it does not tell what the review says: one that is forgotten, or that is open again, would end the wrong grants.
+pub fn told_again(row: &RowRead) -> Result<Option<Change>, String> {
+    if row.is_gone() {
+        return Ok(None);
+    }
+    let untold = || "tells of a review, and not what it says: open it again afterwards".to_owned();
+    let review: Review = row.says().and_then(|says| serde_json::from_str(says).ok()).ok_or_else(untold)?;
+    let change = put(REVIEWS, review.id.clone(), Expect::Anything, "", &review, review.gone_us());
+    change.map(Some).map_err(|failure| failure.detail)
 }
 
 impl Gateway {
