@@ -80,6 +80,7 @@ pub async fn load(
         if !is_key(text) {
             return Err(error("write 64 hexadecimal digits, such as `openssl rand -hex 32` prints".to_owned()));
         }
+        known::remember_key(&secret);
         Ok(SecretString::from(text.to_ascii_lowercase()))
     });
     futures_util::future::join_all(read).await.into_iter().collect()
@@ -95,13 +96,13 @@ pub fn read_or_make(state: &Path, name: &str) -> Result<Vec<SecretString>, KeyFi
     let io = |problem: std::io::Error| error(&path, problem.to_string());
     std::fs::DirBuilder::new().mode(0o700).recursive(true).create(state.join("keys")).map_err(io)?;
     if let Some(lines) = read(&path)? {
-        return Ok(known(lines));
+        return Ok(remembered(lines));
     }
     let fresh = fresh(&path)?;
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(io)?;
     file.write_all(format!("{}\n", fresh.expose_secret()).as_bytes()).map_err(io)?;
     file.sync_all().map_err(io)?;
-    known::remember(&fresh);
+    known::remember_key(&fresh);
     Ok(vec![fresh])
 }
 
@@ -112,11 +113,11 @@ pub fn read_or_make(state: &Path, name: &str) -> Result<Vec<SecretString>, KeyFi
 pub fn read_there(state: &Path, name: &str) -> Result<Vec<SecretString>, KeyFileError> {
     let path = path(state, name);
     let gone = || error(&path, "it is not there: put it back; only a start makes a new one".to_owned());
-    read(&path)?.map(known).ok_or_else(gone)
+    read(&path)?.map(remembered).ok_or_else(gone)
 }
 
-fn known(lines: Vec<Line>) -> Vec<SecretString> {
-    lines.into_iter().map(|line| line.key).inspect(known::remember).collect()
+fn remembered(lines: Vec<Line>) -> Vec<SecretString> {
+    lines.into_iter().map(|line| line.key).inspect(known::remember_key).collect()
 }
 
 /// Puts a fresh key first. Keys that stopped writing longer than `life` ago are dropped; without one, none is.
