@@ -423,6 +423,7 @@ async fn keep_proposals(gateway: Arc<Gateway>) {
 async fn housekeeping(gateway: Arc<Gateway>) {
     let stopping = gateway.stopping();
     let mut marked = gateway.journal().written().records();
+    gateway.tell_of_rotations().await;
     loop {
         // At once: a deadline may have passed while nobody was here.
         gateway.close_overdue_reviews().await;

@@ -19,6 +19,7 @@ pub struct WebhookConfig {
 pub const EVENTS: [&str; 6] = [
     "approval.requested",
     "agent.suspended",
+    "server.suspended",
     "pin.changed",
     "break_glass.opened",
     "break_glass.used",

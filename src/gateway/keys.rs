@@ -10,8 +10,10 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use super::Gateway;
 use crate::config::keyfile::{self, Missing};
+use crate::config::rotated::{self, Rotation};
 use crate::config::{Config, KeysConfig};
 use crate::ids::ReplicaId;
+use crate::record::event::AdminNote;
 use crate::record::{CheckpointKeys, JournalKey};
 use crate::wire::handle::Sealer;
 
@@ -107,6 +109,41 @@ impl Gateway {
         let (journal, checkpoint) = keys.into_record();
         self.journal.exchange_keys(journal, checkpoint);
         Ok(changed)
+    }
+}
+
+impl Gateway {
+    /// Puts on the record who exchanged keys while a gateway ran.
+    pub async fn tell_of_rotations(&self) {
+        let state = self.config().gateway.state.clone();
+        if let Err(problem) = self.told_of_rotations(&state).await {
+            tracing::warn!(problem, "who exchanged keys is told later");
+        }
+    }
+
+    async fn told_of_rotations(&self, state: &Path) -> Result<(), String> {
+        // Small files, and seldom there.
+        let notes = rotated::take(state).map_err(|error| error.to_string())?;
+        if notes.is_empty() {
+            return Ok(());
+        }
+        for Rotation { actor, purpose, detail } in &notes {
+            let note = AdminNote {
+                operation: "keys-rotate",
+                object: "bailiwick/keys",
+                actor,
+                actor_kind: "host",
+                brakes: false,
+                client: None,
+                outcome: "done",
+                reason: None,
+                rule: None,
+                about: purpose,
+                detail,
+            };
+            self.journal.administered(&note, None).await.map_err(|failure| failure.detail)?;
+        }
+        rotated::forget(state).map_err(|error| error.to_string())
     }
 }
 

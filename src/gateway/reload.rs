@@ -318,6 +318,9 @@ impl Gateway {
             removed: &report.removed,
             problem,
         };
+        if report.to.is_some() {
+            self.tell_of_rotations().await;
+        }
         self.remember_reload(actor, &report);
         self.journal.reloaded(&note).await?;
         tracing::info!(actor, loaded = report.to.is_some(), problem, "reload");
