@@ -73,7 +73,7 @@ pub async fn load(
             Err(KeyFileError { place: name.to_owned(), problem: format!("reading it failed: {error}") })
         });
     }
-    let read = references.iter().map(async |reference| {
+    let read = references.iter().map(|reference| async move {
         let error = |problem: String| KeyFileError { place: reference.to_string(), problem };
         let secret = reference.read().await.map_err(|problem| error(problem.to_string()))?;
         let text = secret.expose_secret().trim();
@@ -245,7 +245,8 @@ mod tests {
         // Each answers once the other was asked.
         let waits = |own: &Path, other: &Path| {
             let key = "11".repeat(32);
-            let script = format!(": > {}; while [ ! -e {} ]; do sleep 0.02; done; echo {key}", own.display(), other.display());
+            let script =
+                format!(": > {}; while [ ! -e {} ]; do sleep 0.02; done; echo {key}", own.display(), other.display());
             SecretReference::Exec(vec!["/bin/sh".to_owned(), "-c".to_owned(), script])
         };
         let references = [waits(&one, &other), waits(&other, &one)];

@@ -194,7 +194,9 @@ mod tests {
         known.remember(&SecretString::from(secret), Kind::Secret);
         let said = |text: &str| format!("it answered {text}");
         let json = |text: &str| serde_json::to_string(text).unwrap();
-        for text in [said(secret), json(&said(secret)), format!("{:?}", said(secret)), json(&format!("{:?}", said(secret)))] {
+        for text in
+            [said(secret), json(&said(secret)), format!("{:?}", said(secret)), json(&format!("{:?}", said(secret)))]
+        {
             let clean = known.without(&text).into_owned();
             assert!(clean.contains("it answered [redacted]") && !clean.contains("word"), "{text}: {clean}");
         }
@@ -225,7 +227,8 @@ mod tests {
             |from: usize, to: usize| (from..to).map(|number| format!("number-{number:06}\n")).collect::<String>();
         known.remember(&SecretString::from(lines(0, limit::KNOWN_SECRETS_MAX)), Kind::Secret);
         assert_eq!(known.without("number-000000"), REDACTED);
-        known.remember(&SecretString::from(lines(limit::KNOWN_SECRETS_MAX, limit::KNOWN_SECRETS_MAX + 1)), Kind::Secret);
+        known
+            .remember(&SecretString::from(lines(limit::KNOWN_SECRETS_MAX, limit::KNOWN_SECRETS_MAX + 1)), Kind::Secret);
         assert_eq!(known.without("number-000000"), "number-000000");
         assert_eq!(known.without("number-000001"), REDACTED);
         assert_eq!(known.without(lines(limit::KNOWN_SECRETS_MAX, limit::KNOWN_SECRETS_MAX + 1).trim()), REDACTED);

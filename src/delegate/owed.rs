@@ -137,7 +137,12 @@ impl Ledger {
             Err(failure) => failure.to_string(),
         };
         let first = issued.first().map(|issued| issued.id.as_str());
-        tracing::error!(count = issued.len(), first, problem, "that credentials are still to be taken back is not noted: after a restart they end by themselves");
+        tracing::error!(
+            count = issued.len(),
+            first,
+            problem,
+            "that credentials are still to be taken back is not noted: after a restart they end by themselves"
+        );
     }
 
     /// The names of those that are to be given back.

@@ -11,6 +11,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use super::Gateway;
 use crate::config::keyfile::{self, Missing};
 use crate::config::rotated::{self, Rotation};
+use crate::config::secret::SecretReference;
 use crate::config::{Config, KeysConfig};
 use crate::ids::ReplicaId;
 use crate::record::event::AdminNote;
@@ -35,7 +36,7 @@ impl Keys {
     /// A lower-case sentence that names the key and the place.
     pub async fn read(config: &Config, state: &Path, replica: ReplicaId, missing: Missing) -> Result<Self, String> {
         let KeysConfig { seal, vault, journal, checkpoint, .. } = &config.keys;
-        let load = async |references, purpose| {
+        let load = async |references: &[SecretReference], purpose: &'static str| {
             keyfile::load(references, state, purpose, missing).await.map_err(|problem| problem.to_string())
         };
         let checkpoint = async {

@@ -141,9 +141,8 @@ impl Vault {
     pub async fn stands(&self, tie: AccountTie) -> Result<bool, Failure> {
         let row = self.shelf.row(ACCOUNTS, &tie.place.to_string()).await?;
         let kept = row.and_then(|row| serde_json::from_str::<Kept>(&row.body).ok());
-        let taken = |kept: &Kept| {
-            self.identity.is_account_revoked(&kept.owner.issuer, &kept.owner.subject, &kept.server)
-        };
+        let taken =
+            |kept: &Kept| self.identity.is_account_revoked(&kept.owner.issuer, &kept.owner.subject, &kept.server);
         Ok(kept.is_some_and(|kept| kept.linked_at == tie.linked_at && !taken(&kept)))
     }
 

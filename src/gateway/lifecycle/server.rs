@@ -51,7 +51,8 @@ impl Gateway {
         let mut changes = vec![own.clone()];
         if step != Step::Resume {
             // Whoever answers for it hears of it.
-            let about = serde_json::json!({ "server": server.as_str(), "owner": known.owner, "by": by, "state": event });
+            let about =
+                serde_json::json!({ "server": server.as_str(), "owner": known.owner, "by": by, "state": event });
             let clock_us = self.store.clock_us().await?;
             changes.extend(outbox::told(&now.config.webhooks, outbox::Event::ServerSuspended, &about, clock_us));
         }

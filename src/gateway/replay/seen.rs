@@ -119,7 +119,7 @@ impl Rows {
         let mut left: BTreeMap<(&str, &str), Option<Seen>> = BTreeMap::new();
         for row in self.rows.iter().filter(is_label) {
             let told = row.says.as_deref().and_then(|bits| bits.parse().ok()).map(Seen::of_bits);
-            left.insert((&row.section, &row.key), if row.gone { Some(Seen::NOTHING) } else { told });
+            left.insert((row.section.as_str(), row.key.as_str()), if row.gone { Some(Seen::NOTHING) } else { told });
         }
         left.into_iter().filter_map(|((section, key), left)| Some((section, key, left?)))
     }
@@ -332,7 +332,10 @@ mod tests {
         };
         let row = |gone: bool, says: Option<&str>| serde_json::json!({ "section": "label", "key": "k", "gone": gone, "says": says });
         assert_eq!(taken(serde_json::json!([row(true, None)])), [("k".to_owned(), 0)]);
-        assert_eq!(taken(serde_json::json!([row(true, None), row(false, None), row(false, Some("1"))])), [("k".to_owned(), 1)]);
+        assert_eq!(
+            taken(serde_json::json!([row(true, None), row(false, None), row(false, Some("1"))])),
+            [("k".to_owned(), 1)]
+        );
         assert_eq!(taken(serde_json::json!([row(true, None), row(false, None), row(false, None)])), []);
     }
 
@@ -372,7 +375,11 @@ mod tests {
             }
             let changes = read.labels.changes(&store, Duration::from_secs(60), 0).await.unwrap();
             let is_own = |change: &Change| change.section == label::CALLERS && change.key == own;
-            assert_eq!((changes.iter().any(is_own), changes.len()), (comes, 1 + usize::from(comes)), "the mandate has it still");
+            assert_eq!(
+                (changes.iter().any(is_own), changes.len()),
+                (comes, 1 + usize::from(comes)),
+                "the mandate has it still"
+            );
         }
     }
 }

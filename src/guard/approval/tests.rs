@@ -113,7 +113,8 @@ async fn a_list_asks_once_for_each_mandate_and_writes_nothing() {
     let ids: Vec<String> = (0..3).map(|_| crate::ids::MandateId::fresh().to_string()).collect();
     let mandate = |id: &String, ends_us: i64| {
         let holder = Digest::sha256(b"holder");
-        let body = json!({ "id": id, "holder": holder, "opener": "user:corp/alice", "opened_us": 0, "ends_us": ends_us });
+        let body =
+            json!({ "id": id, "holder": holder, "opener": "user:corp/alice", "opened_us": 0, "ends_us": ends_us });
         let row = Row { key: id.clone(), body: body.to_string(), ..rows(&kept(0))[0].1.clone() };
         (crate::guard::mandate::MANDATES, row)
     };

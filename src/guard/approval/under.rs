@@ -32,7 +32,8 @@ impl Approvals {
                 let Ok((kept, version)) = read(&row) else { continue };
                 let Some(mandate) = kept.mandate.clone().filter(|_| waits(&kept, now_us)) else { continue };
                 if self.known_over(mandate, &mut known, now_us).await?
-                    && let Err(Stop::Failed(failure)) = self.withdraw_row(kept, version, OVER).await {
+                    && let Err(Stop::Failed(failure)) = self.withdraw_row(kept, version, OVER).await
+                {
                     return Err(failure);
                 }
             }

@@ -171,9 +171,10 @@ impl Mandates {
                 }
                 let ended = some.iter().map(|(mandate, row)| {
                     let mandate = Mandate { ended: Some(Ended { at_us, by: CLOCK.to_owned() }), ..mandate.clone() };
-                    Ok((changed(&mandate, row)?, mandate))
+                    Ok::<_, Failure>((changed(&mandate, row)?, mandate))
                 });
-                let (changes, ended): (Vec<_>, Vec<_>) = ended.collect::<Result<Vec<_>, Failure>>()?.into_iter().unzip();
+                let (changes, ended): (Vec<_>, Vec<_>) =
+                    ended.collect::<Result<Vec<_>, Failure>>()?.into_iter().unzip();
                 if let Changed::Done { epoch: Some(epoch), .. } = self.shelf.change(changes, Tell::Everybody).await? {
                     expired.extend(ended.into_iter().map(|mandate| (mandate, epoch)));
                     break;
@@ -323,7 +324,8 @@ mod tests {
         // One that was ended long ago, and whoever did that was stopped before it was on the record.
         let late = mandate(Some(2));
         keep(&late).await;
-        let untold = async || mandates.untold(None).await.unwrap().0.into_iter().map(|(found, _)| found.id).collect::<Vec<_>>();
+        let untold =
+            async || mandates.untold(None).await.unwrap().0.into_iter().map(|(found, _)| found.id).collect::<Vec<_>>();
         assert_eq!(untold().await, [late.id.clone()]);
         mandates.tell(&late.id).await.unwrap();
         assert!(untold().await.is_empty());
