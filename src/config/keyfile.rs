@@ -312,12 +312,13 @@ mod tests {
         std::fs::write(path("two"), "bb".repeat(32)).unwrap();
         std::fs::write(path("word"), "correct horse battery staple").unwrap();
         let named = |names: &[&str]| -> Vec<_> { names.iter().map(|name| SecretReference::File(path(name))).collect() };
-        let keys = load(&named(&["one", "two"]), state.path(), "seal").await.unwrap();
+        let keys = load(&named(&["one", "two"]), state.path(), "seal", Missing::Make).await.unwrap();
         assert_eq!(keys[0].expose_secret(), "aa".repeat(32));
         assert_eq!(keys[1].expose_secret(), "bb".repeat(32));
         assert!(!state.path().join("keys").exists(), "nothing is made beside them");
-        let problem = load(&named(&["one", "word"]), state.path(), "seal").await.unwrap_err().to_string();
+        let problem =
+            load(&named(&["one", "word"]), state.path(), "seal", Missing::Make).await.unwrap_err().to_string();
         assert!(problem.contains("word") && !problem.contains("battery"), "{problem}");
-        assert_eq!(load(&[], state.path(), "seal").await.unwrap().len(), 1);
+        assert_eq!(load(&[], state.path(), "seal", Missing::Make).await.unwrap().len(), 1);
     }
 }

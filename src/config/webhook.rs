@@ -16,7 +16,7 @@ pub struct WebhookConfig {
 }
 
 /// Everything that can be told.
-pub const EVENTS: [&str; 6] = [
+pub const EVENTS: [&str; 7] = [
     "approval.requested",
     "agent.suspended",
     "server.suspended",

@@ -154,21 +154,17 @@ fn counted(key: String, by: i64, at_most: i64, gone_us: i64) -> Change {
 pub(super) fn charged(change: &Change, number: i64) -> Option<ChargeNote> {
     let shelf::Action::Count { by, at_most, .. } = &change.action else { return None };
     let (of, rest) = change.key.split_once('/').filter(|_| change.section == COUNTS)?;
-    let mut turn = None;
-    let (of, id, what) = match of {
+    let (of, id, what, turn) = match of {
         "mandate" | "agent" => {
             let (id, what) = rest.split_once('/')?;
-            let mut words = what.split('/');
-            let what = words.next()?;
-            turn = words.next().filter(|_| is_turn(what));
-            (if of == "agent" { "agent" } else { "mandate" }, id, what)
+            let (what, turn) = what.split_once('/').map_or((what, None), |(what, turn)| (what, Some(turn)));
+            (if of == "agent" { "agent" } else { "mandate" }, id, what, turn.filter(|_| is_turn(what)))
         }
         // The names of tools may have anything in them.
         "tool" => {
-            let (rest, number) = rest.rsplit_once('/')?;
+            let (rest, turn) = rest.rsplit_once('/')?;
             let (id, what) = rest.rsplit_once('/')?;
-            turn = Some(number);
-            ("tool", id, what)
+            ("tool", id, what, Some(turn))
         }
         _ => return None,
     };
