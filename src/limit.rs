@@ -249,6 +249,8 @@ pub const RECORD_TEXT_BYTES_MAX: usize = 512;
 pub const RECORD_VALUES_MAX: usize = 32;
 /// Rows of a reload that one line of its record lists; more need more lines.
 pub const RECORD_ROWS_MAX: usize = 200;
+/// So many lines of a reload are on their way into the record at once; lines.
+pub const RECORD_RELOAD_LINES_AT_ONCE: usize = 16;
 /// Calls in flight that one line at the beginning of a segment names; there are as many lines as that takes.
 pub const JOURNAL_OPEN_LEGS_MAX: usize = 2_000;
 /// Refusals that are no call's are counted for this long before they become one line.

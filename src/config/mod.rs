@@ -41,6 +41,7 @@ pub mod process;
 mod reader;
 pub mod record;
 pub mod replace;
+pub mod rotated;
 pub mod rows;
 pub mod seal;
 pub mod secret;

@@ -432,13 +432,11 @@ impl Delegate {
 
     async fn begin(&self, fits: impl Fn(&Issued) -> bool) -> Vec<Taking> {
         let taken = self.held.take(fits);
-        let mut taking = Vec::with_capacity(taken.len());
-        for issued in taken {
+        for issued in &taken {
             issued.taken_back.cancel();
             self.issued.forget(&issued.key).await;
-            taking.push(self.taking.begin(issued, self.ledger.clone()));
         }
-        taking
+        self.taking.begin_all(taken, self.ledger.as_ref())
     }
 
     fn revision(&self, server: &Arc<ServerConfig>) -> Digest {

@@ -15,7 +15,7 @@ pub use crate::guard::mandate::{Mandate, Wish};
 use crate::guard::{Left, Party};
 use crate::identity::revoked::RevocationTarget;
 use crate::identity::{Caller, KEYS};
-use crate::ids::{MandateId, PrincipalKey, Subject};
+use crate::ids::{MandateId, PrincipalKey, RevocationEpoch, Subject};
 use crate::limit;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
 use crate::record::mandated::MandateNote;
@@ -260,27 +260,37 @@ impl Gateway {
     /// Tells of mandates that are over and of which nobody told, one page of them; answers where to go on.
     pub(super) async fn tell_of_ended(&self, after: Option<&str>) -> Result<Option<String>, Failure> {
         let (untold, next) = self.guard.mandates().untold(after).await?;
-        if !untold.is_empty() {
-            self.guard.approvals().withdraw_ended().await?;
+        if untold.is_empty() {
+            return Ok(next);
         }
-        for mandate in untold {
-            // One replica tells, whoever comes first.
-            let Some(epoch) = self.guard.mandates().tell(&mandate.id).await? else { continue };
-            if epoch.is_some() {
-                self.take_revocations().await?;
+        self.guard.approvals().withdraw_ended().await?;
+        let (ended, over): (Vec<_>, Vec<_>) = untold.into_iter().partition(|(mandate, _)| mandate.ended.is_some());
+        // One replica ends each, whoever comes first; all of a page with few epochs, which everybody looks at once.
+        let expired = self.guard.mandates().expire(over).await?;
+        if !expired.is_empty()
+            && let Err(failure) = self.take_revocations().await
+        {
+            tracing::warn!(%failure, "mandates have expired; that is taken at the next look at the store");
+        }
+        let expired = expired.into_iter().map(|(mandate, epoch)| (mandate, Some(epoch)));
+        for (mandate, epoch) in ended.into_iter().map(|(mandate, _)| (mandate, None)).chain(expired) {
+            if let Err(failure) = self.tell_of_end(&mandate, epoch).await {
+                tracing::warn!(%failure, mandate = %mandate.id, "that a mandate is over is told later");
             }
-            let calls = self.guard.by_server(&mandate).await?;
-            let note = match &mandate.ended {
-                Some(ended) => MandateNote {
-                    actor: &ended.by,
-                    epoch: Some(self.revocation_epoch()),
-                    ..noted("completed", &mandate, &calls)
-                },
-                None => MandateNote { actor: CLOCK, epoch, ..noted("expired", &mandate, &calls) },
-            };
-            self.journal.mandated(&note).await?;
         }
         Ok(next)
+    }
+
+    /// Puts on the record that one is over, and keeps that it is there: should that be cut off, it is told once more.
+    async fn tell_of_end(&self, mandate: &Mandate, epoch: Option<RevocationEpoch>) -> Result<(), Failure> {
+        let calls = self.guard.by_server(mandate).await?;
+        let epoch = Some(epoch.unwrap_or_else(|| self.revocation_epoch()));
+        let (event, actor) = match &mandate.ended {
+            Some(ended) if !ended.is_by_the_clock() => ("completed", ended.by.as_str()),
+            _ => ("expired", CLOCK),
+        };
+        self.journal.mandated(&MandateNote { actor, epoch, ..noted(event, mandate, &calls) }).await?;
+        self.guard.mandates().tell(&mandate.id).await
     }
 
     /// A mandate as it is told of.

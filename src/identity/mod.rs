@@ -426,9 +426,7 @@ impl Identity {
                 self.revocations.check(&by.verified.token)?;
                 self.checked(Self::agreed(entry, by)?, Some(&by.verified))
             }
-            // Whoever came with the certificate that a token is bound to has proven more than a name.
-            None if entry.binding.names_certificate() => self.checked(Self::over_tls(entry), None),
-            None => self.checked(&entry.verified, None),
+            None => self.checked(Self::bound(entry), None),
         }
     }
 

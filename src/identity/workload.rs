@@ -150,8 +150,16 @@ impl Identity {
         Ok(Self::over_tls(token))
     }
 
+    /// Who calls with a token that may be bound to a certificate, which came with it. Public clients bind tokens to
+    /// certificates of their own as well (RFC 8705, section 4): that is no proof of a client, unless somebody vouches that
+    /// its issuer asked for one.
+    pub(super) fn bound(token: &Entry) -> &Arc<Verified> {
+        let is_proven = token.verified.persona.client_proof > ClientProof::Public;
+        if token.binding.names_certificate() && is_proven { Self::over_tls(token) } else { &token.verified }
+    }
+
     /// The same caller, whose client has shown a certificate.
-    pub(super) fn over_tls(token: &Entry) -> &Arc<Verified> {
+    fn over_tls(token: &Entry) -> &Arc<Verified> {
         let own = &token.verified.persona;
         if own.client_proof >= ClientProof::Mtls {
             return &token.verified;

@@ -3,6 +3,7 @@
 //! Decides what their word changes. Refuses to know doors and pages. Invariant: an approval is of what was shown; of two
 //! who decide at once the second sees what the first has done.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use super::kept::{Decision, Denial, Kept, State};
@@ -42,7 +43,7 @@ impl Approvals {
     /// `store_unavailable`.
     pub async fn list(&self, filter: Filter) -> Result<(Vec<Kept>, i64), Stop> {
         let now_us = self.shelf.clock_us().await?;
-        let mut found: Vec<Kept> = Vec::new();
+        let (mut found, mut known): (Vec<Kept>, _) = (Vec::new(), HashMap::new());
         let mut after: Option<String> = None;
         loop {
             let rows = self.shelf.rows(NAMED, None, after.as_deref()).await?;
@@ -51,15 +52,24 @@ impl Approvals {
             for row in rows {
                 let Ok((kept, version)) = read(&row) else { continue };
                 self.notice(&kept, version, now_us).await;
-                let kept = self.unless_over(kept, now_us).await?;
                 // What only whoever called can answer waits for nobody who looks at lists.
                 if filter == Filter::All || (kept.asks && kept.state(now_us) == State::Pending) {
                     found.push(kept);
                 }
             }
-            // Never more at once than are listed, and one page.
+            // Never more at once than are listed, and one page; and asked of mandates is only for those that are listed.
             found.sort_by_key(|kept| std::cmp::Reverse(kept.requested_at_us));
-            found.truncate(limit::APPROVALS_LISTED_MAX);
+            let mut listed = Vec::with_capacity(found.len().min(limit::APPROVALS_LISTED_MAX));
+            for kept in found {
+                if listed.len() >= limit::APPROVALS_LISTED_MAX {
+                    break;
+                }
+                let kept = self.shown(kept, &mut known, now_us).await?;
+                if filter == Filter::All || kept.state(now_us) == State::Pending {
+                    listed.push(kept);
+                }
+            }
+            found = listed;
             if count < limit::SHELF_ROWS_READ_MAX {
                 break;
             }

@@ -31,12 +31,9 @@ impl Approvals {
             for row in rows {
                 let Ok((kept, version)) = read(&row) else { continue };
                 let Some(mandate) = kept.mandate.clone().filter(|_| waits(&kept, now_us)) else { continue };
-                let over = match known.get(&mandate) {
-                    Some(over) => *over,
-                    None => self.is_over(&mandate, now_us).await?,
-                };
-                known.insert(mandate, over);
-                if over && let Err(Stop::Failed(failure)) = self.withdraw_row(kept, version, OVER).await {
+                if self.known_over(mandate, &mut known, now_us).await?
+                    && let Err(Stop::Failed(failure)) = self.withdraw_row(kept, version, OVER).await
+                {
                     return Err(failure);
                 }
             }
@@ -44,6 +41,37 @@ impl Approvals {
                 return Ok(());
             }
         }
+    }
+
+    /// Whether a mandate is over, asked once for all of its requests.
+    async fn known_over(
+        &self,
+        mandate: String,
+        known: &mut HashMap<String, bool>,
+        now_us: i64,
+    ) -> Result<bool, Failure> {
+        if let Some(over) = known.get(&mandate) {
+            return Ok(*over);
+        }
+        let over = self.is_over(&mandate, now_us).await?;
+        known.insert(mandate, over);
+        Ok(over)
+    }
+
+    /// The same request as it is shown: withdrawn where its mandate is over. That is written by whoever ends mandates, and not
+    /// by whoever looks.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub(super) async fn shown(
+        &self,
+        kept: Kept,
+        known: &mut HashMap<String, bool>,
+        now_us: i64,
+    ) -> Result<Kept, Failure> {
+        let Some(mandate) = kept.mandate.clone().filter(|_| waits(&kept, now_us)) else { return Ok(kept) };
+        let over = self.known_over(mandate, known, now_us).await?;
+        Ok(if over { Kept { withdrawn: true, ..kept } } else { kept })
     }
 
     /// The same request, withdrawn where its mandate is over.
