@@ -4,6 +4,7 @@
 //! never lets anybody do more than the store that was lost; a row whose meaning is not known here is a gap, and not
 //! passed over.
 
+mod lines;
 pub mod seen;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -11,6 +12,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use self::lines::{Segment, of_record};
 use super::lifecycle::{self, Halted};
 use super::pins;
 use super::review;
@@ -19,8 +21,7 @@ use crate::guard::{approval, label, mandate};
 use crate::ids::ReplicaId;
 use crate::limit;
 use crate::outcome::{Failure, Reason};
-use crate::record::journal;
-use crate::record::read::{Reader, segments};
+use crate::record::read::segments;
 use crate::shelf::{Action, Change, Changed, Expect, Section, Shelf, Tell};
 use crate::store::{RowTold, Store};
 
@@ -147,7 +148,6 @@ fn ended(row: &RowRead, at: i64) -> Result<Change, String> {
 /// One line of the record, as far as it tells that an approval was used.
 #[derive(Deserialize)]
 struct Line {
-    at: jiff::Timestamp,
     #[serde(rename = "type")]
     kind: String,
     #[serde(default)]
@@ -180,11 +180,8 @@ pub async fn approvals_used(store: &Store, state: &Path, replica: ReplicaId) -> 
     // Most of the time there are none, and the record is not read.
     let oldest_us = unused.iter().map(|kept| kept.requested_at_us).chain(standing).min();
     let Some(oldest_us) = oldest_us else { return Ok(0) };
-    let directory = journal::directory(state);
-    let read = tokio::task::spawn_blocking(move || used_since(&directory, oldest_us));
-    let unreadable = |problem: String| Failure::before(Reason::RecordUnavailable, problem);
-    let used = read.await.map_err(|error| unreadable(error.to_string()))?;
-    let Told { used, stopped } = used.map_err(|error| unreadable(error.to_string()))?;
+    let read = of_record(state, move |directory| used_since(directory, oldest_us));
+    let Told { used, stopped } = read.await?;
     let mut count = 0;
     for gone in approval::standing_forgotten(store, replica, &went_out(&used, &stopped)).await? {
         tracing::warn!(
@@ -221,16 +218,8 @@ fn used_since(directory: &Path, since_us: i64) -> std::io::Result<Told> {
     let mut told = Told::default();
     let slack_us = i64::try_from(limit::CLOCK_DIFFERENCE_MAX.as_micros()).unwrap_or_default();
     for first in segments(directory)?.into_iter().rev() {
-        let lines = Reader::new(directory, first).segment()?;
-        let mut begins_us = i64::MAX;
-        for line in lines.lines() {
-            // Only the first line, and those that can matter, are worth reading.
-            let matters = ["\"approval\"", "\"refusal\"", "\"failure\""].iter().any(|word| line.contains(word));
-            if begins_us != i64::MAX && !matters {
-                continue;
-            }
-            let Ok(line) = serde_json::from_str::<Line>(line) else { continue };
-            begins_us = begins_us.min(line.at.as_microsecond());
+        let segment = Segment::read(directory, first)?;
+        for line in segment.lines::<Line>(&["\"approval\"", "\"refusal\"", "\"failure\""]) {
             let Ok(leg) = ulid::Ulid::from_string(&line.leg) else { continue };
             match (line.kind.as_str(), line.approval.as_ref().and_then(serde_json::Value::as_str)) {
                 ("intent", Some(id)) => {
@@ -242,7 +231,7 @@ fn used_since(directory: &Path, since_us: i64) -> std::io::Result<Told> {
                 _ => {}
             }
         }
-        if begins_us < since_us.saturating_sub(slack_us) {
+        if segment.begins_us().is_some_and(|begins_us| begins_us < since_us.saturating_sub(slack_us)) {
             break;
         }
     }

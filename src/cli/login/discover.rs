@@ -99,4 +99,47 @@ mod tests {
             assert!(!same(other, &url), "{other}");
         }
     }
+
+    /// A gateway that names so many issuers on its own address, none of which is one; what was asked for there.
+    async fn asked_of(issuers: usize) -> Vec<String> {
+        use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let place = format!("http://{}", listener.local_addr().unwrap());
+        let named: Vec<_> = (0..issuers).map(|number| format!("{place}/issuer-{number}")).collect();
+        let resource = format!("{place}/mcp");
+        let document = serde_json::json!({ "resource": resource, "authorization_servers": named }).to_string();
+        let asked = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+        let heard = std::sync::Arc::clone(&asked);
+        let serving = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let mut stream = BufReader::new(stream);
+                let mut line = String::new();
+                stream.read_line(&mut line).await.unwrap();
+                let path = line.split(' ').nth(1).unwrap_or_default().to_owned();
+                while stream.read_line(&mut line).await.unwrap() > 2 {}
+                let (status, body) = match path.contains("oauth-protected-resource") {
+                    true => ("200 OK", document.as_str()),
+                    false => ("404 Not Found", "{}"),
+                };
+                heard.lock().unwrap().push(path);
+                let head = format!("content-type: application/json\r\ncontent-length: {}", body.len());
+                let answer = format!("HTTP/1.1 {status}\r\nconnection: close\r\n{head}\r\n\r\n{body}");
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        });
+        let url = Url::parse(&resource).unwrap();
+        let problem = discover(&url, &LoginOptions::default(), &Challenge::default()).await.err().unwrap();
+        assert!(problem.contains("cannot be used"), "{problem}");
+        serving.abort();
+        std::mem::take(&mut *asked.lock().unwrap())
+    }
+
+    #[tokio::test]
+    async fn so_many_issuers_of_a_gateway_are_asked_and_no_more() {
+        let asked = asked_of(limit::LOGIN_ISSUERS_MAX + 2).await;
+        for number in 0..limit::LOGIN_ISSUERS_MAX + 2 {
+            let was_asked = asked.iter().any(|path| path.contains(&format!("/issuer-{number}")));
+            assert_eq!(was_asked, number < limit::LOGIN_ISSUERS_MAX, "{number}: {asked:?}");
+        }
+    }
 }

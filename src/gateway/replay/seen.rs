@@ -12,14 +12,14 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::super::Gateway;
+use super::lines::{Segment, of_record};
 use crate::guard::label::{self, Replayed, Said};
 use crate::guard::{UsedUp, used_up_again};
 use crate::ids::{ReplicaId, RevocationEpoch};
 use crate::limit;
 use crate::outcome::{Failure, Reason};
 use crate::policy::label::Seen;
-use crate::record::journal;
-use crate::record::read::{Reader, segments};
+use crate::record::read::segments;
 use crate::shelf::{Action, Change, Expect, Section, Shelf as _, Tell};
 use crate::store::Store;
 
@@ -191,11 +191,8 @@ pub async fn seen_and_used(
         now_us.saturating_sub(i64::try_from(span.as_micros()).unwrap_or(i64::MAX))
     };
     let (remembered_us, oldest_us) = (ago(memory), ago(memory.max(Duration::from_hours(24))));
-    let directory = journal::directory(state);
-    let read = tokio::task::spawn_blocking(move || since(&directory, mark, (remembered_us, oldest_us)));
-    let unreadable = |problem: String| Failure::before(Reason::RecordUnavailable, problem);
-    let read = read.await.map_err(|error| unreadable(error.to_string()))?;
-    let Read { labels, used, .. } = read.map_err(|error| unreadable(error.to_string()))?;
+    let read = of_record(state, move |directory| since(directory, mark, (remembered_us, oldest_us)));
+    let Read { labels, used, .. } = read.await?;
     let mut changes = if memory.is_zero() { Vec::new() } else { labels.changes(store, memory, now_us).await? };
     for ((of, id, what), (used, at_us)) in &used {
         let told = UsedUp { of, id, what, used: *used, at_us: *at_us };
@@ -223,9 +220,7 @@ fn since(directory: &Path, mark: Option<u64>, (remembered_us, oldest_us): (i64, 
     };
     let mut read = Read { remembered_us, ..Read::default() };
     for segment in all.into_iter().skip(first) {
-        let text = Reader::new(directory, segment).segment()?;
-        for line in text.lines().filter(|line| MATTERS.iter().any(|word| line.contains(word))) {
-            let Ok(line) = serde_json::from_str::<Line>(line) else { continue };
+        for line in Segment::read(directory, segment)?.lines::<Line>(&MATTERS) {
             if mark.is_none_or(|mark| line.seq > mark) && line.at.as_microsecond() >= oldest_us {
                 read.line(&line);
             }
@@ -235,13 +230,8 @@ fn since(directory: &Path, mark: Option<u64>, (remembered_us, oldest_us): (i64, 
 }
 
 fn begins_before(directory: &Path, segment: u64, moment_us: i64) -> bool {
-    #[derive(Deserialize)]
-    struct Moment {
-        at: jiff::Timestamp,
-    }
-    let text = Reader::new(directory, segment).segment().unwrap_or_default();
-    let first = text.lines().find_map(|line| serde_json::from_str::<Moment>(line).ok());
-    first.is_some_and(|first| first.at.as_microsecond() < moment_us)
+    let begins_us = Segment::read(directory, segment).ok().and_then(|segment| segment.begins_us());
+    begins_us.is_some_and(|begins_us| begins_us < moment_us)
 }
 
 /// Says in the store that it knows what the record says up to that line.
