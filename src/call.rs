@@ -176,6 +176,7 @@ async fn open(
     let retry = Retry::read(asked.params(), gateway.sealer(), caller.principal())?;
     if let Some(retry) = &retry {
         trail.leg = trail.leg.clone().of_call(retry.call());
+        Box::pin(bound::waits(gateway, retry)).await?;
     }
     let bound = retry.as_ref().and_then(Retry::mandate);
     trail.mandate = gateway.mandate(caller, request.mandate.as_deref(), bound).await?;
