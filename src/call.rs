@@ -20,9 +20,9 @@ mod halt;
 mod input;
 mod link;
 mod mandate;
+mod outside;
 mod own;
 mod retry;
-mod roots;
 mod task;
 mod tied;
 mod traced;
@@ -38,9 +38,9 @@ use halt::{Halt, told};
 use input::Asking;
 use mandate::Mandated;
 pub use mandate::named;
+pub use outside::{report, roots_changed};
 pub use own::shown as own_tools;
 use retry::Retry;
-pub use roots::roots_changed;
 use task::{After, Augmented};
 pub use task::{Given as GivenTasks, TaskTopic, check as check_tasks, give_up, offered};
 use tied::Tied;
@@ -176,6 +176,7 @@ async fn open(
     let retry = Retry::read(asked.params(), gateway.sealer(), caller.principal())?;
     if let Some(retry) = &retry {
         trail.leg = trail.leg.clone().of_call(retry.call());
+        Box::pin(bound::waits(gateway, retry)).await?;
     }
     let bound = retry.as_ref().and_then(Retry::mandate);
     trail.mandate = gateway.mandate(caller, request.mandate.as_deref(), bound).await?;
@@ -215,14 +216,13 @@ async fn open(
         link::Seeking { target, arguments: sent, retry: retried, answers: answered, declared, for_more: false };
     link::sought(gateway, caller, trail, &seeking).await?;
     // What the gateway itself asked is answered here, and is no server's business.
-    let is_own = retry.as_ref().is_some_and(Retry::is_own);
-    let answers = answers.filter(|_| !is_own);
+    let answers = answers.filter(|_| !retry.as_ref().is_some_and(Retry::is_own));
     let askable = gateway.askable(caller, permit.target().server(), declared);
     let capabilities = declared::declared(&request.client.capabilities, askable);
     let capabilities = task::offered(&request.client, capabilities);
     let augmented = Augmented::of(request, &view, permit.target());
     let round = retry.as_ref().map_or(0, Retry::round);
-    let asking = Asking { declared, round, is_of_one: declared::is_of_one(&request.endpoint), ..Asking::default() };
+    let asking = Asking { round, ..Asking::of(&request.client, &request.endpoint, declared) };
     let config = approval::config(gateway, &permit);
     let gated = approval::gated(config.as_ref(), &trail.leg, arguments.as_ref(), retry.as_ref(), answers.as_ref());
     // What the gateway has asked itself is nothing that the server asked.

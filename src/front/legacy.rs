@@ -23,7 +23,7 @@ use crate::ids::{PrincipalKey, ReplicaId};
 use crate::limit;
 use crate::outcome::{Outcome, Reason, Refusal, Stop, reply};
 use crate::upstream::Event;
-use crate::wire::mcp::{Era, LogLevel, Method, Version, header};
+use crate::wire::mcp::{Era, LogLevel, Method, Version, header, meta};
 use crate::wire::{Json, Kind, Message, Value};
 
 /// Answers one legacy message.
@@ -58,7 +58,7 @@ pub(super) async fn post<P: Pipeline>(
             Kind::Result | Kind::Error => {
                 front.questions.answered(session.key, inbound.message, inbound.caller);
             }
-            _ => told(front, &session, inbound),
+            _ => told(front, &session, inbound).await,
         }
         return answer::empty(StatusCode::ACCEPTED);
     }
@@ -350,7 +350,7 @@ async fn subscription<P: Pipeline>(
 }
 
 /// Does what a notification of a client asks for; those that are not known here change nothing.
-fn told<P: Pipeline>(front: &Front<P>, session: &Session, inbound: Box<Inbound<P>>) {
+async fn told<P: Pipeline>(front: &Front<P>, session: &Session, inbound: Box<Inbound<P>>) {
     let message = &inbound.message;
     match &*message.method() {
         "notifications/cancelled" => {
@@ -365,6 +365,14 @@ fn told<P: Pipeline>(front: &Front<P>, session: &Session, inbound: Box<Inbound<P
             let telling = Arc::clone(&front.pipeline).roots_changed(inbound.caller, inbound.endpoint, client);
             // Servers take their time, and nobody waits for that.
             tokio::spawn(telling);
+        }
+        "notifications/progress" => {
+            let token = message.params().and_then(|params| params.get(meta::PROGRESS_TOKEN)).and_then(Value::as_i64);
+            let asked = token.and_then(|token| front.questions.reported(session.key, token));
+            if let (Some((parked, key)), Some(said)) = (asked, message.body()) {
+                // Waited for, so that a client has no more of them on their way than it has requests.
+                front.pipeline.report(&inbound.caller, (parked, &key), &said).await;
+            }
         }
         _ => {}
     }

@@ -74,6 +74,10 @@ pub trait Pipeline: Send + Sync + 'static {
     fn next_event(running: &mut Self::Running) -> impl Future<Output = Event> + Send;
     /// Gives up a call that waits for input.
     fn abandon(&self, parked: ParkId);
+    /// Tells the server of a call that waits how far its client is with the answer to the question of that name.
+    fn report(&self, _caller: &Self::Caller, _asked: (ParkId, &str), _said: &Json) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
     /// Stops the task that a call goes on as, whose question nobody answers; the request is the one that would have.
     fn give_up(self: Arc<Self>, caller: Self::Caller, request: Request) -> impl Future<Output = ()> + Send + 'static;
     /// Tells servers that the roots of a legacy client have changed.
@@ -196,6 +200,12 @@ impl Pipeline for Gateway {
 
     fn abandon(&self, parked: ParkId) {
         self.upstreams().abandon(parked);
+    }
+
+    async fn report(&self, caller: &Caller, asked: (ParkId, &str), said: &Json) {
+        if let Err(stop) = call::report(self, caller, asked, said).await {
+            tracing::debug!(reason = stop.reason().code(), "no server is told how far an answer is");
+        }
     }
 
     async fn give_up(self: Arc<Self>, caller: Caller, request: Request) {
