@@ -231,6 +231,7 @@ pub const RECORD: Section = servers(
         optional("keep_days", "integer"),
         optional("keep_bytes", "size"),
         defaulted("reserve_bytes", "size", "\"16MiB\""),
+        defaulted("redact", "list of arguments", "[]"),
     ],
 );
 
