@@ -273,6 +273,9 @@ pub const REVOCATIONS_MAX: i64 = 100_000;
 pub const REVOCATIONS_OF_FEEDS_MAX: i64 = 50_000;
 /// Of those, the blocks of people who left, which nothing lifts by itself: a logout has room in any case.
 pub const REVOCATIONS_LEFT_MAX: i64 = 40_000;
+/// Names of which it is remembered when they were taken back last, so that handles from before never open again; twice
+/// what can hold at once. Handles that are older than what is forgotten are void, whoever's they are.
+pub const VOIDED_MARKS_MAX: usize = 200_000;
 
 // === config ===
 

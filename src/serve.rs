@@ -32,6 +32,7 @@ use crate::feeds::Feeds;
 use crate::front::{self, Certificates, Front};
 use crate::gateway::keys::Keys;
 use crate::gateway::pins::Keeper;
+use crate::gateway::voided::void_handles;
 use crate::gateway::{
     Along, Files, Gateway, Lifecycle, Own, Parts, Reloader, Snapshot, follow_keys, follow_store, record_missed, replay,
     review, send_messages, watch_files,
@@ -291,6 +292,8 @@ async fn open(
     let recorded = record_missed(&store, &journal, replica, recovered.epoch).await.map_err(trouble)?;
     standing.recorded(recorded).await;
     let (epoch, held) = store.revocations().await.map_err(trouble)?;
+    let voided = store.voided(sealer.voided_to()).await;
+    void_handles(&store, &sealer, (epoch, &held), voided).await.map_err(trouble)?;
     let revocations = Arc::new(Revocations::default());
     let lifecycle = Lifecycle::read(&store, epoch).await.map_err(trouble)?;
     let now_s = store.now_s().await.map_err(trouble)?;

@@ -174,7 +174,8 @@ fn question(
         mandate: trail.mandate.as_ref().map(|held| &held.mandate().id),
         used: None,
     };
-    let state = retry::seal_own(gateway.sealer(), caller.principal(), &about, KEY, within)?;
+    let holder = caller.holder_at(&gateway.config(), target.server());
+    let state = retry::seal_own(gateway.sealer(), &holder, &about, KEY, within)?;
     let params = json!({ "mode": "url", "url": address, "message": format!("[bailiwick] {message}") });
     let result = Json::of(&json!({
         "resultType": "input_required",

@@ -16,6 +16,7 @@ use crate::outcome::{Refusal, Stop};
 use crate::policy::condition::PRESENT;
 use crate::policy::{Permit, Situation};
 use crate::record::event::{ChargeNote, ConditionValue, CredentialNote, LabelNote, Operation};
+use crate::record::hidden::{Hidden, REDACTED};
 use crate::record::mandated::OwnerFacts;
 use crate::record::{Attempt, Evidence, Intent, Journal};
 use crate::wire::Json;
@@ -96,6 +97,8 @@ struct Granted {
     rules: String,
     /// What conditions read, as the record tells it.
     values: Vec<ConditionValue>,
+    /// What of the arguments is left out of the record.
+    hidden: Option<Box<Hidden>>,
 }
 
 impl Delegate {
@@ -147,12 +150,18 @@ impl Grant {
                 None => read.push((name, value)),
             }
         }
+        let target = permit.target();
+        let hidden = Hidden::of(&target.server().redact, target.name(), arguments.as_ref());
         let raw = |(name, value): (&String, &String)| {
-            let value = RawValue::from_string(value.clone()).or_else(|_| to_raw_value(value)).ok()?;
+            let value = if hidden.as_ref().is_some_and(|hidden| hidden.covers(name)) {
+                to_raw_value(REDACTED).ok()?
+            } else {
+                RawValue::from_string(value.clone()).or_else(|_| to_raw_value(value)).ok()?
+            };
             Some(ConditionValue { name: name.clone(), value })
         };
         let values = read.into_iter().filter_map(raw).collect();
-        Self(Box::new(Granted { cleared, credential, leg, arguments, recheck, rules, values }))
+        Self(Box::new(Granted { cleared, credential, leg, arguments, recheck, rules, values, hidden }))
     }
 
     /// Where it goes.
@@ -288,6 +297,10 @@ impl Evidence for Grant {
                 asked: labels.asked().iter().flat_map(|asked| asked.rules.iter().map(AsRef::as_ref)).collect(),
             }),
         }
+    }
+
+    fn hidden(&self) -> Option<&Hidden> {
+        self.hidden.as_deref()
     }
 
     fn server(&self) -> Option<&ServerId> {

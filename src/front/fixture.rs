@@ -23,6 +23,7 @@ use crate::upstream::Event;
 use crate::watch::{Interest, Watched};
 use crate::wire::Json;
 use crate::wire::mcp::{Kind, Version};
+use crate::wire::voids::Holder;
 
 /// A configuration on a loopback listener with one issuer.
 pub(crate) fn config() -> Config {
@@ -194,6 +195,10 @@ impl Pipeline for Scripted {
 
     fn principal(caller: &String) -> PrincipalKey {
         PrincipalKey(Digest::of("test", &[caller.as_bytes()]))
+    }
+
+    fn holder(&self, caller: &String) -> Holder {
+        Self::principal(caller).into()
     }
 
     fn credential(caller: &String) -> Digest {

@@ -225,7 +225,6 @@ async fn initialize<P: Pipeline>(
         info: info.map(|info| message.cut(info)),
         log_level: None,
     };
-    let principal = P::principal(&inbound.caller);
     let request = Request {
         message: message.clone(),
         method: Method::Initialize,
@@ -239,7 +238,8 @@ async fn initialize<P: Pipeline>(
         last_words: None,
     };
     let result = front.pipeline.initialize(&inbound.caller, &request, version).await?;
-    let session = front.sessions.begin(principal, &request.endpoint, &request.client)?;
+    let holder = front.pipeline.holder(&inbound.caller);
+    let session = front.sessions.begin(&holder, &request.endpoint, &request.client)?;
     let mut response = answer::result(id, &result);
     if let Ok(session) = HeaderValue::from_str(&session) {
         response.headers_mut().insert(header::SESSION_ID, session);

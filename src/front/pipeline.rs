@@ -22,6 +22,7 @@ use crate::record::event::RelayNote;
 use crate::upstream::Event;
 use crate::watch::{self, Interest, Watch, Watched};
 use crate::wire::mcp::{Kind, Version};
+use crate::wire::voids::Holder;
 use crate::wire::{Json, Message};
 
 /// The rooms behind the front.
@@ -62,6 +63,8 @@ pub trait Pipeline: Send + Sync + 'static {
     fn refused(&self, caller: &Self::Caller, reason: Reason);
     /// Who sessions belong to.
     fn principal(caller: &Self::Caller) -> PrincipalKey;
+    /// Whom handles of theirs are sealed for, and what these rest on.
+    fn holder(&self, caller: &Self::Caller) -> Holder;
     /// Tells what somebody came with from everything else that they could have come with.
     fn credential(caller: &Self::Caller) -> Digest;
     /// One call, door to door.
@@ -183,6 +186,10 @@ impl Pipeline for Gateway {
 
     fn principal(caller: &Caller) -> PrincipalKey {
         caller.principal()
+    }
+
+    fn holder(&self, caller: &Caller) -> Holder {
+        caller.holder(&self.config())
     }
 
     fn credential(caller: &Caller) -> Digest {

@@ -29,6 +29,7 @@ mod introspect;
 mod issuer;
 mod jwt;
 mod keys;
+mod marks;
 mod nobody;
 mod opaque;
 mod own;

@@ -388,11 +388,11 @@ fn tighten<K>(entry: Entry<'_, K, RevocationMode>, mode: RevocationMode) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::identity::Hop;
 
-    fn token() -> TokenFacts {
+    pub(in crate::identity) fn token() -> TokenFacts {
         TokenFacts {
             digest: Digest::sha256(b"token"),
             issuer: IssuerAlias::new("corp").unwrap(),

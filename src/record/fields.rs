@@ -202,6 +202,16 @@ pub(super) struct ResultFacts<'a> {
 }
 
 impl<'a> ResultFacts<'a> {
+    /// What was said of it in words.
+    pub(super) const fn detail(&self) -> Option<&'a str> {
+        self.detail
+    }
+
+    /// The same in other words.
+    pub(super) fn saying(self, detail: &'a str) -> Self {
+        Self { detail: Some(detail), ..self }
+    }
+
     /// The same with what was used up.
     pub(super) fn charging(self, budget: &'a [ChargeNote]) -> Self {
         Self { budget, ..self }

@@ -95,6 +95,7 @@ mod tasks_legacy;
 mod telemetry;
 mod tls;
 mod updates;
+mod voided;
 mod watch;
 mod workload;
 mod workload_api;

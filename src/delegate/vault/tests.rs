@@ -198,6 +198,7 @@ async fn world(scope_bytes: usize) -> World {
         },
         forward_headers: Vec::new(),
         elicit_url_hosts: Vec::new(),
+        redact: Vec::new(),
         idempotent: Vec::new(),
     };
     let rows = Arc::new(Rows { clock_us: AtomicI64::new(1_000_000_000), ..Rows::default() });

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::kept::{Decision, Denial, Kept, State};
+use super::pages::Pages;
 use super::{Approvals, LIVE, NAMED, Rules, approver, gates_of, kept_for_us, noted, read};
 use crate::config::{Config, GateConfig, GateKind};
 use crate::identity::Caller;
@@ -44,13 +45,9 @@ impl Approvals {
     pub async fn list(&self, filter: Filter) -> Result<(Vec<Kept>, i64), Stop> {
         let now_us = self.shelf.clock_us().await?;
         let (mut found, mut known): (Vec<Kept>, _) = (Vec::new(), HashMap::new());
-        let mut after: Option<String> = None;
-        loop {
-            let rows = self.shelf.rows(NAMED, None, after.as_deref()).await?;
-            let count = rows.len();
-            after = rows.last().map(|row| row.key.clone());
-            for row in rows {
-                let Ok((kept, version)) = read(&row) else { continue };
+        let mut pages = Pages::of(&*self.shelf, NAMED);
+        while let Some(page) = pages.next().await? {
+            for (kept, version) in page {
                 self.notice(&kept, version, now_us).await;
                 // What only whoever called can answer waits for nobody who looks at lists.
                 if filter == Filter::All || (kept.asks && kept.state(now_us) == State::Pending) {
@@ -70,9 +67,6 @@ impl Approvals {
                 }
             }
             found = listed;
-            if count < limit::SHELF_ROWS_READ_MAX {
-                break;
-            }
         }
         Ok((found, now_us))
     }
@@ -220,13 +214,9 @@ impl Approvals {
     /// # Errors
     /// `store_unavailable`.
     pub async fn withdraw_of(&self, lifted: &RevocationTarget, config: &Config) -> Result<(), Failure> {
-        let mut after: Option<String> = None;
-        loop {
-            let rows = self.shelf.rows(LIVE, None, after.as_deref()).await?;
-            let is_last = rows.len() < limit::SHELF_ROWS_READ_MAX;
-            after = rows.last().map(|row| row.key.clone());
-            for row in rows {
-                let Ok((kept, version)) = read(&row) else { continue };
+        let mut pages = Pages::of(&*self.shelf, LIVE);
+        while let Some(page) = pages.next().await? {
+            for (kept, version) in page {
                 if kept.consumed.is_some() || kept.denied.is_some() || !self.is_of(&kept, lifted, config) {
                     continue;
                 }
@@ -237,10 +227,8 @@ impl Approvals {
                     return Err(failure);
                 }
             }
-            if is_last {
-                return Ok(());
-            }
         }
+        Ok(())
     }
 
     /// Takes a request back in the version that was read.

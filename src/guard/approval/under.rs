@@ -6,10 +6,10 @@
 use std::collections::HashMap;
 
 use super::kept::{Kept, State};
+use super::pages::Pages;
 use super::{Approvals, LIVE, read};
 use crate::guard::mandate::{MANDATES, Mandate};
 use crate::ids::MandateId;
-use crate::limit;
 use crate::outcome::{Failure, Stop};
 
 /// Why a request is withdrawn whose mandate is over.
@@ -23,13 +23,9 @@ impl Approvals {
     pub async fn withdraw_ended(&self) -> Result<(), Failure> {
         let now_us = self.shelf.clock_us().await?;
         let mut known: HashMap<String, bool> = HashMap::new();
-        let mut after: Option<String> = None;
-        loop {
-            let rows = self.shelf.rows(LIVE, None, after.as_deref()).await?;
-            let is_last = rows.len() < limit::SHELF_ROWS_READ_MAX;
-            after = rows.last().map(|row| row.key.clone());
-            for row in rows {
-                let Ok((kept, version)) = read(&row) else { continue };
+        let mut pages = Pages::of(&*self.shelf, LIVE);
+        while let Some(page) = pages.next().await? {
+            for (kept, version) in page {
                 let Some(mandate) = kept.mandate.clone().filter(|_| waits(&kept, now_us)) else { continue };
                 if self.known_over(mandate, &mut known, now_us).await?
                     && let Err(Stop::Failed(failure)) = self.withdraw_row(kept, version, OVER).await
@@ -37,10 +33,8 @@ impl Approvals {
                     return Err(failure);
                 }
             }
-            if is_last {
-                return Ok(());
-            }
         }
+        Ok(())
     }
 
     /// Whether a mandate is over, asked once for all of its requests.
