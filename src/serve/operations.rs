@@ -22,7 +22,7 @@ use crate::control::reviews::Reviews;
 use crate::control::standing::Stands;
 use crate::control::{Lifting, Operations, Readiness, ReadinessCheck, Revoked};
 use crate::delegate::vault::{Linked, Removed};
-use crate::gateway::ask::{self, Question, WhatCanAnswer, WhoCanAnswer};
+use crate::gateway::ask::{self, WhatCanAnswer, WhoCanAnswer};
 use crate::gateway::review::{Review, ReviewReport, Which};
 use crate::gateway::{Gateway, ReloadOrder, ReloadReport, ShadowReport, Standing};
 use crate::identity::proposed::Proposed;
@@ -31,7 +31,7 @@ use crate::identity::{Caller, Presented, Resource};
 use crate::ids::{AgentId, Digest, RevocationEpoch, ServerId, Subject};
 use crate::link;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
-use crate::policy::{AdminOperation, Explanation, GrantId, Weight};
+use crate::policy::{AdminOperation, GrantId, Weight};
 use crate::record::event::AdminNote;
 use crate::record::{Who, journal};
 use crate::upstream::Health;
@@ -249,11 +249,6 @@ impl Operations for Gateway {
             return Err(Refusal::new(failure.reason));
         }
         self.snapshot().policy.authorize_operation(caller, operation, jiff::Timestamp::now())
-    }
-
-    fn explain(&self, question: &Question) -> Result<Explanation, String> {
-        let now = self.snapshot();
-        question.answer(&now.config, &now.policy, jiff::Timestamp::now())
     }
 
     fn who_can(&self, object: &str, action: &str) -> Result<WhoCanAnswer, String> {

@@ -48,6 +48,7 @@ mod crossed;
 mod demo;
 mod doctor;
 mod exchanges;
+mod explained;
 mod extension;
 mod feeds;
 mod inbound;
