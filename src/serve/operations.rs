@@ -102,7 +102,8 @@ impl Operations for Gateway {
             let (_, held) = self.store().revocations().await?;
             if let Some(held) = held.iter().find(|held| held.since == lifting.since) {
                 // While nobody whom it names is heard: what they had asked for is void, and stays so.
-                self.guard().approvals().withdraw_of(&held.revocation.target, &self.config()).await?;
+                self.end_mandates_of(&held.revocation, &lifting.actor).await?;
+                self.guard().approvals().withdraw_of(&held.revocation, &self.config()).await?;
                 self.guard().approvals().take_back_of(held, &self.config()).await?;
                 let now = self.snapshot();
                 self.guard().approvals().end_fallen((&now.config, &now.policy)).await?;
