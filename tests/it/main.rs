@@ -37,6 +37,7 @@ mod breaker;
 mod bridge;
 mod broken;
 mod bucket;
+mod bundle_endpoint;
 mod callers;
 mod changes;
 #[cfg(target_os = "linux")]
