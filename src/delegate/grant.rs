@@ -300,7 +300,7 @@ impl Evidence for Grant {
     }
 
     fn hidden(&self) -> Option<&Hidden> {
-        self.hidden.as_deref()
+        self.0.hidden.as_deref()
     }
 
     fn server(&self) -> Option<&ServerId> {

@@ -10,10 +10,11 @@ use serde::{Deserialize, Serialize};
 use super::Gateway;
 use super::ask::Meant;
 use crate::delegate::TakenBack;
+use crate::guard::approval::Token;
 use crate::guard::mandate::{CLOCK, Completion, Held, Opening};
 pub use crate::guard::mandate::{Mandate, Wish};
 use crate::guard::{Left, Party};
-use crate::identity::revoked::RevocationTarget;
+use crate::identity::revoked::{Revocation, RevocationTarget};
 use crate::identity::{Caller, KEYS};
 use crate::ids::{MandateId, PrincipalKey, RevocationEpoch, Subject};
 use crate::limit;
@@ -140,8 +141,9 @@ impl Gateway {
         let persona = by.persona();
         let own = persona.agent.as_ref().map(|agent| &agent.id);
         let for_itself = wish.agent.as_ref().is_none_or(|agent| Some(agent) == own);
-        let (holder, agent, subject) = if opener == Opener::Caller && for_itself {
-            (by.principal(), own.cloned(), persona.user.as_ref().map(Subject::to_string))
+        let now_us = self.guard.mandates().clock_us().await?;
+        let (holder, agent, subject, bearer) = if opener == Opener::Caller && for_itself {
+            (by.principal(), own.cloned(), persona.user.as_ref().map(Subject::to_string), Token::of(by))
         } else {
             let meant = Meant {
                 subject: wish.subject.as_deref().map(super::ask::subject).transpose().map_err(|hint| refused(&hint))?,
@@ -172,7 +174,9 @@ impl Gateway {
                 holder.user = holder.client.as_ref().map(own);
             }
             let subject = holder.user.as_ref().map(Subject::to_string);
-            (holder.principal(), holder.agent.map(|agent| agent.id), subject)
+            let named = holder.user.as_ref().and_then(Subject::claims).map(|(_, claim)| claim);
+            let bearer = Token::named(&holder.issuer, named, holder.client.clone(), now_us.div_euclid(1_000_000));
+            (holder.principal(), holder.agent.map(|agent| agent.id), subject, bearer)
         };
         let mandate = Opening {
             wish,
@@ -184,9 +188,10 @@ impl Gateway {
             opener: actor(by),
             opener_key: (opener == Opener::Caller).then(|| by.principal().0),
             opened_by: Party::of(by),
+            bearer,
             opening_agent: own.filter(|_| opener == Opener::Caller).cloned(),
             policy: &now.policy,
-            now_us: self.guard.mandates().clock_us().await?,
+            now_us,
         }
         .mandate()?;
         if let Some(above) = above {
@@ -238,6 +243,29 @@ impl Gateway {
             tracing::warn!(%failure, mandate = %id, "that its end is on the record is not remembered");
         }
         Ok(status)
+    }
+
+    /// Ends, before it is lifted, what a revocation took back: that access was taken from whoever holds them ended these
+    /// mandates for good.
+    ///
+    /// # Errors
+    /// `store_unavailable`, `record_unavailable`.
+    pub async fn end_mandates_of(&self, lifted: &Revocation, by: &str) -> Result<(), Failure> {
+        // As the files say it: what was taken back is not in what is in force.
+        let config = Arc::clone(&self.snapshot().written);
+        let mut after: Option<String> = None;
+        loop {
+            let meant = |mandate: &Mandate| mandate.is_of(lifted, &config);
+            let (named, next) = self.guard.mandates().open_ones(after.as_deref(), meant).await?;
+            for id in named {
+                // One that somebody has just ended is over as well.
+                if let Err(Stop::Failed(failure)) = self.complete_mandate(&id, by).await {
+                    return Err(failure);
+                }
+            }
+            let Some(next) = next else { return Ok(()) };
+            after = Some(next);
+        }
     }
 
     /// Takes back the credentials of mandates that are over, wherever and however they ended.
@@ -326,7 +354,8 @@ impl Gateway {
         let listed = self.guard.mandates().list(holder.as_deref()).await?;
         let status = |mandate: Mandate| {
             let names = || std::iter::once(&mandate.id).chain(&mandate.above);
-            let revoked = names().any(|id| self.live.revocations.is_mandate_revoked(id));
+            let above = names().any(|id| self.live.revocations.is_mandate_revoked(id));
+            let revoked = above || mandate.is_taken_back(&self.live.revocations);
             let state = if revoked { "revoked" } else { mandate.state(now_us) }.to_owned();
             MandateStatus {
                 state,

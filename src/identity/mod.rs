@@ -16,6 +16,7 @@ mod acquaintances;
 mod agent;
 pub mod api_key;
 mod assertion;
+mod bearer;
 mod binding;
 mod cache;
 pub mod caller;
@@ -56,6 +57,7 @@ pub(crate) mod fixture;
 mod tests;
 
 pub use agent::end_of;
+pub use bearer::Bearer;
 pub use caller::{Caller, Elevation, Hop, Person, TokenFacts};
 pub use dpop::ALGORITHMS as PROOF_ALGORITHMS;
 pub use issuer::IssuerReadiness;

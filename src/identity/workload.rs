@@ -73,7 +73,7 @@ impl Identity {
         let Some(AcceptedDomain { config, domain }) = settings.domains.get(&named.id.domain) else {
             return Ok(Certified::Stranger);
         };
-        domain.wait().await;
+        domain.wait_for_roots().await;
         let generation = domain.generation().load(Ordering::Acquire);
         domain.issued(leaf, further, UnixTime::now()).map_err(|reason| match reason {
             Reason::IssuerUnavailable => {

@@ -11,7 +11,7 @@ use super::pages::Pages;
 use super::{Approvals, LIVE, NAMED, Rules, approver, gates_of, kept_for_us, noted, read};
 use crate::config::{Config, GateConfig, GateKind};
 use crate::identity::Caller;
-use crate::identity::revoked::RevocationTarget;
+use crate::identity::revoked::Revocation;
 use crate::ids::Digest;
 use crate::limit;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
@@ -208,12 +208,12 @@ impl Approvals {
         Err(Refusal::new(Reason::ApprovalChanged).into())
     }
 
-    /// Takes back whatever waits, or was approved, of callers whom this names, when they may call again: that access was
-    /// taken from them stopped these calls for good.
+    /// Takes back whatever waits, or was approved, of callers whom this took access from, when they may call again: that
+    /// stopped these calls for good. What they have asked for since a sign-out goes on.
     ///
     /// # Errors
     /// `store_unavailable`.
-    pub async fn withdraw_of(&self, lifted: &RevocationTarget, config: &Config) -> Result<(), Failure> {
+    pub async fn withdraw_of(&self, lifted: &Revocation, config: &Config) -> Result<(), Failure> {
         let mut pages = Pages::of(&*self.shelf, LIVE);
         while let Some(page) = pages.next().await? {
             for (kept, version) in page {

@@ -89,12 +89,12 @@ impl Approvals {
     /// Whether a mandate is over, or one above it, or it was taken back, or it is gone.
     async fn is_over(&self, mandate: &str, now_us: i64) -> Result<bool, Failure> {
         let Some(own) = self.mandate(mandate).await? else { return Ok(true) };
-        if own.is_over(now_us) || self.revocations.is_mandate_revoked(&own.id) {
+        if own.is_over(now_us) || own.is_taken_back(&self.revocations) {
             return Ok(true);
         }
         for id in &own.above {
             let above = self.mandate(id.as_str()).await?;
-            if above.is_none_or(|above| above.is_over(now_us)) || self.revocations.is_mandate_revoked(id) {
+            if above.is_none_or(|above| above.is_over(now_us) || above.is_taken_back(&self.revocations)) {
                 return Ok(true);
             }
         }

@@ -153,6 +153,23 @@ impl Mandates {
         }
     }
 
+    /// Those among the next mandates after that name that are not over and are meant; and after which name to go on, where
+    /// there are more.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn open_ones(
+        &self,
+        after: Option<&str>,
+        meant: impl Fn(&Mandate) -> bool,
+    ) -> Result<(Vec<MandateId>, Option<String>), Failure> {
+        let rows = self.shelf.rows(MANDATES, None, after).await?;
+        let last = rows.last().map(|row| row.key.clone()).filter(|_| rows.len() >= limit::SHELF_ROWS_READ_MAX);
+        let now_us = self.shelf.clock_us().await?;
+        let found = rows.iter().filter_map(|row| read(row).ok()).filter(|found| !found.is_over(now_us) && meant(found));
+        Ok((found.map(|mandate| mandate.id).collect(), last))
+    }
+
     /// Ends those whose time has come, with one epoch for as many of them as fit into a change; answers which of them nobody
     /// else has ended, each with the epoch that includes it. What is over by the clock stays over, whatever that says
     /// afterwards: whoever remembers it as it was has to forget that.
