@@ -47,8 +47,8 @@ impl Identity {
         }
         entry.binding.suffices()?;
         let needs_certificate = entry.binding.names_certificate();
-        // Whoever comes with the certificate has proven more than a name.
-        let verified = if needs_certificate { Self::over_tls(&entry) } else { &entry.verified };
+        // Whoever comes with the certificate may have proven more than a name.
+        let verified = Self::bound(&entry);
         self.revocations.check(&verified.token)?;
         Ok(Bearer {
             persona: verified.persona.clone(),

@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http::{Method as Verb, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
@@ -76,7 +77,7 @@ impl Way {
             Self::There { client, token: Token::Login(login) } => (client, login),
             Self::There { client, token: Token::Given(token) } => return once(client, request, token.as_ref()).await,
             Self::Here(front) => {
-                let response = Box::pin(front.answer(request, IpAddr::V4(Ipv4Addr::LOCALHOST))).await;
+                let response = front.answer(request, IpAddr::V4(Ipv4Addr::LOCALHOST)).boxed().await;
                 return Ok(response.map(|body| body.map_err(|error| error.to_string()).boxed_unsync()));
             }
         };
