@@ -3,8 +3,8 @@
 //! Decides which session ids are alive. What changes in a session and has to outlive the process, that it has ended, that
 //! it has subscribed and its log level, is a row of the store, read when the session is first seen; memory holds copies of
 //! these, the calls in flight and the open stream. Invariants: a session opens only for the principal and the endpoint that
-//! began it, for at most [`limit::SESSION_AGE_MAX`]; one that has ended opens no more, whatever was forgotten or started
-//! anew since.
+//! began it, for at most [`limit::SESSION_AGE_MAX`], and until something that it rests on is taken back; one that has ended
+//! opens no more, whatever was forgotten or started anew since.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -23,6 +23,7 @@ use crate::limit;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
 use crate::wire::handle::Sealer;
 use crate::wire::mcp::{LogLevel, Version};
+use crate::wire::voids::Holder;
 use crate::wire::{Json, LastWords, Source, Value};
 
 mod kept;
@@ -115,12 +116,7 @@ impl Sessions {
     }
 
     /// Begins a session; answers its id.
-    pub(super) fn begin(
-        &self,
-        principal: PrincipalKey,
-        endpoint: &Endpoint,
-        client: &ClientFacts,
-    ) -> Result<String, Stop> {
+    pub(super) fn begin(&self, holder: &Holder, endpoint: &Endpoint, client: &ClientFacts) -> Result<String, Stop> {
         let said = Said { capabilities: client.capabilities.clone(), info: client.info.as_ref().map(short_info) };
         if said.length() > limit::SESSION_CLIENT_BYTES_MAX {
             return Err(Refusal::new(Reason::ParametersInvalid).hint("declare smaller capabilities").into());
@@ -143,11 +139,11 @@ impl Sessions {
             content.extend_from_slice(said.info.as_ref().map_or(&[][..], |info| info.as_bytes()));
         } else {
             content.push(KEPT);
-            self.kept.keep(principal, key, said.length(), said);
+            self.kept.keep(holder.principal, key, said.length(), said);
         }
         self.seen.insert(key, Arc::default());
         self.sealer
-            .seal(&purpose(endpoint), principal, &content)
+            .seal_for(&purpose(endpoint), holder, &content)
             .map_err(|error| trouble(&format!("a session id cannot be sealed: {error}")))
     }
 

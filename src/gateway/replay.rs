@@ -18,7 +18,7 @@ use super::pins;
 use super::review;
 use crate::delegate::vault;
 use crate::guard::{approval, label, mandate};
-use crate::ids::{AgentId, ReplicaId};
+use crate::ids::ReplicaId;
 use crate::limit;
 use crate::outcome::{Failure, Reason};
 use crate::record::read::segments;
@@ -52,6 +52,11 @@ impl RowRead {
     /// What it says, where that was told.
     pub(super) fn says(&self) -> Option<&str> {
         self.says.as_deref()
+    }
+
+    /// Whether it is not there any more.
+    pub(super) const fn is_gone(&self) -> bool {
+        self.gone
     }
 
     /// The same as stores tell each other.
@@ -95,7 +100,7 @@ pub async fn rows(store: &Store, told: &[RowRead], at: i64) -> Result<Vec<Change
             section if label::SECTIONS.iter().any(|own| own.name == section) => Vec::new(),
             // Messages; tokens that nobody has any more; definitions and what was said of grants, of which the record has
             // lines of their own.
-            section if section == review::REVIEWS.name => review::told_again(row).into_iter().collect(),
+            section if section == review::REVIEWS.name => review::told_again(row)?.into_iter().collect(),
             section if TOLD_ELSEWHERE.contains(&section) || pins::SECTIONS.contains(&section) => Vec::new(),
             section => return Err(format!("tells of rows of `{section}`, which are not known here")),
         };
@@ -117,8 +122,9 @@ fn stopped(row: &RowRead, at: i64) -> Result<Change, String> {
     if let Some(gone) = removed(row, lifecycle::STOPPED) {
         return Ok(gone);
     }
-    // Where it is not told how it was stopped, it may have been for good; for one person nothing is.
-    let retired = AgentId::new(&row.key).is_ok();
+    // Where it is not told how it was stopped, it may have been for good; for one person, whom the name has behind that of
+    // the agent, nothing is.
+    let retired = !row.key.contains('/');
     let halted = Halted { retired, subject: None, by: "reconcile".to_owned(), note: String::new(), at };
     let body = row.says.clone().map_or_else(|| serde_json::to_string(&halted), Ok);
     Ok(put(lifecycle::STOPPED, &row.key, body.map_err(|error| error.to_string())?))
@@ -236,6 +242,27 @@ fn used_since(directory: &Path, since_us: i64) -> std::io::Result<Told> {
 mod tests {
     use super::*;
 
+    #[tokio::test]
+    async fn a_review_of_which_it_is_not_told_what_it_says_is_a_gap() {
+        let place = tempfile::tempdir().unwrap();
+        let state = crate::store::StateDirectory::open(place.path()).unwrap();
+        let store = Store::open(&state, &crate::config::StoreConfig::Sqlite).await.unwrap();
+        let told = |says: Option<String>| {
+            let section = review::REVIEWS.name.to_owned();
+            RowRead { section, key: "r".to_owned(), cut: false, gone: false, says }
+        };
+        assert!(rows(&store, &[told(None)], 7).await.unwrap_err().contains("a review"));
+        assert!(rows(&store, &[told(Some("{}".to_owned()))], 7).await.is_err(), "that is none");
+        // Who opened and closed it does not matter.
+        let at = "2026-03-01T10:00:00Z";
+        let revision = crate::ids::PolicyRevision(crate::ids::Digest::sha256(b"rules"));
+        let says = serde_json::json!({
+            "id": "r", "opened_by": "", "opened_at": at, "since": at, "deadline": at, "revision": revision,
+            "closed": { "by": "", "at": at },
+        });
+        assert_eq!(rows(&store, &[told(Some(says.to_string()))], 7).await.unwrap().len(), 1);
+    }
+
     #[test]
     fn an_agent_of_which_it_is_not_told_how_it_was_stopped_is_resumed_by_nobody() {
         let told = |key: &str, says: Option<&str>| {
@@ -245,6 +272,7 @@ mod tests {
             serde_json::from_str::<Halted>(&body).unwrap()
         };
         assert!(told("bot", None).retired);
+        assert!(told("server:git", None).retired, "nor is a server");
         assert!(!told("bot/user:corp/anna", None).retired, "for one person an agent is only suspended");
         assert!(!told("bot", Some(r#"{"retired":false,"by":"host:0","at":1}"#)).retired);
     }

@@ -10,6 +10,7 @@ use crate::egress::{EgressPolicy, OauthClient, is_loopback, oauth_client};
 use crate::limit;
 pub(crate) use crate::oauth::Challenge;
 use crate::oauth::discover::{NoDocument, protected, server};
+use crate::oauth::dpop::{self, ProofKey, Prover, Proving};
 use crate::oauth::{Protected, Server};
 
 /// Everything that a login needs to know.
@@ -22,6 +23,20 @@ pub(super) struct Found {
     pub server: Server,
     /// A client that may go there.
     pub client: OauthClient,
+    /// Whether both know tokens that are bound to a key (RFC 9449), and sign as we do.
+    pub proves: bool,
+}
+
+impl Found {
+    /// What tokens are asked for with, and the key that they are going to be bound to where they can be: a fresh one.
+    ///
+    /// # Errors
+    /// When no key can be made.
+    pub(super) fn asker(&self) -> Result<(Proving, Option<ProofKey>), String> {
+        let key = self.proves.then(ProofKey::generate).transpose()?;
+        let prover = key.clone().map(Prover::new);
+        Ok((Proving { client: self.client.clone(), prover }, key))
+    }
 }
 
 /// Finds out where tokens for the gateway at `url` come from.
@@ -51,7 +66,8 @@ pub(super) async fn discover(url: &Url, options: &LoginOptions, challenge: &Chal
         match server(issuer, &EgressPolicy::issuer(host.as_deref(), local)).await {
             Ok((server, client)) => {
                 let scopes = scopes(options, challenge, &protected, &server);
-                return Ok(Found { resource: protected.resource, scopes, server, client });
+                let proves = proves(challenge, &protected, &server);
+                return Ok(Found { resource: protected.resource, scopes, server, client, proves });
             }
             Err(found) => problem = found,
         }
@@ -66,6 +82,15 @@ pub(super) async fn discover(url: &Url, options: &LoginOptions, challenge: &Chal
 fn same(resource: &str, url: &Url) -> bool {
     let Ok(resource) = Url::parse(resource) else { return false };
     resource.as_str().trim_end_matches('/') == url.as_str().trim_end_matches('/')
+}
+
+/// Whether tokens can be bound to a key: whoever steals one has nothing then.
+fn proves(challenge: &Challenge, protected: &Protected, server: &Server) -> bool {
+    let signs = |all: &[String]| all.iter().any(|known| known == dpop::ALGORITHM);
+    let takes_bound = challenge.dpop
+        || protected.dpop_bound_access_tokens_required
+        || signs(&protected.dpop_signing_alg_values_supported);
+    takes_bound && signs(&server.dpop_signing_alg_values_supported)
 }
 
 /// What was asked for on the command line, else what the 401 asks for, else what the gateway knows; and always what
