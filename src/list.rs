@@ -114,7 +114,7 @@ async fn page_of(
         let _ = write!(more, ",\"ttlMs\":{ttl_ms},\"cacheScope\":\"private\"");
     }
     if let Some(next) = page.next {
-        let sealed = Json::of(&cursor.seal(gateway, caller.principal(), next)?);
+        let sealed = Json::of(&cursor.seal(gateway, caller, next)?);
         let _ = write!(more, ",\"nextCursor\":{}", sealed.as_str());
     }
     let result = format!("{body}{more}}}");
@@ -244,8 +244,9 @@ impl Cursor {
         format!("{}.{}.{}", self.kind.list_method(), self.list.short(), self.class.0.short())
     }
 
-    fn seal(&self, gateway: &Gateway, principal: PrincipalKey, offset: usize) -> Result<String, Failure> {
-        let sealed = gateway.sealer().seal("cursor", principal, format!("{} {offset}", self.check()).as_bytes());
+    fn seal(&self, gateway: &Gateway, caller: &Caller, offset: usize) -> Result<String, Failure> {
+        let holder = caller.holder(&gateway.config());
+        let sealed = gateway.sealer().seal_for("cursor", &holder, format!("{} {offset}", self.check()).as_bytes());
         sealed.map_err(|error| Failure::before(Reason::Internal, error.to_string()))
     }
 

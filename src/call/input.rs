@@ -202,7 +202,8 @@ fn question(
         used: grant.approval().map(|used| used.kept.id.as_str()).or(asking.used),
         home: bound::here(gateway, server, resume.parked.is_some() || grant.is_following()),
     };
-    let state = retry::seal(gateway.sealer(), grant.principal(), &about, keys, (resume.parked, inner), within);
+    let holder = grant.caller().holder_at(&gateway.config(), server);
+    let state = retry::seal(gateway.sealer(), &holder, &about, keys, (resume.parked, inner), within);
     let state = state.ok_or_else(|| Stop::from(Failure::after(Reason::Internal, "a state cannot be sealed")))?;
     edits.push(Edit::Set("requestState", Json::of(&state)));
     let resume = Resume { within, ..resume };

@@ -22,6 +22,7 @@ use crate::record::event::RelayNote;
 use crate::upstream::Event;
 use crate::watch::{self, Interest, Watch, Watched};
 use crate::wire::mcp::{Kind, Version};
+use crate::wire::voids::Holder;
 use crate::wire::{Json, Message};
 
 /// The rooms behind the front.
@@ -62,13 +63,15 @@ pub trait Pipeline: Send + Sync + 'static {
     fn refused(&self, caller: &Self::Caller, reason: Reason);
     /// Who sessions belong to.
     fn principal(caller: &Self::Caller) -> PrincipalKey;
+    /// Whom handles of theirs are sealed for, and what these rest on.
+    fn holder(&self, caller: &Self::Caller) -> Holder;
     /// Tells what somebody came with from everything else that they could have come with.
     fn credential(caller: &Self::Caller) -> Digest;
     /// One call, door to door.
     fn call(
         self: Arc<Self>,
         caller: Self::Caller,
-        request: Request,
+        request: Box<Request>,
     ) -> impl Future<Output = Self::Running> + Send + 'static;
     /// The next event of a call; cancel-safe.
     fn next_event(running: &mut Self::Running) -> impl Future<Output = Event> + Send;
@@ -158,7 +161,7 @@ pub trait Pipeline: Send + Sync + 'static {
 
 impl Pipeline for Gateway {
     type Caller = Caller;
-    type Running = Running;
+    type Running = Box<Running>;
     type Watch = Watch;
 
     fn config(&self) -> Arc<Config> {
@@ -185,16 +188,20 @@ impl Pipeline for Gateway {
         caller.principal()
     }
 
+    fn holder(&self, caller: &Caller) -> Holder {
+        caller.holder(&self.config())
+    }
+
     fn credential(caller: &Caller) -> Digest {
         let digests: Vec<&[u8]> = caller.credentials().map(|token| token.digest.as_bytes().as_slice()).collect();
         Digest::of("bailiwick credentials", &digests)
     }
 
-    async fn call(self: Arc<Self>, caller: Caller, request: Request) -> Running {
+    async fn call(self: Arc<Self>, caller: Caller, request: Box<Request>) -> Box<Running> {
         call::call(&self, &caller, request).await
     }
 
-    async fn next_event(running: &mut Running) -> Event {
+    async fn next_event(running: &mut Box<Running>) -> Event {
         running.next().await
     }
 

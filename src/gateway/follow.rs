@@ -225,7 +225,7 @@ impl Gateway {
     /// Whether the store is known to have more than what is in force here.
     fn is_behind(&self, store: RevocationEpoch) -> bool {
         let in_force = self.revocation_epoch();
-        store > in_force || self.lifecycle.load().epoch() < in_force
+        store > in_force || self.lifecycle.load().epoch() < in_force || self.sealer.voided_to() < in_force
     }
 }
 

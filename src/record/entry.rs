@@ -10,6 +10,7 @@ use futures_util::future::BoxFuture;
 
 use super::event::{ChargeNote, Intent};
 use super::fields::ResultFacts;
+use super::hidden::Hidden;
 use super::journal::Journal;
 use super::metrics::ServerLabel;
 use crate::ids::{CallId, LegId, ServerId};
@@ -40,6 +41,11 @@ pub trait Evidence: Send {
 
     /// What is about to be done, as the record tells it.
     fn intent(&self) -> Intent<'_>;
+
+    /// What of its arguments no word of the record may repeat.
+    fn hidden(&self) -> Option<&Hidden> {
+        None
+    }
 
     /// Where it is about to be done, as metrics label it; `None` for the gateway itself.
     fn server(&self) -> Option<&ServerId>;
@@ -101,6 +107,11 @@ impl<P: Evidence> Entry<P> {
             None => ResultFacts::unknown("nobody waited for the end", Some(micros)),
         };
         let result = result.charging(self.proof.charged());
+        let clean = self.proof.hidden().and_then(|hidden| Some(hidden.without(result.detail()?)));
+        let result = match &clean {
+            Some(clean) => result.saying(clean),
+            None => result,
+        };
         let label = result.label();
         self.journal.ended(self.call, self.leg, result);
         let metrics = self.journal.metrics();

@@ -16,6 +16,7 @@ mod own;
 mod scan;
 pub mod sse;
 mod value;
+pub mod voids;
 
 pub use canonical::canonical;
 pub use edit::Edit;
