@@ -388,25 +388,9 @@ fn tighten<K>(entry: Entry<'_, K, RevocationMode>, mode: RevocationMode) {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
-    use crate::identity::Hop;
-
-    pub(in crate::identity) fn token() -> TokenFacts {
-        TokenFacts {
-            digest: Digest::sha256(b"token"),
-            issuer: IssuerAlias::new("corp").unwrap(),
-            subject: Some("alice".into()),
-            client: Some("desk".into()),
-            id: Some("j1".into()),
-            session: Some("s1".into()),
-            issued_at: Some(1_000),
-            expires_at: 2_000,
-            for_administrators: false,
-            person: crate::identity::Person::Unknown,
-            hops: vec![Hop { issuer: IssuerAlias::new("partner").unwrap(), name: "planner".into() }],
-        }
-    }
+    use crate::identity::fixture::facts;
 
     #[test]
     fn an_older_snapshot_never_replaces_a_newer_one() {
@@ -414,7 +398,7 @@ pub(super) mod tests {
         let revocations = Revocations::default();
         revocations.replace(RevocationEpoch(2), vec![everything]);
         revocations.replace(RevocationEpoch(1), Vec::new());
-        assert!(revocations.check(&token()).is_err());
+        assert!(revocations.check(&facts()).is_err());
         assert_eq!(revocations.epoch(), RevocationEpoch(2));
     }
 
@@ -454,17 +438,17 @@ pub(super) mod tests {
             (RevocationTarget::Subject(alias("partner"), "alice".into()), false),
             (RevocationTarget::Everything, true),
         ] {
-            assert_eq!(refused(&token(), &[(target.clone(), RevocationMode::Block)]), expected, "{target:?}");
-            assert_eq!(target.names(&token()), expected, "{target:?}");
+            assert_eq!(refused(&facts(), &[(target.clone(), RevocationMode::Block)]), expected, "{target:?}");
+            assert_eq!(target.names(&facts()), expected, "{target:?}");
         }
     }
 
     #[test]
     fn everything_leaves_administrators_in_who_alone_can_lift_it() {
-        let administrator = TokenFacts { for_administrators: true, ..token() };
+        let administrator = TokenFacts { for_administrators: true, ..facts() };
         let block = (RevocationTarget::Everything, RevocationMode::Block);
         assert!(
-            refused(&token(), std::slice::from_ref(&block)) && !refused(&administrator, std::slice::from_ref(&block))
+            refused(&facts(), std::slice::from_ref(&block)) && !refused(&administrator, std::slice::from_ref(&block))
         );
         let sign_out = (RevocationTarget::Everything, RevocationMode::SignOut { issued_before: 1_000 });
         assert!(refused(&administrator, &[block.clone(), sign_out.clone()]), "they log in anew");
@@ -495,8 +479,8 @@ pub(super) mod tests {
             RevocationEpoch(1),
             targets.iter().map(|target| held(target.clone(), RevocationMode::Block)).collect(),
         );
-        assert!(revocations.check(&token()).is_ok());
-        assert!(targets.iter().all(|target| !target.names(&token()) && !target.can_sign_out()));
+        assert!(revocations.check(&facts()).is_ok());
+        assert!(targets.iter().all(|target| !target.names(&facts()) && !target.can_sign_out()));
         let expected =
             Barred { agents: [agent].into(), owners: [owner].into(), servers: [server].into(), ..Barred::default() };
         assert_eq!(*revocations.barred(), expected);
@@ -506,11 +490,11 @@ pub(super) mod tests {
     fn a_sign_out_refuses_what_was_issued_before_and_a_block_beats_it() {
         let subject = RevocationTarget::Subject(IssuerAlias::new("corp").unwrap(), "alice".into());
         let before = |moment| (subject.clone(), RevocationMode::SignOut { issued_before: moment });
-        assert!(refused(&token(), &[before(1_000)]) && !refused(&token(), &[before(999)]));
-        assert!(refused(&token(), &[before(1_000), before(1)]) && refused(&token(), &[before(1), before(1_000)]));
-        assert!(refused(&token(), &[before(1), (subject.clone(), RevocationMode::Block)]));
-        assert!(refused(&token(), &[(subject.clone(), RevocationMode::Block), before(1)]));
-        let undated = TokenFacts { issued_at: None, ..token() };
+        assert!(refused(&facts(), &[before(1_000)]) && !refused(&facts(), &[before(999)]));
+        assert!(refused(&facts(), &[before(1_000), before(1)]) && refused(&facts(), &[before(1), before(1_000)]));
+        assert!(refused(&facts(), &[before(1), (subject.clone(), RevocationMode::Block)]));
+        assert!(refused(&facts(), &[(subject.clone(), RevocationMode::Block), before(1)]));
+        let undated = TokenFacts { issued_at: None, ..facts() };
         assert!(refused(&undated, &[before(1)]));
     }
 }
