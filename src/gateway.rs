@@ -17,6 +17,7 @@ pub mod accounts;
 pub mod approvals;
 pub mod ask;
 mod barred;
+pub mod bearer;
 pub mod beforehand;
 pub mod credentials;
 pub mod emergency;

@@ -21,8 +21,8 @@ use crate::link;
 use crate::outcome::{Failure, Reason, Refusal, Stop};
 use crate::policy::{Ask, Class};
 use crate::record::event::Listing;
-use crate::wire::mcp::{Era, Kind, Version};
-use crate::wire::{Json, Value};
+use crate::wire::mcp::{Era, Kind, Version, meta};
+use crate::wire::{Json, Value, server_info};
 
 /// Pages that were made, by what they were made of.
 pub type Pages = moka::sync::Cache<PageKey, Arc<Page>>;
@@ -224,6 +224,9 @@ impl Page {
             count += 1;
         }
         result.push(']');
+        if key.era == Era::Modern {
+            let _ = write!(result, ",\"_meta\":{{\"{}\":{}}}", meta::SERVER_INFO, server_info().as_str());
+        }
         result.push('}');
         Self { result, shown: count, next }
     }
@@ -393,10 +396,6 @@ fn with_extensions(capabilities: &str, members: &str) -> String {
         (members, Some(others)) => format!(",\"extensions\":{{{members},{others}"),
         (members, None) => format!(",\"extensions\":{{{members}}}{capabilities}"),
     }
-}
-
-fn server_info() -> Json {
-    Json::of(&serde_json::json!({ "name": "bailiwick", "title": "Bailiwick", "version": env!("CARGO_PKG_VERSION") }))
 }
 
 fn member(name: &str) -> impl Fn(&String) -> String {

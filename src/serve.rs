@@ -21,6 +21,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::config::keyfile::Missing;
 use crate::config::{Durability, GatewayConfig, Mistake, Overrides, ReloadMode, TlsConfig};
 use crate::control::{Administrators, Control, Operations, console};
 use crate::delegate::Delegate;
@@ -263,7 +264,7 @@ async fn open(
     let control = Control::bind(state.path()).map_err(trouble)?;
     let store = Store::open(&state, &config.gateway.store).await.map_err(trouble)?;
     let replica = store.replica().await.map_err(trouble)?;
-    let keys = Keys::read(&config, state.path(), replica).await.map_err(trouble)?;
+    let keys = Keys::read(&config, state.path(), replica, Missing::Make).await.map_err(trouble)?;
     let (sealer, vault_sealer) = (Arc::new(keys.sealer().map_err(trouble)?), keys.vault_sealer().map_err(trouble)?);
     reloader.exchange_key_names(keys.names().to_vec());
     let (key, checkpoint_keys) = keys.into_record();
@@ -425,6 +426,7 @@ async fn keep_proposals(gateway: Arc<Gateway>) {
 async fn housekeeping(gateway: Arc<Gateway>) {
     let stopping = gateway.stopping();
     let mut marked = gateway.journal().written().records();
+    gateway.tell_of_rotations().await;
     loop {
         // At once: a deadline may have passed while nobody was here.
         gateway.close_overdue_reviews().await;

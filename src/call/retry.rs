@@ -121,6 +121,13 @@ impl Retry {
         state.home?.parse().ok()
     }
 
+    /// The replica where the call waits, where it waits at one of several.
+    #[must_use]
+    pub fn waits_at(&self) -> Option<ReplicaId> {
+        self.parked?;
+        self.state.home.as_deref()?.parse().ok()
+    }
+
     /// Whether this is the retry of the very request that was asked about.
     ///
     /// # Errors

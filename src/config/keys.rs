@@ -311,6 +311,8 @@ pub const ISSUER: Section = servers(
         optional("issuer", "string"),
         optional("trust_domain", "string"),
         optional("bundle", "`file:PATH`, URL or `unix:PATH`"),
+        optional("endpoint_id", "string"),
+        optional("endpoint_bundle", "`file:PATH`"),
         // SPIRE issues for an hour, Istio for a day and two minutes.
         defaulted("svid_life_max", "duration", "\"25h\""),
         defaulted("audiences", "list of strings", "[]"),

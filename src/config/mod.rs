@@ -42,6 +42,7 @@ mod reader;
 pub mod record;
 pub mod redact;
 pub mod replace;
+pub mod rotated;
 pub mod rows;
 pub mod seal;
 pub mod secret;

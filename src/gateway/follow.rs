@@ -169,6 +169,20 @@ impl Follower {
 }
 
 impl Gateway {
+    /// Whether a replica lives no more. The store is asked of one that is not known to: it may have begun just now.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn is_gone(&self, replica: ReplicaId) -> Result<bool, Failure> {
+        let lives = || self.standing.members().iter().any(|member| member.replica == replica);
+        if replica == self.standing.replica() || lives() {
+            return Ok(false);
+        }
+        let served = self.snapshot().policy.revision();
+        self.standing.met(self.store.heartbeat(&self.standing.own(served)).await?);
+        Ok(!lives())
+    }
+
     /// Puts on the record whatever raised the epoch up to that one and is not there.
     ///
     /// # Errors

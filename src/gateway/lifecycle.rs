@@ -192,11 +192,13 @@ impl Lifecycle {
         })
     }
 
-    /// Since when an agent is stopped because nobody has attested it, and why.
+    /// Since when an agent is stopped because nobody has attested it, and why; nothing where the files give it more time
+    /// since.
     #[must_use]
-    pub fn missed(&self, agent: &AgentId) -> Option<(i64, &'static str)> {
+    pub fn missed(&self, agent: &AgentId, every: Duration) -> Option<(i64, &'static str)> {
         let attested = self.attested.get(&agent_key(agent))?;
-        let given_s = i64::try_from(attested.missed_s?).unwrap_or(i64::MAX);
+        let given_s = attested.missed_s.filter(|given_s| *given_s >= every.as_secs())?;
+        let given_s = i64::try_from(given_s).unwrap_or(i64::MAX);
         Some((attested.at.saturating_add(given_s), over::MISSED))
     }
 
@@ -211,7 +213,7 @@ impl Lifecycle {
     pub fn due(&self, key: &str, every: Duration, now: Duration) -> Due {
         let Some(attested) = self.attested.get(key) else { return Due::Later };
         // What was told to be over stays over, whatever the clock says, unless the files give it more time.
-        if attested.missed_s == Some(every.as_secs()) {
+        if attested.missed_s.is_some_and(|missed_s| missed_s >= every.as_secs()) {
             return Due::Over;
         }
         let at = Duration::from_secs(u64::try_from(attested.at).unwrap_or_default());

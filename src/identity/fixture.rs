@@ -10,29 +10,11 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use url::Url;
 
-use super::{Hop, Person, TokenFacts};
 use crate::config::{
     AgentClient, AgentConfig, AgentKind, AgentState, Algorithm, ClaimNames, Config, DeclaredProof, Durability,
     GatewayConfig, IssuerConfig, KnownBy, QuotaConfig, ReloadMode, ScopeMode, ScopeRule,
 };
-use crate::ids::{AgentId, Digest, Environment, IssuerAlias};
-
-/// The facts of a token that alice has at her desk, handed on by a partner's planner.
-pub fn facts() -> TokenFacts {
-    TokenFacts {
-        digest: Digest::sha256(b"token"),
-        issuer: IssuerAlias::new("corp").unwrap(),
-        subject: Some("alice".into()),
-        client: Some("desk".into()),
-        id: Some("j1".into()),
-        session: Some("s1".into()),
-        issued_at: Some(1_000),
-        expires_at: 2_000,
-        for_administrators: false,
-        person: Person::Unknown,
-        hops: vec![Hop { issuer: IssuerAlias::new("partner").unwrap(), name: "planner".into() }],
-    }
-}
+use crate::ids::{AgentId, Environment, IssuerAlias};
 
 /// An issuer's signing key.
 pub struct Signer {

@@ -97,13 +97,13 @@ fn mark(target: &RevocationTarget) -> Mark {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::fixture::facts;
+    use crate::identity::revoked::tests::token;
     use crate::ids::{Digest, ServerId};
 
     #[test]
     fn a_revocation_voids_the_handles_of_exactly_those_whom_it_names() {
         let (corp, partner) = (IssuerAlias::new("corp").unwrap(), IssuerAlias::new("partner").unwrap());
-        let handles = of_token(&facts());
+        let handles = of_token(&token());
         let digest = Digest::sha256(b"token").to_string();
         let targets = [
             RevocationTarget::Token("j1".into()),
@@ -123,7 +123,7 @@ mod tests {
         ];
         for target in targets {
             let voids = target.marks().iter().any(|mark| handles.contains(mark));
-            assert_eq!(voids, target.names(&facts()), "{target:?}");
+            assert_eq!(voids, target.names(&token()), "{target:?}");
         }
         assert_eq!(RevocationTarget::Everything.marks(), [Mark::EVERYTHING]);
         assert_eq!(RevocationTarget::Credential("x".into()).marks(), []);

@@ -364,6 +364,10 @@ impl Replies for Arc<Poster> {
         self.present(headers);
         Box::pin(self.post(message))
     }
+
+    fn tell<'a>(&'a self, message: &'a Message) -> BoxFuture<'a, bool> {
+        Box::pin(self.post(message))
+    }
 }
 
 /// The answers to a request that is being posted.

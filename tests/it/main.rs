@@ -37,6 +37,7 @@ mod breaker;
 mod bridge;
 mod broken;
 mod bucket;
+mod bundle_endpoint;
 mod callers;
 mod changes;
 #[cfg(target_os = "linux")]
@@ -48,6 +49,7 @@ mod crossed;
 mod demo;
 mod doctor;
 mod exchanges;
+mod explained;
 mod extension;
 mod feeds;
 mod inbound;

@@ -96,8 +96,7 @@ pub async fn open(
     let round = retry.as_ref().map_or(0, Retry::round);
     let (entry, exchange) = bearer.open(&Question { method: &method, own, answered, told }, trail).await?;
     approval::alarm(gateway, caller, entry.proof().target(), entry.call_id()).await;
-    let (declared, is_of_one) = (bearer.declared(), bearer.asking().is_of_one);
-    let asking = Asking { declared, round, own_task: true, used: None, is_of_one };
+    let asking = Asking { round, own_task: true, ..Asking::of(&bearer.client, &bearer.endpoint, bearer.declared()) };
     Ok((entry, Then { asking, ..Then::default() }, exchange))
 }
 

@@ -135,8 +135,7 @@ fn what_a_client_says_of_itself_travels_sealed_up_to_a_length_and_is_kept_beyond
     let saying = |bytes: usize| format!(r#"{{"x":"{}"}}"#, "y".repeat(bytes - r#"{"x":""}"#.len()));
     let begin = |bytes| {
         let id = sessions.begin(&principal("a").into(), &Endpoint::Merged, &client(&saying(bytes), None)).unwrap();
-        sessions.kept.run_pending_tasks();
-        (id.len(), sessions.kept.entry_count())
+        (id.len(), sessions.kept.held().1)
     };
     let (long, kept) = begin(limit::SESSION_SEALED_BYTES_MAX);
     assert!(long > limit::SESSION_SEALED_BYTES_MAX && long <= limit::HANDLE_BYTES_MAX && kept == 0);
@@ -148,15 +147,15 @@ fn what_a_client_says_of_itself_travels_sealed_up_to_a_length_and_is_kept_beyond
 fn sessions_that_say_much_are_bounded_together_and_the_newest_has_a_place() {
     let sessions = sessions();
     let large = format!(r#"{{"x":"{}"}}"#, "y".repeat(limit::SESSION_CLIENT_BYTES_MAX - 100));
-    let count = usize::try_from(limit::SESSIONS_KEPT_BYTES_MAX).unwrap() / large.len() * 5 / 4;
+    let count = limit::SESSIONS_KEPT_BYTES_MAX / large.len() * 5 / 4;
     for number in 0..count {
         let who = principal(&(number % 20).to_string());
         let id = sessions.begin(&who.into(), &Endpoint::Merged, &client(&large, None)).unwrap();
-        sessions.kept.run_pending_tasks();
         assert!(sessions.open(who, &Endpoint::Merged, &id, None).is_some(), "the {number}th has no place");
     }
-    assert!(sessions.kept.weighted_size() <= limit::SESSIONS_KEPT_BYTES_MAX);
-    assert!(sessions.kept.entry_count() > 100, "{}", sessions.kept.entry_count());
+    let (bytes, kept) = sessions.kept.held();
+    assert!(bytes <= limit::SESSIONS_KEPT_BYTES_MAX && bytes > limit::SESSIONS_KEPT_BYTES_MAX - 2 * large.len());
+    assert!(kept > 100, "{kept}");
 }
 
 #[test]
@@ -165,14 +164,19 @@ fn what_sessions_of_one_principal_say_pushes_out_its_own_and_no_others() {
     let large = client(&format!(r#"{{"x":"{}"}}"#, "y".repeat(limit::SESSION_CLIENT_BYTES_MAX - 100)), None);
     let begin = |who: &str| sessions.begin(&principal(who).into(), &Endpoint::Merged, &large).unwrap();
     let opens = |who: &str, id: &str| sessions.open(principal(who), &Endpoint::Merged, id, None).is_some();
-    let (others, first) = (begin("b"), begin("a"));
-    for _ in 0..2 * limit::SESSIONS_KEPT_BYTES_MAX / limit::SESSION_CLIENT_BYTES_MAX as u64 {
+    let (others, mut own) = (begin("b"), vec![begin("a")]);
+    for _ in 0..2 * limit::SESSIONS_KEPT_BYTES_MAX / limit::SESSION_CLIENT_BYTES_MAX {
         let newest = begin("a");
         assert!(opens("a", &newest));
-        let (bytes, _) = sessions.owners.of(principal("a")).held();
+        own.push(newest);
+        let (bytes, _) = sessions.kept.held_by(principal("a"));
         assert!(bytes <= limit::SESSIONS_KEPT_PER_PRINCIPAL_BYTES_MAX, "{bytes}");
     }
-    assert!(opens("b", &others) && !opens("a", &first));
+    assert!(opens("b", &others), "another's was pushed out");
+    // Its own went in the order in which they came, those of one second too.
+    let (_, kept) = sessions.kept.held_by(principal("a"));
+    let open: Vec<_> = own.iter().map(|id| opens("a", id)).collect();
+    assert!(open.iter().rev().take(kept).all(|open| *open) && open.iter().filter(|open| **open).count() == kept);
 }
 
 #[test]

@@ -537,6 +537,24 @@ impl Gateway {
             .unwrap()
     }
 
+    /// The same with something on its standard input, and more in its environment.
+    pub async fn piped(&self, arguments: &[&str], environment: &[(&str, &str)], input: &str) -> Output {
+        use std::io::Write as _;
+        let mut child = Command::new(env!("CARGO_BIN_EXE_bailiwick"))
+            .args(arguments)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .envs(environment.iter().copied())
+            .current_dir(self.directory.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // Whoever was asked wrongly ends without reading.
+        let _unread = writeln!(child.stdin.take().unwrap(), "{input}");
+        tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap()
+    }
+
     pub fn process_id(&self) -> u32 {
         self.process.as_ref().unwrap().id()
     }
