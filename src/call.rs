@@ -122,7 +122,7 @@ pub async fn call(gateway: &Arc<Gateway>, caller: &Caller, request: Request) -> 
             trail.about(caller);
             trail.trace.forwarding();
             let trace = trail.trace;
-            let mandate = entry.proof().mandate().map(|held| Mandated::new(held, gateway.standing().now_us()));
+            let mandate = entry.proof().mandate().map(|held| Mandated::used(&gateway, held));
             let tied = Tied::of(entry.proof());
             breaker::sent(&gateway, entry.proof());
             let entry = Some(entry);

@@ -23,6 +23,7 @@ pub mod emergency;
 mod follow;
 pub mod glance;
 mod handles;
+mod idle;
 pub mod keys;
 pub mod labels;
 pub mod lifecycle;

@@ -26,6 +26,8 @@ pub struct TemplateConfig {
     pub agents: Vec<AgentId>,
     /// How long it lasts at the most.
     pub wall_time: Duration,
+    /// It ends sooner where nobody uses it for so long.
+    pub idle_for: Option<Duration>,
     /// What it may use up.
     pub budget: Budget,
     /// Whether its opener may begin without the labels of what went before.

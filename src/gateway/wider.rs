@@ -115,6 +115,7 @@ fn is_wider_template(before: &TemplateConfig, after: &TemplateConfig) -> bool {
         environments,
         agents,
         wall_time,
+        idle_for,
         budget,
         may_isolate,
         purpose_required,
@@ -126,6 +127,7 @@ fn is_wider_template(before: &TemplateConfig, after: &TemplateConfig) -> bool {
         || environments.iter().any(|environment| !before.environments.contains(environment))
         || agents.iter().any(|agent| !before.agents.contains(agent))
         || *wall_time > before.wall_time
+        || grew(before.idle_for, *idle_for)
         || grew(before.budget.calls, calls)
         || grew(before.budget.calls_per_minute, calls_per_minute)
         || grew(before.budget.bytes, bytes)
@@ -178,6 +180,7 @@ mod tests {
             environments: vec![Environment::new("development").unwrap()],
             agents: vec![AgentId::new("bot").unwrap()],
             wall_time: Duration::from_secs(60),
+            idle_for: Some(Duration::from_secs(60)),
             budget: Budget { calls: Some(5), calls_per_minute: Some(5), bytes: Some(5) },
             may_isolate: false,
             purpose_required: true,
@@ -197,7 +200,7 @@ mod tests {
     fn every_field_of_a_template_that_grows_widens_and_the_same_taken_back_does_not() {
         let narrow = with(template());
         let budget = template().budget;
-        let changes: [(&str, TemplateConfig); 13] = [
+        let changes: [(&str, TemplateConfig); 15] = [
             ("a tool", TemplateConfig { tools: vec![placed("git/push"), placed("*/*")], ..template() }),
             ("a condition", TemplateConfig { conditions: Vec::new(), ..template() }),
             (
@@ -215,6 +218,8 @@ mod tests {
                 },
             ),
             ("its time", TemplateConfig { wall_time: Duration::from_secs(61), ..template() }),
+            ("its rest", TemplateConfig { idle_for: Some(Duration::from_secs(61)), ..template() }),
+            ("any rest", TemplateConfig { idle_for: None, ..template() }),
             ("calls", TemplateConfig { budget: Budget { calls: Some(6), ..budget }, ..template() }),
             ("all calls", TemplateConfig { budget: Budget { calls: None, ..budget }, ..template() }),
             ("a rate", TemplateConfig { budget: Budget { calls_per_minute: Some(6), ..budget }, ..template() }),

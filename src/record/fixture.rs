@@ -298,6 +298,7 @@ pub(crate) async fn write_every_type(state: &Path) {
         subject: None,
         ends_at: 1_800_000_000,
         calls: &[("notes".to_owned(), 3)],
+        note: "",
         epoch: Some(RevocationEpoch(3)),
     };
     journal.mandated(&mandate).await.unwrap();

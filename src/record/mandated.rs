@@ -59,6 +59,9 @@ pub struct MandateNote<'a> {
     /// Calls that were made under it, by server, where it is over.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     pub calls: &'a [(String, i64)],
+    /// Why, where the breaker ended it.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub note: &'a str,
     /// The epoch that includes its end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub epoch: Option<RevocationEpoch>,

@@ -55,6 +55,22 @@ agents = [\"bot\"]
 purpose_required = true
 ";
 
+/// Tasks that end when nobody goes on with them.
+const IDLE: &str = "\
+[templates.idle]
+title = \"ends when nobody uses it\"
+tools = [\"tools/*\"]
+environments = [\"development\"]
+agents = [\"bot\"]
+idle_for = \"1s\"
+[templates.patient]
+title = \"ends later\"
+tools = [\"tools/*\"]
+environments = [\"development\"]
+agents = [\"bot\"]
+idle_for = \"4s\"
+";
+
 const CONDITIONS: &str = "[small]\nargument = \"amount\"\nat_most = 10\n";
 
 const RULES: &str = "\

@@ -20,6 +20,7 @@ pub const TEMPLATE: Section = mandates(
         required("agents", "list of agent ids"),
         // Long enough for a nightly job; what takes longer says so.
         defaulted("wall_time", "duration", "\"1h\""),
+        optional("idle_for", "duration"),
         optional("budget", "table"),
         defaulted("may_isolate", "boolean", "false"),
         defaulted("purpose_required", "boolean", "false"),
