@@ -53,7 +53,7 @@ use crate::guard::mandate::Held;
 use crate::guard::{Charge, Wanted};
 use crate::identity::Caller;
 pub use crate::ids::Endpoint;
-use crate::ids::{ReplicaId, ServerId};
+use crate::ids::ReplicaId;
 use crate::inversion::{self, Control};
 use crate::link::tool;
 use crate::outcome::{Failure, Outcome, Reason, Refusal, Resume};
@@ -148,7 +148,7 @@ pub async fn call(gateway: &Arc<Gateway>, caller: &Caller, request: Request) -> 
             let mut attempt = attempt(caller, &trail.leg, trail.target.as_ref(), trail.name.as_deref());
             attempt.mandate = trail.mandate.as_ref().map(Held::facts);
             gateway.journal().stopped(&attempt, &halt.recorded);
-            breaker::stopped(&gateway, caller, &halt.recorded);
+            breaker::stopped(&gateway, caller, trail.mandate.as_ref(), &halt.recorded);
             let asked = match halt.asks {
                 Some(asks) => Some(*asks),
                 None => approval::asked(&gateway, caller, &request, &trail, &halt.told).await,
@@ -279,8 +279,8 @@ pub struct Running {
     decisions: watch::Receiver<u64>,
     request: Request,
     then: Then,
-    /// Whose call it is and where, once it goes on as a task that is followed for them.
-    followed_for: Option<(Caller, ServerId)>,
+    /// Whose call it is and of what, once it goes on as a task that is followed for them.
+    followed_for: Option<breaker::Followed>,
     /// The mandate that it is part of.
     mandate: Option<Mandated>,
     /// The credential that it hangs on.
@@ -360,8 +360,7 @@ impl Running {
                             return Event::Done(outcome);
                         }
                         After::GoOn(recorded, exchange) => {
-                            let proof = entry.proof();
-                            self.followed_for = Some((proof.caller().clone(), proof.target().server_id().clone()));
+                            self.followed_for = Some(breaker::Followed::of(entry.proof()));
                             self.trace.end(traced::ended(&recorded));
                             mandate::count(&self.gateway, entry.proof(), &recorded, self.then.is_first);
                             entry.close(&recorded);
@@ -423,7 +422,7 @@ impl Running {
 
     /// Whose call is under way, if it is.
     fn answers_to(&self) -> Option<&Caller> {
-        let followed = || self.followed_for.as_ref().map(|(caller, _)| caller);
+        let followed = || self.followed_for.as_ref().map(|of| &of.caller);
         self.entry.as_ref().map(|entry| entry.proof().caller()).or_else(followed)
     }
 

@@ -42,6 +42,7 @@ mod shadow;
 mod situation;
 mod source;
 mod standing;
+mod tripped;
 mod trusts;
 pub mod understand;
 mod webhooks;

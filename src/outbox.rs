@@ -31,17 +31,20 @@ pub enum Event {
     BreakGlassUsed,
     /// Somebody asks for what they may not use.
     AccessRequested,
+    /// A task was ended, or a tool closed, because of what happened to its calls.
+    BreakerTripped,
 }
 
 impl Event {
     /// Every event, in the order of the documentation.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::ApprovalRequested,
         Self::AgentSuspended,
         Self::PinChanged,
         Self::BreakGlassOpened,
         Self::BreakGlassUsed,
         Self::AccessRequested,
+        Self::BreakerTripped,
     ];
 
     /// As files and messages spell it.
@@ -54,6 +57,7 @@ impl Event {
             Self::BreakGlassOpened => "break_glass.opened",
             Self::BreakGlassUsed => "break_glass.used",
             Self::AccessRequested => "access.requested",
+            Self::BreakerTripped => "breaker.tripped",
         }
     }
 }

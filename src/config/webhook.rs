@@ -16,11 +16,12 @@ pub struct WebhookConfig {
 }
 
 /// Everything that can be told.
-pub const EVENTS: [&str; 6] = [
+pub const EVENTS: [&str; 7] = [
     "approval.requested",
     "agent.suspended",
     "pin.changed",
     "break_glass.opened",
     "break_glass.used",
     "access.requested",
+    "breaker.tripped",
 ];

@@ -72,7 +72,7 @@ pub struct MandateNote<'a> {
 pub struct LifecycleNote<'a> {
     /// `suspended`, `resumed`, `retired`, `expired` or `attested`.
     pub event: &'static str,
-    /// `agent` or `server`.
+    /// `agent`, `server`, or `tool`, whose name is `SERVER/NAME`.
     pub kind: &'static str,
     /// Which.
     pub id: &'a str,

@@ -46,6 +46,13 @@ pub const BREAKER: Section = Section {
         defaulted("learning", "duration", "\"24h\""),
         defaulted("errors_percent", "integer", "50"),
         defaulted("errors_of", "integer", "20"),
+        defaulted("mandate_denials_per_minute", "integer", "20"),
+        defaulted("mandate_errors_percent", "integer", "50"),
+        defaulted("mandate_errors_of", "integer", "20"),
+        defaulted("tool_errors_percent", "integer", "50"),
+        defaulted("tool_errors_of", "integer", "20"),
+        // What fails all the time is tried again now and then.
+        defaulted("tool_pause", "duration", "\"1m\""),
     ],
 };
 
