@@ -45,6 +45,7 @@ mod standing;
 mod tripped;
 mod trusts;
 pub mod understand;
+mod uses;
 mod webhooks;
 mod wider;
 pub mod wish;
@@ -124,6 +125,7 @@ pub struct Gateway {
     standing: Arc<Standing>,
     pages: Pages,
     given_tasks: GivenTasks,
+    uses: uses::Uses,
     linking: Linking,
     sealer: Arc<Sealer>,
     stopping: CancellationToken,
@@ -213,6 +215,7 @@ impl Gateway {
             store: parts.store,
             standing: parts.standing,
             pages: list::pages(),
+            uses: uses::Uses::default(),
             given_tasks: GivenTasks::default(),
             linking: Linking::default(),
             sealer: parts.sealer,
@@ -360,7 +363,7 @@ impl Gateway {
         if self.shadow.is_on() {
             self.shadow.decided(&decided, arguments, false);
         }
-        decided
+        decided.inspect(|permit| self.used(&now, permit))
     }
 
     /// Decides under the snapshot in force whether a task of a tool may be followed.
@@ -378,7 +381,7 @@ impl Gateway {
         if self.shadow.is_on() {
             self.shadow.decided(&decided, None, true);
         }
-        decided
+        decided.inspect(|permit| self.used(&now, permit))
     }
 
     /// What of `declared` a server may ask this caller under the snapshot in force.
