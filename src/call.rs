@@ -173,6 +173,7 @@ async fn open(
     }
     let asked = Asked::read(request)?;
     trail.name = Some(asked.name.to_string());
+    trail.leg.declared = asked.declared()?;
     let retry = Retry::read(asked.params(), gateway.sealer(), caller.principal())?;
     if let Some(retry) = &retry {
         trail.leg = trail.leg.clone().of_call(retry.call());
@@ -199,7 +200,7 @@ async fn open(
     }
     let situation = gateway.situation(caller, &target, trail.mandate.as_ref()).await?;
     let permit = gateway.authorize_within(caller, target, arguments.as_ref(), situation).map_err(Halt::denied)?;
-    asked.check_headers(permit.target(), request)?;
+    asked.check(permit.target(), request, (&trail.leg, retry.is_some()))?;
 
     let answers = match &retry {
         Some(retry) => {

@@ -187,6 +187,7 @@ pub(crate) fn server(id: &str) -> ServerConfig {
         discoverable: false,
         elicit_url_hosts: Vec::new(),
         idempotent: Vec::new(),
+        intent_required: Vec::new(),
     }
 }
 

@@ -15,6 +15,7 @@ use crate::ids::{AuthorizationContext, CallId, LegId, PrincipalKey, ReplicaId, R
 use crate::outcome::{Refusal, Stop};
 use crate::policy::condition::PRESENT;
 use crate::policy::{Permit, Situation};
+use crate::record::declared::Declared;
 use crate::record::event::{ChargeNote, ConditionValue, CredentialNote, LabelNote, Operation};
 use crate::record::mandated::OwnerFacts;
 use crate::record::{Attempt, Evidence, Intent, Journal};
@@ -34,13 +35,15 @@ pub struct Leg {
     pub version: Version,
     /// The replica that handed it on.
     pub via: Option<ReplicaId>,
+    /// What its client says that it is for.
+    pub declared: Option<Arc<Declared>>,
 }
 
 impl Leg {
     /// The first request of a call.
     #[must_use]
     pub fn new(method: &str, version: Version) -> Self {
-        Self { call: CallId::new(), leg: LegId::new(), method: method.to_owned(), version, via: None }
+        Self { call: CallId::new(), leg: LegId::new(), method: method.to_owned(), version, via: None, declared: None }
     }
 
     /// The same request, handed on by that replica.
@@ -309,6 +312,7 @@ pub fn attempt<'a>(caller: &'a Caller, leg: &'a Leg, target: Option<&'a Target>,
         },
         via: leg.via,
         mandate: None,
+        declared: leg.declared.as_deref(),
         owners: OwnerFacts { agent: None, server: target.map(|target| target.server().owner.as_str()) },
         revision: None,
         epoch: caller.epoch(),

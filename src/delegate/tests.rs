@@ -126,6 +126,7 @@ fn server(credential: CredentialConfig) -> ServerConfig {
         discoverable: false,
         elicit_url_hosts: Vec::new(),
         idempotent: Vec::new(),
+        intent_required: Vec::new(),
     }
 }
 

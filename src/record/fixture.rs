@@ -97,6 +97,7 @@ impl Proof {
             },
             via: None,
             mandate: None,
+            declared: None,
             owners: OwnerFacts::default(),
             revision: Some(PolicyRevision(Digest::sha256(b"policy"))),
             epoch: RevocationEpoch(2),

@@ -199,6 +199,7 @@ async fn world(scope_bytes: usize) -> World {
         forward_headers: Vec::new(),
         elicit_url_hosts: Vec::new(),
         idempotent: Vec::new(),
+        intent_required: Vec::new(),
     };
     let rows = Arc::new(Rows { clock_us: AtomicI64::new(1_000_000_000), ..Rows::default() });
     World { rows, server: Arc::new(server), account, asked, origin, spoken }

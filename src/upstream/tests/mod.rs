@@ -188,6 +188,7 @@ fn entry(transport: TransportConfig) -> ServerConfig {
         discoverable: false,
         elicit_url_hosts: Vec::new(),
         idempotent: Vec::new(),
+        intent_required: Vec::new(),
     }
 }
 
