@@ -260,13 +260,7 @@ impl Evidence for Grant {
     }
 
     fn intent(&self) -> Intent<'_> {
-        let permit = self.cleared.permit();
-        let mut attempt = attempt(permit.caller(), &self.leg, Some(permit.target()), None);
-        attempt.revision = Some(permit.revision());
-        attempt.mandate = self.cleared.mandate().map(Held::facts);
-        attempt.owners.agent = self.cleared.agent_owner();
         Intent {
-            attempt,
             rule: Some(&self.rules),
             credential: CredentialNote {
                 kind: self.credential.facts.kind.as_str(),
@@ -279,19 +273,38 @@ impl Evidence for Grant {
             arguments: self.arguments.as_ref().map(|arguments| arguments.as_bytes().as_ref()),
             values: &self.values,
             approval: self.approval().map(|used| used.kept.id.as_str()),
-            labels: self.cleared.labels().map(|labels| LabelNote {
-                before: labels.before().names().collect(),
-                after: labels.after().names().collect(),
-                tool: labels.labelled().names().collect(),
-                stores: labels.labelled().written().collect(),
-                observed: labels.observed(),
-                asked: labels.asked().iter().flat_map(|asked| asked.rules.iter().map(AsRef::as_ref)).collect(),
-            }),
+            ..intended(&self.cleared, &self.leg)
         }
     }
 
     fn server(&self) -> Option<&ServerId> {
         Some(self.target().server_id())
+    }
+}
+
+/// What the record says of whatever was cleared: who asked for what, and what it does to labels. It presents nothing.
+#[must_use]
+pub fn intended<'a>(cleared: &'a Cleared, leg: &'a Leg) -> Intent<'a> {
+    let permit = cleared.permit();
+    let mut attempt = attempt(permit.caller(), leg, Some(permit.target()), None);
+    attempt.revision = Some(permit.revision());
+    attempt.mandate = cleared.mandate().map(Held::facts);
+    attempt.owners.agent = cleared.agent_owner();
+    Intent {
+        attempt,
+        rule: permit.rules().first().map(AsRef::as_ref),
+        credential: CredentialNote { kind: "none", ..CredentialNote::default() },
+        arguments: None,
+        values: &[],
+        approval: None,
+        labels: cleared.labels().map(|labels| LabelNote {
+            before: labels.before().names().collect(),
+            after: labels.after().names().collect(),
+            tool: labels.labelled().names().collect(),
+            stores: labels.labelled().written().collect(),
+            observed: labels.observed(),
+            asked: labels.asked().iter().flat_map(|asked| asked.rules.iter().map(AsRef::as_ref)).collect(),
+        }),
     }
 }
 
