@@ -83,6 +83,8 @@ pub const RESPONSE_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub const JSON_DEPTH_MAX: usize = 128;
 /// Members and elements in one message; a list of 1,000 tools with large schemas has about 100,000.
 pub const JSON_NODES_MAX: usize = 1_000_000;
+/// Members of the objects in a message whose places are kept when it is read, so that they need not be looked for again.
+pub const JSON_MEMBERS_KEPT_MAX: usize = 32;
 
 // === threads ===
 

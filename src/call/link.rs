@@ -59,7 +59,7 @@ pub(super) async fn sought(
     let Some(owner) = Owner::of(caller) else { return Err(missing.into()) };
     let own = seeking.retry.filter(|retry| retry.is_own());
     let agreed = own.is_some() && seeking.answers.is_some_and(is_agreed);
-    if agreed && waited(gateway, caller, seeking).await? {
+    if agreed && Box::pin(waited(gateway, caller, seeking)).await? {
         return Ok(());
     }
     let Some(address) = link::address(gateway, caller, target.server()) else { return Err(missing.into()) };

@@ -86,8 +86,11 @@ pub trait Recheck: Send + Sync {
 /// The proof of the fifth stage: cleared, and with a credential for this upstream only.
 ///
 /// Made only by [`super::Delegate::delegate`]. Not `Clone`: one grant is one forwarded call.
-pub struct Grant {
-    cleared: Cleared,
+pub struct Grant(Box<Granted>);
+
+/// What it holds. Boxed, because it passes through many hands and is large.
+struct Granted {
+    cleared: Box<Cleared>,
     credential: Credential,
     leg: Leg,
     arguments: Option<Json>,
@@ -105,7 +108,7 @@ impl Delegate {
     /// As [`Delegate::credential_for`].
     pub async fn delegate(
         &self,
-        cleared: Cleared,
+        cleared: Box<Cleared>,
         leg: Leg,
         arguments: Option<Json>,
         recheck: Arc<dyn Recheck>,
@@ -130,7 +133,7 @@ impl Delegate {
 
 impl Grant {
     fn new(
-        cleared: Cleared,
+        cleared: Box<Cleared>,
         credential: Credential,
         leg: Leg,
         arguments: Option<Json>,
@@ -152,128 +155,128 @@ impl Grant {
             Some(ConditionValue { name: name.clone(), value })
         };
         let values = read.into_iter().filter_map(raw).collect();
-        Self { cleared, credential, leg, arguments, recheck, rules, values }
+        Self(Box::new(Granted { cleared, credential, leg, arguments, recheck, rules, values }))
     }
 
     /// Where it goes.
     #[must_use]
     pub fn target(&self) -> &Target {
-        self.cleared.permit().target()
+        self.0.cleared.permit().target()
     }
 
     /// The decision that it rests on.
     #[must_use]
     pub fn permit(&self) -> &Permit {
-        self.cleared.permit()
+        self.0.cleared.permit()
     }
 
     /// For whom.
     #[must_use]
     pub fn caller(&self) -> &Caller {
-        self.cleared.permit().caller()
+        self.0.cleared.permit().caller()
     }
 
     /// The mandate that it is part of.
     #[must_use]
     pub const fn mandate(&self) -> Option<&Held> {
-        self.cleared.mandate()
+        self.0.cleared.mandate()
     }
 
     /// Whether the reports of its mandate have it already.
     #[must_use]
     pub fn is_reported(&self) -> bool {
-        self.cleared.is_reported()
+        self.0.cleared.is_reported()
     }
 
     /// What it uses of what persons said.
     #[must_use]
     pub fn approval(&self) -> Option<&Used> {
-        self.cleared.approval()
+        self.0.cleared.approval()
     }
 
     /// Whether it is about a task, and no call.
     #[must_use]
     pub const fn is_following(&self) -> bool {
-        self.cleared.permit().is_following()
+        self.0.cleared.permit().is_following()
     }
 
     /// With which arguments.
     #[must_use]
     pub const fn arguments(&self) -> Option<&Json> {
-        self.arguments.as_ref()
+        self.0.arguments.as_ref()
     }
 
     /// As which request of which call.
     #[must_use]
     pub const fn leg(&self) -> &Leg {
-        &self.leg
+        &self.0.leg
     }
 
     /// What the upstream is presented with.
     #[must_use]
     pub const fn credential(&self) -> &Credential {
-        &self.credential
+        &self.0.credential
     }
 
     /// Whose credential that is: what sessions and connections are keyed by.
     #[must_use]
     pub const fn context(&self) -> AuthorizationContext {
-        self.credential.context
+        self.0.credential.context
     }
 
     /// What it does to the labels of its caller.
     #[must_use]
-    pub const fn labels(&self) -> Option<&LabelUse> {
-        self.cleared.labels()
+    pub fn labels(&self) -> Option<&LabelUse> {
+        self.0.cleared.labels()
     }
 
     /// What else was known of the moment when it was decided.
     #[must_use]
     pub fn situation(&self) -> &Situation {
-        self.cleared.permit().situation()
+        self.0.cleared.permit().situation()
     }
 
     /// Whose sessions and processes it may use.
     #[must_use]
     pub fn principal(&self) -> PrincipalKey {
-        self.cleared.permit().caller().principal()
+        self.0.cleared.permit().caller().principal()
     }
 }
 
 impl Evidence for Grant {
     fn recheck(&self) -> Result<(), Refusal> {
-        self.recheck.recheck(&self.cleared, self.arguments.as_ref())?;
-        self.cleared.mandate().map_or(Ok(()), |held| self.recheck.mandated(held))?;
-        self.cleared.approval().map_or(Ok(()), |approval| self.recheck.approved(approval))
+        self.0.recheck.recheck(&self.0.cleared, self.0.arguments.as_ref())?;
+        self.0.cleared.mandate().map_or(Ok(()), |held| self.0.recheck.mandated(held))?;
+        self.0.cleared.approval().map_or(Ok(()), |approval| self.0.recheck.approved(approval))
     }
 
     fn consume(&self) -> Option<BoxFuture<'_, Result<(), Stop>>> {
-        self.cleared.consume(self.recheck.epoch())
+        self.0.cleared.consume(self.0.recheck.epoch())
     }
 
     fn consumed(&self, journal: &Journal) {
-        self.cleared.tell(journal, (self.leg.call, self.leg.leg));
+        self.0.cleared.tell(journal, (self.0.leg.call, self.0.leg.leg));
     }
 
     fn charged(&self) -> &[ChargeNote] {
-        self.cleared.charged()
+        self.0.cleared.charged()
     }
 
     fn intent(&self) -> Intent<'_> {
         Intent {
-            rule: Some(&self.rules),
+            rule: Some(&self.0.rules),
             credential: CredentialNote {
-                kind: self.credential.facts.kind.as_str(),
-                audience: self.credential.facts.audience.as_deref(),
-                id: self.credential.facts.id.as_deref(),
-                issue: self.credential.facts.issue.as_deref(),
-                expires_at: self.credential.ends.expires_at,
-                used_until: self.credential.ends.used_until,
+                kind: self.0.credential.facts.kind.as_str(),
+                audience: self.0.credential.facts.audience.as_deref(),
+                id: self.0.credential.facts.id.as_deref(),
+                issue: self.0.credential.facts.issue.as_deref(),
+                expires_at: self.0.credential.ends.expires_at,
+                used_until: self.0.credential.ends.used_until,
             },
-            arguments: self.arguments.as_ref().map(|arguments| arguments.as_bytes().as_ref()),
-            values: &self.values,
+            arguments: self.0.arguments.as_ref().map(|arguments| arguments.as_bytes().as_ref()),
+            values: &self.0.values,
             approval: self.approval().map(|used| used.kept.id.as_str()),
-            ..intended(&self.cleared, &self.leg)
+            ..intended(&self.0.cleared, &self.0.leg)
         }
     }
 

@@ -200,8 +200,8 @@ impl Pipeline for Scripted {
         Digest::sha256(caller.as_bytes())
     }
 
-    async fn call(self: Arc<Self>, _: String, request: Request) -> Call {
-        self.seen.lock().unwrap().push(request);
+    async fn call(self: Arc<Self>, _: String, request: Box<Request>) -> Call {
+        self.seen.lock().unwrap().push(*request);
         let events = std::mem::take(&mut *self.events.lock().unwrap());
         Call { events, hang: self.hang, over: false, cancelled: Arc::clone(&self.cancelled) }
     }

@@ -30,7 +30,7 @@ use crate::wire::{Json, Kind, Message, Value};
 pub(super) async fn post<P: Pipeline>(
     front: &Front<P>,
     outside: &Outside,
-    inbound: Inbound<P>,
+    inbound: Box<Inbound<P>>,
     version_header: Option<&str>,
 ) -> Response<Body> {
     let name = inbound.message.method();
@@ -43,7 +43,7 @@ pub(super) async fn post<P: Pipeline>(
     if method == Some(Method::Initialize)
         && let Some(id) = &id
     {
-        return match initialize(front, outside, inbound, id).await {
+        return match Box::pin(initialize(front, outside, inbound, id)).await {
             Ok(response) => response,
             Err(stop) => about.stopped(stop),
         };
@@ -80,7 +80,7 @@ pub(super) async fn post<P: Pipeline>(
         return answer::result(&id, &Json::of(&serde_json::json!({})));
     }
     if matches!(method, Method::Subscribe | Method::Unsubscribe) {
-        return match subscription(front, &inbound, &session, method).await {
+        return match Box::pin(subscription(front, &inbound, &session, method)).await {
             Ok(outcome) => answer::reply(&reply::reply(&outcome, &id, method, Era::Legacy), &outside.names, &endpoint),
             Err(stop) => about.stopped(stop),
         };
@@ -207,7 +207,7 @@ pub(super) async fn end_session<P: Pipeline>(
 async fn initialize<P: Pipeline>(
     front: &Front<P>,
     outside: &Outside,
-    inbound: Inbound<P>,
+    inbound: Box<Inbound<P>>,
     id: &Json,
 ) -> Result<Response<Body>, Stop> {
     let wrong = |hint: &'static str| Stop::from(Refusal::new(Reason::ParametersInvalid).hint(hint));
@@ -350,7 +350,7 @@ async fn subscription<P: Pipeline>(
 }
 
 /// Does what a notification of a client asks for; those that are not known here change nothing.
-fn told<P: Pipeline>(front: &Front<P>, session: &Session, inbound: Inbound<P>) {
+fn told<P: Pipeline>(front: &Front<P>, session: &Session, inbound: Box<Inbound<P>>) {
     let message = &inbound.message;
     match &*message.method() {
         "notifications/cancelled" => {

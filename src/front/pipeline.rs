@@ -68,7 +68,7 @@ pub trait Pipeline: Send + Sync + 'static {
     fn call(
         self: Arc<Self>,
         caller: Self::Caller,
-        request: Request,
+        request: Box<Request>,
     ) -> impl Future<Output = Self::Running> + Send + 'static;
     /// The next event of a call; cancel-safe.
     fn next_event(running: &mut Self::Running) -> impl Future<Output = Event> + Send;
@@ -154,7 +154,7 @@ pub trait Pipeline: Send + Sync + 'static {
 
 impl Pipeline for Gateway {
     type Caller = Caller;
-    type Running = Running;
+    type Running = Box<Running>;
     type Watch = Watch;
 
     fn config(&self) -> Arc<Config> {
@@ -186,11 +186,11 @@ impl Pipeline for Gateway {
         Digest::of("bailiwick credentials", &digests)
     }
 
-    async fn call(self: Arc<Self>, caller: Caller, request: Request) -> Running {
+    async fn call(self: Arc<Self>, caller: Caller, request: Box<Request>) -> Box<Running> {
         call::call(&self, &caller, request).await
     }
 
-    async fn next_event(running: &mut Running) -> Event {
+    async fn next_event(running: &mut Box<Running>) -> Event {
         running.next().await
     }
 

@@ -204,13 +204,13 @@ fn shaped(result: &Json, era: Era) -> Json {
 /// The result of a method that nobody here knows keeps what its server says, but for `public`; a legacy server
 /// could not say anything.
 fn hinted(result: &Json, method: Method, era: Era) -> Json {
-    let (Era::Modern, Some(object)) = (era, result.value().as_object()) else { return result.clone() };
+    // A call's result has no such hints, and is not walked for them.
+    if era != Era::Modern || !matches!(method, Method::ReadResource | Method::Extension) {
+        return result.clone();
+    }
+    let Some(object) = result.value().as_object() else { return result.clone() };
     let scope = object.get("cacheScope").and_then(Value::as_str);
-    let is_needed = match method {
-        Method::ReadResource => true,
-        Method::Extension => scope.is_some() || object.get("resultType").is_none(),
-        _ => false,
-    };
+    let is_needed = method == Method::ReadResource || scope.is_some() || object.get("resultType").is_none();
     let ttl_ms = object.get("ttlMs").and_then(Value::as_i64).filter(|ttl_ms| *ttl_ms >= 0);
     if !is_needed || (ttl_ms.is_some() && scope.as_deref() == Some("private")) {
         return result.clone();

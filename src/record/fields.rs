@@ -16,7 +16,7 @@ use super::mandated::{MandateFacts, OwnerFacts};
 use super::redact;
 use crate::ids::{CallId, Digest, LegId, PolicyRevision, ReplicaId, RevocationEpoch};
 use crate::limit;
-use crate::outcome::{Origin, Outcome, Reason, Stop};
+use crate::outcome::{Origin, Outcome, Reason, Stop, says_error};
 use crate::wire::{InputKind, Json, Value};
 
 /// The fields of a kind; who it is about ([`super::who`]) stands before them.
@@ -253,7 +253,7 @@ impl<'a> ResultFacts<'a> {
             ..Self::bare(name, latency_us)
         };
         match outcome {
-            Outcome::Complete(result) => Self { is_error: is_error(result), ..digested("complete", result) },
+            Outcome::Complete(result) => Self { is_error: says_error(result), ..digested("complete", result) },
             Outcome::InputRequired { origin, result, .. } => Self {
                 asked: asked(result),
                 origin: Some(match origin {
@@ -294,12 +294,6 @@ fn asked(result: &Json) -> Vec<&'static str> {
     methods.sort_unstable();
     methods.dedup();
     methods
-}
-
-/// Whether a tool's result says that the tool failed. Large results that never say so are not walked.
-fn is_error(result: &Json) -> bool {
-    memchr::memmem::find(result.as_bytes(), b"\"isError\"").is_some()
-        && member(result, "isError").and_then(Value::as_bool).unwrap_or_default()
 }
 
 fn error_code(error: &Json) -> Option<i64> {

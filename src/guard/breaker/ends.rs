@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 
-use crate::outcome::{Outcome, Reason};
+use crate::outcome::{Outcome, Reason, says_error};
 use crate::wire::{Json, Value};
 
 /// How a call ended, as far as the breaker tells ends apart.
@@ -24,7 +24,7 @@ impl End {
     #[must_use]
     pub fn of(outcome: &Outcome) -> Option<Self> {
         match outcome {
-            Outcome::Complete(result) => Some(if is_error(result) { Self::Failed } else { Self::Well }),
+            Outcome::Complete(result) => Some(if says_error(result) { Self::Failed } else { Self::Well }),
             Outcome::Error(error) => Some(if is_misuse(error) { Self::Misused } else { Self::Failed }),
             Outcome::Failed(failure) if is_its_servers(failure.reason) => Some(Self::Failed),
             Outcome::InputRequired { .. } | Outcome::Task(_) | Outcome::Refused(_) | Outcome::Failed(_) => None,
@@ -36,12 +36,6 @@ impl End {
     pub const fn is_error(self) -> bool {
         !matches!(self, Self::Well)
     }
-}
-
-/// A result that never says so is not walked.
-fn is_error(result: &Json) -> bool {
-    memchr::memmem::find(result.as_bytes(), b"\"isError\"").is_some()
-        && result.value().as_object().and_then(|result| result.get("isError")).and_then(Value::as_bool) == Some(true)
 }
 
 /// `Invalid params`, as JSON-RPC has it.
