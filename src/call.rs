@@ -53,7 +53,6 @@ use crate::guard::mandate::Held;
 use crate::guard::{Charge, Wanted};
 use crate::identity::Caller;
 pub use crate::ids::Endpoint;
-use crate::ids::ReplicaId;
 use crate::inversion::{self, Control};
 use crate::link::tool;
 use crate::outcome::{Failure, Outcome, Reason, Refusal, Resume};
@@ -96,7 +95,7 @@ pub struct Request {
     /// The handle of the mandate that it is part of, where a header or `_meta` has one.
     pub mandate: Option<String>,
     /// The replica that handed it on.
-    pub via: Option<ReplicaId>,
+    pub via: Option<crate::ids::ReplicaId>,
     /// Where a legacy client leaves its words should it cancel.
     pub last_words: Option<LastWords>,
 }
@@ -125,8 +124,7 @@ pub async fn call(gateway: &Arc<Gateway>, caller: &Caller, request: Box<Request>
             let mandate = entry.proof().mandate().map(|held| Mandated::used(&gateway, held));
             let tied = Tied::of(entry.proof());
             breaker::sent(&gateway, entry.proof());
-            let entry = Some(entry);
-            let (followed_for, settling, again) = (None, None, Again::Once);
+            let (entry, followed_for, settling, again) = (Some(entry), None, None, Again::Once);
             Box::new(Running {
                 gateway,
                 entry,
@@ -470,8 +468,7 @@ impl Running {
     }
 
     fn stop(&mut self, reason: Reason) {
-        self.mandate = None;
-        self.tied = None;
+        (self.mandate, self.tied) = (None, None);
         let failure = Failure::after(reason, "access was taken back while the call was under way");
         self.exchange = Exchange::finished(Outcome::Failed(failure));
     }

@@ -135,7 +135,8 @@ impl Guard {
     /// Reserves what a permitted call needs. Only a call that needs what is kept in the store waits for it.
     ///
     /// # Errors
-    /// `tool_suspended`, `concurrency_limited`, `flow_refused`, `store_unavailable`; `mandate_required`, `mandate_ended`, `mandate_scope`;
+    /// `tool_suspended`, `concurrency_limited`, `flow_refused`, `store_unavailable`; `mandate_required`, `mandate_ended`,
+    /// `mandate_scope`;
     /// what [`Approvals::clear`] says of a call that meets gates.
     pub async fn clear(&self, permit: Permit, wanted: Wanted<'_>) -> Result<Box<Cleared>, Stop> {
         mandate::check(&permit, &wanted)?;
